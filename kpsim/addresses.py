@@ -1,0 +1,153 @@
+"""IP addresses as integers, networks, and the textual forms that Kubernetes accepts (O-5.3). Knows nothing of packets.
+
+Kubernetes reads stored addresses leniently: leading zeros are decimal. Everything is printed canonically.
+"""
+
+import enum
+import ipaddress
+from dataclasses import dataclass
+from functools import lru_cache
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+
+class Family(enum.IntEnum):
+    """IP family; the value is the IP version."""
+
+    IPV4 = 4
+    IPV6 = 6
+
+    @property
+    def label(self) -> str:
+        """Kubernetes' name, as in ``spec.ipFamilies``, ``addressType`` and the metric label ``ip_family``."""
+        return "IPv4" if self is Family.IPV4 else "IPv6"
+
+    @property
+    def bits(self) -> int:
+        return 32 if self is Family.IPV4 else 128
+
+    @classmethod
+    def from_label(cls, label: str) -> "Family":
+        """ValueError unless IPv4 or IPv6."""
+        if label == "IPv4":
+            return cls.IPV4
+        if label == "IPv6":
+            return cls.IPV6
+        raise ValueError(f"not an IP family (IPv4 or IPv6): {label!r}")
+
+
+@lru_cache(maxsize=1 << 17)
+def parse_ip(text: str) -> tuple[Family, int] | None:
+    """Family and integer value, or None if it is no address. Leading zeros are decimal; no zone, no blanks.
+
+    An IPv4-mapped IPv6 address is an IPv4 address, as in Go's net.IP.
+    """
+    if ":" not in text:
+        parts = text.split(".")
+        if len(parts) != 4:
+            return None
+        value = 0
+        for part in parts:
+            if not (part.isascii() and part.isdigit()) or (number := int(part)) > 255:
+                return None
+            value = value << 8 | number
+        return Family.IPV4, value
+    if "." in text:  # the embedded IPv4 part is read leniently too
+        head, _, tail = text.rpartition(":")
+        embedded = parse_ip(tail)
+        if embedded is None or embedded[0] is not Family.IPV4:
+            return None
+        text = f"{head}:{embedded[1] >> 16:x}:{embedded[1] & 0xFFFF:x}"
+    try:
+        value = int.from_bytes(inet_pton(AF_INET6, text))
+    except (OSError, UnicodeEncodeError, ValueError):
+        return None
+    if value >> 32 == 0xFFFF:
+        return Family.IPV4, value & 0xFFFFFFFF
+    return Family.IPV6, value
+
+
+@lru_cache(maxsize=1 << 17)
+def format_ip(family: Family, value: int) -> str:
+    """Canonical text of an address."""
+    if family is Family.IPV4:
+        return inet_ntop(AF_INET, value.to_bytes(4))
+    if value >> 32 == 0:
+        return str(ipaddress.IPv6Address(value))  # inet_ntop would print ::1.2.3.4
+    return inet_ntop(AF_INET6, value.to_bytes(16))
+
+
+def canonical_ip(text: str, family: Family | None = None) -> str | None:
+    """Canonical text, or None if it is no address or not of ``family``."""
+    parsed = parse_ip(text)
+    if parsed is None or (family is not None and parsed[0] is not family):
+        return None
+    return format_ip(*parsed)
+
+
+def join_host_port(ip: str, port: int) -> str:
+    """``ip:port``, IPv6 as ``[ip]:port`` (O-6.3)."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Inverse of :func:`join_host_port`; ValueError if there is no numeric port."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A CIDR, its base with the host bits cleared. ``bare``: a single host that is written without prefix length."""
+
+    family: Family
+    base: int
+    prefix: int
+    bare: bool = False
+
+    @property
+    def mask(self) -> int:
+        bits = self.family.bits
+        return ((1 << bits) - 1) ^ ((1 << (bits - self.prefix)) - 1)
+
+    def __contains__(self, address: int) -> bool:
+        return address & self.mask == self.base
+
+    @property
+    def is_zero(self) -> bool:
+        """All addresses of the family: prefix length 0."""
+        return self.prefix == 0
+
+    def __str__(self) -> str:
+        host = format_ip(self.family, self.base)
+        return host if self.bare else f"{host}/{self.prefix}"
+
+
+@lru_cache(maxsize=1 << 16)
+def host_network(text: str) -> Network:
+    """The network of one host, written bare. ``text`` is an address already known to be valid."""
+    parsed = parse_ip(text)
+    if parsed is None:
+        raise ValueError(f"not an IP address: {text!r}")
+    return Network(parsed[0], parsed[1], parsed[0].bits, bare=True)
+
+
+def parse_cidr(text: str) -> tuple[Network, int] | None:
+    """The network and the address before the slash, or None if it is no CIDR. Leading zeros are decimal."""
+    host, slash, prefix_text = text.partition("/")
+    parsed = parse_ip(host)
+    if parsed is None or not slash or not (prefix_text.isascii() and prefix_text.isdigit()):
+        return None
+    family, address = parsed
+    prefix = int(prefix_text)
+    if ":" in host and family is Family.IPV4:  # ::ffff:1.2.3.4/120 counts its prefix in IPv6 bits
+        prefix -= 96
+    if not 0 <= prefix <= family.bits:
+        return None
+    mask = ((1 << family.bits) - 1) ^ ((1 << (family.bits - prefix)) - 1)
+    return Network(family, address & mask, prefix), address
+
+
+def parse_network(text: str) -> Network | None:
+    """The network of a CIDR, or None."""
+    parsed = parse_cidr(text)
+    return parsed[0] if parsed else None

@@ -1,0 +1,157 @@
+"""The API server's view of a cluster: which objects exist, the watch events between two such states, and apply/diff.
+
+Counterpart: the API server with its watch selectors. It never knows what kube-proxy makes of the objects.
+"""
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from immutables import Map
+
+from kpsim.objects import (
+    CLUSTER_IP_NONE,
+    LABEL_HEADLESS,
+    LABEL_SERVICE_PROXY_NAME,
+    ApiObject,
+    EndpointSlice,
+    Node,
+    ObjectKey,
+    Pod,
+    Service,
+    ServiceCIDR,
+)
+
+
+class EventType(enum.StrEnum):
+    """A watch event's type."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of one object as a watcher sees it: ``old`` is None for ADDED, ``new`` is None for DELETED."""
+
+    type: EventType
+    old: ApiObject | None
+    new: ApiObject | None
+
+    @property
+    def object(self) -> ApiObject:
+        """The object the event is about: the new one, or the last known one if it is gone."""
+        present = self.new if self.new is not None else self.old
+        assert present is not None
+        return present
+
+    @property
+    def key(self) -> ObjectKey:
+        return self.object.key
+
+
+_Kind = TypeVar("_Kind", Service, EndpointSlice, Node, Pod, ServiceCIDR)
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """All objects at one moment; a value: ``apply`` returns the next state and keeps this one."""
+
+    objects: Map[ObjectKey, ApiObject] = field(default_factory=Map)
+
+    @classmethod
+    def of(cls, objects: Iterable[ApiObject]) -> "ClusterState":
+        """The state with these objects; of two with one key the later counts."""
+        return cls(Map({obj.key: obj for obj in objects}))
+
+    def get(self, key: ObjectKey) -> ApiObject | None:
+        return self.objects.get(key)
+
+    def apply(self, event: Event) -> "ClusterState":
+        if event.new is None:
+            return ClusterState(self.objects.delete(event.key)) if event.key in self.objects else self
+        return ClusterState(self.objects.set(event.key, event.new))
+
+    def put(self, obj: ApiObject) -> tuple[Event, "ClusterState"]:
+        """Create or update an object: the event a watcher sees, and the next state."""
+        old = self.objects.get(obj.key)
+        event = Event(EventType.ADDED if old is None else EventType.MODIFIED, old, obj)
+        return event, self.apply(event)
+
+    def remove(self, key: ObjectKey) -> tuple[Event | None, "ClusterState"]:
+        """Delete an object: the event, or None if it did not exist, and the next state."""
+        old = self.objects.get(key)
+        if old is None:
+            return None, self
+        event = Event(EventType.DELETED, old, None)
+        return event, self.apply(event)
+
+    def _of_kind(self, kind: type[_Kind]) -> Iterator[_Kind]:
+        found = [obj for obj in self.objects.values() if isinstance(obj, kind)]
+        return iter(sorted(found, key=lambda obj: obj.key))
+
+    @property
+    def services(self) -> Iterator[Service]:
+        """By namespace and name."""
+        return self._of_kind(Service)
+
+    @property
+    def endpoint_slices(self) -> Iterator[EndpointSlice]:
+        return self._of_kind(EndpointSlice)
+
+    @property
+    def nodes(self) -> Iterator[Node]:
+        return self._of_kind(Node)
+
+    @property
+    def pods(self) -> Iterator[Pod]:
+        return self._of_kind(Pod)
+
+    @property
+    def service_cidrs(self) -> Iterator[ServiceCIDR]:
+        return self._of_kind(ServiceCIDR)
+
+    def node(self, name: str) -> Node | None:
+        found = self.objects.get(ObjectKey("Node", "", name))
+        return found if isinstance(found, Node) else None
+
+
+def diff(old: ClusterState, new: ClusterState) -> list[Event]:
+    """The events that lead from one state to the other: deletions first, then the rest, each by key."""
+    gone = sorted(key for key in old.objects if key not in new.objects)
+    events = [Event(EventType.DELETED, old.objects[key], None) for key in gone]
+    for key in sorted(new.objects):
+        before, after = old.objects.get(key), new.objects[key]
+        if before is None:
+            events.append(Event(EventType.ADDED, None, after))
+        elif before is not after and before.json != after.json:
+            events.append(Event(EventType.MODIFIED, before, after))
+    return events
+
+
+def selected(obj: ApiObject, node_name: str) -> bool:
+    """Whether kube-proxy's informers on ``node_name`` select the object on the server's side (O-1)."""
+    match obj:
+        case Service():
+            return LABEL_SERVICE_PROXY_NAME not in obj.metadata.labels and obj.cluster_ip != CLUSTER_IP_NONE
+        case EndpointSlice():
+            return LABEL_HEADLESS not in obj.metadata.labels
+        case Node():
+            return obj.metadata.name == node_name
+        case ServiceCIDR():
+            return True
+        case Pod():
+            return False  # kube-proxy never reads Pods (O-1.5)
+
+
+def through_selector(event: Event, node_name: str) -> Event | None:
+    """The event as a watcher with kube-proxy's selectors sees it: leaving the selection is DELETED, entering is ADDED."""
+    old = event.old if event.old is not None and selected(event.old, node_name) else None
+    new = event.new if event.new is not None and selected(event.new, node_name) else None
+    if old is None and new is None:
+        return None
+    if old is None:
+        return Event(EventType.ADDED, None, new)
+    return Event(EventType.MODIFIED if new is not None else EventType.DELETED, old, new)

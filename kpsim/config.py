@@ -1,0 +1,286 @@
+"""kube-proxy's configuration, what it finds on its machine, and the settings of one family's proxier that follow (spec 07).
+
+Counterpart: KubeProxyConfiguration v1alpha1 and cmd/kube-proxy's start-up. Reading here is lenient, as kube-proxy's own
+decoder; ``manifests`` validates what people wrote. It never knows what rules the settings lead to.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kpsim.addresses import Family, Network, canonical_ip, host_network, parse_cidr, parse_ip, parse_network
+from kpsim.objects import Node
+from kpsim.units import HOUR_NS, SECOND_NS, parse_duration_ns
+
+Json = Mapping[str, Any]
+
+
+class Mode(enum.StrEnum):
+    """Proxy mode; an empty ``mode`` means iptables on Linux (CFG-9.1)."""
+
+    IPTABLES = "iptables"
+    NFTABLES = "nftables"
+    IPVS = "ipvs"
+
+
+class LocalMode(enum.StrEnum):
+    """``detectLocalMode`` (I-10, CFG-8)."""
+
+    CLUSTER_CIDR = "ClusterCIDR"
+    NODE_CIDR = "NodeCIDR"
+    BRIDGE_INTERFACE = "BridgeInterface"
+    INTERFACE_NAME_PREFIX = "InterfaceNamePrefix"
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """The fields of KubeProxyConfiguration that are modelled, defaulted (CFG-2). Durations in nanoseconds."""
+
+    mode: Mode = Mode.IPTABLES
+    hostname_override: str = ""
+    bind_address: str = ""
+    cluster_cidr: str = ""
+    detect_local_mode: LocalMode = LocalMode.CLUSTER_CIDR
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+    node_port_addresses: tuple[str, ...] = ()
+    masquerade_bit: int = 14
+    masquerade_all: bool = False
+    localhost_node_ports: bool = True
+    sync_period_ns: int = 30 * SECOND_NS
+    min_sync_period_ns: int = SECOND_NS
+    config_sync_period_ns: int = 15 * 60 * SECOND_NS
+    conntrack_tcp_be_liberal: bool = False
+    conntrack_max_per_core: int = 32768
+    conntrack_min: int = 131072
+    conntrack_tcp_established_timeout_ns: int = 24 * HOUR_NS
+    conntrack_tcp_close_wait_timeout_ns: int = HOUR_NS
+    conntrack_udp_timeout_ns: int = 0
+    conntrack_udp_stream_timeout_ns: int = 0
+    ipvs_scheduler: str = ""
+    allow_service_external_ips: bool = True
+
+
+#: the section of the configuration that carries a mode's own options
+_SECTION = {Mode.IPTABLES: "iptables", Mode.NFTABLES: "nftables", Mode.IPVS: "ipvs"}
+
+
+def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
+    """The configuration with kube-proxy's defaults. ``mode`` overrides the document's.
+
+    ValueError for a mode, detection mode or duration that kube-proxy would refuse.
+    """
+    chosen = mode or Mode(obj.get("mode") or Mode.IPTABLES)
+    section: Json = obj.get(_SECTION[chosen]) or {}
+    iptables: Json = obj.get("iptables") or {}
+    conntrack: Json = obj.get("conntrack") or {}
+    detect: Json = obj.get("detectLocal") or {}
+    gates: Json = obj.get("featureGates") or {}
+    bit = (section if chosen is Mode.NFTABLES else iptables).get("masqueradeBit")
+
+    def duration(source: Json, name: str, default_ns: int, *, zero_is_unset: bool = True) -> int:
+        value = source.get(name)
+        if value is None:
+            return default_ns
+        parsed = parse_duration_ns(str(value))
+        return default_ns if parsed == 0 and zero_is_unset else parsed
+
+    return ProxyConfig(
+        mode=chosen,
+        hostname_override=(obj.get("hostnameOverride") or "").strip().lower(),
+        bind_address=obj.get("bindAddress") or "",
+        cluster_cidr=obj.get("clusterCIDR") or "",
+        detect_local_mode=LocalMode(obj.get("detectLocalMode") or LocalMode.CLUSTER_CIDR),
+        bridge_interface=detect.get("bridgeInterface") or "",
+        interface_name_prefix=detect.get("interfaceNamePrefix") or "",
+        node_port_addresses=tuple(obj.get("nodePortAddresses") or ()),
+        masquerade_bit=14 if bit is None else bit,
+        masquerade_all=bool((section if chosen is Mode.NFTABLES else iptables).get("masqueradeAll")),
+        localhost_node_ports=iptables.get("localhostNodePorts") is not False,
+        # a zero in the file cannot be told from an absent one (CFG-2.2.2); ipvs has no minimum by default
+        sync_period_ns=duration(section, "syncPeriod", 30 * SECOND_NS),
+        min_sync_period_ns=duration(section, "minSyncPeriod", 0 if chosen is Mode.IPVS else SECOND_NS),
+        config_sync_period_ns=duration(obj, "configSyncPeriod", 15 * 60 * SECOND_NS),
+        conntrack_tcp_be_liberal=bool(conntrack.get("tcpBeLiberal")),
+        conntrack_max_per_core=_or_default(conntrack.get("maxPerCore"), 32768),
+        conntrack_min=_or_default(conntrack.get("min"), 131072),
+        conntrack_tcp_established_timeout_ns=duration(
+            conntrack, "tcpEstablishedTimeout", 24 * HOUR_NS, zero_is_unset=False
+        ),
+        conntrack_tcp_close_wait_timeout_ns=duration(conntrack, "tcpCloseWaitTimeout", HOUR_NS, zero_is_unset=False),
+        conntrack_udp_timeout_ns=duration(conntrack, "udpTimeout", 0),
+        conntrack_udp_stream_timeout_ns=duration(conntrack, "udpStreamTimeout", 0),
+        ipvs_scheduler=(obj.get("ipvs") or {}).get("scheduler") or "",
+        allow_service_external_ips=gates.get("AllowServiceExternalIPs") is not False,
+    )
+
+
+def _or_default(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface; ``addresses`` as ``ip`` or ``ip/prefix``."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What kube-proxy finds on its machine. ``interfaces`` None: loopback and the node IPs."""
+
+    node_ips: tuple[str, ...] = ()
+    interfaces: tuple[Interface, ...] | None = None
+    nfacct: bool = True
+    random_fully: bool = True
+    tcp_be_liberal: bool = False
+    service_cidrs: tuple[str, ...] = ()
+    large_cluster_endpoints: int = 1000
+    detect_local: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDetector:
+    """How traffic of local pods is recognised: by source CIDR or by input interface (a trailing ``+`` is a prefix)."""
+
+    cidr: Network | None = None
+    interface: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePortAddresses:
+    """Which local addresses accept node ports in one family (I-9.1)."""
+
+    networks: tuple[Network, ...]
+
+    @property
+    def match_all(self) -> bool:
+        return any(network.is_zero for network in self.networks)
+
+    @property
+    def contains_loopback(self) -> bool:
+        """A CIDR up to and including the first zero CIDR lies in 127/8 or contains 127.0.0.0; IPv4 only."""
+        for network in self.networks:
+            if network.family is Family.IPV4 and (network.base >> 24 == 127 or 127 << 24 in network):
+                return True
+            if network.is_zero:
+                return False
+        return False
+
+    def matching(self, addresses: Iterable[int]) -> list[int]:
+        """The addresses inside the CIDRs, ascending, each once."""
+        return sorted({address for address in addresses if any(address in network for network in self.networks)})
+
+
+@dataclass(frozen=True, slots=True)
+class ProxierSettings:
+    """Everything one family's proxier knows of itself; fixed at start. ``node_ip`` is the effective one (O-11.3)."""
+
+    family: Family
+    node_name: str
+    node_ip: int
+    config: ProxyConfig
+    detector: LocalDetector | None
+    node_ports: NodePortAddresses
+    interface_addresses: tuple[int, ...]  #: of the family; re-read at every sync
+    nfacct: bool
+    random_fully: bool
+    liberal: bool
+    large_cluster_endpoints: int
+    masquerade_mark: int = field(default=0)
+
+    @property
+    def localhost_node_ports(self) -> bool:
+        """LOCALHOST of I-1: node ports are reachable on 127.0.0.1."""
+        return (
+            self.config.localhost_node_ports and self.family is Family.IPV4 and self.node_ports.contains_loopback
+        )
+
+
+_LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}
+
+
+def effective_node_ips(bind_address: str, node_ips: Iterable[str]) -> dict[Family, str]:
+    """Node IP of each family (CFG-7.1, O-11): a specific bind address, else the node's first, else loopback."""
+    chosen: dict[Family, str] = {}
+    for text in node_ips:
+        parsed = parse_ip(text)
+        if parsed is not None and parsed[0] not in chosen:
+            chosen[parsed[0]] = text
+    bound = parse_ip(bind_address) if bind_address else None
+    if bound is not None and bound[1] != 0:
+        chosen[bound[0]] = bind_address
+    return {family: canonical_ip(chosen.get(family, _LOOPBACK[family])) or _LOOPBACK[family] for family in Family}
+
+
+def _first_of_family(cidrs: Iterable[str], family: Family) -> Network | None:
+    networks = (parse_network(text.strip()) for text in cidrs)
+    return next((network for network in networks if network is not None and network.family is family), None)
+
+
+def _detector(config: ProxyConfig, host: Host, node: Node | None, family: Family) -> LocalDetector | None:
+    if not host.detect_local:
+        return None
+    match config.detect_local_mode:
+        case LocalMode.CLUSTER_CIDR:
+            cidr = _first_of_family(config.cluster_cidr.split(","), family)
+            return LocalDetector(cidr=cidr) if cidr else None
+        case LocalMode.NODE_CIDR:
+            cidr = _first_of_family(node.pod_cidrs if node else (), family)
+            return LocalDetector(cidr=cidr) if cidr else None
+        case LocalMode.BRIDGE_INTERFACE:
+            return LocalDetector(interface=config.bridge_interface)
+        case LocalMode.INTERFACE_NAME_PREFIX:
+            return LocalDetector(interface=config.interface_name_prefix + "+")
+
+
+def _node_port_addresses(
+    addresses: tuple[str, ...], node_ips: Mapping[Family, str], family: Family
+) -> NodePortAddresses:
+    if addresses == ("primary",):
+        node_ip = node_ips[family]
+        networks = [] if node_ip == _LOOPBACK[family] or node_ip.startswith("127.") else [host_network(node_ip)]
+    else:
+        parsed = (parse_network(text) for text in addresses)
+        networks = [network for network in parsed if network is not None and network.family is family]
+    return NodePortAddresses(tuple(networks) or (Network(family, 0, 0),))
+
+
+def interface_addresses(interfaces: Iterable[Interface], family: Family) -> tuple[int, ...]:
+    """Addresses of one family on these interfaces, in order; what is no address is left out."""
+    found = []
+    for interface in interfaces:
+        for text in interface.addresses:
+            cidr = parse_cidr(text)
+            parsed = (cidr[0].family, cidr[1]) if cidr else parse_ip(text)
+            if parsed is not None and parsed[0] is family:
+                found.append(parsed[1])
+    return tuple(found)
+
+
+def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) -> ProxierSettings:
+    """The settings of one family's proxier. ``node`` is the Node object that kube-proxy reads at its start, if any."""
+    raw_node_ips = host.node_ips or (node.ips if node else ())
+    node_ips = effective_node_ips(config.bind_address, raw_node_ips)
+    interfaces = host.interfaces
+    if interfaces is None:
+        interfaces = (Interface("lo", ("127.0.0.1/8", "::1/128")), Interface("eth0", tuple(raw_node_ips)))
+    node_ip = parse_ip(node_ips[family])
+    assert node_ip is not None
+    return ProxierSettings(
+        family=family,
+        node_name=config.hostname_override or (node.metadata.name if node else ""),
+        node_ip=node_ip[1],
+        config=config,
+        detector=_detector(config, host, node, family),
+        node_ports=_node_port_addresses(config.node_port_addresses, node_ips, family),
+        interface_addresses=interface_addresses(interfaces, family),
+        nfacct=host.nfacct,
+        random_fully=host.random_fully,
+        liberal=host.tcp_be_liberal or config.conntrack_tcp_be_liberal,
+        large_cluster_endpoints=host.large_cluster_endpoints,
+        masquerade_mark=1 << config.masquerade_bit,
+    )

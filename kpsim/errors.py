@@ -1,0 +1,62 @@
+"""Errors that a person can act on, each with the exit code that scripts rely on.
+
+0 holds; 1 an expectation or check failed; 2 bad input or usage; 3 internal error. Nothing here knows where the input came from.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class KpsimError(Exception):
+    """Base of every error kpsim raises on purpose."""
+
+    exit_code: ClassVar[int] = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the input, and where: file, document number (from 1), line (from 1), JSON path."""
+
+    message: str
+    file: str | None = None
+    document: int | None = None
+    line: int | None = None
+    path: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file or ""
+        if self.line is not None:
+            place += f":{self.line}"
+        if self.document is not None and self.document > 1:
+            place += f" (document {self.document})"
+        parts = [part for part in (place, self.path, self.message) if part]
+        return ": ".join(parts)
+
+
+class InputError(KpsimError):
+    """Bad input: holds *all* problems found, not the first only."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem] | Problem | str) -> None:
+        if isinstance(problems, str):
+            problems = [Problem(problems)]
+        elif isinstance(problems, Problem):
+            problems = [problems]
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class UnsupportedRule(InputError):
+    """A match or target that routes traffic and is not modelled: refused by name and place, never guessed."""
+
+    def __init__(self, what: str, table: str, chain: str, number: int, line: int | None = None, file: str | None = None) -> None:
+        self.what, self.table, self.chain, self.number = what, table, chain, number
+        super().__init__(Problem(f"not modelled: {what} ({table}/{chain} rule {number})", file=file, line=line))
+
+
+class CheckFailed(KpsimError):
+    """An expectation or a check did not hold."""
+
+    exit_code = 1

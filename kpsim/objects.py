@@ -1,0 +1,384 @@
+"""The Kubernetes API objects that decide where packets go: frozen values read from their JSON.
+
+Counterpart: core/v1 and discovery.k8s.io/v1. Reading is as lenient as Go's decoder (unknown fields ignored, absent fields zero)
+and refuses only what that would refuse: a value of the wrong type. Defaulting and validation (O-3) are ``manifests``' concern.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from kpsim.errors import InputError, Problem
+
+Json = Mapping[str, Any]
+
+LABEL_SERVICE_NAME = "kubernetes.io/service-name"
+LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
+LABEL_HEADLESS = "service.kubernetes.io/headless"
+LABEL_ZONE = "topology.kubernetes.io/zone"
+ANNOTATION_TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
+
+CLUSTER_IP_NONE = "None"
+
+
+class ObjectKey(NamedTuple):
+    """Identity of an object: kind, namespace (empty if the kind has none), name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+class _Reader:
+    """Typed access to a JSON object; wrong types are errors that name the JSON path."""
+
+    __slots__ = ("obj", "path")
+
+    def __init__(self, obj: Any, path: str) -> None:
+        if not isinstance(obj, Mapping):
+            raise InputError(Problem(f"expected an object, got {_kind_of(obj)}", path=path or "."))
+        self.obj: Json = obj
+        self.path = path
+
+    def _typed(self, key: str, types: type | tuple[type, ...], expected: str) -> Any:
+        value = self.obj.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, types) or (isinstance(value, bool) and types is int):
+            raise InputError(Problem(f"expected {expected}, got {_kind_of(value)}", path=f"{self.path}.{key}"))
+        return value
+
+    def text(self, key: str) -> str:
+        return self._typed(key, str, "a string") or ""
+
+    def optional_text(self, key: str) -> str | None:
+        value: str | None = self._typed(key, str, "a string")
+        return value
+
+    def integer(self, key: str) -> int:
+        return self._typed(key, int, "an integer") or 0
+
+    def optional_integer(self, key: str) -> int | None:
+        value: int | None = self._typed(key, int, "an integer")
+        return value
+
+    def optional_flag(self, key: str) -> bool | None:
+        value: bool | None = self._typed(key, bool, "true or false")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        items = self._typed(key, list, "a list of strings") or ()
+        for number, item in enumerate(items):
+            if not isinstance(item, str):
+                raise InputError(
+                    Problem(f"expected a string, got {_kind_of(item)}", path=f"{self.path}.{key}[{number}]")
+                )
+        return tuple(items)
+
+    def labels(self, key: str) -> Mapping[str, str]:
+        items = self._typed(key, Mapping, "an object of strings") or {}
+        for name, item in items.items():
+            if not isinstance(item, str):
+                raise InputError(Problem(f"expected a string, got {_kind_of(item)}", path=f"{self.path}.{key}.{name}"))
+        return items
+
+    def child(self, key: str) -> "_Reader":
+        return _Reader(self.obj.get(key) or {}, f"{self.path}.{key}")
+
+    def children(self, key: str) -> "Iterator[_Reader]":
+        for number, item in enumerate(self._typed(key, list, "a list") or ()):
+            yield _Reader(item, f"{self.path}.{key}[{number}]")
+
+
+def _kind_of(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "an integer", float: "a number"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Common to all objects. ``json`` is the object as it was read; nobody changes it."""
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+def _metadata(obj: _Reader) -> Metadata:
+    meta = obj.child("metadata")
+    return Metadata(meta.text("namespace"), meta.text("name"), meta.labels("labels"), meta.labels("annotations"))
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePortSpec:
+    name: str
+    protocol: str  #: ``TCP``, ``UDP``, ``SCTP``
+    port: int
+    node_port: int = 0  #: 0: none
+    target_port: int | str = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ingress:
+    """One entry of ``status.loadBalancer.ingress``; ``ip_mode`` None means VIP."""
+
+    ip: str
+    ip_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Fields of a Service that matter to packets (O-2) and to the EndpointSlice controller."""
+
+    metadata: Metadata
+    json: Json = field(repr=False)
+    type: str = ""
+    cluster_ip: str = ""
+    cluster_ips: tuple[str, ...] = ()
+    ip_families: tuple[str, ...] = ()
+    ports: tuple[ServicePortSpec, ...] = ()
+    external_ips: tuple[str, ...] = ()
+    session_affinity: str = ""
+    affinity_timeout_seconds: int | None = None
+    external_traffic_policy: str = ""
+    internal_traffic_policy: str | None = None
+    health_check_node_port: int = 0
+    load_balancer_source_ranges: tuple[str, ...] = ()
+    ingress: tuple[Ingress, ...] = ()
+    selector: Mapping[str, str] = field(default_factory=dict)
+    publish_not_ready_addresses: bool = False
+    traffic_distribution: str | None = None
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("Service", self.metadata.namespace, self.metadata.name)
+
+    @property
+    def externally_accessible(self) -> bool:
+        """The API's meaning (O-3.1): by type and ``externalIPs``, not by what was allocated."""
+        return self.type in ("LoadBalancer", "NodePort") or (self.type == "ClusterIP" and bool(self.external_ips))
+
+
+def service_from_json(obj: Json) -> Service:
+    """InputError if a field has the wrong type."""
+    reader = _Reader(obj, "")
+    spec = reader.child("spec")
+    client_ip = spec.child("sessionAffinityConfig").child("clientIP")
+    return Service(
+        metadata=_metadata(reader),
+        json=obj,
+        type=spec.text("type"),
+        cluster_ip=spec.text("clusterIP"),
+        cluster_ips=spec.texts("clusterIPs"),
+        ip_families=spec.texts("ipFamilies"),
+        ports=tuple(
+            ServicePortSpec(
+                port.text("name"),
+                port.text("protocol") or "TCP",
+                port.integer("port"),
+                port.integer("nodePort"),
+                port._typed("targetPort", (int, str), "a number or a name") or 0,
+            )
+            for port in spec.children("ports")
+        ),
+        external_ips=spec.texts("externalIPs"),
+        session_affinity=spec.text("sessionAffinity"),
+        affinity_timeout_seconds=client_ip.optional_integer("timeoutSeconds"),
+        external_traffic_policy=spec.text("externalTrafficPolicy"),
+        internal_traffic_policy=spec.optional_text("internalTrafficPolicy"),
+        health_check_node_port=spec.integer("healthCheckNodePort"),
+        load_balancer_source_ranges=spec.texts("loadBalancerSourceRanges"),
+        ingress=tuple(
+            Ingress(entry.text("ip"), entry.optional_text("ipMode"))
+            for entry in reader.child("status").child("loadBalancer").children("ingress")
+        ),
+        selector=spec.labels("selector"),
+        publish_not_ready_addresses=bool(spec.optional_flag("publishNotReadyAddresses")),
+        traffic_distribution=spec.optional_text("trafficDistribution"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePort:
+    """None: absent, which makes kube-proxy skip the port (O-6.2)."""
+
+    name: str | None
+    protocol: str
+    port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEndpoint:
+    """Conditions None: absent (O-6.3)."""
+
+    addresses: tuple[str, ...]
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+    node_name: str | None = None
+    zone: str | None = None
+    zone_hints: frozenset[str] = frozenset()
+    node_hints: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """Equality is over the whole object, metadata included (O-8.2)."""
+
+    metadata: Metadata = field(compare=False)
+    json: Json = field(repr=False)
+    address_type: str = field(compare=False)
+    ports: tuple[SlicePort, ...] = field(compare=False)
+    endpoints: tuple[SliceEndpoint, ...] = field(compare=False)
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("EndpointSlice", self.metadata.namespace, self.metadata.name)
+
+    @property
+    def service_name(self) -> str:
+        """The Service that the slice belongs to, by its label; empty if there is none."""
+        return self.metadata.labels.get(LABEL_SERVICE_NAME, "")
+
+
+def endpoint_slice_from_json(obj: Json) -> EndpointSlice:
+    """InputError if a field has the wrong type."""
+    reader = _Reader(obj, "")
+    return EndpointSlice(
+        metadata=_metadata(reader),
+        json=obj,
+        address_type=reader.text("addressType"),
+        ports=tuple(
+            SlicePort(port.optional_text("name"), port.text("protocol") or "TCP", port.optional_integer("port"))
+            for port in reader.children("ports")
+        ),
+        endpoints=tuple(map(_slice_endpoint, reader.children("endpoints"))),
+    )
+
+
+def _slice_endpoint(endpoint: _Reader) -> SliceEndpoint:
+    conditions = endpoint.child("conditions")
+    hints = endpoint.child("hints") if endpoint.obj.get("hints") else None
+    return SliceEndpoint(
+        addresses=endpoint.texts("addresses"),
+        ready=conditions.optional_flag("ready"),
+        serving=conditions.optional_flag("serving"),
+        terminating=conditions.optional_flag("terminating"),
+        node_name=endpoint.optional_text("nodeName"),
+        zone=endpoint.optional_text("zone"),
+        zone_hints=frozenset(h.text("name") for h in hints.children("forZones")) if hints else frozenset(),
+        node_hints=frozenset(h.text("name") for h in hints.children("forNodes")) if hints else frozenset(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What kube-proxy reads of its Node (O-11). ``addresses`` are (type, address) in list order."""
+
+    metadata: Metadata
+    json: Json = field(repr=False)
+    addresses: tuple[tuple[str, str], ...] = ()
+    pod_cidrs: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("Node", "", self.metadata.name)
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """All InternalIPs, then all ExternalIPs, in list order, as written."""
+        internal = [address for kind, address in self.addresses if kind == "InternalIP"]
+        return (*internal, *(address for kind, address in self.addresses if kind == "ExternalIP"))
+
+    @property
+    def zone(self) -> str | None:
+        """The zone label, or None."""
+        return self.metadata.labels.get(LABEL_ZONE)
+
+
+def node_from_json(obj: Json) -> Node:
+    """InputError if a field has the wrong type."""
+    reader = _Reader(obj, "")
+    addresses = reader.child("status").children("addresses")
+    return Node(
+        metadata=_metadata(reader),
+        json=obj,
+        addresses=tuple((address.text("type"), address.text("address")) for address in addresses),
+        pod_cidrs=reader.child("spec").texts("podCIDRs"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What the EndpointSlice controller and the packet path read of a Pod (O-10)."""
+
+    metadata: Metadata
+    json: Json = field(repr=False)
+    node_name: str = ""
+    ips: tuple[str, ...] = ()
+    phase: str = ""
+    ready: bool = False
+    terminating: bool = False
+    host_network: bool = False
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("Pod", self.metadata.namespace, self.metadata.name)
+
+
+def pod_from_json(obj: Json) -> Pod:
+    """InputError if a field has the wrong type."""
+    reader = _Reader(obj, "")
+    spec, status = reader.child("spec"), reader.child("status")
+    ips = tuple(entry.text("ip") for entry in status.children("podIPs")) or (status.text("podIP"),)
+    conditions = status.children("conditions")
+    return Pod(
+        metadata=_metadata(reader),
+        json=obj,
+        node_name=spec.text("nodeName"),
+        ips=tuple(ip for ip in ips if ip),
+        phase=status.text("phase"),
+        ready=any(c.text("type") == "Ready" and c.text("status") == "True" for c in conditions),
+        terminating=bool(reader.child("metadata").optional_text("deletionTimestamp")),
+        host_network=bool(spec.optional_flag("hostNetwork")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCIDR:
+    metadata: Metadata
+    json: Json = field(repr=False)
+    cidrs: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("ServiceCIDR", "", self.metadata.name)
+
+
+def service_cidr_from_json(obj: Json) -> ServiceCIDR:
+    """InputError if a field has the wrong type."""
+    reader = _Reader(obj, "")
+    return ServiceCIDR(_metadata(reader), obj, reader.child("spec").texts("cidrs"))
+
+
+ApiObject = Service | EndpointSlice | Node | Pod | ServiceCIDR
+
+_READERS: Mapping[str, Callable[[Json], ApiObject]] = {
+    "Service": service_from_json,
+    "EndpointSlice": endpoint_slice_from_json,
+    "Node": node_from_json,
+    "Pod": pod_from_json,
+    "ServiceCIDR": service_cidr_from_json,
+}
+
+MODELLED_KINDS = frozenset(_READERS)
+
+
+def object_from_json(obj: Json) -> ApiObject | None:
+    """The typed object, or None for a kind that decides no packet. InputError if a field has the wrong type."""
+    reader = _READERS.get(str(obj.get("kind")))
+    return reader(obj) if reader else None

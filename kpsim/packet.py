@@ -1,0 +1,46 @@
+"""One packet as netfilter sees it: slotted, cheap to copy, addresses as integers. Scapy stays at the edge (``wire``)."""
+
+from dataclasses import dataclass, replace
+
+from kpsim.addresses import Family, format_ip, join_host_port
+
+
+@dataclass(slots=True)
+class Packet:
+    """A packet and its skb fields. ``sport``/``dport`` are 0 where the protocol has none; for ICMP echo ``sport`` is the id."""
+
+    family: Family
+    protocol: str  #: lower case: ``tcp``, ``udp``, ``sctp``, ``icmp``, ``icmpv6``
+    saddr: int
+    daddr: int
+    sport: int = 0
+    dport: int = 0
+    tcp_flags: frozenset[str] = frozenset({"SYN"})  #: of SYN, ACK, FIN, RST, PSH, URG; meaningless unless tcp
+    icmp_type: int = 0
+    icmp_code: int = 0
+    related: "Packet | None" = None  #: the packet an ICMP error is about
+    ttl: int = 64
+    length: int = 60  #: bytes, for counters
+    mark: int = 0
+    in_interface: str = ""  #: empty: made on this node (CFG-8.2)
+    out_interface: str = ""
+
+    def copy(self) -> "Packet":
+        return replace(self)
+
+    @property
+    def source(self) -> str:
+        """Canonical source address."""
+        return format_ip(self.family, self.saddr)
+
+    @property
+    def destination(self) -> str:
+        """Canonical destination address."""
+        return format_ip(self.family, self.daddr)
+
+    def __str__(self) -> str:
+        if self.sport or self.dport:
+            ends = f"{join_host_port(self.source, self.sport)} → {join_host_port(self.destination, self.dport)}"
+        else:
+            ends = f"{self.source} → {self.destination}"
+        return f"{self.protocol} {ends}"

@@ -1,0 +1,32 @@
+"""All randomness of kpsim: draws that are a pure function of (seed, key).
+
+A draw does not depend on the draws before it, so adding a service or a node leaves every other draw alone, and two
+policies can be compared on common random numbers. This is the only module that may create random numbers.
+"""
+
+from collections.abc import Hashable
+from hashlib import blake2b
+
+
+def _encode(key: Hashable) -> bytes:
+    return repr(key).encode()
+
+
+def draw64(seed: int, *key: Hashable) -> int:
+    """64 uniform bits for ``key`` (strings, integers, tuples of them): equal on every machine and in every process."""
+    return int.from_bytes(blake2b(_encode(key), digest_size=8, key=seed.to_bytes(16, signed=True)).digest())
+
+
+def draw31(seed: int, *key: Hashable) -> int:
+    """31 uniform bits, what xt_statistic compares a probability with (K-5)."""
+    return draw64(seed, *key) >> 33
+
+
+def uniform(seed: int, *key: Hashable) -> float:
+    """A float in [0, 1)."""
+    return (draw64(seed, *key) >> 11) * 2.0**-53
+
+
+def below(limit: int, seed: int, *key: Hashable) -> int:
+    """An integer in [0, limit)."""
+    return draw64(seed, *key) * limit >> 64

@@ -1,0 +1,1 @@
+"""The scenario run: control plane, proxiers, packets and faults on one clock, ending in a run log (a value)."""

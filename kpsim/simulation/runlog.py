@@ -1,0 +1,135 @@
+"""What a run leaves behind: flat records in time order, the only thing that reports and expectations read.
+
+Times are nanoseconds since the start of the run. Names are Kubernetes' and netfilter's. The log never knows how it is shown.
+"""
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Disposition(enum.StrEnum):
+    """What became of a connection attempt or datagram, as its client sees it."""
+
+    DELIVERED = "delivered"  #: an endpoint that runs got it and its answer came back
+    REJECTED = "rejected"  #: refused at once: ICMP error or RST
+    DROPPED = "dropped"  #: silence
+    FAILED = "failed"  #: it reached something that does not answer for the service (dead pod, wrong address)
+
+
+class Cause(enum.StrEnum):
+    """Why a connection did not end well, or NONE."""
+
+    NONE = ""
+    NO_ENDPOINTS = "no endpoints"
+    NO_LOCAL_ENDPOINTS = "no local endpoints"
+    SOURCE_RANGES = "source ranges"
+    ENDPOINT_GONE = "endpoint gone"  #: rules or a conntrack entry led to a pod that no longer runs
+    NOT_CAPTURED = "not captured"  #: kube-proxy's rules left the packet alone
+    NODE_DOWN = "node down"
+    NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had nowhere to send it
+    ASYMMETRIC_REPLY = "reply from another address"
+    OTHER = "other"
+
+
+class Frontend(enum.StrEnum):
+    """Which address of the Service the client used."""
+
+    CLUSTER_IP = "clusterIP"
+    NODE_PORT = "nodePort"
+    EXTERNAL_IP = "externalIP"
+    LOAD_BALANCER = "loadBalancer"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connection attempt (or UDP datagram of a flow)."""
+
+    at_ns: int
+    traffic: str  #: name of the traffic source in the scenario
+    client: str  #: the client's identity: its address before any translation
+    source_ip: str  #: source address at the node that decided
+    source_port: int
+    frontend: Frontend
+    service: str  #: ``namespace/name:port``
+    protocol: str  #: TCP, UDP, SCTP
+    traffic_policy: str  #: Cluster or Local, the policy that applied to this frontend
+    node: str  #: where the packet met kube-proxy's rules; empty if it met none
+    disposition: Disposition
+    cause: Cause
+    endpoint: str  #: ``ip:port`` that it was sent to; empty if none
+    endpoint_node: str
+    seen_source_ip: str  #: source address as the endpoint saw it
+    new_flow: bool  #: nat was consulted; False: it followed a conntrack entry
+    rule: str  #: text of the rule that decided, for rejects and drops
+    session_affinity: bool  #: the service port has ClientIP affinity
+    affinity_break: str = ""  #: "", or why this client did not get its former endpoint (first contact is no break)
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """One run of a node's sync loop, in one family."""
+
+    node: str
+    family: str
+    start_ns: int
+    end_ns: int
+    full: bool
+    success: bool
+    requested_ns: int | None  #: when the first request that this sync answers was made
+    services_changed: int
+    rules_nat: int
+    rules_filter: int
+
+
+@dataclass(frozen=True, slots=True)
+class Programming:
+    """One change reaching one node's rules, stage by stage. ``None``: the change has no such stage."""
+
+    change: str  #: ``EndpointSlice shop/web-1 @ 42``: the object and a change number
+    service: str  #: ``namespace/name``
+    node: str
+    family: str
+    trigger_ns: int  #: when the cause happened (pod became ready, user patched)
+    written_ns: int  #: when the API server had it
+    delivered_ns: int  #: when the node's informer handler saw it
+    sync_start_ns: int
+    programmed_ns: int  #: when the node's rules were in force
+    reported_ns: int | None  #: kube-proxy's own network-programming latency sample (a duration), O-8.6
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """What a load balancer believes of a node for a service, and what is true, whenever either changes."""
+
+    at_ns: int
+    service: str  #: ``namespace/name``
+    node: str
+    in_rotation: bool  #: the load balancer sends new connections to this node
+    check_passes: bool  #: the health check node port would answer 200 now
+    local_endpoints: int  #: local ready endpoints that the node's kube-proxy knows
+    local_usable: int  #: local endpoints that the node's rules send Local traffic to
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event worth a line: scenario events, pod and node life, failed syncs, restarts, conntrack clean-ups."""
+
+    at_ns: int
+    kind: str  #: such as ``rollout``, ``pod ready``, ``pod gone``, ``node down``, ``sync failed``
+    subject: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Everything a run recorded; each list in time order (same instant: in the declared order of the clock)."""
+
+    scenario: str
+    seed: int
+    duration_ns: int
+    mode: str
+    connections: list[Connection] = field(default_factory=list)
+    syncs: list[Sync] = field(default_factory=list)
+    programming: list[Programming] = field(default_factory=list)
+    node_health: list[NodeHealth] = field(default_factory=list)
+    happenings: list[Happening] = field(default_factory=list)
