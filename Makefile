@@ -1,0 +1,96 @@
+# Everything a developer does, from a machine with nothing but Python ≥ 3.11, make and git. `make help` prints the list.
+
+PYTHON      ?= python3
+LOCK_PYTHON ?= python3.11
+SCENARIO    ?= local-rollout
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+STAMP     := $(VENV)/.installed
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+# Commands that the kernel tests call, and the Debian packages they are in.
+KERNEL_COMMANDS := iptables conntrack nft ip nfacct
+KERNEL_PACKAGES := iptables conntrack nftables iproute2 nfacct
+
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup system-packages run lint types imports test golden bench docs check lock format clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv from requirements.lock and install kpsim into it
+
+# Nothing is resolved here: --no-deps takes the lock as it is, and hatchling, which builds kpsim, is in the lock.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "kpsim needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+system-packages: ## Install what the kernel tests call (iptables, nft, …) if missing; needs root and apt-get
+	@missing=; for command in $(KERNEL_COMMANDS); do \
+	  command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+	if [ "$$(id -u)" != 0 ]; then \
+	  echo "*** not root: the kernel tests will be skipped"; \
+	elif [ -n "$$missing" ] && ! command -v apt-get >/dev/null; then \
+	  echo "*** missing:$$missing, and no apt-get to install them: the kernel tests will be skipped"; \
+	elif [ -n "$$missing" ]; then \
+	  echo "installing what the kernel tests call:$$missing"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $(KERNEL_PACKAGES) >/dev/null; } \
+	  || echo "*** apt-get failed, missing:$$missing: the kernel tests will be skipped"; \
+	fi
+
+run: setup ## Run a scenario: make run SCENARIO=local-rollout
+	@$(BIN)/kpsim run $(SCENARIO)
+
+lint: setup ## Formatting and ruff's rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup ## mypy --strict
+	$(BIN)/mypy --strict
+
+imports: setup ## The layers of the design (import-linter)
+	$(BIN)/lint-imports
+
+# pytest comes last so that its summary is the last line. Two workers pay even on two cores; benchmarks need a quiet machine.
+test: setup system-packages lint types imports ## Everything that must hold: lint, types, imports, tests, notebooks
+	$(BIN)/python -m pytest --numprocesses=logical --benchmark-disable tests $(if $(NOTEBOOKS),--nbmake $(NOTEBOOKS))
+
+golden: setup ## Only the comparison with the recordings of the real kube-proxy
+	$(BIN)/python -m pytest tests/golden
+
+bench: setup ## Measure speed
+	$(BIN)/python -m pytest --benchmark-only benchmarks
+
+docs: setup ## Run the notebooks anew and store their output in them
+	@if [ -n "$(NOTEBOOKS)" ]; then $(BIN)/python -m pytest --nbmake --overwrite $(NOTEBOOKS); else echo "no notebooks"; fi
+
+check: setup ## kpsim check on the golden recordings and the built-in scenarios
+	$(BIN)/kpsim check tests/golden kpsim/scenarios
+
+# Under the oldest Python supported, so that what only it needs is in the lock. Pins stay unless LOCK_ARGS=--upgrade.
+lock: ## Resolve requirements.lock from pyproject.toml: make lock [LOCK_ARGS=--upgrade]
+	@$(LOCK_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "the lock is resolved under Python 3.11; name one: make lock LOCK_PYTHON=…"; exit 1; }
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(LOCK_PYTHON) -m venv "$$folder"; \
+	"$$folder/bin/pip" install --quiet --disable-pip-version-check pip-tools; \
+	CUSTOM_COMPILE_COMMAND="make lock" "$$folder/bin/pip-compile" --quiet --generate-hashes --all-extras --strip-extras \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(LOCK_ARGS) \
+	  --output-file requirements.lock pyproject.toml
+
+format: setup ## Rewrite the code as ruff formats it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove .venv, caches and build output
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	find kpsim tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,43 @@
+"""Kernel tests run where the machine can run them, and where it cannot they say so; in CI they must run."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+
+import pytest
+
+
+@cache
+def kernel_obstacle() -> str | None:
+    """Why no packet can be sent through this machine's netfilter, or None."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if missing := [command for command in ("iptables", "ip", "unshare") if shutil.which(command) is None]:
+        return f"needs {', '.join(missing)}"
+    probe = subprocess.run(
+        ["unshare", "--net", "iptables", "--wait", "--table", "nat", "--list-rules"], capture_output=True, text=True
+    )
+    return None if probe.returncode == 0 else f"no netfilter in a network namespace: {probe.stderr.strip()}"
+
+
+def _require_kernel() -> None:
+    reason = kernel_obstacle()
+    if reason is None:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"kernel tests must run in CI: {reason}", pytrace=False)
+    pytest.skip(f"kernel: {reason}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture of a test marked ``kernel``."""
+    if item.get_closest_marker("kernel") is not None:
+        _require_kernel()
+
+
+@pytest.fixture(scope="session")
+def kernel() -> None:
+    """For fixtures that build network namespaces: what they need is there."""
+    _require_kernel()
