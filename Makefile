@@ -29,8 +29,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "kpsim needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 system-packages: ## Install what the kernel tests call (iptables, nft, …) if missing; needs root and apt-get
@@ -58,7 +58,7 @@ types: setup ## mypy --strict
 	$(BIN)/mypy --strict
 
 imports: setup ## The layers of the design (import-linter)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 # pytest comes last so that its summary is the last line. Two workers pay even on two cores; benchmarks need a quiet machine.
 test: setup system-packages lint types imports ## Everything that must hold: lint, types, imports, tests, notebooks
