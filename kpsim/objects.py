@@ -94,7 +94,14 @@ class _Reader:
 
 
 def _kind_of(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "an integer", float: "a number"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a number",
+    }
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
@@ -106,11 +113,24 @@ class Metadata:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict, compare=False)
     annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
+    uid: str = field(default="", compare=False)
+    creation_timestamp: str = field(default="", compare=False)  #: RFC 3339, empty if absent
+    deletion_timestamp: str = field(default="", compare=False)  #: set: the object is being deleted
+    generation: int = field(default=0, compare=False)
 
 
 def _metadata(obj: _Reader) -> Metadata:
     meta = obj.child("metadata")
-    return Metadata(meta.text("namespace"), meta.text("name"), meta.labels("labels"), meta.labels("annotations"))
+    return Metadata(
+        meta.text("namespace"),
+        meta.text("name"),
+        meta.labels("labels"),
+        meta.labels("annotations"),
+        meta.text("uid"),
+        meta.text("creationTimestamp"),
+        meta.text("deletionTimestamp"),
+        meta.integer("generation"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +140,7 @@ class ServicePortSpec:
     port: int
     node_port: int = 0  #: 0: none
     target_port: int | str = 0
+    app_protocol: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +203,7 @@ def service_from_json(obj: Json) -> Service:
                 port.integer("port"),
                 port.integer("nodePort"),
                 port._typed("targetPort", (int, str), "a number or a name") or 0,
+                port.optional_text("appProtocol"),
             )
             for port in spec.children("ports")
         ),
@@ -209,6 +231,16 @@ class SlicePort:
     name: str | None
     protocol: str
     port: int | None
+    app_protocol: str | None = None
+
+
+class TargetRef(NamedTuple):
+    """The object behind an endpoint; of its fields only these matter to anybody."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +255,8 @@ class SliceEndpoint:
     zone: str | None = None
     zone_hints: frozenset[str] = frozenset()
     node_hints: frozenset[str] = frozenset()
+    hostname: str | None = None
+    target_ref: TargetRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +268,7 @@ class EndpointSlice:
     address_type: str = field(compare=False)
     ports: tuple[SlicePort, ...] = field(compare=False)
     endpoints: tuple[SliceEndpoint, ...] = field(compare=False)
+    owner_uids: tuple[str, ...] = field(default=(), compare=False)  #: UIDs of the Services that own it
 
     @property
     def key(self) -> ObjectKey:
@@ -253,16 +288,27 @@ def endpoint_slice_from_json(obj: Json) -> EndpointSlice:
         json=obj,
         address_type=reader.text("addressType"),
         ports=tuple(
-            SlicePort(port.optional_text("name"), port.text("protocol") or "TCP", port.optional_integer("port"))
+            SlicePort(
+                port.optional_text("name"),
+                port.text("protocol") or "TCP",
+                port.optional_integer("port"),
+                port.optional_text("appProtocol"),
+            )
             for port in reader.children("ports")
         ),
         endpoints=tuple(map(_slice_endpoint, reader.children("endpoints"))),
+        owner_uids=tuple(
+            owner.text("uid")
+            for owner in reader.child("metadata").children("ownerReferences")
+            if owner.text("kind") == "Service" and owner.text("apiVersion") == "v1"
+        ),
     )
 
 
 def _slice_endpoint(endpoint: _Reader) -> SliceEndpoint:
     conditions = endpoint.child("conditions")
     hints = endpoint.child("hints") if endpoint.obj.get("hints") else None
+    target = endpoint.child("targetRef") if endpoint.obj.get("targetRef") else None
     return SliceEndpoint(
         addresses=endpoint.texts("addresses"),
         ready=conditions.optional_flag("ready"),
@@ -272,17 +318,27 @@ def _slice_endpoint(endpoint: _Reader) -> SliceEndpoint:
         zone=endpoint.optional_text("zone"),
         zone_hints=frozenset(h.text("name") for h in hints.children("forZones")) if hints else frozenset(),
         node_hints=frozenset(h.text("name") for h in hints.children("forNodes")) if hints else frozenset(),
+        hostname=endpoint.optional_text("hostname"),
+        target_ref=TargetRef(target.text("kind"), target.text("namespace"), target.text("name"), target.text("uid"))
+        if target
+        else None,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What kube-proxy reads of its Node (O-11). ``addresses`` are (type, address) in list order."""
+    """What kube-proxy (O-11) and the EndpointSlice controller (T-6.4) read of a Node.
+
+    ``addresses`` are (type, address) in list order.
+    """
 
     metadata: Metadata
     json: Json = field(repr=False)
     addresses: tuple[tuple[str, str], ...] = ()
     pod_cidrs: tuple[str, ...] = ()
+    taint_keys: tuple[str, ...] = ()
+    ready: bool = False
+    allocatable_cpu: str = ""  #: a Kubernetes quantity, empty if absent
 
     @property
     def key(self) -> ObjectKey:
@@ -303,13 +359,29 @@ class Node:
 def node_from_json(obj: Json) -> Node:
     """InputError if a field has the wrong type."""
     reader = _Reader(obj, "")
-    addresses = reader.child("status").children("addresses")
+    spec, status = reader.child("spec"), reader.child("status")
+    addresses = status.children("addresses")
+    ready = _ready_condition(status)
+    cpu = status.child("allocatable")._typed("cpu", (str, int, float), "a quantity")
     return Node(
         metadata=_metadata(reader),
         json=obj,
         addresses=tuple((address.text("type"), address.text("address")) for address in addresses),
-        pod_cidrs=reader.child("spec").texts("podCIDRs"),
+        pod_cidrs=spec.texts("podCIDRs"),
+        taint_keys=tuple(taint.text("key") for taint in spec.children("taints")),
+        ready=ready is not None and ready.text("status") == "True",
+        allocatable_cpu="" if cpu is None else str(cpu),
     )
+
+
+def _ready_condition(status: _Reader) -> _Reader | None:
+    return next((c for c in status.children("conditions") if c.text("type") == "Ready"), None)
+
+
+class ContainerPort(NamedTuple):
+    name: str
+    protocol: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +396,10 @@ class Pod:
     ready: bool = False
     terminating: bool = False
     host_network: bool = False
+    hostname: str = ""
+    subdomain: str = ""
+    ready_changed: str = ""  #: lastTransitionTime of the Ready condition, RFC 3339, empty if absent
+    container_ports: tuple[ContainerPort, ...] = ()  #: of containers, then of restartable init containers
 
     @property
     def key(self) -> ObjectKey:
@@ -335,16 +411,28 @@ def pod_from_json(obj: Json) -> Pod:
     reader = _Reader(obj, "")
     spec, status = reader.child("spec"), reader.child("status")
     ips = tuple(entry.text("ip") for entry in status.children("podIPs")) or (status.text("podIP"),)
-    conditions = status.children("conditions")
+    ready = _ready_condition(status)
+    containers = [
+        *spec.children("containers"),
+        *(container for container in spec.children("initContainers") if container.text("restartPolicy") == "Always"),
+    ]
     return Pod(
         metadata=_metadata(reader),
         json=obj,
         node_name=spec.text("nodeName"),
         ips=tuple(ip for ip in ips if ip),
         phase=status.text("phase"),
-        ready=any(c.text("type") == "Ready" and c.text("status") == "True" for c in conditions),
+        ready=ready is not None and ready.text("status") == "True",
         terminating=bool(reader.child("metadata").optional_text("deletionTimestamp")),
         host_network=bool(spec.optional_flag("hostNetwork")),
+        hostname=spec.text("hostname"),
+        subdomain=spec.text("subdomain"),
+        ready_changed=ready.text("lastTransitionTime") if ready else "",
+        container_ports=tuple(
+            ContainerPort(port.text("name"), port.text("protocol") or "TCP", port.integer("containerPort"))
+            for container in containers
+            for port in container.children("ports")
+        ),
     )
 
 

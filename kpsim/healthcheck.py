@@ -1,0 +1,175 @@
+"""What kube-proxy answers to health probes: per-service health check node ports (CP-15), /healthz and /livez (CP-14).
+
+Counterpart: ``pkg/proxy/healthcheck``. Pure state: updates in, answers out. It never knows how the counts came about nor who
+asks. Times are nanoseconds since 1970, because the bodies print them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kpsim.addresses import Family, format_ip
+from kpsim.config import NodePortAddresses
+from kpsim.objects import Node
+from kpsim.trackers import ServiceKey
+from kpsim.units import format_rfc3339
+
+TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
+
+_ZERO_TIME = "0001-01-01T00:00:00Z"
+_JSON_HEADERS = (("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff"))
+_ANY_ADDRESS = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
+
+
+@dataclass(frozen=True, slots=True)
+class HealthAnswer:
+    """An HTTP answer. Status 0: nobody listens, so there is neither header nor body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceServer:
+    """The open health check server of one Service; ``local_endpoints`` as of the last successful sync."""
+
+    service: ServiceKey
+    port: int
+    local_endpoints: int = 0
+
+
+def listen_addresses(
+    node_ports: NodePortAddresses, family: Family, interface_addresses: Iterable[int]
+) -> tuple[str, ...]:
+    """Where health check servers of a family listen, fixed when the proxier is made (CP-15.1); may be nowhere."""
+    if node_ports.match_all:
+        return (_ANY_ADDRESS[family],)
+    return tuple(format_ip(family, address) for address in node_ports.matching(interface_addresses))
+
+
+class ServiceHealth:
+    """The health check servers of one family's proxier: which are open, and what they answer.
+
+    Call ``sync_services``, then ``sync_endpoints``, at the end of a successful sync only (CP-15.3).
+    """
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self.addresses = addresses
+        self._servers: dict[ServiceKey, ServiceServer] = {}
+
+    @property
+    def servers(self) -> tuple[ServiceServer, ...]:
+        """Open servers, by namespace and name."""
+        return tuple(self._servers[service] for service in sorted(self._servers))
+
+    def sync_services(
+        self, ports: Mapping[ServiceKey, int], ports_in_use: frozenset[int] = frozenset()
+    ) -> tuple[tuple[ServiceKey, int], ...]:
+        """Open and close servers so that they match ``ports`` (O-13.1); a new one starts with no endpoints.
+
+        Returns the (service, port) pairs that could not be opened, because the host (``ports_in_use``) or another server has
+        the port: each is a Warning event FailedToStartServiceHealthcheck, and tried again at the next call (CP-15.3). Of two
+        new servers with one port the first by name gets it, where upstream's choice is arbitrary.
+        """
+        self._servers = {key: server for key, server in self._servers.items() if ports.get(key) == server.port}
+        failed = []
+        for service, port in sorted(ports.items()):
+            if service in self._servers:
+                continue
+            taken = ports_in_use | {server.port for server in self._servers.values()}
+            if port in taken and self.addresses:  # without an address to listen on nothing can collide
+                failed.append((service, port))
+            else:
+                self._servers[service] = ServiceServer(service, port)
+        return tuple(failed)
+
+    def sync_endpoints(self, counts: Mapping[ServiceKey, int]) -> None:
+        """Set the number of local ready endpoint IPs (O-13.2); a service that is missing has none."""
+        self._servers = {
+            key: ServiceServer(key, server.port, counts.get(key, 0)) for key, server in self._servers.items()
+        }
+
+    def answer(self, service: ServiceKey, proxy_healthy: bool) -> HealthAnswer:
+        """What the service's server answers on any path; KeyError if there is no open server.
+
+        ``proxy_healthy`` is ``ProxyHealth.healthy``: eligibility of the node does not matter here (CP-15.2).
+        """
+        server = self._servers[service]
+        if not self.addresses:
+            return HealthAnswer(0, (), "")
+        body = {
+            "service": {"namespace": service.namespace, "name": service.name},
+            "localEndpoints": server.local_endpoints,
+            "serviceProxyHealthy": proxy_healthy,
+        }
+        return HealthAnswer(
+            status=200 if server.local_endpoints and proxy_healthy else 503,
+            headers=(*_JSON_HEADERS, ("X-Load-Balancing-Endpoint-Weight", str(server.local_endpoints))),
+            body=json.dumps(body, indent="\t", ensure_ascii=False),
+        )
+
+
+class ProxyHealth:
+    """Whether kube-proxy itself keeps up, over both families, and whether its node takes new load (CP-14)."""
+
+    def __init__(self, timeout_ns: int) -> None:
+        """``timeout_ns`` is twice the sync period (CP-12 step 5)."""
+        self.timeout_ns = timeout_ns
+        self._last_updated_ns: dict[Family, int] = {}
+        self._oldest_pending_ns: dict[Family, int] = {}
+        self._node_eligible = False
+
+    def updated(self, family: Family, now_ns: int) -> None:
+        """A sync of the family succeeded, or its sync loop started."""
+        self._last_updated_ns[family] = now_ns
+        self._oldest_pending_ns.pop(family, None)
+
+    def queued_update(self, family: Family, now_ns: int) -> None:
+        """A sync of the family was requested; only the oldest unanswered request counts."""
+        self._oldest_pending_ns.setdefault(family, now_ns)
+
+    def node_changed(self, node: Node) -> None:
+        """kube-proxy's own Node was added or updated. Its deletion is not reported: the last version is kept (CP-14.2)."""
+        self._node_eligible = not node.metadata.deletion_timestamp and TAINT_TO_BE_DELETED not in node.taint_keys
+
+    @property
+    def node_eligible(self) -> bool:
+        """The Node is known, not being deleted and not marked for removal by the cluster autoscaler."""
+        return self._node_eligible
+
+    def family_healthy(self, family: Family, now_ns: int) -> bool:
+        """Nothing is pending, or it has not been pending for the timeout yet."""
+        pending_ns = self._oldest_pending_ns.get(family)
+        return pending_ns is None or now_ns - pending_ns < self.timeout_ns
+
+    def healthy(self, now_ns: int) -> bool:
+        """All families that were ever updated are healthy."""
+        return all(self.family_healthy(family, now_ns) for family in self._last_updated_ns)
+
+    def healthz(self, now_ns: int) -> HealthAnswer:
+        """200 iff healthy and the node is eligible; ``healthy`` in the body ignores eligibility."""
+        return self._answer(now_ns, self.healthy(now_ns) and self._node_eligible, {"nodeEligible": self._node_eligible})
+
+    def livez(self, now_ns: int) -> HealthAnswer:
+        """200 iff healthy."""
+        return self._answer(now_ns, self.healthy(now_ns), {})
+
+    def _answer(self, now_ns: int, good: bool, eligibility: Mapping[str, bool]) -> HealthAnswer:
+        # A good answer says that everything is up to date now; a bad one when it last was.
+        updated_ns = now_ns if good else max(self._last_updated_ns.values(), default=None)
+        body: dict[str, object] = {
+            "lastUpdated": _ZERO_TIME if updated_ns is None else format_rfc3339(updated_ns),
+            "currentTime": format_rfc3339(now_ns),
+            **eligibility,
+            "healthy": self.healthy(now_ns),
+        }
+        if self._last_updated_ns:
+            body["status"] = {
+                family.label: {
+                    "lastUpdated": format_rfc3339(self._last_updated_ns[family]),
+                    "healthy": self.family_healthy(family, now_ns),
+                }
+                for family in sorted(self._last_updated_ns)
+            }
+        return HealthAnswer(200 if good else 503, _JSON_HEADERS, json.dumps(body, separators=(",", ":")))
