@@ -44,10 +44,9 @@ def test_the_core_loads_nothing_heavy() -> None:
     modules = core_modules()
     assert {"kpsim", "kpsim.errors", "kpsim.rules", "kpsim.packet"} <= set(modules)
     program = f"import sys\nfor name in {modules!r}: __import__(name)\nprint(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
-    assert HEAVY & set(loaded.split()) == set()
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert HEAVY & set(result.stdout.split()) == set()
 
 
 def test_version_is_one() -> None:
@@ -91,7 +90,8 @@ def test_lock_names_no_place() -> None:
 def wheel_contents(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    result = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
