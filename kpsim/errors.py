@@ -51,9 +51,19 @@ class InputError(KpsimError):
 class UnsupportedRule(InputError):
     """A match or target that routes traffic and is not modelled: refused by name and place, never guessed."""
 
-    def __init__(self, what: str, table: str, chain: str, number: int, line: int | None = None, file: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        table: str,
+        chain: str,
+        number: int,
+        line: int | None = None,
+        file: str | None = None,
+        others: Iterable[Problem] = (),
+    ) -> None:
         self.what, self.table, self.chain, self.number = what, table, chain, number
-        super().__init__(Problem(f"not modelled: {what} ({table}/{chain} rule {number})", file=file, line=line))
+        place = Problem(f"not modelled: {what} ({table}/{chain} rule {number})", file=file, line=line)
+        super().__init__([place, *others])
 
 
 class CheckFailed(KpsimError):

@@ -205,9 +205,16 @@ class NfAcct:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Words of a foreign rule that are not modelled, kept on request: nobody can say whether they match or what they do."""
+
+    text: str
+
+
 Match = (
     Comment | Source | Destination | InInterface | OutInterface | Protocol | L4Module | SourcePort | DestinationPort
-    | TcpFlags | MultiPort | IcmpType | CtState | MarkMatch | AddrType | Recent | Statistic | NfAcct
+    | TcpFlags | MultiPort | IcmpType | CtState | MarkMatch | AddrType | Recent | Statistic | NfAcct | Unknown
 )  # fmt: skip
 
 
