@@ -1,0 +1,121 @@
+"""The document of a scenario file with the place of everything in it, and the changes that the command line makes.
+
+Counterpart: Helm's ``--set``. It knows values and paths, never what the fields mean.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kpsim.errors import InputError, Problem
+from kpsim.manifests.places import Finding, Path, Place, Source, format_path, problems_of
+from kpsim.manifests.reading import Reading, read_content
+from kpsim.manifests.yaml_reader import YamlRefused, read_yaml
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document: plain values, where it stands, and which of its paths the command line set (by what)."""
+
+    content: Any
+    place: Place
+    set_by: Mapping[Path, Source] = field(default_factory=dict)
+
+    def finding(self, message: str, path: Path = ()) -> Finding:
+        """Something wrong at ``path``: placed in the file, or at the setting that put the value there."""
+        for set_path, source in self.set_by.items():
+            if path[: len(set_path)] == set_path:
+                return Finding(Place(source, 1, path), message)
+        return Finding(self.place.at(*path), message)
+
+    def problem(self, message: str, path: Path = ()) -> Problem:
+        return problems_of([self.finding(message, path)])[0]
+
+
+def read_document(text: str, file: str) -> Document:
+    """InputError unless the text is exactly one document, an object."""
+    reading = Reading()
+    read_content(text.encode("utf-8", "surrogatepass"), file, reading)
+    if reading.findings:
+        raise InputError(problems_of(reading.findings))
+    if len(reading.documents) != 1:
+        raise InputError(Problem(f"expected one document, a Scenario; got {len(reading.documents)}", file=file))
+    read = reading.documents[0]
+    if not isinstance(read.value, dict):
+        raise InputError(Problem("expected an object, a Scenario", file=file))
+    return Document(read.value, read.place)
+
+
+_STEP = re.compile(r"\[(\d+)\]|(?:^|\.)([^.\[\]]+)", re.ASCII)
+
+
+def parse_path(text: str) -> Path:
+    """``traffic[0].perSecond``, ``traffic.0.perSecond`` (leading dot allowed); ValueError otherwise."""
+    body = text.removeprefix(".")
+    steps: list[str | int] = []
+    position = 0
+    while found := _STEP.match(body, position):
+        steps.append(int(found[1]) if found[1] is not None else found[2])
+        position = found.end()
+    if not steps or position != len(body):
+        raise ValueError(f"not a path (like traffic[0].perSecond): {text!r}")
+    return tuple(steps)
+
+
+def override(document: Document, settings: Sequence[str]) -> Document:
+    """The document with each ``path=value`` put in; values are YAML. InputError names every setting that cannot be.
+
+    Fields that the document leaves out may be set; list items must exist.
+    """
+    content, set_by = document.content, dict(document.set_by)
+    problems = []
+    for setting in settings:
+        source = Source(f"--set {setting}")
+        path_text, equals, value_text = setting.partition("=")
+        try:
+            if not equals:
+                raise ValueError("expected path=value")
+            content, path = _put(content, parse_path(path_text), _value(value_text), ())
+            set_by[path] = source
+        except ValueError as error:
+            problems.append(Problem(str(error), file=source.name))
+    if problems:
+        raise InputError(problems)
+    return Document(content, document.place, set_by)
+
+
+def _value(text: str) -> Any:
+    try:
+        documents: Iterable[Any] = list(read_yaml(text))
+    except YamlRefused as refusal:
+        raise ValueError(refusal.message) from None
+    values = []
+    for document in documents:
+        if document.findings:
+            raise ValueError(document.findings[0][1])
+        values.append(document.value)
+    if len(values) > 1:
+        raise ValueError("expected one value")
+    return values[0] if values else None
+
+
+def _put(content: Any, path: Path, value: Any, above: Path) -> tuple[Any, Path]:
+    """A copy of ``content`` with the value at ``path``, and the path with list positions as integers."""
+    if not path:
+        return value, above
+    here, step, rest = format_path(above) or "the document", path[0], path[1:]
+    if isinstance(content, list):
+        if isinstance(step, str) and not (step.isascii() and step.isdigit()):
+            raise ValueError(f"{here} is a list: expected a position from 0, got {step!r}")
+        number = int(step)
+        if number >= len(content):
+            raise ValueError(f"{here} has {len(content)} items: there is no [{number}]")
+        changed, full = _put(content[number], rest, value, (*above, number))
+        return [*content[:number], changed, *content[number + 1 :]], full
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"{here} is a single value: it has no {step!r}")
+    if isinstance(step, int):
+        raise ValueError(f"{here} is not a list: it has no [{step}]")
+    changed, full = _put((content or {}).get(step), rest, value, (*above, step))
+    return {**(content or {}), step: changed}, full

@@ -1,0 +1,145 @@
+"""References between the parts of a scenario: every name used is the name of something, every time lies in the run.
+
+It knows names and times, never what they lead to.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from kpsim.manifests.places import Finding, Path
+from kpsim.objects import Service
+from kpsim.scenario.document import Document
+from kpsim.scenario.problems import suggestion
+from kpsim.scenario.schema import (
+    ScenarioEvent,
+    ScenarioSpec,
+    Traffic,
+    Via,
+    qualified,
+)
+from kpsim.units import format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    nodes: frozenset[str]
+    zones: frozenset[str]
+    workloads: frozenset[str]
+    services: frozenset[str]
+
+
+def check_references(
+    spec: ScenarioSpec, services: Mapping[str, Service], created: Mapping[str, Service], document: Document
+) -> list[Finding]:
+    """What is wrong in ``spec``. ``services``: those at the start; ``created``: those that events make; by ``namespace/name``."""
+    nodes = {node.name: node.zone for node in spec.nodes.resolved()}
+    names = _Names(
+        frozenset(nodes),
+        frozenset(zone for zone in nodes.values() if zone is not None),
+        frozenset(workload.name for workload in spec.workloads),
+        frozenset(services) | frozenset(created),
+    )
+    found = [
+        *_duplicates([node.name for node in spec.nodes.resolved()], ("nodes", "list"), "node"),
+        *_duplicates([workload.name for workload in spec.workloads], ("workloads",), "workload"),
+        *_duplicates([traffic.name for traffic in spec.traffic], ("traffic",), "traffic source"),
+        *_workload_problems(spec, names),
+        *_event_problems(spec, names),
+        *_traffic_problems(spec, names, {**created, **services}),
+    ]
+    return [document.finding(message, path) for path, message in found]
+
+
+_Found = Iterator[tuple[Path, str]]
+
+
+def _duplicates(names: Iterable[str], path: Path, what: str) -> _Found:
+    seen: set[str] = set()
+    for number, name in enumerate(names):
+        if name in seen:
+            yield (*path, number, "name"), f"a second {what} called {name!r}"
+        seen.add(name)
+
+
+def _known(names: Iterable[str], known: frozenset[str], path: Path, what: str) -> _Found:
+    for number, name in enumerate(names):
+        if name not in known:
+            yield (*path, number), f"there is no {what} {name!r}{suggestion(name, known)}"
+
+
+def _one_known(name: str, known: frozenset[str], path: Path, what: str) -> _Found:
+    if name not in known:
+        yield path, f"there is no {what} {name!r}{suggestion(name, known)}"
+
+
+def _workload_problems(spec: ScenarioSpec, names: _Names) -> _Found:
+    for number, workload in enumerate(spec.workloads):
+        path: Path = ("workloads", number, "placement")
+        yield from _known(workload.placement.zones, names.zones, (*path, "zones"), "zone")
+        yield from _known(workload.placement.nodes, names.nodes, (*path, "nodes"), "node")
+
+
+def _event_problems(spec: ScenarioSpec, names: _Names) -> _Found:
+    for number, event in enumerate(spec.events):
+        path: Path = ("events", number)
+        if event.at_ns > spec.duration_ns:
+            yield (*path, "at"), f"after the end of the run ({format_duration(spec.duration_ns)})"
+        yield from _action_problems(event, names, path)
+
+
+def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
+    inner = (*path, event.kind_in_file)
+    for action in (event.rollout, event.scale, event.crash, event.delete_pods):
+        if action is not None:
+            yield from _one_known(action.workload, names.workloads, (*inner, "workload"), "workload")
+    for placed in (
+        event.crash,
+        event.delete_pods,
+        event.node_down,
+        event.node_up,
+        event.restart_proxy,
+        event.fail_syncs,
+    ):
+        if placed is not None:
+            yield from _known(placed.nodes, names.nodes, (*inner, "nodes"), "node")
+    for change in (event.patch_service, event.delete_service):
+        if change is not None:
+            yield from _one_known(qualified(change.service), names.services, (*inner, "service"), "Service")
+
+
+def _traffic_problems(spec: ScenarioSpec, names: _Names, services: Mapping[str, Service]) -> _Found:
+    for number, traffic in enumerate(spec.traffic):
+        path: Path = ("traffic", number)
+        if traffic.start_ns >= spec.duration_ns:
+            yield (*path, "start"), f"not before the end of the run ({format_duration(spec.duration_ns)})"
+        if traffic.workload is not None:
+            yield from _one_known(traffic.workload, names.workloads, (*path, "workload"), "workload")
+        yield from _known(traffic.nodes, names.nodes, (*path, "nodes"), "node")
+        service = services.get(qualified(traffic.service))
+        if service is None:
+            yield from _one_known(qualified(traffic.service), names.services, (*path, "service"), "Service")
+        else:
+            yield from _frontend_problems(traffic, service, path)
+
+
+def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found:
+    ports = service.ports
+    listed = ", ".join(f"{port.name or '(no name)'} {port.port}/{port.protocol}" for port in ports)
+    matching = [port for port in ports if traffic.port in (None, port.port, port.name)]
+    if not matching:
+        yield (*path, "port"), f"the Service has no port {traffic.port!r}; it has {listed}"
+    elif len(matching) > 1:
+        yield (*path, "port"), f"expected the name of one port of the Service; it has {listed}"
+    elif traffic.long is not None and matching[0].protocol != "TCP":
+        yield (*path, "long"), "long connections are TCP; for UDP let sourcePorts be re-used"
+    match traffic.via:
+        case Via.EXTERNAL_IP:
+            lacking = "" if service.external_ips else "spec.externalIPs"
+        case Via.LOAD_BALANCER:
+            lacking = "" if service.type == "LoadBalancer" else "type LoadBalancer"
+        case Via.NODE_PORT:
+            lacking = "" if service.type in ("NodePort", "LoadBalancer") else "type NodePort or LoadBalancer"
+        case Via.CLUSTER_IP:
+            lacking = ""
+    if lacking:
+        yield (*path, "via"), f"the Service lacks {lacking}"

@@ -1,0 +1,415 @@
+"""The scenario file: what there is, what happens to it, who sends packets, and what is expected (kpsim.dev/v1alpha1).
+
+Only shapes and meanings that one part alone decides; references between parts are ``references``' concern, Kubernetes
+objects ``manifests``'. It never knows how a run works.
+"""
+
+import enum
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
+from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
+
+API_VERSION = "kpsim.dev/v1alpha1"
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+ServiceName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+Percent = Annotated[str, Field(pattern=r"^\d+%$")]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def qualified(service: str) -> str:
+    """``namespace/name`` of a Service written with or without its namespace."""
+    return service if "/" in service else f"default/{service}"
+
+
+class Metadata(Part):
+    name: Name
+
+
+# ------------------------------------------------------------------------------------------------------------- cluster
+
+
+class NamedNode(Part):
+    name: Name
+    zone: str | None = None
+    """Value of the label topology.kubernetes.io/zone."""
+    ip: str | None = None
+    """InternalIP; the next free of 192.168.0.0/24 if left out."""
+    pod_cidr: Annotated[str | None, Field(alias="podCIDR")] = None
+    """Pods of this node get addresses from it; 10.180.N.0/24 if left out."""
+    cpu: Positive = 4
+    """Allocatable CPUs; topology mode Auto shares endpoints out by them (CP-3.8.2)."""
+
+
+class Nodes(Part):
+    """``count`` nodes called node-1, node-2, … or a ``list`` of named ones."""
+
+    count: Annotated[int | None, Field(ge=1, le=250)] = None
+    zones: tuple[str, ...] = ()
+    """Zones given to the counted nodes in turn."""
+    named: Annotated[tuple[NamedNode, ...] | None, Field(alias="list", min_length=1, max_length=250)] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Nodes":
+        if (self.count is None) == (self.named is None):
+            raise ValueError("expected exactly one of count, list")
+        if self.named is not None and self.zones:
+            raise ValueError("zones goes with count; in a list every node names its own zone")
+        return self
+
+    def resolved(self) -> tuple[NamedNode, ...]:
+        """Every node with its zone, address and pod CIDR (192.168.0.0/24 and 10.180.N.0/24 where none is given)."""
+        named = self.named
+        if named is None:
+            zones = self.zones or (None,)
+            named = tuple(
+                NamedNode(name=f"node-{number}", zone=zones[(number - 1) % len(zones)])
+                for number in range(1, (self.count or 0) + 1)
+            )
+        taken_ips = {node.ip for node in named}
+        taken_cidrs = {node.pod_cidr for node in named}
+        free_ips = (ip for number in range(1, 255) if (ip := f"192.168.0.{number}") not in taken_ips)
+        free_cidrs = (cidr for number in range(1, 256) if (cidr := f"10.180.{number}.0/24") not in taken_cidrs)
+        return tuple(
+            node.model_copy(update={"ip": node.ip or next(free_ips), "pod_cidr": node.pod_cidr or next(free_cidrs)})
+            for node in named
+        )
+
+
+class ContainerPort(Part):
+    container_port: Annotated[int, Field(ge=1, le=65535)]
+    name: str = ""
+    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+
+
+class PlacementPolicy(enum.StrEnum):
+    """``spread``: the node with the fewest pods of the workload; ``packed``: the first node takes all."""
+
+    SPREAD = "spread"
+    PACKED = "packed"
+
+
+class Placement(Part):
+    """Which nodes get the pods; a node listed twice in ``nodes`` gets twice as many."""
+
+    policy: PlacementPolicy = PlacementPolicy.SPREAD
+    zones: tuple[str, ...] = ()
+    nodes: tuple[Name, ...] = ()
+
+
+class Startup(Part):
+    delay: Delay = Delay.of(SECOND_NS)
+    """From the pod's creation until its application answers."""
+
+
+class Readiness(Part):
+    probe_delay: Delay = Delay.of(0)
+    """From the application answering (or failing) until the kubelet has noticed (CP-2)."""
+
+
+class Termination(Part):
+    """What happens from the deletion of a pod on (CP-2.8)."""
+
+    pre_stop: Delay = Delay.of(0)
+    """How long the preStop hook runs before SIGTERM."""
+    grace_ns: DurationNs = 30 * SECOND_NS
+    """terminationGracePeriodSeconds: counted from the deletion, preStop included."""
+    serves_during_pre_stop: bool = True
+    """Whether the application goes on answering while the hook runs."""
+    after_sigterm: Delay = Delay.of(0)
+    """How long the application goes on answering after SIGTERM before it exits."""
+    unready_after_sigterm: Delay | None = None
+    """If given, readiness goes false this long after SIGTERM (the endpoint is then no longer serving)."""
+
+
+class Workload(Part):
+    """A set of equal pods, kept at ``replicas`` like a Deployment."""
+
+    name: Name
+    namespace: Name = "default"
+    labels: dict[str, str] = Field(default_factory=dict)
+    """The pods' labels; ``app: <name>`` if left out."""
+    replicas: Count = 1
+    placement: Placement = Placement()
+    ports: tuple[ContainerPort, ...] = ()
+    host_network: bool = False
+    """The pods use their node's address."""
+    startup: Startup = Startup()
+    readiness: Readiness = Readiness()
+    termination: Termination = Termination()
+
+    @property
+    def pod_labels(self) -> dict[str, str]:
+        return self.labels or {"app": self.name}
+
+
+class SyncCost(Part):
+    """How long one run of the sync loop takes: ``base`` plus ``perRule`` for each rule that it writes."""
+
+    base: Delay = Delay.of(50 * MILLISECOND_NS)
+    per_rule_ns: DurationNs = 20 * MICROSECOND_NS
+
+
+class Delays(Part):
+    """The stages between a change and the rules (CP-1.2)."""
+
+    readiness_to_status: Delay = Delay.of(10 * MILLISECOND_NS)
+    """The kubelet noticed; until its status write is sent (D2, D3)."""
+    api_write: Delay = Delay.of(5 * MILLISECOND_NS)
+    """Any write until the API server has it."""
+    controller_watch: Delay = Delay.of(5 * MILLISECOND_NS)
+    """Until the EndpointSlice controller sees a change (D4)."""
+    controller_batch_ns: DurationNs = 0
+    """endpointslice-updates-batch-period (D5)."""
+    slice_write: Delay = Delay.of(10 * MILLISECOND_NS)
+    """Each slice write of the controller, one after the other (D6, D7)."""
+    watch_delivery: Delay = Delay.of(10 * MILLISECOND_NS)
+    """From the API server to each node's informer (D8, D9)."""
+    sync: SyncCost = SyncCost()
+    """Each sync (D11)."""
+    initial_list: Delay = Delay.of(100 * MILLISECOND_NS)
+    """From the start of a kube-proxy until its first lists have arrived (CP-12)."""
+    node_monitor_grace_ns: DurationNs = 50 * SECOND_NS
+    """Silence of a node until its pods' Ready conditions are flipped to False (CP-2.9)."""
+
+
+# -------------------------------------------------------------------------------------------------------------- events
+
+
+class Rollout(Part):
+    """Replace every pod of a workload by a new one, as a Deployment's RollingUpdate does."""
+
+    workload: Name
+    max_surge: Count | Percent = "25%"
+    max_unavailable: Count | Percent = "25%"
+
+
+class Scale(Part):
+    workload: Name
+    replicas: Count
+
+
+class Crash(Part):
+    """The application of running pods dies at once; its container restarts in place and answers after the startup delay."""
+
+    workload: Name
+    count: Positive = 1
+    nodes: tuple[Name, ...] = ()
+    """Only pods on these nodes; default: any."""
+    restarts: bool = True
+    """False: it stays down."""
+
+
+class DeletePods(Part):
+    """Delete pods of a workload; the workload replaces them."""
+
+    workload: Name
+    count: Positive = 1
+    nodes: tuple[Name, ...] = ()
+    force: bool = False
+    """Without any grace: application and API object vanish at once."""
+
+
+class OnNodes(Part):
+    nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
+class PatchService(Part):
+    """A JSON merge patch on a Service, status included."""
+
+    service: ServiceName
+    patch: dict[str, JsonValue]
+
+
+class RestartProxy(Part):
+    """kube-proxy stops and comes back; its rules stay in force meanwhile (CP-12.1)."""
+
+    nodes: tuple[Name, ...] = ()
+    """Default: all."""
+    down_ns: DurationNs = 0
+
+
+class FailSyncs(Part):
+    """Loading the rules fails: the next ``count`` times, or every time ``for`` a while."""
+
+    nodes: tuple[Name, ...] = ()
+    """Default: all."""
+    count: Positive | None = None
+    lasting_ns: Annotated[DurationNs | None, Field(alias="for")] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "FailSyncs":
+        if (self.count is None) == (self.lasting_ns is None):
+            raise ValueError("expected exactly one of count, for")
+        return self
+
+
+class DeleteService(Part):
+    service: ServiceName
+
+
+class ActionKind(enum.StrEnum):
+    """The events of a scenario, by the field that carries them."""
+
+    ROLLOUT = "rollout"
+    SCALE = "scale"
+    CRASH = "crash"
+    DELETE_PODS = "delete_pods"
+    NODE_DOWN = "node_down"
+    NODE_UP = "node_up"
+    PATCH_SERVICE = "patch_service"
+    CREATE_SERVICE = "create_service"
+    DELETE_SERVICE = "delete_service"
+    RESTART_PROXY = "restart_proxy"
+    FAIL_SYNCS = "fail_syncs"
+
+
+class ScenarioEvent(Part):
+    """One thing that happens ``at`` a time: exactly one of the other fields."""
+
+    at_ns: DurationNs
+    rollout: Rollout | None = None
+    scale: Scale | None = None
+    crash: Crash | None = None
+    delete_pods: DeletePods | None = None
+    node_down: OnNodes | None = None
+    node_up: OnNodes | None = None
+    patch_service: PatchService | None = None
+    create_service: dict[str, JsonValue] | None = None
+    """The Service object."""
+    delete_service: DeleteService | None = None
+    restart_proxy: RestartProxy | None = None
+    fail_syncs: FailSyncs | None = None
+
+    @model_validator(mode="after")
+    def _one_action(self) -> "ScenarioEvent":
+        exactly_one(self, tuple(ActionKind))
+        return self
+
+    @property
+    def kind(self) -> ActionKind:
+        return ActionKind(exactly_one(self, tuple(ActionKind)))
+
+    @property
+    def kind_in_file(self) -> str:
+        """The field that carries the event, as it is written in the file."""
+        return file_name(self.kind)
+
+
+# ------------------------------------------------------------------------------------------------------------- traffic
+
+
+class Origin(enum.StrEnum):
+    """Where a traffic source stands."""
+
+    PODS = "pods"
+    NODES = "nodes"
+    OUTSIDE = "outside"
+
+
+class Via(enum.StrEnum):
+    """Which address of the Service the source uses."""
+
+    CLUSTER_IP = "clusterIP"
+    NODE_PORT = "nodePort"
+    EXTERNAL_IP = "externalIP"
+    LOAD_BALANCER = "loadBalancer"
+
+
+class Arrivals(enum.StrEnum):
+    """``constant``: evenly spaced; ``poisson``: memoryless with the same mean rate."""
+
+    CONSTANT = "constant"
+    POISSON = "poisson"
+
+
+class LongConnections(Part):
+    """Connections that stay open and keep sending over one flow."""
+
+    lasts: Delay
+    packet_every_ns: Annotated[DurationNs, Field(ge=1)] = SECOND_NS
+
+
+class Traffic(Part):
+    """An open-loop source: it sends at its rate whatever becomes of what it sent."""
+
+    name: Name
+    origin: Annotated[Origin, Field(alias="from")] = Origin.OUTSIDE
+    workload: Name | None = None
+    """With ``from: pods``: the workload whose running pods send in turn."""
+    nodes: tuple[Name, ...] = ()
+    """With ``from: nodes``: the senders; with ``from: outside``: the nodes whose node port or route is used. Default: all."""
+    service: ServiceName
+    port: Annotated[int, Field(ge=1, le=65535)] | str | None = None
+    """Number or name of the Service port; may be left out if it has one."""
+    via: Via = Via.CLUSTER_IP
+    per_second: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+    """New connections (UDP: datagrams) a second, over all clients of the source."""
+    arrivals: Arrivals = Arrivals.CONSTANT
+    start_ns: DurationNs = 0
+    stop_ns: DurationNs | None = None
+    """Default: the end of the run."""
+    clients: Annotated[int, Field(ge=1, le=20_000)] = 1
+    """Distinct clients outside, used in turn."""
+    nat: bool = False
+    """All clients outside stand behind one address."""
+    source_ports: Annotated[int, Field(ge=0, le=28_000)] = 0
+    """Source ports that each client uses in turn; 0: a fresh one for every connection."""
+    long: LongConnections | None = None
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "Traffic":
+        if (self.origin is Origin.PODS) != (self.workload is not None):
+            raise ValueError("expected workload exactly if the traffic is from: pods")
+        if self.origin is Origin.PODS and self.nodes:
+            raise ValueError("nodes goes with from: nodes or outside; pods send from where they are")
+        if self.origin is not Origin.OUTSIDE and (self.clients != 1 or self.nat):
+            raise ValueError("clients and nat go with from: outside")
+        if self.nat and self.clients * self.source_ports > 60_000:
+            raise ValueError("expected clients × sourcePorts of at most 60000 behind one address")
+        if self.stop_ns is not None and self.stop_ns <= self.start_ns:
+            raise ValueError("expected stop to be after start")
+        return self
+
+
+class LoadBalancerSpec(Part):
+    """How load balancers health-check nodes; a node starts in rotation if its check passes at the start."""
+
+    interval_ns: Annotated[DurationNs, Field(ge=MILLISECOND_NS)] = 5 * SECOND_NS
+    unhealthy_threshold: Positive = 2
+    healthy_threshold: Positive = 2
+
+
+# ------------------------------------------------------------------------------------------------------------ document
+
+
+class ScenarioSpec(Part):
+    """A whole scenario file."""
+
+    api_version: Literal["kpsim.dev/v1alpha1"]
+    kind: Literal["Scenario"]
+    metadata: Metadata
+    description: str = ""
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 1
+    duration_ns: Annotated[DurationNs, Field(ge=1)]
+    nodes: Nodes
+    workloads: tuple[Workload, ...] = ()
+    manifests: tuple[str, ...] = ()
+    """Files with Kubernetes objects, relative to the scenario file."""
+    objects: tuple[dict[str, JsonValue], ...] = ()
+    """Kubernetes objects: Services, and EndpointSlices of Services without selector."""
+    proxy: dict[str, JsonValue] = Field(default_factory=dict)
+    """Part of a KubeProxyConfiguration; ``clusterCIDR`` is 10.180.0.0/16 unless it says otherwise."""
+    delays: Delays = Delays()
+    load_balancer: LoadBalancerSpec = LoadBalancerSpec()
+    events: tuple[ScenarioEvent, ...] = ()
+    traffic: tuple[Traffic, ...] = ()
+    expect: tuple[str, ...] = ()
+    """What has to hold at the end."""
+
+    def workload(self, name: str) -> Workload:
+        return next(workload for workload in self.workloads if workload.name == name)
