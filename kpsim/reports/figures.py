@@ -1,0 +1,186 @@
+"""The figures of a run under dotted names: what expectations compare and `summary.json` holds.
+
+`SCHEME` is the whole vocabulary. Names in it that a run must have are always there, at zero or NaN (*undefined*: a ratio of
+nothing, a quantile of no samples); names of services, traffic sources and nodes are those that the log mentions.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from kpsim.errors import InputError, Problem
+from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
+from kpsim.reports.local_policy import local_drops
+from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
+from kpsim.reports.sync_lag import Quantiles, lag_quantiles, quantiles, reported_ns, stage_quantiles
+from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.units import SECOND_NS
+
+Figures = Mapping[str, int | float]
+
+
+class FigureKind(NamedTuple):
+    """Names of one shape; ``<part>`` stands for a name."""
+
+    shape: str
+    meaning: str
+
+
+#: The last part of a name that counts connections.
+COUNTS = (
+    FigureKind("sent", "connections attempted"),
+    *(FigureKind(d.value, f"connections that were {d.value}") for d in Disposition),
+    *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Disposition),
+    FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
+)
+#: What connections are counted by: first part of the name, and the field that the second part names.
+SCOPES: tuple[tuple[str, GroupField], ...] = (
+    ("services", "service"),
+    ("traffic", "traffic"),
+    ("nodes", "node"),
+    ("policies", "traffic_policy"),
+    ("frontends", "frontend"),
+)
+_QUANTILES = ("p50", "p90", "p99", "max")
+
+SCHEME: tuple[FigureKind, ...] = (
+    *COUNTS,
+    FigureKind("services.<service>.<count>", "the same for one service port, such as services.shop/web:http.dropped"),
+    FigureKind("traffic.<source>.<count>", "the same for one traffic source of the scenario"),
+    FigureKind("nodes.<node>.<count>", "the same for one node"),
+    FigureKind("policies.<policy>.<count>", "the same for the traffic policy Cluster or Local"),
+    FigureKind("frontends.<address>.<count>", "the same for clusterIP, nodePort, externalIP or loadBalancer"),
+    FigureKind("affinity.clients", "clients of services with ClientIP affinity, per service port"),
+    FigureKind("affinity.decisions", "new flows of those clients"),
+    FigureKind("affinity.returns", "decisions after first contact"),
+    FigureKind("affinity.stay_ratio", "share of the returns that led to the former endpoint"),
+    FigureKind("affinity.breaks", "returns that led elsewhere"),
+    FigureKind("affinity.breaks.<cause>", "those with this cause, such as affinity.breaks.list-full"),
+    FigureKind("affinity.<service>.<figure>", "each of these for one service port: affinity.shop/web:http.stay_ratio"),
+    FigureKind("local_drops.total", "connections that externalTrafficPolicy Local lost"),
+    FigureKind("local_drops.<node>", "those that one node lost (a node called total or causes is not shown)"),
+    FigureKind("local_drops.causes.<cause>", "those with this cause"),
+    FigureKind("sync_lag.count", "changes times nodes times families"),
+    FigureKind("sync_lag.<quantile>_seconds", "trigger until rules in force: p50, p90, p99, max"),
+    FigureKind("sync_lag.stages.<stage>.<quantile>_seconds", "one leg of it: write, deliver, wait, sync"),
+    FigureKind("sync_lag.reported_count", "samples of kube-proxy's own network-programming latency"),
+    FigureKind("sync_lag.reported_<quantile>_seconds", "their quantiles"),
+    FigureKind("syncs.count", "runs of the sync loops"),
+    FigureKind("syncs.full", "full ones"),
+    FigureKind("syncs.partial", "partial ones"),
+    FigureKind("syncs.failed", "failed ones"),
+    FigureKind("syncs.<quantile>_seconds", "how long a sync took"),
+    FigureKind("happenings.<kind>", "events of this kind, such as happenings.sync-failed"),
+)
+
+
+def slug(text: str) -> str:
+    """A cause or kind as a part of a name: ``no local endpoints`` → ``no-local-endpoints``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def figures(log: RunLog) -> dict[str, int | float]:
+    """All figures of a run; durations in seconds, names in the order of `SCHEME`."""
+    groups = count_groups(log)
+    found = dict(_counts("", tally(groups)))
+    for scope, field in SCOPES:
+        tallies = tally_by(groups, field)
+        if field == "node":
+            tallies = {node: tallies.get(node, Tally({})) for node in nodes_of(log)}
+        for name, part in tallies.items():
+            found.update(_counts(f"{scope}.{name}.", part))
+    found.update(_affinity_figures(log))
+    found.update(_local_drop_figures(log))
+    found.update(_sync_figures(log))
+    for kind in sorted({h.kind for h in log.happenings}):
+        found[f"happenings.{slug(kind)}"] = sum(h.kind == kind for h in log.happenings)
+    return found
+
+
+def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
+    yield f"{prefix}sent", part.sent
+    for disposition in Disposition:
+        yield f"{prefix}{disposition.value}", part.of(disposition)
+    for disposition in Disposition:
+        yield f"{prefix}{disposition.value}_ratio", part.ratio(disposition)
+    for cause in Cause:
+        if cause is not Cause.NONE:
+            yield f"{prefix}causes.{slug(cause.value)}", part.because(cause)
+
+
+def _affinity_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
+    clients = affinity_by_client(log)
+    for record in [affinity_total(clients), *affinity_by_service(clients)]:
+        yield from _affinity_record(f"affinity.{record.service}." if record.service else "affinity.", record)
+
+
+def _affinity_record(prefix: str, record: Affinity) -> Iterator[tuple[str, int | float]]:
+    yield f"{prefix}clients", record.clients
+    yield f"{prefix}decisions", record.decisions
+    yield f"{prefix}returns", record.returns
+    yield f"{prefix}stay_ratio", record.stay_ratio
+    yield f"{prefix}breaks", record.broken
+    known = [cause.value for cause in BreakCause]
+    for cause in [*known, *(cause for cause in record.breaks if cause not in known)]:
+        yield f"{prefix}breaks.{slug(cause)}", record.breaks.get(cause, 0)
+
+
+def _local_drop_figures(log: RunLog) -> dict[str, int | float]:
+    drops = [drop.connection for drop in local_drops(log)]
+    by_node = dict.fromkeys(nodes_of(log), 0)
+    for c in drops:
+        if c.node:
+            by_node[c.node] += 1
+    found: dict[str, int | float] = {"local_drops.total": len(drops)}
+    found.update((f"local_drops.{node}", count) for node, count in by_node.items() if node not in ("total", "causes"))
+    for cause in Cause:
+        if cause not in (Cause.NONE, Cause.SOURCE_RANGES):
+            found[f"local_drops.causes.{slug(cause.value)}"] = sum(c.cause is cause for c in drops)
+    return found
+
+
+def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
+    yield "sync_lag.count", len(log.programming)
+    yield from _quantile_figures("sync_lag.", lag_quantiles(log))
+    for stage, part in stage_quantiles(log).items():
+        yield from _quantile_figures(f"sync_lag.stages.{stage.value}.", part)
+    reported = reported_ns(log)
+    yield "sync_lag.reported_count", len(reported)
+    yield from _quantile_figures("sync_lag.reported_", quantiles(reported))
+    yield "syncs.count", len(log.syncs)
+    yield "syncs.full", sum(s.full for s in log.syncs)
+    yield "syncs.partial", sum(not s.full for s in log.syncs)
+    yield "syncs.failed", sum(not s.success for s in log.syncs)
+    yield from _quantile_figures("syncs.", quantiles(s.end_ns - s.start_ns for s in log.syncs))
+
+
+def _quantile_figures(prefix: str, part: Quantiles) -> Iterator[tuple[str, float]]:
+    for name, duration_ns in part.named():
+        yield f"{prefix}{name}_seconds", math.nan if duration_ns is None else duration_ns / SECOND_NS
+
+
+def lookup(known: Figures, name: str, place: Problem | None = None) -> int | float:
+    """The figure called ``name``; InputError at ``place`` with near names if the run has none."""
+    try:
+        return known[name]
+    except KeyError:
+        pass
+    near = near_names(known, name)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; figures are such as sent, dropped, delivered_ratio"
+    message = f"unknown figure {name!r}{hint}"
+    place = place or Problem("")
+    raise InputError(Problem(message, place.file, place.document, place.line, place.path))
+
+
+def near_names(known: Iterable[str], name: str) -> list[str]:
+    """Up to three names that a person may have meant, nearest first."""
+    known = list(known)
+    folded: dict[str, str] = {}
+    for full in known:
+        folded.setdefault(full.lower(), full)
+    near = get_close_matches(name.lower(), list(folded), n=3, cutoff=0.75)
+    if not near:  # a metric without its scope, or a scope's name misspelt
+        near = sorted(full for full in folded if full.endswith("." + name.lower()))[:3]
+    return [folded[n] for n in near or get_close_matches(name.lower(), list(folded), n=3)]

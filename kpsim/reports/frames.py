@@ -1,0 +1,354 @@
+"""The run log and its reports as pandas frames: declared columns, the same names and dtypes when a frame is empty.
+
+Times are integers in nanoseconds since the start of the run (``_ns``), with the same in seconds as floats beside them.
+Knows pandas and the accounting; never computes a figure of its own.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from kpsim.reports.affinity import Affinity, AffinityBreak, affinity_breaks, affinity_by_client
+from kpsim.reports.local_policy import (
+    LocalBin,
+    LocalDrop,
+    LocalDropWindow,
+    local_bins,
+    local_drop_windows,
+    local_drops,
+)
+from kpsim.reports.overview import Group, count_groups
+from kpsim.reports.sync_lag import Stage, lag_ns, stage_ns
+from kpsim.simulation.runlog import Connection, Happening, NodeHealth, Programming, RunLog, Sync
+from kpsim.units import SECOND_NS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Record]):
+    """A declared column and how it is read from a record. ``Int64``, ``boolean`` and ``float64`` columns may be missing."""
+
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
+    read: Callable[[Record], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Generic[Record]):
+    """A declared frame: one row for each record."""
+
+    name: str
+    meaning: str
+    records: Callable[[RunLog], Sequence[Record]]
+    columns: tuple[Column[Record], ...]
+
+    def frame(self, log: RunLog) -> "pd.DataFrame":
+        """The log's records under the declared columns."""
+        return self.frame_of(self.records(log))
+
+    def frame_of(self, records: Iterable[Record]) -> "pd.DataFrame":
+        """These records under the declared columns."""
+        import pandas as pd
+
+        records = list(records)
+        return pd.DataFrame(
+            {c.name: pd.Series([c.read(record) for record in records], dtype=c.dtype) for c in self.columns}
+        )
+
+
+def _seconds(ns: int | None) -> float | None:
+    return None if ns is None else ns / SECOND_NS
+
+
+def _times(
+    name: str, meaning: str, read: Callable[[Record], int | None], dtype: str = "int64"
+) -> tuple[Column[Record], Column[Record]]:
+    return (
+        Column(f"{name}_ns", dtype, "ns", meaning, read),
+        Column(f"{name}_seconds", "float64", "s", meaning, lambda record: _seconds(read(record))),
+    )
+
+
+def _watched(read: Callable[[NodeHealth], int | bool]) -> Callable[[LocalDrop], int | bool | None]:
+    return lambda drop: None if drop.health is None else read(drop.health)
+
+
+CONNECTIONS: Table[Connection] = Table(
+    "connections",
+    "one connection attempt or UDP datagram a row, in time order",
+    lambda log: log.connections,
+    (
+        *_times("at", "when it was sent", lambda c: c.at_ns),
+        Column("traffic", "str", "", "traffic source of the scenario", lambda c: c.traffic),
+        Column("client", "str", "", "the client's address before any translation", lambda c: c.client),
+        Column("source_ip", "str", "", "source address at the node that decided", lambda c: c.source_ip),
+        Column("source_port", "int64", "", "source port", lambda c: c.source_port),
+        Column("frontend", "str", "", "clusterIP, nodePort, externalIP or loadBalancer", lambda c: c.frontend.value),
+        Column("service", "str", "", "namespace/name:port", lambda c: c.service),
+        Column("protocol", "str", "", "TCP, UDP or SCTP", lambda c: c.protocol),
+        Column(
+            "traffic_policy", "str", "", "Cluster or Local, as it applied to the address", lambda c: c.traffic_policy
+        ),
+        Column("node", "str", "", "whose rules decided; empty: none", lambda c: c.node),
+        Column("disposition", "str", "", "delivered, rejected, dropped or failed", lambda c: c.disposition.value),
+        Column("cause", "str", "", "why it did not end well; empty: it did", lambda c: c.cause.value),
+        Column("endpoint", "str", "", "ip:port it was sent to; empty: none", lambda c: c.endpoint),
+        Column("endpoint_node", "str", "", "the endpoint's node", lambda c: c.endpoint_node),
+        Column("seen_source_ip", "str", "", "source address as the endpoint saw it", lambda c: c.seen_source_ip),
+        Column("new_flow", "bool", "", "false: it followed a conntrack entry", lambda c: c.new_flow),
+        Column("rule", "str", "", "rule that rejected or dropped it", lambda c: c.rule),
+        Column("session_affinity", "bool", "", "the service port has ClientIP affinity", lambda c: c.session_affinity),
+        Column(
+            "affinity_break",
+            "str",
+            "",
+            "why the client left its endpoint; empty: it did not",
+            lambda c: c.affinity_break,
+        ),
+    ),
+)
+
+OVERVIEW: Table[Group] = Table(
+    "overview",
+    "connections alike in all these columns, counted",
+    count_groups,
+    (
+        Column("service", "str", "", "namespace/name:port", lambda g: g.service),
+        Column("traffic_policy", "str", "", "Cluster or Local", lambda g: g.traffic_policy),
+        Column("frontend", "str", "", "address that the client used", lambda g: g.frontend.value),
+        Column("traffic", "str", "", "traffic source of the scenario", lambda g: g.traffic),
+        Column("node", "str", "", "whose rules decided; empty: none", lambda g: g.node),
+        Column("disposition", "str", "", "delivered, rejected, dropped or failed", lambda g: g.disposition.value),
+        Column("cause", "str", "", "why it did not end well; empty: it did", lambda g: g.cause.value),
+        Column("connections", "int64", "connections", "how many", lambda g: g.connections),
+    ),
+)
+
+AFFINITY: Table[Affinity] = Table(
+    "affinity",
+    "one client of one service port with ClientIP affinity a row",
+    affinity_by_client,
+    (
+        Column("service", "str", "", "namespace/name:port", lambda a: a.service),
+        Column("client", "str", "", "the client's address before any translation", lambda a: a.client),
+        Column("decisions", "int64", "connections", "new flows", lambda a: a.decisions),
+        Column("distinct_endpoints", "int64", "endpoints", "endpoints it was sent to", lambda a: a.distinct_endpoints),
+        Column("returns", "int64", "connections", "decisions after first contact", lambda a: a.returns),
+        Column("stays", "int64", "connections", "returns to the former endpoint", lambda a: a.stays),
+        Column("breaks", "int64", "connections", "returns that led elsewhere", lambda a: a.broken),
+        Column("stay_ratio", "float64", "", "stays per return; missing: it never came back", lambda a: a.stay_ratio),
+    ),
+)
+
+AFFINITY_BREAKS: Table[AffinityBreak] = Table(
+    "affinity_breaks",
+    "one client leaving its endpoint a row, in time order",
+    affinity_breaks,
+    (
+        *_times("at", "when", lambda b: b.at_ns),
+        Column("service", "str", "", "namespace/name:port", lambda b: b.service),
+        Column("client", "str", "", "the client's address before any translation", lambda b: b.client),
+        Column("node", "str", "", "whose rules decided", lambda b: b.node),
+        Column("cause", "str", "", "endpoint gone, timeout, list full, other node, other address", lambda b: b.cause),
+        Column("former_endpoint", "str", "", "where it was sent before", lambda b: b.former_endpoint),
+        Column("endpoint", "str", "", "where it was sent now; empty: nowhere", lambda b: b.endpoint),
+    ),
+)
+
+LOCAL_DROPS: Table[LocalDrop] = Table(
+    "local_drops",
+    "one connection lost to externalTrafficPolicy Local a row, with the node's health at that instant",
+    local_drops,
+    (
+        *_times("at", "when", lambda d: d.connection.at_ns),
+        Column("service", "str", "", "namespace/name:port", lambda d: d.connection.service),
+        Column("node", "str", "", "where; empty: before any node", lambda d: d.connection.node),
+        Column("client", "str", "", "the client's address", lambda d: d.connection.client),
+        Column("frontend", "str", "", "address that the client used", lambda d: d.connection.frontend.value),
+        Column("disposition", "str", "", "dropped or rejected", lambda d: d.connection.disposition.value),
+        Column("cause", "str", "", "why", lambda d: d.connection.cause.value),
+        Column("health_view", "str", "", "how the load balancer stood to the node", lambda d: d.view.value),
+        Column("in_rotation", "boolean", "", "the load balancer sends to the node; missing: not watched", _watched(lambda h: h.in_rotation)),
+        Column("check_passes", "boolean", "", "the health check would answer 200", _watched(lambda h: h.check_passes)),
+        Column("local_endpoints", "Int64", "endpoints", "local ready endpoints known to kube-proxy", _watched(lambda h: h.local_endpoints)),
+        Column("local_usable", "Int64", "endpoints", "local endpoints in the node's rules", _watched(lambda h: h.local_usable)),
+    ),
+)  # fmt: skip
+
+LOCAL_DROP_WINDOWS: Table[LocalDropWindow] = Table(
+    "local_drop_windows",
+    "one run of local drops at one node a row: no delivery and no change of the node's state in between",
+    local_drop_windows,
+    (
+        Column("service", "str", "", "namespace/name:port", lambda w: w.service),
+        Column("node", "str", "", "where; empty: before any node", lambda w: w.node),
+        Column("disposition", "str", "", "dropped or rejected", lambda w: w.disposition.value),
+        Column("cause", "str", "", "why", lambda w: w.cause.value),
+        *_times("start", "first drop", lambda w: w.start_ns),
+        *_times("end", "last drop", lambda w: w.end_ns),
+        Column("dropped", "int64", "connections", "how many", lambda w: w.dropped),
+        Column("in_rotation", "boolean", "", "the load balancer sent to the node; missing: not watched", lambda w: w.in_rotation),
+        *_times("no_local_since", "when the node's rules lost the last local endpoint", lambda w: w.no_local_since_ns, "Int64"),
+        *_times("check_failed", "when the health check began to fail", lambda w: w.check_failed_ns, "Int64"),
+        *_times("left_rotation", "when the load balancer stopped sending to the node", lambda w: w.left_rotation_ns, "Int64"),
+    ),
+)  # fmt: skip
+
+LOCAL_BINS: Table[LocalBin] = Table(
+    "local_drop_bins",
+    "external Local traffic of one service port on one node in one stretch of time a row",
+    local_bins,
+    (
+        *_times("start", "start of the stretch", lambda b: b.start_ns),
+        *_times("end", "end of the stretch", lambda b: b.end_ns),
+        Column("service", "str", "", "namespace/name:port", lambda b: b.service),
+        Column("node", "str", "", "where; empty: before any node", lambda b: b.node),
+        Column("received", "int64", "connections", "external connections", lambda b: b.received),
+        Column("delivered", "int64", "connections", "delivered ones", lambda b: b.delivered),
+        Column("dropped", "int64", "connections", "local drops", lambda b: b.dropped),
+        Column("in_rotation_ratio", "float64", "", "share of the time in rotation; missing: not watched", lambda b: b.in_rotation_ratio),
+        Column("usable_ratio", "float64", "", "share of the time with a usable local endpoint; missing: not watched", lambda b: b.usable_ratio),
+    ),
+)  # fmt: skip
+
+SYNC_LAG: Table[Programming] = Table(
+    "sync_lag",
+    "one change reaching one node's rules a row",
+    lambda log: log.programming,
+    (
+        Column("change", "str", "", "object and change number", lambda p: p.change),
+        Column("service", "str", "", "namespace/name", lambda p: p.service),
+        Column("node", "str", "", "whose rules", lambda p: p.node),
+        Column("family", "str", "", "IP family of the rules", lambda p: p.family),
+        *_times("trigger", "when the cause happened", lambda p: p.trigger_ns),
+        *_times("write", "duration: trigger until the API server had it", lambda p: stage_ns(p, Stage.WRITE)),
+        *_times("deliver", "duration: until the node's informer handler had it", lambda p: stage_ns(p, Stage.DELIVER)),
+        *_times("wait", "duration: until the sync started", lambda p: stage_ns(p, Stage.WAIT)),
+        *_times("sync", "duration: until the rules were in force", lambda p: stage_ns(p, Stage.SYNC)),
+        *_times("lag", "duration: all of these together", lag_ns),
+        *_times(
+            "reported", "duration as kube-proxy reports it; missing: it does not", lambda p: p.reported_ns, "Int64"
+        ),
+    ),
+)
+
+SYNCS: Table[Sync] = Table(
+    "syncs",
+    "one run of one node's sync loop a row, in time order",
+    lambda log: log.syncs,
+    (
+        Column("node", "str", "", "whose", lambda s: s.node),
+        Column("family", "str", "", "IP family", lambda s: s.family),
+        *_times("start", "when it started", lambda s: s.start_ns),
+        *_times("end", "when it ended", lambda s: s.end_ns),
+        *_times("duration", "how long it took", lambda s: s.end_ns - s.start_ns),
+        *_times("requested", "first request that it answers; missing: none", lambda s: s.requested_ns, "Int64"),
+        Column("full", "bool", "", "full sync; false: partial", lambda s: s.full),
+        Column("success", "bool", "", "the rules were loaded", lambda s: s.success),
+        Column("services_changed", "int64", "services", "services with changes", lambda s: s.services_changed),
+        Column("rules_nat", "int64", "rules", "rules in nat", lambda s: s.rules_nat),
+        Column("rules_filter", "int64", "rules", "rules in filter", lambda s: s.rules_filter),
+    ),
+)
+
+NODE_HEALTH: Table[NodeHealth] = Table(
+    "node_health",
+    "what a load balancer believes of a node, and what is true, one change a row",
+    lambda log: log.node_health,
+    (
+        *_times("at", "from when on", lambda h: h.at_ns),
+        Column("service", "str", "", "namespace/name", lambda h: h.service),
+        Column("node", "str", "", "which", lambda h: h.node),
+        Column("in_rotation", "bool", "", "the load balancer sends new connections to it", lambda h: h.in_rotation),
+        Column("check_passes", "bool", "", "the health check node port would answer 200", lambda h: h.check_passes),
+        Column("local_endpoints", "int64", "endpoints", "local ready endpoints known to kube-proxy", lambda h: h.local_endpoints),
+        Column("local_usable", "int64", "endpoints", "local endpoints in the node's rules", lambda h: h.local_usable),
+    ),
+)  # fmt: skip
+
+HAPPENINGS: Table[Happening] = Table(
+    "happenings",
+    "one event a row, in time order",
+    lambda log: log.happenings,
+    (
+        *_times("at", "when", lambda h: h.at_ns),
+        Column("kind", "str", "", "such as rollout, pod gone, sync failed", lambda h: h.kind),
+        Column("subject", "str", "", "what it happened to", lambda h: h.subject),
+        Column("detail", "str", "", "more", lambda h: h.detail),
+    ),
+)
+
+TABLES: tuple[Table[Any], ...] = (
+    OVERVIEW,
+    CONNECTIONS,
+    AFFINITY,
+    AFFINITY_BREAKS,
+    LOCAL_DROPS,
+    LOCAL_DROP_WINDOWS,
+    LOCAL_BINS,
+    SYNC_LAG,
+    SYNCS,
+    NODE_HEALTH,
+    HAPPENINGS,
+)
+
+
+def overview_frame(log: RunLog) -> "pd.DataFrame":
+    """Counts of connections alike; columns: `OVERVIEW`."""
+    return OVERVIEW.frame(log)
+
+
+def connections_frame(log: RunLog) -> "pd.DataFrame":
+    """Every connection; columns: `CONNECTIONS`."""
+    return CONNECTIONS.frame(log)
+
+
+def affinity_frame(log: RunLog) -> "pd.DataFrame":
+    """Clients of affinity services; columns: `AFFINITY`."""
+    return AFFINITY.frame(log)
+
+
+def affinity_breaks_frame(log: RunLog) -> "pd.DataFrame":
+    """Every affinity break; columns: `AFFINITY_BREAKS`."""
+    return AFFINITY_BREAKS.frame(log)
+
+
+def local_drops_frame(log: RunLog) -> "pd.DataFrame":
+    """Every local drop with the node's health; columns: `LOCAL_DROPS`."""
+    return LOCAL_DROPS.frame(log)
+
+
+def local_drop_windows_frame(log: RunLog) -> "pd.DataFrame":
+    """Windows of local drops; columns: `LOCAL_DROP_WINDOWS`."""
+    return LOCAL_DROP_WINDOWS.frame(log)
+
+
+def local_drop_bins_frame(log: RunLog, width_ns: int | None = None) -> "pd.DataFrame":
+    """External Local traffic in bins of ``width_ns`` (default: about a hundred bins); columns: `LOCAL_BINS`."""
+    return LOCAL_BINS.frame_of(local_bins(log, width_ns))
+
+
+def sync_lag_frame(log: RunLog) -> "pd.DataFrame":
+    """Each change's way to each node's rules; columns: `SYNC_LAG`."""
+    return SYNC_LAG.frame(log)
+
+
+def syncs_frame(log: RunLog) -> "pd.DataFrame":
+    """Every sync; columns: `SYNCS`."""
+    return SYNCS.frame(log)
+
+
+def node_health_frame(log: RunLog) -> "pd.DataFrame":
+    """Every change of a node's health; columns: `NODE_HEALTH`."""
+    return NODE_HEALTH.frame(log)
+
+
+def happenings_frame(log: RunLog) -> "pd.DataFrame":
+    """Every happening; columns: `HAPPENINGS`."""
+    return HAPPENINGS.frame(log)

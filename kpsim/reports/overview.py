@@ -1,0 +1,99 @@
+"""Counts of connections by service, policy, address, traffic source and node, with what became of them and why.
+
+Everything else that counts connections counts these groups, so two reports cannot disagree. Never knows how it is shown.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from kpsim.simulation.runlog import Cause, Disposition, Frontend, RunLog
+
+
+class Group(NamedTuple):
+    """Connections alike in everything that the reports tell apart."""
+
+    service: str
+    traffic_policy: str
+    frontend: Frontend
+    traffic: str
+    node: str  #: empty: no node's rules saw them
+    disposition: Disposition
+    cause: Cause
+    connections: int
+
+
+GroupField = Literal["service", "traffic_policy", "frontend", "traffic", "node"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many connections ended how, and why; pairs in the order in which the enums declare them."""
+
+    counts: Mapping[tuple[Disposition, Cause], int]
+
+    @property
+    def sent(self) -> int:
+        """All connections."""
+        return sum(self.counts.values())
+
+    def of(self, disposition: Disposition) -> int:
+        """Connections that ended so."""
+        return sum(n for (ended, _), n in self.counts.items() if ended is disposition)
+
+    def ratio(self, disposition: Disposition) -> float:
+        """Share of the sent ones that ended so; NaN when nothing was sent."""
+        return self.of(disposition) / self.sent if self.sent else math.nan
+
+    def because(self, cause: Cause) -> int:
+        """Connections with this cause."""
+        return sum(n for (_, why), n in self.counts.items() if why is cause)
+
+    def causes(self, disposition: Disposition | None = None) -> list[tuple[Cause, int]]:
+        """Causes that occurred with their counts, most frequent first; NONE is left out."""
+        totals: Counter[Cause] = Counter()
+        for (ended, why), n in self.counts.items():
+            if why is not Cause.NONE and disposition in (None, ended):
+                totals[why] += n
+        return sorted(totals.items(), key=lambda item: (-item[1], item[0].value))
+
+
+def count_groups(log: RunLog) -> list[Group]:
+    """The log's connections in groups, sorted."""
+    counts = Counter(
+        (c.service, c.traffic_policy, c.frontend, c.traffic, c.node, c.disposition, c.cause) for c in log.connections
+    )
+    return sorted(Group(*key, connections) for key, connections in counts.items())
+
+
+def tally(groups: Iterable[Group]) -> Tally:
+    """The groups' connections together."""
+    totals: Counter[tuple[Disposition, Cause]] = Counter()
+    for group in groups:
+        totals[group.disposition, group.cause] += group.connections
+    return Tally({pair: totals[pair] for ended in Disposition for why in Cause if totals[pair := (ended, why)]})
+
+
+def tally_by(groups: Iterable[Group], field: GroupField) -> dict[str, Tally]:
+    """One tally for each value of ``field``, by name."""
+    parts: dict[str, list[Group]] = {}
+    for group in groups:
+        parts.setdefault(str(getattr(group, field)), []).append(group)
+    return {name: tally(parts[name]) for name in sorted(parts)}
+
+
+def tally_by_service_and_policy(groups: Iterable[Group]) -> dict[tuple[str, str], Tally]:
+    """One tally for each service port and traffic policy, sorted by both."""
+    parts: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        parts.setdefault((group.service, group.traffic_policy), []).append(group)
+    return {key: tally(parts[key]) for key in sorted(parts)}
+
+
+def nodes_of(log: RunLog) -> list[str]:
+    """Every node that the log names, sorted."""
+    named = {c.node for c in log.connections} | {s.node for s in log.syncs}
+    named |= {p.node for p in log.programming} | {h.node for h in log.node_health}
+    return sorted(named - {""})

@@ -1,0 +1,353 @@
+"""Pictures of a run: matplotlib figures made without pyplot, so that nothing global changes and nothing needs a display.
+
+Colours are Okabe and Ito's, which colour-blind people can tell apart. Lines and letters are all drawn in `INK`, so that an
+SVG can take the page's own text colour instead. Never reads frames: pictures and numbers come from the same accounting.
+"""
+
+from collections import Counter
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from kpsim.reports.affinity import affinity_breaks
+from kpsim.reports.local_policy import (
+    HealthTimeline,
+    bin_width_ns,
+    health_timelines,
+    in_rotation,
+    local_bins,
+    service_of,
+    usable,
+)
+from kpsim.reports.sentences import duration
+from kpsim.reports.sync_lag import STAGE_MEANING, Stage, ecdf, lag_ns, reported_ns, stage_ns, typical_changes
+from kpsim.simulation.runlog import Disposition, RunLog
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
+    from matplotlib.figure import Figure
+
+INK = "#24292f"
+BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, YELLOW = (
+    "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#F0E442",
+)  # fmt: skip
+GREY = "#9AA0A6"
+DISPOSITION_COLOR = {
+    Disposition.DELIVERED: SKY,
+    Disposition.REJECTED: ORANGE,
+    Disposition.DROPPED: VERMILION,
+    Disposition.FAILED: PURPLE,
+}
+STAGE_COLOR = {Stage.WRITE: SKY, Stage.DELIVER: ORANGE, Stage.WAIT: BLUE, Stage.SYNC: GREEN}
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
+
+MOST_SERVICES = 6  # panels; the rest are drawn together
+MOST_LANES = 16
+MOST_KINDS = 8
+MOST_ENDPOINTS = 12
+WIDTH_INCHES = 9.0
+
+_STYLE: Any = {  # keys of matplotlib.rcParams
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "text.parse_math": False,  # a name with two dollar signs is a name
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.hashsalt": "kpsim",
+    "svg.fonttype": "path",
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A picture with the name of its file and the sentence that says what is to be seen."""
+
+    name: str
+    caption: str
+    figure: "Figure"
+
+    def png(self) -> bytes:
+        """PNG on white, 150 dots an inch, without a word about the program that wrote it."""
+        return self._saved(format="png", dpi=150, facecolor="white", metadata={"Software": None})
+
+    def svg(self) -> str:
+        """SVG on nothing, without date and creator."""
+        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        return self._saved(format="svg", transparent=True, metadata=metadata).decode()
+
+    def _saved(self, **how: Any) -> bytes:
+        out = BytesIO()
+        with _style():
+            self.figure.savefig(out, **how)
+        return out.getvalue()
+
+
+def plots(log: RunLog) -> list[Plot]:
+    """Every picture for which the log has something to show, in the order of the report."""
+    made = (
+        ("dispositions", "What became of the connections over time.", plot_dispositions(log)),
+        (
+            "local_drops",
+            "What each node lost to externalTrafficPolicy: Local, over the load balancer's view of it and the truth.",
+            plot_local_drops(log),
+        ),
+        ("sync_lag", "How long changes took to reach the rules, and where the time went.", plot_sync_lag(log)),
+        ("affinity_breaks", "Why clients left their endpoint.", plot_affinity_breaks(log)),
+        ("endpoint_shares", "Share of a service's delivered connections by endpoint.", plot_endpoint_shares(log)),
+    )
+    return [Plot(name, caption, figure) for name, caption, figure in made if figure is not None]
+
+
+def plot_dispositions(log: RunLog) -> "Figure | None":
+    """Connections over time, stacked by disposition, one panel a service port; happenings on the same clock below."""
+    if not log.connections:
+        return None
+    panels = _grouped(Counter(c.service for c in log.connections), MOST_SERVICES, "other services")
+    names = list(dict.fromkeys(panels.values()))
+    kinds = _grouped(Counter(h.kind for h in log.happenings), MOST_KINDS, "other")
+    lanes = list(dict.fromkeys(kinds.values()))
+    heights = [1.5] * len(names) + ([0.25 + 0.22 * len(lanes)] if lanes else [])
+    width_ns = bin_width_ns(log.duration_ns)
+    edges = _edges(log, width_ns)
+    counts = {(name, ended): [0] * (len(edges) - 1) for name in names for ended in Disposition}
+    for c in log.connections:
+        counts[panels[c.service], c.disposition][min(c.at_ns // width_ns, len(edges) - 2)] += 1
+    with _style():
+        figure, axes = _stacked_axes(heights)
+        for name, ax in zip(names, axes, strict=False):
+            below = [0] * (len(edges) - 1)
+            for ended in Disposition:
+                top = [b + n for b, n in zip(below, counts[name, ended], strict=True)]
+                ax.stairs(top, edges, baseline=below, fill=True, color=DISPOSITION_COLOR[ended], label=ended.value)
+                below = top
+            ax.set(title=name, ylabel=f"per {duration(width_ns)}", ylim=(0, None))
+            _whole_numbers(ax.yaxis)
+            ax.grid(axis="y")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
+        if lanes:
+            _draw_happenings(axes[-1], log, kinds, lanes)
+        _time_axis(axes[-1], log)
+    return figure
+
+
+def plot_local_drops(log: RunLog) -> "Figure | None":
+    """A lane for each node and service port: received and dropped connections over bars of rotation and endpoints."""
+    width_ns = bin_width_ns(log.duration_ns)
+    bins = local_bins(log, width_ns)
+    if not bins:
+        return None
+    dropped: Counter[tuple[str, str]] = Counter()
+    for b in bins:
+        dropped[b.service, b.node] += b.dropped
+    lanes = sorted(sorted(dropped, key=lambda key: (-dropped[key], key))[:MOST_LANES])
+    peak = max(b.received for b in bins) or 1
+    edges = _edges(log, width_ns)
+    timelines = health_timelines(log)
+    with _style():
+        figure, (ax,) = _stacked_axes([0.5 + 0.62 * len(lanes)])
+        for row, (service, node) in enumerate(lanes):
+            base = len(lanes) - 1 - row
+            here = [b for b in bins if (b.service, b.node) == (service, node)]
+            for counts, color, label in (
+                ([b.received for b in here], GREY, "received"),
+                ([b.dropped for b in here], VERMILION, "lost"),
+            ):
+                tops = [base + 0.4 + 0.5 * n / peak for n in counts]
+                ax.stairs(tops, edges, baseline=base + 0.4, fill=True, color=color, label=label if row == 0 else None)
+            timeline = timelines.get((service_of(service), node), HealthTimeline())
+            for height, holds, color, label in (
+                (0.2, in_rotation, SKY, "load balancer sends here"),
+                (0.02, usable, GREEN, "has a usable local endpoint"),
+            ):
+                spells = [(a / SECOND_NS, (b - a) / SECOND_NS) for a, b in timeline.spells(log.duration_ns, holds)]
+                ax.broken_barh(spells, (base + height, 0.14), facecolors=color, label=label if row == 0 else None)
+            ax.axhline(base + 0.96, color=INK, alpha=0.15, linewidth=0.8)
+        labels = [f"{node or '(no node)'}\n{service}" for service, node in lanes]
+        ax.set_yticks([len(lanes) - 1 - row + 0.45 for row in range(len(lanes))], labels)
+        ax.tick_params(axis="y", length=0)
+        more = len(dropped) - len(lanes)
+        title = f"Full height: {peak:,} connections per {duration(width_ns)}" + (
+            f"; {more:,} more lanes" if more else ""
+        )
+        ax.set(title=title, ylim=(-0.05, len(lanes)))
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=4)
+        _time_axis(ax, log)
+    return figure
+
+
+def plot_sync_lag(log: RunLog) -> "Figure | None":
+    """Left: distribution of the true lag and of kube-proxy's own samples. Right: the legs of typical changes."""
+    if not log.programming:
+        return None
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    with _style():
+        figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        true_ns, own_ns = [lag_ns(p) for p in log.programming], reported_ns(log)
+        for durations_ns, color, line, label in (
+            (true_ns, BLUE, "-", f"true ({len(true_ns):,})"),
+            (own_ns, ORANGE, "--", f"reported by kube-proxy ({len(own_ns):,})"),
+        ):
+            if steps := ecdf(durations_ns):
+                xs = [steps[0][0] / SECOND_NS, *(ns / SECOND_NS for ns, _ in steps)]
+                left.step(xs, [0.0, *(share for _, share in steps)], line, where="post", color=color, label=label)
+        everything = [*true_ns, *own_ns]
+        if min(everything) > 0 and max(everything) > 20 * min(everything):
+            left.set_xscale("log")
+            left.xaxis.set_major_formatter(lambda seconds, _position: f"{seconds:g}")
+            left.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            left.set_xlim(left=min(0, min(everything) / SECOND_NS))
+        left.set(title="Share of changes whose rules are in force", xlabel="seconds after the trigger", ylim=(0, 1.02))
+        left.grid()
+        _legend_below(left, 2)
+        _draw_typical_changes(right, log)
+    return figure
+
+
+def plot_affinity_breaks(log: RunLog) -> "Figure | None":
+    """Breaks by cause, stacked by service port."""
+    breaks = affinity_breaks(log)
+    if not breaks:
+        return None
+    services = _grouped(Counter(b.service for b in breaks), MOST_SERVICES, "other services")
+    counts = Counter((b.cause, services[b.service]) for b in breaks)
+    totals = Counter(b.cause for b in breaks)
+    causes = sorted(totals, key=lambda cause: (totals[cause], cause))
+    names = list(dict.fromkeys(services.values()))
+    with _style():
+        figure, (ax,) = _stacked_axes([0.9 + 0.36 * len(causes)])
+        left = [0] * len(causes)
+        for i, name in enumerate(names):
+            widths = [counts[cause, name] for cause in causes]
+            ax.barh(causes, widths, left=left, height=0.65, color=SERIES[i % len(SERIES)], label=name)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        for y, total in enumerate(left):
+            ax.annotate(f" {total:,}", (total, y), va="center")
+        ax.set(xlabel="breaks", xlim=(0, max(left) * 1.08))
+        _whole_numbers(ax.xaxis)
+        ax.grid(axis="x")
+        _legend_below(ax, 3)
+    return figure
+
+
+def plot_endpoint_shares(log: RunLog) -> "Figure | None":
+    """Each endpoint's share of a service port's delivered connections, coloured by node; a dashed line at equal shares."""
+    delivered = [c for c in log.connections if c.disposition is Disposition.DELIVERED and c.endpoint]
+    if not delivered:
+        return None
+    services = sorted(_most(Counter(c.service for c in delivered), MOST_SERVICES))
+    counts = {service: Counter(c.endpoint for c in delivered if c.service == service) for service in services}
+    shown = {service: sorted(_most(counts[service], MOST_ENDPOINTS)) for service in services}
+    node_of = {c.endpoint: c.endpoint_node for c in delivered}
+    nodes = sorted({node_of[e] for service in services for e in shown[service]})
+    color = {node: SERIES[i % len(SERIES)] for i, node in enumerate(nodes)}
+    from matplotlib.patches import Patch
+
+    with _style():
+        figure, axes = _stacked_axes([0.55 + 0.24 * len(shown[service]) for service in services], hide_inner_x=False)
+        for service, ax in zip(services, axes, strict=True):
+            total = sum(counts[service].values())
+            shares = [100 * counts[service][e] / total for e in shown[service]]
+            ax.barh(shown[service], shares, height=0.7, color=[color[node_of[e]] for e in shown[service]])
+            ax.axvline(100 / len(counts[service]), color=INK, linestyle="--", linewidth=1)
+            more = len(counts[service]) - len(shown[service])
+            ax.set_title(f"{service}: {total:,} delivered" + (f", {more:,} more endpoints" if more else ""))
+            ax.invert_yaxis()
+            ax.set_xlim(0, max(*shares, 100 / len(counts[service])) * 1.05)
+            ax.grid(axis="x")
+        axes[-1].set_xlabel("share of delivered connections, per cent (dashed: equal shares)")
+        handles = [Patch(color=color[node], label=node or "no node") for node in nodes]
+        figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(handles)))
+    return figure
+
+
+def _draw_happenings(ax: "Axes", log: RunLog, kinds: dict[str, str], lanes: list[str]) -> None:
+    for row, lane in enumerate(lanes):
+        times = sorted({h.at_ns for h in log.happenings if kinds[h.kind] == lane})
+        ax.plot([t / SECOND_NS for t in times], [row] * len(times), "|", color=INK, markersize=7, markeredgewidth=1.2)
+    ax.set_yticks(range(len(lanes)), lanes)
+    ax.set_ylim(len(lanes) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+
+
+def _draw_typical_changes(ax: "Axes", log: RunLog) -> None:
+    typical = typical_changes(log)
+    names = [name for name, _ in typical]
+    left = [0.0] * len(typical)
+    for stage in Stage:
+        widths = [stage_ns(change, stage) / SECOND_NS for _, change in typical]
+        ax.barh(names, widths, left=left, height=0.6, color=STAGE_COLOR[stage], label=STAGE_MEANING[stage])
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    for y, (_, change) in enumerate(typical):
+        ax.annotate(f" {duration(lag_ns(change))}", (left[y], y), va="center")
+    ax.invert_yaxis()
+    ax.set(
+        title="Where the time went: the change at each quantile", xlabel="seconds", xlim=(0, max([*left, 1e-9]) * 1.18)
+    )
+    ax.grid(axis="x")
+    _legend_below(ax, 2)
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib as mpl
+
+    return mpl.rc_context(_STYLE)
+
+
+def _stacked_axes(heights: list[float], *, hide_inner_x: bool = True) -> "tuple[Figure, list[Axes]]":
+    """A figure with one axes above the other, ``heights`` in inches; by default all on one x axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.8), layout="constrained")
+    axes = figure.subplots(len(heights), 1, sharex=hide_inner_x, squeeze=False, height_ratios=heights)
+    return figure, [row[0] for row in axes]
+
+
+def _edges(log: RunLog, width_ns: int) -> list[float]:
+    latest_ns = max([log.duration_ns, *(c.at_ns + 1 for c in log.connections)])
+    return [i * width_ns / SECOND_NS for i in range(-(-latest_ns // width_ns) + 1)]
+
+
+def _time_axis(ax: "Axes", log: RunLog) -> None:
+    ax.set_xlim(0, max(log.duration_ns, MILLISECOND_NS) / SECOND_NS)
+    ax.set_xlabel("seconds since the start of the run")
+
+
+def _whole_numbers(axis: "XAxis | YAxis") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+
+
+def _legend_below(ax: "Axes", columns: int) -> None:
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
+
+
+def _most(counts: Counter[str], most: int) -> list[str]:
+    return sorted(counts, key=lambda name: (-counts[name], name))[:most]
+
+
+def _grouped(counts: Counter[str], most: int, rest: str) -> dict[str, str]:
+    """Each name's panel: its own for the ``most`` frequent ones, ``rest`` for the others; panels in order of name."""
+    own = sorted(_most(counts, most if len(counts) <= most else most - 1))
+    return {name: name for name in own} | dict.fromkeys(sorted(set(counts) - set(own)), rest)

@@ -1,0 +1,271 @@
+"""The story of a run in sentences and small tables of text, shared by the summary and the HTML page.
+
+Returns plain strings; never knows fonts, colours or markup.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kpsim.reports.affinity import Affinity, affinity_by_client, affinity_by_service, affinity_total
+from kpsim.reports.local_policy import LocalDropWindow, local_drops
+from kpsim.reports.overview import Tally, count_groups, tally, tally_by_service_and_policy
+from kpsim.reports.sync_lag import STAGE_MEANING, Quantiles, lag_quantiles, quantiles, reported_ns, stage_quantiles
+from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """Rows of text under headings; ``numeric`` columns are set flush right."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+
+
+def instant(at_ns: int) -> str:
+    """A time in the run, to the millisecond: ``12.3 s``."""
+    return f"{at_ns / SECOND_NS:.3f}".rstrip("0").rstrip(".") + " s"
+
+
+def duration(ns: int | None) -> str:
+    """A duration in three significant digits: ``1.23 s``, ``45 ms``; a dash for none."""
+    if ns is None:
+        return "–"
+    for unit, unit_ns in (("s", SECOND_NS), ("ms", MILLISECOND_NS), ("µs", MICROSECOND_NS)):
+        if abs(ns) >= unit_ns:
+            value = ns / unit_ns
+            return (f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}") + f" {unit}"
+    return f"{ns} ns" if ns else "0 s"
+
+
+def percent(ratio: float) -> str:
+    """``99.2 %``; 100 and 0 only where nothing is rounded away; a dash for undefined."""
+    if math.isnan(ratio):
+        return "–"
+    text = f"{100 * ratio:.1f}"
+    if text == "100.0":
+        return "100 %" if ratio == 1 else "> 99.9 %"
+    if text == "0.0":
+        return "0 %" if ratio == 0 else "< 0.1 %"
+    return f"{text} %"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 change``, ``2 changes``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def reasons(causes: Iterable[tuple[Cause, int]]) -> str:
+    """``no endpoints 12, endpoint gone 3``."""
+    return ", ".join(f"{cause.value} {count:,}" for cause, count in causes)
+
+
+def title_line(log: RunLog) -> str:
+    """What was run."""
+    return f"{log.scenario}: {instant(log.duration_ns)} simulated, mode {log.mode}, seed {log.seed}"
+
+
+def traffic_sentence(log: RunLog) -> str:
+    """What was sent and what became of it."""
+    total = tally(count_groups(log))
+    if not total.sent:
+        return "No connection was attempted."
+    delivered = total.of(Disposition.DELIVERED)
+    if delivered == total.sent:
+        return (
+            f"All {plural(total.sent, 'connection')} were delivered."
+            if delivered > 1
+            else "1 connection was delivered."
+        )
+    text = (
+        f"{delivered:,} of {plural(total.sent, 'connection')} were delivered "
+        f"({percent(total.ratio(Disposition.DELIVERED))})"
+    )
+    for ended in (Disposition.REJECTED, Disposition.DROPPED, Disposition.FAILED):
+        if count := total.of(ended):
+            why = reasons(total.causes(ended))
+            text += f"; {count:,} {ended.value}" + (f" ({why})" if why else "")
+    return text + "."
+
+
+def traffic_table(log: RunLog) -> TextTable:
+    """Counts by service port and policy, and why."""
+
+    def row(service: str, policy: str, part: Tally) -> tuple[str, ...]:
+        counts = (f"{part.of(ended):,}" for ended in Disposition)
+        return (
+            service,
+            policy,
+            f"{part.sent:,}",
+            *counts,
+            percent(part.ratio(Disposition.DELIVERED)),
+            reasons(part.causes()),
+        )
+
+    groups = count_groups(log)
+    parts = tally_by_service_and_policy(groups)
+    rows = [row(service, policy, part) for (service, policy), part in parts.items()]
+    if len(rows) > 1:
+        rows.append(row("all", "", tally(groups)))
+    headings = ("service", "policy", "sent", *(ended.value for ended in Disposition), "delivered %", "why not")
+    return TextTable(headings, tuple(rows), frozenset(range(2, 8)))
+
+
+def local_sentence(log: RunLog) -> str:
+    """What externalTrafficPolicy Local lost, and what the load balancer believed."""
+    drops = local_drops(log)
+    if not drops:
+        return "No connection was lost to externalTrafficPolicy: Local."
+    nodes = sorted({d.connection.node or "the load balancer" for d in drops})
+    views: dict[str, int] = {}
+    for drop in drops:
+        views[drop.view.value] = views.get(drop.view.value, 0) + 1
+    where = ", ".join(
+        f"{count:,} while the node was {view}" for view, count in sorted(views.items()) if view != "no load balancer"
+    )
+    text = f"{plural(len(drops), 'connection')} lost to externalTrafficPolicy: Local at {listed(nodes)}"
+    return f"{text}: {where}." if where else f"{text}."
+
+
+def window_sentence(window: LocalDropWindow) -> str:
+    """One window of local drops and how it came about."""
+    node = window.node or "the load balancer"
+    span = (
+        f"at {instant(window.start_ns)}"
+        if window.start_ns == window.end_ns
+        else f"from {instant(window.start_ns)} to {instant(window.end_ns)}"
+    )
+    text = f"{node} received traffic for {window.service} {span}"
+    if window.cause is Cause.NO_LOCAL_ENDPOINTS:
+        text += " while it had no local endpoint"
+    text += f": {window.dropped:,} {window.disposition.value}"
+    if window.cause not in (Cause.NO_LOCAL_ENDPOINTS, Cause.NONE):
+        text += f" ({window.cause.value})"
+    steps = []
+    if window.no_local_since_ns is not None and window.cause is Cause.NO_LOCAL_ENDPOINTS:
+        steps.append(f"no local endpoint since {instant(window.no_local_since_ns)}")
+    if window.in_rotation:
+        failed = window.check_failed_ns
+        steps.append(
+            "health check still passing" if failed is None else f"health check failing since {instant(failed)}"
+        )
+        left = window.left_rotation_ns
+        steps.append("not taken out of rotation" if left is None else f"out of rotation at {instant(left)}")
+    elif window.in_rotation is False:
+        steps.append("already out of rotation")
+    return f"{text} ({', '.join(steps)})." if steps else f"{text}."
+
+
+def windows_table(windows: Sequence[LocalDropWindow]) -> TextTable:
+    """Windows of local drops as rows."""
+
+    def at(ns: int | None) -> str:
+        return "–" if ns is None else instant(ns)
+
+    rows = tuple(
+        (
+            w.node or "(load balancer)",
+            w.service,
+            instant(w.start_ns),
+            instant(w.end_ns),
+            f"{w.dropped:,}",
+            f"{w.disposition.value}: {w.cause.value}",
+            at(w.no_local_since_ns),
+            at(w.check_failed_ns),
+            "–" if w.in_rotation is None else ("already out" if not w.in_rotation else at(w.left_rotation_ns)),
+        )
+        for w in windows
+    )
+    headings = (
+        "node", "service", "first drop", "last drop", "lost", "how and why", "no local endpoint since",
+        "check failing since", "out of rotation",
+    )  # fmt: skip
+    return TextTable(headings, rows, frozenset({2, 3, 4, 6, 7, 8}))
+
+
+def sync_lag_sentence(log: RunLog) -> str:
+    """How long changes took to reach the rules, and what kube-proxy says about it."""
+    lag = lag_quantiles(log)
+    if not lag.count:
+        return "No change had to reach a node's rules."
+    text = (
+        f"{plural(lag.count, 'change')} reached the rules (counted per node): {_quantile_text(lag)} after their trigger"
+    )
+    reported = quantiles(reported_ns(log))
+    if not reported.count:
+        return f"{text}; kube-proxy reported none of them."
+    return f"{text}; kube-proxy itself reported {reported.count:,} of them: {_quantile_text(reported)}."
+
+
+def sync_lag_table(log: RunLog) -> TextTable:
+    """Quantiles of the lag, its legs, and kube-proxy's own samples."""
+    rows = [("trigger → rules in force", lag_quantiles(log))]
+    rows += [(STAGE_MEANING[stage], part) for stage, part in stage_quantiles(log).items()]
+    rows.append(("reported by kube-proxy", quantiles(reported_ns(log))))
+    return TextTable(
+        ("duration", "count", "p50", "p90", "p99", "max"),
+        tuple((name, f"{part.count:,}", *(duration(ns) for _, ns in part.named())) for name, part in rows),
+        frozenset(range(1, 6)),
+    )
+
+
+def syncs_sentence(log: RunLog) -> str:
+    """How often the sync loops ran."""
+    full, failures = sum(s.full for s in log.syncs), sum(not s.success for s in log.syncs)
+    text = f"{plural(len(log.syncs), 'sync')}: {full:,} full, {len(log.syncs) - full:,} partial"
+    return text + (f", {failures:,} failed." if failures else ".")
+
+
+def affinity_sentence(log: RunLog) -> str:
+    """How often clients stayed with their endpoint; empty if no service has affinity."""
+    clients = affinity_by_client(log)
+    if not clients:
+        return ""
+    total = affinity_total(clients)
+    if not total.returns:
+        return f"{plural(total.clients, 'client')} of services with ClientIP affinity; none came back."
+    text = (
+        f"{plural(total.clients, 'client')} of services with ClientIP affinity came back {plural(total.returns, 'time')} and "
+        f"stayed with their endpoint in {percent(total.stay_ratio)}"
+    )
+    return text + (f"; {plural(total.broken, 'break')}: {_break_text(total)}." if total.broken else ".")
+
+
+def affinity_table(log: RunLog) -> TextTable:
+    """Affinity by service port."""
+    records = affinity_by_service(affinity_by_client(log))
+    rows = tuple(
+        (
+            r.service,
+            *(f"{n:,}" for n in (r.clients, r.decisions, r.returns, r.stays)),
+            percent(r.stay_ratio),
+            f"{r.distinct_endpoints / r.clients:.2f}",
+            _break_text(r),
+        )
+        for r in records
+    )
+    headings = ("service", "clients", "decisions", "returns", "stays", "stay %", "endpoints/client", "breaks")
+    return TextTable(headings, rows, frozenset(range(1, 7)))
+
+
+def happenings_table(log: RunLog) -> TextTable:
+    """What happened, in time order."""
+    rows = tuple((instant(h.at_ns), h.kind, h.subject, h.detail) for h in log.happenings)
+    return TextTable(("time", "kind", "subject", "detail"), rows, frozenset({0}))
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """``a, b and c``; long lists end in ``and n more``."""
+    shown = list(names[:most]) + ([f"{len(names) - most} more"] if len(names) > most else [])
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _break_text(record: Affinity) -> str:
+    ordered = sorted(record.breaks.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{cause} {count:,}" for cause, count in ordered)
+
+
+def _quantile_text(part: Quantiles) -> str:
+    return ", ".join(f"{name} {duration(ns)}" for name, ns in part.named())

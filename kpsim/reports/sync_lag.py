@@ -1,0 +1,110 @@
+"""Sync lag: from a change's trigger to each node's rules, by stage, beside what kube-proxy itself reports.
+
+kube-proxy's own network-programming latency (O-8.6) is one sample per trigger time that survives until a successful sync:
+removals and failed syncs lose theirs, so it sees fewer changes than there are, and the lost ones are not the quick ones.
+"""
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kpsim.simulation.runlog import Programming, RunLog
+
+
+class Stage(enum.StrEnum):
+    """The legs of a change's way, in order; together they are the lag."""
+
+    WRITE = "write"  #: trigger → the API server has it
+    DELIVER = "deliver"  #: → the node's informer handler has it
+    WAIT = "wait"  #: → the sync loop starts
+    SYNC = "sync"  #: → the node's rules are in force
+
+
+STAGE_MEANING = {
+    Stage.WRITE: "trigger → API server",
+    Stage.DELIVER: "API server → node",
+    Stage.WAIT: "node → sync starts",
+    Stage.SYNC: "sync starts → rules in force",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Nearest-rank quantiles of durations: each is a sample that occurred. ``None`` when there is none."""
+
+    count: int
+    p50_ns: int | None
+    p90_ns: int | None
+    p99_ns: int | None
+    max_ns: int | None
+
+    def named(self) -> list[tuple[str, int | None]]:
+        """``p50``, ``p90``, ``p99``, ``max`` with their durations."""
+        return [("p50", self.p50_ns), ("p90", self.p90_ns), ("p99", self.p99_ns), ("max", self.max_ns)]
+
+
+PERCENTS = (("p50", 50), ("p90", 90), ("p99", 99), ("max", 100))
+
+
+def nearest_rank(count: int, percent: int) -> int:
+    """Index of the smallest of ``count`` sorted samples that at least ``percent`` per cent do not exceed."""
+    return max(1, -(-count * percent // 100)) - 1
+
+
+def quantiles(durations_ns: Iterable[int]) -> Quantiles:
+    """Quantiles of durations in any order."""
+    ordered = sorted(durations_ns)
+    if not ordered:
+        return Quantiles(0, None, None, None, None)
+    return Quantiles(len(ordered), *(ordered[nearest_rank(len(ordered), percent)] for _, percent in PERCENTS))
+
+
+def lag_ns(change: Programming) -> int:
+    """From the trigger until the node's rules were in force."""
+    return change.programmed_ns - change.trigger_ns
+
+
+def stage_ns(change: Programming, stage: Stage) -> int:
+    """Duration of one leg."""
+    match stage:
+        case Stage.WRITE:
+            return change.written_ns - change.trigger_ns
+        case Stage.DELIVER:
+            return change.delivered_ns - change.written_ns
+        case Stage.WAIT:
+            return change.sync_start_ns - change.delivered_ns
+        case Stage.SYNC:
+            return change.programmed_ns - change.sync_start_ns
+
+
+def lag_quantiles(log: RunLog) -> Quantiles:
+    """The true lag over all changes, nodes and families."""
+    return quantiles(map(lag_ns, log.programming))
+
+
+def reported_ns(log: RunLog) -> list[int]:
+    """kube-proxy's own samples."""
+    return [change.reported_ns for change in log.programming if change.reported_ns is not None]
+
+
+def stage_quantiles(log: RunLog) -> dict[Stage, Quantiles]:
+    """Quantiles of each leg by itself; those of different legs do not add up to the lag's."""
+    return {stage: quantiles(stage_ns(change, stage) for change in log.programming) for stage in Stage}
+
+
+def typical_changes(log: RunLog) -> list[tuple[str, Programming]]:
+    """The very changes whose lag is p50, p90, p99 and max: their legs do add up."""
+    ordered = sorted(log.programming, key=lambda p: (lag_ns(p), p.trigger_ns, p.change, p.node, p.family))
+    return [(name, ordered[nearest_rank(len(ordered), percent)]) for name, percent in PERCENTS] if ordered else []
+
+
+def ecdf(durations_ns: Sequence[int], limit: int = 400) -> list[tuple[int, float]]:
+    """Steps of the empirical distribution (duration, share of samples not above it), thinned to about ``limit``."""
+    ordered = sorted(durations_ns)
+    count = len(ordered)
+    last_of_value = [i for i in range(count) if i + 1 == count or ordered[i + 1] != ordered[i]]
+    stride = max(1, -(-len(last_of_value) // limit))
+    kept = last_of_value[::stride]
+    if last_of_value and kept[-1] != last_of_value[-1]:
+        kept.append(last_of_value[-1])
+    return [(ordered[i], (i + 1) / count) for i in kept]
