@@ -195,9 +195,7 @@ class ProxierSettings:
     @property
     def localhost_node_ports(self) -> bool:
         """LOCALHOST of I-1: node ports are reachable on 127.0.0.1."""
-        return (
-            self.config.localhost_node_ports and self.family is Family.IPV4 and self.node_ports.contains_loopback
-        )
+        return self.config.localhost_node_ports and self.family is Family.IPV4 and self.node_ports.contains_loopback
 
 
 _LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}

@@ -1,0 +1,93 @@
+"""Which UDP conntrack entries a sync deletes because their endpoint is gone (O-12, CT-2).
+
+Counterpart: pkg/proxy/conntrack/cleanup.go. It decides only; it never knows the connection table.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kpsim.service_maps import ServiceMaps
+from kpsim.trackers import ServiceKey, ServicePort, ServicePortName
+
+
+class Flow(NamedTuple):
+    """A conntrack entry as kube-proxy lists it: protocol in lower case, both tuples, addresses in canonical text."""
+
+    protocol: str
+    src: str
+    sport: int
+    dst: str
+    dport: int
+    reply_src: str
+    reply_sport: int
+    reply_dst: str
+    reply_dport: int
+
+
+#: destination address (None: any, for node ports) and port
+Frontend = tuple[str | None, int]
+
+
+class UdpFrontends:
+    """The frontends of all UDP service ports, kept up to date change by change (CT-2.2)."""
+
+    def __init__(self) -> None:
+        self._claims: dict[Frontend, set[ServicePortName]] = {}
+        self._of: dict[ServicePortName, tuple[Frontend, ...]] = {}
+
+    def update(self, names: Iterable[ServicePortName], maps: ServiceMaps, external_ips: bool) -> None:
+        """Refresh these service ports; those that ``maps`` no longer has are forgotten. O-5.6 gates external IPs."""
+        for name in names:
+            if name.protocol != "UDP":
+                continue
+            for frontend in self._of.pop(name, ()):
+                self._claims[frontend].discard(name)
+                if not self._claims[frontend]:
+                    del self._claims[frontend]
+            port = maps.ports.get(name)
+            if port is not None:
+                self._of[name] = _frontends(port, external_ips)
+                for frontend in self._of[name]:
+                    self._claims.setdefault(frontend, set()).add(name)
+
+    def stale(self, flows: Iterable[Flow], maps: ServiceMaps) -> list[Flow]:
+        """The flows to delete, in the order given: their reply does not come from a serving endpoint (O-12.4)."""
+        serving: dict[Frontend, frozenset[str] | None] = {}
+
+        def leads_elsewhere(flow: Flow, frontend: Frontend) -> bool:
+            if frontend not in serving:
+                serving[frontend] = self._serving(frontend, maps)
+            allowed = serving[frontend]
+            source = f"[{flow.reply_src}]" if ":" in flow.reply_src else flow.reply_src
+            return allowed is not None and f"{source}:{flow.reply_sport}" not in allowed
+
+        return [
+            flow
+            for flow in flows
+            if flow.protocol == "udp"
+            and (leads_elsewhere(flow, (flow.dst, flow.dport)) or leads_elsewhere(flow, (None, flow.dport)))
+        ]
+
+    def _serving(self, frontend: Frontend, maps: ServiceMaps) -> frozenset[str] | None:
+        """Addresses of the serving endpoints behind a frontend; None if it is none, or nobody serves (flows survive).
+
+        Where two service ports claim a frontend the last in their order counts; upstream's choice is arbitrary.
+        """
+        for name in sorted(self._claims.get(frontend, ()), reverse=True):
+            allowed = frozenset(e.address for e in maps.endpoints.get(name, ()) if e.serving)
+            if allowed:
+                return allowed
+        return None
+
+
+def _frontends(port: ServicePort, external_ips: bool) -> tuple[Frontend, ...]:
+    addresses = (port.cluster_ip, *port.load_balancer_ips, *(port.external_ips if external_ips else ()))
+    frontends: list[Frontend] = [(address, port.port) for address in addresses]
+    if port.node_port:
+        frontends.append((None, port.node_port))
+    return tuple(frontends)
+
+
+def service_port_names(services: Iterable[ServiceKey], maps: ServiceMaps) -> list[ServicePortName]:
+    """The service ports that these Services have now."""
+    return [name for service in services for name in maps.ports_of.get(service, ())]
