@@ -15,11 +15,15 @@ _RESERVED_LABELS = frozenset({LABEL_SERVICE_NAME, LABEL_MANAGED_BY, LABEL_HEADLE
 
 @dataclass(slots=True, eq=False)
 class SliceDraft:
-    """A slice as the controller wants it, compared by identity. ``existing`` None: it is new."""
+    """A slice as the controller wants it, compared by identity. ``existing`` None: it is new.
+
+    ``labels`` None: written with the Service's; a slice that only gains endpoints or hints keeps its own.
+    """
 
     ports: tuple[SlicePort, ...]
     endpoints: list[SliceEndpoint]
     existing: EndpointSlice | None = None
+    labels: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -107,9 +111,10 @@ def _pack_group(
         found = [rest.pop(_identity(endpoint), None) for endpoint in item.endpoints]
         kept = [endpoint for endpoint in found if endpoint is not None]
         same = len(kept) == len(item.endpoints) and all(map(_same_but_for_hints, item.endpoints, kept))
-        if same:
-            draft = SliceDraft(item.ports, list(item.endpoints), item)
-            (own.update if labels_differ(item, service) else own.unchanged).append(draft)
+        if same and not labels_differ(item, service):
+            own.unchanged.append(SliceDraft(item.ports, list(item.endpoints), item, item.metadata.labels))
+        elif same:
+            own.update.append(SliceDraft(item.ports, list(item.endpoints), item))
         elif kept:
             own.update.append(SliceDraft(item.ports, kept, item))
         else:

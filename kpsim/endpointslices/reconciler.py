@@ -1,37 +1,16 @@
-"""From Services and Pods to EndpointSlices: the decisions of the EndpointSlice controller (CP-3, O-10).
+"""One sync of one Service: what the controller writes (CP-3.3 to CP-3.6), and slices for a cluster that has none yet.
 
-Counterpart: ``pkg/controller/endpointslice`` with ``k8s.io/endpointslice``. Pure functions: objects in, writes out. It never
-knows kube-proxy, and neither queues nor retries anything.
-
-Where upstream's order is arbitrary (Go maps), pods count by name, port sets by their first pod, and slices by name.
+Pure functions: objects in, writes out. It never knows kube-proxy, and neither queues nor retries anything.
 """
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from kpsim import rng
-from kpsim.addresses import Family, canonical_ip, parse_ip
-from kpsim.errors import InputError, Problem
-from kpsim.objects import (
-    ANNOTATION_TRIGGER_TIME,
-    CLUSTER_IP_NONE,
-    LABEL_HEADLESS,
-    LABEL_SERVICE_NAME,
-    EndpointSlice,
-    Json,
-    Node,
-    Pod,
-    Service,
-    SliceEndpoint,
-    SlicePort,
-    TargetRef,
-    endpoint_slice_from_json,
-)
-from kpsim.slice_drafts import LABEL_MANAGED_BY, Drafts, SliceDraft, copied_labels, owned, pack
-from kpsim.slice_triggers import selects, service_trigger_time_ns
-from kpsim.topology_hints import (
+from kpsim.addresses import Family, parse_ip
+from kpsim.endpointslices.endpoints import endpoint_of, endpoint_ports, pod_belongs
+from kpsim.endpointslices.hints import (
     ControllerEvent,
     TopologyCache,
     assign_auto_hints,
@@ -39,14 +18,13 @@ from kpsim.topology_hints import (
     distribute_traffic,
     remove_hints,
 )
-from kpsim.units import format_rfc3339
+from kpsim.endpointslices.packing import LABEL_MANAGED_BY, Drafts, SliceDraft, owned, pack
+from kpsim.endpointslices.rendering import CONTROLLER_NAME, generated_name, new_metadata, render, slice_labels
+from kpsim.endpointslices.triggers import selects, service_trigger_time_ns
+from kpsim.errors import InputError, Problem
+from kpsim.objects import EndpointSlice, Node, Pod, Service, SliceEndpoint, SlicePort
 
-CONTROLLER_NAME = "endpointslice-controller.k8s.io"
 MAX_ENDPOINTS_PER_SLICE = 100
-
-_NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # what the API server draws generated names from
-_NAME_SUFFIX_LENGTH = 5
-_NAME_MAX_LENGTH = 63
 
 
 class WriteVerb(enum.StrEnum):
@@ -102,9 +80,6 @@ class Reconciliation:
         return tuple(slices[key] for key in sorted(slices))
 
 
-# ----------------------------------------------------------------------------------------------------- what is reconciled
-
-
 def has_managed_slices(service: Service) -> bool:
     """Whether the controller makes slices for the Service: it has a selector and is no ExternalName (CP-3.3)."""
     return bool(service.selector) and service.type != "ExternalName"
@@ -131,160 +106,6 @@ def address_types(service: Service) -> tuple[str, ...]:
         return service.ip_families
     found = parse_ip(service.cluster_ip)
     return (found[0].label,) if found else (Family.IPV4.label, Family.IPV6.label)
-
-
-# -------------------------------------------------------------------------------------------------------- pod to endpoint
-
-
-def pod_belongs(pod: Pod) -> bool:
-    """Whether a selected pod is an endpoint at all; terminating ones are (CP-3.4.1)."""
-    return pod.phase not in ("Succeeded", "Failed") and bool(pod.ips)
-
-
-def endpoint_of(pod: Pod, node: Node | None, service: Service, address_type: str) -> SliceEndpoint:
-    """The endpoint of a pod, all three conditions set (CP-3.4.2, CP-3.4.3); without addresses if it has none of the family."""
-    terminating = pod.terminating
-    named = pod.hostname and pod.subdomain == service.metadata.name and _same_namespace(pod, service)
-    return SliceEndpoint(
-        addresses=tuple(canonical_ip(ip) or ip for ip in pod.ips if _address_type(ip) == address_type),
-        ready=service.publish_not_ready_addresses or (pod.ready and not terminating),
-        serving=pod.ready,
-        terminating=terminating,
-        node_name=pod.node_name or None,
-        zone=(node.zone or None) if node else None,
-        hostname=pod.hostname if named else None,
-        target_ref=TargetRef("Pod", pod.metadata.namespace, pod.metadata.name, pod.metadata.uid),
-    )
-
-
-def _same_namespace(pod: Pod, service: Service) -> bool:
-    return pod.metadata.namespace == service.metadata.namespace
-
-
-def _address_type(ip: str) -> str:
-    """Like the controller, take what is no address for IPv4; kube-proxy drops it later (O-6)."""
-    found = parse_ip(ip)
-    return found[0].label if found else Family.IPV4.label
-
-
-def endpoint_ports(service: Service, pod: Pod) -> tuple[SlicePort, ...]:
-    """The slice ports that the Service has on this pod; a named one the pod does not have is left out (CP-3.4.4)."""
-    ports = []
-    for port in service.ports:
-        number = find_port(pod, port.target_port, port.protocol)
-        if number is not None:
-            ports.append(SlicePort(port.name, port.protocol, number, port.app_protocol))
-    return tuple(ports)
-
-
-def find_port(pod: Pod, target_port: int | str, protocol: str) -> int | None:
-    """The container port that ``target_port`` means: a number as it is, a name by the first match of name and protocol."""
-    if isinstance(target_port, int):
-        return target_port
-    return next((p.port for p in pod.container_ports if p.name == target_port and p.protocol == protocol), None)
-
-
-def _is_placeholder(item: EndpointSlice, service: Service) -> bool:
-    return (
-        not item.endpoints and not item.ports and owned(item, service) and item.metadata.labels == slice_labels(service)
-    )
-
-
-# -------------------------------------------------------------------------------------------------------- slices as JSON
-
-
-def slice_labels(service: Service) -> dict[str, str]:
-    """The labels of the Service's slices (CP-3.10, O-10.6); what the Service says under reserved keys is dropped."""
-    labels = copied_labels(service.metadata.labels)
-    labels[LABEL_SERVICE_NAME] = service.metadata.name
-    labels[LABEL_MANAGED_BY] = CONTROLLER_NAME
-    if service.cluster_ip in ("", CLUSTER_IP_NONE):
-        labels[LABEL_HEADLESS] = ""
-    return labels
-
-
-def _generated_name(service: Service, taken: set[str], seed: int) -> str:
-    """``<service>-<5 characters>`` as the API server makes it from generateName; a taken one is drawn again."""
-    prefix = f"{service.metadata.name}-"[: _NAME_MAX_LENGTH - _NAME_SUFFIX_LENGTH]
-    attempt = 0
-    while True:
-        key = ("EndpointSlice", service.metadata.namespace, service.metadata.name, attempt)
-        letters = (rng.below(len(_NAME_ALPHABET), seed, *key, place) for place in range(_NAME_SUFFIX_LENGTH))
-        name = prefix + "".join(_NAME_ALPHABET[letter] for letter in letters)
-        if name not in taken:
-            taken.add(name)
-            return name
-        attempt += 1
-
-
-def _new_metadata(service: Service, name: str) -> dict[str, Any]:
-    meta = service.metadata
-    owner = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "name": meta.name,
-        "uid": meta.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-    return {"name": name, "generateName": f"{meta.name}-", "namespace": meta.namespace, "ownerReferences": [owner]}
-
-
-def _render(
-    draft: SliceDraft, metadata: Mapping[str, Any], service: Service, address_type: str, trigger_time_ns: int | None
-) -> EndpointSlice:
-    """The whole slice; the trigger-time annotation is set or, without a time, removed (CP-3.7.2)."""
-    meta = {key: value for key, value in metadata.items() if key != "annotations"}
-    annotations = dict(metadata.get("annotations") or {})
-    annotations.pop(ANNOTATION_TRIGGER_TIME, None)
-    if trigger_time_ns is not None:
-        annotations[ANNOTATION_TRIGGER_TIME] = format_rfc3339(trigger_time_ns)
-    if annotations:
-        meta["annotations"] = annotations
-    # The generation grows with every write that changes more than annotations (CP-3.6.3), and each write here does.
-    meta["generation"] = (draft.existing.metadata.generation if draft.existing else 0) + 1
-    return endpoint_slice_from_json(
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {**meta, "labels": slice_labels(service)},
-            "addressType": address_type,
-            "endpoints": [_endpoint_json(endpoint) for endpoint in draft.endpoints],
-            "ports": [_port_json(port) for port in draft.ports],
-        }
-    )
-
-
-def _endpoint_json(endpoint: SliceEndpoint) -> Json:
-    conditions = {"ready": endpoint.ready, "serving": endpoint.serving, "terminating": endpoint.terminating}
-    target = endpoint.target_ref
-    hints = {
-        "forZones": [{"name": name} for name in sorted(endpoint.zone_hints)],
-        "forNodes": [{"name": name} for name in sorted(endpoint.node_hints)],
-    }
-    fields: dict[str, Any] = {
-        "addresses": list(endpoint.addresses),
-        "conditions": _without_none(conditions),
-        "hostname": endpoint.hostname,
-        "targetRef": {key: value for key, value in target._asdict().items() if value} if target else None,
-        "nodeName": endpoint.node_name,
-        "zone": endpoint.zone,
-        "hints": {key: value for key, value in hints.items() if value} or None,
-    }
-    return _without_none(fields)
-
-
-def _port_json(port: SlicePort) -> Json:
-    return _without_none(
-        {"name": port.name, "protocol": port.protocol, "port": port.port, "appProtocol": port.app_protocol}
-    )
-
-
-def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-# ------------------------------------------------------------------------------------------------------------- reconcile
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,14 +215,14 @@ def _finalize(
     recycled, doomed = _recycle(drafts, doomed, service)
     if not service.metadata.deletion_timestamp:
         for draft in drafts.create:
-            metadata = _new_metadata(service, _generated_name(service, sync.taken_names, sync.seed))
-            yield SliceWrite(WriteVerb.CREATE, _render(draft, metadata, service, address_type, sync.trigger_time_ns))
+            metadata = new_metadata(service, generated_name(service, sync.taken_names, sync.seed))
+            yield SliceWrite(WriteVerb.CREATE, render(draft, metadata, service, address_type, sync.trigger_time_ns))
     for draft in (*drafts.update, *recycled):
         assert draft.existing is not None
         metadata = draft.existing.json["metadata"]
         if draft in recycled:  # written without what the old content brought along
-            metadata = {**metadata, "annotations": None, **_new_metadata(service, draft.existing.metadata.name)}
-        yield SliceWrite(WriteVerb.UPDATE, _render(draft, metadata, service, address_type, sync.trigger_time_ns))
+            metadata = {**metadata, "annotations": None, **new_metadata(service, draft.existing.metadata.name)}
+        yield SliceWrite(WriteVerb.UPDATE, render(draft, metadata, service, address_type, sync.trigger_time_ns))
     for item in doomed:
         yield SliceWrite(WriteVerb.DELETE, item)
 
@@ -421,7 +242,10 @@ def _recycle(
     return recycled, gone
 
 
-# ---------------------------------------------------------------------------------------------------------------- derive
+def _is_placeholder(item: EndpointSlice, service: Service) -> bool:
+    return (
+        not item.endpoints and not item.ports and owned(item, service) and item.metadata.labels == slice_labels(service)
+    )
 
 
 def derive_slices(

@@ -13,9 +13,9 @@ from fractions import Fraction
 
 from immutables import Map
 
+from kpsim.endpointslices.packing import Drafts
 from kpsim.errors import InputError, Problem
 from kpsim.objects import Node, ObjectKey, Service, SliceEndpoint
-from kpsim.slice_drafts import Drafts
 
 ANNOTATION_HINTS = "service.kubernetes.io/topology-aware-hints"
 ANNOTATION_MODE = "service.kubernetes.io/topology-mode"

@@ -1,0 +1,52 @@
+"""From Services and Pods to EndpointSlices: the decisions of the EndpointSlice controller (CP-3, O-10).
+
+Counterpart: ``pkg/controller/endpointslice`` with ``k8s.io/endpointslice``. Everything is a function of its arguments, or a
+small memory that the caller owns. It never knows kube-proxy.
+
+    pod event ──triggers──► Service to sync ──endpoints──► wanted endpoints ──packing──► drafts ──hints──► rendering ──► writes
+                            └──────────────────────────── reconciler ────────────────────────────────────────────┘
+
+Where upstream's order is arbitrary (Go maps), pods count by name, port sets by their first pod, and slices by name.
+"""
+
+from kpsim.endpointslices.hints import ControllerEvent, Severity, TopologyCache
+from kpsim.endpointslices.reconciler import (
+    MAX_ENDPOINTS_PER_SLICE,
+    Reconciliation,
+    SliceWrite,
+    WriteVerb,
+    address_types,
+    derive_slices,
+    has_managed_slices,
+    reconcile,
+    slices_of,
+)
+from kpsim.endpointslices.rendering import CONTROLLER_NAME
+from kpsim.endpointslices.triggers import (
+    TriggerTimeTracker,
+    labels_changed,
+    pod_changed,
+    selects,
+    services_for_pod_change,
+)
+
+__all__ = [
+    "CONTROLLER_NAME",
+    "MAX_ENDPOINTS_PER_SLICE",
+    "ControllerEvent",
+    "Reconciliation",
+    "Severity",
+    "SliceWrite",
+    "TopologyCache",
+    "TriggerTimeTracker",
+    "WriteVerb",
+    "address_types",
+    "derive_slices",
+    "has_managed_slices",
+    "labels_changed",
+    "pod_changed",
+    "reconcile",
+    "selects",
+    "services_for_pod_change",
+    "slices_of",
+]
