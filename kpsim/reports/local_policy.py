@@ -18,8 +18,8 @@ from kpsim.units import MILLISECOND_NS
 class HealthView(enum.StrEnum):
     """How the load balancer stood to the node when it lost the connection."""
 
-    CHECK_PASSES = "in rotation, health check passes"
-    NOT_NOTICED = "in rotation, health check fails"  #: probe period × threshold has not passed yet
+    CHECK_PASSES = "in rotation, health check passing"
+    NOT_NOTICED = "in rotation, health check failing"  #: probe period × threshold has not passed yet
     OUT_OF_ROTATION = "out of rotation"  #: a client that went to the node itself, or an older decision
     NOT_WATCHED = "no load balancer"
 

@@ -5,6 +5,7 @@ SVG can take the page's own text colour instead. Never reads frames: pictures an
 """
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
@@ -100,18 +101,8 @@ class Plot:
 
 def plots(log: RunLog) -> list[Plot]:
     """Every picture for which the log has something to show, in the order of the report."""
-    made = (
-        ("dispositions", "What became of the connections over time.", plot_dispositions(log)),
-        (
-            "local_drops",
-            "What each node lost to externalTrafficPolicy: Local, over the load balancer's view of it and the truth.",
-            plot_local_drops(log),
-        ),
-        ("sync_lag", "How long changes took to reach the rules, and where the time went.", plot_sync_lag(log)),
-        ("affinity_breaks", "Why clients left their endpoint.", plot_affinity_breaks(log)),
-        ("endpoint_shares", "Share of a service's delivered connections by endpoint.", plot_endpoint_shares(log)),
-    )
-    return [Plot(name, caption, figure) for name, caption, figure in made if figure is not None]
+    drawn = ((name, caption, draw(log)) for name, caption, draw in _PLOTS)
+    return [Plot(name, caption, figure) for name, caption, figure in drawn if figure is not None]
 
 
 def plot_dispositions(log: RunLog) -> "Figure | None":
@@ -136,9 +127,10 @@ def plot_dispositions(log: RunLog) -> "Figure | None":
                 top = [b + n for b, n in zip(below, counts[name, ended], strict=True)]
                 ax.stairs(top, edges, baseline=below, fill=True, color=DISPOSITION_COLOR[ended], label=ended.value)
                 below = top
-            ax.set(title=name, ylabel=f"per {duration(width_ns)}", ylim=(0, None))
+            ax.set(title=name, ylim=(0, None))
             _whole_numbers(ax.yaxis)
             ax.grid(axis="y")
+        figure.supylabel(f"connections per {duration(width_ns)}", fontsize="medium")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
         if lanes:
             _draw_happenings(axes[-1], log, kinds, lanes)
@@ -278,6 +270,20 @@ def plot_endpoint_shares(log: RunLog) -> "Figure | None":
         handles = [Patch(color=color[node], label=node or "no node") for node in nodes]
         figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(handles)))
     return figure
+
+
+_PLOTS: tuple[tuple[str, str, "Callable[[RunLog], Figure | None]"], ...] = (
+    ("dispositions", "What became of the connections over time.", plot_dispositions),
+    (
+        "local_drops",
+        "What each node lost to externalTrafficPolicy: Local, over the load balancer's view of it and the truth.",
+        plot_local_drops,
+    ),
+    ("sync_lag", "How long changes took to reach the rules, and where the time went.", plot_sync_lag),
+    ("affinity_breaks", "Why clients left their endpoint.", plot_affinity_breaks),
+    ("endpoint_shares", "Share of a service's delivered connections by endpoint.", plot_endpoint_shares),
+)
+PLOT_NAMES = tuple(name for name, _, _ in _PLOTS)
 
 
 def _draw_happenings(ax: "Axes", log: RunLog, kinds: dict[str, str], lanes: list[str]) -> None:

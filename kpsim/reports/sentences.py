@@ -4,11 +4,12 @@ Returns plain strings; never knows fonts, colours or markup.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kpsim.reports.affinity import Affinity, affinity_by_client, affinity_by_service, affinity_total
-from kpsim.reports.local_policy import LocalDropWindow, local_drops
+from kpsim.reports.local_policy import HealthView, LocalDropWindow, local_drops
 from kpsim.reports.overview import Tally, count_groups, tally, tally_by_service_and_policy
 from kpsim.reports.sync_lag import STAGE_MEANING, Quantiles, lag_quantiles, quantiles, reported_ns, stage_quantiles
 from kpsim.simulation.runlog import Cause, Disposition, RunLog
@@ -22,6 +23,10 @@ class TextTable:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
+
+    def without_last(self) -> "TextTable":
+        """Without the last column, which is long in all tables that say why."""
+        return TextTable(self.headings[:-1], tuple(row[:-1] for row in self.rows), self.numeric)
 
 
 def instant(at_ns: int) -> str:
@@ -83,33 +88,44 @@ def traffic_sentence(log: RunLog) -> str:
         f"{delivered:,} of {plural(total.sent, 'connection')} were delivered "
         f"({percent(total.ratio(Disposition.DELIVERED))})"
     )
+    return "; ".join([text, *_losses(total)]) + "."
+
+
+def loss_lines(log: RunLog) -> list[str]:
+    """For each service port and policy that lost connections: how many, how, and why."""
+    parts = tally_by_service_and_policy(count_groups(log))
+    return [
+        f"{service} ({policy}): {'; '.join(_losses(part))}"
+        for (service, policy), part in parts.items()
+        if _losses(part)
+    ]
+
+
+def _losses(part: Tally) -> list[str]:
+    losses = []
     for ended in (Disposition.REJECTED, Disposition.DROPPED, Disposition.FAILED):
-        if count := total.of(ended):
-            why = reasons(total.causes(ended))
-            text += f"; {count:,} {ended.value}" + (f" ({why})" if why else "")
-    return text + "."
+        if count := part.of(ended):
+            causes = part.causes(ended)
+            why = causes[0][0].value if len(causes) == 1 and causes[0][1] == count else reasons(causes)
+            losses.append(f"{count:,} {ended.value}" + (f" ({why})" if why else ""))
+    return losses
 
 
 def traffic_table(log: RunLog) -> TextTable:
     """Counts by service port and policy, and why."""
 
     def row(service: str, policy: str, part: Tally) -> tuple[str, ...]:
-        counts = (f"{part.of(ended):,}" for ended in Disposition)
-        return (
-            service,
-            policy,
-            f"{part.sent:,}",
-            *counts,
-            percent(part.ratio(Disposition.DELIVERED)),
-            reasons(part.causes()),
-        )
+        delivered, *losses = (f"{part.of(ended):,}" for ended in Disposition)
+        share = percent(part.ratio(Disposition.DELIVERED))
+        return (service, policy, f"{part.sent:,}", delivered, share, *losses, reasons(part.causes()))
 
     groups = count_groups(log)
     parts = tally_by_service_and_policy(groups)
     rows = [row(service, policy, part) for (service, policy), part in parts.items()]
     if len(rows) > 1:
         rows.append(row("all", "", tally(groups)))
-    headings = ("service", "policy", "sent", *(ended.value for ended in Disposition), "delivered %", "why not")
+    delivered, *losses = (ended.value for ended in Disposition)
+    headings = ("service", "policy", "sent", delivered, "in %", *losses, "why not")
     return TextTable(headings, tuple(rows), frozenset(range(2, 8)))
 
 
@@ -119,14 +135,14 @@ def local_sentence(log: RunLog) -> str:
     if not drops:
         return "No connection was lost to externalTrafficPolicy: Local."
     nodes = sorted({d.connection.node or "the load balancer" for d in drops})
-    views: dict[str, int] = {}
-    for drop in drops:
-        views[drop.view.value] = views.get(drop.view.value, 0) + 1
-    where = ", ".join(
-        f"{count:,} while the node was {view}" for view, count in sorted(views.items()) if view != "no load balancer"
-    )
     text = f"{plural(len(drops), 'connection')} lost to externalTrafficPolicy: Local at {listed(nodes)}"
-    return f"{text}: {where}." if where else f"{text}."
+    views = Counter(drop.view for drop in drops)
+    watched = [view for view in HealthView if views[view] and view is not HealthView.NOT_WATCHED]
+    if not watched:
+        return f"{text}."
+    if views[watched[0]] == len(drops):
+        return f"{text}, while the node was {watched[0].value}."
+    return f"{text}: {', '.join(f'{views[view]:,} while the node was {view.value}' for view in watched)}."
 
 
 def window_sentence(window: LocalDropWindow) -> str:
@@ -248,6 +264,13 @@ def affinity_table(log: RunLog) -> TextTable:
     )
     headings = ("service", "clients", "decisions", "returns", "stays", "stay %", "endpoints/client", "breaks")
     return TextTable(headings, rows, frozenset(range(1, 7)))
+
+
+def break_lines(log: RunLog) -> list[str]:
+    """For each service port whose clients left their endpoints: how many, and why; none if there is one service only."""
+    records = affinity_by_service(affinity_by_client(log))
+    broken = [record for record in records if record.broken]
+    return [f"{r.service}: {plural(r.broken, 'break')} ({_break_text(r)})" for r in broken] if len(records) > 1 else []
 
 
 def happenings_table(log: RunLog) -> TextTable:

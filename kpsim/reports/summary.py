@@ -1,0 +1,159 @@
+"""The summary that `kpsim run` prints: for a person (rich; plain text when nobody watches) and as JSON.
+
+Says the same as the HTML page's sentences and tables, at the width of the terminal; never computes a figure of its own.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from kpsim.reports.affinity import affinity_by_client, affinity_by_service
+from kpsim.reports.expectations import ExpectationResult, failed, format_figure
+from kpsim.reports.figures import Figures, figures
+from kpsim.reports.local_policy import local_drop_windows
+from kpsim.reports.overview import count_groups, tally_by_service_and_policy
+from kpsim.reports.sentences import (
+    TextTable,
+    affinity_sentence,
+    affinity_table,
+    break_lines,
+    local_sentence,
+    loss_lines,
+    plural,
+    sync_lag_sentence,
+    sync_lag_table,
+    syncs_sentence,
+    title_line,
+    traffic_sentence,
+    traffic_table,
+    window_sentence,
+)
+from kpsim.simulation.runlog import Disposition, RunLog
+from kpsim.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.padding import Padding
+    from rich.table import Table
+
+MOST_WINDOWS = 12
+Results = Sequence[ExpectationResult]
+
+
+def print_summary(log: RunLog, results: Results = (), console: "Console | None" = None) -> None:
+    """Print the summary; colours and terminal width are the console's affair."""
+    from rich.console import Console
+
+    console = console or Console(highlight=False)
+    for part in _parts(log, results):
+        console.print(part, highlight=False)
+
+
+def summary_text(log: RunLog, results: Results = (), width: int = 120) -> str:
+    """The summary as plain text, ``width`` columns wide at most."""
+    from rich.console import Console
+
+    out = StringIO()
+    print_summary(
+        log, results, Console(file=out, width=width, color_system=None, force_terminal=False, highlight=False)
+    )
+    return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
+
+
+def summary_json(log: RunLog, results: Results = (), known: Figures | None = None) -> dict[str, Any]:
+    """The summary as plain values: same keys in the same order for every run; undefined figures are None."""
+    known = figures(log) if known is None else known
+    clients = affinity_by_client(log)
+    return {
+        "scenario": log.scenario,
+        "seed": log.seed,
+        "mode": log.mode,
+        "duration_seconds": log.duration_ns / SECOND_NS,
+        "holds": not failed(results),
+        "expectations": [
+            {"text": r.text, "figure": r.figure, "value": _plain(r.value), "holds": r.holds} for r in results
+        ],
+        "services": [
+            {
+                "service": service,
+                "traffic_policy": policy,
+                "sent": part.sent,
+                **{ended.value: part.of(ended) for ended in Disposition},
+                "causes": {cause.value: count for cause, count in part.causes()},
+            }
+            for (service, policy), part in tally_by_service_and_policy(count_groups(log)).items()
+        ],
+        "affinity": [
+            {
+                "service": r.service,
+                "clients": r.clients,
+                "returns": r.returns,
+                "stays": r.stays,
+                "stay_ratio": _plain(r.stay_ratio),
+                "breaks": dict(r.breaks),
+            }
+            for r in affinity_by_service(clients)
+        ],
+        "local_drop_windows": [asdict(window) for window in local_drop_windows(log)],
+        "happenings": [asdict(happening) for happening in log.happenings],
+        "figures": {name: _plain(value) for name, value in known.items()},
+    }
+
+
+def _plain(value: int | float) -> int | float | None:
+    return None if math.isnan(value) else value
+
+
+def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(title_line(log), style="bold"), "", Text(traffic_sentence(log))]
+    if log.connections:
+        parts += [_table(traffic_table(log).without_last()), *map(_line, loss_lines(log))]
+    if windows := local_drop_windows(log):
+        parts += ["", Text(local_sentence(log)), *(_line(window_sentence(w)) for w in windows[:MOST_WINDOWS])]
+        if len(windows) > MOST_WINDOWS:
+            parts.append(_line(f"… and {plural(len(windows) - MOST_WINDOWS, 'more window')}"))
+    if sentence := affinity_sentence(log):
+        parts += ["", Text(sentence), _table(affinity_table(log).without_last()), *map(_line, break_lines(log))]
+    if log.programming or log.syncs:
+        parts += ["", Text(sync_lag_sentence(log))]
+        if log.programming:
+            parts.append(_table(sync_lag_table(log)))
+        parts.append(Text(syncs_sentence(log)))
+    if results:
+        parts += ["", *_expectation_parts(results)]
+    return parts
+
+
+def _line(text: str, style: str = "") -> "Padding":
+    from rich.padding import Padding
+    from rich.text import Text
+
+    return Padding(Text(text, style=style), (0, 0, 0, 2), expand=False)
+
+
+def _expectation_parts(results: Results) -> "list[RenderableType]":
+    from rich.text import Text
+
+    broken = failed(results)
+    if not broken:
+        return [Text(f"All {plural(len(results), 'expectation')} hold.", style="green")]
+    heading = f"{len(broken)} of {plural(len(results), 'expectation')} failed:"
+    lines = [_line(f"{r.text}    ({r.figure} is {format_figure(r.value)})", "red") for r in broken]
+    return [Text(heading, style="bold red"), *lines]
+
+
+def _table(table: TextTable) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for i, heading in enumerate(table.headings):
+        numeric = i in table.numeric
+        drawn.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
