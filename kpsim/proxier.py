@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from kpsim.addresses import Family
 from kpsim.backends import Backend, SyncRequest, Transaction
 from kpsim.backends.iptables import IptablesBackend
+from kpsim.bulk import without_collector
 from kpsim.cluster import Event
 from kpsim.config import Interface, Mode, ProxierSettings, interface_addresses
 from kpsim.errors import InputError
@@ -151,6 +152,10 @@ class Proxier:
         backend's tool refuse the document. The caller deletes ``conntrack_deleted`` from its table."""
         if not self.initialised:
             return SyncResult(ran=False)
+        with without_collector():
+            return self._sync(now_ns, flows, refuse)
+
+    def _sync(self, now_ns: int, flows: Callable[[], Iterable[Flow]], refuse: bool) -> SyncResult:
         overdue = self._last_full_ns is not None and now_ns - self._last_full_ns > HOUR_NS
         full = self._need_full or (overdue and self.backend.periodic_full_sync)
         service_changes, checkout = self._take_changes()

@@ -1,4 +1,8 @@
-"""Replays of recordings, sync by sync: what kube-proxy would have programmed, as one JSON object per sync."""
+"""Replays of recordings, sync by sync: what kube-proxy would have programmed, as one JSON object per sync.
+
+Where the recording says when a sync runs, it runs then, directly. Where it does not (watch events alone, with times or without),
+the runner decides (CP-9); a sync then takes no time, and what happens at one instant is delivered before a sync at that instant.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -9,10 +13,11 @@ from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import resolve
 from kpsim.proxier import Proxier, SyncResult, make_backend
 from kpsim.recording import FLOW_FIELDS, Recording, SyncStep, WatchStep
+from kpsim.runner import BoundedFrequencyRunner
 from kpsim.stale_flows import Flow
-from kpsim.units import parse_rfc3339_ns
+from kpsim.units import HOUR_NS, format_duration, parse_rfc3339_ns
 
-#: when a replay's clock starts and its proxier is created
+#: when a replay's clock starts and its proxier is created, unless the events carry times
 START_NS = parse_rfc3339_ns("2026-01-01T00:00:00Z")
 
 Json = Mapping[str, Any]
@@ -20,9 +25,10 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SyncOutcome:
-    """What is to be said of one SYNC line. ``programmed`` renders the mode's own part when it is called."""
+    """What is to be said of one sync. ``programmed`` renders the mode's own part when it is called."""
 
     number: int
+    after_start_ns: int
     requested: bool
     result: SyncResult
     health_checks: list[Json]
@@ -47,22 +53,43 @@ class SyncOutcome:
     def to_line(self) -> str:
         return json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=False)
 
+    def to_text(self) -> str:
+        """A line for a person: when, what kind of sync, how many rules, which Services."""
+        head = f"sync {self.number:>3}  at {format_duration(self.after_start_ns):>8}"
+        if not self.result.ran:
+            return f"{head}  none ran"
+        done = self.result.transaction
+        kind = "full" if self.result.full else "partial"
+        state = "ok" if done.success else f"FAILED ({done.error})"
+        counts = ", ".join(
+            f"{table} {done.rules_last[table]} of {done.rules_total[table]}" for table in done.rules_total
+        )
+        changed = ", ".join(map(str, self.result.services_changed)) or "nothing changed"
+        deleted = f"; {len(self.result.conntrack_deleted)} stale UDP flows" if self.result.conntrack_deleted else ""
+        return f"{head}  {kind:<7}  {state}  rules written: {counts}  [{changed}]{deleted}"
+
 
 class Replay:
-    """A recording being replayed, sync by sync; afterwards ``proxier`` and ``cluster`` are the final state."""
+    """A recording being replayed; after the last outcome ``proxier``, ``cluster`` and ``flows`` are the final state."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
-        self.now_ns = START_NS
+        times = [step.at_ns for step in recording.steps if isinstance(step, WatchStep) and step.at_ns is not None]
+        self.start_ns = START_NS if recording.has_syncs or not times else times[0]
+        self.now_ns = self.start_ns
         self.cluster = ClusterState()
         self.flows: dict[Flow, None] = {}
         settings = resolve(recording.config, recording.host, recording.node, recording.family)
-        self.proxier = Proxier(settings, make_backend(settings), created_ns=START_NS)
+        self.proxier = Proxier(settings, make_backend(settings), created_ns=self.start_ns)
         self._requested = False
+        self._count = 0
 
     def outcomes(self) -> Iterator[SyncOutcome]:
-        """One outcome per SYNC line, in order; time passes before the events that lead up to a SYNC."""
-        number = 0
+        """One outcome per sync, in order."""
+        return self._scripted() if self.recording.has_syncs else self._timed()
+
+    def _scripted(self) -> Iterator[SyncOutcome]:
+        """A sync per SYNC line; time passes before the events that lead up to it."""
         events: list[WatchStep] = []
         for step in self.recording.steps:
             if isinstance(step, WatchStep):
@@ -72,25 +99,62 @@ class Replay:
             for event in events:
                 self._deliver(event)
             events = []
-            yield self._sync(number, step)
-            number += 1
+            self._happen(step)
+            yield self._sync(refuse=step.refuse, skip=step.skip)
         for event in events:
             self._deliver(event)
 
-    def _deliver(self, step: WatchStep) -> None:
+    def _timed(self) -> Iterator[SyncOutcome]:
+        """Syncs as the runner orders them. What has no later time than the first event is the initial list."""
+        steps = [step for step in self.recording.steps if isinstance(step, WatchStep)]
+        config = self.recording.config
+        runner = BoundedFrequencyRunner(config.min_sync_period_ns, config.sync_period_ns, HOUR_NS)
+        runner.start(self.start_ns)
+        initial = 0
+        while initial < len(steps) and (steps[initial].at_ns or self.start_ns) <= self.start_ns:
+            self._deliver(steps[initial])
+            initial += 1
+        self._open_gate()
+        yield self._sync()  # the start signals sync directly, not through the runner (I-13.7)
+        for step in steps[initial:]:
+            at_ns = max(step.at_ns or self.now_ns, self.now_ns)
+            yield from self._run_until(runner, at_ns)
+            self.now_ns = at_ns
+            if self._deliver(step):
+                runner.request(at_ns)
+        yield from self._run_until(runner, None)
+
+    def _run_until(self, runner: BoundedFrequencyRunner, until_ns: int | None) -> Iterator[SyncOutcome]:
+        """The runs that start before ``until_ns``; without it, those that were requested."""
+        while (due_ns := runner.next_run_ns()) is not None:
+            if due_ns >= until_ns if until_ns is not None else not self._requested:
+                return
+            self.now_ns = due_ns
+            runner.begin(due_ns)
+            outcome = self._sync()
+            runner.finish(due_ns, outcome.result.success)
+            yield outcome
+
+    def _deliver(self, step: WatchStep) -> bool:
         known = self.cluster.get(step.object.key)
         if step.type is EventType.DELETED:
             if known is None:
-                return
+                return False
             _, self.cluster = self.cluster.remove(step.object.key)
             event = Event(EventType.DELETED, step.object, None)
         else:
             event, self.cluster = self.cluster.put(step.object)
         seen = through_selector(event, self.recording.node_name)
-        if seen is not None:
-            self._requested |= self.proxier.on_event(seen, self.now_ns)
+        requested = seen is not None and self.proxier.on_event(seen, self.now_ns)
+        self._requested |= requested
+        return requested
 
-    def _sync(self, number: int, step: SyncStep) -> SyncOutcome:
+    def _open_gate(self) -> None:
+        self.proxier.services_synced()
+        self.proxier.slices_synced()
+
+    def _happen(self, step: SyncStep) -> None:
+        """What happened to the machine before this sync."""
         if step.conntrack_replace:
             self.flows.clear()
         self.flows.update(dict.fromkeys(step.conntrack))
@@ -100,22 +164,26 @@ class Replay:
             self.proxier.force_full_sync()
         if step.flushed:
             self.proxier.backend.flush()
-        self.proxier.services_synced()
-        self.proxier.slices_synced()
-        requested, self._requested = self._requested, False
+        self._open_gate()
+
+    def _sync(self, *, refuse: bool = False, skip: bool = False) -> SyncOutcome:
         result = SyncResult(ran=False)
-        if not step.skip:
-            result = self.proxier.sync(self.now_ns, lambda: list(self.flows), refuse=step.refuse)
+        if not skip:
+            result = self.proxier.sync(self.now_ns, lambda: list(self.flows), refuse=refuse)
         for flow in result.conntrack_deleted:
             self.flows.pop(flow, None)
-        return SyncOutcome(
-            number=number,
-            requested=requested,
+        outcome = SyncOutcome(
+            number=self._count,
+            after_start_ns=self.now_ns - self.start_ns,
+            requested=self._requested,
             result=result,
             health_checks=self._health_checks(),
             metrics=self.proxier.metrics.snapshot(),
             programmed=self.proxier.backend.describe(result.transaction),
         )
+        self._count += 1
+        self._requested = False
+        return outcome
 
     def _health_checks(self) -> list[Json]:
         health, healthy = self.proxier.service_health, self.proxier.proxy_health.healthy(self.now_ns)

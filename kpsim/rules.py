@@ -6,9 +6,8 @@ This module never knows how a match is evaluated (``matching``) nor how it is sp
 """
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 from immutables import Map
@@ -343,23 +342,16 @@ class Rule:
 
 
 class Chain:
-    """A named list of rules: immutable. ``policy`` is set for base (built-in) chains only.
+    """A named list of rules: immutable. ``policy`` is set for base (built-in) chains only."""
 
-    ``rules`` may be given as a function that makes them when they are first asked for: the shared chains of a large
-    cluster are assembled from thousands of services' pieces and mostly nobody reads them.
-    """
-
-    def __init__(
-        self, name: str, rules: tuple[Rule, ...] | Callable[[], tuple[Rule, ...]] = (), policy: Verdict | None = None
-    ) -> None:
+    def __init__(self, name: str, rules: tuple[Rule, ...] = (), policy: Verdict | None = None) -> None:
         self.name = name
         self.policy = policy
         self._rules = rules
-        self.compiled: object | None = None  #: where whoever runs the chain keeps it ready; no part of its value
 
-    @cached_property
+    @property
     def rules(self) -> tuple[Rule, ...]:
-        return self._rules() if callable(self._rules) else self._rules
+        return self._rules
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Chain):

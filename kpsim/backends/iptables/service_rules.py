@@ -125,12 +125,16 @@ class _Writer:
         self.comments = comments  # large clusters leave the comments of I-8 out (I-12.3)
         self.name = str(plan.name)
         self.protocol = plan.name.protocol.lower()
-        self.hash_input = names.service_hash_input(plan.name)
-        hashed = names.chain_hash(self.hash_input)
+        hash_input = names.service_hash_input(plan.name)
+        hashed = names.chain_hash(hash_input)
         self.svc, self.svl = f"KUBE-SVC-{hashed}", f"KUBE-SVL-{hashed}"
         self.ext, self.fw = f"KUBE-EXT-{hashed}", f"KUBE-FW-{hashed}"
         self.dispatch: list[Placed] = []
         self.filter: list[Placed] = []
+        self.endpoint_chains = {
+            endpoint.address: "KUBE-SEP-" + names.chain_hash(hash_input + endpoint.address)
+            for endpoint in plan.reachable
+        }
         self.use_ext = plan.has_any and self.port.externally_accessible
         self.use_fw = plan.has_any and bool(self.port.load_balancer_ips) and bool(self.port.source_ranges)
 
@@ -287,12 +291,9 @@ class _Writer:
         rest = Comment(f"other traffic to {self.name} will be dropped by {names.PROXY_FIREWALL}")
         return (*rules, Rule((rest,), self.origin(Role.SOURCE_RANGE_DROP)))
 
-    def endpoint_chain_name(self, endpoint: Endpoint) -> str:
-        return "KUBE-SEP-" + names.chain_hash(self.hash_input + endpoint.address)
-
     def balancing(self, endpoints: Sequence[Endpoint]) -> Iterator[Rule]:
         """I-8.1 and I-8.2."""
-        targets = [(endpoint.address, self.endpoint_chain_name(endpoint)) for endpoint in endpoints]
+        targets = [(endpoint.address, self.endpoint_chains[endpoint.address]) for endpoint in endpoints]
         comments = [(Comment(f"{self.name} -> {address}"),) if self.comments else () for address, _ in targets]
         if self.port.session_affinity:
             for comment, (address, chain) in zip(comments, targets, strict=True):
@@ -305,7 +306,7 @@ class _Writer:
 
     def endpoint_chain(self, endpoint: Endpoint) -> Chain:
         """I-8.3."""
-        name = self.endpoint_chain_name(endpoint)
+        name = self.endpoint_chains[endpoint.address]
         comment = (Comment(self.name),) if self.comments else ()
         parsed = parse_ip(endpoint.ip)
         assert parsed is not None

@@ -40,11 +40,12 @@ class SharedChain(Chain):
         base: Blocks | None,
         changed: frozenset[ServicePortName],
     ) -> None:
-        super().__init__(name, self._assemble)
+        super().__init__(name)
         self.blocks, self.last, self.pick = blocks, last, pick
         self.base, self.changed = base, changed
 
-    def _assemble(self) -> tuple[Rule, ...]:
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
         rules: list[Rule] = []
         for key in sorted(self.blocks):
             rules += [rule for chain, rule in self.pick(self.blocks[key]) if chain == self.name]
