@@ -348,6 +348,7 @@ class Chain:
         self.name = name
         self.policy = policy
         self._rules = rules
+        self.compiled: object | None = None  #: where whoever runs the chain keeps it ready; no part of its value
 
     @property
     def rules(self) -> tuple[Rule, ...]:
