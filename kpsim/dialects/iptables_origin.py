@@ -1,0 +1,172 @@
+"""Why a saved rule exists: kube-proxy's purpose recovered from chain names and comments (I-3, I-5, I-7, I-8).
+
+Counterpart: none; it reads backwards what kube-proxy's iptables backend writes. Never knows about text: it looks at parsed rules.
+Where a comment is missing (large-cluster mode, I-12.3) the service is the owner of the chain, found by following the jumps.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from kpsim.addresses import format_ip, join_host_port
+from kpsim.rules import BUILT_IN_CHAINS, DROP, FOREIGN, CtState, Dnat, Jump, Origin, Protocol, Recent, Role, Rule
+
+
+class Owner(NamedTuple):
+    """Whose chain a service or endpoint chain is."""
+
+    service: str
+    protocol: str
+    endpoint: str = ""
+
+
+_NOBODY = Owner("", "")
+_SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-")
+_JUMP_TARGETS = frozenset((
+    "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-SERVICES", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL", "KUBE-POSTROUTING",
+    "KUBE-FIREWALL",
+))  # fmt: skip
+_BASE_CHAINS = frozenset(chain for chains in BUILT_IN_CHAINS.values() for chain in chains)
+
+#: chain → what follows the service's name in the comment → role (I-7)
+_DISPATCH: Mapping[str, Mapping[str, Role]] = {
+    "KUBE-SERVICES": {
+        "cluster IP": Role.CLUSTER_IP,
+        "external IP": Role.EXTERNAL_IP,
+        "loadbalancer IP": Role.LOAD_BALANCER,
+        "has no endpoints": Role.NO_ENDPOINTS,
+        "has no local endpoints": Role.NO_LOCAL_ENDPOINTS,
+    },
+    "KUBE-EXTERNAL-SERVICES": {
+        "has no endpoints": Role.NO_ENDPOINTS,
+        "has no local endpoints": Role.NO_LOCAL_ENDPOINTS,
+    },
+    "KUBE-NODEPORTS": {"": Role.NODE_PORT, "health check node port": Role.HEALTH_CHECK},
+    "KUBE-SVC-": {"cluster IP": Role.MASQUERADE_CLUSTER_IP},
+    "KUBE-SVL-": {"cluster IP": Role.MASQUERADE_CLUSTER_IP},
+    "KUBE-FW-": {"loadbalancer IP": Role.SOURCE_RANGE},
+}
+#: comments without a service (I-5, I-9, I-11), with the chain they stand in
+_STATIC: Mapping[tuple[str, str], Role] = {
+    ("KUBE-FIREWALL", "block incoming localnet connections"): Role.LOCALNET_FIREWALL,
+    ("KUBE-FORWARD", "kubernetes forwarding rules"): Role.FORWARD_ACCEPT,
+    ("KUBE-FORWARD", "kubernetes forwarding conntrack rule"): Role.FORWARD_CONNTRACK,
+    ("KUBE-SERVICES", "kubernetes service nodeports; NOTE: this must be the last rule in this chain"): Role.NODE_PORTS,
+}
+_EXTERNAL_ROLES: Mapping[str, Role] = {
+    "masquerade": Role.MASQUERADE_EXTERNAL,
+    "masquerade LOCAL": Role.MASQUERADE_EXTERNAL,
+    "pod": Role.SHORT_CIRCUIT_POD,
+    "route LOCAL": Role.SHORT_CIRCUIT_LOCAL,
+}
+_EXTERNAL = re.compile(r"(masquerade|masquerade LOCAL|pod|route LOCAL) traffic for (\S+) external destinations")
+_NOT_ACCEPTED = re.compile(r"traffic not accepted by KUBE-FW-\S+")
+_REST_DROPPED = re.compile(r"other traffic to (\S+) will be dropped by KUBE-PROXY-FIREWALL")
+
+
+def _protocol(rule: Rule) -> str:
+    return next((part.name.upper() for part in rule.body if type(part) is Protocol), "")
+
+
+def _jump(rule: Rule) -> str:
+    target = rule.target
+    return target.chain if isinstance(target, Jump) else ""
+
+
+def _dnat_endpoint(rule: Rule) -> str:
+    """``ip:port`` that the rule translates to, or empty."""
+    target = rule.target
+    if not isinstance(target, Dnat) or target.address is None or target.port is None:
+        return ""
+    return join_host_port(format_ip(target.family, target.address), target.port)
+
+
+def owners_of_chains(rules: Mapping[str, tuple[Rule, ...]]) -> dict[str, Owner]:
+    """Owner of each service and endpoint chain of a nat table, as far as jumps, comments and DNAT targets tell.
+
+    The four chains of a service port share the hash in their names (I-2.1), so that one comment names them all.
+    """
+    by_hash: dict[str, Owner] = {}
+    for dispatch in ("KUBE-SERVICES", "KUBE-NODEPORTS"):
+        for rule in rules.get(dispatch, ()):
+            target = _jump(rule)
+            if target.startswith(_SERVICE_CHAINS):
+                service = rule.comment.partition(" ")[0]
+                if "/" in service:
+                    by_hash.setdefault(target.rpartition("-")[2], Owner(service, _protocol(rule)))
+    owners: dict[str, Owner] = {}
+    for chain, chain_rules in rules.items():
+        if chain.startswith(_SERVICE_CHAINS) and (owner := by_hash.get(chain.rpartition("-")[2])) is not None:
+            owners[chain] = owner
+            for rule in chain_rules:
+                if (target := _jump(rule)).startswith("KUBE-SEP-") and target in rules:
+                    endpoint = next(filter(None, map(_dnat_endpoint, rules[target])), "")
+                    owners[target] = owner._replace(endpoint=endpoint)
+    return owners
+
+
+def recover_origin(table: str, chain: str, rule: Rule, owners: Mapping[str, Owner] | None = None) -> Origin:
+    """Why kube-proxy wrote ``rule``; FOREIGN if it is not recognised as kube-proxy's.
+
+    ``owners``, from :func:`owners_of_chains`, adds what the rule itself does not say. Unknown fields stay empty.
+    """
+    if table not in ("nat", "filter", ""):
+        return FOREIGN
+    if chain in _BASE_CHAINS:
+        return Origin(Role.JUMP) if _jump(rule) in _JUMP_TARGETS else FOREIGN
+    if not chain.startswith("KUBE-"):
+        return FOREIGN
+    comment = rule.comment
+    if (static := _static_role(chain, comment, rule)) is not None:
+        return Origin(static)
+    owners = owners or {}
+    owner = owners.get(chain, _NOBODY)
+    origin = _endpoint_origin(chain, comment, rule, owners) or _service_origin(chain, comment, owner)
+    if origin is None:
+        return FOREIGN
+    return origin._replace(protocol=_protocol(rule) or owner.protocol)
+
+
+def _static_role(chain: str, comment: str, rule: Rule) -> Role | None:
+    if chain == "KUBE-POSTROUTING":
+        return Role.POSTROUTING
+    if chain == "KUBE-MARK-MASQ":
+        return Role.MARK_MASQ
+    if chain == "KUBE-FORWARD" and rule.target == DROP and CtState(("INVALID",)) in rule.body:
+        return Role.INVALID_DROP
+    return _STATIC.get((chain, comment))
+
+
+def _endpoint_origin(chain: str, comment: str, rule: Rule, owners: Mapping[str, Owner]) -> Origin | None:
+    """Rules of balancing, affinity and endpoint chains (I-8), with or without comments."""
+    owner = owners.get(chain, _NOBODY)
+    if chain.startswith("KUBE-SEP-"):
+        service = comment or owner.service
+        if endpoint := _dnat_endpoint(rule):
+            return Origin(Role.ENDPOINT, service, "", endpoint)
+        return Origin(Role.HAIRPIN, service, "", owner.endpoint) if _jump(rule) == "KUBE-MARK-MASQ" else None
+    if not (chain.startswith(("KUBE-SVC-", "KUBE-SVL-")) and _jump(rule).startswith("KUBE-SEP-")):
+        return None
+    service, arrow, endpoint = comment.partition(" -> ")
+    role = Role.AFFINITY if any(type(part) is Recent for part in rule.body) else Role.BALANCE
+    if not arrow:
+        service, endpoint = owner.service, owners.get(_jump(rule), _NOBODY).endpoint
+    return Origin(role, service, "", endpoint)
+
+
+def _service_origin(chain: str, comment: str, owner: Owner) -> Origin | None:
+    if chain.startswith("KUBE-EXT-"):
+        if not comment:
+            return Origin(Role.EXTERNAL_POLICY, owner.service)
+        found = _EXTERNAL.fullmatch(comment)
+        return Origin(_EXTERNAL_ROLES[found[1]], found[2]) if found else None
+    if found := _REST_DROPPED.fullmatch(comment):
+        return Origin(Role.SOURCE_RANGE_DROP, found[1])
+    service, _, purpose = comment.partition(" ")
+    if "/" not in service:
+        return None
+    if chain == "KUBE-PROXY-FIREWALL":
+        return Origin(Role.SOURCE_RANGE_DROP, service) if _NOT_ACCEPTED.fullmatch(purpose) else None
+    kind = chain if chain in _DISPATCH else chain[: chain.rfind("-") + 1]
+    role = _DISPATCH.get(kind, {}).get(purpose)
+    return Origin(role, service) if role is not None else None

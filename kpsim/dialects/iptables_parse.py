@@ -1,0 +1,296 @@
+"""Words of one iptables rule → the body of a :class:`~kpsim.rules.Rule`.
+
+Counterpart: the option parser of iptables and iptables-restore. Never knows about files, line numbers or other rules: what is
+wrong is a ValueError, what is not modelled a NotModelled, and the caller adds the place.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from kpsim.addresses import Family
+from kpsim.dialects.iptables_options import (
+    ALIASES,
+    EXTENSION_BY_NAME,
+    FOREIGN_TARGETS,
+    IMPLIED_MODULE,
+    MODULE_PROTOCOLS,
+    OPTION_BY_NAME,
+    OPTION_MODULES,
+    PORT_MODULES,
+    Extension,
+    Option,
+    read_extension,
+)
+from kpsim.dialects.iptables_values import NotModelled, quoted
+from kpsim.rules import AddrType, Goto, Jump, L4Module, Match, Protocol, Statement, Terminal, Unknown, Verdict
+
+_WORD = re.compile(r"[^ \t]+")
+_QUOTED_WORD = re.compile(r'[^ \t"]*"(?:[^"\\]|\\.)*"|[^ \t"]+|"')
+_ESCAPED = re.compile(r"\\(.)")
+_LIMITED_TYPE = "-m addrtype --limit-iface"
+_VERDICTS = {verdict.value: Terminal(verdict) for verdict in Verdict}
+
+
+def split_words(line: str) -> list[str]:
+    r"""Words as iptables-restore sees them: in double quotes blanks count and ``\`` escapes, a closing quote ends the word."""
+    if '"' not in line:
+        return _WORD.findall(line)
+    words = _QUOTED_WORD.findall(line)
+    for i, word in enumerate(words):
+        if word[-1] == '"':
+            head, _, inside = word.partition('"')
+            if not inside:
+                raise ValueError("a quote is not closed")
+            inside = inside[:-1]
+            words[i] = head + (_ESCAPED.sub(r"\1", inside) if "\\" in inside else inside)
+    return words
+
+
+@dataclass(slots=True)
+class _Group:
+    """Options gathered for one extension until the rule ends."""
+
+    extension: Extension
+    index: int  #: place of the match in the body; -1: the target
+    arguments: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+    foreign: str = ""  #: the first option that is not modelled
+
+
+def read_body(
+    words: list[str], family: Family, *, table: str = "", keep: bool = False
+) -> tuple[Match | Statement, ...]:
+    """Body of a rule from the words behind ``-A CHAIN``.
+
+    ``table``, if given, is checked against the tables a target may stand in. With ``keep`` what is not modelled becomes
+    ``Unknown`` parts behind all known matches instead of NotModelled.
+    """
+    return _BodyReader(words, family, table, keep).read()
+
+
+class _BodyReader:
+    __slots__ = (
+        "body", "context", "family", "groups", "keep", "opened", "position", "protocol", "table", "target", "unknown", "words",
+    )  # fmt: skip
+
+    def __init__(self, words: list[str], family: Family, table: str, keep: bool) -> None:
+        self.words, self.family, self.table, self.keep = words, family, table, keep
+        self.position = 0
+        self.body: list[Match | Statement | None] = []  #: None: place of a group's match
+        self.target: Match | Statement | _Group | None = None
+        self.groups: list[_Group] = []
+        self.opened: dict[str, set[str]] = {"": set()}  #: modules of single options → options given
+        self.protocol = ""
+        self.context = ""  #: the module or target that options belong to, for messages
+        self.unknown: list[Unknown] = []
+
+    def read(self) -> tuple[Match | Statement, ...]:
+        while self.position < len(self.words):
+            start = self.position
+            try:
+                self._step()
+            except NotModelled:
+                if not self.keep:
+                    raise
+                self._skip(start)
+        for group in self.groups:
+            self._finish(group)
+        self._check_modules()
+        if any(unknown.text.startswith(_LIMITED_TYPE) for unknown in self.unknown):
+            self._set_aside_types()
+        body: list[Match | Statement] = [match for match in self.body if match is not None]
+        body += self.unknown
+        if self.target is not None and not isinstance(self.target, _Group):
+            body.append(self.target)
+        return tuple(body)
+
+    def _next(self) -> str:
+        if self.position == len(self.words):
+            raise ValueError(f"{self.words[-1]} needs a value")
+        self.position += 1
+        return self.words[self.position - 1]
+
+    def _step(self) -> None:
+        word = self._next()
+        negate = word == "!"
+        if negate:
+            word = self._next()
+        if (option := OPTION_BY_NAME.get(word)) is not None:
+            self._option(option, word, negate)
+            return
+        word = ALIASES.get(word, word)
+        if word in ("-m", "-j", "-g"):
+            if negate:
+                raise ValueError(f"! {word} makes no sense")
+            name = self._next()
+            self.context = f"{word} {name}"
+            if word == "-m":
+                self._module(name)
+            else:
+                self._target(word, name)
+            return
+        if word in ("-c", "--set-counters"):
+            self._next(), self._next()
+            return
+        if word in ("-t", "--table"):
+            raise ValueError("-t has no place in a rule: tables are written as *TABLE")
+        self._group_option(word, negate)
+
+    def _option(self, option: Option, word: str, negate: bool) -> None:
+        """An option that is a match of its own."""
+        given = self.opened[self._module_of(option, word)]
+        name = option.names[0]
+        if name in given:
+            raise ValueError(f"{word} is given twice")
+        given.add(name)
+        count = option.arguments
+        text = self._next() if count == 1 else " ".join(self._next() for _ in range(count))
+        match = option.read(text, negate, self.family)
+        if match is not None:
+            self.body.append(match)
+            if isinstance(match, Protocol) and not negate:
+                self.protocol = match.name
+
+    def _module_of(self, option: Option, word: str) -> str:
+        modules = option.modules
+        if not modules:
+            return ""
+        for module in modules:
+            if module in self.opened:
+                return module
+        implied = IMPLIED_MODULE.get(self.protocol, "")
+        if implied not in modules:
+            raise ValueError(f"{word} needs -m {' or -m '.join(modules)}")
+        self._module(implied)
+        return implied
+
+    def _module(self, name: str) -> None:
+        if name in PORT_MODULES:
+            if name not in self.opened:  # a second one says nothing new
+                self.body.append(L4Module(name))
+        elif name not in OPTION_MODULES:
+            if (extension := EXTENSION_BY_NAME.get(("-m", name))) is None:
+                raise NotModelled(f"-m {name}")
+            self.groups.append(_Group(extension, len(self.body)))
+            self.body.append(None)
+            return
+        self.opened[name] = set()
+
+    def _target(self, flag: str, name: str) -> None:
+        if self.target is not None:
+            raise ValueError("more than one target")
+        if flag == "-g":
+            self.target = Goto(name)
+        elif (extension := EXTENSION_BY_NAME.get(("-j", name))) is not None:
+            if self.table and extension.table not in ("", self.table):
+                raise ValueError(f"-j {name} is valid in table {extension.table} only")
+            self.target = _Group(extension, -1)
+            self.groups.append(self.target)
+        elif name in FOREIGN_TARGETS:
+            raise NotModelled(f"-j {name}")
+        else:
+            self.target = _VERDICTS.get(name) or Jump(name)
+
+    def _group_option(self, word: str, negate: bool) -> None:
+        for group in reversed(self.groups):
+            count = group.extension.options.get(word)
+            if count is not None:
+                break
+        else:
+            if not word.startswith("-"):
+                raise ValueError(f"unexpected word {word!r}")
+            raise NotModelled(f"{self.context} {'! ' if negate else ''}{word}".strip())
+        if word in group.arguments:
+            raise ValueError(f"{word} is given twice")
+        text = self._next() if count else ""
+        group.arguments[word] = text, negate
+        group.words += ["!"] * negate + [word] + [text] * count
+        if negate and word not in group.extension.negatable:
+            group.foreign = group.foreign or f"! {word}"
+
+    def _finish(self, group: _Group) -> None:
+        extension = group.extension
+        name = f"{extension.flag} {extension.name}"
+        try:
+            if group.foreign:
+                raise NotModelled(f"{name} {group.foreign}")
+            part = read_extension(extension, group.arguments, self.family)
+        except NotModelled:
+            if not self.keep:
+                raise
+            self._set_aside(name, group.words)
+        else:
+            if group.index < 0:
+                self.target = part
+            else:
+                self.body[group.index] = part
+
+    def _check_modules(self) -> None:
+        for module, given in self.opened.items():
+            if module == "":
+                continue
+            if not given and module not in PORT_MODULES:
+                raise ValueError(f"-m {module} needs an option")
+            protocols = MODULE_PROTOCOLS.get(module)
+            if protocols is not None and self.protocol not in protocols:
+                raise ValueError(f"-m {module} needs -p {' or '.join(protocols)}")
+
+    def _skip(self, start: int) -> None:
+        """Set aside what stands at ``start`` and is not modelled, with its options and values."""
+        words = self.words
+        first = start + (words[start] == "!")
+        word = words[first]
+        whole = word in ("-m", "--match", "-j", "--jump")  # then what follows are options of unknown meaning
+        end = min(first + (2 if whole else 1), len(words))
+        while end < len(words) and not self._starts_part(end, whole):
+            end += 1
+        self.position = end
+        text = words[start:end]
+        option = OPTION_BY_NAME.get(word)
+        if option is not None and option.modules:
+            self._set_aside(f"-m {next(module for module in option.modules if module in self.opened)}", text)
+        elif option is not None or whole or not self.context:
+            self._set_aside("", text)
+        else:
+            self._set_aside_option(text)
+
+    def _set_aside(self, context: str, words: list[str]) -> None:
+        self.unknown.append(Unknown(f"{context} {' '.join(map(_word, words))}".strip()))
+
+    def _set_aside_option(self, text: list[str]) -> None:
+        """An option that is not modelled: with its extension if that has others, else alone with its module."""
+        flag, _, name = self.context.partition(" ")
+        for group in reversed(self.groups):
+            if (group.extension.flag, group.extension.name) == (flag, name):
+                group.words += text
+                group.foreign = group.foreign or text[0]
+                return
+        if flag != "-m":
+            self.target = None
+        elif name in self.opened:
+            self.opened[name].add(text[0])
+        self._set_aside(self.context, text)
+
+    def _set_aside_types(self) -> None:
+        """``--limit-iface-in`` and ``-out`` change what the address types beside them mean: all of them are set aside."""
+        types = [part for part in self.body if isinstance(part, AddrType)]
+        words = "".join(f" {'! ' if part.negate else ''}--{part.side}-type {part.type}" for part in types)
+        self.body = [part for part in self.body if not isinstance(part, AddrType)]
+        for i, unknown in enumerate(self.unknown):
+            if unknown.text.startswith(_LIMITED_TYPE):
+                self.unknown[i] = Unknown(f"-m addrtype{words}{unknown.text.removeprefix('-m addrtype')}")
+
+    def _starts_part(self, at: int, whole: bool) -> bool:
+        word = self.words[at]
+        if word == "!" and at + 1 < len(self.words):
+            word = self.words[at + 1]
+            if not whole and word.startswith("-"):
+                return True
+        if word in ("-m", "--match", "-j", "--jump", "-g", "--goto"):
+            return True
+        option = OPTION_BY_NAME.get(word)
+        return (option is not None and not option.modules) if whole else word.startswith("-")
+
+
+def _word(text: str) -> str:
+    return quoted(text) if not text or re.search(r"[\s\"\\]", text) else text
