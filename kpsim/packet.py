@@ -1,13 +1,25 @@
 """One packet as netfilter sees it: slotted, cheap to copy, addresses as integers. Scapy stays at the edge (``wire``)."""
 
-from dataclasses import dataclass, replace
+import enum
+from dataclasses import dataclass
 
 from kpsim.addresses import Family, format_ip, join_host_port
 
 
+class Window(enum.StrEnum):
+    """Where a TCP segment lies in the receiver's window: sequence numbers are not modelled, the verdict on them is."""
+
+    EXACT = "exact"  #: the segment that was expected
+    INSIDE = "inside"  #: acceptable, but not the next one: matters for RST (K-6.4)
+    OUTSIDE = "outside"  #: INVALID unless be_liberal, an RST always (CT-4.4)
+
+
 @dataclass(slots=True)
 class Packet:
-    """A packet and its skb fields. ``sport``/``dport`` are 0 where the protocol has none; for ICMP echo ``sport`` is the id."""
+    """A packet and its skb fields. ``sport``/``dport`` are 0 where the protocol has none; for ICMP echo ``sport`` is the id.
+
+    PSH stands for "carries data". ``sctp_chunk`` is the first chunk's name, meaningless unless sctp.
+    """
 
     family: Family
     protocol: str  #: lower case: ``tcp``, ``udp``, ``sctp``, ``icmp``, ``icmpv6``
@@ -24,9 +36,16 @@ class Packet:
     mark: int = 0
     in_interface: str = ""  #: empty: made on this node (CFG-8.2)
     out_interface: str = ""
+    window: Window = Window.EXACT
+    sctp_chunk: str = "INIT"
+    checksum_ok: bool = True
 
     def copy(self) -> "Packet":
-        return replace(self)
+        return Packet(
+            self.family, self.protocol, self.saddr, self.daddr, self.sport, self.dport, self.tcp_flags, self.icmp_type,
+            self.icmp_code, self.related, self.ttl, self.length, self.mark, self.in_interface, self.out_interface,
+            self.window, self.sctp_chunk, self.checksum_ok,
+        )  # fmt: skip
 
     @property
     def source(self) -> str:

@@ -1,0 +1,157 @@
+"""Running a chain: rules in order, jumps and returns, and what each statement does to the packet.
+
+Counterpart: ipt_do_table and nft_do_chain. Knows one table at a time; which tables there are and when they are asked is
+``netfilter``'s.
+"""
+
+from typing import assert_never
+
+from kpsim import nat
+from kpsim.errors import InputError, Problem
+from kpsim.index import CompiledRule, compiled
+from kpsim.matching import Condition
+from kpsim.reject import answer_name, error_of_drop, error_of_reject
+from kpsim.rules import (
+    Chain,
+    Dnat,
+    Goto,
+    Jump,
+    Log,
+    Masquerade,
+    NoTrack,
+    Redirect,
+    Reject,
+    SetMark,
+    Snat,
+    Statement,
+    Table,
+    Terminal,
+    Verdict,
+)
+from kpsim.trace import ChainEntered, ChainLeft, Hook, RuleMatched, RuleReference, Tracking
+from kpsim.traversal import Cause, Disposition, End, Traversal
+
+#: of a chain: None fell off its end or returned, ACCEPT go on to the next hook entry, an End is final
+Result = Verdict | End | None
+
+_DEEPEST = 128  # the kernel refuses loops when rules are loaded; this only keeps a bad ruleset from hanging
+
+
+def run_base_chain(traversal: Traversal, table: Table, chain: Chain) -> End | None:
+    """Runs a base chain and applies its policy; None: the packet goes on."""
+    result = run_chain(traversal, table, chain, 0)
+    if isinstance(result, End):
+        return result
+    if result is None and chain.policy is Verdict.DROP:
+        at = RuleReference(table.name, chain.name, len(chain.rules) + 1, None)
+        return _drop(traversal, Cause.POLICY, at)
+    return None
+
+
+def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> Result:
+    """Runs the rules of a chain and of those it jumps to."""
+    ready = compiled(chain)
+    if traversal.steps is not None:
+        traversal.steps.append(ChainEntered(table.name, chain.name))
+    for rule in ready.candidates(traversal.packet) if traversal.indexed else ready.rules:
+        for holds in rule.first:
+            if not holds(traversal):
+                break
+        else:
+            statement = rule.statement
+            if traversal.steps is not None:
+                traversal.steps.append(RuleMatched(_reference(table, chain, rule), statement))
+            if isinstance(statement, Jump):
+                result = run_chain(traversal, table, _target(table, chain, statement.chain, depth), depth + 1)
+                if result is not None:
+                    return result
+            elif statement is not None:
+                leaves, result = _act(traversal, table, chain, rule, statement, depth)
+                if not leaves and rule.then:
+                    leaves, result = _rest(traversal, table, chain, rule, depth)
+                if leaves:
+                    return result
+    if traversal.steps is not None:
+        traversal.steps.append(ChainLeft(table.name, chain.name))
+    return None
+
+
+def _rest(traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, depth: int) -> tuple[bool, Result]:
+    """What an nft rule does behind its first statement."""
+    for conditions, statement in rule.then:
+        if not _all(conditions, traversal):
+            return False, None
+        if statement is not None:
+            leaves, result = _act(traversal, table, chain, rule, statement, depth)
+            if leaves:
+                return True, result
+    return False, None
+
+
+def _all(conditions: tuple[Condition, ...], traversal: Traversal) -> bool:
+    return all(holds(traversal) for holds in conditions)
+
+
+def _reference(table: Table, chain: Chain, rule: CompiledRule) -> RuleReference:
+    return RuleReference(table.name, chain.name, rule.position + 1, rule.rule)
+
+
+def _target(table: Table, chain: Chain, name: str, depth: int) -> Chain:
+    target = table.chains.get(name)
+    if target is None:
+        raise InputError(Problem(f"{table.name}/{chain.name} jumps to {name}, which does not exist"))
+    if depth >= _DEEPEST:
+        raise InputError(Problem(f"{table.name}/{chain.name}: jumps nest too deeply, probably in a loop"))
+    return target
+
+
+def _act(  # noqa: C901 - one case per kind of statement
+    traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, statement: Statement, depth: int
+) -> tuple[bool, Result]:
+    """Whether the chain is left, and with what."""
+    match statement:
+        case Terminal(verdict):
+            match verdict:
+                case Verdict.ACCEPT:
+                    return True, Verdict.ACCEPT
+                case Verdict.RETURN:
+                    return True, None
+                case Verdict.DROP:
+                    return True, _drop(traversal, Cause.RULE, _reference(table, chain, rule))
+        case Jump(name):
+            result = run_chain(traversal, table, _target(table, chain, name, depth), depth + 1)
+            return result is not None, result
+        case Goto(name):
+            return True, run_chain(traversal, table, _target(table, chain, name, depth), depth + 1)
+        case Reject(with_):
+            at = _reference(table, chain, rule)
+            name = answer_name(with_, traversal.family)
+            error = error_of_reject(traversal.packet, in_output=_in_output(traversal)) if traversal.local else ""
+            return True, End(Disposition.REJECTED, Cause.RULE, at, name, error)
+        case Dnat() | Redirect():
+            end = nat.destination(traversal, statement, _reference(table, chain, rule))
+            return True, end or Verdict.ACCEPT
+        case Snat() | Masquerade():
+            end = nat.source(traversal, statement, _reference(table, chain, rule))
+            return True, end or Verdict.ACCEPT
+        case SetMark(value, mask):
+            traversal.rewrite_mark(traversal.packet.mark & ~mask & 0xFFFFFFFF ^ value)
+            return False, None
+        case NoTrack():
+            if not traversal.ct_state:
+                traversal.set_state("UNTRACKED")
+                traversal.tracked(Tracking.UNTRACKED)
+            return False, None
+        case Log():
+            return False, None
+        case _:
+            assert_never(statement)
+
+
+def _in_output(traversal: Traversal) -> bool:
+    return traversal.hook in (Hook.OUTPUT, Hook.POSTROUTING)
+
+
+def _drop(traversal: Traversal, cause: Cause, at: RuleReference) -> End:
+    error = error_of_drop(traversal.packet, in_output=_in_output(traversal)) if traversal.local else ""
+    return End(Disposition.DROPPED, cause, at, local_error=error)

@@ -1,0 +1,106 @@
+"""Who answers when the kernel draws a random number: a seed, or a script that explores every answer.
+
+Counterpart: get_random_u32 in xt_statistic and in NAT port selection. Knows nothing of rules; keys come from why a rule
+exists, so an added Service leaves other flows' draws alone.
+"""
+
+from collections.abc import Hashable
+from fractions import Fraction
+from typing import Protocol
+
+from kpsim import rng
+
+CHANCE_RANGE = 1 << 31  #: thresholds of xt_statistic are out of this (K-5)
+_PRINTED_DECIMALS = 10
+
+
+class Chooser(Protocol):
+    """Answers draws. ``key`` names the draw within one packet's walk and never repeats there."""
+
+    def chance(self, threshold: int, key: Hashable) -> bool:
+        """True with probability ``threshold`` / 2³¹."""
+
+    def uniform(self, limit: int, key: Hashable) -> int:
+        """An integer in [0, limit) that decides where the packet goes."""
+
+    def port(self, limit: int, key: Hashable) -> int:
+        """An integer in [0, limit) that only picks a source port."""
+
+
+class SeededChooser:
+    """Draws that are a function of (seed, flow, key). ``flow`` tells one connection from the next, e.g. its number."""
+
+    def __init__(self, seed: int, flow: Hashable) -> None:
+        self._seed = seed
+        self._flow = flow
+
+    def chance(self, threshold: int, key: Hashable) -> bool:
+        return rng.draw31(self._seed, self._flow, key) < threshold
+
+    def uniform(self, limit: int, key: Hashable) -> int:
+        return rng.below(limit, self._seed, self._flow, key)
+
+    def port(self, limit: int, key: Hashable) -> int:
+        return rng.below(limit, self._seed, self._flow, key)
+
+
+class ScriptedChooser:
+    """Follows a script of decisions, takes branch 0 where it ends, and records what else there was.
+
+    ``as_written``: a probability printed as 1/k to 10 decimals, as kube-proxy does (I-8.2), weighs exactly 1/k instead of
+    the kernel's rounded threshold. Source ports are not explored: every draw of one is 0.
+    """
+
+    def __init__(self, script: tuple[int, ...] = (), *, as_written: bool = False) -> None:
+        self._script = script
+        self._as_written = as_written
+        self.taken: list[int] = []
+        self.weights: list[tuple[Fraction, ...]] = []  #: of the branches at each decision
+
+    @property
+    def weight(self) -> Fraction:
+        """Probability of the decisions taken."""
+        product = Fraction(1)
+        for branch, weights in zip(self.taken, self.weights, strict=True):
+            product *= weights[branch]
+        return product
+
+    def alternatives(self) -> list[tuple[int, ...]]:
+        """Scripts of the branches that were not taken behind the given script, nothing impossible among them."""
+        scripts = []
+        for position in range(len(self._script), len(self.taken)):
+            for branch in range(self.taken[position] + 1, len(self.weights[position])):
+                if self.weights[position][branch]:
+                    scripts.append((*self.taken[:position], branch))
+        return scripts
+
+    def chance(self, threshold: int, key: Hashable) -> bool:
+        true = fraction_as_written(threshold) if self._as_written else None
+        if true is None:
+            true = Fraction(threshold, CHANCE_RANGE)
+        return self._decide((true, 1 - true)) == 0
+
+    def uniform(self, limit: int, key: Hashable) -> int:
+        return self._decide((Fraction(1, limit),) * limit)
+
+    def port(self, limit: int, key: Hashable) -> int:
+        return 0
+
+    def _decide(self, weights: tuple[Fraction, ...]) -> int:
+        position = len(self.taken)
+        if position < len(self._script):
+            branch = self._script[position]
+        else:
+            branch = next(index for index, weight in enumerate(weights) if weight)
+        self.taken.append(branch)
+        self.weights.append(weights)
+        return branch
+
+
+def fraction_as_written(threshold: int) -> Fraction | None:
+    """1/k if the threshold is that of 1/k printed with 10 decimals (I-8.2, K-5); else None."""
+    if not 0 < threshold <= CHANCE_RANGE:
+        return None
+    parts = round(Fraction(CHANCE_RANGE, threshold))
+    printed = Fraction(round(Fraction(10**_PRINTED_DECIMALS, parts)), 10**_PRINTED_DECIMALS)
+    return Fraction(1, parts) if round(printed * CHANCE_RANGE) == threshold else None

@@ -1,0 +1,219 @@
+"""The way of a packet between the hooks: routing, martians, forwarding, delivery, and the answers to what fails.
+
+Counterpart: ip_rcv, ip_route_input, ip_forward, ip_local_out. Which functions sit at a hook it never knows: it is given one
+function that passes the packet through a hook.
+"""
+
+from collections.abc import Callable
+
+from kpsim.addresses import Family
+from kpsim.packet import Packet
+from kpsim.reject import TCP_RESET, IcmpSpending, answer
+from kpsim.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, RouteKind
+from kpsim.trace import FieldChanged, FieldName, Hook, Routed
+from kpsim.traversal import Cause, Disposition, End, Traversal
+
+PassHook = Callable[[Traversal, Hook], End | None]
+
+_DELIVERED = End(Disposition.DELIVERED)
+_FORWARDED = End(Disposition.FORWARDED)
+
+#: routing's refusals: answer to a forwarded packet of IPv4 and IPv6 (K-1.6), error of a local system call
+_NO_ROUTE = (Cause.NO_ROUTE, {Family.IPV4: "icmp-net-unreachable", Family.IPV6: "icmp6-no-route"}, "ENETUNREACH")
+_REFUSALS = {
+    RouteKind.UNREACHABLE: (
+        Cause.UNREACHABLE, {Family.IPV4: "icmp-host-unreachable", Family.IPV6: "icmp6-no-route"}, "EHOSTUNREACH",
+    ),
+    RouteKind.PROHIBIT: (
+        Cause.PROHIBIT, {Family.IPV4: "icmp-admin-prohibited", Family.IPV6: "icmp6-adm-prohibited"}, "EACCES",
+    ),
+}  # fmt: skip
+_TIME_EXCEEDED = {Family.IPV4: "icmp-time-exceeded", Family.IPV6: "icmp6-time-exceeded"}
+
+
+def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
+    """A packet that comes in by an interface."""
+    packet = traversal.packet
+    packet.out_interface = ""
+    if not packet.in_interface:
+        packet.in_interface = _interface_towards(traversal, packet.saddr)
+    if end := pass_hook(traversal, Hook.PREROUTING):
+        return _resumed(traversal, pass_hook, end)
+    decision = traversal.netns.routing.lookup(traversal.family, packet.daddr)
+    _routed(traversal, decision)
+    if end := _martian(traversal, decision) or _refused(traversal, decision):
+        return end
+    assert decision is not None
+    if decision.kind is RouteKind.LOCAL:
+        return _deliver(traversal, pass_hook)
+    if packet.ttl <= 1:
+        return End(Disposition.REJECTED, Cause.TTL, with_=_TIME_EXCEEDED[traversal.family])
+    packet.out_interface = decision.interface
+    packet.ttl -= 1
+    if traversal.steps is not None:
+        traversal.steps.append(FieldChanged(FieldName.TTL, str(packet.ttl + 1), str(packet.ttl)))
+    if end := pass_hook(traversal, Hook.FORWARD) or pass_hook(traversal, Hook.POSTROUTING):
+        return _resumed(traversal, pass_hook, end)
+    return _FORWARDED
+
+
+def send(traversal: Traversal, pass_hook: PassHook) -> End:
+    """A packet of a process of this node."""
+    packet, routing = traversal.packet, traversal.netns.routing
+    packet.in_interface = ""
+    decision = routing.lookup(traversal.family, packet.daddr)
+    _routed(traversal, decision)
+    if end := _refused(traversal, decision):  # connect fails before any rule (K-2.1)
+        return end
+    assert decision is not None
+    if not packet.saddr:
+        chosen = routing.source_for(traversal.family, packet.daddr)
+        if chosen is None:
+            return End(Disposition.REJECTED, Cause.NO_ADDRESS, local_error="EADDRNOTAVAIL")
+        traversal.arrived.saddr = chosen
+        traversal.rewrite_source(chosen, packet.sport)
+    if end := _loopback_leaves(traversal, decision):
+        return end
+    return _leave(traversal, pass_hook, decision)
+
+
+def _leave(traversal: Traversal, pass_hook: PassHook, decision: Decision) -> End:
+    packet, routing = traversal.packet, traversal.netns.routing
+    packet.out_interface = decision.interface
+    before = packet.daddr, packet.mark
+    if end := pass_hook(traversal, Hook.OUTPUT):
+        return end
+    if (packet.daddr, packet.mark) != before:
+        # all of OUTPUT has seen the old output device; only now the packet is routed again (K-2.1)
+        rerouted = routing.lookup(traversal.family, packet.daddr)
+        _routed(traversal, rerouted)
+        if end := _refused(traversal, rerouted) or (rerouted and _loopback_leaves(traversal, rerouted)):
+            return End(Disposition.DROPPED, end.cause, local_error=end.local_error)
+        assert rerouted is not None
+        decision = rerouted
+        packet.out_interface = decision.interface
+    if end := pass_hook(traversal, Hook.POSTROUTING):
+        return end
+    if decision.kind is not RouteKind.LOCAL:
+        return _FORWARDED
+    packet.in_interface, packet.out_interface = decision.interface, ""
+    return pass_hook(traversal, Hook.PREROUTING) or _deliver(traversal, pass_hook)
+
+
+def _deliver(traversal: Traversal, pass_hook: PassHook) -> End:
+    end = pass_hook(traversal, Hook.INPUT)
+    return _DELIVERED if end is None else _resumed(traversal, pass_hook, end)
+
+
+def _resumed(traversal: Traversal, pass_hook: PassHook, end: End) -> End:
+    """A hook that took the packet may send it on, rewritten, as if the node had made it (ip_vs does)."""
+    if not end.resumes:
+        return end
+    decision = traversal.netns.routing.lookup(traversal.family, traversal.packet.daddr)
+    _routed(traversal, decision)
+    if refused := _refused(traversal, decision):
+        return refused
+    assert decision is not None
+    return _leave(traversal, pass_hook, decision)
+
+
+# --- routing's objections --------------------------------------------------------------------------------------------------
+
+
+def _routed(traversal: Traversal, decision: Decision | None) -> None:
+    traversal.decision = decision
+    if traversal.steps is None:
+        return
+    if decision is None:
+        traversal.steps.append(Routed("none", ""))
+    else:
+        traversal.steps.append(Routed(str(decision.route) if decision.route else "local", decision.interface))
+
+
+def _refused(traversal: Traversal, decision: Decision | None) -> End | None:
+    if decision is not None and decision.kind in (RouteKind.LOCAL, RouteKind.UNICAST):
+        return None
+    if decision is not None and decision.kind is RouteKind.BLACKHOLE:
+        return End(Disposition.DROPPED, Cause.BLACKHOLE, local_error="EINVAL")
+    cause, answers, error = _NO_ROUTE if decision is None else _REFUSALS[decision.kind]
+    return End(Disposition.REJECTED, cause, with_=answers[traversal.family], local_error=error)
+
+
+def _loopback_leaves(traversal: Traversal, decision: Decision) -> End | None:
+    """A source in 127/8 may leave by another device than lo only with route_localnet (K-7.1)."""
+    if (
+        traversal.family is Family.IPV4
+        and decision.kind is not RouteKind.LOCAL
+        and traversal.packet.saddr in LOOPBACK4
+        and not traversal.netns.sysctls.route_localnet
+    ):
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE, local_error="EINVAL")
+    return None
+
+
+def _martian(traversal: Traversal, decision: Decision | None) -> End | None:
+    """Addresses that must not come in from outside; the destination is looked at behind DNAT (K-7.2)."""
+    source, destination = traversal.packet.saddr, traversal.packet.daddr
+    netns = traversal.netns
+    kind = netns.routing.address_type(traversal.family, source)
+    if traversal.family is Family.IPV6:
+        if source in LOOPBACK6 or kind is AddressType.MULTICAST:
+            return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
+        return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION) if destination in LOOPBACK6 else None
+    own = kind is AddressType.LOCAL and not netns.sysctls.accept_local
+    if source in LOOPBACK4 or own or kind in (AddressType.MULTICAST, AddressType.BROADCAST):
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
+    if destination in LOOPBACK4 and not netns.sysctls.route_localnet:
+        return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION)
+    if netns.sysctls.rp_filter and not _way_back(traversal, source):
+        return End(Disposition.DROPPED, Cause.REVERSE_PATH)
+    return None
+
+
+def _way_back(traversal: Traversal, source: int) -> bool:
+    """rp_filter: strict wants the arrival interface, loose any; loose is strict on a device without address (K-7.3)."""
+    netns, name = traversal.netns, traversal.packet.in_interface
+    back = netns.routing.lookup(traversal.family, source)
+    if back is None or back.kind is not RouteKind.UNICAST:
+        return False
+    interface = netns.routing.interfaces.get(name)
+    strict = netns.sysctls.rp_filter == 1 or interface is None or not interface.of(traversal.family)
+    return back.interface == name or not strict
+
+
+def _interface_towards(traversal: Traversal, address: int) -> str:
+    """The interface that leads to an address; for one of the node's own, the first that leads anywhere outside."""
+    routing = traversal.netns.routing
+    decision = routing.lookup(traversal.family, address)
+    if decision is not None and decision.kind is RouteKind.UNICAST:
+        return decision.interface
+    return next((route.interface for route in routing.routes if route.kind is RouteKind.UNICAST), "")
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------------
+
+
+def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
+    """A rejection with its answer; what may not or, being one too many, will not be answered looks like a drop (K-3)."""
+    assert end.with_ is not None or end.local_error
+    if end.with_ is None or (traversal.local and end.rule is None):
+        return end, None  # the system call failed: no packet
+    packet = answer(traversal.arrived, end.with_, _node_address(traversal))
+    if packet is None:
+        return End(Disposition.DROPPED, Cause.UNANSWERABLE, end.rule, local_error=end.local_error), None
+    limiter = traversal.netns.icmp_limiter
+    if limiter is None or end.with_ == TCP_RESET or traversal.local:
+        return end, packet
+    spending = IcmpSpending(traversal.family, traversal.arrived.saddr, traversal.now_ns)
+    if not limiter.allows(spending):
+        return End(Disposition.DROPPED, Cause.ICMP_RATE, end.rule), None
+    traversal.icmp = spending
+    return end, packet
+
+
+def _node_address(traversal: Traversal) -> int | None:
+    """Whose address an ICMP error carries: the node's own, the one that was addressed if it is (K-3.1)."""
+    routing, arrived = traversal.netns.routing, traversal.arrived
+    if routing.is_local(traversal.family, arrived.daddr):
+        return arrived.daddr
+    return routing.source_for(traversal.family, arrived.saddr)

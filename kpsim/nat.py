@@ -1,0 +1,184 @@
+"""Network address translation: deciding a new connection's binding and applying it to every packet.
+
+Counterpart: nf_nat_core and xt_MASQUERADE. A binding is decided once per entry and lives in the entry's reply tuple
+(CT-3.5); this module never asks rules again for a known connection.
+"""
+
+from kpsim.addresses import Family
+from kpsim.conntrack import Destroyed, Ending, FlowTuple
+from kpsim.packet import Packet
+from kpsim.rules import Dnat, Masquerade, Redirect, Snat
+from kpsim.trace import Hook, RuleReference, Tracking
+from kpsim.traversal import Cause, Disposition, End, Traversal
+
+#: hooks where the destination is translated; at the others it is the source
+DESTINATION_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)
+
+_LOCALHOST = {Family.IPV4: 0x7F000001, Family.IPV6: 1}
+_WITH_PORTS = ("tcp", "udp", "sctp", "dccp", "udplite")
+_ICMP = ("icmp", "icmpv6")
+_FIRST_ATTEMPTS, _LAST_ATTEMPTS = 128, 16  # CT-6.3
+
+
+def destination(traversal: Traversal, statement: Dnat | Redirect, at: RuleReference) -> End | None:
+    """Binds the new connection's destination: answers will come from there (CT-6.1)."""
+    entry = traversal.entry
+    if entry is None or not traversal.unconfirmed:
+        return None
+    packet = traversal.packet
+    address: int | None
+    if isinstance(statement, Dnat):
+        address = packet.daddr if statement.address is None else statement.address
+    else:
+        address = _own_address(traversal)
+    if address is None:
+        return End(Disposition.DROPPED, Cause.NO_ADDRESS, at)
+    sport = entry.reply.sport if statement.port is None or packet.protocol in _ICMP else statement.port
+    traversal.entry = entry._replace(reply=entry.reply._replace(saddr=address, sport=sport))
+    traversal.destination_done = True
+    traversal.dnat_rule = at
+    return None
+
+
+def _own_address(traversal: Traversal) -> int | None:
+    """REDIRECT: the arrival interface's first address; for the node's own packets loopback."""
+    if traversal.hook is Hook.OUTPUT:
+        return _LOCALHOST[traversal.family]
+    interface = traversal.netns.routing.interfaces.get(traversal.packet.in_interface)
+    own = interface.of(traversal.family) if interface else ()
+    return own[0].value if own else None
+
+
+def source(traversal: Traversal, statement: Snat | Masquerade, at: RuleReference) -> End | None:
+    """Binds the new connection's source: answers will go there."""
+    entry = traversal.entry
+    if entry is None or not traversal.unconfirmed:
+        return None
+    if isinstance(statement, Snat):
+        address = statement.address
+    else:
+        # the outgoing interface's address; the route's preferred source is ignored (K-2.2)
+        decision, packet = traversal.decision, traversal.packet
+        next_hop = packet.daddr if decision is None else decision.next_hop
+        borrowed = traversal.netns.routing.masquerade_address(
+            traversal.family, packet.out_interface, next_hop, packet.daddr
+        )  # fmt: skip
+        if borrowed is None:
+            return End(Disposition.DROPPED, Cause.NO_ADDRESS, at)
+        address = borrowed
+        traversal.entry = entry._replace(masquerade_device=packet.out_interface)
+    random = statement.random or statement.random_fully
+    ports = None if statement.port_low is None else (statement.port_low, statement.port_high or statement.port_low)
+    _bind_source(traversal, address, ports, random=random)
+    traversal.snat_rule = at
+    return None
+
+
+def _bind_source(traversal: Traversal, address: int, ports: tuple[int, int] | None, *, random: bool) -> None:
+    """Gives the flow ``address`` and a port that makes its reply tuple unique (K-2.3, CT-6.3)."""
+    entry = traversal.entry
+    assert entry is not None
+    traversal.source_done = True
+    forward = entry.reply.inverse()._replace(saddr=address)
+    low, high = ports or port_class(forward)
+    if not random and low <= forward.sport <= high and not traversal.taken(forward.inverse()):
+        reply = forward.inverse()
+        if reply is not entry.reply and reply != entry.reply:
+            traversal.entry = entry._replace(reply=reply)
+        return
+    if forward.protocol in _WITH_PORTS or forward.protocol in _ICMP:
+        forward = _search(traversal, forward, low, high)
+        traversal.port_drawn = True
+    traversal.entry = entry._replace(reply=forward.inverse())
+
+
+def port_class(forward: FlowTuple) -> tuple[int, int]:
+    """The ports that may replace a source port (K-2.3); any id for ICMP."""
+    if forward.protocol in _ICMP:
+        return 0, 65535
+    if forward.sport < 512:
+        return 1, 511
+    return (600, 1023) if forward.sport < 1024 else (1024, 65535)
+
+
+def _search(traversal: Traversal, forward: FlowTuple, low: int, high: int) -> FlowTuple:
+    """Tries consecutive ports from a random one, then half as many from another, and so on (CT-6.3)."""
+    size = high - low + 1
+    attempts = min(size, _FIRST_ATTEMPTS)
+    while True:
+        offset = traversal.chooser.port(size, traversal.draw_key("source port"))
+        for step in range(attempts):
+            candidate = forward._replace(sport=low + (offset + step) % size)
+            if not traversal.taken(candidate.inverse()):
+                return candidate
+        if attempts >= size or attempts <= _LAST_ATTEMPTS:
+            traversal.exhausted = True  # the entry will not be inserted
+            return candidate
+        attempts //= 2
+
+
+def bind_nothing(traversal: Traversal) -> None:
+    """The null binding of a hook at which no rule translated; it still changes a source port that would clash (K-2.4)."""
+    entry = traversal.entry
+    assert entry is not None
+    if traversal.hook in DESTINATION_HOOKS:
+        traversal.destination_done = True
+        return
+    traversal.source_done = True
+    if traversal.taken(entry.reply):
+        _bind_source(traversal, entry.reply.daddr, None, random=False)
+
+
+def output_device_changed(traversal: Traversal) -> End | None:
+    """A masqueraded flow that is now routed elsewhere would leave with a foreign address: dropped, and forgotten (K-1.6)."""
+    entry = traversal.entry
+    if (
+        entry is None
+        or traversal.hook is not Hook.POSTROUTING
+        or traversal.ct_state == "RELATED"
+        or entry.masquerade_device in ("", traversal.packet.out_interface)
+        or traversal.direction is not traversal.direction.ORIGINAL
+    ):
+        return None
+    traversal.destroyed.append(Destroyed(entry, Ending.DEVICE_CHANGED))
+    traversal.updated = None
+    traversal.tracked(Tracking.DESTROYED)
+    return End(Disposition.DROPPED, Cause.DEVICE_CHANGED)
+
+
+def translate(traversal: Traversal) -> None:
+    """Rewrites the half of the packet that this hook is for, as the entry's binding says."""
+    entry, packet = traversal.entry, traversal.packet
+    assert entry is not None
+    if traversal.ct_state == "RELATED":
+        _translate_error(traversal)
+        return
+    if entry.reply == entry.original.inverse():
+        return
+    target = entry.translated(traversal.direction)
+    if traversal.hook in DESTINATION_HOOKS:
+        traversal.rewrite_destination(target.daddr, packet.dport if packet.protocol in _ICMP else target.dport)
+    else:
+        traversal.rewrite_source(target.saddr, target.sport)
+
+
+def _translate_error(traversal: Traversal) -> None:
+    """An ICMP error looks like an answer of the flow it is about, outside and inside (CT-5.3, K-3.1)."""
+    entry, packet = traversal.entry, traversal.packet
+    if entry is None or packet.related is None:
+        return
+    target = entry.translated(traversal.direction)
+    about: Packet = packet.related.copy()
+    if traversal.hook in DESTINATION_HOOKS:
+        about.saddr, about.sport = target.daddr, _port(about, target.dport, about.sport)
+        traversal.rewrite_destination(target.daddr, packet.dport)
+    else:
+        about.daddr, about.dport = target.saddr, _port(about, target.sport, about.dport)
+        bound = entry.dst_nat if traversal.direction is not traversal.direction.ORIGINAL else entry.src_nat
+        if bound:
+            traversal.rewrite_source(target.saddr, packet.sport)
+    packet.related = about
+
+
+def _port(about: Packet, translated: int, kept: int) -> int:
+    return kept if about.protocol in _ICMP else translated

@@ -1,0 +1,321 @@
+"""A node's network namespace, the hook entries its packets pass, and the walk of one packet through them.
+
+Counterpart: net/netfilter and the IP input, forward and output paths. It runs whatever rules it was given and never knows
+Services, endpoints or why kube-proxy wrote a rule.
+
+======== ============ ======= ======== ============ ============
+priority PREROUTING   INPUT   FORWARD  OUTPUT       POSTROUTING
+======== ============ ======= ======== ============ ============
+−300     raw                           raw
+−200     conntrack                     conntrack
+−150     mangle       mangle  mangle   mangle       mangle
+−100     nat                           nat
+0                     filter  filter   filter
+100                   nat                           nat
+150                   security security security
+last                  confirm                       confirm
+======== ============ ======= ======== ============ ============
+
+The two ``nat`` of the left half translate destinations, those of the right half sources. Entries of equal priority: the one
+registered later runs first (K-9.1). security stands at 150, where iptables-nft registers it (K-1.1). A way
+through the node::
+
+    arriving   PREROUTING → routing ┬→ INPUT → socket
+                                    └→ FORWARD → POSTROUTING → interface
+    local      source address, routing → OUTPUT → routing again → POSTROUTING ┬→ interface
+                                                                              └→ lo → PREROUTING → INPUT → socket
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import NamedTuple
+
+from kpsim import delivery, tracking
+from kpsim.addresses import Family
+from kpsim.chains import run_base_chain
+from kpsim.chooser import Chooser, ScriptedChooser
+from kpsim.conntrack import ConntrackTable, Destroyed, Entry
+from kpsim.index import compiled
+from kpsim.matching import UnknownMatch
+from kpsim.packet import Packet
+from kpsim.recent import RecentLists
+from kpsim.reject import IcmpLimiter
+from kpsim.routing import Routing
+from kpsim.rules import BUILT_IN_CHAINS, Chain, Ruleset, Table
+from kpsim.sysctls import Sysctls
+from kpsim.trace import Ended, Hook, HookEntered, RuleReference, Step
+from kpsim.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
+
+__all__ = [
+    "Cause", "Disposition", "Effects", "End", "Hook", "HookEntry", "Netns", "Walk", "expand", "walk",
+]  # fmt: skip
+
+CONNTRACK, NAT_DESTINATION, NAT_SOURCE, CONFIRM = -200, -100, 100, 2**31 - 1
+_TABLE_PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 150}
+_NAT_PRIORITIES = {
+    Hook.PREROUTING: NAT_DESTINATION, Hook.INPUT: NAT_SOURCE, Hook.OUTPUT: NAT_DESTINATION, Hook.POSTROUTING: NAT_SOURCE,
+}  # fmt: skip
+
+
+class HookEntry(NamedTuple):
+    """A function that netfilter asks about every packet of a hook; None: the packet goes on."""
+
+    hook: Hook
+    priority: int
+    name: str
+    run: Callable[[Traversal], End | None]
+
+
+class NatChain(NamedTuple):
+    """A base chain that may decide a new connection's translation; nat asks them in order until one does (K-9.1)."""
+
+    hook: Hook
+    table: Table
+    chain: Chain
+
+
+class Netns:
+    """One node's network namespace: the only thing here that changes, and only by ``load``, ``commit`` and assignment."""
+
+    def __init__(
+        self, name: str, routing: Routing, sysctls: Sysctls | None = None, *, limit_icmp: bool = False
+    ) -> None:
+        self.name = name
+        self.routing = routing
+        self.sysctls = sysctls or Sysctls()
+        self.conntrack = ConntrackTable()
+        self.recent = RecentLists()
+        self.icmp_limiter = IcmpLimiter() if limit_icmp else None
+        self.counters: dict[str, tuple[int, int]] = {}  #: nfacct object → packets, bytes
+        self.rulesets: dict[Family, Ruleset] = {}
+        self._registered: dict[Family, tuple[HookEntry, ...]] = dict.fromkeys(Family, ())
+        self._entries: dict[Family, dict[Hook, tuple[HookEntry, ...]]] = {}
+        for family in Family:
+            self._arrange(family)
+
+    def load(self, ruleset: Ruleset) -> None:
+        """Makes ``ruleset`` the rules of its family. Connections and affinity stay, lists that no rule uses go (K-4.2)."""
+        self.rulesets[ruleset.family] = ruleset
+        self._arrange(ruleset.family)
+        self.recent.retain(lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)))
+
+    def register(self, family: Family, entry: HookEntry) -> None:
+        """Adds a hook function that is no table's, as ip_vs does."""
+        self._registered[family] = (*self._registered[family], entry)
+        self._arrange(family)
+
+    def entries(self, family: Family, hook: Hook) -> tuple[HookEntry, ...]:
+        """What a packet passes at a hook, in order."""
+        return self._entries[family][hook]
+
+    def _arrange(self, family: Family) -> None:
+        ruleset = self.rulesets.get(family)
+        entries = [*(table_entries(ruleset) if ruleset else ()), *self._registered[family]]
+        newest_first = reversed(entries)
+        ordered = sorted(newest_first, key=lambda entry: entry.priority)
+        self._entries[family] = {hook: tuple(entry for entry in ordered if entry.hook is hook) for hook in Hook}
+
+    def commit(self, effects: Effects, now_ns: int) -> tuple[Destroyed, ...]:
+        """Makes a walk's effects real; returns the connections that ended by it."""
+        gone = []
+        for destroyed in effects.destroyed:
+            if self.conntrack.delete(destroyed.entry.original, destroyed.entry.reply):
+                gone.append(destroyed)
+        if effects.updated is not None:
+            self.conntrack.update(effects.updated)
+        if effects.created is not None:
+            self.conntrack.insert(effects.created, now_ns)
+        for touch in effects.recent:
+            self.recent.commit(touch)
+        for name, size in effects.counters:
+            packets, total = self.counters.get(name, (0, 0))
+            self.counters[name] = packets + 1, total + size
+        if effects.icmp is not None and self.icmp_limiter is not None:
+            self.icmp_limiter.commit(effects.icmp)
+        return tuple(gone)
+
+    def interface_down(self, name: str) -> tuple[Destroyed, ...]:
+        """Takes an interface down: its routes go, and the connections masqueraded to its address (K-1.9)."""
+        self.routing = self.routing.without(name)
+        return self.conntrack.interface_down(name)
+
+
+# --- hook entries of iptables tables ---------------------------------------------------------------------------------------
+
+
+def table_entries(ruleset: Ruleset) -> list[HookEntry]:
+    """The entries that a ruleset's tables register, and, where a rule needs it, connection tracking with NAT (K-1.5)."""
+    entries: list[HookEntry] = []
+    nat_chains: list[NatChain] = []
+    for name in sorted(ruleset.tables):
+        table = ruleset.tables[name]
+        for chain in (table.chains[chain] for chain in BUILT_IN_CHAINS[name] if chain in table.chains):
+            if name == "nat":
+                nat_chains.append(NatChain(Hook(chain.name), table, chain))
+            else:
+                run = partial(_run_table, table=table, chain=chain)
+                entries.append(HookEntry(Hook(chain.name), _TABLE_PRIORITIES[name], name, run))
+    if nat_chains or any(_tracks(table) for table in ruleset.tables.values()):
+        entries += tracking_entries(nat_chains)
+    return entries
+
+
+def tracking_entries(nat_chains: Iterable[NatChain]) -> list[HookEntry]:
+    """Connection tracking, and NAT if there is a chain for it at all."""
+    chains = tuple(nat_chains)
+    entries = [HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in (Hook.PREROUTING, Hook.OUTPUT)]
+    entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]
+    if chains:
+        for hook, priority in _NAT_PRIORITIES.items():
+            asked = tuple((nat_chain.table, nat_chain.chain) for nat_chain in chains if nat_chain.hook is hook)
+            entries.append(HookEntry(hook, priority, "nat", partial(tracking.translate, chains=asked)))
+    return entries
+
+
+def _run_table(traversal: Traversal, table: Table, chain: Chain) -> End | None:
+    return run_base_chain(traversal, table, chain)
+
+
+def _reachable(table: Table) -> Iterable[Chain]:
+    """The chains that a packet can meet: foreign leftovers need nothing."""
+    waiting = [table.chains[name] for name in BUILT_IN_CHAINS[table.name] if name in table.chains]
+    seen = {chain.name for chain in waiting}
+    while waiting:
+        chain = waiting.pop()
+        yield chain
+        for name in compiled(chain).targets:
+            if name not in seen and name in table.chains:
+                seen.add(name)
+                waiting.append(table.chains[name])
+
+
+def _tracks(table: Table) -> bool:
+    return any(compiled(chain).tracks for chain in _reachable(table))
+
+
+def _recent_lists(ruleset: Ruleset) -> Iterable[str]:
+    for table in ruleset.tables.values():
+        for chain in table.chains.values():
+            yield from compiled(chain).recent_lists
+
+
+# --- the walk of a packet --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What became of a packet on one node, why, and what the node will remember of it once committed."""
+
+    disposition: Disposition
+    packet: Packet  #: as it is now: delivered, forwarded (``out_interface``), or where it ended
+    effects: Effects
+    trace: tuple[Step, ...]  #: empty if none was asked for
+    cause: Cause | None = None  #: of REJECTED and DROPPED
+    rule: RuleReference | None = None  #: the rule that rejected or dropped
+    with_: str | None = None  #: of REJECTED: ``icmp-port-unreachable``, ``tcp-reset``, …
+    answer: Packet | None = None  #: of REJECTED: what the sender is told
+    local_error: str = ""  #: what a local sender's system call returns: EPERM, ECONNREFUSED, … (K-3.2)
+    next_hop: int | None = None  #: of FORWARDED: the address looked for on the link
+    ct_state: str = ""  #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED; empty if nothing tracks connections
+    entry: Entry | None = None  #: the packet's connection, also when it was not confirmed
+    dnat_rule: RuleReference | None = None  #: that decided the destination, only for the packet that creates the entry
+    snat_rule: RuleReference | None = None
+    source_port_drawn: bool = False  #: the kernel drew the new source port at random
+    unknown: str = ""  #: of UNKNOWN: the words of the rule that are not modelled
+
+    @property
+    def deciding_rule(self) -> RuleReference | None:
+        """The rule that decided: of the verdict if there was one, else of the destination."""
+        return self.rule or self.dnat_rule
+
+    @property
+    def masqueraded(self) -> bool:
+        """Whether the source address was translated."""
+        return self.entry is not None and self.entry.src_nat
+
+
+def walk(
+    netns: Netns,
+    packet: Packet,
+    *,
+    now_ns: int,
+    chooser: Chooser,
+    local: bool = False,
+    trace: bool = True,
+    indexed: bool = True,
+) -> Walk:
+    """Follows one packet through one node, changing nothing: commit ``effects`` to make it real.
+
+    ``local``: the packet is made by a process of the node, source address 0 lets the kernel choose (K-2.1); else it arrives
+    by ``packet.in_interface`` (empty: the one that leads back to its source). ``indexed=False`` compares every rule.
+    """
+    packet = packet.copy()
+    traversal = Traversal(netns, packet, now_ns, chooser, local=local, trace=trace, indexed=indexed)
+    unknown = ""
+    try:
+        end = delivery.send(traversal, _pass_hook) if local else delivery.arrive(traversal, _pass_hook)
+    except UnknownMatch as reached:
+        end, unknown = End(Disposition.UNKNOWN, Cause.UNKNOWN_RULE), str(reached)
+    answer = None
+    if end.disposition is Disposition.REJECTED:
+        end, answer = delivery.answered(traversal, end)
+    if traversal.steps is not None:
+        traversal.steps.append(Ended(end.disposition, end.cause or ""))
+    forwarded = end.disposition is Disposition.FORWARDED and traversal.decision is not None
+    return Walk(
+        end.disposition,
+        packet,
+        NO_EFFECTS if unknown else traversal.effects(),
+        tuple(traversal.steps or ()),
+        end.cause,
+        end.rule,
+        end.with_,
+        answer,
+        end.local_error if local else "",
+        traversal.decision.next_hop if forwarded and traversal.decision else None,
+        traversal.ct_state,
+        traversal.entry,
+        traversal.dnat_rule,
+        traversal.snat_rule,
+        traversal.port_drawn,
+        unknown,
+    )
+
+
+def _pass_hook(traversal: Traversal, hook: Hook) -> End | None:
+    traversal.hook = hook
+    steps = traversal.steps
+    for entry in traversal.netns.entries(traversal.family, hook):
+        if steps is not None:
+            steps.append(HookEntered(hook, entry.name))
+        end = entry.run(traversal)
+        if end is not None:
+            return end
+    return None
+
+
+def expand(
+    netns: Netns,
+    packet: Packet,
+    *,
+    now_ns: int,
+    local: bool = False,
+    trace: bool = False,
+    indexed: bool = True,
+    as_written: bool = False,
+) -> list[tuple[Fraction, Walk]]:
+    """Every outcome of a packet with its exact probability, in the order of the rules; the weights sum to 1.
+
+    ``as_written``: probabilities printed as 1/k count as exactly 1/k, not as the kernel's threshold / 2³¹ (K-5). Source
+    ports that the kernel draws are not enumerated: see ``Walk.source_port_drawn``.
+    """
+    outcomes = []
+    scripts: list[tuple[int, ...]] = [()]
+    while scripts:
+        chooser = ScriptedChooser(scripts.pop(), as_written=as_written)
+        outcome = walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, trace=trace, indexed=indexed)
+        outcomes.append((chooser.weight, outcome))
+        scripts += chooser.alternatives()
+    return outcomes

@@ -1,0 +1,118 @@
+"""What REJECT and routing errors answer, what a local process is told, and how seldom the kernel answers (K-3, CT-9).
+
+Counterpart: ipt_REJECT, icmp_send and its rate limit. Never knows rules or connections.
+"""
+
+from typing import NamedTuple
+
+from kpsim.addresses import Family
+from kpsim.packet import Packet
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+
+TCP_RESET = "tcp-reset"
+
+#: ICMP type and code by iptables' names
+ICMP_ERRORS = {
+    "icmp-net-unreachable": (3, 0), "icmp-host-unreachable": (3, 1), "icmp-proto-unreachable": (3, 2),
+    "icmp-port-unreachable": (3, 3), "icmp-net-prohibited": (3, 9), "icmp-host-prohibited": (3, 10),
+    "icmp-admin-prohibited": (3, 13), "icmp-time-exceeded": (11, 0),
+    "icmp6-no-route": (1, 0), "icmp6-adm-prohibited": (1, 1), "icmp6-addr-unreachable": (1, 3),
+    "icmp6-port-unreachable": (1, 4), "icmp6-policy-fail": (1, 5), "icmp6-reject-route": (1, 6),
+    "icmp6-time-exceeded": (3, 0),
+}  # fmt: skip
+
+#: iptables' other spellings of the same answers
+_ALIASES = {
+    "net-unreach": "icmp-net-unreachable", "host-unreach": "icmp-host-unreachable",
+    "proto-unreach": "icmp-proto-unreachable", "port-unreach": "icmp-port-unreachable",
+    "net-prohib": "icmp-net-prohibited", "host-prohib": "icmp-host-prohibited",
+    "admin-prohib": "icmp-admin-prohibited", "tcp-rst": TCP_RESET, "no-route": "icmp6-no-route",
+    "adm-prohibited": "icmp6-adm-prohibited", "addr-unreach": "icmp6-addr-unreachable",
+    "addr-unreachable": "icmp6-addr-unreachable", "port-unreachable": "icmp6-port-unreachable",
+    "reject-route": "icmp6-reject-route", "policy-fail": "icmp6-policy-fail",
+}  # fmt: skip
+
+_ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": {128, 129}}
+
+
+def answer_name(with_: str | None, family: Family) -> str:
+    """The canonical name of ``--reject-with``; absent: port unreachable of the family."""
+    if with_ is None:
+        return "icmp-port-unreachable" if family is Family.IPV4 else "icmp6-port-unreachable"
+    if family is Family.IPV6 and with_ == "port-unreach":
+        return "icmp6-port-unreachable"
+    return _ALIASES.get(with_, with_)
+
+
+def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | None:
+    """The packet that tells the sender of ``packet`` (as it was before translation); None: no answer is allowed.
+
+    ICMP errors come from the node's address, a reset from the original destination (K-3.1). Bad checksums, resets by a
+    reset, and errors about errors get none (K-3.3).
+    """
+    if not packet.checksum_ok:
+        return None
+    if with_ == TCP_RESET:
+        if packet.protocol != "tcp" or "RST" in packet.tcp_flags:
+            return None
+        return Packet(
+            packet.family, "tcp", packet.daddr, packet.saddr, packet.dport, packet.sport,
+            frozenset({"RST"} if "ACK" in packet.tcp_flags else {"RST", "ACK"}),
+        )  # fmt: skip
+    if packet.related is not None or packet.icmp_type not in _ICMP_REQUEST_TYPES.get(
+        packet.protocol, {packet.icmp_type}
+    ):
+        return None
+    if node_address is None:
+        return None
+    kind, code = ICMP_ERRORS[with_]
+    protocol = "icmp" if packet.family is Family.IPV4 else "icmpv6"
+    return Packet(
+        packet.family, protocol, node_address, packet.saddr, icmp_type=kind, icmp_code=code, related=packet
+    )  # fmt: skip
+
+
+def error_of_reject(packet: Packet, *, in_output: bool) -> str:
+    """What the local sender's system call says: from OUTPUT at once (K-3.2), else when the answer comes back."""
+    if in_output and packet.protocol != "tcp":
+        return "EPERM"
+    return "ECONNREFUSED"
+
+
+def error_of_drop(packet: Packet, *, in_output: bool) -> str:
+    """A drop in OUTPUT fails a UDP send; TCP hangs, and later drops are silent (K-3.2, CT-9)."""
+    return "EPERM" if in_output and packet.protocol != "tcp" else ""
+
+
+class IcmpSpending(NamedTuple):
+    """One error that was sent to a client."""
+
+    family: Family
+    client: int
+    now_ns: int
+
+
+class IcmpLimiter:
+    """ICMP errors per client: 6 at once, then 1/s; overall 1000/s with a burst of 50 (K-3.4). The excess is not sent."""
+
+    CLIENT_BURST, CLIENT_REFILL_NS = 6, SECOND_NS
+    TOTAL_BURST, TOTAL_REFILL_NS = 50, MILLISECOND_NS
+
+    def __init__(self) -> None:
+        # A bucket is the time at which it will be full again (a virtual clock): integers, no drift.
+        self._client_full_ns: dict[tuple[Family, int], int] = {}
+        self._total_full_ns = 0
+
+    def allows(self, spending: IcmpSpending) -> bool:
+        client_full_ns = self._client_full_ns.get((spending.family, spending.client), 0)
+        client = _has_token(client_full_ns, spending.now_ns, self.CLIENT_BURST, self.CLIENT_REFILL_NS)
+        return client and _has_token(self._total_full_ns, spending.now_ns, self.TOTAL_BURST, self.TOTAL_REFILL_NS)
+
+    def commit(self, spending: IcmpSpending) -> None:
+        key = (spending.family, spending.client)
+        self._client_full_ns[key] = max(self._client_full_ns.get(key, 0), spending.now_ns) + self.CLIENT_REFILL_NS
+        self._total_full_ns = max(self._total_full_ns, spending.now_ns) + self.TOTAL_REFILL_NS
+
+
+def _has_token(full_ns: int, now_ns: int, burst: int, refill_ns: int) -> bool:
+    return full_ns - now_ns <= (burst - 1) * refill_ns

@@ -1,0 +1,276 @@
+"""Interfaces, addresses and routes of one node: where a packet goes and whose address it carries.
+
+Counterpart: fib_trie and addrconf, of the tables ``local`` and ``main``. A value: change a node by giving it a new one. It
+never knows rules, connections or the other nodes; what hangs behind an interface is ``fabric``'s business.
+"""
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from kpsim.addresses import Family, Network, format_ip, parse_cidr, parse_ip
+from kpsim.errors import InputError, Problem
+
+LOOPBACK4 = Network(Family.IPV4, 127 << 24, 8)
+LOOPBACK6 = Network(Family.IPV6, 1, 128)
+_MULTICAST = {Family.IPV4: Network(Family.IPV4, 0xE0 << 24, 4), Family.IPV6: Network(Family.IPV6, 0xFF << 120, 8)}
+_LIMITED_BROADCAST = 0xFFFFFFFF
+_LINK_LOCAL6 = Network(Family.IPV6, 0xFE80 << 112, 10)
+_UNIQUE_LOCAL6 = Network(Family.IPV6, 0xFC << 120, 7)
+_CACHE_SIZE = 1 << 16
+
+
+class AddressType(enum.StrEnum):
+    """Type of an address by the local table alone (K-7.4), as ``--dst-type`` spells it."""
+
+    LOCAL = "LOCAL"
+    BROADCAST = "BROADCAST"
+    MULTICAST = "MULTICAST"
+    UNICAST = "UNICAST"
+
+
+class Port(enum.StrEnum):
+    """What an interface is."""
+
+    LOOPBACK = "loopback"
+    LINK = "link"  #: other machines behind it
+    BRIDGE = "bridge"  #: this node's pods behind it
+    DUMMY = "dummy"  #: nothing behind it (kube-ipvs0)
+
+
+class Address(NamedTuple):
+    """An interface's address. The first of a subnet is its primary one."""
+
+    family: Family
+    value: int
+    prefix: int
+
+    @property
+    def network(self) -> Network:
+        bits = self.family.bits
+        mask = ((1 << bits) - 1) ^ ((1 << (bits - self.prefix)) - 1)
+        return Network(self.family, self.value & mask, self.prefix)
+
+    def __str__(self) -> str:
+        return f"{format_ip(self.family, self.value)}/{self.prefix}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """``192.168.0.1/24``; without a prefix length a host address. InputError otherwise."""
+        if parsed := parse_cidr(text):
+            return cls(parsed[0].family, parsed[1], parsed[0].prefix)
+        if host := parse_ip(text):
+            return cls(host[0], host[1], host[0].bits)
+        raise InputError(Problem(f"not an address with prefix length: {text!r}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network device of the node."""
+
+    name: str
+    addresses: tuple[Address, ...] = ()
+    kind: Port = Port.LINK
+    up: bool = True
+
+    def of(self, family: Family) -> tuple[Address, ...]:
+        return tuple(address for address in self.addresses if address.family is family)
+
+
+class RouteKind(enum.StrEnum):
+    """What a route says. LOCAL routes come from addresses and are not written down."""
+
+    UNICAST = "unicast"
+    LOCAL = "local"
+    BLACKHOLE = "blackhole"
+    UNREACHABLE = "unreachable"
+    PROHIBIT = "prohibit"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route; connected ones are made from addresses. ``gateway`` None: the destination itself is on the link."""
+
+    network: Network
+    interface: str = ""
+    gateway: int | None = None
+    kind: RouteKind = RouteKind.UNICAST
+    metric: int = 0
+    source: int | None = None  #: preferred source address
+
+    def __str__(self) -> str:
+        if self.kind is not RouteKind.UNICAST:
+            return f"{self.kind} {self.network}"
+        via = "" if self.gateway is None else f" via {format_ip(self.network.family, self.gateway)}"
+        return f"{self.network}{via} dev {self.interface}"
+
+
+class Decision(NamedTuple):
+    """What routing decided for one destination. ``next_hop`` is the address looked for on the link."""
+
+    kind: RouteKind
+    interface: str
+    next_hop: int
+    source: int | None  #: the route's preferred source
+    route: Route | None  #: None for local destinations
+
+
+class Routing:
+    """A node's addresses and routes, immutable. ``lookup`` is the longest prefix, then the lowest metric."""
+
+    def __init__(self, interfaces: Iterable[Interface], routes: Iterable[Route] = ()) -> None:
+        self.interfaces = {interface.name: interface for interface in interfaces}
+        self.routes = tuple(routes)
+        for route in self.routes:
+            if route.kind is RouteKind.UNICAST and route.interface not in self.interfaces:
+                raise InputError(Problem(f"route {route}: no such interface"))
+        self._local: dict[tuple[Family, int], str] = {}
+        self._broadcast: set[int] = {_LIMITED_BROADCAST}
+        self._by_prefix: dict[Family, dict[int, dict[int, list[Route]]]] = {family: {} for family in Family}
+        self._decisions: dict[tuple[Family, int], Decision | None] = {}
+        self._masquerades: dict[tuple[Family, str, int, int], int | None] = {}
+        for interface in self.interfaces.values():
+            self._add_addresses(interface)
+        for route in self.routes:
+            if route.kind is not RouteKind.UNICAST or self.interfaces[route.interface].up:
+                self._add_route(route)
+        for by_base in self._by_prefix.values():
+            for alternatives in (routes for bases in by_base.values() for routes in bases.values()):
+                alternatives.sort(key=lambda route: route.metric)  # stable: the first written of equals
+        self._prefixes = {
+            family: [(p, _mask(family, p), bases) for p, bases in sorted(by_prefix.items(), reverse=True)]
+            for family, by_prefix in self._by_prefix.items()
+        }
+
+    def without(self, name: str) -> "Routing":
+        """The same node with an interface down: its addresses stay local, its routes go. KeyError if there is none."""
+        changed = self.interfaces | {name: replace(self.interfaces[name], up=False)}
+        return Routing(changed.values(), self.routes)
+
+    def _add_addresses(self, interface: Interface) -> None:
+        for address in interface.addresses:
+            self._local.setdefault((address.family, address.value), interface.name)
+            if not interface.up or interface.kind is Port.LOOPBACK or address.prefix == address.family.bits:
+                continue
+            self._add_route(Route(address.network, interface.name))
+            if address.family is Family.IPV4 and address.prefix < 31:
+                self._broadcast.add(address.network.base | ((1 << (32 - address.prefix)) - 1))
+
+    def _add_route(self, route: Route) -> None:
+        by_base = self._by_prefix[route.network.family].setdefault(route.network.prefix, {})
+        by_base.setdefault(route.network.base, []).append(route)
+
+    # --- what kind of address --------------------------------------------------------------------------------------
+
+    def is_local(self, family: Family, address: int) -> bool:
+        """An address of the node, on whatever interface, down or up."""
+        if (family, address) in self._local:
+            return True
+        return address in LOOPBACK4 if family is Family.IPV4 else address == 1
+
+    def address_type(self, family: Family, address: int) -> AddressType:
+        """By the local table: what lies behind a blackhole or unreachable route is UNICAST (K-7.4)."""
+        if self.is_local(family, address):
+            return AddressType.LOCAL
+        if address in _MULTICAST[family]:
+            return AddressType.MULTICAST
+        if family is Family.IPV4 and (address in self._broadcast or address >> 24 == 0):
+            return AddressType.BROADCAST
+        return AddressType.UNICAST
+
+    def addresses(self, family: Family) -> tuple[int, ...]:
+        """All of the node's addresses, interface by interface."""
+        return tuple(a.value for interface in self.interfaces.values() for a in interface.of(family))
+
+    def interface_of(self, family: Family, address: int) -> Interface | None:
+        """The interface that carries this address."""
+        name = self._local.get((family, address))
+        return None if name is None else self.interfaces[name]
+
+    # --- where to ----------------------------------------------------------------------------------------------------
+
+    def lookup(self, family: Family, address: int) -> Decision | None:
+        """None: no route."""
+        key = (family, address)
+        if key in self._decisions:
+            return self._decisions[key]
+        decision = self._lookup(family, address)
+        if len(self._decisions) >= _CACHE_SIZE:
+            self._decisions.clear()
+        self._decisions[key] = decision
+        return decision
+
+    def _lookup(self, family: Family, address: int) -> Decision | None:
+        if self.is_local(family, address):
+            return Decision(RouteKind.LOCAL, "lo", address, None, None)
+        for _, mask, bases in self._prefixes[family]:
+            if routes := bases.get(address & mask):
+                route = routes[0]
+                next_hop = address if route.gateway is None else route.gateway
+                return Decision(route.kind, route.interface, next_hop, route.source, route)
+        return None
+
+    # --- whose address -----------------------------------------------------------------------------------------------
+
+    def source_for(self, family: Family, destination: int) -> int | None:
+        """Source address of a local process that did not bind (K-2.1); None without a route or address."""
+        decision = self.lookup(family, destination)
+        if decision is None:
+            return None
+        if decision.kind is RouteKind.LOCAL:
+            return destination  # to oneself from oneself, also 127.0.0.1
+        if decision.kind is not RouteKind.UNICAST:
+            return None
+        if decision.source is not None:
+            return decision.source
+        return self.masquerade_address(family, decision.interface, decision.next_hop, destination)
+
+    def masquerade_address(self, family: Family, interface: str, next_hop: int, destination: int) -> int | None:
+        """The address a masquerade borrows (K-2.2); a route's preferred source is ignored. None: none at all."""
+        key = (family, interface, next_hop, destination if family is Family.IPV6 else 0)
+        if key not in self._masquerades:
+            if len(self._masquerades) >= _CACHE_SIZE:
+                self._masquerades.clear()
+            select = self._select6 if family is Family.IPV6 else self._select4
+            self._masquerades[key] = select(interface, destination if family is Family.IPV6 else next_hop)
+        return self._masquerades[key]
+
+    def _select4(self, interface: str, next_hop: int) -> int | None:
+        own = self.interfaces[interface].of(Family.IPV4)
+        for address in own:
+            if next_hop in address.network:
+                return address.value
+        if own:
+            return own[0].value
+        # a device without address: a global-scope address of lo, else the first device's
+        loopback_first = sorted(self.interfaces.values(), key=lambda other: other.kind is not Port.LOOPBACK)
+        others = (a.value for other in loopback_first for a in other.of(Family.IPV4) if a.value not in LOOPBACK4)
+        return next(others, None)
+
+    def _select6(self, interface: str, destination: int) -> int | None:
+        candidates = [
+            (a, other.name)
+            for other in self.interfaces.values()
+            for a in other.of(Family.IPV6)
+            if a.value not in LOOPBACK6 and (a.value in _LINK_LOCAL6) == (destination in _LINK_LOCAL6)
+        ]
+        best = max(
+            candidates,
+            key=lambda c: (
+                c[0].value == destination,
+                (c[0].value in _UNIQUE_LOCAL6) == (destination in _UNIQUE_LOCAL6),
+                c[1] == interface,
+                _common_prefix(c[0].value, destination),
+            ),
+            default=None,
+        )
+        return None if best is None else best[0].value
+
+
+def _mask(family: Family, prefix: int) -> int:
+    return ((1 << family.bits) - 1) ^ ((1 << (family.bits - prefix)) - 1)
+
+
+def _common_prefix(first: int, second: int) -> int:
+    return 128 - (first ^ second).bit_length()

@@ -1,0 +1,155 @@
+"""The hook functions of connection tracking: look up or create, translate, confirm.
+
+Counterpart: nf_conntrack_in, nf_nat_inet_fn and nf_confirm. Knows entries and bindings; which chains may decide a binding
+is told by ``netfilter``.
+"""
+
+from collections.abc import Sequence
+
+from kpsim import nat
+from kpsim.chains import run_base_chain
+from kpsim.conntrack import Destroyed, Ending, Entry, Found, tuple_of
+from kpsim.flowstate import Action, Direction, Reading, read
+from kpsim.packet import Packet
+from kpsim.reject import error_of_drop
+from kpsim.rules import Chain, Table
+from kpsim.trace import Tracking
+from kpsim.traversal import Cause, Disposition, End, Traversal
+
+_NEIGHBOUR_DISCOVERY = range(133, 138)  # router and neighbour messages, redirects: the kernel does not track them
+
+
+def look_up(traversal: Traversal) -> End | None:
+    """conntrack at −200: gives the packet its connection, or the one it begins, and its ctstate."""
+    if traversal.ct_state:
+        return None  # over lo, or NOTRACK: seen before (K-1.2, K-6.6)
+    packet = traversal.packet
+    if packet.protocol == "icmpv6" and packet.icmp_type in _NEIGHBOUR_DISCOVERY:
+        traversal.set_state("UNTRACKED")
+        traversal.tracked(Tracking.UNTRACKED)
+        return None
+    if packet.related is not None:
+        _look_up_error(traversal, packet.related)
+        return None
+    netns = traversal.netns
+    found = netns.conntrack.lookup(tuple_of(packet), traversal.now_ns)
+    if found is None:
+        return _begin(traversal, packet)
+    entry, direction = found
+    reading = read(packet, entry.flow, direction, traversal.now_ns, netns.sysctls)
+    if reading.action is Action.INVALID:
+        _invalid(traversal)
+        return None
+    if reading.action is Action.RESTART:
+        # a SYN on a finished connection: NAT is decided afresh (K-1.8)
+        traversal.destroyed.append(Destroyed(entry, Ending.RESET))
+        return _begin(traversal, packet)
+    _continue(traversal, found, reading)
+    return None
+
+
+def _begin(traversal: Traversal, packet: Packet) -> End | None:
+    netns, now_ns = traversal.netns, traversal.now_ns
+    reading = read(packet, None, Direction.ORIGINAL, now_ns, netns.sysctls)
+    if reading.action is not Action.KEEP or reading.timeout_ns is None:
+        _invalid(traversal)
+        return None
+    if not traversal.destroyed:
+        fits, victim = netns.conntrack.victim(now_ns, netns.sysctls)
+        if not fits:
+            error = error_of_drop(packet, in_output=True) if traversal.local else ""
+            return End(Disposition.DROPPED, Cause.TABLE_FULL, local_error=error)
+        if victim is not None:
+            traversal.destroyed.append(Destroyed(victim, Ending.EARLY_DROP))
+    original = tuple_of(packet)
+    traversal.entry = Entry(
+        original, original.inverse(), reading.state, False, False, now_ns, now_ns + reading.timeout_ns
+    )  # fmt: skip
+    traversal.unconfirmed = True
+    traversal.set_state("NEW")
+    traversal.tracked(Tracking.NEW)
+    return None
+
+
+def _continue(traversal: Traversal, found: Found, reading: Reading) -> None:
+    entry, direction = found
+    answer = direction is Direction.REPLY
+    seen_reply = entry.seen_reply or answer
+    traversal.entry = entry
+    traversal.direction = direction
+    traversal.set_state("ESTABLISHED" if seen_reply else "NEW")
+    if reading.action is Action.DESTROY:
+        traversal.destroyed.append(Destroyed(entry, Ending.RESET))
+        traversal.tracked(Tracking.DESTROYED)
+        return
+    expires_ns = entry.expires_ns if reading.timeout_ns is None else traversal.now_ns + reading.timeout_ns
+    traversal.entry = traversal.updated = entry._replace(
+        state=reading.state, seen_reply=seen_reply, assured=reading.assured, expires_ns=expires_ns
+    )  # fmt: skip
+    traversal.tracked(Tracking.KNOWN)
+
+
+def _look_up_error(traversal: Traversal, about: Packet) -> None:
+    """An ICMP error belongs to the connection of the packet inside it, and goes the other way (CT-5.3)."""
+    found = traversal.netns.conntrack.lookup(tuple_of(about).inverse(), traversal.now_ns)
+    if found is None or not traversal.packet.checksum_ok:
+        _invalid(traversal)
+        return
+    traversal.entry, traversal.direction = found
+    traversal.set_state("RELATED")
+    traversal.tracked(Tracking.RELATED)
+
+
+def _invalid(traversal: Traversal) -> None:
+    """No connection and no NAT (K-6.5)."""
+    traversal.set_state("INVALID")
+    traversal.tracked(Tracking.INVALID)
+
+
+def translate(traversal: Traversal, chains: Sequence[tuple[Table, Chain]]) -> End | None:
+    """nat: ``chains`` decide only for the packet that creates the entry (K-1.3); every packet follows the binding."""
+    if traversal.entry is None:
+        return None
+    if traversal.unconfirmed:
+        end = _decide(traversal, chains)
+        if end is not None:
+            return end
+    elif (end := nat.output_device_changed(traversal)) is not None:
+        return end
+    nat.translate(traversal)
+    return None
+
+
+def _decided(traversal: Traversal) -> bool:
+    if traversal.hook in nat.DESTINATION_HOOKS:
+        return traversal.destination_done
+    return traversal.source_done
+
+
+def _decide(traversal: Traversal, chains: Sequence[tuple[Table, Chain]]) -> End | None:
+    if _decided(traversal):
+        return None
+    for table, chain in chains:
+        end = run_base_chain(traversal, table, chain)
+        if end is not None:
+            return end
+        if _decided(traversal):
+            break
+    else:
+        nat.bind_nothing(traversal)
+    traversal.set_state(traversal.ct_state)  # SNAT and DNAT are states too
+    traversal.tracked(Tracking.BOUND)
+    return None
+
+
+def confirm(traversal: Traversal) -> End | None:
+    """The entry is inserted only now that the packet leaves or is delivered (CT-3.4); over lo in POSTROUTING (K-1.4)."""
+    entry = traversal.entry
+    if not traversal.unconfirmed or entry is None:
+        return None
+    if traversal.exhausted or traversal.taken(entry.reply):
+        return End(Disposition.DROPPED, Cause.TUPLE_TAKEN)
+    traversal.unconfirmed = False
+    traversal.created = entry
+    traversal.tracked(Tracking.CONFIRMED)
+    return None

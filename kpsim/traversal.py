@@ -1,0 +1,243 @@
+"""One packet on its way through one network namespace: what is known of it so far and what it will have caused.
+
+Counterpart: the sk_buff with its nfct and dst. Reads the namespace and never changes it: changes are collected as
+:class:`Effects`. It never decides anything; hooks do.
+"""
+
+import enum
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kpsim.addresses import Family, format_ip, join_host_port
+from kpsim.chooser import Chooser
+from kpsim.conntrack import Destroyed, Entry, FlowTuple
+from kpsim.flowstate import Direction
+from kpsim.packet import Packet
+from kpsim.recent import RecentList, RecentTouch
+from kpsim.reject import IcmpSpending
+from kpsim.routing import AddressType, Decision
+from kpsim.rules import Recent, Statistic
+from kpsim.trace import (
+    Chosen,
+    ConntrackChanged,
+    Counted,
+    FieldChanged,
+    FieldName,
+    Hook,
+    Remembered,
+    RuleReference,
+    Step,
+    Tracking,
+)
+
+if TYPE_CHECKING:
+    from kpsim.netfilter import Netns
+
+
+class Disposition(enum.StrEnum):
+    """What became of the packet on this node."""
+
+    DELIVERED = "delivered"  #: to a socket of this node
+    FORWARDED = "forwarded"  #: left through an interface
+    REJECTED = "rejected"  #: the sender is told
+    DROPPED = "dropped"
+    STOLEN = "stolen"  #: a hook took it over and nothing more is known here
+    UNKNOWN = "unknown"  #: a rule was reached that is not modelled
+
+
+class Cause(enum.StrEnum):
+    """Why a packet was rejected or dropped; every drop has one."""
+
+    RULE = "rule"
+    POLICY = "chain policy"
+    MARTIAN_SOURCE = "martian source"  #: K-7.2, K-7.3
+    MARTIAN_DESTINATION = "martian destination"
+    REVERSE_PATH = "reverse path filter"
+    NO_ROUTE = "no route"
+    BLACKHOLE = "blackhole route"
+    UNREACHABLE = "unreachable route"
+    PROHIBIT = "prohibit route"
+    TTL = "time to live exceeded"
+    NO_ADDRESS = "no address to masquerade with"  #: CT-6.2
+    TABLE_FULL = "connection table full"  #: CT-7.2
+    TUPLE_TAKEN = "no free source port"  #: CT-6.3
+    DEVICE_CHANGED = "masqueraded to another output device"  #: K-1.6
+    ICMP_RATE = "rejected, but the answer is rate limited"  #: K-3.4
+    UNANSWERABLE = "rejected, but no answer is allowed"  #: K-3.3
+    UNKNOWN_RULE = "rule not modelled"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A hook's or the path's last word about a packet."""
+
+    disposition: Disposition
+    cause: Cause | None = None
+    rule: RuleReference | None = None
+    with_: str | None = None  #: of REJECTED: the answer's name
+    local_error: str = ""  #: what a local sender's system call returns
+    resumes: bool = False  #: of STOLEN: the hook rewrote the packet and sends it on through OUTPUT
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a walk asks the namespace to remember; nothing happens until they are committed."""
+
+    created: Entry | None = None
+    updated: Entry | None = None
+    destroyed: tuple[Destroyed, ...] = ()
+    recent: tuple[RecentTouch, ...] = ()
+    counters: tuple[tuple[str, int], ...] = ()  #: nfacct object and bytes
+    icmp: IcmpSpending | None = None
+
+
+NO_EFFECTS = Effects()
+
+
+_STATES = {
+    (state, snat, dnat): frozenset([state] + ["SNAT"] * snat + ["DNAT"] * dnat)
+    for state in ("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED")
+    for snat in (False, True)
+    for dnat in (False, True)
+}
+
+
+class Traversal:
+    """Satisfies :class:`kpsim.matching.Facts`. One object per walk, used once."""
+
+    __slots__ = (
+        "arrived", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
+        "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "netns",
+        "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "source_done", "steps", "touches", "unconfirmed",
+        "updated",
+    )  # fmt: skip
+
+    def __init__(
+        self, netns: "Netns", packet: Packet, now_ns: int, chooser: Chooser, *, local: bool, trace: bool, indexed: bool
+    ) -> None:
+        self.netns = netns
+        self.packet = packet
+        self.arrived = packet.copy()  #: as it was before anything changed it
+        self.family: Family = packet.family
+        self.now_ns = now_ns
+        self.chooser = chooser
+        self.local = local
+        self.indexed = indexed
+        self.steps: list[Step] | None = [] if trace else None
+        self.hook = Hook.PREROUTING
+        self.decision: Decision | None = None
+        # connection tracking
+        self.ct_state = ""  #: empty: not looked up yet
+        self.ct_states: frozenset[str] = _STATES[
+            "INVALID", False, False
+        ]  # what xt_conntrack takes an skb without entry for
+        self.entry: Entry | None = None
+        self.direction = Direction.ORIGINAL
+        self.unconfirmed = False  #: the packet creates the entry: nat chains are consulted
+        self.destination_done = False
+        self.source_done = False
+        self.exhausted = False
+        # what will be told
+        self.dnat_rule: RuleReference | None = None
+        self.snat_rule: RuleReference | None = None
+        self.port_drawn = False
+        # effects
+        self.created: Entry | None = None
+        self.updated: Entry | None = None
+        self.destroyed: list[Destroyed] = []
+        self.touches: list[RecentTouch] = []
+        self.counters: list[tuple[str, int]] = []
+        self.icmp: IcmpSpending | None = None
+        self.recent_lists: dict[str, RecentList] | None = None
+        self.draws: dict[Hashable, int] = {}
+
+    # --- what conditions may ask ---------------------------------------------------------------------------------------
+
+    def address_type(self, address: int) -> AddressType:
+        return self.netns.routing.address_type(self.family, address)
+
+    def chance(self, statistic: Statistic, key: Hashable) -> bool:
+        true = self.chooser.chance(statistic.threshold, self.draw_key(key))
+        if self.steps is not None:
+            self.steps.append(Chosen(statistic.text, true))
+        return true
+
+    def recent(self, match: Recent) -> bool:
+        source = (self.family, self.packet.saddr)
+        entries = (self.recent_lists or {}).get(match.name)
+        if entries is None:
+            entries = self.netns.recent[match.name]
+            if match.action == "set" or source in entries:  # else the list stays as it is
+                entries = entries.copy()
+                self.recent_lists = {**(self.recent_lists or {}), match.name: entries}
+        if match.action == "set" or source in entries:
+            self.touches.append(RecentTouch(match, source, self.now_ns))
+        true = entries.touch(match, source, self.now_ns)
+        if self.steps is not None:
+            self.steps.append(Remembered(match.name, match.action, true))
+        return true
+
+    def count(self, counter: str) -> None:
+        self.counters.append((counter, self.packet.length))
+        if self.steps is not None:
+            self.steps.append(Counted(counter))
+
+    # --- what hooks do -------------------------------------------------------------------------------------------------
+
+    def draw_key(self, key: Hashable) -> Hashable:
+        """The key, told apart from earlier draws with the same key in this walk: draws are independent (K-5)."""
+        earlier = self.draws.get(key, 0)
+        self.draws[key] = earlier + 1
+        return (key, earlier) if earlier else key
+
+    def set_state(self, state: str) -> None:
+        """The packet's ctstate; SNAT and DNAT follow from the entry."""
+        self.ct_state = state
+        entry = self.entry
+        if entry is None or entry.reply == entry.original.inverse():
+            self.ct_states = _STATES[state, False, False]
+        else:
+            self.ct_states = _STATES[state, entry.src_nat, entry.dst_nat]
+
+    def taken(self, reply: FlowTuple) -> bool:
+        """Whether another flow has this tuple, entries that this walk destroys aside."""
+        found = self.netns.conntrack.lookup(reply, self.now_ns)
+        return found is not None and all(gone.entry.original != found.entry.original for gone in self.destroyed)
+
+    def tracked(self, tracking: Tracking) -> None:
+        if self.steps is not None:
+            self.steps.append(ConntrackChanged(tracking, self.entry))
+
+    def rewrite_destination(self, address: int, port: int) -> None:
+        packet = self.packet
+        if packet.daddr == address and packet.dport == port:
+            return
+        before = _end(packet.family, packet.daddr, packet.dport)
+        packet.daddr, packet.dport = address, port
+        if self.steps is not None:
+            self.steps.append(FieldChanged(FieldName.DESTINATION, before, _end(packet.family, address, port)))
+
+    def rewrite_source(self, address: int, port: int) -> None:
+        packet = self.packet
+        if packet.saddr == address and packet.sport == port:
+            return
+        before = _end(packet.family, packet.saddr, packet.sport)
+        packet.saddr, packet.sport = address, port
+        if self.steps is not None:
+            self.steps.append(FieldChanged(FieldName.SOURCE, before, _end(packet.family, address, port)))
+
+    def rewrite_mark(self, mark: int) -> None:
+        if self.steps is not None and mark != self.packet.mark:
+            self.steps.append(FieldChanged(FieldName.MARK, f"{self.packet.mark:#x}", f"{mark:#x}"))
+        self.packet.mark = mark
+
+    def effects(self) -> Effects:
+        return Effects(
+            self.created, self.updated, tuple(self.destroyed), tuple(self.touches), tuple(self.counters), self.icmp
+        )  # fmt: skip
+
+
+def _end(family: Family, address: int, port: int) -> str:
+    host = format_ip(family, address)
+    return join_host_port(host, port) if port else host
