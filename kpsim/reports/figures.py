@@ -175,12 +175,10 @@ def lookup(known: Figures, name: str, place: Problem | None = None) -> int | flo
 
 
 def near_names(known: Iterable[str], name: str) -> list[str]:
-    """Up to three names that a person may have meant, nearest first."""
-    known = list(known)
+    """Up to three names that a person may have meant: those that only lack their scope, or else similar ones."""
     folded: dict[str, str] = {}
     for full in known:
         folded.setdefault(full.lower(), full)
-    near = get_close_matches(name.lower(), list(folded), n=3, cutoff=0.75)
-    if not near:  # a metric without its scope, or a scope's name misspelt
-        near = sorted(full for full in folded if full.endswith("." + name.lower()))[:3]
-    return [folded[n] for n in near or get_close_matches(name.lower(), list(folded), n=3)]
+    unscoped = [full for full in folded if full.endswith(f".{name.lower()}")]
+    near = sorted(unscoped, key=lambda full: (full.count("."), full))[:3]
+    return [folded[full] for full in near or get_close_matches(name.lower(), list(folded), n=3)]

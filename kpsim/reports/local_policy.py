@@ -104,7 +104,8 @@ class HealthTimeline:
     def spells(self, end_ns: int, holds: Callable[[NodeHealth], bool]) -> list[tuple[int, int]]:
         """Stretches until ``end_ns`` in which ``holds`` is true."""
         found: list[tuple[int, int]] = []
-        for record, stop_ns in zip(self.records, [*self._times[1:], end_ns], strict=True):
+        for i, record in enumerate(self.records):
+            stop_ns = self._times[i + 1] if i + 1 < len(self.records) else end_ns
             if not holds(record) or stop_ns <= record.at_ns:
                 continue
             if found and found[-1][1] == record.at_ns:
