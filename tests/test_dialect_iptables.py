@@ -1,7 +1,6 @@
 """The iptables dialect against what the real tools printed (I-17, I-20, I-21), and its refusals."""
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpsim.addresses import Family, Network, host_network
+from kpsim.addresses import Family, Network
 from kpsim.dialects.iptables import Style, parse, parse_rule, render_rule, render_ruleset, stored
-from kpsim.dialects.iptables_parse import split_words
 from kpsim.errors import InputError, UnsupportedRule
 from kpsim.rules import (
     ACCEPT,
@@ -37,7 +35,6 @@ from kpsim.rules import (
     MultiPort,
     NfAcct,
     NoTrack,
-    Origin,
     OutInterface,
     Protocol,
     Recent,
@@ -150,178 +147,15 @@ def test_recordings_use_every_part_of_the_model() -> None:
     assert kinds == {*get_args(Match), *get_args(Statement)} - {Unknown}
 
 
-@pytest.mark.parametrize(
-    ("line", "body"),
-    [
-        (
-            "-A C -m tcp -p tcp -d 172.30.0.1 --dport 80 ! -s 10.180.0.0/16 -j KUBE-MARK-MASQ",
-            (
-                L4Module("tcp"), Protocol("tcp"), Destination(host_network("172.30.0.1")), DestinationPort(80, 80),
-                Source(Network(V4, 10 << 24 | 180 << 16, 16), negate=True), Jump("KUBE-MARK-MASQ"),
-            ),
-        ),
-        ("-A C -p tcp --sport 1024: -g T", (Protocol("tcp"), L4Module("tcp"), SourcePort(1024, 65535), Goto("T"))),
-        ("-A C -p ipv6-icmp -j DROP", (Protocol("icmpv6"), DROP)),
-        ("-A C -p icmp --icmp-type 3/4", (Protocol("icmp"), IcmpType("icmp", 3, 4))),
-        ("-A C -m mark ! --mark 0x4000/0x4000 -j RETURN", (MarkMatch(0x4000, 0x4000, negate=True), RETURN)),
-        ("-A C -j MARK --or-mark 0x4000", (SetMark(0x4000, 0x4000, "or-mark"),)),
-        ("-A C -j MARK --xor-mark 0x4000", (SetMark(0x4000, 0, "xor-mark"),)),
-        ("-A C -j MARK --and-mark 0xffffbfff", (SetMark(0, 0x4000, "and-mark"),)),
-        ("-A C -j MARK --set-mark 0x3/0x1", (SetMark(3, 3, "set-mark"),)),
-        ("-A C -j MARK --set-xmark 0x3/0x1", (SetMark(3, 1),)),
-        # K-5: round(p * 2^31)
-        ("-A C -m statistic --mode random --probability 0.3333333333", (Statistic(715827883, "0.3333333333"),)),
-        ("-A C -m statistic --mode random --probability 0.5", (Statistic(1 << 30, "0.5"),)),
-        ("-A C -m recent --name L --rcheck --seconds 9 --reap", (Recent("L", "rcheck", 9, reap=True),)),
-        ("-A C -j DNAT --to-destination :8080", (Dnat(V4, None, 8080),)),
-        ("-A C -j SNAT --to-source 192.168.0.1:5-9", (Snat(V4, 192 << 24 | 168 << 16 | 1, 5, 9),)),
-        ("-A C -j ACCEPT -m comment --comment late", (Comment("late"), ACCEPT)),
-        ("[7:420] -A C -j ACCEPT -c 7 420", (ACCEPT,)),
-        ("-A C -s 10.180.0.0/255.255.0.0", (Source(Network(V4, 10 << 24 | 180 << 16, 16)),)),
-    ],
-)  # fmt: skip
-def test_meaning_of_words(line: str, body: tuple[Part, ...]) -> None:
-    assert parse_rule(line, V4) == ("C", Rule(body))
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ('a "b c" d', ["a", "b c", "d"]),
-        (r'"say \"hi\" it\'s \\"', ['say "hi" it\'s \\']),
-        ('x"y z" w', ["xy z", "w"]),
-        ('""', [""]),
-        (r"a\b  'c d'", [r"a\b", "'c", "d'"]),
-        ("\ta \t b", ["a", "b"]),
-        ("no\u00a0break", ["no\u00a0break"]),
-    ],
-)
-def test_words_as_iptables_restore_splits_them(line: str, words: list[str]) -> None:
-    assert split_words(line) == words
-
-
-# --- what is refused ---------------------------------------------------------------------------------------------------
-
-NOT_MODELLED = [
-    ("-m hashlimit --hashlimit-upto 5/sec --hashlimit-name x -j ACCEPT", "-m hashlimit"),
-    ("-m limit --limit 5/min -j RETURN", "-m limit"),
-    ("-m set --match-set peers src -j ACCEPT", "-m set"),
-    ("-p tcp -m tcp --tcp-option 5", "-m tcp --tcp-option"),
-    ("-m conntrack --ctproto tcp", "-m conntrack --ctproto"),
-    ("-m addrtype --dst-type LOCAL --limit-iface-in", "-m addrtype --limit-iface-in"),
-    ("-m addrtype --dst-type LOCAL,BROADCAST", "-m addrtype --dst-type with several types LOCAL,BROADCAST"),
-    ("-m statistic --mode nth --every 3 --packet 0", "-m statistic --every"),
-    ("-m statistic --mode random ! --probability 0.5", "-m statistic ! --probability"),
-    ("-m recent --rcheck --name s --rdest", "-m recent --rdest"),
-    ("-m recent --rcheck --name s --mask 255.255.255.0", "-m recent --mask 255.255.255.0"),
-    ("-f", "-f"),
-    ("-s 10.180.3.4/255.0.255.0", "netmask with a gap 10.180.3.4/255.0.255.0"),
-    ("-s 10.180.0.1,10.180.0.2", "several addresses in one rule 10.180.0.1,10.180.0.2"),
-    ("-j NFLOG --nflog-group 1", "-j NFLOG"),
-    ("-j CONNMARK --save-mark", "-j CONNMARK"),
-    ("-j CT --zone 1", "-j CT --zone"),
-    ("-j CT", "-j CT without --notrack"),
-    ("-j SNAT --to-source 10.180.0.3-10.180.0.5", "NAT to a range of addresses 10.180.0.3-10.180.0.5"),
-    ("-p tcp -j DNAT --to-destination 10.180.0.3:80-90", "-j DNAT to a range of ports 10.180.0.3:80-90"),
-    ("-p tcp -j REDIRECT --to-ports 8080-8090", "-j REDIRECT --to-ports 8080-8090"),
-    ("-j KUBE-X --frobnicate", "-j KUBE-X --frobnicate"),
-]
-
-
-@pytest.mark.parametrize(("words", "name"), NOT_MODELLED)
-def test_what_is_not_modelled_is_refused_by_name_and_place(words: str, name: str) -> None:
-    with pytest.raises(UnsupportedRule) as caught:
-        parse_rule(f"-A KUBE-SERVICES {words}", V4, table="", number=12, file="dump.txt", line_number=40)
-    assert str(caught.value) == f"dump.txt:40: not modelled: {name} (/KUBE-SERVICES rule 12)"
-
-
-@pytest.mark.parametrize(("words", "name"), NOT_MODELLED)
-def test_what_is_not_modelled_can_be_kept(words: str, name: str) -> None:
-    """Decision 9: kept words round-trip, and the rule has no statement that could be taken for true."""
-    line = f"-A C -i eth0 {words}"
-    chain, rule = parse_rule(line, V4, unknown="keep")
-    assert rule.body[0] == InInterface("eth0")
-    assert any(isinstance(part, Unknown) for part in rule.body), name
-    again = render_rule(chain, rule, Style.KUBE_PROXY)
-    assert parse_rule(again, V4, unknown="keep") == (chain, rule)
-    if "tcp-option" not in words:  # -m tcp opens its own match, the option another
-        assert sorted(again.replace("-m addrtype", "").split()) == sorted(line.replace("-m addrtype", "").split())
-
-
-def test_kept_words_stand_behind_all_known_matches() -> None:
-    line = '-A C -m limit --limit 5/min ! --x "a b" -d 10.180.0.3 -m comment --comment c -j DROP'
-    assert parse_rule(line, V4, unknown="keep")[1].body == (
-        Destination(host_network("10.180.0.3")), Comment("c"), Unknown('-m limit --limit 5/min ! --x "a b"'), DROP,
-    )  # fmt: skip
-
-
-def test_interface_limit_makes_the_address_type_unknown_too() -> None:
-    """The option changes what the type beside it means, so that not even "no match" is certain."""
-    line = "-A C -m addrtype ! --dst-type LOCAL --limit-iface-in -j DROP"
-    assert parse_rule(line, V4, unknown="keep")[1].body == (
-        Unknown("-m addrtype ! --dst-type LOCAL --limit-iface-in"), DROP,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("-s 10.180.0.300", "not an IPv4 address: '10.180.0.300'"),
-        ("-s fd00::1", "not an IPv4 address: 'fd00::1'"),
-        ("-s 10.180.0.0/33", "prefix length over 32: '10.180.0.0/33'"),
-        ("-s 10.180.0.1 -s 10.180.0.2", "-s is given twice"),
-        ("-s", "-s needs a value"),
-        ("-p quux", "not a protocol: 'quux'"),
-        ("! -p all", "! -p all would never match"),
-        ("--dport 80", "--dport needs -m tcp or -m udp or -m sctp"),
-        ("-p tcp -m udp --dport 80", "-m udp needs -p udp"),
-        ("-m tcp", "-m tcp needs -p tcp"),
-        ("! -p tcp -m tcp --dport 1", "-m tcp needs -p tcp"),
-        ("-p tcp --dport 80000", "not a port number: '80000'"),
-        ("-p tcp --dport 90:80", "port range is backwards: '90:80'"),
-        ("-m multiport --dports 80", "-m multiport needs -p tcp or udp or udplite or sctp or dccp"),
-        ("-p tcp -m multiport --dports 1:2,3:4,5:6,7:8,9:10,11:12,13:14,15:16", "more than 15 ports"),
-        ("-p tcp --tcp-flags SYN,FOO SYN", "not a TCP flag: 'FOO'"),
-        ("--ctstate NEW", "--ctstate needs -m conntrack"),
-        ("-m conntrack", "-m conntrack needs an option"),
-        ("-m conntrack --ctstate FRESH", "not a state of -m conntrack: 'FRESH'"),
-        ("-m state --state DNAT", "not a state of -m state: 'DNAT'"),
-        ("-m mark --mark 0x1ffffffff", "over 4294967295: '0x1ffffffff'"),
-        ("-m mark --mark x", "not a number: 'x'"),
-        ("-m addrtype --dst-type HERE", "not an address type: 'HERE'"),
-        ("-m statistic --mode random --probability 1.5", "not a probability from 0 to 1: '1.5'"),
-        ("-m statistic --mode random", "--probability is missing"),
-        ("-m recent --name x", "-m recent needs one of --set, --rcheck, --update, --remove"),
-        ("-m recent --name x --rcheck --reap", "-m recent --reap needs --seconds"),
-        ("-m comment --comment \"open", "a quote is not closed"),
-        ("-j ACCEPT -j DROP", "more than one target"),
-        ("-j REJECT --reject-with icmp6-no-route", "not a way to reject IPv4: 'icmp6-no-route'"),
-        ("-j MARK", "-j MARK needs exactly one option"),
-        ("-j MARK --or-mark 1/1", "--or-mark takes no mask: '1/1'"),
-        ("-j DNAT", "--to-destination is missing"),
-        ("-j DNAT --to-destination :", "neither address nor port: ':'"),
-        ("-j ACCEPT stray", "unexpected word 'stray'"),
-        ("-t nat -j ACCEPT", "-t has no place in a rule"),
-        ("-i a-very-long-interface", "an interface name has 1 to 15 characters"),
-    ],
-)  # fmt: skip
-def test_malformed_rules(words: str, message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        parse_rule(f"-A C {words}", V4, file="f", line_number=3)
-    assert not isinstance(caught.value, UnsupportedRule)
-    assert str(caught.value).startswith(f"f:3: {message}")
-
-
-@pytest.mark.parametrize(
-    ("table", "target"),
-    [
-        ("nat", "REJECT"), ("filter", "DNAT --to-destination 10.180.0.3"), ("filter", "MASQUERADE"), ("nat", "NOTRACK"),
-    ],
-)  # fmt: skip
-def test_targets_stand_in_their_table_only(table: str, target: str) -> None:
-    """K-3.5 for REJECT; the kernel checks NAT and CT targets alike."""
-    with pytest.raises(InputError, match="is valid in table"):
-        parse_rule(f"-A C -j {target}", V4, table=table)
+def test_one_addrtype_module_holds_both_sides_wherever_they_stand() -> None:
+    """Both sides belong to the module that is open, and iptables-save prints the source first."""
+    chain, rule = parse_rule("-A C -m addrtype ! --dst-type LOCAL -s 10.180.0.3 --src-type LOCAL -j DROP", V4)
+    assert render_rule(chain, rule, Style.KUBE_PROXY) == (
+        "-A C -m addrtype ! --dst-type LOCAL -s 10.180.0.3 --src-type LOCAL -j DROP"
+    )
+    assert render_rule(chain, rule, Style.SAVE) == (
+        "-A C -s 10.180.0.3/32 -m addrtype --src-type LOCAL ! --dst-type LOCAL -j DROP"
+    )
 
 
 # --- whole documents ---------------------------------------------------------------------------------------------------
@@ -507,75 +341,6 @@ def test_rules_that_are_not_modelled_are_refused_together() -> None:
     assert kept.chain("nat", "OUTPUT").rules[1].body == (Unknown("-j TPROXY --on-port 1"),)
 
 
-# --- why a rule exists -------------------------------------------------------------------------------------------------
-
-
-def origins(name: str, table: str, chain: str) -> list[Origin]:
-    return [rule.origin for rule in parse(document(name), V4).chain(table, chain).rules]
-
-
-def test_origins_of_a_saved_dump() -> None:
-    """I-20.6 and I-20.7, the protocol of balancing rules taken from the dispatch rule that leads to them."""
-    web, svc = "shop/web:http", "KUBE-SVC-67NZLRHBNDSAWJRO"
-    assert origins("cluster_ip_save", "nat", svc) == [
-        Origin(Role.MASQUERADE_CLUSTER_IP, web, "TCP"),
-        Origin(Role.BALANCE, web, "TCP", "10.180.0.12:8080"),
-        Origin(Role.BALANCE, web, "TCP", "10.180.0.3:8080"),
-        Origin(Role.BALANCE, web, "TCP", "10.180.1.7:8080"),
-    ]
-    assert origins("cluster_ip_save", "nat", "KUBE-SEP-JQD5QAB7X3L27L5I") == [
-        Origin(Role.HAIRPIN, web, "TCP", "10.180.0.3:8080"),
-        Origin(Role.ENDPOINT, web, "TCP", "10.180.0.3:8080"),
-    ]
-    assert origins("cluster_ip_save", "nat", "KUBE-EXT-67NZLRHBNDSAWJRO") == [
-        Origin(Role.MASQUERADE_EXTERNAL, web, "TCP"),
-        Origin(Role.EXTERNAL_POLICY, web, "TCP"),
-    ]
-    assert origins("cluster_ip_save", "nat", "KUBE-NODEPORTS") == [Origin(Role.NODE_PORT, web, "TCP")] * 2
-    assert [origin.role for origin in origins("cluster_ip_save", "nat", "KUBE-SERVICES")] == [
-        Role.CLUSTER_IP, Role.CLUSTER_IP, Role.CLUSTER_IP, Role.NODE_PORTS,
-    ]  # fmt: skip
-    assert [origin.role for origin in origins("cluster_ip_save", "filter", "KUBE-FORWARD")] == [
-        Role.INVALID_DROP, Role.FORWARD_ACCEPT, Role.FORWARD_CONNTRACK,
-    ]  # fmt: skip
-    assert origins("cluster_ip_save", "filter", "KUBE-SERVICES") == [Origin(Role.NO_ENDPOINTS, "shop/empty", "TCP")]
-    assert origins("cluster_ip_save", "filter", "KUBE-FIREWALL") == [Origin(Role.LOCALNET_FIREWALL)]
-    assert set(origins("cluster_ip_save", "filter", "INPUT")) == {Origin(Role.JUMP)}
-
-
-def test_origins_of_a_load_balancer() -> None:
-    """I-21.4."""
-    edge = "prod/edge:https"
-    assert [origin.role for origin in origins("load_balancer_save", "nat", "KUBE-EXT-DP2MXYD5GNOSPYYK")] == [
-        Role.SHORT_CIRCUIT_POD, Role.MASQUERADE_EXTERNAL, Role.SHORT_CIRCUIT_LOCAL, Role.EXTERNAL_POLICY,
-    ]  # fmt: skip
-    assert origins("load_balancer_save", "nat", "KUBE-FW-DP2MXYD5GNOSPYYK") == [
-        *[Origin(Role.SOURCE_RANGE, edge, "TCP")] * 3,
-        Origin(Role.SOURCE_RANGE_DROP, edge, "TCP"),
-    ]
-    assert origins("load_balancer_save", "nat", "KUBE-SVL-DP2MXYD5GNOSPYYK") == [
-        Origin(Role.AFFINITY, edge, "TCP", "10.180.0.21:8443"),
-        Origin(Role.BALANCE, edge, "TCP", "10.180.0.21:8443"),
-    ]
-
-
-def test_origins_without_comments() -> None:
-    """I-12.3: in large-cluster mode the balancing and endpoint rules have none; the jumps still tell whose they are."""
-    text = re.sub(r' -m comment --comment "(shop/web:http|\S+ -> \S+)"', "", document("cluster_ip_save"))
-    assert " -> " not in text
-    with_comments, without = parse(document("cluster_ip_save"), V4), parse(text, V4)
-    for chain in ("KUBE-SVC-67NZLRHBNDSAWJRO", "KUBE-SEP-JQD5QAB7X3L27L5I"):
-        before, after = with_comments.chain("nat", chain).rules, without.chain("nat", chain).rules
-        assert [rule.origin for rule in after] == [rule.origin for rule in before]
-
-
-def test_other_peoples_rules_are_foreign() -> None:
-    ruleset = parse(document("foreign_save"), V4)
-    assert {rule.origin for table in ruleset.tables.values() for chain in table.ordered() for rule in chain.rules} == {
-        Origin(Role.FOREIGN)
-    }
-
-
 # --- any rule ----------------------------------------------------------------------------------------------------------
 
 PORTS = st.integers(0, 0xFFFF)
@@ -680,14 +445,3 @@ def test_any_rule_survives_both_styles(family: Family, data: st.DataObject) -> N
     assert parse_rule(saved, family) == ("C", kept)
     assert stored(kept, family) == kept
     assert parse_rule(render_rule("C", kept, Style.KUBE_PROXY, family), family) == ("C", kept)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(st.sampled_from('-AmjpsdC!:"\\ /0x1.,tcp'), max_size=40), st.booleans())
-def test_nonsense_is_an_input_error(text: str, keep: bool) -> None:
-    """Whatever stands there, the answer is a rule or an InputError."""
-    try:
-        chain, _ = parse_rule(f"-A C {text}", V4, unknown="keep" if keep else "refuse")
-    except InputError:
-        return
-    assert chain == "C"

@@ -26,6 +26,7 @@ from kpsim.dialects.iptables_values import CT_STATES, Form, NotModelled, Style
 from kpsim.errors import InputError, Problem, UnsupportedRule
 from kpsim.rules import (
     BUILT_IN_CHAINS,
+    STATEMENTS,
     AddrType,
     Chain,
     CtState,
@@ -127,16 +128,14 @@ def render_rule(chain: str, rule: Rule, style: Style, family: Family = Family.IP
     form = _FORMS[style, family]
     body = rule.body if style is Style.KUBE_PROXY else stored(rule, family).body
     words = [f"-A {chain}"]
-    joined: AddrType | None = None
+    alone: AddrType | None = None
     for part in body:
         text = _WRITERS[type(part)](part, form)
-        if type(part) is AddrType:  # both sides fit into one -m addrtype
-            if joined is not None and joined.side != part.side:
-                text, joined = text.removeprefix("-m addrtype "), None
+        if type(part) is AddrType:  # one -m addrtype has room for both sides
+            if alone is not None and alone.side != part.side:
+                text, alone = text.removeprefix("-m addrtype "), None
             else:
-                joined = part
-        else:
-            joined = None
+                alone = part
         words.append(text)
     return " ".join(words)
 
@@ -169,6 +168,7 @@ def stored(rule: Rule, family: Family) -> Rule:
     ports: list[Match | Statement] = []
     rest: list[Match | Statement] = []
     target: list[Match | Statement] = []
+    alone: AddrType | None = None
     for part in rule.body:
         normal = _stored_part(part, family)
         if normal is None:
@@ -178,10 +178,16 @@ def stored(rule: Rule, family: Family) -> Rule:
             header.append(normal)
         elif kind in PORT_ORDER:
             ports.append(normal)
-        elif part is rule.target:
+        elif isinstance(normal, STATEMENTS):
             target.append(normal)
-        elif isinstance(normal, AddrType) and normal.side == "src" and rest and _is_destination_type(rest[-1]):
-            rest.insert(-1, normal)
+        elif type(normal) is AddrType:
+            if alone is not None and alone.side != normal.side:  # both sides in one -m addrtype, the source first
+                at = next(i for i, other in enumerate(rest) if other is alone)
+                rest.insert(at if normal.side == "src" else at + 1, normal)
+                alone = None
+            else:
+                rest.append(normal)
+                alone = normal
         else:
             rest.append(normal)
     header.sort(key=lambda part: HEADER_ORDER[type(part)])
@@ -190,10 +196,6 @@ def stored(rule: Rule, family: Family) -> Rule:
         at = next((i + 1 for i, part in enumerate(rest) if isinstance(part, L4Module)), 0)
         rest[at:at] = ports
     return Rule((*header, *rest, *target), rule.origin)
-
-
-def _is_destination_type(part: Match | Statement) -> bool:
-    return isinstance(part, AddrType) and part.side == "dst"
 
 
 def _stored_part(part: Match | Statement, family: Family) -> Match | Statement | None:
