@@ -1,0 +1,22 @@
+"""Clusters in: Kubernetes manifests, as people have them, to a ClusterState; defaulted and validated as an API server would.
+
+Counterpart: kubectl and the API server. Used for manifests only, never for recordings, whose objects an API server has completed.
+"""
+
+from kpsim.manifests.changes import apply_patch, check_object, check_objects, patch_object, update_object
+from kpsim.manifests.loading import Loaded, load_manifests
+from kpsim.manifests.proxy_config import ConfigCheck, check_proxy_config
+from kpsim.manifests.reading import is_recording
+
+__all__ = [
+    "ConfigCheck",
+    "Loaded",
+    "apply_patch",
+    "check_object",
+    "check_objects",
+    "check_proxy_config",
+    "is_recording",
+    "load_manifests",
+    "patch_object",
+    "update_object",
+]

@@ -1,0 +1,174 @@
+"""What the API server does with objects that are created: check the shape, default, validate, allocate. All errors at once.
+
+Counterpart: the strategies of pkg/registry. It knows places only to report them, and never reads files.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from kpsim.errors import InputError
+from kpsim.manifests.allocation import Allocator, Json, assign_families, service_ranges
+from kpsim.manifests.defaults import DEFAULTS, default_metadata
+from kpsim.manifests.places import Finding, Place
+from kpsim.manifests.schema import check_shapes
+from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, is_stored, metadata_complaints
+from kpsim.objects import ApiObject, object_from_json
+
+#: more allocations than this are counted instead of listed
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One object of a kind that is read, and where it stands."""
+
+    place: Place
+    kind: str
+    json: Json
+
+    @property
+    def title(self) -> str:
+        """``Service shop/web``."""
+        metadata = self.json.get("metadata")
+        if not isinstance(metadata, dict) or not metadata.get("name"):
+            return self.kind
+        namespace = f"{metadata.get('namespace') or 'default'}/" if self.kind in NAMESPACED else ""
+        return f"{self.kind} {namespace}{metadata['name']}"
+
+    def finding(self, path: tuple[str | int, ...], message: str) -> Finding:
+        return Finding(self.place.at(*path), f"{self.title}: {message}")
+
+
+@dataclass(slots=True)
+class Admission:
+    """Objects as the API server would store them, in input order; what is wrong; what was done, in words."""
+
+    items: list[Item] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def admit(items: Sequence[Item], existing: Iterable[Json] = ()) -> Admission:
+    """Create the objects in a cluster where ``existing`` ones are. What is wrong is left out of ``items``."""
+    admission = Admission()
+    admission.items = _without_duplicates(_examine(items, admission), admission)
+    _allocate(admission, list(existing))
+    return admission
+
+
+# --------------------------------------------------------------------------------------------- shape, defaults, validity
+
+
+def _examine(items: Sequence[Item], admission: Admission) -> list[Item]:
+    """The defaulted objects that are valid by themselves."""
+    unfit = _shape_findings(items, admission)
+    examined: list[Item] = []
+    defaulted: Counter[str] = Counter()
+    for number, item in enumerate(items):
+        if number in unfit:
+            continue
+        json = DEFAULTS[item.kind](default_metadata(item.kind, item.json))
+        complaints = [*metadata_complaints(item.kind, json), *COMPLAINTS[item.kind](json)]
+        admission.findings += [item.finding(path, message) for path, message in complaints]
+        if not complaints:
+            defaulted[item.kind] += json is not item.json
+            examined.append(replace(item, json=json))
+    filled = ", ".join(f"{kind} {count}" for kind, count in sorted(defaulted.items()) if count)
+    if filled:
+        admission.notes.append(f"filled in the API server's defaults: {filled}")
+    return examined
+
+
+def _shape_findings(items: Sequence[Item], admission: Admission) -> set[int]:
+    """Indexes of the items whose shape is wrong."""
+    unfit: set[int] = set()
+    unknown: Counter[str] = Counter()
+    for kind in sorted({item.kind for item in items}):
+        chosen = [(number, item) for number, item in enumerate(items) if item.kind == kind]
+        for index, path, message, unknown_field in check_shapes(kind, [item.json for _, item in chosen]):
+            number, item = chosen[index]
+            # of Pods and Nodes little is read, and another version's server may know more fields
+            if unknown_field and kind in ("Pod", "Node") and is_stored(item.json):
+                unknown[f"{kind} .{'.'.join(str(step) for step in path if isinstance(step, str))}"] += 1
+                continue
+            admission.findings.append(item.finding(path, message))
+            unfit.add(number)
+    if unknown:
+        fields = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
+        admission.notes.append(f"ignored fields that Kubernetes 1.36 does not have: {fields}")
+    return unfit
+
+
+def _without_duplicates(items: list[Item], admission: Admission) -> list[Item]:
+    first: dict[tuple[str, str, str], Item] = {}
+    for item in items:
+        metadata = item.json["metadata"]
+        holder = first.setdefault((item.kind, metadata.get("namespace") or "", metadata["name"]), item)
+        if holder is not item:
+            message = f"{item.title} stands twice: here and at {holder.place}"
+            admission.findings.append(Finding(item.place, message))
+    return list(first.values())
+
+
+# ---------------------------------------------------------------------------------------------------------- allocation
+
+
+def _allocate(admission: Admission, existing: list[Json]) -> None:
+    """Families, then the explicit claims of all Services, then allocations by name, so that file order does not matter."""
+
+    def of_kind(kind: str) -> list[Json]:
+        return [
+            *(obj for obj in existing if obj.get("kind") == kind),
+            *(item.json for item in admission.items if item.kind == kind),
+        ]
+
+    allocator = Allocator(service_ranges(of_kind("Service"), of_kind("Node"), of_kind("ServiceCIDR")))
+    for obj in existing:
+        if obj.get("kind") == "Service":
+            allocator.claim(obj)
+    services: dict[int, Item] = {}
+    for number, item in enumerate(admission.items):
+        if item.kind != "Service":
+            continue
+        json, complaints = assign_families(item.json, allocator.ranges)
+        complaints += allocator.claim(json)
+        admission.findings += [item.finding(path, message) for path, message in complaints]
+        services[number] = replace(item, json=json)
+    addresses: list[str] = []
+    ports: list[str] = []
+    for number, item in sorted(services.items(), key=lambda entry: _sort_key(entry[1].json)):
+        json, notes, complaints = allocator.allocate(item.json)
+        admission.findings += [item.finding(path, message) for path, message in complaints]
+        addresses += [note for note in notes if note.startswith("allocated cluster IP")]
+        ports += [note for note in notes if not note.startswith("allocated cluster IP")]
+        admission.items[number] = replace(item, json=json)
+    admission.notes += _listed(addresses, "cluster IPs") + _listed(ports, "node ports")
+    if addresses and not allocator.ranges.given:
+        assumed = ", ".join(str(network) for networks in allocator.ranges.networks.values() for network in networks)
+        admission.notes.append(f"there is no ServiceCIDR: cluster IPs are allocated from {assumed}")
+
+
+def _sort_key(service: Json) -> tuple[str, str]:
+    return service["metadata"]["namespace"], service["metadata"]["name"]
+
+
+def _listed(notes: list[str], what: str) -> list[str]:
+    return notes if len(notes) <= _LISTED else [*notes[:_LISTED], f"allocated {len(notes) - _LISTED} {what} more"]
+
+
+# ------------------------------------------------------------------------------------------------------- typed objects
+
+
+def typed_objects(admission: Admission) -> list[ApiObject]:
+    """The typed objects of the kinds that kpsim models; what cannot be read becomes a finding."""
+    typed: list[ApiObject] = []
+    for item in admission.items:
+        try:
+            obj = object_from_json({"kind": item.kind, **item.json} if "kind" not in item.json else item.json)
+        except InputError as error:
+            admission.findings += [item.finding((), str(problem)) for problem in error.problems]
+            continue
+        if obj is not None:
+            typed.append(obj)
+    return typed

@@ -1,0 +1,330 @@
+"""Families, cluster IPs and node ports that the API server gives to Services (O-3.3 to O-3.7).
+
+Counterpart: pkg/registry/core/service. Where the server starts at a random place, the place here is drawn from the Service's
+name, so that an allocation neither changes between runs nor when other Services come and go (unless two dispute a number).
+It knows nothing of files: disputes are returned as complaints with the names of both Services.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kpsim import rng
+from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
+from kpsim.manifests.places import Path
+from kpsim.manifests.validation import Complaint, is_stored
+
+Json = Mapping[str, Any]
+
+#: what is assumed where no ServiceCIDR says otherwise: kubeadm's default, and a ULA range of the same kind
+DEFAULT_RANGES = {Family.IPV4: "10.96.0.0/12", Family.IPV6: "fd00:10:96::/112"}
+#: the range assumed around given cluster IPs that lie outside the default one
+_RANGE_AROUND = {Family.IPV4: 16, Family.IPV6: 112}
+
+NODE_PORTS = range(30000, 32768)
+
+
+def name_of(obj: Json) -> str:
+    metadata = obj["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A number or address that a Service holds, and the field that says so."""
+
+    owner: str
+    path: Path
+    value: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRanges:
+    """The ranges cluster IPs come from: families in the cluster's order, the networks of each, and whether they were given."""
+
+    networks: Mapping[Family, tuple[Network, ...]]
+    given: bool
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        return tuple(self.networks)
+
+    def covers(self, family: Family, address: int) -> bool:
+        return any(address in network for network in self.networks.get(family, ()))
+
+
+def service_ranges(services: Sequence[Json], nodes: Sequence[Json], service_cidrs: Sequence[Json]) -> ServiceRanges:
+    """From ServiceCIDR objects (``kubernetes`` first); else the defaults for the families that Services and Nodes show."""
+    networks: dict[Family, tuple[Network, ...]] = {}
+    for obj in sorted(
+        service_cidrs, key=lambda obj: (obj["metadata"]["name"] != "kubernetes", obj["metadata"]["name"])
+    ):
+        for text in obj["spec"]["cidrs"]:
+            network = parse_network(text)
+            if network is not None:
+                networks[network.family] = (*networks.get(network.family, ()), network)
+    if networks:
+        return ServiceRanges(networks, given=True)
+    addresses = [parsed for service in services for parsed in map(parse_ip, _given_ips(service)) if parsed is not None]
+    return ServiceRanges(
+        {family: (_assumed_range(family, addresses),) for family in _families_shown(services, nodes)}, given=False
+    )
+
+
+def _given_ips(service: Json) -> list[str]:
+    return [ip for ip in service["spec"].get("clusterIPs") or [] if ip != "None"]
+
+
+def _assumed_range(family: Family, addresses: Iterable[tuple[Family, int]]) -> Network:
+    default = parse_network(DEFAULT_RANGES[family])
+    assert default is not None
+    given = sorted(value for kind, value in addresses if kind is family)
+    if not given or any(value in default for value in given):
+        return default
+    around = parse_network(f"{format_ip(family, given[0])}/{_RANGE_AROUND[family]}")
+    assert around is not None
+    return around
+
+
+def _families_shown(services: Sequence[Json], nodes: Sequence[Json]) -> list[Family]:
+    """The cluster's families, its primary one first: from cluster IPs and ipFamilies, then from pod CIDRs, else IPv4."""
+    first: list[Family] = []
+    shown: set[Family] = set()
+    for service in services:
+        parsed = [found[0] for found in map(parse_ip, _given_ips(service)) if found is not None]
+        labels = [Family.from_label(label) for label in service["spec"].get("ipFamilies") or []]
+        if service["spec"].get("selector") or parsed:  # a headless Service without selector has both families anywhere
+            shown.update(parsed, labels)
+            first += (parsed or labels)[:1]
+    for node in nodes:
+        cidrs = [found.family for found in map(parse_network, (node.get("spec") or {}).get("podCIDRs") or []) if found]
+        shown.update(cidrs)
+        if not first:
+            first += cidrs[:1]
+    primary = Family.IPV6 if first and Family.IPV4 not in first else Family.IPV4
+    return [primary, *(family for family in Family if family in shown and family is not primary)]
+
+
+# ------------------------------------------------------------------------------------------------------------- families
+
+
+def assign_families(service: Json, ranges: ServiceRanges, *, update: bool = False) -> tuple[Json, list[Complaint]]:
+    """The Service with ``ipFamilies`` and ``ipFamilyPolicy`` (O-3.3, steps 1 to 5)."""
+    spec = service["spec"]
+    if spec["type"] == "ExternalName":
+        return service, []
+    headless = spec.get("clusterIP") == "None"
+    open_headless = headless and not spec.get("selector")
+    ips = _given_ips(service)
+    policy = spec.get("ipFamilyPolicy") or ("RequireDualStack" if open_headless else "SingleStack")
+    families = [Family.from_label(label) for label in spec.get("ipFamilies") or []]
+    for parsed in map(parse_ip, ips):
+        if parsed is not None and parsed[0] not in families:
+            families.append(parsed[0])
+    if (
+        families and is_stored(service) and not update
+    ):  # decided when it was written, perhaps in a cluster of other families
+        wanted = families
+    else:
+        complaints = list(_family_complaints(policy, families, ips, ranges, open_headless))
+        if complaints:
+            return service, complaints
+        wanted = families or [ranges.families[0]]
+        if policy != "SingleStack" and len(wanted) == 1 and (open_headless or len(ranges.families) == 2):
+            wanted = [*wanted, Family.IPV6 if wanted[0] is Family.IPV4 else Family.IPV4]
+    labels = [family.label for family in wanted]
+    if not labels or (labels == spec.get("ipFamilies") and policy == spec.get("ipFamilyPolicy")):
+        return service, []
+    return {**service, "spec": {**spec, "ipFamilies": labels, "ipFamilyPolicy": policy}}, []
+
+
+def _family_complaints(
+    policy: str, families: list[Family], ips: list[str], ranges: ServiceRanges, open_headless: bool
+) -> Iterator[Complaint]:
+    if policy == "SingleStack" and (len(ips) > 1 or len(families) > 1):
+        yield ("spec", "ipFamilyPolicy"), "two families need PreferDualStack or RequireDualStack (SingleStack if unset)"
+    if open_headless:
+        return
+    missing = [family.label for family in families if family not in ranges.families]
+    available = " and ".join(family.label for family in ranges.families)
+    if missing:
+        yield ("spec", "ipFamilies"), f"the cluster has no {' and '.join(missing)} service range, only {available}"
+    elif policy == "RequireDualStack" and len(ranges.families) < 2:
+        yield ("spec", "ipFamilyPolicy"), f"RequireDualStack in a cluster with {available} service ranges only"
+
+
+# --------------------------------------------------------------------------------------------------------- the allocator
+
+
+def _scan(first: int, count: int, taken: Mapping[Any, Claim], key: Any, *draw: str | int) -> int | None:
+    """The first free number of ``count`` from ``first``, beginning at a drawn place, upward with wrap."""
+    if count <= 0:
+        return None
+    start = rng.below(count, 0, *draw)
+    for step in range(min(count, len(taken) + 1)):  # among one more than are taken, one is free
+        number = first + (start + step) % count
+        if key(number) not in taken:
+            return number
+    return None
+
+
+@dataclass(slots=True)
+class Allocator:
+    """Cluster IPs and node ports of one cluster: who holds which. Explicit claims first, then allocations."""
+
+    ranges: ServiceRanges
+    addresses: dict[tuple[Family, int], Claim] = field(default_factory=dict)
+    node_ports: dict[int, Claim] = field(default_factory=dict)
+
+    # explicit values
+
+    def claim(self, service: Json) -> list[Complaint]:
+        """Reserve what the Service states; complaints name the holder of what is taken or out of range."""
+        return [*self._claim_addresses(service), *self._claim_ports(service)]
+
+    def _claim_addresses(self, service: Json) -> Iterator[Complaint]:
+        owner = name_of(service)
+        for index, text in enumerate(_given_ips(service)):
+            parsed = parse_ip(text)
+            path: Path = ("spec", "clusterIPs", index)
+            if parsed is None:
+                continue
+            holder = self.addresses.setdefault(parsed, Claim(owner, path, text))
+            if holder.owner != owner:
+                yield path, f"the cluster IP {text} belongs to Service {holder.owner}"
+            elif self.ranges.given and not is_stored(service):
+                yield from self._range_complaint(path, text, *parsed)
+
+    def _range_complaint(self, path: Path, text: str, family: Family, address: int) -> Iterator[Complaint]:
+        networks = self.ranges.networks.get(family, ())
+        if not self.ranges.covers(family, address):
+            known = ", ".join(map(str, networks)) or f"none of {family.label}"
+            yield path, f"the cluster IP {text} lies in no ServiceCIDR ({known})"
+        for network in networks:
+            last = network.base + (1 << (family.bits - network.prefix)) - 1
+            if address == network.base or (family is Family.IPV4 and address == last):
+                yield path, f"{text} is the network or broadcast address of {network}"
+
+    def _claim_ports(self, service: Json) -> Iterator[Complaint]:
+        owner, spec = name_of(service), service["spec"]
+        claims: list[tuple[Path, int]] = [
+            (("spec", "ports", index, "nodePort"), port.get("nodePort") or 0)
+            for index, port in enumerate(spec.get("ports") or [])
+        ]
+        claims.append((("spec", "healthCheckNodePort"), spec.get("healthCheckNodePort") or 0))
+        for path, number in claims:
+            if not number:
+                continue
+            holder = self.node_ports.setdefault(number, Claim(owner, path, number))
+            # one Service may use a number for several protocols, but not for its health check too (O-3.5)
+            if holder.owner != owner or (holder.path != path and "healthCheckNodePort" in (path[-1], holder.path[-1])):
+                yield path, f"the node port {number} belongs to Service {holder.owner}, whatever the protocol"
+            elif number not in NODE_PORTS and not is_stored(service):
+                yield path, f"expected a node port from {NODE_PORTS[0]} to {NODE_PORTS[-1]}, got {number}"
+
+    def release(self, owner: str) -> None:
+        """Forget what a Service holds."""
+        self.addresses = {key: claim for key, claim in self.addresses.items() if claim.owner != owner}
+        self.node_ports = {key: claim for key, claim in self.node_ports.items() if claim.owner != owner}
+
+    # allocation
+
+    def allocate(self, service: Json, *, update: bool = False) -> tuple[Json, list[str], list[Complaint]]:
+        """The Service with all that it lacks, what was allocated in words, and complaints if a range is used up."""
+        notes: list[str] = []
+        complaints: list[Complaint] = []
+        service = self._with_addresses(service, notes, complaints)
+        service = self._with_node_ports(service, notes, complaints, update)
+        return self._with_health_port(service, notes, complaints), notes, complaints
+
+    def _with_addresses(self, service: Json, notes: list[str], complaints: list[Complaint]) -> Json:
+        spec, owner = service["spec"], name_of(service)
+        families = [Family.from_label(label) for label in spec.get("ipFamilies") or []]
+        if spec["type"] == "ExternalName" or spec.get("clusterIP") == "None":
+            return service
+        ips = list(spec.get("clusterIPs") or [])
+        for family in families[len(ips) :]:
+            address = self._free_address(family, service["metadata"])
+            if address is None:
+                complaints.append((("spec", "clusterIPs"), f"no free {family.label} cluster IP is left"))
+                return service
+            text = format_ip(family, address)
+            self.addresses[family, address] = Claim(owner, ("spec", "clusterIPs", len(ips)), text)
+            ips.append(text)
+            notes.append(f"allocated cluster IP {text} to {owner}")
+        if not notes:
+            return service
+        return {**service, "spec": {**spec, "clusterIP": ips[0], "clusterIPs": ips}}
+
+    def _free_address(self, family: Family, metadata: Json) -> int | None:
+        for network in self.ranges.networks.get(family, ()):
+            size = 1 << (family.bits - network.prefix)
+            usable = size - 1 - (family is Family.IPV4)
+            band = 0 if size <= 16 else min(max(16, size // 16), 256)
+            draw = ("clusterIP", str(network), metadata["namespace"], metadata["name"])
+            for first, count in ((band, usable - band), (0, band)):
+                found = _scan(network.base + 1 + first, count, self.addresses, lambda number: (family, number), *draw)
+                if found is not None:
+                    return found
+        return None
+
+    def _free_port(self, *draw: str | int) -> int | None:
+        size = len(NODE_PORTS)
+        band = 0 if size <= 16 else min(max(16, size // 32), 128)
+        for first, count in ((band, size - band), (0, band)):
+            found = _scan(NODE_PORTS[0] + first, count, self.node_ports, lambda number: number, *draw)
+            if found is not None:
+                return found
+        return None
+
+    def _with_node_ports(self, service: Json, notes: list[str], complaints: list[Complaint], update: bool) -> Json:
+        spec, owner = service["spec"], name_of(service)
+        ports = spec.get("ports") or []
+        if not _wants_node_ports(service, update) or all(port.get("nodePort") for port in ports):
+            return service
+        shared: dict[int, int] = {}
+        if not update:  # on create, ports of one number (TCP and UDP, say) share one node port (O-3.6)
+            for port in ports:
+                if port.get("nodePort"):
+                    shared.setdefault(port["port"], port["nodePort"])
+        filled = []
+        for index, port in enumerate(ports):
+            number = port.get("nodePort") or shared.get(port["port"])
+            if not number:
+                metadata = service["metadata"]
+                own = (port["protocol"],) if update else ()
+                number = self._free_port("nodePort", metadata["namespace"], metadata["name"], port["port"], *own)
+                if number is None:
+                    complaints.append((("spec", "ports", index), "no free node port is left"))
+                    return service
+                self.node_ports[number] = Claim(owner, ("spec", "ports", index, "nodePort"), number)
+                notes.append(f"allocated node port {number} to {owner} port {port.get('name') or port['port']}")
+                if not update:
+                    shared[port["port"]] = number
+            filled.append({**port, "nodePort": number})
+        return {**service, "spec": {**spec, "ports": filled}}
+
+    def _with_health_port(self, service: Json, notes: list[str], complaints: list[Complaint]) -> Json:
+        spec, metadata = service["spec"], service["metadata"]
+        local = spec["type"] == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+        if not local or spec.get("healthCheckNodePort"):
+            return service
+        number = self._free_port("healthCheckNodePort", metadata["namespace"], metadata["name"])
+        if number is None:
+            complaints.append((("spec", "healthCheckNodePort"), "no free node port is left"))
+            return service
+        self.node_ports[number] = Claim(name_of(service), ("spec", "healthCheckNodePort"), number)
+        notes.append(f"allocated health check node port {number} to {name_of(service)}")
+        return {**service, "spec": {**spec, "healthCheckNodePort": number}}
+
+
+def _wants_node_ports(service: Json, update: bool) -> bool:
+    spec = service["spec"]
+    if spec["type"] == "NodePort":
+        return True
+    # a load balancer that an API server stored without node ports shall have none
+    return (
+        spec["type"] == "LoadBalancer"
+        and bool(spec.get("allocateLoadBalancerNodePorts", True))
+        and (update or not is_stored(service))
+    )

@@ -1,0 +1,258 @@
+"""Files, directories and standard input to documents: YAML or JSON values with their places.
+
+Counterpart: kubectl's resource builder (``-f``, ``-R``). It bounds what it reads, and knows nothing of Kubernetes but the suffixes.
+"""
+
+import codecs
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path as FilePath
+from typing import Any, BinaryIO, TextIO
+
+from kpsim.manifests.places import Finding, Path, Place, Source
+from kpsim.manifests.yaml_reader import YamlRefused, find_lines, read_yaml
+
+MAX_JSON_BYTES = 512 << 20
+MAX_YAML_BYTES = 128 << 20
+SUFFIXES = (".yaml", ".yml", ".json")
+
+#: beyond this size a JSON file's problems are named by path alone
+_JSON_LINES_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A value and its place. ``duplicate_keys`` are those of the reading's findings that name a key of it standing twice."""
+
+    place: Place
+    value: Any
+    duplicate_keys: tuple[Finding, ...] = ()
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was read: documents in order, what was wrong, and remarks."""
+
+    documents: list[Document] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_paths(paths: Sequence[FilePath | str], *, stdin: BinaryIO | TextIO | bytes | str | None = None) -> Reading:
+    """Read every file, directory (recursively, hidden entries left out) or ``-``; a file named twice is read once."""
+    reading = Reading()
+    seen: set[str] = set()
+    for path in paths:
+        if str(path) == "-":
+            _read_stdin(stdin, reading)
+            continue
+        for file in _expand(FilePath(path), reading):
+            real = os.path.realpath(file)
+            if real not in seen:
+                seen.add(real)
+                _read_file(file, reading)
+    return reading
+
+
+def _expand(path: FilePath, reading: Reading) -> Iterable[FilePath]:
+    """The file itself, or the manifests below a directory, sorted."""
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return [path]
+    except (OSError, ValueError) as error:
+        reading.findings.append(Finding(Place(Source(str(path))), _os_message(error)))
+        return []
+    found: list[FilePath] = []
+    refused: list[OSError] = []
+    for folder, folders, names in os.walk(path, onerror=refused.append):  # does not follow links to directories
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [FilePath(folder, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]
+    for refusal in refused:
+        reading.findings.append(Finding(Place(Source(str(refusal.filename))), _os_message(refusal)))
+    if not found and not refused:
+        expected = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+        reading.findings.append(Finding(Place(Source(str(path))), f"the directory holds no manifest ({expected})"))
+    return sorted(found)
+
+
+def _os_message(error: OSError | ValueError) -> str:
+    return f"cannot be read: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
+
+
+def _read_file(path: FilePath, reading: Reading) -> None:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reading.findings.append(Finding(Place(Source(str(path))), _os_message(error)))
+        return
+    read_content(content, str(path), reading)
+
+
+def _read_stdin(stdin: BinaryIO | TextIO | bytes | str | None, reading: Reading) -> None:
+    name = "standard input"
+    if stdin is None:
+        reading.findings.append(Finding(Place(Source(name)), "- was given, but there is no standard input"))
+        return
+    try:
+        content = stdin if isinstance(stdin, (bytes, str)) else stdin.read(MAX_JSON_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reading.findings.append(Finding(Place(Source(name)), _os_message(error)))
+        return
+    read_content(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content, name, reading)
+
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_content(content: bytes, name: str, reading: Reading) -> None:
+    """Add the documents of one file's content."""
+    here = Place(Source(name))
+    if len(content) > MAX_JSON_BYTES:
+        reading.findings.append(Finding(here, f"larger than {MAX_JSON_BYTES >> 20} MiB, the limit for a file"))
+        return
+    encoding = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        reading.findings.append(Finding(_at_line(name, line), f"no {encoding.upper()} text: {error.reason}"))
+        return
+    before = len(reading.documents), len(reading.findings)
+    start = text.lstrip()[:1]
+    if name.endswith(".json") or start in ("{", "["):
+        read = _read_json(text, name, reading, or_yaml=not name.endswith(".json"))
+    else:
+        read = False
+    if not read:
+        _read_yaml(text, name, reading)
+    if (len(reading.documents), len(reading.findings)) == before:
+        reading.notes.append(f"{name} holds no document")
+
+
+def _at_line(name: str, line: int | None, document: int = 1) -> Place:
+    """A place whose line is known beforehand."""
+
+    def lines(wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[int, Path], int]:
+        return {} if line is None else dict.fromkeys(wanted, line)
+
+    return Place(Source(name, is_yaml=True, find_lines=lines), document)
+
+
+def _read_yaml(text: str, name: str, reading: Reading) -> None:
+    if len(text) > MAX_YAML_BYTES:
+        message = (
+            f"larger than {MAX_YAML_BYTES >> 20} MiB, the limit for YAML; JSON may have {MAX_JSON_BYTES >> 20} MiB"
+        )
+        reading.findings.append(Finding(Place(Source(name)), message))
+        return
+    source = Source(name, is_yaml=True, find_lines=partial(find_lines, text))
+    number = 0
+    try:
+        for number, document in enumerate(read_yaml(text), 1):
+            found = {entry: Finding(_at_line(name, entry[0], number), entry[1]) for entry in document.findings}
+            reading.findings += found.values()
+            if document.value is not None:
+                twice = tuple(found[entry] for entry in document.duplicate_keys)
+                reading.documents.append(Document(Place(source, number), document.value, twice))
+    except YamlRefused as refusal:
+        reading.findings.append(Finding(_at_line(name, refusal.line, number + 1), refusal.message))
+
+
+class _NoJson(ValueError):
+    pass
+
+
+def _refuse_constant(text: str) -> Any:
+    raise _NoJson(f"{text} is no number of JSON")
+
+
+_BLANK = re.compile(r"[\s\ufeff]*")
+
+
+def _read_json(text: str, name: str, reading: Reading, *, or_yaml: bool) -> bool:
+    """Add the values of a JSON text, one or several in a row. False: no JSON, but it may be YAML."""
+    duplicates: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(items)
+        if len(made) != len(items):
+            keys = [key for key, _ in items]
+            duplicates.extend(sorted({key for key in keys if keys.count(key) > 1}))
+        return made
+
+    values: list[Any] = []
+    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=_refuse_constant)
+    position, here = _end_of_blank(text, 0), Place(Source(name))
+    try:
+        while position < len(text):
+            value, position = decoder.raw_decode(text, position)
+            position = _end_of_blank(text, position)
+            values.append(value)
+    except json.JSONDecodeError as error:
+        if or_yaml and not values:
+            return False
+        reading.findings.append(Finding(_at_line(name, error.lineno), f"no JSON: {error.msg}"))
+    except RecursionError:
+        reading.findings.append(Finding(here, "no JSON that can be read: nested too deep"))
+    except ValueError as error:  # NaN, Infinity, and integers beyond Python's own limit
+        reading.findings.append(Finding(here, str(error)))
+    twice = _duplicates_in_json(text, name, duplicates) if duplicates else ()
+    reading.findings += twice
+    cheap = len(values) == 1 and len(text) <= _JSON_LINES_BYTES
+    source = Source(name, find_lines=partial(find_lines, text)) if cheap else Source(name)
+    reading.documents += [
+        Document(Place(source, number), value, twice if number == 1 else ()) for number, value in enumerate(values, 1)
+    ]
+    return True
+
+
+def _end_of_blank(text: str, position: int) -> int:
+    found = _BLANK.match(text, position)
+    assert found is not None
+    return found.end()
+
+
+def _duplicates_in_json(text: str, name: str, keys: list[str]) -> tuple[Finding, ...]:
+    if len(text) <= _JSON_LINES_BYTES:  # a JSON text is YAML, whose reader knows lines
+        try:
+            located = [finding for document in read_yaml(text) for finding in document.duplicate_keys]
+        except YamlRefused:
+            located = []
+        if located:
+            return tuple(Finding(_at_line(name, line), message) for line, message in located)
+    return tuple(Finding(Place(Source(name)), f"the key {key!r} stands twice in one object") for key in keys)
+
+
+_WATCH_EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", "CONFIG"))
+
+
+def is_recording(path: FilePath | str) -> bool:
+    """Whether the file looks like a recording: JSON lines whose first object is a CONFIG or a watch event.
+
+    Reads only the file's beginning; False also for what cannot be read.
+    """
+    try:
+        with FilePath(path).open("rb") as file:
+            line = file.read(1 << 20).lstrip(codecs.BOM_UTF8 + b" \t\r\n").split(b"\n", 1)[0]
+    except (OSError, ValueError):
+        return False
+    if not line.startswith(b"{"):
+        return False
+    try:
+        first = json.loads(line)
+    except (ValueError, RecursionError):
+        # an object longer than what was read
+        return re.match(rb'\{\s*"type"\s*:\s*"(%s)"' % "|".join(sorted(_WATCH_EVENTS)).encode(), line) is not None
+    return isinstance(first, dict) and first.get("type") in _WATCH_EVENTS

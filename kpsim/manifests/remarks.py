@@ -1,0 +1,60 @@
+"""Remarks on objects that are right and yet may not do what their author expects: what kube-proxy never sees or reads (O-1, O-6).
+
+It changes nothing and refuses nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from kpsim.objects import LABEL_SERVICE_PROXY_NAME, ApiObject, EndpointSlice, Service
+
+_RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
+_LISTED = 10
+
+
+def remarks(objects: Sequence[ApiObject]) -> list[str]:
+    """In words, each kind of remark with the objects it is about."""
+    found: dict[str, list[str]] = {}
+    services = {obj.key[1:]: obj for obj in objects if isinstance(obj, Service)}
+    for obj in objects:
+        name = f"{obj.metadata.namespace}/{obj.metadata.name}"
+        match obj:
+            case Service():
+                reasons = _service_remarks(obj)
+            case EndpointSlice():
+                reasons = _slice_remarks(obj, services.get((obj.metadata.namespace, obj.service_name)))
+            case _:
+                continue
+        for reason in reasons:
+            found.setdefault(reason, []).append(name)
+    return [f"{reason}: {_names(names)}" for reason, names in found.items()]
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(names[:_LISTED])
+    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"
+
+
+def _service_remarks(service: Service) -> Iterator[str]:
+    if LABEL_SERVICE_PROXY_NAME in service.metadata.labels:
+        yield f"kube-proxy is never told of Services with the label {LABEL_SERVICE_PROXY_NAME} (O-1.1)"
+    if _RANGES_ANNOTATION in service.metadata.annotations:
+        yield f"kube-proxy does not read the annotation {_RANGES_ANNOTATION}, only spec.loadBalancerSourceRanges"
+    if service.type == "LoadBalancer" and not service.ingress:
+        yield "load balancers without an address in status.loadBalancer.ingress"
+
+
+def _slice_remarks(made: EndpointSlice, service: Service | None) -> Iterator[str]:
+    if made.address_type == "FQDN":
+        yield "kube-proxy ignores EndpointSlices of address type FQDN"
+    if not made.service_name:
+        yield "kube-proxy ignores EndpointSlices without the label kubernetes.io/service-name (O-6.1)"
+    elif service is None:
+        yield "EndpointSlices whose Service is not among the objects"
+    elif made.endpoints and not service.ports:
+        return
+    elif made.endpoints:
+        wanted = {(port.name, port.protocol) for port in service.ports}
+        if not any((port.name, port.protocol) in wanted for port in made.ports):
+            yield "EndpointSlices with no port of the name and protocol of a port of their Service (O-6.2)"
+    if made.endpoints and any(port.port is None for port in made.ports):
+        yield "kube-proxy skips ports without a number in EndpointSlices (O-6.2)"
