@@ -42,11 +42,15 @@ class SyncResult:
         return self.ran and self.transaction.success
 
 
-def make_backend(settings: ProxierSettings) -> Backend:
-    """The backend of the configured mode. InputError for a mode that is not modelled."""
+def make_backend(settings: ProxierSettings, predecessor: Backend | None = None) -> Backend:
+    """The backend of the configured mode; it finds what its predecessor left in the kernel (CP-12.1).
+
+    InputError for a mode that is not modelled.
+    """
     match settings.config.mode:
         case Mode.IPTABLES:
-            backend = IptablesBackend(settings)
+            found = predecessor.tables if isinstance(predecessor, IptablesBackend) else None
+            backend = IptablesBackend(settings, found)
             backend.create_canaries()
             return backend
         case mode:
@@ -188,6 +192,10 @@ class Proxier:
             conntrack_deleted=tuple(deleted),
             ruleset=self.backend.ruleset,
         )
+
+    def stale_flows(self, flows: Iterable[Flow]) -> list[Flow]:
+        """Of a connection table, what the last sync's clean-up deletes, for a caller whose syncs take time (O-12)."""
+        return self._udp_frontends.stale(flows, self.maps)
 
     def _take_changes(self) -> tuple[dict[ServiceKey, ServiceChange], EndpointsCheckout]:
         service_changes, checkout = self.maps.apply(self._services, self._slices)

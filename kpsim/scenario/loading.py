@@ -4,7 +4,7 @@ It knows files and what they may contain, never how a run works.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from pydantic import ValidationError
 
 from kpsim.config import Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
-from kpsim.manifests.places import Finding, problems_of
-from kpsim.objects import ApiObject, Service, object_from_json
-from kpsim.scenario.document import Document, override, read_document
+from kpsim.manifests import check_proxy_config
+from kpsim.manifests.places import problems_of
+from kpsim.objects import ApiObject, Service
+from kpsim.scenario.document import override, read_document
 from kpsim.scenario.problems import findings_of, suggestion
 from kpsim.scenario.references import check_references
 from kpsim.scenario.schema import ScenarioSpec
-
-CLUSTER_CIDR = "10.180.0.0/16"
+from kpsim.scenario.services import merged_proxy, read_objects
 
 
 @dataclass(frozen=True)
@@ -109,47 +109,14 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         spec = ScenarioSpec.model_validate_json(json.dumps(document.content), by_alias=True, by_name=False)
     except ValidationError as error:
         raise InputError(problems_of(findings_of(error, document, ScenarioSpec))) from None
-    findings: list[Finding] = []
-    objects = _objects(spec, document, findings)
-    created = _created(spec, document, findings)
-    proxy = _proxy(spec, document, findings)
-    if not findings:
-        findings = check_references(spec, _by_name(objects), _by_name(created.values()), document)
-    if findings:
-        raise InputError(problems_of(findings))
-    return Scenario(spec, objects, created, proxy, file)
-
-
-def _by_name(objects: Iterable[ApiObject]) -> dict[str, Service]:
-    return {f"{obj.metadata.namespace}/{obj.metadata.name}": obj for obj in objects if isinstance(obj, Service)}
-
-
-def _objects(spec: ScenarioSpec, document: Document, findings: list[Finding]) -> tuple[ApiObject, ...]:
-    found = []
-    for number, json_object in enumerate(spec.objects):
-        obj = object_from_json(json_object)
-        if obj is None:
-            findings.append(document.finding("kind not modelled", ("objects", number)))
-        else:
-            found.append(obj)
-    return tuple(found)
-
-
-def _created(spec: ScenarioSpec, document: Document, findings: list[Finding]) -> dict[int, Service]:
-    made = {}
-    for number, event in enumerate(spec.events):
-        if event.create_service is not None:
-            obj = object_from_json(event.create_service)
-            if isinstance(obj, Service):
-                made[number] = obj
-            else:
-                findings.append(document.finding("expected a Service", ("events", number, "createService")))
-    return made
-
-
-def _proxy(spec: ScenarioSpec, document: Document, findings: list[Finding]) -> ProxyConfig:
-    try:
-        return config_from_json({"clusterCIDR": CLUSTER_CIDR, **spec.proxy})
-    except ValueError as error:
-        findings.append(document.finding(str(error), ("proxy",)))
-        return ProxyConfig()
+    objects = read_objects(spec, document, file)
+    problems = list(objects.problems)
+    proxy_json = merged_proxy(objects.proxy, spec.proxy)
+    complaints = check_proxy_config(proxy_json).complaints
+    findings = [document.finding(message, ("proxy", *path)) for path, message in complaints]
+    if not problems:
+        findings += check_references(spec, objects.services, objects.later_services, document)
+    problems += problems_of(findings)
+    if problems:
+        raise InputError(problems)
+    return Scenario(spec, objects.initial, objects.created, config_from_json(proxy_json), file)

@@ -1,0 +1,162 @@
+"""The Kubernetes objects of a scenario: those at the start, and what its events make of them, as an API server takes them.
+
+Counterpart: kubectl against an API server. Events are tried out in their order, so that a patch which would be refused is
+refused when the scenario is loaded. It never knows when kube-proxy hears of anything.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kpsim.cluster import ClusterState
+from kpsim.errors import InputError, Problem
+from kpsim.manifests import apply_patch, check_object, check_objects, load_manifests, patch_object
+from kpsim.manifests.places import Place
+from kpsim.objects import ApiObject, EndpointSlice, ObjectKey, Service, object_from_json
+from kpsim.scenario.document import Document
+from kpsim.scenario.schema import ScenarioEvent, ScenarioSpec, qualified
+
+
+@dataclass(slots=True)
+class ScenarioObjects:
+    """``created``: the Service of each createService event by the event's position; ``proxy``: configuration in manifests."""
+
+    initial: tuple[ApiObject, ...] = ()
+    created: dict[int, Service] = field(default_factory=dict)
+    proxy: Mapping[str, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def services(self) -> dict[str, Service]:
+        """Services at the start by ``namespace/name``."""
+        return {_name(obj): obj for obj in self.initial if isinstance(obj, Service)}
+
+    @property
+    def later_services(self) -> dict[str, Service]:
+        """Services that events create."""
+        return {_name(service): service for service in self.created.values()}
+
+
+def _name(obj: ApiObject) -> str:
+    return f"{obj.metadata.namespace}/{obj.metadata.name}"
+
+
+def service_object_key(service: str) -> ObjectKey:
+    """Key of a Service written with or without its namespace."""
+    namespace, _, name = qualified(service).partition("/")
+    return ObjectKey("Service", namespace, name)
+
+
+def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioObjects:
+    """Manifests, inline objects and events of a scenario; ``problems`` says all that is wrong with them."""
+    found = ScenarioObjects()
+    state = _from_manifests(spec, document, file, found)
+    given = document.content.get("objects") or []
+    try:
+        checked = check_objects(given, place=document.place.at("objects"), existing=state)
+    except InputError as error:
+        found.problems += error.problems
+        checked = []
+    for number, json in enumerate(checked):
+        obj = object_from_json(json)
+        if isinstance(obj, (Service, EndpointSlice)):
+            _, state = state.put(obj)
+        else:
+            found.problems.append(document.problem(_refusal(json.get("kind")), ("objects", number, "kind")))
+    found.initial = tuple(_kept(state))
+    if not found.problems:
+        _try_events(spec, state, document, found)
+    return found
+
+
+def _refusal(kind: Any) -> str:
+    whence = {"Pod": "; pods come from workloads", "Node": "; nodes come from nodes"}
+    return f"{kind} is not for objects of a scenario{whence.get(str(kind), '')}: expected Service or EndpointSlice"
+
+
+def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: ScenarioObjects) -> ClusterState:
+    """Services and hand-written EndpointSlices of the manifests; other modelled kinds are refused by name."""
+    if not spec.manifests:
+        return ClusterState()
+    try:
+        loaded = load_manifests([Path(file).parent / name for name in spec.manifests])
+    except InputError as error:
+        found.problems += error.problems
+        return ClusterState()
+    found.proxy = loaded.proxy_config or {}
+    kept = []
+    for key in sorted(loaded.cluster.objects):
+        obj = loaded.cluster.objects[key]
+        if isinstance(obj, (Service, EndpointSlice)):
+            kept.append(obj)
+        else:
+            found.problems.append(document.problem(f"{key}: {_refusal(key.kind)}", ("manifests",)))
+    return ClusterState.of(kept)
+
+
+def _kept(state: ClusterState) -> Iterable[ApiObject]:
+    """Services, and slices of Services without selector: the controller makes the others."""
+    selecting = {(s.metadata.namespace, s.metadata.name) for s in state.services if s.selector}
+    yield from state.services
+    for item in state.endpoint_slices:
+        if (item.metadata.namespace, item.service_name) not in selecting:
+            yield item
+
+
+# --------------------------------------------------------------------------------------------------------------- events
+
+
+def _try_events(spec: ScenarioSpec, state: ClusterState, document: Document, found: ScenarioObjects) -> None:
+    """Carry out what the events do to Services, in order of time; note what an API server would refuse."""
+    for number, event in sorted(enumerate(spec.events), key=lambda pair: (pair[1].at_ns, pair[0])):
+        try:
+            state = _after(event, number, state, document, found)
+        except InputError as error:
+            found.problems += error.problems
+
+
+def _after(
+    event: ScenarioEvent, number: int, state: ClusterState, document: Document, found: ScenarioObjects
+) -> ClusterState:
+    if event.create_service is not None:
+        place = document.place.at("events", number, "createService")
+        made = object_from_json(check_object(event.create_service, place=place, existing=state))
+        if not isinstance(made, Service):
+            raise InputError(document.problem("expected a Service", ("events", number, "createService", "kind")))
+        if state.get(made.key) is not None:
+            raise InputError(document.problem(f"there is a {made.key} already", ("events", number, "createService")))
+        found.created[number] = made
+        return state.put(made)[1]
+    change = event.patch_service or event.delete_service
+    if change is None:
+        return state
+    old = state.get(service_object_key(change.service))
+    if not isinstance(old, Service):
+        known = {**found.services, **found.later_services}
+        if qualified(change.service) not in known:
+            return state  # said with the other names that are unknown
+        path = ("events", number, event.kind_in_file, "service")
+        raise InputError(document.problem(f"there is no Service {qualified(change.service)} at that time", path))
+    if event.patch_service is None:
+        return state.remove(old.key)[1]
+    place = document.place.at("events", number, "patchService", "patch")
+    return state.put(patched(old, event.patch_service.patch, state, place))[1]
+
+
+def patched(service: Service, patch: Mapping[str, Any], state: ClusterState, place: Place | None = None) -> Service:
+    """The Service after a merge patch, as the API server stores it. InputError if it would refuse it."""
+    obj = object_from_json(patch_object(service.json, patch, cluster=state, place=place))
+    assert isinstance(obj, Service)
+    return obj
+
+
+def merged_proxy(base: Mapping[str, Any], fragment: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A whole KubeProxyConfiguration: the fragment over what manifests say over the plan's pod addresses."""
+    whole = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clusterCIDR": "10.180.0.0/16",
+    }
+    merged: Mapping[str, Any] = apply_patch(apply_patch(whole, base), fragment)
+    return merged

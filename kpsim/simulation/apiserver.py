@@ -1,0 +1,75 @@
+"""The API server on the clock: writes in, changes out to whoever watches.
+
+Counterpart: kube-apiserver. It numbers writes and hands them to watchers in order; it never knows who they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kpsim.cluster import ClusterState, Event, EventType
+from kpsim.objects import ApiObject, ObjectKey, object_from_json
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write: ``number`` is its resource version, ``trigger_ns`` when its cause happened."""
+
+    number: int
+    event: Event
+    trigger_ns: int
+    written_ns: int
+
+    @property
+    def key(self) -> ObjectKey:
+        return self.event.key
+
+    def __str__(self) -> str:
+        return f"{self.key} @ {self.number}"
+
+
+Watcher = Callable[[Change], None]
+
+
+class ApiServer:
+    """All objects, and every change to them told to every watcher in order (CP-5.1)."""
+
+    def __init__(self) -> None:
+        self.state = ClusterState()
+        self._number = 0
+        self._watchers: list[Watcher] = []
+
+    @property
+    def number(self) -> int:
+        """Number of the last write."""
+        return self._number
+
+    def watch(self, watcher: Watcher) -> None:
+        self._watchers.append(watcher)
+
+    def put(self, obj: ApiObject, trigger_ns: int, now_ns: int) -> Change:
+        """Create or replace an object; it gets the next resource version, so that every write differs (O-8.2)."""
+        self._number += 1
+        json = {**obj.json, "metadata": {**obj.json.get("metadata", {}), "resourceVersion": str(self._number)}}
+        stored = object_from_json(json)
+        assert stored is not None
+        event, self.state = self.state.put(stored)
+        return self._tell(event, trigger_ns, now_ns)
+
+    def remove(self, key: ObjectKey, trigger_ns: int, now_ns: int) -> Change | None:
+        """Delete an object; None if there is none."""
+        event, self.state = self.state.remove(key)
+        if event is None:
+            return None
+        self._number += 1
+        return self._tell(event, trigger_ns, now_ns)
+
+    def _tell(self, event: Event, trigger_ns: int, now_ns: int) -> Change:
+        change = Change(self._number, event, trigger_ns, now_ns)
+        for watcher in self._watchers:
+            watcher(change)
+        return change
+
+
+def initial_events(state: ClusterState) -> list[Event]:
+    """What a watcher that starts now is told first: every object as added, by kind, namespace and name."""
+    return [Event(EventType.ADDED, None, state.objects[key]) for key in sorted(state.objects)]

@@ -1,0 +1,234 @@
+"""The EndpointSlice controller on the clock: its informers, its queue, its writes one after the other (CP-3).
+
+Counterpart: kube-controller-manager's endpointslice controller. What to write is ``endpointslices``' decision; this is only
+when. It never knows kube-proxy.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from kpsim.cluster import ClusterState
+from kpsim.endpointslices import (
+    Reconciliation,
+    SliceWrite,
+    TopologyCache,
+    TriggerTimeTracker,
+    WriteVerb,
+    has_managed_slices,
+    reconcile,
+    selects,
+    services_for_pod_change,
+    slices_of,
+)
+from kpsim.objects import Node, ObjectKey, Pod, Service
+from kpsim.scenario.schema import Delays
+from kpsim.simulation.apiserver import ApiServer, Change
+from kpsim.simulation.clock import Clock, Rank
+from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.runlog import Happening, RunLog
+from kpsim.units import SECOND_NS
+
+RETRY_NS = SECOND_NS  #: first back-off of the service queue, doubled each time (CP-3.2)
+MAX_RETRY_NS = 1000 * SECOND_NS
+MAX_RETRIES = 15
+
+_GONE = -1
+
+
+@dataclass(slots=True)
+class _Work:
+    """What the queue knows of one Service (CP-3.2)."""
+
+    queued: bool = False
+    delayed_ns: int | None = None  #: when a delayed entry becomes due
+    processing: bool = False
+    again: bool = False  #: added while being processed
+    failures: int = 0
+    triggers_ns: list[int] = field(default_factory=list)  #: causes that no sync has taken up yet
+    expected: dict[ObjectKey, int] = field(default_factory=dict)  #: generation of the last own write, or gone (CP-3.11)
+
+
+class SliceController:
+    """One worker queue over all Services; every key can be worked on at once, none twice (CP-3.2)."""
+
+    def __init__(self, clock: Clock, api: ApiServer, delays: Delays, seed: int, log: RunLog) -> None:
+        self._clock, self._api, self._delays, self._seed, self._log = clock, api, delays, seed, log
+        self._seen = ClusterState()
+        self._topology = TopologyCache()
+        self._triggers = TriggerTimeTracker()
+        self._work: dict[ObjectKey, _Work] = {}
+        self._seen_ns: dict[str, int] = {}  #: by kind: when its last change is seen
+
+    def start(self) -> None:
+        """Before the run: every Service has its slices, all of them seen by everybody."""
+        self._seen = self._api.state
+        self._topology = self._topology.with_nodes(self._seen.nodes)
+        for service in self._seen.services:
+            if has_managed_slices(service):
+                for write in self._decide(service).writes:
+                    self._api.put(write.slice, 0, 0)
+        self._seen = self._api.state
+        for item in self._seen.endpoint_slices:
+            service_key = ObjectKey("Service", item.metadata.namespace, item.service_name)
+            self._of(service_key).expected[item.key] = item.metadata.generation
+        self._api.watch(self._on_change)
+
+    # ------------------------------------------------------------------------------------------------------- informers
+
+    def _on_change(self, change: Change) -> None:
+        kind = change.key.kind
+        drawn_ns = draw_ns(self._delays.controller_watch, self._seed, "controller watch", change.key, change.number)
+        at_ns = max(self._seen_ns.get(kind, 0), change.written_ns + drawn_ns)
+        self._seen_ns[kind] = at_ns
+        self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._see(change))
+
+    def _see(self, change: Change) -> None:
+        self._seen = self._seen.apply(change.event)
+        match change.event.object:
+            case Service() as service:
+                self._note(service.key, change.trigger_ns)
+                self._add(service.key, 0)
+            case Pod():
+                old, new = (obj if isinstance(obj, Pod) else None for obj in (change.event.old, change.event.new))
+                for service in services_for_pod_change(self._seen.services, old, new):
+                    self._note(service.key, change.trigger_ns)
+                    self._add(service.key, self._delays.controller_batch_ns)
+            case Node():
+                self._see_node(change)
+            case _:
+                pass  # slices: only this controller writes those that it manages, and expects what it wrote
+
+    def _see_node(self, change: Change) -> None:
+        old, new = (obj if isinstance(obj, Node) else None for obj in (change.event.old, change.event.new))
+        if old is not None and new is not None and (old.ready, old.zone) == (new.ready, new.zone):
+            return
+        self._topology = self._topology.with_nodes(self._seen.nodes)
+        for key in self._topology.overloaded():
+            self._note(key, change.trigger_ns)
+            self._add(key, 0)
+
+    # ----------------------------------------------------------------------------------------------------------- queue
+
+    def _of(self, key: ObjectKey) -> _Work:
+        return self._work.setdefault(key, _Work())
+
+    def _note(self, key: ObjectKey, trigger_ns: int) -> None:
+        self._of(key).triggers_ns.append(trigger_ns)
+
+    def _add(self, key: ObjectKey, delay_ns: int) -> None:
+        """Add to the queue: a delayed entry keeps the earlier time, an immediate one does not cancel it."""
+        work, now_ns = self._of(key), self._clock.now_ns
+        if delay_ns == 0:
+            if work.processing:
+                work.again = True
+            elif not work.queued:
+                work.queued = True
+                self._clock.at(now_ns, Rank.CONTROLLER, "controller", lambda: self._process(key))
+            return
+        due_ns = now_ns + delay_ns
+        if work.delayed_ns is not None and work.delayed_ns <= due_ns:
+            return
+        work.delayed_ns = due_ns
+
+        def due() -> None:
+            if work.delayed_ns == due_ns:
+                work.delayed_ns = None
+                self._add(key, 0)
+
+        self._clock.at(due_ns, Rank.CONTROLLER, "controller", due)
+
+    def _process(self, key: ObjectKey) -> None:
+        work = self._of(key)
+        work.queued, work.processing = False, True
+        service = self._seen.get(key)
+        if not isinstance(service, Service):
+            self._triggers.forget(key)
+            self._collect_garbage(key, work)
+        elif not has_managed_slices(service):
+            work.triggers_ns.clear()
+            self._done(key, ok=True)
+        elif self._is_stale(service, work):
+            self._happening("slice sync stale", service.key, "the controller has not seen its own last write")
+            self._done(key, ok=False)
+        else:
+            result = self._decide(service)
+            trigger_ns = min(work.triggers_ns, default=self._clock.now_ns)
+            work.triggers_ns.clear()
+            self._write(key, result.writes, trigger_ns, ok=not result.errors)
+
+    def _is_stale(self, service: Service, work: _Work) -> bool:
+        """The cache lacks an own write: a slice is older than written, or still there, or not there yet (CP-3.11)."""
+        seen = {item.key: item.metadata.generation for item in slices_of(service, self._seen.endpoint_slices)}
+        for slice_key, generation in work.expected.items():
+            if generation == _GONE and slice_key in seen:
+                return True
+            if generation != _GONE and seen.get(slice_key, _GONE) < generation:
+                return True
+        return False
+
+    def _decide(self, service: Service) -> Reconciliation:
+        pods = [
+            pod
+            for pod in self._seen.pods
+            if pod.metadata.namespace == service.metadata.namespace and selects(service, pod.metadata.labels)
+        ]
+        result = reconcile(
+            service,
+            pods,
+            {node.metadata.name: node for node in self._seen.nodes},
+            slices_of(service, self._seen.endpoint_slices),
+            trigger_time_ns=self._triggers.compute(service, pods),
+            topology=self._topology,
+            seed=self._seed,
+        )
+        if result.topology is not None:
+            self._topology = result.topology
+        for event in result.events:
+            self._happening(event.reason, service.key, event.message)
+        return result
+
+    def _collect_garbage(self, key: ObjectKey, work: _Work) -> None:
+        """The Service is gone; the garbage collector removes the slices that it owned."""
+        owned = [
+            SliceWrite(WriteVerb.DELETE, item)
+            for item in self._seen.endpoint_slices
+            if (item.metadata.namespace, item.service_name) == (key.namespace, key.name) and item.owner_uids
+        ]
+        trigger_ns = min(work.triggers_ns, default=self._clock.now_ns)
+        work.triggers_ns.clear()
+        self._write(key, owned, trigger_ns, ok=True)
+
+    def _write(self, key: ObjectKey, writes: Iterable[SliceWrite], trigger_ns: int, *, ok: bool) -> None:
+        """One API call after the other (CP-3.6.2); the key stays in work until the last has returned."""
+        at_ns = self._clock.now_ns
+        for number, write in enumerate(writes):
+            at_ns += draw_ns(self._delays.slice_write, self._seed, "slice write", write.slice.key, at_ns, number)
+            self._clock.at(at_ns, Rank.API_WRITE, "controller", partial(self._call, key, write, trigger_ns))
+        self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._done(key, ok=ok))
+
+    def _call(self, key: ObjectKey, write: SliceWrite, trigger_ns: int) -> None:
+        expected = self._of(key).expected
+        if write.verb is WriteVerb.DELETE:
+            expected[write.slice.key] = _GONE
+            self._api.remove(write.slice.key, trigger_ns, self._clock.now_ns)
+        else:
+            expected[write.slice.key] = write.slice.metadata.generation
+            self._api.put(write.slice, trigger_ns, self._clock.now_ns)
+
+    def _done(self, key: ObjectKey, *, ok: bool) -> None:
+        work = self._of(key)
+        work.processing = False
+        if ok:
+            work.failures = 0
+        elif work.failures < MAX_RETRIES:
+            self._add(key, min(RETRY_NS << work.failures, MAX_RETRY_NS))
+            work.failures += 1
+        else:
+            work.failures = 0
+        if work.again:
+            work.again = False
+            self._add(key, 0)
+
+    def _happening(self, kind: str, key: ObjectKey, detail: str) -> None:
+        self._log.happenings.append(Happening(self._clock.now_ns, kind, f"{key.namespace}/{key.name}", detail))

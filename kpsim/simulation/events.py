@@ -1,0 +1,200 @@
+"""The events of a scenario, carried out at their times.
+
+Counterpart: people and accidents. It only passes on what is to happen, to whoever it happens to.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from kpsim.objects import Service
+from kpsim.scenario import Scenario
+from kpsim.scenario.schema import ActionKind, NamedNode, ScenarioEvent, qualified
+from kpsim.scenario.services import patched, service_object_key
+from kpsim.simulation.apiserver import ApiServer
+from kpsim.simulation.clock import Clock, Rank
+from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.kubeproxy import KubeProxy
+from kpsim.simulation.loadbalancer import LoadBalancer
+from kpsim.simulation.manifest import node_object, stored_service, timestamp
+from kpsim.simulation.runlog import Happening, RunLog
+from kpsim.simulation.workloads import Workloads
+from kpsim.units import format_duration
+
+
+class Machines(Protocol):
+    """The nodes' kernels, as far as power is concerned."""
+
+    def power_off(self, node: str) -> None: ...
+
+    def power_on(self, node: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Whoever something can happen to."""
+
+    api: ApiServer
+    workloads: Workloads
+    proxies: Mapping[str, KubeProxy]
+    load_balancers: Sequence[LoadBalancer]
+    machines: Machines
+
+
+class Events:
+    """Carries out the scenario's events."""
+
+    def __init__(self, clock: Clock, scenario: Scenario, seed: int, actors: Actors, log: RunLog) -> None:
+        self._clock, self._scenario, self._seed, self._log = clock, scenario, seed, log
+        self._actors = actors
+        self._nodes: dict[str, NamedNode] = {node.name: node for node in scenario.spec.nodes.resolved()}
+        self._down_since_ns: dict[str, int] = {}
+
+    def plan(self) -> None:
+        """Put every event on the clock."""
+        for number, event in enumerate(self._scenario.spec.events):
+            self._clock.at(event.at_ns, Rank.WORLD, "scenario", lambda n=number, e=event: self._happen(n, e))  # type: ignore[misc]
+
+    def _happen(self, number: int, event: ScenarioEvent) -> None:
+        match event.kind:
+            case ActionKind.ROLLOUT | ActionKind.SCALE | ActionKind.CRASH | ActionKind.DELETE_PODS:
+                self._workload_event(event)
+            case ActionKind.NODE_DOWN | ActionKind.NODE_UP:
+                self._node_event(event)
+            case ActionKind.PATCH_SERVICE | ActionKind.CREATE_SERVICE | ActionKind.DELETE_SERVICE:
+                self._service_event(number, event)
+            case ActionKind.RESTART_PROXY | ActionKind.FAIL_SYNCS:
+                self._proxy_event(event)
+            case kind:
+                assert_never(kind)
+
+    # -------------------------------------------------------------------------------------------------------- workloads
+
+    def _workload_event(self, event: ScenarioEvent) -> None:
+        workloads = self._actors.workloads
+        if event.rollout is not None:
+            rollout = event.rollout
+            self._tell(
+                "rollout", rollout.workload, f"maxSurge {rollout.max_surge}, maxUnavailable {rollout.max_unavailable}"
+            )
+            workloads.roll_out(rollout.workload, rollout.max_surge, rollout.max_unavailable)
+        if event.scale is not None:
+            self._tell("scale", event.scale.workload, f"to {event.scale.replicas}")
+            workloads.scale(event.scale.workload, event.scale.replicas)
+        if event.crash is not None:
+            for pod in workloads.choose(event.crash.workload, event.crash.count, event.crash.nodes):
+                workloads.kubelets.crash(pod, restarts=event.crash.restarts)
+        if event.delete_pods is not None:
+            for pod in workloads.choose(event.delete_pods.workload, event.delete_pods.count, event.delete_pods.nodes):
+                workloads.kubelets.delete(pod, force=event.delete_pods.force)
+
+    # ------------------------------------------------------------------------------------------------------------ nodes
+
+    def _node_event(self, event: ScenarioEvent) -> None:
+        for name in event.node_down.nodes if event.node_down else ():
+            if name not in self._down_since_ns:
+                self._node_down(name)
+        for name in event.node_up.nodes if event.node_up else ():
+            if name in self._down_since_ns:
+                self._node_up(name)
+
+    def _node_down(self, name: str) -> None:
+        now_ns = self._clock.now_ns
+        self._down_since_ns[name] = now_ns
+        self._tell("node down", name)
+        self._actors.machines.power_off(name)
+        self._actors.workloads.node_down(name)
+        for balancer in self._actors.load_balancers:
+            balancer.set_reachable(name, False)
+        self._actors.proxies[name].stop()
+        lost_ns = now_ns + self._scenario.spec.delays.node_monitor_grace_ns
+
+        def lost() -> None:
+            if self._down_since_ns.get(name) == now_ns:
+                self._tell("node lost", name, f"silent for {format_duration(lost_ns - now_ns)}")
+                self._actors.api.put(node_object(self._nodes[name], ready=False), now_ns, lost_ns)
+                self._actors.workloads.node_lost(name, now_ns)
+
+        self._clock.at(lost_ns, Rank.API_WRITE, f"node {name}", lost)
+
+    def _node_up(self, name: str) -> None:
+        now_ns = self._clock.now_ns
+        del self._down_since_ns[name]
+        self._tell("node up", name)
+        self._actors.machines.power_on(name)
+        for balancer in self._actors.load_balancers:
+            balancer.set_reachable(name, True)
+        self._actors.workloads.node_up(name)
+        self._actors.proxies[name].forget_kernel()
+        self._actors.proxies[name].start()
+        self._write(
+            f"node {name}",
+            lambda at_ns: self._actors.api.put(node_object(self._nodes[name], ready=True), now_ns, at_ns),
+        )
+
+    # --------------------------------------------------------------------------------------------------------- services
+
+    def _service_event(self, number: int, event: ScenarioEvent) -> None:
+        api, now_ns = self._actors.api, self._clock.now_ns
+        if event.create_service is not None:
+            made = stored_service(self._scenario.created[number], timestamp(now_ns))
+            self._tell("service created", f"{made.metadata.namespace}/{made.metadata.name}")
+            self._write("scenario", lambda at_ns: api.put(made, now_ns, at_ns))
+        if event.delete_service is not None:
+            key = service_object_key(event.delete_service.service)
+            self._tell("service deleted", qualified(event.delete_service.service))
+            self._write("scenario", lambda at_ns: api.remove(key, now_ns, at_ns))
+        if event.patch_service is not None:
+            patch = event.patch_service
+            self._tell("service patched", qualified(patch.service), ", ".join(sorted(patch.patch)))
+
+            def apply(at_ns: int) -> None:
+                service = api.state.get(service_object_key(patch.service))
+                if not isinstance(service, Service):
+                    self._tell("patch refused", qualified(patch.service), "there is no such Service")
+                    return
+                api.put(patched(service, patch.patch, api.state), now_ns, at_ns)
+
+            self._write("scenario", apply)
+
+    # ------------------------------------------------------------------------------------------------------- kube-proxy
+
+    def _proxy_event(self, event: ScenarioEvent) -> None:
+        if event.restart_proxy is not None:
+            for name in event.restart_proxy.nodes or self._nodes:
+                self._restart(name, event.restart_proxy.down_ns)
+        if event.fail_syncs is not None:
+            fail = event.fail_syncs
+            for name in fail.nodes or self._nodes:
+                faults = self._actors.proxies[name].faults
+                if fail.lasting_ns is not None:
+                    faults.until_ns = max(faults.until_ns, self._clock.now_ns + fail.lasting_ns)
+                    self._tell("syncs fail", name, f"for {format_duration(fail.lasting_ns)}")
+                else:
+                    faults.left += fail.count or 0
+                    self._tell("syncs fail", name, f"the next {fail.count}")
+
+    def _restart(self, name: str, down_ns: int) -> None:
+        proxy = self._actors.proxies[name]
+        if not proxy.running:
+            return
+        self._tell("kube-proxy stopped", name)
+        proxy.stop()
+
+        def start() -> None:
+            if not proxy.running and name not in self._down_since_ns:
+                self._tell("kube-proxy started", name)
+                proxy.start()
+
+        self._clock.at(self._clock.now_ns + down_ns, Rank.WORLD, f"node {name}", start)
+
+    # ------------------------------------------------------------------------------------------------------------- both
+
+    def _write(self, subject: str, write: Callable[[int], object]) -> None:
+        """Send a write to the API server; it arrives after the write delay."""
+        now_ns = self._clock.now_ns
+        at_ns = now_ns + draw_ns(self._scenario.spec.delays.api_write, self._seed, "api write", subject, now_ns)
+        self._clock.at(at_ns, Rank.API_WRITE, subject, lambda: write(at_ns))
+
+    def _tell(self, kind: str, subject: str, detail: str = "") -> None:
+        self._log.happenings.append(Happening(self._clock.now_ns, kind, subject, detail))

@@ -1,0 +1,395 @@
+"""One node's kube-proxy on the clock: informers, start gate, runner and syncs that take time (CP-7, CP-9, CP-12).
+
+Counterpart: cmd/kube-proxy's process. Decisions are ``proxier``'s and ``runner``'s; this is only when. It never knows rules or
+packets: the kernel it programs is an interface.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from kpsim.addresses import Family
+from kpsim.cluster import Event, through_selector
+from kpsim.config import Host, ProxyConfig, resolve
+from kpsim.healthcheck import ProxyHealth
+from kpsim.objects import ANNOTATION_TRIGGER_TIME, EndpointSlice, Node, Service
+from kpsim.plan import make_plan
+from kpsim.proxier import Proxier, SyncResult, make_backend
+from kpsim.rules import Ruleset
+from kpsim.runner import BoundedFrequencyRunner
+from kpsim.scenario.schema import Delays, NamedNode
+from kpsim.simulation.apiserver import ApiServer, Change, initial_events
+from kpsim.simulation.clock import Clock, Rank, wall_ns
+from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.faults import SyncFaults
+from kpsim.simulation.runlog import Happening, Programming, RunLog, Sync
+from kpsim.stale_flows import Flow
+from kpsim.trackers import ServiceKey
+from kpsim.units import HOUR_NS, parse_rfc3339_ns
+
+_KINDS = ("Service", "EndpointSlice", "Node", "ServiceCIDR")
+
+
+class Kernel(Protocol):
+    """What kube-proxy sees of its machine's kernel."""
+
+    def load(self, family: Family, ruleset: Ruleset, now_ns: int) -> None: ...
+
+    def udp_flows(self, family: Family, now_ns: int) -> list[Flow]: ...
+
+    def delete_flows(self, family: Family, flows: Iterable[Flow], now_ns: int) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEndpoints:
+    """A Service's endpoints on this node as of the last successful sync."""
+
+    ready: int = 0  #: what the health check counts (O-13.2)
+    usable: int = 0  #: what Local traffic is sent to: ready ones, else terminating ones that serve (T-2)
+    serves_health_check: bool = False  #: the Service has a health check node port here
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    change: Change
+    at_ns: int
+
+
+@dataclass(slots=True, eq=False)
+class _FamilyProxy:
+    """One family's proxier with its runner."""
+
+    proxier: Proxier
+    runner: BoundedFrequencyRunner
+    deliveries: list[_Delivery] = field(default_factory=list)  #: changes that no successful sync has taken in
+    requested_ns: int | None = None
+    syncing: bool = False
+    wake: int = 0  #: number of the last wake-up asked for; earlier ones mean nothing
+    local: Mapping[ServiceKey, LocalEndpoints] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Syncing:
+    """A sync between its start and its end."""
+
+    start_ns: int
+    requested_ns: int | None
+    result: SyncResult
+    deliveries: list[_Delivery]
+    clean_up: bool
+    local: Mapping[ServiceKey, LocalEndpoints]
+    in_runner: bool
+
+
+class KubeProxy:
+    """kube-proxy of one node; it may stop and start again."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        api: ApiServer,
+        node: NamedNode,
+        config: ProxyConfig,
+        delays: Delays,
+        kernel: Kernel,
+        *,
+        seed: int,
+        log: RunLog,
+        health_changed: Callable[[], None],
+        families: tuple[Family, ...] = (Family.IPV4,),
+    ) -> None:
+        self._clock, self._api, self._node, self._config, self._delays = clock, api, node, config, delays
+        self._kernel, self._seed, self._log, self._health_changed = kernel, seed, log, health_changed
+        self._families = families
+        self.faults = SyncFaults()
+        self.running = False
+        self._process = 0  #: number of the process; what was planned for an earlier one does not happen
+        self._listed: int | None = None  #: the last change contained in the initial lists; None until they arrive
+        self._delivered_ns: dict[str, int] = {}
+        self._proxies: list[_FamilyProxy] = []
+        self._health = ProxyHealth(2 * config.sync_period_ns)
+        api.watch(self._on_change)
+
+    @property
+    def name(self) -> str:
+        return self._node.name
+
+    # ----------------------------------------------------------------------------------------------------------- health
+
+    def local_endpoints(self, service: ServiceKey) -> LocalEndpoints:
+        """Of the first family, which is where a load balancer probes."""
+        return self._proxies[0].local.get(service, LocalEndpoints()) if self._proxies else LocalEndpoints()
+
+    def answers_health_check(self, service: ServiceKey, *, per_service: bool) -> bool:
+        """Whether the health check node port (else ``/healthz``) answers 200 now (CP-14, CP-15)."""
+        if not self.running:
+            return False
+        now_ns = wall_ns(self._clock.now_ns)
+        if not per_service:
+            return self._health.healthz(now_ns).status == 200
+        local = self.local_endpoints(service)
+        return local.serves_health_check and local.ready > 0 and self._health.healthy(now_ns)
+
+    # ----------------------------------------------------------------------------------------------------- start and stop
+
+    def start_synced(self) -> None:
+        """Before the run: kube-proxy has been up for long and has programmed everything that there is."""
+        self._make()
+        self._receive_lists()
+        for proxy in self._proxies:
+            proxy.runner, proxy.requested_ns = self._new_runner(), None  # its first run is long over
+            proxy.runner.start(0)
+            self._begin(proxy, in_runner=False, instantly=True)
+            self._wake(proxy)
+
+    def start(self) -> None:
+        """Start the process now: the Node is known at once, the lists arrive later (CP-12)."""
+        self._make()
+        process, now_ns = self._process, self._clock.now_ns
+        for proxy in self._proxies:
+            self._health.updated(proxy.proxier.family, wall_ns(now_ns))
+            proxy.runner.start(now_ns)
+        node = self._api.state.node(self.name)
+        if node is not None:
+            for event in initial_events(self._api.state):
+                if event.key == node.key:
+                    self._hand_over(event, None)
+        delay_ns = draw_ns(self._delays.initial_list, self._seed, "initial list", self.name, process)
+
+        def arrive() -> None:
+            if self._process == process and self.running:
+                self._receive_lists()
+                for proxy in self._proxies:
+                    self._start_sync(proxy, in_runner=False)
+
+        self._clock.at(now_ns + delay_ns, Rank.DELIVERY, f"node {self.name}", arrive)
+
+    def _make(self) -> None:
+        """A new process. What the kernel holds stays in force until the first sync (CP-12.1)."""
+        self._process += 1
+        self.running, self._listed, self._delivered_ns = True, None, {}
+        node = self._api.state.node(self.name)
+        host = Host(node_ips=(self._node.ip or "",))
+        self._health = ProxyHealth(2 * self._config.sync_period_ns)
+        predecessors = {proxy.proxier.family: proxy.proxier.backend for proxy in self._proxies}
+        self._proxies = []
+        for family in self._families:
+            settings = resolve(self._config, host, node, family)
+            proxier = Proxier(
+                settings,
+                make_backend(settings, predecessors.get(family)),
+                created_ns=wall_ns(self._clock.now_ns),
+                proxy_health=self._health,
+            )
+            self._proxies.append(_FamilyProxy(proxier, self._new_runner()))
+
+    def _new_runner(self) -> BoundedFrequencyRunner:
+        return BoundedFrequencyRunner(self._config.min_sync_period_ns, self._config.sync_period_ns, HOUR_NS)
+
+    def stop(self) -> None:
+        """The process ends; its rules stay."""
+        self._process += 1
+        self.running = False
+        self._health_changed()
+
+    def forget_kernel(self) -> None:
+        """The machine was off: nothing is left of what was programmed."""
+        self._proxies = []
+
+    def _receive_lists(self) -> None:
+        self._listed = self._api.number
+        for event in initial_events(self._api.state):
+            if event.key.kind in _KINDS:
+                self._hand_over(event, None)
+        for proxy in self._proxies:
+            proxy.proxier.services_synced()
+            proxy.proxier.slices_synced()
+
+    # -------------------------------------------------------------------------------------------------------- deliveries
+
+    def _on_change(self, change: Change) -> None:
+        kind = change.key.kind
+        if not self.running or self._listed is None or kind not in _KINDS:
+            return  # nobody listens, or the lists will contain it
+        drawn_ns = draw_ns(self._delays.watch_delivery, self._seed, "watch", self.name, change.key, change.number)
+        at_ns = max(self._delivered_ns.get(kind, 0), change.written_ns + drawn_ns)
+        self._delivered_ns[kind] = at_ns  # one informer per kind hands its events over in order
+        process = self._process
+
+        def deliver() -> None:
+            if self._process == process:
+                self._hand_over(change.event, change)
+
+        self._clock.at(at_ns, Rank.DELIVERY, f"node {self.name}", deliver)
+
+    def _hand_over(self, event: Event, change: Change | None) -> None:
+        seen = through_selector(event, self.name)
+        if seen is None:
+            return
+        now_ns = self._clock.now_ns
+        for proxy in self._proxies:
+            wanted = proxy.proxier.on_event(seen, wall_ns(now_ns))
+            if not wanted:
+                continue
+            if change is not None and not isinstance(seen.object, Node):
+                proxy.deliveries.append(_Delivery(change, now_ns))
+            if proxy.requested_ns is None:
+                proxy.requested_ns = now_ns
+            proxy.runner.request(now_ns)
+            self._wake(proxy)
+
+    # ------------------------------------------------------------------------------------------------------------- syncs
+
+    def _wake(self, proxy: _FamilyProxy) -> None:
+        """Ask to be woken when the runner's next run is due, as things stand now."""
+        due_ns = proxy.runner.next_run_ns()
+        if due_ns is None:
+            return
+        proxy.wake += 1
+        process, number = self._process, proxy.wake
+
+        def wake() -> None:
+            if self._process == process and proxy.wake == number:
+                self._start_sync(proxy, in_runner=True)
+
+        self._clock.at(max(due_ns, self._clock.now_ns), Rank.SYNC_START, f"node {self.name}", wake)
+
+    def _start_sync(self, proxy: _FamilyProxy, *, in_runner: bool) -> None:
+        if proxy.syncing:
+            return  # the other one holds the proxier's lock; its end wakes the runner again
+        self._begin(proxy, in_runner=in_runner)
+
+    def _begin(self, proxy: _FamilyProxy, *, in_runner: bool, instantly: bool = False) -> None:
+        now_ns = self._clock.now_ns
+        if in_runner:
+            proxy.runner.begin(now_ns)
+        clean_up: list[bool] = []
+
+        def flows_wanted() -> tuple[Flow, ...]:
+            clean_up.append(True)  # the table is read at the end of the sync, when the rules are in force
+            return ()
+
+        refuse = proxy.proxier.initialised and self.faults.refuse(now_ns)
+        result = proxy.proxier.sync(wall_ns(now_ns), flows_wanted, refuse=refuse)
+        if not result.ran:
+            if in_runner:
+                proxy.runner.finish(now_ns, ok=True)
+                self._wake(proxy)
+            return
+        deliveries, proxy.deliveries = proxy.deliveries, []
+        requested_ns, proxy.requested_ns = proxy.requested_ns, None
+        local = self._count_local(proxy) if result.success else proxy.local
+        syncing = _Syncing(now_ns, requested_ns, result, deliveries, bool(clean_up), local, in_runner)
+        if instantly:
+            self._end(proxy, syncing)
+            return
+        proxy.syncing = True
+        process = self._process
+
+        def end() -> None:
+            if self._process == process:
+                proxy.syncing = False
+                self._end(proxy, syncing)
+                self._wake(proxy)
+
+        self._clock.at(now_ns + self._cost_ns(proxy, result), Rank.RULES_IN_FORCE, f"node {self.name}", end)
+
+    def _cost_ns(self, proxy: _FamilyProxy, result: SyncResult) -> int:
+        cost = self._delays.sync
+        key = ("sync", self.name, proxy.proxier.family.label, self._process, self._clock.now_ns)
+        written = sum(result.transaction.rules_last.values())
+        return draw_ns(cost.base, self._seed, *key) + cost.per_rule_ns * written
+
+    def _end(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
+        """The sync is over: its rules are in force, or what a failure left of them."""
+        now_ns, result, family = self._clock.now_ns, syncing.result, proxy.proxier.family
+        if result.ruleset is not None:
+            self._kernel.load(family, result.ruleset, now_ns)
+        if result.success:
+            proxy.local = syncing.local
+            self._program(proxy, syncing)
+            if syncing.clean_up:
+                self._clean_up(proxy)
+        else:
+            proxy.deliveries = [*syncing.deliveries, *proxy.deliveries]
+            self._log.happenings.append(Happening(now_ns, "sync failed", self.name, family.label))
+        if syncing.in_runner:
+            proxy.runner.finish(now_ns, ok=result.success)
+        totals = result.transaction.rules_total
+        self._log.syncs.append(
+            Sync(
+                node=self.name,
+                family=family.label,
+                start_ns=syncing.start_ns,
+                end_ns=now_ns,
+                full=result.full,
+                success=result.success,
+                requested_ns=syncing.requested_ns,
+                services_changed=len(result.services_changed),
+                rules_nat=totals.get("nat", 0),
+                rules_filter=totals.get("filter", 0),
+            )
+        )
+        self._health_changed()
+
+    def _clean_up(self, proxy: _FamilyProxy) -> None:
+        """Delete the UDP entries whose endpoint is gone (O-12)."""
+        now_ns, family = self._clock.now_ns, proxy.proxier.family
+        stale = proxy.proxier.stale_flows(self._kernel.udp_flows(family, now_ns))
+        deleted = self._kernel.delete_flows(family, stale, now_ns)
+        if deleted:
+            self._log.happenings.append(
+                Happening(now_ns, "conntrack clean-up", self.name, f"{deleted} UDP entries deleted")
+            )
+
+    def _program(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
+        now_ns = self._clock.now_ns
+        samples = Counter(syncing.result.trigger_times_ns)
+        for delivery in syncing.deliveries:
+            change = delivery.change
+            service, trigger_ns = _service_and_trigger(change)
+            reported_ns = None
+            if trigger_ns is not None and samples[service, trigger_ns] > 0:
+                samples[service, trigger_ns] -= 1
+                reported_ns = wall_ns(now_ns) - trigger_ns
+            self._log.programming.append(
+                Programming(
+                    change=str(change),
+                    service=str(service),
+                    node=self.name,
+                    family=proxy.proxier.family.label,
+                    trigger_ns=change.trigger_ns,
+                    written_ns=change.written_ns,
+                    delivered_ns=delivery.at_ns,
+                    sync_start_ns=syncing.start_ns,
+                    programmed_ns=now_ns,
+                    reported_ns=reported_ns,
+                )
+            )
+
+    def _count_local(self, proxy: _FamilyProxy) -> dict[ServiceKey, LocalEndpoints]:
+        maps, zone = proxy.proxier.maps, proxy.proxier.zone
+        servers = {server.service for server in proxy.proxier.service_health.servers}
+        found = {}
+        for service in maps.ports_of:
+            plans = [make_plan(*parts, self.name, zone) for parts in maps.plans_input(service)]
+            usable = {endpoint.ip for plan in plans for endpoint in plan.local}
+            found[service] = LocalEndpoints(maps.local_ready_endpoints(service), len(usable), service in servers)
+        return found
+
+
+def _service_and_trigger(change: Change) -> tuple[ServiceKey, int | None]:
+    obj = change.event.object
+    match obj:
+        case EndpointSlice():
+            text = obj.metadata.annotations.get(ANNOTATION_TRIGGER_TIME, "")
+            try:
+                trigger_ns = parse_rfc3339_ns(text) if text and change.event.new is not None else None
+            except ValueError:
+                trigger_ns = None
+            return ServiceKey(obj.metadata.namespace, obj.service_name), trigger_ns
+        case Service():
+            return ServiceKey(obj.metadata.namespace, obj.metadata.name), None
+        case _:
+            return ServiceKey("", ""), None

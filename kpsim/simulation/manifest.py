@@ -1,0 +1,80 @@
+"""The Kubernetes objects that a run makes: Nodes and Pods as the API server would hold them.
+
+Counterpart: what kubelets write. It never knows why an object changes.
+"""
+
+from kpsim.objects import LABEL_ZONE, Node, Pod, Service, node_from_json, pod_from_json, service_from_json
+from kpsim.scenario.schema import NamedNode, Workload
+from kpsim.simulation.clock import START_NS, wall_ns
+from kpsim.units import HOUR_NS, SECOND_NS, format_rfc3339
+
+#: objects that exist when a run starts were made then
+CREATED = format_rfc3339(START_NS - HOUR_NS)
+
+
+def timestamp(now_ns: int) -> str:
+    """The API's text of a time of the run: whole seconds, the fraction is lost (CP-2.10)."""
+    return format_rfc3339(wall_ns(now_ns) // SECOND_NS * SECOND_NS)
+
+
+def stored_service(service: Service, created: str) -> Service:
+    """The Service with what the API server adds on creation: an identity and a time."""
+    meta = service.json.get("metadata", {})
+    uid = f"service-{service.metadata.namespace}-{service.metadata.name}"
+    return service_from_json({**service.json, "metadata": {"uid": uid, "creationTimestamp": created, **meta}})
+
+
+def node_object(node: NamedNode, *, ready: bool) -> Node:
+    """The Node as its kubelet, or the node lifecycle controller, last wrote it."""
+    labels = {"kubernetes.io/hostname": node.name}
+    if node.zone is not None:
+        labels[LABEL_ZONE] = node.zone
+    return node_from_json(
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": node.name, "labels": labels, "creationTimestamp": CREATED},
+            "spec": {"podCIDR": node.pod_cidr, "podCIDRs": [node.pod_cidr]},
+            "status": {
+                "addresses": [{"type": "InternalIP", "address": node.ip}],
+                "allocatable": {"cpu": str(node.cpu)},
+                "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}],
+            },
+        }
+    )
+
+
+def pod_object(
+    workload: Workload, *, name: str, node: str, ip: str, ready: bool, ready_changed: str, deleted: str | None
+) -> Pod:
+    """The Pod; ``ready_changed`` and ``deleted`` are the API's texts of those times."""
+    deletion = {} if deleted is None else {"deletionTimestamp": deleted}
+    ports = [
+        {"containerPort": port.container_port, "name": port.name, "protocol": port.protocol} for port in workload.ports
+    ]
+    return pod_from_json(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "namespace": workload.namespace,
+                "name": name,
+                "uid": f"pod-{workload.namespace}-{name}",
+                "labels": dict(workload.pod_labels),
+                **deletion,
+            },
+            "spec": {
+                "nodeName": node,
+                "hostNetwork": workload.host_network,
+                "containers": [{"name": "app", "ports": ports}],
+            },
+            "status": {
+                "phase": "Running",
+                "podIP": ip,
+                "podIPs": [{"ip": ip}],
+                "conditions": [
+                    {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": ready_changed}
+                ],
+            },
+        }
+    )

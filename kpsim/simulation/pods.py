@@ -1,0 +1,237 @@
+"""The life of pods on the clock: when their applications answer, and what their kubelets tell the API server.
+
+Counterpart: the kubelet (CP-2). It never knows Services or rules.
+
+    created ──startup──► answers ──probe──► ready ──deletion──► preStop ──► SIGTERM ──► exit ──► object gone
+                            ▲                  │                                │
+                            └───── restart ────┴─ crash: answers no more        └─ readiness may go false
+
+A pod has two faces: what is true (its application answers, its network exists) and what the API server has been told.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kpsim.objects import ObjectKey
+from kpsim.scenario.quantities import Delay
+from kpsim.scenario.schema import Delays, Workload
+from kpsim.simulation.apiserver import ApiServer
+from kpsim.simulation.clock import Clock, Rank
+from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.manifest import CREATED, pod_object, timestamp
+from kpsim.simulation.runlog import Happening, RunLog
+
+
+@dataclass(slots=True, eq=False)
+class PodLife:
+    """One pod. ``life`` counts its containers: what was planned for an earlier one does not happen."""
+
+    workload: Workload
+    name: str
+    node: str
+    ip: str
+    number: int  #: order of creation within the workload
+    revision: int
+    answers: bool = False  #: the application accepts connections and datagrams
+    exists: bool = True  #: its network namespace and address exist
+    ready: bool = False  #: what the kubelet thinks
+    ready_changed: str = CREATED
+    terminating: bool = False  #: somebody asked for its deletion
+    deleted: str | None = None  #: the API object's deletionTimestamp
+    written_ready: bool = False  #: what the API server has been told
+    in_api: bool = False
+    life: int = 0
+    writes: int = field(default=0)
+    written_ns: int = 0  #: when the last status write reaches the API server: they stay in order
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("Pod", self.workload.namespace, self.name)
+
+
+class Kubelets:
+    """All kubelets: they run pods and report them. ``changed`` is told whenever the API server learns of a pod."""
+
+    def __init__(
+        self, clock: Clock, api: ApiServer, delays: Delays, seed: int, log: RunLog, changed: Callable[[PodLife], None]
+    ) -> None:
+        self._clock, self._api, self._delays, self._seed, self._log = clock, api, delays, seed, log
+        self._changed = changed
+        self.pods: dict[ObjectKey, PodLife] = {}
+        self.by_ip: dict[str, list[PodLife]] = {}  #: pods that exist; several only with host network
+
+    # ----------------------------------------------------------------------------------------------------- beginning
+
+    def adopt(self, pod: PodLife) -> None:
+        """A pod that has been ready since before the run."""
+        self._add(pod)
+        pod.answers = pod.ready = pod.written_ready = pod.in_api = True
+        self._put(pod, 0)
+
+    def create(self, pod: PodLife) -> None:
+        """A pod that is created now; its application answers after the startup delay."""
+        now_ns = self._clock.now_ns
+        self._add(pod)
+        self._happening("pod created", pod, pod.node)
+        self._report(pod, now_ns, Delay.of(0))
+        self._start(pod)
+
+    def _add(self, pod: PodLife) -> None:
+        self.pods[pod.key] = pod
+        self.by_ip.setdefault(pod.ip, []).append(pod)
+
+    def _start(self, pod: PodLife) -> None:
+        pod.life += 1
+        at_ns = self._clock.now_ns + self._draw(pod.workload.startup.delay, "startup", pod)
+        self._plan(pod, at_ns, self._answers)
+
+    def _answers(self, pod: PodLife) -> None:
+        pod.answers = pod.exists = True
+        if not pod.terminating:
+            at_ns = self._clock.now_ns + self._draw(pod.workload.readiness.probe_delay, "readiness", pod)
+            self._plan(pod, at_ns, lambda pod: self._set_ready(pod, True))
+
+    def _set_ready(self, pod: PodLife, ready: bool, cause_ns: int | None = None) -> None:
+        if pod.ready == ready:
+            return
+        now_ns = self._clock.now_ns
+        pod.ready, pod.ready_changed = ready, timestamp(now_ns)
+        self._happening("pod ready" if ready else "pod not ready", pod, pod.node)
+        self._report(pod, now_ns if cause_ns is None else cause_ns, self._delays.readiness_to_status)
+
+    # --------------------------------------------------------------------------------------------------------- ending
+
+    def delete(self, pod: PodLife, *, force: bool = False) -> None:
+        """Somebody deletes the pod now. ``force``: application and object are gone with the write."""
+        now_ns = self._clock.now_ns
+        pod.terminating = True
+        at_ns = now_ns + self._draw(self._delays.api_write, "delete", pod)
+        if force:
+            self._at(at_ns, Rank.WORLD, pod, lambda: self._exit(pod, now_ns, told=True))
+        else:
+            self._at(max(at_ns, pod.written_ns), Rank.API_WRITE, pod, lambda: self._terminate(pod, now_ns))
+
+    def _terminate(self, pod: PodLife, trigger_ns: int) -> None:
+        """The deletion is in the API server, and the kubelet begins: hook, SIGTERM, exit, all within the grace period."""
+        if not pod.exists and not pod.in_api:
+            return
+        now_ns, ending = self._clock.now_ns, pod.workload.termination
+        pod.deleted = timestamp(now_ns + ending.grace_ns)
+        self._happening("pod terminating", pod, pod.node)
+        self._put(pod, trigger_ns)
+        self._changed(pod)
+        if not ending.serves_during_pre_stop:
+            pod.answers = False
+        killed_ns = now_ns + ending.grace_ns
+        sigterm_ns = min(now_ns + self._draw(ending.pre_stop, "preStop", pod), killed_ns)
+        exit_ns = min(sigterm_ns + self._draw(ending.after_sigterm, "afterSigterm", pod), killed_ns)
+        if ending.unready_after_sigterm is not None:
+            unready_ns = sigterm_ns + self._draw(ending.unready_after_sigterm, "unready", pod)
+            if unready_ns < exit_ns:
+                self._plan(pod, unready_ns, lambda pod: self._set_ready(pod, False))
+        self._plan(pod, exit_ns, lambda pod: self._exit(pod, exit_ns))
+
+    def _exit(self, pod: PodLife, trigger_ns: int, *, told: bool = False) -> None:
+        """The application is gone, and with it the pod's address; the API server is told unless it knows."""
+        pod.life += 1
+        pod.answers = pod.exists = False
+        self._leave(pod)
+        self._happening("pod gone", pod, pod.node)
+        delay_ns = 0
+        if not told:
+            delay_ns = self._draw(self._delays.readiness_to_status, "gone", pod)
+            delay_ns += self._draw(self._delays.api_write, "gone write", pod)
+        pod.written_ns = max(pod.written_ns, self._clock.now_ns + delay_ns)
+        self._at(pod.written_ns, Rank.API_WRITE, pod, lambda: self._remove(pod, trigger_ns))
+
+    def _remove(self, pod: PodLife, trigger_ns: int) -> None:
+        pod.in_api = False
+        self.pods.pop(pod.key, None)
+        self._api.remove(pod.key, trigger_ns, self._clock.now_ns)
+        self._changed(pod)
+
+    def _leave(self, pod: PodLife) -> None:
+        sharing = self.by_ip.get(pod.ip, [])
+        if pod in sharing:
+            sharing.remove(pod)
+        if not sharing:
+            self.by_ip.pop(pod.ip, None)
+
+    # --------------------------------------------------------------------------------------------------------- faults
+
+    def crash(self, pod: PodLife, *, restarts: bool) -> None:
+        """The application dies now. The kubelet notices after the probe delay, and starts it again in place."""
+        now_ns = self._clock.now_ns
+        self._happening("pod crashed", pod, pod.node)
+        pod.answers = False
+        if restarts:
+            self._start(pod)  # a new life: what was planned for the old one is off
+        else:
+            pod.life += 1
+        at_ns = now_ns + self._draw(pod.workload.readiness.probe_delay, "crash", pod)
+        self._plan(pod, at_ns, lambda pod: None if pod.answers else self._set_ready(pod, False, now_ns))
+
+    def lose_power(self, pod: PodLife) -> None:
+        """The node is gone: nothing answers, and nobody reports it."""
+        pod.life += 1
+        pod.answers = pod.exists = False
+
+    def declare_unready(self, pod: PodLife, since_ns: int) -> None:
+        """The node lifecycle controller flips the pod's Ready condition (CP-2.9)."""
+        if pod.ready:
+            pod.ready, pod.ready_changed = False, timestamp(self._clock.now_ns)
+            self._happening("pod not ready", pod, pod.node)
+            self._report(pod, since_ns, Delay.of(0))
+
+    def power_on(self, pod: PodLife) -> None:
+        """The node is back: its pods start again, and are not ready until they answer."""
+        if pod.terminating:
+            self._exit(pod, self._clock.now_ns)
+            return
+        pod.exists = True
+        self._set_ready(pod, False)
+        self._start(pod)
+
+    # ------------------------------------------------------------------------------------------------------- reporting
+
+    def _report(self, pod: PodLife, trigger_ns: int, before: Delay) -> None:
+        """Send the pod's state as it is now; it reaches the API server later, behind earlier reports."""
+        pod.writes += 1
+        ready, changed = pod.ready, pod.ready_changed
+        delay_ns = self._draw(before, "status", pod) + self._draw(self._delays.api_write, "write", pod)
+        pod.written_ns = max(pod.written_ns, self._clock.now_ns + delay_ns)
+
+        def arrive() -> None:
+            if pod.key in self.pods:
+                pod.written_ready, pod.in_api = ready, True
+                self._put(pod, trigger_ns, ready=ready, changed=changed)
+                self._changed(pod)
+
+        self._at(pod.written_ns, Rank.API_WRITE, pod, arrive)
+
+    def _put(self, pod: PodLife, trigger_ns: int, *, ready: bool | None = None, changed: str = "") -> None:
+        obj = pod_object(
+            pod.workload,
+            name=pod.name,
+            node=pod.node,
+            ip=pod.ip,
+            ready=pod.written_ready if ready is None else ready,
+            ready_changed=changed or pod.ready_changed,
+            deleted=pod.deleted,
+        )
+        self._api.put(obj, trigger_ns, self._clock.now_ns)
+
+    def _plan(self, pod: PodLife, at_ns: int, action: Callable[[PodLife], None]) -> None:
+        """Something that happens to this life of the pod, if it lasts so long."""
+        life = pod.life
+        self._at(at_ns, Rank.WORLD, pod, lambda: action(pod) if pod.life == life else None)
+
+    def _at(self, at_ns: int, rank: Rank, pod: PodLife, action: Callable[[], None]) -> None:
+        self._clock.at(at_ns, rank, f"workload {pod.workload.name}", action)
+
+    def _draw(self, delay: Delay, stage: str, pod: PodLife) -> int:
+        return draw_ns(delay, self._seed, stage, pod.workload.namespace, pod.name, pod.life, pod.writes)
+
+    def _happening(self, kind: str, pod: PodLife, detail: str) -> None:
+        subject = f"{pod.workload.namespace}/{pod.name}"
+        self._log.happenings.append(Happening(self._clock.now_ns, kind, subject, detail))

@@ -1,0 +1,151 @@
+"""Workloads on the clock: as many pods as wanted, replaced and rolled out as a Deployment would.
+
+Counterpart: the deployment controller and the scheduler. Decisions are ``rollout``'s and ``placement``'s; it never knows Services.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from kpsim.addresses import format_ip, parse_network
+from kpsim.scenario.schema import NamedNode, ScenarioSpec, Workload
+from kpsim.simulation.apiserver import ApiServer
+from kpsim.simulation.clock import Clock
+from kpsim.simulation.placement import place
+from kpsim.simulation.pods import Kubelets, PodLife
+from kpsim.simulation.rollout import PodStatus, Strategy, next_step
+from kpsim.simulation.runlog import RunLog
+
+_STEADY = Strategy(0, 0)
+
+
+@dataclass(slots=True, eq=False)
+class _Deployment:
+    workload: Workload
+    replicas: int
+    strategy: Strategy = _STEADY
+    revision: int = 1
+    made: int = 0  #: pods ever created
+
+
+class PodAddresses:
+    """Addresses for pods, from each node's pod CIDR in turn: the first two are left out (network and bridge)."""
+
+    def __init__(self, nodes: Sequence[NamedNode]) -> None:
+        self._next = {node.name: self._addresses(node) for node in nodes}
+
+    @staticmethod
+    def _addresses(node: NamedNode) -> Iterator[str]:
+        network = parse_network(node.pod_cidr or "")
+        assert network is not None
+        size = 1 << (network.family.bits - network.prefix)
+        for number in count():
+            yield format_ip(network.family, network.base + 2 + number % (size - 3))
+
+    def take(self, node: str, taken: frozenset[str]) -> str:
+        """The next address of the node that no pod holds."""
+        return next(ip for ip in self._next[node] if ip not in taken)
+
+
+class Workloads:
+    """All workloads and their pods."""
+
+    def __init__(self, clock: Clock, api: ApiServer, spec: ScenarioSpec, seed: int, log: RunLog) -> None:
+        self._clock = clock
+        self._nodes = spec.nodes.resolved()
+        self._node_ips = {node.name: node.ip or "" for node in self._nodes}
+        self._down: frozenset[str] = frozenset()
+        self._addresses = PodAddresses(self._nodes)
+        self._deployments = {w.name: _Deployment(w, w.replicas) for w in spec.workloads}
+        self.kubelets = Kubelets(clock, api, spec.delays, seed, log, self._pod_changed)
+
+    # --------------------------------------------------------------------------------------------------------- reading
+
+    def pods_of(self, workload: str) -> list[PodLife]:
+        """Pods of a workload that still run or are known to the API server, in the order of creation."""
+        return [pod for pod in self.kubelets.pods.values() if pod.workload.name == workload]
+
+    def answering(self, workload: str) -> list[PodLife]:
+        """Pods whose application runs."""
+        return [pod for pod in self.pods_of(workload) if pod.answers]
+
+    def at_ip(self, ip: str) -> list[PodLife]:
+        """Pods that have this address now."""
+        return self.kubelets.by_ip.get(ip, [])
+
+    # ---------------------------------------------------------------------------------------------------------- acting
+
+    def adopt_all(self) -> None:
+        """Make every workload's pods, ready since before the run."""
+        for deployment in self._deployments.values():
+            for _ in range(deployment.replicas):
+                pod = self._new_pod(deployment)
+                if pod is not None:
+                    self.kubelets.adopt(pod)
+
+    def roll_out(self, name: str, max_surge: int | str, max_unavailable: int | str) -> None:
+        """Replace all pods by ones of a new revision."""
+        deployment = self._deployments[name]
+        deployment.revision += 1
+        deployment.strategy = Strategy.of(max_surge, max_unavailable, deployment.replicas)
+        self._reconcile(deployment)
+
+    def scale(self, name: str, replicas: int) -> None:
+        deployment = self._deployments[name]
+        deployment.replicas = replicas
+        self._reconcile(deployment)
+
+    def choose(self, name: str, number: int, nodes: Sequence[str]) -> list[PodLife]:
+        """The first pods of a workload that run and are not terminating, on some nodes (none: on any)."""
+        pods = [pod for pod in self.answering(name) if not pod.terminating and (not nodes or pod.node in nodes)]
+        return pods[:number]
+
+    def node_down(self, node: str) -> None:
+        """The machine is off: its pods answer no more, nobody is told, and no new pod is placed there."""
+        self._down |= {node}
+        for pod in self._on(node):
+            self.kubelets.lose_power(pod)
+
+    def node_lost(self, node: str, since_ns: int) -> None:
+        """The node has been silent too long: its pods are declared not ready (CP-2.9)."""
+        for pod in self._on(node):
+            self.kubelets.declare_unready(pod, since_ns)
+
+    def node_up(self, node: str) -> None:
+        self._down -= {node}
+        for pod in self._on(node):
+            self.kubelets.power_on(pod)
+        for deployment in self._deployments.values():
+            self._reconcile(deployment)
+
+    def _on(self, node: str) -> list[PodLife]:
+        return [pod for pod in self.kubelets.pods.values() if pod.node == node]
+
+    def _pod_changed(self, pod: PodLife) -> None:
+        self._reconcile(self._deployments[pod.workload.name])
+
+    def _reconcile(self, deployment: _Deployment) -> None:
+        """Take the next step of the workload; what it does comes back here as changes of pods."""
+        name = deployment.workload.name
+        pods = {pod.name: pod for pod in self.pods_of(name) if not pod.terminating}
+        statuses = [PodStatus(p.name, p.node, p.revision, p.written_ready, p.number) for p in pods.values()]
+        step = next_step(statuses, deployment.replicas, deployment.revision, deployment.strategy)
+        for victim in step.delete:
+            self.kubelets.delete(pods[victim])
+        for _ in range(step.create):
+            pod = self._new_pod(deployment)
+            if pod is not None:
+                self.kubelets.create(pod)
+
+    def _new_pod(self, deployment: _Deployment) -> PodLife | None:
+        workload = deployment.workload
+        taken = [pod.node for pod in self.pods_of(workload.name) if not pod.terminating]
+        node = place(workload.placement, self._nodes, taken, self._down)
+        if node is None:
+            return None
+        deployment.made += 1
+        ip = self._node_ips[node]
+        if not workload.host_network:
+            ip = self._addresses.take(node, frozenset(pod.ip for pod in self.kubelets.pods.values()))
+        name = f"{workload.name}-{deployment.made}"
+        return PodLife(workload, name, node, ip, deployment.made, deployment.revision)
