@@ -4,6 +4,7 @@ import pytest
 from endpointslice_builders import NODES, by_name, make_node, make_pod, make_service, pods_in, sync
 
 from kpsim.endpointslices import (
+    ExpectationTracker,
     TriggerTimeTracker,
     WriteVerb,
     derive_slices,
@@ -414,6 +415,45 @@ def test_slices_of_a_service_are_the_controllers_own_and_not_those_being_deleted
         changed(labels={**mine.metadata.labels, "kubernetes.io/service-name": "api"}),
     ]
     assert slices_of(service, [mine, *others]) == [mine]
+
+
+# --------------------------------------------------------------------------------------------------------- expectations
+
+
+def at_generation(generation: int, name: str = "s0") -> EndpointSlice:
+    (item,) = slices_with(make_service(), pods(1, 1))
+    metadata = {**item.json["metadata"], "name": name, "uid": f"uid-{name}", "generation": generation}
+    return endpoint_slice_from_json({**item.json, "metadata": metadata})
+
+
+def test_cache_is_stale_until_it_shows_the_controllers_own_write() -> None:
+    tracker, service = ExpectationTracker(), make_service()
+    assert not tracker.is_stale(service, [at_generation(1)])
+    tracker.wrote(at_generation(2))
+    assert tracker.is_stale(service, [])
+    assert tracker.is_stale(service, [at_generation(1)])
+    assert not tracker.is_stale(service, [at_generation(2)])
+    assert not tracker.is_stale(make_service("api"), [])
+    tracker.deleted(at_generation(2))
+    assert tracker.is_stale(service, [at_generation(2)])
+    assert not tracker.is_stale(service, [])  # CP-3.11
+
+
+def test_only_what_the_controller_did_not_do_itself_is_news() -> None:
+    tracker = ExpectationTracker()
+    assert tracker.is_news(at_generation(1))  # unknown
+    tracker.wrote(at_generation(2))
+    assert not tracker.is_news(at_generation(1))
+    assert not tracker.is_news(at_generation(2))
+    assert tracker.is_news(at_generation(3))
+    assert tracker.saw_deletion(at_generation(2))  # somebody else deleted it
+    assert not tracker.saw_deletion(at_generation(2))  # known no more
+    tracker.wrote(at_generation(2))
+    tracker.deleted(at_generation(2))
+    assert not tracker.saw_deletion(at_generation(2))
+    tracker.wrote(at_generation(1))
+    tracker.forget(make_service().key)
+    assert tracker.is_news(at_generation(1))  # CP-3.11
 
 
 # --------------------------------------------------------------------------------------------------------------- derive

@@ -9,6 +9,7 @@ small memory that the caller owns. It never knows kube-proxy.
 Where upstream's order is arbitrary (Go maps), pods count by name, port sets by their first pod, and slices by name.
 """
 
+from kpsim.endpointslices.expectations import ExpectationTracker
 from kpsim.endpointslices.hints import ControllerEvent, Severity, TopologyCache
 from kpsim.endpointslices.reconciler import (
     MAX_ENDPOINTS_PER_SLICE,
@@ -34,6 +35,7 @@ __all__ = [
     "CONTROLLER_NAME",
     "MAX_ENDPOINTS_PER_SLICE",
     "ControllerEvent",
+    "ExpectationTracker",
     "Reconciliation",
     "Severity",
     "SliceWrite",

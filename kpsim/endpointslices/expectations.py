@@ -1,0 +1,62 @@
+"""What the controller expects to see of its own writes, so that it does not decide on an old cache (CP-3.11).
+
+Counterpart: the EndpointSlice tracker of ``k8s.io/endpointslice``. It never knows why a slice was written.
+"""
+
+from collections.abc import Iterable
+
+from kpsim.objects import EndpointSlice, ObjectKey, Service
+
+_TO_BE_DELETED = -1
+
+
+class ExpectationTracker:
+    """Remembers for each slice of each Service the generation of the controller's last write, or that it deleted it."""
+
+    def __init__(self) -> None:
+        self._expected: dict[ObjectKey, dict[str, int]] = {}
+
+    def wrote(self, item: EndpointSlice) -> None:
+        """The controller created or updated the slice; ``item`` is as the API server returned it."""
+        self._expected.setdefault(_service_of(item), {})[_uid(item)] = item.metadata.generation
+
+    def deleted(self, item: EndpointSlice) -> None:
+        """The controller deleted the slice and has not seen the event yet."""
+        self._expected.setdefault(_service_of(item), {})[_uid(item)] = _TO_BE_DELETED
+
+    def forget(self, service: ObjectKey) -> None:
+        """The Service is gone."""
+        self._expected.pop(service, None)
+
+    def is_stale(self, service: Service, cached: Iterable[EndpointSlice]) -> bool:
+        """Whether the cache has not caught up: the sync must fail and be retried.
+
+        A cached slice is older than written or should be gone, or a written one is not in the cache yet.
+        """
+        expected = self._expected.get(service.key, {})
+        seen = {_uid(item): item.metadata.generation for item in cached}
+        for uid, generation in expected.items():
+            if generation == _TO_BE_DELETED:
+                if uid in seen:
+                    return True
+            elif seen.get(uid, _TO_BE_DELETED) < generation:
+                return True
+        return False
+
+    def is_news(self, item: EndpointSlice) -> bool:
+        """Whether an add or update event says something the controller did not write itself: then the Service is synced."""
+        expected = self._expected.get(_service_of(item), {}).get(_uid(item))
+        return expected is None or item.metadata.generation > expected
+
+    def saw_deletion(self, item: EndpointSlice) -> bool:
+        """Take in a delete event; True if somebody else deleted a slice that is tracked: then the Service is synced."""
+        expected = self._expected.get(_service_of(item), {}).pop(_uid(item), None)
+        return expected is not None and expected != _TO_BE_DELETED
+
+
+def _service_of(item: EndpointSlice) -> ObjectKey:
+    return ObjectKey("Service", item.metadata.namespace, item.service_name)
+
+
+def _uid(item: EndpointSlice) -> str:
+    return item.metadata.uid or item.metadata.name  # an API server always gives a UID
