@@ -73,6 +73,16 @@ def test_sync_lag() -> None:
     assert (legs == frame["lag_ns"]).all()
 
 
+def test_sync_lag_quantiles() -> None:
+    """node-1 has two changes (200 ms and 1 s, the first of them reported), node-2 one."""
+    frame = frames.sync_lag_quantiles_frame(story()).set_index(["node", "stage"])
+    assert frame.loc[("", "lag"), ["count", "p50_ns", "p99_ns"]].tolist() == [3, ms(400), ms(1000)]
+    assert frame.loc[("node-1", "lag"), ["count", "p50_ns", "max_seconds"]].tolist() == [2, ms(200), 1.0]
+    assert frame.loc[("node-1", "reported"), ["count", "p99_ns"]].tolist() == [1, ms(190)]
+    assert frame.loc[("node-2", "sync"), "p50_ns"] == ms(80)
+    assert len(frame) == 3 * 6
+
+
 def test_the_rest() -> None:
     assert frames.syncs_frame(story())["duration_seconds"].tolist() == [0.04, 0.02, 0.03]
     assert frames.node_health_frame(story())["local_usable"].tolist() == [1, 1, 0, 0]

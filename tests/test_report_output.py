@@ -176,6 +176,18 @@ def test_summary_tells_the_story() -> None:
     assert "\x1b" not in text
 
 
+def test_long_summaries_name_the_worst_and_count_the_rest() -> None:
+    """Fifty services drop one connection each; the last of them two."""
+    services = [f"shop/svc-{number:02}:http" for number in range(50)] + ["shop/svc-49:http"]
+    drops = [
+        lost(at, Cause.NODE_DOWN, service=service, traffic_policy="Cluster") for at, service in enumerate(services)
+    ]
+    lines = summary_text(replace(empty(), connections=drops)).splitlines()
+    assert lines[4].split()[:2] == ["all", "51"]
+    assert lines[5].split()[:3] == ["shop/svc-49:http", "Cluster", "2"]
+    assert [line for line in lines if "more" in line] == ["… and 11 more", "  … and 38 more"]
+
+
 def test_summary_fits_the_width() -> None:
     assert max(map(len, summary_text(story(), results_of(story()), width=80).splitlines())) <= 80
 

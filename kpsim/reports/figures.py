@@ -14,7 +14,7 @@ from kpsim.errors import InputError, Problem
 from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
-from kpsim.reports.sync_lag import Quantiles, lag_quantiles, quantiles, reported_ns, stage_quantiles
+from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
 from kpsim.simulation.runlog import Cause, Disposition, RunLog
 from kpsim.units import SECOND_NS
 
@@ -65,6 +65,7 @@ SCHEME: tuple[FigureKind, ...] = (
     FigureKind("sync_lag.count", "changes times nodes times families"),
     FigureKind("sync_lag.<quantile>_seconds", "trigger until rules in force: p50, p90, p99, max"),
     FigureKind("sync_lag.stages.<stage>.<quantile>_seconds", "one leg of it: write, deliver, wait, sync"),
+    FigureKind("sync_lag.nodes.<node>.<quantile>_seconds", "the lag of one node"),
     FigureKind("sync_lag.reported_count", "samples of kube-proxy's own network-programming latency"),
     FigureKind("sync_lag.reported_<quantile>_seconds", "their quantiles"),
     FigureKind("syncs.count", "runs of the sync loops"),
@@ -146,6 +147,8 @@ def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
     yield from _quantile_figures("sync_lag.", lag_quantiles(log))
     for stage, part in stage_quantiles(log).items():
         yield from _quantile_figures(f"sync_lag.stages.{stage.value}.", part)
+    for node, part in lag_by_node(log).items():
+        yield from _quantile_figures(f"sync_lag.nodes.{node}.", part)
     reported = reported_ns(log)
     yield "sync_lag.reported_count", len(reported)
     yield from _quantile_figures("sync_lag.reported_", quantiles(reported))

@@ -18,7 +18,7 @@ from kpsim.reports.local_policy import (
     local_drops,
 )
 from kpsim.reports.overview import Group, count_groups
-from kpsim.reports.sync_lag import Stage, lag_ns, stage_ns
+from kpsim.reports.sync_lag import LagQuantiles, Stage, all_quantiles, lag_ns, stage_ns
 from kpsim.simulation.runlog import Connection, Happening, NodeHealth, Programming, RunLog, Sync
 from kpsim.units import SECOND_NS
 
@@ -238,6 +238,21 @@ SYNC_LAG: Table[Programming] = Table(
     ),
 )
 
+SYNC_LAG_QUANTILES: Table[LagQuantiles] = Table(
+    "sync_lag_quantiles",
+    "nearest-rank quantiles of one duration at one node a row",
+    all_quantiles,
+    (
+        Column("node", "str", "", "empty: all nodes together", lambda q: q.node),
+        Column("stage", "str", "", "lag, reported, or a stage: write, deliver, wait, sync", lambda q: q.stage),
+        Column("count", "int64", "changes", "samples", lambda q: q.quantiles.count),
+        *_times("p50", "median", lambda q: q.quantiles.p50_ns, "Int64"),
+        *_times("p90", "90 % of the samples do not exceed it", lambda q: q.quantiles.p90_ns, "Int64"),
+        *_times("p99", "99 % of the samples do not exceed it", lambda q: q.quantiles.p99_ns, "Int64"),
+        *_times("max", "longest", lambda q: q.quantiles.max_ns, "Int64"),
+    ),
+)
+
 SYNCS: Table[Sync] = Table(
     "syncs",
     "one run of one node's sync loop a row, in time order",
@@ -293,6 +308,7 @@ TABLES: tuple[Table[Any], ...] = (
     LOCAL_DROP_WINDOWS,
     LOCAL_BINS,
     SYNC_LAG,
+    SYNC_LAG_QUANTILES,
     SYNCS,
     NODE_HEALTH,
     HAPPENINGS,
@@ -337,6 +353,11 @@ def local_drop_bins_frame(log: RunLog, width_ns: int | None = None) -> "pd.DataF
 def sync_lag_frame(log: RunLog) -> "pd.DataFrame":
     """Each change's way to each node's rules; columns: `SYNC_LAG`."""
     return SYNC_LAG.frame(log)
+
+
+def sync_lag_quantiles_frame(log: RunLog) -> "pd.DataFrame":
+    """Quantiles of the lag and its legs, in all and by node; columns: `SYNC_LAG_QUANTILES`."""
+    return SYNC_LAG_QUANTILES.frame(log)
 
 
 def syncs_frame(log: RunLog) -> "pd.DataFrame":

@@ -21,6 +21,7 @@ from kpsim.reports.sentences import (
     happenings_table,
     instant,
     local_sentence,
+    node_lag_table,
     percent,
     plural,
     sync_lag_sentence,
@@ -145,8 +146,12 @@ def _affinity(log: RunLog, pictures: dict[str, Plot]) -> str:
 def _sync_lag(log: RunLog, pictures: dict[str, Plot]) -> str:
     if not log.programming and not log.syncs:
         return ""
-    table = sync_lag_table(log) if log.programming else None
-    return _section("Sync lag", [sync_lag_sentence(log), syncs_sentence(log)], table, pictures, ("sync_lag",))
+    sentences = [sync_lag_sentence(log), syncs_sentence(log)]
+    if not log.programming:
+        return _section("Sync lag", sentences, None, pictures, ())
+    return _section("Sync lag", sentences, sync_lag_table(log), pictures, ("sync_lag",)) + _table(
+        node_lag_table(log), 20
+    )
 
 
 def _happenings(log: RunLog) -> str:
@@ -161,13 +166,13 @@ def _section(
     return f"<h2>{escape(title)}</h2>\n{text}{_table(table) if table and table.rows else ''}{drawn}"
 
 
-def _table(table: TextTable) -> str:
+def _table(table: TextTable, most: int = MOST_ROWS) -> str:
     def cells(tag: str, row: tuple[str, ...]) -> str:
         kinds = (f"<{tag} class=number>" if i in table.numeric else f"<{tag}>" for i in range(len(row)))
         return "".join(f"{kind}{escape(text)}</{tag}>" for kind, text in zip(kinds, row, strict=True))
 
-    rows = "".join(f"<tr>{cells('td', row)}</tr>\n" for row in table.rows[:MOST_ROWS])
-    hidden = len(table.rows) - MOST_ROWS
+    rows = "".join(f"<tr>{cells('td', row)}</tr>\n" for row in table.rows[:most])
+    hidden = len(table.rows) - most
     more = (
         f'<p class="muted">… and {plural(hidden, "more row")} (all of them are in the frames).</p>\n'
         if hidden > 0

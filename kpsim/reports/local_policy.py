@@ -167,30 +167,31 @@ def local_drops(log: RunLog) -> list[LocalDrop]:
 
 
 def local_drop_windows(log: RunLog) -> list[LocalDropWindow]:
-    """Windows by start, service, node and cause."""
+    """Windows by start, service, node, end and cause."""
     timelines, nobody = health_timelines(log), HealthTimeline()
-    open_windows: dict[tuple[str, str, Disposition, Cause], tuple[int, LocalDropWindow]] = {}
+    #: of each service port and node: by disposition and cause, the window still open and the epoch it belongs to
+    open_windows: dict[tuple[str, str], dict[tuple[Disposition, Cause], tuple[int, LocalDropWindow]]] = {}
     done: list[LocalDropWindow] = []
     for c in external_local(log):
+        here = open_windows.setdefault((c.service, c.node), {})
+        if c.disposition is Disposition.DELIVERED:  # the node serves again
+            done += [window for _, window in here.values()]
+            here.clear()
         if not is_local_drop(c):
-            if c.disposition is Disposition.DELIVERED:  # the node serves again: its windows end
-                for key in [k for k in open_windows if k[:2] == (c.service, c.node)]:
-                    done.append(open_windows.pop(key)[1])
             continue
-        key = (c.service, c.node, c.disposition, c.cause)
+        how = (c.disposition, c.cause)
         timeline = timelines.get((service_of(c.service), c.node), nobody)
         epoch = timeline.epoch(c.at_ns)
-        opened = open_windows.get(key)
+        opened = here.get(how)
         if opened and opened[0] == epoch:
-            open_windows[key] = (epoch, replace(opened[1], end_ns=c.at_ns, dropped=opened[1].dropped + 1))
+            here[how] = (epoch, replace(opened[1], end_ns=c.at_ns, dropped=opened[1].dropped + 1))
             continue
         if opened:
             done.append(opened[1])
         health = timeline.at(c.at_ns)
         rotation = health.in_rotation if health else None
-        window = LocalDropWindow(*key, c.at_ns, c.at_ns, 1, rotation, None, None, None)
-        open_windows[key] = (epoch, window)
-    done += [window for _, window in open_windows.values()]
+        here[how] = (epoch, LocalDropWindow(c.service, c.node, *how, c.at_ns, c.at_ns, 1, rotation, None, None, None))
+    done += [window for here in open_windows.values() for _, window in here.values()]
     found = [_explained(w, timelines.get((service_of(w.service), w.node), nobody)) for w in done]
     return sorted(found, key=lambda w: (w.start_ns, w.service, w.node, w.disposition.value, w.cause.value))
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from kpsim.reports.affinity import Affinity, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import HealthView, LocalDropWindow, local_drops
 from kpsim.reports.overview import Tally, count_groups, tally, tally_by_service_and_policy
-from kpsim.reports.sync_lag import STAGE_MEANING, Quantiles, lag_quantiles, quantiles, reported_ns, stage_quantiles
+from kpsim.reports.sync_lag import (
+    STAGE_MEANING,
+    Quantiles,
+    lag_by_node,
+    lag_quantiles,
+    quantiles,
+    reported_ns,
+    stage_quantiles,
+)
 from kpsim.simulation.runlog import Cause, Disposition, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
@@ -92,13 +100,15 @@ def traffic_sentence(log: RunLog) -> str:
 
 
 def loss_lines(log: RunLog) -> list[str]:
-    """For each service port and policy that lost connections: how many, how, and why."""
+    """For each service port and policy that lost connections, most first: how many, how, and why."""
+    lines = ((service, policy, _losses(part)) for service, policy, part in _worst_first(log))
+    return [f"{service} ({policy}): {'; '.join(losses)}" for service, policy, losses in lines if losses]
+
+
+def _worst_first(log: RunLog) -> list[tuple[str, str, Tally]]:
     parts = tally_by_service_and_policy(count_groups(log))
-    return [
-        f"{service} ({policy}): {'; '.join(_losses(part))}"
-        for (service, policy), part in parts.items()
-        if _losses(part)
-    ]
+    rows = [(service, policy, part) for (service, policy), part in parts.items()]
+    return sorted(rows, key=lambda row: (row[2].of(Disposition.DELIVERED) - row[2].sent, row[0], row[1]))
 
 
 def _losses(part: Tally) -> list[str]:
@@ -112,18 +122,17 @@ def _losses(part: Tally) -> list[str]:
 
 
 def traffic_table(log: RunLog) -> TextTable:
-    """Counts by service port and policy, and why."""
+    """Counts by service port and policy, and why; those that lost most come first."""
 
     def row(service: str, policy: str, part: Tally) -> tuple[str, ...]:
         delivered, *losses = (f"{part.of(ended):,}" for ended in Disposition)
         share = percent(part.ratio(Disposition.DELIVERED))
         return (service, policy, f"{part.sent:,}", delivered, share, *losses, reasons(part.causes()))
 
-    groups = count_groups(log)
-    parts = tally_by_service_and_policy(groups)
-    rows = [row(service, policy, part) for (service, policy), part in parts.items()]
+    parts = _worst_first(log)
+    rows = [row(service, policy, part) for service, policy, part in parts]
     if len(rows) > 1:
-        rows.append(row("all", "", tally(groups)))
+        rows.insert(0, row("all", "", tally(count_groups(log))))
     delivered, *losses = (ended.value for ended in Disposition)
     headings = ("service", "policy", "sent", delivered, "in %", *losses, "why not")
     return TextTable(headings, tuple(rows), frozenset(range(2, 8)))
@@ -223,6 +232,16 @@ def sync_lag_table(log: RunLog) -> TextTable:
     return TextTable(
         ("duration", "count", "p50", "p90", "p99", "max"),
         tuple((name, f"{part.count:,}", *(duration(ns) for _, ns in part.named())) for name, part in rows),
+        frozenset(range(1, 6)),
+    )
+
+
+def node_lag_table(log: RunLog) -> TextTable:
+    """The lag of each node, slowest first."""
+    by_node = sorted(lag_by_node(log).items(), key=lambda item: (-(item[1].p99_ns or 0), item[0]))
+    return TextTable(
+        ("node, slowest first", "count", "p50", "p90", "p99", "max"),
+        tuple((node, f"{part.count:,}", *(duration(ns) for _, ns in part.named())) for node, part in by_node),
         frozenset(range(1, 6)),
     )
 

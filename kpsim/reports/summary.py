@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from rich.padding import Padding
     from rich.table import Table
 
-MOST_WINDOWS = 12
+MOST_LINES = 12
+MOST_ROWS = 40
 Results = Sequence[ExpectationResult]
 
 
@@ -111,13 +112,11 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
 
     parts: list[RenderableType] = [Text(title_line(log), style="bold"), "", Text(traffic_sentence(log))]
     if log.connections:
-        parts += [_table(traffic_table(log).without_last()), *map(_line, loss_lines(log))]
+        parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
     if windows := local_drop_windows(log):
-        parts += ["", Text(local_sentence(log)), *(_line(window_sentence(w)) for w in windows[:MOST_WINDOWS])]
-        if len(windows) > MOST_WINDOWS:
-            parts.append(_line(f"… and {plural(len(windows) - MOST_WINDOWS, 'more window')}"))
+        parts += ["", Text(local_sentence(log)), *_lines([window_sentence(window) for window in windows])]
     if sentence := affinity_sentence(log):
-        parts += ["", Text(sentence), _table(affinity_table(log).without_last()), *map(_line, break_lines(log))]
+        parts += ["", Text(sentence), _table(affinity_table(log).without_last()), *_lines(break_lines(log))]
     if log.programming or log.syncs:
         parts += ["", Text(sync_lag_sentence(log))]
         if log.programming:
@@ -126,6 +125,11 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     if results:
         parts += ["", *_expectation_parts(results)]
     return parts
+
+
+def _lines(texts: Sequence[str]) -> "list[Padding]":
+    hidden = len(texts) - MOST_LINES
+    return [*map(_line, texts[:MOST_LINES]), *([_line(f"… and {hidden:,} more")] if hidden > 0 else [])]
 
 
 def _line(text: str, style: str = "") -> "Padding":
@@ -154,6 +158,8 @@ def _table(table: TextTable) -> "Table":
     for i, heading in enumerate(table.headings):
         numeric = i in table.numeric
         drawn.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in table.rows:
+    for row in table.rows[:MOST_ROWS]:
         drawn.add_row(*map(Text, row))
+    if len(table.rows) > MOST_ROWS:
+        drawn.add_row(f"… and {len(table.rows) - MOST_ROWS:,} more")
     return drawn

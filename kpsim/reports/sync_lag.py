@@ -7,6 +7,7 @@ removals and failed syncs lose theirs, so it sees fewer changes than there are, 
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kpsim.simulation.runlog import Programming, RunLog
 
@@ -90,6 +91,36 @@ def reported_ns(log: RunLog) -> list[int]:
 def stage_quantiles(log: RunLog) -> dict[Stage, Quantiles]:
     """Quantiles of each leg by itself; those of different legs do not add up to the lag's."""
     return {stage: quantiles(stage_ns(change, stage) for change in log.programming) for stage in Stage}
+
+
+def lag_by_node(log: RunLog) -> dict[str, Quantiles]:
+    """The true lag of each node, sorted by name."""
+    lags: dict[str, list[int]] = {}
+    for change in log.programming:
+        lags.setdefault(change.node, []).append(lag_ns(change))
+    return {node: quantiles(lags[node]) for node in sorted(lags)}
+
+
+class LagQuantiles(NamedTuple):
+    """Quantiles of one duration at one node."""
+
+    node: str  #: empty: all nodes together
+    stage: str  #: ``lag``, ``reported`` or a `Stage`
+    quantiles: Quantiles
+
+
+def all_quantiles(log: RunLog) -> list[LagQuantiles]:
+    """The lag, its legs and kube-proxy's samples, over all nodes and for each; nothing if no change was programmed."""
+    if not log.programming:
+        return []
+    found = []
+    for node in ["", *sorted({change.node for change in log.programming})]:
+        part = [change for change in log.programming if node in ("", change.node)]
+        found.append(LagQuantiles(node, "lag", quantiles(map(lag_ns, part))))
+        found += [LagQuantiles(node, stage.value, quantiles(stage_ns(c, stage) for c in part)) for stage in Stage]
+        reported = quantiles(c.reported_ns for c in part if c.reported_ns is not None)
+        found.append(LagQuantiles(node, "reported", reported))
+    return found
 
 
 def typical_changes(log: RunLog) -> list[tuple[str, Programming]]:
