@@ -54,6 +54,7 @@ _STYLE = """\
 .kpsim-report th.number,.kpsim-report td.number{text-align:right;font-variant-numeric:tabular-nums}
 .kpsim-report td.number,.kpsim-report td:first-child{white-space:nowrap}
 .kpsim-report th{vertical-align:bottom}
+.kpsim-report td:last-child:not(.number){min-width:10rem}
 .kpsim-report figure{margin:1rem 0}
 .kpsim-report figure svg{display:block;width:100%;height:auto;max-width:56rem}
 .kpsim-report figcaption{font-size:.9em;opacity:.7}

@@ -21,7 +21,7 @@ from kpsim.reports.local_policy import (
     service_of,
     usable,
 )
-from kpsim.reports.sentences import duration
+from kpsim.reports.sentences import duration, plural
 from kpsim.reports.sync_lag import STAGE_MEANING, Stage, ecdf, lag_ns, reported_ns, stage_ns, typical_changes
 from kpsim.simulation.runlog import Disposition, RunLog
 from kpsim.units import MILLISECOND_NS, SECOND_NS
@@ -174,7 +174,7 @@ def plot_local_drops(log: RunLog) -> "Figure | None":
         ax.set_yticks([len(lanes) - 1 - row + 0.45 for row in range(len(lanes))], labels)
         ax.tick_params(axis="y", length=0)
         more = len(dropped) - len(lanes)
-        title = f"Full height: {peak:,} connections per {duration(width_ns)}" + (
+        title = f"Full height: {plural(peak, 'connection')} per {duration(width_ns)}" + (
             f"; {more:,} more lanes" if more else ""
         )
         ax.set(title=title, ylim=(-0.05, len(lanes)))
@@ -226,7 +226,7 @@ def plot_affinity_breaks(log: RunLog) -> "Figure | None":
     causes = sorted(totals, key=lambda cause: (totals[cause], cause))
     names = list(dict.fromkeys(services.values()))
     with _style():
-        figure, (ax,) = _stacked_axes([0.9 + 0.36 * len(causes)])
+        figure, (ax,) = _stacked_axes([0.3 + 0.36 * len(causes)])
         left = [0] * len(causes)
         for i, name in enumerate(names):
             widths = [counts[cause, name] for cause in causes]
@@ -237,7 +237,7 @@ def plot_affinity_breaks(log: RunLog) -> "Figure | None":
         ax.set(xlabel="breaks", xlim=(0, max(left) * 1.08))
         _whole_numbers(ax.xaxis)
         ax.grid(axis="x")
-        _legend_below(ax, 3)
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
 
 
