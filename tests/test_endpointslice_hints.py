@@ -119,6 +119,9 @@ def test_shares_have_a_minimum_a_desired_number_and_a_maximum() -> None:
     assert isinstance(shares, dict)
     # 6.75/1.2 and 2.25/1.2 rounded up; what is left of 9 may go anywhere (CP-3.8.3).
     assert [(s.minimum, s.desired, s.maximum) for s in shares.values()] == [(6, 6.75, 7), (2, 2.25, 3)]
+    small = zone_shares({"a": 0.9, "b": 0.1}, 5)
+    assert isinstance(small, dict)
+    assert [(s.minimum, s.desired) for s in small.values()] == [(4, 4.5), (1, 1)]  # never less than the minimum
 
 
 def test_endpoints_are_hinted_away_from_a_zone_with_more_than_its_share() -> None:

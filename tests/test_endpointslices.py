@@ -299,6 +299,34 @@ def test_changed_port_recycles_the_slices() -> None:
     assert sizes(result.apply(existing)) == [10]
 
 
+def test_last_new_slice_takes_the_place_of_the_first_doomed_one() -> None:
+    existing = slices_with(make_service(), pods(1, 5))
+    other_port = make_service(ports=[{"name": "http", "port": 80, "targetPort": 9090}])
+    result = sync(other_port, pods(1, 150), existing)
+    assert [(write.verb, len(write.slice.endpoints)) for write in result.writes] == [("create", 100), ("update", 50)]
+
+
+def test_placeholder_is_rewritten_when_the_services_labels_change() -> None:
+    (placeholder,) = sync(make_service(), []).creates
+    (updated,) = sync(make_service(labels={"team": "shop"}), [], [placeholder]).updates
+    assert updated.metadata.name == placeholder.metadata.name
+    assert updated.metadata.labels["team"] == "shop"
+
+
+def test_update_keeps_what_the_controller_does_not_own_and_recycling_does_not() -> None:
+    (first,) = slices_with(make_service(clusterIP="None"), pods(1, 1))
+    metadata = {**first.json["metadata"], "annotations": {"example.com/note": "x"}, "uid": "uid-s0"}
+    noted = endpoint_slice_from_json({**first.json, "metadata": metadata})
+    (updated,) = sync(make_service(), pods(1, 2), [noted]).updates
+    assert updated.metadata.annotations == {"example.com/note": "x"}
+    # Only gaining an endpoint does not touch the labels, not even one that no longer fits.
+    assert updated.metadata.labels == noted.metadata.labels
+    (recycled,) = sync(make_service(), [], [noted]).updates
+    assert recycled.metadata.annotations == {}
+    assert "service.kubernetes.io/headless" not in recycled.metadata.labels
+    assert recycled.metadata.uid == "uid-s0"
+
+
 def test_creates_come_before_updates_before_deletes() -> None:
     service = make_service()
     existing = slices_with(service, pods(1, 3), pods(4, 6))

@@ -129,9 +129,8 @@ class TopologyCache:
         if self.cpu_ratios is None:
             return True
         total = sum(counts.values())
-        return any(
-            counts.get(zone, 0) < max(1, _minimum(ratio * total)) for zone, ratio in sorted(self.cpu_ratios.items())
-        )
+        # A zone without hints has too few: every zone has a minimum of at least one.
+        return any(counts.get(zone, 0) < _minimum(ratio * total) for zone, ratio in self.cpu_ratios.items())
 
 
 def zone_cpu_ratios(nodes: Iterable[Node]) -> dict[str, float] | None:
