@@ -180,6 +180,7 @@ def test_bad_grammar_is_refused(text: str, message: str) -> None:
         ("dropped between 3 and 5", True),
         ("dropped between 1 and 3", True),
         ("dropped between 4 and 5", False),
+        ("dropped between 3 and 3", True),
         ("sync_lag.p50_seconds == 400ms", True),
         ("dropped_ratio <= 25%", True),
     ],

@@ -145,12 +145,16 @@ def test_plots_set_no_global_state() -> None:
     import matplotlib as mpl
 
     before, pyplot_before = mpl.rcParams.copy(), "matplotlib.pyplot" in sys.modules
-    (plot,) = plots(
-        replace(empty(), connections=[lost(1, Cause.OTHER, traffic_policy="Cluster", service="$a$/b_c^d:x")])
-    )
+    (plot,) = plots(replace(empty(), connections=[lost(1, Cause.OTHER, traffic_policy="Cluster")]))
     assert plot.png().startswith(b"\x89PNG")
     assert mpl.rcParams.copy() == before
     assert ("matplotlib.pyplot" in sys.modules) is pyplot_before
+
+
+def test_dollar_signs_in_names_are_not_formulas() -> None:
+    name = "shop/$a_b$:http"
+    (plot,) = plots(replace(empty(), connections=[lost(1, Cause.OTHER, traffic_policy="Cluster", service=name)]))
+    assert "Oblique" not in plot.svg()  # formulas are set in italics
 
 
 # ------------------------------------------------------------------------------------------------------------ summary

@@ -99,6 +99,21 @@ def test_a_break_without_a_new_endpoint_counts() -> None:
     assert (client.returns, client.stays, client.distinct_endpoints) == (1, 0, 1)
 
 
+def test_the_former_endpoint_is_remembered_through_a_break_that_led_nowhere() -> None:
+    nowhere = sticky(2, "10.180.1.1", "", "endpoint gone", disposition=Disposition.REJECTED, cause=Cause.NO_ENDPOINTS)
+    log = log_of(
+        [
+            sticky(1, "10.180.1.1", "10.180.1.7:9000"),
+            nowhere,
+            sticky(3, "10.180.1.1", "10.180.2.7:9000", "endpoint gone"),
+        ]
+    )
+    assert [(b.former_endpoint, b.endpoint) for b in affinity_breaks(log)] == [
+        ("10.180.1.7:9000", ""),
+        ("10.180.1.7:9000", "10.180.2.7:9000"),
+    ]
+
+
 # --------------------------------------------------------------------------------------------------------- local policy
 
 
@@ -189,6 +204,26 @@ def test_a_window_does_not_borrow_a_later_departure() -> None:
     ]
     (window,) = local_drop_windows(log_of([lost(10, Cause.NO_LOCAL_ENDPOINTS)], records))
     assert (window.no_local_since_ns, window.check_failed_ns, window.left_rotation_ns) == (0, None, None)
+
+
+def test_a_check_that_fails_within_the_window_is_told() -> None:
+    records = [
+        health(0, "node-1", in_rotation=True, check_passes=True, usable=0),
+        health(20, "node-1", in_rotation=True, check_passes=False, usable=0),
+    ]
+    attempts = [lost(10, Cause.NO_LOCAL_ENDPOINTS), lost(30, Cause.NO_LOCAL_ENDPOINTS)]
+    (window,) = local_drop_windows(log_of(attempts, records))
+    assert (window.dropped, window.no_local_since_ns, window.check_failed_ns) == (2, 0, ms(20))
+
+
+def test_bins_are_shares_of_the_watched_time() -> None:
+    """Watched from 1 s on, in rotation until 1.5 s: half of what is known of the first two seconds."""
+    records = [
+        health(1000, "node-1", in_rotation=True, check_passes=True, usable=1),
+        health(1500, "node-1", in_rotation=False, check_passes=True, usable=1),
+    ]
+    first = local_bins(log_of([connection(100)], records), ms(2000))[0]
+    assert (first.in_rotation_ratio, first.usable_ratio) == (0.5, 1.0)
 
 
 def test_bins_count_traffic_and_cover_rotation() -> None:
