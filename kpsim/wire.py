@@ -1,0 +1,329 @@
+"""Packets as the wire has them: Scapy layers, Scapy expressions and capture files, to and from :class:`~kpsim.packet.Packet`.
+
+Counterpart: Scapy and libpcap. Scapy is imported when it is first needed, since that takes long. This module never knows what
+becomes of a packet; sequence numbers, payloads and link headers mean nothing to it.
+"""
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kpsim.addresses import Family, format_ip, parse_ip
+from kpsim.errors import InputError, Problem
+from kpsim.packet import Packet
+from kpsim.units import SECOND_NS
+
+DEFAULT_SPORT = 40000  #: source port of packets that do not name one
+
+_FLAGS = {"FIN": "F", "SYN": "S", "RST": "R", "PSH": "P", "ACK": "A", "URG": "U"}
+_PROTOCOL_NUMBERS = {6: "tcp", 17: "udp", 132: "sctp"}
+_CHUNKS = {
+    "INIT": "SCTPChunkInit", "INIT_ACK": "SCTPChunkInitAck", "COOKIE_ECHO": "SCTPChunkCookieEcho",
+    "COOKIE_ACK": "SCTPChunkCookieAck", "ABORT": "SCTPChunkAbort", "SHUTDOWN": "SCTPChunkShutdown",
+    "SHUTDOWN_ACK": "SCTPChunkShutdownAck", "SHUTDOWN_COMPLETE": "SCTPChunkShutdownComplete",
+    "HEARTBEAT": "SCTPChunkHeartbeatReq", "HEARTBEAT_ACK": "SCTPChunkHeartbeatAck", "DATA": "SCTPChunkData",
+    "SACK": "SCTPChunkSACK", "ERROR": "SCTPChunkError",
+}  # fmt: skip
+_CHUNK_NAMES = {layer: name for name, layer in _CHUNKS.items()}
+
+#: layers that an expression may use
+_EXPRESSION_LAYERS = (
+    "IP", "IPv6", "TCP", "UDP", "SCTP", "ICMP", "ICMPv6EchoRequest", "ICMPv6EchoReply", "Raw", *_CHUNKS.values(),
+)  # fmt: skip
+_PORT_LAYERS = ("TCP", "UDP", "SCTP")
+_RAW_LINK_TYPE = 101  # LINKTYPE_RAW: packets begin with their IP header
+
+
+@cache
+def _layers() -> Mapping[str, Any]:
+    """Scapy's layer classes by name."""
+    from scapy.layers import inet, inet6, sctp
+    from scapy.packet import Raw
+
+    found: dict[str, Any] = {"Raw": Raw}
+    for module, names in (
+        (inet, ("IP", "TCP", "UDP", "ICMP", "IPerror")),
+        (inet6, (
+            "IPv6", "IPerror6", "ICMPv6EchoRequest", "ICMPv6EchoReply", "ICMPv6Unknown", "IPv6ExtHdrHopByHop",
+            "IPv6ExtHdrDestOpt", "IPv6ExtHdrRouting", "IPv6ExtHdrFragment",
+        )),
+        (sctp, ("SCTP", *_CHUNKS.values())),
+    ):  # fmt: skip
+        found |= {name: getattr(module, name) for name in names}
+    return found
+
+
+# --- to Scapy --------------------------------------------------------------------------------------------------------------
+
+
+def to_scapy(packet: Packet) -> Any:
+    """The packet as a Scapy layer, from its IP header on. A TCP packet that carries data carries one byte."""
+    layers = _layers()
+    source, destination = packet.source, packet.destination
+    if packet.family is Family.IPV4:
+        ip = layers["IP"](src=source, dst=destination, ttl=packet.ttl)
+    else:
+        ip = layers["IPv6"](src=source, dst=destination, hlim=packet.ttl)
+    return ip / _transport(packet, layers)
+
+
+def _transport(packet: Packet, layers: Mapping[str, Any]) -> Any:
+    match packet.protocol:
+        case "tcp":
+            flags = "".join(letter for name, letter in _FLAGS.items() if name in packet.tcp_flags)
+            tcp = layers["TCP"](sport=packet.sport, dport=packet.dport, flags=flags)
+            return tcp / layers["Raw"](b"\0") if "PSH" in packet.tcp_flags else tcp
+        case "udp":
+            return layers["UDP"](sport=packet.sport, dport=packet.dport)
+        case "sctp":
+            chunk = layers[_CHUNKS.get(packet.sctp_chunk, "SCTPChunkData")]()
+            return layers["SCTP"](sport=packet.sport, dport=packet.dport) / chunk
+        case "icmp":
+            icmp = layers["ICMP"](type=packet.icmp_type, code=packet.icmp_code)
+            if packet.related is None:
+                icmp.id = packet.sport
+                return icmp
+            return icmp / layers["Raw"](bytes(to_scapy(packet.related))[:28])
+        case "icmpv6":
+            if packet.related is None:
+                body = packet.sport.to_bytes(2) + b"\0\0"
+            else:
+                body = b"\0\0\0\0" + bytes(to_scapy(packet.related))
+            return layers["ICMPv6Unknown"](type=packet.icmp_type, code=packet.icmp_code, msgbody=body)
+        case other:
+            raise InputError(f"protocol {other} has no form on the wire here")
+
+
+# --- from Scapy ------------------------------------------------------------------------------------------------------------
+
+
+def from_scapy(layer: Any) -> Packet:
+    """The packet in a Scapy layer, link headers skipped. Checksums are taken as good: captures often hold unfinished ones.
+
+    InputError with the name of what is not modelled: ARP, fragments, other protocols.
+    """
+    layers = _layers()
+    current = layer
+    while not isinstance(current, (layers["IP"], layers["IPv6"])):
+        below = current.payload
+        if not _is_link_header(current) or not _exists(below):
+            raise InputError(f"not modelled: {current.name}")
+        current = below
+    return _from_ip(current, layers)
+
+
+def _exists(layer: Any) -> bool:
+    return type(layer).__name__ != "NoPayload"
+
+
+def _is_link_header(layer: Any) -> bool:
+    return type(layer).__name__ in ("Ether", "Dot1Q", "Dot1AD", "Dot3", "LLC", "SNAP", "CookedLinux", "CookedLinuxV2", "Loopback")  # fmt: skip
+
+
+def _from_ip(ip: Any, layers: Mapping[str, Any]) -> Packet:
+    is_v4 = isinstance(ip, layers["IP"])
+    if is_v4 and (ip.frag or "MF" in str(ip.flags)):
+        raise InputError("not modelled: IP fragment")
+    family = Family.IPV4 if is_v4 else Family.IPV6
+    source, destination = parse_ip(ip.src), parse_ip(ip.dst)
+    if source is None or destination is None or source[0] is not family or destination[0] is not family:
+        raise InputError(f"not modelled: addresses {ip.src} → {ip.dst}")
+    packet = Packet(family, "", source[1], destination[1], ttl=ip.ttl if is_v4 else ip.hlim)
+    written = ip.len if is_v4 else ip.plen
+    if written is not None:
+        packet.length = written if is_v4 else written + 40
+    payload, number = ip.payload, ip.proto if is_v4 else ip.nh
+    while type(payload).__name__.startswith("IPv6ExtHdr"):
+        if isinstance(payload, layers["IPv6ExtHdrFragment"]) and (payload.offset or payload.m):
+            raise InputError("not modelled: IPv6 fragment")
+        payload, number = payload.payload, payload.nh
+    _read_transport(packet, payload, number, layers)
+    return packet
+
+
+def _read_transport(packet: Packet, payload: Any, number: int, layers: Mapping[str, Any]) -> None:
+    if isinstance(payload, layers["TCP"]):
+        packet.protocol, packet.sport, packet.dport = "tcp", payload.sport, payload.dport
+        letters = str(payload.flags)
+        packet.tcp_flags = frozenset(name for name, letter in _FLAGS.items() if letter in letters)
+        if _carries_data(payload):
+            packet.tcp_flags |= {"PSH"}
+    elif isinstance(payload, layers["UDP"]):
+        packet.protocol, packet.sport, packet.dport = "udp", payload.sport, payload.dport
+    elif isinstance(payload, layers["SCTP"]):
+        packet.protocol, packet.sport, packet.dport = "sctp", payload.sport, payload.dport
+        packet.sctp_chunk = _CHUNK_NAMES.get(type(payload.payload).__name__, "DATA")
+    elif isinstance(payload, layers["ICMP"]):
+        packet.protocol, packet.icmp_type, packet.icmp_code = "icmp", payload.type, payload.code
+        packet.sport = getattr(payload, "id", None) or 0
+        packet.related = _embedded(payload.payload, layers)
+    elif type(payload).__name__.startswith("ICMPv6"):
+        _read_icmpv6(packet, payload, layers)
+    elif number in _PROTOCOL_NUMBERS and len(bytes(payload)) >= 4:  # the first bytes of a packet inside an ICMP error
+        packet.protocol, raw = _PROTOCOL_NUMBERS[number], bytes(payload)
+        packet.sport, packet.dport = int.from_bytes(raw[:2]), int.from_bytes(raw[2:4])
+    else:
+        raise InputError(f"not modelled: {payload.name if _exists(payload) else f'IP protocol {number}'}")
+
+
+def _carries_data(tcp: Any) -> bool:
+    return _exists(tcp.payload) and type(tcp.payload).__name__ != "Padding"
+
+
+def _read_icmpv6(packet: Packet, payload: Any, layers: Mapping[str, Any]) -> None:
+    packet.protocol, packet.icmp_type, packet.icmp_code = "icmpv6", payload.type, payload.code
+    packet.sport = getattr(payload, "id", None) or 0
+    packet.related = _embedded(payload.payload, layers)
+
+
+def _embedded(payload: Any, layers: Mapping[str, Any]) -> Packet | None:
+    """The packet an ICMP error is about; as much of it as the error holds."""
+    if not isinstance(payload, (layers["IP"], layers["IPv6"])):
+        return None
+    return _from_ip(payload, layers)
+
+
+# --- expressions -----------------------------------------------------------------------------------------------------------
+
+
+def parse_packet(expression: str) -> Packet:
+    """The packet of a Scapy expression like ``IP(dst="172.30.0.1")/TCP(dport=80)``. A source that is not given is 0.
+
+    Nothing is executed: only known layers with literal keyword arguments, joined by ``/``. InputError names what else is
+    there, fields that a layer does not have, and values that do not fit.
+    """
+    try:
+        tree = ast.parse(expression.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"packet {expression!r}: {error.args[0]}") from None
+    calls = list(_calls(tree, expression))
+    names = [name for name, _ in calls]
+    if names[0] not in ("IP", "IPv6"):
+        raise InputError(f"packet {expression!r}: begins with IP(…) or IPv6(…), not with {names[0]}")
+    layers = _layers()
+    built: Any = None
+    for name, values in calls:
+        layer = _build_layer(name, dict(values), layers)
+        built = layer if built is None else built / layer
+    try:
+        return from_scapy(type(built)(bytes(built)))
+    except InputError as error:
+        raise InputError(f"packet {expression!r}: {error}") from None
+    except Exception as error:  # Scapy refuses a value in as many ways as it has fields
+        raise InputError(f"packet {expression!r}: a value does not fit: {error}") from None
+
+
+def _calls(tree: ast.expr, expression: str) -> Iterable[tuple[str, Mapping[str, int | str | bytes]]]:
+    """Layers in order with their literal arguments."""
+    if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Div):
+        yield from _calls(tree.left, expression)
+        yield from _calls(tree.right, expression)
+        return
+    text = ast.get_source_segment(expression.strip(), tree) or type(tree).__name__
+    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
+        raise InputError(f"packet {expression!r}: only layers joined by / are understood, not {text}")
+    name = tree.func.id
+    if name not in _EXPRESSION_LAYERS:
+        raise InputError(
+            f"packet {expression!r}: {name} is no layer known here ({', '.join(_EXPRESSION_LAYERS[:9])}, …)"
+        )
+    if tree.args or any(keyword.arg is None for keyword in tree.keywords):
+        raise InputError(f"packet {expression!r}: {name} takes keyword arguments only")
+    yield name, {str(keyword.arg): _literal(keyword, name, expression) for keyword in tree.keywords}
+
+
+def _literal(keyword: ast.keyword, layer: str, expression: str) -> int | str | bytes:
+    try:
+        value = ast.literal_eval(keyword.value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        value = None
+    if not isinstance(value, (int, str, bytes)):
+        raise InputError(f"packet {expression!r}: {layer}.{keyword.arg} must be a number or a string")
+    return value
+
+
+def _build_layer(name: str, values: dict[str, int | str | bytes], layers: Mapping[str, Any]) -> Any:
+    kind = layers[name]
+    fields = [field.name for field in kind.fields_desc]
+    for field in values:
+        if field not in fields:
+            raise InputError(f"{name} has no field {field} (it has {', '.join(fields)})")
+    if name in ("IP", "IPv6"):
+        _check_addresses(name, values)
+    elif name in _PORT_LAYERS:
+        if "dport" not in values:
+            raise InputError(f"{name} needs dport")
+        values.setdefault("sport", DEFAULT_SPORT)
+    try:
+        return kind(**values)
+    except Exception as error:
+        raise InputError(f"{name}: a value does not fit: {error}") from None
+
+
+def _check_addresses(name: str, values: dict[str, int | str | bytes]) -> None:
+    """Scapy would ask the resolver for a name, and this machine's routes for a source."""
+    family = Family.IPV4 if name == "IP" else Family.IPV6
+    values.setdefault("src", format_ip(family, 0))
+    for field in ("src", "dst"):
+        parsed = parse_ip(str(values.get(field, "")))
+        if field not in values:
+            raise InputError(f"{name} needs {field}")
+        if parsed is None or parsed[0] is not family:
+            raise InputError(f"{name}.{field}: not an {family.label} address: {values[field]!r}")
+        values[field] = format_ip(*parsed)
+
+
+# --- capture files ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """One packet of a capture, numbered from 1 as Wireshark does. ``refusal`` says why ``packet`` is None."""
+
+    number: int
+    time_ns: int
+    packet: Packet | None
+    refusal: str = ""
+
+
+def read_pcap(path: Path | str) -> list[Captured]:
+    """All packets of a pcap or pcapng file. InputError if it is none."""
+    _layers()
+    import scapy.layers.l2  # noqa: F401 - registers Ethernet
+    from scapy.error import Scapy_Exception
+    from scapy.utils import PcapReader
+
+    try:
+        # Scapy leaves a file open that it refuses: this one closes in any case
+        with Path(path).open("rb") as file, PcapReader(file) as reader:  # type: ignore[arg-type]  # Scapy takes files too
+            captured = [_captured(number, layer) for number, layer in enumerate(reader, 1)]
+    except OSError as error:
+        raise InputError(Problem(error.strerror or "cannot be read", file=str(path))) from None
+    except (Scapy_Exception, EOFError, ValueError) as error:
+        raise InputError(Problem(f"not a capture file: {error}", file=str(path))) from None
+    return captured
+
+
+def _captured(number: int, layer: Any) -> Captured:
+    time_ns = int(layer.time * SECOND_NS)
+    try:
+        return Captured(number, time_ns, from_scapy(layer))
+    except InputError as refusal:
+        return Captured(number, time_ns, None, str(refusal))
+
+
+def write_pcap(path: Path | str, packets: Iterable[tuple[int, Packet]]) -> None:
+    """A pcap file of (nanoseconds since 1970, packet), with IP headers first and microseconds. InputError if it cannot be written."""
+    from scapy.utils import RawPcapWriter
+
+    try:
+        with RawPcapWriter(str(path), linktype=_RAW_LINK_TYPE) as writer:
+            writer.write_header(None)
+            for time_ns, packet in packets:
+                seconds, rest_ns = divmod(time_ns, SECOND_NS)
+                writer.write_packet(bytes(to_scapy(packet)), sec=seconds, usec=rest_ns // 1000)
+    except OSError as error:
+        raise InputError(Problem(error.strerror or "cannot be written", file=str(path))) from None
