@@ -1,0 +1,69 @@
+"""The command line. Each command imports what it needs when it runs, so that ``--help`` and short commands start fast.
+
+Exit codes: 0 holds; 1 an expectation or check failed; 2 bad input or usage; 3 internal error.
+"""
+
+import os
+import sys
+
+import typer
+
+from kpsim import __version__
+from kpsim.errors import InputError, KpsimError
+
+app = typer.Typer(
+    name="kpsim",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="What will kube-proxy 1.36 do to this packet, on this node, at this moment? An offline simulator.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kpsim {__version__} (models kube-proxy 1.36)")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    """Options that every command shares."""
+
+
+def main() -> None:
+    """Entry point: run a command and turn errors into messages and exit codes."""
+    from kpsim.cli import commands  # noqa: F401 - registers the commands
+
+    try:
+        app()
+    except KpsimError as error:
+        print_problems(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader went away, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except RecursionError:
+        typer.echo("error: the input is nested too deeply", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if os.environ.get("KPSIM_DEBUG"):
+            raise
+        typer.echo(f"internal error: {type(error).__name__}: {error} (KPSIM_DEBUG=1 shows where)", err=True)
+        sys.exit(3)
+
+
+def print_problems(error: KpsimError) -> None:
+    """One line per problem on stderr."""
+    if isinstance(error, InputError):
+        for problem in error.problems:
+            typer.echo(f"error: {problem}", err=True)
+        if len(error.problems) > 1:
+            typer.echo(f"{len(error.problems)} problems", err=True)
+    else:
+        typer.echo(f"error: {error}", err=True)

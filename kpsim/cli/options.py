@@ -1,0 +1,40 @@
+"""Options and arguments that several commands share."""
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kpsim.addresses import Family
+from kpsim.config import Mode
+
+
+class Format(enum.StrEnum):
+    """``--format``."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class FamilyName(enum.StrEnum):
+    """``--family``."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+    @property
+    def family(self) -> Family:
+        return Family.IPV4 if self is FamilyName.IPV4 else Family.IPV6
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="Text for people or JSON for programs.")]
+ModeOption = Annotated[Mode | None, typer.Option("--mode", help="Proxy mode, whatever the configuration says.")]
+ClusterArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="CLUSTER…",
+        help="Manifests (YAML or JSON files, directories, - for standard input) or one recording.",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,23 @@
+"""``kpsim replay``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kpsim.cli import app
+from kpsim.cli.options import Format, FormatOption, ModeOption
+
+
+@app.command(epilog="Example: kpsim replay node-1.recording.jsonl --format json | jq .metrics")
+def replay(
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A recording: JSON lines.")],
+    mode: ModeOption = None,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Replay what a kube-proxy was told and show what it programs, sync by sync."""
+    from kpsim.recording import load_recording
+    from kpsim.replay import Replay
+
+    for outcome in Replay(load_recording(recording, mode=mode)).outcomes():
+        typer.echo(outcome.to_line() if format is Format.JSON else outcome.to_text())

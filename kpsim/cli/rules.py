@@ -1,0 +1,23 @@
+"""``kpsim rules``."""
+
+from typing import Annotated
+
+import typer
+
+from kpsim.cli import app
+from kpsim.cli.options import ClusterArgument, FamilyName, ModeOption
+
+
+@app.command(epilog="Example: kpsim rules cluster.yaml --node node-1 --family ipv4")
+def rules(
+    cluster: ClusterArgument,
+    node: Annotated[str, typer.Option("--node", help="The node whose rules to print.", show_default=False)],
+    mode: ModeOption = None,
+    family: Annotated[FamilyName | None, typer.Option("--family", help="One IP family only; otherwise both.")] = None,
+) -> None:
+    """Print a node's whole ruleset as the mode's own tool would save it."""
+    from kpsim.explore import load
+
+    loaded = load(cluster, mode=mode)
+    loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
+    typer.echo(loaded.rules(node, family=family.family if family else None), nl=False)

@@ -1,0 +1,137 @@
+"""What a person asks of a cluster: load it, look at a node's rules, trace packets. The Python face of the command line."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
+from html import escape
+from pathlib import Path
+
+from kpsim.addresses import Family
+from kpsim.cluster import ClusterState, Event, EventType, through_selector
+from kpsim.config import Host, Mode, ProxierSettings, ProxyConfig, config_from_json, resolve
+from kpsim.dialects.iptables import Style, render_ruleset
+from kpsim.errors import InputError
+from kpsim.objects import EndpointSlice
+from kpsim.proxier import Proxier, make_backend
+from kpsim.recording import Recording, load_recording
+from kpsim.replay import START_NS, Replay
+from kpsim.rules import Ruleset
+
+
+class RulesText(str):
+    """Rules as their tool saves them; monospaced in a notebook."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self)}</pre>"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster at one moment, from manifests or from a recording (its state after the last sync).
+
+    ``notes`` say in words what was defaulted, allocated, derived or skipped while loading.
+    """
+
+    state: ClusterState
+    config: ProxyConfig
+    host: Host = field(default_factory=Host)
+    notes: tuple[str, ...] = ()
+    replay: Replay | None = None  #: a finished replay, if the cluster came from a recording
+
+    def print_notes(self, write: Callable[[str], None]) -> None:
+        for note in self.notes:
+            write(note)
+
+    @cached_property
+    def node_names(self) -> tuple[str, ...]:
+        """Nodes by their objects; where there is none, the node names that endpoints carry."""
+        named = {node.metadata.name for node in self.state.nodes}
+        if self.replay is not None:
+            named.add(self.replay.recording.node_name)
+        if not named:
+            slices: Sequence[EndpointSlice] = tuple(self.state.endpoint_slices)
+            named = {e.node_name for s in slices for e in s.endpoints if e.node_name}
+        return tuple(sorted(named))
+
+    def check_node(self, name: str) -> None:
+        """InputError with the names that come near unless the cluster has this node."""
+        if name in self.node_names:
+            return
+        near = get_close_matches(name, self.node_names, n=3) or list(self.node_names[:5])
+        hint = f"; there is {', '.join(near)}" if near else "; the cluster has no nodes"
+        raise InputError(f"no node {name!r}{hint}")
+
+    def settings(self, node: str, family: Family) -> ProxierSettings:
+        """What the proxier of this node and family knows of itself."""
+        config = replace(self.config, hostname_override=node)
+        return resolve(config, self.host, self.state.node(node), family)
+
+    def proxier(self, node: str, family: Family) -> Proxier:
+        """A node's kube-proxy in one family after its first sync of this state (of a recording: after its last)."""
+        self.check_node(node)
+        if self.replay is not None and self._recorded(node, family):
+            return self.replay.proxier
+        settings = self.settings(node, family)
+        proxier = Proxier(settings, make_backend(settings), created_ns=START_NS)
+        for key in sorted(self.state.objects):
+            seen = through_selector(Event(EventType.ADDED, None, self.state.objects[key]), node)
+            if seen is not None:
+                proxier.on_event(seen, START_NS)
+        proxier.services_synced()
+        proxier.slices_synced()
+        proxier.sync(START_NS)
+        return proxier
+
+    def _recorded(self, node: str, family: Family) -> bool:
+        assert self.replay is not None
+        recording = self.replay.recording
+        return recording.node_name == node and recording.family is family
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """Both families, as a dual-stack kube-proxy has them; a recording is one family's."""
+        return (self.replay.recording.family,) if self.replay is not None else tuple(Family)
+
+    def ruleset(self, node: str, family: Family) -> Ruleset:
+        """All rules of one family on one node."""
+        return self.proxier(node, family).backend.ruleset
+
+    def rules(self, node: str, *, family: Family | None = None) -> RulesText:
+        """A node's rules as iptables-save prints them (I-17), each family under a comment that names it."""
+        families = self.families if family is None else (family,)
+        parts = [_save(self.ruleset(node, each)) for each in families]
+        return RulesText("".join(parts))
+
+
+def _save(ruleset: Ruleset) -> str:
+    tool = "iptables-save" if ruleset.family is Family.IPV4 else "ip6tables-save"
+    text = render_ruleset(ruleset, Style.SAVE)
+    return f"# {ruleset.family.label}: what {tool} prints\n{text}"
+
+
+def load(paths: Sequence[Path | str] | Path | str, *, mode: Mode | str | None = None) -> Cluster:
+    """Load manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
+
+    InputError names file, line and field of everything that is wrong.
+    """
+    from kpsim.manifests import is_recording, load_manifests
+
+    paths = [paths] if isinstance(paths, Path | str) else list(paths)
+    wanted = None if mode is None else Mode(mode)
+    recorded = [path for path in paths if is_recording(path)]
+    if recorded:
+        if len(paths) > 1:
+            raise InputError(f"{recorded[0]} is a recording: give it alone")
+        return from_recording(load_recording(recorded[0], mode=wanted))
+    loaded = load_manifests(paths)
+    config = config_from_json(loaded.proxy_config or {}, mode=wanted)
+    return Cluster(loaded.cluster, config, notes=loaded.notes)
+
+
+def from_recording(recording: Recording) -> Cluster:
+    """The cluster as it is after a recording's last sync."""
+    replay = Replay(recording)
+    for _ in replay.outcomes():
+        pass
+    return Cluster(replay.cluster, recording.config, recording.host, replay=replay)
