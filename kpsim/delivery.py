@@ -212,8 +212,13 @@ def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
 
 
 def _node_address(traversal: Traversal) -> int | None:
-    """Whose address an ICMP error carries: the node's own, the one that was addressed if it is (K-3.1)."""
-    routing, arrived = traversal.netns.routing, traversal.arrived
-    if routing.is_local(traversal.family, arrived.daddr):
+    """Whose address an ICMP error carries: the node's own, the one that was addressed if it is (K-3.1).
+
+    A packet that was already DNATed has a binding, and the error is translated like an answer: it comes from the service
+    address (K-3.1; measured for REJECT in FORWARD, TTL exceeded and unreachable routes).
+    """
+    routing, arrived, entry = traversal.netns.routing, traversal.arrived, traversal.entry
+    translated = entry is not None and entry.dst_nat and traversal.ct_state != "RELATED"
+    if translated or routing.is_local(traversal.family, arrived.daddr):
         return arrived.daddr
     return routing.source_for(traversal.family, arrived.saddr)

@@ -249,6 +249,9 @@ class Routing:
         return next(others, None)
 
     def _select6(self, interface: str, destination: int) -> int | None:
+        """By destination: the outgoing interface's addresses before all others, then the same kind (global or unique
+        local), then the longest common prefix. So a unique-local endpoint gets a bridge's unique-local address when the
+        outgoing interface has only a link-local one (K-2.2; the order measured with ip6tables MASQUERADE)."""
         candidates = [
             (a, other.name)
             for other in self.interfaces.values()
@@ -259,8 +262,8 @@ class Routing:
             candidates,
             key=lambda c: (
                 c[0].value == destination,
-                (c[0].value in _UNIQUE_LOCAL6) == (destination in _UNIQUE_LOCAL6),
                 c[1] == interface,
+                (c[0].value in _UNIQUE_LOCAL6) == (destination in _UNIQUE_LOCAL6),
                 _common_prefix(c[0].value, destination),
             ),
             default=None,

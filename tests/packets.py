@@ -1,0 +1,213 @@
+"""Builders for data-plane tests: rules, rulesets, nodes and packets in the address plan.
+
+pods 10.180.0.0/16 (node n1: 10.180.0.0/24, n2: 10.180.1.0/24), cluster IPs 172.30.0.0/16, nodes 192.168.0.0/24
+(n1 .1, n2 .2, gateway .254), clients 203.0.113.0/24.
+"""
+
+from immutables import Map
+
+from kpsim.addresses import Family, Network, parse_cidr, parse_ip
+from kpsim.chooser import SeededChooser
+from kpsim.fabric import node_netns, packet_between
+from kpsim.netfilter import Netns, Walk, walk
+from kpsim.packet import Packet
+from kpsim.rules import (
+    ACCEPT,
+    BUILT_IN_CHAINS,
+    AddrType,
+    Chain,
+    CtState,
+    Destination,
+    DestinationPort,
+    Dnat,
+    Jump,
+    L4Module,
+    MarkMatch,
+    Masquerade,
+    Match,
+    Protocol,
+    Recent,
+    Reject,
+    Rule,
+    Ruleset,
+    SetMark,
+    Source,
+    Statement,
+    Statistic,
+    Table,
+    Terminal,
+    Verdict,
+)
+from kpsim.sysctls import Sysctls
+from kpsim.units import SECOND_NS
+
+__all__ = ["ACCEPT", "SECOND_NS"]
+
+POD, OTHER_POD, REMOTE_POD = "10.180.0.5", "10.180.0.6", "10.180.1.7"
+NODE, OTHER_NODE, CLIENT = "192.168.0.1", "192.168.0.2", "203.0.113.9"
+CLUSTER_IP, NODE_PORT = "172.30.0.10", 30080
+MARK = 0x4000
+
+
+def ip(text: str) -> int:
+    parsed = parse_ip(text)
+    assert parsed is not None
+    return parsed[1]
+
+
+def net(text: str) -> Network:
+    if "/" in text:
+        parsed = parse_cidr(text)
+        assert parsed is not None
+        return parsed[0]
+    parsed_ip = parse_ip(text)
+    assert parsed_ip is not None
+    return Network(parsed_ip[0], parsed_ip[1], parsed_ip[0].bits)
+
+
+def rule(*body: Match | Statement) -> Rule:
+    return Rule(tuple(body))
+
+
+def port(protocol: str, number: int) -> tuple[Match, ...]:
+    return (L4Module(protocol), Protocol(protocol), DestinationPort(number, number))
+
+
+def dnat(endpoint: str, port_number: int | None = 8080) -> Dnat:
+    parsed = parse_ip(endpoint)
+    assert parsed is not None
+    return Dnat(parsed[0], parsed[1], port_number)
+
+
+def table(name: str, policy: dict[str, Verdict] | None = None, **chains: tuple[Rule, ...]) -> Table:
+    """``-`` in chain names is written ``_``; all built-in chains are there."""
+    named = {key.replace("_", "-"): rules for key, rules in chains.items()}
+    built_in = {c: Chain(c, named.pop(c, ()), (policy or {}).get(c, Verdict.ACCEPT)) for c in BUILT_IN_CHAINS[name]}
+    return Table(name, Map(built_in | {c: Chain(c, rules) for c, rules in named.items()}))
+
+
+def ruleset(*tables: Table, family: Family = Family.IPV4) -> Ruleset:
+    return Ruleset(family, Map({t.name: t for t in tables}))
+
+
+def probability(threshold: float) -> Statistic:
+    return Statistic(round(threshold * 2**31), f"{threshold:.10f}")
+
+
+def service_rules(
+    endpoints: tuple[str, ...] = (POD, REMOTE_POD),
+    *,
+    protocol: str = "tcp",
+    affinity_seconds: int | None = None,
+    random_fully: bool = True,
+) -> Ruleset:
+    """One Service as kube-proxy writes it (I-3, I-5, I-7, I-8, I-11): cluster IP port 80 and a node port, eTP Cluster."""
+    affine: list[Rule] = []
+    balance: list[Rule] = []
+    chains: dict[str, tuple[Rule, ...]] = {}
+    for index, endpoint in enumerate(endpoints):
+        name = f"KUBE_SEP_{index}"
+        left = len(endpoints) - index
+        if affinity_seconds is not None:
+            recent = Recent(f"KUBE-SEP-{index}", "rcheck", affinity_seconds, reap=True)
+            affine.append(rule(recent, Jump(f"KUBE-SEP-{index}")))
+        draw = (Statistic(round(round(1 / left, 10) * 2**31), f"{1 / left:.10f}"),) if left > 1 else ()
+        balance.append(rule(*draw, Jump(f"KUBE-SEP-{index}")))
+        remember = (Recent(f"KUBE-SEP-{index}", "set"),) if affinity_seconds is not None else ()
+        chains[name] = (
+            rule(Source(net(endpoint)), Jump("KUBE-MARK-MASQ")),
+            rule(*remember, L4Module(protocol), Protocol(protocol), dnat(endpoint)),
+        )
+    to_service = (*port(protocol, 80), Destination(net(CLUSTER_IP)))
+    nat = table(
+        "nat",
+        PREROUTING=(rule(Jump("KUBE-SERVICES")),),
+        OUTPUT=(rule(Jump("KUBE-SERVICES")),),
+        POSTROUTING=(rule(Jump("KUBE-POSTROUTING")),),
+        KUBE_SERVICES=(
+            *((rule(*to_service, Jump("KUBE-SVC")),) if endpoints else ()),
+            rule(AddrType("dst", "LOCAL"), Jump("KUBE-NODEPORTS")),
+        ),
+        KUBE_NODEPORTS=(rule(*port(protocol, NODE_PORT), Jump("KUBE-EXT")),) if endpoints else (),
+        KUBE_EXT=(rule(Jump("KUBE-MARK-MASQ")), rule(Jump("KUBE-SVC"))),
+        KUBE_SVC=(
+            rule(*to_service, Source(net("10.180.0.0/16"), negate=True), Jump("KUBE-MARK-MASQ")),
+            *affine,
+            *balance,
+        ),
+        KUBE_MARK_MASQ=(rule(SetMark(MARK, MARK, "or-mark")),),
+        KUBE_POSTROUTING=(
+            rule(MarkMatch(MARK, MARK, negate=True), Terminal(Verdict.RETURN)),
+            rule(SetMark(MARK, 0, "xor-mark")),
+            rule(Masquerade(random_fully=random_fully)),
+        ),
+        **chains,
+    )
+    new = CtState(("NEW",))
+    known = CtState(("RELATED", "ESTABLISHED"))
+    filters = table(
+        "filter",
+        INPUT=(rule(Jump("KUBE-FIREWALL")), rule(new, Jump("KUBE-EXTERNAL-SERVICES"))),
+        FORWARD=(
+            rule(Jump("KUBE-FORWARD")),
+            rule(new, Jump("KUBE-SERVICES")),
+            rule(new, Jump("KUBE-EXTERNAL-SERVICES")),
+        ),
+        OUTPUT=(rule(Jump("KUBE-FIREWALL")), rule(new, Jump("KUBE-SERVICES"))),
+        KUBE_FIREWALL=(
+            rule(
+                Destination(net("127.0.0.0/8")),
+                Source(net("127.0.0.0/8"), negate=True),
+                CtState(("RELATED", "ESTABLISHED", "DNAT"), negate=True),
+                Terminal(Verdict.DROP),
+            ),
+        ),
+        KUBE_FORWARD=(
+            rule(CtState(("INVALID",)), Terminal(Verdict.DROP)),
+            rule(MarkMatch(MARK, MARK), ACCEPT),
+            rule(known, ACCEPT),
+        ),
+        KUBE_SERVICES=() if endpoints else (rule(*to_service, Reject()),),
+        KUBE_EXTERNAL_SERVICES=()
+        if endpoints
+        else (rule(AddrType("dst", "LOCAL"), *port(protocol, NODE_PORT), Reject()),),
+    )
+    return ruleset(nat, filters)
+
+
+def node(*rulesets: Ruleset, name: str = "n1", sysctls: Sysctls | None = None) -> Netns:
+    """n1: 192.168.0.1, pods 10.180.0.0/24; 10.180.1.0/24 via 192.168.0.2; default via 192.168.0.254."""
+    made = node_netns(name, [NODE], ["10.180.0.0/24"], peers={OTHER_NODE: ["10.180.1.0/24"]}, sysctls=sysctls)
+    for rules in rulesets:
+        made.load(rules)
+    return made
+
+
+def packet(
+    source: str,
+    destination: str,
+    dport: int = 80,
+    *,
+    protocol: str = "tcp",
+    sport: int = 40000,
+    came_by: str = "",
+    **more,
+) -> Packet:
+    made = packet_between(protocol, source, destination, sport=sport, dport=dport, in_interface=came_by)
+    for field, value in more.items():
+        setattr(made, field, value)
+    return made
+
+
+def run(
+    netns: Netns, sent: Packet, now_ns: int = 0, *, local: bool = False, flow: int = 0, commit: bool = True
+) -> Walk:
+    """Walks and commits."""
+    outcome = walk(netns, sent, now_ns=now_ns, chooser=SeededChooser(1, flow), local=local)
+    if commit:
+        netns.commit(outcome.effects, now_ns)
+    return outcome
+
+
+def flags(text: str) -> frozenset[str]:
+    return frozenset(text.split())

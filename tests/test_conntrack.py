@@ -1,0 +1,309 @@
+"""The connection table and its protocol machines (CT-3 … CT-7, K-1, K-2, K-6)."""
+
+import pytest
+from packets import CLIENT, NODE, POD, REMOTE_POD, ip
+
+from kpsim.addresses import Family
+from kpsim.conntrack import ConntrackTable, Ending, Entry, FlowTuple, StatusBit, flow_entry, tuple_of
+from kpsim.flowstate import Action, Direction, Flow, FlowState, read, tcp_timeout_ns
+from kpsim.packet import Packet, Window
+from kpsim.sysctls import Sysctls
+from kpsim.units import SECOND_NS
+
+SYSCTLS = Sysctls()
+ORIGINAL, REPLY = Direction.ORIGINAL, Direction.REPLY
+
+# K-6.1, measured: (packet: c from the client, s from the server) → per state ctstate and state afterwards.
+# "-": INVALID and unchanged; "NEW X": NAT is decided afresh; "gone": the entry is deleted, the packet passes.
+STATES = [
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+]
+MEASURED = """
+c SYN     | SYN_SENT | SYN_RECV | ESTABLISHED | FIN_WAIT | CLOSE_WAIT | LAST_ACK | new | new | SYN_SENT2
+c SYN ACK | - | SYN_RECV | - | - | - | - | - | - | SYN_RECV
+c ACK     | - | ESTABLISHED | ESTABLISHED | CLOSE_WAIT | CLOSE_WAIT | TIME_WAIT | TIME_WAIT | CLOSE | -
+c PSH ACK | - | ESTABLISHED | ESTABLISHED | CLOSE_WAIT | CLOSE_WAIT | TIME_WAIT | TIME_WAIT | CLOSE | -
+c FIN ACK | - | FIN_WAIT | FIN_WAIT | LAST_ACK | LAST_ACK | LAST_ACK | TIME_WAIT | CLOSE | -
+c RST     | gone | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE
+c RST ACK | - | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE
+c         | - | - | - | - | - | - | - | - | -
+s SYN     | SYN_SENT2 | - | - | - | - | - | new | - | SYN_SENT2
+s SYN ACK | SYN_RECV | SYN_RECV | ESTABLISHED | FIN_WAIT | CLOSE_WAIT | LAST_ACK | TIME_WAIT | CLOSE | SYN_RECV
+s ACK     | SYN_SENT | SYN_RECV | ESTABLISHED | CLOSE_WAIT | CLOSE_WAIT | TIME_WAIT | TIME_WAIT | CLOSE | SYN_SENT2
+s PSH ACK | SYN_SENT | SYN_RECV | ESTABLISHED | CLOSE_WAIT | CLOSE_WAIT | TIME_WAIT | TIME_WAIT | CLOSE | SYN_SENT2
+s FIN ACK | - | FIN_WAIT | FIN_WAIT | LAST_ACK | LAST_ACK | LAST_ACK | TIME_WAIT | CLOSE | -
+s RST     | gone | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE
+s RST ACK | gone | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE | CLOSE
+"""
+CELLS = [
+    (sender, tuple(flags), state, cell)
+    for line in MEASURED.strip().splitlines()
+    for (sender, *flags), cells in [(line.split("|")[0].split(), [c.strip() for c in line.split("|")[1:]])]
+    for state, cell in zip(STATES, cells, strict=True)
+]
+
+
+def tcp(*flags: str, **more) -> Packet:
+    return Packet(Family.IPV4, "tcp", ip(CLIENT), ip(POD), 40000, 80, frozenset(flags), **more)
+
+
+def flow(state: FlowState, *, seen_reply: bool = True, assured: bool = False) -> Flow:
+    return Flow(state, seen_reply, assured, 0)
+
+
+@pytest.mark.parametrize(("sender", "flags", "state", "cell"), CELLS)
+def test_tcp_state_after_each_packet_is_as_measured(sender, flags, state, cell):
+    before = flow(FlowState(state), seen_reply=state != "SYN_SENT")
+    reading = read(tcp(*flags), before, ORIGINAL if sender == "c" else REPLY, 0, SYSCTLS)
+    match cell:
+        case "-":
+            assert reading.action is Action.INVALID
+        case "new":
+            assert reading.action is Action.RESTART
+        case "gone":
+            assert reading.action is Action.DESTROY
+        case _:
+            assert (reading.action, reading.state) == (Action.KEEP, cell)
+
+
+@pytest.mark.parametrize(
+    ("flags", "state", "seconds"),  # K-6.1, K-6.2: timeout of the state a client's packet leads to
+    [
+        ("SYN", None, 120), ("ACK", None, 300), ("PSH ACK", None, 300), ("SYN ACK", "SYN_RECV", 60),
+        ("ACK", "SYN_RECV", 432_000), ("PSH ACK", "SYN_RECV", 300), ("ACK", "ESTABLISHED", 432_000),
+        ("PSH ACK", "ESTABLISHED", 300), ("FIN ACK", "ESTABLISHED", 120), ("ACK", "FIN_WAIT", 60),
+        ("FIN ACK", "CLOSE_WAIT", 30), ("ACK", "LAST_ACK", 120), ("RST", "ESTABLISHED", 10),
+    ],
+)  # fmt: skip
+def test_tcp_timeouts(flags, state, seconds):
+    reading = read(tcp(*flags.split()), state and flow(FlowState(state)), ORIGINAL, 0, SYSCTLS)
+    assert reading.timeout_ns == seconds * SECOND_NS
+
+
+def test_ignored_packets_do_not_re_arm_the_timer():
+    assert read(tcp("SYN"), flow(FlowState.ESTABLISHED), ORIGINAL, 0, SYSCTLS).timeout_ns is None
+
+
+def test_kube_proxys_sysctls_change_two_tcp_timeouts():
+    changed = Sysctls(tcp_timeout_established_ns=86_400 * SECOND_NS, tcp_timeout_close_wait_ns=3600 * SECOND_NS)
+    assert tcp_timeout_ns(FlowState.ESTABLISHED, changed) == 86_400 * SECOND_NS
+    assert tcp_timeout_ns(FlowState.CLOSE_WAIT, changed) == 3600 * SECOND_NS
+
+
+@pytest.mark.parametrize("flags", ["SYN ACK", "FIN ACK", "RST", "RST ACK", ""])
+def test_only_syn_and_ack_begin_a_tcp_flow(flags):
+    assert read(tcp(*flags.split()), None, ORIGINAL, 0, SYSCTLS).action is Action.INVALID  # K-6.3
+
+
+def test_mid_stream_pick_up_needs_tcp_loose():
+    assert read(tcp("ACK"), None, ORIGINAL, 0, SYSCTLS).state is FlowState.ESTABLISHED
+    assert read(tcp("ACK"), None, ORIGINAL, 0, Sysctls(tcp_loose=False)).action is Action.INVALID
+
+
+def test_assured_once_the_handshake_is_complete():
+    assert not read(tcp("SYN", "ACK"), flow(FlowState.SYN_SENT, seen_reply=False), REPLY, 0, SYSCTLS).assured
+    assert read(tcp("ACK"), flow(FlowState.SYN_RECV), ORIGINAL, 0, SYSCTLS).assured  # CT-4.3
+
+
+def test_be_liberal_forgives_everything_but_a_reset():  # K-6.4
+    data, reset = tcp("ACK", window=Window.OUTSIDE), tcp("RST", window=Window.OUTSIDE)
+    established, liberal = flow(FlowState.ESTABLISHED), Sysctls(tcp_be_liberal=True)
+    assert read(data, established, ORIGINAL, 0, SYSCTLS).action is Action.INVALID
+    assert read(data, established, ORIGINAL, 0, liberal).state is FlowState.ESTABLISHED
+    assert read(reset, established, ORIGINAL, 0, liberal).action is Action.INVALID
+
+
+def test_a_reset_inside_the_window_that_is_not_exact_keeps_established_for_ten_seconds():  # K-6.4
+    reading = read(tcp("RST", window=Window.INSIDE), flow(FlowState.ESTABLISHED), REPLY, 0, SYSCTLS)
+    assert (reading.state, reading.timeout_ns) == (FlowState.ESTABLISHED, 10 * SECOND_NS)
+
+
+def test_bad_checksums_are_invalid():
+    assert read(tcp("SYN", checksum_ok=False), None, ORIGINAL, 0, SYSCTLS).action is Action.INVALID  # K-6.6
+
+
+@pytest.mark.parametrize(
+    ("seen_reply", "age_seconds", "timeout", "assured"),
+    [(False, 60, 30, False), (True, 1.9, 30, False), (True, 2, 120, True)],
+)
+def test_udp_becomes_a_stream_two_seconds_after_its_start_and_a_reply(
+    seen_reply, age_seconds, timeout, assured
+):  # K-6.2
+    datagram = Packet(Family.IPV4, "udp", ip(CLIENT), ip(POD), 40000, 53)
+    reading = read(
+        datagram, Flow(FlowState.NONE, seen_reply, False, 0), ORIGINAL, int(age_seconds * SECOND_NS), SYSCTLS
+    )
+    assert (reading.timeout_ns, reading.assured) == (timeout * SECOND_NS, assured)
+
+
+def test_icmp_answers_need_a_request():
+    echo_reply = Packet(Family.IPV4, "icmp", ip(POD), ip(CLIENT), 7, icmp_type=0)
+    assert read(echo_reply, None, ORIGINAL, 0, SYSCTLS).action is Action.INVALID
+    assert read(echo_reply, flow(FlowState.NONE), REPLY, 0, SYSCTLS).timeout_ns == 30 * SECOND_NS
+
+
+@pytest.mark.parametrize(
+    ("chunk", "state"),
+    [("INIT", "COOKIE_WAIT"), ("HEARTBEAT", "HEARTBEAT_SENT"), ("DATA", None), ("COOKIE_ECHO", None)],
+)
+def test_sctp_begins_with_init_or_heartbeat(chunk, state):  # K-6.6
+    reading = read(Packet(Family.IPV4, "sctp", 1, 2, 3, 4, sctp_chunk=chunk), None, ORIGINAL, 0, SYSCTLS)
+    assert reading.state == (state or "")
+    assert (reading.action is Action.INVALID) == (state is None)
+
+
+def test_sctp_handshake():  # CT-5
+    state = FlowState.COOKIE_WAIT
+    for direction, chunk, then, seconds in [
+        (REPLY, "INIT_ACK", FlowState.COOKIE_WAIT, 3),
+        (ORIGINAL, "COOKIE_ECHO", FlowState.COOKIE_ECHOED, 3),
+        (REPLY, "COOKIE_ACK", FlowState.ESTABLISHED, 210),
+        (ORIGINAL, "DATA", FlowState.ESTABLISHED, 210),
+        (ORIGINAL, "SHUTDOWN", FlowState.SHUTDOWN_SENT, 3),
+        (REPLY, "SHUTDOWN_ACK", FlowState.SHUTDOWN_ACK_SENT, 3),
+        (ORIGINAL, "SHUTDOWN_COMPLETE", FlowState.CLOSED, 10),
+    ]:
+        reading = read(Packet(Family.IPV4, "sctp", 1, 2, 3, 4, sctp_chunk=chunk), flow(state), direction, 0, SYSCTLS)
+        assert (reading.state, reading.timeout_ns) == (then, seconds * SECOND_NS), chunk
+        state = reading.state
+
+
+# --- the table -------------------------------------------------------------------------------------------------------------
+
+
+def udp_entry(sport: int = 40000, *, expires_s: int = 30, assured: bool = False, created_s: int = 0) -> Entry:
+    entry = flow_entry(
+        "UDP", (CLIENT, sport, "172.30.0.10", 53), (POD, 5353, CLIENT, sport),
+        created_ns=created_s * SECOND_NS, expires_ns=expires_s * SECOND_NS,
+    )  # fmt: skip
+    return entry._replace(assured=assured)
+
+
+def test_an_entry_is_found_by_both_its_tuples():
+    table = ConntrackTable()
+    entry = udp_entry()
+    assert table.insert(entry, 0)
+    assert table.lookup(entry.original, 1) == (entry, ORIGINAL)
+    answer = Packet(Family.IPV4, "udp", ip(POD), ip(CLIENT), 5353, 40000)
+    assert table.lookup(tuple_of(answer), 1) == (entry, REPLY)
+    assert table.lookup(entry.original.inverse(), 1) is None
+
+
+def test_status_bits_follow_from_the_binding():
+    assert udp_entry().status == {StatusBit.CONFIRMED, StatusBit.DST_NAT}
+    masqueraded = flow_entry(
+        "udp", (CLIENT, 40000, "172.30.0.10", 53), (REMOTE_POD, 53, NODE, 2000), created_ns=0, expires_ns=1
+    )  # fmt: skip
+    assert masqueraded.status == {StatusBit.CONFIRMED, StatusBit.DST_NAT, StatusBit.SRC_NAT}
+    plain = flow_entry("udp", (CLIENT, 1, POD, 2), (POD, 2, CLIENT, 1), created_ns=0, expires_ns=1)
+    assert plain._replace(seen_reply=True, assured=True).status == {
+        StatusBit.CONFIRMED, StatusBit.SEEN_REPLY, StatusBit.ASSURED,
+    }  # fmt: skip
+
+
+def test_icmp_tuples_are_inverted_by_type():
+    echo = FlowTuple(Family.IPV4, "icmp", ip(CLIENT), 7, ip(POD), 8 * 256)
+    assert echo.inverse() == FlowTuple(Family.IPV4, "icmp", ip(POD), 7, ip(CLIENT), 0)
+    assert echo.inverse().inverse() == echo
+    plain = Entry(echo, echo.inverse(), FlowState.NONE, False, False, 0, 1)
+    assert not plain.src_nat and not plain.dst_nat
+    assert plain._replace(reply=plain.reply._replace(daddr=ip(NODE))).src_nat
+    assert plain._replace(reply=plain.reply._replace(sport=8)).src_nat
+    assert plain._replace(reply=plain.reply._replace(saddr=ip(REMOTE_POD))).dst_nat
+
+
+def test_expired_entries_never_match_and_are_told_in_order():  # K-1.7
+    table = ConntrackTable()
+    late, early = udp_entry(1, expires_s=30), udp_entry(2, expires_s=20)
+    table.insert(late, 0)
+    table.insert(early, 0)
+    assert table.lookup(early.original, 20 * SECOND_NS - 1) is not None
+    assert table.lookup(early.original, 20 * SECOND_NS) is None
+    table.update(late._replace(expires_ns=40 * SECOND_NS))
+    assert [(gone.entry, gone.ending) for gone in table.expire(35 * SECOND_NS)] == [(early, Ending.EXPIRED)]
+    assert [gone.entry.original for gone in table.expire(40 * SECOND_NS)] == [late.original]
+    assert len(table) == 0
+    assert table.expire(100 * SECOND_NS) == ()
+
+
+def test_a_tuple_can_be_used_again_after_deletion_and_expires_anew():
+    table = ConntrackTable()
+    first = udp_entry(expires_s=30)
+    table.insert(first, 0)
+    assert table.delete(first.original, first.reply) == first
+    again = udp_entry(expires_s=50)
+    assert table.insert(again, 5 * SECOND_NS)
+    assert table.expire(40 * SECOND_NS) == ()
+    assert [gone.entry for gone in table.expire(50 * SECOND_NS)] == [again]
+
+
+def test_deletion_needs_both_tuples_exactly():  # CT-2.4
+    table = ConntrackTable()
+    entry = udp_entry()
+    table.insert(entry, 0)
+    assert table.delete(entry.original, entry.reply._replace(sport=1)) is None
+    assert table.delete(entry.original, entry.reply) == entry
+    assert table.delete(entry.original, entry.reply) is None
+
+
+def test_a_clash_loses_the_later_flow():  # K-6.8
+    table = ConntrackTable()
+    table.insert(udp_entry(), 0)
+    rival = flow_entry(
+        "udp", (CLIENT, 40000, "172.30.0.11", 53), (POD, 5353, CLIENT, 40000), created_ns=0, expires_ns=1
+    )
+    assert not table.insert(rival, 0)
+    assert table.insert_failed == 1
+    assert table.insert(rival, 30 * SECOND_NS)  # the winner has expired
+
+
+def test_udp_listing_is_of_one_family_and_protocol():
+    table = ConntrackTable()
+    for entry in (
+        udp_entry(),
+        flow_entry("tcp", (CLIENT, 1, POD, 2), (POD, 2, CLIENT, 1), created_ns=0, expires_ns=1),
+        flow_entry(
+            "UDP", ("2001:db8::9", 1, "fd00::1", 2), ("fd00::1", 2, "2001:db8::9", 1), created_ns=0, expires_ns=1
+        ),
+    ):
+        table.insert(entry, 0)
+    assert table.udp_entries(Family.IPV4) == (udp_entry(),)
+    assert [str(entry.original) for entry in table.udp_entries(Family.IPV6)] == ["udp [2001:db8::9]:1 → [fd00::1]:2"]
+
+
+def test_raw_flows_must_be_of_one_family():
+    with pytest.raises(ValueError, match="one family"):
+        flow_entry("udp", (CLIENT, 1, "fd00::1", 2), (POD, 2, CLIENT, 1), created_ns=0, expires_ns=1)
+
+
+@pytest.mark.parametrize(
+    ("assured", "expires_s", "fits", "has_victim"),
+    [(True, 30, False, False), (False, 30, True, True), (True, 1, True, True)],
+)
+def test_a_full_table_lets_new_flows_in_only_at_the_cost_of_the_not_assured(
+    assured, expires_s, fits, has_victim
+):  # K-6.7
+    table = ConntrackTable()
+    entry = udp_entry(assured=assured, expires_s=expires_s)
+    table.insert(entry, 0)
+    room = table.victim(10 * SECOND_NS, Sysctls(nf_conntrack_max=1))
+    assert room == (fits, entry if has_victim else None)
+    assert table.victim(0, Sysctls(nf_conntrack_max=2)) == (True, None)
+    assert table.victim(0, Sysctls(nf_conntrack_max=0)) == (True, None)
+
+
+def test_a_masquerade_ends_with_its_interface():  # K-1.9
+    table = ConntrackTable()
+    borrowed, plain = udp_entry(1)._replace(masquerade_device="eth0"), udp_entry(2)
+    table.insert(borrowed, 0)
+    table.insert(plain, 0)
+    assert [(gone.entry, gone.ending) for gone in table.interface_down("eth0")] == [(borrowed, Ending.INTERFACE_DOWN)]
+    assert list(table) == [plain]
