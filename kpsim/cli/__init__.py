@@ -58,12 +58,16 @@ def main() -> None:
         sys.exit(3)
 
 
+#: problems shown of one input; the rest is counted
+MAX_SHOWN = 25
+
+
 def print_problems(error: KpsimError) -> None:
     """One line per problem on stderr."""
-    if isinstance(error, InputError):
-        for problem in error.problems:
-            typer.echo(f"error: {problem}", err=True)
-        if len(error.problems) > 1:
-            typer.echo(f"{len(error.problems)} problems", err=True)
-    else:
+    if not isinstance(error, InputError):
         typer.echo(f"error: {error}", err=True)
+        return
+    for problem in error.problems[:MAX_SHOWN]:
+        typer.echo(f"error: {problem}", err=True)
+    if len(error.problems) > MAX_SHOWN:
+        typer.echo(f"… and {len(error.problems) - MAX_SHOWN} more", err=True)
