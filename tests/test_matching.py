@@ -1,0 +1,134 @@
+"""What each match means, one case a line (I-8, I-19, K-5)."""
+
+from typing import get_args
+
+import pytest
+from packets import CLIENT, NODE, POD, flags, net
+
+from kpsim.addresses import Family, parse_ip
+from kpsim.index import in_kernel_order
+from kpsim.matching import UnknownMatch, condition
+from kpsim.packet import Packet
+from kpsim.routing import AddressType
+from kpsim.rules import (
+    AddrType,
+    Comment,
+    CtState,
+    Destination,
+    DestinationPort,
+    IcmpType,
+    InInterface,
+    L4Module,
+    MarkMatch,
+    Match,
+    MultiPort,
+    NfAcct,
+    OutInterface,
+    Protocol,
+    Recent,
+    Source,
+    SourcePort,
+    Statistic,
+    TcpFlags,
+    Unknown,
+)
+
+
+class Facts:
+    """What the surroundings answer: the node's address is local, every draw is 1000, the source is remembered."""
+
+    def __init__(self, packet: Packet, *states: str) -> None:
+        self.packet = packet
+        self.ct_states = frozenset(states)
+        self.counted: list[str] = []
+
+    def address_type(self, address: int) -> AddressType:
+        return AddressType.LOCAL if (Family.IPV4, address) == parse_ip(NODE) else AddressType.UNICAST
+
+    def chance(self, statistic: Statistic, key: object) -> bool:
+        return statistic.threshold > 1000
+
+    def recent(self, match: Recent) -> bool:
+        return match.name == "KNOWN"
+
+    def count(self, counter: str) -> None:
+        self.counted.append(counter)
+
+
+def tcp(**more) -> Packet:
+    """CLIENT:40000 → NODE:80 that came in by eth0, marked 0x4000."""
+    fields = {"sport": 40000, "dport": 80, "mark": 0x4000, "in_interface": "eth0"} | more
+    source, destination = parse_ip(CLIENT), parse_ip(NODE)
+    assert source and destination
+    return Packet(Family.IPV4, fields.pop("protocol", "tcp"), source[1], destination[1], **fields)
+
+
+ECHO = {"protocol": "icmp", "icmp_type": 8}
+CASES = [
+    (Source(net("203.0.113.0/24")), {}, True), (Source(net("203.0.113.0/24"), negate=True), {}, False),
+    (Source(net(POD)), {}, False), (Source(net("0.0.0.0/0")), {}, True),
+    (Destination(net(NODE)), {}, True), (Destination(net("192.168.0.0/30")), {}, True), (Destination(net(POD)), {}, False),
+    (Destination(net("127.0.0.0/8"), negate=True), {}, True),
+    (InInterface("eth0"), {}, True), (InInterface("eth+"), {}, True), (InInterface("eth"), {}, False),
+    (InInterface("cni0", negate=True), {}, True), (InInterface("eth0"), {"in_interface": ""}, False),
+    (InInterface("eth0", negate=True), {"in_interface": ""}, True),  # made on this node: CFG-8.2
+    (OutInterface("cni0"), {"out_interface": "cni0"}, True), (OutInterface("cni0"), {}, False),
+    (Protocol("tcp"), {}, True), (Protocol("udp"), {}, False), (Protocol("udp", negate=True), {}, True),
+    (Protocol("all"), {}, True), (Protocol("ipv6-icmp"), {"protocol": "icmpv6"}, True),
+    (L4Module("tcp"), {}, True), (L4Module("udp"), {}, False),
+    (SourcePort(40000, 40000), {}, True), (SourcePort(1, 1024), {}, False),
+    (DestinationPort(80, 80), {}, True), (DestinationPort(1, 79), {}, False), (DestinationPort(79, 81), {}, True),
+    (DestinationPort(80, 80, negate=True), {}, False),
+    (TcpFlags(flags("SYN ACK FIN RST"), flags("SYN")), {}, True),
+    (TcpFlags(flags("SYN ACK FIN RST"), flags("SYN")), {"tcp_flags": flags("SYN ACK")}, False),
+    (TcpFlags(flags("SYN ACK FIN RST"), flags("SYN"), negate=True), {"tcp_flags": flags("ACK")}, True),
+    (MultiPort("dports", ((22, 22), (80, 81))), {}, True), (MultiPort("sports", ((80, 80),)), {}, False),
+    (MultiPort("ports", ((40000, 40000),)), {}, True), (MultiPort("dports", ((80, 80),), negate=True), {}, False),
+    (MultiPort("dports", ((0, 0),)), ECHO, False),
+    (IcmpType("icmp", 8, None), ECHO, True), (IcmpType("icmp", 8, 1), ECHO, False), (IcmpType("icmp", 255, None), ECHO, True),
+    (IcmpType("icmp", 0, None), ECHO, False), (IcmpType("icmp", 8, None), {}, False),
+    (IcmpType("icmp6", 128, 0), {"protocol": "icmpv6", "icmp_type": 128}, True),
+    (CtState(("NEW",)), {}, True), (CtState(("RELATED", "ESTABLISHED")), {}, False), (CtState(("DNAT",)), {}, True),
+    (CtState(("RELATED", "ESTABLISHED", "DNAT"), negate=True), {}, False),
+    (MarkMatch(0x4000, 0x4000), {"mark": 0x4001}, True), (MarkMatch(0x4000), {"mark": 0x4001}, False),
+    (MarkMatch(0x4000, 0x4000, negate=True), {"mark": 1}, True),
+    (AddrType("dst", "LOCAL"), {}, True), (AddrType("src", "LOCAL"), {}, False), (AddrType("src", "LOCAL", negate=True), {}, True),
+    (Recent("KNOWN", "rcheck", 10), {}, True), (Recent("OTHER", "rcheck", 10), {}, False),
+    (Statistic(1000, ""), {}, False), (Statistic(1001, ""), {}, True),
+    (NfAcct("counter"), {}, True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("match", "changes", "expected"), CASES, ids=[str(case[0]) + str(case[1]) for case in CASES])
+def test_match(match, changes, expected):
+    holds = condition(match, "key")
+    assert holds is not None
+    assert holds(Facts(tcp(**changes), "NEW", "DNAT")) is expected
+
+
+def test_every_kind_of_match_has_a_case():
+    assert {type(match) for match, _, _ in CASES} | {Comment, Unknown} == set(get_args(Match))
+
+
+def test_comments_are_no_condition():
+    assert condition(Comment("x"), "key") is None
+
+
+def test_counters_count():
+    facts = Facts(tcp())
+    holds = condition(NfAcct("localhost_nps_accepted_pkts"), "key")
+    assert holds is not None and holds(facts)
+    assert facts.counted == ["localhost_nps_accepted_pkts"]
+
+
+def test_the_unknown_is_neither_true_nor_false():
+    holds = condition(Unknown("-m hashlimit"), "key")
+    assert holds is not None
+    with pytest.raises(UnknownMatch, match="hashlimit"):
+        holds(Facts(tcp()))
+
+
+def test_headers_are_compared_before_options_and_the_unknown_last():
+    unknown, recent, draw = Unknown("-m hashlimit"), Recent("A", "set"), Statistic(1, "")
+    header = Protocol("tcp")
+    assert in_kernel_order([unknown, recent, draw, header]) == [header, recent, draw, unknown]
