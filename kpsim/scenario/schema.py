@@ -404,6 +404,8 @@ class ScenarioSpec(Part):
     """Kubernetes objects: Services, and EndpointSlices of Services without selector."""
     proxy: dict[str, JsonValue] = Field(default_factory=dict)
     """Part of a KubeProxyConfiguration; ``clusterCIDR`` is 10.180.0.0/16 unless it says otherwise."""
+    icmp_rate_limit: bool = True
+    """Linux answers a client's rejected packets 6 times at once and then once a second; the rest is silence (K-3.4)."""
     delays: Delays = Delays()
     load_balancer: LoadBalancerSpec = LoadBalancerSpec()
     events: tuple[ScenarioEvent, ...] = ()

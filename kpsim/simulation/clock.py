@@ -64,8 +64,12 @@ class _Scheduled(simpy.Event):
         super().__init__(env)
         self._ok = True
         self._value = None
+        self._action = action
         assert self.callbacks is not None
-        self.callbacks.append(lambda _event: action())
+        self.callbacks.append(self._act)
+
+    def _act(self, _event: simpy.Event) -> None:
+        self._action()
 
 
 class Clock:

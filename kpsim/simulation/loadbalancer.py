@@ -3,7 +3,7 @@
 Counterpart: a cloud's network load balancer. It knows a node only by the answers to its probes, never by its rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kpsim import rng
@@ -32,7 +32,7 @@ class Belief:
 
 
 class LoadBalancer:
-    """The load balancer of one Service. ``per_service``: it probes the health check node port, else ``/healthz``."""
+    """The load balancer of one Service. It probes the Service's health check node port where it has one, else ``/healthz``."""
 
     def __init__(
         self,
@@ -42,17 +42,18 @@ class LoadBalancer:
         nodes: Sequence[KubeProxy],
         seed: int,
         log: RunLog,
+        *,
+        has_health_check_port: Callable[[], bool],
     ) -> None:
         self._clock, self._spec, self._nodes, self._seed, self._log = clock, spec, nodes, seed, log
         self.service = service
-        self.per_service = False
+        self._has_health_check_port = has_health_check_port
         self._unreachable: frozenset[str] = frozenset()
         self._beliefs: dict[str, Belief] = {}
         self._recorded: dict[str, tuple[bool, bool, int, int]] = {}
 
-    def start(self, *, per_service: bool) -> None:
+    def start(self) -> None:
         """Begin to probe; every node is at first believed to be what it is now."""
-        self.per_service = per_service
         now_ns = self._clock.now_ns
         for node in self._nodes:
             self._beliefs[node.name] = Belief(self._passes(node))
@@ -84,7 +85,7 @@ class LoadBalancer:
 
     def _passes(self, node: KubeProxy) -> bool:
         return node.name not in self._unreachable and node.answers_health_check(
-            self.service, per_service=self.per_service
+            self.service, per_service=self._has_health_check_port()
         )
 
     def _plan_probe(self, node: KubeProxy, at_ns: int) -> None:

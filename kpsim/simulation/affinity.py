@@ -1,0 +1,67 @@
+"""Why a client of a Service with session affinity did not get its former endpoint.
+
+Counterpart: what an operator would find out from xt_recent lists and logs. It looks at what happened and never decides a packet.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kpsim.backends.iptables.names import chain_hash
+from kpsim.simulation.machines import Machines, Outcome
+from kpsim.units import SECOND_NS
+
+
+class Break(StrEnum):
+    """NONE: first contact, or the client stayed."""
+
+    NONE = ""
+    ENDPOINT_GONE = "endpoint gone"
+    OTHER_NODE = "other node"  #: each node remembers for itself (PP-9.3)
+    OTHER_ADDRESS = "other address"  #: the key is the address that the node sees (PP-9.1)
+    TIMEOUT = "timeout"
+    LIST_FULL = "list full"  #: somebody else took the place on the endpoint's list (K-4.1)
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class _Contact:
+    at_ns: int
+    node: str
+    source_ip: str
+    endpoint: str
+
+
+def endpoint_chain(service_port: str, protocol: str, endpoint: str) -> str:
+    """The endpoint's chain, whose name is also that of its affinity list (I-2.1)."""
+    return "KUBE-SEP-" + chain_hash(f"{service_port}{protocol.lower()}{endpoint}")
+
+
+class AffinityMemory:
+    """The last new flow of each client to each service port; ``machines`` hold the endpoints' chains and lists."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+        self._last: dict[tuple[str, str], _Contact] = {}
+
+    def judge(
+        self, service_port: str, protocol: str, client: str, timeout_seconds: int, outcome: Outcome, now_ns: int
+    ) -> Break:
+        """Why this new flow broke with the client's former endpoint; call once for each new flow, in order of time."""
+        former = self._last.get((service_port, client))
+        if outcome.endpoint:
+            contact = _Contact(now_ns, outcome.node, outcome.source_ip, outcome.endpoint)
+            self._last[service_port, client] = contact
+        if former is None or former.endpoint == outcome.endpoint or not outcome.node:
+            return Break.NONE
+        chain = endpoint_chain(service_port, protocol, former.endpoint)
+        if not self._machines.has_chain(outcome.node, chain):
+            return Break.ENDPOINT_GONE
+        if former.node != outcome.node:
+            return Break.OTHER_NODE
+        if former.source_ip != outcome.source_ip:
+            return Break.OTHER_ADDRESS
+        if now_ns - former.at_ns >= timeout_seconds * SECOND_NS:
+            return Break.TIMEOUT
+        if not self._machines.remembers(outcome.node, chain, outcome.source_ip):
+            return Break.LIST_FULL
+        return Break.OTHER

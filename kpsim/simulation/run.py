@@ -1,0 +1,175 @@
+"""One run of a scenario: everything is made, set up as if it had been there for long, and set going on one clock.
+
+Counterpart: none. It only wires; what anything does is told in its own module.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from kpsim.objects import EndpointSlice, ObjectKey, Service
+from kpsim.scenario import Scenario
+from kpsim.scenario.schema import Origin, Traffic, Via, qualified
+from kpsim.scenario.services import service_object_key
+from kpsim.simulation.affinity import AffinityMemory
+from kpsim.simulation.apiserver import ApiServer
+from kpsim.simulation.clock import Clock
+from kpsim.simulation.controller import SliceController
+from kpsim.simulation.events import Actors, Events
+from kpsim.simulation.kubeproxy import KubeProxy
+from kpsim.simulation.loadbalancer import LoadBalancer
+from kpsim.simulation.machines import Machines, NodeKernel
+from kpsim.simulation.manifest import CREATED, node_object, stored_service
+from kpsim.simulation.runlog import RunLog
+from kpsim.simulation.traffic import TrafficSource, World
+from kpsim.simulation.workloads import Workloads
+from kpsim.trackers import ServiceKey
+
+Progress = Callable[[int, int], None]
+
+
+def run(
+    scenario: Scenario, *, seed: int | None = None, mode: str | None = None, progress: Progress | None = None
+) -> RunLog:
+    """Run a scenario to its end. The same scenario and seed give an equal log, in any process.
+
+    ``progress`` is called now and then with the time reached and the whole duration, in nanoseconds. InputError for a mode
+    that is not modelled.
+    """
+    scenario = scenario.with_mode(mode or scenario.proxy.mode)
+    return _Run(scenario, scenario.seed if seed is None else seed).run(progress)
+
+
+class _Run:
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        spec = scenario.spec
+        self.scenario, self.spec, self.seed = scenario, spec, seed
+        self.nodes = spec.nodes.resolved()
+        self.log = RunLog(scenario.name, seed, spec.duration_ns, scenario.proxy.mode.value)
+        self.clock = Clock(self._subjects())
+        self.api = ApiServer()
+        self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)
+        self.controller = SliceController(self.clock, self.api, spec.delays, seed, self.log)
+        self.machines = Machines(
+            self.nodes, scenario.proxy, seed, self.workloads.at_ip, limit_icmp=spec.icmp_rate_limit
+        )
+        self.proxies = {
+            node.name: KubeProxy(
+                self.clock,
+                self.api,
+                node,
+                scenario.proxy,
+                spec.delays,
+                NodeKernel(self.machines, node.name),
+                seed=seed,
+                log=self.log,
+                health_changed=self._record_health,
+            )
+            for node in self.nodes
+        }
+        self.balancers = {
+            key: LoadBalancer(
+                self.clock,
+                spec.load_balancer,
+                key,
+                tuple(self.proxies.values()),
+                seed,
+                self.log,
+                has_health_check_port=partial(self._has_health_check_port, key),
+            )
+            for key in self._balanced_services()
+        }
+        self.affinity = AffinityMemory(self.machines)
+
+    def _subjects(self) -> list[str]:
+        return [
+            "scenario",
+            "controller",
+            *(f"workload {workload.name}" for workload in self.spec.workloads),
+            *(f"node {node.name}" for node in self.nodes),
+            *(f"traffic {traffic.name}" for traffic in self.spec.traffic),
+        ]
+
+    def _balanced_services(self) -> list[ServiceKey]:
+        """Services of type LoadBalancer at the start or later, in order of name."""
+        services = [obj for obj in self.scenario.objects if isinstance(obj, Service)]
+        services += self.scenario.created.values()
+        wanted = {qualified(traffic.service) for traffic in self.spec.traffic if traffic.via is Via.LOAD_BALANCER}
+        keys = {
+            ServiceKey(s.metadata.namespace, s.metadata.name)
+            for s in services
+            if s.type == "LoadBalancer" or f"{s.metadata.namespace}/{s.metadata.name}" in wanted
+        }
+        return sorted(keys)
+
+    def _has_health_check_port(self, key: ServiceKey) -> bool:
+        service = self.api.state.get(ObjectKey("Service", key.namespace, key.name))
+        return isinstance(service, Service) and service.health_check_node_port != 0
+
+    def run(self, progress: Progress | None) -> RunLog:
+        self._set_up()
+        Events(
+            self.clock,
+            self.scenario,
+            self.seed,
+            Actors(self.api, self.workloads, self.proxies, tuple(self.balancers.values()), self.machines),
+            self.log,
+        ).plan()
+        self._start_traffic()
+        self.clock.run(self.spec.duration_ns, progress)
+        return self.log
+
+    def _set_up(self) -> None:
+        """The cluster as it has been for an hour: pods ready, slices written, rules in force, nodes in rotation."""
+        for node in self.nodes:
+            self.api.put(node_object(node, ready=True), 0, 0)
+        self.workloads.adopt_all()
+        for obj in self.scenario.objects:
+            match obj:
+                case Service():
+                    self.api.put(stored_service(obj, CREATED), 0, 0)
+                case EndpointSlice():
+                    self.api.put(obj, 0, 0)
+                case _:
+                    pass  # loading lets nothing else through
+        self.controller.start()
+        for proxy in self.proxies.values():
+            proxy.start_synced()
+        for balancer in self.balancers.values():
+            balancer.start()
+
+    def _start_traffic(self) -> None:
+        first_client = 0
+        for traffic in self.spec.traffic:
+            stop_ns = self.spec.duration_ns if traffic.stop_ns is None else min(traffic.stop_ns, self.spec.duration_ns)
+            world = World(
+                self.machines,
+                _KnownService(self.api, self.scenario, traffic),
+                self.workloads.answering,
+                self.nodes,
+                self.balancers.get(ServiceKey(*qualified(traffic.service).split("/"))),
+                self.affinity,
+            )
+            TrafficSource(
+                self.clock, traffic, world, first_client=first_client, stop_ns=stop_ns, seed=self.seed, log=self.log
+            ).start()
+            if traffic.origin is Origin.OUTSIDE:
+                first_client += 1 if traffic.nat else traffic.clients
+
+    def _record_health(self) -> None:
+        for balancer in self.balancers.values():
+            balancer.record()
+
+
+class _KnownService:
+    """The Service as its clients know it: its latest version, also after it is gone and before it is there."""
+
+    def __init__(self, api: ApiServer, scenario: Scenario, traffic: Traffic) -> None:
+        self._api, self._key = api, service_object_key(traffic.service)
+        found = [obj for obj in (*scenario.objects, *scenario.created.values()) if obj.key == self._key]
+        self._latest = next(obj for obj in found if isinstance(obj, Service))
+
+    def __call__(self) -> Service:
+        current = self._api.state.get(self._key)
+        if isinstance(current, Service):
+            self._latest = current
+        return self._latest

@@ -1,0 +1,312 @@
+"""Traffic sources on the clock: who sends when, from which address and port, to which address of the Service.
+
+Counterpart: clients. Open loop: a source sends at its rate whatever becomes of it. It never knows what the nodes do to packets.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from kpsim.addresses import parse_ip
+from kpsim.objects import Service, ServicePortSpec
+from kpsim.packet import Packet
+from kpsim.scenario.schema import Arrivals, NamedNode, Origin, Traffic, Via
+from kpsim.simulation.affinity import AffinityMemory, Break
+from kpsim.simulation.clock import Clock, Rank
+from kpsim.simulation.delays import draw_ns, exponential
+from kpsim.simulation.loadbalancer import LoadBalancer
+from kpsim.simulation.machines import Machines, OpenFlow, Outcome
+from kpsim.simulation.pods import PodLife
+from kpsim.simulation.runlog import Cause, Connection, Disposition, Frontend, RunLog
+from kpsim.units import SECOND_NS
+
+FIRST_EPHEMERAL, EPHEMERAL = 32768, 28232  #: net.ipv4.ip_local_port_range
+FIRST_NAT, NAT = 1024, 64512  #: ports of a translating router
+
+_FRONTENDS = {
+    Via.CLUSTER_IP: Frontend.CLUSTER_IP,
+    Via.NODE_PORT: Frontend.NODE_PORT,
+    Via.EXTERNAL_IP: Frontend.EXTERNAL_IP,
+    Via.LOAD_BALANCER: Frontend.LOAD_BALANCER,
+}
+
+
+def arrival_times_ns(traffic: Traffic, stop_ns: int, seed: int) -> Iterator[int]:
+    """When the source sends, in order: evenly spaced, or memoryless with the same mean rate."""
+    number, elapsed = 0, 0.0
+    while True:
+        match traffic.arrivals:
+            case Arrivals.CONSTANT:
+                at_ns = traffic.start_ns + math.floor(number * SECOND_NS / traffic.per_second)
+            case Arrivals.POISSON:
+                elapsed += exponential(seed, "arrival", traffic.name, number) / traffic.per_second
+                at_ns = traffic.start_ns + math.floor(elapsed * SECOND_NS)
+        if at_ns >= stop_ns:
+            return
+        yield at_ns
+        number += 1
+
+
+def client_address(number: int) -> str:
+    """Address of the outside client with this number: 203.0.113.1 to .254, then the networks behind it."""
+    block, host = divmod(number, 254)
+    return f"203.0.{113 + block}.{host + 1}"
+
+
+MOST_CLIENTS = 254 * (256 - 113)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends a packet. ``node`` None: wherever it comes in. ``source`` empty: the node's kernel chooses."""
+
+    client: str
+    source: str
+    port: int
+    node: str | None
+    local: bool = False
+
+
+@dataclass(slots=True)
+class _Ports:
+    """Source ports in use by one address: each client's in turn."""
+
+    taken: dict[str, int] = field(default_factory=dict)
+
+    def next(self, client: str) -> int:
+        number = self.taken.get(client, 0)
+        self.taken[client] = number + 1
+        return number
+
+
+@dataclass(frozen=True)
+class World:
+    """What a source needs to know of the rest."""
+
+    machines: Machines
+    service: Callable[[], Service]
+    pods: Callable[[str], Sequence[PodLife]]
+    nodes: Sequence[NamedNode]
+    load_balancer: LoadBalancer | None
+    affinity: AffinityMemory
+
+
+class TrafficSource:
+    """One source of the scenario. ``first_client``: number of its first outside address."""
+
+    def __init__(
+        self, clock: Clock, traffic: Traffic, world: World, *, first_client: int, stop_ns: int, seed: int, log: RunLog
+    ) -> None:
+        self._clock, self._traffic, self._world, self._seed, self._log = clock, traffic, world, seed, log
+        self._first_client = first_client
+        self._entries = traffic.nodes or tuple(node.name for node in world.nodes)
+        self._node_ips = {node.name: node.ip or "" for node in world.nodes}
+        self._times = arrival_times_ns(traffic, stop_ns, seed)
+        self._stop_ns = stop_ns
+        self._ports = _Ports()
+        self._number = 0
+
+    @property
+    def _subject(self) -> str:
+        return f"traffic {self._traffic.name}"
+
+    def start(self) -> None:
+        self._plan_next()
+
+    def _plan_next(self) -> None:
+        at_ns = next(self._times, None)
+        if at_ns is not None:
+            self._clock.at(at_ns, Rank.PACKET, self._subject, self._arrive)
+
+    def _arrive(self) -> None:
+        number, self._number = self._number, self._number + 1
+        sender = self._sender(number)
+        if sender is not None:
+            self._send(number, sender)
+        self._plan_next()
+
+    # ------------------------------------------------------------------------------------------------------------ sender
+
+    def _sender(self, number: int) -> Sender | None:
+        """The next sender in turn; None if there is none, as when no pod runs."""
+        traffic = self._traffic
+        match traffic.origin:
+            case Origin.PODS:
+                pods = self._world.pods(traffic.workload or "")
+                if not pods:
+                    return None
+                pod = pods[number % len(pods)]
+                local = pod.workload.host_network
+                return Sender(pod.name, "" if local else pod.ip, self._ephemeral(pod.name), pod.node, local)
+            case Origin.NODES:
+                node = self._entries[number % len(self._entries)]
+                return Sender(node, "", self._ephemeral(node), node, local=True)
+            case Origin.OUTSIDE:
+                client = number % traffic.clients
+                address = client_address(self._first_client + (0 if traffic.nat else client))
+                if traffic.nat:
+                    return Sender(f"{traffic.name}-{client}", address, self._behind_nat(client, number), None)
+                return Sender(address, address, self._ephemeral(address), None)
+
+    def _ephemeral(self, client: str) -> int:
+        used = self._ports.next(client)
+        return FIRST_EPHEMERAL + used % (self._traffic.source_ports or EPHEMERAL)
+
+    def _behind_nat(self, client: int, number: int) -> int:
+        """The router gives each inner client's ports distinct ones of its own."""
+        ports = self._traffic.source_ports
+        if not ports:
+            return FIRST_NAT + number % NAT
+        return FIRST_NAT + client * ports + self._ports.next(str(client)) % ports
+
+    # ------------------------------------------------------------------------------------------------------- destination
+
+    def _target(
+        self, service: Service, port: ServicePortSpec, sender: Sender, number: int
+    ) -> tuple[str, int, str] | None:
+        """Destination address and port, and the node where the packet meets rules; None if no node takes it."""
+        via = self._traffic.via
+        node = sender.node or self._entries[number % len(self._entries)]
+        if via is Via.LOAD_BALANCER and sender.node is None:
+            balancer = self._world.load_balancer
+            chosen = balancer.choose(sender.source, sender.port) if balancer is not None else None
+            if chosen is None:
+                return None
+            node = chosen
+        match via:
+            case Via.CLUSTER_IP:
+                return service.cluster_ip, port.port, node
+            case Via.EXTERNAL_IP:
+                return service.external_ips[0] if service.external_ips else "", port.port, node
+            case Via.NODE_PORT:
+                return self._node_ips[node], port.node_port, node
+            case Via.LOAD_BALANCER:
+                vips = [ingress.ip for ingress in service.ingress if ingress.ip and ingress.ip_mode in (None, "VIP")]
+                if vips:
+                    return vips[0], port.port, node
+                return self._node_ips[node], port.node_port, node
+
+    def _port(self, service: Service) -> ServicePortSpec | None:
+        wanted = self._traffic.port
+        return next((port for port in service.ports if wanted in (None, port.port, port.name)), None)
+
+    # ----------------------------------------------------------------------------------------------------------- sending
+
+    def _send(self, number: int, sender: Sender) -> None:
+        now_ns, service = self._clock.now_ns, self._world.service()
+        port = self._port(service)
+        if port is None:
+            return  # the Service has lost the port; its clients have nothing to dial
+        target = self._target(service, port, sender, number)
+        if target is None:
+            self._record(sender, service, port, Outcome(Disposition.DROPPED, Cause.NO_HEALTHY_NODE), Break.NONE)
+            return
+        address, number_there, node = target
+        destination = parse_ip(address)
+        if destination is None or not number_there:
+            self._record(sender, service, port, Outcome(Disposition.DROPPED, Cause.NOT_CAPTURED), Break.NONE)
+            return
+        source = parse_ip(sender.source)
+        packet = Packet(
+            destination[0],
+            port.protocol.lower(),
+            source[1] if source else 0,
+            destination[1],
+            sender.port,
+            number_there,
+        )
+        key = ("connection", self._traffic.name, number)
+        outcome = self._world.machines.connect(packet, node, now_ns, key, local=sender.local)
+        self._record(sender, service, port, outcome, self._break(sender, service, port, outcome))
+        if outcome.flow is not None and port.protocol == "TCP":
+            self._go_on(sender, service, port, outcome, number)
+
+    def _go_on(self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, number: int) -> None:
+        flow, now_ns = outcome.flow, self._clock.now_ns
+        assert flow is not None
+        self._world.machines.establish(flow, now_ns)
+        if self._traffic.long is None:
+            self._world.machines.close(flow, now_ns)
+            return
+        ends_ns = now_ns + draw_ns(self._traffic.long.lasts, self._seed, "lasts", self._traffic.name, number)
+        self._plan_segment(sender, service, port, outcome, ends_ns)
+
+    def _plan_segment(
+        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, ends_ns: int
+    ) -> None:
+        long, flow = self._traffic.long, outcome.flow
+        assert long is not None and flow is not None
+        at_ns = min(self._clock.now_ns + long.packet_every_ns, ends_ns)
+        self._clock.at(
+            at_ns, Rank.PACKET, self._subject, lambda: self._segment(sender, service, port, outcome, flow, ends_ns)
+        )
+
+    def _segment(
+        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, flow: OpenFlow, ends_ns: int
+    ) -> None:
+        """One more packet of a long connection; a connection that breaks leaves a second record."""
+        cause = self._world.machines.carry_on(flow, self._clock.now_ns)
+        if cause is not Cause.NONE:
+            broken = Outcome(
+                disposition=Disposition.FAILED,
+                cause=cause,
+                node=outcome.node,
+                source_ip=outcome.source_ip,
+                endpoint=outcome.endpoint,
+                endpoint_node=outcome.endpoint_node,
+                seen_source_ip=outcome.seen_source_ip,
+                new_flow=False,
+            )
+            self._record(sender, service, port, broken, Break.NONE)
+        elif self._clock.now_ns >= ends_ns:
+            self._world.machines.close(flow, self._clock.now_ns)
+        else:
+            self._plan_segment(sender, service, port, outcome, ends_ns)
+
+    # ---------------------------------------------------------------------------------------------------------- recording
+
+    def _break(self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome) -> Break:
+        if service.session_affinity != "ClientIP" or not outcome.new_flow:
+            return Break.NONE
+        return self._world.affinity.judge(
+            _service_port(service, port),
+            port.protocol,
+            sender.client,
+            service.affinity_timeout_seconds or 10800,
+            outcome,
+            self._clock.now_ns,
+        )
+
+    def _record(
+        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, affinity_break: Break
+    ) -> None:
+        internal = self._traffic.via is Via.CLUSTER_IP
+        policy = service.internal_traffic_policy if internal else service.external_traffic_policy
+        self._log.connections.append(
+            Connection(
+                at_ns=self._clock.now_ns,
+                traffic=self._traffic.name,
+                client=sender.client,
+                source_ip=outcome.source_ip or sender.source,
+                source_port=sender.port,
+                frontend=_FRONTENDS[self._traffic.via],
+                service=_service_port(service, port),
+                protocol=port.protocol,
+                traffic_policy=policy or "Cluster",
+                node=outcome.node,
+                disposition=outcome.disposition,
+                cause=outcome.cause,
+                endpoint=outcome.endpoint,
+                endpoint_node=outcome.endpoint_node,
+                seen_source_ip=outcome.seen_source_ip,
+                new_flow=outcome.new_flow,
+                rule=outcome.rule,
+                session_affinity=service.session_affinity == "ClientIP",
+                affinity_break=affinity_break.value,
+            )
+        )
+
+
+def _service_port(service: Service, port: ServicePortSpec) -> str:
+    name = f"{service.metadata.namespace}/{service.metadata.name}"
+    return f"{name}:{port.name}" if port.name else name
