@@ -47,7 +47,7 @@ def parse_ip(text: str) -> tuple[Family, int] | None:
             return None
         value = 0
         for part in parts:
-            if not (part.isascii() and part.isdigit()) or (number := int(part)) > 255:
+            if not (part.isascii() and part.isdigit()) or len(part.lstrip("0")) > 3 or (number := int(part[-3:])) > 255:
                 return None
             value = value << 8 | number
         return Family.IPV4, value
@@ -135,7 +135,7 @@ def parse_cidr(text: str) -> tuple[Network, int] | None:
     """The network and the address before the slash, or None if it is no CIDR. Leading zeros are decimal."""
     host, slash, prefix_text = text.partition("/")
     parsed = parse_ip(host)
-    if parsed is None or not slash or not (prefix_text.isascii() and prefix_text.isdigit()):
+    if parsed is None or not slash or not (prefix_text.isascii() and prefix_text.isdigit() and len(prefix_text) < 100):
         return None
     family, address = parsed
     prefix = int(prefix_text)

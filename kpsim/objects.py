@@ -32,8 +32,8 @@ class ObjectKey(NamedTuple):
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
-class _Reader:
-    """Typed access to a JSON object; wrong types are errors that name the JSON path."""
+class JsonReader:
+    """Typed access to a JSON object; null and absent are the same, wrong types are errors that name the JSON path."""
 
     __slots__ = ("obj", "path")
 
@@ -43,34 +43,36 @@ class _Reader:
         self.obj: Json = obj
         self.path = path
 
-    def _typed(self, key: str, types: type | tuple[type, ...], expected: str) -> Any:
+    def typed(self, key: str, types: type | tuple[type, ...], expected: str) -> Any:
         value = self.obj.get(key)
         if value is None:
             return None
-        if not isinstance(value, types) or (isinstance(value, bool) and types is int):
+        if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
             raise InputError(Problem(f"expected {expected}, got {_kind_of(value)}", path=f"{self.path}.{key}"))
         return value
 
     def text(self, key: str) -> str:
-        return self._typed(key, str, "a string") or ""
+        return self.typed(key, str, "a string") or ""
 
     def optional_text(self, key: str) -> str | None:
-        value: str | None = self._typed(key, str, "a string")
+        value: str | None = self.typed(key, str, "a string")
         return value
 
-    def integer(self, key: str) -> int:
-        return self._typed(key, int, "an integer") or 0
+    def integer(self, key: str, bits: int = 32) -> int:
+        return self.optional_integer(key, bits) or 0
 
-    def optional_integer(self, key: str) -> int | None:
-        value: int | None = self._typed(key, int, "an integer")
+    def optional_integer(self, key: str, bits: int = 32) -> int | None:
+        value: int | None = self.typed(key, int, "an integer")
+        if value is not None and not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
+            raise InputError(Problem(f"expected an integer of {bits} bits", path=f"{self.path}.{key}"))
         return value
 
     def optional_flag(self, key: str) -> bool | None:
-        value: bool | None = self._typed(key, bool, "true or false")
+        value: bool | None = self.typed(key, bool, "true or false")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        items = self._typed(key, list, "a list of strings") or ()
+        items = self.typed(key, list, "a list of strings") or ()
         for number, item in enumerate(items):
             if not isinstance(item, str):
                 raise InputError(
@@ -79,18 +81,22 @@ class _Reader:
         return tuple(items)
 
     def labels(self, key: str) -> Mapping[str, str]:
-        items = self._typed(key, Mapping, "an object of strings") or {}
+        items = self.typed(key, Mapping, "an object of strings") or {}
         for name, item in items.items():
             if not isinstance(item, str):
                 raise InputError(Problem(f"expected a string, got {_kind_of(item)}", path=f"{self.path}.{key}.{name}"))
         return items
 
-    def child(self, key: str) -> "_Reader":
-        return _Reader(self.obj.get(key) or {}, f"{self.path}.{key}")
+    def child(self, key: str) -> "JsonReader":
+        value = self.obj.get(key)
+        return JsonReader({} if value is None else value, f"{self.path}.{key}")
 
-    def children(self, key: str) -> "Iterator[_Reader]":
-        for number, item in enumerate(self._typed(key, list, "a list") or ()):
-            yield _Reader(item, f"{self.path}.{key}[{number}]")
+    def optional_child(self, key: str) -> "JsonReader | None":
+        return None if self.obj.get(key) is None else self.child(key)
+
+    def children(self, key: str) -> "Iterator[JsonReader]":
+        for number, item in enumerate(self.typed(key, list, "a list") or ()):
+            yield JsonReader(item, f"{self.path}.{key}[{number}]")
 
 
 def _kind_of(value: Any) -> str:
@@ -119,7 +125,7 @@ class Metadata:
     generation: int = field(default=0, compare=False)
 
 
-def _metadata(obj: _Reader) -> Metadata:
+def _metadata(obj: JsonReader) -> Metadata:
     meta = obj.child("metadata")
     return Metadata(
         meta.text("namespace"),
@@ -129,7 +135,7 @@ def _metadata(obj: _Reader) -> Metadata:
         meta.text("uid"),
         meta.text("creationTimestamp"),
         meta.text("deletionTimestamp"),
-        meta.integer("generation"),
+        meta.integer("generation", bits=64),
     )
 
 
@@ -186,7 +192,7 @@ class Service:
 
 def service_from_json(obj: Json) -> Service:
     """InputError if a field has the wrong type."""
-    reader = _Reader(obj, "")
+    reader = JsonReader(obj, "")
     spec = reader.child("spec")
     client_ip = spec.child("sessionAffinityConfig").child("clientIP")
     return Service(
@@ -202,7 +208,7 @@ def service_from_json(obj: Json) -> Service:
                 port.text("protocol") or "TCP",
                 port.integer("port"),
                 port.integer("nodePort"),
-                port._typed("targetPort", (int, str), "a number or a name") or 0,
+                port.typed("targetPort", (int, str), "a number or a name") or 0,
                 port.optional_text("appProtocol"),
             )
             for port in spec.children("ports")
@@ -282,7 +288,7 @@ class EndpointSlice:
 
 def endpoint_slice_from_json(obj: Json) -> EndpointSlice:
     """InputError if a field has the wrong type."""
-    reader = _Reader(obj, "")
+    reader = JsonReader(obj, "")
     return EndpointSlice(
         metadata=_metadata(reader),
         json=obj,
@@ -305,10 +311,10 @@ def endpoint_slice_from_json(obj: Json) -> EndpointSlice:
     )
 
 
-def _slice_endpoint(endpoint: _Reader) -> SliceEndpoint:
+def _slice_endpoint(endpoint: JsonReader) -> SliceEndpoint:
     conditions = endpoint.child("conditions")
-    hints = endpoint.child("hints") if endpoint.obj.get("hints") else None
-    target = endpoint.child("targetRef") if endpoint.obj.get("targetRef") else None
+    hints = endpoint.optional_child("hints")
+    target = endpoint.optional_child("targetRef")
     return SliceEndpoint(
         addresses=endpoint.texts("addresses"),
         ready=conditions.optional_flag("ready"),
@@ -358,11 +364,11 @@ class Node:
 
 def node_from_json(obj: Json) -> Node:
     """InputError if a field has the wrong type."""
-    reader = _Reader(obj, "")
+    reader = JsonReader(obj, "")
     spec, status = reader.child("spec"), reader.child("status")
     addresses = status.children("addresses")
     ready = _ready_condition(status)
-    cpu = status.child("allocatable")._typed("cpu", (str, int, float), "a quantity")
+    cpu = status.child("allocatable").typed("cpu", (str, int, float), "a quantity")
     return Node(
         metadata=_metadata(reader),
         json=obj,
@@ -374,7 +380,7 @@ def node_from_json(obj: Json) -> Node:
     )
 
 
-def _ready_condition(status: _Reader) -> _Reader | None:
+def _ready_condition(status: JsonReader) -> JsonReader | None:
     return next((c for c in status.children("conditions") if c.text("type") == "Ready"), None)
 
 
@@ -408,7 +414,7 @@ class Pod:
 
 def pod_from_json(obj: Json) -> Pod:
     """InputError if a field has the wrong type."""
-    reader = _Reader(obj, "")
+    reader = JsonReader(obj, "")
     spec, status = reader.child("spec"), reader.child("status")
     ips = tuple(entry.text("ip") for entry in status.children("podIPs")) or (status.text("podIP"),)
     ready = _ready_condition(status)
@@ -449,7 +455,7 @@ class ServiceCIDR:
 
 def service_cidr_from_json(obj: Json) -> ServiceCIDR:
     """InputError if a field has the wrong type."""
-    reader = _Reader(obj, "")
+    reader = JsonReader(obj, "")
     return ServiceCIDR(_metadata(reader), obj, reader.child("spec").texts("cidrs"))
 
 

@@ -78,7 +78,7 @@ class Proxier:
         self.service_health = ServiceHealth(addresses)
         self._services = ServiceChangeTracker(settings.family)
         self._slices = EndpointsChangeTracker(settings.family, settings.node_name, created_ns)
-        self._udp_frontends = UdpFrontends()
+        self._udp_frontends = UdpFrontends(settings.family)
         self._topology: dict[str, str] = {}
         self._services_synced = self._slices_synced = False
         self._need_full = True

@@ -5,18 +5,21 @@ server returned them: no defaulting, no allocation, no validation beyond kube-pr
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, canonical_ip
 from kpsim.cluster import EventType
 from kpsim.config import Host, Interface, Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
-from kpsim.objects import ApiObject, Node, node_from_json, object_from_json
+from kpsim.manifests.places import format_path
+from kpsim.manifests.proxy_config import check_proxy_config
+from kpsim.objects import ApiObject, JsonReader, Node, node_from_json, object_from_json
 from kpsim.stale_flows import Flow
-from kpsim.units import SECOND_NS, parse_rfc3339_ns
+from kpsim.units import HOUR_NS, SECOND_NS, parse_rfc3339_ns
 
 Json = Mapping[str, Any]
 
@@ -68,43 +71,63 @@ def load_recording(path: Path | str, *, mode: Mode | None = None) -> Recording:
     """Read a recording. InputError names file and line of everything that cannot be read."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise InputError(Problem(f"cannot read: {error}", file=str(path))) from error
-    return parse_recording(text.splitlines(), file=str(path), mode=mode)
+    return parse_recording(text.split("\n"), file=str(path), mode=mode)
 
 
 def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None = None) -> Recording:
     """The recording in these lines; InputError with all problems, by line."""
     problems: list[Problem] = []
-    config: Json | None = None
+    config: JsonReader | None = None
+    config_line = first_line = 0
     steps: list[WatchStep | SyncStep] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        first_line = first_line or number
         try:
-            obj = json.loads(line)
-            if not isinstance(obj, dict):
-                raise InputError("expected a JSON object")
-            if obj.get("type") == "CONFIG":
-                if config is not None or steps:
-                    raise InputError("CONFIG must be the first line, once")
-                config = obj
+            obj = JsonReader(_decode(line), "")
+            if obj.text("type") != "CONFIG":
+                steps += _steps(obj)
+            elif number != first_line:
+                raise InputError("CONFIG must be the first line, once")
             else:
-                step = _step(obj)
-                if step is not None:
-                    steps.append(step)
+                config, config_line = obj, number
         except (InputError, ValueError, RecursionError) as error:
             problems += _located(error, file, number)
+    if config is None:
+        if not any(problem.line == first_line for problem in problems):  # what is wrong with that line was said
+            problems.insert(0, Problem("a recording starts with a CONFIG line", file=file, line=first_line or 1))
+        raise InputError(problems)
     try:
-        if config is None:
-            raise InputError(Problem("a recording starts with a CONFIG line", file=file, line=1))
         recording = _recording(config, steps, file, mode)
-    except (InputError, ValueError, TypeError) as error:
-        problems += _located(error, file, 1)
+    except (InputError, ValueError) as error:
+        raise InputError([*_located(error, file, config_line), *problems]) from error
     if problems:
         raise InputError(problems)
     return recording
+
+
+def _decode(line: str) -> Any:
+    """JSON as RFC 8259 has it: no NaN, and a name that comes twice in an object is an error, not a silent choice."""
+    value = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+    if "\\u" in line:
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text: ValueError
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    obj = dict(pairs)
+    if len(obj) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return obj
 
 
 def _located(error: Exception, file: str, line: int) -> list[Problem]:
@@ -112,69 +135,143 @@ def _located(error: Exception, file: str, line: int) -> list[Problem]:
     return [Problem(problem.message, file=file, line=line, path=problem.path) for problem in found]
 
 
-def _step(obj: Json) -> WatchStep | SyncStep | None:
-    kind = obj.get("type")
+def _steps(obj: JsonReader) -> Iterator[WatchStep | SyncStep]:
+    """The step of a line; none for a kind of object that kube-proxy does not watch."""
+    kind = obj.text("type")
     if kind == "SYNC":
-        return _sync_step(obj)
+        yield _sync_step(obj)
+        return
     if kind not in list(EventType):
         raise InputError(Problem("expected CONFIG, ADDED, MODIFIED, DELETED or SYNC", path=".type"))
-    source = obj.get("object")
-    if not isinstance(source, dict):
-        raise InputError(Problem("expected an object", path=".object"))
-    typed = object_from_json(source)
-    if typed is None:
-        return None  # a kind that kube-proxy does not watch
-    at = obj.get("at")
-    return WatchStep(EventType(kind), typed, parse_rfc3339_ns(at) if at else None)
+    source = obj.typed("object", dict, "an object")
+    if source is None or not JsonReader(source, ".object").text("kind"):
+        raise InputError(Problem("expected a Kubernetes object with its kind", path=".object"))
+    at = obj.optional_text("at")
+    at_ns = None if at is None else parse_rfc3339_ns(at)
+    try:
+        typed = object_from_json(source)
+    except InputError as error:
+        raise InputError([Problem(p.message, path=f".object{p.path}") for p in error.problems]) from error
+    if typed is not None:
+        yield WatchStep(EventType(kind), typed, at_ns)
 
 
-def _sync_step(obj: Json) -> SyncStep:
-    host: Json = obj.get("host") or {}
-    addresses = host.get("localAddrs")
+_CONFIG_HOST = frozenset(
+    {
+        "nodeIPs", "interfaces", "nfacct", "randomFully", "tcpBeLiberal", "serviceCIDRs", "largeClusterEndpoints",
+        "detectLocal",
+    }
+)  # fmt: skip
+_SYNC_HOST = frozenset(
+    {
+        "conntrack", "conntrackReplace", "ipvsConns", "gracefulTick", "localAddrs", "forceFullSync", "iptablesFlushed",
+        "failSync", "skip",
+    }
+)  # fmt: skip
+
+
+def _host(obj: JsonReader, known: frozenset[str]) -> JsonReader:
+    """The ``host`` of a line: what happens to a machine is either modelled or refused by name."""
+    host = obj.child("host")
+    unknown = sorted(set(host.obj) - known)
+    if unknown:
+        raise InputError([Problem("not modelled", path=f"{host.path}.{name}") for name in unknown])
+    return host
+
+
+def _sync_step(obj: JsonReader) -> SyncStep:
+    host = _host(obj, _SYNC_HOST)
     return SyncStep(
-        after_ns=round(float(obj.get("afterSeconds") or 0) * SECOND_NS),
-        conntrack=tuple(map(_flow, host.get("conntrack") or ())),
-        conntrack_replace=bool(host.get("conntrackReplace")),
-        interfaces=None if addresses is None else _interfaces(addresses),
-        force_full=bool(host.get("forceFullSync")),
-        flushed=bool(host.get("iptablesFlushed")),
-        refuse=bool(host.get("failSync")),
-        skip=bool(host.get("skip")),
+        after_ns=_seconds_ns(obj, "afterSeconds"),
+        conntrack=tuple(map(_flow, host.children("conntrack"))),
+        conntrack_replace=bool(host.optional_flag("conntrackReplace")),
+        interfaces=_interfaces(host, "localAddrs"),
+        force_full=bool(host.optional_flag("forceFullSync")),
+        flushed=bool(host.optional_flag("iptablesFlushed")),
+        refuse=bool(host.optional_flag("failSync")),
+        skip=bool(host.optional_flag("skip")),
     )
+
+
+#: longest pause that a recording may have; beyond it dates would leave the calendar
+_LONGEST_NS = 10 * 365 * 24 * HOUR_NS
+
+
+def _seconds_ns(obj: JsonReader, name: str) -> int:
+    value = obj.typed(name, (int, float), "a number") or 0
+    if not math.isfinite(value) or not 0 <= value * SECOND_NS <= _LONGEST_NS:
+        raise InputError(Problem("expected seconds from 0 to ten years", path=f"{obj.path}.{name}"))
+    return round(value * SECOND_NS)
 
 
 FLOW_FIELDS = ("proto", "src", "sport", "dst", "dport", "replySrc", "replySport", "replyDst", "replyDport")
 
 
-def _flow(obj: Json) -> Flow:
-    missing = [name for name in FLOW_FIELDS if name not in obj]
+def _flow(obj: JsonReader) -> Flow:
+    missing = [name for name in FLOW_FIELDS if obj.obj.get(name) is None]
     if missing:
-        raise InputError(Problem(f"a flow needs {', '.join(missing)}", path=".host.conntrack"))
-    return Flow(*(obj[name] for name in FLOW_FIELDS))
+        raise InputError(Problem(f"a flow needs {', '.join(missing)}", path=obj.path))
+    return Flow(
+        obj.text("proto"),
+        _address(obj, "src"),
+        _port(obj, "sport"),
+        _address(obj, "dst"),
+        _port(obj, "dport"),
+        _address(obj, "replySrc"),
+        _port(obj, "replySport"),
+        _address(obj, "replyDst"),
+        _port(obj, "replyDport"),
+    )
 
 
-def _interfaces(items: Iterable[Json]) -> tuple[Interface, ...]:
-    return tuple(Interface(item.get("name") or "", tuple(item.get("addresses") or ())) for item in items)
+def _address(obj: JsonReader, name: str) -> str:
+    canonical = canonical_ip(obj.text(name))
+    if canonical is None:
+        raise InputError(Problem("expected an IP address", path=f"{obj.path}.{name}"))
+    return canonical
 
 
-def _recording(config: Json, steps: list[WatchStep | SyncStep], file: str, mode: Mode | None) -> Recording:
-    host: Json = config.get("host") or {}
-    interfaces = host.get("interfaces")
-    proxy = config_from_json(config.get("object") or {}, mode=mode)
-    node_json = config.get("node")
-    node = node_from_json(node_json) if node_json else _first_node(steps, proxy.hostname_override)
+def _port(obj: JsonReader, name: str) -> int:
+    port = obj.integer(name)
+    if not 0 <= port <= 65535:
+        raise InputError(Problem("expected a port from 0 to 65535", path=f"{obj.path}.{name}"))
+    return port
+
+
+def _interfaces(obj: JsonReader, name: str) -> tuple[Interface, ...] | None:
+    """Absent is not the same as none."""
+    if obj.obj.get(name) is None:
+        return None
+    return tuple(Interface(item.text("name"), item.texts("addresses")) for item in obj.children(name))
+
+
+def _recording(config: JsonReader, steps: list[WatchStep | SyncStep], file: str, mode: Mode | None) -> Recording:
+    host = _host(config, _CONFIG_HOST)
+    complaints = check_proxy_config(config.child("object").obj).complaints
+    if complaints:
+        raise InputError([Problem(text, path=f".object{format_path(path)}") for path, text in complaints])
+    proxy = config_from_json(config.child("object").obj, mode=mode)
+    node_json = config.optional_child("node")
+    node = node_from_json(node_json.obj) if node_json else _first_node(steps, proxy.hostname_override)
+    detect_local = host.optional_text("detectLocal")
+    if detect_local not in (None, "none"):
+        raise InputError(Problem("expected none, or nothing", path=".host.detectLocal"))
+    family = config.text("ipFamily") or Family.IPV4.label
+    if family not in [known.label for known in Family]:
+        raise InputError(Problem(f"expected IPv4 or IPv6, got {family!r}", path=".ipFamily"))
+    threshold = host.optional_integer("largeClusterEndpoints")
     return Recording(
-        family=Family.from_label(config.get("ipFamily") or "IPv4"),
+        family=Family.from_label(family),
         config=proxy,
         host=Host(
-            node_ips=tuple(host.get("nodeIPs") or ()),
-            interfaces=None if interfaces is None else _interfaces(interfaces),
-            nfacct=host.get("nfacct") is not False,
-            random_fully=host.get("randomFully") is not False,
-            tcp_be_liberal=bool(host.get("tcpBeLiberal")),
-            service_cidrs=tuple(host.get("serviceCIDRs") or ()),
-            large_cluster_endpoints=host.get("largeClusterEndpoints") or 1000,
-            detect_local=host.get("detectLocal") != "none",
+            node_ips=host.texts("nodeIPs"),
+            interfaces=_interfaces(host, "interfaces"),
+            nfacct=host.optional_flag("nfacct") is not False,
+            random_fully=host.optional_flag("randomFully") is not False,
+            tcp_be_liberal=bool(host.optional_flag("tcpBeLiberal")),
+            service_cidrs=host.texts("serviceCIDRs"),
+            large_cluster_endpoints=1000 if threshold is None else threshold,
+            detect_local=detect_local is None,
         ),
         node=node,
         steps=tuple(steps),

@@ -140,8 +140,8 @@ class Replay:
         if step.type is EventType.DELETED:
             if known is None:
                 return False
-            _, self.cluster = self.cluster.remove(step.object.key)
-            event = Event(EventType.DELETED, step.object, None)
+            self.cluster = self.cluster.remove(step.object.key)[1]
+            event = Event(EventType.DELETED, known, None)  # watchers get what was last seen
         else:
             event, self.cluster = self.cluster.put(step.object)
         seen = through_selector(event, self.recording.node_name)

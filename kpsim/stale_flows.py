@@ -6,6 +6,7 @@ Counterpart: pkg/proxy/conntrack/cleanup.go. It decides only; it never knows the
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from kpsim.addresses import Family
 from kpsim.service_maps import ServiceMaps
 from kpsim.trackers import ServiceKey, ServicePort, ServicePortName
 
@@ -29,9 +30,10 @@ Frontend = tuple[str | None, int]
 
 
 class UdpFrontends:
-    """The frontends of all UDP service ports, kept up to date change by change (CT-2.2)."""
+    """The frontends of all UDP service ports of a family, kept up to date change by change (CT-2.2)."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: Family) -> None:
+        self._family = family
         self._claims: dict[Frontend, set[ServicePortName]] = {}
         self._of: dict[ServicePortName, tuple[Frontend, ...]] = {}
 
@@ -65,6 +67,7 @@ class UdpFrontends:
             flow
             for flow in flows
             if flow.protocol == "udp"
+            and (":" in flow.dst) is (self._family is Family.IPV6)  # each family's kube-proxy lists its own entries
             and (leads_elsewhere(flow, (flow.dst, flow.dport)) or leads_elsewhere(flow, (None, flow.dport)))
         ]
 
