@@ -6,11 +6,12 @@ Counterpart: the strategies of pkg/registry. It knows places only to report them
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kpsim.errors import InputError
 from kpsim.manifests.allocation import Allocator, Json, assign_families, service_ranges
 from kpsim.manifests.defaults import DEFAULTS, default_metadata
-from kpsim.manifests.places import Finding, Place
+from kpsim.manifests.places import Finding, Path, Place, path_before, without
 from kpsim.manifests.schema import check_shapes
 from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, is_stored, metadata_complaints
 from kpsim.objects import ApiObject, object_from_json
@@ -62,11 +63,12 @@ def admit(items: Sequence[Item], existing: Iterable[Json] = ()) -> Admission:
 
 def _examine(items: Sequence[Item], admission: Admission) -> list[Item]:
     """The defaulted objects that are valid by themselves."""
-    unfit = _shape_findings(items, admission)
+    misshapen = _shape_findings(items, admission)
     examined: list[Item] = []
     defaulted: Counter[str] = Counter()
     for number, item in enumerate(items):
-        if number in unfit:
+        if number in misshapen:
+            admission.findings += _findings_beside(item, misshapen[number])
             continue
         json = DEFAULTS[item.kind](default_metadata(item.kind, item.json))
         complaints = [*metadata_complaints(item.kind, json), *COMPLAINTS[item.kind](json)]
@@ -80,9 +82,9 @@ def _examine(items: Sequence[Item], admission: Admission) -> list[Item]:
     return examined
 
 
-def _shape_findings(items: Sequence[Item], admission: Admission) -> set[int]:
-    """Indexes of the items whose shape is wrong."""
-    unfit: set[int] = set()
+def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, list[Path]]:
+    """Paths of what has the wrong shape, by index of the item."""
+    misshapen: dict[int, list[Path]] = {}
     unknown: Counter[str] = Counter()
     for kind in sorted({item.kind for item in items}):
         chosen = [(number, item) for number, item in enumerate(items) if item.kind == kind]
@@ -93,11 +95,41 @@ def _shape_findings(items: Sequence[Item], admission: Admission) -> set[int]:
                 unknown[f"{kind} .{'.'.join(str(step) for step in path if isinstance(step, str))}"] += 1
                 continue
             admission.findings.append(item.finding(path, message))
-            unfit.add(number)
+            misshapen.setdefault(number, []).append(path)
     if unknown:
         fields = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
         admission.notes.append(f"ignored fields that Kubernetes 1.36 does not have: {fields}")
-    return unfit
+    return misshapen
+
+
+def _findings_beside(item: Item, misshapen: list[Path]) -> list[Finding]:
+    """What else is wrong with an object of wrong shape: found as if what has the wrong shape had been left out."""
+    json: Any = item.json
+    for path in misshapen:
+        if isinstance(path[-1] if path else 0, str):
+            json = without(json, path)
+    # list items that are wrong themselves, or now lack a field that they need
+    removed = {_item_path(path) for _, path, _, _ in check_shapes(item.kind, [json])}
+    for path in sorted(removed, reverse=True):
+        json = without(json, path)
+    if () in removed or check_shapes(item.kind, [json]):
+        return []  # without them nothing can be said
+    json = DEFAULTS[item.kind](default_metadata(item.kind, json))
+    complaints = [
+        (path_before(path, removed), message)
+        for path, message in (*metadata_complaints(item.kind, json), *COMPLAINTS[item.kind](json))
+    ]
+    left_out = [*misshapen, *removed]
+    return [
+        item.finding(path, message)
+        for path, message in complaints
+        if not any(gone[: len(path)] == path for gone in left_out)
+    ]
+
+
+def _item_path(path: Path) -> Path:
+    """The innermost list item around a value; () if there is none."""
+    return next((path[:end] for end in range(len(path), 0, -1) if isinstance(path[end - 1], int)), ())
 
 
 def _without_duplicates(items: list[Item], admission: Admission) -> list[Item]:

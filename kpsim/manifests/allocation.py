@@ -12,7 +12,7 @@ from typing import Any
 from kpsim import rng
 from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
 from kpsim.manifests.places import Path
-from kpsim.manifests.validation import Complaint, is_stored
+from kpsim.manifests.validation import Complaint, cluster_ip_path, is_stored
 
 Json = Mapping[str, Any]
 
@@ -184,9 +184,10 @@ class Allocator:
 
     def _claim_addresses(self, service: Json) -> Iterator[Complaint]:
         owner = name_of(service)
-        for index, text in enumerate(_given_ips(service)):
+        ips = _given_ips(service)
+        for index, text in enumerate(ips):
             parsed = parse_ip(text)
-            path: Path = ("spec", "clusterIPs", index)
+            path: Path = ("spec", *cluster_ip_path(ips, index))
             if parsed is None:
                 continue
             holder = self.addresses.setdefault(parsed, Claim(owner, path, text))

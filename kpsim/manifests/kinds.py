@@ -76,7 +76,7 @@ def _sort(document: Document, found: Sorted) -> None:
         return
     if not isinstance(version, str) or not version:
         expected = f": {API_VERSIONS[kind][0]}" if kind in API_VERSIONS else ""
-        found.findings.append(Finding(place.at("apiVersion"), f"a {kind} needs an apiVersion{expected}"))
+        found.findings.append(Finding(place.at("apiVersion"), f"kind {kind} needs an apiVersion{expected}"))
         return
     group = version.rpartition("/")[0]
     if kind == KIND and group == API_GROUP:
@@ -95,7 +95,9 @@ def _skip(place: Place, kind: str, version: str, found: Sorted) -> None:
     somebody_elses = "." in group and not group.endswith(".k8s.io")  # a Service of serving.knative.dev, say
     if kind in API_VERSIONS and not somebody_elses:
         expected = API_VERSIONS[kind][0]
-        found.findings.append(Finding(place.at("apiVersion"), f"a {kind} has apiVersion {expected}, got {version!r}"))
+        found.findings.append(
+            Finding(place.at("apiVersion"), f"kind {kind} has apiVersion {expected}, got {version!r}")
+        )
         return
     served = {served for versions in API_VERSIONS.values() for served in versions}
     near = [known for known in API_VERSIONS if abs(len(known) - len(kind)) <= 2]

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from kpsim.bulk import without_collector
 from kpsim.cluster import ClusterState
 from kpsim.config import ProxyConfig, config_from_json
 from kpsim.errors import InputError
 from kpsim.manifests.admission import admit, typed_objects
 from kpsim.manifests.derived import derive_from_pods, mirror_endpoints
 from kpsim.manifests.kinds import Sorted, skipped_notes, sort_documents
-from kpsim.manifests.places import Finding, Place, Source, problems_of
+from kpsim.manifests.places import Finding, Place, Source, printable, problems_of
 from kpsim.manifests.proxy_config import check_proxy_config
 from kpsim.manifests.reading import Document, read_paths
 from kpsim.manifests.remarks import remarks
@@ -44,6 +45,11 @@ def load_manifests(paths: Sequence[Path | str], *, stdin: BinaryIO | TextIO | by
     Objects are defaulted and completed as an API server would (O-3); Services without EndpointSlices get them from Pods
     (O-10) or Endpoints (CP-4.3). InputError with every problem of all files.
     """
+    with without_collector():
+        return _load(paths, stdin)
+
+
+def _load(paths: Sequence[Path | str], stdin: BinaryIO | TextIO | bytes | str | None) -> Loaded:
     reading = read_paths(paths, stdin=stdin)
     found = sort_documents(reading.documents)
     # kube-proxy logs a key that stands twice in its configuration, kubectl refuses it in an object
@@ -64,11 +70,13 @@ def load_manifests(paths: Sequence[Path | str], *, stdin: BinaryIO | TextIO | by
     derived, pod_notes = derive_from_pods(objects)
     objects += derived
     notes += [*admission.notes, *mirror_notes, *pod_notes, *remarks(objects), *skipped_notes(found.skipped)]
+    if not objects and configuration is None:
+        notes.append("there is no object that decides packets")
     return Loaded(
         cluster=ClusterState.of(objects),
         proxy_config=configuration,
         config=None if configuration is None else config_from_json(configuration),
-        notes=tuple(notes),
+        notes=tuple(map(printable, notes)),
     )
 
 

@@ -3,8 +3,10 @@
 Lines are looked up only when something is wrong: the text is then walked a second time. Nothing here knows Kubernetes.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import Any
 
 from kpsim.errors import Problem
 
@@ -66,26 +68,61 @@ def format_path(path: Path) -> str:
     return text
 
 
+def without(value: Any, path: Path) -> Any:
+    """The value without the field or list item at the path; nothing is changed in place."""
+    step, rest = path[0] if path else None, path[1:]
+    if isinstance(value, dict) and step in value:
+        if not rest:
+            return {key: inner for key, inner in value.items() if key != step}
+        return {**value, step: without(value[step], rest)}
+    if isinstance(value, list) and isinstance(step, int) and step < len(value):
+        kept = [without(value[step], rest)] if rest else []
+        return [*value[:step], *kept, *value[step + 1 :]]
+    return value
+
+
+def path_before(path: Path, removed: Collection[Path]) -> Path:
+    """The path of a value before the list items at the paths ``removed`` were taken out."""
+    original: Path = ()
+    for step in path:
+        if isinstance(step, int):
+            gone = {taken[-1] for taken in removed if taken[:-1] == original}
+            step = next(islice((index for index in count() if index not in gone), step, None))
+        original = (*original, step)
+    return original
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal cannot show or would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    return sorted(dict.fromkeys(problems), key=lambda problem: (problem.document or 0, problem.line or 0))
+
+
 def problems_of(findings: Sequence[Finding]) -> list[Problem]:
-    """The findings as Problems in input order, each with its line where the source can tell."""
-    sources: dict[int, Source] = {}
+    """The findings as Problems by file, document and line; each with its line where the source can tell."""
+    by_source: dict[int, list[Finding]] = {}
     for finding in findings:
-        sources.setdefault(id(finding.place.source), finding.place.source)
-    problems: list[Problem] = []
-    for identity, source in sources.items():
-        mine = [finding for finding in findings if id(finding.place.source) == identity]
+        by_source.setdefault(id(finding.place.source), []).append(finding)
+    by_file: dict[str | None, list[Problem]] = {}
+    for mine in by_source.values():
+        source = mine[0].place.source
         lines = source.find_lines({(finding.place.document, finding.place.path) for finding in mine})
-        located = [
+        by_file.setdefault(source.name, []).extend(
             Problem(
-                finding.message,
-                file=source.name,
+                printable(finding.message),
+                file=source.name if source.name is None else printable(source.name),
                 document=finding.place.document,
                 line=lines.get((finding.place.document, finding.place.path)),
-                path=format_path(finding.place.path) or None,
+                path=printable(format_path(finding.place.path)) or None,
             )
             for finding in mine
-        ]
-        problems += sorted(dict.fromkeys(located), key=lambda p: (p.document or 0, p.line or 0))
+        )
+    problems = [problem for located in by_file.values() for problem in _in_order(located)]
     if len(problems) > MAX_PROBLEMS:
         return [*problems[:MAX_PROBLEMS], Problem(f"and {len(problems) - MAX_PROBLEMS} problems more")]
     return problems

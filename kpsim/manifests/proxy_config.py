@@ -10,7 +10,7 @@ from typing import Any
 
 from kpsim.addresses import parse_cidr, parse_ip, parse_network
 from kpsim.config import LocalMode, Mode
-from kpsim.manifests.places import Path, format_path
+from kpsim.manifests.places import Path, format_path, without
 from kpsim.manifests.schema import or_list, shown, suggestion
 from kpsim.manifests.validation import Complaint
 from kpsim.units import parse_duration_ns
@@ -366,9 +366,11 @@ def check_proxy_config(obj: Any) -> ConfigCheck:
         return ConfigCheck((((), f"expected an object, got {shown(obj)}"),), ())
     notes: list[str] = []
     complaints = list(_check_types(obj, FIELDS, (), notes))
-    version = obj.get("apiVersion")
-    if version != API_VERSION:
-        complaints.append((("apiVersion",), f"expected {API_VERSION}, got {shown(version)}"))
-    if not complaints:
-        complaints = list(value_complaints(with_defaults(obj)))
+    for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if obj.get(name) is not None and obj[name] != expected:
+            complaints.append(((name,), f"expected {expected}, got {shown(obj[name])}"))
+    rest: Any = obj  # without what has a wrong type, to see what else is wrong
+    for path, _ in complaints:
+        rest = without(rest, path)
+    complaints += value_complaints(with_defaults(rest))
     return ConfigCheck(tuple(complaints), tuple(notes))

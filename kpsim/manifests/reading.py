@@ -206,8 +206,10 @@ def _read_json(text: str, name: str, reading: Reading, *, or_yaml: bool) -> bool
         reading.findings.append(Finding(_at_line(name, error.lineno), f"no JSON: {error.msg}"))
     except RecursionError:
         reading.findings.append(Finding(here, "no JSON that can be read: nested too deep"))
-    except ValueError as error:  # NaN, Infinity, and integers beyond Python's own limit
+    except _NoJson as error:
         reading.findings.append(Finding(here, str(error)))
+    except ValueError:  # Python reads no integer beyond 4,300 digits
+        reading.findings.append(Finding(here, "an integer of thousands of digits"))
     twice = _duplicates_in_json(text, name, duplicates) if duplicates else ()
     reading.findings += twice
     cheap = len(values) == 1 and len(text) <= _JSON_LINES_BYTES

@@ -219,6 +219,11 @@ def _cluster_ip_complaints(spec: Json, stored: bool) -> Iterator[Complaint]:
         yield from _address_list_complaints(ips, families, stored)
 
 
+def cluster_ip_path(ips: list[str], index: int) -> Path:
+    """The field under ``spec`` where people write the address: ``clusterIP`` if there is but one."""
+    return ("clusterIPs", index) if len(ips) > 1 else ("clusterIP",)
+
+
 def _address_list_complaints(ips: list[str], families: list[str], stored: bool) -> Iterator[Complaint]:
     if len(ips) > 2:
         yield ("clusterIPs",), f"expected at most two addresses, one of each family, got {len(ips)}"
@@ -230,7 +235,7 @@ def _address_list_complaints(ips: list[str], families: list[str], stored: bool) 
             if complaint is not None:
                 complaint += f", as ipFamilies[{index}] says"
         if complaint is not None:
-            yield ("clusterIPs", index), complaint
+            yield cluster_ip_path(ips, index), complaint
         elif (parsed := parse_ip(ip)) is not None:
             valid.append(parsed[0])
     if len(valid) != len(set(valid)):

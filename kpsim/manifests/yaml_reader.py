@@ -53,6 +53,9 @@ class AmbiguousNumber(float):
     def __repr__(self) -> str:
         return self.text
 
+    def __reduce__(self) -> tuple[type["AmbiguousNumber"], tuple[str]]:
+        return AmbiguousNumber, (self.text,)
+
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
@@ -120,7 +123,14 @@ def _resolve_tagged(event: ScalarEvent) -> Any:
         case "tag:yaml.org,2002:int" | "tag:yaml.org,2002:float" | "tag:yaml.org,2002:bool":
             return _resolve_plain(text)
         case _:
-            raise ValueError(f"the tag {str(event.tag).replace(_YAML, '!!')} has no meaning in a manifest")
+            raise ValueError(_no_meaning(event.tag))
+
+
+_COLLECTION_TAGS = (None, "!", f"{_YAML}map", f"{_YAML}seq")
+
+
+def _no_meaning(tag: str | None) -> str:
+    return f"the tag {str(tag).replace(_YAML, '!!')} has no meaning in a manifest"
 
 
 # ------------------------------------------------------------------------------------------------------------- builder
@@ -176,6 +186,8 @@ class _Document:
                 raise YamlRefused("a key cannot be a collection (a template that was not rendered?)", _line(event))
             if len(self.stack) >= MAX_DEPTH:
                 raise YamlRefused(f"nested deeper than {MAX_DEPTH} levels", _line(event))
+            if event.tag not in _COLLECTION_TAGS:
+                self.findings.append((_line(event), _no_meaning(event.tag)))
             opened: Any = {} if isinstance(event, MappingStartEvent) else []
             self.stack.append(_Open(opened, event.anchor, self.values))
         elif isinstance(event, (MappingEndEvent, SequenceEndEvent)):
