@@ -75,9 +75,9 @@ def test_notes_say_what_was_done() -> None:
     for words in (
         "allocated cluster IP 172.30.",
         "there is no ServiceCIDR: cluster IPs are allocated from 172.30.0.0/16",
-        "derived 1 EndpointSlices with 1 endpoints from Pods for shop/web",
-        "mirrored Endpoints shop/db into 1 EndpointSlices",
-        "1 Pods not on a node are no endpoints: shop/web-1",
+        "derived 1 EndpointSlice with 1 endpoint from Pods for shop/web",
+        "mirrored Endpoints shop/db into 1 EndpointSlice",
+        "no endpoint, because on no node: 1 Pod, shop/web-1",
         "skipped 1 object of kinds that decide no packets here: Deployment 1",
         "unknown field .nodePortAdresses of its configuration (did you mean nodePortAddresses?)",
     ):
@@ -194,7 +194,10 @@ def test_other_kinds_are_counted_and_network_policies_named() -> None:
     knative = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "web"}}
     policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny"}}
     notes = load(knative, policy, policy).notes
-    assert "skipped 3 objects of kinds that decide no packets here: NetworkPolicy 2, Service.serving.knative.dev 1" in notes
+    assert (
+        "skipped 3 objects of kinds that decide no packets here: NetworkPolicy 2, Service.serving.knative.dev 1"
+        in notes
+    )
     assert any("network policies are not modelled" in note for note in notes)
 
 

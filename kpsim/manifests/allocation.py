@@ -26,7 +26,7 @@ NODE_PORTS = range(30000, 32768)
 
 def name_of(obj: Json) -> str:
     metadata = obj["metadata"]
-    return f"{metadata['namespace']}/{metadata['name']}"
+    return f"{metadata.get('namespace') or 'default'}/{metadata['name']}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ def service_ranges(services: Sequence[Json], nodes: Sequence[Json], service_cidr
 
 
 def _given_ips(service: Json) -> list[str]:
-    return [ip for ip in service["spec"].get("clusterIPs") or [] if ip != "None"]
+    spec = service.get("spec") or {}
+    return [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP") or "None"] if ip != "None"]
 
 
 def _assumed_range(family: Family, addresses: Iterable[tuple[Family, int]]) -> Network:
@@ -92,8 +93,9 @@ def _families_shown(services: Sequence[Json], nodes: Sequence[Json]) -> list[Fam
     shown: set[Family] = set()
     for service in services:
         parsed = [found[0] for found in map(parse_ip, _given_ips(service)) if found is not None]
-        labels = [Family.from_label(label) for label in service["spec"].get("ipFamilies") or []]
-        if service["spec"].get("selector") or parsed:  # a headless Service without selector has both families anywhere
+        spec = service.get("spec") or {}
+        labels = [Family.from_label(label) for label in spec.get("ipFamilies") or []]
+        if spec.get("selector") or parsed:  # a headless Service without selector has both families anywhere
             shown.update(parsed, labels)
             first += (parsed or labels)[:1]
     for node in nodes:
@@ -207,7 +209,7 @@ class Allocator:
                 yield path, f"{text} is the network or broadcast address of {network}"
 
     def _claim_ports(self, service: Json) -> Iterator[Complaint]:
-        owner, spec = name_of(service), service["spec"]
+        owner, spec = name_of(service), service.get("spec") or {}
         claims: list[tuple[Path, int]] = [
             (("spec", "ports", index, "nodePort"), port.get("nodePort") or 0)
             for index, port in enumerate(spec.get("ports") or [])

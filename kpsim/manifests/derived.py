@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kpsim.addresses import Family, parse_ip
+from kpsim.manifests.remarks import counted
 from kpsim.objects import (
     LABEL_SERVICE_NAME,
     ApiObject,
@@ -48,7 +49,9 @@ def derive_from_pods(objects: Sequence[ApiObject]) -> tuple[list[EndpointSlice],
     count = sum(len(made.endpoints) for made in slices)
     names = ", ".join(f"{service.metadata.namespace}/{service.metadata.name}" for service in services[:10])
     more = f" and {len(services) - 10} more" if len(services) > 10 else ""
-    notes.append(f"derived {len(slices)} EndpointSlices with {count} endpoints from Pods for {names}{more}")
+    notes.append(
+        f"derived {counted(len(slices), 'EndpointSlice')} with {counted(count, 'endpoint')} from Pods for {names}{more}"
+    )
     return slices, notes
 
 
@@ -69,12 +72,13 @@ def _on_nodes(pods: Sequence[Pod], nodes: Sequence[Node], notes: list[str]) -> t
 def _pod_notes(pods: Iterable[Pod]) -> list[str]:
     notes = []
     for what, left_out in (
-        ("not on a node", [pod for pod in pods if not pod.node_name]),
+        ("on no node", [pod for pod in pods if not pod.node_name]),
         ("without an IP in their status", [pod for pod in pods if pod.node_name and not pod.ips]),
     ):
         if left_out:
             names = ", ".join(f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in left_out[:5])
-            notes.append(f"{len(left_out)} Pods {what} are no endpoints: {names}{', ...' if len(left_out) > 5 else ''}")
+            more = ", ..." if len(left_out) > 5 else ""
+            notes.append(f"no endpoint, because {what}: {counted(len(left_out), 'Pod')}, {names}{more}")
     return notes
 
 
@@ -100,7 +104,7 @@ def mirror_endpoints(endpoints: Sequence[Json], objects: Sequence[ApiObject]) ->
         ]
         made = [found for found in made if found.endpoints]
         mirrored += made
-        notes.append(f"mirrored Endpoints {'/'.join(name)} into {len(made)} EndpointSlices")
+        notes.append(f"mirrored Endpoints {'/'.join(name)} into {counted(len(made), 'EndpointSlice')}")
     if unread:
         notes.append(f"kube-proxy does not read Endpoints, and nothing mirrors these: {unread} left aside")
     return mirrored, notes

@@ -11,6 +11,7 @@ from kpsim.manifests.admission import Item
 from kpsim.manifests.places import Finding, Place
 from kpsim.manifests.proxy_config import API_GROUP, KIND
 from kpsim.manifests.reading import Document
+from kpsim.manifests.remarks import counted
 from kpsim.manifests.schema import shown, suggestion
 
 #: kinds that are read, with the apiVersions that Kubernetes 1.36 serves
@@ -116,8 +117,7 @@ def skipped_notes(skipped: Counter[str]) -> list[str]:
     notes = []
     if skipped:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(skipped.items()))
-        count = skipped.total()
-        notes.append(f"skipped {count} object{'s' * (count != 1)} of kinds that decide no packets here: {kinds}")
+        notes.append(f"skipped {counted(skipped.total(), 'object')} of kinds that decide no packets here: {kinds}")
     if skipped["NetworkPolicy"]:
         notes.append("network policies are not modelled: packets go as if there were none")
     return notes

@@ -11,6 +11,11 @@ _RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _LISTED = 10
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 Pod``, ``2 Pods``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def remarks(objects: Sequence[ApiObject]) -> list[str]:
     """In words, each kind of remark with the objects it is about."""
     found: dict[str, list[str]] = {}
