@@ -181,6 +181,12 @@ def test_remarks_on_what_kube_proxy_never_sees() -> None:
     assert any("no port of the name and protocol" in note and "shop/x" in note for note in notes)
 
 
+def test_host_ports_are_named() -> None:
+    container = {"name": "proxy", "ports": [{"containerPort": 80, "hostPort": 80}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "edge-0"}, "spec": {"containers": [container]}}
+    assert any("host ports" in note and "default/edge-0" in note for note in load(pod).notes)
+
+
 # ------------------------------------------------------------------------------------------- kinds, lists, duplicates
 
 

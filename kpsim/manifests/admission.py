@@ -149,6 +149,9 @@ def _without_duplicates(items: list[Item], admission: Admission) -> list[Item]:
 def _allocate(admission: Admission, existing: list[Json]) -> None:
     """Families, then the explicit claims of all Services, then allocations by name, so that file order does not matter."""
 
+    if not any(item.kind == "Service" for item in admission.items):
+        return
+
     def of_kind(kind: str) -> list[Json]:
         return [
             *(obj for obj in existing if obj.get("kind") == kind),
@@ -197,7 +200,7 @@ def typed_objects(admission: Admission) -> list[ApiObject]:
     typed: list[ApiObject] = []
     for item in admission.items:
         try:
-            obj = object_from_json({"kind": item.kind, **item.json} if "kind" not in item.json else item.json)
+            obj = object_from_json(item.json)
         except InputError as error:
             admission.findings += [item.finding((), str(problem)) for problem in error.problems]
             continue

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,7 +45,10 @@ class Reading:
 
 
 def read_paths(paths: Sequence[FilePath | str], *, stdin: BinaryIO | TextIO | bytes | str | None = None) -> Reading:
-    """Read every file, directory (recursively, hidden entries left out) or ``-``; a file named twice is read once."""
+    """Read every file, directory (recursively, hidden entries left out) or ``-``; a file named twice is read once.
+
+    ``stdin`` is what ``-`` means; None: the process's standard input.
+    """
     reading = Reading()
     seen: set[str] = set()
     for path in paths:
@@ -96,9 +100,11 @@ def _read_file(path: FilePath, reading: Reading) -> None:
 
 def _read_stdin(stdin: BinaryIO | TextIO | bytes | str | None, reading: Reading) -> None:
     name = "standard input"
+    stdin = stdin if stdin is not None else sys.stdin
     if stdin is None:
-        reading.findings.append(Finding(Place(Source(name)), "- was given, but there is no standard input"))
+        reading.findings.append(Finding(Place(Source(name)), "cannot be read: there is none"))
         return
+    stdin = stdin if isinstance(stdin, (bytes, str)) else getattr(stdin, "buffer", stdin)
     try:
         content = stdin if isinstance(stdin, (bytes, str)) else stdin.read(MAX_JSON_BYTES + 1)
     except (OSError, ValueError) as error:

@@ -5,7 +5,7 @@ It changes nothing and refuses nothing.
 
 from collections.abc import Iterator, Sequence
 
-from kpsim.objects import LABEL_SERVICE_PROXY_NAME, ApiObject, EndpointSlice, Service
+from kpsim.objects import LABEL_SERVICE_PROXY_NAME, ApiObject, EndpointSlice, Pod, Service
 
 _RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _LISTED = 10
@@ -27,6 +27,8 @@ def remarks(objects: Sequence[ApiObject]) -> list[str]:
                 reasons = _service_remarks(obj)
             case EndpointSlice():
                 reasons = _slice_remarks(obj, services.get((obj.metadata.namespace, obj.service_name)))
+            case Pod():
+                reasons = _pod_remarks(obj)
             case _:
                 continue
         for reason in reasons:
@@ -46,6 +48,12 @@ def _service_remarks(service: Service) -> Iterator[str]:
         yield f"kube-proxy does not read the annotation {_RANGES_ANNOTATION}, only spec.loadBalancerSourceRanges"
     if service.type == "LoadBalancer" and not service.ingress:
         yield "load balancers without an address in status.loadBalancer.ingress"
+
+
+def _pod_remarks(pod: Pod) -> Iterator[str]:
+    containers = (pod.json.get("spec") or {}).get("containers") or []
+    if any(port.get("hostPort") for container in containers for port in container.get("ports") or []):
+        yield "host ports are the network plugin's, and not modelled"
 
 
 def _slice_remarks(made: EndpointSlice, service: Service | None) -> Iterator[str]:

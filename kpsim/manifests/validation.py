@@ -37,8 +37,8 @@ def is_dns_subdomain(text: str) -> bool:
 
 def is_stored(obj: Json) -> bool:
     """Whether the object comes from an API server: it then has passed validation once, perhaps an older one."""
-    metadata = obj.get("metadata") or {}
-    return bool(metadata.get("uid") or metadata.get("resourceVersion"))
+    metadata = obj.get("metadata")
+    return isinstance(metadata, Mapping) and bool(metadata.get("uid") or metadata.get("resourceVersion"))
 
 
 # ----------------------------------------------------------------------------------------------------------- addresses
