@@ -1,0 +1,200 @@
+"""The index is an optimisation: with and without it, every walk is the same (decision 6 of the design).
+
+Further properties: weights sum to 1, a seeded walk is one of the expanded outcomes, an answer is translated back to the
+original tuple.
+"""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from immutables import Map
+
+from kpsim.addresses import Family, Network
+from kpsim.chooser import SeededChooser
+from kpsim.conntrack import tuple_of
+from kpsim.fabric import node_netns
+from kpsim.index import compiled
+from kpsim.netfilter import Disposition, Netns, expand, walk
+from kpsim.packet import Packet
+from kpsim.rules import (
+    ACCEPT,
+    BUILT_IN_CHAINS,
+    DROP,
+    RETURN,
+    AddrType,
+    Chain,
+    Comment,
+    CtState,
+    Destination,
+    DestinationPort,
+    Dnat,
+    Goto,
+    Jump,
+    L4Module,
+    MarkMatch,
+    Masquerade,
+    NfAcct,
+    Protocol,
+    Recent,
+    Redirect,
+    Reject,
+    Rule,
+    Ruleset,
+    SetMark,
+    Source,
+    SourcePort,
+    Statistic,
+    Table,
+    Unknown,
+    Verdict,
+)
+
+# A small world, so that rules and packets meet often.
+NODE, POD, PEER, VIP, CLIENT = 0xC0A80001, 0x0AB40005, 0x0AB40105, 0xAC1E000A, 0xCB007109
+ADDRESSES = st.sampled_from([NODE, POD, PEER, VIP, VIP + 1, CLIENT])
+PORTS = st.sampled_from([80, 81, 8080])
+PROTOCOLS = st.sampled_from(["tcp", "udp"])
+
+
+def network(address: int, prefix: int) -> Network:
+    return Network(Family.IPV4, address >> (32 - prefix) << (32 - prefix) if prefix else 0, prefix)
+
+
+NETWORKS = st.builds(network, ADDRESSES, st.sampled_from([0, 8, 31, 32, 32, 32]))
+INDEXABLE = (
+    st.builds(Destination, NETWORKS, st.sampled_from([False, False, False, True])),
+    st.builds(Protocol, st.sampled_from(["tcp", "udp", "all"]), st.sampled_from([False, False, True])),
+    st.builds(L4Module, PROTOCOLS),
+    st.builds(lambda port: DestinationPort(port, port), PORTS),
+)
+OTHERS = (
+    st.builds(Source, NETWORKS, st.booleans()),
+    st.just(DestinationPort(80, 81)),
+    st.just(DestinationPort(80, 80, negate=True)),
+    st.just(SourcePort(40000, 40001)),
+    st.builds(MarkMatch, st.sampled_from([0, 1]), st.just(1), st.booleans()),
+    st.builds(AddrType, st.sampled_from(["src", "dst"]), st.sampled_from(["LOCAL", "UNICAST"])),
+    st.builds(lambda state: CtState((state,)), st.sampled_from(["NEW", "ESTABLISHED", "DNAT"])),
+    st.builds(Recent, st.sampled_from("LM"), st.sampled_from(["set", "rcheck", "update"]), st.just(10), st.booleans()),
+    st.builds(Statistic, st.sampled_from([0, 2**30, 2**31 // 3, 2**31]), st.just("p")),
+    st.builds(NfAcct, st.sampled_from(["a", "b"])),
+    st.just(Comment("comment")),
+    st.just(Unknown("-m something")),
+)
+MATCHES = st.lists(st.one_of(*INDEXABLE, *INDEXABLE, *OTHERS), max_size=4)
+CALLED = ["A", "B", "C"]
+
+
+def statements(table: str, chain: str) -> st.SearchStrategy:
+    targets = [name for name in CALLED if name > chain or chain not in CALLED]  # no loops
+    common = [ACCEPT, RETURN, SetMark(1, 1), None]
+    jumps = [Jump(name) for name in targets] + [Goto(name) for name in targets]
+    own = [DROP, Reject()] if table == "filter" else []
+    if table == "nat":
+        binding = [Dnat(Family.IPV4, POD, 8080), Dnat(Family.IPV4, PEER, 8080), Redirect(81)]
+        own = [Masquerade(), Masquerade(random_fully=True)] if chain == "POSTROUTING" else binding
+        if chain in CALLED:
+            own = binding  # called from PREROUTING and OUTPUT only, see below
+    return st.sampled_from(common + jumps * 2 + own * 2)
+
+
+@st.composite
+def chains(draw: st.DrawFn, table: str, name: str) -> Chain:
+    bodies = draw(st.lists(st.tuples(MATCHES, statements(table, name)), max_size=12))
+    if table == "nat" and name in ("INPUT", "POSTROUTING"):
+        bodies = [(matches, None if isinstance(target, Jump | Goto) else target) for matches, target in bodies]
+    rules = tuple(Rule((*matches, target) if target is not None else tuple(matches)) for matches, target in bodies)
+    return Chain(name, rules, Verdict.ACCEPT if name in BUILT_IN_CHAINS[table] else None)
+
+
+@st.composite
+def rulesets(draw: st.DrawFn) -> Ruleset:
+    tables = {}
+    for table in ("nat", "filter"):
+        names = [*BUILT_IN_CHAINS[table], *CALLED]
+        tables[table] = Table(table, Map({name: draw(chains(table, name)) for name in names}))
+    return Ruleset(Family.IPV4, Map(tables))
+
+
+PACKETS = st.builds(
+    Packet,
+    st.just(Family.IPV4), PROTOCOLS, st.sampled_from([POD, PEER, CLIENT]), ADDRESSES, st.sampled_from([40000, 50000]), PORTS,
+)  # fmt: skip
+
+
+def fresh(rules: Ruleset) -> Netns:
+    netns = node_netns("n1", ["192.168.0.1"], ["10.180.0.0/24"], peers={"192.168.0.2": ["10.180.1.0/24"]})
+    netns.load(rules)
+    return netns
+
+
+@settings(deadline=None, max_examples=150)
+@given(rulesets(), st.lists(st.tuples(PACKETS, st.booleans()), min_size=1, max_size=4))
+def test_walks_are_equal_with_and_without_the_index(rules, sent):
+    netns = fresh(rules)
+    for number, (packet, local) in enumerate(sent):
+        outcomes = [
+            walk(
+                netns,
+                packet,
+                now_ns=number,
+                chooser=SeededChooser(1, number),
+                local=local,
+                trace=trace,
+                indexed=indexed,
+            )
+            for trace in (True, False)
+            for indexed in (True, False)
+        ]
+        assert outcomes[0] == outcomes[1]
+        assert outcomes[2] == outcomes[3]
+        assert outcomes[0].effects == outcomes[2].effects
+        netns.commit(outcomes[0].effects, number)
+
+
+def test_a_long_run_is_found_by_hash_and_in_order():
+    services = [(Destination(network(VIP + n, 32)), Protocol("tcp"), DestinationPort(80, 80)) for n in range(100)]
+    node_ports = [(Protocol("tcp"), DestinationPort(80 + n, 80 + n)) for n in range(100)]
+    last = (AddrType("dst", "LOCAL"),)
+    chain = Chain("A", tuple(Rule((*body, ACCEPT)) for body in (*services, *node_ports, last)))
+    packet = Packet(Family.IPV4, "tcp", CLIENT, VIP + 7, 40000, 80)
+    assert [rule.position for rule in compiled(chain).candidates(packet)] == [7, 100, 200]
+
+
+@settings(deadline=None, max_examples=60)
+@given(rulesets(), PACKETS, st.booleans())
+def test_weights_sum_to_one_and_hold_every_seeded_outcome(rules, packet, local):
+    netns = fresh(rules)
+    for as_written in (False, True):
+        outcomes = expand(netns, packet, now_ns=0, local=local, as_written=as_written)
+        assert sum(weight for weight, _ in outcomes) == 1
+        assert all(weight > 0 for weight, _ in outcomes)
+    seeded = walk(netns, packet, now_ns=0, chooser=SeededChooser(3, 4), local=local, trace=False)
+    ends = {(o.disposition, o.packet.daddr, o.packet.dport, o.packet.saddr, o.rule, o.dnat_rule) for _, o in outcomes}
+    mine = seeded.packet
+    assert (seeded.disposition, mine.daddr, mine.dport, mine.saddr, seeded.rule, seeded.dnat_rule) in ends
+
+
+@settings(deadline=None, max_examples=100)
+@given(rulesets(), PACKETS, st.sets(st.integers(0, 3)))
+def test_an_answer_is_translated_back_to_the_original_tuple(rules, packet, earlier):
+    nat_only = Ruleset(Family.IPV4, Map({"nat": rules.tables["nat"]}))
+    netns = fresh(nat_only)
+    for number in earlier:  # flows that may hold the wanted tuples
+        other = packet.copy()
+        other.daddr, other.sport = (VIP, VIP + 1, PEER, CLIENT)[number], packet.sport
+        if other.saddr != other.daddr:
+            netns.commit(walk(netns, other, now_ns=0, chooser=SeededChooser(1, number), trace=False).effects, 0)
+    request = walk(netns, packet, now_ns=0, chooser=SeededChooser(1, 9))
+    netns.commit(request.effects, 0)
+    if request.disposition is not Disposition.FORWARDED:
+        return
+    seen = request.packet
+    answer = Packet(
+        Family.IPV4, seen.protocol, seen.daddr, seen.saddr, seen.dport, seen.sport, frozenset({"SYN", "ACK"}),
+        in_interface=seen.out_interface,
+    )  # fmt: skip
+    back = walk(netns, answer, now_ns=0, chooser=SeededChooser(1, 10))
+    if back.disposition in (Disposition.FORWARDED, Disposition.DELIVERED):
+        assert tuple_of(back.packet) == tuple_of(packet).inverse()
+    else:
+        assert back.disposition in (Disposition.UNKNOWN, Disposition.DROPPED, Disposition.REJECTED)
