@@ -6,11 +6,14 @@ It knows names and times, never what they lead to.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from kpsim.addresses import Network, parse_network
 from kpsim.manifests.places import Finding, Path
 from kpsim.objects import Service
 from kpsim.scenario.document import Document
 from kpsim.scenario.problems import suggestion
 from kpsim.scenario.schema import (
+    MOST_CLIENTS,
+    Origin,
     ScenarioEvent,
     ScenarioSpec,
     Traffic,
@@ -43,6 +46,9 @@ def check_references(
         *_duplicates([node.name for node in spec.nodes.resolved()], ("nodes", "list"), "node"),
         *_duplicates([workload.name for workload in spec.workloads], ("workloads",), "workload"),
         *_duplicates([traffic.name for traffic in spec.traffic], ("traffic",), "traffic source"),
+        *_address_problems(spec),
+        *_service_problems(spec, services, created),
+        *_delay_problems(spec, names),
         *_workload_problems(spec, names),
         *_event_problems(spec, names),
         *_traffic_problems(spec, names, {**created, **services}),
@@ -70,6 +76,36 @@ def _known(names: Iterable[str], known: frozenset[str], path: Path, what: str) -
 def _one_known(name: str, known: frozenset[str], path: Path, what: str) -> _Found:
     if name not in known:
         yield path, f"there is no {what} {name!r}{suggestion(name, known)}"
+
+
+def _address_problems(spec: ScenarioSpec) -> _Found:
+    """Node addresses and pod networks are each node's own."""
+    networks: list[Network] = []
+    ips: set[str | None] = set()
+    for number, node in enumerate(spec.nodes.resolved()):
+        network = parse_network(node.pod_cidr or "")
+        if network is not None:
+            if any(network.base in other or other.base in network for other in networks):
+                yield ("nodes", "list", number, "podCIDR"), "overlaps the pod CIDR of an earlier node"
+            networks.append(network)
+        if node.ip in ips:
+            yield ("nodes", "list", number, "ip"), "an earlier node has this address"
+        ips.add(node.ip)
+
+
+def _service_problems(spec: ScenarioSpec, services: Mapping[str, Service], created: Mapping[str, Service]) -> _Found:
+    for name, service in {**services, **created}.items():
+        if "IPv6" in service.ip_families:
+            yield ("objects",), f"Service {name}: IPv6 is not modelled in scenarios yet"
+    outside = [traffic for traffic in spec.traffic if traffic.origin is Origin.OUTSIDE]
+    clients = sum(1 if traffic.nat else traffic.clients for traffic in outside)
+    if clients > MOST_CLIENTS:
+        yield ("traffic",), f"expected at most {MOST_CLIENTS} outside addresses over all sources, got {clients}"
+
+
+def _delay_problems(spec: ScenarioSpec, names: _Names) -> _Found:
+    for number, special in enumerate(spec.delays.on_nodes):
+        yield from _known(special.nodes, names.nodes, ("delays", "onNodes", number, "nodes"), "node")
 
 
 def _workload_problems(spec: ScenarioSpec, names: _Names) -> _Found:
@@ -137,6 +173,15 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
             lacking = "" if service.external_ips else "spec.externalIPs"
         case Via.LOAD_BALANCER:
             lacking = "" if service.type == "LoadBalancer" else "type LoadBalancer"
+            if (
+                not lacking
+                and traffic.origin is not Origin.OUTSIDE
+                and not any(ingress.ip and ingress.ip_mode in (None, "VIP") for ingress in service.ingress)
+            ):
+                # without a VIP the packet goes out to the load balancer and comes back from there (PP-11.10)
+                lacking = (
+                    "a load balancer IP of mode VIP, which traffic from inside needs (another way is not modelled yet)"
+                )
         case Via.NODE_PORT:
             lacking = "" if service.type in ("NodePort", "LoadBalancer") else "type NodePort or LoadBalancer"
         case Via.CLUSTER_IP:

@@ -7,8 +7,9 @@ objects ``manifests``'. It never knows how a run works.
 import enum
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
+from kpsim.addresses import Family, canonical_ip, parse_network
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
@@ -33,13 +34,26 @@ class Metadata(Part):
 # ------------------------------------------------------------------------------------------------------------- cluster
 
 
+def _ipv4(text: str) -> str:
+    if canonical_ip(text, Family.IPV4) != text:
+        raise ValueError("expected an IPv4 address (IPv6 is not modelled in scenarios yet)")
+    return text
+
+
+def _pod_network(text: str) -> str:
+    network = parse_network(text)
+    if network is None or network.family is not Family.IPV4 or str(network) != text or network.prefix > 28:
+        raise ValueError("expected an IPv4 network of at least 16 addresses (IPv6 is not modelled in scenarios yet)")
+    return text
+
+
 class NamedNode(Part):
     name: Name
     zone: str | None = None
     """Value of the label topology.kubernetes.io/zone."""
-    ip: str | None = None
+    ip: Annotated[str, AfterValidator(_ipv4)] | None = None
     """InternalIP; the next free of 192.168.0.0/24 if left out."""
-    pod_cidr: Annotated[str | None, Field(alias="podCIDR")] = None
+    pod_cidr: Annotated[Annotated[str, AfterValidator(_pod_network)] | None, Field(alias="podCIDR")] = None
     """Pods of this node get addresses from it; 10.180.N.0/24 if left out."""
     cpu: Positive = 4
     """Allocatable CPUs; topology mode Auto shares endpoints out by them (CP-3.8.2)."""
@@ -154,6 +168,14 @@ class SyncCost(Part):
     per_rule_ns: DurationNs = 20 * MICROSECOND_NS
 
 
+class NodeDelays(Part):
+    """What is different on some nodes."""
+
+    nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
+    watch_delivery: Delay | None = None
+    sync: SyncCost | None = None
+
+
 class Delays(Part):
     """The stages between a change and the rules (CP-1.2)."""
 
@@ -171,10 +193,22 @@ class Delays(Part):
     """From the API server to each node's informer (D8, D9)."""
     sync: SyncCost = SyncCost()
     """Each sync (D11)."""
+    on_nodes: tuple[NodeDelays, ...] = ()
+    """Other watch deliveries and syncs on some nodes; of two for one node the later counts."""
     initial_list: Delay = Delay.of(100 * MILLISECOND_NS)
     """From the start of a kube-proxy until its first lists have arrived (CP-12)."""
     node_monitor_grace_ns: DurationNs = 50 * SECOND_NS
     """Silence of a node until its pods' Ready conditions are flipped to False (CP-2.9)."""
+
+    def watch_delivery_to(self, node: str) -> Delay:
+        """The delivery delay of one node."""
+        own = [special.watch_delivery for special in self.on_nodes if node in special.nodes]
+        return next((delay for delay in reversed(own) if delay is not None), self.watch_delivery)
+
+    def sync_on(self, node: str) -> SyncCost:
+        """The sync cost of one node."""
+        own = [special.sync for special in self.on_nodes if node in special.nodes]
+        return next((cost for cost in reversed(own) if cost is not None), self.sync)
 
 
 # -------------------------------------------------------------------------------------------------------------- events
@@ -301,6 +335,9 @@ class ScenarioEvent(Part):
 
 
 # ------------------------------------------------------------------------------------------------------------- traffic
+
+
+MOST_CLIENTS = 254 * (256 - 113)  #: outside addresses: 203.0.113.0/24 and the networks behind it, up to 203.0.255.0/24
 
 
 class Origin(enum.StrEnum):

@@ -62,7 +62,10 @@ class _FamilyProxy:
 
     proxier: Proxier
     runner: BoundedFrequencyRunner
-    deliveries: list[_Delivery] = field(default_factory=list)  #: changes that no successful sync has taken in
+    deliveries: list[_Delivery] = field(default_factory=list)  #: changes since the last sync
+    carried: list[_Delivery] = field(
+        default_factory=list
+    )  #: changes that a failed sync took, or a former process missed
     requested_ns: int | None = None
     syncing: bool = False
     wake: int = 0  #: number of the last wake-up asked for; earlier ones mean nothing
@@ -102,11 +105,14 @@ class KubeProxy:
         self._clock, self._api, self._node, self._config, self._delays = clock, api, node, config, delays
         self._kernel, self._seed, self._log, self._health_changed = kernel, seed, log, health_changed
         self._families = families
+        self._watch_delivery, self._sync_cost = delays.watch_delivery_to(node.name), delays.sync_on(node.name)
         self.faults = SyncFaults()
         self.running = False
         self._process = 0  #: number of the process; what was planned for an earlier one does not happen
         self._listed: int | None = None  #: the last change contained in the initial lists; None until they arrive
         self._delivered_ns: dict[str, int] = {}
+        self._under_way: dict[int, Change] = {}  #: changes that the process in force has not been handed yet
+        self._missed: list[Change] = []  #: changes that the next process will find in its lists
         self._proxies: list[_FamilyProxy] = []
         self._health = ProxyHealth(2 * config.sync_period_ns)
         api.watch(self._on_change)
@@ -189,6 +195,11 @@ class KubeProxy:
 
     def stop(self) -> None:
         """The process ends; its rules stay."""
+        unprogrammed = {
+            d.change.number: d.change for proxy in self._proxies for d in (*proxy.carried, *proxy.deliveries)
+        }
+        self._missed += [change for _, change in sorted({**unprogrammed, **self._under_way}.items())]
+        self._under_way = {}
         self._process += 1
         self.running = False
         self._health_changed()
@@ -205,20 +216,33 @@ class KubeProxy:
         for proxy in self._proxies:
             proxy.proxier.services_synced()
             proxy.proxier.slices_synced()
+            proxy.carried += [
+                _Delivery(change, self._clock.now_ns) for change in self._missed if self._concerns(change)
+            ]
+        self._missed = []
+
+    def _concerns(self, change: Change) -> bool:
+        """Whether the change is of a kind that leads to rules, and of an object that this node selects."""
+        return not isinstance(change.event.object, Node) and through_selector(change.event, self.name) is not None
 
     # -------------------------------------------------------------------------------------------------------- deliveries
 
     def _on_change(self, change: Change) -> None:
         kind = change.key.kind
-        if not self.running or self._listed is None or kind not in _KINDS:
-            return  # nobody listens, or the lists will contain it
-        drawn_ns = draw_ns(self._delays.watch_delivery, self._seed, "watch", self.name, change.key, change.number)
+        if kind not in _KINDS:
+            return
+        if not self.running or self._listed is None:  # nobody listens; the lists will contain it
+            self._missed.append(change)
+            return
+        drawn_ns = draw_ns(self._watch_delivery, self._seed, "watch", self.name, change.key, change.number)
         at_ns = max(self._delivered_ns.get(kind, 0), change.written_ns + drawn_ns)
         self._delivered_ns[kind] = at_ns  # one informer per kind hands its events over in order
         process = self._process
+        self._under_way[change.number] = change
 
         def deliver() -> None:
             if self._process == process:
+                del self._under_way[change.number]
                 self._hand_over(change.event, change)
 
         self._clock.at(at_ns, Rank.DELIVERY, f"node {self.name}", deliver)
@@ -277,7 +301,9 @@ class KubeProxy:
                 proxy.runner.finish(now_ns, ok=True)
                 self._wake(proxy)
             return
-        deliveries, proxy.deliveries = proxy.deliveries, []
+        # a Service that changed in nothing that kube-proxy reads is no change (O-7.2)
+        changed = [d for d in proxy.deliveries if _service_and_trigger(d.change)[0] in result.services_changed]
+        deliveries, proxy.carried, proxy.deliveries = [*proxy.carried, *changed], [], []
         requested_ns, proxy.requested_ns = proxy.requested_ns, None
         local = self._count_local(proxy) if result.success else proxy.local
         syncing = _Syncing(now_ns, requested_ns, result, deliveries, bool(clean_up), local, in_runner)
@@ -296,7 +322,7 @@ class KubeProxy:
         self._clock.at(now_ns + self._cost_ns(proxy, result), Rank.RULES_IN_FORCE, f"node {self.name}", end)
 
     def _cost_ns(self, proxy: _FamilyProxy, result: SyncResult) -> int:
-        cost = self._delays.sync
+        cost = self._sync_cost
         key = ("sync", self.name, proxy.proxier.family.label, self._process, self._clock.now_ns)
         written = sum(result.transaction.rules_last.values())
         return draw_ns(cost.base, self._seed, *key) + cost.per_rule_ns * written
@@ -312,7 +338,7 @@ class KubeProxy:
             if syncing.clean_up:
                 self._clean_up(proxy)
         else:
-            proxy.deliveries = [*syncing.deliveries, *proxy.deliveries]
+            proxy.carried = syncing.deliveries
             self._log.happenings.append(Happening(now_ns, "sync failed", self.name, family.label))
         if syncing.in_runner:
             proxy.runner.finish(now_ns, ok=result.success)

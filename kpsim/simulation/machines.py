@@ -277,9 +277,12 @@ def _outcome(request: Journey) -> Outcome:
     family = request.sent.family
     disposition, cause = _refusal(request)
     translated = (request.packet.daddr, request.packet.dport) != (request.sent.daddr, request.sent.dport)
-    if disposition is Disposition.DELIVERED and not translated:
-        disposition, cause = Disposition.DROPPED, Cause.NOT_CAPTURED
     end = request.end
+    if disposition is Disposition.DELIVERED and not translated:
+        # nobody listens on a node's own address: its kernel says so; behind other addresses there is nobody
+        on_node = end is not None and end.whose is Whose.PROCESS
+        disposition = Disposition.REJECTED if on_node else Disposition.DROPPED
+        cause = Cause.NOT_CAPTURED
     reached = end is not None and translated
     return Outcome(
         disposition=disposition,

@@ -113,13 +113,15 @@ class Kubelets:
 
     def _terminate(self, pod: PodLife, trigger_ns: int) -> None:
         """The deletion is in the API server, and the kubelet begins: hook, SIGTERM, exit, all within the grace period."""
-        if not pod.exists and not pod.in_api:
+        if not pod.in_api:
             return
         now_ns, ending = self._clock.now_ns, pod.workload.termination
         pod.deleted = timestamp(now_ns + ending.grace_ns)
         self._happening("pod terminating", pod, pod.node)
         self._put(pod, trigger_ns)
         self._changed(pod)
+        if not pod.exists:
+            return  # its node is off: nobody acts on the deletion
         if not ending.serves_during_pre_stop:
             pod.answers = False
         killed_ns = now_ns + ending.grace_ns

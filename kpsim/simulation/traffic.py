@@ -53,9 +53,6 @@ def client_address(number: int) -> str:
     return f"203.0.{113 + block}.{host + 1}"
 
 
-MOST_CLIENTS = 254 * (256 - 113)
-
-
 @dataclass(frozen=True, slots=True)
 class Sender:
     """Who sends a packet. ``node`` None: wherever it comes in. ``source`` empty: the node's kernel chooses."""

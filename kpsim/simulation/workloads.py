@@ -5,16 +5,16 @@ Counterpart: the deployment controller and the scheduler. Decisions are ``rollou
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
-from kpsim.addresses import format_ip, parse_network
+from kpsim.addresses import Network, format_ip, parse_network
 from kpsim.scenario.schema import NamedNode, ScenarioSpec, Workload
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.placement import place
 from kpsim.simulation.pods import Kubelets, PodLife
 from kpsim.simulation.rollout import PodStatus, Strategy, next_step
-from kpsim.simulation.runlog import RunLog
+from kpsim.simulation.runlog import Happening, RunLog
 
 _STEADY = Strategy(0, 0)
 
@@ -32,26 +32,27 @@ class PodAddresses:
     """Addresses for pods, from each node's pod CIDR in turn: the first two are left out (network and bridge)."""
 
     def __init__(self, nodes: Sequence[NamedNode]) -> None:
-        self._next = {node.name: self._addresses(node) for node in nodes}
+        networks = {node.name: parse_network(node.pod_cidr or "") for node in nodes}
+        # the last address is the broadcast address
+        self._sizes = {name: (1 << (n.family.bits - n.prefix)) - 3 for name, n in networks.items() if n is not None}
+        self._next = {name: self._addresses(n, self._sizes[name]) for name, n in networks.items() if n is not None}
 
     @staticmethod
-    def _addresses(node: NamedNode) -> Iterator[str]:
-        network = parse_network(node.pod_cidr or "")
-        assert network is not None
-        size = 1 << (network.family.bits - network.prefix)
+    def _addresses(network: Network, size: int) -> Iterator[str]:
         for number in count():
-            yield format_ip(network.family, network.base + 2 + number % (size - 3))
+            yield format_ip(network.family, network.base + 2 + number % size)
 
-    def take(self, node: str, taken: frozenset[str]) -> str:
-        """The next address of the node that no pod holds."""
-        return next(ip for ip in self._next[node] if ip not in taken)
+    def take(self, node: str, taken: frozenset[str]) -> str | None:
+        """The next address of the node that no pod holds; None if all are held."""
+        candidates = islice(self._next[node], self._sizes[node])
+        return next((ip for ip in candidates if ip not in taken), None)
 
 
 class Workloads:
     """All workloads and their pods."""
 
     def __init__(self, clock: Clock, api: ApiServer, spec: ScenarioSpec, seed: int, log: RunLog) -> None:
-        self._clock = clock
+        self._clock, self._log = clock, log
         self._nodes = spec.nodes.resolved()
         self._node_ips = {node.name: node.ip or "" for node in self._nodes}
         self._down: frozenset[str] = frozenset()
@@ -140,12 +141,18 @@ class Workloads:
     def _new_pod(self, deployment: _Deployment) -> PodLife | None:
         workload = deployment.workload
         taken = [pod.node for pod in self.pods_of(workload.name) if not pod.terminating]
-        node = place(workload.placement, self._nodes, taken, self._down)
-        if node is None:
-            return None
+        held = frozenset(pod.ip for pod in self.kubelets.pods.values())
+        unfit, ip, node = self._down, None, None
+        while ip is None:
+            node = place(workload.placement, self._nodes, taken, unfit)
+            if node is None:
+                self._log.happenings.append(
+                    Happening(self._clock.now_ns, "pod unschedulable", f"{workload.namespace}/{workload.name}")
+                )
+                return None
+            ip = self._node_ips[node] if workload.host_network else self._addresses.take(node, held)
+            unfit |= {node}
+        assert node is not None
         deployment.made += 1
-        ip = self._node_ips[node]
-        if not workload.host_network:
-            ip = self._addresses.take(node, frozenset(pod.ip for pod in self.kubelets.pods.values()))
         name = f"{workload.name}-{deployment.made}"
         return PodLife(workload, name, node, ip, deployment.made, deployment.revision)
