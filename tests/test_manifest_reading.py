@@ -46,6 +46,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: .nan\n", 1, ".nan is no number of JSON"),
         ("a: " + "9" * 5000, 1, "an integer of 5000 digits"),
         ("hello", 1, "expected a Kubernetes object, got the string 'hello'"),
+        ("[" * 9 + "]" * 9, 1, "lists inside each other"),
         ("kind: Service\n", 1, "needs an apiVersion: v1"),
         ("metadata: {name: x}\n", 1, "needs a kind"),
         ("a: 1\nb: 2\na: 3\n", 3, "the key 'a' stands twice"),
@@ -63,6 +64,7 @@ def test_refused_yaml(tmp_path: Path, content: bytes | str, line: int, words: st
     ("content", "words"),
     [
         ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deep"),
+        ("[" * 900 + "]" * 900, "lists inside each other"),
         ('{"a": NaN}', "NaN is no number of JSON"),
         ('{"a": ' + "9" * 5000 + "}", "an integer of thousands of digits"),
         ('{"kind": "Service"', "no JSON: Expecting ',' delimiter"),
@@ -199,6 +201,13 @@ def test_is_recording(tmp_path: Path, content: bytes, recording: bool) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     assert is_recording(path) is recording
+
+
+def test_messages_stay_short_and_few(tmp_path: Path) -> None:
+    text = "".join(f"---\n{{apiVersion: v1, kind: Node, metadata: {{name: {'X' * 9000}}}}}\n" for _ in range(600))
+    found = problems(tmp_path / "many.yaml", text)
+    assert str(found[-1]) == "and 100 problems more"
+    assert max(len(problem.message) for problem in found) < 700
 
 
 def test_is_recording_of_nothing(tmp_path: Path) -> None:

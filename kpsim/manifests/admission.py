@@ -16,8 +16,13 @@ from kpsim.manifests.schema import check_shapes
 from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, is_stored, metadata_complaints
 from kpsim.objects import ApiObject, object_from_json
 
+#: of these little is read, and the server of another version may have stored more fields
+LENIENT_KINDS = ("Pod", "Node")
+
 #: more allocations than this are counted instead of listed
 _LISTED = 20
+#: with more errors of shape than this, the rest of an object is not looked at
+_EXAMINED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +95,7 @@ def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, li
         chosen = [(number, item) for number, item in enumerate(items) if item.kind == kind]
         for index, path, message, unknown_field in check_shapes(kind, [item.json for _, item in chosen]):
             number, item = chosen[index]
-            # of Pods and Nodes little is read, and another version's server may know more fields
-            if unknown_field and kind in ("Pod", "Node") and is_stored(item.json):
+            if unknown_field and kind in LENIENT_KINDS and is_stored(item.json):
                 unknown[f"{kind} .{'.'.join(str(step) for step in path if isinstance(step, str))}"] += 1
                 continue
             admission.findings.append(item.finding(path, message))
@@ -104,6 +108,8 @@ def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, li
 
 def _findings_beside(item: Item, misshapen: list[Path]) -> list[Finding]:
     """What else is wrong with an object of wrong shape: found as if what has the wrong shape had been left out."""
+    if len(misshapen) > _EXAMINED:
+        return []
     json: Any = item.json
     for path in misshapen:
         if isinstance(path[-1] if path else 0, str):
@@ -138,8 +144,8 @@ def _without_duplicates(items: list[Item], admission: Admission) -> list[Item]:
         metadata = item.json["metadata"]
         holder = first.setdefault((item.kind, metadata.get("namespace") or "", metadata["name"]), item)
         if holder is not item:
-            message = f"{item.title} stands twice: here and at {holder.place}"
-            admission.findings.append(Finding(item.place, message))
+            message = f"{item.title} stands twice: here and at"
+            admission.findings.append(Finding(item.place, message, other=holder.place))
     return list(first.values())
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from kpsim.cluster import ClusterState
 from kpsim.errors import InputError
-from kpsim.manifests.admission import Item, admit
+from kpsim.manifests.admission import LENIENT_KINDS, Item, admit
 from kpsim.manifests.allocation import Allocator, assign_families, name_of, service_ranges
 from kpsim.manifests.defaults import DEFAULTS, default_metadata
 from kpsim.manifests.kinds import API_VERSIONS, sort_documents
 from kpsim.manifests.places import Path, Place, Source, problems_of
 from kpsim.manifests.reading import Document
 from kpsim.manifests.schema import check_shapes
-from kpsim.manifests.validation import COMPLAINTS, Complaint, externally_accessible, metadata_complaints
+from kpsim.manifests.validation import COMPLAINTS, Complaint, externally_accessible, is_stored, metadata_complaints
 
 Json = Mapping[str, Any]
 
@@ -103,7 +103,9 @@ def update_object(
         if complaints:
             raise InputError(problems_of([item.finding(where, message) for where, message in complaints]))
 
-    refuse([(where, message) for _, where, message, _ in check_shapes(kind, [dict(new)])])
+    lenient = kind in LENIENT_KINDS and is_stored(new)
+    shapes = check_shapes(kind, [dict(new)])
+    refuse([(where, message) for _, where, message, unknown in shapes if not (unknown and lenient)])
     old = default_metadata(kind, old)
     new = default_metadata(kind, new)
     refuse(list(_identity_complaints(old, new)))

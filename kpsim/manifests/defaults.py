@@ -63,7 +63,9 @@ def _cluster_ips(spec: Json) -> list[str] | None:
 
 
 def _service_port(port: Json) -> Json:
-    return _with(port, protocol=port.get("protocol") or "TCP", targetPort=port.get("targetPort") or port["port"])
+    target = port.get("targetPort")
+    unset = target is None or target == "" or (type(target) is int and target == 0)
+    return _with(port, protocol=port.get("protocol") or "TCP", targetPort=port["port"] if unset else target)
 
 
 def _service_status(obj: Json, kind: str) -> Json:

@@ -45,12 +45,19 @@ def sort_documents(documents: Iterable[Document]) -> Sorted:
     return found
 
 
-def _objects(document: Document, found: Sorted) -> Iterator[Document]:
+#: lists inside lists
+_MAX_NESTING = 4
+
+
+def _objects(document: Document, found: Sorted, nesting: int = 0) -> Iterator[Document]:
     """The objects of a document: itself, or the items of a list; what a list says of its items is filled in."""
     value, place = document.value, document.place
+    if nesting > _MAX_NESTING:
+        found.findings.append(Finding(place, f"more than {_MAX_NESTING} lists inside each other"))
+        return
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _objects(Document(place.at(index), item), found)
+            yield from _objects(Document(place.at(index), item), found, nesting + 1)
         return
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not (isinstance(kind, str) and kind.endswith("List") and "items" in value):
@@ -63,7 +70,7 @@ def _objects(document: Document, found: Sorted) -> Iterator[Document]:
     implied = {"apiVersion": value.get("apiVersion"), "kind": kind.removesuffix("List")} if kind != "List" else {}
     for index, item in enumerate(items):
         filled = {**implied, **item} if implied and isinstance(item, Mapping) else item
-        yield from _objects(Document(place.at("items", index), filled), found)
+        yield from _objects(Document(place.at("items", index), filled), found, nesting + 1)
 
 
 def _sort(document: Document, found: Sorted) -> None:

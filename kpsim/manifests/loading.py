@@ -92,8 +92,9 @@ def _configuration(found: Sorted, findings: list[Finding], notes: list[str]) -> 
         else:
             found.skipped["ConfigMap"] += 1
     for document in documents[1:]:
-        message = f"a second KubeProxyConfiguration; the first is at {documents[0].place}"
-        findings.append(Finding(document.place, message))
+        findings.append(
+            Finding(document.place, "a second KubeProxyConfiguration; the first is at", other=documents[0].place)
+        )
     for document in documents:
         check = check_proxy_config(document.value)
         findings += [
@@ -121,7 +122,7 @@ def _from_config_map(document: Document, findings: list[Finding]) -> list[Docume
     if not isinstance(text, str):
         findings.append(Finding(here, "the ConfigMap kube-system/kube-proxy holds no KubeProxyConfiguration here"))
         return []
-    source = Source(f"{document.place.source.name}: config.conf", is_yaml=True, find_lines=partial(find_lines, text))
+    source = Source(f"{document.place.source.name}: config.conf", find_lines=partial(find_lines, text))
     try:
         inner = list(read_yaml(text))
     except YamlRefused as refusal:

@@ -17,6 +17,7 @@ Path = tuple[str | int, ...]
 LineFinder = Callable[[Iterable[tuple[int, Path]]], Mapping[tuple[int, Path], int]]
 
 MAX_PROBLEMS = 500
+MAX_MESSAGE = 600  #: characters; what people wrote may be quoted in it
 
 
 def _no_lines(_wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[int, Path], int]:
@@ -28,7 +29,6 @@ class Source:
     """A file, standard input, or the caller's own name for where values come from (None: nowhere in particular)."""
 
     name: str | None = None
-    is_yaml: bool = False
     find_lines: LineFinder = field(default=_no_lines, repr=False)
 
 
@@ -43,16 +43,14 @@ class Place:
     def at(self, *steps: str | int) -> "Place":
         return Place(self.source, self.document, (*self.path, *steps))
 
-    def __str__(self) -> str:
-        return str(problems_of([Finding(self, "")])[0]) or "the objects given"
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong at a place."""
+    """Something wrong at a place; ``other`` is a second place that the message ends with."""
 
     place: Place
     message: str
+    other: Place | None = None
 
 
 def format_path(path: Path) -> str:
@@ -99,30 +97,43 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def _in_order(problems: list[Problem]) -> list[Problem]:
-    return sorted(dict.fromkeys(problems), key=lambda problem: (problem.document or 0, problem.line or 0))
-
-
 def problems_of(findings: Sequence[Finding]) -> list[Problem]:
     """The findings as Problems by file, document and line; each with its line where the source can tell."""
-    by_source: dict[int, list[Finding]] = {}
-    for finding in findings:
-        by_source.setdefault(id(finding.place.source), []).append(finding)
+    lines = _lines_of([place for finding in findings for place in (finding.place, finding.other) if place is not None])
     by_file: dict[str | None, list[Problem]] = {}
-    for mine in by_source.values():
-        source = mine[0].place.source
-        lines = source.find_lines({(finding.place.document, finding.place.path) for finding in mine})
-        by_file.setdefault(source.name, []).extend(
-            Problem(
-                printable(finding.message),
-                file=source.name if source.name is None else printable(source.name),
-                document=finding.place.document,
-                line=lines.get((finding.place.document, finding.place.path)),
-                path=printable(format_path(finding.place.path)) or None,
-            )
-            for finding in mine
-        )
-    problems = [problem for located in by_file.values() for problem in _in_order(located)]
+    for finding in findings:
+        message = finding.message
+        if finding.other is not None:
+            message += f" {_problem(finding.other, '', lines)}"
+        problem = _problem(finding.place, message, lines)
+        by_file.setdefault(problem.file, []).append(problem)
+    problems = [
+        problem
+        for located in by_file.values()
+        for problem in sorted(dict.fromkeys(located), key=lambda problem: (problem.document or 0, problem.line or 0))
+    ]
     if len(problems) > MAX_PROBLEMS:
         return [*problems[:MAX_PROBLEMS], Problem(f"and {len(problems) - MAX_PROBLEMS} problems more")]
     return problems
+
+
+_Lines = Mapping[int, Mapping[tuple[int, Path], int]]
+
+
+def _lines_of(places: Sequence[Place]) -> _Lines:
+    """The lines of all places, by identity of their source: each text is walked once."""
+    sources = {id(place.source): place.source for place in places}
+    wanted: dict[int, set[tuple[int, Path]]] = {}
+    for place in places:
+        wanted.setdefault(id(place.source), set()).add((place.document, place.path))
+    return {identity: source.find_lines(wanted[identity]) for identity, source in sources.items()}
+
+
+def _problem(place: Place, message: str, lines: _Lines) -> Problem:
+    return Problem(
+        printable(message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}..."),
+        file=None if place.source.name is None else printable(place.source.name),
+        document=place.document,
+        line=lines[id(place.source)].get((place.document, place.path)),
+        path=printable(format_path(place.path)) or None,
+    )

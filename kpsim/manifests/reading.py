@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -153,7 +154,7 @@ def _at_line(name: str, line: int | None, document: int = 1) -> Place:
     def lines(wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[int, Path], int]:
         return {} if line is None else dict.fromkeys(wanted, line)
 
-    return Place(Source(name, is_yaml=True, find_lines=lines), document)
+    return Place(Source(name, find_lines=lines), document)
 
 
 def _read_yaml(text: str, name: str, reading: Reading) -> None:
@@ -163,7 +164,7 @@ def _read_yaml(text: str, name: str, reading: Reading) -> None:
         )
         reading.findings.append(Finding(Place(Source(name)), message))
         return
-    source = Source(name, is_yaml=True, find_lines=partial(find_lines, text))
+    source = Source(name, find_lines=partial(find_lines, text))
     number = 0
     try:
         for number, document in enumerate(read_yaml(text), 1):
@@ -194,8 +195,7 @@ def _read_json(text: str, name: str, reading: Reading, *, or_yaml: bool) -> bool
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(items)
         if len(made) != len(items):
-            keys = [key for key, _ in items]
-            duplicates.extend(sorted({key for key in keys if keys.count(key) > 1}))
+            duplicates.extend(key for key, count in Counter(key for key, _ in items).items() if count > 1)
         return made
 
     values: list[Any] = []
