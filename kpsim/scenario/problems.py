@@ -18,7 +18,7 @@ from kpsim.scenario.document import Document
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?``, or the known names if none is near and they are few, or nothing."""
-    names = sorted(known)
+    names = sorted(str(candidate) for candidate in known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     folded = {candidate.replace("_", "").lower(): candidate for candidate in names}
     same = folded.get(name.replace("_", "").replace("-", "").lower())

@@ -114,8 +114,11 @@ class Normal(Part):
 class Choice(Part):
     """One of several values; ``weights`` (default: equal) gives each its share."""
 
-    values_ns: Annotated[tuple[DurationNs, ...], Field(min_length=1)]
-    weights: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = None
+    # not strict: the shorthand of Delay has already turned JSON into Python, whose lists strict tuples refuse
+    values_ns: Annotated[tuple[DurationNs, ...], Field(min_length=1, strict=False)]
+    weights: Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(strict=False)] | None = (
+        None
+    )
 
     @model_validator(mode="after")
     def _one_weight_each(self) -> "Choice":

@@ -1,0 +1,304 @@
+"""Scenario files: what is read, what is refused and how, and what the command line may change."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kpsim.config import Mode
+from kpsim.errors import InputError
+from kpsim.scenario import Scenario, load_scenario, parse_scenario, scenario_json_schema
+from kpsim.scenario.document import override, parse_path, read_document
+from kpsim.scenario.schema import ActionKind, Arrivals, Origin, Via
+from kpsim.scenarios import scenario_names, scenario_path
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+
+HEAD = """\
+apiVersion: kpsim.dev/v1alpha1
+kind: Scenario
+metadata: {name: test}
+duration: 10s
+nodes: {count: 2, zones: [a, b]}
+workloads:
+  - {name: web, replicas: 2, ports: [{containerPort: 8080}]}
+objects:
+  - apiVersion: v1
+    kind: Service
+    metadata: {name: web}
+    spec: {clusterIP: 172.30.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"""
+
+
+def load(text: str = "", *, head: str = HEAD, **given: list[str]) -> Scenario:
+    return parse_scenario(head + text, "test.yaml", **given)
+
+
+def refused(text: str = "", *, head: str = HEAD, **given: list[str]) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        load(text, head=head, **given)
+    return [str(problem) for problem in caught.value.problems]
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def test_defaults_are_filled_in() -> None:
+    scenario = load()
+    assert (scenario.name, scenario.seed, scenario.duration_ns) == ("test", 1, 10 * SECOND_NS)
+    nodes = scenario.spec.nodes.resolved()
+    assert [(n.name, n.zone, n.ip, n.pod_cidr) for n in nodes] == [
+        ("node-1", "a", "192.168.0.1", "10.180.1.0/24"),
+        ("node-2", "b", "192.168.0.2", "10.180.2.0/24"),
+    ]
+    assert scenario.spec.workload("web").pod_labels == {"app": "web"}
+    assert scenario.proxy.cluster_cidr == "10.180.0.0/16"
+    assert scenario.proxy.min_sync_period_ns == SECOND_NS
+
+
+def test_named_nodes_leave_given_addresses_out_of_the_plan() -> None:
+    head = HEAD.replace("nodes: {count: 2, zones: [a, b]}", "nodes: {list: [{name: x}, {name: y, ip: 192.168.0.1}]}")
+    assert [node.ip for node in load(head=head).spec.nodes.resolved()] == ["192.168.0.2", "192.168.0.1"]
+
+
+def test_objects_are_completed_as_an_api_server_would() -> None:
+    (service,) = load().objects
+    assert service.metadata.namespace == "default"
+    assert service.json["spec"]["internalTrafficPolicy"] == "Cluster"  # O-3.1
+
+
+def test_manifests_are_found_beside_the_scenario_file(tmp_path: Path) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api", "namespace": "shop"},
+               "spec": {"clusterIP": "172.30.0.20", "selector": {"app": "web"}, "ports": [{"port": 80}]}}  # fmt: skip
+    (tmp_path / "service.json").write_text(json.dumps(service))
+    file = tmp_path / "scenario.yaml"
+    file.write_text(HEAD + "manifests: [service.json]\n")
+    found = load_scenario(file)
+    assert [str(obj.key) for obj in found.objects] == ["Service default/web", "Service shop/api"]
+
+
+def test_pods_in_objects_are_refused_by_name() -> None:
+    pod = "  - {apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}\n"
+    assert refused(pod) == [
+        "test.yaml:13: .objects[1].kind: Pod is not for objects of a scenario; pods come from workloads: "
+        "expected Service or EndpointSlice"
+    ]
+
+
+def test_a_traffic_source_with_everything() -> None:
+    text = """
+traffic:
+  - {name: t, from: pods, workload: web, service: web, port: 80, via: clusterIP, perSecond: 2.5, arrivals: poisson,
+     start: 1s, stop: 2s, sourcePorts: 3, long: {lasts: {uniform: {low: 1s, high: 2s}}, packetEvery: 100ms}}
+"""
+    (traffic,) = load(text).spec.traffic
+    assert (traffic.origin, traffic.via, traffic.arrivals) == (Origin.PODS, Via.CLUSTER_IP, Arrivals.POISSON)
+    assert (traffic.start_ns, traffic.stop_ns) == (SECOND_NS, 2 * SECOND_NS)
+    assert traffic.long is not None and traffic.long.packet_every_ns == 100 * MILLISECOND_NS
+
+
+# ------------------------------------------------------------------------------------------------------------- refusing
+
+
+def test_everything_wrong_is_said_at_once_with_line_and_path() -> None:
+    head = """\
+apiVersion: kpsim.dev/v1alpha1
+kind: Scenario
+metadata: {name: test}
+duration: 10
+nodes: {count: 3, zone: a}
+workloads:
+  - name: web
+    replica: 3
+    startup: {delay: {uniform: {low: 2s, high: 1s}}}
+    termination: {grace: -3s, pre_stop: 2s}
+traffic:
+  - {name: a, service: web, perSecond: x, via: clusterIp}
+"""
+    assert refused(head=head) == [
+        "test.yaml:4: .duration: expected a duration with a unit (like 30s, 500ms, 1m30s), got 10",
+        "test.yaml:5: .nodes.zone: unknown field 'zone'; did you mean 'zones'?",
+        "test.yaml:8: .workloads[0].replica: unknown field 'replica'; did you mean 'replicas'?",
+        "test.yaml:9: .workloads[0].startup.delay.uniform: expected high to be at least low",
+        'test.yaml:10: .workloads[0].termination.grace: expected a duration of zero or more, got "-3s"',
+        "test.yaml:10: .workloads[0].termination.pre_stop: unknown field 'pre_stop'; did you mean 'preStop'?",
+        "test.yaml:12: .traffic[0].via: expected 'clusterIP', 'nodePort', 'externalIP' or 'loadBalancer', "
+        "got \"clusterIp\"; did you mean 'clusterIP'?",
+        'test.yaml:12: .traffic[0].perSecond: expected a valid number, got "x"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("events: [{at: 1s}]", ".events[0]: expected exactly one of rollout, scale"),
+        ("events: [{at: 1s, scale: {workload: web, replicas: 1}, nodeDown: {nodes: [node-1]}}]", "got scale and nodeDown"),
+        ("events: [{at: 11s, scale: {workload: web, replicas: 1}}]", ".events[0].at: after the end of the run (10s)"),
+        ("events: [{at: 1s, scale: {workload: wep, replicas: 1}}]",
+         ".events[0].scale.workload: there is no workload 'wep'; did you mean 'web'?"),
+        ("events: [{at: 1s, nodeDown: {nodes: [node-3]}}]",
+         ".events[0].nodeDown.nodes[0]: there is no node 'node-3'; did you mean 'node-2'?"),
+        ("events: [{at: 1s, failSyncs: {count: 1, for: 2s}}]", ".events[0].failSyncs: expected exactly one of count, for"),
+        ("events: [{at: 1s, deleteService: {service: wob}}]",
+         ".events[0].deleteService.service: there is no Service 'default/wob'; did you mean 'default/web'?"),
+        ("traffic: [{name: t, service: web, perSecond: 0}]", ".traffic[0].perSecond: expected greater than 0, got 0"),
+        ("traffic: [{name: t, service: web, perSecond: true}]", ".traffic[0].perSecond: expected a valid number, got true"),
+        ("traffic: [{name: t, service: web, perSecond: 1, port: 81}]",
+         ".traffic[0].port: the Service has no port 81; it has (no name) 80/TCP"),
+        ("traffic: [{name: t, service: web, perSecond: 1, via: nodePort}]",
+         ".traffic[0].via: the Service lacks type NodePort or LoadBalancer"),
+        ("traffic: [{name: t, from: pods, service: web, perSecond: 1}]", "expected workload exactly if the traffic is from: pods"),
+        ("traffic: [{name: t, service: web, perSecond: 1}, {name: t, service: web, perSecond: 1}]",
+         ".traffic[1].name: a second traffic source called 't'"),
+        ("delays: {apiWrite: {constant: 1s, choice: {values: [1s]}}}",
+         ".delays.apiWrite: expected exactly one of constant, uniform, exponential, normal, choice; got constant and choice"),
+        ("delays: {onNodes: [{nodes: [nod-1]}]}", ".delays.onNodes[0].nodes[0]: there is no node 'nod-1'"),
+        ("proxy: {iptables: {minSyncPeriod: 1x}}", ".proxy.iptables.minSyncPeriod"),
+        ("seed: 1.5", ".seed: expected a valid integer, got 1.5"),
+        ("seed: 1\nseed: 2", "the key 'seed' stands twice in one mapping"),
+    ],
+)  # fmt: skip
+def test_refusals(text: str, expected: str) -> None:
+    problems = refused(text)
+    assert len(problems) == 1, problems
+    assert problems[0].startswith("test.yaml:") and expected in problems[0]
+
+
+def test_a_patch_that_an_api_server_refuses_is_refused_when_loading() -> None:
+    # O-3.2: nodePort is forbidden for type ClusterIP
+    text = """\
+events:
+  - at: 1s
+    patchService:
+      service: web
+      patch: {spec: {ports: [{port: 80, nodePort: 30080}]}}
+"""
+    (problem,) = refused(text)
+    assert "nodePort" in problem and problem.startswith("test.yaml:17")
+
+
+def test_events_on_services_are_tried_in_order_of_time() -> None:
+    text = """\
+events:
+  - {at: 3s, patchService: {service: web, patch: {metadata: {labels: {a: b}}}}}
+  - {at: 2s, deleteService: {service: web}}
+"""
+    (problem,) = refused(text)
+    assert problem == ("test.yaml:14: .events[0].patchService.service: there is no Service default/web at that time")
+
+
+def test_a_created_service_is_known_to_traffic_and_events() -> None:
+    text = """\
+events:
+  - at: 1s
+    createService:
+      apiVersion: v1
+      kind: Service
+      metadata: {name: later}
+      spec: {selector: {app: web}, ports: [{port: 81}]}
+  - {at: 2s, deleteService: {service: later}}
+traffic:
+  - {name: t, service: later, perSecond: 1}
+"""
+    scenario = load(text)
+    assert scenario.spec.events[0].kind is ActionKind.CREATE_SERVICE
+    assert scenario.created[0].cluster_ip not in ("", "172.30.0.10")  # allocated beside the other
+
+
+def test_ipv6_is_refused_by_name() -> None:
+    head = HEAD.replace("clusterIP: 172.30.0.10", "ipFamilies: [IPv6], clusterIP: 'fd00:172:30::10'")
+    assert any("IPv6 is not modelled in scenarios yet" in problem for problem in refused(head=head))
+    head = HEAD.replace("nodes: {count: 2, zones: [a, b]}", "nodes: {list: [{name: x, ip: 'fd00::1'}]}")
+    assert any("IPv6 is not modelled in scenarios yet" in problem for problem in refused(head=head))
+
+
+def test_no_yaml_and_no_file_are_said_plainly(tmp_path: Path) -> None:
+    assert "no YAML" in refused(head="a: [")[0]
+    with pytest.raises(InputError, match="expected one document, a Scenario; got 2"):
+        parse_scenario("a: 1\n---\nb: 2\n", "x.yaml")
+    with pytest.raises(InputError, match="neither a file nor a built-in scenario; did you mean 'local-rollout'"):
+        load_scenario("local-rolout")
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        load_scenario(tmp_path / "none.yaml")
+
+
+# ------------------------------------------------------------------------------------------------------------ overrides
+
+
+def test_settings_change_the_document_before_it_is_checked() -> None:
+    text = "traffic: [{name: t, service: web, perSecond: 1}]\n"
+    settings = ["traffic[0].perSecond=5", "workloads.0.replicas=4", "delays.sync.base={uniform: {low: 1s, high: 2s}}"]
+    spec = load(text, settings=settings).spec
+    assert (spec.traffic[0].per_second, spec.workloads[0].replicas) == (5, 4)
+    assert spec.delays.sync.base.uniform is not None
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("workloads[1].replicas=2", ".workloads has 1 items: there is no [1]"),
+        ("workloads.web.replicas=2", ".workloads is a list: expected a position from 0, got 'web'"),
+        ("duration.of=2", ".duration is a single value: it has no 'of'"),
+        ("nodes[0]=2", ".nodes is not a list: it has no [0]"),
+        ("seed", "expected path=value"),
+        ("seed=[", "no YAML"),
+        ("a..b=1", "not a path"),
+        ("sede=3", ".sede: unknown field 'sede'; did you mean 'seed'?"),
+        ("workloads[0].replicas=many", '.workloads[0].replicas: expected a valid integer, got "many"'),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(setting: str, expected: str) -> None:
+    (problem,) = refused(settings=[setting])
+    assert problem.startswith(f"--set {setting}") and expected in problem
+
+
+def test_settings_leave_the_original_alone() -> None:
+    document = read_document(HEAD, "test.yaml")
+    override(document, ["workloads[0].replicas=9"])
+    assert document.content["workloads"][0]["replicas"] == 2
+
+
+def test_paths_are_read_in_both_spellings() -> None:
+    assert parse_path("traffic[0].perSecond") == ("traffic", 0, "perSecond")
+    assert parse_path(".traffic.0.perSecond") == ("traffic", "0", "perSecond")
+
+
+def test_seed_and_mode_can_be_given() -> None:
+    scenario = load_scenario("sync-lag-burst", seed=7, mode="iptables")
+    assert (scenario.seed, scenario.proxy.mode) == (7, Mode.IPTABLES)
+
+
+@pytest.mark.parametrize("mode", ["nftables", "ipvs"])
+def test_other_modes_are_refused_by_name(mode: str) -> None:
+    with pytest.raises(InputError, match=f"mode {mode}: not modelled yet"):
+        load_scenario("sync-lag-burst", mode=mode)
+    with pytest.raises(InputError, match="there is no mode 'iptable'; did you mean 'iptables'"):
+        load_scenario("sync-lag-burst", mode="iptable")
+
+
+# --------------------------------------------------------------------------------------------------------------- schema
+
+
+def test_the_json_schema_names_fields_as_the_file_does() -> None:
+    schema = scenario_json_schema()
+    assert schema["required"] == ["apiVersion", "kind", "metadata", "duration", "nodes"]
+    traffic = schema["$defs"]["Traffic"]
+    assert {"from", "perSecond", "sourcePorts"} <= traffic["properties"].keys()
+    assert traffic["additionalProperties"] is False
+    delay = schema["$defs"]["Delay"]["anyOf"]
+    assert delay[0]["type"] == "string"  # the shorthand
+    assert set(delay[1]["properties"]) == {"constant", "uniform", "exponential", "normal", "choice"}
+
+
+def test_built_in_scenarios_say_what_they_are() -> None:
+    for name in scenario_names():
+        scenario = load_scenario(name)
+        assert scenario.name == name
+        assert scenario.spec.description
+        assert scenario.expect
+        assert scenario_path(name).read_text().startswith("# "), name
+
+
+def test_a_choice_of_delays_is_read() -> None:
+    text = "delays: {apiWrite: {choice: {values: [1s, 2s], weights: [1, 3]}}}\n"
+    choice = load(text).spec.delays.api_write.choice
+    assert choice is not None and (choice.values_ns, choice.weights) == ((SECOND_NS, 2 * SECOND_NS), (1.0, 3.0))
