@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kpsim.config import config_from_json
+from kpsim.config import Mode, config_from_json
 from kpsim.errors import InputError
 from kpsim.manifests import check_proxy_config, load_manifests
 from kpsim.manifests.places import format_path
@@ -101,6 +101,14 @@ def test_defaults_follow_the_family_of_the_bind_address() -> None:  # CFG-2.1
     assert (four["ipvs"]["minSyncPeriod"], four["nftables"]["minSyncPeriod"]) == ("0s", "1s")
 
 
+def test_another_mode_makes_its_section_count() -> None:
+    config = {**HEAD, "mode": "iptables", "nftables": {"masqueradeBit": 32}}
+    assert check_proxy_config(config).complaints == ()
+    assert [path for path, _ in check_proxy_config(config, mode=Mode.NFTABLES).complaints] == [
+        ("nftables", "masqueradeBit")
+    ]
+
+
 CONFIG = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: ipvs\n"
 
 
@@ -114,6 +122,8 @@ def test_kubeadms_config_map(tmp_path: Path) -> None:
     path.write_text(config_map(CONFIG))
     loaded = load_manifests([path])
     assert loaded.config is not None and loaded.config.mode == "ipvs"
+    overridden = load_manifests([path], mode=Mode.NFTABLES)
+    assert overridden.config is not None and overridden.config.mode == "nftables"
     path.write_text(config_map(CONFIG + "iptables:\n  masqueradeBit: 99\n"))
     with pytest.raises(InputError) as caught:
         load_manifests([path])

@@ -179,11 +179,11 @@ def _allocate(admission: Admission, existing: list[Json]) -> None:
     addresses: list[str] = []
     ports: list[str] = []
     for number, item in sorted(services.items(), key=lambda entry: _sort_key(entry[1].json)):
-        json, notes, complaints = allocator.allocate(item.json)
-        admission.findings += [item.finding(path, message) for path, message in complaints]
-        addresses += [note for note in notes if note.startswith("allocated cluster IP")]
-        ports += [note for note in notes if not note.startswith("allocated cluster IP")]
-        admission.items[number] = replace(item, json=json)
+        made = allocator.allocate(item.json)
+        admission.findings += [item.finding(path, message) for path, message in made.complaints]
+        addresses += made.address_notes
+        ports += made.port_notes
+        admission.items[number] = replace(item, json=made.service)
     admission.notes += _listed(addresses, "cluster IPs") + _listed(ports, "node ports")
     if addresses and not allocator.ranges.given:
         assumed = ", ".join(str(network) for networks in allocator.ranges.networks.values() for network in networks)

@@ -35,7 +35,6 @@ class Claim:
 
     owner: str
     path: Path
-    value: str | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ class Allocator:
             path: Path = ("spec", *cluster_ip_path(ips, index))
             if parsed is None:
                 continue
-            holder = self.addresses.setdefault(parsed, Claim(owner, path, text))
+            holder = self.addresses.setdefault(parsed, Claim(owner, path))
             if holder.owner != owner:
                 yield path, f"the cluster IP {text} belongs to Service {holder.owner}"
             elif self.ranges.given and not is_stored(service):
@@ -218,46 +217,40 @@ class Allocator:
         for path, number in claims:
             if not number:
                 continue
-            holder = self.node_ports.setdefault(number, Claim(owner, path, number))
+            holder = self.node_ports.setdefault(number, Claim(owner, path))
             # one Service may use a number for several protocols, but not for its health check too (O-3.5)
             if holder.owner != owner or (holder.path != path and "healthCheckNodePort" in (path[-1], holder.path[-1])):
                 yield path, f"the node port {number} belongs to Service {holder.owner}, whatever the protocol"
             elif number not in NODE_PORTS and not is_stored(service):
                 yield path, f"expected a node port from {NODE_PORTS[0]} to {NODE_PORTS[-1]}, got {number}"
 
-    def release(self, owner: str) -> None:
-        """Forget what a Service holds."""
-        self.addresses = {key: claim for key, claim in self.addresses.items() if claim.owner != owner}
-        self.node_ports = {key: claim for key, claim in self.node_ports.items() if claim.owner != owner}
-
     # allocation
 
-    def allocate(self, service: Json, *, update: bool = False) -> tuple[Json, list[str], list[Complaint]]:
-        """The Service with all that it lacks, what was allocated in words, and complaints if a range is used up."""
-        notes: list[str] = []
-        complaints: list[Complaint] = []
-        service = self._with_addresses(service, notes, complaints)
-        service = self._with_node_ports(service, notes, complaints, update)
-        return self._with_health_port(service, notes, complaints), notes, complaints
+    def allocate(self, service: Json, *, update: bool = False) -> "Allocated":
+        """The Service with all that it lacks; complaints if a range is used up."""
+        made = Allocated(service)
+        self._give_addresses(made)
+        self._give_node_ports(made, update)
+        self._give_health_port(made)
+        return made
 
-    def _with_addresses(self, service: Json, notes: list[str], complaints: list[Complaint]) -> Json:
-        spec, owner = service["spec"], name_of(service)
+    def _give_addresses(self, made: "Allocated") -> None:
+        spec, owner = made.service["spec"], name_of(made.service)
         families = [Family.from_label(label) for label in spec.get("ipFamilies") or []]
         if spec["type"] == "ExternalName" or spec.get("clusterIP") == "None":
-            return service
+            return
         ips = list(spec.get("clusterIPs") or [])
         for family in families[len(ips) :]:
-            address = self._free_address(family, service["metadata"])
+            address = self._free_address(family, made.service["metadata"])
             if address is None:
-                complaints.append((("spec", "clusterIPs"), f"no free {family.label} cluster IP is left"))
-                return service
+                made.complaints.append((("spec", "clusterIPs"), f"no free {family.label} cluster IP is left"))
+                return
             text = format_ip(family, address)
-            self.addresses[family, address] = Claim(owner, ("spec", "clusterIPs", len(ips)), text)
+            self.addresses[family, address] = Claim(owner, ("spec", "clusterIPs", len(ips)))
             ips.append(text)
-            notes.append(f"allocated cluster IP {text} to {owner}")
-        if not notes:
-            return service
-        return {**service, "spec": {**spec, "clusterIP": ips[0], "clusterIPs": ips}}
+            made.address_notes.append(f"allocated cluster IP {text} to {owner}")
+        if made.address_notes:
+            made.service = {**made.service, "spec": {**spec, "clusterIP": ips[0], "clusterIPs": ips}}
 
     def _free_address(self, family: Family, metadata: Json) -> int | None:
         for network in self.ranges.networks.get(family, ()):
@@ -280,11 +273,11 @@ class Allocator:
                 return found
         return None
 
-    def _with_node_ports(self, service: Json, notes: list[str], complaints: list[Complaint], update: bool) -> Json:
-        spec, owner = service["spec"], name_of(service)
+    def _give_node_ports(self, made: "Allocated", update: bool) -> None:
+        service, spec, owner = made.service, made.service["spec"], name_of(made.service)
         ports = spec.get("ports") or []
         if not _wants_node_ports(service, update) or all(port.get("nodePort") for port in ports):
-            return service
+            return
         shared: dict[int, int] = {}
         if not update:  # on create, ports of one number (TCP and UDP, say) share one node port (O-3.6)
             for port in ports:
@@ -298,27 +291,40 @@ class Allocator:
                 own = (port["protocol"],) if update else ()
                 number = self._free_port("nodePort", metadata["namespace"], metadata["name"], port["port"], *own)
                 if number is None:
-                    complaints.append((("spec", "ports", index), "no free node port is left"))
-                    return service
-                self.node_ports[number] = Claim(owner, ("spec", "ports", index, "nodePort"), number)
-                notes.append(f"allocated node port {number} to {owner} port {port.get('name') or port['port']}")
+                    made.complaints.append((("spec", "ports", index), "no free node port is left"))
+                    return
+                self.node_ports[number] = Claim(owner, ("spec", "ports", index, "nodePort"))
+                made.port_notes.append(
+                    f"allocated node port {number} to {owner} port {port.get('name') or port['port']}"
+                )
                 if not update:
                     shared[port["port"]] = number
             filled.append({**port, "nodePort": number})
-        return {**service, "spec": {**spec, "ports": filled}}
+        made.service = {**service, "spec": {**spec, "ports": filled}}
 
-    def _with_health_port(self, service: Json, notes: list[str], complaints: list[Complaint]) -> Json:
-        spec, metadata = service["spec"], service["metadata"]
+    def _give_health_port(self, made: "Allocated") -> None:
+        spec, metadata = made.service["spec"], made.service["metadata"]
         local = spec["type"] == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
         if not local or spec.get("healthCheckNodePort"):
-            return service
+            return
         number = self._free_port("healthCheckNodePort", metadata["namespace"], metadata["name"])
         if number is None:
-            complaints.append((("spec", "healthCheckNodePort"), "no free node port is left"))
-            return service
-        self.node_ports[number] = Claim(name_of(service), ("spec", "healthCheckNodePort"), number)
-        notes.append(f"allocated health check node port {number} to {name_of(service)}")
-        return {**service, "spec": {**spec, "healthCheckNodePort": number}}
+            made.complaints.append((("spec", "healthCheckNodePort"), "no free node port is left"))
+            return
+        owner = name_of(made.service)
+        self.node_ports[number] = Claim(owner, ("spec", "healthCheckNodePort"))
+        made.port_notes.append(f"allocated health check node port {number} to {owner}")
+        made.service = {**made.service, "spec": {**spec, "healthCheckNodePort": number}}
+
+
+@dataclass(slots=True)
+class Allocated:
+    """A Service and what it was given, in words."""
+
+    service: Json
+    address_notes: list[str] = field(default_factory=list)
+    port_notes: list[str] = field(default_factory=list)
+    complaints: list[Complaint] = field(default_factory=list)
 
 
 def _wants_node_ports(service: Json, update: bool) -> bool:

@@ -251,5 +251,5 @@ def _reallocated(old: Json, new: Json, cluster: ClusterState) -> tuple[Json, lis
     complaints += allocator.claim(new)
     if complaints:
         return new, complaints
-    new, _, complaints = allocator.allocate(new, update=True)
-    return new, complaints
+    made = allocator.allocate(new, update=True)
+    return made.service, made.complaints

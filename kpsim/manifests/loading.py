@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TextIO
 
 from kpsim.bulk import without_collector
 from kpsim.cluster import ClusterState
-from kpsim.config import ProxyConfig, config_from_json
+from kpsim.config import Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError
 from kpsim.manifests.admission import admit, typed_objects
 from kpsim.manifests.derived import derive_from_pods, mirror_endpoints
@@ -39,17 +39,21 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load_manifests(paths: Sequence[Path | str], *, stdin: BinaryIO | TextIO | bytes | str | None = None) -> Loaded:
+def load_manifests(
+    paths: Sequence[Path | str], *, stdin: BinaryIO | TextIO | bytes | str | None = None, mode: Mode | None = None
+) -> Loaded:
     """Load YAML and JSON manifests: files, directories (recursively) and ``-`` for ``stdin``.
+
+    ``mode`` overrides the mode of the configuration among them.
 
     Objects are defaulted and completed as an API server would (O-3); Services without EndpointSlices get them from Pods
     (O-10) or Endpoints (CP-4.3). InputError with every problem of all files.
     """
     with without_collector():
-        return _load(paths, stdin)
+        return _load(paths, stdin, mode)
 
 
-def _load(paths: Sequence[Path | str], stdin: BinaryIO | TextIO | bytes | str | None) -> Loaded:
+def _load(paths: Sequence[Path | str], stdin: BinaryIO | TextIO | bytes | str | None, mode: Mode | None) -> Loaded:
     reading = read_paths(paths, stdin=stdin)
     found = sort_documents(reading.documents)
     # kube-proxy logs a key that stands twice in its configuration, kubectl refuses it in an object
@@ -57,7 +61,7 @@ def _load(paths: Sequence[Path | str], stdin: BinaryIO | TextIO | bytes | str | 
     findings = [finding for finding in [*reading.findings, *found.findings] if id(finding) not in logged]
     notes = list(reading.notes)
 
-    configuration = _configuration(found, findings, notes)
+    configuration = _configuration(found, mode, findings, notes)
     admission = admit(found.items)
     objects = typed_objects(admission)
     findings += admission.findings
@@ -75,7 +79,7 @@ def _load(paths: Sequence[Path | str], stdin: BinaryIO | TextIO | bytes | str | 
     return Loaded(
         cluster=ClusterState.of(objects),
         proxy_config=configuration,
-        config=None if configuration is None else config_from_json(configuration),
+        config=None if configuration is None else config_from_json(configuration, mode=mode),
         notes=tuple(map(printable, notes)),
     )
 
@@ -83,7 +87,7 @@ def _load(paths: Sequence[Path | str], stdin: BinaryIO | TextIO | bytes | str | 
 # --------------------------------------------------------------------------------------------------------- configuration
 
 
-def _configuration(found: Sorted, findings: list[Finding], notes: list[str]) -> Json | None:
+def _configuration(found: Sorted, mode: Mode | None, findings: list[Finding], notes: list[str]) -> Json | None:
     """The one KubeProxyConfiguration, checked; also from kubeadm's ConfigMap."""
     documents = list(found.configurations)
     for config_map in found.config_maps:
@@ -96,7 +100,7 @@ def _configuration(found: Sorted, findings: list[Finding], notes: list[str]) -> 
             Finding(document.place, "a second KubeProxyConfiguration; the first is at", other=documents[0].place)
         )
     for document in documents:
-        check = check_proxy_config(document.value)
+        check = check_proxy_config(document.value, mode=mode)
         findings += [
             Finding(document.place.at(*path), f"KubeProxyConfiguration: {message}")
             for path, message in check.complaints

@@ -360,8 +360,11 @@ def _cidr_list_complaints(addresses: list[str], path: Path, *, primary: bool = F
             yield (*path, index), f"expected {expected}, got {text!r}"
 
 
-def check_proxy_config(obj: Any) -> ConfigCheck:
-    """Everything wrong with a configuration document, and remarks; without complaints it may be given to config_from_json."""
+def check_proxy_config(obj: Any, *, mode: Mode | None = None) -> ConfigCheck:
+    """Everything wrong with a configuration document, and remarks; without complaints it may be given to config_from_json.
+
+    ``mode`` overrides the document's, whose other sections are then what counts.
+    """
     if not isinstance(obj, Mapping):
         return ConfigCheck((((), f"expected an object, got {shown(obj)}"),), ())
     notes: list[str] = []
@@ -372,5 +375,5 @@ def check_proxy_config(obj: Any) -> ConfigCheck:
     rest: Any = obj  # without what has a wrong type, to see what else is wrong
     for path, _ in complaints:
         rest = without(rest, path)
-    complaints += value_complaints(with_defaults(rest))
+    complaints += value_complaints(with_defaults(rest if mode is None else {**rest, "mode": str(mode)}))
     return ConfigCheck(tuple(complaints), tuple(notes))
