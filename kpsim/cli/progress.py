@@ -1,0 +1,28 @@
+"""A progress bar on stderr for long work, on a terminal only."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kpsim.simulation import Progress
+from kpsim.units import SECOND_NS
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress | None]:
+    """Yields what a run calls with the time reached and the whole time; None where nobody would see a bar."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("simulated"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f} s"))
+    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("run", total=1)
+
+        def show(now_ns: int, total_ns: int) -> None:
+            bar.update(task, completed=now_ns / SECOND_NS, total=total_ns / SECOND_NS)
+
+        yield show

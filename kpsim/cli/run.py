@@ -1,0 +1,81 @@
+"""``kpsim run``, ``kpsim scenarios`` and ``kpsim schema``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kpsim.cli import app
+from kpsim.cli.options import Format, FormatOption, ModeOption
+
+
+def _scenario_names(incomplete: str) -> list[str]:
+    from kpsim.scenarios import scenario_names
+
+    return [name for name in scenario_names() if name.startswith(incomplete)]
+
+
+@app.command(epilog="Example: kpsim run local-rollout --set workloads[0].termination.preStop=10s --out report/")
+def run(
+    scenario: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="A scenario file, or a built-in scenario by name (kpsim scenarios).",
+            autocompletion=_scenario_names,
+        ),
+    ],
+    mode: ModeOption = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed, instead of the scenario's own.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one field; may be repeated.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write frames, plots and the HTML report here.", file_okay=False),
+    ] = None,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Run a scenario and say what happened to every packet. Exit code 1 if an expectation does not hold."""
+    from kpsim.cli.progress import progress_bar
+    from kpsim.result import run as run_scenario
+
+    with progress_bar() as progress:
+        result = run_scenario(scenario, mode=mode, seed=seed, settings=set_ or (), progress=progress)
+    if format is Format.JSON:
+        typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    else:
+        from kpsim.reports.summary import print_summary
+
+        print_summary(result.log, result.expectations)
+    if out is not None:
+        files = result.write(out)
+        typer.echo(f"{len(files)} files written to {out}; open {out / 'report.html'}", err=True)
+    if not result.holds:
+        sys.exit(1)
+
+
+@app.command(epilog="Example: kpsim scenarios --format json")
+def scenarios(format: FormatOption = Format.TEXT) -> None:
+    """List the built-in scenarios, a line each."""
+    from kpsim.scenario import load_scenario
+    from kpsim.scenarios import scenario_names, scenario_path
+
+    found = {name: load_scenario(name).spec.description for name in scenario_names()}
+    if format is Format.JSON:
+        listed = [{"name": n, "description": d, "file": str(scenario_path(n))} for n, d in found.items()]
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        return
+    width = max(map(len, found), default=0)
+    for name, description in found.items():
+        typer.echo(f"{name:<{width}}  {description}")
+
+
+@app.command(epilog="Example: kpsim schema > scenario.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors and validators."""
+    from kpsim.scenario import scenario_json_schema
+
+    typer.echo(json.dumps(scenario_json_schema(), indent=2, ensure_ascii=False))

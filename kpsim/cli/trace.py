@@ -1,0 +1,267 @@
+"""``kpsim trace``."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kpsim.cli import app
+from kpsim.cli.options import FamilyName, Format, FormatOption, ModeOption
+from kpsim.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from kpsim.addresses import Family
+    from kpsim.explain import Depth
+    from kpsim.packet import Packet
+    from kpsim.rules import Ruleset
+    from kpsim.site import Site
+    from kpsim.tracing import Trace
+
+_SENT = "The packet"
+_ASKED = "What to show"
+_RULES = "Instead of a cluster"
+
+
+@app.command(
+    epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
+    "In answers to probes, `by` is the rule that rejected or dropped; of a delivered packet, the rule in KUBE-SERVICES or "
+    "KUBE-NODEPORTS that sent it to its Service."
+)
+def trace(
+    cluster: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CLUSTER…]", help="Manifests, or one recording.", show_default=False),
+    ] = None,
+    node: Annotated[str, typer.Option("--node", help="The node that the packet meets first.", show_default=False)] = "",
+    sender: Annotated[
+        str, typer.Option("--from", help="Who sends: pod or node (of that node), external, peer (another node).")
+    ] = "external",
+    src: Annotated[str, typer.Option("--src", help="IP or IP:PORT; otherwise chosen.", show_default=False)] = "",
+    dst: Annotated[str, typer.Option("--dst", help="IP:PORT; for ICMP the IP.", show_default=False)] = "",
+    protocol: Annotated[str, typer.Option("--protocol", help="TCP, UDP, SCTP or ICMP.")] = "TCP",
+    packet: Annotated[
+        str,
+        typer.Option(
+            "--packet",
+            help="A Scapy expression such as 'IP(dst=\"172.30.0.1\")/TCP(dport=80)'; nothing in it is executed.",
+            rich_help_panel=_SENT,
+            show_default=False,
+        ),
+    ] = "",
+    read_pcap: Annotated[
+        Path | None, typer.Option("--read-pcap", help="Trace each packet of a capture, in order.", show_default=False)
+    ] = None,
+    probes: Annotated[
+        Path | None,
+        typer.Option(
+            "--probes", help="Answer a file of probes, JSON lines (- reads them from stdin).", show_default=False
+        ),
+    ] = None,
+    minimal: Annotated[bool, typer.Option("--minimal", help="One or two lines, for regression tests.")] = False,
+    summary: Annotated[bool, typer.Option("--summary", help="The path: rules that matched (default).")] = False,
+    detailed: Annotated[bool, typer.Option("--detailed", help="Also rules that did not match, and why.")] = False,
+    expand: Annotated[bool, typer.Option("--expand", help="Every outcome with its exact odds.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of what the kernel draws.")] = 0,
+    pcap: Annotated[
+        Path | None, typer.Option("--pcap", help="Write what each hop would have seen.", show_default=False)
+    ] = None,
+    mode: ModeOption = None,
+    family: Annotated[
+        FamilyName | None, typer.Option("--family", help="Of --rules, where addresses do not tell.", show_default=False)
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option("--rules", help="A saved ruleset (iptables-save) instead of a cluster.", show_default=False),
+    ] = None,
+    node_ip: Annotated[
+        list[str] | None, typer.Option("--node-ip", help="With --rules: the machine's addresses.", show_default=False)
+    ] = None,
+    pod_cidr: Annotated[
+        list[str] | None, typer.Option("--pod-cidr", help="With --rules: its pods' networks.", show_default=False)
+    ] = None,
+    interface: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--interface",
+            help="With --rules: another interface, NAME=ADDRESS[,…]; NAME alone is where pod traffic comes in.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unknown",
+            help="With --rules: keep rules that are not modelled; packets that meet them end unknown.",
+        ),
+    ] = False,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Follow a packet through the rules and say what becomes of it, and why."""
+    depth = _depth(minimal, summary, detailed)
+    if rules is None:
+        _refuse(
+            {"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface, "--allow-unknown": allow_unknown}
+        )
+        site, families, now_ns = _cluster(cluster or [], mode)
+    else:
+        site, families, now_ns = _saved(cluster, rules, family, dst, node_ip, pod_cidr, interface, allow_unknown)
+    sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
+    given = [name for name, value in sources.items() if value]
+    if len(given) != 1:
+        raise InputError(f"give one of {', '.join(sources)}" + (f", not {' and '.join(given)}" if given else ""))
+    if probes is not None:
+        _answer_probes(probes, site, families, now_ns)
+        return
+    if not node and site.node_names:
+        raise InputError(f"--node is missing; there is {', '.join(site.node_names[:5])}")
+    traced: list[Trace] = []
+    for numbered in _packets(dst, src, protocol, packet, read_pcap, families, now_ns):
+        traced.append(_trace(numbered, site, node or "node", sender, seed, expand, commit=read_pcap is not None))
+        _show(traced[-1], depth, format, first=len(traced) == 1)
+    if pcap is not None:
+        from kpsim.wire import write_pcap
+
+        write_pcap(pcap, [sighting for each in traced for sighting in each.sightings()])
+
+
+def _depth(minimal: bool, summary: bool, detailed: bool) -> "Depth":
+    from kpsim.explain import Depth
+
+    wanted = [depth for depth, asked in zip(Depth, (minimal, summary, detailed), strict=True) if asked]
+    if len(wanted) > 1:
+        raise InputError(f"--{wanted[0]} and --{wanted[1]} exclude each other")
+    return wanted[0] if wanted else Depth.SUMMARY
+
+
+def _refuse(options: dict[str, object]) -> None:
+    for name, value in options.items():
+        if value:
+            raise InputError(f"{name} goes with --rules only")
+
+
+def _cluster(paths: list[Path], mode: ModeOption) -> "tuple[Site, tuple[Family, ...], int]":
+    from kpsim.explore import load
+
+    if not paths:
+        raise InputError("give a cluster (manifests or a recording), or --rules FILE")
+    loaded = load(paths, mode=mode)
+    loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
+    return loaded.site, loaded.families, loaded.now_ns
+
+
+def _saved(
+    cluster: list[Path] | None,
+    path: Path,
+    family: FamilyName | None,
+    dst: str,
+    node_ips: list[str] | None,
+    pod_cidrs: list[str] | None,
+    interfaces: list[str] | None,
+    allow_unknown: bool,
+) -> "tuple[Site, tuple[Family, ...], int]":
+    from kpsim.config import Interface
+    from kpsim.replay import START_NS
+    from kpsim.tracing import rules_site
+
+    if cluster:
+        raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")
+    ruleset = _read_rules(path, family, dst, allow_unknown)
+    devices = []
+    for text in interfaces or ():
+        name, _, addresses = text.partition("=")
+        devices.append(Interface(name, tuple(part for part in addresses.split(",") if part)))
+    if not node_ips:
+        typer.echo("note: without --node-ip only loopback addresses are the machine's own", err=True)
+    site = rules_site(ruleset, node_ips=node_ips or (), pod_cidrs=pod_cidrs or (), interfaces=devices)
+    return site, (ruleset.family,), START_NS
+
+
+def _read_rules(path: Path, family: FamilyName | None, dst: str, allow_unknown: bool) -> "Ruleset":
+    from kpsim.dialects.iptables import parse
+    from kpsim.tracing import family_of_rules
+
+    text = _read(path)
+    known = family.family if family else family_of_rules(text, dst, file=str(path))
+    return parse(text, known, file=str(path), unknown="keep" if allow_unknown else "refuse")
+
+
+def _read(path: Path) -> str:
+    """A text file; ``-`` is standard input."""
+    try:
+        if str(path) == "-":
+            return typer.get_text_stream("stdin").read()
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(Problem(error.strerror or "cannot be read", file=str(path))) from None
+    except UnicodeDecodeError:
+        raise InputError(Problem("not UTF-8 text", file=str(path))) from None
+
+
+def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int) -> None:
+    from kpsim.probes import Prober, parse_probes
+
+    name = "standard input" if str(path) == "-" else str(path)
+    found = parse_probes(_read(path).splitlines(), site, file=name, families=families)
+    for line in Prober(site, now_ns).lines(found):
+        typer.echo(line)
+
+
+def _packets(
+    dst: str,
+    src: str,
+    protocol: str,
+    expression: str,
+    capture: Path | None,
+    families: "tuple[Family, ...]",
+    start_ns: int,
+) -> "Iterator[tuple[int, int, Packet]]":
+    """Number, time and packet of everything to trace."""
+    from kpsim.probes import check_family, first_packet
+
+    if capture is not None:
+        from kpsim.wire import read_pcap
+
+        captured = read_pcap(capture)
+        for each in captured:
+            if each.packet is None or each.packet.family not in families:
+                why = (
+                    each.refusal or f"{each.packet.family.label if each.packet else ''} is not among the families here"
+                )
+                typer.echo(f"note: packet {each.number} of {capture}: {why}", err=True)
+            else:
+                yield each.number, start_ns + each.time_ns - captured[0].time_ns, each.packet
+        return
+    if expression:
+        from kpsim.wire import parse_packet
+
+        packet = parse_packet(expression)
+    else:
+        packet = first_packet(dst, src=src, protocol=protocol)
+    check_family(packet.family, families)
+    yield 0, start_ns, packet
+
+
+def _trace(
+    numbered: "tuple[int, int, Packet]", site: "Site", node: str, sender: str, seed: int, expand: bool, *, commit: bool
+) -> "Trace":
+    from kpsim.probes import sender_of
+    from kpsim.tracing import trace_packet
+
+    number, now_ns, packet = numbered
+    return trace_packet(
+        site, packet, node=node, sender=sender_of(sender), seed=seed, flow=number, expand=expand, commit=commit,
+        now_ns=now_ns,
+    )  # fmt: skip
+
+
+def _show(traced: "Trace", depth: "Depth", format: Format, *, first: bool) -> None:
+    from kpsim.explain import Depth
+
+    if format is Format.JSON:
+        typer.echo(json.dumps(traced.to_json(), separators=(",", ":"), ensure_ascii=False))
+        return
+    if not first and depth is not Depth.MINIMAL:
+        typer.echo("")
+    typer.echo(traced.text(depth))

@@ -1,0 +1,99 @@
+"""A scenario run and everything it answers: the Python face of ``kpsim run``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kpsim.config import Mode
+from kpsim.reports.expectations import ExpectationResult, evaluate_all, failed, parse_expectations
+from kpsim.reports.figures import figures
+from kpsim.scenario import Scenario, load_scenario
+from kpsim.simulation import Progress
+from kpsim.simulation import run as simulate
+from kpsim.simulation.runlog import RunLog
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind; shows itself as a report in a notebook."""
+
+    scenario: Scenario
+    log: RunLog
+
+    @cached_property
+    def figures(self) -> Mapping[str, int | float]:
+        """Every report figure by its name, as ``expect`` conditions use them."""
+        return figures(self.log)
+
+    @cached_property
+    def expectations(self) -> Sequence[ExpectationResult]:
+        """The scenario's expectations, each with the figure it speaks of. InputError if one names an unknown figure."""
+        return evaluate_all(parse_expectations(self.scenario.expect), self.figures)
+
+    @property
+    def holds(self) -> bool:
+        """All expectations hold."""
+        return not failed(self.expectations)
+
+    def frames(self) -> "dict[str, DataFrame]":
+        """All report tables as data frames with declared columns, by name."""
+        return frames(self.log)
+
+    def summary(self, width: int = 120) -> str:
+        """The summary as ``kpsim run`` prints it."""
+        from kpsim.reports.summary import summary_text
+
+        return summary_text(self.log, self.expectations, width)
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as ``kpsim run --format json`` prints it."""
+        from kpsim.reports.summary import summary_json
+
+        return summary_json(self.log, self.expectations, self.figures)
+
+    def write(self, directory: Path | str) -> list[Path]:
+        """Write frames, plots, summary and the HTML report into a directory; returns the files."""
+        from kpsim.reports.output import write_output
+
+        return write_output(self.log, self.expectations, Path(directory))
+
+    def _repr_html_(self) -> str:
+        from kpsim.reports.html import html_fragment
+
+        return html_fragment(self.log, self.expectations)
+
+
+def run(
+    scenario: Scenario | Path | str,
+    *,
+    mode: Mode | str | None = None,
+    seed: int | None = None,
+    settings: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run a scenario: a loaded one, a file, or a built-in by name. ``settings`` are ``path=value`` overrides.
+
+    InputError names file, line and field of everything that is wrong in the scenario, its expectations included.
+    """
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(str(scenario), settings=settings)
+    elif settings:
+        raise ValueError("settings change a scenario while it is loaded: give its file or name")
+    if seed is not None:
+        scenario = scenario.with_seed(seed)
+    if mode is not None:
+        scenario = scenario.with_mode(str(mode))
+    parse_expectations(scenario.expect)  # before the run, so that a slip in the last line does not cost it
+    return RunResult(scenario, simulate(scenario, progress=progress))
+
+
+def frames(log: RunLog) -> "dict[str, DataFrame]":
+    """All report tables of a run log as data frames, by name."""
+    from kpsim.reports.frames import TABLES
+
+    return {table.name: table.frame(log) for table in TABLES}
