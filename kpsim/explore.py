@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
@@ -17,6 +18,11 @@ from kpsim.proxier import Proxier, make_backend
 from kpsim.recording import Recording, load_recording
 from kpsim.replay import START_NS, Replay
 from kpsim.rules import Ruleset
+
+if TYPE_CHECKING:
+    from kpsim.probes import Answer
+    from kpsim.site import Site
+    from kpsim.tracing import Trace
 
 
 class RulesText(str):
@@ -102,6 +108,50 @@ class Cluster:
         families = self.families if family is None else (family,)
         parts = [_save(self.ruleset(node, each)) for each in families]
         return RulesText("".join(parts))
+
+    @property
+    def now_ns(self) -> int:
+        """The moment of the state: of a recording that of its last sync."""
+        return START_NS if self.replay is None else self.replay.now_ns
+
+    @cached_property
+    def site(self) -> "Site":
+        """The nodes as machines that packets can be sent to."""
+        from kpsim.tracing import cluster_site
+
+        return cluster_site(self)
+
+    def trace(
+        self,
+        node: str,
+        dst: str,
+        *,
+        sender: str = "external",
+        src: str = "",
+        protocol: str = "TCP",
+        seed: int = 0,
+        expand: bool = False,
+    ) -> "Trace":
+        """Follow a first packet that ``node`` meets. ``dst`` and ``src`` are IP:PORT; a source is chosen if there is none.
+
+        ``sender`` is pod, node, external or peer; ``expand`` adds every outcome with its exact odds. InputError for what
+        does not fit.
+        """
+        from kpsim.probes import first_packet, sender_of
+        from kpsim.tracing import trace_packet
+
+        packet = first_packet(dst, src=src, protocol=protocol, families=self.families)
+        return trace_packet(
+            self.site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=self.now_ns
+        )
+
+    def probe(self, node: str, dst: str, *, sender: str = "external", src: str = "", protocol: str = "TCP") -> "Answer":
+        """Every outcome of a first packet that ``node`` meets, without drawing lots. Arguments as for :meth:`trace`."""
+        from kpsim.probes import Probe, Prober, first_packet, sender_of
+
+        packet = first_packet(dst, src=src, protocol=protocol, families=self.families)
+        self.check_node(node)
+        return Prober(self.site, self.now_ns).answer(Probe(dst, node, sender_of(sender), packet))
 
 
 def _save(ruleset: Ruleset) -> str:

@@ -1,0 +1,126 @@
+"""Who has which address: pods, nodes and Services by their addresses, as a person would name them.
+
+Counterpart: what one looks up with ``kubectl get pods,nodes,services -o wide``. It never decides where a packet goes.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kpsim.addresses import Family, parse_ip
+from kpsim.cluster import ClusterState
+
+Address = tuple[Family, int]
+
+
+class Owner(NamedTuple):
+    """A pod, or an endpoint of which no more is known. ``node`` empty: unknown."""
+
+    name: str
+    node: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.node}" if self.node else self.name
+
+
+class Frontend(NamedTuple):
+    """What a client may dial; ``address`` None: a node port."""
+
+    address: Address | None
+    port: int
+    protocol: str  #: lower case
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Addresses of a cluster at one moment."""
+
+    pods: dict[Address, Owner] = field(default_factory=dict)
+    nodes: dict[Address, str] = field(default_factory=dict)  #: address → node
+    services: dict[Frontend, str] = field(default_factory=dict)  #: frontend → ``namespace/name``
+    endpoints: dict[str, frozenset[Address]] = field(default_factory=dict)  #: of a Service by ``namespace/name``
+
+    @classmethod
+    def of(cls, state: ClusterState) -> "Directory":
+        nodes = {address: node.metadata.name for node in state.nodes for address in _parsed(node.ips)}
+        return cls(_pods(state, nodes), nodes, dict(_frontends(state)), _endpoints(state))
+
+    def name(self, address: Address) -> str:
+        """``pod shop/web-1 on node-2``, ``node node-2``, or empty if nobody is known to have it."""
+        if address in self.pods:
+            return str(self.pods[address])
+        node = self.nodes.get(address)
+        return f"node {node}" if node else ""
+
+    def node_of(self, address: Address) -> str:
+        """The node that has the address or runs its pod; empty: unknown."""
+        if node := self.nodes.get(address):
+            return node
+        owner = self.pods.get(address)
+        return owner.node if owner else ""
+
+    def pods_on(self, node: str, family: Family) -> Iterator[int]:
+        """Addresses of the pods of a node, by the pods' names."""
+        found = [(owner, value) for (of, value), owner in self.pods.items() if of is family and owner.node == node]
+        return iter(value for _, value in sorted(found))
+
+    def endpoints_behind(self, address: Address, port: int, protocol: str) -> frozenset[Address]:
+        """Endpoints of the Service that is dialled with this destination."""
+        for frontend in (Frontend(address, port, protocol), Frontend(None, port, protocol)):
+            if service := self.services.get(frontend):
+                return self.endpoints.get(service, frozenset())
+        return frozenset()
+
+    def knows(self, address: Address) -> bool:
+        """Whether the cluster uses the address in any way."""
+        return (
+            address in self.pods
+            or address in self.nodes
+            or any(frontend.address == address for frontend in self.services)
+        )
+
+
+def _parsed(texts: Iterable[str]) -> Iterator[Address]:
+    return (parsed for parsed in map(parse_ip, texts) if parsed is not None)
+
+
+def _pods(state: ClusterState, nodes: dict[Address, str]) -> dict[Address, Owner]:
+    """Pods by their objects, else by the endpoints that name them; what shares a node's address is left to the node."""
+    found: dict[Address, Owner] = {}
+    for pod in state.pods:
+        if not pod.host_network:
+            owner = Owner(f"pod {pod.metadata.namespace}/{pod.metadata.name}", pod.node_name)
+            found.update((address, owner) for address in _parsed(pod.ips) if address not in nodes)
+    for endpoint_slice in state.endpoint_slices:
+        namespace = endpoint_slice.metadata.namespace
+        for endpoint in endpoint_slice.endpoints:
+            target = endpoint.target_ref
+            if target is not None and target.kind == "Pod":
+                name = f"pod {target.namespace or namespace}/{target.name}"
+            else:
+                name = f"endpoint of {namespace}/{endpoint_slice.service_name}"
+            for address in _parsed(endpoint.addresses):
+                if address not in nodes:
+                    found.setdefault(address, Owner(name, endpoint.node_name or ""))
+    return found
+
+
+def _frontends(state: ClusterState) -> Iterator[tuple[Frontend, str]]:
+    for service in state.services:
+        name = f"{service.metadata.namespace}/{service.metadata.name}"
+        texts = [service.cluster_ip, *service.cluster_ips, *service.external_ips, *(i.ip for i in service.ingress)]
+        addresses = list(_parsed(texts))
+        for port in service.ports:
+            protocol = port.protocol.lower()
+            yield from ((Frontend(address, port.port, protocol), name) for address in addresses)
+            if port.node_port:
+                yield Frontend(None, port.node_port, protocol), name
+
+
+def _endpoints(state: ClusterState) -> dict[str, frozenset[Address]]:
+    found: dict[str, set[Address]] = {}
+    for endpoint_slice in state.endpoint_slices:
+        name = f"{endpoint_slice.metadata.namespace}/{endpoint_slice.service_name}"
+        for endpoint in endpoint_slice.endpoints:
+            found.setdefault(name, set()).update(_parsed(endpoint.addresses))
+    return {name: frozenset(addresses) for name, addresses in found.items()}

@@ -1,0 +1,108 @@
+"""Traces as JSON values: the typed steps one by one, nothing left out.
+
+Counterpart: none. Names of steps and fields are those of ``trace``; packets and connections are spelled out.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+from kpsim.addresses import Family
+from kpsim.conntrack import Entry
+from kpsim.dialects.iptables import Style, render_rule
+from kpsim.directory import Directory
+from kpsim.explain.verdict import Verdict, sentence
+from kpsim.fabric import Hop, Journey
+from kpsim.packet import Packet
+from kpsim.probes import Answer, Result, masqueraded
+from kpsim.site import Sender
+from kpsim.trace import ConntrackChanged, RuleMatched, RuleReference, Step, describe_statement
+
+Json = dict[str, Any]
+
+
+def trace_record(journey: Journey, sender: Sender, directory: Directory, answer: Answer | None = None) -> Json:
+    """A whole trace. ``disposition`` and ``by`` are as in answers to probes; ``outcomes`` only with ``answer``."""
+    verdict = Verdict.of(journey)
+    record: Json = {
+        "node": journey.hops[0].node,
+        "from": str(sender),
+        "packet": packet_record(journey.sent),
+        "hops": [_hop_record(hop) for hop in journey.hops],
+        "disposition": str(verdict.result),
+    }
+    if verdict.result is Result.REJECTED:
+        record["with"] = verdict.hop.walk.with_ or verdict.hop.walk.local_error
+    end = journey.end
+    record["by"] = verdict.by
+    record["end"] = None if end is None else {
+        "whose": str(end.whose), "node": end.node or None,
+        "name": directory.name((journey.packet.family, journey.packet.daddr)) or None,
+    }  # fmt: skip
+    record["words"] = sentence(journey, directory)
+    if answer is not None:
+        record["outcomes"] = [outcome.to_json() for outcome in answer.outcomes]
+    return record
+
+
+def packet_record(packet: Packet) -> Json:
+    """A packet's addresses, ports and what else its protocol has."""
+    record: Json = {
+        "family": packet.family.label, "protocol": packet.protocol, "src": packet.source, "sport": packet.sport,
+        "dst": packet.destination, "dport": packet.dport, "ttl": packet.ttl, "mark": packet.mark,
+        "inInterface": packet.in_interface or None, "outInterface": packet.out_interface or None,
+    }  # fmt: skip
+    if packet.protocol == "tcp":
+        record["tcpFlags"] = sorted(packet.tcp_flags)
+    elif packet.protocol in ("icmp", "icmpv6"):
+        record |= {"icmpType": packet.icmp_type, "icmpCode": packet.icmp_code}
+    elif packet.protocol == "sctp":
+        record["sctpChunk"] = packet.sctp_chunk
+    return record
+
+
+def _hop_record(hop: Hop) -> Json:
+    node, walk = hop
+    return {
+        "node": node,
+        "steps": [step_record(step, walk.packet.family) for step in walk.trace],
+        "disposition": str(walk.disposition),
+        "cause": None if walk.cause is None else str(walk.cause),
+        "packet": packet_record(walk.packet),
+        "masquerade": masqueraded(walk),
+        "sportDrawn": walk.source_port_drawn,
+        "answer": None if walk.answer is None else packet_record(walk.answer),
+        "localError": walk.local_error or None,
+    }
+
+
+def step_record(step: Step, family: Family) -> Json:
+    """One step: its kind under ``step``, then its fields."""
+    record: Json = {"step": type(step).__name__}
+    if isinstance(step, RuleMatched):
+        return record | _rule_record(step.at, family) | {"does": describe_statement(step.statement)}
+    if isinstance(step, ConntrackChanged):
+        return record | {"tracking": str(step.tracking), "entry": _entry_record(step.entry)}
+    for field in fields(step):
+        value = getattr(step, field.name)
+        record[field.name] = value if isinstance(value, bool) else str(value)
+    return record
+
+
+def _rule_record(at: RuleReference, family: Family) -> Json:
+    record: Json = {"table": at.table, "chain": at.chain, "number": at.number, "rule": None, "origin": None}
+    if at.rule is not None:
+        role, service, protocol, endpoint = at.rule.origin
+        record["rule"] = render_rule(at.chain, at.rule, Style.KUBE_PROXY, family)
+        record["origin"] = {
+            "role": str(role), "service": service or None, "protocol": protocol or None, "endpoint": endpoint or None,
+        }  # fmt: skip
+    return record
+
+
+def _entry_record(entry: Entry | None) -> Json | None:
+    if entry is None:
+        return None
+    return {
+        "state": str(entry.state), "original": str(entry.original), "reply": str(entry.reply),
+        "seenReply": entry.seen_reply, "assured": entry.assured, "snat": entry.src_nat, "dnat": entry.dst_nat,
+    }  # fmt: skip

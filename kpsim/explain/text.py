@@ -1,0 +1,184 @@
+"""Traces as text for people: the way of a packet as a tree, in two depths.
+
+Counterpart: ovn-trace's ``--summary`` and ``--detailed``. Rules are printed as kube-proxy writes them. It never decides anything.
+"""
+
+import enum
+from collections.abc import Iterator
+
+from kpsim.addresses import Family
+from kpsim.dialects.iptables import Style, render_rule
+from kpsim.directory import Directory
+from kpsim.explain.tree import ChainBlock, HookBlock, Moment, RuleBlock, build_tree
+from kpsim.explain.unmatched import Skipped, reason, unmatched
+from kpsim.explain.verdict import sentence, why
+from kpsim.fabric import Hop, Journey
+from kpsim.netfilter import Cause, Disposition, Netns
+from kpsim.packet import Packet
+from kpsim.probes import Answer
+from kpsim.site import Sender, Site
+from kpsim.trace import (
+    Chosen,
+    ConntrackChanged,
+    Ended,
+    FieldChanged,
+    FieldName,
+    Routed,
+    Step,
+    Tracking,
+    describe,
+)
+
+
+class Depth(enum.StrEnum):
+    """How much a trace tells."""
+
+    MINIMAL = "minimal"
+    SUMMARY = "summary"
+    DETAILED = "detailed"
+
+
+_FROM = {
+    Sender.POD: "from a pod of {}", Sender.NODE: "from a process on {}", Sender.EXTERNAL: "from outside, met by {}",
+    Sender.PEER: "from another node, met by {}",
+}  # fmt: skip
+
+
+def render_trace(
+    journey: Journey, site: Site, sender: Sender, *, depth: Depth = Depth.SUMMARY, answer: Answer | None = None
+) -> str:
+    """The trace as lines: head, hops, every outcome if ``answer`` has them, the disposition in words."""
+    node = journey.hops[0].node
+    lines = [f"{journey.sent} {_FROM[sender].format(node)}", ""]
+    arrived = journey.sent
+    for number, hop in enumerate(journey.hops):
+        if number:
+            arrived = _arrived(journey.hops[number - 1].walk.packet, site.machine(hop.node).uplink)
+        lines += [*_hop_lines(hop, arrived, site, detailed=depth is Depth.DETAILED), ""]
+    if answer is not None and answer.outcomes:
+        lines += [*outcome_lines(answer, site.directory), ""]
+    lines.append(sentence(journey, site.directory))
+    return "\n".join(lines)
+
+
+def outcome_lines(answer: Answer, directory: Directory) -> Iterator[str]:
+    """Every outcome of a first packet with its exact probability."""
+    yield "every outcome:"
+    width = max(len(str(outcome.weight)) for outcome in answer.outcomes)
+    for outcome in answer.outcomes:
+        source = f"masqueraded as {outcome.seen.src}" if outcome.masquerade else "source kept"
+        yield f"  {outcome.weight!s:>{width}}  {outcome.endpoint}  {source}"
+
+
+def _arrived(packet: Packet, interface: str) -> Packet:
+    """A packet that one node sent, as the next gets it."""
+    arrived = packet.copy()
+    arrived.in_interface, arrived.out_interface, arrived.mark = interface, "", 0
+    return arrived
+
+
+def _hop_lines(hop: Hop, arrived: Packet, site: Site, *, detailed: bool) -> Iterator[str]:
+    node, walk = hop
+    packet = walk.packet
+    entrance = f", in by {arrived.in_interface}" if arrived.in_interface else ", made here"
+    yield f"{node}: {arrived}{entrance}"
+    printer = _Printer(site.netns(node, packet.family), packet.family, detailed=detailed)
+    yield from printer.lines(build_tree(walk, arrived))
+    if walk.disposition is Disposition.FORWARDED:
+        drawn = " (source port drawn at random)" if walk.source_port_drawn else ""
+        yield f"  leaves by {packet.out_interface}: {packet}{drawn}"
+    if walk.answer is not None:
+        yield f"  answer: {walk.with_} from {walk.answer.source} to {walk.answer.destination}"
+
+
+class _Printer:
+    """One node's part of a trace."""
+
+    def __init__(self, netns: Netns, family: Family, *, detailed: bool) -> None:
+        self._netns = netns
+        self._family = family
+        self._detailed = detailed
+
+    def lines(self, items: list[HookBlock | Step]) -> Iterator[str]:
+        hook = None
+        for item in items:
+            if not isinstance(item, HookBlock):
+                hook = None
+                yield from self._step(item, "  ")
+                continue
+            inner = list(self._hook(item))
+            if not inner:
+                continue
+            if item.hook is not hook:
+                hook = item.hook
+                yield f"  {hook}"
+            yield from inner
+
+    def _hook(self, block: HookBlock) -> Iterator[str]:
+        for item in block.items:
+            if isinstance(item, ChainBlock):
+                if self._detailed or not item.idle:
+                    yield from self._chain(item, "    ")
+            else:
+                yield from self._step(item, "    ")
+
+    def _chain(self, block: ChainBlock, indent: str) -> Iterator[str]:
+        yield f"{indent}{block.table}/{block.name}"
+        tried = 0
+        inner = indent + "  "
+        for item in block.items:
+            if isinstance(item, RuleBlock):
+                number = item.step.at.number
+                yield from self._unmatched(block, tried + 1, number - 1, item.moment, inner)
+                tried = number
+                if self._detailed or not item.idle:
+                    yield from self._rule(item, inner)
+            elif not self._detailed:
+                yield from self._step(item, inner)
+        if block.at_end:
+            rules = len(self._netns.rulesets[self._family].chain(block.table, block.name).rules)
+            yield from self._unmatched(block, tried + 1, rules, block.moment, inner)
+
+    def _rule(self, block: RuleBlock, indent: str) -> Iterator[str]:
+        at = block.step.at
+        if at.rule is None:
+            yield f"{indent}policy"
+            return
+        yield f"{indent}rule {at.number}: {why(at.rule.origin)}"
+        yield f"{indent}  {render_rule(at.chain, at.rule, Style.KUBE_PROXY, self._family)}"
+        for note in block.notes:
+            yield from self._step(note, indent + "  ")
+        if block.chain is not None:
+            yield from self._chain(block.chain, indent + "  ")
+
+    def _unmatched(self, block: ChainBlock, first: int, last: int, moment: Moment, indent: str) -> Iterator[str]:
+        if not self._detailed:
+            return
+        chain = self._netns.rulesets[self._family].chain(block.table, block.name)
+        for found in unmatched(chain, first, last, moment, self._netns.routing):
+            if isinstance(found, Skipped):
+                yield f"{indent}rules {found.first} to {found.last}: for other destinations"
+            else:
+                yield f"{indent}rule {found.number}: {why(found.rule.origin)}: no, {reason(found.match)}"
+
+    def _step(self, step: Step, indent: str) -> Iterator[str]:
+        match step:
+            case ConntrackChanged(Tracking.BOUND | Tracking.CONFIRMED as tracking, entry) if not self._detailed:
+                if tracking is Tracking.CONFIRMED and entry is not None:
+                    yield f"{indent}conntrack remembers {entry}"
+            case ConntrackChanged(Tracking.NEW, _):
+                yield f"{indent}conntrack: new connection"
+            case FieldChanged(FieldName.SOURCE, before, after) if before.startswith(("0.0.0.0", "[::]", "::")):
+                yield f"{indent}source chosen by routing: {after}"
+            case FieldChanged(FieldName.TTL, _, _) if not self._detailed:
+                return
+            case Chosen(probability, true):
+                yield f"{indent}drawn with probability {probability}: {'yes' if true else 'no'}"
+            case Routed(route, interface):
+                device = f", by {interface}" if interface and interface not in route else ""
+                yield f"{indent}routing: {route}{device}"
+            case Ended(disposition, cause):
+                if cause not in (Cause.RULE, Cause.POLICY) and disposition != Disposition.FORWARDED:
+                    yield f"{indent}{disposition}" + (f": {cause}" if cause else "")
+            case _:
+                yield indent + describe(step)

@@ -1,0 +1,136 @@
+"""What became of a packet on its whole way, in a sentence and in a line for regression tests.
+
+Counterpart: ovn-trace's last line and its ``--minimal``. It never tells the way; that is ``text``'s.
+"""
+
+from dataclasses import dataclass
+
+from kpsim.addresses import join_host_port
+from kpsim.directory import Directory
+from kpsim.fabric import Hop, Journey, Whose
+from kpsim.netfilter import Walk
+from kpsim.packet import Packet
+from kpsim.probes import Answer, Result, decided_by, masqueraded, result_of, translated
+from kpsim.rules import FOREIGN, Origin
+from kpsim.site import show
+from kpsim.trace import RuleReference
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The hop that decided, what it decided, and by which rule."""
+
+    result: Result
+    hop: Hop
+    by: str | None
+
+    @classmethod
+    def of(cls, journey: Journey) -> "Verdict":
+        deciding = next((hop for hop in reversed(journey.hops) if result_of(hop.walk) is not Result.PASSED), None)
+        if deciding is None:
+            return cls(Result.PASSED, journey.hops[-1], None)
+        return cls(result_of(deciding.walk), deciding, decided_by(deciding.walk, deciding.walk.trace))
+
+
+def ends(packet: Packet) -> str:
+    """Destination with its port, if it has one."""
+    return join_host_port(packet.destination, packet.dport) if packet.dport else packet.destination
+
+
+def why(origin: Origin) -> str:
+    """Why a rule exists, in words."""
+    if origin == FOREIGN:
+        return "not kube-proxy's"
+    service = f" of {origin.service}" if origin.service else ""
+    return f"{origin.role}{service}" + (f", {origin.endpoint}" if origin.endpoint else "")
+
+
+def minimal(journey: Journey, answer: Answer | None = None) -> str:
+    """One line, or two: what became of the packet, and the rule that decided. ``answer`` gives all outcomes with their odds."""
+    verdict = Verdict.of(journey)
+    by = [f"by {verdict.by}"] if verdict.by else []
+    step = verdict.hop.walk
+    match verdict.result:
+        case Result.DELIVERED if answer is not None and answer.outcomes:
+            each = ", ".join(
+                f"{outcome.endpoint} {outcome.weight}{' masqueraded' if outcome.masquerade else ''}"
+                for outcome in answer.outcomes
+            )
+            head = f"delivered {each}"
+        case Result.DELIVERED:
+            head = f"delivered {ends(step.packet)}{' masqueraded' if masqueraded(step) else ''}"
+        case Result.REJECTED:
+            head = f"rejected {step.with_ or step.local_error}"
+        case result:
+            head = str(result)
+    return "\n".join([head, *by])
+
+
+def sentence(journey: Journey, directory: Directory) -> str:
+    """The disposition in words."""
+    verdict = Verdict.of(journey)
+    node, step = verdict.hop
+    match verdict.result:
+        case Result.REJECTED:
+            return f"rejected with {step.with_ or step.local_error} {_by(step.rule, node, step)}{_told(step)}"
+        case Result.DROPPED:
+            return f"dropped {_by(step.rule, node, step)}{_told(step)}"
+        case Result.UNKNOWN:
+            return f"unknown: {node} met a rule that is not modelled: {step.unknown}"
+        case Result.DELIVERED:
+            return f"delivered to {_where(journey, directory)} {_as(journey)}"
+        case Result.PASSED:
+            return f"passed: kube-proxy leaves it alone; {_left_alone(journey, directory)}"
+
+
+def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
+    if rule is None:
+        return f"by the kernel of {node}: {step.cause}"
+    reason = f" ({why(rule.rule.origin)})" if rule.rule is not None else ""
+    name = f"{rule.table}/{rule.chain} rule {rule.number}" if rule.rule is not None else str(rule)
+    return f"by {name} on {node}{reason}"
+
+
+def _told(step: Walk) -> str:
+    return f"; the sender's system call fails with {step.local_error}" if step.local_error else ""
+
+
+def _where(journey: Journey, directory: Directory) -> str:
+    packet = journey.packet
+    end = journey.end
+    if end is not None and end.whose is Whose.PROCESS:
+        whose = f"node {end.node}"
+    else:
+        whose = directory.name((packet.family, packet.daddr))
+        if not whose and end is not None and end.whose is Whose.OUTSIDE:
+            whose = f"no pod that is known; it left {journey.hops[-1].node} by {packet.out_interface}"
+        elif not whose and end is not None:
+            whose = f"a pod of {end.node}"
+    return ends(packet) + (f" ({whose})" if whose else "")
+
+
+def _as(journey: Journey) -> str:
+    source, changed = journey.sent.source, [hop.walk for hop in journey.hops if masqueraded(hop.walk)]
+    if not changed:
+        return f"as {source}, source kept"
+    port = ", source port drawn at random" if any(step.source_port_drawn for step in changed) else ""
+    return f"as {source} → masqueraded as {journey.packet.source}{port}"
+
+
+def _left_alone(journey: Journey, directory: Directory) -> str:
+    packet, end = journey.packet, journey.end
+    if end is None:
+        return f"it got nowhere on {journey.hops[-1].node}"
+    match end.whose:
+        case Whose.PROCESS:
+            return f"delivered to {end.node} itself at {ends(packet)}, whether or not something listens there"
+        case Whose.POD:
+            return f"delivered to {_where(journey, directory)}"
+        case Whose.OUTSIDE:
+            to = show((packet.family, packet.daddr), directory)
+            return f"it left {journey.hops[-1].node} by {packet.out_interface} towards {to}"
+
+
+def crossed(hop: Hop) -> bool:
+    """Whether this hop's rules changed where the packet goes or whom it comes from."""
+    return translated(hop.walk) or masqueraded(hop.walk)

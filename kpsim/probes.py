@@ -1,0 +1,351 @@
+"""Probes: first packets, and what exactly becomes of them, one JSON line in and one out.
+
+Counterpart: none; a question about kube-proxy's rules, answered without drawing lots. A probe ends at the node where it meets
+kube-proxy: what the endpoint sees is what left that node. This module never knows how a packet goes its way.
+
+``by`` of an answer is a rule as ``table/CHAIN`` and its text. For a rejected or dropped packet it is the rule with that verdict. For a
+delivered one it is the rule that dispatched it to its Service, the one in KUBE-SERVICES or KUBE-NODEPORTS that names what was
+dialled, since that tells more than the rule of one endpoint; where no rule dispatched, the one that translated.
+"""
+
+import enum
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from kpsim.addresses import Family, join_host_port, parse_ip
+from kpsim.chooser import ScriptedChooser
+from kpsim.dialects.iptables import Style, render_rule
+from kpsim.errors import InputError, Problem
+from kpsim.netfilter import Cause, Disposition, Netns, Walk, expand, walk
+from kpsim.packet import Packet
+from kpsim.rules import Role
+from kpsim.site import Sender, Site
+from kpsim.trace import RuleMatched, RuleReference, Step
+from kpsim.wire import DEFAULT_SPORT
+
+PROTOCOLS = ("TCP", "UDP", "SCTP", "ICMP")
+_ECHO_REQUESTS = {Family.IPV4: ("icmp", 8), Family.IPV6: ("icmpv6", 128)}
+_DISPATCH = (Role.CLUSTER_IP, Role.EXTERNAL_IP, Role.LOAD_BALANCER, Role.NODE_PORT)
+
+
+class Result(enum.StrEnum):
+    """What kube-proxy's rules do with a first packet."""
+
+    DELIVERED = "delivered"  #: to an endpoint
+    REJECTED = "rejected"
+    DROPPED = "dropped"
+    PASSED = "passed"  #: the rules leave it alone, or accept it
+    UNKNOWN = "unknown"  #: it met a rule that is not modelled
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A first packet; ``packet`` without source lets one be chosen."""
+
+    id: str | int
+    node: str
+    sender: Sender
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A packet as its endpoint sees it. ``sport`` None: the kernel draws it."""
+
+    src: str
+    sport: int | None
+    dst: str
+    dport: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An endpoint that a first packet may reach, and with what probability."""
+
+    weight: Fraction
+    endpoint: str
+    masquerade: bool
+    seen: Seen
+
+    def to_json(self) -> dict[str, Any]:
+        seen = {"src": self.seen.src, "sport": self.seen.sport, "dst": self.seen.dst, "dport": self.seen.dport}
+        return {
+            "weight": str(self.weight), "endpoint": self.endpoint, "masquerade": self.masquerade, "seen": seen,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What becomes of a first packet. ``outcomes`` are in the order of the rules, each once; empty unless delivered."""
+
+    result: Result
+    outcomes: tuple[Outcome, ...] = ()
+    with_: str | None = None  #: of REJECTED
+    by: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of an output line, without its id."""
+        line: dict[str, Any] = {
+            "disposition": str(self.result),
+            "outcomes": [outcome.to_json() for outcome in self.outcomes],
+        }
+        if self.result is Result.REJECTED:
+            line["with"] = self.with_
+        return line | {"by": self.by}
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------------
+
+
+def result_of(step: Walk) -> Result:
+    """What one node's rules did with a packet."""
+    match step.disposition:
+        case Disposition.REJECTED:
+            return Result.REJECTED
+        case Disposition.DROPPED:
+            return Result.DROPPED
+        case Disposition.UNKNOWN | Disposition.STOLEN:
+            return Result.UNKNOWN
+        case Disposition.DELIVERED | Disposition.FORWARDED:
+            return Result.DELIVERED if translated(step) else Result.PASSED
+
+
+def translated(step: Walk) -> bool:
+    """Whether the packet goes to another destination than it was sent to."""
+    return step.dnat_rule is not None or (step.entry is not None and step.entry.dst_nat)
+
+
+def masqueraded(step: Walk) -> bool:
+    """Whether a rule gave the packet another source, even if that is the same address as before."""
+    return step.snat_rule is not None or step.masqueraded
+
+
+def rule_name(at: RuleReference, family: Family) -> str:
+    """``table/CHAIN`` and the rule as kube-proxy writes it, without ``-A CHAIN``."""
+    if at.rule is None:
+        return f"{at.table}/{at.chain} policy"
+    text = render_rule(at.chain, at.rule, Style.KUBE_PROXY, family).removeprefix(f"-A {at.chain}").strip()
+    return f"{at.table}/{at.chain} {text}".rstrip()
+
+
+def deciding_rule(step: Walk, steps: Iterable[Step]) -> RuleReference | None:
+    """The rule with the verdict, or the one that dispatched to a Service, or the one that translated."""
+    if step.rule is not None:
+        return step.rule
+    dispatched = [
+        s.at for s in steps if isinstance(s, RuleMatched) and s.at.rule and s.at.rule.origin.role in _DISPATCH
+    ]
+    return dispatched[-1] if dispatched and step.dnat_rule else step.dnat_rule
+
+
+def decided_by(step: Walk, steps: Iterable[Step]) -> str | None:
+    """What decided, in words; None for a packet that passed."""
+    match result_of(step):
+        case Result.PASSED:
+            return None
+        case Result.UNKNOWN:
+            return f"not modelled: {step.unknown}"
+        case Result.DELIVERED | Result.REJECTED | Result.DROPPED:
+            at = deciding_rule(step, steps)
+            if at is not None:
+                return rule_name(at, step.packet.family)
+            return f"kernel: {step.cause}" if step.cause not in (None, Cause.RULE) else None
+
+
+def answer(netns: Netns, packet: Packet, *, local: bool, now_ns: int) -> Answer:
+    """Every outcome of a packet at one node. Outcomes of another kind than the likeliest are left out."""
+    outcomes = expand(netns, packet, now_ns=now_ns, local=local, as_written=True)
+    weights: dict[Result, Fraction] = {}
+    for weight, step in outcomes:
+        result = result_of(step)
+        weights[result] = weights.get(result, Fraction(0)) + weight
+    likeliest = max(weights, key=lambda result: weights[result])
+    first = next(step for _, step in outcomes if result_of(step) is likeliest)
+    steps: tuple[Step, ...] = ()
+    if likeliest is Result.DELIVERED:  # only here is the way told apart from the verdict
+        steps = walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=local).trace
+    return Answer(
+        likeliest,
+        tuple(_merged(outcomes)) if likeliest is Result.DELIVERED else (),
+        (first.with_ or first.local_error) if likeliest is Result.REJECTED else None,
+        decided_by(first, steps),
+    )
+
+
+def outcome_of(weight: Fraction, step: Walk) -> Outcome:
+    """What a delivered packet's endpoint sees."""
+    packet = step.packet
+    sport = None if step.source_port_drawn else packet.sport
+    seen = Seen(packet.source, sport, packet.destination, packet.dport)
+    return Outcome(weight, join_host_port(packet.destination, packet.dport), masqueraded(step), seen)
+
+
+def _merged(outcomes: Iterable[tuple[Fraction, Walk]]) -> Iterator[Outcome]:
+    """Equal ends reached in several ways count as one."""
+    merged: dict[tuple[str, bool, Seen], Fraction] = {}
+    for weight, step in outcomes:
+        if result_of(step) is Result.DELIVERED:
+            found = outcome_of(weight, step)
+            key = (found.endpoint, found.masquerade, found.seen)
+            merged[key] = merged.get(key, Fraction(0)) + weight
+    return (Outcome(weight, *key) for key, weight in merged.items())
+
+
+class Prober:
+    """Answers probes at a site. Equal questions are answered once."""
+
+    def __init__(self, site: Site, now_ns: int) -> None:
+        self._site = site
+        self._now_ns = now_ns
+        self._known: dict[tuple[object, ...], Answer] = {}
+
+    def answer(self, probe: Probe) -> Answer:
+        """InputError if no source can be chosen."""
+        asked = probe.packet
+        key = (
+            probe.node, probe.sender, asked.family, asked.protocol, asked.saddr, asked.sport, asked.daddr, asked.dport,
+            asked.icmp_type, asked.icmp_code, asked.tcp_flags,
+        )  # fmt: skip
+        if key not in self._known:
+            packet = self._site.begin(asked, probe.node, probe.sender)
+            netns = self._site.netns(probe.node, packet.family)
+            self._known[key] = answer(netns, packet, local=probe.sender is Sender.NODE, now_ns=self._now_ns)
+        return self._known[key]
+
+    def lines(self, probes: Iterable[Probe]) -> Iterator[str]:
+        """One JSON line per probe."""
+        for probe in probes:
+            line = {"id": probe.id} | self.answer(probe).to_json()
+            yield json.dumps(line, separators=(",", ":"), ensure_ascii=False)
+
+
+# --- questions -------------------------------------------------------------------------------------------------------------
+
+
+def make_packet(
+    protocol: str, dst: str, dport: int | None = None, *, src: str = "", sport: int | None = None
+) -> Packet:
+    """A first packet from what a person writes: a SYN, a datagram, an INIT or an echo request. ``sport`` of ICMP is its id.
+
+    InputError names what does not fit: protocol, addresses, families, ports.
+    """
+    if protocol.upper() not in PROTOCOLS:
+        raise InputError(f"protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
+    to = _address("dst", dst)
+    family, source = to[0], 0
+    if src:
+        come = _address("src", src)
+        if come[0] is not family:
+            raise InputError(f"src {src} is {come[0].label}, dst {dst} is {family.label}")
+        source = come[1]
+    for name, port in (("sport", sport), ("dport", dport)):
+        if port is not None and not 0 < port <= 65535:
+            raise InputError(f"{name} {port} is no port (1 to 65535)")
+    if protocol.upper() == "ICMP":
+        name, kind = _ECHO_REQUESTS[family]
+        return Packet(family, name, source, to[1], sport or 1, icmp_type=kind)
+    if dport is None:
+        raise InputError(f"a {protocol.upper()} packet needs a destination port")
+    return Packet(family, protocol.lower(), source, to[1], sport or DEFAULT_SPORT, dport)
+
+
+def first_packet(
+    dst: str, *, src: str = "", protocol: str = "TCP", families: tuple[Family, ...] = tuple(Family)
+) -> Packet:
+    """As :func:`make_packet`, of ends like ``172.30.0.10:80`` and ``[fd00::10]:80``, in one of ``families``."""
+    to, dport = split_end(dst)
+    come, sport = split_end(src) if src else ("", None)
+    packet = make_packet(protocol, to, dport, src=come, sport=sport)
+    check_family(packet.family, families)
+    return packet
+
+
+def split_end(text: str) -> tuple[str, int | None]:
+    """Address and port of ``IP``, ``IP:PORT``, ``[IPv6]`` or ``[IPv6]:PORT``. InputError if the port is no number."""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+        if not port:
+            raise InputError(f"{text!r} has no port behind the colon")
+    else:
+        host, port = text, ""
+    if port and not (port.isascii() and port.isdigit()):
+        raise InputError(f"{port!r} in {text!r} is no port (1 to 65535)")
+    return host, int(port) if port else None
+
+
+def _address(field: str, text: str) -> tuple[Family, int]:
+    parsed = parse_ip(text)
+    if parsed is None:
+        raise InputError(f"{field} {text!r} is no IP address")
+    return parsed
+
+
+_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "id": (str, int), "node": str, "from": str, "src": str, "sport": int, "dst": str, "dport": int, "protocol": str,
+}  # fmt: skip
+_REQUIRED = ("id", "node", "from", "dst")
+
+
+def parse_probes(
+    lines: Iterable[str], site: Site, *, file: str, families: Iterable[Family] = tuple(Family)
+) -> list[Probe]:
+    """Probes of JSON lines; blank lines do not count. InputError with everything that is wrong, file and line each."""
+    probes: list[Probe] = []
+    problems: list[Problem] = []
+    known = tuple(families)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            probes.append(_probe(line, site, known))
+        except InputError as error:
+            problems += [Problem(problem.message, file=file, line=number) for problem in error.problems]
+    if problems:
+        raise InputError(problems)
+    return probes
+
+
+def _probe(line: str, site: Site, families: tuple[Family, ...]) -> Probe:
+    try:
+        obj = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}") from None
+    if not isinstance(obj, dict):
+        raise InputError("a probe is a JSON object")
+    values = {name: value for name, value in obj.items() if value is not None}
+    found = [f"a probe has no field {name!r} (it has {', '.join(_FIELDS)})" for name in values if name not in _FIELDS]
+    found += [f"{name!r} is missing" for name in _REQUIRED if name not in values]
+    found += [
+        f"{name!r} is not {'a number' if kind is int else 'a string'}: {json.dumps(values[name])}"
+        for name, kind in _FIELDS.items()
+        if name in values and (not isinstance(values[name], kind) or isinstance(values[name], bool))
+    ]
+    if found:
+        raise InputError([Problem(text) for text in found])
+    packet = make_packet(
+        values.get("protocol", "TCP"), values["dst"], values.get("dport"),
+        src=values.get("src", ""), sport=values.get("sport"),
+    )  # fmt: skip
+    check_family(packet.family, families)
+    site.check_node(values["node"])
+    return Probe(values["id"], values["node"], sender_of(values["from"]), packet)
+
+
+def check_family(family: Family, families: tuple[Family, ...]) -> None:
+    """InputError unless there are rules of this family."""
+    if family not in families:
+        raise InputError(f"{family.label} is not among the families here ({', '.join(f.label for f in families)})")
+
+
+def sender_of(text: str) -> Sender:
+    """InputError unless it is one."""
+    try:
+        return Sender(text)
+    except ValueError:
+        raise InputError(f"from {text!r} is none of {', '.join(Sender)}") from None
