@@ -10,7 +10,7 @@ dialled, since that tells more than the rule of one endpoint; where no rule disp
 
 import enum
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -156,17 +156,24 @@ def decided_by(step: Walk, steps: Iterable[Step]) -> str | None:
 
 
 def answer(netns: Netns, packet: Packet, *, local: bool, now_ns: int) -> Answer:
-    """Every outcome of a packet at one node. Outcomes of another kind than the likeliest are left out."""
+    """Every outcome of a packet at one node."""
     outcomes = expand(netns, packet, now_ns=now_ns, local=local, as_written=True)
+    steps: tuple[Step, ...] = ()
+    if any(
+        result_of(step) is Result.DELIVERED for _, step in outcomes
+    ):  # only here is the way told apart from the verdict
+        steps = walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=local).trace
+    return summarise(outcomes, steps)
+
+
+def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) -> Answer:
+    """Weighted walks as one answer; ``steps`` are those of the first. Outcomes of another kind than the likeliest are left out."""
     weights: dict[Result, Fraction] = {}
     for weight, step in outcomes:
         result = result_of(step)
         weights[result] = weights.get(result, Fraction(0)) + weight
     likeliest = max(weights, key=lambda result: weights[result])
     first = next(step for _, step in outcomes if result_of(step) is likeliest)
-    steps: tuple[Step, ...] = ()
-    if likeliest is Result.DELIVERED:  # only here is the way told apart from the verdict
-        steps = walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=local).trace
     return Answer(
         likeliest,
         tuple(_merged(outcomes)) if likeliest is Result.DELIVERED else (),

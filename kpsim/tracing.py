@@ -6,20 +6,23 @@ Counterpart: ovn-trace. It makes the site from what was loaded and sends the pac
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from kpsim.addresses import Family
-from kpsim.chooser import SeededChooser
+from kpsim.chooser import ScriptedChooser, SeededChooser
 from kpsim.config import Interface as HostInterface
 from kpsim.config import ProxyConfig
 from kpsim.directory import Directory
 from kpsim.errors import InputError, Problem
 from kpsim.explain import Depth, minimal, render_trace, sentence, trace_record
+from kpsim.explain.verdict import Verdict
 from kpsim.fabric import Journey
+from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.probes import Answer, answer
+from kpsim.probes import Answer, summarise
 from kpsim.recording import SyncStep
 from kpsim.replay import START_NS
 from kpsim.rules import Role, Ruleset
@@ -103,10 +106,22 @@ def trace_packet(
     site.check_node(node)
     begun = site.begin(packet, node, sender)
     local = sender is Sender.NODE
-    every = answer(site.netns(node, packet.family), begun, local=local, now_ns=now_ns) if expand else None
+    every = _every_outcome(site, begun, node, local=local, now_ns=now_ns) if expand else None
     chooser = SeededChooser(seed, flow)
     journey = site.send(begun, node, now_ns=now_ns, chooser=chooser, local=local, commit=commit)
     return Trace(site, sender, journey, now_ns, every)
+
+
+def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int) -> Answer:
+    """All ways that a packet may take from node to node, each judged where it was decided."""
+    outcomes: list[tuple[Fraction, Walk]] = []
+    scripts: list[tuple[int, ...]] = [()]
+    while scripts:
+        chooser = ScriptedChooser(scripts.pop(), as_written=True)
+        journey = site.send(packet, node, now_ns=now_ns, chooser=chooser, local=local)
+        outcomes.append((chooser.weight, Verdict.of(journey).hop.walk))
+        scripts += chooser.alternatives()
+    return summarise(outcomes, outcomes[0][1].trace)
 
 
 # --- sites -----------------------------------------------------------------------------------------------------------------
