@@ -229,7 +229,7 @@ class KubeProxy:
 
     def _on_change(self, change: Change) -> None:
         kind = change.key.kind
-        if kind not in _KINDS:
+        if kind not in _KINDS or self._process == 0:
             return
         if not self.running or self._listed is None:  # nobody listens; the lists will contain it
             self._missed.append(change)

@@ -72,6 +72,7 @@ class Kubelets:
         """A pod that is created now; its application answers after the startup delay."""
         now_ns = self._clock.now_ns
         self._add(pod)
+        pod.ready_changed = timestamp(now_ns)  # the kubelet's first status says that it is not ready
         self._happening("pod created", pod, pod.node)
         self._report(pod, now_ns, Delay.of(0))
         self._start(pod)
