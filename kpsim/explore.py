@@ -174,8 +174,8 @@ def load(paths: Sequence[Path | str] | Path | str, *, mode: Mode | str | None = 
         if len(paths) > 1:
             raise InputError(f"{recorded[0]} is a recording: give it alone")
         return from_recording(load_recording(recorded[0], mode=wanted))
-    loaded = load_manifests(paths)
-    config = config_from_json(loaded.proxy_config or {}, mode=wanted)
+    loaded = load_manifests(paths, mode=wanted)
+    config = loaded.config or config_from_json({}, mode=wanted)
     return Cluster(loaded.cluster, config, notes=loaded.notes)
 
 

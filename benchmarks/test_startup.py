@@ -1,0 +1,23 @@
+"""What a person waits for before anything happens: whole processes from start to exit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+RECORDING = Path(__file__).parents[1] / "tests" / "golden" / "small-019.recording.jsonl"
+
+
+def _kpsim(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "kpsim", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_help(benchmark: BenchmarkFixture) -> None:
+    """At most 0.3 s."""
+    benchmark.pedantic(_kpsim, args=("--help",), rounds=5)
+
+
+def test_replay_of_a_small_recording(benchmark: BenchmarkFixture) -> None:
+    """At most 0.5 s."""
+    benchmark.pedantic(_kpsim, args=("replay", str(RECORDING), "--format", "json"), rounds=5)
