@@ -4,7 +4,7 @@ Counterpart: ovn-trace. It makes the site from what was loaded and sends the pac
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -127,10 +127,13 @@ def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns
 # --- sites -----------------------------------------------------------------------------------------------------------------
 
 
-def cluster_site(cluster: "Cluster") -> Site:
-    """The machines of a loaded cluster. The recorded node of a recording has its real interfaces."""
+def cluster_site(cluster: "Cluster", *, rules: Callable[[str, Family], Ruleset] | None = None) -> Site:
+    """The machines of a loaded cluster. The recorded node of a recording has its real interfaces.
+
+    ``rules`` gives the nodes other rules than the cluster's own.
+    """
     machines = _ClusterMachines(cluster)
-    return Site(cluster.node_names, machines.directory, machines.make, cluster.ruleset)
+    return Site(cluster.node_names, machines.directory, machines.make, rules or cluster.ruleset)
 
 
 class _ClusterMachines:

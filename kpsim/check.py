@@ -1,0 +1,163 @@
+"""What a CI job asks: do all scenarios keep their expectations, and does every recording still give the output beside it?
+
+``NAME.recording.jsonl`` is checked against ``NAME.expected.jsonl``. A difference is told in rules, by service, and in first
+packets that end otherwise.
+"""
+
+import enum
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kpsim.comparison import run_differences
+from kpsim.errors import InputError, Problem
+from kpsim.recording import load_recording
+from kpsim.replay import Replay
+from kpsim.scenarios import scenario_names
+
+RECORDING_SUFFIX, EXPECTED_SUFFIX = ".recording.jsonl", ".expected.jsonl"
+
+
+class Verdict(enum.StrEnum):
+    """How one check ended."""
+
+    HOLDS = "holds"
+    DIFFERS = "differs"  #: an expectation failed, or the output moved
+    UPDATED = "updated"  #: it moved, and the expected output was rewritten
+    UNREADABLE = "unreadable"  #: bad input
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One scenario or recording that was checked; ``statements`` say what does not hold, a line each."""
+
+    name: str
+    kind: str  #: ``scenario`` or ``recording``
+    verdict: Verdict
+    statements: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        return self.verdict in (Verdict.HOLDS, Verdict.UPDATED)
+
+
+# --- what there is to check --------------------------------------------------------------------------------------------
+
+
+def find(paths: Iterable[Path | str]) -> list[Path | str]:
+    """Scenarios (files, or built-in names) and recordings among these paths; directories are searched.
+
+    InputError for a path that does not exist, or a directory with nothing to check.
+    """
+    found: list[Path | str] = []
+    problems = []
+    for path in paths:
+        if str(path) in scenario_names() and not Path(path).exists():
+            found.append(str(path))
+        elif Path(path).is_dir():
+            inside = sorted(file for file in Path(path).rglob("*") if file.is_file() and _is_checkable(file))
+            if not inside:
+                problems.append(Problem("nothing to check: no scenario and no recording", file=str(path)))
+            found.extend(inside)
+        elif Path(path).exists():
+            found.append(Path(path))
+        else:
+            problems.append(Problem("neither a file, a directory nor a built-in scenario", file=str(path)))
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _is_checkable(file: Path) -> bool:
+    if file.name.endswith(RECORDING_SUFFIX):
+        return True
+    return file.suffix in (".yaml", ".yml") and _names_scenario(file)
+
+
+def _names_scenario(file: Path) -> bool:
+    try:
+        return "kpsim.dev/" in file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def check(path: Path | str, *, update: bool = False) -> Checked:
+    """Check one scenario or recording. ``update`` rewrites a recording's expected output if it moved."""
+    recording = str(path).endswith(".jsonl")
+    kind = "recording" if recording else "scenario"
+    try:
+        return _check_recording(Path(path), update=update) if recording else _check_scenario(path)
+    except InputError as error:
+        return Checked(str(path), kind, Verdict.UNREADABLE, tuple(map(str, error.problems)))
+
+
+def _check_scenario(path: Path | str) -> Checked:
+    from kpsim.result import run
+
+    failed = tuple(str(result) for result in run(path).expectations if not result.holds)
+    return Checked(str(path), "scenario", Verdict.DIFFERS if failed else Verdict.HOLDS, failed)
+
+
+# --- recordings --------------------------------------------------------------------------------------------------------
+
+
+def expected_path(recording: Path) -> Path:
+    """Where the expected output of a recording lies."""
+    stem = recording.name.removesuffix(RECORDING_SUFFIX).removesuffix(".jsonl")
+    return recording.with_name(stem + EXPECTED_SUFFIX)
+
+
+def _check_recording(path: Path, *, update: bool) -> Checked:
+    replay = Replay(load_recording(path))
+    outcomes = [json.loads(outcome.to_line()) for outcome in replay.outcomes()]
+    beside = expected_path(path)
+    if not beside.exists():
+        statements = [f"no expected output beside it: {beside.name} (--update writes it)"]
+    else:
+        expected = _read_expected(beside)
+        statements = run_differences(expected, outcomes)
+        if statements:
+            from kpsim.packet_differences import first_packet_differences
+
+            statements += first_packet_differences(replay, expected, outcomes)
+    if statements and update:
+        beside.write_text("".join(map(_line, outcomes)), encoding="utf-8")
+    moved = Verdict.UPDATED if update else Verdict.DIFFERS
+    return Checked(str(path), "recording", moved if statements else Verdict.HOLDS, tuple(statements))
+
+
+def _line(outcome: Mapping[str, Any]) -> str:
+    return json.dumps(outcome, separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def _read_expected(path: Path) -> list[Mapping[str, Any]]:
+    found, problems = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                problems.append(Problem(f"not JSON: {error}", file=str(path), line=number))
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+# --- reports -----------------------------------------------------------------------------------------------------------
+
+
+def junit_xml(results: Sequence[Checked]) -> str:
+    """The results as a JUnit report, a test case each."""
+    from xml.etree import ElementTree
+
+    failures = [result for result in results if not result.good]
+    suite = ElementTree.Element("testsuite", name="kpsim check", tests=str(len(results)), failures=str(len(failures)))
+    for result in results:
+        case = ElementTree.SubElement(suite, "testcase", classname=f"kpsim.{result.kind}", name=result.name)
+        if not result.good:
+            failure = ElementTree.SubElement(case, "failure", message=f"{len(result.statements)} differences")
+            failure.text = "\n".join(result.statements)
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

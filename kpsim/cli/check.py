@@ -1,0 +1,64 @@
+"""``kpsim check``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kpsim.cli import app
+from kpsim.cli.options import Format, FormatOption
+
+#: lines shown of one check unless all are asked for
+MOST_LINES = 30
+
+
+@app.command(epilog="Example: kpsim check tests/ local-rollout --junit report.xml")
+def check(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH…",
+            help="Scenarios (files or built-in names), recordings, or directories of both.",
+            show_default=False,
+        ),
+    ],
+    update: Annotated[
+        bool, typer.Option("--update", help="Rewrite the expected output of recordings after showing what moved.")
+    ] = False,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit report.", dir_okay=False)
+    ] = None,
+    all_lines: Annotated[bool, typer.Option("--all", help="Show every difference, however many.")] = False,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Check scenarios' expectations, and recordings against the output beside them. Exit code 1 if something moved."""
+    from kpsim.check import Verdict, find, junit_xml
+    from kpsim.check import check as check_one
+
+    results = []
+    for path in find(paths):
+        result = check_one(path, update=update)
+        results.append(result)
+        if format is Format.TEXT:
+            typer.echo(f"{result.verdict:<10}  {result.name}")
+            shown = result.statements if all_lines else result.statements[:MOST_LINES]
+            for statement in shown:
+                typer.echo(f"            {statement}")
+            if len(shown) < len(result.statements):
+                typer.echo(f"            … and {len(result.statements) - len(shown)} more (--all shows them)")
+    if format is Format.JSON:
+        listed = [
+            {"name": r.name, "kind": r.kind, "verdict": r.verdict, "differences": list(r.statements)} for r in results
+        ]
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+    if junit is not None:
+        junit.write_text(junit_xml(results), encoding="utf-8")
+    bad = [result for result in results if not result.good]
+    if format is Format.TEXT:
+        typer.echo(f"{len(results) - len(bad)} of {len(results)} hold")
+    if any(result.verdict is Verdict.UNREADABLE for result in bad):
+        sys.exit(2)
+    if bad:
+        sys.exit(1)

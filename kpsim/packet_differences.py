@@ -1,0 +1,81 @@
+"""Which first packets end otherwise under one ruleset than under another, for every address that either of them dispatches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kpsim.addresses import Family, format_ip
+from kpsim.dialects.iptables import parse
+from kpsim.explore import Cluster
+from kpsim.probes import Answer, Probe, Prober, Result, make_packet
+from kpsim.replay import Replay
+from kpsim.rules import Destination, DestinationPort, Protocol, Rule, Ruleset
+from kpsim.site import Sender
+from kpsim.tracing import cluster_site
+
+Json = Mapping[str, Any]
+
+_SENDERS = (Sender.POD, Sender.NODE, Sender.EXTERNAL)
+MOST_SHOWN = 10
+
+
+def first_packet_differences(replay: Replay, expected: Sequence[Json], actual: Sequence[Json]) -> list[str]:
+    """Statements on the first sync whose resulting rules differ between two accounts; none if they never do."""
+    for number, (wanted, found) in enumerate(zip(expected, actual, strict=False)):
+        rules = [account.get("iptables", {}).get("save") for account in (wanted, found)]
+        if rules[0] != rules[1] and all(isinstance(text, str) for text in rules):
+            statements = list(_differences(replay, *rules))
+            shown = [f"sync {number}: first packet {statement}" for statement in statements[:MOST_SHOWN]]
+            if len(statements) > MOST_SHOWN:
+                shown.append(f"sync {number}: … and {len(statements) - MOST_SHOWN} more first packets end otherwise")
+            if shown:
+                return shown
+    return []
+
+
+def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
+    recording = replay.recording
+    family, node = recording.family, recording.node_name
+    cluster = Cluster(replay.cluster, recording.config, recording.host, replay=replay)
+    rulesets = [parse(text, family) for text in (expected, actual)]
+    probers = [Prober(cluster_site(cluster, rules=lambda *_, r=ruleset: r), replay.now_ns) for ruleset in rulesets]
+    node_ip = format_ip(family, replay.proxier.settings.node_ip)
+    targets = sorted({target for ruleset in rulesets for target in _targets(ruleset, node_ip)})
+    for protocol, address, port in targets:
+        for sender in _SENDERS:
+            probe = Probe(0, node, sender, make_packet(protocol, address, port))
+            before, after = (prober.answer(probe) for prober in probers)
+            if (before.result, before.outcomes) != (after.result, after.outcomes):
+                whence = f"{protocol} from {sender} to {address} port {port}"
+                yield f"{whence}: expected {_words(before)}, got {_words(after)}"
+
+
+def _targets(ruleset: Ruleset, node_ip: str) -> Iterator[tuple[str, str, int]]:
+    """Every protocol, address and port that a rule names; a node port is dialled at the node's address."""
+    for table in ruleset.tables.values():
+        for chain in table.ordered():
+            for rule in chain.rules:
+                found = _target(rule, ruleset.family, node_ip)
+                if found is not None:
+                    yield found
+
+
+def _target(rule: Rule, family: Family, node_ip: str) -> tuple[str, str, int] | None:
+    protocol, address, port = "", node_ip, 0
+    for part in rule.body:
+        match part:
+            case Protocol(name, negate=False):
+                protocol = name.upper()
+            case Destination(network, negate=False) if network.prefix == family.bits:
+                address = format_ip(family, network.base)
+            case DestinationPort(low, high, negate=False) if low == high:
+                port = low
+            case _:
+                pass
+    return (protocol, address, port) if protocol and port else None
+
+
+def _words(answer: Answer) -> str:
+    if answer.result is not Result.DELIVERED:
+        return str(answer.result)
+    ends = (f"{o.endpoint} ({o.weight}{', masqueraded' if o.masquerade else ''})" for o in answer.outcomes)
+    return "delivered to " + ", ".join(ends)
