@@ -135,7 +135,6 @@ def output_device_changed(traversal: Traversal) -> End | None:
     if (
         entry is None
         or traversal.hook is not Hook.POSTROUTING
-        or traversal.ct_state == "RELATED"
         or entry.masquerade_device in ("", traversal.packet.out_interface)
         or traversal.direction is not traversal.direction.ORIGINAL
     ):

@@ -15,6 +15,7 @@ from kpsim.fabric import node_netns
 from kpsim.index import compiled
 from kpsim.netfilter import Disposition, Netns, expand, walk
 from kpsim.packet import Packet
+from kpsim.rng import below
 from kpsim.rules import (
     ACCEPT,
     BUILT_IN_CHAINS,
@@ -30,6 +31,7 @@ from kpsim.rules import (
     Goto,
     Jump,
     L4Module,
+    Log,
     MarkMatch,
     Masquerade,
     NfAcct,
@@ -127,7 +129,7 @@ def fresh(rules: Ruleset) -> Netns:
     return netns
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(rulesets(), st.lists(st.tuples(PACKETS, st.booleans()), min_size=1, max_size=4))
 def test_walks_are_equal_with_and_without_the_index(rules, sent):
     netns = fresh(rules)
@@ -151,6 +153,54 @@ def test_walks_are_equal_with_and_without_the_index(rules, sent):
         netns.commit(outcomes[0].effects, number)
 
 
+# Chains that are all about the index: long runs over few values, so that several rules of several shapes match a packet,
+# and every visit counts (NfAcct), so that a rule that is left out or out of order shows.
+DESTINATIONS = [Destination(network(a, p), n) for a, p, n in
+                ((VIP, 32, False), (POD, 32, False), (VIP, 32, True), (VIP, 31, False), (POD, 8, False), (POD, 0, False))]  # fmt: skip
+PROTOCOL_MATCHES = [Protocol("tcp"), L4Module("tcp"), Protocol("udp"), Protocol("all"), Protocol("udp", negate=True)]
+PORT_MATCHES = [
+    DestinationPort(80, 80),
+    DestinationPort(81, 81),
+    DestinationPort(80, 81),
+    DestinationPort(80, 80, negate=True),
+]
+EFFECTS = [Recent("L", "set"), Statistic(2**30, "p"), NfAcct("early"), Source(network(CLIENT, 32)), MarkMatch(1, 1)]
+TARGETS = [None, None, None, Log(), SetMark(1, 1), SetMark(1, 0), Jump("A"), ACCEPT, DROP]
+
+
+def dense_chain(seed: int, name: str) -> Chain:
+    def pick(options: list, number: int, what: str, chance: int) -> list:
+        """One of the options in ``chance`` of ten cases, the first ones more often."""
+        if below(10, seed, name, number, what, "whether") >= chance:
+            return []
+        most = 1 + below(len(options), seed, name, number, what, "most")
+        return [options[below(most, seed, name, number, what)]]
+
+    rules = []
+    for number in range(20):
+        early = pick(EFFECTS, number, "early", 2)
+        matches = [*pick(DESTINATIONS, number, "d", 7), *pick(PROTOCOL_MATCHES, number, "p", 6), *early]
+        matches += [*pick(PORT_MATCHES, number, "port", 7), NfAcct(f"{name}{number}")]
+        target = [target for target in pick(TARGETS, number, "t", 10) if target is not None]
+        rules.append(Rule((*matches, *([] if name == "A" and target == [Jump("A")] else target))))
+    return Chain(name, tuple(rules), None if name == "A" else Verdict.ACCEPT)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 2**32))
+def test_every_rule_is_visited_equally_with_and_without_the_index(seed):
+    chains = {name: Chain(name, policy=Verdict.ACCEPT) for name in BUILT_IN_CHAINS["filter"]}
+    filters = Table("filter", Map(chains | {name: dense_chain(seed, name) for name in ("FORWARD", "A")}))
+    netns = fresh(Ruleset(Family.IPV4, Map({"filter": filters})))
+    for protocol, daddr, dport in (("tcp", VIP, 80), ("tcp", POD, 81), ("udp", VIP, 80)):
+        packet = Packet(Family.IPV4, protocol, CLIENT, daddr, 40000, dport)
+        plain, indexed = (
+            walk(netns, packet, now_ns=0, chooser=SeededChooser(1, seed), indexed=indexed) for indexed in (False, True)
+        )
+        assert plain.effects == indexed.effects
+        assert plain == indexed
+
+
 def test_a_long_run_is_found_by_hash_and_in_order():
     services = [(Destination(network(VIP + n, 32)), Protocol("tcp"), DestinationPort(80, 80)) for n in range(100)]
     node_ports = [(Protocol("tcp"), DestinationPort(80 + n, 80 + n)) for n in range(100)]
@@ -160,7 +210,7 @@ def test_a_long_run_is_found_by_hash_and_in_order():
     assert [rule.position for rule in compiled(chain).candidates(packet)] == [7, 100, 200]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(rulesets(), PACKETS, st.booleans())
 def test_weights_sum_to_one_and_hold_every_seeded_outcome(rules, packet, local):
     netns = fresh(rules)
