@@ -39,7 +39,7 @@ class JsonReader:
 
     def __init__(self, obj: Any, path: str) -> None:
         if not isinstance(obj, Mapping):
-            raise InputError(Problem(f"expected an object, got {_kind_of(obj)}", path=path or "."))
+            raise InputError(Problem(f"expected an object, got {_kind_of(obj)}", path=path or None))
         self.obj: Json = obj
         self.path = path
 

@@ -15,8 +15,6 @@ from kpsim.addresses import Family, canonical_ip
 from kpsim.cluster import EventType
 from kpsim.config import Host, Interface, Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
-from kpsim.manifests.places import format_path
-from kpsim.manifests.proxy_config import check_proxy_config
 from kpsim.objects import ApiObject, JsonReader, Node, node_from_json, object_from_json
 from kpsim.stale_flows import Flow
 from kpsim.units import HOUR_NS, SECOND_NS, parse_rfc3339_ns
@@ -247,10 +245,7 @@ def _interfaces(obj: JsonReader, name: str) -> tuple[Interface, ...] | None:
 
 def _recording(config: JsonReader, steps: list[WatchStep | SyncStep], file: str, mode: Mode | None) -> Recording:
     host = _host(config, _CONFIG_HOST)
-    complaints = check_proxy_config(config.child("object").obj).complaints
-    if complaints:
-        raise InputError([Problem(text, path=f".object{format_path(path)}") for path, text in complaints])
-    proxy = config_from_json(config.child("object").obj, mode=mode)
+    proxy = _proxy_config(config.child("object").obj, mode)
     node_json = config.optional_child("node")
     node = node_from_json(node_json.obj) if node_json else _first_node(steps, proxy.hostname_override)
     detect_local = host.optional_text("detectLocal")
@@ -277,6 +272,17 @@ def _recording(config: JsonReader, steps: list[WatchStep | SyncStep], file: str,
         steps=tuple(steps),
         file=file,
     )
+
+
+def _proxy_config(obj: Json, mode: Mode | None) -> ProxyConfig:
+    """What kube-proxy would refuse at its start is refused."""
+    from kpsim.manifests.places import format_path
+    from kpsim.manifests.proxy_config import check_proxy_config
+
+    complaints = check_proxy_config(obj).complaints
+    if complaints:
+        raise InputError([Problem(text, path=f".object{format_path(path)}") for path, text in complaints])
+    return config_from_json(obj, mode=mode)
 
 
 def _first_node(steps: Iterable[WatchStep | SyncStep], name: str) -> Node | None:
