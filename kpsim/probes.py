@@ -120,7 +120,8 @@ def translated(step: Walk) -> bool:
 
 def masqueraded(step: Walk) -> bool:
     """Whether a rule gave the packet another source, even if that is the same address as before."""
-    return step.snat_rule is not None or step.masqueraded
+    entry = step.entry
+    return step.snat_rule is not None or (entry is not None and entry.reply.daddr != entry.original.saddr)
 
 
 def rule_name(at: RuleReference, family: Family) -> str:
@@ -273,7 +274,9 @@ def first_packet(
 def split_end(text: str) -> tuple[str, int | None]:
     """Address and port of ``IP``, ``IP:PORT``, ``[IPv6]`` or ``[IPv6]:PORT``. InputError if the port is no number."""
     if text.startswith("["):
-        host, _, port = text[1:].partition("]")
+        host, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            raise InputError(f"{text!r} is not [IPv6]:PORT")
         port = port.removeprefix(":")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")

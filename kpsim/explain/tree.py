@@ -7,6 +7,7 @@ not match. It never knows words; those are ``text``'s.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from kpsim.addresses import parse_ip, split_host_port
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
 from kpsim.rules import RETURN, Goto
@@ -198,13 +199,24 @@ class _Builder:
                 self._open.pop()
 
     def _changed(self, step: FieldChanged) -> None:
-        if step.field is FieldName.MARK:
-            self._packet.mark = int(step.after, 16)
+        self._apply(step)
         if step.field is FieldName.MARK and self._open and self._open[-1].rules:
             self._open[-1].rules[-1].notes.append(step)
             return
         self._close()
         (self._hook.items if self._hook else self.items).append(step)
+
+    def _apply(self, step: FieldChanged) -> None:
+        packet = self._packet
+        match step.field:
+            case FieldName.MARK:
+                packet.mark = int(step.after, 16)
+            case FieldName.TTL:
+                packet.ttl = int(step.after)
+            case FieldName.SOURCE:
+                packet.saddr, packet.sport = _end(step.after, packet.sport)
+            case FieldName.DESTINATION:
+                packet.daddr, packet.dport = _end(step.after, packet.dport)
 
     def _tracked(self, step: ConntrackChanged) -> None:
         self._ct_states = _states(step, self._ct_states)
@@ -213,6 +225,16 @@ class _Builder:
             return
         self._close()
         (self._hook.items if self._hook else self.items).append(step)
+
+
+def _end(text: str, port: int) -> tuple[int, int]:
+    """Address and port of a changed end; where it shows no port there is none to change."""
+    address = parse_ip(text)
+    if address is None:
+        host, port = split_host_port(text)
+        address = parse_ip(host)
+    assert address is not None
+    return address[1], port
 
 
 def _states(step: ConntrackChanged, before: frozenset[str]) -> frozenset[str]:
