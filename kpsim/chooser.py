@@ -6,6 +6,8 @@ exists, so an added Service leaves other flows' draws alone.
 
 from collections.abc import Hashable
 from fractions import Fraction
+from functools import lru_cache
+from math import prod
 from typing import Protocol
 
 from kpsim import rng
@@ -60,10 +62,9 @@ class ScriptedChooser:
     @property
     def weight(self) -> Fraction:
         """Probability of the decisions taken."""
-        product = Fraction(1)
-        for branch, weights in zip(self.taken, self.weights, strict=True):
-            product *= weights[branch]
-        return product
+        taken = [weights[branch] for branch, weights in zip(self.taken, self.weights, strict=True)]
+        # one reduction at the end: a thousand endpoints make fractions of ten thousand digits
+        return Fraction(prod(weight.numerator for weight in taken), prod(weight.denominator for weight in taken))
 
     def alternatives(self) -> list[tuple[int, ...]]:
         """Scripts of the branches that were not taken behind the given script, nothing impossible among them."""
@@ -97,6 +98,7 @@ class ScriptedChooser:
         return branch
 
 
+@lru_cache(maxsize=1 << 12)
 def fraction_as_written(threshold: int) -> Fraction | None:
     """1/k if the threshold is that of 1/k printed with 10 decimals (I-8.2, K-5); else None."""
     if not 0 < threshold <= CHANCE_RANGE:

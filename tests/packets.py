@@ -39,9 +39,6 @@ from kpsim.rules import (
     Verdict,
 )
 from kpsim.sysctls import Sysctls
-from kpsim.units import SECOND_NS
-
-__all__ = ["ACCEPT", "SECOND_NS"]
 
 POD, OTHER_POD, REMOTE_POD = "10.180.0.5", "10.180.0.6", "10.180.1.7"
 NODE, OTHER_NODE, CLIENT = "192.168.0.1", "192.168.0.2", "203.0.113.9"

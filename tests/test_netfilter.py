@@ -5,7 +5,6 @@ from fractions import Fraction
 
 import pytest
 from packets import (
-    ACCEPT,
     CLIENT,
     CLUSTER_IP,
     MARK,
@@ -15,7 +14,6 @@ from packets import (
     OTHER_POD,
     POD,
     REMOTE_POD,
-    SECOND_NS,
     dnat,
     flags,
     ip,
@@ -40,6 +38,7 @@ from kpsim.netfilter import Cause, Disposition, End, Hook, HookEntry, Netns, exp
 from kpsim.packet import Packet
 from kpsim.routing import Address, Interface, Route, RouteKind, Routing
 from kpsim.rules import (
+    ACCEPT,
     DROP,
     CtState,
     Destination,
@@ -66,6 +65,7 @@ from kpsim.rules import (
 )
 from kpsim.sysctls import Sysctls
 from kpsim.trace import ChainEntered, Chosen, HookEntered, Routed, RuleMatched, format_trace
+from kpsim.units import SECOND_NS
 
 FORWARDED, DELIVERED, REJECTED, DROPPED = (
     Disposition.FORWARDED,

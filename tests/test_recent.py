@@ -1,12 +1,12 @@
 """Affinity lists (K-4, CT-8.1)."""
 
 import pytest
-from packets import SECOND_NS
 
 from kpsim.addresses import Family
 from kpsim.recent import LIST_SIZE, RecentList, RecentLists, RecentTouch
 from kpsim.rng import below
 from kpsim.rules import Recent
+from kpsim.units import SECOND_NS
 
 SET = Recent("KUBE-SEP-A", "set")
 RCHECK = Recent("KUBE-SEP-A", "rcheck", 60, reap=True)
