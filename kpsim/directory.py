@@ -5,6 +5,7 @@ Counterpart: what one looks up with ``kubectl get pods,nodes,services -o wide``.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from kpsim.addresses import Family, parse_ip
@@ -40,6 +41,17 @@ class Directory:
     services: dict[Frontend, str] = field(default_factory=dict)  #: frontend → ``namespace/name``
     endpoints: dict[str, frozenset[Address]] = field(default_factory=dict)  #: of a Service by ``namespace/name``
 
+    @cached_property
+    def _pods_by_node(self) -> dict[tuple[str, Family], list[tuple[Owner, int]]]:
+        found: dict[tuple[str, Family], list[tuple[Owner, int]]] = {}
+        for (family, value), owner in self.pods.items():
+            found.setdefault((owner.node, family), []).append((owner, value))
+        return {key: sorted(pods) for key, pods in found.items()}
+
+    @cached_property
+    def _service_addresses(self) -> frozenset[Address]:
+        return frozenset(frontend.address for frontend in self.services if frontend.address is not None)
+
     @classmethod
     def of(cls, state: ClusterState) -> "Directory":
         nodes = {address: node.metadata.name for node in state.nodes for address in _parsed(node.ips)}
@@ -61,8 +73,7 @@ class Directory:
 
     def pods_on(self, node: str, family: Family) -> Iterator[int]:
         """Addresses of the pods of a node, by the pods' names."""
-        found = [(owner, value) for (of, value), owner in self.pods.items() if of is family and owner.node == node]
-        return iter(value for _, value in sorted(found))
+        return iter(value for _, value in self._pods_by_node.get((node, family), ()))
 
     def endpoints_behind(self, address: Address, port: int, protocol: str) -> frozenset[Address]:
         """Endpoints of the Service that is dialled with this destination."""
@@ -73,11 +84,7 @@ class Directory:
 
     def knows(self, address: Address) -> bool:
         """Whether the cluster uses the address in any way."""
-        return (
-            address in self.pods
-            or address in self.nodes
-            or any(frontend.address == address for frontend in self.services)
-        )
+        return address in self.pods or address in self.nodes or address in self._service_addresses
 
 
 def _parsed(texts: Iterable[str]) -> Iterator[Address]:
