@@ -168,10 +168,6 @@ class ConntrackTable:
         """Whether a flow expecting ``reply`` would clash with a live one."""
         return self.lookup(reply, now_ns) is not None
 
-    def entry(self, original: FlowTuple) -> Entry | None:
-        """The stored entry with this original tuple, expired or not."""
-        return self._entries.get(original)
-
     def victim(self, now_ns: int, sysctls: Sysctls) -> tuple[bool, Entry | None]:
         """Whether a new flow fits, and the entry that must make room for it."""
         if not sysctls.nf_conntrack_max or len(self._entries) < sysctls.nf_conntrack_max:
@@ -208,6 +204,7 @@ class ConntrackTable:
         return entry
 
     def clear(self) -> None:
+        """``conntrack -F``: every flow begins anew."""
         self._found.clear()
         self._entries.clear()
         self._timers.clear()

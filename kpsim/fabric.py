@@ -149,8 +149,9 @@ def send(
     chooser: Chooser,
     local: bool = False,
     trace: bool = False,
+    commit: bool = True,
 ) -> Journey:
-    """Follows a packet from node to node, committing each node's effects.
+    """Follows a packet from node to node. ``commit=False`` asks only what would happen: no node remembers it.
 
     ``at_node`` is the node that makes it (``local``) or where it comes in; ``packet.in_interface`` empty: from where its
     source is. InputError if there is no such node.
@@ -162,7 +163,8 @@ def send(
     while True:
         netns = fabric.nodes[node]
         step = walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
-        netns.commit(step.effects, now_ns)
+        if commit:
+            netns.commit(step.effects, now_ns)
         hops.append(Hop(node, step))
         if local and not hops[1:] and not sent.saddr:
             sent.saddr = _chosen_source(netns, packet)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable
 from typing import Protocol as Interface
 from typing import assert_never
 
-from kpsim.addresses import Family
 from kpsim.packet import Packet
 from kpsim.routing import AddressType
 from kpsim.rules import (
@@ -178,8 +177,3 @@ def _unknown(text: str) -> Condition:
         raise UnknownMatch(text)
 
     return holds
-
-
-def reject_default(family: Family) -> str:
-    """What REJECT answers when it is not told (K-3)."""
-    return "icmp-port-unreachable" if family is Family.IPV4 else "icmp6-port-unreachable"

@@ -232,8 +232,8 @@ class Walk:
 
     @property
     def masqueraded(self) -> bool:
-        """Whether the source address was translated."""
-        return self.entry is not None and self.entry.src_nat
+        """Whether the connection's source address was translated, be it by this packet or an earlier one."""
+        return self.entry is not None and self.entry.reply.daddr != self.entry.original.saddr
 
 
 def walk(

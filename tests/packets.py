@@ -4,6 +4,8 @@ pods 10.180.0.0/16 (node n1: 10.180.0.0/24, n2: 10.180.1.0/24), cluster IPs 172.
 (n1 .1, n2 .2, gateway .254), clients 203.0.113.0/24.
 """
 
+from dataclasses import replace
+
 from immutables import Map
 
 from kpsim.addresses import Family, Network, parse_cidr, parse_ip
@@ -208,3 +210,23 @@ def run(
 
 def flags(text: str) -> frozenset[str]:
     return frozenset(text.split())
+
+
+def to(outcome) -> tuple[str, int]:
+    return outcome.packet.destination, outcome.packet.dport
+
+
+def replied(outcome, text: str = "SYN ACK", **more) -> Packet:
+    """The answer to what a walk let out."""
+    sent = outcome.packet
+    return Packet(
+        sent.family, sent.protocol, sent.daddr, sent.saddr, sent.dport, sent.sport, flags(text), **more
+    )  # fmt: skip
+
+
+def established(netns: Netns, sent: Packet, **options):
+    """A completed handshake; returns the first packet's walk."""
+    first = run(netns, sent, **options)
+    run(netns, replied(first))
+    run(netns, replace(sent, tcp_flags=flags("ACK")))
+    return first

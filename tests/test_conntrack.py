@@ -245,6 +245,14 @@ def test_a_tuple_can_be_used_again_after_deletion_and_expires_anew():
     assert [gone.entry for gone in table.expire(50 * SECOND_NS)] == [again]
 
 
+def test_a_cleared_table_forgets_everything():
+    table = ConntrackTable()
+    table.insert(udp_entry(), 0)
+    table.clear()
+    assert (len(table), table.lookup(udp_entry().original, 1), table.expire(100 * SECOND_NS)) == (0, None, ())
+    assert table.insert(udp_entry(), 0)
+
+
 def test_deletion_needs_both_tuples_exactly():  # CT-2.4
     table = ConntrackTable()
     entry = udp_entry()

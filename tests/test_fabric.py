@@ -211,6 +211,15 @@ def test_ipv6_nodes():
     assert describe(result.request) == "a → b → pod fd00:2::5"
 
 
+def test_a_packet_that_is_not_committed_leaves_nothing():
+    fabric = cluster(REMOTE_POD)
+    options = {"at_node": "n1", "now_ns": 0, "chooser": SeededChooser(1, 0)}
+    asked = send(fabric, packet(POD, CLUSTER_IP), commit=False, **options)
+    assert [len(netns.conntrack) for netns in fabric.nodes.values()] == [0, 0, 0]
+    assert send(fabric, packet(POD, CLUSTER_IP), **options) == asked
+    assert [len(netns.conntrack) for netns in fabric.nodes.values()] == [1, 1, 0]
+
+
 def test_whose_address():
     fabric = cluster()
     assert fabric.place_of(Family.IPV4, ip(OTHER_NODE)) == Place(Whose.PROCESS, "n2")

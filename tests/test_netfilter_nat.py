@@ -1,0 +1,307 @@
+"""Connections and their translation in the walk (K-1, K-2, K-6, CT-3 … CT-7)."""
+
+from dataclasses import replace
+
+import pytest
+from packets import (
+    CLIENT,
+    CLUSTER_IP,
+    NODE,
+    NODE_PORT,
+    OTHER_POD,
+    POD,
+    REMOTE_POD,
+    dnat,
+    established,
+    flags,
+    ip,
+    net,
+    node,
+    packet,
+    replied,
+    rule,
+    ruleset,
+    run,
+    service_rules,
+    table,
+    to,
+)
+
+from kpsim.addresses import Family
+from kpsim.conntrack import Ending, flow_entry
+from kpsim.netfilter import Cause, Disposition, Hook, Netns
+from kpsim.packet import Packet
+from kpsim.routing import Address, Interface, Route, Routing
+from kpsim.rules import (
+    ACCEPT,
+    DROP,
+    CtState,
+    Destination,
+    Masquerade,
+    NoTrack,
+    Protocol,
+    Redirect,
+    Reject,
+    Snat,
+)
+from kpsim.sysctls import Sysctls
+from kpsim.trace import ChainEntered, HookEntered
+from kpsim.units import SECOND_NS
+
+FORWARDED, DELIVERED, REJECTED, DROPPED = (
+    Disposition.FORWARDED,
+    Disposition.DELIVERED,
+    Disposition.REJECTED,
+    Disposition.DROPPED,
+)
+
+
+def test_only_the_first_packet_asks_nat():  # K-1.3
+    netns = node(service_rules((POD,)))
+    run(netns, packet(CLIENT, CLUSTER_IP))
+    netns.load(service_rules((REMOTE_POD,)))
+    again = run(netns, packet(CLIENT, CLUSTER_IP))
+    assert (to(again), again.ct_state, again.dnat_rule) == ((POD, 8080), "NEW", None)
+    assert to(run(netns, packet(CLIENT, CLUSTER_IP, sport=40001))) == (REMOTE_POD, 8080)
+
+
+def test_translation_outlives_the_rules_but_not_the_table():  # K-1.5
+    netns = node(service_rules((POD,)))
+    established(netns, packet(CLIENT, CLUSTER_IP))
+    data = packet(CLIENT, CLUSTER_IP, tcp_flags=flags("ACK"))
+    netns.load(ruleset(table("nat")))
+    assert to(run(netns, data)) == (POD, 8080)
+    netns.load(ruleset(table("filter", FORWARD=(rule(CtState(("NEW",)), ACCEPT),))))
+    assert to(run(netns, data)) == (CLUSTER_IP, 80)
+    assert len(netns.conntrack) == 1
+
+
+def test_a_flow_begun_before_the_service_stays_untranslated():  # K-1.7, CT-3.6
+    netns = node(service_rules(()))
+    netns.load(ruleset(table("nat")))
+    run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"))
+    netns.load(service_rules((POD,), protocol="udp"))
+    assert to(run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"), 20 * SECOND_NS)) == (CLUSTER_IP, 80)
+    after_timeout = 50 * SECOND_NS  # the packet at 20 s had re-armed the timer
+    assert to(run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"), after_timeout)) == (POD, 8080)
+
+
+@pytest.mark.parametrize(("sequence", "anew"), [("", False), ("FIN", False), ("RST", True)])
+def test_a_syn_on_a_finished_connection_asks_nat_anew(sequence, anew):  # K-1.8
+    netns = node(service_rules((POD,)))
+    sent = packet(CLIENT, CLUSTER_IP)
+    established(netns, sent)
+    if sequence:
+        run(netns, replace(sent, tcp_flags=flags("RST" if sequence == "RST" else "FIN ACK")))
+    netns.load(service_rules((REMOTE_POD,)))
+    assert to(run(netns, sent)) == ((REMOTE_POD if anew else POD), 8080)
+    (entry,) = netns.conntrack
+    assert entry.reply.saddr == ip(REMOTE_POD if anew else POD)
+
+
+def test_a_refused_connection_leaves_nothing():  # CT-4.3
+    netns = node(service_rules((POD,)))
+    request = run(netns, packet(CLIENT, CLUSTER_IP))
+    refusal = run(netns, replied(request, "RST ACK"))
+    assert (refusal.disposition, refusal.packet.source) == (FORWARDED, CLUSTER_IP)
+    assert [gone.ending for gone in refusal.effects.destroyed] == [Ending.RESET]
+    assert len(netns.conntrack) == 0
+
+
+@pytest.mark.parametrize("statement", [Reject(), DROP])
+def test_a_first_packet_that_is_refused_leaves_no_entry(statement):  # K-1.4
+    netns = node(service_rules((POD,)))
+    filters = table("filter", FORWARD=(rule(statement),), INPUT=(rule(statement),))
+    netns.load(ruleset(service_rules((POD,)).tables["nat"], filters))
+    run(netns, packet(CLIENT, CLUSTER_IP))
+    run(netns, packet(CLIENT, NODE, 443))
+    assert len(netns.conntrack) == 0
+    over_lo = run(netns, packet("", NODE, 443), local=True)
+    assert over_lo.disposition in (REJECTED, DROPPED)
+    assert len(netns.conntrack) == 1  # confirmed in POSTROUTING before
+
+
+def test_over_lo_nat_is_not_visited_again():  # K-1.2
+    outcome = run(node(service_rules((NODE,))), packet("", NODE, NODE_PORT), local=True)
+    assert (outcome.disposition, to(outcome)) == (DELIVERED, (NODE, 8080))
+    hooks = [step.hook for step in outcome.trace if isinstance(step, HookEntered)]
+    order = list(dict.fromkeys(hooks))
+    assert order == [Hook.OUTPUT, Hook.POSTROUTING, Hook.PREROUTING, Hook.INPUT]
+    chains = [(step.table, step.chain) for step in outcome.trace if isinstance(step, ChainEntered)]
+    assert ("nat", "OUTPUT") in chains and ("nat", "POSTROUTING") in chains
+    assert ("nat", "PREROUTING") not in chains and ("nat", "INPUT") not in chains
+
+
+def test_invalid_packets_are_not_translated_and_reach_the_nodes_input():  # K-6.5
+    netns = node(service_rules((REMOTE_POD,)))
+    request = established(netns, packet(CLIENT, CLUSTER_IP))
+    stray = run(netns, replied(request, "FIN"))
+    assert (stray.ct_state, stray.disposition, to(stray)[0]) == ("INVALID", DELIVERED, NODE)
+
+
+def test_invalid_packets_in_forward_are_dropped_by_rule():
+    outcome = run(node(service_rules()), packet(CLIENT, POD, tcp_flags=flags("SYN ACK")))
+    assert (outcome.disposition, outcome.cause, str(outcome.rule)) == (
+        DROPPED,
+        Cause.RULE,
+        "filter/KUBE-FORWARD rule 1",
+    )
+
+
+def test_notrack_means_no_nat():  # K-6.6
+    netns = node(service_rules((POD,)))
+    raw = table("raw", PREROUTING=(rule(NoTrack()),))
+    netns.load(ruleset(raw, *service_rules((POD,)).tables.values()))
+    outcome = run(netns, packet(CLIENT, CLUSTER_IP))
+    assert (to(outcome), outcome.ct_state, outcome.entry) == ((CLUSTER_IP, 80), "UNTRACKED", None)
+
+
+def test_icmp_errors_are_related_and_translated_outside_and_inside():  # CT-5.3, K-3.1
+    netns = node(service_rules((REMOTE_POD,), protocol="udp"))
+    request = run(netns, packet(CLIENT, NODE, NODE_PORT, protocol="udp"))
+    error = Packet(
+        Family.IPV4, "icmp", ip(REMOTE_POD), ip(NODE), icmp_type=3, icmp_code=3, related=request.packet.copy()
+    )  # fmt: skip
+    outcome = run(netns, error)
+    assert (outcome.ct_state, outcome.disposition) == ("RELATED", FORWARDED)
+    assert (outcome.packet.source, outcome.packet.destination) == (NODE, CLIENT)
+    inner = outcome.packet.related
+    assert inner is not None
+    assert (inner.source, inner.sport, inner.destination, inner.dport) == (CLIENT, 40000, NODE, NODE_PORT)
+    stranger = replace(error, related=packet(POD, REMOTE_POD, protocol="udp"))
+    assert run(netns, stranger).ct_state == "INVALID"
+
+
+def test_a_masqueraded_flow_whose_output_device_changed_is_dropped_and_forgotten():  # K-1.6
+    netns = node(service_rules((REMOTE_POD,)))
+    sent = packet(CLIENT, CLUSTER_IP)
+    established(netns, sent)
+    devices = [*netns.routing.interfaces.values(), Interface("eth1", (Address.parse("192.168.7.1/24"),))]
+    netns.routing = Routing(devices, [*netns.routing.routes, Route(net(REMOTE_POD), "eth1", ip("192.168.7.2"))])
+    data = replace(sent, tcp_flags=flags("ACK"))
+    outcome = run(netns, data)
+    assert (outcome.disposition, outcome.cause) == (DROPPED, Cause.DEVICE_CHANGED)
+    assert len(netns.conntrack) == 0
+    assert run(netns, data).ct_state == "NEW"
+
+
+def test_a_vanished_endpoint_is_still_the_destination_of_an_unmasqueraded_flow():  # K-1.6
+    netns = node(service_rules((REMOTE_POD,)))
+    established(netns, packet(POD, CLUSTER_IP))
+    netns.load(service_rules((OTHER_POD,)))
+    netns.routing = Routing(
+        netns.routing.interfaces.values(), [route for route in netns.routing.routes if not route.network.prefix]
+    )
+    outcome = run(netns, packet(POD, CLUSTER_IP, tcp_flags=flags("ACK")))
+    assert (outcome.disposition, to(outcome)[0], outcome.next_hop) == (FORWARDED, REMOTE_POD, ip("192.168.0.254"))
+
+
+def test_interface_down_ends_masquerades():  # K-1.9
+    netns = node(service_rules((REMOTE_POD,)))
+    run(netns, packet(CLIENT, CLUSTER_IP))
+    run(netns, packet(POD, CLUSTER_IP))
+    assert [gone.ending for gone in netns.interface_down("eth0")] == [Ending.INTERFACE_DOWN]
+    assert len(netns.conntrack) == 1
+
+
+@pytest.mark.parametrize(
+    ("sport", "low", "high"), [(80, 1, 511), (600, 600, 1023), (1024, 1024, 65535), (40000, 1024, 65535)]
+)
+def test_random_source_ports_stay_in_their_class(sport, low, high):  # K-2.3
+    netns = node(service_rules((REMOTE_POD,)))
+    ports = [run(netns, packet(CLIENT, CLUSTER_IP, sport=sport), flow=n, commit=False).packet.sport for n in range(300)]
+    assert all(low <= number <= high for number in ports)
+    assert min(ports) < low + (high - low) // 10 and max(ports) > high - (high - low) // 10
+    assert sum(ports) / 300 == pytest.approx((low + high) / 2, rel=0.1)
+
+
+def test_without_random_a_free_source_port_is_kept():  # K-2.3
+    netns = node(service_rules((REMOTE_POD,), random_fully=False))
+    first = run(netns, packet(CLIENT, CLUSTER_IP))
+    assert (first.packet.sport, first.source_port_drawn) == (40000, False)
+    second = run(netns, packet("203.0.113.10", CLUSTER_IP))
+    assert second.packet.source == NODE
+    assert second.packet.sport != 40000 and second.packet.sport >= 1024
+    assert second.source_port_drawn
+
+
+def test_exhausted_source_ports_drop_the_packet():  # K-2.3
+    nat = table("nat", POSTROUTING=(rule(Snat(Family.IPV4, ip(NODE), 2000, 2001)),))
+    netns = node(ruleset(nat))
+    outcomes = [run(netns, packet(f"203.0.113.{host}", REMOTE_POD)) for host in (1, 2, 3)]
+    assert [outcome.disposition for outcome in outcomes] == [FORWARDED, FORWARDED, DROPPED]
+    assert {outcome.packet.sport for outcome in outcomes[:2]} == {2000, 2001}
+    assert outcomes[2].cause is Cause.TUPLE_TAKEN
+    assert len(netns.conntrack) == 2
+
+
+def test_one_client_port_to_two_services_that_share_an_endpoint():  # K-2.4, CT-6.5
+    other = rule(Destination(net("172.30.0.11")), Protocol("tcp"), dnat(REMOTE_POD))
+    one = rule(Destination(net(CLUSTER_IP)), Protocol("tcp"), dnat(REMOTE_POD))
+    netns = node(ruleset(table("nat", PREROUTING=(one, other))))
+    assert run(netns, packet(POD, CLUSTER_IP)).packet.sport == 40000
+    second = run(netns, packet(POD, "172.30.0.11"))
+    assert (to(second), second.packet.source, second.masqueraded) == ((REMOTE_POD, 8080), POD, False)
+    assert second.packet.sport != 40000
+    direct = run(netns, packet(POD, REMOTE_POD, 8080))
+    assert direct.packet.sport not in (40000, second.packet.sport)
+    back = run(netns, replied(second))
+    assert (back.packet.source, *to(back)) == ("172.30.0.11", POD, 40000)
+
+
+def test_a_full_table_drops_new_connections():  # K-6.7
+    netns = node(service_rules((POD,)), sysctls=Sysctls(nf_conntrack_max=1))
+    established(netns, packet(CLIENT, CLUSTER_IP))
+    refused = run(netns, packet(CLIENT, CLUSTER_IP, sport=1))
+    assert (refused.disposition, refused.cause) == (DROPPED, Cause.TABLE_FULL)
+    local = run(netns, packet("", CLUSTER_IP, protocol="udp"), local=True)
+    assert (local.cause, local.local_error) == (Cause.TABLE_FULL, "EPERM")
+    assert run(netns, packet(CLIENT, CLUSTER_IP, tcp_flags=flags("ACK"))).disposition is FORWARDED
+
+
+def test_a_full_table_of_unassured_entries_makes_room():  # K-6.7
+    netns = node(service_rules((POD,)), sysctls=Sysctls(nf_conntrack_max=1))
+    run(netns, packet(CLIENT, CLUSTER_IP))
+    second = run(netns, packet(CLIENT, CLUSTER_IP, sport=1))
+    assert second.disposition is FORWARDED
+    assert [gone.ending for gone in second.effects.destroyed] == [Ending.EARLY_DROP]
+    assert len(netns.conntrack) == 1
+
+
+def test_foreign_flows_can_be_put_into_the_table():
+    netns = node(service_rules((POD,), protocol="udp"))
+    stale = flow_entry(
+        "UDP", (CLIENT, 40000, CLUSTER_IP, 80), (REMOTE_POD, 9090, CLIENT, 40000), created_ns=0, expires_ns=SECOND_NS
+    )  # fmt: skip
+    netns.conntrack.insert(stale, 0)
+    assert to(run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"))) == (REMOTE_POD, 9090)
+
+
+def test_icmp_echo_is_translated_by_address_alone():
+    netns = node(ruleset(table("nat", PREROUTING=(rule(Destination(net(CLUSTER_IP)), dnat(POD)),))))
+    request = run(netns, packet(CLIENT, CLUSTER_IP, 0, protocol="icmp", sport=77))
+    assert (to(request), request.packet.sport) == ((POD, 0), 77)
+    answer = run(netns, Packet(Family.IPV4, "icmp", ip(POD), ip(CLIENT), 77, icmp_type=0))
+    assert (answer.ct_state, answer.packet.source) == ("ESTABLISHED", CLUSTER_IP)
+
+
+def test_redirect_leads_to_the_machine_itself():
+    redirect = rule(Destination(net(CLUSTER_IP)), Redirect(8081))
+    netns = node(ruleset(table("nat", PREROUTING=(redirect,), OUTPUT=(redirect,))))
+    assert to(run(netns, packet(CLIENT, CLUSTER_IP))) == (NODE, 8081)
+    assert to(run(netns, packet(POD, CLUSTER_IP, came_by="cni0"))) == ("10.180.0.1", 8081)
+    assert to(run(netns, packet("", CLUSTER_IP), local=True)) == ("127.0.0.1", 8081)
+
+
+def test_a_masquerade_without_any_address_drops():  # CT-6.2
+    routing = Routing([Interface("eth0"), Interface("tun0")], [Route(net("0.0.0.0/0"), "tun0")])
+    netns = Netns("bare", routing)
+    netns.load(ruleset(table("nat", POSTROUTING=(rule(Masquerade()),))))
+    outcome = run(netns, packet(CLIENT, POD, came_by="eth0"))
+    assert (outcome.disposition, outcome.cause) == (DROPPED, Cause.NO_ADDRESS)
+
+
+def test_ipv6_masquerades_too():
+    netns = Netns("n6", Routing([Interface("eth0", (Address.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")]))
+    netns.load(ruleset(table("nat", POSTROUTING=(rule(Masquerade()),)), family=Family.IPV6))
+    assert run(netns, packet("2001:db8:9::9", "2001:db8:1::5")).packet.source == "2001:db8::1"

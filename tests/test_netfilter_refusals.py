@@ -1,0 +1,215 @@
+"""What a node refuses: REJECT and its answers, martians, localhost (K-3, K-7, PP-6, PP-7)."""
+
+import pytest
+from packets import (
+    CLIENT,
+    CLUSTER_IP,
+    NODE,
+    NODE_PORT,
+    POD,
+    REMOTE_POD,
+    flags,
+    ip,
+    net,
+    node,
+    packet,
+    replied,
+    rule,
+    ruleset,
+    run,
+    service_rules,
+    table,
+    to,
+)
+
+from kpsim.addresses import Family
+from kpsim.netfilter import Cause, Disposition, Netns
+from kpsim.packet import Packet
+from kpsim.routing import Address, Interface, Routing
+from kpsim.rules import (
+    DROP,
+    CtState,
+    Destination,
+    Jump,
+    Protocol,
+    Reject,
+)
+from kpsim.sysctls import Sysctls
+from kpsim.units import SECOND_NS
+
+FORWARDED, DELIVERED, REJECTED, DROPPED = (
+    Disposition.FORWARDED,
+    Disposition.DELIVERED,
+    Disposition.REJECTED,
+    Disposition.DROPPED,
+)
+
+
+# --- REJECT -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("destination", "dport", "answer_from"),
+    [(CLUSTER_IP, 80, NODE), (NODE, NODE_PORT, NODE)],
+)
+def test_no_endpoints_rejects_from_the_nodes_address(destination, dport, answer_from):  # K-3.1, PP-6
+    outcome = run(node(service_rules(())), packet(CLIENT, destination, dport))
+    assert (outcome.disposition, outcome.with_) == (REJECTED, "icmp-port-unreachable")
+    answer = outcome.answer
+    assert answer is not None and answer.related is not None
+    assert (answer.source, answer.destination, answer.icmp_type, answer.icmp_code) == (answer_from, CLIENT, 3, 3)
+    assert (answer.related.destination, answer.related.dport) == (destination, dport)
+
+
+def test_an_error_about_a_translated_packet_shows_the_service_address():  # K-3.1, measured: outside and inside
+    nat = service_rules((REMOTE_POD,)).tables["nat"]
+    netns = node(ruleset(nat, table("filter", FORWARD=(rule(Reject()),))))
+    answer = run(netns, packet(CLIENT, CLUSTER_IP)).answer
+    assert answer is not None and answer.related is not None
+    assert (answer.source, answer.related.destination, answer.related.dport) == (CLUSTER_IP, CLUSTER_IP, 80)
+
+
+def test_tcp_reset_comes_from_the_original_destination_and_never_answers_a_reset():  # K-3.1, K-3.3
+    netns = node(ruleset(table("filter", FORWARD=(rule(Reject("tcp-reset")),))))
+    answer = run(netns, packet(CLIENT, POD)).answer
+    assert answer is not None
+    assert (answer.source, answer.sport, answer.dport, answer.tcp_flags) == (POD, 80, 40000, flags("RST ACK"))
+    silent = run(netns, packet(CLIENT, POD, tcp_flags=flags("RST")))
+    assert (silent.disposition, silent.cause, silent.answer) == (DROPPED, Cause.UNANSWERABLE, None)
+
+
+def test_bad_checksums_and_errors_get_no_answer():  # K-3.3
+    netns = node(ruleset(table("filter", FORWARD=(rule(Reject()),))))
+    assert run(netns, packet(CLIENT, POD, checksum_ok=False)).cause is Cause.UNANSWERABLE
+    error = Packet(Family.IPV4, "icmp", ip(CLIENT), ip(POD), icmp_type=3, related=packet(POD, CLIENT))
+    assert run(netns, error).cause is Cause.UNANSWERABLE
+
+
+@pytest.mark.parametrize(
+    ("statement", "protocol", "in_output", "in_input"),  # K-3.2, CT-9
+    [
+        (Reject(), "udp", "EPERM", "ECONNREFUSED"), (Reject(), "tcp", "ECONNREFUSED", "ECONNREFUSED"),
+        (DROP, "udp", "EPERM", ""), (DROP, "tcp", "", ""),
+    ],
+)  # fmt: skip
+def test_what_a_local_process_is_told(statement, protocol, in_output, in_input):
+    output = node(ruleset(table("filter", OUTPUT=(rule(statement),))))
+    assert run(output, packet("", CLUSTER_IP, protocol=protocol), local=True).local_error == in_output
+    arriving = node(ruleset(table("filter", INPUT=(rule(statement),))))
+    assert run(arriving, packet("", NODE, protocol=protocol), local=True).local_error == in_input
+    assert run(arriving, packet(CLIENT, NODE, protocol=protocol)).local_error == ""
+
+
+def test_a_no_endpoint_address_leaks_from_the_node_itself():  # K-8.2, I-19.2
+    external = rule(Destination(net("203.0.113.200")), Protocol("tcp"), Reject())
+    jump = rule(CtState(("NEW",)), Jump("KUBE-EXTERNAL-SERVICES"))
+    netns = node(ruleset(table("filter", FORWARD=(jump,), INPUT=(jump,), KUBE_EXTERNAL_SERVICES=(external,))))
+    assert run(netns, packet(POD, "203.0.113.200")).disposition is REJECTED
+    assert run(netns, packet("", "203.0.113.200"), local=True).disposition is FORWARDED
+
+
+def test_icmp_errors_are_rate_limited():  # K-3.4
+    rules = service_rules(())
+    netns = Netns("n1", node().routing, limit_icmp=True)
+    netns.load(rules)
+
+    def refused(source: str, now_ns: int, **options) -> bool:
+        return run(netns, packet(source, CLUSTER_IP), now_ns, **options).disposition is REJECTED
+
+    assert [refused(CLIENT, 0) for _ in range(8)] == [True] * 6 + [False] * 2
+    assert [refused(CLIENT, second * SECOND_NS) for second in (1, 1, 2)] == [True, False, True]
+    assert refused("203.0.113.10", 2 * SECOND_NS)
+    assert all(refused("", 2 * SECOND_NS, local=True) for _ in range(10))
+    excess = run(netns, packet(CLIENT, CLUSTER_IP), 2 * SECOND_NS)
+    assert (excess.cause, excess.answer, str(excess.rule)) == (Cause.ICMP_RATE, None, "filter/KUBE-SERVICES rule 1")
+
+
+def test_icmp_errors_are_limited_overall():  # K-3.4: burst 50, 1000/s
+    netns = Netns("n1", node().routing, limit_icmp=True)
+    netns.load(service_rules(()))
+    outcomes = [run(netns, packet(f"203.0.113.{host}", CLUSTER_IP), 0).disposition for host in range(1, 61)]
+    assert outcomes.count(REJECTED) == 50
+    later = [
+        run(netns, packet(f"203.0.113.{host}", CLUSTER_IP), SECOND_NS // 100).disposition for host in range(100, 160)
+    ]
+    assert later.count(REJECTED) == 10
+
+
+# --- martians and localhost -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("127.0.0.5", Cause.MARTIAN_SOURCE), (NODE, Cause.MARTIAN_SOURCE), ("10.180.0.1", Cause.MARTIAN_SOURCE),
+        ("0.0.0.7", Cause.MARTIAN_SOURCE), ("224.0.0.5", Cause.MARTIAN_SOURCE), ("192.168.0.255", Cause.MARTIAN_SOURCE),
+        (CLIENT, None),
+    ],
+)  # fmt: skip
+def test_martian_sources(source, cause):  # K-7.2, K-7.3
+    assert run(node(ruleset()), packet(source, POD, came_by="eth0")).cause is cause
+
+
+def test_accept_local():  # K-7.3
+    netns = node(ruleset(), sysctls=Sysctls(accept_local=True))
+    assert run(netns, packet(NODE, POD, came_by="eth0")).disposition is FORWARDED
+    assert run(netns, packet("127.0.0.1", POD, came_by="eth0")).disposition is DROPPED
+
+
+def test_dnat_comes_before_the_martian_check():  # K-7.2
+    netns = node(service_rules((POD,)))
+    assert to(run(netns, packet(CLIENT, "127.0.0.1", NODE_PORT, came_by="eth0"))) == (POD, 8080)
+    other = run(netns, packet(CLIENT, "127.0.0.1", 22, came_by="eth0"))
+    assert (other.disposition, other.cause) == (DROPPED, Cause.MARTIAN_DESTINATION)
+
+
+def test_with_route_localnet_the_firewall_rule_keeps_outsiders_from_localhost():  # PP-7.4
+    netns = node(service_rules((POD,)), sysctls=Sysctls(route_localnet=True))
+    assert to(run(netns, packet(CLIENT, "127.0.0.1", NODE_PORT, came_by="eth0"))) == (POD, 8080)
+    assert str(run(netns, packet(CLIENT, "127.0.0.1", 22, came_by="eth0")).rule) == "filter/KUBE-FIREWALL rule 1"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "route_localnet", "disposition", "error"),
+    [(POD, True, FORWARDED, ""), (POD, False, DROPPED, "EINVAL"), (NODE, False, DELIVERED, "")],
+)
+def test_node_ports_on_localhost_need_route_localnet(endpoint, route_localnet, disposition, error):  # K-7.1
+    netns = node(service_rules((endpoint,)), sysctls=Sysctls(route_localnet=route_localnet))
+    outcome = run(netns, packet("127.0.0.1", "127.0.0.1", NODE_PORT), local=True)
+    assert (outcome.disposition, outcome.local_error) == (disposition, error)
+
+
+def test_the_answer_to_a_localhost_node_port_comes_back():
+    netns = node(service_rules((POD,)), sysctls=Sysctls(route_localnet=True))
+    request = run(netns, packet("127.0.0.1", "127.0.0.1", NODE_PORT), local=True)
+    assert request.packet.source == "10.180.0.1"
+    answer = run(netns, replied(request))
+    assert (answer.disposition, answer.packet.source, *to(answer)) == (DELIVERED, "127.0.0.1", "127.0.0.1", 40000)
+
+
+@pytest.mark.parametrize(
+    ("rp_filter", "source", "came_by", "passes"),
+    [
+        (0, CLIENT, "cni0", True), (1, CLIENT, "cni0", False), (2, CLIENT, "cni0", True),
+        (1, CLIENT, "eth0", True), (2, CLIENT, "tun0", False),  # loose without an address acts as strict
+    ],
+)  # fmt: skip
+def test_reverse_path_filter(rp_filter, source, came_by, passes):  # K-7.3
+    netns = node(ruleset(), sysctls=Sysctls(rp_filter=rp_filter))
+    netns.routing = Routing([*netns.routing.interfaces.values(), Interface("tun0")], netns.routing.routes)
+    outcome = run(netns, packet(source, REMOTE_POD, came_by=came_by))
+    assert outcome.cause is (None if passes else Cause.REVERSE_PATH)
+
+
+def test_ipv6_loopback_must_not_come_in_from_outside():  # K-7.1
+    netns = Netns("n6", Routing([Interface("eth0", (Address.parse("2001:db8::1/64"),))]))
+    assert run(netns, packet("::1", "2001:db8::1", came_by="eth0")).cause is Cause.MARTIAN_SOURCE
+    assert run(netns, packet("2001:db8::9", "::1", came_by="eth0")).cause is Cause.MARTIAN_DESTINATION
+
+
+def test_ttl():
+    netns = node(ruleset())
+    assert run(netns, packet(CLIENT, POD, ttl=2)).packet.ttl == 1
+    expired = run(netns, packet(CLIENT, POD, ttl=1))
+    assert (expired.disposition, expired.cause, expired.with_) == (REJECTED, Cause.TTL, "icmp-time-exceeded")
+    assert run(netns, packet(CLIENT, NODE, ttl=1)).disposition is DELIVERED
