@@ -237,7 +237,8 @@ class Routing:
         return self._masquerades[key]
 
     def _select4(self, interface: str, next_hop: int) -> int | None:
-        own = self.interfaces[interface].of(Family.IPV4)
+        # lo's 127.0.0.1 has host scope: nobody borrows it, not even a masquerade over lo
+        own = [a for a in self.interfaces[interface].of(Family.IPV4) if a.value not in LOOPBACK4]
         for address in own:
             if next_hop in address.network:
                 return address.value
