@@ -84,10 +84,11 @@ class UdpFrontends:
 
 
 def _frontends(port: ServicePort, external_ips: bool) -> tuple[Frontend, ...]:
+    """Each once, though an address may be there several times: as external IP and VIP, say."""
     addresses = (port.cluster_ip, *port.load_balancer_ips, *(port.external_ips if external_ips else ()))
-    frontends: list[Frontend] = [(address, port.port) for address in addresses]
+    frontends: dict[Frontend, None] = dict.fromkeys((address, port.port) for address in addresses)
     if port.node_port:
-        frontends.append((None, port.node_port))
+        frontends[None, port.node_port] = None
     return tuple(frontends)
 
 

@@ -96,6 +96,18 @@ def test_frontends_follow_their_service() -> None:
     assert cluster.deleted(old, new, flow("192.168.0.2", 32000, GONE)) == []
 
 
+def test_an_address_may_be_there_several_times() -> None:
+    cluster = Cluster()
+    doubled = replace(cluster.service, external_ips=(VIPS[1], VIPS[1], VIPS[0]))  # also VIP and cluster IP
+    cluster.services.update(cluster.service, doubled)
+    cluster.take_over()
+    gone = flow(VIPS[1], 8000, GONE)
+    assert cluster.deleted(gone) == [gone]
+    cluster.services.update(doubled, None)
+    cluster.take_over()
+    assert cluster.deleted(gone) == []
+
+
 def test_ipv6_flows_are_compared_with_brackets() -> None:
     maps, frontends = ServiceMaps(), UdpFrontends(Family.IPV6)
     services = ServiceChangeTracker(Family.IPV6)
