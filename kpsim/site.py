@@ -157,21 +157,25 @@ class Site:
         chooser: Chooser,
         local: bool = False,
         commit: bool = False,
-        indexed: bool = True,
+        until_translated: bool = False,
     ) -> Journey:
-        """Follows a packet that :meth:`begin` made, with steps, to where it ends. ``commit``: the nodes remember it."""
+        """Follows a packet that :meth:`begin` made, with steps, to where it ends. ``commit``: the nodes remember it.
+
+        ``until_translated``: no further than the node that gave it its endpoint.
+        """
         origin = Place(Whose.PROCESS, node) if local else self._place(packet.family, packet.saddr, node)
         sent, hops = packet.copy(), list[Hop]()
         while True:
             netns = self.netns(node, packet.family)
-            step = walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, indexed=indexed)
+            step = walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local)
             if commit:
                 netns.commit(step.effects, now_ns)
             hops.append(Hop(node, step))
             if not sent.saddr:  # a process that did not bind (K-2.1)
                 sent.saddr = netns.routing.source_for(packet.family, packet.daddr) or 0
             end, next_node = self._onward(node, step.packet, step.next_hop, step.disposition)
-            if not next_node or len(hops) >= _MOST_HOPS:
+            enough = until_translated and step.dnat_rule is not None
+            if enough or not next_node or len(hops) >= _MOST_HOPS:
                 disposition = Disposition.DELIVERED if end and end.whose is Whose.POD else step.disposition
                 return Journey(origin, sent, tuple(hops), disposition, end, step.packet)
             node, local = next_node, False
@@ -284,12 +288,13 @@ def _devices(
 
 
 def _uplink(devices: dict[str, Interface], own: tuple[Address, ...]) -> str:
-    """The link that carries the first node IP; else the first link, which is made up if there is none."""
+    """The link that carries the first node IP, else the first with neighbours, else any; made up if there is none."""
     links = [device for device in devices.values() if device.kind is Port.LINK]
     wanted = {(address.family, address.value) for address in own[:1]}
     carrying = [link for link in links if any((a.family, a.value) in wanted for a in link.addresses)]
-    if carrying or links:
-        return (carrying or links)[0].name
+    with_neighbours = [link for link in links if any(a.prefix < a.family.bits for a in link.addresses)]
+    if links:
+        return (carrying or with_neighbours or links)[0].name
     devices[_UPLINK] = Interface(_UPLINK, own)
     return _UPLINK
 

@@ -113,12 +113,12 @@ def trace_packet(
 
 
 def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int) -> Answer:
-    """All ways that a packet may take from node to node, each judged where it was decided."""
+    """All ways that a packet may take from node to node, as far as its endpoint is decided."""
     outcomes: list[tuple[Fraction, Walk]] = []
     scripts: list[tuple[int, ...]] = [()]
     while scripts:
         chooser = ScriptedChooser(scripts.pop(), as_written=True)
-        journey = site.send(packet, node, now_ns=now_ns, chooser=chooser, local=local)
+        journey = site.send(packet, node, now_ns=now_ns, chooser=chooser, local=local, until_translated=True)
         outcomes.append((chooser.weight, Verdict.of(journey).hop.walk))
         scripts += chooser.alternatives()
     return summarise(outcomes, outcomes[0][1].trace)

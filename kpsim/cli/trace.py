@@ -200,12 +200,14 @@ def _read(path: Path) -> str:
 
 
 def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int) -> None:
+    from kpsim.bulk import without_collector
     from kpsim.probes import Prober, parse_probes
 
     name = "standard input" if str(path) == "-" else str(path)
     found = parse_probes(_read(path).splitlines(), site, file=name, families=families)
-    for line in Prober(site, now_ns).lines(found):
-        typer.echo(line)
+    with without_collector():
+        for line in Prober(site, now_ns).lines(found):
+            typer.echo(line)
 
 
 def _packets(
