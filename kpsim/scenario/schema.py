@@ -20,6 +20,7 @@ ServiceName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[
 Percent = Annotated[str, Field(pattern=r"^\d+%$")]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Replicas = Annotated[int, Field(ge=0, le=10_000)]
 
 
 def qualified(service: str) -> str:
@@ -147,7 +148,7 @@ class Workload(Part):
     namespace: Name = "default"
     labels: dict[str, str] = Field(default_factory=dict)
     """The pods' labels; ``app: <name>`` if left out."""
-    replicas: Count = 1
+    replicas: Replicas = 1
     placement: Placement = Placement()
     ports: tuple[ContainerPort, ...] = ()
     host_network: bool = False
@@ -224,7 +225,7 @@ class Rollout(Part):
 
 class Scale(Part):
     workload: Name
-    replicas: Count
+    replicas: Replicas
 
 
 class Crash(Part):
@@ -368,7 +369,7 @@ class LongConnections(Part):
     """Connections that stay open and keep sending over one flow."""
 
     lasts: Delay
-    packet_every_ns: Annotated[DurationNs, Field(ge=1)] = SECOND_NS
+    packet_every_ns: Annotated[DurationNs, Field(ge=MILLISECOND_NS)] = SECOND_NS
 
 
 class Traffic(Part):
@@ -416,7 +417,7 @@ class Traffic(Part):
 class LoadBalancerSpec(Part):
     """How load balancers health-check nodes; a node starts in rotation if its check passes at the start."""
 
-    interval_ns: Annotated[DurationNs, Field(ge=MILLISECOND_NS)] = 5 * SECOND_NS
+    interval_ns: Annotated[DurationNs, Field(ge=10 * MILLISECOND_NS)] = 5 * SECOND_NS
     unhealthy_threshold: Positive = 2
     healthy_threshold: Positive = 2
 

@@ -3,7 +3,7 @@
 Counterpart: the deployment controller and the scheduler. Decisions are ``rollout``'s and ``placement``'s; it never knows Services.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -42,7 +42,7 @@ class PodAddresses:
         for number in count():
             yield format_ip(network.family, network.base + 2 + number % size)
 
-    def take(self, node: str, taken: frozenset[str]) -> str | None:
+    def take(self, node: str, taken: Container[str]) -> str | None:
         """The next address of the node that no pod holds; None if all are held."""
         candidates = islice(self._next[node], self._sizes[node])
         return next((ip for ip in candidates if ip not in taken), None)
@@ -141,7 +141,6 @@ class Workloads:
     def _new_pod(self, deployment: _Deployment) -> PodLife | None:
         workload = deployment.workload
         taken = [pod.node for pod in self.pods_of(workload.name) if not pod.terminating]
-        held = frozenset(pod.ip for pod in self.kubelets.pods.values())
         unfit, ip, node = self._down, None, None
         while ip is None:
             node = place(workload.placement, self._nodes, taken, unfit)
@@ -150,7 +149,7 @@ class Workloads:
                     Happening(self._clock.now_ns, "pod unschedulable", f"{workload.namespace}/{workload.name}")
                 )
                 return None
-            ip = self._node_ips[node] if workload.host_network else self._addresses.take(node, held)
+            ip = self._node_ips[node] if workload.host_network else self._addresses.take(node, self.kubelets.by_ip)
             unfit |= {node}
         assert node is not None
         deployment.made += 1
