@@ -1,0 +1,112 @@
+"""The rules load into the kernel's own tools, and what these then hold is what the model says."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kpsim.addresses import Family
+from kpsim.dialects.iptables import Style, render_ruleset
+from kpsim.explore import load
+from kpsim.recording import load_recording
+from kpsim.replay import Replay
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "iptables"
+
+CLUSTER = """
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: web}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  ipFamilyPolicy: RequireDualStack
+  ipFamilies: [IPv4, IPv6]
+  clusterIPs: [172.30.0.10, "fd00:172:30::a"]
+  clusterIP: 172.30.0.10
+  sessionAffinity: ClientIP
+  loadBalancerSourceRanges: [203.0.113.0/25, "2001:db8:1::/64"]
+  externalIPs: [198.51.100.9, "2001:db8:51::9"]
+  ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080}, {name: dns, protocol: UDP, port: 53}]
+status: {loadBalancer: {ingress: [{ip: 198.51.100.10}, {ip: "2001:db8:51::a"}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: idle}
+spec: {clusterIP: 172.30.0.11, ports: [{port: 90, protocol: SCTP}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: shop, name: web-4, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}, {name: dns, protocol: UDP, port: 5353}]
+endpoints:
+- {addresses: [10.180.0.3], nodeName: node-1}
+- {addresses: [10.180.1.7], nodeName: node-2}
+- {addresses: [10.180.0.12], nodeName: node-1}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: shop, name: web-6, labels: {kubernetes.io/service-name: web}}
+addressType: IPv6
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: ["fd00:10:180::3"], nodeName: node-1}]
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-1}
+status: {addresses: [{type: InternalIP, address: 192.168.0.2}, {type: InternalIP, address: "2001:db8::2"}]}
+---
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clusterCIDR: 10.180.0.0/16,fd00:10:180::/48
+"""
+
+_COUNTERS = "nfacct add ct_state_invalid_dropped_pkts\nnfacct add localhost_nps_accepted_pkts\n"
+
+
+def _in_new_namespace(script: str) -> str:
+    """Run a shell script in a network namespace of its own and return what it prints."""
+    done = subprocess.run(
+        ["unshare", "--net", "bash", "-euo", "pipefail", "-s"], input=script, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _without_comments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _tool(family: Family) -> str:
+    return "iptables" if family is Family.IPV4 else "ip6tables"
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("family", list(Family))
+def test_printed_rules_load_and_are_saved_as_printed(family: Family, tmp_path: Path) -> None:
+    """I-17: every table, canaries included."""
+    manifest = tmp_path / "cluster.yaml"
+    manifest.write_text(CLUSTER, encoding="utf-8")
+    printed = str(load(manifest).rules("node-1", family=family))
+    tool = _tool(family)
+    saved = _in_new_namespace(f"{_COUNTERS}{tool}-restore <<'END'\n{printed}END\n{tool}-save\n")
+    assert _without_comments(saved) == _without_comments(printed)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", ["small-013", "small-016", "special-005", "special-012", "large-003"])
+def test_syncs_leave_the_kernel_as_the_model_says(name: str) -> None:
+    """I-13: the fold of single commands and documents, full and partial, with stale chains deleted on the way."""
+    replay = Replay(load_recording(GOLDEN / f"{name}.recording.jsonl"))
+    family = replay.recording.family
+    tool = _tool(family)
+    script = [_COUNTERS, *(f"{tool} -t {table} -N KUBE-PROXY-CANARY\n" for table in ("mangle", "nat", "filter"))]
+    for outcome in replay.outcomes():
+        assert outcome.result.success
+        done = outcome.result.transaction
+        script += [f"{tool} {command}\n" for command in done.commands if not command.endswith("# exists")]
+        script += [f"{tool}-restore --noflush --counters <<'END'\n{text()}END\n" for text in done.documents]
+    saved = _in_new_namespace("".join(script) + f"{tool}-save\n")
+    ruleset = replay.proxier.backend.ruleset
+    assert _without_comments(saved) == render_ruleset(ruleset, Style.SAVE).splitlines()
