@@ -302,3 +302,16 @@ def test_a_choice_of_delays_is_read() -> None:
     text = "delays: {apiWrite: {choice: {values: [1s, 2s], weights: [1, 3]}}}\n"
     choice = load(text).spec.delays.api_write.choice
     assert choice is not None and (choice.values_ns, choice.weights) == ((SECOND_NS, 2 * SECOND_NS), (1.0, 3.0))
+
+
+def test_a_mode_in_the_file_is_refused_at_its_place_unless_it_is_overridden(tmp_path: Path) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_text(HEAD + "proxy: {mode: ipvs}\n")
+    with pytest.raises(InputError, match=r"scenario.yaml: .proxy.mode: mode ipvs: not modelled yet"):
+        load_scenario(file)
+    assert load_scenario(file, mode="iptables").proxy.mode is Mode.IPTABLES
+
+
+def test_one_name_for_all_nodes_is_refused() -> None:
+    (problem,) = refused("proxy: {hostnameOverride: x}\n")
+    assert problem == "test.yaml:13: .proxy.hostnameOverride: one name for all nodes: nodes are named by nodes"

@@ -597,3 +597,128 @@ def test_another_traffic_source_leaves_the_others_alone() -> None:
     extra = "  - {name: v, from: nodes, service: web, perSecond: 15}\n"
     alone, together = simulate(RANDOM, "duration=6s"), simulate(RANDOM + extra, "duration=6s")
     assert [c for c in together.connections if c.traffic != "v"] == alone.connections
+
+
+# ------------------------------------------------------------------------------------------------- endings and Services
+
+
+def test_readiness_that_fails_on_sigterm_takes_the_endpoint_out_of_service() -> None:
+    # preStop 2 s, then 5 s more of service, but not ready 1 s after SIGTERM: the endpoint is terminating and not serving (CP-2.8)
+    events = "events: [{at: 5s, scale: {workload: web, replicas: 0}}]\n"
+    ending = "workloads[0].termination={preStop: 2s, afterSigterm: 5s, unreadyAfterSigterm: 1s}"
+    log = simulate(events + INSIDE, "duration=20s", ending)
+    assert [h.at_ns // MS for h in log.happenings if h.kind == "pod not ready"] == [8007, 8007]
+    assert [h.at_ns // MS for h in log.happenings if h.kind == "pod gone"] == [12_007, 12_007]
+    # 8.007 +11+7 written, +13 seen, +17 slice, +19 delivered, +23 synced: all endpoints are out of the rules (T-4 row 11)
+    # although the applications answer; before that the terminating ones are all there is (T-2)
+    assert {c.disposition for c in log.connections if c.at_ns < 8097 * MS} == {Disposition.DELIVERED}
+    assert {c.cause for c in log.connections if c.at_ns >= 8097 * MS} == {Cause.NO_ENDPOINTS}
+
+
+def test_an_application_that_stops_with_the_hook_is_missed_at_once() -> None:
+    events = "events: [{at: 5s, scale: {workload: web, replicas: 1}}]\n"
+    ending = "workloads[0].termination={preStop: 5s, servesDuringPreStop: false}"
+    log = simulate(events + INSIDE, "duration=20s", ending)
+    gone = of(log, Disposition.FAILED)
+    # from the deletion in the API, 5.007, to the rules of 5.079
+    assert {c.cause for c in gone} == {Cause.ENDPOINT_GONE}
+    assert all(5007 * MS <= c.at_ns < 5079 * MS for c in gone)
+
+
+def test_the_grace_period_ends_a_hook_that_is_too_long() -> None:
+    events = "events: [{at: 5s, scale: {workload: web, replicas: 1}}]\n"
+    log = simulate(events, "duration=20s", "workloads[0].termination={preStop: 1m, grace: 3s}")
+    assert [h.at_ns // MS for h in log.happenings if h.kind == "pod gone"] == [8007]
+
+
+def test_a_service_that_is_deleted_and_made_anew() -> None:
+    events = """
+events:
+  - {at: 3s, deleteService: {service: web}}
+  - at: 6s
+    createService:
+      apiVersion: v1
+      kind: Service
+      metadata: {name: web}
+      spec: {clusterIP: 172.30.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"""
+    log = simulate(events + INSIDE, "duration=12s")
+    # 3.007 gone, +19 delivered, +23 synced: then nothing captures the cluster IP (PP-2)
+    without = [c for c in log.connections if 3049 * MS <= c.at_ns < 6 * SECOND_NS]
+    assert {(c.disposition, c.cause) for c in without} == {(Disposition.DROPPED, Cause.NOT_CAPTURED)}
+    # the new one has no slices at first, and is rejected; its slices follow: 6.007, +13 seen, +17, +19; the next sync may only
+    # start a second after the one for the Service has ended, 6.026 + 23
+    by_ms = [(c.at_ns // MS, c.cause) for c in log.connections if c.at_ns >= 6 * SECOND_NS]
+    assert {cause for at, cause in by_ms if at < 6049} == {Cause.NOT_CAPTURED}
+    assert {cause for at, cause in by_ms if 6049 <= at < 7072} == {Cause.NO_ENDPOINTS}
+    assert {cause for at, cause in by_ms if at >= 7072} == {Cause.NONE}
+    # its first slices carry the time of its creation (CP-3.7.1)
+    samples = [row.reported_ns for row in log.programming if row.node == "node-1" and row.reported_ns is not None]
+    assert samples == [1072 * MS]
+
+
+def test_host_network_pods_share_their_nodes_address() -> None:
+    log = simulate(INSIDE, "duration=3s", "workloads[0].hostNetwork=true")
+    assert {c.endpoint for c in log.connections} == {"192.168.0.1:8080", "192.168.0.2:8080"}
+    assert {c.disposition for c in log.connections} == {Disposition.DELIVERED}
+
+
+def test_what_a_pod_does_not_listen_on_is_refused_by_it() -> None:
+    log = simulate(INSIDE, "duration=3s", "workloads[0].ports=[{containerPort: 9090}]")
+    assert {(c.disposition, c.cause) for c in log.connections} == {(Disposition.FAILED, Cause.ENDPOINT_GONE)}
+
+
+BALANCED = """
+loadBalancer: {interval: 1s, unhealthyThreshold: 2, healthyThreshold: 3}
+traffic: [{name: t, service: web, via: loadBalancer, perSecond: 50, clients: 20}]
+"""
+WITH_VIP = (
+    "objects[0].spec.type=LoadBalancer",
+    "objects[0].status={loadBalancer: {ingress: [{ip: 198.51.100.10}]}}",
+    "duration=20s",
+)
+
+
+def test_a_load_balancer_leaves_a_node_whose_kube_proxy_is_down() -> None:
+    events = "events: [{at: 5s, restartProxy: {nodes: [node-2], down: 6s}}]\n"
+    log = simulate(events + BALANCED, *WITH_VIP)
+    assert of(log, Disposition.DELIVERED) == log.connections  # the rules outlive the process
+    rotation = [(r.at_ns, r.in_rotation) for r in log.node_health if r.node == "node-2"]
+    left_ns = next(at for at, believed in rotation if not believed)
+    back_ns = next(at for at, believed in rotation if believed and at > left_ns)
+    # /healthz is silent from 5 s and answers again at 11 s (CP-14): the 2nd bad probe, the 3rd good one
+    assert 6 * SECOND_NS < left_ns <= 7 * SECOND_NS and 13 * SECOND_NS < back_ns <= 14 * SECOND_NS
+    assert not [c for c in log.connections if c.node == "node-2" and left_ns <= c.at_ns < back_ns]
+
+
+def test_without_a_node_in_rotation_nothing_gets_in() -> None:
+    events = "events: [{at: 5s, restartProxy: {down: 10s}}]\n"
+    log = simulate(events + BALANCED, *WITH_VIP)
+    late = [c for c in log.connections if 7 * SECOND_NS < c.at_ns < 15 * SECOND_NS]
+    assert {(c.disposition, c.cause, c.node) for c in late} == {(Disposition.DROPPED, Cause.NO_HEALTHY_NODE, "")}
+
+
+def test_clients_outside_keep_their_address_under_the_local_policy_only() -> None:
+    cluster = simulate(BALANCED, *WITH_VIP)
+    assert not any(
+        c.seen_source_ip.startswith("203.0.113.") for c in cluster.connections
+    )  # PP-4: masqueraded for everybody
+    local = simulate(BALANCED, *WITH_VIP, "objects[0].spec.externalTrafficPolicy=Local")
+    assert all(c.seen_source_ip == c.source_ip == c.client for c in local.connections)  # PP-5
+    assert {c.traffic_policy for c in local.connections} == {"Local"}
+    assert all(c.node == c.endpoint_node for c in local.connections)
+
+
+def test_session_affinity_times_out() -> None:
+    affinity = "objects[0].spec={type: NodePort, clusterIP: 172.30.0.10, selector: {app: web}, sessionAffinity: ClientIP, " \
+        "sessionAffinityConfig: {clientIP: {timeoutSeconds: 4}}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}"  # fmt: skip
+    traffic = "traffic: [{name: t, service: web, via: nodePort, nodes: [node-1], perSecond: %s, clients: 20}]\n"
+    # every client comes back after 2 s: within the timeout, refreshed each time (CT-8)
+    stays = simulate(traffic % 10, affinity, "duration=20s")
+    assert {c.affinity_break for c in stays.connections} == {""}
+    # every client comes back after 5 s: forgotten each time; half of them by chance get the other endpoint
+    breaks = simulate(traffic % 4, affinity, "duration=60s")
+    causes = {c.affinity_break for c in breaks.connections}
+    assert causes == {"", "timeout"}
+    broken = sum(c.affinity_break != "" for c in breaks.connections)
+    assert 80 <= broken <= 140  # of 220 returns; standard deviation 7.4

@@ -87,7 +87,12 @@ def load_scenario(
     scenario = parse_scenario(text, str(path), settings=settings)
     if seed is not None:
         scenario = scenario.with_seed(seed)
-    return scenario.with_mode(mode or scenario.proxy.mode)
+    if mode is not None:
+        return scenario.with_mode(mode)
+    try:
+        return scenario.with_mode(scenario.proxy.mode)
+    except InputError as error:
+        raise InputError(replace(error.problems[0], file=str(path), path=".proxy.mode")) from None
 
 
 def _find(path_or_name: str) -> Path:
@@ -114,6 +119,10 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     proxy_json = merged_proxy(objects.proxy, spec.proxy)
     complaints = check_proxy_config(proxy_json).complaints
     findings = [document.finding(message, ("proxy", *path)) for path, message in complaints]
+    if proxy_json.get("hostnameOverride"):
+        findings.append(
+            document.finding("one name for all nodes: nodes are named by nodes", ("proxy", "hostnameOverride"))
+        )
     if not problems:
         findings += check_references(spec, objects.services, objects.later_services, document)
     problems += problems_of(findings)
