@@ -101,7 +101,7 @@ def slices(draw: st.DrawFn) -> EndpointSlice:
         key,
         draw(st.lists(endpoints, max_size=4)),
         draw(some(SLICE_PORTS, 4)),
-        name=f"slice-{draw(st.integers(1, 2))}",
+        name=f"{key.split('/')[1]}-{draw(st.integers(1, 2))}",  # a slice never changes its Service (O-8.5)
         version=draw(st.integers(1, 5)),
     )
 
