@@ -9,6 +9,7 @@ from kpsim.config import Mode
 from kpsim.errors import InputError
 from kpsim.scenario import Scenario, load_scenario, parse_scenario, scenario_json_schema
 from kpsim.scenario.document import override, parse_path, read_document
+from kpsim.scenario.nodes import cluster_nodes
 from kpsim.scenario.schema import ActionKind, Arrivals, Origin, Via
 from kpsim.scenarios import scenario_names, scenario_path
 from kpsim.units import MILLISECOND_NS, SECOND_NS
@@ -45,10 +46,10 @@ def refused(text: str = "", *, head: str = HEAD, **given: list[str]) -> list[str
 def test_defaults_are_filled_in() -> None:
     scenario = load()
     assert (scenario.name, scenario.seed, scenario.duration_ns) == ("test", 1, 10 * SECOND_NS)
-    nodes = scenario.spec.nodes.resolved()
-    assert [(n.name, n.zone, n.ip, n.pod_cidr) for n in nodes] == [
-        ("node-1", "a", "192.168.0.1", "10.180.1.0/24"),
-        ("node-2", "b", "192.168.0.2", "10.180.2.0/24"),
+    nodes = cluster_nodes(scenario.spec.nodes)
+    assert [(n.name, n.zone, n.ips, n.pod_cidrs) for n in nodes] == [
+        ("node-1", "a", ("192.168.0.1",), ("10.180.1.0/24",)),
+        ("node-2", "b", ("192.168.0.2",), ("10.180.2.0/24",)),
     ]
     assert scenario.spec.workload("web").pod_labels == {"app": "web"}
     assert scenario.proxy.cluster_cidr == "10.180.0.0/16"
@@ -56,8 +57,8 @@ def test_defaults_are_filled_in() -> None:
 
 
 def test_named_nodes_leave_given_addresses_out_of_the_plan() -> None:
-    head = HEAD.replace("nodes: {count: 2, zones: [a, b]}", "nodes: {list: [{name: x}, {name: y, ip: 192.168.0.1}]}")
-    assert [node.ip for node in load(head=head).spec.nodes.resolved()] == ["192.168.0.2", "192.168.0.1"]
+    head = HEAD.replace("nodes: {count: 2, zones: [a, b]}", "nodes: {list: [{name: x}, {name: y, ips: [192.168.0.1]}]}")
+    assert [node.ips for node in cluster_nodes(load(head=head).spec.nodes)] == [("192.168.0.2",), ("192.168.0.1",)]
 
 
 def test_objects_are_completed_as_an_api_server_would() -> None:
@@ -204,11 +205,33 @@ traffic:
     assert scenario.created[0].cluster_ip not in ("", "172.30.0.10")  # allocated beside the other
 
 
-def test_ipv6_is_refused_by_name() -> None:
+DUAL = "nodes: {count: 2, ipFamilies: [IPv4, IPv6]}"
+
+
+def test_dual_stack_nodes_have_addresses_of_both_plans() -> None:
+    scenario = load(head=HEAD.replace("nodes: {count: 2, zones: [a, b]}", DUAL))
+    first, _ = cluster_nodes(scenario.spec.nodes)
+    assert first.ips == ("192.168.0.1", "fd00:192:168::1")
+    assert first.pod_cidrs == ("10.180.1.0/24", "fd00:10:180:1::/64")
+    assert scenario.proxy.cluster_cidr == "10.180.0.0/16,fd00:10:180::/48"
+
+
+def test_a_dual_stack_service_gets_an_address_of_each_family() -> None:
+    head = HEAD.replace("nodes: {count: 2, zones: [a, b]}", DUAL)
+    head = head.replace("clusterIP: 172.30.0.10", "clusterIP: 172.30.0.10, ipFamilyPolicy: PreferDualStack")
+    (service,) = load(head=head).objects
+    assert service.json["spec"]["ipFamilies"] == ["IPv4", "IPv6"]
+    assert len(service.json["spec"]["clusterIPs"]) == 2
+
+
+def test_families_that_the_cluster_lacks_are_refused() -> None:
     head = HEAD.replace("clusterIP: 172.30.0.10", "ipFamilies: [IPv6], clusterIP: 'fd00:172:30::10'")
-    assert any("IPv6 is not modelled in scenarios yet" in problem for problem in refused(head=head))
-    head = HEAD.replace("nodes: {count: 2, zones: [a, b]}", "nodes: {list: [{name: x, ip: 'fd00::1'}]}")
-    assert any("IPv6 is not modelled in scenarios yet" in problem for problem in refused(head=head))
+    assert any("Service default/web is IPv6, the cluster only IPv4" in problem for problem in refused(head=head))
+    head = HEAD.replace("nodes: {count: 2, zones: [a, b]}", "nodes: {list: [{name: x, ips: ['fd00::1']}]}")
+    assert refused(head=head) == ["test.yaml:5: .nodes.list[0].ips: expected at most one of each family of IPv4"]
+    assert (
+        "expected each of ipFamilies once" in refused(head=HEAD.replace("zones: [a, b]", "ipFamilies: [IPv4, IPv4]"))[0]
+    )
 
 
 def test_no_yaml_and_no_file_are_said_plainly(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from itertools import count, pairwise
 import pytest
 
 from kpsim.scenario import parse_scenario
+from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Choice, Delay, Exponential, Normal, Uniform
-from kpsim.scenario.schema import Arrivals, LoadBalancerSpec, NamedNode, Placement, PlacementPolicy, Traffic
+from kpsim.scenario.schema import Arrivals, LoadBalancerSpec, Placement, PlacementPolicy, Traffic
 from kpsim.simulation import run
 from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.clock import Clock, Rank
@@ -184,7 +185,7 @@ def test_a_rollout_keeps_its_bounds_and_ends(surge: int, unavailable: int) -> No
     assert [pod.revision for pod in now] == [2] * 5
 
 
-NODES = [NamedNode(name="n1", zone="a"), NamedNode(name="n2", zone="b"), NamedNode(name="n3", zone="b")]
+NODES = [ClusterNode(name, zone, 4, (), ()) for name, zone in (("n1", "a"), ("n2", "b"), ("n3", "b"))]
 
 
 def placed(placement: Placement, number: int, down: frozenset[str] = frozenset()) -> list[str | None]:
@@ -722,3 +723,49 @@ def test_session_affinity_times_out() -> None:
     assert causes == {"", "timeout"}
     broken = sum(c.affinity_break != "" for c in breaks.connections)
     assert 80 <= broken <= 140  # of 220 returns; standard deviation 7.4
+
+
+# ---------------------------------------------------------------------------------------------------------- dual stack
+
+DUAL = (
+    "nodes={count: 2, ipFamilies: [IPv4, IPv6]}",
+    "objects[0].spec={type: NodePort, clusterIP: 172.30.0.10, ipFamilyPolicy: RequireDualStack, selector: {app: web}, "
+    "ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}",
+    "duration=15s",
+)
+
+
+def test_a_dual_stack_node_runs_two_kube_proxies() -> None:
+    events = "events: [{at: 5s, scale: {workload: web, replicas: 3}}]\n"
+    traffic = """
+traffic:
+  - {name: four, from: pods, workload: web, service: web, perSecond: 20}
+  - {name: six, from: pods, workload: web, service: web, ipFamily: IPv6, perSecond: 20}
+  - {name: outside6, service: web, via: nodePort, nodes: [node-1], ipFamily: IPv6, perSecond: 20}
+"""
+    log = simulate(events + traffic, *DUAL)
+    assert of(log, Disposition.DELIVERED) == log.connections
+    endpoints = {
+        name: {c.endpoint for c in log.connections if c.traffic == name and c.at_ns > 8 * SECOND_NS}
+        for name in ("four", "six", "outside6")
+    }
+    assert endpoints["four"] == {"10.180.1.2:8080", "10.180.2.2:8080", "10.180.1.3:8080"}
+    assert endpoints["six"] == {"[fd00:10:180:1::2]:8080", "[fd00:10:180:2::2]:8080", "[fd00:10:180:1::3]:8080"}
+    assert endpoints["outside6"] == endpoints["six"]
+    # each family has its own slices (CP-3.4.5), proxier and runner: the change is programmed once in each
+    rows = [(row.family, row.node) for row in log.programming]
+    assert rows.count(("IPv4", "node-1")) == rows.count(("IPv6", "node-1")) == 2
+    assert {(sync.node, sync.family) for sync in log.syncs if sync.start_ns == 0} == {
+        (node, family) for node in ("node-1", "node-2") for family in ("IPv4", "IPv6")
+    }
+
+
+def test_a_failed_sync_of_one_family_does_not_hold_up_the_other() -> None:
+    events = """
+events:
+  - {at: 4s, failSyncs: {nodes: [node-1], count: 1}}
+  - {at: 5s, scale: {workload: web, replicas: 3}}
+"""
+    log = simulate(events, *DUAL)
+    failed = [sync.family for sync in log.syncs if not sync.success]
+    assert failed == ["IPv4"]  # the IPv4 slice is written first (CP-3.6.2)

@@ -116,7 +116,7 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         raise InputError(problems_of(findings_of(error, document, ScenarioSpec))) from None
     objects = read_objects(spec, document, file)
     problems = list(objects.problems)
-    proxy_json = merged_proxy(objects.proxy, spec.proxy)
+    proxy_json = merged_proxy(spec, objects.proxy)
     complaints = check_proxy_config(proxy_json).complaints
     findings = [document.finding(message, ("proxy", *path)) for path, message in complaints]
     if proxy_json.get("hostnameOverride"):

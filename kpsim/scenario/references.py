@@ -6,10 +6,11 @@ It knows names and times, never what they lead to.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kpsim.addresses import Network, parse_network
+from kpsim.addresses import Family, Network, parse_network
 from kpsim.manifests.places import Finding, Path
 from kpsim.objects import Service
 from kpsim.scenario.document import Document
+from kpsim.scenario.nodes import cluster_nodes
 from kpsim.scenario.problems import suggestion
 from kpsim.scenario.schema import (
     MOST_CLIENTS,
@@ -35,7 +36,7 @@ def check_references(
     spec: ScenarioSpec, services: Mapping[str, Service], created: Mapping[str, Service], document: Document
 ) -> list[Finding]:
     """What is wrong in ``spec``. ``services``: those at the start; ``created``: those that events make; by ``namespace/name``."""
-    nodes = {node.name: node.zone for node in spec.nodes.resolved()}
+    nodes = {node.name: node.zone for node in cluster_nodes(spec.nodes)}
     names = _Names(
         frozenset(nodes),
         frozenset(zone for zone in nodes.values() if zone is not None),
@@ -43,7 +44,7 @@ def check_references(
         frozenset(services) | frozenset(created),
     )
     found = [
-        *_duplicates([node.name for node in spec.nodes.resolved()], ("nodes", "list"), "node"),
+        *_duplicates([node.name for node in cluster_nodes(spec.nodes)], ("nodes", "list"), "node"),
         *_duplicates([workload.name for workload in spec.workloads], ("workloads",), "workload"),
         *_duplicates([traffic.name for traffic in spec.traffic], ("traffic",), "traffic source"),
         *_address_problems(spec),
@@ -81,22 +82,32 @@ def _one_known(name: str, known: frozenset[str], path: Path, what: str) -> _Foun
 def _address_problems(spec: ScenarioSpec) -> _Found:
     """Node addresses and pod networks are each node's own."""
     networks: list[Network] = []
-    ips: set[str | None] = set()
-    for number, node in enumerate(spec.nodes.resolved()):
-        network = parse_network(node.pod_cidr or "")
-        if network is not None:
-            if any(network.base in other or other.base in network for other in networks):
-                yield ("nodes", "list", number, "podCIDR"), "overlaps the pod CIDR of an earlier node"
+    ips: set[str] = set()
+    families = spec.nodes.ip_families
+    for number, named in enumerate(spec.nodes.named or ()):
+        for field, given in (("ips", named.ips), ("podCIDRs", named.pod_cidrs)):
+            labels = [(Family.IPV6 if ":" in text else Family.IPV4).label for text in given]
+            if len(set(labels)) != len(labels) or not set(labels) <= set(families):
+                yield ("nodes", "list", number, field), f"expected at most one of each family of {', '.join(families)}"
+    for number, node in enumerate(cluster_nodes(spec.nodes)):
+        for network in filter(None, map(parse_network, node.pod_cidrs)):
+            others = [other for other in networks if other.family is network.family]
+            if any(network.base in other or other.base in network for other in others):
+                yield ("nodes", "list", number, "podCIDRs"), "overlaps the pod CIDR of an earlier node"
             networks.append(network)
-        if node.ip in ips:
-            yield ("nodes", "list", number, "ip"), "an earlier node has this address"
-        ips.add(node.ip)
+        if not ips.isdisjoint(node.ips):
+            yield ("nodes", "list", number, "ips"), "an earlier node has this address"
+        ips.update(node.ips)
 
 
 def _service_problems(spec: ScenarioSpec, services: Mapping[str, Service], created: Mapping[str, Service]) -> _Found:
     for name, service in {**services, **created}.items():
-        if "IPv6" in service.ip_families:
-            yield ("objects",), f"Service {name}: IPv6 is not modelled in scenarios yet"
+        strange = [family for family in service.ip_families if family not in spec.nodes.ip_families]
+        if strange:
+            yield (
+                ("objects",),
+                f"Service {name} is {' and '.join(strange)}, the cluster only {spec.nodes.ip_families[0]}",
+            )
     outside = [traffic for traffic in spec.traffic if traffic.origin is Origin.OUTSIDE]
     clients = sum(1 if traffic.nat else traffic.clients for traffic in outside)
     if clients > MOST_CLIENTS:
@@ -168,6 +179,8 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
         yield (*path, "port"), f"expected the name of one port of the Service; it has {listed}"
     elif traffic.long is not None and matching[0].protocol != "TCP":
         yield (*path, "long"), "long connections are TCP; for UDP let sourcePorts be re-used"
+    if traffic.ip_family is not None and traffic.ip_family not in service.ip_families:
+        yield (*path, "ipFamily"), f"the Service has {', '.join(service.ip_families)}"
     match traffic.via:
         case Via.EXTERNAL_IP:
             lacking = "" if service.external_ips else "spec.externalIPs"

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from kpsim.addresses import Family, canonical_ip, parse_network
+from kpsim.addresses import canonical_ip, parse_network
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
@@ -17,6 +17,7 @@ API_VERSION = "kpsim.dev/v1alpha1"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 ServiceName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+IpFamily = Literal["IPv4", "IPv6"]
 Percent = Annotated[str, Field(pattern=r"^\d+%$")]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -35,16 +36,16 @@ class Metadata(Part):
 # ------------------------------------------------------------------------------------------------------------- cluster
 
 
-def _ipv4(text: str) -> str:
-    if canonical_ip(text, Family.IPV4) != text:
-        raise ValueError("expected an IPv4 address (IPv6 is not modelled in scenarios yet)")
+def _address(text: str) -> str:
+    if canonical_ip(text) != text:
+        raise ValueError("expected an IP address in its usual form")
     return text
 
 
 def _pod_network(text: str) -> str:
     network = parse_network(text)
-    if network is None or network.family is not Family.IPV4 or str(network) != text or network.prefix > 28:
-        raise ValueError("expected an IPv4 network of at least 16 addresses (IPv6 is not modelled in scenarios yet)")
+    if network is None or str(network) != text or network.family.bits - network.prefix < 4:
+        raise ValueError("expected a network of at least 16 addresses")
     return text
 
 
@@ -52,10 +53,12 @@ class NamedNode(Part):
     name: Name
     zone: str | None = None
     """Value of the label topology.kubernetes.io/zone."""
-    ip: Annotated[str, AfterValidator(_ipv4)] | None = None
-    """InternalIP; the next free of 192.168.0.0/24 if left out."""
-    pod_cidr: Annotated[Annotated[str, AfterValidator(_pod_network)] | None, Field(alias="podCIDR")] = None
-    """Pods of this node get addresses from it; 10.180.N.0/24 if left out."""
+    ips: Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], Field(max_length=2)] = ()
+    """InternalIPs, one for each family; the next free of 192.168.0.0/24 and fd00:192:168::/64 for those left out."""
+    pod_cidrs: Annotated[
+        tuple[Annotated[str, AfterValidator(_pod_network)], ...], Field(alias="podCIDRs", max_length=2)
+    ] = ()
+    """Where pods get their addresses from; 10.180.N.0/24 and fd00:10:180:N::/64 if left out."""
     cpu: Positive = 4
     """Allocatable CPUs; topology mode Auto shares endpoints out by them (CP-3.8.2)."""
 
@@ -66,6 +69,8 @@ class Nodes(Part):
     count: Annotated[int | None, Field(ge=1, le=250)] = None
     zones: tuple[str, ...] = ()
     """Zones given to the counted nodes in turn."""
+    ip_families: Annotated[tuple[IpFamily, ...], Field(min_length=1, max_length=2)] = ("IPv4",)
+    """The cluster's families, its primary one first: one, or both."""
     named: Annotated[tuple[NamedNode, ...] | None, Field(alias="list", min_length=1, max_length=250)] = None
 
     @model_validator(mode="after")
@@ -74,25 +79,9 @@ class Nodes(Part):
             raise ValueError("expected exactly one of count, list")
         if self.named is not None and self.zones:
             raise ValueError("zones goes with count; in a list every node names its own zone")
+        if len(set(self.ip_families)) != len(self.ip_families):
+            raise ValueError("expected each of ipFamilies once")
         return self
-
-    def resolved(self) -> tuple[NamedNode, ...]:
-        """Every node with its zone, address and pod CIDR (192.168.0.0/24 and 10.180.N.0/24 where none is given)."""
-        named = self.named
-        if named is None:
-            zones = self.zones or (None,)
-            named = tuple(
-                NamedNode(name=f"node-{number}", zone=zones[(number - 1) % len(zones)])
-                for number in range(1, (self.count or 0) + 1)
-            )
-        taken_ips = {node.ip for node in named}
-        taken_cidrs = {node.pod_cidr for node in named}
-        free_ips = (ip for number in range(1, 255) if (ip := f"192.168.0.{number}") not in taken_ips)
-        free_cidrs = (cidr for number in range(1, 256) if (cidr := f"10.180.{number}.0/24") not in taken_cidrs)
-        return tuple(
-            node.model_copy(update={"ip": node.ip or next(free_ips), "pod_cidr": node.pod_cidr or next(free_cidrs)})
-            for node in named
-        )
 
 
 class ContainerPort(Part):
@@ -385,6 +374,8 @@ class Traffic(Part):
     port: Annotated[int, Field(ge=1, le=65535)] | str | None = None
     """Number or name of the Service port; may be left out if it has one."""
     via: Via = Via.CLUSTER_IP
+    ip_family: IpFamily | None = None
+    """Which of a dual-stack Service's families the clients use; default: its first."""
     per_second: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
     """New connections (UDP: datagrams) a second, over all clients of the source."""
     arrivals: Arrivals = Arrivals.CONSTANT

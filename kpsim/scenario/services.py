@@ -13,8 +13,9 @@ from kpsim.cluster import ClusterState
 from kpsim.errors import InputError, Problem
 from kpsim.manifests import apply_patch, check_object, check_objects, load_manifests, patch_object
 from kpsim.manifests.places import Place
-from kpsim.objects import ApiObject, EndpointSlice, ObjectKey, Service, object_from_json
+from kpsim.objects import ApiObject, EndpointSlice, Node, ObjectKey, Service, node_from_json, object_from_json
 from kpsim.scenario.document import Document
+from kpsim.scenario.nodes import CLUSTER_CIDRS, ClusterNode, cluster_families, cluster_nodes
 from kpsim.scenario.schema import ScenarioEvent, ScenarioSpec, qualified
 
 
@@ -52,9 +53,10 @@ def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioO
     """Manifests, inline objects and events of a scenario; ``problems`` says all that is wrong with them."""
     found = ScenarioObjects()
     state = _from_manifests(spec, document, file, found)
+    nodes = ClusterState.of(map(_family_hint, cluster_nodes(spec.nodes)[:1]))
     given = document.content.get("objects") or []
     try:
-        checked = check_objects(given, place=document.place.at("objects"), existing=state)
+        checked = check_objects(given, place=document.place.at("objects"), existing=_joined(state, nodes))
     except InputError as error:
         found.problems += error.problems
         checked = []
@@ -66,8 +68,24 @@ def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioO
             found.problems.append(document.problem(_refusal(json.get("kind")), ("objects", number, "kind")))
     found.initial = tuple(_kept(state))
     if not found.problems:
-        _try_events(spec, state, document, found)
+        _try_events(spec, _joined(state, nodes), document, found)
     return found
+
+
+def _family_hint(node: ClusterNode) -> Node:
+    """A Node that tells the API server which families the cluster has."""
+    return node_from_json(
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": node.name},
+            "spec": {"podCIDRs": list(node.pod_cidrs)},
+        }
+    )
+
+
+def _joined(state: ClusterState, nodes: ClusterState) -> ClusterState:
+    return ClusterState.of([*state.objects.values(), *nodes.objects.values()])
 
 
 def _refusal(kind: Any) -> str:
@@ -151,12 +169,12 @@ def patched(service: Service, patch: Mapping[str, Any], state: ClusterState, pla
     return obj
 
 
-def merged_proxy(base: Mapping[str, Any], fragment: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A whole KubeProxyConfiguration: the fragment over what manifests say over the plan's pod addresses."""
+def merged_proxy(spec: ScenarioSpec, base: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A whole KubeProxyConfiguration: the scenario's fragment over what manifests say over the plan's pod addresses."""
     whole = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "clusterCIDR": "10.180.0.0/16",
+        "clusterCIDR": ",".join(CLUSTER_CIDRS[family] for family in cluster_families(spec.nodes)),
     }
-    merged: Mapping[str, Any] = apply_patch(apply_patch(whole, base), fragment)
+    merged: Mapping[str, Any] = apply_patch(apply_patch(whole, base), spec.proxy)
     return merged

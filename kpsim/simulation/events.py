@@ -9,7 +9,8 @@ from typing import Protocol, assert_never
 
 from kpsim.objects import Service
 from kpsim.scenario import Scenario
-from kpsim.scenario.schema import ActionKind, NamedNode, ScenarioEvent, qualified
+from kpsim.scenario.nodes import ClusterNode, cluster_nodes
+from kpsim.scenario.schema import ActionKind, ScenarioEvent, qualified
 from kpsim.scenario.services import patched, service_object_key
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
@@ -47,7 +48,7 @@ class Events:
     def __init__(self, clock: Clock, scenario: Scenario, seed: int, actors: Actors, log: RunLog) -> None:
         self._clock, self._scenario, self._seed, self._log = clock, scenario, seed, log
         self._actors = actors
-        self._nodes: dict[str, NamedNode] = {node.name: node for node in scenario.spec.nodes.resolved()}
+        self._nodes: dict[str, ClusterNode] = {node.name: node for node in cluster_nodes(scenario.spec.nodes)}
         self._down_since_ns: dict[str, int] = {}
 
     def plan(self) -> None:

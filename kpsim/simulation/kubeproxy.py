@@ -18,7 +18,8 @@ from kpsim.plan import make_plan
 from kpsim.proxier import Proxier, SyncResult, make_backend
 from kpsim.rules import Ruleset
 from kpsim.runner import BoundedFrequencyRunner
-from kpsim.scenario.schema import Delays, NamedNode
+from kpsim.scenario.nodes import ClusterNode
+from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer, Change, initial_events
 from kpsim.simulation.clock import Clock, Rank, wall_ns
 from kpsim.simulation.delays import draw_ns
@@ -92,7 +93,7 @@ class KubeProxy:
         self,
         clock: Clock,
         api: ApiServer,
-        node: NamedNode,
+        node: ClusterNode,
         config: ProxyConfig,
         delays: Delays,
         kernel: Kernel,
@@ -100,7 +101,7 @@ class KubeProxy:
         seed: int,
         log: RunLog,
         health_changed: Callable[[], None],
-        families: tuple[Family, ...] = (Family.IPV4,),
+        families: tuple[Family, ...],
     ) -> None:
         self._clock, self._api, self._node, self._config, self._delays = clock, api, node, config, delays
         self._kernel, self._seed, self._log, self._health_changed = kernel, seed, log, health_changed
@@ -176,7 +177,7 @@ class KubeProxy:
         self._process += 1
         self.running, self._listed, self._delivered_ns = True, None, {}
         node = self._api.state.node(self.name)
-        host = Host(node_ips=(self._node.ip or "",))
+        host = Host(node_ips=self._node.ips)
         self._health = ProxyHealth(2 * self._config.sync_period_ns)
         predecessors = {proxy.proxier.family: proxy.proxier.backend for proxy in self._proxies}
         self._proxies = []

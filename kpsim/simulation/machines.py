@@ -17,7 +17,7 @@ from kpsim.netfilter import Netns
 from kpsim.packet import Packet
 from kpsim.reject import IcmpLimiter
 from kpsim.rules import Role, Ruleset
-from kpsim.scenario.schema import NamedNode
+from kpsim.scenario.nodes import ClusterNode
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.runlog import Cause, Disposition
 from kpsim.stale_flows import Flow
@@ -80,7 +80,7 @@ class Machines:
 
     def __init__(
         self,
-        nodes: Sequence[NamedNode],
+        nodes: Sequence[ClusterNode],
         config: ProxyConfig,
         seed: int,
         at_ip: Callable[[str], Sequence[PodLife]],
@@ -89,7 +89,7 @@ class Machines:
     ) -> None:
         self._seed, self._at_ip, self._limit_icmp = seed, at_ip, limit_icmp
         self._fabric = build_fabric(
-            {node.name: ((node.ip or "",), (node.pod_cidr or "",)) for node in nodes}, sysctls=sysctls_of(config)
+            {node.name: (node.ips, node.pod_cidrs) for node in nodes}, sysctls=sysctls_of(config)
         )
         self._off: set[str] = set()
         for netns in self._fabric.nodes.values():

@@ -3,8 +3,11 @@
 Counterpart: what kubelets write. It never knows why an object changes.
 """
 
+from collections.abc import Sequence
+
 from kpsim.objects import LABEL_ZONE, Node, Pod, Service, node_from_json, pod_from_json, service_from_json
-from kpsim.scenario.schema import NamedNode, Workload
+from kpsim.scenario.nodes import ClusterNode
+from kpsim.scenario.schema import Workload
 from kpsim.simulation.clock import START_NS, wall_ns
 from kpsim.units import HOUR_NS, SECOND_NS, format_rfc3339
 
@@ -24,7 +27,7 @@ def stored_service(service: Service, created: str) -> Service:
     return service_from_json({**service.json, "metadata": {"uid": uid, "creationTimestamp": created, **meta}})
 
 
-def node_object(node: NamedNode, *, ready: bool) -> Node:
+def node_object(node: ClusterNode, *, ready: bool) -> Node:
     """The Node as its kubelet, or the node lifecycle controller, last wrote it."""
     labels = {"kubernetes.io/hostname": node.name}
     if node.zone is not None:
@@ -34,9 +37,9 @@ def node_object(node: NamedNode, *, ready: bool) -> Node:
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": node.name, "labels": labels, "creationTimestamp": CREATED},
-            "spec": {"podCIDR": node.pod_cidr, "podCIDRs": [node.pod_cidr]},
+            "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs)},
             "status": {
-                "addresses": [{"type": "InternalIP", "address": node.ip}],
+                "addresses": [{"type": "InternalIP", "address": ip} for ip in node.ips],
                 "allocatable": {"cpu": str(node.cpu)},
                 "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}],
             },
@@ -45,7 +48,14 @@ def node_object(node: NamedNode, *, ready: bool) -> Node:
 
 
 def pod_object(
-    workload: Workload, *, name: str, node: str, ip: str, ready: bool, ready_changed: str, deleted: str | None
+    workload: Workload,
+    *,
+    name: str,
+    node: str,
+    ips: Sequence[str],
+    ready: bool,
+    ready_changed: str,
+    deleted: str | None,
 ) -> Pod:
     """The Pod; ``ready_changed`` and ``deleted`` are the API's texts of those times."""
     deletion = {} if deleted is None else {"deletionTimestamp": deleted}
@@ -70,8 +80,8 @@ def pod_object(
             },
             "status": {
                 "phase": "Running",
-                "podIP": ip,
-                "podIPs": [{"ip": ip}],
+                "podIP": ips[0],
+                "podIPs": [{"ip": ip} for ip in ips],
                 "conditions": [
                     {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": ready_changed}
                 ],

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from kpsim.scenario.schema import NamedNode, Placement, PlacementPolicy
+from kpsim.scenario.nodes import ClusterNode
+from kpsim.scenario.schema import Placement, PlacementPolicy
 
 
-def place(placement: Placement, nodes: Sequence[NamedNode], taken: Iterable[str], down: frozenset[str]) -> str | None:
+def place(placement: Placement, nodes: Sequence[ClusterNode], taken: Iterable[str], down: frozenset[str]) -> str | None:
     """The node for one more pod; None if no node is allowed or up.
 
     ``taken``: the node of each pod that the workload has, terminating ones left out. Spread takes the node that has the

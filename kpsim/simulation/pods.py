@@ -29,7 +29,7 @@ class PodLife:
     workload: Workload
     name: str
     node: str
-    ip: str
+    ips: tuple[str, ...]  #: one for each family of the cluster
     number: int  #: order of creation within the workload
     revision: int
     answers: bool = False  #: the application accepts connections and datagrams
@@ -79,7 +79,8 @@ class Kubelets:
 
     def _add(self, pod: PodLife) -> None:
         self.pods[pod.key] = pod
-        self.by_ip.setdefault(pod.ip, []).append(pod)
+        for ip in pod.ips:
+            self.by_ip.setdefault(ip, []).append(pod)
 
     def _start(self, pod: PodLife) -> None:
         pod.life += 1
@@ -154,11 +155,12 @@ class Kubelets:
         self._changed(pod)
 
     def _leave(self, pod: PodLife) -> None:
-        sharing = self.by_ip.get(pod.ip, [])
-        if pod in sharing:
-            sharing.remove(pod)
-        if not sharing:
-            self.by_ip.pop(pod.ip, None)
+        for ip in pod.ips:
+            sharing = self.by_ip.get(ip, [])
+            if pod in sharing:
+                sharing.remove(pod)
+            if not sharing:
+                self.by_ip.pop(ip, None)
 
     # --------------------------------------------------------------------------------------------------------- faults
 
@@ -217,7 +219,7 @@ class Kubelets:
             pod.workload,
             name=pod.name,
             node=pod.node,
-            ip=pod.ip,
+            ips=pod.ips,
             ready=pod.written_ready if ready is None else ready,
             ready_changed=changed or pod.ready_changed,
             deleted=pod.deleted,

@@ -8,6 +8,7 @@ from functools import partial
 
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
+from kpsim.scenario.nodes import cluster_families, cluster_nodes
 from kpsim.scenario.schema import Origin, Traffic, Via, qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
@@ -43,7 +44,7 @@ class _Run:
     def __init__(self, scenario: Scenario, seed: int) -> None:
         spec = scenario.spec
         self.scenario, self.spec, self.seed = scenario, spec, seed
-        self.nodes = spec.nodes.resolved()
+        self.nodes = cluster_nodes(spec.nodes)
         self.log = RunLog(scenario.name, seed, spec.duration_ns, scenario.proxy.mode.value)
         self.clock = Clock(self._subjects())
         self.api = ApiServer()
@@ -63,6 +64,7 @@ class _Run:
                 seed=seed,
                 log=self.log,
                 health_changed=self._record_health,
+                families=cluster_families(spec.nodes),
             )
             for node in self.nodes
         }

@@ -4,13 +4,14 @@ Counterpart: clients. Open loop: a source sends at its rate whatever becomes of 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kpsim.addresses import parse_ip
+from kpsim.addresses import Family, canonical_ip, format_ip, parse_ip
 from kpsim.objects import Service, ServicePortSpec
 from kpsim.packet import Packet
-from kpsim.scenario.schema import Arrivals, NamedNode, Origin, Traffic, Via
+from kpsim.scenario.nodes import ClusterNode
+from kpsim.scenario.schema import Arrivals, Origin, Traffic, Via
 from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns, exponential
@@ -21,6 +22,7 @@ from kpsim.simulation.runlog import Cause, Connection, Disposition, Frontend, Ru
 from kpsim.units import SECOND_NS
 
 FIRST_EPHEMERAL, EPHEMERAL = 32768, 28232  #: net.ipv4.ip_local_port_range
+_FIRST_CLIENT6 = 0x20010DB8 << 96 | 1
 FIRST_NAT, NAT = 1024, 64512  #: ports of a translating router
 
 _FRONTENDS = {
@@ -47,8 +49,10 @@ def arrival_times_ns(traffic: Traffic, stop_ns: int, seed: int) -> Iterator[int]
         number += 1
 
 
-def client_address(number: int) -> str:
-    """Address of the outside client with this number: 203.0.113.1 to .254, then the networks behind it."""
+def client_address(number: int, family: Family = Family.IPV4) -> str:
+    """Address of the outside client with this number: 203.0.113.1 to .254, then the networks behind it; 2001:db8::1 and on."""
+    if family is Family.IPV6:
+        return format_ip(family, _FIRST_CLIENT6 + number)
     block, host = divmod(number, 254)
     return f"203.0.{113 + block}.{host + 1}"
 
@@ -83,7 +87,7 @@ class World:
     machines: Machines
     service: Callable[[], Service]
     pods: Callable[[str], Sequence[PodLife]]
-    nodes: Sequence[NamedNode]
+    nodes: Sequence[ClusterNode]
     load_balancer: LoadBalancer | None
     affinity: AffinityMemory
 
@@ -97,7 +101,7 @@ class TrafficSource:
         self._clock, self._traffic, self._world, self._seed, self._log = clock, traffic, world, seed, log
         self._first_client = first_client
         self._entries = traffic.nodes or tuple(node.name for node in world.nodes)
-        self._node_ips = {node.name: node.ip or "" for node in world.nodes}
+        self._nodes = {node.name: node for node in world.nodes}
         self._times = arrival_times_ns(traffic, stop_ns, seed)
         self._stop_ns = stop_ns
         self._ports = _Ports()
@@ -117,14 +121,21 @@ class TrafficSource:
 
     def _arrive(self) -> None:
         number, self._number = self._number, self._number + 1
-        sender = self._sender(number)
+        service = self._world.service()
+        family = self._family(service)
+        sender = self._sender(number, family)
         if sender is not None:
-            self._send(number, sender)
+            self._send(number, sender, service, family)
         self._plan_next()
 
     # ------------------------------------------------------------------------------------------------------------ sender
 
-    def _sender(self, number: int) -> Sender | None:
+    def _family(self, service: Service) -> Family:
+        """The family that the clients use: as asked for, or the Service's first."""
+        labels = (*filter(None, (self._traffic.ip_family,)), *service.ip_families, Family.IPV4.label)
+        return Family.from_label(labels[0])
+
+    def _sender(self, number: int, family: Family) -> Sender | None:
         """The next sender in turn; None if there is none, as when no pod runs."""
         traffic = self._traffic
         match traffic.origin:
@@ -134,13 +145,15 @@ class TrafficSource:
                     return None
                 pod = pods[number % len(pods)]
                 local = pod.workload.host_network
-                return Sender(pod.name, "" if local else pod.ip, self._ephemeral(pod.name), pod.node, local)
+                return Sender(
+                    pod.name, "" if local else _of_family(pod.ips, family), self._ephemeral(pod.name), pod.node, local
+                )
             case Origin.NODES:
                 node = self._entries[number % len(self._entries)]
                 return Sender(node, "", self._ephemeral(node), node, local=True)
             case Origin.OUTSIDE:
                 client = number % traffic.clients
-                address = client_address(self._first_client + (0 if traffic.nat else client))
+                address = client_address(self._first_client + (0 if traffic.nat else client), family)
                 if traffic.nat:
                     return Sender(f"{traffic.name}-{client}", address, self._behind_nat(client, number), None)
                 return Sender(address, address, self._ephemeral(address), None)
@@ -159,7 +172,7 @@ class TrafficSource:
     # ------------------------------------------------------------------------------------------------------- destination
 
     def _target(
-        self, service: Service, port: ServicePortSpec, sender: Sender, number: int
+        self, service: Service, port: ServicePortSpec, sender: Sender, number: int, family: Family
     ) -> tuple[str, int, str] | None:
         """Destination address and port, and the node where the packet meets rules; None if no node takes it."""
         via = self._traffic.via
@@ -172,16 +185,16 @@ class TrafficSource:
             node = chosen
         match via:
             case Via.CLUSTER_IP:
-                return service.cluster_ip, port.port, node
+                return _of_family(service.cluster_ips or (service.cluster_ip,), family), port.port, node
             case Via.EXTERNAL_IP:
-                return service.external_ips[0] if service.external_ips else "", port.port, node
+                return _of_family(service.external_ips, family), port.port, node
             case Via.NODE_PORT:
-                return self._node_ips[node], port.node_port, node
+                return self._nodes[node].ip(family), port.node_port, node
             case Via.LOAD_BALANCER:
                 vips = [ingress.ip for ingress in service.ingress if ingress.ip and ingress.ip_mode in (None, "VIP")]
-                if vips:
-                    return vips[0], port.port, node
-                return self._node_ips[node], port.node_port, node
+                if vip := _of_family(vips, family):
+                    return vip, port.port, node
+                return self._nodes[node].ip(family), port.node_port, node
 
     def _port(self, service: Service) -> ServicePortSpec | None:
         wanted = self._traffic.port
@@ -189,12 +202,12 @@ class TrafficSource:
 
     # ----------------------------------------------------------------------------------------------------------- sending
 
-    def _send(self, number: int, sender: Sender) -> None:
-        now_ns, service = self._clock.now_ns, self._world.service()
+    def _send(self, number: int, sender: Sender, service: Service, family: Family) -> None:
+        now_ns = self._clock.now_ns
         port = self._port(service)
         if port is None:
             return  # the Service has lost the port; its clients have nothing to dial
-        target = self._target(service, port, sender, number)
+        target = self._target(service, port, sender, number, family)
         if target is None:
             self._record(sender, service, port, Outcome(Disposition.DROPPED, Cause.NO_HEALTHY_NODE), Break.NONE)
             return
@@ -205,7 +218,7 @@ class TrafficSource:
             return
         source = parse_ip(sender.source)
         packet = Packet(
-            destination[0],
+            family,
             port.protocol.lower(),
             source[1] if source else 0,
             destination[1],
@@ -302,6 +315,11 @@ class TrafficSource:
                 affinity_break=affinity_break.value,
             )
         )
+
+
+def _of_family(ips: Iterable[str], family: Family) -> str:
+    """The first address of a family; empty if there is none."""
+    return next((ip for ip in ips if canonical_ip(ip, family) is not None), "")
 
 
 def _service_port(service: Service, port: ServicePortSpec) -> str:

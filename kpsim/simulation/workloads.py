@@ -3,12 +3,13 @@
 Counterpart: the deployment controller and the scheduler. Decisions are ``rollout``'s and ``placement``'s; it never knows Services.
 """
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
 from kpsim.addresses import Network, format_ip, parse_network
-from kpsim.scenario.schema import NamedNode, ScenarioSpec, Workload
+from kpsim.scenario.nodes import cluster_nodes
+from kpsim.scenario.schema import ScenarioSpec, Workload
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.placement import place
@@ -17,6 +18,7 @@ from kpsim.simulation.rollout import PodStatus, Strategy, next_step
 from kpsim.simulation.runlog import Happening, RunLog
 
 _STEADY = Strategy(0, 0)
+_MOST_PODS = 1 << 16  #: tried before a node counts as full
 
 
 @dataclass(slots=True, eq=False)
@@ -28,24 +30,21 @@ class _Deployment:
     made: int = 0  #: pods ever created
 
 
-class PodAddresses:
-    """Addresses for pods, from each node's pod CIDR in turn: the first two are left out (network and bridge)."""
+class _Pool:
+    """Addresses of one pod network in turn: without the network's own, the bridge's, and the last (broadcast)."""
 
-    def __init__(self, nodes: Sequence[NamedNode]) -> None:
-        networks = {node.name: parse_network(node.pod_cidr or "") for node in nodes}
-        # the last address is the broadcast address
-        self._sizes = {name: (1 << (n.family.bits - n.prefix)) - 3 for name, n in networks.items() if n is not None}
-        self._next = {name: self._addresses(n, self._sizes[name]) for name, n in networks.items() if n is not None}
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._size = (1 << (network.family.bits - network.prefix)) - 3
+        self._numbers = count()
 
-    @staticmethod
-    def _addresses(network: Network, size: int) -> Iterator[str]:
-        for number in count():
-            yield format_ip(network.family, network.base + 2 + number % size)
-
-    def take(self, node: str, taken: Container[str]) -> str | None:
-        """The next address of the node that no pod holds; None if all are held."""
-        candidates = islice(self._next[node], self._sizes[node])
-        return next((ip for ip in candidates if ip not in taken), None)
+    def take(self, taken: Container[str]) -> str | None:
+        """The next address that no pod holds; None if all are held."""
+        for number in islice(self._numbers, min(self._size, _MOST_PODS)):
+            ip = format_ip(self._network.family, self._network.base + 2 + number % self._size)
+            if ip not in taken:
+                return ip
+        return None
 
 
 class Workloads:
@@ -53,10 +52,12 @@ class Workloads:
 
     def __init__(self, clock: Clock, api: ApiServer, spec: ScenarioSpec, seed: int, log: RunLog) -> None:
         self._clock, self._log = clock, log
-        self._nodes = spec.nodes.resolved()
-        self._node_ips = {node.name: node.ip or "" for node in self._nodes}
+        self._nodes = cluster_nodes(spec.nodes)
+        self._node_ips = {node.name: node.ips for node in self._nodes}
         self._down: frozenset[str] = frozenset()
-        self._addresses = PodAddresses(self._nodes)
+        self._pools = {
+            n.name: [_Pool(cidr) for cidr in filter(None, map(parse_network, n.pod_cidrs))] for n in self._nodes
+        }
         self._deployments = {w.name: _Deployment(w, w.replicas) for w in spec.workloads}
         self.kubelets = Kubelets(clock, api, spec.delays, seed, log, self._pod_changed)
 
@@ -138,20 +139,26 @@ class Workloads:
             if pod is not None:
                 self.kubelets.create(pod)
 
+    def _take(self, node: str) -> tuple[str, ...] | None:
+        """An address of each family for a pod; None if the node has no more."""
+        taken = [pool.take(self.kubelets.by_ip) for pool in self._pools[node]]
+        found = tuple(ip for ip in taken if ip is not None)
+        return found if len(found) == len(taken) else None
+
     def _new_pod(self, deployment: _Deployment) -> PodLife | None:
         workload = deployment.workload
         taken = [pod.node for pod in self.pods_of(workload.name) if not pod.terminating]
-        unfit, ip, node = self._down, None, None
-        while ip is None:
+        unfit, ips, node = self._down, None, None
+        while ips is None:
             node = place(workload.placement, self._nodes, taken, unfit)
             if node is None:
                 self._log.happenings.append(
                     Happening(self._clock.now_ns, "pod unschedulable", f"{workload.namespace}/{workload.name}")
                 )
                 return None
-            ip = self._node_ips[node] if workload.host_network else self._addresses.take(node, self.kubelets.by_ip)
+            ips = self._node_ips[node] if workload.host_network else self._take(node)
             unfit |= {node}
         assert node is not None
         deployment.made += 1
         name = f"{workload.name}-{deployment.made}"
-        return PodLife(workload, name, node, ip, deployment.made, deployment.revision)
+        return PodLife(workload, name, node, ips, deployment.made, deployment.revision)

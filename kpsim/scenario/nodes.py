@@ -1,0 +1,88 @@
+"""The nodes of a scenario with every address filled in from the address plan.
+
+Plan: nodes 192.168.0.0/24 and fd00:192:168::/64, pods 10.180.N.0/24 and fd00:10:180:N::/64. It never knows what runs on them.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from kpsim.addresses import Family, parse_ip, parse_network
+from kpsim.scenario.schema import NamedNode, Nodes
+
+CLUSTER_CIDRS = {Family.IPV4: "10.180.0.0/16", Family.IPV6: "fd00:10:180::/48"}
+
+_MOST = 255
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """A node; ``ips`` and ``pod_cidrs`` have one entry for each family of the cluster, in its order."""
+
+    name: str
+    zone: str | None
+    cpu: int
+    ips: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+
+    def ip(self, family: Family) -> str:
+        """The node's address of a family; empty if it has none."""
+        return next((ip for ip in self.ips if _ip_family(ip) is family), "")
+
+
+def _ip_family(text: str) -> Family | None:
+    parsed = parse_ip(text)
+    return parsed[0] if parsed else None
+
+
+def _network_family(text: str) -> Family | None:
+    parsed = parse_network(text)
+    return parsed.family if parsed else None
+
+
+def cluster_families(nodes: Nodes) -> tuple[Family, ...]:
+    """The cluster's families, its primary one first."""
+    return tuple(Family.from_label(label) for label in nodes.ip_families)
+
+
+def cluster_nodes(nodes: Nodes) -> tuple[ClusterNode, ...]:
+    """Every node of the scenario, in order."""
+    named = nodes.named or tuple(_counted(nodes))
+    families = cluster_families(nodes)
+    ips = {family: _free(family, _plan_ips(family), (ip for node in named for ip in node.ips)) for family in families}
+    cidrs = {
+        family: _free(family, _plan_cidrs(family), (cidr for node in named for cidr in node.pod_cidrs))
+        for family in families
+    }
+    return tuple(
+        ClusterNode(
+            node.name,
+            node.zone,
+            node.cpu,
+            tuple(next((i for i in node.ips if _ip_family(i) is f), None) or next(ips[f]) for f in families),
+            tuple(
+                next((c for c in node.pod_cidrs if _network_family(c) is f), None) or next(cidrs[f]) for f in families
+            ),
+        )
+        for node in named
+    )
+
+
+def _counted(nodes: Nodes) -> Iterator[NamedNode]:
+    zones = nodes.zones or (None,)
+    for number in range(1, (nodes.count or 0) + 1):
+        yield NamedNode(name=f"node-{number}", zone=zones[(number - 1) % len(zones)])
+
+
+def _plan_ips(family: Family) -> Iterator[str]:
+    for number in range(1, _MOST):
+        yield f"192.168.0.{number}" if family is Family.IPV4 else f"fd00:192:168::{number:x}"
+
+
+def _plan_cidrs(family: Family) -> Iterator[str]:
+    for number in range(1, _MOST + 1):
+        yield f"10.180.{number}.0/24" if family is Family.IPV4 else f"fd00:10:180:{number:x}::/64"
+
+
+def _free(family: Family, plan: Iterator[str], given: Iterable[str]) -> Iterator[str]:
+    taken = set(given)
+    return (text for text in plan if text not in taken)
