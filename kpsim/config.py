@@ -162,13 +162,11 @@ class NodePortAddresses:
 
     @property
     def contains_loopback(self) -> bool:
-        """A CIDR up to and including the first zero CIDR lies in 127/8 or contains 127.0.0.0; IPv4 only."""
-        for network in self.networks:
-            if network.family is Family.IPV4 and (network.base >> 24 == 127 or 127 << 24 in network):
-                return True
-            if network.is_zero:
-                return False
-        return False
+        """A CIDR lies in 127/8 or contains 127.0.0.0, as the zero CIDR does; IPv4 only."""
+        return any(
+            network.family is Family.IPV4 and (network.base >> 24 == 127 or 127 << 24 in network)
+            for network in self.networks
+        )
 
     def matching(self, addresses: Iterable[int]) -> list[int]:
         """The addresses inside the CIDRs, ascending, each once."""

@@ -268,6 +268,7 @@ def test_threshold_of_large_clusters(count: int, large: bool) -> None:  # I-12.3
     text = document(rig.sync())
     assert rig.proxier.backend.periodic_full_sync is not large
     assert (" -> " in text) is not large
+    assert ("--comment shop/web:http -s " in text) is not large
     assert '"shop/web:http cluster IP"' in text  # all other comments stay
 
 

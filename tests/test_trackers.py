@@ -213,7 +213,7 @@ def test_conditions_that_are_not_set(conditions: dict[str, bool], expected: tupl
     ("own", "where", "local"), [(NODE, NODE, True), (NODE, "node-2", False), (NODE, None, False), ("", "", False)]
 )
 def test_local_endpoints(own: str, where: str | None, local: bool) -> None:
-    made = endpoint_slice(endpoints=[endpoint("10.180.0.3", where)])
+    made = endpoint_slice(endpoints=[endpoint("10.180.0.3", None) | {"nodeName": where}])
     (found,) = merge(made, node=own)[HTTP]
     assert found.local is local
 
