@@ -153,7 +153,7 @@ class _ClusterMachines:
         return make_machine(
             node_ips,
             pod_cidrs,
-            interfaces=_recorded_interfaces(cluster) if recorded else None,
+            interfaces=_recorded_interfaces(cluster, node_ips) if recorded else None,
             pod_interface=pod_interface_of(cluster.config),
             pods=self._peers[name].pods if name in self._peers else (),
             peers=[peer for other, peer in self._peers.items() if other != name],
@@ -173,12 +173,18 @@ class _ClusterMachines:
         return peers
 
 
-def _recorded_interfaces(cluster: "Cluster") -> Sequence[HostInterface] | None:
-    """The machine's interfaces at the end of the recording; None: they were not recorded."""
+def _recorded_interfaces(cluster: "Cluster", node_ips: Iterable[str]) -> Sequence[HostInterface]:
+    """The machine's interfaces at the end of the recording; where none were recorded, lo and an uplink with the node IPs."""
     assert cluster.replay is not None
     steps = cluster.replay.recording.steps
     later = [step.interfaces for step in steps if isinstance(step, SyncStep) and step.interfaces is not None]
-    return later[-1] if later else cluster.host.interfaces
+    found = later[-1] if later else cluster.host.interfaces
+    return _loopback_and_uplink(node_ips) if found is None else found
+
+
+def _loopback_and_uplink(node_ips: Iterable[str]) -> tuple[HostInterface, HostInterface]:
+    uplink = HostInterface("eth0", tuple(str(node_address(text)) for text in node_ips))
+    return HostInterface("lo", ("127.0.0.1/8", "::1/128")), uplink
 
 
 def rules_site(
@@ -196,9 +202,7 @@ def rules_site(
     pod_interface = next((interface.name for interface in interfaces if not interface.addresses), "")
     given = None
     if interfaces:
-        loopback = HostInterface("lo", ("127.0.0.1/8", "::1/128"))
-        given = [loopback, HostInterface("eth0", tuple(str(node_address(text)) for text in own)), *interfaces]
-        given = [interface for interface in given if interface.addresses]
+        given = [*_loopback_and_uplink(own), *(interface for interface in interfaces if interface.addresses)]
     localnet = any(
         rule.origin.role is Role.LOCALNET_FIREWALL
         for table in ruleset.tables.values()

@@ -311,6 +311,21 @@ def test_ends_that_are_none(text: str) -> None:
 # --- recordings ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_recorded_machine_without_interfaces_has_loopback_and_the_node_ips(tmp_path: Path) -> None:
+    """K-2.2: without a bridge address to borrow, the uplink lends its own to local pods too."""
+    config = {"kind": "KubeProxyConfiguration", "hostnameOverride": "node-1", "clusterCIDR": "10.180.0.0/16"}
+    objects = [obj.json for obj in loaded(tmp_path, cluster_text(EVERYTHING)).state.objects.values()]
+    lines = [
+        {"type": "CONFIG", "ipFamily": "IPv4", "object": config},
+        *({"type": "ADDED", "object": obj} for obj in objects),
+        {"type": "SYNC"},
+    ]
+    file = tmp_path / "node-1.recording.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    cluster = load(file)
+    assert {o.seen.src for o in cluster.probe("node-1", "192.0.2.10:80", src=CLIENT).outcomes} == {"192.168.0.1"}
+
+
 def test_a_recorded_machine_has_the_interfaces_that_were_recorded(tmp_path: Path) -> None:
     """K-2.2: without an address on the pods' side, the uplink's is borrowed. K-2.3: no random ports, the port is kept."""
     config = {

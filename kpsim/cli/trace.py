@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from kpsim.site import Site
     from kpsim.tracing import Trace
 
-_SENT = "The packet"
-_ASKED = "What to show"
-_RULES = "Instead of a cluster"
-
 
 @app.command(
     epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
@@ -46,7 +42,6 @@ def trace(
         typer.Option(
             "--packet",
             help="A Scapy expression such as 'IP(dst=\"172.30.0.1\")/TCP(dport=80)'; nothing in it is executed.",
-            rich_help_panel=_SENT,
             show_default=False,
         ),
     ] = "",
