@@ -10,7 +10,7 @@ from kpsim.directory import Directory
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.probes import Answer, Result, decided_by, masqueraded, result_of, translated
+from kpsim.probes import Answer, Result, decided_by, masqueraded, result_of
 from kpsim.rules import FOREIGN, Origin
 from kpsim.site import show
 from kpsim.trace import RuleReference
@@ -129,8 +129,3 @@ def _left_alone(journey: Journey, directory: Directory) -> str:
         case Whose.OUTSIDE:
             to = show((packet.family, packet.daddr), directory)
             return f"it left {journey.hops[-1].node} by {packet.out_interface} towards {to}"
-
-
-def crossed(hop: Hop) -> bool:
-    """Whether this hop's rules changed where the packet goes or whom it comes from."""
-    return translated(hop.walk) or masqueraded(hop.walk)
