@@ -769,3 +769,16 @@ events:
     log = simulate(events, *DUAL)
     failed = [sync.family for sync in log.syncs if not sync.success]
     assert failed == ["IPv4"]  # the IPv4 slice is written first (CP-3.6.2)
+
+
+def test_run_stays_a_function_and_the_log_is_light() -> None:
+    program = """
+import sys
+import kpsim.simulation.runlog
+assert not {"simpy", "pydantic"} & set(sys.modules)
+from kpsim.scenario import load_scenario
+import kpsim.simulation
+log = kpsim.simulation.run(load_scenario("sync-lag-burst"))
+assert kpsim.simulation.run(load_scenario("sync-lag-burst")) == log
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

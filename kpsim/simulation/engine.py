@@ -25,22 +25,10 @@ from kpsim.simulation.traffic import TrafficSource, World
 from kpsim.simulation.workloads import Workloads
 from kpsim.trackers import ServiceKey
 
-Progress = Callable[[int, int], None]
 
+class Run:
+    """Everything of one run; used once."""
 
-def run(
-    scenario: Scenario, *, seed: int | None = None, mode: str | None = None, progress: Progress | None = None
-) -> RunLog:
-    """Run a scenario to its end. The same scenario and seed give an equal log, in any process.
-
-    ``progress`` is called now and then with the time reached and the whole duration, in nanoseconds. InputError for a mode
-    that is not modelled.
-    """
-    scenario = scenario.with_mode(mode or scenario.proxy.mode)
-    return _Run(scenario, scenario.seed if seed is None else seed).run(progress)
-
-
-class _Run:
     def __init__(self, scenario: Scenario, seed: int) -> None:
         spec = scenario.spec
         self.scenario, self.spec, self.seed = scenario, spec, seed
@@ -107,7 +95,7 @@ class _Run:
         service = self.api.state.get(ObjectKey("Service", key.namespace, key.name))
         return isinstance(service, Service) and service.health_check_node_port != 0
 
-    def run(self, progress: Progress | None) -> RunLog:
+    def run(self, progress: Callable[[int, int], None] | None) -> RunLog:
         self._set_up()
         Events(
             self.clock,
