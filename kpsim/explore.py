@@ -71,7 +71,10 @@ class Cluster:
     def settings(self, node: str, family: Family) -> ProxierSettings:
         """What the proxier of this node and family knows of itself."""
         config = replace(self.config, hostname_override=node)
-        return resolve(config, self.host, self.state.node(node), family)
+        elsewhere = self.replay is not None and self.replay.recording.node_name != node
+        # of another machine than the recorded one no more is known than its Node object
+        host = Host() if elsewhere else self.host
+        return resolve(config, host, self.state.node(node), family)
 
     def proxier(self, node: str, family: Family) -> Proxier:
         """A node's kube-proxy in one family after its first sync of this state (of a recording: after its last)."""
