@@ -782,3 +782,22 @@ log = kpsim.simulation.run(load_scenario("sync-lag-burst"))
 assert kpsim.simulation.run(load_scenario("sync-lag-burst")) == log
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_another_service_leaves_the_draws_of_the_others_alone() -> None:
+    other = "  - {apiVersion: v1, kind: Service, metadata: {name: api}, spec: {clusterIP: 172.30.0.11, selector: {app: web}, " \
+        "ports: [{port: 80, targetPort: 8080}]}}\n"  # fmt: skip
+    traffic = "traffic: [{name: t, from: nodes, service: web, perSecond: 40}]\n"
+    alone, together = (simulate(traffic, "duration=5s", head=head) for head in (HEAD, HEAD + other))
+    assert [c.endpoint for c in together.connections] == [c.endpoint for c in alone.connections]
+    assert len({c.endpoint for c in alone.connections}) == 2
+
+
+def test_a_node_that_leaves_the_rotation_moves_only_its_own_flows() -> None:
+    events = "events: [{at: 5s, restartProxy: {nodes: [node-2], down: 15s}}]\n"
+    balanced = BALANCED.replace("clients: 20", "clients: 20, sourcePorts: 1")
+    log = simulate(events + balanced, *WITH_VIP, "nodes.count=4", "workloads[0].replicas=4")
+    before = {c.client: c.node for c in log.connections if c.at_ns < 5 * SECOND_NS}
+    after = {c.client: c.node for c in log.connections if c.at_ns > 8 * SECOND_NS}
+    moved = {client for client in before if before[client] != after[client]}
+    assert moved == {client for client in before if before[client] == "node-2"} != set()

@@ -367,7 +367,7 @@ class Traffic(Part):
     name: Name
     origin: Annotated[Origin, Field(alias="from")] = Origin.OUTSIDE
     workload: Name | None = None
-    """With ``from: pods``: the workload whose running pods send in turn."""
+    """With ``from: pods``: the workload whose running pods send in turn; while none runs, nothing is sent."""
     nodes: tuple[Name, ...] = ()
     """With ``from: nodes``: the senders; with ``from: outside``: the nodes whose node port or route is used. Default: all."""
     service: ServiceName

@@ -66,11 +66,14 @@ class LoadBalancer:
         self._unreachable = self._unreachable - {node} if reachable else self._unreachable | {node}
 
     def choose(self, *flow: str | int) -> str | None:
-        """The node for a new connection, by a hash of its flow over the nodes in rotation; None if there is none."""
+        """The node in rotation for a flow; None if there is none.
+
+        The highest of each node's hash with the flow wins: a node that leaves or returns moves only its own flows.
+        """
         believed = [name for name, belief in self._beliefs.items() if belief.in_rotation]
         if not believed:
             return None
-        return believed[rng.below(len(believed), self._seed, "load balancer", str(self.service), flow)]
+        return max(believed, key=lambda node: rng.draw64(self._seed, "load balancer", str(self.service), flow, node))
 
     def record(self) -> None:
         """Log every node whose truth or standing has changed."""

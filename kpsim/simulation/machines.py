@@ -23,6 +23,9 @@ from kpsim.simulation.runlog import Cause, Disposition
 from kpsim.stale_flows import Flow
 from kpsim.sysctls import Sysctls
 
+#: expired entries never match; they are swept out now and then, as the kernel does (CT-3.9)
+_CONNECTIONS_BETWEEN_SWEEPS = 1024
+
 _ACK, _DATA = frozenset({"ACK"}), frozenset({"PSH", "ACK"})
 _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
 
@@ -92,6 +95,7 @@ class Machines:
             {node.name: (node.ips, node.pod_cidrs) for node in nodes}, sysctls=sysctls_of(config)
         )
         self._off: set[str] = set()
+        self._sent = 0
         for netns in self._fabric.nodes.values():
             self._limit(netns)
 
@@ -131,6 +135,10 @@ class Machines:
 
         ``key`` tells the connection from others: draws depend on it.
         """
+        self._sent += 1
+        if self._sent % _CONNECTIONS_BETWEEN_SWEEPS == 0:
+            for netns in self._fabric.nodes.values():
+                netns.conntrack.expire(now_ns)
         if at_node in self._off:
             return Outcome(Disposition.DROPPED, Cause.NODE_DOWN)
         chooser = SeededChooser(self._seed, key)
