@@ -1,0 +1,379 @@
+"""Who reaches what through the rules that kube-proxy writes: the packet path tables, row by row (PP-1 … PP-8, PP-12).
+
+Every row is followed through N's hooks and asked as a probe. How to read one: see ``packet_paths``.
+"""
+
+from dataclasses import replace
+
+import pytest
+from packet_paths import V4, Case, N, is_local, table, with_policy_drop, world
+from packets import flags
+
+from kpsim.addresses import Family
+from kpsim.chooser import ScriptedChooser
+from kpsim.netfilter import Disposition, walk
+from kpsim.replay import START_NS
+from kpsim.routing import Routing
+
+ALL = ("detector", "no detector", "masqueradeAll", "masqueradeAll, no detector")
+DETECTION = ("detector", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
+
+ROWS = [
+    *table("""
+    # an endpoint that reaches itself: iptables masquerades it whether it is on N or not
+    1.6/12.2   a1       tcp  web.C                    → a1 masq, b1 keep
+    1.6        b1       tcp  web.C                    → a1 keep, b1 masq
+    1.6        a1       tcp  web.E,V,n                → a1 b1 masq
+    1.6        a1       tcp  outer.E,V,n              → a1 masq, b1 keep
+    1.6        a1       tcp  here.C                   → a1 masq
+    """),
+    *table("""
+    # a host-network endpoint: N's own traffic to it is a hairpin
+    1.6        H        tcp  host.C                   → h1 h2 masq | h1 masq, h2 keep
+    # an endpoint that is N itself has no POSTROUTING: the source is kept
+    1.5        P,Q      tcp  host.C                   → h1 h2 keep
+    1.5        X        tcp  host.C                   → h1 keep, h2 masq | h1 h2 keep
+    1.5        P,Q,X    tcp  host.E,V,n               → h1 keep, h2 masq
+    1.5        H        tcp  host.E,V,n               → h1 h2 masq
+    """, "detector", "no detector"),
+    *table("""
+    # who is a pod: by source address in the CIDR modes, by input interface in the others
+    1.2        P        tcp  web.C                    → a1 b1 keep
+    1.2        Q        tcp  web.C                    → a1 b1 keep | a1 b1 masq | a1 b1 masq | a1 b1 masq
+    1.2        X,H      tcp  web.C                    → a1 b1 masq
+    1.2        H@cni    tcp  web.C                    → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    1.2        P        tcp  outer.E,V,n              → a1 b1 keep
+    1.2/5.5    Q        tcp  outer.E,V,n              → a1 b1 keep | a1 keep | a1 keep | a1 keep
+    1.2/5.5    Q        tcp  outerfar.E,V,n           → b1 b2 keep | DROP | DROP | DROP
+    1.2        X        tcp  outer.E,V,n              → a1 keep
+    1.2        H        tcp  outer.E,V,n              → a1 b1 masq
+    1.2        H@cni    tcp  outer.E,V,n              → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    v4 1.2     L        tcp  outer.n@lo               → a1 b1 masq
+    """, *DETECTION),
+    *table("""
+    2          P        udp  dns.C                    → a1 b1 keep
+    2          X        udp  dns.C,E,V,n              → a1 b1 masq
+    2          P        sctp sctp.C                   → a1 b1 keep
+    2          X        sctp sctp.C,E,V,n             → a1 b1 masq
+    2          P,Q,X,H  tcp  web.C:81                 → PASS out
+    2/12.3     P,X,H    udp  web.C:80                 → PASS out
+    2          P        tcp  dns.C                    → PASS out
+    2          P        sctp web.C                    → PASS out
+    2          P,X,H    icmp web.C                    → PASS out
+    2/12.3     P,X,H    tcp  unallocated:80           → PASS out
+    2          P,X,H    tcp  web.E,V:81               → PASS out
+    2          P,X,H    tcp  proxied.V                → PASS out
+    2          X        tcp  proxied.C,E,n            → a1 b1 masq
+    2          P,Q,X,H  tcp  a1:8080                  → PASS out
+    2          P,X,H    tcp  b1:8080                  → PASS out
+    2          P,Q,X,H  tcp  h1:8080                  → PASS in
+    2          P,H      tcp  h2:8080                  → PASS out
+    2          P,Q,X,H  tcp  outer.hc                 → PASS in
+    2          P,X,H    tcp  N:22                     → PASS in
+    2          P,X,H    udp  web.n                    → PASS in
+    2          L        tcp  lo:22                    → PASS in
+    2          P,H      tcp  elsewhere:443            → PASS out
+    # allocated, but for cluster IPs only: no other frontends
+    2          X        tcp  private.E,V              → PASS out
+    """),
+    *table("""
+    3.1/12.5   P,Q,X,H  tcp  none.C                   → REJ
+    3.1        P,Q,X,H  tcp  privatenone.C            → REJ
+    3.1        P,X,H    tcp  localnone.C              → REJ
+    3.1        P,X,H    tcp  unready.C                → REJ
+    3.1        P,Q,X,H  tcp  far.C                    → DROP
+    3.1        P,X,H    tcp  innerfar.C               → DROP
+    3.1        P,X,H    tcp  privatefar.C             → DROP
+    3.2/12.1   P,Q      tcp  web.C                    → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.2/12.1   X,H      tcp  web.C                    → a1 b1 masq | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.2/12.1   P,Q      tcp  inner.C                  → a1 keep    | a1 keep    | a1 masq    | a1 masq
+    3.2/12.1   X,H      tcp  inner.C                  → a1 masq    | a1 keep    | a1 masq    | a1 masq
+    3.2        P        tcp  local.C                  → a1 keep    | a1 keep    | a1 masq    | a1 masq
+    3.2        X,H      tcp  local.C                  → a1 masq    | a1 keep    | a1 masq    | a1 masq
+    3.2        P        tcp  private.C                → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.2        X,H      tcp  private.C                → a1 b1 masq | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    # external policy, source ranges and where node ports are accepted do not matter for cluster IPs
+    3.1        P        tcp  outer.C                  → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.1        P        tcp  outerfar.C               → b1 b2 keep | b1 b2 keep | b1 b2 masq | b1 b2 masq
+    3.1        B        tcp  guarded.C                → a1 b1 masq | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.1        B        tcp  guardedfar.C             → b1 b2 masq | b1 b2 keep | b1 b2 masq | b1 b2 masq
+    """, *ALL),
+    *table("""
+    4/12.1     P,Q,X,H  tcp  web.E,V,n                → a1 b1 masq
+    4/12.1     P,Q,X,H  tcp  inner.E,V,n              → a1 b1 masq
+    4          P,X,H    tcp  innerfar.E,V,n           → b1 b2 masq
+    v4 4/12.1  L        tcp  web.n@lo                 → a1 b1 masq
+    4          P,X,H    tcp  onnode.E                 → a1 b1 masq
+    """, *ALL),
+    *table("""
+    5/12.1     P,Q      tcp  outer.E,V,n              → a1 b1 keep | a1 keep | a1 b1 keep | a1 keep
+    5/12.1     H        tcp  outer.E,V,n              → a1 b1 masq
+    v4 5/12.1  L        tcp  outer.n@lo               → a1 b1 masq
+    5/12.1     X        tcp  outer.E,V,n              → a1 keep
+    5.1        P        tcp  outerfar.E,V,n           → b1 b2 keep | DROP    | b1 b2 keep | DROP
+    5.1        H        tcp  outerfar.E,V,n           → b1 b2 masq
+    v4 5.1/7.3 L        tcp  outerfar.n@lo            → b1 b2 masq
+    5          X        tcp  outerfar.E,V,n           → DROP
+    5          P        tcp  local.E,V,n              → a1 b1 keep | a1 keep | a1 b1 keep | a1 keep
+    5          X        tcp  local.E,V,n              → a1 keep
+    5          P        tcp  far.E,V,n                → b1 b2 keep | DROP    | b1 b2 keep | DROP
+    5          X        tcp  far.E,V,n                → DROP
+    5          H        tcp  far.E,V,n                → b1 b2 masq
+    5          X        tcp  hostlocal.E,V,n          → h1 keep
+    5          P        tcp  hostlocal.E,V,n          → h1 h2 keep | h1 keep | h1 h2 keep | h1 keep
+    5.4        X        tcp  t2.E,V,n                 → a2 a3 keep
+    """, *ALL),
+    *table("""
+    6/12.5     P,Q,X    tcp  none.E,V,n               → REJ
+    6          P,X      tcp  localnone.E,V,n          → REJ
+    6          P,X      tcp  unready.E,V,n            → REJ
+    6          H        tcp  none.n                   → REJ
+    6          H        tcp  localnone.n              → REJ
+    # OUTPUT knows no external addresses: it leaks
+    6          H        tcp  none.E,V                 → PASS out
+    6          H        tcp  localnone.E,V            → PASS out
+    6          H        tcp  guardednone.V            → PASS out
+    6          P,Q,X,H  tcp  nobodyonnode.E           → REJ
+    6/8        B,P,X    tcp  guardednone.V            → REJ
+    6/8        B        tcp  clientsnone.V            → REJ
+    """, *ALL),
+    *table("""
+    7.1        P,Q,X,H  tcp  web.n@N2                 → a1 b1 masq
+    v4 7.1     L        tcp  web.n@lo                 → a1 b1 masq
+    v6 7.1     L        tcp  web.n@lo                 → PASS in
+    7.1        P        tcp  outer.n@N2               → a1 b1 keep
+    7.1        X        tcp  outer.n@N2               → a1 keep
+    7.6        H        tcp  web.n@M                  → PASS out
+    # filter rules test no more than that the destination is local
+    7.2        X,H      tcp  none.n@N2                → REJ
+    7.2        L        tcp  none.n@lo                → REJ
+    7.2        X        tcp  outerfar.n@N2            → DROP
+    v6 7.2     L        tcp  outerfar.n@lo            → DROP
+    # over the wire to 127/8: only what an accepted node port translates
+    v4 7.4     X,P      tcp  web.n@lo                 → a1 b1 masq
+    v4 7.4     X        tcp  outer.n@lo               → a1 keep
+    v4 7.4     X        tcp  lo:22                    → DROP
+    v4 7.4     X        tcp  none.n@lo                → DROP
+    v4 7.4     X        tcp  outerfar.n@lo            → DROP
+    7.5        B,P      tcp  guarded.n                → a1 b1 masq
+    7.5        B        tcp  guardedlocal.n           → a1 keep
+    """),
+    *table("""
+    7.1/12.7   P,X,H    tcp  web.n                    → a1 b1 masq
+    7.1/12.7   P,X,H    tcp  web.n@N2                 → PASS in
+    7.1/12.7   L        tcp  web.n@lo                 → PASS in
+    7.2        P,X,H    tcp  none.n@N2                → REJ
+    7.2        L        tcp  none.n@lo                → REJ
+    7.2        P,X,H    tcp  outerfar.n@N2            → DROP
+    7.2        L        tcp  outerfar.n@lo            → DROP
+    """, "nodePortAddresses nodes", "nodePortAddresses primary"),
+    *table("""
+    v4 7.1     X,H      tcp  web.n@N2                 → PASS in
+    v6 7.1     X,H      tcp  web.n@N2                 → a1 b1 masq
+    """, "nodePortAddresses IPv4"),
+    *table("""
+    v4 7.1     X,H      tcp  web.n@N2                 → a1 b1 masq
+    v4 7.1     L        tcp  web.n@lo                 → a1 b1 masq
+    v6 7.1     X,H      tcp  web.n@N2                 → PASS in
+    """, "nodePortAddresses IPv6"),
+    *table("""
+    v4 7.1     L        tcp  web.n@lo                 → a1 b1 masq
+    v6 7.1     L        tcp  web.n@lo                 → PASS in
+    7.1        P,X,H    tcp  web.n                    → PASS in
+    7.1        P,X,H    tcp  web.n@N2                 → PASS in
+    """, "nodePortAddresses loopback"),
+    *table("""
+    7.1/12.7   L        tcp  web.n@lo                 → PASS in
+    7.1        X,H      tcp  web.n                    → a1 b1 masq
+    7.1        X,H      tcp  web.n@N2                 → a1 b1 masq
+    7.2        L        tcp  none.n@lo                → REJ
+    7.2        L        tcp  outerfar.n@lo            → DROP
+    v4 7.4     X        tcp  lo:22                    → DROP martian destination
+    v4 7.1     X        tcp  web.n@lo                 → DROP martian destination
+    """, "no localhostNodePorts"),
+    *table("""
+    8/12.4     X        tcp  guarded.V                → a1 b1 masq
+    8          X        tcp  guardedlocal.V           → a1 keep
+    8          X        tcp  guardedfar.V             → DROP
+    8/12.4     B        tcp  guarded.V                → DROP
+    8          B        tcp  guardedlocal.V           → DROP
+    8          B        tcp  guardedfar.V             → DROP
+    8/12.4     P,Q      tcp  guarded.V                → DROP
+    8          P        tcp  guardedlocal.V           → DROP
+    8/12.4     H        tcp  guarded.V                → a1 b1 masq
+    8          H        tcp  guardedlocal.V           → a1 b1 masq
+    8          H        tcp  guardedfar.V             → b1 b2 masq
+    # it is the node IP that lets its processes in, and only it
+    8          H@N2     tcp  guarded.V                → DROP
+    8          H        tcp  clientsonly.V            → DROP
+    8          H        tcp  clientslocal.V           → DROP
+    8/12.4     OWN      tcp  guarded.V                → a1 b1 masq
+    8          OWN      tcp  clientsonly.V            → DROP
+    8          X        tcp  clientsonly.V            → a1 b1 masq
+    # only the load balancer's address is guarded
+    8/12.4     B,P,H    tcp  guarded.E,n              → a1 b1 masq
+    8          B        tcp  guardedlocal.E           → a1 keep
+    8          H        tcp  clientsonly.E,n          → a1 b1 masq
+    8          B,P,X,H  tcp  open.V                   → a1 b1 masq
+    # ranges of the other family do not count, and none of the own is no filter
+    v4 8       B,P,H    tcp  v6only.V                 → a1 b1 masq
+    v6 8       B,P,H    tcp  v6only.V                 → DROP
+    v6 8       X        tcp  v6only.V                 → a1 b1 masq
+    v6 8       B,P,H    tcp  v4only.V                 → a1 b1 masq
+    v4 8       B,P,H    tcp  v4only.V                 → DROP
+    v4 8       X        tcp  v4only.V                 → a1 b1 masq
+    """, "detector", "masqueradeAll"),
+    *table("""
+    12.6       P        tcp  t1.C                     → a1 a2 b1 keep
+    12.6       X        tcp  t1.V                     → a1 a2 keep
+    12.6       P        tcp  t2.C                     → b1 keep
+    12.6       X        tcp  t2.V                     → a2 a3 keep
+    12.6       P        tcp  t3.C                     → b1 keep
+    12.6       X        tcp  t3.V                     → DROP
+    12.6       P        tcp  t4.C                     → REJ
+    12.6       X        tcp  t4.V                     → REJ
+    12.6       P        tcp  t5.C                     → a2 a3 b2 keep
+    12.6       X        tcp  t5.V                     → a2 a3 b2 masq
+    12.6       P        tcp  t6.C                     → a1 a2 b3 keep
+    12.6       X        tcp  t6.V                     → a1 a2 b3 masq
+    """),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ROWS, ids=str)
+def test_first_packets(case: Case) -> None:
+    place = world(case.family, case.configuration)
+    assert place.walked(case.source, case.protocol, case.destination) == case.expected
+    assert place.probed(case.source, case.protocol, case.destination) == case.summary
+
+
+# --- what needs more than a row --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize(("configuration", "forwarded"), [("detector", False), ("be_liberal", True)])
+def test_invalid_packets_between_pods_are_dropped_unless_liberal(
+    family: Family, configuration: str, forwarded: bool
+) -> None:
+    """PP-2.1, K-6.3: a SYN-ACK of no known connection."""
+    place = world(family, configuration)
+    stray = place.packet("P", "tcp", "b1:8080")
+    stray.tcp_flags = flags("SYN ACK")
+    step = walk(place.node, stray, now_ns=START_NS, chooser=ScriptedChooser())
+    assert step.ct_state == "INVALID"
+    assert step.disposition is (Disposition.FORWARDED if forwarded else Disposition.DROPPED)
+
+
+@pytest.mark.parametrize(
+    "case",
+    table("""
+    2.2        H        tcp  web.C,E,V                → REJ ENETUNREACH
+    2.2        P        tcp  web.C                    → a1 b1 keep
+    v4 2.2     P,Q      tcp  none.C,V                 → REJ icmp-net-unreachable
+    v6 2.2     P,Q      tcp  none.C,V                 → REJ icmp6-no-route
+    v4 2.2     P        tcp  far.C                    → REJ icmp-net-unreachable
+    """),
+    ids=str,
+)
+def test_without_a_route_to_the_service_addresses(case: Case) -> None:
+    netns = world(case.family).fabric().nodes[N]
+    routing = netns.routing
+    netns.routing = Routing(routing.interfaces.values(), [route for route in routing.routes if route.network.prefix])
+    assert world(case.family).walked(case.source, case.protocol, case.destination, netns=netns) == case.expected
+
+
+@pytest.mark.parametrize(
+    "case",
+    table("""
+    2          P,X      tcp  outer.hc                 → PASS in
+    2          P,X      tcp  N:22                     → DROP chain policy
+    2          P,X      tcp  web.n                    → a1 b1 masq
+    """),
+    ids=str,
+)
+def test_health_check_node_ports_pass_a_closed_input(case: Case) -> None:
+    assert _with_closed(case, "INPUT") == case.expected
+
+
+@pytest.mark.parametrize(
+    "case",
+    table("""
+    # masqueraded first packets carry the mark that is accepted; the others depend on somebody else's rules
+    11.14      X        tcp  web.C,E,V,n              → a1 b1 masq
+    11.14      P        tcp  web.E,V,n                → a1 b1 masq
+    11.14      P        tcp  web.C                    → DROP chain policy
+    11.14      X        tcp  outer.E,V,n              → DROP chain policy
+    11.14      P        tcp  outer.E,V,n              → DROP chain policy
+    11.14      a1       tcp  here.C                   → a1 masq
+    11.14      P        tcp  none.C                   → REJ
+    11.14      X        tcp  outerfar.V               → DROP
+    11.14      P        tcp  b1:8080                  → DROP chain policy
+    11.14      H        tcp  web.C,V,n                → a1 b1 masq
+    """),
+    ids=str,
+)
+def test_first_packets_through_a_closed_forward(case: Case) -> None:
+    assert _with_closed(case, "FORWARD") == case.expected
+
+
+def _with_closed(case: Case, chain: str) -> str:
+    place = world(case.family)
+    netns = place.fabric().nodes[N]
+    netns.load(with_policy_drop(place.rules(N), chain))
+    return place.walked(case.source, case.protocol, case.destination, netns=netns)
+
+
+@pytest.mark.parametrize(
+    "case",
+    table("""
+    6.2        P,Q,X    tcp  none.C,E,V,n             → 0
+    6.2        P,X      tcp  far.C                    → 0
+    6.2        X        tcp  outerfar.E,V,n           → 0
+    6.2        B,P      tcp  guarded.V                → 0
+    6.2        H        tcp  none.C                   → 0
+    6.2        H        tcp  far.C                    → 0
+    6.2        H        tcp  clientsonly.V            → 0
+    # over lo the entry is confirmed before INPUT says no
+    6.2        H        tcp  none.n                   → 1
+    6.2        H        tcp  nobodyonnode.E           → 1
+    6.2        L        tcp  none.n@lo                → 1
+    v6 6.2     L        tcp  outerfar.n@lo            → 1
+    # what passes or is delivered is remembered
+    6.2        H        tcp  none.E                   → 1
+    6.2        X        tcp  here.V                   → 1
+    """),
+    ids=str,
+)
+def test_connections_that_are_remembered(case: Case) -> None:
+    """PP-6.2, K-1.4."""
+    place = world(case.family)
+    netns = place.fabric().nodes[N]
+    sent = place.packet(case.source, case.protocol, case.destination)
+    step = walk(netns, sent, now_ns=START_NS, chooser=ScriptedChooser(), local=is_local(case.source))
+    netns.commit(step.effects, START_NS)
+    assert len(netns.conntrack) == int(case.expected)
+
+
+@pytest.mark.parametrize("destination", ["web.n@lo", "outer.n@lo"])
+def test_node_ports_on_localhost_need_route_localnet(destination: str) -> None:
+    """PP-7.3, K-7.1: routing drops what DNAT sends from 127.0.0.1 to a pod. kube-proxy sets it, somebody may reset it."""
+    netns = world(V4).fabric().nodes[N]
+    assert netns.sysctls.route_localnet
+    assert world(V4).walked("L", "tcp", destination, netns=netns) == "a1 b1 masq"
+    netns.sysctls = replace(netns.sysctls, route_localnet=False)
+    assert world(V4).walked("L", "tcp", destination, netns=netns) == "DROP martian source"
+
+
+@pytest.mark.parametrize(
+    "case",
+    table("""
+    8          H        tcp  guarded.V                → a1 b1 masq
+    8          H        tcp  guardedlocal.V           → a1 b1 masq
+    8          H        tcp  clientsonly.V            → DROP
+    """),
+    ids=str,
+)
+def test_where_the_node_itself_has_the_vip_it_is_the_source(case: Case) -> None:
+    place = world(case.family)
+    netns = place.fabric(interfaces=[place.dummy(case.destination)]).nodes[N]
+    assert place.walked(case.source, case.protocol, case.destination, netns=netns) == case.expected
