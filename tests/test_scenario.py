@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from kpsim.config import Mode
@@ -338,3 +339,17 @@ def test_a_mode_in_the_file_is_refused_at_its_place_unless_it_is_overridden(tmp_
 def test_one_name_for_all_nodes_is_refused() -> None:
     (problem,) = refused("proxy: {hostnameOverride: x}\n")
     assert problem == "test.yaml:13: .proxy.hostnameOverride: one name for all nodes: nodes are named by nodes"
+
+
+def test_the_json_schema_accepts_the_built_in_scenarios_and_refuses_what_loading_refuses() -> None:
+    validator = jsonschema.Draft202012Validator(scenario_json_schema())
+    for name in scenario_names():
+        assert list(validator.iter_errors(read_document(scenario_path(name).read_text(), name).content)) == []
+    content = dict(read_document(HEAD, "test.yaml").content)
+    for field, wrong in (
+        ("duration", "ten"),
+        ("sede", 1),
+        ("nodes", {"count": 0}),
+        ("delays", {"apiWrite": {"mean": "1s"}}),
+    ):
+        assert list(validator.iter_errors({**content, field: wrong})), field

@@ -58,6 +58,7 @@ class Kubelets:
         self._clock, self._api, self._delays, self._seed, self._log = clock, api, delays, seed, log
         self._changed = changed
         self.pods: dict[ObjectKey, PodLife] = {}
+        self.by_workload: dict[str, dict[ObjectKey, PodLife]] = {}
         self.by_ip: dict[str, list[PodLife]] = {}  #: pods that exist; several only with host network
 
     # ----------------------------------------------------------------------------------------------------- beginning
@@ -79,6 +80,7 @@ class Kubelets:
 
     def _add(self, pod: PodLife) -> None:
         self.pods[pod.key] = pod
+        self.by_workload.setdefault(pod.workload.name, {})[pod.key] = pod
         for ip in pod.ips:
             self.by_ip.setdefault(ip, []).append(pod)
 
@@ -151,6 +153,7 @@ class Kubelets:
     def _remove(self, pod: PodLife, trigger_ns: int) -> None:
         pod.in_api = False
         self.pods.pop(pod.key, None)
+        self.by_workload[pod.workload.name].pop(pod.key, None)
         self._api.remove(pod.key, trigger_ns, self._clock.now_ns)
         self._changed(pod)
 

@@ -65,7 +65,7 @@ class Workloads:
 
     def pods_of(self, workload: str) -> list[PodLife]:
         """Pods of a workload that still run or are known to the API server, in the order of creation."""
-        return [pod for pod in self.kubelets.pods.values() if pod.workload.name == workload]
+        return list(self.kubelets.by_workload.get(workload, {}).values())
 
     def answering(self, workload: str) -> list[PodLife]:
         """Pods whose application runs."""
