@@ -155,6 +155,10 @@ ROWS = [
     v4 7.4     X        tcp  lo:22                    → DROP
     v4 7.4     X        tcp  none.n@lo                → DROP
     v4 7.4     X        tcp  outerfar.n@lo            → DROP
+    # nor from N itself unless it comes from 127/8
+    v4 7.4     H@N      tcp  lo:22                    → DROP
+    v4 7.4     H@N      tcp  web.n@lo                 → a1 b1 masq
+    v6 7.4     H@N      tcp  lo:22                    → PASS in
     7.5        B,P      tcp  guarded.n                → a1 b1 masq
     7.5        B        tcp  guardedlocal.n           → a1 keep
     """),
@@ -189,6 +193,7 @@ ROWS = [
     7.2        L        tcp  none.n@lo                → REJ
     7.2        L        tcp  outerfar.n@lo            → DROP
     v4 7.4     X        tcp  lo:22                    → DROP martian destination
+    v4 7.4     H@N      tcp  lo:22                    → PASS in
     v4 7.1     X        tcp  web.n@lo                 → DROP martian destination
     """, "no localhostNodePorts"),
     *table("""
@@ -370,10 +375,26 @@ def test_node_ports_on_localhost_need_route_localnet(destination: str) -> None:
     8          H        tcp  guarded.V                → a1 b1 masq
     8          H        tcp  guardedlocal.V           → a1 b1 masq
     8          H        tcp  clientsonly.V            → DROP
+    8          X        tcp  guarded.V                → a1 b1 masq
+    # INPUT instead of FORWARD
+    8          B,P      tcp  guarded.V                → DROP
+    5.3        X        tcp  outerfar.V               → DROP
+    6          X,H      tcp  none.V                   → REJ
+    6          B        tcp  guardednone.V            → REJ
     """),
     ids=str,
 )
-def test_where_the_node_itself_has_the_vip_it_is_the_source(case: Case) -> None:
+def test_where_the_node_itself_has_the_vip(case: Case) -> None:
     place = world(case.family)
     netns = place.fabric(interfaces=[place.dummy(case.destination)]).nodes[N]
     assert place.walked(case.source, case.protocol, case.destination, netns=netns) == case.expected
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize(("source", "destination"), [("X", "web.V"), ("P", "web.C"), ("H", "web.C"), ("a1", "here.C")])
+def test_the_masquerade_mark_stays_on_the_node(family: Family, source: str, destination: str) -> None:
+    """I-5: POSTROUTING takes it off again, so that no encapsulated packet is masqueraded a second time."""
+    place = world(family)
+    sent = place.packet(source, "tcp", destination)
+    step = walk(place.node, sent, now_ns=START_NS, chooser=ScriptedChooser(), local=is_local(source))
+    assert (step.disposition, step.packet.mark) == (Disposition.FORWARDED, 0)
