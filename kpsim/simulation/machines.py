@@ -6,6 +6,7 @@ asked of the workloads. It never knows Services or why a packet is sent.
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.chooser import SeededChooser
@@ -334,5 +335,7 @@ def _refusal(journey: Journey) -> tuple[Disposition, Cause]:
             return Disposition.DROPPED, Cause.NOT_CAPTURED
         case Fate.REJECTED:
             return Disposition.REJECTED, cause
-        case _:
+        case Fate.DROPPED | Fate.STOLEN | Fate.UNKNOWN:
             return Disposition.DROPPED, cause
+        case fate:
+            assert_never(fate)
