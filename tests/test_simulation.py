@@ -801,3 +801,34 @@ def test_a_node_that_leaves_the_rotation_moves_only_its_own_flows() -> None:
     after = {c.client: c.node for c in log.connections if c.at_ns > 8 * SECOND_NS}
     moved = {client for client in before if before[client] != after[client]}
     assert moved == {client for client in before if before[client] == "node-2"} != set()
+
+
+def test_the_first_syncs_after_a_start_go_family_by_family() -> None:
+    events = """
+events:
+  - {at: 5s, restartProxy: {nodes: [node-1], down: 1s}}
+  - {at: 5.5s, scale: {workload: web, replicas: 1}}
+"""
+    log = simulate(events, *DUAL)
+    mine = [
+        (sync.family, sync.start_ns // MS)
+        for sync in log.syncs
+        if sync.node == "node-1" and 0 < sync.start_ns < 6200 * MS
+    ]
+    assert mine == [("IPv4", 6100), ("IPv6", 6123)]  # lists after 100 ms; a sync takes 23 ms (CP-12)
+    # each family programs what it missed of its own slices
+    rows = [
+        (row.family, ms(row)[3]) for row in log.programming if row.node == "node-1" and row.programmed_ns < 6200 * MS
+    ]
+    assert set(rows) == {("IPv4", 6100), ("IPv6", 6123)}
+
+
+def test_a_change_whose_sync_dies_with_its_process_is_programmed_by_the_next_one() -> None:
+    events = """
+events:
+  - {at: 5s, patchService: {service: web, patch: {spec: {externalIPs: [198.51.100.1]}}}}
+  - {at: 5.030s, restartProxy: {nodes: [node-1]}}
+"""
+    log = simulate(events, "duration=10s")  # delivered 5.026, synced until 5.049, but killed at 5.030
+    (row,) = [row for row in log.programming if row.node == "node-1"]
+    assert ms(row) == (5000, 5007, 5130, 5130, 5153)

@@ -5,7 +5,7 @@ packets: the kernel it programs is an interface.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -67,6 +67,7 @@ class _FamilyProxy:
     carried: list[_Delivery] = field(
         default_factory=list
     )  #: changes that a failed sync took, or a former process missed
+    in_sync: list[_Delivery] = field(default_factory=list)  #: changes that the sync under way has taken
     requested_ns: int | None = None
     syncing: bool = False
     wake: int = 0  #: number of the last wake-up asked for; earlier ones mean nothing
@@ -167,8 +168,7 @@ class KubeProxy:
         def arrive() -> None:
             if self._process == process and self.running:
                 self._receive_lists()
-                for proxy in self._proxies:
-                    self._start_sync(proxy, in_runner=False)
+                self._sync_directly(self._proxies)
 
         self._clock.at(now_ns + delay_ns, Rank.DELIVERY, f"node {self.name}", arrive)
 
@@ -197,7 +197,9 @@ class KubeProxy:
     def stop(self) -> None:
         """The process ends; its rules stay."""
         unprogrammed = {
-            d.change.number: d.change for proxy in self._proxies for d in (*proxy.carried, *proxy.deliveries)
+            d.change.number: d.change
+            for proxy in self._proxies
+            for d in (*proxy.carried, *proxy.deliveries, *proxy.in_sync)
         }
         self._missed += [change for _, change in sorted({**unprogrammed, **self._under_way}.items())]
         self._under_way = {}
@@ -217,14 +219,20 @@ class KubeProxy:
         for proxy in self._proxies:
             proxy.proxier.services_synced()
             proxy.proxier.slices_synced()
-            proxy.carried += [
-                _Delivery(change, self._clock.now_ns) for change in self._missed if self._concerns(change)
-            ]
+            family, now_ns = proxy.proxier.family.label, self._clock.now_ns
+            proxy.carried += [_Delivery(change, now_ns) for change in self._missed if self._concerns(change, family)]
         self._missed = []
 
-    def _concerns(self, change: Change) -> bool:
-        """Whether the change is of a kind that leads to rules, and of an object that this node selects."""
-        return not isinstance(change.event.object, Node) and through_selector(change.event, self.name) is not None
+    def _concerns(self, change: Change, family: str) -> bool:
+        """Whether the change leads to rules of a family: of which object it is, and whether this node selects it."""
+        match change.event.object:
+            case Service() as service:
+                of_family = family in service.ip_families
+            case EndpointSlice() as endpoint_slice:
+                of_family = endpoint_slice.address_type == family
+            case _:
+                of_family = False
+        return of_family and through_selector(change.event, self.name) is not None
 
     # -------------------------------------------------------------------------------------------------------- deliveries
 
@@ -275,17 +283,31 @@ class KubeProxy:
         process, number = self._process, proxy.wake
 
         def wake() -> None:
-            if self._process == process and proxy.wake == number:
-                self._start_sync(proxy, in_runner=True)
+            # a sync past the runner holds the proxier's lock; its end wakes the runner again
+            if self._process == process and proxy.wake == number and not proxy.syncing:
+                self._begin(proxy, in_runner=True)
 
         self._clock.at(max(due_ns, self._clock.now_ns), Rank.SYNC_START, f"node {self.name}", wake)
 
-    def _start_sync(self, proxy: _FamilyProxy, *, in_runner: bool) -> None:
-        if proxy.syncing:
-            return  # the other one holds the proxier's lock; its end wakes the runner again
-        self._begin(proxy, in_runner=in_runner)
+    def _sync_directly(self, proxies: Sequence[_FamilyProxy]) -> None:
+        """The first sync, past the runner: one family after the other (CP-12)."""
+        if not proxies:
+            return
+        first, rest, process = proxies[0], proxies[1:], self._process
 
-    def _begin(self, proxy: _FamilyProxy, *, in_runner: bool, instantly: bool = False) -> None:
+        def start() -> None:
+            if self._process != process:
+                return
+            if first.syncing:
+                self._sync_directly(rest)  # the runner was faster, and has taken in the lists
+            else:
+                self._begin(first, in_runner=False, then=lambda: self._sync_directly(rest))
+
+        self._clock.at(self._clock.now_ns, Rank.SYNC_START, f"node {self.name}", start)
+
+    def _begin(
+        self, proxy: _FamilyProxy, *, in_runner: bool, instantly: bool = False, then: Callable[[], None] | None = None
+    ) -> None:
         now_ns = self._clock.now_ns
         if in_runner:
             proxy.runner.begin(now_ns)
@@ -311,14 +333,16 @@ class KubeProxy:
         if instantly:
             self._end(proxy, syncing)
             return
-        proxy.syncing = True
+        proxy.syncing, proxy.in_sync = True, deliveries
         process = self._process
 
         def end() -> None:
             if self._process == process:
-                proxy.syncing = False
+                proxy.syncing, proxy.in_sync = False, []
                 self._end(proxy, syncing)
                 self._wake(proxy)
+                if then is not None:
+                    then()
 
         self._clock.at(now_ns + self._cost_ns(proxy, result), Rank.RULES_IN_FORCE, f"node {self.name}", end)
 
