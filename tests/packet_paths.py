@@ -268,7 +268,7 @@ class World:
         """A first packet of a row, as N gets it; source 0 where a process did not bind."""
         address, number = self.address_of(destination)
         if protocol == "icmp":
-            protocol = "icmp" if self.family is V4 else "icmpv6"
+            protocol, number = ("icmp" if self.family is V4 else "icmpv6"), 0
         return packet_between(protocol, self.source_of(source, address), address, sport=sport, dport=number)
 
     def address_of(self, destination: str) -> tuple[str, int]:
