@@ -7,10 +7,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.clusters import cluster_ip, synced_proxier
 from kpsim.addresses import Family, parse_ip
-from kpsim.chooser import SeededChooser
 from kpsim.fabric import node_netns
 from kpsim.netfilter import Disposition, Netns, Walk, walk
 from kpsim.packet import Packet
+from kpsim.packetpath.chooser import SeededChooser
 
 _flows = count()
 

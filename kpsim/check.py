@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kpsim.comparison import run_differences
+from kpsim.comparison.documents import run_differences
 from kpsim.errors import InputError, Problem
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
@@ -119,7 +119,7 @@ def _check_recording(path: Path, *, update: bool) -> Checked:
         expected = _read_expected(beside)
         statements = run_differences(expected, outcomes)
         if statements:
-            from kpsim.packet_differences import first_packet_differences
+            from kpsim.comparison.packets import first_packet_differences
 
             statements += first_packet_differences(replay, expected, outcomes)
     if statements and update:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
-from kpsim.flowstate import ICMP_REQUESTS, ICMPV6_REQUESTS, Direction, Flow, FlowState
 from kpsim.packet import Packet
-from kpsim.sysctls import Sysctls
+from kpsim.packetpath.flowstate import ICMP_REQUESTS, ICMPV6_REQUESTS, Direction, Flow, FlowState
+from kpsim.packetpath.sysctls import Sysctls
 
 _ICMP_ANSWERS = {"icmp": {}, "icmpv6": {}}  # type: dict[str, dict[int, int]]
 for _protocol, _requests in (("icmp", ICMP_REQUESTS), ("icmpv6", ICMPV6_REQUESTS)):

@@ -17,12 +17,12 @@ from kpsim.objects import EndpointSlice
 from kpsim.proxier import Proxier, make_backend
 from kpsim.recording import Recording, load_recording
 from kpsim.replay import START_NS, Replay
-from kpsim.rules import Ruleset
+from kpsim.ruleset import Ruleset
 
 if TYPE_CHECKING:
-    from kpsim.probes import Answer
-    from kpsim.site import Site
-    from kpsim.tracing import Trace
+    from kpsim.tracing.probes import Answer
+    from kpsim.tracing.site import Site
+    from kpsim.tracing.traces import Trace
 
 
 class RulesText(str):
@@ -120,7 +120,7 @@ class Cluster:
     @cached_property
     def site(self) -> "Site":
         """The nodes as machines that packets can be sent to."""
-        from kpsim.tracing import cluster_site
+        from kpsim.tracing.traces import cluster_site
 
         return cluster_site(self)
 
@@ -140,8 +140,8 @@ class Cluster:
         ``sender`` is pod, node, external or peer; ``expand`` adds every outcome with its exact odds. InputError for what
         does not fit.
         """
-        from kpsim.probes import first_packet, sender_of
-        from kpsim.tracing import trace_packet
+        from kpsim.tracing.probes import first_packet, sender_of
+        from kpsim.tracing.traces import trace_packet
 
         packet = first_packet(dst, src=src, protocol=protocol, families=self.families)
         return trace_packet(
@@ -150,7 +150,7 @@ class Cluster:
 
     def probe(self, node: str, dst: str, *, sender: str = "external", src: str = "", protocol: str = "TCP") -> "Answer":
         """Every outcome of a first packet that ``node`` meets, without drawing lots. Arguments as for :meth:`trace`."""
-        from kpsim.probes import Probe, Prober, first_packet, sender_of
+        from kpsim.tracing.probes import Probe, Prober, first_packet, sender_of
 
         packet = first_packet(dst, src=src, protocol=protocol, families=self.families)
         self.check_node(node)

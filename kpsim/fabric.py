@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
-from kpsim.chooser import Chooser
 from kpsim.conntrack import tuple_of
 from kpsim.errors import InputError, Problem
-from kpsim.flowstate import ICMP_REQUESTS, ICMPV6_REQUESTS
 from kpsim.netfilter import Disposition, Netns, Walk, walk
 from kpsim.packet import Packet
-from kpsim.routing import Address, Interface, Port, Route, Routing
-from kpsim.sysctls import Sysctls
+from kpsim.packetpath.chooser import Chooser
+from kpsim.packetpath.flowstate import ICMP_REQUESTS, ICMPV6_REQUESTS
+from kpsim.packetpath.routing import Address, Interface, Port, Route, Routing
+from kpsim.packetpath.sysctls import Sysctls
 
 _DEFAULT_PREFIX = {Family.IPV4: 24, Family.IPV6: 64}
 _SYN_ACK = frozenset({"SYN", "ACK"})

@@ -32,21 +32,21 @@ from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
 
-from kpsim import delivery, tracking
 from kpsim.addresses import Family
-from kpsim.chains import run_base_chain
-from kpsim.chooser import Chooser, ScriptedChooser
 from kpsim.conntrack import ConntrackTable, Destroyed, Entry
-from kpsim.index import compiled
-from kpsim.matching import UnknownMatch
 from kpsim.packet import Packet
-from kpsim.recent import RecentLists
-from kpsim.reject import IcmpLimiter
-from kpsim.routing import Routing
-from kpsim.rules import BUILT_IN_CHAINS, Chain, Ruleset, Table
-from kpsim.sysctls import Sysctls
-from kpsim.trace import Ended, Hook, HookEntered, RuleReference, Step
-from kpsim.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
+from kpsim.packetpath import delivery, tracking
+from kpsim.packetpath.chains import run_base_chain
+from kpsim.packetpath.chooser import Chooser, ScriptedChooser
+from kpsim.packetpath.index import compiled
+from kpsim.packetpath.matching import UnknownMatch
+from kpsim.packetpath.recent import RecentLists
+from kpsim.packetpath.reject import IcmpLimiter
+from kpsim.packetpath.routing import Routing
+from kpsim.packetpath.steps import Ended, Hook, HookEntered, RuleReference, Step
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
+from kpsim.ruleset import BUILT_IN_CHAINS, Chain, Ruleset, Table
 
 __all__ = [
     "Cause", "Disposition", "Effects", "End", "Hook", "HookEntry", "Netns", "Walk", "expand", "walk",

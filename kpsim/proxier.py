@@ -14,14 +14,20 @@ from kpsim.bulk import without_collector
 from kpsim.cluster import Event
 from kpsim.config import Interface, Mode, ProxierSettings, interface_addresses
 from kpsim.errors import InputError
-from kpsim.healthcheck import ProxyHealth, ServiceHealth, listen_addresses
-from kpsim.metrics import Metrics
+from kpsim.kubeproxy.healthcheck import ProxyHealth, ServiceHealth, listen_addresses
+from kpsim.kubeproxy.metrics import Metrics
+from kpsim.kubeproxy.plan import ServicePlan, make_plan
+from kpsim.kubeproxy.service_maps import ServiceMaps
+from kpsim.kubeproxy.stale_flows import Flow, UdpFrontends
+from kpsim.kubeproxy.trackers import (
+    EndpointsChangeTracker,
+    EndpointsCheckout,
+    ServiceChange,
+    ServiceChangeTracker,
+    ServiceKey,
+)
 from kpsim.objects import LABEL_ZONE, EndpointSlice, Node, Pod, Service, ServiceCIDR
-from kpsim.plan import ServicePlan, make_plan
-from kpsim.rules import Ruleset
-from kpsim.service_maps import ServiceMaps
-from kpsim.stale_flows import Flow, UdpFrontends
-from kpsim.trackers import EndpointsChangeTracker, EndpointsCheckout, ServiceChange, ServiceChangeTracker, ServiceKey
+from kpsim.ruleset import Ruleset
 from kpsim.units import HOUR_NS
 
 

@@ -15,8 +15,8 @@ from kpsim.addresses import Family, canonical_ip
 from kpsim.cluster import EventType
 from kpsim.config import Host, Interface, Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
+from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.objects import ApiObject, JsonReader, Node, node_from_json, object_from_json
-from kpsim.stale_flows import Flow
 from kpsim.units import HOUR_NS, SECOND_NS, parse_rfc3339_ns
 
 Json = Mapping[str, Any]

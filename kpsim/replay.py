@@ -11,10 +11,10 @@ from typing import Any
 
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import resolve
+from kpsim.kubeproxy.runner import BoundedFrequencyRunner
+from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.proxier import Proxier, SyncResult, make_backend
 from kpsim.recording import FLOW_FIELDS, Recording, SyncStep, WatchStep
-from kpsim.runner import BoundedFrequencyRunner
-from kpsim.stale_flows import Flow
 from kpsim.units import HOUR_NS, format_duration, parse_rfc3339_ns
 
 #: when a replay's clock starts and its proxier is created, unless the events carry times

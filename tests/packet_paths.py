@@ -28,18 +28,18 @@ from proxiers import Json, endpoint, endpoint_slice, port, service, slice_port
 
 from kpsim.addresses import Family, join_host_port
 from kpsim.cluster import ClusterState
-from kpsim.config import LocalMode, Mode, ProxyConfig
+from kpsim.config import Host, LocalMode, Mode, ProxyConfig
 from kpsim.explore import Cluster
 from kpsim.fabric import Fabric, build_fabric, packet_between
 from kpsim.netfilter import Cause, Netns, Walk, expand
 from kpsim.objects import ApiObject, Node, node_from_json
 from kpsim.packet import Packet
-from kpsim.probes import Outcome, Probe, Prober, Result, outcome_of, result_of
+from kpsim.packetpath.routing import Address, Interface, Port, Routing
 from kpsim.replay import START_NS
-from kpsim.routing import Address, Interface, Port, Routing
-from kpsim.rules import Chain, Ruleset, Verdict
-from kpsim.site import Sender, Site, sysctls_of
-from kpsim.tracing import cluster_site
+from kpsim.ruleset import Chain, Ruleset, Verdict
+from kpsim.tracing.probes import Outcome, Probe, Prober, Result, outcome_of, result_of
+from kpsim.tracing.site import Sender, Site, sysctls_of
+from kpsim.tracing.traces import cluster_site
 
 V4, V6 = Family.IPV4, Family.IPV6
 N, M = "node-1", "node-2"
@@ -218,12 +218,14 @@ NODES = (_node(N, ("N", "N2")), _node(M, ("M",)))
 class World:
     """Two nodes with all of the catalogue, in one family, under one configuration."""
 
-    def __init__(self, family: Family, configuration: str = "detector", *, mode: Mode = Mode.IPTABLES) -> None:
+    def __init__(
+        self, family: Family, configuration: str = "detector", *, mode: Mode = Mode.IPTABLES, host: Host | None = None
+    ) -> None:
         self.family = family
         self.configuration = configuration
         config: dict[str, Any] = {"mode": mode, "cluster_cidr": CLUSTER_CIDR} | CONFIGURATIONS[configuration]
         services = [obj for name in CATALOGUE for obj in objects_of(name, family)]
-        self.cluster = Cluster(ClusterState.of([*NODES, *services]), ProxyConfig(**config))
+        self.cluster = Cluster(ClusterState.of([*NODES, *services]), ProxyConfig(**config), host or Host())
         self._rules: dict[str, Ruleset] = {}
 
     def rules(self, node: str, family: Family | None = None) -> Ruleset:
@@ -322,7 +324,7 @@ class World:
     def probed(self, source: str, protocol: str, destination: str) -> str:
         """The same as a probe answers it; it does not tell ways or causes: the first word of the result."""
         sent = self.packet(source, protocol, destination)
-        answer = self.prober.answer(Probe(destination, N, _sender_kind(source), sent))
+        answer = self.prober.answer(Probe(destination, N, sender_kind(source), sent))
         match answer.result:
             case Result.DELIVERED:
                 return self.delivered(answer.outcomes, sent)
@@ -376,7 +378,8 @@ def is_local(source: str) -> bool:
     return source[0] in "HL"
 
 
-def _sender_kind(source: str) -> Sender:
+def sender_kind(source: str) -> Sender:
+    """Who sends, as a probe names it."""
     if is_local(source):
         return Sender.NODE
     if source == "P" or source[0] == "a":

@@ -9,11 +9,12 @@ from dataclasses import replace
 from immutables import Map
 
 from kpsim.addresses import Family, Network, parse_cidr, parse_ip
-from kpsim.chooser import SeededChooser
 from kpsim.fabric import node_netns, packet_between
 from kpsim.netfilter import Netns, Walk, walk
 from kpsim.packet import Packet
-from kpsim.rules import (
+from kpsim.packetpath.chooser import SeededChooser
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.ruleset import (
     ACCEPT,
     BUILT_IN_CHAINS,
     AddrType,
@@ -40,7 +41,6 @@ from kpsim.rules import (
     Terminal,
     Verdict,
 )
-from kpsim.sysctls import Sysctls
 
 POD, OTHER_POD, REMOTE_POD = "10.180.0.5", "10.180.0.6", "10.180.1.7"
 NODE, OTHER_NODE, CLIENT = "192.168.0.1", "192.168.0.2", "203.0.113.9"

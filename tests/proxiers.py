@@ -9,6 +9,8 @@ from typing import Any
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState, Event, through_selector
 from kpsim.config import Host, Mode, ProxierSettings, ProxyConfig, resolve
+from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.trackers import ServicePortName
 from kpsim.objects import (
     ApiObject,
     EndpointSlice,
@@ -19,8 +21,6 @@ from kpsim.objects import (
     service_from_json,
 )
 from kpsim.proxier import Proxier, SyncResult, make_backend
-from kpsim.stale_flows import Flow
-from kpsim.trackers import ServicePortName
 from kpsim.units import SECOND_NS, parse_rfc3339_ns
 
 NODE = "node-1"

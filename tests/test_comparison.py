@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kpsim.comparison import (
+from kpsim.comparison.documents import (
     canonical_tables,
     document_differences,
     outcome_differences,

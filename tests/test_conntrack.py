@@ -5,9 +5,9 @@ from packets import CLIENT, NODE, POD, REMOTE_POD, ip
 
 from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable, Ending, Entry, FlowTuple, StatusBit, flow_entry, tuple_of
-from kpsim.flowstate import Action, Direction, Flow, FlowState, read, tcp_timeout_ns
 from kpsim.packet import Packet, Window
-from kpsim.sysctls import Sysctls
+from kpsim.packetpath.flowstate import Action, Direction, Flow, FlowState, read, tcp_timeout_ns
+from kpsim.packetpath.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 SYSCTLS = Sysctls()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kpsim.addresses import Family, Network
 from kpsim.dialects.iptables import Style, parse, parse_rule, render_rule, render_ruleset, stored
 from kpsim.errors import InputError, UnsupportedRule
-from kpsim.rules import (
+from kpsim.ruleset import (
     ACCEPT,
     DROP,
     RETURN,

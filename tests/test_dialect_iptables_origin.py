@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
-from kpsim.rules import Origin, Role
+from kpsim.ruleset import Origin, Role
 
 FIXTURES = Path(__file__).parent / "dialects"
 V4 = Family.IPV4

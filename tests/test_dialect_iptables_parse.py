@@ -8,7 +8,7 @@ from kpsim.addresses import Family, Network, host_network
 from kpsim.dialects.iptables import Style, parse_rule, render_rule
 from kpsim.dialects.iptables_parse import split_words
 from kpsim.errors import InputError, UnsupportedRule
-from kpsim.rules import (
+from kpsim.ruleset import (
     ACCEPT,
     DROP,
     RETURN,

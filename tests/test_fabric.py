@@ -20,7 +20,6 @@ from packets import (
 )
 
 from kpsim.addresses import Family
-from kpsim.chooser import SeededChooser
 from kpsim.errors import InputError
 from kpsim.fabric import (
     Exchange,
@@ -39,8 +38,9 @@ from kpsim.fabric import (
 )
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
-from kpsim.rules import Destination, Dnat, MarkMatch, Masquerade, NfAcct, SetMark, Unknown
-from kpsim.sysctls import Sysctls
+from kpsim.packetpath.chooser import SeededChooser
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.ruleset import Destination, Dnat, MarkMatch, Masquerade, NfAcct, SetMark, Unknown
 
 THIRD_NODE, THIRD_POD = "192.168.0.3", "10.180.2.4"
 CLIENTS = net("203.0.113.0/24")

@@ -6,9 +6,9 @@ import pytest
 
 from kpsim.addresses import Family, parse_ip, parse_network
 from kpsim.config import NodePortAddresses
-from kpsim.healthcheck import ProxyHealth, ServiceHealth, ServiceServer, listen_addresses
+from kpsim.kubeproxy.healthcheck import ProxyHealth, ServiceHealth, ServiceServer, listen_addresses
+from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import Node, node_from_json
-from kpsim.trackers import ServiceKey
 from kpsim.units import SECOND_NS, parse_rfc3339_ns
 
 WEB, API = ServiceKey("shop", "web"), ServiceKey("shop", "api")

@@ -8,11 +8,11 @@ from proxiers import Rig, document, endpoint, endpoint_slice, make_settings, por
 
 from kpsim.addresses import Family, format_ip, parse_network
 from kpsim.backends.iptables.names import chain_hash
-from kpsim.comparison import canonical_tables, document_differences
+from kpsim.comparison.documents import canonical_tables, document_differences
 from kpsim.config import Host, Interface, LocalMode, NodePortAddresses
+from kpsim.kubeproxy.trackers import ServicePortName
 from kpsim.objects import EndpointSlice, Service
 from kpsim.proxier import SyncResult
-from kpsim.trackers import ServicePortName
 
 DOCUMENTS = Path(__file__).parent / "iptables_documents"
 NODE = "test-node"

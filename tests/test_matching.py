@@ -6,11 +6,11 @@ import pytest
 from packets import CLIENT, NODE, POD, flags, net
 
 from kpsim.addresses import Family, parse_ip
-from kpsim.index import in_kernel_order
-from kpsim.matching import UnknownMatch, condition
 from kpsim.packet import Packet
-from kpsim.routing import AddressType
-from kpsim.rules import (
+from kpsim.packetpath.index import in_kernel_order
+from kpsim.packetpath.matching import UnknownMatch, condition
+from kpsim.packetpath.routing import AddressType
+from kpsim.ruleset import (
     AddrType,
     Comment,
     CtState,
@@ -99,7 +99,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("match", "changes", "expected"), CASES, ids=[str(case[0]) + str(case[1]) for case in CASES])
+@pytest.mark.parametrize(("match", "changes", "expected"), CASES, ids=[f"{number}-{type(case[0]).__name__}" for number, case in enumerate(CASES)])
 def test_match(match, changes, expected):
     holds = condition(match, "key")
     assert holds is not None

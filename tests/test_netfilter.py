@@ -31,12 +31,13 @@ from packets import (
 )
 
 from kpsim.addresses import Family
-from kpsim.chooser import ScriptedChooser, SeededChooser
 from kpsim.errors import InputError
-from kpsim.flowstate import FlowState
 from kpsim.netfilter import Cause, Disposition, End, Hook, HookEntry, Netns, expand, walk
-from kpsim.routing import Route, RouteKind, Routing
-from kpsim.rules import (
+from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser
+from kpsim.packetpath.flowstate import FlowState
+from kpsim.packetpath.routing import Route, RouteKind, Routing
+from kpsim.packetpath.steps import Chosen, HookEntered, Routed, RuleMatched, format_trace
+from kpsim.ruleset import (
     ACCEPT,
     DROP,
     CtState,
@@ -57,7 +58,6 @@ from kpsim.rules import (
     Unknown,
     Verdict,
 )
-from kpsim.trace import Chosen, HookEntered, Routed, RuleMatched, format_trace
 from kpsim.units import SECOND_NS
 
 FORWARDED, DELIVERED, REJECTED, DROPPED = (

@@ -31,8 +31,10 @@ from kpsim.addresses import Family
 from kpsim.conntrack import Ending, flow_entry
 from kpsim.netfilter import Cause, Disposition, Hook, Netns
 from kpsim.packet import Packet
-from kpsim.routing import Address, Interface, Route, Routing
-from kpsim.rules import (
+from kpsim.packetpath.routing import Address, Interface, Route, Routing
+from kpsim.packetpath.steps import ChainEntered, HookEntered
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.ruleset import (
     ACCEPT,
     DROP,
     CtState,
@@ -44,8 +46,6 @@ from kpsim.rules import (
     Reject,
     Snat,
 )
-from kpsim.sysctls import Sysctls
-from kpsim.trace import ChainEntered, HookEntered
 from kpsim.units import SECOND_NS
 
 FORWARDED, DELIVERED, REJECTED, DROPPED = (

@@ -25,8 +25,9 @@ from packets import (
 from kpsim.addresses import Family
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
-from kpsim.routing import Address, Interface, Routing
-from kpsim.rules import (
+from kpsim.packetpath.routing import Address, Interface, Routing
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.ruleset import (
     DROP,
     CtState,
     Destination,
@@ -34,7 +35,6 @@ from kpsim.rules import (
     Protocol,
     Reject,
 )
-from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 FORWARDED, DELIVERED, REJECTED, DROPPED = (

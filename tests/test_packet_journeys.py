@@ -12,14 +12,14 @@ from packets import flags
 from proxiers import Rig, endpoint, endpoint_slice, make_settings, slice_port
 
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
-from kpsim.chooser import ScriptedChooser
 from kpsim.conntrack import Entry
 from kpsim.fabric import Exchange, Fabric, Failure, Journey, Whose, answer_to, exchange, send
+from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Disposition, Netns, Walk, expand, walk
 from kpsim.objects import EndpointSlice, Service
 from kpsim.packet import Packet
+from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.replay import START_NS
-from kpsim.stale_flows import Flow
 from kpsim.units import SECOND_NS
 
 FAMILIES = pytest.mark.parametrize("family", Family)

@@ -10,10 +10,10 @@ from packet_paths import V4, Case, N, is_local, table, with_policy_drop, world
 from packets import flags
 
 from kpsim.addresses import Family
-from kpsim.chooser import ScriptedChooser
 from kpsim.netfilter import Disposition, walk
+from kpsim.packetpath.chooser import ScriptedChooser
+from kpsim.packetpath.routing import Routing
 from kpsim.replay import START_NS
-from kpsim.routing import Routing
 
 ALL = ("detector", "no detector", "masqueradeAll", "masqueradeAll, no detector")
 DETECTION = ("detector", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kpsim.plan import HintMode, Refusal, ServicePlan, hint_mode, make_plan
-from kpsim.trackers import Endpoint, ServicePort, ServicePortName
+from kpsim.kubeproxy.plan import HintMode, Refusal, ServicePlan, hint_mode, make_plan
+from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName
 
 IPS = {"a": "10.180.0.1", "b": "10.180.1.2", "c": "10.180.2.3"}
 NAME = ServicePortName("shop", "web", "http", "TCP")

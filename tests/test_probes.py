@@ -10,7 +10,7 @@ from shop import CONFIG, EVERYTHING, WEB, cluster_text
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
-from kpsim.probes import Answer, Prober, Result, make_packet, parse_probes, sender_of, split_end
+from kpsim.tracing.probes import Answer, Prober, Result, make_packet, parse_probes, sender_of, split_end
 
 CLIENT = "203.0.113.7:40000"
 POD = "10.180.0.77:40000"  # of node-1, no endpoint

@@ -18,12 +18,12 @@ from proxiers import (
 )
 
 from kpsim.addresses import Family
-from kpsim.comparison import document_differences
+from kpsim.comparison.documents import document_differences
 from kpsim.config import Host, Mode
 from kpsim.errors import InputError
+from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.objects import EndpointSlice, Service, ServiceCIDR, service_cidr_from_json
 from kpsim.proxier import make_backend
-from kpsim.stale_flows import Flow
 from kpsim.units import SECOND_NS, format_rfc3339
 
 SVC = "KUBE-SVC-67NZLRHBNDSAWJRO"

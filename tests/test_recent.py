@@ -3,9 +3,9 @@
 import pytest
 
 from kpsim.addresses import Family
-from kpsim.recent import LIST_SIZE, RecentList, RecentLists, RecentTouch
+from kpsim.packetpath.recent import LIST_SIZE, RecentList, RecentLists, RecentTouch
 from kpsim.rng import below
-from kpsim.rules import Recent
+from kpsim.ruleset import Recent
 from kpsim.units import SECOND_NS
 
 SET = Recent("KUBE-SEP-A", "set")

@@ -5,7 +5,7 @@ from packets import CLIENT, NODE, OTHER_NODE, POD, REMOTE_POD, ip, net, node
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
-from kpsim.routing import Address, Interface, Port, Route, RouteKind, Routing
+from kpsim.packetpath.routing import Address, Interface, Port, Route, RouteKind, Routing
 
 V4, V6 = Family.IPV4, Family.IPV6
 

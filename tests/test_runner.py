@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from kpsim.runner import BoundedFrequencyRunner, RunnerState, Trigger
+from kpsim.kubeproxy.runner import BoundedFrequencyRunner, RunnerState, Trigger
 from kpsim.units import MILLISECOND_NS
 
 S = 1000

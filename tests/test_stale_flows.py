@@ -6,9 +6,9 @@ import pytest
 from proxiers import NODE, START_NS, endpoint, endpoint_slice, port, service, slice_port
 
 from kpsim.addresses import Family
-from kpsim.service_maps import ServiceMaps
-from kpsim.stale_flows import Flow, UdpFrontends
-from kpsim.trackers import EndpointsChangeTracker, ServiceChangeTracker
+from kpsim.kubeproxy.service_maps import ServiceMaps
+from kpsim.kubeproxy.stale_flows import Flow, UdpFrontends
+from kpsim.kubeproxy.trackers import EndpointsChangeTracker, ServiceChangeTracker
 
 CLIENT = "10.240.9.9"
 VIPS = ("172.30.1.1", "1.2.3.4", "192.168.99.100")

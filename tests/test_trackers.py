@@ -6,8 +6,7 @@ import pytest
 from proxiers import NODE, START_NS, endpoint, endpoint_slice, port, service, slice_port
 
 from kpsim.addresses import Family
-from kpsim.objects import EndpointSlice, Service
-from kpsim.trackers import (
+from kpsim.kubeproxy.trackers import (
     Endpoint,
     EndpointsChange,
     EndpointsChangeTracker,
@@ -18,6 +17,7 @@ from kpsim.trackers import (
     merge_slices,
     service_ports,
 )
+from kpsim.objects import EndpointSlice, Service
 from kpsim.units import SECOND_NS, format_rfc3339
 
 WEB = ServiceKey("shop", "web")

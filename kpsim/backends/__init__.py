@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kpsim.plan import ServicePlan
-from kpsim.rules import Ruleset
-from kpsim.trackers import ServiceKey
+from kpsim.kubeproxy.plan import ServicePlan
+from kpsim.kubeproxy.trackers import ServiceKey
+from kpsim.ruleset import Ruleset
 
 
 @dataclass(frozen=True, slots=True)

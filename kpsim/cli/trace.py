@@ -13,11 +13,11 @@ from kpsim.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
-    from kpsim.explain import Depth
     from kpsim.packet import Packet
-    from kpsim.rules import Ruleset
-    from kpsim.site import Site
-    from kpsim.tracing import Trace
+    from kpsim.ruleset import Ruleset
+    from kpsim.tracing.explain import Depth
+    from kpsim.tracing.site import Site
+    from kpsim.tracing.traces import Trace
 
 
 @app.command(
@@ -122,7 +122,7 @@ def trace(
 
 
 def _depth(minimal: bool, summary: bool, detailed: bool) -> "Depth":
-    from kpsim.explain import Depth
+    from kpsim.tracing.explain import Depth
 
     wanted = [depth for depth, asked in zip(Depth, (minimal, summary, detailed), strict=True) if asked]
     if len(wanted) > 1:
@@ -158,7 +158,7 @@ def _saved(
 ) -> "tuple[Site, tuple[Family, ...], int]":
     from kpsim.config import Interface
     from kpsim.replay import START_NS
-    from kpsim.tracing import rules_site
+    from kpsim.tracing.traces import rules_site
 
     if cluster:
         raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")
@@ -175,7 +175,7 @@ def _saved(
 
 def _read_rules(path: Path, family: FamilyName | None, dst: str, allow_unknown: bool) -> "Ruleset":
     from kpsim.dialects.iptables import parse
-    from kpsim.tracing import family_of_rules
+    from kpsim.tracing.traces import family_of_rules
 
     text = _read(path)
     known = family.family if family else family_of_rules(text, dst, file=str(path))
@@ -196,7 +196,7 @@ def _read(path: Path) -> str:
 
 def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int) -> None:
     from kpsim.bulk import without_collector
-    from kpsim.probes import Prober, parse_probes
+    from kpsim.tracing.probes import Prober, parse_probes
 
     name = "standard input" if str(path) == "-" else str(path)
     found = parse_probes(_read(path).splitlines(), site, file=name, families=families)
@@ -215,7 +215,7 @@ def _packets(
     start_ns: int,
 ) -> "Iterator[tuple[int, int, Packet]]":
     """Number, time and packet of everything to trace."""
-    from kpsim.probes import check_family, first_packet
+    from kpsim.tracing.probes import check_family, first_packet
 
     if capture is not None:
         from kpsim.wire import read_pcap
@@ -243,8 +243,8 @@ def _packets(
 def _trace(
     numbered: "tuple[int, int, Packet]", site: "Site", node: str, sender: str, seed: int, expand: bool, *, commit: bool
 ) -> "Trace":
-    from kpsim.probes import sender_of
-    from kpsim.tracing import trace_packet
+    from kpsim.tracing.probes import sender_of
+    from kpsim.tracing.traces import trace_packet
 
     number, now_ns, packet = numbered
     return trace_packet(
@@ -254,7 +254,7 @@ def _trace(
 
 
 def _show(traced: "Trace", depth: "Depth", format: Format, *, first: bool) -> None:
-    from kpsim.explain import Depth
+    from kpsim.tracing.explain import Depth
 
     if format is Format.JSON:
         typer.echo(json.dumps(traced.to_json(), separators=(",", ":"), ensure_ascii=False))

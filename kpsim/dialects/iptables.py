@@ -1,4 +1,4 @@
-"""iptables text: iptables-save output and iptables-restore documents ⇄ :class:`~kpsim.rules.Ruleset`.
+"""iptables text: iptables-save output and iptables-restore documents ⇄ :class:`~kpsim.ruleset.Ruleset`.
 
 Counterpart: iptables-restore and iptables-save 1.8.9 (I-4, I-17). Options and their spelling stand in ``iptables_options``, words
 of one rule become a body in ``iptables_parse``. This module never knows what a rule does to a packet.
@@ -24,7 +24,7 @@ from kpsim.dialects.iptables_origin import owners_of_chains, recover_origin
 from kpsim.dialects.iptables_parse import read_body, split_words
 from kpsim.dialects.iptables_values import CT_STATES, Form, NotModelled, Style
 from kpsim.errors import InputError, Problem, UnsupportedRule
-from kpsim.rules import (
+from kpsim.ruleset import (
     BUILT_IN_CHAINS,
     STATEMENTS,
     AddrType,

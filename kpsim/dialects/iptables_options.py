@@ -38,7 +38,7 @@ from kpsim.dialects.iptables_values import (
     write_range,
     write_ranges,
 )
-from kpsim.rules import (
+from kpsim.ruleset import (
     AddrType,
     Comment,
     CtState,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kpsim.addresses import format_ip, join_host_port
-from kpsim.rules import BUILT_IN_CHAINS, DROP, FOREIGN, CtState, Dnat, Jump, Origin, Protocol, Recent, Role, Rule
+from kpsim.ruleset import BUILT_IN_CHAINS, DROP, FOREIGN, CtState, Dnat, Jump, Origin, Protocol, Recent, Role, Rule
 
 
 class Owner(NamedTuple):

@@ -1,4 +1,4 @@
-"""Words of one iptables rule → the body of a :class:`~kpsim.rules.Rule`.
+"""Words of one iptables rule → the body of a :class:`~kpsim.ruleset.Rule`.
 
 Counterpart: the option parser of iptables and iptables-restore. Never knows about files, line numbers or other rules: what is
 wrong is a ValueError, what is not modelled a NotModelled, and the caller adds the place.
@@ -22,7 +22,7 @@ from kpsim.dialects.iptables_options import (
     read_extension,
 )
 from kpsim.dialects.iptables_values import NotModelled, quoted
-from kpsim.rules import AddrType, Goto, Jump, L4Module, Match, Protocol, Statement, Terminal, Unknown, Verdict
+from kpsim.ruleset import AddrType, Goto, Jump, L4Module, Match, Protocol, Statement, Terminal, Unknown, Verdict
 
 _WORD = re.compile(r"[^ \t]+")
 _QUOTED_WORD = re.compile(r'[^ \t"]*"(?:[^"\\]|\\.)*"|[^ \t"]+|"')

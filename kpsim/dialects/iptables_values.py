@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from kpsim.addresses import Family, Network, parse_ip
-from kpsim.rules import (
+from kpsim.ruleset import (
     AddrType,
     Comment,
     CtState,

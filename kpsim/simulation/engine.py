@@ -6,6 +6,7 @@ Counterpart: none. It only wires; what anything does is told in its own module.
 from collections.abc import Callable
 from functools import partial
 
+from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
 from kpsim.scenario.nodes import cluster_families, cluster_nodes
@@ -23,7 +24,6 @@ from kpsim.simulation.manifest import CREATED, node_object, stored_service
 from kpsim.simulation.runlog import RunLog
 from kpsim.simulation.traffic import TrafficSource, World
 from kpsim.simulation.workloads import Workloads
-from kpsim.trackers import ServiceKey
 
 
 class Run:

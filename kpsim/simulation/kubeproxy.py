@@ -12,12 +12,14 @@ from typing import Protocol
 from kpsim.addresses import Family
 from kpsim.cluster import Event, through_selector
 from kpsim.config import Host, ProxyConfig, resolve
-from kpsim.healthcheck import ProxyHealth
+from kpsim.kubeproxy.healthcheck import ProxyHealth
+from kpsim.kubeproxy.plan import make_plan
+from kpsim.kubeproxy.runner import BoundedFrequencyRunner
+from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import ANNOTATION_TRIGGER_TIME, EndpointSlice, Node, Service
-from kpsim.plan import make_plan
 from kpsim.proxier import Proxier, SyncResult, make_backend
-from kpsim.rules import Ruleset
-from kpsim.runner import BoundedFrequencyRunner
+from kpsim.ruleset import Ruleset
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer, Change, initial_events
@@ -25,8 +27,6 @@ from kpsim.simulation.clock import Clock, Rank, wall_ns
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.faults import SyncFaults
 from kpsim.simulation.runlog import Happening, Programming, RunLog, Sync
-from kpsim.stale_flows import Flow
-from kpsim.trackers import ServiceKey
 from kpsim.units import HOUR_NS, parse_rfc3339_ns
 
 _KINDS = ("Service", "EndpointSlice", "Node", "ServiceCIDR")

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kpsim import rng
+from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.scenario.schema import LoadBalancerSpec
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.runlog import NodeHealth, RunLog
-from kpsim.trackers import ServiceKey
 
 
 @dataclass(frozen=True, slots=True)

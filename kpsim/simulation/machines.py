@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
-from kpsim.chooser import SeededChooser
 from kpsim.config import ProxyConfig
 from kpsim.conntrack import FlowTuple, tuple_of
 from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, build_fabric, reply, send
+from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Disposition as Fate
 from kpsim.netfilter import Netns
 from kpsim.packet import Packet
-from kpsim.reject import IcmpLimiter
-from kpsim.rules import Role, Ruleset
+from kpsim.packetpath.chooser import SeededChooser
+from kpsim.packetpath.reject import IcmpLimiter
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.ruleset import Role, Ruleset
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.runlog import Cause, Disposition
-from kpsim.stale_flows import Flow
-from kpsim.sysctls import Sysctls
 
 #: expired entries never match; they are swept out now and then, as the kernel does (CT-3.9)
 _CONNECTIONS_BETWEEN_SWEEPS = 1024

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kpsim.comparison import SHARED_CHAINS, run_differences
+from kpsim.comparison.documents import SHARED_CHAINS, run_differences
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
 

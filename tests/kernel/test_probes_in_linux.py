@@ -1,129 +1,24 @@
 """Answers to probes against Linux: the same rules in a network namespace, the same packets through it.
 
-The machine is built from the same interfaces and routes; behind each interface a second namespace listens and answers nothing.
 Endpoints are drawn, so each probe is sent several times and what comes out must be among its outcomes.
 """
 
-import ctypes
-import json
 import os
-import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from scapy.layers.inet import IP
+from linux_lab import Lab
 from shop import cluster_text
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.config import Host
 from kpsim.explore import Cluster, load
 from kpsim.packet import Packet
-from kpsim.probes import Answer, Probe, Prober, Result, split_end
-from kpsim.site import Sender
-from kpsim.wire import from_scapy, to_scapy
+from kpsim.tracing.probes import Answer, Probe, Prober, Result, split_end
+from kpsim.tracing.site import Sender
 
-_CLONE_NEWNET = 0x40000000
-_IPV4 = 0x0800
 _TRIES = 8
-_SYSCTLS = (
-    "net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 net.ipv4.icmp_ratemask=0 "
-    "net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0 net.ipv4.conf.all.route_localnet=1"
-)
-
-
-def command(text: str, *, stdin: str | None = None) -> str:
-    done = subprocess.run(text.split(), capture_output=True, text=True, input=stdin, timeout=30)
-    assert done.returncode == 0, f"{text}: {done.stderr}"
-    return done.stdout
-
-
-@contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """Sockets made here belong to the namespace and stay in it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/proc/self/ns/net").open() as home, Path(f"/run/netns/{namespace}").open() as there:
-        assert libc.setns(there.fileno(), _CLONE_NEWNET) == 0
-        try:
-            yield
-        finally:
-            assert libc.setns(home.fileno(), _CLONE_NEWNET) == 0
-
-
-class Lab:
-    """A node of the cluster in Linux, and the world around it."""
-
-    def __init__(self, name: str) -> None:
-        self.node, self.world = f"{name}n", f"{name}w"
-        self._macs: dict[str, bytes] = {}
-        self._wires: dict[str, socket.socket] = {}
-        command(f"ip netns add {self.node}")
-        command(f"ip netns add {self.world}")
-        with inside(self.node):
-            self._process = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-
-    def build(self, cluster: Cluster, node: str) -> None:
-        """Interfaces, routes and rules of the node."""
-        routing = cluster.site.machine(node).routing
-        self._in_node(f"sysctl -qw {_SYSCTLS}")
-        self._in_node("ip link set lo up")
-        for number, interface in enumerate(routing.interfaces.values()):
-            if interface.name != "lo":
-                self._connect(interface.name, f"w{number}", [str(a) for a in interface.of(Family.IPV4)])
-        for route in routing.routes:
-            if route.network.family is Family.IPV4:
-                gateway, _, rest = str(route).partition(" via ")[2].partition(" dev ")
-                via = f"via {gateway} onlink " if rest else ""
-                self._in_node(f"ip route add {route.network} {via}dev {route.interface}")
-        self._in_node("iptables-restore", stdin=cluster.rules(node, family=Family.IPV4))
-
-    def close(self) -> None:
-        for wire in (*self._wires.values(), self._process):
-            wire.close()
-        command(f"ip netns del {self.node}")
-        command(f"ip netns del {self.world}")
-
-    def _in_node(self, text: str, *, stdin: str | None = None) -> str:
-        return command(f"ip netns exec {self.node} {text}", stdin=stdin)
-
-    def _connect(self, name: str, peer: str, addresses: list[str]) -> None:
-        command(f"ip link add {name} netns {self.node} type veth peer name {peer} netns {self.world}")
-        command(f"ip netns exec {self.world} sysctl -qw net.ipv6.conf.{peer}.disable_ipv6=1")
-        for address in addresses:
-            self._in_node(f"ip addr add {address} dev {name}")
-        self._in_node(f"ip link set {name} up arp off")
-        command(f"ip netns exec {self.world} ip link set {peer} up arp off")
-        [link] = json.loads(self._in_node(f"ip -json link show {name}"))
-        self._macs[name] = bytes.fromhex(link["address"].replace(":", ""))
-        with inside(self.world):
-            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_IPV4))
-            wire.bind((peer, _IPV4))
-        wire.setblocking(False)
-        self._wires[name] = wire
-
-    def send(self, packet: Packet) -> list[Packet]:
-        """What comes out of the node. A veth delivers within the call, so there is nothing to wait for (K-11)."""
-        data = bytes(to_scapy(packet))
-        if packet.in_interface:
-            frame = self._macs[packet.in_interface] + b"\2\0\0\0\0\1" + _IPV4.to_bytes(2) + data
-            self._wires[packet.in_interface].send(frame)
-        else:
-            with suppress(PermissionError):  # dropped or rejected in OUTPUT (K-3.2)
-                self._process.sendto(data, (packet.destination, 0))
-        return list(self._received())
-
-    def _received(self) -> Iterator[Packet]:
-        for wire in self._wires.values():
-            while True:
-                try:
-                    frame, address = wire.recvfrom(4096)
-                except BlockingIOError:
-                    break
-                if address[2] != socket.PACKET_OUTGOING:
-                    yield from_scapy(IP(frame[14:]))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +32,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
 def lab(request: pytest.FixtureRequest, kernel: None, cluster: Cluster) -> Iterator[tuple[str, Lab]]:
     made = Lab(f"kpsim{os.getpid()}{request.param[-1]}")
     try:
-        made.build(cluster, request.param)
+        made.build(cluster.site.machine(request.param), cluster.rules(request.param, family=Family.IPV4))
         yield request.param, made
     finally:
         made.close()

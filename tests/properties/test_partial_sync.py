@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from proxiers import NODE, Rig, document, endpoint, endpoint_slice, make_settings, node, port, service, slice_port
 
 from kpsim.config import Host
+from kpsim.kubeproxy.plan import Refusal, make_plan
+from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.objects import ApiObject, EndpointSlice, Node, Service
-from kpsim.plan import Refusal, make_plan
 from kpsim.proxier import SyncResult
-from kpsim.stale_flows import Flow
 
 KEYS = ("a/x", "a-b/x", "a/y")
 IPS = tuple(f"10.180.0.{n}" for n in (1, 2, 11, 30))

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from immutables import Map
 
 from kpsim.addresses import Family, Network
-from kpsim.chooser import SeededChooser
 from kpsim.conntrack import tuple_of
 from kpsim.fabric import node_netns
-from kpsim.index import compiled
 from kpsim.netfilter import Disposition, Netns, expand, walk
 from kpsim.packet import Packet
+from kpsim.packetpath.chooser import SeededChooser
+from kpsim.packetpath.index import compiled
 from kpsim.rng import below
-from kpsim.rules import (
+from kpsim.ruleset import (
     ACCEPT,
     BUILT_IN_CHAINS,
     DROP,

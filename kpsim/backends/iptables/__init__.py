@@ -15,9 +15,9 @@ from kpsim.backends.iptables.service_rules import Placed, ServiceRules, write_se
 from kpsim.backends.iptables.tables import Blocks, RestoreDocument, RestoreFailed, SharedChain, Tables, TableUpdate
 from kpsim.config import ProxierSettings
 from kpsim.dialects.iptables import Style, render_rule, render_ruleset
-from kpsim.plan import ServicePlan
-from kpsim.rules import Chain, Rule, Ruleset, Table
-from kpsim.trackers import ServiceKey, ServicePortName
+from kpsim.kubeproxy.plan import ServicePlan
+from kpsim.kubeproxy.trackers import ServiceKey, ServicePortName
+from kpsim.ruleset import Chain, Rule, Ruleset, Table
 
 _SHARED_FILTER = (names.SERVICES, names.EXTERNAL_SERVICES, names.NODE_PORTS, names.PROXY_FIREWALL)
 _SHARED_NAT = (names.SERVICES, names.NODE_PORTS)

@@ -3,7 +3,7 @@
 from base64 import b32encode
 from hashlib import sha256
 
-from kpsim.trackers import ServicePortName
+from kpsim.kubeproxy.trackers import ServicePortName
 
 SERVICES = "KUBE-SERVICES"
 EXTERNAL_SERVICES = "KUBE-EXTERNAL-SERVICES"

@@ -11,8 +11,9 @@ from kpsim.addresses import Network, host_network, parse_ip
 from kpsim.backends.iptables import names
 from kpsim.config import LocalDetector, ProxierSettings
 from kpsim.dialects.iptables import Style, render_rule
-from kpsim.plan import Refusal, ServicePlan
-from kpsim.rules import (
+from kpsim.kubeproxy.plan import Refusal, ServicePlan
+from kpsim.kubeproxy.trackers import Endpoint
+from kpsim.ruleset import (
     ACCEPT,
     DROP,
     AddrType,
@@ -36,7 +37,6 @@ from kpsim.rules import (
     Statement,
     Statistic,
 )
-from kpsim.trackers import Endpoint
 
 LOCALHOST_ACCEPTED_COUNTER = "localhost_nps_accepted_pkts"
 LOOPBACK = Network(host_network("127.0.0.1").family, 127 << 24, 8)

@@ -6,7 +6,7 @@ from kpsim.addresses import Family, Network, format_ip, host_network
 from kpsim.backends.iptables import names
 from kpsim.backends.iptables.service_rules import LOOPBACK, Placed
 from kpsim.config import ProxierSettings
-from kpsim.rules import (
+from kpsim.ruleset import (
     ACCEPT,
     DROP,
     RETURN,

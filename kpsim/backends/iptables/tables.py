@@ -13,8 +13,8 @@ from immutables import Map
 from kpsim.addresses import Family
 from kpsim.backends.iptables import names
 from kpsim.backends.iptables.service_rules import ServiceRules
-from kpsim.rules import Chain, Goto, Jump, Rule, Ruleset, Table, empty_table
-from kpsim.trackers import ServicePortName
+from kpsim.kubeproxy.trackers import ServicePortName
+from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table, empty_table
 
 #: pieces of all service ports, persistent: a document keeps the version it was made from
 Blocks = Map[ServicePortName, ServiceRules]

@@ -6,11 +6,11 @@ from typing import Any
 from kpsim.addresses import Family, format_ip
 from kpsim.dialects.iptables import parse
 from kpsim.explore import Cluster
-from kpsim.probes import Answer, Probe, Prober, Result, make_packet
 from kpsim.replay import Replay
-from kpsim.rules import Destination, DestinationPort, Protocol, Rule, Ruleset
-from kpsim.site import Sender
-from kpsim.tracing import cluster_site
+from kpsim.ruleset import Destination, DestinationPort, Protocol, Rule, Ruleset
+from kpsim.tracing.probes import Answer, Probe, Prober, Result, make_packet
+from kpsim.tracing.site import Sender
+from kpsim.tracing.traces import cluster_site
 
 Json = Mapping[str, Any]
 

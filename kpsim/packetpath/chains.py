@@ -6,12 +6,14 @@ Counterpart: ipt_do_table and nft_do_chain. Knows one table at a time; which tab
 
 from typing import assert_never
 
-from kpsim import nat
 from kpsim.errors import InputError, Problem
-from kpsim.index import CompiledRule, compiled
-from kpsim.matching import Condition
-from kpsim.reject import answer_name, error_of_drop, error_of_reject
-from kpsim.rules import (
+from kpsim.packetpath import nat
+from kpsim.packetpath.index import CompiledRule, compiled
+from kpsim.packetpath.matching import Condition
+from kpsim.packetpath.reject import answer_name, error_of_drop, error_of_reject
+from kpsim.packetpath.steps import ChainEntered, ChainLeft, Hook, RuleMatched, RuleReference, Tracking
+from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
+from kpsim.ruleset import (
     Chain,
     Dnat,
     Goto,
@@ -28,8 +30,6 @@ from kpsim.rules import (
     Terminal,
     Verdict,
 )
-from kpsim.trace import ChainEntered, ChainLeft, Hook, RuleMatched, RuleReference, Tracking
-from kpsim.traversal import Cause, Disposition, End, Traversal
 
 #: of a chain: None fell off its end or returned, ACCEPT go on to the next hook entry, an End is final
 Result = Verdict | End | None

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from kpsim.addresses import Family
 from kpsim.packet import Packet
-from kpsim.reject import TCP_RESET, IcmpSpending, answer
-from kpsim.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, RouteKind
-from kpsim.trace import FieldChanged, FieldName, Hook, Routed
-from kpsim.traversal import Cause, Disposition, End, Traversal
+from kpsim.packetpath.reject import TCP_RESET, IcmpSpending, answer
+from kpsim.packetpath.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, RouteKind
+from kpsim.packetpath.steps import FieldChanged, FieldName, Hook, Routed
+from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 
 PassHook = Callable[[Traversal, Hook], End | None]
 

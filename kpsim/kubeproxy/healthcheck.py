@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from kpsim.addresses import Family, format_ip
 from kpsim.config import NodePortAddresses
+from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import Node
-from kpsim.trackers import ServiceKey
 from kpsim.units import format_rfc3339
 
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from kpsim.addresses import Family, Network, format_ip, parse_network
-from kpsim.chooser import Chooser
 from kpsim.config import Interface as HostInterface
 from kpsim.config import LocalMode, ProxyConfig
-from kpsim.directory import Directory
 from kpsim.errors import InputError
 from kpsim.fabric import Hop, Journey, Place, Whose
 from kpsim.netfilter import Disposition, Netns, walk
 from kpsim.packet import Packet
-from kpsim.routing import Address, Interface, Port, Route, Routing
-from kpsim.rules import Ruleset
-from kpsim.sysctls import Sysctls
+from kpsim.packetpath.chooser import Chooser
+from kpsim.packetpath.routing import Address, Interface, Port, Route, Routing
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.ruleset import Ruleset
+from kpsim.tracing.directory import Directory
 
 _UPLINK, _BRIDGE = "eth0", "cni0"
 _LOOPBACK = ("127.0.0.1/8", "::1/128")

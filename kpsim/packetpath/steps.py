@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
 from kpsim.conntrack import Entry
-from kpsim.rules import Dnat, Goto, Jump, Masquerade, Redirect, Reject, Rule, SetMark, Snat, Statement, Terminal
+from kpsim.ruleset import Dnat, Goto, Jump, Masquerade, Redirect, Reject, Rule, SetMark, Snat, Statement, Terminal
 
 
 class Hook(enum.StrEnum):

@@ -9,13 +9,13 @@ from typing import Any
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
 from kpsim.dialects.iptables import Style, render_rule
-from kpsim.directory import Directory
-from kpsim.explain.verdict import Verdict, sentence
 from kpsim.fabric import Hop, Journey
 from kpsim.packet import Packet
-from kpsim.probes import Answer, Result, masqueraded
-from kpsim.site import Sender
-from kpsim.trace import ConntrackChanged, RuleMatched, RuleReference, Step, describe_statement
+from kpsim.packetpath.steps import ConntrackChanged, RuleMatched, RuleReference, Step, describe_statement
+from kpsim.tracing.directory import Directory
+from kpsim.tracing.explain.verdict import Verdict, sentence
+from kpsim.tracing.probes import Answer, Result, masqueraded
+from kpsim.tracing.site import Sender
 
 Json = dict[str, Any]
 

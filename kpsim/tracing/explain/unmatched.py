@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from itertools import groupby, takewhile
 
 from kpsim.addresses import Network
-from kpsim.explain.tree import Moment
-from kpsim.index import in_kernel_order
-from kpsim.matching import UnknownMatch, condition
 from kpsim.packet import Packet
-from kpsim.routing import AddressType, Routing
-from kpsim.rules import (
+from kpsim.packetpath.index import in_kernel_order
+from kpsim.packetpath.matching import UnknownMatch, condition
+from kpsim.packetpath.routing import AddressType, Routing
+from kpsim.ruleset import (
     STATEMENTS,
     AddrType,
     Chain,
@@ -32,6 +31,7 @@ from kpsim.rules import (
     SourcePort,
     Statistic,
 )
+from kpsim.tracing.explain.tree import Moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kpsim.addresses import Family, format_ip, join_host_port
-from kpsim.chooser import Chooser
 from kpsim.conntrack import Destroyed, Entry, FlowTuple
-from kpsim.flowstate import Direction
 from kpsim.packet import Packet
-from kpsim.recent import RecentList, RecentTouch
-from kpsim.reject import IcmpSpending
-from kpsim.routing import AddressType, Decision
-from kpsim.rules import Recent, Statistic
-from kpsim.trace import (
+from kpsim.packetpath.chooser import Chooser
+from kpsim.packetpath.flowstate import Direction
+from kpsim.packetpath.recent import RecentList, RecentTouch
+from kpsim.packetpath.reject import IcmpSpending
+from kpsim.packetpath.routing import AddressType, Decision
+from kpsim.packetpath.steps import (
     Chosen,
     ConntrackChanged,
     Counted,
@@ -30,6 +29,7 @@ from kpsim.trace import (
     Step,
     Tracking,
 )
+from kpsim.ruleset import Recent, Statistic
 
 if TYPE_CHECKING:
     from kpsim.netfilter import Netns
@@ -104,7 +104,7 @@ _STATES = {
 
 
 class Traversal:
-    """Satisfies :class:`kpsim.matching.Facts`. One object per walk, used once."""
+    """Satisfies :class:`kpsim.packetpath.matching.Facts`. One object per walk, used once."""
 
     __slots__ = (
         "arrived", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",

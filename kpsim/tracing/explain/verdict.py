@@ -6,14 +6,14 @@ Counterpart: ovn-trace's last line and its ``--minimal``. It never tells the way
 from dataclasses import dataclass
 
 from kpsim.addresses import join_host_port
-from kpsim.directory import Directory
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.probes import Answer, Result, decided_by, masqueraded, result_of
-from kpsim.rules import FOREIGN, Origin
-from kpsim.site import show
-from kpsim.trace import RuleReference
+from kpsim.packetpath.steps import RuleReference
+from kpsim.ruleset import FOREIGN, Origin
+from kpsim.tracing.directory import Directory
+from kpsim.tracing.probes import Answer, Result, decided_by, masqueraded, result_of
+from kpsim.tracing.site import show
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,10 @@ from collections.abc import Iterator
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, render_rule
-from kpsim.directory import Directory
-from kpsim.explain.tree import ChainBlock, HookBlock, Moment, RuleBlock, build_tree
-from kpsim.explain.unmatched import Skipped, reason, unmatched
-from kpsim.explain.verdict import sentence, why
 from kpsim.fabric import Hop, Journey
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
-from kpsim.probes import Answer
-from kpsim.site import Sender, Site
-from kpsim.trace import (
+from kpsim.packetpath.steps import (
     Chosen,
     ConntrackChanged,
     Ended,
@@ -28,6 +22,12 @@ from kpsim.trace import (
     Tracking,
     describe,
 )
+from kpsim.tracing.directory import Directory
+from kpsim.tracing.explain.tree import ChainBlock, HookBlock, Moment, RuleBlock, build_tree
+from kpsim.tracing.explain.unmatched import Skipped, reason, unmatched
+from kpsim.tracing.explain.verdict import sentence, why
+from kpsim.tracing.probes import Answer
+from kpsim.tracing.site import Sender, Site
 
 
 class Depth(enum.StrEnum):

@@ -16,14 +16,14 @@ from fractions import Fraction
 from typing import Any
 
 from kpsim.addresses import Family, join_host_port, parse_ip
-from kpsim.chooser import ScriptedChooser
 from kpsim.dialects.iptables import Style, render_rule
 from kpsim.errors import InputError, Problem
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, expand, walk
 from kpsim.packet import Packet
-from kpsim.rules import Role
-from kpsim.site import Sender, Site
-from kpsim.trace import RuleMatched, RuleReference, Step
+from kpsim.packetpath.chooser import ScriptedChooser
+from kpsim.packetpath.steps import RuleMatched, RuleReference, Step
+from kpsim.ruleset import Role
+from kpsim.tracing.site import Sender, Site
 from kpsim.wire import DEFAULT_SPORT
 
 PROTOCOLS = ("TCP", "UDP", "SCTP", "ICMP")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
-from kpsim.matching import EFFECTIVE, HEADER, Condition, condition, protocol_name
 from kpsim.packet import Packet
-from kpsim.rules import (
+from kpsim.packetpath.matching import EFFECTIVE, HEADER, Condition, condition, protocol_name
+from kpsim.ruleset import (
     FOREIGN,
     STATEMENTS,
     Chain,

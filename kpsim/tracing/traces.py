@@ -12,21 +12,21 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from kpsim.addresses import Family
-from kpsim.chooser import ScriptedChooser, SeededChooser
 from kpsim.config import Interface as HostInterface
 from kpsim.config import ProxyConfig
-from kpsim.directory import Directory
 from kpsim.errors import InputError, Problem
-from kpsim.explain import Depth, minimal, render_trace, sentence, trace_record
-from kpsim.explain.verdict import Verdict
 from kpsim.fabric import Journey
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.probes import Answer, summarise
+from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser
 from kpsim.recording import SyncStep
 from kpsim.replay import START_NS
-from kpsim.rules import Role, Ruleset
-from kpsim.site import (
+from kpsim.ruleset import Role, Ruleset
+from kpsim.tracing.directory import Directory
+from kpsim.tracing.explain import Depth, minimal, render_trace, sentence, trace_record
+from kpsim.tracing.explain.verdict import Verdict
+from kpsim.tracing.probes import Answer, summarise
+from kpsim.tracing.site import (
     Machine,
     Peer,
     Sender,

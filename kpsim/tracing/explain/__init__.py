@@ -3,8 +3,8 @@
 Counterpart: ovn-trace. It reads journeys that have been made and never sends a packet.
 """
 
-from kpsim.explain.records import trace_record
-from kpsim.explain.text import Depth, render_trace
-from kpsim.explain.verdict import minimal, sentence
+from kpsim.tracing.explain.records import trace_record
+from kpsim.tracing.explain.text import Depth, render_trace
+from kpsim.tracing.explain.verdict import minimal, sentence
 
 __all__ = ["Depth", "minimal", "render_trace", "sentence", "trace_record"]

@@ -9,8 +9,8 @@ from typing import Protocol as Interface
 from typing import assert_never
 
 from kpsim.packet import Packet
-from kpsim.routing import AddressType
-from kpsim.rules import (
+from kpsim.packetpath.routing import AddressType
+from kpsim.ruleset import (
     AddrType,
     Comment,
     CtState,

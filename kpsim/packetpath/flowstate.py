@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kpsim.packet import Packet, Window
-from kpsim.sysctls import Sysctls
+from kpsim.packetpath.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 

@@ -6,7 +6,7 @@ sync costs what changed. It never knows what is made of the maps.
 
 from collections.abc import Iterator
 
-from kpsim.trackers import (
+from kpsim.kubeproxy.trackers import (
     Endpoint,
     EndpointsChange,
     EndpointsChangeTracker,

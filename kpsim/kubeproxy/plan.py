@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from kpsim.trackers import Endpoint, ServicePort, ServicePortName
+from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName
 
 
 class Refusal(enum.StrEnum):

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.service_maps import ServiceMaps
-from kpsim.trackers import ServiceKey, ServicePort, ServicePortName
+from kpsim.kubeproxy.service_maps import ServiceMaps
+from kpsim.kubeproxy.trackers import ServiceKey, ServicePort, ServicePortName
 
 
 class Flow(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.rules import Recent
+from kpsim.ruleset import Recent
 from kpsim.units import SECOND_NS
 
 Source = tuple[Family, int]  #: a list may hold sources of both families

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from kpsim.addresses import parse_ip, split_host_port
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.rules import RETURN, Goto
-from kpsim.trace import (
+from kpsim.packetpath.steps import (
     ChainEntered,
     ChainLeft,
     Chosen,
@@ -28,6 +27,7 @@ from kpsim.trace import (
     Step,
     Tracking,
 )
+from kpsim.ruleset import RETURN, Goto
 
 
 @dataclass(frozen=True, slots=True)

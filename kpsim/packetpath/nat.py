@@ -7,9 +7,9 @@ Counterpart: nf_nat_core and xt_MASQUERADE. A binding is decided once per entry 
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, FlowTuple
 from kpsim.packet import Packet
-from kpsim.rules import Dnat, Masquerade, Redirect, Snat
-from kpsim.trace import Hook, RuleReference, Tracking
-from kpsim.traversal import Cause, Disposition, End, Traversal
+from kpsim.packetpath.steps import Hook, RuleReference, Tracking
+from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
+from kpsim.ruleset import Dnat, Masquerade, Redirect, Snat
 
 #: hooks where the destination is translated; at the others it is the source
 DESTINATION_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)

@@ -6,15 +6,15 @@ is told by ``netfilter``.
 
 from collections.abc import Sequence
 
-from kpsim import nat
-from kpsim.chains import run_base_chain
 from kpsim.conntrack import Destroyed, Ending, Entry, Found, tuple_of
-from kpsim.flowstate import Action, Direction, Reading, read
 from kpsim.packet import Packet
-from kpsim.reject import error_of_drop
-from kpsim.rules import Chain, Table
-from kpsim.trace import Tracking
-from kpsim.traversal import Cause, Disposition, End, Traversal
+from kpsim.packetpath import nat
+from kpsim.packetpath.chains import run_base_chain
+from kpsim.packetpath.flowstate import Action, Direction, Reading, read
+from kpsim.packetpath.reject import error_of_drop
+from kpsim.packetpath.steps import Tracking
+from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
+from kpsim.ruleset import Chain, Table
 
 _NEIGHBOUR_DISCOVERY = range(133, 138)  # router and neighbour messages, redirects: the kernel does not track them
 
