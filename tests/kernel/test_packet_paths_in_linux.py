@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from linux_lab import Lab
+from packet_path_rows import ROWS
 from packet_paths import V4, Case, N, World, at, is_local, sender_kind
-from test_packet_paths import ROWS
 
 from kpsim.addresses import Family, join_host_port, parse_ip
 from kpsim.config import Host

@@ -1,0 +1,235 @@
+"""Who reaches what: the packet path tables, row by row (PP-1 … PP-8, PP-12). How to read a row: see ``packet_paths``.
+
+Sections as ``3.2/12.1``: two tables say it. A text with several configurations has a result for each, or one for all.
+"""
+
+from packet_paths import table
+
+ALL = ("detector", "no detector", "masqueradeAll", "masqueradeAll, no detector")
+DETECTION = ("detector", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
+
+ROWS = [
+    *table("""
+    # an endpoint that reaches itself: iptables masquerades it whether it is on N or not
+    1.6/12.2   a1       tcp  web.C                    → a1 masq, b1 keep
+    1.6        b1       tcp  web.C                    → a1 keep, b1 masq
+    1.6        a1       tcp  web.E,V,n                → a1 b1 masq
+    1.6        a1       tcp  outer.E,V,n              → a1 masq, b1 keep
+    1.6        a1       tcp  here.C                   → a1 masq
+    """),
+    *table("""
+    # a host-network endpoint: N's own traffic to it is a hairpin
+    1.6        H        tcp  host.C                   → h1 h2 masq | h1 masq, h2 keep
+    # an endpoint that is N itself has no POSTROUTING: the source is kept
+    1.5        P,Q      tcp  host.C                   → h1 h2 keep
+    1.5        X        tcp  host.C                   → h1 keep, h2 masq | h1 h2 keep
+    1.5        P,Q,X    tcp  host.E,V,n               → h1 keep, h2 masq
+    1.5        H        tcp  host.E,V,n               → h1 h2 masq
+    """, "detector", "no detector"),
+    *table("""
+    # who is a pod: by source address in the CIDR modes, by input interface in the others
+    1.2        P        tcp  web.C                    → a1 b1 keep
+    1.2        Q        tcp  web.C                    → a1 b1 keep | a1 b1 masq | a1 b1 masq | a1 b1 masq
+    1.2        X,H      tcp  web.C                    → a1 b1 masq
+    1.2        H@cni    tcp  web.C                    → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    1.2        P        tcp  outer.E,V,n              → a1 b1 keep
+    1.2/5.5    Q        tcp  outer.E,V,n              → a1 b1 keep | a1 keep | a1 keep | a1 keep
+    1.2/5.5    Q        tcp  outerfar.E,V,n           → b1 b2 keep | DROP | DROP | DROP
+    1.2        X        tcp  outer.E,V,n              → a1 keep
+    1.2        H        tcp  outer.E,V,n              → a1 b1 masq
+    1.2        H@cni    tcp  outer.E,V,n              → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    v4 1.2     L        tcp  outer.n@lo               → a1 b1 masq
+    """, *DETECTION),
+    *table("""
+    2          P        udp  dns.C                    → a1 b1 keep
+    2          X        udp  dns.C,E,V,n              → a1 b1 masq
+    2          P        sctp sctp.C                   → a1 b1 keep
+    2          X        sctp sctp.C,E,V,n             → a1 b1 masq
+    2          P,Q,X,H  tcp  web.C:81                 → PASS out
+    2/12.3     P,X,H    udp  web.C:80                 → PASS out
+    2          P        tcp  dns.C                    → PASS out
+    2          P        sctp web.C                    → PASS out
+    2          P,X,H    icmp web.C                    → PASS out
+    2/12.3     P,X,H    tcp  unallocated:80           → PASS out
+    2          P,X,H    tcp  web.E,V:81               → PASS out
+    2          P,X,H    tcp  proxied.V                → PASS out
+    2          X        tcp  proxied.C,E,n            → a1 b1 masq
+    2          P,Q,X,H  tcp  a1:8080                  → PASS out
+    2          P,X,H    tcp  b1:8080                  → PASS out
+    2          P,Q,X,H  tcp  h1:8080                  → PASS in
+    2          P,H      tcp  h2:8080                  → PASS out
+    2          P,Q,X,H  tcp  outer.hc                 → PASS in
+    2          P,X,H    tcp  N:22                     → PASS in
+    2          P,X,H    udp  web.n                    → PASS in
+    2          L        tcp  lo:22                    → PASS in
+    2          P,H      tcp  elsewhere:443            → PASS out
+    # allocated, but for cluster IPs only: no other frontends
+    2          X        tcp  private.E,V              → PASS out
+    """),
+    *table("""
+    3.1/12.5   P,Q,X,H  tcp  none.C                   → REJ
+    3.1        P,Q,X,H  tcp  privatenone.C            → REJ
+    3.1        P,X,H    tcp  localnone.C              → REJ
+    3.1        P,X,H    tcp  unready.C                → REJ
+    3.1        P,Q,X,H  tcp  far.C                    → DROP
+    3.1        P,X,H    tcp  innerfar.C               → DROP
+    3.1        P,X,H    tcp  privatefar.C             → DROP
+    3.2/12.1   P,Q      tcp  web.C                    → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.2/12.1   X,H      tcp  web.C                    → a1 b1 masq | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.2/12.1   P,Q      tcp  inner.C                  → a1 keep    | a1 keep    | a1 masq    | a1 masq
+    3.2/12.1   X,H      tcp  inner.C                  → a1 masq    | a1 keep    | a1 masq    | a1 masq
+    3.2        P        tcp  local.C                  → a1 keep    | a1 keep    | a1 masq    | a1 masq
+    3.2        X,H      tcp  local.C                  → a1 masq    | a1 keep    | a1 masq    | a1 masq
+    3.2        P        tcp  private.C                → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.2        X,H      tcp  private.C                → a1 b1 masq | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    # external policy, source ranges and where node ports are accepted do not matter for cluster IPs
+    3.1        P        tcp  outer.C                  → a1 b1 keep | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.1        P        tcp  outerfar.C               → b1 b2 keep | b1 b2 keep | b1 b2 masq | b1 b2 masq
+    3.1        B        tcp  guarded.C                → a1 b1 masq | a1 b1 keep | a1 b1 masq | a1 b1 masq
+    3.1        B        tcp  guardedfar.C             → b1 b2 masq | b1 b2 keep | b1 b2 masq | b1 b2 masq
+    """, *ALL),
+    *table("""
+    4/12.1     P,Q,X,H  tcp  web.E,V,n                → a1 b1 masq
+    4/12.1     P,Q,X,H  tcp  inner.E,V,n              → a1 b1 masq
+    4          P,X,H    tcp  innerfar.E,V,n           → b1 b2 masq
+    v4 4/12.1  L        tcp  web.n@lo                 → a1 b1 masq
+    4          P,X,H    tcp  onnode.E                 → a1 b1 masq
+    """, *ALL),
+    *table("""
+    5/12.1     P,Q      tcp  outer.E,V,n              → a1 b1 keep | a1 keep | a1 b1 keep | a1 keep
+    5/12.1     H        tcp  outer.E,V,n              → a1 b1 masq
+    v4 5/12.1  L        tcp  outer.n@lo               → a1 b1 masq
+    5/12.1     X        tcp  outer.E,V,n              → a1 keep
+    5.1        P        tcp  outerfar.E,V,n           → b1 b2 keep | DROP    | b1 b2 keep | DROP
+    5.1        H        tcp  outerfar.E,V,n           → b1 b2 masq
+    v4 5.1/7.3 L        tcp  outerfar.n@lo            → b1 b2 masq
+    5          X        tcp  outerfar.E,V,n           → DROP
+    5          P        tcp  local.E,V,n              → a1 b1 keep | a1 keep | a1 b1 keep | a1 keep
+    5          X        tcp  local.E,V,n              → a1 keep
+    5          P        tcp  far.E,V,n                → b1 b2 keep | DROP    | b1 b2 keep | DROP
+    5          X        tcp  far.E,V,n                → DROP
+    5          H        tcp  far.E,V,n                → b1 b2 masq
+    5          X        tcp  hostlocal.E,V,n          → h1 keep
+    5          P        tcp  hostlocal.E,V,n          → h1 h2 keep | h1 keep | h1 h2 keep | h1 keep
+    5.4        X        tcp  t2.E,V,n                 → a2 a3 keep
+    """, *ALL),
+    *table("""
+    6/12.5     P,Q,X    tcp  none.E,V,n               → REJ
+    6          P,X      tcp  localnone.E,V,n          → REJ
+    6          P,X      tcp  unready.E,V,n            → REJ
+    6          H        tcp  none.n                   → REJ
+    6          H        tcp  localnone.n              → REJ
+    # OUTPUT knows no external addresses: it leaks
+    6          H        tcp  none.E,V                 → PASS out
+    6          H        tcp  localnone.E,V            → PASS out
+    6          H        tcp  guardednone.V            → PASS out
+    6          P,Q,X,H  tcp  nobodyonnode.E           → REJ
+    6/8        B,P,X    tcp  guardednone.V            → REJ
+    6/8        B        tcp  clientsnone.V            → REJ
+    """, *ALL),
+    *table("""
+    7.1        P,Q,X,H  tcp  web.n@N2                 → a1 b1 masq
+    v4 7.1     L        tcp  web.n@lo                 → a1 b1 masq
+    v6 7.1     L        tcp  web.n@lo                 → PASS in
+    7.1        P        tcp  outer.n@N2               → a1 b1 keep
+    7.1        X        tcp  outer.n@N2               → a1 keep
+    7.6        H        tcp  web.n@M                  → PASS out
+    # filter rules test no more than that the destination is local
+    7.2        X,H      tcp  none.n@N2                → REJ
+    7.2        L        tcp  none.n@lo                → REJ
+    7.2        X        tcp  outerfar.n@N2            → DROP
+    v6 7.2     L        tcp  outerfar.n@lo            → DROP
+    # over the wire to 127/8: only what an accepted node port translates
+    v4 7.4     X,P      tcp  web.n@lo                 → a1 b1 masq
+    v4 7.4     X        tcp  outer.n@lo               → a1 keep
+    v4 7.4     X        tcp  lo:22                    → DROP
+    v4 7.4     X        tcp  none.n@lo                → DROP
+    v4 7.4     X        tcp  outerfar.n@lo            → DROP
+    # nor from N itself unless it comes from 127/8
+    v4 7.4     H@N      tcp  lo:22                    → DROP
+    v4 7.4     H@N      tcp  web.n@lo                 → a1 b1 masq
+    v6 7.4     H@N      tcp  lo:22                    → PASS in
+    7.5        B,P      tcp  guarded.n                → a1 b1 masq
+    7.5        B        tcp  guardedlocal.n           → a1 keep
+    """),
+    *table("""
+    7.1/12.7   P,X,H    tcp  web.n                    → a1 b1 masq
+    7.1/12.7   P,X,H    tcp  web.n@N2                 → PASS in
+    7.1/12.7   L        tcp  web.n@lo                 → PASS in
+    7.2        P,X,H    tcp  none.n@N2                → REJ
+    7.2        L        tcp  none.n@lo                → REJ
+    7.2        P,X,H    tcp  outerfar.n@N2            → DROP
+    7.2        L        tcp  outerfar.n@lo            → DROP
+    """, "nodePortAddresses nodes", "nodePortAddresses primary"),
+    *table("""
+    v4 7.1     X,H      tcp  web.n@N2                 → PASS in
+    v6 7.1     X,H      tcp  web.n@N2                 → a1 b1 masq
+    """, "nodePortAddresses IPv4"),
+    *table("""
+    v4 7.1     X,H      tcp  web.n@N2                 → a1 b1 masq
+    v4 7.1     L        tcp  web.n@lo                 → a1 b1 masq
+    v6 7.1     X,H      tcp  web.n@N2                 → PASS in
+    """, "nodePortAddresses IPv6"),
+    *table("""
+    v4 7.1     L        tcp  web.n@lo                 → a1 b1 masq
+    v6 7.1     L        tcp  web.n@lo                 → PASS in
+    7.1        P,X,H    tcp  web.n                    → PASS in
+    7.1        P,X,H    tcp  web.n@N2                 → PASS in
+    """, "nodePortAddresses loopback"),
+    *table("""
+    7.1/12.7   L        tcp  web.n@lo                 → PASS in
+    7.1        X,H      tcp  web.n                    → a1 b1 masq
+    7.1        X,H      tcp  web.n@N2                 → a1 b1 masq
+    7.2        L        tcp  none.n@lo                → REJ
+    7.2        L        tcp  outerfar.n@lo            → DROP
+    v4 7.4     X        tcp  lo:22                    → DROP martian destination
+    v4 7.4     H@N      tcp  lo:22                    → PASS in
+    v4 7.1     X        tcp  web.n@lo                 → DROP martian destination
+    """, "no localhostNodePorts"),
+    *table("""
+    8/12.4     X        tcp  guarded.V                → a1 b1 masq
+    8          X        tcp  guardedlocal.V           → a1 keep
+    8          X        tcp  guardedfar.V             → DROP
+    8/12.4     B        tcp  guarded.V                → DROP
+    8          B        tcp  guardedlocal.V           → DROP
+    8          B        tcp  guardedfar.V             → DROP
+    8/12.4     P,Q      tcp  guarded.V                → DROP
+    8          P        tcp  guardedlocal.V           → DROP
+    8/12.4     H        tcp  guarded.V                → a1 b1 masq
+    8          H        tcp  guardedlocal.V           → a1 b1 masq
+    8          H        tcp  guardedfar.V             → b1 b2 masq
+    # it is the node IP that lets its processes in, and only it
+    8          H@N2     tcp  guarded.V                → DROP
+    8          H        tcp  clientsonly.V            → DROP
+    8          H        tcp  clientslocal.V           → DROP
+    8/12.4     OWN      tcp  guarded.V                → a1 b1 masq
+    8          OWN      tcp  clientsonly.V            → DROP
+    8          X        tcp  clientsonly.V            → a1 b1 masq
+    # only the load balancer's address is guarded
+    8/12.4     B,P,H    tcp  guarded.E,n              → a1 b1 masq
+    8          B        tcp  guardedlocal.E           → a1 keep
+    8          H        tcp  clientsonly.E,n          → a1 b1 masq
+    8          B,P,X,H  tcp  open.V                   → a1 b1 masq
+    # ranges of the other family do not count, and none of the own is no filter
+    v4 8       B,P,H    tcp  v6only.V                 → a1 b1 masq
+    v6 8       B,P,H    tcp  v6only.V                 → DROP
+    v6 8       X        tcp  v6only.V                 → a1 b1 masq
+    v6 8       B,P,H    tcp  v4only.V                 → a1 b1 masq
+    v4 8       B,P,H    tcp  v4only.V                 → DROP
+    v4 8       X        tcp  v4only.V                 → a1 b1 masq
+    """, "detector", "masqueradeAll"),
+    *table("""
+    12.6       P        tcp  t1.C                     → a1 a2 b1 keep
+    12.6       X        tcp  t1.V                     → a1 a2 keep
+    12.6       P        tcp  t2.C                     → b1 keep
+    12.6       X        tcp  t2.V                     → a2 a3 keep
+    12.6       P        tcp  t3.C                     → b1 keep
+    12.6       X        tcp  t3.V                     → DROP
+    12.6       P        tcp  t4.C                     → REJ
+    12.6       X        tcp  t4.V                     → REJ
+    12.6       P        tcp  t5.C                     → a2 a3 b2 keep
+    12.6       X        tcp  t5.V                     → a2 a3 b2 masq
+    12.6       P        tcp  t6.C                     → a1 a2 b3 keep
+    12.6       X        tcp  t6.V                     → a1 a2 b3 masq
+    """),
+]  # fmt: skip
