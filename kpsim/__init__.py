@@ -1,3 +1,43 @@
-"""kpsim: what will kube-proxy 1.36 do to this packet, on this node, at this moment, and what if?"""
+"""kpsim: what will kube-proxy 1.36 do to this packet, on this node, at this moment, and what if?
+
+The functions mirror the command line::
+
+    cluster = kpsim.load("cluster.yaml")              # manifests or a recording
+    kpsim.rules(cluster, "node-1")                    # as iptables-save prints them
+    kpsim.trace(cluster, "node-1", "172.30.0.10:80")  # one packet, explained
+    result = kpsim.run("local-rollout")               # a scenario, built-in or a file
+    kpsim.frames(result)                              # pandas frames of its reports
+
+Each loads what it needs when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kpsim.explore import Cluster, load, rules, trace
+    from kpsim.result import RunResult, frames, run
+
+__all__ = ["Cluster", "RunResult", "__version__", "frames", "load", "rules", "run", "trace"]
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Cluster": "kpsim.explore",
+    "load": "kpsim.explore",
+    "rules": "kpsim.explore",
+    "trace": "kpsim.explore",
+    "RunResult": "kpsim.result",
+    "frames": "kpsim.result",
+    "run": "kpsim.result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'kpsim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,6 @@
 """What a person asks of a cluster: load it, look at a node's rules, trace packets. The Python face of the command line."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import Host, Mode, ProxierSettings, ProxyConfig, config_from_json, resolve
-from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.errors import InputError
 from kpsim.objects import EndpointSlice
 from kpsim.proxier import Proxier, make_backend
@@ -107,10 +107,19 @@ class Cluster:
         return self.proxier(node, family).backend.ruleset
 
     def rules(self, node: str, *, family: Family | None = None) -> RulesText:
-        """A node's rules as iptables-save prints them (I-17), each family under a comment that names it."""
+        """A node's rules as the mode's own tool saves them (I-17), each family under a comment that names it."""
         families = self.families if family is None else (family,)
-        parts = [_save(self.ruleset(node, each)) for each in families]
+        parts = (f"# {each.label}\n{self.proxier(node, each).backend.save()}" for each in families)
         return RulesText("".join(parts))
+
+    def __str__(self) -> str:
+        counts = Counter(key.kind for key in self.state.objects)
+        parts = ", ".join(f"{kind} {counts[kind]}" for kind in sorted(counts)) or "empty"
+        return f"cluster of {len(self.node_names)} nodes in {self.config.mode} mode: {parts}"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return f"<p>{escape(str(self))}</p>" + (f"<ul>{notes}</ul>" if notes else "")
 
     @property
     def now_ns(self) -> int:
@@ -157,12 +166,6 @@ class Cluster:
         return Prober(self.site, self.now_ns).answer(Probe(dst, node, sender_of(sender), packet))
 
 
-def _save(ruleset: Ruleset) -> str:
-    tool = "iptables-save" if ruleset.family is Family.IPV4 else "ip6tables-save"
-    text = render_ruleset(ruleset, Style.SAVE)
-    return f"# {ruleset.family.label}: what {tool} prints\n{text}"
-
-
 def load(paths: Sequence[Path | str] | Path | str, *, mode: Mode | str | None = None) -> Cluster:
     """Load manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
 
@@ -188,3 +191,30 @@ def from_recording(recording: Recording) -> Cluster:
     for _ in replay.outcomes():
         pass
     return Cluster(replay.cluster, recording.config, recording.host, replay=replay)
+
+
+def _cluster(cluster: Cluster | Sequence[Path | str] | Path | str) -> Cluster:
+    return cluster if isinstance(cluster, Cluster) else load(cluster)
+
+
+def rules(
+    cluster: Cluster | Sequence[Path | str] | Path | str, node: str, *, family: Family | str | None = None
+) -> RulesText:
+    """A node's rules, as :meth:`Cluster.rules`; of a loaded cluster or of its files. ``family``: IPv4, IPv6 or both."""
+    wanted = Family.from_label(family) if isinstance(family, str) else family
+    return _cluster(cluster).rules(node, family=wanted)
+
+
+def trace(
+    cluster: Cluster | Sequence[Path | str] | Path | str,
+    node: str,
+    dst: str,
+    *,
+    sender: str = "external",
+    src: str = "",
+    protocol: str = "TCP",
+    seed: int = 0,
+    expand: bool = False,
+) -> "Trace":
+    """One packet's way, as :meth:`Cluster.trace`; through a loaded cluster or its files."""
+    return _cluster(cluster).trace(node, dst, sender=sender, src=src, protocol=protocol, seed=seed, expand=expand)

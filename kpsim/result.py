@@ -92,8 +92,9 @@ def run(
     return RunResult(scenario, simulate(scenario, progress=progress))
 
 
-def frames(log: RunLog) -> "dict[str, DataFrame]":
-    """All report tables of a run log as data frames, by name."""
+def frames(run: RunResult | RunLog) -> "dict[str, DataFrame]":
+    """All report tables of a run as data frames, by name."""
     from kpsim.reports.frames import TABLES
 
+    log = run.log if isinstance(run, RunResult) else run
     return {table.name: table.frame(log) for table in TABLES}

@@ -51,6 +51,9 @@ class Backend(Protocol):
     def use_interface_addresses(self, addresses: Iterable[int]) -> None:
         """The machine's addresses of the family changed; read at the next sync."""
 
+    def save(self) -> str:
+        """What the mode's own tool prints of the rules that the kernel holds now, loadable by it again."""
+
     def flush(self) -> None:
         """Somebody removed all of this backend's rules behind its back."""
 

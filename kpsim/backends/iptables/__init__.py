@@ -63,6 +63,9 @@ class IptablesBackend:
     def use_interface_addresses(self, addresses: Iterable[int]) -> None:
         self._interface_addresses = tuple(addresses)
 
+    def save(self) -> str:
+        return render_ruleset(self.ruleset, Style.SAVE)
+
     def flush(self) -> None:
         self.tables.flush_kube_proxy()
 
