@@ -99,7 +99,11 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("match", "changes", "expected"), CASES, ids=[f"{number}-{type(case[0]).__name__}" for number, case in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("match", "changes", "expected"),
+    CASES,
+    ids=[f"{number}-{type(case[0]).__name__}" for number, case in enumerate(CASES)],
+)
 def test_match(match, changes, expected):
     holds = condition(match, "key")
     assert holds is not None
