@@ -11,16 +11,14 @@ from immutables import Map
 
 from kpsim.backends import SyncRequest, Transaction
 from kpsim.backends.iptables import names, static_rules
-from kpsim.backends.iptables.service_rules import Placed, ServiceRules, write_service_rules
-from kpsim.backends.iptables.tables import Blocks, RestoreDocument, RestoreFailed, SharedChain, Tables, TableUpdate
+from kpsim.backends.iptables.document import restore_document
+from kpsim.backends.iptables.service_rules import ServiceRules, write_service_rules
+from kpsim.backends.iptables.tables import Blocks, RestoreFailed, Tables
 from kpsim.config import ProxierSettings
 from kpsim.dialects.iptables import Style, render_rule, render_ruleset
 from kpsim.kubeproxy.plan import ServicePlan
 from kpsim.kubeproxy.trackers import ServiceKey, ServicePortName
-from kpsim.ruleset import Chain, Rule, Ruleset, Table
-
-_SHARED_FILTER = (names.SERVICES, names.EXTERNAL_SERVICES, names.NODE_PORTS, names.PROXY_FIREWALL)
-_SHARED_NAT = (names.SERVICES, names.NODE_PORTS)
+from kpsim.ruleset import Ruleset, Table
 
 
 class _Counts:
@@ -103,11 +101,11 @@ class IptablesBackend:
         base = None if request.full else self._blocks
         written = self._update_blocks(request)
         stale = self._collect_stale(request)
-        document = self._document(written, stale, base)
-        static = len(self._first_nat()) + len(self._last_nat())
+        static = static_rules.static_rules(self.settings, self._interface_addresses)
+        document = restore_document(static, self._blocks, written, stale, base)
         written_rules = sum(self._blocks[name].chain_rule_count for name in written if name in self._blocks)
-        shared_nat = static + self._counts.dispatch
-        filter_rules = len(self._first_filter()) + self._counts.filter + len(self._last_filter())
+        shared_nat = len(static.first_nat) + self._counts.dispatch + len(static.last_nat)
+        filter_rules = len(static.first_filter) + self._counts.filter + len(static.last_filter)
         error = ""
         try:
             if request.refuse_document:
@@ -180,77 +178,3 @@ class IptablesBackend:
             return ()
         self._last_cleanup_ns = request.now_ns
         return tuple(sorted(self._maybe_stale & self.tables.service_chains))
-
-    def _first_filter(self) -> tuple[Placed, ...]:
-        return static_rules.first_filter_rules(self.settings)
-
-    def _last_filter(self) -> tuple[Placed, ...]:
-        return static_rules.last_filter_rules(self.settings)
-
-    def _first_nat(self) -> tuple[Placed, ...]:
-        return static_rules.first_nat_rules(self.settings)
-
-    def _last_nat(self) -> tuple[Placed, ...]:
-        return static_rules.last_nat_rules(self.settings, self._interface_addresses)
-
-    def _document(
-        self, written: frozenset[ServicePortName], stale: tuple[str, ...], base: Blocks | None
-    ) -> RestoreDocument:
-        """I-4. ``written``: service ports whose own chains are in it; ``base``: the blocks of the document before."""
-        blocks, settings = self._blocks, self.settings
-        first_filter, last_filter = self._first_filter(), self._last_filter()
-        first_nat, last_nat = self._first_nat(), self._last_nat()
-
-        def shared(name: str, pick: str, last: tuple[Placed, ...] = ()) -> Chain:
-            take = _PICK[pick]
-            return SharedChain(name, blocks, _of_chain(name, last), take, base, written)
-
-        in_document = sorted(name for name in written if name in blocks)
-        filter_chains = [
-            shared(names.SERVICES, "filter"),
-            shared(names.EXTERNAL_SERVICES, "filter"),
-            Chain(names.FORWARD, _of_chain(names.FORWARD, last_filter)),
-            shared(names.NODE_PORTS, "filter"),
-            shared(names.PROXY_FIREWALL, "filter"),
-        ]
-        if settings.localhost_node_ports:
-            filter_chains.append(Chain(names.FIREWALL, _of_chain(names.FIREWALL, first_filter)))
-        nat_chains = [
-            shared(names.SERVICES, "dispatch", last_nat),
-            shared(names.NODE_PORTS, "dispatch", last_nat),
-            Chain(names.POSTROUTING, _of_chain(names.POSTROUTING, first_nat)),
-            Chain(names.MARK_MASQ, _of_chain(names.MARK_MASQ, first_nat)),
-        ]
-        own_chains = [chain for name in in_document for chain in blocks[name].chains]
-
-        def render() -> str:
-            ports = [blocks[name] for name in sorted(blocks)]
-            own = set(map(id, (blocks[name] for name in in_document)))
-            parts = ["*filter\n", *(f":{chain.name} - [0:0]\n" for chain in filter_chains)]
-            parts += [*_lines(first_filter), *(rules.filter_text for rules in ports), *_lines(last_filter)]
-            parts += ["COMMIT\n*nat\n", *(f":{chain.name} - [0:0]\n" for chain in nat_chains)]
-            parts += [blocks[name].chain_lines_text for name in in_document]
-            parts += [*(f":{name} - [0:0]\n" for name in stale), *_lines(first_nat)]
-            for rules in ports:
-                parts.append(rules.dispatch_text)
-                if id(rules) in own:
-                    parts.append(rules.chain_rules_text)
-            parts += [*(f"-X {name}\n" for name in stale), *_lines(last_nat), "COMMIT\n"]
-            return "".join(parts)
-
-        updates = (
-            TableUpdate("filter", tuple(filter_chains)),
-            TableUpdate("nat", (*nat_chains, *own_chains), stale),
-        )
-        return RestoreDocument(updates, render)
-
-
-_PICK = {"filter": lambda rules: rules.filter, "dispatch": lambda rules: rules.dispatch}
-
-
-def _of_chain(name: str, placed: tuple[Placed, ...]) -> tuple[Rule, ...]:
-    return tuple(rule for chain, rule in placed if chain == name)
-
-
-def _lines(placed: tuple[Placed, ...]) -> list[str]:
-    return [f"{render_rule(chain, rule, Style.KUBE_PROXY)}\n" for chain, rule in placed]

@@ -3,7 +3,7 @@
 Counterpart: the loop body of pkg/proxy/iptables syncProxyRules. It never knows which sync writes the rules, nor of other ports.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
@@ -88,11 +88,11 @@ class ServiceRules:
 
     @cached_property
     def dispatch_text(self) -> str:
-        return _text(self.dispatch)
+        return rules_text(self.dispatch)
 
     @cached_property
     def filter_text(self) -> str:
-        return _text(self.filter)
+        return rules_text(self.filter)
 
     @cached_property
     def chain_lines_text(self) -> str:
@@ -100,7 +100,7 @@ class ServiceRules:
 
     @cached_property
     def chain_rules_text(self) -> str:
-        return _text(self._chain_rules())
+        return rules_text(self._chain_rules())
 
     def _chain_rules(self) -> Iterator[Placed]:
         if self.masquerade is not None:
@@ -111,7 +111,8 @@ class ServiceRules:
                     yield chain.name, rule
 
 
-def _text(rules: Iterator[Placed] | Sequence[Placed]) -> str:
+def rules_text(rules: Iterable[Placed]) -> str:
+    """Rules as kube-proxy writes them, a line each."""
     return "".join([f"{render_rule(chain, rule, Style.KUBE_PROXY)}\n" for chain, rule in rules])
 
 

@@ -74,7 +74,26 @@ def _static(chain: str, role: Role, *body: Match | Statement) -> Placed:
     return chain, Rule(body, Origin(role))
 
 
-def first_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
+class StaticRules(NamedTuple):
+    """The rules around those of the service ports, in each table those before and those after them."""
+
+    first_filter: tuple[Placed, ...]
+    last_filter: tuple[Placed, ...]
+    first_nat: tuple[Placed, ...]
+    last_nat: tuple[Placed, ...]
+
+
+def static_rules(settings: ProxierSettings, interface_addresses: tuple[int, ...]) -> StaticRules:
+    """``interface_addresses`` are the machine's at this sync (I-9.3)."""
+    return StaticRules(
+        first_filter=_first_filter_rules(settings),
+        last_filter=_last_filter_rules(settings),
+        first_nat=_first_nat_rules(settings),
+        last_nat=_last_nat_rules(settings, interface_addresses),
+    )
+
+
+def _first_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     """I-5: only known connections, and those DNATed to a node port, reach 127/8 from outside."""
     if not settings.localhost_node_ports:
         return ()
@@ -91,7 +110,7 @@ def first_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     )
 
 
-def first_nat_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
+def _first_nat_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     """I-5: the mark is set by KUBE-MARK-MASQ, tested and cleared (by XOR, it is known to be set) in POSTROUTING."""
     mark = settings.masquerade_mark
     return (
@@ -107,7 +126,7 @@ def first_nat_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     )
 
 
-def last_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
+def _last_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     """KUBE-FORWARD, I-11."""
     rules = []
     if not settings.liberal:
@@ -123,7 +142,7 @@ def last_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     )
 
 
-def last_nat_rules(settings: ProxierSettings, interface_addresses: tuple[int, ...]) -> tuple[Placed, ...]:
+def _last_nat_rules(settings: ProxierSettings, interface_addresses: tuple[int, ...]) -> tuple[Placed, ...]:
     """Node port dispatch, I-9. ``interface_addresses`` are read anew at every sync."""
     family, node_ports = settings.family, settings.node_ports
     to_node_ports = Jump(names.NODE_PORTS)

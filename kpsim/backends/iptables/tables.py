@@ -12,12 +12,16 @@ from immutables import Map
 
 from kpsim.addresses import Family
 from kpsim.backends.iptables import names
-from kpsim.backends.iptables.service_rules import ServiceRules
+from kpsim.backends.iptables.service_rules import Placed, ServiceRules
 from kpsim.kubeproxy.trackers import ServicePortName
 from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table, empty_table
 
 #: pieces of all service ports, persistent: a document keeps the version it was made from
 Blocks = Map[ServicePortName, ServiceRules]
+
+
+#: which of a port's pieces a shared chain takes its rules from
+Pick = Callable[[ServiceRules], tuple[Placed, ...]]
 
 
 class RestoreFailed(Exception):
@@ -36,7 +40,7 @@ class SharedChain(Chain):
         name: str,
         blocks: Blocks,
         last: tuple[Rule, ...],
-        pick: Callable[[ServiceRules], Iterable[tuple[str, Rule]]],
+        pick: Pick,
         base: Blocks | None,
         changed: frozenset[ServicePortName],
     ) -> None:

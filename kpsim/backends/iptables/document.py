@@ -1,0 +1,75 @@
+"""The restore document of one sync: which chains it refills, which it deletes, and its text (I-4)."""
+
+from kpsim.backends.iptables import names
+from kpsim.backends.iptables.service_rules import Placed, ServiceRules, rules_text
+from kpsim.backends.iptables.static_rules import StaticRules
+from kpsim.backends.iptables.tables import Blocks, Pick, RestoreDocument, SharedChain, TableUpdate
+from kpsim.kubeproxy.trackers import ServicePortName
+from kpsim.ruleset import Chain, Rule
+
+
+def restore_document(
+    static: StaticRules,
+    blocks: Blocks,
+    written: frozenset[ServicePortName],
+    stale: tuple[str, ...],
+    base: Blocks | None,
+) -> RestoreDocument:
+    """The document for these blocks. ``written``: the service ports whose own chains it refills, and those that are gone;
+    ``stale``: chains it deletes; ``base``: the blocks of the document before, None if every jump is to be checked."""
+
+    def shared(name: str, pick: Pick, last: tuple[Placed, ...] = ()) -> Chain:
+        return SharedChain(name, blocks, _of_chain(name, last), pick, base, written)
+
+    filter_chains = [
+        shared(names.SERVICES, _filter_rules),
+        shared(names.EXTERNAL_SERVICES, _filter_rules),
+        _plain(names.FORWARD, static.last_filter),
+        shared(names.NODE_PORTS, _filter_rules),
+        shared(names.PROXY_FIREWALL, _filter_rules),
+        *([_plain(names.FIREWALL, static.first_filter)] if static.first_filter else []),
+    ]
+    nat_chains = [
+        shared(names.SERVICES, _dispatch_rules, static.last_nat),
+        shared(names.NODE_PORTS, _dispatch_rules),
+        _plain(names.POSTROUTING, static.first_nat),
+        _plain(names.MARK_MASQ, static.first_nat),
+    ]
+    ports_written = sorted(name for name in written if name in blocks)
+    own_chains = [chain for name in ports_written for chain in blocks[name].chains]
+
+    def render() -> str:
+        everybody = [(name, blocks[name]) for name in sorted(blocks)]
+        parts = ["*filter\n", *map(_chain_line, (chain.name for chain in filter_chains))]
+        parts += [rules_text(static.first_filter), *(rules.filter_text for _, rules in everybody)]
+        parts += [rules_text(static.last_filter), "COMMIT\n*nat\n"]
+        parts += map(_chain_line, (chain.name for chain in nat_chains))
+        parts += [blocks[name].chain_lines_text for name in ports_written]
+        parts += [*map(_chain_line, stale), rules_text(static.first_nat)]
+        for name, rules in everybody:
+            parts += (rules.dispatch_text, rules.chain_rules_text) if name in written else (rules.dispatch_text,)
+        parts += [*(f"-X {name}\n" for name in stale), rules_text(static.last_nat), "COMMIT\n"]
+        return "".join(parts)
+
+    updates = (TableUpdate("filter", tuple(filter_chains)), TableUpdate("nat", (*nat_chains, *own_chains), stale))
+    return RestoreDocument(updates, render)
+
+
+def _chain_line(name: str) -> str:
+    return f":{name} - [0:0]\n"
+
+
+def _filter_rules(rules: ServiceRules) -> tuple[Placed, ...]:
+    return rules.filter
+
+
+def _dispatch_rules(rules: ServiceRules) -> tuple[Placed, ...]:
+    return rules.dispatch
+
+
+def _of_chain(name: str, placed: tuple[Placed, ...]) -> tuple[Rule, ...]:
+    return tuple(rule for chain, rule in placed if chain == name)
+
+
+def _plain(name: str, placed: tuple[Placed, ...]) -> Chain:
+    return Chain(name, _of_chain(name, placed))
