@@ -255,9 +255,7 @@ class Proxier:
             )
         self.proxy_health.updated(self.family, now_ns)
         self.service_health.sync_services(self.maps.health_check_ports)
-        self.service_health.sync_endpoints(
-            {key: self.maps.local_ready_endpoints(key) for key in self.maps.health_check_ports}
-        )
+        self.service_health.sync_endpoints(self.maps.local_ready_endpoints)
         if not any(change.touches_udp for change in checkout.changes.values()):
             return []
         deleted = self._udp_frontends.stale(flows(), self.maps)

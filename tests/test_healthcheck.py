@@ -73,6 +73,7 @@ def test_changed_port_closes_and_opens_while_an_unchanged_server_keeps_its_count
     health.sync_services({WEB: 32100, API: 32101})
     health.sync_endpoints({WEB: 3, API: 4})
     health.sync_services({WEB: 32109, API: 32101})
+    health.sync_endpoints({API: 4})
     assert health.servers == (ServiceServer(API, 32101, 4), ServiceServer(WEB, 32109, 0))
     health.sync_services({})
     assert health.servers == ()

@@ -56,46 +56,57 @@ class ServiceHealth:
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
-        self._servers: dict[ServiceKey, ServiceServer] = {}
+        self._open: dict[ServiceKey, int] = {}  # port by service
+        self._wanted: Mapping[ServiceKey, int] = {}
+        self._refused: tuple[tuple[ServiceKey, int], ...] = ()
+        self._counts: Mapping[ServiceKey, int] = {}
 
     @property
     def servers(self) -> tuple[ServiceServer, ...]:
         """Open servers, by namespace and name."""
-        return tuple(self._servers[service] for service in sorted(self._servers))
+        return tuple(map(self._server, sorted(self._open)))
+
+    def _server(self, service: ServiceKey) -> ServiceServer:
+        return ServiceServer(service, self._open[service], self._counts.get(service, 0))
 
     def sync_services(
         self, ports: Mapping[ServiceKey, int], ports_in_use: frozenset[int] = frozenset()
     ) -> tuple[tuple[ServiceKey, int], ...]:
-        """Open and close servers so that they match ``ports`` (O-13.1); a new one starts with no endpoints.
+        """Open and close servers so that they match ``ports`` (O-13.1), a mapping that nobody changes afterwards.
 
         Returns the (service, port) pairs that could not be opened, because the host (``ports_in_use``) or another server has
         the port: each is a Warning event FailedToStartServiceHealthcheck, and tried again at the next call (CP-15.3). Of two
         new servers with one port the first by name gets it, where upstream's choice is arbitrary.
         """
-        self._servers = {key: server for key, server in self._servers.items() if ports.get(key) == server.port}
-        failed = []
-        for service, port in sorted(ports.items()):
-            if service in self._servers:
-                continue
-            taken = ports_in_use | {server.port for server in self._servers.values()}
+        if ports is self._wanted and not self._refused:
+            return ()
+        self._wanted = ports
+        self._open = {key: port for key, port in self._open.items() if ports.get(key) == port}
+        taken = {*ports_in_use, *self._open.values()}
+        refused = []
+        for service in sorted(ports.keys() - self._open.keys()):
+            port = ports[service]
             if port in taken and self.addresses:  # without an address to listen on nothing can collide
-                failed.append((service, port))
+                refused.append((service, port))
             else:
-                self._servers[service] = ServiceServer(service, port)
-        return tuple(failed)
+                self._open[service] = port
+                taken.add(port)
+        self._refused = tuple(refused)
+        return self._refused
 
     def sync_endpoints(self, counts: Mapping[ServiceKey, int]) -> None:
-        """Set the number of local ready endpoint IPs (O-13.2); a service that is missing has none."""
-        self._servers = {
-            key: ServiceServer(key, server.port, counts.get(key, 0)) for key, server in self._servers.items()
-        }
+        """Set the number of local ready endpoint IPs (O-13.2), in a mapping that nobody changes afterwards.
+
+        A service that is missing has none.
+        """
+        self._counts = counts
 
     def answer(self, service: ServiceKey, proxy_healthy: bool) -> HealthAnswer:
         """What the service's server answers on any path; KeyError if there is no open server.
 
         ``proxy_healthy`` is ``ProxyHealth.healthy``: eligibility of the node does not matter here (CP-15.2).
         """
-        server = self._servers[service]
+        server = self._server(service)
         if not self.addresses:
             return HealthAnswer(0, (), "")
         body = {

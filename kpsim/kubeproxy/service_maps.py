@@ -6,6 +6,8 @@ sync costs what changed. It never knows what is made of the maps.
 
 from collections.abc import Iterator
 
+from immutables import Map
+
 from kpsim.kubeproxy.trackers import (
     Endpoint,
     EndpointsChange,
@@ -27,8 +29,8 @@ class ServiceMaps:
         self.endpoints: dict[ServicePortName, tuple[Endpoint, ...]] = {}
         self.ports_of: dict[ServiceKey, dict[ServicePortName, ServicePort]] = {}
         self.endpoint_total = 0  #: over all service ports, unused endpoints included (I-12.3)
-        self.health_check_ports: dict[ServiceKey, int] = {}  #: O-13.1
-        self._endpoint_keys: dict[ServiceKey, tuple[ServicePortName, ...]] = {}
+        self.health_check_ports: Map[ServiceKey, int] = Map()  #: O-13.1
+        self.local_ready_endpoints: Map[ServiceKey, int] = Map()  #: distinct IPs over all of a Service's keys (O-13.2)
 
     def apply(self, services: ServiceChangeTracker, slices: EndpointsChangeTracker) -> tuple[
         dict[ServiceKey, ServiceChange], EndpointsCheckout
@@ -54,28 +56,26 @@ class ServiceMaps:
                 self.ports.pop(name, None)
         self.ports.update(change.current)
         self.ports_of.pop(key, None)
-        self.health_check_ports.pop(key, None)
         if change.current:
             self.ports_of[key] = dict(change.current)
-            health = next((p.health_check_node_port for p in change.current.values() if p.health_check_node_port), 0)
-            if health:
-                self.health_check_ports[key] = health
+        health = next((p.health_check_node_port for p in change.current.values() if p.health_check_node_port), 0)
+        self.health_check_ports = _with(self.health_check_ports, key, health)
 
     def _apply_endpoints(self, key: ServiceKey, change: EndpointsChange) -> None:
         for name in change.previous:
             self.endpoints.pop(name, None)
         self.endpoints.update(change.current)
-        if change.current:
-            self._endpoint_keys[key] = tuple(change.current)
-        else:
-            self._endpoint_keys.pop(key, None)
+        local = {e.ip for endpoints in change.current.values() for e in endpoints if e.local and e.ready}
+        self.local_ready_endpoints = _with(self.local_ready_endpoints, key, len(local))
 
     def plans_input(self, service: ServiceKey) -> Iterator[tuple[ServicePortName, ServicePort, tuple[Endpoint, ...]]]:
         """The service ports of one Service with their endpoints."""
         for name, port in self.ports_of.get(service, {}).items():
             yield name, port, self.endpoints.get(name, ())
 
-    def local_ready_endpoints(self, service: ServiceKey) -> int:
-        """Distinct IPs of local ready endpoints over all the Service's keys (O-13.2)."""
-        keys = self._endpoint_keys.get(service, ())
-        return len({e.ip for name in keys for e in self.endpoints[name] if e.local and e.ready})
+
+def _with(counts: Map[ServiceKey, int], key: ServiceKey, count: int) -> Map[ServiceKey, int]:
+    """The mapping with this count; one of 0 is left out, and a mapping that stays equal stays the same object."""
+    if counts.get(key, 0) == count:
+        return counts
+    return counts.set(key, count) if count else counts.delete(key)

@@ -426,7 +426,7 @@ class KubeProxy:
         for service in maps.ports_of:
             plans = [make_plan(*parts, self.name, zone) for parts in maps.plans_input(service)]
             usable = {endpoint.ip for plan in plans for endpoint in plan.local}
-            found[service] = LocalEndpoints(maps.local_ready_endpoints(service), len(usable), service in servers)
+            found[service] = LocalEndpoints(maps.local_ready_endpoints.get(service, 0), len(usable), service in servers)
         return found
 
 
