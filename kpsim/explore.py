@@ -64,7 +64,7 @@ class Cluster:
         """InputError with the names that come near unless the cluster has this node."""
         if name in self.node_names:
             return
-        near = get_close_matches(name, self.node_names, n=3) or list(self.node_names[:5])
+        near = sorted(get_close_matches(name, self.node_names, n=3)) or list(self.node_names[:5])
         hint = f"; there is {', '.join(near)}" if near else "; the cluster has no nodes"
         raise InputError(f"no node {name!r}{hint}")
 
@@ -166,21 +166,28 @@ class Cluster:
         return Prober(self.site, self.now_ns).answer(Probe(dst, node, sender_of(sender), packet))
 
 
-def load(paths: Sequence[Path | str] | Path | str, *, mode: Mode | str | None = None) -> Cluster:
+def load(
+    paths: Sequence[Path | str] | Path | str = (), *, text: str | None = None, mode: Mode | str | None = None
+) -> Cluster:
     """Load manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
 
+    ``text`` is YAML or JSON in place of standard input, alone or besides files: ``load(text="kind: Service …")``.
     InputError names file, line and field of everything that is wrong.
     """
     from kpsim.manifests import is_recording, load_manifests
 
     paths = [paths] if isinstance(paths, Path | str) else list(paths)
     wanted = None if mode is None else Mode(mode)
+    if text is not None and "-" not in map(str, paths):
+        paths.append("-")
+    if not paths:
+        raise InputError("nothing to load: give files, or text")
     recorded = [path for path in paths if is_recording(path)]
     if recorded:
         if len(paths) > 1:
             raise InputError(f"{recorded[0]} is a recording: give it alone")
         return from_recording(load_recording(recorded[0], mode=wanted))
-    loaded = load_manifests(paths, mode=wanted)
+    loaded = load_manifests(paths, stdin=text, mode=wanted)
     config = loaded.config or config_from_json({}, mode=wanted)
     return Cluster(loaded.cluster, config, notes=loaded.notes)
 

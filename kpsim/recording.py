@@ -72,6 +72,8 @@ def load_recording(path: Path | str, *, mode: Mode | None = None) -> Recording:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(Problem(f"cannot read: {error}", file=str(path))) from error
+    if text.strip() and not text.lstrip().startswith("{"):  # one answer, where every line would have given one
+        raise InputError(Problem("no recording: a recording is JSON lines, the first of them CONFIG", file=str(path)))
     return parse_recording(text.split("\n"), file=str(path), mode=mode)
 
 

@@ -17,6 +17,8 @@ from kpsim.simulation.runlog import RunLog
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from kpsim.reports.plots import Plot
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -43,6 +45,13 @@ class RunResult:
     def frames(self) -> "dict[str, DataFrame]":
         """All report tables as data frames with declared columns, by name."""
         return frames(self.log)
+
+    @cached_property
+    def plots(self) -> "dict[str, Plot]":
+        """Every picture that has something to show, by name; each shows itself in a notebook."""
+        from kpsim.reports.plots import plots
+
+        return {plot.name: plot for plot in plots(self.log)}
 
     def summary(self, width: int = 120) -> str:
         """The summary as ``kpsim run`` prints it."""

@@ -41,7 +41,7 @@ def main() -> None:
     from kpsim.cli import commands  # noqa: F401 - registers the commands
 
     try:
-        app()
+        app(prog_name="kpsim")  # also as python -m kpsim
     except KpsimError as error:
         print_problems(error)
         sys.exit(error.exit_code)

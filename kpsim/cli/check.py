@@ -8,20 +8,24 @@ from typing import Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import Format, FormatOption
+from kpsim.cli.options import Format, FormatOption, complete_scenario
 
 #: lines shown of one check unless all are asked for
 MOST_LINES = 30
 
 
-@app.command(epilog="Example: kpsim check tests/ local-rollout --junit report.xml")
+@app.command(
+    short_help="Check that scenarios and recordings still hold.",
+    epilog="Example: kpsim check tests/ local-rollout --junit report.xml",
+)
 def check(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH…",
+            metavar="PATH",
             help="Scenarios (files or built-in names), recordings, or directories of both.",
             show_default=False,
+            autocompletion=complete_scenario,
         ),
     ],
     update: Annotated[

@@ -29,12 +29,21 @@ class FamilyName(enum.StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="Text for people or JSON for programs.")]
-ModeOption = Annotated[Mode | None, typer.Option("--mode", help="Proxy mode, whatever the configuration says.")]
+ModeOption = Annotated[
+    Mode | None, typer.Option("--mode", help="Proxy mode, whatever is configured; so far only iptables is modelled.")
+]
 ClusterArgument = Annotated[
     list[Path],
     typer.Argument(
-        metavar="CLUSTER…",
+        metavar="CLUSTER",
         help="Manifests (YAML or JSON files, directories, - for standard input) or one recording.",
         show_default=False,
     ),
 ]
+
+
+def complete_scenario(incomplete: str) -> list[str]:
+    """What the shell offers for a scenario; where no name fits, shells offer files."""
+    from kpsim.scenarios import scenario_names
+
+    return [name for name in scenario_names() if name.startswith(incomplete)]

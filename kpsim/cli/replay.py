@@ -9,7 +9,10 @@ from kpsim.cli import app
 from kpsim.cli.options import Format, FormatOption, ModeOption
 
 
-@app.command(epilog="Example: kpsim replay node-1.recording.jsonl --format json | jq .metrics")
+@app.command(
+    short_help="Replay recorded watch events and show every sync.",
+    epilog="Example: kpsim replay node-1.recording.jsonl --format json | jq .metrics",
+)
 def replay(
     recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A recording: JSON lines.")],
     mode: ModeOption = None,

@@ -8,10 +8,15 @@ from kpsim.cli import app
 from kpsim.cli.options import ClusterArgument, FamilyName, ModeOption
 
 
-@app.command(epilog="Example: kpsim rules cluster.yaml --node node-1 --family ipv4")
+@app.command(
+    short_help="Print a node's rules as iptables-save would.",
+    epilog="Example: kpsim rules cluster.yaml --node node-1 --family ipv4",
+)
 def rules(
     cluster: ClusterArgument,
-    node: Annotated[str, typer.Option("--node", help="The node whose rules to print.", show_default=False)],
+    node: Annotated[
+        str, typer.Option("--node", metavar="NAME", help="The node whose rules to print.", show_default=False)
+    ],
     mode: ModeOption = None,
     family: Annotated[FamilyName | None, typer.Option("--family", help="One IP family only; otherwise both.")] = None,
 ) -> None:

@@ -3,18 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import Format, FormatOption, ModeOption
+from kpsim.cli.options import Format, FormatOption, ModeOption, complete_scenario
 
-
-def _scenario_names(incomplete: str) -> list[str]:
-    from kpsim.scenarios import scenario_names
-
-    return [name for name in scenario_names() if name.startswith(incomplete)]
+if TYPE_CHECKING:
+    from kpsim.result import RunResult
 
 
 @app.command(epilog="Example: kpsim run local-rollout --set workloads[0].termination.preStop=10s --out report/")
@@ -24,11 +21,13 @@ def run(
         typer.Argument(
             metavar="SCENARIO",
             help="A scenario file, or a built-in scenario by name (kpsim scenarios).",
-            autocompletion=_scenario_names,
+            autocompletion=complete_scenario,
         ),
     ],
     mode: ModeOption = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed, instead of the scenario's own.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed, instead of the scenario's own.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one field; may be repeated.")
     ] = None,
@@ -47,14 +46,25 @@ def run(
     if format is Format.JSON:
         typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
-        from kpsim.reports.summary import print_summary
-
-        print_summary(result.log, result.expectations)
+        _print(result)
     if out is not None:
         files = result.write(out)
         typer.echo(f"{len(files)} files written to {out}; open {out / 'report.html'}", err=True)
     if not result.holds:
         sys.exit(1)
+
+
+def _print(result: "RunResult") -> None:
+    """For a terminal at its width and with colours; else plain text that does not depend on where it goes."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if console.is_terminal:
+        from kpsim.reports.summary import print_summary
+
+        print_summary(result.log, result.expectations, console)
+    else:
+        typer.echo(result.summary(), nl=False)
 
 
 @app.command(epilog="Example: kpsim scenarios --format json")
@@ -73,7 +83,9 @@ def scenarios(format: FormatOption = Format.TEXT) -> None:
         typer.echo(f"{name:<{width}}  {description}")
 
 
-@app.command(epilog="Example: kpsim schema > scenario.schema.json")
+@app.command(
+    short_help="Print the JSON Schema of scenario files.", epilog="Example: kpsim schema > scenario.schema.json"
+)
 def schema() -> None:
     """Print the JSON Schema of scenario files, for editors and validators."""
     from kpsim.scenario import scenario_json_schema

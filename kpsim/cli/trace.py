@@ -21,46 +21,64 @@ if TYPE_CHECKING:
 
 
 @app.command(
+    short_help="Follow a packet through the rules, and say why.",
     epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
     "In answers to probes, `by` is the rule that rejected or dropped; of a delivered packet, the rule in KUBE-SERVICES or "
-    "KUBE-NODEPORTS that sent it to its Service."
+    "KUBE-NODEPORTS that sent it to its Service.",
 )
 def trace(
     cluster: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[CLUSTER…]", help="Manifests, or one recording.", show_default=False),
+        typer.Argument(metavar="CLUSTER", help="Manifests, or one recording.", show_default=False),
     ] = None,
-    node: Annotated[str, typer.Option("--node", help="The node that the packet meets first.", show_default=False)] = "",
+    node: Annotated[
+        str, typer.Option("--node", metavar="NAME", help="The node that the packet meets first.", show_default=False)
+    ] = "",
     sender: Annotated[
-        str, typer.Option("--from", help="Who sends: pod or node (of that node), external, peer (another node).")
+        str,
+        typer.Option(
+            "--from", metavar="SENDER", help="Who sends: pod or node (of that node), external, peer (another node)."
+        ),
     ] = "external",
-    src: Annotated[str, typer.Option("--src", help="IP or IP:PORT; otherwise chosen.", show_default=False)] = "",
-    dst: Annotated[str, typer.Option("--dst", help="IP:PORT; for ICMP the IP.", show_default=False)] = "",
-    protocol: Annotated[str, typer.Option("--protocol", help="TCP, UDP, SCTP or ICMP.")] = "TCP",
+    src: Annotated[
+        str, typer.Option("--src", metavar="IP[:PORT]", help="IP or IP:PORT; otherwise chosen.", show_default=False)
+    ] = "",
+    dst: Annotated[
+        str, typer.Option("--dst", metavar="IP:PORT", help="IP:PORT; for ICMP the IP.", show_default=False)
+    ] = "",
+    protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="TCP, UDP, SCTP or ICMP.")] = "TCP",
     packet: Annotated[
         str,
         typer.Option(
             "--packet",
+            metavar="EXPR",
             help="A Scapy expression such as 'IP(dst=\"172.30.0.1\")/TCP(dport=80)'; nothing in it is executed.",
             show_default=False,
         ),
     ] = "",
     read_pcap: Annotated[
-        Path | None, typer.Option("--read-pcap", help="Trace each packet of a capture, in order.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--read-pcap", metavar="FILE", help="Trace each packet of a capture, in order.", show_default=False
+        ),
     ] = None,
     probes: Annotated[
         Path | None,
         typer.Option(
-            "--probes", help="Answer a file of probes, JSON lines (- reads them from stdin).", show_default=False
+            "--probes",
+            metavar="FILE",
+            help="Answer a file of probes, JSON lines (- reads them from stdin).",
+            show_default=False,
         ),
     ] = None,
     minimal: Annotated[bool, typer.Option("--minimal", help="One or two lines, for regression tests.")] = False,
     summary: Annotated[bool, typer.Option("--summary", help="The path: rules that matched (default).")] = False,
     detailed: Annotated[bool, typer.Option("--detailed", help="Also rules that did not match, and why.")] = False,
     expand: Annotated[bool, typer.Option("--expand", help="Every outcome with its exact odds.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of what the kernel draws.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.")] = 0,
     pcap: Annotated[
-        Path | None, typer.Option("--pcap", help="Write what each hop would have seen.", show_default=False)
+        Path | None,
+        typer.Option("--pcap", metavar="FILE", help="Write what each hop would have seen.", show_default=False),
     ] = None,
     mode: ModeOption = None,
     family: Annotated[
@@ -68,18 +86,23 @@ def trace(
     ] = None,
     rules: Annotated[
         Path | None,
-        typer.Option("--rules", help="A saved ruleset (iptables-save) instead of a cluster.", show_default=False),
+        typer.Option(
+            "--rules", metavar="FILE", help="A saved ruleset (iptables-save) instead of a cluster.", show_default=False
+        ),
     ] = None,
     node_ip: Annotated[
-        list[str] | None, typer.Option("--node-ip", help="With --rules: the machine's addresses.", show_default=False)
+        list[str] | None,
+        typer.Option("--node-ip", metavar="IP", help="With --rules: the machine's addresses.", show_default=False),
     ] = None,
     pod_cidr: Annotated[
-        list[str] | None, typer.Option("--pod-cidr", help="With --rules: its pods' networks.", show_default=False)
+        list[str] | None,
+        typer.Option("--pod-cidr", metavar="CIDR", help="With --rules: its pods' networks.", show_default=False),
     ] = None,
     interface: Annotated[
         list[str] | None,
         typer.Option(
             "--interface",
+            metavar="NAME[=IP,…]",
             help="With --rules: another interface, NAME=ADDRESS[,…]; NAME alone is where pod traffic comes in.",
             show_default=False,
         ),

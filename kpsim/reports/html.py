@@ -41,22 +41,22 @@ if TYPE_CHECKING:
 MOST_ROWS = 200
 
 _STYLE = """\
-.kpsim-report{font:15px/1.5 system-ui,sans-serif;max-width:60rem}
+.kpsim-report{font:15px/1.5 system-ui,sans-serif;max-width:64rem}
 .kpsim-report h1{font-size:1.6em;margin:0 0 .1em}
 .kpsim-report h2{font-size:1.2em;margin:2em 0 .3em;border-bottom:1px solid #8886}
 .kpsim-report .muted{opacity:.7}
-.kpsim-report .headline{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:.8rem;margin:1rem 0;padding:0;list-style:none}
+.kpsim-report .headline{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.6rem,1fr));gap:.7rem;margin:1rem 0;padding:0;list-style:none}
 .kpsim-report .headline li{margin:0;padding:.5rem .8rem;border:1px solid #8886;border-radius:.4rem}
 .kpsim-report .headline b{display:block;font-size:1.4em;font-weight:600;font-variant-numeric:tabular-nums}
 .kpsim-report .scroll{overflow-x:auto}
 .kpsim-report table{border-collapse:collapse;margin:.6rem 0;font-size:.9em}
 .kpsim-report th,.kpsim-report td{text-align:left;padding:.2rem .9rem .2rem 0;border-bottom:1px solid #8884;vertical-align:top;background:none;color:inherit}
 .kpsim-report th.number,.kpsim-report td.number{text-align:right;font-variant-numeric:tabular-nums}
-.kpsim-report td.number,.kpsim-report td:first-child{white-space:nowrap}
+.kpsim-report td:not(:last-child),.kpsim-report td.number{white-space:nowrap}
 .kpsim-report th{vertical-align:bottom}
-.kpsim-report td:last-child:not(.number){min-width:10rem}
+.kpsim-report td:last-child:not(.number){min-width:12rem}
 .kpsim-report figure{margin:1rem 0}
-.kpsim-report figure svg{display:block;width:100%;height:auto;max-width:56rem}
+.kpsim-report figure svg{display:block;width:100%;height:auto}
 .kpsim-report figcaption{font-size:.9em;opacity:.7}
 .kpsim-report .failed td:first-child{border-left:.3rem solid #d55e00;padding-left:.5rem}
 .kpsim-report .holds td:first-child{border-left:.3rem solid #009e73;padding-left:.5rem}
@@ -86,6 +86,7 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
     parts = [
         f"<style>\n{_STYLE}</style>\n",
         f"<h1>{escape(log.scenario)}</h1>\n",
+        f"<p>{escape(log.description)}</p>\n" if log.description else "",
         f'<p class="muted">{instant(log.duration_ns)} simulated · mode {escape(log.mode)} · seed {log.seed}</p>\n',
         _headline(log, known, results),
         _expectations(results),
@@ -125,7 +126,7 @@ def _expectations(results: Sequence[ExpectationResult]) -> str:
         for r in sorted(results, key=lambda r: r.holds)
     )
     head = "<thead><tr><th></th><th>condition</th><th class=number>value</th></tr></thead>"
-    return f"<h2>Expectations</h2>\n<p>{verdict}</p>\n<table>{head}<tbody>\n{rows}</tbody></table>\n"
+    return f"<h2>Expectations</h2>\n<p>{verdict}</p>\n<div class=scroll><table>{head}<tbody>\n{rows}</tbody></table></div>\n"
 
 
 def _local(log: RunLog, pictures: dict[str, Plot]) -> str:

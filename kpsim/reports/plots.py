@@ -87,6 +87,9 @@ class Plot:
         """PNG on white, 150 dots an inch, without a word about the program that wrote it."""
         return self._saved(format="png", dpi=150, facecolor="white", metadata={"Software": None})
 
+    def _repr_png_(self) -> bytes:
+        return self._saved(format="png", dpi=100, facecolor="white", metadata={"Software": None})
+
     def svg(self) -> str:
         """SVG on nothing, without date and creator."""
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}

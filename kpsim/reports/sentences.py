@@ -100,8 +100,11 @@ def traffic_sentence(log: RunLog) -> str:
 
 
 def loss_lines(log: RunLog) -> list[str]:
-    """For each service port and policy that lost connections, most first: how many, how, and why."""
-    lines = ((service, policy, _losses(part)) for service, policy, part in _worst_first(log))
+    """For each service port and policy that lost connections, most first: how many, how, and why; none of one alone."""
+    parts = _worst_first(log)
+    if len(parts) < 2:  # the sentence on the whole says it
+        return []
+    lines = ((service, policy, _losses(part)) for service, policy, part in parts)
     return [f"{service} ({policy}): {'; '.join(losses)}" for service, policy, losses in lines if losses]
 
 

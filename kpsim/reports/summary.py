@@ -69,6 +69,7 @@ def summary_json(log: RunLog, results: Results = (), known: Figures | None = Non
     clients = affinity_by_client(log)
     return {
         "scenario": log.scenario,
+        "description": log.description,
         "seed": log.seed,
         "mode": log.mode,
         "duration_seconds": log.duration_ns / SECOND_NS,
@@ -110,7 +111,10 @@ def _plain(value: int | float) -> int | float | None:
 def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(title_line(log), style="bold"), "", Text(traffic_sentence(log))]
+    parts: list[RenderableType] = [Text(title_line(log), style="bold")]
+    if log.description:
+        parts.append(Text(log.description, style="dim"))
+    parts += ["", Text(traffic_sentence(log))]
     if log.connections:
         parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
     if windows := local_drop_windows(log):

@@ -33,7 +33,9 @@ class Run:
         spec = scenario.spec
         self.scenario, self.spec, self.seed = scenario, spec, seed
         self.nodes = cluster_nodes(spec.nodes)
-        self.log = RunLog(scenario.name, seed, spec.duration_ns, scenario.proxy.mode.value)
+        self.log = RunLog(
+            scenario.name, seed, spec.duration_ns, scenario.proxy.mode.value, description=spec.description
+        )
         self.clock = Clock(self._subjects())
         self.api = ApiServer()
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)

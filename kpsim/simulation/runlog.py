@@ -133,3 +133,4 @@ class RunLog:
     programming: list[Programming] = field(default_factory=list)
     node_health: list[NodeHealth] = field(default_factory=list)
     happenings: list[Happening] = field(default_factory=list)
+    description: str = ""  #: the scenario in its own words

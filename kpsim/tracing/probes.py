@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from html import escape
 from typing import Any
 
 from kpsim.addresses import Family, join_host_port, parse_ip
@@ -70,6 +71,9 @@ class Outcome:
     masquerade: bool
     seen: Seen
 
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.weight}{' masqueraded' if self.masquerade else ''}"
+
     def to_json(self) -> dict[str, Any]:
         seen = {"src": self.seen.src, "sport": self.seen.sport, "dst": self.seen.dst, "dport": self.seen.dport}
         return {
@@ -85,6 +89,28 @@ class Answer:
     outcomes: tuple[Outcome, ...] = ()
     with_: str | None = None  #: of REJECTED
     by: str | None = None
+
+    def __str__(self) -> str:
+        """The disposition and every outcome with its odds, on one line."""
+        match self.result:
+            case Result.DELIVERED if self.outcomes:
+                return f"{self.result} {', '.join(map(str, self.outcomes))}"
+            case Result.REJECTED:
+                return f"{self.result} {self.with_}"
+            case result:
+                return str(result)
+
+    def _repr_html_(self) -> str:
+        by = f"<p>by <code>{escape(self.by)}</code></p>" if self.by else ""
+        if not self.outcomes:
+            return f"<p>{escape(str(self))}</p>{by}"
+        heads = "".join(f"<th>{name}</th>" for name in ("odds", "endpoint", "masqueraded", "source that it sees"))
+        rows = "".join(
+            f"<tr><td>{o.weight}</td><td>{escape(o.endpoint)}</td><td>{'yes' if o.masquerade else 'no'}</td>"
+            f"<td>{escape(o.seen.src)}</td></tr>"
+            for o in self.outcomes
+        )
+        return f"<p>{self.result}</p><table><tr>{heads}</tr>{rows}</table>{by}"
 
     def to_json(self) -> dict[str, Any]:
         """The keys of an output line, without its id."""

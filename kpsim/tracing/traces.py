@@ -53,8 +53,9 @@ class Trace:
     now_ns: int
     answer: Answer | None = None
 
-    def text(self, depth: Depth = Depth.SUMMARY) -> str:
-        """The explanation at one of three depths, without a newline at the end."""
+    def text(self, depth: Depth | str = Depth.SUMMARY) -> str:
+        """The explanation at one of three depths (minimal, summary, detailed), without a newline at the end."""
+        depth = Depth(depth)
         if depth is Depth.MINIMAL:
             return minimal(self.journey, self.answer)
         return render_trace(self.journey, self.site, self.sender, depth=depth, answer=self.answer)

@@ -52,11 +52,7 @@ def minimal(journey: Journey, answer: Answer | None = None) -> str:
     step = verdict.hop.walk
     match verdict.result:
         case Result.DELIVERED if answer is not None and answer.outcomes:
-            each = ", ".join(
-                f"{outcome.endpoint} {outcome.weight}{' masqueraded' if outcome.masquerade else ''}"
-                for outcome in answer.outcomes
-            )
-            head = f"delivered {each}"
+            head = str(answer)
         case Result.DELIVERED:
             head = f"delivered {ends(step.packet)}{' masqueraded' if masqueraded(step) else ''}"
         case Result.REJECTED:
