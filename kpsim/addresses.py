@@ -25,6 +25,10 @@ class Family(enum.IntEnum):
     def bits(self) -> int:
         return 32 if self is Family.IPV4 else 128
 
+    def mask(self, prefix: int) -> int:
+        """The netmask of a prefix length."""
+        return (1 << self.bits) - (1 << (self.bits - prefix))
+
     @classmethod
     def from_label(cls, label: str) -> "Family":
         """ValueError unless IPv4 or IPv6."""
@@ -104,10 +108,19 @@ class Network:
     prefix: int
     bare: bool = False
 
+    @classmethod
+    def around(cls, family: Family, address: int, prefix: int) -> "Network":
+        """The network of this prefix length that the address lies in."""
+        return cls(family, address & family.mask(prefix), prefix)
+
     @property
     def mask(self) -> int:
-        bits = self.family.bits
-        return ((1 << bits) - 1) ^ ((1 << (bits - self.prefix)) - 1)
+        return self.family.mask(self.prefix)
+
+    @property
+    def last(self) -> int:
+        """The highest address."""
+        return self.base + (1 << (self.family.bits - self.prefix)) - 1
 
     def __contains__(self, address: int) -> bool:
         return address & self.mask == self.base
@@ -143,8 +156,7 @@ def parse_cidr(text: str) -> tuple[Network, int] | None:
         prefix -= 96
     if not 0 <= prefix <= family.bits:
         return None
-    mask = ((1 << family.bits) - 1) ^ ((1 << (family.bits - prefix)) - 1)
-    return Network(family, address & mask, prefix), address
+    return Network.around(family, address, prefix), address
 
 
 def parse_network(text: str) -> Network | None:

@@ -374,8 +374,7 @@ def _network(text: str) -> Network:
 
 
 def _default_gateway(address: Address) -> Address:
-    bits = address.family.bits
-    last = address.network.base | ((1 << (bits - address.prefix)) - 1)
+    last = address.network.last
     if address.family is Family.IPV4 and address.prefix < 31:
         last -= 1  # the very last one is the broadcast address
     return address._replace(value=last if last != address.value else last - 1)

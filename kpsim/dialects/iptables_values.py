@@ -78,9 +78,9 @@ def read_network(text: str, family: Family) -> Network:
     else:
         mask = read_address(length, family)
         prefix = mask.bit_count()
-        if mask != (1 << bits) - (1 << (bits - prefix)):
+        if mask != family.mask(prefix):
             raise NotModelled(f"netmask with a gap {text}")
-    return Network(family, base & ((1 << bits) - (1 << (bits - prefix))), prefix)
+    return Network.around(family, base, prefix)
 
 
 def read_address(text: str, family: Family) -> int:

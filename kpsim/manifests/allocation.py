@@ -203,7 +203,7 @@ class Allocator:
             known = ", ".join(map(str, networks)) or f"none of {family.label}"
             yield path, f"the cluster IP {text} lies in no ServiceCIDR ({known})"
         for network in networks:
-            last = network.base + (1 << (family.bits - network.prefix)) - 1
+            last = network.last
             if address == network.base or (family is Family.IPV4 and address == last):
                 yield path, f"{text} is the network or broadcast address of {network}"
 

@@ -48,9 +48,7 @@ class Address(NamedTuple):
 
     @property
     def network(self) -> Network:
-        bits = self.family.bits
-        mask = ((1 << bits) - 1) ^ ((1 << (bits - self.prefix)) - 1)
-        return Network(self.family, self.value & mask, self.prefix)
+        return Network.around(self.family, self.value, self.prefix)
 
     def __str__(self) -> str:
         return f"{format_ip(self.family, self.value)}/{self.prefix}"
@@ -139,7 +137,7 @@ class Routing:
             for alternatives in (routes for bases in by_base.values() for routes in bases.values()):
                 alternatives.sort(key=lambda route: route.metric)  # stable: the first written of equals
         self._prefixes = {
-            family: [(p, _mask(family, p), bases) for p, bases in sorted(by_prefix.items(), reverse=True)]
+            family: [(family.mask(p), bases) for p, bases in sorted(by_prefix.items(), reverse=True)]
             for family, by_prefix in self._by_prefix.items()
         }
 
@@ -155,7 +153,7 @@ class Routing:
                 continue
             self._add_route(Route(address.network, interface.name))
             if address.family is Family.IPV4 and address.prefix < 31:
-                self._broadcast.add(address.network.base | ((1 << (32 - address.prefix)) - 1))
+                self._broadcast.add(address.network.last)
 
     def _add_route(self, route: Route) -> None:
         by_base = self._by_prefix[route.network.family].setdefault(route.network.prefix, {})
@@ -204,7 +202,7 @@ class Routing:
     def _lookup(self, family: Family, address: int) -> Decision | None:
         if self.is_local(family, address):
             return Decision(RouteKind.LOCAL, "lo", address, None, None)
-        for _, mask, bases in self._prefixes[family]:
+        for mask, bases in self._prefixes[family]:
             if routes := bases.get(address & mask):
                 route = routes[0]
                 next_hop = address if route.gateway is None else route.gateway
@@ -270,10 +268,6 @@ class Routing:
             default=None,
         )
         return None if best is None else best[0].value
-
-
-def _mask(family: Family, prefix: int) -> int:
-    return ((1 << family.bits) - 1) ^ ((1 << (family.bits - prefix)) - 1)
 
 
 def _common_prefix(first: int, second: int) -> int:
