@@ -134,7 +134,12 @@ traffic:
     [
         ("events: [{at: 1s}]", ".events[0]: expected exactly one of rollout, scale"),
         ("events: [{at: 1s, scale: {workload: web, replicas: 1}, nodeDown: {nodes: [node-1]}}]", "got scale and nodeDown"),
-        ("events: [{at: 11s, scale: {workload: web, replicas: 1}}]", ".events[0].at: after the end of the run (10s)"),
+        ("events: [{at: 11s, scale: {workload: web, replicas: 1}}]", ".events[0].at: not before the end of the run (10s)"),
+        ("events: [{at: 10s, scale: {workload: web, replicas: 1}}]", ".events[0].at: not before the end of the run (10s)"),
+        ("events: [{at: 1s, rollout: {workload: web, maxSurge: 0%, maxUnavailable: 0}}]",
+         ".events[0].rollout: expected maxUnavailable above 0 when maxSurge is 0"),
+        ("events: [{at: 1s, rollout: {workload: web, maxUnavailable: 101%}}]",
+         ".events[0].rollout: expected maxUnavailable of at most 100%"),
         ("events: [{at: 1s, scale: {workload: wep, replicas: 1}}]",
          ".events[0].scale.workload: there is no workload 'wep'; did you mean 'web'?"),
         ("events: [{at: 1s, nodeDown: {nodes: [node-3]}}]",
@@ -267,6 +272,9 @@ def test_settings_change_the_document_before_it_is_checked() -> None:
         ("seed=[", "no YAML"),
         ("a..b=1", "not a path"),
         ("sede=3", ".sede: unknown field 'sede'; did you mean 'seed'?"),
+        ("nodes.foo.bar=1", ".nodes.foo: unknown field 'foo'"),
+        ("proxy.iptables.minSyncPeriod=soon", ".proxy.iptables.minSyncPeriod: "),
+        ("objects[0].spec.sessionAffinty=ClientIP", ".objects[0].spec.sessionAffinty: "),
         ("workloads[0].replicas=many", '.workloads[0].replicas: expected a valid integer, got "many"'),
     ],
 )
@@ -281,14 +289,28 @@ def test_settings_leave_the_original_alone() -> None:
     assert document.content["workloads"][0]["replicas"] == 2
 
 
+def test_of_several_settings_the_one_that_is_wrong_is_blamed() -> None:
+    (problem,) = refused(settings=["proxy.iptables.minSyncPeriod=5s", "proxy.iptables.syncPeriod=soon"])
+    assert problem.startswith("--set proxy.iptables.syncPeriod=soon: .proxy.iptables.syncPeriod: ")
+    replaced = ["delays.sync.base=5", "delays.sync={}"]
+    assert load(settings=replaced).spec.delays.sync.base.constant_ns == 50 * MILLISECOND_NS
+
+
 def test_paths_are_read_in_both_spellings() -> None:
     assert parse_path("traffic[0].perSecond") == ("traffic", 0, "perSecond")
     assert parse_path(".traffic.0.perSecond") == ("traffic", "0", "perSecond")
+    assert parse_path("workloads[0].labels['a.b/c']") == ("workloads", 0, "labels", "a.b/c")  # as errors write it
 
 
 def test_seed_and_mode_can_be_given() -> None:
     scenario = load_scenario("sync-lag-burst", seed=7, mode="iptables")
     assert (scenario.seed, scenario.proxy.mode) == (7, Mode.IPTABLES)
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1])
+def test_a_seed_that_a_file_could_not_have_is_refused(seed: int) -> None:
+    with pytest.raises(InputError, match=f"seed {seed}: expected a number of 64 bits"):
+        load_scenario("sync-lag-burst", seed=seed)
 
 
 @pytest.mark.parametrize("mode", ["nftables", "ipvs"])
@@ -309,7 +331,7 @@ def test_the_json_schema_names_fields_as_the_file_does() -> None:
     assert {"from", "perSecond", "sourcePorts"} <= traffic["properties"].keys()
     assert traffic["additionalProperties"] is False
     delay = schema["$defs"]["Delay"]["anyOf"]
-    assert delay[0]["type"] == "string"  # the shorthand
+    assert "string" in delay[0]["type"]  # the shorthand
     assert set(delay[1]["properties"]) == {"constant", "uniform", "exponential", "normal", "choice"}
 
 
@@ -346,6 +368,10 @@ def test_the_json_schema_accepts_the_built_in_scenarios_and_refuses_what_loading
     for name in scenario_names():
         assert list(validator.iter_errors(read_document(scenario_path(name).read_text(), name).content)) == []
     content = dict(read_document(HEAD, "test.yaml").content)
+    for duration in (0, "1µs", "1\u03bcs", "1h1m.5s"):  # both ways to write micro, as Go has them
+        assert validator.is_valid({**content, "delays": {"apiWrite": duration}}), duration
+        load(f"delays: {{apiWrite: {duration}}}")
+    assert not validator.is_valid({**content, "delays": {"apiWrite": 1}})
     for field, wrong in (
         ("duration", "ten"),
         ("sede", 1),

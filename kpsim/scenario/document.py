@@ -5,7 +5,7 @@ Counterpart: Helm's ``--set``. It knows values and paths, never what the fields 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kpsim.errors import InputError, Problem
@@ -24,13 +24,21 @@ class Document:
 
     def finding(self, message: str, path: Path = ()) -> Finding:
         """Something wrong at ``path``: placed in the file, or at the setting that put the value there."""
-        for set_path, source in self.set_by.items():
-            if path[: len(set_path)] == set_path:
-                return Finding(Place(source, 1, path), message)
-        return Finding(self.place.at(*path), message)
+        setters = [set_path for set_path in self.set_by if path[: len(set_path)] == set_path]
+        if not setters:
+            return Finding(self.place.at(*path), message)
+        return Finding(Place(self.set_by[max(setters, key=len)], 1, path), message)
 
     def problem(self, message: str, path: Path = ()) -> Problem:
         return problems_of([self.finding(message, path)])[0]
+
+    def attributed(self, problem: Problem) -> Problem:
+        """A problem that somebody else placed in the file, at the setting that put the value there."""
+        if problem.file != self.place.source.name or problem.path is None:
+            return problem
+        below = {format_path(set_path): source for set_path, source in self.set_by.items()}
+        setters = [text for text in below if re.match(re.escape(text) + r"([.\[]|$)", problem.path)]
+        return replace(problem, file=below[max(setters, key=len)].name, line=None) if setters else problem
 
 
 def read_document(text: str, file: str) -> Document:
@@ -47,16 +55,16 @@ def read_document(text: str, file: str) -> Document:
     return Document(read.value, read.place)
 
 
-_STEP = re.compile(r"\[(\d+)\]|(?:^|\.)([^.\[\]]+)", re.ASCII)
+_STEP = re.compile(r"\[(\d+)\]|(?:^|\.)([^.\[\]]+)|\[(['\"])(.+?)\3\]", re.ASCII)
 
 
 def parse_path(text: str) -> Path:
-    """``traffic[0].perSecond``, ``traffic.0.perSecond`` (leading dot allowed); ValueError otherwise."""
+    """``traffic[0].perSecond``, ``traffic.0.perSecond``, ``labels['a.b/c']`` (leading dot allowed); ValueError otherwise."""
     body = text.removeprefix(".")
     steps: list[str | int] = []
     position = 0
     while found := _STEP.match(body, position):
-        steps.append(int(found[1]) if found[1] is not None else found[2])
+        steps.append(int(found[1]) if found[1] is not None else found[2] or found[4])
         position = found.end()
     if not steps or position != len(body):
         raise ValueError(f"not a path (like traffic[0].perSecond): {text!r}")
@@ -76,8 +84,9 @@ def override(document: Document, settings: Sequence[str]) -> Document:
         try:
             if not equals:
                 raise ValueError("expected path=value")
-            content, path = _put(content, parse_path(path_text), _value(value_text), ())
-            set_by[path] = source
+            content, path, made = _put(content, parse_path(path_text), _value(value_text), ())
+            set_by = {other: by for other, by in set_by.items() if other[: len(path)] != path}
+            set_by |= {made: source, path: source}
         except ValueError as error:
             problems.append(Problem(str(error), file=source.name))
     if problems:
@@ -100,10 +109,11 @@ def _value(text: str) -> Any:
     return values[0] if values else None
 
 
-def _put(content: Any, path: Path, value: Any, above: Path) -> tuple[Any, Path]:
-    """A copy of ``content`` with the value at ``path``, and the path with list positions as integers."""
+def _put(content: Any, path: Path, value: Any, above: Path) -> tuple[Any, Path, Path]:
+    """A copy of ``content`` with the value at ``path``, that path with list positions as integers, and the part of it that
+    leads to the first field which was not there before."""
     if not path:
-        return value, above
+        return value, above, above
     here, step, rest = format_path(above) or "the document", path[0], path[1:]
     if isinstance(content, list):
         if isinstance(step, str) and not (step.isascii() and step.isdigit()):
@@ -111,11 +121,12 @@ def _put(content: Any, path: Path, value: Any, above: Path) -> tuple[Any, Path]:
         number = int(step)
         if number >= len(content):
             raise ValueError(f"{here} has {len(content)} items: there is no [{number}]")
-        changed, full = _put(content[number], rest, value, (*above, number))
-        return [*content[:number], changed, *content[number + 1 :]], full
+        changed, full, made = _put(content[number], rest, value, (*above, number))
+        return [*content[:number], changed, *content[number + 1 :]], full, made
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{here} is a single value: it has no {step!r}")
     if isinstance(step, int):
         raise ValueError(f"{here} is not a list: it has no [{step}]")
-    changed, full = _put((content or {}).get(step), rest, value, (*above, step))
-    return {**(content or {}), step: changed}, full
+    fields = content or {}
+    changed, full, made = _put(fields.get(step), rest, value, (*above, step))
+    return {**fields, step: changed}, full, made if step in fields else (*above, step)

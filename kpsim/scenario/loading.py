@@ -50,7 +50,9 @@ class Scenario:
         return self.spec.expect
 
     def with_seed(self, seed: int) -> "Scenario":
-        """The same scenario with other draws."""
+        """The same scenario with other draws; InputError for a seed that a file could not have."""
+        if not -(2**63) <= seed < 2**63:
+            raise InputError(f"seed {seed}: expected a number of 64 bits")
         return replace(self, spec=self.spec.model_copy(update={"seed": seed}))
 
     def with_mode(self, mode: str) -> "Scenario":
@@ -115,7 +117,7 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     except ValidationError as error:
         raise InputError(problems_of(findings_of(error, document, ScenarioSpec))) from None
     objects = read_objects(spec, document, file)
-    problems = list(objects.problems)
+    problems = [document.attributed(problem) for problem in objects.problems]
     proxy_json = merged_proxy(spec, objects.proxy)
     complaints = check_proxy_config(proxy_json).complaints
     findings = [document.finding(message, ("proxy", *path)) for path, message in complaints]

@@ -57,8 +57,10 @@ def _not_negative(value: int) -> int:
 
 
 _DURATION_SCHEMA = {
-    "type": "string",
-    "pattern": r"^\+?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+)$",
+    "type": ["string", "integer"],
+    "pattern": r"^\+?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|\u03bcs|ms|s|m|h))+)$",
+    "minimum": 0,
+    "maximum": 0,  # the only number without a unit
     "examples": ["1.5s"],
 }
 

@@ -129,8 +129,8 @@ def _workload_problems(spec: ScenarioSpec, names: _Names) -> _Found:
 def _event_problems(spec: ScenarioSpec, names: _Names) -> _Found:
     for number, event in enumerate(spec.events):
         path: Path = ("events", number)
-        if event.at_ns > spec.duration_ns:
-            yield (*path, "at"), f"after the end of the run ({format_duration(spec.duration_ns)})"
+        if event.at_ns >= spec.duration_ns:
+            yield (*path, "at"), f"not before the end of the run ({format_duration(spec.duration_ns)})"
         yield from _action_problems(event, names, path)
 
 

@@ -209,7 +209,18 @@ class Rollout(Part):
 
     workload: Name
     max_surge: Count | Percent = "25%"
+    """Pods above the wanted number, or a percentage of it (rounded up)."""
     max_unavailable: Count | Percent = "25%"
+    """Pods that may be missing, or a percentage (rounded down; where both come to 0, one pod may be missing)."""
+
+    @model_validator(mode="after")
+    def _moves(self) -> "Rollout":
+        surge, unavailable = (int(str(share).removesuffix("%")) for share in (self.max_surge, self.max_unavailable))
+        if surge == unavailable == 0:
+            raise ValueError("expected maxUnavailable above 0 when maxSurge is 0")
+        if isinstance(self.max_unavailable, str) and unavailable > 100:
+            raise ValueError("expected maxUnavailable of at most 100%")
+        return self
 
 
 class Scale(Part):

@@ -24,9 +24,11 @@ def run(
 ) -> RunLog:
     """Run a scenario to its end. The same scenario and seed give an equal log, in any process.
 
-    ``seed`` and ``mode`` replace the scenario's own. InputError for a mode that is not modelled.
+    ``seed`` and ``mode`` replace the scenario's own. InputError for a mode that is not modelled, a seed of more than 64 bits.
     """
     from kpsim.simulation.engine import Run
 
     scenario = scenario.with_mode(mode or scenario.proxy.mode)
-    return Run(scenario, scenario.seed if seed is None else seed).run(progress)
+    if seed is not None:
+        scenario = scenario.with_seed(seed)
+    return Run(scenario, scenario.seed).run(progress)
