@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
-from kpsim.packet import Packet
-from kpsim.packetpath.flowstate import ICMP_REQUESTS, ICMPV6_REQUESTS, Direction, Flow, FlowState
+from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.packetpath.flowstate import ICMP_REQUESTS, Direction, Flow, FlowState
 from kpsim.packetpath.sysctls import Sysctls
 
-_ICMP_ANSWERS = {"icmp": {}, "icmpv6": {}}  # type: dict[str, dict[int, int]]
-for _protocol, _requests in (("icmp", ICMP_REQUESTS), ("icmpv6", ICMPV6_REQUESTS)):
-    _ICMP_ANSWERS[_protocol] = _requests | {answer: request for request, answer in _requests.items()}
+_ICMP_ANSWERS = {
+    protocol: {**requests, **{answer: request for request, answer in requests.items()}}
+    for protocol, requests in ICMP_REQUESTS.items()
+}
 
 
 class FlowTuple(NamedTuple):
@@ -40,17 +41,15 @@ class FlowTuple(NamedTuple):
 
     def __str__(self) -> str:
         source, destination = format_ip(self.family, self.saddr), format_ip(self.family, self.daddr)
-        if self.protocol in _ICMP_ANSWERS:
+        if self.protocol in ICMP_PROTOCOLS:
             return f"{self.protocol} {source} → {destination} id {self.sport} type {self.dport >> 8}"
         return f"{self.protocol} {join_host_port(source, self.sport)} → {join_host_port(destination, self.dport)}"
 
 
 def tuple_of(packet: Packet) -> FlowTuple:
     """The tuple a packet is looked up by."""
-    if packet.protocol in _ICMP_ANSWERS:
-        kind = packet.icmp_type * 256 + packet.icmp_code
-        return FlowTuple(packet.family, packet.protocol, packet.saddr, packet.sport, packet.daddr, kind)
-    return FlowTuple(packet.family, packet.protocol, packet.saddr, packet.sport, packet.daddr, packet.dport)
+    dport = packet.icmp_type * 256 + packet.icmp_code if packet.protocol in ICMP_PROTOCOLS else packet.dport
+    return FlowTuple(packet.family, packet.protocol, packet.saddr, packet.sport, packet.daddr, dport)
 
 
 class StatusBit(enum.StrEnum):
@@ -82,19 +81,17 @@ class Entry(NamedTuple):
     @property
     def dst_nat(self) -> bool:
         """Answers come from somewhere else than the request went to."""
-        return self.reply[2:4] != (self.original.daddr, self.original.dport) and not self._icmp_same(2)
+        original, reply = self.original, self.reply
+        if original.protocol in ICMP_PROTOCOLS:
+            return reply.saddr != original.daddr
+        return reply.saddr != original.daddr or reply.sport != original.dport
 
     @property
     def src_nat(self) -> bool:
-        """Answers go to somewhere else than the request came from."""
-        return self.reply[4:6] != (self.original.saddr, self.original.sport) and not self._icmp_same(4)
-
-    def _icmp_same(self, side: int) -> bool:
-        # the port fields of ICMP tuples are id and type: only id and address can be translated
-        if self.original.protocol not in _ICMP_ANSWERS:
-            return False
-        plain = self.original.inverse()
-        return self.reply[side] == plain[side] and (side == 2 or self.reply.sport == plain.sport)
+        """Answers go to somewhere else than the request came from; of an ICMP echo the id is a kind of source port."""
+        original, reply = self.original, self.reply
+        port = reply.sport if original.protocol in ICMP_PROTOCOLS else reply.dport
+        return reply.daddr != original.saddr or port != original.sport
 
     @property
     def status(self) -> frozenset[StatusBit]:
@@ -163,10 +160,6 @@ class ConntrackTable:
         """The live entry that has this tuple in either direction."""
         found = self._found.get(flow_tuple)
         return found if found is not None and found.entry.expires_ns > now_ns else None
-
-    def taken(self, reply: FlowTuple, now_ns: int) -> bool:
-        """Whether a flow expecting ``reply`` would clash with a live one."""
-        return self.lookup(reply, now_ns) is not None
 
     def victim(self, now_ns: int, sysctls: Sysctls) -> tuple[bool, Entry | None]:
         """Whether a new flow fits, and the entry that must make room for it."""

@@ -13,9 +13,9 @@ from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
 from kpsim.conntrack import tuple_of
 from kpsim.errors import InputError, Problem
 from kpsim.netfilter import Disposition, Netns, Walk, walk
-from kpsim.packet import Packet
+from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
-from kpsim.packetpath.flowstate import ICMP_REQUESTS, ICMPV6_REQUESTS
+from kpsim.packetpath.flowstate import ICMP_REQUESTS
 from kpsim.packetpath.routing import Address, Interface, Port, Route, Routing
 from kpsim.packetpath.sysctls import Sysctls
 
@@ -275,13 +275,13 @@ def _judge(request: Journey, answer: Journey) -> Failure:
 
 def answer_to(packet: Packet) -> Packet:
     """What a server answers to a first packet: SYN-ACK, echo reply, a datagram."""
-    requests = ICMPV6_REQUESTS if packet.protocol == "icmpv6" else ICMP_REQUESTS
-    icmp = packet.protocol in ("icmp", "icmpv6")
-    sport, dport = (packet.sport, packet.dport) if icmp else (packet.dport, packet.sport)
+    sport, dport = packet.dport, packet.sport
+    if packet.protocol in ICMP_PROTOCOLS:
+        sport, dport = dport, sport
     return replace(
         packet,
         saddr=packet.daddr, daddr=packet.saddr, sport=sport, dport=dport, tcp_flags=_SYN_ACK,
-        icmp_type=requests.get(packet.icmp_type, packet.icmp_type), sctp_chunk=_SCTP_ANSWERS.get(packet.sctp_chunk, "DATA"),
+        icmp_type=ICMP_REQUESTS.get(packet.protocol, {}).get(packet.icmp_type, packet.icmp_type), sctp_chunk=_SCTP_ANSWERS.get(packet.sctp_chunk, "DATA"),
         ttl=64, mark=0, in_interface="", out_interface="", related=None,
     )  # fmt: skip
 

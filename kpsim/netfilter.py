@@ -68,14 +68,6 @@ class HookEntry(NamedTuple):
     run: Callable[[Traversal], End | None]
 
 
-class NatChain(NamedTuple):
-    """A base chain that may decide a new connection's translation; nat asks them in order until one does (K-9.1)."""
-
-    hook: Hook
-    table: Table
-    chain: Chain
-
-
 class Netns:
     """One node's network namespace: the only thing here that changes, and only by ``load``, ``commit`` and assignment."""
 
@@ -148,39 +140,31 @@ class Netns:
 def table_entries(ruleset: Ruleset) -> list[HookEntry]:
     """The entries that a ruleset's tables register, and, where a rule needs it, connection tracking with NAT (K-1.5)."""
     entries: list[HookEntry] = []
-    nat_chains: list[NatChain] = []
     for name in sorted(ruleset.tables):
         table = ruleset.tables[name]
-        for chain in (table.chains[chain] for chain in BUILT_IN_CHAINS[name] if chain in table.chains):
+        for chain in _base_chains(table):
+            hook = Hook(chain.name)
             if name == "nat":
-                nat_chains.append(NatChain(Hook(chain.name), table, chain))
+                run = partial(tracking.translate, table=table, chain=chain)
+                entries.append(HookEntry(hook, _NAT_PRIORITIES[hook], name, run))
             else:
-                run = partial(_run_table, table=table, chain=chain)
-                entries.append(HookEntry(Hook(chain.name), _TABLE_PRIORITIES[name], name, run))
-    if nat_chains or any(_tracks(table) for table in ruleset.tables.values()):
-        entries += tracking_entries(nat_chains)
+                run = partial(run_base_chain, table=table, chain=chain)
+                entries.append(HookEntry(hook, _TABLE_PRIORITIES[name], name, run))
+    if "nat" in ruleset.tables or any(_tracks(table) for table in ruleset.tables.values()):
+        entries += [
+            HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in (Hook.PREROUTING, Hook.OUTPUT)
+        ]
+        entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]
     return entries
 
 
-def tracking_entries(nat_chains: Iterable[NatChain]) -> list[HookEntry]:
-    """Connection tracking, and NAT if there is a chain for it at all."""
-    chains = tuple(nat_chains)
-    entries = [HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in (Hook.PREROUTING, Hook.OUTPUT)]
-    entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]
-    if chains:
-        for hook, priority in _NAT_PRIORITIES.items():
-            asked = tuple((nat_chain.table, nat_chain.chain) for nat_chain in chains if nat_chain.hook is hook)
-            entries.append(HookEntry(hook, priority, "nat", partial(tracking.translate, chains=asked)))
-    return entries
-
-
-def _run_table(traversal: Traversal, table: Table, chain: Chain) -> End | None:
-    return run_base_chain(traversal, table, chain)
+def _base_chains(table: Table) -> list[Chain]:
+    return [table.chains[name] for name in BUILT_IN_CHAINS[table.name] if name in table.chains]
 
 
 def _reachable(table: Table) -> Iterable[Chain]:
     """The chains that a packet can meet: foreign leftovers need nothing."""
-    waiting = [table.chains[name] for name in BUILT_IN_CHAINS[table.name] if name in table.chains]
+    waiting = _base_chains(table)
     seen = {chain.name for chain in waiting}
     while waiting:
         chain = waiting.pop()

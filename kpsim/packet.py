@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from kpsim.addresses import Family, format_ip, join_host_port
 
+ICMP_PROTOCOLS = frozenset({"icmp", "icmpv6"})
+PORT_PROTOCOLS = frozenset({"tcp", "udp", "udplite", "sctp", "dccp"})
+
 
 class Window(enum.StrEnum):
     """Where a TCP segment lies in the receiver's window: sequence numbers are not modelled, the verdict on them is."""

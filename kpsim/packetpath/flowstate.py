@@ -23,10 +23,6 @@ class Direction(enum.Enum):
     ORIGINAL = "original"
     REPLY = "reply"
 
-    @property
-    def other(self) -> "Direction":
-        return Direction.REPLY if self is Direction.ORIGINAL else Direction.ORIGINAL
-
 
 class FlowState(enum.StrEnum):
     """Protocol state of an entry as ``conntrack -L`` prints it; NONE for protocols without one."""
@@ -183,8 +179,8 @@ _ICMP_TIMEOUT_NS = 30 * SECOND_NS
 _GENERIC_TIMEOUT_NS = 600 * SECOND_NS
 _STREAM_AFTER_NS = 2 * SECOND_NS  # CT-5.1
 
-ICMP_REQUESTS = {8: 0, 13: 14, 15: 16, 17: 18}  #: type of a request → type of its answer
-ICMPV6_REQUESTS = {128: 129}
+#: type of an ICMP request → type of its answer
+ICMP_REQUESTS: Mapping[str, Mapping[int, int]] = {"icmp": {8: 0, 13: 14, 15: 16, 17: 18}, "icmpv6": {128: 129}}
 
 
 def read(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, sysctls: Sysctls) -> Reading:
@@ -199,8 +195,7 @@ def read(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, s
         case "sctp":
             return _read_sctp(packet, flow, direction)
         case "icmp" | "icmpv6":
-            requests = ICMP_REQUESTS if packet.protocol == "icmp" else ICMPV6_REQUESTS
-            if flow is None and packet.icmp_type not in requests:
+            if flow is None and packet.icmp_type not in ICMP_REQUESTS[packet.protocol]:
                 return INVALID  # an answer that nobody asked for
             return Reading(Action.KEEP, timeout_ns=_ICMP_TIMEOUT_NS)
         case _:

@@ -7,7 +7,7 @@ It never decides what a match means: that is ``matching``'s.
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from kpsim.packet import Packet
@@ -186,26 +186,15 @@ def _shape_and_key(rule: Rule) -> tuple[Shape, _Key] | None:
 def _blocks(rules: Iterable[CompiledRule]) -> Iterable[Run | tuple[CompiledRule, ...]]:
     """Splits a chain into indexed runs and plain stretches."""
     plain: list[CompiledRule] = []
-    run: list[tuple[CompiledRule, Shape, _Key]] = []
-    for rule in rules:
-        if shaped := _shape_and_key(rule.rule):
-            run.append((rule, *shaped))
+    keyed = ((rule, _shape_and_key(rule.rule)) for rule in rules)
+    for indexed, group in groupby(keyed, key=lambda item: item[1] is not None):
+        stretch = list(group)
+        if not indexed or len(stretch) < _SHORTEST_RUN:
+            plain.extend(rule for rule, _ in stretch)
             continue
-        if len(run) >= _SHORTEST_RUN:
-            if plain:
-                yield tuple(plain)
-                plain = []
-            yield Run(run)
-        else:
-            plain.extend(item[0] for item in run)
-        run = []
-        plain.append(rule)
-    if len(run) >= _SHORTEST_RUN:
         if plain:
             yield tuple(plain)
             plain = []
-        yield Run(run)
-    else:
-        plain.extend(item[0] for item in run)
+        yield Run([(rule, *shaped) for rule, shaped in stretch if shaped])
     if plain:
         yield tuple(plain)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Protocol as Interface
 from typing import assert_never
 
-from kpsim.packet import Packet
+from kpsim.packet import PORT_PROTOCOLS, Packet
 from kpsim.packetpath.routing import AddressType
 from kpsim.ruleset import (
     AddrType,
@@ -58,7 +58,6 @@ HEADER = (Source, Destination, InInterface, OutInterface, Protocol)
 #: matches that change something or draw: a rule must not be skipped past one of them
 EFFECTIVE = (Recent, Statistic, NfAcct, Unknown)
 
-_PORT_PROTOCOLS = {"tcp", "udp", "sctp", "dccp", "udplite"}
 _PROTOCOL_ALIASES = {"ipv6-icmp": "icmpv6", "icmp6": "icmpv6"}
 _ANY_ICMP_TYPE = 255
 
@@ -74,9 +73,11 @@ def condition(match: Match, key: Hashable) -> Condition | None:  # noqa: C901 - 
         case Comment():
             return None
         case Source(network, negate):
-            return _in_network("saddr", network.base, network.mask, negate)
+            base, mask = network.base, network.mask
+            return lambda facts: (facts.packet.saddr & mask == base) != negate
         case Destination(network, negate):
-            return _in_network("daddr", network.base, network.mask, negate)
+            base, mask = network.base, network.mask
+            return lambda facts: (facts.packet.daddr & mask == base) != negate
         case InInterface(name, negate):
             return _interface("in_interface", name, negate)
         case OutInterface(name, negate):
@@ -117,12 +118,6 @@ def condition(match: Match, key: Hashable) -> Condition | None:  # noqa: C901 - 
             assert_never(match)
 
 
-def _in_network(field: str, base: int, mask: int, negate: bool) -> Condition:
-    if field == "saddr":
-        return lambda facts: (facts.packet.saddr & mask == base) != negate
-    return lambda facts: (facts.packet.daddr & mask == base) != negate
-
-
 def _interface(field: str, name: str, negate: bool) -> Condition:
     if name.endswith("+"):
         prefix = name[:-1]
@@ -142,7 +137,7 @@ def _multiport(match: MultiPort) -> Condition:
 
     def holds(facts: Facts) -> bool:
         packet = facts.packet
-        if packet.protocol not in _PORT_PROTOCOLS:
+        if packet.protocol not in PORT_PROTOCOLS:
             return False
         source = match.side in ("sports", "ports") and within(packet.sport)
         destination = match.side in ("dports", "ports") and within(packet.dport)

@@ -6,7 +6,8 @@ Counterpart: nf_nat_core and xt_MASQUERADE. A binding is decided once per entry 
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, FlowTuple
-from kpsim.packet import Packet
+from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
+from kpsim.packetpath.flowstate import Direction
 from kpsim.packetpath.steps import Hook, RuleReference, Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import Dnat, Masquerade, Redirect, Snat
@@ -15,8 +16,6 @@ from kpsim.ruleset import Dnat, Masquerade, Redirect, Snat
 DESTINATION_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)
 
 _LOCALHOST = {Family.IPV4: 0x7F000001, Family.IPV6: 1}
-_WITH_PORTS = ("tcp", "udp", "sctp", "dccp", "udplite")
-_ICMP = ("icmp", "icmpv6")
 _FIRST_ATTEMPTS, _LAST_ATTEMPTS = 128, 16  # CT-6.3
 
 
@@ -26,14 +25,13 @@ def destination(traversal: Traversal, statement: Dnat | Redirect, at: RuleRefere
     if entry is None or not traversal.unconfirmed:
         return None
     packet = traversal.packet
-    address: int | None
-    if isinstance(statement, Dnat):
-        address = packet.daddr if statement.address is None else statement.address
-    else:
+    if isinstance(statement, Redirect):
         address = _own_address(traversal)
+    else:
+        address = packet.daddr if statement.address is None else statement.address
     if address is None:
         return End(Disposition.DROPPED, Cause.NO_ADDRESS, at)
-    sport = entry.reply.sport if statement.port is None or packet.protocol in _ICMP else statement.port
+    sport = entry.reply.sport if statement.port is None or packet.protocol in ICMP_PROTOCOLS else statement.port
     traversal.entry = entry._replace(reply=entry.reply._replace(saddr=address, sport=sport))
     traversal.destination_done = True
     traversal.dnat_rule = at
@@ -82,11 +80,9 @@ def _bind_source(traversal: Traversal, address: int, ports: tuple[int, int] | No
     forward = entry.reply.inverse()._replace(saddr=address)
     low, high = ports or port_class(forward)
     if not random and low <= forward.sport <= high and not traversal.taken(forward.inverse()):
-        reply = forward.inverse()
-        if reply is not entry.reply and reply != entry.reply:
-            traversal.entry = entry._replace(reply=reply)
+        traversal.entry = entry._replace(reply=forward.inverse())
         return
-    if forward.protocol in _WITH_PORTS or forward.protocol in _ICMP:
+    if forward.protocol in PORT_PROTOCOLS or forward.protocol in ICMP_PROTOCOLS:
         forward = _search(traversal, forward, low, high)
         traversal.port_drawn = True
     traversal.entry = entry._replace(reply=forward.inverse())
@@ -94,7 +90,7 @@ def _bind_source(traversal: Traversal, address: int, ports: tuple[int, int] | No
 
 def port_class(forward: FlowTuple) -> tuple[int, int]:
     """The ports that may replace a source port (K-2.3); any id for ICMP."""
-    if forward.protocol in _ICMP:
+    if forward.protocol in ICMP_PROTOCOLS:
         return 0, 65535
     if forward.sport < 512:
         return 1, 511
@@ -136,7 +132,7 @@ def output_device_changed(traversal: Traversal) -> End | None:
         entry is None
         or traversal.hook is not Hook.POSTROUTING
         or entry.masquerade_device in ("", traversal.packet.out_interface)
-        or traversal.direction is not traversal.direction.ORIGINAL
+        or traversal.direction is not Direction.ORIGINAL
     ):
         return None
     traversal.destroyed.append(Destroyed(entry, Ending.DEVICE_CHANGED))
@@ -156,7 +152,7 @@ def translate(traversal: Traversal) -> None:
         return
     target = entry.translated(traversal.direction)
     if traversal.hook in DESTINATION_HOOKS:
-        traversal.rewrite_destination(target.daddr, packet.dport if packet.protocol in _ICMP else target.dport)
+        traversal.rewrite_destination(target.daddr, packet.dport if packet.protocol in ICMP_PROTOCOLS else target.dport)
     else:
         traversal.rewrite_source(target.saddr, target.sport)
 
@@ -173,11 +169,11 @@ def _translate_error(traversal: Traversal) -> None:
         traversal.rewrite_destination(target.daddr, packet.dport)
     else:
         about.daddr, about.dport = target.saddr, _port(about, target.sport, about.dport)
-        bound = entry.dst_nat if traversal.direction is not traversal.direction.ORIGINAL else entry.src_nat
+        bound = entry.dst_nat if traversal.direction is Direction.REPLY else entry.src_nat
         if bound:
             traversal.rewrite_source(target.saddr, packet.sport)
     packet.related = about
 
 
 def _port(about: Packet, translated: int, kept: int) -> int:
-    return kept if about.protocol in _ICMP else translated
+    return kept if about.protocol in ICMP_PROTOCOLS else translated

@@ -4,8 +4,6 @@ Counterpart: nf_conntrack_in, nf_nat_inet_fn and nf_confirm. Knows entries and b
 is told by ``netfilter``.
 """
 
-from collections.abc import Sequence
-
 from kpsim.conntrack import Destroyed, Ending, Entry, Found, tuple_of
 from kpsim.packet import Packet
 from kpsim.packetpath import nat
@@ -106,12 +104,12 @@ def _invalid(traversal: Traversal) -> None:
     traversal.tracked(Tracking.INVALID)
 
 
-def translate(traversal: Traversal, chains: Sequence[tuple[Table, Chain]]) -> End | None:
-    """nat: ``chains`` decide only for the packet that creates the entry (K-1.3); every packet follows the binding."""
+def translate(traversal: Traversal, table: Table, chain: Chain) -> End | None:
+    """nat: the chain decides only for the packet that creates the entry (K-1.3); every packet follows the binding."""
     if traversal.entry is None:
         return None
     if traversal.unconfirmed:
-        end = _decide(traversal, chains)
+        end = _decide(traversal, table, chain)
         if end is not None:
             return end
     elif (end := nat.output_device_changed(traversal)) is not None:
@@ -126,16 +124,12 @@ def _decided(traversal: Traversal) -> bool:
     return traversal.source_done
 
 
-def _decide(traversal: Traversal, chains: Sequence[tuple[Table, Chain]]) -> End | None:
+def _decide(traversal: Traversal, table: Table, chain: Chain) -> End | None:
     if _decided(traversal):
         return None
-    for table, chain in chains:
-        end = run_base_chain(traversal, table, chain)
-        if end is not None:
-            return end
-        if _decided(traversal):
-            break
-    else:
+    if end := run_base_chain(traversal, table, chain):
+        return end
+    if not _decided(traversal):
         nat.bind_nothing(traversal)
     traversal.set_state(traversal.ct_state)  # SNAT and DNAT are states too
     traversal.tracked(Tracking.BOUND)

@@ -129,9 +129,7 @@ class Traversal:
         self.decision: Decision | None = None
         # connection tracking
         self.ct_state = ""  #: empty: not looked up yet
-        self.ct_states: frozenset[str] = _STATES[
-            "INVALID", False, False
-        ]  # what xt_conntrack takes an skb without entry for
+        self.ct_states = _STATES["INVALID", False, False]  #: xt_conntrack takes a packet without entry for INVALID
         self.entry: Entry | None = None
         self.direction = Direction.ORIGINAL
         self.unconfirmed = False  #: the packet creates the entry: nat chains are consulted
@@ -211,21 +209,17 @@ class Traversal:
 
     def rewrite_destination(self, address: int, port: int) -> None:
         packet = self.packet
-        if packet.daddr == address and packet.dport == port:
-            return
-        before = _end(packet.family, packet.daddr, packet.dport)
+        self._rewritten(FieldName.DESTINATION, (packet.daddr, packet.dport), (address, port))
         packet.daddr, packet.dport = address, port
-        if self.steps is not None:
-            self.steps.append(FieldChanged(FieldName.DESTINATION, before, _end(packet.family, address, port)))
 
     def rewrite_source(self, address: int, port: int) -> None:
         packet = self.packet
-        if packet.saddr == address and packet.sport == port:
-            return
-        before = _end(packet.family, packet.saddr, packet.sport)
+        self._rewritten(FieldName.SOURCE, (packet.saddr, packet.sport), (address, port))
         packet.saddr, packet.sport = address, port
-        if self.steps is not None:
-            self.steps.append(FieldChanged(FieldName.SOURCE, before, _end(packet.family, address, port)))
+
+    def _rewritten(self, field: FieldName, before: tuple[int, int], after: tuple[int, int]) -> None:
+        if self.steps is not None and before != after:
+            self.steps.append(FieldChanged(field, _end(self.family, *before), _end(self.family, *after)))
 
     def rewrite_mark(self, mark: int) -> None:
         if self.steps is not None and mark != self.packet.mark:
