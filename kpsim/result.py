@@ -97,8 +97,18 @@ def run(
         scenario = scenario.with_seed(seed)
     if mode is not None:
         scenario = scenario.with_mode(str(mode))
-    parse_expectations(scenario.expect)  # before the run, so that a slip in the last line does not cost it
+    _check_names(scenario)
     return RunResult(scenario, simulate(scenario, progress=progress))
+
+
+def _check_names(scenario: Scenario) -> None:
+    """Before the run, so that a slip in the scenario's last line does not cost it."""
+    from kpsim.simulation.engine import blank_log
+
+    expected = parse_expectations(scenario.expect)
+    # a patch can give a Service other ports: their names are known when the run is over
+    settled = [expectation for expectation in expected if not expectation.figure.startswith(("services.", "affinity."))]
+    evaluate_all(settled, figures(blank_log(scenario, scenario.seed)))
 
 
 def frames(run: RunResult | RunLog) -> "dict[str, DataFrame]":

@@ -8,6 +8,7 @@ from kpsim.simulation.runlog import (
     Disposition,
     Frontend,
     Happening,
+    HappeningKind,
     NodeHealth,
     Programming,
     RunLog,
@@ -124,7 +125,7 @@ def story() -> RunLog:
             health(5000, "node-2", in_rotation=False, check_passes=False, usable=0),
         ],
         happenings=[
-            Happening(ms(2000), "pod gone", "shop/web-2", "on node-2"),
-            Happening(ms(2180), "sync failed", "node-1"),
+            Happening(ms(2000), HappeningKind.POD_GONE, "shop/web-2", "on node-2"),
+            Happening(ms(2180), HappeningKind.SYNC_FAILED, "node-1"),
         ],
     )

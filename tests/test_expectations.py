@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from runlogs import empty, story
@@ -18,6 +19,8 @@ from kpsim.reports.expectations import (
     parse_expectations,
 )
 from kpsim.reports.figures import SCHEME, figures, lookup, near_names, slug
+from kpsim.result import run
+from kpsim.scenario import load_scenario
 
 STORY_FIGURES = {
     "sent": 12,
@@ -91,10 +94,37 @@ def test_figures_of_an_empty_log_are_zero_or_undefined() -> None:
         assert math.isnan(found[name])
 
 
+def test_what_the_scenario_names_has_figures_even_if_nothing_came_of_it() -> None:
+    named = figures(replace(empty(), nodes=("node-7",), traffic=("night",), services=("shop/web:http",)))
+    for name in (
+        "traffic.night.sent",
+        "services.shop/web:http.causes.no-endpoints",
+        "nodes.node-7.dropped",
+        "local_drops.node-7",
+        "affinity.shop/web:http.breaks",
+        "policies.Local.sent",
+        "frontends.nodePort.rejected",
+        "happenings.conntrack-clean-up",
+        "happenings.pod-crashed",
+    ):
+        assert named[name] == 0, name
+    assert math.isnan(named["sync_lag.nodes.node-7.max_seconds"])
+
+
+def test_a_run_is_not_begun_for_an_expectation_that_names_nothing() -> None:
+    scenario = load_scenario("sync-lag-burst", settings=["expect=[dropped == 0, traffic.insid.dropped == 0]"])
+    reached: list[int] = []
+    with pytest.raises(
+        InputError, match=r"unknown figure 'traffic.insid.dropped'; did you mean traffic.inside.dropped"
+    ):
+        run(scenario, progress=lambda now_ns, _: reached.append(now_ns))
+    assert reached == []
+
+
 def test_every_figure_has_a_shape_in_the_scheme_and_every_shape_a_figure() -> None:
     part = {
         "cause": "[a-z-]+", "service": r"[^.]+:[^.]+", "source": "[^.]+", "node": r"node-\d", "policy": "Cluster|Local",
-        "address": "clusterIP|loadBalancer", "quantile": "p50|p90|p99|max", "stage": "write|deliver|wait|sync",
+        "address": "clusterIP|nodePort|externalIP|loadBalancer", "quantile": "p50|p90|p99|max", "stage": "write|deliver|wait|sync",
         "kind": "[a-z-]+", "count": "([a-z_]+|causes[.][a-z-]+)", "figure": "([a-z_]+|breaks[.][a-z-]+)",
     }  # fmt: skip
     shapes = [re.sub(r"<(\w+)>", lambda m: f"({part[m[1]]})", re.escape(kind.shape)) for kind in SCHEME]

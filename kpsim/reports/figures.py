@@ -1,21 +1,22 @@
 """The figures of a run under dotted names: what expectations compare and `summary.json` holds.
 
-`SCHEME` is the whole vocabulary. Names in it that a run must have are always there, at zero or NaN (*undefined*: a ratio of
-nothing, a quantile of no samples); names of services, traffic sources and nodes are those that the log mentions.
+`SCHEME` is the whole vocabulary. Every figure of what the scenario names is there from the beginning, at zero or NaN
+(*undefined*: a ratio of nothing, a quantile of no samples); the log may mention more service ports, which patches made.
 """
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from kpsim.errors import InputError, Problem
 from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
 from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
-from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.simulation.runlog import Cause, Disposition, Frontend, HappeningKind, RunLog
 from kpsim.units import SECOND_NS
 
 Figures = Mapping[str, int | float]
@@ -88,16 +89,31 @@ def figures(log: RunLog) -> dict[str, int | float]:
     found = dict(_counts("", tally(groups)))
     for scope, field in SCOPES:
         tallies = tally_by(groups, field)
-        if field == "node":
-            tallies = {node: tallies.get(node, Tally({})) for node in nodes_of(log)}
-        for name, part in tallies.items():
-            found.update(_counts(f"{scope}.{name}.", part))
+        for name in _names(log, field, tallies):
+            found.update(_counts(f"{scope}.{name}.", tallies.get(name, Tally({}))))
     found.update(_affinity_figures(log))
     found.update(_local_drop_figures(log))
     found.update(_sync_figures(log))
-    for kind in sorted({h.kind for h in log.happenings}):
-        found[f"happenings.{slug(kind)}"] = sum(h.kind == kind for h in log.happenings)
+    happened = Counter(h.kind for h in log.happenings)
+    found.update((f"happenings.{slug(kind)}", happened[kind]) for kind in HappeningKind)
     return found
+
+
+def _names(log: RunLog, field: GroupField, seen: Iterable[str]) -> list[str]:
+    """What connections can be counted by: what the scenario names, and what the log mentions besides."""
+    match field:
+        case "node":
+            return nodes_of(log)
+        case "service":
+            return sorted({*log.services, *seen})
+        case "traffic":
+            return sorted({*log.traffic, *seen})
+        case "traffic_policy":
+            return ["Cluster", "Local"]
+        case "frontend":
+            return sorted(Frontend)
+        case _:
+            assert_never(field)
 
 
 def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
@@ -113,8 +129,10 @@ def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
 
 def _affinity_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
     clients = affinity_by_client(log)
-    for record in [affinity_total(clients), *affinity_by_service(clients)]:
-        yield from _affinity_record(f"affinity.{record.service}." if record.service else "affinity.", record)
+    yield from _affinity_record("affinity.", affinity_total(clients))
+    by_service = {record.service: record for record in affinity_by_service(clients)}
+    for service in sorted({*log.services, *by_service}):
+        yield from _affinity_record(f"affinity.{service}.", by_service.get(service) or affinity_total([], service))
 
 
 def _affinity_record(prefix: str, record: Affinity) -> Iterator[tuple[str, int | float]]:
@@ -147,8 +165,9 @@ def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
     yield from _quantile_figures("sync_lag.", lag_quantiles(log))
     for stage, part in stage_quantiles(log).items():
         yield from _quantile_figures(f"sync_lag.stages.{stage.value}.", part)
-    for node, part in lag_by_node(log).items():
-        yield from _quantile_figures(f"sync_lag.nodes.{node}.", part)
+    by_node = lag_by_node(log)
+    for node in nodes_of(log):
+        yield from _quantile_figures(f"sync_lag.nodes.{node}.", by_node.get(node) or quantiles(()))
     reported = reported_ns(log)
     yield "sync_lag.reported_count", len(reported)
     yield from _quantile_figures("sync_lag.reported_", quantiles(reported))

@@ -293,7 +293,7 @@ HAPPENINGS: Table[Happening] = Table(
     lambda log: log.happenings,
     (
         *_times("at", "when", lambda h: h.at_ns),
-        Column("kind", "str", "", "such as rollout, pod gone, sync failed", lambda h: h.kind),
+        Column("kind", "str", "", "such as rollout, pod gone, sync failed", lambda h: h.kind.value),
         Column("subject", "str", "", "what it happened to", lambda h: h.subject),
         Column("detail", "str", "", "more", lambda h: h.detail),
     ),

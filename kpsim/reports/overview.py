@@ -94,6 +94,6 @@ def tally_by_service_and_policy(groups: Iterable[Group]) -> dict[tuple[str, str]
 
 def nodes_of(log: RunLog) -> list[str]:
     """Every node that the log names, sorted."""
-    named = {c.node for c in log.connections} | {s.node for s in log.syncs}
+    named = set(log.nodes) | {c.node for c in log.connections} | {s.node for s in log.syncs}
     named |= {p.node for p in log.programming} | {h.node for h in log.node_health}
     return sorted(named - {""})

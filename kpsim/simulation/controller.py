@@ -26,7 +26,7 @@ from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
-from kpsim.simulation.runlog import Happening, RunLog
+from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 from kpsim.units import SECOND_NS
 
 RETRY_NS = SECOND_NS  #: first back-off of the service queue, doubled each time (CP-3.2)
@@ -149,7 +149,9 @@ class SliceController:
             work.triggers_ns.clear()
             self._done(key, ok=True)
         elif self._is_stale(service, work):
-            self._happening("slice sync stale", service.key, "the controller has not seen its own last write")
+            self._happening(
+                HappeningKind.SLICE_SYNC_STALE, service.key, "the controller has not seen its own last write"
+            )
             self._done(key, ok=False)
         else:
             result = self._decide(service)
@@ -185,7 +187,7 @@ class SliceController:
         if result.topology is not None:
             self._topology = result.topology
         for event in result.events:
-            self._happening(event.reason, service.key, event.message)
+            self._happening(HappeningKind(event.reason), service.key, event.message)
         return result
 
     def _collect_garbage(self, key: ObjectKey, work: _Work) -> None:
@@ -230,5 +232,5 @@ class SliceController:
             work.again = False
             self._add(key, 0)
 
-    def _happening(self, kind: str, key: ObjectKey, detail: str) -> None:
+    def _happening(self, kind: HappeningKind, key: ObjectKey, detail: str) -> None:
         self._log.happenings.append(Happening(self._clock.now_ns, kind, f"{key.namespace}/{key.name}", detail))

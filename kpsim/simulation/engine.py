@@ -22,8 +22,28 @@ from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, stored_service
 from kpsim.simulation.runlog import RunLog
-from kpsim.simulation.traffic import TrafficSource, World
+from kpsim.simulation.traffic import TrafficSource, World, port_of, service_port_name
 from kpsim.simulation.workloads import Workloads
+
+
+def blank_log(scenario: Scenario, seed: int) -> RunLog:
+    """The log of a run that has not begun: it names what the scenario names."""
+    spec = scenario.spec
+    found = (*scenario.objects, *scenario.created.values())
+    services = {obj.key: obj for obj in reversed(found) if isinstance(obj, Service)}
+    ports = [(services[service_object_key(traffic.service)], traffic.port) for traffic in spec.traffic]
+    return RunLog(
+        scenario.name,
+        seed,
+        spec.duration_ns,
+        scenario.proxy.mode.value,
+        description=spec.description,
+        nodes=tuple(node.name for node in cluster_nodes(spec.nodes)),
+        traffic=tuple(traffic.name for traffic in spec.traffic),
+        services=tuple(
+            dict.fromkeys(service_port_name(s, port) for s, wanted in ports if (port := port_of(s, wanted)) is not None)
+        ),
+    )
 
 
 class Run:
@@ -33,9 +53,7 @@ class Run:
         spec = scenario.spec
         self.scenario, self.spec, self.seed = scenario, spec, seed
         self.nodes = cluster_nodes(spec.nodes)
-        self.log = RunLog(
-            scenario.name, seed, spec.duration_ns, scenario.proxy.mode.value, description=spec.description
-        )
+        self.log = blank_log(scenario, seed)
         self.clock = Clock(self._subjects())
         self.api = ApiServer()
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)

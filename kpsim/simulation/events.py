@@ -18,7 +18,7 @@ from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.manifest import node_object, stored_service, timestamp
-from kpsim.simulation.runlog import Happening, RunLog
+from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 from kpsim.simulation.workloads import Workloads
 from kpsim.units import format_duration
 
@@ -76,11 +76,13 @@ class Events:
         if event.rollout is not None:
             rollout = event.rollout
             self._tell(
-                "rollout", rollout.workload, f"maxSurge {rollout.max_surge}, maxUnavailable {rollout.max_unavailable}"
+                HappeningKind.ROLLOUT,
+                rollout.workload,
+                f"maxSurge {rollout.max_surge}, maxUnavailable {rollout.max_unavailable}",
             )
             workloads.roll_out(rollout.workload, rollout.max_surge, rollout.max_unavailable)
         if event.scale is not None:
-            self._tell("scale", event.scale.workload, f"to {event.scale.replicas}")
+            self._tell(HappeningKind.SCALE, event.scale.workload, f"to {event.scale.replicas}")
             workloads.scale(event.scale.workload, event.scale.replicas)
         if event.crash is not None:
             for pod in workloads.choose(event.crash.workload, event.crash.count, event.crash.nodes):
@@ -102,7 +104,7 @@ class Events:
     def _node_down(self, name: str) -> None:
         now_ns = self._clock.now_ns
         self._down_since_ns[name] = now_ns
-        self._tell("node down", name)
+        self._tell(HappeningKind.NODE_DOWN, name)
         self._actors.machines.power_off(name)
         self._actors.workloads.node_down(name)
         for balancer in self._actors.load_balancers:
@@ -112,7 +114,7 @@ class Events:
 
         def lost() -> None:
             if self._down_since_ns.get(name) == now_ns:
-                self._tell("node lost", name, f"silent for {format_duration(lost_ns - now_ns)}")
+                self._tell(HappeningKind.NODE_LOST, name, f"silent for {format_duration(lost_ns - now_ns)}")
                 self._actors.api.put(node_object(self._nodes[name], ready=False), now_ns, lost_ns)
                 self._actors.workloads.node_lost(name, now_ns)
 
@@ -121,7 +123,7 @@ class Events:
     def _node_up(self, name: str) -> None:
         now_ns = self._clock.now_ns
         del self._down_since_ns[name]
-        self._tell("node up", name)
+        self._tell(HappeningKind.NODE_UP, name)
         self._actors.machines.power_on(name)
         for balancer in self._actors.load_balancers:
             balancer.set_reachable(name, True)
@@ -139,20 +141,20 @@ class Events:
         api, now_ns = self._actors.api, self._clock.now_ns
         if event.create_service is not None:
             made = stored_service(self._scenario.created[number], timestamp(now_ns))
-            self._tell("service created", f"{made.metadata.namespace}/{made.metadata.name}")
+            self._tell(HappeningKind.SERVICE_CREATED, f"{made.metadata.namespace}/{made.metadata.name}")
             self._write("scenario", lambda at_ns: api.put(made, now_ns, at_ns))
         if event.delete_service is not None:
             key = service_object_key(event.delete_service.service)
-            self._tell("service deleted", qualified(event.delete_service.service))
+            self._tell(HappeningKind.SERVICE_DELETED, qualified(event.delete_service.service))
             self._write("scenario", lambda at_ns: api.remove(key, now_ns, at_ns))
         if event.patch_service is not None:
             patch = event.patch_service
-            self._tell("service patched", qualified(patch.service), ", ".join(sorted(patch.patch)))
+            self._tell(HappeningKind.SERVICE_PATCHED, qualified(patch.service), ", ".join(sorted(patch.patch)))
 
             def apply(at_ns: int) -> None:
                 service = api.state.get(service_object_key(patch.service))
                 if not isinstance(service, Service):
-                    self._tell("patch refused", qualified(patch.service), "there is no such Service")
+                    self._tell(HappeningKind.PATCH_REFUSED, qualified(patch.service), "there is no such Service")
                     return
                 api.put(patched(service, patch.patch, api.state), now_ns, at_ns)
 
@@ -170,21 +172,21 @@ class Events:
                 faults = self._actors.proxies[name].faults
                 if fail.lasting_ns is not None:
                     faults.until_ns = max(faults.until_ns, self._clock.now_ns + fail.lasting_ns)
-                    self._tell("syncs fail", name, f"for {format_duration(fail.lasting_ns)}")
+                    self._tell(HappeningKind.SYNCS_FAIL, name, f"for {format_duration(fail.lasting_ns)}")
                 else:
                     faults.left += fail.count or 0
-                    self._tell("syncs fail", name, f"the next {fail.count}")
+                    self._tell(HappeningKind.SYNCS_FAIL, name, f"the next {fail.count}")
 
     def _restart(self, name: str, down_ns: int) -> None:
         proxy = self._actors.proxies[name]
         if not proxy.running:
             return
-        self._tell("kube-proxy stopped", name)
+        self._tell(HappeningKind.PROXY_STOPPED, name)
         proxy.stop()
 
         def start() -> None:
             if not proxy.running and name not in self._down_since_ns:
-                self._tell("kube-proxy started", name)
+                self._tell(HappeningKind.PROXY_STARTED, name)
                 proxy.start()
 
         self._clock.at(self._clock.now_ns + down_ns, Rank.WORLD, f"node {name}", start)
@@ -197,5 +199,5 @@ class Events:
         at_ns = now_ns + draw_ns(self._scenario.spec.delays.api_write, self._seed, "api write", subject, now_ns)
         self._clock.at(at_ns, Rank.API_WRITE, subject, lambda: write(at_ns))
 
-    def _tell(self, kind: str, subject: str, detail: str = "") -> None:
+    def _tell(self, kind: HappeningKind, subject: str, detail: str = "") -> None:
         self._log.happenings.append(Happening(self._clock.now_ns, kind, subject, detail))

@@ -26,7 +26,7 @@ from kpsim.simulation.apiserver import ApiServer, Change, initial_events
 from kpsim.simulation.clock import Clock, Rank, wall_ns
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.faults import SyncFaults
-from kpsim.simulation.runlog import Happening, Programming, RunLog, Sync
+from kpsim.simulation.runlog import Happening, HappeningKind, Programming, RunLog, Sync
 from kpsim.units import HOUR_NS, parse_rfc3339_ns
 
 _KINDS = ("Service", "EndpointSlice", "Node", "ServiceCIDR")
@@ -364,7 +364,7 @@ class KubeProxy:
                 self._clean_up(proxy)
         else:
             proxy.carried = syncing.deliveries
-            self._log.happenings.append(Happening(now_ns, "sync failed", self.name, family.label))
+            self._log.happenings.append(Happening(now_ns, HappeningKind.SYNC_FAILED, self.name, family.label))
         if syncing.in_runner:
             proxy.runner.finish(now_ns, ok=result.success)
         totals = result.transaction.rules_total
@@ -391,7 +391,7 @@ class KubeProxy:
         deleted = self._kernel.delete_flows(family, stale, now_ns)
         if deleted:
             self._log.happenings.append(
-                Happening(now_ns, "conntrack clean-up", self.name, f"{deleted} UDP entries deleted")
+                Happening(now_ns, HappeningKind.CONNTRACK_CLEAN_UP, self.name, f"{deleted} UDP entries deleted")
             )
 
     def _program(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:

@@ -19,7 +19,7 @@ from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.manifest import CREATED, pod_object, timestamp
-from kpsim.simulation.runlog import Happening, RunLog
+from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +74,7 @@ class Kubelets:
         now_ns = self._clock.now_ns
         self._add(pod)
         pod.ready_changed = timestamp(now_ns)  # the kubelet's first status says that it is not ready
-        self._happening("pod created", pod, pod.node)
+        self._happening(HappeningKind.POD_CREATED, pod, pod.node)
         self._report(pod, now_ns, Delay.of(0))
         self._start(pod)
 
@@ -100,7 +100,7 @@ class Kubelets:
             return
         now_ns = self._clock.now_ns
         pod.ready, pod.ready_changed = ready, timestamp(now_ns)
-        self._happening("pod ready" if ready else "pod not ready", pod, pod.node)
+        self._happening(HappeningKind.POD_READY if ready else HappeningKind.POD_NOT_READY, pod, pod.node)
         self._report(pod, now_ns if cause_ns is None else cause_ns, self._delays.readiness_to_status)
 
     # --------------------------------------------------------------------------------------------------------- ending
@@ -121,7 +121,7 @@ class Kubelets:
             return
         now_ns, ending = self._clock.now_ns, pod.workload.termination
         pod.deleted = timestamp(now_ns + ending.grace_ns)
-        self._happening("pod terminating", pod, pod.node)
+        self._happening(HappeningKind.POD_TERMINATING, pod, pod.node)
         self._put(pod, trigger_ns)
         self._changed(pod)
         if not pod.exists:
@@ -142,7 +142,7 @@ class Kubelets:
         pod.life += 1
         pod.answers = pod.exists = False
         self._leave(pod)
-        self._happening("pod gone", pod, pod.node)
+        self._happening(HappeningKind.POD_GONE, pod, pod.node)
         delay_ns = 0
         if not told:
             delay_ns = self._draw(self._delays.readiness_to_status, "gone", pod)
@@ -170,7 +170,7 @@ class Kubelets:
     def crash(self, pod: PodLife, *, restarts: bool) -> None:
         """The application dies now. The kubelet notices after the probe delay, and starts it again in place."""
         now_ns = self._clock.now_ns
-        self._happening("pod crashed", pod, pod.node)
+        self._happening(HappeningKind.POD_CRASHED, pod, pod.node)
         pod.answers = False
         if restarts:
             self._start(pod)  # a new life: what was planned for the old one is off
@@ -188,7 +188,7 @@ class Kubelets:
         """The node lifecycle controller flips the pod's Ready condition (CP-2.9)."""
         if pod.ready:
             pod.ready, pod.ready_changed = False, timestamp(self._clock.now_ns)
-            self._happening("pod not ready", pod, pod.node)
+            self._happening(HappeningKind.POD_NOT_READY, pod, pod.node)
             self._report(pod, since_ns, Delay.of(0))
 
     def power_on(self, pod: PodLife) -> None:
@@ -240,6 +240,6 @@ class Kubelets:
     def _draw(self, delay: Delay, stage: str, pod: PodLife) -> int:
         return draw_ns(delay, self._seed, stage, pod.workload.namespace, pod.name, pod.life, pod.writes)
 
-    def _happening(self, kind: str, pod: PodLife, detail: str) -> None:
+    def _happening(self, kind: HappeningKind, pod: PodLife, detail: str) -> None:
         subject = f"{pod.workload.namespace}/{pod.name}"
         self._log.happenings.append(Happening(self._clock.now_ns, kind, subject, detail))

@@ -110,12 +110,41 @@ class NodeHealth:
     local_usable: int  #: local endpoints that the node's rules send Local traffic to
 
 
+class HappeningKind(enum.StrEnum):
+    """What is worth a line: scenario events, pod and node life, failed syncs, restarts, conntrack clean-ups."""
+
+    ROLLOUT = "rollout"
+    SCALE = "scale"
+    POD_CREATED = "pod created"
+    POD_UNSCHEDULABLE = "pod unschedulable"
+    POD_READY = "pod ready"
+    POD_NOT_READY = "pod not ready"
+    POD_CRASHED = "pod crashed"
+    POD_TERMINATING = "pod terminating"
+    POD_GONE = "pod gone"
+    NODE_DOWN = "node down"
+    NODE_LOST = "node lost"
+    NODE_UP = "node up"
+    SERVICE_CREATED = "service created"
+    SERVICE_PATCHED = "service patched"
+    SERVICE_DELETED = "service deleted"
+    PATCH_REFUSED = "patch refused"
+    SLICE_SYNC_STALE = "slice sync stale"
+    HINTS_ENABLED = "TopologyAwareHintsEnabled"
+    HINTS_DISABLED = "TopologyAwareHintsDisabled"
+    PROXY_STOPPED = "kube-proxy stopped"
+    PROXY_STARTED = "kube-proxy started"
+    SYNCS_FAIL = "syncs fail"
+    SYNC_FAILED = "sync failed"
+    CONNTRACK_CLEAN_UP = "conntrack clean-up"
+
+
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """An event worth a line: scenario events, pod and node life, failed syncs, restarts, conntrack clean-ups."""
+    """An event worth a line."""
 
     at_ns: int
-    kind: str  #: such as ``rollout``, ``pod ready``, ``pod gone``, ``node down``, ``sync failed``
+    kind: HappeningKind
     subject: str
     detail: str = ""
 
@@ -134,3 +163,7 @@ class RunLog:
     node_health: list[NodeHealth] = field(default_factory=list)
     happenings: list[Happening] = field(default_factory=list)
     description: str = ""  #: the scenario in its own words
+    #: what the scenario names, whether or not anything came of it: nodes, traffic sources, service ports that traffic goes to
+    nodes: tuple[str, ...] = ()
+    traffic: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()

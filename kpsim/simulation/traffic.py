@@ -196,15 +196,11 @@ class TrafficSource:
                     return vip, port.port, node
                 return self._nodes[node].ip(family), port.node_port, node
 
-    def _port(self, service: Service) -> ServicePortSpec | None:
-        wanted = self._traffic.port
-        return next((port for port in service.ports if wanted in (None, port.port, port.name)), None)
-
     # ----------------------------------------------------------------------------------------------------------- sending
 
     def _send(self, number: int, sender: Sender, service: Service, family: Family) -> None:
         now_ns = self._clock.now_ns
-        port = self._port(service)
+        port = port_of(service, self._traffic.port)
         if port is None:
             return  # the Service has lost the port; its clients have nothing to dial
         target = self._target(service, port, sender, number, family)
@@ -279,7 +275,7 @@ class TrafficSource:
         if service.session_affinity != "ClientIP" or not outcome.new_flow:
             return Break.NONE
         return self._world.affinity.judge(
-            _service_port(service, port),
+            service_port_name(service, port),
             port.protocol,
             sender.client,
             service.affinity_timeout_seconds or 10800,
@@ -300,7 +296,7 @@ class TrafficSource:
                 source_ip=outcome.source_ip or sender.source,
                 source_port=sender.port,
                 frontend=_FRONTENDS[self._traffic.via],
-                service=_service_port(service, port),
+                service=service_port_name(service, port),
                 protocol=port.protocol,
                 traffic_policy=policy or "Cluster",
                 node=outcome.node,
@@ -322,6 +318,12 @@ def _of_family(ips: Iterable[str], family: Family) -> str:
     return next((ip for ip in ips if canonical_ip(ip, family) is not None), "")
 
 
-def _service_port(service: Service, port: ServicePortSpec) -> str:
+def port_of(service: Service, wanted: int | str | None) -> ServicePortSpec | None:
+    """The Service port of a number or name; the first if it does not matter, None if there is none such."""
+    return next((port for port in service.ports if wanted in (None, port.port, port.name)), None)
+
+
+def service_port_name(service: Service, port: ServicePortSpec) -> str:
+    """``namespace/name:port``, without the colon if the port has no name."""
     name = f"{service.metadata.namespace}/{service.metadata.name}"
     return f"{name}:{port.name}" if port.name else name

@@ -15,7 +15,7 @@ from kpsim.simulation.clock import Clock
 from kpsim.simulation.placement import place
 from kpsim.simulation.pods import Kubelets, PodLife
 from kpsim.simulation.rollout import PodStatus, Strategy, next_step
-from kpsim.simulation.runlog import Happening, RunLog
+from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
 _STEADY = Strategy(0, 0)
 _MOST_PODS = 1 << 16  #: tried before a node counts as full
@@ -153,7 +153,9 @@ class Workloads:
             node = place(workload.placement, self._nodes, taken, unfit)
             if node is None:
                 self._log.happenings.append(
-                    Happening(self._clock.now_ns, "pod unschedulable", f"{workload.namespace}/{workload.name}")
+                    Happening(
+                        self._clock.now_ns, HappeningKind.POD_UNSCHEDULABLE, f"{workload.namespace}/{workload.name}"
+                    )
                 )
                 return None
             ips = self._node_ips[node] if workload.host_network else self._take(node)
