@@ -90,7 +90,7 @@ def test_a_traffic_source_with_everything() -> None:
     text = """
 traffic:
   - {name: t, from: pods, workload: web, service: web, port: 80, via: clusterIP, perSecond: 2.5, arrivals: poisson,
-     start: 1s, stop: 2s, sourcePorts: 3, long: {lasts: {uniform: {low: 1s, high: 2s}}, packetEvery: 100ms}}
+     start: 1s, stop: 2s, long: {lasts: {uniform: {low: 1s, high: 2s}}, packetEvery: 100ms}}
 """
     (traffic,) = load(text).spec.traffic
     assert (traffic.origin, traffic.via, traffic.arrivals) == (Origin.PODS, Via.CLUSTER_IP, Arrivals.POISSON)
@@ -153,6 +153,7 @@ traffic:
          ".traffic[0].port: the Service has no port 81; it has (no name) 80/TCP"),
         ("traffic: [{name: t, service: web, perSecond: 1, via: nodePort}]",
          ".traffic[0].via: the Service lacks type NodePort or LoadBalancer"),
+        ("traffic: [{name: t, service: web, perSecond: 1, sourcePorts: 2, long: {lasts: 1s}}]", ".traffic[0]: sourcePorts goes with"),
         ("traffic: [{name: t, from: pods, service: web, perSecond: 1}]", "expected workload exactly if the traffic is from: pods"),
         ("traffic: [{name: t, service: web, perSecond: 1}, {name: t, service: web, perSecond: 1}]",
          ".traffic[1].name: a second traffic source called 't'"),

@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 
 import pytest
@@ -20,6 +20,7 @@ from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.loadbalancer import Belief
 from kpsim.simulation.machines import Outcome
 from kpsim.simulation.placement import place
+from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.rollout import PodStatus, Step, Strategy, next_step
 from kpsim.simulation.runlog import Cause, Connection, Disposition, Programming, RunLog
 from kpsim.simulation.traffic import arrival_times_ns, client_address
@@ -600,6 +601,54 @@ def test_another_traffic_source_leaves_the_others_alone() -> None:
     assert [c for c in together.connections if c.traffic != "v"] == alone.connections
 
 
+@pytest.mark.parametrize("kind", ["", ", sourcePorts: 3", ", long: {lasts: 4s}"])
+def test_two_sources_of_one_sender_use_different_ports(kind: str) -> None:
+    """A kernel has no two sockets with the same tuple, and each flow is its own: nat is consulted for it (K-1.3)."""
+    protocol = "TCP" if "long" in kind else "UDP"
+    ports = (
+        f"objects[0].spec.ports=[{{port: 80, targetPort: 8080, protocol: {protocol}}}]",
+        f"workloads[0].ports=[{{containerPort: 8080, protocol: {protocol}}}]",
+        "duration=6s",
+    )
+    one = f"  - {{name: one, from: nodes, service: web, perSecond: 20{kind}}}\n"
+    two = f"  - {{name: two, from: nodes, service: web, port: 80, perSecond: 20, start: 1s{kind}}}\n"
+    alone, together = simulate(f"traffic:\n{one}", *ports), simulate(f"traffic:\n{one}{two}", *ports)
+    used = [{(c.client, c.source_port) for c in together.connections if c.traffic == name} for name in ("one", "two")]
+    assert used[0].isdisjoint(used[1]) and all(used)
+    assert {c.disposition for c in together.connections} == {Disposition.DELIVERED}
+    flows = sum(c.new_flow for c in together.connections if c.traffic == "two")
+    assert flows == (2 * 3 if "sourcePorts" in kind else 100)
+    first = [replace(c, source_port=0) for c in together.connections if c.traffic == "one"]
+    assert first == [replace(c, source_port=0) for c in alone.connections]
+
+
+def test_ports_in_use_are_left_out() -> None:
+    ports = SourcePorts()
+    assert [ports.fresh("a", "x") for _ in range(2)] == [32768, 32769]
+    assert ports.fresh("b", "x") == ports.fresh("a", "y") == 32768  # other senders and destinations do not matter
+    assert [ports.socket("a", "x", "s", 0), ports.socket("a", "x", "s", 1), ports.socket("a", "x", "s", 0)] == [
+        32770,
+        32771,
+        32770,
+    ]
+    ports.occupy("a", "x", 32768)
+    for _ in range(28232 - 4):
+        ports.fresh("a", "x")
+    assert ports.fresh("a", "x") == 32769  # all round, but not the open one
+    ports.release("a", "x", 32768)
+    assert 32768 in [ports.fresh("a", "x") for _ in range(28232)]
+
+
+def test_a_source_before_another_does_not_change_where_the_load_balancer_sends_it() -> None:
+    before = "traffic: [{name: s, service: web, via: loadBalancer, perSecond: 10, clients: 7}, {name: t,"
+    alone, together = (
+        simulate(BALANCED, *WITH_VIP),
+        simulate(BALANCED.replace("traffic: [{name: t,", before), *WITH_VIP),
+    )
+    told = [[(c.at_ns, c.node, c.endpoint) for c in log.connections if c.traffic == "t"] for log in (alone, together)]
+    assert told[0] == told[1] and len({node for _, node, _ in told[0]}) == 2
+
+
 # ------------------------------------------------------------------------------------------------- endings and Services
 
 
@@ -697,6 +746,23 @@ def test_without_a_node_in_rotation_nothing_gets_in() -> None:
     log = simulate(events + BALANCED, *WITH_VIP)
     late = [c for c in log.connections if 7 * SECOND_NS < c.at_ns < 15 * SECOND_NS]
     assert {(c.disposition, c.cause, c.node) for c in late} == {(Disposition.DROPPED, Cause.NO_HEALTHY_NODE, "")}
+
+
+def test_a_load_balancer_of_a_service_that_is_not_there_probes_a_port_that_nobody_opens() -> None:
+    """It goes by the Service as it was, or will be: the health check node port is closed with the sync (CP-15.3)."""
+    local = ("objects[0].spec.externalTrafficPolicy=Local",)
+    deleted = simulate("events: [{at: 5s, deleteService: {service: web}}]\n" + BALANCED, *WITH_VIP, *local)
+    late = [c for c in deleted.connections if c.at_ns > 8 * SECOND_NS]
+    assert {(c.disposition, c.cause, c.node) for c in late} == {(Disposition.DROPPED, Cause.NO_HEALTHY_NODE, "")}
+    made = (
+        "events=[{at: 0s, deleteService: {service: web}}, {at: 5s, createService: {apiVersion: v1, kind: Service, metadata: "
+        "{name: web}, spec: {type: LoadBalancer, externalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, "
+        "targetPort: 8080}]}}}]",
+    )
+    log = simulate(BALANCED, *WITH_VIP, *local, *made)
+    # programmed a little after 5 s, and in rotation with the third good probe
+    assert {c.cause for c in log.connections if 3 * SECOND_NS < c.at_ns < 7 * SECOND_NS} == {Cause.NO_HEALTHY_NODE}
+    assert {c.disposition for c in log.connections if c.at_ns > 10 * SECOND_NS} == {Disposition.DELIVERED}
 
 
 def test_clients_outside_keep_their_address_under_the_local_policy_only() -> None:

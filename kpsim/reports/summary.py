@@ -148,7 +148,8 @@ def _expectation_parts(results: Results) -> "list[RenderableType]":
 
     broken = failed(results)
     if not broken:
-        return [Text(f"All {plural(len(results), 'expectation')} hold.", style="green")]
+        text = "The expectation holds." if len(results) == 1 else f"All {len(results)} expectations hold."
+        return [Text(text, style="green")]
     heading = f"{len(broken)} of {plural(len(results), 'expectation')} failed:"
     lines = [_line(f"{r.text}    ({r.figure} is {format_figure(r.value)})", "red") for r in broken]
     return [Text(heading, style="bold red"), *lines]

@@ -398,7 +398,7 @@ class Traffic(Part):
     nat: bool = False
     """All clients outside stand behind one address."""
     source_ports: Annotated[int, Field(ge=0, le=28_000)] = 0
-    """Source ports that each client uses in turn; 0: a fresh one for every connection."""
+    """Source ports that each client keeps and uses in turn; 0: a fresh one for every connection."""
     long: LongConnections | None = None
 
     @model_validator(mode="after")
@@ -409,6 +409,8 @@ class Traffic(Part):
             raise ValueError("nodes goes with from: nodes or outside; pods send from where they are")
         if self.origin is not Origin.OUTSIDE and (self.clients != 1 or self.nat):
             raise ValueError("clients and nat go with from: outside")
+        if self.long is not None and self.source_ports:
+            raise ValueError("sourcePorts goes with short connections and datagrams: an open connection keeps its port")
         if self.nat and self.clients * self.source_ports > 60_000:
             raise ValueError("expected clients × sourcePorts of at most 60000 behind one address")
         if self.stop_ns is not None and self.stop_ns <= self.start_ns:

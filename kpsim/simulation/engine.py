@@ -10,7 +10,7 @@ from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
 from kpsim.scenario.nodes import cluster_families, cluster_nodes
-from kpsim.scenario.schema import Origin, Traffic, Via, qualified
+from kpsim.scenario.schema import Origin, Via, qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
 from kpsim.simulation.apiserver import ApiServer
@@ -21,6 +21,7 @@ from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, stored_service
+from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import RunLog
 from kpsim.simulation.traffic import TrafficSource, World, port_of, service_port_name
 from kpsim.simulation.workloads import Workloads
@@ -84,7 +85,7 @@ class Run:
                 tuple(self.proxies.values()),
                 seed,
                 self.log,
-                has_health_check_port=partial(self._has_health_check_port, key),
+                has_health_check_port=partial(self._has_health_check_port, self._known(key)),
             )
             for key in self._balanced_services()
         }
@@ -111,9 +112,12 @@ class Run:
         }
         return sorted(keys)
 
-    def _has_health_check_port(self, key: ServiceKey) -> bool:
-        service = self.api.state.get(ObjectKey("Service", key.namespace, key.name))
-        return isinstance(service, Service) and service.health_check_node_port != 0
+    def _known(self, key: ServiceKey) -> "_KnownService":
+        return _KnownService(self.api, self.scenario, ObjectKey("Service", key.namespace, key.name))
+
+    @staticmethod
+    def _has_health_check_port(known: "_KnownService") -> bool:
+        return known().health_check_node_port != 0
 
     def run(self, progress: Callable[[int, int], None] | None) -> RunLog:
         self._set_up()
@@ -148,16 +152,17 @@ class Run:
             balancer.start()
 
     def _start_traffic(self) -> None:
-        first_client = 0
+        first_client, ports = 0, SourcePorts()
         for traffic in self.spec.traffic:
             stop_ns = self.spec.duration_ns if traffic.stop_ns is None else min(traffic.stop_ns, self.spec.duration_ns)
             world = World(
                 self.machines,
-                _KnownService(self.api, self.scenario, traffic),
+                _KnownService(self.api, self.scenario, service_object_key(traffic.service)),
                 self.workloads.answering,
                 self.nodes,
                 self.balancers.get(ServiceKey(*qualified(traffic.service).split("/"))),
                 self.affinity,
+                ports,
             )
             TrafficSource(
                 self.clock, traffic, world, first_client=first_client, stop_ns=stop_ns, seed=self.seed, log=self.log
@@ -171,10 +176,10 @@ class Run:
 
 
 class _KnownService:
-    """The Service as its clients know it: its latest version, also after it is gone and before it is there."""
+    """The Service as its clients and its load balancer know it: the latest version, also when it is gone or not there yet."""
 
-    def __init__(self, api: ApiServer, scenario: Scenario, traffic: Traffic) -> None:
-        self._api, self._key = api, service_object_key(traffic.service)
+    def __init__(self, api: ApiServer, scenario: Scenario, key: ObjectKey) -> None:
+        self._api, self._key = api, key
         found = [obj for obj in (*scenario.objects, *scenario.created.values()) if obj.key == self._key]
         self._latest = next(obj for obj in found if isinstance(obj, Service))
 

@@ -5,23 +5,23 @@ Counterpart: clients. Open loop: a source sends at its rate whatever becomes of 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from kpsim.addresses import Family, canonical_ip, format_ip, parse_ip
 from kpsim.objects import Service, ServicePortSpec
 from kpsim.packet import Packet
 from kpsim.scenario.nodes import ClusterNode
-from kpsim.scenario.schema import Arrivals, Origin, Traffic, Via
+from kpsim.scenario.schema import Arrivals, Origin, Traffic, Via, qualified
 from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns, exponential
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, OpenFlow, Outcome
 from kpsim.simulation.pods import PodLife
+from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import Cause, Connection, Disposition, Frontend, RunLog
 from kpsim.units import SECOND_NS
 
-FIRST_EPHEMERAL, EPHEMERAL = 32768, 28232  #: net.ipv4.ip_local_port_range
 _FIRST_CLIENT6 = 0x20010DB8 << 96 | 1
 FIRST_NAT, NAT = 1024, 64512  #: ports of a translating router
 
@@ -66,18 +66,7 @@ class Sender:
     port: int
     node: str | None
     local: bool = False
-
-
-@dataclass(slots=True)
-class _Ports:
-    """Source ports in use by one address: each client's in turn."""
-
-    taken: dict[str, int] = field(default_factory=dict)
-
-    def next(self, client: str) -> int:
-        number = self.taken.get(client, 0)
-        self.taken[client] = number + 1
-        return number
+    number: int = 0  #: of the source's clients outside
 
 
 @dataclass(frozen=True)
@@ -90,6 +79,7 @@ class World:
     nodes: Sequence[ClusterNode]
     load_balancer: LoadBalancer | None
     affinity: AffinityMemory
+    ports: SourcePorts
 
 
 class TrafficSource:
@@ -104,7 +94,9 @@ class TrafficSource:
         self._nodes = {node.name: node for node in world.nodes}
         self._times = arrival_times_ns(traffic, stop_ns, seed)
         self._stop_ns = stop_ns
-        self._ports = _Ports()
+        port = port_of(world.service(), traffic.port)
+        self._destination = (qualified(traffic.service), traffic.via, port.port if port else traffic.port)
+        self._uses: dict[str, int] = {}  #: of each client: how often it has sent
         self._number = 0
 
     @property
@@ -145,29 +137,39 @@ class TrafficSource:
                     return None
                 pod = pods[number % len(pods)]
                 local = pod.workload.host_network
-                return Sender(
-                    pod.name, "" if local else _of_family(pod.ips, family), self._ephemeral(pod.name), pod.node, local
-                )
+                sender = Sender(pod.name, "" if local else _of_family(pod.ips, family), 0, pod.node, local)
             case Origin.NODES:
                 node = self._entries[number % len(self._entries)]
-                return Sender(node, "", self._ephemeral(node), node, local=True)
+                sender = Sender(node, "", 0, node, local=True)
             case Origin.OUTSIDE:
                 client = number % traffic.clients
                 address = client_address(self._first_client + (0 if traffic.nat else client), family)
                 if traffic.nat:
-                    return Sender(f"{traffic.name}-{client}", address, self._behind_nat(client, number), None)
-                return Sender(address, address, self._ephemeral(address), None)
+                    inner = f"{traffic.name}-{client}"
+                    return Sender(inner, address, self._behind_nat(inner, client, number), None)
+                sender = Sender(address, address, 0, None, number=client)
+        port = self._ephemeral(sender)
+        return None if port is None else replace(sender, port=port)
 
-    def _ephemeral(self, client: str) -> int:
-        used = self._ports.next(client)
-        return FIRST_EPHEMERAL + used % (self._traffic.source_ports or EPHEMERAL)
+    def _ephemeral(self, sender: Sender) -> int | None:
+        sockets = self._traffic.source_ports
+        if not sockets:
+            return self._world.ports.fresh(_machine(sender), self._destination)
+        name = self._traffic.name, sender.client, self._use(sender.client) % sockets
+        return self._world.ports.socket(_machine(sender), self._destination, *name)
 
-    def _behind_nat(self, client: int, number: int) -> int:
+    def _use(self, client: str) -> int:
+        """How often the client has sent before."""
+        number = self._uses.get(client, 0)
+        self._uses[client] = number + 1
+        return number
+
+    def _behind_nat(self, inner: str, client: int, number: int) -> int:
         """The router gives each inner client's ports distinct ones of its own."""
         ports = self._traffic.source_ports
         if not ports:
             return FIRST_NAT + number % NAT
-        return FIRST_NAT + client * ports + self._ports.next(str(client)) % ports
+        return FIRST_NAT + client * ports + self._use(inner) % ports
 
     # ------------------------------------------------------------------------------------------------------- destination
 
@@ -179,7 +181,9 @@ class TrafficSource:
         node = sender.node or self._entries[number % len(self._entries)]
         if via is Via.LOAD_BALANCER and sender.node is None:
             balancer = self._world.load_balancer
-            chosen = balancer.choose(sender.source, sender.port) if balancer is not None else None
+            # not by the client's address, which depends on the sources before this one
+            flow = self._traffic.name, sender.number, sender.port
+            chosen = balancer.choose(*flow) if balancer is not None else None
             if chosen is None:
                 return None
             node = chosen
@@ -234,6 +238,7 @@ class TrafficSource:
         if self._traffic.long is None:
             self._world.machines.close(flow, now_ns)
             return
+        self._world.ports.occupy(_machine(sender), self._destination, sender.port)
         ends_ns = now_ns + draw_ns(self._traffic.long.lasts, self._seed, "lasts", self._traffic.name, number)
         self._plan_segment(sender, service, port, outcome, ends_ns)
 
@@ -252,6 +257,8 @@ class TrafficSource:
     ) -> None:
         """One more packet of a long connection; a connection that breaks leaves a second record."""
         cause = self._world.machines.carry_on(flow, self._clock.now_ns)
+        if cause is not Cause.NONE or self._clock.now_ns >= ends_ns:
+            self._world.ports.release(_machine(sender), self._destination, sender.port)
         if cause is not Cause.NONE:
             broken = Outcome(
                 disposition=Disposition.FAILED,
@@ -311,6 +318,11 @@ class TrafficSource:
                 affinity_break=affinity_break.value,
             )
         )
+
+
+def _machine(sender: Sender) -> str:
+    """Whose kernel chooses the sender's ports: a node's, or that of a pod or a client outside."""
+    return sender.node if sender.local and sender.node is not None else sender.client
 
 
 def _of_family(ips: Iterable[str], family: Family) -> str:
