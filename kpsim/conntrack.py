@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.packet import ICMP_PROTOCOLS, Packet
-from kpsim.packetpath.flowstate import ICMP_REQUESTS, Direction, Flow, FlowState
+from kpsim.packetpath.flowstate import ICMP_REQUESTS, NO_HISTORY, Direction, Flow, FlowState, History
 from kpsim.packetpath.sysctls import Sysctls
 
 _ICMP_ANSWERS = {
@@ -73,10 +73,11 @@ class Entry(NamedTuple):
     created_ns: int
     expires_ns: int
     masquerade_device: str = ""  #: output interface whose address was borrowed (K-1.6, K-1.9)
+    history: History = NO_HISTORY
 
     @property
     def flow(self) -> Flow:
-        return Flow(self.state, self.seen_reply, self.assured, self.created_ns)
+        return Flow(self.state, self.seen_reply, self.assured, self.created_ns, self.history)
 
     @property
     def dst_nat(self) -> bool:

@@ -6,7 +6,18 @@ from packets import CLIENT, NODE, POD, REMOTE_POD, ip
 from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable, Ending, Entry, FlowTuple, StatusBit, flow_entry, tuple_of
 from kpsim.packet import Packet, Window
-from kpsim.packetpath.flowstate import Action, Direction, Flow, FlowState, read, tcp_timeout_ns
+from kpsim.packetpath.flowstate import (
+    Action,
+    Direction,
+    Flow,
+    FlowState,
+    History,
+    Reading,
+    Segment,
+    TcpInput,
+    read,
+    tcp_timeout_ns,
+)
 from kpsim.packetpath.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
@@ -55,8 +66,12 @@ def tcp(*flags: str, **more) -> Packet:
     return Packet(Family.IPV4, "tcp", ip(CLIENT), ip(POD), 40000, 80, frozenset(flags), **more)
 
 
-def flow(state: FlowState, *, seen_reply: bool = True, assured: bool = False) -> Flow:
-    return Flow(state, seen_reply, assured, 0)
+def flow(state: FlowState, *, seen_reply: bool = True, assured: bool = False, history: History | None = None) -> Flow:
+    """As the table was measured: the client was first to close, or reset the connection."""
+    if history is None:
+        last = Segment(ORIGINAL, TcpInput.RST) if state is FlowState.CLOSE else None
+        history = History(last, closing=state is FlowState.TIME_WAIT)
+    return Flow(state, seen_reply, assured, 0, history)
 
 
 @pytest.mark.parametrize(("sender", "flags", "state", "cell"), CELLS)
@@ -86,6 +101,59 @@ def test_tcp_state_after_each_packet_is_as_measured(sender, flags, state, cell):
 def test_tcp_timeouts(flags, state, seconds):
     reading = read(tcp(*flags.split()), state and flow(FlowState(state)), ORIGINAL, 0, SYSCTLS)
     assert reading.timeout_ns == seconds * SECOND_NS
+
+
+@pytest.mark.parametrize(
+    ("life", "anew"),  # K-1.8, measured segment by segment: S SYN, A ACK, P data, F FIN, R RST; small letters: the server's
+    [
+        ("S sa A R S", True), ("S sa A r S", False), ("S sa A R a S", False), ("S sa A R r S", False),
+        ("S sa A r R S", True), ("S sa R S", True), ("S sa r S", False), ("S sa A F R S", True), ("S sa A f r S", True),
+        ("S sa A F a f A S", True), ("S sa A f A F a S", True), ("A a R S", True), ("A a r S", False),
+        ("S sa A R F S", False), ("S sa A S", False), ("S S", False),
+    ],
+)  # fmt: skip
+def test_a_syn_begins_anew_behind_a_fin_or_its_own_senders_reset(life, anew):
+    *_, last = readings(life)
+    assert (last.action is Action.RESTART) == anew
+
+
+def test_an_answered_syn_that_was_ignored_brings_the_entry_to_the_handshake():  # measured
+    assert readings("S sa A r S sa A")[-3].state is FlowState.CLOSE
+    assert [reading.state for reading in readings("S sa A r S sa A")[-2:]] == ["SYN_RECV", "ESTABLISHED"]
+    assert [reading.state for reading in readings("S sa A S sa A")[-3:]] == ["ESTABLISHED", "SYN_RECV", "ESTABLISHED"]
+    assert readings("S sa A sa")[-1].state is FlowState.ESTABLISHED  # nobody asked
+
+
+def test_an_acknowledgement_that_challenges_a_syn_acknowledges_no_fin():  # measured
+    assert readings("S sa A F f a")[-1].state is FlowState.TIME_WAIT
+    assert [reading.state for reading in readings("S sa A F f S a a")[-2:]] == ["LAST_ACK", "TIME_WAIT"]
+
+
+@pytest.mark.parametrize(
+    ("life", "seconds"),  # K-6.2: data waits for its acknowledgement by the other side
+    [
+        ("S sa A P", 300), ("S sa A P A", 300), ("S sa A P a", 432_000), ("S sa A P p", 300), ("S sa A P p A", 432_000),
+        ("S sa P", 300), ("S sa P a", 432_000), ("P", 300), ("P a", 300), ("P a A", 432_000), ("P p A", 432_000),
+        ("P p A P", 300),
+    ],
+)  # fmt: skip
+def test_established_flows_with_data_under_way_have_a_short_timer(life, seconds):
+    assert readings(life)[-1].timeout_ns == seconds * SECOND_NS
+
+
+def readings(life: str) -> list[Reading]:
+    """What each segment of a connection's life does."""
+    now, found = None, []
+    for word in life.split():
+        flags = [
+            {"S": "SYN", "A": "ACK", "P": "PSH ACK", "F": "FIN ACK", "R": "RST"}[letter] for letter in word.upper()
+        ]
+        direction = ORIGINAL if word.isupper() else REPLY
+        reading = read(tcp(*" ".join(flags).split()), now, direction, 0, SYSCTLS)
+        found.append(reading)
+        seen_reply = now is not None and (now.seen_reply or direction is REPLY)
+        now = Flow(reading.state, seen_reply, reading.assured, 0, reading.history)
+    return found
 
 
 def test_ignored_packets_do_not_re_arm_the_timer():
@@ -119,6 +187,20 @@ def test_be_liberal_forgives_everything_but_a_reset():  # K-6.4
     assert read(data, established, ORIGINAL, 0, SYSCTLS).action is Action.INVALID
     assert read(data, established, ORIGINAL, 0, liberal).state is FlowState.ESTABLISHED
     assert read(reset, established, ORIGINAL, 0, liberal).action is Action.INVALID
+
+
+@pytest.mark.parametrize("state", ["FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"])
+def test_a_reset_behind_the_first_fin_counts_whatever_its_sequence(state):  # measured
+    reset = tcp("RST", window=Window.OUTSIDE)
+    assert read(reset, flow(FlowState(state)), REPLY, 0, SYSCTLS).state is FlowState.CLOSE
+    assert read(tcp("ACK", window=Window.OUTSIDE), flow(FlowState(state)), REPLY, 0, SYSCTLS).action is Action.INVALID
+
+
+def test_a_flow_that_was_picked_up_has_no_window():  # K-6.3; measured
+    *_, picked_up = readings("A a A")
+    now = Flow(picked_up.state, True, True, 0, picked_up.history)
+    assert read(tcp("PSH", "ACK", window=Window.OUTSIDE), now, REPLY, 0, SYSCTLS).state is FlowState.ESTABLISHED
+    assert read(tcp("RST", window=Window.OUTSIDE), now, REPLY, 0, SYSCTLS).action is Action.INVALID
 
 
 def test_a_reset_inside_the_window_that_is_not_exact_keeps_established_for_ten_seconds():  # K-6.4

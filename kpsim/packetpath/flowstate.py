@@ -47,6 +47,36 @@ class FlowState(enum.StrEnum):
     HEARTBEAT_SENT = "HEARTBEAT_SENT"
 
 
+class TcpInput(enum.StrEnum):
+    """The kinds of segments that the TCP machine tells apart."""
+
+    SYN = "SYN"
+    SYN_ACK = "SYN-ACK"
+    ACK = "ACK"
+    FIN = "FIN"
+    RST = "RST"
+    RST_ACK = "RST-ACK"
+
+
+class Segment(NamedTuple):
+    """A TCP segment as the next one's meaning may depend on it."""
+
+    direction: Direction
+    kind: TcpInput
+
+
+class History(NamedTuple):
+    """What TCP remembers of earlier segments beside its state; INVALID ones leave no trace."""
+
+    last: Segment | None = None
+    closing: bool = False  #: a FIN began to close the connection
+    unacknowledged: frozenset[Direction] = frozenset()  #: who sent data that the other has not acknowledged
+    mid_stream: bool = False  #: no handshake was seen, so that no window is known (K-6.3)
+
+
+NO_HISTORY = History()
+
+
 class Flow(NamedTuple):
     """What the machines remember of a flow."""
 
@@ -54,6 +84,7 @@ class Flow(NamedTuple):
     seen_reply: bool
     assured: bool
     created_ns: int
+    history: History = NO_HISTORY
 
 
 class Action(enum.Enum):
@@ -72,6 +103,7 @@ class Reading(NamedTuple):
     state: FlowState = FlowState.NONE
     timeout_ns: int | None = None
     assured: bool = False
+    history: History = NO_HISTORY
 
 
 INVALID = Reading(Action.INVALID)
@@ -84,17 +116,6 @@ class Cell(enum.Enum):
     INVALID = "."
     IGNORED = "="  #: passes, changes nothing, re-arms nothing
     RESTART = "!"
-
-
-class TcpInput(enum.StrEnum):
-    """The kinds of segments that the TCP machine tells apart."""
-
-    SYN = "SYN"
-    SYN_ACK = "SYN-ACK"
-    ACK = "ACK"
-    FIN = "FIN"
-    RST = "RST"
-    RST_ACK = "RST-ACK"
 
 
 _Transitions = Mapping[tuple[Direction, str], Mapping[FlowState, FlowState | Cell]]
@@ -214,6 +235,10 @@ def _tcp_input(packet: Packet) -> TcpInput | None:
 
 
 _SYN_ONLY = frozenset({"SYN"})
+_RESETS = (TcpInput.RST, TcpInput.RST_ACK)
+_FINISHING = frozenset(
+    {FlowState.FIN_WAIT, FlowState.CLOSE_WAIT, FlowState.LAST_ACK, FlowState.TIME_WAIT, FlowState.CLOSE}
+)
 
 
 def _read_tcp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: Sysctls) -> Reading:
@@ -222,38 +247,75 @@ def _read_tcp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: 
         return INVALID
     if flow is None:
         return _new_tcp(kind, sysctls)
-    reset = kind is TcpInput.RST or kind is TcpInput.RST_ACK
-    if packet.window is Window.OUTSIDE and (reset or not sysctls.tcp_be_liberal):
-        return INVALID  # be_liberal forgives everything but an RST (K-6.4)
-    cell = TCP[direction, kind][flow.state]
-    match cell:
+    reset = kind in _RESETS
+    if packet.window is Window.OUTSIDE and not _forgiven(flow, sysctls, reset=reset):
+        return INVALID
+    segment = Segment(direction, kind)
+    match _cell(flow, segment):
         case Cell.INVALID:
             return INVALID
         case Cell.RESTART:
             return RESTART
         case Cell.IGNORED:
-            return Reading(Action.KEEP, flow.state, None, flow.assured)
+            return Reading(Action.KEEP, flow.state, None, flow.assured, flow.history._replace(last=segment))
         case state:
             pass
+    data = "PSH" in packet.tcp_flags and (flow.seen_reply or direction is Direction.ORIGINAL)
+    history = _remembered(flow.history, segment, state, data=data)
     if reset:
         if not flow.seen_reply:
             return Reading(Action.DESTROY, state)  # a refused connection leaves nothing
         if packet.window is Window.INSIDE and flow.state is FlowState.ESTABLISHED:
             # the receiver will challenge it: the flow may live on (K-6.4)
-            return Reading(Action.KEEP, flow.state, _FIXED_TIMEOUTS_NS[FlowState.CLOSE], flow.assured)
+            timeout_ns = _FIXED_TIMEOUTS_NS[FlowState.CLOSE]
+            return Reading(Action.KEEP, flow.state, timeout_ns, flow.assured, history)
     timeout_ns = tcp_timeout_ns(state, sysctls)
-    if state is FlowState.ESTABLISHED and ("PSH" in packet.tcp_flags or not flow.seen_reply):
+    if state is FlowState.ESTABLISHED and (history.unacknowledged or not flow.seen_reply):
         timeout_ns = min(timeout_ns, sysctls.tcp_timeout_unacknowledged_ns)
     completes = flow.state in (FlowState.SYN_RECV, FlowState.ESTABLISHED) and state is FlowState.ESTABLISHED
-    return Reading(Action.KEEP, state, timeout_ns, flow.assured or (flow.seen_reply and completes))
+    return Reading(Action.KEEP, state, timeout_ns, flow.assured or (flow.seen_reply and completes), history)
+
+
+def _forgiven(flow: Flow, sysctls: Sysctls, *, reset: bool) -> bool:
+    """Whether a segment counts though it is out of window: an RST only behind a FIN or an RST (K-6.4, the rest measured)."""
+    return flow.state in _FINISHING if reset else sysctls.tcp_be_liberal or flow.history.mid_stream
+
+
+def _cell(flow: Flow, segment: Segment) -> FlowState | Cell:
+    """What the table says, and where the earlier segments count too (measured)."""
+    cell, before = TCP[segment][flow.state], flow.history.last
+    if cell is Cell.RESTART and not flow.history.closing and not _is_reset_of(before, segment.direction):
+        return Cell.IGNORED  # who was reset, and did not reset, keeps its binding until the entry is gone
+    if before is None or before.kind is not TcpInput.SYN or before.direction is segment.direction:
+        return cell
+    if cell is Cell.IGNORED and segment.kind is TcpInput.SYN_ACK:
+        return FlowState.SYN_RECV  # both ends begin anew, and so does the entry, with its old binding
+    if flow.state is FlowState.LAST_ACK and segment == (Direction.REPLY, TcpInput.ACK):
+        return Cell.IGNORED  # challenges the SYN, acknowledges no FIN
+    return cell
+
+
+def _is_reset_of(segment: Segment | None, direction: Direction) -> bool:
+    return segment is not None and segment.kind in _RESETS and segment.direction is direction
+
+
+def _remembered(before: History, segment: Segment, state: FlowState, *, data: bool) -> History:
+    waiting = before.unacknowledged
+    if segment.kind is not TcpInput.RST:  # acknowledges all that the other has sent
+        waiting = waiting & {segment.direction}
+    if data:
+        waiting = waiting | {segment.direction}
+    return History(segment, before.closing or state is FlowState.FIN_WAIT, waiting, before.mid_stream)
 
 
 def _new_tcp(kind: TcpInput, sysctls: Sysctls) -> Reading:
+    history = History(Segment(Direction.ORIGINAL, kind), mid_stream=kind is not TcpInput.SYN)
     if kind is TcpInput.SYN:
-        return Reading(Action.KEEP, FlowState.SYN_SENT, _FIXED_TIMEOUTS_NS[FlowState.SYN_SENT])
+        timeout_ns = _FIXED_TIMEOUTS_NS[FlowState.SYN_SENT]
+        return Reading(Action.KEEP, FlowState.SYN_SENT, timeout_ns, history=history)
     if kind is TcpInput.ACK and sysctls.tcp_loose:  # mid-stream pick-up (K-6.3)
         timeout_ns = min(sysctls.tcp_timeout_established_ns, sysctls.tcp_timeout_unacknowledged_ns)
-        return Reading(Action.KEEP, FlowState.ESTABLISHED, timeout_ns)
+        return Reading(Action.KEEP, FlowState.ESTABLISHED, timeout_ns, history=history)
     return INVALID
 
 

@@ -60,8 +60,9 @@ def _begin(traversal: Traversal, packet: Packet) -> End | None:
         if victim is not None:
             traversal.destroyed.append(Destroyed(victim, Ending.EARLY_DROP))
     original = tuple_of(packet)
+    expires_ns = now_ns + reading.timeout_ns
     traversal.entry = Entry(
-        original, original.inverse(), reading.state, False, False, now_ns, now_ns + reading.timeout_ns
+        original, original.inverse(), reading.state, False, False, now_ns, expires_ns, history=reading.history
     )  # fmt: skip
     traversal.unconfirmed = True
     traversal.set_state("NEW")
@@ -82,7 +83,8 @@ def _continue(traversal: Traversal, found: Found, reading: Reading) -> None:
         return
     expires_ns = entry.expires_ns if reading.timeout_ns is None else traversal.now_ns + reading.timeout_ns
     traversal.entry = traversal.updated = entry._replace(
-        state=reading.state, seen_reply=seen_reply, assured=reading.assured, expires_ns=expires_ns
+        state=reading.state, seen_reply=seen_reply, assured=reading.assured, expires_ns=expires_ns,
+        history=reading.history,
     )  # fmt: skip
     traversal.tracked(Tracking.KNOWN)
 
