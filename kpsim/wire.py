@@ -175,7 +175,7 @@ def _carries_data(tcp: Any) -> bool:
 
 def _read_icmpv6(packet: Packet, payload: Any, layers: Mapping[str, Any]) -> None:
     packet.protocol, packet.icmp_type, packet.icmp_code = "icmpv6", payload.type, payload.code
-    packet.sport = getattr(payload, "id", None) or 0
+    packet.sport = payload.fields.get("id", 0)  # of an error, Scapy would look for it in the packet inside
     packet.related = _embedded(payload.payload, layers)
 
 

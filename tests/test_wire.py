@@ -39,6 +39,10 @@ EXAMPLES = [
         Family.IPV6, "icmpv6", VIP6, CLIENT6, icmp_type=1, icmp_code=4,
         related=Packet(Family.IPV6, "udp", CLIENT6, VIP6, 40000, 53),
     ),
+    Packet(
+        Family.IPV6, "icmpv6", VIP6, CLIENT6, icmp_type=3,
+        related=Packet(Family.IPV6, "icmpv6", CLIENT6, VIP6, sport=77, icmp_type=128),
+    ),
 ]  # fmt: skip
 
 
