@@ -7,8 +7,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.clusters import cluster_ip, synced_proxier
 from kpsim.addresses import Family, parse_ip
-from kpsim.fabric import node_netns
 from kpsim.netfilter import Disposition, Netns, Walk, walk
+from kpsim.nodes import make_machine
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 
@@ -29,7 +29,7 @@ def _first_packet(netns: Netns, services: int) -> Walk:
 @pytest.mark.parametrize("services", [1_000, 10_000])
 def test_first_packets(benchmark: BenchmarkFixture, services: int) -> None:
     """At least 10,000 a second against 1,000 Services, and half of that against 10,000."""
-    netns = node_netns("node-1", ["192.168.0.2"], ["10.0.0.0/24"])
+    netns = Netns("node-1", make_machine(["192.168.0.2"], ["10.0.0.0/24"]).routing)
     netns.load(synced_proxier(services).backend.ruleset)
     for _ in range(services):
         _first_packet(netns, services)

@@ -5,21 +5,20 @@ interface; what a node does to a packet it never knows, that is ``netfilter.walk
 """
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
-from kpsim.conntrack import tuple_of
+from kpsim.addresses import Family
 from kpsim.errors import InputError, Problem
 from kpsim.netfilter import Disposition, Netns, Walk, walk
+from kpsim.nodes import Peer, make_machine, node_address, pod_network
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
 from kpsim.packetpath.flowstate import ICMP_REQUESTS
-from kpsim.packetpath.routing import Address, Interface, Port, Route, Routing
+from kpsim.packetpath.routing import Port
 from kpsim.packetpath.sysctls import Sysctls
 
-_DEFAULT_PREFIX = {Family.IPV4: 24, Family.IPV6: 64}
 _SYN_ACK = frozenset({"SYN", "ACK"})
 _SCTP_ANSWERS = {"INIT": "INIT_ACK", "COOKIE_ECHO": "COOKIE_ACK", "HEARTBEAT": "HEARTBEAT_ACK"}
 
@@ -64,52 +63,45 @@ class Journey:
         return self.hops[-1].walk if self.hops else None
 
 
-class Failure(enum.StrEnum):
-    """Why a client's connection does not work."""
+class Arrival(NamedTuple):
+    """The next node of a packet and the interface it comes in by."""
 
-    NONE = ""
-    REJECTED = "the request was rejected"
-    DROPPED = "the request was dropped"
-    UNKNOWN = "the request met a rule that is not modelled"
-    NOBODY_THERE = "the request left to where nobody answers"
-    ANSWER_LOST = "the answer was dropped on its way"
-    ANSWER_ELSEWHERE = "the answer went to somebody else"
-    ANSWER_FROM_WRONG_ADDRESS = "the answer reached the client from an address it does not talk to"  #: PP-5.5
+    node: str
+    interface: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A first packet and its answer: does the client's connection work?"""
+class Wiring(Protocol):
+    """Which nodes there are, and who is where: all that :func:`send` asks besides the walks."""
 
-    request: Journey
-    answer: Journey | None
-    failure: Failure
+    def netns(self, node: str, family: Family) -> Netns:
+        """The node's namespace with its rules of the family. InputError if there is no such node."""
 
-    @property
-    def works(self) -> bool:
-        return self.failure is Failure.NONE
+    def origin(self, packet: Packet, node: str) -> Place:
+        """Who has the packet's source address, as far as ``node`` can tell."""
+
+    def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
+        """Where a packet goes that left ``node`` by a link; None: to the outside."""
 
 
 class Fabric:
-    """Nodes by name, joined by one link with a gateway to the outside.
+    """Nodes by name, joined by one link with a gateway to the outside that knows the nodes' addresses."""
 
-    ``absent``: pod addresses behind a bridge that nobody answers for: packets to them end in host unreachable (K-1.6).
-    ``outside``: networks outside the cluster whose hosts answer; nobody else does. The gateway knows the nodes' addresses,
-    and their pod networks if ``gateway_routes_pods``.
-    """
-
-    def __init__(
-        self,
-        nodes: Mapping[str, Netns],
-        *,
-        outside: Iterable[Network] = (),
-        absent: Iterable[tuple[Family, int]] = (),
-        gateway_routes_pods: bool = False,
-    ) -> None:
+    def __init__(self, nodes: Mapping[str, Netns]) -> None:
         self.nodes = dict(nodes)
-        self.outside = tuple(outside)
-        self.absent = frozenset(absent)
-        self.gateway_routes_pods = gateway_routes_pods
+
+    def netns(self, node: str, family: Family) -> Netns:
+        if node not in self.nodes:
+            raise InputError(Problem(f"no such node: {node!r} (there are {', '.join(sorted(self.nodes))})"))
+        return self.nodes[node]
+
+    def origin(self, packet: Packet, node: str) -> Place:
+        return self.place_of(packet.family, packet.saddr)
+
+    def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
+        found = self.neighbour(packet.family, next_hop)
+        if found is None and next_hop != packet.daddr:
+            found = self.neighbour(packet.family, packet.daddr)
+        return found
 
     def place_of(self, family: Family, address: int) -> Place:
         """Who has an address; an address on several nodes (a VIP) belongs to the first of them."""
@@ -122,26 +114,33 @@ class Fabric:
                 return Place(Whose.POD, name, address)
         return Place(Whose.OUTSIDE)
 
-    def neighbour(self, family: Family, address: int) -> tuple[str, str] | None:
+    def neighbour(self, family: Family, address: int) -> Arrival | None:
         """The node, and its interface, that answers for an address on the link."""
         for name, netns in self.nodes.items():
             interface = netns.routing.interface_of(family, address)
             if interface is not None and interface.kind is Port.LINK and interface.up:
-                return name, interface.name
+                return Arrival(name, interface.name)
         return None
 
-    def beyond_gateway(self, family: Family, address: int) -> tuple[str, str] | None:
-        """Where the gateway sends a packet for the cluster; None: to the outside."""
-        if found := self.neighbour(family, address):
-            return found
-        place = self.place_of(family, address)
-        if place.whose is Whose.POD and self.gateway_routes_pods:
-            return place.node, _link(self.nodes[place.node])
-        return None
+
+def build_fabric(nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]], *, sysctls: Sysctls | None = None) -> Fabric:
+    """Plain nodes, name → (node IPs, pod CIDRs), that know each other's pod networks."""
+    peers = {
+        name: Peer(tuple(map(node_address, node_ips)), tuple(map(pod_network, pod_cidrs)))
+        for name, (node_ips, pod_cidrs) in nodes.items()
+    }
+    made = {}
+    for name, (node_ips, pod_cidrs) in nodes.items():
+        others = [peer for other, peer in peers.items() if other != name]
+        made[name] = Netns(name, make_machine(node_ips, pod_cidrs, peers=others).routing, sysctls)
+    return Fabric(made)
+
+
+# --- the way of a packet ---------------------------------------------------------------------------------------------------
 
 
 def send(
-    fabric: Fabric,
+    wiring: Wiring,
     packet: Packet,
     *,
     at_node: str,
@@ -150,63 +149,48 @@ def send(
     local: bool = False,
     trace: bool = False,
     commit: bool = True,
+    until_translated: bool = False,
 ) -> Journey:
     """Follows a packet from node to node. ``commit=False`` asks only what would happen: no node remembers it.
 
     ``at_node`` is the node that makes it (``local``) or where it comes in; ``packet.in_interface`` empty: from where its
-    source is. InputError if there is no such node.
+    source is. ``until_translated``: no further than the node that gave it its endpoint. InputError if there is no such node.
     """
-    if at_node not in fabric.nodes:
-        raise InputError(Problem(f"no such node: {at_node!r} (there are {', '.join(sorted(fabric.nodes))})"))
-    origin = Place(Whose.PROCESS, at_node) if local else fabric.place_of(packet.family, packet.saddr)
+    netns = wiring.netns(at_node, packet.family)
+    origin = Place(Whose.PROCESS, at_node) if local else wiring.origin(packet, at_node)
     sent, hops, node = packet.copy(), list[Hop](), at_node
     while True:
-        netns = fabric.nodes[node]
         step = walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
         if commit:
             netns.commit(step.effects, now_ns)
         hops.append(Hop(node, step))
-        if local and not hops[1:] and not sent.saddr:
-            sent.saddr = _chosen_source(netns, packet)
-        if step.disposition is not Disposition.FORWARDED:
-            end = Place(Whose.PROCESS, node) if step.disposition is Disposition.DELIVERED else None
-            return Journey(origin, sent, tuple(hops), step.disposition, end, step.packet)
-        onward = _onward(fabric, node, step)
-        if not isinstance(onward, Arrival):
-            return Journey(origin, sent, tuple(hops), *onward, step.packet)
-        node, local = onward.node, False
+        if local and not sent.saddr:  # a process that did not bind (K-2.1)
+            sent.saddr = netns.routing.source_for(packet.family, packet.daddr) or 0
+        reached = _reached(wiring, node, netns, step)
+        if until_translated and step.dnat_rule is not None and isinstance(reached, Arrival):
+            reached = step.disposition, None
+        if not isinstance(reached, Arrival):
+            return Journey(origin, sent, tuple(hops), *reached, step.packet)
+        node, local = reached.node, False
+        netns = wiring.netns(node, packet.family)
         packet = step.packet.copy()
-        packet.in_interface, packet.out_interface, packet.mark = onward.interface, "", 0  # marks do not travel
+        packet.in_interface, packet.out_interface, packet.mark = reached.interface, "", 0  # marks do not travel
 
 
-class Arrival(NamedTuple):
-    """The next node of a packet and the interface it comes in by."""
-
-    node: str
-    interface: str
-
-
-def _onward(fabric: Fabric, node: str, step: Walk) -> Arrival | tuple[Disposition, Place | None]:
-    """Where a packet goes that left a node: to the next, or what has become of it."""
-    packet, family = step.packet, step.packet.family
-    interface = fabric.nodes[node].routing.interfaces[packet.out_interface]
+def _reached(wiring: Wiring, node: str, netns: Netns, step: Walk) -> Arrival | tuple[Disposition, Place | None]:
+    """The next node of a packet, or what has become of it and where."""
+    if step.disposition is Disposition.DELIVERED:
+        return step.disposition, Place(Whose.PROCESS, node)
+    if step.disposition is not Disposition.FORWARDED:
+        return step.disposition, None
     assert step.next_hop is not None
-    if interface.kind is Port.BRIDGE:
-        if (family, step.next_hop) in fabric.absent:
-            return Disposition.REJECTED, None  # no ARP answer: host unreachable after some seconds (K-1.6)
-        return Disposition.DELIVERED, Place(Whose.POD, node, step.next_hop)
-    if interface.kind is not Port.LINK:
-        return Disposition.DROPPED, None  # nothing is behind a dummy device
-    found = fabric.neighbour(family, step.next_hop)
-    if found is None and step.next_hop != packet.daddr:
-        found = fabric.beyond_gateway(family, packet.daddr)
-    if found is None:
-        return Disposition.FORWARDED, Place(Whose.OUTSIDE)
-    return Arrival(*found)
-
-
-def _chosen_source(netns: Netns, packet: Packet) -> int:
-    return packet.saddr or netns.routing.source_for(packet.family, packet.daddr) or 0
+    match netns.routing.interfaces[step.packet.out_interface].kind:
+        case Port.BRIDGE:
+            return Disposition.DELIVERED, Place(Whose.POD, node, step.next_hop)
+        case Port.LINK:
+            return wiring.next_node(step.packet, step.next_hop, node) or (step.disposition, Place(Whose.OUTSIDE))
+        case Port.DUMMY | Port.LOOPBACK:
+            return Disposition.DROPPED, None  # nobody is behind it
 
 
 def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, trace: bool = False) -> Journey:
@@ -219,7 +203,7 @@ def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, tr
         found = fabric.neighbour(packet.family, packet.daddr)
         place = fabric.place_of(packet.family, packet.daddr)
         if found is None and place.whose is Whose.POD:
-            found = place.node, _link(fabric.nodes[place.node])
+            found = Arrival(place.node, _link(fabric.nodes[place.node]))
         if found is None:
             return Journey(end, packet, (), Disposition.FORWARDED, Place(Whose.OUTSIDE), packet)
         at_node, packet.in_interface = found
@@ -235,42 +219,6 @@ def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, tr
         # nothing un-NATs what the bridge switches by itself (K-2.6)
         return Journey(end, packet, (), Disposition.DELIVERED, Place(Whose.POD, end.node, packet.daddr), packet)
     return send(fabric, packet, at_node=end.node, now_ns=now_ns, chooser=chooser, trace=trace)
-
-
-def exchange(
-    fabric: Fabric,
-    packet: Packet,
-    *,
-    at_node: str,
-    now_ns: int,
-    chooser: Chooser,
-    local: bool = False,
-    trace: bool = False,
-) -> Exchange:
-    """Sends a first packet and its answer, and tells whether the client gets what it waits for."""
-    request = send(fabric, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
-    failures = {
-        Disposition.REJECTED: Failure.REJECTED, Disposition.DROPPED: Failure.DROPPED, Disposition.STOLEN: Failure.DROPPED,
-        Disposition.UNKNOWN: Failure.UNKNOWN,
-    }  # fmt: skip
-    if request.disposition in failures:
-        return Exchange(request, None, failures[request.disposition])
-    if request.end == Place(Whose.OUTSIDE) and not any(
-        network.family is packet.family and request.packet.daddr in network for network in fabric.outside
-    ):
-        return Exchange(request, None, Failure.NOBODY_THERE)
-    answer = reply(fabric, request, now_ns=now_ns, chooser=chooser, trace=trace)
-    return Exchange(request, answer, _judge(request, answer))
-
-
-def _judge(request: Journey, answer: Journey) -> Failure:
-    if answer.end is None:
-        return Failure.ANSWER_LOST
-    if answer.end != request.origin:
-        return Failure.ANSWER_ELSEWHERE
-    if tuple_of(answer.packet) != tuple_of(request.sent).inverse():
-        return Failure.ANSWER_FROM_WRONG_ADDRESS
-    return Failure.NONE
 
 
 def answer_to(packet: Packet) -> Packet:
@@ -297,112 +245,3 @@ def _bridge_towards(netns: Netns, family: Family, address: int) -> str | None:
 def _link(netns: Netns) -> str:
     links = (interface.name for interface in netns.routing.interfaces.values() if interface.kind is Port.LINK)
     return next(links, "")
-
-
-# --- building plain nodes --------------------------------------------------------------------------------------------------
-
-
-def node_netns(
-    name: str,
-    node_ips: Sequence[str],
-    pod_cidrs: Sequence[str],
-    *,
-    peers: Mapping[str, Sequence[str]] | None = None,
-    interfaces: Iterable[Interface] = (),
-    gateways: Sequence[str] | None = None,
-    sysctls: Sysctls | None = None,
-) -> Netns:
-    """A plain kubenet-like node: lo, eth0 with ``node_ips``, cni0 with the first host of each pod network.
-
-    ``node_ips`` are addresses, /24 and /64 unless they say otherwise. ``peers``: other nodes' address → pod networks behind
-    it. ``gateways``: default routes, by default the last host of each node network. ``interfaces``: more of them.
-    InputError for what is no address or network.
-    """
-    own = tuple(_node_address(text) for text in node_ips)
-    pods = tuple(_network(text) for text in pod_cidrs)
-    loopback = (Address.parse("127.0.0.1/8"), Address.parse("::1/128"))
-    bridge = tuple(Address(network.family, network.base + 1, network.prefix) for network in pods)
-    devices = [
-        Interface("lo", loopback, Port.LOOPBACK),
-        Interface("eth0", own),
-        *([Interface("cni0", bridge, Port.BRIDGE)] if bridge else []),
-        *interfaces,
-    ]
-    routes = []
-    for peer, cidrs in (peers or {}).items():
-        via = _node_address(peer)
-        for network in map(_network, cidrs):
-            if network.family is via.family:
-                routes.append(Route(network, "eth0", via.value))
-    hops = [_default_gateway(address) for address in own] if gateways is None else list(map(_node_address, gateways))
-    for family in Family:
-        via_default = next((hop.value for hop in hops if hop.family is family), None)
-        if via_default is not None:
-            routes.append(Route(Network(family, 0, 0), "eth0", via_default))
-    return Netns(name, Routing(devices, routes), sysctls)
-
-
-def build_fabric(
-    nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]],
-    *,
-    sysctls: Sysctls | None = None,
-    outside: Iterable[Network] = (),
-) -> Fabric:
-    """Plain nodes, name → (node IPs, pod CIDRs), that know each other's pod networks."""
-    made = {}
-    for name, (node_ips, pod_cidrs) in nodes.items():
-        peers = {ip: cidrs for other, (ips, cidrs) in nodes.items() if other != name for ip in _first_of_families(ips)}
-        made[name] = node_netns(name, node_ips, pod_cidrs, peers=peers, sysctls=sysctls)
-    return Fabric(made, outside=outside)
-
-
-def _first_of_families(node_ips: Sequence[str]) -> list[str]:
-    first = {_node_address(text).family: text for text in reversed(node_ips)}
-    return list(first.values())
-
-
-def _node_address(text: str) -> Address:
-    address = Address.parse(text)
-    return address if "/" in text else address._replace(prefix=_DEFAULT_PREFIX[address.family])
-
-
-def _network(text: str) -> Network:
-    network = parse_network(text)
-    if network is None:
-        raise InputError(Problem(f"not a network: {text!r}"))
-    return network
-
-
-def _default_gateway(address: Address) -> Address:
-    last = address.network.last
-    if address.family is Family.IPV4 and address.prefix < 31:
-        last -= 1  # the very last one is the broadcast address
-    return address._replace(value=last if last != address.value else last - 1)
-
-
-def packet_between(
-    protocol: str, source: str, destination: str, *, sport: int = 0, dport: int = 0, in_interface: str = ""
-) -> Packet:
-    """A first packet from textual addresses; ``source`` empty: the kernel chooses. InputError if they are none."""
-    to = parse_ip(destination)
-    come = parse_ip(source) if source else None
-    if to is None or (source and (come is None or come[0] is not to[0])):
-        raise InputError(Problem(f"not two addresses of one family: {source!r}, {destination!r}"))
-    kind = {"icmp": 8, "icmpv6": 128}.get(protocol, 0)
-    return Packet(
-        to[0], protocol, come[1] if come else 0, to[1], sport, dport, icmp_type=kind, in_interface=in_interface
-    )
-
-
-def describe(journey: Journey) -> str:
-    """The way in a line: ``n1 → n2 → pod 10.180.1.7``."""
-    parts = [hop.node for hop in journey.hops]
-    if journey.end is None:
-        parts.append(str(journey.disposition))
-    elif journey.end.whose is Whose.POD:
-        parts.append(f"pod {format_ip(journey.packet.family, journey.end.address)}")
-    elif journey.end.whose is Whose.OUTSIDE:
-        parts.append("outside")
-    else:
-        parts.append("process")
-    return " → ".join(parts)

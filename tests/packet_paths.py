@@ -23,22 +23,23 @@ from fractions import Fraction
 from functools import cache, cached_property
 from typing import Any
 
-from packets import net
+from packets import net, packet_between
 from proxiers import Json, endpoint, endpoint_slice, port, service, slice_port
 
 from kpsim.addresses import Family, join_host_port
 from kpsim.cluster import ClusterState
 from kpsim.config import Host, LocalMode, Mode, ProxyConfig
 from kpsim.explore import Cluster
-from kpsim.fabric import Fabric, build_fabric, packet_between
+from kpsim.fabric import Fabric, build_fabric
 from kpsim.netfilter import Cause, Netns, Walk, expand
+from kpsim.nodes import sysctls_of
 from kpsim.objects import ApiObject, Node, node_from_json
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Address, Interface, Port, Routing
 from kpsim.replay import START_NS
 from kpsim.ruleset import Chain, Ruleset, Verdict
 from kpsim.tracing.probes import Outcome, Probe, Prober, Result, outcome_of, result_of
-from kpsim.tracing.site import Sender, Site, sysctls_of
+from kpsim.tracing.site import Sender, Site
 from kpsim.tracing.traces import cluster_site
 
 V4, V6 = Family.IPV4, Family.IPV6
@@ -251,7 +252,7 @@ class World:
     def fabric(self, *, interfaces: Sequence[Interface] = ()) -> Fabric:
         """Fresh nodes with their rules; ``interfaces``: more of N's."""
         plan = {node.metadata.name: (node.ips, node.pod_cidrs) for node in NODES}
-        made = build_fabric(plan, outside=CLIENTS)
+        made = build_fabric(plan)
         for name, netns in made.nodes.items():
             settings = self.cluster.settings(name, self.family)
             netns.sysctls = sysctls_of(

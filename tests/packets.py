@@ -1,16 +1,17 @@
 """Builders for data-plane tests: rules, rulesets, nodes and packets in the address plan.
 
 pods 10.180.0.0/16 (node n1: 10.180.0.0/24, n2: 10.180.1.0/24), cluster IPs 172.30.0.0/16, nodes 192.168.0.0/24
-(n1 .1, n2 .2, gateway .254), clients 203.0.113.0/24.
+(n1 .1, n2 .2), clients 203.0.113.0/24.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from immutables import Map
 
 from kpsim.addresses import Family, Network, parse_cidr, parse_ip
-from kpsim.fabric import node_netns, packet_between
 from kpsim.netfilter import Netns, Walk, walk
+from kpsim.nodes import Peer, make_machine, node_address, pod_network
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.sysctls import Sysctls
@@ -174,12 +175,37 @@ def service_rules(
     return ruleset(nat, filters)
 
 
+def node_netns(
+    name: str,
+    node_ips: Iterable[str],
+    pod_cidrs: Iterable[str],
+    *,
+    peers: Mapping[str, Iterable[str]] | None = None,
+    sysctls: Sysctls | None = None,
+) -> Netns:
+    """A plain node; ``peers``: another node's address → the pod networks behind it."""
+    others = [Peer((node_address(ip),), tuple(map(pod_network, cidrs))) for ip, cidrs in (peers or {}).items()]
+    return Netns(name, make_machine(node_ips, pod_cidrs, peers=others).routing, sysctls)
+
+
 def node(*rulesets: Ruleset, name: str = "n1", sysctls: Sysctls | None = None) -> Netns:
-    """n1: 192.168.0.1, pods 10.180.0.0/24; 10.180.1.0/24 via 192.168.0.2; default via 192.168.0.254."""
+    """n1: 192.168.0.1, pods 10.180.0.0/24; 10.180.1.0/24 via 192.168.0.2; everything else on the link."""
     made = node_netns(name, [NODE], ["10.180.0.0/24"], peers={OTHER_NODE: ["10.180.1.0/24"]}, sysctls=sysctls)
     for rules in rulesets:
         made.load(rules)
     return made
+
+
+def packet_between(
+    protocol: str, source: str, destination: str, *, sport: int = 0, dport: int = 0, in_interface: str = ""
+) -> Packet:
+    """A first packet; ``source`` empty: the kernel chooses."""
+    to, come = parse_ip(destination), parse_ip(source)
+    assert to is not None and (come is None or come[0] is to[0])
+    kind = {"icmp": 8, "icmpv6": 128}.get(protocol, 0)
+    return Packet(
+        to[0], protocol, come[1] if come else 0, to[1], sport, dport, icmp_type=kind, in_interface=in_interface
+    )
 
 
 def packet(

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from packet_paths import V4, Case, M, N, World, at, is_local, objects_of, table, with_policy_drop, world
+from exchanges import Exchange, Failure, exchange
+from packet_paths import CLIENTS, V4, Case, M, N, World, at, is_local, objects_of, table, with_policy_drop, world
 from packets import flags
 from proxiers import Rig, endpoint, endpoint_slice, make_settings, slice_port
 
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.conntrack import Entry
-from kpsim.fabric import Exchange, Fabric, Failure, Journey, Whose, answer_to, exchange, send
+from kpsim.fabric import Fabric, Journey, Whose, answer_to, send
 from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Disposition, Netns, Walk, expand, walk
 from kpsim.objects import EndpointSlice, Service
@@ -30,7 +31,7 @@ FAMILIES = pytest.mark.parametrize("family", Family)
 def talk(case: Case, fabric: Fabric) -> Exchange:
     sent = world(case.family, case.configuration).packet(case.source, case.protocol, case.destination)
     local = is_local(case.source)
-    return exchange(fabric, sent, at_node=N, now_ns=START_NS, chooser=ScriptedChooser(), local=local)
+    return exchange(fabric, sent, at_node=N, now_ns=START_NS, chooser=ScriptedChooser(), local=local, outside=CLIENTS)
 
 
 def story(case: Case, found: Exchange) -> str:

@@ -149,5 +149,6 @@ def test_a_route_through_no_interface_is_refused():
 def test_a_plain_node():
     made = node().routing
     assert made.is_local(V4, ip("10.180.0.1"))
-    decision = made.lookup(V4, ip(CLIENT))
-    assert decision is not None and decision.next_hop == ip("192.168.0.254")
+    peer, outside = made.lookup(V4, ip(REMOTE_POD)), made.lookup(V4, ip(CLIENT))
+    assert peer is not None and (peer.interface, peer.next_hop) == ("eth0", ip(OTHER_NODE))
+    assert outside is not None and (outside.interface, outside.next_hop) == ("eth0", ip(CLIENT))

@@ -15,10 +15,10 @@ from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, build_fabric, re
 from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Disposition as Fate
 from kpsim.netfilter import Netns
+from kpsim.nodes import sysctls_of
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.reject import IcmpLimiter
-from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import Role, Ruleset
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.simulation.pods import PodLife
@@ -59,26 +59,6 @@ class Outcome:
     flow: OpenFlow | None = None
 
 
-def sysctls_of(config: ProxyConfig) -> Sysctls:
-    """The kernel settings of a node of four cores after kube-proxy has started (CFG-4, CFG-6)."""
-    cores = 4
-    limit = 0
-    if config.conntrack_max_per_core > 0:
-        scaled = config.conntrack_max_per_core * cores
-        limit = 1_048_576 if scaled > 1_048_576 else max(scaled, config.conntrack_min)
-    plain = Sysctls()
-    return replace(
-        plain,
-        route_localnet=config.localhost_node_ports,
-        tcp_be_liberal=config.conntrack_tcp_be_liberal,
-        nf_conntrack_max=limit or plain.nf_conntrack_max,
-        tcp_timeout_established_ns=config.conntrack_tcp_established_timeout_ns or plain.tcp_timeout_established_ns,
-        tcp_timeout_close_wait_ns=config.conntrack_tcp_close_wait_timeout_ns or plain.tcp_timeout_close_wait_ns,
-        udp_timeout_ns=config.conntrack_udp_timeout_ns or plain.udp_timeout_ns,
-        udp_timeout_stream_ns=config.conntrack_udp_stream_timeout_ns or plain.udp_timeout_stream_ns,
-    )
-
-
 class Machines:
     """All nodes' kernels, and the network between them. ``at_ip`` says which pods have an address now."""
 
@@ -92,9 +72,10 @@ class Machines:
         limit_icmp: bool,
     ) -> None:
         self._seed, self._at_ip, self._limit_icmp = seed, at_ip, limit_icmp
-        self._fabric = build_fabric(
-            {node.name: (node.ips, node.pod_cidrs) for node in nodes}, sysctls=sysctls_of(config)
+        sysctls = sysctls_of(
+            config, route_localnet=config.localhost_node_ports, liberal=config.conntrack_tcp_be_liberal
         )
+        self._fabric = build_fabric({node.name: (node.ips, node.pod_cidrs) for node in nodes}, sysctls=sysctls)
         self._off: set[str] = set()
         self._sent = 0
         for netns in self._fabric.nodes.values():

@@ -15,8 +15,9 @@ from kpsim.addresses import Family
 from kpsim.config import Interface as HostInterface
 from kpsim.config import ProxyConfig
 from kpsim.errors import InputError, Problem
-from kpsim.fabric import Journey
+from kpsim.fabric import Journey, send
 from kpsim.netfilter import Walk
+from kpsim.nodes import Machine, Peer, make_machine, node_address, outside_networks, pod_interface_of, sysctls_of
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser
 from kpsim.recording import SyncStep
@@ -26,17 +27,7 @@ from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain import Depth, minimal, render_trace, sentence, trace_record
 from kpsim.tracing.explain.verdict import Verdict
 from kpsim.tracing.probes import Answer, summarise
-from kpsim.tracing.site import (
-    Machine,
-    Peer,
-    Sender,
-    Site,
-    make_machine,
-    node_address,
-    outside_networks,
-    pod_interface_of,
-    sysctls_of,
-)
+from kpsim.tracing.site import Sender, Site
 from kpsim.units import MILLISECOND_NS
 
 if TYPE_CHECKING:
@@ -109,7 +100,7 @@ def trace_packet(
     local = sender is Sender.NODE
     every = _every_outcome(site, begun, node, local=local, now_ns=now_ns) if expand else None
     chooser = SeededChooser(seed, flow)
-    journey = site.send(begun, node, now_ns=now_ns, chooser=chooser, local=local, commit=commit)
+    journey = send(site, begun, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=True, commit=commit)
     return Trace(site, sender, journey, now_ns, every)
 
 
@@ -119,7 +110,10 @@ def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns
     scripts: list[tuple[int, ...]] = [()]
     while scripts:
         chooser = ScriptedChooser(scripts.pop(), as_written=True)
-        journey = site.send(packet, node, now_ns=now_ns, chooser=chooser, local=local, until_translated=True)
+        journey = send(
+            site, packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=True, commit=False,
+            until_translated=True,
+        )  # fmt: skip
         outcomes.append((chooser.weight, Verdict.of(journey).hop.walk))
         scripts += chooser.alternatives()
     return summarise(outcomes, outcomes[0][1].trace)

@@ -7,10 +7,10 @@ original tuple.
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from immutables import Map
+from packets import node_netns
 
 from kpsim.addresses import Family, Network
 from kpsim.conntrack import tuple_of
-from kpsim.fabric import node_netns
 from kpsim.netfilter import Disposition, Netns, expand, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser

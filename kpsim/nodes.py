@@ -1,0 +1,164 @@
+"""What a node's network is made of: lo, an uplink, a bridge for its pods, routes to the other nodes, kernel settings.
+
+Counterpart: a machine with a plain routed pod network (kubenet), as its CNI plugin and kube-proxy's start leave it. It never
+knows rules, packets or who is behind an address.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kpsim.addresses import Family, Network, parse_network
+from kpsim.config import Interface as HostInterface
+from kpsim.config import LocalMode, ProxyConfig
+from kpsim.errors import InputError, Problem
+from kpsim.packetpath.routing import Address, Interface, Port, Route, Routing
+from kpsim.packetpath.sysctls import Sysctls
+
+_UPLINK, _BRIDGE = "eth0", "cni0"
+_LOOPBACK = ("127.0.0.1/8", "::1/128")
+_PREFIX = {Family.IPV4: 24, Family.IPV6: 64}  #: of a node's address that is given without one
+_MOST_CONNECTIONS = 1_048_576  #: kube-proxy scales the table with the cores, but not beyond
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A node's network. ``pod_interface`` is where its pods' packets come in, whatever leads back to them."""
+
+    routing: Routing
+    sysctls: Sysctls
+    uplink: str
+    pod_interface: str
+    pod_networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node, as routes see it."""
+
+    addresses: tuple[Address, ...]
+    pod_networks: tuple[Network, ...]
+    pods: tuple[tuple[Family, int], ...] = ()  #: outside its pod networks
+
+
+def make_machine(
+    node_ips: Iterable[str],
+    pod_cidrs: Iterable[str] = (),
+    *,
+    interfaces: Sequence[HostInterface] | None = None,
+    pod_interface: str = "",
+    pods: Iterable[tuple[Family, int]] = (),
+    peers: Iterable[Peer] = (),
+    sysctls: Sysctls | None = None,
+) -> Machine:
+    """A node with lo, an uplink and a bridge for its pods, and routes to its peers and the outside.
+
+    ``interfaces`` are the real ones, if known: the uplink is the one with the first node IP, the bridge the one inside a pod
+    network. Without one inside, pods are behind an interface without address, as routed pods are. ``pod_interface`` is where pod
+    traffic comes in, by default the bridge. InputError for what is no address or network.
+    """
+    networks = tuple(map(pod_network, pod_cidrs))
+    own = tuple(node_address(text) for text in node_ips)
+    devices = _devices(interfaces, own, networks, pod_interface)
+    uplink = _uplink(devices, own)
+    bridges = [device for device in devices.values() if device.kind is Port.BRIDGE]
+    entrance = pod_interface or (bridges[0].name if bridges else _BRIDGE)
+    routes: list[Route] = []
+    local_pods = [Network(family, address, family.bits) for family, address in pods]
+    for network in (*networks, *local_pods):
+        if not any(network.base in a.network for b in bridges for a in b.of(network.family)):
+            devices.setdefault(entrance, Interface(entrance, (), Port.BRIDGE))
+            routes.append(Route(network, entrance))
+    for peer in peers:
+        routes += _routes_to(peer, uplink)
+    routes += [Route(Network(family, 0, 0), uplink) for family in Family]
+    return Machine(Routing(devices.values(), routes), sysctls or Sysctls(), uplink, entrance, networks)
+
+
+def node_address(text: str) -> Address:
+    """A node's address, /24 or /64 unless it says otherwise."""
+    address = Address.parse(text)
+    return address if "/" in text else address._replace(prefix=_PREFIX[address.family])
+
+
+def pod_network(text: str) -> Network:
+    """InputError if it is no CIDR."""
+    network = parse_network(text)
+    if network is None:
+        raise InputError(Problem(f"not a network: {text!r}"))
+    return network
+
+
+def _devices(
+    given: Sequence[HostInterface] | None, own: tuple[Address, ...], networks: tuple[Network, ...], pod_interface: str
+) -> dict[str, Interface]:
+    devices: dict[str, Interface] = {}
+    if given is None:
+        bridge = tuple(Address(network.family, network.base + 1, network.prefix) for network in networks)
+        devices["lo"] = Interface("lo", tuple(map(Address.parse, _LOOPBACK)), Port.LOOPBACK)
+        devices[_UPLINK] = Interface(_UPLINK, own)
+        if bridge:
+            name = pod_interface or _BRIDGE
+            devices[name] = Interface(name, bridge, Port.BRIDGE)
+        return devices
+    for interface in given:
+        addresses = tuple(map(Address.parse, interface.addresses))
+        kind = Port.LINK
+        if interface.name == "lo":
+            kind = Port.LOOPBACK
+        elif any(a.value in n for a in addresses for n in networks if n.family is a.family):
+            kind = Port.BRIDGE
+        devices[interface.name] = Interface(interface.name, addresses, kind)
+    return devices
+
+
+def _uplink(devices: dict[str, Interface], own: tuple[Address, ...]) -> str:
+    """The link that carries the first node IP, else the first with neighbours, else any; made up if there is none."""
+    links = [device for device in devices.values() if device.kind is Port.LINK]
+    wanted = {(address.family, address.value) for address in own[:1]}
+    carrying = [link for link in links if any((a.family, a.value) in wanted for a in link.addresses)]
+    with_neighbours = [link for link in links if any(a.prefix < a.family.bits for a in link.addresses)]
+    if links:
+        return (carrying or with_neighbours or links)[0].name
+    devices[_UPLINK] = Interface(_UPLINK, own)
+    return _UPLINK
+
+
+def _routes_to(peer: Peer, uplink: str) -> Iterable[Route]:
+    for family in Family:
+        via = next((address.value for address in peer.addresses if address.family is family), None)
+        if via is not None:
+            yield from (Route(network, uplink, via) for network in peer.pod_networks if network.family is family)
+            hosts = (address for of, address in peer.pods if of is family)
+            yield from (Route(Network(family, address, family.bits), uplink, via) for address in hosts)
+
+
+def pod_interface_of(config: ProxyConfig) -> str:
+    """The interface that pod traffic must come in by to be recognised as such (I-10); empty: any will do."""
+    match config.detect_local_mode:
+        case LocalMode.BRIDGE_INTERFACE:
+            return config.bridge_interface
+        case LocalMode.INTERFACE_NAME_PREFIX:
+            return config.interface_name_prefix + "0"
+        case LocalMode.CLUSTER_CIDR | LocalMode.NODE_CIDR:
+            return ""
+
+
+def outside_networks(pods: Iterable[tuple[Family, int]], networks: Sequence[Network]) -> tuple[tuple[Family, int], ...]:
+    """The pods that no pod network contains."""
+    return tuple((f, a) for f, a in pods if not any(n.family is f and a in n for n in networks))
+
+
+def sysctls_of(config: ProxyConfig, *, route_localnet: bool, liberal: bool, cores: int = 4) -> Sysctls:
+    """The kernel settings of a node after kube-proxy has started (I-1, CFG-4, CFG-6); what it leaves alone is the kernel's."""
+    kernel = Sysctls()
+    scaled = config.conntrack_max_per_core * cores
+    limit = max(scaled, config.conntrack_min) if scaled <= _MOST_CONNECTIONS else _MOST_CONNECTIONS
+    return Sysctls(
+        route_localnet=route_localnet,
+        tcp_be_liberal=liberal,
+        nf_conntrack_max=limit if scaled > 0 else kernel.nf_conntrack_max,
+        tcp_timeout_established_ns=config.conntrack_tcp_established_timeout_ns or kernel.tcp_timeout_established_ns,
+        tcp_timeout_close_wait_ns=config.conntrack_tcp_close_wait_timeout_ns or kernel.tcp_timeout_close_wait_ns,
+        udp_timeout_ns=config.conntrack_udp_timeout_ns or kernel.udp_timeout_ns,
+        udp_timeout_stream_ns=config.conntrack_udp_stream_timeout_ns or kernel.udp_timeout_stream_ns,
+    )
