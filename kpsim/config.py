@@ -6,7 +6,7 @@ decoder; ``manifests`` validates what people wrote. It never knows what rules th
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kpsim.addresses import Family, Network, canonical_ip, host_network, parse_cidr, parse_ip, parse_network
@@ -77,7 +77,8 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
     conntrack: Json = obj.get("conntrack") or {}
     detect: Json = obj.get("detectLocal") or {}
     gates: Json = obj.get("featureGates") or {}
-    bit = (section if chosen is Mode.NFTABLES else iptables).get("masqueradeBit")
+    masquerade = section if chosen is Mode.NFTABLES else iptables
+    default = ProxyConfig()
 
     def duration(source: Json, name: str, default_ns: int, *, zero_is_unset: bool = True) -> int:
         value = source.get(name)
@@ -95,20 +96,22 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
         bridge_interface=detect.get("bridgeInterface") or "",
         interface_name_prefix=detect.get("interfaceNamePrefix") or "",
         node_port_addresses=tuple(obj.get("nodePortAddresses") or ()),
-        masquerade_bit=14 if bit is None else bit,
-        masquerade_all=bool((section if chosen is Mode.NFTABLES else iptables).get("masqueradeAll")),
+        masquerade_bit=_or_default(masquerade.get("masqueradeBit"), default.masquerade_bit),
+        masquerade_all=bool(masquerade.get("masqueradeAll")),
         localhost_node_ports=iptables.get("localhostNodePorts") is not False,
         # a zero in the file cannot be told from an absent one (CFG-2.2.2); ipvs has no minimum by default
-        sync_period_ns=duration(section, "syncPeriod", 30 * SECOND_NS),
-        min_sync_period_ns=duration(section, "minSyncPeriod", 0 if chosen is Mode.IPVS else SECOND_NS),
-        config_sync_period_ns=duration(obj, "configSyncPeriod", 15 * 60 * SECOND_NS),
+        sync_period_ns=duration(section, "syncPeriod", default.sync_period_ns),
+        min_sync_period_ns=duration(section, "minSyncPeriod", 0 if chosen is Mode.IPVS else default.min_sync_period_ns),
+        config_sync_period_ns=duration(obj, "configSyncPeriod", default.config_sync_period_ns),
         conntrack_tcp_be_liberal=bool(conntrack.get("tcpBeLiberal")),
-        conntrack_max_per_core=_or_default(conntrack.get("maxPerCore"), 32768),
-        conntrack_min=_or_default(conntrack.get("min"), 131072),
+        conntrack_max_per_core=_or_default(conntrack.get("maxPerCore"), default.conntrack_max_per_core),
+        conntrack_min=_or_default(conntrack.get("min"), default.conntrack_min),
         conntrack_tcp_established_timeout_ns=duration(
-            conntrack, "tcpEstablishedTimeout", 24 * HOUR_NS, zero_is_unset=False
+            conntrack, "tcpEstablishedTimeout", default.conntrack_tcp_established_timeout_ns, zero_is_unset=False
         ),
-        conntrack_tcp_close_wait_timeout_ns=duration(conntrack, "tcpCloseWaitTimeout", HOUR_NS, zero_is_unset=False),
+        conntrack_tcp_close_wait_timeout_ns=duration(
+            conntrack, "tcpCloseWaitTimeout", default.conntrack_tcp_close_wait_timeout_ns, zero_is_unset=False
+        ),
         conntrack_udp_timeout_ns=duration(conntrack, "udpTimeout", 0),
         conntrack_udp_stream_timeout_ns=duration(conntrack, "udpStreamTimeout", 0),
         ipvs_scheduler=(obj.get("ipvs") or {}).get("scheduler") or "",
@@ -188,7 +191,7 @@ class ProxierSettings:
     random_fully: bool
     liberal: bool
     large_cluster_endpoints: int
-    masquerade_mark: int = field(default=0)
+    masquerade_mark: int
 
     @property
     def localhost_node_ports(self) -> bool:

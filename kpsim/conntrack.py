@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
+from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.flowstate import ICMP_REQUESTS, NO_HISTORY, Direction, Flow, FlowState, History
 from kpsim.packetpath.sysctls import Sysctls
@@ -148,7 +148,6 @@ class ConntrackTable:
         self._timers: list[tuple[int, int, FlowTuple]] = []  # one per entry, at a time not later than it expires
         self._timed: set[FlowTuple] = set()
         self._sequence = 0
-        self.insert_failed = 0  #: flows lost because another had taken their tuple meanwhile
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -172,13 +171,12 @@ class ConntrackTable:
         return False, None
 
     def insert(self, entry: Entry, now_ns: int) -> bool:
-        """Confirms a new entry; False (and counted) if a live entry has one of its tuples (K-6.8)."""
+        """Confirms a new entry; False if a live entry has one of its tuples (K-6.8)."""
         for flow_tuple in (entry.original, entry.reply):
             found = self._found.get(flow_tuple)
             if found is None:
                 continue
             if found.entry.expires_ns > now_ns:
-                self.insert_failed += 1
                 return False
             self._remove(found.entry)
         self._store(entry)
@@ -196,13 +194,6 @@ class ConntrackTable:
             return None
         self._remove(entry)
         return entry
-
-    def clear(self) -> None:
-        """``conntrack -F``: every flow begins anew."""
-        self._found.clear()
-        self._entries.clear()
-        self._timers.clear()
-        self._timed.clear()
 
     def udp_entries(self, family: Family) -> tuple[Entry, ...]:
         """What kube-proxy lists for its clean-up (CT-2.3): UDP of one family, oldest first."""
@@ -243,25 +234,3 @@ class ConntrackTable:
     def _remove(self, entry: Entry) -> None:
         stored = self._entries.pop(entry.original)
         del self._found[stored.original], self._found[stored.reply]
-
-
-def flow_entry(
-    protocol: str,
-    original: tuple[str, int, str, int],
-    reply: tuple[str, int, str, int],
-    *,
-    created_ns: int,
-    expires_ns: int,
-) -> Entry:
-    """An entry given as raw ends (source, port, destination, port) of both directions, not yet answered.
-
-    ``protocol`` in any case. ValueError if an end is no address, or the families differ.
-    """
-    tuples = []
-    for source, sport, destination, dport in (original, reply):
-        parsed = parse_ip(source), parse_ip(destination)
-        if parsed[0] is None or parsed[1] is None or parsed[0][0] is not parsed[1][0]:
-            raise ValueError(f"not two addresses of one family: {source!r}, {destination!r}")
-        tuples.append(FlowTuple(parsed[0][0], protocol.lower(), parsed[0][1], sport, parsed[1][1], dport))
-    state = FlowState.ESTABLISHED if tuples[0].protocol == "tcp" else FlowState.NONE
-    return Entry(tuples[0], tuples[1], state, False, False, created_ns, expires_ns)

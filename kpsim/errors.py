@@ -64,9 +64,3 @@ class UnsupportedRule(InputError):
         self.what, self.table, self.chain, self.number = what, table, chain, number
         place = Problem(f"not modelled: {what} ({table}/{chain} rule {number})", file=file, line=line)
         super().__init__([place, *others])
-
-
-class CheckFailed(KpsimError):
-    """An expectation or a check did not hold."""
-
-    exit_code = 1

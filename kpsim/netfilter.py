@@ -71,15 +71,13 @@ class HookEntry(NamedTuple):
 class Netns:
     """One node's network namespace: the only thing here that changes, and only by ``load``, ``commit`` and assignment."""
 
-    def __init__(
-        self, name: str, routing: Routing, sysctls: Sysctls | None = None, *, limit_icmp: bool = False
-    ) -> None:
+    def __init__(self, name: str, routing: Routing, sysctls: Sysctls | None = None) -> None:
         self.name = name
         self.routing = routing
         self.sysctls = sysctls or Sysctls()
         self.conntrack = ConntrackTable()
         self.recent = RecentLists()
-        self.icmp_limiter = IcmpLimiter() if limit_icmp else None
+        self.icmp_limiter: IcmpLimiter | None = None  #: None: every ICMP error is sent
         self.counters: dict[str, tuple[int, int]] = {}  #: nfacct object → packets, bytes
         self.rulesets: dict[Family, Ruleset] = {}
         self._registered: dict[Family, tuple[HookEntry, ...]] = dict.fromkeys(Family, ())

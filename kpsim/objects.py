@@ -469,8 +469,6 @@ _READERS: Mapping[str, Callable[[Json], ApiObject]] = {
     "ServiceCIDR": service_cidr_from_json,
 }
 
-MODELLED_KINDS = frozenset(_READERS)
-
 
 def object_from_json(obj: Json) -> ApiObject | None:
     """The typed object, or None for a kind that decides no packet. InputError if a field has the wrong type."""

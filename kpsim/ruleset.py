@@ -245,9 +245,13 @@ class Goto:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """``with_`` None: as written without ``--reject-with``, which means port unreachable of the family."""
+    """``with_`` by its full name; None: as written without ``--reject-with``, see ``PORT_UNREACHABLE``."""
 
     with_: str | None = None
+
+
+#: what REJECT answers unless told otherwise
+PORT_UNREACHABLE: Mapping[Family, str] = {Family.IPV4: "icmp-port-unreachable", Family.IPV6: "icmp6-port-unreachable"}
 
 
 @dataclass(frozen=True, slots=True)

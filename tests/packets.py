@@ -10,10 +10,12 @@ from dataclasses import replace
 from immutables import Map
 
 from kpsim.addresses import Family, Network, parse_cidr, parse_ip
+from kpsim.conntrack import Entry, FlowTuple
 from kpsim.netfilter import Netns, Walk, walk
 from kpsim.nodes import Peer, make_machine, node_address, pod_network
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
+from kpsim.packetpath.flowstate import FlowState
 from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import (
     ACCEPT,
@@ -194,6 +196,24 @@ def node(*rulesets: Ruleset, name: str = "n1", sysctls: Sysctls | None = None) -
     for rules in rulesets:
         made.load(rules)
     return made
+
+
+def flow_entry(
+    protocol: str,
+    original: tuple[str, int, str, int],
+    reply: tuple[str, int, str, int],
+    *,
+    created_ns: int,
+    expires_ns: int,
+) -> Entry:
+    """An entry given as raw ends (source, port, destination, port) of both directions, not yet answered."""
+    family = Family.IPV6 if ":" in original[0] else Family.IPV4
+    tuples = [
+        FlowTuple(family, protocol, ip(source), sport, ip(destination), dport)
+        for source, sport, destination, dport in (original, reply)
+    ]
+    state = FlowState.ESTABLISHED if protocol == "tcp" else FlowState.NONE
+    return Entry(*tuples, state, False, False, created_ns, expires_ns)
 
 
 def packet_between(

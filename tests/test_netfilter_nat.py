@@ -14,6 +14,7 @@ from packets import (
     dnat,
     established,
     flags,
+    flow_entry,
     ip,
     net,
     node,
@@ -28,7 +29,7 @@ from packets import (
 )
 
 from kpsim.addresses import Family
-from kpsim.conntrack import Ending, flow_entry
+from kpsim.conntrack import Ending
 from kpsim.netfilter import Cause, Disposition, Hook, Netns
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Address, Interface, Route, Routing
@@ -271,7 +272,7 @@ def test_a_full_table_of_unassured_entries_makes_room():  # K-6.7
 def test_foreign_flows_can_be_put_into_the_table():
     netns = node(service_rules((POD,), protocol="udp"))
     stale = flow_entry(
-        "UDP", (CLIENT, 40000, CLUSTER_IP, 80), (REMOTE_POD, 9090, CLIENT, 40000), created_ns=0, expires_ns=SECOND_NS
+        "udp", (CLIENT, 40000, CLUSTER_IP, 80), (REMOTE_POD, 9090, CLIENT, 40000), created_ns=0, expires_ns=SECOND_NS
     )  # fmt: skip
     netns.conntrack.insert(stale, 0)
     assert to(run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"))) == (REMOTE_POD, 9090)

@@ -25,6 +25,7 @@ from packets import (
 from kpsim.addresses import Family
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
+from kpsim.packetpath.reject import IcmpLimiter
 from kpsim.packetpath.routing import Address, Interface, Routing
 from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import (
@@ -110,7 +111,8 @@ def test_a_no_endpoint_address_leaks_from_the_node_itself():  # K-8.2, I-19.2
 
 def test_icmp_errors_are_rate_limited():  # K-3.4
     rules = service_rules(())
-    netns = Netns("n1", node().routing, limit_icmp=True)
+    netns = node()
+    netns.icmp_limiter = IcmpLimiter()
     netns.load(rules)
 
     def refused(source: str, now_ns: int, **options) -> bool:
@@ -125,7 +127,8 @@ def test_icmp_errors_are_rate_limited():  # K-3.4
 
 
 def test_icmp_errors_are_limited_overall():  # K-3.4: burst 50, 1000/s
-    netns = Netns("n1", node().routing, limit_icmp=True)
+    netns = node()
+    netns.icmp_limiter = IcmpLimiter()
     netns.load(service_rules(()))
     outcomes = [run(netns, packet(f"203.0.113.{host}", CLUSTER_IP), 0).disposition for host in range(1, 61)]
     assert outcomes.count(REJECTED) == 50

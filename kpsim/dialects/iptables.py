@@ -26,6 +26,7 @@ from kpsim.dialects.iptables_values import CT_STATES, Form, NotModelled, Style
 from kpsim.errors import InputError, Problem, UnsupportedRule
 from kpsim.ruleset import (
     BUILT_IN_CHAINS,
+    PORT_UNREACHABLE,
     STATEMENTS,
     AddrType,
     Chain,
@@ -214,7 +215,7 @@ def _stored_part(part: Match | Statement, family: Family) -> Match | Statement |
         case Statistic(threshold, _):
             return Statistic(threshold, f"{threshold / (1 << 31):.11f}")
         case Reject(None):
-            return Reject("icmp-port-unreachable" if family is Family.IPV4 else "icmp6-port-unreachable")
+            return Reject(PORT_UNREACHABLE[family])
         case SetMark():
             return replace(part, spelling="set-xmark")
         case _:

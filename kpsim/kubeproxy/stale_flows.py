@@ -6,9 +6,9 @@ Counterpart: pkg/proxy/conntrack/cleanup.go. It decides only; it never knows the
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, join_host_port
 from kpsim.kubeproxy.service_maps import ServiceMaps
-from kpsim.kubeproxy.trackers import ServiceKey, ServicePort, ServicePortName
+from kpsim.kubeproxy.trackers import ServicePort, ServicePortName
 
 
 class Flow(NamedTuple):
@@ -60,8 +60,7 @@ class UdpFrontends:
             if frontend not in serving:
                 serving[frontend] = self._serving(frontend, maps)
             allowed = serving[frontend]
-            source = f"[{flow.reply_src}]" if ":" in flow.reply_src else flow.reply_src
-            return allowed is not None and f"{source}:{flow.reply_sport}" not in allowed
+            return allowed is not None and join_host_port(flow.reply_src, flow.reply_sport) not in allowed
 
         return [
             flow
@@ -90,8 +89,3 @@ def _frontends(port: ServicePort, external_ips: bool) -> tuple[Frontend, ...]:
     if port.node_port:
         frontends[None, port.node_port] = None
     return tuple(frontends)
-
-
-def service_port_names(services: Iterable[ServiceKey], maps: ServiceMaps) -> list[ServicePortName]:
-    """The service ports that these Services have now."""
-    return [name for service in services for name in maps.ports_of.get(service, ())]

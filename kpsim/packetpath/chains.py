@@ -9,11 +9,11 @@ from typing import assert_never
 from kpsim.errors import InputError, Problem
 from kpsim.packetpath import nat
 from kpsim.packetpath.index import CompiledRule, compiled
-from kpsim.packetpath.matching import Condition
-from kpsim.packetpath.reject import answer_name, error_of_drop, error_of_reject
+from kpsim.packetpath.reject import error_of_drop, error_of_reject
 from kpsim.packetpath.steps import ChainEntered, ChainLeft, Hook, RuleMatched, RuleReference, Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import (
+    PORT_UNREACHABLE,
     Chain,
     Dnat,
     Goto,
@@ -79,17 +79,13 @@ def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> R
 def _rest(traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, depth: int) -> tuple[bool, Result]:
     """What an nft rule does behind its first statement."""
     for conditions, statement in rule.then:
-        if not _all(conditions, traversal):
+        if not all(holds(traversal) for holds in conditions):
             return False, None
         if statement is not None:
             leaves, result = _act(traversal, table, chain, rule, statement, depth)
             if leaves:
                 return True, result
     return False, None
-
-
-def _all(conditions: tuple[Condition, ...], traversal: Traversal) -> bool:
-    return all(holds(traversal) for holds in conditions)
 
 
 def _reference(table: Table, chain: Chain, rule: CompiledRule) -> RuleReference:
@@ -125,7 +121,7 @@ def _act(  # noqa: C901 - one case per kind of statement
             return True, run_chain(traversal, table, _target(table, chain, name, depth), depth + 1)
         case Reject(with_):
             at = _reference(table, chain, rule)
-            name = answer_name(with_, traversal.family)
+            name = with_ or PORT_UNREACHABLE[traversal.family]
             error = error_of_reject(traversal.packet, in_output=_in_output(traversal)) if traversal.local else ""
             return True, End(Disposition.REJECTED, Cause.RULE, at, name, error)
         case Dnat() | Redirect():

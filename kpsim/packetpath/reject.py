@@ -21,27 +21,7 @@ ICMP_ERRORS = {
     "icmp6-time-exceeded": (3, 0),
 }  # fmt: skip
 
-#: iptables' other spellings of the same answers
-_ALIASES = {
-    "net-unreach": "icmp-net-unreachable", "host-unreach": "icmp-host-unreachable",
-    "proto-unreach": "icmp-proto-unreachable", "port-unreach": "icmp-port-unreachable",
-    "net-prohib": "icmp-net-prohibited", "host-prohib": "icmp-host-prohibited",
-    "admin-prohib": "icmp-admin-prohibited", "tcp-rst": TCP_RESET, "no-route": "icmp6-no-route",
-    "adm-prohibited": "icmp6-adm-prohibited", "addr-unreach": "icmp6-addr-unreachable",
-    "addr-unreachable": "icmp6-addr-unreachable", "port-unreachable": "icmp6-port-unreachable",
-    "reject-route": "icmp6-reject-route", "policy-fail": "icmp6-policy-fail",
-}  # fmt: skip
-
 _ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": {128, 129}}
-
-
-def answer_name(with_: str | None, family: Family) -> str:
-    """The canonical name of ``--reject-with``; absent: port unreachable of the family."""
-    if with_ is None:
-        return "icmp-port-unreachable" if family is Family.IPV4 else "icmp6-port-unreachable"
-    if family is Family.IPV6 and with_ == "port-unreach":
-        return "icmp6-port-unreachable"
-    return _ALIASES.get(with_, with_)
 
 
 def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | None:

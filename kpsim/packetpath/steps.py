@@ -4,12 +4,25 @@ Counterpart: iptables' TRACE target and ovn-trace's tree. Knows the steps, never
 """
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
 from kpsim.conntrack import Entry
-from kpsim.ruleset import Dnat, Goto, Jump, Masquerade, Redirect, Reject, Rule, SetMark, Snat, Statement, Terminal
+from kpsim.ruleset import (
+    Dnat,
+    Goto,
+    Jump,
+    Log,
+    Masquerade,
+    NoTrack,
+    Redirect,
+    Reject,
+    Rule,
+    SetMark,
+    Snat,
+    Statement,
+    Terminal,
+)
 
 
 class Hook(enum.StrEnum):
@@ -196,20 +209,7 @@ def describe_statement(statement: Statement | None) -> str:
             return "MASQUERADE"
         case SetMark(value, mask):
             return f"mark := (mark & ~{mask:#x}) ^ {value:#x}"
-        case other:
-            return type(other).__name__
-
-
-def format_trace(steps: Iterable[Step]) -> str:
-    """One step a line, chains indented by their depth."""
-    lines, depth = [], 0
-    for step in steps:
-        if isinstance(step, HookEntered | Routed | Ended):
-            depth = 0
-        if isinstance(step, ChainLeft):
-            depth = max(depth - 1, 0)
-            continue
-        lines.append("  " * depth + describe(step))
-        if isinstance(step, ChainEntered):
-            depth += 1
-    return "\n".join(lines)
+        case NoTrack() | Log():
+            return type(statement).__name__
+        case _:
+            assert_never(statement)
