@@ -62,7 +62,7 @@ imports: setup ## The layers of the design (import-linter)
 
 # pytest comes last so that its summary is the last line. Two workers pay even on two cores; benchmarks need a quiet machine.
 test: setup system-packages lint types imports ## Everything that must hold: lint, types, imports, tests, notebooks
-	$(BIN)/python -m pytest --numprocesses=logical --benchmark-disable tests $(if $(NOTEBOOKS),--nbmake $(NOTEBOOKS))
+	$(BIN)/python -m pytest --numprocesses=logical --benchmark-disable tests --nbmake $(NOTEBOOKS)
 
 golden: setup ## Only the comparison with the recordings of the real kube-proxy
 	$(BIN)/python -m pytest tests/golden
@@ -71,7 +71,8 @@ bench: setup ## Measure speed
 	$(BIN)/python -m pytest --benchmark-only benchmarks
 
 docs: setup ## Run the notebooks anew and store their output in them
-	@if [ -n "$(NOTEBOOKS)" ]; then $(BIN)/python -m pytest --nbmake --overwrite $(NOTEBOOKS); else echo "no notebooks"; fi
+	$(BIN)/python -m pytest --nbmake --overwrite $(NOTEBOOKS)
+	$(BIN)/python notebooks/settle.py $(NOTEBOOKS)
 
 check: setup ## kpsim check on the golden recordings and the built-in scenarios
 	$(BIN)/kpsim check tests/golden kpsim/scenarios

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from kpsim.tracing.traces import Trace
 
 
+_NO_CONFIGURATION = (
+    "no KubeProxyConfiguration among the manifests: kube-proxy's defaults hold, and without clusterCIDR it cannot tell pods' "
+    "traffic from others'"
+)
+
+
 class RulesText(str):
     """Rules as their tool saves them; monospaced in a notebook."""
 
@@ -32,7 +38,7 @@ class RulesText(str):
         return f"<pre>{escape(self)}</pre>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cluster:
     """A cluster at one moment, from manifests or from a recording (its state after the last sync).
 
@@ -117,6 +123,9 @@ class Cluster:
         parts = ", ".join(f"{kind} {counts[kind]}" for kind in sorted(counts)) or "empty"
         return f"cluster of {len(self.node_names)} nodes in {self.config.mode} mode: {parts}"
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def _repr_html_(self) -> str:
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return f"<p>{escape(str(self))}</p>" + (f"<ul>{notes}</ul>" if notes else "")
@@ -188,8 +197,9 @@ def load(
             raise InputError(f"{recorded[0]} is a recording: give it alone")
         return from_recording(load_recording(recorded[0], mode=wanted))
     loaded = load_manifests(paths, stdin=text, mode=wanted)
-    config = loaded.config or config_from_json({}, mode=wanted)
-    return Cluster(loaded.cluster, config, notes=loaded.notes)
+    if loaded.config is not None:
+        return Cluster(loaded.cluster, loaded.config, notes=loaded.notes)
+    return Cluster(loaded.cluster, config_from_json({}, mode=wanted), notes=(*loaded.notes, _NO_CONFIGURATION))
 
 
 def from_recording(recording: Recording) -> Cluster:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kpsim.reports.plots import Plot
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """What a run left behind; shows itself as a report in a notebook."""
 
@@ -70,6 +70,11 @@ class RunResult:
         from kpsim.reports.output import write_output
 
         return write_output(self.log, self.expectations, Path(directory))
+
+    def __repr__(self) -> str:
+        from kpsim.reports.sentences import title_line, traffic_sentence
+
+        return f"<{title_line(self.log)}: {traffic_sentence(self.log)}>"
 
     def _repr_html_(self) -> str:
         from kpsim.reports.html import html_fragment

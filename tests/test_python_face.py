@@ -1,6 +1,7 @@
 """The Python face (``import kpsim``), and what the command line adds to it: completion, help, output that nobody watches."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,28 @@ def test_everything_shows_itself_in_a_notebook(shop: kpsim.Cluster) -> None:
     assert "<td>1/2</td><td>10.180.1.6:8080</td><td>no</td>" in answer
     assert "cluster of 1 nodes in iptables mode: EndpointSlice 1, Node 1, Service 1" in shop._repr_html_()
     assert shop.trace("node-1", "172.30.0.10:80", sender="pod")._repr_html_().startswith("<pre>tcp 10.180.1.")
+
+
+def test_everything_says_in_a_line_what_it_is(shop: kpsim.Cluster, tiny: Path) -> None:
+    assert repr(shop) == "<cluster of 1 nodes in iptables mode: EndpointSlice 1, Node 1, Service 1>"
+    traced = repr(shop.trace("node-1", "172.30.0.10:80", sender="pod"))
+    assert re.fullmatch(r"<trace of tcp 10\.180\.1\.\d+:\d+ → 172\.30\.0\.10:80: delivered to [^\n]+>", traced)
+    assert repr(kpsim.run(tiny)) == "<tiny: 2 s simulated, mode iptables, seed 7: All 20 connections were delivered.>"
+
+
+def test_a_summary_is_text_even_where_rich_knows_better(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = kpsim.run(tiny).summary()
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert kpsim.run(tiny).summary() == expected
+    assert expected.startswith("tiny: ")
+
+
+def test_without_its_configuration_a_cluster_says_so(shop: kpsim.Cluster) -> None:
+    assert any("no KubeProxyConfiguration" in note for note in shop.notes)
+    configured = (
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclusterCIDR: 10.180.0.0/16\n---"
+    )
+    assert not any("no KubeProxyConfiguration" in note for note in kpsim.load(text=configured + SHOP).notes)
 
 
 def test_a_depth_by_its_name(shop: kpsim.Cluster) -> None:

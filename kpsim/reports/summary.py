@@ -57,9 +57,9 @@ def summary_text(log: RunLog, results: Results = (), width: int = 120) -> str:
     from rich.console import Console
 
     out = StringIO()
-    print_summary(
-        log, results, Console(file=out, width=width, color_system=None, force_terminal=False, highlight=False)
-    )
+    # force_jupyter: in a notebook, rich would put its output into the cell and leave `out` empty
+    console = Console(file=out, width=width, color_system=None, force_terminal=False, force_jupyter=False)
+    print_summary(log, results, console)
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 

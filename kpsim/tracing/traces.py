@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kpsim.explore import Cluster
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
     """One packet's way. ``answer`` holds every outcome with its odds, if that was asked for."""
 
@@ -74,6 +74,9 @@ class Trace:
 
     def __str__(self) -> str:
         return self.text()
+
+    def __repr__(self) -> str:
+        return f"<trace of {self.journey.sent}: {self.words}>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.text())}</pre>"
