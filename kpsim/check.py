@@ -13,6 +13,7 @@ from typing import Any
 
 from kpsim.comparison.documents import run_differences
 from kpsim.errors import InputError, Problem
+from kpsim.inputs import read_text
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
 from kpsim.scenarios import scenario_names
@@ -134,7 +135,7 @@ def _line(outcome: Mapping[str, Any]) -> str:
 
 def _read_expected(path: Path) -> list[Mapping[str, Any]]:
     found, problems = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 found.append(json.loads(line))

@@ -13,9 +13,10 @@ from kpsim.addresses import Family
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import Host, Mode, ProxierSettings, ProxyConfig, config_from_json, resolve
 from kpsim.errors import InputError
+from kpsim.inputs import decoded, is_stream, read_bytes, shown_name
 from kpsim.objects import EndpointSlice
 from kpsim.proxier import Proxier, make_backend
-from kpsim.recording import Recording, load_recording
+from kpsim.recording import Recording, load_recording, read_recording
 from kpsim.replay import START_NS, Replay
 from kpsim.ruleset import Ruleset
 
@@ -183,7 +184,7 @@ def load(
     ``text`` is YAML or JSON in place of standard input, alone or besides files: ``load(text="kind: Service …")``.
     InputError names file, line and field of everything that is wrong.
     """
-    from kpsim.manifests import is_recording, load_manifests
+    from kpsim.manifests import begins_recording, is_recording, load_manifests
 
     paths = [paths] if isinstance(paths, Path | str) else list(paths)
     wanted = None if mode is None else Mode(mode)
@@ -191,6 +192,11 @@ def load(
         paths.append("-")
     if not paths:
         raise InputError("nothing to load: give files, or text")
+    if len(paths) == 1 and is_stream(paths[0]):
+        content = read_bytes(paths[0], stdin=text)  # once, whatever it turns out to be
+        if begins_recording(content):
+            return from_recording(read_recording(content, shown_name(paths[0]), mode=wanted))
+        paths, text = ["-"], decoded(content, shown_name(paths[0]))
     recorded = [path for path in paths if is_recording(path)]
     if recorded:
         if len(paths) > 1:

@@ -7,7 +7,7 @@ server returned them: no defaulting, no allocation, no validation beyond kube-pr
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ from kpsim.addresses import Family, canonical_ip
 from kpsim.cluster import EventType
 from kpsim.config import Host, Interface, Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
+from kpsim.inputs import decoded, read_bytes, shown_name
 from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.objects import ApiObject, JsonReader, Node, node_from_json, object_from_json
 from kpsim.units import HOUR_NS, SECOND_NS, parse_rfc3339_ns
@@ -66,15 +67,20 @@ class Recording:
 
 
 def load_recording(path: Path | str, *, mode: Mode | None = None) -> Recording:
-    """Read a recording. InputError names file and line of everything that cannot be read."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(Problem(f"cannot read: {error}", file=str(path))) from error
-    if text.strip() and not text.lstrip().startswith("{"):  # one answer, where every line would have given one
-        raise InputError(Problem("no recording: a recording is JSON lines, the first of them CONFIG", file=str(path)))
-    return parse_recording(text.split("\n"), file=str(path), mode=mode)
+    """Read a recording, from standard input for ``-``. InputError names file and line of everything that cannot be read."""
+    return read_recording(read_bytes(path), shown_name(path), mode=mode)
+
+
+def read_recording(content: bytes, file: str, *, mode: Mode | None = None) -> Recording:
+    """The recording in the content of a file."""
+    return parse_recording(decoded(content, file).split("\n"), file=file, mode=mode)
+
+
+_EXPECTED = "a recording is JSON lines, one whole object a line, the first of them CONFIG"
+_NO_CONFIG = (
+    'a recording starts with a CONFIG line, which says whose kube-proxy it is, such as {"type":"CONFIG","ipFamily":"IPv4",'
+    '"object":{"hostnameOverride":"NODE"}}: put one before the events'
+)
 
 
 def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None = None) -> Recording:
@@ -83,6 +89,7 @@ def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None =
     config: JsonReader | None = None
     config_line = first_line = 0
     steps: list[WatchStep | SyncStep] = []
+    times = _Times()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -90,16 +97,19 @@ def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None =
         try:
             obj = JsonReader(_decode(line), "")
             if obj.text("type") != "CONFIG":
-                steps += _steps(obj)
+                steps += times.checked(_steps(obj))
             elif number != first_line:
                 raise InputError("CONFIG must be the first line, once")
             else:
                 config, config_line = obj, number
+                _refuse_others(obj, "type", "ipFamily", "object", "node", "host")
         except (InputError, ValueError, RecursionError) as error:
             problems += _located(error, file, number)
+            if number == first_line and not isinstance(error, InputError):  # every line would be as wrong
+                raise InputError(replace(problems[0], message=f"{problems[0].message}; {_EXPECTED}")) from error
     if config is None:
         if not any(problem.line == first_line for problem in problems):  # what is wrong with that line was said
-            problems.insert(0, Problem("a recording starts with a CONFIG line", file=file, line=first_line or 1))
+            problems.insert(0, Problem(_NO_CONFIG, file=file, line=first_line or 1))
         raise InputError(problems)
     try:
         recording = _recording(config, steps, file, mode)
@@ -139,10 +149,12 @@ def _steps(obj: JsonReader) -> Iterator[WatchStep | SyncStep]:
     """The step of a line; none for a kind of object that kube-proxy does not watch."""
     kind = obj.text("type")
     if kind == "SYNC":
+        _refuse_others(obj, "type", "afterSeconds", "host")
         yield _sync_step(obj)
         return
     if kind not in list(EventType):
         raise InputError(Problem("expected CONFIG, ADDED, MODIFIED, DELETED or SYNC", path=".type"))
+    _refuse_others(obj, "type", "object", "at")
     source = obj.typed("object", dict, "an object")
     if source is None or not JsonReader(source, ".object").text("kind"):
         raise InputError(Problem("expected a Kubernetes object with its kind", path=".object"))
@@ -154,6 +166,33 @@ def _steps(obj: JsonReader) -> Iterator[WatchStep | SyncStep]:
         raise InputError([Problem(p.message, path=f".object{p.path}") for p in error.problems]) from error
     if typed is not None:
         yield WatchStep(EventType(kind), typed, at_ns)
+
+
+def _refuse_others(obj: JsonReader, *known: str) -> None:
+    """A mistyped field would count as absent."""
+    if others := sorted(set(obj.obj) - set(known)):
+        expected = f"there is no such field here; there is {', '.join(known)}"
+        raise InputError([Problem(expected, path=f".{name}") for name in others])
+
+
+@dataclass(slots=True)
+class _Times:
+    """The times on events so far: they may not run back, nor so far that syncs would never end."""
+
+    first_ns: int | None = None
+    last_ns: int = 0
+
+    def checked(self, steps: Iterable[WatchStep | SyncStep]) -> Iterator[WatchStep | SyncStep]:
+        for step in steps:
+            if isinstance(step, WatchStep) and step.at_ns is not None:
+                if self.first_ns is None:
+                    self.first_ns = self.last_ns = step.at_ns
+                if step.at_ns < self.last_ns:
+                    raise InputError(Problem("earlier than an event before it: sort the events by time", path=".at"))
+                if step.at_ns - self.first_ns > _LONGEST_NS:
+                    raise InputError(Problem("more than ten years after the first event", path=".at"))
+                self.last_ns = step.at_ns
+            yield step
 
 
 _CONFIG_HOST = frozenset(

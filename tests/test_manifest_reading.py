@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kpsim.errors import InputError, Problem
-from kpsim.manifests import is_recording, load_manifests
+from kpsim.manifests import begins_recording, is_recording, load_manifests
 
 SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n"
 JSON_SERVICE = '{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "%s"}, "spec": {"ports": [{"port": 80}]}}'
@@ -208,6 +208,17 @@ def test_messages_stay_short_and_few(tmp_path: Path) -> None:
     found = problems(tmp_path / "many.yaml", text)
     assert str(found[-1]) == "and 100 problems more"
     assert max(len(problem.message) for problem in found) < 700
+
+
+def test_a_pipe_is_not_used_up_by_the_question_what_it_holds(tmp_path: Path) -> None:
+    """As shells give them to programs: kpsim rules <(kubectl get …)."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with os.fdopen(os.open(pipe, os.O_RDWR), "wb", buffering=0) as writer:
+        writer.write(b'{"type": "CONFIG", "object": {}}\n')
+        assert not is_recording(pipe)
+        with pipe.open("rb", buffering=0) as reader:
+            assert begins_recording(reader.read(100))
 
 
 def test_is_recording_of_nothing(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Recordings as they are read: what they may say, and how everything wrong with one is reported by line and path."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kpsim import inputs
 from kpsim.addresses import Family
 from kpsim.config import Interface, LocalMode, Mode
 from kpsim.errors import InputError
@@ -165,7 +167,10 @@ def test_the_mode_can_be_chosen_by_the_caller() -> None:
 
 # --------------------------------------------------------------------------------------------------- what is wrong
 
-MISSING = "a recording starts with a CONFIG line"
+MISSING = (
+    'a recording starts with a CONFIG line, which says whose kube-proxy it is, such as {"type":"CONFIG","ipFamily":"IPv4",'
+    '"object":{"hostnameOverride":"NODE"}}: put one before the events'
+)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +282,10 @@ def test_lines_that_are_no_json(line: str) -> None:
 
 
 def test_a_first_line_that_cannot_be_read_is_one_problem() -> None:
-    (found,) = problems("{", sync())
+    """Such as the first line of a list that was not printed as lines."""
+    (found,) = problems("{", '"kind": "List"', "}")
     assert found.startswith("r.jsonl:1: not readable: ")
+    assert "a recording is JSON lines, one whole object a line" in found
 
 
 def test_all_problems_come_at_once_in_order() -> None:
@@ -286,13 +293,55 @@ def test_all_problems_come_at_once_in_order() -> None:
     assert [text.split(": ")[0] for text in found] == [f"r.jsonl:{line}" for line in (1, 2, 3, 4)]
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", None])
-def test_files_that_cannot_be_read(content: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{}\n\xff\xfe", r"r\.jsonl:2: no UTF-8 text: invalid start byte"),
+        (gzip.compress(b"{}"), r"r\.jsonl: compressed with gzip: decompress it first"),
+        (None, r"r\.jsonl: cannot be read: No such file or directory"),
+    ],
+)
+def test_files_that_cannot_be_read(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"r\.jsonl: cannot read: "):
+    with pytest.raises(InputError, match=message):
         load_recording(path)
+
+
+def test_a_device_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MAX_BYTES", 1 << 20)
+    with pytest.raises(InputError, match="/dev/zero: larger than 1 MiB, the limit for a file"):
+        load_recording("/dev/zero")
+
+
+def test_a_recording_in_the_encoding_that_its_byte_order_mark_names(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(json.dumps(config()).encode("utf-16"))
+    assert load_recording(path).node_name == "node-1"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (sync() | {"afterSecond": 2}, "r.jsonl:2: .afterSecond: there is no such field here; there is type, afterSeconds, host"),
+        (added(SERVICE, time="x"), "r.jsonl:2: .time: there is no such field here; there is type, object, at"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_field_does_not_count_as_absent(line: Json, message: str) -> None:
+    assert problems(config(), line) == [message]
+
+
+def test_times_that_run_back_are_refused() -> None:
+    """As in watches of several kinds put one behind the other: their order would be guessed."""
+    times = ("2026-03-01T00:00:05Z", "2026-03-01T00:00:05Z", "2026-03-01T00:00:04Z")
+    found = problems(config(), *(added(SERVICE, at=time) for time in times))
+    assert found == ["r.jsonl:4: .at: earlier than an event before it: sort the events by time"]
+
+
+def test_a_year_that_syncs_would_never_reach_is_refused() -> None:
+    lines = added(SERVICE, at="2026-03-01T00:00:00Z"), added(SERVICE, at="9999-12-31T00:00:00Z")
+    assert problems(config(), *lines) == ["r.jsonl:3: .at: more than ten years after the first event"]
 
 
 # --------------------------------------------------------------------------------------------------- what replays make of it

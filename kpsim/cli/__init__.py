@@ -3,6 +3,7 @@
 Exit codes: 0 holds; 1 an expectation or check failed; 2 bad input or usage; 3 internal error.
 """
 
+import io
 import os
 import sys
 
@@ -38,9 +39,12 @@ def _root(
 
 def main() -> None:
     """Entry point: run a command and turn errors into messages and exit codes."""
-    from kpsim.cli import commands  # noqa: F401 - registers the commands
-
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # arrows, where the encoding has none
     try:
+        from kpsim.cli import commands  # noqa: F401 - registers the commands
+
         app(prog_name="kpsim")  # also as python -m kpsim
     except KpsimError as error:
         print_problems(error)
@@ -48,6 +52,14 @@ def main() -> None:
     except BrokenPipeError:  # the reader went away, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:  # a full disk, say
+        if os.environ.get("KPSIM_DEBUG"):
+            raise
+        name = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {name}{error.strerror or error}", err=True)
+        sys.exit(2)
     except RecursionError:
         typer.echo("error: the input is nested too deeply", err=True)
         sys.exit(2)

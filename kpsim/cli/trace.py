@@ -9,7 +9,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.options import FamilyName, Format, FormatOption, ModeOption
-from kpsim.errors import InputError, Problem
+from kpsim.errors import InputError
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
@@ -198,31 +198,20 @@ def _saved(
 
 def _read_rules(path: Path, family: FamilyName | None, dst: str, allow_unknown: bool) -> "Ruleset":
     from kpsim.dialects.iptables import parse
+    from kpsim.inputs import read_text
     from kpsim.tracing.traces import family_of_rules
 
-    text = _read(path)
+    text = read_text(path)
     known = family.family if family else family_of_rules(text, dst, file=str(path))
     return parse(text, known, file=str(path), unknown="keep" if allow_unknown else "refuse")
 
 
-def _read(path: Path) -> str:
-    """A text file; ``-`` is standard input."""
-    try:
-        if str(path) == "-":
-            return typer.get_text_stream("stdin").read()
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(Problem(error.strerror or "cannot be read", file=str(path))) from None
-    except UnicodeDecodeError:
-        raise InputError(Problem("not UTF-8 text", file=str(path))) from None
-
-
 def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int) -> None:
     from kpsim.bulk import without_collector
+    from kpsim.inputs import read_text, shown_name
     from kpsim.tracing.probes import Prober, parse_probes
 
-    name = "standard input" if str(path) == "-" else str(path)
-    found = parse_probes(_read(path).splitlines(), site, file=name, families=families)
+    found = parse_probes(read_text(path).split("\n"), site, file=shown_name(path), families=families)
     with without_collector():
         for line in Prober(site, now_ns).lines(found):
             typer.echo(line)

@@ -6,12 +6,13 @@ Counterpart: kubectl and the API server. Used for manifests only, never for reco
 from kpsim.manifests.changes import apply_patch, check_object, check_objects, patch_object, update_object
 from kpsim.manifests.loading import Loaded, load_manifests
 from kpsim.manifests.proxy_config import ConfigCheck, check_proxy_config
-from kpsim.manifests.reading import is_recording
+from kpsim.manifests.reading import begins_recording, is_recording
 
 __all__ = [
     "ConfigCheck",
     "Loaded",
     "apply_patch",
+    "begins_recording",
     "check_object",
     "check_objects",
     "check_proxy_config",

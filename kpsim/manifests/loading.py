@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any
 
 from kpsim.bulk import without_collector
 from kpsim.cluster import ClusterState
 from kpsim.config import Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError
+from kpsim.inputs import Stdin
 from kpsim.manifests.admission import admit, typed_objects
 from kpsim.manifests.derived import derive_from_pods, mirror_endpoints
 from kpsim.manifests.kinds import Sorted, skipped_notes, sort_documents
@@ -39,9 +40,7 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load_manifests(
-    paths: Sequence[Path | str], *, stdin: BinaryIO | TextIO | bytes | str | None = None, mode: Mode | None = None
-) -> Loaded:
+def load_manifests(paths: Sequence[Path | str], *, stdin: Stdin = None, mode: Mode | None = None) -> Loaded:
     """Load YAML and JSON manifests: files, directories (recursively) and ``-`` for ``stdin``.
 
     ``mode`` overrides the mode of the configuration among them.
@@ -53,7 +52,7 @@ def load_manifests(
         return _load(paths, stdin, mode)
 
 
-def _load(paths: Sequence[Path | str], stdin: BinaryIO | TextIO | bytes | str | None, mode: Mode | None) -> Loaded:
+def _load(paths: Sequence[Path | str], stdin: Stdin, mode: Mode | None) -> Loaded:
     reading = read_paths(paths, stdin=stdin)
     found = sort_documents(reading.documents)
     # kube-proxy logs a key that stands twice in its configuration, kubectl refuses it in an object

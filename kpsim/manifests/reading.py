@@ -8,18 +8,18 @@ import json
 import os
 import re
 import stat
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path as FilePath
-from typing import Any, BinaryIO, TextIO
+from typing import Any
 
+from kpsim.errors import InputError
+from kpsim.inputs import MAX_BYTES, Stdin, decoded, is_stream, read_bytes, shown_name
 from kpsim.manifests.places import Finding, Path, Place, Source
 from kpsim.manifests.yaml_reader import YamlRefused, find_lines, read_yaml
 
-MAX_JSON_BYTES = 512 << 20
 MAX_YAML_BYTES = 128 << 20
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -45,7 +45,7 @@ class Reading:
     notes: list[str] = field(default_factory=list)
 
 
-def read_paths(paths: Sequence[FilePath | str], *, stdin: BinaryIO | TextIO | bytes | str | None = None) -> Reading:
+def read_paths(paths: Sequence[FilePath | str], *, stdin: Stdin = None) -> Reading:
     """Read every file, directory (recursively, hidden entries left out) or ``-``; a file named twice is read once.
 
     ``stdin`` is what ``-`` means; None: the process's standard input.
@@ -54,13 +54,13 @@ def read_paths(paths: Sequence[FilePath | str], *, stdin: BinaryIO | TextIO | by
     seen: set[str] = set()
     for path in paths:
         if str(path) == "-":
-            _read_stdin(stdin, reading)
+            _read(path, reading, stdin)
             continue
         for file in _expand(FilePath(path), reading):
             real = os.path.realpath(file)
             if real not in seen:
                 seen.add(real)
-                _read_file(file, reading)
+                _read(file, reading)
     return reading
 
 
@@ -89,52 +89,21 @@ def _os_message(error: OSError | ValueError) -> str:
     return f"cannot be read: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
 
 
-def _read_file(path: FilePath, reading: Reading) -> None:
+def _read(path: FilePath | str, reading: Reading, stdin: Stdin = None) -> None:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reading.findings.append(Finding(Place(Source(str(path))), _os_message(error)))
-        return
-    read_content(content, str(path), reading)
-
-
-def _read_stdin(stdin: BinaryIO | TextIO | bytes | str | None, reading: Reading) -> None:
-    name = "standard input"
-    stdin = stdin if stdin is not None else sys.stdin
-    if stdin is None:
-        reading.findings.append(Finding(Place(Source(name)), "cannot be read: there is none"))
-        return
-    stdin = stdin if isinstance(stdin, (bytes, str)) else getattr(stdin, "buffer", stdin)
-    try:
-        content = stdin if isinstance(stdin, (bytes, str)) else stdin.read(MAX_JSON_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reading.findings.append(Finding(Place(Source(name)), _os_message(error)))
-        return
-    read_content(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content, name, reading)
-
-
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+        content = read_bytes(path, stdin=stdin)
+    except InputError as error:
+        reading.findings += [Finding(Place(Source(shown_name(path))), problem.message) for problem in error.problems]
+    else:
+        read_content(content, shown_name(path), reading)
 
 
 def read_content(content: bytes, name: str, reading: Reading) -> None:
     """Add the documents of one file's content."""
-    here = Place(Source(name))
-    if len(content) > MAX_JSON_BYTES:
-        reading.findings.append(Finding(here, f"larger than {MAX_JSON_BYTES >> 20} MiB, the limit for a file"))
-        return
-    encoding = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
     try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        reading.findings.append(Finding(_at_line(name, line), f"no {encoding.upper()} text: {error.reason}"))
+        text = decoded(content, name)
+    except InputError as error:
+        reading.findings += [Finding(_at_line(name, problem.line), problem.message) for problem in error.problems]
         return
     before = len(reading.documents), len(reading.findings)
     start = text.lstrip()[:1]
@@ -159,9 +128,7 @@ def _at_line(name: str, line: int | None, document: int = 1) -> Place:
 
 def _read_yaml(text: str, name: str, reading: Reading) -> None:
     if len(text) > MAX_YAML_BYTES:
-        message = (
-            f"larger than {MAX_YAML_BYTES >> 20} MiB, the limit for YAML; JSON may have {MAX_JSON_BYTES >> 20} MiB"
-        )
+        message = f"larger than {MAX_YAML_BYTES >> 20} MiB, the limit for YAML; JSON may have {MAX_BYTES >> 20} MiB"
         reading.findings.append(Finding(Place(Source(name)), message))
         return
     source = Source(name, find_lines=partial(find_lines, text))
@@ -246,16 +213,24 @@ def _duplicates_in_json(text: str, name: str, keys: list[str]) -> tuple[Finding,
 _WATCH_EVENTS = frozenset(("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", "CONFIG"))
 
 
-def is_recording(path: FilePath | str) -> bool:
-    """Whether the file looks like a recording: JSON lines whose first object is a CONFIG or a watch event.
+_BEGINNING_BYTES = 1 << 20
 
-    Reads only the file's beginning; False also for what cannot be read.
-    """
+
+def is_recording(path: FilePath | str) -> bool:
+    """Whether the file looks like a recording (:func:`begins_recording`); False for a stream, which it would use up, and for
+    what cannot be read."""
+    if is_stream(path):
+        return False
     try:
         with FilePath(path).open("rb") as file:
-            line = file.read(1 << 20).lstrip(codecs.BOM_UTF8 + b" \t\r\n").split(b"\n", 1)[0]
+            return begins_recording(file.read(_BEGINNING_BYTES))
     except (OSError, ValueError):
         return False
+
+
+def begins_recording(content: bytes) -> bool:
+    """Whether this is the beginning of JSON lines whose first object is a CONFIG or a watch event."""
+    line = content[:_BEGINNING_BYTES].lstrip(codecs.BOM_UTF8 + b" \t\r\n").split(b"\n", 1)[0]
     if not line.startswith(b"{"):
         return False
     try:

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from kpsim.config import Mode, ProxyConfig, config_from_json
-from kpsim.errors import InputError, Problem
+from kpsim.errors import InputError
+from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
 from kpsim.manifests.places import problems_of
 from kpsim.objects import ApiObject, Service
@@ -81,12 +82,7 @@ def load_scenario(
     InputError holds everything that is wrong: file, line, JSON path, and what was expected.
     """
     path = _find(str(path_or_name))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(Problem(f"cannot be read: {reason}", file=str(path))) from None
-    scenario = parse_scenario(text, str(path), settings=settings)
+    scenario = parse_scenario(read_text(path), str(path), settings=settings)
     if seed is not None:
         scenario = scenario.with_seed(seed)
     if mode is not None:

@@ -1,0 +1,84 @@
+"""What a person gives to read: a file or standard input, whole, bounded, as text. It never knows what the text means."""
+
+import codecs
+import stat
+import sys
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from kpsim.errors import InputError, Problem
+
+MAX_BYTES = 512 << 20
+
+STDIN = "standard input"  #: its name in messages; as a path it is ``-``
+
+#: where the bytes of standard input come from, instead of the process's own
+Stdin = BinaryIO | TextIO | bytes | str | None
+
+
+def is_stream(path: Path | str) -> bool:
+    """Whether this can be read once only: standard input, a pipe, a device."""
+    if str(path) == "-":
+        return True
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def shown_name(path: Path | str) -> str:
+    """The name of a path in messages."""
+    return STDIN if str(path) == "-" else str(path)
+
+
+def read_bytes(path: Path | str, *, stdin: Stdin = None) -> bytes:
+    """The content of a file, or of standard input for ``-``. InputError if it cannot be read or is too large."""
+    file = shown_name(path)
+    try:
+        if str(path) == "-":
+            content = _stdin_bytes(sys.stdin if stdin is None else stdin)
+        else:
+            with Path(path).open("rb") as opened:
+                content = opened.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(Problem(f"cannot be read: {why}", file=file)) from None
+    if len(content) > MAX_BYTES:
+        raise InputError(Problem(f"larger than {MAX_BYTES >> 20} MiB, the limit for a file", file=file))
+    return content
+
+
+def _stdin_bytes(stdin: Stdin) -> bytes:
+    if stdin is None:  # a process without standard input
+        raise ValueError("there is none")
+    source = stdin if isinstance(stdin, bytes | str) else getattr(stdin, "buffer", stdin)
+    content: bytes | str = source if isinstance(source, bytes | str) else source.read(MAX_BYTES + 1)
+    return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_GZIP = b"\x1f\x8b"
+
+
+def decoded(content: bytes, file: str) -> str:
+    """UTF-8, or what its byte order mark says. InputError with the line if it is no such text."""
+    encoding = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if content.startswith(_GZIP):
+            raise InputError(Problem("compressed with gzip: decompress it first", file=file)) from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(Problem(f"no {encoding.upper()} text: {error.reason}", file=file, line=line)) from None
+
+
+def read_text(path: Path | str) -> str:
+    """A whole file, or standard input for ``-``, as text. InputError if it cannot be read, is too large, or is no text."""
+    return decoded(read_bytes(path), shown_name(path))
