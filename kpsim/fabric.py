@@ -16,7 +16,7 @@ from kpsim.nodes import Peer, make_machine, node_address, pod_network
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
 from kpsim.packetpath.flowstate import ICMP_REQUESTS
-from kpsim.packetpath.routing import Port
+from kpsim.packetpath.routing import InterfaceKind
 from kpsim.packetpath.sysctls import Sysctls
 
 _SYN_ACK = frozenset({"SYN", "ACK"})
@@ -107,7 +107,7 @@ class Fabric:
         """Who has an address; an address on several nodes (a VIP) belongs to the first of them."""
         for name, netns in self.nodes.items():
             interface = netns.routing.interface_of(family, address)
-            if interface is not None and interface.kind is not Port.LOOPBACK:
+            if interface is not None and interface.kind is not InterfaceKind.LOOPBACK:
                 return Place(Whose.PROCESS, name)
         for name, netns in self.nodes.items():
             if _bridge_towards(netns, family, address) is not None:
@@ -118,7 +118,7 @@ class Fabric:
         """The node, and its interface, that answers for an address on the link."""
         for name, netns in self.nodes.items():
             interface = netns.routing.interface_of(family, address)
-            if interface is not None and interface.kind is Port.LINK and interface.up:
+            if interface is not None and interface.kind is InterfaceKind.LINK and interface.up:
                 return Arrival(name, interface.name)
         return None
 
@@ -185,11 +185,11 @@ def _reached(wiring: Wiring, node: str, netns: Netns, step: Walk) -> Arrival | t
         return step.disposition, None
     assert step.next_hop is not None
     match netns.routing.interfaces[step.packet.out_interface].kind:
-        case Port.BRIDGE:
+        case InterfaceKind.BRIDGE:
             return Disposition.DELIVERED, Place(Whose.POD, node, step.next_hop)
-        case Port.LINK:
+        case InterfaceKind.LINK:
             return wiring.next_node(step.packet, step.next_hop, node) or (step.disposition, Place(Whose.OUTSIDE))
-        case Port.DUMMY | Port.LOOPBACK:
+        case InterfaceKind.DUMMY | InterfaceKind.LOOPBACK:
             return Disposition.DROPPED, None  # nobody is behind it
 
 
@@ -239,9 +239,9 @@ def _bridge_towards(netns: Netns, family: Family, address: int) -> str | None:
     decision = netns.routing.lookup(family, address)
     if decision is None or decision.route is None or decision.interface not in netns.routing.interfaces:
         return None
-    return decision.interface if netns.routing.interfaces[decision.interface].kind is Port.BRIDGE else None
+    return decision.interface if netns.routing.interfaces[decision.interface].kind is InterfaceKind.BRIDGE else None
 
 
 def _link(netns: Netns) -> str:
-    links = (interface.name for interface in netns.routing.interfaces.values() if interface.kind is Port.LINK)
+    links = (interface.name for interface in netns.routing.interfaces.values() if interface.kind is InterfaceKind.LINK)
     return next(links, "")

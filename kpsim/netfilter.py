@@ -245,24 +245,24 @@ def walk(
         end, answer = delivery.answered(traversal, end)
     if traversal.steps is not None:
         traversal.steps.append(Ended(end.disposition, end.cause or ""))
-    forwarded = end.disposition is Disposition.FORWARDED and traversal.decision is not None
+    leaves = traversal.decision if end.disposition is Disposition.FORWARDED else None
     return Walk(
-        end.disposition,
-        packet,
-        NO_EFFECTS if unknown else traversal.effects(),
-        tuple(traversal.steps or ()),
-        end.cause,
-        end.rule,
-        end.with_,
-        answer,
-        end.local_error if local else "",
-        traversal.decision.next_hop if forwarded and traversal.decision else None,
-        traversal.ct_state,
-        traversal.entry,
-        traversal.dnat_rule,
-        traversal.snat_rule,
-        traversal.port_drawn,
-        unknown,
+        disposition=end.disposition,
+        packet=packet,
+        effects=NO_EFFECTS if unknown else traversal.effects(),
+        trace=tuple(traversal.steps or ()),
+        cause=end.cause,
+        rule=end.rule,
+        with_=end.with_,
+        answer=answer,
+        local_error=end.local_error if local else "",
+        next_hop=leaves.next_hop if leaves else None,
+        ct_state=traversal.ct_state,
+        entry=traversal.entry,
+        dnat_rule=traversal.dnat_rule,
+        snat_rule=traversal.snat_rule,
+        source_port_drawn=traversal.port_drawn,
+        unknown=unknown,
     )
 
 

@@ -11,7 +11,7 @@ from kpsim.addresses import Family, Network, parse_network
 from kpsim.config import Interface as HostInterface
 from kpsim.config import LocalMode, ProxyConfig
 from kpsim.errors import InputError, Problem
-from kpsim.packetpath.routing import Address, Interface, Port, Route, Routing
+from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, Routing
 from kpsim.packetpath.sysctls import Sysctls
 
 _UPLINK, _BRIDGE = "eth0", "cni0"
@@ -60,13 +60,13 @@ def make_machine(
     own = tuple(node_address(text) for text in node_ips)
     devices = _devices(interfaces, own, networks, pod_interface)
     uplink = _uplink(devices, own)
-    bridges = [device for device in devices.values() if device.kind is Port.BRIDGE]
+    bridges = [device for device in devices.values() if device.kind is InterfaceKind.BRIDGE]
     entrance = pod_interface or (bridges[0].name if bridges else _BRIDGE)
     routes: list[Route] = []
     local_pods = [Network(family, address, family.bits) for family, address in pods]
     for network in (*networks, *local_pods):
         if not any(network.base in a.network for b in bridges for a in b.of(network.family)):
-            devices.setdefault(entrance, Interface(entrance, (), Port.BRIDGE))
+            devices.setdefault(entrance, Interface(entrance, (), InterfaceKind.BRIDGE))
             routes.append(Route(network, entrance))
     for peer in peers:
         routes += _routes_to(peer, uplink)
@@ -94,26 +94,26 @@ def _devices(
     devices: dict[str, Interface] = {}
     if given is None:
         bridge = tuple(Address(network.family, network.base + 1, network.prefix) for network in networks)
-        devices["lo"] = Interface("lo", tuple(map(Address.parse, _LOOPBACK)), Port.LOOPBACK)
+        devices["lo"] = Interface("lo", tuple(map(Address.parse, _LOOPBACK)), InterfaceKind.LOOPBACK)
         devices[_UPLINK] = Interface(_UPLINK, own)
         if bridge:
             name = pod_interface or _BRIDGE
-            devices[name] = Interface(name, bridge, Port.BRIDGE)
+            devices[name] = Interface(name, bridge, InterfaceKind.BRIDGE)
         return devices
     for interface in given:
         addresses = tuple(map(Address.parse, interface.addresses))
-        kind = Port.LINK
+        kind = InterfaceKind.LINK
         if interface.name == "lo":
-            kind = Port.LOOPBACK
+            kind = InterfaceKind.LOOPBACK
         elif any(a.value in n for a in addresses for n in networks if n.family is a.family):
-            kind = Port.BRIDGE
+            kind = InterfaceKind.BRIDGE
         devices[interface.name] = Interface(interface.name, addresses, kind)
     return devices
 
 
 def _uplink(devices: dict[str, Interface], own: tuple[Address, ...]) -> str:
     """The link that carries the first node IP, else the first with neighbours, else any; made up if there is none."""
-    links = [device for device in devices.values() if device.kind is Port.LINK]
+    links = [device for device in devices.values() if device.kind is InterfaceKind.LINK]
     wanted = {(address.family, address.value) for address in own[:1]}
     carrying = [link for link in links if any((a.family, a.value) in wanted for a in link.addresses)]
     with_neighbours = [link for link in links if any(a.prefix < a.family.bits for a in link.addresses)]

@@ -2,6 +2,7 @@
 
 Counterpart: core/v1 and discovery.k8s.io/v1. Reading is as lenient as Go's decoder (unknown fields ignored, absent fields zero)
 and refuses only what that would refuse: a value of the wrong type. Defaulting and validation (O-3) are ``manifests``' concern.
+What kube-proxy derives from an object this module never knows.
 """
 
 from collections.abc import Callable, Iterator, Mapping

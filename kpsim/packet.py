@@ -1,4 +1,7 @@
-"""One packet as netfilter sees it: slotted, cheap to copy, addresses as integers. Scapy stays at the edge (``wire``)."""
+"""One packet as netfilter sees it: slotted, cheap to copy, addresses as integers.
+
+Counterpart: the sk_buff. It never knows its way nor how it looks on the wire (``wire``).
+"""
 
 import enum
 from dataclasses import dataclass

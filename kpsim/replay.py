@@ -2,6 +2,7 @@
 
 Where the recording says when a sync runs, it runs then, directly. Where it does not (watch events alone, with times or without),
 the runner decides (CP-9); a sync then takes no time, and what happens at one instant is delivered before a sync at that instant.
+It never knows rules: what a mode has programmed its backend describes.
 """
 
 import json

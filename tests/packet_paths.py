@@ -35,7 +35,7 @@ from kpsim.netfilter import Cause, Netns, Walk, expand
 from kpsim.nodes import sysctls_of
 from kpsim.objects import ApiObject, Node, node_from_json
 from kpsim.packet import Packet
-from kpsim.packetpath.routing import Address, Interface, Port, Routing
+from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Routing
 from kpsim.replay import START_NS
 from kpsim.ruleset import Chain, Ruleset, Verdict
 from kpsim.tracing.probes import Outcome, Probe, Prober, Result, outcome_of, result_of
@@ -291,7 +291,7 @@ class World:
 
     def dummy(self, destination: str) -> Interface:
         """An interface of N that carries the address of a destination."""
-        return Interface("dummy0", (Address.parse(self.address_of(destination)[0]),), Port.DUMMY)
+        return Interface("dummy0", (Address.parse(self.address_of(destination)[0]),), InterfaceKind.DUMMY)
 
     # --- results ------------------------------------------------------------------------------------------------------
 

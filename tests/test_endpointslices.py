@@ -467,23 +467,6 @@ def test_cache_is_stale_until_it_shows_the_controllers_own_write() -> None:
     assert not tracker.is_stale(service, [])  # CP-3.11
 
 
-def test_only_what_the_controller_did_not_do_itself_is_news() -> None:
-    tracker = ExpectationTracker()
-    assert tracker.is_news(at_generation(1))  # unknown
-    tracker.wrote(at_generation(2))
-    assert not tracker.is_news(at_generation(1))
-    assert not tracker.is_news(at_generation(2))
-    assert tracker.is_news(at_generation(3))
-    assert tracker.saw_deletion(at_generation(2))  # somebody else deleted it
-    assert not tracker.saw_deletion(at_generation(2))  # known no more
-    tracker.wrote(at_generation(2))
-    tracker.deleted(at_generation(2))
-    assert not tracker.saw_deletion(at_generation(2))
-    tracker.wrote(at_generation(1))
-    tracker.forget(make_service().key)
-    assert tracker.is_news(at_generation(1))  # CP-3.11
-
-
 # --------------------------------------------------------------------------------------------------------------- derive
 
 

@@ -5,22 +5,22 @@ from packets import CLIENT, NODE, OTHER_NODE, POD, REMOTE_POD, ip, net, node
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
-from kpsim.packetpath.routing import Address, Interface, Port, Route, RouteKind, Routing
+from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, RouteKind, Routing
 
 V4, V6 = Family.IPV4, Family.IPV6
 
 
-def interface(name: str, *addresses: str, kind: Port = Port.LINK) -> Interface:
+def interface(name: str, *addresses: str, kind: InterfaceKind = InterfaceKind.LINK) -> Interface:
     return Interface(name, tuple(map(Address.parse, addresses)), kind)
 
 
 def routing(*extra: Route) -> Routing:
     return Routing(
         [
-            interface("lo", "127.0.0.1/8", "::1/128", kind=Port.LOOPBACK),
+            interface("lo", "127.0.0.1/8", "::1/128", kind=InterfaceKind.LOOPBACK),
             interface("eth0", "192.168.0.1/24", "192.168.5.1/24", "2001:db8::1/64"),
-            interface("cni0", "10.180.0.1/24", "fd00:180::1/64", kind=Port.BRIDGE),
-            interface("kube-ipvs0", "172.30.0.10/32", kind=Port.DUMMY),
+            interface("cni0", "10.180.0.1/24", "fd00:180::1/64", kind=InterfaceKind.BRIDGE),
+            interface("kube-ipvs0", "172.30.0.10/32", kind=InterfaceKind.DUMMY),
         ],
         [
             Route(net("0.0.0.0/0"), "eth0", ip("192.168.0.254")),
@@ -108,8 +108,8 @@ def test_masquerading_prefers_the_next_hops_subnet(next_hop, address):  # K-2.2
 
 def test_a_device_without_address_borrows_from_lo_then_from_the_first_device():  # K-2.2
     tunnel, eth0 = interface("tun0"), interface("eth0", "192.168.0.1/24")
-    lo = interface("lo", "127.0.0.1/8", kind=Port.LOOPBACK)
-    lo_global = interface("lo", "127.0.0.1/8", "10.0.0.9/32", kind=Port.LOOPBACK)
+    lo = interface("lo", "127.0.0.1/8", kind=InterfaceKind.LOOPBACK)
+    lo_global = interface("lo", "127.0.0.1/8", "10.0.0.9/32", kind=InterfaceKind.LOOPBACK)
     assert Routing([lo, eth0, tunnel]).masquerade_address(V4, "tun0", ip(POD), ip(POD)) == ip(NODE)
     assert Routing([eth0, tunnel, lo_global]).masquerade_address(V4, "tun0", ip(POD), ip(POD)) == ip("10.0.0.9")
     assert Routing([lo, tunnel]).masquerade_address(V4, "tun0", ip(POD), ip(POD)) is None
@@ -128,7 +128,7 @@ def test_ipv6_masquerading_selects_by_destination(uplink, address):  # K-2.2
         [
             interface("rc", "2001:db8:9::1/64"),
             interface("rs", "fe80::1/64", *uplink),
-            interface("br0", "fd00:99::1/64", kind=Port.BRIDGE),
+            interface("br0", "fd00:99::1/64", kind=InterfaceKind.BRIDGE),
         ]
     )
     assert machine.masquerade_address(V6, "rs", ip("fe80::2"), ip("fd00:180::5")) == ip(address)

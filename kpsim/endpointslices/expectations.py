@@ -24,10 +24,6 @@ class ExpectationTracker:
         """The controller deleted the slice and has not seen the event yet."""
         self._expected.setdefault(_service_of(item), {})[_uid(item)] = _TO_BE_DELETED
 
-    def forget(self, service: ObjectKey) -> None:
-        """The Service is gone."""
-        self._expected.pop(service, None)
-
     def is_stale(self, service: Service, cached: Iterable[EndpointSlice]) -> bool:
         """Whether the cache has not caught up: the sync must fail and be retried.
 
@@ -42,16 +38,6 @@ class ExpectationTracker:
             elif seen.get(uid, _TO_BE_DELETED) < generation:
                 return True
         return False
-
-    def is_news(self, item: EndpointSlice) -> bool:
-        """Whether an add or update event says something the controller did not write itself: then the Service is synced."""
-        expected = self._expected.get(_service_of(item), {}).get(_uid(item))
-        return expected is None or item.metadata.generation > expected
-
-    def saw_deletion(self, item: EndpointSlice) -> bool:
-        """Take in a delete event; True if somebody else deleted a slice that is tracked: then the Service is synced."""
-        expected = self._expected.get(_service_of(item), {}).pop(_uid(item), None)
-        return expected is not None and expected != _TO_BE_DELETED
 
 
 def _service_of(item: EndpointSlice) -> ObjectKey:

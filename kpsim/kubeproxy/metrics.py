@@ -1,4 +1,7 @@
-"""kube-proxy's own counters and gauges under their Prometheus names (O-9, I-15); histograms as their ``_count``."""
+"""kube-proxy's own counters and gauges under their Prometheus names (O-9, I-15); histograms as their ``_count``.
+
+Counterpart: pkg/proxy/metrics. It never knows what is counted.
+"""
 
 from collections.abc import Mapping
 

@@ -30,7 +30,7 @@ class AddressType(enum.StrEnum):
     UNICAST = "UNICAST"
 
 
-class Port(enum.StrEnum):
+class InterfaceKind(enum.StrEnum):
     """What an interface is."""
 
     LOOPBACK = "loopback"
@@ -69,7 +69,7 @@ class Interface:
 
     name: str
     addresses: tuple[Address, ...] = ()
-    kind: Port = Port.LINK
+    kind: InterfaceKind = InterfaceKind.LINK
     up: bool = True
 
     def of(self, family: Family) -> tuple[Address, ...]:
@@ -149,7 +149,7 @@ class Routing:
     def _add_addresses(self, interface: Interface) -> None:
         for address in interface.addresses:
             self._local.setdefault((address.family, address.value), interface.name)
-            if not interface.up or interface.kind is Port.LOOPBACK or address.prefix == address.family.bits:
+            if not interface.up or interface.kind is InterfaceKind.LOOPBACK or address.prefix == address.family.bits:
                 continue
             self._add_route(Route(address.network, interface.name))
             if address.family is Family.IPV4 and address.prefix < 31:
@@ -243,7 +243,7 @@ class Routing:
         if own:
             return own[0].value
         # a device without address: a global-scope address of lo, else the first device's
-        loopback_first = sorted(self.interfaces.values(), key=lambda other: other.kind is not Port.LOOPBACK)
+        loopback_first = sorted(self.interfaces.values(), key=lambda other: other.kind is not InterfaceKind.LOOPBACK)
         others = (a.value for other in loopback_first for a in other.of(Family.IPV4) if a.value not in LOOPBACK4)
         return next(others, None)
 

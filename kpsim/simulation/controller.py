@@ -10,6 +10,7 @@ from functools import partial
 
 from kpsim.cluster import ClusterState
 from kpsim.endpointslices import (
+    ExpectationTracker,
     Reconciliation,
     SliceWrite,
     TopologyCache,
@@ -33,8 +34,6 @@ RETRY_NS = SECOND_NS  #: first back-off of the service queue, doubled each time 
 MAX_RETRY_NS = 1000 * SECOND_NS
 MAX_RETRIES = 15
 
-_GONE = -1
-
 
 @dataclass(slots=True)
 class _Work:
@@ -46,7 +45,6 @@ class _Work:
     again: bool = False  #: added while being processed
     failures: int = 0
     triggers_ns: list[int] = field(default_factory=list)  #: causes that no sync has taken up yet
-    expected: dict[ObjectKey, int] = field(default_factory=dict)  #: generation of the last own write, or gone (CP-3.11)
 
 
 class SliceController:
@@ -57,6 +55,7 @@ class SliceController:
         self._seen = ClusterState()
         self._topology = TopologyCache()
         self._triggers = TriggerTimeTracker()
+        self._own_writes = ExpectationTracker()
         self._work: dict[ObjectKey, _Work] = {}
         self._seen_ns: dict[str, int] = {}  #: by kind: when its last change is seen
 
@@ -70,8 +69,7 @@ class SliceController:
                     self._api.put(write.slice, 0, 0)
         self._seen = self._api.state
         for item in self._seen.endpoint_slices:
-            service_key = ObjectKey("Service", item.metadata.namespace, item.service_name)
-            self._of(service_key).expected[item.key] = item.metadata.generation
+            self._own_writes.wrote(item)
         self._api.watch(self._on_change)
 
     # ------------------------------------------------------------------------------------------------------- informers
@@ -148,7 +146,7 @@ class SliceController:
         elif not has_managed_slices(service):
             work.triggers_ns.clear()
             self._done(key, ok=True)
-        elif self._is_stale(service, work):
+        elif self._own_writes.is_stale(service, slices_of(service, self._seen.endpoint_slices)):
             self._happening(
                 HappeningKind.SLICE_SYNC_STALE, service.key, "the controller has not seen its own last write"
             )
@@ -158,16 +156,6 @@ class SliceController:
             trigger_ns = min(work.triggers_ns, default=self._clock.now_ns)
             work.triggers_ns.clear()
             self._write(key, result.writes, trigger_ns, ok=not result.errors)
-
-    def _is_stale(self, service: Service, work: _Work) -> bool:
-        """The cache lacks an own write: a slice is older than written, or still there, or not there yet (CP-3.11)."""
-        seen = {item.key: item.metadata.generation for item in slices_of(service, self._seen.endpoint_slices)}
-        for slice_key, generation in work.expected.items():
-            if generation == _GONE and slice_key in seen:
-                return True
-            if generation != _GONE and seen.get(slice_key, _GONE) < generation:
-                return True
-        return False
 
     def _decide(self, service: Service) -> Reconciliation:
         pods = [
@@ -206,16 +194,15 @@ class SliceController:
         at_ns = self._clock.now_ns
         for number, write in enumerate(writes):
             at_ns += draw_ns(self._delays.slice_write, self._seed, "slice write", write.slice.key, at_ns, number)
-            self._clock.at(at_ns, Rank.API_WRITE, "controller", partial(self._call, key, write, trigger_ns))
+            self._clock.at(at_ns, Rank.API_WRITE, "controller", partial(self._call, write, trigger_ns))
         self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._done(key, ok=ok))
 
-    def _call(self, key: ObjectKey, write: SliceWrite, trigger_ns: int) -> None:
-        expected = self._of(key).expected
+    def _call(self, write: SliceWrite, trigger_ns: int) -> None:
         if write.verb is WriteVerb.DELETE:
-            expected[write.slice.key] = _GONE
+            self._own_writes.deleted(write.slice)
             self._api.remove(write.slice.key, trigger_ns, self._clock.now_ns)
         else:
-            expected[write.slice.key] = write.slice.metadata.generation
+            self._own_writes.wrote(write.slice)
             self._api.put(write.slice, trigger_ns, self._clock.now_ns)
 
     def _done(self, key: ObjectKey, *, ok: bool) -> None:
