@@ -70,9 +70,10 @@ golden: setup ## Only the comparison with the recordings of the real kube-proxy
 bench: setup ## Measure speed
 	$(BIN)/python -m pytest --benchmark-only benchmarks
 
-docs: setup ## Run the notebooks anew and store their output in them
+docs: setup ## Run the notebooks and the documents' commands anew, and store what they print
 	$(BIN)/python -m pytest --nbmake --overwrite $(NOTEBOOKS)
 	$(BIN)/python notebooks/settle.py $(NOTEBOOKS)
+	$(BIN)/python tests/documents.py
 
 check: setup ## kpsim check on the golden recordings and the built-in scenarios
 	$(BIN)/kpsim check tests/golden kpsim/scenarios

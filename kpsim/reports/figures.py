@@ -32,7 +32,7 @@ class FigureKind(NamedTuple):
 #: The last part of a name that counts connections.
 COUNTS = (
     FigureKind("sent", "connections attempted"),
-    *(FigureKind(d.value, f"connections that were {d.value}") for d in Disposition),
+    *(FigureKind(d.value, f"connections {d.value}") for d in Disposition),
     *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Disposition),
     FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
 )

@@ -1,0 +1,89 @@
+"""Documents that show what the program prints and knows. ``python tests/documents.py`` brings them up to date.
+
+In a ```` ```console ```` block, lines after ``$ `` are commands; what follows is all that they print, notes included. Between
+``<!-- NAME -->`` and ``<!-- end -->`` stands the table of that name. Commands of make and git are not run.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from kpsim.reports.figures import SCHEME
+from kpsim.reports.frames import TABLES
+from kpsim.scenario.schema import ActionKind, ScenarioEvent, file_name
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+_TABLE = re.compile(r"^<!-- ([a-z]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
+_NOT_RUN = ("make", "git", "source", "kpsim --install-completion")
+
+
+class Shown(NamedTuple):
+    """A command of a document and what the document says that it prints."""
+
+    command: str
+    output: str
+
+
+def commands(text: str) -> Iterator[Shown]:
+    for block in _BLOCK.finditer(text):
+        for found in _COMMAND.finditer(block[1]):
+            command = found[1].partition("  # ")[0].rstrip()
+            if not command.startswith(_NOT_RUN):
+                yield Shown(command, found[2])
+
+
+def output_of(command: str) -> str:
+    """What it prints, in the root of the project. AssertionError if it fails: then it should end in ``; echo $?``."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=ROOT, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+def _markdown(headings: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [headings, tuple("---" for _ in headings), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _event_rows() -> Iterator[tuple[str, str]]:
+    for kind in ActionKind:
+        described = ScenarioEvent.model_json_schema(by_alias=True)["properties"][file_name(kind)]
+        names = [option["$ref"].rpartition("/")[2] for option in described["anyOf"] if "$ref" in option]
+        fields = [ScenarioEvent.model_json_schema(by_alias=True)["$defs"][name]["properties"] for name in names]
+        yield f"`{file_name(kind)}`", ", ".join(f"`{name}`" for each in fields for name in each) or "the object"
+
+
+TABLE_OF: Mapping[str, Callable[[], str]] = {
+    "figures": lambda: _markdown(("figure", "meaning"), ((f"`{kind.shape}`", kind.meaning) for kind in SCHEME)),
+    "frames": lambda: _markdown(("frame", "meaning"), ((f"`{table.name}`", table.meaning) for table in TABLES)),
+    "events": lambda: _markdown(("event", "its fields"), _event_rows()),
+}
+
+
+def tables(text: str) -> Iterator[tuple[str, str]]:
+    """Name and content of every table that is made."""
+    for found in _TABLE.finditer(text):
+        yield found[1], found[2]
+
+
+def refreshed(text: str) -> str:
+    """The document as it should be."""
+    for shown in commands(text):
+        text = text.replace(f"{shown.command}\n{shown.output}", f"{shown.command}\n{output_of(shown.command)}", 1)
+    return _TABLE.sub(lambda found: f"<!-- {found[1]} -->\n{TABLE_OF[found[1]]()}<!-- end -->", text)
+
+
+if __name__ == "__main__":
+    for document in DOCUMENTS:
+        document.write_text(refreshed(document.read_text(encoding="utf-8")), encoding="utf-8")
