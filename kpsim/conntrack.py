@@ -145,6 +145,7 @@ class ConntrackTable:
     def __init__(self) -> None:
         self._found: dict[FlowTuple, Found] = {}
         self._entries: dict[FlowTuple, Entry] = {}  # by original tuple, oldest first
+        self._by_source: dict[tuple[Family, str, int, int], dict[FlowTuple, None]] = {}  # original tuples, oldest first
         self._timers: list[tuple[int, int, FlowTuple]] = []  # one per entry, at a time not later than it expires
         self._timed: set[FlowTuple] = set()
         self._sequence = 0
@@ -160,6 +161,14 @@ class ConntrackTable:
         """The live entry that has this tuple in either direction."""
         found = self._found.get(flow_tuple)
         return found if found is not None and found.entry.expires_ns > now_ns else None
+
+    def mapped_port(self, original: FlowTuple, address: int, now_ns: int) -> int | None:
+        """The port that the newest other flow from the same source, whatever its destination, has at ``address``."""
+        for earlier in reversed(self._by_source.get(original[:4], {})):
+            entry = self._entries[earlier]
+            if entry.reply.daddr == address and entry.expires_ns > now_ns and earlier != original:
+                return entry.reply.inverse().sport
+        return None
 
     def victim(self, now_ns: int, sysctls: Sysctls) -> tuple[bool, Entry | None]:
         """Whether a new flow fits, and the entry that must make room for it."""
@@ -223,6 +232,8 @@ class ConntrackTable:
         return gone
 
     def _store(self, entry: Entry) -> None:
+        if entry.original not in self._entries:
+            self._by_source.setdefault(entry.original[:4], {})[entry.original] = None
         self._entries[entry.original] = entry
         self._found[entry.original] = Found(entry, Direction.ORIGINAL)
         self._found[entry.reply] = Found(entry, Direction.REPLY)
@@ -234,3 +245,7 @@ class ConntrackTable:
     def _remove(self, entry: Entry) -> None:
         stored = self._entries.pop(entry.original)
         del self._found[stored.original], self._found[stored.reply]
+        of_source = self._by_source[stored.original[:4]]
+        del of_source[stored.original]
+        if not of_source:
+            del self._by_source[stored.original[:4]]

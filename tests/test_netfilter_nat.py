@@ -226,6 +226,30 @@ def test_without_random_a_free_source_port_is_kept():  # K-2.3
     assert second.source_port_drawn
 
 
+def test_without_random_a_source_keeps_the_port_of_its_newest_flow():  # measured; it precedes the port's own number of K-2.3
+    nat = table("nat", POSTROUTING=(rule(Masquerade()),))
+    netns = node(ruleset(nat))
+    run(netns, packet("203.0.113.10", REMOTE_POD))  # has 40000 towards this pod
+    drawn = run(netns, packet(CLIENT, REMOTE_POD)).packet.sport
+    assert drawn != 40000
+    assert run(netns, packet(CLIENT, "10.180.1.8")).packet.sport == drawn  # 40000 would be free
+    assert run(netns, packet("203.0.113.11", "10.180.1.8")).packet.sport == 40000  # another source
+    assert run(netns, packet(CLIENT, "10.180.1.9", sport=41000)).packet.sport == 41000  # another port of it
+    assert run(netns, packet(CLIENT, "10.180.1.9", protocol="udp")).packet.sport == 40000  # another protocol
+    assert run(netns, packet(CLIENT, OTHER_POD)).packet.sport == 40000  # by another address: the bridge's
+    assert run(netns, packet(CLIENT, "10.180.1.9")).packet.sport == drawn
+
+
+def test_a_connection_that_begins_anew_does_not_keep_its_own_old_port():  # K-1.8, measured
+    nat = table("nat", POSTROUTING=(rule(Masquerade()),))
+    netns = node(ruleset(nat))
+    run(netns, packet("203.0.113.10", REMOTE_POD))
+    first = established(netns, packet(CLIENT, REMOTE_POD))
+    run(netns, packet(CLIENT, REMOTE_POD, tcp_flags=flags("RST")))
+    again = run(netns, packet(CLIENT, REMOTE_POD), flow=7)
+    assert again.source_port_drawn and again.packet.sport != first.packet.sport
+
+
 def test_exhausted_source_ports_drop_the_packet():  # K-2.3
     nat = table("nat", POSTROUTING=(rule(Snat(Family.IPV4, ip(NODE), 2000, 2001)),))
     netns = node(ruleset(nat))

@@ -260,7 +260,8 @@ def _read_tcp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: 
             return Reading(Action.KEEP, flow.state, None, flow.assured, flow.history._replace(last=segment))
         case state:
             pass
-    data = "PSH" in packet.tcp_flags and (flow.seen_reply or direction is Direction.ORIGINAL)
+    counted = packet.window is not Window.OUTSIDE and (flow.seen_reply or direction is Direction.ORIGINAL)
+    data = counted and "PSH" in packet.tcp_flags
     history = _remembered(flow.history, segment, state, data=data)
     if reset:
         if not flow.seen_reply:

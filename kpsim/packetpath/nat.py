@@ -5,7 +5,7 @@ Counterpart: nf_nat_core and xt_MASQUERADE. A binding is decided once per entry 
 """
 
 from kpsim.addresses import Family
-from kpsim.conntrack import Destroyed, Ending, FlowTuple
+from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
 from kpsim.packetpath.flowstate import Direction
 from kpsim.packetpath.steps import Hook, RuleReference, Tracking
@@ -79,13 +79,23 @@ def _bind_source(traversal: Traversal, address: int, ports: tuple[int, int] | No
     traversal.source_done = True
     forward = entry.reply.inverse()._replace(saddr=address)
     low, high = ports or port_class(forward)
-    if not random and low <= forward.sport <= high and not traversal.taken(forward.inverse()):
-        traversal.entry = entry._replace(reply=forward.inverse())
-        return
+    for sport in () if random else _ports_to_keep(traversal, entry, forward):
+        kept = forward._replace(sport=sport)
+        if low <= sport <= high and not traversal.taken(kept.inverse()):
+            traversal.entry = entry._replace(reply=kept.inverse())
+            return
     if forward.protocol in PORT_PROTOCOLS or forward.protocol in ICMP_PROTOCOLS:
         forward = _search(traversal, forward, low, high)
         traversal.port_drawn = True
     traversal.entry = entry._replace(reply=forward.inverse())
+
+
+def _ports_to_keep(traversal: Traversal, entry: Entry, forward: FlowTuple) -> tuple[int, ...]:
+    """A translated source first tries the port that its newest flow has at the same address (measured), then its own."""
+    if forward.saddr == entry.original.saddr:
+        return (forward.sport,)
+    earlier = traversal.netns.conntrack.mapped_port(entry.original, forward.saddr, traversal.now_ns)
+    return (forward.sport,) if earlier is None else (earlier, forward.sport)
 
 
 def port_class(forward: FlowTuple) -> tuple[int, int]:
