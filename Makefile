@@ -28,6 +28,7 @@ setup: $(STAMP) ## Create .venv from requirements.lock and install kpsim into it
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "kpsim needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	@echo "installing kpsim and what it needs into $(VENV), once: a minute or two"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
