@@ -188,11 +188,11 @@ class _Times:
             if isinstance(step, WatchStep) and step.at_ns is not None:
                 if self.first_ns is None:
                     self.first_ns = self.last_ns = step.at_ns
-                if step.at_ns < self.last_ns:
-                    raise InputError(Problem("earlier than an event before it: sort the events by time", path=".at"))
+                before_ns, self.last_ns = self.last_ns, step.at_ns
+                if step.at_ns < before_ns:
+                    raise InputError(Problem("earlier than the event before it: sort the events by time", path=".at"))
                 if step.at_ns - self.first_ns > _LONGEST_NS:
                     raise InputError(Problem("more than ten years after the first event", path=".at"))
-                self.last_ns = step.at_ns
             yield step
 
 

@@ -336,7 +336,7 @@ def test_times_that_run_back_are_refused() -> None:
     """As in watches of several kinds put one behind the other: their order would be guessed."""
     times = ("2026-03-01T00:00:05Z", "2026-03-01T00:00:05Z", "2026-03-01T00:00:04Z")
     found = problems(config(), *(added(SERVICE, at=time) for time in times))
-    assert found == ["r.jsonl:4: .at: earlier than an event before it: sort the events by time"]
+    assert found == ["r.jsonl:4: .at: earlier than the event before it: sort the events by time"]
 
 
 def test_a_year_that_syncs_would_never_reach_is_refused() -> None:
