@@ -123,7 +123,7 @@ class Network:
         return self.base + (1 << (self.family.bits - self.prefix)) - 1
 
     def __contains__(self, address: int) -> bool:
-        return address & self.mask == self.base
+        return (address ^ self.base) >> (self.family.bits - self.prefix) == 0
 
     @property
     def is_zero(self) -> bool:
