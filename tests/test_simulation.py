@@ -1,5 +1,6 @@
 """The run on the clock: order of an instant, delays, workloads, the way of a change, kube-proxy's life, packets, determinism."""
 
+import gc
 import hashlib
 import os
 import subprocess
@@ -835,6 +836,18 @@ events:
     log = simulate(events, *DUAL)
     failed = [sync.family for sync in log.syncs if not sync.success]
     assert failed == ["IPv4"]  # the IPv4 slice is written first (CP-3.6.2)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_collector_is_left_as_it_was(on: bool) -> None:
+    seen: list[bool] = []
+    scenario = parse_scenario(HEAD, "test.yaml")
+    try:
+        gc.enable() if on else gc.disable()
+        run(scenario, progress=lambda _now_ns, _end_ns: seen.append(gc.isenabled()))
+        assert (gc.isenabled(), set(seen)) == (on, {False})
+    finally:
+        gc.enable()
 
 
 def test_run_stays_a_function_and_the_log_is_light() -> None:

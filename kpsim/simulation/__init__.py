@@ -7,6 +7,7 @@
 Reports read ``simulation.runlog`` alone: importing it loads neither SimPy nor pydantic.
 """
 
+import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -31,4 +32,12 @@ def run(
     scenario = scenario.with_mode(mode or scenario.proxy.mode)
     if seed is not None:
         scenario = scenario.with_seed(seed)
-    return Run(scenario, scenario.seed).run(progress)
+    # Nodes and rules of large clusters are millions of values, which reference counts free; the collector would look at all of
+    # them again and again. The run itself is left to it when it is over.
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return Run(scenario, scenario.seed).run(progress)
+    finally:
+        if was_on:
+            gc.enable()

@@ -328,7 +328,7 @@ class KubeProxy:
         changed = [d for d in proxy.deliveries if _service_and_trigger(d.change)[0] in result.services_changed]
         deliveries, proxy.carried, proxy.deliveries = [*proxy.carried, *changed], [], []
         requested_ns, proxy.requested_ns = proxy.requested_ns, None
-        local = self._count_local(proxy) if result.success else proxy.local
+        local = self._count_local(proxy, result) if result.success else proxy.local
         syncing = _Syncing(now_ns, requested_ns, result, deliveries, bool(clean_up), local, in_runner)
         if instantly:
             self._end(proxy, syncing)
@@ -419,11 +419,14 @@ class KubeProxy:
                 )
             )
 
-    def _count_local(self, proxy: _FamilyProxy) -> dict[ServiceKey, LocalEndpoints]:
+    def _count_local(self, proxy: _FamilyProxy, result: SyncResult) -> dict[ServiceKey, LocalEndpoints]:
+        """As before for the Services that a partial sync has not looked at; servers may open late (CP-15.3)."""
         maps, zone = proxy.proxier.maps, proxy.proxier.zone
         servers = {server.service for server in proxy.proxier.service_health.servers}
-        found = {}
-        for service in maps.ports_of:
+        changed = set(maps.ports_of if result.full else result.services_changed)
+        changed.update(key for key, local in proxy.local.items() if local.serves_health_check != (key in servers))
+        found = {key: local for key, local in proxy.local.items() if key not in changed and key in maps.ports_of}
+        for service in changed.intersection(maps.ports_of):
             plans = [make_plan(*parts, self.name, zone) for parts in maps.plans_input(service)]
             usable = {endpoint.ip for plan in plans for endpoint in plan.local}
             found[service] = LocalEndpoints(maps.local_ready_endpoints.get(service, 0), len(usable), service in servers)
