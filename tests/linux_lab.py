@@ -9,7 +9,7 @@ import json
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from scapy.layers.inet import IP
@@ -55,6 +55,7 @@ class Lab:
     def __init__(self, name: str, family: Family = Family.IPV4) -> None:
         self.node, self.world = f"{name}n", f"{name}w"
         self.family = family
+        self.refused = False  #: the last packet that a process sent was: EPERM (K-3.2)
         self._macs: dict[str, bytes] = {}
         self._wires: dict[str, socket.socket] = {}
         command(f"ip netns add {self.node}")
@@ -66,8 +67,8 @@ class Lab:
     def build(self, machine: Machine, rules: str) -> None:
         """Interfaces and routes of the machine, and rules as iptables-save prints them."""
         routing, sysctls = machine.routing, machine.sysctls
-        self._in_node(f"sysctl -qew {_SYSCTLS} net.ipv4.conf.all.route_localnet={int(sysctls.route_localnet)}")
-        self._in_node("ip link set lo up")
+        self.in_node(f"sysctl -qew {_SYSCTLS} net.ipv4.conf.all.route_localnet={int(sysctls.route_localnet)}")
+        self.in_node("ip link set lo up")
         for number, interface in enumerate(routing.interfaces.values()):
             if interface.name != "lo":
                 self._connect(interface.name, f"w{number}", [str(a) for a in interface.of(self.family)])
@@ -75,8 +76,12 @@ class Lab:
             if route.network.family is self.family:
                 gateway, _, rest = str(route).partition(" via ")[2].partition(" dev ")
                 via = f"via {gateway} onlink " if rest else ""
-                self._in_node(f"ip route add {route.network} {via}dev {route.interface}")
-        self._in_node("iptables-restore" if self.family is Family.IPV4 else "ip6tables-restore", stdin=rules)
+                self.in_node(f"ip route add {route.network} {via}dev {route.interface}")
+        self.load(rules)
+
+    def load(self, rules: str) -> None:
+        """Replaces the tables that the text has. What other tables there are stays."""
+        self.in_node("iptables-restore" if self.family is Family.IPV4 else "ip6tables-restore", stdin=rules)
 
     def close(self) -> None:
         for wire in (*self._wires.values(), self._process):
@@ -84,17 +89,17 @@ class Lab:
         command(f"ip netns del {self.node}")
         command(f"ip netns del {self.world}")
 
-    def _in_node(self, text: str, *, stdin: str | None = None) -> str:
+    def in_node(self, text: str, *, stdin: str | None = None) -> str:
         return command(f"ip netns exec {self.node} {text}", stdin=stdin)
 
     def _connect(self, name: str, peer: str, addresses: list[str]) -> None:
         command(f"ip link add {name} netns {self.node} type veth peer name {peer} netns {self.world}")
         command(f"ip netns exec {self.world} sysctl -qw net.ipv6.conf.{peer}.disable_ipv6=1")
         for address in addresses if self.family is Family.IPV4 else reversed(addresses):  # IPv6 lists the newest first
-            self._in_node(f"ip addr add {address} dev {name}" + (" nodad" if self.family is Family.IPV6 else ""))
-        self._in_node(f"ip link set {name} up arp off")
+            self.in_node(f"ip addr add {address} dev {name}" + (" nodad" if self.family is Family.IPV6 else ""))
+        self.in_node(f"ip link set {name} up arp off")
         command(f"ip netns exec {self.world} ip link set {peer} up arp off")
-        [link] = json.loads(self._in_node(f"ip -json link show {name}"))
+        [link] = json.loads(self.in_node(f"ip -json link show {name}"))
         self._macs[name] = bytes.fromhex(link["address"].replace(":", ""))
         kind = _ETHERNET_TYPE[self.family]
         with inside(self.world):
@@ -103,26 +108,37 @@ class Lab:
         wire.setblocking(False)
         self._wires[name] = wire
 
-    def send(self, packet: Packet) -> list[Packet]:
-        """What comes out of the node. A process without source address: only IPv4 chooses one for it."""
-        data = bytes(to_scapy(packet))
+    def send(self, packet: Packet, sequence: tuple[int, int] = (0, 0)) -> list[Packet]:
+        """What comes out of the node, with the interface. A process without source address: only IPv4 chooses one for it.
+
+        ``sequence``: what a TCP segment begins with and what it acknowledges.
+        """
+        layer = to_scapy(packet)
+        if packet.protocol == "tcp":
+            layer["TCP"].seq, layer["TCP"].ack = sequence
+        data = bytes(layer)
+        self.refused = False
         if packet.in_interface:
             frame = self._macs[packet.in_interface] + b"\2\0\0\0\0\1" + _ETHERNET_TYPE[self.family].to_bytes(2) + data
             self._wires[packet.in_interface].send(frame)
         else:
-            with suppress(PermissionError):  # dropped or rejected in OUTPUT (K-3.2)
+            try:
                 self._process.sendto(data, (packet.destination, 0))
+            except PermissionError:  # dropped or rejected in OUTPUT
+                self.refused = True
         return list(self._received())
 
     def _received(self) -> Iterator[Packet]:
-        for wire in self._wires.values():
+        for name, wire in self._wires.items():
             while True:
                 try:
                     frame, address = wire.recvfrom(4096)
                 except BlockingIOError:
                     break
                 if address[2] != socket.PACKET_OUTGOING and not self._neighbourly(frame):
-                    yield from_scapy((IP if self.family is Family.IPV4 else IPv6)(frame[14:]))
+                    packet = from_scapy((IP if self.family is Family.IPV4 else IPv6)(frame[14:]))
+                    packet.out_interface = name
+                    yield packet
 
     def _neighbourly(self, frame: bytes) -> bool:
         """What IPv6 tells the link on its own account."""
