@@ -1,7 +1,9 @@
 """The iptables dialect against what the real tools printed (I-17, I-20, I-21), and its refusals."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -431,6 +433,16 @@ def rules(draw: st.DrawFn, family: Family) -> Rule:
             ports += draw(st.lists(st.builds(TcpFlags, flags, flags, negate), max_size=1))
     statement = draw(st.lists(statements(family), max_size=1))
     return Rule((*draw(st.permutations(parts)), *draw(st.permutations(ports)), *statement))
+
+
+@pytest.mark.parametrize(
+    "sides", [sides for n in (1, 2, 3, 4) for sides in itertools.product(("src", "dst"), repeat=n)]
+)
+def test_address_types_of_both_sides_share_a_match(sides: tuple[str, ...]) -> None:
+    known = {side: AddrType(side, "LOCAL", False) for side in sides}  # equal parts may be one object, or not
+    for rule in (Rule(tuple(known[side] for side in sides)), Rule(tuple(replace(known[side]) for side in sides))):
+        assert parse_rule(render_rule("C", rule, Style.KUBE_PROXY, V4), V4) == ("C", rule)
+        assert parse_rule(render_rule("C", rule, Style.SAVE, V4), V4) == ("C", stored(rule, V4))
 
 
 @pytest.mark.parametrize("family", Family)

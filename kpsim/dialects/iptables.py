@@ -169,7 +169,7 @@ def stored(rule: Rule, family: Family) -> Rule:
     ports: list[Match | Statement] = []
     rest: list[Match | Statement] = []
     target: list[Match | Statement] = []
-    alone: AddrType | None = None
+    alone: int | None = None  # where in `rest` an address type stands without one of the other side
     for part in rule.body:
         normal = _stored_part(part, family)
         if normal is None:
@@ -182,13 +182,13 @@ def stored(rule: Rule, family: Family) -> Rule:
         elif isinstance(normal, STATEMENTS):
             target.append(normal)
         elif type(normal) is AddrType:
-            if alone is not None and alone.side != normal.side:  # both sides in one -m addrtype, the source first
-                at = next(i for i, other in enumerate(rest) if other is alone)
-                rest.insert(at if normal.side == "src" else at + 1, normal)
+            other = rest[alone] if alone is not None else None
+            if alone is not None and isinstance(other, AddrType) and other.side != normal.side:
+                rest.insert(alone if normal.side == "src" else alone + 1, normal)  # one -m addrtype, the source first
                 alone = None
             else:
+                alone = len(rest)
                 rest.append(normal)
-                alone = normal
         else:
             rest.append(normal)
     header.sort(key=lambda part: HEADER_ORDER[type(part)])
