@@ -522,6 +522,46 @@ traffic:
     assert all(15_007 * MS <= c.at_ns < 16_007 * MS for c in broken)
 
 
+def test_an_open_connection_does_not_outlive_its_application_even_if_another_one_answers() -> None:
+    """The new container's kernel knows no such socket and resets the connection (CT-2.6)."""
+    text = """
+events: [{at: 5s, crash: {workload: web, count: 2}}]
+traffic:
+  - {name: t, from: nodes, nodes: [node-1], service: web, perSecond: 10, stop: 1s, long: {lasts: 30s, packetEvery: 4s}}
+"""
+    log = simulate(text, "duration=20s")  # both answer again at 6 s, two seconds before the next packet of the first
+    broken = [c for c in log.connections if not c.new_flow]
+    assert {(c.disposition, c.cause) for c in broken} == {(Disposition.FAILED, Cause.ENDPOINT_GONE)}
+    assert sorted(c.at_ns // MS for c in broken) == [8000 + 100 * number for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("via", "patch", "expected"),
+    [
+        # an unlisted port of a cluster IP leaks (K-8.2); on the node's own address its kernel answers
+        ("clusterIP", "{ports: [{name: alt, port: 81, targetPort: 8080}]}", (Disposition.DROPPED, Cause.NOT_CAPTURED)),
+        (
+            "nodePort",
+            "{type: ClusterIP, ports: [{name: http, port: 80, targetPort: 8080}]}",
+            (Disposition.REJECTED, Cause.NOT_CAPTURED),
+        ),
+        ("externalIP", "{externalIPs: null}", (Disposition.DROPPED, Cause.NOT_CAPTURED)),
+    ],
+)
+def test_clients_go_on_dialling_what_a_service_has_lost(via: str, patch: str, expected: object) -> None:
+    text = f"""
+events: [{{at: 2s, patchService: {{service: web, patch: {{spec: {patch}}}}}}}]
+traffic: [{{name: t, service: web, port: http, via: {via}, nodes: [node-1], perSecond: 10}}]
+"""
+    settings = ("objects[0].spec.ports[0].name=http", "objects[0].spec.externalIPs=[198.51.100.9]", "duration=4s")
+    log = simulate(text, *settings)
+    assert len(log.connections) == 40
+    # 2.007 written, +19 delivered, +23 in force
+    assert {c.disposition for c in log.connections if c.at_ns < 2049 * MS} == {Disposition.DELIVERED}
+    late = [c for c in log.connections if c.at_ns >= 2049 * MS]
+    assert {(c.disposition, c.cause) for c in late} == {expected} and {c.node for c in late} == {"node-1"}
+
+
 def test_what_nobody_listens_on_is_refused_by_the_node_itself() -> None:
     # after the Service is deleted and its rules are gone, the node port is a closed port of the node (PP-7.2)
     events = "events: [{at: 2s, deleteService: {service: web}}]\n"

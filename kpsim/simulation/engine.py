@@ -120,6 +120,8 @@ class Run:
         return known().health_check_node_port != 0
 
     def run(self, progress: Callable[[int, int], None] | None) -> RunLog:
+        if progress is not None:
+            progress(0, self.spec.duration_ns)  # in a large cluster the first syncs take a while
         self._set_up()
         Events(
             self.clock,

@@ -40,7 +40,7 @@ class OpenFlow:
     local: bool
     answer: Packet
     server: Place
-    endpoint: str
+    application: Hashable  #: which one, of which pod: its successor knows nothing of the connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,8 @@ class Machines:
             return replace(outcome, disposition=Disposition.FAILED, cause=Cause.NODE_DOWN, endpoint_node=lost)
         if outcome.disposition is not Disposition.DELIVERED or request.end is None:
             return outcome
-        if not self._answers(request.end, request.packet):
+        application = self._application(request.end, request.packet)
+        if application is None:
             self._refuse(request, now_ns, chooser)
             return replace(outcome, disposition=Disposition.FAILED, cause=Cause.ENDPOINT_GONE)
         answer = reply(self._fabric, request, now_ns=now_ns, chooser=chooser)
@@ -139,7 +140,7 @@ class Machines:
             return replace(outcome, disposition=Disposition.FAILED, cause=cause)
         sent = request.sent.copy()
         sent.in_interface = ""
-        return replace(outcome, flow=OpenFlow(sent, at_node, local, answer.sent, request.end, outcome.endpoint))
+        return replace(outcome, flow=OpenFlow(sent, at_node, local, answer.sent, request.end, application))
 
     def establish(self, flow: OpenFlow, now_ns: int) -> None:
         """The third packet of the handshake."""
@@ -154,7 +155,8 @@ class Machines:
             return Cause.NODE_DOWN
         if journey.end != flow.server:
             return _refusal(journey)[1] if journey.end is None else Cause.OTHER
-        if not self._answers(flow.server, journey.packet):
+        if self._application(flow.server, journey.packet) != flow.application:
+            self._refuse(journey, now_ns, SeededChooser(self._seed, ("reset", tuple_of(journey.packet))))
             return Cause.ENDPOINT_GONE
         self._segment(flow, _ACK, now_ns, from_client=False)
         return Cause.NONE
@@ -177,12 +179,14 @@ class Machines:
     def _lost_on_the_way(self, journey: Journey) -> str | None:
         return next((hop.node for hop in journey.hops if hop.node in self._off), None)
 
-    def _answers(self, end: Place, packet: Packet) -> bool:
-        """Whether an application listens where the packet ended."""
-        return any(
-            pod.answers and pod.node == end.node and _listens(pod, packet)
+    def _application(self, end: Place, packet: Packet) -> Hashable:
+        """The application that listens where the packet ended, by pod and life; None if there is none."""
+        listening = (
+            (pod.key, pod.life)
             for pod in self._at_ip(format_ip(packet.family, packet.daddr))
+            if pod.answers and pod.node == end.node and _listens(pod, packet)
         )
+        return next(listening, None)
 
     def _refuse(self, request: Journey, now_ns: int, chooser: SeededChooser) -> None:
         """Where the pod still exists its kernel resets the connection, and the nodes forget it (K-6.3)."""

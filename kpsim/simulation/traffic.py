@@ -69,6 +69,15 @@ class Sender:
     number: int = 0  #: of the source's clients outside
 
 
+@dataclass(frozen=True, slots=True)
+class _Dialled:
+    """What clients of a Service dial. ``address`` empty: a node's own."""
+
+    port: ServicePortSpec
+    address: str
+    number: int
+
+
 @dataclass(frozen=True)
 class World:
     """What a source needs to know of the rest."""
@@ -96,6 +105,7 @@ class TrafficSource:
         self._stop_ns = stop_ns
         port = port_of(world.service(), traffic.port)
         self._destination = (qualified(traffic.service), traffic.via, port.port if port else traffic.port)
+        self._dialled: dict[Family, _Dialled] = {}
         self._uses: dict[str, int] = {}  #: of each client: how often it has sent
         self._number = 0
 
@@ -173,13 +183,10 @@ class TrafficSource:
 
     # ------------------------------------------------------------------------------------------------------- destination
 
-    def _target(
-        self, service: Service, port: ServicePortSpec, sender: Sender, number: int, family: Family
-    ) -> tuple[str, int, str] | None:
+    def _target(self, dialled: "_Dialled", sender: Sender, number: int, family: Family) -> tuple[str, int, str] | None:
         """Destination address and port, and the node where the packet meets rules; None if no node takes it."""
-        via = self._traffic.via
         node = sender.node or self._entries[number % len(self._entries)]
-        if via is Via.LOAD_BALANCER and sender.node is None:
+        if self._traffic.via is Via.LOAD_BALANCER and sender.node is None:
             balancer = self._world.load_balancer
             # not by the client's address, which depends on the sources before this one
             flow = self._traffic.name, sender.number, sender.port
@@ -187,35 +194,32 @@ class TrafficSource:
             if chosen is None:
                 return None
             node = chosen
-        match via:
-            case Via.CLUSTER_IP:
-                return _of_family(service.cluster_ips or (service.cluster_ip,), family), port.port, node
-            case Via.EXTERNAL_IP:
-                return _of_family(service.external_ips, family), port.port, node
-            case Via.NODE_PORT:
-                return self._nodes[node].ip(family), port.node_port, node
-            case Via.LOAD_BALANCER:
-                vips = [ingress.ip for ingress in service.ingress if ingress.ip and ingress.ip_mode in (None, "VIP")]
-                if vip := _of_family(vips, family):
-                    return vip, port.port, node
-                return self._nodes[node].ip(family), port.node_port, node
+        return dialled.address or self._nodes[node].ip(family), dialled.number, node
+
+    def _dial(self, service: Service, family: Family) -> "_Dialled | None":
+        """What the Service says that its clients should dial; what they dialled last if it says nothing any more."""
+        port = port_of(service, self._traffic.port)
+        ips, number = _addresses(service, port, self._traffic.via)
+        address = _of_family(ips, family)
+        if port is not None and number and (address or not ips):
+            self._dialled[family] = _Dialled(port, address, number)
+        return self._dialled.get(family)
 
     # ----------------------------------------------------------------------------------------------------------- sending
 
     def _send(self, number: int, sender: Sender, service: Service, family: Family) -> None:
         now_ns = self._clock.now_ns
-        port = port_of(service, self._traffic.port)
-        if port is None:
-            return  # the Service has lost the port; its clients have nothing to dial
-        target = self._target(service, port, sender, number, family)
+        dialled = self._dial(service, family)
+        if dialled is None:
+            return  # the Service never had anything of this family to dial
+        port = dialled.port
+        target = self._target(dialled, sender, number, family)
         if target is None:
             self._record(sender, service, port, Outcome(Disposition.DROPPED, Cause.NO_HEALTHY_NODE), Break.NONE)
             return
         address, number_there, node = target
         destination = parse_ip(address)
-        if destination is None or not number_there:
-            self._record(sender, service, port, Outcome(Disposition.DROPPED, Cause.NOT_CAPTURED), Break.NONE)
-            return
+        assert destination is not None
         source = parse_ip(sender.source)
         packet = Packet(
             family,
@@ -328,6 +332,22 @@ def _machine(sender: Sender) -> str:
 def _of_family(ips: Iterable[str], family: Family) -> str:
     """The first address of a family; empty if there is none."""
     return next((ip for ip in ips if canonical_ip(ip, family) is not None), "")
+
+
+def _addresses(service: Service, port: ServicePortSpec | None, via: Via) -> tuple[Sequence[str], int]:
+    """The Service's addresses of a kind (none: nodes' own are used) and the port there; 0 if there is nothing to dial."""
+    if port is None:
+        return (), 0
+    match via:
+        case Via.CLUSTER_IP:
+            return service.cluster_ips or (service.cluster_ip,), port.port
+        case Via.EXTERNAL_IP:
+            return service.external_ips, port.port if service.external_ips else 0
+        case Via.NODE_PORT:
+            return (), port.node_port
+        case Via.LOAD_BALANCER:
+            vips = [ingress.ip for ingress in service.ingress if ingress.ip and ingress.ip_mode in (None, "VIP")]
+            return vips, port.port if vips else port.node_port
 
 
 def port_of(service: Service, wanted: int | str | None) -> ServicePortSpec | None:
