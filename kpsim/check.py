@@ -13,7 +13,8 @@ from typing import Any
 
 from kpsim.comparison.documents import run_differences
 from kpsim.errors import InputError, Problem
-from kpsim.inputs import read_text
+from kpsim.inputs import json_object, read_text
+from kpsim.manifests.places import printable
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
 from kpsim.scenarios import scenario_names
@@ -122,7 +123,7 @@ def _check_recording(path: Path, *, update: bool) -> Checked:
         if statements:
             from kpsim.comparison.packets import first_packet_differences
 
-            statements += first_packet_differences(replay, expected, outcomes)
+            statements = first_packet_differences(replay, expected, outcomes) + statements  # what matters most
     if statements and update:
         beside.write_text("".join(map(_line, outcomes)), encoding="utf-8")
     moved = Verdict.UPDATED if update else Verdict.DIFFERS
@@ -134,13 +135,14 @@ def _line(outcome: Mapping[str, Any]) -> str:
 
 
 def _read_expected(path: Path) -> list[Mapping[str, Any]]:
-    found, problems = [], []
+    found: list[Mapping[str, Any]] = []
+    problems: list[Problem] = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
-                found.append(json.loads(line))
+                found.append(json_object(line))
             except ValueError as error:
-                problems.append(Problem(f"not JSON: {error}", file=str(path), line=number))
+                problems.append(Problem(str(error), file=str(path), line=number))
     if problems:
         raise InputError(problems)
     return found
@@ -150,15 +152,15 @@ def _read_expected(path: Path) -> list[Mapping[str, Any]]:
 
 
 def junit_xml(results: Sequence[Checked]) -> str:
-    """The results as a JUnit report, a test case each."""
+    """The results as a JUnit report, a test case each; what XML cannot hold is escaped."""
     from xml.etree import ElementTree
 
     failures = [result for result in results if not result.good]
     suite = ElementTree.Element("testsuite", name="kpsim check", tests=str(len(results)), failures=str(len(failures)))
     for result in results:
-        case = ElementTree.SubElement(suite, "testcase", classname=f"kpsim.{result.kind}", name=result.name)
+        case = ElementTree.SubElement(suite, "testcase", classname=f"kpsim.{result.kind}", name=printable(result.name))
         if not result.good:
             failure = ElementTree.SubElement(case, "failure", message=f"{len(result.statements)} differences")
-            failure.text = "\n".join(result.statements)
+            failure.text = "\n".join(map(printable, result.statements))
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

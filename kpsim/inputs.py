@@ -1,10 +1,11 @@
-"""What a person gives to read: a file or standard input, whole, bounded, as text. It never knows what the text means."""
+"""What a person gives to read: a file or standard input, whole, bounded, as text or lines of JSON. It never knows what the text means."""
 
 import codecs
+import json
 import stat
 import sys
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, NoReturn, TextIO
 
 from kpsim.errors import InputError, Problem
 
@@ -82,3 +83,42 @@ def decoded(content: bytes, file: str) -> str:
 def read_text(path: Path | str) -> str:
     """A whole file, or standard input for ``-``, as text. InputError if it cannot be read, is too large, or is no text."""
     return decoded(read_bytes(path), shown_name(path))
+
+
+def json_line(line: str) -> Any:
+    """JSON as RFC 8259 has it: no NaN, no half characters, and a name that comes twice in an object is no silent choice.
+
+    ValueError says what is wrong.
+    """
+    try:
+        value = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("not JSON that can be read: nested too deep") from None
+    if "\\u" in line:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair is no character") from None
+    return value
+
+
+def json_object(line: str) -> dict[str, Any]:
+    """As :func:`json_line`, of an object."""
+    value = json_line(line)
+    if not isinstance(value, dict):
+        raise ValueError("expected a JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"not JSON: {name} is no JSON")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    obj = dict(pairs)
+    if len(obj) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return obj

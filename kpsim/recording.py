@@ -5,18 +5,17 @@ server returned them: no defaulting, no allocation, no validation beyond kube-pr
 It never knows what kube-proxy makes of them.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from kpsim.addresses import Family, canonical_ip
 from kpsim.cluster import EventType
 from kpsim.config import Host, Interface, Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
-from kpsim.inputs import decoded, read_bytes, shown_name
+from kpsim.inputs import decoded, json_line, read_bytes, shown_name
 from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.objects import ApiObject, JsonReader, Node, node_from_json, object_from_json
 from kpsim.units import HOUR_NS, SECOND_NS, parse_rfc3339_ns
@@ -96,7 +95,7 @@ def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None =
             continue
         first_line = first_line or number
         try:
-            obj = JsonReader(_decode(line), "")
+            obj = JsonReader(json_line(line), "")
             if obj.text("type") != "CONFIG":
                 steps += times.checked(_steps(obj))
             elif number != first_line:
@@ -104,7 +103,7 @@ def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None =
             else:
                 config, config_line = obj, number
                 _refuse_others(obj, "type", "ipFamily", "object", "node", "host")
-        except (InputError, ValueError, RecursionError) as error:
+        except (InputError, ValueError) as error:
             problems += _located(error, file, number)
             if number == first_line and not isinstance(error, InputError):  # every line would be as wrong
                 raise InputError(replace(problems[0], message=f"{problems[0].message}; {_EXPECTED}")) from error
@@ -119,26 +118,6 @@ def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None =
     if problems:
         raise InputError(problems)
     return recording
-
-
-def _decode(line: str) -> Any:
-    """JSON as RFC 8259 has it: no NaN, and a name that comes twice in an object is an error, not a silent choice."""
-    value = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
-    if "\\u" in line:
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text: ValueError
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    obj = dict(pairs)
-    if len(obj) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} comes twice")
-    return obj
 
 
 def _located(error: Exception, file: str, line: int) -> list[Problem]:

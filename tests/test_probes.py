@@ -189,6 +189,12 @@ def test_a_packet_that_the_kernel_itself_drops_has_no_rule(cluster: Cluster) -> 
     assert (answer.result, answer.by) == (Result.DROPPED, "kernel: martian source")
 
 
+def test_what_the_kernel_drops_behind_a_translation_is_not_laid_on_that_rule(cluster: Cluster) -> None:
+    """K-7.3 again: routing, where the packet ends, comes after PREROUTING, where it got its endpoint."""
+    answer = cluster.probe("node-1", "172.30.0.10:80", src="192.168.0.1:40000")
+    assert (answer.result, answer.by) == (Result.DROPPED, "kernel: martian source")
+
+
 # --- sources that are chosen -----------------------------------------------------------------------------------------------
 
 
@@ -254,6 +260,9 @@ GOOD = {"id": "p", "node": "node-1", "from": "pod", "dst": "172.30.0.10", "dport
     [
         ("{", "not JSON"),
         ("[]", "JSON object"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"id": "p", "id": "q"}', "'id' comes twice"),
+        (r'{"id": "\ud800"}', "half of a surrogate pair"),
         (json.dumps(GOOD | {"node": "nod-1"}), "no node 'nod-1'; there is node-1"),
         (json.dumps(GOOD | {"from": "moon"}), "'moon'"),
         (json.dumps(GOOD | {"dst": "172.30.0.300"}), "172.30.0.300"),

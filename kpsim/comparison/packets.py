@@ -5,6 +5,7 @@ from typing import Any
 
 from kpsim.addresses import Family, format_ip
 from kpsim.dialects.iptables import parse
+from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.replay import Replay
 from kpsim.ruleset import Destination, DestinationPort, Protocol, Rule, Ruleset
@@ -21,9 +22,9 @@ MOST_SHOWN = 10
 def first_packet_differences(replay: Replay, expected: Sequence[Json], actual: Sequence[Json]) -> list[str]:
     """Statements on the first sync whose resulting rules differ between two accounts; none if they never do."""
     for number, (wanted, found) in enumerate(zip(expected, actual, strict=False)):
-        rules = [account.get("iptables", {}).get("save") for account in (wanted, found)]
-        if rules[0] != rules[1] and all(isinstance(text, str) for text in rules):
-            statements = list(_differences(replay, *rules))
+        before, after = _saved_rules(wanted), _saved_rules(found)
+        if before is not None and after is not None and before != after:
+            statements = list(_differences(replay, before, after))
             shown = [f"sync {number}: first packet {statement}" for statement in statements[:MOST_SHOWN]]
             if len(statements) > MOST_SHOWN:
                 shown.append(f"sync {number}: … and {len(statements) - MOST_SHOWN} more first packets end otherwise")
@@ -32,18 +33,30 @@ def first_packet_differences(replay: Replay, expected: Sequence[Json], actual: S
     return []
 
 
+def _saved_rules(account: Mapping[str, Any]) -> str | None:
+    programmed = account.get("iptables")
+    saved = programmed.get("save") if isinstance(programmed, Mapping) else None
+    return saved if isinstance(saved, str) else None
+
+
 def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
     recording = replay.recording
     family, node = recording.family, recording.node_name
     cluster = Cluster(replay.cluster, recording.config, recording.host, replay=replay)
-    rulesets = [parse(text, family) for text in (expected, actual)]
+    try:
+        rulesets = [parse(text, family) for text in (expected, actual)]
+    except InputError:  # rules that nobody can load lead no packet anywhere
+        return
     probers = [Prober(cluster_site(cluster, rules=lambda *_, r=ruleset: r), replay.now_ns) for ruleset in rulesets]
     node_ip = format_ip(family, replay.proxier.settings.node_ip)
     targets = sorted({target for ruleset in rulesets for target in _targets(ruleset, node_ip)})
     for protocol, address, port in targets:
         for sender in _SENDERS:
             probe = Probe(0, node, sender, make_packet(protocol, address, port))
-            before, after = (prober.answer(probe) for prober in probers)
+            try:
+                before, after = (prober.answer(probe) for prober in probers)
+            except InputError:  # nobody is there to send it
+                continue
             if (before.result, before.outcomes) != (after.result, after.outcomes):
                 whence = f"{protocol} from {sender} to {address} port {port}"
                 yield f"{whence}: expected {_words(before)}, got {_words(after)}"

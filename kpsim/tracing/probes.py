@@ -19,6 +19,7 @@ from typing import Any
 from kpsim.addresses import Family, join_host_port, parse_ip
 from kpsim.dialects.iptables import Style, render_rule
 from kpsim.errors import InputError, Problem
+from kpsim.inputs import json_object
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, expand, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import ScriptedChooser
@@ -159,8 +160,8 @@ def rule_name(at: RuleReference, family: Family) -> str:
 
 
 def deciding_rule(step: Walk, steps: Iterable[Step]) -> RuleReference | None:
-    """The rule with the verdict, or the one that dispatched to a Service, or the one that translated."""
-    if step.rule is not None:
+    """The rule with the verdict; of a delivered packet the one that dispatched to a Service, or the one that translated."""
+    if step.rule is not None or result_of(step) is not Result.DELIVERED:
         return step.rule
     dispatched = [
         s.at for s in steps if isinstance(s, RuleMatched) and s.at.rule and s.at.rule.origin.role in _DISPATCH
@@ -349,11 +350,9 @@ def parse_probes(
 
 def _probe(line: str, site: Site, families: tuple[Family, ...]) -> Probe:
     try:
-        obj = json.loads(line)
+        obj = json_object(line)
     except ValueError as error:
-        raise InputError(f"not JSON: {error}") from None
-    if not isinstance(obj, dict):
-        raise InputError("a probe is a JSON object")
+        raise InputError(str(error)) from None
     values = {name: value for name, value in obj.items() if value is not None}
     found = [f"a probe has no field {name!r} (it has {', '.join(_FIELDS)})" for name in values if name not in _FIELDS]
     found += [f"{name!r} is missing" for name in _REQUIRED if name not in values]
