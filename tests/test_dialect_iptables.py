@@ -405,9 +405,16 @@ def statements(family: Family) -> st.SearchStrategy[Any]:
 
 @st.composite
 def rules(draw: st.DrawFn, family: Family) -> Rule:
-    """Any rule the kernel would take: header options once, ports behind their module, at most one statement, last."""
+    """Any rule the kernel would take: header options once, ports behind their module, at most one statement, last.
+
+    At most two address types: a list of three does not say which two of them share a match, and so has no one spelling.
+    """
     negate = st.booleans()
-    parts: list[Any] = draw(st.lists(st.one_of(matches(family)), max_size=3))
+    parts: list[Any] = draw(
+        st.lists(st.one_of(matches(family)), max_size=3).filter(
+            lambda drawn: sum(isinstance(part, AddrType) for part in drawn) <= 2
+        )
+    )
     for header in (
         st.builds(Source, networks(family), negate),
         st.builds(Destination, networks(family), negate),
