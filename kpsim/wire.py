@@ -198,11 +198,16 @@ def parse_packet(expression: str) -> Packet:
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise InputError(f"packet {expression!r}: {error.args[0]}") from None
-    calls = list(_calls(tree, expression))
+        raise InputError(f"packet {_shown(expression)}: {error.args[0]}") from None
+    except (MemoryError, RecursionError):
+        raise InputError(f"packet {_shown(expression)}: nested too deep") from None
+    try:
+        calls = list(_calls(tree, expression))
+    except RecursionError:
+        raise InputError(f"packet {_shown(expression)}: nested too deep") from None
     names = [name for name, _ in calls]
     if names[0] not in ("IP", "IPv6"):
-        raise InputError(f"packet {expression!r}: begins with IP(…) or IPv6(…), not with {names[0]}")
+        raise InputError(f"packet {_shown(expression)}: begins with IP(…) or IPv6(…), not with {names[0]}")
     layers = _layers()
     built: Any = None
     for name, values in calls:
@@ -211,9 +216,21 @@ def parse_packet(expression: str) -> Packet:
     try:
         return from_scapy(type(built)(bytes(built)))
     except InputError as error:
-        raise InputError(f"packet {expression!r}: {error}") from None
+        raise InputError(f"packet {_shown(expression)}: {error}") from None
     except Exception as error:  # Scapy refuses a value in as many ways as it has fields
-        raise InputError(f"packet {expression!r}: a value does not fit: {error}") from None
+        raise InputError(f"packet {_shown(expression)}: a value does not fit: {_first_line(error)}") from None
+
+
+_LONGEST_SHOWN = 200
+
+
+def _shown(expression: str) -> str:
+    return repr(expression if len(expression) <= _LONGEST_SHOWN else f"{expression[:_LONGEST_SHOWN]}…")
+
+
+def _first_line(error: Exception) -> str:
+    """Scapy adds advice for those who write programs with it."""
+    return str(error).partition("\n")[0].removesuffix(":")
 
 
 def _calls(tree: ast.expr, expression: str) -> Iterable[tuple[str, Mapping[str, int | str | bytes]]]:
@@ -224,14 +241,14 @@ def _calls(tree: ast.expr, expression: str) -> Iterable[tuple[str, Mapping[str, 
         return
     text = ast.get_source_segment(expression.strip(), tree) or type(tree).__name__
     if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
-        raise InputError(f"packet {expression!r}: only layers joined by / are understood, not {text}")
+        raise InputError(f"packet {_shown(expression)}: only layers joined by / are understood, not {text}")
     name = tree.func.id
     if name not in _EXPRESSION_LAYERS:
         raise InputError(
-            f"packet {expression!r}: {name} is no layer known here ({', '.join(_EXPRESSION_LAYERS[:9])}, …)"
+            f"packet {_shown(expression)}: {name} is no layer known here ({', '.join(_EXPRESSION_LAYERS[:9])}, …)"
         )
     if tree.args or any(keyword.arg is None for keyword in tree.keywords):
-        raise InputError(f"packet {expression!r}: {name} takes keyword arguments only")
+        raise InputError(f"packet {_shown(expression)}: {name} takes keyword arguments only")
     yield name, {str(keyword.arg): _literal(keyword, name, expression) for keyword in tree.keywords}
 
 
@@ -241,7 +258,7 @@ def _literal(keyword: ast.keyword, layer: str, expression: str) -> int | str | b
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         value = None
     if not isinstance(value, (int, str, bytes)):
-        raise InputError(f"packet {expression!r}: {layer}.{keyword.arg} must be a number or a string")
+        raise InputError(f"packet {_shown(expression)}: {layer}.{keyword.arg} must be a number or a string")
     return value
 
 
@@ -260,7 +277,7 @@ def _build_layer(name: str, values: dict[str, int | str | bytes], layers: Mappin
     try:
         return kind(**values)
     except Exception as error:
-        raise InputError(f"{name}: a value does not fit: {error}") from None
+        raise InputError(f"{name}: a value does not fit: {_first_line(error)}") from None
 
 
 def _check_addresses(name: str, values: dict[str, int | str | bytes]) -> None:

@@ -244,8 +244,24 @@ def test_rules_that_are_not_modelled_are_refused_by_name_or_kept_on_request(run:
     assert refused.code == 2
     assert f"{rules}:3" in refused.errors
     assert "hashlimit" in refused.errors
+    assert "--allow-unknown keeps such rules" in refused.errors
     kept = run(*packet, "--allow-unknown")
     assert (kept.code, kept.out.splitlines()[0]) == (0, "unknown")
+
+
+def test_rules_of_both_families_as_kpsim_prints_them(run: Run, shop: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "both.rules"
+    rules.write_text(load(shop).rules("node-1"))
+    packet = ["--rules", rules, "--node-ip", "192.168.0.1", "--minimal"]
+    assert run(*packet, "--dst", "172.30.0.10:80").out.startswith("delivered 10.180.")
+    assert run(*packet, "--dst", "[fd00:172:30::ffff]:80", "--node-ip", "2001:db8::1").out == "passed\n"
+    unsaid = run(*packet, "--packet", 'IP(dst="172.30.0.10")/TCP(dport=80)')
+    assert (unsaid.code, f"{rules}: rules of both families: --family says which" in unsaid.errors) == (2, True)
+    line = rules.read_text().splitlines().index("# IPv6") + 3
+    broken = rules.read_text().splitlines()
+    broken[line - 1] = "-A nothing"
+    rules.write_text("\n".join(broken))
+    assert f"{rules}:{line}: " in run(*packet, "--dst", "[fd00::1]:80").errors
 
 
 def test_ipv6_rules_are_recognised(run: Run, tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def test_expressions_of_ipv6_icmp_and_sctp() -> None:
         ("TCP(dport=80)", "begins with IP"),
         ('Ether()/IP(dst="172.30.0.10")', "Ether"),
         ("IP(", "was never closed"),
+        ("(" * 5000, "too many nested parentheses"),
+        ("IP()" + "/IP()" * 5000, "nested too deep"),
         ("", "packet ''"),
         ('lambda: IP(dst="172.30.0.10")', "lambda"),
     ],
@@ -140,6 +142,7 @@ def test_everything_else_is_refused_by_name(expression: str, named: str) -> None
     with pytest.raises(InputError) as refused:
         parse_packet(expression)
     assert named in str(refused.value)
+    assert len(str(refused.value).splitlines()[0]) == len(str(refused.value)) < 500
 
 
 # --- captures --------------------------------------------------------------------------------------------------------------

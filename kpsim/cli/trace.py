@@ -9,7 +9,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.options import FamilyName, Format, FormatOption, ModeOption
-from kpsim.errors import InputError
+from kpsim.errors import InputError, Problem, UnsupportedRule
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
@@ -190,6 +190,8 @@ def _saved(
     for text in interfaces or ():
         name, _, addresses = text.partition("=")
         devices.append(Interface(name, tuple(part for part in addresses.split(",") if part)))
+    if not ruleset.tables:
+        typer.echo(f"note: there is no table in {path}: every packet passes", err=True)
     if not node_ips:
         typer.echo("note: without --node-ip only loopback addresses are the machine's own", err=True)
     site = rules_site(ruleset, node_ips=node_ips or (), pod_cidrs=pod_cidrs or (), interfaces=devices)
@@ -198,12 +200,20 @@ def _saved(
 
 def _read_rules(path: Path, family: FamilyName | None, dst: str, allow_unknown: bool) -> "Ruleset":
     from kpsim.dialects.iptables import parse
-    from kpsim.inputs import read_text
-    from kpsim.tracing.traces import family_of_rules
+    from kpsim.inputs import read_text, shown_name
+    from kpsim.tracing.traces import family_of_rules, rules_by_family
 
     text = read_text(path)
-    known = family.family if family else family_of_rules(text, dst, file=str(path))
-    return parse(text, known, file=str(path), unknown="keep" if allow_unknown else "refuse")
+    parts = rules_by_family(text)
+    if len(parts) > 1 and not (family or dst):
+        raise InputError(Problem("rules of both families: --family says which", file=shown_name(path)))
+    known = family.family if family else family_of_rules("" if parts else text, dst, file=shown_name(path))
+    text = parts.get(known, text)
+    try:
+        return parse(text, known, file=shown_name(path), unknown="keep" if allow_unknown else "refuse")
+    except UnsupportedRule as error:
+        way_out = Problem("--allow-unknown keeps such rules; packets that meet one end unknown")
+        raise InputError([*error.problems, way_out]) from error
 
 
 def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int) -> None:

@@ -229,6 +229,22 @@ _ADDRESS_OPTION = re.compile(
 _NFT = re.compile(r"^\s*(?:add\s+)?table\s+(?:ip|ip6|inet)\b", re.MULTILINE)
 
 
+_FAMILY_HEAD = re.compile(r"^# (IPv[46])$", re.MULTILINE)
+
+
+def rules_by_family(text: str) -> dict[Family, str]:
+    """The parts of text that names each family in a comment above its rules, as :meth:`Cluster.rules` writes it.
+
+    Empty for other text. What is not of a part is blank lines in it, so that line numbers stay.
+    """
+    heads = list(_FAMILY_HEAD.finditer(text))
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    return {
+        Family.from_label(head[1]): "\n" * text.count("\n", 0, head.start()) + text[head.start() : end]
+        for head, end in zip(heads, ends, strict=False)  # without heads there is an end
+    }
+
+
 def family_of_rules(text: str, dst: str = "", *, file: str | None = None) -> Family:
     """The family of iptables-save output, by the first address in it, else by the destination ``dst``, else IPv4.
 
