@@ -1,0 +1,56 @@
+"""Whole runs for tests: a small scenario with a delay of its own for every stage, and how its rows read."""
+
+from kpsim.scenario import parse_scenario
+from kpsim.simulation import run
+from kpsim.simulation.runlog import Connection, Disposition, Programming, RunLog
+from kpsim.units import MILLISECOND_NS
+
+MS = MILLISECOND_NS
+
+#: every stage with a delay of its own, so that a sum tells where it came from
+DELAYS = """
+delays:
+  readinessToStatus: 11ms
+  apiWrite: 7ms
+  controllerWatch: 13ms
+  sliceWrite: 17ms
+  watchDelivery: 19ms
+  initialList: 100ms
+  sync: {base: 23ms, perRule: 0s}
+"""
+
+HEAD = """\
+apiVersion: kpsim.dev/v1alpha1
+kind: Scenario
+metadata: {name: test}
+duration: 60s
+nodes: {count: 2, zones: [a]}
+workloads:
+  - name: web
+    replicas: 2
+    ports: [{containerPort: 8080}]
+    startup: {delay: 1s}
+    readiness: {probeDelay: 100ms}
+objects:
+  - apiVersion: v1
+    kind: Service
+    metadata: {name: web}
+    spec: {type: NodePort, clusterIP: 172.30.0.10, selector: {app: web},
+           ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
+"""
+
+
+def simulate(text: str, *settings: str, delays: str = DELAYS, head: str = HEAD, seed: int = 1) -> RunLog:
+    return run(parse_scenario(head + delays + text, "test.yaml", settings=settings), seed=seed)
+
+
+def ms(row: Programming) -> tuple[int, int, int, int, int]:
+    times = (row.trigger_ns, row.written_ns, row.delivered_ns, row.sync_start_ns, row.programmed_ns)
+    return tuple(time // MS for time in times)  # type: ignore[return-value]
+
+
+INSIDE = "traffic: [{name: t, from: nodes, service: web, perSecond: 20}]\n"
+
+
+def of(log: RunLog, disposition: Disposition) -> list[Connection]:
+    return [c for c in log.connections if c.disposition is disposition]
