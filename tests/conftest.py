@@ -1,4 +1,7 @@
-"""Kernel tests run where the machine can run them, and where it cannot they say so; in CI they must run."""
+"""What holds for all tests: kernel tests run where the machine can run them, and where it cannot they say so; in CI they must run.
+
+Properties are tried on the same examples in every run, so that a failure is a change's; KPSIM_FUZZ=1 draws new ones.
+"""
 
 import os
 import shutil
@@ -6,6 +9,10 @@ import subprocess
 from functools import cache
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("default" if os.environ.get("KPSIM_FUZZ") else "repeatable")
 
 
 @cache
