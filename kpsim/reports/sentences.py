@@ -224,7 +224,11 @@ def sync_lag_sentence(log: RunLog) -> str:
     reported = quantiles(reported_ns(log))
     if not reported.count:
         return f"{text}; kube-proxy reported none of them."
-    return f"{text}; kube-proxy itself reported {reported.count:,} of them: {_quantile_text(reported)}."
+    # the annotation carries whole seconds, so a sample is up to 1 s longer than the truth (CP-2.10, CP-3.7.3)
+    return (
+        f"{text}; kube-proxy itself reported {reported.count:,} of them: {_quantile_text(reported)}"
+        " (trigger times are cut to whole seconds)."
+    )
 
 
 def sync_lag_table(log: RunLog) -> TextTable:
