@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-RECORDING = Path(__file__).parents[1] / "tests" / "golden" / "small-019.recording.jsonl"
+RECORDING = Path(__file__).parents[1] / "tests" / "golden" / "iptables" / "small-016.recording.jsonl"
 
 
 def _kpsim(*arguments: str) -> None:
