@@ -52,6 +52,8 @@ class Event:
         return self.object.key
 
 
+_NONE: Map[ObjectKey, ApiObject] = Map()
+
 _Kind = TypeVar("_Kind", Service, EndpointSlice, Node, Pod, ServiceCIDR)
 
 
@@ -60,19 +62,29 @@ class ClusterState:
     """All objects at one moment; a value: ``apply`` returns the next state and keeps this one."""
 
     objects: Map[ObjectKey, ApiObject] = field(default_factory=Map)
+    _by_kind: Map[str, Map[ObjectKey, ApiObject]] = field(default_factory=Map, compare=False, repr=False)
 
     @classmethod
     def of(cls, objects: Iterable[ApiObject]) -> "ClusterState":
         """The state with these objects; of two with one key the later counts."""
-        return cls(Map({obj.key: obj for obj in objects}))
+        by_kind: dict[str, dict[ObjectKey, ApiObject]] = {}
+        for obj in objects:
+            by_kind.setdefault(obj.key.kind, {})[obj.key] = obj
+        merged = {key: obj for kind in by_kind.values() for key, obj in kind.items()}
+        return cls(Map(merged), Map({kind: Map(found) for kind, found in by_kind.items()}))
 
     def get(self, key: ObjectKey) -> ApiObject | None:
         return self.objects.get(key)
 
     def apply(self, event: Event) -> "ClusterState":
-        if event.new is None:
-            return ClusterState(self.objects.delete(event.key)) if event.key in self.objects else self
-        return ClusterState(self.objects.set(event.key, event.new))
+        key = event.key
+        of_kind = self._by_kind.get(key.kind, _NONE)
+        if event.new is not None:
+            kinds = self._by_kind.set(key.kind, of_kind.set(key, event.new))
+            return ClusterState(self.objects.set(key, event.new), kinds)
+        if key not in self.objects:
+            return self
+        return ClusterState(self.objects.delete(key), self._by_kind.set(key.kind, of_kind.delete(key)))
 
     def put(self, obj: ApiObject) -> tuple[Event, "ClusterState"]:
         """Create or update an object: the event a watcher sees, and the next state."""
@@ -89,8 +101,8 @@ class ClusterState:
         return event, self.apply(event)
 
     def _of_kind(self, kind: type[_Kind]) -> Iterator[_Kind]:
-        found = [obj for obj in self.objects.values() if isinstance(obj, kind)]
-        return iter(sorted(found, key=lambda obj: obj.key))
+        found = self._by_kind.get(kind.__name__, _NONE)
+        return iter([obj for key in sorted(found) if isinstance(obj := found[key], kind)])
 
     @property
     def services(self) -> Iterator[Service]:
