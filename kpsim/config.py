@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpsim.addresses import Family, Network, canonical_ip, host_network, parse_cidr, parse_ip, parse_network
+from kpsim.errors import InputError
 from kpsim.objects import Node
 from kpsim.units import HOUR_NS, SECOND_NS, parse_duration_ns
 
@@ -22,6 +23,11 @@ class Mode(enum.StrEnum):
     IPTABLES = "iptables"
     NFTABLES = "nftables"
     IPVS = "ipvs"
+
+
+def not_modelled(mode: Mode) -> InputError:
+    """The refusal of a mode that exists and that nothing here can play yet."""
+    return InputError(f"mode {mode}: not modelled yet, only {Mode.IPTABLES} is")
 
 
 class LocalMode(enum.StrEnum):

@@ -12,8 +12,7 @@ from kpsim.backends import Backend, SyncRequest, Transaction
 from kpsim.backends.iptables import IptablesBackend
 from kpsim.bulk import without_collector
 from kpsim.cluster import Event
-from kpsim.config import Interface, Mode, ProxierSettings, interface_addresses
-from kpsim.errors import InputError
+from kpsim.config import Interface, Mode, ProxierSettings, interface_addresses, not_modelled
 from kpsim.kubeproxy.healthcheck import ProxyHealth, ServiceHealth, listen_addresses
 from kpsim.kubeproxy.metrics import Metrics
 from kpsim.kubeproxy.plan import ServicePlan, make_plan
@@ -60,7 +59,7 @@ def make_backend(settings: ProxierSettings, predecessor: Backend | None = None) 
             backend.create_canaries()
             return backend
         case mode:
-            raise InputError(f"proxy mode {mode} is not modelled; only {Mode.IPTABLES} is")
+            raise not_modelled(mode)
 
 
 class Proxier:

@@ -97,7 +97,7 @@ def test_a_label_that_removes_a_service_from_the_selection_deletes_it() -> None:
 
 
 def test_modes_that_are_not_modelled_are_refused_by_name() -> None:
-    with pytest.raises(InputError, match="proxy mode ipvs is not modelled"):
+    with pytest.raises(InputError, match="mode ipvs: not modelled yet"):
         make_backend(make_settings(mode=Mode.IPVS))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kpsim.config import Mode, ProxyConfig, config_from_json
+from kpsim.config import Mode, ProxyConfig, config_from_json, not_modelled
 from kpsim.errors import InputError
 from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
@@ -65,7 +65,7 @@ def _mode(text: str) -> Mode:
     if text not in tuple(Mode):
         raise InputError(f"there is no mode {text!r}{suggestion(text, Mode)}")
     if text != Mode.IPTABLES:
-        raise InputError(f"mode {text}: not modelled yet")
+        raise not_modelled(Mode(text))
     return Mode(text)
 
 
