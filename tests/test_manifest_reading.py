@@ -168,7 +168,7 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     paths = [tmp_path / "missing.yaml", tmp_path / "empty", tmp_path / "ring", "a\0b", "-"]
     with pytest.raises(InputError) as caught:
         load_manifests(paths)
-    words = ["No such file", "holds no manifest", "symbolic links", "null byte", "cannot be read"]
+    words = ["No such file", "holds no manifest", "symbolic links", "embedded null", "cannot be read"]
     assert len(caught.value.problems) == len(words)
     for problem, expected in zip(caught.value.problems, words, strict=True):
         assert expected in problem.message
