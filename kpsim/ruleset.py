@@ -326,6 +326,11 @@ RETURN = Terminal(Verdict.RETURN)
 STATEMENTS: tuple[type, ...] = (Terminal, Jump, Goto, Reject, Dnat, Snat, Masquerade, Redirect, SetMark, NoTrack, Log)
 
 
+def moves_nothing(body: tuple[Match | Statement, ...]) -> bool:
+    """Whether it makes no difference to any packet if a rule of this body matches: it only logs, and nothing remembers it."""
+    return bool(body) and isinstance(body[-1], Log) and not any(isinstance(part, Recent | NfAcct) for part in body)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule: ``body`` in the order it was written in. Equality ignores why the rule exists."""

@@ -21,6 +21,7 @@ from kpsim.ruleset import (
     InInterface,
     Jump,
     L4Module,
+    Log,
     MarkMatch,
     Match,
     Protocol,
@@ -222,3 +223,17 @@ def test_nonsense_is_an_input_error(text: str, keep: bool) -> None:
     except InputError:
         return
     assert chain == "C"
+
+
+def test_a_rule_that_only_logs_may_ask_what_nobody_models() -> None:
+    """As host firewalls do; whether it logs makes no difference to the packet, unless it remembers or counts."""
+    line = '-A C -m limit --limit 3/min -j LOG --log-prefix "[UFW BLOCK] "'
+    _, rule = parse_rule(line, Family.IPV4)
+    assert rule.body == (Unknown("-m limit --limit 3/min"), Log('--log-prefix "[UFW BLOCK] "'))
+    for refused in (
+        "-A C -m limit --limit 3/min -j DROP",
+        "-A C -m limit --limit 3/min",
+        "-A C -m limit --limit 3/min -m recent --name x --set -j LOG",
+    ):
+        with pytest.raises(UnsupportedRule, match="-m limit"):
+            parse_rule(refused, Family.IPV4)

@@ -341,6 +341,15 @@ def test_an_unknown_rule_ends_without_an_answer_only_if_it_is_reached():
     assert chain_outcome(other_protocol) is FORWARDED
 
 
+def test_an_unknown_condition_of_a_rule_that_only_logs_does_not_matter():
+    only_logs = rule(Unknown("-m limit --limit 3/min"), Log())
+    outcome = run(node(ruleset(table("filter", FORWARD=(only_logs, rule(DROP))))), packet(CLIENT, POD))
+    assert (outcome.disposition, outcome.deciding_rule.number) == (Disposition.DROPPED, 2)
+    counts_too = rule(Unknown("-m limit --limit 3/min"), NfAcct("x"), Log())
+    outcome = run(node(ruleset(table("filter", FORWARD=(counts_too,)))), packet(CLIENT, POD))
+    assert outcome.disposition is Disposition.UNKNOWN
+
+
 def test_recent_set_stays_even_if_the_packet_is_dropped():  # K-4.2
     netns = node(ruleset(table("filter", FORWARD=(rule(Recent("A", "set")), rule(DROP)))))
     run(netns, packet(CLIENT, POD))

@@ -22,7 +22,19 @@ from kpsim.dialects.iptables_options import (
     read_extension,
 )
 from kpsim.dialects.iptables_values import NotModelled, quoted
-from kpsim.ruleset import AddrType, Goto, Jump, L4Module, Match, Protocol, Statement, Terminal, Unknown, Verdict
+from kpsim.ruleset import (
+    AddrType,
+    Goto,
+    Jump,
+    L4Module,
+    Match,
+    Protocol,
+    Statement,
+    Terminal,
+    Unknown,
+    Verdict,
+    moves_nothing,
+)
 
 _WORD = re.compile(r"[^ \t]+")
 _QUOTED_WORD = re.compile(r'[^ \t"]*"(?:[^"\\]|\\.)*"|[^ \t"]+|"')
@@ -63,9 +75,15 @@ def read_body(
     """Body of a rule from the words behind ``-A CHAIN``.
 
     ``table``, if given, is checked against the tables a target may stand in. With ``keep`` what is not modelled becomes
-    ``Unknown`` parts behind all known matches instead of NotModelled.
+    ``Unknown`` parts behind all known matches instead of NotModelled; so it does in a rule that moves no packet anyway.
     """
-    return _BodyReader(words, family, table, keep).read()
+    try:
+        return _BodyReader(words, family, table, keep=False).read()
+    except NotModelled:
+        kept = _BodyReader(words, family, table, keep=True).read()
+        if keep or moves_nothing(kept):
+            return kept
+        raise
 
 
 class _BodyReader:

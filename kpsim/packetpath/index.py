@@ -28,6 +28,7 @@ from kpsim.ruleset import (
     Rule,
     Statement,
     Unknown,
+    moves_nothing,
 )
 
 _SHORTEST_RUN = 4  #: below this, comparing rule by rule is as fast
@@ -120,6 +121,8 @@ def compiled(chain: Chain) -> CompiledChain:
 
 
 def _compile(chain: str, position: int, rule: Rule) -> CompiledRule:
+    if moves_nothing(rule.body) and any(isinstance(part, Unknown) for part in rule.body):
+        return CompiledRule(position, rule, (_never,), None)  # whether it would have logged, nobody asks
     key = draw_key(chain, rule)
     steps: list[Step] = []
     matches: list[Match] = []
@@ -133,6 +136,10 @@ def _compile(chain: str, position: int, rule: Rule) -> CompiledRule:
         steps.append((_conditions(matches, key), None))
     (first, statement), *then = steps
     return CompiledRule(position, rule, first, statement, tuple(then))
+
+
+def _never(_facts: object) -> bool:
+    return False
 
 
 def _conditions(matches: Sequence[Match], key: Hashable) -> tuple[Condition, ...]:

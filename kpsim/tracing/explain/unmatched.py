@@ -30,6 +30,7 @@ from kpsim.ruleset import (
     Source,
     SourcePort,
     Statistic,
+    Unknown,
 )
 from kpsim.tracing.explain.tree import Moment
 
@@ -143,6 +144,8 @@ def reason(match: Match | None) -> str:  # noqa: C901 - one case per kind of mat
             return f"not drawn (probability {text})"
         case Recent(name):
             return f"the list {name} says no"
+        case Unknown(text):
+            return f"{text} is not modelled, and the rule would only log"
         case other:
             return f"{type(other).__name__} does not hold"
 
