@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: a block that leaves more new objects than this behind was a bulk build
-BULK = 200_000
+BULK = 20_000
 
 
 @contextmanager

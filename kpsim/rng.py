@@ -17,6 +17,20 @@ def draw64(seed: int, *key: Hashable) -> int:
     return int.from_bytes(blake2b(_encode(key), digest_size=8, key=seed.to_bytes(16, signed=True)).digest())
 
 
+class Draws:
+    """The draws of one seed whose keys all begin alike: equal to ``draw64(seed, first, key)``, and faster."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, seed: int, first: Hashable) -> None:
+        self._begun = blake2b(f"({first!r}, ".encode(), digest_size=8, key=seed.to_bytes(16, signed=True))
+
+    def draw64(self, key: Hashable) -> int:
+        hashed = self._begun.copy()
+        hashed.update(f"{key!r})".encode())
+        return int.from_bytes(hashed.digest())
+
+
 def draw31(seed: int, *key: Hashable) -> int:
     """31 uniform bits, what xt_statistic compares a probability with (K-5)."""
     return draw64(seed, *key) >> 33

@@ -8,7 +8,7 @@ This module never knows how a match is evaluated (``matching``) nor how it is sp
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from immutables import Map
 
@@ -357,7 +357,7 @@ class Chain:
         self.name = name
         self.policy = policy
         self._rules = rules
-        self.compiled: object | None = None  #: where whoever runs the chain keeps it ready; no part of its value
+        self.compiled: Any = None  #: where whoever runs the chain keeps it ready; no part of its value
 
     @property
     def rules(self) -> tuple[Rule, ...]:

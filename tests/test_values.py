@@ -13,7 +13,7 @@ from kpsim.addresses import (
     split_host_port,
 )
 from kpsim.kubeproxy.metrics import Metrics
-from kpsim.rng import below, draw31, draw64, uniform
+from kpsim.rng import Draws, below, draw31, draw64, uniform
 from kpsim.units import format_duration, format_rfc3339, parse_duration_ns, parse_rfc3339_ns
 
 
@@ -149,3 +149,9 @@ def test_metrics_have_their_labels_in_order_and_appear_when_used() -> None:  # O
     found = metrics.snapshot()
     assert found['kubeproxy_failures_total{ip_family="IPv4"}'] == 3
     assert found['kubeproxy_rules{ip_family="IPv6",table="nat"}'] == 3
+
+
+def test_draws_that_begin_alike_are_the_same_draws() -> None:
+    for flow in (7, "flow", ("a", 7)):
+        for key in ("x", ("x", 1), 3):
+            assert Draws(5, flow).draw64(key) == draw64(5, flow, key)

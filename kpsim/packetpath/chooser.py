@@ -33,17 +33,16 @@ class SeededChooser:
     """Draws that are a function of (seed, flow, key). ``flow`` tells one connection from the next, e.g. its number."""
 
     def __init__(self, seed: int, flow: Hashable) -> None:
-        self._seed = seed
-        self._flow = flow
+        self._draws = rng.Draws(seed, flow)
 
     def chance(self, threshold: int, key: Hashable) -> bool:
-        return rng.draw31(self._seed, self._flow, key) < threshold
+        return self._draws.draw64(key) >> 33 < threshold  # 31 bits
 
     def uniform(self, limit: int, key: Hashable) -> int:
-        return rng.below(limit, self._seed, self._flow, key)
+        return self._draws.draw64(key) * limit >> 64
 
     def port(self, limit: int, key: Hashable) -> int:
-        return rng.below(limit, self._seed, self._flow, key)
+        return self._draws.draw64(key) * limit >> 64
 
 
 class ScriptedChooser:

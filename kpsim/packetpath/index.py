@@ -113,10 +113,9 @@ class CompiledChain:
 
 def compiled(chain: Chain) -> CompiledChain:
     """The chain ready to run, made at the first call."""
-    made = chain.compiled
+    made: CompiledChain | None = chain.compiled
     if made is None:
         made = chain.compiled = CompiledChain(chain)
-    assert isinstance(made, CompiledChain)
     return made
 
 
