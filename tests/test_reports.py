@@ -93,25 +93,16 @@ def test_only_new_flows_to_affinity_services_are_decisions() -> None:
     assert (client.decisions, client.returns) == (1, 0)
 
 
-def test_a_break_without_a_new_endpoint_counts() -> None:
-    nowhere = sticky(2, "10.180.1.1", "", "endpoint gone", disposition=Disposition.REJECTED, cause=Cause.NO_ENDPOINTS)
-    (client,) = affinity_by_client(log_of([sticky(1, "10.180.1.1", "10.180.1.7:9000"), nowhere]))
-    assert (client.returns, client.stays, client.distinct_endpoints) == (1, 0, 1)
-
-
-def test_the_former_endpoint_is_remembered_through_a_break_that_led_nowhere() -> None:
-    nowhere = sticky(2, "10.180.1.1", "", "endpoint gone", disposition=Disposition.REJECTED, cause=Cause.NO_ENDPOINTS)
-    log = log_of(
-        [
-            sticky(1, "10.180.1.1", "10.180.1.7:9000"),
-            nowhere,
-            sticky(3, "10.180.1.1", "10.180.2.7:9000", "endpoint gone"),
-        ]
-    )
-    assert [(b.former_endpoint, b.endpoint) for b in affinity_breaks(log)] == [
-        ("10.180.1.7:9000", ""),
-        ("10.180.1.7:9000", "10.180.2.7:9000"),
+def test_a_loss_is_no_break_and_the_break_behind_it_counts_once() -> None:
+    """However often a client tries while nobody serves it: it is counted when it is led elsewhere."""
+    losses = [
+        sticky(at, "10.180.1.1", "", disposition=Disposition.REJECTED, cause=Cause.NO_ENDPOINTS) for at in (2, 3, 4)
     ]
+    elsewhere = sticky(5, "10.180.1.1", "10.180.2.7:9000", "endpoint gone")
+    log = log_of([sticky(1, "10.180.1.1", "10.180.1.7:9000"), *losses, elsewhere])
+    (client,) = affinity_by_client(log)
+    assert (client.decisions, client.returns, client.stays, client.distinct_endpoints) == (2, 1, 0, 2)
+    assert [(b.former_endpoint, b.endpoint) for b in affinity_breaks(log)] == [("10.180.1.7:9000", "10.180.2.7:9000")]
 
 
 # --------------------------------------------------------------------------------------------------------- local policy

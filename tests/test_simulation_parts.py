@@ -236,7 +236,7 @@ def contact(node: str = "n1", source: str = "203.0.113.1", endpoint: str = "10.1
         (contact(endpoint="10.180.2.2:80", source="203.0.113.9"), 1, True, True, Break.OTHER_ADDRESS),
         (contact(endpoint="10.180.2.2:80"), 10, True, True, Break.TIMEOUT),  # an entry must be younger (CT-8.1)
         (contact(endpoint="10.180.2.2:80"), 9, True, False, Break.LIST_FULL),
-        (contact(endpoint=""), 1, False, False, Break.ENDPOINT_GONE),
+        (contact(endpoint=""), 1, False, False, Break.NONE),  # lost, but not led elsewhere
     ],
 )
 def test_why_affinity_broke(second: Outcome, after_s: int, chains: bool, listed: bool, expected: Break) -> None:

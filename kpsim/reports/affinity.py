@@ -1,7 +1,8 @@
 """Session affinity: how often a client stayed with its endpoint, and each break with its cause.
 
-A *decision* is a new flow to a service port with ClientIP affinity; later packets of a flow follow their conntrack entry
-and ask nobody. A client's first decision is first contact; each later one either stays or breaks.
+A *decision* is a new flow to a service port with ClientIP affinity that was given an endpoint; later packets of a flow follow
+their conntrack entry and ask nobody, and a flow that found no endpoint is lost, but decides nothing. A client's first decision is
+first contact; each later one either stays or breaks.
 """
 
 import enum
@@ -33,7 +34,7 @@ class AffinityBreak:
     node: str
     cause: str
     former_endpoint: str  #: the last endpoint this client was sent to
-    endpoint: str  #: the one it was sent to now; empty if none
+    endpoint: str  #: the one it was sent to now
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ class Affinity:
 
 
 def decisions(log: RunLog) -> list[Connection]:
-    """New flows to affinity services that got an endpoint, or lost their former one."""
-    return [c for c in log.connections if c.session_affinity and c.new_flow and (c.endpoint or c.affinity_break)]
+    """New flows to affinity services that were given an endpoint."""
+    return [c for c in log.connections if c.session_affinity and c.new_flow and c.endpoint]
 
 
 def affinity_breaks(log: RunLog) -> list[AffinityBreak]:
@@ -83,8 +84,7 @@ def affinity_breaks(log: RunLog) -> list[AffinityBreak]:
             found.append(
                 AffinityBreak(c.at_ns, c.service, c.client, c.node, c.affinity_break, former.get(who, ""), c.endpoint)
             )
-        if c.endpoint:
-            former[who] = c.endpoint
+        former[who] = c.endpoint
     return found
 
 

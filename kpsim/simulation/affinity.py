@@ -46,12 +46,16 @@ class AffinityMemory:
     def judge(
         self, service_port: str, protocol: str, client: str, timeout_seconds: int, outcome: Outcome, now_ns: int
     ) -> Break:
-        """Why this new flow broke with the client's former endpoint; call once for each new flow, in order of time."""
+        """Why this new flow broke with the client's former endpoint; call once for each new flow, in order of time.
+
+        A flow that finds no endpoint at all breaks nothing yet: the next one that finds one tells.
+        """
+        if not outcome.endpoint:
+            return Break.NONE
         former = self._last.get((service_port, client))
-        if outcome.endpoint:
-            contact = _Contact(now_ns, outcome.node, outcome.source_ip, outcome.endpoint)
-            self._last[service_port, client] = contact
-        if former is None or former.endpoint == outcome.endpoint or not outcome.node:
+        contact = _Contact(now_ns, outcome.node, outcome.source_ip, outcome.endpoint)
+        self._last[service_port, client] = contact
+        if former is None or former.endpoint == outcome.endpoint:
             return Break.NONE
         chain = endpoint_chain(service_port, protocol, former.endpoint)
         if not self._machines.has_chain(outcome.node, chain):
