@@ -169,7 +169,7 @@ def stored(rule: Rule, family: Family) -> Rule:
     ports: list[Match | Statement] = []
     rest: list[Match | Statement] = []
     target: list[Match | Statement] = []
-    alone: int | None = None  # where in `rest` an address type stands without one of the other side
+    alone: list[int] = []  # where in `rest` address types stand without one of the other side
     for part in rule.body:
         normal = _stored_part(part, family)
         if normal is None:
@@ -182,12 +182,13 @@ def stored(rule: Rule, family: Family) -> Rule:
         elif isinstance(normal, STATEMENTS):
             target.append(normal)
         elif type(normal) is AddrType:
-            other = rest[alone] if alone is not None else None
-            if alone is not None and isinstance(other, AddrType) and other.side != normal.side:
-                rest.insert(alone if normal.side == "src" else alone + 1, normal)  # one -m addrtype, the source first
-                alone = None
+            other = rest[alone[0]] if alone else None
+            if isinstance(other, AddrType) and other.side != normal.side:
+                at = alone.pop(0)
+                rest.insert(at if normal.side == "src" else at + 1, normal)  # one -m addrtype, the source first
+                alone = [place + 1 for place in alone]
             else:
-                alone = len(rest)
+                alone.append(len(rest))
                 rest.append(normal)
         else:
             rest.append(normal)
