@@ -24,6 +24,7 @@ EDGES = {
     "__main__",
     "cli",
     "check",
+    "lab",
     "manifests",
     "recording",
     "reports",
@@ -31,6 +32,7 @@ EDGES = {
     "scenario",
     "scenarios",
     "simulation",
+    "verify",
     "wire",
 }
 HEAVY = {"simpy", "scapy", "pandas", "pydantic", "typer", "matplotlib"}
