@@ -1,0 +1,280 @@
+"""Packets as bytes from their IP header on, as sockets of Linux take and give them, and back.
+
+Counterpart: the wire. ``kpsim.wire`` does the same for people, over Scapy; here it is done ten thousand times a minute. What a
+packet was sent for, and what should become of it, this module never knows: a tag in the header tells which packet it was.
+"""
+
+from functools import cache
+from struct import Struct
+from typing import NamedTuple
+
+from kpsim.addresses import Family
+from kpsim.errors import InputError
+from kpsim.packet import PORT_PROTOCOLS, Packet
+
+#: of every SCTP packet but INIT, in both directions: INIT and INIT ACK ask for it
+VERIFICATION_TAG = 0x6B707369
+
+#: protocols by the names that rules have for them; the second line is of those whose content nobody looks at
+_NUMBERS = {
+    "icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "dccp": 33, "udplite": 136,
+    "igmp": 2, "ipencap": 4, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "pim": 103, "vrrp": 112,
+}  # fmt: skip
+_NAMES = {number: name for name, number in _NUMBERS.items()}
+
+_FLAG_BITS = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32}
+_FLAGS = tuple(frozenset(name for name, bit in _FLAG_BITS.items() if bits & bit) for bits in range(64))
+
+#: types whose message is about another packet; of ICMPv6 those below 128 are errors, and four are assigned
+_ERRORS = {"icmp": frozenset({3, 4, 5, 11, 12}), "icmpv6": frozenset({1, 2, 3, 4})}
+_TOO_BIG = {("icmp", 3, 4), ("icmpv6", 2, 0)}
+_MTU = 1400
+
+_CHUNK_NUMBERS = {
+    "DATA": 0, "INIT": 1, "INIT_ACK": 2, "SACK": 3, "HEARTBEAT": 4, "HEARTBEAT_ACK": 5, "ABORT": 6, "SHUTDOWN": 7,
+    "SHUTDOWN_ACK": 8, "ERROR": 9, "COOKIE_ECHO": 10, "COOKIE_ACK": 11, "SHUTDOWN_COMPLETE": 14,
+}  # fmt: skip
+_CHUNK_NAMES = {number: name for name, number in _CHUNK_NUMBERS.items()}
+#: what follows type, flags and length; the state cookie and the heartbeat are parameters of four bytes
+_CHUNK_BODIES = {
+    "DATA": bytes(12) + b"\0", "INIT": bytes(16), "INIT_ACK": bytes(16) + b"\0\7\0\10kpsi", "SACK": bytes(12),
+    "HEARTBEAT": b"\0\1\0\10kpsi", "HEARTBEAT_ACK": b"\0\1\0\10kpsi", "SHUTDOWN": bytes(4), "ERROR": b"\0\4\0\4",
+    "COOKIE_ECHO": b"kpsi",
+}  # fmt: skip
+_WHOLE_MESSAGE = 3  # flags of a DATA chunk: first and last fragment
+_STREAMS_AND_WINDOW = bytes.fromhex("0000faf0 0001 0001 00000000")  # what INIT and INIT ACK say after their tag
+
+_IPV4, _IPV6 = Struct("!BBHHHBBHII"), Struct("!IHBB16s16s")
+_TCP, _UDP, _SCTP, _ICMP = Struct("!HHIIBBHHH"), Struct("!HHHH"), Struct("!HHII"), Struct("!BBHHH")
+_PORTS, _WORD, _LONG = Struct("!HH"), Struct("!H"), Struct("!I")
+_CHUNK = Struct("!BBH")
+_DONT_FRAGMENT, _OFFSET_BITS = 0x4000, 0x1FFF
+_TAG_BITS = {Family.IPV4: 16, Family.IPV6: 20}
+_TCP_WINDOW = 64240
+#: bytes of the transport that an ICMP error holds at least
+_LEAST_EMBEDDED = 8
+
+_CHECKSUM_OFFSETS = {"tcp": 16, "udp": 6, "icmp": 2, "icmpv6": 2}
+_LEAST_LENGTHS = {"tcp": 20, "udp": 8, "icmp": 8, "icmpv6": 8, "sctp": 16, "dccp": 12, "udplite": 8}
+
+
+class Decoded(NamedTuple):
+    """A packet from the wire. Of an ICMP error, ``tag``, ``seq`` and ``ack`` are those of the packet it is about."""
+
+    packet: Packet
+    tag: int  #: IP identification, or flow label; what the node says of its own accord has any
+    seq: int  #: of TCP; of ICMP the sequence number, which an answer repeats; else 0
+    ack: int  #: of TCP; else 0
+
+
+# --- to bytes --------------------------------------------------------------------------------------------------------------
+
+
+def encode(packet: Packet, *, tag: int, seq: int = 0, ack: int = 0, vtag: int = VERIFICATION_TAG) -> bytes:
+    """The packet from its IP header on, with data of a few bytes where it has some.
+
+    ``tag``: IP identification (16 bits, Linux replaces 0 on what processes send) or flow label (20 bits); an ICMP error has it
+    twice. Checksums are right unless ``checksum_ok`` is false: then the transport's is wrong, the IP header's never, and a
+    packet inside an ICMP error has right ones in any case. They are made for the source as it stands, which may be the 0
+    that Linux replaces. ValueError if the tag does not fit, InputError for protocols and chunks that have no form here.
+    """
+    if tag >> _TAG_BITS[packet.family]:
+        raise ValueError(f"tag {tag} has more than {_TAG_BITS[packet.family]} bits")
+    return _written(packet, tag, seq, ack, vtag, checksum_ok=packet.checksum_ok)
+
+
+def _written(packet: Packet, tag: int, seq: int, ack: int, vtag: int, *, checksum_ok: bool) -> bytes:
+    protocol = packet.protocol
+    match protocol:
+        case "tcp":
+            bits = _flag_bits(packet.tcp_flags)
+            segment = bytearray(
+                _TCP.pack(packet.sport, packet.dport, seq, ack, 5 << 4, bits, _TCP_WINDOW, 0, 0)
+            )  # fmt: skip
+            if bits & _FLAG_BITS["PSH"]:
+                segment.append(0)
+        case "udp":
+            segment = bytearray(_UDP.pack(packet.sport, packet.dport, 12, 0) + _LONG.pack(tag))
+        case "sctp":
+            segment = _sctp(packet, vtag, checksum_ok=checksum_ok)
+        case "icmp" | "icmpv6":
+            segment = _icmp(packet, tag, seq, ack, vtag)
+        case _ if protocol not in PORT_PROTOCOLS and (protocol in _NUMBERS or protocol.isdecimal()):
+            segment = bytearray(8)
+        case _:
+            raise InputError(f"protocol {protocol} has no form on the wire here")
+    number = _NUMBERS.get(protocol) or int(protocol)
+    offset = _CHECKSUM_OFFSETS.get(protocol)
+    if offset is not None:
+        pseudo_header = 0 if protocol == "icmp" else packet.saddr + packet.daddr + number + len(segment)
+        checksum = 0xFFFF - _sum(segment, pseudo_header)  # never 0, which of UDP would mean that there is none
+        if not checksum_ok:
+            checksum = checksum % 0xFFFE + 1
+        _WORD.pack_into(segment, offset, checksum)
+    return _ip_header(packet, number, tag, len(segment)) + segment
+
+
+def _ip_header(packet: Packet, number: int, tag: int, length: int) -> bytes:
+    if packet.family is Family.IPV6:
+        addresses = packet.saddr.to_bytes(16), packet.daddr.to_bytes(16)
+        return _IPV6.pack(6 << 28 | tag, length, number, packet.ttl, *addresses)
+    fields = 0x45, 0, 20 + length, tag, _DONT_FRAGMENT, packet.ttl, number
+    checksum = 0xFFFF - (_sum(_IPV4.pack(*fields, 0, packet.saddr, packet.daddr)) or 0xFFFF)
+    return _IPV4.pack(*fields, checksum, packet.saddr, packet.daddr)
+
+
+@cache
+def _flag_bits(flags: frozenset[str]) -> int:
+    return sum(_FLAG_BITS[flag] for flag in flags)
+
+
+def _icmp(packet: Packet, tag: int, seq: int, ack: int, vtag: int) -> bytearray:
+    kind = packet.protocol, packet.icmp_type, packet.icmp_code
+    if packet.icmp_type not in _ERRORS[packet.protocol]:
+        head = _ICMP.pack(packet.icmp_type, packet.icmp_code, 0, packet.sport, tag & 0xFFFF)
+        return bytearray(head + _LONG.pack(tag))
+    mtu = _MTU if kind in _TOO_BIG else 0
+    head = _ICMP.pack(packet.icmp_type, packet.icmp_code, 0, 0, mtu)
+    if packet.related is None:
+        return bytearray(head)
+    return bytearray(head + _written(packet.related, tag, seq, ack, vtag, checksum_ok=True))
+
+
+def _sctp(packet: Packet, vtag: int, *, checksum_ok: bool) -> bytearray:
+    name = packet.sctp_chunk
+    if name not in _CHUNK_NUMBERS:
+        raise InputError(f"SCTP chunk {name} has no form on the wire here")
+    body = _CHUNK_BODIES.get(name, b"")
+    if name in ("INIT", "INIT_ACK"):
+        body = _LONG.pack(vtag) + _STREAMS_AND_WINDOW + body[16:]
+    segment = bytearray(_SCTP.pack(packet.sport, packet.dport, 0 if name == "INIT" else vtag, 0))
+    segment += _CHUNK.pack(_CHUNK_NUMBERS[name], _WHOLE_MESSAGE if name == "DATA" else 0, 4 + len(body)) + body
+    segment += bytes(-len(body) % 4)
+    segment[8:12] = (_crc32c(segment) ^ (not checksum_ok)).to_bytes(4, "little")
+    return segment
+
+
+# --- from bytes ------------------------------------------------------------------------------------------------------------
+
+
+def decode(data: bytes | memoryview, family: Family) -> Decoded | None:
+    """The packet that begins with this IP header; None if it is none of this family, or ends before its transport header does.
+
+    Behind the packet there may be padding. ``length`` is the header's. IPv4 fragments but the first, unheard-of protocols, and
+    IPv6 packets with headers in between are packets of a protocol by its number: ``44`` is an IPv6 fragment. A SCTP chunk
+    of no known type reads ``DATA``, like which connection tracking treats it. Where a network card would have to finish a
+    checksum it is good. ``related`` is what an ICMP error holds of its packet, TCP without flags if these are cut off,
+    and None if not even 8 bytes behind its header are there.
+    """
+    return _read(memoryview(data), family, embedded=False)
+
+
+def _read(data: memoryview, family: Family, *, embedded: bool) -> Decoded | None:
+    size = len(data)
+    if family is Family.IPV4:
+        if size < _IPV4.size:
+            return None
+        first, _, length, tag, fragment, ttl, number, _, saddr, daddr = _IPV4.unpack_from(data)
+        begin = (first & 0xF) * 4
+        if first >> 4 != family or begin < _IPV4.size or begin > length:
+            return None
+        name = str(number) if fragment & _OFFSET_BITS else _NAMES.get(number) or str(number)
+    else:
+        if size < _IPV6.size:
+            return None
+        first, length, number, ttl, source, destination = _IPV6.unpack_from(data)
+        if first >> 28 != family:
+            return None
+        tag, begin = first & 0xFFFFF, _IPV6.size
+        length += begin
+        saddr, daddr = int.from_bytes(source), int.from_bytes(destination)
+        name = _NAMES.get(number) or str(number)
+    packet = Packet(family, name, saddr, daddr, ttl=ttl, length=length)
+    segment = data[begin:length]
+    if embedded:
+        if len(segment) < _LEAST_EMBEDDED:
+            return None
+    elif length > size or len(segment) < _LEAST_LENGTHS.get(name, 0):
+        return None
+    else:
+        packet.checksum_ok = _is_good(packet, number, segment)
+    return _read_transport(packet, segment, tag, embedded=embedded)
+
+
+def _read_transport(packet: Packet, segment: memoryview, tag: int, *, embedded: bool) -> Decoded:
+    """At least 8 bytes of it."""
+    seq = ack = 0
+    match packet.protocol:
+        case "tcp":
+            packet.sport, packet.dport = _PORTS.unpack_from(segment)
+            [seq] = _LONG.unpack_from(segment, 4)
+            if len(segment) < _TCP.size:  # the rest did not come along with the ICMP error
+                packet.tcp_flags = _FLAGS[0]
+            else:
+                [ack] = _LONG.unpack_from(segment, 8)
+                packet.tcp_flags = _FLAGS[segment[13] & 0x3F]
+                if len(segment) > (segment[12] >> 4) * 4:
+                    packet.tcp_flags |= {"PSH"}
+        case "udp" | "udplite" | "dccp":
+            packet.sport, packet.dport = _PORTS.unpack_from(segment)
+        case "sctp":
+            packet.sport, packet.dport = _PORTS.unpack_from(segment)
+            packet.sctp_chunk = _CHUNK_NAMES.get(segment[12], "DATA") if len(segment) > 12 else "DATA"
+        case "icmp" | "icmpv6" as name:
+            packet.icmp_type, packet.icmp_code, _, identifier, sequence = _ICMP.unpack_from(segment)
+            if packet.icmp_type not in _ERRORS[name]:
+                packet.sport, seq = identifier, sequence
+            elif not embedded and (inner := _read(segment[8:], packet.family, embedded=True)):
+                packet.related = inner.packet
+                return Decoded(packet, *inner[1:])
+        case _:
+            pass
+    return Decoded(packet, tag, seq, ack)
+
+
+def _is_good(packet: Packet, number: int, segment: memoryview) -> bool:
+    """Whether the transport's checksum is right, or is the part of it that Linux leaves for the network card to finish."""
+    offset = _CHECKSUM_OFFSETS.get(packet.protocol)
+    if offset is None:
+        return packet.protocol != "sctp" or _has_good_crc(segment)
+    [written] = _WORD.unpack_from(segment, offset)
+    if packet.protocol == "icmp":
+        return _sum(segment) == 0
+    if packet.protocol == "udp" and not written:
+        return packet.family is Family.IPV4
+    pseudo_header = packet.saddr + packet.daddr + number + len(segment)
+    return _sum(segment, pseudo_header) == 0 or written % 0xFFFF == pseudo_header % 0xFFFF
+
+
+def _has_good_crc(segment: memoryview) -> bool:
+    written = int.from_bytes(segment[8:12], "little")
+    return written == 0 or written == _crc32c(b"".join((segment[:8], b"\0\0\0\0", segment[12:])))
+
+
+# --- checksums -------------------------------------------------------------------------------------------------------------
+
+
+def _sum(data: bytes | bytearray | memoryview, more: int = 0) -> int:
+    """Ones' complement sum of the 16-bit words, 0 … 0xFFFE: 2**16 is 1 modulo 0xFFFF, so a number is the sum of its words."""
+    number = int.from_bytes(data)
+    return ((number << 8 if len(data) & 1 else number) + more) % 0xFFFF
+
+
+def _crc32c_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+_CRC32C = _crc32c_table()
+
+
+def _crc32c(data: bytes | bytearray) -> int:
+    """Castagnoli's CRC, as SCTP has it in its header with the low byte first."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value = value >> 8 ^ _CRC32C[value & 0xFF ^ byte]
+    return value ^ 0xFFFFFFFF
