@@ -1,0 +1,163 @@
+"""Random clusters as manifests: nodes, a KubeProxyConfiguration, Services of all kinds and their EndpointSlices.
+
+Counterpart: what administrators and users apply to a cluster. Everything drawn is valid, so that it loads; objects are numbered,
+and none depends on what was drawn for another. What kube-proxy makes of them this module never knows.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import yaml
+
+from kpsim.addresses import Family
+from kpsim.manifests.proxy_config import API_VERSION, KIND
+from kpsim.objects import LABEL_ZONE
+from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
+from kpsim.verify.drawing.plan import EVERYTHING, LOOPBACK, POD_RANGE, Block, DrawnNode, host
+from kpsim.verify.drawing.services import draw_service
+
+Json = dict[str, Any]
+
+_V4, _V6 = Family.IPV4, Family.IPV6
+_MOST_SERVICES = 6
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the one in C is ten times as fast
+    """Writes equal parts out, each in its place."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def draw_manifest(choices: Choices) -> str:
+    """YAML of a cluster that ``kpsim.load(text=…)`` accepts without a finding."""
+    text: str = yaml.dump_all(
+        draw_documents(choices), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120
+    )
+    return text
+
+
+def draw_documents(choices: Choices) -> list[Json]:
+    """The same as values."""
+    families = pick(choices, ((_V4,), (_V6,), (_V4, _V6), (_V6, _V4)))
+    routed = chance(choices, 10)
+    count = weighted(choices, (1, 1), (4, 2), (2, 3))
+    nodes = [_draw_node(choices, number, families) for number in range(1, count + 1)]
+    documents = [_draw_configuration(choices, families, nodes, routed=routed)]
+    documents += [_node_object(node, routed=routed) for node in nodes]
+    for number in range(1, choices.below(_MOST_SERVICES) + 2):
+        documents += draw_service(choices, number, families, nodes)
+    return documents
+
+
+# --- nodes ---------------------------------------------------------------------------------------------------------------
+
+
+def _draw_node(choices: Choices, number: int, families: tuple[Family, ...]) -> DrawnNode:
+    second = weighted(choices, (4, ""), (2, "ExternalIP"), (1, "InternalIP"))
+    links = (0, 1) if second else (0,)
+    addresses = tuple(Block.NODE.at(family, link, number) for link in links for family in families)
+    return DrawnNode(number, families, addresses, second, pick(choices, (None, "zone-a", "zone-b")))
+
+
+def _node_object(node: DrawnNode, *, routed: bool) -> Json:
+    """``routed``: pods are reached one by one, there is no network for each node's, as with some network plugins."""
+    kinds = ["InternalIP"] * len(node.families) + [node.second_kind] * len(node.families)
+    spec = {} if routed else {"podCIDRs": [Block.POD.network(family, node.number) for family in node.families]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": node.name} | ({"labels": {LABEL_ZONE: node.zone}} if node.zone else {}),
+        "spec": spec,
+        "status": {
+            "addresses": [
+                {"type": kind, "address": address} for kind, address in zip(kinds, node.addresses, strict=False)
+            ]
+        },
+    }
+
+
+# --- kube-proxy ----------------------------------------------------------------------------------------------------------
+
+
+def _draw_configuration(
+    choices: Choices, families: tuple[Family, ...], nodes: Sequence[DrawnNode], *, routed: bool
+) -> Json:
+    iptables: Json = {}
+    if chance(choices, 15):
+        iptables["masqueradeAll"] = True
+    if chance(choices, 20):
+        iptables["localhostNodePorts"] = False
+    if (bit := weighted(choices, (7, None), (1, 0), (1, 15), (1, 31))) is not None:
+        iptables["masqueradeBit"] = bit
+    found: Json = {"apiVersion": API_VERSION, "kind": KIND, "mode": "iptables"}
+    found |= _draw_detection(choices, families, routed=routed)
+    found |= {"iptables": iptables} if iptables else {}
+    if addresses := _draw_node_port_addresses(choices, families, nodes):
+        found["nodePortAddresses"] = addresses
+    if conntrack := _draw_conntrack(choices):
+        found["conntrack"] = conntrack
+    if chance(choices, 5):
+        found["featureGates"] = {"AllowServiceExternalIPs": False}
+    return found
+
+
+def _draw_detection(choices: Choices, families: tuple[Family, ...], *, routed: bool) -> Json:
+    """How kube-proxy recognises local pods (CFG-8)."""
+    whole = _joined(POD_RANGE[family] for family in families)
+    match weighted(
+        choices,
+        (6, "pods"), (3, "none"), (1, "one family"), (1, "a node's pods"), (1, "nodes"),
+        (0 if routed else 2, "NodeCIDR"), (2, "BridgeInterface"), (2, "InterfaceNamePrefix"),
+    ):  # fmt: skip
+        case "pods":
+            return {"clusterCIDR": whole}
+        case "one family":
+            return {"clusterCIDR": POD_RANGE[families[0]]}
+        case "a node's pods":
+            return {"clusterCIDR": _joined(Block.POD.network(family, 1) for family in families)}
+        case "nodes":  # a node's processes then count as pods (PP-1.2)
+            return {"clusterCIDR": _joined(Block.NODE.network(family, 0) for family in families)}
+        case "NodeCIDR":
+            return {"clusterCIDR": whole, "detectLocalMode": "NodeCIDR"}
+        case "BridgeInterface":
+            return {"detectLocalMode": "BridgeInterface", "detectLocal": {"bridgeInterface": "cni0"}}
+        case "InterfaceNamePrefix":
+            return {"detectLocalMode": "InterfaceNamePrefix", "detectLocal": {"interfaceNamePrefix": "cali"}}
+        case _:
+            return {}
+
+
+def _joined(networks: Iterable[str]) -> str:
+    return ",".join(networks)
+
+
+def _draw_node_port_addresses(choices: Choices, families: tuple[Family, ...], nodes: Sequence[DrawnNode]) -> list[str]:
+    """Networks whose local addresses accept node ports (CFG-2.3.2, PP-7.1)."""
+
+    def each(block: Block, first: int) -> list[str]:
+        return [block.network(family, first) for family in families]
+
+    return weighted(
+        choices,
+        (8, []),
+        (2, ["primary"]),
+        (2, each(Block.NODE, 0)),
+        (1, each(Block.NODE, 0)[:1]),
+        (1, each(Block.NODE, 1)),
+        (1, [LOOPBACK[family] for family in families]),
+        (1, [host(nodes[0].addresses[0]), *(LOOPBACK[family] for family in families)]),
+        (1, [*each(Block.NODE, 1), *(EVERYTHING[family] for family in families)]),
+        (1, each(Block.CLIENT, 113)),  # no address of any node
+    )
+
+
+def _draw_conntrack(choices: Choices) -> Json:
+    found: Json = {}
+    if chance(choices, 15):
+        found["tcpBeLiberal"] = True
+    return found | weighted(
+        choices,
+        (12, {}), (1, {"maxPerCore": 0}), (1, {"tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "10s"}),
+        (1, {"udpTimeout": "5s", "udpStreamTimeout": "60s"}), (1, {"tcpEstablishedTimeout": "60s"}),
+    )  # fmt: skip

@@ -1,0 +1,254 @@
+"""Drawn clusters load and reach every case (O-1 … O-6, T-1, T-3, CFG-2, PP-1 … PP-8); drawn probes and sequences are what they promise."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kpsim.addresses import Family, parse_ip
+from kpsim.explore import Cluster, load
+from kpsim.objects import EndpointSlice, Service
+from kpsim.verify.drawing.choices import Choices, SeededChoices, chance, pick, several, weighted
+from kpsim.verify.drawing.clusters import draw_manifest
+
+V4, V6 = Family.IPV4, Family.IPV6
+_CLUSTERS = 250
+
+
+class Scripted:
+    """Choices given beforehand, 0 when there are no more; ``limits`` is what was asked for."""
+
+    def __init__(self, *script: int) -> None:
+        self._script = list(script)
+        self.limits: list[int] = []
+
+    def below(self, limit: int) -> int:
+        self.limits.append(limit)
+        return self._script.pop(0) if self._script else 0
+
+
+class Hypothetical:
+    """Hypothesis makes the choices, and shrinks them."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self._data = data
+
+    def below(self, limit: int) -> int:
+        return self._data.draw(st.integers(0, limit - 1))
+
+
+# --- choices ----------------------------------------------------------------------------------------------------------------
+
+
+def test_seeded_choices_follow_from_seed_and_scope() -> None:
+    def twenty(*of: int | str) -> list[int]:
+        choices = SeededChoices(*of)  # type: ignore[arg-type]
+        return [choices.below(1000) for _ in range(20)]
+
+    assert twenty(7, "a") == twenty(7, "a")
+    assert len({tuple(twenty(*of)) for of in ((7, "a"), (7, "b"), (8, "a"), (7,), (7, "a", 0))}) == 5
+
+
+def test_zero_is_the_simplest_of_every_choice() -> None:
+    assert pick(Scripted(), ("first", "second")) == "first"
+    assert weighted(Scripted(), (0, "never"), (1, "first"), (5, "second")) == "first"
+    assert chance(Scripted(), 99) is False
+    assert several(Scripted(), "abc", 3) == []
+
+
+def test_choices_have_their_weights() -> None:
+    assert [weighted(Scripted(n), (2, "a"), (0, "b"), (1, "c")) for n in range(3)] == ["a", "a", "c"]
+    assert sum(chance(Scripted(n), 15) for n in range(100)) == 15
+    assert several(Scripted(2, 2, 0), "abc", 2) == ["c", "a"]
+    assert several(Scripted(1), "a", 5) == ["a"]
+
+
+def test_where_there_is_one_option_nothing_is_drawn() -> None:
+    choices = Scripted()
+    assert pick(choices, ("only",)) == "only"
+    assert choices.limits == []
+
+
+# --- clusters ---------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def manifest(seed: int) -> str:
+    return draw_manifest(SeededChoices(seed, "cluster"))
+
+
+@cache
+def cluster(seed: int) -> Cluster:
+    return load(text=manifest(seed))
+
+
+def test_drawn_clusters_load_and_every_node_has_rules() -> None:
+    for seed in range(_CLUSTERS):
+        loaded = cluster(seed)
+        assert loaded.node_names
+        families = {family for node in loaded.state.nodes for family, _ in map(parsed, node.ips)}
+        for family in families:
+            assert ":KUBE-SERVICES" in loaded.rules(loaded.node_names[-1], family=family)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data())
+def test_whatever_is_chosen_the_cluster_loads(data: st.DataObject) -> None:
+    load(text=draw_manifest(Hypothetical(data)))
+
+
+def test_the_simplest_cluster_is_a_node_and_a_service_without_endpoints() -> None:
+    simplest = load(text=draw_manifest(Scripted()))
+    assert str(simplest) == "cluster of 1 nodes in iptables mode: Node 1, Service 1"
+
+
+def test_what_is_drawn_depends_on_nothing_but_the_seed() -> None:
+    code = (
+        "from kpsim.verify.drawing.choices import SeededChoices\nfrom kpsim.verify.drawing.clusters import draw_manifest\n"
+        "print(draw_manifest(SeededChoices(11, 'cluster')), end='')"
+    )
+    texts = [
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True)
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert {text.stdout for text in texts} == {manifest(11)}
+
+
+def parsed(text: str) -> tuple[Family, int]:
+    found = parse_ip(text)
+    assert found is not None
+    return found
+
+
+def frontends(service: Service) -> Iterator[tuple[str, int, str]]:
+    for port in service.ports:
+        addresses = [*service.cluster_ips, *service.external_ips, *(i.ip for i in service.ingress if i.ip)]
+        yield from {(address, port.port, port.protocol) for address in addresses if address != "None"}
+        if port.node_port:
+            yield "", port.node_port, port.protocol
+
+
+def test_no_two_services_dispute_a_frontend() -> None:  # whose rules come first is nobody's promise (O-5.8)
+    for seed in range(_CLUSTERS):
+        services = list(cluster(seed).state.services)
+        owners = Counter(frontend for service in services for frontend in frontends(service))
+        assert {frontend: count for frontend, count in owners.items() if count > 1} == {}
+
+
+def test_an_address_has_one_state_in_a_service() -> None:  # of several, map order decides (O-6.4)
+    for seed in range(_CLUSTERS):
+        found = Counter(
+            (endpoint_slice.metadata.namespace, endpoint_slice.service_name, endpoint.addresses[0])
+            for endpoint_slice in cluster(seed).state.endpoint_slices
+            for endpoint in endpoint_slice.endpoints
+        )
+        assert set(found.values()) <= {1}
+
+
+def services(test: Callable[[Service], object]) -> Callable[[Cluster], bool]:
+    return lambda cluster: any(map(test, cluster.state.services))
+
+
+def slices(test: Callable[[EndpointSlice], object]) -> Callable[[Cluster], bool]:
+    return lambda cluster: any(map(test, cluster.state.endpoint_slices))
+
+
+def endpoints(*wanted: str) -> Callable[[Cluster], bool]:
+    """Some endpoint whose conditions are these: ``serving terminating`` are true, and said to be."""
+    return slices(
+        lambda s: any(
+            {name for name in ("ready", "serving", "terminating") if getattr(e, name) is True} == set(wanted) for e in s.endpoints
+        )
+    )  # fmt: skip
+
+
+def config(test: Callable[[Cluster], object]) -> Callable[[Cluster], bool]:
+    return lambda cluster: bool(test(cluster))
+
+
+def shares_endpoints(cluster: Cluster) -> bool:
+    users: dict[str, set[str]] = {}
+    for each in cluster.state.endpoint_slices:
+        for endpoint in each.endpoints:
+            users.setdefault(endpoint.addresses[0], set()).add(each.service_name)
+    return any(len(names) > 1 for names in users.values())
+
+
+def node_ips(cluster: Cluster) -> set[str]:
+    return {ip for node in cluster.state.nodes for ip in node.ips}
+
+
+def host_network(cluster: Cluster) -> bool:
+    return any(e.addresses[0] in node_ips(cluster) for s in cluster.state.endpoint_slices for e in s.endpoints)
+
+
+def strangers(cluster: Cluster) -> bool:
+    return any(
+        e.node_name not in (*cluster.node_names, None) for s in cluster.state.endpoint_slices for e in s.endpoints
+    )
+
+
+#: what must occur among the drawn clusters, at least in so many of them
+CASES: list[tuple[str, Callable[[Cluster], bool], int]] = [
+    ("one node", lambda c: len(c.node_names) == 1, 20), ("three nodes", lambda c: len(c.node_names) == 3, 40),
+    ("IPv6 alone", lambda c: all(":" in ip for ip in node_ips(c)), 30),
+    ("dual stack", lambda c: len({":" in ip for ip in node_ips(c)}) == 2, 60),
+    ("another link", lambda c: any(ip.startswith(("192.168.1.", "2001:db8:1::")) for ip in node_ips(c)), 60),
+    ("no pod network", lambda c: not any(node.pod_cidrs for node in c.state.nodes), 10),
+    ("ClusterIP", services(lambda s: s.type == "ClusterIP"), 100), ("NodePort", services(lambda s: s.type == "NodePort"), 100),
+    ("LoadBalancer", services(lambda s: s.type == "LoadBalancer"), 150),
+    ("headless", services(lambda s: s.cluster_ip == "None"), 20), ("ExternalName", services(lambda s: s.type == "ExternalName"), 20),
+    ("one family of two", lambda c: len({":" in ip for ip in node_ips(c)}) == 2 and services(lambda s: len(s.cluster_ips) == 1)(c), 20),
+    ("the other family first", services(lambda s: s.ip_families == ("IPv6", "IPv4")), 20),
+    ("ipMode Proxy", services(lambda s: any(i.ip_mode == "Proxy" for i in s.ingress)), 15),
+    ("two balancer addresses", services(lambda s: len(s.ingress) > len(s.cluster_ips)), 20),
+    ("external IPs", services(lambda s: s.external_ips), 100),
+    ("a node's address as external IP", lambda c: any(ip in node_ips(c) for s in c.state.services for ip in s.external_ips), 20),
+    ("a node's address as balancer's", lambda c: any(i.ip in node_ips(c) for s in c.state.services for i in s.ingress), 8),
+    ("source ranges", services(lambda s: s.load_balancer_source_ranges), 60),
+    ("everybody's ranges", services(lambda s: {"0.0.0.0/0", "::/0"} & set(s.load_balancer_source_ranges)), 8),
+    ("a balancer without node ports", services(lambda s: s.json["spec"].get("allocateLoadBalancerNodePorts") is False), 10),
+    ("eTP Local", services(lambda s: s.external_traffic_policy == "Local"), 100),
+    ("iTP Local", services(lambda s: s.internal_traffic_policy == "Local"), 60),
+    ("both Local", services(lambda s: s.internal_traffic_policy == s.external_traffic_policy == "Local"), 25),
+    ("health check", services(lambda s: s.health_check_node_port), 60),
+    ("affinity", services(lambda s: s.session_affinity == "ClientIP"), 60),
+    ("affinity of seconds", services(lambda s: s.affinity_timeout_seconds == 2), 15),
+    ("UDP", services(lambda s: any(p.protocol == "UDP" for p in s.ports)), 80),
+    ("SCTP", services(lambda s: any(p.protocol == "SCTP" for p in s.ports)), 60),
+    ("a port without name", services(lambda s: any(not p.name for p in s.ports)), 60),
+    ("a number for two protocols", services(lambda s: len({p.port for p in s.ports}) < len(s.ports)), 15),
+    ("a node port for two protocols", services(lambda s: len({p.node_port for p in s.ports if p.node_port}) < len([p for p in s.ports if p.node_port])), 8),
+    ("another's service-proxy-name", services(lambda s: s.metadata.labels), 10),
+    ("several slices", slices(lambda s: s.metadata.name.endswith("-2")), 80), ("many endpoints", slices(lambda s: len(s.endpoints) > 20), 10),
+    ("no endpoints", slices(lambda s: not s.endpoints), 15), ("another port number", slices(lambda s: any((p.port or 0) in (9080, 6353, 10999) for p in s.ports)), 30),
+    ("a port without number", slices(lambda s: any(p.port is None for p in s.ports)), 15),
+    ("ready by default", endpoints(), 60), ("serving while terminating", endpoints("serving", "terminating"), 80),
+    ("terminating", endpoints("terminating"), 80), ("ready and terminating", endpoints("ready", "serving", "terminating"), 60),
+    ("zone hints", slices(lambda s: any(e.zone_hints for e in s.endpoints)), 60), ("node hints", slices(lambda s: any(e.node_hints for e in s.endpoints)), 40),
+    ("shared endpoints", shares_endpoints, 120), ("host network", host_network, 60), ("an unknown node's", strangers, 30),
+    ("nobody's", slices(lambda s: any(e.node_name is None for e in s.endpoints)), 30),
+    *((f"detect-local {mode}", config(lambda c, mode=mode: c.config.detect_local_mode == mode), 10) for mode in ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")),
+    ("no detector", config(lambda c: c.config.detect_local_mode == "ClusterCIDR" and not c.config.cluster_cidr), 25),
+    ("masqueradeAll", config(lambda c: c.config.masquerade_all), 20), ("another mark", config(lambda c: c.config.masquerade_bit == 31), 8),
+    ("no localhost node ports", config(lambda c: not c.config.localhost_node_ports), 30),
+    ("liberal", config(lambda c: c.config.conntrack_tcp_be_liberal), 20),
+    ("external IPs off", config(lambda c: not c.config.allow_service_external_ips), 5),
+    ("primary", config(lambda c: c.config.node_port_addresses == ("primary",)), 15),
+    ("networks of node ports", config(lambda c: len(c.config.node_port_addresses) > 1), 20),
+    ("timeouts", config(lambda c: c.config.conntrack_udp_timeout_ns), 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("test", "least"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_every_case_is_drawn(test: Callable[[Cluster], bool], least: int) -> None:
+    assert sum(test(cluster(seed)) for seed in range(_CLUSTERS)) >= least
+
+
+def drawing(seed: int) -> Choices:
+    return SeededChoices(seed, "probes")
