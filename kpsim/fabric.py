@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from kpsim.addresses import Family
 from kpsim.errors import InputError, Problem
 from kpsim.netfilter import Disposition, Netns, Walk, walk
-from kpsim.nodes import Peer, make_machine, node_address, pod_network
+from kpsim.nodes import Machine, make_machines
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
 from kpsim.packetpath.flowstate import ICMP_REQUESTS
@@ -110,7 +110,7 @@ class Fabric:
             if interface is not None and interface.kind is not InterfaceKind.LOOPBACK:
                 return Place(Whose.PROCESS, name)
         for name, netns in self.nodes.items():
-            if _bridge_towards(netns, family, address) is not None:
+            if _interface_of_pod(netns, family, address) is not None:
                 return Place(Whose.POD, name, address)
         return Place(Whose.OUTSIDE)
 
@@ -125,15 +125,12 @@ class Fabric:
 
 def build_fabric(nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]], *, sysctls: Sysctls | None = None) -> Fabric:
     """Plain nodes, name → (node IPs, pod CIDRs), that know each other's pod networks."""
-    peers = {
-        name: Peer(tuple(map(node_address, node_ips)), tuple(map(pod_network, pod_cidrs)))
-        for name, (node_ips, pod_cidrs) in nodes.items()
-    }
-    made = {}
-    for name, (node_ips, pod_cidrs) in nodes.items():
-        others = [peer for other, peer in peers.items() if other != name]
-        made[name] = Netns(name, make_machine(node_ips, pod_cidrs, peers=others).routing, sysctls)
-    return Fabric(made)
+    return fabric_of(make_machines(nodes, sysctls=sysctls))
+
+
+def fabric_of(machines: Mapping[str, Machine]) -> Fabric:
+    """Machines by name, without rules."""
+    return Fabric({name: Netns(name, machine.routing, machine.sysctls) for name, machine in machines.items()})
 
 
 # --- the way of a packet ---------------------------------------------------------------------------------------------------
@@ -185,7 +182,7 @@ def _reached(wiring: Wiring, node: str, netns: Netns, step: Walk) -> Arrival | t
         return step.disposition, None
     assert step.next_hop is not None
     match netns.routing.interfaces[step.packet.out_interface].kind:
-        case InterfaceKind.BRIDGE:
+        case InterfaceKind.BRIDGE | InterfaceKind.VETH:
             return Disposition.DELIVERED, Place(Whose.POD, node, step.next_hop)
         case InterfaceKind.LINK:
             return wiring.next_node(step.packet, step.next_hop, node) or (step.disposition, Place(Whose.OUTSIDE))
@@ -211,13 +208,7 @@ def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, tr
     if end.whose is Whose.PROCESS:
         return send(fabric, packet, at_node=end.node, now_ns=now_ns, chooser=chooser, local=True, trace=trace)
     netns = fabric.nodes[end.node]
-    bridge = _bridge_towards(netns, packet.family, packet.saddr)
-    packet.in_interface = bridge or ""
-    switched = bridge is not None and bridge == _bridge_towards(netns, packet.family, packet.daddr)
-    past_netfilter = not netns.sysctls.bridge_nf_call_iptables
-    if switched and past_netfilter and not netns.routing.is_local(packet.family, packet.daddr):
-        # nothing un-NATs what the bridge switches by itself (K-2.6)
-        return Journey(end, packet, (), Disposition.DELIVERED, Place(Whose.POD, end.node, packet.daddr), packet)
+    packet.in_interface = _interface_of_pod(netns, packet.family, packet.saddr) or ""
     return send(fabric, packet, at_node=end.node, now_ns=now_ns, chooser=chooser, trace=trace)
 
 
@@ -234,12 +225,12 @@ def answer_to(packet: Packet) -> Packet:
     )  # fmt: skip
 
 
-def _bridge_towards(netns: Netns, family: Family, address: int) -> str | None:
-    """The bridge behind which the node has a pod with this address."""
+def _interface_of_pod(netns: Netns, family: Family, address: int) -> str | None:
+    """The interface behind which the node has a pod with this address."""
     decision = netns.routing.lookup(family, address)
     if decision is None or decision.route is None or decision.interface not in netns.routing.interfaces:
         return None
-    return decision.interface if netns.routing.interfaces[decision.interface].kind is InterfaceKind.BRIDGE else None
+    return decision.interface if netns.routing.interfaces[decision.interface].has_pods else None
 
 
 def _link(netns: Netns) -> str:

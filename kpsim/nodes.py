@@ -4,7 +4,7 @@ Counterpart: a machine with a plain routed pod network (kubenet), as its CNI plu
 knows rules, packets or who is behind an address.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kpsim.addresses import Family, Network, parse_network
@@ -66,12 +66,28 @@ def make_machine(
     local_pods = [Network(family, address, family.bits) for family, address in pods]
     for network in (*networks, *local_pods):
         if not any(network.base in a.network for b in bridges for a in b.of(network.family)):
-            devices.setdefault(entrance, Interface(entrance, (), InterfaceKind.BRIDGE))
+            devices.setdefault(entrance, Interface(entrance, (), InterfaceKind.VETH))
             routes.append(Route(network, entrance))
     for peer in peers:
         routes += _routes_to(peer, uplink)
     routes += [Route(Network(family, 0, 0), uplink) for family in Family]
     return Machine(Routing(devices.values(), routes), sysctls or Sysctls(), uplink, entrance, networks)
+
+
+def make_machines(
+    nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]], *, sysctls: Sysctls | None = None
+) -> dict[str, Machine]:
+    """Plain nodes, name → (node IPs, pod CIDRs), that know each other's pod networks. Errors as :func:`make_machine`."""
+    peers = {
+        name: Peer(tuple(map(node_address, node_ips)), tuple(map(pod_network, pod_cidrs)))
+        for name, (node_ips, pod_cidrs) in nodes.items()
+    }
+    return {
+        name: make_machine(
+            node_ips, pod_cidrs, peers=[peer for other, peer in peers.items() if other != name], sysctls=sysctls
+        )
+        for name, (node_ips, pod_cidrs) in nodes.items()
+    }
 
 
 def node_address(text: str) -> Address:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from kpsim.addresses import Family
 from kpsim.packet import Packet
 from kpsim.packetpath.reject import TCP_RESET, IcmpSpending, answer
-from kpsim.packetpath.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, RouteKind
+from kpsim.packetpath.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, InterfaceKind, RouteKind
 from kpsim.packetpath.steps import FieldChanged, FieldName, Hook, Routed
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 
@@ -37,6 +37,8 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     packet.out_interface = ""
     if not packet.in_interface:
         packet.in_interface = _interface_towards(traversal, packet.saddr)
+    if _switched_by_itself(traversal):
+        return _FORWARDED
     if end := pass_hook(traversal, Hook.PREROUTING):
         return _resumed(traversal, pass_hook, end)
     decision = traversal.netns.routing.lookup(traversal.family, packet.daddr)
@@ -46,15 +48,57 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     assert decision is not None
     if decision.kind is RouteKind.LOCAL:
         return _deliver(traversal, pass_hook)
-    if packet.ttl <= 1:
-        return End(Disposition.REJECTED, Cause.TTL, with_=_TIME_EXCEEDED[traversal.family])
     packet.out_interface = decision.interface
-    packet.ttl -= 1
-    if traversal.steps is not None:
-        traversal.steps.append(FieldChanged(FieldName.TTL, str(packet.ttl + 1), str(packet.ttl)))
+    if end := _switched(traversal, decision) if _is_switched(traversal, decision) else _spend_a_hop(traversal):
+        return end
     if end := pass_hook(traversal, Hook.FORWARD) or pass_hook(traversal, Hook.POSTROUTING):
         return _resumed(traversal, pass_hook, end)
     return _FORWARDED
+
+
+def _spend_a_hop(traversal: Traversal) -> End | None:
+    packet = traversal.packet
+    if packet.ttl <= 1:
+        return End(Disposition.REJECTED, Cause.TTL, with_=_TIME_EXCEEDED[traversal.family])
+    packet.ttl -= 1
+    if traversal.steps is not None:
+        traversal.steps.append(FieldChanged(FieldName.TTL, str(packet.ttl + 1), str(packet.ttl)))
+    return None
+
+
+# --- what a bridge switches (K-2.6) ----------------------------------------------------------------------------------------
+
+
+def _switched_by_itself(traversal: Traversal) -> bool:
+    """Between neighbours on a bridge that does not call netfilter: no hook sees the packet, so nothing un-NATs it either."""
+    packet, netns = traversal.packet, traversal.netns
+    interface = netns.routing.interfaces.get(packet.in_interface)
+    if interface is None or interface.kind is not InterfaceKind.BRIDGE or netns.sysctls.bridge_nf_call_iptables:
+        return False
+    decision = netns.routing.lookup(traversal.family, packet.daddr)
+    if decision is None or not any(packet.daddr in a.network for a in interface.of(traversal.family)):
+        return False
+    if decision.kind is not RouteKind.UNICAST or decision.interface != interface.name:
+        return False
+    _routed(traversal, decision)
+    packet.out_interface = interface.name
+    return True
+
+
+def _is_switched(traversal: Traversal, decision: Decision) -> bool:
+    """Whether the bridge itself takes the packet back to its pods, as it does with netfilter's help even after DNAT."""
+    packet, netns = traversal.packet, traversal.netns
+    interface = netns.routing.interfaces.get(packet.in_interface)
+    bridged = interface is not None and interface.kind is InterfaceKind.BRIDGE
+    return bridged and decision.interface == packet.in_interface and netns.sysctls.bridge_nf_call_iptables
+
+
+def _switched(traversal: Traversal, decision: Decision) -> End | None:
+    """The time to live stays; without hairpin nothing leaves by the port that it came in by."""
+    hairpin = traversal.netns.routing.interfaces[decision.interface].hairpin
+    if decision.next_hop == traversal.arrived.saddr and not hairpin:
+        return End(Disposition.DROPPED, Cause.HAIRPIN)
+    return None
 
 
 def send(traversal: Traversal, pass_hook: PassHook) -> End:
@@ -202,13 +246,28 @@ def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
     if packet is None:
         return End(Disposition.DROPPED, Cause.UNANSWERABLE, end.rule, local_error=end.local_error), None
     limiter = traversal.netns.icmp_limiter
-    if limiter is None or end.with_ == TCP_RESET or traversal.local:
+    spending = None if end.with_ == TCP_RESET else _icmp_spending(traversal)
+    if limiter is None or spending is None:
         return end, packet
-    spending = IcmpSpending(traversal.family, traversal.arrived.saddr, traversal.now_ns)
     if not limiter.allows(spending):
-        return End(Disposition.DROPPED, Cause.ICMP_RATE, end.rule), None
+        # the error of a send is of the drop behind it; only a connect waits for the answer that does not come
+        error = end.local_error if traversal.packet.protocol != "tcp" else ""
+        return End(Disposition.DROPPED, Cause.ICMP_RATE, end.rule, local_error=error), None
     traversal.icmp = spending
     return end, packet
+
+
+def _icmp_spending(traversal: Traversal) -> IcmpSpending | None:
+    """What an ICMP error takes of the kernel's budget; None: nothing (K-3.4, measured).
+
+    Packets that came over lo are exempt, and so is IPv6 towards the node itself; what IPv4 rejects in OUTPUT, before it is on lo,
+    counts overall but not against its sender.
+    """
+    if not traversal.local:
+        return IcmpSpending(traversal.family, traversal.arrived.saddr, traversal.now_ns)
+    if traversal.family is Family.IPV6 or traversal.packet.in_interface:
+        return None
+    return IcmpSpending(traversal.family, None, traversal.now_ns)
 
 
 def _node_address(traversal: Traversal) -> int | None:

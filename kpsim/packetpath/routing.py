@@ -35,7 +35,8 @@ class InterfaceKind(enum.StrEnum):
 
     LOOPBACK = "loopback"
     LINK = "link"  #: other machines behind it
-    BRIDGE = "bridge"  #: this node's pods behind it
+    BRIDGE = "bridge"  #: this node's pods behind it, one port each
+    VETH = "veth"  #: this node's pods behind it, routed one by one
     DUMMY = "dummy"  #: nothing behind it (kube-ipvs0)
 
 
@@ -71,6 +72,12 @@ class Interface:
     addresses: tuple[Address, ...] = ()
     kind: InterfaceKind = InterfaceKind.LINK
     up: bool = True
+    hairpin: bool = True  #: of a bridge: a packet may leave by the port that it came in by (K-2.6)
+
+    @property
+    def has_pods(self) -> bool:
+        """Whether this node's pods are behind it."""
+        return self.kind in (InterfaceKind.BRIDGE, InterfaceKind.VETH)
 
     def of(self, family: Family) -> tuple[Address, ...]:
         return tuple(address for address in self.addresses if address.family is family)
@@ -145,6 +152,17 @@ class Routing:
         """The same node with an interface down: its addresses stay local, its routes go. KeyError if there is none."""
         changed = self.interfaces | {name: replace(self.interfaces[name], up=False)}
         return Routing(changed.values(), self.routes)
+
+    def without_address(self, name: str, address: Address) -> "Routing":
+        """The same node when an interface has lost an address; with the last one of IPv4 go all its IPv4 routes (measured).
+
+        KeyError if there is no such interface.
+        """
+        kept = tuple(other for other in self.interfaces[name].addresses if other != address)
+        changed = self.interfaces | {name: replace(self.interfaces[name], addresses=kept)}
+        disabled = address.family is Family.IPV4 and not changed[name].of(Family.IPV4)
+        routes = (r for r in self.routes if not (disabled and r.interface == name and r.network.family is Family.IPV4))
+        return Routing(changed.values(), routes)
 
     def _add_addresses(self, interface: Interface) -> None:
         for address in interface.addresses:

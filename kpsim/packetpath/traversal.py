@@ -62,6 +62,7 @@ class Cause(enum.StrEnum):
     NO_ADDRESS = "no address to masquerade with"  #: CT-6.2
     TABLE_FULL = "connection table full"  #: CT-7.2
     TUPLE_TAKEN = "no free source port"  #: CT-6.3
+    HAIRPIN = "the bridge sends nothing back by the port it came from"  #: K-2.6
     DEVICE_CHANGED = "masqueraded to another output device"  #: K-1.6
     ICMP_RATE = "rejected, but the answer is rate limited"  #: K-3.4
     UNANSWERABLE = "rejected, but no answer is allowed"  #: K-3.3
@@ -90,6 +91,7 @@ class Effects:
     recent: tuple[RecentTouch, ...] = ()
     counters: tuple[tuple[str, int], ...] = ()  #: nfacct object and bytes
     icmp: IcmpSpending | None = None
+    turned_away: bool = False  #: the connection table had no room: its collector will know (CT-7.4)
 
 
 NO_EFFECTS = Effects()
@@ -109,8 +111,8 @@ class Traversal:
     __slots__ = (
         "arrived", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
         "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "netns",
-        "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "source_done", "steps", "touches", "unconfirmed",
-        "updated",
+        "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "source_done", "steps", "touches", "turned_away",
+        "unconfirmed", "updated",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +149,7 @@ class Traversal:
         self.touches: list[RecentTouch] = []
         self.counters: list[tuple[str, int]] = []
         self.icmp: IcmpSpending | None = None
+        self.turned_away = False
         self.recent_lists: dict[str, RecentList] | None = None
         self.draws: dict[Hashable, int] = {}
 
@@ -228,7 +231,8 @@ class Traversal:
 
     def effects(self) -> Effects:
         return Effects(
-            self.created, self.updated, tuple(self.destroyed), tuple(self.touches), tuple(self.counters), self.icmp
+            self.created, self.updated, tuple(self.destroyed), tuple(self.touches), tuple(self.counters), self.icmp,
+            self.turned_away,
         )  # fmt: skip
 
 

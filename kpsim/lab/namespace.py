@@ -1,0 +1,93 @@
+"""Network namespaces without a name: they last as long as this process holds them, so that nothing is left behind by a crash.
+
+Counterpart: ``ip netns``, which keeps namespaces by mounting them. Never touches the namespace that it was called in.
+"""
+
+import ctypes
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from kpsim.errors import KpsimError
+
+_CLONE_NEWNET = 0x40000000
+_HERE = "/proc/thread-self/ns/net"
+_TOOL_TIMEOUT_S = 120
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class LabError(KpsimError):
+    """Linux did not do what the lab needs: nothing was measured."""
+
+
+class Namespace:
+    """A new network namespace, empty but for lo. ``close`` it, or let the process end."""
+
+    def __init__(self) -> None:
+        home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call("unshare", _CLONE_NEWNET)
+            try:
+                self._fd = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+            finally:
+                _call("setns", home, _CLONE_NEWNET)
+        finally:
+            os.close(home)
+
+    @property
+    def path(self) -> str:
+        """A name that ``ip link … netns`` takes while this process lives."""
+        return f"/proc/{os.getpid()}/fd/{self._fd}"
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """What this thread opens and starts meanwhile belongs to the namespace, and stays in it."""
+        home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call("setns", self._fd, _CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                _call("setns", home, _CLONE_NEWNET)
+        finally:
+            os.close(home)
+
+    def socket(self, family: int, kind: int, protocol: int) -> socket.socket:
+        with self.entered():
+            return socket.socket(family, kind, protocol)
+
+    def run(self, command: Sequence[str], *, stdin: str = "") -> str:
+        """Output of a command. LabError with what it complains of if it fails."""
+        with self.entered():
+            done = subprocess.run(
+                command, input=stdin, capture_output=True, text=True, timeout=_TOOL_TIMEOUT_S, check=False
+            )
+        if done.returncode:
+            raise LabError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        return done.stdout
+
+    def ip(self, lines: Sequence[str], *options: str) -> None:
+        """Lines as one writes them behind ``ip``, done in one go."""
+        if lines:
+            self.run(["ip", *options, "-batch", "-"], stdin="".join(f"{line}\n" for line in lines))
+
+    def set_sysctls(self, values: Mapping[str, int]) -> None:
+        """``net.ipv4.ip_forward`` and the like. LabError if one does not exist or is refused."""
+        with self.entered():
+            for name, value in values.items():
+                try:
+                    Path(f"/proc/sys/{name.replace('.', '/')}").write_text(str(value))
+                except OSError as error:
+                    raise LabError(f"sysctl {name}={value}: {error.strerror}") from error
+
+
+def _call(name: str, *arguments: int) -> None:
+    if getattr(_libc, name)(*arguments):
+        number = ctypes.get_errno()
+        raise LabError(f"{name}: {os.strerror(number)}")

@@ -1,0 +1,251 @@
+"""A node in Linux: a namespace with a machine's interfaces, routes, settings and rules, and another with everybody around it.
+
+Counterpart: a machine under kube-proxy, its pods behind a bridge, a peer and the outside behind its uplink. Nobody outside the node answers of
+himself: what a pod sends is sent by whoever uses this. It never knows what should become of a packet.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from kpsim.addresses import Family, format_ip
+from kpsim.lab.backends import Backend
+from kpsim.lab.conntrack import LinuxConntrack
+from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.wires import Framed, Heard, Port, Shot, Sighting, Where, Wires
+from kpsim.nodes import Machine
+from kpsim.packetpath.routing import Interface, InterfaceKind, Route, RouteKind
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.units import SECOND_NS
+
+_PATIENCE_S = 10
+_BRIDGE_MAC = "02:00:00:01:00:00"  # else it would be that of one port or another
+_ELSEWHERE = b"\2\0\0\0\0\1"
+_ETHERNET = {Family.IPV4: b"\x08\x00", Family.IPV6: b"\x86\xdd"}
+#: no rate limits (K-3.4), no redirects, no answers to pings, no addresses that nobody gave
+_QUIET = {
+    "net.ipv4.icmp_ratemask": 0, "net.ipv6.icmp.ratelimit": 0,
+    "net.ipv4.icmp_msgs_per_sec": 1_000_000, "net.ipv4.icmp_msgs_burst": 1_000_000,
+    "net.ipv4.conf.all.send_redirects": 0, "net.ipv4.conf.default.send_redirects": 0,
+    "net.ipv4.icmp_echo_ignore_all": 1, "net.ipv6.icmp.echo_ignore_all": 1,
+    "net.ipv6.conf.all.accept_dad": 0, "net.ipv6.conf.default.accept_dad": 0,
+    "net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1,
+}  # fmt: skip
+_SWITCHES = {
+    "route_localnet": "net.ipv4.conf.all.route_localnet",
+    "accept_local": "net.ipv4.conf.all.accept_local",
+    "rp_filter": "net.ipv4.conf.all.rp_filter",
+    "tcp_be_liberal": "net.netfilter.nf_conntrack_tcp_be_liberal",
+    "tcp_loose": "net.netfilter.nf_conntrack_tcp_loose",
+}
+
+
+class LabNode:
+    """One family of a node, and the world around it. ``close`` it; a process that ends leaves nothing behind either."""
+
+    def __init__(self, machine: Machine, family: Family, backend: Backend = Backend.NFT) -> None:
+        self.machine, self.family, self.backend = machine, family, backend
+        self.namespace, self._world = Namespace(), Namespace()
+        self._macs: dict[str, bytes] = {}  # of the node's interfaces
+        self._wires_by_interface: dict[str, str] = {}
+        self._pods: dict[int, tuple[str, bytes]] = {}  # address → wire and MAC
+        self._guests: dict[str, str] = {}  # bridge → wire
+        self._ports = 0
+        self._tables: set[str] = set()
+        self._wires = Wires(family, self.namespace, self._world)
+        self._build()
+        self.load("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")  # with the first table conntrack is there to be asked
+        self.conntrack = LinuxConntrack(self.namespace)
+
+    def close(self) -> None:
+        self.conntrack.close()
+        self._wires.close()
+        self.namespace.close()
+        self._world.close()
+
+    # --- interfaces, routes, settings ----------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        routing = self.machine.routing
+        self._world.set_sysctls({"net.ipv6.conf.default.disable_ipv6": 1})
+        self.namespace.set_sysctls(_QUIET | {"net.ipv4.conf.default.rp_filter": 0})
+        self.namespace.ip(["link set lo up"])
+        for interface in routing.interfaces.values():
+            self._connect(interface)
+        links = json.loads(self.namespace.run(["ip", "-json", "link", "show"]))
+        self._macs = {link["ifname"]: bytes.fromhex(link["address"].replace(":", "")) for link in links}
+        for interface in routing.interfaces.values():
+            if interface.kind is InterfaceKind.BRIDGE:
+                self._add_ports(interface.name, [None])  # for who is no pod and comes in there
+        self._settle()
+        self.namespace.set_sysctls(sysctl_values(self.machine.sysctls))
+        self.namespace.ip([f"route add {_written(r)}" for r in routing.routes if r.network.family is self.family])
+
+    def _connect(self, interface: Interface) -> None:
+        name, lines = interface.name, []
+        match interface.kind:
+            case InterfaceKind.LOOPBACK:
+                pass
+            case InterfaceKind.LINK | InterfaceKind.VETH:
+                where = Where.LINK if interface.kind is InterfaceKind.LINK else Where.POD
+                self._wires_by_interface[name] = self._plug(name, Port(f"w-{name}"[:15], where, name))
+                lines.append(f"link set {name} up arp off")
+            case InterfaceKind.BRIDGE:
+                lines.append(f"link add {name} address {_BRIDGE_MAC} type bridge mcast_snooping 0")
+                lines.append(f"link set {name} up")
+            case InterfaceKind.DUMMY:
+                lines += [f"link add {name} type dummy", f"link set {name} up"]
+        addresses = interface.of(self.family)
+        nodad = " nodad" if self.family is Family.IPV6 else ""
+        for address in addresses if self.family is Family.IPV4 else reversed(addresses):  # IPv6 lists the newest first
+            if interface.kind is not InterfaceKind.LOOPBACK or not (address.value == 1 or address.value >> 24 == 127):
+                lines.append(f"addr add {address} dev {name}{nodad}")
+        if not interface.up:
+            lines.append(f"link set {name} down")
+        self.namespace.ip(lines)
+
+    def _plug(self, name: str, port: Port) -> str:
+        self.namespace.ip([f"link add {name} type veth peer name {port.wire} netns {self._world.path}"])
+        self._world.ip([f"link set {port.wire} up arp off"])
+        self._wires.attach(port)
+        return port.wire
+
+    # --- pods behind a bridge ------------------------------------------------------------------------------------------
+
+    def add_pods(self, addresses: Iterable[int]) -> None:
+        """Gives each address that is routed to a bridge a port of its own there, unless it has one."""
+        wanted: dict[str, list[int]] = {}
+        for address in addresses:
+            decision = self.machine.routing.lookup(self.family, address)
+            if decision is not None and decision.kind is RouteKind.UNICAST and address not in self._pods:
+                wanted.setdefault(decision.interface, []).append(address)
+        for name, new in wanted.items():
+            if self.machine.routing.interfaces[name].kind is InterfaceKind.BRIDGE:
+                self._add_ports(name, list(dict.fromkeys(new)))
+
+    def add_pod(self, interface: str, address: int) -> None:
+        """Puts an address behind an interface, wherever it is routed otherwise."""
+        self.namespace.ip([f"route add {format_ip(self.family, address)}/{self.family.bits} dev {interface}"])
+        if self.machine.routing.interfaces[interface].kind is InterfaceKind.BRIDGE:
+            self._add_ports(interface, [address])
+
+    def _add_ports(self, bridge: str, addresses: Sequence[int | None]) -> None:
+        here, there, switch = [], [], []
+        for address in addresses:
+            number = self._ports = self._ports + 1
+            mac = b"\2\0" + number.to_bytes(4)
+            port, wire = f"p{number}", f"q{number}"
+            here.append(f"link add {port} type veth peer name {wire} netns {self._world.path}")
+            here.append(f"link set {port} up addrgenmode none master {bridge}")
+            hairpin = "on" if self.machine.routing.interfaces[bridge].hairpin else "off"
+            here.append(f"link set {port} type bridge_slave hairpin {hairpin} learning off flood off")
+            there.append(f"link set {wire} up arp off")
+            self._wires.attach(Port(wire, Where.POD, bridge, address))
+            if address is None:
+                self._guests[bridge] = wire
+                continue
+            self._pods[address] = wire, mac
+            shown = mac.hex(":")
+            here.append(f"neigh add {format_ip(self.family, address)} lladdr {shown} dev {bridge} nud permanent")
+            switch.append(f"fdb add {shown} dev {port} master static")
+        self.namespace.ip(here)
+        self._world.ip(there)
+        if switch:
+            self.namespace.run(["bridge", "-batch", "-"], stdin="".join(f"{line}\n" for line in switch))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Waits until Linux has noticed that all links are up: it does so in its own time."""
+        for _ in range(_PATIENCE_S * 100):
+            links = json.loads(self.namespace.run(["ip", "-json", "-details", "link", "show", "up"]))
+            if all(link["operstate"] in ("UP", "UNKNOWN") and _switches(link) for link in links):
+                return
+            time.sleep(0.01)
+        raise LabError("the links do not come up")
+
+    # --- rules and memory --------------------------------------------------------------------------------------------------
+
+    def load(self, rules: str) -> None:
+        """Makes an iptables-save text the rules of the family. Connections and affinity lists stay."""
+        named = {line[1:] for line in rules.splitlines() if line.startswith("*")}
+        emptied = "".join(f"*{name}\nCOMMIT\n" for name in sorted(self._tables - named))
+        self.namespace.run([self.backend.tool(self.family, "restore"), "--wait"], stdin=rules + emptied)
+        self._tables |= named
+
+    def saved(self, *, counters: bool = False) -> str:
+        """What the tool prints of the rules that Linux holds."""
+        command = [self.backend.tool(self.family, "save")]
+        return self.namespace.run([*command, "-c"] if counters else command)
+
+    def forget(self) -> None:
+        """Empties the connection table and the affinity lists."""
+        self.conntrack.flush()
+        with self.namespace.entered():
+            for affinity in Path("/proc/thread-self/net/xt_recent").glob("*"):
+                affinity.write_text("/")
+
+    # --- packets -----------------------------------------------------------------------------------------------------------
+
+    def transmit(self, shots: Sequence[Shot], *, wait_for_last: bool = False) -> tuple[list[Heard], list[Sighting]]:
+        """What came of each shot, in order, and what came out that belongs to none.
+
+        LabError if something could not be sent or looked at.
+        """
+        reception = self._wires.transmit([self._framed(shot) for shot in shots], wait_for_last=wait_for_last)
+        return reception.results(), reception.strays
+
+    def _framed(self, shot: Shot) -> Framed:
+        packet = shot.packet
+        name = packet.in_interface
+        if not name:
+            return Framed(shot)
+        if name not in self._macs:
+            raise LabError(f"the node has no interface {name}")
+        if name in self._wires_by_interface:
+            return Framed(shot, self._wires_by_interface[name], self._header(self._macs[name], _ELSEWHERE))
+        wire, source = self._pods.get(packet.saddr, (self._guests.get(name, ""), _ELSEWHERE))
+        if not wire:
+            raise LabError(f"nothing can be sent into {name}")
+        # to a neighbour on the bridge directly, to everybody else by the node
+        on_link = any(packet.daddr in a.network for a in self.machine.routing.interfaces[name].of(self.family))
+        target = self._pods.get(packet.daddr) if on_link else None
+        return Framed(shot, wire, self._header(target[1] if target else self._macs[name], source))
+
+    def _header(self, destination: bytes, source: bytes) -> bytes:
+        return destination + source + _ETHERNET[self.family]
+
+
+def _switches(link: dict[str, Any]) -> bool:
+    """Whether a link, if it is a bridge's port, takes packets already."""
+    info = link.get("linkinfo", {})
+    if info.get("info_slave_kind") != "bridge":
+        return True
+    return bool(info["info_slave_data"]["state"] == "forwarding")
+
+
+def _written(route: Route) -> str:
+    if route.kind is not RouteKind.UNICAST:
+        return f"{route.kind} {route.network}" + (f" metric {route.metric}" if route.metric else "")
+    family = route.network.family
+    text = f"{route.network}"
+    if route.gateway is not None:
+        text += f" via {format_ip(family, route.gateway)} onlink"
+    text += f" dev {route.interface}"
+    if route.metric:
+        text += f" metric {route.metric}"
+    return text + (f" src {format_ip(family, route.source)}" if route.source is not None else "")
+
+
+def sysctl_values(sysctls: Sysctls) -> dict[str, int]:
+    """The settings by their names in /proc/sys. The size of the connection table is the whole machine's and not among them."""
+    values = {name: int(getattr(sysctls, field)) for field, name in _SWITCHES.items()}
+    for field in fields(sysctls):
+        if field.name.endswith("_ns"):
+            values[f"net.netfilter.nf_conntrack_{field.name.removesuffix('_ns')}"] = (
+                getattr(sysctls, field.name) // SECOND_NS
+            )
+    nf_call = int(sysctls.bridge_nf_call_iptables)
+    return values | {"net.bridge.bridge-nf-call-iptables": nf_call, "net.bridge.bridge-nf-call-ip6tables": nf_call}

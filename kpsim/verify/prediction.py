@@ -1,0 +1,91 @@
+"""What the model says will be seen of a packet outside netfilter: where it comes out, what a process is told, what the node answers.
+
+Counterpart: the parts of Linux around its hooks that answer by themselves: a closed port, a failed system call. It compares nothing.
+"""
+
+from typing import NamedTuple
+
+from kpsim.addresses import Family
+from kpsim.lab.wires import Where
+from kpsim.netfilter import Cause, Disposition, Netns, Walk, walk
+from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.packetpath.chooser import ScriptedChooser
+from kpsim.packetpath.routing import RouteKind
+
+_UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code
+
+
+class Sight(NamedTuple):
+    """A packet, told in all that is compared, and where it is."""
+
+    where: Where
+    packet: str
+
+
+def told(packet: Packet) -> str:
+    """All of a packet that is compared. Interfaces are compared apart."""
+    parts = [str(packet), f"ttl {packet.ttl}"]
+    if packet.protocol == "tcp":
+        parts.append("+".join(sorted(packet.tcp_flags)))
+    elif packet.protocol == "sctp":
+        parts.append(packet.sctp_chunk)
+    elif packet.protocol in ICMP_PROTOCOLS:
+        parts.append(f"{packet.icmp_type}/{packet.icmp_code}")
+    if packet.related is not None:
+        parts.append(f"about {packet.related}")
+    return " ".join(parts)
+
+
+def sights_of(netns: Netns, step: Walk) -> tuple[Sight, ...]:
+    """What is seen of a packet that took this way."""
+    match step.disposition:
+        case Disposition.FORWARDED:
+            return (Sight(_behind(netns, step.packet.out_interface), told(step.packet)),)
+        case Disposition.DELIVERED:
+            return (Sight(Where.SOCKET, told(step.packet)),)
+        case Disposition.REJECTED if step.answer is not None:
+            return (Sight(_towards(netns, step.answer), told(step.answer)),)
+        case _:
+            return ()
+
+
+def error_of(step: Walk) -> str:
+    """What a raw socket's ``sendto`` says: of all that happens before the packet is on its way, EPERM of netfilter's refusals."""
+    if step.disposition not in (Disposition.REJECTED, Disposition.DROPPED) or step.packet.in_interface:
+        return ""
+    if step.rule is not None or step.cause in (Cause.POLICY, Cause.TUPLE_TAKEN, Cause.DEVICE_CHANGED, Cause.TABLE_FULL):
+        return "EPERM"
+    return step.local_error
+
+
+def answer_of_node(netns: Netns, delivered: Walk, now_ns: int) -> Walk | None:
+    """The way of the node's own answer to a packet at a port where nobody listens; None: it says nothing."""
+    packet = _refusal(delivered)
+    if packet is None:
+        return None
+    return walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=True, trace=False)
+
+
+def _refusal(delivered: Walk) -> Packet | None:
+    packet, family = delivered.packet, delivered.packet.family
+    if not packet.checksum_ok:
+        return None
+    if packet.protocol == "tcp" and "RST" not in packet.tcp_flags:
+        flags = frozenset({"RST"} if "ACK" in packet.tcp_flags else {"RST", "ACK"})
+        return Packet(family, "tcp", packet.daddr, packet.saddr, packet.dport, packet.sport, flags)
+    if packet.protocol == "udp":
+        protocol, kind, code = _UNREACHABLE[family]
+        about = packet.copy()
+        return Packet(family, protocol, packet.daddr, packet.saddr, icmp_type=kind, icmp_code=code, related=about)
+    return None
+
+
+def _behind(netns: Netns, interface: str) -> Where:
+    return Where.POD if netns.routing.interfaces[interface].has_pods else Where.LINK
+
+
+def _towards(netns: Netns, answer: Packet) -> Where:
+    decision = netns.routing.lookup(answer.family, answer.daddr)
+    if decision is None or decision.kind is not RouteKind.UNICAST:
+        return Where.SOCKET
+    return _behind(netns, decision.interface)

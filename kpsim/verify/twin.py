@@ -1,0 +1,247 @@
+"""One family of a node twice: as the model has it and in Linux. The same packets go through both, and everything seen is compared.
+
+Counterpart: none. Linux goes first, since it draws endpoints and ports; the model follows and must have an outcome that is the same in
+everything: what came out where and how it looked, what the sender was told, the connection with its timer.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import NamedTuple
+
+from kpsim.addresses import Family, format_ip
+from kpsim.conntrack import Entry, tuple_of
+from kpsim.dialects.iptables import Style, render_ruleset
+from kpsim.fabric import answer_to
+from kpsim.lab.backends import Backend
+from kpsim.lab.canaries import Canaries, guarded, without_canaries
+from kpsim.lab.conntrack import Seen
+from kpsim.lab.node import LabNode
+from kpsim.lab.wires import Heard, Shot, Sighting, Where
+from kpsim.netfilter import Disposition, Netns, Walk
+from kpsim.nodes import Machine
+from kpsim.packet import Packet
+from kpsim.ruleset import Ruleset
+from kpsim.units import SECOND_NS
+from kpsim.verify.following import every_walk, likely_walk
+from kpsim.verify.prediction import Sight, answer_of_node, error_of, sights_of, told
+
+_REMARKS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
+#: timers are read some time after they were set
+TIMER_TOLERANCE_S = 3
+
+
+class Difference(NamedTuple):
+    """One thing that the model and Linux say differently."""
+
+    what: str
+    model: str
+    linux: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: the model says {self.model}, Linux says {self.linux}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A packet in both worlds. ``walk`` is the model's, the one that Linux took if it has that."""
+
+    shot: Shot
+    walk: Walk
+    heard: Heard
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def arrival(self) -> Sighting | None:
+        """The packet itself behind the node, if it got there."""
+        if self.walk.disposition is not Disposition.FORWARDED:
+            return None
+        return next((s for s in self.heard.sightings if s.where is not Where.SOCKET), None)
+
+    def answer(self) -> Packet | None:
+        """What whoever got the packet behind the node answers to it."""
+        if (arrival := self.arrival) is None:
+            return None
+        answer = answer_to(arrival.packet)
+        answer.in_interface = arrival.name
+        return answer
+
+
+class Twin:
+    """``close`` it. ``forget`` makes both forget their connections and affinities."""
+
+    def __init__(self, machine: Machine, family: Family, backend: Backend = Backend.NFT) -> None:
+        self.machine, self.family = machine, family
+        self.linux = LabNode(machine, family, backend)
+        self.canaries = Canaries(self.linux)
+        self.model = Netns("node", machine.routing, machine.sysctls)
+
+    def close(self) -> None:
+        self.linux.close()
+
+    def load(self, ruleset: Ruleset) -> Difference | None:
+        """Loads rules into both. What Linux then holds must be what the model would save."""
+        text = render_ruleset(ruleset, Style.SAVE)
+        self.model.load(ruleset)
+        self.linux.load(guarded(text, self.family))
+        return _first_difference(text, without_canaries(self.linux.saved()))
+
+    def forget(self) -> None:
+        self.linux.forget()
+        rules = self.model.rulesets.get(self.family)
+        self.model = Netns("node", self.machine.routing, self.machine.sysctls)
+        if rules is not None:
+            self.model.load(rules)
+
+    # --- packets ---------------------------------------------------------------------------------------------------------
+
+    def exchange(self, shots: Sequence[Shot]) -> list[Exchange]:
+        """Sends packets through both. No two of a batch may begin the same flow.
+
+        BlindLab if a canary before or behind them is not seen as it must be.
+        """
+        before, behind = self.canaries.flock(), self.canaries.flock()
+        sent = [*(c.shot for c in before), *map(self._bound, shots), *(c.shot for c in behind)]
+        self.linux.add_pods(a for shot in shots for a in (shot.packet.saddr, shot.packet.daddr))
+        heard, strays = self.linux.transmit(sent, wait_for_last=True)
+        self.canaries.check(before, heard[: len(before)])
+        self.canaries.check(behind, heard[-len(behind) :])
+        found = self.follow(sent[len(before) : -len(behind)], heard[len(before) : -len(behind)])
+        replies = [self.canaries.reply(flock) for flock in (before, behind)]
+        for reply, each in zip(
+            replies, self.linux.transmit([r.shot for r in replies], wait_for_last=True)[0], strict=True
+        ):
+            self.canaries.check_reply(reply, each)
+        if strays:
+            difference = Difference("packets that belong to none", "nothing", " and ".join(_shown(s) for s in strays))
+            found[-1] = replace(found[-1], differences=(*found[-1].differences, difference))
+        return found
+
+    def send(self, shot: Shot) -> Exchange:
+        """One packet through both, without canaries: for the steps of a sequence, which ``exchange`` begins and ends."""
+        shot = self._bound(shot)
+        heard, strays = self.linux.transmit([shot])
+        heard[0] = heard[0]._replace(sightings=(*heard[0].sightings, *strays))
+        return self.follow([shot], heard)[0]
+
+    def _bound(self, shot: Shot) -> Shot:
+        """A process that binds to what the kernel would choose for it. IPv4 lets the kernel choose; the model is told later."""
+        packet = shot.packet
+        if packet.in_interface or packet.saddr:
+            return shot
+        bound = packet.copy()
+        bound.saddr = self.machine.routing.source_for(self.family, packet.daddr) or 0
+        return shot._replace(packet=bound)
+
+    # --- the model follows -------------------------------------------------------------------------------------------------
+
+    def follow(self, shots: Sequence[Shot], heard: Sequence[Heard]) -> list[Exchange]:
+        """The model's part of a batch, and the comparison."""
+        now_ns = _now_ns()
+        entries = [self._entry(shot.packet) for shot in shots]
+        found = [self._follow(*each, now_ns) for each in zip(shots, heard, entries, strict=True)]
+        return [self._with_connection(each, entry, now_ns) for each, entry in zip(found, entries, strict=True)]
+
+    def _entry(self, packet: Packet) -> Seen | None:
+        return None if packet.related else self.linux.conntrack.get(tuple_of(packet))
+
+    def _follow(self, shot: Shot, heard: Heard, real: Seen | None, now_ns: int) -> Exchange:
+        seen = sorted(Sight(s.where, told(s.packet)) for s in heard.sightings)
+        step = self._walk_of(shot.packet, heard, seen, real, now_ns)
+        differences = []
+        expected = list(sights_of(self.model, step))
+        error = error_of(step) if not shot.packet.in_interface else ""
+        self.model.commit(step.effects, now_ns)
+        if step.disposition is Disposition.DELIVERED and (answer := answer_of_node(self.model, step, now_ns)):
+            expected += sights_of(self.model, answer)
+            self.model.commit(answer.effects, now_ns)
+        if sorted(expected) != seen:
+            differences.append(Difference("what is seen", _listed(expected), _listed(seen)))
+        for sighting in heard.sightings:
+            if sighting.address not in (None, sighting.packet.daddr):
+                port = f"the port of {format_ip(self.family, sighting.address or 0)}"
+                differences.append(Difference("where it is seen", f"the port of {sighting.packet.destination}", port))
+        if error != heard.error:
+            differences.append(Difference("what the sender is told", error or "nothing", heard.error or "nothing"))
+        return Exchange(shot, step, heard, tuple(differences))
+
+    def _walk_of(self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: Seen | None, now_ns: int) -> Walk:
+        """The walk that Linux took; of a packet that the model takes elsewhere the likeliest."""
+        endpoint, drawn = _turns(heard, real)
+        likely = likely_walk(self.model, packet, endpoint, drawn, now_ns)
+        if self._is_of(likely, seen):
+            return likely
+        every = every_walk(self.model, packet, drawn, now_ns)
+        return next((step for step in every if self._is_of(step, seen)), likely)
+
+    def _is_of(self, step: Walk, seen: Sequence[Sight]) -> bool:
+        own = sights_of(self.model, step)
+        return set(own) <= set(seen) if step.disposition is Disposition.DELIVERED else sorted(own) == seen
+
+    def _with_connection(self, exchange: Exchange, real: Seen | None, now_ns: int) -> Exchange:
+        packet = exchange.shot.packet
+        if packet.related is not None:
+            return exchange
+        found = self.model.conntrack.lookup(tuple_of(packet), now_ns)
+        differences = connection_differences(found.entry if found else None, real, now_ns)
+        return replace(exchange, differences=(*exchange.differences, *differences)) if differences else exchange
+
+
+def connection_differences(entry: Entry | None, real: Seen | None, now_ns: int) -> list[Difference]:
+    """Tuples, state, flags, mark and timer of a connection."""
+    if entry is None or real is None:
+        if entry is None and real is None:
+            return []
+        return [Difference("connection", str(entry or "none"), _entry_told(real) if real else "none")]
+    known = Seen(
+        entry.original, entry.reply, entry.state, entry.seen_reply, entry.assured, entry.src_nat, entry.dst_nat,
+        real.mark, real.seconds_left,
+    )  # fmt: skip
+    if known != real:
+        return [Difference("connection", _entry_told(known), _entry_told(real))]
+    left_s = (entry.expires_ns - now_ns) / SECOND_NS
+    if abs(left_s - real.seconds_left) > TIMER_TOLERANCE_S:
+        return [Difference("timer", f"{left_s:.0f} s", f"{real.seconds_left} s")]
+    return []
+
+
+def _entry_told(seen: Seen) -> str:
+    flags = {"SEEN_REPLY": seen.seen_reply, "ASSURED": seen.assured, "SRC_NAT": seen.src_nat, "DST_NAT": seen.dst_nat}
+    words = "".join(f" [{name}]" for name, is_set in flags.items() if is_set)
+    return f"{seen.state or '-'} {seen.original} ⇄ {seen.reply}{words}"
+
+
+def _turns(heard: Heard, real: Seen | None) -> tuple[tuple[int, int] | None, int]:
+    """The endpoint and the source port that Linux drew."""
+    if real is not None:
+        return (real.reply.saddr, real.reply.sport), real.reply.inverse().sport
+    for sighting in heard.sightings:
+        if sighting.packet.related is None:
+            return (sighting.packet.daddr, sighting.packet.dport), sighting.packet.sport
+    return None, 0
+
+
+def _listed(sights: Sequence[Sight]) -> str:
+    return " and ".join(f"{sight.packet} at {sight.where}" for sight in sorted(sights)) or "nothing"
+
+
+def _shown(sighting: Sighting) -> str:
+    return f"{told(sighting.packet)} at {sighting.where} {sighting.name}".rstrip()
+
+
+def _first_difference(expected: str, held: str) -> Difference | None:
+    """The first line that two saved texts do not share. Remarks, counters and the order of the tables do not count."""
+    ours, theirs = _rules(expected), _rules(held)
+    pairs = zip_longest(ours, theirs, fillvalue="nothing more")
+    return next((Difference("rules", mine, other) for mine, other in pairs if mine != other), None)
+
+
+def _rules(saved: str) -> list[str]:
+    tables = sorted(_REMARKS.sub("", saved).split("COMMIT\n"))
+    return [line for table in tables for line in table.splitlines()]
+
+
+def _now_ns() -> int:
+    return time.monotonic_ns()  # noqa: TID251 - Linux lives in real time
