@@ -9,12 +9,18 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shop import cluster_text
 
-from kpsim.addresses import Family, parse_ip
+from kpsim.addresses import Family, parse_ip, parse_network, split_host_port
 from kpsim.explore import Cluster, load
 from kpsim.objects import EndpointSlice, Service
-from kpsim.verify.drawing.choices import Choices, SeededChoices, chance, pick, several, weighted
+from kpsim.replay import START_NS
+from kpsim.tracing.probes import Probe, Prober, Result
+from kpsim.tracing.site import Sender
+from kpsim.verify.drawing.choices import SeededChoices, chance, pick, several, weighted
 from kpsim.verify.drawing.clusters import draw_manifest
+from kpsim.verify.drawing.probes import PORT_CLASSES, Aim, draw_probes, every_probe
+from kpsim.verify.drawing.surroundings import Kind
 
 V4, V6 = Family.IPV4, Family.IPV6
 _CLUSTERS = 250
@@ -250,5 +256,169 @@ def test_every_case_is_drawn(test: Callable[[Cluster], bool], least: int) -> Non
     assert sum(test(cluster(seed)) for seed in range(_CLUSTERS)) >= least
 
 
-def drawing(seed: int) -> Choices:
-    return SeededChoices(seed, "probes")
+# --- probes -----------------------------------------------------------------------------------------------------------------
+
+
+def places(seeds: int) -> Iterator[tuple[Cluster, str, Family]]:
+    """Every node of many clusters, in the families that it has."""
+    for seed in range(seeds):
+        for node in cluster(seed).state.nodes:
+            for family in sorted({parsed(ip)[0] for ip in node.ips}):
+                yield cluster(seed), node.metadata.name, family
+
+
+@cache
+def drawn(seeds: int = 40, count: int = 60) -> list[tuple[Cluster, str, Family, list[Probe]]]:
+    return [
+        (of, node, family, draw_probes(SeededChoices(1, node, family), of.site, node, family, count, of.state.services))
+        for of, node, family in places(seeds)
+    ]
+
+
+def told(probe: Probe) -> tuple[str, str]:
+    """Aim and kind."""
+    aim, _, kind = str(probe.id).partition(" ")[2].partition(" from ")
+    return aim, kind
+
+
+def test_no_two_probes_of_a_list_can_meet() -> None:
+    for _, _, _, probes in drawn():
+        assert len(probes) == len({probe.packet.sport for probe in probes}) == len({probe.id for probe in probes}) == 60
+
+
+def test_a_class_of_ports_that_is_used_up_is_followed_by_the_next() -> None:
+    of = cluster(0)
+    probes = draw_probes(SeededChoices(1), of.site, "node-1", parsed(next(iter(of.state.nodes)).ips[0])[0], 6000)
+    ports = Counter(next(c for c in PORT_CLASSES if probe.packet.sport in c) for probe in probes)
+    assert len({probe.packet.sport for probe in probes}) == 6000
+    assert [ports[each] for each in PORT_CLASSES] == [6000 - 512 - 511, 512, 511]
+
+
+def test_seven_of_ten_probes_dial_a_frontend() -> None:
+    dialled = Counter[bool]()
+    for of, node, family, probes in drawn():
+        own = {address for f, address in of.site.directory.nodes if f is family}
+        own |= set(of.site.machine(node).routing.addresses(family))
+        known = {frontend for service in of.state.services for frontend in frontends(service)}
+        for probe in probes:
+            end = (probe.packet.destination, probe.packet.dport, probe.packet.protocol.upper())
+            at_node_port = probe.packet.daddr in own and ("", *end[1:]) in known
+            dialled[end in known or at_node_port] += bool(known)
+    assert 0.66 < dialled[True] / dialled.total() < 0.76
+
+
+def test_all_aims_kinds_and_results_occur() -> None:
+    aims, kinds, results, classes = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
+    for of, _, _, probes in drawn(15):
+        prober = Prober(of.site, START_NS)
+        for probe in probes:
+            aim, kind = told(probe)
+            aims[aim] += 1
+            kinds[kind] += 1
+            results[prober.answer(probe).result] += 1
+            classes[next(c.start for c in PORT_CLASSES if probe.packet.sport in c)] += 1
+    total = aims.total()
+    assert set(aims) == set(Aim) and min(aims.values()) > total // 200
+    assert set(kinds) == set(Kind) and min(kinds.values()) > total // 50
+    assert set(results) == {Result.DELIVERED, Result.DROPPED, Result.REJECTED, Result.PASSED}
+    assert min(results.values()) > total // 20
+    assert set(classes) == {1, 512, 1024} and min(classes.values()) > total // 20
+
+
+def test_sources_are_those_of_their_kind() -> None:
+    for of, node, family, probes in drawn():
+        directory, machine = of.site.directory, of.site.machine(node)
+        own = {*machine.routing.addresses(family), 1 if family is V6 else 127 << 24 | 1}
+        here = {a for f, a in directory.pods if f is family and directory.node_of((f, a)) == node}
+        networks = [network for network in machine.pod_networks if network.family is family]
+        for probe in probes:
+            source, sender = probe.packet.saddr, probe.sender
+            match told(probe)[1]:
+                case "pod":
+                    assert sender is Sender.POD and (source in here or source in networks[0])
+                case "hairpin":
+                    assert sender is Sender.POD and source in here
+                case "process":
+                    assert sender is Sender.NODE and source == 0
+                case "bound process":
+                    assert sender is Sender.NODE and source in own
+                case "client":
+                    assert sender is Sender.EXTERNAL and source not in own and not directory.knows((family, source))
+                case "peer":
+                    assert sender is Sender.PEER and directory.nodes[family, source] != node
+                case "remote pod":
+                    assert sender is Sender.PEER and directory.pods[family, source].node != node
+                case "impostor":
+                    assert sender is Sender.EXTERNAL and source in {*own, probe.packet.daddr}
+                case other:
+                    raise AssertionError(other)
+
+
+def test_hairpins_are_masqueraded_to_themselves() -> None:  # PP-1.6
+    seen = 0
+    for of, _, _, probes in drawn(15):
+        prober = Prober(of.site, START_NS)
+        for probe in probes:
+            if told(probe) == ("frontend", "hairpin"):
+                source = probe.packet.source
+                home = [o for o in prober.answer(probe).outcomes if split_host_port(o.endpoint)[0] == source]
+                seen += len(home)
+                assert all(outcome.masquerade for outcome in home)
+    assert seen > 10
+
+
+def test_clients_come_from_inside_and_from_beyond_source_ranges() -> None:  # PP-8
+    results = Counter[tuple[bool, Result]]()
+    for of, _, family, probes in drawn():
+        prober = Prober(of.site, START_NS)
+        guarded = {
+            (ingress.ip, port.port, port.protocol.lower()): [parse_network(text.strip()) for text in service.load_balancer_source_ranges]
+            for service in of.state.services
+            for ingress in service.ingress
+            for port in service.ports
+            if ingress.ip and ingress.ip_mode != "Proxy" and parsed(ingress.ip)[0] is family
+        }  # fmt: skip
+        for probe in probes:
+            ranges = guarded.get((probe.packet.destination, probe.packet.dport, probe.packet.protocol))
+            mine = [network for network in ranges or [] if network and network.family is family]
+            if mine and not any(network.is_zero for network in mine) and told(probe)[1] == "client":
+                inside = any(probe.packet.saddr in network for network in mine)
+                results[inside, prober.answer(probe).result] += 1
+    assert results[True, Result.DELIVERED] > 5
+    assert results[False, Result.DROPPED] > 5
+    assert results[False, Result.DELIVERED] == 0
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.data())
+def test_whatever_is_chosen_probes_can_be_answered(data: st.DataObject) -> None:
+    of, node, family, _ = drawn()[data.draw(st.integers(0, 20))]
+    [probe] = draw_probes(Hypothetical(data), of.site, node, family, 1, of.state.services)
+    assert Prober(of.site, START_NS).answer(probe).result is not Result.UNKNOWN
+
+
+def test_the_simplest_probe_is_a_pods_at_the_first_frontend() -> None:
+    of = load(text=draw_manifest(Scripted()))
+    [probe] = draw_probes(Scripted(), of.site, "node-1", V4, 1)
+    assert (probe.sender, str(probe.packet)) == (Sender.POD, "tcp 10.180.1.9:1024 → 172.30.0.1:80")
+
+
+def test_every_probe_dials_every_frontend_as_everybody() -> None:
+    text = cluster_text()
+    of = load(text=text)
+    probes = list(every_probe(of.site, "node-1", V4, of.state.services))
+    ends = {(p.packet.destination, p.packet.dport, p.packet.protocol.upper()): set[str]() for p in probes}
+    for probe in probes:
+        if told(probe)[0] == Aim.FRONTEND:
+            ends[probe.packet.destination, probe.packet.dport, probe.packet.protocol.upper()].add(told(probe)[1])
+    kinds = set(map(str, Kind))
+    for service in of.state.services:
+        for address, port, protocol in frontends(service):
+            if ":" in address:
+                continue
+            for at in [address] if address else ["192.168.0.1", "10.180.0.1", "127.0.0.1", "192.168.0.2"]:
+                assert kinds - ends[at, port, protocol] <= {Kind.HAIRPIN}
+    assert {told(probe)[0] for probe in probes} == set(Aim)
+    assert len({probe.packet.sport for probe in probes}) == len(probes)
+    hairpins = {p.packet.source for p in probes if p.packet.destination == "172.30.0.10" and told(p)[1] == "hairpin"}
+    assert hairpins == {"10.180.0.5"}

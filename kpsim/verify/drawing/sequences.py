@@ -1,0 +1,445 @@
+"""Random sequences of packets and changes at a node, as values: who sends what next, which endpoints go, how long nothing happens.
+
+Counterpart: the lives of connections while a cluster changes. Clients, source ports and endpoints are few, so that flows meet: the
+same client and port towards Services that share endpoints, and towards the endpoints themselves (K-2.3, K-2.4). A sequence does not
+know what becomes of it: whoever plays it lets servers answer only what they have seen, and passes over steps that nobody can take.
+"""
+
+import enum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from kpsim.addresses import Family, parse_ip
+from kpsim.cluster import ClusterState
+from kpsim.conntrack import FlowTuple
+from kpsim.objects import EndpointSlice, endpoint_slice_from_json
+from kpsim.packet import ICMP_PROTOCOLS, Packet, Window
+from kpsim.tracing.directory import Frontend
+from kpsim.tracing.site import Sender, Site
+from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS, format_duration
+from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
+from kpsim.verify.drawing.surroundings import Client, Dialled, Kind, Surroundings
+
+#: waits that outlast what a kernel remembers: a list's second, an unanswered datagram, a TIME_WAIT, an affinity, a day's connection
+LONG_WAITS_NS = (SECOND_NS, 31 * SECOND_NS, 121 * SECOND_NS, 601 * SECOND_NS, 3 * HOUR_NS + SECOND_NS, 25 * HOUR_NS)
+#: waits that are short enough to sit out
+SHORT_WAITS_NS = (10 * MILLISECOND_NS, SECOND_NS)
+
+# --- steps ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Who begins a flow, and its tuple as the client sends it."""
+
+    sender: Sender
+    tuple: FlowTuple
+
+    def packet(self, says: str = "", window: Window = Window.EXACT) -> Packet:
+        """What the client sends, without its interface. ``says`` as for :class:`ClientSegment`; empty: a first packet."""
+        family, protocol, saddr, sport, daddr, dport = self.tuple
+        icmp = protocol in ICMP_PROTOCOLS
+        kind, code = divmod(dport, 256) if icmp else (0, 0)
+        packet = Packet(
+            family, protocol, saddr, daddr, sport, 0 if icmp else dport, icmp_type=kind, icmp_code=code
+        )  # fmt: skip
+        return said(packet, says, window) if says else packet
+
+    def __str__(self) -> str:
+        return f"{self.tuple} from {self.sender}"
+
+
+def said(packet: Packet, says: str, window: Window = Window.EXACT) -> Packet:
+    """The packet with TCP flags or an SCTP chunk; those of other protocols say nothing."""
+    match packet.protocol:
+        case "tcp":
+            return replace(packet, tcp_flags=frozenset(says.split()), window=window)
+        case "sctp":
+            return replace(packet, sctp_chunk=says)
+        case _:
+            return packet.copy()
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPacket:
+    """SYN, INIT, datagram or echo request. The number of a flow that was there before: its client begins anew."""
+
+    flow: int
+    opening: Opening
+
+
+@dataclass(frozen=True, slots=True)
+class MidStream:
+    """A TCP segment of a connection that began before the node could see it."""
+
+    flow: int
+    opening: Opening
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSegment:
+    """``says``: TCP flags such as ``PSH ACK``, an SCTP chunk such as ``DATA``; empty for other protocols."""
+
+    flow: int
+    says: str = ""
+    window: Window = Window.EXACT
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSegment:
+    """The same from the endpoint, to whom it has the packets from; nothing if it has none."""
+
+    flow: int
+    says: str = ""
+    window: Window = Window.EXACT
+
+
+@dataclass(frozen=True, slots=True)
+class ServerError:
+    """The endpoint's kernel answers the latest packet with ICMP port unreachable."""
+
+    flow: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retransmit:
+    """The client sends once more what it sent last."""
+
+    flow: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFlow:
+    """Somebody deletes the connection's entry, as ``conntrack -D`` does."""
+
+    flow: int
+
+
+class EndpointState(enum.StrEnum):
+    """Conditions of an endpoint by their meaning (T-1)."""
+
+    READY = "ready"
+    SERVING = "serving while terminating"
+    TERMINATING = "terminating"
+    UNREADY = "unready"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEndpoints:
+    """The endpoints of a Service (``namespace/name``) in one family are now these, by address; kube-proxy syncs and cleans up."""
+
+    service: str
+    family: Family
+    endpoints: tuple[tuple[str, EndpointState], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing happens."""
+
+    duration_ns: int
+
+
+Step = (
+    FirstPacket | MidStream | ClientSegment | ServerSegment | ServerError | Retransmit | DeleteFlow | ChangeEndpoints | Wait
+)  # fmt: skip
+
+
+def changed_slices(state: ClusterState, change: ChangeEndpoints) -> tuple[EndpointSlice, ...]:
+    """The Service's slices after the change. ``state``: the cluster at the beginning, with all endpoints that may come back."""
+    states = dict(change.endpoints)
+    made = []
+    for each in _slices_of(state, change.service, change.family):
+        endpoints = [
+            {**endpoint, "conditions": _conditions(states[endpoint["addresses"][0]])}
+            for endpoint in each.json.get("endpoints") or ()
+            if endpoint["addresses"][0] in states
+        ]
+        made.append(endpoint_slice_from_json({**each.json, "endpoints": endpoints}))
+    return tuple(made)
+
+
+def _conditions(state: EndpointState) -> dict[str, bool]:
+    ready, serving, terminating = {
+        EndpointState.READY: (True, True, False),
+        EndpointState.SERVING: (False, True, True),
+        EndpointState.TERMINATING: (False, False, True),
+        EndpointState.UNREADY: (False, False, False),
+    }[state]
+    return {"ready": ready, "serving": serving, "terminating": terminating}
+
+
+def _slices_of(state: ClusterState, service: str, family: Family) -> Iterator[EndpointSlice]:
+    for each in state.endpoint_slices:
+        if f"{each.metadata.namespace}/{each.service_name}" == service and each.address_type == family.label:
+            yield each
+
+
+# --- lives ---------------------------------------------------------------------------------------------------------------
+
+#: what a word of a life means; capitals are the client's, small letters the server's
+_TCP = {"S": "SYN", "A": "ACK", "P": "PSH ACK", "F": "FIN ACK", "R": "RST", "SA": "SYN ACK", "RA": "RST ACK"}
+_ERROR, _AGAIN = "error", "AGAIN"
+
+#: lives of flows, most usual first (K-1.8, K-6); the first packet is the first word
+_LIVES: dict[str, tuple[tuple[int, str], ...]] = {
+    "tcp": (
+        (6, "S sa A P a p A F a f A"), (3, "S sa A P a p A P a p A"), (2, "S sa A P a f A F a"), (2, "S AGAIN sa AGAIN A"),
+        (1, "S ra S sa A"), (1, "S sa A R S sa A"), (1, "S sa A P ra S"), (1, "S sa A F f A S sa A"), (1, "S AGAIN AGAIN"),
+        (1, "S error"), (1, "S sa A p p AGAIN A"), (1, "S sa R"),
+    ),
+    "udp": ((4, "D d D d D d"), (2, "D D D"), (2, "D error D error"), (1, "D d error D d")),
+    "sctp": (
+        (3, "INIT init_ack COOKIE_ECHO cookie_ack DATA sack data SACK SHUTDOWN shutdown_ack SHUTDOWN_COMPLETE"),
+        (1, "INIT abort INIT init_ack"), (1, "INIT AGAIN init_ack COOKIE_ECHO ABORT"),
+        (1, "INIT init_ack COOKIE_ECHO cookie_ack HEARTBEAT heartbeat_ack DATA"),
+    ),
+}  # fmt: skip
+_ECHO: tuple[tuple[int, str], ...] = ((1, "E e E e"),)
+_STRAY_WORDS = {
+    "tcp": ["S", "SA", "A", "P", "F", "R", "RA", "s", "sa", "a", "p", "f", "r", "ra"],
+    "udp": ["D", "d"],
+    "sctp": ["INIT", "COOKIE_ECHO", "DATA", "ABORT", "init_ack", "data", "abort", "shutdown"],
+}
+_MID_STREAM = ("A", "P", "SA", "F", "R")
+_SOURCE_PORTS = (40000, 40000, 40000, 40001, 700, 300)  #: few, of every class that masquerading keeps (K-2.3)
+_ECHO_REQUESTS = {Family.IPV4: ("icmp", 8 * 256), Family.IPV6: ("icmpv6", 128 * 256)}
+_CROWDS = (4, 101, 110)  #: an affinity list holds a hundred sources (K-4.1)
+
+
+class _Talk:
+    """A flow and what is left of its life."""
+
+    def __init__(self, number: int, opening: Opening, life: str) -> None:
+        self.number, self.opening = number, opening
+        self.words = life.split()[1:]
+
+    def step(self, word: str, window: Window = Window.EXACT) -> Step:
+        if word == _ERROR:
+            return ServerError(self.number)
+        if word == _AGAIN:
+            return Retransmit(self.number)
+        match self.opening.tuple.protocol:
+            case "tcp":
+                says = _TCP[word.upper()]
+            case "sctp":
+                says = word.upper()
+            case _:
+                says = ""
+        return (ClientSegment if word.isupper() else ServerSegment)(self.number, says, window)
+
+
+# --- drawing -------------------------------------------------------------------------------------------------------------
+
+
+def draw_sequence(
+    choices: Choices, site: Site, node: str, family: Family, length: int, state: ClusterState,
+    *, waits_ns: Sequence[int] = SHORT_WAITS_NS,
+) -> list[Step]:  # fmt: skip
+    """At least ``length`` steps at a node; a few more if the last is a crowd. ``state`` is the cluster that the site is of."""
+    drawing = _Drawing(choices, Surroundings.of(site, node, family, state.services), state)
+    steps: list[Step] = []
+    while len(steps) < length:
+        steps += drawing.next_steps(waits_ns)
+    return steps
+
+
+class _Drawing:
+    """What a sequence has come to so far."""
+
+    def __init__(self, choices: Choices, around: Surroundings, state: ClusterState) -> None:
+        self._choices, self._around, self._state = choices, around, state
+        self._talks: dict[Opening, _Talk] = {}
+        self._crowded = False
+        slices = [each for each in state.endpoint_slices if each.address_type == around.family.label]
+        #: Services with endpoints, and the endpoints themselves
+        self._changeable = sorted({f"{s.metadata.namespace}/{s.service_name}" for s in slices if s.endpoints})
+        self._endpoints = sorted({end for each in slices for end in _ends(each, around.family)})
+        sticky = {
+            f"{s.metadata.namespace}/{s.metadata.name}" for s in state.services if s.session_affinity == "ClientIP"
+        }
+        services = around.site.directory.services
+        self._sticky = [f for f in around.frontends if f.address is not None and services[f] in sticky]
+
+    def next_steps(self, waits_ns: Sequence[int]) -> Iterable[Step]:
+        """One, mostly."""
+        talks, choices = self._talks, self._choices
+        match weighted(
+            choices,
+            (60 if talks else 0, "go on"), (25, "begin"), (4 if self._changeable else 0, "endpoints"), (4, "wait"),
+            (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (3, "mid-stream"),
+            (2 if self._sticky and not self._crowded else 0, "crowd"),
+        ):  # fmt: skip
+            case "go on":
+                return [self._go_on()]
+            case "begin":
+                return self._begin()
+            case "endpoints":
+                return [self._change()]
+            case "wait":
+                return [Wait(pick(choices, waits_ns))]
+            case "anew":
+                talk = self._recent()
+                return self._first(talk.opening)
+            case "delete":
+                return [DeleteFlow(self._recent().number)]
+            case "mid-stream":
+                return self._begin(mid_stream=True)
+            case _:
+                return self._crowd()
+
+    def _recent(self) -> _Talk:
+        """One of the latest flows, the last one most simply."""
+        return pick(self._choices, list(self._talks.values())[:-7:-1])
+
+    def _go_on(self) -> Step:
+        talk, choices = self._recent(), self._choices
+        strays = _STRAY_WORDS.get(talk.opening.tuple.protocol, ["E", "e"])
+        match weighted(choices, (80, "next"), (8, "stray"), (6, _AGAIN), (3, _ERROR), (3, "window")):
+            case "next" if talk.words:
+                return talk.step(talk.words.pop(0))
+            case "next" | "stray":
+                return talk.step(pick(choices, strays))
+            case "window":
+                return talk.step(pick(choices, strays), pick(choices, (Window.INSIDE, Window.OUTSIDE)))
+            case word:
+                return talk.step(word)
+
+    # --- beginnings --------------------------------------------------------------------------------------------------
+
+    def _begin(self, *, mid_stream: bool = False) -> list[Step]:
+        opening = self._draw_opening("tcp" if mid_stream else "")
+        if opening is None:
+            return [Wait(MILLISECOND_NS)]
+        if not mid_stream:
+            return self._first(opening)
+        talk = self._talk(opening)
+        return [MidStream(talk.number, opening, _TCP[pick(self._choices, _MID_STREAM)])]
+
+    def _first(self, opening: Opening) -> list[Step]:
+        talk = self._talk(opening)
+        return [FirstPacket(talk.number, opening)]
+
+    def _talk(self, opening: Opening) -> _Talk:
+        """The flow with a new life; it keeps its number if it was there before."""
+        number = self._talks[opening].number if opening in self._talks else len(self._talks)
+        life = weighted(self._choices, *_LIVES.get(opening.tuple.protocol, _ECHO))
+        self._talks.pop(opening, None)  # the latest stands last
+        self._talks[opening] = _Talk(number, opening, life)
+        return self._talks[opening]
+
+    def _draw_opening(self, protocol: str) -> Opening | None:
+        """None if there is nobody to dial, or nobody who can."""
+        choices, around = self._choices, self._around
+        dialled = self._draw_destination(protocol)
+        if dialled is None:
+            return None
+        last = next(reversed(self._talks), None)
+        if last is not None and last.tuple.protocol == dialled.frontend.protocol and chance(choices, 30):
+            # the same client and port towards somebody else
+            return replace(last, tuple=last.tuple._replace(daddr=dialled.address, dport=dialled.frontend.port))
+        by_kind = around.clients(dialled)
+        by_kind = {kind: clients for kind, clients in by_kind.items() if kind is not Kind.IMPOSTOR}
+        client = pick(choices, by_kind[pick(choices, list(by_kind))][:2])
+        return self._opening(client, dialled, pick(choices, _SOURCE_PORTS))
+
+    def _opening(self, client: Client, dialled: Dialled, sport: int) -> Opening | None:
+        family, (address, frontend) = self._around.family, dialled
+        source = self._around.source_of(client, address)
+        protocol, dport = frontend.protocol, frontend.port
+        if protocol == "icmp":
+            protocol, dport = _ECHO_REQUESTS[family]
+        flow = FlowTuple(family, protocol, source, sport, address, dport)
+        return Opening(client.sender, flow) if source else None
+
+    def _draw_destination(self, protocol: str) -> Dialled | None:
+        choices, around = self._choices, self._around
+        frontends = [f for f in around.frontends if protocol in ("", f.protocol)]
+        ends = [f for f in self._endpoints if protocol in ("", f.protocol)]
+        if not frontends and not ends:
+            return None
+        what = weighted(
+            choices,
+            (20 if frontends else 0, "frontend"), (3 if ends else 0, "endpoint"),
+            (1 if frontends and not protocol else 0, "echo"),
+        )  # fmt: skip
+        if what == "endpoint":
+            end = pick(choices, ends)
+            assert end.address is not None
+            return Dialled(end.address[1], end)
+        dialled = pick(choices, around.dialled(pick(choices, frontends)))
+        return dialled if what == "frontend" else dialled._replace(frontend=dialled.frontend._replace(protocol="icmp"))
+
+    def _crowd(self) -> list[Step]:
+        """More clients than an affinity list holds."""
+        self._crowded = True
+        frontend, count = pick(self._choices, self._sticky), pick(self._choices, _CROWDS)
+        assert frontend.address is not None
+        dialled = Dialled(frontend.address[1], frontend)
+        first = self._around.outsiders[0]
+        openings = (
+            self._opening(Client(Sender.EXTERNAL, first + n), dialled, _SOURCE_PORTS[0])
+            for n in range(count)
+            if not self._around.site.directory.knows((self._around.family, first + n))
+        )
+        return [step for opening in openings if opening is not None for step in self._first(opening)]
+
+    # --- changes -----------------------------------------------------------------------------------------------------
+
+    def _change(self) -> ChangeEndpoints:
+        """Each endpoint stays, goes or is on its way; or all are as in the beginning."""
+        choices, family = self._choices, self._around.family
+        service = pick(choices, self._changeable)
+        addresses = dict.fromkeys(
+            endpoint.addresses[0] for each in _slices_of(self._state, service, family) for endpoint in each.endpoints
+        )
+        fate = weighted(choices, (3, "each"), (2, "none"), (2, "all"))
+        states: list[tuple[str, EndpointState]] = []
+        for address in addresses if fate != "none" else ():
+            state = EndpointState.READY if fate == "all" else weighted(
+                choices, (4, EndpointState.READY), (4, None), (2, EndpointState.SERVING), (1, EndpointState.TERMINATING),
+                (1, EndpointState.UNREADY),
+            )  # fmt: skip
+            if state is not None:
+                states.append((address, state))
+        return ChangeEndpoints(service, family, tuple(states))
+
+
+def _ends(each: EndpointSlice, family: Family) -> Iterator[Frontend]:
+    """Where the endpoints of a slice listen."""
+    for endpoint in each.endpoints:
+        address = parse_ip(endpoint.addresses[0])
+        for port in each.ports:
+            if address is not None and port.port:
+                yield Frontend((family, address[1]), port.port, port.protocol.lower())
+
+
+# --- in words ------------------------------------------------------------------------------------------------------------
+
+
+def describe(step: Step) -> str:
+    """The step on one line, as a log has it."""
+    match step:
+        case FirstPacket(flow, opening):
+            return f"flow {flow} begins: {opening}"
+        case MidStream(flow, opening, says):
+            return f"flow {flow} is there: {opening}, {says}"
+        case ClientSegment(flow, says, window) | ServerSegment(flow, says, window):
+            who = "client" if isinstance(step, ClientSegment) else "server"
+            where = "" if window is Window.EXACT else f" ({window} the window)"
+            return f"flow {flow} {who}: {says or 'a packet'}{where}"
+        case ServerError(flow):
+            return f"flow {flow} server: port unreachable"
+        case Retransmit(flow):
+            return f"flow {flow} client: once more"
+        case DeleteFlow(flow):
+            return f"flow {flow}: its entry is deleted"
+        case ChangeEndpoints(service, family, endpoints):
+            states = ", ".join(f"{address} {state}" for address, state in endpoints)
+            return f"{family.label} endpoints of {service}: {states or 'none'}"
+        case Wait(duration_ns):
+            return f"wait {format_duration(duration_ns)}"
+        case _:
+            assert_never(step)
