@@ -5,18 +5,16 @@ Counterpart: ``conntrack``, the tool. It reads and deletes; what an entry should
 
 import os
 import socket
-import struct
 from typing import NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.conntrack import FlowTuple
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.namespace import Namespace
+from kpsim.lab.netlink import NESTED, Netlink, attribute, attributes
 from kpsim.packet import ICMP_PROTOCOLS
 
-_NETLINK_NETFILTER, _CONNTRACK = 12, 1
+_CONNTRACK = 1
 _GET, _DELETE = 1, 2
-_REQUEST, _ACKNOWLEDGE = 1, 4
-_ERROR_MESSAGE, _NOT_FOUND = 2, -2
 _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 _NAMES = {number: name for name, number in _PROTOCOLS.items()}
@@ -35,7 +33,6 @@ _SEEN_REPLY, _ASSURED, _SRC_NAT, _DST_NAT = 2, 4, 16, 32
 # attributes of a message, of a tuple, of its two halves
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL_PART, _TIMEOUT, _MARK = 1, 2, 3, 4, 7, 8
 _ADDRESSES, _PROTOCOL = 1, 2
-_NESTED = 0x8000
 _SADDR = {Family.IPV4: 1, Family.IPV6: 3}
 _ICMP = {"icmp": 4, "icmpv6": 7}  # the id; type and code follow it
 
@@ -58,10 +55,9 @@ class LinuxConntrack:
     """The table of one namespace. ``close`` it."""
 
     def __init__(self, namespace: Namespace) -> None:
+        self._netlink = Netlink(namespace, _CONNTRACK)
         with namespace.entered():
-            self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
             self._count = os.open("/proc/sys/net/netfilter/nf_conntrack_count", os.O_RDONLY)
-        self._netlink.settimeout(5)
 
     def close(self) -> None:
         self._netlink.close()
@@ -71,63 +67,38 @@ class LinuxConntrack:
         return int(os.pread(self._count, 16, 0))
 
     def get(self, flow: FlowTuple) -> Seen | None:
-        """The entry that has this tuple in its original direction."""
-        data = self._ask(_GET, _FAMILIES[flow.family], _attribute(_ORIGINAL | _NESTED, _written(flow)))
+        """The entry that has this tuple, in either direction."""
+        data = self._netlink.ask(_GET, _asked(flow), family=_FAMILIES[flow.family])
         return None if data is None else _seen(data)
 
     def delete(self, flow: FlowTuple) -> None:
-        self._ask(_DELETE, _FAMILIES[flow.family], _attribute(_ORIGINAL | _NESTED, _written(flow)))
+        self._netlink.ask(_DELETE, _asked(flow), family=_FAMILIES[flow.family])
 
     def flush(self) -> None:
-        self._ask(_DELETE, socket.AF_UNSPEC, b"")
-
-    def _ask(self, verb: int, family: int, attributes: bytes) -> bytes | None:
-        """What Linux answers before its acknowledgement; None: nothing there."""
-        body = struct.pack("=BBH", family, 0, 0) + attributes
-        kind, flags = _CONNTRACK << 8 | verb, _REQUEST | _ACKNOWLEDGE
-        self._netlink.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
-        answer = None
-        while True:
-            data = self._netlink.recv(1 << 16)
-            while data:
-                length, kind = struct.unpack_from("=IH", data)
-                if kind == _ERROR_MESSAGE:
-                    [error] = struct.unpack_from("=i", data, 16)
-                    if error not in (0, _NOT_FOUND):
-                        raise LabError(f"conntrack over netlink: {os.strerror(-error)}")
-                    return answer
-                answer, data = data[20:length], data[length + 3 & ~3 :]
+        self._netlink.ask(_DELETE)
 
 
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found = {}
-    while data:
-        length, kind = struct.unpack_from("=HH", data)
-        found[kind & 0x3FFF], data = data[4:length], data[length + 3 & ~3 :]
-    return found
+def _asked(flow: FlowTuple) -> bytes:
+    return attribute(_ORIGINAL | NESTED, _written(flow))
 
 
 def _written(flow: FlowTuple) -> bytes:
     size, first = flow.family.bits // 8, _SADDR[flow.family]
-    addresses = _attribute(first, flow.saddr.to_bytes(size)) + _attribute(first + 1, flow.daddr.to_bytes(size))
-    protocol = _attribute(1, bytes([_PROTOCOLS[flow.protocol]]))
+    addresses = attribute(first, flow.saddr.to_bytes(size)) + attribute(first + 1, flow.daddr.to_bytes(size))
+    protocol = attribute(1, bytes([_PROTOCOLS[flow.protocol]]))
     if flow.protocol in ICMP_PROTOCOLS:
         first = _ICMP[flow.protocol]
         kind, code = divmod(flow.dport, 256)
-        protocol += _attribute(first, flow.sport.to_bytes(2))
-        protocol += _attribute(first + 1, bytes([kind])) + _attribute(first + 2, bytes([code]))
+        protocol += attribute(first, flow.sport.to_bytes(2))
+        protocol += attribute(first + 1, bytes([kind])) + attribute(first + 2, bytes([code]))
     else:
-        protocol += _attribute(2, flow.sport.to_bytes(2)) + _attribute(3, flow.dport.to_bytes(2))
-    return _attribute(_ADDRESSES | _NESTED, addresses) + _attribute(_PROTOCOL | _NESTED, protocol)
+        protocol += attribute(2, flow.sport.to_bytes(2)) + attribute(3, flow.dport.to_bytes(2))
+    return attribute(_ADDRESSES | NESTED, addresses) + attribute(_PROTOCOL | NESTED, protocol)
 
 
 def _read(data: bytes) -> FlowTuple:
-    halves = _attributes(data)
-    addresses, protocol = _attributes(halves[_ADDRESSES]), _attributes(halves[_PROTOCOL])
+    halves = attributes(data)
+    addresses, protocol = attributes(halves[_ADDRESSES]), attributes(halves[_PROTOCOL])
     family = Family.IPV6 if _SADDR[Family.IPV6] in addresses else Family.IPV4
     saddr, daddr = (int.from_bytes(addresses[_SADDR[family] + side]) for side in (0, 1))
     name = _NAMES[protocol[1][0]]
@@ -138,7 +109,7 @@ def _read(data: bytes) -> FlowTuple:
 
 
 def _seen(data: bytes) -> Seen:
-    message = _attributes(data)
+    message = attributes(data)
     original = _read(message[_ORIGINAL])
     status = int.from_bytes(message[_STATUS])
     return Seen(
@@ -152,4 +123,4 @@ def _state(protocol: str, part: bytes) -> str:
     if protocol not in _STATES or not part:
         return ""
     nest, names = _STATES[protocol]
-    return names[_attributes(_attributes(part)[nest])[1][0]]
+    return names[attributes(attributes(part)[nest])[1][0]]

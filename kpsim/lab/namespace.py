@@ -16,7 +16,6 @@ from kpsim.errors import KpsimError
 _CLONE_NEWNET = 0x40000000
 _HERE = "/proc/thread-self/ns/net"
 _TOOL_TIMEOUT_S = 120
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LabError(KpsimError):
@@ -88,6 +87,7 @@ class Namespace:
 
 
 def _call(name: str, *arguments: int) -> None:
-    if getattr(_libc, name)(*arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments):
         number = ctypes.get_errno()
         raise LabError(f"{name}: {os.strerror(number)}")

@@ -5,6 +5,7 @@ himself: what a pod sends is sent by whoever uses this. It never knows what shou
 """
 
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kpsim.addresses import Family, format_ip
+from kpsim.lab.accounting import LinuxAccounting
 from kpsim.lab.backends import Backend
 from kpsim.lab.conntrack import LinuxConntrack
 from kpsim.lab.namespace import LabError, Namespace
@@ -32,8 +34,10 @@ _QUIET = {
     "net.ipv4.conf.all.send_redirects": 0, "net.ipv4.conf.default.send_redirects": 0,
     "net.ipv4.icmp_echo_ignore_all": 1, "net.ipv6.icmp.echo_ignore_all": 1,
     "net.ipv6.conf.all.accept_dad": 0, "net.ipv6.conf.default.accept_dad": 0,
+    "net.ipv6.auto_flowlabels": 0, "net.ipv6.flowlabel_reflect": 0,
     "net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1,
 }  # fmt: skip
+_COUNTERS = re.compile(r"--nfacct-name +(\S+)")
 _SWITCHES = {
     "route_localnet": "net.ipv4.conf.all.route_localnet",
     "accept_local": "net.ipv4.conf.all.accept_local",
@@ -55,6 +59,7 @@ class LabNode:
         self._guests: dict[str, str] = {}  # bridge → wire
         self._ports = 0
         self._tables: set[str] = set()
+        self._accounting = LinuxAccounting(self.namespace)
         self._wires = Wires(family, self.namespace, self._world)
         self._build()
         self.load("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")  # with the first table conntrack is there to be asked
@@ -62,6 +67,7 @@ class LabNode:
 
     def close(self) -> None:
         self.conntrack.close()
+        self._accounting.close()
         self._wires.close()
         self.namespace.close()
         self._world.close()
@@ -170,6 +176,8 @@ class LabNode:
 
     def load(self, rules: str) -> None:
         """Makes an iptables-save text the rules of the family. Connections and affinity lists stay."""
+        for counter in dict.fromkeys(_COUNTERS.findall(rules)):
+            self._accounting.create(counter)
         named = {line[1:] for line in rules.splitlines() if line.startswith("*")}
         emptied = "".join(f"*{name}\nCOMMIT\n" for name in sorted(self._tables - named))
         self.namespace.run([self.backend.tool(self.family, "restore"), "--wait"], stdin=rules + emptied)
@@ -179,6 +187,11 @@ class LabNode:
         """What the tool prints of the rules that Linux holds."""
         command = [self.backend.tool(self.family, "save")]
         return self.namespace.run([*command, "-c"] if counters else command)
+
+    def reset_counters(self) -> None:
+        """Makes every rule count from nothing."""
+        for table in sorted(self._tables):
+            self.namespace.run([self.backend.command(self.family), "--wait", "-t", table, "-Z"])
 
     def forget(self) -> None:
         """Empties the connection table and the affinity lists."""

@@ -119,12 +119,13 @@ class Twin:
             found[-1] = replace(found[-1], differences=(*found[-1].differences, difference))
         return found
 
-    def send(self, shot: Shot) -> Exchange:
+    def send(self, shot: Shot, *, trace: bool = False) -> Exchange:
         """One packet through both, without canaries: for the steps of a sequence, which ``exchange`` begins and ends."""
         shot = self._bound(shot)
+        self.linux.add_pods((shot.packet.saddr, shot.packet.daddr))
         heard, strays = self.linux.transmit([shot])
         heard[0] = heard[0]._replace(sightings=(*heard[0].sightings, *strays))
-        return self.follow([shot], heard)[0]
+        return self.follow([shot], heard, trace=trace)[0]
 
     def _bound(self, shot: Shot) -> Shot:
         """A process that binds to what the kernel would choose for it. IPv4 lets the kernel choose; the model is told later."""
@@ -137,19 +138,19 @@ class Twin:
 
     # --- the model follows -------------------------------------------------------------------------------------------------
 
-    def follow(self, shots: Sequence[Shot], heard: Sequence[Heard]) -> list[Exchange]:
+    def follow(self, shots: Sequence[Shot], heard: Sequence[Heard], *, trace: bool = False) -> list[Exchange]:
         """The model's part of a batch, and the comparison."""
         now_ns = _now_ns()
         entries = [self._entry(shot.packet) for shot in shots]
-        found = [self._follow(*each, now_ns) for each in zip(shots, heard, entries, strict=True)]
+        found = [self._follow(*each, now_ns, trace=trace) for each in zip(shots, heard, entries, strict=True)]
         return [self._with_connection(each, entry, now_ns) for each, entry in zip(found, entries, strict=True)]
 
     def _entry(self, packet: Packet) -> Seen | None:
         return None if packet.related else self.linux.conntrack.get(tuple_of(packet))
 
-    def _follow(self, shot: Shot, heard: Heard, real: Seen | None, now_ns: int) -> Exchange:
+    def _follow(self, shot: Shot, heard: Heard, real: Seen | None, now_ns: int, *, trace: bool) -> Exchange:
         seen = sorted(Sight(s.where, told(s.packet)) for s in heard.sightings)
-        step = self._walk_of(shot.packet, heard, seen, real, now_ns)
+        step = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
         differences = []
         expected = list(sights_of(self.model, step))
         error = error_of(step) if not shot.packet.in_interface else ""
@@ -167,13 +168,15 @@ class Twin:
             differences.append(Difference("what the sender is told", error or "nothing", heard.error or "nothing"))
         return Exchange(shot, step, heard, tuple(differences))
 
-    def _walk_of(self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: Seen | None, now_ns: int) -> Walk:
+    def _walk_of(
+        self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: Seen | None, now_ns: int, *, trace: bool
+    ) -> Walk:
         """The walk that Linux took; of a packet that the model takes elsewhere the likeliest."""
         endpoint, drawn = _turns(heard, real)
-        likely = likely_walk(self.model, packet, endpoint, drawn, now_ns)
+        likely = likely_walk(self.model, packet, endpoint, drawn, now_ns, trace=trace)
         if self._is_of(likely, seen):
             return likely
-        every = every_walk(self.model, packet, drawn, now_ns)
+        every = every_walk(self.model, packet, drawn, now_ns, trace=trace)
         return next((step for step in every if self._is_of(step, seen)), likely)
 
     def _is_of(self, step: Walk, seen: Sequence[Sight]) -> bool:

@@ -4,7 +4,7 @@ Counterpart: ovn-trace. It reads journeys that have been made and never sends a 
 """
 
 from kpsim.tracing.explain.records import trace_record
-from kpsim.tracing.explain.text import Depth, render_trace
+from kpsim.tracing.explain.text import Depth, hop_lines, render_trace
 from kpsim.tracing.explain.verdict import minimal, sentence
 
-__all__ = ["Depth", "minimal", "render_trace", "sentence", "trace_record"]
+__all__ = ["Depth", "hop_lines", "minimal", "render_trace", "sentence", "trace_record"]

@@ -54,7 +54,8 @@ def render_trace(
     for number, hop in enumerate(journey.hops):
         if number:
             arrived = _arrived(journey.hops[number - 1].walk.packet, site.machine(hop.node).uplink)
-        lines += [*_hop_lines(hop, arrived, site, detailed=depth is Depth.DETAILED), ""]
+        netns = site.netns(hop.node, hop.walk.packet.family)
+        lines += [*hop_lines(hop, arrived, netns, detailed=depth is Depth.DETAILED), ""]
     if answer is not None and answer.outcomes:
         lines += [*outcome_lines(answer, site.directory), ""]
     lines.append(sentence(journey, site.directory))
@@ -77,12 +78,13 @@ def _arrived(packet: Packet, interface: str) -> Packet:
     return arrived
 
 
-def _hop_lines(hop: Hop, arrived: Packet, site: Site, *, detailed: bool) -> Iterator[str]:
+def hop_lines(hop: Hop, arrived: Packet, netns: Netns, *, detailed: bool = False) -> Iterator[str]:
+    """What one node did to a packet, as lines; ``netns`` has the rules that it met."""
     node, walk = hop
     packet = walk.packet
     entrance = f", in by {arrived.in_interface}" if arrived.in_interface else ", made here"
     yield f"{node}: {arrived}{entrance}"
-    printer = _Printer(site.netns(node, packet.family), packet.family, detailed=detailed)
+    printer = _Printer(netns, packet.family, detailed=detailed)
     yield from printer.lines(build_tree(walk, arrived))
     if walk.disposition is Disposition.FORWARDED:
         drawn = " (source port drawn at random)" if walk.source_port_drawn else ""

@@ -1,0 +1,75 @@
+"""A disagreement told from both sides: the model's way through the rules, and the rules that counted the packet in Linux.
+
+Counterpart: ``kpsim trace`` beside the counters of ``iptables-save -c``. The packet is sent once more, alone, after both have forgotten what they knew.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+from kpsim.fabric import Hop
+from kpsim.lab.canaries import without_canaries
+from kpsim.lab.wires import Shot
+from kpsim.tracing.explain import hop_lines
+from kpsim.verify.prediction import told
+from kpsim.verify.twin import Exchange, Twin
+
+
+class Sides(NamedTuple):
+    """Both ways in lines. ``again``: alone, too, the two disagreed; if not, it hangs on what went before."""
+
+    model: tuple[str, ...]
+    linux: tuple[str, ...]
+    again: bool
+
+    def beside(self, width: int) -> Iterator[str]:
+        """The two as columns, each ``width`` characters wide."""
+        yield f"{'the model':<{width}} │ Linux"
+        for ours, theirs in zip_longest(_wrapped(self.model, width), _wrapped(self.linux, width), fillvalue=""):
+            yield f"{ours:<{width}} │ {theirs}".rstrip()
+        if not self.again:
+            yield "sent once more, alone, the two agreed: it hangs on what went before"
+
+
+def _wrapped(lines: Sequence[str], width: int) -> Iterator[str]:
+    for line in lines:
+        rest = line
+        while len(rest) > width:
+            cut = rest.rfind(" ", width // 2, width) + 1 or width
+            yield rest[:cut].rstrip()
+            rest = "      " + rest[cut:]
+        yield rest
+
+
+def both_sides(twin: Twin, shot: Shot, *, answer: bool = False) -> Sides:
+    """Sends a packet once more, or with ``answer`` the answer to it, and tells what either side did."""
+    twin.forget()
+    if answer:
+        answered = twin.send(shot).answer()
+        if answered is None:
+            return Sides((), ("this time nobody got the packet",), again=False)
+        shot = Shot(answered)
+    twin.linux.reset_counters()
+    exchange = twin.send(shot, trace=True)
+    hop = Hop("node", exchange.walk)
+    return Sides(
+        tuple(hop_lines(hop, exchange.shot.packet, twin.model)),
+        tuple(_linux_lines(twin, exchange)),
+        again=bool(exchange.differences),
+    )
+
+
+def _linux_lines(twin: Twin, exchange: Exchange) -> Iterator[str]:
+    table = ""
+    for line in without_canaries(twin.linux.saved(counters=True)).splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith("[") and not line.startswith("[0:"):
+            count, _, rule = line.partition("] -A ")
+            yield f"{table}/{rule} ({count[1:].partition(':')[0]})"
+    for sighting in exchange.heard.sightings:
+        yield f"seen: {told(sighting.packet)} at {sighting.where} {sighting.name}".rstrip()
+    if exchange.heard.error:
+        yield f"the sender is told {exchange.heard.error}"
+    if not exchange.heard.sightings:
+        yield "seen nowhere"

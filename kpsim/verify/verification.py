@@ -1,0 +1,232 @@
+"""Sends the probes of a subject through its twin, in batches, with the answers of whoever got them.
+
+Counterpart: none. What a verification found is a value; how it reads is ``report``'s.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import NamedTuple, Self
+
+from kpsim.addresses import Family, format_ip, join_host_port
+from kpsim.conntrack import FlowTuple, tuple_of
+from kpsim.lab.backends import Backend
+from kpsim.lab.wires import Shot
+from kpsim.netfilter import Walk, expand
+from kpsim.packet import Packet
+from kpsim.tracing.probes import Probe, Result, result_of
+from kpsim.verify.frequencies import Frequencies
+from kpsim.verify.prediction import told
+from kpsim.verify.sides import Sides, both_sides
+from kpsim.verify.subjects import Subject
+from kpsim.verify.twin import Difference, Exchange, Twin
+
+_BATCH = 500
+_LEAST_SAMPLES = 20  # of a packet whose endpoints are drawn
+_MOST_SIDES = 20  # disagreements of one subject that are sent once more, to be told in full
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A packet on which the model and Linux do not agree. ``sides``: both ways, if it was sent once more alone."""
+
+    subject: str
+    probe: str
+    packet: str
+    differences: tuple[Difference, ...]
+    first: Shot | None = None  #: the probe itself
+    answer: bool = False  #: not on the probe, but on the answer to it
+    sides: Sides | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found of one subject."""
+
+    subject: str
+    results: Counter[Result] = field(default_factory=Counter)  #: of the probes, by what became of them
+    answers: int = 0  #: packets sent back by whoever got a probe
+    disagreements: tuple[Disagreement, ...] = ()
+    frequencies: tuple[Frequencies, ...] = ()
+
+    @property
+    def probes(self) -> int:
+        return self.results.total()
+
+
+class Verifier:
+    """Twins of the machines of a cluster, made when they are needed and kept while subjects share them. ``close`` it."""
+
+    def __init__(self, backend: Backend = Backend.NFT) -> None:
+        self._backend = backend
+        self._twin: Twin | None = None
+        self._key: Hashable = None
+
+    def close(self) -> None:
+        if self._twin is not None:
+            self._twin.close()
+            self._twin = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def twin(self, subject: Subject) -> Twin:
+        """The twin of the subject's machine, with the rules of whoever had it before."""
+        machine = subject.site.machine(subject.node)
+        key = (
+            subject.family,
+            tuple(machine.routing.interfaces.values()),
+            machine.routing.routes,
+            machine.sysctls,
+            machine.uplink,
+        )
+        if self._twin is None or self._key != key:
+            self.close()
+            self._twin, self._key = Twin(machine, subject.family, self._backend), key
+        return self._twin
+
+    def verify(
+        self,
+        subject: Subject,
+        probes: Sequence[Probe],
+        *,
+        repeat: int = 1,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Verification:
+        """Sends every probe ``repeat`` times; ``progress`` is told how many were sent.
+
+        LabError, also BlindLab, if nothing could be measured; InputError for a probe without source.
+        """
+        twin = self.twin(subject)
+        difference = twin.load(subject.site.netns(subject.node, subject.family).rulesets[subject.family])
+        twin.linux.add_pods(address for family, address in subject.site.directory.pods if family is subject.family)
+        found = _Found(subject, twin)
+        if difference is not None:
+            found.disagreements.append(Disagreement(subject.name, "", "the rules themselves", (difference,)))
+        asked = [(p, subject.site.begin(p.packet, subject.node, p.sender)) for p in probes]
+        for batch in _batches(asked, repeat):
+            twin.forget()
+            exchanges = twin.exchange([Shot(packet) for _, packet in batch])
+            answered = [(probe, e, a) for (probe, _), e in zip(batch, exchanges, strict=True) if (a := e.answer())]
+            found.add([probe for probe, _ in batch], exchanges)
+            if answered:
+                back = twin.exchange([Shot(answer) for _, _, answer in answered])
+                found.add_answers([(probe, exchange) for probe, exchange, _ in answered], back)
+            progress(len(batch))
+        return found.verification()
+
+
+Asked = tuple[Probe, Packet]
+
+
+def _batches(asked: Sequence[Asked], repeat: int) -> Iterator[list[Asked]]:
+    """All of them ``repeat`` times, in batches in which no flow begins twice."""
+    batch: list[Asked] = []
+    flows: set[FlowTuple] = set()
+    for _ in range(repeat):
+        for probe, packet in asked:
+            flow = tuple_of(packet)
+            if len(batch) == _BATCH or flow in flows:
+                yield batch
+                batch, flows = [], set()
+            batch.append((probe, packet))
+            flows.add(flow)
+    if batch:
+        yield batch
+
+
+class _Found:
+    """What a verification has found so far."""
+
+    def __init__(self, subject: Subject, twin: Twin) -> None:
+        self.disagreements: list[Disagreement] = []
+        self._subject, self._twin = subject, twin
+        self._results: Counter[Result] = Counter()
+        self._answers = 0
+        self._drawn: dict[Question, Counter[str]] = {}
+
+    def add(self, probes: Sequence[Probe], exchanges: Sequence[Exchange]) -> None:
+        for probe, exchange in zip(probes, exchanges, strict=True):
+            self._results[result_of(exchange.walk)] += 1
+            if exchange.differences:
+                self._disagree(probe, exchange, exchange.shot)
+            elif exchange.walk.dnat_rule is not None and not exchange.walk.effects.recent:
+                drawn = self._drawn.setdefault(_question(exchange.shot.packet), Counter())
+                drawn[_endpoint(exchange.walk)] += 1
+
+    def add_answers(self, asked: Sequence[tuple[Probe, Exchange]], exchanges: Sequence[Exchange]) -> None:
+        self._answers += len(exchanges)
+        for (probe, request), exchange in zip(asked, exchanges, strict=True):
+            if exchange.differences:
+                self._disagree(probe, exchange, request.shot, answer=True)
+
+    def _disagree(self, probe: Probe, exchange: Exchange, first: Shot, *, answer: bool = False) -> None:
+        packet = told(exchange.shot.packet)
+        entrance = exchange.shot.packet.in_interface or "a process of the node"
+        shown = f"{packet}, {'in by ' if exchange.shot.packet.in_interface else 'from '}{entrance}"
+        self.disagreements.append(
+            Disagreement(self._subject.name, str(probe.id), shown, exchange.differences, first, answer)
+        )
+
+    def verification(self) -> Verification:
+        shown = [self._with_sides(d) for d in self.disagreements[:_MOST_SIDES]]
+        return Verification(
+            self._subject.name, self._results, self._answers, (*shown, *self.disagreements[_MOST_SIDES:]),
+            tuple(self._frequencies()),
+        )  # fmt: skip
+
+    def _with_sides(self, disagreement: Disagreement) -> Disagreement:
+        if disagreement.first is None:
+            return disagreement
+        return replace(disagreement, sides=both_sides(self._twin, disagreement.first, answer=disagreement.answer))
+
+    def _frequencies(self) -> Iterator[Frequencies]:
+        """One for each packet that was sent often enough to tell."""
+        self._twin.forget()
+        for question, drawn in self._drawn.items():
+            if drawn.total() < _LEAST_SAMPLES:
+                continue
+            weights: dict[str, Fraction] = {}
+            local = not question.in_interface
+            for weight, step in expand(self._twin.model, question.packet(), now_ns=0, local=local):
+                weights[_endpoint(step)] = weights.get(_endpoint(step), Fraction(0)) + weight
+            found = Frequencies(str(question), drawn, weights)
+            if found.tells:
+                yield found
+
+
+class Question(NamedTuple):
+    """First packets whose endpoint is drawn alike."""
+
+    family: Family
+    protocol: str
+    saddr: int
+    daddr: int
+    dport: int
+    in_interface: str
+
+    def packet(self) -> Packet:
+        return Packet(
+            self.family, self.protocol, self.saddr, self.daddr, 40000, self.dport, in_interface=self.in_interface
+        )
+
+    def __str__(self) -> str:
+        source, destination = format_ip(self.family, self.saddr), format_ip(self.family, self.daddr)
+        return f"{self.protocol} {source} → {join_host_port(destination, self.dport)}"
+
+
+def _question(packet: Packet) -> Question:
+    return Question(
+        packet.family, packet.protocol, packet.saddr, packet.daddr, packet.dport, packet.in_interface
+    )  # fmt: skip
+
+
+def _endpoint(step: Walk) -> str:
+    entry = step.entry
+    if entry is None or step.dnat_rule is None:
+        return str(step.disposition)
+    return join_host_port(format_ip(entry.reply.family, entry.reply.saddr), entry.reply.sport)
