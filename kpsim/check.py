@@ -17,7 +17,7 @@ from kpsim.inputs import json_object, read_text
 from kpsim.manifests.places import printable
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
-from kpsim.scenarios import scenario_names
+from kpsim.scenarios import names_scenario, scenario_names
 
 RECORDING_SUFFIX, EXPECTED_SUFFIX = ".recording.jsonl", ".expected.jsonl"
 
@@ -75,14 +75,7 @@ def find(paths: Iterable[Path | str]) -> list[Path | str]:
 def _is_checkable(file: Path) -> bool:
     if file.name.endswith(RECORDING_SUFFIX):
         return True
-    return file.suffix in (".yaml", ".yml") and _names_scenario(file)
-
-
-def _names_scenario(file: Path) -> bool:
-    try:
-        return "kpsim.dev/" in file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
+    return file.suffix in (".yaml", ".yml") and names_scenario(file)
 
 
 def check(path: Path | str, *, update: bool = False) -> Checked:

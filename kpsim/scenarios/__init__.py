@@ -1,6 +1,6 @@
 """The built-in scenarios: one idea each, small, with what the specification predicts in the file's header comment.
 
-Only names and files; what a scenario means is ``kpsim.scenario``'s concern.
+Only names and files, and how a scenario's file is told from others; what a scenario means is ``kpsim.scenario``'s concern.
 """
 
 from pathlib import Path
@@ -18,3 +18,11 @@ def scenario_path(name: str) -> Path:
     if name not in scenario_names():
         raise KeyError(name)
     return _FOLDER / f"{name}.yaml"
+
+
+def names_scenario(file: Path) -> bool:
+    """Whether a file that can be read says that it holds a scenario."""
+    try:
+        return "kpsim.dev/" in file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False

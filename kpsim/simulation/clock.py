@@ -20,7 +20,7 @@ are zero, and a packet never meets half of an instant.
 """
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 import simpy
@@ -93,6 +93,11 @@ class Clock:
 
     def run(self, until_ns: int, progress: Callable[[int, int], None] | None = None) -> None:
         """Do everything before ``until_ns``, telling ``progress`` now and then how far it is."""
+        for _ in self.steps(until_ns, progress):
+            pass
+
+    def steps(self, until_ns: int, progress: Callable[[int, int], None] | None = None) -> Iterator[int]:
+        """As :meth:`run`, for somebody who looks after every action: yields its time."""
         step_ns = max(1, until_ns // 200)
         tell_ns = step_ns
         try:
@@ -101,6 +106,7 @@ class Clock:
                 if progress is not None and next_ns >= tell_ns:
                     tell_ns = int(next_ns) - int(next_ns) % step_ns + step_ns
                     progress(int(next_ns), until_ns)
+                yield int(next_ns)
         except EmptySchedule:  # pragma: no cover - peek is infinity on an empty schedule
             pass
         if progress is not None:

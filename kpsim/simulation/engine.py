@@ -3,14 +3,14 @@
 Counterpart: none. It only wires; what anything does is told in its own module.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
 from kpsim.scenario.nodes import cluster_families, cluster_nodes
-from kpsim.scenario.schema import Origin, Via, qualified
+from kpsim.scenario.schema import Via, qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
 from kpsim.simulation.apiserver import ApiServer
@@ -23,7 +23,7 @@ from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, stored_service
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import RunLog
-from kpsim.simulation.traffic import TrafficSource, World, port_of, service_port_name
+from kpsim.simulation.traffic import TrafficSource, World, outside_clients, port_of, service_port_name
 from kpsim.simulation.workloads import Workloads
 
 
@@ -120,6 +120,12 @@ class Run:
         return known().health_check_node_port != 0
 
     def run(self, progress: Callable[[int, int], None] | None) -> RunLog:
+        for _ in self.steps(progress):
+            pass
+        return self.log
+
+    def steps(self, progress: Callable[[int, int], None] | None) -> Iterator[int]:
+        """The run, for somebody who looks on: yields the time once everything is set up and after every action."""
         if progress is not None:
             progress(0, self.spec.duration_ns)  # in a large cluster the first syncs take a while
         self._set_up()
@@ -131,8 +137,8 @@ class Run:
             self.log,
         ).plan()
         self._start_traffic()
-        self.clock.run(self.spec.duration_ns, progress)
-        return self.log
+        yield self.clock.now_ns
+        yield from self.clock.steps(self.spec.duration_ns, progress)
 
     def _set_up(self) -> None:
         """The cluster as it has been for an hour: pods ready, slices written, rules in force, nodes in rotation."""
@@ -154,8 +160,8 @@ class Run:
             balancer.start()
 
     def _start_traffic(self) -> None:
-        first_client, ports = 0, SourcePorts()
-        for traffic in self.spec.traffic:
+        ports = SourcePorts()
+        for traffic, clients in zip(self.spec.traffic, outside_clients(self.spec.traffic), strict=True):
             stop_ns = self.spec.duration_ns if traffic.stop_ns is None else min(traffic.stop_ns, self.spec.duration_ns)
             world = World(
                 self.machines,
@@ -167,10 +173,8 @@ class Run:
                 ports,
             )
             TrafficSource(
-                self.clock, traffic, world, first_client=first_client, stop_ns=stop_ns, seed=self.seed, log=self.log
+                self.clock, traffic, world, first_client=clients.start, stop_ns=stop_ns, seed=self.seed, log=self.log
             ).start()
-            if traffic.origin is Origin.OUTSIDE:
-                first_client += 1 if traffic.nat else traffic.clients
 
     def _record_health(self) -> None:
         for balancer in self.balancers.values():

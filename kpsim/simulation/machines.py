@@ -11,11 +11,11 @@ from typing import assert_never
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.config import ProxyConfig
 from kpsim.conntrack import FlowTuple, tuple_of
-from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, build_fabric, reply, send
+from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, fabric_of, reply, send
 from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Disposition as Fate
 from kpsim.netfilter import Netns
-from kpsim.nodes import sysctls_of
+from kpsim.nodes import Machine, make_machines, sysctls_of
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.reject import IcmpLimiter
@@ -75,7 +75,8 @@ class Machines:
         sysctls = sysctls_of(
             config, route_localnet=config.localhost_node_ports, liberal=config.conntrack_tcp_be_liberal
         )
-        self._fabric = build_fabric({node.name: (node.ips, node.pod_cidrs) for node in nodes}, sysctls=sysctls)
+        self._machines = make_machines({node.name: (node.ips, node.pod_cidrs) for node in nodes}, sysctls=sysctls)
+        self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()
         self._sent = 0
         for netns in self._fabric.nodes.values():
@@ -83,6 +84,9 @@ class Machines:
 
     def _limit(self, netns: Netns) -> None:
         netns.icmp_limiter = IcmpLimiter() if self._limit_icmp else None
+
+    def machine(self, node: str) -> Machine:
+        return self._machines[node]
 
     def netns(self, node: str) -> Netns:
         return self._fabric.nodes[node]

@@ -57,6 +57,15 @@ def client_address(number: int, family: Family = Family.IPV4) -> str:
     return f"203.0.{113 + block}.{host + 1}"
 
 
+def outside_clients(sources: Iterable[Traffic]) -> Iterator[range]:
+    """Of each source, the numbers of its clients' outside addresses: one for all behind a NAT, none for clients inside."""
+    first = 0
+    for traffic in sources:
+        count = 0 if traffic.origin is not Origin.OUTSIDE else 1 if traffic.nat else traffic.clients
+        yield range(first, first + count)
+        first += count
+
+
 @dataclass(frozen=True, slots=True)
 class Sender:
     """Who sends a packet. ``node`` None: wherever it comes in. ``source`` empty: the node's kernel chooses."""
@@ -124,18 +133,13 @@ class TrafficSource:
     def _arrive(self) -> None:
         number, self._number = self._number, self._number + 1
         service = self._world.service()
-        family = self._family(service)
+        family = dialled_family(self._traffic, service)
         sender = self._sender(number, family)
         if sender is not None:
             self._send(number, sender, service, family)
         self._plan_next()
 
     # ------------------------------------------------------------------------------------------------------------ sender
-
-    def _family(self, service: Service) -> Family:
-        """The family that the clients use: as asked for, or the Service's first."""
-        labels = (*filter(None, (self._traffic.ip_family,)), *service.ip_families, Family.IPV4.label)
-        return Family.from_label(labels[0])
 
     def _sender(self, number: int, family: Family) -> Sender | None:
         """The next sender in turn; None if there is none, as when no pod runs."""
@@ -147,7 +151,7 @@ class TrafficSource:
                     return None
                 pod = pods[number % len(pods)]
                 local = pod.workload.host_network
-                sender = Sender(pod.name, "" if local else _of_family(pod.ips, family), 0, pod.node, local)
+                sender = Sender(pod.name, "" if local else of_family(pod.ips, family), 0, pod.node, local)
             case Origin.NODES:
                 node = self._entries[number % len(self._entries)]
                 sender = Sender(node, "", 0, node, local=True)
@@ -199,8 +203,8 @@ class TrafficSource:
     def _dial(self, service: Service, family: Family) -> "_Dialled | None":
         """What the Service says that its clients should dial; what they dialled last if it says nothing any more."""
         port = port_of(service, self._traffic.port)
-        ips, number = _addresses(service, port, self._traffic.via)
-        address = _of_family(ips, family)
+        ips, number = dialled_addresses(service, port, self._traffic.via)
+        address = of_family(ips, family)
         if port is not None and number and (address or not ips):
             self._dialled[family] = _Dialled(port, address, number)
         return self._dialled.get(family)
@@ -329,12 +333,18 @@ def _machine(sender: Sender) -> str:
     return sender.node if sender.local and sender.node is not None else sender.client
 
 
-def _of_family(ips: Iterable[str], family: Family) -> str:
+def of_family(ips: Iterable[str], family: Family) -> str:
     """The first address of a family; empty if there is none."""
     return next((ip for ip in ips if canonical_ip(ip, family) is not None), "")
 
 
-def _addresses(service: Service, port: ServicePortSpec | None, via: Via) -> tuple[Sequence[str], int]:
+def dialled_family(traffic: Traffic, service: Service) -> Family:
+    """The family that the clients use: as asked for, or the Service's first."""
+    labels = (*filter(None, (traffic.ip_family,)), *service.ip_families, Family.IPV4.label)
+    return Family.from_label(labels[0])
+
+
+def dialled_addresses(service: Service, port: ServicePortSpec | None, via: Via) -> tuple[Sequence[str], int]:
     """The Service's addresses of a kind (none: nodes' own are used) and the port there; 0 if there is nothing to dial."""
     if port is None:
         return (), 0

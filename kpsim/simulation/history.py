@@ -1,0 +1,57 @@
+"""What the nodes' kernels held in the course of a run: every ruleset, when, and the cluster as it was then.
+
+Counterpart: none; somebody who looks at ``iptables-save`` after every sync. It only looks on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from kpsim.addresses import Family
+from kpsim.cluster import ClusterState
+from kpsim.nodes import Machine
+from kpsim.ruleset import Ruleset
+from kpsim.scenario import Scenario
+from kpsim.scenario.nodes import cluster_families
+from kpsim.simulation import Progress
+from kpsim.simulation.engine import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A sync that left other rules in a node's kernel than there were, be it a failed one."""
+
+    at_ns: int  #: since the start of the run
+    node: str
+    family: Family
+    ruleset: Ruleset
+    state: ClusterState  #: what the API server had then; kube-proxy's rules may be of an earlier one
+
+
+@dataclass(frozen=True)
+class History:
+    """``loaded`` in order of time; first of all, at 0, the rules of every node and family as the run begins."""
+
+    nodes: tuple[str, ...]
+    families: tuple[Family, ...]
+    machines: Mapping[str, Machine]
+    loaded: tuple[Loaded, ...]
+
+
+def history(scenario: Scenario, *, progress: Progress | None = None) -> History:
+    """Run a scenario to its end for what its nodes' kernels held. Its traffic stays at home: packets change no rules."""
+    quiet = replace(scenario, spec=scenario.spec.model_copy(update={"traffic": ()}))
+    run = Run(quiet, scenario.seed)
+    loaded: list[Loaded] = []
+    holds: dict[tuple[str, Family], Ruleset] = {}
+    seen = 0
+    for _ in run.steps(progress):
+        for sync in run.log.syncs[seen:]:  # one at most, but for those before the run
+            family = Family.from_label(sync.family)
+            ruleset = run.machines.netns(sync.node).rulesets[family]
+            if holds.get((sync.node, family)) is not ruleset:
+                holds[sync.node, family] = ruleset
+                loaded.append(Loaded(sync.end_ns, sync.node, family, ruleset, run.api.state))
+        seen = len(run.log.syncs)
+    names = tuple(node.name for node in run.nodes)
+    families = cluster_families(run.spec.nodes)
+    return History(names, families, {name: run.machines.machine(name) for name in names}, tuple(loaded))

@@ -1,0 +1,161 @@
+"""What is verified: one family of one node at one moment, from whatever names clusters on the command line.
+
+Counterpart: none. It gathers rules, machines and addresses; it never knows a packet's way.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from kpsim.addresses import Family
+from kpsim.config import Mode
+from kpsim.errors import InputError
+from kpsim.explore import Cluster, load
+from kpsim.inputs import is_stream
+from kpsim.packetpath.routing import InterfaceKind
+from kpsim.scenario import Scenario, load_scenario
+from kpsim.scenario.nodes import cluster_nodes
+from kpsim.scenario.problems import suggestion
+from kpsim.scenarios import names_scenario, scenario_names
+from kpsim.simulation import Progress
+from kpsim.simulation.history import history
+from kpsim.tracing.probes import Probe
+from kpsim.tracing.site import Site
+from kpsim.units import MILLISECOND_NS
+from kpsim.verify.moments import distinct_moments, site_at, traffic_probes
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One family of one node at one moment. ``site`` is its own: what is done to it nobody else sees.
+
+    ``probes`` are first packets that this cluster's own clients send, where they are known: of a scenario.
+    """
+
+    name: str  #: ``local-rollout · node-1 · IPv4 · 12.3 s``, ``node-1 · IPv6``
+    site: Site
+    node: str
+    family: Family
+    probes: tuple[Probe, ...] = ()
+
+
+def _named(*parts: str) -> str:
+    return " · ".join(filter(None, parts))
+
+
+# --- clusters --------------------------------------------------------------------------------------------------------------
+
+
+def cluster_subjects(cluster: Cluster, nodes: Sequence[str] = ()) -> Iterator[Subject]:
+    """Every node, or these, in each family that it has: an address, a pod network or pods. Of a recording its node and family.
+
+    InputError for a node that does not exist or has no family, and for a cluster without any.
+    """
+    for name in nodes:
+        cluster.check_node(name)
+    if cluster.replay is not None:
+        recorded = cluster.replay.recording.node_name
+        for name in nodes:
+            if name != recorded:
+                raise InputError(f"the recording is of node {recorded}: of {name} it holds no rules")
+        found = [(recorded, family) for family in cluster.families]
+    else:
+        families = {name: _families(cluster.site, name, cluster.families) for name in nodes or cluster.node_names}
+        for name in nodes:
+            if not families[name]:
+                raise InputError(f"node {name} has no address, no pod network and no pods: nothing can be sent to it")
+        found = [(name, family) for name, of_node in families.items() for family in of_node]
+    if not found:
+        raise InputError("the cluster has no node with an address, a pod network or pods: nothing to verify")
+    return (Subject(_named(name, family.label), _own(cluster), name, family) for name, family in found)
+
+
+def _families(site: Site, node: str, families: Sequence[Family]) -> list[Family]:
+    machine = site.machine(node)
+    interfaces = (each for each in machine.routing.interfaces.values() if each.kind is not InterfaceKind.LOOPBACK)
+    found = {address.family for interface in interfaces for address in interface.addresses}
+    found |= {network.family for network in machine.pod_networks}
+    found |= {family for family in families if next(site.directory.pods_on(node, family), None) is not None}
+    return [family for family in families if family in found]
+
+
+def _own(cluster: Cluster) -> Site:
+    """A site that starts without connections; machines are values, so they are the cluster's."""
+    return Site(cluster.node_names, cluster.site.directory, cluster.site.machine, cluster.ruleset)
+
+
+# --- scenarios -------------------------------------------------------------------------------------------------------------
+
+
+def scenario_subjects(
+    scenario: Scenario, *, nodes: Sequence[str] = (), moments: int = 8, progress: Progress | None = None
+) -> Iterator[Subject]:
+    """The different rules that every node, or these, held while the scenario ran, in order of node, family and time.
+
+    Of each node and family at most ``moments``, evenly thinned, the first and the last always among them. The scenario runs when the
+    first is asked for. InputError for an unknown node, or fewer than two moments.
+    """
+    known = tuple(node.name for node in cluster_nodes(scenario.spec.nodes))
+    for name in nodes:
+        if name not in known:
+            raise InputError(f"{scenario.name} has no node {name!r}{suggestion(name, known)}")
+    if moments < 2:
+        raise InputError(f"{moments} moments: expected at least 2, for the first and the last rules of a run")
+    return _of_run(scenario, tuple(dict.fromkeys(nodes)) or known, moments, progress)
+
+
+def _of_run(scenario: Scenario, nodes: Sequence[str], most: int, progress: Progress | None) -> Iterator[Subject]:
+    past = history(scenario, progress=progress)
+    for node in nodes:
+        for family in past.families:
+            for moment in distinct_moments(past, node, family, most):
+                name = _named(scenario.name, node, family.label, _seconds(moment.at_ns))
+                probes = tuple(traffic_probes(scenario, moment))
+                yield Subject(name, site_at(past, moment), node, family, probes)
+
+
+def _seconds(at_ns: int) -> str:
+    whole, rest = divmod(at_ns // MILLISECOND_NS, 1000)
+    return f"{whole}.{rest:03d}".rstrip("0").rstrip(".") + " s"
+
+
+# --- command lines -----------------------------------------------------------------------------------------------------------
+
+
+def load_subjects(
+    paths: Sequence[Path | str],
+    *,
+    mode: Mode | None = None,
+    seed: int | None = None,
+    settings: Sequence[str] = (),
+    nodes: Sequence[str] = (),
+    moments: int = 8,
+    note: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+) -> Iterator[Subject]:
+    """The subjects of scenarios, each by its file or built-in name, and of the one cluster that all other paths make up.
+
+    ``seed`` and ``settings`` go with scenarios; ``note`` is told what loading a cluster defaulted, derived or skipped.
+    Everything is loaded before the first subject: InputError as :func:`load_scenario` and :func:`kpsim.explore.load`.
+    """
+    scenarios = [path for path in paths if _is_scenario(path)]
+    others = [path for path in paths if path not in scenarios]
+    if not scenarios and (seed is not None or settings):
+        raise InputError("a seed and settings go with a scenario, and there is none")
+    loaded = [load_scenario(path, settings=settings, seed=seed, mode=mode) for path in scenarios]
+    found = [scenario_subjects(each, nodes=nodes, moments=moments, progress=progress) for each in loaded]
+    if others or not paths:
+        cluster = load(others, mode=mode)
+        cluster.print_notes(note)
+        found.append(cluster_subjects(cluster, nodes))
+    return chain.from_iterable(found)
+
+
+def _is_scenario(path: Path | str) -> bool:
+    """Also what is neither a name nor a file, which is told best by who knows the names."""
+    if str(path) in scenario_names():
+        return True
+    if is_stream(path) or Path(path).is_dir():
+        return False
+    return names_scenario(Path(path)) if Path(path).exists() else Path(path).suffix == ""
