@@ -33,7 +33,7 @@ from functools import partial
 from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.conntrack import ConntrackTable, Destroyed, Entry
+from kpsim.conntrack import Clash, ConntrackTable, Destroyed, Entry
 from kpsim.packet import Packet
 from kpsim.packetpath import delivery, tracking
 from kpsim.packetpath.chains import run_base_chain
@@ -42,14 +42,14 @@ from kpsim.packetpath.index import compiled
 from kpsim.packetpath.matching import UnknownMatch
 from kpsim.packetpath.recent import RecentLists
 from kpsim.packetpath.reject import IcmpLimiter
-from kpsim.packetpath.routing import Routing
+from kpsim.packetpath.routing import Address, Routing
 from kpsim.packetpath.steps import Ended, Hook, HookEntered, RuleReference, Step
 from kpsim.packetpath.sysctls import Sysctls
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
 from kpsim.ruleset import BUILT_IN_CHAINS, Chain, Ruleset, Table
 
 __all__ = [
-    "Cause", "Disposition", "Effects", "End", "Hook", "HookEntry", "Netns", "Walk", "expand", "walk",
+    "Cause", "Committed", "Disposition", "Effects", "End", "Hook", "HookEntry", "Netns", "Walk", "expand", "walk",
 ]  # fmt: skip
 
 CONNTRACK, NAT_DESTINATION, NAT_SOURCE, CONFIRM = -200, -100, 100, 2**31 - 1
@@ -66,6 +66,13 @@ class HookEntry(NamedTuple):
     priority: int
     name: str
     run: Callable[[Traversal], End | None]
+
+
+class Committed(NamedTuple):
+    """What came of a walk's effects."""
+
+    ended: tuple[Destroyed, ...] = ()  #: connections
+    clash: Clash | None = None  #: the packet's connection was not the first of its kind (K-6.8)
 
 
 class Netns:
@@ -107,16 +114,18 @@ class Netns:
         ordered = sorted(newest_first, key=lambda entry: entry.priority)
         self._entries[family] = {hook: tuple(entry for entry in ordered if entry.hook is hook) for hook in Hook}
 
-    def commit(self, effects: Effects, now_ns: int) -> tuple[Destroyed, ...]:
-        """Makes a walk's effects real; returns the connections that ended by it."""
-        gone = []
-        for destroyed in effects.destroyed:
-            if self.conntrack.delete(destroyed.entry.original, destroyed.entry.reply):
-                gone.append(destroyed)
+    def commit(self, effects: Effects, now_ns: int) -> Committed:
+        """Makes a walk's effects real, and tells what else came of it.
+
+        Packets that were walked at the same instant before any was committed clash if they begin the same connection, as on
+        two processors (K-6.8): the walk of one whose ``clash`` is LOST does not hold, its packet is dropped.
+        """
+        delete = self.conntrack.delete
+        ended = tuple(gone for gone in effects.destroyed if delete(gone.entry.original, gone.entry.reply))
         if effects.updated is not None:
             self.conntrack.update(effects.updated)
-        if effects.created is not None:
-            self.conntrack.insert(effects.created, now_ns)
+        clash = self.conntrack.confirm(effects.created, now_ns) if effects.created is not None else None
+        self.conntrack.turned_away += effects.turned_away
         for touch in effects.recent:
             self.recent.commit(touch)
         for name, size in effects.counters:
@@ -124,12 +133,22 @@ class Netns:
             self.counters[name] = packets + 1, total + size
         if effects.icmp is not None and self.icmp_limiter is not None:
             self.icmp_limiter.commit(effects.icmp)
-        return tuple(gone)
+        return Committed(ended, clash)
+
+    def collect(self, now_ns: int) -> tuple[Destroyed, ...]:
+        """A round of the connection table's collector (CT-3.9, CT-7.4)."""
+        return self.conntrack.collect(now_ns, self.sysctls)
 
     def interface_down(self, name: str) -> tuple[Destroyed, ...]:
-        """Takes an interface down: its routes go, and the connections masqueraded to its address (K-1.9)."""
+        """Takes an interface down: its routes go, and the connections masqueraded by it (K-1.9). KeyError if there is none."""
         self.routing = self.routing.without(name)
         return self.conntrack.interface_down(name)
+
+    def address_removed(self, name: str, address: Address) -> tuple[Destroyed, ...]:
+        """Takes an address from an interface, and the connections masqueraded to it (K-1.9). KeyError if there is no such
+        interface."""
+        self.routing = self.routing.without_address(name, address)
+        return self.conntrack.address_removed(name, address.family, address.value)
 
 
 # --- hook entries of iptables tables ---------------------------------------------------------------------------------------

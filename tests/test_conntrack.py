@@ -4,7 +4,7 @@ import pytest
 from packets import CLIENT, NODE, POD, REMOTE_POD, flow_entry, ip
 
 from kpsim.addresses import Family
-from kpsim.conntrack import ConntrackTable, Ending, Entry, FlowTuple, StatusBit, tuple_of
+from kpsim.conntrack import ConntrackTable, Destroyed, Ending, Entry, FlowTuple, StatusBit, tuple_of
 from kpsim.packet import Packet, Window
 from kpsim.packetpath.flowstate import (
     Action,
@@ -336,14 +336,15 @@ def test_deletion_needs_both_tuples_exactly():  # CT-2.4
     assert table.delete(entry.original, entry.reply) is None
 
 
-def test_a_clash_loses_the_later_flow():  # K-6.8
+def test_a_tuple_belongs_to_one_live_entry():
     table = ConntrackTable()
     table.insert(udp_entry(), 0)
     rival = flow_entry(
         "udp", (CLIENT, 40000, "172.30.0.11", 53), (POD, 5353, CLIENT, 40000), created_ns=0, expires_ns=1
     )
     assert not table.insert(rival, 0)
-    assert table.insert(rival, 30 * SECOND_NS)  # the winner has expired
+    assert table.insert(rival, 30 * SECOND_NS)  # the other has expired
+    assert list(table) == [rival]
 
 
 def test_udp_listing_is_of_one_family_and_protocol():
@@ -360,26 +361,24 @@ def test_udp_listing_is_of_one_family_and_protocol():
     assert [str(entry.original) for entry in table.udp_entries(Family.IPV6)] == ["udp [2001:db8::9]:1 → [fd00::1]:2"]
 
 
-@pytest.mark.parametrize(
-    ("assured", "expires_s", "fits", "has_victim"),
-    [(True, 30, False, False), (False, 30, True, True), (True, 1, True, True)],
-)
-def test_a_full_table_lets_new_flows_in_only_at_the_cost_of_the_not_assured(
-    assured, expires_s, fits, has_victim
-):  # K-6.7
-    table = ConntrackTable()
-    entry = udp_entry(assured=assured, expires_s=expires_s)
-    table.insert(entry, 0)
-    room = table.victim(10 * SECOND_NS, Sysctls(nf_conntrack_max=1))
-    assert room == (fits, entry if has_victim else None)
-    assert table.victim(0, Sysctls(nf_conntrack_max=2)) == (True, None)
-    assert table.victim(0, Sysctls(nf_conntrack_max=0)) == (True, None)
-
-
 def test_a_masquerade_ends_with_its_interface():  # K-1.9
     table = ConntrackTable()
     borrowed, plain = udp_entry(1)._replace(masquerade_device="eth0"), udp_entry(2)
     table.insert(borrowed, 0)
     table.insert(plain, 0)
+    assert table.interface_down("eth1") == ()
     assert [(gone.entry, gone.ending) for gone in table.interface_down("eth0")] == [(borrowed, Ending.INTERFACE_DOWN)]
     assert list(table) == [plain]
+
+
+def test_a_masquerade_ends_with_the_address_it_borrowed():  # K-1.9
+    table = ConntrackTable()
+    borrowed = udp_entry(1)._replace(masquerade_device="eth0")
+    [address] = {borrowed.reply.daddr}
+    table.insert(borrowed, 0)
+    assert table.address_removed("eth0", Family.IPV4, address + 1) == ()
+    assert table.address_removed("eth0", Family.IPV6, address) == ()
+    assert table.address_removed("eth1", Family.IPV4, address) == ()
+    gone = table.address_removed("eth0", Family.IPV4, address)
+    assert gone == (Destroyed(borrowed, Ending.ADDRESS_GONE),)
+    assert len(table) == 0

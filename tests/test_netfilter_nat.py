@@ -28,13 +28,12 @@ from packets import (
     to,
 )
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Ending
 from kpsim.netfilter import Cause, Disposition, Hook, Netns
 from kpsim.packet import Packet
-from kpsim.packetpath.routing import Address, Interface, Route, Routing
+from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, Routing
 from kpsim.packetpath.steps import ChainEntered, HookEntered
-from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import (
     ACCEPT,
     DROP,
@@ -203,6 +202,41 @@ def test_interface_down_ends_masquerades():  # K-1.9
     run(netns, packet(POD, CLUSTER_IP))
     assert [gone.ending for gone in netns.interface_down("eth0")] == [Ending.INTERFACE_DOWN]
     assert len(netns.conntrack) == 1
+    assert netns.routing.lookup(Family.IPV4, ip(REMOTE_POD)) is None
+
+
+def two_addresses() -> Netns:
+    """eth0 with two addresses, the second towards 192.168.7.0/24; what leaves by it is masqueraded, towards one host by SNAT."""
+    own = tuple(map(Address.parse, ("192.168.0.1/24", "192.168.7.1/24")))
+    bridge = Interface("cni0", (Address.parse("10.180.0.1/24"),), InterfaceKind.BRIDGE)
+    netns = Netns("n1", Routing([Interface("eth0", own), bridge], [Route(net("0.0.0.0/0"), "eth0")]))
+    plain = rule(Destination(net("192.168.0.77")), Snat(Family.IPV4, ip(NODE)))
+    netns.load(ruleset(table("nat", POSTROUTING=(plain, rule(Masquerade())))))
+    return netns
+
+
+@pytest.mark.parametrize(
+    ("removed", "gone", "default_route"),  # K-1.9, measured
+    [
+        (["192.168.7.1/24"], ["192.168.7.9"], True), (["192.168.0.1/24"], ["192.168.0.9", "198.51.100.7"], True),
+        (["10.180.0.1/24"], ["10.180.0.6"], True), (["192.168.7.2/24"], [], True),
+        (["192.168.0.1/24", "192.168.7.1/24"], ["192.168.0.9", "198.51.100.7", "192.168.7.9"], False),
+    ],
+)  # fmt: skip
+def test_an_address_takes_along_what_was_masqueraded_to_it(removed, gone, default_route):
+    netns = two_addresses()
+    for destination in ("192.168.0.9", "192.168.7.9", "198.51.100.7", "192.168.0.77", "10.180.0.6"):
+        run(netns, packet(POD, destination, protocol="udp", came_by="cni0"))
+    ended = []
+    for text in removed:
+        address = Address.parse(text)
+        ended += netns.address_removed("cni0" if text.startswith("10.") else "eth0", address)
+        assert not netns.routing.is_local(Family.IPV4, address.value)
+    assert [format_ip(Family.IPV4, each.entry.original.daddr) for each in ended] == gone
+    assert {each.ending for each in ended} <= {Ending.ADDRESS_GONE}
+    assert len(netns.conntrack) == 5 - len(gone)
+    # with its last IPv4 address an interface loses all its routes
+    assert (netns.routing.lookup(Family.IPV4, ip("198.51.100.7")) is not None) == default_route
 
 
 @pytest.mark.parametrize(
@@ -272,25 +306,6 @@ def test_one_client_port_to_two_services_that_share_an_endpoint():  # K-2.4, CT-
     assert direct.packet.sport not in (40000, second.packet.sport)
     back = run(netns, replied(second))
     assert (back.packet.source, *to(back)) == ("172.30.0.11", POD, 40000)
-
-
-def test_a_full_table_drops_new_connections():  # K-6.7
-    netns = node(service_rules((POD,)), sysctls=Sysctls(nf_conntrack_max=1))
-    established(netns, packet(CLIENT, CLUSTER_IP))
-    refused = run(netns, packet(CLIENT, CLUSTER_IP, sport=1))
-    assert (refused.disposition, refused.cause) == (DROPPED, Cause.TABLE_FULL)
-    local = run(netns, packet("", CLUSTER_IP, protocol="udp"), local=True)
-    assert (local.cause, local.local_error) == (Cause.TABLE_FULL, "EPERM")
-    assert run(netns, packet(CLIENT, CLUSTER_IP, tcp_flags=flags("ACK"))).disposition is FORWARDED
-
-
-def test_a_full_table_of_unassured_entries_makes_room():  # K-6.7
-    netns = node(service_rules((POD,)), sysctls=Sysctls(nf_conntrack_max=1))
-    run(netns, packet(CLIENT, CLUSTER_IP))
-    second = run(netns, packet(CLIENT, CLUSTER_IP, sport=1))
-    assert second.disposition is FORWARDED
-    assert [gone.ending for gone in second.effects.destroyed] == [Ending.EARLY_DROP]
-    assert len(netns.conntrack) == 1
 
 
 def test_foreign_flows_can_be_put_into_the_table():

@@ -1,7 +1,7 @@
 """Who answers when the kernel draws a random number: a seed, or a script that explores every answer.
 
-Counterpart: get_random_u32 in xt_statistic and in NAT port selection. Knows nothing of rules; keys come from why a rule
-exists, so an added Service leaves other flows' draws alone.
+Counterpart: get_random_u32 in xt_statistic and in NAT port selection, and the hash of the connection table. Knows nothing of
+rules; keys come from why a rule exists, so an added Service leaves other flows' draws alone.
 """
 
 from collections.abc import Hashable
@@ -28,6 +28,9 @@ class Chooser(Protocol):
     def port(self, limit: int, key: Hashable) -> int:
         """An integer in [0, limit) that only picks a source port."""
 
+    def victim(self, limit: int, key: Hashable) -> int:
+        """An integer in [0, limit) that only picks whose connection makes room in a full table."""
+
 
 class SeededChooser:
     """Draws that are a function of (seed, flow, key). ``flow`` tells one connection from the next, e.g. its number."""
@@ -44,12 +47,16 @@ class SeededChooser:
     def port(self, limit: int, key: Hashable) -> int:
         return self._draws.draw64(key) * limit >> 64
 
+    def victim(self, limit: int, key: Hashable) -> int:
+        return self._draws.draw64(key) * limit >> 64
+
 
 class ScriptedChooser:
     """Follows a script of decisions, takes branch 0 where it ends, and records what else there was.
 
     ``as_written``: a probability printed as 1/k to 10 decimals, as kube-proxy does (I-8.2), weighs exactly 1/k instead of
-    the kernel's rounded threshold. Source ports are not explored: every draw of one is 0.
+    the kernel's rounded threshold. Source ports, and whose connection makes room in a full table, are not explored: every draw of
+    one is 0.
     """
 
     def __init__(self, script: tuple[int, ...] = (), *, as_written: bool = False) -> None:
@@ -84,6 +91,9 @@ class ScriptedChooser:
         return self._decide((Fraction(1, limit),) * limit)
 
     def port(self, limit: int, key: Hashable) -> int:
+        return 0
+
+    def victim(self, limit: int, key: Hashable) -> int:
         return 0
 
     def _decide(self, weights: tuple[Fraction, ...]) -> int:
