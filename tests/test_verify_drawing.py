@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
+from drawings import Hypothetical, Scripted, cluster, manifest, parsed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop import cluster_text
 
-from kpsim.addresses import Family, parse_ip, parse_network, split_host_port
+from kpsim.addresses import Family, parse_network, split_host_port
 from kpsim.explore import Cluster, load
 from kpsim.objects import EndpointSlice, Service
 from kpsim.replay import START_NS
@@ -24,28 +25,6 @@ from kpsim.verify.drawing.surroundings import Kind
 
 V4, V6 = Family.IPV4, Family.IPV6
 _CLUSTERS = 250
-
-
-class Scripted:
-    """Choices given beforehand, 0 when there are no more; ``limits`` is what was asked for."""
-
-    def __init__(self, *script: int) -> None:
-        self._script = list(script)
-        self.limits: list[int] = []
-
-    def below(self, limit: int) -> int:
-        self.limits.append(limit)
-        return self._script.pop(0) if self._script else 0
-
-
-class Hypothetical:
-    """Hypothesis makes the choices, and shrinks them."""
-
-    def __init__(self, data: st.DataObject) -> None:
-        self._data = data
-
-    def below(self, limit: int) -> int:
-        return self._data.draw(st.integers(0, limit - 1))
 
 
 # --- choices ----------------------------------------------------------------------------------------------------------------
@@ -83,16 +62,6 @@ def test_where_there_is_one_option_nothing_is_drawn() -> None:
 # --- clusters ---------------------------------------------------------------------------------------------------------------
 
 
-@cache
-def manifest(seed: int) -> str:
-    return draw_manifest(SeededChoices(seed, "cluster"))
-
-
-@cache
-def cluster(seed: int) -> Cluster:
-    return load(text=manifest(seed))
-
-
 def test_drawn_clusters_load_and_every_node_has_rules() -> None:
     for seed in range(_CLUSTERS):
         loaded = cluster(seed)
@@ -123,12 +92,6 @@ def test_what_is_drawn_depends_on_nothing_but_the_seed() -> None:
         for seed in ("1", "2")
     ]  # fmt: skip
     assert {text.stdout for text in texts} == {manifest(11)}
-
-
-def parsed(text: str) -> tuple[Family, int]:
-    found = parse_ip(text)
-    assert found is not None
-    return found
 
 
 def frontends(service: Service) -> Iterator[tuple[str, int, str]]:

@@ -1,181 +1,43 @@
-"""Random sequences of packets and changes at a node, as values: who sends what next, which endpoints go, how long nothing happens.
+"""Random sequences of packets and changes at a node: who sends what next, which endpoints go, how long nothing happens.
 
 Counterpart: the lives of connections while a cluster changes. Clients, source ports and endpoints are few, so that flows meet: the
-same client and port towards Services that share endpoints, and towards the endpoints themselves (K-2.3, K-2.4). A sequence does not
-know what becomes of it: whoever plays it lets servers answer only what they have seen, and passes over steps that nobody can take.
+same client and port towards Services that share endpoints, and towards the endpoints themselves (K-2.3, K-2.4). Lives are those of
+flows whose packets get through; what becomes of them this module does not know.
 """
 
-import enum
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import assert_never
+from dataclasses import replace
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.cluster import ClusterState
 from kpsim.conntrack import FlowTuple
-from kpsim.objects import EndpointSlice, endpoint_slice_from_json
-from kpsim.packet import ICMP_PROTOCOLS, Packet, Window
+from kpsim.objects import EndpointSlice
+from kpsim.packet import Window
 from kpsim.tracing.directory import Frontend
 from kpsim.tracing.site import Sender, Site
-from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS, format_duration
+from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
 from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
+from kpsim.verify.drawing.steps import (
+    ChangeEndpoints,
+    ClientSegment,
+    DeleteFlow,
+    EndpointState,
+    FirstPacket,
+    MidStream,
+    Opening,
+    Retransmit,
+    ServerError,
+    ServerSegment,
+    Step,
+    Wait,
+    slices_of,
+)
 from kpsim.verify.drawing.surroundings import Client, Dialled, Kind, Surroundings
 
 #: waits that outlast what a kernel remembers: a list's second, an unanswered datagram, a TIME_WAIT, an affinity, a day's connection
 LONG_WAITS_NS = (SECOND_NS, 31 * SECOND_NS, 121 * SECOND_NS, 601 * SECOND_NS, 3 * HOUR_NS + SECOND_NS, 25 * HOUR_NS)
 #: waits that are short enough to sit out
 SHORT_WAITS_NS = (10 * MILLISECOND_NS, SECOND_NS)
-
-# --- steps ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """Who begins a flow, and its tuple as the client sends it."""
-
-    sender: Sender
-    tuple: FlowTuple
-
-    def packet(self, says: str = "", window: Window = Window.EXACT) -> Packet:
-        """What the client sends, without its interface. ``says`` as for :class:`ClientSegment`; empty: a first packet."""
-        family, protocol, saddr, sport, daddr, dport = self.tuple
-        icmp = protocol in ICMP_PROTOCOLS
-        kind, code = divmod(dport, 256) if icmp else (0, 0)
-        packet = Packet(
-            family, protocol, saddr, daddr, sport, 0 if icmp else dport, icmp_type=kind, icmp_code=code
-        )  # fmt: skip
-        return said(packet, says, window) if says else packet
-
-    def __str__(self) -> str:
-        return f"{self.tuple} from {self.sender}"
-
-
-def said(packet: Packet, says: str, window: Window = Window.EXACT) -> Packet:
-    """The packet with TCP flags or an SCTP chunk; those of other protocols say nothing."""
-    match packet.protocol:
-        case "tcp":
-            return replace(packet, tcp_flags=frozenset(says.split()), window=window)
-        case "sctp":
-            return replace(packet, sctp_chunk=says)
-        case _:
-            return packet.copy()
-
-
-@dataclass(frozen=True, slots=True)
-class FirstPacket:
-    """SYN, INIT, datagram or echo request. The number of a flow that was there before: its client begins anew."""
-
-    flow: int
-    opening: Opening
-
-
-@dataclass(frozen=True, slots=True)
-class MidStream:
-    """A TCP segment of a connection that began before the node could see it."""
-
-    flow: int
-    opening: Opening
-    says: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClientSegment:
-    """``says``: TCP flags such as ``PSH ACK``, an SCTP chunk such as ``DATA``; empty for other protocols."""
-
-    flow: int
-    says: str = ""
-    window: Window = Window.EXACT
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSegment:
-    """The same from the endpoint, to whom it has the packets from; nothing if it has none."""
-
-    flow: int
-    says: str = ""
-    window: Window = Window.EXACT
-
-
-@dataclass(frozen=True, slots=True)
-class ServerError:
-    """The endpoint's kernel answers the latest packet with ICMP port unreachable."""
-
-    flow: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retransmit:
-    """The client sends once more what it sent last."""
-
-    flow: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteFlow:
-    """Somebody deletes the connection's entry, as ``conntrack -D`` does."""
-
-    flow: int
-
-
-class EndpointState(enum.StrEnum):
-    """Conditions of an endpoint by their meaning (T-1)."""
-
-    READY = "ready"
-    SERVING = "serving while terminating"
-    TERMINATING = "terminating"
-    UNREADY = "unready"
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeEndpoints:
-    """The endpoints of a Service (``namespace/name``) in one family are now these, by address; kube-proxy syncs and cleans up."""
-
-    service: str
-    family: Family
-    endpoints: tuple[tuple[str, EndpointState], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing happens."""
-
-    duration_ns: int
-
-
-Step = (
-    FirstPacket | MidStream | ClientSegment | ServerSegment | ServerError | Retransmit | DeleteFlow | ChangeEndpoints | Wait
-)  # fmt: skip
-
-
-def changed_slices(state: ClusterState, change: ChangeEndpoints) -> tuple[EndpointSlice, ...]:
-    """The Service's slices after the change. ``state``: the cluster at the beginning, with all endpoints that may come back."""
-    states = dict(change.endpoints)
-    made = []
-    for each in _slices_of(state, change.service, change.family):
-        endpoints = [
-            {**endpoint, "conditions": _conditions(states[endpoint["addresses"][0]])}
-            for endpoint in each.json.get("endpoints") or ()
-            if endpoint["addresses"][0] in states
-        ]
-        made.append(endpoint_slice_from_json({**each.json, "endpoints": endpoints}))
-    return tuple(made)
-
-
-def _conditions(state: EndpointState) -> dict[str, bool]:
-    ready, serving, terminating = {
-        EndpointState.READY: (True, True, False),
-        EndpointState.SERVING: (False, True, True),
-        EndpointState.TERMINATING: (False, False, True),
-        EndpointState.UNREADY: (False, False, False),
-    }[state]
-    return {"ready": ready, "serving": serving, "terminating": terminating}
-
-
-def _slices_of(state: ClusterState, service: str, family: Family) -> Iterator[EndpointSlice]:
-    for each in state.endpoint_slices:
-        if f"{each.metadata.namespace}/{each.service_name}" == service and each.address_type == family.label:
-            yield each
-
 
 # --- lives ---------------------------------------------------------------------------------------------------------------
 
@@ -261,6 +123,8 @@ class _Drawing:
             f"{s.metadata.namespace}/{s.metadata.name}" for s in state.services if s.session_affinity == "ClientIP"
         }
         services = around.site.directory.services
+        #: frontends of Services with endpoints, and those of Services with affinity
+        self._served = [f for f in around.frontends if services[f] in self._changeable]
         self._sticky = [f for f in around.frontends if f.address is not None and services[f] in sticky]
 
     def next_steps(self, waits_ns: Sequence[int]) -> Iterable[Step]:
@@ -268,7 +132,7 @@ class _Drawing:
         talks, choices = self._talks, self._choices
         match weighted(
             choices,
-            (60 if talks else 0, "go on"), (25, "begin"), (4 if self._changeable else 0, "endpoints"), (4, "wait"),
+            (75 if talks else 0, "go on"), (13, "begin"), (4 if self._changeable else 0, "endpoints"), (4, "wait"),
             (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (3, "mid-stream"),
             (2 if self._sticky and not self._crowded else 0, "crowd"),
         ):  # fmt: skip
@@ -291,8 +155,9 @@ class _Drawing:
                 return self._crowd()
 
     def _recent(self) -> _Talk:
-        """One of the latest flows, the last one most simply."""
-        return pick(self._choices, list(self._talks.values())[:-7:-1])
+        """One of the latest flows, most often the last."""
+        latest = list(self._talks.values())[:-7:-1]
+        return latest[min(weighted(self._choices, (6, 0), (3, 1), (2, 2), (1, 3), (1, 4), (1, 5)), len(latest) - 1)]
 
     def _go_on(self) -> Step:
         talk, choices = self._recent(), self._choices
@@ -356,20 +221,22 @@ class _Drawing:
 
     def _draw_destination(self, protocol: str) -> Dialled | None:
         choices, around = self._choices, self._around
-        frontends = [f for f in around.frontends if protocol in ("", f.protocol)]
-        ends = [f for f in self._endpoints if protocol in ("", f.protocol)]
+        served, frontends, ends = (
+            [f for f in found if protocol in ("", f.protocol)]
+            for found in (self._served, around.frontends, self._endpoints)
+        )
         if not frontends and not ends:
             return None
-        what = weighted(
+        what, found = weighted(
             choices,
-            (20 if frontends else 0, "frontend"), (3 if ends else 0, "endpoint"),
-            (1 if frontends and not protocol else 0, "echo"),
+            (20 if served else 0, ("frontend", served)), (4 if frontends else 0, ("frontend", frontends)),
+            (3 if ends else 0, ("endpoint", ends)), (1 if frontends and not protocol else 0, ("echo", frontends)),
         )  # fmt: skip
         if what == "endpoint":
-            end = pick(choices, ends)
+            end = pick(choices, found)
             assert end.address is not None
             return Dialled(end.address[1], end)
-        dialled = pick(choices, around.dialled(pick(choices, frontends)))
+        dialled = pick(choices, around.dialled(pick(choices, found)))
         return dialled if what == "frontend" else dialled._replace(frontend=dialled.frontend._replace(protocol="icmp"))
 
     def _crowd(self) -> list[Step]:
@@ -393,7 +260,7 @@ class _Drawing:
         choices, family = self._choices, self._around.family
         service = pick(choices, self._changeable)
         addresses = dict.fromkeys(
-            endpoint.addresses[0] for each in _slices_of(self._state, service, family) for endpoint in each.endpoints
+            endpoint.addresses[0] for each in slices_of(self._state, service, family) for endpoint in each.endpoints
         )
         fate = weighted(choices, (3, "each"), (2, "none"), (2, "all"))
         states: list[tuple[str, EndpointState]] = []
@@ -414,32 +281,3 @@ def _ends(each: EndpointSlice, family: Family) -> Iterator[Frontend]:
         for port in each.ports:
             if address is not None and port.port:
                 yield Frontend((family, address[1]), port.port, port.protocol.lower())
-
-
-# --- in words ------------------------------------------------------------------------------------------------------------
-
-
-def describe(step: Step) -> str:
-    """The step on one line, as a log has it."""
-    match step:
-        case FirstPacket(flow, opening):
-            return f"flow {flow} begins: {opening}"
-        case MidStream(flow, opening, says):
-            return f"flow {flow} is there: {opening}, {says}"
-        case ClientSegment(flow, says, window) | ServerSegment(flow, says, window):
-            who = "client" if isinstance(step, ClientSegment) else "server"
-            where = "" if window is Window.EXACT else f" ({window} the window)"
-            return f"flow {flow} {who}: {says or 'a packet'}{where}"
-        case ServerError(flow):
-            return f"flow {flow} server: port unreachable"
-        case Retransmit(flow):
-            return f"flow {flow} client: once more"
-        case DeleteFlow(flow):
-            return f"flow {flow}: its entry is deleted"
-        case ChangeEndpoints(service, family, endpoints):
-            states = ", ".join(f"{address} {state}" for address, state in endpoints)
-            return f"{family.label} endpoints of {service}: {states or 'none'}"
-        case Wait(duration_ns):
-            return f"wait {format_duration(duration_ns)}"
-        case _:
-            assert_never(step)

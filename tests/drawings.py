@@ -1,0 +1,48 @@
+"""Drawn clusters by seed, and choices that a script or Hypothesis makes."""
+
+from functools import cache
+
+from hypothesis import strategies as st
+
+from kpsim.addresses import Family, parse_ip
+from kpsim.explore import Cluster, load
+from kpsim.verify.drawing.choices import SeededChoices
+from kpsim.verify.drawing.clusters import draw_manifest
+
+
+class Scripted:
+    """Choices given beforehand, 0 when there are no more; ``limits`` is what was asked for."""
+
+    def __init__(self, *script: int) -> None:
+        self._script = list(script)
+        self.limits: list[int] = []
+
+    def below(self, limit: int) -> int:
+        self.limits.append(limit)
+        return self._script.pop(0) if self._script else 0
+
+
+class Hypothetical:
+    """Hypothesis makes the choices, and shrinks them."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self._data = data
+
+    def below(self, limit: int) -> int:
+        return self._data.draw(st.integers(0, limit - 1))
+
+
+@cache
+def manifest(seed: int) -> str:
+    return draw_manifest(SeededChoices(seed, "cluster"))
+
+
+@cache
+def cluster(seed: int) -> Cluster:
+    return load(text=manifest(seed))
+
+
+def parsed(text: str) -> tuple[Family, int]:
+    found = parse_ip(text)
+    assert found is not None
+    return found
