@@ -12,8 +12,8 @@ from kpsim.conntrack import FlowTuple
 from kpsim.packet import ICMP_PROTOCOLS
 
 _NETLINK_NETFILTER, _CONNTRACK = 12, 1
-_GET, _DELETE = 1, 2
-_REQUEST, _ACKNOWLEDGE = 1, 4
+_NEW, _GET, _DELETE = 0, 1, 2
+_REQUEST, _ACKNOWLEDGE, _CREATE = 1, 4, 0x600
 _ERROR_MESSAGE, _NOT_FOUND = 2, -2
 _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
@@ -21,7 +21,7 @@ _NAMES = {number: name for name, number in _PROTOCOLS.items()}
 _STATES = (
     "", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2",
 )  # fmt: skip
-_SEEN_REPLY, _ASSURED, _SRC_NAT, _DST_NAT = 2, 4, 16, 32
+_SEEN_REPLY, _ASSURED, _CONFIRMED, _SRC_NAT, _DST_NAT = 2, 4, 8, 16, 32
 
 # attributes of a message, of a tuple, of its two halves
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL_STATE, _TIMEOUT = 1, 2, 3, 4, 7
@@ -65,17 +65,25 @@ class LinuxConntrack:
         data = self._ask(_GET, _FAMILIES[flow.family], _attribute(_ORIGINAL | _NESTED, _written(flow)))
         return None if data is None else _seen(data)
 
+    def add(self, original: FlowTuple, reply: FlowTuple, *, assured: bool = False, seconds: int = 300) -> None:
+        """A UDP flow that nobody sent."""
+        status = _CONFIRMED | (_SEEN_REPLY | _ASSURED if assured else 0)
+        tuples = _attribute(_ORIGINAL | _NESTED, _written(original)) + _attribute(_REPLY | _NESTED, _written(reply))
+        numbers = _attribute(_STATUS, status.to_bytes(4)) + _attribute(_TIMEOUT, seconds.to_bytes(4))
+        self._ask(_NEW, _FAMILIES[original.family], tuples + numbers, _CREATE)
+
     def delete(self, flow: FlowTuple) -> None:
         self._ask(_DELETE, _FAMILIES[flow.family], _attribute(_ORIGINAL | _NESTED, _written(flow)))
 
     def flush(self) -> None:
         self._ask(_DELETE, socket.AF_UNSPEC, b"")
 
-    def _ask(self, verb: int, family: int, attributes: bytes) -> bytes | None:
+    def _ask(self, verb: int, family: int, attributes: bytes, flags: int = 0) -> bytes | None:
         """What Linux answers before its acknowledgement; None: nothing there."""
         body = struct.pack("=BBH", family, 0, 0) + attributes
-        kind, flags = _CONNTRACK << 8 | verb, _REQUEST | _ACKNOWLEDGE
-        self._netlink.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+        kind = _CONNTRACK << 8 | verb
+        header = struct.pack("=IHHII", 16 + len(body), kind, flags | _REQUEST | _ACKNOWLEDGE, 1, 0)
+        self._netlink.send(header + body)
         answer = None
         while True:
             data = self._netlink.recv(1 << 16)
