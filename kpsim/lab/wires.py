@@ -25,6 +25,7 @@ _BUFFER = 64 << 20  # bytes: a batch must fit
 _SO_RCVBUFFORCE, _SOL_PACKET, _PACKET_STATISTICS = 33, 263, 6
 _IPV6_FLOWINFO, _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 11, 51, 52
 _RAW = {Family.IPV4: (6, 17, 132, 1), Family.IPV6: (6, 17, 132, 58)}
+_NEIGHBOURLY, _LINK_LOCAL = frozenset({*range(130, 138), 143}), 0xFE80 >> 6
 _TAGS = {Family.IPV4: 1 << 16, Family.IPV6: 1 << 20}
 
 
@@ -165,7 +166,7 @@ class Wires:
             while True:
                 data, address = self._world.recvfrom(4096)
                 port = self._ports.get(address[0])
-                if port is not None and address[2] != socket.PACKET_OUTGOING and not self._neighbourly(data):
+                if port is not None and address[2] != socket.PACKET_OUTGOING:
                     yield from self._decoded(data[14:], port)
         here = Port("", Where.SOCKET, "")
         for listening in self._raw:
@@ -178,14 +179,11 @@ class Wires:
 
     def _decoded(self, data: bytes, port: Port) -> Iterator[tuple[Decoded, Port]]:
         decoded = decode(data, self.family)
-        if decoded is not None:
-            if port.where is not Where.SOCKET:
-                decoded.packet.out_interface = port.name
-            yield decoded, port
-
-    def _neighbourly(self, frame: bytes) -> bool:
-        """What IPv6 tells the link on its own account."""
-        return self.family is Family.IPV6 and (frame[22:24] == b"\xfe\x80" or not any(frame[22:38]))
+        if decoded is None or _neighbourly(decoded.packet):
+            return
+        if port.where is not Where.SOCKET:
+            decoded.packet.out_interface = port.name
+        yield decoded, port
 
     def _check_losses(self) -> None:
         _, lost = struct.unpack("=II", self._world.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
@@ -226,6 +224,14 @@ class Reception:
 
     def results(self) -> list[Heard]:
         return [Heard(tuple(seen), error) for seen, error in zip(self._sightings, self.errors, strict=True)]
+
+
+def _neighbourly(packet: Packet) -> bool:
+    """Whether IPv6 tells it the link on its own account: discovery, redirects, group reports."""
+    if packet.family is Family.IPV4:
+        return False
+    discovery = packet.protocol == "icmpv6" and packet.icmp_type in _NEIGHBOURLY
+    return discovery or packet.saddr == 0 or packet.saddr >> 118 == _LINK_LOCAL
 
 
 def _with_header(listening: socket.socket) -> bytes:

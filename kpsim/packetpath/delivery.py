@@ -9,7 +9,7 @@ from collections.abc import Callable
 from kpsim.addresses import Family
 from kpsim.packet import Packet
 from kpsim.packetpath.reject import TCP_RESET, IcmpSpending, answer
-from kpsim.packetpath.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, InterfaceKind, RouteKind
+from kpsim.packetpath.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, Interface, InterfaceKind, RouteKind
 from kpsim.packetpath.steps import FieldChanged, FieldName, Hook, Routed
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 
@@ -72,25 +72,34 @@ def _spend_a_hop(traversal: Traversal) -> End | None:
 def _switched_by_itself(traversal: Traversal) -> bool:
     """Between neighbours on a bridge that does not call netfilter: no hook sees the packet, so nothing un-NATs it either."""
     packet, netns = traversal.packet, traversal.netns
-    interface = netns.routing.interfaces.get(packet.in_interface)
-    if interface is None or interface.kind is not InterfaceKind.BRIDGE or netns.sysctls.bridge_nf_call_iptables:
+    bridge = _bridge(traversal)
+    if bridge is None or netns.sysctls.bridge_nf_call_iptables or not _is_neighbour(bridge, packet):
         return False
     decision = netns.routing.lookup(traversal.family, packet.daddr)
-    if decision is None or not any(packet.daddr in a.network for a in interface.of(traversal.family)):
-        return False
-    if decision.kind is not RouteKind.UNICAST or decision.interface != interface.name:
+    if decision is None or decision.kind is not RouteKind.UNICAST or decision.interface != bridge.name:
         return False
     _routed(traversal, decision)
-    packet.out_interface = interface.name
+    packet.out_interface = bridge.name
     return True
 
 
 def _is_switched(traversal: Traversal, decision: Decision) -> bool:
-    """Whether the bridge itself takes the packet back to its pods, as it does with netfilter's help even after DNAT."""
-    packet, netns = traversal.packet, traversal.netns
-    interface = netns.routing.interfaces.get(packet.in_interface)
-    bridged = interface is not None and interface.kind is InterfaceKind.BRIDGE
-    return bridged and decision.interface == packet.in_interface and netns.sysctls.bridge_nf_call_iptables
+    """Whether the bridge itself takes the packet to a pod: to a neighbour, or anywhere behind it after translation."""
+    bridge = _bridge(traversal)
+    if bridge is None or decision.interface != bridge.name or not traversal.netns.sysctls.bridge_nf_call_iptables:
+        return False
+    return traversal.packet.daddr != traversal.arrived.daddr or _is_neighbour(bridge, traversal.packet)
+
+
+def _bridge(traversal: Traversal) -> Interface | None:
+    """The bridge that the packet came in by."""
+    interface = traversal.netns.routing.interfaces.get(traversal.packet.in_interface)
+    return interface if interface is not None and interface.kind is InterfaceKind.BRIDGE else None
+
+
+def _is_neighbour(bridge: Interface, packet: Packet) -> bool:
+    """Whether the sender, one of the bridge's subnet, sends to the destination without the node's help."""
+    return any(packet.daddr in address.network for address in bridge.of(packet.family))
 
 
 def _switched(traversal: Traversal, decision: Decision) -> End | None:

@@ -66,6 +66,15 @@ def answer_of_node(netns: Netns, delivered: Walk, now_ns: int) -> Walk | None:
     return walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=True, trace=False)
 
 
+def is_answered_oddly(delivered: Walk) -> bool:
+    """Whether the node answers by the wrong door: a reset to ::1 from another address of the node is sent by that address's interface.
+
+    Measured; what netfilter has to do with it ends with the packet that was delivered.
+    """
+    packet = delivered.packet
+    return packet.protocol == "tcp" and packet.family is Family.IPV6 and packet.saddr == 1 != packet.daddr
+
+
 def _refusal(delivered: Walk) -> Packet | None:
     packet, family = delivered.packet, delivered.packet.family
     if not packet.checksum_ok:

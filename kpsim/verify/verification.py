@@ -24,7 +24,7 @@ from kpsim.verify.twin import Difference, Exchange, Twin
 
 _BATCH = 500
 _LEAST_SAMPLES = 20  # of a packet whose endpoints are drawn
-_MOST_SIDES = 20  # disagreements of one subject that are sent once more, to be told in full
+_MOST_SIDES = 3  # disagreements of one subject that are sent once more, to be told in full
 
 
 @dataclass(frozen=True, slots=True)
