@@ -369,4 +369,6 @@ class ConntrackTable:
 
 def _tuples(entry: Entry) -> tuple[FlowTuple, ...]:
     """What the entry is found by."""
-    return (entry.reply,) if entry.replies_only else (entry.original, entry.reply)
+    # one and the same where a port talks to itself
+    once = entry.replies_only or entry.original == entry.reply
+    return (entry.reply,) if once else (entry.original, entry.reply)
