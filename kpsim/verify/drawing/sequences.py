@@ -66,6 +66,7 @@ _STRAY_WORDS = {
     "sctp": ["INIT", "COOKIE_ECHO", "DATA", "ABORT", "init_ack", "data", "abort", "shutdown"],
 }
 _MID_STREAM = ("A", "P", "SA", "F", "R")
+_OTHER_WINDOWS = [window for window in Window if window is not Window.EXACT]
 _SOURCE_PORTS = (40000, 40000, 40000, 40001, 700, 300)  #: few, of every class that masquerading keeps (K-2.3)
 _ECHO_REQUESTS = {Family.IPV4: ("icmp", 8 * 256), Family.IPV6: ("icmpv6", 128 * 256)}
 _CROWDS = (4, 101, 110)  #: an affinity list holds a hundred sources (K-4.1)
@@ -168,7 +169,7 @@ class _Drawing:
             case "next" | "stray":
                 return talk.step(pick(choices, strays))
             case "window":
-                return talk.step(pick(choices, strays), pick(choices, (Window.INSIDE, Window.OUTSIDE)))
+                return talk.step(pick(choices, strays), pick(choices, _OTHER_WINDOWS))
             case word:
                 return talk.step(word)
 
