@@ -94,6 +94,7 @@ class Entry(NamedTuple):
     masquerade_device: str = ""  #: output interface whose address was borrowed (K-1.6, K-1.9)
     history: History = NO_HISTORY
     replies_only: bool = False  #: found by answers alone, and never for longer than it was made (K-6.8)
+    mark: int = 0  #: of the connection, as CONNMARK sets it
 
     @property
     def key(self) -> FlowTuple:

@@ -1,10 +1,10 @@
 """What a person asks of a cluster: load it, look at a node's rules, trace packets. The Python face of the command line."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, reduce
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from kpsim.objects import EndpointSlice
 from kpsim.proxier import Proxier, make_backend
 from kpsim.recording import Recording, load_recording, read_recording
 from kpsim.replay import START_NS, Replay
-from kpsim.ruleset import Ruleset
+from kpsim.ruleset import Ruleset, united
 
 if TYPE_CHECKING:
     from kpsim.tracing.probes import Answer
@@ -51,6 +51,8 @@ class Cluster:
     host: Host = field(default_factory=Host)
     notes: tuple[str, ...] = ()
     replay: Replay | None = None  #: a finished replay, if the cluster came from a recording
+    #: rules that a node (empty: every node) had before kube-proxy started
+    beside: Mapping[tuple[str, Family], Ruleset] = field(default_factory=dict)
 
     def print_notes(self, write: Callable[[str], None]) -> None:
         for note in self.notes:
@@ -89,7 +91,8 @@ class Cluster:
         if self.replay is not None and self._recorded(node, family):
             return self.replay.proxier
         settings = self.settings(node, family)
-        proxier = Proxier(settings, make_backend(settings), created_ns=START_NS)
+        backend = make_backend(settings, beside=self.rules_beside(node, family))
+        proxier = Proxier(settings, backend, created_ns=START_NS)
         for key in sorted(self.state.objects):
             seen = through_selector(Event(EventType.ADDED, None, self.state.objects[key]), node)
             if seen is not None:
@@ -103,6 +106,36 @@ class Cluster:
         assert self.replay is not None
         recording = self.replay.recording
         return recording.node_name == node and recording.family is family
+
+    def rules_beside(self, node: str, family: Family) -> Ruleset | None:
+        """What the node had of the family before kube-proxy started."""
+        found = [self.beside[key] for key in (("", family), (node, family)) if key in self.beside]
+        return reduce(united, found) if found else None
+
+    def with_rules_beside(self, *rulesets: Ruleset, node: str = "") -> "Cluster":
+        """The cluster as it is if ``node``, or every node, had these rules before kube-proxy started.
+
+        kube-proxy puts its jumps before them (I-3); what a former kube-proxy left among them it takes over or cleans up.
+        InputError for an unknown node, or if a node would have a table twice.
+        """
+        if node:
+            self.check_node(node)
+        beside = dict(self.beside)
+        for ruleset in rulesets:
+            key = (node, ruleset.family)
+            try:
+                beside[key] = united(beside[key], ruleset) if key in beside else ruleset
+                for (other, family), theirs in beside.items():
+                    if family is ruleset.family and other != node and "" in (other, node):
+                        united(theirs, ruleset)
+            except ValueError as problem:
+                raise InputError(f"rules beside kube-proxy's: {problem}") from None
+        changed = replace(self, beside=beside)
+        if self.replay is None:
+            return changed
+        recording = self.replay.recording
+        again = _replayed(recording, changed.rules_beside(recording.node_name, recording.family))
+        return replace(changed, state=again.cluster, replay=again)
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -177,13 +210,36 @@ class Cluster:
 
 
 def load(
-    paths: Sequence[Path | str] | Path | str = (), *, text: str | None = None, mode: Mode | str | None = None
+    paths: Sequence[Path | str] | Path | str = (),
+    *,
+    text: str | None = None,
+    mode: Mode | str | None = None,
+    beside: Iterable[Path | str | Ruleset] = (),
 ) -> Cluster:
     """Load manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
 
     ``text`` is YAML or JSON in place of standard input, alone or besides files: ``load(text="kind: Service …")``.
-    InputError names file, line and field of everything that is wrong.
+    ``beside`` are rules that nodes had before kube-proxy started, see :meth:`Cluster.with_rules_beside`: files of
+    iptables-save output, or ``NODE=FILE`` for one node. InputError names file, line and field of everything that is wrong.
     """
+    loaded = _load(paths, text, mode)
+    for each in beside:
+        loaded = _with_beside(loaded, each)
+    return loaded
+
+
+def _with_beside(cluster: Cluster, beside: Path | str | Ruleset) -> Cluster:
+    from kpsim.dialects.saved import load_saved
+
+    if isinstance(beside, Ruleset):
+        return cluster.with_rules_beside(beside)
+    node, equals, file = str(beside).partition("=")
+    if not equals or isinstance(beside, Path) or "/" in node:
+        return cluster.with_rules_beside(*load_saved(beside))
+    return cluster.with_rules_beside(*load_saved(file), node=node)
+
+
+def _load(paths: Sequence[Path | str] | Path | str, text: str | None, mode: Mode | str | None) -> Cluster:
     from kpsim.manifests import begins_recording, is_recording, load_manifests
 
     paths = [paths] if isinstance(paths, Path | str) else list(paths)
@@ -210,10 +266,15 @@ def load(
 
 def from_recording(recording: Recording) -> Cluster:
     """The cluster as it is after a recording's last sync."""
-    replay = Replay(recording)
+    replay = _replayed(recording)
+    return Cluster(replay.cluster, recording.config, recording.host, replay=replay)
+
+
+def _replayed(recording: Recording, beside: Ruleset | None = None) -> Replay:
+    replay = Replay(recording, beside=beside)
     for _ in replay.outcomes():
         pass
-    return Cluster(replay.cluster, recording.config, recording.host, replay=replay)
+    return replay
 
 
 def _cluster(cluster: Cluster | Sequence[Path | str] | Path | str) -> Cluster:

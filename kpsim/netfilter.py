@@ -26,7 +26,7 @@ through the node::
                                                                               └→ lo → PREROUTING → INPUT → socket
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -39,6 +39,7 @@ from kpsim.packetpath import delivery, tracking
 from kpsim.packetpath.chains import run_base_chain
 from kpsim.packetpath.chooser import Chooser, ScriptedChooser
 from kpsim.packetpath.index import compiled
+from kpsim.packetpath.limit import Bucket
 from kpsim.packetpath.matching import UnknownMatch
 from kpsim.packetpath.recent import RecentLists
 from kpsim.packetpath.reject import IcmpLimiter
@@ -85,6 +86,7 @@ class Netns:
         self.conntrack = ConntrackTable()
         self.recent = RecentLists()
         self.icmp_limiter: IcmpLimiter | None = None  #: None: every ICMP error is sent
+        self.buckets: dict[Hashable, Bucket] = {}  #: what rules with a limit have left
         self.counters: dict[str, tuple[int, int]] = {}  #: nfacct object → packets, bytes
         self.rulesets: dict[Family, Ruleset] = {}
         self._registered: dict[Family, tuple[HookEntry, ...]] = dict.fromkeys(Family, ())
@@ -128,6 +130,7 @@ class Netns:
         self.conntrack.turned_away += effects.turned_away
         for touch in effects.recent:
             self.recent.commit(touch)
+        self.buckets.update(effects.buckets)
         for name, size in effects.counters:
             packets, total = self.counters.get(name, (0, 0))
             self.counters[name] = packets + 1, total + size

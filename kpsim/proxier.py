@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from kpsim.addresses import Family
 from kpsim.backends import Backend, SyncRequest, Transaction
 from kpsim.backends.iptables import IptablesBackend
+from kpsim.backends.iptables.tables import Tables
 from kpsim.bulk import without_collector
 from kpsim.cluster import Event
 from kpsim.config import Interface, Mode, ProxierSettings, interface_addresses, not_modelled
@@ -47,14 +48,19 @@ class SyncResult:
         return self.ran and self.transaction.success
 
 
-def make_backend(settings: ProxierSettings, predecessor: Backend | None = None) -> Backend:
+def make_backend(
+    settings: ProxierSettings, predecessor: Backend | None = None, *, beside: Ruleset | None = None
+) -> Backend:
     """The backend of the configured mode; it finds what its predecessor left in the kernel (CP-12.1).
 
-    InputError for a mode that is not modelled.
+    Without a predecessor it finds ``beside``, the rules that other programs have. InputError for a mode that is not modelled.
     """
     match settings.config.mode:
         case Mode.IPTABLES:
             found = predecessor.tables if isinstance(predecessor, IptablesBackend) else None
+            if found is None and beside is not None:
+                found = Tables(settings.family)
+                found.load(beside)
             backend = IptablesBackend(settings, found)
             backend.create_canaries()
             return backend

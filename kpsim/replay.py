@@ -16,6 +16,7 @@ from kpsim.kubeproxy.runner import BoundedFrequencyRunner
 from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.proxier import Proxier, SyncResult, make_backend
 from kpsim.recording import FLOW_FIELDS, Recording, SyncStep, WatchStep
+from kpsim.ruleset import Ruleset
 from kpsim.units import HOUR_NS, format_duration, parse_rfc3339_ns
 
 #: when a replay's clock starts and its proxier is created, unless the events carry times
@@ -73,7 +74,8 @@ class SyncOutcome:
 class Replay:
     """A recording being replayed; after the last outcome ``proxier``, ``cluster`` and ``flows`` are the final state."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, *, beside: Ruleset | None = None) -> None:
+        """``beside``: the rules that the node had before kube-proxy started."""
         self.recording = recording
         times = [step.at_ns for step in recording.steps if isinstance(step, WatchStep) and step.at_ns is not None]
         self.start_ns = START_NS if recording.has_syncs or not times else times[0]
@@ -81,7 +83,7 @@ class Replay:
         self.cluster = ClusterState()
         self.flows: dict[Flow, None] = {}
         settings = resolve(recording.config, recording.host, recording.node, recording.family)
-        self.proxier = Proxier(settings, make_backend(settings), created_ns=self.start_ns)
+        self.proxier = Proxier(settings, make_backend(settings, beside=beside), created_ns=self.start_ns)
         self._requested = False
         self._count = 0
 

@@ -159,6 +159,43 @@ class CtState:
     states: tuple[str, ...]
     negate: bool = False
     module: str = "conntrack"  #: or the older ``state``
+    joined: bool = False  #: in one ``-m`` with a match before it; so it is called below, too
+
+
+@dataclass(frozen=True, slots=True)
+class CtOriginalDestination:
+    """Where the connection's first packet went before DNAT: ``--ctorigdst``."""
+
+    network: Network
+    negate: bool = False
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CtOriginalPort:
+    """The port that the connection's first packet went to before DNAT: ``--ctorigdstport``."""
+
+    low: int
+    high: int
+    negate: bool = False
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CtDirection:
+    """``ORIGINAL`` or ``REPLY``: the packet's direction within its connection."""
+
+    direction: str
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConnMark:
+    """The mark of the packet's connection."""
+
+    value: int
+    mask: int = 0xFFFFFFFF
+    negate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +207,23 @@ class MarkMatch:
 
 @dataclass(frozen=True, slots=True)
 class AddrType:
-    """Address type by the local routing table (K-7.4); ``side`` is ``src`` or ``dst``."""
+    """Address type by the local routing table (K-7.4); ``side`` is ``src`` or ``dst``, ``type`` one type or some with commas."""
 
     side: str
     type: str
     negate: bool = False
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """``-m iprange``: first and last address; ``side`` is ``src`` or ``dst``."""
+
+    side: str
+    low: int
+    high: int
+    negate: bool = False
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +236,31 @@ class Recent:
     reap: bool = False
     hitcount: int | None = None
     negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """``-m limit``: true while the rule's bucket has a token. ``count`` tokens a ``unit`` flow in, up to ``burst``."""
+
+    count: int
+    unit: str  #: ``sec``, ``min``, ``hour``, ``day``
+    burst: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TimeToLive:
+    """``-m ttl`` or ``-m hl``: ``option`` is ``ttl-eq``, ``hl-lt``, …"""
+
+    option: str
+    value: int
+    negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingHeader:
+    """``-m rt``: of IPv6 packets with a routing header, and no packet here has one; ``arguments`` as written."""
+
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +287,12 @@ class Unknown:
 
 Match = (
     Comment | Source | Destination | InInterface | OutInterface | Protocol | L4Module | SourcePort | DestinationPort
-    | TcpFlags | MultiPort | IcmpType | CtState | MarkMatch | AddrType | Recent | Statistic | NfAcct | Unknown
+    | TcpFlags | MultiPort | IcmpType | CtState | CtOriginalDestination | CtOriginalPort | CtDirection | ConnMark
+    | MarkMatch | AddrType | AddressRange | TimeToLive | RoutingHeader | Recent | Limit | Statistic | NfAcct | Unknown
 )  # fmt: skip
+
+#: matches of one option of a module that has others: several may stand in one ``-m``
+Joining = CtState | CtOriginalDestination | CtOriginalPort | CtDirection | AddrType | AddressRange
 
 
 # --- statements: what a rule does --------------------------------------------------------------------------------------
@@ -312,23 +390,63 @@ class NoTrack:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """No effect on the packet; ``arguments`` as written."""
+    """No effect on the packet; ``arguments`` as written. ``target`` is ``LOG``, ``NFLOG`` or ``TRACE``."""
 
+    arguments: str = ""
+    target: str = "LOG"
+
+
+@dataclass(frozen=True, slots=True)
+class SetConnMark:
+    """``-j CONNMARK`` on the packet's connection; without one nothing happens.
+
+    ``set``: the connection's mark := (mark AND NOT ``mask``) XOR ``value``. ``save``: … XOR (packet's mark AND ``value``).
+    ``restore``: the packet's mark := (mark AND NOT ``value``) XOR (connection's mark AND ``mask``).
+    """
+
+    action: str
+    value: int  #: of ``save`` and ``restore`` the bits of the packet's mark (``--nfmask``)
+    mask: int  #: the bits of the connection's mark (``--ctmask``)
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimeToLive:
+    """``-j TTL`` or ``-j HL``; ``action`` is ``set``, ``inc`` or ``dec``. Decides whether the packet is forwarded any further."""
+
+    target: str
+    action: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adjust:
+    """A change that neither rules nor routes here look at, so that it decides no packet's fate; ``arguments`` as written.
+
+    ``target``: ``TCPMSS``, ``DSCP``, ``TOS``, ``CLASSIFY``, ``CHECKSUM``.
+    """
+
+    target: str
     arguments: str = ""
 
 
-Statement = Terminal | Jump | Goto | Reject | Dnat | Snat | Masquerade | Redirect | SetMark | NoTrack | Log
+Statement = (
+    Terminal | Jump | Goto | Reject | Dnat | Snat | Masquerade | Redirect | SetMark | SetConnMark | SetTimeToLive | NoTrack
+    | Log | Adjust
+)  # fmt: skip
 
 ACCEPT = Terminal(Verdict.ACCEPT)
 DROP = Terminal(Verdict.DROP)
 RETURN = Terminal(Verdict.RETURN)
 
-STATEMENTS: tuple[type, ...] = (Terminal, Jump, Goto, Reject, Dnat, Snat, Masquerade, Redirect, SetMark, NoTrack, Log)
+STATEMENTS: tuple[type, ...] = (
+    Terminal, Jump, Goto, Reject, Dnat, Snat, Masquerade, Redirect, SetMark, SetConnMark, SetTimeToLive, NoTrack, Log, Adjust,
+)  # fmt: skip
 
 
 def moves_nothing(body: tuple[Match | Statement, ...]) -> bool:
-    """Whether it makes no difference to any packet if a rule of this body matches: it only logs, and nothing remembers it."""
-    return bool(body) and isinstance(body[-1], Log) and not any(isinstance(part, Recent | NfAcct) for part in body)
+    """Whether it decides nothing if a rule of this body matches: it only logs or adjusts, and nothing remembers it."""
+    idle = bool(body) and isinstance(body[-1], Log | Adjust)
+    return idle and not any(isinstance(part, Recent | NfAcct) for part in body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +534,14 @@ class Ruleset:
     def chain(self, table: str, chain: str) -> Chain:
         """KeyError if there is none."""
         return self.tables[table].chains[chain]
+
+
+def united(first: Ruleset, second: Ruleset) -> Ruleset:
+    """The tables of both, which are of one family. ValueError if a table is in both."""
+    for name in second.tables:
+        if name in first.tables:
+            raise ValueError(f"table {name} of {second.family.label} twice")
+    return Ruleset(first.family, first.tables.update(second.tables))
 
 
 def empty_table(name: str) -> Table:

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -19,8 +18,14 @@ from kpsim.ruleset import (
     ACCEPT,
     DROP,
     RETURN,
+    AddressRange,
     AddrType,
+    Adjust,
     Comment,
+    ConnMark,
+    CtDirection,
+    CtOriginalDestination,
+    CtOriginalPort,
     CtState,
     Destination,
     DestinationPort,
@@ -30,6 +35,7 @@ from kpsim.ruleset import (
     InInterface,
     Jump,
     L4Module,
+    Limit,
     Log,
     MarkMatch,
     Masquerade,
@@ -43,14 +49,18 @@ from kpsim.ruleset import (
     Redirect,
     Reject,
     Role,
+    RoutingHeader,
     Rule,
+    SetConnMark,
     SetMark,
+    SetTimeToLive,
     Snat,
     Source,
     SourcePort,
     Statement,
     Statistic,
     TcpFlags,
+    TimeToLive,
     Unknown,
     Verdict,
 )
@@ -372,7 +382,17 @@ def matches(family: Family) -> list[st.SearchStrategy[Any]]:
                   st.sampled_from(["conntrack", "state"])),
         st.builds(CtState, st.permutations(["NEW", "DNAT", "SNAT"]).map(tuple), st.booleans()),
         st.builds(MarkMatch, MARKS, MARKS, st.booleans()),
-        st.builds(AddrType, st.sampled_from(["src", "dst"]), st.sampled_from(["LOCAL", "UNICAST"]), st.booleans()),
+        st.builds(AddrType, st.sampled_from(["src", "dst"]), st.sampled_from(["LOCAL", "UNICAST", "UNICAST,LOCAL"]),
+                  st.booleans()),
+        st.builds(lambda side, pair, negate: AddressRange(side, min(pair), max(pair), negate),
+                  st.sampled_from(["src", "dst"]), st.tuples(addresses(family), addresses(family)), st.booleans()),
+        st.builds(CtOriginalDestination, networks(family), st.booleans()),
+        st.builds(lambda pair, negate: CtOriginalPort(*pair, negate), RANGES, st.booleans()),
+        st.builds(CtDirection, st.sampled_from(["ORIGINAL", "REPLY"])),
+        st.builds(ConnMark, MARKS, MARKS, st.booleans()),
+        st.builds(TimeToLive, st.sampled_from(["ttl-eq", "ttl-lt", "hl-gt"]), st.integers(0, 255), st.booleans()),
+        st.builds(lambda n: RoutingHeader(f"--rt-type {n}"), st.integers(0, 255)),
+        st.builds(Limit, st.integers(1, 23), st.sampled_from(["sec", "min", "hour", "day"]), st.integers(1, 10000)),
         st.builds(Recent, WORDS, st.sampled_from(["set", "update", "rcheck", "remove"]), st.just(60), st.booleans(),
                   st.none() | st.integers(1, 20), st.booleans()),
         st.integers(0, 10**10).map(
@@ -400,6 +420,9 @@ def statements(family: Family) -> st.SearchStrategy[Any]:
         st.builds(lambda mask: SetMark(0, mask, "and-mark"), MARKS),
         st.builds(lambda value, mask: SetMark(value, mask | value, "set-mark"), MARKS, MARKS),
         st.builds(SetMark, MARKS, MARKS),
+        st.builds(SetConnMark, st.sampled_from(["set", "save", "restore"]), MARKS, MARKS),
+        st.builds(SetTimeToLive, st.sampled_from(["TTL", "HL"]), st.sampled_from(["set", "inc", "dec"]), st.integers(0, 255)),
+        st.sampled_from([Log("--nflog-group 3", "NFLOG"), Log("", "TRACE"), Adjust("TCPMSS", "--set-mss 1400")]),
     )  # fmt: skip
 
 
@@ -435,17 +458,34 @@ def rules(draw: st.DrawFn, family: Family) -> Rule:
     return Rule((*draw(st.permutations(parts)), *draw(st.permutations(ports)), *statement))
 
 
+SHARING = {
+    "addrtype": ("--src-type LOCAL", "! --dst-type UNICAST,LOCAL"),
+    "iprange": ("! --src-range 10.180.0.1-10.180.0.9", "--dst-range 10.180.0.1-10.180.0.9"),
+    "conntrack": ("--ctstate NEW", "! --ctorigdst 172.30.0.0/16", "--ctorigdstport 80:90", "--ctdir ORIGINAL"),
+}
+
+
 @pytest.mark.parametrize(
-    "sides", [sides for n in (1, 2, 3, 4) for sides in itertools.product(("src", "dst"), repeat=n)]
+    ("module", "groups"),
+    [
+        (module, groups)
+        for module, options in SHARING.items()
+        for groups in itertools.product(
+            [*itertools.permutations(options, 1), *itertools.permutations(options, 2)], repeat=2
+        )
+    ],
 )
-def test_address_types_of_both_sides_share_a_match(sides: tuple[str, ...]) -> None:
-    known = {side: AddrType(side, "LOCAL", False) for side in sides}  # equal parts may be one object, or not
-    apart = [part for side in sides for part in (known[side], Comment("x"))]
-    bodies = [known[side] for side in sides], [replace(known[side]) for side in sides], apart
-    for rule in (Rule(tuple(body)) for body in bodies):
-        assert parse_rule(render_rule("C", rule, Style.KUBE_PROXY, V4), V4) == ("C", rule)
-        assert parse_rule(render_rule("C", rule, Style.SAVE, V4), V4) == ("C", stored(rule, V4))
-        assert stored(stored(rule, V4), V4) == stored(rule, V4)
+def test_options_of_a_module_stay_together(module: str, groups: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    """Measured: iptables-save prints each ``-m`` with its own options, in an order of its own; the meaning is the same."""
+    line, saved = (
+        "-A C " + " -m comment --comment x ".join(f"-m {module} {' '.join(options)}" for options in each) + " -j DROP"
+        for each in (groups, tuple(tuple(sorted(options, key=SHARING[module].index)) for options in groups))
+    )
+    chain, rule = parse_rule(line, V4)
+    assert render_rule(chain, rule, Style.KUBE_PROXY, V4) == line
+    assert render_rule(chain, rule, Style.SAVE, V4) == saved
+    assert parse_rule(saved, V4) == (chain, stored(rule, V4))
+    assert stored(stored(rule, V4), V4) == stored(rule, V4)
 
 
 @pytest.mark.parametrize("family", Family)

@@ -12,6 +12,7 @@ from kpsim.ruleset import (
     ACCEPT,
     DROP,
     RETURN,
+    Adjust,
     Comment,
     Destination,
     DestinationPort,
@@ -94,12 +95,17 @@ def test_words_as_iptables_restore_splits_them(line: str, words: list[str]) -> N
 
 NOT_MODELLED = [
     ("-m hashlimit --hashlimit-upto 5/sec --hashlimit-name x -j ACCEPT", "-m hashlimit"),
-    ("-m limit --limit 5/min -j RETURN", "-m limit"),
+    ("-m connlimit --connlimit-above 3 -j DROP", "-m connlimit"),
+    ("-m mac --mac-source 02:00:00:00:00:01 -j ACCEPT", "-m mac"),
+    ("-m owner --uid-owner 0 -j ACCEPT", "-m owner"),
+    ("-m physdev --physdev-in veth1 -j ACCEPT", "-m physdev"),
+    ("-m rpfilter --validmark --invert -j DROP", "-m rpfilter"),
+    ("-m policy --dir in --pol ipsec -j ACCEPT", "-m policy"),
+    ("-m string --string x --algo bm -j DROP", "-m string"),
     ("-m set --match-set peers src -j ACCEPT", "-m set"),
     ("-p tcp -m tcp --tcp-option 5", "-m tcp --tcp-option"),
     ("-m conntrack --ctproto tcp", "-m conntrack --ctproto"),
     ("-m addrtype --dst-type LOCAL --limit-iface-in", "-m addrtype --limit-iface-in"),
-    ("-m addrtype --dst-type LOCAL,BROADCAST", "-m addrtype --dst-type with several types LOCAL,BROADCAST"),
     ("-m statistic --mode nth --every 3 --packet 0", "-m statistic --every"),
     ("-m statistic --mode random ! --probability 0.5", "-m statistic ! --probability"),
     ("-m recent --rcheck --name s --rdest", "-m recent --rdest"),
@@ -107,8 +113,11 @@ NOT_MODELLED = [
     ("-f", "-f"),
     ("-s 10.180.3.4/255.0.255.0", "netmask with a gap 10.180.3.4/255.0.255.0"),
     ("-s 10.180.0.1,10.180.0.2", "several addresses in one rule 10.180.0.1,10.180.0.2"),
-    ("-j NFLOG --nflog-group 1", "-j NFLOG"),
-    ("-j CONNMARK --save-mark", "-j CONNMARK"),
+    ("-j NFQUEUE --queue-num 1", "-j NFQUEUE"),
+    ("-j SECMARK --selctx x", "-j SECMARK"),
+    ("-j TPROXY --on-port 1", "-j TPROXY"),
+    ("-j CT --helper ftp", "-j CT --helper"),
+    ("-j DSCP --set-dscp-class EF", "-j DSCP --set-dscp-class"),
     ("-j CT --zone 1", "-j CT --zone"),
     ("-j CT", "-j CT without --notrack"),
     ("-j SNAT --to-source 10.180.0.3-10.180.0.5", "NAT to a range of addresses 10.180.0.3-10.180.0.5"),
@@ -139,9 +148,9 @@ def test_what_is_not_modelled_can_be_kept(words: str, name: str) -> None:
 
 
 def test_kept_words_stand_behind_all_known_matches() -> None:
-    line = '-A C -m limit --limit 5/min ! --x "a b" -d 10.180.0.3 -m comment --comment c -j DROP'
+    line = '-A C -m hashlimit --limit 5/min ! --x "a b" -d 10.180.0.3 -m comment --comment c -j DROP'
     assert parse_rule(line, V4, unknown="keep")[1].body == (
-        Destination(host_network("10.180.0.3")), Comment("c"), Unknown('-m limit --limit 5/min ! --x "a b"'), DROP,
+        Destination(host_network("10.180.0.3")), Comment("c"), Unknown('-m hashlimit --limit 5/min ! --x "a b"'), DROP,
     )  # fmt: skip
 
 
@@ -227,13 +236,15 @@ def test_nonsense_is_an_input_error(text: str, keep: bool) -> None:
 
 def test_a_rule_that_only_logs_may_ask_what_nobody_models() -> None:
     """As host firewalls do; whether it logs makes no difference to the packet, unless it remembers or counts."""
-    line = '-A C -m limit --limit 3/min -j LOG --log-prefix "[UFW BLOCK] "'
+    line = '-A C -m pkttype --pkt-type unicast -j LOG --log-prefix "[UFW BLOCK] "'
     _, rule = parse_rule(line, Family.IPV4)
-    assert rule.body == (Unknown("-m limit --limit 3/min"), Log('--log-prefix "[UFW BLOCK] "'))
+    assert rule.body == (Unknown("-m pkttype --pkt-type unicast"), Log('--log-prefix "[UFW BLOCK] "'))
+    _, rule = parse_rule("-A C -p tcp -m tcpmss --mss 1400: -j TCPMSS --clamp-mss-to-pmtu", Family.IPV4)
+    assert rule.body[1:] == (Unknown("-m tcpmss --mss 1400:"), Adjust("TCPMSS", "--clamp-mss-to-pmtu"))
     for refused in (
-        "-A C -m limit --limit 3/min -j DROP",
-        "-A C -m limit --limit 3/min",
-        "-A C -m limit --limit 3/min -m recent --name x --set -j LOG",
+        "-A C -m pkttype --pkt-type unicast -j DROP",
+        "-A C -m pkttype --pkt-type unicast",
+        "-A C -m pkttype --pkt-type unicast -m recent --name x --set -j LOG",
     ):
-        with pytest.raises(UnsupportedRule, match="-m limit"):
+        with pytest.raises(UnsupportedRule, match="-m pkttype"):
             parse_rule(refused, Family.IPV4)

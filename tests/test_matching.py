@@ -1,24 +1,33 @@
 """What each match means, one case a line (I-8, I-19, K-5)."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
-from packets import CLIENT, NODE, POD, flags, net
+from packets import CLIENT, NODE, POD, flags, ip, net
 
 from kpsim.addresses import Family, parse_ip
+from kpsim.conntrack import Entry, FlowTuple
 from kpsim.packet import Packet
+from kpsim.packetpath.flowstate import Direction, FlowState
 from kpsim.packetpath.index import in_kernel_order
 from kpsim.packetpath.matching import UnknownMatch, condition
 from kpsim.packetpath.routing import AddressType
 from kpsim.ruleset import (
+    AddressRange,
     AddrType,
     Comment,
+    ConnMark,
+    CtDirection,
+    CtOriginalDestination,
+    CtOriginalPort,
     CtState,
     Destination,
     DestinationPort,
     IcmpType,
     InInterface,
     L4Module,
+    Limit,
     MarkMatch,
     Match,
     MultiPort,
@@ -26,10 +35,12 @@ from kpsim.ruleset import (
     OutInterface,
     Protocol,
     Recent,
+    RoutingHeader,
     Source,
     SourcePort,
     Statistic,
     TcpFlags,
+    TimeToLive,
     Unknown,
 )
 
@@ -40,6 +51,8 @@ class Facts:
     def __init__(self, packet: Packet, *states: str) -> None:
         self.packet = packet
         self.ct_states = frozenset(states)
+        self.entry: Entry | None = CONNECTION if "DNAT" in states else None
+        self.direction = Direction.ORIGINAL
         self.counted: list[str] = []
 
     def address_type(self, address: int) -> AddressType:
@@ -48,11 +61,22 @@ class Facts:
     def chance(self, statistic: Statistic, key: object) -> bool:
         return statistic.threshold > 1000
 
+    def limit(self, match: Limit, key: object) -> bool:
+        return match.burst > 1
+
     def recent(self, match: Recent) -> bool:
         return match.name == "KNOWN"
 
     def count(self, counter: str) -> None:
         self.counted.append(counter)
+
+
+#: CLIENT:40000 → 172.30.0.1:8080, marked 0x21
+CONNECTION = Entry(
+    FlowTuple(Family.IPV4, "tcp", ip(CLIENT), 40000, ip("172.30.0.1"), 8080),
+    FlowTuple(Family.IPV4, "tcp", ip(NODE), 80, ip(CLIENT), 40000),
+    FlowState.SYN_SENT, False, False, 0, 1, mark=0x21,
+)  # fmt: skip
 
 
 def tcp(**more) -> Packet:
@@ -93,6 +117,18 @@ CASES = [
     (MarkMatch(0x4000, 0x4000), {"mark": 0x4001}, True), (MarkMatch(0x4000), {"mark": 0x4001}, False),
     (MarkMatch(0x4000, 0x4000, negate=True), {"mark": 1}, True),
     (AddrType("dst", "LOCAL"), {}, True), (AddrType("src", "LOCAL"), {}, False), (AddrType("src", "LOCAL", negate=True), {}, True),
+    (AddrType("dst", "BROADCAST,LOCAL"), {}, True), (AddrType("dst", "BROADCAST,UNICAST"), {}, False),
+    (AddressRange("src", ip(CLIENT), ip(CLIENT)), {}, True), (AddressRange("src", ip(CLIENT) + 1, ip(CLIENT) + 9), {}, False),
+    (AddressRange("dst", ip(NODE) - 1, ip(NODE)), {}, True), (AddressRange("dst", ip(NODE), ip(NODE), negate=True), {}, False),
+    (CtOriginalDestination(net("172.30.0.0/16")), {}, True), (CtOriginalDestination(net(NODE)), {}, False),
+    (CtOriginalDestination(net("172.30.0.0/16"), negate=True), {}, False),
+    (CtOriginalPort(8000, 9000), {}, True), (CtOriginalPort(80, 80), {}, False), (CtOriginalPort(80, 80, negate=True), {}, True),
+    (CtDirection("ORIGINAL"), {}, True), (CtDirection("REPLY"), {}, False),
+    (ConnMark(0x1, 0xF), {}, True), (ConnMark(0x1), {}, False), (ConnMark(0x1, negate=True), {}, True),
+    (TimeToLive("ttl-eq", 64), {}, True), (TimeToLive("ttl-lt", 64), {}, False), (TimeToLive("hl-gt", 63), {}, True),
+    (TimeToLive("ttl-eq", 64, negate=True), {}, False),
+    (RoutingHeader("--rt-type 0"), {}, False), (RoutingHeader("! --rt-type 0"), {}, False),
+    (Limit(1, "hour", 5), {}, True), (Limit(1, "hour", 1), {}, False),
     (Recent("KNOWN", "rcheck", 10), {}, True), (Recent("OTHER", "rcheck", 10), {}, False),
     (Statistic(1000, ""), {}, False), (Statistic(1001, ""), {}, True),
     (NfAcct("counter"), {}, True),
@@ -112,6 +148,16 @@ def test_match(match, changes, expected):
 
 def test_every_kind_of_match_has_a_case():
     assert {type(match) for match, _, _ in CASES} | {Comment, Unknown} == set(get_args(Match))
+
+
+def test_of_a_packet_without_connection_the_kernel_asks_the_state_only():
+    """Measured: behind ``--ctstate`` in one -m nothing more is asked, alone it is false, negated or not."""
+    facts = Facts(tcp(), "INVALID")
+    for match in (CtOriginalDestination(net(NODE)), CtOriginalPort(1, 2), CtDirection("REPLY")):
+        assert condition(match, "key")(facts) is False
+        assert condition(replace(match, joined=True), "key")(facts) is True
+    assert condition(CtOriginalPort(1, 2, negate=True), "key")(facts) is False
+    assert condition(ConnMark(0, negate=True), "key")(facts) is False
 
 
 def test_comments_are_no_condition():

@@ -32,6 +32,15 @@ FormatOption = Annotated[Format, typer.Option("--format", help="Text for people 
 ModeOption = Annotated[
     Mode | None, typer.Option("--mode", help="Proxy mode, whatever is configured; so far only iptables is modelled.")
 ]
+BesideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--beside",
+        metavar="[NODE=]FILE",
+        help="Rules that the nodes, or one NODE, had before kube-proxy started: iptables-save output. May be repeated.",
+        show_default=False,
+    ),
+]
 ClusterArgument = Annotated[
     list[Path],
     typer.Argument(

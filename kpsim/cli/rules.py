@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import ClusterArgument, FamilyName, ModeOption
+from kpsim.cli.options import BesideOption, ClusterArgument, FamilyName, ModeOption
 
 
 @app.command(
@@ -18,11 +18,12 @@ def rules(
         str, typer.Option("--node", metavar="NAME", help="The node whose rules to print.", show_default=False)
     ],
     mode: ModeOption = None,
+    beside: BesideOption = None,
     family: Annotated[FamilyName | None, typer.Option("--family", help="One IP family only; otherwise both.")] = None,
 ) -> None:
     """Print a node's whole ruleset as the mode's own tool would save it."""
     from kpsim.explore import load
 
-    loaded = load(cluster, mode=mode)
+    loaded = load(cluster, mode=mode, beside=beside or ())
     loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
     typer.echo(loaded.rules(node, family=family.family if family else None), nl=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import FamilyName, Format, FormatOption, ModeOption
+from kpsim.cli.options import BesideOption, FamilyName, Format, FormatOption, ModeOption
 from kpsim.errors import InputError, Problem, UnsupportedRule
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def trace(
             help="With --rules: keep rules that are not modelled; packets that meet them end unknown.",
         ),
     ] = False,
+    beside: BesideOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
@@ -122,8 +123,10 @@ def trace(
         _refuse(
             {"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface, "--allow-unknown": allow_unknown}
         )
-        site, families, now_ns = _cluster(cluster or [], mode)
+        site, families, now_ns = _cluster(cluster or [], mode, beside or [])
     else:
+        if beside:
+            raise InputError("--rules are all rules of the machine: --beside goes with a cluster")
         site, families, now_ns = _saved(cluster, rules, family, dst, node_ip, pod_cidr, interface, allow_unknown)
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
     given = [name for name, value in sources.items() if value]
@@ -159,12 +162,12 @@ def _refuse(options: dict[str, object]) -> None:
             raise InputError(f"{name} goes with --rules only")
 
 
-def _cluster(paths: list[Path], mode: ModeOption) -> "tuple[Site, tuple[Family, ...], int]":
+def _cluster(paths: list[Path], mode: ModeOption, beside: list[str]) -> "tuple[Site, tuple[Family, ...], int]":
     from kpsim.explore import load
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
-    loaded = load(paths, mode=mode)
+    loaded = load(paths, mode=mode, beside=beside)
     loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
     return loaded.site, loaded.families, loaded.now_ns
 
@@ -200,14 +203,19 @@ def _saved(
 
 def _read_rules(path: Path, family: FamilyName | None, dst: str, allow_unknown: bool) -> "Ruleset":
     from kpsim.dialects.iptables import parse
+    from kpsim.dialects.saved import family_of_rules, rules_by_family
     from kpsim.inputs import read_text, shown_name
-    from kpsim.tracing.traces import family_of_rules, rules_by_family
 
     text = read_text(path)
     parts = rules_by_family(text)
     if len(parts) > 1 and not (family or dst):
         raise InputError(Problem("rules of both families: --family says which", file=shown_name(path)))
-    known = family.family if family else family_of_rules("" if parts else text, dst, file=shown_name(path))
+    if family:
+        known = family.family
+    elif len(parts) == 1:
+        [known] = parts
+    else:
+        known = family_of_rules("" if parts else text, dst, file=shown_name(path))
     text = parts.get(known, text)
     try:
         return parse(text, known, file=shown_name(path), unknown="keep" if allow_unknown else "refuse")

@@ -14,6 +14,7 @@ from kpsim.addresses import Family, Network
 from kpsim.dialects.iptables_options import (
     EXTENSIONS,
     HEADER_ORDER,
+    JOINING,
     OPTIONS,
     PORT_ORDER,
     VARIANT_FIELD,
@@ -22,7 +23,7 @@ from kpsim.dialects.iptables_options import (
 )
 from kpsim.dialects.iptables_origin import owners_of_chains, recover_origin
 from kpsim.dialects.iptables_parse import read_body, split_words
-from kpsim.dialects.iptables_values import CT_STATES, Form, NotModelled, Style
+from kpsim.dialects.iptables_values import ADDRESS_TYPES, CT_STATES, Form, NotModelled, Style
 from kpsim.errors import InputError, Problem, UnsupportedRule
 from kpsim.ruleset import (
     BUILT_IN_CHAINS,
@@ -30,11 +31,13 @@ from kpsim.ruleset import (
     STATEMENTS,
     AddrType,
     Chain,
+    CtOriginalDestination,
     CtState,
     Destination,
     DestinationPort,
     Goto,
     InInterface,
+    Joining,
     Jump,
     L4Module,
     Match,
@@ -74,9 +77,14 @@ def _option_writer(option: Option) -> _Writer:
     module = f"-m {option.modules[0]} " if opens_module else ""
     plain, negated, value = f"{module}{name} ", f"{module}! {name} ", option.write
     assert value is not None
-    if all(field.name != "negate" for field in fields(option.element)):
-        return lambda part, form: plain + value(part, form)
-    return lambda part, form: (negated if part.negate else plain) + value(part, form)
+    known = {field.name for field in fields(option.element)}
+    if "negate" not in known:
+        write: _Writer = lambda part, form: plain + value(part, form)  # noqa: E731 - one of two
+    else:
+        write = lambda part, form: (negated if part.negate else plain) + value(part, form)  # noqa: E731
+    if "joined" not in known:
+        return write
+    return lambda part, form: write(part, form).removeprefix(module if part.joined else "")
 
 
 def _extension_writer(extension: Extension) -> _Writer:
@@ -128,17 +136,7 @@ def render_rule(chain: str, rule: Rule, style: Style, family: Family = Family.IP
     """
     form = _FORMS[style, family]
     body = rule.body if style is Style.KUBE_PROXY else stored(rule, family).body
-    words = [f"-A {chain}"]
-    alone: AddrType | None = None
-    for part in body:
-        text = _WRITERS[type(part)](part, form)
-        if type(part) is AddrType:  # one -m addrtype has room for both sides
-            if alone is not None and alone.side != part.side:
-                text, alone = text.removeprefix("-m addrtype "), None
-            else:
-                alone = part
-        words.append(text)
-    return " ".join(words)
+    return " ".join([f"-A {chain}", *(_WRITERS[type(part)](part, form) for part in body)])
 
 
 def render_ruleset(ruleset: Ruleset, style: Style, *, tables: Iterable[str] | None = None) -> str:
@@ -167,9 +165,8 @@ def stored(rule: Rule, family: Family) -> Rule:
     """
     header: list[Match | Statement] = []
     ports: list[Match | Statement] = []
-    rest: list[Match | Statement] = []
+    modules: list[list[Match | Statement]] = []  # each with the matches that stand in one -m
     target: list[Match | Statement] = []
-    alone: list[int] = []  # where in `rest` address types stand without one of the other side
     for part in rule.body:
         normal = _stored_part(part, family)
         if normal is None:
@@ -181,23 +178,33 @@ def stored(rule: Rule, family: Family) -> Rule:
             ports.append(normal)
         elif isinstance(normal, STATEMENTS):
             target.append(normal)
-        elif type(normal) is AddrType:
-            other = rest[alone[0]] if alone else None
-            if isinstance(other, AddrType) and other.side != normal.side:
-                at = alone.pop(0)
-                rest.insert(at if normal.side == "src" else at + 1, normal)  # one -m addrtype, the source first
-                alone = [place + 1 for place in alone]
-            else:
-                alone.append(len(rest))
-                rest.append(normal)
+        elif isinstance(normal, Joining) and normal.joined and (opened := _last_of_its_module(normal, modules)):
+            opened.append(normal)
         else:
-            rest.append(normal)
+            modules.append([normal])
+    rest = [match for opened in modules for match in _in_saved_order(opened)]
     header.sort(key=lambda part: HEADER_ORDER[type(part)])
     if ports:
         ports.sort(key=lambda part: PORT_ORDER[type(part)])
         at = next((i + 1 for i, part in enumerate(rest) if isinstance(part, L4Module)), 0)
         rest[at:at] = ports
     return Rule((*header, *rest, *target), rule.origin)
+
+
+def _joining(part: Match | Statement) -> tuple[str, int]:
+    """Module and place in it of a match that may share its ``-m``; other matches share with nobody."""
+    field = VARIANT_FIELD.get(type(part))
+    return JOINING.get((type(part), getattr(part, field) if field else ""), ("", 0))
+
+
+def _last_of_its_module(part: Joining, modules: list[list[Match | Statement]]) -> list[Match | Statement] | None:
+    module = _joining(part)[0]
+    return next((opened for opened in reversed(modules) if _joining(opened[0])[0] == module), None)
+
+
+def _in_saved_order(opened: list[Match | Statement]) -> list[Match | Statement]:
+    ordered = enumerate(sorted(opened, key=_joining))
+    return [replace(part, joined=i > 0) if isinstance(part, Joining) else part for i, part in ordered]
 
 
 def _stored_part(part: Match | Statement, family: Family) -> Match | Statement | None:
@@ -211,8 +218,14 @@ def _stored_part(part: Match | Statement, family: Family) -> Match | Statement |
             return None
         case SourcePort(0, 0xFFFF, False) | DestinationPort(0, 0xFFFF, False):
             return None
-        case CtState(states, negate, module):
-            return CtState(tuple(state for state in CT_STATES[module] if state in states), negate, module)
+        case CtState(states, _, module):
+            return replace(part, states=tuple(state for state in CT_STATES[module] if state in states))
+        case AddrType() if "," in part.type:
+            types = part.type.split(",")
+            return replace(part, type=",".join(name for name in ADDRESS_TYPES if name in types))
+        case CtOriginalDestination(network, _):  # other than -d, one address is shown without /32
+            shown = Network(network.family, network.base, network.prefix, bare=network.prefix == family.bits)
+            return replace(part, network=shown)
         case Statistic(threshold, _):
             return Statistic(threshold, f"{threshold / (1 << 31):.11f}")
         case Reject(None):

@@ -5,7 +5,7 @@ wrong is a ValueError, what is not modelled a NotModelled, and the caller adds t
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables_options import (
@@ -25,6 +25,7 @@ from kpsim.dialects.iptables_values import NotModelled, quoted
 from kpsim.ruleset import (
     AddrType,
     Goto,
+    Joining,
     Jump,
     L4Module,
     Match,
@@ -88,7 +89,7 @@ def read_body(
 
 class _BodyReader:
     __slots__ = (
-        "body", "context", "family", "groups", "keep", "opened", "position", "protocol", "table", "target", "unknown", "words",
+        "begun", "body", "context", "family", "groups", "keep", "opened", "position", "protocol", "table", "target", "unknown", "words",
     )  # fmt: skip
 
     def __init__(self, words: list[str], family: Family, table: str, keep: bool) -> None:
@@ -98,6 +99,7 @@ class _BodyReader:
         self.target: Match | Statement | _Group | None = None
         self.groups: list[_Group] = []
         self.opened: dict[str, set[str]] = {"": set()}  #: modules of single options → options given
+        self.begun: set[str] = set()  #: modules with a match that others may join
         self.protocol = ""
         self.context = ""  #: the module or target that options belong to, for messages
         self.unknown: list[Unknown] = []
@@ -133,7 +135,7 @@ class _BodyReader:
         negate = word == "!"
         if negate:
             word = self._next()
-        if (option := OPTION_BY_NAME.get(word)) is not None:
+        if (option := OPTION_BY_NAME.get(word)) is not None and not self._of_last_extension(word):
             self._option(option, word, negate)
             return
         word = ALIASES.get(word, word)
@@ -165,9 +167,18 @@ class _BodyReader:
         text = self._next() if count == 1 else " ".join(self._next() for _ in range(count))
         match = option.read(text, negate, self.family)
         if match is not None:
+            if isinstance(match, Joining):
+                module = option.modules[0]
+                match = replace(match, joined=module in self.begun)
+                self.begun.add(module)
             self.body.append(match)
             if isinstance(match, Protocol) and not negate:
                 self.protocol = match.name
+
+    def _of_last_extension(self, word: str) -> bool:
+        """``--mark`` is an option of several modules: it belongs to the one that was named last."""
+        last = self.groups[-1].extension if self.groups else None
+        return last is not None and self.context == f"{last.flag} {last.name}" and word in last.options
 
     def _module_of(self, option: Option, word: str) -> str:
         modules = option.modules
@@ -193,6 +204,7 @@ class _BodyReader:
             self.body.append(None)
             return
         self.opened[name] = set()
+        self.begun.discard(name)
 
     def _target(self, flag: str, name: str) -> None:
         if self.target is not None:

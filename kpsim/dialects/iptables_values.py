@@ -6,14 +6,18 @@ good iptables but not modelled. Never knows which option a value belongs to.
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kpsim.addresses import Family, Network, parse_ip
+from kpsim.addresses import Family, Network, format_ip, parse_ip
 from kpsim.ruleset import (
+    AddressRange,
     AddrType,
     Comment,
+    ConnMark,
+    CtDirection,
+    CtOriginalPort,
     CtState,
     DestinationPort,
     IcmpType,
@@ -22,6 +26,7 @@ from kpsim.ruleset import (
     Protocol,
     SourcePort,
     TcpFlags,
+    TimeToLive,
 )
 
 
@@ -160,7 +165,7 @@ def read_ranges(text: str) -> tuple[tuple[int, int], ...]:
     return ranges
 
 
-def write_port(match: SourcePort | DestinationPort, _form: Form) -> str:
+def write_port(match: SourcePort | DestinationPort | CtOriginalPort, _form: Form) -> str:
     return write_range(match.low, match.high)
 
 
@@ -241,18 +246,42 @@ def read_ct_state(module: str, text: str, negate: bool) -> CtState:
     return CtState(states, negate, module)
 
 
-_ADDRESS_TYPES = frozenset((
+#: in the order iptables-save lists them
+ADDRESS_TYPES = (
     "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT", "THROW", "NAT",
     "XRESOLVE",
-))  # fmt: skip
+)  # fmt: skip
 
 
 def read_address_type(side: str, text: str, negate: bool) -> AddrType:
-    if "," in text:
-        raise NotModelled(f"-m addrtype --{side}-type with several types {text}")
-    if text.upper() not in _ADDRESS_TYPES:
-        raise ValueError(f"not an address type: {text!r}")
-    return AddrType(side, text.upper(), negate)
+    types = text.upper().split(",")
+    for name in types:
+        if name not in ADDRESS_TYPES:
+            raise ValueError(f"not an address type: {name!r}")
+    return AddrType(side, ",".join(types), negate)
+
+
+def read_address_range(side: str, text: str, negate: bool, family: Family) -> AddressRange:
+    low_text, dash, high_text = text.partition("-")
+    low = read_address(low_text, family)
+    high = read_address(high_text, family) if dash else low
+    if low > high:
+        raise ValueError(f"address range is backwards: {text!r}")
+    return AddressRange(side, low, high, negate)
+
+
+def write_address_range(match: AddressRange, form: Form) -> str:
+    return f"{format_ip(form.family, match.low)}-{format_ip(form.family, match.high)}"
+
+
+def read_direction(text: str, negate: bool, _family: Family) -> CtDirection:
+    if negate or text.upper() not in ("ORIGINAL", "REPLY"):
+        raise ValueError(f"not a direction (ORIGINAL, REPLY): {'! ' if negate else ''}{text}")
+    return CtDirection(text.upper())
+
+
+def read_time_to_live(option: str) -> Callable[[str, bool, Family], TimeToLive]:
+    return lambda text, negate, _: TimeToLive(option, read_number(text, 255), negate)
 
 
 def read_mark(text: str, negate: bool, _family: Family) -> MarkMatch:
@@ -266,5 +295,5 @@ def write_hex(value: int, form: Form) -> str:
     return f"0x{value:08x}" if form.style is Style.KUBE_PROXY else f"0x{value:x}"
 
 
-def write_mark(match: MarkMatch, form: Form) -> str:
+def write_mark(match: MarkMatch | ConnMark, form: Form) -> str:
     return write_hex(match.value, form) + (f"/{write_hex(match.mask, form)}" if match.mask != 0xFFFFFFFF else "")

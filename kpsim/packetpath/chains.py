@@ -14,6 +14,7 @@ from kpsim.packetpath.steps import ChainEntered, ChainLeft, Hook, RuleMatched, R
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import (
     PORT_UNREACHABLE,
+    Adjust,
     Chain,
     Dnat,
     Goto,
@@ -23,7 +24,9 @@ from kpsim.ruleset import (
     NoTrack,
     Redirect,
     Reject,
+    SetConnMark,
     SetMark,
+    SetTimeToLive,
     Snat,
     Statement,
     Table,
@@ -39,6 +42,7 @@ _DEEPEST = 128  # the kernel refuses loops when rules are loaded; this only keep
 
 def run_base_chain(traversal: Traversal, table: Table, chain: Chain) -> End | None:
     """Runs a base chain and applies its policy; None: the packet goes on."""
+    traversal.table = table.name
     result = run_chain(traversal, table, chain, 0)
     if isinstance(result, End):
         return result
@@ -133,15 +137,38 @@ def _act(  # noqa: C901 - one case per kind of statement
         case SetMark(value, mask):
             traversal.rewrite_mark(traversal.packet.mark & ~mask & 0xFFFFFFFF ^ value)
             return False, None
+        case SetConnMark():
+            _mark_connection(traversal, statement)
+            return False, None
+        case SetTimeToLive(_, action, value):
+            ttl = traversal.packet.ttl
+            changed = value if action == "set" else ttl + value if action == "inc" else ttl - value
+            traversal.rewrite_ttl(max(0, min(255, changed)))
+            return False, None
         case NoTrack():
             if not traversal.ct_state:
                 traversal.set_state("UNTRACKED")
                 traversal.tracked(Tracking.UNTRACKED)
             return False, None
-        case Log():
+        case Log() | Adjust():
             return False, None
         case _:
             assert_never(statement)
+
+
+def _mark_connection(traversal: Traversal, statement: SetConnMark) -> None:
+    """CONNMARK: the mark that outlives the packet."""
+    entry = traversal.entry
+    if entry is None:
+        return
+    packet, value, mask = traversal.packet, statement.value, statement.mask
+    match statement.action:
+        case "restore":
+            traversal.rewrite_mark(packet.mark & ~value & 0xFFFFFFFF ^ entry.mark & mask)
+        case "save":
+            traversal.mark_connection(entry.mark & ~mask & 0xFFFFFFFF ^ packet.mark & value)
+        case _:
+            traversal.mark_connection(entry.mark & ~mask & 0xFFFFFFFF ^ value)
 
 
 def _in_output(traversal: Traversal) -> bool:

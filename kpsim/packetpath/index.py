@@ -5,9 +5,9 @@ index only leaves out rules whose destination, protocol or port certainly differ
 It never decides what a match means: that is ``matching``'s.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, takewhile
+from itertools import count, groupby, takewhile
 from typing import NamedTuple
 
 from kpsim.packet import Packet
@@ -16,21 +16,29 @@ from kpsim.ruleset import (
     FOREIGN,
     STATEMENTS,
     Chain,
+    ConnMark,
+    CtDirection,
+    CtOriginalDestination,
+    CtOriginalPort,
     CtState,
     Destination,
     DestinationPort,
     Goto,
     Jump,
     L4Module,
+    Limit,
     Match,
     Protocol,
     Recent,
     Rule,
+    SetConnMark,
     Statement,
     Unknown,
     moves_nothing,
 )
 
+#: what makes the kernel track connections
+_TRACKING = (CtState, CtOriginalDestination, CtOriginalPort, CtDirection, ConnMark, SetConnMark)
 _SHORTEST_RUN = 4  #: below this, comparing rule by rule is as fast
 
 Step = tuple[tuple[Condition, ...], Statement | None]
@@ -92,12 +100,13 @@ class CompiledChain:
 
     def __init__(self, chain: Chain) -> None:
         self.name = chain.name
-        self.rules = tuple(_compile(chain.name, position, rule) for position, rule in enumerate(chain.rules))
+        buckets = count()  # rules that come and go before a limit do not take its bucket away
+        self.rules = tuple(_compile(chain.name, position, rule, buckets) for position, rule in enumerate(chain.rules))
         self._blocks = tuple(_blocks(self.rules))
         parts = [part for rule in chain.rules for part in rule.body]
         self.recent_lists = frozenset(part.name for part in parts if isinstance(part, Recent))
         self.targets = tuple(dict.fromkeys(part.chain for part in parts if isinstance(part, Jump | Goto)))
-        self.tracks = any(isinstance(part, CtState) for part in parts)  #: some rule needs connection tracking
+        self.tracks = any(isinstance(part, _TRACKING) for part in parts)  #: some rule needs connection tracking
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:
         """A subset of ``rules``, in order, that contains every rule that matches the packet or has an effect on the way."""
@@ -119,20 +128,22 @@ def compiled(chain: Chain) -> CompiledChain:
     return made
 
 
-def _compile(chain: str, position: int, rule: Rule) -> CompiledRule:
+def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int]) -> CompiledRule:
     if moves_nothing(rule.body) and any(isinstance(part, Unknown) for part in rule.body):
         return CompiledRule(position, rule, (_never,), None)  # whether it would have logged, nobody asks
+    limited = any(type(part) is Limit for part in rule.body)
+    keys: dict[type, Hashable] = {Limit: (chain, next(buckets))} if limited else {}
     key = draw_key(chain, rule)
     steps: list[Step] = []
     matches: list[Match] = []
     for part in rule.body:
         if isinstance(part, STATEMENTS):
-            steps.append((_conditions(matches, key), part))  # type: ignore[arg-type]  # a tuple of types does not narrow
+            steps.append((_conditions(matches, key, keys), part))  # type: ignore[arg-type]  # a tuple of types does not narrow
             matches = []
         else:
             matches.append(part)  # type: ignore[arg-type]
     if matches or not steps:
-        steps.append((_conditions(matches, key), None))
+        steps.append((_conditions(matches, key, keys), None))
     (first, statement), *then = steps
     return CompiledRule(position, rule, first, statement, tuple(then))
 
@@ -141,10 +152,10 @@ def _never(_facts: object) -> bool:
     return False
 
 
-def _conditions(matches: Sequence[Match], key: Hashable) -> tuple[Condition, ...]:
+def _conditions(matches: Sequence[Match], key: Hashable, keys: Mapping[type, Hashable]) -> tuple[Condition, ...]:
     named = {match.name for match in matches if isinstance(match, Protocol) and not match.negate}
     made = (
-        condition(match, key)
+        condition(match, keys.get(type(match), key))
         for match in in_kernel_order(matches)
         if not (isinstance(match, L4Module) and match.protocol in named)  # -p tcp has said it
     )

@@ -8,17 +8,25 @@ from collections.abc import Callable, Hashable
 from typing import Protocol as Interface
 from typing import assert_never
 
+from kpsim.conntrack import Entry
 from kpsim.packet import PORT_PROTOCOLS, Packet
+from kpsim.packetpath.flowstate import Direction
 from kpsim.packetpath.routing import AddressType
 from kpsim.ruleset import (
+    AddressRange,
     AddrType,
     Comment,
+    ConnMark,
+    CtDirection,
+    CtOriginalDestination,
+    CtOriginalPort,
     CtState,
     Destination,
     DestinationPort,
     IcmpType,
     InInterface,
     L4Module,
+    Limit,
     MarkMatch,
     Match,
     MultiPort,
@@ -26,10 +34,12 @@ from kpsim.ruleset import (
     OutInterface,
     Protocol,
     Recent,
+    RoutingHeader,
     Source,
     SourcePort,
     Statistic,
     TcpFlags,
+    TimeToLive,
     Unknown,
 )
 
@@ -39,10 +49,13 @@ class Facts(Interface):
 
     packet: Packet
     ct_states: frozenset[str]
+    entry: Entry | None
+    direction: Direction
 
     def address_type(self, address: int) -> AddressType: ...
     def chance(self, statistic: Statistic, key: Hashable) -> bool: ...
     def recent(self, match: Recent) -> bool: ...
+    def limit(self, match: Limit, key: Hashable) -> bool: ...
     def count(self, counter: str) -> None: ...
 
 
@@ -56,7 +69,7 @@ class UnknownMatch(Exception):
 #: matches on the packet's headers and devices: the kernel compares them before any ``-m`` option, wherever they are written
 HEADER = (Source, Destination, InInterface, OutInterface, Protocol)
 #: matches that change something or draw: a rule must not be skipped past one of them
-EFFECTIVE = (Recent, Statistic, NfAcct, Unknown)
+EFFECTIVE = (Recent, Limit, Statistic, NfAcct, Unknown)
 
 _PROTOCOL_ALIASES = {"ipv6-icmp": "icmpv6", "icmp6": "icmpv6"}
 _ANY_ICMP_TYPE = 255
@@ -68,7 +81,7 @@ def protocol_name(name: str) -> str:
 
 
 def condition(match: Match, key: Hashable) -> Condition | None:  # noqa: C901 - one case per kind of match
-    """``match`` as a function; None: always true. ``key`` names the rule's draws."""
+    """``match`` as a function; None: always true. ``key`` names the rule's draws, or its bucket."""
     match match:
         case Comment():
             return None
@@ -101,11 +114,24 @@ def condition(match: Match, key: Hashable) -> Condition | None:  # noqa: C901 - 
         case CtState(states, negate):
             wanted = frozenset(states)
             return lambda facts: wanted.isdisjoint(facts.ct_states) == negate
+        case CtOriginalDestination() | CtOriginalPort() | CtDirection():
+            return _of_connection(match)
+        case ConnMark(value, mask, negate):
+            return lambda facts: facts.entry is not None and (facts.entry.mark & mask == value) != negate
         case MarkMatch(value, mask, negate):
             return lambda facts: (facts.packet.mark & mask == value) != negate
-        case AddrType(side, wanted_type, negate):
-            field = "saddr" if side == "src" else "daddr"
-            return lambda facts: (facts.address_type(getattr(facts.packet, field)) == wanted_type) != negate
+        case AddrType(side, types, negate):
+            field, types_wanted = f"{side[0]}addr", frozenset(types.split(","))
+            return lambda facts: (facts.address_type(getattr(facts.packet, field)) in types_wanted) != negate
+        case AddressRange(side, low, high, negate):
+            field = f"{side[0]}addr"
+            return lambda facts: (low <= getattr(facts.packet, field) <= high) != negate
+        case TimeToLive():
+            return _time_to_live(match)
+        case RoutingHeader():
+            return lambda facts: False
+        case Limit():
+            return lambda facts: facts.limit(match, key)
         case Recent():
             return lambda facts: facts.recent(match)
         case Statistic():
@@ -157,6 +183,35 @@ def _icmp_type(match: IcmpType) -> Condition:
         return (type_matches and match.code in (None, packet.icmp_code)) != match.negate
 
     return holds
+
+
+def _of_connection(match: CtOriginalDestination | CtOriginalPort | CtDirection) -> Condition:
+    """Of a packet without connection the kernel knows the state only: then what stands beside ``--ctstate`` is not asked."""
+
+    def holds(facts: Facts) -> bool:
+        entry = facts.entry
+        if entry is None:
+            return match.joined
+        match match:
+            case CtOriginalDestination(network, negate):
+                return (entry.original.daddr in network) != negate
+            case CtOriginalPort(low, high, negate):
+                return (low <= entry.original.dport <= high) != negate
+            case CtDirection(direction):
+                return facts.direction.name == direction
+
+    return holds
+
+
+def _time_to_live(match: TimeToLive) -> Condition:
+    value, negate = match.value, match.negate
+    match match.option[-2:]:
+        case "lt":
+            return lambda facts: (facts.packet.ttl < value) != negate
+        case "gt":
+            return lambda facts: (facts.packet.ttl > value) != negate
+        case _:
+            return lambda facts: (facts.packet.ttl == value) != negate
 
 
 def _counting(counter: str) -> Condition:

@@ -9,6 +9,7 @@ from typing import NamedTuple, assert_never
 
 from kpsim.conntrack import Entry
 from kpsim.ruleset import (
+    Adjust,
     Dnat,
     Goto,
     Jump,
@@ -18,7 +19,9 @@ from kpsim.ruleset import (
     Redirect,
     Reject,
     Rule,
+    SetConnMark,
     SetMark,
+    SetTimeToLive,
     Snat,
     Statement,
     Terminal,
@@ -93,6 +96,7 @@ class FieldName(enum.StrEnum):
     DESTINATION = "destination"
     MARK = "mark"
     TTL = "ttl"
+    CONNECTION_MARK = "connection mark"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,7 @@ def describe(step: Step) -> str:
             assert_never(step)
 
 
-def describe_statement(statement: Statement | None) -> str:
+def describe_statement(statement: Statement | None) -> str:  # noqa: C901 - one case per kind of statement
     """A statement in a word or two; dialects print it as iptables or nft would."""
     match statement:
         case None:
@@ -209,7 +213,13 @@ def describe_statement(statement: Statement | None) -> str:
             return "MASQUERADE"
         case SetMark(value, mask):
             return f"mark := (mark & ~{mask:#x}) ^ {value:#x}"
-        case NoTrack() | Log():
+        case SetConnMark(action):
+            return f"CONNMARK {action}"
+        case SetTimeToLive(target, action, value):
+            return f"{target} {action} {value}"
+        case NoTrack():
             return type(statement).__name__
+        case Log(_, target) | Adjust(target):
+            return target
         case _:
             assert_never(statement)

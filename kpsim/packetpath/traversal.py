@@ -14,6 +14,7 @@ from kpsim.conntrack import Destroyed, Entry, FlowTuple
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import Chooser
 from kpsim.packetpath.flowstate import Direction
+from kpsim.packetpath.limit import Bucket, spend
 from kpsim.packetpath.recent import RecentList, RecentTouch
 from kpsim.packetpath.reject import IcmpSpending
 from kpsim.packetpath.routing import AddressType, Decision
@@ -29,7 +30,7 @@ from kpsim.packetpath.steps import (
     Step,
     Tracking,
 )
-from kpsim.ruleset import Recent, Statistic
+from kpsim.ruleset import Limit, Recent, Statistic
 
 if TYPE_CHECKING:
     from kpsim.netfilter import Netns
@@ -92,6 +93,7 @@ class Effects:
     counters: tuple[tuple[str, int], ...] = ()  #: nfacct object and bytes
     icmp: IcmpSpending | None = None
     turned_away: bool = False  #: the connection table had no room: its collector will know (CT-7.4)
+    buckets: tuple[tuple[Hashable, Bucket], ...] = ()  #: what rules with a limit have left
 
 
 NO_EFFECTS = Effects()
@@ -109,10 +111,10 @@ class Traversal:
     """Satisfies :class:`kpsim.packetpath.matching.Facts`. One object per walk, used once."""
 
     __slots__ = (
-        "arrived", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
+        "arrived", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
         "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "netns",
-        "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "source_done", "steps", "touches", "turned_away",
-        "unconfirmed", "updated",
+        "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "source_done", "steps", "table", "touches",
+        "turned_away", "unconfirmed", "updated",
     )  # fmt: skip
 
     def __init__(
@@ -128,6 +130,7 @@ class Traversal:
         self.indexed = indexed
         self.steps: list[Step] | None = [] if trace else None
         self.hook = Hook.PREROUTING
+        self.table = ""  #: the table whose chains are running
         self.decision: Decision | None = None
         # connection tracking
         self.ct_state = ""  #: empty: not looked up yet
@@ -152,6 +155,7 @@ class Traversal:
         self.turned_away = False
         self.recent_lists: dict[str, RecentList] | None = None
         self.draws: dict[Hashable, int] = {}
+        self.buckets: dict[Hashable, Bucket] = {}
 
     # --- what conditions may ask ---------------------------------------------------------------------------------------
 
@@ -178,6 +182,12 @@ class Traversal:
         if self.steps is not None:
             self.steps.append(Remembered(match.name, match.action, true))
         return true
+
+    def limit(self, match: Limit, key: Hashable) -> bool:
+        """Whether the rule's bucket has a token left for this packet."""
+        key = (self.family, self.table, key)
+        fits, self.buckets[key] = spend(match, self.buckets.get(key) or self.netns.buckets.get(key), self.now_ns)
+        return fits
 
     def count(self, counter: str) -> None:
         self.counters.append((counter, self.packet.length))
@@ -229,10 +239,28 @@ class Traversal:
             self.steps.append(FieldChanged(FieldName.MARK, f"{self.packet.mark:#x}", f"{mark:#x}"))
         self.packet.mark = mark
 
+    def rewrite_ttl(self, ttl: int) -> None:
+        if self.steps is not None and ttl != self.packet.ttl:
+            self.steps.append(FieldChanged(FieldName.TTL, str(self.packet.ttl), str(ttl)))
+        self.packet.ttl = ttl
+
+    def mark_connection(self, mark: int) -> None:
+        """Of a connection that is not confirmed yet the mark goes into the table with it."""
+        assert self.entry is not None
+        if mark == self.entry.mark:
+            return
+        if self.steps is not None:
+            self.steps.append(FieldChanged(FieldName.CONNECTION_MARK, f"{self.entry.mark:#x}", f"{mark:#x}"))
+        self.entry = self.entry._replace(mark=mark)
+        if self.created is not None:
+            self.created = self.entry
+        elif not self.unconfirmed and not self.destroyed:
+            self.updated = self.entry
+
     def effects(self) -> Effects:
         return Effects(
             self.created, self.updated, tuple(self.destroyed), tuple(self.touches), tuple(self.counters), self.icmp,
-            self.turned_away,
+            self.turned_away, tuple(self.buckets.items()),
         )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 Counterpart: ovn-trace. It makes the site from what was loaded and sends the packet; how a trace reads is ``explain``'s.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kpsim.addresses import Family
 from kpsim.config import Interface as HostInterface
 from kpsim.config import ProxyConfig
-from kpsim.errors import InputError, Problem
+from kpsim.errors import InputError
 from kpsim.fabric import Journey, send
 from kpsim.netfilter import Walk
 from kpsim.nodes import Machine, Peer, make_machine, node_address, outside_networks, pod_interface_of, sysctls_of
@@ -221,37 +220,3 @@ def rules_site(
         return ruleset
 
     return Site((), Directory(), lambda _: machine, rules)
-
-
-_ADDRESS_OPTION = re.compile(
-    r"(?:-s|-d|--source|--destination|--src|--dst|--to-destination|--to-source)\s+(\[?[0-9a-fA-F.:]+)"
-)
-_NFT = re.compile(r"^\s*(?:add\s+)?table\s+(?:ip|ip6|inet)\b", re.MULTILINE)
-
-
-_FAMILY_HEAD = re.compile(r"^# (IPv[46])$", re.MULTILINE)
-
-
-def rules_by_family(text: str) -> dict[Family, str]:
-    """The parts of text that names each family in a comment above its rules, as :meth:`Cluster.rules` writes it.
-
-    Empty for other text. What is not of a part is blank lines in it, so that line numbers stay.
-    """
-    heads = list(_FAMILY_HEAD.finditer(text))
-    ends = [*(head.start() for head in heads[1:]), len(text)]
-    return {
-        Family.from_label(head[1]): "\n" * text.count("\n", 0, head.start()) + text[head.start() : end]
-        for head, end in zip(heads, ends, strict=False)  # without heads there is an end
-    }
-
-
-def family_of_rules(text: str, dst: str = "", *, file: str | None = None) -> Family:
-    """The family of iptables-save output, by the first address in it, else by the destination ``dst``, else IPv4.
-
-    InputError for text of nft.
-    """
-    if _NFT.search(text):
-        raise InputError(Problem("nftables rulesets are not modelled; only iptables-save output is", file=file))
-    found = _ADDRESS_OPTION.search(text)
-    sample = found[1] if found else dst
-    return Family.IPV6 if sample.count(":") > 1 else Family.IPV4

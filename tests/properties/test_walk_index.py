@@ -31,6 +31,7 @@ from kpsim.ruleset import (
     Goto,
     Jump,
     L4Module,
+    Limit,
     Log,
     MarkMatch,
     Masquerade,
@@ -41,6 +42,7 @@ from kpsim.ruleset import (
     Reject,
     Rule,
     Ruleset,
+    SetConnMark,
     SetMark,
     Source,
     SourcePort,
@@ -164,8 +166,17 @@ PORT_MATCHES = [
     DestinationPort(80, 81),
     DestinationPort(80, 80, negate=True),
 ]
-EFFECTS = [Recent("L", "set"), Statistic(2**30, "p"), NfAcct("early"), Source(network(CLIENT, 32)), MarkMatch(1, 1)]
-TARGETS = [None, None, None, Log(), SetMark(1, 1), SetMark(1, 0), Jump("A"), ACCEPT, DROP]
+EFFECTS = [
+    Recent("L", "set"),
+    Limit(1, "hour", 1),
+    Statistic(2**30, "p"),
+    NfAcct("early"),
+    Source(network(CLIENT, 32)),
+    MarkMatch(1, 1),
+]
+TARGETS = [
+    None, None, None, Log(), SetMark(1, 1), SetMark(1, 0), SetConnMark("save", 1, 1), Jump("A"), ACCEPT, DROP,
+]  # fmt: skip
 
 
 def dense_chain(seed: int, name: str) -> Chain:

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kpsim.addresses import parse_ip, split_host_port
+from kpsim.conntrack import Entry, tuple_of
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
+from kpsim.packetpath.flowstate import Direction
 from kpsim.packetpath.steps import (
     ChainEntered,
     ChainLeft,
@@ -36,6 +38,8 @@ class Moment:
 
     packet: Packet
     ct_states: frozenset[str]
+    entry: Entry | None = None
+    direction: Direction = Direction.ORIGINAL
 
 
 @dataclass(slots=True)
@@ -101,6 +105,8 @@ class _Builder:
         self._local = not arrived.in_interface
         self._device = ""  # that routing decided for
         self._ct_states = frozenset({"INVALID"})  # what an skb without entry counts as
+        self._entry: Entry | None = None
+        self._direction = Direction.ORIGINAL
         self._hook: HookBlock | None = None
         self._open: list[ChainBlock] = []
         self._waiting: list[Step] = []  # effects of conditions: the rule they belong to is not known yet
@@ -139,7 +145,7 @@ class _Builder:
                 self.items.append(step)
 
     def _moment(self) -> Moment:
-        return Moment(self._packet.copy(), self._ct_states)
+        return Moment(self._packet.copy(), self._ct_states, self._entry, self._direction)
 
     def _close(self) -> None:
         self._flush()
@@ -200,7 +206,8 @@ class _Builder:
 
     def _changed(self, step: FieldChanged) -> None:
         self._apply(step)
-        if step.field is FieldName.MARK and self._open and self._open[-1].rules:
+        of_rule = step.field in (FieldName.MARK, FieldName.CONNECTION_MARK, FieldName.TTL)
+        if of_rule and self._open and self._open[-1].rules:
             self._open[-1].rules[-1].notes.append(step)
             return
         self._close()
@@ -211,6 +218,9 @@ class _Builder:
         match step.field:
             case FieldName.MARK:
                 packet.mark = int(step.after, 16)
+            case FieldName.CONNECTION_MARK:
+                assert self._entry is not None
+                self._entry = self._entry._replace(mark=int(step.after, 16))
             case FieldName.TTL:
                 packet.ttl = int(step.after)
             case FieldName.SOURCE:
@@ -220,6 +230,11 @@ class _Builder:
 
     def _tracked(self, step: ConntrackChanged) -> None:
         self._ct_states = _states(step, self._ct_states)
+        self._entry = step.entry
+        if step.entry is not None and step.tracking in (Tracking.NEW, Tracking.KNOWN, Tracking.RELATED):
+            about = self._packet.related
+            own = tuple_of(about).inverse() if about is not None else tuple_of(self._packet)
+            self._direction = Direction.ORIGINAL if own == step.entry.original else Direction.REPLY
         if step.tracking is Tracking.UNTRACKED and self._open and self._open[-1].rules:
             self._open[-1].rules[-1].notes.append(step)  # NOTRACK: the chain goes on
             return

@@ -14,22 +14,33 @@ from kpsim.packetpath.matching import UnknownMatch, condition
 from kpsim.packetpath.routing import AddressType, Routing
 from kpsim.ruleset import (
     STATEMENTS,
+    AddressRange,
     AddrType,
     Chain,
+    ConnMark,
+    CtDirection,
+    CtOriginalDestination,
+    CtOriginalPort,
     CtState,
     Destination,
     DestinationPort,
+    IcmpType,
     InInterface,
     L4Module,
+    Limit,
     MarkMatch,
     Match,
+    MultiPort,
     OutInterface,
     Protocol,
     Recent,
+    RoutingHeader,
     Rule,
     Source,
     SourcePort,
     Statistic,
+    TcpFlags,
+    TimeToLive,
     Unknown,
 )
 from kpsim.tracing.explain.tree import Moment
@@ -66,6 +77,8 @@ class _Facts:
     def __init__(self, moment: Moment, routing: Routing) -> None:
         self.packet: Packet = moment.packet
         self.ct_states = moment.ct_states
+        self.entry = moment.entry
+        self.direction = moment.direction
         self._routing = routing
 
     def address_type(self, address: int) -> AddressType:
@@ -75,6 +88,9 @@ class _Facts:
         raise _Effective
 
     def recent(self, match: Recent) -> bool:
+        raise _Effective
+
+    def limit(self, match: Limit, key: Hashable) -> bool:
         raise _Effective
 
     def count(self, counter: str) -> None:
@@ -123,9 +139,9 @@ def reason(match: Match | None) -> str:  # noqa: C901 - one case per kind of mat
         case Destination(network, negate):
             return _is("destination", network, negate)
         case SourcePort(low, high, negate):
-            return _is("source port", low if low == high else f"{low} to {high}", negate)
+            return _is("source port", _range(low, high), negate)
         case DestinationPort(low, high, negate):
-            return _is("destination port", low if low == high else f"{low} to {high}", negate)
+            return _is("destination port", _range(low, high), negate)
         case Protocol(name, negate):
             return _is("protocol", name, negate)
         case L4Module(name):
@@ -135,19 +151,46 @@ def reason(match: Match | None) -> str:  # noqa: C901 - one case per kind of mat
         case OutInterface(name, negate):
             return _is("output interface", name, negate)
         case AddrType(side, kind, negate):
-            return _is(f"{'source' if side == 'src' else 'destination'} type", kind, negate)
+            return _is(f"{'source' if side == 'src' else 'destination'} type", kind.replace(",", " or "), negate)
         case CtState(states, negate):
             return _is("conntrack state", " or ".join(states), negate)
         case MarkMatch(value, mask, negate):
             return _is("mark", f"{value:#x}/{mask:#x}", negate)
         case Statistic(_, text):
             return f"not drawn (probability {text})"
+        case CtOriginalDestination(network, negate):
+            return _is("original destination", network, negate)
+        case CtOriginalPort(low, high, negate):
+            return _is("original destination port", _range(low, high), negate)
+        case CtDirection(direction):
+            return _is("direction", direction, False)
+        case ConnMark(value, mask, negate):
+            return _is("connection mark", f"{value:#x}/{mask:#x}", negate)
+        case AddressRange(side, _, _, negate):
+            return _is("source" if side == "src" else "destination", "in the range", negate)
+        case MultiPort(_, ranges, negate):
+            return _is("port", " or ".join(_range(low, high) for low, high in ranges), negate)
+        case TcpFlags(mask, value, negate):
+            return _is(f"of {' '.join(sorted(mask))}", f"{' '.join(sorted(value)) or 'none'} set", negate)
+        case IcmpType(_, kind, code, negate):
+            return _is("ICMP type", kind if code is None else f"{kind}/{code}", negate)
+        case TimeToLive(option, value, negate):
+            words = {"lt": "below ", "gt": "above "}
+            return _is("time to live", f"{words.get(option[-2:], '')}{value}", negate)
+        case RoutingHeader():
+            return "there is no routing header"
+        case Limit(count, unit, burst):
+            return f"the limit of {count} a {unit} and a burst of {burst} is used up"
         case Recent(name):
             return f"the list {name} says no"
         case Unknown(text):
             return f"{text} is not modelled, and the rule would only log"
         case other:
             return f"{type(other).__name__} does not hold"
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _is(what: str, value: Network | int | str, negate: bool) -> str:
