@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,13 @@ class LabNode:
         with self.namespace.entered():
             for affinity in Path("/proc/thread-self/net/xt_recent").glob("*"):
                 affinity.write_text("/")
+
+    def affinity(self, name: str) -> frozenset[str]:
+        """The sources in an affinity list; none if there is no such list."""
+        with self.namespace.entered():
+            file = Path("/proc/thread-self/net/xt_recent") / name
+            lines = file.read_text().splitlines() if file.exists() else []
+        return frozenset(str(ip_address(line.split()[0].removeprefix("src="))) for line in lines)
 
     # --- packets -----------------------------------------------------------------------------------------------------------
 

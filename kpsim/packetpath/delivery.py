@@ -41,10 +41,10 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
         return _FORWARDED
     if end := pass_hook(traversal, Hook.PREROUTING):
         return _resumed(traversal, pass_hook, end)
-    decision = traversal.netns.routing.lookup(traversal.family, packet.daddr)
+    decision = _lookup_arriving(traversal)
     _routed(traversal, decision)
     if end := _martian(traversal, decision) or _refused(traversal, decision):
-        return end
+        return _unsaid(end) if traversal.family is Family.IPV6 and _is_readdressed_on_bridge(traversal) else end
     assert decision is not None
     if decision.kind is RouteKind.LOCAL:
         return _deliver(traversal, pass_hook)
@@ -54,6 +54,14 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     if end := pass_hook(traversal, Hook.FORWARD) or pass_hook(traversal, Hook.POSTROUTING):
         return _resumed(traversal, pass_hook, end)
     return _FORWARDED
+
+
+def _lookup_arriving(traversal: Traversal) -> Decision | None:
+    packet, routing = traversal.packet, traversal.netns.routing
+    if packet.daddr in LOOPBACK6 and packet.daddr != traversal.arrived.daddr and traversal.family is Family.IPV6:
+        # un-NATed to ::1, which only the interface that the packet came in by may lead to: it leaves again (K-7.1, measured)
+        return routing.lookup_strict(traversal.family, packet.daddr, packet.in_interface)
+    return routing.lookup(traversal.family, packet.daddr)
 
 
 def _spend_a_hop(traversal: Traversal) -> End | None:
@@ -88,7 +96,18 @@ def _is_switched(traversal: Traversal, decision: Decision) -> bool:
     bridge = _bridge(traversal)
     if bridge is None or decision.interface != bridge.name or not traversal.netns.sysctls.bridge_nf_call_iptables:
         return False
-    return traversal.packet.daddr != traversal.arrived.daddr or _is_neighbour(bridge, traversal.packet)
+    return _is_readdressed_on_bridge(traversal) or _is_neighbour(bridge, traversal.packet)
+
+
+def _is_readdressed_on_bridge(traversal: Traversal) -> bool:
+    """Whether the bridge saw a destination be translated, and so routes the packet itself."""
+    called = _bridge(traversal) is not None and traversal.netns.sysctls.bridge_nf_call_iptables
+    return called and traversal.packet.daddr != traversal.arrived.daddr
+
+
+def _unsaid(end: End) -> End:
+    """The bridge of IPv6 frees what it finds no route for, and tells nobody (measured)."""
+    return End(Disposition.DROPPED, end.cause)
 
 
 def _bridge(traversal: Traversal) -> Interface | None:
@@ -212,7 +231,9 @@ def _martian(traversal: Traversal, decision: Decision | None) -> End | None:
     if traversal.family is Family.IPV6:
         if source in LOOPBACK6 or kind is AddressType.MULTICAST:
             return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
-        return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION) if destination in LOOPBACK6 else None
+        translated = destination != traversal.arrived.daddr
+        martian = destination in LOOPBACK6 and not translated
+        return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION) if martian else None
     own = kind is AddressType.LOCAL and not netns.sysctls.accept_local
     if source in LOOPBACK4 or own or kind in (AddressType.MULTICAST, AddressType.BROADCAST):
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)

@@ -227,6 +227,15 @@ class Routing:
                 return Decision(route.kind, route.interface, next_hop, route.source, route)
         return None
 
+    def lookup_strict(self, family: Family, address: int, interface: str) -> Decision | None:
+        """As :meth:`lookup`, among the routes of one interface only; None: none of it leads there."""
+        for mask, bases in self._prefixes[family]:
+            for route in bases.get(address & mask, ()):
+                if route.interface == interface and route.kind is RouteKind.UNICAST:
+                    next_hop = address if route.gateway is None else route.gateway
+                    return Decision(route.kind, interface, next_hop, route.source, route)
+        return None
+
     # --- whose address -----------------------------------------------------------------------------------------------
 
     def source_for(self, family: Family, destination: int) -> int | None:

@@ -21,7 +21,7 @@ from kpsim.dialects.iptables import Style, render_rule
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import json_object
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, expand, walk
-from kpsim.packet import Packet
+from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.steps import RuleMatched, RuleReference, Step
 from kpsim.ruleset import Role
@@ -370,6 +370,18 @@ def _probe(line: str, site: Site, families: tuple[Family, ...]) -> Probe:
     check_family(packet.family, families)
     site.check_node(values["node"])
     return Probe(values["id"], values["node"], sender_of(values["from"]), packet)
+
+
+def probe_record(probe: Probe) -> dict[str, Any]:
+    """The line that :func:`parse_probes` reads as this probe."""
+    packet = probe.packet
+    icmp = packet.protocol in ICMP_PROTOCOLS
+    record = {
+        "id": probe.id, "node": probe.node, "from": str(probe.sender), "src": packet.source if packet.saddr else None,
+        "sport": packet.sport, "dst": packet.destination, "dport": None if icmp else packet.dport,
+        "protocol": "ICMP" if icmp else packet.protocol.upper(),
+    }  # fmt: skip
+    return {name: value for name, value in record.items() if value is not None}
 
 
 def check_family(family: Family, families: tuple[Family, ...]) -> None:

@@ -13,6 +13,7 @@ from kpsim.config import Mode
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
 from kpsim.inputs import is_stream
+from kpsim.objects import Service
 from kpsim.packetpath.routing import InterfaceKind
 from kpsim.scenario import Scenario, load_scenario
 from kpsim.scenario.nodes import cluster_nodes
@@ -38,6 +39,7 @@ class Subject:
     node: str
     family: Family
     probes: tuple[Probe, ...] = ()
+    services: tuple[Service, ...] = ()  #: of the cluster at that moment
 
 
 def _named(*parts: str) -> str:
@@ -68,7 +70,10 @@ def cluster_subjects(cluster: Cluster, nodes: Sequence[str] = ()) -> Iterator[Su
         found = [(name, family) for name, of_node in families.items() for family in of_node]
     if not found:
         raise InputError("the cluster has no node with an address, a pod network or pods: nothing to verify")
-    return (Subject(_named(name, family.label), _own(cluster), name, family) for name, family in found)
+    services = tuple(cluster.state.services)
+    return (
+        Subject(_named(name, family.label), _own(cluster), name, family, services=services) for name, family in found
+    )
 
 
 def _families(site: Site, node: str, families: Sequence[Family]) -> list[Family]:
@@ -112,7 +117,7 @@ def _of_run(scenario: Scenario, nodes: Sequence[str], most: int, progress: Progr
             for moment in distinct_moments(past, node, family, most):
                 name = _named(scenario.name, node, family.label, _seconds(moment.at_ns))
                 probes = tuple(traffic_probes(scenario, moment))
-                yield Subject(name, site_at(past, moment), node, family, probes)
+                yield Subject(name, site_at(past, moment), node, family, probes, tuple(moment.state.services))
 
 
 def _seconds(at_ns: int) -> str:
@@ -131,28 +136,32 @@ def load_subjects(
     settings: Sequence[str] = (),
     nodes: Sequence[str] = (),
     moments: int = 8,
+    beside: Sequence[str] = (),
     note: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Iterator[Subject]:
     """The subjects of scenarios, each by its file or built-in name, and of the one cluster that all other paths make up.
 
-    ``seed`` and ``settings`` go with scenarios; ``note`` is told what loading a cluster defaulted, derived or skipped.
+    ``seed`` and ``settings`` go with scenarios, ``beside`` with a cluster, see :func:`kpsim.explore.load`; ``note`` is told what
+    loading a cluster defaulted, derived or skipped.
     Everything is loaded before the first subject: InputError as :func:`load_scenario` and :func:`kpsim.explore.load`.
     """
-    scenarios = [path for path in paths if _is_scenario(path)]
+    scenarios = [path for path in paths if is_scenario(path)]
     others = [path for path in paths if path not in scenarios]
     if not scenarios and (seed is not None or settings):
         raise InputError("a seed and settings go with a scenario, and there is none")
+    if beside and not others:
+        raise InputError("rules beside kube-proxy's go with a cluster, and there is none")
     loaded = [load_scenario(path, settings=settings, seed=seed, mode=mode) for path in scenarios]
     found = [scenario_subjects(each, nodes=nodes, moments=moments, progress=progress) for each in loaded]
     if others or not paths:
-        cluster = load(others, mode=mode)
+        cluster = load(others, mode=mode, beside=beside)
         cluster.print_notes(note)
         found.append(cluster_subjects(cluster, nodes))
     return chain.from_iterable(found)
 
 
-def _is_scenario(path: Path | str) -> bool:
+def is_scenario(path: Path | str) -> bool:
     """Also what is neither a name nor a file, which is told best by who knows the names."""
     if str(path) in scenario_names():
         return True

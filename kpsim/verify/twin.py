@@ -176,10 +176,15 @@ class Twin:
         """The walk that Linux took; of a packet that the model takes elsewhere the likeliest."""
         endpoint, drawn = _turns(heard, real)
         likely = likely_walk(self.model, packet, endpoint, drawn, now_ns, trace=trace)
-        if self._is_of(likely, seen):
+        if self._is_of(likely, seen) and not _leaves_only_memory(likely):
             return likely
-        every = every_walk(self.model, packet, drawn, now_ns, trace=trace)
-        return next((step for step in every if self._is_of(step, seen)), likely)
+        every = [w for w in every_walk(self.model, packet, drawn, now_ns, trace=trace) if self._is_of(w, seen)]
+        return next(filter(self._is_remembered, every), every[0] if every else likely)
+
+    def _is_remembered(self, step: Walk) -> bool:
+        """Whether Linux' affinity lists say that it took this way: all that there is to see of a packet dropped behind them."""
+        touched = [touch for touch in step.effects.recent if touch.match.action == "set"]
+        return all(format_ip(*touch.source) in self.linux.affinity(touch.match.name) for touch in touched)
 
     def _is_of(self, step: Walk, seen: Sequence[Sight]) -> bool:
         own = sights_of(self.model, step)
@@ -227,6 +232,10 @@ def _turns(heard: Heard, real: Seen | None) -> tuple[tuple[int, int] | None, int
         if sighting.packet.related is None:
             return (sighting.packet.daddr, sighting.packet.dport), sighting.packet.sport
     return None, 0
+
+
+def _leaves_only_memory(step: Walk) -> bool:
+    return bool(step.effects.recent) and step.disposition in (Disposition.DROPPED, Disposition.REJECTED)
 
 
 def _listed(sights: Sequence[Sight]) -> str:

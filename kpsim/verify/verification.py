@@ -97,7 +97,7 @@ class Verifier:
         repeat: int = 1,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Verification:
-        """Sends every probe ``repeat`` times; ``progress`` is told how many were sent.
+        """Sends every probe, and those whose endpoint is drawn ``repeat`` times; ``progress`` is told how many were sent.
 
         LabError, also BlindLab, if nothing could be measured; InputError for a probe without source.
         """
@@ -108,14 +108,12 @@ class Verifier:
         if difference is not None:
             found.disagreements.append(Disagreement(subject.name, "", "the rules themselves", (difference,)))
         asked = [(p, subject.site.begin(p.packet, subject.node, p.sender)) for p in probes]
-        for batch in _batches(asked, repeat):
-            twin.forget()
-            exchanges = twin.exchange([Shot(packet) for _, packet in batch])
-            answered = [(probe, e, a) for (probe, _), e in zip(batch, exchanges, strict=True) if (a := e.answer())]
-            found.add([probe for probe, _ in batch], exchanges)
-            if answered:
-                back = twin.exchange([Shot(answer) for _, _, answer in answered])
-                found.add_answers([(probe, exchange) for probe, exchange, _ in answered], back)
+        for batch in _batches(asked):
+            _send(twin, batch, found)
+            progress(len(batch))
+        drawn = found.drawn_among(asked) if repeat > 1 else []
+        for batch in _batches(drawn * (repeat - 1)):
+            _send(twin, batch, found)
             progress(len(batch))
         return found.verification()
 
@@ -123,20 +121,30 @@ class Verifier:
 Asked = tuple[Probe, Packet]
 
 
-def _batches(asked: Sequence[Asked], repeat: int) -> Iterator[list[Asked]]:
-    """All of them ``repeat`` times, in batches in which no flow begins twice."""
+def _batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
+    """All of them, in batches in which no flow begins twice."""
     batch: list[Asked] = []
     flows: set[FlowTuple] = set()
-    for _ in range(repeat):
-        for probe, packet in asked:
-            flow = tuple_of(packet)
-            if len(batch) == _BATCH or flow in flows:
-                yield batch
-                batch, flows = [], set()
-            batch.append((probe, packet))
-            flows.add(flow)
+    for probe, packet in asked:
+        flow = tuple_of(packet)
+        if len(batch) == _BATCH or flow in flows:
+            yield batch
+            batch, flows = [], set()
+        batch.append((probe, packet))
+        flows.add(flow)
     if batch:
         yield batch
+
+
+def _send(twin: Twin, batch: Sequence[Asked], found: "_Found") -> None:
+    """First packets, and then the answers of whoever got them."""
+    twin.forget()
+    exchanges = twin.exchange([Shot(packet) for _, packet in batch])
+    found.add([probe for probe, _ in batch], exchanges)
+    answered = [(probe, e, a) for (probe, _), e in zip(batch, exchanges, strict=True) if (a := e.answer())]
+    if answered:
+        back = twin.exchange([Shot(answer) for _, _, answer in answered])
+        found.add_answers([(probe, exchange) for probe, exchange, _ in answered], back)
 
 
 class _Found:
@@ -148,6 +156,7 @@ class _Found:
         self._results: Counter[Result] = Counter()
         self._answers = 0
         self._drawn: dict[Question, Counter[str]] = {}
+        self._weights: dict[Question, dict[str, Fraction]] = {}
 
     def add(self, probes: Sequence[Probe], exchanges: Sequence[Exchange]) -> None:
         for probe, exchange in zip(probes, exchanges, strict=True):
@@ -184,19 +193,30 @@ class _Found:
             return disagreement
         return replace(disagreement, sides=both_sides(self._twin, disagreement.first, answer=disagreement.answer))
 
+    def drawn_among(self, asked: Sequence[Asked]) -> list[Asked]:
+        """Those whose endpoint is drawn."""
+        self._twin.forget()
+        questions = [(each, _question(each[1])) for each in asked]
+        return [each for each, q in questions if q in self._drawn and len(self._weights_of(q)) > 1]
+
     def _frequencies(self) -> Iterator[Frequencies]:
         """One for each packet that was sent often enough to tell."""
         self._twin.forget()
         for question, drawn in self._drawn.items():
-            if drawn.total() < _LEAST_SAMPLES:
-                continue
-            weights: dict[str, Fraction] = {}
+            if drawn.total() >= _LEAST_SAMPLES:
+                found = Frequencies(str(question), drawn, self._weights_of(question))
+                if found.tells:
+                    yield found
+
+    def _weights_of(self, question: "Question") -> dict[str, Fraction]:
+        """By a model that remembers nothing."""
+        weights = self._weights.get(question)
+        if weights is None:
+            weights = self._weights[question] = {}
             local = not question.in_interface
             for weight, step in expand(self._twin.model, question.packet(), now_ns=0, local=local):
                 weights[_endpoint(step)] = weights.get(_endpoint(step), Fraction(0)) + weight
-            found = Frequencies(str(question), drawn, weights)
-            if found.tells:
-                yield found
+        return weights
 
 
 class Question(NamedTuple):

@@ -1,0 +1,186 @@
+"""``kpsim verify``."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kpsim.cli import app
+from kpsim.cli.options import BesideOption, Format, FormatOption, ModeOption, complete_scenario
+from kpsim.errors import InputError
+from kpsim.lab.backends import Backend
+
+if TYPE_CHECKING:
+    from kpsim.addresses import Family
+    from kpsim.tracing.probes import Probe
+    from kpsim.verify.runs import Question
+    from kpsim.verify.subjects import Subject
+    from kpsim.verify.verification import Verification
+
+_WIDTH = 160  # of what goes to no terminal: two traces side by side
+
+
+@app.command(
+    short_help="Send the same packets through this machine's kernel and compare.",
+    epilog="Example: kpsim verify cluster.yaml --node node-1   ·   kpsim verify --random 20000 --clusters 200 --seed 7",
+)
+def verify(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SCENARIO|CLUSTER]...",
+            help="Scenarios (files or built-in names), manifests or a recording; without any, random clusters.",
+            show_default=False,
+            autocompletion=complete_scenario,
+        ),
+    ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option("--node", metavar="NODE", help="Only this node; may be repeated.")
+    ] = None,
+    mode: ModeOption = None,
+    backend: Annotated[
+        Backend, typer.Option("--backend", help="Which iptables loads the rules: over nf_tables or legacy.")
+    ] = Backend.NFT,
+    probes: Annotated[
+        Path | None, typer.Option("--probes", metavar="FILE", help="Send these probes: JSON lines, as for trace.")
+    ] = None,
+    random: Annotated[
+        int, typer.Option("--random", metavar="N", help="Send so many random probes instead of every frontend.", min=0)
+    ] = 0,
+    clusters: Annotated[
+        int,
+        typer.Option(
+            "--clusters", metavar="N", help="Random clusters to draw; one per 100 probes unless given.", min=0
+        ),
+    ] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed of what is drawn, and of scenarios.")
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option("--repeat", metavar="N", help="How often to send a packet whose endpoint is drawn.", min=1)
+    ] = 20,
+    moments: Annotated[
+        int, typer.Option("--moments", metavar="N", help="Of a scenario: the most rulesets of each node.", min=2)
+    ] = 8,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change one field of a scenario; may be repeated."),
+    ] = None,
+    beside: BesideOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Write each case of disagreement here, to send it again.", file_okay=False
+        ),
+    ] = None,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Build nodes in network namespaces, load the rules into Linux, send every probe, and compare with the model.
+
+    Needs root. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
+    """
+    from kpsim.lab.requirements import require
+    from kpsim.verify.report import print_report
+    from kpsim.verify.runs import PROBES_PER_CLUSTER, drawn, given, random_clusters, systematic
+    from kpsim.verify.runs import verify as verify_all
+    from kpsim.verify.subjects import is_scenario, load_subjects
+
+    if probes is not None and random:
+        raise InputError("give either --probes or --random")
+    require(backend)
+    if not paths:
+        _refuse_without_cluster(
+            random, {"--node": node, "--set": set_, "--beside": beside, "--probes": probes, "--mode": mode}
+        )
+        count = clusters or max(1, random // PROBES_PER_CLUSTER)
+        questions, total = random_clusters(random, count, seed or 0), random
+    elif clusters:
+        raise InputError("--clusters goes with random clusters, without scenarios or a cluster")
+    else:
+        with_scenario = any(map(is_scenario, paths))
+        if seed is not None and not (random or with_scenario):
+            raise InputError("--seed goes with --random or a scenario")
+        subjects = list(
+            load_subjects(
+                paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
+                beside=beside or (), note=lambda text: typer.echo(f"note: {text}", err=True),
+            )
+        )  # fmt: skip
+        if probes is not None:
+            questions, total = given(subjects, _read_probes(probes, subjects)), None
+        elif random:
+            questions, total = drawn(subjects, random, seed or 0), random
+        else:
+            questions, total = systematic(subjects, repeat), None
+    with _progress(total) as progress:
+        report = verify_all(questions, backend, progress=progress, found=_writer(out))
+    if not report.probes:
+        raise InputError("no probe is for a node and family that is verified: nothing was sent")
+    if format is Format.JSON:
+        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        print_report(report, console if console.is_terminal else Console(highlight=False, width=_WIDTH))
+    if not report.agrees:
+        sys.exit(1)
+
+
+def _refuse_without_cluster(random: int, options: dict[str, object]) -> None:
+    if not random:
+        raise InputError("give scenarios or a cluster, or --random N for random clusters")
+    for name, value in options.items():
+        if value:
+            raise InputError(f"{name} goes with scenarios or a cluster")
+
+
+def _read_probes(path: Path, subjects: "Sequence[Subject]") -> "dict[tuple[str, Family], list[Probe]]":
+    """By node and family."""
+    from kpsim.inputs import read_text, shown_name
+    from kpsim.tracing.probes import parse_probes
+
+    lines = read_text(path).split("\n")
+    found: dict[tuple[str, Family], list[Probe]] = {}
+    for probe in parse_probes(lines, subjects[0].site, file=shown_name(path)):
+        found.setdefault((probe.node, probe.packet.family), []).append(probe)
+    return found
+
+
+def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
+    """Writes the probes on which the two disagree, and the cluster if it was drawn."""
+
+    def write(question: "Question", verification: "Verification") -> None:
+        if folder is None or not verification.disagreements:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"\W+", "-", verification.subject).strip("-")
+        wanted = {each.probe for each in verification.disagreements}
+        lines = [json.dumps(probe_record(p), ensure_ascii=False) for p in question.probes if str(p.id) in wanted]
+        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        if question.manifest:
+            (folder / f"{name}.yaml").write_text(question.manifest, encoding="utf-8")
+
+    from kpsim.tracing.probes import probe_record
+
+    return write
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[str, int], None]]:
+    """A bar on stderr, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("probes"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("building", total=total)
+        yield lambda subject, sent: bar.update(task, description=subject, advance=sent)

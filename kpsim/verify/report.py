@@ -1,0 +1,164 @@
+"""What verifications found, as a value, as text and as JSON.
+
+Counterpart: none. It never decides what counts as a disagreement, but for frequencies, which can be judged only all together.
+"""
+
+import platform
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kpsim.lab.backends import Backend
+from kpsim.tracing.probes import Result
+from kpsim.verify.frequencies import FALSE_ALARM, Frequencies
+from kpsim.verify.verification import Disagreement, Verification
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MOST_ROWS = 40
+_MOST_TOLD = 20
+_COLUMNS = {
+    Result.DELIVERED: "delivered", Result.REJECTED: "rejected", Result.DROPPED: "dropped", Result.PASSED: "left alone",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All verifications of one run."""
+
+    verifications: tuple[Verification, ...]
+    backend: Backend
+    seconds: float
+
+    @property
+    def probes(self) -> int:
+        return sum(each.probes for each in self.verifications)
+
+    @property
+    def packets(self) -> int:
+        """Probes and answers to them."""
+        return self.probes + sum(each.answers for each in self.verifications)
+
+    @property
+    def disagreements(self) -> tuple[Disagreement, ...]:
+        return tuple(found for each in self.verifications for found in each.disagreements)
+
+    @property
+    def draws(self) -> tuple[tuple[str, Frequencies], ...]:
+        """Packets whose endpoints were drawn often enough to judge, with their subject."""
+        return tuple((each.subject, found) for each in self.verifications for found in each.frequencies)
+
+    @property
+    def unfair(self) -> tuple[tuple[str, Frequencies], ...]:
+        """Those that Linux draws otherwise than the model says."""
+        draws = self.draws
+        return tuple((subject, found) for subject, found in draws if found.p_value < FALSE_ALARM / len(draws))
+
+    @property
+    def agrees(self) -> bool:
+        return not self.disagreements and not self.unfair
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "agrees": self.agrees,
+            "kernel": platform.release(),
+            "backend": str(self.backend),
+            "seconds": round(self.seconds, 3),
+            "probes": self.probes,
+            "packets": self.packets,
+            "subjects": [_subject_json(each) for each in self.verifications],
+            "disagreements": [_disagreement_json(each) for each in self.disagreements],
+            "draws": [_draw_json(subject, found) for subject, found in self.draws],
+            "unfair": [str(found) for _, found in self.unfair],
+        }
+
+    def sentence(self) -> str:
+        """The result in a line."""
+        how = f"Linux {platform.release()}, iptables-{self.backend}"
+        sent = f"{self.probes} probes, {self.packets} packets in {self.seconds:.1f} s ({self.probes / max(self.seconds, 1e-9):.0f} probes/s)"
+        if self.agrees:
+            return f"{how} does what the model says: {sent}"
+        count = len(self.disagreements) + len(self.unfair)
+        return f"{how} disagrees with the model in {count} case{'s' if count > 1 else ''}: {sent}"
+
+
+def _subject_json(each: Verification) -> dict[str, Any]:
+    return {
+        "name": each.subject, "probes": each.probes, "answers": each.answers,
+        "results": {str(result): count for result, count in sorted(each.results.items())},
+        "disagreements": len(each.disagreements),
+    }  # fmt: skip
+
+
+def _disagreement_json(each: Disagreement) -> dict[str, Any]:
+    sides = each.sides
+    return {
+        "subject": each.subject, "probe": each.probe, "packet": each.packet,
+        "differences": [d._asdict() for d in each.differences],
+        "model": list(sides.model) if sides else None, "linux": list(sides.linux) if sides else None,
+        "again": sides.again if sides else None,
+    }  # fmt: skip
+
+
+def _draw_json(subject: str, found: Frequencies) -> dict[str, Any]:
+    return {
+        "subject": subject, "packet": found.question, "drawn": dict(sorted(found.drawn.items())),
+        "weights": {end: str(weight) for end, weight in sorted(found.weights.items())},
+        "chiSquare": round(found.chi_square, 3), "p": round(found.p_value, 6),
+    }  # fmt: skip
+
+
+# --- for people ------------------------------------------------------------------------------------------------------------
+
+
+def print_report(report: Report, console: "Console") -> None:
+    """A table of what agrees, each disagreement with both sides, and the result."""
+    from rich.table import Table
+
+    shown: Sequence[Verification] = report.verifications
+    if len(shown) > _MOST_ROWS:
+        shown = [each for each in shown if each.disagreements][:_MOST_ROWS]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("subject")
+    for name in ("probes", *_COLUMNS.values(), "answers", "draws judged", "disagree"):
+        table.add_column(name, justify="right")
+    for each in shown:
+        table.add_row(each.subject, *_cells(each.results, each.answers, len(each.frequencies), len(each.disagreements)))
+    if len(report.verifications) > 1:
+        results = sum((each.results for each in report.verifications), Counter())
+        answers = report.packets - report.probes
+        table.add_row(
+            f"all {len(report.verifications)}",
+            *_cells(results, answers, len(report.draws), len(report.disagreements)), style="bold",
+        )  # fmt: skip
+    console.print(table)
+    width = (console.width - 7) // 2
+    for line in _disagreement_lines(report, width):
+        console.print(line, highlight=False, markup=False, no_wrap=True, overflow="ignore", crop=False)
+    console.print(report.sentence(), highlight=False, style="green" if report.agrees else "red")
+
+
+def _cells(results: Counter[Result], answers: int, draws: int, disagreements: int) -> list[str]:
+    counts = [results.total(), *(results[result] for result in _COLUMNS), answers, draws, disagreements]
+    return [str(count) for count in counts]
+
+
+def _disagreement_lines(report: Report, width: int) -> Iterator[str]:
+    found = report.disagreements
+    for each in found[:_MOST_TOLD]:
+        yield ""
+        yield f"{each.subject}: {each.probe}".rstrip(": ")
+        yield f"  {each.packet}"
+        yield from (f"    {difference}" for difference in each.differences)
+        if each.sides is not None:
+            yield from (f"    {line}" for line in each.sides.beside(width))
+    if len(found) > _MOST_TOLD:
+        yield f"… and {len(found) - _MOST_TOLD} more (--format json has them all)"
+    for subject, unfair in report.unfair:
+        yield ""
+        yield f"{subject}: drawn otherwise than the model says"
+        yield f"  {unfair}"
+    if found or report.unfair:
+        yield ""

@@ -1,0 +1,93 @@
+"""A whole verification: of subjects with probes given, drawn or systematic, or of random clusters.
+
+Counterpart: none. What a person asks with ``kpsim verify``, without the words.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from kpsim.addresses import Family
+from kpsim.explore import load
+from kpsim.lab.backends import Backend
+from kpsim.tracing.probes import Probe
+from kpsim.verify.drawing.choices import SeededChoices
+from kpsim.verify.drawing.clusters import draw_manifest
+from kpsim.verify.drawing.probes import draw_probes, every_probe
+from kpsim.verify.report import Report
+from kpsim.verify.subjects import Subject, cluster_subjects
+from kpsim.verify.verification import Verification, Verifier
+
+#: times that a packet whose endpoint is drawn is sent
+REPEAT = 20
+PROBES_PER_CLUSTER = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A subject and what is sent to it. ``manifest``: of a random cluster, to load it again."""
+
+    subject: Subject
+    probes: Sequence[Probe]
+    repeat: int = 1
+    manifest: str = ""
+
+
+def systematic(subjects: Iterable[Subject], repeat: int = REPEAT) -> Iterator[Question]:
+    """Every frontend dialled by every kind of client, what lies beside them, and what the subject's own clients send."""
+    for subject in subjects:
+        probes = every_probe(subject.site, subject.node, subject.family, subject.services)
+        yield Question(subject, [*probes, *subject.probes], repeat)
+
+
+def drawn(subjects: Sequence[Subject], count: int, seed: int, *, manifest: str = "") -> Iterator[Question]:
+    """``count`` random probes, shared out among the subjects."""
+    for number, subject in enumerate(subjects):
+        share = count * (number + 1) // len(subjects) - count * number // len(subjects)
+        choices = SeededChoices(seed, "probes", subject.name)
+        probes = draw_probes(choices, subject.site, subject.node, subject.family, share, subject.services)
+        yield Question(subject, probes, manifest=manifest)
+
+
+def random_clusters(count: int, clusters: int, seed: int) -> Iterator[Question]:
+    """``count`` random probes at the nodes of so many random clusters. The same seed draws the same again."""
+    for number in range(clusters):
+        manifest = draw_manifest(SeededChoices(seed, "cluster", number))
+        cluster = load(text=manifest)
+        share = count * (number + 1) // clusters - count * number // clusters
+        subjects = [replace(each, name=f"cluster {number + 1} · {each.name}") for each in cluster_subjects(cluster)]
+        yield from drawn(subjects, share, seed, manifest=manifest)
+
+
+def given(subjects: Iterable[Subject], probes: Mapping[tuple[str, Family], Sequence[Probe]]) -> Iterator[Question]:
+    """Each subject with the probes of its node and family; subjects without any are left out."""
+    for subject in subjects:
+        if found := probes.get((subject.node, subject.family)):
+            yield Question(subject, found)
+
+
+def verify(
+    questions: Iterable[Question],
+    backend: Backend = Backend.NFT,
+    *,
+    progress: Callable[[str, int], None] = lambda *_: None,
+    found: Callable[[Question, Verification], None] = lambda *_: None,
+) -> Report:
+    """Sends it all and says what was found. ``progress``: a subject's name and how many of its probes were sent since.
+
+    ``found`` is told of each subject when it is done. LabError if nothing could be measured.
+    """
+    begun, verifications = _now_s(), []
+    with Verifier(backend) as verifier:
+        for question in questions:
+            progress(question.subject.name, 0)
+            told = partial(progress, question.subject.name)
+            result = verifier.verify(question.subject, question.probes, repeat=question.repeat, progress=told)
+            verifications.append(result)
+            found(question, result)
+    return Report(tuple(verifications), backend, _now_s() - begun)
+
+
+def _now_s() -> float:
+    return time.monotonic()  # noqa: TID251 - what is measured is Linux
