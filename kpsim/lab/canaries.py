@@ -1,23 +1,32 @@
 """Packets with known fates, sent before and after every batch: a lab that does not see them as they must be sees nothing.
 
 Counterpart: the canaries of kube-proxy, which prove that nobody flushed its tables. Their addresses are those of benchmarking networks (RFC 2544,
-RFC 5180), so that no cluster's rules mean them. They say nothing about the rules under test.
+RFC 5180), so that no cluster's rules mean them; they have routes and rules of their own, so that they fare alike on every machine. They say
+nothing about the rules under test.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, parse_ip
+from kpsim.conntrack import tuple_of
 from kpsim.lab.namespace import LabError
 from kpsim.lab.node import LabNode
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
 from kpsim.packet import Packet
+from kpsim.packetpath.routing import Interface, InterfaceKind
 
 _PORT = 9  # discard
 _COMMENT = "kpsim canary"
 _NETWORK = {Family.IPV4: "198.18.255.", Family.IPV6: "2001:2:0:ff::"}
-_CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _ENDPOINT = 1, 2, 3, 4, 5, 129
+_PREFIX = {Family.IPV4: 24, Family.IPV6: 64}
+_CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT = 1, 2, 3, 4, 5, 6, 129
 _UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}
+_CHAINS = {
+    "raw": ("PREROUTING", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+    "security": ("INPUT", "FORWARD", "OUTPUT"),
+}
 
 
 class BlindLab(LabError):
@@ -40,28 +49,37 @@ def _address(family: Family, number: int) -> int:
 
 def guarded(rules: str, family: Family) -> str:
     """An iptables-save text with the canaries' rules in front of everything that each chain says."""
-    client, translated, rejected, dropped, pod, endpoint = (
+    client, translated, rejected, dropped, pod, node, endpoint = (
         format_ip(family, _address(family, number))
-        for number in (_CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _ENDPOINT)
+        for number in (_CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT)
     )  # fmt: skip
+    network = f"{_NETWORK[family]}{'0' if family is Family.IPV4 else ''}/{_PREFIX[family]}"
     target = f"[{endpoint}]:{_PORT}" if family is Family.IPV6 else f"{endpoint}:{_PORT}"
-    wanted = {
+    needed = {
         "filter": [
-            f"INPUT -s {client} -p udp --dport {_PORT} -j ACCEPT",
+            f"INPUT -d {node} -j ACCEPT",
             f"FORWARD -d {rejected} -j REJECT", f"FORWARD -d {dropped} -j DROP",
             f"FORWARD -d {endpoint} -j ACCEPT", f"FORWARD -s {endpoint} -j ACCEPT", f"FORWARD -d {pod} -j ACCEPT",
+            f"OUTPUT -d {client} -j ACCEPT",
         ],
-        "nat": [f"PREROUTING -d {translated} -p udp -j DNAT --to-destination {target}"],
+        "nat": [
+            f"PREROUTING -d {translated} -p udp -j DNAT --to-destination {target}",
+            f"PREROUTING -d {network} -j ACCEPT", f"POSTROUTING -d {network} -j ACCEPT", f"INPUT -d {network} -j ACCEPT",
+        ],
     }  # fmt: skip
+    wanted = needed | {
+        name: [f"{chain} {side} {network} -j ACCEPT" for chain in chains for side in ("-s", "-d")]
+        for name, chains in _CHAINS.items()
+    }
     lines, table, done = [], "", set()
     for line in rules.splitlines():
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith(("-", "COMMIT")) and table in wanted and table not in done:
+        elif line.startswith(("-", "[", "COMMIT")) and table in wanted and table not in done:
             done.add(table)
             lines += [f'-A {rule} -m comment --comment "{_COMMENT}"' for rule in wanted[table]]
         lines.append(line)
-    missing = "".join(f"*{name}\nCOMMIT\n" for name in wanted if name not in done)
+    missing = "".join(f"*{name}\nCOMMIT\n" for name in needed if name not in done)
     text = "".join(f"{line}\n" for line in lines)
     return guarded(text + missing, family) if missing else text
 
@@ -72,36 +90,50 @@ def without_canaries(saved: str) -> str:
 
 
 class Canaries:
-    """The canaries of one node. Each flock has ports of its own, so that no connection is known."""
+    """The canaries of one node. Each flock has ports of its own, so that no connection is known.
+
+    LabError if no link is up: there is no way in.
+    """
 
     def __init__(self, node: LabNode) -> None:
         self._node = node
         self._port = 0
-        self._pods = [i.name for i in node.machine.routing.interfaces.values() if i.has_pods and i.up]
-        if self._pods:
-            node.add_pod(self._pods[0], _address(node.family, _POD))
+        routing, uplink = node.machine.routing, node.machine.uplink
+        up = [each for each in routing.interfaces.values() if each.up]
+        self._entrance = _entrance(up, uplink)
+        for number in (_CLIENT, _REJECTED, _DROPPED, _TRANSLATED, _ENDPOINT):
+            node.add_pod(self._entrance, _address(node.family, number))
+        node.add_local(_address(node.family, _NODE))
+        self._has_pods = any(each.has_pods for each in up)
+        if self._has_pods:
+            node.add_pod(next(each.name for each in up if each.has_pods), _address(node.family, _POD))
 
     def flock(self) -> list[Canary]:
-        """One of each kind; the last one is seen."""
+        """One of each kind, and the answer to the translated one; that is the last, and seen."""
         self._port = self._port % 50000 + 1
-        found = [self._canary("rejected", _REJECTED, "unreachable"), self._canary("dropped", _DROPPED, "")]
-        machine = self._node.machine
-        for own in machine.routing.interfaces[machine.uplink].of(self._node.family)[:1]:
-            found.append(self._canary("delivered to the node", own.value, Where.SOCKET))
-        if self._pods:
+        found = [
+            self._canary("rejected", _REJECTED, "unreachable"), self._canary("dropped", _DROPPED, ""),
+            self._canary("delivered to the node", _NODE, Where.SOCKET),
+        ]  # fmt: skip
+        if self._has_pods:
             found.append(self._canary("delivered to a pod", _POD, Where.POD))
-        return [*found, self._canary("translated", _TRANSLATED, Where.LINK)]
+        translated = self._canary("translated", _TRANSLATED, Where.LINK)
+        sent = translated.shot.packet
+        answer = Packet(
+            sent.family, "udp", _address(sent.family, _ENDPOINT), sent.saddr, _PORT, sent.sport, in_interface=self._entrance
+        )  # fmt: skip
+        return [*found, translated, Canary("the answer to the translated one", Shot(answer), "answer")]
 
     def _canary(self, name: str, number: int, seen: str) -> Canary:
         family = self._node.family
-        daddr = _address(family, number) if number < 256 else number
         packet = Packet(
-            family, "udp", _address(family, _CLIENT), daddr, 1024 + self._port, _PORT, in_interface=self._node.machine.uplink
+            family, "udp", _address(family, _CLIENT), _address(family, number), 1024 + self._port, _PORT,
+            in_interface=self._entrance,
         )  # fmt: skip
         return Canary(name, Shot(packet), seen)
 
     def check(self, flock: Sequence[Canary], heard: Sequence[Heard]) -> None:
-        """BlindLab unless each was seen as it must be, and nothing besides."""
+        """BlindLab unless each was seen as it must be, and nothing besides, and the connection table knows of the translated one."""
         for canary, each in zip(flock, heard, strict=True):
             seen = {self._word(sighting) for sighting in each.sightings}
             if canary.seen == Where.SOCKET:
@@ -111,27 +143,25 @@ class Canaries:
                     f"the canary that must be {canary.name} was seen {' and '.join(sorted(seen)) or 'nowhere'}: "
                     "nothing that this lab sees can be believed"
                 )
+        *_, translated, answer = flock
+        known = self._node.conntrack.get(tuple_of(translated.shot.packet))
+        if known is None or not known.seen_reply or known.reply != tuple_of(answer.shot.packet):
+            raise BlindLab(
+                "the connection of a canary is not in the connection table as it must be: nothing that it says can be believed"
+            )
 
     def _word(self, sighting: Sighting) -> str:
         packet = sighting.packet
         if (packet.protocol, packet.icmp_type, packet.icmp_code) == _UNREACHABLE[packet.family]:
             return "unreachable"
-        if sighting.where is Where.LINK and packet.daddr != _address(packet.family, _ENDPOINT):
-            return "untranslated"
-        return sighting.where
+        if sighting.where is not Where.LINK or packet.daddr == _address(packet.family, _ENDPOINT):
+            return sighting.where
+        answered = (packet.saddr, packet.daddr) == tuple(_address(packet.family, n) for n in (_TRANSLATED, _CLIENT))
+        return "answer" if answered else "untranslated"
 
-    def reply(self, flock: Sequence[Canary]) -> Canary:
-        """What the endpoint of the translated one answers."""
-        sent = flock[-1].shot.packet
-        packet = Packet(
-            sent.family, "udp", _address(sent.family, _ENDPOINT), sent.saddr, _PORT, sent.sport, in_interface=sent.in_interface
-        )  # fmt: skip
-        return Canary("answered", Shot(packet), "answer")
 
-    def check_reply(self, canary: Canary, heard: Heard) -> None:
-        """BlindLab unless the client hears from the address that it dialled."""
-        sources = {sighting.packet.saddr for sighting in heard.sightings}
-        if sources != {_address(self._node.family, _TRANSLATED)}:
-            raise BlindLab(
-                "the answer to a canary came back wrong, or not at all: nothing that this lab sees can be believed"
-            )
+def _entrance(up: Sequence[Interface], uplink: str) -> str:
+    links = [each.name for each in up if each.kind is InterfaceKind.LINK]
+    if not links:
+        raise LabError("no link of the node is up: nothing can be sent into it")
+    return uplink if uplink in links else links[0]

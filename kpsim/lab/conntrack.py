@@ -5,6 +5,7 @@ Counterpart: ``conntrack``, the tool. It reads and deletes; what an entry should
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kpsim.addresses import Family
@@ -70,6 +71,13 @@ class LinuxConntrack:
         """The entry that has this tuple, in either direction."""
         data = self._netlink.ask(_GET, _asked(flow), family=_FAMILIES[flow.family])
         return None if data is None else _seen(data)
+
+    def get_all(self, flows: Sequence[FlowTuple]) -> list[Seen | None]:
+        """``get`` of each, of one family, at once."""
+        if not flows:
+            return []
+        answers = self._netlink.ask_all(_GET, [_asked(flow) for flow in flows], family=_FAMILIES[flows[0].family])
+        return [None if data is None else _seen(data) for data in answers]
 
     def delete(self, flow: FlowTuple) -> None:
         self._netlink.ask(_DELETE, _asked(flow), family=_FAMILIES[flow.family])

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Iterator, Sequence
 
 from kpsim.lab.namespace import LabError, Namespace
 
@@ -18,6 +19,7 @@ _ERROR_MESSAGE = 2
 _HEADER, _SUBSYSTEM_HEADER = struct.Struct("=IHHII"), struct.Struct("=BBH")
 _KIND_BITS = 0x3FFF
 _ANSWER_TIMEOUT_S = 5
+_AT_ONCE = 32  # questions: their answers fit into the socket's buffer
 
 
 class Refused(LabError):
@@ -41,21 +43,47 @@ class Netlink:
 
     def ask(self, verb: int, attributes: bytes = b"", *, family: int = socket.AF_UNSPEC) -> bytes | None:
         """The attributes that the kernel answers; None if it only acknowledges, or knows of no such thing. Refused otherwise."""
-        body = _SUBSYSTEM_HEADER.pack(family, 0, 0) + attributes
-        kind = self._subsystem << 8 | verb
-        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACKNOWLEDGE, 1, 0) + body)
+        self._socket.send(self._message(verb, attributes, family, _REQUEST | _ACKNOWLEDGE, 1))
         answer = None
         while True:
-            data = self._socket.recv(1 << 16)
-            while data:
-                length, kind = struct.unpack_from("=IH", data)
+            for _, kind, content in self._messages():
                 if kind == _ERROR_MESSAGE:
-                    [error] = struct.unpack_from("=i", data, _HEADER.size)
-                    if -error not in (0, errno.ENOENT):
-                        raise Refused(-error)
+                    _check(content)
                     return answer
-                answer = data[_HEADER.size + _SUBSYSTEM_HEADER.size : length]
-                data = data[_aligned(length) :]
+                answer = content
+
+    def ask_all(self, verb: int, questions: Sequence[bytes], *, family: int) -> list[bytes | None]:
+        """The answers to questions that each have one: as many calls of ``ask``, but without a system call for each."""
+        answers: dict[int, bytes | None] = {}
+        for first in range(0, len(questions), _AT_ONCE):
+            some = range(first, min(first + _AT_ONCE, len(questions)))
+            self._socket.send(b"".join(self._message(verb, questions[n], family, _REQUEST, n) for n in some))
+            while len(answers) < some.stop:
+                for number, kind, content in self._messages():
+                    answers[number] = None if kind == _ERROR_MESSAGE and _check(content) else content
+        return [answers[number] for number in range(len(questions))]
+
+    def _message(self, verb: int, attributes: bytes, family: int, flags: int, number: int) -> bytes:
+        body = _SUBSYSTEM_HEADER.pack(family, 0, 0) + attributes
+        head = _HEADER.pack(_HEADER.size + len(body), self._subsystem << 8 | verb, flags, number, 0)
+        return head + body + bytes(-len(body) % 4)
+
+    def _messages(self) -> Iterator[tuple[int, int, bytes]]:
+        """Number of the question, kind and content of what comes next."""
+        data = self._socket.recv(1 << 16)
+        while data:
+            length, kind, _, number, _ = _HEADER.unpack_from(data)
+            begin = _HEADER.size + (0 if kind == _ERROR_MESSAGE else _SUBSYSTEM_HEADER.size)
+            yield number, kind, data[begin:length]
+            data = data[_aligned(length) :]
+
+
+def _check(error: bytes) -> bool:
+    """True: an acknowledgement, or nothing of the kind is known. Refused for everything else."""
+    [number] = struct.unpack_from("=i", error)
+    if -number not in (0, errno.ENOENT):
+        raise Refused(-number)
+    return True
 
 
 def attribute(kind: int, data: bytes) -> bytes:

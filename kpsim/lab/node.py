@@ -139,6 +139,10 @@ class LabNode:
         if self.machine.routing.interfaces[interface].kind is InterfaceKind.BRIDGE:
             self._add_ports(interface, [address])
 
+    def add_local(self, address: int) -> None:
+        """Makes the node take what is sent to an address, without that it has it: nobody borrows it."""
+        self.namespace.ip([f"route add local {format_ip(self.family, address)}/{self.family.bits} dev lo table local"])
+
     def _add_ports(self, bridge: str, addresses: Sequence[int | None]) -> None:
         here, there, switch = [], [], []
         for address in addresses:

@@ -1,7 +1,8 @@
 """The sockets of the lab: into the node by its interfaces and from its processes, and out of it wherever a packet can come out.
 
 A veth delivers within the sender's ``send()``: a packet has come out, or never will, before the next one goes in (K-11). What comes out is
-told apart by its tag, which survives every translation and stands in the ICMP errors about it too.
+told apart by its tag, which survives every translation and stands in the ICMP errors about it too. Nothing may get lost unseen: the kernel's own
+counts of the wires' frames must come out even with what was written and read here.
 """
 
 import contextlib
@@ -11,7 +12,9 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from kpsim.addresses import Family
@@ -22,7 +25,12 @@ from kpsim.packet import Packet
 
 _ETHERNET = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
 _BUFFER = 64 << 20  # bytes: a batch must fit
-_SO_RCVBUFFORCE, _SOL_PACKET, _PACKET_STATISTICS = 33, 263, 6
+_SO_RCVBUFFORCE, _SO_MEMINFO, _DROPS = 33, 55, 8
+_ETH_P_ALL, _SOL_PACKET, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 3, 263, 6, 23
+_RECEIVED, _SENT = 2, 10  # columns of /proc/net/dev
+_PATIENCE_MS = 100
+#: what a system call says of the packet; anything else is said of the lab
+_VERDICTS = frozenset({"EPERM", "EACCES", "EINVAL", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL"})
 _IPV6_FLOWINFO, _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 11, 51, 52
 _RAW = {Family.IPV4: (6, 17, 132, 1), Family.IPV6: (6, 17, 132, 58)}
 _NEIGHBOURLY, _LINK_LOCAL = frozenset({*range(130, 138), 143}), 0xFE80 >> 6
@@ -90,9 +98,9 @@ class Wires:
         self.family = family
         self._ports: dict[str, Port] = {}
         kind = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
-        protocol = socket.htons(_ETHERNET[family])
-        self._sockets = [self._wide(world.socket(socket.AF_PACKET, socket.SOCK_RAW, protocol))]
-        self._world = self._sockets[0]
+        self._world = self._wide(world.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)))
+        self._world.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        self._counts = _Counts(world)
         self._raw = [self._wide(node.socket(kind, socket.SOCK_RAW, protocol)) for protocol in _RAW[family]]
         if family is Family.IPV6:
             for listening in self._raw:
@@ -100,6 +108,7 @@ class Wires:
                     listening.setsockopt(socket.IPPROTO_IPV6, option, 1)
         self._process = node.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self._process.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        self._drops = [0] * len(self._raw)
         self._next_tag = 1
 
     @staticmethod
@@ -111,6 +120,7 @@ class Wires:
     def close(self) -> None:
         for opened in (self._world, *self._raw, self._process):
             opened.close()
+        self._counts.close()
 
     def attach(self, port: Port) -> None:
         self._ports[port.wire] = port
@@ -118,7 +128,10 @@ class Wires:
     # --- batches ---------------------------------------------------------------------------------------------------------
 
     def transmit(self, frames: Sequence[Framed], *, wait_for_last: bool = False) -> "Reception":
-        """Sends in order and collects what comes out. ``wait_for_last``: until something is heard of the last, for a second."""
+        """Sends in order and collects what comes out. ``wait_for_last``: until something is heard of the last, for a second.
+
+        LabError if a frame did not get into the node or to us, or came out where nobody should be.
+        """
         if len(frames) >= _TAGS[self.family]:
             raise LabError(f"{len(frames)} packets in one batch: tags tell {_TAGS[self.family] - 1} apart")
         reception = Reception([framed.shot for framed in frames], self._tags(len(frames)))
@@ -133,12 +146,14 @@ class Wires:
                     self._world.sendto(framed.header + data, (framed.wire, _ETHERNET[self.family]))
                 except OSError as error:
                     raise LabError(f"sending into {packet.in_interface}: {error.strerror}") from error
+                self._counts.written += 1
             self._collect(reception)
             while wait_for_last and not reception.heard(len(frames) - 1):
                 if not select.select([self._world, *self._raw], [], [], 1)[0]:
                     break
                 self._collect(reception)
-        self._check_losses()
+            self._balance(reception)
+        self._check_losses(sum(not framed.shot.packet.checksum_ok for framed in frames))
         return reception
 
     def _tags(self, count: int) -> range:
@@ -152,7 +167,10 @@ class Wires:
         try:
             self._process.sendto(data, (packet.destination, 0))
         except OSError as error:
-            return errno.errorcode.get(error.errno or 0, str(error))
+            name = errno.errorcode.get(error.errno or 0, "")
+            if name not in _VERDICTS:
+                raise LabError(f"sending from a process: {error.strerror}") from error
+            return name
         return ""
 
     def _collect(self, reception: "Reception") -> None:
@@ -164,10 +182,13 @@ class Wires:
     def _arrived(self) -> Iterator[tuple[Decoded, Port]]:
         with contextlib.suppress(BlockingIOError):
             while True:
-                data, address = self._world.recvfrom(4096)
-                port = self._ports.get(address[0])
-                if port is not None and address[2] != socket.PACKET_OUTGOING:
-                    yield from self._decoded(data[14:], port)
+                data, (wire, protocol, *_) = self._world.recvfrom(4096)
+                self._counts.read += 1
+                if protocol != _ETHERNET[self.family]:
+                    continue
+                if wire not in self._ports:
+                    raise LabError(f"a packet came out by {wire}, where nobody looks")
+                yield from self._decoded(data[14:], self._ports[wire])
         here = Port("", Where.SOCKET, "")
         for listening in self._raw:
             with contextlib.suppress(BlockingIOError):
@@ -185,10 +206,48 @@ class Wires:
             decoded.packet.out_interface = port.name
         yield decoded, port
 
-    def _check_losses(self) -> None:
+    def _balance(self, reception: "Reception") -> None:
+        """Every frame written has got into the node, every frame that left it has been read. What it says to its neighbours comes at any time."""
+        for _ in range(_PATIENCE_MS):
+            received, sent = self._counts.kernels()
+            self._collect(reception)
+            if self._counts.written == sent and self._counts.read >= received:
+                return
+            time.sleep(0.001)
+        lost_in, lost_out = self._counts.written - sent, received - self._counts.read
+        self._counts.written, self._counts.read = sent, received
+        raise LabError(f"{lost_in} packets did not get into the node, {lost_out} that came out were not seen")
+
+    def _check_losses(self, bad_checksums: int) -> None:
+        """``bad_checksums``: so many packets a raw socket of ICMPv6 may refuse."""
         _, lost = struct.unpack("=II", self._world.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        drops = [struct.unpack("=9I", s.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[_DROPS] for s in self._raw]
+        lost += max(0, sum(drops) - sum(self._drops) - bad_checksums)
+        self._drops = drops
         if lost:
-            raise LabError(f"{lost} packets came out that nobody could look at: the socket's buffer was full")
+            raise LabError(f"{lost} packets came out that nobody could look at: a socket's buffer was full")
+
+
+class _Counts:
+    """Frames of all wires: as the kernel counts them at the far ends, and as they were written and read here."""
+
+    def __init__(self, world: Namespace) -> None:
+        self.written = self.read = 0
+        with world.entered():
+            self._file = Path("/proc/thread-self/net/dev").open("rb", buffering=0)  # noqa: SIM115 - closed by close
+
+    def close(self) -> None:
+        self._file.close()
+
+    def kernels(self) -> tuple[int, int]:
+        """Received by the far ends, sent by them."""
+        self._file.seek(0)
+        received = sent = 0
+        for line in self._file.read().splitlines()[2:]:
+            columns = line.split()
+            received += int(columns[_RECEIVED])
+            sent += int(columns[_SENT])
+        return received, sent
 
 
 class Reception:

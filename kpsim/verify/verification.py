@@ -115,6 +115,7 @@ class Verifier:
         for batch in _batches(drawn * (repeat - 1)):
             _send(twin, batch, found)
             progress(len(batch))
+        twin.check_rules()
         return found.verification()
 
 
