@@ -113,22 +113,35 @@ class Lab:
 
         ``sequence``: what a TCP segment begins with and what it acknowledges.
         """
-        layer = to_scapy(packet)
-        if packet.protocol == "tcp":
-            layer["TCP"].seq, layer["TCP"].ack = sequence
-        data = bytes(layer)
+        data = self._bytes(packet, sequence)
         self.refused = False
         if packet.in_interface:
-            frame = self._macs[packet.in_interface] + b"\2\0\0\0\0\1" + _ETHERNET_TYPE[self.family].to_bytes(2) + data
-            self._wires[packet.in_interface].send(frame)
+            self._wires[packet.in_interface].send(self._frame(packet.in_interface, data))
         else:
             try:
                 self._process.sendto(data, (packet.destination, 0))
             except PermissionError:  # dropped or rejected in OUTPUT
                 self.refused = True
-        return list(self._received())
+        return list(self.received())
 
-    def _received(self) -> Iterator[Packet]:
+    def flood(self, packets: list[Packet]) -> Iterator[None]:
+        """Sends arriving packets as fast as it can; yields after each. What came out waits in ``received``."""
+        frames = [(each.in_interface, self._frame(each.in_interface, self._bytes(each, (0, 0)))) for each in packets]
+        for name, frame in frames:
+            self._wires[name].send(frame)
+            yield
+
+    def _bytes(self, packet: Packet, sequence: tuple[int, int]) -> bytes:
+        layer = to_scapy(packet)
+        if packet.protocol == "tcp":
+            layer["TCP"].seq, layer["TCP"].ack = sequence
+        return bytes(layer)
+
+    def _frame(self, interface: str, data: bytes) -> bytes:
+        return self._macs[interface] + b"\2\0\0\0\0\1" + _ETHERNET_TYPE[self.family].to_bytes(2) + data
+
+    def received(self) -> Iterator[Packet]:
+        """What has come out of the node since the last time."""
         for name, wire in self._wires.items():
             while True:
                 try:

@@ -250,7 +250,19 @@ def test_random_source_ports_stay_in_their_class(sport, low, high):  # K-2.3
     assert sum(ports) / 300 == pytest.approx((low + high) / 2, rel=0.1)
 
 
-def test_without_random_a_free_source_port_is_kept():  # K-2.3
+@pytest.mark.parametrize("sport", [1, 511, 512, 599, 600, 1023, 1024, 65535])
+def test_without_random_any_free_source_port_is_kept(sport):  # K-2.3, measured: also 512 to 599, which are never drawn
+    netns = node(service_rules((REMOTE_POD,), random_fully=False))
+    assert run(netns, packet(CLIENT, CLUSTER_IP, sport=sport)).packet.sport == sport
+
+
+def test_a_given_range_of_ports_is_kept_to():  # K-2.3
+    nat = table("nat", POSTROUTING=(rule(Snat(Family.IPV4, ip(NODE), 2000, 2001)),))
+    assert run(node(ruleset(nat)), packet(CLIENT, REMOTE_POD)).packet.sport in (2000, 2001)
+    assert run(node(ruleset(nat)), packet(CLIENT, REMOTE_POD, sport=2001)).packet.sport == 2001
+
+
+def test_without_random_a_taken_source_port_is_changed():  # K-2.3
     netns = node(service_rules((REMOTE_POD,), random_fully=False))
     first = run(netns, packet(CLIENT, CLUSTER_IP))
     assert (first.packet.sport, first.source_port_drawn) == (40000, False)

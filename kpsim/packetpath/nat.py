@@ -81,7 +81,8 @@ def _bind_source(traversal: Traversal, address: int, ports: tuple[int, int] | No
     low, high = ports or port_class(forward)
     for sport in () if random else _ports_to_keep(traversal, entry, forward):
         kept = forward._replace(sport=sport)
-        if low <= sport <= high and not traversal.taken(kept.inverse()):
+        allowed = ports is None or low <= sport <= high  # 512 to 599 may be kept, and are never drawn (measured)
+        if allowed and not traversal.taken(kept.inverse()):
             traversal.entry = entry._replace(reply=kept.inverse())
             return
     if forward.protocol in PORT_PROTOCOLS or forward.protocol in ICMP_PROTOCOLS:
