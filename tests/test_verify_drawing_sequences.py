@@ -238,6 +238,20 @@ def test_ports_of_clients_meet_and_are_of_every_class() -> None:  # K-2.3
     assert {opening.tuple.sport for opening in openings} == {40000, 40001, 700, 300}
     assert set(Sender) == {opening.sender for opening in openings}
     assert 0 not in {opening.tuple.saddr for opening in openings}
+    echoes = {opening.tuple[1::4] for opening in openings if opening.tuple.protocol.startswith("icmp")}
+    assert echoes == {("icmp", 8 * 256), ("icmpv6", 128 * 256)}
+
+
+def test_a_process_bound_to_loopback_dials_its_own_node() -> None:
+    bound = 0
+    for seed in range(60):
+        of, node, family, steps = drawn(seed)
+        loopback = 1 if family is V6 else 127 << 24 | 1
+        flows = [step.opening.tuple for step in steps if isinstance(step, FirstPacket | MidStream)]
+        destinations = [flow.daddr for flow in flows if flow.saddr == loopback]
+        bound += len(destinations)
+        assert all(of.site.machine(node).routing.is_local(family, address) for address in destinations)
+    assert bound > 5
 
 
 def test_changes_of_endpoints_keep_what_else_a_slice_says() -> None:

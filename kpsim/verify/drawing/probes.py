@@ -104,12 +104,14 @@ def _destinations(around: Surroundings, aim: Aim) -> Iterator[tuple[Dialled, str
             for address in around.service_addresses[-1:]:
                 yield _plain(family, around.nobodys_service_address(address), 80), "tcp"
         case Aim.POD:
-            yield from ((_plain(family, pod, _TARGET_PORT), "tcp") for pod in (*around.pods, *around.remote_pods))
+            yield from (
+                (_plain(family, pod, _TARGET_PORT), "tcp") for pod in (*around.pods[:2], *around.remote_pods[:2])
+            )
         case Aim.NODE:
             ports = (_SSH, *around.health_check_ports)
             yield from ((_plain(family, address, port), "tcp") for address in around.own for port in ports)
         case Aim.PEER:
-            yield from ((_plain(family, address, _SSH), "tcp") for address in around.peers)
+            yield from ((_plain(family, address, _SSH), "tcp") for address in around.peers[:2])
         case Aim.OUTSIDE:
             yield _plain(family, _ELSEWHERE[family], 443), "tcp"
 

@@ -6,7 +6,6 @@ flows whose packets get through; what becomes of them this module does not know.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.cluster import ClusterState
@@ -203,13 +202,18 @@ class _Drawing:
         if dialled is None:
             return None
         last = next(reversed(self._talks), None)
-        if last is not None and last.tuple.protocol == dialled.frontend.protocol and chance(choices, 30):
+        if last is not None and self._can_reach(last, dialled.address) and chance(choices, 30):
             # the same client and port towards somebody else
-            return replace(last, tuple=last.tuple._replace(daddr=dialled.address, dport=dialled.frontend.port))
+            return self._opening(Client(last.sender, last.tuple.saddr), dialled, last.tuple.sport)
         by_kind = around.clients(dialled)
         by_kind = {kind: clients for kind, clients in by_kind.items() if kind is not Kind.IMPOSTOR}
         client = pick(choices, by_kind[pick(choices, list(by_kind))][:2])
         return self._opening(client, dialled, pick(choices, _SOURCE_PORTS))
+
+    def _can_reach(self, opening: Opening, address: int) -> bool:
+        """Whoever is bound to loopback reaches no further than the node."""
+        own = self._around.own
+        return opening.tuple.saddr != own[-1] or address in own
 
     def _opening(self, client: Client, dialled: Dialled, sport: int) -> Opening | None:
         family, (address, frontend) = self._around.family, dialled

@@ -8,9 +8,10 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
-from kpsim.addresses import Family, parse_network
+from kpsim.addresses import Family, Network, parse_network
 from kpsim.objects import Service
 from kpsim.packet import Packet
 from kpsim.tracing.directory import Frontend
@@ -116,6 +117,7 @@ class Surroundings:
         address, frontend = dialled
         behind = self.site.directory.endpoints_behind((self.family, address), frontend.port, frontend.protocol)
         hairpins = {a for _, a in behind} | {address}
+        edges = self._at_the_edges.get(self.site.directory.services.get(frontend, ""), ())
         # a process bound to loopback reaches no further than the node
         bound = self.own if address in self.own else self.own[:-1]
         quiet = (*self._quiet_pods, *(pod for pod in self.pods if pod not in hairpins))
@@ -125,15 +127,15 @@ class Surroundings:
             Kind.PROCESS: _clients(Sender.NODE, (0,)),
             Kind.BOUND_PROCESS: _clients(Sender.NODE, bound),
             Kind.IMPOSTOR: _clients(Sender.EXTERNAL, dict.fromkeys((address, *self.own))),
-            **self._from_elsewhere,
+            Kind.CLIENT: _clients(Sender.EXTERNAL, dict.fromkeys((*self.outsiders, *edges))),
+            **self._other_nodes,
         }
         return {kind: clients for kind, clients in found.items() if clients}
 
     @cached_property
-    def _from_elsewhere(self) -> Mapping[Kind, tuple[Client, ...]]:
+    def _other_nodes(self) -> Mapping[Kind, tuple[Client, ...]]:
         """Whatever is dialled."""
         return {
-            Kind.CLIENT: _clients(Sender.EXTERNAL, self.outsiders),
             Kind.PEER: _clients(Sender.PEER, self.peers),
             Kind.REMOTE_POD: _clients(Sender.PEER, self.remote_pods),
         }
@@ -157,28 +159,30 @@ class Surroundings:
 
     @cached_property
     def outsiders(self) -> tuple[int, ...]:
-        """Clients outside: two of one network, and for each source range one inside and one beyond."""
+        """Two clients outside, of one network."""
         asked = Packet(self.family, "tcp", 0, 0)
         first = self.site.begin(asked, self.node, Sender.EXTERNAL).saddr
-        found = dict.fromkeys((first, self._unused(first + _FURTHER_CLIENT), *self._at_the_edges()))
-        routing, inside = self.site.machine(self.node).routing, self.site.machine(self.node).pod_networks
-        return tuple(
-            address
-            for address in found
-            if not routing.is_local(self.family, address)
-            and not self.site.directory.knows((self.family, address))
-            and not any(network.family is self.family and address in network for network in inside)
-        )
+        return first, self._unused(first + _FURTHER_CLIENT)
 
-    def _at_the_edges(self) -> Iterator[int]:
+    @cached_property
+    def _at_the_edges(self) -> Mapping[str, tuple[int, ...]]:
+        """Clients by the Service whose source ranges they are inside or beyond, one each."""
+        found = {}
         for service in self.services:
-            for text in service.load_balancer_source_ranges:
-                network = parse_network(text.strip())
-                if network is None or network.family is not self.family or network.prefix < _NARROWEST[self.family]:
-                    continue
-                one = network.prefix == self.family.bits
-                yield network.base if one else min(network.base + 7, network.last)
-                yield network.last + 8
+            networks = map(parse_network, map(str.strip, service.load_balancer_source_ranges))
+            edges = dict.fromkeys(chain.from_iterable(_edges(n) for n in networks if n and n.family is self.family))
+            name = f"{service.metadata.namespace}/{service.metadata.name}"
+            found[name] = tuple(address for address in edges if self._is_outside(address))
+        return found
+
+    def _is_outside(self, address: int) -> bool:
+        """Nobody of the cluster has it or may get it."""
+        machine = self.site.machine(self.node)
+        return not (
+            machine.routing.is_local(self.family, address)
+            or self.site.directory.knows((self.family, address))
+            or any(network.family is self.family and address in network for network in machine.pod_networks)
+        )
 
     def _unused(self, first: int) -> int:
         while self.site.directory.knows((self.family, first)):
@@ -192,3 +196,10 @@ class Surroundings:
 
 def _clients(sender: Sender, sources: Iterable[int]) -> tuple[Client, ...]:
     return tuple(Client(sender, source) for source in sources)
+
+
+def _edges(network: Network) -> Iterator[int]:
+    """An address inside a source range and one beyond; none if it is too wide to tell anybody apart."""
+    if network.prefix >= _NARROWEST[network.family]:
+        yield network.base if network.base == network.last else min(network.base + 7, network.last)
+        yield network.last + 8
