@@ -33,7 +33,7 @@ def verify(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SCENARIO|CLUSTER]...",
+            metavar="SCENARIO|CLUSTER",
             help="Scenarios (files or built-in names), manifests or a recording; without any, random clusters.",
             show_default=False,
             autocompletion=complete_scenario,

@@ -1,0 +1,133 @@
+"""Disagreements between the model and Linux that verifications found, each with its smallest case. They must not come back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from kpsim.addresses import Family, parse_ip
+from kpsim.dialects.iptables import parse
+from kpsim.lab.wires import Shot, Where
+from kpsim.netfilter import Disposition
+from kpsim.nodes import make_machine
+from kpsim.packet import Packet
+from kpsim.verify.twin import Exchange, Twin
+
+V4, V6 = Family.IPV4, Family.IPV6
+pytestmark = pytest.mark.kernel
+
+
+@contextmanager
+def twin(family: Family, rules: str, pod_cidrs: tuple[str, ...] = (), *, pods: tuple[str, ...] = ()) -> Iterator[Twin]:
+    node_ip = "192.168.0.2" if family is V4 else "2001:db8::2"
+    outside = [found for text in pods if (found := parse_ip(text))]
+    made = Twin(make_machine([node_ip], pod_cidrs, pods=outside), family)
+    try:
+        assert made.load(parse(rules, family)) is None
+        known = (parse_ip(text) for text in ("10.180.0.11", "10.180.0.12", "10.190.0.11", "fd00:180::11"))
+        made.linux.add_pods(found[1] for found in known if found and found[0] is family)
+        yield made
+    finally:
+        made.close()
+
+
+def packet(family: Family, source: str, sport: int, destination: str, dport: int, interface: str = "") -> Packet:
+    ends = []
+    for text in (source, destination):
+        parsed = parse_ip(text)
+        assert parsed is not None
+        ends.append(parsed[1])
+    return Packet(family, "udp", ends[0], ends[1], sport, dport, in_interface=interface)
+
+
+def agreed(exchange: Exchange) -> Exchange:
+    assert exchange.differences == ()
+    return exchange
+
+
+LOCALHOST_DNAT = """*nat
+-A OUTPUT -d 2001:db8::99/128 -p udp -j DNAT --to-destination {endpoint}
+-A POSTROUTING -j MASQUERADE
+COMMIT
+"""
+
+
+def test_an_answer_un_nated_to_localhost_of_ipv6_leaves_again() -> None:
+    """K-7.1: the reply is lost; how: only routes of the interface that it came in by count for ::1."""
+    with twin(V6, LOCALHOST_DNAT.format(endpoint="2001:db8::5")) as both:
+        first = agreed(both.send(Shot(packet(V6, "::1", 5000, "2001:db8::99", 80))))
+        answer = first.answer()
+        assert answer is not None
+        lost = agreed(both.send(Shot(answer)))
+        assert (lost.walk.disposition, lost.walk.packet.destination) == (Disposition.FORWARDED, "::1")
+
+
+def test_an_answer_un_nated_to_localhost_of_ipv6_is_lost_on_a_bridge() -> None:
+    """As above; no route of the bridge leads there, and a bridge tells nobody."""
+    with twin(V6, LOCALHOST_DNAT.format(endpoint="fd00:180::11"), ("fd00:180::/64",)) as both:
+        answer = agreed(both.send(Shot(packet(V6, "::1", 5000, "2001:db8::99", 80)))).answer()
+        assert answer is not None
+        lost = agreed(both.send(Shot(answer)))
+        assert (lost.walk.disposition, lost.heard.sightings) == (Disposition.DROPPED, ())
+
+
+CLUSTER_IP = """*nat
+-A PREROUTING -d 172.30.0.1/32 -p udp -j DNAT --to-destination 10.180.0.11
+COMMIT
+"""
+
+
+def test_a_bridge_switches_what_it_translated_with_its_time_to_live() -> None:
+    """K-2.6, bridge-nf-call-iptables=1."""
+    with twin(V4, CLUSTER_IP, ("10.180.0.0/24",)) as both:
+        seen = agreed(both.send(Shot(packet(V4, "10.180.0.12", 5000, "172.30.0.1", 80, "cni0")))).arrival
+        assert seen is not None
+        assert (seen.where, seen.packet.destination, seen.packet.ttl) == (Where.POD, "10.180.0.11", 64)
+
+
+def test_pods_outside_the_subnet_of_their_bridge_are_routed() -> None:
+    """Their neighbours send to the node, which spends a hop; what the bridge translates, it switches even to them."""
+    rules = CLUSTER_IP.replace("10.180.0.11", "10.190.0.11")
+    with twin(V4, rules, ("10.180.0.0/24",), pods=("10.190.0.11",)) as both:
+        directly = agreed(both.send(Shot(packet(V4, "10.180.0.12", 5000, "10.190.0.11", 80, "cni0")))).arrival
+        translated = agreed(both.send(Shot(packet(V4, "10.180.0.12", 5001, "172.30.0.1", 80, "cni0")))).arrival
+        assert directly is not None and translated is not None
+        assert (directly.packet.ttl, translated.packet.ttl) == (63, 64)
+
+
+STICKY = """*nat
+:KUBE-SEP-A - [0:0]
+:KUBE-SEP-B - [0:0]
+-A PREROUTING -d 172.30.0.1/32 -p udp -m recent --rcheck --seconds 600 --name A --mask 255.255.255.255 --rsource -j KUBE-SEP-A
+-A PREROUTING -d 172.30.0.1/32 -p udp -m recent --rcheck --seconds 600 --name B --mask 255.255.255.255 --rsource -j KUBE-SEP-B
+-A PREROUTING -d 172.30.0.1/32 -p udp -m statistic --mode random --probability 0.5 -j KUBE-SEP-A
+-A PREROUTING -d 172.30.0.1/32 -p udp -j KUBE-SEP-B
+-A KUBE-SEP-A -p udp -m recent --set --name A --mask 255.255.255.255 --rsource -j DNAT --to-destination 10.180.0.11
+-A KUBE-SEP-B -p udp -m recent --set --name B --mask 255.255.255.255 --rsource -j DNAT --to-destination 10.180.0.12
+COMMIT
+"""
+
+
+def test_a_martian_that_was_dropped_behind_its_dnat_is_remembered() -> None:
+    """K-4.2, K-7.2: nothing is seen of it, yet its source is bound to an endpoint; the lists tell to which."""
+    with twin(V4, STICKY, ("10.180.0.0/24",)) as both:
+        for attempt in range(8):
+            both.forget()
+            martian = agreed(both.send(Shot(packet(V4, "10.180.0.1", 5000, "172.30.0.1", 80, "eth0"))))
+            assert martian.walk.disposition is Disposition.DROPPED
+            agreed(
+                both.send(Shot(packet(V4, "10.180.0.1", 5001 + attempt, "172.30.0.1", 80)))
+            )  # of a process: no PREROUTING
+            sticky = agreed(both.send(Shot(packet(V4, "10.180.0.1", 6001 + attempt, "172.30.0.1", 80, "cni0"))))
+            assert sticky.walk.disposition is Disposition.DROPPED  # and to the same
+            assert [touch.match.action for touch in sticky.walk.effects.recent][-2:] == ["rcheck", "set"]
+
+
+def test_a_reset_to_localhost_of_ipv6_goes_by_the_wrong_door() -> None:
+    """Explained: Linux' own answer to ::1 from another address of the node leaves by that address's interface."""
+    with twin(V6, "*filter\nCOMMIT\n") as both:
+        begun = packet(V6, "::1", 5000, "2001:db8::2", 81)
+        begun.protocol = "tcp"
+        answered = agreed(both.send(Shot(begun)))
+        assert answered.walk.disposition is Disposition.DELIVERED
+        assert {s.where for s in answered.heard.sightings} == {Where.SOCKET, Where.LINK}
