@@ -103,7 +103,7 @@ class Entry(NamedTuple):
 
     @property
     def flow(self) -> Flow:
-        return Flow(self.state, self.seen_reply, self.assured, self.created_ns, self.history)
+        return Flow(self.state, self.seen_reply, self.assured, self.created_ns, self.history, self.expires_ns)
 
     @property
     def dst_nat(self) -> bool:

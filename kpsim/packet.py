@@ -16,8 +16,9 @@ class Window(enum.StrEnum):
     """Where a TCP segment lies in the receiver's window: sequence numbers are not modelled, the verdict on them is."""
 
     EXACT = "exact"  #: the segment that was expected
-    INSIDE = "inside"  #: acceptable, but not the next one: matters for RST (K-6.4)
-    OUTSIDE = "outside"  #: INVALID unless be_liberal, an RST always (CT-4.4)
+    INSIDE = "inside"  #: acceptable, but there is a gap before it: matters for RST (K-6.4)
+    OUTSIDE = "outside"  #: far beyond it: INVALID unless be_liberal (CT-4.4)
+    BEFORE = "before"  #: long acknowledged: passes without effect; an RST is INVALID (CT-4.4)
 
 
 @dataclass(slots=True)
@@ -45,12 +46,13 @@ class Packet:
     window: Window = Window.EXACT
     sctp_chunk: str = "INIT"
     checksum_ok: bool = True
+    repeated: bool = False  #: a TCP segment that its sender has sent before
 
     def copy(self) -> "Packet":
         return Packet(
             self.family, self.protocol, self.saddr, self.daddr, self.sport, self.dport, self.tcp_flags, self.icmp_type,
             self.icmp_code, self.related, self.ttl, self.length, self.mark, self.in_interface, self.out_interface,
-            self.window, self.sctp_chunk, self.checksum_ok,
+            self.window, self.sctp_chunk, self.checksum_ok, self.repeated,
         )  # fmt: skip
 
     @property

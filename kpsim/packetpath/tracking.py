@@ -8,13 +8,14 @@ from kpsim.conntrack import Destroyed, Ending, Entry, Found, tuple_of
 from kpsim.packet import Packet
 from kpsim.packetpath import nat
 from kpsim.packetpath.chains import run_base_chain
-from kpsim.packetpath.flowstate import Action, Direction, Reading, read
+from kpsim.packetpath.flowstate import Action, Direction, Reading, is_damaged, read
 from kpsim.packetpath.reject import error_of_drop
 from kpsim.packetpath.steps import ConntrackChanged, Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import Chain, Table
 
-_NEIGHBOUR_DISCOVERY = range(133, 138)  # router and neighbour messages, redirects: the kernel does not track them
+#: ICMPv6 that the kernel does not track: group membership, router and neighbour messages, but not redirects (measured)
+_UNTRACKED_TYPES = frozenset({*range(130, 137), 143, 151, 152})
 
 
 def look_up(traversal: Traversal) -> End | None:
@@ -22,7 +23,7 @@ def look_up(traversal: Traversal) -> End | None:
     if traversal.ct_state:
         return None  # over lo, or NOTRACK: seen before (K-1.2, K-6.6)
     packet = traversal.packet
-    if packet.protocol == "icmpv6" and packet.icmp_type in _NEIGHBOUR_DISCOVERY:
+    if packet.protocol == "icmpv6" and packet.icmp_type in _UNTRACKED_TYPES:
         traversal.set_state("UNTRACKED")
         traversal.tracked(Tracking.UNTRACKED)
         return None
@@ -37,6 +38,10 @@ def look_up(traversal: Traversal) -> End | None:
     reading = read(packet, entry.flow, direction, traversal.now_ns, netns.sysctls)
     if reading.action is Action.INVALID:
         _invalid(traversal)
+        if reading.timeout_ns is not None:
+            entry = entry._replace(expires_ns=traversal.now_ns + reading.timeout_ns)
+        if (later := entry._replace(history=reading.history)) != found.entry:
+            traversal.updated = later
         return None
     if reading.action is Action.RESTART:
         # a SYN on a finished connection: NAT is decided afresh (K-1.8)
@@ -108,9 +113,13 @@ def _continue(traversal: Traversal, found: Found, reading: Reading) -> None:
 
 
 def _look_up_error(traversal: Traversal, about: Packet) -> None:
-    """An ICMP error belongs to the connection of the packet inside it, and goes the other way (CT-5.3)."""
-    found = traversal.netns.conntrack.lookup(tuple_of(about).inverse(), traversal.now_ns)
-    if found is None or not traversal.packet.checksum_ok:
+    """An ICMP error belongs to the connection of the packet inside it, and goes the other way (CT-5.3).
+
+    It must be told to whom sent that packet (measured): to anybody else it is INVALID. Who tells it does not matter.
+    """
+    netns, packet = traversal.netns, traversal.packet
+    found = netns.conntrack.lookup(tuple_of(about).inverse(), traversal.now_ns)
+    if found is None or packet.daddr != about.saddr or is_damaged(packet, netns.sysctls):
         _invalid(traversal)
         return
     traversal.entry, traversal.direction = found

@@ -1,0 +1,95 @@
+"""What a packet means to the flow it belongs to: the protocol state machines of connection tracking.
+
+Counterpart: nf_conntrack_proto_{tcp,udp,icmp,sctp,…}. Pure functions of a packet and what is remembered of its flow; they never
+know addresses, tuples or NAT. ``tcp`` and ``sctp`` are machines of their own; this module asks the right one, and knows the
+protocols that have no states.
+"""
+
+from collections.abc import Mapping
+
+from kpsim.packet import Packet
+from kpsim.packetpath.flowstate.flow import (
+    NO_HISTORY,
+    Acknowledgement,
+    Action,
+    Direction,
+    Flow,
+    FlowState,
+    History,
+    Reading,
+    Segment,
+    Side,
+    Tag,
+    TcpInput,
+    invalid,
+)
+from kpsim.packetpath.flowstate.sctp import read_sctp, sctp_timeout_ns
+from kpsim.packetpath.flowstate.tcp import read_tcp, tcp_timeout_ns
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.units import SECOND_NS
+
+__all__ = [
+    "ICMP_REQUESTS", "NO_HISTORY", "Acknowledgement", "Action", "Direction", "Flow", "FlowState", "History", "Reading",
+    "Segment", "Side", "Tag", "TcpInput", "is_damaged", "read", "sctp_timeout_ns", "tcp_timeout_ns",
+]  # fmt: skip
+
+_STREAM_AFTER_NS = 2 * SECOND_NS  # CT-5.1
+
+#: type of an ICMP request → type of its answer
+ICMP_REQUESTS: Mapping[str, Mapping[int, int]] = {
+    "icmp": {8: 0, 13: 14, 15: 16, 17: 18},
+    "icmpv6": {128: 129, 139: 140},
+}
+
+
+def read(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, sysctls: Sysctls) -> Reading:
+    """What ``packet`` does to ``flow``, or, without one, whether it may begin a flow."""
+    if is_damaged(packet, sysctls):
+        return invalid(flow)
+    match packet.protocol:
+        case "tcp":
+            return read_tcp(packet, flow, direction, now_ns, sysctls)
+        case "sctp":
+            return read_sctp(packet, flow, direction, sysctls)
+        case "udp":
+            return _read_udp(flow, now_ns, sysctls)
+        case "udplite":
+            if packet.in_interface and sysctls.conntrack_checksum:
+                return invalid(flow)  # measured: its checksum is taken for one of UDP, which it never is
+            return _read_udp(flow, now_ns, sysctls)
+        case "icmp":
+            return _read_icmp(packet, flow, sysctls.icmp_timeout_ns)
+        case "icmpv6":
+            return _read_icmp(packet, flow, sysctls.icmpv6_timeout_ns)
+        case "gre":
+            return _read_gre(flow, sysctls)
+        case _:
+            return _kept(flow, sysctls.generic_timeout_ns)
+
+
+def is_damaged(packet: Packet, sysctls: Sysctls) -> bool:
+    """Whether a checksum makes it INVALID (K-6.6); those of packets made on this node are not looked at (measured)."""
+    return not packet.checksum_ok and packet.in_interface != "" and sysctls.conntrack_checksum
+
+
+def _kept(flow: Flow | None, timeout_ns: int) -> Reading:
+    return Reading(Action.KEEP, timeout_ns=timeout_ns, assured=flow is not None and flow.assured)
+
+
+def _read_udp(flow: Flow | None, now_ns: int, sysctls: Sysctls) -> Reading:
+    if flow is not None and flow.seen_reply and now_ns - flow.created_ns >= _STREAM_AFTER_NS:
+        return Reading(Action.KEEP, timeout_ns=sysctls.udp_timeout_stream_ns, assured=True)
+    return _kept(flow, sysctls.udp_timeout_ns)
+
+
+def _read_gre(flow: Flow | None, sysctls: Sysctls) -> Reading:
+    """Measured: a stream from the first packet behind an answer."""
+    if flow is not None and flow.seen_reply:
+        return Reading(Action.KEEP, timeout_ns=sysctls.gre_timeout_stream_ns, assured=True)
+    return _kept(flow, sysctls.gre_timeout_ns)
+
+
+def _read_icmp(packet: Packet, flow: Flow | None, timeout_ns: int) -> Reading:
+    if flow is None and packet.icmp_type not in ICMP_REQUESTS[packet.protocol]:
+        return invalid(None)  # an answer that nobody asked for, or no kind of request
+    return _kept(flow, timeout_ns)

@@ -1,0 +1,370 @@
+"""TCP as connection tracking sees it (CT-4, K-6.1 … K-6.4). Counterpart: nf_conntrack_proto_tcp.
+
+The states, with the segments that lead from one to the next (capitals: from the client; what is not drawn changes nothing)::
+
+                        SYN                                       ACK, data: picked up mid-stream, if tcp_loose
+     (no entry) ──────────────► SYN_SENT ─── syn ──► SYN_SENT2               │
+                                 │    ▲ │                │                   │
+                            RST, │    │ │ syn-ack        │ SYN-ACK, syn-ack: │
+                            rst, │    │ ▼                ▼ simultaneous open │
+                         rst-ack │    │ SYN_RECV ◄───────┘                   │
+                                 ▼    │ │      │                             ▼
+                             (no entry) │      └─ ACK, data (ack too if ─► ESTABLISHED ◄─┐
+                                      │ │         both sent a SYN)           │        └──┘ ACK, ack, data
+                                      │ │ FIN, fin                           │ FIN, fin
+                                      │ └────────────────► FIN_WAIT ◄────────┘
+                                      │                     │     │
+                                      │            ACK, ack │     │ FIN, fin
+                                      │                     ▼     ▼
+                                      │             CLOSE_WAIT ──► LAST_ACK
+                                      │               FIN, fin       │ ACK, ack
+                                      │                              ▼
+                                      ├───── SYN, syn ─────────── TIME_WAIT     behind a FIN: a new flow, NAT is decided
+                                      │                                         afresh (K-1.8)
+                                      └──────── SYN ───────────── CLOSE         if a FIN was seen, or the client's own RST
+                                                                    ▲
+           RST, rst, rst-ack, RST-ACK from every state ─────────────┘  (from SYN_SENT unanswered: the entry is deleted)
+
+    SYN_RECV ◄── syn-ack ── ESTABLISHED … CLOSE, right behind a SYN that was let through: both ends begin anew, the entry with
+    its old binding.
+
+A SYN to a connection that lives, and an answer to it, pass without effect: the receiver knows better what they are. The state
+after every segment is a table; the rest of this module is what the table cannot hold: which earlier segments count, windows,
+and timers. It never knows addresses, tuples or NAT.
+
+Sequence numbers are not those of the wire. Both ends are taken to be honest: a segment begins where the last one ended and
+acknowledges all that the other end has sent, unless its :class:`~kpsim.packet.Window` says otherwise. Zero windows, selective
+acknowledgements, and RSTs that are exact only by the number zero are not modelled.
+"""
+
+import enum
+
+from kpsim.packet import Packet, Window
+from kpsim.packetpath.flowstate.flow import (
+    Acknowledgement,
+    Action,
+    Cell,
+    Direction,
+    Flow,
+    FlowState,
+    History,
+    Reading,
+    Segment,
+    Side,
+    TcpInput,
+    invalid,
+    passing,
+    transitions,
+)
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.units import SECOND_NS
+
+# Measured (K-6.1); the first column (no entry yet) is in `_begun`.  . INVALID   = ignored   ! begins a new flow
+TCP = transitions("""
+                   SS=SYN_SENT SR=SYN_RECV ES=ESTABLISHED FW=FIN_WAIT CW=CLOSE_WAIT LA=LAST_ACK TW=TIME_WAIT CL=CLOSE S2=SYN_SENT2
+original SYN       SS          =           =              =           =             =           !            !        S2
+original SYN-ACK   .           SR          .              .           .             .           .            .        SR
+original ACK       .           ES          ES             CW          CW            TW          TW           CL       .
+original FIN       .           FW          FW             LA          LA            LA          TW           CL       .
+original RST       CL          CL          CL             CL          CL            CL          CL           CL       CL
+reply    SYN       S2          .           .              .           .             .           !            .        S2
+reply    SYN-ACK   SR          =           =              =           =             =           =            =        SR
+reply    ACK       =           SR          ES             CW          CW            TW          TW           CL       =
+reply    FIN       .           FW          FW             LA          LA            LA          TW           CL       .
+reply    RST       CL          CL          CL             CL          CL            CL          CL           CL       CL
+""")  # fmt: skip
+
+# Flag combinations that no stack sends are INVALID before the machine is asked; PSH counts for nothing here.
+_VALID_FLAGS = {
+    frozenset(flags.split())
+    for flags in ("SYN", "SYN URG", "SYN ACK", "RST", "RST ACK", "FIN ACK", "FIN ACK URG", "ACK", "ACK URG")
+}
+_ENDINGS = (TcpInput.FIN, TcpInput.RST)
+_OPENINGS = (TcpInput.SYN, TcpInput.SYN_ACK)
+_OPENING_STATES = (FlowState.SYN_SENT, FlowState.SYN_RECV)
+_FINISHING = frozenset(
+    {FlowState.FIN_WAIT, FlowState.CLOSE_WAIT, FlowState.LAST_ACK, FlowState.TIME_WAIT, FlowState.CLOSE}
+)
+_SHORT_ENOUGH_NS = 120 * SECOND_NS  # endings that do not fit shorten no timer that has less to go
+#: where a segment begins, counted from where its sender is
+_PLACES = {Window.EXACT: 0, Window.INSIDE: 1, Window.BEFORE: -100_000, Window.OUTSIDE: 1_000_000}
+_INCOMPARABLE = Acknowledgement(Direction.ORIGINAL, -1, -1, -1)
+
+
+def read_tcp(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, sysctls: Sysctls) -> Reading:
+    """See :func:`kpsim.packetpath.flowstate.read`."""
+    kind = _kind(packet.tcp_flags)
+    if kind is None:
+        return invalid(flow)
+    if flow is None:
+        return _begun(packet, kind, sysctls)
+    segment = Segment(direction, kind)
+    state, history = _led_to(flow, segment)
+    if state is Cell.RESTART:
+        return Reading(Action.RESTART)
+    if state is Cell.IGNORED:
+        return passing(flow, history)
+    if state is Cell.INVALID or _before_acknowledged(packet, flow, segment):
+        return invalid(flow)
+    if _keeps_established(packet, flow, segment):
+        state = flow.state
+    fit, history = _fit(packet, segment, flow.state, history, sysctls)
+    match fit:
+        case _Fit.OLD:
+            return passing(flow, history)
+        case _Fit.OUTSIDE:
+            return _misfit(flow, segment, now_ns, sysctls)
+        case _Fit.NOTICED | _Fit.COUNTED:
+            pass
+    if state is FlowState.FIN_WAIT and flow.state is not state:
+        history = history._replace(closing=True)
+    return _counted(flow, segment, state, history._replace(last=segment, let_through=False), sysctls)
+
+
+def _kind(flags: frozenset[str]) -> TcpInput | None:
+    flags = flags - {"PSH"}
+    if flags not in _VALID_FLAGS:
+        return None
+    if "RST" in flags:
+        return TcpInput.RST
+    if "SYN" in flags:
+        return TcpInput.SYN_ACK if "ACK" in flags else TcpInput.SYN
+    return TcpInput.FIN if "FIN" in flags else TcpInput.ACK
+
+
+def _begun(packet: Packet, kind: TcpInput, sysctls: Sysctls) -> Reading:
+    """Of the first segment."""
+    picked_up = kind is TcpInput.ACK
+    if not (picked_up and sysctls.tcp_loose) and kind is not TcpInput.SYN:
+        return invalid(None)
+    end = _size(packet)
+    history = History(
+        Segment(Direction.ORIGINAL, kind),
+        original=Side(end, end, known=True, limit=None if picked_up else end, liberal=picked_up), reply=Side(liberal=picked_up),
+    )  # fmt: skip
+    state = FlowState.ESTABLISHED if picked_up else FlowState.SYN_SENT
+    timeout_ns = tcp_timeout_ns(state, sysctls)
+    if picked_up:
+        timeout_ns = min(timeout_ns, sysctls.tcp_timeout_unacknowledged_ns)
+    return Reading(Action.KEEP, state, timeout_ns, history=history)
+
+
+# --- which state ----------------------------------------------------------------------------------------------------------
+
+
+def _led_to(flow: Flow, segment: Segment) -> tuple[FlowState | Cell, History]:
+    """What the table says, and where the earlier segments count too; the history by which the segment is to be weighed."""
+    history, last = flow.history, flow.history.last
+    cell = TCP[segment][flow.state]
+    behind_syn = last is not None and last.kind is TcpInput.SYN and last.direction is not segment.direction
+    if cell is Cell.RESTART and not history.closing and not _is_reset_of(last, segment.direction):
+        cell = Cell.IGNORED  # who was reset, and did not reset, keeps its binding until the entry is gone
+    if cell is Cell.IGNORED:
+        if segment.kind is TcpInput.SYN_ACK and behind_syn:
+            return FlowState.SYN_RECV, _anew(history)
+        return cell, _let_through(flow, segment)
+    if cell is FlowState.TIME_WAIT and flow.state is FlowState.LAST_ACK and history.challenged and behind_syn:
+        return Cell.IGNORED, history._replace(challenged=False)  # challenges the SYN, acknowledges no FIN
+    if cell is FlowState.SYN_SENT2:
+        history = history._replace(simultaneous=True)
+    elif cell is FlowState.SYN_RECV and segment == (Direction.REPLY, TcpInput.ACK) and history.simultaneous:
+        cell = FlowState.ESTABLISHED
+    return cell, history
+
+
+def _is_reset_of(segment: Segment | None, direction: Direction) -> bool:
+    return segment is not None and segment.kind is TcpInput.RST and segment.direction is direction
+
+
+def _let_through(flow: Flow, segment: Segment) -> History:
+    """Remembers a segment that the receiver may answer."""
+    history = flow.history._replace(last=segment, let_through=True, acknowledgement=_INCOMPARABLE)
+    if segment == (Direction.ORIGINAL, TcpInput.SYN):
+        return history._replace(simultaneous=False, challenged=flow.state is FlowState.LAST_ACK)
+    return history
+
+
+def _anew(history: History) -> History:
+    """Both ends have begun anew with a SYN that was let through and its answer."""
+    return History(
+        history.last, original=Side(1, 1, known=True, limit=1), reply=Side(liberal=history.reply.liberal),
+        acknowledgement=history.acknowledgement, repeats=history.repeats,
+    )  # fmt: skip
+
+
+# --- windows (CT-4.4, K-6.4) -----------------------------------------------------------------------------------------------
+
+
+class _Fit(enum.Enum):
+    """How a segment fits what was noticed of the connection."""
+
+    NOTICED = enum.auto()  #: in the window
+    COUNTED = enum.auto()  #: out of it, but forgiven: the state follows, the windows do not
+    OLD = enum.auto()  #: passes without effect
+    OUTSIDE = enum.auto()
+
+
+def _before_acknowledged(packet: Packet, flow: Flow, segment: Segment) -> bool:
+    """A reset of what the receiver has long acknowledged: INVALID even if be_liberal."""
+    return packet.window is Window.BEFORE and _is_measured(flow, segment)
+
+
+def _keeps_established(packet: Packet, flow: Flow, segment: Segment) -> bool:
+    """A reset that is not exactly where the receiver waits: it will be challenged, the flow may live on (K-6.4)."""
+    if packet.window is Window.EXACT or flow.state is not FlowState.ESTABLISHED or not flow.assured:
+        return False
+    before, begin = flow.history.acknowledgement, flow.history.side(segment.direction).sent + _PLACES[packet.window]
+    follows = flow.history.last == (segment.direction, TcpInput.ACK) and before is not None and before.end == begin
+    return _is_measured(flow, segment) and not follows
+
+
+def _is_measured(flow: Flow, segment: Segment) -> bool:
+    """Whether the place of a reset matters: not behind a FIN or RST, nor if it may answer a SYN."""
+    if segment.kind is not TcpInput.RST or flow.state in _FINISHING:
+        return False
+    last = flow.history.last
+    answers_syn = last is not None and last.kind is TcpInput.SYN
+    return flow.history.side(segment.direction.opposite).acknowledges and not answers_syn
+
+
+def _size(packet: Packet) -> int:
+    """Sequence numbers that a segment takes."""
+    return len(packet.tcp_flags & {"SYN", "FIN", "PSH"})
+
+
+def _fit(
+    packet: Packet, segment: Segment, state: FlowState, history: History, sysctls: Sysctls
+) -> tuple[_Fit, History]:
+    direction, kind = segment
+    if kind is TcpInput.RST and _any_reset_will_do(packet, segment, state, history):
+        return _Fit.NOTICED, history
+    side, other = history.side(direction), history.side(direction.opposite)
+    opens, size = kind in _OPENINGS, _size(packet)
+    window = packet.window if side.known and not opens else Window.EXACT
+    begin = (0 if opens else side.sent - size * packet.repeated) + _PLACES[window]
+    end = begin + size
+    sent = end if window is Window.EXACT and not packet.repeated else side.sent
+    fresh = not side.known or (opens and end > side.noticed and state in _OPENING_STATES)
+    if fresh and opens:
+        side = Side(sent, end, known=True, limit=end, liberal=side.liberal)
+        if kind is TcpInput.SYN and direction is Direction.REPLY:
+            return _Fit.NOTICED, history.with_sides(direction, side, other)
+    elif fresh:
+        side = side._replace(noticed=end, known=True)
+    acknowledges = "ACK" in packet.tcp_flags
+    number = other.sent if acknowledges else other.noticed
+    if fresh and number == other.noticed + 1:
+        other = other._replace(noticed=number)  # taken for the answer to a keepalive
+    forgiven = _Fit.COUNTED if side.liberal or sysctls.tcp_be_liberal else None
+    sides = history.with_sides(direction, side._replace(sent=sent), other)
+    if window is Window.OUTSIDE and not fresh:
+        return (_Fit.COUNTED, sides) if forgiven else (_Fit.OUTSIDE, history)
+    if side.limit is not None and begin > side.limit:
+        if not other.known:
+            return (_Fit.COUNTED, sides) if forgiven else (_Fit.OUTSIDE, history)
+        side = side._replace(sent=sent, noticed=end, unacknowledged=True)
+        return forgiven or _Fit.OLD, history.with_sides(direction, side, other)
+    if acknowledges and (number > other.noticed or not other.known):
+        return (_Fit.COUNTED, sides) if forgiven else (_Fit.OUTSIDE, history)
+    if window is Window.BEFORE and not fresh and other.known:
+        return (_Fit.COUNTED, sides) if forgiven else (_Fit.OLD, history)
+    side = side._replace(
+        sent=sent, noticed=max(side.noticed, end), acknowledges=side.acknowledges or acknowledges,
+        unacknowledged=side.unacknowledged or end > side.noticed,
+    )  # fmt: skip
+    other = other._replace(limit=None, unacknowledged=other.unacknowledged and number != other.noticed)
+    history = history.with_sides(direction, side, other)
+    if kind is TcpInput.ACK:
+        history = _compared(history, Acknowledgement(direction, begin, end, number))
+    return _Fit.NOTICED, history
+
+
+def _any_reset_will_do(packet: Packet, segment: Segment, state: FlowState, history: History) -> bool:
+    """Behind a FIN or RST, whatever its numbers; else one that answers a SYN or an ACK of the other end."""
+    if state in _FINISHING:
+        return True
+    last = history.last
+    if last is None or last.direction is segment.direction:
+        return False
+    acknowledges = "ACK" in packet.tcp_flags
+    if history.let_through:
+        challenged = state is FlowState.SYN_SENT and packet.window is Window.EXACT
+        return last.kind is not TcpInput.SYN_ACK and (acknowledges or (last.kind is TcpInput.ACK and challenged))
+    opened_twice = state is FlowState.SYN_SENT2 and history.acknowledgement is None
+    return opened_twice and last.kind is TcpInput.SYN and not acknowledges
+
+
+def _compared(history: History, latest: Acknowledgement) -> History:
+    """Counts how often a segment was sent again; that other segments came between does not matter if they were its sender's."""
+    last = history.last
+    if latest == history.acknowledgement and last is not None and last.direction is latest.direction:
+        return history._replace(repeats=history.repeats + 1)
+    return history._replace(acknowledgement=latest, repeats=0)
+
+
+def _misfit(flow: Flow, segment: Segment, now_ns: int, sysctls: Sysctls) -> Reading:
+    """INVALID; but FINs or RSTs out of window from both ends mean that the connection is over, so it is kept no longer than a
+    doubtful one."""
+    if not flow.assured or segment.kind not in _ENDINGS:
+        return invalid(flow)
+    last, left_ns = flow.history.last, flow.expires_ns - now_ns
+    if last is None or last.direction is segment.direction or last.kind not in _ENDINGS:
+        return invalid(flow)._replace(history=flow.history._replace(last=segment, let_through=False))
+    limit_ns = sysctls.tcp_timeout_unacknowledged_ns
+    shortened = left_ns >= _SHORT_ENOUGH_NS and left_ns > limit_ns
+    return invalid(flow)._replace(timeout_ns=limit_ns if shortened else None)
+
+
+# --- timers (CT-4.1) -------------------------------------------------------------------------------------------------------
+
+
+def _counted(flow: Flow, segment: Segment, state: FlowState, history: History, sysctls: Sysctls) -> Reading:
+    """Of a segment that the state follows."""
+    usual_ns, assured = _timeout_ns(segment, state, history, sysctls), flow.assured
+    timeout_ns: int | None = usual_ns
+    if not flow.seen_reply:
+        if segment.kind is TcpInput.RST:
+            return Reading(Action.DESTROY, state)  # a refused connection leaves nothing
+        if segment.kind is TcpInput.SYN and flow.state is FlowState.SYN_SENT:
+            timeout_ns = None  # a client that only repeats itself keeps no entry alive
+        elif state is FlowState.ESTABLISHED:
+            timeout_ns = min(usual_ns, sysctls.tcp_timeout_unacknowledged_ns)
+    elif state is FlowState.ESTABLISHED and flow.state in (FlowState.SYN_RECV, FlowState.ESTABLISHED):
+        assured = True
+    return Reading(Action.KEEP, state, timeout_ns, assured, history)
+
+
+def _timeout_ns(segment: Segment, state: FlowState, history: History, sysctls: Sysctls) -> int:
+    usual_ns = tcp_timeout_ns(state, sysctls)
+    if history.repeats >= sysctls.tcp_max_retrans and usual_ns > sysctls.tcp_timeout_max_retrans_ns:
+        return sysctls.tcp_timeout_max_retrans_ns
+    if segment.kind is TcpInput.RST:
+        return sysctls.tcp_timeout_close_ns
+    if history.original.unacknowledged or history.reply.unacknowledged:
+        return min(usual_ns, sysctls.tcp_timeout_unacknowledged_ns)
+    if history.acknowledgement is None:
+        return min(usual_ns, sysctls.tcp_timeout_max_retrans_ns)  # no window was noticed, which counts as one of zero
+    return usual_ns
+
+
+def tcp_timeout_ns(state: FlowState, sysctls: Sysctls) -> int:
+    """Timer of a TCP state (CT-4.1). ValueError if it is none."""
+    match state:
+        case FlowState.SYN_SENT | FlowState.SYN_SENT2:
+            return sysctls.tcp_timeout_syn_sent_ns
+        case FlowState.SYN_RECV:
+            return sysctls.tcp_timeout_syn_recv_ns
+        case FlowState.ESTABLISHED:
+            return sysctls.tcp_timeout_established_ns
+        case FlowState.FIN_WAIT:
+            return sysctls.tcp_timeout_fin_wait_ns
+        case FlowState.CLOSE_WAIT:
+            return sysctls.tcp_timeout_close_wait_ns
+        case FlowState.LAST_ACK:
+            return sysctls.tcp_timeout_last_ack_ns
+        case FlowState.TIME_WAIT:
+            return sysctls.tcp_timeout_time_wait_ns
+        case FlowState.CLOSE:
+            return sysctls.tcp_timeout_close_ns
+        case _:
+            raise ValueError(f"not a TCP state: {state}")
