@@ -14,8 +14,12 @@ from shop import cluster_text
 
 from kpsim.addresses import Family, parse_network, split_host_port
 from kpsim.explore import Cluster, load
+from kpsim.netfilter import walk
 from kpsim.objects import EndpointSlice, Service
+from kpsim.packetpath.chooser import ScriptedChooser
+from kpsim.packetpath.steps import RuleMatched
 from kpsim.replay import START_NS
+from kpsim.ruleset import Role, Rule
 from kpsim.tracing.probes import Probe, Prober, Result
 from kpsim.tracing.site import Sender
 from kpsim.verify.drawing.choices import SeededChoices, chance, pick, several, weighted
@@ -300,7 +304,8 @@ def test_sources_are_those_of_their_kind() -> None:
                 case "pod":
                     assert sender is Sender.POD and (source in here or source in networks[0])
                 case "hairpin":
-                    assert sender is Sender.POD and source in here
+                    assert (sender is Sender.POD) == (source in here) and (sender is Sender.NODE) == (source in own)
+                    assert (family, source) in {*directory.pods, *directory.nodes}
                 case "process":
                     assert sender is Sender.NODE and source == 0
                 case "bound process":
@@ -385,4 +390,28 @@ def test_every_probe_dials_every_frontend_as_everybody() -> None:
     assert {told(probe)[0] for probe in probes} == set(Aim)
     assert len({probe.packet.sport for probe in probes}) == len(probes)
     hairpins = {p.packet.source for p in probes if p.packet.destination == "172.30.0.10" and told(p)[1] == "hairpin"}
-    assert hairpins == {"10.180.0.5"}
+    assert hairpins == {"10.180.0.5", "10.180.1.5", "10.180.2.5"}
+
+
+def test_every_probe_meets_nearly_all_rules_that_a_first_packet_can_meet() -> None:
+    rules, met = Counter[Role](), Counter[Role]()
+    for of, node, family in places(5):
+        netns = of.site.netns(node, family)
+        hit = set[tuple[str, Rule]]()
+        for probe in every_probe(of.site, node, family, of.state.services):
+            packet, scripts = of.site.begin(probe.packet, node, probe.sender), [()]
+            while scripts:
+                chooser = ScriptedChooser(scripts.pop())
+                step = walk(netns, packet, now_ns=START_NS, chooser=chooser, local=probe.sender is Sender.NODE)
+                hit.update((s.at.chain, s.at.rule) for s in step.trace if isinstance(s, RuleMatched) and s.at.rule)
+                scripts += chooser.alternatives()
+        for table in netns.rulesets[family].tables.values():
+            for chain in table.chains.values():
+                rules.update(rule.origin.role for rule in chain.rules)
+                met.update(rule.origin.role for rule in chain.rules if (chain.name, rule) in hit)
+    # these wait for flows that are known, or clients that are
+    later = {Role.AFFINITY, Role.INVALID_DROP, Role.FORWARD_CONNTRACK}
+    assert {role for role in rules if not met[role]} <= later
+    often = {Role.CLUSTER_IP, Role.EXTERNAL_IP, Role.ENDPOINT, Role.BALANCE, Role.HAIRPIN, Role.NO_ENDPOINTS}
+    assert {role: met[role] / rules[role] for role in often if met[role] < 0.95 * rules[role]} == {}
+    assert sum(met.values()) > 0.9 * sum(count for role, count in rules.items() if role not in later)

@@ -251,7 +251,7 @@ def test_a_process_bound_to_loopback_dials_its_own_node() -> None:
         destinations = [flow.daddr for flow in flows if flow.saddr == loopback]
         bound += len(destinations)
         assert all(of.site.machine(node).routing.is_local(family, address) for address in destinations)
-    assert bound > 5
+    assert bound > 2
 
 
 def test_changes_of_endpoints_keep_what_else_a_slice_says() -> None:

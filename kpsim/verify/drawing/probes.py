@@ -143,6 +143,8 @@ def _draw_destination(choices: Choices, around: Surroundings, aim: Aim) -> tuple
             address, port = pick(choices, (*around.pods, *around.remote_pods)), _TARGET_PORT
         case Aim.NODE:
             address, port = pick(choices, around.own), pick(choices, (_SSH, *around.health_check_ports))
+            if port != _SSH:
+                return _plain(around.family, address, port), "tcp"
         case Aim.PEER:
             address, port = pick(choices, around.peers), _SSH
         case Aim.OUTSIDE:

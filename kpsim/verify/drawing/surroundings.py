@@ -27,7 +27,7 @@ class Kind(enum.StrEnum):
     """Who a client is (PP-1.1)."""
 
     POD = "pod"  #: of the node, and no endpoint of what it dials
-    HAIRPIN = "hairpin"  #: an endpoint of what it dials, on the node
+    HAIRPIN = "hairpin"  #: an endpoint of what it dials, wherever it is
     PROCESS = "process"  #: of the node, with the source that routing chooses
     BOUND_PROCESS = "bound process"  #: of the node, bound to one of its addresses
     CLIENT = "client"  #: outside
@@ -116,14 +116,17 @@ class Surroundings:
         """Everybody who may dial it, by kind; kinds that nobody is of are left out."""
         address, frontend = dialled
         behind = self.site.directory.endpoints_behind((self.family, address), frontend.port, frontend.protocol)
-        hairpins = {a for _, a in behind} | {address}
+        known = self.site.directory.pods
+        hairpins = {a for f, a in behind if f is self.family} | (
+            {address} if (self.family, address) in known else set()
+        )
         edges = self._at_the_edges.get(self.site.directory.services.get(frontend, ""), ())
         # a process bound to loopback reaches no further than the node
         bound = self.own if address in self.own else self.own[:-1]
         quiet = (*self._quiet_pods, *(pod for pod in self.pods if pod not in hairpins))
         found = {
             Kind.POD: _clients(Sender.POD, quiet),
-            Kind.HAIRPIN: _clients(Sender.POD, (pod for pod in self.pods if pod in hairpins)),
+            Kind.HAIRPIN: tuple(sorted((self._client_at(a) for a in hairpins), key=_local_first)),
             Kind.PROCESS: _clients(Sender.NODE, (0,)),
             Kind.BOUND_PROCESS: _clients(Sender.NODE, bound),
             Kind.IMPOSTOR: _clients(Sender.EXTERNAL, dict.fromkeys((address, *self.own))),
@@ -131,6 +134,15 @@ class Surroundings:
             **self._other_nodes,
         }
         return {kind: clients for kind, clients in found.items() if clients}
+
+    def _client_at(self, address: int) -> Client:
+        """Whoever has the address of a pod, a node or somebody outside."""
+        here = self.site.directory.node_of((self.family, address))
+        if address in self.own:
+            return Client(Sender.NODE, address)
+        if here == self.node:
+            return Client(Sender.POD, address)
+        return Client(Sender.PEER if here else Sender.EXTERNAL, address)
 
     @cached_property
     def _other_nodes(self) -> Mapping[Kind, tuple[Client, ...]]:
@@ -192,6 +204,10 @@ class Surroundings:
     def source_of(self, client: Client, destination: int) -> int:
         """The source address that a packet of the client will have; 0 if routing finds none."""
         return client.source or self.site.machine(self.node).routing.source_for(self.family, destination) or 0
+
+
+def _local_first(client: Client) -> tuple[bool, int]:
+    return client.sender is not Sender.POD, client.source
 
 
 def _clients(sender: Sender, sources: Iterable[int]) -> tuple[Client, ...]:
