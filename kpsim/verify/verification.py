@@ -164,7 +164,7 @@ class _Found:
             self._results[result_of(exchange.walk)] += 1
             if exchange.differences:
                 self._disagree(probe, exchange, exchange.shot)
-            elif exchange.walk.dnat_rule is not None and not exchange.walk.effects.recent:
+            elif result_of(exchange.walk) is Result.DELIVERED and not exchange.walk.effects.recent:
                 drawn = self._drawn.setdefault(_question(exchange.shot.packet), Counter())
                 drawn[_endpoint(exchange.walk)] += 1
 
@@ -248,6 +248,6 @@ def _question(packet: Packet) -> Question:
 
 def _endpoint(step: Walk) -> str:
     entry = step.entry
-    if entry is None or step.dnat_rule is None:
+    if entry is None or result_of(step) is not Result.DELIVERED:
         return str(step.disposition)
     return join_host_port(format_ip(entry.reply.family, entry.reply.saddr), entry.reply.sport)

@@ -1,0 +1,96 @@
+"""``kpsim verify`` as its users run it: nothing that is built in, and nothing that is drawn, disagrees with this machine's kernel."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shop import cluster_text
+
+from kpsim.lab.backends import Backend
+from kpsim.scenarios import scenario_names
+
+pytestmark = pytest.mark.kernel
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "kpsim", "verify", *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + (done.stderr if code else "")
+
+
+def report(*arguments: object, code: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run(*arguments, "--format", "json", code=code))
+    return found
+
+
+@pytest.mark.parametrize("name", scenario_names())
+@pytest.mark.parametrize("backend", list(Backend))
+def test_every_built_in_scenario_agrees(name: str, backend: Backend) -> None:
+    found = report(name, "--backend", backend, "--moments", 3, "--repeat", 1)
+    assert found["agrees"] and found["disagreements"] == []
+    assert found["backend"] == backend
+    assert found["probes"] > 100
+    assert {"delivered", "passed"} <= {result for subject in found["subjects"] for result in subject["results"]}
+
+
+@pytest.mark.parametrize("backend", list(Backend))
+def test_random_clusters_agree(backend: Backend) -> None:
+    found = report("--random", 1200, "--clusters", 12, "--seed", 20261124, "--backend", backend)
+    assert found["agrees"]
+    assert found["probes"] == 1200
+    results = {result for subject in found["subjects"] for result in subject["results"]}
+    assert results == {"delivered", "rejected", "dropped", "passed"}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(cluster_text())
+    return file
+
+
+def test_a_cluster_is_asked_at_every_frontend_and_its_draws_are_judged(cluster: Path) -> None:
+    found = report(cluster, "--node", "node-1", "--repeat", 30)
+    assert found["agrees"]
+    assert {subject["name"] for subject in found["subjects"]} == {"node-1 · IPv4", "node-1 · IPv6"}
+    assert found["draws"] and all(len(draw["weights"]) > 1 for draw in found["draws"])
+
+
+def test_probes_of_a_file_are_sent_as_they_are(cluster: Path, tmp_path: Path) -> None:
+    probes = tmp_path / "probes.jsonl"
+    lines = [
+        {"id": "a", "node": "node-1", "from": "external", "dst": "172.30.0.10", "dport": 80},
+        {"id": "b", "node": "node-2", "from": "pod", "dst": "172.30.0.10", "dport": 80, "protocol": "UDP"},
+    ]
+    probes.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = report(cluster, "--probes", probes)
+    assert [(subject["name"], subject["probes"]) for subject in found["subjects"]] == [
+        ("node-1 · IPv4", 1), ("node-2 · IPv4", 1),
+    ]  # fmt: skip
+
+
+def test_a_table_tells_what_agrees(cluster: Path) -> None:
+    text = run(cluster, "--node", "node-1", "--repeat", 1)
+    assert text.splitlines()[0].split()[:3] == ["subject", "probes", "delivered"]
+    assert "does what the model says" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--random N for random clusters"),
+        (("nosuch",), "neither a file nor a built-in scenario"),
+        (("local-rollout", "--node", "node-9"), "no node 'node-9'"),
+        (("--random", "5", "--node", "node-1"), "--node goes with scenarios or a cluster"),
+        (("local-rollout", "--clusters", "2"), "--clusters goes with random clusters"),
+        (("local-rollout", "--mode", "ipvs"), "ipvs: not modelled yet"),
+        (("local-rollout", "--probes", "-", "--random", "3"), "either --probes or --random"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments: tuple[str, ...], words: str) -> None:
+    assert words in run(*arguments, code=2)
