@@ -173,6 +173,7 @@ def sysctls_of(config: ProxyConfig, *, route_localnet: bool, liberal: bool, core
         route_localnet=route_localnet,
         tcp_be_liberal=liberal,
         nf_conntrack_max=limit if scaled > 0 else kernel.nf_conntrack_max,
+        nf_conntrack_buckets=max(kernel.nf_conntrack_buckets, limit // 4 if scaled > 0 else 0),
         tcp_timeout_established_ns=config.conntrack_tcp_established_timeout_ns or kernel.tcp_timeout_established_ns,
         tcp_timeout_close_wait_ns=config.conntrack_tcp_close_wait_timeout_ns or kernel.tcp_timeout_close_wait_ns,
         udp_timeout_ns=config.conntrack_udp_timeout_ns or kernel.udp_timeout_ns,

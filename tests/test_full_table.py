@@ -18,8 +18,10 @@ from packets import (
     service_rules,
 )
 
+from kpsim.config import ProxyConfig
 from kpsim.conntrack import COLLECTOR_ROUND_NS, ConntrackTable, Ending, Entry
 from kpsim.netfilter import Cause, Disposition, Netns, expand, walk
+from kpsim.nodes import sysctls_of
 from kpsim.packetpath.chooser import CHANCE_RANGE, SeededChooser
 from kpsim.packetpath.flowstate import FlowState
 from kpsim.packetpath.sysctls import Sysctls
@@ -105,6 +107,26 @@ def test_expired_entries_are_no_victims_either():
     assert pressure is not None and pressure.candidates == 4  # the assured one and one other have expired
     live = {entry.original for entry in table if entry.expires_ns > at_40_s}
     assert {table.unassured(number, at_40_s).original for number in range(4)} == live
+
+
+@pytest.mark.parametrize(
+    (
+        "per_core",
+        "least",
+        "limit",
+        "buckets",
+    ),  # CFG-4, on a node with 4 cores: the hash grows to a quarter of the limit
+    [
+        (32_768, 131_072, 131_072, 262_144),
+        (262_144, 0, 1_048_576, 262_144),
+        (1, 2_000_000, 2_000_000, 500_000),
+        (0, 0, 262_144, 262_144),
+    ],
+)
+def test_kube_proxy_sets_the_limit_and_sees_to_the_buckets(per_core, least, limit, buckets):
+    config = ProxyConfig(conntrack_max_per_core=per_core, conntrack_min=least)
+    sysctls = sysctls_of(config, route_localnet=False, liberal=False)
+    assert (sysctls.nf_conntrack_max, sysctls.nf_conntrack_buckets) == (limit, buckets)
 
 
 # --- a new flow in a full table ---------------------------------------------------------------------------------------

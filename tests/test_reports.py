@@ -127,6 +127,8 @@ def test_local_drops_see_what_the_load_balancer_believed() -> None:
         (lost(1, Cause.NO_HEALTHY_NODE, node=""), True),
         (lost(1, Cause.SOURCE_RANGES), False),
         (lost(1, Cause.NO_ENDPOINTS, Disposition.REJECTED), False),
+        (lost(1, Cause.RATE_LIMITED), False),  # the same, and the client is not told
+        (lost(1, Cause.TABLE_FULL), True),
         (lost(1, Cause.ENDPOINT_GONE, Disposition.FAILED), False),
         (lost(1, Cause.NO_LOCAL_ENDPOINTS, traffic_policy="Cluster"), False),
         (lost(1, Cause.NO_LOCAL_ENDPOINTS, frontend=Frontend.CLUSTER_IP), False),  # internalTrafficPolicy

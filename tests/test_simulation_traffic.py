@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -97,12 +98,39 @@ def test_what_nobody_listens_on_is_refused_by_the_node_itself() -> None:
 def test_no_endpoints_are_rejected_as_often_as_linux_answers() -> None:
     traffic = "traffic: [{name: t, service: web, via: nodePort, nodes: [node-1], perSecond: 10}]\n"
     log = simulate(traffic, "duration=10s", "workloads[0].replicas=0")
-    assert {c.cause for c in log.connections} == {Cause.NO_ENDPOINTS}
     # 6 answers at once, then one a second (K-3.4); the rest is silence
-    assert len(of(log, Disposition.REJECTED)) == 6 + 9
-    assert len(of(log, Disposition.DROPPED)) == 100 - 15
+    ends = Counter((c.disposition, c.cause) for c in log.connections)
+    assert ends == {
+        (Disposition.REJECTED, Cause.NO_ENDPOINTS): 6 + 9,
+        (Disposition.DROPPED, Cause.RATE_LIMITED): 100 - 15,
+    }
     unlimited = simulate(traffic, "duration=10s", "workloads[0].replicas=0", "icmpRateLimit=false")
-    assert len(of(unlimited, Disposition.REJECTED)) == 100
+    assert Counter((c.disposition, c.cause) for c in unlimited.connections) == {
+        (Disposition.REJECTED, Cause.NO_ENDPOINTS): 100
+    }
+
+
+def test_clients_behind_one_address_share_its_refusals() -> None:  # K-3.4: per client address
+    traffic = "traffic: [{name: t, service: web, via: nodePort, nodes: [node-1], perSecond: 20, clients: 10%s}]\n"
+    apart = simulate(traffic % "", "duration=1s", "workloads[0].replicas=0")
+    together = simulate(traffic % ", nat: true", "duration=1s", "workloads[0].replicas=0")
+    assert (len(of(apart, Disposition.REJECTED)), len(of(together, Disposition.REJECTED))) == (20, 6)
+
+
+def test_processes_of_a_node_are_refused_every_time() -> None:  # K-3.4: no limit of their own
+    traffic = "traffic: [{name: t, from: nodes, service: web, nodes: [node-1], perSecond: 40}]\n"
+    log = simulate(traffic, "duration=5s", "workloads[0].replicas=0")
+    assert {(c.disposition, c.cause) for c in log.connections} == {(Disposition.REJECTED, Cause.NO_ENDPOINTS)}
+
+
+def test_a_node_whose_connection_table_is_full_loses_new_connections() -> None:  # CT-7.2, K-6.7
+    traffic = "traffic: [{name: t, service: web, via: nodePort, nodes: [node-1], perSecond: 50}]\n"
+    proxy = "proxy={conntrack: {maxPerCore: 1, min: 100}}"
+    log = simulate(traffic, "duration=10s", proxy)
+    assert {c.cause for c in log.connections[:95]} == {Cause.NONE}
+    full = [c for c in log.connections if c.cause is Cause.TABLE_FULL]
+    assert {c.disposition for c in full} == {Disposition.DROPPED}
+    assert len(full) > 350  # closed connections stay for two minutes, and they are assured
 
 
 def test_source_addresses_as_the_endpoint_sees_them() -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple, assert_never
 
 from kpsim.errors import InputError, Problem
 from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
-from kpsim.reports.local_policy import local_drops
+from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
 from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
 from kpsim.simulation.runlog import Cause, Disposition, Frontend, HappeningKind, RunLog
@@ -155,7 +155,7 @@ def _local_drop_figures(log: RunLog) -> dict[str, int | float]:
     found: dict[str, int | float] = {"local_drops.total": len(drops)}
     found.update((f"local_drops.{node}", count) for node, count in by_node.items() if node not in ("total", "causes"))
     for cause in Cause:
-        if cause not in (Cause.NONE, Cause.SOURCE_RANGES):
+        if cause not in (Cause.NONE, *NOT_OF_THE_POLICY):
             found[f"local_drops.causes.{slug(cause.value)}"] = sum(c.cause is cause for c in drops)
     return found
 

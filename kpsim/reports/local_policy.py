@@ -1,7 +1,8 @@
 """What ``externalTrafficPolicy: Local`` lost, per node over time, set against the load balancer's view of the node.
 
 A *local drop* is a connection to an external address of a Local service that a node dropped, or refused for want of a
-local endpoint (IPVS refuses where iptables drops). Source-range drops are meant by their author and do not count.
+local endpoint (IPVS refuses where iptables drops). Source-range drops are meant by their author and do not count; a refusal
+for want of any endpoint does not either, nor if the rate limit keeps it from its client.
 """
 
 import enum
@@ -148,9 +149,13 @@ def external_local(log: RunLog) -> list[Connection]:
     return [c for c in log.connections if c.traffic_policy == "Local" and c.frontend is not Frontend.CLUSTER_IP]
 
 
+#: causes of drops that are not the Local policy's
+NOT_OF_THE_POLICY = (Cause.SOURCE_RANGES, Cause.RATE_LIMITED)
+
+
 def is_local_drop(c: Connection) -> bool:
     """Whether an external Local connection counts as lost (see the module's text)."""
-    if c.cause is Cause.SOURCE_RANGES:
+    if c.cause in NOT_OF_THE_POLICY:
         return False
     lost_silently = c.disposition is Disposition.DROPPED
     return lost_silently or (c.cause is Cause.NO_LOCAL_ENDPOINTS and c.disposition is not Disposition.DELIVERED)

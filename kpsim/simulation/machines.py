@@ -10,9 +10,10 @@ from typing import assert_never
 
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.config import ProxyConfig
-from kpsim.conntrack import FlowTuple, tuple_of
+from kpsim.conntrack import COLLECTOR_ROUND_NS, FlowTuple, tuple_of
 from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, fabric_of, reply, send
 from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.netfilter import Cause as Why
 from kpsim.netfilter import Disposition as Fate
 from kpsim.netfilter import Netns
 from kpsim.nodes import Machine, make_machines, sysctls_of
@@ -23,9 +24,6 @@ from kpsim.ruleset import Role, Ruleset
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.runlog import Cause, Disposition
-
-#: expired entries never match; they are swept out now and then, as the kernel does (CT-3.9)
-_CONNECTIONS_BETWEEN_SWEEPS = 1024
 
 _ACK, _DATA = frozenset({"ACK"}), frozenset({"PSH", "ACK"})
 _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
@@ -78,7 +76,7 @@ class Machines:
         self._machines = make_machines({node.name: (node.ips, node.pod_cidrs) for node in nodes}, sysctls=sysctls)
         self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()
-        self._sent = 0
+        self._next_collection_ns = COLLECTOR_ROUND_NS
         for netns in self._fabric.nodes.values():
             self._limit(netns)
 
@@ -121,10 +119,7 @@ class Machines:
 
         ``key`` tells the connection from others: draws depend on it.
         """
-        self._sent += 1
-        if self._sent % _CONNECTIONS_BETWEEN_SWEEPS == 0:
-            for netns in self._fabric.nodes.values():
-                netns.conntrack.expire(now_ns)
+        self._collect(now_ns)
         if at_node in self._off:
             return Outcome(Disposition.DROPPED, Cause.NODE_DOWN)
         chooser = SeededChooser(self._seed, key)
@@ -145,6 +140,13 @@ class Machines:
         sent = request.sent.copy()
         sent.in_interface = ""
         return replace(outcome, flow=OpenFlow(sent, at_node, local, answer.sent, request.end, application))
+
+    def _collect(self, now_ns: int) -> None:
+        """Expired entries never match, and a full table thins out only now and then: the collectors' rounds (CT-3.9)."""
+        if now_ns >= self._next_collection_ns:
+            self._next_collection_ns = now_ns + COLLECTOR_ROUND_NS
+            for netns in self._fabric.nodes.values():
+                netns.collect(now_ns)
 
     def establish(self, flow: OpenFlow, now_ns: int) -> None:
         """The third packet of the handshake."""
@@ -311,11 +313,15 @@ _CAUSES = {
 }
 
 
+#: what is not a rule's doing, or not alone
+_KERNEL_CAUSES: dict[Why | None, Cause] = {Why.ICMP_RATE: Cause.RATE_LIMITED, Why.TABLE_FULL: Cause.TABLE_FULL}
+
+
 def _refusal(journey: Journey) -> tuple[Disposition, Cause]:
     """The disposition of a request, and why if it ended badly."""
     walk = journey.hops[-1].walk
-    cause = Cause.OTHER
-    if walk.rule is not None and walk.rule.rule is not None:
+    cause = _KERNEL_CAUSES.get(walk.cause, Cause.OTHER)
+    if cause is Cause.OTHER and walk.rule is not None and walk.rule.rule is not None:
         cause = _CAUSES.get(walk.rule.rule.origin.role, Cause.OTHER)
     match journey.disposition:
         case Fate.DELIVERED:

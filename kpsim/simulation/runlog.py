@@ -25,6 +25,8 @@ class Cause(enum.StrEnum):
     SOURCE_RANGES = "source ranges"
     ENDPOINT_GONE = "endpoint gone"  #: rules or a conntrack entry led to a pod that no longer runs
     NOT_CAPTURED = "not captured"  #: kube-proxy's rules left the packet alone
+    RATE_LIMITED = "refusal rate limited"  #: nothing serves, and Linux answers a client only so often (K-3.4): silence
+    TABLE_FULL = "connection table full"  #: the node had no room for another connection (CT-7.2)
     NODE_DOWN = "node down"
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had nowhere to send it
     ASYMMETRIC_REPLY = "reply from another address"
