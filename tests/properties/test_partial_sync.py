@@ -1,140 +1,22 @@
 """Partial syncs lead where full ones lead, and every count kept up to date equals the count from scratch (I-13.3, I-15, O-12, O-13)."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import product
 
+from histories import IPS, KEYS, NODE_PORTS, Step, Sync, fresh, happen, histories, make_rig
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxiers import NODE, Rig, document, endpoint, endpoint_slice, make_settings, node, port, service, slice_port
+from packets import node_netns, packet_between
+from proxiers import NODE, NODE_IP, Rig, document, endpoint_slice, slice_port
 
-from kpsim.config import Host
 from kpsim.kubeproxy.plan import Refusal, make_plan
 from kpsim.kubeproxy.stale_flows import Flow
-from kpsim.objects import ApiObject, EndpointSlice, Node, Service
-from kpsim.proxier import SyncResult
+from kpsim.netfilter import Netns, expand
+from kpsim.packet import Packet
 
-KEYS = ("a/x", "a-b/x", "a/y")
-IPS = tuple(f"10.180.0.{n}" for n in (1, 2, 11, 30))
-VIPS = ("203.0.113.1", "203.0.113.2")
-PORTS = (port(80, "http"), port(53, "dns", "UDP"), port(54, "http", "UDP"), port(80, ""))
-NODE_PORTS = {("http", "TCP"): 30080, ("dns", "UDP"): 30053, ("http", "UDP"): 30054, ("", "TCP"): 30081}
-SLICE_PORTS = (
-    slice_port(8080),
-    slice_port(5353, "dns", "UDP"),
-    slice_port(5354, "http", "UDP"),
-    slice_port(8081, ""),
-    slice_port(None),
-    slice_port(9, "other"),
-)
-RANGES = ("198.51.100.0/24", "192.168.0.0/24", "0.0.0.0/0", "fd00::/64")
-
-
-@dataclass(frozen=True)
-class Put:
-    """Create or update."""
-
-    obj: ApiObject
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Delete if it is there."""
-
-    obj: ApiObject
-
-
-@dataclass(frozen=True)
-class Sync:
-    after_s: int
-    refuse: bool
-
-
-Step = Put | Delete | Sync
-
-
-def some(values: Iterable[Any], most: int = 2) -> st.SearchStrategy[list[Any]]:
-    return st.lists(st.sampled_from(tuple(values)), max_size=most, unique_by=str)
-
-
-@st.composite
-def services(draw: st.DrawFn) -> Service:
-    key = draw(st.sampled_from(KEYS))
-    local = st.sampled_from(["Cluster", "Local"])
-    with_node_ports = draw(st.booleans())
-    ports = [
-        p | ({"nodePort": NODE_PORTS[p["name"], p["protocol"]] + KEYS.index(key) * 100} if with_node_ports else {})
-        for p in draw(some(PORTS, 3))
-    ]
-    affinity = draw(st.sampled_from(["None", "ClientIP"]))
-    return service(
-        key,
-        ports,
-        cluster_ip=draw(st.sampled_from([f"172.30.0.{KEYS.index(key)}", f"172.30.1.{KEYS.index(key)}", "None"])),
-        type=draw(st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"])),
-        sessionAffinity=affinity,
-        sessionAffinityConfig={"clientIP": {"timeoutSeconds": 60}} if affinity == "ClientIP" else None,
-        externalTrafficPolicy=draw(local),
-        internalTrafficPolicy=draw(local),
-        externalIPs=draw(some(VIPS)),
-        ingress=draw(some(VIPS)),
-        loadBalancerSourceRanges=draw(some(RANGES)),
-        healthCheckNodePort=32000 + KEYS.index(key),
-        labels=draw(st.sampled_from([{}, {}, {}, {"service.kubernetes.io/service-proxy-name": "other"}])),
-    )
-
-
-endpoints = st.builds(
-    endpoint,
-    st.sampled_from(IPS),
-    st.sampled_from([NODE, "node-2", None]),
-    st.sampled_from(["ready", "ready", "serving-terminating", "terminating", "unready", "unset"]),
-    some(("zone-a", "zone-b")),
-    some((NODE, "node-2"), 1),
-)
-
-
-@st.composite
-def slices(draw: st.DrawFn) -> EndpointSlice:
-    key = draw(st.sampled_from(KEYS))
-    return endpoint_slice(
-        key,
-        draw(st.lists(endpoints, max_size=4)),
-        draw(some(SLICE_PORTS, 4)),
-        name=f"{key.split('/')[1]}-{draw(st.integers(1, 2))}",  # a slice never changes its Service (O-8.5)
-        version=draw(st.integers(1, 5)),
-    )
-
-
-nodes: st.SearchStrategy[Node] = st.sampled_from([None, "zone-a", "zone-b"]).map(node)
-objects: st.SearchStrategy[ApiObject] = st.one_of(services(), slices(), slices(), nodes)
-steps: st.SearchStrategy[Step] = st.one_of(
-    st.builds(Put, objects),
-    st.builds(Put, objects),
-    st.builds(Delete, st.one_of(services(), slices())),
-    st.builds(Sync, st.sampled_from([1, 31, 3601]), st.sampled_from([False, False, False, True])),
-)
-histories = st.lists(steps, min_size=5, max_size=40)
-
-EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True)
-
-
-def make_rig(large_cluster_endpoints: int) -> Rig:
-    return Rig(make_settings(host=Host(node_ips=("192.168.0.2",), large_cluster_endpoints=large_cluster_endpoints)))
-
-
-def happen(rig: Rig, step: Put | Delete) -> None:
-    if isinstance(step, Put):
-        rig.apply(step.obj)
-    elif (known := rig.cluster.get(step.obj.key)) is not None:
-        rig.delete(known)
-
-
-def fresh(rig: Rig) -> tuple[Rig, SyncResult]:
-    """A proxier that starts now, with the API server as it is."""
-    started = make_rig(rig.settings.large_cluster_endpoints)
-    started.apply(*rig.cluster.nodes, *rig.cluster.services, *rig.cluster.endpoint_slices)
-    return started, started.sync()
+EXAMPLES = settings(max_examples=60, deadline=None)
 
 
 def rule_lines(text: str) -> dict[str, int]:
@@ -216,7 +98,7 @@ def naive_stale(rig: Rig, flows: list[Flow]) -> list[Flow]:
     return found
 
 
-def probes() -> list[Flow]:
+def udp_flows() -> list[Flow]:
     """UDP flows to every cluster IP and node port, from every endpoint address."""
     targets = [(f"172.30.{n}.{k}", number) for n in (0, 1) for k in range(len(KEYS)) for number in (53, 54)]
     node_ports = [number for (_, protocol), number in NODE_PORTS.items() if protocol == "UDP"]
@@ -236,7 +118,7 @@ def test_what_is_kept_up_to_date_equals_a_recount(history: list[Step]) -> None:
             continue
         # a change of any UDP slice lets the sync look at all flows
         rig.apply(endpoint_slice("z/watched", ports=[slice_port(53, "dns", "UDP")], version=number))
-        rig.flows = flows = probes()
+        rig.flows = flows = udp_flows()
         result = rig.sync(step.after_s, refuse=step.refuse)
         assert maps.endpoint_total == sum(len(maps.endpoints.get(name, ())) for name in maps.ports)
         by_service = {
@@ -250,3 +132,80 @@ def test_what_is_kept_up_to_date_equals_a_recount(history: list[Step]) -> None:
             assert maps.local_ready_endpoints.get(key, 0) == len({e.ip for e in mine if e.local and e.ready})
         assert result.transaction.no_local_endpoints == naive_refusals(rig)
         assert list(result.conntrack_deleted) == ([] if step.refuse else naive_stale(rig, flows))
+
+
+# --- what packets experience -------------------------------------------------------------------------------------------
+
+#: a source and whether it is a process of the node; the first endpoint dials too
+SENDERS = (("10.180.0.9", False), ("10.180.1.9", False), ("203.0.113.99", False), (IPS[0], False), ("", True))
+
+
+def first_packets(rig: Rig) -> Iterator[tuple[Packet, bool]]:
+    """From everybody to every frontend that there is, and to a port of it that nobody asked for."""
+    for name, each in rig.proxier.maps.ports.items():
+        addresses = [each.cluster_ip, *each.external_ips, *each.load_balancer_ips]
+        targets = [(address, number) for address in addresses for number in (each.port, each.port + 1)]
+        targets += [(NODE_IP, each.node_port)] if each.node_port else []
+        for (source, local), (address, number) in product(SENDERS, targets):
+            yield packet_between(name.protocol.lower(), source, address, sport=40000, dport=number), local
+
+
+def node_with(rig: Rig) -> Netns:
+    """NODE as its kernel is after the syncs so far."""
+    netns = node_netns(NODE, [NODE_IP], ["10.180.0.0/24"], peers={"192.168.0.3": ["10.180.1.0/24"]})
+    netns.load(rig.proxier.backend.ruleset)
+    return netns
+
+
+def fate(netns: Netns, packet: Packet, *, local: bool) -> dict[tuple[object, ...], Fraction]:
+    """Everything that may become of a first packet, with its probability: not by which rules, only what can be seen."""
+    found: dict[tuple[object, ...], Fraction] = {}
+    for weight, outcome in expand(netns, packet, now_ns=0, local=local):
+        seen = outcome.packet
+        sport = None if outcome.source_port_drawn else seen.sport
+        end = (
+            outcome.disposition, outcome.cause, outcome.with_, outcome.local_error, outcome.next_hop, outcome.masqueraded,
+            seen.saddr, sport, seen.daddr, seen.dport, seen.mark, seen.out_interface, outcome.effects.created,
+            len(outcome.effects.recent),
+        )  # fmt: skip
+        found[end] = found.get(end, Fraction(0)) + weight
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories, st.sampled_from([1000, 1000, 3]))
+def test_packets_fare_as_if_there_had_been_one_full_sync(history: list[Step], large_cluster_endpoints: int) -> None:
+    """Also where the texts differ: a large cluster keeps chains that nothing leads to (I-12.3 b)."""
+    rig = make_rig(large_cluster_endpoints)
+    for step in [*history, Sync(1, refuse=False)]:
+        if isinstance(step, Sync):
+            rig.sync(step.after_s, refuse=step.refuse)
+        else:
+            happen(rig, step)
+    started, _ = fresh(rig)
+    by_steps, at_once = node_with(rig), node_with(started)
+    for packet, local in first_packets(rig):
+        assert fate(by_steps, packet, local=local) == fate(at_once, packet, local=local)
+
+
+def test_the_packets_meet_services() -> None:
+    """Histories are such that many first packets come to one of several endpoints, some to one, and some are refused."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=30, deadline=None, database=None, derandomize=True)
+    @given(histories)
+    def look(history: list[Step]) -> None:
+        rig = make_rig(1000)
+        for step in history:
+            if not isinstance(step, Sync):
+                happen(rig, step)
+        rig.sync()
+        netns = node_with(rig)
+        for packet, local in first_packets(rig):
+            outcomes = expand(netns, packet, now_ns=0, local=local)
+            seen["lots"] += len(outcomes) > 1
+            seen["translated"] += outcomes[0][1].dnat_rule is not None
+            seen["refused"] += outcomes[0][1].rule is not None
+
+    look()
+    assert seen["translated"] > 100 and seen["lots"] > 20 and seen["refused"] > 100, seen
