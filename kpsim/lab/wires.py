@@ -9,7 +9,6 @@ import contextlib
 import enum
 import errno
 import os
-import select
 import socket
 import struct
 import time
@@ -28,7 +27,7 @@ _BUFFER = 64 << 20  # bytes: a batch must fit
 _SO_RCVBUFFORCE, _SO_MEMINFO, _DROPS = 33, 55, 8
 _ETH_P_ALL, _SOL_PACKET, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 3, 263, 6, 23
 _RECEIVED, _SENT = 2, 10  # columns of /proc/net/dev
-_PATIENCE_MS = 100
+_PATIENCE_MS = 1000
 #: what a system call says of the packet; anything else is said of the lab
 _VERDICTS = frozenset({"EPERM", "EACCES", "EINVAL", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL"})
 _IPV6_FLOWINFO, _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 11, 51, 52
@@ -48,7 +47,7 @@ class Where(enum.StrEnum):
 class Shot(NamedTuple):
     """A packet to send: by ``packet.in_interface``, or, if that is empty, from a process of the node.
 
-    ``sequence`` and ``acknowledged`` are TCP's numbers.
+    ``sequence`` and ``acknowledged`` are TCP's numbers; of SCTP the verification tags of the sender and of the other end, 0: one for both.
     """
 
     packet: Packet
@@ -108,7 +107,8 @@ class Wires:
                     listening.setsockopt(socket.IPPROTO_IPV6, option, 1)
         self._process = node.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self._process.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        self._drops = [0] * len(self._raw)
+        self._drops = 0
+        self._is_interrupted = False  # the latest batch ended with an error
         self._next_tag = 1
 
     @staticmethod
@@ -128,13 +128,16 @@ class Wires:
     # --- batches ---------------------------------------------------------------------------------------------------------
 
     def transmit(self, frames: Sequence[Framed], *, wait_for_last: bool = False) -> "Reception":
-        """Sends in order and collects what comes out. ``wait_for_last``: until something is heard of the last, for a second.
+        """Sends in order and collects what comes out. ``wait_for_last``: until something is heard of the last, for a second or so.
 
         LabError if a frame did not get into the node or to us, or came out where nobody should be.
         """
         if len(frames) >= _TAGS[self.family]:
             raise LabError(f"{len(frames)} packets in one batch: tags tell {_TAGS[self.family] - 1} apart")
         reception = Reception([framed.shot for framed in frames], self._tags(len(frames)))
+        if self._is_interrupted:
+            self._forget_what_came()
+        self._is_interrupted = True
         with _one_cpu():
             for number, (framed, tag) in enumerate(zip(frames, reception.tags, strict=True)):
                 packet, sequence, acknowledged = framed.shot
@@ -147,13 +150,9 @@ class Wires:
                 except OSError as error:
                     raise LabError(f"sending into {packet.in_interface}: {error.strerror}") from error
                 self._counts.written += 1
-            self._collect(reception)
-            while wait_for_last and not reception.heard(len(frames) - 1):
-                if not select.select([self._world, *self._raw], [], [], 1)[0]:
-                    break
-                self._collect(reception)
-            self._balance(reception)
+            self._collect_all(reception, wait_for_last=wait_for_last)
         self._check_losses(sum(not framed.shot.packet.checksum_ok for framed in frames))
+        self._is_interrupted = False
         return reception
 
     def _tags(self, count: int) -> range:
@@ -206,26 +205,43 @@ class Wires:
             decoded.packet.out_interface = port.name
         yield decoded, port
 
-    def _balance(self, reception: "Reception") -> None:
-        """Every frame written has got into the node, every frame that left it has been read. What it says to its neighbours comes at any time."""
-        for _ in range(_PATIENCE_MS):
+    def _collect_all(self, reception: "Reception", *, wait_for_last: bool) -> None:
+        """Until every frame written has got into the node, and every frame that left it has been read.
+
+        What the kernel puts off when it is busy, and what it tells its neighbours, comes a little later.
+        """
+        last = len(reception.errors) - 1
+        for waited_ms in range(_PATIENCE_MS):
             received, sent = self._counts.kernels()
             self._collect(reception)
-            if self._counts.written == sent and self._counts.read >= received:
+            is_even = self._counts.written == sent and self._counts.read >= received
+            if is_even and (reception.heard(last) or (waited_ms and not wait_for_last)):
                 return
             time.sleep(0.001)
-        lost_in, lost_out = self._counts.written - sent, received - self._counts.read
-        self._counts.written, self._counts.read = sent, received
-        raise LabError(f"{lost_in} packets did not get into the node, {lost_out} that came out were not seen")
+        if not is_even:
+            lost_in, lost_out = self._counts.written - sent, received - self._counts.read
+            raise LabError(f"{lost_in} packets did not get into the node, {lost_out} that came out were not seen")
+
+    def _forget_what_came(self) -> None:
+        for _ in self._arrived():
+            pass
+        self._counts.read, self._counts.written = self._counts.kernels()
+        self._lost()
 
     def _check_losses(self, bad_checksums: int) -> None:
         """``bad_checksums``: so many packets a raw socket of ICMPv6 may refuse."""
-        _, lost = struct.unpack("=II", self._world.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
-        drops = [struct.unpack("=9I", s.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[_DROPS] for s in self._raw]
-        lost += max(0, sum(drops) - sum(self._drops) - bad_checksums)
-        self._drops = drops
+        lost_of_wires, lost_of_processes = self._lost()
+        lost = lost_of_wires + max(0, lost_of_processes - bad_checksums)
         if lost:
             raise LabError(f"{lost} packets came out that nobody could look at: a socket's buffer was full")
+
+    def _lost(self) -> tuple[int, int]:
+        """Since it was last asked."""
+        _, lost = struct.unpack("=II", self._world.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        before, self._drops = self._drops, sum(
+            struct.unpack("=9I", opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[_DROPS] for opened in self._raw
+        )  # fmt: skip
+        return lost, self._drops - before
 
 
 class _Counts:
@@ -261,18 +277,20 @@ class Reception:
         self._numbers = {tag: number for number, tag in enumerate(tags)}
         # a reset says nothing of the packet that it answers but the ends
         self._answered: dict[FlowTuple, int] = {}
-        self._ports: dict[tuple[str, int], int] = {}
+        self._ports: dict[int, int] = {}
         for number, shot in enumerate(shots):
+            if shot.packet.protocol != "tcp":
+                continue
             self._answered[tuple_of(shot.packet).inverse()] = number
-            self._ports[shot.packet.protocol, shot.packet.sport] = number
+            self._ports[shot.packet.sport] = number
 
     def add(self, sighting: Sighting, decoded: Decoded) -> None:
         packet = sighting.packet
         number = self._numbers.get(decoded.tag)
-        if number is None and packet.related is None:
+        if number is None and packet.protocol == "tcp" and "RST" in packet.tcp_flags:
             number = self._answered.get(tuple_of(packet))
             if number is None:
-                number = self._ports.get((packet.protocol, packet.dport))
+                number = self._ports.get(packet.dport)
         if number is None:
             self.strays.append(sighting)
         else:
