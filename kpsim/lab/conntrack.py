@@ -1,6 +1,6 @@
 """The connection table of a network namespace, asked over netlink: entry by entry, since a dump walks the whole machine's (K-11).
 
-Counterpart: ``conntrack``, the tool. It reads and deletes; what an entry should look like it never knows.
+Counterpart: ``conntrack``, the tool. It reads, sets timers and deletes; what an entry should look like it never knows.
 """
 
 import os
@@ -15,7 +15,7 @@ from kpsim.lab.netlink import NESTED, Netlink, attribute, attributes
 from kpsim.packet import ICMP_PROTOCOLS
 
 _CONNTRACK = 1
-_GET, _DELETE = 1, 2
+_NEW, _GET, _DELETE = 0, 1, 2
 _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 _NAMES = {number: name for name, number in _PROTOCOLS.items()}
@@ -78,6 +78,11 @@ class LinuxConntrack:
             return []
         answers = self._netlink.ask_all(_GET, [_asked(flow) for flow in flows], family=_FAMILIES[flows[0].family])
         return [None if data is None else _seen(data) for data in answers]
+
+    def set_timer(self, flow: FlowTuple, seconds: int) -> None:
+        """Of an entry that is there: whether a packet re-arms it is seen only if it has something else left before."""
+        timeout = attribute(_TIMEOUT, seconds.to_bytes(4))
+        self._netlink.ask(_NEW, _asked(flow) + timeout, family=_FAMILIES[flow.family])
 
     def delete(self, flow: FlowTuple) -> None:
         self._netlink.ask(_DELETE, _asked(flow), family=_FAMILIES[flow.family])
