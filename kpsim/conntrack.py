@@ -153,6 +153,7 @@ class Ending(enum.StrEnum):
     DEVICE_CHANGED = "output device changed"  #: masqueraded, and routed elsewhere since (K-1.6)
     INTERFACE_DOWN = "interface down"  #: masqueraded by an interface that went down (K-1.9)
     ADDRESS_GONE = "address removed"  #: masqueraded to an address that its interface has lost (K-1.9)
+    PORT_NEEDED = "source port needed"  #: it was over, and no port was free for another (measured)
     CROWDED = "table too full"  #: the collector thinned the table out (CT-7.4)
 
 
@@ -191,8 +192,10 @@ class ConntrackTable:
         self._entries: dict[FlowTuple, Entry] = {}  # by key, oldest first
         self._unassured: dict[FlowTuple, None] = {}  # keys
         self._by_source: dict[tuple[Family, str, int, int], dict[FlowTuple, None]] = {}  # keys, oldest first
-        self._timers: list[tuple[int, int, FlowTuple]] = []  # one per entry, at a time not later than it expires
-        self._timed: set[FlowTuple] = set()
+        self._timers: list[
+            tuple[int, int, FlowTuple]
+        ] = []  # for each entry one not later than it expires; some are void
+        self._timed: dict[FlowTuple, tuple[int, int]] = {}  # key → the timer that is not
         self._sequence = 0
 
     def __len__(self) -> int:
@@ -298,15 +301,17 @@ class ConntrackTable:
         """Removes what has timed out, in order of time."""
         gone = []
         while self._timers and self._timers[0][0] <= now_ns:
-            _, sequence, key = heapq.heappop(self._timers)
+            at_ns, sequence, key = heapq.heappop(self._timers)
+            if self._timed.get(key) != (at_ns, sequence):
+                continue
+            del self._timed[key]
             entry = self._entries.get(key)
             if entry is None:
-                self._timed.discard(key)
-            elif entry.expires_ns > now_ns:  # re-armed since
-                heapq.heappush(self._timers, (entry.expires_ns, sequence, key))
+                continue
+            if entry.expires_ns > now_ns:  # re-armed since
+                self._arm(key, entry.expires_ns, sequence)
             else:
                 gone.append(Destroyed(entry, Ending.EXPIRED))
-                self._timed.discard(key)
                 self._remove(entry)
         return tuple(sorted(gone, key=lambda item: item.entry.expires_ns))
 
@@ -325,12 +330,14 @@ class ConntrackTable:
 
     def _expired(self, now_ns: int) -> Iterator[Entry]:
         """What has timed out and is still here: the timers are a heap, and behind one that is later all are."""
-        waiting = [0]
+        waiting, seen = [0], set()
         while waiting:
             position = waiting.pop()
             if position < len(self._timers) and self._timers[position][0] <= now_ns:
-                entry = self._entries.get(self._timers[position][2])
-                if entry is not None and entry.expires_ns <= now_ns:
+                key = self._timers[position][2]
+                entry = self._entries.get(key)
+                if entry is not None and entry.expires_ns <= now_ns and key not in seen:
+                    seen.add(key)
                     yield entry
                 waiting += (2 * position + 1, 2 * position + 2)
 
@@ -346,10 +353,16 @@ class ConntrackTable:
         if not entry.replies_only:
             self._found[entry.original] = Found(entry, Direction.ORIGINAL)
         self._found[entry.reply] = Found(entry, Direction.REPLY)
-        if key not in self._timed:
-            self._timed.add(key)
+        at_ns, sequence = self._timed.get(key, (None, 0))
+        if at_ns is None:
             self._sequence += 1
-            heapq.heappush(self._timers, (entry.expires_ns, self._sequence, key))
+            self._arm(key, entry.expires_ns, self._sequence)
+        elif entry.expires_ns < at_ns:
+            self._arm(key, entry.expires_ns, sequence)
+
+    def _arm(self, key: FlowTuple, at_ns: int, sequence: int) -> None:
+        self._timed[key] = at_ns, sequence
+        heapq.heappush(self._timers, (at_ns, sequence, key))
 
     def _removed(self, entries: Iterator[Entry]) -> list[Entry]:
         chosen = list(entries)
