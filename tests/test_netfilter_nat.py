@@ -30,7 +30,7 @@ from packets import (
 
 from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Ending
-from kpsim.netfilter import Cause, Disposition, Hook, Netns
+from kpsim.netfilter import Cause, Disposition, Hook, Netns, expand
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, Routing
 from kpsim.packetpath.steps import ChainEntered, HookEntered
@@ -304,6 +304,38 @@ def test_exhausted_source_ports_drop_the_packet():  # K-2.3
     assert {outcome.packet.sport for outcome in outcomes[:2]} == {2000, 2001}
     assert outcomes[2].cause is Cause.TUPLE_TAKEN
     assert len(netns.conntrack) == 2
+
+
+@pytest.mark.parametrize(
+    ("life", "displaced"),  # measured: S sa A, then from the client F FIN, R RST, from the server f FIN
+    [("", False), ("SA A", False), ("SA A F", False), ("SA A F f", False), ("SA A F f A", True), ("SA A R", True)],
+)
+def test_a_connection_that_is_over_gives_up_its_source_port(life, displaced):  # K-2.3
+    nat = table("nat", POSTROUTING=(rule(Snat(Family.IPV4, ip(NODE), 2000, 2000)),))
+    netns = node(ruleset(nat))
+    old = packet(CLIENT, REMOTE_POD)
+    first = run(netns, old)
+    for word in life.split():
+        text = {"SA": "SYN ACK", "A": "ACK", "F": "FIN ACK", "f": "FIN ACK", "R": "RST ACK"}[word]
+        run(netns, replied(first, text) if word in ("SA", "f") else replace(old, tcp_flags=flags(text)))
+    (weight, outcome), *others = expand(netns, packet("203.0.113.10", REMOTE_POD), now_ns=0)
+    assert (weight, others) == (1, [])  # whether sequence numbers allow it is drawn, and no outcome of its own
+    if not displaced:
+        assert (outcome.cause, outcome.effects.destroyed) == (Cause.TUPLE_TAKEN, ())
+        return
+    assert (outcome.disposition, outcome.packet.sport) == (FORWARDED, 2000)
+    assert [gone.ending for gone in netns.commit(outcome.effects, 0).ended] == [Ending.PORT_NEEDED]
+    assert [entry.original.saddr for entry in netns.conntrack] == [ip("203.0.113.10")]
+    back = run(netns, replied(outcome))
+    assert to(back) == ("203.0.113.10", 40000)
+
+
+def test_every_other_connection_may_have_the_port_of_one_that_is_over():
+    netns = node(ruleset(table("nat", POSTROUTING=(rule(Snat(Family.IPV4, ip(NODE), 2000, 2000)),))))
+    established(netns, packet(CLIENT, REMOTE_POD))
+    run(netns, packet(CLIENT, REMOTE_POD, tcp_flags=flags("RST")))
+    tries = [run(netns, packet("203.0.113.10", REMOTE_POD), flow=n, commit=False).disposition for n in range(400)]
+    assert tries.count(FORWARDED) == pytest.approx(200, abs=30)
 
 
 def test_one_client_port_to_two_services_that_share_an_endpoint():  # K-2.4, CT-6.5

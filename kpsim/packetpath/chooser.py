@@ -29,7 +29,7 @@ class Chooser(Protocol):
         """An integer in [0, limit) that only picks a source port."""
 
     def victim(self, limit: int, key: Hashable) -> int:
-        """An integer in [0, limit) that only picks whose connection makes room in a full table."""
+        """An integer in [0, limit) that only picks whose connection gives way, in a full table or for its source port."""
 
 
 class SeededChooser:
@@ -55,8 +55,8 @@ class ScriptedChooser:
     """Follows a script of decisions, takes branch 0 where it ends, and records what else there was.
 
     ``as_written``: a probability printed as 1/k to 10 decimals, as kube-proxy does (I-8.2), weighs exactly 1/k instead of
-    the kernel's rounded threshold. Source ports, and whose connection makes room in a full table, are not explored: every draw of
-    one is 0.
+    the kernel's rounded threshold. Source ports, and whose connection gives way to another, are not explored: every draw of one
+    is 0.
     """
 
     def __init__(self, script: tuple[int, ...] = (), *, as_written: bool = False) -> None:

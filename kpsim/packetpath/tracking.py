@@ -10,7 +10,7 @@ from kpsim.packetpath import nat
 from kpsim.packetpath.chains import run_base_chain
 from kpsim.packetpath.flowstate import Action, Direction, Reading, is_damaged, read
 from kpsim.packetpath.reject import error_of_drop
-from kpsim.packetpath.steps import ConntrackChanged, Tracking
+from kpsim.packetpath.steps import Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import Chain, Table
 
@@ -85,10 +85,7 @@ def _make_room(traversal: Traversal) -> End | None:
         error = error_of_drop(traversal.packet, in_output=True) if traversal.local else ""
         return End(Disposition.DROPPED, Cause.TABLE_FULL, local_error=error)
     number = chooser.victim(pressure.candidates, traversal.draw_key("victim of early drop"))
-    victim = Destroyed(table.unassured(number, traversal.now_ns), Ending.EARLY_DROP)
-    traversal.destroyed.append(victim)
-    if traversal.steps is not None:
-        traversal.steps.append(ConntrackChanged(Tracking.DESTROYED, victim.entry))
+    traversal.displace(table.unassured(number, traversal.now_ns), Ending.EARLY_DROP)
     return None
 
 

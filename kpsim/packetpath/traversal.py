@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kpsim.addresses import Family, format_ip, join_host_port
-from kpsim.conntrack import Destroyed, Entry, FlowTuple
+from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import Chooser
 from kpsim.packetpath.flowstate import Direction
@@ -215,6 +215,12 @@ class Traversal:
         """Whether another flow has this tuple, entries that this walk destroys aside."""
         found = self.netns.conntrack.lookup(reply, self.now_ns)
         return found is not None and all(gone.entry.original != found.entry.original for gone in self.destroyed)
+
+    def displace(self, entry: Entry, ending: Ending) -> None:
+        """Another connection gives way to the one that this packet begins."""
+        self.destroyed.append(Destroyed(entry, ending))
+        if self.steps is not None:
+            self.steps.append(ConntrackChanged(Tracking.DESTROYED, entry))
 
     def tracked(self, tracking: Tracking) -> None:
         if self.steps is not None:

@@ -49,6 +49,9 @@ class Follower(SeededChooser):
         super().__init__(1, "follower")
         self._drawn = drawn
 
+    def victim(self, limit: int, key: object) -> int:
+        return 0
+
     def port(self, limit: int, key: object) -> int:
         return self._drawn - _LOWEST_PORT[limit] if limit in _LOWEST_PORT else self._drawn % limit
 
@@ -514,6 +517,21 @@ def test_an_invalid_answer_is_not_translated_back(
 _SEGMENTS = {"S": "SYN", "A": "ACK", "F": "FIN ACK", "R": "RST ACK"}
 
 
+def live(pair: Pair, opening: Packet, life: str) -> None:
+    """A connection, segment by segment: S SYN, A ACK, F FIN, R RST; small letters are the server's, sa its SYN-ACK."""
+    client, server = 1000, 5000
+    at_endpoint = opening
+    for word in life.split():
+        text = "SYN ACK" if word == "sa" else _SEGMENTS[word.upper()]
+        begins, fin = "S" in word.upper(), word.upper() == "F"
+        if word.isupper():
+            _, [at_endpoint] = pair.send(replace(opening, tcp_flags=flags(text)), (client, 0 if begins else server))
+            client += begins or fin
+        else:
+            pair.send(answer_of(at_endpoint, text), (server, client))
+            server += begins or fin
+
+
 @pytest.mark.parametrize(
     ("life", "anew"),  # small letters: the endpoint's; S SYN, sa SYN-ACK, A ACK, F FIN, R RST
     [
@@ -524,19 +542,7 @@ _SEGMENTS = {"S": "SYN", "A": "ACK", "F": "FIN ACK", "R": "RST ACK"}
 def test_a_syn_on_a_known_tuple(pair_of: Maker, life: str, anew: bool) -> None:  # K-1.8
     pair = pair_of(dnat_to(POD))
     sent = packet(CLIENT, CLUSTER_IP, came_by="eth0")
-    client, server = 1000, 5000
-    at_endpoint = sent
-    for word in life.split():
-        text = "SYN ACK" if word == "sa" else _SEGMENTS[word.upper()]
-        begins, fin = "S" in word.upper(), word.upper() == "F"
-        if word.isupper():
-            number = 1000 if begins else client
-            _, [at_endpoint] = pair.send(replace(sent, tcp_flags=flags(text)), (number, 0 if begins else server))
-            client = number + (begins or fin)
-        else:
-            number = 5000 if begins else server
-            pair.send(answer_of(at_endpoint, text), (number, client))
-            server = number + (begins or fin)
+    live(pair, sent, life)
     pair.load(dnat_to(OTHER_POD))
     _, [again] = pair.send(replace(sent, tcp_flags=flags("SYN")), (900_000, 0))
     assert again.destination == (OTHER_POD if anew else POD)
@@ -583,6 +589,28 @@ def test_exhausted_source_ports(pair_of: Maker) -> None:  # K-2.3
     assert pair.table.get(tuple_of(sent[2])) is None
     [other] = pair.send(replace(sent[2], dport=54))[1]  # towards another port they are free
     assert other.sport in (2000, 2001)
+
+
+@pytest.mark.parametrize(
+    ("life", "displaced"),  # K-2.3: an old connection gives up its port when it is over, as lives are written above
+    [("", False), ("sa A", False), ("sa A F", False), ("sa A F a f", False), ("sa A F a f A", True), ("sa A R", True)],
+)
+@pytest.mark.parametrize("ports", [1, 128])
+def test_source_ports_of_connections_that_are_over(pair_of: Maker, life: str, displaced: bool, ports: int) -> None:
+    rule = f"-A POSTROUTING -p tcp -d {REMOTE_POD} -j SNAT --to-source 192.168.0.1:2000-{1999 + ports}"
+    pair = pair_of(f"*nat\n{rule}\nCOMMIT\n")
+    for n in range(ports):
+        live(pair, packet(f"203.0.112.{n + 1}", REMOTE_POD, sport=2000 + n, came_by="cni0"), f"S {life}")
+    opening = packet(CLIENT, REMOTE_POD, came_by="cni0", tcp_flags=flags("SYN"))
+    assert pair.linux.send(opening, (500, 0)) == []  # a sequence number before the old connections'
+    came_out = pair.linux.send(opening, (900_000, 0))
+    assert len(came_out) == displaced
+    # only the last 32 tries of a round end connections: the first port tried was that many before the one it got
+    first = came_out[0].sport - 2000 - max(0, ports - 32) if came_out else 0
+    outcome = walk(pair.model, opening, now_ns=clock_ns(), chooser=Follower(first), trace=False)
+    assert let_out(outcome) == list(map(told, came_out))
+    assert len(outcome.effects.destroyed) == displaced
+    assert len(pair.table) == ports
 
 
 @pytest.mark.parametrize("sport", [80, 511, 512, 1023, 1024, 40000])
