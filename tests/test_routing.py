@@ -134,11 +134,29 @@ def test_ipv6_masquerading_selects_by_destination(uplink, address):  # K-2.2
     assert machine.masquerade_address(V6, "rs", ip("fe80::2"), ip("fd00:180::5")) == ip(address)
 
 
-def test_an_interface_that_is_down_loses_its_routes_and_keeps_its_addresses_local():
+def test_an_interface_that_is_down_loses_its_routes_and_keeps_its_ipv4_addresses_local():  # measured
     down = routing().without("cni0")
     decision = down.lookup(V4, ip(POD))
     assert decision is not None and decision.interface == "eth0"
     assert down.is_local(V4, ip("10.180.0.1"))
+    assert not down.is_local(V6, ip("fd00:180::1"))
+
+
+def test_an_address_that_is_removed_takes_its_network_along():
+    changed = routing().without_address("eth0", Address.parse("192.168.5.1/24"))
+    decision = changed.lookup(V4, ip("192.168.5.9"))
+    assert decision is not None and decision.next_hop == ip("192.168.0.254")
+    assert not changed.is_local(V4, ip("192.168.5.1")) and changed.is_local(V4, ip("192.168.0.1"))
+
+
+def test_with_its_last_ipv4_address_an_interface_loses_its_ipv4_routes():  # measured
+    changed = routing()
+    for text in ("192.168.0.1/24", "192.168.5.1/24"):
+        changed = changed.without_address("eth0", Address.parse(text))
+    assert changed.lookup(V4, ip(CLIENT)) is None and changed.lookup(V4, ip(REMOTE_POD)) is None
+    assert changed.lookup(V4, ip(POD)) is not None
+    without_ipv6 = changed.without_address("eth0", Address.parse("2001:db8::1/64"))
+    assert without_ipv6.lookup(V6, ip("2001:db8:9::9")) is not None  # IPv6 routes stay
 
 
 def test_a_route_through_no_interface_is_refused():

@@ -149,8 +149,12 @@ class Routing:
         }
 
     def without(self, name: str) -> "Routing":
-        """The same node with an interface down: its addresses stay local, its routes go. KeyError if there is none."""
-        changed = self.interfaces | {name: replace(self.interfaces[name], up=False)}
+        """The same node with an interface down: its routes go, its IPv4 addresses stay local, those of IPv6 are lost (measured).
+
+        KeyError if there is none.
+        """
+        kept = self.interfaces[name].of(Family.IPV4)
+        changed = self.interfaces | {name: replace(self.interfaces[name], addresses=kept, up=False)}
         return Routing(changed.values(), self.routes)
 
     def without_address(self, name: str, address: Address) -> "Routing":
