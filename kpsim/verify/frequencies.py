@@ -6,8 +6,7 @@ Counterpart: none. Draws of a kernel are never compared one by one, only their f
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import sqrt
-from statistics import NormalDist
+from math import erfc, exp, lgamma, log, sqrt
 
 #: chance of an alarm in a whole verification though everything is right
 FALSE_ALARM = 1e-6
@@ -38,11 +37,22 @@ class Frequencies:
 
     @property
     def p_value(self) -> float:
-        """The chance of a statistic at least this large, by Wilson and Hilferty's approximation."""
-        freedom = len(self.weights) - 1
-        spread = 2 / (9 * freedom)
-        return 1 - NormalDist().cdf(((self.chi_square / freedom) ** (1 / 3) - (1 - spread)) / sqrt(spread))
+        """The chance of a statistic at least this large, if draws are as they should be."""
+        return chance_of_chi_square(self.chi_square, len(self.weights) - 1)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{end} {self.drawn.get(end, 0)} ({w})" for end, w in sorted(self.weights.items()))
         return f"{self.question}: {counts}; chi² {self.chi_square:.1f}, p {self.p_value:.2g}"
+
+
+def chance_of_chi_square(least: float, freedom: int) -> float:
+    """The chance that a chi-square of so many degrees of freedom is at least ``least``, exactly.
+
+    The upper incomplete gamma function of ``freedom / 2``, which for half of a whole number is a sum.
+    """
+    half = least / 2
+    if half == 0:
+        return 1.0
+    powers = [freedom / 2 - 1 - n for n in range(freedom // 2)]
+    rest = erfc(sqrt(half)) if freedom % 2 else 0.0
+    return rest + sum(exp(power * log(half) - half - lgamma(power + 1)) for power in powers)

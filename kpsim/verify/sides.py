@@ -11,7 +11,7 @@ from kpsim.fabric import Hop
 from kpsim.lab.canaries import without_canaries
 from kpsim.lab.wires import Shot
 from kpsim.tracing.explain import hop_lines
-from kpsim.verify.prediction import told
+from kpsim.verify.prediction import error_of, sights_of, told
 from kpsim.verify.twin import Exchange, Twin
 
 
@@ -51,12 +51,23 @@ def both_sides(twin: Twin, shot: Shot, *, answer: bool = False) -> Sides:
         shot = Shot(answered)
     twin.linux.reset_counters()
     exchange = twin.send(shot, trace=True)
-    hop = Hop("node", exchange.walk)
     return Sides(
-        tuple(hop_lines(hop, exchange.shot.packet, twin.model)),
+        tuple(_model_lines(twin, exchange)),
         tuple(_linux_lines(twin, exchange)),
         again=bool(exchange.differences),
     )
+
+
+def _model_lines(twin: Twin, exchange: Exchange) -> Iterator[str]:
+    step = exchange.walk
+    yield from hop_lines(Hop("node", step), exchange.shot.packet, twin.model)
+    sights = sights_of(twin.model, step)
+    for sight in sights:
+        yield f"seen: {sight.packet} at {sight.where}"
+    if error := error_of(step):
+        yield f"the sender is told {error}"
+    if not sights:
+        yield f"seen nowhere: {step.disposition}" + (f", {step.cause}" if step.cause else "")
 
 
 def _linux_lines(twin: Twin, exchange: Exchange) -> Iterator[str]:
