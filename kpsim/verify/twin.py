@@ -56,8 +56,8 @@ class Exchange:
 
     @property
     def arrival(self) -> Sighting | None:
-        """The packet itself behind the node, if it got there."""
-        if self.walk.disposition is not Disposition.FORWARDED:
+        """The packet itself behind the node, if it got there as the model says."""
+        if self.differences or self.walk.disposition is not Disposition.FORWARDED:
             return None
         return next((s for s in self.heard.sightings if s.where is not Where.SOCKET), None)
 
