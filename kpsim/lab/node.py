@@ -172,7 +172,8 @@ class LabNode:
         """Waits until Linux has noticed that all links are up: it does so in its own time."""
         for _ in range(_PATIENCE_S * 100):
             links = json.loads(self.namespace.run(["ip", "-json", "-details", "link", "show", "up"]))
-            if all(link["operstate"] in ("UP", "UNKNOWN") and _switches(link) for link in links):
+            up = filter(None, links)  # of others nothing but braces is printed
+            if all(link["operstate"] in ("UP", "UNKNOWN") and _switches(link) for link in up):
                 return
             time.sleep(0.01)
         raise LabError("the links do not come up")
