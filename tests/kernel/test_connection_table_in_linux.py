@@ -5,6 +5,7 @@ between translation and confirmation. The limit of the table is the whole machin
 more than anybody else needs.
 """
 
+import fcntl
 import os
 import socket
 import struct
@@ -23,14 +24,16 @@ from proxiers import Rig, endpoint_slice, make_settings, port, service, slice_po
 
 from kpsim.addresses import Family, parse_network
 from kpsim.config import Host
-from kpsim.conntrack import Clash, FlowTuple, tuple_of
+from kpsim.conntrack import Clash, ConntrackTable, Entry, FlowTuple, tuple_of
 from kpsim.dialects.iptables import Style, parse, render_ruleset
 from kpsim.netfilter import Disposition, Netns, Walk, walk
 from kpsim.nodes import Machine, make_machine
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import SeededChooser
+from kpsim.packetpath.chooser import CHANCE_RANGE, SeededChooser
+from kpsim.packetpath.flowstate import FlowState
 from kpsim.packetpath.reject import IcmpLimiter
 from kpsim.packetpath.routing import Route, Routing
+from kpsim.packetpath.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 V4, V6 = Family.IPV4, Family.IPV6
@@ -255,38 +258,50 @@ def test_two_first_packets(
 # --- a table that is full (CT-7, K-6.7) -------------------------------------------------------------------------------
 
 LIMIT = 20_000
-_BUCKETS = 262_144
 
 
 @contextmanager
 def limited(limit: int) -> Iterator[None]:
     """The machine's limit of connections for a moment; each namespace counts its own."""
     setting = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-    before = setting.read_text()
-    assert int(before) > limit
-    try:
-        setting.write_text(str(limit))
-        yield
-    finally:
-        setting.write_text(before)
+    with Path("/run/kpsim-conntrack-max.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one test at a time
+        before = setting.read_text()
+        assert int(before) > limit
+        try:
+            setting.write_text(str(limit))
+            yield
+        finally:
+            setting.write_text(before)
+
+
+def flows(number: int) -> list[FlowTuple]:
+    return [FlowTuple(V4, "udp", ip("198.51.0.0"), 1024 + n, ip("10.180.1.200"), 53) for n in range(number)]
 
 
 def fill(pair: Pair, *, assured: bool) -> None:
-    for number in range(LIMIT):
-        source, sport = ip("198.51.0.0") + number // 50_000, 1024 + number % 50_000
-        original = FlowTuple(V4, "udp", source, sport, ip("10.180.1.200"), 53)
+    for original in flows(LIMIT):
         pair.table.add(original, original.inverse(), assured=assured)
+
+
+def odds_of_early_drop(count: int, buckets: int) -> float:
+    """The model's, of a table that is full of unassured entries."""
+    model = ConntrackTable()
+    for original in flows(count):
+        model.insert(Entry(original, original.inverse(), FlowState.NONE, False, False, 0, SECOND_NS), 0)
+    pressure = model.pressure(0, Sysctls(nf_conntrack_max=count, nf_conntrack_buckets=buckets))
+    assert pressure is not None
+    return pressure.threshold / CHANCE_RANGE
 
 
 @pytest.mark.parametrize("assured", [False, True])
 def test_a_full_table(pair_of: Maker, assured: bool) -> None:
     pair = pair_of("*filter\n-A INPUT -m conntrack --ctstate NEW\nCOMMIT\n")
     buckets = int(Path("/proc/sys/net/netfilter/nf_conntrack_buckets").read_text())
-    pair.model.sysctls = replace(pair.model.sysctls, nf_conntrack_max=LIMIT, nf_conntrack_buckets=buckets)
     attempts = accepted = 0
     with limited(LIMIT):
         fill(pair, assured=assured)
-        for number in range(1500):
+        for number in range(800):
             if len(pair.table) < LIMIT:  # early drop takes all of a bucket, so that now and then there is room
                 fill_one = FlowTuple(V4, "udp", ip("198.51.100.1"), 1024 + number, ip("10.180.1.200"), 53)
                 pair.table.add(fill_one, fill_one.inverse())
@@ -297,22 +312,15 @@ def test_a_full_table(pair_of: Maker, assured: bool) -> None:
             )
         pair.linux.send(packet("192.168.0.1", POD, 53, protocol="udp", sport=1, came_by=""))
         refused_locally = pair.linux.refused
+        stray = packet(CLIENT, POD, came_by="eth0", tcp_flags=flags("SYN ACK"))  # INVALID, and needs room all the same
+        assert not assured or pair.linux.send(stray) == []
         assert len(pair.table) <= LIMIT
     if assured:
-        assert (accepted, attempts, refused_locally) == (0, 1500, True)
+        assert (accepted, attempts, refused_locally) == (0, 800, True)
         return
-    missed = (1 - 8 / buckets) ** (2 * LIMIT)  # CT-7.2
-    deviation = (attempts * missed * (1 - missed)) ** 0.5
-    assert abs(attempts * (1 - missed) - accepted) < 4 * deviation, f"{accepted} of {attempts}"
-
-
-def test_what_will_be_invalid_needs_room_in_a_full_table(pair_of: Maker) -> None:
-    pair = pair_of("*filter\n-A INPUT -m conntrack --ctstate NEW\nCOMMIT\n")
-    stray = packet(CLIENT, POD, 80, came_by="eth0", tcp_flags=flags("SYN ACK"))
-    with limited(LIMIT):
-        assert len(pair.linux.send(stray)) == 1
-        fill(pair, assured=True)
-        assert pair.linux.send(stray) == []
+    odds = odds_of_early_drop(LIMIT, buckets)  # CT-7.2
+    deviation = (attempts * odds * (1 - odds)) ** 0.5
+    assert abs(attempts * odds - accepted) < 4 * deviation, f"{accepted} of {attempts}"
 
 
 # --- an interface that goes down or loses an address (K-1.9) ----------------------------------------------------------
@@ -592,11 +600,13 @@ def test_exhausted_source_ports(pair_of: Maker) -> None:  # K-2.3
 
 
 @pytest.mark.parametrize(
-    ("life", "displaced"),  # K-2.3: an old connection gives up its port when it is over, as lives are written above
-    [("", False), ("sa A", False), ("sa A F", False), ("sa A F a f", False), ("sa A F a f A", True), ("sa A R", True)],
-)
-@pytest.mark.parametrize("ports", [1, 128])
-def test_source_ports_of_connections_that_are_over(pair_of: Maker, life: str, displaced: bool, ports: int) -> None:
+    ("life", "ports", "displaced"),  # K-2.3: an old connection gives up its port when it is over; lives as above
+    [
+        ("", 1, False), ("sa A", 1, False), ("sa A F", 1, False), ("sa A F a f", 1, False),
+        ("sa A F a f A", 1, True), ("sa A R", 1, True), ("sa A F a f A", 128, True),
+    ],
+)  # fmt: skip
+def test_source_ports_of_connections_that_are_over(pair_of: Maker, life: str, ports: int, displaced: bool) -> None:
     rule = f"-A POSTROUTING -p tcp -d {REMOTE_POD} -j SNAT --to-source 192.168.0.1:2000-{1999 + ports}"
     pair = pair_of(f"*nat\n{rule}\nCOMMIT\n")
     for n in range(ports):
@@ -636,7 +646,7 @@ def test_a_full_class_of_source_ports_is_searched_in_five_rounds(
             original = FlowTuple(V4, "udp", ip("198.51.100.0") + number, 80, endpoint, 53)
             pair.table.add(original, FlowTuple(V4, "udp", endpoint, 53, own, number))
     sent = packet(CLIENT, POD, 53, protocol="udp", sport=80, came_by="eth0")
-    tries, found = 6000, 0
+    tries, found = 1500, 0  # 60,000 found 41.36 %; five rounds say 41.40 %, four 40.47 %
     for _ in range(tries):
         if came_out := pair.linux.send(sent):
             assert [each.sport for each in came_out] == [free]
