@@ -27,9 +27,10 @@ from kpsim.config import Host
 from kpsim.conntrack import ConntrackTable, FlowTuple, tuple_of
 from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.fabric import build_fabric
-from kpsim.netfilter import Disposition, Walk, walk
+from kpsim.netfilter import Disposition, Netns, Walk, walk
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import ScriptedChooser
+from kpsim.packetpath.routing import InterfaceKind, Routing
 from kpsim.tracing.site import Machine
 from kpsim.units import SECOND_NS
 
@@ -76,8 +77,8 @@ class Twins:
     def __init__(self, family: Family, *, random_fully: bool) -> None:
         self.family = family
         plan = {N: (ADDRESSES["N"], POD_CIDRS[N]), M: (ADDRESSES["M"], POD_CIDRS[M])}
-        self.model = build_fabric(plan).nodes[N]
-        self.model.sysctls = replace(self.model.sysctls, route_localnet=True)
+        machine = build_fabric(plan).nodes[N]
+        self.model = Netns(N, _with_plain_links(machine.routing), replace(machine.sysctls, route_localnet=True))
         host = Host(node_ips=ADDRESSES["N"], nfacct=False, random_fully=random_fully)
         self.kube_proxy = Rig(make_settings(family, host, cluster_cidr=CLUSTER_CIDR))
         self.endpoints = {name: of.endpoints.split() for name, of in CATALOGUE.items()}
@@ -219,6 +220,15 @@ class Twins:
 
     def _agree(self, agreed: bool, what: str) -> None:
         assert agreed, "\n".join([*self.log[-15:], what])
+
+
+def _with_plain_links(routing: Routing) -> Routing:
+    """The lab's pods are behind a veth that is no port of a bridge."""
+    links = [
+        replace(link, kind=InterfaceKind.VETH) if link.kind is InterfaceKind.BRIDGE else link
+        for link in routing.interfaces.values()
+    ]
+    return Routing(links, routing.routes)
 
 
 def _now_ns() -> int:
