@@ -205,7 +205,7 @@ def test_goto_does_not_come_back_and_return_does() -> None:
     assert (goto.chain.at_end, first.chain.at_end) == (True, False)
     assert [rule.step.at.number for rule in second.chain.rules] == [2]
     assert (second.chain.at_end, chain.at_end) == (False, True)
-    assert trace.words == "dropped by filter/FORWARD policy on n"
+    assert trace.words == "dropped by filter/FORWARD policy on n (not kube-proxy's)"  # it sets none
 
 
 def test_reasons_are_the_first_condition_that_was_false() -> None:

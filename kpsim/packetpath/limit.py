@@ -25,4 +25,5 @@ def spend(limit: Limit, bucket: Bucket | None, now_ns: int) -> tuple[bool, Bucke
     full_ns = cost_ns * limit.burst
     credit_ns = full_ns if bucket is None else min(full_ns, bucket.credit_ns + max(0, now_ns - bucket.at_ns))
     fits = credit_ns >= cost_ns
-    return fits, Bucket(credit_ns - cost_ns if fits else credit_ns, now_ns)
+    left_ns = credit_ns - cost_ns if fits else credit_ns
+    return fits, Bucket(left_ns, now_ns if bucket is None else max(now_ns, bucket.at_ns))

@@ -1,6 +1,7 @@
 """Traces as text for people: the way of a packet as a tree, in two depths.
 
-Counterpart: ovn-trace's ``--summary`` and ``--detailed``. Rules are printed as kube-proxy writes them. It never decides anything.
+Counterpart: ovn-trace's ``--summary`` and ``--detailed``. Rules are printed as kube-proxy writes them,
+others' as iptables-save does. It never decides anything.
 """
 
 import enum
@@ -22,6 +23,7 @@ from kpsim.packetpath.steps import (
     Tracking,
     describe,
 )
+from kpsim.ruleset import FOREIGN
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.tree import ChainBlock, HookBlock, Moment, RuleBlock, build_tree
 from kpsim.tracing.explain.unmatched import Skipped, reason, unmatched
@@ -146,8 +148,9 @@ class _Printer:
         if at.rule is None:
             yield f"{indent}policy"
             return
-        yield f"{indent}rule {at.number}: {why(at.rule.origin)}"
-        yield f"{indent}  {render_rule(at.chain, at.rule, Style.KUBE_PROXY, self._family)}"
+        yield f"{indent}rule {at.number}: {why(at.chain, at.rule)}"
+        style = Style.SAVE if at.rule.origin == FOREIGN else Style.KUBE_PROXY
+        yield f"{indent}  {render_rule(at.chain, at.rule, style, self._family)}"
         for note in block.notes:
             yield from self._step(note, indent + "  ")
         if block.chain is not None:
@@ -161,7 +164,7 @@ class _Printer:
             if isinstance(found, Skipped):
                 yield f"{indent}rules {found.first} to {found.last}: for other destinations"
             else:
-                yield f"{indent}rule {found.number}: {why(found.rule.origin)}: no, {reason(found.match)}"
+                yield f"{indent}rule {found.number}: {why(block.name, found.rule)}: no, {reason(found.match)}"
 
     def _step(self, step: Step, indent: str) -> Iterator[str]:
         match step:

@@ -6,12 +6,14 @@ Counterpart: ovn-trace's last line and its ``--minimal``. It never tells the way
 from dataclasses import dataclass
 
 from kpsim.addresses import join_host_port
+from kpsim.dialects.iptables import Style, render_rule
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import RuleReference
-from kpsim.ruleset import FOREIGN, Origin
+from kpsim.ruleset import FOREIGN, Rule
 from kpsim.tracing.directory import Directory
+from kpsim.tracing.explain.programs import program_of
 from kpsim.tracing.probes import Answer, Result, decided_by, masqueraded, result_of
 from kpsim.tracing.site import show
 
@@ -37,10 +39,12 @@ def ends(packet: Packet) -> str:
     return join_host_port(packet.destination, packet.dport) if packet.dport else packet.destination
 
 
-def why(origin: Origin) -> str:
-    """Why a rule exists, in words."""
+def why(chain: str, rule: Rule) -> str:
+    """Why a rule of a chain exists, in words; of one that is not kube-proxy's, whose it is, if names tell."""
+    origin = rule.origin
     if origin == FOREIGN:
-        return "not kube-proxy's"
+        program = program_of(chain, rule)
+        return f"not kube-proxy's but {program}'s" if program else "not kube-proxy's"
     service = f" of {origin.service}" if origin.service else ""
     return f"{origin.role}{service}" + (f", {origin.endpoint}" if origin.endpoint else "")
 
@@ -74,17 +78,32 @@ def sentence(journey: Journey, directory: Directory) -> str:
         case Result.UNKNOWN:
             return f"unknown: {node} met a rule that is not modelled: {step.unknown}"
         case Result.DELIVERED:
-            return f"delivered to {_where(journey, directory)} {_as(journey)}"
+            others = step.dnat_rule if step.dnat_rule and _is_foreign(step.dnat_rule) else None
+            translated = f", translated {_by(others, node, step)}" if others else ""
+            return f"delivered to {_where(journey, directory)} {_as(journey)}{translated}"
         case Result.PASSED:
-            return f"passed: kube-proxy leaves it alone; {_left_alone(journey, directory)}"
+            changed = next((hop for hop in journey.hops if hop.walk.snat_rule is not None), None)
+            if changed is None:
+                return f"passed: kube-proxy leaves it alone; {_left_alone(journey, directory)}"
+            source = f"{_as(journey)}; that is {_by(changed.walk.snat_rule, changed.node, changed.walk)}"
+            return f"passed: it is for no Service; {_left_alone(journey, directory)} {source}"
 
 
 def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
     if rule is None:
         return f"by the kernel of {node}: {step.cause}"
-    reason = f" ({why(rule.rule.origin)})" if rule.rule is not None else ""
-    name = f"{rule.table}/{rule.chain} rule {rule.number}" if rule.rule is not None else str(rule)
-    return f"by {name} on {node}{reason}"
+    if rule.rule is None:
+        return f"by {rule} on {node} (not kube-proxy's)"
+    reason = why(rule.chain, rule.rule)
+    if _is_foreign(rule):  # nobody knows it by its purpose: its words say more
+        family = step.packet.family
+        words = render_rule(rule.chain, rule.rule, Style.SAVE, family).removeprefix(f"-A {rule.chain}").strip()
+        reason += f": {words}"
+    return f"by {rule.table}/{rule.chain} rule {rule.number} on {node} ({reason})"
+
+
+def _is_foreign(at: RuleReference) -> bool:
+    return at.rule is not None and at.rule.origin == FOREIGN
 
 
 def _told(step: Walk) -> str:
