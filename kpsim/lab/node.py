@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import fields
 from ipaddress import ip_address
 from pathlib import Path
@@ -53,25 +54,27 @@ class LabNode:
 
     def __init__(self, machine: Machine, family: Family, backend: Backend = Backend.NFT) -> None:
         self.machine, self.family, self.backend = machine, family, backend
-        self.namespace, self._world = Namespace(), Namespace()
+        self._opened = ExitStack()
+        self.namespace = self._opened.enter_context(closing(Namespace()))
+        self._world = self._opened.enter_context(closing(Namespace()))
         self._macs: dict[str, bytes] = {}  # of the node's interfaces
         self._wires_by_interface: dict[str, str] = {}
         self._pods: dict[int, tuple[str, bytes]] = {}  # address → wire and MAC
         self._guests: dict[str, str] = {}  # bridge → wire
         self._ports = 0
         self._tables: set[str] = set()
-        self._accounting = LinuxAccounting(self.namespace)
-        self._wires = Wires(family, self.namespace, self._world)
-        self._build()
-        self.load("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")  # with the first table conntrack is there to be asked
-        self.conntrack = LinuxConntrack(self.namespace)
+        try:
+            self._accounting = self._opened.enter_context(closing(LinuxAccounting(self.namespace)))
+            self._wires = self._opened.enter_context(closing(Wires(family, self.namespace, self._world)))
+            self._build()
+            self.load("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")  # with the first table conntrack is there to be asked
+            self.conntrack = self._opened.enter_context(closing(LinuxConntrack(self.namespace)))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        self.conntrack.close()
-        self._accounting.close()
-        self._wires.close()
-        self.namespace.close()
-        self._world.close()
+        self._opened.close()
 
     # --- interfaces, routes, settings ----------------------------------------------------------------------------------
 
@@ -96,15 +99,13 @@ class LabNode:
         match interface.kind:
             case InterfaceKind.LOOPBACK:
                 pass
-            case InterfaceKind.LINK | InterfaceKind.VETH:
-                where = Where.LINK if interface.kind is InterfaceKind.LINK else Where.POD
+            case InterfaceKind.LINK | InterfaceKind.VETH | InterfaceKind.DUMMY:  # where a dummy loses packets they can be seen
+                where = Where.POD if interface.kind is InterfaceKind.VETH else Where.LINK
                 self._wires_by_interface[name] = self._plug(name, Port(f"w-{name}"[:15], where, name))
                 lines.append(f"link set {name} up arp off")
             case InterfaceKind.BRIDGE:
                 lines.append(f"link add {name} address {_BRIDGE_MAC} type bridge mcast_snooping 0")
                 lines.append(f"link set {name} up")
-            case InterfaceKind.DUMMY:
-                lines += [f"link add {name} type dummy", f"link set {name} up"]
         addresses = interface.of(self.family)
         nodad = " nodad" if self.family is Family.IPV6 else ""
         for address in addresses if self.family is Family.IPV4 else reversed(addresses):  # IPv6 lists the newest first
