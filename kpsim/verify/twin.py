@@ -76,7 +76,11 @@ class Twin:
     def __init__(self, machine: Machine, family: Family, backend: Backend = Backend.NFT) -> None:
         self.machine, self.family = machine, family
         self.linux = LabNode(machine, family, backend)
-        self.canaries = Canaries(self.linux)
+        try:
+            self.canaries = Canaries(self.linux)
+        except BaseException:
+            self.linux.close()
+            raise
         self.model = Netns("node", machine.routing, machine.sysctls)
         self._held = ""  # as Linux saved what was loaded
 
