@@ -1,0 +1,304 @@
+"""Running chains: what a rule's target does to the packet, and to which rule it leads (iptables(8), iptables-extensions(8), K-1)."""
+
+import pytest
+from packets import (
+    CLIENT,
+    NODE,
+    OTHER_NODE,
+    POD,
+    REMOTE_POD,
+    dnat,
+    ip,
+    net,
+    node,
+    packet,
+    probability,
+    rule,
+    ruleset,
+    run,
+    table,
+)
+
+from kpsim.addresses import Family
+from kpsim.errors import InputError
+from kpsim.netfilter import Cause, Disposition, Netns, Walk
+from kpsim.packetpath.routing import Interface, Routing
+from kpsim.packetpath.steps import ChainEntered, ChainLeft, FieldChanged, FieldName, Tracking
+from kpsim.ruleset import (
+    ACCEPT,
+    DROP,
+    RETURN,
+    ConnMark,
+    CtState,
+    Destination,
+    Goto,
+    Jump,
+    Limit,
+    Log,
+    MarkMatch,
+    NfAcct,
+    NoTrack,
+    Redirect,
+    Reject,
+    Rule,
+    SetConnMark,
+    SetMark,
+    SetTimeToLive,
+    Snat,
+    Source,
+    Table,
+    TimeToLive,
+    Verdict,
+)
+
+FORWARDED, DROPPED, REJECTED = Disposition.FORWARDED, Disposition.DROPPED, Disposition.REJECTED
+
+
+def forwarding(*rules: Rule, policy: Verdict = Verdict.ACCEPT, **chains: tuple[Rule, ...]) -> Netns:
+    """A node that forwards through these rules of the filter table."""
+    return node(ruleset(table("filter", {"FORWARD": policy}, FORWARD=rules, **chains)))
+
+
+def forward(netns: Netns, **more: object) -> Walk:
+    return run(netns, packet(CLIENT, POD, **more))
+
+
+def counted(outcome: Walk) -> list[str]:
+    return [name for name, _ in outcome.effects.counters]
+
+
+# --- where the packet goes on ------------------------------------------------------------------------------------------
+
+
+def test_a_policy_stands_behind_the_last_rule():
+    """TRACE numbers it so: ``filter:FORWARD:policy:3`` behind two rules (iptables-extensions(8))."""
+    outcome = forward(forwarding(rule(Log()), rule(Source(net(POD)), ACCEPT), policy=Verdict.DROP))
+    assert (outcome.disposition, outcome.cause) == (DROPPED, Cause.POLICY)
+    assert outcome.rule is not None
+    assert (outcome.rule.number, outcome.rule.rule, str(outcome.rule)) == (3, None, "filter/FORWARD policy")
+
+
+def test_a_policy_is_not_asked_of_what_was_accepted():
+    assert forward(forwarding(rule(ACCEPT), policy=Verdict.DROP)).disposition is FORWARDED
+    assert forward(forwarding(rule(Jump("A")), policy=Verdict.DROP, A=(rule(ACCEPT),))).disposition is FORWARDED
+    assert forward(forwarding(rule(RETURN), rule(ACCEPT), policy=Verdict.DROP)).cause is Cause.POLICY
+
+
+def test_the_end_of_a_chain_leads_back_behind_the_jump():
+    outcome = forward(
+        forwarding(
+            rule(Jump("A")),
+            rule(NfAcct("behind the jump"), DROP),
+            A=(rule(NfAcct("in A")), rule(RETURN), rule(NfAcct("behind RETURN"))),
+        )
+    )
+    assert counted(outcome) == ["in A", "behind the jump"]
+
+
+def test_the_end_of_a_chain_that_one_went_to_leads_back_behind_the_last_jump():
+    """iptables(8): after --goto, RETURN continues in the chain that called us via --jump."""
+    outcome = forward(
+        forwarding(
+            rule(Jump("A")),
+            rule(NfAcct("behind the jump")),
+            A=(rule(Goto("B")), rule(NfAcct("behind the goto"))),
+            B=(rule(NfAcct("in B")),),
+        )
+    )
+    assert counted(outcome) == ["in B", "behind the jump"]
+    base = forward(
+        forwarding(rule(Goto("B")), rule(NfAcct("behind the goto")), policy=Verdict.DROP, B=(rule(NfAcct("in B")),))
+    )
+    assert (counted(base), base.cause) == (["in B"], Cause.POLICY)
+
+
+def test_a_trace_tells_chains_that_were_entered_and_left():
+    steps = forward(forwarding(rule(Jump("A")), A=(rule(Log()),))).trace
+    told = [step for step in steps if isinstance(step, ChainEntered | ChainLeft)]
+    assert told == [
+        ChainEntered("filter", "FORWARD"), ChainEntered("filter", "A"), ChainLeft("filter", "A"), ChainLeft("filter", "FORWARD"),
+    ]  # fmt: skip
+
+
+def test_chains_may_nest():
+    """The kernel has room for as many jumps as there are chains (iptables(8) names no limit)."""
+    chains = {f"C{n}": (rule(Jump(f"C{n + 1}")),) for n in range(99)}
+    assert forward(forwarding(rule(Jump("C0")), **chains, C99=(rule(DROP),))).disposition is DROPPED
+    goes = {name: (rule(Goto(rules[0].target.chain)),) for name, rules in chains.items()}
+    assert forward(forwarding(rule(Jump("C0")), **goes, C99=(rule(DROP),))).disposition is DROPPED
+
+
+@pytest.mark.parametrize("leads", [Jump, Goto])
+def test_a_loop_is_refused_by_name(leads):
+    """The kernel refuses it when the rules are loaded."""
+    with pytest.raises(InputError) as caught:
+        forward(forwarding(rule(Jump("A")), A=(rule(leads("B")),), B=(rule(leads("A")),)))
+    assert str(caught.value) in (
+        "filter/A: jumps nest too deeply, probably in a loop",
+        "filter/B: jumps nest too deeply, probably in a loop",
+    )
+
+
+@pytest.mark.parametrize("leads", [Jump, Goto])
+def test_a_chain_that_is_not_there_is_named(leads):
+    with pytest.raises(InputError) as caught:
+        forward(forwarding(rule(leads("GONE"))))
+    assert str(caught.value) == "filter/FORWARD jumps to GONE, which does not exist"
+
+
+# --- rules of several statements (nft) ---------------------------------------------------------------------------------
+
+
+def test_a_body_is_evaluated_from_left_to_right_and_ends_at_the_first_match_that_fails():
+    """Decision 1 of the design; an iptables rule is the special case of one statement at the end."""
+    sets = rule(SetMark(1, 1), MarkMatch(1, 1), NfAcct("marked"), SetMark(2, 2), MarkMatch(4, 4), NfAcct("never"), DROP)
+    outcome = forward(forwarding(sets, rule(NfAcct("next"))))
+    assert (outcome.disposition, outcome.packet.mark, counted(outcome)) == (FORWARDED, 3, ["marked", "next"])
+    drops = forward(forwarding(rule(SetMark(1, 1), MarkMatch(1, 1), DROP), rule(NfAcct("next"))))
+    assert (drops.disposition, counted(drops)) == (DROPPED, [])
+    bare = forward(forwarding(rule(Log(), NfAcct("behind")), rule(NfAcct("next"))))
+    assert counted(bare) == ["behind", "next"]
+    # what leaves the chain leaves the rest of the rule, too
+    early = forward(forwarding(rule(RETURN, NfAcct("never"), DROP), rule(NfAcct("next"))))
+    assert (early.disposition, counted(early)) == (FORWARDED, [])
+
+
+def test_a_jump_may_stand_behind_another_statement():
+    back = forward(forwarding(rule(Log(), Jump("A"), NfAcct("rest")), rule(NfAcct("next")), A=(rule(NfAcct("in A")),)))
+    assert counted(back) == ["in A", "rest", "next"]
+    gone = forward(forwarding(rule(Log(), Jump("A"), NfAcct("rest")), A=(rule(ACCEPT),)))
+    assert (gone.disposition, counted(gone)) == (FORWARDED, [])
+    went = forward(forwarding(rule(Log(), Goto("A"), NfAcct("rest")), rule(NfAcct("next")), A=(rule(NfAcct("in A")),)))
+    assert counted(went) == ["in A"]
+    with pytest.raises(InputError, match="too deeply"):
+        forward(forwarding(rule(Log(), Jump("A")), A=(rule(Log(), Jump("A")),)))
+    with pytest.raises(InputError, match="too deeply"):
+        forward(forwarding(rule(Log(), Goto("A")), A=(rule(Log(), Goto("A")),)))
+
+
+# --- NAT ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_translation_ends_nat_for_the_hook():
+    """K-9.1: a chain that gives a NAT verdict is the last, and so are the rules that called it."""
+    snat = (Snat(Family.IPV4, ip("192.168.0.51")), Snat(Family.IPV4, ip("192.168.0.52")))
+    nat = table(
+        "nat",
+        PREROUTING=(rule(Jump("D")), rule(dnat("10.180.1.99"))),
+        POSTROUTING=(rule(Jump("S")), rule(snat[1])),
+        D=(rule(dnat(REMOTE_POD)),),
+        S=(rule(snat[0]),),
+    )
+    outcome = run(node(ruleset(nat)), packet(CLIENT, "172.30.0.10"))
+    assert (outcome.packet.destination, outcome.packet.source) == (REMOTE_POD, "192.168.0.51")
+    assert outcome.dnat_rule is not None and str(outcome.dnat_rule) == "nat/D rule 1"
+    assert outcome.snat_rule is not None and str(outcome.snat_rule) == "nat/S rule 1"
+
+
+def test_a_redirect_without_an_address_to_go_to_is_a_drop():
+    """xt_REDIRECT: an interface without address has none to give."""
+    netns = node(ruleset(table("nat", PREROUTING=(rule(Redirect(81)),))))
+    routing = netns.routing
+    netns.routing = Routing([*routing.interfaces.values(), Interface("tun0")], routing.routes)
+    outcome = run(netns, packet(CLIENT, "203.0.113.77", came_by="tun0"))
+    assert (outcome.disposition, outcome.cause) == (DROPPED, Cause.NO_ADDRESS)
+    assert run(netns, packet(CLIENT, "203.0.113.77", came_by="eth0")).packet.destination == NODE
+
+
+# --- changes to the packet and its connection --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "action", "value", "after"),
+    [
+        (64, "set", 9, 9),
+        (64, "inc", 3, 67),
+        (64, "dec", 3, 61),
+        (250, "inc", 10, 255),
+        (5, "dec", 9, 0),
+        (5, "set", 0, 0),
+    ],
+)
+def test_the_time_to_live_is_set_raised_and_lowered_within_its_byte(before, action, value, after):
+    mangle = table(
+        "mangle", PREROUTING=(rule(SetTimeToLive("TTL", action, value)), rule(TimeToLive("ttl-eq", after), NfAcct("t")))
+    )
+    outcome = run(node(ruleset(mangle)), packet(CLIENT, POD, ttl=before))
+    assert counted(outcome) == ["t"]
+    # the next hop gets one less, or nothing (K-1.6)
+    assert (outcome.disposition, outcome.packet.ttl) == ((FORWARDED, after - 1) if after > 1 else (REJECTED, after))
+    changes = [step for step in outcome.trace if isinstance(step, FieldChanged) and step.field is FieldName.TTL]
+    assert changes[0] == FieldChanged(FieldName.TTL, str(before), str(after))
+
+
+def test_the_mark_of_a_connection_outlives_the_packet():
+    """CONNMARK (iptables-extensions(8)): set, saved from the packet's mark, and restored to a later packet's."""
+    mangle = table(
+        "mangle",
+        PREROUTING=(
+            rule(CtState(("NEW",)), SetConnMark("set", 0x10, 0xFF)),
+            rule(CtState(("NEW",)), SetConnMark("save", 0x0F, 0x0F)),
+            rule(ConnMark(0x13), NfAcct("marked")),
+            rule(CtState(("ESTABLISHED",)), SetConnMark("restore", 0xF0, 0x10)),
+        ),
+    )
+    netns = node(ruleset(mangle))
+    first = run(netns, packet(CLIENT, POD, mark=0xA3))
+    assert (counted(first), first.packet.mark) == (["marked"], 0xA3)
+    (entry,) = netns.conntrack
+    assert entry.mark == 0x13
+    back = run(netns, packet(POD, CLIENT, 40000, sport=80, tcp_flags=frozenset({"SYN", "ACK"}), mark=0x25))
+    # (mark AND NOT 0xf0) XOR (connection's mark AND 0x10)
+    assert (counted(back), back.packet.mark) == (["marked"], 0x15)
+
+
+def test_what_has_no_connection_has_no_mark_to_restore():
+    mangle = table("mangle", PREROUTING=(rule(SetConnMark("restore", 0xFF, 0xFF)), rule(CtState(("NEW",)), ACCEPT)))
+    raw = table("raw", PREROUTING=(rule(NoTrack()),))
+    assert run(node(ruleset(mangle, raw)), packet(CLIENT, POD, mark=7)).packet.mark == 7
+
+
+def test_notrack_comes_too_late_for_a_packet_that_has_a_connection():
+    """K-1.2: over lo the packet comes by raw once more, with its connection (xt_CT leaves it alone)."""
+    raw = table("raw", PREROUTING=(rule(NoTrack()), rule(NfAcct("behind"))))
+    tracked = table("filter", INPUT=(rule(CtState(("NEW",)), NfAcct("new"), ACCEPT),))
+    netns = node(ruleset(raw, tracked))
+    outcome = run(netns, packet("", NODE), local=True)
+    assert (outcome.ct_state, counted(outcome), len(netns.conntrack)) == ("NEW", ["behind", "new"], 1)
+    arriving = run(netns, packet(CLIENT, NODE))
+    assert (arriving.ct_state, counted(arriving), len(netns.conntrack)) == ("UNTRACKED", ["behind"], 1)
+    assert any(getattr(step, "tracking", None) is Tracking.UNTRACKED for step in arriving.trace)
+
+
+def test_a_limit_of_one_table_is_not_anothers():
+    """xt_limit: each rule has a bucket of its own."""
+
+    def limited(name: str) -> Table:
+        return table(name, FORWARD=(rule(Limit(1, "hour", 1), NfAcct(name)),))
+
+    netns = node(ruleset(limited("filter"), limited("mangle"), limited("security")))
+    assert counted(run(netns, packet(CLIENT, POD))) == ["mangle", "filter", "security"]
+    assert counted(run(netns, packet(CLIENT, POD))) == []
+
+
+def test_two_limits_in_one_chain_have_a_bucket_each():
+    limited = [rule(Limit(1, "hour", 1), NfAcct(name)) for name in ("first", "second")]
+    netns = forwarding(*limited)
+    assert counted(forward(netns)) == ["first", "second"]
+    assert counted(forward(netns)) == []
+
+
+def test_a_drop_and_a_reject_are_told_with_their_rule():
+    for target, disposition in ((DROP, DROPPED), (Reject(), REJECTED)):
+        netns = forwarding(rule(Destination(net(OTHER_NODE)), ACCEPT), rule(Jump("A")), A=(rule(Log()), rule(target)))
+        outcome = forward(netns)
+        assert (outcome.disposition, str(outcome.rule)) == (disposition, "filter/A rule 2")
+
+
+def test_a_draw_belongs_to_its_rule_and_chain():
+    """Equal rules draw apart (K-5): with halves, each combination comes in a quarter of the flows."""
+    half = [rule(probability(0.5), NfAcct(name)) for name in ("first", "second")]
+    netns = forwarding(rule(Jump("A")), rule(Jump("B")), A=(half[0],), B=(half[1],))
+    found = [tuple(counted(run(netns, packet(CLIENT, POD), flow=flow, commit=False))) for flow in range(400)]
+    for combination in ((), ("first",), ("second",), ("first", "second")):
+        assert 60 < found.count(combination) < 140
