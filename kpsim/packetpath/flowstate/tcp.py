@@ -1,32 +1,31 @@
 """TCP as connection tracking sees it (CT-4, K-6.1 … K-6.4). Counterpart: nf_conntrack_proto_tcp.
 
-The states, with the segments that lead from one to the next (capitals: from the client; what is not drawn changes nothing)::
+The states, and the segments that lead from one to the next (capitals: the client's; ACK stands for data too; what is not drawn
+re-arms the timer or is INVALID)::
 
-                        SYN                                       ACK, data: picked up mid-stream, if tcp_loose
-     (no entry) ──────────────► SYN_SENT ─── syn ──► SYN_SENT2               │
-                                 │    ▲ │                │                   │
-                            RST, │    │ │ syn-ack        │ SYN-ACK, syn-ack: │
-                            rst, │    │ ▼                ▼ simultaneous open │
-                         rst-ack │    │ SYN_RECV ◄───────┘                   │
-                                 ▼    │ │      │                             ▼
-                             (no entry) │      └─ ACK, data (ack too if ─► ESTABLISHED ◄─┐
-                                      │ │         both sent a SYN)           │        └──┘ ACK, ack, data
-                                      │ │ FIN, fin                           │ FIN, fin
-                                      │ └────────────────► FIN_WAIT ◄────────┘
-                                      │                     │     │
-                                      │            ACK, ack │     │ FIN, fin
-                                      │                     ▼     ▼
-                                      │             CLOSE_WAIT ──► LAST_ACK
-                                      │               FIN, fin       │ ACK, ack
-                                      │                              ▼
-                                      ├───── SYN, syn ─────────── TIME_WAIT     behind a FIN: a new flow, NAT is decided
-                                      │                                         afresh (K-1.8)
-                                      └──────── SYN ───────────── CLOSE         if a FIN was seen, or the client's own RST
-                                                                    ▲
-           RST, rst, rst-ack, RST-ACK from every state ─────────────┘  (from SYN_SENT unanswered: the entry is deleted)
+                             ┌◄────────── SYN, syn: a new flow, NAT is decided afresh (K-1.8) ◄──────────┐
+                             ▼                                                                           │
+    (no entry) ── SYN ──► SYN_SENT ── syn ──► SYN_SENT2                                                  │
+        │                    │ syn-ack            │ SYN-ACK, syn-ack                                     │
+        │                    ▼                    │                                                      │
+        │                 SYN_RECV ◄──────────────┘                                                      │
+        │                    │ ACK; ack too if both sent a SYN                                           │
+        │ ACK, if tcp_loose  ▼                                                                           │
+        └──────────────► ESTABLISHED                                                                     │
+                             │ FIN, fin (from SYN_RECV too)                                              │
+                             ▼                                                                           │
+                          FIN_WAIT ── ACK, ack ──► CLOSE_WAIT                                            │
+                             │ FIN, fin                │ FIN, fin                                        │
+                             ▼                         │                                                 │
+                          LAST_ACK ◄───────────────────┘                                                 │
+                             │ ACK, ack                                                                  │
+                             ▼                                                                           │
+                          TIME_WAIT ─────────────────────────────────────────────────────────────────────┤
+                                                                                                         │
+    every state ─ RST, rst ─► CLOSE ─── only SYN, and only behind a FIN or the client's own RST ─────────┘
+        └── before any answer: the entry is deleted
 
-    SYN_RECV ◄── syn-ack ── ESTABLISHED … CLOSE, right behind a SYN that was let through: both ends begin anew, the entry with
-    its old binding.
+    ESTABLISHED … CLOSE ── syn-ack, right behind a SYN that was let through ──► SYN_RECV, with the old binding
 
 A SYN to a connection that lives, and an answer to it, pass without effect: the receiver knows better what they are. The state
 after every segment is a table; the rest of this module is what the table cannot hold: which earlier segments count, windows,
@@ -38,6 +37,7 @@ acknowledgements, and RSTs that are exact only by the number zero are not modell
 """
 
 import enum
+from typing import NamedTuple
 
 from kpsim.packet import Packet, Window
 from kpsim.packetpath.flowstate.flow import (
@@ -110,7 +110,7 @@ def read_tcp(packet: Packet, flow: Flow | None, direction: Direction, now_ns: in
         state = flow.state
     fit, history = _fit(packet, segment, flow.state, history, sysctls)
     match fit:
-        case _Fit.OLD:
+        case _Fit.EARLY | _Fit.OLD:
             return passing(flow, history)
         case _Fit.OUTSIDE:
             return _misfit(flow, segment, now_ns, sysctls)
@@ -200,7 +200,8 @@ class _Fit(enum.Enum):
 
     NOTICED = enum.auto()  #: in the window
     COUNTED = enum.auto()  #: out of it, but forgiven: the state follows, the windows do not
-    OLD = enum.auto()  #: passes without effect
+    EARLY = enum.auto()  #: more than a window of which nothing was told yet: passes, but changes no state
+    OLD = enum.auto()  #: acknowledged long ago: passes without effect
     OUTSIDE = enum.auto()
 
 
@@ -232,6 +233,14 @@ def _size(packet: Packet) -> int:
     return len(packet.tcp_flags & {"SYN", "FIN", "PSH"})
 
 
+class _Numbers(NamedTuple):
+    """Of a segment, as its sender counts, and what it acknowledges of the other end's."""
+
+    begin: int
+    end: int
+    acknowledged: int
+
+
 def _fit(
     packet: Packet, segment: Segment, state: FlowState, history: History, sysctls: Sysctls
 ) -> tuple[_Fit, History]:
@@ -252,31 +261,50 @@ def _fit(
     elif fresh:
         side = side._replace(noticed=end, known=True)
     acknowledges = "ACK" in packet.tcp_flags
-    number = other.sent if acknowledges else other.noticed
-    if fresh and number == other.noticed + 1:
-        other = other._replace(noticed=number)  # taken for the answer to a keepalive
-    forgiven = _Fit.COUNTED if side.liberal or sysctls.tcp_be_liberal else None
-    sides = history.with_sides(direction, side._replace(sent=sent), other)
+    numbers = _Numbers(begin, end, other.sent if acknowledges else other.noticed)
+    if fresh and numbers.acknowledged == other.noticed + 1:
+        other = other._replace(noticed=numbers.acknowledged)  # taken for the answer to a keepalive
+    fit = _place(window, numbers, side, other, acknowledges=acknowledges, fresh=fresh)
+    if fit is _Fit.NOTICED:
+        return fit, _noticed(history, segment, numbers, side._replace(sent=sent), other, acknowledges=acknowledges)
+    if fit is _Fit.EARLY:
+        side = side._replace(noticed=end, unacknowledged=True)
+    forgiven = side.liberal or sysctls.tcp_be_liberal
+    if forgiven or fit is _Fit.EARLY:
+        history = history.with_sides(direction, side._replace(sent=sent), other)
+    return _Fit.COUNTED if forgiven else fit, history
+
+
+def _place(window: Window, numbers: _Numbers, side: Side, other: Side, *, acknowledges: bool, fresh: bool) -> _Fit:
+    """Where a segment lies. ``fresh``: its sender was not known before it, so that it cannot be out of window."""
     if window is Window.OUTSIDE and not fresh:
-        return (_Fit.COUNTED, sides) if forgiven else (_Fit.OUTSIDE, history)
-    if side.limit is not None and begin > side.limit:
-        if not other.known:
-            return (_Fit.COUNTED, sides) if forgiven else (_Fit.OUTSIDE, history)
-        side = side._replace(sent=sent, noticed=end, unacknowledged=True)
-        return forgiven or _Fit.OLD, history.with_sides(direction, side, other)
-    if acknowledges and (number > other.noticed or not other.known):
-        return (_Fit.COUNTED, sides) if forgiven else (_Fit.OUTSIDE, history)
-    if window is Window.BEFORE and not fresh and other.known:
-        return (_Fit.COUNTED, sides) if forgiven else (_Fit.OLD, history)
-    side = side._replace(
-        sent=sent, noticed=max(side.noticed, end), acknowledges=side.acknowledges or acknowledges,
-        unacknowledged=side.unacknowledged or end > side.noticed,
+        return _Fit.OUTSIDE
+    if side.limit is not None and numbers.begin > side.limit:
+        return _Fit.EARLY if other.known else _Fit.OUTSIDE
+    if acknowledges and (numbers.acknowledged > other.noticed or not other.known):
+        return _Fit.OUTSIDE
+    return _Fit.OLD if window is Window.BEFORE and other.known and not fresh else _Fit.NOTICED
+
+
+def _noticed(
+    history: History, segment: Segment, numbers: _Numbers, side: Side, other: Side, *, acknowledges: bool
+) -> History:
+    """Remembers a segment in the window, and how often it was sent again: other segments of its sender may come between."""
+    begin, end, acknowledged = numbers
+    side = Side(
+        side.sent, max(side.noticed, end), True, side.limit, side.acknowledges or acknowledges,
+        side.unacknowledged or end > side.noticed, side.liberal,
     )  # fmt: skip
-    other = other._replace(limit=None, unacknowledged=other.unacknowledged and number != other.noticed)
-    history = history.with_sides(direction, side, other)
-    if kind is TcpInput.ACK:
-        history = _compared(history, Acknowledgement(direction, begin, end, number))
-    return _Fit.NOTICED, history
+    if other.limit is not None or (other.unacknowledged and acknowledged == other.noticed):
+        waits = other.unacknowledged and acknowledged != other.noticed
+        other = other._replace(limit=None, unacknowledged=waits)
+    history = history.with_sides(segment.direction, side, other)
+    if segment.kind is not TcpInput.ACK:
+        return history
+    latest, last = Acknowledgement(segment.direction, begin, end, acknowledged), history.last
+    if latest == history.acknowledgement and last is not None and last.direction is segment.direction:
+        return history._replace(repeats=history.repeats + 1)
+    return history._replace(acknowledgement=latest, repeats=0)
 
 
 def _any_reset_will_do(packet: Packet, segment: Segment, state: FlowState, history: History) -> bool:
@@ -292,14 +320,6 @@ def _any_reset_will_do(packet: Packet, segment: Segment, state: FlowState, histo
         return last.kind is not TcpInput.SYN_ACK and (acknowledges or (last.kind is TcpInput.ACK and challenged))
     opened_twice = state is FlowState.SYN_SENT2 and history.acknowledgement is None
     return opened_twice and last.kind is TcpInput.SYN and not acknowledges
-
-
-def _compared(history: History, latest: Acknowledgement) -> History:
-    """Counts how often a segment was sent again; that other segments came between does not matter if they were its sender's."""
-    last = history.last
-    if latest == history.acknowledgement and last is not None and last.direction is latest.direction:
-        return history._replace(repeats=history.repeats + 1)
-    return history._replace(acknowledgement=latest, repeats=0)
 
 
 def _misfit(flow: Flow, segment: Segment, now_ns: int, sysctls: Sysctls) -> Reading:
