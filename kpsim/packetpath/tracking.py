@@ -22,15 +22,15 @@ def look_up(traversal: Traversal) -> End | None:
     """conntrack at −200: gives the packet its connection, or the one it begins, and its ctstate."""
     if traversal.ct_state:
         return None  # over lo, or NOTRACK: seen before (K-1.2, K-6.6)
-    packet = traversal.packet
-    if packet.protocol == "icmpv6" and packet.icmp_type in _UNTRACKED_TYPES:
+    packet, netns = traversal.packet, traversal.netns
+    of_the_link = packet.protocol == "icmpv6" and packet.icmp_type in _UNTRACKED_TYPES
+    if of_the_link and not is_damaged(packet, netns.sysctls):
         traversal.set_state("UNTRACKED")
         traversal.tracked(Tracking.UNTRACKED)
         return None
     if packet.related is not None:
         _look_up_error(traversal, packet.related)
         return None
-    netns = traversal.netns
     found = netns.conntrack.lookup(tuple_of(packet), traversal.now_ns)
     if found is None:
         return _begin(traversal, packet)

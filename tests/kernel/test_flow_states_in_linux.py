@@ -254,7 +254,8 @@ def test_which_icmp_begins_a_flow(router: Router) -> None:
         if protocol == "icmp" or kind not in {*range(130, 137), 143, 151, 152}:
             assert real == begins, kind
         else:
-            assert real == "UNTRACKED", kind
+            damaged = router.send(protocol, ORIGINAL, struct.pack("!BBHHH", kind, 0, 0, kind, 1), damaged=True)
+            assert (real, damaged) == ("UNTRACKED", "INVALID"), kind
 
 
 @pytest.mark.kernel
