@@ -445,7 +445,9 @@ def test_what_a_process_of_the_node_hears(pair_of: Maker, family: Family, hook: 
     if not limited_overall:
         assert heard == told_by_model == 200
     else:
-        assert 45 <= heard < 200 and 50 <= told_by_model < 200
+        assert (
+            25 <= heard < 200 and 50 <= told_by_model < 200
+        )  # a burst of 50, of which each costs none to two in Linux
 
 
 def _errors_heard(errors: socket.socket, family: Family) -> int:
