@@ -1,35 +1,40 @@
 """The packet path tables against Linux: the rows' own packets through the rules that kube-proxy writes for them.
 
-What Linux does is compared with the rows, not with the model. Endpoints are drawn, so each packet is sent several times and
-what comes out must be what the row allows. Packets that end on the node itself leave nothing, or a refusal of a closed port.
+What Linux does is compared with the rows, and with the model besides. Endpoints are drawn, so each packet is sent several times
+and what comes out must be what the row allows. Packets that end on the node itself leave nothing, or a refusal of a closed port.
 """
 
-import os
 from collections.abc import Iterator
 
 import pytest
-from linux_lab import Lab
 from packet_path_rows import ROWS
-from packet_paths import V4, Case, N, World, at, is_local, sender_kind
+from packet_paths import Case, N, World, at, is_local, sender_kind
 
-from kpsim.addresses import Family, join_host_port, parse_ip
-from kpsim.config import Host
+from kpsim.addresses import Family, join_host_port
+from kpsim.lab.backends import Backend
+from kpsim.lab.wires import Shot, Where
 from kpsim.packet import Packet
+from kpsim.verify.twin import Twin
 
 _TRIES = 4
 _UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code
 _SILENCE, _CLOSED = "silence", "RST"
 
-LABS = list(dict.fromkeys((row.family, row.configuration) for row in ROWS))
+CONFIGURATIONS = list(dict.fromkeys((row.family, row.configuration) for row in ROWS))
 
 
-@pytest.fixture(scope="module", params=LABS, ids=lambda lab: f"{lab[0].label} {lab[1]}")
-def lab(request: pytest.FixtureRequest, kernel: None) -> Iterator[tuple[World, Lab]]:
-    family, configuration = request.param
-    place = World(family, configuration, host=Host(nfacct=False))  # not every kernel has it
-    made = Lab(f"kpsim{os.getpid()}", family)
+@pytest.fixture(
+    scope="module",
+    params=[(*which, backend) for which in CONFIGURATIONS for backend in Backend],
+    ids=lambda param: f"{param[0].label} {param[1]} {param[2]}",
+)
+def lab(request: pytest.FixtureRequest, kernel: None) -> Iterator[tuple[World, Twin]]:
+    family, configuration, backend = request.param
+    place = World(family, configuration)
+    made = Twin(place.site.machine(N), family, backend)
     try:
-        made.build(place.site.machine(N), place.cluster.rules(N, family=family))
+        assert made.load(place.site.netns(N, family).rulesets[family]) is None
+        made.linux.add_pods(address for of, address in place.site.directory.pods if of is family)
         yield place, made
     finally:
         made.close()
@@ -73,19 +78,18 @@ def allowed(row: Case) -> set[str]:
 
 
 @pytest.mark.kernel
-def test_linux_does_what_the_rows_say(lab: tuple[World, Lab]) -> None:
-    place, linux = lab
+def test_linux_does_what_the_rows_say(lab: tuple[World, Twin]) -> None:
+    place, both = lab
     rows = [row for row in ROWS if (row.family, row.configuration) == (place.family, place.configuration)]
-    disagreements, sport = [], 20000
-    for row in rows:
-        found = set()
-        for _ in range(_TRIES):
-            sport += 1  # a flow of its own
-            sent = place.packet(row.source, row.protocol, row.destination, sport=sport)
-            sent = place.site.begin(sent, N, sender_kind(row.source))
-            if place.family is not V4 and not sent.saddr:
-                sent.saddr = parse_ip(place.sender(sent))[1]  # type: ignore[index]
-            found.add(sighted(place, sent, linux.send(sent)))
-        if not found <= allowed(row):
-            disagreements.append(f"{row}: {sorted(found)}")
+    disagreements = []
+    for attempt in range(_TRIES):
+        both.forget()
+        sent = [place.packet(row.source, row.protocol, row.destination, sport=20000 + n) for n, row in enumerate(rows)]
+        begun = [place.site.begin(each, N, sender_kind(row.source)) for each, row in zip(sent, rows, strict=True)]
+        for row, exchange in zip(rows, both.exchange([Shot(each) for each in begun]), strict=True):
+            came_out = [seen.packet for seen in exchange.heard.sightings if seen.where is not Where.SOCKET]
+            found = sighted(place, exchange.shot.packet, came_out)
+            if found not in allowed(row):
+                disagreements.append(f"{row}, try {attempt}: {found}")
+            disagreements += [f"{row}, try {attempt}: {difference}" for difference in exchange.differences]
     assert disagreements == []

@@ -58,6 +58,8 @@ def test_a_cluster_is_asked_at_every_frontend_and_its_draws_are_judged(cluster: 
     found = report(cluster, "--node", "node-1", "--repeat", 30)
     assert found["agrees"]
     assert {subject["name"] for subject in found["subjects"]} == {"node-1 · IPv4", "node-1 · IPv6"}
+    results = {result for subject in found["subjects"] for result in subject["results"]}
+    assert results == {"delivered", "rejected", "dropped", "passed"}  # so that agreement means something
     assert found["draws"] and all(len(draw["weights"]) > 1 for draw in found["draws"])
 
 
