@@ -1,0 +1,250 @@
+"""What a trace tells of a packet's way, step by step, and what its draws are keyed by."""
+
+from dataclasses import replace
+
+import pytest
+from packets import (
+    CLIENT,
+    CLUSTER_IP,
+    NODE,
+    POD,
+    REMOTE_POD,
+    dnat,
+    flags,
+    ip,
+    net,
+    node,
+    packet,
+    probability,
+    replied,
+    rule,
+    ruleset,
+    run,
+    table,
+)
+
+from kpsim import rng
+from kpsim.addresses import Family
+from kpsim.netfilter import Disposition, Walk
+from kpsim.packet import Packet
+from kpsim.packetpath.steps import (
+    Chosen,
+    ConntrackChanged,
+    Counted,
+    Ended,
+    FieldChanged,
+    FieldName,
+    HookEntered,
+    Remembered,
+    Tracking,
+)
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.ruleset import (
+    ACCEPT,
+    CtState,
+    Destination,
+    Jump,
+    MarkMatch,
+    Masquerade,
+    NfAcct,
+    Origin,
+    Recent,
+    Role,
+    Rule,
+    SetMark,
+    Statistic,
+)
+from kpsim.units import SECOND_NS
+
+TRACKED = ruleset(table("filter", FORWARD=(rule(CtState(("NEW",)), ACCEPT),)))
+TRANSLATING = ruleset(
+    table(
+        "nat",
+        PREROUTING=(
+            rule(Destination(net(CLUSTER_IP)), SetMark(1, 1)),
+            rule(Destination(net(CLUSTER_IP)), dnat(REMOTE_POD)),
+        ),
+        POSTROUTING=(rule(MarkMatch(1, 1), Masquerade()),),
+    )
+)
+
+
+def told(outcome: Walk, kind: type) -> list:
+    return [step for step in outcome.trace if isinstance(step, kind)]
+
+
+def tracking(outcome: Walk) -> list[Tracking]:
+    return [step.tracking for step in told(outcome, ConntrackChanged)]
+
+
+# --- what is told ------------------------------------------------------------------------------------------------------
+
+
+def test_translations_and_marks_are_told_with_before_and_after():
+    changes = told(run(node(TRANSLATING), packet(CLIENT, CLUSTER_IP)), FieldChanged)
+    assert changes == [
+        FieldChanged(FieldName.MARK, "0x0", "0x1"),
+        FieldChanged(FieldName.DESTINATION, f"{CLUSTER_IP}:80", f"{REMOTE_POD}:8080"),
+        FieldChanged(FieldName.TTL, "64", "63"),
+        FieldChanged(FieldName.SOURCE, f"{CLIENT}:40000", f"{NODE}:40000"),
+    ]
+
+
+def test_nothing_is_told_of_what_stays():
+    same = ruleset(table("mangle", PREROUTING=(rule(SetMark(0, 0)),)), TRANSLATING.tables["nat"])
+    assert [step.field for step in told(run(node(same), packet(CLIENT, POD)), FieldChanged)] == [FieldName.TTL]
+
+
+def test_an_address_without_port_is_told_alone():
+    echo = Packet(Family.IPV4, "icmp", ip(CLIENT), ip(CLUSTER_IP), 7, icmp_type=8)
+    changes = told(run(node(TRANSLATING), echo), FieldChanged)
+    assert FieldChanged(FieldName.DESTINATION, CLUSTER_IP, REMOTE_POD) in changes
+
+
+def test_the_life_of_a_connection_is_told():
+    """CT-3.4: looked up or begun, its translation decided at each nat hook, confirmed on the way out."""
+    netns = node(TRANSLATING)
+    first = run(netns, packet(CLIENT, CLUSTER_IP))
+    assert tracking(first) == [Tracking.NEW, Tracking.BOUND, Tracking.BOUND, Tracking.CONFIRMED]
+    assert tracking(run(netns, replied(first))) == [Tracking.KNOWN]
+    assert tracking(run(netns, packet(CLIENT, CLUSTER_IP, tcp_flags=flags("ACK")))) == [Tracking.KNOWN]
+    refused = node(TRACKED)
+    begun = run(refused, packet(CLIENT, POD))
+    assert tracking(run(refused, replied(begun, "RST ACK"))) == [Tracking.DESTROYED]  # CT-4.3
+    assert tracking(run(node(TRACKED), packet(CLIENT, POD, tcp_flags=flags("FIN ACK")))) == [Tracking.INVALID]
+
+
+def test_errors_are_told_as_related_or_invalid():  # CT-5.3
+    netns = node(TRACKED)
+    run(netns, packet(CLIENT, POD))
+    for about, expected in ((packet(CLIENT, POD), Tracking.RELATED), (packet(CLIENT, REMOTE_POD), Tracking.INVALID)):
+        error = Packet(Family.IPV4, "icmp", ip(POD), ip(CLIENT), icmp_type=3, icmp_code=3, related=about)
+        assert tracking(run(netns, error)) == [expected]
+
+
+def test_what_makes_room_is_told():  # CT-7.2
+    netns = node(TRACKED, sysctls=Sysctls(nf_conntrack_max=1))
+    run(netns, packet(CLIENT, POD))
+    found = [tracking(run(netns, packet(CLIENT, POD, sport=41000), flow=n, commit=False)) for n in range(300)]
+    roomy = [steps for steps in found if Tracking.DESTROYED in steps]
+    assert all(steps == [Tracking.DESTROYED, Tracking.NEW, Tracking.CONFIRMED] for steps in roomy)
+    assert found.count([]) + len(roomy) == 300 and found.count([]) > 0
+
+
+def test_lists_counters_draws_and_the_end_are_told():
+    half = Statistic(1 << 30, "0.5000000000")
+    rules = (rule(Recent("L", "set"), NfAcct("n")), rule(Recent("L", "rcheck", 9), half))
+    outcome = run(node(ruleset(table("filter", FORWARD=rules))), packet(CLIENT, POD))
+    assert told(outcome, Remembered) == [Remembered("L", "set", True), Remembered("L", "rcheck", True)]
+    assert told(outcome, Counted) == [Counted("n")]
+    assert [step.probability for step in told(outcome, Chosen)] == ["0.5000000000"]
+    assert outcome.trace[-1] == Ended(Disposition.FORWARDED, "")
+    lost = run(node(), packet("127.0.0.9", POD, came_by="eth0"))
+    assert lost.trace[-1] == Ended(Disposition.DROPPED, "martian source")
+
+
+def test_hooks_are_told_in_their_order():
+    """K-1.1."""
+    everywhere = [table(name) for name in ("raw", "mangle", "nat", "filter", "security")]
+    netns = node(ruleset(*everywhere))
+
+    def ways(outcome: Walk) -> list[str]:
+        return [f"{step.hook} {step.name}" for step in told(outcome, HookEntered)]
+
+    assert ways(run(netns, packet(CLIENT, POD))) == [
+        "PREROUTING raw", "PREROUTING conntrack", "PREROUTING mangle", "PREROUTING nat",
+        "FORWARD mangle", "FORWARD filter", "FORWARD security",
+        "POSTROUTING mangle", "POSTROUTING nat", "POSTROUTING confirm",
+    ]  # fmt: skip
+    assert ways(run(netns, packet("", POD), local=True)) == [
+        "OUTPUT raw", "OUTPUT conntrack", "OUTPUT mangle", "OUTPUT nat", "OUTPUT filter", "OUTPUT security",
+        "POSTROUTING mangle", "POSTROUTING nat", "POSTROUTING confirm",
+    ]  # fmt: skip
+    assert ways(run(netns, packet(CLIENT, NODE)))[4:] == [
+        "INPUT mangle", "INPUT filter", "INPUT nat", "INPUT security", "INPUT confirm",
+    ]  # fmt: skip
+
+
+# --- recent lists within one walk --------------------------------------------------------------------------------------
+
+
+def test_a_walk_sees_its_own_touches_and_commits_them_in_order():
+    """K-4.2: --set stays; a later rule of the same packet finds it."""
+    rules = (
+        rule(Recent("L", "rcheck"), NfAcct("listed before")), rule(Recent("L", "set")), rule(Recent("M", "set")),
+        rule(Recent("L", "rcheck"), NfAcct("listed after")), rule(Recent("M", "remove"), NfAcct("removed")),
+        rule(Recent("M", "rcheck"), NfAcct("still listed")), rule(Recent("L", "rcheck", negate=True), NfAcct("not listed")),
+    )  # fmt: skip
+    netns = node(ruleset(table("filter", FORWARD=rules)))
+    for sent in ("first", "second"):
+        before = {name: len(netns.recent[name]) for name in "LM"}
+        tried = run(netns, packet(CLIENT, POD), commit=False)
+        assert {name: len(netns.recent[name]) for name in "LM"} == before  # a walk changes nothing
+        again = run(netns, packet(CLIENT, POD))
+        assert tried.effects == again.effects
+        names = [name for name, _ in again.effects.counters]
+        assert names == [*(["listed before"] if sent == "second" else []), "listed after", "removed"]
+        assert {name: len(netns.recent[name]) for name in "LM"} == {"L": 1, "M": 0}
+    other = run(netns, packet("203.0.113.77", POD))
+    assert "listed before" not in [name for name, _ in other.effects.counters]
+
+
+# --- what draws are keyed by -------------------------------------------------------------------------------------------
+
+
+def forwarded_by(*rules: Rule, **chains: tuple[Rule, ...]) -> list[tuple[str, ...]]:
+    """The counters of fifty flows."""
+    netns = node(ruleset(table("filter", FORWARD=rules, **chains)))
+    walks = [run(netns, packet(CLIENT, POD), flow=flow, commit=False) for flow in range(50)]
+    return [tuple(name for name, _ in each.effects.counters) for each in walks]
+
+
+def yes(flow: int, key: object) -> bool:
+    """What the kernel's random bits say of a half: a function of seed, flow and key alone (decision 5)."""
+    return rng.draw31(1, flow, key) < 1 << 30
+
+
+HALF = probability(0.5)
+
+
+def test_a_foreign_rules_draw_is_keyed_by_its_chain_and_where_it_leads():
+    found = forwarded_by(rule(HALF, NfAcct("here")), rule(HALF, Jump("A")), A=(rule(NfAcct("led")),))
+    assert found == [
+        (*(["here"] if yes(flow, ("FORWARD", "")) else []), *(["led"] if yes(flow, ("FORWARD", "A")) else []))
+        for flow in range(50)
+    ]
+
+
+def test_equal_rules_draw_for_themselves_in_their_order():
+    """K-5: draws are independent; the first of equals is keyed as if it were alone."""
+    found = forwarded_by(*(rule(HALF, NfAcct(name)) for name in "abc"))
+    key = ("FORWARD", "")
+    keys = {"a": key, "b": (key, 1), "c": (key, 2)}
+    assert found == [tuple(name for name in "abc" if yes(flow, keys[name])) for flow in range(50)]
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_kube_proxys_draw_is_keyed_by_why_the_rule_exists(number):
+    """Not by where it stands: another Service before it leaves the draw alone."""
+    origin = Origin(Role.BALANCE, "shop/web:http", "TCP", "10.180.0.5:8080")
+    others = [rule(NfAcct(f"other {n}")) for n in range(number)]
+    found = forwarded_by(*others, replace(rule(HALF, NfAcct("it")), origin=origin))
+    key = ("load balancing", "shop/web:http", "TCP", "10.180.0.5:8080")
+    assert [each[number:] == ("it",) for each in found] == [yes(flow, key) for flow in range(50)]
+
+
+def test_a_static_rule_of_kube_proxys_is_keyed_by_its_place():
+    found = forwarded_by(replace(rule(HALF, NfAcct("it")), origin=Origin(Role.JUMP)))
+    assert [each == ("it",) for each in found] == [yes(flow, ("FORWARD", "")) for flow in range(50)]
+
+
+# --- times -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_taken_tuple_is_free_when_its_flow_is_over():
+    """K-1.7, K-2.4: another flow's source port changes only while the first one lives."""
+    netns = node(ruleset(table("nat", PREROUTING=(rule(Destination(net("172.30.0.0/24")), dnat(REMOTE_POD)),))))
+    run(netns, packet(CLIENT, "172.30.0.1", protocol="udp"))
+    clash = run(netns, packet(CLIENT, "172.30.0.2", protocol="udp"), 29 * SECOND_NS, commit=False)
+    later = run(netns, packet(CLIENT, "172.30.0.2", protocol="udp"), 30 * SECOND_NS, commit=False)
+    assert (clash.packet.sport != 40000, later.packet.sport) == (True, 40000)
