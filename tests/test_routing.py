@@ -170,3 +170,80 @@ def test_a_plain_node():
     peer, outside = made.lookup(V4, ip(REMOTE_POD)), made.lookup(V4, ip(CLIENT))
     assert peer is not None and (peer.interface, peer.next_hop) == ("eth0", ip(OTHER_NODE))
     assert outside is not None and (outside.interface, outside.next_hop) == ("eth0", ip(CLIENT))
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("192.168.7.3", "BROADCAST"), ("192.168.8.1", "UNICAST"), ("192.168.9.9", "LOCAL"), ("192.168.9.10", "UNICAST"),
+        ("0.1.2.3", "BROADCAST"), ("1.0.0.1", "UNICAST"), ("239.255.255.255", "MULTICAST"), ("240.0.0.1", "UNICAST"),
+    ],
+)  # fmt: skip
+def test_networks_of_two_and_of_one_have_no_broadcast(address, kind):
+    """RFC 3021: a /31 has two hosts; K-7.4."""
+    point = Routing([interface("eth0", "192.168.9.9/32", "192.168.7.1/30", "192.168.8.0/31")])
+    assert point.address_type(V4, ip(address)) == kind
+    beside = point.lookup(V4, ip("192.168.7.2"))  # a host address before others of the interface hides no network
+    assert beside is not None and beside.interface == "eth0"
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [("2001:db8::ffff:ffff:ffff:ffff", "UNICAST"), ("::5", "UNICAST"), ("::2", "UNICAST"), ("::7f00:5", "UNICAST"),
+     ("::ffff:ffff", "UNICAST"), ("ff00::", "MULTICAST"), ("fe80::9", "UNICAST")],
+)  # fmt: skip
+def test_ipv6_knows_no_broadcast_and_one_loopback_address(address, kind):
+    assert routing().address_type(V6, ip(address)) == kind
+
+
+def test_over_lo_nobody_borrows_127():
+    """K-2.2: 127.0.0.1 has host scope, also for a masquerade over lo; so does ::1."""
+    assert routing().masquerade_address(V4, "lo", ip(NODE), ip(NODE)) == ip(NODE)
+    bare = Routing([interface("lo", "127.0.0.1/8", "::1/128", kind=InterfaceKind.LOOPBACK), interface("tun0")])
+    assert bare.masquerade_address(V4, "lo", ip(NODE), ip(NODE)) is None
+    assert bare.masquerade_address(V6, "tun0", ip("2001:db8::2"), ip("2001:db8::2")) is None
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_ipv6_prefers_itself_then_the_longest_common_prefix(swapped):
+    """K-2.2, RFC 6724 rules 1 and 8; whatever the order of the addresses."""
+    own = ["2001:db8:1::1/48", "2001:db8:2::1/48"]
+    machine = Routing([interface("eth0", *(reversed(own) if swapped else own)), interface("br0", "2001:db8:2:5::1/64")])
+    for destination, source in (
+        ("2001:db8:2::9", "2001:db8:2::1"),
+        ("2001:db8:1::9", "2001:db8:1::1"),
+        ("2001:db8:2:5::9", "2001:db8:2::1"),  # the outgoing interface's before others
+        ("2001:db8:2:5::1", "2001:db8:2:5::1"),  # except the destination itself
+    ):
+        assert machine.masquerade_address(V6, "eth0", ip("fe80::2"), ip(destination)) == ip(source)
+
+
+def test_routes_as_text():
+    assert str(Route(net("10.180.9.0/24"), "eth0", ip(OTHER_NODE))) == "10.180.9.0/24 via 192.168.0.2 dev eth0"
+    assert str(Route(net("10.180.9.0/24"), "eth0")) == "10.180.9.0/24 dev eth0"
+    assert str(Route(net("10.180.9.0/24"), kind=RouteKind.BLACKHOLE)) == "blackhole 10.180.9.0/24"
+    assert str(Address.parse("10.180.0.1/24")) == "10.180.0.1/24"
+
+
+@pytest.mark.parametrize("text", ["10.180.0/24", "", "10.180.0.1/33", "eth0"])
+def test_what_is_no_address_is_refused_by_name(text):
+    with pytest.raises(InputError) as caught:
+        Address.parse(text)
+    assert str(caught.value) == f"not an address with prefix length: {text!r}"
+
+
+def test_an_address_belongs_to_the_first_interface_that_has_it():
+    twice = Routing([interface("eth0", "192.168.0.1/24"), interface("eth1", "192.168.0.1/24")])
+    found = twice.interface_of(V4, ip(NODE))
+    assert found is not None and found.name == "eth0"
+    assert twice.interface_of(V4, ip(POD)) is None
+    assert routing().addresses(V4) == tuple(map(ip, ("127.0.0.1", NODE, "192.168.5.1", "10.180.0.1", "172.30.0.10")))
+
+
+def test_only_the_interfaces_own_routes_lead_strictly():
+    """K-7.1: what is un-NATed to ::1 leaves only by the interface it came by."""
+    strict = routing(Route(net("2001:db8:9::/48"), "cni0"), Route(net("2001:db8:8::/48"), kind=RouteKind.BLACKHOLE))
+    by_default, by_bridge = (strict.lookup_strict(V6, ip("2001:db8:9::9"), name) for name in ("eth0", "cni0"))
+    assert by_default is not None and (by_default.interface, by_default.next_hop) == ("eth0", ip("2001:db8::ff"))
+    assert by_bridge is not None and (by_bridge.interface, by_bridge.next_hop) == ("cni0", ip("2001:db8:9::9"))
+    assert strict.lookup_strict(V6, ip("2001:db8:8::9"), "cni0") is None
