@@ -17,7 +17,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup system-packages run lint types imports test golden bench docs check lock format clean
+.PHONY: help setup system-packages run lint types imports test golden bench mutants docs check lock format clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ golden: setup ## Only the comparison with the recordings of the real kube-proxy
 
 bench: setup ## Measure speed
 	$(BIN)/python -m pytest --benchmark-only benchmarks
+
+# Not part of the checks: minutes to half an hour. MUTANTS="packetpath.nat --sample 5" looks at some only.
+mutants: setup ## Which small mistakes in the packet path no test notices, kernel aside: make mutants [MUTANTS=...]
+	$(BIN)/python tests/mutation $(MUTANTS)
 
 docs: setup ## Run the notebooks and the documents' commands anew, and store what they print
 	$(BIN)/python -m pytest --nbmake --overwrite $(NOTEBOOKS)

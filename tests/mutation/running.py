@@ -1,0 +1,274 @@
+"""Runs tests against mutants inside one pytest session: a fork for each mutant, the tests that reach it, the first failure.
+
+The plugin takes the place of pytest's run loop. Nothing a mutant does comes back but one line through a pipe.
+"""
+
+import ast
+import enum
+import gc
+import importlib
+import inspect
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
+from mutations import Mutation, Unit, mutations, units
+
+_SLOWEST_MUTANT_S = 40  # of processor time; a test that never ends has noticed
+
+
+class Verdict(enum.Enum):
+    CAUGHT = "caught"
+    SURVIVED = "survived"
+    EQUIVALENT = "equivalent"
+    IMPOSSIBLE = "cannot even be put in place"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    module: str
+    line: int
+    key: str
+    verdict: Verdict
+    told_by: str = ""  #: the test that failed
+
+    def __str__(self) -> str:
+        path = self.module.replace(".", "/")
+        return f"{path}.py:{self.line} {self.key.partition(' ')[2]}"
+
+
+class Mutants:
+    """A pytest plugin.
+
+    ``every``: of each module only every Nth mutant; ``only``: just these keys; ``equivalent``: keys that no test can catch.
+    """
+
+    def __init__(
+        self, modules: Sequence[str], *, every: int, only: frozenset[str] | None, equivalent: frozenset[str]
+    ) -> None:
+        self.modules = modules
+        self.outcomes: list[Outcome] = []
+        self._every, self._only, self._equivalent = every, only, equivalent
+        self._seconds: dict[str, float] = {}  # of each test
+        self._reached: dict[str, set[str]] = {}  # function → tests
+        self._catchers: dict[str, None] = {}  # tests, the one that failed last first
+
+    def unused_equivalents(self) -> list[str]:
+        """Entries that name no mutant of the modules asked for, or one that a test caught."""
+        used = {outcome.key for outcome in self.outcomes if outcome.verdict is Verdict.EQUIVALENT}
+        mine = sorted(key for key in self._equivalent if key.partition(" ")[0] in self.modules)
+        return [key for key in mine if key not in used] if self._every == 1 and self._only is None else []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        # not at the top: pytest must see its import first
+        from hypothesis import Phase, settings
+
+        # a failure is enough, nobody asks for the smallest example
+        phases = (Phase.explicit, Phase.generate)
+        settings.register_profile("mutants", derandomize=True, database=None, phases=phases)
+        settings.load_profile("mutants")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            raise session.Interrupted("tests could not be collected")
+        gc.freeze()
+        self._look_at_the_healthy(session.items)
+        items = {item.nodeid: item for item in session.items}
+        for name in self.modules:
+            started = time.perf_counter()
+            for mutated in self._of_module(name):
+                outcome = mutated.outcome(self, items)
+                self.outcomes.append(outcome)
+                if outcome.verdict is Verdict.SURVIVED:
+                    print(f"survived: {outcome}", flush=True)
+            caught = sum(o.verdict is Verdict.CAUGHT for o in self.outcomes if o.module == name)
+            total = sum(o.module == name for o in self.outcomes)
+            print(f"{name}: {caught} of {total} caught, {time.perf_counter() - started:.0f} s", flush=True)
+        return True
+
+    def _of_module(self, name: str) -> Iterator["_Mutated"]:
+        module = importlib.import_module(name)
+        tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
+        number = 0
+        for unit in units(tree):
+            for mutation in mutations(unit):
+                number += 1
+                mutated = _Mutated(module, tree, unit, mutation)
+                if number % self._every == 0 and (self._only is None or mutated.key in self._only):
+                    yield mutated
+
+    # --- which tests ---------------------------------------------------------------------------------------------------
+
+    def _look_at_the_healthy(self, items: Sequence[pytest.Item]) -> None:
+        """Runs everything once in a fork: how long each test takes, and which functions it calls."""
+        files = {str(importlib.import_module(name).__file__): name for name in self.modules}
+
+        def look() -> str:
+            seconds, reached = {}, {}
+            called: set[str] = set()
+
+            def profile(frame: types.FrameType, event: str, _argument: object) -> None:
+                if event == "call" and (name := files.get(frame.f_code.co_filename)):
+                    called.add(f"{name} {frame.f_code.co_qualname.partition('.<locals>')[0]}")
+
+            for item, following in zip(items, [*items[1:], None], strict=True):
+                called.clear()
+                started = time.perf_counter()
+                sys.setprofile(profile)
+                failed = _failed(item, following)
+                sys.setprofile(None)
+                if failed:
+                    return json.dumps(item.nodeid)
+                seconds[item.nodeid] = time.perf_counter() - started
+                for function in called:
+                    reached.setdefault(function, []).append(item.nodeid)
+            return json.dumps([seconds, reached])
+
+        told = json.loads(_in_a_fork(look, limit_s=600) or '"the time limit"')
+        if isinstance(told, str):
+            raise pytest.UsageError(f"fails without any mutant: {told}")
+        self._seconds, reached = told
+        self._reached = {function: set(tests) for function, tests in reached.items()}
+
+    def tests_of(self, module: str, unit: Unit) -> list[str]:
+        """Tests that reach a unit, in the order in which they are worth running."""
+        if unit.is_function:
+            tests = self._reached.get(f"{module} {unit.name}", set())
+        else:  # who reads a constant is not known
+            tests = {test for name, tests in self._reached.items() if name.startswith(f"{module} ") for test in tests}
+        first = [test for test in reversed(self._catchers) if test in tests][:20]
+        return first + sorted(tests - set(first), key=lambda test: self._seconds[test])
+
+    def remember(self, test: str) -> None:
+        self._catchers.pop(test, None)
+        self._catchers[test] = None
+
+    def is_equivalent(self, key: str) -> bool:
+        return key in self._equivalent
+
+
+@dataclass(frozen=True)
+class _Mutated:
+    """One mutant; only while the generator that made it stands still is the tree changed."""
+
+    module: types.ModuleType
+    tree: ast.Module
+    unit: Unit
+    mutation: Mutation
+
+    @property
+    def key(self) -> str:
+        return f"{self.module.__name__} {self.mutation}"
+
+    def outcome(self, mutants: Mutants, items: dict[str, pytest.Item]) -> Outcome:
+        name, key = self.module.__name__, self.key
+        tests = mutants.tests_of(name, self.unit)
+
+        def live() -> str:
+            try:
+                self._put_in_place()
+            except Exception:
+                return "impossible"
+            chosen = [items[test] for test in tests]
+            for item, following in zip(chosen, [*chosen[1:], None], strict=True):
+                if _failed(item, following):
+                    return f"caught {item.nodeid}"
+            return "survived"
+
+        verdict, _, test = (_in_a_fork(live, limit_s=_SLOWEST_MUTANT_S) or "caught ").partition(" ")
+        if test:
+            mutants.remember(test)
+        told = Verdict[verdict.upper()]
+        if told is Verdict.SURVIVED and mutants.is_equivalent(key):
+            told = Verdict.EQUIVALENT
+        return Outcome(name, self.mutation.line, key, told, test)
+
+    def _put_in_place(self) -> None:
+        if self.unit.is_function:
+            whole = compile(self.tree, str(self.module.__file__), "exec")
+            function = _function(self.module, self.unit.name)
+            function.__code__ = _code_of(whole, self.unit.name, function.__code__.co_firstlineno)
+            return
+        changed = set(self._assign(self.unit))
+        for later in units(self.tree):  # and what is made of it
+            used = {part.id for part in ast.walk(later.node) if isinstance(part, ast.Name)}
+            if not later.is_function and later.node.lineno > self.unit.node.lineno and changed & used:
+                changed |= set(self._assign(later))
+
+    def _assign(self, unit: Unit) -> list[str]:
+        """Runs an assignment of the module anew; the names it gave values to."""
+        code = compile(ast.Module([unit.node], []), str(self.module.__file__), "exec")
+        owner = getattr(self.module, unit.owner) if unit.owner else self.module
+        names: dict[str, Any] = {}
+        exec(code, {**vars(self.module), **vars(owner)}, names)
+        for name, value in names.items():
+            _replace_everywhere(owner, name, value)
+        return list(names)
+
+
+def _function(module: types.ModuleType, qualified: str) -> types.FunctionType:
+    found: Any = module
+    for name in qualified.split("."):
+        found = inspect.getattr_static(found, name)
+    found = getattr(found, "fget", found)  # a property
+    found = inspect.unwrap(getattr(found, "__func__", found))
+    assert isinstance(found, types.FunctionType), qualified
+    return found
+
+
+def _code_of(code: types.CodeType, qualified: str, line: int) -> types.CodeType:
+    waiting = [code]
+    while waiting:
+        each = waiting.pop()
+        if each.co_qualname == qualified and each.co_firstlineno == line:
+            return each
+        waiting += [constant for constant in each.co_consts if isinstance(constant, types.CodeType)]
+    raise LookupError(qualified)
+
+
+def _replace_everywhere(owner: Any, name: str, value: Any) -> None:
+    """Other modules have imported the constant by name."""
+    old = getattr(owner, name)
+    setattr(owner, name, value)
+    if isinstance(owner, types.ModuleType):
+        for module in list(sys.modules.values()):
+            if module is not None and vars(module).get(name) is old:
+                setattr(module, name, value)
+
+
+def _failed(item: pytest.Item, following: pytest.Item | None) -> bool:
+    return any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
+
+
+def _in_a_fork(work: Callable[[], str], *, limit_s: int) -> str:
+    """What ``work`` says in a process of its own; empty if it died or took too long."""
+    sys.stdout.flush()
+    read, write = os.pipe()
+    if child := os.fork():
+        os.close(write)
+        with os.fdopen(read) as told:
+            text = told.read()
+        os.waitpid(child, 0)
+        return text
+    try:
+        os.close(read)
+        os.setsid()  # whatever it starts is gone with it
+        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
+        signal.alarm(3 * limit_s)
+        text = work()
+        with os.fdopen(write, "w") as tell:
+            tell.write(text)
+    finally:
+        os._exit(0)
