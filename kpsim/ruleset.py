@@ -257,6 +257,19 @@ class TimeToLive:
 
 
 @dataclass(frozen=True, slots=True)
+class ReversePath:
+    """``-m rpfilter``: an answer would leave by the interface that the packet came by, or, if ``loose``, by any.
+
+    ``valid_mark`` makes the look-up regard the packet's mark, on which no route here depends.
+    """
+
+    loose: bool = False
+    valid_mark: bool = False
+    accept_local: bool = False
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingHeader:
     """``-m rt``: of IPv6 packets with a routing header, and no packet here has one; ``arguments`` as written."""
 
@@ -288,7 +301,7 @@ class Unknown:
 Match = (
     Comment | Source | Destination | InInterface | OutInterface | Protocol | L4Module | SourcePort | DestinationPort
     | TcpFlags | MultiPort | IcmpType | CtState | CtOriginalDestination | CtOriginalPort | CtDirection | ConnMark
-    | MarkMatch | AddrType | AddressRange | TimeToLive | RoutingHeader | Recent | Limit | Statistic | NfAcct | Unknown
+    | MarkMatch | AddrType | AddressRange | TimeToLive | ReversePath | RoutingHeader | Recent | Limit | Statistic | NfAcct | Unknown
 )  # fmt: skip
 
 #: matches of one option of a module that has others: several may stand in one ``-m``

@@ -99,7 +99,6 @@ NOT_MODELLED = [
     ("-m mac --mac-source 02:00:00:00:00:01 -j ACCEPT", "-m mac"),
     ("-m owner --uid-owner 0 -j ACCEPT", "-m owner"),
     ("-m physdev --physdev-in veth1 -j ACCEPT", "-m physdev"),
-    ("-m rpfilter --validmark --invert -j DROP", "-m rpfilter"),
     ("-m policy --dir in --pol ipsec -j ACCEPT", "-m policy"),
     ("-m string --string x --algo bm -j DROP", "-m string"),
     ("-m set --match-set peers src -j ACCEPT", "-m set"),

@@ -12,7 +12,7 @@ from kpsim.packet import Packet
 from kpsim.packetpath.flowstate import Direction, FlowState
 from kpsim.packetpath.index import in_kernel_order
 from kpsim.packetpath.matching import UnknownMatch, condition
-from kpsim.packetpath.routing import AddressType
+from kpsim.packetpath.routing import AddressType, Decision, RouteKind
 from kpsim.ruleset import (
     AddressRange,
     AddrType,
@@ -35,6 +35,7 @@ from kpsim.ruleset import (
     OutInterface,
     Protocol,
     Recent,
+    ReversePath,
     RoutingHeader,
     Source,
     SourcePort,
@@ -57,6 +58,11 @@ class Facts:
 
     def address_type(self, address: int) -> AddressType:
         return AddressType.LOCAL if (Family.IPV4, address) == parse_ip(NODE) else AddressType.UNICAST
+
+    def route_to(self, address: int) -> Decision | None:
+        """To the client by eth0; the node's own address is local."""
+        kind = RouteKind.LOCAL if address == ip(NODE) else RouteKind.UNICAST
+        return Decision(kind, "lo" if kind is RouteKind.LOCAL else "eth0", address, None, None) if address else None
 
     def chance(self, statistic: Statistic, key: object) -> bool:
         return statistic.threshold > 1000
@@ -136,6 +142,8 @@ CASES = [
     (TimeToLive("ttl-eq", 64), {}, True), (TimeToLive("ttl-lt", 64), {}, False), (TimeToLive("hl-gt", 63), {}, True),
     (TimeToLive("hl-gt", 64), {}, False), (TimeToLive("ttl-lt", 65), {}, True), (TimeToLive("ttl-gt", 63, negate=True), {}, False),
     (TimeToLive("ttl-eq", 64, negate=True), {}, False),
+    (ReversePath(), {}, True), (ReversePath(invert=True), {}, False), (ReversePath(), {"in_interface": "cni0"}, False),
+    (ReversePath(loose=True), {"in_interface": "cni0"}, True), (ReversePath(invert=True), {"in_interface": "lo"}, False),
     (RoutingHeader("--rt-type 0"), {}, False), (RoutingHeader("! --rt-type 0"), {}, False),
     (Limit(1, "hour", 5), {}, True), (Limit(1, "hour", 1), {}, False),
     (Recent("KNOWN", "rcheck", 10), {}, True), (Recent("OTHER", "rcheck", 10), {}, False),

@@ -33,6 +33,7 @@ from kpsim.ruleset import (
     Recent,
     Redirect,
     Reject,
+    ReversePath,
     RoutingHeader,
     SetConnMark,
     SetMark,
@@ -359,6 +360,18 @@ def read_set_time_to_live(target: str, arguments: Arguments, _family: Family) ->
 
 def write_set_time_to_live(statement: SetTimeToLive, _form: Form) -> str:
     return f"--{statement.target.lower()}-{statement.action} {statement.value}"
+
+
+def read_reverse_path(arguments: Arguments, _family: Family) -> ReversePath:
+    return ReversePath(*(option in arguments for option in ("--loose", "--validmark", "--accept-local", "--invert")))
+
+
+def write_reverse_path(match: ReversePath, _form: Form) -> str:
+    flags = (
+        (match.loose, "--loose"), (match.valid_mark, "--validmark"), (match.accept_local, "--accept-local"),
+        (match.invert, "--invert"),
+    )  # fmt: skip
+    return _flags(*flags).lstrip()
 
 
 def read_routing_header(arguments: Arguments, _family: Family) -> RoutingHeader:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Hashable
 from typing import Protocol as Interface
 from typing import assert_never
 
+from kpsim.addresses import Family
 from kpsim.conntrack import Entry
 from kpsim.packet import PORT_PROTOCOLS, Packet
 from kpsim.packetpath.flowstate import Direction
-from kpsim.packetpath.routing import AddressType
+from kpsim.packetpath.routing import AddressType, Decision, RouteKind
 from kpsim.ruleset import (
     AddressRange,
     AddrType,
@@ -34,6 +35,7 @@ from kpsim.ruleset import (
     OutInterface,
     Protocol,
     Recent,
+    ReversePath,
     RoutingHeader,
     Source,
     SourcePort,
@@ -53,6 +55,7 @@ class Facts(Interface):
     direction: Direction
 
     def address_type(self, address: int) -> AddressType: ...
+    def route_to(self, address: int) -> Decision | None: ...
     def chance(self, statistic: Statistic, key: Hashable) -> bool: ...
     def recent(self, match: Recent) -> bool: ...
     def limit(self, match: Limit, key: Hashable) -> bool: ...
@@ -128,6 +131,8 @@ def condition(match: Match, key: Hashable) -> Condition | None:  # noqa: C901 - 
             return lambda facts: (low <= getattr(facts.packet, field) <= high) != negate
         case TimeToLive():
             return _time_to_live(match)
+        case ReversePath():
+            return lambda facts: _way_back(facts, match) != match.invert
         case RoutingHeader():
             return lambda facts: False
         case Limit():
@@ -201,6 +206,21 @@ def _of_connection(match: CtOriginalDestination | CtOriginalPort | CtDirection) 
                 return facts.direction.name == direction
 
     return holds
+
+
+def _way_back(facts: Facts, match: ReversePath) -> bool:
+    """Unlike the sysctl rp_filter it takes every device alike, and what is on the node itself for wrong unless told otherwise."""
+    packet = facts.packet
+    if packet.in_interface == "lo" or (packet.family is Family.IPV6 and not packet.saddr):
+        return True
+    back = facts.route_to(packet.saddr)
+    if back is None:
+        return False
+    if back.kind is RouteKind.LOCAL and packet.family is Family.IPV6:
+        return match.accept_local
+    if back.kind is not RouteKind.UNICAST and not (back.kind is RouteKind.LOCAL and match.accept_local):
+        return False
+    return match.loose or back.interface == packet.in_interface
 
 
 def _time_to_live(match: TimeToLive) -> Condition:

@@ -171,6 +171,10 @@ _SENDERS = {
 }  # fmt: skip
 
 
+#: sources that do not come from where they pretend to, for rules that ask: a pod of the node, the node itself
+_SPOOFED = {Family.IPV4: ["10.180.0.77", "192.168.0.1"], Family.IPV6: ["fd00:180::77", "2001:db8:1::1"]}
+
+
 class Made(NamedTuple):
     """What another program has made beside its rules: an interface, who sends by it, and where to."""
 
@@ -397,6 +401,8 @@ def _send_everything(side: Side, file: Path) -> None:
     if made := _MADE.get(file.stem):
         senders += [(made.interface.name, source) for source in made.sources]
         ends += made.destinations
+    if "rpfilter" in file.read_text():
+        senders += [("eth0", source) for source in _SPOOFED[side.family]]
     for interface, source in senders:
         for protocol, destinations in (("tcp", ends), ("udp", udp), (ping, pings)):
             for destination in destinations:
@@ -489,3 +495,26 @@ def test_what_is_asked_of_a_packet_without_connection(lab: tuple[Lab, Machine]) 
     outcome = walk(netns, reset, now_ns=0, chooser=SeededChooser(0, 0))
     numbers = {step.at.number for step in outcome.trace if isinstance(step, RuleMatched)}
     assert [number in numbers for number in range(1, len(rules) + 1)] == list(rules.values())
+
+
+@pytest.mark.kernel
+def test_a_connection_over_lo_is_marked_in_input_though_confirmed_before(lab: tuple[Lab, Machine]) -> None:
+    """K-1.4: its entry is in the table since POSTROUTING; the mark that INPUT gives it is there for the next packet."""
+    made, machine = lab
+    text = (
+        "*mangle\n-A INPUT -i lo -p udp -j CONNMARK --set-xmark 0x7/0xffffffff\n"
+        "-A OUTPUT -p udp -m connmark --mark 0x7 -j ACCEPT\nCOMMIT\n"
+    )
+    netns = _loaded(made, machine, text)
+    counted = []
+    own = _end("192.168.0.1")[0]
+    for sent in range(1, 3):
+        packet = Packet(Family.IPV4, "udp", own, own, 1000, 9)
+        made.send(packet)
+        saved = made.in_node("iptables-save -c -t mangle").splitlines()
+        [matched] = [line.partition(":")[0] == "[1" for line in saved if "-A OUTPUT" in line]
+        outcome = walk(netns, packet, now_ns=sent, chooser=SeededChooser(0, 0), local=True)
+        netns.commit(outcome.effects, sent)
+        chains = [step.at.chain for step in outcome.trace if isinstance(step, RuleMatched)]
+        counted.append((matched, "OUTPUT" in chains))
+    assert counted == [(False, False), (True, True)]

@@ -11,7 +11,7 @@ from kpsim.addresses import Network
 from kpsim.packet import Packet
 from kpsim.packetpath.index import in_kernel_order
 from kpsim.packetpath.matching import UnknownMatch, condition
-from kpsim.packetpath.routing import AddressType, Routing
+from kpsim.packetpath.routing import AddressType, Decision, Routing
 from kpsim.ruleset import (
     STATEMENTS,
     AddressRange,
@@ -34,6 +34,7 @@ from kpsim.ruleset import (
     OutInterface,
     Protocol,
     Recent,
+    ReversePath,
     RoutingHeader,
     Rule,
     Source,
@@ -83,6 +84,9 @@ class _Facts:
 
     def address_type(self, address: int) -> AddressType:
         return self._routing.address_type(self.packet.family, address)
+
+    def route_to(self, address: int) -> Decision | None:
+        return self._routing.lookup(self.packet.family, address)
 
     def chance(self, statistic: Statistic, key: Hashable) -> bool:
         raise _Effective
@@ -177,6 +181,8 @@ def reason(match: Match | None) -> str:  # noqa: C901 - one case per kind of mat
         case TimeToLive(option, value, negate):
             words = {"lt": "below ", "gt": "above "}
             return _is("time to live", f"{words.get(option[-2:], '')}{value}", negate)
+        case ReversePath(invert=invert):
+            return f"an answer would {'' if invert else 'not '}leave by the interface that it came by"
         case RoutingHeader():
             return "there is no routing header"
         case Limit(count, unit, burst):
