@@ -75,6 +75,24 @@ def test_timers_are_sysctls():
         assert read(sent, None, ORIGINAL, 0, sysctls).timeout_ns == 77 * SECOND_NS, protocol
 
 
+def test_kube_proxy_sizes_the_table():  # CFG-4.1
+    def sized(cores: int = 4, **more) -> tuple[int, int]:
+        sysctls = sysctls_of(replace(ProxyConfig(), **more), route_localnet=False, liberal=False, cores=cores)
+        return sysctls.nf_conntrack_max, sysctls.nf_conntrack_buckets
+
+    assert [sized(cores)[0] for cores in (1, 4, 8, 16, 32, 64)] == [
+        131_072,
+        131_072,
+        262_144,
+        524_288,
+        1_048_576,
+        1_048_576,
+    ]
+    assert sized(conntrack_max_per_core=0) == (SYSCTLS.nf_conntrack_max, SYSCTLS.nf_conntrack_buckets)
+    assert sized(64, conntrack_min=4_000_000) == (1_048_576, 262_144)  # the cap comes first
+    assert sized(conntrack_min=4_000_000) == (4_000_000, 1_000_000)
+
+
 def test_kube_proxy_sets_four_timers_and_leaves_the_others_to_the_kernel():  # CFG-4.2, CFG-4.3
     config = ProxyConfig()
     set_by_it = sysctls_of(config, route_localnet=False, liberal=False)
