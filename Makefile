@@ -3,6 +3,8 @@
 PYTHON      ?= python3
 LOCK_PYTHON ?= python3.11
 SCENARIO    ?= local-rollout
+MINUTES     ?= 10
+SEED        ?=
 
 VENV      := .venv
 BIN       := $(VENV)/bin
@@ -17,7 +19,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup system-packages run lint types imports test golden bench mutants docs check lock format clean
+.PHONY: help setup system-packages run lint types imports test golden fuzz bench mutants docs check lock format clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +69,10 @@ test: setup system-packages lint types imports ## Everything that must hold: lin
 
 golden: setup ## Only the comparison with the recordings of the real kube-proxy
 	$(BIN)/python -m pytest tests/golden
+
+# Exit code 1 if the model and this machine's kernel disagree anywhere; what was found is then in tests/kernel/cases.
+fuzz: setup system-packages ## Random clusters and packets, model against Linux: make fuzz [MINUTES=10] [SEED=n]
+	$(BIN)/python -m kpsim.verify.fuzzing --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## Measure speed
 	$(BIN)/python -m pytest --benchmark-only benchmarks

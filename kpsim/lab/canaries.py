@@ -47,8 +47,11 @@ def _address(family: Family, number: int) -> int:
     return parsed[1]
 
 
-def guarded(rules: str, family: Family) -> str:
-    """An iptables-save text with the canaries' rules in front of everything that each chain says."""
+def guarded(rules: str, family: Family, *, silent: bool = False) -> str:
+    """An iptables-save text with the canaries' rules in front of everything that each chain says.
+
+    ``silent``: the node refuses no TCP by itself, so that processes that are not there can talk for longer than a segment.
+    """
     client, translated, rejected, dropped, pod, node, endpoint = (
         format_ip(family, _address(family, number))
         for number in (_CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT)
@@ -71,6 +74,9 @@ def guarded(rules: str, family: Family) -> str:
         name: [f"{chain} {side} {network} -j ACCEPT" for chain in chains for side in ("-s", "-d")]
         for name, chains in _CHAINS.items()
     }
+    if silent:  # a reset of the kernel's own belongs to no user; it goes before connection tracking sees it
+        needed["raw"] = ["OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0-4294967294 -j DROP"]
+        wanted["raw"] = [*needed["raw"], *wanted.get("raw", ())]
     lines, table, done = [], "", set()
     for line in rules.splitlines():
         if line.startswith("*"):
@@ -81,7 +87,7 @@ def guarded(rules: str, family: Family) -> str:
         lines.append(line)
     missing = "".join(f"*{name}\nCOMMIT\n" for name in needed if name not in done)
     text = "".join(f"{line}\n" for line in lines)
-    return guarded(text + missing, family) if missing else text
+    return guarded(text + missing, family, silent=silent) if missing else text
 
 
 def without_canaries(saved: str) -> str:
@@ -134,6 +140,16 @@ class Canaries:
 
     def check(self, flock: Sequence[Canary], heard: Sequence[Heard]) -> None:
         """BlindLab unless each was seen as it must be, and nothing besides, and the connection table knows of the translated one."""
+        self.check_seen(flock, heard)
+        *_, translated, answer = flock
+        known = self._node.conntrack.get(tuple_of(translated.shot.packet))
+        if known is None or not known.seen_reply or known.reply != tuple_of(answer.shot.packet):
+            raise BlindLab(
+                "the connection of a canary is not in the connection table as it must be: nothing that it says can be believed"
+            )
+
+    def check_seen(self, flock: Sequence[Canary], heard: Sequence[Heard]) -> None:
+        """The same of a part of a flock, without the connection."""
         for canary, each in zip(flock, heard, strict=True):
             seen = {self._word(sighting) for sighting in each.sightings}
             if canary.seen == Where.SOCKET:
@@ -143,12 +159,6 @@ class Canaries:
                     f"the canary that must be {canary.name} was seen {' and '.join(sorted(seen)) or 'nowhere'}: "
                     "nothing that this lab sees can be believed"
                 )
-        *_, translated, answer = flock
-        known = self._node.conntrack.get(tuple_of(translated.shot.packet))
-        if known is None or not known.seen_reply or known.reply != tuple_of(answer.shot.packet):
-            raise BlindLab(
-                "the connection of a canary is not in the connection table as it must be: nothing that it says can be believed"
-            )
 
     def _word(self, sighting: Sighting) -> str:
         packet = sighting.packet

@@ -73,6 +73,7 @@ class Decoded(NamedTuple):
 def encode(packet: Packet, *, tag: int, seq: int = 0, ack: int = 0, vtag: int = VERIFICATION_TAG) -> bytes:
     """The packet from its IP header on, with data of a few bytes where it has some.
 
+    ``seq`` and ``ack`` are TCP's numbers; of SCTP the tags of the sender and of the other end, 0: ``vtag``.
     ``tag``: IP identification (16 bits, Linux replaces 0 on what processes send) or flow label (20 bits); an ICMP error has it
     twice. Checksums are right unless ``checksum_ok`` is false: then the transport's is wrong, the IP header's never, and a
     packet inside an ICMP error has right ones in any case. They are made for the source as it stands, which may be the 0
@@ -96,7 +97,7 @@ def _written(packet: Packet, tag: int, seq: int, ack: int, vtag: int, *, checksu
         case "udp":
             segment = bytearray(_UDP.pack(packet.sport, packet.dport, 12, 0) + _LONG.pack(tag))
         case "sctp":
-            segment = _sctp(packet, vtag, checksum_ok=checksum_ok)
+            segment = _sctp(packet, seq or vtag, ack or vtag, checksum_ok=checksum_ok)
         case "icmp" | "icmpv6":
             segment = _icmp(packet, tag, seq, ack, vtag)
         case _ if protocol not in PORT_PROTOCOLS and (protocol in _NUMBERS or protocol.isdecimal()):
@@ -140,14 +141,15 @@ def _icmp(packet: Packet, tag: int, seq: int, ack: int, vtag: int) -> bytearray:
     return bytearray(head + _written(packet.related, tag, seq, ack, vtag, checksum_ok=True))
 
 
-def _sctp(packet: Packet, vtag: int, *, checksum_ok: bool) -> bytearray:
+def _sctp(packet: Packet, own: int, other: int, *, checksum_ok: bool) -> bytearray:
+    """``own`` is the tag that the sender asks for, ``other`` the one that it must show."""
     name = packet.sctp_chunk
     if name not in _CHUNK_NUMBERS:
         raise InputError(f"SCTP chunk {name} has no form on the wire here")
     body = _CHUNK_BODIES.get(name, b"")
     if name in ("INIT", "INIT_ACK"):
-        body = _LONG.pack(vtag) + _STREAMS_AND_WINDOW + body[16:]
-    segment = bytearray(_SCTP.pack(packet.sport, packet.dport, 0 if name == "INIT" else vtag, 0))
+        body = _LONG.pack(own) + _STREAMS_AND_WINDOW + body[16:]
+    segment = bytearray(_SCTP.pack(packet.sport, packet.dport, 0 if name == "INIT" else other, 0))
     segment += _CHUNK.pack(_CHUNK_NUMBERS[name], _WHOLE_MESSAGE if name == "DATA" else 0, 4 + len(body)) + body
     segment += bytes(-len(body) % 4)
     segment[8:12] = (_crc32c(segment) ^ (not checksum_ok)).to_bytes(4, "little")

@@ -214,6 +214,11 @@ class LabNode:
             lines = file.read_text().splitlines() if file.exists() else []
         return frozenset(str(ip_address(line.split()[0].removeprefix("src="))) for line in lines)
 
+    def affinity_names(self) -> frozenset[str]:
+        """The affinity lists that there are."""
+        with self.namespace.entered():
+            return frozenset(path.name for path in Path("/proc/thread-self/net/xt_recent").glob("*"))
+
     # --- packets -----------------------------------------------------------------------------------------------------------
 
     def transmit(self, shots: Sequence[Shot], *, wait_for_last: bool = False) -> tuple[list[Heard], list[Sighting]]:

@@ -47,7 +47,8 @@ class Where(enum.StrEnum):
 class Shot(NamedTuple):
     """A packet to send: by ``packet.in_interface``, or, if that is empty, from a process of the node.
 
-    ``sequence`` and ``acknowledged`` are TCP's numbers; of SCTP the verification tags of the sender and of the other end, 0: one for both.
+    ``sequence`` and ``acknowledged`` are TCP's numbers; of SCTP the verification tags of the sender and of the other end, 0 for
+    one that both ends have.
     """
 
     packet: Packet

@@ -30,6 +30,7 @@ from kpsim.verify.following import every_walk, likely_walk
 from kpsim.verify.prediction import Sight, answer_of_node, error_of, is_answered_oddly, sights_of, told
 
 _REMARKS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
+_EMPTY_TABLE = re.compile(r"\s*\*\w+\n(:\w+ ACCEPT\n)*")
 #: timers are read some time after they were set
 TIMER_TOLERANCE_S = 3
 
@@ -71,10 +72,15 @@ class Exchange:
 
 
 class Twin:
-    """``close`` it. ``forget`` makes both forget their connections and affinities."""
+    """``close`` it. ``forget`` makes both forget their connections and affinities.
 
-    def __init__(self, machine: Machine, family: Family, backend: Backend = Backend.NFT) -> None:
-        self.machine, self.family = machine, family
+    ``silent``: the node refuses no TCP by itself, so that processes that are not there can talk for longer than a segment.
+    """
+
+    def __init__(
+        self, machine: Machine, family: Family, backend: Backend = Backend.NFT, *, silent: bool = False
+    ) -> None:
+        self.machine, self.family, self.silent = machine, family, silent
         self.linux = LabNode(machine, family, backend)
         try:
             self.canaries = Canaries(self.linux)
@@ -91,7 +97,7 @@ class Twin:
         """Loads rules into both. What Linux then holds must be what the model would save."""
         text = render_ruleset(ruleset, Style.SAVE)
         self.model.load(ruleset)
-        self.linux.load(guarded(text, self.family))
+        self.linux.load(guarded(text, self.family, silent=self.silent))
         self._held = self.linux.saved()
         return _first_difference(text, without_canaries(self._held))
 
@@ -104,8 +110,9 @@ class Twin:
 
     def forget(self) -> None:
         self.linux.forget()
-        rules = self.model.rulesets.get(self.family)
+        rules, buckets = self.model.rulesets.get(self.family), self.model.buckets
         self.model = Netns("node", self.machine.routing, self.machine.sysctls)
+        self.model.buckets = buckets  # the rules that hold them stay loaded
         if rules is not None:
             self.model.load(rules)
 
@@ -123,16 +130,22 @@ class Twin:
         self.canaries.check(before, heard[: len(before)])
         self.canaries.check(behind, heard[-len(behind) :])
         found = self.follow(sent[len(before) : -len(behind)], heard[len(before) : -len(behind)])
-        if strays:
+        if strays and found:
             difference = Difference("packets that belong to none", "nothing", " and ".join(_shown(s) for s in strays))
             found[-1] = replace(found[-1], differences=(*found[-1].differences, difference))
         return found
 
-    def send(self, shot: Shot, *, trace: bool = False) -> Exchange:
-        """One packet through both, without canaries: for the steps of a sequence, which ``exchange`` begins and ends."""
+    def send(self, shot: Shot, *, trace: bool = False, canary: bool = False) -> Exchange:
+        """One packet through both: a step of a sequence, which ``exchange`` begins and ends.
+
+        ``canary``: a canary goes behind it that leaves no connection. It sees to it that everything has come out.
+        """
         shot = self._bound(shot)
         self.linux.add_pods((shot.packet.saddr, shot.packet.daddr))
-        heard, strays = self.linux.transmit([shot])
+        behind = self.canaries.flock()[:1] if canary else []
+        heard, strays = self.linux.transmit([shot, *(c.shot for c in behind)], wait_for_last=canary)
+        self.canaries.check_seen(behind, heard[1:])
+        heard = heard[:1]
         heard[0] = heard[0]._replace(sightings=(*heard[0].sightings, *strays))
         return self.follow([shot], heard, trace=trace)[0]
 
@@ -166,9 +179,9 @@ class Twin:
         expected = list(sights_of(self.model, step))
         error = error_of(step) if not shot.packet.in_interface else ""
         self.model.commit(step.effects, now_ns)
-        if step.disposition is Disposition.DELIVERED and is_answered_oddly(step):
+        if self._is_answered(step) and is_answered_oddly(step):
             seen = [sight for sight in seen if sight in expected]
-        elif step.disposition is Disposition.DELIVERED and (answer := answer_of_node(self.model, step, now_ns)):
+        elif self._is_answered(step) and (answer := answer_of_node(self.model, step, now_ns)):
             expected += sights_of(self.model, answer)
             self.model.commit(answer.effects, now_ns)
         if sorted(expected) != seen:
@@ -180,6 +193,10 @@ class Twin:
         if error != heard.error:
             differences.append(Difference("what the sender is told", error or "nothing", heard.error or "nothing"))
         return Exchange(shot, step, heard, tuple(differences))
+
+    def _is_answered(self, step: Walk) -> bool:
+        """Whether the node itself may answer."""
+        return step.disposition is Disposition.DELIVERED and not (self.silent and step.packet.protocol == "tcp")
 
     def _walk_of(
         self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: Seen | None, now_ns: int, *, trace: bool
@@ -203,7 +220,7 @@ class Twin:
 
     def _with_connection(self, exchange: Exchange, real: Seen | None, now_ns: int) -> Exchange:
         packet = exchange.shot.packet
-        odd = exchange.walk.disposition is Disposition.DELIVERED and is_answered_oddly(exchange.walk)
+        odd = self._is_answered(exchange.walk) and is_answered_oddly(exchange.walk)
         if packet.related is not None or odd:
             return exchange
         found = self.model.conntrack.lookup(tuple_of(packet), now_ns)
@@ -211,7 +228,9 @@ class Twin:
         return replace(exchange, differences=(*exchange.differences, *differences)) if differences else exchange
 
 
-def connection_differences(entry: Entry | None, real: Seen | None, now_ns: int) -> list[Difference]:
+def connection_differences(
+    entry: Entry | None, real: Seen | None, now_ns: int, tolerance_s: float = TIMER_TOLERANCE_S
+) -> list[Difference]:
     """Tuples, state, flags, mark and timer of a connection."""
     if entry is None or real is None:
         if entry is None and real is None:
@@ -219,20 +238,20 @@ def connection_differences(entry: Entry | None, real: Seen | None, now_ns: int) 
         return [Difference("connection", str(entry or "none"), _entry_told(real) if real else "none")]
     known = Seen(
         entry.original, entry.reply, entry.state, entry.seen_reply, entry.assured, entry.src_nat, entry.dst_nat,
-        real.mark, real.seconds_left,
+        entry.mark, real.seconds_left,
     )  # fmt: skip
     if known != real:
         return [Difference("connection", _entry_told(known), _entry_told(real))]
     left_s = (entry.expires_ns - now_ns) / SECOND_NS
-    if abs(left_s - real.seconds_left) > TIMER_TOLERANCE_S:
-        return [Difference("timer", f"{left_s:.0f} s", f"{real.seconds_left} s")]
+    if abs(left_s - real.seconds_left) > tolerance_s:
+        return [Difference(f"timer of {entry}", f"{left_s:.0f} s", f"{real.seconds_left} s")]
     return []
 
 
 def _entry_told(seen: Seen) -> str:
     flags = {"SEEN_REPLY": seen.seen_reply, "ASSURED": seen.assured, "SRC_NAT": seen.src_nat, "DST_NAT": seen.dst_nat}
     words = "".join(f" [{name}]" for name, is_set in flags.items() if is_set)
-    return f"{seen.state or '-'} {seen.original} ⇄ {seen.reply}{words}"
+    return f"{seen.state or '-'} {seen.original} ⇄ {seen.reply}{words}" + (f" mark {seen.mark:#x}" if seen.mark else "")
 
 
 def _turns(heard: Heard, real: Seen | None) -> tuple[tuple[int, int] | None, int]:
@@ -266,7 +285,7 @@ def _first_difference(expected: str, held: str) -> Difference | None:
 
 def _rules(saved: str) -> list[str]:
     tables = sorted(_REMARKS.sub("", saved).split("COMMIT\n"))
-    return [line for table in tables for line in table.splitlines()]
+    return [line for table in tables if not _EMPTY_TABLE.fullmatch(table) for line in table.splitlines()]
 
 
 def _now_ns() -> int:

@@ -1,0 +1,285 @@
+"""A case: a cluster, a node, and what is sent there, as a file that a person can read, keep and have played again.
+
+Counterpart: none. A case holds no answers: what is right Linux says when it is played. How cases are found it never knows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, assert_never
+
+import yaml
+
+from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
+from kpsim.config import Host
+from kpsim.conntrack import FlowTuple
+from kpsim.errors import InputError
+from kpsim.explore import Cluster, load
+from kpsim.lab.backends import Backend
+from kpsim.nodes import Machine
+from kpsim.packet import ICMP_PROTOCOLS, Window
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.tracing.probes import Probe, make_packet, split_end
+from kpsim.tracing.site import Sender
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+from kpsim.verify.drawing.steps import (
+    ChangeEndpoints,
+    ClientSegment,
+    DeleteFlow,
+    EndpointState,
+    FirstPacket,
+    MidStream,
+    Opening,
+    Retransmit,
+    ServerError,
+    ServerSegment,
+    Step,
+    Wait,
+    describe,
+)
+from kpsim.verify.prediction import told
+from kpsim.verify.sequences import Player, Playing
+from kpsim.verify.subjects import Subject, cluster_subjects
+from kpsim.verify.twin import Twin
+from kpsim.verify.verification import Verification, Verifier
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Probes, or the steps of a sequence, at one family of a node."""
+
+    manifest: str
+    node: str
+    family: Family
+    probes: tuple[Probe, ...] = ()
+    steps: tuple[Step, ...] = ()
+    timeouts_s: Mapping[str, int] = field(default_factory=dict)  #: of connections, by Sysctls' names without ``_ns``
+    random_fully: bool = True  #: whether iptables knows --random-fully
+    about: str = ""  #: what somebody should know who reads it
+
+    def cluster(self) -> Cluster:
+        """InputError if the manifest does not load or has no such node."""
+        cluster = load(text=self.manifest)
+        cluster.check_node(self.node)
+        return replace(cluster, host=Host(random_fully=self.random_fully))
+
+    def machine(self, cluster: Cluster) -> Machine:
+        """The node with its timeouts."""
+        return with_timeouts(cluster.site.machine(self.node), self.timeouts_s)
+
+
+class Finding(tuple[str, ...]):
+    """What differed, line by line, and before it what was done last; empty: nothing."""
+
+    __slots__ = ()
+
+
+def with_timeouts(machine: Machine, timeouts_s: Mapping[str, int]) -> Machine:
+    """A machine whose connections last that long. InputError for a timeout that there is not."""
+    known = Sysctls.__dataclass_fields__
+    for name in timeouts_s:
+        if f"{name}_ns" not in known:
+            raise InputError(f"no timeout {name!r}")
+    values: dict[str, Any] = {f"{name}_ns": seconds * SECOND_NS for name, seconds in timeouts_s.items()}
+    return replace(machine, sysctls=replace(machine.sysctls, **values))
+
+
+def play(case: Case, backend: Backend = Backend.NFT) -> Finding:
+    """Plays it in both worlds. LabError if nothing could be measured."""
+    cluster = case.cluster()
+    if case.probes:
+        return _probed(case, cluster, backend)
+    return finding_of(play_steps(case, cluster, backend))
+
+
+def play_steps(case: Case, cluster: Cluster, backend: Backend) -> Playing:
+    """The sequence, in a cluster that is loaded already."""
+    twin = Twin(case.machine(cluster), case.family, backend, silent=True)
+    try:
+        return Player(twin, cluster, case.node).play(case.steps)
+    finally:
+        twin.close()
+
+
+def subject_of(case: Case, cluster: Cluster) -> Subject:
+    """InputError if the node has no such family."""
+    for subject in cluster_subjects(cluster, [case.node]):
+        if subject.family is case.family:
+            return subject
+    raise InputError(f"node {case.node} has no {case.family.label}")
+
+
+def _probed(case: Case, cluster: Cluster, backend: Backend) -> Finding:
+    with Verifier(backend) as verifier:
+        return finding_of_probes(verifier.verify(subject_of(case, cluster), case.probes))
+
+
+def finding_of_probes(verification: Verification) -> Finding:
+    """Each packet and what differed."""
+    lines = []
+    for each in verification.disagreements:
+        lines += [f"{each.packet}{' (the answer to it)' if each.answer else ''}", *map(str, each.differences)]
+    return Finding(lines)
+
+
+def finding_of(playing: Playing) -> Finding:
+    """The last step and what differed behind it."""
+    if not playing.differences:
+        return Finding()
+    last = [] if playing.in_the_end or not playing.played else [playing.played[-1]]
+    words = [describe(each.step) for each in last]
+    words += [told(each.exchange.shot.packet) for each in last if each.exchange]
+    return Finding([*words, *map(str, playing.differences)])
+
+
+# --- as a file -------------------------------------------------------------------------------------------------------------
+
+
+class _Dumper(yaml.SafeDumper):
+    """Long texts as they are, one line for a step."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def write_case(case: Case, file: Path) -> None:
+    """YAML."""
+    found: Json = {"about": case.about, "node": case.node, "family": case.family.label}
+    if case.timeouts_s:
+        found["timeouts"] = dict(case.timeouts_s)
+    if not case.random_fully:
+        found["random-fully"] = False
+    head = yaml.dump(found, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    body = "".join(f"- {_flow_style(probe_to_json(p))}\n" for p in case.probes)
+    body += "".join(f"- {_flow_style(step_to_json(s))}\n" for s in case.steps)
+    kind = "probes" if case.probes else "steps"
+    tail = yaml.dump({"manifest": case.manifest}, Dumper=_Dumper, width=120)
+    file.write_text(f"{head}{kind}:\n{body}{tail}", encoding="utf-8")
+
+
+def _flow_style(value: Json) -> str:
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
+    )
+    return text.strip()
+
+
+def read_case(file: Path) -> Case:
+    """InputError if it is none."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        node, family = found["node"], Family.from_label(found["family"])
+        return Case(
+            found["manifest"], node, family,
+            tuple(probe_from_json(each, node) for each in found.get("probes", ())),
+            tuple(step_from_json(each, family) for each in found.get("steps", ())),
+            found.get("timeouts", {}), found.get("random-fully", True), found.get("about", ""),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{file} is no case: {type(error).__name__}: {error}") from error
+
+
+def probe_to_json(probe: Probe) -> Json:
+    packet = probe.packet
+    icmp = packet.protocol in ICMP_PROTOCOLS
+    source = format_ip(packet.family, packet.saddr) if packet.saddr else ""
+    return {
+        "id": probe.id,
+        "from": str(probe.sender),
+        "protocol": "icmp" if icmp else packet.protocol,
+        "src": source,
+        "sport": packet.sport,
+        "dst": format_ip(packet.family, packet.daddr),
+    } | ({} if icmp else {"dport": packet.dport})
+
+
+def probe_from_json(found: Json, node: str) -> Probe:
+    packet = make_packet(
+        found["protocol"], found["dst"], found.get("dport"), src=found["src"], sport=found["sport"]
+    )  # fmt: skip
+    return Probe(found["id"], node, Sender(found["from"]), packet)
+
+
+#: steps that name nothing but a flow
+_BARE: dict[str, Callable[[int], Step]] = {
+    "server error": ServerError, "retransmit": Retransmit, "delete": DeleteFlow,
+}  # fmt: skip
+
+
+def step_to_json(step: Step) -> Json:
+    match step:
+        case FirstPacket(flow, opening):
+            return {"do": "begin", "flow": flow, **_opening_to_json(opening)}
+        case MidStream(flow, opening, says):
+            return {"do": "mid-stream", "flow": flow, "says": says, **_opening_to_json(opening)}
+        case ClientSegment(flow, says, window) | ServerSegment(flow, says, window):
+            who = "client" if isinstance(step, ClientSegment) else "server"
+            place = {} if window is Window.EXACT else {"window": str(window)}
+            return {"do": who, "flow": flow, "says": says, **place}
+        case ServerError(flow):
+            return {"do": "server error", "flow": flow}
+        case Retransmit(flow):
+            return {"do": "retransmit", "flow": flow}
+        case DeleteFlow(flow):
+            return {"do": "delete", "flow": flow}
+        case ChangeEndpoints(service, _, endpoints):
+            return {"do": "endpoints", "of": service, "are": {address: str(state) for address, state in endpoints}}
+        case Wait(duration_ns):
+            return {"do": "wait", "ms": duration_ns // MILLISECOND_NS}
+        case _:
+            assert_never(step)
+
+
+def _opening_to_json(opening: Opening) -> Json:
+    family, protocol, saddr, sport, daddr, dport = opening.tuple
+    ends = (join_host_port(format_ip(family, address), port) for address, port in ((saddr, sport), (daddr, dport)))
+    return {"from": str(opening.sender), "protocol": protocol, "src": next(ends), "dst": next(ends)}
+
+
+def step_from_json(found: Json, family: Family) -> Step:
+    """KeyError, TypeError or ValueError if it is none."""
+    match found["do"]:
+        case "begin":
+            return FirstPacket(found["flow"], _opening_from_json(found, family))
+        case "mid-stream":
+            return MidStream(found["flow"], _opening_from_json(found, family), found["says"])
+        case "client" | "server" as who:
+            kind = ClientSegment if who == "client" else ServerSegment
+            return kind(found["flow"], found["says"], Window(found.get("window", "exact")))
+        case "endpoints":
+            states = tuple((address, EndpointState(state)) for address, state in found["are"].items())
+            return ChangeEndpoints(found["of"], family, states)
+        case "wait":
+            return Wait(found["ms"] * MILLISECOND_NS)
+        case word:
+            return _BARE[word](found["flow"])
+
+
+def _opening_from_json(found: Json, family: Family) -> Opening:
+    (saddr, sport), (daddr, dport) = (_end(found[name], family) for name in ("src", "dst"))
+    return Opening(Sender(found["from"]), FlowTuple(family, found["protocol"], saddr, sport, daddr, dport))
+
+
+def _end(text: str, family: Family) -> tuple[int, int]:
+    host, port = split_end(text)
+    parsed = parse_ip(host)
+    if parsed is None or parsed[0] is not family or port is None:
+        raise ValueError(f"{text!r} is no {family.label} address with a port")
+    return parsed[1], port
+
+
+def documents(manifest: str) -> list[Json]:
+    """The objects of a manifest."""
+    return [document for document in yaml.safe_load_all(manifest) if document]
+
+
+def manifest_of(found: Sequence[Json]) -> str:
+    """And back."""
+    text: str = yaml.safe_dump_all(found, sort_keys=False, default_flow_style=None, width=120)
+    return text

@@ -1,0 +1,208 @@
+"""Random clusters, probes and sequences, seed after seed, for as long as one likes: is there anything that the two worlds do differently?
+
+Counterpart: none; ``make fuzz``. What is found is played again, made small and written down as a case. A seed and what becomes of it
+is one line.
+"""
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from kpsim.explore import Cluster, load
+from kpsim.lab.backends import Backend
+from kpsim.lab.namespace import LabError
+from kpsim.lab.requirements import obstacles
+from kpsim.units import MILLISECOND_NS
+from kpsim.verify.cases import Case, Finding, finding_of, finding_of_probes, play, play_steps, write_case
+from kpsim.verify.drawing.choices import Choices, SeededChoices, pick
+from kpsim.verify.drawing.clusters import draw_manifest
+from kpsim.verify.drawing.probes import draw_probes
+from kpsim.verify.drawing.sequences import draw_sequence
+from kpsim.verify.shrinking import shrunk
+from kpsim.verify.subjects import Subject, cluster_subjects
+from kpsim.verify.verification import Verifier
+
+_PROBES, _STEPS, _SEQUENCES = 150, 70, 2  # of one seed
+_SHRINK_S = 90  #: to make a case smaller
+_DIGITS = re.compile(r"[0-9a-f:.]*[0-9][0-9a-f:.]*")  # and addresses
+#: waits of which the longer outlasts the shortest timeouts
+WAITS_NS = (10 * MILLISECOND_NS, 1300 * MILLISECOND_NS)
+#: timeouts that end in the course of a sequence; nothing changed is the simplest
+TIMEOUTS_S: tuple[Mapping[str, int], ...] = (
+    {},
+    {"udp_timeout": 1, "tcp_timeout_time_wait": 1, "tcp_timeout_close": 1, "icmp_timeout": 1, "icmpv6_timeout": 1},
+    {"udp_timeout": 1, "udp_timeout_stream": 2, "tcp_timeout_syn_sent": 1, "tcp_timeout_syn_recv": 1},
+    {"tcp_timeout_established": 2, "tcp_timeout_fin_wait": 1, "tcp_timeout_unacknowledged": 1, "sctp_timeout_closed": 1},
+)  # fmt: skip
+
+
+def draw_case(choices: Choices, cluster: Cluster, subject: Subject, manifest: str, steps: int = _STEPS) -> Case:
+    """A sequence at the subject's node."""
+    timeouts_s = pick(choices, TIMEOUTS_S)
+    found = draw_sequence(
+        choices, subject.site, subject.node, subject.family, steps, cluster.state, waits_ns=WAITS_NS
+    )  # fmt: skip
+    return Case(manifest, subject.node, subject.family, steps=tuple(found), timeouts_s=timeouts_s)
+
+
+@dataclass
+class Tally:
+    """What was done so far."""
+
+    clusters: int = 0
+    sequences: int = 0
+    probes: int = 0
+    packets: int = 0  #: of sequences, and answers to probes
+    unmeasured: int = 0  #: the lab did not work
+    passing: int = 0  #: disagreements that were not seen again
+    repeated: int = 0  #: that look like one that is a case already
+    cases: list[Path] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.clusters} clusters, {self.probes + self.packets} packets, {self.sequences} sequences"
+
+
+class Found(NamedTuple):
+    """A disagreement, not yet played again."""
+
+    case: Case
+    backend: Backend
+    finding: Finding
+
+
+class Fuzzer:
+    """Draws, plays and writes down. ``say`` gets a line at a time."""
+
+    def __init__(self, backends: Sequence[Backend], folder: Path, say: Callable[[str], None]) -> None:
+        self.tally = Tally()
+        self._backends, self._folder, self._say = tuple(backends), folder, say
+        self._known: set[str] = set()
+
+    def seed(self, number: int) -> None:
+        """All that follows from one seed: a cluster, probes at one of its nodes, sequences there."""
+        choices = SeededChoices(number, "fuzz")
+        manifest = draw_manifest(SeededChoices(number, "cluster"))
+        cluster = load(text=manifest)
+        subject = pick(choices, list(cluster_subjects(cluster)))
+        backend = pick(choices, self._backends)
+        name = f"seed {number}: {subject.name}, {backend}"
+        drawn = SeededChoices(number, "probes")
+        probes = draw_probes(drawn, subject.site, subject.node, subject.family, _PROBES, subject.services)
+        cases = [Case(manifest, subject.node, subject.family, tuple(probes))]
+        for each in range(_SEQUENCES):
+            cases.append(draw_case(SeededChoices(number, "sequence", each), cluster, subject, manifest))
+        words = []
+        for case in cases:
+            try:
+                if found := self._play(case, cluster, subject, backend):
+                    words.append(self._look_closer(number, found))
+            except LabError as error:
+                self.tally.unmeasured += 1
+                words.append(f"nothing measured: {str(error).splitlines()[0]}")
+        self.tally.clusters += 1
+        self._say(f"{name}: {'; '.join(words) or 'agreed'} (so far {self.tally})")
+
+    def _play(self, case: Case, cluster: Cluster, subject: Subject, backend: Backend) -> Found | None:
+        if case.probes:
+            with Verifier(backend) as verifier:
+                verification = verifier.verify(subject, case.probes)
+            self.tally.probes += verification.probes
+            self.tally.packets += verification.answers
+            finding = finding_of_probes(verification)
+        else:
+            playing = play_steps(case, cluster, backend)
+            self.tally.sequences += 1
+            self.tally.packets += playing.packets
+            finding = finding_of(playing)
+            case = replace(case, steps=case.steps[: len(playing.played)])
+        return Found(case, backend, finding) if finding else None
+
+    def _look_closer(self, number: int, found: Found) -> str:
+        """Plays it again, makes it small, writes it down, and says in a few words what came of it."""
+
+        def fails(case: Case) -> bool:
+            try:
+                return bool(play(case, found.backend))
+            except LabError:
+                return False
+
+        if not fails(found.case):
+            self.tally.passing += 1
+            return f"not seen again: {' | '.join(found.finding)}"
+        self._say(f"seed {number}: {' | '.join(found.finding)}")
+        until_s = _now_s() + _SHRINK_S
+        case = shrunk(found.case, fails, lambda: _now_s() < until_s)
+        finding = play(case, found.backend) or found.finding
+        shape = _DIGITS.sub("", finding[-1])
+        if shape in self._known:
+            self.tally.repeated += 1
+            return f"DISAGREED once more: {finding[-1]}"
+        self._known.add(shape)
+        file = self._write(number, case, found.backend, finding)
+        return "\n  ".join([f"DISAGREED: {file}", *finding])
+
+    def _write(self, number: int, case: Case, backend: Backend, finding: Finding) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / f"seed-{number}-{'probes' if case.probes else 'steps'}.yaml"
+        write_case(replace(case, about="\n".join([f"{backend}:", *finding, ""])), file)
+        self.tally.cases.append(file)
+        return file
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 1: something was found; 2: this machine is no lab."""
+    parser = argparse.ArgumentParser(description="Random clusters, probes and sequences in the model and in Linux.")
+    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="how long (10)")
+    parser.add_argument("--seed", type=int, metavar="N", help="the first seed (the clock's)")
+    parser.add_argument(
+        "--backend", type=Backend, choices=list(Backend), help="of iptables (those that this machine has)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("tests/kernel/cases"), metavar="FOLDER", help="for cases (%(default)s)"
+    )
+    given = parser.parse_args(arguments)
+    missing = {each: obstacles(each) for each in ([given.backend] if given.backend else Backend)}
+    backends = [backend for backend, found in missing.items() if not found]
+    if not backends:
+        print("\n".join(str(each) for found in missing.values() for each in found), file=sys.stderr)
+        return 2
+    begun_s = _now_s()
+    first = given.seed if given.seed is not None else int(time.time())  # noqa: TID251 - fresh ones are asked for
+    print(f"from seed {first} on, for {given.minutes:g} minutes, with {' and '.join(backends)}", flush=True)
+    fuzzer = Fuzzer(backends, given.out, partial(print, flush=True))
+    stopped = ""
+    try:
+        for number in count(first):
+            if _now_s() - begun_s >= given.minutes * 60:
+                break
+            fuzzer.seed(number)
+    except KeyboardInterrupt:
+        stopped = ", stopped by hand"
+    print(summary(fuzzer.tally, _now_s() - begun_s) + stopped)
+    return 1 if fuzzer.tally.cases else 0
+
+
+def summary(tally: Tally, seconds: float) -> str:
+    """The last line."""
+    minutes = f"{seconds / 60:.1f} minutes: {tally}"
+    notes = f", {tally.unmeasured} not measured" if tally.unmeasured else ""
+    notes += f", {tally.passing} disagreements that were not seen again" if tally.passing else ""
+    if not tally.cases:
+        return f"{minutes}, without a disagreement{notes}"
+    more = f" and {tally.repeated} like them" if tally.repeated else ""
+    return f"{minutes}, {len(tally.cases)} disagreements{more}{notes}: {', '.join(map(str, tally.cases))}"
+
+
+def _now_s() -> float:
+    return time.monotonic()  # noqa: TID251 - people wait in real time
+
+
+if __name__ == "__main__":
+    sys.exit(main())

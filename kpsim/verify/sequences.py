@@ -1,0 +1,267 @@
+"""Plays a sequence of steps at a node that is there twice, with its kube-proxy: packets, changes of endpoints, waits.
+
+Counterpart: a node in use. After every step the model and Linux must agree on all that they remember: each connection, how many
+there are, in the end who is held by session affinity. Real time passes: a step waits while a timer is about to run out, since the
+two clocks differ by some milliseconds. How steps are drawn it never knows.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple, assert_never
+
+from kpsim.addresses import Family, format_ip
+from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
+from kpsim.explore import Cluster
+from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.netfilter import Disposition
+from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.packetpath.flowstate import ICMP_REQUESTS
+from kpsim.replay import START_NS
+from kpsim.tracing.site import Site
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+from kpsim.verify.drawing.steps import (
+    ChangeEndpoints,
+    ClientSegment,
+    DeleteFlow,
+    FirstPacket,
+    MidStream,
+    Opening,
+    Retransmit,
+    ServerError,
+    ServerSegment,
+    Step,
+    Wait,
+    changed_slices,
+    said,
+)
+from kpsim.verify.numbers import Numbers
+from kpsim.verify.twin import Difference, Exchange, Twin, connection_differences
+
+_UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code
+_MARGIN_NS = 60 * MILLISECOND_NS  #: nothing is sent this close to the end of a timer
+_STREAM_AFTER_NS = 2 * SECOND_NS  #: when answers make a UDP flow a stream (CT-5.1)
+_TIMER_TOLERANCE_S = 1.3  #: Linux tells whole seconds
+_LONG_S = 60  #: shorter affinities may end in the course of a sequence
+_LIST_NAMES = re.compile(r"--name (\S+)")
+
+
+class Played(NamedTuple):
+    """A step in both worlds; without ``exchange`` no packet was sent."""
+
+    step: Step
+    exchange: Exchange | None = None
+    differences: tuple[Difference, ...] = ()
+
+
+class Talker(NamedTuple):
+    """A client, and whoever it talks to."""
+
+    opening: Opening
+    last: Packet | None = None  #: what the client sent last
+    seen: Packet | None = None  #: as the other end saw it, with the interface that it hangs behind
+
+
+@dataclass(frozen=True, slots=True)
+class Playing:
+    """What was played, up to the first disagreement. ``in_the_end``: what differs then, be it what affinity remembers."""
+
+    played: tuple[Played, ...]
+    in_the_end: tuple[Difference, ...] = ()
+
+    @property
+    def packets(self) -> int:
+        return sum(each.exchange is not None for each in self.played)
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        return (*chain.from_iterable(each.differences for each in self.played), *self.in_the_end)
+
+
+class Player:
+    """One family of a node at work. The twin is its own while it plays, and silent (see :class:`Twin`)."""
+
+    def __init__(self, twin: Twin, cluster: Cluster, node: str) -> None:
+        self._twin, self._cluster, self._node = twin, cluster, node
+        self._site: Site = cluster.site
+        self._state = cluster.state
+        self._proxier = cluster.proxier(node, twin.family)
+        self._numbers = Numbers()
+        self._talkers: dict[int, Talker] = {}
+        self._touched_ns: list[int] = []  # when affinity lists were changed
+        timeouts_s = {service.affinity_timeout_seconds or _LONG_S for service in cluster.state.services}
+        self._affinities_ns = sorted(seconds * SECOND_NS for seconds in timeouts_s if seconds < _LONG_S)
+
+    def play(self, steps: Iterable[Step]) -> Playing:
+        """From empty tables on, up to the first disagreement. Canaries before and behind, and behind every packet.
+
+        LabError, also BlindLab, if nothing could be measured.
+        """
+        twin = self._twin
+        if (difference := twin.load(self._proxier.backend.ruleset)) is not None:
+            return Playing((), (difference,))
+        twin.linux.add_pods(address for family, address in self._site.directory.pods if family is twin.family)
+        twin.exchange([])
+        twin.forget()
+        played: list[Played] = []
+        for step in steps:
+            played.append(self.step(step))
+            if played[-1].differences:
+                return Playing(tuple(played))
+        in_the_end = tuple(self._affinity_differences())
+        twin.exchange([])
+        return Playing(tuple(played), in_the_end)
+
+    def step(self, step: Step) -> Played:
+        """One step; what nobody can do is passed over."""
+        exchange, differences = None, []
+        self._let_timers_run_out()
+        match step:
+            case FirstPacket(flow, opening):
+                exchange = self._begin(flow, opening, opening.packet())
+            case MidStream(flow, opening, says):
+                exchange = self._begin(flow, opening, opening.packet(says))
+            case ClientSegment(flow, says, window) if flow in self._talkers:
+                exchange = self._client(flow, said(self._talkers[flow].opening.packet(), says, window))
+            case Retransmit(flow) if (talker := self._talkers.get(flow)) and talker.last:
+                exchange = self._client(flow, replace(talker.last, repeated=True))
+            case ServerSegment() | ServerError() if (talker := self._talkers.get(step.flow)) and talker.seen:
+                exchange = self._send(_answer(step, talker.seen))
+            case DeleteFlow(flow) if flow in self._talkers:
+                if found := self._find(self._talkers[flow].opening.tuple):
+                    self._delete(found.entry)
+            case ChangeEndpoints():
+                differences += self._change(step)
+            case Wait(duration_ns):
+                time.sleep(duration_ns / SECOND_NS)
+            case ClientSegment() | Retransmit() | ServerSegment() | ServerError() | DeleteFlow():
+                pass
+            case _:
+                assert_never(step)
+        if exchange is not None:
+            differences += exchange.differences
+        self._let_timers_run_out()
+        differences += self._memory_differences()
+        return Played(step, exchange, tuple(dict.fromkeys(differences)))
+
+    # --- packets ---------------------------------------------------------------------------------------------------------
+
+    def _begin(self, flow: int, opening: Opening, packet: Packet) -> Exchange:
+        self._talkers[flow] = Talker(opening)
+        return self._client(flow, packet)
+
+    def _client(self, flow: int, packet: Packet) -> Exchange:
+        talker = self._talkers[flow]
+        exchange = self._send(self._site.begin(packet, self._node, talker.opening.sender))
+        arrived = exchange.walk.disposition in (Disposition.FORWARDED, Disposition.DELIVERED)
+        seen = exchange.walk.packet if arrived else talker.seen
+        self._talkers[flow] = Talker(talker.opening, packet, seen)
+        return exchange
+
+    def _send(self, packet: Packet) -> Exchange:
+        found = None if packet.related else self._find(tuple_of(packet))
+        shot = self._numbers.shot(packet, found)
+        exchange = self._twin.send(shot, canary=True)
+        self._numbers.note(shot, found, exchange.walk)
+        self._touched_ns += {touch.now_ns for touch in exchange.walk.effects.recent}
+        return exchange
+
+    def _find(self, flow: FlowTuple) -> Found | None:
+        return self._twin.model.conntrack.lookup(flow, _now_ns())
+
+    # --- changes ---------------------------------------------------------------------------------------------------------
+
+    def _change(self, change: ChangeEndpoints) -> list[Difference]:
+        """kube-proxy hears of it, syncs, and cleans up after UDP (O-12, CT-2)."""
+        for each in changed_slices(self._cluster.state, change):
+            event, self._state = self._state.put(each)
+            self._proxier.on_event(event, START_NS)
+        table = self._twin.model.conntrack
+        table.expire(_now_ns())
+        entries = {_listed(entry): entry for entry in table.udp_entries(self._twin.family)}
+        result = self._proxier.sync(START_NS, lambda: entries)
+        difference = self._twin.load(self._proxier.backend.ruleset)
+        for flow in result.conntrack_deleted:
+            self._delete(entries[flow])
+        return [difference] if difference is not None else []
+
+    def _delete(self, entry: Entry) -> None:
+        self._twin.model.conntrack.delete(entry.original, entry.reply)
+        self._twin.linux.conntrack.delete(entry.key)
+
+    def _let_timers_run_out(self) -> None:
+        while True:
+            now_ns = _now_ns()
+            near_ns = [end for end in self._deadlines_ns() if now_ns - _MARGIN_NS < end < now_ns + _MARGIN_NS]
+            if not near_ns:
+                return
+            time.sleep((max(near_ns) + _MARGIN_NS - now_ns) / SECOND_NS)
+
+    def _deadlines_ns(self) -> Iterator[int]:
+        """When something is over that decides what becomes of a packet."""
+        for entry in self._twin.model.conntrack:
+            yield entry.expires_ns
+            if entry.original.protocol == "udp":
+                yield entry.created_ns + _STREAM_AFTER_NS
+        for affinity_ns in self._affinities_ns:
+            yield from (touched_ns + affinity_ns for touched_ns in self._touched_ns)
+
+    # --- what is remembered ------------------------------------------------------------------------------------------------
+
+    def _memory_differences(self) -> Iterator[Difference]:
+        """Of all connections."""
+        table, linux = self._twin.model.conntrack, self._twin.linux.conntrack
+        for gone in table.expire(_now_ns()):
+            for flow in (gone.entry.original, gone.entry.reply):
+                if table.lookup(flow, _now_ns()) is None and (real := linux.get(flow)) is not None:
+                    yield Difference("connection", f"expired: {gone.entry}", str(real))
+        for entry, real in zip(table, linux.get_all([entry.key for entry in table]), strict=True):
+            yield from connection_differences(entry, real, _now_ns(), _TIMER_TOLERANCE_S)
+        if len(table) != len(linux):
+            yield Difference("number of connections", str(len(table)), str(len(linux)))
+
+    def _affinity_differences(self) -> Iterator[Difference]:
+        """Of the lists that rules use, each with its sources."""
+        linux, model = self._twin.linux, self._twin.model
+        used, held = set(_LIST_NAMES.findall(linux.saved())), linux.affinity_names()
+        if used != held:
+            yield Difference("affinity lists", _joined(used), _joined(held))
+        for name in sorted(used & held):
+            known, real = {format_ip(*source) for source in model.recent[name]}, linux.affinity(name)
+            if known != real:
+                yield Difference(f"affinity list {name}", _joined(known), _joined(real))
+
+
+def _answer(step: ServerSegment | ServerError, seen: Packet) -> Packet:
+    """What the other end sends back for the packet that it saw last."""
+    icmp = seen.protocol in ICMP_PROTOCOLS
+    sport, dport = (seen.sport, seen.dport) if icmp else (seen.dport, seen.sport)
+    kind = ICMP_REQUESTS[seen.protocol].get(seen.icmp_type, seen.icmp_type) if icmp else 0
+    interface = seen.out_interface if seen.out_interface != "lo" else ""
+    answer = Packet(
+        seen.family, seen.protocol, seen.daddr, seen.saddr, sport, dport, icmp_type=kind, in_interface=interface
+    )  # fmt: skip
+    if isinstance(step, ServerSegment):
+        return said(answer, step.says, step.window)
+    protocol, kind, code = _UNREACHABLE[seen.family]
+    about = replace(seen, in_interface="", out_interface="")
+    return replace(answer, protocol=protocol, sport=0, dport=0, icmp_type=kind, icmp_code=code, related=about)
+
+
+def _listed(entry: Entry) -> Flow:
+    """As kube-proxy's netlink library lists it."""
+    texts = (
+        (format_ip(of.family, of.saddr), of.sport, format_ip(of.family, of.daddr), of.dport)
+        for of in (entry.original, entry.reply)
+    )
+    return Flow("udp", *next(texts), *next(texts))
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(sorted(texts)) or "nothing"
+
+
+def _now_ns() -> int:
+    return time.monotonic_ns()  # noqa: TID251 - Linux lives in real time

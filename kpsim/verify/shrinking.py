@@ -1,0 +1,95 @@
+"""Makes a case small: the fewest steps or probes and the fewest objects with which the two worlds still disagree.
+
+Counterpart: delta debugging. What a disagreement is, is asked of whoever plays the case; it never knows packets.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from kpsim.errors import InputError
+from kpsim.verify.cases import Case, Json, documents, manifest_of
+
+T = TypeVar("T")
+
+
+def shrunk(case: Case, fails: Callable[[Case], bool], goes_on: Callable[[], bool] = lambda: True) -> Case:
+    """A smaller case that fails, too; as small as it got while ``goes_on``."""
+
+    def still(smaller: Case) -> bool:
+        if not goes_on():
+            return False
+        try:
+            return fails(smaller)
+        except InputError:  # nothing that loads is left of it
+            return False
+
+    before = None
+    while case != before:
+        before = case
+        steps = fewest(case.steps, lambda some: still(replace(case, steps=tuple(some))))  # noqa: B023
+        case = replace(case, steps=tuple(steps))
+        probes = fewest(case.probes, lambda some: still(replace(case, probes=tuple(some))))  # noqa: B023
+        case = replace(case, probes=tuple(probes))
+        case = _with_fewest_objects(case, still)
+        case = _with_plain_settings(case, still)
+    return case
+
+
+def _with_fewest_objects(case: Case, still: Callable[[Case], bool]) -> Case:
+    """A Service goes with its slices; the node itself and the configuration stay."""
+    found = documents(case.manifest)
+    owners = [_owner(document, case.node) for document in found]
+
+    def with_owners(kept: Sequence[str]) -> Case:
+        left = [document for document, owner in zip(found, owners, strict=True) if owner in ("", *kept)]
+        return replace(case, manifest=manifest_of(left))
+
+    every = [owner for owner in dict.fromkeys(owners) if owner]
+    kept = fewest(every, lambda some: still(with_owners(some)), least=0)
+    return with_owners(kept) if len(kept) < len(every) else case
+
+
+def _owner(document: Json, node: str) -> str:
+    """What can be left out with all that belongs to it; empty: it cannot."""
+    kind, metadata = document["kind"], document.get("metadata", {})
+    match kind:
+        case "Service" | "Node":
+            return "" if (kind, metadata["name"]) == ("Node", node) else f"{kind} {metadata['name']}"
+        case "EndpointSlice":
+            return f"Service {metadata['labels']['kubernetes.io/service-name']}"
+        case _:
+            return ""
+
+
+def _with_plain_settings(case: Case, still: Callable[[Case], bool]) -> Case:
+    """Without what kube-proxy's configuration says beyond the mode, key by key, and without timeouts of its own."""
+    found = documents(case.manifest)
+    for place, document in enumerate(found):
+        if document["kind"] != "KubeProxyConfiguration":
+            continue
+        for key in [key for key in document if key not in ("apiVersion", "kind", "mode")]:
+            plain = {name: value for name, value in document.items() if name != key}
+            smaller = replace(case, manifest=manifest_of([*found[:place], plain, *found[place + 1 :]]))
+            if still(smaller):
+                case, document = smaller, plain
+                found[place] = plain
+    smaller = replace(case, timeouts_s={})
+    return smaller if case.timeouts_s and still(smaller) else case
+
+
+def fewest(items: Sequence[T], fails: Callable[[Sequence[T]], bool], *, least: int = 1) -> Sequence[T]:
+    """Some of the items, in order, of which none can be left out; at least ``least``."""
+    size = len(items) // 2
+    while size and len(items) > least:
+        end = len(items)
+        while end > 0:
+            begin = max(0, end - size)
+            smaller = [*items[:begin], *items[end:]]
+            if len(smaller) >= least and fails(smaller):
+                items = smaller
+            end = begin
+        size = min(size, len(items)) // 2
+    if len(items) == 1 and least == 0 and fails(()):
+        return ()
+    return items
