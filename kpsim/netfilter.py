@@ -265,6 +265,8 @@ def walk(
     answer = None
     if end.disposition is Disposition.REJECTED:
         end, answer = delivery.answered(traversal, end)
+        if answer is not None:
+            answer, end = _let_out(traversal, answer, end)
     if traversal.steps is not None:
         traversal.steps.append(Ended(end.disposition, end.cause or ""))
     leaves = traversal.decision if end.disposition is Disposition.FORWARDED else None
@@ -286,6 +288,25 @@ def walk(
         source_port_drawn=traversal.port_drawn,
         unknown=unknown,
     )
+
+
+def _let_out(rejected: Traversal, answer: Packet, end: End) -> tuple[Packet | None, End]:
+    """The answer to a rejected packet on its own way out of the node, RELATED to what it answers; rules may change or drop it."""
+    traversal = Traversal(
+        rejected.netns, answer.copy(), rejected.now_ns, rejected.chooser, local=True, trace=False, indexed=rejected.indexed
+    )  # fmt: skip
+    traversal.draws = rejected.draws
+    traversal.set_state("RELATED")
+    try:
+        answered = delivery.send(traversal, _pass_hook)
+    except UnknownMatch:
+        return answer, end
+    if answered.disposition not in (Disposition.FORWARDED, Disposition.DELIVERED):
+        told = end.local_error and rejected.packet.in_interface == ""
+        return None, end if told else End(Disposition.DROPPED, Cause.ANSWER_DROPPED, end.rule)
+    out = traversal.packet
+    out.in_interface, out.out_interface, out.mark = "", "", 0
+    return out, end
 
 
 def _pass_hook(traversal: Traversal, hook: Hook) -> End | None:

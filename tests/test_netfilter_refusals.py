@@ -97,9 +97,10 @@ def test_bad_checksums_and_errors_get_no_answer():  # K-3.3
     ],
 )  # fmt: skip
 def test_what_a_local_process_is_told(statement, protocol, in_output, in_input):
-    output = node(ruleset(table("filter", OUTPUT=(rule(statement),))))
+    refused = rule(Protocol(protocol), statement)  # the answer itself passes
+    output = node(ruleset(table("filter", OUTPUT=(refused,))))
     assert run(output, packet("", CLUSTER_IP, protocol=protocol), local=True).local_error == in_output
-    arriving = node(ruleset(table("filter", INPUT=(rule(statement),))))
+    arriving = node(ruleset(table("filter", INPUT=(refused,))))
     assert run(arriving, packet("", NODE, protocol=protocol), local=True).local_error == in_input
     assert run(arriving, packet(CLIENT, NODE, protocol=protocol)).local_error == ""
 
@@ -182,11 +183,30 @@ def test_the_rest_of_a_burst_and_a_new_one_may_follow_each_other():  # measured:
     ],
 )  # fmt: skip
 def test_processes_of_the_node_have_no_limit_of_their_own(hook, protocol, answered, errors):  # K-3.4
-    netns = limited_node(ruleset(table("filter", {}, **{hook: (rule(Reject()),)})))
+    netns = limited_node(ruleset(table("filter", {}, **{hook: (rule(Protocol(protocol), Reject()),)})))
     target = NODE if hook == "INPUT" else POD
     outcomes = [run(netns, packet("", target, protocol=protocol), local=True) for _ in range(70)]
     assert [outcome.disposition for outcome in outcomes].count(REJECTED) == answered
     assert Counter(outcome.local_error for outcome in outcomes) == errors
+
+
+@pytest.mark.parametrize(
+    ("chains", "local", "disposition"),
+    [
+        ({"FORWARD": (rule(Reject()),)}, False, REJECTED),
+        ({"FORWARD": (rule(Reject()),), "OUTPUT": (rule(DROP),)}, False, Disposition.DROPPED),
+        ({"FORWARD": (rule(Reject()),), "OUTPUT": (rule(CtState(frozenset({"RELATED"})), DROP),)}, False, Disposition.DROPPED),
+        ({"FORWARD": (rule(Reject()),), "OUTPUT": (rule(CtState(frozenset({"INVALID"})), DROP),)}, False, REJECTED),
+        # a sender of the node is told by its system call, even if the ICMP error does not come through INPUT
+        ({"OUTPUT": (rule(Protocol("udp"), Reject()),), "INPUT": (rule(DROP),)}, True, REJECTED),
+    ],
+)  # fmt: skip
+def test_an_answer_passes_the_rules_on_its_way_out(chains, local, disposition):  # K-3.2; as seen by verifications
+    netns = node(ruleset(table("filter", {}, **chains)))
+    sent = packet("" if local else CLIENT, POD, protocol="udp")
+    outcome = run(netns, sent, local=local)
+    assert outcome.disposition is disposition
+    assert (outcome.answer is not None) == (disposition is REJECTED and not local)
 
 
 def test_ipv6_towards_the_node_itself_is_not_limited():  # measured

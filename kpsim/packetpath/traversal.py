@@ -67,6 +67,7 @@ class Cause(enum.StrEnum):
     DEVICE_CHANGED = "masqueraded to another output device"  #: K-1.6
     ICMP_RATE = "rejected, but the answer is rate limited"  #: K-3.4
     UNANSWERABLE = "rejected, but no answer is allowed"  #: K-3.3
+    ANSWER_DROPPED = "rejected, but the answer was dropped on its way out"
     UNKNOWN_RULE = "rule not modelled"
 
 
