@@ -99,7 +99,8 @@ class LabNode:
         match interface.kind:
             case InterfaceKind.LOOPBACK:
                 pass
-            case InterfaceKind.LINK | InterfaceKind.VETH | InterfaceKind.DUMMY:  # where a dummy loses packets they can be seen
+            case InterfaceKind.LINK | InterfaceKind.VETH | InterfaceKind.DUMMY:
+                # where a dummy loses packets they can be seen
                 where = Where.POD if interface.kind is InterfaceKind.VETH else Where.LINK
                 self._wires_by_interface[name] = self._plug(name, Port(f"w-{name}"[:15], where, name))
                 lines.append(f"link set {name} up arp off")

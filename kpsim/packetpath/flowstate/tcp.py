@@ -85,6 +85,7 @@ _OPENING_STATES = (FlowState.SYN_SENT, FlowState.SYN_RECV)
 _FINISHING = frozenset(
     {FlowState.FIN_WAIT, FlowState.CLOSE_WAIT, FlowState.LAST_ACK, FlowState.TIME_WAIT, FlowState.CLOSE}
 )
+_SYN_SENT2_NS = 120 * SECOND_NS  #: no setting changes it (measured)
 _SHORT_ENOUGH_NS = 120 * SECOND_NS  # endings that do not fit shorten no timer that has less to go
 #: where a segment begins, counted from where its sender is
 _PLACES = {Window.EXACT: 0, Window.INSIDE: 1, Window.BEFORE: -100_000, Window.OUTSIDE: 1_000_000}
@@ -370,8 +371,10 @@ def _timeout_ns(segment: Segment, state: FlowState, history: History, sysctls: S
 def tcp_timeout_ns(state: FlowState, sysctls: Sysctls) -> int:
     """Timer of a TCP state (CT-4.1). ValueError if it is none."""
     match state:
-        case FlowState.SYN_SENT | FlowState.SYN_SENT2:
+        case FlowState.SYN_SENT:
             return sysctls.tcp_timeout_syn_sent_ns
+        case FlowState.SYN_SENT2:
+            return _SYN_SENT2_NS
         case FlowState.SYN_RECV:
             return sysctls.tcp_timeout_syn_recv_ns
         case FlowState.ESTABLISHED:
