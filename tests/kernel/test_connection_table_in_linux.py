@@ -1,4 +1,4 @@
-"""What Linux's connection table does where the model says it does (CT-6, CT-7, K-1.6 … K-1.9, K-2.3, K-2.4, K-3.4, K-6.5 … K-6.8).
+"""What Linux's connection table does where the model says it does (CT-6, CT-7, K-1.6 … K-1.9, K-2.3, K-2.4, K-6.7, K-6.8).
 
 One node in Linux and in the model, with the same rules and the same packets. Two first packets clash because a queue holds them
 between translation and confirmation. The limit of the table is the whole machine's: it is lowered for a moment, and only to far
@@ -6,145 +6,45 @@ more than anybody else needs.
 """
 
 import fcntl
-import os
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import pytest
-from linux_conntrack import LinuxConntrack
-from linux_lab import Lab, inside
-from packets import CLUSTER_IP, NODE_PORT, flags, ip, packet
-from proxiers import Rig, endpoint_slice, make_settings, port, service, slice_port
+from linux_lab import inside
+from linux_pair import (
+    CLIENT,
+    OTHER_POD,
+    POD,
+    REMOTE_POD,
+    V4,
+    V6,
+    Follower,
+    Pair,
+    answer_of,
+    clock_ns,
+    let_out,
+    told,
+)
+from packets import CLUSTER_IP, flags, ip, packet
 
 from kpsim.addresses import Family, parse_network
-from kpsim.config import Host
 from kpsim.conntrack import Clash, ConntrackTable, Entry, FlowTuple, tuple_of
-from kpsim.dialects.iptables import Style, parse, render_ruleset
-from kpsim.netfilter import Disposition, Netns, Walk, walk
-from kpsim.nodes import Machine, make_machine
+from kpsim.dialects.iptables import parse
+from kpsim.netfilter import Disposition, walk
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import CHANCE_RANGE, SeededChooser
+from kpsim.packetpath.chooser import CHANCE_RANGE
 from kpsim.packetpath.flowstate import FlowState
-from kpsim.packetpath.reject import IcmpLimiter
 from kpsim.packetpath.routing import Route, Routing
 from kpsim.packetpath.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
-V4, V6 = Family.IPV4, Family.IPV6
 pytestmark = pytest.mark.kernel
-
-POD, OTHER_POD, REMOTE_POD, CLIENT = "10.180.0.5", "10.180.0.6", "10.180.1.7", "203.0.113.9"
-_SO_RCVBUFFORCE = 33
-_NUMBERS = count()  #: of pairs
-_LOWEST_PORT = {511: 1, 424: 600, 64512: 1024}  # by the size of the class (K-2.3)
-
-
-class Follower(SeededChooser):
-    """Draws the source port that Linux drew; endpoints leave it no choice here."""
-
-    def __init__(self, drawn: int) -> None:
-        super().__init__(1, "follower")
-        self._drawn = drawn
-
-    def victim(self, limit: int, key: object) -> int:
-        return 0
-
-    def port(self, limit: int, key: object) -> int:
-        return self._drawn - _LOWEST_PORT[limit] if limit in _LOWEST_PORT else self._drawn % limit
-
-
-class Pair:
-    """A node twice: pods 10.180.0.0/24 on cni0, 10.180.1.0/24 by 192.168.0.2 on eth0, everything else there too."""
-
-    def __init__(self, rules: str, family: Family = V4) -> None:
-        self.family = family
-        machine = _machine(family)
-        self.model = Netns("n1", machine.routing, machine.sysctls)
-        self.model.load(parse(rules, family))
-        self.linux = Lab(f"kpct{os.getpid()}x{next(_NUMBERS)}", family)
-        self.table = LinuxConntrack(self.linux.node)
-        try:
-            self.linux.build(machine, rules)
-        except AssertionError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self.table.close()
-        self.linux.close()
-
-    def load(self, rules: str) -> None:
-        self.linux.load(rules)
-        self.model.load(parse(rules, self.family))
-
-    def send(self, sent: Packet, sequence: tuple[int, int] = (0, 0)) -> tuple[Walk, list[Packet]]:
-        """A packet in both, committed in the model; what Linux let out must be what the model lets out."""
-        now_ns = clock_ns()
-        came_out = self.linux.send(sent, sequence)
-        outcome = self.walk(sent, came_out, now_ns)
-        self.model.commit(outcome.effects, now_ns)
-        expected = let_out(outcome)
-        if expected is not None:  # else the node itself got it, and may answer
-            assert list(map(told, came_out)) == expected
-        return outcome, came_out
-
-    def walk(self, sent: Packet, came_out: list[Packet], now_ns: int) -> Walk:
-        drawn = came_out[0].sport if came_out else 0
-        return walk(
-            self.model, sent, now_ns=now_ns, chooser=Follower(drawn), local=not sent.in_interface, trace=False
-        )  # fmt: skip
-
-
-def _machine(family: Family) -> Machine:
-    if family is V6:
-        return make_machine(["fd00:192::1/64", "2001:db8:7::1/64"], ["fd00:180::/64"])
-    made = make_machine(["192.168.0.1", "192.168.7.1"], ["10.180.0.0/24"])
-    remote = Route(parse_network("10.180.1.0/24"), "eth0", ip("192.168.0.2"))
-    return replace(made, routing=Routing(made.routing.interfaces.values(), [*made.routing.routes, remote]))
-
-
-def told(sent: Packet) -> str:
-    return f"{sent} {'+'.join(sorted(sent.tcp_flags)) if sent.protocol == 'tcp' else ''} by {sent.out_interface}"
-
-
-def let_out(outcome: Walk) -> list[str] | None:
-    match outcome.disposition:
-        case Disposition.FORWARDED:
-            return [told(outcome.packet)]
-        case Disposition.REJECTED if outcome.answer is not None:
-            return [told(replace(outcome.answer, out_interface=outcome.packet.in_interface))]
-        case Disposition.DELIVERED:
-            return None
-        case _:
-            return []
-
-
-def clock_ns() -> int:
-    return time.monotonic_ns()  # noqa: TID251 - Linux lives in real time
-
-
-def answer_of(request: Packet, text: str = "SYN ACK") -> Packet:
-    """What whoever got a packet sends back."""
-    return Packet(
-        request.family, request.protocol, request.daddr, request.saddr, request.dport, request.sport, flags(text),
-        in_interface=request.out_interface,
-    )  # fmt: skip
-
-
 Maker = Callable[..., Pair]
-
-
-@pytest.fixture
-def pair_of(kernel: None) -> Iterator[Maker]:
-    """Pairs with these rules, for as long as the test runs."""
-    with ExitStack() as made:
-        yield lambda rules, family=V4: made.enter_context(closing(Pair(rules, family)))
 
 
 def dnat_to(endpoint: str, *more: str) -> str:
@@ -363,163 +263,6 @@ def test_masquerades_end_with_what_they_borrowed(pair_of: Maker, family: Family,
         time.sleep(0.01)
     assert [name for name, each in sent.items() if pair.table.get(tuple_of(each))] == kept
     assert {"snat", "bridge"} <= set(kept) != set(places)
-
-
-# --- refusals are rate limited (K-3.4) --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("family", [V4, V6], ids=lambda family: family.label)
-def test_icmp_errors_are_limited_per_client_and_overall(pair_of: Maker, family: Family) -> None:
-    service_ip = {V4: "172.30.0.10", V6: "fd00:172::10"}[family]
-    rules = f"*filter\n-A INPUT -m conntrack --ctstate NEW\n-A FORWARD -d {service_ip} -j REJECT\nCOMMIT\n"
-    pair = pair_of(rules, family)
-    _default_icmp_sysctls(pair)
-    pair.model.icmp_limiter = IcmpLimiter()
-
-    def refused(clients: list[str]) -> tuple[int, int]:
-        """How many of packets sent in a row are refused, in Linux and in the model."""
-        sent = [packet(client, service_ip, protocol="udp", came_by="cni0") for client in clients]
-        at_ns = [clock_ns() for _ in pair.linux.flood(sent)]
-        seen = sum(each.related is not None for each in pair.linux.received())
-        known = 0
-        for each, now_ns in zip(sent, at_ns, strict=True):
-            outcome = walk(pair.model, each, now_ns=now_ns, chooser=SeededChooser(1, 1), trace=False)
-            pair.model.commit(outcome.effects, now_ns)
-            known += outcome.disposition is Disposition.REJECTED
-        return seen, known
-
-    prefix = {V4: "10.180.0.", V6: "fd00:180::"}[family]
-    refill_s = {V4: 1, V6: 0.1}[family]
-    assert refused([f"{prefix}9"] * 10) == (6, 6)
-    time.sleep(1.5 * refill_s)
-    assert refused([f"{prefix}9"] * 10) == (1, 1)
-    time.sleep(0.1)
-    linux, model = refused([f"{prefix}{n}" for n in range(10, 99)] + [f"{prefix}{n}" for n in range(110, 199)])
-    assert 50 <= linux < 178 and 50 <= model < 178
-    assert abs(linux - model) <= 30  # Linux refills every 20 ms, and what an error costs is drawn: none to two
-
-
-def _default_icmp_sysctls(pair: Pair) -> None:
-    """As a new namespace of Linux 6.18 has them; older kernels have 1000 for IPv6."""
-    pair.linux.in_node(
-        "sysctl -qew net.ipv4.icmp_ratemask=6168 net.ipv4.icmp_ratelimit=1000 net.ipv4.icmp_msgs_per_sec=1000 "
-        "net.ipv4.icmp_msgs_burst=50 net.ipv6.icmp.ratelimit=100"
-    )
-
-
-@pytest.mark.parametrize(
-    ("family", "hook", "limited_overall"), [(V4, "OUTPUT", True), (V4, "INPUT", False), (V6, "OUTPUT", False)]
-)
-def test_what_a_process_of_the_node_hears(pair_of: Maker, family: Family, hook: str, limited_overall: bool) -> None:
-    own = {V4: "192.168.0.1", V6: "fd00:192::1"}[family]
-    target = {"OUTPUT": {V4: POD, V6: "fd00:180::5"}[family], "INPUT": own}[hook]
-    rules = f"*filter\n-A {hook} -d {target} -p udp -j REJECT\nCOMMIT\n"
-    pair = pair_of(rules, family)
-    _default_icmp_sysctls(pair)
-    pair.model.icmp_limiter = IcmpLimiter()
-    with inside(pair.linux.node):
-        kind = socket.AF_INET if family is V4 else socket.AF_INET6
-        errors = socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_ICMP if family is V4 else socket.IPPROTO_ICMPV6)
-        process = socket.socket(kind, socket.SOCK_DGRAM)
-    errors.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 22)
-    errors.setblocking(False)
-    process.bind((own, 40000))
-    eperm = told_by_model = eperm_in_model = 0
-    time.sleep(0.1)
-    with errors, process:
-        for _ in range(200):
-            now_ns = clock_ns()
-            try:
-                process.sendto(b"x", (target, 80))
-            except ConnectionRefusedError:
-                pass  # of an earlier one
-            except PermissionError:
-                eperm += 1
-            sent = packet(own, target, protocol="udp")
-            outcome = walk(pair.model, sent, now_ns=now_ns, chooser=SeededChooser(1, 1), local=True, trace=False)
-            pair.model.commit(outcome.effects, now_ns)
-            told_by_model += outcome.disposition is Disposition.REJECTED
-            eperm_in_model += outcome.local_error == "EPERM"
-        heard = _errors_heard(errors, family)
-    assert eperm == eperm_in_model == (200 if hook == "OUTPUT" else 0)
-    if not limited_overall:
-        assert heard == told_by_model == 200
-    else:
-        assert (
-            25 <= heard < 200 and 50 <= told_by_model < 200
-        )  # a burst of 50, of which each costs none to two in Linux
-
-
-def _errors_heard(errors: socket.socket, family: Family) -> int:
-    heard = 0
-    while True:
-        try:
-            data = errors.recv(4096)
-        except BlockingIOError:
-            return heard
-        heard += (data[20] == 3) if family is V4 else (data[0] == 1)
-
-
-# --- INVALID (K-6.5) --------------------------------------------------------------------------------------------------
-
-
-def kube_proxy_rules(*endpoints: str, liberal: bool = False) -> str:
-    """What kube-proxy writes on n1 for a Service with cluster IP and node port."""
-    host = Host(node_ips=("192.168.0.1",), nfacct=False, tcp_be_liberal=liberal)
-    kube_proxy = Rig(make_settings(V4, host, cluster_cidr="10.180.0.0/16"))
-    kube_proxy.apply(
-        service("shop/web", [port(80, "http", "TCP", NODE_PORT)], cluster_ip=CLUSTER_IP, type="NodePort"),
-        endpoint_slice("shop/web", endpoints, [slice_port(8080)]),
-    )
-    kube_proxy.sync()
-    return render_ruleset(kube_proxy.proxier.backend.ruleset, Style.SAVE)
-
-
-_OUTSIDE = 2_000_000_000  # a sequence number that nobody expects
-
-
-@pytest.mark.parametrize("liberal", [False, True])
-@pytest.mark.parametrize(
-    ("client", "interface", "destination"), [(CLIENT, "eth0", "192.168.0.1"), (OTHER_POD, "cni0", CLUSTER_IP)]
-)
-def test_an_invalid_answer_is_not_translated_back(
-    pair_of: Maker, client: str, interface: str, destination: str, liberal: bool
-) -> None:
-    pair = pair_of(kube_proxy_rules(REMOTE_POD, liberal=liberal))
-    pair.linux.in_node(f"sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal={int(liberal)}")
-    pair.model.sysctls = replace(pair.model.sysctls, tcp_be_liberal=liberal)
-    masqueraded = client == CLIENT
-    number = NODE_PORT if masqueraded else 80
-    sent = packet(client, destination, number, came_by=interface, tcp_flags=flags("SYN"))
-    _, [at_endpoint] = pair.send(sent, (1000, 0))
-    pair.send(answer_of(at_endpoint), (5000, 1001))
-    pair.send(replace(sent, tcp_flags=flags("ACK")), (1001, 5001))
-    stray = answer_of(at_endpoint, "PSH ACK")
-    now_ns = clock_ns()
-    came_out = pair.linux.send(stray, (_OUTSIDE, 1001))
-    outcome = pair.walk(replace(stray, window=type(stray.window).OUTSIDE), came_out, now_ns)
-    if liberal:
-        assert outcome.ct_state == "ESTABLISHED"
-        assert list(map(told, came_out)) == let_out(outcome)
-        assert (came_out[0].source, came_out[0].destination) == (destination, client)
-        return
-    assert outcome.ct_state == "INVALID"
-    if not masqueraded:  # the rule against INVALID in FORWARD is for this
-        assert (outcome.disposition, came_out) == (Disposition.DROPPED, [])
-        assert outcome.rule is not None and outcome.rule.chain == "KUBE-FORWARD"
-        return
-    # the node takes it for its own, knows no such connection and resets the endpoint's
-    assert (outcome.disposition, outcome.packet.destination) == (Disposition.DELIVERED, "192.168.0.1")
-    [reset] = came_out
-    assert reset.tcp_flags == flags("RST")
-    assert (reset.source, reset.sport, reset.destination, reset.dport) == (
-        "192.168.0.1", at_endpoint.sport, REMOTE_POD, 8080,
-    )  # fmt: skip
-    of_the_node = replace(reset, in_interface="", out_interface="")
-    way = walk(pair.model, of_the_node, now_ns=now_ns, chooser=SeededChooser(1, 1), local=True, trace=False)
-    assert (let_out(way), way.ct_state) == ([told(reset)], "INVALID")
-    assert way.effects.updated is None  # the connection on the node lives on
-    assert pair.table.get(tuple_of(sent)) is not None
 
 
 # --- nat is consulted anew, or not (K-1.6, K-1.8) ---------------------------------------------------------------------
