@@ -124,6 +124,8 @@ def test_chains_may_nest():
     """The kernel has room for as many jumps as there are chains (iptables(8) names no limit)."""
     chains = {f"C{n}": (rule(Jump(f"C{n + 1}")),) for n in range(99)}
     assert forward(forwarding(rule(Jump("C0")), **chains, C99=(rule(DROP),))).disposition is DROPPED
+    behind = {name: (rule(Log(), *rules[0].body),) for name, rules in chains.items()}
+    assert forward(forwarding(rule(Jump("C0")), **behind, C99=(rule(DROP),))).disposition is DROPPED
     goes = {name: (rule(Goto(rules[0].target.chain)),) for name, rules in chains.items()}
     assert forward(forwarding(rule(Jump("C0")), **goes, C99=(rule(DROP),))).disposition is DROPPED
 
@@ -250,6 +252,24 @@ def test_the_mark_of_a_connection_outlives_the_packet():
     back = run(netns, packet(POD, CLIENT, 40000, sport=80, tcp_flags=frozenset({"SYN", "ACK"}), mark=0x25))
     # (mark AND NOT 0xf0) XOR (connection's mark AND 0x10)
     assert (counted(back), back.packet.mark) == (["marked"], 0x15)
+
+
+@pytest.mark.parametrize(
+    ("statement", "packet_mark", "connection_mark"),
+    [  # the connection's mark is 0x6, the packet's 0x5; bits that are not cleared are flipped, not set (--set-xmark)
+        (SetConnMark("set", 0x3, 0x1), 0x5, 0x5), (SetConnMark("set", 0x9, 0xFFFFFFFF), 0x5, 0x9),
+        (SetConnMark("set", 0x0, 0x0), 0x5, 0x6), (SetConnMark("set", 0x0, 0x2), 0x5, 0x4),
+        (SetConnMark("save", 0xF, 0x0), 0x5, 0x3), (SetConnMark("save", 0x4, 0xF), 0x5, 0x4),
+        (SetConnMark("save", 0x0, 0x2), 0x5, 0x4), (SetConnMark("restore", 0x0, 0xF), 0x3, 0x6),
+        (SetConnMark("restore", 0xF, 0x2), 0x2, 0x6), (SetConnMark("restore", 0x1, 0x0), 0x4, 0x6),
+    ],
+)  # fmt: skip
+def test_the_arithmetic_of_marks(statement, packet_mark, connection_mark):
+    mangle = table("mangle", PREROUTING=(rule(SetConnMark("set", 0x6, 0xFFFFFFFF)), rule(statement)))
+    netns = node(ruleset(mangle, table("filter", FORWARD=(rule(CtState(("NEW",)), ACCEPT),))))
+    assert run(netns, packet(CLIENT, POD, mark=0x5)).packet.mark == packet_mark
+    (entry,) = netns.conntrack
+    assert entry.mark == connection_mark
 
 
 def test_what_has_no_connection_has_no_mark_to_restore():

@@ -17,6 +17,7 @@ from packets import (
     node,
     node_netns,
     packet,
+    replied,
     rule,
     ruleset,
     run,
@@ -36,6 +37,7 @@ from kpsim.ruleset import (
     CtState,
     Destination,
     InInterface,
+    Masquerade,
     NfAcct,
     OutInterface,
     Protocol,
@@ -140,7 +142,7 @@ def test_a_process_without_any_address_cannot_send():
 
 def test_a_process_has_no_input_interface_and_is_answered_at_the_address_it_got():
     """CFG-8.2, K-2.1, K-3.2."""
-    netns = node(ruleset(table("filter", OUTPUT=(rule(InInterface("eth0"), DROP), rule(Reject())))))
+    netns = node(ruleset(table("filter", OUTPUT=(rule(InInterface("eth0"), DROP), rule(Protocol("tcp"), Reject())))))
     outcome = run(netns, packet("", REMOTE_POD, came_by="eth0"), local=True)
     assert outcome.disposition is REJECTED
     assert outcome.answer is not None and outcome.answer.destination == NODE
@@ -267,6 +269,41 @@ def test_a_bridge_leaves_other_ways_to_routing():
         )
         outcome = run(netns, packet(POD, OTHER_POD))
         assert (outcome.disposition, counted(outcome)[:1]) == (disposition, ["prerouting"])
+
+
+@pytest.mark.parametrize(("made", "disposition"), [(node, REJECTED), (node6, DROPPED)])
+def test_what_a_bridge_finds_no_route_for(made, disposition):
+    """Translated on the bridge to where no route leads: IPv4 is told, IPv6 is not (measured); without translation both are."""
+    four = made is node
+    pod, service, nowhere = (POD, CLUSTER_IP, NOWHERE) if four else (POD6, "fd00:172:30::10", NOWHERE6)
+    nat = table("nat", PREROUTING=(rule(Destination(net(service)), dnat(nowhere)),))
+    rules = ruleset(nat, family=V4 if four else V6)
+    for called, expected in ((True, disposition), (False, REJECTED)):
+        netns = routed(
+            made(rules, sysctls=Sysctls(bridge_nf_call_iptables=called)),
+            Route(net(nowhere), kind=RouteKind.UNREACHABLE),
+        )
+        lost = run(netns, packet(pod, service))
+        assert (lost.disposition, lost.cause) == (expected, Cause.UNREACHABLE)
+        assert run(netns, packet(pod, nowhere)).disposition is REJECTED
+    client = CLIENT if four else CLIENT6
+    assert run(netns, packet(client, service, came_by="eth0")).disposition is REJECTED
+
+
+@pytest.mark.parametrize(("family", "delivered"), [(V4, True), (V6, False)])
+def test_what_loopback_dialled_is_answered_in_ipv4_only(family, delivered):
+    """K-7.1: translated and masqueraded, a request from 127.0.0.1 gets its answer (route_localnet); one from ::1 loses it."""
+    loopback, pod = ("127.0.0.1", POD) if family is V4 else ("::1", POD6)
+    nat = table("nat", OUTPUT=(rule(Destination(net(loopback)), dnat(pod)),), POSTROUTING=(rule(Masquerade()),))
+    made = node if family is V4 else node6
+    netns = made(ruleset(nat, family=family), sysctls=Sysctls(route_localnet=True))
+    first = run(netns, packet(loopback, loopback), local=True)
+    assert (first.disposition, first.packet.destination) == (FORWARDED, pod)
+    back = run(netns, replied(first, in_interface="cni0"))
+    assert (back.disposition is DELIVERED) is delivered
+    # by an interface that does lead everywhere it leaves again
+    by_uplink = run(netns, replied(first, in_interface="eth0"))
+    assert by_uplink.disposition is (DELIVERED if delivered else FORWARDED)
 
 
 # --- martians (K-7) ----------------------------------------------------------------------------------------------------
