@@ -255,3 +255,25 @@ def test_endings_out_of_window_from_both_sides_shorten_the_timer(endings):
     assert left(f"S sa A {first} P {second}") == "INVALID ESTABLISHED"  # it lives
     assert left(f"S sa A {first} {first}") == "INVALID ESTABLISHED"  # of one side only
     assert left(f"S sa {endings}") == "INVALID SYN_RECV"  # not assured
+
+
+def test_endings_out_of_window_leave_a_timer_alone_that_has_less_than_two_minutes_to_go():
+    sysctls = Sysctls(tcp_timeout_unacknowledged_ns=50 * SECOND_NS)
+    flow = flow_after("S sa A F>", sysctls=sysctls)
+    for left_s, timeout_s in ((119, None), (120, 50)):
+        reading = read(packet_of("f>"), flow._replace(expires_ns=left_s * SECOND_NS), direction_of("f>"), 0, sysctls)
+        assert reading.timeout_ns == (timeout_s and timeout_s * SECOND_NS)
+
+
+@pytest.mark.parametrize(
+    ("life", "expected"),  # in the kernel tests too
+    [
+        ("S sa sa RA>", "INVALID SYN_RECV"), ("S a RA", "ESTABLISHED CLOSE 10"), ("S a RA>", "ESTABLISHED CLOSE 10"),
+        ("S sa A A~ R~", "ESTABLISHED CLOSE 10"),
+        ("P a a A< a a", "ESTABLISHED ESTABLISHED 432000"), ("P P a a", "ESTABLISHED ESTABLISHED 432000"),
+        ("S a R< f", "ESTABLISHED CLOSE 10"), ("S sa p p= P", "ESTABLISHED ESTABLISHED 300"),
+        ("S R<", "NEW -"),
+    ],
+)  # fmt: skip
+def test_rare_lives(life, expected):
+    assert left(life) == expected

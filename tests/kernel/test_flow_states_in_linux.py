@@ -174,6 +174,17 @@ def test_every_segment_in_every_state_of_tcp(router: Router) -> None:  # K-6.1
 
 
 @pytest.mark.kernel
+def test_rare_lives_of_tcp(router: Router) -> None:
+    lives = Lives(router, "tcp")
+    for life in (
+        "S sa sa RA>", "S a RA", "S a RA>", "S sa A A~ R~", "P a a A< a a", "P P a a", "S a R< f", "S sa p p= P", "S R<",
+        "S sa A F> f> P", "S sa A R> P r>", "S sa A r R> S", "A P P a A a", "S sa A F a f S a sa A", "S s SA S a",
+    ):  # fmt: skip
+        for odd_timers in (True, False):
+            lives.live(life.split(), odd_timers=odd_timers)
+
+
+@pytest.mark.kernel
 def test_every_packet_in_every_state_of_sctp(router: Router) -> None:
     lives = Lives(router, "sctp")
     for prelude in SCTP_PRELUDES:

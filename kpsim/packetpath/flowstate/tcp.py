@@ -317,8 +317,7 @@ def _any_reset_will_do(packet: Packet, segment: Segment, state: FlowState, histo
         return False
     acknowledges = "ACK" in packet.tcp_flags
     if history.let_through:
-        challenged = state is FlowState.SYN_SENT and packet.window is Window.EXACT
-        return last.kind is not TcpInput.SYN_ACK and (acknowledges or (last.kind is TcpInput.ACK and challenged))
+        return acknowledges and last.kind is not TcpInput.SYN_ACK
     opened_twice = state is FlowState.SYN_SENT2 and history.acknowledgement is None
     return opened_twice and last.kind is TcpInput.SYN and not acknowledges
 
