@@ -43,7 +43,7 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
         return _resumed(traversal, pass_hook, end)
     decision = _lookup_arriving(traversal)
     _routed(traversal, decision)
-    if end := _martian(traversal, decision) or _refused(traversal, decision):
+    if end := _objection(traversal, decision):
         return _unsaid(end) if traversal.family is Family.IPV6 and _is_readdressed_on_bridge(traversal) else end
     assert decision is not None
     if decision.kind is RouteKind.LOCAL:
@@ -54,6 +54,13 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     if end := pass_hook(traversal, Hook.FORWARD) or pass_hook(traversal, Hook.POSTROUTING):
         return _resumed(traversal, pass_hook, end)
     return _FORWARDED
+
+
+def _objection(traversal: Traversal, decision: Decision | None) -> End | None:
+    """What routing has against a packet that comes in. Of where it goes, before whence it comes (measured)."""
+    if _is_only_switched(traversal):
+        return None  # a bridge asks no routing (measured)
+    return _martian(traversal) or _refused(traversal, decision) or _bad_source(traversal)
 
 
 def _lookup_arriving(traversal: Traversal) -> Decision | None:
@@ -97,6 +104,12 @@ def _is_switched(traversal: Traversal, decision: Decision) -> bool:
     if bridge is None or decision.interface != bridge.name or not traversal.netns.sysctls.bridge_nf_call_iptables:
         return False
     return _is_readdressed_on_bridge(traversal) or _is_neighbour(bridge, traversal.packet)
+
+
+def _is_only_switched(traversal: Traversal) -> bool:
+    """Whether the bridge takes the packet to a neighbour as it came."""
+    decision, untouched = traversal.decision, traversal.packet.daddr == traversal.arrived.daddr
+    return untouched and decision is not None and _is_switched(traversal, decision)
 
 
 def _is_readdressed_on_bridge(traversal: Traversal) -> bool:
@@ -223,7 +236,7 @@ def _loopback_leaves(traversal: Traversal, decision: Decision) -> End | None:
     return None
 
 
-def _martian(traversal: Traversal, decision: Decision | None) -> End | None:
+def _martian(traversal: Traversal) -> End | None:
     """Addresses that must not come in from outside; the destination is looked at behind DNAT (K-7.2)."""
     source, destination = traversal.packet.saddr, traversal.packet.daddr
     netns = traversal.netns
@@ -234,25 +247,39 @@ def _martian(traversal: Traversal, decision: Decision | None) -> End | None:
         translated = destination != traversal.arrived.daddr
         martian = destination in LOOPBACK6 and not translated
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION) if martian else None
-    own = kind is AddressType.LOCAL and not netns.sysctls.accept_local
-    if source in LOOPBACK4 or own or kind in (AddressType.MULTICAST, AddressType.BROADCAST):
+    if source in LOOPBACK4 or kind is AddressType.MULTICAST:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
     if destination in LOOPBACK4 and not netns.sysctls.route_localnet:
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION)
+    return None
+
+
+def _bad_source(traversal: Traversal) -> End | None:
+    """Sources that nobody out there can have, or that another way leads to (K-7.3). IPv6 does not mind."""
+    if traversal.family is Family.IPV6:
+        return None
+    source, netns = traversal.packet.saddr, traversal.netns
+    kind = netns.routing.address_type(traversal.family, source)
+    if kind is AddressType.BROADCAST or (kind is AddressType.LOCAL and not netns.sysctls.accept_local):
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
     if netns.sysctls.rp_filter and not _way_back(traversal, source):
         return End(Disposition.DROPPED, Cause.REVERSE_PATH)
     return None
 
 
 def _way_back(traversal: Traversal, source: int) -> bool:
-    """rp_filter: strict wants the arrival interface, loose any; loose is strict on a device without address (K-7.3)."""
+    """rp_filter: strict wants the arrival interface, loose any; loose is strict on a device without address (K-7.3).
+
+    One of the node's own addresses leads to the interface that carries it (measured).
+    """
     netns, name = traversal.netns, traversal.packet.in_interface
     back = netns.routing.lookup(traversal.family, source)
-    if back is None or back.kind is not RouteKind.UNICAST:
+    if back is None or back.kind not in (RouteKind.UNICAST, RouteKind.LOCAL):
         return False
+    carrier = netns.routing.interface_of(traversal.family, source) if back.kind is RouteKind.LOCAL else None
     interface = netns.routing.interfaces.get(name)
     strict = netns.sysctls.rp_filter == 1 or interface is None or not interface.of(traversal.family)
-    return back.interface == name or not strict
+    return (carrier.name if carrier else back.interface) == name or not strict
 
 
 def _interface_towards(traversal: Traversal, address: int) -> str:
@@ -303,6 +330,8 @@ def _icmp_spending(traversal: Traversal) -> IcmpSpending | None:
 def _node_address(traversal: Traversal) -> int | None:
     """Whose address an ICMP error carries: the node's own, the one that was addressed if it is (K-3.1).
 
+    IPv6 prefers those of the interface that the packet came in by, unless the route back names another (measured).
+
     A packet that was already DNATed has a binding, and the error is translated like an answer: it comes from the service
     address (K-3.1; measured for REJECT in FORWARD, TTL exceeded and unreachable routes).
     """
@@ -310,4 +339,8 @@ def _node_address(traversal: Traversal) -> int | None:
     translated = entry is not None and entry.dst_nat and traversal.ct_state != "RELATED"
     if translated or routing.is_local(traversal.family, arrived.daddr):
         return arrived.daddr
+    if traversal.family is Family.IPV6 and not traversal.local and not _is_only_switched(traversal):
+        back = routing.lookup(traversal.family, arrived.saddr)
+        if back is not None and back.kind is RouteKind.UNICAST and back.source is None:
+            return routing.masquerade_address(traversal.family, arrived.in_interface, arrived.saddr, arrived.saddr)
     return routing.source_for(traversal.family, arrived.saddr)

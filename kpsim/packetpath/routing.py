@@ -282,6 +282,8 @@ class Routing:
         """By destination: the outgoing interface's addresses before all others, then the same kind (global or unique
         local), then the longest common prefix. So a unique-local endpoint gets a bridge's unique-local address when the
         outgoing interface has only a link-local one (K-2.2; the order measured with ip6tables MASQUERADE)."""
+        if destination in LOOPBACK6 and self.is_local(Family.IPV6, destination):
+            return destination  # to oneself from oneself (measured)
         candidates = [
             (a, other.name)
             for other in self.interfaces.values()

@@ -15,6 +15,10 @@ from kpsim.packetpath.routing import RouteKind
 _UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code
 
 
+#: so many packets of one source are told that there is no route, of more only one a second: for this limit no namespace has a switch
+ROUTING_ERRORS = 5
+
+
 class Sight(NamedTuple):
     """A packet, told in all that is compared, and where it is."""
 
@@ -56,6 +60,12 @@ def error_of(step: Walk) -> str:
     if step.rule is not None or step.cause in (Cause.POLICY, Cause.TUPLE_TAKEN, Cause.DEVICE_CHANGED, Cause.TABLE_FULL):
         return "EPERM"
     return step.local_error
+
+
+def is_refused_by_routing(step: Walk) -> bool:
+    """Whether routing itself refuses what came in, with an ICMP error of IPv4: those have a limit of their own (measured)."""
+    refused = step.cause in (Cause.NO_ROUTE, Cause.UNREACHABLE, Cause.PROHIBIT)
+    return refused and step.answer is not None and step.answer.protocol == "icmp"
 
 
 def answer_of_node(netns: Netns, delivered: Walk, now_ns: int) -> Walk | None:

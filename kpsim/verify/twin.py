@@ -6,6 +6,7 @@ everything: what came out where and how it looked, what the sender was told, the
 
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -27,7 +28,16 @@ from kpsim.packet import Packet
 from kpsim.ruleset import Ruleset
 from kpsim.units import SECOND_NS
 from kpsim.verify.following import every_walk, likely_walk
-from kpsim.verify.prediction import Sight, answer_of_node, error_of, is_answered_oddly, sights_of, told
+from kpsim.verify.prediction import (
+    ROUTING_ERRORS,
+    Sight,
+    answer_of_node,
+    error_of,
+    is_answered_oddly,
+    is_refused_by_routing,
+    sights_of,
+    told,
+)
 
 _REMARKS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
 _EMPTY_TABLE = re.compile(r"\s*\*\w+\n(:\w+ ACCEPT\n)*")
@@ -89,6 +99,7 @@ class Twin:
             raise
         self.model = Netns("node", machine.routing, machine.sysctls)
         self._held = ""  # as Linux saved what was loaded
+        self._refused: Counter[int] = Counter()  # packets that routing refused, by their source
 
     def close(self) -> None:
         self.linux.close()
@@ -177,6 +188,10 @@ class Twin:
         step = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
         differences = []
         expected = list(sights_of(self.model, step))
+        if is_refused_by_routing(step):
+            self._refused[shot.packet.saddr] += 1
+            if self._refused[shot.packet.saddr] > ROUTING_ERRORS and not seen:
+                expected = []
         error = error_of(step) if not shot.packet.in_interface else ""
         self.model.commit(step.effects, now_ns)
         if self._is_answered(step) and is_answered_oddly(step):

@@ -147,14 +147,14 @@ def held() -> list[str]:
     found = []
     for entry in os.scandir("/proc/self/fd"):
         try:
-            found.append(re.sub(r"\[\d+\]", "", os.readlink(entry.path)))
+            found.append(re.sub(r"\[\d+\]", "", str(Path(entry.path).readlink())))
         except OSError:  # the directory itself, by now
             continue
     return sorted(found)
 
 
 def here() -> str:
-    return os.readlink("/proc/thread-self/ns/net")
+    return str(Path("/proc/thread-self/ns/net").readlink())
 
 
 @pytest.fixture
