@@ -38,7 +38,8 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     if not packet.in_interface:
         packet.in_interface = _interface_towards(traversal, packet.saddr)
     if _switched_by_itself(traversal):
-        return _FORWARDED
+        assert traversal.decision is not None
+        return _switched(traversal, traversal.decision) or _FORWARDED
     if end := pass_hook(traversal, Hook.PREROUTING):
         return _resumed(traversal, pass_hook, end)
     decision = _lookup_arriving(traversal)
