@@ -75,7 +75,10 @@ def make_machine(
 
 
 def make_machines(
-    nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]], *, sysctls: Sysctls | None = None
+    nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]],
+    *,
+    pod_interface: str = "",
+    sysctls: Sysctls | None = None,
 ) -> dict[str, Machine]:
     """Plain nodes, name → (node IPs, pod CIDRs), that know each other's pod networks. Errors as :func:`make_machine`."""
     peers = {
@@ -84,8 +87,9 @@ def make_machines(
     }
     return {
         name: make_machine(
-            node_ips, pod_cidrs, peers=[peer for other, peer in peers.items() if other != name], sysctls=sysctls
-        )
+            node_ips, pod_cidrs, peers=[peer for other, peer in peers.items() if other != name], sysctls=sysctls,
+            pod_interface=pod_interface,
+        )  # fmt: skip
         for name, (node_ips, pod_cidrs) in nodes.items()
     }
 

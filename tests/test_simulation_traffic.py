@@ -391,3 +391,17 @@ def test_a_node_that_leaves_the_rotation_moves_only_its_own_flows() -> None:
     after = {c.client: c.node for c in log.connections if c.at_ns > 8 * SECOND_NS}
     moved = {client for client in before if before[client] != after[client]}
     assert moved == {client for client in before if before[client] == "node-2"} != set()
+
+
+@pytest.mark.parametrize(
+    "detection",
+    [
+        "{clusterCIDR: 10.180.0.0/16}", "{detectLocalMode: BridgeInterface, detectLocal: {bridgeInterface: br0}}",
+        "{detectLocalMode: InterfaceNamePrefix, detectLocal: {interfaceNamePrefix: cali}}",
+    ],
+)  # fmt: skip
+def test_pods_come_in_where_kube_proxy_looks_for_them(detection: str) -> None:  # I-10
+    own = "traffic: [{name: t, from: pods, workload: web, service: web, perSecond: 20}]\n"
+    log = simulate(f"{own}proxy: {detection}\n")
+    kept = [c for c in log.connections if c.seen_source_ip == c.source_ip]
+    assert kept and all(c.endpoint.startswith(c.source_ip) for c in log.connections if c not in kept)  # to oneself

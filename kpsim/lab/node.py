@@ -46,6 +46,8 @@ _SWITCHES = {
     "rp_filter": "net.ipv4.conf.all.rp_filter",
     "tcp_be_liberal": "net.netfilter.nf_conntrack_tcp_be_liberal",
     "tcp_loose": "net.netfilter.nf_conntrack_tcp_loose",
+    "tcp_max_retrans": "net.netfilter.nf_conntrack_tcp_max_retrans",
+    "conntrack_checksum": "net.netfilter.nf_conntrack_checksum",
 }
 
 

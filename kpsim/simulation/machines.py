@@ -16,7 +16,7 @@ from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Cause as Why
 from kpsim.netfilter import Disposition as Fate
 from kpsim.netfilter import Netns
-from kpsim.nodes import Machine, make_machines, sysctls_of
+from kpsim.nodes import Machine, make_machines, pod_interface_of, sysctls_of
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.reject import IcmpLimiter
@@ -73,7 +73,8 @@ class Machines:
         sysctls = sysctls_of(
             config, route_localnet=config.localhost_node_ports, liberal=config.conntrack_tcp_be_liberal
         )
-        self._machines = make_machines({node.name: (node.ips, node.pod_cidrs) for node in nodes}, sysctls=sysctls)
+        ends = {node.name: (node.ips, node.pod_cidrs) for node in nodes}
+        self._machines = make_machines(ends, pod_interface=pod_interface_of(config), sysctls=sysctls)
         self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()
         self._next_collection_ns = COLLECTOR_ROUND_NS
