@@ -116,7 +116,7 @@ def every_protocol(family: Family) -> list[Packet]:
         Packet(family, "sctp", *ends, 40000 + n, 80, sctp_chunk=c)
         for n, c in enumerate(("DATA", "ABORT", "COOKIE_ECHO", "SHUTDOWN"), 1)
     ]
-    made += [Packet(family, protocol, *ends) for protocol in ("gre", "esp", "89", "253")]
+    made += [Packet(family, protocol, *ends) for protocol in ("gre", "esp", "ospf", "253")]
     made.append(Packet(family, icmp, *ends, sport=7, icmp_type=echo))
     about = Packet(family, "udp", ends[1], ends[0], 50000, 53)
     made += [Packet(family, icmp, *ends, icmp_type=t, icmp_code=c, related=about.copy()) for t, c in errors]
@@ -173,7 +173,7 @@ def test_what_is_said_of_the_lab_is_no_verdict(node: LabNode, monkeypatch: pytes
     with socket.socket() as closed:
         pass
     monkeypatch.setattr(node._wires, "_process", closed)
-    with pytest.raises(LabError, match="^sending from a process: "):
+    with pytest.raises(LabError, match=r"^sending from a process: "):
         hear(node, [shot(node.family, "", "client", by="")])
 
 
