@@ -203,6 +203,8 @@ def test_sctp_begins_without_verification_tag_and_both_sides_ask_for_the_same() 
     assert (init.tag, init.payload.init_tag) == (0, VERIFICATION_TAG)
     answer = dissected(encode(replace(SYN, protocol="sctp", sctp_chunk="INIT_ACK"), tag=1, vtag=9), V4).payload
     assert (answer.tag, answer.payload.init_tag) == (9, 9)
+    answer = dissected(encode(replace(SYN, protocol="sctp", sctp_chunk="INIT_ACK"), tag=1, seq=5, ack=7), V4).payload
+    assert (answer.tag, answer.payload.init_tag) == (7, 5)  # each end its own
 
 
 def test_what_has_no_form_is_refused_by_name() -> None:

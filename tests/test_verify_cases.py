@@ -70,11 +70,11 @@ def test_a_case_of_a_node_that_there_is_not() -> None:
         Case(manifest(1), "node-7", Family.IPV4).cluster()
 
 
-def test_timeouts_are_of_the_machine() -> None:
-    case = Case(manifest(1), "node-1", Family.IPV4, timeouts_s={"udp_timeout": 1})
+def test_settings_are_of_the_machine() -> None:
+    case = Case(manifest(1), "node-1", Family.IPV4, sysctls={"udp_timeout": 1})
     assert case.machine(case.cluster()).sysctls.udp_timeout_ns == 10**9
-    wrong = Case(manifest(1), "node-1", Family.IPV4, timeouts_s={"udp_timeot": 1})
-    with pytest.raises(InputError, match="no timeout 'udp_timeot'"):
+    wrong = Case(manifest(1), "node-1", Family.IPV4, sysctls={"udp_timeot": 1})
+    with pytest.raises(InputError, match="no setting 'udp_timeot'"):
         wrong.machine(wrong.cluster())
 
 
@@ -106,7 +106,7 @@ def test_a_case_is_made_small() -> None:
     assert set(kinds) <= {"KubeProxyConfiguration", "Node", "Service", "EndpointSlice"}
     assert kinds.count("Service") == kinds.count("Node") == 1
     assert set(documents(small.manifest)[0]) == {"apiVersion", "kind", "mode"}
-    assert small.timeouts_s == {}
+    assert small.sysctls == {}
     assert small.cluster().node_names == (case.node,)
 
 
@@ -122,13 +122,13 @@ def test_the_simplest_case_is_of_a_plain_connection() -> None:
     text = draw_manifest(Scripted())
     [subject, *_] = cluster_subjects(Case(text, "node-1", Family.IPV4).cluster())
     case = draw_case(Scripted(), Case(text, "node-1", Family.IPV4).cluster(), subject, text, 3)
-    assert case.timeouts_s == {}
+    assert case.sysctls == {}
     assert [type(step).__name__ for step in case.steps] == ["FirstPacket", "ServerSegment", "ClientSegment"]
 
 
 def test_cases_are_drawn_with_short_timers_and_waits_that_outlast_them() -> None:
     cases = [drawn(seed) for seed in SEEDS]
-    assert any("udp_timeout" in case.timeouts_s for case in cases)
+    assert any("udp_timeout" in case.sysctls for case in cases)
     waits = {step.duration_ns for case in cases for step in case.steps if isinstance(step, Wait)}
     assert set(WAITS_NS) <= waits
     assert any(isinstance(step, ClientSegment) for step in cases[0].steps)

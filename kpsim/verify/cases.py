@@ -4,9 +4,9 @@ Counterpart: none. A case holds no answers: what is right Linux says when it is 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import yaml
 
@@ -20,7 +20,7 @@ from kpsim.nodes import Machine
 from kpsim.packet import ICMP_PROTOCOLS, Window
 from kpsim.packetpath.sysctls import Sysctls
 from kpsim.tracing.probes import Probe, make_packet, split_end
-from kpsim.tracing.site import Sender
+from kpsim.tracing.site import Sender, Site
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.drawing.steps import (
     ChangeEndpoints,
@@ -41,7 +41,7 @@ from kpsim.verify.prediction import told
 from kpsim.verify.sequences import Player, Playing
 from kpsim.verify.subjects import Subject, cluster_subjects
 from kpsim.verify.twin import Twin
-from kpsim.verify.verification import Verification, Verifier
+from kpsim.verify.verification import Verifier
 
 Json = dict[str, Any]
 
@@ -55,7 +55,7 @@ class Case:
     family: Family
     probes: tuple[Probe, ...] = ()
     steps: tuple[Step, ...] = ()
-    timeouts_s: Mapping[str, int] = field(default_factory=dict)  #: of connections, by Sysctls' names without ``_ns``
+    sysctls: Mapping[str, int] = field(default_factory=dict)  #: by Sysctls' names; times without ``_ns``, in seconds
     random_fully: bool = True  #: whether iptables knows --random-fully
     about: str = ""  #: what somebody should know who reads it
 
@@ -66,72 +66,73 @@ class Case:
         return replace(cluster, host=Host(random_fully=self.random_fully))
 
     def machine(self, cluster: Cluster) -> Machine:
-        """The node with its timeouts."""
-        return with_timeouts(cluster.site.machine(self.node), self.timeouts_s)
+        """The node with its settings."""
+        return with_sysctls(cluster.site.machine(self.node), self.sysctls)
 
 
-class Finding(tuple[str, ...]):
-    """What differed, line by line, and before it what was done last; empty: nothing."""
+class Result(NamedTuple):
+    """What came of a case."""
 
-    __slots__ = ()
+    finding: tuple[str, ...] = ()  #: what was done last and what differed, line by line; empty: nothing did
+    packets: int = 0
+    steps: int = 0  #: that were made, up to the first difference
 
 
-def with_timeouts(machine: Machine, timeouts_s: Mapping[str, int]) -> Machine:
-    """A machine whose connections last that long. InputError for a timeout that there is not."""
-    known = Sysctls.__dataclass_fields__
-    for name in timeouts_s:
-        if f"{name}_ns" not in known:
-            raise InputError(f"no timeout {name!r}")
-    values: dict[str, Any] = {f"{name}_ns": seconds * SECOND_NS for name, seconds in timeouts_s.items()}
+def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:
+    """A machine with other settings. InputError for one that there is not."""
+    known = {each.name: each.default for each in fields(Sysctls)}
+    values: dict[str, Any] = {}
+    for name, value in sysctls.items():
+        if f"{name}_ns" in known:
+            values[f"{name}_ns"] = value * SECOND_NS
+        elif name in known:
+            values[name] = bool(value) if isinstance(known[name], bool) else value
+        else:
+            raise InputError(f"no setting {name!r}")
     return replace(machine, sysctls=replace(machine.sysctls, **values))
 
 
-def play(case: Case, backend: Backend = Backend.NFT) -> Finding:
-    """Plays it in both worlds. LabError if nothing could be measured."""
+def play(case: Case, backend: Backend = Backend.NFT) -> Result:
+    """Plays it in both worlds. LabError if nothing could be measured, InputError for what does not fit the cluster."""
+    return _sent(case, backend) if case.probes else _stepped(case, backend)
+
+
+def _stepped(case: Case, backend: Backend) -> Result:
     cluster = case.cluster()
-    if case.probes:
-        return _probed(case, cluster, backend)
-    return finding_of(play_steps(case, cluster, backend))
-
-
-def play_steps(case: Case, cluster: Cluster, backend: Backend) -> Playing:
-    """The sequence, in a cluster that is loaded already."""
     twin = Twin(case.machine(cluster), case.family, backend, silent=True)
     try:
-        return Player(twin, cluster, case.node).play(case.steps)
+        playing = Player(twin, cluster, case.node).play(case.steps)
     finally:
         twin.close()
+    return Result(finding_of(playing), playing.packets, len(playing.played))
 
 
-def subject_of(case: Case, cluster: Cluster) -> Subject:
-    """InputError if the node has no such family."""
-    for subject in cluster_subjects(cluster, [case.node]):
-        if subject.family is case.family:
-            return subject
-    raise InputError(f"node {case.node} has no {case.family.label}")
-
-
-def _probed(case: Case, cluster: Cluster, backend: Backend) -> Finding:
-    with Verifier(backend) as verifier:
-        return finding_of_probes(verifier.verify(subject_of(case, cluster), case.probes))
-
-
-def finding_of_probes(verification: Verification) -> Finding:
-    """Each packet and what differed."""
-    lines = []
-    for each in verification.disagreements:
-        lines += [f"{each.packet}{' (the answer to it)' if each.answer else ''}", *map(str, each.differences)]
-    return Finding(lines)
-
-
-def finding_of(playing: Playing) -> Finding:
+def finding_of(playing: Playing) -> tuple[str, ...]:
     """The last step and what differed behind it."""
     if not playing.differences:
-        return Finding()
+        return ()
     last = [] if playing.in_the_end or not playing.played else [playing.played[-1]]
     words = [describe(each.step) for each in last]
     words += [told(each.exchange.shot.packet) for each in last if each.exchange]
-    return Finding([*words, *map(str, playing.differences)])
+    return (*words, *map(str, playing.differences))
+
+
+def _sent(case: Case, backend: Backend) -> Result:
+    with Verifier(backend) as verifier:
+        found = verifier.verify(_subject(case), case.probes)
+    lines: list[str] = []
+    for each in found.disagreements:
+        lines += [f"{each.packet}{' (the answer to it)' if each.answer else ''}", *map(str, each.differences)]
+    return Result(tuple(lines), found.probes + found.answers)
+
+
+def _subject(case: Case) -> Subject:
+    cluster = case.cluster()
+    for subject in cluster_subjects(cluster, [case.node]):
+        if subject.family is case.family:
+            site = Site(cluster.node_names, cluster.site.directory, lambda _: case.machine(cluster), cluster.ruleset)
+            return replace(subject, site=site)
+    raise InputError(f"node {case.node} has no {case.family.label}")
 
 
 # --- as a file -------------------------------------------------------------------------------------------------------------
@@ -151,8 +152,8 @@ _Dumper.add_representer(str, _text)
 def write_case(case: Case, file: Path) -> None:
     """YAML."""
     found: Json = {"about": case.about, "node": case.node, "family": case.family.label}
-    if case.timeouts_s:
-        found["timeouts"] = dict(case.timeouts_s)
+    if case.sysctls:
+        found["sysctls"] = dict(case.sysctls)
     if not case.random_fully:
         found["random-fully"] = False
     head = yaml.dump(found, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
@@ -179,7 +180,7 @@ def read_case(file: Path) -> Case:
             found["manifest"], node, family,
             tuple(probe_from_json(each, node) for each in found.get("probes", ())),
             tuple(step_from_json(each, family) for each in found.get("steps", ())),
-            found.get("timeouts", {}), found.get("random-fully", True), found.get("about", ""),
+            found.get("sysctls", {}), found.get("random-fully", True), found.get("about", ""),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file} is no case: {type(error).__name__}: {error}") from error

@@ -28,7 +28,7 @@ from kpsim.tracing.site import Sender
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify import fuzzing
 from kpsim.verify import twin as twin_module
-from kpsim.verify.cases import finding_of, manifest_of, play, play_steps, read_case, with_timeouts
+from kpsim.verify.cases import finding_of, manifest_of, play, read_case, with_sysctls
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
@@ -144,9 +144,9 @@ def endpoints(family: Family, service: str, ends: str) -> ChangeEndpoints:
 class Both:
     """The first node of the shop, twice."""
 
-    def __init__(self, family: Family, *, random_fully: bool = True, **timeouts_s: int) -> None:
+    def __init__(self, family: Family, *, random_fully: bool = True, **sysctls: int) -> None:
         self.family, self.cluster = family, shop(random_fully=random_fully)
-        self.twin = Twin(with_timeouts(self.cluster.site.machine("node-1"), timeouts_s), family, silent=True)
+        self.twin = Twin(with_sysctls(self.cluster.site.machine("node-1"), sysctls), family, silent=True)
 
     def play(self, *steps: Step) -> Playing:
         """They must agree."""
@@ -311,7 +311,7 @@ def test_whatever_happens_in_a_drawn_cluster(seed: int, backend: Backend) -> Non
     subjects = list(cluster_subjects(of))
     subject = subjects[seed % len(subjects)]
     case = draw_case(SeededChoices(seed, "both", backend), of, subject, manifest(seed), 50)
-    assert not finding_of(play_steps(case, of, backend))
+    assert not play(case, backend).finding
 
 
 _FEW = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
@@ -338,13 +338,13 @@ def test_any_sequence_in_any_cluster(backend: Backend, data: st.DataObject) -> N
     of = load(text=text)
     subject = data.draw(st.sampled_from(list(cluster_subjects(of))))
     case = draw_case(choices, of, subject, text, 15)
-    assert not finding_of(play_steps(case, of, backend))
+    assert not play(case, backend).finding
 
 
 @pytest.mark.parametrize("backend", list(Backend))
 @pytest.mark.parametrize("file", CASES, ids=[file.stem for file in CASES])
 def test_cases_that_once_differed(file: Path, backend: Backend) -> None:
-    assert not play(read_case(file), backend)
+    assert not play(read_case(file), backend).finding
 
 
 # --- they would be caught ------------------------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ def _play(twin: Twin, *steps: Step) -> Playing:
 
 def test_a_wrong_timer_is_a_difference(make: Maker) -> None:
     twin = make(V4).twin
-    twin.machine = with_timeouts(twin.machine, {"udp_timeout": 33})  # of the model alone
+    twin.machine = with_sysctls(twin.machine, {"udp_timeout": 33})  # of the model alone
     [difference] = _play(twin, FirstPacket(0, flow(V4, "dns"))).differences
     assert difference.what.startswith("timer of")
 
@@ -410,8 +410,8 @@ def test_fuzzing_finds_a_fault_makes_it_small_and_writes_it_down(
     monkeypatch.setattr(twin_module, "Netns", faulty)
     assert fuzzing.main(["--minutes", "0.001", "--seed", "3", "--out", str(tmp_path), "--backend", "nft"]) == 1
     cases = [read_case(file) for file in sorted(tmp_path.iterdir())]
-    assert cases and all(play(case) for case in cases)
+    assert cases and all(play(case).finding for case in cases)
     assert min(len(case.steps) + len(case.probes) for case in cases) == 1
     assert "timer of SYN_SENT" in cases[0].about
     monkeypatch.undo()
-    assert not any(play(case) for case in cases)
+    assert not any(play(case).finding for case in cases)

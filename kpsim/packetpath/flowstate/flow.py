@@ -91,6 +91,7 @@ class Tag(enum.Enum):
     UNKNOWN = enum.auto()
     RIGHT = enum.auto()
     WRONG = enum.auto()
+    REPLACEABLE = enum.auto()  #: wrong, but the next INIT-ACK that asks for another will be believed
 
 
 class History(NamedTuple):
@@ -120,11 +121,11 @@ class History(NamedTuple):
     def tag(self, direction: Direction) -> Tag:
         return self.original_tag if direction is Direction.ORIGINAL else self.reply_tag
 
-    def with_tag(self, direction: Direction) -> "History":
-        """The right tag of ``direction`` is known."""
+    def with_tag(self, direction: Direction, tag: Tag = Tag.RIGHT) -> "History":
+        """So much is known of the tag of ``direction`` now."""
         if direction is Direction.ORIGINAL:
-            return self._replace(original_tag=Tag.RIGHT)
-        return self._replace(reply_tag=Tag.RIGHT)
+            return self._replace(original_tag=tag)
+        return self._replace(reply_tag=tag)
 
 
 NO_HISTORY = History()

@@ -75,7 +75,7 @@ def read_sctp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: 
         state, history = _BEGINNINGS[chunk]
         return Reading(Action.KEEP, state, sctp_timeout_ns(state, sysctls), history=history)
     tag = flow.history.tag(direction)
-    if chunk == "HEARTBEAT" and tag is Tag.WRONG:
+    if chunk == "HEARTBEAT" and tag in (Tag.WRONG, Tag.REPLACEABLE):
         return passing(flow, flow.history)  # its answer will tell
     if tag is not Tag.RIGHT and chunk not in _UNCHECKED and not (chunk in _HEARTBEATS and tag is Tag.UNKNOWN):
         return invalid(flow)
@@ -89,6 +89,8 @@ def read_sctp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: 
     if chunk in _HEARTBEATS:
         history = history.with_tag(direction)
     elif chunk in ("INIT", "INIT_ACK"):
+        if chunk == "INIT" and tag is Tag.WRONG and history.tag(direction.opposite) is not Tag.RIGHT:
+            history = history.with_tag(direction, Tag.REPLACEABLE)  # unless it only repeats what is known (measured)
         history = history.with_tag(direction.opposite)  # that answers must carry
     repeats_itself = chunk == "INIT" and flow.state is cell is FlowState.CLOSED
     timeout_ns = None if repeats_itself else sctp_timeout_ns(cell, sysctls)
