@@ -2,11 +2,35 @@
 
 from dataclasses import replace
 
-from packets import node, packet, rule, ruleset, run, table
+import pytest
+from immutables import Map
+from packets import (
+    CLIENT,
+    NODE,
+    POD,
+    REMOTE_POD,
+    dnat,
+    flow_entry,
+    ip,
+    net,
+    node,
+    node_netns,
+    packet,
+    replied,
+    rule,
+    ruleset,
+    run,
+    table,
+)
 
-from kpsim.conntrack import tuple_of
+from kpsim.addresses import Family
+from kpsim.conntrack import ConntrackTable, FlowTuple, tuple_of
 from kpsim.netfilter import Disposition
-from kpsim.ruleset import ACCEPT, CtState
+from kpsim.packet import Packet
+from kpsim.packetpath.flowstate import Direction, FlowState
+from kpsim.packetpath.steps import ConntrackChanged, Tracking
+from kpsim.packetpath.sysctls import Sysctls
+from kpsim.ruleset import ACCEPT, DROP, Chain, CtState, Destination, Masquerade, NfAcct, Table, Verdict
 from kpsim.units import SECOND_NS
 
 TRACKED = ruleset(table("filter", INPUT=(rule(CtState(("NEW",)), ACCEPT),)))
@@ -53,3 +77,145 @@ def test_expired_entries_make_room_once_each():
     assert known.pressure(9 * SECOND_NS, full) is not None
     assert known.pressure(10 * SECOND_NS, full) is None
     assert known.pressure(10 * SECOND_NS, replace(full, nf_conntrack_max=1)).candidates == 1
+
+
+def udp(
+    sport: int = 40000, *, to: str = "172.30.0.10", reply: tuple[str, int, str, int] | None = None, until_s: int = 30
+):
+    answer = reply or (POD, 5353, CLIENT, sport)
+    return flow_entry("udp", (CLIENT, sport, to, 53), answer, created_ns=0, expires_ns=until_s * SECOND_NS)
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        (udp(), "- udp 203.0.113.9:40000 → 172.30.0.10:53 ⇄ udp 10.180.0.5:5353 → 203.0.113.9:40000 [DST_NAT]"),
+        (
+            udp()._replace(state=FlowState.ESTABLISHED, seen_reply=True, assured=True),
+            "ESTABLISHED udp 203.0.113.9:40000 → 172.30.0.10:53 ⇄ udp 10.180.0.5:5353 → 203.0.113.9:40000"
+            " [SEEN_REPLY] [ASSURED] [DST_NAT]",
+        ),
+        (
+            udp(reply=(POD, 53, NODE, 7)),
+            "- udp 203.0.113.9:40000 → 172.30.0.10:53 ⇄ udp 10.180.0.5:53 → 192.168.0.1:7 [SRC_NAT] [DST_NAT]",
+        ),
+    ],
+)
+def test_a_connection_as_text(entry, text):
+    """State, both directions and status bits but CONFIRMED, as ``conntrack -L`` shows them (CT-3.2)."""
+    assert str(entry) == text
+
+
+def test_tuples_as_text():
+    echo = FlowTuple(Family.IPV4, "icmp", ip(CLIENT), 7, ip(POD), 8 * 256)
+    assert str(echo) == "icmp 203.0.113.9 → 10.180.0.5 id 7 type 8"
+    assert str(FlowTuple(Family.IPV6, "tcp", 1, 2, 3, 4)) == "tcp [::1]:2 → [::3]:4"
+
+
+def test_an_icmp_tuple_holds_type_and_code():
+    """CT-3.1; an answer's code is the request's."""
+    sent = Packet(Family.IPV4, "icmp", ip(CLIENT), ip(POD), 7, icmp_type=13, icmp_code=2)
+    assert tuple_of(sent).dport == 13 * 256 + 2
+    assert tuple_of(sent).inverse().dport == 14 * 256 + 2
+
+
+def test_a_port_alone_makes_a_destination_nat():
+    """CT-3.3: DNAT tells whether the answer comes from another address or another port."""
+    assert udp(reply=("172.30.0.10", 5353, CLIENT, 40000)).dst_nat
+    assert not udp(reply=("172.30.0.10", 53, CLIENT, 40000)).dst_nat
+    assert udp(reply=(POD, 53, CLIENT, 40001)).src_nat
+
+
+def test_a_later_version_replaces_the_same_connection_only():
+    known, entry = ConntrackTable(), udp()
+    known.update(entry)
+    assert not len(known)  # it left meanwhile: nothing comes back
+    known.insert(entry, 0)
+    known.update(entry._replace(reply=entry.reply._replace(sport=9), mark=1))
+    assert known.lookup(entry.original, 0) == (entry, Direction.ORIGINAL)
+    later = entry._replace(assured=True, expires_ns=entry.expires_ns + 1)
+    known.update(later)
+    assert known.lookup(entry.reply, entry.expires_ns) == (later, Direction.REPLY)
+
+
+def test_the_port_of_the_newest_live_flow_at_an_address():
+    """Measured: whatever the destination; not its own, not one that is over, not at another address."""
+    known = ConntrackTable()
+    assert known.mapped_port(udp().original, ip(NODE), 0) is None
+    known.insert(udp(to="172.30.0.1", reply=(POD, 1, NODE, 2001)), 0)
+    known.insert(udp(to="172.30.0.2", reply=(POD, 2, NODE, 2002), until_s=10), 0)
+    known.insert(udp(to="172.30.0.3", reply=(POD, 3, "192.168.5.1", 2003)), 0)
+    known.insert(udp(41000, to="172.30.0.4", reply=(POD, 4, NODE, 2004)), 0)
+    asked = udp(to="172.30.0.9").original
+    assert known.mapped_port(asked, ip(NODE), 10 * SECOND_NS - 1) == 2002
+    assert known.mapped_port(asked, ip(NODE), 10 * SECOND_NS) == 2001  # K-1.7
+    assert known.mapped_port(asked, ip("192.168.5.1"), 0) == 2003
+    assert known.mapped_port(udp(to="172.30.0.2").original, ip(NODE), 0) == 2001
+
+
+def test_a_table_is_full_at_its_limit_and_not_before():
+    """CT-7.1: limit 2 gives exactly 2 entries; 0 is no limit."""
+    known = ConntrackTable()
+    for number in (1, 2):
+        assert known.pressure(0, Sysctls(nf_conntrack_max=2)) is None
+        known.insert(udp(number, reply=(POD, 53, CLIENT, number), until_s=9), 0)
+    assert known.pressure(9 * SECOND_NS - 1, Sysctls(nf_conntrack_max=2)) is not None
+    assert known.pressure(9 * SECOND_NS, Sysctls(nf_conntrack_max=2)) is None  # what has expired makes room
+    assert known.pressure(0, Sysctls(nf_conntrack_max=0)) is None
+
+
+def test_states_of_translation_hold_for_the_first_packet_too():
+    """CT-3.3: SNAT and DNAT are tests of the entry, which has its binding from nat on."""
+    seen = [rule(CtState((state,)), NfAcct(state)) for state in ("SNAT", "DNAT", "NEW", "ESTABLISHED", "INVALID")]
+    rules = ruleset(
+        table(
+            "nat",
+            PREROUTING=(rule(Destination(net("172.30.0.10")), dnat(REMOTE_POD)),),
+            POSTROUTING=(rule(Masquerade()),),
+        ),
+        table("filter", FORWARD=tuple(seen)),
+        table("security", FORWARD=()),
+    )
+    mangle = table("mangle", PREROUTING=tuple(seen), POSTROUTING=())
+    netns = node(ruleset(*rules.tables.values(), mangle))
+
+    def counted(outcome) -> list[str]:
+        return [name for name, _ in outcome.effects.counters]
+
+    first = run(netns, packet(CLIENT, "172.30.0.10"))
+    assert counted(first) == ["NEW", "DNAT", "NEW"]
+    assert counted(run(netns, replied(first))) == ["SNAT", "DNAT", "ESTABLISHED"] * 2
+    plain = node(ruleset(table("filter", FORWARD=tuple(seen))))
+    assert counted(run(plain, packet(CLIENT, POD))) == ["NEW"]
+    # before conntrack has seen it a packet is INVALID to xt_conntrack
+    early = node(ruleset(table("raw", PREROUTING=tuple(seen)), table("filter", FORWARD=(rule(CtState(("NEW",))),))))
+    assert counted(run(early, packet(CLIENT, POD))) == ["INVALID"]
+
+
+def test_untranslated_and_untracked_packets_are_not_masqueraded():
+    assert not run(node(TRACKED), packet(CLIENT, POD)).masqueraded
+    untracked = run(node(), packet(CLIENT, POD))
+    assert (untracked.masqueraded, untracked.entry, untracked.ct_state) == (False, None, "")
+
+
+def test_a_table_may_lack_hooks():
+    """nf_tables: a base chain is there if somebody made it."""
+    lonely = Table("mangle", Map({"FORWARD": Chain("FORWARD", (rule(DROP),), Verdict.ACCEPT)}))
+    netns = node(ruleset(lonely))
+    assert run(netns, packet(CLIENT, POD)).disposition is Disposition.DROPPED
+    assert run(netns, packet(CLIENT, NODE)).disposition is Disposition.DELIVERED
+
+
+def test_neighbour_discovery_is_untracked_and_echo_is_not():
+    """nf_conntrack_proto_icmpv6: router and neighbour messages are left alone; of IPv4 nothing is."""
+    raw = ruleset(table("filter", INPUT=(rule(CtState(("NEW",)), ACCEPT),)), family=Family.IPV6)
+    six = node_netns("n1", ["2001:db8::1"], ["fd00:180::/64"])
+    six.load(raw)
+    own, other = ip("2001:db8::1"), ip("2001:db8::9")
+    for kind, state in ((133, "UNTRACKED"), (135, "UNTRACKED"), (136, "UNTRACKED"), (128, "NEW")):
+        outcome = run(six, Packet(Family.IPV6, "icmpv6", other, own, 7, icmp_type=kind))
+        assert outcome.ct_state == state
+        kinds = [step.tracking for step in outcome.trace if isinstance(step, ConntrackChanged)]
+        assert (Tracking.UNTRACKED in kinds) is (state == "UNTRACKED")
+    four = run(node(TRACKED), Packet(Family.IPV4, "icmp", ip(CLIENT), ip(NODE), 7, icmp_type=135))
+    assert four.ct_state == "INVALID"

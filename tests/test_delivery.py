@@ -91,6 +91,7 @@ def test_what_routing_objects_to(kind, cause, answer4, answer6, error):
         forwarded = run(netns, packet(client, nowhere))
         assert (forwarded.disposition, forwarded.cause, forwarded.with_) == (REJECTED, cause, answer)
         assert forwarded.answer is not None and forwarded.answer.destination == client
+        assert (forwarded.local_error, forwarded.next_hop) == ("", None)
         sent = run(netns, packet("", nowhere), local=True)
         assert (sent.disposition, sent.cause, sent.local_error, sent.answer) == (REJECTED, cause, error, None)
 

@@ -134,3 +134,29 @@ def test_two_endpoints_remember_two_hundred_clients_and_not_more(clients, low, h
     first = {number: serve(number, 0) for number in range(clients)}
     same = sum(serve(number, SECOND_NS) == first[number] for number in range(clients))
     assert low <= same <= high
+
+
+def test_an_update_that_is_false_refreshes_nothing():
+    """xt_recent: only what matched is stamped anew."""
+    entries = filled(1, 2)
+    assert not entries.touch(UPDATE, client(1), 100 * SECOND_NS)
+    assert list(entries) == [client(1), client(2)]
+    assert not entries.touch(RCHECK, client(1), 100 * SECOND_NS)
+
+
+def test_without_seconds_every_stamp_counts_and_nothing_is_reaped():
+    entries = filled(1, 2)
+    late = 1_000_000 * SECOND_NS
+    assert entries.touch(Recent("KUBE-SEP-A", "rcheck"), client(1), late)
+    assert entries.touch(Recent("KUBE-SEP-A", "rcheck", reap=True), client(1), late)
+    assert list(entries) == [client(1), client(2)]
+    assert not entries.touch(Recent("KUBE-SEP-A", "rcheck", hitcount=2), client(1), late)
+
+
+def test_what_is_as_old_as_the_seconds_is_not_reaped():
+    """As it still counts, by the same measurement."""
+    entries = filled(1, 2)
+    entries.touch(RCHECK, client(2), 60 * SECOND_NS)
+    assert list(entries) == [client(1), client(2)]
+    entries.touch(RCHECK, client(2), 60 * SECOND_NS + 1)
+    assert list(entries) == [client(2)]

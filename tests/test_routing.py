@@ -247,3 +247,46 @@ def test_only_the_interfaces_own_routes_lead_strictly():
     assert by_default is not None and (by_default.interface, by_default.next_hop) == ("eth0", ip("2001:db8::ff"))
     assert by_bridge is not None and (by_bridge.interface, by_bridge.next_hop) == ("cni0", ip("2001:db8:9::9"))
     assert strict.lookup_strict(V6, ip("2001:db8:8::9"), "cni0") is None
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "kind"),
+    [(V4, "127.200.0.1", "LOCAL"), (V4, "126.255.255.255", "UNICAST"), (V4, "128.0.0.1", "UNICAST"),
+     (V4, "223.255.255.255", "UNICAST"), (V4, "224.0.0.0", "MULTICAST"), (V6, "ffff::1", "MULTICAST"), (V6, "feff::1", "UNICAST")],
+)  # fmt: skip
+def test_the_edges_of_loopback_and_multicast(family, address, kind):
+    """RFC 1122 3.2.1.3, 5771, 4291: 127/8, 224/4, ff00::/8."""
+    assert routing().address_type(family, ip(address)) == kind
+
+
+@pytest.mark.parametrize(
+    ("own", "destination", "source"),
+    [
+        (("febf::1", "2001:db8::1"), "2001:db9::9", "2001:db8::1"),  # fe80::/10 is link-local to its end
+        (("fec0::1", "8000::1"), "fec0::9", "fec0::1"),  # and not beyond
+        (("fd00::1", "e000::1"), "2001:db8::9", "e000::1"),  # fc00::/7 is unique-local to its end: not for a global one
+        (("fdff::1", "e000::1"), "fc00::9", "fdff::1"),
+    ],
+)
+def test_kinds_of_ipv6_addresses(own, destination, source):
+    """RFC 4291, 4193: addresses of the destination's kind come first (K-2.2)."""
+    machine = Routing([interface("eth0", *(f"{text}/64" for text in own))])
+    assert machine.masquerade_address(V6, "eth0", ip("fe80::2"), ip(destination)) == ip(source)
+
+
+def test_an_ipv6_address_that_goes_takes_no_ipv4_routes_along():
+    six_only = Routing([interface("tun0", "2001:db8::1/64")], [Route(net("0.0.0.0/0"), "tun0")])
+    assert six_only.without_address("tun0", Address.parse("2001:db8::1/64")).lookup(V4, ip(CLIENT)) is not None
+
+
+def test_a_route_through_no_interface_is_named():
+    with pytest.raises(InputError) as caught:
+        Routing([], [Route(net("0.0.0.0/0"), "eth0")])
+    assert str(caught.value) == "route 0.0.0.0/0 dev eth0: no such interface"
+
+
+def test_only_ways_that_lead_on_lead_strictly():
+    blocked = Routing(
+        [interface("eth0", "2001:db8::1/64")], [Route(net("2001:db8:8::/48"), "eth0", kind=RouteKind.PROHIBIT)]
+    )
+    assert blocked.lookup_strict(V6, ip("2001:db8:8::9"), "eth0") is None

@@ -25,8 +25,9 @@ from packets import (
 
 from kpsim import rng
 from kpsim.addresses import Family
-from kpsim.netfilter import Disposition, Walk
+from kpsim.netfilter import Disposition, Walk, walk
 from kpsim.packet import Packet
+from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.steps import (
     Chosen,
     ConntrackChanged,
@@ -51,7 +52,9 @@ from kpsim.ruleset import (
     Recent,
     Role,
     Rule,
+    SetConnMark,
     SetMark,
+    SetTimeToLive,
     Statistic,
 )
 from kpsim.units import SECOND_NS
@@ -99,6 +102,42 @@ def test_an_address_without_port_is_told_alone():
     echo = Packet(Family.IPV4, "icmp", ip(CLIENT), ip(CLUSTER_IP), 7, icmp_type=8)
     changes = told(run(node(TRANSLATING), echo), FieldChanged)
     assert FieldChanged(FieldName.DESTINATION, CLUSTER_IP, REMOTE_POD) in changes
+
+
+def test_the_mark_of_a_connection_and_the_time_to_live_are_told():
+    rules = (rule(SetConnMark("set", 5, 5)), rule(SetConnMark("set", 5, 5)), rule(SetTimeToLive("TTL", "set", 64)),
+             rule(SetTimeToLive("TTL", "dec", 4)))  # fmt: skip
+    netns = node(ruleset(table("mangle", PREROUTING=rules), TRACKED.tables["filter"]))
+    first = run(netns, packet(CLIENT, POD))
+    assert told(first, FieldChanged) == [
+        FieldChanged(FieldName.CONNECTION_MARK, "0x0", "0x5"),  # the second time nothing changes
+        FieldChanged(FieldName.TTL, "64", "60"),
+        FieldChanged(FieldName.TTL, "60", "59"),
+    ]
+    untold = run(netns, packet(CLIENT, POD, sport=41000), commit=False)
+    quiet = walk(netns, packet(CLIENT, POD, sport=41000), now_ns=0, chooser=SeededChooser(1, 0), trace=False)
+    assert (quiet.effects, quiet.packet, quiet.trace) == (untold.effects, untold.packet, ())
+
+
+@pytest.mark.parametrize("hook", ["PREROUTING", "FORWARD", "POSTROUTING"])
+def test_a_mark_that_a_later_packet_sets_is_remembered(hook):
+    """CONNMARK on a known connection, wherever; and on the one that begins, also behind its confirmation (K-1.4)."""
+    chains = {hook: (rule(CtState(("ESTABLISHED",)), SetConnMark("set", 7, 7)),)}
+    netns = node(ruleset(table("mangle", **chains), TRACKED.tables["filter"]))
+    first = run(netns, packet(CLIENT, POD))
+    assert [entry.mark for entry in netns.conntrack] == [0]
+    run(netns, replied(first))
+    assert [entry.mark for entry in netns.conntrack] == [7]
+    over_lo = node(ruleset(table("mangle", INPUT=(rule(SetConnMark("set", 9, 9)),)), TRACKED.tables["filter"]))
+    run(over_lo, packet("", NODE), local=True)
+    assert [entry.mark for entry in over_lo.conntrack] == [9]
+
+
+def test_a_connection_that_ends_with_its_packet_takes_its_mark_along():
+    """CT-4.3: a refused connection leaves nothing, marked or not."""
+    netns = node(ruleset(table("mangle", FORWARD=(rule(SetConnMark("set", 7, 7)),)), TRACKED.tables["filter"]))
+    refused = run(netns, replied(run(netns, packet(CLIENT, POD)), "RST ACK"))
+    assert (refused.effects.updated, len(refused.effects.destroyed), len(netns.conntrack)) == (None, 1, 0)
 
 
 def test_the_life_of_a_connection_is_told():
