@@ -87,9 +87,12 @@ def make_machines(
     }
     return {
         name: make_machine(
-            node_ips, pod_cidrs, peers=[peer for other, peer in peers.items() if other != name], sysctls=sysctls,
+            node_ips,
+            pod_cidrs,
+            peers=[peer for other, peer in peers.items() if other != name],
+            sysctls=sysctls,
             pod_interface=pod_interface,
-        )  # fmt: skip
+        )
         for name, (node_ips, pod_cidrs) in nodes.items()
     }
 

@@ -281,7 +281,7 @@ def test_what_a_bridge_finds_no_route_for(made, disposition):
     rules = ruleset(nat, family=V4 if four else V6)
     for called, expected in ((True, disposition), (False, REJECTED)):
         netns = routed(
-            made(rules, sysctls=Sysctls(bridge_nf_call_iptables=called)),
+            made(rules, sysctls=Sysctls(bridge_nf_call_iptables=called, bridge_nf_call_ip6tables=called)),
             Route(net(nowhere), kind=RouteKind.UNREACHABLE),
         )
         lost = run(netns, packet(pod, service))

@@ -163,7 +163,9 @@ def test_answers_within_one_bridge_need_netfilter(family: Family, through_netfil
     place = world(family)
     fabric = place.fabric()
     netns = fabric.nodes[N]
-    netns.sysctls = replace(netns.sysctls, bridge_nf_call_iptables=through_netfilter)
+    netns.sysctls = replace(
+        netns.sysctls, bridge_nf_call_iptables=through_netfilter, bridge_nf_call_ip6tables=through_netfilter
+    )
     sent = place.packet("P", "tcp", "here.C")
     found = exchange(fabric, sent, at_node=N, now_ns=START_NS, chooser=ScriptedChooser())
     assert found.works is works

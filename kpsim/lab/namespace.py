@@ -76,14 +76,22 @@ class Namespace:
         if lines:
             self.run(["ip", *options, "-batch", "-"], stdin="".join(f"{line}\n" for line in lines))
 
+    def has_sysctl(self, name: str) -> bool:
+        with self.entered():
+            return _sysctl(name).exists()
+
     def set_sysctls(self, values: Mapping[str, int]) -> None:
         """``net.ipv4.ip_forward`` and the like. LabError if one does not exist or is refused."""
         with self.entered():
             for name, value in values.items():
                 try:
-                    Path(f"/proc/sys/{name.replace('.', '/')}").write_text(str(value))
+                    _sysctl(name).write_text(str(value))
                 except OSError as error:
                     raise LabError(f"sysctl {name}={value}: {error.strerror}") from error
+
+
+def _sysctl(name: str) -> Path:
+    return Path(f"/proc/sys/{name.replace('.', '/')}")
 
 
 def _call(name: str, *arguments: int) -> None:

@@ -7,9 +7,8 @@ himself: what a pod sends is sent by whoever uses this. It never knows what shou
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from kpsim.lab.namespace import LabError, Namespace
 from kpsim.lab.wires import Framed, Heard, Port, Shot, Sighting, Where, Wires
 from kpsim.nodes import Machine
 from kpsim.packetpath.routing import Interface, InterfaceKind, Route, RouteKind
-from kpsim.packetpath.sysctls import Sysctls
-from kpsim.units import SECOND_NS
+from kpsim.packetpath.sysctls import SETTINGS, Sysctls
 
 _PATIENCE_S = 10
 _BRIDGE_MAC = "02:00:00:01:00:00"  # else it would be that of one port or another
@@ -40,15 +38,6 @@ _QUIET = {
     "net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1,
 }  # fmt: skip
 _COUNTERS = re.compile(r"--nfacct-name +(\S+)")
-_SWITCHES = {
-    "route_localnet": "net.ipv4.conf.all.route_localnet",
-    "accept_local": "net.ipv4.conf.all.accept_local",
-    "rp_filter": "net.ipv4.conf.all.rp_filter",
-    "tcp_be_liberal": "net.netfilter.nf_conntrack_tcp_be_liberal",
-    "tcp_loose": "net.netfilter.nf_conntrack_tcp_loose",
-    "tcp_max_retrans": "net.netfilter.nf_conntrack_tcp_max_retrans",
-    "conntrack_checksum": "net.netfilter.nf_conntrack_checksum",
-}
 
 
 class LabNode:
@@ -93,7 +82,7 @@ class LabNode:
             if interface.kind is InterfaceKind.BRIDGE:
                 self._add_ports(interface.name, [None])  # for who is no pod and comes in there
         self._settle()
-        self.namespace.set_sysctls(sysctl_values(self.machine.sysctls))
+        self.namespace.set_sysctls(sysctl_values(self.machine.sysctls, self.namespace.has_sysctl))
         self.namespace.ip([f"route add {_written(r)}" for r in routing.routes if r.network.family is self.family])
 
     def _connect(self, interface: Interface) -> None:
@@ -274,13 +263,8 @@ def _written(route: Route) -> str:
     return text + (f" src {format_ip(family, route.source)}" if route.source is not None else "")
 
 
-def sysctl_values(sysctls: Sysctls) -> dict[str, int]:
-    """The settings by their names in /proc/sys. The size of the connection table is the whole machine's and not among them."""
-    values = {name: int(getattr(sysctls, field)) for field, name in _SWITCHES.items()}
-    for field in fields(sysctls):
-        if field.name.endswith("_ns"):
-            values[f"net.netfilter.nf_conntrack_{field.name.removesuffix('_ns')}"] = (
-                getattr(sysctls, field.name) // SECOND_NS
-            )
-    nf_call = int(sysctls.bridge_nf_call_iptables)
-    return values | {"net.bridge.bridge-nf-call-iptables": nf_call, "net.bridge.bridge-nf-call-ip6tables": nf_call}
+def sysctl_values(sysctls: Sysctls, exists: Callable[[str], bool]) -> dict[str, int]:
+    """The settings that are a namespace's own, by name. A kernel without a protocol's tracking lacks its timers and needs no
+    defaults of them."""
+    values = {each: each.of(sysctls) for each in SETTINGS.values() if not each.of_machine}
+    return {each.name: value for each, value in values.items() if value != each.default or exists(each.name)}

@@ -89,7 +89,7 @@ def _switched_by_itself(traversal: Traversal) -> bool:
     """Between neighbours on a bridge that does not call netfilter: no hook sees the packet, so nothing un-NATs it either."""
     packet, netns = traversal.packet, traversal.netns
     bridge = _bridge(traversal)
-    if bridge is None or netns.sysctls.bridge_nf_call_iptables or not _is_neighbour(bridge, packet):
+    if bridge is None or _calls_netfilter(traversal) or not _is_neighbour(bridge, packet):
         return False
     decision = netns.routing.lookup(traversal.family, packet.daddr)
     if decision is None or decision.kind is not RouteKind.UNICAST or decision.interface != bridge.name:
@@ -102,7 +102,7 @@ def _switched_by_itself(traversal: Traversal) -> bool:
 def _is_switched(traversal: Traversal, decision: Decision) -> bool:
     """Whether the bridge itself takes the packet to a pod: to a neighbour, or anywhere behind it after translation."""
     bridge = _bridge(traversal)
-    if bridge is None or decision.interface != bridge.name or not traversal.netns.sysctls.bridge_nf_call_iptables:
+    if bridge is None or decision.interface != bridge.name or not _calls_netfilter(traversal):
         return False
     return _is_readdressed_on_bridge(traversal) or _is_neighbour(bridge, traversal.packet)
 
@@ -115,13 +115,17 @@ def _is_only_switched(traversal: Traversal) -> bool:
 
 def _is_readdressed_on_bridge(traversal: Traversal) -> bool:
     """Whether the bridge saw a destination be translated, and so routes the packet itself."""
-    called = _bridge(traversal) is not None and traversal.netns.sysctls.bridge_nf_call_iptables
+    called = _bridge(traversal) is not None and _calls_netfilter(traversal)
     return called and traversal.packet.daddr != traversal.arrived.daddr
 
 
 def _unsaid(end: End) -> End:
     """The bridge of IPv6 frees what it finds no route for, and tells nobody (measured)."""
     return End(Disposition.DROPPED, end.cause)
+
+
+def _calls_netfilter(traversal: Traversal) -> bool:
+    return traversal.netns.sysctls.bridges_call_netfilter(traversal.family)
 
 
 def _bridge(traversal: Traversal) -> Interface | None:

@@ -1,10 +1,15 @@
-"""The kernel settings of a node that decide what becomes of a packet. Counterpart: /proc/sys/net.
+"""The kernel settings of a node that decide what becomes of a packet, and their names. Counterpart: /proc/sys/net.
 
 kube-proxy changes some of them at start (route_localnet, the conntrack ones). Knows nothing of who reads them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any
 
+from kpsim.addresses import Family
+from kpsim.errors import InputError
 from kpsim.units import SECOND_NS
 
 
@@ -16,6 +21,7 @@ class Sysctls:
     accept_local: bool = False  #: a source that is one of the node's own addresses may arrive from outside (K-7.3)
     rp_filter: int = 0  #: max(all, device): 0 off, 1 strict, 2 loose (K-7.3)
     bridge_nf_call_iptables: bool = True  #: packets that a bridge switches pass netfilter too (K-2.6)
+    bridge_nf_call_ip6tables: bool = True  #: the same of IPv6
     tcp_be_liberal: bool = False
     tcp_loose: bool = True
     nf_conntrack_max: int = 262_144  #: 0: no limit
@@ -47,3 +53,86 @@ class Sysctls:
     sctp_timeout_shutdown_recd_ns: int = 3 * SECOND_NS
     sctp_timeout_shutdown_ack_sent_ns: int = 3 * SECOND_NS
     sctp_timeout_heartbeat_sent_ns: int = 30 * SECOND_NS
+
+    def bridges_call_netfilter(self, family: Family) -> bool:
+        """Whether packets of a family that a bridge switches pass netfilter too."""
+        return self.bridge_nf_call_iptables if family is Family.IPV4 else self.bridge_nf_call_ip6tables
+
+    def written(self, values: Mapping[str, int]) -> "Sysctls":
+        """These settings after ``sysctl -w NAME=VALUE …``, in the kernel's units. InputError as :func:`complaint`."""
+        problems = [words for name, value in values.items() if (words := complaint(name, value))]
+        if problems:
+            raise InputError("; ".join(problems))
+        changes: dict[str, Any] = {
+            SETTINGS[name].field: SETTINGS[name].meant_by(value) for name, value in values.items()
+        }
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field of :class:`Sysctls` by its name in /proc/sys, where values are whole numbers."""
+
+    name: str
+    field: str
+    unit_ns: int = 0  #: of the kernel's number, if it is a time
+    least: int = 0
+    most: int = 1  #: of a switch
+    of_machine: bool = False  #: one for all network namespaces: only the first can change it
+
+    @property
+    def default(self) -> int:
+        """The kernel's own value."""
+        return self.of(Sysctls())
+
+    @property
+    def is_switch(self) -> bool:
+        return self.most == 1
+
+    def of(self, sysctls: Sysctls) -> int:
+        """The number that the kernel shows."""
+        value = int(getattr(sysctls, self.field))
+        return value // self.unit_ns if self.unit_ns else value
+
+    def meant_by(self, value: int) -> int | bool:
+        """The field's value for the kernel's number."""
+        return bool(value) if self.is_switch else value * (self.unit_ns or 1)
+
+
+_CONNTRACK = "net.netfilter.nf_conntrack_"
+_LONGEST_S = (2**31 - 1) // 1000  #: that a kernel takes which counts time in milliseconds
+
+
+def _settings() -> Iterator[Setting]:
+    yield Setting("net.ipv4.conf.all.route_localnet", "route_localnet")
+    yield Setting("net.ipv4.conf.all.accept_local", "accept_local")
+    yield Setting("net.ipv4.conf.all.rp_filter", "rp_filter", most=2)
+    yield Setting("net.bridge.bridge-nf-call-iptables", "bridge_nf_call_iptables")
+    yield Setting("net.bridge.bridge-nf-call-ip6tables", "bridge_nf_call_ip6tables")
+    yield Setting(f"{_CONNTRACK}max", "nf_conntrack_max", most=2**31 - 1, of_machine=True)
+    yield Setting(f"{_CONNTRACK}buckets", "nf_conntrack_buckets", least=1, most=2**31 - 1, of_machine=True)
+    yield Setting(f"{_CONNTRACK}checksum", "conntrack_checksum")
+    yield Setting(f"{_CONNTRACK}tcp_be_liberal", "tcp_be_liberal")
+    yield Setting(f"{_CONNTRACK}tcp_loose", "tcp_loose")
+    yield Setting(f"{_CONNTRACK}tcp_max_retrans", "tcp_max_retrans", most=255)
+    for timer in (field.name for field in fields(Sysctls) if field.name.endswith("_ns")):
+        yield Setting(_CONNTRACK + timer.removesuffix("_ns"), timer, SECOND_NS, most=_LONGEST_S)
+
+
+#: all that are modelled
+SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _settings()}
+
+
+def complaint(name: str, value: int) -> str:
+    """What is wrong with writing a value: an unknown name, with the known one that comes nearest, or a number out of range."""
+    setting = SETTINGS.get(name)
+    if setting is None:
+        last = {known.rpartition(".")[2]: known for known in SETTINGS}
+        near = get_close_matches(name, SETTINGS, n=1, cutoff=0.8) or [
+            last[word] for word in get_close_matches(name.rpartition(".")[2], last, n=1)
+        ]
+        return f"no kernel setting {name!r} is modelled" + (f"; did you mean {near[0]!r}?" if near else "")
+    if setting.least <= value <= setting.most:
+        return ""
+    unit = " seconds" if setting.unit_ns else ""
+    return f"{name}: expected a number from {setting.least} to {setting.most}{unit}, got {value}"

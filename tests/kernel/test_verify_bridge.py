@@ -38,9 +38,8 @@ _RULES = """*nat
 
 
 def machine(*, hairpin: bool, calls: bool) -> Machine:
-    made = make_machine(
-        ["192.168.0.1", "2001:db8:1::1"], ["10.180.0.0/24", "fd00:180::/64"], sysctls=Sysctls(bridge_nf_call_iptables=calls)
-    )  # fmt: skip
+    sysctls = Sysctls(bridge_nf_call_iptables=calls, bridge_nf_call_ip6tables=calls)
+    made = make_machine(["192.168.0.1", "2001:db8:1::1"], ["10.180.0.0/24", "fd00:180::/64"], sysctls=sysctls)
     interfaces = [
         replace(each, hairpin=hairpin) if each.kind is InterfaceKind.BRIDGE else each
         for each in made.routing.interfaces.values()
