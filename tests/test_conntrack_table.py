@@ -27,7 +27,7 @@ from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable, FlowTuple, tuple_of
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
-from kpsim.packetpath.flowstate import Direction, FlowState
+from kpsim.packetpath.flowstate import Direction, FlowState, sctp_timeout_ns, tcp_timeout_ns
 from kpsim.packetpath.steps import ConntrackChanged, Tracking
 from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import ACCEPT, DROP, Chain, CtState, Destination, Masquerade, NfAcct, Table, Verdict
@@ -219,3 +219,36 @@ def test_neighbour_discovery_is_untracked_and_echo_is_not():
         assert (Tracking.UNTRACKED in kinds) is (state == "UNTRACKED")
     four = run(node(TRACKED), Packet(Family.IPV4, "icmp", ip(CLIENT), ip(NODE), 7, icmp_type=135))
     assert four.ct_state == "INVALID"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "request_type", "answer_type"),
+    [("icmp", 8, 0), ("icmp", 13, 14), ("icmp", 15, 16), ("icmp", 17, 18), ("icmpv6", 128, 129), ("icmpv6", 139, 140)],
+)
+def test_which_icmp_messages_answer_which(protocol, request_type, answer_type):
+    """RFC 792, 950, 4443, 4620: echo, timestamp, information, address mask, node information."""
+    asked = FlowTuple(Family.IPV4, protocol, 1, 7, 2, request_type * 256)
+    assert asked.inverse().dport == answer_type * 256
+    assert asked.inverse().inverse() == asked
+
+
+@pytest.mark.parametrize("created_s", [0, 1000])
+def test_a_udp_flow_is_a_stream_two_seconds_after_it_began(created_s):
+    """CT-5.1, K-6.2: from its own beginning, whatever the time is."""
+    netns = node(ruleset(table("filter", FORWARD=(rule(CtState(("NEW",)), ACCEPT),))))
+    began = created_s * SECOND_NS
+    first = run(netns, packet(CLIENT, POD, 53, protocol="udp"), began)
+    run(netns, replied(first), began + SECOND_NS)
+    lives = []
+    for after_ns in (2 * SECOND_NS - 1, 2 * SECOND_NS):
+        run(netns, packet(CLIENT, POD, 53, protocol="udp"), began + after_ns)
+        (entry,) = netns.conntrack
+        lives.append((entry.assured, entry.expires_ns - began - after_ns))
+    assert lives == [(False, 30 * SECOND_NS), (True, 120 * SECOND_NS)]
+
+
+def test_states_of_another_protocol_have_no_timer():
+    with pytest.raises(ValueError, match="not an SCTP state: SYN_SENT"):
+        sctp_timeout_ns(FlowState.SYN_SENT, Sysctls())
+    with pytest.raises(ValueError, match="not a TCP state: COOKIE_WAIT"):
+        tcp_timeout_ns(FlowState.COOKIE_WAIT, Sysctls())

@@ -307,6 +307,87 @@ def test_what_loopback_dialled_is_answered_in_ipv4_only(family, delivered):
     assert by_uplink.disposition is (DELIVERED if delivered else FORWARDED)
 
 
+def test_a_pod_reaches_itself_through_the_bridge_alone_only_by_hairpin():
+    """K-2.6, measured: a bridge sends nothing back by the port that it came by, whether or not it calls netfilter."""
+    for hairpin, disposition in ((True, FORWARDED), (False, DROPPED)):
+        to_itself = run(bridged(called=False, hairpin=hairpin), packet(POD, POD))
+        assert (to_itself.disposition, counted(to_itself)) == (disposition, [])
+
+
+def test_a_neighbour_by_any_address_of_the_bridge_is_one():
+    """What goes to a second subnet of the bridge is switched, too; and where no route leads nothing is."""
+    netns = bridged(called=False)
+    bridge = netns.routing.interfaces["cni0"]
+    wider = replace(bridge, addresses=(Address.parse("10.180.7.1/24"), *bridge.addresses))
+    devices = [wider if each is bridge else each for each in netns.routing.interfaces.values()]
+    netns.routing = Routing(devices, netns.routing.routes)
+    for destination in (OTHER_POD, "10.180.7.9"):
+        assert counted(run(netns, packet(POD, destination))) == []
+    down = Routing([replace(each, up=each is not wider) for each in devices], [])
+    netns.routing = down
+    lost = run(netns, packet(POD, OTHER_POD, came_by="cni0"))
+    assert (lost.disposition is FORWARDED, counted(lost)) == (False, ["prerouting"])
+
+
+def test_a_pods_packet_to_elsewhere_through_a_bridge_is_routed_whatever_its_subnet_says():
+    """K-2.6: a host route beats the bridge's subnet, with netfilter called as without."""
+    netns = routed(bridged(called=True), Route(net(OTHER_POD), "eth0"))
+    outcome = run(netns, packet(POD, OTHER_POD))
+    assert (outcome.packet.out_interface, outcome.packet.ttl) == ("eth0", 63)
+
+
+def test_loopback_itself_is_no_way_back_from_the_bridge():
+    """K-7.1: only what was un-NATed to ::1 is looked for where it came in; what was sent there is a martian."""
+    assert run(node6(), packet(POD6, "::1", came_by="cni0")).cause is Cause.MARTIAN_DESTINATION
+
+
+@pytest.mark.parametrize(
+    ("came_by", "preferred", "answers"),
+    [
+        ("eth0", False, NODE6),
+        ("cni0", False, "fd00:180::1"),
+        ("cni0", True, "2001:db8::77"),
+        ("eth0", True, "2001:db8::77"),
+    ],
+)
+def test_an_ipv6_error_comes_from_the_interface_that_the_packet_came_by(came_by, preferred, answers):
+    """Measured; unless the route back names a source. IPv4 has it from the route back alone (K-3.1)."""
+    refusing = table("filter", FORWARD=(rule(Reject()),))
+    way = Route(net(CLIENT6), "eth0", source=ip("2001:db8::77") if preferred else None)
+    six = routed(node6(ruleset(refusing, family=V6)), way)
+    told = run(six, packet(CLIENT6, "2001:db8:9::9", came_by=came_by)).answer
+    assert told is not None and told.source == answers
+    four = run(node(ruleset(refusing)), packet(CLIENT, "198.51.100.9", came_by=came_by)).answer
+    assert four is not None and four.source == NODE
+
+
+def test_an_ipv6_error_to_where_no_route_leads_is_not_told():
+    refusing = table("filter", FORWARD=(rule(Reject()),))
+    for objection in ((), (Route(net(CLIENT6), kind=RouteKind.UNREACHABLE),)):
+        netns = routed(node6(ruleset(refusing, family=V6)), *objection, without_default=not objection)
+        netns = routed(netns, Route(net("2001:db8:9::9"), "eth0"))
+        refused = run(netns, packet(CLIENT6, "2001:db8:9::9", came_by="eth0"))
+        assert (refused.disposition, refused.answer) == (DROPPED, None)
+
+
+def test_a_process_is_told_by_the_way_it_was_sent_by():
+    """Of IPv6, too: what a process sends came by no interface."""
+    netns = node6(ruleset(table("filter", OUTPUT=(rule(Protocol("tcp"), Reject()),)), family=V6))
+    told = run(netns, packet("", "2001:db8:9::9"), local=True).answer
+    assert told is not None and (told.source, told.destination) == (NODE6, NODE6)
+
+
+@pytest.mark.parametrize(
+    ("rp_filter", "came_by", "cause"),
+    [(1, "eth0", None), (1, "cni0", Cause.REVERSE_PATH), (2, "cni0", None), (2, "tun0", Cause.REVERSE_PATH)],
+)
+def test_the_nodes_own_address_leads_back_to_the_interface_that_has_it(rp_filter, came_by, cause):
+    """Measured, with accept_local (K-7.3)."""
+    netns = node(sysctls=Sysctls(rp_filter=rp_filter, accept_local=True))
+    netns.routing = Routing([*netns.routing.interfaces.values(), Interface("tun0")], netns.routing.routes)
+    assert run(netns, packet(NODE, REMOTE_POD, came_by=came_by)).cause is cause
+
+
 # --- martians (K-7) ----------------------------------------------------------------------------------------------------
 
 
