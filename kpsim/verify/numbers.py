@@ -79,8 +79,9 @@ class Numbers:
         counted = found is None or created is not None or after.expires_ns != found.entry.expires_ns
         told = counted and packet.window not in (Window.BEFORE, Window.OUTSIDE)
         if "ACK" in packet.tcp_flags and told and after.history.side(direction).acknowledges:
-            opens = "SYN" in packet.tcp_flags and after.state is FlowState.SYN_RECV
-            before = 0 if opens else known.awaited.get(direction, 0)
+            anew = "SYN" in packet.tcp_flags and after.state is FlowState.SYN_RECV
+            first = found is None or created is not None or not found.entry.history.side(direction).acknowledges
+            before = 0 if anew or first else known.awaited.get(direction, 0)
             known.awaited[direction] = max(before, shot.acknowledged)
         last = after.history.last
         if last is not None and last.direction is direction and after.history.let_through:

@@ -31,27 +31,33 @@ def shrunk(case: Case, fails: Callable[[Case], bool], goes_on: Callable[[], bool
         case = replace(case, steps=tuple(steps))
         probes = fewest(case.probes, lambda some: still(replace(case, probes=tuple(some))))  # noqa: B023
         case = replace(case, probes=tuple(probes))
-        case = _with_fewest_objects(case, still)
+        case = _with_fewest_objects(case, still, _owner)
+        case = _with_fewest_objects(case, still, _slice)
         case = _with_plain_settings(case, still)
     return case
 
 
-def _with_fewest_objects(case: Case, still: Callable[[Case], bool]) -> Case:
-    """A Service goes with its slices; the node itself and the configuration stay."""
+def _with_fewest_objects(case: Case, still: Callable[[Case], bool], name_of: Callable[[Json, str], str]) -> Case:
+    """Without objects, as many as have one name at once."""
     found = documents(case.manifest)
-    owners = [_owner(document, case.node) for document in found]
+    names = [name_of(document, case.node) for document in found]
 
-    def with_owners(kept: Sequence[str]) -> Case:
-        left = [document for document, owner in zip(found, owners, strict=True) if owner in ("", *kept)]
+    def with_named(kept: Sequence[str]) -> Case:
+        left = [document for document, name in zip(found, names, strict=True) if name in ("", *kept)]
         return replace(case, manifest=manifest_of(left))
 
-    every = [owner for owner in dict.fromkeys(owners) if owner]
-    kept = fewest(every, lambda some: still(with_owners(some)), least=0)
-    return with_owners(kept) if len(kept) < len(every) else case
+    every = [name for name in dict.fromkeys(names) if name]
+    kept = fewest(every, lambda some: still(with_named(some)), least=0)
+    return with_named(kept) if len(kept) < len(every) else case
+
+
+def _slice(document: Json, _: str) -> str:
+    """One by one."""
+    return str(document["metadata"]["name"]) if document["kind"] == "EndpointSlice" else ""
 
 
 def _owner(document: Json, node: str) -> str:
-    """What can be left out with all that belongs to it; empty: it cannot."""
+    """What goes with all that belongs to it: a Service with its slices, a node; empty: the node itself, the configuration."""
     kind, metadata = document["kind"], document.get("metadata", {})
     match kind:
         case "Service" | "Node":

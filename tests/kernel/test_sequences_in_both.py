@@ -268,6 +268,18 @@ def test_a_client_port_towards_many_services_that_share_an_endpoint(
 
 
 @FAMILIES
+def test_a_port_that_was_found_is_tried_first(make: Maker, family: Family) -> None:  # K-2.3, measured
+    both = make(family, random_fully=False)
+    playing = both.play(
+        endpoints(family, "dns", "a1"), endpoints(family, "dnstwin", "a1"), endpoints(family, "dnssticky", "a2"),
+        *(FirstPacket(n, flow(family, name)) for n, name in enumerate(("dns", "dnstwin", "dnssticky"))),
+    )  # fmt: skip
+    made = [each.exchange.walk.effects.created for each in playing.played if each.exchange]
+    first, second, third = (entry.reply.dport for entry in made if entry)
+    assert first == 40000 != second == third
+
+
+@FAMILIES
 def test_affinity_lists_hold_a_hundred_sources(make: Maker, family: Family) -> None:  # K-4.1
     both = make(family)
     steps: list[Step] = [endpoints(family, "dnssticky", ""), endpoints(family, "dnssticky", "a1")]  # K-4.2
@@ -290,6 +302,17 @@ def test_what_times_out_is_forgotten(make: Maker, family: Family) -> None:  # K-
     made = [bool(each.exchange.walk.effects.created) for each in playing.played if each.exchange]
     assert made == [True, True, False, True, False, False, False, True, True, True, True, True]
     assert [entry.state for entry in both.twin.model.conntrack] == ["SYN_SENT", "SYN_SENT"]
+
+
+def test_a_udp_flow_becomes_a_stream(make: Maker) -> None:  # CT-5.1
+    both = make(V4)
+    packets = (FirstPacket(0, flow(V4, "dns")), ServerSegment(0), ClientSegment(0), ServerSegment(0))
+    both.play(*packets)
+    [entry] = both.twin.model.conntrack
+    assert not entry.assured
+    both.play(*packets, Wait(2100 * MILLISECOND_NS), ServerSegment(0))
+    [entry] = both.twin.model.conntrack
+    assert entry.assured and entry.expires_ns - entry.created_ns > 120 * SECOND_NS
 
 
 # --- drawn -------------------------------------------------------------------------------------------------------------------
