@@ -69,6 +69,8 @@ def _lookup_arriving(traversal: Traversal) -> Decision | None:
     if packet.daddr in LOOPBACK6 and packet.daddr != traversal.arrived.daddr and traversal.family is Family.IPV6:
         # un-NATed to ::1, which only the interface that the packet came in by may lead to: it leaves again (K-7.1, measured)
         return routing.lookup_strict(traversal.family, packet.daddr, packet.in_interface)
+    if routing.address_type(traversal.family, packet.daddr) is AddressType.BROADCAST and packet.daddr >> 24:
+        return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)  # of a link: for everybody on it
     return routing.lookup(traversal.family, packet.daddr)
 
 

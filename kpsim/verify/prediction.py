@@ -10,7 +10,7 @@ from kpsim.lab.wires import Where
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, walk
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import ScriptedChooser
-from kpsim.packetpath.routing import RouteKind
+from kpsim.packetpath.routing import AddressType, RouteKind
 
 _UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code
 
@@ -71,7 +71,8 @@ def is_refused_by_routing(step: Walk) -> bool:
 def answer_of_node(netns: Netns, delivered: Walk, now_ns: int) -> Walk | None:
     """The way of the node's own answer to a packet at a port where nobody listens; None: it says nothing."""
     packet = _refusal(delivered)
-    if packet is None:
+    to_all = netns.routing.address_type(delivered.packet.family, delivered.packet.daddr) is not AddressType.LOCAL
+    if packet is None or to_all:  # nobody refuses a broadcast
         return None
     return walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=True, trace=False)
 

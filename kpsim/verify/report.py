@@ -106,7 +106,7 @@ def _draw_json(subject: str, found: Frequencies) -> dict[str, Any]:
     return {
         "subject": subject, "packet": found.question, "drawn": dict(sorted(found.drawn.items())),
         "weights": {end: str(weight) for end, weight in sorted(found.weights.items())},
-        "chiSquare": round(found.chi_square, 3), "p": round(found.p_value, 6),
+        "chiSquare": round(found.chi_square, 3), "p": float(f"{found.p_value:.3g}"),
     }  # fmt: skip
 
 

@@ -131,3 +131,12 @@ def test_a_reset_to_localhost_of_ipv6_goes_by_the_wrong_door() -> None:
         answered = agreed(both.send(Shot(begun)))
         assert answered.walk.disposition is Disposition.DELIVERED
         assert {s.where for s in answered.heard.sightings} == {Where.SOCKET, Where.LINK}
+
+
+@pytest.mark.parametrize("destination", ["192.168.0.255", "255.255.255.255", "10.180.0.255", "0.1.2.3"])
+def test_broadcasts_are_for_the_node_too(destination: str) -> None:
+    """Of any of its links. Destinations in 0/8 are like any other; sources there are not (K-7.3)."""
+    with twin(V4, "*nat\nCOMMIT\n", ("10.180.0.0/24",)) as both:
+        sent = packet(V4, "203.0.113.7", 5000, destination, 9, "eth0")
+        exchange = agreed(both.send(Shot(sent)))
+        assert exchange.walk.disposition is (Disposition.FORWARDED if destination[0] == "0" else Disposition.DELIVERED)
