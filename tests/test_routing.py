@@ -263,6 +263,7 @@ def test_the_edges_of_loopback_and_multicast(family, address, kind):
     ("own", "destination", "source"),
     [
         (("febf::1", "2001:db8::1"), "2001:db9::9", "2001:db8::1"),  # fe80::/10 is link-local to its end
+        (("febf::1", "2001:db8::1"), "e000::9", "2001:db8::1"),
         (("fec0::1", "8000::1"), "fec0::9", "fec0::1"),  # and not beyond
         (("fd00::1", "e000::1"), "2001:db8::9", "e000::1"),  # fc00::/7 is unique-local to its end: not for a global one
         (("fdff::1", "e000::1"), "fc00::9", "fdff::1"),

@@ -13,6 +13,7 @@ from packets import (
     net,
     node,
     packet,
+    replied,
     rule,
     ruleset,
     run,
@@ -20,13 +21,14 @@ from packets import (
 )
 
 from kpsim.addresses import Family
-from kpsim.conntrack import FlowTuple
+from kpsim.conntrack import Ending, FlowTuple
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.flowstate import FlowState
 from kpsim.packetpath.nat import port_class
 from kpsim.packetpath.routing import Address, Interface, Route, Routing
+from kpsim.packetpath.steps import ConntrackChanged, Tracking
 from kpsim.ruleset import CtState, Destination, Masquerade, Redirect, Rule, Snat
 from kpsim.units import SECOND_NS
 
@@ -156,6 +158,22 @@ def test_only_the_last_tries_of_a_round_end_a_connection_that_is_over(place, giv
     assert found == ({5000 + place} if given else set())
 
 
+@pytest.mark.parametrize(
+    ("original", "reply"),
+    [
+        ((NODE, 5000, REMOTE_POD, 80), (REMOTE_POD, 80, NODE, 5000)),  # the node's own, not translated
+        ((REMOTE_POD, 80, NODE, 5000), (POD, 1, "10.180.9.9", 2)),  # one that came from there
+    ],
+)
+def test_only_a_translated_connections_own_answers_give_way(original, reply):
+    """Measured: the port must be one that translation gave."""
+    netns = translating(snat(5000, 5000))
+    over = flow_entry("tcp", original, reply, created_ns=0, expires_ns=9 * SECOND_NS)
+    netns.conntrack.insert(over._replace(state=FlowState.TIME_WAIT), 0)
+    lost = sent(netns, Victims(0, 0))
+    assert (lost.cause, lost.effects.destroyed) == (Cause.TUPLE_TAKEN, ())
+
+
 class Victims(Offsets):
     """Says of a connection that is over whether it keeps its port: the sequence numbers decide, one time in two."""
 
@@ -250,3 +268,71 @@ def test_without_nat_a_taken_tuple_drops():
     netns.conntrack.insert(taken, 0)
     outcome = run(netns, packet(CLIENT, REMOTE_POD))
     assert (outcome.disposition, outcome.cause) == (DROPPED, Cause.TUPLE_TAKEN)
+
+
+# --- errors about translated packets -----------------------------------------------------------------------------------
+
+
+def errors(about: Packet, reporter: str) -> Packet:
+    """A router of the way says of a packet that it did not get through."""
+    return Packet(V4, "icmp", ip(reporter), about.saddr, icmp_type=3, icmp_code=1, related=about)
+
+
+def inner(outcome: Walk) -> tuple[str, int, str, int]:
+    about = outcome.packet.related
+    assert about is not None
+    return about.source, about.sport, about.destination, about.dport
+
+
+ROUTER = "203.0.113.254"
+
+
+def test_an_error_hides_translated_destinations_and_keeps_other_senders():
+    """K-3.1, CT-5.3: towards the client it comes from the service; towards the endpoint whoever told it is named."""
+    netns = prerouting(rule(Destination(net(CLUSTER_IP)), dnat(REMOTE_POD)))
+    first = run(netns, packet(CLIENT, CLUSTER_IP))
+    to_client = run(netns, errors(first.packet, "10.180.1.1"))
+    assert (to_client.packet.source, to_client.packet.destination) == (CLUSTER_IP, CLIENT)
+    assert inner(to_client) == (CLIENT, 40000, CLUSTER_IP, 80)
+    answer = run(netns, replied(first)).packet
+    to_endpoint = run(netns, errors(answer, ROUTER))
+    assert (to_endpoint.packet.source, to_endpoint.packet.destination) == (ROUTER, REMOTE_POD)
+    assert inner(to_endpoint) == (REMOTE_POD, 8080, CLIENT, 40000)
+
+
+def test_an_error_hides_translated_sources():
+    netns = translating(Masquerade())
+    first = run(netns, packet(POD, "198.51.100.7"))
+    answer = run(netns, replied(first)).packet
+    to_server = run(netns, errors(answer, "10.180.0.254"))
+    assert (to_server.packet.source, to_server.packet.destination) == (NODE, "198.51.100.7")
+    assert inner(to_server) == ("198.51.100.7", 80, NODE, 40000)
+    to_pod = run(netns, errors(first.packet, ROUTER))
+    assert (to_pod.packet.source, to_pod.packet.destination) == (ROUTER, POD)
+    assert inner(to_pod) == (POD, 40000, "198.51.100.7", 80)
+
+
+def test_an_error_about_an_echo_keeps_its_id():
+    netns = translating(Masquerade())
+    echo = Packet(V4, "icmp", ip(POD), ip("198.51.100.7"), 7, icmp_type=8)
+    first = run(netns, echo)
+    told = run(netns, errors(first.packet, ROUTER))
+    assert told.packet.destination == POD
+    assert inner(told) == (POD, 7, "198.51.100.7", 0)
+
+
+def test_a_flow_that_leaves_by_another_device_is_forgotten_with_its_packet():
+    """K-1.6: dropped, and its entry killed; the next packet is NEW."""
+    netns = translating(Masquerade())
+    run(netns, packet(CLIENT, "198.51.100.7", protocol="udp"))
+    routing = netns.routing
+    uplink = Interface("eth1", (Address.parse("192.168.9.1/24"),))
+    netns.routing = Routing(
+        [*routing.interfaces.values(), uplink], [*routing.routes, Route(net("198.51.100.7"), "eth1")]
+    )
+    lost = run(netns, packet(CLIENT, "198.51.100.7", protocol="udp"))
+    assert (lost.disposition, lost.cause, lost.effects.updated) == (DROPPED, Cause.DEVICE_CHANGED, None)
+    assert [gone.ending for gone in lost.effects.destroyed] == [Ending.DEVICE_CHANGED]
+    assert [s.tracking for s in lost.trace if isinstance(s, ConntrackChanged)] == [Tracking.KNOWN, Tracking.DESTROYED]
+    again = run(netns, packet(CLIENT, "198.51.100.7", protocol="udp"))
+    assert (again.ct_state, again.packet.source, again.packet.out_interface) == ("NEW", "192.168.9.1", "eth1")
