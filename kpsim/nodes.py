@@ -4,20 +4,31 @@ Counterpart: a machine with a plain routed pod network (kubenet), as its CNI plu
 knows rules, packets or who is behind an address.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kpsim.addresses import Family, Network, parse_network
 from kpsim.config import Interface as HostInterface
 from kpsim.config import LocalMode, ProxyConfig
 from kpsim.errors import InputError, Problem
 from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, Routing
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.packetpath.sysctls import SETTINGS, Sysctls
 
 _UPLINK, _BRIDGE = "eth0", "cni0"
 _LOOPBACK = ("127.0.0.1/8", "::1/128")
 _PREFIX = {Family.IPV4: 24, Family.IPV6: 64}  #: of a node's address that is given without one
 _MOST_CONNECTIONS = 1_048_576  #: kube-proxy scales the table with the cores, but not beyond
+#: what kube-proxy writes at its start, and the option with the value that keeps it from that (CFG-4, CFG-6)
+_WRITTEN_UNLESS = {
+    "route_localnet": "iptables.localhostNodePorts is false",
+    "tcp_be_liberal": "conntrack.tcpBeLiberal is false",
+    "nf_conntrack_max": "conntrack.maxPerCore is 0",
+    "nf_conntrack_buckets": "conntrack.maxPerCore is 0",
+    "tcp_timeout_established_ns": "conntrack.tcpEstablishedTimeout is 0s",
+    "tcp_timeout_close_wait_ns": "conntrack.tcpCloseWaitTimeout is 0s",
+    "udp_timeout_ns": "conntrack.udpTimeout is 0s",
+    "udp_timeout_stream_ns": "conntrack.udpStreamTimeout is 0s",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,12 @@ def make_machines(
     }
 
 
+def without_hairpin(machine: Machine) -> Machine:
+    """The node with bridges that send nothing back by the port that it came in by (K-2.6)."""
+    interfaces = (replace(each, hairpin=False) for each in machine.routing.interfaces.values())
+    return replace(machine, routing=Routing(interfaces, machine.routing.routes))
+
+
 def node_address(text: str) -> Address:
     """A node's address, /24 or /64 unless it says otherwise."""
     address = Address.parse(text)
@@ -171,18 +188,36 @@ def outside_networks(pods: Iterable[tuple[Family, int]], networks: Sequence[Netw
     return tuple((f, a) for f, a in pods if not any(n.family is f and a in n for n in networks))
 
 
-def sysctls_of(config: ProxyConfig, *, route_localnet: bool, liberal: bool, cores: int = 4) -> Sysctls:
-    """The kernel settings of a node after kube-proxy has started (I-1, CFG-4, CFG-6); what it leaves alone is the kernel's."""
-    kernel = Sysctls()
+def sysctls_of(
+    config: ProxyConfig, *, route_localnet: bool, liberal: bool, cores: int = 4, before: Sysctls | None = None
+) -> Sysctls:
+    """The kernel settings of a node after kube-proxy has started (I-1, CFG-4, CFG-6); what it leaves alone is as ``before``.
+
+    The size of the hash it raises if it is too small for the table.
+    """
+    before = before or Sysctls()
     scaled = config.conntrack_max_per_core * cores
     limit = max(scaled, config.conntrack_min) if scaled <= _MOST_CONNECTIONS else _MOST_CONNECTIONS
-    return Sysctls(
-        route_localnet=route_localnet,
-        tcp_be_liberal=liberal,
-        nf_conntrack_max=limit if scaled > 0 else kernel.nf_conntrack_max,
-        nf_conntrack_buckets=max(kernel.nf_conntrack_buckets, limit // 4 if scaled > 0 else 0),
-        tcp_timeout_established_ns=config.conntrack_tcp_established_timeout_ns or kernel.tcp_timeout_established_ns,
-        tcp_timeout_close_wait_ns=config.conntrack_tcp_close_wait_timeout_ns or kernel.tcp_timeout_close_wait_ns,
-        udp_timeout_ns=config.conntrack_udp_timeout_ns or kernel.udp_timeout_ns,
-        udp_timeout_stream_ns=config.conntrack_udp_stream_timeout_ns or kernel.udp_timeout_stream_ns,
+    return replace(
+        before,
+        route_localnet=before.route_localnet or route_localnet,
+        tcp_be_liberal=before.tcp_be_liberal or liberal,
+        nf_conntrack_max=limit if scaled > 0 else before.nf_conntrack_max,
+        nf_conntrack_buckets=max(before.nf_conntrack_buckets, limit // 4 if scaled > 0 else 0),
+        tcp_timeout_established_ns=config.conntrack_tcp_established_timeout_ns or before.tcp_timeout_established_ns,
+        tcp_timeout_close_wait_ns=config.conntrack_tcp_close_wait_timeout_ns or before.tcp_timeout_close_wait_ns,
+        udp_timeout_ns=config.conntrack_udp_timeout_ns or before.udp_timeout_ns,
+        udp_timeout_stream_ns=config.conntrack_udp_stream_timeout_ns or before.udp_timeout_stream_ns,
     )
+
+
+def overwritten(values: Mapping[str, int], after: Sysctls) -> Iterator[tuple[str, str]]:
+    """Of settings by name those that kube-proxy has changed at its start, each with how to keep it from that.
+
+    ``after`` is what :func:`sysctls_of` makes of them.
+    """
+    for name, value in values.items():
+        setting = SETTINGS[name]
+        now = setting.of(after)
+        if now != value:
+            yield name, f"kube-proxy writes {now} there when it starts, unless {_WRITTEN_UNLESS[setting.field]}"

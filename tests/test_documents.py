@@ -9,6 +9,8 @@ from documents import DOCUMENTS, ROOT, TABLE_OF, Shown, commands, output_of, tab
 
 import kpsim
 from kpsim.reports.expectations import evaluate_all, parse_expectations
+from kpsim.scenario import parse_scenario
+from kpsim.scenario.nodes import cluster_nodes
 
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
 COMMANDS = [(name, shown) for name, text in TEXTS.items() for shown in commands(text)]
@@ -63,6 +65,15 @@ def test_the_scenario_of_the_documents_holds(tmp_path: Path) -> None:
     result = kpsim.run(file)
     assert len(result.expectations) == 2
     assert result.holds, result.expectations
+
+
+def test_the_kernel_settings_of_the_documents_can_be_written() -> None:
+    head = "apiVersion: kpsim.dev/v1alpha1\nkind: Scenario\nmetadata: {name: documented}\nduration: 1s\n"
+    scenario = parse_scenario(head + snippet("docs/scenarios.md", "yaml", "nodes:"), "scenarios.md")
+    first, small = cluster_nodes(scenario.spec.nodes)
+    timeout, liberal = "net.netfilter.nf_conntrack_udp_timeout", "net.netfilter.nf_conntrack_tcp_be_liberal"
+    assert (first.hairpin, small.hairpin) == (False, True)
+    assert (first.sysctls, small.sysctls) == ({timeout: 10}, {timeout: 10, liberal: 1})
 
 
 def test_the_expectations_of_the_documents_are_some() -> None:

@@ -150,7 +150,7 @@ def external_local(log: RunLog) -> list[Connection]:
 
 
 #: causes of drops that are not the Local policy's
-NOT_OF_THE_POLICY = (Cause.SOURCE_RANGES, Cause.RATE_LIMITED)
+NOT_OF_THE_POLICY = (Cause.SOURCE_RANGES, Cause.RATE_LIMITED, Cause.NO_HAIRPIN)
 
 
 def is_local_drop(c: Connection) -> bool:

@@ -22,6 +22,7 @@ from kpsim.scenario.problems import findings_of, suggestion
 from kpsim.scenario.references import check_references
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.services import merged_proxy, read_objects
+from kpsim.scenario.settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,11 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         findings.append(
             document.finding("one name for all nodes: nodes are named by nodes", ("proxy", "hostnameOverride"))
         )
+    config = None if complaints else config_from_json(proxy_json)
+    findings += check_settings(spec.nodes, config, document)
     if not problems:
         findings += check_references(spec, objects.services, objects.later_services, document)
     problems += problems_of(findings)
-    if problems:
+    if problems or config is None:
         raise InputError(problems)
-    return Scenario(spec, objects.initial, objects.created, config_from_json(proxy_json), file)
+    return Scenario(spec, objects.initial, objects.created, config, file)

@@ -3,8 +3,8 @@
 Plan: nodes 192.168.0.0/24 and fd00:192:168::/64, pods 10.180.N.0/24 and fd00:10:180:N::/64. It never knows what runs on them.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from kpsim.addresses import Family, parse_ip, parse_network
 from kpsim.scenario.schema import NamedNode, Nodes
@@ -16,13 +16,18 @@ _MOST = 255
 
 @dataclass(frozen=True, slots=True)
 class ClusterNode:
-    """A node; ``ips`` and ``pod_cidrs`` have one entry for each family of the cluster, in its order."""
+    """A node; ``ips`` and ``pod_cidrs`` have one entry for each family of the cluster, in its order.
+
+    ``sysctls`` are kernel settings by name that it has before kube-proxy starts, ``hairpin`` is a flag of its bridge's ports.
+    """
 
     name: str
     zone: str | None
     cpu: int
     ips: tuple[str, ...]
     pod_cidrs: tuple[str, ...]
+    sysctls: Mapping[str, int] = field(default_factory=dict)
+    hairpin: bool = True
 
     def ip(self, family: Family) -> str:
         """The node's address of a family; empty if it has none."""
@@ -62,6 +67,8 @@ def cluster_nodes(nodes: Nodes) -> tuple[ClusterNode, ...]:
             tuple(
                 next((c for c in node.pod_cidrs if _network_family(c) is f), None) or next(cidrs[f]) for f in families
             ),
+            {**nodes.sysctls, **node.sysctls},
+            nodes.hairpin if node.hairpin is None else node.hairpin,
         )
         for node in named
     )

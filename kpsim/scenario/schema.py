@@ -7,9 +7,10 @@ objects ``manifests``'. It never knows how a run works.
 import enum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema, model_validator
 
 from kpsim.addresses import canonical_ip, parse_network
+from kpsim.packetpath.sysctls import SETTINGS
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
@@ -49,6 +50,25 @@ def _pod_network(text: str) -> str:
     return text
 
 
+_SYSCTLS_SCHEMA = {
+    "type": "object",
+    "properties": {
+        setting.name: {
+            "type": "integer",
+            "minimum": setting.least,
+            "maximum": setting.most,
+            "default": setting.default,
+            **({"description": "seconds"} if setting.unit_ns else {}),
+        }
+        for setting in SETTINGS.values()
+    },
+    "additionalProperties": False,
+}
+
+#: names in /proc/sys, whole numbers in the kernel's own unit; which there are is ``settings``' concern
+SysctlValues = Annotated[dict[str, int], WithJsonSchema(_SYSCTLS_SCHEMA)]
+
+
 class NamedNode(Part):
     name: Name
     zone: str | None = None
@@ -60,7 +80,12 @@ class NamedNode(Part):
     ] = ()
     """Where pods get their addresses from; 10.180.N.0/24 and fd00:10:180:N::/64 if left out."""
     cpu: Positive = 4
-    """Allocatable CPUs; topology mode Auto shares endpoints out by them (CP-3.8.2)."""
+    """Allocatable CPUs; topology mode Auto shares endpoints out by them (CP-3.8.2), and kube-proxy sizes the connection table by
+    them (CFG-4)."""
+    sysctls: SysctlValues = Field(default_factory=dict)
+    """Kernel settings of this node beside and before those of all nodes."""
+    hairpin: bool | None = None
+    """Of this node's bridge; as that of all nodes if left out."""
 
 
 class Nodes(Part):
@@ -72,6 +97,11 @@ class Nodes(Part):
     ip_families: Annotated[tuple[IpFamily, ...], Field(min_length=1, max_length=2)] = ("IPv4",)
     """The cluster's families, its primary one first: one, or both."""
     named: Annotated[tuple[NamedNode, ...] | None, Field(alias="list", min_length=1, max_length=250)] = None
+    sysctls: SysctlValues = Field(default_factory=dict)
+    """Kernel settings of all nodes before kube-proxy starts, by their names in /proc/sys; what kube-proxy writes itself is refused."""
+    hairpin: bool = True
+    """Whether the pods' bridge sends packets back by the port that they came in by: without it no pod reaches itself through a
+    Service (K-2.6). CNI plugins differ in it."""
 
     @model_validator(mode="after")
     def _one_way(self) -> "Nodes":

@@ -33,7 +33,10 @@ _KINDS = ("Service", "EndpointSlice", "Node", "ServiceCIDR")
 
 
 class Kernel(Protocol):
-    """What kube-proxy sees of its machine's kernel."""
+    """What kube-proxy sees of its machine's kernel. ``tcp_be_liberal`` it reads once, at its start (CFG-6)."""
+
+    @property
+    def tcp_be_liberal(self) -> bool: ...
 
     def load(self, family: Family, ruleset: Ruleset, now_ns: int) -> None: ...
 
@@ -177,7 +180,7 @@ class KubeProxy:
         self._process += 1
         self.running, self._listed, self._delivered_ns = True, None, {}
         node = self._api.state.node(self.name)
-        host = Host(node_ips=self._node.ips)
+        host = Host(node_ips=self._node.ips, tcp_be_liberal=self._kernel.tcp_be_liberal)
         self._health = ProxyHealth(2 * self._config.sync_period_ns)
         predecessors = {proxy.proxier.family: proxy.proxier.backend for proxy in self._proxies}
         self._proxies = []

@@ -16,12 +16,13 @@ from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Cause as Why
 from kpsim.netfilter import Disposition as Fate
 from kpsim.netfilter import Netns
-from kpsim.nodes import Machine, make_machines, pod_interface_of, sysctls_of
+from kpsim.nodes import Machine, make_machines, pod_interface_of, without_hairpin
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.reject import IcmpLimiter
 from kpsim.ruleset import Role, Ruleset
 from kpsim.scenario.nodes import ClusterNode
+from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.runlog import Cause, Disposition
 
@@ -70,11 +71,9 @@ class Machines:
         limit_icmp: bool,
     ) -> None:
         self._seed, self._at_ip, self._limit_icmp = seed, at_ip, limit_icmp
-        sysctls = sysctls_of(
-            config, route_localnet=config.localhost_node_ports, liberal=config.conntrack_tcp_be_liberal
-        )
         ends = {node.name: (node.ips, node.pod_cidrs) for node in nodes}
-        self._machines = make_machines(ends, pod_interface=pod_interface_of(config), sysctls=sysctls)
+        plain = make_machines(ends, pod_interface=pod_interface_of(config))
+        self._machines = {node.name: _with_settings(plain[node.name], node, config) for node in nodes}
         self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()
         self._next_collection_ns = COLLECTOR_ROUND_NS
@@ -218,11 +217,20 @@ class Machines:
         return Cause.NONE
 
 
+def _with_settings(machine: Machine, node: ClusterNode, config: ProxyConfig) -> Machine:
+    machine = replace(machine, sysctls=kernel_settings(node, config))
+    return machine if node.hairpin else without_hairpin(machine)
+
+
 class NodeKernel:
     """One node's kernel as its kube-proxy sees it."""
 
     def __init__(self, machines: Machines, node: str) -> None:
         self._machines, self._node = machines, node
+
+    @property
+    def tcp_be_liberal(self) -> bool:
+        return self._machines.netns(self._node).sysctls.tcp_be_liberal
 
     def load(self, family: Family, ruleset: Ruleset, now_ns: int) -> None:
         netns = self._machines.netns(self._node)
@@ -315,7 +323,9 @@ _CAUSES = {
 
 
 #: what is not a rule's doing, or not alone
-_KERNEL_CAUSES: dict[Why | None, Cause] = {Why.ICMP_RATE: Cause.RATE_LIMITED, Why.TABLE_FULL: Cause.TABLE_FULL}
+_KERNEL_CAUSES: dict[Why | None, Cause] = {
+    Why.ICMP_RATE: Cause.RATE_LIMITED, Why.TABLE_FULL: Cause.TABLE_FULL, Why.HAIRPIN: Cause.NO_HAIRPIN,
+}  # fmt: skip
 
 
 def _refusal(journey: Journey) -> tuple[Disposition, Cause]:

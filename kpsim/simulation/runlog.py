@@ -27,6 +27,9 @@ class Cause(enum.StrEnum):
     NOT_CAPTURED = "not captured"  #: kube-proxy's rules left the packet alone
     RATE_LIMITED = "refusal rate limited"  #: nothing serves, and Linux answers a client only so often (K-3.4): silence
     TABLE_FULL = "connection table full"  #: the node had no room for another connection (CT-7.2)
+    NO_HAIRPIN = (
+        "no hairpin"  #: a pod was led to itself, and its bridge sends nothing back by the port it came by (K-2.6)
+    )
     NODE_DOWN = "node down"
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had nowhere to send it
     ASYMMETRIC_REPLY = "reply from another address"

@@ -1,0 +1,50 @@
+"""Kernel settings of a scenario's nodes: whether they can be what the file says, and what kube-proxy's start makes of them.
+
+Counterpart: sysctl.d of the machines, and kube-proxy's start after it (CFG-4, CFG-6, I-1). It never knows what a setting does.
+"""
+
+from collections.abc import Iterator
+
+from kpsim.addresses import Family
+from kpsim.config import Host, ProxyConfig, resolve
+from kpsim.manifests.places import Finding, Path
+from kpsim.nodes import overwritten, sysctls_of
+from kpsim.packetpath.sysctls import Sysctls, complaint
+from kpsim.scenario.document import Document
+from kpsim.scenario.nodes import ClusterNode, cluster_nodes
+from kpsim.scenario.schema import Nodes
+
+
+def kernel_settings(node: ClusterNode, proxy: ProxyConfig) -> Sysctls:
+    """Of a node whose kube-proxy has started. InputError for what cannot be written."""
+    before = Sysctls().written(node.sysctls)
+    found = resolve(proxy, Host(node_ips=node.ips), None, Family.IPV4)
+    return sysctls_of(
+        proxy, route_localnet=found.localhost_node_ports, liberal=found.liberal, cores=node.cpu, before=before
+    )
+
+
+def check_settings(nodes: Nodes, proxy: ProxyConfig | None, document: Document) -> list[Finding]:
+    """What is wrong with the nodes' kernel settings. What kube-proxy overwrites is asked of a configuration without errors."""
+    found = dict(_refused(nodes))
+    if not found and proxy is not None:
+        for number, node in enumerate(cluster_nodes(nodes)):
+            for name, words in overwritten(node.sysctls, kernel_settings(node, proxy)):
+                found.setdefault(_place(nodes, number, name), words)
+    return [document.finding(message, path) for path, message in found.items()]
+
+
+def _refused(nodes: Nodes) -> Iterator[tuple[Path, str]]:
+    places: list[tuple[Path, dict[str, int]]] = [(("nodes", "sysctls"), nodes.sysctls)]
+    places += [(("nodes", "list", number, "sysctls"), node.sysctls) for number, node in enumerate(nodes.named or ())]
+    for path, values in places:
+        for name, value in values.items():
+            if words := complaint(name, value):
+                yield (*path, name), words
+
+
+def _place(nodes: Nodes, number: int, name: str) -> Path:
+    """Where the setting of a node stands."""
+    if nodes.named is not None and name in nodes.named[number].sysctls:
+        return "nodes", "list", number, "sysctls", name
+    return "nodes", "sysctls", name
