@@ -1,15 +1,20 @@
-"""The small shop in the lab: a node of it twice, and packets to send there."""
+"""Nodes for the lab: one of the small shop, one that is smaller still. And packets to send there, and what became of them."""
 
+from dataclasses import replace
 from functools import cache
 
+from packets import OTHER_POD, POD, ip
 from shop import cluster_text
 
-from kpsim.addresses import Family, parse_ip
+from kpsim.addresses import Family, parse_ip, parse_network
 from kpsim.explore import load
 from kpsim.lab.wires import Shot
+from kpsim.nodes import Machine, make_machine
 from kpsim.packet import Packet
+from kpsim.packetpath.routing import Route, Routing
 from kpsim.ruleset import Ruleset
 from kpsim.verify.subjects import Subject, cluster_subjects
+from kpsim.verify.twin import Exchange
 
 #: node-1's own address, one of its pods, a cluster IP with endpoints, one that rejects, one outside
 ENDS = {
@@ -42,3 +47,36 @@ def shot(
     ends = ENDS[family]
     saddr, daddr = (number_of(ends.get(end, end)) if end else 0 for end in (source, destination))
     return Shot(Packet(family, protocol, saddr, daddr, sport, dport, in_interface=by))
+
+
+#: of the smaller node
+PODS = {Family.IPV4: (POD, OTHER_POD), Family.IPV6: ("fd00:180::5", "fd00:180::6")}
+
+
+def small_machine(family: Family) -> Machine:
+    """Pods 10.180.0.0/24 are on cni0, 10.180.1.0/24 is behind 192.168.0.2 on eth0, and so is everything else."""
+    if family is Family.IPV6:
+        return make_machine(["fd00:192::1/64", "2001:db8:7::1/64"], ["fd00:180::/64"])
+    made = make_machine(["192.168.0.1", "192.168.7.1"], ["10.180.0.0/24"])
+    remote = Route(parse_network("10.180.1.0/24"), "eth0", ip("192.168.0.2"))
+    return replace(made, routing=Routing(made.routing.interfaces.values(), [*made.routing.routes, remote]))
+
+
+def agreed(exchange: Exchange) -> Exchange:
+    """AssertionError if the two worlds disagree."""
+    assert [str(difference) for difference in exchange.differences] == []
+    return exchange
+
+
+def passed(exchange: Exchange) -> Packet:
+    """The packet behind the node, where both let it out."""
+    arrival = agreed(exchange).arrival
+    assert arrival is not None, f"{exchange.shot.packet} was {exchange.walk.disposition}"
+    return arrival.packet
+
+
+def answered(exchange: Exchange) -> Packet:
+    """What whoever got it answers."""
+    answer = agreed(exchange).answer()
+    assert answer is not None, f"{exchange.shot.packet} was {exchange.walk.disposition}"
+    return answer

@@ -1,6 +1,6 @@
 """The connection table of a network namespace, asked over netlink: entry by entry, since a dump walks the whole machine's (K-11).
 
-Counterpart: ``conntrack``, the tool. It reads, sets timers and deletes; what an entry should look like it never knows.
+Counterpart: ``conntrack``, the tool. It reads, makes flows, sets timers and deletes; what an entry should look like it never knows.
 """
 
 import os
@@ -29,7 +29,7 @@ _STATES = {
         "HEARTBEAT_SENT",
     )),
 }  # fmt: skip
-_SEEN_REPLY, _ASSURED, _SRC_NAT, _DST_NAT = 2, 4, 16, 32
+_SEEN_REPLY, _ASSURED, _CONFIRMED, _SRC_NAT, _DST_NAT = 2, 4, 8, 16, 32
 
 # attributes of a message, of a tuple, of its two halves
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL_PART, _TIMEOUT, _MARK = 1, 2, 3, 4, 7, 8
@@ -78,6 +78,13 @@ class LinuxConntrack:
             return []
         answers = self._netlink.ask_all(_GET, [_asked(flow) for flow in flows], family=_FAMILIES[flows[0].family])
         return [None if data is None else _seen(data) for data in answers]
+
+    def add(self, original: FlowTuple, reply: FlowTuple, *, assured: bool = False, seconds: int = 300) -> None:
+        """A UDP flow that nobody sent: tables get full sooner. Refused if the table has it, or no room."""
+        status = _CONFIRMED | (_SEEN_REPLY | _ASSURED if assured else 0)
+        written = _asked(original) + attribute(_REPLY | NESTED, _written(reply))
+        written += attribute(_STATUS, status.to_bytes(4)) + attribute(_TIMEOUT, seconds.to_bytes(4))
+        self._netlink.ask(_NEW, written, family=_FAMILIES[original.family], creates=True)
 
     def set_timer(self, flow: FlowTuple, seconds: int) -> None:
         """Of an entry that is there: whether a packet re-arms it is seen only if it has something else left before."""

@@ -14,7 +14,7 @@ from kpsim.lab.namespace import LabError, Namespace
 NESTED = 0x8000  #: set in the kind of an attribute that consists of attributes
 
 _NETLINK_NETFILTER = 12
-_REQUEST, _ACKNOWLEDGE = 1, 4
+_REQUEST, _ACKNOWLEDGE, _CREATE = 1, 4, 0x600
 _ERROR_MESSAGE = 2
 _HEADER, _SUBSYSTEM_HEADER = struct.Struct("=IHHII"), struct.Struct("=BBH")
 _KIND_BITS = 0x3FFF
@@ -41,9 +41,15 @@ class Netlink:
     def close(self) -> None:
         self._socket.close()
 
-    def ask(self, verb: int, attributes: bytes = b"", *, family: int = socket.AF_UNSPEC) -> bytes | None:
-        """The attributes that the kernel answers; None if it only acknowledges, or knows of no such thing. Refused otherwise."""
-        self._socket.send(self._message(verb, attributes, family, _REQUEST | _ACKNOWLEDGE, 1))
+    def ask(
+        self, verb: int, attributes: bytes = b"", *, family: int = socket.AF_UNSPEC, creates: bool = False
+    ) -> bytes | None:
+        """The attributes that the kernel answers; None if it only acknowledges, or knows of no such thing. Refused otherwise.
+
+        ``creates``: the thing must not be there yet.
+        """
+        flags = _REQUEST | _ACKNOWLEDGE | (_CREATE if creates else 0)
+        self._socket.send(self._message(verb, attributes, family, flags, 1))
         answer = None
         while True:
             for _, kind, content in self._messages():

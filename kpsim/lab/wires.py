@@ -131,6 +131,8 @@ class Wires:
     def transmit(self, frames: Sequence[Framed], *, wait_for_last: bool = False) -> "Reception":
         """Sends in order and collects what comes out. ``wait_for_last``: until something is heard of the last, for a second or so.
 
+        Without a frame it collects what has come out since, such as packets that a queue let go.
+
         LabError if a frame did not get into the node or to us, or came out where nobody should be.
         """
         if len(frames) >= _TAGS[self.family]:
@@ -211,12 +213,11 @@ class Wires:
 
         What the kernel puts off when it is busy, and what it tells its neighbours, comes a little later.
         """
-        last = len(reception.errors) - 1
         for waited_ms in range(_PATIENCE_MS):
             received, sent = self._counts.kernels()
             self._collect(reception)
             is_even = self._counts.written == sent and self._counts.read >= received
-            if is_even and (reception.heard(last) or (waited_ms and not wait_for_last)):
+            if is_even and (reception.is_last_heard or (waited_ms and not wait_for_last)):
                 return
             time.sleep(0.001)
         if not is_even:
@@ -297,8 +298,9 @@ class Reception:
         else:
             self._sightings[number].append(sighting)
 
-    def heard(self, number: int) -> bool:
-        return bool(self._sightings[number])
+    @property
+    def is_last_heard(self) -> bool:
+        return not self._sightings or bool(self._sightings[-1])
 
     def results(self) -> list[Heard]:
         return [Heard(tuple(seen), error) for seen, error in zip(self._sightings, self.errors, strict=True)]

@@ -4,13 +4,26 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
 import pytest
-from linux_pair import Pair
+from labs import PODS, number_of, small_machine
 
 from kpsim.addresses import Family
+from kpsim.dialects.iptables import parse
+from kpsim.lab.backends import Backend
+from kpsim.nodes import Machine
+from kpsim.verify.twin import Twin
 
 
 @pytest.fixture
-def pair_of(kernel: None) -> Iterator[Callable[..., Pair]]:
-    """Makes pairs with these rules, as iptables-save prints them, for as long as the test runs."""
+def twin_of(kernel: None) -> Iterator[Callable[..., Twin]]:
+    """Makes twins of a small node with two pods and these rules, as iptables-save prints them, for as long as the test runs."""
     with ExitStack() as made:
-        yield lambda rules, family=Family.IPV4: made.enter_context(closing(Pair(rules, family)))
+
+        def make(
+            rules: str, family: Family = Family.IPV4, backend: Backend = Backend.NFT, *, machine: Machine | None = None
+        ) -> Twin:
+            twin = made.enter_context(closing(Twin(machine or small_machine(family), family, backend)))
+            assert twin.load(parse(rules, family)) is None
+            twin.linux.add_pods(map(number_of, PODS[family]))
+            return twin
+
+        yield make
