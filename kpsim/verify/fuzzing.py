@@ -33,8 +33,8 @@ _PROBES, _STEPS, _SEQUENCES = 150, 70, 2  # of one seed
 _TRIES = 3  #: until a disagreement is called passing: Linux draws endpoints and ports
 _SHRINK_S = 90  #: to make a case smaller
 _DIGITS = re.compile(r"[0-9a-f:.]*[0-9][0-9a-f:.]*")  # and addresses
-#: waits of which the longer outlasts the shortest timeouts
-WAITS_NS = (10 * MILLISECOND_NS, 1300 * MILLISECOND_NS)
+#: waits of which the longer outlasts the shortest timeouts and affinities, and makes streams (CT-5.1)
+WAITS_NS = (10 * MILLISECOND_NS, 2100 * MILLISECOND_NS)
 #: settings of a node; nothing changed is the simplest. Some timeouts end in the course of a sequence
 SETTINGS: tuple[Mapping[str, int], ...] = (
     {},
@@ -46,14 +46,19 @@ SETTINGS: tuple[Mapping[str, int], ...] = (
 )  # fmt: skip
 
 
-def draw_case(choices: Choices, cluster: Cluster, subject: Subject, manifest: str, steps: int = _STEPS) -> Case:
+def draw_case(
+    choices: Choices, cluster: Cluster, subject: Subject, manifest: str, steps: int,
+    waits_ns: Sequence[int] = WAITS_NS,
+) -> Case:  # fmt: skip
     """A sequence at the subject's node, half of the time one with nothing about it."""
     sysctls = pick(choices, SETTINGS) if chance(choices, 50) else {}
     random_fully = not chance(choices, 20)
     found = draw_sequence(
-        choices, subject.site, subject.node, subject.family, steps, cluster.state, waits_ns=WAITS_NS
+        choices, subject.site, subject.node, subject.family, steps, cluster.state, waits_ns=waits_ns
     )  # fmt: skip
-    return Case(manifest, subject.node, subject.family, steps=tuple(found), sysctls=sysctls, random_fully=random_fully)
+    return Case(
+        manifest, subject.node, subject.family, steps=tuple(found), sysctls=sysctls, random_fully=random_fully
+    )  # fmt: skip
 
 
 @dataclass
@@ -112,7 +117,7 @@ class Fuzzer:
         sysctls = pick(drawn, SETTINGS) if chance(drawn, 50) else {}
         cases = [Case(manifest, subject.node, subject.family, tuple(probes), sysctls=sysctls)]
         for each in range(_SEQUENCES):
-            cases.append(draw_case(SeededChoices(number, "sequence", each), cluster, subject, manifest))
+            cases.append(draw_case(SeededChoices(number, "sequence", each), cluster, subject, manifest, _STEPS))
         words = []
         for case in cases:
             try:

@@ -55,6 +55,7 @@ pytestmark = pytest.mark.kernel
 
 V4, V6 = Family.IPV4, Family.IPV6
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
+_WAITS_NS = (10 * MILLISECOND_NS, 1300 * MILLISECOND_NS)
 _SILENCE = Wait(1300 * MILLISECOND_NS)  #: outlasts timers of a second
 
 # --- a node whose Services share their endpoints -----------------------------------------------------------------------------
@@ -324,7 +325,7 @@ def test_whatever_happens_in_the_shop(make: Maker, family: Family, random_fully:
     both = make(family, random_fully=random_fully)
     site, state = both.cluster.site, both.cluster.state
     choices = SeededChoices(seed, "shop", family, random_fully)
-    both.play(*draw_sequence(choices, site, "node-1", family, 60, state, waits_ns=[10 * MILLISECOND_NS]))
+    both.play(*draw_sequence(choices, site, "node-1", family, 60, state, waits_ns=_WAITS_NS[:1]))
 
 
 @pytest.mark.parametrize("backend", list(Backend))
@@ -333,7 +334,7 @@ def test_whatever_happens_in_a_drawn_cluster(seed: int, backend: Backend) -> Non
     of = cluster(seed)
     subjects = list(cluster_subjects(of))
     subject = subjects[seed % len(subjects)]
-    case = draw_case(SeededChoices(seed, "both", backend), of, subject, manifest(seed), 50)
+    case = draw_case(SeededChoices(seed, "both", backend), of, subject, manifest(seed), 50, _WAITS_NS)
     assert not play(case, backend).finding
 
 
@@ -360,7 +361,7 @@ def test_any_sequence_in_any_cluster(backend: Backend, data: st.DataObject) -> N
     text = draw_manifest(choices)
     of = load(text=text)
     subject = data.draw(st.sampled_from(list(cluster_subjects(of))))
-    case = draw_case(choices, of, subject, text, 15)
+    case = draw_case(choices, of, subject, text, 15, _WAITS_NS[:1])
     assert not play(case, backend).finding
 
 
