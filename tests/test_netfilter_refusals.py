@@ -231,6 +231,17 @@ def test_martian_sources(source, cause):  # K-7.2, K-7.3
     assert run(node(ruleset()), packet(source, POD, came_by="eth0")).cause is cause
 
 
+@pytest.mark.parametrize(
+    ("settings", "accepted"),
+    [(Sysctls(accept_local=True), False), (Sysctls(route_localnet=True), False),
+     (Sysctls(accept_local=True, route_localnet=True), True)],
+)  # fmt: skip
+def test_a_source_of_loopback_from_outside_needs_two_settings(settings, accepted):  # K-7.1, K-7.3, measured
+    outcome = run(node(ruleset(), sysctls=settings), packet("127.0.0.5", POD, came_by="eth0"))
+    assert (outcome.disposition is Disposition.FORWARDED) is accepted
+    assert (outcome.cause is Cause.MARTIAN_SOURCE) is not accepted
+
+
 def test_accept_local():  # K-7.3
     netns = node(ruleset(), sysctls=Sysctls(accept_local=True))
     assert run(netns, packet(NODE, POD, came_by="eth0")).disposition is FORWARDED

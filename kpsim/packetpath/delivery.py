@@ -254,9 +254,10 @@ def _martian(traversal: Traversal) -> End | None:
         translated = destination != traversal.arrived.daddr
         martian = destination in LOOPBACK6 and not translated
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION) if martian else None
-    if source in LOOPBACK4 or kind is AddressType.MULTICAST:
+    confined = not netns.sysctls.route_localnet
+    if (confined and source in LOOPBACK4) or kind is AddressType.MULTICAST:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
-    if destination in LOOPBACK4 and not netns.sysctls.route_localnet:
+    if confined and destination in LOOPBACK4:
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION)
     return None
 
