@@ -25,6 +25,7 @@ from packets import (
 
 from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable, FlowTuple, tuple_of
+from kpsim.fabric import answer_to
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
 from kpsim.packetpath.flowstate import Direction, FlowState, sctp_timeout_ns, tcp_timeout_ns
@@ -230,6 +231,7 @@ def test_which_icmp_messages_answer_which(protocol, request_type, answer_type):
     asked = FlowTuple(Family.IPV4, protocol, 1, 7, 2, request_type * 256)
     assert asked.inverse().dport == answer_type * 256
     assert asked.inverse().inverse() == asked
+    assert answer_to(Packet(Family.IPV4, protocol, 1, 2, 7, icmp_type=request_type)).icmp_type == answer_type
 
 
 @pytest.mark.parametrize("created_s", [0, 1000])

@@ -138,6 +138,16 @@ def test_a_process_without_any_address_cannot_send():
     assert (outcome.disposition, outcome.cause, outcome.local_error) == (REJECTED, Cause.NO_ADDRESS, "EADDRNOTAVAIL")
 
 
+@pytest.mark.parametrize(
+    ("destination", "delivered"), [("192.168.0.255", True), ("255.255.255.255", True), ("0.1.2.3", False)]
+)
+def test_broadcasts_are_delivered(destination, delivered):
+    """fib_trie: the local table has broadcast routes; nothing in 0/8 is a destination (RFC 1122 3.2.1.3)."""
+    netns = routed(node(ruleset(table("filter", INPUT=(rule(NfAcct("input")),)))), without_default=True)
+    outcome = run(netns, packet(CLIENT, destination, protocol="udp", came_by="eth0"))
+    assert (outcome.disposition is DELIVERED, counted(outcome) == ["input"]) == (delivered, delivered)
+
+
 # --- a process's packets -----------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,8 @@ from kpsim.ruleset import (
     Unknown,
 )
 
+BLACK_HOLE = "198.51.100.9"
+
 
 class Facts:
     """What the surroundings answer: the node's address is local, every draw is 1000, the source is remembered."""
@@ -60,8 +62,8 @@ class Facts:
         return AddressType.LOCAL if (Family.IPV4, address) == parse_ip(NODE) else AddressType.UNICAST
 
     def route_to(self, address: int) -> Decision | None:
-        """To the client by eth0; the node's own address is local."""
-        kind = RouteKind.LOCAL if address == ip(NODE) else RouteKind.UNICAST
+        """To the client by eth0; the node's own address is local; one address is a black hole, and 0 is nowhere."""
+        kind = {ip(NODE): RouteKind.LOCAL, ip(BLACK_HOLE): RouteKind.BLACKHOLE}.get(address, RouteKind.UNICAST)
         return Decision(kind, "lo" if kind is RouteKind.LOCAL else "eth0", address, None, None) if address else None
 
     def chance(self, statistic: Statistic, key: object) -> bool:
@@ -199,3 +201,30 @@ def test_headers_are_compared_before_options_and_the_unknown_last():
     unknown, recent, draw = Unknown("-m hashlimit"), Recent("A", "set"), Statistic(1, "")
     header = Protocol("tcp")
     assert in_kernel_order([unknown, recent, draw, header]) == [header, recent, draw, unknown]
+
+
+@pytest.mark.parametrize(
+    ("family", "source", "came_by", "options", "expected"),
+    [
+        # iptables-extensions(8), rpfilter: what is on the node itself fails, unless accept-local
+        (Family.IPV4, NODE, "eth0", {}, False), (Family.IPV6, NODE, "eth0", {}, False),
+        (Family.IPV4, NODE, "eth0", {"loose": True}, False), (Family.IPV6, NODE, "eth0", {"loose": True}, False),
+        (Family.IPV4, NODE, "eth0", {"loose": True, "accept_local": True}, True),
+        (Family.IPV6, NODE, "eth0", {"accept_local": True}, True),
+        (Family.IPV4, CLIENT, "cni0", {"accept_local": True}, False), (Family.IPV4, CLIENT, "eth0", {"accept_local": True}, True),
+        (Family.IPV6, CLIENT, "eth0", {}, True), (Family.IPV6, CLIENT, "cni0", {}, False),
+        (Family.IPV6, CLIENT, "cni0", {"loose": True}, True),
+        # without a route nobody answers; the unspecified address of IPv6 is let pass (duplicate address detection)
+        (Family.IPV4, "0.0.0.0", "eth0", {}, False), (Family.IPV4, "0.0.0.0", "eth0", {"loose": True}, False),
+        (Family.IPV6, "::", "eth0", {}, True), (Family.IPV4, "0.0.0.0", "lo", {}, True), (Family.IPV4, NODE, "lo", {}, True),
+        (Family.IPV4, BLACK_HOLE, "eth0", {"loose": True}, False),
+        (Family.IPV4, BLACK_HOLE, "eth0", {"loose": True, "accept_local": True}, False),
+    ],
+)  # fmt: skip
+def test_the_way_back(family, source, came_by, options, expected):
+    packet = tcp(in_interface=came_by)
+    packet.family, packet.saddr = family, ip(source)
+    for invert in (False, True):
+        holds = condition(ReversePath(**options, invert=invert), "key")
+        assert holds is not None
+        assert holds(Facts(packet)) is (expected is not invert)

@@ -291,3 +291,13 @@ def test_only_ways_that_lead_on_lead_strictly():
         [interface("eth0", "2001:db8::1/64")], [Route(net("2001:db8:8::/48"), "eth0", kind=RouteKind.PROHIBIT)]
     )
     assert blocked.lookup_strict(V6, ip("2001:db8:8::9"), "eth0") is None
+
+
+def test_what_goes_to_loopback_itself_comes_from_there():
+    """Measured: ::1 masquerades as itself; an own address that is none of loopback's, by the ordinary order."""
+    machine = Routing([
+        interface("lo", "::1/128", kind=InterfaceKind.LOOPBACK), interface("eth0", "2001:db8::1/64"),
+        interface("br0", "2001:db8:5::1/64", "2001:db8:5::2/64"),
+    ])  # fmt: skip
+    assert machine.masquerade_address(V6, "lo", ip("::1"), ip("::1")) == ip("::1")
+    assert machine.masquerade_address(V6, "eth0", ip("fe80::2"), ip("2001:db8:9::9")) == ip("2001:db8::1")

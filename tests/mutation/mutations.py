@@ -77,7 +77,7 @@ def mutations(unit: Unit) -> Iterator[Mutation]:
             continue
         for parent, field, index, node in _places(root):
             for new in _replacements(node):
-                before, after = _text(node), _text(new)
+                before, after = _texts(node, new)
                 seen[before, after] = nth = seen.get((before, after), 0) + 1
                 ast.copy_location(new, node)
                 ast.fix_missing_locations(new)
@@ -140,6 +140,18 @@ def _put(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
         setattr(parent, field, node)
     else:
         getattr(parent, field)[index] = node
+
+
+def _texts(before: ast.AST, after: ast.AST) -> tuple[str, str]:
+    """Of a table only the line that differs."""
+    match before, after:
+        case ast.Constant(str() as old), ast.Constant(str() as new) if "\n" in old:
+            lines = zip(old.split("\n"), new.split("\n"), strict=True)
+            different = (pair for pair in lines if pair[0] != pair[1])
+            left, right = (" ".join(line.split()) for line in next(different))
+            return left, right
+        case _:
+            return _text(before), _text(after)
 
 
 def _text(node: ast.AST) -> str:

@@ -187,7 +187,7 @@ def at_home_of(fabric: Fabric, place: Place) -> tuple[str, bool]:
 
 
 @pytest.mark.parametrize("family", Family)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_answers_and_errors_are_translated_back(family: Family, data: st.DataObject) -> None:
     fabric = data.draw(fabrics(family))
@@ -246,6 +246,6 @@ def test_the_property_meets_what_it_is_about() -> None:
 
     for family in (V4, V6):
         tried = given(st.data(), st.just(family))(look)
-        settings(deadline=None, max_examples=40, database=None, derandomize=True)(tried)()
+        settings(deadline=None, max_examples=25, database=None, derandomize=True)(tried)()
     wanted = (*PROTOCOLS, "ICMP", "to another address", "masqueraded", "hairpin", "clash", "answer", "error")
     assert all(seen[what] for what in wanted), seen

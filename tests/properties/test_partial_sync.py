@@ -16,7 +16,7 @@ from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Netns, expand
 from kpsim.packet import Packet
 
-EXAMPLES = settings(max_examples=60, deadline=None)
+EXAMPLES = settings(max_examples=40, deadline=None)
 
 
 def rule_lines(text: str) -> dict[str, int]:
@@ -172,7 +172,7 @@ def fate(netns: Netns, packet: Packet, *, local: bool) -> dict[tuple[object, ...
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(histories, st.sampled_from([1000, 1000, 3]))
 def test_packets_fare_as_if_there_had_been_one_full_sync(history: list[Step], large_cluster_endpoints: int) -> None:
     """Also where the texts differ: a large cluster keeps chains that nothing leads to (I-12.3 b)."""

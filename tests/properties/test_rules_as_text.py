@@ -30,7 +30,7 @@ def in_the_kernel(ruleset: Ruleset) -> Ruleset:
 
 
 @FAMILIES
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_what_is_written_is_read_back(family: Family, data: st.DataObject) -> None:
     ruleset = data.draw(st.one_of(rulesets(any_world(family)), rulesets(small_world(family))))
@@ -43,7 +43,7 @@ def test_what_is_written_is_read_back(family: Family, data: st.DataObject) -> No
 
 
 @FAMILIES
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data())
 def test_what_a_kernel_keeps_is_kept(family: Family, data: st.DataObject) -> None:
     """Saved, restored and saved again, a document stays the same, and so it does in kube-proxy's words."""
@@ -54,7 +54,7 @@ def test_what_a_kernel_keeps_is_kept(family: Family, data: st.DataObject) -> Non
 
 
 @FAMILIES
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data())
 def test_nothing_of_a_rule_is_lost(family: Family, data: st.DataObject) -> None:
     """Different rules have different texts: a writer that left something out would make two of them one."""

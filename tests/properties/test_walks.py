@@ -45,7 +45,7 @@ def test_everything_that_the_model_has_is_drawn() -> None:
 
 
 @FAMILIES
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_walks_are_equal_with_and_without_the_index(family: Family, data: st.DataObject) -> None:
     """And whether or not somebody looks; each packet meets the connections and lists that those before it left."""
@@ -100,7 +100,7 @@ def surprises(weights: dict[tuple[object, ...], Fraction], found: Counter[tuple[
 
 
 @FAMILIES
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_weights_sum_to_one_and_seeded_walks_come_as_often_as_they_say(family: Family, data: st.DataObject) -> None:
     world = small_world(family)
@@ -152,7 +152,7 @@ def test_endpoints_are_chosen_as_often_as_their_weights_say(count: int) -> None:
     assert all(abs(weight - Fraction(1, count)) < Fraction(1, 10**8) for weight in weights.values())
 
     def came(chooser: type[SeededChooser], *, biased: bool = False) -> Counter[tuple[object, ...]]:
-        drawn = (chooser(5, flow) for flow in range(10_000))
+        drawn = (chooser(5, flow) for flow in range(8_000))
         choosers: list[Chooser] = [Biased(each) if biased else each for each in drawn]
         return Counter(end_of(walk(netns, packet, now_ns=0, chooser=each, trace=False)) for each in choosers)
 
@@ -177,6 +177,6 @@ def test_the_properties_meet_what_they_are_about() -> None:
     for family in Family:
         world = small_world(family)
         tried = given(rulesets(world), packets(world), st.booleans())(look)
-        settings(deadline=None, max_examples=100, database=None, derandomize=True)(tried)()
+        settings(deadline=None, max_examples=60, database=None, derandomize=True)(tried)()
     wanted = {Disposition.DELIVERED, Disposition.FORWARDED, Disposition.DROPPED, Disposition.REJECTED}
     assert all(ends[what] for what in (*wanted, "drawn", "translated", "masqueraded")), ends
