@@ -237,7 +237,7 @@ def test_a_walk_sees_its_own_touches_and_commits_them_in_order():
 @pytest.mark.parametrize("action", ["update", "remove", "rcheck"])
 def test_a_walk_that_nobody_commits_leaves_lists_alone(action):
     """Decision 4 of the design."""
-    rules = (rule(Recent("L", action, None if action == "remove" else 9, reap=action == "rcheck")),)
+    rules = (rule(MarkMatch(0, 1), Recent("L", action, None if action == "remove" else 9, reap=action == "rcheck")),)
     netns = node(ruleset(table("filter", FORWARD=(rule(MarkMatch(1, 1), Recent("L", "set")), *rules))))
     for second, client in enumerate((CLIENT, "203.0.113.77")):
         run(netns, packet(client, POD, mark=1), second * SECOND_NS)
