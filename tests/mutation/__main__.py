@@ -30,7 +30,7 @@ TESTS = tuple(
     for name in (
         "test_chains", "test_chooser", "test_clashes", "test_conntrack", "test_conntrack_table", "test_delivery",
         "test_explain", "test_fabric", "test_flowstate", "test_flowstate_sctp", "test_flowstate_tcp", "test_foreign_rules",
-        "test_full_table", "test_invalid_answers", "test_matching", "test_netfilter", "test_netfilter_nat",
+        "test_full_table", "test_invalid_answers", "test_matching", "test_measured_lives", "test_netfilter", "test_netfilter_nat",
         "test_netfilter_refusals", "test_packet_journeys", "test_packet_paths", "test_probes", "test_recent", "test_reject",
         "test_routing", "test_source_ports", "test_walk_steps", "properties/test_answers", "properties/test_connection_table",
         "properties/test_walk_index", "properties/test_walks",
