@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Direction(enum.Enum):
+class Direction(enum.StrEnum):
     """Of a packet within its flow; ORIGINAL is that of the packet that created the entry."""
 
     ORIGINAL = "original"
@@ -117,6 +117,17 @@ class History(NamedTuple):
         if direction is Direction.ORIGINAL:
             return self._replace(original=side, reply=other)
         return self._replace(original=other, reply=side)
+
+    def noticing(
+        self, segment: Segment, side: Side, other: Side, acknowledgement: Acknowledgement | None, repeats: int
+    ) -> "History":
+        """After a segment that counted. ``side`` is its sender's. Every segment comes by here: ``_replace`` would cost as much
+        as all the rest."""
+        original, reply = (side, other) if segment.direction is Direction.ORIGINAL else (other, side)
+        return History(
+            segment, False, self.closing, self.simultaneous, self.challenged, original, reply, acknowledgement, repeats,
+            self.original_tag, self.reply_tag,
+        )  # fmt: skip
 
     def tag(self, direction: Direction) -> Tag:
         return self.original_tag if direction is Direction.ORIGINAL else self.reply_tag

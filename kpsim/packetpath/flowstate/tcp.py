@@ -37,6 +37,7 @@ acknowledgements, and RSTs that are exact only by the number zero are not modell
 """
 
 import enum
+from functools import cache
 from typing import NamedTuple
 
 from kpsim.packet import Packet, Window
@@ -94,12 +95,12 @@ _INCOMPARABLE = Acknowledgement(Direction.ORIGINAL, -1, -1, -1)
 
 def read_tcp(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, sysctls: Sysctls) -> Reading:
     """See :func:`kpsim.packetpath.flowstate.read`."""
-    kind = _kind(packet.tcp_flags)
-    if kind is None:
+    flags = _read_flags(packet.tcp_flags)
+    if flags is None:
         return invalid(flow)
     if flow is None:
-        return _begun(packet, kind, sysctls)
-    segment = Segment(direction, kind)
+        return _begun(flags, sysctls)
+    segment = flags.segment(direction)
     state, history = _led_to(flow, segment)
     if state is Cell.RESTART:
         return Reading(Action.RESTART)
@@ -109,38 +110,60 @@ def read_tcp(packet: Packet, flow: Flow | None, direction: Direction, now_ns: in
         return invalid(flow)
     if _keeps_established(packet, flow, segment):
         state = flow.state
-    fit, history = _fit(packet, segment, flow.state, history, sysctls)
+    fit, history = _fit(packet, flags, direction, flow.state, history, sysctls)
     match fit:
+        case _Fit.NOTICED | _Fit.COUNTED:
+            pass
         case _Fit.EARLY | _Fit.OLD:
             return passing(flow, history)
         case _Fit.OUTSIDE:
             return _misfit(flow, segment, now_ns, sysctls)
-        case _Fit.NOTICED | _Fit.COUNTED:
-            pass
     if state is FlowState.FIN_WAIT and flow.state is not state:
         history = history._replace(closing=True)
-    return _counted(flow, segment, state, history._replace(last=segment, let_through=False), sysctls)
+    if history.last is not segment or history.let_through:
+        history = history._replace(last=segment, let_through=False)
+    return _counted(flow, segment, state, history, sysctls)
 
 
-def _kind(flags: frozenset[str]) -> TcpInput | None:
-    flags = flags - {"PSH"}
-    if flags not in _VALID_FLAGS:
+class _Flags(NamedTuple):
+    """What a segment's flags say."""
+
+    kind: TcpInput
+    opens: bool
+    acknowledges: bool
+    size: int  #: sequence numbers that it takes
+    original: Segment
+    reply: Segment
+
+    def segment(self, direction: Direction) -> Segment:
+        return self.original if direction is Direction.ORIGINAL else self.reply
+
+
+@cache
+def _read_flags(flags: frozenset[str]) -> _Flags | None:
+    """None: no stack sends such a segment."""
+    if flags - {"PSH"} not in _VALID_FLAGS:
         return None
+    acknowledges = "ACK" in flags
     if "RST" in flags:
-        return TcpInput.RST
-    if "SYN" in flags:
-        return TcpInput.SYN_ACK if "ACK" in flags else TcpInput.SYN
-    return TcpInput.FIN if "FIN" in flags else TcpInput.ACK
+        kind = TcpInput.RST
+    elif "SYN" in flags:
+        kind = TcpInput.SYN_ACK if acknowledges else TcpInput.SYN
+    else:
+        kind = TcpInput.FIN if "FIN" in flags else TcpInput.ACK
+    size = len(flags & {"SYN", "FIN", "PSH"})
+    original, reply = (Segment(direction, kind) for direction in Direction)
+    return _Flags(kind, kind in _OPENINGS, acknowledges, size, original, reply)
 
 
-def _begun(packet: Packet, kind: TcpInput, sysctls: Sysctls) -> Reading:
+def _begun(flags: _Flags, sysctls: Sysctls) -> Reading:
     """Of the first segment."""
-    picked_up = kind is TcpInput.ACK
-    if not (picked_up and sysctls.tcp_loose) and kind is not TcpInput.SYN:
+    picked_up = flags.kind is TcpInput.ACK
+    if not (picked_up and sysctls.tcp_loose) and flags.kind is not TcpInput.SYN:
         return invalid(None)
-    end = _size(packet)
+    end = flags.size
     history = History(
-        Segment(Direction.ORIGINAL, kind),
+        flags.original,
         original=Side(end, end, known=True, limit=None if picked_up else end, liberal=picked_up), reply=Side(liberal=picked_up),
     )  # fmt: skip
     state = FlowState.ESTABLISHED if picked_up else FlowState.SYN_SENT
@@ -229,11 +252,6 @@ def _is_measured(flow: Flow, segment: Segment) -> bool:
     return flow.history.side(segment.direction.opposite).acknowledges and not answers_syn
 
 
-def _size(packet: Packet) -> int:
-    """Sequence numbers that a segment takes."""
-    return len(packet.tcp_flags & {"SYN", "FIN", "PSH"})
-
-
 class _Numbers(NamedTuple):
     """Of a segment, as its sender counts, and what it acknowledges of the other end's."""
 
@@ -243,13 +261,15 @@ class _Numbers(NamedTuple):
 
 
 def _fit(
-    packet: Packet, segment: Segment, state: FlowState, history: History, sysctls: Sysctls
+    packet: Packet, flags: _Flags, direction: Direction, state: FlowState, history: History, sysctls: Sysctls
 ) -> tuple[_Fit, History]:
-    direction, kind = segment
-    if kind is TcpInput.RST and _any_reset_will_do(packet, segment, state, history):
+    kind, opens, acknowledges, size = flags[:4]
+    segment = flags.segment(direction)
+    if kind is TcpInput.RST and _any_reset_will_do(segment, state, history, acknowledges=acknowledges):
         return _Fit.NOTICED, history
-    side, other = history.side(direction), history.side(direction.opposite)
-    opens, size = kind in _OPENINGS, _size(packet)
+    side, other = history.original, history.reply
+    if direction is Direction.REPLY:
+        side, other = other, side
     window = packet.window if side.known and not opens else Window.EXACT
     begin = (0 if opens else side.sent - size * packet.repeated) + _PLACES[window]
     end = begin + size
@@ -261,13 +281,12 @@ def _fit(
             return _Fit.NOTICED, history.with_sides(direction, side, other)
     elif fresh:
         side = side._replace(noticed=end, known=True)
-    acknowledges = "ACK" in packet.tcp_flags
     numbers = _Numbers(begin, end, other.sent if acknowledges else other.noticed)
     if fresh and numbers.acknowledged == other.noticed + 1:
         other = other._replace(noticed=numbers.acknowledged)  # taken for the answer to a keepalive
     fit = _place(window, numbers, side, other, acknowledges=acknowledges, fresh=fresh)
     if fit is _Fit.NOTICED:
-        return fit, _noticed(history, segment, numbers, side._replace(sent=sent), other, acknowledges=acknowledges)
+        return fit, _noticed(history, segment, numbers, sent, side, other, acknowledges=acknowledges)
     if fit is _Fit.EARLY:
         side = side._replace(noticed=end, unacknowledged=True)
     forgiven = side.liberal or sysctls.tcp_be_liberal
@@ -288,34 +307,34 @@ def _place(window: Window, numbers: _Numbers, side: Side, other: Side, *, acknow
 
 
 def _noticed(
-    history: History, segment: Segment, numbers: _Numbers, side: Side, other: Side, *, acknowledges: bool
+    history: History, segment: Segment, numbers: _Numbers, sent: int, side: Side, other: Side, *, acknowledges: bool
 ) -> History:
     """Remembers a segment in the window, and how often it was sent again: other segments of its sender may come between."""
     begin, end, acknowledged = numbers
+    further = end > side.noticed
     side = Side(
-        side.sent, max(side.noticed, end), True, side.limit, side.acknowledges or acknowledges,
-        side.unacknowledged or end > side.noticed, side.liberal,
+        sent, end if further else side.noticed, True, side.limit, side.acknowledges or acknowledges,
+        side.unacknowledged or further, side.liberal,
     )  # fmt: skip
     if other.limit is not None or (other.unacknowledged and acknowledged == other.noticed):
         waits = other.unacknowledged and acknowledged != other.noticed
-        other = other._replace(limit=None, unacknowledged=waits)
-    history = history.with_sides(segment.direction, side, other)
-    if segment.kind is not TcpInput.ACK:
-        return history
-    latest, last = Acknowledgement(segment.direction, begin, end, acknowledged), history.last
-    if latest == history.acknowledgement and last is not None and last.direction is segment.direction:
-        return history._replace(repeats=history.repeats + 1)
-    return history._replace(acknowledgement=latest, repeats=0)
+        other = Side(other.sent, other.noticed, other.known, None, other.acknowledges, waits, other.liberal)
+    latest, repeats = history.acknowledgement, history.repeats
+    if segment.kind is TcpInput.ACK:
+        before, last = latest, history.last
+        latest = Acknowledgement(segment.direction, begin, end, acknowledged)
+        again = latest == before and last is not None and last.direction is segment.direction
+        repeats = repeats + 1 if again else 0
+    return history.noticing(segment, side, other, latest, repeats)
 
 
-def _any_reset_will_do(packet: Packet, segment: Segment, state: FlowState, history: History) -> bool:
+def _any_reset_will_do(segment: Segment, state: FlowState, history: History, *, acknowledges: bool) -> bool:
     """Behind a FIN or RST, whatever its numbers; else one that answers a SYN or an ACK of the other end."""
     if state in _FINISHING:
         return True
     last = history.last
     if last is None or last.direction is segment.direction:
         return False
-    acknowledges = "ACK" in packet.tcp_flags
     if history.let_through:
         return acknowledges and last.kind is not TcpInput.SYN_ACK
     opened_twice = state is FlowState.SYN_SENT2 and history.acknowledgement is None
@@ -370,14 +389,14 @@ def _timeout_ns(segment: Segment, state: FlowState, history: History, sysctls: S
 def tcp_timeout_ns(state: FlowState, sysctls: Sysctls) -> int:
     """Timer of a TCP state (CT-4.1). ValueError if it is none."""
     match state:
+        case FlowState.ESTABLISHED:  # first, since most segments come here
+            return sysctls.tcp_timeout_established_ns
         case FlowState.SYN_SENT:
             return sysctls.tcp_timeout_syn_sent_ns
         case FlowState.SYN_SENT2:
             return _SYN_SENT2_NS
         case FlowState.SYN_RECV:
             return sysctls.tcp_timeout_syn_recv_ns
-        case FlowState.ESTABLISHED:
-            return sysctls.tcp_timeout_established_ns
         case FlowState.FIN_WAIT:
             return sysctls.tcp_timeout_fin_wait_ns
         case FlowState.CLOSE_WAIT:
