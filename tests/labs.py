@@ -80,3 +80,14 @@ def answered(exchange: Exchange) -> Packet:
     answer = agreed(exchange).answer()
     assert answer is not None, f"{exchange.shot.packet} was {exchange.walk.disposition}"
     return answer
+
+
+def tables_of(text: str) -> dict[str, list[str]]:
+    """Lines of an iptables-save text by table, without comments: the tools list tables in orders of their own."""
+    tables: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("*"):
+            lines = tables.setdefault(line, [])
+        elif line and not line.startswith("#"):
+            lines.append(line)
+    return tables

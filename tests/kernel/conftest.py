@@ -1,4 +1,4 @@
-"""What kernel tests share: nodes of which there is one in the model and one in Linux."""
+"""What kernel tests share: namespaces, and nodes of which there is one in the model and one in Linux."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -9,8 +9,16 @@ from labs import PODS, number_of, small_machine
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
 from kpsim.lab.backends import Backend
+from kpsim.lab.namespace import Namespace
 from kpsim.nodes import Machine
 from kpsim.verify.twin import Twin
+
+
+@pytest.fixture
+def namespace(kernel: None) -> Iterator[Namespace]:
+    """A new one, empty."""
+    with closing(Namespace()) as made:
+        yield made
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
-"""The rules load into the kernel's own tools, and what these then hold is what the model says."""
+"""The rules load with the kernel's own tools, those of ip_tables and those of nf_tables, and what these then hold is what the model says."""
 
-import subprocess
+import shlex
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from labs import tables_of
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.explore import load
+from kpsim.lab.accounting import LinuxAccounting
+from kpsim.lab.backends import Backend
+from kpsim.lab.namespace import Namespace
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
 
@@ -62,51 +67,48 @@ kind: KubeProxyConfiguration
 clusterCIDR: 10.180.0.0/16,fd00:10:180::/48
 """
 
-_COUNTERS = "nfacct add ct_state_invalid_dropped_pkts\nnfacct add localhost_nps_accepted_pkts\n"
+COUNTERS = ("ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts")
+pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("backend", list(Backend))]
 
 
-def _in_new_namespace(script: str) -> str:
-    """Run a shell script in a network namespace of its own and return what it prints."""
-    done = subprocess.run(
-        ["unshare", "--net", "bash", "-euo", "pipefail", "-s"], input=script, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def counting(namespace: Namespace) -> Namespace:
+    """A namespace with kube-proxy's counters."""
+    with closing(LinuxAccounting(namespace)) as accounting:
+        for name in COUNTERS:
+            accounting.create(name)
+    return namespace
 
 
-def _without_comments(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def _tool(family: Family) -> str:
-    return "iptables" if family is Family.IPV4 else "ip6tables"
-
-
-@pytest.mark.kernel
-@pytest.mark.parametrize("family", list(Family))
-def test_printed_rules_load_and_are_saved_as_printed(family: Family, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", list(Family), ids=lambda family: family.label)
+def test_printed_rules_load_and_are_saved_as_printed(
+    counting: Namespace, backend: Backend, family: Family, tmp_path: Path
+) -> None:
     """I-17: every table, canaries included."""
     manifest = tmp_path / "cluster.yaml"
     manifest.write_text(CLUSTER, encoding="utf-8")
     printed = str(load(manifest).rules("node-1", family=family))
-    tool = _tool(family)
-    saved = _in_new_namespace(f"{_COUNTERS}{tool}-restore <<'END'\n{printed}END\n{tool}-save\n")
-    assert _without_comments(saved) == _without_comments(printed)
+    counting.run([backend.tool(family, "restore")], stdin=printed)
+    saved = counting.run([backend.tool(family, "save")])
+    assert tables_of(saved) == tables_of(printed)
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("name", ["small-013", "small-016", "special-005", "special-012", "large-003"])
-def test_syncs_leave_the_kernel_as_the_model_says(name: str) -> None:
+def test_syncs_leave_the_kernel_as_the_model_says(counting: Namespace, backend: Backend, name: str) -> None:
     """I-13: the fold of single commands and documents, full and partial, with stale chains deleted on the way."""
     replay = Replay(load_recording(GOLDEN / f"{name}.recording.jsonl"))
     family = replay.recording.family
-    tool = _tool(family)
-    script = [_COUNTERS, *(f"{tool} -t {table} -N KUBE-PROXY-CANARY\n" for table in ("mangle", "nat", "filter"))]
+    tool, restore = backend.command(family), [backend.tool(family, "restore"), "--noflush", "--counters"]
+    for table in ("mangle", "nat", "filter"):
+        counting.run([tool, "-t", table, "-N", "KUBE-PROXY-CANARY"])
     for outcome in replay.outcomes():
         assert outcome.result.success
         done = outcome.result.transaction
-        script += [f"{tool} {command}\n" for command in done.commands if not command.endswith("# exists")]
-        script += [f"{tool}-restore --noflush --counters <<'END'\n{text()}END\n" for text in done.documents]
-    saved = _in_new_namespace("".join(script) + f"{tool}-save\n")
+        for command in done.commands:
+            if not command.endswith("# exists"):
+                counting.run([tool, *shlex.split(command, comments=True)])
+        for text in done.documents:
+            counting.run(restore, stdin=text())
     ruleset = replay.proxier.backend.ruleset
-    assert _without_comments(saved) == render_ruleset(ruleset, Style.SAVE).splitlines()
+    saved = counting.run([backend.tool(family, "save")])
+    assert tables_of(saved) == tables_of(render_ruleset(ruleset, Style.SAVE))
