@@ -3,12 +3,13 @@
 ``measured/tcp_lives.txt`` and ``sctp_lives.txt`` hold what Linux 6.18 made of each packet; a line is a life.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flow_lives import direction_of, packet_of, step
+from flow_lives import direction_of, flow_after, packet_of, step
 
-from kpsim.packetpath.flowstate import Flow
+from kpsim.packetpath.flowstate import Direction, Flow
 from kpsim.packetpath.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
@@ -60,3 +61,22 @@ def test_the_machines_lead_the_lives_that_linux_led(protocol: str) -> None:
     assert len(lines) > 30
     for line in lines:
         assert led(line, protocol) == line
+
+
+@pytest.mark.parametrize(
+    ("flags", "begins", "in_established"),  # measured on Linux 6.18: ctstate of a first packet, and of one in ESTABLISHED
+    [
+        ("SYN URG", "NEW", "ESTABLISHED"), ("ACK URG", "NEW", "ESTABLISHED"), ("SYN PSH", "NEW", "ESTABLISHED"),
+        ("ACK PSH URG", "NEW", "ESTABLISHED"), ("FIN ACK URG", "INVALID", "ESTABLISHED"),
+        ("FIN ACK PSH", "INVALID", "ESTABLISHED"), ("SYN ACK URG", "INVALID", "INVALID"), ("RST URG", "INVALID", "INVALID"),
+        ("FIN URG", "INVALID", "INVALID"), ("URG", "INVALID", "INVALID"), ("SYN FIN", "INVALID", "INVALID"),
+        ("SYN RST", "INVALID", "INVALID"), ("FIN", "INVALID", "INVALID"), ("RST FIN", "INVALID", "INVALID"),
+    ],
+)  # fmt: skip
+def test_flags_that_no_stack_combines(flags: str, begins: str, in_established: str) -> None:
+    packet = replace(packet_of("S"), tcp_flags=frozenset(flags.split()))
+    assert step(None, packet, Direction.ORIGINAL).ct_state == begins
+    after = step(flow_after("S sa A"), packet, Direction.ORIGINAL)
+    assert after.ct_state == in_established
+    finished = "FIN" in flags and in_established == "ESTABLISHED"
+    assert after.flow is not None and after.flow.state == ("FIN_WAIT" if finished else "ESTABLISHED")

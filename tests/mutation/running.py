@@ -147,7 +147,7 @@ class Mutants:
         if unit.is_function:
             tests = self._reached.get(f"{module} {unit.name}", set())
         else:  # who reads a constant is not known
-            tests = {test for name, tests in self._reached.items() if name.startswith(f"{module} ") for test in tests}
+            tests = set(self._seconds)
         first = [test for test in reversed(self._catchers) if test in tests][:20]
         return first + sorted(tests - set(first), key=lambda test: self._seconds[test])
 
