@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import Host, Mode, ProxierSettings, ProxyConfig, config_from_json, resolve
-from kpsim.errors import InputError
+from kpsim.errors import InputError, Problem
 from kpsim.inputs import decoded, is_stream, read_bytes, shown_name
+from kpsim.nodes import overwritten, sysctls_of
 from kpsim.objects import EndpointSlice
+from kpsim.packetpath.sysctls import Sysctls
 from kpsim.proxier import Proxier, make_backend
 from kpsim.recording import Recording, load_recording, read_recording
 from kpsim.replay import START_NS, Replay
@@ -53,6 +55,7 @@ class Cluster:
     replay: Replay | None = None  #: a finished replay, if the cluster came from a recording
     #: rules that a node (empty: every node) had before kube-proxy started
     beside: Mapping[tuple[str, Family], Ruleset] = field(default_factory=dict)
+    sysctls: Sysctls = field(default_factory=Sysctls)  #: of every node before kube-proxy started
 
     def print_notes(self, write: Callable[[str], None]) -> None:
         for note in self.notes:
@@ -83,7 +86,33 @@ class Cluster:
         elsewhere = self.replay is not None and self.replay.recording.node_name != node
         # of another machine than the recorded one no more is known than its Node object
         host = Host() if elsewhere else self.host
+        host = replace(host, tcp_be_liberal=host.tcp_be_liberal or self.sysctls.tcp_be_liberal)
         return resolve(config, host, self.state.node(node), family)
+
+    def kernel_settings(self, node: str) -> Sysctls:
+        """Of a node whose kube-proxy has started."""
+        found = self.settings(node, Family.IPV4)
+        return sysctls_of(
+            self.config, route_localnet=found.localhost_node_ports, liberal=found.liberal, before=self.sysctls
+        )
+
+    def with_sysctls(self, values: Mapping[str, int]) -> "Cluster":
+        """The cluster as it is if every node had these kernel settings, by name and in the kernel's unit, before kube-proxy started.
+
+        InputError for what cannot be written or kube-proxy overwrites, and for be_liberal of a recording, which holds rules that
+        depend on it.
+        """
+        changed = replace(self, sysctls=self.sysctls.written(values))
+        if self.replay is not None and changed.sysctls.tcp_be_liberal != self.sysctls.tcp_be_liberal:
+            raise InputError(
+                "nf_conntrack_tcp_be_liberal decides about kube-proxy's rules: a recording says itself what it was"
+            )
+        if not self.node_names:
+            return changed
+        kept = overwritten(values, changed.kernel_settings(self.node_names[0]))
+        if problems := [Problem(f"{name}: {words}") for name, words in kept]:
+            raise InputError(problems)
+        return changed
 
     def proxier(self, node: str, family: Family) -> Proxier:
         """A node's kube-proxy in one family after its first sync of this state (of a recording: after its last)."""
@@ -215,17 +244,18 @@ def load(
     text: str | None = None,
     mode: Mode | str | None = None,
     beside: Iterable[Path | str | Ruleset] = (),
+    sysctls: Mapping[str, int] | None = None,
 ) -> Cluster:
     """Load manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
 
     ``text`` is YAML or JSON in place of standard input, alone or besides files: ``load(text="kind: Service …")``.
     ``beside`` are rules that nodes had before kube-proxy started, see :meth:`Cluster.with_rules_beside`: files of
-    iptables-save output, or ``NODE=FILE`` for one node. InputError names file, line and field of everything that is wrong.
+    iptables-save output, or ``NODE=FILE`` for one node. ``sysctls`` are kernel settings, see :meth:`Cluster.with_sysctls`. InputError names file, line and field of everything that is wrong.
     """
     loaded = _load(paths, text, mode)
     for each in beside:
         loaded = _with_beside(loaded, each)
-    return loaded
+    return loaded.with_sysctls(sysctls) if sysctls else loaded
 
 
 def _with_beside(cluster: Cluster, beside: Path | str | Ruleset) -> Cluster:

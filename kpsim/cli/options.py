@@ -41,6 +41,15 @@ BesideOption = Annotated[
         show_default=False,
     ),
 ]
+SysctlOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sysctl",
+        metavar="NAME=VALUE",
+        help="A kernel setting of the nodes, such as net.netfilter.nf_conntrack_udp_timeout=10. May be repeated.",
+        show_default=False,
+    ),
+]
 ClusterArgument = Annotated[
     list[Path],
     typer.Argument(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, FamilyName, Format, FormatOption, ModeOption
+from kpsim.cli.options import BesideOption, FamilyName, Format, FormatOption, ModeOption, SysctlOption
 from kpsim.errors import InputError, Problem, UnsupportedRule
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def trace(
         ),
     ] = False,
     beside: BesideOption = None,
+    sysctl: SysctlOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
@@ -123,11 +124,13 @@ def trace(
         _refuse(
             {"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface, "--allow-unknown": allow_unknown}
         )
-        site, families, now_ns = _cluster(cluster or [], mode, beside or [])
+        site, families, now_ns = _cluster(cluster or [], mode, beside or [], sysctl or [])
     else:
         if beside:
             raise InputError("--rules are all rules of the machine: --beside goes with a cluster")
-        site, families, now_ns = _saved(cluster, rules, family, dst, node_ip, pod_cidr, interface, allow_unknown)
+        site, families, now_ns = _saved(
+            cluster, rules, family, dst, node_ip, pod_cidr, interface, sysctl or [], allow_unknown
+        )
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
@@ -162,12 +165,15 @@ def _refuse(options: dict[str, object]) -> None:
             raise InputError(f"{name} goes with --rules only")
 
 
-def _cluster(paths: list[Path], mode: ModeOption, beside: list[str]) -> "tuple[Site, tuple[Family, ...], int]":
+def _cluster(
+    paths: list[Path], mode: ModeOption, beside: list[str], sysctls: list[str]
+) -> "tuple[Site, tuple[Family, ...], int]":
     from kpsim.explore import load
+    from kpsim.packetpath.sysctls import assignments
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
-    loaded = load(paths, mode=mode, beside=beside)
+    loaded = load(paths, mode=mode, beside=beside, sysctls=assignments(sysctls))
     loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
     return loaded.site, loaded.families, loaded.now_ns
 
@@ -180,9 +186,11 @@ def _saved(
     node_ips: list[str] | None,
     pod_cidrs: list[str] | None,
     interfaces: list[str] | None,
+    sysctls: list[str],
     allow_unknown: bool,
 ) -> "tuple[Site, tuple[Family, ...], int]":
     from kpsim.config import Interface
+    from kpsim.packetpath.sysctls import assignments
     from kpsim.replay import START_NS
     from kpsim.tracing.traces import rules_site
 
@@ -197,7 +205,9 @@ def _saved(
         typer.echo(f"note: there is no table in {path}: every packet passes", err=True)
     if not node_ips:
         typer.echo("note: without --node-ip only loopback addresses are the machine's own", err=True)
-    site = rules_site(ruleset, node_ips=node_ips or (), pod_cidrs=pod_cidrs or (), interfaces=devices)
+    site = rules_site(
+        ruleset, node_ips=node_ips or (), pod_cidrs=pod_cidrs or (), interfaces=devices, sysctls=assignments(sysctls)
+    )
     return site, (ruleset.family,), START_NS
 
 

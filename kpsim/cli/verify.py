@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, Format, FormatOption, ModeOption, complete_scenario
+from kpsim.cli.options import BesideOption, Format, FormatOption, ModeOption, SysctlOption, complete_scenario
 from kpsim.errors import InputError
 from kpsim.lab.backends import Backend
 
@@ -72,6 +72,7 @@ def verify(
         typer.Option("--set", metavar="PATH=VALUE", help="Change one field of a scenario; may be repeated."),
     ] = None,
     beside: BesideOption = None,
+    sysctl: SysctlOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -85,6 +86,7 @@ def verify(
     Needs root. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
     """
     from kpsim.lab.requirements import require
+    from kpsim.packetpath.sysctls import assignments
     from kpsim.verify.report import print_report
     from kpsim.verify.runs import PROBES_PER_CLUSTER, drawn, given, random_clusters, systematic
     from kpsim.verify.runs import verify as verify_all
@@ -95,7 +97,8 @@ def verify(
     require(backend)
     if not paths:
         _refuse_without_cluster(
-            random, {"--node": node, "--set": set_, "--beside": beside, "--probes": probes, "--mode": mode}
+            random,
+            {"--node": node, "--set": set_, "--beside": beside, "--sysctl": sysctl, "--probes": probes, "--mode": mode},
         )
         count = clusters or max(1, random // PROBES_PER_CLUSTER)
         questions, total = random_clusters(random, count, seed or 0), random
@@ -108,7 +111,7 @@ def verify(
         subjects = list(
             load_subjects(
                 paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
-                beside=beside or (), note=lambda text: typer.echo(f"note: {text}", err=True),
+                beside=beside or (), sysctls=assignments(sysctl or ()), note=lambda text: typer.echo(f"note: {text}", err=True),
             )
         )  # fmt: skip
         if probes is not None:

@@ -3,13 +3,13 @@
 kube-proxy changes some of them at start (route_localnet, the conntrack ones). Knows nothing of who reads them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
 from kpsim.addresses import Family
-from kpsim.errors import InputError
+from kpsim.errors import InputError, Problem
 from kpsim.units import SECOND_NS
 
 
@@ -60,9 +60,9 @@ class Sysctls:
 
     def written(self, values: Mapping[str, int]) -> "Sysctls":
         """These settings after ``sysctl -w NAME=VALUE …``, in the kernel's units. InputError as :func:`complaint`."""
-        problems = [words for name, value in values.items() if (words := complaint(name, value))]
+        problems = [Problem(words) for name, value in values.items() if (words := complaint(name, value))]
         if problems:
-            raise InputError("; ".join(problems))
+            raise InputError(problems)
         changes: dict[str, Any] = {
             SETTINGS[name].field: SETTINGS[name].meant_by(value) for name, value in values.items()
         }
@@ -136,3 +136,15 @@ def complaint(name: str, value: int) -> str:
         return ""
     unit = " seconds" if setting.unit_ns else ""
     return f"{name}: expected a number from {setting.least} to {setting.most}{unit}, got {value}"
+
+
+def assignments(texts: Iterable[str]) -> dict[str, int]:
+    """``NAME=VALUE`` as for ``sysctl -w``; whether they can be written is not asked. InputError for what is none."""
+    found = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = int(value)
+        except ValueError:
+            raise InputError(f"{text!r}: expected NAME=VALUE, the value a whole number") from None
+    return found

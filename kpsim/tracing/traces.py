@@ -3,7 +3,7 @@
 Counterpart: ovn-trace. It makes the site from what was loaded and sends the packet; how a trace reads is ``explain``'s.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -145,7 +145,6 @@ class _ClusterMachines:
         node = cluster.state.node(name)
         recorded = cluster.replay is not None and cluster.replay.recording.node_name == name
         node_ips = (recorded and cluster.host.node_ips) or (node.ips if node else ())
-        settings = cluster.settings(name, Family.IPV4)
         pod_cidrs = node.pod_cidrs if node else ()
         return make_machine(
             node_ips,
@@ -154,7 +153,7 @@ class _ClusterMachines:
             pod_interface=pod_interface_of(cluster.config),
             pods=self._peers[name].pods if name in self._peers else (),
             peers=[peer for other, peer in self._peers.items() if other != name],
-            sysctls=sysctls_of(cluster.config, route_localnet=settings.localhost_node_ports, liberal=settings.liberal),
+            sysctls=cluster.kernel_settings(name),
         )
 
     @cached_property
@@ -190,10 +189,12 @@ def rules_site(
     node_ips: Iterable[str] = (),
     pod_cidrs: Iterable[str] = (),
     interfaces: Sequence[HostInterface] = (),
+    sysctls: Mapping[str, int] | None = None,
 ) -> Site:
     """One machine with a saved ruleset. ``interfaces`` come besides lo and an uplink with ``node_ips``.
 
-    An interface without addresses is where the pods are. InputError for what is no address.
+    An interface without addresses is where the pods are. ``sysctls`` are kernel settings by name; those not given are as kube-proxy
+    with its defaults leaves them. InputError for what is no address.
     """
     own = tuple(node_ips)
     pod_interface = next((interface.name for interface in interfaces if not interface.addresses), "")
@@ -211,7 +212,7 @@ def rules_site(
         pod_cidrs,
         interfaces=given,
         pod_interface=pod_interface,
-        sysctls=sysctls_of(ProxyConfig(), route_localnet=localnet, liberal=False),
+        sysctls=sysctls_of(ProxyConfig(), route_localnet=localnet, liberal=False).written(sysctls or {}),
     )
 
     def rules(_: str, family: Family) -> Ruleset:

@@ -3,7 +3,7 @@
 Counterpart: none. It gathers rules, machines and addresses; it never knows a packet's way.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -137,12 +137,13 @@ def load_subjects(
     nodes: Sequence[str] = (),
     moments: int = 8,
     beside: Sequence[str] = (),
+    sysctls: Mapping[str, int] | None = None,
     note: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Iterator[Subject]:
     """The subjects of scenarios, each by its file or built-in name, and of the one cluster that all other paths make up.
 
-    ``seed`` and ``settings`` go with scenarios, ``beside`` with a cluster, see :func:`kpsim.explore.load`; ``note`` is told what
+    ``seed`` and ``settings`` go with scenarios, ``beside`` and ``sysctls`` with a cluster, see :func:`kpsim.explore.load`; ``note`` is told what
     loading a cluster defaulted, derived or skipped.
     Everything is loaded before the first subject: InputError as :func:`load_scenario` and :func:`kpsim.explore.load`.
     """
@@ -152,10 +153,12 @@ def load_subjects(
         raise InputError("a seed and settings go with a scenario, and there is none")
     if beside and not others:
         raise InputError("rules beside kube-proxy's go with a cluster, and there is none")
+    if sysctls and not others:
+        raise InputError("kernel settings go with a cluster, and there is none: a scenario has its own, nodes.sysctls")
     loaded = [load_scenario(path, settings=settings, seed=seed, mode=mode) for path in scenarios]
     found = [scenario_subjects(each, nodes=nodes, moments=moments, progress=progress) for each in loaded]
     if others or not paths:
-        cluster = load(others, mode=mode, beside=beside)
+        cluster = load(others, mode=mode, beside=beside, sysctls=sysctls)
         cluster.print_notes(note)
         found.append(cluster_subjects(cluster, nodes))
     return chain.from_iterable(found)

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from kpsim.addresses import Family
+from kpsim.lab.backends import Backend
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.node import LabNode
 from kpsim.nodes import Machine, make_machine
 from kpsim.packetpath.sysctls import SETTINGS, Setting, Sysctls
+from kpsim.tracing.probes import Result
+from kpsim.verify.runs import systematic, verify
+from kpsim.verify.subjects import load_subjects
 
 pytestmark = pytest.mark.kernel
 
@@ -54,3 +58,34 @@ def test_a_lab_s_node_has_the_settings_of_its_machine(machine: Machine) -> None:
         assert {each.name: value(node.namespace, each) for each in OWN} == wanted
     finally:
         node.close()
+
+
+SCENARIO = """\
+apiVersion: kpsim.dev/v1alpha1
+kind: Scenario
+metadata: {name: settings}
+duration: 10s
+nodes:
+  count: 2
+  hairpin: %s
+  sysctls: {net.netfilter.nf_conntrack_udp_timeout: 10, net.ipv4.conf.all.rp_filter: 1}
+workloads: [{name: web, replicas: 2, ports: [{containerPort: 8080}]}]
+objects:
+  - apiVersion: v1
+    kind: Service
+    metadata: {name: web}
+    spec: {clusterIP: 172.30.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+traffic: [{name: t, from: pods, workload: web, service: web, perSecond: 1}]
+"""
+
+
+def test_nodes_of_a_scenario_are_built_with_its_settings(tmp_path: Path) -> None:
+    """K-2.6: Linux and the model agree that without hairpin more packets are lost."""
+    dropped = []
+    for hairpin in ("true", "false"):
+        file = tmp_path / "settings.yaml"
+        file.write_text(SCENARIO % hairpin)
+        report = verify(systematic(load_subjects([file], nodes=["node-1"], moments=2), repeat=1), Backend.NFT)
+        assert report.agrees and report.probes > 40
+        dropped.append(sum(each.results[Result.DROPPED] for each in report.verifications))
+    assert dropped[1] > dropped[0]
