@@ -23,7 +23,7 @@ from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.netfilter import Cause, Disposition, Netns, Walk
 from kpsim.packetpath.routing import Interface, Routing
-from kpsim.packetpath.steps import ChainEntered, ChainLeft, FieldChanged, FieldName, Tracking
+from kpsim.packetpath.steps import ChainEntered, ChainLeft, FieldChanged, FieldName, RuleMatched, Tracking
 from kpsim.ruleset import (
     ACCEPT,
     DROP,
@@ -33,13 +33,16 @@ from kpsim.ruleset import (
     Destination,
     Goto,
     Jump,
+    L4Module,
     Limit,
     Log,
     MarkMatch,
     NfAcct,
     NoTrack,
+    Protocol,
     Redirect,
     Reject,
+    ReversePath,
     Rule,
     SetConnMark,
     SetMark,
@@ -48,6 +51,7 @@ from kpsim.ruleset import (
     Source,
     Table,
     TimeToLive,
+    Unknown,
     Verdict,
 )
 
@@ -322,3 +326,27 @@ def test_a_draw_belongs_to_its_rule_and_chain():
     found = [tuple(counted(run(netns, packet(CLIENT, POD), flow=flow, commit=False))) for flow in range(400)]
     for combination in ((), ("first",), ("second",), ("first", "second")):
         assert 60 < found.count(combination) < 140
+
+
+@pytest.mark.parametrize(
+    ("options", "by_its_own", "by_another"),
+    [({}, 0, 0), ({"accept_local": True}, 1, 0), ({"loose": True}, 0, 0), ({"loose": True, "accept_local": True}, 1, 1),
+     ({"invert": True}, 1, 1), ({"accept_local": True, "invert": True}, 0, 1)],
+)  # fmt: skip
+def test_the_way_back_to_the_nodes_own_address(options, by_its_own, by_another):
+    """-m rpfilter of a packet with a source of the node itself: it must come by the interface that has it (measured)."""
+    netns = node(ruleset(table("raw", PREROUTING=(rule(ReversePath(**options), NfAcct("yes")),))))
+    found = [len(counted(run(netns, packet(NODE, POD, came_by=name)))) for name in ("eth0", "cni0")]
+    assert found == [by_its_own, by_another]
+
+
+def test_a_rule_that_only_logs_is_told_and_one_whose_words_nobody_knows_is_not():
+    """Whether the second would have logged nobody can say, and it moves no packet; decision 9 is about those that do."""
+    steps = forward(forwarding(rule(Log()), rule(Unknown("-m quota --quota 9"), Log()))).trace
+    assert [step.at.number for step in steps if isinstance(step, RuleMatched)] == [1]
+
+
+def test_a_module_does_not_outweigh_its_protocol():
+    """No tool writes ``! -p tcp -m tcp``; a body means what it says all the same: both must hold."""
+    both = rule(Protocol("tcp", negate=True), L4Module("tcp"), NfAcct("never"))
+    assert [counted(forward(forwarding(both), protocol=protocol)) for protocol in ("tcp", "udp")] == [[], []]

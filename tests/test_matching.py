@@ -61,10 +61,10 @@ class Facts:
     def address_type(self, address: int) -> AddressType:
         return AddressType.LOCAL if (Family.IPV4, address) == parse_ip(NODE) else AddressType.UNICAST
 
-    def route_to(self, address: int) -> Decision | None:
-        """To the client by eth0; the node's own address is local; one address is a black hole, and 0 is nowhere."""
+    def way_back(self, address: int) -> Decision | None:
+        """To the client by eth0, which carries the node's own address, too; one address is a black hole, and 0 is nowhere."""
         kind = {ip(NODE): RouteKind.LOCAL, ip(BLACK_HOLE): RouteKind.BLACKHOLE}.get(address, RouteKind.UNICAST)
-        return Decision(kind, "lo" if kind is RouteKind.LOCAL else "eth0", address, None, None) if address else None
+        return Decision(kind, "eth0", address, None, None) if address else None
 
     def chance(self, statistic: Statistic, key: object) -> bool:
         return statistic.threshold > 1000
@@ -210,7 +210,9 @@ def test_headers_are_compared_before_options_and_the_unknown_last():
         (Family.IPV4, NODE, "eth0", {}, False), (Family.IPV6, NODE, "eth0", {}, False),
         (Family.IPV4, NODE, "eth0", {"loose": True}, False), (Family.IPV6, NODE, "eth0", {"loose": True}, False),
         (Family.IPV4, NODE, "eth0", {"loose": True, "accept_local": True}, True),
-        (Family.IPV6, NODE, "eth0", {"accept_local": True}, True),
+        # … and then IPv4 asks for the interface that carries it, IPv6 for none (measured)
+        (Family.IPV4, NODE, "eth0", {"accept_local": True}, True), (Family.IPV4, NODE, "cni0", {"accept_local": True}, False),
+        (Family.IPV6, NODE, "eth0", {"accept_local": True}, True), (Family.IPV6, NODE, "cni0", {"accept_local": True}, True),
         (Family.IPV4, CLIENT, "cni0", {"accept_local": True}, False), (Family.IPV4, CLIENT, "eth0", {"accept_local": True}, True),
         (Family.IPV6, CLIENT, "eth0", {}, True), (Family.IPV6, CLIENT, "cni0", {}, False),
         (Family.IPV6, CLIENT, "cni0", {"loose": True}, True),

@@ -276,18 +276,14 @@ def _bad_source(traversal: Traversal) -> End | None:
 
 
 def _way_back(traversal: Traversal, source: int) -> bool:
-    """rp_filter: strict wants the arrival interface, loose any; loose is strict on a device without address (K-7.3).
-
-    One of the node's own addresses leads to the interface that carries it (measured).
-    """
+    """rp_filter: strict wants the arrival interface, loose any; loose is strict on a device without address (K-7.3)."""
     netns, name = traversal.netns, traversal.packet.in_interface
-    back = netns.routing.lookup(traversal.family, source)
+    back = netns.routing.way_back(traversal.family, source)
     if back is None or back.kind not in (RouteKind.UNICAST, RouteKind.LOCAL):
         return False
-    carrier = netns.routing.interface_of(traversal.family, source) if back.kind is RouteKind.LOCAL else None
     interface = netns.routing.interfaces.get(name)
     strict = netns.sysctls.rp_filter == 1 or interface is None or not interface.of(traversal.family)
-    return (carrier.name if carrier else back.interface) == name or not strict
+    return back.interface == name or not strict
 
 
 def _interface_towards(traversal: Traversal, address: int) -> str:

@@ -240,6 +240,12 @@ class Routing:
                     return Decision(route.kind, interface, next_hop, route.source, route)
         return None
 
+    def way_back(self, family: Family, address: int) -> Decision | None:
+        """As :meth:`lookup`, of a source; one of the node's own leads to the interface that carries it (measured)."""
+        back = self.lookup(family, address)
+        carrier = self.interface_of(family, address)
+        return back if back is None or carrier is None else back._replace(interface=carrier.name)
+
     # --- whose address -----------------------------------------------------------------------------------------------
 
     def source_for(self, family: Family, destination: int) -> int | None:

@@ -163,8 +163,8 @@ class Traversal:
     def address_type(self, address: int) -> AddressType:
         return self.netns.routing.address_type(self.family, address)
 
-    def route_to(self, address: int) -> Decision | None:
-        return self.netns.routing.lookup(self.family, address)
+    def way_back(self, address: int) -> Decision | None:
+        return self.netns.routing.way_back(self.family, address)
 
     def chance(self, statistic: Statistic, key: Hashable) -> bool:
         true = self.chooser.chance(statistic.threshold, self.draw_key(key))

@@ -85,8 +85,8 @@ class _Facts:
     def address_type(self, address: int) -> AddressType:
         return self._routing.address_type(self.packet.family, address)
 
-    def route_to(self, address: int) -> Decision | None:
-        return self._routing.lookup(self.packet.family, address)
+    def way_back(self, address: int) -> Decision | None:
+        return self._routing.way_back(self.packet.family, address)
 
     def chance(self, statistic: Statistic, key: Hashable) -> bool:
         raise _Effective
