@@ -255,3 +255,12 @@ def test_states_of_another_protocol_have_no_timer():
     with pytest.raises(ValueError) as tcp:
         tcp_timeout_ns(FlowState.COOKIE_WAIT, Sysctls())
     assert (str(sctp.value), str(tcp.value)) == ("not an SCTP state: SYN_SENT", "not a TCP state: COOKIE_WAIT")
+
+
+def test_what_expires_now_is_nobodys_victim():
+    """K-1.7."""
+    known = ConntrackTable()
+    for number in (1, 2):
+        known.insert(udp(number, reply=(POD, 53, CLIENT, number), until_s=number), 0)
+    assert known.unassured(0, SECOND_NS - 1).original.sport == 1
+    assert known.unassured(0, SECOND_NS).original.sport == 2

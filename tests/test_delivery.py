@@ -148,6 +148,14 @@ def test_broadcasts_are_delivered(destination, delivered):
     assert (outcome.disposition is DELIVERED, counted(outcome) == ["input"]) == (delivered, delivered)
 
 
+def test_broadcasts_of_any_network_are_delivered_over_lo():
+    """Also where the network's number is 1: only 0/8 is nobody's."""
+    netns = node_netns("n1", ["1.0.0.1"], [])
+    outcome = run(netns, packet("1.0.0.9", "1.0.0.255", protocol="udp", came_by="eth0"))
+    assert outcome.disposition is DELIVERED
+    assert [step for step in outcome.trace if isinstance(step, Routed)] == [Routed("local", "lo")]
+
+
 # --- a process's packets -----------------------------------------------------------------------------------------------
 
 
@@ -175,6 +183,16 @@ def test_what_output_sends_another_way_may_not_find_one():
     )  # K-7.1
     allowed = node(ruleset(loopback), sysctls=Sysctls(route_localnet=True))
     assert run(allowed, packet("127.0.0.1", "127.0.0.1"), local=True).disposition is FORWARDED
+
+
+def test_a_process_bound_to_loopback_gets_nowhere_else():
+    """K-7.1: EINVAL, before any rule; with route_localnet it leaves."""
+    outcome = run(node(), packet("127.0.0.1", REMOTE_POD), local=True)
+    assert (outcome.disposition, outcome.cause, outcome.local_error) == (DROPPED, Cause.MARTIAN_SOURCE, "EINVAL")
+    assert (
+        run(node(sysctls=Sysctls(route_localnet=True)), packet("127.0.0.1", REMOTE_POD), local=True).disposition
+        is FORWARDED
+    )
 
 
 def test_127_is_no_martian_of_ipv6():
@@ -344,6 +362,36 @@ def test_a_pods_packet_to_elsewhere_through_a_bridge_is_routed_whatever_its_subn
     netns = routed(bridged(called=True), Route(net(OTHER_POD), "eth0"))
     outcome = run(netns, packet(POD, OTHER_POD))
     assert (outcome.packet.out_interface, outcome.packet.ttl) == ("eth0", 63)
+
+
+BEYOND = "10.99.0.9"  #: behind the bridge by a route of its own, and not of its subnet
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_what_is_behind_the_bridge_and_no_neighbour_is_routed(called):
+    """K-2.6: the sender hands it to the node. Only what the bridge itself has translated does it switch there."""
+    netns = routed(bridged(called=called), Route(net(BEYOND), "cni0"))
+    outcome = run(netns, packet(POD, BEYOND))
+    assert (counted(outcome), outcome.packet.ttl) == (["prerouting", "forward"], 63)
+    nat = table("nat", PREROUTING=(rule(Destination(net(CLUSTER_IP)), dnat(BEYOND)),))
+    translated = run(
+        routed(bridged(called=called, rules=ruleset(nat)), Route(net(BEYOND), "cni0")), packet(POD, CLUSTER_IP)
+    )
+    assert (translated.packet.destination, translated.packet.ttl) == (BEYOND, 64 if called else 63)
+
+
+def test_a_neighbour_that_a_route_forbids_is_asked_for():
+    netns = routed(bridged(called=False), Route(net(OTHER_POD), "cni0", kind=RouteKind.PROHIBIT))
+    outcome = run(netns, packet(POD, OTHER_POD))
+    assert (outcome.disposition, counted(outcome)[:1]) == (REJECTED, ["prerouting"])
+
+
+def test_a_bridge_asks_no_routing_where_it_only_switches():
+    """Measured: rp_filter is of what is routed, also by the bridge after translation."""
+    netns = bridged(called=True)
+    netns.sysctls = replace(netns.sysctls, rp_filter=1)
+    assert run(netns, packet(CLIENT, POD, came_by="cni0")).disposition is FORWARDED
+    assert run(netns, packet(CLIENT, CLUSTER_IP, came_by="cni0")).cause is Cause.REVERSE_PATH
 
 
 def test_loopback_itself_is_no_way_back_from_the_bridge():

@@ -159,6 +159,12 @@ def test_the_life_of_a_connection_is_told():
     assert tracking(run(node(TRACKED), packet(CLIENT, POD, tcp_flags=flags("FIN ACK")))) == [Tracking.INVALID]
 
 
+def test_over_lo_a_connection_is_confirmed_once():
+    """K-1.4: in POSTROUTING; INPUT has nothing left to do."""
+    steps = tracking(run(node(TRANSLATING), packet("", NODE), local=True))
+    assert steps == [Tracking.NEW, Tracking.BOUND, Tracking.BOUND, Tracking.CONFIRMED]
+
+
 def test_errors_are_told_as_related_or_invalid():  # CT-5.3
     netns = node(TRACKED)
     run(netns, packet(CLIENT, POD))
