@@ -40,6 +40,11 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     if _switched_by_itself(traversal):
         assert traversal.decision is not None
         return _switched(traversal, traversal.decision) or _FORWARDED
+    bridged = _bridge(traversal) is not None and _calls_netfilter(traversal)
+    if not bridged and (
+        end := _martian6(traversal)
+    ):  # IPv6 sorts them out first, a bridge calls netfilter before IPv6 (measured)
+        return end
     if end := pass_hook(traversal, Hook.PREROUTING):
         return _resumed(traversal, pass_hook, end)
     decision = _lookup_arriving(traversal)
@@ -245,21 +250,28 @@ def _loopback_leaves(traversal: Traversal, decision: Decision) -> End | None:
 
 def _martian(traversal: Traversal) -> End | None:
     """Addresses that must not come in from outside; the destination is looked at behind DNAT (K-7.2)."""
-    source, destination = traversal.packet.saddr, traversal.packet.daddr
-    netns = traversal.netns
-    kind = netns.routing.address_type(traversal.family, source)
     if traversal.family is Family.IPV6:
-        if source in LOOPBACK6 or kind is AddressType.MULTICAST:
-            return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
-        translated = destination != traversal.arrived.daddr
-        martian = destination in LOOPBACK6 and not translated
-        return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION) if martian else None
-    confined = not netns.sysctls.route_localnet
+        return _martian6(traversal)
+    source, destination = traversal.packet.saddr, traversal.packet.daddr
+    confined = not traversal.netns.sysctls.route_localnet
+    kind = traversal.netns.routing.address_type(traversal.family, source)
     if (confined and source in LOOPBACK4) or kind is AddressType.MULTICAST:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
     if confined and destination in LOOPBACK4:
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION)
     return None
+
+
+def _martian6(traversal: Traversal) -> End | None:
+    """The same of IPv6, which minds the destination that a packet came with, not what it was translated to."""
+    if traversal.family is Family.IPV4:
+        return None
+    source = traversal.packet.saddr
+    kind = traversal.netns.routing.address_type(traversal.family, source)
+    if source in LOOPBACK6 or kind is AddressType.MULTICAST:
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
+    martian = traversal.packet.daddr in LOOPBACK6 and traversal.packet.daddr == traversal.arrived.daddr
+    return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION) if martian else None
 
 
 def _bad_source(traversal: Traversal) -> End | None:
