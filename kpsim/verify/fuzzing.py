@@ -39,7 +39,7 @@ WAITS_NS = (10 * MILLISECOND_NS, 2100 * MILLISECOND_NS)
 SETTINGS: tuple[Mapping[str, int], ...] = (
     {},
     {"tcp_loose": 0}, {"tcp_be_liberal": 1}, {"rp_filter": 1}, {"rp_filter": 2}, {"accept_local": 1},
-    {"bridge_nf_call_iptables": 0}, {"route_localnet": 0},
+    {"bridge_nf_call_iptables": 0, "bridge_nf_call_ip6tables": 0}, {"route_localnet": 0},
     {"udp_timeout": 1, "tcp_timeout_time_wait": 1, "tcp_timeout_close": 1, "icmp_timeout": 1, "icmpv6_timeout": 1},
     {"udp_timeout": 1, "udp_timeout_stream": 2, "tcp_timeout_syn_sent": 1, "tcp_timeout_syn_recv": 1},
     {"tcp_timeout_established": 2, "tcp_timeout_fin_wait": 1, "tcp_timeout_unacknowledged": 1, "sctp_timeout_closed": 1},
