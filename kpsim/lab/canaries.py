@@ -107,12 +107,12 @@ class Canaries:
         routing, uplink = node.machine.routing, node.machine.uplink
         up = [each for each in routing.interfaces.values() if each.up]
         self._entrance = _entrance(up, uplink)
-        for number in (_CLIENT, _REJECTED, _DROPPED, _TRANSLATED, _ENDPOINT):
-            node.add_pod(self._entrance, _address(node.family, number))
+        outside = (_CLIENT, _REJECTED, _DROPPED, _TRANSLATED, _ENDPOINT)
+        node.put_behind(self._entrance, *(_address(node.family, number) for number in outside))
         node.add_local(_address(node.family, _NODE))
         self._has_pods = any(each.has_pods for each in up)
         if self._has_pods:
-            node.add_pod(next(each.name for each in up if each.has_pods), _address(node.family, _POD))
+            node.put_behind(next(each.name for each in up if each.has_pods), _address(node.family, _POD))
 
     def flock(self) -> list[Canary]:
         """One of each kind, and the answer to the translated one; that is the last, and seen."""

@@ -73,9 +73,13 @@ class LabNode:
         routing = self.machine.routing
         self._world.set_sysctls({"net.ipv6.conf.default.disable_ipv6": 1})
         self.namespace.set_sysctls(_QUIET | {"net.ipv4.conf.default.rp_filter": 0})
-        self.namespace.ip(["link set lo up"])
+        here, there = ["link set lo up"], []
         for interface in routing.interfaces.values():
-            self._connect(interface)
+            here += self._lines(interface)
+            if (wire := self._wires_by_interface.get(interface.name)) is not None:
+                there.append(f"link set {wire} up arp off")
+        self.namespace.ip(here)
+        self._world.ip(there)
         links = json.loads(self.namespace.run(["ip", "-json", "link", "show"]))
         self._macs = {link["ifname"]: bytes.fromhex(link["address"].replace(":", "")) for link in links}
         for interface in routing.interfaces.values():
@@ -85,7 +89,8 @@ class LabNode:
         self.namespace.set_sysctls(sysctl_values(self.machine.sysctls, self.namespace.has_sysctl))
         self.namespace.ip([f"route add {_written(r)}" for r in routing.routes if r.network.family is self.family])
 
-    def _connect(self, interface: Interface) -> None:
+    def _lines(self, interface: Interface) -> list[str]:
+        """An interface as one writes it behind ``ip``. Where it has a wire to the world, that is looked at from now on."""
         name, lines = interface.name, []
         match interface.kind:
             case InterfaceKind.LOOPBACK:
@@ -93,7 +98,9 @@ class LabNode:
             case InterfaceKind.LINK | InterfaceKind.VETH | InterfaceKind.DUMMY:
                 # where a dummy loses packets they can be seen
                 where = Where.POD if interface.kind is InterfaceKind.VETH else Where.LINK
-                self._wires_by_interface[name] = self._plug(name, Port(f"w-{name}"[:15], where, name))
+                wire = self._wires_by_interface[name] = f"w-{name}"[:15]
+                self._wires.attach(Port(wire, where, name))
+                lines.append(f"link add {name} type veth peer name {wire} netns {self._world.path}")
                 lines.append(f"link set {name} up arp off")
             case InterfaceKind.BRIDGE:
                 lines.append(f"link add {name} address {_BRIDGE_MAC} type bridge mcast_snooping 0")
@@ -105,13 +112,7 @@ class LabNode:
                 lines.append(f"addr add {address} dev {name}{nodad}")
         if not interface.up:
             lines.append(f"link set {name} down")
-        self.namespace.ip(lines)
-
-    def _plug(self, name: str, port: Port) -> str:
-        self.namespace.ip([f"link add {name} type veth peer name {port.wire} netns {self._world.path}"])
-        self._world.ip([f"link set {port.wire} up arp off"])
-        self._wires.attach(port)
-        return port.wire
+        return lines
 
     # --- pods behind a bridge ------------------------------------------------------------------------------------------
 
@@ -126,11 +127,12 @@ class LabNode:
             if self.machine.routing.interfaces[name].kind is InterfaceKind.BRIDGE:
                 self._add_ports(name, list(dict.fromkeys(new)))
 
-    def add_pod(self, interface: str, address: int) -> None:
-        """Puts an address behind an interface, wherever it is routed otherwise."""
-        self.namespace.ip([f"route add {format_ip(self.family, address)}/{self.family.bits} dev {interface}"])
+    def put_behind(self, interface: str, *addresses: int) -> None:
+        """Puts addresses behind an interface, wherever they are routed otherwise."""
+        bits = self.family.bits
+        self.namespace.ip([f"route add {format_ip(self.family, a)}/{bits} dev {interface}" for a in addresses])
         if self.machine.routing.interfaces[interface].kind is InterfaceKind.BRIDGE:
-            self._add_ports(interface, [address])
+            self._add_ports(interface, addresses)
 
     def add_local(self, address: int) -> None:
         """Makes the node take what is sent to an address, without that it has it: nobody borrows it."""

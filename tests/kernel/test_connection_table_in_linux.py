@@ -295,7 +295,7 @@ def test_a_vanished_endpoint(twin_of: Maker) -> None:  # K-1.6
         seen = passed(twin.send(shot))
         assert (seen.destination, seen.out_interface) == (REMOTE_POD, "eth0")
     # another device: the masqueraded flow is dropped and forgotten, the other goes on
-    twin.linux.add_pod("cni0", ip(REMOTE_POD))
+    twin.linux.put_behind("cni0", ip(REMOTE_POD))
     network = parse_network(f"{REMOTE_POD}/32")
     assert network is not None
     twin.model.routing = Routing(routing.interfaces.values(), [*routing.routes[:-1], Route(network, "cni0")])

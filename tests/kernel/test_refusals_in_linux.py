@@ -40,7 +40,7 @@ def limit_errors(twin: Twin) -> None:
     twin.linux.namespace.set_sysctls(_LIMITS)
     twin.model.icmp_limiter = IcmpLimiter()
     client = number_of(f"{NETWORK[twin.family]}9")
-    twin.linux.add_pod(
+    twin.linux.put_behind(
         "eth0", client
     )  # a route of his own: IPv6 of older kernels allows more to those behind wider ones
 
