@@ -66,6 +66,8 @@ def _objection(traversal: Traversal, decision: Decision | None) -> End | None:
     """What routing has against a packet that comes in. Of where it goes, before whence it comes (measured)."""
     if _is_only_switched(traversal):
         return None  # a bridge asks no routing (measured)
+    if traversal.family is Family.IPV6 and decision is not None and _is_switched(traversal, decision):
+        return None  # and what it takes to a pod after translation, IPv6 never sees (measured)
     return _martian(traversal) or _refused(traversal, decision) or _bad_source(traversal)
 
 

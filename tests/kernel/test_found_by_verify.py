@@ -142,13 +142,24 @@ def test_broadcasts_are_for_the_node_too(destination: str) -> None:
         assert exchange.walk.disposition is (Disposition.FORWARDED if destination[0] == "0" else Disposition.DELIVERED)
 
 
-@pytest.mark.parametrize(("interface", "remembered"), [("eth0", False), ("cni0", True)])
-def test_ipv6_sorts_martians_out_before_netfilter(interface: str, remembered: bool) -> None:
-    """K-7: no rule sees them, so nobody is bound to an endpoint; but a bridge calls netfilter before IPv6."""
-    sticky = STICKY.replace("172.30.0.1/32", "fd00:172:30::1/128").replace("10.180.0.1", "fd00:180::1")
+@pytest.mark.parametrize(
+    ("interface", "endpoint", "remembered", "disposition"),
+    [
+        ("eth0", "fd00:180::1", False, Disposition.DROPPED),
+        ("cni0", "2001:db8:5::1", True, Disposition.DROPPED),  # off the bridge again
+        ("cni0", "fd00:180::1", True, Disposition.FORWARDED),  # switched to a pod
+    ],
+)
+def test_ipv6_sorts_martians_out_before_netfilter(
+    interface: str, endpoint: str, remembered: bool, disposition: Disposition
+) -> None:
+    """K-7: no rule sees them, so nobody is bound to an endpoint; but a bridge calls netfilter before IPv6, and may switch them itself."""
+    sticky = STICKY.replace("172.30.0.1/32", "fd00:172:30::1/128").replace("10.180.0.1", endpoint)
     sticky = sticky.replace("255.255.255.255", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
     with twin(V6, sticky, ("fd00:180::/64",)) as both:
+        for address in ("fd00:180::11", "fd00:180::12"):
+            both.linux.add_pods([packet(V6, address, 1, address, 1).saddr])
         martian = agreed(both.send(Shot(packet(V6, "::1", 5000, "fd00:172:30::1", 80, interface))))
-        assert martian.walk.disposition is Disposition.DROPPED
+        assert martian.walk.disposition is disposition
         assert any("::1" in both.linux.affinity(name) for name in ("A", "B")) is remembered
         assert bool(martian.walk.effects.recent) is remembered
