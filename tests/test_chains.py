@@ -54,6 +54,7 @@ from kpsim.ruleset import (
     Unknown,
     Verdict,
 )
+from kpsim.units import SECOND_NS
 
 FORWARDED, DROPPED, REJECTED = Disposition.FORWARDED, Disposition.DROPPED, Disposition.REJECTED
 
@@ -350,3 +351,14 @@ def test_a_module_does_not_outweigh_its_protocol():
     """No tool writes ``! -p tcp -m tcp``; a body means what it says all the same: both must hold."""
     both = rule(Protocol("tcp", negate=True), L4Module("tcp"), NfAcct("never"))
     assert [counted(forward(forwarding(both), protocol=protocol)) for protocol in ("tcp", "udp")] == [[], []]
+
+
+@pytest.mark.parametrize(("unit", "seconds"), [("sec", 1), ("min", 60), ("hour", 3600), ("day", 86400)])
+def test_a_token_flows_in_after_its_unit(unit, seconds):
+    """xt_limit, nft_limit."""
+    netns = forwarding(rule(Limit(1, unit, 1), NfAcct("fits")))
+    whole = seconds * SECOND_NS
+    found = [
+        counted(run(netns, packet(CLIENT, POD), at_ns)) for at_ns in (0, whole - 1, whole, 2 * whole - 1, 2 * whole)
+    ]
+    assert found == [["fits"], [], ["fits"], [], ["fits"]]
