@@ -23,6 +23,7 @@ class Sight(NamedTuple):
     """A packet, told in all that is compared, and where it is."""
 
     where: Where
+    interface: str  #: empty at a process
     packet: str
 
 
@@ -44,11 +45,11 @@ def sights_of(netns: Netns, step: Walk) -> tuple[Sight, ...]:
     """What is seen of a packet that took this way."""
     match step.disposition:
         case Disposition.FORWARDED:
-            return (Sight(_behind(netns, step.packet.out_interface), told(step.packet)),)
+            return (_behind(netns, step.packet.out_interface, step.packet),)
         case Disposition.DELIVERED:
-            return (Sight(Where.SOCKET, told(step.packet)),)
+            return (Sight(Where.SOCKET, "", told(step.packet)),)
         case Disposition.REJECTED if step.answer is not None:
-            return (Sight(_towards(netns, step.answer), told(step.answer)),)
+            return (_towards(netns, step.answer),)
         case _:
             return ()
 
@@ -100,12 +101,13 @@ def _refusal(delivered: Walk) -> Packet | None:
     return None
 
 
-def _behind(netns: Netns, interface: str) -> Where:
-    return Where.POD if netns.routing.interfaces[interface].has_pods else Where.LINK
+def _behind(netns: Netns, interface: str, packet: Packet) -> Sight:
+    where = Where.POD if netns.routing.interfaces[interface].has_pods else Where.LINK
+    return Sight(where, interface, told(packet))
 
 
-def _towards(netns: Netns, answer: Packet) -> Where:
+def _towards(netns: Netns, answer: Packet) -> Sight:
     decision = netns.routing.lookup(answer.family, answer.daddr)
     if decision is None or decision.kind is not RouteKind.UNICAST:
-        return Where.SOCKET
-    return _behind(netns, decision.interface)
+        return Sight(Where.SOCKET, "", told(answer))
+    return _behind(netns, decision.interface, answer)

@@ -184,7 +184,7 @@ class Twin:
         return [None if packet.related else next(found) for packet in packets]
 
     def _follow(self, shot: Shot, heard: Heard, real: Seen | None, now_ns: int, *, trace: bool) -> Exchange:
-        seen = sorted(Sight(s.where, told(s.packet)) for s in heard.sightings)
+        seen = sorted(Sight(s.where, s.name, told(s.packet)) for s in heard.sightings)
         step = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
         differences = []
         expected = list(sights_of(self.model, step))
@@ -284,7 +284,7 @@ def _leaves_only_memory(step: Walk) -> bool:
 
 
 def _listed(sights: Sequence[Sight]) -> str:
-    return " and ".join(f"{sight.packet} at {sight.where}" for sight in sorted(sights)) or "nothing"
+    return " and ".join(f"{packet} at {where} {name}".rstrip() for where, name, packet in sorted(sights)) or "nothing"
 
 
 def _shown(sighting: Sighting) -> str:

@@ -125,7 +125,7 @@ def test_two_first_packets(twin_of: Maker, protocol: str, second: str, more: tup
     assert [each.clash for each in committed] == [None, clash]
     for one, walked, seen in zip(committed, walks, came_out, strict=True):
         expected = () if one.clash is Clash.LOST else sights_of(model, walked)
-        assert tuple(Sight(each.where, told(each.packet)) for each in seen) == expected
+        assert tuple(Sight(each.where, each.name, told(each.packet)) for each in seen) == expected
     assert len(linux.conntrack) == len(model.conntrack) == (2 if clash is Clash.REPLIES_ONLY else 1)
     if clash is Clash.LOST:
         return
@@ -347,7 +347,9 @@ def test_source_ports_of_connections_that_are_over(twin_of: Maker, life: str, po
     # only the last 32 tries of a round end connections: the first port tried was that many before the one it got
     drawn = heard.sightings[0].packet.sport - first - max(0, ports - 32) if displaced else 0
     outcome = likely_walk(twin.model, opening, None, drawn, clock_ns())
-    assert tuple(Sight(each.where, told(each.packet)) for each in heard.sightings) == sights_of(twin.model, outcome)
+    assert tuple(Sight(each.where, each.name, told(each.packet)) for each in heard.sightings) == sights_of(
+        twin.model, outcome
+    )
     assert len(outcome.effects.destroyed) == displaced
     for ended in outcome.effects.destroyed:
         assert twin.linux.conntrack.get(ended.entry.original) is None
