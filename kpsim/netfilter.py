@@ -302,8 +302,8 @@ def _let_out(rejected: Traversal, answer: Packet, end: End) -> tuple[Packet | No
     except UnknownMatch:
         return answer, end
     if answered.disposition not in (Disposition.FORWARDED, Disposition.DELIVERED):
-        told = end.local_error and rejected.packet.in_interface == ""
-        return None, end if told else End(Disposition.DROPPED, Cause.ANSWER_DROPPED, end.rule)
+        told_at_once = rejected.packet.in_interface == ""  # by the system call, in OUTPUT
+        return None, end if told_at_once else End(Disposition.DROPPED, Cause.ANSWER_DROPPED, end.rule)
     out = traversal.packet
     out.in_interface, out.out_interface, out.mark = "", "", 0
     return out, end

@@ -38,6 +38,9 @@ from kpsim.ruleset import (
     Protocol,
     Reject,
     Ruleset,
+    SetMark,
+    SetTimeToLive,
+    Unknown,
 )
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
@@ -207,6 +210,25 @@ def test_an_answer_passes_the_rules_on_its_way_out(chains, local, disposition): 
     outcome = run(netns, sent, local=local)
     assert outcome.disposition is disposition
     assert (outcome.answer is not None) == (disposition is REJECTED and not local)
+
+
+def test_an_answer_that_the_node_does_not_let_in_reaches_no_process_of_it():  # K-3.2: no system call tells of INPUT
+    netns = node(ruleset(table("filter", INPUT=(rule(Protocol("udp"), Reject()), rule(DROP)))))
+    outcome = run(netns, packet("", NODE, protocol="udp"), local=True)
+    assert (outcome.disposition, outcome.cause, outcome.answer) == (Disposition.DROPPED, Cause.ANSWER_DROPPED, None)
+
+
+def test_an_answer_changed_on_its_way_out_is_told_as_it_leaves():
+    out = (rule(SetMark(7, 0xFF)), rule(SetTimeToLive("TTL", "set", 9)))
+    netns = node(ruleset(table("filter", FORWARD=(rule(Reject()),)), table("mangle", OUTPUT=out)))
+    answer = run(netns, packet(CLIENT, POD, protocol="udp")).answer
+    assert (answer.ttl, answer.mark, answer.in_interface, answer.out_interface) == (9, 0, "", "")
+
+
+def test_an_answer_that_meets_a_rule_that_is_not_modelled_is_still_an_answer():
+    netns = node(ruleset(table("filter", FORWARD=(rule(Reject()),), OUTPUT=(rule(Unknown("-m owner"), DROP),))))
+    outcome = run(netns, packet(CLIENT, POD, protocol="udp"))
+    assert outcome.disposition is REJECTED and outcome.answer is not None
 
 
 def test_ipv6_towards_the_node_itself_is_not_limited():  # measured
