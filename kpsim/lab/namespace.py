@@ -5,6 +5,7 @@ Counterpart: ``ip netns``, which keeps namespaces by mounting them. Never touche
 
 import ctypes
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +68,8 @@ class Namespace:
             done = subprocess.run(
                 command, input=stdin, capture_output=True, text=True, timeout=_TOOL_TIMEOUT_S, check=False
             )
+        if done.returncode < 0:  # of rules by the hundred thousand, iptables-nft does
+            raise LabError(f"{' '.join(command)}: crashed ({signal.Signals(-done.returncode).name})")
         if done.returncode:
             raise LabError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
         return done.stdout

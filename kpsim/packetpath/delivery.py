@@ -167,8 +167,9 @@ def send(traversal: Traversal, pass_hook: PassHook) -> End:
     assert decision is not None
     if not packet.saddr:
         chosen = routing.source_for(traversal.family, packet.daddr)
-        if chosen is None:
+        if chosen is None and traversal.family is Family.IPV6:
             return End(Disposition.REJECTED, Cause.NO_ADDRESS, local_error="EADDRNOTAVAIL")
+        chosen = chosen or 0  # a node without any address of IPv4 sends from 0.0.0.0 (measured)
         traversal.arrived.saddr = chosen
         traversal.rewrite_source(chosen, packet.sport)
     if end := _loopback_leaves(traversal, decision):
@@ -259,7 +260,7 @@ def _martian(traversal: Traversal) -> End | None:
     kind = traversal.netns.routing.address_type(traversal.family, source)
     if (confined and source in LOOPBACK4) or kind is AddressType.MULTICAST:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
-    if confined and destination in LOOPBACK4:
+    if destination == 0 or (confined and destination in LOOPBACK4):
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION)
     return None
 

@@ -163,3 +163,22 @@ def test_ipv6_sorts_martians_out_before_netfilter(
         assert martian.walk.disposition is disposition
         assert any("::1" in both.linux.affinity(name) for name in ("A", "B")) is remembered
         assert bool(martian.walk.effects.recent) is remembered
+
+
+def test_a_node_without_any_address_of_ipv4_sends_from_nowhere() -> None:
+    """K-2.2 says whose address a device without one borrows; where there is none at all, the source stays 0.0.0.0."""
+    made = Twin(make_machine([]), V4)
+    try:
+        assert (
+            made.load(
+                parse("*nat\n-A OUTPUT -d 172.30.0.1/32 -p udp -j DNAT --to-destination 10.180.0.11\nCOMMIT\n", V4)
+            )
+            is None
+        )
+        sent = agreed(made.send(Shot(packet(V4, "0.0.0.0", 5000, "172.30.0.1", 80))))
+        assert (sent.walk.disposition, sent.walk.packet.source) == (Disposition.FORWARDED, "0.0.0.0")
+        answer = sent.answer()
+        assert answer is not None
+        assert agreed(made.send(Shot(answer))).walk.disposition is Disposition.DROPPED  # nobody has that address
+    finally:
+        made.close()
