@@ -130,7 +130,7 @@ def _or_default(value: int | None, default: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Interface:
+class HostInterface:
     """A network interface; ``addresses`` as ``ip`` or ``ip/prefix``."""
 
     name: str
@@ -142,7 +142,7 @@ class Host:
     """What kube-proxy finds on its machine. ``interfaces`` None: loopback and the node IPs."""
 
     node_ips: tuple[str, ...] = ()
-    interfaces: tuple[Interface, ...] | None = None
+    interfaces: tuple[HostInterface, ...] | None = None
     nfacct: bool = True
     random_fully: bool = True
     tcp_be_liberal: bool = False
@@ -254,7 +254,7 @@ def _node_port_addresses(
     return NodePortAddresses(tuple(networks) or (Network(family, 0, 0),))
 
 
-def interface_addresses(interfaces: Iterable[Interface], family: Family) -> tuple[int, ...]:
+def interface_addresses(interfaces: Iterable[HostInterface], family: Family) -> tuple[int, ...]:
     """Addresses of one family on these interfaces, in order; what is no address is left out."""
     found = []
     for interface in interfaces:
@@ -272,7 +272,7 @@ def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) 
     node_ips = effective_node_ips(config.bind_address, raw_node_ips)
     interfaces = host.interfaces
     if interfaces is None:
-        interfaces = (Interface("lo", ("127.0.0.1/8", "::1/128")), Interface("eth0", tuple(raw_node_ips)))
+        interfaces = (HostInterface("lo", ("127.0.0.1/8", "::1/128")), HostInterface("eth0", tuple(raw_node_ips)))
     node_ip = parse_ip(node_ips[family])
     assert node_ip is not None
     return ProxierSettings(

@@ -14,10 +14,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port
+from kpsim.flowstate import ICMP_REQUESTS, NO_HISTORY, Direction, Flow, FlowState, History
 from kpsim.packet import ICMP_PROTOCOLS, Packet
-from kpsim.packetpath.chooser import CHANCE_RANGE
-from kpsim.packetpath.flowstate import ICMP_REQUESTS, NO_HISTORY, Direction, Flow, FlowState, History
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.rng import CHANCE_RANGE
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 #: protocols whose second first packet need not be lost (K-6.8)

@@ -16,11 +16,11 @@ from kpsim.errors import InputError, Problem
 from kpsim.inputs import decoded, is_stream, read_bytes, shown_name
 from kpsim.nodes import overwritten, sysctls_of
 from kpsim.objects import EndpointSlice
-from kpsim.packetpath.sysctls import Sysctls
 from kpsim.proxier import Proxier, make_backend
 from kpsim.recording import Recording, load_recording, read_recording
 from kpsim.replay import START_NS, Replay
 from kpsim.ruleset import Ruleset, united
+from kpsim.sysctls import Sysctls
 
 if TYPE_CHECKING:
     from kpsim.tracing.probes import Answer

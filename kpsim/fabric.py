@@ -11,13 +11,13 @@ from typing import NamedTuple, Protocol
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError, Problem
+from kpsim.flowstate import ICMP_REQUESTS
 from kpsim.netfilter import Disposition, Netns, Walk, walk
 from kpsim.nodes import Machine, make_machines
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
-from kpsim.packetpath.flowstate import ICMP_REQUESTS
 from kpsim.packetpath.routing import InterfaceKind
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.sysctls import Sysctls
 
 _SYN_ACK = frozenset({"SYN", "ACK"})
 _SCTP_ANSWERS = {"INIT": "INIT_ACK", "COOKIE_ECHO": "COOKIE_ACK", "HEARTBEAT": "HEARTBEAT_ACK"}

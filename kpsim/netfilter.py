@@ -26,28 +26,26 @@ through the node::
                                                                               └→ lo → PREROUTING → INPUT → socket
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.conntrack import Clash, ConntrackTable, Destroyed, Entry
+from kpsim.conntrack import Clash, Destroyed, Entry
 from kpsim.packet import Packet
 from kpsim.packetpath import delivery, tracking
 from kpsim.packetpath.chains import run_base_chain
 from kpsim.packetpath.chooser import Chooser, ScriptedChooser
+from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
-from kpsim.packetpath.limit import Bucket
 from kpsim.packetpath.matching import UnknownMatch
-from kpsim.packetpath.recent import RecentLists
-from kpsim.packetpath.reject import IcmpLimiter
-from kpsim.packetpath.routing import Address, Routing
+from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, Hook, HookEntered, RuleReference, Step
-from kpsim.packetpath.sysctls import Sysctls
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
 from kpsim.ruleset import BUILT_IN_CHAINS, Chain, Ruleset, Table
+from kpsim.sysctls import Sysctls
 
 __all__ = [
     "Cause", "Committed", "Disposition", "Effects", "End", "Hook", "HookEntry", "Netns", "Walk", "expand", "walk",
@@ -76,18 +74,11 @@ class Committed(NamedTuple):
     clash: Clash | None = None  #: the packet's connection was not the first of its kind (K-6.8)
 
 
-class Netns:
+class Netns(NodeFacts):
     """One node's network namespace: the only thing here that changes, and only by ``load``, ``commit`` and assignment."""
 
     def __init__(self, name: str, routing: Routing, sysctls: Sysctls | None = None) -> None:
-        self.name = name
-        self.routing = routing
-        self.sysctls = sysctls or Sysctls()
-        self.conntrack = ConntrackTable()
-        self.recent = RecentLists()
-        self.icmp_limiter: IcmpLimiter | None = None  #: None: every ICMP error is sent
-        self.buckets: dict[Hashable, Bucket] = {}  #: what rules with a limit have left
-        self.counters: dict[str, tuple[int, int]] = {}  #: nfacct object → packets, bytes
+        super().__init__(name, routing, sysctls)
         self.rulesets: dict[Family, Ruleset] = {}
         self._registered: dict[Family, tuple[HookEntry, ...]] = dict.fromkeys(Family, ())
         self._entries: dict[Family, dict[Hook, tuple[HookEntry, ...]]] = {}
@@ -98,7 +89,7 @@ class Netns:
         """Makes ``ruleset`` the rules of its family. Connections and affinity stay, lists that no rule uses go (K-4.2)."""
         self.rulesets[ruleset.family] = ruleset
         self._arrange(ruleset.family)
-        self.recent.retain(lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)))
+        self.memory.retain(lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)))
 
     def register(self, family: Family, entry: HookEntry) -> None:
         """Adds a hook function that is no table's, as ip_vs does."""
@@ -108,6 +99,18 @@ class Netns:
     def entries(self, family: Family, hook: Hook) -> tuple[HookEntry, ...]:
         """What a packet passes at a hook, in order."""
         return self._entries[family][hook]
+
+    def pass_hook(self, traversal: Traversal, hook: Hook) -> End | None:
+        """Asks the entries of a hook in order until one ends the packet's way; None: the packet goes on."""
+        traversal.hook = hook
+        steps = traversal.steps
+        for entry in self._entries[traversal.family][hook]:
+            if steps is not None:
+                steps.append(HookEntered(hook, entry.name))
+            end = entry.run(traversal)
+            if end is not None:
+                return end
+        return None
 
     def _arrange(self, family: Family) -> None:
         ruleset = self.rulesets.get(family)
@@ -128,14 +131,7 @@ class Netns:
             self.conntrack.update(effects.updated)
         clash = self.conntrack.confirm(effects.created, now_ns) if effects.created is not None else None
         self.conntrack.turned_away += effects.turned_away
-        for touch in effects.recent:
-            self.recent.commit(touch)
-        self.buckets.update(effects.buckets)
-        for name, size in effects.counters:
-            packets, total = self.counters.get(name, (0, 0))
-            self.counters[name] = packets + 1, total + size
-        if effects.icmp is not None and self.icmp_limiter is not None:
-            self.icmp_limiter.commit(effects.icmp)
+        self.memory.commit(effects.touched)
         return Committed(ended, clash)
 
     def collect(self, now_ns: int) -> tuple[Destroyed, ...]:
@@ -147,7 +143,7 @@ class Netns:
         self.routing = self.routing.without(name)
         return self.conntrack.interface_down(name)
 
-    def address_removed(self, name: str, address: Address) -> tuple[Destroyed, ...]:
+    def address_removed(self, name: str, address: OwnAddress) -> tuple[Destroyed, ...]:
         """Takes an address from an interface, and the connections masqueraded to it (K-1.9). KeyError if there is no such
         interface."""
         self.routing = self.routing.without_address(name, address)
@@ -259,14 +255,14 @@ def walk(
     traversal = Traversal(netns, packet, now_ns, chooser, local=local, trace=trace, indexed=indexed)
     unknown = ""
     try:
-        end = delivery.send(traversal, _pass_hook) if local else delivery.arrive(traversal, _pass_hook)
+        end = delivery.send(traversal, netns.pass_hook) if local else delivery.arrive(traversal, netns.pass_hook)
     except UnknownMatch as reached:
         end, unknown = End(Disposition.UNKNOWN, Cause.UNKNOWN_RULE), str(reached)
     answer = None
     if end.disposition is Disposition.REJECTED:
         end, answer = delivery.answered(traversal, end)
         if answer is not None:
-            answer, end = _let_out(traversal, answer, end)
+            answer, end = _let_out(netns, traversal, answer, end)
     if traversal.steps is not None:
         traversal.steps.append(Ended(end.disposition, end.cause or ""))
     leaves = traversal.decision if end.disposition is Disposition.FORWARDED else None
@@ -290,15 +286,15 @@ def walk(
     )
 
 
-def _let_out(rejected: Traversal, answer: Packet, end: End) -> tuple[Packet | None, End]:
+def _let_out(netns: Netns, rejected: Traversal, answer: Packet, end: End) -> tuple[Packet | None, End]:
     """The answer to a rejected packet on its own way out of the node, RELATED to what it answers; rules may change or drop it."""
     traversal = Traversal(
-        rejected.netns, answer.copy(), rejected.now_ns, rejected.chooser, local=True, trace=False, indexed=rejected.indexed
+        rejected.node, answer.copy(), rejected.now_ns, rejected.chooser, local=True, trace=False, indexed=rejected.indexed
     )  # fmt: skip
     traversal.draws = rejected.draws
     traversal.set_state("RELATED")
     try:
-        answered = delivery.send(traversal, _pass_hook)
+        answered = delivery.send(traversal, netns.pass_hook)
     except UnknownMatch:
         return answer, end
     if answered.disposition not in (Disposition.FORWARDED, Disposition.DELIVERED):
@@ -307,18 +303,6 @@ def _let_out(rejected: Traversal, answer: Packet, end: End) -> tuple[Packet | No
     out = traversal.packet
     out.in_interface, out.out_interface, out.mark = "", "", 0
     return out, end
-
-
-def _pass_hook(traversal: Traversal, hook: Hook) -> End | None:
-    traversal.hook = hook
-    steps = traversal.steps
-    for entry in traversal.netns.entries(traversal.family, hook):
-        if steps is not None:
-            steps.append(HookEntered(hook, entry.name))
-        end = entry.run(traversal)
-        if end is not None:
-            return end
-    return None
 
 
 def expand(

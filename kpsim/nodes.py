@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kpsim.addresses import Family, Network, parse_network
-from kpsim.config import Interface as HostInterface
-from kpsim.config import LocalMode, ProxyConfig
+from kpsim.config import HostInterface, LocalMode, ProxyConfig
 from kpsim.errors import InputError, Problem
-from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, Routing
-from kpsim.packetpath.sysctls import SETTINGS, Sysctls
+from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, Routing
+from kpsim.sysctls import SETTINGS, Sysctls
 
 _UPLINK, _BRIDGE = "eth0", "cni0"
 _LOOPBACK = ("127.0.0.1/8", "::1/128")
@@ -46,7 +45,7 @@ class Machine:
 class Peer:
     """Another node, as routes see it."""
 
-    addresses: tuple[Address, ...]
+    addresses: tuple[OwnAddress, ...]
     pod_networks: tuple[Network, ...]
     pods: tuple[tuple[Family, int], ...] = ()  #: outside its pod networks
 
@@ -114,9 +113,9 @@ def without_hairpin(machine: Machine) -> Machine:
     return replace(machine, routing=Routing(interfaces, machine.routing.routes))
 
 
-def node_address(text: str) -> Address:
+def node_address(text: str) -> OwnAddress:
     """A node's address, /24 or /64 unless it says otherwise."""
-    address = Address.parse(text)
+    address = OwnAddress.parse(text)
     return address if "/" in text else address._replace(prefix=_PREFIX[address.family])
 
 
@@ -129,19 +128,22 @@ def pod_network(text: str) -> Network:
 
 
 def _devices(
-    given: Sequence[HostInterface] | None, own: tuple[Address, ...], networks: tuple[Network, ...], pod_interface: str
+    given: Sequence[HostInterface] | None,
+    own: tuple[OwnAddress, ...],
+    networks: tuple[Network, ...],
+    pod_interface: str,
 ) -> dict[str, Interface]:
     devices: dict[str, Interface] = {}
     if given is None:
-        bridge = tuple(Address(network.family, network.base + 1, network.prefix) for network in networks)
-        devices["lo"] = Interface("lo", tuple(map(Address.parse, _LOOPBACK)), InterfaceKind.LOOPBACK)
+        bridge = tuple(OwnAddress(network.family, network.base + 1, network.prefix) for network in networks)
+        devices["lo"] = Interface("lo", tuple(map(OwnAddress.parse, _LOOPBACK)), InterfaceKind.LOOPBACK)
         devices[_UPLINK] = Interface(_UPLINK, own)
         if bridge:
             name = pod_interface or _BRIDGE
             devices[name] = Interface(name, bridge, InterfaceKind.BRIDGE)
         return devices
     for interface in given:
-        addresses = tuple(map(Address.parse, interface.addresses))
+        addresses = tuple(map(OwnAddress.parse, interface.addresses))
         kind = InterfaceKind.LINK
         if interface.name == "lo":
             kind = InterfaceKind.LOOPBACK
@@ -151,7 +153,7 @@ def _devices(
     return devices
 
 
-def _uplink(devices: dict[str, Interface], own: tuple[Address, ...]) -> str:
+def _uplink(devices: dict[str, Interface], own: tuple[OwnAddress, ...]) -> str:
     """The link that carries the first node IP, else the first with neighbours, else any; made up if there is none."""
     links = [device for device in devices.values() if device.kind is InterfaceKind.LINK]
     wanted = {(address.family, address.value) for address in own[:1]}

@@ -13,7 +13,7 @@ from kpsim.backends.iptables import IptablesBackend
 from kpsim.backends.iptables.tables import Tables
 from kpsim.bulk import without_collector
 from kpsim.cluster import Event
-from kpsim.config import Interface, Mode, ProxierSettings, interface_addresses, not_modelled
+from kpsim.config import HostInterface, Mode, ProxierSettings, interface_addresses, not_modelled
 from kpsim.kubeproxy.healthcheck import ProxyHealth, ServiceHealth, listen_addresses
 from kpsim.kubeproxy.metrics import Metrics
 from kpsim.kubeproxy.plan import ServicePlan, make_plan
@@ -158,7 +158,7 @@ class Proxier:
         """What the canary does when it finds its chain gone (I-14): the next sync is full."""
         self._need_full = True
 
-    def use_interfaces(self, interfaces: Iterable[Interface]) -> None:
+    def use_interfaces(self, interfaces: Iterable[HostInterface]) -> None:
         """The machine's addresses changed; node port dispatch reads them at the next sync (I-9.3)."""
         self.backend.use_interface_addresses(interface_addresses(interfaces, self.family))
 

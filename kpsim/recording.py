@@ -13,7 +13,7 @@ from typing import Any
 
 from kpsim.addresses import Family, canonical_ip
 from kpsim.cluster import EventType
-from kpsim.config import Host, Interface, Mode, ProxyConfig, config_from_json
+from kpsim.config import Host, HostInterface, Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import decoded, json_line, read_bytes, shown_name
 from kpsim.kubeproxy.stale_flows import Flow
@@ -30,7 +30,7 @@ class SyncStep:
     after_ns: int
     conntrack: tuple[Flow, ...] = ()
     conntrack_replace: bool = False
-    interfaces: tuple[Interface, ...] | None = None
+    interfaces: tuple[HostInterface, ...] | None = None
     force_full: bool = False
     flushed: bool = False
     refuse: bool = False
@@ -257,11 +257,11 @@ def _port(obj: JsonReader, name: str) -> int:
     return port
 
 
-def _interfaces(obj: JsonReader, name: str) -> tuple[Interface, ...] | None:
+def _interfaces(obj: JsonReader, name: str) -> tuple[HostInterface, ...] | None:
     """Absent is not the same as none."""
     if obj.obj.get(name) is None:
         return None
-    return tuple(Interface(item.text("name"), item.texts("addresses")) for item in obj.children(name))
+    return tuple(HostInterface(item.text("name"), item.texts("addresses")) for item in obj.children(name))
 
 
 def _recording(config: JsonReader, steps: list[WatchStep | SyncStep], file: str, mode: Mode | None) -> Recording:

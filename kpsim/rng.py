@@ -7,6 +7,8 @@ policies can be compared on common random numbers. This is the only module that 
 from collections.abc import Hashable
 from hashlib import blake2b
 
+CHANCE_RANGE = 1 << 31  #: the kernel compares a probability with 31 random bits (K-5)
+
 
 def _encode(key: Hashable) -> bytes:
     return repr(key).encode()
@@ -29,11 +31,6 @@ class Draws:
         hashed = self._begun.copy()
         hashed.update(f"{key!r})".encode())
         return int.from_bytes(hashed.digest())
-
-
-def draw31(seed: int, *key: Hashable) -> int:
-    """31 uniform bits, what xt_statistic compares a probability with (K-5)."""
-    return draw64(seed, *key) >> 33
 
 
 def uniform(seed: int, *key: Hashable) -> float:

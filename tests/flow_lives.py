@@ -7,9 +7,9 @@ TCP: S SYN, A ACK, P data, F FIN, R RST, N no flags at all; SA and RA as they ar
 from typing import NamedTuple
 
 from kpsim.addresses import Family
+from kpsim.flowstate import Action, Direction, Flow, Reading, read
 from kpsim.packet import Packet, Window
-from kpsim.packetpath.flowstate import Action, Direction, Flow, Reading, read
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.sysctls import Sysctls
 
 _FLAGS = {"S": "SYN", "A": "ACK", "P": "PSH ACK", "F": "FIN ACK", "R": "RST", "N": ""}
 _WINDOWS = {"~": Window.INSIDE, "<": Window.BEFORE, ">": Window.OUTSIDE}

@@ -10,9 +10,9 @@ import struct
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.conntrack import FlowTuple
+from kpsim.flowstate import Direction
 from kpsim.lab.conntrack import LinuxConntrack
 from kpsim.lab.namespace import Namespace
-from kpsim.packetpath.flowstate import Direction
 
 CLIENT = {Family.IPV4: "203.0.113.9", Family.IPV6: "2001:db8:71::9"}
 SERVER = {Family.IPV4: "10.180.0.5", Family.IPV6: "fd00:180::5"}

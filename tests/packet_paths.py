@@ -35,7 +35,7 @@ from kpsim.netfilter import Cause, Netns, Walk, expand
 from kpsim.nodes import sysctls_of
 from kpsim.objects import ApiObject, Node, node_from_json
 from kpsim.packet import Packet
-from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Routing
+from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Routing
 from kpsim.replay import START_NS
 from kpsim.ruleset import Chain, Ruleset, Verdict
 from kpsim.tracing.probes import Outcome, Probe, Prober, Result, outcome_of, result_of
@@ -146,7 +146,7 @@ def _named(text: str, family: Family) -> str:
 
 
 def frontend(name: str, kind: str, family: Family) -> tuple[str, int]:
-    """Address and port of a Service's frontend on N."""
+    """OwnAddress and port of a Service's frontend on N."""
     number, of = _NUMBERS[name], CATALOGUE[name]
     if kind == "E" and of.external:
         return at(of.external, family), of.port
@@ -291,7 +291,7 @@ class World:
 
     def dummy(self, destination: str) -> Interface:
         """An interface of N that carries the address of a destination."""
-        return Interface("dummy0", (Address.parse(self.address_of(destination)[0]),), InterfaceKind.DUMMY)
+        return Interface("dummy0", (OwnAddress.parse(self.address_of(destination)[0]),), InterfaceKind.DUMMY)
 
     # --- results ------------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,11 @@ from immutables import Map
 
 from kpsim.addresses import Family, Network, parse_cidr, parse_ip
 from kpsim.conntrack import Entry, FlowTuple
+from kpsim.flowstate import FlowState
 from kpsim.netfilter import Netns, Walk, walk
 from kpsim.nodes import Peer, make_machine, node_address, pod_network
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
-from kpsim.packetpath.flowstate import FlowState
-from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import (
     ACCEPT,
     BUILT_IN_CHAINS,
@@ -44,6 +43,7 @@ from kpsim.ruleset import (
     Terminal,
     Verdict,
 )
+from kpsim.sysctls import Sysctls
 
 POD, OTHER_POD, REMOTE_POD = "10.180.0.5", "10.180.0.6", "10.180.1.7"
 NODE, OTHER_NODE, CLIENT = "192.168.0.1", "192.168.0.2", "203.0.113.9"

@@ -69,7 +69,7 @@ def forward(netns: Netns, **more: object) -> Walk:
 
 
 def counted(outcome: Walk) -> list[str]:
-    return [name for name, _ in outcome.effects.counters]
+    return [name for name, _ in outcome.effects.touched.counters]
 
 
 # --- where the packet goes on ------------------------------------------------------------------------------------------

@@ -5,13 +5,14 @@ from fractions import Fraction
 import pytest
 
 from kpsim import rng
-from kpsim.packetpath.chooser import CHANCE_RANGE, ScriptedChooser, SeededChooser, fraction_as_written
+from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser, fraction_as_written
+from kpsim.rng import CHANCE_RANGE
 
 
 @pytest.mark.parametrize("flow", range(20))
 def test_a_chance_is_31_bits_below_the_threshold(flow):
     """K-5: compared with 31 random bits; equal is not below."""
-    drawn = rng.draw31(7, flow, "key")
+    drawn = rng.draw64(7, flow, "key") >> 33
     chooser = SeededChooser(7, flow)
     assert chooser.chance(drawn + 1, "key")
     assert not chooser.chance(drawn, "key")

@@ -8,7 +8,7 @@ from proxiers import make_settings, node
 from kpsim.addresses import Family, format_ip
 from kpsim.config import (
     Host,
-    Interface,
+    HostInterface,
     LocalDetector,
     LocalMode,
     Mode,
@@ -160,7 +160,7 @@ def test_interfaces_that_nobody_names_are_loopback_and_the_node_ips() -> None:
 
 
 def test_interface_addresses_lose_their_prefix_length() -> None:
-    host = Host(interfaces=(Interface("eth0", ("10.0.0.5/8", "fe80::1/64", "nonsense", "10.0.0.6")),))
+    host = Host(interfaces=(HostInterface("eth0", ("10.0.0.5/8", "fe80::1/64", "nonsense", "10.0.0.6")),))
     assert [format_ip(V4, a) for a in make_settings(V4, host).interface_addresses] == ["10.0.0.5", "10.0.0.6"]
     assert [format_ip(V6, a) for a in make_settings(V6, host).interface_addresses] == ["fe80::1"]
 

@@ -4,11 +4,11 @@ from packets import CLIENT, NODE, POD, REMOTE_POD, flow_entry, ip
 
 from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable, Destroyed, Ending, Entry, FlowTuple, StatusBit, tuple_of
-from kpsim.packet import Packet
-from kpsim.packetpath.flowstate import (
+from kpsim.flowstate import (
     Direction,
     FlowState,
 )
+from kpsim.packet import Packet
 from kpsim.units import SECOND_NS
 
 ORIGINAL, REPLY = Direction.ORIGINAL, Direction.REPLY

@@ -26,12 +26,12 @@ from packets import (
 from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable, FlowTuple, tuple_of
 from kpsim.fabric import answer_to
+from kpsim.flowstate import Direction, FlowState, sctp_timeout_ns, tcp_timeout_ns
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
-from kpsim.packetpath.flowstate import Direction, FlowState, sctp_timeout_ns, tcp_timeout_ns
 from kpsim.packetpath.steps import ConntrackChanged, Tracking
-from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import ACCEPT, DROP, Chain, CtState, Destination, Masquerade, NfAcct, Table, Verdict
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 TRACKED = ruleset(table("filter", INPUT=(rule(CtState(("NEW",)), ACCEPT),)))
@@ -181,7 +181,7 @@ def test_states_of_translation_hold_for_the_first_packet_too():
     netns = node(ruleset(*rules.tables.values(), mangle))
 
     def counted(outcome) -> list[str]:
-        return [name for name, _ in outcome.effects.counters]
+        return [name for name, _ in outcome.effects.touched.counters]
 
     first = run(netns, packet(CLIENT, "172.30.0.10"))
     assert counted(first) == ["NEW", "DNAT", "NEW"]

@@ -28,9 +28,8 @@ from packets import (
 from kpsim.addresses import Family
 from kpsim.netfilter import Cause, Disposition, End, Hook, HookEntry, Netns
 from kpsim.packet import Packet
-from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, RouteKind, Routing
+from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, RouteKind, Routing
 from kpsim.packetpath.steps import FieldChanged, FieldName, Routed
-from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import (
     ACCEPT,
     DROP,
@@ -44,6 +43,7 @@ from kpsim.ruleset import (
     Reject,
     Source,
 )
+from kpsim.sysctls import Sysctls
 
 V4, V6 = Family.IPV4, Family.IPV6
 FORWARDED, DELIVERED, REJECTED, DROPPED = (
@@ -67,7 +67,7 @@ def routed(netns: Netns, *routes: Route, without_default: bool = False) -> Netns
 
 
 def counted(outcome) -> list[str]:
-    return [name for name, _ in outcome.effects.counters]
+    return [name for name, _ in outcome.effects.touched.counters]
 
 
 # --- routing's objections ----------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_127_is_no_martian_of_ipv6():
     """K-7.1 is about 127/8; ::7f00:1 is an address like any other."""
     netns = node6()
     own = netns.routing.interfaces["eth0"]
-    odd = replace(own, addresses=(*own.addresses, Address.parse("::7f00:1/128")))
+    odd = replace(own, addresses=(*own.addresses, OwnAddress.parse("::7f00:1/128")))
     netns.routing = Routing(
         [each if each is not own else odd for each in netns.routing.interfaces.values()], netns.routing.routes
     )
@@ -346,7 +346,7 @@ def test_a_neighbour_by_any_address_of_the_bridge_is_one():
     """What goes to a second subnet of the bridge is switched, too; and where no route leads nothing is."""
     netns = bridged(called=False)
     bridge = netns.routing.interfaces["cni0"]
-    wider = replace(bridge, addresses=(Address.parse("10.180.7.1/24"), *bridge.addresses))
+    wider = replace(bridge, addresses=(OwnAddress.parse("10.180.7.1/24"), *bridge.addresses))
     devices = [wider if each is bridge else each for each in netns.routing.interfaces.values()]
     netns.routing = Routing(devices, netns.routing.routes)
     for destination in (OTHER_POD, "10.180.7.9"):

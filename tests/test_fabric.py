@@ -28,8 +28,8 @@ from kpsim.fabric import Fabric, Place, Whose, answer_to, build_fabric, reply, s
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
-from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import Destination, Dnat, MarkMatch, Masquerade, NfAcct, SetMark, Unknown
+from kpsim.sysctls import Sysctls
 
 THIRD_NODE, THIRD_POD = "192.168.0.3", "10.180.2.4"
 CLIENTS = net("203.0.113.0/24")
@@ -137,7 +137,7 @@ def test_marks_do_not_travel_between_nodes():
     fabric.nodes["n2"].load(ruleset(table("mangle", PREROUTING=(rule(MarkMatch(0x4000, 0x4000), NfAcct("marked")),))))
     journey = send(fabric, packet(POD, REMOTE_POD), at_node="n1", now_ns=0, chooser=SeededChooser(1, 0))
     assert len(journey.hops) == 2
-    assert fabric.nodes["n2"].counters == {}
+    assert fabric.nodes["n2"].memory.counters == {}
 
 
 def test_a_routing_loop_ends_with_the_time_to_live():

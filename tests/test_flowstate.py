@@ -7,10 +7,10 @@ from packets import CLIENT, NODE, POD, REMOTE_POD, CtState, ip, node, node_netns
 
 from kpsim.addresses import Family
 from kpsim.config import ProxyConfig
+from kpsim.flowstate import Action, Direction, Flow, FlowState, read
 from kpsim.nodes import sysctls_of
 from kpsim.packet import Packet, Window
-from kpsim.packetpath.flowstate import Action, Direction, Flow, FlowState, read
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 SYSCTLS = Sysctls()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from flow_lives import CHUNKS, SCTP_PRELUDES, direction_of, flow_after, lead, packet_of, step
 
-from kpsim.packetpath.flowstate import Action, FlowState, sctp_timeout_ns
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.flowstate import Action, FlowState, sctp_timeout_ns
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 _STATES = {

@@ -21,7 +21,7 @@ from kpsim.dialects.saved import family_of_rules, load_saved, rules_by_family
 from kpsim.errors import InputError, UnsupportedRule
 from kpsim.explore import Cluster, load
 from kpsim.netfilter import Cause, Disposition
-from kpsim.packetpath.limit import Bucket, spend
+from kpsim.packetpath.memory.limit import Bucket, spend
 from kpsim.ruleset import ACCEPT, DROP, ConnMark, CtState, InInterface, Limit, MarkMatch, Ruleset, SetConnMark, SetMark
 from kpsim.ruleset import SetTimeToLive as Ttl
 from kpsim.tracing.explain import Depth

@@ -20,11 +20,12 @@ from packets import (
 
 from kpsim.config import ProxyConfig
 from kpsim.conntrack import COLLECTOR_ROUND_NS, ConntrackTable, Ending, Entry
+from kpsim.flowstate import FlowState
 from kpsim.netfilter import Cause, Disposition, Netns, expand, walk
 from kpsim.nodes import sysctls_of
-from kpsim.packetpath.chooser import CHANCE_RANGE, SeededChooser
-from kpsim.packetpath.flowstate import FlowState
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.packetpath.chooser import SeededChooser
+from kpsim.rng import CHANCE_RANGE
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 FORWARDED, DROPPED = Disposition.FORWARDED, Disposition.DROPPED

@@ -24,7 +24,7 @@ from proxiers import Rig, endpoint_slice, make_settings, port, service, slice_po
 from kpsim.config import Host
 from kpsim.netfilter import Disposition, Netns
 from kpsim.packet import Packet, Window
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.sysctls import Sysctls
 
 
 def kube_proxy_node(endpoint: str = REMOTE_POD, *, liberal: bool = False) -> Netns:

@@ -9,7 +9,7 @@ from proxiers import Rig, document, endpoint, endpoint_slice, make_settings, por
 from kpsim.addresses import Family, format_ip, parse_network
 from kpsim.backends.iptables.names import chain_hash
 from kpsim.comparison.documents import canonical_tables, document_differences
-from kpsim.config import Host, Interface, LocalMode, NodePortAddresses
+from kpsim.config import Host, HostInterface, LocalMode, NodePortAddresses
 from kpsim.kubeproxy.trackers import ServicePortName
 from kpsim.objects import EndpointSlice, Service
 from kpsim.proxier import SyncResult
@@ -351,7 +351,7 @@ def test_no_node_ports_on_localhost() -> None:
 
 def test_node_port_addresses() -> None:
     host = Host(
-        node_ips=("192.168.0.2",), interfaces=(Interface("eth0", ("192.168.0.2/24", "10.0.0.1/8", "127.0.0.1/8")),)
+        node_ips=("192.168.0.2",), interfaces=(HostInterface("eth0", ("192.168.0.2/24", "10.0.0.1/8", "127.0.0.1/8")),)
     )
     gone, new = changed_lines(edge_rig(host=host, config={"node_port_addresses": ("192.168.0.0/24", "127.0.0.0/8")}))
     assert gone == {f"{LAST} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"}
@@ -558,8 +558,8 @@ def test_primary(host: Host, config: Json, v4: str, v6: str) -> None:
 )
 def test_node_port_dispatch_by_address(family: Family, config: Json, dispatched: list[str]) -> None:  # I-9.3
     interfaces = (
-        Interface("lo", ("127.0.0.1/8", "::1/128")),
-        Interface("eth0", ("192.168.0.2/24", "2001:db8::2/64", "fe80::1/64", "192.168.0.2/32")),
+        HostInterface("lo", ("127.0.0.1/8", "::1/128")),
+        HostInterface("eth0", ("192.168.0.2/24", "2001:db8::2/64", "fe80::1/64", "192.168.0.2/32")),
     )
     rig = Rig(make_settings(family, Host(node_ips=("192.168.0.2",), interfaces=interfaces), **config))
     rig.sync()
@@ -570,7 +570,7 @@ def test_node_port_dispatch_by_address(family: Family, config: Json, dispatched:
 def test_addresses_are_read_again_at_every_sync() -> None:
     rig = Rig(node_port_addresses=("192.168.0.0/16",))
     rig.sync()
-    rig.proxier.use_interfaces([Interface("eth9", ("192.168.94.7/24",))])
+    rig.proxier.use_interfaces([HostInterface("eth9", ("192.168.94.7/24",))])
     rig.sync()
     assert [rule.split("-d ")[1].split()[0] for rule in rig.rules("nat", "KUBE-SERVICES")] == ["192.168.94.7"]
 

@@ -8,8 +8,8 @@ from packets import CLIENT, NODE, POD, flags, ip, net
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.conntrack import Entry, FlowTuple
+from kpsim.flowstate import Direction, FlowState
 from kpsim.packet import Packet
-from kpsim.packetpath.flowstate import Direction, FlowState
 from kpsim.packetpath.index import in_kernel_order
 from kpsim.packetpath.matching import UnknownMatch, condition
 from kpsim.packetpath.routing import AddressType, Decision, RouteKind

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from flow_lives import direction_of, flow_after, packet_of, step
 
-from kpsim.packetpath.flowstate import Direction, Flow
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.flowstate import Direction, Flow
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 _STATES = {

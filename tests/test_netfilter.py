@@ -32,9 +32,9 @@ from packets import (
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
+from kpsim.flowstate import FlowState
 from kpsim.netfilter import Cause, Disposition, End, Hook, HookEntry, Netns, expand, walk
 from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser
-from kpsim.packetpath.flowstate import FlowState
 from kpsim.packetpath.routing import Route, RouteKind, Routing
 from kpsim.packetpath.steps import Chosen, HookEntered, Routed, RuleMatched, describe
 from kpsim.ruleset import (
@@ -241,10 +241,10 @@ def test_a_walk_changes_nothing_until_it_is_committed():
     sent = packet(CLIENT, CLUSTER_IP)
     first, second = (walk(netns, sent, now_ns=0, chooser=SeededChooser(1, 7)) for _ in range(2))
     assert first == second
-    assert len(netns.conntrack) == len(netns.recent) == 0
+    assert len(netns.conntrack) == len(netns.memory.recent) == 0
     assert sent == packet(CLIENT, CLUSTER_IP)
     netns.commit(first.effects, 0)
-    assert len(netns.conntrack) == len(netns.recent) == 1
+    assert len(netns.conntrack) == len(netns.memory.recent) == 1
 
 
 # --- the way of local packets -----------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_output_sees_the_old_device_and_postrouting_the_new():  # K-2.1
     netns = node(ruleset(rules.tables["nat"], output, post))
     outcome = run(netns, packet("", CLUSTER_IP, length=100), local=True)
     assert (outcome.disposition, outcome.packet.out_interface) == (FORWARDED, "cni0")
-    assert netns.counters == {"seen": (1, 100), "left": (1, 100)}
+    assert netns.memory.counters == {"seen": (1, 100), "left": (1, 100)}
     assert [step.interface for step in outcome.trace if isinstance(step, Routed)] == ["eth0", "cni0"]
 
 
@@ -335,7 +335,7 @@ def test_an_unknown_rule_ends_without_an_answer_only_if_it_is_reached():
     netns = node(ruleset(table("filter", FORWARD=(rule(Recent("A", "set")), unknown))))
     outcome = run(netns, packet(CLIENT, POD))
     assert (outcome.disposition, outcome.unknown) == (Disposition.UNKNOWN, "-m hashlimit --hashlimit-upto 1/sec")
-    assert outcome.effects.recent == ()
+    assert outcome.effects.touched.recent == ()
     assert run(netns, packet(CLIENT, NODE)).disposition is DELIVERED
     other_protocol = rule(Unknown("-m hashlimit"), Protocol("udp"), DROP)
     assert chain_outcome(other_protocol) is FORWARDED
@@ -353,7 +353,7 @@ def test_an_unknown_condition_of_a_rule_that_only_logs_does_not_matter():
 def test_recent_set_stays_even_if_the_packet_is_dropped():  # K-4.2
     netns = node(ruleset(table("filter", FORWARD=(rule(Recent("A", "set")), rule(DROP)))))
     run(netns, packet(CLIENT, POD))
-    assert (Family.IPV4, ip(CLIENT)) in netns.recent["A"]
+    assert (Family.IPV4, ip(CLIENT)) in netns.memory.recent["A"]
 
 
 def test_a_walk_sees_what_it_remembered_itself():

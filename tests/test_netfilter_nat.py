@@ -32,7 +32,7 @@ from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Ending
 from kpsim.netfilter import Cause, Disposition, Hook, Netns, expand
 from kpsim.packet import Packet
-from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, Routing
+from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, Routing
 from kpsim.packetpath.steps import ChainEntered, HookEntered
 from kpsim.ruleset import (
     ACCEPT,
@@ -176,7 +176,7 @@ def test_a_masqueraded_flow_whose_output_device_changed_is_dropped_and_forgotten
     netns = node(service_rules((REMOTE_POD,)))
     sent = packet(CLIENT, CLUSTER_IP)
     established(netns, sent)
-    devices = [*netns.routing.interfaces.values(), Interface("eth1", (Address.parse("192.168.7.1/24"),))]
+    devices = [*netns.routing.interfaces.values(), Interface("eth1", (OwnAddress.parse("192.168.7.1/24"),))]
     netns.routing = Routing(devices, [*netns.routing.routes, Route(net(REMOTE_POD), "eth1", ip("192.168.7.2"))])
     data = replace(sent, tcp_flags=flags("ACK"))
     outcome = run(netns, data)
@@ -207,8 +207,8 @@ def test_interface_down_ends_masquerades():  # K-1.9
 
 def two_addresses() -> Netns:
     """eth0 with two addresses, the second towards 192.168.7.0/24; what leaves by it is masqueraded, towards one host by SNAT."""
-    own = tuple(map(Address.parse, ("192.168.0.1/24", "192.168.7.1/24")))
-    bridge = Interface("cni0", (Address.parse("10.180.0.1/24"),), InterfaceKind.BRIDGE)
+    own = tuple(map(OwnAddress.parse, ("192.168.0.1/24", "192.168.7.1/24")))
+    bridge = Interface("cni0", (OwnAddress.parse("10.180.0.1/24"),), InterfaceKind.BRIDGE)
     netns = Netns("n1", Routing([Interface("eth0", own), bridge], [Route(net("0.0.0.0/0"), "eth0")]))
     plain = rule(Destination(net("192.168.0.77")), Snat(Family.IPV4, ip(NODE)))
     netns.load(ruleset(table("nat", POSTROUTING=(plain, rule(Masquerade())))))
@@ -229,7 +229,7 @@ def test_an_address_takes_along_what_was_masqueraded_to_it(removed, gone, defaul
         run(netns, packet(POD, destination, protocol="udp", came_by="cni0"))
     ended = []
     for text in removed:
-        address = Address.parse(text)
+        address = OwnAddress.parse(text)
         ended += netns.address_removed("cni0" if text.startswith("10.") else "eth0", address)
         assert not netns.routing.is_local(Family.IPV4, address.value)
     assert [format_ip(Family.IPV4, each.entry.original.daddr) for each in ended] == gone
@@ -386,6 +386,8 @@ def test_a_masquerade_without_any_address_drops():  # CT-6.2
 
 
 def test_ipv6_masquerades_too():
-    netns = Netns("n6", Routing([Interface("eth0", (Address.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")]))
+    netns = Netns(
+        "n6", Routing([Interface("eth0", (OwnAddress.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")])
+    )
     netns.load(ruleset(table("nat", POSTROUTING=(rule(Masquerade()),)), family=Family.IPV6))
     assert run(netns, packet("2001:db8:9::9", "2001:db8:1::5")).packet.source == "2001:db8::1"

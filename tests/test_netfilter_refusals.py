@@ -27,9 +27,8 @@ from packets import (
 from kpsim.addresses import Family
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
-from kpsim.packetpath.reject import IcmpLimiter
-from kpsim.packetpath.routing import Address, Interface, Route, Routing
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.packetpath.memory import IcmpLimiter
+from kpsim.packetpath.routing import Interface, OwnAddress, Route, Routing
 from kpsim.ruleset import (
     DROP,
     CtState,
@@ -42,6 +41,7 @@ from kpsim.ruleset import (
     SetTimeToLive,
     Unknown,
 )
+from kpsim.sysctls import Sysctls
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 FORWARDED, DELIVERED, REJECTED, DROPPED = (
@@ -118,7 +118,7 @@ def test_a_no_endpoint_address_leaks_from_the_node_itself():  # K-8.2, I-19.2
 
 def limited_node(rules: Ruleset) -> Netns:
     netns = node(rules)
-    netns.icmp_limiter = IcmpLimiter()
+    netns.memory.icmp_limiter = IcmpLimiter()
     return netns
 
 
@@ -148,8 +148,10 @@ def test_resets_are_not_limited():  # K-3.4
 
 
 def test_ipv6_answers_a_client_ten_times_a_second():  # measured on 6.18, where net.ipv6.icmp.ratelimit is 100 ms
-    netns = Netns("n6", Routing([Interface("eth0", (Address.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")]))
-    netns.icmp_limiter = IcmpLimiter()
+    netns = Netns(
+        "n6", Routing([Interface("eth0", (OwnAddress.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")])
+    )
+    netns.memory.icmp_limiter = IcmpLimiter()
     netns.load(ruleset(table("filter", FORWARD=(rule(Reject()),)), family=Family.IPV6))
     times = [0] * 8 + [99 * MILLISECOND_NS, 100 * MILLISECOND_NS, 250 * MILLISECOND_NS, 250 * MILLISECOND_NS]
     answered = [run(netns, packet("2001:db8:9::9", "2001:db8:1::5"), at).disposition is REJECTED for at in times]
@@ -232,8 +234,10 @@ def test_an_answer_that_meets_a_rule_that_is_not_modelled_is_still_an_answer():
 
 
 def test_ipv6_towards_the_node_itself_is_not_limited():  # measured
-    netns = Netns("n6", Routing([Interface("eth0", (Address.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")]))
-    netns.icmp_limiter = IcmpLimiter()
+    netns = Netns(
+        "n6", Routing([Interface("eth0", (OwnAddress.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")])
+    )
+    netns.memory.icmp_limiter = IcmpLimiter()
     netns.load(ruleset(table("filter", OUTPUT=(rule(Reject()),)), family=Family.IPV6))
     assert all(run(netns, packet("", "2001:db8:1::5"), local=True).disposition is REJECTED for _ in range(100))
 
@@ -316,7 +320,7 @@ def test_reverse_path_filter(rp_filter, source, came_by, passes):  # K-7.3
 
 
 def test_ipv6_loopback_must_not_come_in_from_outside():  # K-7.1
-    netns = Netns("n6", Routing([Interface("eth0", (Address.parse("2001:db8::1/64"),))]))
+    netns = Netns("n6", Routing([Interface("eth0", (OwnAddress.parse("2001:db8::1/64"),))]))
     assert run(netns, packet("::1", "2001:db8::1", came_by="eth0")).cause is Cause.MARTIAN_SOURCE
     assert run(netns, packet("2001:db8::9", "::1", came_by="eth0")).cause is Cause.MARTIAN_DESTINATION
 

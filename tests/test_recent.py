@@ -3,7 +3,7 @@
 import pytest
 
 from kpsim.addresses import Family
-from kpsim.packetpath.recent import LIST_SIZE, RecentList, RecentLists, RecentTouch
+from kpsim.packetpath.memory.recent import LIST_SIZE, RecentList, RecentLists, RecentTouch
 from kpsim.rng import below
 from kpsim.ruleset import Recent
 from kpsim.units import SECOND_NS

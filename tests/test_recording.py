@@ -9,7 +9,7 @@ import pytest
 
 from kpsim import inputs
 from kpsim.addresses import Family
-from kpsim.config import Interface, LocalMode, Mode
+from kpsim.config import HostInterface, LocalMode, Mode
 from kpsim.errors import InputError
 from kpsim.objects import EndpointSlice, Service
 from kpsim.recording import Recording, SyncStep, WatchStep, load_recording, parse_recording
@@ -80,7 +80,7 @@ def test_a_recording() -> None:
     assert (made.family, made.node_name, made.config.masquerade_bit) == (Family.IPV6, "node-1", 15)
     assert made.config.detect_local_mode is LocalMode.NODE_CIDR
     host = made.host
-    assert (host.node_ips, host.interfaces) == (("192.168.0.2",), (Interface("eth0", ("192.168.0.2/24",)),))
+    assert (host.node_ips, host.interfaces) == (("192.168.0.2",), (HostInterface("eth0", ("192.168.0.2/24",)),))
     assert (host.nfacct, host.random_fully, host.tcp_be_liberal, host.detect_local) == (False, False, True, False)
     assert host.large_cluster_endpoints == 0
     event, done = made.steps

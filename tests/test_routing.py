@@ -5,13 +5,13 @@ from packets import CLIENT, NODE, OTHER_NODE, POD, REMOTE_POD, ip, net, node
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
-from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, RouteKind, Routing
+from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, RouteKind, Routing
 
 V4, V6 = Family.IPV4, Family.IPV6
 
 
 def interface(name: str, *addresses: str, kind: InterfaceKind = InterfaceKind.LINK) -> Interface:
-    return Interface(name, tuple(map(Address.parse, addresses)), kind)
+    return Interface(name, tuple(map(OwnAddress.parse, addresses)), kind)
 
 
 def routing(*extra: Route) -> Routing:
@@ -143,7 +143,7 @@ def test_an_interface_that_is_down_loses_its_routes_and_keeps_its_ipv4_addresses
 
 
 def test_an_address_that_is_removed_takes_its_network_along():
-    changed = routing().without_address("eth0", Address.parse("192.168.5.1/24"))
+    changed = routing().without_address("eth0", OwnAddress.parse("192.168.5.1/24"))
     decision = changed.lookup(V4, ip("192.168.5.9"))
     assert decision is not None and decision.next_hop == ip("192.168.0.254")
     assert not changed.is_local(V4, ip("192.168.5.1")) and changed.is_local(V4, ip("192.168.0.1"))
@@ -152,10 +152,10 @@ def test_an_address_that_is_removed_takes_its_network_along():
 def test_with_its_last_ipv4_address_an_interface_loses_its_ipv4_routes():  # measured
     changed = routing()
     for text in ("192.168.0.1/24", "192.168.5.1/24"):
-        changed = changed.without_address("eth0", Address.parse(text))
+        changed = changed.without_address("eth0", OwnAddress.parse(text))
     assert changed.lookup(V4, ip(CLIENT)) is None and changed.lookup(V4, ip(REMOTE_POD)) is None
     assert changed.lookup(V4, ip(POD)) is not None
-    without_ipv6 = changed.without_address("eth0", Address.parse("2001:db8::1/64"))
+    without_ipv6 = changed.without_address("eth0", OwnAddress.parse("2001:db8::1/64"))
     assert without_ipv6.lookup(V6, ip("2001:db8:9::9")) is not None  # IPv6 routes stay
 
 
@@ -222,13 +222,13 @@ def test_routes_as_text():
     assert str(Route(net("10.180.9.0/24"), "eth0", ip(OTHER_NODE))) == "10.180.9.0/24 via 192.168.0.2 dev eth0"
     assert str(Route(net("10.180.9.0/24"), "eth0")) == "10.180.9.0/24 dev eth0"
     assert str(Route(net("10.180.9.0/24"), kind=RouteKind.BLACKHOLE)) == "blackhole 10.180.9.0/24"
-    assert str(Address.parse("10.180.0.1/24")) == "10.180.0.1/24"
+    assert str(OwnAddress.parse("10.180.0.1/24")) == "10.180.0.1/24"
 
 
 @pytest.mark.parametrize("text", ["10.180.0/24", "", "10.180.0.1/33", "eth0"])
 def test_what_is_no_address_is_refused_by_name(text):
     with pytest.raises(InputError) as caught:
-        Address.parse(text)
+        OwnAddress.parse(text)
     assert str(caught.value) == f"not an address with prefix length: {text!r}"
 
 
@@ -277,7 +277,7 @@ def test_kinds_of_ipv6_addresses(own, destination, source):
 
 def test_an_ipv6_address_that_goes_takes_no_ipv4_routes_along():
     six_only = Routing([interface("tun0", "2001:db8::1/64")], [Route(net("0.0.0.0/0"), "tun0")])
-    assert six_only.without_address("tun0", Address.parse("2001:db8::1/64")).lookup(V4, ip(CLIENT)) is not None
+    assert six_only.without_address("tun0", OwnAddress.parse("2001:db8::1/64")).lookup(V4, ip(CLIENT)) is not None
 
 
 def test_a_route_through_no_interface_is_named():

@@ -22,12 +22,12 @@ from packets import (
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Ending, FlowTuple
+from kpsim.flowstate import FlowState
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import ScriptedChooser
-from kpsim.packetpath.flowstate import FlowState
 from kpsim.packetpath.nat import port_class
-from kpsim.packetpath.routing import Address, Interface, Route, Routing
+from kpsim.packetpath.routing import Interface, OwnAddress, Route, Routing
 from kpsim.packetpath.steps import ConntrackChanged, Tracking
 from kpsim.ruleset import CtState, Destination, Masquerade, Redirect, Rule, Snat
 from kpsim.units import SECOND_NS
@@ -223,7 +223,7 @@ def test_without_a_port_the_destination_port_stays():
 def test_a_masquerade_borrows_in_the_subnet_of_the_gateway():
     """K-2.2: not of the destination."""
     netns = translating(Masquerade())
-    uplink = Interface("eth0", (Address.parse("192.168.0.1/24"), Address.parse("192.168.5.1/24")))
+    uplink = Interface("eth0", (OwnAddress.parse("192.168.0.1/24"), OwnAddress.parse("192.168.5.1/24")))
     routing = netns.routing
     others = [each for each in routing.interfaces.values() if each.name != "eth0"]
     netns.routing = Routing([*others, uplink], [Route(net("0.0.0.0/0"), "eth0", ip("192.168.5.254"))])
@@ -326,7 +326,7 @@ def test_a_flow_that_leaves_by_another_device_is_forgotten_with_its_packet():
     netns = translating(Masquerade())
     run(netns, packet(CLIENT, "198.51.100.7", protocol="udp"))
     routing = netns.routing
-    uplink = Interface("eth1", (Address.parse("192.168.9.1/24"),))
+    uplink = Interface("eth1", (OwnAddress.parse("192.168.9.1/24"),))
     netns.routing = Routing(
         [*routing.interfaces.values(), uplink], [*routing.routes, Route(net("198.51.100.7"), "eth1")]
     )

@@ -7,7 +7,7 @@ import pytest
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.lab.node import sysctl_values
-from kpsim.packetpath.sysctls import SETTINGS, Sysctls, complaint
+from kpsim.sysctls import SETTINGS, Sysctls, complaint
 from kpsim.units import SECOND_NS
 
 UDP = "net.netfilter.nf_conntrack_udp_timeout"

@@ -13,7 +13,7 @@ from kpsim.addresses import (
     split_host_port,
 )
 from kpsim.kubeproxy.metrics import Metrics
-from kpsim.rng import Draws, below, draw31, draw64, uniform
+from kpsim.rng import Draws, below, draw64, uniform
 from kpsim.units import format_duration, format_rfc3339, parse_duration_ns, parse_rfc3339_ns
 
 
@@ -124,7 +124,6 @@ def test_instants() -> None:
 def test_a_draw_is_a_function_of_seed_and_key_alone() -> None:
     assert draw64(1, "flow", 7) == draw64(1, "flow", 7)
     assert len({draw64(seed, key) for seed in (1, 2) for key in ("a", "b", ("a", "b"), 7, "7")}) == 10
-    assert draw31(1, "x") == draw64(1, "x") >> 33  # the kernel's 31 bits (K-5)
 
 
 def test_draws_are_uniform() -> None:

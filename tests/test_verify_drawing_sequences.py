@@ -118,7 +118,7 @@ class Player:
         outcome = walk(self.netns, packet, now_ns=self.now_ns, chooser=SeededChooser(1, self.sent), local=local)
         self.netns.commit(outcome.effects, self.now_ns)
         self.met.update([str(outcome.disposition), str(outcome.ct_state)])
-        lists = (len(self.netns.recent[touch.match.name]) for touch in outcome.effects.recent)
+        lists = (len(self.netns.memory.recent[touch.match.name]) for touch in outcome.effects.touched.recent)
         self.longest_list = max(self.longest_list, *lists, 0)
         entry = outcome.effects.created or outcome.effects.updated
         if entry is not None:

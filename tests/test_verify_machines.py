@@ -8,8 +8,8 @@ from kpsim.dialects.iptables import parse
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import ScriptedChooser
-from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, Routing
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, Routing
+from kpsim.sysctls import Sysctls
 
 V4, V6 = Family.IPV4, Family.IPV6
 _REFUSING = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A FORWARD -p udp -j REJECT --reject-with icmp6-port-unreachable\nCOMMIT\n"
@@ -22,8 +22,8 @@ def node(family: Family, *, default: bool = True, hairpin: bool = True, **sysctl
     anywhere = parse_network(own[2])
     assert anywhere is not None
     interfaces = [
-        Interface("lo", (Address.parse("::1/128"),), InterfaceKind.LOOPBACK), Interface("eth0", (Address.parse(own[0]),)),
-        Interface("cni0", (Address.parse(own[1]),), InterfaceKind.BRIDGE, hairpin=hairpin),
+        Interface("lo", (OwnAddress.parse("::1/128"),), InterfaceKind.LOOPBACK), Interface("eth0", (OwnAddress.parse(own[0]),)),
+        Interface("cni0", (OwnAddress.parse(own[1]),), InterfaceKind.BRIDGE, hairpin=hairpin),
     ]  # fmt: skip
     return Netns("node", Routing(interfaces, [Route(anywhere, "eth0")] if default else []), Sysctls(**sysctls))  # type: ignore[arg-type]
 

@@ -39,7 +39,6 @@ from kpsim.packetpath.steps import (
     Remembered,
     Tracking,
 )
-from kpsim.packetpath.sysctls import Sysctls
 from kpsim.ruleset import (
     ACCEPT,
     CtState,
@@ -58,6 +57,7 @@ from kpsim.ruleset import (
     SetTimeToLive,
     Statistic,
 )
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 TRACKED = ruleset(table("filter", FORWARD=(rule(CtState(("NEW",)), ACCEPT),)))
@@ -228,16 +228,16 @@ def test_a_walk_sees_its_own_touches_and_commits_them_in_order():
     )  # fmt: skip
     netns = node(ruleset(table("filter", FORWARD=rules)))
     for sent in ("first", "second"):
-        before = {name: len(netns.recent[name]) for name in "LM"}
+        before = {name: len(netns.memory.recent[name]) for name in "LM"}
         tried = run(netns, packet(CLIENT, POD), commit=False)
-        assert {name: len(netns.recent[name]) for name in "LM"} == before  # a walk changes nothing
+        assert {name: len(netns.memory.recent[name]) for name in "LM"} == before  # a walk changes nothing
         again = run(netns, packet(CLIENT, POD))
         assert tried.effects == again.effects
-        names = [name for name, _ in again.effects.counters]
+        names = [name for name, _ in again.effects.touched.counters]
         assert names == [*(["listed before"] if sent == "second" else []), "listed after", "removed"]
-        assert {name: len(netns.recent[name]) for name in "LM"} == {"L": 1, "M": 0}
+        assert {name: len(netns.memory.recent[name]) for name in "LM"} == {"L": 1, "M": 0}
     other = run(netns, packet("203.0.113.77", POD))
-    assert "listed before" not in [name for name, _ in other.effects.counters]
+    assert "listed before" not in [name for name, _ in other.effects.touched.counters]
 
 
 @pytest.mark.parametrize("action", ["update", "remove", "rcheck"])
@@ -247,17 +247,17 @@ def test_a_walk_that_nobody_commits_leaves_lists_alone(action):
     netns = node(ruleset(table("filter", FORWARD=(rule(MarkMatch(1, 1), Recent("L", "set")), *rules))))
     for second, client in enumerate((CLIENT, "203.0.113.77")):
         run(netns, packet(client, POD, mark=1), second * SECOND_NS)
-    before = list(netns.recent["L"])
+    before = list(netns.memory.recent["L"])
     run(netns, packet(CLIENT, POD), 8 * SECOND_NS, commit=False)
     run(netns, packet("203.0.113.77", POD), 10 * SECOND_NS, commit=False)
-    assert list(netns.recent["L"]) == before == [(Family.IPV4, ip(each)) for each in (CLIENT, "203.0.113.77")]
+    assert list(netns.memory.recent["L"]) == before == [(Family.IPV4, ip(each)) for each in (CLIENT, "203.0.113.77")]
 
 
 def test_a_rule_that_is_met_twice_spends_twice():
     """xt_limit: whoever jumps there."""
     limited = (rule(Limit(1, "hour", 3), NfAcct("fits")),)
     netns = node(ruleset(table("filter", FORWARD=(rule(Jump("A")), rule(Jump("A"))), A=limited)))
-    assert [len(run(netns, packet(CLIENT, POD)).effects.counters) for _ in range(3)] == [2, 1, 0]
+    assert [len(run(netns, packet(CLIENT, POD)).effects.touched.counters) for _ in range(3)] == [2, 1, 0]
 
 
 # --- what draws are keyed by -------------------------------------------------------------------------------------------
@@ -267,12 +267,12 @@ def forwarded_by(*rules: Rule, **chains: tuple[Rule, ...]) -> list[tuple[str, ..
     """The counters of fifty flows."""
     netns = node(ruleset(table("filter", FORWARD=rules, **chains)))
     walks = [run(netns, packet(CLIENT, POD), flow=flow, commit=False) for flow in range(50)]
-    return [tuple(name for name, _ in each.effects.counters) for each in walks]
+    return [tuple(name for name, _ in each.effects.touched.counters) for each in walks]
 
 
 def yes(flow: int, key: object) -> bool:
     """What the kernel's random bits say of a half: a function of seed, flow and key alone (decision 5)."""
-    return rng.draw31(1, flow, key) < 1 << 30
+    return (rng.draw64(1, flow, key) >> 33) < 1 << 30
 
 
 HALF = probability(0.5)

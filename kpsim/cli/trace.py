@@ -169,7 +169,7 @@ def _cluster(
     paths: list[Path], mode: ModeOption, beside: list[str], sysctls: list[str]
 ) -> "tuple[Site, tuple[Family, ...], int]":
     from kpsim.explore import load
-    from kpsim.packetpath.sysctls import assignments
+    from kpsim.sysctls import assignments
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
@@ -189,9 +189,9 @@ def _saved(
     sysctls: list[str],
     allow_unknown: bool,
 ) -> "tuple[Site, tuple[Family, ...], int]":
-    from kpsim.config import Interface
-    from kpsim.packetpath.sysctls import assignments
+    from kpsim.config import HostInterface
     from kpsim.replay import START_NS
+    from kpsim.sysctls import assignments
     from kpsim.tracing.traces import rules_site
 
     if cluster:
@@ -200,7 +200,7 @@ def _saved(
     devices = []
     for text in interfaces or ():
         name, _, addresses = text.partition("=")
-        devices.append(Interface(name, tuple(part for part in addresses.split(",") if part)))
+        devices.append(HostInterface(name, tuple(part for part in addresses.split(",") if part)))
     if not ruleset.tables:
         typer.echo(f"note: there is no table in {path}: every packet passes", err=True)
     if not node_ips:

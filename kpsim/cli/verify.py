@@ -86,7 +86,7 @@ def verify(
     Needs root. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
     """
     from kpsim.lab.requirements import require
-    from kpsim.packetpath.sysctls import assignments
+    from kpsim.sysctls import assignments
     from kpsim.verify.report import print_report
     from kpsim.verify.runs import PROBES_PER_CLUSTER, drawn, given, random_clusters, systematic
     from kpsim.verify.runs import verify as verify_all

@@ -21,7 +21,7 @@ from kpsim.lab.namespace import LabError, Namespace
 from kpsim.lab.wires import Framed, Heard, Port, Shot, Sighting, Where, Wires
 from kpsim.nodes import Machine
 from kpsim.packetpath.routing import Interface, InterfaceKind, Route, RouteKind
-from kpsim.packetpath.sysctls import SETTINGS, Sysctls
+from kpsim.sysctls import SETTINGS, Sysctls
 
 _PATIENCE_S = 10
 _BRIDGE_MAC = "02:00:00:01:00:00"  # else it would be that of one port or another

@@ -35,7 +35,7 @@ from kpsim.ruleset import (
 )
 
 #: of a chain: None fell off its end or returned, ACCEPT go on to the next hook entry, an End is final
-Result = Verdict | End | None
+ChainEnd = Verdict | End | None
 
 _DEEPEST = 128  # the kernel refuses loops when rules are loaded; this only keeps a bad ruleset from hanging
 
@@ -52,7 +52,7 @@ def run_base_chain(traversal: Traversal, table: Table, chain: Chain) -> End | No
     return None
 
 
-def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> Result:
+def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> ChainEnd:
     """Runs the rules of a chain and of those it jumps to."""
     ready = compiled(chain)
     if traversal.steps is not None:
@@ -80,7 +80,7 @@ def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> R
     return None
 
 
-def _rest(traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, depth: int) -> tuple[bool, Result]:
+def _rest(traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, depth: int) -> tuple[bool, ChainEnd]:
     """What an nft rule does behind its first statement."""
     for conditions, statement in rule.then:
         if not all(holds(traversal) for holds in conditions):
@@ -107,7 +107,7 @@ def _target(table: Table, chain: Chain, name: str, depth: int) -> Chain:
 
 def _act(  # noqa: C901 - one case per kind of statement
     traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, statement: Statement, depth: int
-) -> tuple[bool, Result]:
+) -> tuple[bool, ChainEnd]:
     """Whether the chain is left, and with what."""
     match statement:
         case Terminal(verdict):

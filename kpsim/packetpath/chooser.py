@@ -11,8 +11,8 @@ from math import prod
 from typing import Protocol
 
 from kpsim import rng
+from kpsim.rng import CHANCE_RANGE
 
-CHANCE_RANGE = 1 << 31  #: thresholds of xt_statistic are out of this (K-5)
 _PRINTED_DECIMALS = 10
 
 

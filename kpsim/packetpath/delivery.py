@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from kpsim.addresses import Family
 from kpsim.packet import Packet
-from kpsim.packetpath.reject import TCP_RESET, IcmpSpending, answer
+from kpsim.packetpath.memory import IcmpSpending
+from kpsim.packetpath.reject import TCP_RESET, answer
 from kpsim.packetpath.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, Interface, InterfaceKind, RouteKind
 from kpsim.packetpath.steps import FieldChanged, FieldName, Hook, Routed
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
@@ -72,7 +73,7 @@ def _objection(traversal: Traversal, decision: Decision | None) -> End | None:
 
 
 def _lookup_arriving(traversal: Traversal) -> Decision | None:
-    packet, routing = traversal.packet, traversal.netns.routing
+    packet, routing = traversal.packet, traversal.node.routing
     if packet.daddr in LOOPBACK6 and packet.daddr != traversal.arrived.daddr and traversal.family is Family.IPV6:
         # un-NATed to ::1, which only the interface that the packet came in by may lead to: it leaves again (K-7.1, measured)
         return routing.lookup_strict(traversal.family, packet.daddr, packet.in_interface)
@@ -96,11 +97,11 @@ def _spend_a_hop(traversal: Traversal) -> End | None:
 
 def _switched_by_itself(traversal: Traversal) -> bool:
     """Between neighbours on a bridge that does not call netfilter: no hook sees the packet, so nothing un-NATs it either."""
-    packet, netns = traversal.packet, traversal.netns
+    packet, node = traversal.packet, traversal.node
     bridge = _bridge(traversal)
     if bridge is None or _calls_netfilter(traversal) or not _is_neighbour(bridge, packet):
         return False
-    decision = netns.routing.lookup(traversal.family, packet.daddr)
+    decision = node.routing.lookup(traversal.family, packet.daddr)
     if decision is None or decision.kind is not RouteKind.UNICAST or decision.interface != bridge.name:
         return False
     _routed(traversal, decision)
@@ -134,12 +135,12 @@ def _unsaid(end: End) -> End:
 
 
 def _calls_netfilter(traversal: Traversal) -> bool:
-    return traversal.netns.sysctls.bridges_call_netfilter(traversal.family)
+    return traversal.node.sysctls.bridges_call_netfilter(traversal.family)
 
 
 def _bridge(traversal: Traversal) -> Interface | None:
     """The bridge that the packet came in by."""
-    interface = traversal.netns.routing.interfaces.get(traversal.packet.in_interface)
+    interface = traversal.node.routing.interfaces.get(traversal.packet.in_interface)
     return interface if interface is not None and interface.kind is InterfaceKind.BRIDGE else None
 
 
@@ -150,7 +151,7 @@ def _is_neighbour(bridge: Interface, packet: Packet) -> bool:
 
 def _switched(traversal: Traversal, decision: Decision) -> End | None:
     """The time to live stays; without hairpin nothing leaves by the port that it came in by."""
-    hairpin = traversal.netns.routing.interfaces[decision.interface].hairpin
+    hairpin = traversal.node.routing.interfaces[decision.interface].hairpin
     if decision.next_hop == traversal.arrived.saddr and not hairpin:
         return End(Disposition.DROPPED, Cause.HAIRPIN)
     return None
@@ -158,7 +159,7 @@ def _switched(traversal: Traversal, decision: Decision) -> End | None:
 
 def send(traversal: Traversal, pass_hook: PassHook) -> End:
     """A packet of a process of this node."""
-    packet, routing = traversal.packet, traversal.netns.routing
+    packet, routing = traversal.packet, traversal.node.routing
     packet.in_interface = ""
     decision = routing.lookup(traversal.family, packet.daddr)
     _routed(traversal, decision)
@@ -178,7 +179,7 @@ def send(traversal: Traversal, pass_hook: PassHook) -> End:
 
 
 def _leave(traversal: Traversal, pass_hook: PassHook, decision: Decision) -> End:
-    packet, routing = traversal.packet, traversal.netns.routing
+    packet, routing = traversal.packet, traversal.node.routing
     packet.out_interface = decision.interface
     before = packet.daddr, packet.mark
     if end := pass_hook(traversal, Hook.OUTPUT):
@@ -209,7 +210,7 @@ def _resumed(traversal: Traversal, pass_hook: PassHook, end: End) -> End:
     """A hook that took the packet may send it on, rewritten, as if the node had made it (ip_vs does)."""
     if not end.resumes:
         return end
-    decision = traversal.netns.routing.lookup(traversal.family, traversal.packet.daddr)
+    decision = traversal.node.routing.lookup(traversal.family, traversal.packet.daddr)
     _routed(traversal, decision)
     if refused := _refused(traversal, decision):
         return refused
@@ -245,7 +246,7 @@ def _loopback_leaves(traversal: Traversal, decision: Decision) -> End | None:
         traversal.family is Family.IPV4
         and decision.kind is not RouteKind.LOCAL
         and traversal.packet.saddr in LOOPBACK4
-        and not traversal.netns.sysctls.route_localnet
+        and not traversal.node.sysctls.route_localnet
     ):
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE, local_error="EINVAL")
     return None
@@ -256,8 +257,8 @@ def _martian(traversal: Traversal) -> End | None:
     if traversal.family is Family.IPV6:
         return _martian6(traversal)
     source, destination = traversal.packet.saddr, traversal.packet.daddr
-    confined = not traversal.netns.sysctls.route_localnet
-    kind = traversal.netns.routing.address_type(traversal.family, source)
+    confined = not traversal.node.sysctls.route_localnet
+    kind = traversal.node.routing.address_type(traversal.family, source)
     if (confined and source in LOOPBACK4) or kind is AddressType.MULTICAST:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
     if destination == 0 or (confined and destination in LOOPBACK4):
@@ -270,7 +271,7 @@ def _martian6(traversal: Traversal) -> End | None:
     if traversal.family is Family.IPV4:
         return None
     source = traversal.packet.saddr
-    kind = traversal.netns.routing.address_type(traversal.family, source)
+    kind = traversal.node.routing.address_type(traversal.family, source)
     if source in LOOPBACK6 or kind is AddressType.MULTICAST:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
     martian = traversal.packet.daddr in LOOPBACK6 and traversal.packet.daddr == traversal.arrived.daddr
@@ -281,29 +282,29 @@ def _bad_source(traversal: Traversal) -> End | None:
     """Sources that nobody out there can have, or that another way leads to (K-7.3). IPv6 does not mind."""
     if traversal.family is Family.IPV6:
         return None
-    source, netns = traversal.packet.saddr, traversal.netns
-    kind = netns.routing.address_type(traversal.family, source)
-    if kind is AddressType.BROADCAST or (kind is AddressType.LOCAL and not netns.sysctls.accept_local):
+    source, node = traversal.packet.saddr, traversal.node
+    kind = node.routing.address_type(traversal.family, source)
+    if kind is AddressType.BROADCAST or (kind is AddressType.LOCAL and not node.sysctls.accept_local):
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
-    if netns.sysctls.rp_filter and not _way_back(traversal, source):
+    if node.sysctls.rp_filter and not _way_back(traversal, source):
         return End(Disposition.DROPPED, Cause.REVERSE_PATH)
     return None
 
 
 def _way_back(traversal: Traversal, source: int) -> bool:
     """rp_filter: strict wants the arrival interface, loose any; loose is strict on a device without address (K-7.3)."""
-    netns, name = traversal.netns, traversal.packet.in_interface
-    back = netns.routing.way_back(traversal.family, source)
+    node, name = traversal.node, traversal.packet.in_interface
+    back = node.routing.way_back(traversal.family, source)
     if back is None or back.kind not in (RouteKind.UNICAST, RouteKind.LOCAL):
         return False
-    interface = netns.routing.interfaces.get(name)
-    strict = netns.sysctls.rp_filter == 1 or interface is None or not interface.of(traversal.family)
+    interface = node.routing.interfaces.get(name)
+    strict = node.sysctls.rp_filter == 1 or interface is None or not interface.of(traversal.family)
     return back.interface == name or not strict
 
 
 def _interface_towards(traversal: Traversal, address: int) -> str:
     """The interface that leads to an address; for one of the node's own, the first that leads anywhere outside."""
-    routing = traversal.netns.routing
+    routing = traversal.node.routing
     decision = routing.lookup(traversal.family, address)
     if decision is not None and decision.kind is RouteKind.UNICAST:
         return decision.interface
@@ -321,7 +322,7 @@ def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
     packet = answer(traversal.arrived, end.with_, _node_address(traversal))
     if packet is None:
         return End(Disposition.DROPPED, Cause.UNANSWERABLE, end.rule, local_error=end.local_error), None
-    limiter = traversal.netns.icmp_limiter
+    limiter = traversal.node.memory.icmp_limiter
     spending = None if end.with_ == TCP_RESET else _icmp_spending(traversal)
     if limiter is None or spending is None:
         return end, packet
@@ -354,7 +355,7 @@ def _node_address(traversal: Traversal) -> int | None:
     A packet that was already DNATed has a binding, and the error is translated like an answer: it comes from the service
     address (K-3.1; measured for REJECT in FORWARD, TTL exceeded and unreachable routes).
     """
-    routing, arrived, entry = traversal.netns.routing, traversal.arrived, traversal.entry
+    routing, arrived, entry = traversal.node.routing, traversal.arrived, traversal.entry
     translated = entry is not None and entry.dst_nat and traversal.ct_state != "RELATED"
     if translated or routing.is_local(traversal.family, arrived.daddr):
         return arrived.daddr

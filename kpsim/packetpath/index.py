@@ -41,7 +41,7 @@ from kpsim.ruleset import (
 _TRACKING = (CtState, CtOriginalDestination, CtOriginalPort, CtDirection, ConnMark, SetConnMark)
 _SHORTEST_RUN = 4  #: below this, comparing rule by rule is as fast
 
-Step = tuple[tuple[Condition, ...], Statement | None]
+Stage = tuple[tuple[Condition, ...], Statement | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class CompiledRule:
     rule: Rule
     first: tuple[Condition, ...]
     statement: Statement | None
-    then: tuple[Step, ...] = ()
+    then: tuple[Stage, ...] = ()
 
 
 class Shape(NamedTuple):
@@ -134,7 +134,7 @@ def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int]) -> C
     limited = any(type(part) is Limit for part in rule.body)
     keys: dict[type, Hashable] = {Limit: (chain, next(buckets))} if limited else {}
     key = draw_key(chain, rule)
-    steps: list[Step] = []
+    steps: list[Stage] = []
     matches: list[Match] = []
     for part in rule.body:
         if isinstance(part, STATEMENTS):

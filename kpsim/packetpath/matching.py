@@ -10,8 +10,8 @@ from typing import assert_never
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
+from kpsim.flowstate import Direction
 from kpsim.packet import PORT_PROTOCOLS, Packet
-from kpsim.packetpath.flowstate import Direction
 from kpsim.packetpath.routing import AddressType, Decision, RouteKind
 from kpsim.ruleset import (
     AddressRange,

@@ -6,8 +6,8 @@ Counterpart: nf_nat_core and xt_MASQUERADE. A binding is decided once per entry 
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
+from kpsim.flowstate import Direction, FlowState
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
-from kpsim.packetpath.flowstate import Direction, FlowState
 from kpsim.packetpath.steps import Hook, RuleReference, Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import Dnat, Masquerade, Redirect, Snat
@@ -44,7 +44,7 @@ def _own_address(traversal: Traversal) -> int | None:
     """REDIRECT: the arrival interface's first address; for the node's own packets loopback."""
     if traversal.hook is Hook.OUTPUT:
         return _LOCALHOST[traversal.family]
-    interface = traversal.netns.routing.interfaces.get(traversal.packet.in_interface)
+    interface = traversal.node.routing.interfaces.get(traversal.packet.in_interface)
     own = interface.of(traversal.family) if interface else ()
     return own[0].value if own else None
 
@@ -60,7 +60,7 @@ def source(traversal: Traversal, statement: Snat | Masquerade, at: RuleReference
         # the outgoing interface's address; the route's preferred source is ignored (K-2.2)
         decision, packet = traversal.decision, traversal.packet
         next_hop = packet.daddr if decision is None else decision.next_hop
-        borrowed = traversal.netns.routing.masquerade_address(
+        borrowed = traversal.node.routing.masquerade_address(
             traversal.family, packet.out_interface, next_hop, packet.daddr
         )  # fmt: skip
         if borrowed is None:
@@ -97,7 +97,7 @@ def _ports_to_keep(traversal: Traversal, entry: Entry, forward: FlowTuple) -> tu
     """A translated source first tries the port that its newest flow has at the same address (measured), then its own."""
     if forward.saddr == entry.original.saddr:
         return (forward.sport,)
-    earlier = traversal.netns.conntrack.mapped_port(entry.original, forward.saddr, traversal.now_ns)
+    earlier = traversal.node.conntrack.mapped_port(entry.original, forward.saddr, traversal.now_ns)
     return (forward.sport,) if earlier is None else (earlier, forward.sport)
 
 
@@ -133,7 +133,7 @@ def _gives_way(traversal: Traversal, answers: FlowTuple) -> bool:
     Linux wants the new SYN's sequence number to lie after the old connection's. Those are not modelled, and of two connections
     unrelated: one time in two.
     """
-    found = traversal.netns.conntrack.lookup(answers, traversal.now_ns)
+    found = traversal.node.conntrack.lookup(answers, traversal.now_ns)
     if found is None or found.direction is not Direction.REPLY or not found.entry.src_nat:
         return False
     if found.entry.state not in _OVER or traversal.chooser.victim(2, traversal.draw_key("source port of another")):

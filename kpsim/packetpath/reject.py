@@ -1,13 +1,10 @@
-"""What REJECT and routing errors answer, what a local process is told, and how seldom the kernel answers (K-3, CT-9).
+"""What REJECT and routing errors answer, and what a local process is told (K-3, CT-9).
 
-Counterpart: ipt_REJECT, icmp_send and its rate limit. Never knows rules or connections.
+Counterpart: ipt_REJECT and icmp_send. How many answers the kernel sends is ``memory.icmp_limiter``'s.
 """
-
-from typing import NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.packet import Packet
-from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 TCP_RESET = "tcp-reset"
 
@@ -62,50 +59,3 @@ def error_of_reject(packet: Packet, *, in_output: bool) -> str:
 def error_of_drop(packet: Packet, *, in_output: bool) -> str:
     """A drop in OUTPUT fails a UDP send; TCP hangs, and later drops are silent (K-3.2, CT-9)."""
     return "EPERM" if in_output and packet.protocol != "tcp" else ""
-
-
-_CLIENT_BURST = 6
-_CLIENT_REFILL_NS = {Family.IPV4: SECOND_NS, Family.IPV6: 100 * MILLISECOND_NS}
-_TOTAL_BURST = 50
-_TOTAL_REFILL_NS = MILLISECOND_NS  #: one more
-_TOTAL_PAUSE_NS = 20 * MILLISECOND_NS  #: from one refill to the next
-
-
-class IcmpSpending(NamedTuple):
-    """One error that was sent. ``client`` None: to a process of the node, which no limit of its own holds back."""
-
-    family: Family
-    client: int | None
-    now_ns: int
-
-
-class IcmpLimiter:
-    """ICMP errors per client: 6 at once, then 1/s; overall 1000/s in bursts of 50 (K-3.4). The excess is not sent.
-
-    IPv6 refills a client's bucket ten times a second (measured on 6.18; older kernels have 1/s as IPv4). Both families share
-    the overall bucket, and that is refilled only when it is empty and 20 ms after the latest time (measured): what was left
-    of the last burst and a new one can follow each other, up to a hundred errors. An error costs one; in Linux none to two.
-    """
-
-    def __init__(self) -> None:
-        # A client's bucket is the time at which it will be full again (a virtual clock): integers, no drift.
-        self._client_full_ns: dict[tuple[Family, int], int] = {}
-        self._total = 0
-        self._total_refilled_ns = -SECOND_NS
-
-    def allows(self, spending: IcmpSpending) -> bool:
-        family, client, now_ns = spending
-        if self._total <= 0 and now_ns - self._total_refilled_ns < _TOTAL_PAUSE_NS:
-            return False
-        full_ns = self._client_full_ns.get((family, client), 0) if client is not None else 0
-        return full_ns - now_ns <= (_CLIENT_BURST - 1) * _CLIENT_REFILL_NS[family]
-
-    def commit(self, spending: IcmpSpending) -> None:
-        family, client, now_ns = spending
-        if client is not None:
-            full_ns = max(self._client_full_ns.get((family, client), 0), now_ns)
-            self._client_full_ns[family, client] = full_ns + _CLIENT_REFILL_NS[family]
-        if self._total <= 0:
-            self._total = min(_TOTAL_BURST, (now_ns - self._total_refilled_ns) // _TOTAL_REFILL_NS)
-            self._total_refilled_ns = now_ns
-        self._total -= 1

@@ -40,7 +40,7 @@ class InterfaceKind(enum.StrEnum):
     DUMMY = "dummy"  #: nothing behind it (kube-ipvs0)
 
 
-class Address(NamedTuple):
+class OwnAddress(NamedTuple):
     """An interface's address. The first of a subnet is its primary one."""
 
     family: Family
@@ -55,7 +55,7 @@ class Address(NamedTuple):
         return f"{format_ip(self.family, self.value)}/{self.prefix}"
 
     @classmethod
-    def parse(cls, text: str) -> "Address":
+    def parse(cls, text: str) -> "OwnAddress":
         """``192.168.0.1/24``; without a prefix length a host address. InputError otherwise."""
         if parsed := parse_cidr(text):
             return cls(parsed[0].family, parsed[1], parsed[0].prefix)
@@ -69,7 +69,7 @@ class Interface:
     """A network device of the node."""
 
     name: str
-    addresses: tuple[Address, ...] = ()
+    addresses: tuple[OwnAddress, ...] = ()
     kind: InterfaceKind = InterfaceKind.LINK
     up: bool = True
     hairpin: bool = True  #: of a bridge: a packet may leave by the port that it came in by (K-2.6)
@@ -79,7 +79,7 @@ class Interface:
         """Whether this node's pods are behind it."""
         return self.kind in (InterfaceKind.BRIDGE, InterfaceKind.VETH)
 
-    def of(self, family: Family) -> tuple[Address, ...]:
+    def of(self, family: Family) -> tuple[OwnAddress, ...]:
         return tuple(address for address in self.addresses if address.family is family)
 
 
@@ -157,7 +157,7 @@ class Routing:
         changed = self.interfaces | {name: replace(self.interfaces[name], addresses=kept, up=False)}
         return Routing(changed.values(), self.routes)
 
-    def without_address(self, name: str, address: Address) -> "Routing":
+    def without_address(self, name: str, address: OwnAddress) -> "Routing":
         """The same node when an interface has lost an address; with the last one of IPv4 go all its IPv4 routes (measured).
 
         KeyError if there is no such interface.

@@ -5,10 +5,10 @@ is told by ``netfilter``.
 """
 
 from kpsim.conntrack import Destroyed, Ending, Entry, Found, tuple_of
+from kpsim.flowstate import Action, Direction, Reading, is_damaged, read
 from kpsim.packet import Packet
 from kpsim.packetpath import nat
 from kpsim.packetpath.chains import run_base_chain
-from kpsim.packetpath.flowstate import Action, Direction, Reading, is_damaged, read
 from kpsim.packetpath.reject import error_of_drop
 from kpsim.packetpath.steps import Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
@@ -22,20 +22,20 @@ def look_up(traversal: Traversal) -> End | None:
     """conntrack at −200: gives the packet its connection, or the one it begins, and its ctstate."""
     if traversal.ct_state:
         return None  # over lo, or NOTRACK: seen before (K-1.2, K-6.6)
-    packet, netns = traversal.packet, traversal.netns
+    packet, node = traversal.packet, traversal.node
     of_the_link = packet.protocol == "icmpv6" and packet.icmp_type in _UNTRACKED_TYPES
-    if of_the_link and not is_damaged(packet, netns.sysctls):
+    if of_the_link and not is_damaged(packet, node.sysctls):
         traversal.set_state("UNTRACKED")
         traversal.tracked(Tracking.UNTRACKED)
         return None
     if packet.related is not None:
         _look_up_error(traversal, packet.related)
         return None
-    found = netns.conntrack.lookup(tuple_of(packet), traversal.now_ns)
+    found = node.conntrack.lookup(tuple_of(packet), traversal.now_ns)
     if found is None:
         return _begin(traversal, packet)
     entry, direction = found
-    reading = read(packet, entry.flow, direction, traversal.now_ns, netns.sysctls)
+    reading = read(packet, entry.flow, direction, traversal.now_ns, node.sysctls)
     if reading.action is Action.INVALID:
         _invalid(traversal)
         if reading.timeout_ns is not None:
@@ -52,10 +52,10 @@ def look_up(traversal: Traversal) -> End | None:
 
 
 def _begin(traversal: Traversal, packet: Packet) -> End | None:
-    netns, now_ns = traversal.netns, traversal.now_ns
+    node, now_ns = traversal.node, traversal.now_ns
     if not traversal.destroyed and (full := _make_room(traversal)):
         return full
-    reading = read(packet, None, Direction.ORIGINAL, now_ns, netns.sysctls)
+    reading = read(packet, None, Direction.ORIGINAL, now_ns, node.sysctls)
     if reading.action is not Action.KEEP or reading.timeout_ns is None:
         _invalid(traversal)
         return None
@@ -76,8 +76,8 @@ def _make_room(traversal: Traversal) -> End | None:
     Comes before anything is known of the packet: one that will be INVALID needs room too (measured). Early drop takes one
     entry here; in Linux all unassured ones of the bucket it found, 1.08 on average in a sparse table.
     """
-    table, chooser = traversal.netns.conntrack, traversal.chooser
-    pressure = table.pressure(traversal.now_ns, traversal.netns.sysctls)
+    table, chooser = traversal.node.conntrack, traversal.chooser
+    pressure = table.pressure(traversal.now_ns, traversal.node.sysctls)
     if pressure is None:
         return None
     if not pressure.candidates or not chooser.chance(pressure.threshold, traversal.draw_key("early drop")):
@@ -114,9 +114,9 @@ def _look_up_error(traversal: Traversal, about: Packet) -> None:
 
     It must be told to whom sent that packet (measured): to anybody else it is INVALID. Who tells it does not matter.
     """
-    netns, packet = traversal.netns, traversal.packet
-    found = netns.conntrack.lookup(tuple_of(about).inverse(), traversal.now_ns)
-    if found is None or packet.daddr != about.saddr or is_damaged(packet, netns.sysctls):
+    node, packet = traversal.node, traversal.packet
+    found = node.conntrack.lookup(tuple_of(about).inverse(), traversal.now_ns)
+    if found is None or packet.daddr != about.saddr or is_damaged(packet, node.sysctls):
         _invalid(traversal)
         return
     traversal.entry, traversal.direction = found

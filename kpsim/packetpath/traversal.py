@@ -7,16 +7,16 @@ Counterpart: the sk_buff with its nfct and dst. Reads the namespace and never ch
 import enum
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
+from kpsim.flowstate import Direction
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import Chooser
-from kpsim.packetpath.flowstate import Direction
-from kpsim.packetpath.limit import Bucket, spend
-from kpsim.packetpath.recent import RecentList, RecentTouch
-from kpsim.packetpath.reject import IcmpSpending
+from kpsim.packetpath.facts import NodeFacts
+from kpsim.packetpath.memory import NOTHING_TOUCHED, Bucket, IcmpSpending, RecentTouch, Touched
+from kpsim.packetpath.memory.limit import spend
+from kpsim.packetpath.memory.recent import RecentList
 from kpsim.packetpath.routing import AddressType, Decision
 from kpsim.packetpath.steps import (
     Chosen,
@@ -31,9 +31,6 @@ from kpsim.packetpath.steps import (
     Tracking,
 )
 from kpsim.ruleset import Limit, Recent, Statistic
-
-if TYPE_CHECKING:
-    from kpsim.netfilter import Netns
 
 
 class Disposition(enum.StrEnum):
@@ -90,11 +87,8 @@ class Effects:
     created: Entry | None = None
     updated: Entry | None = None
     destroyed: tuple[Destroyed, ...] = ()
-    recent: tuple[RecentTouch, ...] = ()
-    counters: tuple[tuple[str, int], ...] = ()  #: nfacct object and bytes
-    icmp: IcmpSpending | None = None
+    touched: Touched = NOTHING_TOUCHED
     turned_away: bool = False  #: the connection table had no room: its collector will know (CT-7.4)
-    buckets: tuple[tuple[Hashable, Bucket], ...] = ()  #: what rules with a limit have left
 
 
 NO_EFFECTS = Effects()
@@ -113,15 +107,15 @@ class Traversal:
 
     __slots__ = (
         "arrived", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
-        "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "netns",
+        "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "node",
         "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "source_done", "steps", "table", "touches",
         "turned_away", "unconfirmed", "updated",
     )  # fmt: skip
 
     def __init__(
-        self, netns: "Netns", packet: Packet, now_ns: int, chooser: Chooser, *, local: bool, trace: bool, indexed: bool
+        self, node: NodeFacts, packet: Packet, now_ns: int, chooser: Chooser, *, local: bool, trace: bool, indexed: bool
     ) -> None:
-        self.netns = netns
+        self.node = node
         self.packet = packet
         self.arrived = packet.copy()  #: as it was before anything changed it
         self.family: Family = packet.family
@@ -161,10 +155,10 @@ class Traversal:
     # --- what conditions may ask ---------------------------------------------------------------------------------------
 
     def address_type(self, address: int) -> AddressType:
-        return self.netns.routing.address_type(self.family, address)
+        return self.node.routing.address_type(self.family, address)
 
     def way_back(self, address: int) -> Decision | None:
-        return self.netns.routing.way_back(self.family, address)
+        return self.node.routing.way_back(self.family, address)
 
     def chance(self, statistic: Statistic, key: Hashable) -> bool:
         true = self.chooser.chance(statistic.threshold, self.draw_key(key))
@@ -176,7 +170,7 @@ class Traversal:
         source = (self.family, self.packet.saddr)
         entries = (self.recent_lists or {}).get(match.name)
         if entries is None:
-            entries = self.netns.recent[match.name]
+            entries = self.node.memory.recent[match.name]
             if match.action == "set" or source in entries:  # else the list stays as it is
                 entries = entries.copy()
                 self.recent_lists = {**(self.recent_lists or {}), match.name: entries}
@@ -190,7 +184,7 @@ class Traversal:
     def limit(self, match: Limit, key: Hashable) -> bool:
         """Whether the rule's bucket has a token left for this packet."""
         key = (self.family, self.table, key)
-        fits, self.buckets[key] = spend(match, self.buckets.get(key) or self.netns.buckets.get(key), self.now_ns)
+        fits, self.buckets[key] = spend(match, self.buckets.get(key) or self.node.memory.buckets.get(key), self.now_ns)
         return fits
 
     def count(self, counter: str) -> None:
@@ -217,7 +211,7 @@ class Traversal:
 
     def taken(self, reply: FlowTuple) -> bool:
         """Whether another flow has this tuple, entries that this walk destroys aside."""
-        found = self.netns.conntrack.lookup(reply, self.now_ns)
+        found = self.node.conntrack.lookup(reply, self.now_ns)
         return found is not None and all(gone.entry.original != found.entry.original for gone in self.destroyed)
 
     def displace(self, entry: Entry, ending: Ending) -> None:
@@ -268,10 +262,8 @@ class Traversal:
             self.updated = self.entry
 
     def effects(self) -> Effects:
-        return Effects(
-            self.created, self.updated, tuple(self.destroyed), tuple(self.touches), tuple(self.counters), self.icmp,
-            self.turned_away, tuple(self.buckets.items()),
-        )  # fmt: skip
+        touched = Touched(tuple(self.touches), tuple(self.counters), self.icmp, tuple(self.buckets.items()))
+        return Effects(self.created, self.updated, tuple(self.destroyed), touched, self.turned_away)
 
 
 def _end(family: Family, address: int, port: int) -> str:

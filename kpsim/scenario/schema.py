@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema, model_validator
 
 from kpsim.addresses import canonical_ip, parse_network
-from kpsim.packetpath.sysctls import SETTINGS
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
+from kpsim.sysctls import SETTINGS
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 API_VERSION = "kpsim.dev/v1alpha1"

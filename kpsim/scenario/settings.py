@@ -9,10 +9,10 @@ from kpsim.addresses import Family
 from kpsim.config import Host, ProxyConfig, resolve
 from kpsim.manifests.places import Finding, Path
 from kpsim.nodes import overwritten, sysctls_of
-from kpsim.packetpath.sysctls import Sysctls, complaint
 from kpsim.scenario.document import Document
 from kpsim.scenario.nodes import ClusterNode, cluster_nodes
 from kpsim.scenario.schema import Nodes
+from kpsim.sysctls import Sysctls, complaint
 
 
 def kernel_settings(node: ClusterNode, proxy: ProxyConfig) -> Sysctls:

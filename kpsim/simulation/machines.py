@@ -19,7 +19,7 @@ from kpsim.netfilter import Netns
 from kpsim.nodes import Machine, make_machines, pod_interface_of, without_hairpin
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
-from kpsim.packetpath.reject import IcmpLimiter
+from kpsim.packetpath.memory import IcmpLimiter
 from kpsim.ruleset import Role, Ruleset
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
@@ -81,7 +81,7 @@ class Machines:
             self._limit(netns)
 
     def _limit(self, netns: Netns) -> None:
-        netns.icmp_limiter = IcmpLimiter() if self._limit_icmp else None
+        netns.memory.icmp_limiter = IcmpLimiter() if self._limit_icmp else None
 
     def machine(self, node: str) -> Machine:
         return self._machines[node]
@@ -97,7 +97,7 @@ class Machines:
     def remembers(self, node: str, name: str, source_ip: str) -> bool:
         """Whether an affinity list of the node has this source."""
         source = parse_ip(source_ip)
-        return source is not None and source in self.netns(node).recent[name]
+        return source is not None and source in self.netns(node).memory.recent[name]
 
     # ----------------------------------------------------------------------------------------------------------- power
 

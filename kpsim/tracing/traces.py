@@ -11,8 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from kpsim.addresses import Family
-from kpsim.config import Interface as HostInterface
-from kpsim.config import ProxyConfig
+from kpsim.config import HostInterface, ProxyConfig
 from kpsim.errors import InputError
 from kpsim.fabric import Journey, send
 from kpsim.netfilter import Walk

@@ -18,7 +18,7 @@ from kpsim.explore import Cluster, load
 from kpsim.lab.backends import Backend
 from kpsim.nodes import Machine
 from kpsim.packet import ICMP_PROTOCOLS, Window
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.sysctls import Sysctls
 from kpsim.tracing.probes import Probe, make_packet, split_end
 from kpsim.tracing.site import Sender, Site
 from kpsim.units import MILLISECOND_NS, SECOND_NS

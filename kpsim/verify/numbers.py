@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kpsim.conntrack import Entry, FlowTuple, Found
+from kpsim.flowstate import Direction, FlowState, Segment, TcpInput
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet, Window
-from kpsim.packetpath.flowstate import Direction, FlowState, Segment, TcpInput
 
 #: where the first connection's ends begin: the first sequence number, or the tag
 _BASES: Mapping[Direction, int] = {Direction.ORIGINAL: 1_000_000, Direction.REPLY: 5_000_000}

@@ -15,10 +15,10 @@ from typing import NamedTuple, assert_never
 from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
 from kpsim.explore import Cluster
+from kpsim.flowstate import ICMP_REQUESTS
 from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Disposition
 from kpsim.packet import ICMP_PROTOCOLS, Packet
-from kpsim.packetpath.flowstate import ICMP_REQUESTS
 from kpsim.replay import START_NS
 from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS, SECOND_NS
@@ -165,7 +165,7 @@ class Player:
         shot = self._numbers.shot(packet, found)
         exchange = self._twin.send(shot, canary=True)
         self._numbers.note(shot, found, exchange.walk)
-        self._touched_ns += {touch.now_ns for touch in exchange.walk.effects.recent}
+        self._touched_ns += {touch.now_ns for touch in exchange.walk.effects.touched.recent}
         return exchange
 
     def _find(self, flow: FlowTuple) -> Found | None:
@@ -229,7 +229,7 @@ class Player:
         if used != held:
             yield Difference("affinity lists", _joined(used), _joined(held))
         for name in sorted(used & held):
-            known, real = {format_ip(*source) for source in model.recent[name]}, linux.affinity(name)
+            known, real = {format_ip(*source) for source in model.memory.recent[name]}, linux.affinity(name)
             if known != real:
                 yield Difference(f"affinity list {name}", _joined(known), _joined(real))
 

@@ -121,9 +121,9 @@ class Twin:
 
     def forget(self) -> None:
         self.linux.forget()
-        rules, buckets = self.model.rulesets.get(self.family), self.model.buckets
+        rules, buckets = self.model.rulesets.get(self.family), self.model.memory.buckets
         self.model = Netns("node", self.machine.routing, self.machine.sysctls)
-        self.model.buckets = buckets  # the rules that hold them stay loaded
+        self.model.memory.buckets = buckets  # the rules that hold them stay loaded
         if rules is not None:
             self.model.load(rules)
 
@@ -226,7 +226,7 @@ class Twin:
 
     def _is_remembered(self, step: Walk) -> bool:
         """Whether Linux' affinity lists say that it took this way: all that there is to see of a packet dropped behind them."""
-        touched = [touch for touch in step.effects.recent if touch.match.action == "set"]
+        touched = [touch for touch in step.effects.touched.recent if touch.match.action == "set"]
         return all(format_ip(*touch.source) in self.linux.affinity(touch.match.name) for touch in touched)
 
     def _is_of(self, step: Walk, seen: Sequence[Sight]) -> bool:
@@ -280,7 +280,7 @@ def _turns(heard: Heard, real: Seen | None) -> tuple[tuple[int, int] | None, int
 
 
 def _leaves_only_memory(step: Walk) -> bool:
-    return bool(step.effects.recent) and step.disposition in (Disposition.DROPPED, Disposition.REJECTED)
+    return bool(step.effects.touched.recent) and step.disposition in (Disposition.DROPPED, Disposition.REJECTED)
 
 
 def _listed(sights: Sequence[Sight]) -> str:

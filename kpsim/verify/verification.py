@@ -164,7 +164,7 @@ class _Found:
             self._results[result_of(exchange.walk)] += 1
             if exchange.differences:
                 self._disagree(probe, exchange, exchange.shot)
-            elif result_of(exchange.walk) is Result.DELIVERED and not exchange.walk.effects.recent:
+            elif result_of(exchange.walk) is Result.DELIVERED and not exchange.walk.effects.touched.recent:
                 drawn = self._drawn.setdefault(_question(exchange.shot.packet), Counter())
                 drawn[_endpoint(exchange.walk)] += 1
 

@@ -21,15 +21,15 @@ from packets import CLIENT, CLUSTER_IP, OTHER_POD, POD, REMOTE_POD, flags, ip, p
 from kpsim.addresses import Family, parse_network
 from kpsim.conntrack import Clash, ConntrackTable, Entry, FlowTuple, tuple_of
 from kpsim.dialects.iptables import parse
+from kpsim.flowstate import FlowState
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.node import LabNode
 from kpsim.lab.wires import Heard, Shot
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import CHANCE_RANGE
-from kpsim.packetpath.flowstate import FlowState
 from kpsim.packetpath.routing import Route, Routing
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.rng import CHANCE_RANGE
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 from kpsim.verify.following import likely_walk
 from kpsim.verify.prediction import Sight, sights_of, told

@@ -16,9 +16,9 @@ from linux_flows import ELSEWHERE, Router
 from kpsim import rng
 from kpsim.addresses import Family
 from kpsim.conntrack import FlowTuple
+from kpsim.flowstate import NO_HISTORY, Direction, Flow, FlowState, Segment, TcpInput
 from kpsim.packet import Packet, Window
-from kpsim.packetpath.flowstate import NO_HISTORY, Direction, Flow, FlowState, Segment, TcpInput
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 ORIGINAL, REPLY = Direction.ORIGINAL, Direction.REPLY

@@ -32,7 +32,7 @@ from kpsim.lab.namespace import LabError, Namespace
 from kpsim.lab.wires import Shot
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
-from kpsim.packetpath.routing import Address, Interface, Routing
+from kpsim.packetpath.routing import Interface, OwnAddress, Routing
 from kpsim.packetpath.steps import RuleMatched
 from kpsim.proxier import Proxier, make_backend
 from kpsim.units import SECOND_NS
@@ -164,9 +164,9 @@ class Made(NamedTuple):
 
 
 _MADE = {
-    "docker": Made(Interface("docker0", (Address(V4, 0xAC110001, 16),)), ("172.17.0.2", "172.17.0.3"), ("172.17.0.3:80",)),
+    "docker": Made(Interface("docker0", (OwnAddress(V4, 0xAC110001, 16),)), ("172.17.0.2", "172.17.0.3"), ("172.17.0.3:80",)),
     "node_local_dns": Made(
-        Interface("nodelocaldns", (Address(V4, 0xA9FE140A, 32), Address(V4, 0xAC1E0010, 32))), (), ("172.30.0.16:53",)
+        Interface("nodelocaldns", (OwnAddress(V4, 0xA9FE140A, 32), OwnAddress(V4, 0xAC1E0010, 32))), (), ("172.30.0.16:53",)
     ),
 }  # fmt: skip
 #: how many rules of a file no packet here matches: neighbour discovery, DHCP and multicast, ICMP errors in filter (those about a

@@ -120,7 +120,7 @@ def test_a_martian_that_was_dropped_behind_its_dnat_is_remembered() -> None:
             )  # of a process: no PREROUTING
             sticky = agreed(both.send(Shot(packet(V4, "10.180.0.1", 6001 + attempt, "172.30.0.1", 80, "cni0"))))
             assert sticky.walk.disposition is Disposition.DROPPED  # and to the same
-            assert [touch.match.action for touch in sticky.walk.effects.recent][-2:] == ["rcheck", "set"]
+            assert [touch.match.action for touch in sticky.walk.effects.touched.recent][-2:] == ["rcheck", "set"]
 
 
 def test_a_reset_to_localhost_of_ipv6_goes_by_the_wrong_door() -> None:
@@ -162,7 +162,7 @@ def test_ipv6_sorts_martians_out_before_netfilter(
         martian = agreed(both.send(Shot(packet(V6, "::1", 5000, "fd00:172:30::1", 80, interface))))
         assert martian.walk.disposition is disposition
         assert any("::1" in both.linux.affinity(name) for name in ("A", "B")) is remembered
-        assert bool(martian.walk.effects.recent) is remembered
+        assert bool(martian.walk.effects.touched.recent) is remembered
 
 
 def test_a_node_without_any_address_of_ipv4_sends_from_nowhere() -> None:

@@ -17,7 +17,7 @@ from kpsim.lab.wires import Heard, Shot
 from kpsim.netfilter import Disposition, Walk, walk
 from kpsim.packet import Packet, Window
 from kpsim.packetpath.chooser import SeededChooser
-from kpsim.packetpath.reject import IcmpLimiter
+from kpsim.packetpath.memory import IcmpLimiter
 from kpsim.units import MILLISECOND_NS
 from kpsim.verify.prediction import error_of
 from kpsim.verify.twin import Twin

@@ -23,7 +23,7 @@ from kpsim.explore import Cluster, load
 from kpsim.lab.backends import Backend
 from kpsim.netfilter import Netns
 from kpsim.packetpath.routing import Routing
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.sysctls import Sysctls
 from kpsim.tracing.site import Sender
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify import fuzzing

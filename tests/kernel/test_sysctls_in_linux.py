@@ -11,7 +11,7 @@ from kpsim.lab.backends import Backend
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.node import LabNode
 from kpsim.nodes import Machine, make_machine
-from kpsim.packetpath.sysctls import SETTINGS, Setting, Sysctls
+from kpsim.sysctls import SETTINGS, Setting, Sysctls
 from kpsim.tracing.probes import Result
 from kpsim.verify.runs import systematic, verify
 from kpsim.verify.subjects import load_subjects

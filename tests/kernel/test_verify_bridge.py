@@ -15,7 +15,7 @@ from kpsim.lab.wires import Shot, Where
 from kpsim.nodes import Machine, make_machine
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import InterfaceKind, Routing
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.sysctls import Sysctls
 from kpsim.verify.twin import Exchange, Twin
 
 pytestmark = pytest.mark.kernel

@@ -18,8 +18,8 @@ from kpsim.lab.backends import Backend
 from kpsim.lab.wires import Shot
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
-from kpsim.packetpath.routing import Address, Interface, InterfaceKind, Route, RouteKind, Routing
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, RouteKind, Routing
+from kpsim.sysctls import Sysctls
 from kpsim.verify.twin import Exchange, Twin
 
 pytestmark = pytest.mark.kernel
@@ -31,7 +31,7 @@ _CNI0 = ("10.180.0.1/24", "fd00:180::1/64")
 
 
 def interface(name: str, *addresses: str, kind: InterfaceKind = InterfaceKind.LINK, up: bool = True) -> Interface:
-    return Interface(name, tuple(map(Address.parse, addresses)), kind, up)
+    return Interface(name, tuple(map(OwnAddress.parse, addresses)), kind, up)
 
 
 def network(text: str) -> Network:

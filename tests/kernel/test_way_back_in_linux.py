@@ -8,8 +8,8 @@ from linux_flows import Router
 from packets import node_netns, packet_between, rule, ruleset, run, table
 
 from kpsim.addresses import Family
-from kpsim.packetpath.flowstate import Direction
-from kpsim.packetpath.routing import Address, Interface, Routing
+from kpsim.flowstate import Direction
+from kpsim.packetpath.routing import Interface, OwnAddress, Routing
 from kpsim.ruleset import NfAcct, ReversePath
 
 OPTIONS = ("", "--accept-local", "--loose", "--loose --accept-local", "--invert", "--accept-local --invert")
@@ -48,9 +48,9 @@ def in_the_model(family: Family, own: str, came_by: str) -> list[int]:
     ]
     rules = [rule(ReversePath(**each), NfAcct(str(number))) for number, each in enumerate(flags)]
     netns = node_netns("router", [], [])
-    outside = Interface("outside", (Address.parse(f"{own}/{24 if family is Family.IPV4 else 64}"),))
+    outside = Interface("outside", (OwnAddress.parse(f"{own}/{24 if family is Family.IPV4 else 64}"),))
     netns.routing = Routing([*netns.routing.interfaces.values(), outside, Interface("inside")])
     netns.load(ruleset(table("raw", PREROUTING=tuple(rules)), family=family))
     outcome = run(netns, packet_between("udp", own, own, sport=1, dport=2, in_interface=came_by))
-    counted = [name for name, _ in outcome.effects.counters]
+    counted = [name for name, _ in outcome.effects.touched.counters]
     return [counted.count(str(number)) for number in range(len(OPTIONS))]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 
 #: values that only tell what happened, and settings
-TOLD = ("kpsim.packetpath.steps", "kpsim.packetpath.sysctls")
+TOLD = ("kpsim.packetpath.steps", "kpsim.sysctls")
 #: what tests the packet path without a kernel
 TESTS = tuple(
     f"tests/{name}.py"
@@ -59,7 +59,7 @@ def main() -> int:
 
 def packet_path() -> list[str]:
     """Every module that decides what becomes of a packet."""
-    files = sorted((ROOT / "kpsim/packetpath").rglob("*.py"))
+    files = [file for room in ("packetpath", "flowstate") for file in sorted((ROOT / "kpsim" / room).rglob("*.py"))]
     names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
     return [*(name for name in names if name not in TOLD), "kpsim.netfilter", "kpsim.conntrack"]
 

@@ -6,9 +6,9 @@ from packets import flow_entry
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Clash, ConntrackTable, Entry, FlowTuple
-from kpsim.packetpath.chooser import CHANCE_RANGE
-from kpsim.packetpath.flowstate import FlowState
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.flowstate import FlowState
+from kpsim.rng import CHANCE_RANGE
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 CLIENTS, VIPS, PODS = [f"203.0.113.{n}" for n in (1, 2)], ["172.30.0.1", "172.30.0.2"], ["10.180.0.3", "10.180.0.4"]

@@ -166,7 +166,7 @@ def fate(netns: Netns, packet: Packet, *, local: bool) -> dict[tuple[object, ...
         end = (
             outcome.disposition, outcome.cause, outcome.with_, outcome.local_error, outcome.next_hop, outcome.masqueraded,
             seen.saddr, sport, seen.daddr, seen.dport, seen.mark, seen.out_interface, outcome.effects.created,
-            len(outcome.effects.recent),
+            len(outcome.effects.touched.recent),
         )  # fmt: skip
         found[end] = found.get(end, Fraction(0)) + weight
     return found

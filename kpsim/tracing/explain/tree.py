@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from kpsim.addresses import parse_ip, split_host_port
 from kpsim.conntrack import Entry, tuple_of
+from kpsim.flowstate import Direction
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.packetpath.flowstate import Direction
 from kpsim.packetpath.steps import (
     ChainEntered,
     ChainLeft,

@@ -7,8 +7,7 @@ protocols that have no states.
 
 from collections.abc import Mapping
 
-from kpsim.packet import Packet
-from kpsim.packetpath.flowstate.flow import (
+from kpsim.flowstate.flow import (
     NO_HISTORY,
     Acknowledgement,
     Action,
@@ -23,9 +22,10 @@ from kpsim.packetpath.flowstate.flow import (
     TcpInput,
     invalid,
 )
-from kpsim.packetpath.flowstate.sctp import read_sctp, sctp_timeout_ns
-from kpsim.packetpath.flowstate.tcp import read_tcp, tcp_timeout_ns
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.flowstate.sctp import read_sctp, sctp_timeout_ns
+from kpsim.flowstate.tcp import read_tcp, tcp_timeout_ns
+from kpsim.packet import Packet
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 __all__ = [

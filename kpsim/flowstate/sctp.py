@@ -11,8 +11,7 @@ Ends are taken to be honest: each has one verification tag, and every packet car
 connection tracking cannot know it: it learns one from INIT, INIT-ACK and heartbeats. It never knows addresses, tuples or NAT.
 """
 
-from kpsim.packet import Packet
-from kpsim.packetpath.flowstate.flow import (
+from kpsim.flowstate.flow import (
     Action,
     Cell,
     Direction,
@@ -25,7 +24,8 @@ from kpsim.packetpath.flowstate.flow import (
     passing,
     transitions,
 )
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.packet import Packet
+from kpsim.sysctls import Sysctls
 
 # Measured on Linux 6.18.  . INVALID; a chunk that is not listed (DATA, SACK) changes nothing but re-arms the timer.
 SCTP = transitions("""
@@ -67,7 +67,7 @@ _HEARTBEATS = frozenset({"HEARTBEAT", "HEARTBEAT_ACK"})
 
 
 def read_sctp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: Sysctls) -> Reading:
-    """See :func:`kpsim.packetpath.flowstate.read`."""
+    """See :func:`kpsim.flowstate.read`."""
     chunk = packet.sctp_chunk
     if flow is None:
         if chunk not in _BEGINNINGS:

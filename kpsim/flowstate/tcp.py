@@ -40,8 +40,7 @@ import enum
 from functools import cache
 from typing import NamedTuple
 
-from kpsim.packet import Packet, Window
-from kpsim.packetpath.flowstate.flow import (
+from kpsim.flowstate.flow import (
     Acknowledgement,
     Action,
     Cell,
@@ -57,7 +56,8 @@ from kpsim.packetpath.flowstate.flow import (
     passing,
     transitions,
 )
-from kpsim.packetpath.sysctls import Sysctls
+from kpsim.packet import Packet, Window
+from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
 # Measured (K-6.1); the first column (no entry yet) is in `_begun`.  . INVALID   = ignored   ! begins a new flow
@@ -94,7 +94,7 @@ _INCOMPARABLE = Acknowledgement(Direction.ORIGINAL, -1, -1, -1)
 
 
 def read_tcp(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, sysctls: Sysctls) -> Reading:
-    """See :func:`kpsim.packetpath.flowstate.read`."""
+    """See :func:`kpsim.flowstate.read`."""
     flags = _read_flags(packet.tcp_flags)
     if flags is None:
         return invalid(flow)

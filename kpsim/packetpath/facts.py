@@ -1,0 +1,17 @@
+"""What a walk may read of the node that a packet passes. Hooks read it; only the namespace that owns it changes it."""
+
+from kpsim.conntrack import ConntrackTable
+from kpsim.packetpath.memory import Memory
+from kpsim.packetpath.routing import Routing
+from kpsim.sysctls import Sysctls
+
+
+class NodeFacts:
+    """One node's routes, kernel settings, connections, and what else its kernel remembers of packets."""
+
+    def __init__(self, name: str, routing: Routing, sysctls: Sysctls | None = None) -> None:
+        self.name = name
+        self.routing = routing
+        self.sysctls = sysctls or Sysctls()
+        self.conntrack = ConntrackTable()
+        self.memory = Memory()

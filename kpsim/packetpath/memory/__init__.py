@@ -1,0 +1,60 @@
+"""What a node's kernel remembers of the packets that passed, connections aside.
+
+A walk reads the memory and tries its own changes on copies. ``commit`` repeats them on the real thing, so nothing else
+changes it. Connections are kept in :class:`~kpsim.conntrack.ConntrackTable`.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple
+
+from kpsim.packetpath.memory.icmp_limiter import IcmpLimiter, IcmpSpending
+from kpsim.packetpath.memory.limit import Bucket
+from kpsim.packetpath.memory.recent import RecentLists, RecentTouch
+
+__all__ = [
+    "NOTHING_TOUCHED",
+    "Bucket",
+    "IcmpLimiter",
+    "IcmpSpending",
+    "Memory",
+    "RecentLists",
+    "RecentTouch",
+    "Touched",
+]
+
+
+class Touched(NamedTuple):
+    """What one packet leaves in the memory of its node."""
+
+    recent: tuple[RecentTouch, ...] = ()
+    counters: tuple[tuple[str, int], ...] = ()  #: counter object and the packet's length in bytes
+    icmp: IcmpSpending | None = None
+    buckets: tuple[tuple[Hashable, Bucket], ...] = ()  #: what rules with a limit have left
+
+
+NOTHING_TOUCHED = Touched()
+
+
+class Memory:
+    """The memory of one network namespace: affinity lists, buckets of limits, counters, the budget of ICMP errors."""
+
+    def __init__(self) -> None:
+        self.recent = RecentLists()
+        self.buckets: dict[Hashable, Bucket] = {}  #: what rules with a limit have left
+        self.counters: dict[str, tuple[int, int]] = {}  #: counter object → packets, bytes
+        self.icmp_limiter: IcmpLimiter | None = None  #: None: every ICMP error is sent
+
+    def commit(self, touched: Touched) -> None:
+        """Makes what a packet touched real."""
+        for touch in touched.recent:
+            self.recent.commit(touch)
+        self.buckets.update(touched.buckets)
+        for name, size in touched.counters:
+            packets, total = self.counters.get(name, (0, 0))
+            self.counters[name] = packets + 1, total + size
+        if touched.icmp is not None and self.icmp_limiter is not None:
+            self.icmp_limiter.commit(touched.icmp)
+
+    def retain(self, recent_lists: Callable[[], Iterable[str]]) -> None:
+        """Forgets what no rule uses any longer (K-4.2). ``recent_lists`` is asked only if there is a list to forget."""
+        self.recent.retain(recent_lists)
