@@ -259,7 +259,7 @@ def load(
 
 
 def _with_beside(cluster: Cluster, beside: Path | str | Ruleset) -> Cluster:
-    from kpsim.dialects.saved import load_saved
+    from kpsim.dialects.iptables.saved import load_saved
 
     if isinstance(beside, Ruleset):
         return cluster.with_rules_beside(beside)

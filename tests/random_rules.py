@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from immutables import Map
 
 from kpsim.addresses import Family, Network
-from kpsim.dialects.iptables_options import EXTENSIONS, MODULE_PROTOCOLS, OPTIONS, PORT_MODULES, Extension, Option
-from kpsim.dialects.iptables_values import CT_STATES
+from kpsim.dialects.iptables.options import EXTENSIONS, MODULE_PROTOCOLS, OPTIONS, PORT_MODULES, Extension, Option
+from kpsim.dialects.iptables.values import CT_STATES
 from kpsim.netfilter import Disposition, Walk
 from kpsim.packet import Packet, Window
 from kpsim.ruleset import (

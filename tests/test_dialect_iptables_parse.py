@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kpsim.addresses import Family, Network, host_network
 from kpsim.dialects.iptables import Style, parse_rule, render_rule
-from kpsim.dialects.iptables_parse import split_words
+from kpsim.dialects.iptables.rules import split_words
 from kpsim.errors import InputError, UnsupportedRule
 from kpsim.ruleset import (
     ACCEPT,

@@ -17,7 +17,7 @@ from shop import EVERYTHING, LOCAL, WEB, cluster_text
 from kpsim.addresses import Family
 from kpsim.cli import main
 from kpsim.dialects.iptables import Style, parse, render_ruleset
-from kpsim.dialects.saved import family_of_rules, load_saved, rules_by_family
+from kpsim.dialects.iptables.saved import family_of_rules, load_saved, rules_by_family
 from kpsim.errors import InputError, UnsupportedRule
 from kpsim.explore import Cluster, load
 from kpsim.netfilter import Cause, Disposition

@@ -213,7 +213,7 @@ def _saved(
 
 def _read_rules(path: Path, family: FamilyName | None, dst: str, allow_unknown: bool) -> "Ruleset":
     from kpsim.dialects.iptables import parse
-    from kpsim.dialects.saved import family_of_rules, rules_by_family
+    from kpsim.dialects.iptables.saved import family_of_rules, rules_by_family
     from kpsim.inputs import read_text, shown_name
 
     text = read_text(path)

@@ -24,7 +24,7 @@ from kpsim.backends import Transaction
 from kpsim.cluster import Event, EventType, through_selector
 from kpsim.config import Host
 from kpsim.dialects.iptables import Style, render_ruleset
-from kpsim.dialects.saved import load_saved
+from kpsim.dialects.iptables.saved import load_saved
 from kpsim.explore import Cluster, load
 from kpsim.lab.backends import Backend
 from kpsim.lab.canaries import without_canaries

@@ -16,7 +16,7 @@ from packets import node_netns, service_rules
 from random_rules import PLACES, V4, VALUES, Sending, packets, rulesets, sendings, small_world
 
 from kpsim.addresses import Family
-from kpsim.dialects.iptables_options import EXTENSIONS, OPTIONS
+from kpsim.dialects.iptables.options import EXTENSIONS, OPTIONS
 from kpsim.netfilter import Disposition, Netns, Walk, expand, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import Chooser, SeededChooser

@@ -1,14 +1,14 @@
 """Extensions whose options together are one match or statement: words of the options → a value, and back.
 
 Counterpart: the libxt_*/libipt_* extensions of iptables 1.8.9 with several options each. Which extensions there are, and in which
-table, is told by ``iptables_options``; this module never knows about the rule around them.
+table, is told by ``options``; this module never knows about the rule around them.
 """
 
 import re
 from collections.abc import Mapping
 
 from kpsim.addresses import Family, format_ip, join_host_port
-from kpsim.dialects.iptables_values import (
+from kpsim.dialects.iptables.values import (
     Form,
     NotModelled,
     Style,

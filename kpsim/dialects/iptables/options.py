@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from kpsim.addresses import Family
-from kpsim.dialects.iptables_extensions import (
+from kpsim.dialects.iptables.extensions import (
     LOG_FLAGS,
     RECENT_ACTIONS,
     Arguments,
@@ -47,7 +47,7 @@ from kpsim.dialects.iptables_extensions import (
     write_set_time_to_live,
     write_snat,
 )
-from kpsim.dialects.iptables_values import (
+from kpsim.dialects.iptables.values import (
     SYN_MASK,
     Form,
     Style,

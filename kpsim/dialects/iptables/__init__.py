@@ -1,7 +1,7 @@
 """iptables text: iptables-save output and iptables-restore documents ⇄ :class:`~kpsim.ruleset.Ruleset`.
 
-Counterpart: iptables-restore and iptables-save 1.8.9 (I-4, I-17). Options and their spelling stand in ``iptables_options``, words
-of one rule become a body in ``iptables_parse``. This module never knows what a rule does to a packet.
+Counterpart: iptables-restore and iptables-save 1.8.9 (I-4, I-17). Options and their spelling stand in ``options``, words
+of one rule become a body in ``rules``. This module never knows what a rule does to a packet.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from immutables import Map
 
 from kpsim.addresses import Family, Network
-from kpsim.dialects.iptables_options import (
+from kpsim.dialects.iptables.options import (
     EXTENSIONS,
     HEADER_ORDER,
     JOINING,
@@ -21,9 +21,9 @@ from kpsim.dialects.iptables_options import (
     Extension,
     Option,
 )
-from kpsim.dialects.iptables_origin import owners_of_chains, recover_origin
-from kpsim.dialects.iptables_parse import read_body, split_words
-from kpsim.dialects.iptables_values import ADDRESS_TYPES, CT_STATES, Form, NotModelled, Style
+from kpsim.dialects.iptables.origin import owners_of_chains, recover_origin
+from kpsim.dialects.iptables.rules import read_body, split_words
+from kpsim.dialects.iptables.values import ADDRESS_TYPES, CT_STATES, Form, NotModelled, Style
 from kpsim.errors import InputError, Problem, UnsupportedRule
 from kpsim.ruleset import (
     BUILT_IN_CHAINS,

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from kpsim.addresses import Family
-from kpsim.dialects.iptables_options import (
+from kpsim.dialects.iptables.options import (
     ALIASES,
     EXTENSION_BY_NAME,
     FOREIGN_TARGETS,
@@ -21,7 +21,7 @@ from kpsim.dialects.iptables_options import (
     Option,
     read_extension,
 )
-from kpsim.dialects.iptables_values import NotModelled, quoted
+from kpsim.dialects.iptables.values import NotModelled, quoted
 from kpsim.ruleset import (
     AddrType,
     Goto,
