@@ -101,12 +101,11 @@ def split_host_port(text: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A CIDR, its base with the host bits cleared. ``bare``: a single host that is written without prefix length."""
+    """A CIDR: its base has the host bits cleared."""
 
     family: Family
     base: int
     prefix: int
-    bare: bool = False
 
     @classmethod
     def around(cls, family: Family, address: int, prefix: int) -> "Network":
@@ -131,17 +130,16 @@ class Network:
         return self.prefix == 0
 
     def __str__(self) -> str:
-        host = format_ip(self.family, self.base)
-        return host if self.bare else f"{host}/{self.prefix}"
+        return f"{format_ip(self.family, self.base)}/{self.prefix}"
 
 
 @lru_cache(maxsize=1 << 16)
 def host_network(text: str) -> Network:
-    """The network of one host, written bare. ``text`` is an address already known to be valid."""
+    """The network of one host. ``text`` is an address already known to be valid."""
     parsed = parse_ip(text)
     if parsed is None:
         raise ValueError(f"not an IP address: {text!r}")
-    return Network(parsed[0], parsed[1], parsed[0].bits, bare=True)
+    return Network(parsed[0], parsed[1], parsed[0].bits)
 
 
 def parse_cidr(text: str) -> tuple[Network, int] | None:

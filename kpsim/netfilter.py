@@ -16,7 +16,7 @@ priority PREROUTING   INPUT   FORWARD  OUTPUT       POSTROUTING
 last                  confirm                       confirm
 ======== ============ ======= ======== ============ ============
 
-The two ``nat`` of the left half translate destinations, those of the right half sources. Entries of equal priority: the one
+iptables' tables stand where the picture shows them; other chains stand where their base says. The two ``nat`` of the left half translate destinations, those of the right half sources. Entries of equal priority: the one
 registered later runs first (K-9.1). security stands at 150, where iptables-nft registers it (K-1.1). A way
 through the node::
 
@@ -42,20 +42,16 @@ from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
 from kpsim.packetpath.matching import UnknownMatch
 from kpsim.packetpath.routing import OwnAddress, Routing
-from kpsim.packetpath.steps import Ended, Hook, HookEntered, RuleReference, Step
+from kpsim.packetpath.steps import Ended, HookEntered, RuleReference, Step
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
-from kpsim.ruleset import BUILT_IN_CHAINS, Chain, Ruleset, Table
+from kpsim.ruleset import Chain, ChainType, Hook, Ruleset, Table
 from kpsim.sysctls import Sysctls
 
 __all__ = [
     "Cause", "Committed", "Disposition", "Effects", "End", "Hook", "HookEntry", "Netns", "Walk", "expand", "walk",
 ]  # fmt: skip
 
-CONNTRACK, NAT_DESTINATION, NAT_SOURCE, CONFIRM = -200, -100, 100, 2**31 - 1
-_TABLE_PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 150}
-_NAT_PRIORITIES = {
-    Hook.PREROUTING: NAT_DESTINATION, Hook.INPUT: NAT_SOURCE, Hook.OUTPUT: NAT_DESTINATION, Hook.POSTROUTING: NAT_SOURCE,
-}  # fmt: skip
+CONNTRACK, CONFIRM = -200, 2**31 - 1
 
 
 class HookEntry(NamedTuple):
@@ -150,23 +146,22 @@ class Netns(NodeFacts):
         return self.conntrack.address_removed(name, address.family, address.value)
 
 
-# --- hook entries of iptables tables ---------------------------------------------------------------------------------------
+# --- hook entries of tables ------------------------------------------------------------------------------------------------
 
 
 def table_entries(ruleset: Ruleset) -> list[HookEntry]:
-    """The entries that a ruleset's tables register, and, where a rule needs it, connection tracking with NAT (K-1.5)."""
+    """The entries that a ruleset's base chains register, and, where a rule needs it, connection tracking with NAT (K-1.5)."""
     entries: list[HookEntry] = []
+    translates = False
     for name in sorted(ruleset.tables):
         table = ruleset.tables[name]
-        for chain in _base_chains(table):
-            hook = Hook(chain.name)
-            if name == "nat":
-                run = partial(tracking.translate, table=table, chain=chain)
-                entries.append(HookEntry(hook, _NAT_PRIORITIES[hook], name, run))
-            else:
-                run = partial(run_base_chain, table=table, chain=chain)
-                entries.append(HookEntry(hook, _TABLE_PRIORITIES[name], name, run))
-    if "nat" in ruleset.tables or any(_tracks(table) for table in ruleset.tables.values()):
+        for chain in table.base_chains():
+            assert chain.base is not None
+            nat = chain.base.type is ChainType.NAT
+            run = partial(tracking.translate if nat else run_base_chain, table=table, chain=chain)
+            entries.append(HookEntry(chain.base.hook, chain.base.priority, name, run))
+            translates = translates or nat
+    if translates or any(_tracks(table) for table in ruleset.tables.values()):
         entries += [
             HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in (Hook.PREROUTING, Hook.OUTPUT)
         ]
@@ -174,13 +169,9 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
     return entries
 
 
-def _base_chains(table: Table) -> list[Chain]:
-    return [table.chains[name] for name in BUILT_IN_CHAINS[table.name] if name in table.chains]
-
-
 def _reachable(table: Table) -> Iterable[Chain]:
     """The chains that a packet can meet: foreign leftovers need nothing."""
-    waiting = _base_chains(table)
+    waiting = table.base_chains()
     seen = {chain.name for chain in waiting}
     while waiting:
         chain = waiting.pop()

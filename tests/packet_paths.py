@@ -401,7 +401,9 @@ def world(family: Family, configuration: str = "detector", mode: Mode = Mode.IPT
 def with_policy_drop(ruleset: Ruleset, chain: str) -> Ruleset:
     """The rules as they are where somebody set a filter chain's policy to DROP."""
     table = ruleset.tables["filter"]
-    changed = Chain(chain, table[chain].rules, Verdict.DROP)
+    base = table[chain].base
+    assert base is not None
+    changed = Chain(chain, table[chain].rules, replace(base, policy=Verdict.DROP))
     return replace(
         ruleset, tables=ruleset.tables.set("filter", replace(table, chains=table.chains.set(chain, changed)))
     )

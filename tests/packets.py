@@ -8,9 +8,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from immutables import Map
+from rule_parts import (
+    address_type,
+    ct_state,
+    destination_port,
+    from_net,
+    marked,
+    masquerade,
+    of_protocol,
+    set_mark,
+    to_net,
+)
 
 from kpsim.addresses import Family, Network, parse_cidr, parse_ip
 from kpsim.conntrack import Entry, FlowTuple
+from kpsim.dialects.iptables import BUILT_IN_CHAINS
 from kpsim.flowstate import FlowState
 from kpsim.netfilter import Netns, Walk, walk
 from kpsim.nodes import Peer, make_machine, node_address, pod_network
@@ -18,27 +30,16 @@ from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.ruleset import (
     ACCEPT,
-    BUILT_IN_CHAINS,
-    AddrType,
     Chain,
-    CtState,
-    Destination,
-    DestinationPort,
+    Chance,
     Dnat,
+    Expression,
     Jump,
-    L4Module,
-    MarkMatch,
-    Masquerade,
-    Match,
-    Protocol,
     Recent,
     Reject,
     Rule,
     Ruleset,
-    SetMark,
-    Source,
     Statement,
-    Statistic,
     Table,
     Terminal,
     Verdict,
@@ -67,24 +68,27 @@ def net(text: str) -> Network:
     return Network(parsed_ip[0], parsed_ip[1], parsed_ip[0].bits)
 
 
-def rule(*body: Match | Statement) -> Rule:
+def rule(*body: Expression | Statement) -> Rule:
     return Rule(tuple(body))
 
 
-def port(protocol: str, number: int) -> tuple[Match, ...]:
-    return (L4Module(protocol), Protocol(protocol), DestinationPort(number, number))
+def port(protocol: str, number: int) -> tuple[Expression, ...]:
+    return (of_protocol(protocol), destination_port(number, number))
 
 
 def dnat(endpoint: str, port_number: int | None = 8080) -> Dnat:
     parsed = parse_ip(endpoint)
     assert parsed is not None
-    return Dnat(parsed[0], parsed[1], port_number)
+    return Dnat(parsed[1], port_number)
 
 
 def table(name: str, policy: dict[str, Verdict] | None = None, **chains: tuple[Rule, ...]) -> Table:
     """``-`` in chain names is written ``_``; all built-in chains are there."""
     named = {key.replace("_", "-"): rules for key, rules in chains.items()}
-    built_in = {c: Chain(c, named.pop(c, ()), (policy or {}).get(c, Verdict.ACCEPT)) for c in BUILT_IN_CHAINS[name]}
+    built_in = {
+        c: Chain(c, named.pop(c, ()), replace(base, policy=(policy or {}).get(c, Verdict.ACCEPT)))
+        for c, base in BUILT_IN_CHAINS[name].items()
+    }
     return Table(name, Map(built_in | {c: Chain(c, rules) for c, rules in named.items()}))
 
 
@@ -92,8 +96,8 @@ def ruleset(*tables: Table, family: Family = Family.IPV4) -> Ruleset:
     return Ruleset(family, Map({t.name: t for t in tables}))
 
 
-def probability(threshold: float) -> Statistic:
-    return Statistic(round(threshold * 2**31), f"{threshold:.10f}")
+def probability(threshold: float) -> Chance:
+    return Chance(round(threshold * 2**31))
 
 
 def service_rules(
@@ -113,14 +117,14 @@ def service_rules(
         if affinity_seconds is not None:
             recent = Recent(f"KUBE-SEP-{index}", "rcheck", affinity_seconds, reap=True)
             affine.append(rule(recent, Jump(f"KUBE-SEP-{index}")))
-        draw = (Statistic(round(round(1 / left, 10) * 2**31), f"{1 / left:.10f}"),) if left > 1 else ()
+        draw = (Chance(round(round(1 / left, 10) * 2**31)),) if left > 1 else ()
         balance.append(rule(*draw, Jump(f"KUBE-SEP-{index}")))
         remember = (Recent(f"KUBE-SEP-{index}", "set"),) if affinity_seconds is not None else ()
         chains[name] = (
-            rule(Source(net(endpoint)), Jump("KUBE-MARK-MASQ")),
-            rule(*remember, L4Module(protocol), Protocol(protocol), dnat(endpoint)),
+            rule(from_net(net(endpoint)), Jump("KUBE-MARK-MASQ")),
+            rule(*remember, of_protocol(protocol), dnat(endpoint)),
         )
-    to_service = (*port(protocol, 80), Destination(net(CLUSTER_IP)))
+    to_service = (*port(protocol, 80), to_net(net(CLUSTER_IP)))
     nat = table(
         "nat",
         PREROUTING=(rule(Jump("KUBE-SERVICES")),),
@@ -128,25 +132,25 @@ def service_rules(
         POSTROUTING=(rule(Jump("KUBE-POSTROUTING")),),
         KUBE_SERVICES=(
             *((rule(*to_service, Jump("KUBE-SVC")),) if endpoints else ()),
-            rule(AddrType("dst", "LOCAL"), Jump("KUBE-NODEPORTS")),
+            rule(address_type("dst", "LOCAL"), Jump("KUBE-NODEPORTS")),
         ),
         KUBE_NODEPORTS=(rule(*port(protocol, NODE_PORT), Jump("KUBE-EXT")),) if endpoints else (),
         KUBE_EXT=(rule(Jump("KUBE-MARK-MASQ")), rule(Jump("KUBE-SVC"))),
         KUBE_SVC=(
-            rule(*to_service, Source(net("10.180.0.0/16"), negate=True), Jump("KUBE-MARK-MASQ")),
+            rule(*to_service, from_net(net("10.180.0.0/16"), negate=True), Jump("KUBE-MARK-MASQ")),
             *affine,
             *balance,
         ),
-        KUBE_MARK_MASQ=(rule(SetMark(MARK, MARK, "or-mark")),),
+        KUBE_MARK_MASQ=(rule(set_mark(MARK, MARK)),),
         KUBE_POSTROUTING=(
-            rule(MarkMatch(MARK, MARK, negate=True), Terminal(Verdict.RETURN)),
-            rule(SetMark(MARK, 0, "xor-mark")),
-            rule(Masquerade(random_fully=random_fully)),
+            rule(marked(MARK, MARK, negate=True), Terminal(Verdict.RETURN)),
+            rule(set_mark(MARK, 0)),
+            rule(masquerade(random_fully=random_fully)),
         ),
         **chains,
     )
-    new = CtState(("NEW",))
-    known = CtState(("RELATED", "ESTABLISHED"))
+    new = ct_state("NEW")
+    known = ct_state("RELATED", "ESTABLISHED")
     filters = table(
         "filter",
         INPUT=(rule(Jump("KUBE-FIREWALL")), rule(new, Jump("KUBE-EXTERNAL-SERVICES"))),
@@ -158,21 +162,21 @@ def service_rules(
         OUTPUT=(rule(Jump("KUBE-FIREWALL")), rule(new, Jump("KUBE-SERVICES"))),
         KUBE_FIREWALL=(
             rule(
-                Destination(net("127.0.0.0/8")),
-                Source(net("127.0.0.0/8"), negate=True),
-                CtState(("RELATED", "ESTABLISHED", "DNAT"), negate=True),
+                to_net(net("127.0.0.0/8")),
+                from_net(net("127.0.0.0/8"), negate=True),
+                ct_state("RELATED", "ESTABLISHED", "DNAT", negate=True),
                 Terminal(Verdict.DROP),
             ),
         ),
         KUBE_FORWARD=(
-            rule(CtState(("INVALID",)), Terminal(Verdict.DROP)),
-            rule(MarkMatch(MARK, MARK), ACCEPT),
+            rule(ct_state("INVALID"), Terminal(Verdict.DROP)),
+            rule(marked(MARK, MARK), ACCEPT),
             rule(known, ACCEPT),
         ),
         KUBE_SERVICES=() if endpoints else (rule(*to_service, Reject()),),
         KUBE_EXTERNAL_SERVICES=()
         if endpoints
-        else (rule(AddrType("dst", "LOCAL"), *port(protocol, NODE_PORT), Reject()),),
+        else (rule(address_type("dst", "LOCAL"), *port(protocol, NODE_PORT), Reject()),),
     )
     return ruleset(nat, filters)
 

@@ -1,77 +1,40 @@
 """Rules, rulesets and packets drawn at random: every match and target that the model has, in every table, in both families.
 
-What a rule may hold is read from the option table of the iptables dialect, so that an option that is new there is drawn
-here, or misses its values by name. A :class:`World` says which values: a small one, in which rules and packets meet often,
-or any at all.
+A rule is drawn as an administrator would type it, option by option. Which options there are is read from the option table of
+the iptables dialect, so that an option that is new there is drawn here, or misses its values by name. A :class:`World` says which
+values: a small one, in which rules and packets meet often, or any at all.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
 from immutables import Map
 
-from kpsim.addresses import Family, Network
-from kpsim.dialects.iptables.options import EXTENSIONS, MODULE_PROTOCOLS, OPTIONS, PORT_MODULES, Extension, Option
-from kpsim.dialects.iptables.values import CT_STATES
+from kpsim.addresses import Family, Network, format_ip
+from kpsim.dialects.iptables import BUILT_IN_CHAINS
+from kpsim.dialects.iptables.options import (
+    EXTENSIONS,
+    GOTO,
+    MODULE_PROTOCOLS,
+    OPTION_BY_NAME,
+    OPTIONS,
+    PORT_MODULE_ROWS,
+    PORT_MODULES,
+    ROWS,
+    VERDICT,
+    Extension,
+    Option,
+    Place,
+)
+from kpsim.dialects.iptables.spelling import Written, assemble
+from kpsim.dialects.iptables.values import ADDRESS_TYPES, CT_STATES
 from kpsim.netfilter import Disposition, Walk
 from kpsim.packet import Packet, Window
-from kpsim.ruleset import (
-    ACCEPT,
-    BUILT_IN_CHAINS,
-    DROP,
-    RETURN,
-    AddressRange,
-    AddrType,
-    Adjust,
-    Chain,
-    Comment,
-    ConnMark,
-    CtDirection,
-    CtOriginalDestination,
-    CtOriginalPort,
-    CtState,
-    Destination,
-    DestinationPort,
-    Dnat,
-    Goto,
-    IcmpType,
-    InInterface,
-    Jump,
-    L4Module,
-    Limit,
-    Log,
-    MarkMatch,
-    Masquerade,
-    MultiPort,
-    NfAcct,
-    NoTrack,
-    OutInterface,
-    Protocol,
-    Recent,
-    Redirect,
-    Reject,
-    ReversePath,
-    RoutingHeader,
-    Rule,
-    Ruleset,
-    SetConnMark,
-    SetMark,
-    SetTimeToLive,
-    Snat,
-    Source,
-    SourcePort,
-    Statistic,
-    Table,
-    TcpFlags,
-    TimeToLive,
-    Verdict,
-)
+from kpsim.ruleset import ACCEPT, DROP, RETURN, Chain, Goto, Jump, Rule, Ruleset, Table, Verdict
 
 V4, V6 = Family.IPV4, Family.IPV6
 Drawn = st.SearchStrategy[Any]
@@ -96,17 +59,28 @@ class World:
     seconds: Drawn
 
     @property
-    def networks(self) -> Drawn:
-        def build(address: int, prefix: int, bare: bool) -> Network:
-            if bare:
-                return Network(self.family, address, self.family.bits, bare=True)
-            return Network.around(self.family, address, prefix)
-
-        return st.builds(build, self.addresses, self.prefixes, st.booleans())
+    def hosts(self) -> Drawn:
+        return self.addresses.map(lambda address: format_ip(self.family, address))
 
     @property
-    def ranges(self) -> Drawn:
-        return st.tuples(self.ports, self.ports).map(lambda pair: (min(pair), max(pair)))
+    def networks(self) -> Drawn:
+        def build(address: int, prefix: int) -> str:
+            return str(Network.around(self.family, address, prefix))
+
+        return st.one_of(self.hosts, st.builds(build, self.addresses, self.prefixes))
+
+    @property
+    def address_ranges(self) -> Drawn:
+        pairs = st.tuples(self.addresses, self.addresses)
+        return pairs.map(lambda pair: "-".join(format_ip(self.family, address) for address in sorted(pair)))
+
+    def ranges(self, separator: str = ":") -> Drawn:
+        pairs = st.tuples(self.ports, self.ports).map(sorted)
+        return pairs.map(lambda pair: str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}{separator}{pair[1]}")
+
+    @property
+    def masked_marks(self) -> Drawn:
+        return st.builds(lambda value, mask: f"{value:#x}/{mask:#x}", self.marks, self.marks)
 
 
 #: n1, a pod of n1, a pod of n2, two service addresses, a client (the address plan)
@@ -158,133 +132,186 @@ def any_world(family: Family) -> World:
 # --- what stands behind an option --------------------------------------------------------------------------------------
 
 
-def _probability(ten_thousand_millionths: int) -> Statistic:
-    """As kube-proxy prints it, and as the kernel rounds it (K-5)."""
+def _probability(ten_thousand_millionths: int) -> str:
+    """As kube-proxy prints it."""
     whole, part = divmod(ten_thousand_millionths, 10**10)
-    threshold = math.floor(Fraction(ten_thousand_millionths, 10**10) * 2**31 + Fraction(1, 2))
-    return Statistic(threshold, f"{whole}.{part:010d}")
+    return f"{whole}.{part:010d}"
+
+
+def _names(names: tuple[str, ...], most: int = 3) -> Drawn:
+    return st.lists(st.sampled_from(names), min_size=1, max_size=most, unique=True).map(",".join)
+
+
+_FLAG_SETS = st.lists(st.sampled_from(FLAGS), max_size=4, unique=True).map(lambda names: ",".join(names) or "NONE")
+_TYPES = st.sampled_from(["LOCAL", "UNICAST", "BROADCAST", "MULTICAST"]) | _names(ADDRESS_TYPES[:6], 2)
+_HOPS = (st.sampled_from([63, 64]) | st.integers(0, 255)).map(str)
+_CODES = st.just("") | st.integers(0, 3).map(lambda code: f"/{code}")
+
+
+def _ports(world: World) -> Drawn:
+    return st.lists(world.ranges(), min_size=1, max_size=7).map(",".join)
+
+
+def _icmp_types(world: World) -> Drawn:
+    return st.builds(lambda kind, code: f"{kind}{code}", world.icmp_types, _CODES)
+
+
+#: option → its value
+TEXTS: Mapping[str, Callable[[World], Drawn]] = {
+    "-s": lambda world: world.networks,
+    "-d": lambda world: world.networks,
+    "-i": lambda world: world.interfaces,
+    "-o": lambda world: world.interfaces,
+    "--sport": lambda world: world.ranges(),
+    "--dport": lambda world: world.ranges(),
+    "--tcp-flags": lambda _: st.builds("{} {}".format, _FLAG_SETS, _FLAG_SETS),
+    "--syn": lambda _: st.just(""),
+    "--comment": lambda world: world.texts,
+    "--ctstate": lambda _: _names(CT_STATES["conntrack"]),
+    "--state": lambda _: _names(CT_STATES["state"]),
+    "--ctorigdst": lambda world: world.networks,
+    "--ctorigdstport": lambda world: world.ranges(),
+    "--ctdir": lambda _: st.sampled_from(["ORIGINAL", "REPLY"]),
+    "--mark": lambda world: world.masked_marks,
+    "--src-type": lambda _: _TYPES,
+    "--dst-type": lambda _: _TYPES,
+    "--src-range": lambda world: world.address_ranges,
+    "--dst-range": lambda world: world.address_ranges,
+    **{f"--{module}-{relation}": lambda _: _HOPS for module in ("ttl", "hl") for relation in ("eq", "lt", "gt")},
+    "--sports": _ports,
+    "--dports": _ports,
+    "--ports": _ports,
+    "--icmp-type": _icmp_types,
+    "--icmpv6-type": _icmp_types,
+    "--nfacct-name": lambda world: world.names,
+}
+#: options that take no ``!``
+_NOT_NEGATABLE = ("--comment", "--ctdir", "--nfacct-name")
+
+Options = dict[str, tuple[str, bool]]  #: of an extension: option → value, negated
+
+
+def _options(**given: Drawn) -> Drawn:
+    """``{"--a-b": (text, False)}`` of keywords like ``a_b``; None leaves an option out."""
+    names = {name: f"--{name.replace('_', '-')}" for name in given}
+    return st.fixed_dictionaries(given).map(
+        lambda values: {names[n]: (value, False) for n, value in values.items() if value is not None}
+    )
+
+
+_FLAG = st.none() | st.just("")
 
 
 def _recent(world: World) -> Drawn:
-    def build(name: str, action: str, seconds: int | None, reap: bool, hitcount: int | None, negate: bool) -> Recent:
-        return Recent(name, action, seconds, reap and seconds is not None, hitcount, negate)
+    def build(name: str, action: str, seconds: int | None, reap: bool, hitcount: int | None, negate: bool) -> Options:
+        options = {f"--{action}": ("", negate), "--name": (name, False)}
+        if seconds is not None:
+            options["--seconds"] = str(seconds), False
+            if reap:
+                options["--reap"] = "", False
+        if hitcount is not None:
+            options["--hitcount"] = str(hitcount), False
+        return options
 
     actions = st.sampled_from(["set", "set", "rcheck", "update", "remove"])
     return st.builds(build, world.names, actions, world.seconds, st.booleans(), st.none() | st.integers(1, 3), NEGATE)
 
 
-def _flags() -> Drawn:
-    return st.frozensets(st.sampled_from(FLAGS))
-
-
-def _ct_states(variant: str) -> Drawn:
-    states = st.lists(st.sampled_from(CT_STATES[variant]), min_size=1, max_size=3, unique=True).map(tuple)
-    return st.builds(CtState, states, NEGATE, st.just(variant))
-
-
-def _marks(world: World) -> Drawn:
-    """Every spelling, with the value and mask that it stands for."""
+def _one_mark_option(world: World) -> Drawn:
     return st.one_of(
-        st.builds(lambda value: SetMark(value, value, "or-mark"), world.marks),
-        st.builds(lambda value: SetMark(value, 0, "xor-mark"), world.marks),
-        st.builds(lambda mask: SetMark(0, mask, "and-mark"), world.marks),
-        st.builds(lambda value, mask: SetMark(value, mask | value, "set-mark"), world.marks, world.marks),
-        st.builds(SetMark, world.marks, world.marks),
-    )
+        st.builds(lambda option, value: {option: (f"{value:#x}", False)},
+                  st.sampled_from(["--or-mark", "--xor-mark", "--and-mark"]), world.marks),
+        st.builds(lambda option, text: {option: (text, False)},
+                  st.sampled_from(["--set-mark", "--set-xmark"]), world.masked_marks),
+    )  # fmt: skip
+
+
+def _connection_marks(world: World) -> Drawn:
+    def build(action: str, packet: int, connection: int) -> Options:
+        return {f"--{action}-mark": ("", False), "--nfmask": (hex(packet), False), "--ctmask": (hex(connection), False)}
+
+    moved = st.builds(build, st.sampled_from(["save", "restore"]), world.marks, world.marks)
+    return st.one_of(_one_mark_option(world), moved)
+
+
+def _destinations(world: World) -> Drawn:
+    def write(address: str, port: int | None) -> str:
+        if port is None:
+            return address
+        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+    ends = st.builds(write, world.hosts, st.none() | world.ports) | world.ports.map(":{}".format)
+    return _options(to_destination=ends, random=_FLAG, persistent=_FLAG)
+
+
+def _sources(world: World) -> Drawn:
+    def write(address: str, ports: str) -> str:
+        if not ports:
+            return address
+        return f"[{address}]:{ports}" if ":" in address else f"{address}:{ports}"
+
+    ends = st.builds(write, world.hosts, st.just("") | world.ranges("-"))
+    return _options(to_source=ends, random=_FLAG, random_fully=_FLAG)
 
 
 _REJECTS = {
     V4: ["icmp-net-unreachable", "icmp-port-unreachable", "icmp-admin-prohibited", "tcp-reset"],
     V6: ["icmp6-no-route", "icmp6-port-unreachable", "icmp6-reject-route", "tcp-reset"],
 }
+_RATES = st.builds("{}/{}".format, st.integers(1, 23), st.sampled_from(["sec", "min", "hour", "day"]))
+_BURSTS = (st.integers(1, 3) | st.integers(1, 10_000)).map(str)
 
-#: class of the model → its values, given the world and the variant that the option table names
-VALUES: Mapping[type, Callable[[World, str], Drawn]] = {
-    Comment: lambda world, _: st.builds(Comment, world.texts),
-    Source: lambda world, _: st.builds(Source, world.networks, NEGATE),
-    Destination: lambda world, _: st.builds(Destination, world.networks, NEGATE),
-    InInterface: lambda world, _: st.builds(InInterface, world.interfaces, NEGATE),
-    OutInterface: lambda world, _: st.builds(OutInterface, world.interfaces, NEGATE),
-    SourcePort: lambda world, _: st.builds(lambda r, n: SourcePort(*r, n), world.ranges, NEGATE),
-    DestinationPort: lambda world, _: st.builds(lambda r, n: DestinationPort(*r, n), world.ranges, NEGATE),
-    TcpFlags: lambda _w, _v: st.builds(TcpFlags, _flags(), _flags(), NEGATE),
-    CtState: lambda _, variant: _ct_states(variant),
-    MarkMatch: lambda world, _: st.builds(MarkMatch, world.marks, world.marks, NEGATE),
-    CtOriginalDestination: lambda world, _: st.builds(CtOriginalDestination, world.networks, NEGATE),
-    CtOriginalPort: lambda world, _: st.builds(lambda r, n: CtOriginalPort(*r, n), world.ranges, NEGATE),
-    CtDirection: lambda _w, _v: st.builds(CtDirection, st.sampled_from(["ORIGINAL", "REPLY"])),
-    ConnMark: lambda world, _: st.builds(ConnMark, world.marks, world.marks, NEGATE),
-    AddrType: lambda _, variant: st.builds(
-        AddrType, st.just(variant), st.sampled_from(["LOCAL", "UNICAST", "BROADCAST", "MULTICAST", "UNICAST,LOCAL"]), NEGATE
-    ),
-    AddressRange: lambda world, variant: st.builds(
-        lambda pair, negate: AddressRange(variant, min(pair), max(pair), negate),
-        st.tuples(world.addresses, world.addresses), NEGATE,
-    ),
-    TimeToLive: lambda _, variant: st.builds(
-        TimeToLive, st.just(variant), st.sampled_from([63, 64]) | st.integers(0, 255), NEGATE
-    ),
-    ReversePath: lambda _w, _v: st.builds(ReversePath, st.booleans(), st.booleans(), st.booleans(), st.booleans()),
-    RoutingHeader: lambda _w, _v: st.integers(0, 255).map(lambda number: RoutingHeader(f"--rt-type {number}")),
-    Limit: lambda _w, _v: st.builds(
-        Limit, st.integers(1, 23), st.sampled_from(["sec", "min", "hour", "day"]), st.integers(1, 3) | st.integers(1, 10_000)
-    ),
-    MultiPort: lambda world, variant: st.builds(
-        MultiPort, st.just(variant), st.lists(world.ranges, min_size=1, max_size=7).map(tuple), NEGATE
-    ),
-    IcmpType: lambda world, variant: st.builds(
-        IcmpType, st.just(variant), world.icmp_types, st.none() | st.integers(0, 3), NEGATE
-    ),
-    NfAcct: lambda world, _: st.builds(NfAcct, world.names),
-    Recent: lambda world, _: _recent(world),
-    Statistic: lambda _w, _v: st.sampled_from([0, 10**10 // 3, 5 * 10**9, 10**10]).map(_probability)
-    | st.integers(0, 10**10).map(_probability),
-    Reject: lambda world, _: st.builds(Reject, st.none() | st.sampled_from(_REJECTS[world.family])),
-    Dnat: lambda world, _: st.one_of(
-        st.builds(Dnat, st.just(world.family), world.addresses, st.none() | world.ports, st.booleans(), st.booleans()),
-        st.builds(Dnat, st.just(world.family), st.none(), world.ports),
-    ),
-    Snat: lambda world, _: st.builds(
-        lambda address, r, random, fully: Snat(world.family, address, *r, random, fully),
-        world.addresses, st.just((None, None)) | world.ranges, st.booleans(), st.booleans(),
-    ),
-    Masquerade: lambda world, _: st.builds(
-        lambda r, random, fully: Masquerade(random, fully, *r),
-        st.just((None, None)) | world.ranges, st.booleans(), st.booleans(),
-    ),
-    Redirect: lambda world, _: st.builds(Redirect, st.none() | world.ports),
-    SetMark: lambda world, _: _marks(world),
-    NoTrack: lambda _, variant: st.just(NoTrack(variant)),
-    SetConnMark: lambda world, _: st.builds(
-        SetConnMark, st.sampled_from(["set", "save", "restore"]), world.marks, world.marks
-    ),
-    SetTimeToLive: lambda _, variant: st.builds(
-        SetTimeToLive, st.just(variant), st.sampled_from(["set", "inc", "dec"]), st.integers(0, 2) | st.integers(0, 255)
-    ),
-    Log: lambda _, variant: st.sampled_from([Log(arguments, variant) for arguments in _LOGS[variant]]),
-    Adjust: lambda _, variant: st.just(Adjust(variant, _ADJUSTMENTS[variant])),
-}  # fmt: skip
 
-#: by target, arguments as iptables-save writes them
-_LOGS = {"LOG": ["", "--log-prefix a --log-level 7"], "NFLOG": ["--nflog-group 3"], "TRACE": [""]}
-_ADJUSTMENTS = {
-    "TCPMSS": "--set-mss 1400", "DSCP": "--set-dscp 0x0a", "TOS": "--set-tos 0x10/0xff", "CLASSIFY": "--set-class 0001:0002",
-    "CHECKSUM": "--checksum-fill",
-}  # fmt: skip
+def _hop_changes(target: str) -> Callable[[World], Drawn]:
+    actions, values = st.sampled_from(["set", "inc", "dec"]), st.integers(0, 2) | st.integers(0, 255)
+    build = lambda action, value: {f"--{target.lower()}-{action}": (str(value), False)}  # noqa: E731
+    return lambda _: st.builds(build, actions, values)
+
+
+#: extension → its options
+ARGUMENTS: Mapping[str, Callable[[World], Drawn]] = {
+    "-m recent": _recent,
+    "-m statistic": lambda _: _options(
+        mode=st.just("random"),
+        probability=(st.sampled_from([0, 10**10 // 3, 5 * 10**9, 10**10]) | st.integers(0, 10**10)).map(_probability),
+    ),
+    "-m limit": lambda _: _options(limit=_RATES, limit_burst=_BURSTS),
+    "-m connmark": lambda world: st.builds(lambda text, n: {"--mark": (text, n)}, world.masked_marks, NEGATE),
+    "-m rpfilter": lambda _: _options(loose=_FLAG, validmark=_FLAG, accept_local=_FLAG, invert=_FLAG),
+    "-m rt": lambda _: _options(rt_type=st.integers(0, 255).map(str)),
+    "-j REJECT": lambda world: _options(reject_with=st.none() | st.sampled_from(_REJECTS[world.family])),
+    "-j DNAT": _destinations,
+    "-j SNAT": _sources,
+    "-j MASQUERADE": lambda world: _options(to_ports=st.none() | world.ranges("-"), random=_FLAG, random_fully=_FLAG),
+    "-j REDIRECT": lambda world: _options(to_ports=st.none() | world.ports.map(str)),
+    "-j MARK": _one_mark_option,
+    "-j CT": lambda _: st.just({"--notrack": ("", False)}),
+    "-j NOTRACK": lambda _: st.just({}),
+    "-j CONNMARK": _connection_marks,
+    "-j TTL": _hop_changes("TTL"),
+    "-j HL": _hop_changes("HL"),
+    "-j LOG": lambda _: _options(log_prefix=st.none() | st.just("a"), log_level=st.none() | st.just("7")),
+    "-j NFLOG": lambda _: _options(nflog_group=st.none() | st.just("3")),
+    "-j TRACE": lambda _: st.just({}),
+    "-j TCPMSS": lambda _: _options(set_mss=st.just("1400")),
+    "-j DSCP": lambda _: _options(set_dscp=st.just("0x0a")),
+    "-j TOS": lambda _: _options(set_tos=st.just("0x10/0xff")),
+    "-j CLASSIFY": lambda _: _options(set_class=st.just("0001:0002")),
+    "-j CHECKSUM": lambda _: _options(checksum_fill=st.just("")),
+}
 #: extensions of one family only
 _FAMILY = {"ttl": V4, "TTL": V4, "hl": V6, "HL": V6, "rt": V6}
 
 # What has no values is missed by name in one test (test_everything_that_the_model_has_is_drawn), not in all.
-_HEADER = [row for row in OPTIONS if not row.modules and row.element is not Protocol]
-_MODULE_OPTIONS = [row for row in OPTIONS if row.modules and row.write is not None and row.element in VALUES]
-_MODULES = [row for row in EXTENSIONS if row.flag == "-m" and row.element in VALUES]
-_TARGETS = [row for row in EXTENSIONS if row.flag == "-j" and row.element in VALUES]
+_HEADER = [row for row in OPTIONS if row.place is Place.HEADER and row.name != "-p"]
+_MODULE_OPTIONS = [row for row in OPTIONS if row.modules and row.name in TEXTS]
+_MODULES = [row for row in EXTENSIONS if row.flag == "-m" and row.name in ARGUMENTS]
+_TARGETS = [row for row in EXTENSIONS if row.flag == "-j" and row.name in ARGUMENTS]
 
 
 def _fits(row: Option | Extension, family: Family) -> bool:
     """Whether the kernel has it for the family."""
-    name = row.name if isinstance(row, Extension) else next(iter(row.modules), "")
-    return _FAMILY.get(name, family) is family
+    return _FAMILY.get(row.module, family) is family
 
 
 def _needs(row: Option) -> tuple[str, ...]:
@@ -295,13 +322,19 @@ def _needs(row: Option) -> tuple[str, ...]:
 # --- rules -------------------------------------------------------------------------------------------------------------
 
 
-def _values(world: World, row: Option | Extension) -> Drawn:
-    return _drawn(world, row.element, row.variant)
-
-
 @cache
-def _drawn(world: World, element: type, variant: str) -> Drawn:
-    return VALUES[element](world, variant)
+def _values(world: World, row: Option | Extension) -> Drawn:
+    """The row as a rule may have it: a piece, and the comment if it is one."""
+    if isinstance(row, Extension):
+        return ARGUMENTS[row.name](world).map(lambda options: Written(row, *row.read(options, world.family)))
+    written = ROWS[row.written_as] if row.written_as else row
+
+    def read(text: str, negate: bool) -> Written:
+        found = row.read(text, negate, world.family)
+        assert found is not None
+        return Written(written, *found)
+
+    return st.builds(read, TEXTS[row.name](world), st.just(False) if row.name in _NOT_NEGATABLE else NEGATE)
 
 
 @cache
@@ -314,9 +347,9 @@ def _anywhere(world: World) -> Drawn:
 
 @cache
 def _behind(protocol: str) -> Drawn:
-    """Options that need the protocol."""
+    """Options that need the protocol, each of them once."""
     rows = [row for row in _MODULE_OPTIONS if protocol in _needs(row)]
-    return st.lists(st.sampled_from(rows), max_size=2, unique=True)
+    return st.lists(st.sampled_from(rows), max_size=2, unique_by=lambda row: row.written_as or row.name)
 
 
 _HEADERS = st.sampled_from([*[()] * 3, *((row,) for row in _HEADER), *itertools.combinations(_HEADER, 2)])
@@ -324,31 +357,55 @@ _PROTOCOLS = {
     family: st.sampled_from([*[""] * 3, "!", "tcp", "tcp", "udp", "sctp", "udplite", ICMP[family]]) for family in Family
 }
 _PLAIN = st.sampled_from([True, False])
-_LUCK = st.sampled_from([(), (_probability(10**10 // 3),), (_probability(5 * 10**9),)])
-_NOT_OF = st.sampled_from([Protocol("tcp", negate=True), Protocol("udp", negate=True)])
+_STATISTIC = next(row for row in EXTENSIONS if row.name == "-m statistic")
+
+
+def _drawn_with(probability: int) -> tuple[Written, ...]:
+    options = {"--mode": ("random", False), "--probability": (_probability(probability), False)}
+    return (Written(_STATISTIC, *_STATISTIC.read(options, V4)),)
+
+
+_LUCK = st.sampled_from([(), _drawn_with(10**10 // 3), _drawn_with(5 * 10**9)])
+
+
+def _of_protocol(name: str, negate: bool, family: Family) -> Written:
+    row = OPTION_BY_NAME["-p"]
+    read = row.read(name, negate, family)
+    assert read is not None
+    return Written(row, *read)
+
+
+def _rule(written: list[Written]) -> Rule:
+    """The rule; the first comment is the rule's, as the parser has it."""
+    at = next((i for i, piece in enumerate(written) if piece.row.name == "--comment"), None)
+    if at is None:
+        return assemble(written, "")
+    comment = written[at].detail
+    assert isinstance(comment, str)
+    return assemble([*written[:at], written[at]._replace(detail=None), *written[at + 1 :]], comment)
 
 
 @cache
 @st.composite
 def rules(draw: st.DrawFn, world: World, table: str, chain: str) -> Rule:
     """A rule that the kernel takes: header options once, ports behind their module, at most one target, at the end."""
-    target = draw(targets(world, table, chain))
+    target = [piece for piece in (draw(targets(world, table, chain)),) if piece is not None]
     if draw(_PLAIN):  # so that packets come far
-        return Rule((*draw(_LUCK), *([] if target is None else [target])))
+        return _rule([*draw(_LUCK), *target])
     parts = [*draw(_anywhere(world))]
     parts += [draw(_values(world, row)) for row in draw(_HEADERS)]
-    behind: list[Any] = []
+    behind: list[Written] = []
     match draw(_PROTOCOLS[world.family]):
         case "":
             pass
         case "!":
-            parts.append(draw(_NOT_OF))
+            parts.append(_of_protocol(draw(st.sampled_from(["tcp", "udp"])), True, world.family))
         case protocol:
-            parts.append(Protocol(protocol))
+            parts.append(_of_protocol(protocol, False, world.family))
             behind = [draw(_values(world, row)) for row in draw(_behind(protocol))]
             if protocol in PORT_MODULES:
-                parts.append(L4Module(protocol))
-    return Rule((*draw(st.permutations(parts)), *behind, *([] if target is None else [target])))
+                parts.append(Written(PORT_MODULE_ROWS[protocol], None))
+    return _rule([*draw(st.permutations(parts)), *behind, *target])
 
 
 #: user chains; each may jump to those behind it. In nat the kernel knows from where each is called
@@ -372,14 +429,14 @@ def targets(world: World, table: str, chain: str) -> Drawn:
     if table == "nat":
         mine = _DESTINATION if chain in _DESTINATION else _SOURCE
         called = tuple(name for name in called if name in mine)
-        wanted = (Dnat, Redirect) if chain in _DESTINATION else (Snat, Masquerade)
+        wanted = ("DNAT", "REDIRECT") if chain in _DESTINATION else ("SNAT", "MASQUERADE")
         if chain in ("INPUT", "S1", "S2"):
-            wanted = (Snat,)  # MASQUERADE belongs to POSTROUTING
-        rows = [row for row in rows if row.table != "nat" or row.element in wanted]
-    jumps = [Jump(name) for name in called] + [Goto(name) for name in called]
+            wanted = ("SNAT",)  # MASQUERADE belongs to POSTROUTING
+        rows = [row for row in rows if row.table != "nat" or row.target in wanted]
+    jumps = [Written(VERDICT, Jump(name)) for name in called] + [Written(GOTO, Goto(name)) for name in called]
     drawn = [_values(world, row) for row in rows for _ in range(3 if row.table == "nat" else 1)]
     drawn += [st.sampled_from(jumps)] * 3 if jumps else []
-    return st.one_of(st.sampled_from(simple), *drawn, st.none())
+    return st.one_of(st.sampled_from([Written(VERDICT, verdict) for verdict in simple]), *drawn, st.none())
 
 
 #: every chain, those where most happens more often
@@ -413,9 +470,10 @@ def rulesets(draw: st.DrawFn, world: World, most: int = 30) -> Ruleset:
     for table in sorted(bodies):
         chains = {}
         for chain in (*BUILT_IN_CHAINS[table], *USER_CHAINS[table]):
-            policy = Verdict.DROP if (table, chain) in closed else Verdict.ACCEPT
-            rules = tuple(bodies[table].get(chain, ()))
-            chains[chain] = Chain(chain, rules, policy if chain in BUILT_IN_CHAINS[table] else None)
+            base = BUILT_IN_CHAINS[table].get(chain)
+            if base is not None and (table, chain) in closed:
+                base = replace(base, policy=Verdict.DROP)
+            chains[chain] = Chain(chain, tuple(bodies[table].get(chain, ())), base)
         drawn[table] = Table(table, Map(chains))
     return Ruleset(world.family, Map(drawn))
 

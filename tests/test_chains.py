@@ -18,8 +18,17 @@ from packets import (
     run,
     table,
 )
+from rule_parts import (
+    connection_mark,
+    ct_state,
+    from_net,
+    marked,
+    set_connection_mark,
+    set_mark,
+    time_to_live,
+    to_net,
+)
 
-from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.netfilter import Cause, Disposition, Netns, Walk
 from kpsim.packetpath.routing import Interface, Routing
@@ -28,29 +37,19 @@ from kpsim.ruleset import (
     ACCEPT,
     DROP,
     RETURN,
-    ConnMark,
-    CtState,
-    Destination,
+    Counter,
     Goto,
     Jump,
-    L4Module,
     Limit,
     Log,
-    MarkMatch,
-    NfAcct,
     NoTrack,
-    Protocol,
     Redirect,
     Reject,
     ReversePath,
     Rule,
-    SetConnMark,
-    SetMark,
     SetTimeToLive,
     Snat,
-    Source,
     Table,
-    TimeToLive,
     Unknown,
     Verdict,
 )
@@ -77,7 +76,7 @@ def counted(outcome: Walk) -> list[str]:
 
 def test_a_policy_stands_behind_the_last_rule():
     """TRACE numbers it so: ``filter:FORWARD:policy:3`` behind two rules (iptables-extensions(8))."""
-    outcome = forward(forwarding(rule(Log()), rule(Source(net(POD)), ACCEPT), policy=Verdict.DROP))
+    outcome = forward(forwarding(rule(Log()), rule(from_net(net(POD)), ACCEPT), policy=Verdict.DROP))
     assert (outcome.disposition, outcome.cause) == (DROPPED, Cause.POLICY)
     assert outcome.rule is not None
     assert (outcome.rule.number, outcome.rule.rule, str(outcome.rule)) == (3, None, "filter/FORWARD policy")
@@ -93,8 +92,8 @@ def test_the_end_of_a_chain_leads_back_behind_the_jump():
     outcome = forward(
         forwarding(
             rule(Jump("A")),
-            rule(NfAcct("behind the jump"), DROP),
-            A=(rule(NfAcct("in A")), rule(RETURN), rule(NfAcct("behind RETURN"))),
+            rule(Counter("behind the jump"), DROP),
+            A=(rule(Counter("in A")), rule(RETURN), rule(Counter("behind RETURN"))),
         )
     )
     assert counted(outcome) == ["in A", "behind the jump"]
@@ -105,14 +104,14 @@ def test_the_end_of_a_chain_that_one_went_to_leads_back_behind_the_last_jump():
     outcome = forward(
         forwarding(
             rule(Jump("A")),
-            rule(NfAcct("behind the jump")),
-            A=(rule(Goto("B")), rule(NfAcct("behind the goto"))),
-            B=(rule(NfAcct("in B")),),
+            rule(Counter("behind the jump")),
+            A=(rule(Goto("B")), rule(Counter("behind the goto"))),
+            B=(rule(Counter("in B")),),
         )
     )
     assert counted(outcome) == ["in B", "behind the jump"]
     base = forward(
-        forwarding(rule(Goto("B")), rule(NfAcct("behind the goto")), policy=Verdict.DROP, B=(rule(NfAcct("in B")),))
+        forwarding(rule(Goto("B")), rule(Counter("behind the goto")), policy=Verdict.DROP, B=(rule(Counter("in B")),))
     )
     assert (counted(base), base.cause) == (["in B"], Cause.POLICY)
 
@@ -158,24 +157,28 @@ def test_a_chain_that_is_not_there_is_named(leads):
 
 def test_a_body_is_evaluated_from_left_to_right_and_ends_at_the_first_match_that_fails():
     """Decision 1 of the design; an iptables rule is the special case of one statement at the end."""
-    sets = rule(SetMark(1, 1), MarkMatch(1, 1), NfAcct("marked"), SetMark(2, 2), MarkMatch(4, 4), NfAcct("never"), DROP)
-    outcome = forward(forwarding(sets, rule(NfAcct("next"))))
+    sets = rule(set_mark(1, 1), marked(1, 1), Counter("marked"), set_mark(2, 2), marked(4, 4), Counter("never"), DROP)
+    outcome = forward(forwarding(sets, rule(Counter("next"))))
     assert (outcome.disposition, outcome.packet.mark, counted(outcome)) == (FORWARDED, 3, ["marked", "next"])
-    drops = forward(forwarding(rule(SetMark(1, 1), MarkMatch(1, 1), DROP), rule(NfAcct("next"))))
+    drops = forward(forwarding(rule(set_mark(1, 1), marked(1, 1), DROP), rule(Counter("next"))))
     assert (drops.disposition, counted(drops)) == (DROPPED, [])
-    bare = forward(forwarding(rule(Log(), NfAcct("behind")), rule(NfAcct("next"))))
+    bare = forward(forwarding(rule(Log(), Counter("behind")), rule(Counter("next"))))
     assert counted(bare) == ["behind", "next"]
     # what leaves the chain leaves the rest of the rule, too
-    early = forward(forwarding(rule(RETURN, NfAcct("never"), DROP), rule(NfAcct("next"))))
+    early = forward(forwarding(rule(RETURN, Counter("never"), DROP), rule(Counter("next"))))
     assert (early.disposition, counted(early)) == (FORWARDED, [])
 
 
 def test_a_jump_may_stand_behind_another_statement():
-    back = forward(forwarding(rule(Log(), Jump("A"), NfAcct("rest")), rule(NfAcct("next")), A=(rule(NfAcct("in A")),)))
+    back = forward(
+        forwarding(rule(Log(), Jump("A"), Counter("rest")), rule(Counter("next")), A=(rule(Counter("in A")),))
+    )
     assert counted(back) == ["in A", "rest", "next"]
-    gone = forward(forwarding(rule(Log(), Jump("A"), NfAcct("rest")), A=(rule(ACCEPT),)))
+    gone = forward(forwarding(rule(Log(), Jump("A"), Counter("rest")), A=(rule(ACCEPT),)))
     assert (gone.disposition, counted(gone)) == (FORWARDED, [])
-    went = forward(forwarding(rule(Log(), Goto("A"), NfAcct("rest")), rule(NfAcct("next")), A=(rule(NfAcct("in A")),)))
+    went = forward(
+        forwarding(rule(Log(), Goto("A"), Counter("rest")), rule(Counter("next")), A=(rule(Counter("in A")),))
+    )
     assert counted(went) == ["in A"]
     with pytest.raises(InputError, match="too deeply"):
         forward(forwarding(rule(Log(), Jump("A")), A=(rule(Log(), Jump("A")),)))
@@ -188,7 +191,7 @@ def test_a_jump_may_stand_behind_another_statement():
 
 def test_the_first_translation_ends_nat_for_the_hook():
     """K-9.1: a chain that gives a NAT verdict is the last, and so are the rules that called it."""
-    snat = (Snat(Family.IPV4, ip("192.168.0.51")), Snat(Family.IPV4, ip("192.168.0.52")))
+    snat = (Snat(ip("192.168.0.51")), Snat(ip("192.168.0.52")))
     nat = table(
         "nat",
         PREROUTING=(rule(Jump("D")), rule(dnat("10.180.1.99"))),
@@ -228,7 +231,7 @@ def test_a_redirect_without_an_address_to_go_to_is_a_drop():
 )
 def test_the_time_to_live_is_set_raised_and_lowered_within_its_byte(before, action, value, after):
     mangle = table(
-        "mangle", PREROUTING=(rule(SetTimeToLive("TTL", action, value)), rule(TimeToLive("ttl-eq", after), NfAcct("t")))
+        "mangle", PREROUTING=(rule(SetTimeToLive(action, value)), rule(time_to_live("eq", after), Counter("t")))
     )
     outcome = run(node(ruleset(mangle)), packet(CLIENT, POD, ttl=before))
     assert counted(outcome) == ["t"]
@@ -243,10 +246,10 @@ def test_the_mark_of_a_connection_outlives_the_packet():
     mangle = table(
         "mangle",
         PREROUTING=(
-            rule(CtState(("NEW",)), SetConnMark("set", 0x10, 0xFF)),
-            rule(CtState(("NEW",)), SetConnMark("save", 0x0F, 0x0F)),
-            rule(ConnMark(0x13), NfAcct("marked")),
-            rule(CtState(("ESTABLISHED",)), SetConnMark("restore", 0xF0, 0x10)),
+            rule(ct_state("NEW"), set_connection_mark("set", 0x10, 0xFF)),
+            rule(ct_state("NEW"), set_connection_mark("save", 0x0F, 0x0F)),
+            rule(connection_mark(0x13), Counter("marked")),
+            rule(ct_state("ESTABLISHED"), set_connection_mark("restore", 0xF0, 0x10)),
         ),
     )
     netns = node(ruleset(mangle))
@@ -262,31 +265,33 @@ def test_the_mark_of_a_connection_outlives_the_packet():
 @pytest.mark.parametrize(
     ("statement", "packet_mark", "connection_mark"),
     [  # the connection's mark is 0x6, the packet's 0x5; bits that are not cleared are flipped, not set (--set-xmark)
-        (SetConnMark("set", 0x3, 0x1), 0x5, 0x5), (SetConnMark("set", 0x9, 0xFFFFFFFF), 0x5, 0x9),
-        (SetConnMark("set", 0x0, 0x0), 0x5, 0x6), (SetConnMark("set", 0x0, 0x2), 0x5, 0x4),
-        (SetConnMark("save", 0xF, 0x0), 0x5, 0x3), (SetConnMark("save", 0x4, 0xF), 0x5, 0x4),
-        (SetConnMark("save", 0x0, 0x2), 0x5, 0x4), (SetConnMark("restore", 0x0, 0xF), 0x3, 0x6),
-        (SetConnMark("restore", 0xF, 0x2), 0x2, 0x6), (SetConnMark("restore", 0x1, 0x0), 0x4, 0x6),
+        (set_connection_mark("set", 0x3, 0x1), 0x5, 0x5), (set_connection_mark("set", 0x9, 0xFFFFFFFF), 0x5, 0x9),
+        (set_connection_mark("set", 0x0, 0x0), 0x5, 0x6), (set_connection_mark("set", 0x0, 0x2), 0x5, 0x4),
+        (set_connection_mark("save", 0xF, 0x0), 0x5, 0x3), (set_connection_mark("save", 0x4, 0xF), 0x5, 0x4),
+        (set_connection_mark("save", 0x0, 0x2), 0x5, 0x4), (set_connection_mark("restore", 0x0, 0xF), 0x3, 0x6),
+        (set_connection_mark("restore", 0xF, 0x2), 0x2, 0x6), (set_connection_mark("restore", 0x1, 0x0), 0x4, 0x6),
     ],
 )  # fmt: skip
 def test_the_arithmetic_of_marks(statement, packet_mark, connection_mark):
-    mangle = table("mangle", PREROUTING=(rule(SetConnMark("set", 0x6, 0xFFFFFFFF)), rule(statement)))
-    netns = node(ruleset(mangle, table("filter", FORWARD=(rule(CtState(("NEW",)), ACCEPT),))))
+    mangle = table("mangle", PREROUTING=(rule(set_connection_mark("set", 0x6, 0xFFFFFFFF)), rule(statement)))
+    netns = node(ruleset(mangle, table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),))))
     assert run(netns, packet(CLIENT, POD, mark=0x5)).packet.mark == packet_mark
     (entry,) = netns.conntrack
     assert entry.mark == connection_mark
 
 
 def test_what_has_no_connection_has_no_mark_to_restore():
-    mangle = table("mangle", PREROUTING=(rule(SetConnMark("restore", 0xFF, 0xFF)), rule(CtState(("NEW",)), ACCEPT)))
+    mangle = table(
+        "mangle", PREROUTING=(rule(set_connection_mark("restore", 0xFF, 0xFF)), rule(ct_state("NEW"), ACCEPT))
+    )
     raw = table("raw", PREROUTING=(rule(NoTrack()),))
     assert run(node(ruleset(mangle, raw)), packet(CLIENT, POD, mark=7)).packet.mark == 7
 
 
 def test_notrack_comes_too_late_for_a_packet_that_has_a_connection():
     """K-1.2: over lo the packet comes by raw once more, with its connection (xt_CT leaves it alone)."""
-    raw = table("raw", PREROUTING=(rule(NoTrack()), rule(NfAcct("behind"))))
-    tracked = table("filter", INPUT=(rule(CtState(("NEW",)), NfAcct("new"), ACCEPT),))
+    raw = table("raw", PREROUTING=(rule(NoTrack()), rule(Counter("behind"))))
+    tracked = table("filter", INPUT=(rule(ct_state("NEW"), Counter("new"), ACCEPT),))
     netns = node(ruleset(raw, tracked))
     outcome = run(netns, packet("", NODE), local=True)
     assert (outcome.ct_state, counted(outcome), len(netns.conntrack)) == ("NEW", ["behind", "new"], 1)
@@ -299,7 +304,7 @@ def test_a_limit_of_one_table_is_not_anothers():
     """xt_limit: each rule has a bucket of its own."""
 
     def limited(name: str) -> Table:
-        return table(name, FORWARD=(rule(Limit(1, "hour", 1), NfAcct(name)),))
+        return table(name, FORWARD=(rule(Limit(1, "hour", 1), Counter(name)),))
 
     netns = node(ruleset(limited("filter"), limited("mangle"), limited("security")))
     assert counted(run(netns, packet(CLIENT, POD))) == ["mangle", "filter", "security"]
@@ -307,7 +312,7 @@ def test_a_limit_of_one_table_is_not_anothers():
 
 
 def test_two_limits_in_one_chain_have_a_bucket_each():
-    limited = [rule(Limit(1, "hour", 1), NfAcct(name)) for name in ("first", "second")]
+    limited = [rule(Limit(1, "hour", 1), Counter(name)) for name in ("first", "second")]
     netns = forwarding(*limited)
     assert counted(forward(netns)) == ["first", "second"]
     assert counted(forward(netns)) == []
@@ -315,14 +320,14 @@ def test_two_limits_in_one_chain_have_a_bucket_each():
 
 def test_a_drop_and_a_reject_are_told_with_their_rule():
     for target, disposition in ((DROP, DROPPED), (Reject(), REJECTED)):
-        netns = forwarding(rule(Destination(net(OTHER_NODE)), ACCEPT), rule(Jump("A")), A=(rule(Log()), rule(target)))
+        netns = forwarding(rule(to_net(net(OTHER_NODE)), ACCEPT), rule(Jump("A")), A=(rule(Log()), rule(target)))
         outcome = forward(netns)
         assert (outcome.disposition, str(outcome.rule)) == (disposition, "filter/A rule 2")
 
 
 def test_a_draw_belongs_to_its_rule_and_chain():
     """Equal rules draw apart (K-5): with halves, each combination comes in a quarter of the flows."""
-    half = [rule(probability(0.5), NfAcct(name)) for name in ("first", "second")]
+    half = [rule(probability(0.5), Counter(name)) for name in ("first", "second")]
     netns = forwarding(rule(Jump("A")), rule(Jump("B")), A=(half[0],), B=(half[1],))
     found = [tuple(counted(run(netns, packet(CLIENT, POD), flow=flow, commit=False))) for flow in range(400)]
     for combination in ((), ("first",), ("second",), ("first", "second")):
@@ -336,7 +341,7 @@ def test_a_draw_belongs_to_its_rule_and_chain():
 )  # fmt: skip
 def test_the_way_back_to_the_nodes_own_address(options, by_its_own, by_another):
     """-m rpfilter of a packet with a source of the node itself: it must come by the interface that has it (measured)."""
-    netns = node(ruleset(table("raw", PREROUTING=(rule(ReversePath(**options), NfAcct("yes")),))))
+    netns = node(ruleset(table("raw", PREROUTING=(rule(ReversePath(**options), Counter("yes")),))))
     found = [len(counted(run(netns, packet(NODE, POD, came_by=name)))) for name in ("eth0", "cni0")]
     assert found == [by_its_own, by_another]
 
@@ -347,16 +352,10 @@ def test_a_rule_that_only_logs_is_told_and_one_whose_words_nobody_knows_is_not()
     assert [step.at.number for step in steps if isinstance(step, RuleMatched)] == [1]
 
 
-def test_a_module_does_not_outweigh_its_protocol():
-    """No tool writes ``! -p tcp -m tcp``; a body means what it says all the same: both must hold."""
-    both = rule(Protocol("tcp", negate=True), L4Module("tcp"), NfAcct("never"))
-    assert [counted(forward(forwarding(both), protocol=protocol)) for protocol in ("tcp", "udp")] == [[], []]
-
-
 @pytest.mark.parametrize(("unit", "seconds"), [("sec", 1), ("min", 60), ("hour", 3600), ("day", 86400)])
 def test_a_token_flows_in_after_its_unit(unit, seconds):
     """xt_limit, nft_limit."""
-    netns = forwarding(rule(Limit(1, unit, 1), NfAcct("fits")))
+    netns = forwarding(rule(Limit(1, unit, 1), Counter("fits")))
     whole = seconds * SECOND_NS
     found = [
         counted(run(netns, packet(CLIENT, POD), at_ns)) for at_ns in (0, whole - 1, whole, 2 * whole - 1, 2 * whole)

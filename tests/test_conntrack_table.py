@@ -22,19 +22,21 @@ from packets import (
     run,
     table,
 )
+from rule_parts import ct_state, to_net
 
 from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable, FlowTuple, tuple_of
+from kpsim.dialects.iptables import BUILT_IN_CHAINS
 from kpsim.fabric import answer_to
 from kpsim.flowstate import Direction, FlowState, sctp_timeout_ns, tcp_timeout_ns
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import ConntrackChanged, Tracking
-from kpsim.ruleset import ACCEPT, DROP, Chain, CtState, Destination, Masquerade, NfAcct, Table, Verdict
+from kpsim.ruleset import ACCEPT, DROP, Chain, Counter, Masquerade, Table
 from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
-TRACKED = ruleset(table("filter", INPUT=(rule(CtState(("NEW",)), ACCEPT),)))
+TRACKED = ruleset(table("filter", INPUT=(rule(ct_state("NEW"), ACCEPT),)))
 
 
 def test_a_port_that_talks_to_itself_has_a_connection_like_any_other():
@@ -167,11 +169,11 @@ def test_a_table_is_full_at_its_limit_and_not_before():
 
 def test_states_of_translation_hold_for_the_first_packet_too():
     """CT-3.3: SNAT and DNAT are tests of the entry, which has its binding from nat on."""
-    seen = [rule(CtState((state,)), NfAcct(state)) for state in ("SNAT", "DNAT", "NEW", "ESTABLISHED", "INVALID")]
+    seen = [rule(ct_state(state), Counter(state)) for state in ("SNAT", "DNAT", "NEW", "ESTABLISHED", "INVALID")]
     rules = ruleset(
         table(
             "nat",
-            PREROUTING=(rule(Destination(net("172.30.0.10")), dnat(REMOTE_POD)),),
+            PREROUTING=(rule(to_net(net("172.30.0.10")), dnat(REMOTE_POD)),),
             POSTROUTING=(rule(Masquerade()),),
         ),
         table("filter", FORWARD=tuple(seen)),
@@ -189,7 +191,7 @@ def test_states_of_translation_hold_for_the_first_packet_too():
     plain = node(ruleset(table("filter", FORWARD=tuple(seen))))
     assert counted(run(plain, packet(CLIENT, POD))) == ["NEW"]
     # before conntrack has seen it a packet is INVALID to xt_conntrack
-    early = node(ruleset(table("raw", PREROUTING=tuple(seen)), table("filter", FORWARD=(rule(CtState(("NEW",))),))))
+    early = node(ruleset(table("raw", PREROUTING=tuple(seen)), table("filter", FORWARD=(rule(ct_state("NEW")),))))
     assert counted(run(early, packet(CLIENT, POD))) == ["INVALID"]
 
 
@@ -201,7 +203,7 @@ def test_untranslated_and_untracked_packets_are_not_masqueraded():
 
 def test_a_table_may_lack_hooks():
     """nf_tables: a base chain is there if somebody made it."""
-    lonely = Table("mangle", Map({"FORWARD": Chain("FORWARD", (rule(DROP),), Verdict.ACCEPT)}))
+    lonely = Table("mangle", Map({"FORWARD": Chain("FORWARD", (rule(DROP),), BUILT_IN_CHAINS["mangle"]["FORWARD"])}))
     netns = node(ruleset(lonely))
     assert run(netns, packet(CLIENT, POD)).disposition is Disposition.DROPPED
     assert run(netns, packet(CLIENT, NODE)).disposition is Disposition.DELIVERED
@@ -209,7 +211,7 @@ def test_a_table_may_lack_hooks():
 
 def test_neighbour_discovery_is_untracked_and_echo_is_not():
     """nf_conntrack_proto_icmpv6: router and neighbour messages are left alone; of IPv4 nothing is."""
-    raw = ruleset(table("filter", INPUT=(rule(CtState(("NEW",)), ACCEPT),)), family=Family.IPV6)
+    raw = ruleset(table("filter", INPUT=(rule(ct_state("NEW"), ACCEPT),)), family=Family.IPV6)
     six = node_netns("n1", ["2001:db8::1"], ["fd00:180::/64"])
     six.load(raw)
     own, other = ip("2001:db8::1"), ip("2001:db8::9")
@@ -237,7 +239,7 @@ def test_which_icmp_messages_answer_which(protocol, request_type, answer_type):
 @pytest.mark.parametrize("created_s", [0, 1000])
 def test_a_udp_flow_is_a_stream_two_seconds_after_it_began(created_s):
     """CT-5.1, K-6.2: from its own beginning, whatever the time is."""
-    netns = node(ruleset(table("filter", FORWARD=(rule(CtState(("NEW",)), ACCEPT),))))
+    netns = node(ruleset(table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),))))
     began = created_s * SECOND_NS
     first = run(netns, packet(CLIENT, POD, 53, protocol="udp"), began)
     run(netns, replied(first), began + SECOND_NS)

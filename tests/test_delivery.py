@@ -24,25 +24,14 @@ from packets import (
     service_rules,
     table,
 )
+from rule_parts import ct_state, from_net, in_interface, of_protocol, out_interface, to_net
 
 from kpsim.addresses import Family
 from kpsim.netfilter import Cause, Disposition, End, Hook, HookEntry, Netns
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, RouteKind, Routing
 from kpsim.packetpath.steps import FieldChanged, FieldName, Routed
-from kpsim.ruleset import (
-    ACCEPT,
-    DROP,
-    CtState,
-    Destination,
-    InInterface,
-    Masquerade,
-    NfAcct,
-    OutInterface,
-    Protocol,
-    Reject,
-    Source,
-)
+from kpsim.ruleset import ACCEPT, DROP, Counter, Masquerade, Reject
 from kpsim.sysctls import Sysctls
 
 V4, V6 = Family.IPV4, Family.IPV6
@@ -143,7 +132,7 @@ def test_a_process_without_any_address_cannot_send():
 )
 def test_broadcasts_are_delivered(destination, delivered):
     """fib_trie: the local table has broadcast routes; nothing in 0/8 is a destination (RFC 1122 3.2.1.3)."""
-    netns = routed(node(ruleset(table("filter", INPUT=(rule(NfAcct("input")),)))), without_default=True)
+    netns = routed(node(ruleset(table("filter", INPUT=(rule(Counter("input")),)))), without_default=True)
     outcome = run(netns, packet(CLIENT, destination, protocol="udp", came_by="eth0"))
     assert (outcome.disposition is DELIVERED, counted(outcome) == ["input"]) == (delivered, delivered)
 
@@ -161,7 +150,9 @@ def test_broadcasts_of_any_network_are_delivered_over_lo():
 
 def test_a_process_has_no_input_interface_and_is_answered_at_the_address_it_got():
     """CFG-8.2, K-2.1, K-3.2."""
-    netns = node(ruleset(table("filter", OUTPUT=(rule(InInterface("eth0"), DROP), rule(Protocol("tcp"), Reject())))))
+    netns = node(
+        ruleset(table("filter", OUTPUT=(rule(in_interface("eth0"), DROP), rule(of_protocol("tcp"), Reject()))))
+    )
     outcome = run(netns, packet("", REMOTE_POD, came_by="eth0"), local=True)
     assert outcome.disposition is REJECTED
     assert outcome.answer is not None and outcome.answer.destination == NODE
@@ -170,11 +161,11 @@ def test_a_process_has_no_input_interface_and_is_answered_at_the_address_it_got(
 
 def test_what_output_sends_another_way_may_not_find_one():
     """K-2.1: only after OUTPUT is the packet routed again; then it is a drop, and the call tells why."""
-    nat = table("nat", OUTPUT=(rule(Destination(net(CLUSTER_IP)), dnat(NOWHERE)),))
+    nat = table("nat", OUTPUT=(rule(to_net(net(CLUSTER_IP)), dnat(NOWHERE)),))
     unreachable = routed(node(ruleset(nat)), Route(net(NOWHERE), kind=RouteKind.UNREACHABLE))
     lost = run(unreachable, packet("", CLUSTER_IP), local=True)
     assert (lost.disposition, lost.cause, lost.local_error) == (DROPPED, Cause.UNREACHABLE, "EHOSTUNREACH")
-    loopback = table("nat", OUTPUT=(rule(Destination(net("127.0.0.1")), dnat(POD)),))
+    loopback = table("nat", OUTPUT=(rule(to_net(net("127.0.0.1")), dnat(POD)),))
     martian = run(node(ruleset(loopback)), packet("127.0.0.1", "127.0.0.1"), local=True)
     assert (martian.disposition, martian.cause, martian.local_error) == (
         DROPPED,
@@ -218,8 +209,8 @@ def test_over_lo_a_packet_comes_in_by_lo_and_has_no_way_out():
     """K-1.2."""
     netns = node(
         ruleset(
-            table("filter", INPUT=(rule(InInterface("lo"), NfAcct("by lo")),)),
-            table("mangle", POSTROUTING=(rule(OutInterface("lo"), NfAcct("out lo")),)),
+            table("filter", INPUT=(rule(in_interface("lo"), Counter("by lo")),)),
+            table("mangle", POSTROUTING=(rule(out_interface("lo"), Counter("out lo")),)),
         )
     )
     outcome = run(netns, packet("", NODE), local=True)
@@ -228,7 +219,7 @@ def test_over_lo_a_packet_comes_in_by_lo_and_has_no_way_out():
 
 
 def test_what_arrives_has_no_way_out_yet():
-    netns = node(ruleset(table("mangle", PREROUTING=(rule(OutInterface("eth9"), DROP),))))
+    netns = node(ruleset(table("mangle", PREROUTING=(rule(out_interface("eth9"), DROP),))))
     sent = packet(CLIENT, POD)
     sent.out_interface = "eth9"
     assert run(netns, sent).disposition is FORWARDED
@@ -237,8 +228,8 @@ def test_what_arrives_has_no_way_out_yet():
 # --- what a bridge switches (K-2.6) ------------------------------------------------------------------------------------
 
 COUNTING = ruleset(
-    table("mangle", PREROUTING=(rule(NfAcct("prerouting")),), FORWARD=(rule(NfAcct("forward")),)),
-    table("nat", PREROUTING=(rule(Destination(net(CLUSTER_IP)), dnat(OTHER_POD)),)),
+    table("mangle", PREROUTING=(rule(Counter("prerouting")),), FORWARD=(rule(Counter("forward")),)),
+    table("nat", PREROUTING=(rule(to_net(net(CLUSTER_IP)), dnat(OTHER_POD)),)),
 )
 
 
@@ -305,7 +296,7 @@ def test_what_a_bridge_finds_no_route_for(made, disposition):
     """Translated on the bridge to where no route leads: IPv4 is told, IPv6 is not (measured); without translation both are."""
     four = made is node
     pod, service, nowhere = (POD, CLUSTER_IP, NOWHERE) if four else (POD6, "fd00:172:30::10", NOWHERE6)
-    nat = table("nat", PREROUTING=(rule(Destination(net(service)), dnat(nowhere)),))
+    nat = table("nat", PREROUTING=(rule(to_net(net(service)), dnat(nowhere)),))
     rules = ruleset(nat, family=V4 if four else V6)
     for called, expected in ((True, disposition), (False, REJECTED)):
         netns = routed(
@@ -323,7 +314,7 @@ def test_what_a_bridge_finds_no_route_for(made, disposition):
 def test_what_loopback_dialled_is_answered_in_ipv4_only(family, delivered):
     """K-7.1: translated and masqueraded, a request from 127.0.0.1 gets its answer (route_localnet); one from ::1 loses it."""
     loopback, pod = ("127.0.0.1", POD) if family is V4 else ("::1", POD6)
-    nat = table("nat", OUTPUT=(rule(Destination(net(loopback)), dnat(pod)),), POSTROUTING=(rule(Masquerade()),))
+    nat = table("nat", OUTPUT=(rule(to_net(net(loopback)), dnat(pod)),), POSTROUTING=(rule(Masquerade()),))
     made = node if family is V4 else node6
     netns = made(ruleset(nat, family=family), sysctls=Sysctls(route_localnet=True))
     first = run(netns, packet(loopback, loopback), local=True)
@@ -373,7 +364,7 @@ def test_what_is_behind_the_bridge_and_no_neighbour_is_routed(called):
     netns = routed(bridged(called=called), Route(net(BEYOND), "cni0"))
     outcome = run(netns, packet(POD, BEYOND))
     assert (counted(outcome), outcome.packet.ttl) == (["prerouting", "forward"], 63)
-    nat = table("nat", PREROUTING=(rule(Destination(net(CLUSTER_IP)), dnat(BEYOND)),))
+    nat = table("nat", PREROUTING=(rule(to_net(net(CLUSTER_IP)), dnat(BEYOND)),))
     translated = run(
         routed(bridged(called=called, rules=ruleset(nat)), Route(net(BEYOND), "cni0")), packet(POD, CLUSTER_IP)
     )
@@ -430,7 +421,7 @@ def test_an_ipv6_error_to_where_no_route_leads_is_not_told():
 
 def test_a_process_is_told_by_the_way_it_was_sent_by():
     """Of IPv6, too: what a process sends came by no interface."""
-    netns = node6(ruleset(table("filter", OUTPUT=(rule(Protocol("tcp"), Reject()),)), family=V6))
+    netns = node6(ruleset(table("filter", OUTPUT=(rule(of_protocol("tcp"), Reject()),)), family=V6))
     told = run(netns, packet("", "2001:db8:9::9"), local=True).answer
     assert told is not None and (told.source, told.destination) == (NODE6, NODE6)
 
@@ -536,7 +527,7 @@ def stealing(destination: str) -> Netns:
         traversal.packet.daddr = ip(destination)
         return End(Disposition.STOLEN, resumes=True)
 
-    netns = node(ruleset(table("filter", OUTPUT=(rule(NfAcct("output")),), FORWARD=(rule(NfAcct("forward")),))))
+    netns = node(ruleset(table("filter", OUTPUT=(rule(Counter("output")),), FORWARD=(rule(Counter("forward")),))))
     netns.register(V4, HookEntry(Hook.INPUT, 98, "ip_vs", steal))
     return netns
 
@@ -560,9 +551,11 @@ def test_what_a_hook_sends_on_may_find_no_way():
 
 def test_a_rejected_error_is_answered_by_nobody_and_a_tracked_one_passes():
     """K-3.3, CT-3.3: RELATED goes by the accept of known connections."""
-    known = rule(CtState(("RELATED", "ESTABLISHED")), ACCEPT)
+    known = rule(ct_state("RELATED", "ESTABLISHED"), ACCEPT)
     netns = node(
-        ruleset(table("filter", FORWARD=(known, rule(Source(net(CLIENT)), Protocol("tcp"), ACCEPT), rule(Reject()))))
+        ruleset(
+            table("filter", FORWARD=(known, rule(from_net(net(CLIENT)), of_protocol("tcp"), ACCEPT), rule(Reject())))
+        )
     )
     assert run(netns, packet(CLIENT, POD)).disposition is FORWARDED
     about = packet(CLIENT, POD)

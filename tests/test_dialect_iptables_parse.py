@@ -3,6 +3,17 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rule_parts import (
+    destination_port,
+    from_net,
+    icmp_type,
+    in_interface,
+    marked,
+    of_protocol,
+    set_mark,
+    source_port,
+    to_net,
+)
 
 from kpsim.addresses import Family, Network, host_network
 from kpsim.dialects.iptables import Style, parse_rule, render_rule
@@ -13,32 +24,17 @@ from kpsim.ruleset import (
     DROP,
     RETURN,
     Adjust,
-    Comment,
-    Destination,
-    DestinationPort,
+    Chance,
     Dnat,
     Goto,
-    IcmpType,
-    InInterface,
     Jump,
-    L4Module,
     Log,
-    MarkMatch,
-    Match,
-    Protocol,
     Recent,
-    Rule,
-    SetMark,
     Snat,
-    Source,
-    SourcePort,
-    Statement,
-    Statistic,
     Unknown,
 )
 
 V4 = Family.IPV4
-Part = Match | Statement
 
 
 @pytest.mark.parametrize(
@@ -47,32 +43,41 @@ Part = Match | Statement
         (
             "-A C -m tcp -p tcp -d 172.30.0.1 --dport 80 ! -s 10.180.0.0/16 -j KUBE-MARK-MASQ",
             (
-                L4Module("tcp"), Protocol("tcp"), Destination(host_network("172.30.0.1")), DestinationPort(80, 80),
-                Source(Network(V4, 10 << 24 | 180 << 16, 16), negate=True), Jump("KUBE-MARK-MASQ"),
+                from_net(Network(V4, 10 << 24 | 180 << 16, 16), negate=True), to_net(host_network("172.30.0.1")),
+                of_protocol("tcp"), destination_port(80, 80), Jump("KUBE-MARK-MASQ"),
             ),
         ),
-        ("-A C -p tcp --sport 1024: -g T", (Protocol("tcp"), L4Module("tcp"), SourcePort(1024, 65535), Goto("T"))),
-        ("-A C -p ipv6-icmp -j DROP", (Protocol("icmpv6"), DROP)),
-        ("-A C -p icmp --icmp-type 3/4", (Protocol("icmp"), IcmpType("icmp", 3, 4))),
-        ("-A C -m mark ! --mark 0x4000/0x4000 -j RETURN", (MarkMatch(0x4000, 0x4000, negate=True), RETURN)),
-        ("-A C -j MARK --or-mark 0x4000", (SetMark(0x4000, 0x4000, "or-mark"),)),
-        ("-A C -j MARK --xor-mark 0x4000", (SetMark(0x4000, 0, "xor-mark"),)),
-        ("-A C -j MARK --and-mark 0xffffbfff", (SetMark(0, 0x4000, "and-mark"),)),
-        ("-A C -j MARK --set-mark 0x3/0x1", (SetMark(3, 3, "set-mark"),)),
-        ("-A C -j MARK --set-xmark 0x3/0x1", (SetMark(3, 1),)),
+        ("-A C -p tcp --sport 1024: -g T", (of_protocol("tcp"), source_port(1024, 65535), Goto("T"))),
+        ("-A C -p ipv6-icmp -j DROP", (of_protocol("icmpv6"), DROP)),
+        ("-A C -p icmp --icmp-type 3/4", (of_protocol("icmp"), icmp_type(3, 4))),
+        ("-A C -m mark ! --mark 0x4000/0x4000 -j RETURN", (marked(0x4000, 0x4000, negate=True), RETURN)),
+        ("-A C -j MARK --or-mark 0x4000", (set_mark(0x4000, 0x4000),)),
+        ("-A C -j MARK --xor-mark 0x4000", (set_mark(0x4000, 0),)),
+        ("-A C -j MARK --and-mark 0xffffbfff", (set_mark(0, 0x4000),)),
+        ("-A C -j MARK --set-mark 0x3/0x1", (set_mark(3, 3),)),
+        ("-A C -j MARK --set-xmark 0x3/0x1", (set_mark(3, 1),)),
         # K-5: round(p * 2^31)
-        ("-A C -m statistic --mode random --probability 0.3333333333", (Statistic(715827883, "0.3333333333"),)),
-        ("-A C -m statistic --mode random --probability 0.5", (Statistic(1 << 30, "0.5"),)),
+        ("-A C -m statistic --mode random --probability 0.3333333333", (Chance(715827883),)),
+        ("-A C -m statistic --mode random --probability 0.5", (Chance(1 << 30),)),
         ("-A C -m recent --name L --rcheck --seconds 9 --reap", (Recent("L", "rcheck", 9, reap=True),)),
-        ("-A C -j DNAT --to-destination :8080", (Dnat(V4, None, 8080),)),
-        ("-A C -j SNAT --to-source 192.168.0.1:5-9", (Snat(V4, 192 << 24 | 168 << 16 | 1, 5, 9),)),
-        ("-A C -j ACCEPT -m comment --comment late", (Comment("late"), ACCEPT)),
+        ("-A C -j DNAT --to-destination :8080", (Dnat(None, 8080),)),
+        ("-A C -j SNAT --to-source 192.168.0.1:5-9", (Snat(192 << 24 | 168 << 16 | 1, (5, 9)),)),
         ("[7:420] -A C -j ACCEPT -c 7 420", (ACCEPT,)),
-        ("-A C -s 10.180.0.0/255.255.0.0", (Source(Network(V4, 10 << 24 | 180 << 16, 16)),)),
+        ("-A C -s 10.180.0.0/255.255.0.0", (from_net(Network(V4, 10 << 24 | 180 << 16, 16)),)),
     ],
 )  # fmt: skip
-def test_meaning_of_words(line: str, body: tuple[Part, ...]) -> None:
-    assert parse_rule(line, V4) == ("C", Rule(body))
+def test_meaning_of_words(line: str, body: tuple) -> None:
+    chain, rule = parse_rule(line, V4)
+    assert (chain, rule.body, rule.comment) == ("C", body, "")
+
+
+def test_a_comment_is_no_part_of_the_body() -> None:
+    rule = parse_rule("-A C -j ACCEPT -m comment --comment late -m comment --comment later", V4)[1]
+    assert (rule.body, rule.comment) == ((ACCEPT,), "late")
+    assert (
+        render_rule("C", rule, Style.KUBE_PROXY, V4)
+        == "-A C -m comment --comment late -m comment --comment later -j ACCEPT"
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,9 +143,9 @@ def test_what_is_not_modelled_can_be_kept(words: str, name: str) -> None:
     """Decision 9: kept words round-trip, and the rule has no statement that could be taken for true."""
     line = f"-A C -i eth0 {words}"
     chain, rule = parse_rule(line, V4, unknown="keep")
-    assert rule.body[0] == InInterface("eth0")
+    assert rule.body[0] == in_interface("eth0")
     assert any(isinstance(part, Unknown) for part in rule.body), name
-    again = render_rule(chain, rule, Style.KUBE_PROXY)
+    again = render_rule(chain, rule, Style.KUBE_PROXY, V4)
     assert parse_rule(again, V4, unknown="keep") == (chain, rule)
     if "tcp-option" not in words:  # -m tcp opens its own match, the option another
         assert sorted(again.replace("-m addrtype", "").split()) == sorted(line.replace("-m addrtype", "").split())
@@ -148,9 +153,9 @@ def test_what_is_not_modelled_can_be_kept(words: str, name: str) -> None:
 
 def test_kept_words_stand_behind_all_known_matches() -> None:
     line = '-A C -m hashlimit --limit 5/min ! --x "a b" -d 10.180.0.3 -m comment --comment c -j DROP'
-    assert parse_rule(line, V4, unknown="keep")[1].body == (
-        Destination(host_network("10.180.0.3")), Comment("c"), Unknown('-m hashlimit --limit 5/min ! --x "a b"'), DROP,
-    )  # fmt: skip
+    rule = parse_rule(line, V4, unknown="keep")[1]
+    unknown = Unknown('-m hashlimit --limit 5/min ! --x "a b"')
+    assert (rule.body, rule.comment) == ((to_net(host_network("10.180.0.3")), unknown, DROP), "c")
 
 
 def test_interface_limit_makes_the_address_type_unknown_too() -> None:

@@ -21,6 +21,7 @@ from packets import (
     service_rules,
     table,
 )
+from rule_parts import marked, set_mark, to_net
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
@@ -28,7 +29,7 @@ from kpsim.fabric import Fabric, Place, Whose, answer_to, build_fabric, reply, s
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
-from kpsim.ruleset import Destination, Dnat, MarkMatch, Masquerade, NfAcct, SetMark, Unknown
+from kpsim.ruleset import Counter, Dnat, Masquerade, Unknown
 from kpsim.sysctls import Sysctls
 
 THIRD_NODE, THIRD_POD = "192.168.0.3", "10.180.2.4"
@@ -80,7 +81,7 @@ def test_composite_paths(number, source, destination, at_node, endpoint, way, se
 
 def test_an_unmasqueraded_detour_makes_the_answer_bypass_the_translation():  # PP-5.5
     fabric = cluster(THIRD_POD)
-    keep_source = table("nat", PREROUTING=(rule(Destination(net(OTHER_NODE)), Dnat(Family.IPV4, ip(THIRD_POD), 8080)),))
+    keep_source = table("nat", PREROUTING=(rule(to_net(net(OTHER_NODE)), Dnat(ip(THIRD_POD), 8080)),))
     for name, netns in fabric.nodes.items():
         netns.load(ruleset(keep_source) if name == "n2" else ruleset())
     result = talk(fabric, packet(POD, OTHER_NODE, NODE_PORT), "n1")
@@ -92,7 +93,7 @@ def test_an_unmasqueraded_detour_makes_the_answer_bypass_the_translation():  # P
 
 def test_a_node_that_drops_invalid_packets_swallows_such_an_answer():  # PP-5.5 with I-11
     fabric = cluster(THIRD_POD)
-    keep_source = table("nat", PREROUTING=(rule(Destination(net(OTHER_NODE)), Dnat(Family.IPV4, ip(THIRD_POD), 8080)),))
+    keep_source = table("nat", PREROUTING=(rule(to_net(net(OTHER_NODE)), Dnat(ip(THIRD_POD), 8080)),))
     fabric.nodes["n2"].load(ruleset(keep_source))
     assert talk(fabric, packet(POD, OTHER_NODE, NODE_PORT), "n1").failure is Failure.ANSWER_LOST
 
@@ -133,8 +134,8 @@ def test_what_leaves_the_cluster_is_answered_only_by_known_networks():
 
 def test_marks_do_not_travel_between_nodes():
     fabric = cluster()
-    fabric.nodes["n1"].load(ruleset(table("mangle", POSTROUTING=(rule(SetMark(0x4000, 0x4000)),))))
-    fabric.nodes["n2"].load(ruleset(table("mangle", PREROUTING=(rule(MarkMatch(0x4000, 0x4000), NfAcct("marked")),))))
+    fabric.nodes["n1"].load(ruleset(table("mangle", POSTROUTING=(rule(set_mark(0x4000, 0x4000)),))))
+    fabric.nodes["n2"].load(ruleset(table("mangle", PREROUTING=(rule(marked(0x4000, 0x4000), Counter("marked")),))))
     journey = send(fabric, packet(POD, REMOTE_POD), at_node="n1", now_ns=0, chooser=SeededChooser(1, 0))
     assert len(journey.hops) == 2
     assert fabric.nodes["n2"].memory.counters == {}
@@ -175,7 +176,7 @@ def test_the_gateway_knows_nodes_but_not_their_pods():
 
 def test_cni_masquerading_of_pods_to_the_outside_comes_back():
     fabric = cluster()
-    masquerade = rule(Destination(net("10.180.0.0/16"), negate=True), Masquerade())
+    masquerade = rule(to_net(net("10.180.0.0/16"), negate=True), Masquerade())
     fabric.nodes["n1"].load(ruleset(table("nat", POSTROUTING=(masquerade,))))
     result = talk(fabric, packet(POD, CLIENT), "n1")
     assert result.request.packet.source == NODE

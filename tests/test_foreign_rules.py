@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from packets import CLIENT, POD, packet, replied, rule, ruleset, run, table
 from packets import node as netns_of
+from rule_parts import connection_mark, ct_state, in_interface, marked, set_connection_mark, set_mark
 from shop import EVERYTHING, LOCAL, WEB, cluster_text
 
 from kpsim.addresses import Family
@@ -22,7 +23,7 @@ from kpsim.errors import InputError, UnsupportedRule
 from kpsim.explore import Cluster, load
 from kpsim.netfilter import Cause, Disposition
 from kpsim.packetpath.memory.limit import Bucket, spend
-from kpsim.ruleset import ACCEPT, DROP, ConnMark, CtState, InInterface, Limit, MarkMatch, Ruleset, SetConnMark, SetMark
+from kpsim.ruleset import ACCEPT, DROP, Limit, Ruleset
 from kpsim.ruleset import SetTimeToLive as Ttl
 from kpsim.tracing.explain import Depth
 from kpsim.units import SECOND_NS
@@ -96,7 +97,7 @@ def test_one_file_may_hold_both_families(tmp_path: Path) -> None:
     (tmp_path / "both").write_text(both)
     v4, v6 = load_saved(tmp_path / "both")
     assert (sorted(v4.tables), sorted(v6.tables)) == (["filter", "raw"], ["filter"])
-    assert v6.chain("filter", "FORWARD").rules[0].body[0] == InInterface("eth6")
+    assert v6.chain("filter", "FORWARD").rules[0].body[0] == in_interface("eth6")
     assert all(part.count("\n") == both.count("\n") for part in rules_by_family(both).values())  # line numbers stay
 
 
@@ -161,7 +162,7 @@ def test_chains_that_kube_proxy_does_not_write_keep_their_rules() -> None:
     """I-3.3: of IPv6 KUBE-FIREWALL is made sure of, but not written."""
     text = "*filter\n:KUBE-FIREWALL - [0:0]\n-A KUBE-FIREWALL -m mark --mark 0x8000/0x8000 -j DROP\nCOMMIT\n"
     combined = beside(text, V6).ruleset("node-1", V6)
-    assert combined.chain("filter", "KUBE-FIREWALL").rules == (rule(MarkMatch(0x8000, 0x8000), DROP),)
+    assert combined.chain("filter", "KUBE-FIREWALL").rules == (rule(marked(0x8000, 0x8000), DROP),)
 
 
 def test_what_a_former_kube_proxy_left_is_taken_over_or_cleaned_up(tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def test_a_recorded_node_has_them_from_the_first_sync_on() -> None:
     cluster = plain.with_rules_beside(parse("*filter\n-A FORWARD -i eth9 -j DROP\nCOMMIT\n", family))
     rules, own = cluster.ruleset(node, family), plain.ruleset(node, family)
     assert rules.chain("filter", "FORWARD").rules[:-1] == own.chain("filter", "FORWARD").rules
-    assert rules.chain("filter", "FORWARD").rules[-1].body[0] == InInterface("eth9")
+    assert rules.chain("filter", "FORWARD").rules[-1].body[0] == in_interface("eth9")
     assert (rules.tables["nat"], cluster.state) == (own.tables["nat"], plain.state)
 
 
@@ -241,7 +242,7 @@ def test_a_limit_keeps_its_bucket_when_rules_come_before_it_and_what_ifs_take_no
     for _ in range(3):
         assert run(netns, packet(CLIENT, POD), commit=False).disposition is Disposition.FORWARDED
     run(netns, packet(CLIENT, POD))
-    netns.load(ruleset(table("filter", FORWARD=(rule(InInterface("eth9"), DROP), limited, rule(DROP)))))
+    netns.load(ruleset(table("filter", FORWARD=(rule(in_interface("eth9"), DROP), limited, rule(DROP)))))
     run(netns, packet(CLIENT, POD))
     assert run(netns, packet(CLIENT, POD)).disposition is Disposition.DROPPED
 
@@ -255,10 +256,10 @@ def test_two_limits_have_two_buckets() -> None:
 
 def test_a_connections_mark_outlives_its_packets() -> None:
     """Set on the first packet, it is there for the answer; another bit set on the answer is added to it."""
-    new = CtState(("NEW",))
+    new = ct_state("NEW")
     marking = (
-        rule(new, SetMark(0x5, 0xFF)), rule(new, SetConnMark("save", 0xFF, 0xFF)), rule(ConnMark(0), DROP),
-        rule(SetConnMark("restore", 0xFF, 0xFF)), rule(CtState(("ESTABLISHED",)), SetConnMark("set", 0x100, 0x100)),
+        rule(new, set_mark(0x5, 0xFF)), rule(new, set_connection_mark("save", 0xFF, 0xFF)), rule(connection_mark(0), DROP),
+        rule(set_connection_mark("restore", 0xFF, 0xFF)), rule(ct_state("ESTABLISHED"), set_connection_mark("set", 0x100, 0x100)),
     )  # fmt: skip
     netns = netns_of(ruleset(table("mangle", FORWARD=marking), table("nat")))
     first = run(netns, packet(CLIENT, POD))
@@ -279,7 +280,7 @@ def test_a_connections_mark_outlives_its_packets() -> None:
 def test_a_time_to_live_that_a_rule_changed_decides(
     action: str, value: int, ttl: int, disposition: Disposition
 ) -> None:
-    netns = netns_of(ruleset(table("mangle", PREROUTING=(rule(Ttl("TTL", action, value)),))))
+    netns = netns_of(ruleset(table("mangle", PREROUTING=(rule(Ttl(action, value)),))))
     sent = packet(CLIENT, POD)
     sent.ttl = ttl
     outcome = run(netns, sent)

@@ -5,44 +5,50 @@ from typing import get_args
 
 import pytest
 from packets import CLIENT, NODE, POD, flags, ip, net
+from rule_parts import (
+    address_range,
+    address_type,
+    connection_mark,
+    ct_direction,
+    ct_original_destination,
+    ct_original_port,
+    ct_state,
+    destination_port,
+    from_net,
+    icmp_type,
+    in_interface,
+    marked,
+    multiport,
+    of_protocol,
+    out_interface,
+    source_port,
+    tcp_flags,
+    time_to_live,
+    to_net,
+)
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.conntrack import Entry, FlowTuple
+from kpsim.dialects.iptables import parse_rule
 from kpsim.flowstate import Direction, FlowState
 from kpsim.packet import Packet
-from kpsim.packetpath.index import in_kernel_order
-from kpsim.packetpath.matching import UnknownMatch, condition
+from kpsim.packetpath.matching import GETTERS, UnknownMatch, condition
 from kpsim.packetpath.routing import AddressType, Decision, RouteKind
 from kpsim.ruleset import (
-    AddressRange,
-    AddrType,
-    Comment,
-    ConnMark,
-    CtDirection,
-    CtOriginalDestination,
-    CtOriginalPort,
-    CtState,
-    Destination,
-    DestinationPort,
-    IcmpType,
-    InInterface,
-    L4Module,
+    OF_CONNECTION,
+    Chance,
+    Compare,
+    Counter,
+    Expression,
+    Field,
     Limit,
-    MarkMatch,
-    Match,
-    MultiPort,
-    NfAcct,
-    OutInterface,
-    Protocol,
+    NamePattern,
     Recent,
     ReversePath,
     RoutingHeader,
-    Source,
-    SourcePort,
-    Statistic,
-    TcpFlags,
-    TimeToLive,
     Unknown,
+    equal,
+    named,
 )
 
 BLACK_HOLE = "198.51.100.9"
@@ -66,8 +72,8 @@ class Facts:
         kind = {ip(NODE): RouteKind.LOCAL, ip(BLACK_HOLE): RouteKind.BLACKHOLE}.get(address, RouteKind.UNICAST)
         return Decision(kind, "eth0", address, None, None) if address else None
 
-    def chance(self, statistic: Statistic, key: object) -> bool:
-        return statistic.threshold > 1000
+    def chance(self, chance: Chance, key: object) -> bool:
+        return chance.threshold > 1000
 
     def limit(self, match: Limit, key: object) -> bool:
         return match.burst > 1
@@ -97,60 +103,69 @@ def tcp(**more) -> Packet:
 
 ECHO = {"protocol": "icmp", "icmp_type": 8}
 CASES = [
-    (Source(net("203.0.113.0/24")), {}, True), (Source(net("203.0.113.0/24"), negate=True), {}, False),
-    (Source(net(POD)), {}, False), (Source(net("0.0.0.0/0")), {}, True),
-    (Destination(net(NODE)), {}, True), (Destination(net("192.168.0.0/30")), {}, True), (Destination(net(POD)), {}, False),
-    (Destination(net("127.0.0.0/8"), negate=True), {}, True),
-    (InInterface("eth0"), {}, True), (InInterface("eth+"), {}, True), (InInterface("eth"), {}, False),
-    (InInterface("cni0", negate=True), {}, True), (InInterface("eth0"), {"in_interface": ""}, False),
-    (InInterface("eth0", negate=True), {"in_interface": ""}, True),  # made on this node: CFG-8.2
-    (InInterface("eth+"), {"in_interface": "et0"}, False),
-    (OutInterface("cni0"), {"out_interface": "cni0"}, True), (OutInterface("cni0"), {}, False),
-    (Protocol("tcp"), {}, True), (Protocol("udp"), {}, False), (Protocol("udp", negate=True), {}, True),
-    (Protocol("all"), {}, True), (Protocol("ipv6-icmp"), {"protocol": "icmpv6"}, True),
-    (Protocol("icmp6"), {"protocol": "icmpv6"}, True),
-    (L4Module("tcp"), {}, True), (L4Module("udp"), {}, False),
-    (SourcePort(40000, 40000), {}, True), (SourcePort(1, 1024), {}, False),
-    (DestinationPort(80, 80), {}, True), (DestinationPort(1, 79), {}, False), (DestinationPort(79, 81), {}, True),
-    (DestinationPort(80, 80, negate=True), {}, False),
-    (TcpFlags(flags("SYN ACK FIN RST"), flags("SYN")), {}, True),
-    (TcpFlags(flags("SYN ACK FIN RST"), flags("SYN")), {"tcp_flags": flags("SYN ACK")}, False),
-    (TcpFlags(flags("SYN ACK FIN RST"), flags("SYN"), negate=True), {"tcp_flags": flags("ACK")}, True),
-    (MultiPort("dports", ((22, 22), (80, 81))), {}, True), (MultiPort("sports", ((80, 80),)), {}, False),
-    (MultiPort("ports", ((40000, 40000),)), {}, True), (MultiPort("dports", ((80, 80),), negate=True), {}, False),
-    (MultiPort("dports", ((80, 80),)), ECHO, False), (MultiPort("dports", ((80, 80),), negate=True), ECHO, False),
-    (MultiPort("sports", ((40000, 40000),)), {}, True), (MultiPort("dports", ((40000, 40000),)), {}, False),
-    (MultiPort("dports", ((22, 22),)), {}, False), (MultiPort("ports", ((80, 80),)), {}, True),
-    (MultiPort("ports", ((81, 39999),)), {}, False), (MultiPort("ports", ((1, 79), (80, 80))), {}, True),
-    (IcmpType("icmp", 8, None), ECHO, True), (IcmpType("icmp", 8, 1), ECHO, False), (IcmpType("icmp", 255, None), ECHO, True),
-    (IcmpType("icmp", 0, None), ECHO, False), (IcmpType("icmp", 8, None), {}, False),
-    (IcmpType("icmp", 8, None), {"icmp_type": 8}, False), (IcmpType("icmp", 8, None, negate=True), {}, False),
-    (IcmpType("icmp6", 255, None), {"protocol": "icmpv6", "icmp_type": 128}, False),  # any type is of -m icmp only
-    (IcmpType("icmp6", 128, 0), {"protocol": "icmpv6", "icmp_type": 128}, True),
-    (CtState(("NEW",)), {}, True), (CtState(("RELATED", "ESTABLISHED")), {}, False), (CtState(("DNAT",)), {}, True),
-    (CtState(("RELATED", "ESTABLISHED", "DNAT"), negate=True), {}, False),
-    (MarkMatch(0x4000, 0x4000), {"mark": 0x4001}, True), (MarkMatch(0x4000), {"mark": 0x4001}, False),
-    (MarkMatch(0x4000, 0x4000, negate=True), {"mark": 1}, True),
-    (AddrType("dst", "LOCAL"), {}, True), (AddrType("src", "LOCAL"), {}, False), (AddrType("src", "LOCAL", negate=True), {}, True),
-    (AddrType("dst", "BROADCAST,LOCAL"), {}, True), (AddrType("dst", "BROADCAST,UNICAST"), {}, False),
-    (AddressRange("src", ip(CLIENT), ip(CLIENT)), {}, True), (AddressRange("src", ip(CLIENT) + 1, ip(CLIENT) + 9), {}, False),
-    (AddressRange("dst", ip(NODE) - 1, ip(NODE)), {}, True), (AddressRange("dst", ip(NODE), ip(NODE), negate=True), {}, False),
-    (CtOriginalDestination(net("172.30.0.0/16")), {}, True), (CtOriginalDestination(net(NODE)), {}, False),
-    (CtOriginalDestination(net("172.30.0.0/16"), negate=True), {}, False),
-    (CtOriginalPort(8000, 9000), {}, True), (CtOriginalPort(80, 80), {}, False), (CtOriginalPort(80, 80, negate=True), {}, True),
-    (CtOriginalPort(8080, 9000), {}, True), (CtOriginalPort(80, 8080), {}, True),
-    (CtDirection("ORIGINAL"), {}, True), (CtDirection("REPLY"), {}, False),
-    (ConnMark(0x1, 0xF), {}, True), (ConnMark(0x1), {}, False), (ConnMark(0x1, negate=True), {}, True),
-    (TimeToLive("ttl-eq", 64), {}, True), (TimeToLive("ttl-lt", 64), {}, False), (TimeToLive("hl-gt", 63), {}, True),
-    (TimeToLive("hl-gt", 64), {}, False), (TimeToLive("ttl-lt", 65), {}, True), (TimeToLive("ttl-gt", 63, negate=True), {}, False),
-    (TimeToLive("ttl-eq", 64, negate=True), {}, False),
+    (from_net(net("203.0.113.0/24")), {}, True), (from_net(net("203.0.113.0/24"), negate=True), {}, False),
+    (from_net(net(POD)), {}, False), (from_net(net("0.0.0.0/0")), {}, True),
+    (to_net(net(NODE)), {}, True), (to_net(net("192.168.0.0/30")), {}, True), (to_net(net(POD)), {}, False),
+    (to_net(net("127.0.0.0/8"), negate=True), {}, True),
+    (in_interface("eth0"), {}, True), (in_interface("eth+"), {}, True), (in_interface("eth"), {}, False),
+    (in_interface("cni0", negate=True), {}, True), (in_interface("eth0"), {"in_interface": ""}, False),
+    (in_interface("eth0", negate=True), {"in_interface": ""}, True),  # made on this node: CFG-8.2
+    (in_interface("eth+"), {"in_interface": "et0"}, False),
+    (out_interface("cni0"), {"out_interface": "cni0"}, True), (out_interface("cni0"), {}, False),
+    (of_protocol("tcp"), {}, True), (of_protocol("udp"), {}, False), (of_protocol("udp", negate=True), {}, True),
+    (of_protocol("icmpv6"), {"protocol": "icmpv6"}, True), (destination_port(80, 80), ECHO, False),
+    (destination_port(80, 80, negate=True), ECHO, False), (source_port(0, 80, negate=True), ECHO, False),
+    (source_port(40000, 40000), {}, True), (source_port(1, 1024), {}, False),
+    (destination_port(80, 80), {}, True), (destination_port(1, 79), {}, False), (destination_port(79, 81), {}, True),
+    (destination_port(80, 80, negate=True), {}, False),
+    (tcp_flags(flags("SYN ACK FIN RST"), flags("SYN")), {}, True),
+    (tcp_flags(flags("SYN ACK FIN RST"), flags("SYN")), {"tcp_flags": flags("SYN ACK")}, False),
+    (tcp_flags(flags("SYN ACK FIN RST"), flags("SYN"), negate=True), {"tcp_flags": flags("ACK")}, True),
+    (multiport("dports", ((22, 22), (80, 81))), {}, True), (multiport("sports", ((80, 80),)), {}, False),
+    (multiport("ports", ((40000, 40000),)), {}, True), (multiport("dports", ((80, 80),), negate=True), {}, False),
+    (multiport("dports", ((80, 80),)), ECHO, False), (multiport("dports", ((80, 80),), negate=True), ECHO, False),
+    (multiport("sports", ((40000, 40000),)), {}, True), (multiport("dports", ((40000, 40000),)), {}, False),
+    (multiport("dports", ((22, 22),)), {}, False), (multiport("ports", ((80, 80),)), {}, True),
+    (multiport("ports", ((81, 39999),)), {}, False), (multiport("ports", ((1, 79), (80, 80))), {}, True),
+    (icmp_type(8, None), ECHO, True), (icmp_type(8, 1), ECHO, False), (Compare(Field.ICMP_TYPE, ((0, 255),)), ECHO, True),
+    (icmp_type(0, None), ECHO, False), (icmp_type(8, None), {}, False),
+    (icmp_type(8, None), {"icmp_type": 8}, False), (icmp_type(8, 1, negate=True), ECHO, True), (icmp_type(8, 0, negate=True), {}, False),
+    (equal(Field.ICMP_CODE, 0), ECHO, True), (equal(Field.ICMP_CODE, 0), {}, False), (icmp_type(8, None, negate=True), {}, False),
+    (icmp_type(255, None), {"protocol": "icmpv6", "icmp_type": 128}, False),
+    (icmp_type(128, 0), {"protocol": "icmpv6", "icmp_type": 128}, True),
+    (ct_state("NEW"), {}, True), (ct_state("RELATED", "ESTABLISHED"), {}, False), (ct_state("DNAT"), {}, True),
+    (ct_state("RELATED", "ESTABLISHED", "DNAT", negate=True), {}, False),
+    (marked(0x4000, 0x4000), {"mark": 0x4001}, True), (marked(0x4000), {"mark": 0x4001}, False),
+    (marked(0x4000, 0x4000, negate=True), {"mark": 1}, True),
+    (address_type("dst", "LOCAL"), {}, True), (address_type("src", "LOCAL"), {}, False), (address_type("src", "LOCAL", negate=True), {}, True),
+    (address_type("dst", "BROADCAST", "LOCAL"), {}, True), (address_type("dst", "BROADCAST", "UNICAST"), {}, False),
+    (address_range("src", ip(CLIENT), ip(CLIENT)), {}, True), (address_range("src", ip(CLIENT) + 1, ip(CLIENT) + 9), {}, False),
+    (address_range("dst", ip(NODE) - 1, ip(NODE)), {}, True), (address_range("dst", ip(NODE), ip(NODE), negate=True), {}, False),
+    (ct_original_destination(net("172.30.0.0/16")), {}, True), (ct_original_destination(net(NODE)), {}, False),
+    (ct_original_destination(net("172.30.0.0/16"), negate=True), {}, False),
+    (ct_original_port(8000, 9000), {}, True), (ct_original_port(80, 80), {}, False), (ct_original_port(80, 80, negate=True), {}, True),
+    (ct_original_port(8080, 9000), {}, True), (ct_original_port(80, 8080), {}, True),
+    (ct_direction("ORIGINAL"), {}, True), (ct_direction("REPLY"), {}, False),
+    (connection_mark(0x1, 0xF), {}, True), (connection_mark(0x1), {}, False), (connection_mark(0x1, negate=True), {}, True),
+    (time_to_live("eq", 64), {}, True), (time_to_live("lt", 64), {}, False), (time_to_live("gt", 63), {}, True),
+    (time_to_live("gt", 64), {}, False), (time_to_live("lt", 65), {}, True), (time_to_live("gt", 63, negate=True), {}, False),
+    (time_to_live("eq", 64, negate=True), {}, False),
     (ReversePath(), {}, True), (ReversePath(invert=True), {}, False), (ReversePath(), {"in_interface": "cni0"}, False),
     (ReversePath(loose=True), {"in_interface": "cni0"}, True), (ReversePath(invert=True), {"in_interface": "lo"}, False),
     (RoutingHeader("--rt-type 0"), {}, False), (RoutingHeader("! --rt-type 0"), {}, False),
     (Limit(1, "hour", 5), {}, True), (Limit(1, "hour", 1), {}, False),
     (Recent("KNOWN", "rcheck", 10), {}, True), (Recent("OTHER", "rcheck", 10), {}, False),
-    (Statistic(1000, ""), {}, False), (Statistic(1001, ""), {}, True),
-    (NfAcct("counter"), {}, True),
+    (Chance(1000), {}, False), (Chance(1001), {}, True),
+    (Counter("counter"), {}, True),
+    # several names, several numbers, beginnings of names, any name
+    (named(Field.L4PROTO, "tcp", "udp"), {}, True), (named(Field.L4PROTO, "udp", "sctp"), {}, False),
+    (named(Field.IIFNAME, "eth0", "eth1", negate=True), {}, False),
+    (Compare(Field.MARK, ((1, 2), (0x4000, 0x4000))), {}, True), (Compare(Field.MARK, ((1, 2), (4, 9))), {}, False),
+    (Compare(Field.MARK, ((1, 2), (4, 9)), mask=0xF), {"mark": 0x4005}, True), (Compare(Field.MARK, (), negate=True), {}, True),
+    (Compare(Field.IIFNAME, NamePattern("")), {"in_interface": ""}, True), (Compare(Field.TTL, ()), {}, False),
+    # of a packet that lacks the field
+    (equal(Field.TCP_FLAGS, 2, mask=2), ECHO, False), (equal(Field.TCP_FLAGS, 2, mask=2, negate=True), ECHO, False),
+    (replace(source_port(1, 2), absent=True), ECHO, True), (replace(destination_port(1, 1), absent=True), ECHO, True),
 ]  # fmt: skip
 
 
@@ -165,27 +180,41 @@ def test_match(match, changes, expected):
     assert holds(Facts(tcp(**changes), "NEW", "DNAT")) is expected
 
 
-def test_every_kind_of_match_has_a_case():
-    assert {type(match) for match, _, _ in CASES} | {Comment, Unknown} == set(get_args(Match))
+def test_every_kind_of_expression_and_every_field_has_a_case():
+    kinds = {type(match) for match, _, _ in CASES}
+    assert kinds | {Unknown} == set(get_args(Expression))
+    fields = {match.field for match, _, _ in CASES if isinstance(match, Compare)}
+    assert fields == set(Field) == set(GETTERS)
+
+
+def options(words: str) -> tuple:
+    return parse_rule(f"-A C {words}", Family.IPV4)[1].body
 
 
 def test_of_a_packet_without_connection_the_kernel_asks_the_state_only():
-    """Measured: behind ``--ctstate`` in one -m nothing more is asked, alone it is false, negated or not."""
+    """Measured: beside ``--ctstate`` in one -m nothing more is asked; alone an option is false, negated or not."""
     facts = Facts(tcp(), "INVALID")
-    for match in (CtOriginalDestination(net(NODE)), CtOriginalPort(1, 2), CtDirection("REPLY")):
-        assert condition(match, "key")(facts) is False
-        assert condition(replace(match, joined=True), "key")(facts) is True
-    assert condition(CtOriginalPort(1, 2, negate=True), "key")(facts) is False
-    assert condition(ConnMark(0, negate=True), "key")(facts) is False
+    for option in ("--ctorigdst 172.30.0.1", "--ctorigdstport 1:2", "--ctdir REPLY"):
+        for words, expected in (
+            (f"-m conntrack {option}", False),
+            (f"-m conntrack --ctstate INVALID {option}", True),
+            (f"-m conntrack {option} --ctstate INVALID", True),
+            (f"-m conntrack --ctstate INVALID -m conntrack {option}", False),
+        ):
+            assert all(condition(part, "key")(facts) for part in options(words)) is expected, words
+    assert condition(ct_original_port(1, 2, negate=True), "key")(facts) is False
+    assert condition(connection_mark(0, negate=True), "key")(facts) is False
+    lacking = [field for field in Field if GETTERS[field](facts) is None]
+    assert set(lacking) - {Field.ICMP_TYPE, Field.ICMP_CODE} == OF_CONNECTION - {Field.CT_STATE}
 
 
 def test_comments_are_no_condition():
-    assert condition(Comment("x"), "key") is None
+    assert options("-m comment --comment x") == ()
 
 
 def test_counters_count():
     facts = Facts(tcp())
-    holds = condition(NfAcct("localhost_nps_accepted_pkts"), "key")
+    holds = condition(Counter("localhost_nps_accepted_pkts"), "key")
     assert holds is not None and holds(facts)
     assert facts.counted == ["localhost_nps_accepted_pkts"]
 
@@ -198,9 +227,9 @@ def test_the_unknown_is_neither_true_nor_false():
 
 
 def test_headers_are_compared_before_options_and_the_unknown_last():
-    unknown, recent, draw = Unknown("-m hashlimit"), Recent("A", "set"), Statistic(1, "")
-    header = Protocol("tcp")
-    assert in_kernel_order([unknown, recent, draw, header]) == [header, recent, draw, unknown]
+    words = "-m hashlimit --x 1 -m recent --name A --set -m statistic --mode random --probability 0.5 -p tcp"
+    rule = parse_rule(f"-A C {words}", Family.IPV4, unknown="keep")[1]
+    assert rule.body == (of_protocol("tcp"), Recent("A", "set"), Chance(1 << 30), Unknown("-m hashlimit --x 1"))
 
 
 @pytest.mark.parametrize(

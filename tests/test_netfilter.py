@@ -29,6 +29,7 @@ from packets import (
     table,
     to,
 )
+from rule_parts import ct_state, from_net, in_interface, marked, of_protocol, out_interface, set_mark
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
@@ -37,27 +38,7 @@ from kpsim.netfilter import Cause, Disposition, End, Hook, HookEntry, Netns, exp
 from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser
 from kpsim.packetpath.routing import Route, RouteKind, Routing
 from kpsim.packetpath.steps import Chosen, HookEntered, Routed, RuleMatched, describe
-from kpsim.ruleset import (
-    ACCEPT,
-    DROP,
-    CtState,
-    Dnat,
-    Goto,
-    InInterface,
-    Jump,
-    Log,
-    MarkMatch,
-    Masquerade,
-    NfAcct,
-    OutInterface,
-    Protocol,
-    Recent,
-    SetMark,
-    Source,
-    Terminal,
-    Unknown,
-    Verdict,
-)
+from kpsim.ruleset import ACCEPT, DROP, Counter, Dnat, Goto, Jump, Log, Masquerade, Recent, Terminal, Unknown, Verdict
 from kpsim.units import SECOND_NS
 
 FORWARDED, DELIVERED, REJECTED, DROPPED = (
@@ -92,8 +73,8 @@ def test_order_of_the_hooks():  # K-1.1
     [
         (ruleset(), False),
         (ruleset(table("filter", FORWARD=(rule(ACCEPT),))), False),
-        (ruleset(table("filter", FORWARD=(rule(Jump("A")),), A=(rule(CtState(("NEW",)), ACCEPT),))), True),
-        (ruleset(table("filter", LEFTOVER=(rule(CtState(("NEW",)), ACCEPT),))), False),
+        (ruleset(table("filter", FORWARD=(rule(Jump("A")),), A=(rule(ct_state("NEW"), ACCEPT),))), True),
+        (ruleset(table("filter", LEFTOVER=(rule(ct_state("NEW"), ACCEPT),))), False),
         (ruleset(table("nat")), True),
     ],
 )
@@ -252,8 +233,10 @@ def test_a_walk_changes_nothing_until_it_is_committed():
 
 def test_output_sees_the_old_device_and_postrouting_the_new():  # K-2.1
     rules = service_rules((POD,))
-    output = table("filter", OUTPUT=(rule(OutInterface("cni0"), DROP), rule(OutInterface("eth0"), NfAcct("seen"))))
-    post = table("mangle", POSTROUTING=(rule(OutInterface("eth0"), DROP), rule(OutInterface("cni0"), NfAcct("left"))))
+    output = table("filter", OUTPUT=(rule(out_interface("cni0"), DROP), rule(out_interface("eth0"), Counter("seen"))))
+    post = table(
+        "mangle", POSTROUTING=(rule(out_interface("eth0"), DROP), rule(out_interface("cni0"), Counter("left")))
+    )
     netns = node(ruleset(rules.tables["nat"], output, post))
     outcome = run(netns, packet("", CLUSTER_IP, length=100), local=True)
     assert (outcome.disposition, outcome.packet.out_interface) == (FORWARDED, "cni0")
@@ -307,9 +290,9 @@ def test_goto_does_not_come_back():
 
 
 def test_rules_without_target_log_and_mark_go_on():
-    marks = (rule(SetMark(0x4000, 0x4000)), rule(Log()), rule(), rule(MarkMatch(0x4001), DROP))
+    marks = (rule(set_mark(0x4000, 0x4000)), rule(Log()), rule(), rule(marked(0x4001), DROP))
     assert chain_outcome(*marks) is DROPPED
-    assert chain_outcome(rule(SetMark(0x1, 0x0)), rule(MarkMatch(0), DROP)) is DROPPED  # xor clears the bit (I-5)
+    assert chain_outcome(rule(set_mark(0x1, 0x0)), rule(marked(0), DROP)) is DROPPED  # xor clears the bit (I-5)
 
 
 def test_policy_drop_names_itself():
@@ -337,7 +320,7 @@ def test_an_unknown_rule_ends_without_an_answer_only_if_it_is_reached():
     assert (outcome.disposition, outcome.unknown) == (Disposition.UNKNOWN, "-m hashlimit --hashlimit-upto 1/sec")
     assert outcome.effects.touched.recent == ()
     assert run(netns, packet(CLIENT, NODE)).disposition is DELIVERED
-    other_protocol = rule(Unknown("-m hashlimit"), Protocol("udp"), DROP)
+    other_protocol = rule(of_protocol("udp"), Unknown("-m hashlimit"), DROP)
     assert chain_outcome(other_protocol) is FORWARDED
 
 
@@ -345,7 +328,7 @@ def test_an_unknown_condition_of_a_rule_that_only_logs_does_not_matter():
     only_logs = rule(Unknown("-m limit --limit 3/min"), Log())
     outcome = run(node(ruleset(table("filter", FORWARD=(only_logs, rule(DROP))))), packet(CLIENT, POD))
     assert (outcome.disposition, outcome.deciding_rule.number) == (Disposition.DROPPED, 2)
-    counts_too = rule(Unknown("-m limit --limit 3/min"), NfAcct("x"), Log())
+    counts_too = rule(Unknown("-m limit --limit 3/min"), Counter("x"), Log())
     outcome = run(node(ruleset(table("filter", FORWARD=(counts_too,)))), packet(CLIENT, POD))
     assert outcome.disposition is Disposition.UNKNOWN
 
@@ -407,14 +390,14 @@ def test_protocol_state_of_the_entry():
 
 
 def test_interfaces_are_seen_by_rules():
-    forward = (rule(InInterface("eth0"), OutInterface("cni0"), *port("tcp", 80), DROP),)
+    forward = (rule(in_interface("eth0"), out_interface("cni0"), *port("tcp", 80), DROP),)
     netns = node(ruleset(table("filter", FORWARD=forward)))
     assert run(netns, packet(CLIENT, POD)).disposition is DROPPED
     assert run(netns, packet(POD, CLIENT)).disposition is FORWARDED
 
 
 def test_an_address_kept_by_dnat_gets_the_port_only():
-    netns = node(ruleset(table("nat", PREROUTING=(rule(Protocol("tcp"), Dnat(Family.IPV4, None, 81)),))))
+    netns = node(ruleset(table("nat", PREROUTING=(rule(of_protocol("tcp"), Dnat(None, 81)),))))
     assert to(run(netns, packet(CLIENT, POD))) == (POD, 81)
 
 
@@ -426,6 +409,6 @@ def test_sources_of_other_nodes_are_peers():
 
 
 def test_source_matching_is_before_masquerading():
-    netns = node(ruleset(table("nat", POSTROUTING=(rule(Source(net(CLIENT)), Masquerade()),))))
+    netns = node(ruleset(table("nat", POSTROUTING=(rule(from_net(net(CLIENT)), Masquerade()),))))
     assert run(netns, packet(CLIENT, POD)).packet.source == "10.180.0.1"
     assert run(netns, packet(REMOTE_POD, POD)).packet.source == REMOTE_POD

@@ -27,6 +27,7 @@ from packets import (
     table,
     to,
 )
+from rule_parts import ct_state, of_protocol, to_net
 
 from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Ending
@@ -34,18 +35,7 @@ from kpsim.netfilter import Cause, Disposition, Hook, Netns, expand
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, Routing
 from kpsim.packetpath.steps import ChainEntered, HookEntered
-from kpsim.ruleset import (
-    ACCEPT,
-    DROP,
-    CtState,
-    Destination,
-    Masquerade,
-    NoTrack,
-    Protocol,
-    Redirect,
-    Reject,
-    Snat,
-)
+from kpsim.ruleset import ACCEPT, DROP, Masquerade, NoTrack, Redirect, Reject, Snat
 from kpsim.units import SECOND_NS
 
 FORWARDED, DELIVERED, REJECTED, DROPPED = (
@@ -71,7 +61,7 @@ def test_translation_outlives_the_rules_but_not_the_table():  # K-1.5
     data = packet(CLIENT, CLUSTER_IP, tcp_flags=flags("ACK"))
     netns.load(ruleset(table("nat")))
     assert to(run(netns, data)) == (POD, 8080)
-    netns.load(ruleset(table("filter", FORWARD=(rule(CtState(("NEW",)), ACCEPT),))))
+    netns.load(ruleset(table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),))))
     assert to(run(netns, data)) == (CLUSTER_IP, 80)
     assert len(netns.conntrack) == 1
 
@@ -210,7 +200,7 @@ def two_addresses() -> Netns:
     own = tuple(map(OwnAddress.parse, ("192.168.0.1/24", "192.168.7.1/24")))
     bridge = Interface("cni0", (OwnAddress.parse("10.180.0.1/24"),), InterfaceKind.BRIDGE)
     netns = Netns("n1", Routing([Interface("eth0", own), bridge], [Route(net("0.0.0.0/0"), "eth0")]))
-    plain = rule(Destination(net("192.168.0.77")), Snat(Family.IPV4, ip(NODE)))
+    plain = rule(to_net(net("192.168.0.77")), Snat(ip(NODE)))
     netns.load(ruleset(table("nat", POSTROUTING=(plain, rule(Masquerade())))))
     return netns
 
@@ -257,7 +247,7 @@ def test_without_random_any_free_source_port_is_kept(sport):  # K-2.3, measured:
 
 
 def test_a_given_range_of_ports_is_kept_to():  # K-2.3
-    nat = table("nat", POSTROUTING=(rule(Snat(Family.IPV4, ip(NODE), 2000, 2001)),))
+    nat = table("nat", POSTROUTING=(rule(Snat(ip(NODE), (2000, 2001))),))
     assert run(node(ruleset(nat)), packet(CLIENT, REMOTE_POD)).packet.sport in (2000, 2001)
     assert run(node(ruleset(nat)), packet(CLIENT, REMOTE_POD, sport=2001)).packet.sport == 2001
 
@@ -297,7 +287,7 @@ def test_a_connection_that_begins_anew_does_not_keep_its_own_old_port():  # K-1.
 
 
 def test_exhausted_source_ports_drop_the_packet():  # K-2.3
-    nat = table("nat", POSTROUTING=(rule(Snat(Family.IPV4, ip(NODE), 2000, 2001)),))
+    nat = table("nat", POSTROUTING=(rule(Snat(ip(NODE), (2000, 2001))),))
     netns = node(ruleset(nat))
     outcomes = [run(netns, packet(f"203.0.113.{host}", REMOTE_POD)) for host in (1, 2, 3)]
     assert [outcome.disposition for outcome in outcomes] == [FORWARDED, FORWARDED, DROPPED]
@@ -311,7 +301,7 @@ def test_exhausted_source_ports_drop_the_packet():  # K-2.3
     [("", False), ("SA A", False), ("SA A F", False), ("SA A F f", False), ("SA A F f A", True), ("SA A R", True)],
 )
 def test_a_connection_that_is_over_gives_up_its_source_port(life, displaced):  # K-2.3
-    nat = table("nat", POSTROUTING=(rule(Snat(Family.IPV4, ip(NODE), 2000, 2000)),))
+    nat = table("nat", POSTROUTING=(rule(Snat(ip(NODE), (2000, 2000))),))
     netns = node(ruleset(nat))
     old = packet(CLIENT, REMOTE_POD)
     first = run(netns, old)
@@ -331,7 +321,7 @@ def test_a_connection_that_is_over_gives_up_its_source_port(life, displaced):  #
 
 
 def test_every_other_connection_may_have_the_port_of_one_that_is_over():
-    netns = node(ruleset(table("nat", POSTROUTING=(rule(Snat(Family.IPV4, ip(NODE), 2000, 2000)),))))
+    netns = node(ruleset(table("nat", POSTROUTING=(rule(Snat(ip(NODE), (2000, 2000))),))))
     established(netns, packet(CLIENT, REMOTE_POD))
     run(netns, packet(CLIENT, REMOTE_POD, tcp_flags=flags("RST")))
     tries = [run(netns, packet("203.0.113.10", REMOTE_POD), flow=n, commit=False).disposition for n in range(400)]
@@ -339,8 +329,8 @@ def test_every_other_connection_may_have_the_port_of_one_that_is_over():
 
 
 def test_one_client_port_to_two_services_that_share_an_endpoint():  # K-2.4, CT-6.5
-    other = rule(Destination(net("172.30.0.11")), Protocol("tcp"), dnat(REMOTE_POD))
-    one = rule(Destination(net(CLUSTER_IP)), Protocol("tcp"), dnat(REMOTE_POD))
+    other = rule(to_net(net("172.30.0.11")), of_protocol("tcp"), dnat(REMOTE_POD))
+    one = rule(to_net(net(CLUSTER_IP)), of_protocol("tcp"), dnat(REMOTE_POD))
     netns = node(ruleset(table("nat", PREROUTING=(one, other))))
     assert run(netns, packet(POD, CLUSTER_IP)).packet.sport == 40000
     second = run(netns, packet(POD, "172.30.0.11"))
@@ -362,7 +352,7 @@ def test_foreign_flows_can_be_put_into_the_table():
 
 
 def test_icmp_echo_is_translated_by_address_alone():
-    netns = node(ruleset(table("nat", PREROUTING=(rule(Destination(net(CLUSTER_IP)), dnat(POD)),))))
+    netns = node(ruleset(table("nat", PREROUTING=(rule(to_net(net(CLUSTER_IP)), dnat(POD)),))))
     request = run(netns, packet(CLIENT, CLUSTER_IP, 0, protocol="icmp", sport=77))
     assert (to(request), request.packet.sport) == ((POD, 0), 77)
     answer = run(netns, Packet(Family.IPV4, "icmp", ip(POD), ip(CLIENT), 77, icmp_type=0))
@@ -370,7 +360,7 @@ def test_icmp_echo_is_translated_by_address_alone():
 
 
 def test_redirect_leads_to_the_machine_itself():
-    redirect = rule(Destination(net(CLUSTER_IP)), Redirect(8081))
+    redirect = rule(to_net(net(CLUSTER_IP)), Redirect(8081))
     netns = node(ruleset(table("nat", PREROUTING=(redirect,), OUTPUT=(redirect,))))
     assert to(run(netns, packet(CLIENT, CLUSTER_IP))) == (NODE, 8081)
     assert to(run(netns, packet(POD, CLUSTER_IP, came_by="cni0"))) == ("10.180.0.1", 8081)

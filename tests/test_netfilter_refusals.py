@@ -23,24 +23,14 @@ from packets import (
     table,
     to,
 )
+from rule_parts import ct_state, of_protocol, set_mark, to_net
 
 from kpsim.addresses import Family
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
 from kpsim.packetpath.memory import IcmpLimiter
 from kpsim.packetpath.routing import Interface, OwnAddress, Route, Routing
-from kpsim.ruleset import (
-    DROP,
-    CtState,
-    Destination,
-    Jump,
-    Protocol,
-    Reject,
-    Ruleset,
-    SetMark,
-    SetTimeToLive,
-    Unknown,
-)
+from kpsim.ruleset import DROP, Jump, Reject, RejectWith, Ruleset, SetTimeToLive, Unknown
 from kpsim.sysctls import Sysctls
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
@@ -77,7 +67,7 @@ def test_an_error_about_a_translated_packet_shows_the_service_address():  # K-3.
 
 
 def test_tcp_reset_comes_from_the_original_destination_and_never_answers_a_reset():  # K-3.1, K-3.3
-    netns = node(ruleset(table("filter", FORWARD=(rule(Reject("tcp-reset")),))))
+    netns = node(ruleset(table("filter", FORWARD=(rule(Reject(RejectWith.TCP_RESET)),))))
     answer = run(netns, packet(CLIENT, POD)).answer
     assert answer is not None
     assert (answer.source, answer.sport, answer.dport, answer.tcp_flags) == (POD, 80, 40000, flags("RST ACK"))
@@ -100,7 +90,7 @@ def test_bad_checksums_and_errors_get_no_answer():  # K-3.3
     ],
 )  # fmt: skip
 def test_what_a_local_process_is_told(statement, protocol, in_output, in_input):
-    refused = rule(Protocol(protocol), statement)  # the answer itself passes
+    refused = rule(of_protocol(protocol), statement)  # the answer itself passes
     output = node(ruleset(table("filter", OUTPUT=(refused,))))
     assert run(output, packet("", CLUSTER_IP, protocol=protocol), local=True).local_error == in_output
     arriving = node(ruleset(table("filter", INPUT=(refused,))))
@@ -109,8 +99,8 @@ def test_what_a_local_process_is_told(statement, protocol, in_output, in_input):
 
 
 def test_a_no_endpoint_address_leaks_from_the_node_itself():  # K-8.2, I-19.2
-    external = rule(Destination(net("203.0.113.200")), Protocol("tcp"), Reject())
-    jump = rule(CtState(("NEW",)), Jump("KUBE-EXTERNAL-SERVICES"))
+    external = rule(to_net(net("203.0.113.200")), of_protocol("tcp"), Reject())
+    jump = rule(ct_state("NEW"), Jump("KUBE-EXTERNAL-SERVICES"))
     netns = node(ruleset(table("filter", FORWARD=(jump,), INPUT=(jump,), KUBE_EXTERNAL_SERVICES=(external,))))
     assert run(netns, packet(POD, "203.0.113.200")).disposition is REJECTED
     assert run(netns, packet("", "203.0.113.200"), local=True).disposition is FORWARDED
@@ -143,7 +133,7 @@ def test_a_walk_that_is_not_committed_costs_nothing():
 
 
 def test_resets_are_not_limited():  # K-3.4
-    netns = limited_node(ruleset(table("filter", FORWARD=(rule(Reject("tcp-reset")),))))
+    netns = limited_node(ruleset(table("filter", FORWARD=(rule(Reject(RejectWith.TCP_RESET)),))))
     assert all(run(netns, packet(CLIENT, POD)).disposition is REJECTED for _ in range(100))
 
 
@@ -188,7 +178,7 @@ def test_the_rest_of_a_burst_and_a_new_one_may_follow_each_other():  # measured:
     ],
 )  # fmt: skip
 def test_processes_of_the_node_have_no_limit_of_their_own(hook, protocol, answered, errors):  # K-3.4
-    netns = limited_node(ruleset(table("filter", {}, **{hook: (rule(Protocol(protocol), Reject()),)})))
+    netns = limited_node(ruleset(table("filter", {}, **{hook: (rule(of_protocol(protocol), Reject()),)})))
     target = NODE if hook == "INPUT" else POD
     outcomes = [run(netns, packet("", target, protocol=protocol), local=True) for _ in range(70)]
     assert [outcome.disposition for outcome in outcomes].count(REJECTED) == answered
@@ -200,10 +190,10 @@ def test_processes_of_the_node_have_no_limit_of_their_own(hook, protocol, answer
     [
         ({"FORWARD": (rule(Reject()),)}, False, REJECTED),
         ({"FORWARD": (rule(Reject()),), "OUTPUT": (rule(DROP),)}, False, Disposition.DROPPED),
-        ({"FORWARD": (rule(Reject()),), "OUTPUT": (rule(CtState(frozenset({"RELATED"})), DROP),)}, False, Disposition.DROPPED),
-        ({"FORWARD": (rule(Reject()),), "OUTPUT": (rule(CtState(frozenset({"INVALID"})), DROP),)}, False, REJECTED),
+        ({"FORWARD": (rule(Reject()),), "OUTPUT": (rule(ct_state("RELATED"), DROP),)}, False, Disposition.DROPPED),
+        ({"FORWARD": (rule(Reject()),), "OUTPUT": (rule(ct_state("INVALID"), DROP),)}, False, REJECTED),
         # a sender of the node is told by its system call, even if the ICMP error does not come through INPUT
-        ({"OUTPUT": (rule(Protocol("udp"), Reject()),), "INPUT": (rule(DROP),)}, True, REJECTED),
+        ({"OUTPUT": (rule(of_protocol("udp"), Reject()),), "INPUT": (rule(DROP),)}, True, REJECTED),
     ],
 )  # fmt: skip
 def test_an_answer_passes_the_rules_on_its_way_out(chains, local, disposition):  # K-3.2; as seen by verifications
@@ -215,13 +205,13 @@ def test_an_answer_passes_the_rules_on_its_way_out(chains, local, disposition): 
 
 
 def test_an_answer_that_the_node_does_not_let_in_reaches_no_process_of_it():  # K-3.2: no system call tells of INPUT
-    netns = node(ruleset(table("filter", INPUT=(rule(Protocol("udp"), Reject()), rule(DROP)))))
+    netns = node(ruleset(table("filter", INPUT=(rule(of_protocol("udp"), Reject()), rule(DROP)))))
     outcome = run(netns, packet("", NODE, protocol="udp"), local=True)
     assert (outcome.disposition, outcome.cause, outcome.answer) == (Disposition.DROPPED, Cause.ANSWER_DROPPED, None)
 
 
 def test_an_answer_changed_on_its_way_out_is_told_as_it_leaves():
-    out = (rule(SetMark(7, 0xFF)), rule(SetTimeToLive("TTL", "set", 9)))
+    out = (rule(set_mark(7, 0xFF)), rule(SetTimeToLive("set", 9)))
     netns = node(ruleset(table("filter", FORWARD=(rule(Reject()),)), table("mangle", OUTPUT=out)))
     answer = run(netns, packet(CLIENT, POD, protocol="udp")).answer
     assert (answer.ttl, answer.mark, answer.in_interface, answer.out_interface) == (9, 0, "", "")

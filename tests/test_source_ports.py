@@ -19,6 +19,7 @@ from packets import (
     run,
     table,
 )
+from rule_parts import ct_state, masquerade, nat_flags, to_net
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Ending, FlowTuple
@@ -29,7 +30,7 @@ from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.nat import port_class
 from kpsim.packetpath.routing import Interface, OwnAddress, Route, Routing
 from kpsim.packetpath.steps import ConntrackChanged, Tracking
-from kpsim.ruleset import CtState, Destination, Masquerade, Redirect, Rule, Snat
+from kpsim.ruleset import Masquerade, Redirect, Rule, Snat
 from kpsim.units import SECOND_NS
 
 V4 = Family.IPV4
@@ -66,7 +67,7 @@ def translating(target: Snat | Masquerade) -> Netns:
 
 
 def snat(low: int, high: int, **more: bool) -> Snat:
-    return Snat(V4, ip(NODE), low, high, **more)
+    return Snat(ip(NODE), (low, high), nat_flags(**more))
 
 
 def take(netns: Netns, *ports: int, state: FlowState = FlowState.ESTABLISHED) -> None:
@@ -107,12 +108,12 @@ def test_a_port_within_the_given_range_is_kept_if_it_is_free(sport):
 @pytest.mark.parametrize("flag", ["random", "random_fully"])
 def test_random_ports_are_drawn_though_the_own_is_free(flag):
     assert sent(translating(snat(5000, 5009, **{flag: True})), Offsets(3), 5005).packet.sport == 5003
-    assert sent(translating(Masquerade(**{flag: True})), Offsets(7)).packet.sport == 1024 + 7
+    assert sent(translating(masquerade(**{flag: True})), Offsets(7)).packet.sport == 1024 + 7
 
 
 def test_one_port_is_a_range_of_one():
-    assert sent(translating(Masquerade(port_low=5000)), Offsets(0)).packet.sport == 5000
-    assert sent(translating(Snat(V4, ip(NODE), 5000)), Offsets(0)).packet.sport == 5000
+    assert sent(translating(masquerade(ports=(5000, 5000))), Offsets(0)).packet.sport == 5000
+    assert sent(translating(Snat(ip(NODE), (5000, 5000))), Offsets(0)).packet.sport == 5000
 
 
 def test_a_small_range_is_tried_whole_and_then_the_packet_is_lost():
@@ -214,9 +215,7 @@ def prerouting(*rules: Rule) -> Netns:
 
 
 def test_without_a_port_the_destination_port_stays():
-    outcome = run(
-        prerouting(rule(Destination(net(CLUSTER_IP)), dnat(REMOTE_POD, None))), packet(CLIENT, CLUSTER_IP, 81)
-    )
+    outcome = run(prerouting(rule(to_net(net(CLUSTER_IP)), dnat(REMOTE_POD, None))), packet(CLIENT, CLUSTER_IP, 81))
     assert (outcome.packet.destination, outcome.packet.dport) == (REMOTE_POD, 81)
 
 
@@ -250,7 +249,7 @@ def test_a_redirect_of_what_came_by_an_unknown_device_is_a_drop():
 
 def test_a_null_binding_changes_a_port_that_would_clash():
     """K-2.4: no SNAT rule at all."""
-    netns = node(ruleset(table("nat", PREROUTING=(rule(Destination(net("172.30.0.0/24")), dnat(REMOTE_POD)),))))
+    netns = node(ruleset(table("nat", PREROUTING=(rule(to_net(net("172.30.0.0/24")), dnat(REMOTE_POD)),))))
     run(netns, packet(CLIENT, "172.30.0.1"))
     chooser = Offsets(5)
     clash = walk(netns, packet(CLIENT, "172.30.0.2"), now_ns=0, chooser=chooser)
@@ -260,7 +259,7 @@ def test_a_null_binding_changes_a_port_that_would_clash():
 
 def test_without_nat_a_taken_tuple_drops():
     """K-6.8: of two first packets with one answer's tuple the later is lost, where no nat table may change its port."""
-    tracked = table("filter", FORWARD=(rule(CtState(("NEW",))),))
+    tracked = table("filter", FORWARD=(rule(ct_state("NEW")),))
     netns = node(ruleset(tracked))
     taken = flow_entry(
         "tcp", ("10.180.9.9", 1, REMOTE_POD, 80), (REMOTE_POD, 80, CLIENT, 40000), created_ns=0, expires_ns=SECOND_NS
@@ -289,7 +288,7 @@ ROUTER = "203.0.113.254"
 
 def test_an_error_hides_translated_destinations_and_keeps_other_senders():
     """K-3.1, CT-5.3: towards the client it comes from the service; towards the endpoint whoever told it is named."""
-    netns = prerouting(rule(Destination(net(CLUSTER_IP)), dnat(REMOTE_POD)))
+    netns = prerouting(rule(to_net(net(CLUSTER_IP)), dnat(REMOTE_POD)))
     first = run(netns, packet(CLIENT, CLUSTER_IP))
     to_client = run(netns, errors(first.packet, "10.180.1.1"))
     assert (to_client.packet.source, to_client.packet.destination) == (CLUSTER_IP, CLIENT)

@@ -13,10 +13,11 @@ from simulations import DELAYS, HEAD
 from kpsim import simulation
 from kpsim.addresses import Family, format_ip, parse_ip
 from kpsim.cluster import ClusterState
+from kpsim.dialects.iptables import empty_table
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
 from kpsim.packet import Packet
-from kpsim.ruleset import ACCEPT, Chain, Dnat, Rule, Ruleset, empty_table
+from kpsim.ruleset import ACCEPT, Chain, Dnat, Rule, Ruleset
 from kpsim.scenario import Scenario, load_scenario, parse_scenario
 from kpsim.scenarios import scenario_names
 from kpsim.simulation.history import History, Loaded, history
@@ -46,8 +47,9 @@ def rules(subject: Subject) -> Ruleset:
 
 def endpoints(subject: Subject) -> set[str]:
     """The addresses that the rules translate to."""
-    targets = [rule.target for chain in rules(subject).tables["nat"].ordered() for rule in chain.rules]
-    return {format_ip(t.family, t.address) for t in targets if isinstance(t, Dnat) and t.address is not None}
+    loaded = rules(subject)
+    targets = [rule.target for chain in loaded.tables["nat"].ordered() for rule in chain.rules]
+    return {format_ip(loaded.family, t.address) for t in targets if isinstance(t, Dnat) and t.address is not None}
 
 
 def refusal(ask: Callable[[], object]) -> str:

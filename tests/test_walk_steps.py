@@ -22,6 +22,7 @@ from packets import (
     run,
     table,
 )
+from rule_parts import ct_state, marked, set_connection_mark, set_mark, to_net
 
 from kpsim import rng
 from kpsim.addresses import Family
@@ -39,36 +40,19 @@ from kpsim.packetpath.steps import (
     Remembered,
     Tracking,
 )
-from kpsim.ruleset import (
-    ACCEPT,
-    CtState,
-    Destination,
-    Jump,
-    Limit,
-    MarkMatch,
-    Masquerade,
-    NfAcct,
-    Origin,
-    Recent,
-    Role,
-    Rule,
-    SetConnMark,
-    SetMark,
-    SetTimeToLive,
-    Statistic,
-)
+from kpsim.ruleset import ACCEPT, Chance, Counter, Jump, Limit, Masquerade, Origin, Recent, Role, Rule, SetTimeToLive
 from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
-TRACKED = ruleset(table("filter", FORWARD=(rule(CtState(("NEW",)), ACCEPT),)))
+TRACKED = ruleset(table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),)))
 TRANSLATING = ruleset(
     table(
         "nat",
         PREROUTING=(
-            rule(Destination(net(CLUSTER_IP)), SetMark(1, 1)),
-            rule(Destination(net(CLUSTER_IP)), dnat(REMOTE_POD)),
+            rule(to_net(net(CLUSTER_IP)), set_mark(1, 1)),
+            rule(to_net(net(CLUSTER_IP)), dnat(REMOTE_POD)),
         ),
-        POSTROUTING=(rule(MarkMatch(1, 1), Masquerade()),),
+        POSTROUTING=(rule(marked(1, 1), Masquerade()),),
     )
 )
 
@@ -95,10 +79,10 @@ def test_translations_and_marks_are_told_with_before_and_after():
 
 
 def test_nothing_is_told_of_what_stays():
-    kept = ruleset(table("nat", PREROUTING=(rule(Destination(net(CLUSTER_IP)), dnat(REMOTE_POD)),)))
+    kept = ruleset(table("nat", PREROUTING=(rule(to_net(net(CLUSTER_IP)), dnat(REMOTE_POD)),)))
     changed = told(run(node(kept), packet(CLIENT, CLUSTER_IP)), FieldChanged)
     assert [step.field for step in changed] == [FieldName.DESTINATION, FieldName.TTL]
-    same = ruleset(table("mangle", PREROUTING=(rule(SetMark(0, 0)),)), TRANSLATING.tables["nat"])
+    same = ruleset(table("mangle", PREROUTING=(rule(set_mark(0, 0)),)), TRANSLATING.tables["nat"])
     assert [step.field for step in told(run(node(same), packet(CLIENT, POD)), FieldChanged)] == [FieldName.TTL]
 
 
@@ -109,8 +93,8 @@ def test_an_address_without_port_is_told_alone():
 
 
 def test_the_mark_of_a_connection_and_the_time_to_live_are_told():
-    rules = (rule(SetConnMark("set", 5, 5)), rule(SetConnMark("set", 5, 5)), rule(SetTimeToLive("TTL", "set", 64)),
-             rule(SetTimeToLive("TTL", "dec", 4)))  # fmt: skip
+    rules = (rule(set_connection_mark("set", 5, 5)), rule(set_connection_mark("set", 5, 5)), rule(SetTimeToLive("set", 64)),
+             rule(SetTimeToLive("dec", 4)))  # fmt: skip
     netns = node(ruleset(table("mangle", PREROUTING=rules), TRACKED.tables["filter"]))
     first = run(netns, packet(CLIENT, POD))
     assert told(first, FieldChanged) == [
@@ -127,20 +111,20 @@ def test_the_mark_of_a_connection_and_the_time_to_live_are_told():
 @pytest.mark.parametrize("hook", ["PREROUTING", "FORWARD", "POSTROUTING"])
 def test_a_mark_that_a_later_packet_sets_is_remembered(hook):
     """CONNMARK on a known connection, wherever; and on the one that begins, also behind its confirmation (K-1.4)."""
-    chains = {hook: (rule(CtState(("ESTABLISHED",)), SetConnMark("set", 7, 7)),)}
+    chains = {hook: (rule(ct_state("ESTABLISHED"), set_connection_mark("set", 7, 7)),)}
     netns = node(ruleset(table("mangle", **chains), TRACKED.tables["filter"]))
     first = run(netns, packet(CLIENT, POD))
     assert [entry.mark for entry in netns.conntrack] == [0]
     run(netns, replied(first))
     assert [entry.mark for entry in netns.conntrack] == [7]
-    over_lo = node(ruleset(table("mangle", INPUT=(rule(SetConnMark("set", 9, 9)),)), TRACKED.tables["filter"]))
+    over_lo = node(ruleset(table("mangle", INPUT=(rule(set_connection_mark("set", 9, 9)),)), TRACKED.tables["filter"]))
     run(over_lo, packet("", NODE), local=True)
     assert [entry.mark for entry in over_lo.conntrack] == [9]
 
 
 def test_a_connection_that_ends_with_its_packet_takes_its_mark_along():
     """CT-4.3: a refused connection leaves nothing, marked or not."""
-    marking = rule(CtState(("ESTABLISHED",)), SetConnMark("set", 7, 7))
+    marking = rule(ct_state("ESTABLISHED"), set_connection_mark("set", 7, 7))
     netns = node(ruleset(table("mangle", FORWARD=(marking,)), TRACKED.tables["filter"]))
     refused = run(netns, replied(run(netns, packet(CLIENT, POD)), "RST ACK"))
     assert (refused.effects.updated, len(refused.effects.destroyed), len(netns.conntrack)) == (None, 1, 0)
@@ -183,12 +167,12 @@ def test_what_makes_room_is_told():
 
 
 def test_lists_counters_draws_and_the_end_are_told():
-    half = Statistic(1 << 30, "0.5000000000")
-    rules = (rule(Recent("L", "set"), NfAcct("n")), rule(Recent("L", "rcheck", 9), half))
+    half = Chance(1 << 30)
+    rules = (rule(Recent("L", "set"), Counter("n")), rule(Recent("L", "rcheck", 9), half))
     outcome = run(node(ruleset(table("filter", FORWARD=rules))), packet(CLIENT, POD))
     assert told(outcome, Remembered) == [Remembered("L", "set", True), Remembered("L", "rcheck", True)]
     assert told(outcome, Counted) == [Counted("n")]
-    assert [step.probability for step in told(outcome, Chosen)] == ["0.5000000000"]
+    assert [(step.chance, step.rule) for step in told(outcome, Chosen)] == [(half, rules[1])]
     assert outcome.trace[-1] == Ended(Disposition.FORWARDED, "")
     lost = run(node(), packet("127.0.0.9", POD, came_by="eth0"))
     assert lost.trace[-1] == Ended(Disposition.DROPPED, "martian source")
@@ -222,9 +206,9 @@ def test_hooks_are_told_in_their_order():
 def test_a_walk_sees_its_own_touches_and_commits_them_in_order():
     """K-4.2: --set stays; a later rule of the same packet finds it."""
     rules = (
-        rule(Recent("L", "rcheck"), NfAcct("listed before")), rule(Recent("L", "set")), rule(Recent("M", "set")),
-        rule(Recent("L", "rcheck"), NfAcct("listed after")), rule(Recent("M", "remove"), NfAcct("removed")),
-        rule(Recent("M", "rcheck"), NfAcct("still listed")), rule(Recent("L", "rcheck", negate=True), NfAcct("not listed")),
+        rule(Recent("L", "rcheck"), Counter("listed before")), rule(Recent("L", "set")), rule(Recent("M", "set")),
+        rule(Recent("L", "rcheck"), Counter("listed after")), rule(Recent("M", "remove"), Counter("removed")),
+        rule(Recent("M", "rcheck"), Counter("still listed")), rule(Recent("L", "rcheck", negate=True), Counter("not listed")),
     )  # fmt: skip
     netns = node(ruleset(table("filter", FORWARD=rules)))
     for sent in ("first", "second"):
@@ -243,8 +227,8 @@ def test_a_walk_sees_its_own_touches_and_commits_them_in_order():
 @pytest.mark.parametrize("action", ["update", "remove", "rcheck"])
 def test_a_walk_that_nobody_commits_leaves_lists_alone(action):
     """Decision 4 of the design."""
-    rules = (rule(MarkMatch(0, 1), Recent("L", action, None if action == "remove" else 9, reap=action == "rcheck")),)
-    netns = node(ruleset(table("filter", FORWARD=(rule(MarkMatch(1, 1), Recent("L", "set")), *rules))))
+    rules = (rule(marked(0, 1), Recent("L", action, None if action == "remove" else 9, reap=action == "rcheck")),)
+    netns = node(ruleset(table("filter", FORWARD=(rule(marked(1, 1), Recent("L", "set")), *rules))))
     for second, client in enumerate((CLIENT, "203.0.113.77")):
         run(netns, packet(client, POD, mark=1), second * SECOND_NS)
     before = list(netns.memory.recent["L"])
@@ -255,7 +239,7 @@ def test_a_walk_that_nobody_commits_leaves_lists_alone(action):
 
 def test_a_rule_that_is_met_twice_spends_twice():
     """xt_limit: whoever jumps there."""
-    limited = (rule(Limit(1, "hour", 3), NfAcct("fits")),)
+    limited = (rule(Limit(1, "hour", 3), Counter("fits")),)
     netns = node(ruleset(table("filter", FORWARD=(rule(Jump("A")), rule(Jump("A"))), A=limited)))
     assert [len(run(netns, packet(CLIENT, POD)).effects.touched.counters) for _ in range(3)] == [2, 1, 0]
 
@@ -279,7 +263,7 @@ HALF = probability(0.5)
 
 
 def test_a_foreign_rules_draw_is_keyed_by_its_chain_and_where_it_leads():
-    found = forwarded_by(rule(HALF, NfAcct("here")), rule(HALF, Jump("A")), A=(rule(NfAcct("led")),))
+    found = forwarded_by(rule(HALF, Counter("here")), rule(HALF, Jump("A")), A=(rule(Counter("led")),))
     assert found == [
         (*(["here"] if yes(flow, ("FORWARD", "")) else []), *(["led"] if yes(flow, ("FORWARD", "A")) else []))
         for flow in range(50)
@@ -288,7 +272,7 @@ def test_a_foreign_rules_draw_is_keyed_by_its_chain_and_where_it_leads():
 
 def test_equal_rules_draw_for_themselves_in_their_order():
     """K-5: draws are independent; the first of equals is keyed as if it were alone."""
-    found = forwarded_by(*(rule(HALF, NfAcct(name)) for name in "abc"))
+    found = forwarded_by(*(rule(HALF, Counter(name)) for name in "abc"))
     key = ("FORWARD", "")
     keys = {"a": key, "b": (key, 1), "c": (key, 2)}
     assert found == [tuple(name for name in "abc" if yes(flow, keys[name])) for flow in range(50)]
@@ -298,14 +282,14 @@ def test_equal_rules_draw_for_themselves_in_their_order():
 def test_kube_proxys_draw_is_keyed_by_why_the_rule_exists(number):
     """Not by where it stands: another Service before it leaves the draw alone."""
     origin = Origin(Role.BALANCE, "shop/web:http", "TCP", "10.180.0.5:8080")
-    others = [rule(NfAcct(f"other {n}")) for n in range(number)]
-    found = forwarded_by(*others, replace(rule(HALF, NfAcct("it")), origin=origin))
+    others = [rule(Counter(f"other {n}")) for n in range(number)]
+    found = forwarded_by(*others, replace(rule(HALF, Counter("it")), origin=origin))
     key = ("load balancing", "shop/web:http", "TCP", "10.180.0.5:8080")
     assert [each[number:] == ("it",) for each in found] == [yes(flow, key) for flow in range(50)]
 
 
 def test_a_static_rule_of_kube_proxys_is_keyed_by_its_place():
-    found = forwarded_by(replace(rule(HALF, NfAcct("it")), origin=Origin(Role.JUMP)))
+    found = forwarded_by(replace(rule(HALF, Counter("it")), origin=Origin(Role.JUMP)))
     assert [each == ("it",) for each in found] == [yes(flow, ("FORWARD", "")) for flow in range(50)]
 
 
@@ -314,7 +298,7 @@ def test_a_static_rule_of_kube_proxys_is_keyed_by_its_place():
 
 def test_a_taken_tuple_is_free_when_its_flow_is_over():
     """K-1.7, K-2.4: another flow's source port changes only while the first one lives."""
-    netns = node(ruleset(table("nat", PREROUTING=(rule(Destination(net("172.30.0.0/24")), dnat(REMOTE_POD)),))))
+    netns = node(ruleset(table("nat", PREROUTING=(rule(to_net(net("172.30.0.0/24")), dnat(REMOTE_POD)),))))
     run(netns, packet(CLIENT, "172.30.0.1", protocol="udp"))
     clash = run(netns, packet(CLIENT, "172.30.0.2", protocol="udp"), 29 * SECOND_NS, commit=False)
     later = run(netns, packet(CLIENT, "172.30.0.2", protocol="udp"), 30 * SECOND_NS, commit=False)

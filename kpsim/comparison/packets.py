@@ -8,7 +8,7 @@ from kpsim.dialects.iptables import parse
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.replay import Replay
-from kpsim.ruleset import Destination, DestinationPort, Protocol, Rule, Ruleset
+from kpsim.ruleset import Compare, Field, Rule, Ruleset
 from kpsim.tracing.probes import Answer, Probe, Prober, Result, make_packet
 from kpsim.tracing.site import Sender
 from kpsim.tracing.traces import cluster_site
@@ -75,15 +75,14 @@ def _targets(ruleset: Ruleset, node_ip: str) -> Iterator[tuple[str, str, int]]:
 def _target(rule: Rule, family: Family, node_ip: str) -> tuple[str, str, int] | None:
     protocol, address, port = "", node_ip, 0
     for part in rule.body:
-        match part:
-            case Protocol(name, negate=False):
-                protocol = name.upper()
-            case Destination(network, negate=False) if network.prefix == family.bits:
-                address = format_ip(family, network.base)
-            case DestinationPort(low, high, negate=False) if low == high:
-                port = low
-            case _:
-                pass
+        if not isinstance(part, Compare) or part.negate or part.mask is not None:
+            continue
+        if part.field is Field.L4PROTO and part.name is not None:
+            protocol = part.name.upper()
+        elif part.field is Field.DADDR and part.value is not None:
+            address = format_ip(family, part.value)
+        elif part.field is Field.DPORT and part.value is not None:
+            port = part.value
     return (protocol, address, port) if protocol and port else None
 
 

@@ -9,23 +9,24 @@ from typing import assert_never
 from kpsim.errors import InputError, Problem
 from kpsim.packetpath import nat
 from kpsim.packetpath.index import CompiledRule, compiled
-from kpsim.packetpath.reject import error_of_drop, error_of_reject
-from kpsim.packetpath.steps import ChainEntered, ChainLeft, Hook, RuleMatched, RuleReference, Tracking
+from kpsim.packetpath.reject import answer_name, error_of_drop, error_of_reject
+from kpsim.packetpath.steps import ChainEntered, ChainLeft, RuleMatched, RuleReference, Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import (
-    PORT_UNREACHABLE,
+    ALL_BITS,
     Adjust,
+    Assign,
     Chain,
     Dnat,
+    Field,
     Goto,
+    Hook,
     Jump,
     Log,
     Masquerade,
     NoTrack,
     Redirect,
     Reject,
-    SetConnMark,
-    SetMark,
     SetTimeToLive,
     Snat,
     Statement,
@@ -58,6 +59,7 @@ def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> C
     if traversal.steps is not None:
         traversal.steps.append(ChainEntered(table.name, chain.name))
     for rule in ready.candidates(traversal.packet) if traversal.indexed else ready.rules:
+        traversal.trying = rule.rule
         for holds in rule.first:
             if not holds(traversal):
                 break
@@ -125,7 +127,7 @@ def _act(  # noqa: C901 - one case per kind of statement
             return True, run_chain(traversal, table, _target(table, chain, name, depth), depth + 1)
         case Reject(with_):
             at = _reference(table, chain, rule)
-            name = with_ or PORT_UNREACHABLE[traversal.family]
+            name = answer_name(traversal.family, with_)
             error = error_of_reject(traversal.packet, in_output=_in_output(traversal)) if traversal.local else ""
             return True, End(Disposition.REJECTED, Cause.RULE, at, name, error)
         case Dnat() | Redirect():
@@ -134,13 +136,10 @@ def _act(  # noqa: C901 - one case per kind of statement
         case Snat() | Masquerade():
             end = nat.source(traversal, statement, _reference(table, chain, rule))
             return True, end or Verdict.ACCEPT
-        case SetMark(value, mask):
-            traversal.rewrite_mark(traversal.packet.mark & ~mask & 0xFFFFFFFF ^ value)
+        case Assign():
+            _assign(traversal, statement)
             return False, None
-        case SetConnMark():
-            _mark_connection(traversal, statement)
-            return False, None
-        case SetTimeToLive(_, action, value):
+        case SetTimeToLive(action, value):
             ttl = traversal.packet.ttl
             changed = value if action == "set" else ttl + value if action == "inc" else ttl - value
             traversal.rewrite_ttl(max(0, min(255, changed)))
@@ -156,19 +155,19 @@ def _act(  # noqa: C901 - one case per kind of statement
             assert_never(statement)
 
 
-def _mark_connection(traversal: Traversal, statement: SetConnMark) -> None:
-    """CONNMARK: the mark that outlives the packet."""
-    entry = traversal.entry
-    if entry is None:
+def _assign(traversal: Traversal, statement: Assign) -> None:
+    """Sets a mark. Without a connection a statement that reads or writes its mark changes nothing."""
+    entry, packet = traversal.entry, traversal.packet
+    if entry is None and Field.CT_MARK in (statement.to, statement.source):
         return
-    packet, value, mask = traversal.packet, statement.value, statement.mask
-    match statement.action:
-        case "restore":
-            traversal.rewrite_mark(packet.mark & ~value & 0xFFFFFFFF ^ entry.mark & mask)
-        case "save":
-            traversal.mark_connection(entry.mark & ~mask & 0xFFFFFFFF ^ packet.mark & value)
-        case _:
-            traversal.mark_connection(entry.mark & ~mask & 0xFFFFFFFF ^ value)
+    connection_mark = entry.mark if entry is not None else 0
+    before = packet.mark if statement.to is Field.MARK else connection_mark
+    source = packet.mark if statement.source is Field.MARK else connection_mark
+    mark = (before & statement.keep ^ source & statement.take ^ statement.flip) & ALL_BITS
+    if statement.to is Field.MARK:
+        traversal.rewrite_mark(mark)
+    else:
+        traversal.mark_connection(mark)
 
 
 def _in_output(traversal: Traversal) -> bool:

@@ -11,8 +11,9 @@ from kpsim.packet import Packet
 from kpsim.packetpath.memory import IcmpSpending
 from kpsim.packetpath.reject import TCP_RESET, answer
 from kpsim.packetpath.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, Interface, InterfaceKind, RouteKind
-from kpsim.packetpath.steps import FieldChanged, FieldName, Hook, Routed
+from kpsim.packetpath.steps import FieldChanged, FieldName, Routed
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
+from kpsim.ruleset import Hook
 
 PassHook = Callable[[Traversal, Hook], End | None]
 

@@ -5,40 +5,32 @@ index only leaves out rules whose destination, protocol or port certainly differ
 It never decides what a match means: that is ``matching``'s.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, groupby, takewhile
+from itertools import count, groupby
 from typing import NamedTuple
 
 from kpsim.packet import Packet
-from kpsim.packetpath.matching import EFFECTIVE, HEADER, Condition, condition, protocol_name
+from kpsim.packetpath.matching import EFFECTIVE, Condition, condition
 from kpsim.ruleset import (
     FOREIGN,
-    STATEMENTS,
+    OF_CONNECTION,
+    Assign,
     Chain,
-    ConnMark,
-    CtDirection,
-    CtOriginalDestination,
-    CtOriginalPort,
-    CtState,
-    Destination,
-    DestinationPort,
+    Compare,
+    Expression,
+    Field,
     Goto,
     Jump,
-    L4Module,
     Limit,
-    Match,
-    Protocol,
     Recent,
     Rule,
-    SetConnMark,
     Statement,
     Unknown,
     moves_nothing,
 )
 
-#: what makes the kernel track connections
-_TRACKING = (CtState, CtOriginalDestination, CtOriginalPort, CtDirection, ConnMark, SetConnMark)
+_ALL_BITS = (1 << 128) - 1  #: of an address of either family
 _SHORTEST_RUN = 4  #: below this, comparing rule by rule is as fast
 
 Stage = tuple[tuple[Condition, ...], Statement | None]
@@ -106,7 +98,7 @@ class CompiledChain:
         parts = [part for rule in chain.rules for part in rule.body]
         self.recent_lists = frozenset(part.name for part in parts if isinstance(part, Recent))
         self.targets = tuple(dict.fromkeys(part.chain for part in parts if isinstance(part, Jump | Goto)))
-        self.tracks = any(isinstance(part, _TRACKING) for part in parts)  #: some rule needs connection tracking
+        self.tracks = any(map(_tracks, parts))  #: some rule needs connection tracking
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:
         """A subset of ``rules``, in order, that contains every rule that matches the packet or has an effect on the way."""
@@ -128,43 +120,41 @@ def compiled(chain: Chain) -> CompiledChain:
     return made
 
 
+def _tracks(part: Expression | Statement) -> bool:
+    """Whether the kernel tracks connections because of this part of a rule (K-1.5)."""
+    match part:
+        case Compare(field):
+            return field in OF_CONNECTION
+        case Assign(to, source=source):
+            return to in OF_CONNECTION or source in OF_CONNECTION
+        case _:
+            return False
+
+
 def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int]) -> CompiledRule:
     if moves_nothing(rule.body) and any(isinstance(part, Unknown) for part in rule.body):
-        return CompiledRule(position, rule, (_never,), None)  # whether it would have logged, nobody asks
+        return CompiledRule(
+            position, rule, (_never,), None
+        )  # whether an unknown match would have logged does not matter
     limited = any(type(part) is Limit for part in rule.body)
-    keys: dict[type, Hashable] = {Limit: (chain, next(buckets))} if limited else {}
+    bucket = (chain, next(buckets)) if limited else ()
     key = draw_key(chain, rule)
-    steps: list[Stage] = []
-    matches: list[Match] = []
+    stages: list[Stage] = []
+    conditions: list[Condition] = []
     for part in rule.body:
-        if isinstance(part, STATEMENTS):
-            steps.append((_conditions(matches, key, keys), part))  # type: ignore[arg-type]  # a tuple of types does not narrow
-            matches = []
+        if isinstance(part, Statement):
+            stages.append((tuple(conditions), part))
+            conditions = []
         else:
-            matches.append(part)  # type: ignore[arg-type]
-    if matches or not steps:
-        steps.append((_conditions(matches, key, keys), None))
-    (first, statement), *then = steps
+            conditions.append(condition(part, bucket if type(part) is Limit else key))
+    if conditions or not stages:
+        stages.append((tuple(conditions), None))
+    (first, statement), *then = stages
     return CompiledRule(position, rule, first, statement, tuple(then))
 
 
 def _never(_facts: object) -> bool:
     return False
-
-
-def _conditions(matches: Sequence[Match], key: Hashable, keys: Mapping[type, Hashable]) -> tuple[Condition, ...]:
-    named = {match.name for match in matches if isinstance(match, Protocol) and not match.negate}
-    made = (
-        condition(match, keys.get(type(match), key))
-        for match in in_kernel_order(matches)
-        if not (isinstance(match, L4Module) and match.protocol in named)  # -p tcp has said it
-    )
-    return tuple(c for c in made if c is not None)
-
-
-def in_kernel_order(matches: Sequence[Match]) -> list[Match]:
-    """Header comparisons first, as ip_packet_match does before any module; what is unknown last, since false decides."""
-    return sorted(matches, key=lambda match: 0 if isinstance(match, HEADER) else 2 if isinstance(match, Unknown) else 1)
 
 
 def draw_key(chain: str, rule: Rule) -> Hashable:
@@ -177,27 +167,30 @@ def draw_key(chain: str, rule: Rule) -> Hashable:
 
 
 def _shape_and_key(rule: Rule) -> tuple[Shape, _Key] | None:
-    """What the index may compare: only conditions before the first match with an effect, only plain equality."""
-    destination = protocol = port = None
-    matches = list(takewhile(lambda part: not isinstance(part, STATEMENTS), rule.body))
-    for match in in_kernel_order(matches):  # type: ignore[arg-type]  # a tuple of types does not narrow
-        match match:
-            case Protocol("all", False):
-                pass
-            case Destination(network, False) if network.prefix:
-                destination = network
-            case Protocol(name, False) | L4Module(name):
-                protocol = protocol_name(name)
-            case DestinationPort(low, high, False) if low == high:
-                port = low
-            case _ if isinstance(match, EFFECTIVE):
-                break
+    """What the index may compare: plain equality, before the first expression with an effect and the first statement."""
+    destination: Compare | None = None
+    protocol: str | None = None
+    port: int | None = None
+    for part in rule.body:
+        if isinstance(part, Statement | EFFECTIVE):
+            break
+        if not isinstance(part, Compare) or part.negate:
+            continue
+        match part.field:
+            case Field.DADDR if part.value is not None:
+                destination = part
+            case Field.L4PROTO if part.name is not None:
+                protocol = part.name
+            case Field.DPORT if part.mask is None and part.value is not None:
+                port = part.value
             case _:
                 pass
     if destination is None and port is None:
         return None  # a protocol alone tells too little apart
-    shape = Shape(destination.mask if destination else 0, protocol is not None, port is not None)
-    return shape, (destination.base if destination else 0, protocol or "", -1 if port is None else port)
+    mask = 0 if destination is None else _ALL_BITS if destination.mask is None else destination.mask
+    address = 0 if destination is None else destination.value or 0
+    key = (address, protocol or "", -1 if port is None else port)
+    return Shape(mask, protocol is not None, port is not None), key
 
 
 def _blocks(rules: Iterable[CompiledRule]) -> Iterable[Run | tuple[CompiledRule, ...]]:

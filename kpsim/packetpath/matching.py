@@ -1,52 +1,40 @@
-"""What a match means: the one place where a condition on a packet is written.
+"""What an expression means: the one place where a condition on a packet is written.
 
-Counterpart: the kernel's ``xt_*`` match functions. Whatever is faster (``index``) only leaves out rules that these would
-find false. Knows the packet and what it may ask of its surroundings (:class:`Facts`); never verdicts or hooks.
+A field is read by one function (``GETTERS``); a comparison asks whether what it reads is among the values. Whatever is faster
+(``index``) only leaves out rules that these conditions would find false. The kernel's counterparts are the ``xt_*`` match
+functions and nf_tables' ``cmp``, ``range`` and ``lookup``.
 """
 
-from collections.abc import Callable, Hashable
-from typing import Protocol as Interface
-from typing import assert_never
+from collections.abc import Callable, Hashable, Mapping
+from operator import attrgetter
+from typing import Any, Protocol, assert_never, cast
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
 from kpsim.flowstate import Direction
-from kpsim.packet import PORT_PROTOCOLS, Packet
+from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
 from kpsim.packetpath.routing import AddressType, Decision, RouteKind
 from kpsim.ruleset import (
-    AddressRange,
-    AddrType,
-    Comment,
-    ConnMark,
-    CtDirection,
-    CtOriginalDestination,
-    CtOriginalPort,
-    CtState,
-    Destination,
-    DestinationPort,
-    IcmpType,
-    InInterface,
-    L4Module,
+    TCP_FLAG_BITS,
+    Atom,
+    Chance,
+    Compare,
+    Counter,
+    EitherPort,
+    Expression,
+    Field,
+    Intervals,
     Limit,
-    MarkMatch,
-    Match,
-    MultiPort,
-    NfAcct,
-    OutInterface,
-    Protocol,
+    Lookup,
+    NamePattern,
     Recent,
     ReversePath,
     RoutingHeader,
-    Source,
-    SourcePort,
-    Statistic,
-    TcpFlags,
-    TimeToLive,
     Unknown,
 )
 
 
-class Facts(Interface):
+class Facts(Protocol):
     """What conditions may ask, of one packet at one hook."""
 
     packet: Packet
@@ -56,160 +44,201 @@ class Facts(Interface):
 
     def address_type(self, address: int) -> AddressType: ...
     def way_back(self, address: int) -> Decision | None: ...
-    def chance(self, statistic: Statistic, key: Hashable) -> bool: ...
+    def chance(self, chance: Chance, key: Hashable) -> bool: ...
     def recent(self, match: Recent) -> bool: ...
     def limit(self, match: Limit, key: Hashable) -> bool: ...
     def count(self, counter: str) -> None: ...
 
 
 Condition = Callable[[Facts], bool]
+Getter = Callable[[Facts], Any]  #: an Atom, a frozenset of names, or None if the packet lacks the field
 
 
 class UnknownMatch(Exception):
-    """A rule was reached of which nobody can say whether it matches (decision 9 of the design)."""
+    """A rule was reached of which nobody can say whether it matches."""
 
 
-#: matches on the packet's headers and devices: the kernel compares them before any ``-m`` option, wherever they are written
-HEADER = (Source, Destination, InInterface, OutInterface, Protocol)
-#: matches that change something or draw: a rule must not be skipped past one of them
-EFFECTIVE = (Recent, Limit, Statistic, NfAcct, Unknown)
-
-_PROTOCOL_ALIASES = {"ipv6-icmp": "icmpv6", "icmp6": "icmpv6"}
-_ANY_ICMP_TYPE = 255
+#: expressions that change something or draw: a rule must not be skipped past one of them
+EFFECTIVE = Recent | Limit | Chance | Counter | Unknown
 
 
-def protocol_name(name: str) -> str:
-    """A protocol by the name that packets use."""
-    return _PROTOCOL_ALIASES.get(name, name)
+# --- fields ----------------------------------------------------------------------------------------------------------------
 
 
-def condition(match: Match, key: Hashable) -> Condition | None:  # noqa: C901 - one case per kind of match
-    """``match`` as a function; None: always true. ``key`` names the rule's draws, or its bucket."""
-    match match:
-        case Comment():
-            return None
-        case Source(network, negate):
-            base, mask = network.base, network.mask
-            return lambda facts: (facts.packet.saddr & mask == base) != negate
-        case Destination(network, negate):
-            base, mask = network.base, network.mask
-            return lambda facts: (facts.packet.daddr & mask == base) != negate
-        case InInterface(name, negate):
-            return _interface("in_interface", name, negate)
-        case OutInterface(name, negate):
-            return _interface("out_interface", name, negate)
-        case Protocol(name, negate):
-            return _protocol(protocol_name(name), negate)
-        case L4Module(name):
-            return _protocol(protocol_name(name), False)
-        case SourcePort(low, high, negate):
-            return lambda facts: (low <= facts.packet.sport <= high) != negate
-        case DestinationPort(low, high, negate):
-            if low == high and not negate:
-                return lambda facts: facts.packet.dport == low
-            return lambda facts: (low <= facts.packet.dport <= high) != negate
-        case TcpFlags():
-            return lambda facts: (facts.packet.tcp_flags & match.mask == match.value) != match.negate
-        case MultiPort():
-            return _multiport(match)
-        case IcmpType():
-            return _icmp_type(match)
-        case CtState(states, negate):
-            wanted = frozenset(states)
-            return lambda facts: wanted.isdisjoint(facts.ct_states) == negate
-        case CtOriginalDestination() | CtOriginalPort() | CtDirection():
-            return _of_connection(match)
-        case ConnMark(value, mask, negate):
-            return lambda facts: facts.entry is not None and (facts.entry.mark & mask == value) != negate
-        case MarkMatch(value, mask, negate):
-            return lambda facts: (facts.packet.mark & mask == value) != negate
-        case AddrType(side, types, negate):
-            field, types_wanted = f"{side[0]}addr", frozenset(types.split(","))
-            return lambda facts: (facts.address_type(getattr(facts.packet, field)) in types_wanted) != negate
-        case AddressRange(side, low, high, negate):
-            field = f"{side[0]}addr"
-            return lambda facts: (low <= getattr(facts.packet, field) <= high) != negate
-        case TimeToLive():
-            return _time_to_live(match)
+def _sport(facts: Facts) -> int | None:
+    packet = facts.packet
+    return packet.sport if packet.protocol in PORT_PROTOCOLS else None
+
+
+def _dport(facts: Facts) -> int | None:
+    packet = facts.packet
+    return packet.dport if packet.protocol in PORT_PROTOCOLS else None
+
+
+def _icmp_type(facts: Facts) -> int | None:
+    packet = facts.packet
+    return packet.icmp_type if packet.protocol in ICMP_PROTOCOLS else None
+
+
+def _icmp_code(facts: Facts) -> int | None:
+    packet = facts.packet
+    return packet.icmp_code if packet.protocol in ICMP_PROTOCOLS else None
+
+
+def _tcp_flags(facts: Facts) -> int | None:
+    packet = facts.packet
+    return _flag_bits(packet.tcp_flags) if packet.protocol == "tcp" else None
+
+
+def _flag_bits(flags: frozenset[str], known: dict[frozenset[str], int] = {}) -> int:  # noqa: B006 - the table is meant to stay
+    bits = known.get(flags)
+    if bits is None:
+        bits = known[flags] = sum(TCP_FLAG_BITS[flag] for flag in flags)
+    return bits
+
+
+def _saddr_type(facts: Facts) -> AddressType:
+    return facts.address_type(facts.packet.saddr)
+
+
+def _daddr_type(facts: Facts) -> AddressType:
+    return facts.address_type(facts.packet.daddr)
+
+
+def _direction(facts: Facts) -> str | None:
+    return facts.direction.name if facts.entry is not None else None
+
+
+def _ct_mark(facts: Facts) -> int | None:
+    return facts.entry.mark if facts.entry is not None else None
+
+
+def _ct_original_daddr(facts: Facts) -> int | None:
+    return facts.entry.original.daddr if facts.entry is not None else None
+
+
+def _ct_original_dport(facts: Facts) -> int | None:
+    return facts.entry.original.dport if facts.entry is not None else None
+
+
+#: how each field is read; None where the packet lacks it
+GETTERS: Mapping[Field, Getter] = {
+    Field.SADDR: attrgetter("packet.saddr"),
+    Field.DADDR: attrgetter("packet.daddr"),
+    Field.L4PROTO: attrgetter("packet.protocol"),
+    Field.SPORT: _sport,
+    Field.DPORT: _dport,
+    Field.ICMP_TYPE: _icmp_type,
+    Field.ICMP_CODE: _icmp_code,
+    Field.TCP_FLAGS: _tcp_flags,
+    Field.TTL: attrgetter("packet.ttl"),
+    Field.MARK: attrgetter("packet.mark"),
+    Field.IIFNAME: attrgetter("packet.in_interface"),
+    Field.OIFNAME: attrgetter("packet.out_interface"),
+    Field.SADDR_TYPE: _saddr_type,
+    Field.DADDR_TYPE: _daddr_type,
+    Field.CT_STATE: attrgetter("ct_states"),
+    Field.CT_DIRECTION: _direction,
+    Field.CT_MARK: _ct_mark,
+    Field.CT_ORIGINAL_DADDR: _ct_original_daddr,
+    Field.CT_ORIGINAL_DPORT: _ct_original_dport,
+}
+
+
+# --- conditions ------------------------------------------------------------------------------------------------------------
+
+
+def condition(expression: Expression, key: Hashable) -> Condition:
+    """``expression`` as a function. ``key`` names the rule's draws, or its bucket."""
+    match expression:
+        case Compare():
+            return _comparison(expression)
+        case Lookup():
+            return _lookup(expression)
+        case EitherPort():
+            return _either_port(expression)
         case ReversePath():
-            return lambda facts: _way_back(facts, match) != match.invert
+            return lambda facts: _way_back(facts, expression) != expression.invert
         case RoutingHeader():
             return lambda facts: False
         case Limit():
-            return lambda facts: facts.limit(match, key)
+            return lambda facts: facts.limit(expression, key)
         case Recent():
-            return lambda facts: facts.recent(match)
-        case Statistic():
-            return lambda facts: facts.chance(match, key)
-        case NfAcct(counter):
+            return lambda facts: facts.recent(expression)
+        case Chance():
+            return lambda facts: facts.chance(expression, key)
+        case Counter(counter):
             return _counting(counter)
-        case Unknown(text):
-            return _unknown(text)
+        case Unknown(words):
+            return _unknown(words)
         case _:
-            assert_never(match)
+            assert_never(expression)
 
 
-def _interface(field: str, name: str, negate: bool) -> Condition:
-    if name.endswith("+"):
-        prefix = name[:-1]
-        return lambda facts: getattr(facts.packet, field).startswith(prefix) != negate
-    return lambda facts: (getattr(facts.packet, field) == name) != negate
+def _comparison(compare: Compare) -> Condition:
+    get, negate, absent = GETTERS[compare.field], compare.negate, compare.absent
+    if compare.field is Field.CT_STATE:
+        states = cast("frozenset[str]", compare.among)
+        return lambda facts: states.isdisjoint(facts.ct_states) == negate
+    if compare.value is not None:
+        return _equality(get, compare.value, compare.mask, negate, absent)
+    if compare.name is not None and not absent:
+        name = compare.name
+        return lambda facts: (value := get(facts)) is not None and (value == name) != negate
+    among, mask = compare.among, compare.mask
+
+    def holds(facts: Facts) -> bool:
+        value = get(facts)
+        if value is None:
+            return absent
+        return _is_among(value if mask is None else value & mask, among) != negate
+
+    return holds
 
 
-def _protocol(name: str, negate: bool) -> Condition:
-    if name == "all":
-        return lambda facts: not negate
-    return lambda facts: (facts.packet.protocol == name) != negate
+def _equality(get: Getter, value: int, mask: int | None, negate: bool, absent: bool) -> Condition:
+    """The comparison with one number, by far the most frequent."""
+    if mask is not None:
+        return lambda facts: absent if (found := get(facts)) is None else (found & mask == value) != negate
+    if not negate and not absent:
+        return lambda facts: get(facts) == value
+    return lambda facts: absent if (found := get(facts)) is None else (found == value) != negate
 
 
-def _multiport(match: MultiPort) -> Condition:
-    def within(port: int) -> bool:
-        return any(low <= port <= high for low, high in match.ranges)
+def _is_among(value: Atom, among: Intervals | frozenset[str] | NamePattern) -> bool:
+    if isinstance(among, tuple):
+        number = cast("int", value)
+        return any(low <= number <= high for low, high in among)
+    if isinstance(among, NamePattern):
+        return cast("str", value).startswith(among.prefix)
+    return value in among
 
+
+def _lookup(lookup: Lookup) -> Condition:
+    getters, elements, negate = [GETTERS[field] for field in lookup.key], lookup.set, lookup.negate
+
+    def holds(facts: Facts) -> bool:
+        key = tuple([get(facts) for get in getters])
+        return None not in key and (key in elements) != negate
+
+    return holds
+
+
+def _either_port(match: EitherPort) -> Condition:
     def holds(facts: Facts) -> bool:
         packet = facts.packet
         if packet.protocol not in PORT_PROTOCOLS:
             return False
-        source = match.side in ("sports", "ports") and within(packet.sport)
-        destination = match.side in ("dports", "ports") and within(packet.dport)
-        return (source or destination) != match.negate
-
-    return holds
-
-
-def _icmp_type(match: IcmpType) -> Condition:
-    protocol = "icmp" if match.module == "icmp" else "icmpv6"
-
-    def holds(facts: Facts) -> bool:
-        packet = facts.packet
-        if packet.protocol != protocol:
-            return False
-        type_matches = packet.icmp_type == match.type or (protocol == "icmp" and match.type == _ANY_ICMP_TYPE)
-        return (type_matches and match.code in (None, packet.icmp_code)) != match.negate
-
-    return holds
-
-
-def _of_connection(match: CtOriginalDestination | CtOriginalPort | CtDirection) -> Condition:
-    """Of a packet without connection the kernel knows the state only: then what stands beside ``--ctstate`` is not asked."""
-
-    def holds(facts: Facts) -> bool:
-        entry = facts.entry
-        if entry is None:
-            return match.joined
-        match match:
-            case CtOriginalDestination(network, negate):
-                return (entry.original.daddr in network) != negate
-            case CtOriginalPort(low, high, negate):
-                return (low <= entry.original.dport <= high) != negate
-            case CtDirection(direction):
-                return facts.direction.name == direction
+        return (_is_among(packet.sport, match.among) or _is_among(packet.dport, match.among)) != match.negate
 
     return holds
 
 
 def _way_back(facts: Facts, match: ReversePath) -> bool:
-    """Unlike the sysctl rp_filter it takes every device alike, and what is on the node itself for wrong unless told otherwise."""
+    """Whether the route back to the source satisfies rpfilter.
+
+    Unlike the sysctl rp_filter, it treats every device alike. A source that is the node's own fails unless ``accept_local``.
+    """
     packet = facts.packet
     if packet.in_interface == "lo" or (packet.family is Family.IPV6 and not packet.saddr):
         return True
@@ -223,17 +252,6 @@ def _way_back(facts: Facts, match: ReversePath) -> bool:
     return match.loose or back.interface == packet.in_interface
 
 
-def _time_to_live(match: TimeToLive) -> Condition:
-    value, negate = match.value, match.negate
-    match match.option[-2:]:
-        case "lt":
-            return lambda facts: (facts.packet.ttl < value) != negate
-        case "gt":
-            return lambda facts: (facts.packet.ttl > value) != negate
-        case _:
-            return lambda facts: (facts.packet.ttl == value) != negate
-
-
 def _counting(counter: str) -> Condition:
     def holds(facts: Facts) -> bool:
         facts.count(counter)
@@ -242,8 +260,8 @@ def _counting(counter: str) -> Condition:
     return holds
 
 
-def _unknown(text: str) -> Condition:
+def _unknown(words: str) -> Condition:
     def holds(facts: Facts) -> bool:
-        raise UnknownMatch(text)
+        raise UnknownMatch(words)
 
     return holds

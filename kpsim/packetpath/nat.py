@@ -8,9 +8,9 @@ from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
 from kpsim.flowstate import Direction, FlowState
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
-from kpsim.packetpath.steps import Hook, RuleReference, Tracking
+from kpsim.packetpath.steps import RuleReference, Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
-from kpsim.ruleset import Dnat, Masquerade, Redirect, Snat
+from kpsim.ruleset import Dnat, Hook, Masquerade, NatFlags, Redirect, Snat
 
 #: hooks where the destination is translated; at the others it is the source
 DESTINATION_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)
@@ -18,6 +18,7 @@ DESTINATION_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)
 _LOCALHOST = {Family.IPV4: 0x7F000001, Family.IPV6: 1}
 _FIRST_ATTEMPTS, _LAST_ATTEMPTS = 128, 8  # CT-6.3; the last measured
 _HARDER = 32  #: tries at the end of a round that may end a connection
+_RANDOM = NatFlags.RANDOM | NatFlags.FULLY_RANDOM
 _OVER = (FlowState.TIME_WAIT, FlowState.CLOSE)
 
 
@@ -67,9 +68,7 @@ def source(traversal: Traversal, statement: Snat | Masquerade, at: RuleReference
             return End(Disposition.DROPPED, Cause.NO_ADDRESS, at)
         address = borrowed
         traversal.entry = entry._replace(masquerade_device=packet.out_interface)
-    random = statement.random or statement.random_fully
-    ports = None if statement.port_low is None else (statement.port_low, statement.port_high or statement.port_low)
-    _bind_source(traversal, address, ports, random=random)
+    _bind_source(traversal, address, statement.ports, random=bool(statement.flags & _RANDOM))
     traversal.snat_rule = at
     return None
 

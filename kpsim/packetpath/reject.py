@@ -3,8 +3,11 @@
 Counterpart: ipt_REJECT and icmp_send. How many answers the kernel sends is ``memory.icmp_limiter``'s.
 """
 
+from collections.abc import Mapping
+
 from kpsim.addresses import Family
 from kpsim.packet import Packet
+from kpsim.ruleset import RejectWith
 
 TCP_RESET = "tcp-reset"
 
@@ -17,6 +20,26 @@ ICMP_ERRORS = {
     "icmp6-port-unreachable": (1, 4), "icmp6-policy-fail": (1, 5), "icmp6-reject-route": (1, 6),
     "icmp6-time-exceeded": (3, 0),
 }  # fmt: skip
+
+#: the answer's name in each family
+_ANSWERS: Mapping[RejectWith, Mapping[Family, str]] = {
+    RejectWith.NO_ROUTE: {Family.IPV4: "icmp-net-unreachable", Family.IPV6: "icmp6-no-route"},
+    RejectWith.HOST_UNREACHABLE: {Family.IPV4: "icmp-host-unreachable", Family.IPV6: "icmp6-addr-unreachable"},
+    RejectWith.PROTOCOL_UNREACHABLE: {Family.IPV4: "icmp-proto-unreachable"},
+    RejectWith.PORT_UNREACHABLE: {Family.IPV4: "icmp-port-unreachable", Family.IPV6: "icmp6-port-unreachable"},
+    RejectWith.NET_PROHIBITED: {Family.IPV4: "icmp-net-prohibited"},
+    RejectWith.HOST_PROHIBITED: {Family.IPV4: "icmp-host-prohibited"},
+    RejectWith.ADMIN_PROHIBITED: {Family.IPV4: "icmp-admin-prohibited", Family.IPV6: "icmp6-adm-prohibited"},
+    RejectWith.POLICY_FAIL: {Family.IPV6: "icmp6-policy-fail"},
+    RejectWith.REJECT_ROUTE: {Family.IPV6: "icmp6-reject-route"},
+    RejectWith.TCP_RESET: {Family.IPV4: TCP_RESET, Family.IPV6: TCP_RESET},
+}
+
+
+def answer_name(family: Family, with_: RejectWith) -> str:
+    """The name of an answer as iptables and ip6tables have it. KeyError if the family has no such answer."""
+    return _ANSWERS[with_][family]
+
 
 _ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": {128, 129}}
 

@@ -9,33 +9,11 @@ from typing import NamedTuple, assert_never
 
 from kpsim.conntrack import Entry
 from kpsim.ruleset import (
-    Adjust,
-    Dnat,
-    Goto,
-    Jump,
-    Log,
-    Masquerade,
-    NoTrack,
-    Redirect,
-    Reject,
+    Chance,
+    Hook,
     Rule,
-    SetConnMark,
-    SetMark,
-    SetTimeToLive,
-    Snat,
     Statement,
-    Terminal,
 )
-
-
-class Hook(enum.StrEnum):
-    """The five places where netfilter sees a packet."""
-
-    PREROUTING = "PREROUTING"
-    INPUT = "INPUT"
-    FORWARD = "FORWARD"
-    OUTPUT = "OUTPUT"
-    POSTROUTING = "POSTROUTING"
 
 
 class RuleReference(NamedTuple):
@@ -83,9 +61,10 @@ class RuleMatched:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A random draw: ``probability`` as written."""
+    """A random draw of a rule."""
 
-    probability: str
+    chance: Chance
+    rule: Rule
     true: bool
 
 
@@ -173,9 +152,9 @@ def describe(step: Step) -> str:
         case ChainLeft(table, chain):
             return f"end of {table}/{chain}"
         case RuleMatched(at, statement):
-            return f"{at} → {describe_statement(statement)}"
-        case Chosen(probability, true):
-            return f"draw with probability {probability}: {'yes' if true else 'no'}"
+            return f"{at} → {type(statement).__name__ if statement else 'go on'}"
+        case Chosen(chance, _, true):
+            return f"draw with probability {chance.threshold / (1 << 31):.10f}: {'yes' if true else 'no'}"
         case FieldChanged(field, before, after):
             return f"{field}: {before} → {after}"
         case ConntrackChanged(tracking, entry):
@@ -190,36 +169,3 @@ def describe(step: Step) -> str:
             return disposition + (f": {cause}" if cause else "")
         case _:
             assert_never(step)
-
-
-def describe_statement(statement: Statement | None) -> str:  # noqa: C901 - one case per kind of statement
-    """A statement in a word or two; dialects print it as iptables or nft would."""
-    match statement:
-        case None:
-            return "go on"
-        case Terminal(verdict):
-            return verdict
-        case Jump(chain):
-            return f"jump {chain}"
-        case Goto(chain):
-            return f"goto {chain}"
-        case Reject(with_):
-            return f"REJECT {with_}" if with_ else "REJECT"
-        case Dnat() | Redirect():
-            return "DNAT"
-        case Snat():
-            return "SNAT"
-        case Masquerade():
-            return "MASQUERADE"
-        case SetMark(value, mask):
-            return f"mark := (mark & ~{mask:#x}) ^ {value:#x}"
-        case SetConnMark(action):
-            return f"CONNMARK {action}"
-        case SetTimeToLive(target, action, value):
-            return f"{target} {action} {value}"
-        case NoTrack():
-            return type(statement).__name__
-        case Log(_, target) | Adjust(target):
-            return target
-        case _:
-            assert_never(statement)

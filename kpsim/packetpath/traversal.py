@@ -24,13 +24,12 @@ from kpsim.packetpath.steps import (
     Counted,
     FieldChanged,
     FieldName,
-    Hook,
     Remembered,
     RuleReference,
     Step,
     Tracking,
 )
-from kpsim.ruleset import Limit, Recent, Statistic
+from kpsim.ruleset import Chance, Hook, Limit, Recent, Rule
 
 
 class Disposition(enum.StrEnum):
@@ -109,7 +108,7 @@ class Traversal:
         "arrived", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
         "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "node",
         "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "source_done", "steps", "table", "touches",
-        "turned_away", "unconfirmed", "updated",
+        "trying", "turned_away", "unconfirmed", "updated",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +125,7 @@ class Traversal:
         self.steps: list[Step] | None = [] if trace else None
         self.hook = Hook.PREROUTING
         self.table = ""  #: the table whose chains are running
+        self.trying: Rule | None = None  #: the rule whose conditions are asked
         self.decision: Decision | None = None
         # connection tracking
         self.ct_state = ""  #: empty: not looked up yet
@@ -160,10 +160,11 @@ class Traversal:
     def way_back(self, address: int) -> Decision | None:
         return self.node.routing.way_back(self.family, address)
 
-    def chance(self, statistic: Statistic, key: Hashable) -> bool:
-        true = self.chooser.chance(statistic.threshold, self.draw_key(key))
+    def chance(self, chance: Chance, key: Hashable) -> bool:
+        true = self.chooser.chance(chance.threshold, self.draw_key(key))
         if self.steps is not None:
-            self.steps.append(Chosen(statistic.text, true))
+            assert self.trying is not None
+            self.steps.append(Chosen(chance, self.trying, true))
         return true
 
     def recent(self, match: Recent) -> bool:

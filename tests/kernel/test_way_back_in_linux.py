@@ -10,7 +10,7 @@ from packets import node_netns, packet_between, rule, ruleset, run, table
 from kpsim.addresses import Family
 from kpsim.flowstate import Direction
 from kpsim.packetpath.routing import Interface, OwnAddress, Routing
-from kpsim.ruleset import NfAcct, ReversePath
+from kpsim.ruleset import Counter, ReversePath
 
 OPTIONS = ("", "--accept-local", "--loose", "--loose --accept-local", "--invert", "--accept-local --invert")
 
@@ -46,7 +46,7 @@ def in_the_model(family: Family, own: str, came_by: str) -> list[int]:
         {name: f"--{name.replace('_', '-')}" in words.split() for name in ("loose", "accept_local", "invert")}
         for words in OPTIONS
     ]
-    rules = [rule(ReversePath(**each), NfAcct(str(number))) for number, each in enumerate(flags)]
+    rules = [rule(ReversePath(**each), Counter(str(number))) for number, each in enumerate(flags)]
     netns = node_netns("router", [], [])
     outside = Interface("outside", (OwnAddress.parse(f"{own}/{24 if family is Family.IPV4 else 64}"),))
     netns.routing = Routing([*netns.routing.interfaces.values(), outside, Interface("inside")])

@@ -9,9 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from immutables import Map
 from packets import node_netns
+from rule_parts import (
+    address_type,
+    ct_state,
+    destination_port,
+    from_net,
+    marked,
+    masquerade,
+    of_protocol,
+    set_connection_mark,
+    set_mark,
+    source_port,
+    to_net,
+)
 
 from kpsim.addresses import Family, Network
 from kpsim.conntrack import tuple_of
+from kpsim.dialects.iptables import BUILT_IN_CHAINS, empty_table
 from kpsim.netfilter import Disposition, Netns, expand, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
@@ -19,38 +33,24 @@ from kpsim.packetpath.index import compiled
 from kpsim.rng import below
 from kpsim.ruleset import (
     ACCEPT,
-    BUILT_IN_CHAINS,
     DROP,
     RETURN,
-    AddrType,
     Chain,
-    Comment,
-    CtState,
-    Destination,
-    DestinationPort,
+    Chance,
+    Counter,
     Dnat,
     Goto,
     Jump,
-    L4Module,
     Limit,
     Log,
-    MarkMatch,
     Masquerade,
-    NfAcct,
-    Protocol,
     Recent,
     Redirect,
     Reject,
     Rule,
     Ruleset,
-    SetConnMark,
-    SetMark,
-    Source,
-    SourcePort,
-    Statistic,
     Table,
     Unknown,
-    Verdict,
 )
 
 # A small world, so that rules and packets meet often.
@@ -66,23 +66,21 @@ def network(address: int, prefix: int) -> Network:
 
 NETWORKS = st.builds(network, ADDRESSES, st.sampled_from([0, 8, 31, 32, 32, 32]))
 INDEXABLE = (
-    st.builds(Destination, NETWORKS, st.sampled_from([False, False, False, True])),
-    st.builds(Protocol, st.sampled_from(["tcp", "udp", "all"]), st.sampled_from([False, False, True])),
-    st.builds(L4Module, PROTOCOLS),
-    st.builds(lambda port: DestinationPort(port, port), PORTS),
+    st.builds(to_net, NETWORKS, st.sampled_from([False, False, False, True])),
+    st.builds(of_protocol, st.sampled_from(["tcp", "udp"]), st.sampled_from([False, False, True])),
+    st.builds(lambda port: destination_port(port, port), PORTS),
 )
 OTHERS = (
-    st.builds(Source, NETWORKS, st.booleans()),
-    st.just(DestinationPort(80, 81)),
-    st.just(DestinationPort(80, 80, negate=True)),
-    st.just(SourcePort(40000, 40001)),
-    st.builds(MarkMatch, st.sampled_from([0, 1]), st.just(1), st.booleans()),
-    st.builds(AddrType, st.sampled_from(["src", "dst"]), st.sampled_from(["LOCAL", "UNICAST"])),
-    st.builds(lambda state: CtState((state,)), st.sampled_from(["NEW", "ESTABLISHED", "DNAT"])),
+    st.builds(from_net, NETWORKS, st.booleans()),
+    st.just(destination_port(80, 81)),
+    st.just(destination_port(80, 80, negate=True)),
+    st.just(source_port(40000, 40001)),
+    st.builds(marked, st.sampled_from([0, 1]), st.just(1), st.booleans()),
+    st.builds(address_type, st.sampled_from(["src", "dst"]), st.sampled_from(["LOCAL", "UNICAST"])),
+    st.builds(ct_state, st.sampled_from(["NEW", "ESTABLISHED", "DNAT"])),
     st.builds(Recent, st.sampled_from("LM"), st.sampled_from(["set", "rcheck", "update"]), st.just(10), st.booleans()),
-    st.builds(Statistic, st.sampled_from([0, 2**30, 2**31 // 3, 2**31]), st.just("p")),
-    st.builds(NfAcct, st.sampled_from(["a", "b"])),
-    st.just(Comment("comment")),
+    st.builds(Chance, st.sampled_from([0, 2**30, 2**31 // 3, 2**31])),
+    st.builds(Counter, st.sampled_from(["a", "b"])),
     st.just(Unknown("-m something")),
 )
 MATCHES = st.lists(st.one_of(*INDEXABLE, *INDEXABLE, *OTHERS), max_size=4)
@@ -91,12 +89,12 @@ CALLED = ["A", "B", "C"]
 
 def statements(table: str, chain: str) -> st.SearchStrategy:
     targets = [name for name in CALLED if name > chain or chain not in CALLED]  # no loops
-    common = [ACCEPT, RETURN, SetMark(1, 1), None]
+    common = [ACCEPT, RETURN, set_mark(1, 1), None]
     jumps = [Jump(name) for name in targets] + [Goto(name) for name in targets]
     own = [DROP, Reject()] if table == "filter" else []
     if table == "nat":
-        binding = [Dnat(Family.IPV4, POD, 8080), Dnat(Family.IPV4, PEER, 8080), Redirect(81)]
-        own = [Masquerade(), Masquerade(random_fully=True)] if chain == "POSTROUTING" else binding
+        binding = [Dnat(POD, 8080), Dnat(PEER, 8080), Redirect(81)]
+        own = [Masquerade(), masquerade(random_fully=True)] if chain == "POSTROUTING" else binding
         if chain in CALLED:
             own = binding  # called from PREROUTING and OUTPUT only, see below
     return st.sampled_from(common + jumps * 2 + own * 2)
@@ -108,7 +106,7 @@ def chains(draw: st.DrawFn, table: str, name: str) -> Chain:
     if table == "nat" and name in ("INPUT", "POSTROUTING"):
         bodies = [(matches, None if isinstance(target, Jump | Goto) else target) for matches, target in bodies]
     rules = tuple(Rule((*matches, target) if target is not None else tuple(matches)) for matches, target in bodies)
-    return Chain(name, rules, Verdict.ACCEPT if name in BUILT_IN_CHAINS[table] else None)
+    return Chain(name, rules, BUILT_IN_CHAINS[table].get(name))
 
 
 @st.composite
@@ -158,25 +156,25 @@ def test_walks_are_equal_with_and_without_the_index(rules, sent):
 
 # Chains that are all about the index: long runs over few values, so that several rules of several shapes match a packet,
 # and every visit counts (NfAcct), so that a rule that is left out or out of order shows.
-DESTINATIONS = [Destination(network(a, p), n) for a, p, n in
+DESTINATIONS = [to_net(network(a, p), n) for a, p, n in
                 ((VIP, 32, False), (POD, 32, False), (VIP, 32, True), (VIP, 31, False), (POD, 8, False), (POD, 0, False))]  # fmt: skip
-PROTOCOL_MATCHES = [Protocol("tcp"), L4Module("tcp"), Protocol("udp"), Protocol("all"), Protocol("udp", negate=True)]
+PROTOCOL_MATCHES = [of_protocol("tcp"), of_protocol("udp"), of_protocol("udp", negate=True)]
 PORT_MATCHES = [
-    DestinationPort(80, 80),
-    DestinationPort(81, 81),
-    DestinationPort(80, 81),
-    DestinationPort(80, 80, negate=True),
+    destination_port(80, 80),
+    destination_port(81, 81),
+    destination_port(80, 81),
+    destination_port(80, 80, negate=True),
 ]
 EFFECTS = [
     Recent("L", "set"),
     Limit(1, "hour", 1),
-    Statistic(2**30, "p"),
-    NfAcct("early"),
-    Source(network(CLIENT, 32)),
-    MarkMatch(1, 1),
+    Chance(2**30),
+    Counter("early"),
+    from_net(network(CLIENT, 32)),
+    marked(1, 1),
 ]
 TARGETS = [
-    None, None, None, Log(), SetMark(1, 1), SetMark(1, 0), SetConnMark("save", 1, 1), Jump("A"), ACCEPT, DROP,
+    None, None, None, Log(), set_mark(1, 1), set_mark(1, 0), set_connection_mark("save", 1, 1), Jump("A"), ACCEPT, DROP,
 ]  # fmt: skip
 
 
@@ -192,17 +190,17 @@ def dense_chain(seed: int, name: str) -> Chain:
     for number in range(20):
         early = pick(EFFECTS, number, "early", 2)
         matches = [*pick(DESTINATIONS, number, "d", 7), *pick(PROTOCOL_MATCHES, number, "p", 6), *early]
-        matches += [*pick(PORT_MATCHES, number, "port", 7), NfAcct(f"{name}{number}")]
+        matches += [*pick(PORT_MATCHES, number, "port", 7), Counter(f"{name}{number}")]
         target = [target for target in pick(TARGETS, number, "t", 10) if target is not None]
         rules.append(Rule((*matches, *([] if name == "A" and target == [Jump("A")] else target))))
-    return Chain(name, tuple(rules), None if name == "A" else Verdict.ACCEPT)
+    return Chain(name, tuple(rules), BUILT_IN_CHAINS["filter"].get(name))
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2**32))
 def test_every_rule_is_visited_equally_with_and_without_the_index(seed):
-    chains = {name: Chain(name, policy=Verdict.ACCEPT) for name in BUILT_IN_CHAINS["filter"]}
-    filters = Table("filter", Map(chains | {name: dense_chain(seed, name) for name in ("FORWARD", "A")}))
+    chains = empty_table("filter").chains
+    filters = Table("filter", chains.update({name: dense_chain(seed, name) for name in ("FORWARD", "A")}))
     netns = fresh(Ruleset(Family.IPV4, Map({"filter": filters})))
     for protocol, daddr, dport in (("tcp", VIP, 80), ("tcp", POD, 81), ("udp", VIP, 80)):
         packet = Packet(Family.IPV4, protocol, CLIENT, daddr, 40000, dport)
@@ -214,9 +212,9 @@ def test_every_rule_is_visited_equally_with_and_without_the_index(seed):
 
 
 def test_a_long_run_is_found_by_hash_and_in_order():
-    services = [(Destination(network(VIP + n, 32)), Protocol("tcp"), DestinationPort(80, 80)) for n in range(100)]
-    node_ports = [(Protocol("tcp"), DestinationPort(80 + n, 80 + n)) for n in range(100)]
-    last = (AddrType("dst", "LOCAL"),)
+    services = [(to_net(network(VIP + n, 32)), of_protocol("tcp"), destination_port(80, 80)) for n in range(100)]
+    node_ports = [(of_protocol("tcp"), destination_port(80 + n, 80 + n)) for n in range(100)]
+    last = (address_type("dst", "LOCAL"),)
     chain = Chain("A", tuple(Rule((*body, ACCEPT)) for body in (*services, *node_ports, last)))
     packet = Packet(Family.IPV4, "tcp", CLIENT, VIP + 7, 40000, 80)
     assert [rule.position for rule in compiled(chain).candidates(packet)] == [7, 100, 200]

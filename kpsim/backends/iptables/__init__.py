@@ -102,7 +102,7 @@ class IptablesBackend:
         written = self._update_blocks(request)
         stale = self._collect_stale(request)
         static = static_rules.static_rules(self.settings, self._interface_addresses)
-        document = restore_document(static, self._blocks, written, stale, base)
+        document = restore_document(self.settings.family, static, self._blocks, written, stale, base)
         written_rules = sum(self._blocks[name].chain_rule_count for name in written if name in self._blocks)
         shared_nat = len(static.first_nat) + self._counts.dispatch + len(static.last_nat)
         filter_rules = len(static.first_filter) + self._counts.filter + len(static.last_filter)
@@ -132,7 +132,7 @@ class IptablesBackend:
             existed = self.tables.ensure_chain(jump.table, jump.chain)
             commands.append(f"-t {jump.table} -N {jump.chain}" + (" # exists" if existed else ""))
             existed = self.tables.ensure_first(jump.table, jump.source, jump.rule)
-            arguments = render_rule(jump.source, jump.rule, Style.KUBE_PROXY).removeprefix("-A ")
+            arguments = render_rule(jump.source, jump.rule, Style.KUBE_PROXY, self.settings.family).removeprefix("-A ")
             commands.append(f"-t {jump.table} -I {arguments}" + (" # exists" if existed else ""))
         return tuple(commands)
 

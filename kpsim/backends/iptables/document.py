@@ -1,5 +1,6 @@
 """The restore document of one sync: which chains it refills, which it deletes, and its text (I-4)."""
 
+from kpsim.addresses import Family
 from kpsim.backends.iptables import names
 from kpsim.backends.iptables.service_rules import Placed, ServiceRules, rules_text
 from kpsim.backends.iptables.static_rules import StaticRules
@@ -9,6 +10,7 @@ from kpsim.ruleset import Chain, Rule
 
 
 def restore_document(
+    family: Family,
     static: StaticRules,
     blocks: Blocks,
     written: frozenset[ServicePortName],
@@ -41,14 +43,14 @@ def restore_document(
     def render() -> str:
         everybody = [(name, blocks[name]) for name in sorted(blocks)]
         parts = ["*filter\n", *map(_chain_line, (chain.name for chain in filter_chains))]
-        parts += [rules_text(static.first_filter), *(rules.filter_text for _, rules in everybody)]
-        parts += [rules_text(static.last_filter), "COMMIT\n*nat\n"]
+        parts += [rules_text(static.first_filter, family), *(rules.filter_text for _, rules in everybody)]
+        parts += [rules_text(static.last_filter, family), "COMMIT\n*nat\n"]
         parts += map(_chain_line, (chain.name for chain in nat_chains))
         parts += [blocks[name].chain_lines_text for name in ports_written]
-        parts += [*map(_chain_line, stale), rules_text(static.first_nat)]
+        parts += [*map(_chain_line, stale), rules_text(static.first_nat, family)]
         for name, rules in everybody:
             parts += (rules.dispatch_text, rules.chain_rules_text) if name in written else (rules.dispatch_text,)
-        parts += [*(f"-X {name}\n" for name in stale), rules_text(static.last_nat), "COMMIT\n"]
+        parts += [*(f"-X {name}\n" for name in stale), rules_text(static.last_nat, family), "COMMIT\n"]
         return "".join(parts)
 
     updates = (TableUpdate("filter", tuple(filter_chains)), TableUpdate("nat", (*nat_chains, *own_chains), stale))

@@ -6,68 +6,80 @@ Counterpart: the loop body of pkg/proxy/iptables syncProxyRules. It never knows 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from typing import NamedTuple
 
-from kpsim.addresses import Network, host_network, parse_ip
+from kpsim.addresses import Family, Network, host_network, parse_ip
 from kpsim.backends.iptables import names
 from kpsim.config import LocalDetector, ProxierSettings
-from kpsim.dialects.iptables import Style, render_rule
+from kpsim.dialects.iptables import Shape, Style, render_rule
 from kpsim.kubeproxy.plan import Refusal, ServicePlan
 from kpsim.kubeproxy.trackers import Endpoint
 from kpsim.ruleset import (
     ACCEPT,
     DROP,
-    AddrType,
     Chain,
-    Comment,
-    Destination,
-    DestinationPort,
+    Chance,
+    Compare,
+    Counter,
     Dnat,
-    InInterface,
+    Expression,
+    Field,
     Jump,
-    L4Module,
-    Match,
-    NfAcct,
+    NamePattern,
     Origin,
-    Protocol,
     Recent,
     Reject,
     Role,
     Rule,
-    Source,
     Statement,
-    Statistic,
+    equal,
+    named,
+    within,
 )
 
 LOCALHOST_ACCEPTED_COUNTER = "localhost_nps_accepted_pkts"
 LOOPBACK = Network(host_network("127.0.0.1").family, 127 << 24, 8)
 
 _MARK_MASQ = Jump(names.MARK_MASQ)
-_TO_LOCAL = AddrType("dst", "LOCAL")
-_FROM_LOCAL = AddrType("src", "LOCAL")
+_TO_LOCAL = named(Field.DADDR_TYPE, "LOCAL")
+_FROM_LOCAL = named(Field.SADDR_TYPE, "LOCAL")
+_REJECT = "-j REJECT=unsaid"
+
+
+#: rules are written alike wherever they have the same options
+_shape = cache(Shape)
 
 
 @cache
-def _protocol(protocol: str) -> tuple[Match, ...]:
-    return L4Module(protocol), Protocol(protocol)
+def _protocol(protocol: str) -> Compare:
+    return named(Field.L4PROTO, protocol)
 
 
 @cache
-def _one_in(remaining: int) -> Statistic:
-    """1/n as kube-proxy prints it, ten decimals, and as the kernel stores it (I-8.2, K-5)."""
+def _one_in(remaining: int) -> tuple[Chance, str]:
+    """1/n as the kernel stores it, and the option as kube-proxy writes it, with ten decimals (I-8.2, K-5)."""
     text = f"{1 / remaining:.10f}"
-    return Statistic(round(float(text) * 2**31), text)
+    return Chance(round(float(text) * 2**31)), f"-m statistic={text}"
 
 
 @cache
-def _destination_port(port: int) -> DestinationPort:
-    return DestinationPort(port, port)
+def _destination_port(port: int) -> Compare:
+    return equal(Field.DPORT, port)
 
 
-def local_match(detector: LocalDetector, *, negate: bool) -> Match:
-    """How traffic from a local pod is matched, or everything else (I-10)."""
+@cache
+def _host(field: Field, ip: str) -> Compare:
+    return within(field, host_network(ip))
+
+
+def local_match(detector: LocalDetector, *, negate: bool) -> tuple[str, Compare]:
+    """How traffic from a local pod is matched, or everything else (I-10): the option and the expression."""
     if detector.cidr is not None:
-        return Source(detector.cidr, negate)
-    return InInterface(detector.interface, negate)
+        return "-s", within(Field.SADDR, detector.cidr, negate=negate)
+    name = detector.interface
+    if name.endswith("+"):
+        return "-i", Compare(Field.IIFNAME, NamePattern(name[:-1]), negate)
+    return "-i", named(Field.IIFNAME, name, negate=negate)
 
 
 #: a rule and the chain it goes to
@@ -79,6 +91,7 @@ class ServiceRules:
     """What one service port writes. ``dispatch`` and ``filter`` go to shared chains and are written by every sync;
     ``chains`` belong to the port and are written only when its Service changed (I-13.3)."""
 
+    family: Family
     dispatch: tuple[Placed, ...]  #: nat: R1, R2, R3, R6
     filter: tuple[Placed, ...]  #: filter: R1', R2', R4, R5, R7, R8
     chains: tuple[Chain, ...]  #: nat, in document order: EXT, FW, SVC, SVL, SEP…
@@ -88,11 +101,11 @@ class ServiceRules:
 
     @cached_property
     def dispatch_text(self) -> str:
-        return rules_text(self.dispatch)
+        return rules_text(self.dispatch, self.family)
 
     @cached_property
     def filter_text(self) -> str:
-        return rules_text(self.filter)
+        return rules_text(self.filter, self.family)
 
     @cached_property
     def chain_lines_text(self) -> str:
@@ -100,7 +113,7 @@ class ServiceRules:
 
     @cached_property
     def chain_rules_text(self) -> str:
-        return rules_text(self._chain_rules())
+        return rules_text(self._chain_rules(), self.family)
 
     def _chain_rules(self) -> Iterator[Placed]:
         if self.masquerade is not None:
@@ -111,9 +124,16 @@ class ServiceRules:
                     yield chain.name, rule
 
 
-def rules_text(rules: Iterable[Placed]) -> str:
+def rules_text(rules: Iterable[Placed], family: Family) -> str:
     """Rules as kube-proxy writes them, a line each."""
-    return "".join([f"{render_rule(chain, rule, Style.KUBE_PROXY)}\n" for chain, rule in rules])
+    return "".join([f"{render_rule(chain, rule, Style.KUBE_PROXY, family)}\n" for chain, rule in rules])
+
+
+class _Where(NamedTuple):
+    """Options that say where a packet goes, as kube-proxy writes them, and their expressions."""
+
+    words: tuple[str, ...]
+    parts: tuple[Expression, ...]
 
 
 class _Writer:
@@ -123,7 +143,7 @@ class _Writer:
         self.plan = plan
         self.port = plan.port
         self.settings = settings
-        self.comments = comments  # large clusters leave the comments of I-8 out (I-12.3)
+        self.comment = ("--comment",) if comments else ()  # large clusters leave the comments of I-8 out (I-12.3)
         self.name = str(plan.name)
         self.protocol = plan.name.protocol.lower()
         hash_input = names.service_hash_input(plan.name)
@@ -136,16 +156,27 @@ class _Writer:
             endpoint.address: "KUBE-SEP-" + names.chain_hash(hash_input + endpoint.address)
             for endpoint in plan.reachable
         }
+        self.tcp = f"-m {self.protocol}"
         self.use_ext = plan.has_any and self.port.externally_accessible
         self.use_fw = plan.has_any and bool(self.port.load_balancer_ips) and bool(self.port.source_ranges)
 
     def origin(self, role: Role, endpoint: str = "") -> Origin:
         return Origin(role, self.name, self.plan.name.protocol, endpoint)
 
-    def to_port(self, network: Network | None, port: int) -> tuple[Match, ...]:
-        """``-m tcp -p tcp -d … --dport …``."""
-        destination = () if network is None else (Destination(network),)
-        return (*_protocol(self.protocol), *destination, _destination_port(port))
+    def to_address(self, ip: str) -> _Where:
+        """``-m tcp -p tcp -d … --dport …`` with the Service's port."""
+        parts = (_protocol(self.protocol), _host(Field.DADDR, ip), _destination_port(self.port.port))
+        return _Where((self.tcp, "-p", "-d=bare", "--dport"), parts)
+
+    def to_node_port(self) -> _Where:
+        """``-m tcp -p tcp --dport …``."""
+        parts = (_protocol(self.protocol), _destination_port(self.port.node_port))
+        return _Where((self.tcp, "-p", "--dport"), parts)
+
+    def rule(self, role: Role, comment: str, where: _Where, target: Statement) -> Rule:
+        """A rule with a comment."""
+        how = _REJECT if isinstance(target, Reject) else "-j"
+        return _shape("--comment", *where.words, how).rule(self.origin(role), comment, *where.parts, target)
 
     def write(self) -> ServiceRules:
         self.cluster_ip()
@@ -165,6 +196,7 @@ class _Writer:
                 chains.append(Chain(name, (*first, *self.balancing(endpoints))))
         chains.extend(map(self.endpoint_chain, self.plan.reachable))
         return ServiceRules(
+            family=self.settings.family,
             dispatch=tuple(self.dispatch),
             filter=tuple(self.filter),
             chains=tuple(chains),
@@ -173,153 +205,178 @@ class _Writer:
             chain_rule_count=sum(len(chain.rules) for chain in chains),
         )
 
-    def refuse(self, chain: str, refusal: Refusal, matches: tuple[Match, ...]) -> None:
+    def refuse(self, chain: str, refusal: Refusal, where: _Where) -> None:
         """R1', R2', R5, R7."""
         reject = refusal is Refusal.REJECT
         reason = "no endpoints" if reject else "no local endpoints"
         role = Role.NO_ENDPOINTS if reject else Role.NO_LOCAL_ENDPOINTS
         target: Statement = Reject() if reject else DROP
-        body = (Comment(f"{self.name} has {reason}"), *matches, target)
-        self.filter.append((chain, Rule(body, self.origin(role))))
+        self.filter.append((chain, self.rule(role, f"{self.name} has {reason}", where, target)))
 
     def cluster_ip(self) -> None:
-        matches = self.to_port(host_network(self.port.cluster_ip), self.port.port)
+        where = self.to_address(self.port.cluster_ip)
         refusal = self.plan.internal_refusal
         if refusal is not None:
-            self.refuse(names.SERVICES, refusal, matches)
+            self.refuse(names.SERVICES, refusal, where)
             return
         chain = self.svl if self.port.internal_policy_local else self.svc
-        body = (Comment(f"{self.name} cluster IP"), *matches, Jump(chain))
-        self.dispatch.append((names.SERVICES, Rule(body, self.origin(Role.CLUSTER_IP))))
+        rule = self.rule(Role.CLUSTER_IP, f"{self.name} cluster IP", where, Jump(chain))
+        self.dispatch.append((names.SERVICES, rule))
 
     def external_ips(self) -> None:
         if not self.settings.config.allow_service_external_ips:
             return
         for ip in self.port.external_ips:
-            matches = self.to_port(host_network(ip), self.port.port)
+            where = self.to_address(ip)
             if self.plan.has_any:
-                body = (Comment(f"{self.name} external IP"), *matches, Jump(self.ext))
-                self.dispatch.append((names.SERVICES, Rule(body, self.origin(Role.EXTERNAL_IP))))
+                rule = self.rule(Role.EXTERNAL_IP, f"{self.name} external IP", where, Jump(self.ext))
+                self.dispatch.append((names.SERVICES, rule))
             if self.plan.external_refusal is not None:
-                self.refuse(names.EXTERNAL_SERVICES, self.plan.external_refusal, matches)
+                self.refuse(names.EXTERNAL_SERVICES, self.plan.external_refusal, where)
 
     def load_balancer_ips(self) -> None:
         refusal = self.plan.external_refusal
         for ip in self.port.load_balancer_ips:
-            matches = self.to_port(host_network(ip), self.port.port)
+            where = self.to_address(ip)
             if self.plan.has_any:
                 chain = self.fw if self.use_fw else self.ext
-                body = (Comment(f"{self.name} loadbalancer IP"), *matches, Jump(chain))
-                self.dispatch.append((names.SERVICES, Rule(body, self.origin(Role.LOAD_BALANCER))))
+                rule = self.rule(Role.LOAD_BALANCER, f"{self.name} loadbalancer IP", where, Jump(chain))
+                self.dispatch.append((names.SERVICES, rule))
             if self.use_fw:
                 # traffic that FW did not let into EXT comes here without DNAT
-                drop = (Comment(f"{self.name} traffic not accepted by {self.fw}"), *matches, DROP)
-                self.filter.append((names.PROXY_FIREWALL, Rule(drop, self.origin(Role.SOURCE_RANGE_DROP))))
+                comment = f"{self.name} traffic not accepted by {self.fw}"
+                self.filter.append((names.PROXY_FIREWALL, self.rule(Role.SOURCE_RANGE_DROP, comment, where, DROP)))
         if refusal is not None:
             for ip in self.port.load_balancer_ips:
-                self.refuse(names.EXTERNAL_SERVICES, refusal, self.to_port(host_network(ip), self.port.port))
+                self.refuse(names.EXTERNAL_SERVICES, refusal, self.to_address(ip))
 
     def node_port(self) -> None:
         if not self.port.node_port:
             return
-        origin = self.origin(Role.NODE_PORT)
+        where = self.to_node_port()
         if self.plan.has_any:
             if self.settings.localhost_node_ports and self.settings.nfacct:
-                counted = (*self.to_port(LOOPBACK, self.port.node_port), NfAcct(LOCALHOST_ACCEPTED_COUNTER))
-                body = (Comment(self.name), *counted, Jump(self.ext))
-                self.dispatch.append((names.NODE_PORTS, Rule(body, origin)))
-            body = (Comment(self.name), *self.to_port(None, self.port.node_port), Jump(self.ext))
-            self.dispatch.append((names.NODE_PORTS, Rule(body, origin)))
+                counted = _Where(
+                    (self.tcp, "-p", "-d", "--dport", "--nfacct-name"),
+                    (
+                        where.parts[0],
+                        within(Field.DADDR, LOOPBACK),
+                        where.parts[1],
+                        Counter(LOCALHOST_ACCEPTED_COUNTER),
+                    ),
+                )
+                rule = self.rule(Role.NODE_PORT, self.name, counted, Jump(self.ext))
+                self.dispatch.append((names.NODE_PORTS, rule))
+            self.dispatch.append((names.NODE_PORTS, self.rule(Role.NODE_PORT, self.name, where, Jump(self.ext))))
         if self.plan.external_refusal is not None:
             # whatever nodePortAddresses says (I-7.5)
-            matches = (_TO_LOCAL, *self.to_port(None, self.port.node_port))
-            self.refuse(names.EXTERNAL_SERVICES, self.plan.external_refusal, matches)
+            to_local = _Where(("--dst-type", *where.words), (_TO_LOCAL, *where.parts))
+            self.refuse(names.EXTERNAL_SERVICES, self.plan.external_refusal, to_local)
 
     def health_check(self) -> None:
         if self.port.health_check_node_port:
-            matches = (*_protocol("tcp"), _destination_port(self.port.health_check_node_port))
-            body = (Comment(f"{self.name} health check node port"), *matches, ACCEPT)
-            self.filter.append((names.NODE_PORTS, Rule(body, self.origin(Role.HEALTH_CHECK))))
+            parts = (_protocol("tcp"), _destination_port(self.port.health_check_node_port))
+            where = _Where(("-m tcp", "-p", "--dport"), parts)
+            rule = self.rule(Role.HEALTH_CHECK, f"{self.name} health check node port", where, ACCEPT)
+            self.filter.append((names.NODE_PORTS, rule))
 
     def internal_masquerade(self) -> tuple[str, Rule | None]:
         """The chain for the cluster IP and R9 or R9', which goes first into it."""
         chain = self.svl if self.port.internal_policy_local else self.svc
         if self.plan.internal_refusal is not None:
             return chain, None
-        matches = self.to_port(host_network(self.port.cluster_ip), self.port.port)
+        where = self.to_address(self.port.cluster_ip)
         if not self.settings.config.masquerade_all:
             if self.settings.detector is None:
                 return chain, None
-            matches = (*matches, local_match(self.settings.detector, negate=True))
-        body = (Comment(f"{self.name} cluster IP"), *matches, _MARK_MASQ)
-        return chain, Rule(body, self.origin(Role.MASQUERADE_CLUSTER_IP))
+            option, from_elsewhere = local_match(self.settings.detector, negate=True)
+            where = _Where((*where.words, option), (*where.parts, from_elsewhere))
+        return chain, self.rule(Role.MASQUERADE_CLUSTER_IP, f"{self.name} cluster IP", where, _MARK_MASQ)
 
     def external_rules(self) -> tuple[Rule, ...]:
         """R11 to R15."""
         rules: list[Rule] = []
-
-        def add(role: Role, comment: str, *rest: Match | Statement) -> None:
-            text = (Comment(comment),) if comment else ()
-            rules.append(Rule((*text, *rest), self.origin(role)))
-
-        where = f"{self.name} external destinations"
+        destinations = f"{self.name} external destinations"
+        local = _Where(("--src-type",), (_FROM_LOCAL,))
         if not self.port.external_policy_local:
-            add(Role.MASQUERADE_EXTERNAL, f"masquerade traffic for {where}", _MARK_MASQ)
+            comment = f"masquerade traffic for {destinations}"
+            rules.append(self.rule(Role.MASQUERADE_EXTERNAL, comment, _ANYWHERE, _MARK_MASQ))
         else:
             # pods and the node itself are short-circuited to all endpoints: the Local policy is for outsiders
             if self.settings.detector is not None:
-                from_pod = local_match(self.settings.detector, negate=False)
-                add(Role.SHORT_CIRCUIT_POD, f"pod traffic for {where}", from_pod, Jump(self.svc))
-            add(Role.MASQUERADE_EXTERNAL, f"masquerade LOCAL traffic for {where}", _FROM_LOCAL, _MARK_MASQ)
-            add(Role.SHORT_CIRCUIT_LOCAL, f"route LOCAL traffic for {where}", _FROM_LOCAL, Jump(self.svc))
+                option, from_pod = local_match(self.settings.detector, negate=False)
+                pods = _Where((option,), (from_pod,))
+                comment = f"pod traffic for {destinations}"
+                rules.append(self.rule(Role.SHORT_CIRCUIT_POD, comment, pods, Jump(self.svc)))
+            comment = f"masquerade LOCAL traffic for {destinations}"
+            rules.append(self.rule(Role.MASQUERADE_EXTERNAL, comment, local, _MARK_MASQ))
+            comment = f"route LOCAL traffic for {destinations}"
+            rules.append(self.rule(Role.SHORT_CIRCUIT_LOCAL, comment, local, Jump(self.svc)))
         if self.plan.external_refusal is None:
-            add(Role.EXTERNAL_POLICY, "", Jump(self.svl if self.port.external_policy_local else self.svc))
+            chain = self.svl if self.port.external_policy_local else self.svc
+            rules.append(_shape("-j").rule(self.origin(Role.EXTERNAL_POLICY), "", Jump(chain)))
         return tuple(rules)
 
     def firewall_rules(self) -> tuple[Rule, ...]:
         """R16 to R18."""
         ranges = self.port.source_ranges or ()
-        sources = list(ranges)
+        comment, jump = f"{self.name} loadbalancer IP", Jump(self.ext)
+        sources = [_Where(("-s",), (within(Field.SADDR, network),)) for network in ranges]
         if any(self.settings.node_ip in network for network in ranges):
             # the node may reach the VIP, also from the VIP's own address when it is bound here
-            sources.extend(map(host_network, self.port.load_balancer_ips))
-        comment, jump, origin = (
-            Comment(f"{self.name} loadbalancer IP"),
-            Jump(self.ext),
-            self.origin(Role.SOURCE_RANGE),
-        )
-        rules = [Rule((comment, Source(network), jump), origin) for network in sources]
-        rest = Comment(f"other traffic to {self.name} will be dropped by {names.PROXY_FIREWALL}")
-        return (*rules, Rule((rest,), self.origin(Role.SOURCE_RANGE_DROP)))
+            sources += [_Where(("-s=bare",), (_host(Field.SADDR, ip),)) for ip in self.port.load_balancer_ips]
+        rules = [self.rule(Role.SOURCE_RANGE, comment, source, jump) for source in sources]
+        rest = f"other traffic to {self.name} will be dropped by {names.PROXY_FIREWALL}"
+        return (*rules, _shape("--comment").rule(self.origin(Role.SOURCE_RANGE_DROP), rest))
 
     def balancing(self, endpoints: Sequence[Endpoint]) -> Iterator[Rule]:
         """I-8.1 and I-8.2."""
         targets = [(endpoint.address, self.endpoint_chains[endpoint.address]) for endpoint in endpoints]
-        comments = [(Comment(f"{self.name} -> {address}"),) if self.comments else () for address, _ in targets]
         if self.port.session_affinity:
-            for comment, (address, chain) in zip(comments, targets, strict=True):
+            for address, chain in targets:
                 remembered = Recent(chain, "rcheck", seconds=self.port.sticky_seconds, reap=True)
-                yield Rule((*comment, remembered, Jump(chain)), self.origin(Role.AFFINITY, address))
-        for number, (comment, (address, chain)) in enumerate(zip(comments, targets, strict=True)):
-            remaining = len(targets) - number
-            odds = (_one_in(remaining),) if remaining > 1 else ()
-            yield Rule((*comment, *odds, Jump(chain)), self.origin(Role.BALANCE, address))
+                shape = _shape(*self.comment, "-m recent", "-j")
+                yield shape.rule(
+                    self.origin(Role.AFFINITY, address), self.to_endpoint(address), remembered, Jump(chain)
+                )
+        for number, (address, chain) in enumerate(targets):
+            origin, comment, remaining = (
+                self.origin(Role.BALANCE, address),
+                self.to_endpoint(address),
+                len(targets) - number,
+            )
+            if remaining > 1:
+                chance, option = _one_in(remaining)
+                yield _shape(*self.comment, option, "-j").rule(origin, comment, chance, Jump(chain))
+            else:
+                yield _shape(*self.comment, "-j").rule(origin, comment, Jump(chain))
+
+    def to_endpoint(self, address: str) -> str:
+        """The comment on rules that choose an endpoint."""
+        return f"{self.name} -> {address}" if self.comment else ""
 
     def endpoint_chain(self, endpoint: Endpoint) -> Chain:
         """I-8.3."""
         name = self.endpoint_chains[endpoint.address]
-        comment = (Comment(self.name),) if self.comments else ()
         parsed = parse_ip(endpoint.ip)
         assert parsed is not None
-        hairpin = Rule(
-            (*comment, Source(host_network(endpoint.ip)), _MARK_MASQ), self.origin(Role.HAIRPIN, endpoint.address)
+        comment = self.name if self.comment else ""
+        hairpin = _shape(*self.comment, "-s=bare", "-j").rule(
+            self.origin(Role.HAIRPIN, endpoint.address), comment, _host(Field.SADDR, endpoint.ip), _MARK_MASQ
         )
-        remember = (Recent(name, "set"),) if self.port.session_affinity else ()
-        dnat = Rule(
-            (*comment, *remember, *_protocol(self.protocol), Dnat(*parsed, endpoint.port)),
+        remember: tuple[Expression, ...] = (Recent(name, "set"),) if self.port.session_affinity else ()
+        words = ("-m recent",) if remember else ()
+        dnat = _shape(*self.comment, *words, self.tcp, "-p", "-j DNAT").rule(
             self.origin(Role.ENDPOINT, endpoint.address),
+            comment,
+            *remember,
+            _protocol(self.protocol),
+            Dnat(parsed[1], endpoint.port),
         )
         return Chain(name, (hairpin, dnat))
+
+
+_ANYWHERE = _Where((), ())
 
 
 def write_service_rules(plan: ServicePlan, settings: ProxierSettings, *, large_cluster: bool) -> ServiceRules:

@@ -6,29 +6,32 @@ from kpsim.addresses import Family, Network, format_ip, host_network
 from kpsim.backends.iptables import names
 from kpsim.backends.iptables.service_rules import LOOPBACK, Placed
 from kpsim.config import ProxierSettings
+from kpsim.dialects.iptables import Shape
 from kpsim.ruleset import (
     ACCEPT,
+    ALL_BITS,
     DROP,
+    NO_FLAGS,
     RETURN,
-    AddrType,
-    Comment,
-    CtState,
-    Destination,
+    Assign,
+    Compare,
+    Counter,
+    Expression,
+    Field,
     Jump,
-    MarkMatch,
     Masquerade,
-    Match,
-    NfAcct,
+    NatFlags,
     Origin,
     Role,
     Rule,
-    SetMark,
-    Source,
     Statement,
+    equal,
+    named,
+    within,
 )
 
 INVALID_DROPPED_COUNTER = "ct_state_invalid_dropped_pkts"
-_LAST_RULE = Comment("kubernetes service nodeports; NOTE: this must be the last rule in this chain")
+_LAST_RULE = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
 
 
 class BuiltInJump(NamedTuple):
@@ -41,10 +44,9 @@ class BuiltInJump(NamedTuple):
 
 
 def _jump(table: str, source: str, chain: str, comment: str = "", *, new_only: bool = False) -> BuiltInJump:
-    matches: tuple[Match, ...] = (CtState(("NEW",)),) if new_only else ()
-    if comment:
-        matches = (*matches, Comment(comment))
-    return BuiltInJump(table, source, Rule((*matches, Jump(chain)), Origin(Role.JUMP)), chain)
+    words = [*["--ctstate"] * new_only, *["--comment"] * bool(comment), "-j"]
+    new: tuple[Expression, ...] = (named(Field.CT_STATE, "NEW"),) if new_only else ()
+    return BuiltInJump(table, source, Shape(*words).rule(Origin(Role.JUMP), comment, *new, Jump(chain)), chain)
 
 
 _EXTERNAL = "kubernetes externally-visible service portals"
@@ -70,8 +72,9 @@ BUILT_IN_JUMPS: tuple[BuiltInJump, ...] = (
 )
 
 
-def _static(chain: str, role: Role, *body: Match | Statement) -> Placed:
-    return chain, Rule(body, Origin(role))
+def _static(chain: str, role: Role, words: str, *parts: Expression | Statement, comment: str = "") -> Placed:
+    """A rule of kube-proxy's own. ``words`` are the options that it has, with commas between them."""
+    return chain, Shape(*words.split(",")).rule(Origin(role), comment, *parts)
 
 
 class StaticRules(NamedTuple):
@@ -101,11 +104,12 @@ def _first_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
         _static(
             names.FIREWALL,
             Role.LOCALNET_FIREWALL,
-            Comment("block incoming localnet connections"),
-            Destination(LOOPBACK),
-            Source(LOOPBACK, negate=True),
-            CtState(("RELATED", "ESTABLISHED", "DNAT"), negate=True),
+            "--comment,-d,-s,--ctstate,-j",
+            within(Field.DADDR, LOOPBACK),
+            within(Field.SADDR, LOOPBACK, negate=True),
+            named(Field.CT_STATE, "RELATED", "ESTABLISHED", "DNAT", negate=True),
             DROP,
+            comment="block incoming localnet connections",
         ),
     )
 
@@ -113,51 +117,71 @@ def _first_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
 def _first_nat_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     """I-5: the mark is set by KUBE-MARK-MASQ, tested and cleared (by XOR, it is known to be set) in POSTROUTING."""
     mark = settings.masquerade_mark
+    flags = NatFlags.FULLY_RANDOM if settings.random_fully else NO_FLAGS
     return (
-        _static(names.POSTROUTING, Role.POSTROUTING, MarkMatch(mark, mark, negate=True), RETURN),
-        _static(names.POSTROUTING, Role.POSTROUTING, SetMark(mark, 0, "xor-mark")),
+        _static(names.POSTROUTING, Role.POSTROUTING, "--mark,-j", _marked(mark, negate=True), RETURN),
+        _static(names.POSTROUTING, Role.POSTROUTING, "-j MARK=xor-mark", Assign(Field.MARK, ALL_BITS, mark)),
         _static(
             names.POSTROUTING,
             Role.POSTROUTING,
-            Comment("kubernetes service traffic requiring SNAT"),
-            Masquerade(random_fully=settings.random_fully),
+            "--comment,-j MASQUERADE",
+            Masquerade(flags=flags),
+            comment="kubernetes service traffic requiring SNAT",
         ),
-        _static(names.MARK_MASQ, Role.MARK_MASQ, SetMark(mark, mark, "or-mark")),
+        _static(names.MARK_MASQ, Role.MARK_MASQ, "-j MARK=or-mark", Assign(Field.MARK, ALL_BITS ^ mark, mark)),
     )
+
+
+def _marked(mark: int, *, negate: bool = False) -> Compare:
+    """``--mark MARK/MARK``."""
+    return equal(Field.MARK, mark, negate=negate, mask=mark)
 
 
 def _last_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     """KUBE-FORWARD, I-11."""
-    rules = []
-    if not settings.liberal:
-        counter = (NfAcct(INVALID_DROPPED_COUNTER),) if settings.nfacct else ()
-        rules.append(_static(names.FORWARD, Role.INVALID_DROP, CtState(("INVALID",)), *counter, DROP))
-    mark = settings.masquerade_mark
-    comment = Comment("kubernetes forwarding rules")
-    known = Comment("kubernetes forwarding conntrack rule")
+    rules: list[Placed] = []
+    invalid = named(Field.CT_STATE, "INVALID")
+    if not settings.liberal and settings.nfacct:
+        counter = Counter(INVALID_DROPPED_COUNTER)
+        words = "--ctstate,--nfacct-name,-j"
+        rules.append(_static(names.FORWARD, Role.INVALID_DROP, words, invalid, counter, DROP))
+    elif not settings.liberal:
+        rules.append(_static(names.FORWARD, Role.INVALID_DROP, "--ctstate,-j", invalid, DROP))
+    marked, known = _marked(settings.masquerade_mark), named(Field.CT_STATE, "RELATED", "ESTABLISHED")
+    comment, known_comment = "kubernetes forwarding rules", "kubernetes forwarding conntrack rule"
     return (
         *rules,
-        _static(names.FORWARD, Role.FORWARD_ACCEPT, comment, MarkMatch(mark, mark), ACCEPT),
-        _static(names.FORWARD, Role.FORWARD_CONNTRACK, known, CtState(("RELATED", "ESTABLISHED")), ACCEPT),
+        _static(names.FORWARD, Role.FORWARD_ACCEPT, "--comment,--mark,-j", marked, ACCEPT, comment=comment),
+        _static(names.FORWARD, Role.FORWARD_CONNTRACK, "--comment,--ctstate,-j", known, ACCEPT, comment=known_comment),
     )
 
 
 def _last_nat_rules(settings: ProxierSettings, interface_addresses: tuple[int, ...]) -> tuple[Placed, ...]:
     """Node port dispatch, I-9. ``interface_addresses`` are read anew at every sync."""
     family, node_ports = settings.family, settings.node_ports
-    to_node_ports = Jump(names.NODE_PORTS)
+    jump = Jump(names.NODE_PORTS)
+    role = Role.NODE_PORTS
     if node_ports.match_all:
-        local: tuple[Match, ...] = (_LAST_RULE, AddrType("dst", "LOCAL"))
-        if family is Family.IPV6:
-            local = (*local, Destination(Network(family, 1, 128), negate=True))
-        elif not settings.localhost_node_ports:
-            local = (*local, Destination(LOOPBACK, negate=True))
-        return (_static(names.SERVICES, Role.NODE_PORTS, *local, to_node_ports),)
-    loopback = Network(family, 1, 128) if family is Family.IPV6 else LOOPBACK
+        words, parts = "--comment,--dst-type", [named(Field.DADDR_TYPE, "LOCAL")]
+        if family is Family.IPV6 or not settings.localhost_node_ports:
+            words, parts = f"{words},-d", [*parts, within(Field.DADDR, _loopback(family), negate=True)]
+        return (_static(names.SERVICES, role, f"{words},-j", *parts, jump, comment=_LAST_RULE),)
     matching = node_ports.matching(interface_addresses)
+    loopback = _loopback(family)
     usable = [address for address in matching if settings.localhost_node_ports or address not in loopback]
     # upstream's order is arbitrary here: by name (I-12.2)
     return tuple(
-        _static(names.SERVICES, Role.NODE_PORTS, _LAST_RULE, Destination(host_network(ip)), to_node_ports)
+        _static(
+            names.SERVICES,
+            role,
+            "--comment,-d=bare,-j",
+            within(Field.DADDR, host_network(ip)),
+            jump,
+            comment=_LAST_RULE,
+        )
         for ip in sorted(format_ip(family, address) for address in usable)
     )
+
+
+def _loopback(family: Family) -> Network:
+    return Network(family, 1, 128) if family is Family.IPV6 else LOOPBACK

@@ -13,8 +13,9 @@ from immutables import Map
 from kpsim.addresses import Family
 from kpsim.backends.iptables import names
 from kpsim.backends.iptables.service_rules import Placed, ServiceRules
+from kpsim.dialects.iptables import empty_table
 from kpsim.kubeproxy.trackers import ServicePortName
-from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table, empty_table
+from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table
 
 #: pieces of all service ports, persistent: a document keeps the version it was made from
 Blocks = Map[ServicePortName, ServiceRules]
@@ -31,8 +32,8 @@ class RestoreFailed(Exception):
 class SharedChain(Chain):
     """A chain that every service port contributes to, assembled when somebody reads it.
 
-    ``base`` and ``changed``: the blocks of the document before, and the keys that differ since; a kernel that holds exactly
-    ``base`` has checked all other jumps already.
+    ``built_on`` and ``changed``: the blocks of the document before, and the keys that differ since; a kernel that holds exactly
+    ``built_on`` has checked all other jumps already.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class SharedChain(Chain):
     ) -> None:
         super().__init__(name)
         self.blocks, self.last, self.pick = blocks, last, pick
-        self.base, self.changed = base, changed
+        self.built_on, self.changed = base, changed
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
@@ -57,7 +58,7 @@ class SharedChain(Chain):
 
     def targets_to_check(self, loaded: Chain | None) -> Iterable[Rule]:
         """Rules whose jumps the kernel has to look at, given the chain it holds now."""
-        if isinstance(loaded, SharedChain) and self.base is not None and loaded.blocks is self.base:
+        if isinstance(loaded, SharedChain) and self.built_on is not None and loaded.blocks is self.built_on:
             keys: Iterable[ServicePortName] = (key for key in self.changed if key in self.blocks)
         else:
             keys = self.blocks
@@ -127,7 +128,7 @@ class Tables:
         present = chains[chain]
         if rule in present.rules:
             return True
-        self._put(table, chains.set(chain, Chain(chain, (rule, *present.rules), present.policy)))
+        self._put(table, chains.set(chain, Chain(chain, (rule, *present.rules), present.base)))
         return False
 
     def delete_chain(self, table: str, chain: str) -> None:
@@ -149,7 +150,7 @@ class Tables:
         for chain in update.chains:
             rules = chain.targets_to_check(chains.get(chain.name)) if isinstance(chain, SharedChain) else chain.rules
             for rule in rules:
-                target = rule.body[-1]
+                target = rule.target
                 if isinstance(target, Jump | Goto) and target.chain not in chains and target.chain not in written:
                     raise RestoreFailed(f"{update.name}/{chain.name}: jump to {target.chain}, which does not exist")
         with chains.mutate() as changing:
@@ -169,11 +170,11 @@ class Tables:
             for name, chain in self._tables[table].chains.items():
                 if not name.startswith("KUBE-"):
                     rules = tuple(rule for rule in chain.rules if not _jumps_to_kube_proxy(rule))
-                    kept[name] = Chain(name, rules, chain.policy)
+                    kept[name] = Chain(name, rules, chain.base)
             self._put(table, Map(kept))
         self.service_chains = set()
 
 
 def _jumps_to_kube_proxy(rule: Rule) -> bool:
-    target = rule.body[-1] if rule.body else None
+    target = rule.target if rule.body else None
     return isinstance(target, Jump | Goto) and target.chain.startswith("KUBE-")

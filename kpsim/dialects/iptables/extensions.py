@@ -1,20 +1,23 @@
-"""Extensions whose options together are one match or statement: words of the options → a value, and back.
+"""Extensions whose options together are one expression or statement: words of the options to a value, and back.
 
-Counterpart: the libxt_*/libipt_* extensions of iptables 1.8.9 with several options each. Which extensions there are, and in which
-table, is told by ``options``; this module never knows about the rule around them.
+The counterpart is the libxt_* and libipt_* extensions of iptables 1.8.9 with several options each. ``options`` says which
+extensions there are, and in which table.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.dialects.iptables.values import (
+    ALL_BITS,
     Form,
     NotModelled,
+    Read,
     Style,
+    mark_reader,
     quoted,
     read_address,
-    read_mark,
     read_number,
     read_port,
     read_range,
@@ -23,26 +26,38 @@ from kpsim.dialects.iptables.values import (
     write_range,
 )
 from kpsim.ruleset import (
+    NO_FLAGS,
     Adjust,
-    ConnMark,
+    Assign,
+    Chance,
+    Compare,
     Dnat,
+    Field,
+    Interval,
     Limit,
     Log,
     Masquerade,
+    NatFlags,
     NoTrack,
     Recent,
     Redirect,
     Reject,
+    RejectWith,
     ReversePath,
     RoutingHeader,
-    SetConnMark,
-    SetMark,
     SetTimeToLive,
     Snat,
-    Statistic,
+    Statement,
 )
 
 Arguments = Mapping[str, tuple[str, bool]]  #: option → (its value, negated)
+
+
+class Done(NamedTuple):
+    """What a target does, and the detail of its spelling."""
+
+    part: Statement
+    detail: Hashable = None
 
 
 def _value(arguments: Arguments, option: str) -> str | None:
@@ -66,7 +81,7 @@ def _all_ones(family: Family) -> str:
     return format_ip(family, (1 << family.bits) - 1)
 
 
-def read_recent(arguments: Arguments, family: Family) -> Recent:
+def read_recent(arguments: Arguments, family: Family) -> Read:
     actions = [action for action in RECENT_ACTIONS if f"--{action}" in arguments]
     if len(actions) != 1:
         raise ValueError("-m recent needs one of --set, --rcheck, --update, --remove")
@@ -76,17 +91,18 @@ def read_recent(arguments: Arguments, family: Family) -> Recent:
     reap = "--reap" in arguments
     if reap and seconds is None:
         raise ValueError("-m recent --reap needs --seconds")
-    return Recent(
+    recent = Recent(
         _value(arguments, "--name") or "DEFAULT",
         actions[0],
-        None if seconds is None else read_number(seconds, 0xFFFFFFFF),
+        None if seconds is None else read_number(seconds, ALL_BITS),
         reap,
-        None if hitcount is None else read_number(hitcount, 0xFFFFFFFF),
+        None if hitcount is None else read_number(hitcount, ALL_BITS),
         arguments[f"--{actions[0]}"][1],
     )
+    return Read(recent)
 
 
-def write_recent(recent: Recent, form: Form) -> str:
+def write_recent(recent: Recent, _detail: None, form: Form) -> str:
     text = f"! --{recent.action}" if recent.negate else f"--{recent.action}"
     if recent.seconds is not None:
         text += f" --seconds {recent.seconds}"
@@ -102,16 +118,43 @@ def write_recent(recent: Recent, form: Form) -> str:
 _PROBABILITY = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 
 
-def read_statistic(arguments: Arguments, _family: Family) -> Statistic:
+def read_statistic(arguments: Arguments, _family: Family) -> Read:
+    """The detail is the probability as written."""
     if (mode := _required(arguments, "--mode")) != "random":
         raise NotModelled(f"-m statistic --mode {mode}")
     text = _required(arguments, "--probability")
     if not _PROBABILITY.fullmatch(text) or float(text) > 1:
         raise ValueError(f"not a probability from 0 to 1: {text!r}")
-    return Statistic(int(float(text) * (1 << 31) + 0.5), text)  # rounded half up (K-5)
+    return Read(Chance(int(float(text) * (1 << 31) + 0.5)), text)  # rounded half up (K-5)
 
 
-_REJECT_NAMES: Mapping[Family, Mapping[str, str]] = {
+def write_statistic(chance: Chance, detail: str | None, form: Form) -> str:
+    return f"--mode random --probability {probability(chance, detail, form)}"
+
+
+def probability(chance: Chance, detail: str | None, form: Form) -> str:
+    """As written; else, and by iptables-save, what the kernel holds, with 11 decimals."""
+    if detail is not None and form.style is not Style.SAVE:
+        return detail
+    return f"{chance.threshold / (1 << 31):.11f}"
+
+
+#: the answers of REJECT by the names that iptables-save prints
+_ANSWERS: Mapping[Family, Mapping[str, RejectWith]] = {
+    Family.IPV4: {
+        "icmp-net-unreachable": RejectWith.NO_ROUTE, "icmp-host-unreachable": RejectWith.HOST_UNREACHABLE,
+        "icmp-proto-unreachable": RejectWith.PROTOCOL_UNREACHABLE, "icmp-port-unreachable": RejectWith.PORT_UNREACHABLE,
+        "icmp-net-prohibited": RejectWith.NET_PROHIBITED, "icmp-host-prohibited": RejectWith.HOST_PROHIBITED,
+        "icmp-admin-prohibited": RejectWith.ADMIN_PROHIBITED, "tcp-reset": RejectWith.TCP_RESET,
+    },
+    Family.IPV6: {
+        "icmp6-no-route": RejectWith.NO_ROUTE, "icmp6-adm-prohibited": RejectWith.ADMIN_PROHIBITED,
+        "icmp6-addr-unreachable": RejectWith.HOST_UNREACHABLE, "icmp6-port-unreachable": RejectWith.PORT_UNREACHABLE,
+        "icmp6-policy-fail": RejectWith.POLICY_FAIL, "icmp6-reject-route": RejectWith.REJECT_ROUTE,
+        "tcp-reset": RejectWith.TCP_RESET,
+    },
+}  # fmt: skip
+_SHORT_ANSWERS: Mapping[Family, Mapping[str, str]] = {
     Family.IPV4: {
         "net-unreach": "icmp-net-unreachable", "host-unreach": "icmp-host-unreachable",
         "proto-unreach": "icmp-proto-unreachable", "port-unreach": "icmp-port-unreachable",
@@ -124,20 +167,32 @@ _REJECT_NAMES: Mapping[Family, Mapping[str, str]] = {
         "tcp-rst": "tcp-reset",
     },
 }  # fmt: skip
+ANSWER_NAMES: Mapping[Family, Mapping[RejectWith, str]] = {
+    family: {answer: name for name, answer in answers.items()} for family, answers in _ANSWERS.items()
+}
+UNSAID = "unsaid"  #: the answer that REJECT gives without ``--reject-with``
 
 
-def read_reject(arguments: Arguments, family: Family) -> Reject:
+def read_reject(arguments: Arguments, family: Family) -> Done:
     if (text := _value(arguments, "--reject-with")) is None:
-        return Reject()
-    names = _REJECT_NAMES[family]
-    name = names.get(text, text)
-    if name not in names.values():
+        return Done(Reject(), UNSAID)
+    answer = _ANSWERS[family].get(_SHORT_ANSWERS[family].get(text, text))
+    if answer is None:
         raise ValueError(f"not a way to reject {family.label}: {text!r}")
-    return Reject(name)
+    return Done(Reject(answer))
 
 
-def read_nat_range(text: str, family: Family) -> tuple[int | None, int | None, int | None]:
-    """Address (None: kept) and port range of ``ADDRESS[:PORT[-PORT]]`` or ``:PORT[-PORT]``."""
+def write_reject(reject: Reject, detail: str | None, form: Form) -> str:
+    if detail == UNSAID and form.style is not Style.SAVE:
+        return ""
+    return f"--reject-with {ANSWER_NAMES[form.family][reject.with_]}"
+
+
+# --- translation -----------------------------------------------------------------------------------------------------------
+
+
+def _read_nat_range(text: str, family: Family) -> tuple[int | None, Interval | None]:
+    """Address and port range of ``ADDRESS[:PORT[-PORT]]`` or ``:PORT[-PORT]``; None: kept."""
     host, separator, ports = text, "", ""
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
@@ -150,115 +205,183 @@ def read_nat_range(text: str, family: Family) -> tuple[int | None, int | None, i
         raise NotModelled(f"NAT to a range of addresses {text}")
     if not host and not ports:
         raise ValueError(f"neither address nor port: {text!r}")
-    low, high = read_range(ports, "-") if separator else (None, None)
-    return (read_address(host, family) if host else None), low, high
+    return (read_address(host, family) if host else None), (read_range(ports, "-") if separator else None)
 
 
-def write_nat_range(family: Family, address: int | None, low: int | None, high: int | None) -> str:
-    if low is None:
-        return "" if address is None else format_ip(family, address)
-    ports = write_range(low, high, "-")
-    if address is None:
-        return f":{ports}"
-    host = format_ip(family, address)
-    return f"[{host}]:{ports}" if family is Family.IPV6 else f"{host}:{ports}"
+def _write_nat_range(family: Family, address: int | None, ports: Interval | None) -> str:
+    host = "" if address is None else format_ip(family, address)
+    if ports is None:
+        return host
+    return f"[{host}]:{write_range(ports, '-')}" if ":" in host else f"{host}:{write_range(ports, '-')}"
 
 
-def read_dnat(arguments: Arguments, family: Family) -> Dnat:
+_FLAGS = {
+    "--random": NatFlags.RANDOM,
+    "--random-fully": NatFlags.FULLY_RANDOM,
+    "--persistent": NatFlags.PERSISTENT,
+}
+
+
+def _read_flags(arguments: Arguments) -> NatFlags:
+    flags = NO_FLAGS
+    for option, flag in _FLAGS.items():
+        if option in arguments:
+            flags |= flag
+    return flags
+
+
+def _write_flags(flags: NatFlags) -> str:
+    return "".join(f" {option}" for option, flag in _FLAGS.items() if flag in flags) if flags else ""
+
+
+def read_dnat(arguments: Arguments, family: Family) -> Done:
     text = _required(arguments, "--to-destination")
-    address, low, high = read_nat_range(text, family)
-    if low != high:
+    address, ports = _read_nat_range(text, family)
+    if ports is not None and ports[0] != ports[1]:
         raise NotModelled(f"-j DNAT to a range of ports {text}")
-    return Dnat(family, address, low, "--random" in arguments, "--persistent" in arguments)
+    return Done(Dnat(address, None if ports is None else ports[0], _read_flags(arguments)))
 
 
-def write_dnat(dnat: Dnat, _form: Form) -> str:
+def write_dnat(dnat: Dnat, _detail: None, form: Form) -> str:
     if dnat.address is not None and dnat.port is not None:
-        target = join_host_port(format_ip(dnat.family, dnat.address), dnat.port)
+        target = join_host_port(format_ip(form.family, dnat.address), dnat.port)
     else:
-        target = write_nat_range(dnat.family, dnat.address, dnat.port, dnat.port)
-    if not (dnat.random or dnat.persistent):
-        return f"--to-destination {target}"
-    return f"--to-destination {target}" + _flags((dnat.random, "--random"), (dnat.persistent, "--persistent"))
+        target = _write_nat_range(form.family, dnat.address, None if dnat.port is None else (dnat.port, dnat.port))
+    return f"--to-destination {target}{_write_flags(dnat.flags)}"
 
 
-def read_snat(arguments: Arguments, family: Family) -> Snat:
+def read_snat(arguments: Arguments, family: Family) -> Done:
     text = _required(arguments, "--to-source")
-    address, low, high = read_nat_range(text, family)
+    address, ports = _read_nat_range(text, family)
     if address is None:
         raise NotModelled(f"-j SNAT without an address {text}")
-    return Snat(family, address, low, high, "--random" in arguments, "--random-fully" in arguments)
+    return Done(Snat(address, ports, _read_flags(arguments)))
 
 
-def write_snat(snat: Snat, _form: Form) -> str:
-    target = write_nat_range(snat.family, snat.address, snat.port_low, snat.port_high)
-    return f"--to-source {target}" + _flags((snat.random, "--random"), (snat.random_fully, "--random-fully"))
+def write_snat(snat: Snat, _detail: None, form: Form) -> str:
+    return f"--to-source {_write_nat_range(form.family, snat.address, snat.ports)}{_write_flags(snat.flags)}"
 
 
-def read_masquerade(arguments: Arguments, _family: Family) -> Masquerade:
+def read_masquerade(arguments: Arguments, _family: Family) -> Done:
     ports = _value(arguments, "--to-ports")
-    low, high = read_range(ports, "-") if ports is not None else (None, None)
-    return Masquerade("--random" in arguments, "--random-fully" in arguments, low, high)
+    return Done(Masquerade(None if ports is None else read_range(ports, "-"), _read_flags(arguments)))
 
 
-def write_masquerade(masquerade: Masquerade, _form: Form) -> str:
-    low, high = masquerade.port_low, masquerade.port_high
-    ports = f" --to-ports {write_range(low, high, '-')}" if low is not None else ""
-    return (ports + _flags((masquerade.random, "--random"), (masquerade.random_fully, "--random-fully"))).lstrip()
+def write_masquerade(masquerade: Masquerade, _detail: None, _form: Form) -> str:
+    ports = "" if masquerade.ports is None else f" --to-ports {write_range(masquerade.ports, '-')}"
+    return (ports + _write_flags(masquerade.flags)).lstrip()
 
 
-def read_redirect(arguments: Arguments, _family: Family) -> Redirect:
+def read_redirect(arguments: Arguments, _family: Family) -> Done:
     text = _value(arguments, "--to-ports")
     if text is not None and "-" in text:
         raise NotModelled(f"-j REDIRECT --to-ports {text}")
-    return Redirect(None if text is None else read_port(text))
+    return Done(Redirect(None if text is None else read_port(text)))
 
 
-def read_set_mark(arguments: Arguments, _family: Family) -> SetMark:
+def write_redirect(redirect: Redirect, _detail: None, _form: Form) -> str:
+    return "" if redirect.port is None else f"--to-ports {redirect.port}"
+
+
+# --- marks -----------------------------------------------------------------------------------------------------------------
+
+
+def read_set_mark(arguments: Arguments, _family: Family) -> Done:
+    """The detail is the option."""
     if len(arguments) != 1:
         raise ValueError("-j MARK needs exactly one option")
     ((option, (text, _negate)),) = arguments.items()
     spelling = option.removeprefix("--")
-    return SetMark(*_mark_and_mask(spelling, text), spelling)
+    return Done(_assignment(Field.MARK, spelling, text), spelling)
 
 
-def _mark_and_mask(spelling: str, text: str) -> tuple[int, int]:
-    """What an option of MARK or CONNMARK makes of a mark: XORed with the first after the bits of the second are cleared."""
+def _assignment(to: Field, spelling: str, text: str) -> Assign:
+    """What an option of MARK or CONNMARK makes of a mark."""
     value_text, slash, mask_text = text.partition("/")
     if slash and spelling not in ("set-mark", "set-xmark"):
         raise ValueError(f"--{spelling} takes no mask: {text!r}")
-    value = read_number(value_text, 0xFFFFFFFF)
+    value = read_number(value_text, ALL_BITS)
     match spelling:
         case "or-mark":
-            return value, value
+            return Assign(to, ALL_BITS ^ value, value)
         case "xor-mark":
-            return value, 0
+            return Assign(to, ALL_BITS, value)
         case "and-mark":
-            return 0, value ^ 0xFFFFFFFF
+            return Assign(to, value)
         case _:
             pass
-    mask = read_number(mask_text, 0xFFFFFFFF) if slash else 0xFFFFFFFF
+    mask = read_number(mask_text, ALL_BITS) if slash else ALL_BITS
     # set-mark clears the bits of the mask, then *or*s the value: bits outside the mask are set, not flipped
-    return value, mask | value if spelling == "set-mark" else mask
+    return Assign(to, ALL_BITS ^ (mask | value if spelling == "set-mark" else mask), value)
 
 
-def write_set_mark(mark: SetMark, form: Form) -> str:
-    match mark.spelling:
+def write_set_mark(mark: Assign, detail: str | None, form: Form) -> str:
+    spelling = "set-xmark" if detail is None or form.style is Style.SAVE else detail
+    match spelling:
         case "or-mark" | "xor-mark":
-            return f"--{mark.spelling} {write_hex(mark.value, form)}"
+            return f"--{spelling} {write_hex(mark.flip, form)}"
         case "and-mark":
-            return f"--and-mark {write_hex(mark.mask ^ 0xFFFFFFFF, form)}"
-        case "set-mark" if mark.mask == 0xFFFFFFFF:
-            return f"--set-mark {write_hex(mark.value, form)}"
+            return f"--and-mark {write_hex(mark.keep, form)}"
+        case "set-mark" if mark.keep == 0:
+            return f"--set-mark {write_hex(mark.flip, form)}"
         case _:
-            pass
-    return f"--{mark.spelling} {write_hex(mark.value, form)}/{write_hex(mark.mask, form)}"
+            return f"--{spelling} {write_hex(mark.flip, form)}/{write_hex(mark.keep ^ ALL_BITS, form)}"
 
 
-def read_notrack(target: str, arguments: Arguments) -> NoTrack:
-    if target == "CT" and "--notrack" not in arguments:
+def read_set_connmark(arguments: Arguments, _family: Family) -> Done:
+    masks = {option: arguments[option][0] for option in arguments if option in ("--mask", "--nfmask", "--ctmask")}
+    actions = [option.removeprefix("--") for option in arguments if option not in masks]
+    if len(actions) != 1 or ("--mask" in masks and len(masks) > 1):
+        raise ValueError("-j CONNMARK needs one of --set-xmark, --save-mark, --restore-mark and the like")
+    [action] = actions
+    if action in ("save-mark", "restore-mark"):
+        both = masks.get("--mask", "0xffffffff")
+        packet, connection = (read_number(masks.get(option, both), ALL_BITS) for option in ("--nfmask", "--ctmask"))
+        if action == "save-mark":
+            return Done(Assign(Field.CT_MARK, ALL_BITS ^ connection, 0, Field.MARK, packet))
+        return Done(Assign(Field.MARK, ALL_BITS ^ packet, 0, Field.CT_MARK, connection))
+    if masks:
+        raise ValueError(f"--{action} takes no mask option")
+    return Done(_assignment(Field.CT_MARK, action, arguments[f"--{action}"][0]))
+
+
+def connmark_action(statement: Assign) -> str:
+    """``set``, ``save`` or ``restore``."""
+    if statement.source is None:
+        return "set"
+    return "save" if statement.to is Field.CT_MARK else "restore"
+
+
+def write_set_connmark(statement: Assign, _detail: None, _form: Form) -> str:
+    cleared = statement.keep ^ ALL_BITS
+    match connmark_action(statement):
+        case "set":
+            return f"--set-xmark {statement.flip:#x}/{cleared:#x}"
+        case "save":
+            return f"--save-mark --nfmask {statement.take:#x} --ctmask {cleared:#x}"
+        case _:
+            return f"--restore-mark --nfmask {cleared:#x} --ctmask {statement.take:#x}"
+
+
+def read_connmark(arguments: Arguments, family: Family) -> Read:
+    _required(arguments, "--mark")
+    return _READ_CONNMARK(*arguments["--mark"], family)
+
+
+_READ_CONNMARK = mark_reader(Field.CT_MARK)
+
+
+def write_connmark(match: Compare, detail: None, form: Form) -> str:
+    return ("! " if match.negate else "") + f"--mark {write_mark(match, detail, form)}"
+
+
+# --- other targets ---------------------------------------------------------------------------------------------------------
+
+
+def read_notrack(arguments: Arguments, _family: Family) -> Done:
+    if "--notrack" not in arguments:
         raise NotModelled("-j CT without --notrack")
-    return NoTrack(target)
+    return Done(NoTrack())
 
 
 _LOG_LEVELS: Mapping[str, int] = {
@@ -268,7 +391,7 @@ _LOG_LEVELS: Mapping[str, int] = {
 LOG_FLAGS = ("--log-tcp-sequence", "--log-tcp-options", "--log-ip-options", "--log-uid", "--log-macdecode")
 
 
-def read_log(arguments: Arguments, _family: Family) -> Log:
+def read_log(arguments: Arguments, _family: Family) -> Done:
     """Arguments in iptables-save's order; level 4 is the default and left out."""
     words = []
     if (prefix := _value(arguments, "--log-prefix")) is not None:
@@ -279,7 +402,7 @@ def read_log(arguments: Arguments, _family: Family) -> Log:
             level = read_number(text, 7)
         if level != 4:
             words.append(f"--log-level {level}")
-    return Log(" ".join(words + [option for option in LOG_FLAGS if option in arguments]))
+    return Done(Log(" ".join(words + [option for option in LOG_FLAGS if option in arguments])))
 
 
 # --- what other programs' rules use --------------------------------------------------------------------------------------
@@ -291,7 +414,7 @@ _UNIT_NAMES = ("second", "minute", "hour", "day")
 _LIMIT_SCALE = 10_000  #: the tool counts in ten-thousandths of a second
 
 
-def read_limit(arguments: Arguments, _family: Family) -> Limit:
+def read_limit(arguments: Arguments, _family: Family) -> Read:
     text, burst = _value(arguments, "--limit") or "3/hour", _value(arguments, "--limit-burst")
     count_text, _, unit_text = text.partition("/")
     unit = next((name for name in _UNIT_NAMES if name.startswith(unit_text.lower() or "s")), "")
@@ -300,7 +423,7 @@ def read_limit(arguments: Arguments, _family: Family) -> Limit:
     period = _LIMIT_SCALE * _UNITS[unit[:3] if unit in ("second", "minute") else unit] // int(count_text)
     if not period:
         raise ValueError(f"too fast for -m limit: {text!r}")
-    return Limit(*_rate(period), read_number(burst or "0", 10_000) or 5)  # a burst of 0 counts as none given
+    return Read(Limit(*_rate(period), read_number(burst or "0", 10_000) or 5))  # a burst of 0 counts as none given
 
 
 def _rate(period: int) -> tuple[int, str]:
@@ -314,59 +437,29 @@ def _rate(period: int) -> tuple[int, str]:
     return best[1] // period, best[0]
 
 
-def write_limit(limit: Limit, _form: Form) -> str:
+def write_limit(limit: Limit, _detail: None, _form: Form) -> str:
     burst = f" --limit-burst {limit.burst}" if limit.burst != 5 else ""
     return f"--limit {limit.count}/{limit.unit}{burst}"
 
 
-def read_connmark(arguments: Arguments, family: Family) -> ConnMark:
-    _required(arguments, "--mark")
-    mark = read_mark(*arguments["--mark"], family)
-    return ConnMark(mark.value, mark.mask, mark.negate)
-
-
-def write_connmark(match: ConnMark, form: Form) -> str:
-    return ("! " if match.negate else "") + f"--mark {write_mark(match, form)}"
-
-
-def read_set_connmark(arguments: Arguments, _family: Family) -> SetConnMark:
-    masks = {option: arguments[option][0] for option in arguments if option in ("--mask", "--nfmask", "--ctmask")}
-    actions = [option.removeprefix("--") for option in arguments if option not in masks]
-    if len(actions) != 1 or ("--mask" in masks and len(masks) > 1):
-        raise ValueError("-j CONNMARK needs one of --set-xmark, --save-mark, --restore-mark and the like")
-    [action] = actions
-    if action in ("save-mark", "restore-mark"):
-        both = masks.get("--mask", "0xffffffff")
-        bits = (read_number(masks.get(option, both), 0xFFFFFFFF) for option in ("--nfmask", "--ctmask"))
-        return SetConnMark(action.removesuffix("-mark"), *bits)
-    if masks:
-        raise ValueError(f"--{action} takes no mask option")
-    return SetConnMark("set", *_mark_and_mask(action, arguments[f"--{action}"][0]))
-
-
-def write_set_connmark(statement: SetConnMark, _form: Form) -> str:
-    value, mask = statement.value, statement.mask
-    if statement.action == "set":
-        return f"--set-xmark {value:#x}/{mask:#x}"
-    return f"--{statement.action}-mark --nfmask {value:#x} --ctmask {mask:#x}"
-
-
-def read_set_time_to_live(target: str, arguments: Arguments, _family: Family) -> SetTimeToLive:
+def read_set_time_to_live(arguments: Arguments, family: Family) -> Done:
     if len(arguments) != 1:
-        raise ValueError(f"-j {target} needs exactly one option")
+        raise ValueError("-j TTL and -j HL need exactly one option")
     ((option, (text, _negate)),) = arguments.items()
-    return SetTimeToLive(target, option.rpartition("-")[2], read_number(text, 255))
+    return Done(SetTimeToLive(option.rpartition("-")[2], read_number(text, 255)))
 
 
-def write_set_time_to_live(statement: SetTimeToLive, _form: Form) -> str:
-    return f"--{statement.target.lower()}-{statement.action} {statement.value}"
+def time_to_live_writer(target: str) -> Callable[[SetTimeToLive, None, Form], str]:
+    return lambda statement, _detail, _form: f"--{target.lower()}-{statement.action} {statement.value}"
 
 
-def read_reverse_path(arguments: Arguments, _family: Family) -> ReversePath:
-    return ReversePath(*(option in arguments for option in ("--loose", "--validmark", "--accept-local", "--invert")))
+def read_reverse_path(arguments: Arguments, _family: Family) -> Read:
+    return Read(
+        ReversePath(*(option in arguments for option in ("--loose", "--validmark", "--accept-local", "--invert")))
+    )
 
 
-def write_reverse_path(match: ReversePath, _form: Form) -> str:
+def write_reverse_path(match: ReversePath, _detail: None, _form: Form) -> str:
     flags = (
         (match.loose, "--loose"), (match.valid_mark, "--validmark"), (match.accept_local, "--accept-local"),
         (match.invert, "--invert"),
@@ -374,17 +467,17 @@ def write_reverse_path(match: ReversePath, _form: Form) -> str:
     return _flags(*flags).lstrip()
 
 
-def read_routing_header(arguments: Arguments, _family: Family) -> RoutingHeader:
+def read_routing_header(arguments: Arguments, _family: Family) -> Read:
     """Arguments in iptables-save's order."""
     words = []
     for option in ("--rt-type", "--rt-segsleft", "--rt-len"):
         if option in arguments:
             text, negate = arguments[option]
             words.append(f"{'! ' if negate else ''}{option} {text}")
-    return RoutingHeader(" ".join(words))
+    return Read(RoutingHeader(" ".join(words)))
 
 
-def read_nflog(arguments: Arguments, _family: Family) -> Log:
+def read_nflog(arguments: Arguments, _family: Family) -> Done:
     words = []
     if prefix := _value(arguments, "--nflog-prefix"):
         words.append(f"--nflog-prefix {quoted(prefix)}")
@@ -396,40 +489,40 @@ def read_nflog(arguments: Arguments, _family: Family) -> Log:
     ):
         if (text := _value(arguments, option)) is not None and text != default:
             words.append(f"{option} {read_number(text, 0xFFFFFFFF)}")
-    return Log(" ".join(words), "NFLOG")
+    return Done(Log(" ".join(words), "NFLOG"))
 
 
-def read_tcp_mss(arguments: Arguments, _family: Family) -> Adjust:
+def read_tcp_mss(arguments: Arguments, _family: Family) -> Done:
     match tuple(arguments.items()):
         case [("--clamp-mss-to-pmtu", _)]:
-            return Adjust("TCPMSS", "--clamp-mss-to-pmtu")
+            return Done(Adjust("TCPMSS", "--clamp-mss-to-pmtu"))
         case [("--set-mss", (text, _))]:
-            return Adjust("TCPMSS", f"--set-mss {read_number(text, 0xFFFF)}")
+            return Done(Adjust("TCPMSS", f"--set-mss {read_number(text, 0xFFFF)}"))
         case _:
             raise ValueError("-j TCPMSS needs exactly one option")
 
 
-def read_dscp(arguments: Arguments, _family: Family) -> Adjust:
-    return Adjust("DSCP", f"--set-dscp 0x{read_number(_required(arguments, '--set-dscp'), 63):02x}")
+def read_dscp(arguments: Arguments, _family: Family) -> Done:
+    return Done(Adjust("DSCP", f"--set-dscp 0x{read_number(_required(arguments, '--set-dscp'), 63):02x}"))
 
 
-def read_tos(arguments: Arguments, _family: Family) -> Adjust:
+def read_tos(arguments: Arguments, _family: Family) -> Done:
     value, slash, mask = _required(arguments, "--set-tos").partition("/")
     if not value[:1].isdigit():
         raise NotModelled(f"-j TOS --set-tos {value}")
     bits = read_number(mask, 255) if slash else 255
-    return Adjust("TOS", f"--set-tos 0x{read_number(value, 255):02x}/0x{bits:02x}")
+    return Done(Adjust("TOS", f"--set-tos 0x{read_number(value, 255):02x}/0x{bits:02x}"))
 
 
 _CLASS = re.compile(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})")
 
 
-def read_class(arguments: Arguments, _family: Family) -> Adjust:
+def read_class(arguments: Arguments, _family: Family) -> Done:
     if (found := _CLASS.fullmatch(text := _required(arguments, "--set-class"))) is None:
         raise ValueError(f"not a class MAJOR:MINOR: {text!r}")
-    return Adjust("CLASSIFY", f"--set-class {int(found[1], 16):04x}:{int(found[2], 16):04x}")
+    return Done(Adjust("CLASSIFY", f"--set-class {int(found[1], 16):04x}:{int(found[2], 16):04x}"))
 
 
-def read_checksum(arguments: Arguments, _family: Family) -> Adjust:
+def read_checksum(arguments: Arguments, _family: Family) -> Done:
     _required(arguments, "--checksum-fill")
-    return Adjust("CHECKSUM", "--checksum-fill")
+    return Done(Adjust("CHECKSUM", "--checksum-fill"))

@@ -1,12 +1,13 @@
-"""The iptables options kpsim models: one table in which every option stands with its reader *and* its writer.
+"""Every option that kpsim knows of iptables, one row each: how its words are read, and how they are written.
 
-Counterpart: the libxt_*/libipt_* extensions of iptables 1.8.9. Forms were checked against the real tools (I-17). This module
-never knows about chains, tables, files or Kubernetes: it turns words of one rule into parts of a rule's body and back.
+The counterpart is the option tables of iptables 1.8.9. An :class:`Option` alone is one expression. An :class:`Extension` is a
+module or a target whose options together are one expression or statement. To add a match or a target, add a row.
 """
 
+import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kpsim.addresses import Family
@@ -14,6 +15,7 @@ from kpsim.dialects.iptables.extensions import (
     LOG_FLAGS,
     RECENT_ACTIONS,
     Arguments,
+    Done,
     read_checksum,
     read_class,
     read_connmark,
@@ -36,123 +38,176 @@ from kpsim.dialects.iptables.extensions import (
     read_statistic,
     read_tcp_mss,
     read_tos,
+    time_to_live_writer,
     write_connmark,
     write_dnat,
     write_limit,
     write_masquerade,
     write_recent,
+    write_redirect,
+    write_reject,
     write_reverse_path,
     write_set_connmark,
     write_set_mark,
-    write_set_time_to_live,
     write_snat,
+    write_statistic,
 )
 from kpsim.dialects.iptables.values import (
-    SYN_MASK,
+    ADDRESS_TYPES,
+    CT_STATES,
     Form,
+    Read,
     Style,
-    read_address_range,
-    read_address_type,
-    read_ct_state,
+    Writer,
+    address_range_reader,
+    icmp_reader,
+    interface_reader,
+    mark_reader,
+    names_reader,
+    names_writer,
+    network_reader,
+    original_destination_reader,
+    port_reader,
+    ports_reader,
     read_direction,
-    read_icmp_type,
-    read_interface,
-    read_mark,
-    read_network,
     read_protocol,
-    read_range,
-    read_ranges,
+    read_syn,
     read_tcp_flags,
-    read_time_to_live,
+    time_to_live_match_writer,
+    time_to_live_reader,
     write_address_range,
     write_comment,
-    write_flags,
     write_icmp_type,
+    write_interface,
     write_mark,
+    write_name,
+    write_network,
+    write_original_destination,
     write_port,
-    write_ranges,
+    write_ports,
+    write_protocol,
+    write_tcp_flags,
 )
-from kpsim.ruleset import (
-    AddressRange,
-    AddrType,
-    Adjust,
-    Comment,
-    ConnMark,
-    CtDirection,
-    CtOriginalDestination,
-    CtOriginalPort,
-    CtState,
-    Destination,
-    DestinationPort,
-    Dnat,
-    IcmpType,
-    InInterface,
-    Limit,
-    Log,
-    MarkMatch,
-    Masquerade,
-    Match,
-    MultiPort,
-    NfAcct,
-    NoTrack,
-    OutInterface,
-    Protocol,
-    Recent,
-    Redirect,
-    Reject,
-    ReversePath,
-    RoutingHeader,
-    SetConnMark,
-    SetMark,
-    SetTimeToLive,
-    Snat,
-    Source,
-    SourcePort,
-    Statement,
-    Statistic,
-    TcpFlags,
-    TimeToLive,
-)
+from kpsim.ruleset import Adjust, Counter, Field, Goto, Jump, Log, NoTrack, RoutingHeader, Terminal, Unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option that is one match.
+class Place(enum.Enum):
+    """Where an option stands in what iptables-save prints."""
 
-    ``modules`` are those that know the option; empty for the header options, which need no ``-m``. ``variant`` tells apart the
-    options that share a class of rules.py, see ``VARIANT_FIELD``. A row without ``write`` is another way to spell a match.
+    HEADER = "header"  #: before every ``-m``
+    MATCH = "match"
+    PORT = "port"  #: directly behind ``-m tcp`` and the like
+    TARGET = "target"
+
+
+#: writes a piece: the part (the rule if it has none), the detail of its spelling, the form, whether it opens its ``-m``
+PieceWriter = Callable[[Any, Any, Form, bool], str]
+
+
+class Row:
+    """What a piece of a rule's spelling is written by."""
+
+    name: str  #: unique
+    place = Place.MATCH
+    order = 0  #: among those of its place, or of its ``-m``
+    module = ""
+    always = False  #: it has no part, and iptables-save prints it all the same
+    opens_ports = False
+    write: PieceWriter
+
+
+@dataclass(frozen=True, eq=False)
+class Option(Row):
+    """One option that is one expression.
+
+    ``modules`` are those that know the option; a header option needs no ``-m``. A row without ``value`` is another way to write
+    what the row with the same reader's result writes. ``read`` returns None for what is always true and not worth a word.
     """
 
-    element: type
-    modules: tuple[str, ...]
     names: tuple[str, ...]  #: the first is the one written
-    read: Callable[[str, bool, Family], Match | None]  #: None: always true, not worth a match
-    write: Callable[[Any, Form], str] | None
-    variant: str = ""
+    modules: tuple[str, ...]
+    read: Callable[[str, bool, Family], Read | None]
+    value: Writer | None
+    place: Place = Place.MATCH
+    order: int = 0
     arguments: int = 1
+    written_as: str = ""  #: the row that writes it, if it has no ``value``
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.names[0]
+
+    @property
+    def module(self) -> str:  # type: ignore[override]
+        return self.modules[0] if self.modules else ""
+
+    @property
+    def always(self) -> bool:  # type: ignore[override]
+        return self.name == "--comment"
+
+    @cached_property
+    def write(self) -> PieceWriter:  # type: ignore[override]
+        """The option with its value; the ``-m`` before it unless it goes on in one, or is a port option."""
+        assert self.value is not None
+        value, name = self.value, self.name
+        module = f"-m {self.module} " if self.place is Place.MATCH else ""
+        plain, negated = (f"{name} ", f"{module}{name} "), (f"! {name} ", f"{module}! {name} ")
+
+        def write(part: Any, detail: Any, form: Form, opens: bool) -> str:
+            words = negated if getattr(part, "negate", False) else plain
+            return words[opens] + value(part, detail, form)
+
+        return write
 
 
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """A module or a target whose options together are one match or statement."""
+@dataclass(frozen=True, eq=False)
+class Extension(Row):
+    """A module or a target whose options together are one expression or statement."""
 
-    element: type
     flag: str  #: ``-m`` or ``-j``
-    name: str
+    target: str  #: its name
     options: Mapping[str, int]  #: option → number of values it takes
-    read: Callable[[Arguments, Family], Any]
-    write: Callable[[Any, Form], str]  #: the options as text
+    read: Callable[[Arguments, Family], Read | Done]
+    value: Writer  #: the options as text
     table: str = ""  #: the only table the kernel takes the target in; empty: any
-    variant: str = ""
     negatable: frozenset[str] = frozenset()
 
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"{self.flag} {self.target}"
 
-#: the field that tells apart options which share a class
-VARIANT_FIELD: Mapping[type, str] = {
-    CtState: "module", MultiPort: "side", IcmpType: "module", AddrType: "side", AddressRange: "side", TimeToLive: "option",
-    NoTrack: "target", Log: "target", SetTimeToLive: "target", Adjust: "target",
-}  # fmt: skip
-#: modules whose port options follow as matches of their own; the module alone is a match already (``L4Module``)
+    @property
+    def place(self) -> Place:  # type: ignore[override]
+        return Place.MATCH if self.flag == "-m" else Place.TARGET
+
+    @property
+    def module(self) -> str:  # type: ignore[override]
+        return self.target
+
+    @cached_property
+    def write(self) -> PieceWriter:  # type: ignore[override]
+        name, value = self.name, self.value
+
+        def write(part: Any, detail: Any, form: Form, _opens: bool) -> str:
+            options = value(part, detail, form)
+            return f"{name} {options}" if options else name
+
+        return write
+
+
+@dataclass(frozen=True, eq=False)
+class Plain(Row):
+    """A piece that is no option of its own: a verdict, a jump, ``-m tcp``, words that are not modelled."""
+
+    name: str
+    write: PieceWriter
+    place: Place = Place.MATCH
+    module: str = ""
+    always: bool = False
+    opens_ports: bool = False
+
+
+#: modules whose port options follow as expressions of their own. The module itself says nothing: ``-p`` has to stand before it.
 PORT_MODULES = ("tcp", "udp", "sctp")
 #: module that an option brings along if the rule names only the protocol: ``-p tcp --dport 80``
 IMPLIED_MODULE: Mapping[str, str] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp", "icmp": "icmp", "icmpv6": "icmp6"}
@@ -163,124 +218,172 @@ MODULE_PROTOCOLS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-# --- the table ---------------------------------------------------------------------------------------------------------
+# --- single options --------------------------------------------------------------------------------------------------------
+
+
+def _header(
+    names: tuple[str, ...], read: Callable[[str, bool, Family], Read | None], value: Writer, order: int
+) -> Option:
+    return Option(names, (), read, value, Place.HEADER, order)
+
+
+def _read_comment(text: str, _negate: bool, _family: Family) -> Read:
+    return Read(None, text)
+
+
+def _read_counter(text: str, _negate: bool, _family: Family) -> Read:
+    return Read(Counter(text))
+
+
+def _write_counter(counter: Counter, _detail: None, form: Form) -> str:
+    return f" {counter.name}" if form.style is Style.SAVE else counter.name  # two blanks (I-17)
+
+
+def _states(module: str, option: str) -> Option:
+    states = CT_STATES[module]
+    return Option(
+        (option,), (module,), names_reader(Field.CT_STATE, states, f"a state of -m {module}"), names_writer(states)
+    )
+
+
+def _address_type(side: str, field: Field, order: int) -> Option:
+    read = names_reader(field, ADDRESS_TYPES, "an address type")
+    return Option((f"--{side}-type",), ("addrtype",), read, names_writer(ADDRESS_TYPES), order=order)
+
+
+def _times_to_live(module: str) -> tuple[Option, ...]:
+    return tuple(
+        Option(
+            (f"--{module}-{relation}",), (module,), time_to_live_reader(relation), time_to_live_match_writer(relation)
+        )
+        for relation in ("eq", "lt", "gt")
+    )
+
 
 OPTIONS: tuple[Option, ...] = (
     # header, in the order iptables-save prints it
-    Option(Source, (), ("-s", "--source", "--src"),
-           lambda text, negate, family: Source(read_network(text, family), negate), lambda m, _: str(m.network)),
-    Option(Destination, (), ("-d", "--destination", "--dst"),
-           lambda text, negate, family: Destination(read_network(text, family), negate), lambda m, _: str(m.network)),
-    Option(InInterface, (), ("-i", "--in-interface"),
-           lambda text, negate, _: InInterface(read_interface(text), negate), lambda m, _: m.name),
-    Option(OutInterface, (), ("-o", "--out-interface"),
-           lambda text, negate, _: OutInterface(read_interface(text), negate), lambda m, _: m.name),
-    Option(Protocol, (), ("-p", "--protocol", "--proto"), read_protocol,
-           lambda m, _: "ipv6-icmp" if m.name == "icmpv6" else m.name),
+    _header(("-s", "--source", "--src"), network_reader(Field.SADDR), write_network, 0),
+    _header(("-d", "--destination", "--dst"), network_reader(Field.DADDR), write_network, 1),
+    _header(("-i", "--in-interface"), interface_reader(Field.IIFNAME), write_interface, 2),
+    _header(("-o", "--out-interface"), interface_reader(Field.OIFNAME), write_interface, 3),
+    _header(("-p", "--protocol", "--proto"), read_protocol, write_protocol, 4),
     # port options, in the order iptables-save prints them behind their module
-    Option(SourcePort, PORT_MODULES, ("--sport", "--source-port"),
-           lambda text, negate, _: SourcePort(*read_range(text), negate), write_port),
-    Option(DestinationPort, PORT_MODULES, ("--dport", "--destination-port"),
-           lambda text, negate, _: DestinationPort(*read_range(text), negate), write_port),
-    Option(TcpFlags, ("tcp",), ("--tcp-flags",), read_tcp_flags,
-           lambda m, _: f"{write_flags(m.mask)} {write_flags(m.value)}", arguments=2),
-    Option(TcpFlags, ("tcp",), ("--syn",),
-           lambda _text, negate, _: TcpFlags(SYN_MASK, frozenset(("SYN",)), negate), None, arguments=0),
-    # modules of one option
-    Option(Comment, ("comment",), ("--comment",), lambda text, _negate, _: Comment(text), write_comment),
-    Option(CtState, ("conntrack",), ("--ctstate",), lambda text, negate, _: read_ct_state("conntrack", text, negate),
-           lambda m, _: ",".join(m.states), variant="conntrack"),
-    Option(CtState, ("state",), ("--state",), lambda text, negate, _: read_ct_state("state", text, negate),
-           lambda m, _: ",".join(m.states), variant="state"),
-    Option(CtOriginalDestination, ("conntrack",), ("--ctorigdst",),
-           lambda text, negate, family: CtOriginalDestination(read_network(text, family), negate), lambda m, _: str(m.network)),
-    Option(CtOriginalPort, ("conntrack",), ("--ctorigdstport",),
-           lambda text, negate, _: CtOriginalPort(*read_range(text), negate), write_port),
-    Option(CtDirection, ("conntrack",), ("--ctdir",), read_direction, lambda m, _: m.direction),
-    Option(MarkMatch, ("mark",), ("--mark",), read_mark, write_mark),
-    Option(AddrType, ("addrtype",), ("--src-type",), lambda text, negate, _: read_address_type("src", text, negate),
-           lambda m, _: m.type, variant="src"),
-    Option(AddrType, ("addrtype",), ("--dst-type",), lambda text, negate, _: read_address_type("dst", text, negate),
-           lambda m, _: m.type, variant="dst"),
-    Option(AddressRange, ("iprange",), ("--src-range",),
-           lambda text, negate, family: read_address_range("src", text, negate, family), write_address_range, variant="src"),
-    Option(AddressRange, ("iprange",), ("--dst-range",),
-           lambda text, negate, family: read_address_range("dst", text, negate, family), write_address_range, variant="dst"),
-    *(Option(TimeToLive, (module,), (f"--{module}-{relation}",), read_time_to_live(f"{module}-{relation}"),
-             lambda m, _: str(m.value), variant=f"{module}-{relation}")
-      for module in ("ttl", "hl") for relation in ("eq", "lt", "gt")),
-    Option(MultiPort, ("multiport",), ("--sports", "--source-ports"),
-           lambda text, negate, _: MultiPort("sports", read_ranges(text), negate), write_ranges, variant="sports"),
-    Option(MultiPort, ("multiport",), ("--dports", "--destination-ports"),
-           lambda text, negate, _: MultiPort("dports", read_ranges(text), negate), write_ranges, variant="dports"),
-    Option(MultiPort, ("multiport",), ("--ports",),
-           lambda text, negate, _: MultiPort("ports", read_ranges(text), negate), write_ranges, variant="ports"),
-    Option(IcmpType, ("icmp",), ("--icmp-type",), lambda text, negate, _: read_icmp_type("icmp", text, negate),
-           write_icmp_type, variant="icmp"),
-    Option(IcmpType, ("icmp6",), ("--icmpv6-type", "--icmp6-type"),
-           lambda text, negate, _: read_icmp_type("icmp6", text, negate), write_icmp_type, variant="icmp6"),
-    Option(NfAcct, ("nfacct",), ("--nfacct-name",), lambda text, _negate, _: NfAcct(text),
-           lambda m, form: f" {m.name}" if form.style is Style.SAVE else m.name),  # two blanks (I-17)
-)  # fmt: skip
+    Option(("--sport", "--source-port"), PORT_MODULES, port_reader(Field.SPORT), write_port, Place.PORT, 0),
+    Option(("--dport", "--destination-port"), PORT_MODULES, port_reader(Field.DPORT), write_port, Place.PORT, 1),
+    Option(("--tcp-flags",), ("tcp",), read_tcp_flags, write_tcp_flags, Place.PORT, 2, arguments=2),
+    Option(("--syn",), ("tcp",), read_syn, None, Place.PORT, 2, arguments=0, written_as="--tcp-flags"),
+    # modules of single options, those of one module in the order iptables-save prints them
+    Option(("--comment",), ("comment",), _read_comment, write_comment),
+    _states("conntrack", "--ctstate"),
+    Option(("--ctorigdst",), ("conntrack",), original_destination_reader, write_original_destination, order=1),
+    Option(("--ctorigdstport",), ("conntrack",), port_reader(Field.CT_ORIGINAL_DPORT), write_port, order=2),
+    Option(("--ctdir",), ("conntrack",), read_direction, write_name, order=3),
+    _states("state", "--state"),
+    Option(("--mark",), ("mark",), mark_reader(Field.MARK), write_mark),
+    _address_type("src", Field.SADDR_TYPE, 0),
+    _address_type("dst", Field.DADDR_TYPE, 1),
+    Option(("--src-range",), ("iprange",), address_range_reader(Field.SADDR), write_address_range),
+    Option(("--dst-range",), ("iprange",), address_range_reader(Field.DADDR), write_address_range, order=1),
+    *_times_to_live("ttl"),
+    *_times_to_live("hl"),
+    Option(("--sports", "--source-ports"), ("multiport",), ports_reader(Field.SPORT), write_ports),
+    Option(("--dports", "--destination-ports"), ("multiport",), ports_reader(Field.DPORT), write_ports),
+    Option(("--ports",), ("multiport",), ports_reader(None), write_ports),
+    Option(("--icmp-type",), ("icmp",), icmp_reader("icmp"), write_icmp_type),
+    Option(("--icmpv6-type", "--icmp6-type"), ("icmp6",), icmp_reader("icmp6"), write_icmp_type),
+    Option(("--nfacct-name",), ("nfacct",), _read_counter, _write_counter),
+)
+
+
+# --- modules and targets with several options ------------------------------------------------------------------------------
+
+
+def _write_arguments(part: Log | Adjust | RoutingHeader, _detail: None, _form: Form) -> str:
+    return part.arguments
+
+
+def _read_old_notrack(_arguments: Arguments, _family: Family) -> Done:
+    return Done(NoTrack())
+
+
+def _read_trace(_arguments: Arguments, _family: Family) -> Done:
+    return Done(Log("", "TRACE"))
+
+
+def _words(*words: str) -> Writer:
+    return lambda _part, _detail, _form: " ".join(words)
+
 
 _RANDOM = {"--random": 0, "--random-fully": 0}
 _RT = frozenset(("--rt-type", "--rt-segsleft", "--rt-len"))
+_MARK_OPTIONS = {"--set-xmark": 1, "--set-mark": 1, "--or-mark": 1, "--xor-mark": 1, "--and-mark": 1}
 
 
-def _arguments(statement: Log | Adjust, _form: Form) -> str:
-    return statement.arguments
+def _set_time_to_live(target: str) -> Extension:
+    options = {f"--{target.lower()}-{action}": 1 for action in ("set", "inc", "dec")}
+    return Extension("-j", target, options, read_set_time_to_live, time_to_live_writer(target), "mangle")
 
 
 EXTENSIONS: tuple[Extension, ...] = (
-    Extension(Recent, "-m", "recent",
+    Extension("-m", "recent",
               {"--set": 0, "--rcheck": 0, "--update": 0, "--remove": 0, "--seconds": 1, "--reap": 0, "--hitcount": 1,
                "--name": 1, "--mask": 1, "--rsource": 0},
               read_recent, write_recent, negatable=frozenset(f"--{action}" for action in RECENT_ACTIONS)),
-    Extension(Statistic, "-m", "statistic", {"--mode": 1, "--probability": 1}, read_statistic,
-              lambda m, _: f"--mode random --probability {m.text}"),
-    Extension(Limit, "-m", "limit", {"--limit": 1, "--limit-burst": 1}, read_limit, write_limit),
-    Extension(ConnMark, "-m", "connmark", {"--mark": 1}, read_connmark, write_connmark, negatable=frozenset(("--mark",))),
-    Extension(ReversePath, "-m", "rpfilter", dict.fromkeys(("--loose", "--validmark", "--accept-local", "--invert"), 0),
+    Extension("-m", "statistic", {"--mode": 1, "--probability": 1}, read_statistic, write_statistic),
+    Extension("-m", "limit", {"--limit": 1, "--limit-burst": 1}, read_limit, write_limit),
+    Extension("-m", "connmark", {"--mark": 1}, read_connmark, write_connmark, negatable=frozenset(("--mark",))),
+    Extension("-m", "rpfilter", dict.fromkeys(("--loose", "--validmark", "--accept-local", "--invert"), 0),
               read_reverse_path, write_reverse_path),
-    Extension(RoutingHeader, "-m", "rt", dict.fromkeys(_RT, 1), read_routing_header, lambda m, _: m.arguments,
-              negatable=_RT),
-    Extension(Reject, "-j", "REJECT", {"--reject-with": 1}, read_reject,
-              lambda s, _: f"--reject-with {s.with_}" if s.with_ else "", table="filter"),
-    Extension(Dnat, "-j", "DNAT", {"--to-destination": 1, "--random": 0, "--persistent": 0}, read_dnat, write_dnat,
-              table="nat"),
-    Extension(Snat, "-j", "SNAT", {"--to-source": 1, **_RANDOM}, read_snat, write_snat, table="nat"),
-    Extension(Masquerade, "-j", "MASQUERADE", {"--to-ports": 1, **_RANDOM}, read_masquerade, write_masquerade,
-              table="nat"),
-    Extension(Redirect, "-j", "REDIRECT", {"--to-ports": 1}, read_redirect,
-              lambda s, _: f"--to-ports {s.port}" if s.port is not None else "", table="nat"),
-    Extension(SetMark, "-j", "MARK",
-              {"--set-xmark": 1, "--set-mark": 1, "--or-mark": 1, "--xor-mark": 1, "--and-mark": 1},
-              read_set_mark, write_set_mark),
-    Extension(NoTrack, "-j", "CT", {"--notrack": 0}, lambda arguments, _: read_notrack("CT", arguments),
-              lambda _s, _: "--notrack", table="raw", variant="CT"),
-    Extension(NoTrack, "-j", "NOTRACK", {}, lambda arguments, _: read_notrack("NOTRACK", arguments), lambda _s, _: "",
-              table="raw", variant="NOTRACK"),
-    Extension(SetConnMark, "-j", "CONNMARK",
-              {"--set-xmark": 1, "--set-mark": 1, "--or-mark": 1, "--xor-mark": 1, "--and-mark": 1, "--save-mark": 0,
-               "--restore-mark": 0, "--mask": 1, "--nfmask": 1, "--ctmask": 1},
+    Extension("-m", "rt", dict.fromkeys(_RT, 1), read_routing_header, _write_arguments, negatable=_RT),
+    Extension("-j", "REJECT", {"--reject-with": 1}, read_reject, write_reject, "filter"),
+    Extension("-j", "DNAT", {"--to-destination": 1, "--random": 0, "--persistent": 0}, read_dnat, write_dnat, "nat"),
+    Extension("-j", "SNAT", {"--to-source": 1, **_RANDOM}, read_snat, write_snat, "nat"),
+    Extension("-j", "MASQUERADE", {"--to-ports": 1, **_RANDOM}, read_masquerade, write_masquerade, "nat"),
+    Extension("-j", "REDIRECT", {"--to-ports": 1}, read_redirect, write_redirect, "nat"),
+    Extension("-j", "MARK", _MARK_OPTIONS, read_set_mark, write_set_mark),
+    Extension("-j", "CT", {"--notrack": 0}, read_notrack, _words("--notrack"), "raw"),
+    Extension("-j", "NOTRACK", {}, _read_old_notrack, _words(), "raw"),
+    Extension("-j", "CONNMARK",
+              {**_MARK_OPTIONS, "--save-mark": 0, "--restore-mark": 0, "--mask": 1, "--nfmask": 1, "--ctmask": 1},
               read_set_connmark, write_set_connmark),
-    *(Extension(SetTimeToLive, "-j", target, {f"--{target.lower()}-{action}": 1 for action in ("set", "inc", "dec")},
-                partial(read_set_time_to_live, target), write_set_time_to_live, table="mangle", variant=target)
-      for target in ("TTL", "HL")),
-    Extension(Log, "-j", "LOG", {"--log-prefix": 1, "--log-level": 1, **dict.fromkeys(LOG_FLAGS, 0)}, read_log,
-              _arguments, variant="LOG"),
-    Extension(Log, "-j", "NFLOG",
+    _set_time_to_live("TTL"),
+    _set_time_to_live("HL"),
+    Extension("-j", "LOG", {"--log-prefix": 1, "--log-level": 1, **dict.fromkeys(LOG_FLAGS, 0)}, read_log, _write_arguments),
+    Extension("-j", "NFLOG",
               {"--nflog-prefix": 1, "--nflog-group": 1, "--nflog-range": 1, "--nflog-size": 1, "--nflog-threshold": 1},
-              read_nflog, _arguments, variant="NFLOG"),
-    Extension(Log, "-j", "TRACE", {}, lambda _arguments, _: Log("", "TRACE"), _arguments, variant="TRACE"),
-    Extension(Adjust, "-j", "TCPMSS", {"--clamp-mss-to-pmtu": 0, "--set-mss": 1}, read_tcp_mss, _arguments,
-              variant="TCPMSS"),
-    Extension(Adjust, "-j", "DSCP", {"--set-dscp": 1}, read_dscp, _arguments, table="mangle", variant="DSCP"),
-    Extension(Adjust, "-j", "TOS", {"--set-tos": 1}, read_tos, _arguments, table="mangle", variant="TOS"),
-    Extension(Adjust, "-j", "CLASSIFY", {"--set-class": 1}, read_class, _arguments, variant="CLASSIFY"),
-    Extension(Adjust, "-j", "CHECKSUM", {"--checksum-fill": 0}, read_checksum, _arguments, table="mangle",
-              variant="CHECKSUM"),
+              read_nflog, _write_arguments),
+    Extension("-j", "TRACE", {}, _read_trace, _write_arguments),
+    Extension("-j", "TCPMSS", {"--clamp-mss-to-pmtu": 0, "--set-mss": 1}, read_tcp_mss, _write_arguments),
+    Extension("-j", "DSCP", {"--set-dscp": 1}, read_dscp, _write_arguments, "mangle"),
+    Extension("-j", "TOS", {"--set-tos": 1}, read_tos, _write_arguments, "mangle"),
+    Extension("-j", "CLASSIFY", {"--set-class": 1}, read_class, _write_arguments),
+    Extension("-j", "CHECKSUM", {"--checksum-fill": 0}, read_checksum, _write_arguments, "mangle"),
 )  # fmt: skip
+
+
+# --- pieces that are no options --------------------------------------------------------------------------------------------
+
+
+def _write_verdict(part: Terminal | Jump, _detail: None, _form: Form, _opens: bool) -> str:
+    return f"-j {part.verdict.value if isinstance(part, Terminal) else part.chain}"
+
+
+def _write_goto(part: Goto, _detail: None, _form: Form, _opens: bool) -> str:
+    return f"-g {part.chain}"
+
+
+def _write_unknown(part: Unknown, _detail: None, _form: Form, _opens: bool) -> str:
+    return part.words
+
+
+def _port_module(name: str) -> Plain:
+    return Plain(f"-m {name}", lambda *_: f"-m {name}", module=name, always=True, opens_ports=True)
+
+
+VERDICT = Plain("-j", _write_verdict, Place.TARGET)
+GOTO = Plain("-g", _write_goto, Place.TARGET)
+UNKNOWN = Plain("unknown", _write_unknown)
+PORT_MODULE_ROWS: Mapping[str, Plain] = {name: _port_module(name) for name in PORT_MODULES}
 
 #: shorter spellings that iptables accepts
 ALIASES: Mapping[str, str] = {
@@ -298,23 +401,15 @@ FOREIGN_TARGETS = frozenset((
 ))  # fmt: skip
 
 OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for name in option.names}
-EXTENSION_BY_NAME: Mapping[tuple[str, str], Extension] = {(row.flag, row.name): row for row in EXTENSIONS}
-#: modules whose options are matches of their own
+EXTENSION_BY_NAME: Mapping[tuple[str, str], Extension] = {(row.flag, row.target): row for row in EXTENSIONS}
+#: modules whose options are expressions of their own
 OPTION_MODULES = frozenset(module for option in OPTIONS for module in option.modules)
-#: options of one module that stand in one ``-m`` if they were written so, with their order there
-JOINING: Mapping[tuple[type, str], tuple[str, int]] = {
-    (row.element, row.variant): (row.modules[0], i)
-    for i, row in enumerate(OPTIONS)
-    if any(each.name == "joined" for each in fields(row.element))
-}
-#: position of a class among the header options and among the port options, as iptables-save prints them
-HEADER_ORDER: Mapping[type, int] = {row.element: i for i, row in enumerate(o for o in OPTIONS if not o.modules)}
-PORT_ORDER: Mapping[type, int] = {
-    row.element: i for i, row in enumerate(o for o in OPTIONS if o.modules and o.modules[0] == "tcp" and o.write)
-}
-
-
-def read_extension(extension: Extension, arguments: Arguments, family: Family) -> Match | Statement:
-    """ValueError if an option is missing or its value malformed; NotModelled by name."""
-    result: Match | Statement = extension.read(arguments, family)
-    return result
+#: modules of which several options may stand in one ``-m``
+JOINING = frozenset(("conntrack", "state", "addrtype", "iprange"))
+#: every row that writes something, by its name
+ROWS: Mapping[str, Row] = {
+    row.name: row
+    for row in (
+        *(option for option in OPTIONS if option.value), *EXTENSIONS, VERDICT, GOTO, UNKNOWN, *PORT_MODULE_ROWS.values(),
+    )
+}  # fmt: skip

@@ -1,6 +1,6 @@
 """Why a saved rule exists: kube-proxy's purpose recovered from chain names and comments (I-3, I-5, I-7, I-8).
 
-Counterpart: none; it reads backwards what kube-proxy's iptables backend writes. Never knows about text: it looks at parsed rules.
+It reads backwards what kube-proxy's iptables backend writes. Never knows about text: it looks at parsed rules.
 Where a comment is missing (large-cluster mode, I-12.3) the service is the owner of the chain, found by following the jumps.
 """
 
@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kpsim.addresses import format_ip, join_host_port
-from kpsim.ruleset import BUILT_IN_CHAINS, DROP, FOREIGN, CtState, Dnat, Jump, Origin, Protocol, Recent, Role, Rule
+from kpsim.addresses import Family, format_ip, join_host_port
+from kpsim.dialects.iptables.layout import BUILT_IN_NAMES
+from kpsim.ruleset import DROP, FOREIGN, Compare, Dnat, Field, Jump, Origin, Recent, Role, Rule, named
 
 
 class Owner(NamedTuple):
@@ -26,7 +27,6 @@ _JUMP_TARGETS = frozenset((
     "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-SERVICES", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL", "KUBE-POSTROUTING",
     "KUBE-FIREWALL",
 ))  # fmt: skip
-_BASE_CHAINS = frozenset(chain for chains in BUILT_IN_CHAINS.values() for chain in chains)
 
 #: chain → what follows the service's name in the comment → role (I-7)
 _DISPATCH: Mapping[str, Mapping[str, Role]] = {
@@ -65,7 +65,10 @@ _REST_DROPPED = re.compile(r"other traffic to (\S+) will be dropped by KUBE-PROX
 
 
 def _protocol(rule: Rule) -> str:
-    return next((part.name.upper() for part in rule.body if type(part) is Protocol), "")
+    for part in rule.body:
+        if type(part) is Compare and part.field is Field.L4PROTO:
+            return str(part.name).upper()
+    return ""
 
 
 def _jump(rule: Rule) -> str:
@@ -73,15 +76,15 @@ def _jump(rule: Rule) -> str:
     return target.chain if isinstance(target, Jump) else ""
 
 
-def _dnat_endpoint(rule: Rule) -> str:
+def _dnat_endpoint(rule: Rule, family: Family) -> str:
     """``ip:port`` that the rule translates to, or empty."""
     target = rule.target
     if not isinstance(target, Dnat) or target.address is None or target.port is None:
         return ""
-    return join_host_port(format_ip(target.family, target.address), target.port)
+    return join_host_port(format_ip(family, target.address), target.port)
 
 
-def owners_of_chains(rules: Mapping[str, tuple[Rule, ...]]) -> dict[str, Owner]:
+def owners_of_chains(rules: Mapping[str, tuple[Rule, ...]], family: Family) -> dict[str, Owner]:
     """Owner of each service and endpoint chain of a nat table, as far as jumps, comments and DNAT targets tell.
 
     The four chains of a service port share the hash in their names (I-2.1), so that one comment names them all.
@@ -100,19 +103,21 @@ def owners_of_chains(rules: Mapping[str, tuple[Rule, ...]]) -> dict[str, Owner]:
             owners[chain] = owner
             for rule in chain_rules:
                 if (target := _jump(rule)).startswith("KUBE-SEP-") and target in rules:
-                    endpoint = next(filter(None, map(_dnat_endpoint, rules[target])), "")
+                    endpoint = next(filter(None, (_dnat_endpoint(each, family) for each in rules[target])), "")
                     owners[target] = owner._replace(endpoint=endpoint)
     return owners
 
 
-def recover_origin(table: str, chain: str, rule: Rule, owners: Mapping[str, Owner] | None = None) -> Origin:
+def recover_origin(
+    table: str, chain: str, rule: Rule, family: Family, owners: Mapping[str, Owner] | None = None
+) -> Origin:
     """Why kube-proxy wrote ``rule``; FOREIGN if it is not recognised as kube-proxy's.
 
     ``owners``, from :func:`owners_of_chains`, adds what the rule itself does not say. Unknown fields stay empty.
     """
     if table not in ("nat", "filter", ""):
         return FOREIGN
-    if chain in _BASE_CHAINS:
+    if chain in BUILT_IN_NAMES:
         return Origin(Role.JUMP) if _jump(rule) in _JUMP_TARGETS else FOREIGN
     if not chain.startswith("KUBE-"):
         return FOREIGN
@@ -121,7 +126,7 @@ def recover_origin(table: str, chain: str, rule: Rule, owners: Mapping[str, Owne
         return Origin(static)
     owners = owners or {}
     owner = owners.get(chain, _NOBODY)
-    origin = _endpoint_origin(chain, comment, rule, owners) or _service_origin(chain, comment, owner)
+    origin = _endpoint_origin(chain, comment, rule, family, owners) or _service_origin(chain, comment, owner)
     if origin is None:
         return FOREIGN
     return origin._replace(protocol=_protocol(rule) or owner.protocol)
@@ -132,17 +137,19 @@ def _static_role(chain: str, comment: str, rule: Rule) -> Role | None:
         return Role.POSTROUTING
     if chain == "KUBE-MARK-MASQ":
         return Role.MARK_MASQ
-    if chain == "KUBE-FORWARD" and rule.target == DROP and CtState(("INVALID",)) in rule.body:
+    if chain == "KUBE-FORWARD" and rule.target == DROP and named(Field.CT_STATE, "INVALID") in rule.body:
         return Role.INVALID_DROP
     return _STATIC.get((chain, comment))
 
 
-def _endpoint_origin(chain: str, comment: str, rule: Rule, owners: Mapping[str, Owner]) -> Origin | None:
+def _endpoint_origin(
+    chain: str, comment: str, rule: Rule, family: Family, owners: Mapping[str, Owner]
+) -> Origin | None:
     """Rules of balancing, affinity and endpoint chains (I-8), with or without comments."""
     owner = owners.get(chain, _NOBODY)
     if chain.startswith("KUBE-SEP-"):
         service = comment or owner.service
-        if endpoint := _dnat_endpoint(rule):
+        if endpoint := _dnat_endpoint(rule, family):
             return Origin(Role.ENDPOINT, service, "", endpoint)
         return Origin(Role.HAIRPIN, service, "", owner.endpoint) if _jump(rule) == "KUBE-MARK-MASQ" else None
     if not (chain.startswith(("KUBE-SVC-", "KUBE-SVL-")) and _jump(rule).startswith("KUBE-SEP-")):

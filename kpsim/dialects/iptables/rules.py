@@ -1,41 +1,35 @@
-"""Words of one iptables rule → the body of a :class:`~kpsim.ruleset.Rule`.
+"""Words of one iptables rule to a :class:`~kpsim.ruleset.Rule`.
 
-Counterpart: the option parser of iptables and iptables-restore. Never knows about files, line numbers or other rules: what is
-wrong is a ValueError, what is not modelled a NotModelled, and the caller adds the place.
+The counterpart is the option parser of iptables and iptables-restore. It knows neither files, line numbers nor other rules: what
+is wrong is a ValueError, what is not modelled a NotModelled, and the caller adds the place.
 """
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables.options import (
     ALIASES,
     EXTENSION_BY_NAME,
     FOREIGN_TARGETS,
+    GOTO,
     IMPLIED_MODULE,
+    JOINING,
     MODULE_PROTOCOLS,
     OPTION_BY_NAME,
     OPTION_MODULES,
+    PORT_MODULE_ROWS,
     PORT_MODULES,
+    ROWS,
+    UNKNOWN,
+    VERDICT,
     Extension,
     Option,
-    read_extension,
+    Place,
 )
+from kpsim.dialects.iptables.spelling import Written, assemble, text_of_type
 from kpsim.dialects.iptables.values import NotModelled, quoted
-from kpsim.ruleset import (
-    AddrType,
-    Goto,
-    Joining,
-    Jump,
-    L4Module,
-    Match,
-    Protocol,
-    Statement,
-    Terminal,
-    Unknown,
-    Verdict,
-    moves_nothing,
-)
+from kpsim.ruleset import Compare, Field, Goto, Jump, Rule, Terminal, Unknown, Verdict, moves_nothing
 
 _WORD = re.compile(r"[^ \t]+")
 _QUOTED_WORD = re.compile(r'[^ \t"]*"(?:[^"\\]|\\.)*"|[^ \t"]+|"')
@@ -64,39 +58,39 @@ class _Group:
     """Options gathered for one extension until the rule ends."""
 
     extension: Extension
-    index: int  #: place of the match in the body; -1: the target
+    index: int  #: place of the expression among what is written; -1: the target
     arguments: dict[str, tuple[str, bool]] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     foreign: str = ""  #: the first option that is not modelled
 
 
-def read_body(
-    words: list[str], family: Family, *, table: str = "", keep: bool = False
-) -> tuple[Match | Statement, ...]:
-    """Body of a rule from the words behind ``-A CHAIN``.
+def read_rule(words: list[str], family: Family, *, table: str = "", keep: bool = False) -> Rule:
+    """The rule, its origin not yet known, from the words behind ``-A CHAIN``.
 
     ``table``, if given, is checked against the tables a target may stand in. With ``keep`` what is not modelled becomes
-    ``Unknown`` parts behind all known matches instead of NotModelled; so it does in a rule that moves no packet anyway.
+    ``Unknown`` parts behind all known expressions instead of NotModelled; so it does in a rule that moves no packet anyway.
     """
     try:
-        return _BodyReader(words, family, table, keep=False).read()
+        return _RuleReader(words, family, table, keep=False).read()
     except NotModelled:
-        kept = _BodyReader(words, family, table, keep=True).read()
-        if keep or moves_nothing(kept):
+        kept = _RuleReader(words, family, table, keep=True).read()
+        if keep or moves_nothing(kept.body):
             return kept
         raise
 
 
-class _BodyReader:
+class _RuleReader:
     __slots__ = (
-        "begun", "body", "context", "family", "groups", "keep", "opened", "position", "protocol", "table", "target", "unknown", "words",
+        "begun", "comment", "context", "family", "groups", "keep", "opened", "position", "protocol", "table", "target", "unknown",
+        "words", "written",
     )  # fmt: skip
 
     def __init__(self, words: list[str], family: Family, table: str, keep: bool) -> None:
         self.words, self.family, self.table, self.keep = words, family, table, keep
         self.position = 0
-        self.body: list[Match | Statement | None] = []  #: None: place of a group's match
-        self.target: Match | Statement | _Group | None = None
+        self.written: list[Written | None] = []  #: None: place of a group's expression
+        self.target: Written | _Group | None = None
+        self.comment: str | None = None
         self.groups: list[_Group] = []
         self.opened: dict[str, set[str]] = {"": set()}  #: modules of single options → options given
         self.begun: set[str] = set()  #: modules with a match that others may join
@@ -104,7 +98,7 @@ class _BodyReader:
         self.context = ""  #: the module or target that options belong to, for messages
         self.unknown: list[Unknown] = []
 
-    def read(self) -> tuple[Match | Statement, ...]:
+    def read(self) -> Rule:
         while self.position < len(self.words):
             start = self.position
             try:
@@ -116,13 +110,13 @@ class _BodyReader:
         for group in self.groups:
             self._finish(group)
         self._check_modules()
-        if any(unknown.text.startswith(_LIMITED_TYPE) for unknown in self.unknown):
+        if any(unknown.words.startswith(_LIMITED_TYPE) for unknown in self.unknown):
             self._set_aside_types()
-        body: list[Match | Statement] = [match for match in self.body if match is not None]
-        body += self.unknown
+        written = [piece for piece in self.written if piece is not None]
+        written += [Written(UNKNOWN, unknown) for unknown in self.unknown]
         if self.target is not None and not isinstance(self.target, _Group):
-            body.append(self.target)
-        return tuple(body)
+            written.append(self.target)
+        return assemble(written, self.comment or "")
 
     def _next(self) -> str:
         if self.position == len(self.words):
@@ -165,20 +159,24 @@ class _BodyReader:
         given.add(name)
         count = option.arguments
         text = self._next() if count == 1 else " ".join(self._next() for _ in range(count))
-        match = option.read(text, negate, self.family)
-        if match is not None:
-            if isinstance(match, Joining):
-                module = option.modules[0]
-                match = replace(match, joined=module in self.begun)
-                self.begun.add(module)
-            self.body.append(match)
-            if isinstance(match, Protocol) and not negate:
-                self.protocol = match.name
+        read = option.read(text, negate, self.family)
+        if read is None:
+            return
+        part, detail = read
+        row = ROWS[option.written_as] if option.written_as else option
+        module = option.module
+        opens = option.place is Place.MATCH and not (module in JOINING and module in self.begun)
+        self.begun.add(module)
+        if option.name == "--comment" and self.comment is None:
+            self.comment, detail = str(detail), None
+        self.written.append(Written(row, part, detail, opens))
+        if isinstance(part, Compare) and part.field is Field.L4PROTO and not negate:
+            self.protocol = str(part.name)
 
     def _of_last_extension(self, word: str) -> bool:
         """``--mark`` is an option of several modules: it belongs to the one that was named last."""
         last = self.groups[-1].extension if self.groups else None
-        return last is not None and self.context == f"{last.flag} {last.name}" and word in last.options
+        return last is not None and self.context == last.name and word in last.options
 
     def _module_of(self, option: Option, word: str) -> str:
         modules = option.modules
@@ -196,12 +194,12 @@ class _BodyReader:
     def _module(self, name: str) -> None:
         if name in PORT_MODULES:
             if name not in self.opened:  # a second one says nothing new
-                self.body.append(L4Module(name))
+                self.written.append(Written(PORT_MODULE_ROWS[name], None))
         elif name not in OPTION_MODULES:
             if (extension := EXTENSION_BY_NAME.get(("-m", name))) is None:
                 raise NotModelled(f"-m {name}")
-            self.groups.append(_Group(extension, len(self.body)))
-            self.body.append(None)
+            self.groups.append(_Group(extension, len(self.written)))
+            self.written.append(None)
             return
         self.opened[name] = set()
         self.begun.discard(name)
@@ -210,7 +208,7 @@ class _BodyReader:
         if self.target is not None:
             raise ValueError("more than one target")
         if flag == "-g":
-            self.target = Goto(name)
+            self.target = Written(GOTO, Goto(name))
         elif (extension := EXTENSION_BY_NAME.get(("-j", name))) is not None:
             if self.table and extension.table not in ("", self.table):
                 raise ValueError(f"-j {name} is valid in table {extension.table} only")
@@ -219,7 +217,7 @@ class _BodyReader:
         elif name in FOREIGN_TARGETS:
             raise NotModelled(f"-j {name}")
         else:
-            self.target = _VERDICTS.get(name) or Jump(name)
+            self.target = Written(VERDICT, _VERDICTS.get(name) or Jump(name))
 
     def _group_option(self, word: str, negate: bool) -> None:
         for group in reversed(self.groups):
@@ -240,20 +238,20 @@ class _BodyReader:
 
     def _finish(self, group: _Group) -> None:
         extension = group.extension
-        name = f"{extension.flag} {extension.name}"
+        name = extension.name
         try:
             if group.foreign:
                 raise NotModelled(f"{name} {group.foreign}")
-            part = read_extension(extension, group.arguments, self.family)
+            part, detail = extension.read(group.arguments, self.family)
         except NotModelled:
             if not self.keep:
                 raise
             self._set_aside(name, group.words)
         else:
             if group.index < 0:
-                self.target = part
+                self.target = Written(extension, part, detail)
             else:
-                self.body[group.index] = part
+                self.written[group.index] = Written(extension, part, detail)
 
     def _check_modules(self) -> None:
         for module, given in self.opened.items():
@@ -291,7 +289,7 @@ class _BodyReader:
         """An option that is not modelled: with its extension if that has others, else alone with its module."""
         flag, _, name = self.context.partition(" ")
         for group in reversed(self.groups):
-            if (group.extension.flag, group.extension.name) == (flag, name):
+            if (group.extension.flag, group.extension.target) == (flag, name):
                 group.words += text
                 group.foreign = group.foreign or text[0]
                 return
@@ -303,12 +301,12 @@ class _BodyReader:
 
     def _set_aside_types(self) -> None:
         """``--limit-iface-in`` and ``-out`` change what the address types beside them mean: all of them are set aside."""
-        types = [part for part in self.body if isinstance(part, AddrType)]
-        words = "".join(f" {'! ' if part.negate else ''}--{part.side}-type {part.type}" for part in types)
-        self.body = [part for part in self.body if not isinstance(part, AddrType)]
+        types = [piece for piece in self.written if piece is not None and piece.row.module == "addrtype"]
+        words = "".join(f" {text_of_type(piece, self.family)}" for piece in types)
+        self.written = [piece for piece in self.written if piece not in types]
         for i, unknown in enumerate(self.unknown):
-            if unknown.text.startswith(_LIMITED_TYPE):
-                self.unknown[i] = Unknown(f"-m addrtype{words}{unknown.text.removeprefix('-m addrtype')}")
+            if unknown.words.startswith(_LIMITED_TYPE):
+                self.unknown[i] = Unknown(f"-m addrtype{words}{unknown.words.removeprefix('-m addrtype')}")
 
     def _starts_part(self, at: int, whole: bool) -> bool:
         word = self.words[at]

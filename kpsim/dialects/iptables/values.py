@@ -1,32 +1,32 @@
-"""Values of iptables options as text: addresses, ports, protocols, ICMP types, marks. Readers beside their writers.
+"""Values of iptables options: text to an expression and back. Readers stand beside their writers.
 
-Counterpart: the value parsers of libxtables 1.8.9. A reader raises ValueError for what is malformed and NotModelled for what is
-good iptables but not modelled. Never knows which option a value belongs to.
+The counterpart is the value parsers of libxtables 1.8.9. A reader returns the expression and the detail of its spelling, which
+is None where the canonical text was read. It raises ValueError for malformed text and NotModelled for what kpsim does not model.
 """
 
 import enum
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 from kpsim.addresses import Family, Network, format_ip, parse_ip
 from kpsim.ruleset import (
-    AddressRange,
-    AddrType,
-    Comment,
-    ConnMark,
-    CtDirection,
-    CtOriginalPort,
-    CtState,
-    DestinationPort,
-    IcmpType,
-    MarkMatch,
-    MultiPort,
-    Protocol,
-    SourcePort,
-    TcpFlags,
-    TimeToLive,
+    TCP_FLAG_BITS,
+    Compare,
+    EitherPort,
+    Expression,
+    Field,
+    Interval,
+    Intervals,
+    Lookup,
+    NamePattern,
+    Set,
+    among,
+    equal,
+    named,
+    within,
 )
 
 
@@ -45,6 +45,19 @@ class Form:
     family: Family
 
 
+class Read(NamedTuple):
+    """What an option says. ``part`` None: it is always true, and only its spelling is kept."""
+
+    part: Expression | None
+    detail: Hashable = None
+
+
+#: reads an option's value, given whether it is negated and the family of the rules
+Reader = Callable[[str, bool, Family], Read]
+#: writes an option's value, given the expression (the rule where there is none), the detail of its spelling and the form
+Writer = Callable[[Any, Any, "Form"], str]
+
+
 class NotModelled(Exception):
     """The words are good iptables, but kpsim does not model what they do. The text names them."""
 
@@ -61,11 +74,17 @@ _PLAIN_WORD = re.compile(r"[A-Za-z0-9_-]+")
 _TO_ESCAPE = re.compile(r"[\"'\\]")
 
 
-def write_comment(comment: Comment, form: Form) -> str:
-    text = comment.text
+def write_comment(rule: Any, detail: str | None, form: Form) -> str:
+    """The rule's comment; ``detail`` is the text of a further one."""
+    text: str = rule.comment if detail is None else detail
     if form.style is Style.SAVE or _QUOTE_NEEDED.search(text) or not text:
         return quoted(text)
     return f'"{text}"' if " " in text else text  # kube-proxy quotes only what contains a blank (I-4.1)
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------------
+
+BARE = "bare"  #: a single host without prefix length
 
 
 @lru_cache(maxsize=1 << 16)
@@ -75,7 +94,7 @@ def read_network(text: str, family: Family) -> Network:
     base = read_address(host, family)
     bits = family.bits
     if not slash:
-        return Network(family, base, bits, bare=True)
+        return Network(family, base, bits)
     if length.isascii() and length.isdigit():
         prefix = int(length)
         if prefix > bits:
@@ -99,10 +118,84 @@ def read_address(text: str, family: Family) -> int:
     return parsed[1]
 
 
-def read_interface(text: str) -> str:
-    if not 1 <= len(text) <= 15:
-        raise ValueError(f"an interface name has 1 to 15 characters: {text!r}")
-    return text
+def network_reader(field: Field) -> Reader:
+    def read(text: str, negate: bool, family: Family) -> Read:
+        network = read_network(text, family)
+        if network.is_zero and not negate:
+            return Read(None, str(network))
+        return Read(within(field, network, negate=negate), None if "/" in text else BARE)
+
+    return read
+
+
+def original_destination_reader(text: str, negate: bool, family: Family) -> Read:
+    """``--ctorigdst``. Without a connection even a network of all addresses does not hold, so it stays an expression."""
+    network = read_network(text, family)
+    return Read(within(Field.CT_ORIGINAL_DADDR, network, negate=negate), None if "/" in text else BARE)
+
+
+def write_network(part: Any, detail: str | None, form: Form) -> str:
+    """The network of a comparison. ``detail`` is BARE, or the network itself where there is no comparison."""
+    if not isinstance(part, Compare):
+        return str(detail)
+    host = format_ip(form.family, part.value or 0)
+    if part.mask is None:
+        return host if detail == BARE and form.style is not Style.SAVE else f"{host}/{form.family.bits}"
+    return f"{host}/{part.mask.bit_count()}"
+
+
+def write_original_destination(part: Compare, detail: str | None, form: Form) -> str:
+    """Unlike ``-d``, iptables-save shows a single address without /32."""
+    if form.style is Style.SAVE:
+        host = format_ip(form.family, part.value or 0)
+        return host if part.mask is None else f"{host}/{part.mask.bit_count()}"
+    return write_network(part, detail, form)
+
+
+def address_range_reader(field: Field) -> Reader:
+    def read(text: str, negate: bool, family: Family) -> Read:
+        low_text, dash, high_text = text.partition("-")
+        low = read_address(low_text, family)
+        high = read_address(high_text, family) if dash else low
+        if low > high:
+            raise ValueError(f"address range is backwards: {text!r}")
+        return Read(Compare(field, ((low, high),), negate))
+
+    return read
+
+
+def write_address_range(part: Compare, _detail: None, form: Form) -> str:
+    ((low, high),) = _intervals(part)
+    return f"{format_ip(form.family, low)}-{format_ip(form.family, high)}"
+
+
+def _intervals(part: Compare | EitherPort) -> Intervals:
+    assert isinstance(part.among, tuple)
+    return part.among
+
+
+# --- names -----------------------------------------------------------------------------------------------------------------
+
+
+def interface_reader(field: Field) -> Reader:
+    """A name; with ``+`` at its end all names that begin so."""
+
+    def read(text: str, negate: bool, _family: Family) -> Read:
+        if not 1 <= len(text) <= 15:
+            raise ValueError(f"an interface name has 1 to 15 characters: {text!r}")
+        if text == "+" and not negate:
+            return Read(None, text)
+        if text.endswith("+"):
+            return Read(Compare(field, NamePattern(text[:-1]), negate))
+        return Read(named(field, text, negate=negate))
+
+    return read
+
+
+def write_interface(part: Any, detail: str | None, _form: Form) -> str:
+    if not isinstance(part, Compare):
+        return str(detail)
+    return f"{part.among.prefix}+" if isinstance(part.among, NamePattern) else str(part.name)
 
 
 #: protocol numbers and other spellings → name as in Packet.protocol
@@ -114,7 +207,8 @@ _PROTOCOL_NAMES: Mapping[str, str] = {
 _KNOWN_PROTOCOLS = frozenset(_PROTOCOL_NAMES.values())
 
 
-def read_protocol(text: str, negate: bool, _family: Family) -> Protocol | None:
+def read_protocol(text: str, negate: bool, _family: Family) -> Read | None:
+    """None for all protocols, which is not worth a word."""
     name = text.lower()
     if name in ("all", "0"):
         if negate:
@@ -123,7 +217,60 @@ def read_protocol(text: str, negate: bool, _family: Family) -> Protocol | None:
     name = _PROTOCOL_NAMES.get(name, name)
     if name not in _KNOWN_PROTOCOLS and not (name.isascii() and name.isdigit() and int(name) < 256):
         raise ValueError(f"not a protocol: {text!r}")
-    return Protocol(name, negate)
+    return Read(named(Field.L4PROTO, name, negate=negate))
+
+
+def write_protocol(part: Compare, _detail: None, _form: Form) -> str:
+    return "ipv6-icmp" if part.name == "icmpv6" else str(part.name)
+
+
+#: conntrack states in the order iptables-save lists them, by the module that knows them
+CT_STATES: Mapping[str, tuple[str, ...]] = {
+    "conntrack": ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT"),
+    "state": ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED"),
+}
+#: in the order iptables-save lists them
+ADDRESS_TYPES = (
+    "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT", "THROW", "NAT",
+    "XRESOLVE",
+)  # fmt: skip
+
+
+def names_reader(field: Field, order: tuple[str, ...], what: str) -> Reader:
+    """Names with commas. ``order`` holds all of them as iptables-save lists them; another order is a detail of the spelling."""
+
+    def read(text: str, negate: bool, _family: Family) -> Read:
+        names = tuple(text.upper().split(","))
+        for name in names:
+            if name not in order:
+                raise ValueError(f"not {what}: {name!r}")
+        canonical = tuple(name for name in order if name in names)
+        return Read(named(field, *names, negate=negate), None if names == canonical else names)
+
+    return read
+
+
+def names_writer(order: tuple[str, ...]) -> Writer:
+    def write(part: Compare, detail: tuple[str, ...] | None, form: Form) -> str:
+        if detail is not None and form.style is not Style.SAVE:
+            return ",".join(detail)
+        assert isinstance(part.among, frozenset)
+        return ",".join(name for name in order if name in part.among)
+
+    return write
+
+
+def read_direction(text: str, negate: bool, _family: Family) -> Read:
+    if negate or text.upper() not in ("ORIGINAL", "REPLY"):
+        raise ValueError(f"not a direction (ORIGINAL, REPLY): {'! ' if negate else ''}{text}")
+    return Read(named(Field.CT_DIRECTION, text.upper()))
+
+
+def write_name(part: Compare, _detail: None, _form: Form) -> str:
+    return str(part.name)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------------
 
 
 def read_number(text: str, limit: int) -> int:
@@ -137,6 +284,7 @@ def read_number(text: str, limit: int) -> int:
 
 
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+ALL_PORTS = (0, 0xFFFF)
 
 
 def read_port(text: str) -> int:
@@ -145,7 +293,7 @@ def read_port(text: str) -> int:
     return int(text)
 
 
-def read_range(text: str, separator: str = ":") -> tuple[int, int]:
+def read_range(text: str, separator: str = ":") -> Interval:
     low_text, found, high_text = text.partition(separator)
     low = read_port(low_text) if low_text or not found else 0
     high = low if not found else read_port(high_text) if high_text else 0xFFFF
@@ -154,49 +302,84 @@ def read_range(text: str, separator: str = ":") -> tuple[int, int]:
     return low, high
 
 
-def write_range(low: int | None, high: int | None, separator: str = ":") -> str:
-    return str(low) if high is None or low == high else f"{low}{separator}{high}"
+def write_range(ports: Interval, separator: str = ":") -> str:
+    low, high = ports
+    return str(low) if low == high else f"{low}{separator}{high}"
 
 
-def read_ranges(text: str) -> tuple[tuple[int, int], ...]:
+def port_reader(field: Field) -> Reader:
+    """A port or a range. All ports need no expression: ``-p`` before them has said that the packet has ports."""
+
+    def read(text: str, negate: bool, _family: Family) -> Read:
+        ports = read_range(text)
+        if ports == ALL_PORTS and not negate and field is not Field.CT_ORIGINAL_DPORT:
+            return Read(None, write_range(ports))
+        return Read(Compare(field, (ports,), negate))
+
+    return read
+
+
+def write_port(part: Any, detail: str | None, _form: Form) -> str:
+    return write_range(_intervals(part)[0]) if isinstance(part, Compare) else str(detail)
+
+
+def _read_ranges(text: str) -> Intervals:
+    """Ranges as written, which iptables-save prints in this order."""
     ranges = tuple(read_range(part) for part in text.split(","))
     if sum(1 if low == high else 2 for low, high in ranges) > 15:  # a range takes two of the kernel's 15 places
         raise ValueError(f"more than 15 ports: {text!r}")
     return ranges
 
 
-def write_port(match: SourcePort | DestinationPort | CtOriginalPort, _form: Form) -> str:
-    return write_range(match.low, match.high)
+def ports_reader(field: Field | None) -> Reader:
+    """Several ports, of either end if there is no field."""
+
+    def read(text: str, negate: bool, _family: Family) -> Read:
+        ranges = _read_ranges(text)
+        ports = among(ranges)
+        part = EitherPort(ports, negate) if field is None else Compare(field, ports, negate)
+        return Read(part, None if ports == ranges else ranges)
+
+    return read
 
 
-def write_ranges(match: MultiPort, _form: Form) -> str:
-    return ",".join(write_range(low, high) for low, high in match.ranges)
+def write_ports(part: Compare | EitherPort, detail: Intervals | None, _form: Form) -> str:
+    return ",".join(map(write_range, detail or _intervals(part)))
 
 
-_TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")  # in the order iptables-save lists them
-SYN_MASK = frozenset(("FIN", "SYN", "RST", "ACK"))
+_FLAG_NAMES = tuple(TCP_FLAG_BITS)  # in the order iptables-save lists them
+ALL_FLAGS = sum(TCP_FLAG_BITS.values())
 
 
-def read_flags(text: str) -> frozenset[str]:
+def _read_flags(text: str) -> int:
     names = text.upper().split(",")
     if names in (["ALL"], ["NONE"]):
-        return frozenset(_TCP_FLAGS) if names == ["ALL"] else frozenset()
+        return ALL_FLAGS if names == ["ALL"] else 0
     for name in names:
-        if name not in _TCP_FLAGS:
+        if name not in TCP_FLAG_BITS:
             raise ValueError(f"not a TCP flag: {name!r}")
-    return frozenset(names)
+    return sum(TCP_FLAG_BITS[name] for name in set(names))
 
 
-def write_flags(flags: frozenset[str]) -> str:
-    return ",".join(flag for flag in _TCP_FLAGS if flag in flags) or "NONE"
+def flag_names(bits: int) -> tuple[str, ...]:
+    return tuple(name for name in _FLAG_NAMES if TCP_FLAG_BITS[name] & bits)
 
 
-def read_tcp_flags(text: str, negate: bool, _family: Family) -> TcpFlags:
+def read_tcp_flags(text: str, negate: bool, _family: Family) -> Read:
     mask, _, value = text.partition(" ")
-    return TcpFlags(read_flags(mask), read_flags(value), negate)
+    return Read(equal(Field.TCP_FLAGS, _read_flags(value), negate=negate, mask=_read_flags(mask)))
+
+
+def read_syn(_text: str, negate: bool, _family: Family) -> Read:
+    return read_tcp_flags("FIN,SYN,RST,ACK SYN", negate, _family)
+
+
+def write_tcp_flags(part: Compare, _detail: None, _form: Form) -> str:
+    return " ".join(",".join(flag_names(bits)) or "NONE" for bits in (part.mask or 0, part.value or 0))
 
 
 ANY_ICMP_TYPE = 255  #: of -m icmp only
+_ANY_BYTE = ((0, 255),)
 #: names of ICMP types, and of type/code
 ICMP_NAMES: Mapping[str, Mapping[str, str]] = {
     "icmp": {
@@ -218,82 +401,72 @@ ICMP_NAMES: Mapping[str, Mapping[str, str]] = {
 }  # fmt: skip
 
 
-def read_icmp_type(module: str, text: str, negate: bool) -> IcmpType:
-    if text == "any" and module == "icmp":
-        return IcmpType(module, ANY_ICMP_TYPE, None, negate)
-    type_text, slash, code = ICMP_NAMES[module].get(text, text).partition("/")
-    return IcmpType(module, read_number(type_text, 255), read_number(code, 255) if slash else None, negate)
+def icmp_reader(module: str) -> Reader:
+    def read(text: str, negate: bool, _family: Family) -> Read:
+        any_type = ANY_ICMP_TYPE if module == "icmp" else None
+        if text == "any" and any_type is not None:
+            return Read(Compare(Field.ICMP_TYPE, _ANY_BYTE, negate))
+        kind_text, slash, code_text = ICMP_NAMES[module].get(text, text).partition("/")
+        kind = read_number(kind_text, 255)
+        if not slash:
+            return Read(Compare(Field.ICMP_TYPE, _ANY_BYTE if kind == any_type else ((kind, kind),), negate))
+        code = read_number(code_text, 255)
+        if kind == any_type:
+            return Read(equal(Field.ICMP_CODE, code, negate=negate))
+        return Read(Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set(frozenset({(kind, code)})), negate))
+
+    return read
 
 
-def write_icmp_type(match: IcmpType, _form: Form) -> str:
-    if match.module == "icmp" and match.type == ANY_ICMP_TYPE and match.code is None:
-        return "any"
-    return str(match.type) if match.code is None else f"{match.type}/{match.code}"
+def write_icmp_type(part: Compare | Lookup, _detail: None, _form: Form) -> str:
+    if isinstance(part, Lookup):
+        ((kind, code),) = part.set.elements
+        return f"{kind}/{code}"
+    if part.field is Field.ICMP_CODE:
+        return f"{ANY_ICMP_TYPE}/{part.value}"
+    return "any" if part.among == _ANY_BYTE else str(part.value)
 
 
-#: conntrack states in the order iptables-save lists them, by the module that knows them
-CT_STATES: Mapping[str, tuple[str, ...]] = {
-    "conntrack": ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT"),
-    "state": ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED"),
-}
+def time_to_live_reader(relation: str) -> Reader:
+    """``eq``, ``lt`` or ``gt`` of a number."""
+
+    def read(text: str, negate: bool, _family: Family) -> Read:
+        value = read_number(text, 255)
+        low, high = {"eq": (value, value), "lt": (0, value - 1), "gt": (value + 1, 255)}[relation]
+        return Read(Compare(Field.TTL, ((low, high),) if low <= high else (), negate))
+
+    return read
 
 
-def read_ct_state(module: str, text: str, negate: bool) -> CtState:
-    states = tuple(text.upper().split(","))
-    for state in states:
-        if state not in CT_STATES[module]:
-            raise ValueError(f"not a state of -m {module}: {state!r}")
-    return CtState(states, negate, module)
+def time_to_live_match_writer(relation: str) -> Writer:
+    def write(part: Compare, _detail: None, _form: Form) -> str:
+        intervals = _intervals(part)
+        match relation:
+            case "lt":
+                return str(intervals[0][1] + 1 if intervals else 0)
+            case "gt":
+                return str(intervals[0][0] - 1 if intervals else 255)
+            case _:
+                return str(intervals[0][0])
+
+    return write
 
 
-#: in the order iptables-save lists them
-ADDRESS_TYPES = (
-    "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT", "THROW", "NAT",
-    "XRESOLVE",
-)  # fmt: skip
+ALL_BITS = 0xFFFFFFFF
 
 
-def read_address_type(side: str, text: str, negate: bool) -> AddrType:
-    types = text.upper().split(",")
-    for name in types:
-        if name not in ADDRESS_TYPES:
-            raise ValueError(f"not an address type: {name!r}")
-    return AddrType(side, ",".join(types), negate)
+def mark_reader(field: Field) -> Reader:
+    def read(text: str, negate: bool, _family: Family) -> Read:
+        value, slash, mask_text = text.partition("/")
+        mask = read_number(mask_text, ALL_BITS) if slash else ALL_BITS
+        return Read(equal(field, read_number(value, ALL_BITS), negate=negate, mask=None if mask == ALL_BITS else mask))
 
-
-def read_address_range(side: str, text: str, negate: bool, family: Family) -> AddressRange:
-    low_text, dash, high_text = text.partition("-")
-    low = read_address(low_text, family)
-    high = read_address(high_text, family) if dash else low
-    if low > high:
-        raise ValueError(f"address range is backwards: {text!r}")
-    return AddressRange(side, low, high, negate)
-
-
-def write_address_range(match: AddressRange, form: Form) -> str:
-    return f"{format_ip(form.family, match.low)}-{format_ip(form.family, match.high)}"
-
-
-def read_direction(text: str, negate: bool, _family: Family) -> CtDirection:
-    if negate or text.upper() not in ("ORIGINAL", "REPLY"):
-        raise ValueError(f"not a direction (ORIGINAL, REPLY): {'! ' if negate else ''}{text}")
-    return CtDirection(text.upper())
-
-
-def read_time_to_live(option: str) -> Callable[[str, bool, Family], TimeToLive]:
-    return lambda text, negate, _: TimeToLive(option, read_number(text, 255), negate)
-
-
-def read_mark(text: str, negate: bool, _family: Family) -> MarkMatch:
-    value, slash, mask = text.partition("/")
-    return MarkMatch(
-        read_number(value, 0xFFFFFFFF), read_number(mask, 0xFFFFFFFF) if slash else 0xFFFFFFFF, negate=negate
-    )
+    return read
 
 
 def write_hex(value: int, form: Form) -> str:
     return f"0x{value:08x}" if form.style is Style.KUBE_PROXY else f"0x{value:x}"
 
 
-def write_mark(match: MarkMatch | ConnMark, form: Form) -> str:
-    return write_hex(match.value, form) + (f"/{write_hex(match.mask, form)}" if match.mask != 0xFFFFFFFF else "")
+def write_mark(part: Compare, _detail: None, form: Form) -> str:
+    return write_hex(part.value or 0, form) + ("" if part.mask is None else f"/{write_hex(part.mask, form)}")

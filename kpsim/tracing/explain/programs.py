@@ -3,9 +3,8 @@
 Counterpart: none. It knows the names that other programs give their chains, and nothing of what a rule does.
 """
 
-from kpsim.ruleset import BUILT_IN_CHAINS, Goto, Jump, Rule
-
-_BUILT_IN = frozenset(chain for chains in BUILT_IN_CHAINS.values() for chain in chains)
+from kpsim.dialects.iptables import BUILT_IN_NAMES
+from kpsim.ruleset import Goto, Jump, Rule
 
 #: how the names of a program's chains begin → the program
 _CHAINS = {
@@ -30,7 +29,7 @@ _COMMENTS = {
 def program_of(chain: str, rule: Rule) -> str:
     """The program's name; empty if nothing tells."""
     target = rule.target.chain if isinstance(rule.target, Jump | Goto) else ""
-    names = (target,) if chain in _BUILT_IN else (chain, target)
+    names = (target,) if chain in BUILT_IN_NAMES else (chain, target)
     for text, known in (*((name, _CHAINS) for name in names), (rule.comment, _COMMENTS)):
         for beginning, program in known.items():
             if text.startswith(beginning):

@@ -9,9 +9,10 @@ from typing import Any
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
 from kpsim.dialects.iptables import Style, render_rule
+from kpsim.dialects.iptables.words import does, probability_of
 from kpsim.fabric import Hop, Journey
 from kpsim.packet import Packet
-from kpsim.packetpath.steps import ConntrackChanged, RuleMatched, RuleReference, Step, describe_statement
+from kpsim.packetpath.steps import Chosen, ConntrackChanged, RuleMatched, RuleReference, Step
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.verdict import Verdict, sentence
 from kpsim.tracing.probes import Answer, Result, masqueraded
@@ -79,9 +80,15 @@ def step_record(step: Step, family: Family) -> Json:
     """One step: its kind under ``step``, then its fields."""
     record: Json = {"step": type(step).__name__}
     if isinstance(step, RuleMatched):
-        return record | _rule_record(step.at, family) | {"does": describe_statement(step.statement)}
+        return (
+            record
+            | _rule_record(step.at, family)
+            | {"does": "go on" if step.at.rule is None else does(step.at.rule, family)}
+        )
     if isinstance(step, ConntrackChanged):
         return record | {"tracking": str(step.tracking), "entry": _entry_record(step.entry)}
+    if isinstance(step, Chosen):
+        return record | {"probability": probability_of(step.rule, step.chance, family), "true": step.true}
     for field in fields(step):
         value = getattr(step, field.name)
         record[field.name] = value if isinstance(value, bool) else str(value)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, render_rule
+from kpsim.dialects.iptables.words import probability_of
 from kpsim.fabric import Hop, Journey
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
@@ -26,7 +27,7 @@ from kpsim.packetpath.steps import (
 from kpsim.ruleset import FOREIGN
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.tree import ChainBlock, HookBlock, Moment, RuleBlock, build_tree
-from kpsim.tracing.explain.unmatched import Skipped, reason, unmatched
+from kpsim.tracing.explain.unmatched import Skipped, unmatched
 from kpsim.tracing.explain.verdict import sentence, why
 from kpsim.tracing.probes import Answer
 from kpsim.tracing.site import Sender, Site
@@ -164,7 +165,8 @@ class _Printer:
             if isinstance(found, Skipped):
                 yield f"{indent}rules {found.first} to {found.last}: for other destinations"
             else:
-                yield f"{indent}rule {found.number}: {why(block.name, found.rule)}: no, {reason(found.match)}"
+                words = found.reason.words if found.reason is not None else "a condition did not hold"
+                yield f"{indent}rule {found.number}: {why(block.name, found.rule)}: no, {words}"
 
     def _step(self, step: Step, indent: str) -> Iterator[str]:
         match step:
@@ -177,8 +179,9 @@ class _Printer:
                 yield f"{indent}source chosen by routing: {after}"
             case FieldChanged(FieldName.TTL, _, _) if not self._detailed:
                 return
-            case Chosen(probability, true):
-                yield f"{indent}drawn with probability {probability}: {'yes' if true else 'no'}"
+            case Chosen(chance, rule, true):
+                written = probability_of(rule, chance, self._family)
+                yield f"{indent}drawn with probability {written}: {'yes' if true else 'no'}"
             case Routed(route, interface):
                 device = f", by {interface}" if interface and interface not in route else ""
                 yield f"{indent}routing: {route}{device}"

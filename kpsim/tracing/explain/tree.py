@@ -21,7 +21,6 @@ from kpsim.packetpath.steps import (
     Ended,
     FieldChanged,
     FieldName,
-    Hook,
     HookEntered,
     Remembered,
     Routed,
@@ -29,7 +28,7 @@ from kpsim.packetpath.steps import (
     Step,
     Tracking,
 )
-from kpsim.ruleset import RETURN, Goto
+from kpsim.ruleset import RETURN, Goto, Hook
 
 
 @dataclass(frozen=True, slots=True)

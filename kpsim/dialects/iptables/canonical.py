@@ -1,0 +1,127 @@
+"""How iptables writes a rule that comes from elsewhere: the options that say the parts of its body."""
+
+from collections.abc import Mapping
+
+from kpsim.addresses import Family
+from kpsim.dialects.iptables.options import PORT_MODULES, ROWS, Row
+from kpsim.dialects.iptables.values import ALL_FLAGS
+from kpsim.ruleset import (
+    Adjust,
+    Assign,
+    Chance,
+    Compare,
+    Counter,
+    Dnat,
+    EitherPort,
+    Expression,
+    Field,
+    Goto,
+    Jump,
+    Limit,
+    Log,
+    Lookup,
+    Masquerade,
+    NoTrack,
+    Recent,
+    Redirect,
+    Reject,
+    ReversePath,
+    RoutingHeader,
+    Rule,
+    SetTimeToLive,
+    Snat,
+    Statement,
+    Terminal,
+    Unknown,
+)
+
+_BY_TYPE: Mapping[type, str] = {
+    EitherPort: "--ports", Recent: "-m recent", Limit: "-m limit", Chance: "-m statistic", ReversePath: "-m rpfilter",
+    RoutingHeader: "-m rt", Counter: "--nfacct-name", Unknown: "unknown", Terminal: "-j", Jump: "-j", Goto: "-g",
+    Reject: "-j REJECT", Dnat: "-j DNAT", Snat: "-j SNAT", Masquerade: "-j MASQUERADE", Redirect: "-j REDIRECT",
+    NoTrack: "-j CT",
+}  # fmt: skip
+_BY_FIELD: Mapping[Field, str] = {
+    Field.IIFNAME: "-i", Field.OIFNAME: "-o", Field.L4PROTO: "-p", Field.TCP_FLAGS: "--tcp-flags", Field.CT_STATE: "--ctstate",
+    Field.CT_DIRECTION: "--ctdir", Field.CT_MARK: "-m connmark", Field.CT_ORIGINAL_DADDR: "--ctorigdst",
+    Field.CT_ORIGINAL_DPORT: "--ctorigdstport", Field.MARK: "--mark", Field.SADDR_TYPE: "--src-type",
+    Field.DADDR_TYPE: "--dst-type",
+}  # fmt: skip
+_NETWORKS: Mapping[Field, tuple[str, str]] = {Field.SADDR: ("-s", "--src-range"), Field.DADDR: ("-d", "--dst-range")}
+_PORTS: Mapping[Field, tuple[str, str]] = {Field.SPORT: ("--sport", "--sports"), Field.DPORT: ("--dport", "--dports")}
+
+
+def canonical_rows(rule: Rule, family: Family) -> list[tuple[Row, int, bool]]:
+    """The rows that write a rule: each with the part's place in the body, -1 for none, and whether it opens a ``-m``.
+
+    ValueError for what iptables has no option for.
+    """
+    protocol = _port_module(rule)
+    rows: list[tuple[Row, int, bool]] = []
+    if rule.comment:
+        rows.append((ROWS["--comment"], -1, True))
+    opened = False
+    for at, part in enumerate(rule.body):
+        name = _name(part, family, protocol)
+        if name in ("--sport", "--dport", "--tcp-flags") and not opened:
+            rows.append((ROWS[f"-m {protocol}"], -1, True))
+            opened = True
+        rows.append((ROWS[name], at, not (isinstance(part, Compare) and part.absent)))
+    return rows
+
+
+def _port_module(rule: Rule) -> str:
+    """The module that the port options of the rule belong to; empty if none can stand in it."""
+    for part in rule.body:
+        if isinstance(part, Compare) and part.field is Field.L4PROTO and part.name in PORT_MODULES and not part.negate:
+            return part.name
+    return ""
+
+
+def _name(part: Expression | Statement, family: Family, protocol: str) -> str:
+    """The row that writes a part."""
+    match part:
+        case Compare():
+            return _comparison(part, family, protocol)
+        case Lookup((Field.ICMP_TYPE, Field.ICMP_CODE)):
+            return _icmp(family)
+        case Assign(to, source=source):
+            return "-j MARK" if to is Field.MARK and source is None else "-j CONNMARK"
+        case SetTimeToLive():
+            return "-j TTL" if family is Family.IPV4 else "-j HL"
+        case Log(_, target) | Adjust(target):
+            return f"-j {target}"
+        case _:
+            pass
+    name = _BY_TYPE.get(type(part))
+    if name is None:
+        raise ValueError(f"iptables cannot say {part}")
+    return name
+
+
+def _comparison(part: Compare, family: Family, protocol: str) -> str:
+    match part.field:
+        case Field.SADDR | Field.DADDR:
+            network, interval = _NETWORKS[part.field]
+            return network if part.value is not None else interval
+        case Field.SPORT | Field.DPORT:
+            single, several = _PORTS[part.field]
+            return single if protocol and isinstance(part.among, tuple) and len(part.among) == 1 else several
+        case Field.TTL:
+            return f"--{'ttl' if family is Family.IPV4 else 'hl'}-{_relation(part)}"
+        case Field.ICMP_TYPE | Field.ICMP_CODE:
+            return _icmp(family)
+        case Field.TCP_FLAGS if part.mask is None or part.mask & ~ALL_FLAGS:
+            raise ValueError(f"iptables cannot say {part}")
+        case field:
+            return _BY_FIELD[field]
+
+
+def _icmp(family: Family) -> str:
+    return "--icmp-type" if family is Family.IPV4 else "--icmpv6-type"
+
+
+def _relation(part: Compare) -> str:
+    if part.value is not None:
+        return "eq"
+    return "lt" if not part.among or (isinstance(part.among, tuple) and part.among[0][0] == 0) else "gt"

@@ -1,0 +1,33 @@
+"""The tables that iptables has, and where netfilter calls their built-in chains (K-1.1)."""
+
+from collections.abc import Mapping
+
+from immutables import Map
+
+from kpsim.ruleset import Base, Chain, ChainType, Hook, Table
+
+#: the four nat chains translate the destination before routing and the source behind it
+_NAT_PRIORITIES = {Hook.PREROUTING: -100, Hook.INPUT: 100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100}
+
+
+def _bases(kind: ChainType, priorities: Mapping[Hook, int]) -> dict[str, Base]:
+    return {hook.value: Base(kind, hook, priority) for hook, priority in priorities.items()}
+
+
+#: the built-in chains of each table, in the order iptables-save lists them. iptables-nft registers security behind nat (measured).
+BUILT_IN_CHAINS: Mapping[str, Mapping[str, Base]] = {
+    "raw": _bases(ChainType.FILTER, dict.fromkeys((Hook.PREROUTING, Hook.OUTPUT), -300)),
+    "mangle": {
+        hook.value: Base(ChainType.ROUTE if hook is Hook.OUTPUT else ChainType.FILTER, hook, -150) for hook in Hook
+    },
+    "nat": _bases(ChainType.NAT, _NAT_PRIORITIES),
+    "filter": _bases(ChainType.FILTER, dict.fromkeys((Hook.INPUT, Hook.FORWARD, Hook.OUTPUT), 0)),
+    "security": _bases(ChainType.FILTER, dict.fromkeys((Hook.INPUT, Hook.FORWARD, Hook.OUTPUT), 150)),
+}
+#: the names of all built-in chains
+BUILT_IN_NAMES = frozenset(name for chains in BUILT_IN_CHAINS.values() for name in chains)
+
+
+def empty_table(name: str) -> Table:
+    """A table with its built-in chains, empty, policy ACCEPT: what a kernel has before any rule was written."""
+    return Table(name, Map({chain: Chain(chain, base=base) for chain, base in BUILT_IN_CHAINS[name].items()}))

@@ -1,0 +1,68 @@
+"""Fields: the parts of a packet, and of the connection that it belongs to, that a rule may read or write.
+
+A field has a type, which says what its values are and how a dialect writes them. How a field is read from a packet is
+``packetpath.matching``'s.
+"""
+
+import enum
+
+
+class FieldType(enum.Enum):
+    """What the values of a field are."""
+
+    ADDRESS = "address"  #: an integer of the width that the family has
+    PORT = "port"  #: 0 to 65535
+    BYTE = "byte"  #: 0 to 255
+    MARK = "mark"  #: 32 bits
+    NAME = "name"  #: one name: a protocol, an interface
+    NAMES = "names"  #: some names at once: conntrack states
+
+
+class Field(enum.Enum):
+    """A part of a packet. The value is its name in texts for people."""
+
+    SADDR = "source"
+    DADDR = "destination"
+    L4PROTO = "protocol"  #: lower case: ``tcp``
+    SPORT = "source port"
+    DPORT = "destination port"
+    ICMP_TYPE = "ICMP type"
+    ICMP_CODE = "ICMP code"
+    TCP_FLAGS = "TCP flags"  #: bits as in the TCP header, see ``TCP_FLAG_BITS``
+    TTL = "time to live"  #: of IPv6 the hop limit
+    MARK = "mark"
+    IIFNAME = "input interface"  #: empty for a packet that this node made (CFG-8.2)
+    OIFNAME = "output interface"  #: empty before routing
+    SADDR_TYPE = "source type"  #: by the local routing table: LOCAL, UNICAST, … (K-7.4)
+    DADDR_TYPE = "destination type"
+    CT_STATE = (
+        "conntrack state"  #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, and the virtual SNAT and DNAT (CT-3.3)
+    )
+    CT_DIRECTION = "direction"  #: ORIGINAL or REPLY
+    CT_MARK = "connection mark"
+    CT_ORIGINAL_DADDR = "original destination"  #: where the connection's first packet went before DNAT
+    CT_ORIGINAL_DPORT = "original destination port"
+
+    @property
+    def type(self) -> FieldType:
+        return _TYPES[self]
+
+
+_TYPES = {
+    Field.SADDR: FieldType.ADDRESS, Field.DADDR: FieldType.ADDRESS, Field.CT_ORIGINAL_DADDR: FieldType.ADDRESS,
+    Field.SPORT: FieldType.PORT, Field.DPORT: FieldType.PORT, Field.CT_ORIGINAL_DPORT: FieldType.PORT,
+    Field.ICMP_TYPE: FieldType.BYTE, Field.ICMP_CODE: FieldType.BYTE, Field.TCP_FLAGS: FieldType.BYTE,
+    Field.TTL: FieldType.BYTE,
+    Field.MARK: FieldType.MARK, Field.CT_MARK: FieldType.MARK,
+    Field.L4PROTO: FieldType.NAME, Field.IIFNAME: FieldType.NAME, Field.OIFNAME: FieldType.NAME,
+    Field.SADDR_TYPE: FieldType.NAME, Field.DADDR_TYPE: FieldType.NAME, Field.CT_DIRECTION: FieldType.NAME,
+    Field.CT_STATE: FieldType.NAMES,
+}  # fmt: skip
+
+#: fields of the connection that a packet belongs to; a packet without connection has none of them but the state
+OF_CONNECTION = frozenset({
+    Field.CT_STATE, Field.CT_DIRECTION, Field.CT_MARK, Field.CT_ORIGINAL_DADDR, Field.CT_ORIGINAL_DPORT,
+})  # fmt: skip
+
+#: flags as the TCP header numbers them, lowest bit first
+TCP_FLAG_BITS = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20}

@@ -1,0 +1,180 @@
+"""Statements: what a rule does. A statement that ends the chain is the last part of a rule's body."""
+
+import enum
+from dataclasses import dataclass
+from typing import get_args
+
+from kpsim.ruleset.expressions import Counter, Expression, Interval, Recent
+from kpsim.ruleset.fields import Field
+
+ALL_BITS = 0xFFFFFFFF
+
+
+class Verdict(enum.StrEnum):
+    """What a chain says. ACCEPT means "go on to the next hook entry"; RETURN in a base chain applies its policy."""
+
+    ACCEPT = "ACCEPT"
+    DROP = "DROP"
+    RETURN = "RETURN"
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """A jump from which the packet does not come back to this chain."""
+
+    chain: str
+
+
+class RejectWith(enum.Enum):
+    """What the sender of a rejected packet is told; some answers exist in one family only."""
+
+    NO_ROUTE = "no route"
+    HOST_UNREACHABLE = "host unreachable"
+    PROTOCOL_UNREACHABLE = "protocol unreachable"  #: IPv4
+    PORT_UNREACHABLE = "port unreachable"
+    NET_PROHIBITED = "net prohibited"  #: IPv4
+    HOST_PROHIBITED = "host prohibited"  #: IPv4
+    ADMIN_PROHIBITED = "administratively prohibited"
+    POLICY_FAIL = "policy fail"  #: IPv6
+    REJECT_ROUTE = "reject route"  #: IPv6
+    TCP_RESET = "TCP reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    with_: RejectWith = RejectWith.PORT_UNREACHABLE
+
+
+class NatFlags(enum.Flag):
+    """How a translation picks among what it may pick from."""
+
+    RANDOM = enum.auto()
+    FULLY_RANDOM = enum.auto()
+    PERSISTENT = enum.auto()
+
+
+NO_FLAGS = NatFlags(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Dnat:
+    """Destination NAT to one address, or None to keep it, and a port, or None to keep it."""
+
+    address: int | None
+    port: int | None = None
+    flags: NatFlags = NO_FLAGS
+
+
+@dataclass(frozen=True, slots=True)
+class Snat:
+    """Source NAT to one address. ``ports`` bound the new port; None: a port of the same class (K-2.3)."""
+
+    address: int
+    ports: Interval | None = None
+    flags: NatFlags = NO_FLAGS
+
+
+@dataclass(frozen=True, slots=True)
+class Masquerade:
+    """Source NAT to the outgoing interface's address (K-2.2)."""
+
+    ports: Interval | None = None
+    flags: NatFlags = NO_FLAGS
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Destination NAT to the machine itself; ``port`` None: kept."""
+
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """``to`` := (``to`` & ``keep``) ^ (``source`` & ``take``) ^ ``flip``, in 32 bits.
+
+    ``to`` and ``source`` are MARK or CT_MARK. Without a connection there is no CT_MARK, and nothing is changed.
+    """
+
+    to: Field
+    keep: int
+    flip: int = 0
+    source: Field | None = None
+    take: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimeToLive:
+    """``action`` is ``set``, ``inc`` or ``dec``. Decides whether the packet is forwarded any further."""
+
+    action: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoTrack:
+    """Keeps the packet out of connection tracking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Tells somebody of the packet and changes nothing. ``target`` and ``arguments`` are the words of the rule."""
+
+    arguments: str = ""
+    target: str = "LOG"
+
+
+@dataclass(frozen=True, slots=True)
+class Adjust:
+    """A change that neither rules nor routes of the model look at, so that it decides no packet's fate.
+
+    ``target`` is ``TCPMSS``, ``DSCP``, ``TOS``, ``CLASSIFY`` or ``CHECKSUM``; ``arguments`` are the words of the rule.
+    """
+
+    target: str
+    arguments: str = ""
+
+
+Statement = (
+    Terminal
+    | Jump
+    | Goto
+    | Reject
+    | Dnat
+    | Snat
+    | Masquerade
+    | Redirect
+    | Assign
+    | SetTimeToLive
+    | NoTrack
+    | Log
+    | Adjust
+)
+STATEMENTS: tuple[type, ...] = get_args(Statement)
+
+ACCEPT = Terminal(Verdict.ACCEPT)
+DROP = Terminal(Verdict.DROP)
+RETURN = Terminal(Verdict.RETURN)
+
+Body = tuple[Expression | Statement, ...]
+
+
+def target_of(body: Body) -> Statement | None:
+    """The statement at the end of a body, or None."""
+    last = body[-1] if body else None
+    return last if isinstance(last, Statement) else None
+
+
+def moves_nothing(body: Body) -> bool:
+    """Whether a match of this body decides nothing: the rule only logs or adjusts, and nothing remembers the packet."""
+    return isinstance(target_of(body), Log | Adjust) and not any(isinstance(part, Recent | Counter) for part in body)

@@ -1,0 +1,159 @@
+"""Rules, chains, tables, rulesets: immutable values that share what did not change.
+
+A base chain says where netfilter calls it: type, hook and priority. So nothing that runs chains knows tables by name.
+"""
+
+import enum
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from immutables import Map
+
+from kpsim.addresses import Family
+from kpsim.ruleset.origin import FOREIGN, Origin, Role
+from kpsim.ruleset.statements import Body, Statement, Verdict, target_of
+
+
+class Hook(enum.StrEnum):
+    """The five places where netfilter sees a packet."""
+
+    PREROUTING = "PREROUTING"
+    INPUT = "INPUT"
+    FORWARD = "FORWARD"
+    OUTPUT = "OUTPUT"
+    POSTROUTING = "POSTROUTING"
+
+
+class ChainType(enum.Enum):
+    """What a base chain may do. NAT chains see only the packet that begins a connection."""
+
+    FILTER = "filter"
+    NAT = "nat"
+    ROUTE = "route"  #: a packet that the chain changes in OUTPUT is routed again
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where netfilter calls a chain. Of equal priorities the one registered later runs first (K-9.1)."""
+
+    type: ChainType
+    hook: Hook
+    priority: int
+    policy: Verdict = Verdict.ACCEPT
+
+    def __str__(self) -> str:
+        return f"{self.type.value} hook {self.hook.lower()} priority {self.priority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: ``body`` in the order in which the kernel evaluates it, up to the first expression that is false.
+
+    Equality ignores why the rule exists and how its dialect wrote it. ``spelling`` is that dialect's own: others ignore it,
+    and without one a dialect writes the rule in its canonical form.
+    """
+
+    body: Body
+    comment: str = ""
+    origin: Origin = field(default=FOREIGN, compare=False)
+    spelling: Hashable = field(default=None, compare=False, repr=False)
+
+    @property
+    def target(self) -> Statement | None:
+        """The statement at the end, or None."""
+        return target_of(self.body)
+
+
+class Chain:
+    """A named list of rules: immutable. ``base`` is set for the chains that netfilter calls itself.
+
+    ``compiled`` belongs to the code that runs the chain. It is a function of the value, kept here because a changed chain is
+    another object.
+    """
+
+    def __init__(self, name: str, rules: tuple[Rule, ...] = (), base: Base | None = None) -> None:
+        self.name = name
+        self.base = base
+        self._rules = rules
+        self.compiled: Any = None
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return self._rules
+
+    @property
+    def policy(self) -> Verdict | None:
+        """What happens to a packet that no rule of a base chain decided; None for other chains."""
+        return self.base.policy if self.base else None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Chain):
+            return NotImplemented
+        return self is other or (self.name, self.base, self.rules) == (other.name, other.base, other.rules)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"Chain({self.name!r}, base={self.base})"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of one family: chains by name, persistent, so that keeping an old version costs nothing."""
+
+    name: str
+    chains: Map[str, Chain] = Map()  # noqa: RUF009 - immutable
+
+    def __getitem__(self, chain: str) -> Chain:
+        return self.chains[chain]
+
+    def ordered(self) -> Iterator[Chain]:
+        """Base chains in the order of the hooks, then the others by name."""
+        yield from self.base_chains()
+        for name in sorted(self.chains):
+            if self.chains[name].base is None:
+                yield self.chains[name]
+
+    def base_chains(self) -> list[Chain]:
+        """The chains that netfilter calls, in the order of the hooks, of one hook by priority and name."""
+        found = [chain for chain in self.chains.values() if chain.base is not None]
+        return sorted(found, key=_place)
+
+
+_HOOK_ORDER = {hook: number for number, hook in enumerate(Hook)}
+
+
+def _place(chain: Chain) -> tuple[int, int, str]:
+    assert chain.base is not None
+    return _HOOK_ORDER[chain.base.hook], chain.base.priority, chain.name
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """Everything one family's rules are on a node at one moment."""
+
+    family: Family
+    tables: Map[str, Table] = Map()  # noqa: RUF009 - immutable
+
+    def chain(self, table: str, chain: str) -> Chain:
+        """KeyError if there is none."""
+        return self.tables[table].chains[chain]
+
+    def has(self, role: Role) -> bool:
+        """Whether some rule exists for this reason."""
+        return any(
+            rule.origin.role is role
+            for table in self.tables.values()
+            for chain in table.chains.values()
+            for rule in chain.rules
+        )
+
+
+def united(first: Ruleset, second: Ruleset) -> Ruleset:
+    """The tables of both, which are of one family. ValueError if a table is in both."""
+    for name in second.tables:
+        if name in first.tables:
+            raise ValueError(f"table {name} of {second.family.label} twice")
+    return Ruleset(first.family, first.tables.update(second.tables))
