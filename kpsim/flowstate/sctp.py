@@ -1,4 +1,4 @@
-"""SCTP as connection tracking sees it (CT-5; measured, which differs from K-6.6). Counterpart: nf_conntrack_proto_sctp.
+"""SCTP as connection tracking sees it (CT-5, K-6.6; measured). Counterpart: nf_conntrack_proto_sctp.
 
 An association in its usual life (capitals: chunks from the client)::
 

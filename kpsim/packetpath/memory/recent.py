@@ -77,7 +77,7 @@ class RecentList:
 
 
 def _hits(match: Recent, stamps: tuple[int, ...], now_ns: int) -> int:
-    """Stamps within ``--seconds``. A stamp exactly that old still counts (measured; CT-8.1 leaves it open)."""
+    """Stamps within ``--seconds``. A stamp exactly that old still counts (CT-8.1)."""
     if not match.seconds:
         return len(stamps)
     since_ns = now_ns - match.seconds * SECOND_NS
