@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from immutables import Map
-
 from kpsim.addresses import Family, Network
+from kpsim.maps import Map
 
 
 class Role(enum.StrEnum):

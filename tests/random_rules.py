@@ -14,11 +14,11 @@ from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
-from immutables import Map
 
 from kpsim.addresses import Family, Network
 from kpsim.dialects.iptables_options import EXTENSIONS, MODULE_PROTOCOLS, OPTIONS, PORT_MODULES, Extension, Option
 from kpsim.dialects.iptables_values import CT_STATES
+from kpsim.maps import Map
 from kpsim.netfilter import Disposition, Walk
 from kpsim.packet import Packet, Window
 from kpsim.ruleset import (

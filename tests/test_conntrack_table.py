@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from immutables import Map
 from packets import (
     CLIENT,
     NODE,
@@ -26,6 +25,7 @@ from packets import (
 from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable, FlowTuple, tuple_of
 from kpsim.fabric import answer_to
+from kpsim.maps import Map
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
 from kpsim.packetpath.flowstate import Direction, FlowState, sctp_timeout_ns, tcp_timeout_ns

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any, Literal
 
-from immutables import Map
-
 from kpsim.addresses import Family, Network
 from kpsim.dialects.iptables_options import (
     EXTENSIONS,
@@ -25,6 +23,7 @@ from kpsim.dialects.iptables_origin import owners_of_chains, recover_origin
 from kpsim.dialects.iptables_parse import read_body, split_words
 from kpsim.dialects.iptables_values import ADDRESS_TYPES, CT_STATES, Form, NotModelled, Style
 from kpsim.errors import InputError, Problem, UnsupportedRule
+from kpsim.maps import Map
 from kpsim.ruleset import (
     BUILT_IN_CHAINS,
     PORT_UNREACHABLE,

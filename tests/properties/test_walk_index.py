@@ -7,11 +7,11 @@ is translated back to the original tuple.
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from immutables import Map
 from packets import node_netns
 
 from kpsim.addresses import Family, Network
 from kpsim.conntrack import tuple_of
+from kpsim.maps import Map
 from kpsim.netfilter import Disposition, Netns, expand, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
