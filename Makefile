@@ -1,15 +1,19 @@
 # Everything a developer does, from a machine with nothing but Python ≥ 3.11, make and git. `make help` prints the list.
 
 PYTHON      ?= python3
-LOCK_PYTHON ?= python3.11
 SCENARIO    ?= local-rollout
 MINUTES     ?= 10
 SEED        ?=
+PYTHONS     ?= 3.11 3.12 3.13 3.14 3.15
+PLATFORMS   ?= x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
 
 VENV      := .venv
 BIN       := $(VENV)/bin
 STAMP     := $(VENV)/.installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+# uv resolves for Pythons that are not at hand; into $$folder, which the recipe makes and removes.
+INSTALL_UV := $(PYTHON) -m venv "$$folder" && "$$folder/bin/pip" install --quiet --disable-pip-version-check uv
 
 # Commands that the kernel tests call, and the Debian packages they are in.
 KERNEL_COMMANDS := iptables conntrack nft ip nfacct
@@ -19,7 +23,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup system-packages run lint types imports test golden fuzz bench mutants docs check lock format clean
+.PHONY: help setup system-packages run lint types imports test golden fuzz bench mutants docs check lock wheels format clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,16 +93,22 @@ docs: setup ## Run the notebooks and the documents' commands anew, and store wha
 check: setup ## kpsim check on the golden recordings and the built-in scenarios
 	$(BIN)/kpsim check tests/golden kpsim/scenarios
 
-# Under the oldest Python supported, so that what only it needs is in the lock. Pins stay unless LOCK_ARGS=--upgrade.
+# For every Python and system at once: where one release does not serve all, the lock has a line for each, with a marker.
+# Pins stay unless LOCK_ARGS=--upgrade, or --upgrade-package NAME for one.
 lock: ## Resolve requirements.lock from pyproject.toml: make lock [LOCK_ARGS=--upgrade]
-	@$(LOCK_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
-	  || { echo "the lock is resolved under Python 3.11; name one: make lock LOCK_PYTHON=…"; exit 1; }
-	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	$(LOCK_PYTHON) -m venv "$$folder"; \
-	"$$folder/bin/pip" install --quiet --disable-pip-version-check pip-tools; \
-	CUSTOM_COMPILE_COMMAND="make lock" "$$folder/bin/pip-compile" --quiet --generate-hashes --all-extras --strip-extras \
-	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(LOCK_ARGS) \
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; $(INSTALL_UV); \
+	"$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
+	  --no-emit-index-url --custom-compile-command "make lock" $(LOCK_ARGS) \
 	  --output-file requirements.lock pyproject.toml
+
+# Asks the registry and installs nothing; not part of the checks, which must not fail because a registry does.
+wheels: ## Whether everything locked has a wheel, for each Python and system: make wheels [PYTHONS="3.11 3.15"]
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; $(INSTALL_UV); failed=; \
+	for python in $(PYTHONS); do for platform in $(PLATFORMS); do \
+	  if "$$folder/bin/uv" pip install --quiet --dry-run --target "$$folder/none" --no-deps --only-binary :all: \
+	    --require-hashes --python-version $$python --python-platform $$platform -r requirements.lock; \
+	  then echo "Python $$python, $$platform: all wheels"; else failed=yes; echo "*** Python $$python, $$platform: see above"; fi; \
+	done; done; [ -z "$$failed" ]
 
 format: setup ## Rewrite the code as ruff formats it
 	$(BIN)/ruff format .

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from immutables import Map
-
+from kpsim.maps import Map
 from kpsim.objects import (
     CLUSTER_IP_NONE,
     LABEL_HEADLESS,

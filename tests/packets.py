@@ -7,7 +7,6 @@ pods 10.180.0.0/16 (node n1: 10.180.0.0/24, n2: 10.180.1.0/24), cluster IPs 172.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from immutables import Map
 from rule_parts import (
     address_type,
     ct_state,
@@ -24,6 +23,7 @@ from kpsim.addresses import Family, Network, parse_cidr, parse_ip
 from kpsim.conntrack import Entry, FlowTuple
 from kpsim.dialects.iptables import BUILT_IN_CHAINS
 from kpsim.flowstate import FlowState
+from kpsim.maps import Map
 from kpsim.netfilter import Netns, Walk, walk
 from kpsim.nodes import Peer, make_machine, node_address, pod_network
 from kpsim.packet import Packet

@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
-from immutables import Map
 
 from kpsim.addresses import Family, Network, format_ip
 from kpsim.dialects.iptables import BUILT_IN_CHAINS
@@ -32,6 +31,7 @@ from kpsim.dialects.iptables.options import (
 )
 from kpsim.dialects.iptables.spelling import Written, assemble
 from kpsim.dialects.iptables.values import ADDRESS_TYPES, CT_STATES
+from kpsim.maps import Map
 from kpsim.netfilter import Disposition, Walk
 from kpsim.packet import Packet, Window
 from kpsim.ruleset import ACCEPT, DROP, RETURN, Chain, Goto, Jump, Rule, Ruleset, Table, Verdict

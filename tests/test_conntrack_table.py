@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from immutables import Map
 from packets import (
     CLIENT,
     NODE,
@@ -29,6 +28,7 @@ from kpsim.conntrack import ConntrackTable, FlowTuple, tuple_of
 from kpsim.dialects.iptables import BUILT_IN_CHAINS
 from kpsim.fabric import answer_to
 from kpsim.flowstate import Direction, FlowState, sctp_timeout_ns, tcp_timeout_ns
+from kpsim.maps import Map
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import ConntrackChanged, Tracking

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from immutables import Map
-
 from kpsim.endpointslices.packing import Drafts
 from kpsim.errors import InputError, Problem
+from kpsim.maps import Map
 from kpsim.objects import Node, ObjectKey, Service, SliceEndpoint
 
 ANNOTATION_HINTS = "service.kubernetes.io/topology-aware-hints"

@@ -6,8 +6,6 @@ sync costs what changed. It never knows what is made of the maps.
 
 from collections.abc import Iterator
 
-from immutables import Map
-
 from kpsim.kubeproxy.trackers import (
     Endpoint,
     EndpointsChange,
@@ -19,6 +17,7 @@ from kpsim.kubeproxy.trackers import (
     ServicePort,
     ServicePortName,
 )
+from kpsim.maps import Map
 
 
 class ServiceMaps:

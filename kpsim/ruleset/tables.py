@@ -8,9 +8,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from immutables import Map
-
 from kpsim.addresses import Family
+from kpsim.maps import Map
 from kpsim.ruleset.origin import FOREIGN, Origin, Role
 from kpsim.ruleset.statements import Body, Statement, Verdict, target_of
 

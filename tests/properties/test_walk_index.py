@@ -7,7 +7,6 @@ is translated back to the original tuple.
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from immutables import Map
 from packets import node_netns
 from rule_parts import (
     address_type,
@@ -26,6 +25,7 @@ from rule_parts import (
 from kpsim.addresses import Family, Network
 from kpsim.conntrack import tuple_of
 from kpsim.dialects.iptables import BUILT_IN_CHAINS, empty_table
+from kpsim.maps import Map
 from kpsim.netfilter import Disposition, Netns, expand, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser

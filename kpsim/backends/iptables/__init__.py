@@ -7,8 +7,6 @@ to date, text is made when somebody reads it. It never knows when a sync runs no
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from immutables import Map
-
 from kpsim.backends import SyncRequest, Transaction
 from kpsim.backends.iptables import names, static_rules
 from kpsim.backends.iptables.document import restore_document
@@ -18,6 +16,7 @@ from kpsim.config import ProxierSettings
 from kpsim.dialects.iptables import Style, render_rule, render_ruleset
 from kpsim.kubeproxy.plan import ServicePlan
 from kpsim.kubeproxy.trackers import ServiceKey, ServicePortName
+from kpsim.maps import Map
 from kpsim.ruleset import Ruleset, Table
 
 

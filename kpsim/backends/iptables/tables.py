@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from immutables import Map
-
 from kpsim.addresses import Family
 from kpsim.backends.iptables import names
 from kpsim.backends.iptables.service_rules import Placed, ServiceRules
 from kpsim.dialects.iptables import empty_table
 from kpsim.kubeproxy.trackers import ServicePortName
+from kpsim.maps import Map
 from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table
 
 #: pieces of all service ports, persistent: a document keeps the version it was made from

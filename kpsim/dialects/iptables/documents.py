@@ -4,14 +4,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
-from immutables import Map
-
 from kpsim.addresses import Family
 from kpsim.dialects.iptables.layout import BUILT_IN_CHAINS
 from kpsim.dialects.iptables.origin import owners_of_chains, recover_origin
 from kpsim.dialects.iptables.rules import read_rule, split_words
 from kpsim.dialects.iptables.values import NotModelled
 from kpsim.errors import InputError, Problem, UnsupportedRule
+from kpsim.maps import Map
 from kpsim.ruleset import Base, Chain, Goto, Jump, Rule, Ruleset, Table, Verdict
 
 UnknownRules = Literal["refuse", "keep"]

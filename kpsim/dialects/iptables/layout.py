@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from immutables import Map
-
+from kpsim.maps import Map
 from kpsim.ruleset import Base, Chain, ChainType, Hook, Table
 
 #: the four nat chains translate the destination before routing and the source behind it
