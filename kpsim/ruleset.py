@@ -548,6 +548,15 @@ class Ruleset:
         """KeyError if there is none."""
         return self.tables[table].chains[chain]
 
+    def has(self, role: Role) -> bool:
+        """Whether some rule exists for this reason."""
+        return any(
+            rule.origin.role is role
+            for table in self.tables.values()
+            for chain in table.chains.values()
+            for rule in chain.rules
+        )
+
 
 def united(first: Ruleset, second: Ruleset) -> Ruleset:
     """The tables of both, which are of one family. ValueError if a table is in both."""

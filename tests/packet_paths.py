@@ -40,7 +40,6 @@ from kpsim.replay import START_NS
 from kpsim.ruleset import Chain, Ruleset, Verdict
 from kpsim.tracing.probes import Outcome, Probe, Prober, Result, outcome_of, result_of
 from kpsim.tracing.site import Sender, Site
-from kpsim.tracing.traces import cluster_site
 
 V4, V6 = Family.IPV4, Family.IPV6
 N, M = "node-1", "node-2"
@@ -238,7 +237,7 @@ class World:
 
     @cached_property
     def site(self) -> Site:
-        return cluster_site(self.cluster, rules=self.rules)
+        return self.cluster.site_with(self.rules)
 
     @cached_property
     def prober(self) -> Prober:

@@ -9,6 +9,7 @@ from shop import cluster_text
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
 from kpsim.explore import Cluster, load
+from kpsim.explore.site import rules_site
 from kpsim.netfilter import walk
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.steps import RuleMatched
@@ -16,7 +17,7 @@ from kpsim.tracing.explain import Depth
 from kpsim.tracing.explain.tree import ChainBlock, HookBlock, build_tree, matched_rules
 from kpsim.tracing.probes import make_packet
 from kpsim.tracing.site import Sender
-from kpsim.tracing.traces import Trace, rules_site, trace_packet
+from kpsim.tracing.traces import Trace, trace_packet
 
 CLIENT = "203.0.113.7:40000"
 WEB_SERVICE = "172.30.0.10:80"

@@ -190,9 +190,9 @@ def _saved(
     allow_unknown: bool,
 ) -> "tuple[Site, tuple[Family, ...], int]":
     from kpsim.config import HostInterface
+    from kpsim.explore.site import rules_site
     from kpsim.replay import START_NS
     from kpsim.sysctls import assignments
-    from kpsim.tracing.traces import rules_site
 
     if cluster:
         raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")

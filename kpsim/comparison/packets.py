@@ -11,7 +11,6 @@ from kpsim.replay import Replay
 from kpsim.ruleset import Destination, DestinationPort, Protocol, Rule, Ruleset
 from kpsim.tracing.probes import Answer, Probe, Prober, Result, make_packet
 from kpsim.tracing.site import Sender
-from kpsim.tracing.traces import cluster_site
 
 Json = Mapping[str, Any]
 
@@ -47,7 +46,7 @@ def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
         rulesets = [parse(text, family) for text in (expected, actual)]
     except InputError:  # rules that nobody can load lead no packet anywhere
         return
-    probers = [Prober(cluster_site(cluster, rules=lambda *_, r=ruleset: r), replay.now_ns) for ruleset in rulesets]
+    probers = [Prober(cluster.site_with(lambda *_, r=ruleset: r), replay.now_ns) for ruleset in rulesets]
     node_ip = format_ip(family, replay.proxier.settings.node_ip)
     targets = sorted({target for ruleset in rulesets for target in _targets(ruleset, node_ip)})
     for protocol, address, port in targets:
