@@ -212,26 +212,31 @@ def _saved(
 
 
 def _read_rules(path: Path, family: FamilyName | None, dst: str, allow_unknown: bool) -> "Ruleset":
-    from kpsim.dialects.iptables import parse
-    from kpsim.dialects.iptables.saved import family_of_rules, rules_by_family
+    from kpsim.dialects import dialect_reading
     from kpsim.inputs import read_text, shown_name
 
-    text = read_text(path)
-    parts = rules_by_family(text)
-    if len(parts) > 1 and not (family or dst):
-        raise InputError(Problem("rules of both families: --family says which", file=shown_name(path)))
+    text, file = read_text(path), shown_name(path)
+    dialect = dialect_reading(text)
     if family:
         known = family.family
-    elif len(parts) == 1:
-        [known] = parts
     else:
-        known = family_of_rules("" if parts else text, dst, file=shown_name(path))
-    text = parts.get(known, text)
+        held = dialect.families(text, file=file)
+        if len(held) > 1 and not dst:
+            raise InputError(Problem("rules of both families: --family says which", file=file))
+        known = held[0] if len(held) == 1 else _family_of_destination(dst)
     try:
-        return parse(text, known, file=shown_name(path), unknown="keep" if allow_unknown else "refuse")
+        [ruleset] = dialect.parse(text, known, file=file, unknown="keep" if allow_unknown else "refuse")
     except UnsupportedRule as error:
         way_out = Problem("--allow-unknown keeps such rules; packets that meet one end unknown")
         raise InputError([*error.problems, way_out]) from error
+    return ruleset
+
+
+def _family_of_destination(dst: str) -> "Family":
+    """The family of IP:PORT; IPv4 if there is none."""
+    from kpsim.addresses import Family
+
+    return Family.IPV6 if dst.count(":") > 1 else Family.IPV4
 
 
 def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kpsim.addresses import Family, format_ip
-from kpsim.dialects.iptables import parse
+from kpsim.dialects import dialect_reading
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.replay import Replay
@@ -43,8 +43,8 @@ def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
     family, node = recording.family, recording.node_name
     cluster = Cluster(replay.cluster, recording.config, recording.host, replay=replay)
     try:
-        rulesets = [parse(text, family) for text in (expected, actual)]
-    except InputError:  # rules that nobody can load lead no packet anywhere
+        rulesets = [ruleset for text in (expected, actual) for ruleset in dialect_reading(text).parse(text, family)]
+    except InputError:  # no tool would load these rules, so no packet meets them
         return
     probers = [Prober(cluster.site_with(lambda *_, r=ruleset: r), replay.now_ns) for ruleset in rulesets]
     node_ip = format_ip(family, replay.proxier.settings.node_ip)

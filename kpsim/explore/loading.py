@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Unpack
 
 from kpsim.addresses import Family
 from kpsim.config import Mode, config_from_json
-from kpsim.dialects.iptables.saved import load_saved
+from kpsim.dialects import dialect_reading
 from kpsim.errors import InputError
 from kpsim.explore.cluster import Cluster, RulesText, TraceOptions, replayed
-from kpsim.inputs import decoded, is_stream, read_bytes, shown_name
+from kpsim.inputs import decoded, is_stream, read_bytes, read_text, shown_name
 from kpsim.recording import Recording, load_recording, read_recording
 from kpsim.ruleset import Ruleset
 
@@ -48,8 +48,14 @@ def _with_beside(cluster: Cluster, beside: Path | str | Ruleset) -> Cluster:
         return cluster.with_rules_beside(beside)
     node, equals, file = str(beside).partition("=")
     if not equals or isinstance(beside, Path) or "/" in node:
-        return cluster.with_rules_beside(*load_saved(beside))
-    return cluster.with_rules_beside(*load_saved(file), node=node)
+        return cluster.with_rules_beside(*_saved_rules(beside))
+    return cluster.with_rules_beside(*_saved_rules(file), node=node)
+
+
+def _saved_rules(file: Path | str) -> tuple[Ruleset, ...]:
+    """The rules of a file in whatever dialect it is written, one ruleset for each family in it."""
+    text = read_text(file)
+    return dialect_reading(text).parse(text, file=shown_name(file))
 
 
 def _load(paths: Sequence[Path | str] | Path | str, text: str | None, mode: Mode | str | None) -> Cluster:

@@ -17,7 +17,7 @@ from html import escape
 from typing import Any
 
 from kpsim.addresses import Family, join_host_port, parse_ip
-from kpsim.dialects.iptables import Style, render_rule
+from kpsim.dialects import Form, dialect_of
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import json_object
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, expand, walk
@@ -155,7 +155,7 @@ def rule_name(at: RuleReference, family: Family) -> str:
     """``table/CHAIN`` and the rule as kube-proxy writes it, without ``-A CHAIN``."""
     if at.rule is None:
         return f"{at.table}/{at.chain} policy"
-    text = render_rule(at.chain, at.rule, Style.KUBE_PROXY, family).removeprefix(f"-A {at.chain}").strip()
+    text = dialect_of(at.table).words(at, family, Form.SENT)
     return f"{at.table}/{at.chain} {text}".rstrip()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
-from kpsim.dialects.iptables import Style, render_rule
+from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import ConntrackChanged, RuleMatched, RuleReference, Step, describe_statement
@@ -92,7 +92,7 @@ def _rule_record(at: RuleReference, family: Family) -> Json:
     record: Json = {"table": at.table, "chain": at.chain, "number": at.number, "rule": None, "origin": None}
     if at.rule is not None:
         role, service, protocol, endpoint = at.rule.origin
-        record["rule"] = render_rule(at.chain, at.rule, Style.KUBE_PROXY, family)
+        record["rule"] = dialect_of(at.table).spell(at, family, Form.SENT)
         record["origin"] = {
             "role": str(role), "service": service or None, "protocol": protocol or None, "endpoint": endpoint or None,
         }  # fmt: skip

@@ -8,7 +8,7 @@ import enum
 from collections.abc import Iterator
 
 from kpsim.addresses import Family
-from kpsim.dialects.iptables import Style, render_rule
+from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
@@ -149,8 +149,8 @@ class _Printer:
             yield f"{indent}policy"
             return
         yield f"{indent}rule {at.number}: {why(at.chain, at.rule)}"
-        style = Style.SAVE if at.rule.origin == FOREIGN else Style.KUBE_PROXY
-        yield f"{indent}  {render_rule(at.chain, at.rule, style, self._family)}"
+        form = Form.LISTED if at.rule.origin == FOREIGN else Form.SENT
+        yield f"{indent}  {dialect_of(at.table).spell(at, self._family, form)}"
         for note in block.notes:
             yield from self._step(note, indent + "  ")
         if block.chain is not None:

@@ -6,7 +6,7 @@ Counterpart: ovn-trace's last line and its ``--minimal``. It never tells the way
 from dataclasses import dataclass
 
 from kpsim.addresses import join_host_port
-from kpsim.dialects.iptables import Style, render_rule
+from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
@@ -95,10 +95,8 @@ def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
     if rule.rule is None:
         return f"by {rule} on {node} (not kube-proxy's)"
     reason = why(rule.chain, rule.rule)
-    if _is_foreign(rule):  # nobody knows it by its purpose: its words say more
-        family = step.packet.family
-        words = render_rule(rule.chain, rule.rule, Style.SAVE, family).removeprefix(f"-A {rule.chain}").strip()
-        reason += f": {words}"
+    if _is_foreign(rule):  # kpsim knows no purpose of it: its words say more
+        reason += f": {dialect_of(rule.table).words(rule, step.packet.family, Form.LISTED)}"
     return f"by {rule.table}/{rule.chain} rule {rule.number} on {node} ({reason})"
 
 
