@@ -374,7 +374,7 @@ def test_the_trace_tells_the_story():
         "nat/POSTROUTING rule 1", "nat/KUBE-POSTROUTING rule 2", "nat/KUBE-POSTROUTING rule 3",
     ]  # fmt: skip
     assert str(outcome.deciding_rule) == "nat/KUBE-SEP-0 rule 2"
-    told = [describe(step) for step in outcome.trace]
+    told = [describe(step, Family.IPV4) for step in outcome.trace]
     assert f"destination: {CLUSTER_IP}:80 → {OTHER_POD}:8080" in told
     assert any(line.startswith("conntrack: connection confirmed") for line in told)
     assert told[-1] == "forwarded"

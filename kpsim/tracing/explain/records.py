@@ -11,7 +11,16 @@ from kpsim.conntrack import Entry
 from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey
 from kpsim.packet import Packet
-from kpsim.packetpath.steps import ConntrackChanged, RuleMatched, RuleReference, Step, describe_statement
+from kpsim.packetpath.steps import (
+    ChainLeft,
+    ConntrackChanged,
+    FieldChanged,
+    RuleMatched,
+    RuleReference,
+    Step,
+    describe_statement,
+    shown,
+)
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.verdict import Verdict, sentence
 from kpsim.tracing.probes import Answer, Result, masqueraded
@@ -78,14 +87,21 @@ def _hop_record(hop: Hop) -> Json:
 def step_record(step: Step, family: Family) -> Json:
     """One step: its kind under ``step``, then its fields."""
     record: Json = {"step": type(step).__name__}
-    if isinstance(step, RuleMatched):
-        return record | _rule_record(step.at, family) | {"does": describe_statement(step.statement)}
-    if isinstance(step, ConntrackChanged):
-        return record | {"tracking": str(step.tracking), "entry": _entry_record(step.entry)}
-    for field in fields(step):
-        value = getattr(step, field.name)
-        record[field.name] = value if isinstance(value, bool) else str(value)
-    return record
+    match step:
+        case RuleMatched(at, statement, _):
+            return record | _rule_record(at, family) | {"does": describe_statement(statement)}
+        case ConntrackChanged(tracking, entry):
+            return record | {"tracking": str(tracking), "entry": _entry_record(entry)}
+        case FieldChanged(changed, before, after):
+            values = {"before": shown(changed, before, family), "after": shown(changed, after, family)}
+            return record | {"field": str(changed)} | values
+        case ChainLeft(table, chain, _):
+            return record | {"table": table, "chain": chain}
+        case _:
+            for field in fields(step):
+                value = getattr(step, field.name)
+                record[field.name] = value if isinstance(value, bool) else str(value)
+            return record
 
 
 def _rule_record(at: RuleReference, family: Family) -> Json:

@@ -18,14 +18,16 @@ from kpsim.packetpath.steps import (
     Ended,
     FieldChanged,
     FieldName,
+    Moment,
     Routed,
     Step,
     Tracking,
     describe,
+    shown,
 )
 from kpsim.ruleset import FOREIGN
 from kpsim.tracing.directory import Directory
-from kpsim.tracing.explain.tree import ChainBlock, HookBlock, Moment, RuleBlock, build_tree
+from kpsim.tracing.explain.tree import ChainBlock, HookBlock, RuleBlock, build_tree
 from kpsim.tracing.explain.unmatched import Skipped, reason, unmatched
 from kpsim.tracing.explain.verdict import sentence, why
 from kpsim.tracing.probes import Answer
@@ -87,7 +89,7 @@ def hop_lines(hop: Hop, arrived: Packet, netns: Netns, *, detailed: bool = False
     entrance = f", in by {arrived.in_interface}" if arrived.in_interface else ", made here"
     yield f"{node}: {arrived}{entrance}"
     printer = _Printer(netns, packet.family, detailed=detailed)
-    yield from printer.lines(build_tree(walk, arrived))
+    yield from printer.lines(build_tree(walk))
     if walk.disposition is Disposition.FORWARDED:
         drawn = " (source port drawn at random)" if walk.source_port_drawn else ""
         yield f"  leaves by {packet.out_interface}: {packet}{drawn}"
@@ -133,15 +135,15 @@ class _Printer:
         for item in block.items:
             if isinstance(item, RuleBlock):
                 number = item.step.at.number
-                yield from self._unmatched(block, tried + 1, number - 1, item.moment, inner)
+                yield from self._unmatched(block, tried + 1, number - 1, item.step.moment, inner)
                 tried = number
                 if self._detailed or not item.idle:
                     yield from self._rule(item, inner)
             elif not self._detailed:
                 yield from self._step(item, inner)
-        if block.at_end:
+        if block.end is not None:
             rules = len(self._netns.rulesets[self._family].chain(block.table, block.name).rules)
-            yield from self._unmatched(block, tried + 1, rules, block.moment, inner)
+            yield from self._unmatched(block, tried + 1, rules, block.end, inner)
 
     def _rule(self, block: RuleBlock, indent: str) -> Iterator[str]:
         at = block.step.at
@@ -173,8 +175,8 @@ class _Printer:
                     yield f"{indent}conntrack remembers {entry}"
             case ConntrackChanged(Tracking.NEW, _):
                 yield f"{indent}conntrack: new connection"
-            case FieldChanged(FieldName.SOURCE, before, after) if before.startswith(("0.0.0.0", "[::]", "::")):
-                yield f"{indent}source chosen by routing: {after}"
+            case FieldChanged(FieldName.SOURCE, (0, _), after):
+                yield f"{indent}source chosen by routing: {shown(step.field, after, self._family)}"
             case FieldChanged(FieldName.TTL, _, _) if not self._detailed:
                 return
             case Chosen(probability, true):
@@ -186,4 +188,4 @@ class _Printer:
                 if cause not in (Cause.RULE, Cause.POLICY) and disposition != Disposition.FORWARDED:
                     yield f"{indent}{disposition}" + (f": {cause}" if cause else "")
             case _:
-                yield indent + describe(step)
+                yield indent + describe(step, self._family)

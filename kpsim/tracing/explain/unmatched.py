@@ -12,6 +12,7 @@ from kpsim.packet import Packet
 from kpsim.packetpath.index import in_kernel_order
 from kpsim.packetpath.matching import UnknownMatch, condition
 from kpsim.packetpath.routing import AddressType, Decision, Routing
+from kpsim.packetpath.steps import Moment
 from kpsim.ruleset import (
     STATEMENTS,
     AddressRange,
@@ -44,7 +45,6 @@ from kpsim.ruleset import (
     TimeToLive,
     Unknown,
 )
-from kpsim.tracing.explain.tree import Moment
 
 
 @dataclass(frozen=True, slots=True)
