@@ -9,7 +9,7 @@ from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.replay import Replay
 from kpsim.ruleset import Destination, DestinationPort, Protocol, Rule, Ruleset
-from kpsim.tracing.probes import Answer, Probe, Prober, Result, make_packet
+from kpsim.tracing.probes import Answer, Probe, Prober, ProbeResult, make_packet
 from kpsim.tracing.site import Sender
 
 Json = Mapping[str, Any]
@@ -87,7 +87,7 @@ def _target(rule: Rule, family: Family, node_ip: str) -> tuple[str, str, int] | 
 
 
 def _words(answer: Answer) -> str:
-    if answer.result is not Result.DELIVERED:
+    if answer.result is not ProbeResult.DELIVERED:
         return str(answer.result)
     ends = (f"{o.endpoint} ({o.weight}{', masqueraded' if o.masquerade else ''})" for o in answer.outcomes)
     return "delivered to " + ", ".join(ends)

@@ -23,7 +23,7 @@ from kpsim.packetpath.steps import (
 )
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.verdict import Verdict, sentence
-from kpsim.tracing.probes import Answer, Result, masqueraded
+from kpsim.tracing.probes import Answer, ProbeResult
 from kpsim.tracing.site import Sender
 
 Json = dict[str, Any]
@@ -39,7 +39,7 @@ def trace_record(journey: Journey, sender: Sender, directory: Directory, answer:
         "hops": [_hop_record(hop) for hop in journey.hops],
         "disposition": str(verdict.result),
     }
-    if verdict.result is Result.REJECTED:
+    if verdict.result is ProbeResult.REJECTED:
         record["with"] = verdict.hop.walk.with_ or verdict.hop.walk.local_error
     end = journey.end
     record["by"] = verdict.by
@@ -77,7 +77,7 @@ def _hop_record(hop: Hop) -> Json:
         "disposition": str(walk.disposition),
         "cause": None if walk.cause is None else str(walk.cause),
         "packet": packet_record(walk.packet),
-        "masquerade": masqueraded(walk),
+        "masquerade": walk.masqueraded,
         "sportDrawn": walk.source_port_drawn,
         "answer": None if walk.answer is None else packet_record(walk.answer),
         "localError": walk.local_error or None,
