@@ -54,7 +54,7 @@ def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
             probe = Probe(0, node, sender, make_packet(protocol, address, port))
             try:
                 before, after = (prober.answer(probe) for prober in probers)
-            except InputError:  # nobody is there to send it
+            except InputError:  # the site has no sender of this kind
                 continue
             if (before.result, before.outcomes) != (after.result, after.outcomes):
                 whence = f"{protocol} from {sender} to {address} port {port}"

@@ -84,16 +84,16 @@ class Cluster:
         raise InputError(f"no node {name!r}{hint}")
 
     def settings(self, node: str, family: Family) -> ProxierSettings:
-        """What the proxier of this node and family knows of itself."""
+        """The settings that the proxier of this node and family starts with."""
         config = replace(self.config, hostname_override=node)
         elsewhere = self.replay is not None and self.replay.recording.node_name != node
-        # of another machine than the recorded one no more is known than its Node object
+        # a recording describes one machine only: the others are known by their Node objects
         host = Host() if elsewhere else self.host
         host = replace(host, tcp_be_liberal=host.tcp_be_liberal or self.sysctls.tcp_be_liberal)
         return resolve(config, host, self.state.node(node), family)
 
     def kernel_settings(self, node: str) -> Sysctls:
-        """Of a node whose kube-proxy has started."""
+        """The kernel settings of a node whose kube-proxy has started."""
         found = self.settings(node, Family.IPV4)
         return sysctls_of(
             self.config, route_localnet=found.localhost_node_ports, liberal=found.liberal, before=self.sysctls
@@ -118,7 +118,7 @@ class Cluster:
         return changed
 
     def proxier(self, node: str, family: Family) -> Proxier:
-        """A node's kube-proxy in one family after its first sync of this state (of a recording: after its last)."""
+        """A node's kube-proxy in one family: after its first sync of this state, or after the last sync of a recording."""
         self.check_node(node)
         if self.replay is not None and self._recorded(node, family):
             return self.replay.proxier
@@ -140,14 +140,14 @@ class Cluster:
         return recording.node_name == node and recording.family is family
 
     def rules_beside(self, node: str, family: Family) -> Ruleset | None:
-        """What the node had of the family before kube-proxy started."""
+        """The rules of the family that the node had before kube-proxy started; None if there were none."""
         found = [self.beside[key] for key in (("", family), (node, family)) if key in self.beside]
         return reduce(united, found) if found else None
 
     def with_rules_beside(self, *rulesets: Ruleset, node: str = "") -> "Cluster":
         """The cluster as it is if ``node``, or every node, had these rules before kube-proxy started.
 
-        kube-proxy puts its jumps before them (I-3); what a former kube-proxy left among them it takes over or cleans up.
+        kube-proxy puts its jumps before them (I-3). It takes over or cleans up what a former kube-proxy left among them.
         InputError for an unknown node, or if a node would have a table twice.
         """
         if node:
@@ -198,7 +198,7 @@ class Cluster:
 
     @property
     def now_ns(self) -> int:
-        """The moment of the state: of a recording that of its last sync."""
+        """The moment of the state, in nanoseconds since 1970; for a recording, that of its last sync."""
         return START_NS if self.replay is None else self.replay.now_ns
 
     @cached_property

@@ -96,7 +96,7 @@ def _cluster(cluster: Cluster | Sequence[Path | str] | Path | str) -> Cluster:
 def rules(
     cluster: Cluster | Sequence[Path | str] | Path | str, node: str, *, family: Family | str | None = None
 ) -> RulesText:
-    """A node's rules, as :meth:`Cluster.rules`; of a loaded cluster or of its files. ``family``: IPv4, IPv6 or both."""
+    """A node's rules, as :meth:`Cluster.rules`. ``cluster`` is loaded or the files to load; without ``family`` both families."""
     wanted = Family.from_label(family) if isinstance(family, str) else family
     return _cluster(cluster).rules(node, family=wanted)
 
@@ -104,5 +104,5 @@ def rules(
 def trace(
     cluster: Cluster | Sequence[Path | str] | Path | str, node: str, dst: str, **options: Unpack[TraceOptions]
 ) -> "Trace":
-    """One packet's way, as :meth:`Cluster.trace`; through a loaded cluster or its files. ``options`` as there."""
+    """One packet's way, as :meth:`Cluster.trace` with the same options. ``cluster`` is loaded or the files to load."""
     return _cluster(cluster).trace(node, dst, **options)

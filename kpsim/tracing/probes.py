@@ -1,11 +1,11 @@
 """Probes: first packets, and what exactly becomes of them, one JSON line in and one out.
 
-Counterpart: none; a question about kube-proxy's rules, answered without drawing lots. A probe ends at the node where it meets
-kube-proxy: what the endpoint sees is what left that node. This module never knows how a packet goes its way.
+A probe is a question about kube-proxy's rules, answered without drawing lots. It ends at the node where the packet meets kube-proxy:
+what the endpoint sees is what left that node.
 
-``by`` of an answer is a rule as ``table/CHAIN`` and its text. For a rejected or dropped packet it is the rule with that verdict. For a
-delivered one it is the rule that dispatched it to its Service, the one in KUBE-SERVICES or KUBE-NODEPORTS that names what was
-dialled, since that tells more than the rule of one endpoint; where no rule dispatched, the one that translated.
+``by`` of an answer is the rule that decided, as ``table/CHAIN`` and its text. For a rejected or dropped packet it is the rule with
+that verdict. For a delivered one it is the rule that dispatched it to its Service, the one that names what was dialled, since that
+tells more than the rule of one endpoint; where no rule dispatched, it is the rule that translated.
 """
 
 import enum

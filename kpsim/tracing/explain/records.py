@@ -1,6 +1,6 @@
 """Traces as JSON values: the typed steps one by one, nothing left out.
 
-Counterpart: none. Names of steps and fields are those of ``trace``; packets and connections are spelled out.
+Names of steps and fields are those of ``packetpath.steps``; packets and connections are spelled out.
 """
 
 from dataclasses import fields

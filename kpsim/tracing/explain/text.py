@@ -1,7 +1,7 @@
 """Traces as text for people: the way of a packet as a tree, in two depths.
 
-Counterpart: ovn-trace's ``--summary`` and ``--detailed``. Rules are printed as kube-proxy writes them,
-others' as iptables-save does. It never decides anything.
+Counterpart: ovn-trace's ``--summary`` and ``--detailed``. kube-proxy's rules are printed as kube-proxy sends them to the tool, rules
+of other programs as the tool lists them.
 """
 
 import enum

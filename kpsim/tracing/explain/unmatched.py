@@ -1,6 +1,6 @@
-"""Why rules did not match: the first condition that was false, as the kernel compares them.
+"""Why rules did not match: the first condition that was false, in the order in which the kernel compares them.
 
-Counterpart: none; iptables' TRACE shows only what matched. It asks ``matching`` what a condition means and never decides itself.
+iptables' TRACE has no counterpart of this: it shows only what matched. What a condition means is asked of ``packetpath.matching``.
 """
 
 from collections.abc import Hashable, Iterable, Iterator

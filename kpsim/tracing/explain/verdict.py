@@ -1,6 +1,6 @@
 """What became of a packet on its whole way, in a sentence and in a line for regression tests.
 
-Counterpart: ovn-trace's last line and its ``--minimal``. It never tells the way; that is ``text``'s.
+Counterpart: ovn-trace's last line and its ``--minimal``. The way itself is told in ``text``.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def ends(packet: Packet) -> str:
 
 
 def why(chain: str, rule: Rule) -> str:
-    """Why a rule of a chain exists, in words; of one that is not kube-proxy's, whose it is, if names tell."""
+    """Says why a rule of a chain exists. If the rule is not kube-proxy's, says whose it probably is."""
     origin = rule.origin
     if origin == FOREIGN:
         program = program_of(chain, rule)
