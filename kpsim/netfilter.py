@@ -217,14 +217,13 @@ class Walk:
     unknown: str = ""  #: of UNKNOWN: the words of the rule that are not modelled
 
     @property
-    def deciding_rule(self) -> RuleReference | None:
-        """The rule that decided: of the verdict if there was one, else of the destination."""
-        return self.rule or self.dnat_rule
-
-    @property
     def masqueraded(self) -> bool:
-        """Whether the connection's source address was translated, be it by this packet or an earlier one."""
-        return self.entry is not None and self.entry.reply.daddr != self.entry.original.saddr
+        """Whether a rule gave the connection's packets another source, this one or an earlier packet's.
+
+        True for the packet that met the rule even if its source stays the same address.
+        """
+        translated = self.entry is not None and self.entry.reply.daddr != self.entry.original.saddr
+        return translated or self.snat_rule is not None
 
 
 def walk(

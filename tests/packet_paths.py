@@ -38,9 +38,8 @@ from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Routing
 from kpsim.replay import START_NS
 from kpsim.ruleset import Chain, Ruleset, Verdict
-from kpsim.tracing.probes import Outcome, Probe, Prober, Result, outcome_of, result_of
+from kpsim.tracing.probes import Outcome, Probe, Prober, ProbeResult, outcome_of, result_of
 from kpsim.tracing.site import Sender, Site
-from kpsim.tracing.traces import cluster_site
 
 V4, V6 = Family.IPV4, Family.IPV6
 N, M = "node-1", "node-2"
@@ -238,7 +237,7 @@ class World:
 
     @cached_property
     def site(self) -> Site:
-        return cluster_site(self.cluster, rules=self.rules)
+        return self.cluster.site_with(self.rules)
 
     @cached_property
     def prober(self) -> Prober:
@@ -304,17 +303,17 @@ class World:
 
     def told(self, outcomes: Sequence[tuple[Fraction, Walk]], sent: Packet) -> str:
         """Weighted walks as the result of a row."""
-        if all(result_of(step) is Result.DELIVERED for _, step in outcomes):
+        if all(result_of(step) is ProbeResult.DELIVERED for _, step in outcomes):
             return self.delivered([outcome_of(weight, step) for weight, step in outcomes], sent)
         return " or ".join(sorted({self._not_delivered(step, sent) for _, step in outcomes}))
 
     def _not_delivered(self, step: Walk, sent: Packet) -> str:
         match result_of(step):
-            case Result.REJECTED:
+            case ProbeResult.REJECTED:
                 return _rejected((step.cause is not Cause.RULE and step.local_error) or step.with_ or "")
-            case Result.DROPPED:
+            case ProbeResult.DROPPED:
                 return "DROP" if step.cause is Cause.RULE else f"DROP {step.cause}"
-            case Result.PASSED:
+            case ProbeResult.PASSED:
                 way = "in" if step.next_hop is None else "out"
                 seen = step.packet
                 kept = (seen.source, seen.sport, seen.dport) == (self.sender(sent), sent.sport, sent.dport)
@@ -327,13 +326,13 @@ class World:
         sent = self.packet(source, protocol, destination)
         answer = self.prober.answer(Probe(destination, N, sender_kind(source), sent))
         match answer.result:
-            case Result.DELIVERED:
+            case ProbeResult.DELIVERED:
                 return self.delivered(answer.outcomes, sent)
-            case Result.REJECTED:
+            case ProbeResult.REJECTED:
                 return _rejected(answer.with_ or "")
-            case Result.DROPPED:
+            case ProbeResult.DROPPED:
                 return "DROP"
-            case Result.PASSED:
+            case ProbeResult.PASSED:
                 return "PASS"
             case result:
                 return str(result)

@@ -102,7 +102,7 @@ def test_the_last_hop_is_the_one_that_forwards(made, client, pod, answer):
     assert (spent.disposition, spent.cause, spent.with_) == (REJECTED, Cause.TTL, answer)
     left = run(made(), packet(client, pod, ttl=2))
     assert (left.disposition, left.packet.ttl) == (FORWARDED, 1)
-    assert [s for s in left.trace if isinstance(s, FieldChanged)] == [FieldChanged(FieldName.TTL, "2", "1")]
+    assert [s for s in left.trace if isinstance(s, FieldChanged)] == [FieldChanged(FieldName.TTL, 2, 1)]
     own = NODE if pod == POD else NODE6
     assert run(made(), packet(client, own, ttl=1)).disposition is DELIVERED
 

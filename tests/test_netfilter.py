@@ -327,7 +327,7 @@ def test_an_unknown_rule_ends_without_an_answer_only_if_it_is_reached():
 def test_an_unknown_condition_of_a_rule_that_only_logs_does_not_matter():
     only_logs = rule(Unknown("-m limit --limit 3/min"), Log())
     outcome = run(node(ruleset(table("filter", FORWARD=(only_logs, rule(DROP))))), packet(CLIENT, POD))
-    assert (outcome.disposition, outcome.deciding_rule.number) == (Disposition.DROPPED, 2)
+    assert (outcome.disposition, outcome.rule.number) == (Disposition.DROPPED, 2)
     counts_too = rule(Unknown("-m limit --limit 3/min"), Counter("x"), Log())
     outcome = run(node(ruleset(table("filter", FORWARD=(counts_too,)))), packet(CLIENT, POD))
     assert outcome.disposition is Disposition.UNKNOWN
@@ -356,8 +356,8 @@ def test_the_trace_tells_the_story():
         "nat/KUBE-SVC rule 2", "nat/KUBE-SEP-0 rule 2", "filter/FORWARD rule 1", "filter/KUBE-FORWARD rule 2",
         "nat/POSTROUTING rule 1", "nat/KUBE-POSTROUTING rule 2", "nat/KUBE-POSTROUTING rule 3",
     ]  # fmt: skip
-    assert str(outcome.deciding_rule) == "nat/KUBE-SEP-0 rule 2"
-    told = [describe(step) for step in outcome.trace]
+    assert str(outcome.dnat_rule) == "nat/KUBE-SEP-0 rule 2"
+    told = [describe(step, Family.IPV4) for step in outcome.trace]
     assert f"destination: {CLUSTER_IP}:80 → {OTHER_POD}:8080" in told
     assert any(line.startswith("conntrack: connection confirmed") for line in told)
     assert told[-1] == "forwarded"

@@ -10,7 +10,7 @@ from shop import CONFIG, EVERYTHING, WEB, cluster_text
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
-from kpsim.tracing.probes import Answer, Prober, Result, make_packet, parse_probes, sender_of, split_end
+from kpsim.tracing.probes import Answer, Prober, ProbeResult, make_packet, parse_probes, sender_of, split_end
 
 CLIENT = "203.0.113.7:40000"
 POD = "10.180.0.77:40000"  # of node-1, no endpoint
@@ -109,12 +109,12 @@ def test_a_pod_that_reaches_itself_is_masqueraded(cluster: Cluster) -> None:
 
 def test_udp_to_a_tcp_port_is_left_alone(cluster: Cluster) -> None:
     """PP-12.3."""
-    assert cluster.probe("node-1", "172.30.0.10:80", protocol="UDP").result is Result.PASSED
+    assert cluster.probe("node-1", "172.30.0.10:80", protocol="UDP").result is ProbeResult.PASSED
 
 
 def test_a_ping_to_a_cluster_ip_is_left_alone(cluster: Cluster) -> None:
     """K-8.2."""
-    assert cluster.probe("node-1", "172.30.0.10", protocol="ICMP", sender="pod").result is Result.PASSED
+    assert cluster.probe("node-1", "172.30.0.10", protocol="ICMP", sender="pod").result is ProbeResult.PASSED
 
 
 def test_ipv6(cluster: Cluster) -> None:
@@ -186,13 +186,13 @@ def test_the_deciding_rule_is_named_in_kube_proxys_own_text(
 def test_a_packet_that_the_kernel_itself_drops_has_no_rule(cluster: Cluster) -> None:
     """K-7.3: a source that is one of the node's own addresses does not come in from outside."""
     answer = cluster.probe("node-1", "192.168.0.1:22", src="192.168.0.1:40000")
-    assert (answer.result, answer.by) == (Result.DROPPED, "kernel: martian source")
+    assert (answer.result, answer.by) == (ProbeResult.DROPPED, "kernel: martian source")
 
 
 def test_what_the_kernel_drops_behind_a_translation_is_not_laid_on_that_rule(cluster: Cluster) -> None:
     """K-7.3 again: routing, where the packet ends, comes after PREROUTING, where it got its endpoint."""
     answer = cluster.probe("node-1", "172.30.0.10:80", src="192.168.0.1:40000")
-    assert (answer.result, answer.by) == (Result.DROPPED, "kernel: martian source")
+    assert (answer.result, answer.by) == (ProbeResult.DROPPED, "kernel: martian source")
 
 
 # --- sources that are chosen -----------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_a_recorded_machine_has_the_interfaces_that_were_recorded(tmp_path: Path
         ("10.180.1.5:8080", "192.168.0.1", 40000),
         ("10.180.2.5:8080", "192.168.0.1", 40000),
     ]
-    assert cluster.probe("node-1", "192.0.2.10:22").result is Result.PASSED
+    assert cluster.probe("node-1", "192.0.2.10:22").result is ProbeResult.PASSED
     assert cluster.trace("node-1", "192.0.2.10:22").journey.end is not None  # its own address: not forwarded
     with pytest.raises(InputError, match="IPv6"):
         cluster.probe("node-1", "[fd00:172:30::10]:80")

@@ -20,7 +20,7 @@ from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.steps import RuleMatched
 from kpsim.replay import START_NS
 from kpsim.ruleset import Role, Rule
-from kpsim.tracing.probes import Probe, Prober, Result
+from kpsim.tracing.probes import Probe, Prober, ProbeResult
 from kpsim.tracing.site import Sender
 from kpsim.verify.drawing.choices import SeededChoices, chance, pick, several, weighted
 from kpsim.verify.drawing.clusters import draw_manifest
@@ -287,7 +287,7 @@ def test_all_aims_kinds_and_results_occur() -> None:
     total = aims.total()
     assert set(aims) == set(Aim) and min(aims.values()) > total // 200
     assert set(kinds) == set(Kind) and min(kinds.values()) > total // 50
-    assert set(results) == {Result.DELIVERED, Result.DROPPED, Result.REJECTED, Result.PASSED}
+    assert set(results) == {ProbeResult.DELIVERED, ProbeResult.DROPPED, ProbeResult.REJECTED, ProbeResult.PASSED}
     assert min(results.values()) > total // 20
     assert set(classes) == {1, 512, 1024} and min(classes.values()) > total // 20
 
@@ -336,7 +336,7 @@ def test_hairpins_are_masqueraded_to_themselves() -> None:  # PP-1.6
 
 
 def test_clients_come_from_inside_and_from_beyond_source_ranges() -> None:  # PP-8
-    results = Counter[tuple[bool, Result]]()
+    results = Counter[tuple[bool, ProbeResult]]()
     for of, _, family, probes in drawn():
         prober = Prober(of.site, START_NS)
         guarded = {
@@ -353,9 +353,9 @@ def test_clients_come_from_inside_and_from_beyond_source_ranges() -> None:  # PP
             if mine and not any(network.is_zero for network in mine) and told(probe)[1] == "client":
                 inside = any(probe.packet.saddr in network for network in mine)
                 results[inside, prober.answer(probe).result] += 1
-    assert results[True, Result.DELIVERED] > 5
-    assert results[False, Result.DROPPED] > 5
-    assert results[False, Result.DELIVERED] == 0
+    assert results[True, ProbeResult.DELIVERED] > 5
+    assert results[False, ProbeResult.DROPPED] > 5
+    assert results[False, ProbeResult.DELIVERED] == 0
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -363,7 +363,7 @@ def test_clients_come_from_inside_and_from_beyond_source_ranges() -> None:  # PP
 def test_whatever_is_chosen_probes_can_be_answered(data: st.DataObject) -> None:
     of, node, family, _ = drawn()[data.draw(st.integers(0, 20))]
     [probe] = draw_probes(Hypothetical(data), of.site, node, family, 1, of.state.services)
-    assert Prober(of.site, START_NS).answer(probe).result is not Result.UNKNOWN
+    assert Prober(of.site, START_NS).answer(probe).result is not ProbeResult.UNKNOWN
 
 
 def test_the_simplest_probe_is_a_pods_at_the_first_frontend() -> None:

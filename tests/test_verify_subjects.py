@@ -21,7 +21,7 @@ from kpsim.ruleset import ACCEPT, Chain, Dnat, Rule, Ruleset
 from kpsim.scenario import Scenario, load_scenario, parse_scenario
 from kpsim.scenarios import scenario_names
 from kpsim.simulation.history import History, Loaded, history
-from kpsim.tracing.probes import Prober, Result
+from kpsim.tracing.probes import Prober, ProbeResult
 from kpsim.tracing.site import Sender
 from kpsim.units import SECOND_NS
 from kpsim.verify.moments import distinct_moments
@@ -222,7 +222,7 @@ def test_subjects_do_not_share_what_a_node_remembers() -> None:
 # --- what the scenario's clients send --------------------------------------------------------------------------------------
 
 
-def results(subject: Subject) -> set[Result]:
+def results(subject: Subject) -> set[ProbeResult]:
     prober = Prober(subject.site, 0)
     return {prober.answer(probe).result for probe in subject.probes}
 
@@ -230,12 +230,12 @@ def results(subject: Subject) -> set[Result]:
 def test_what_customers_dial_ends_as_the_scenario_says() -> None:
     """node-1 always has a local endpoint; the others are empty for a time, and then outside clients get silence (PP-5, K-8.1)."""
     subjects = built_in("local-rollout")
-    assert [results(subject) for subject in of(subjects, "node-1")] == [{Result.DELIVERED}] * 6
+    assert [results(subject) for subject in of(subjects, "node-1")] == [{ProbeResult.DELIVERED}] * 6
     ends = {node: [results(subject) for subject in of(subjects, node)] for node in ("node-2", "node-3")}
-    assert ends["node-2"][0] == {Result.DELIVERED}
-    assert ends["node-2"][-1] == {Result.DROPPED}
-    assert {Result.DROPPED} in ends["node-3"]
-    assert ends["node-3"][-1] == {Result.DELIVERED}
+    assert ends["node-2"][0] == {ProbeResult.DELIVERED}
+    assert ends["node-2"][-1] == {ProbeResult.DROPPED}
+    assert {ProbeResult.DROPPED} in ends["node-3"]
+    assert ends["node-3"][-1] == {ProbeResult.DELIVERED}
 
 
 def sent(subject: Subject) -> set[tuple[Sender, str, str, int]]:

@@ -30,15 +30,19 @@ from kpsim.netfilter import Disposition, Walk, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.steps import (
+    ChainLeft,
     Chosen,
     ConntrackChanged,
     Counted,
     Ended,
     FieldChanged,
     FieldName,
+    Hook,
     HookEntered,
     Remembered,
+    RuleMatched,
     Tracking,
+    describe,
 )
 from kpsim.ruleset import ACCEPT, Chance, Counter, Jump, Limit, Masquerade, Origin, Recent, Role, Rule, SetTimeToLive
 from kpsim.sysctls import Sysctls
@@ -71,11 +75,27 @@ def tracking(outcome: Walk) -> list[Tracking]:
 def test_translations_and_marks_are_told_with_before_and_after():
     changes = told(run(node(TRANSLATING), packet(CLIENT, CLUSTER_IP)), FieldChanged)
     assert changes == [
-        FieldChanged(FieldName.MARK, "0x0", "0x1"),
-        FieldChanged(FieldName.DESTINATION, f"{CLUSTER_IP}:80", f"{REMOTE_POD}:8080"),
-        FieldChanged(FieldName.TTL, "64", "63"),
-        FieldChanged(FieldName.SOURCE, f"{CLIENT}:40000", f"{NODE}:40000"),
+        FieldChanged(FieldName.MARK, 0, 1),
+        FieldChanged(FieldName.DESTINATION, (ip(CLUSTER_IP), 80), (ip(REMOTE_POD), 8080)),
+        FieldChanged(FieldName.TTL, 64, 63),
+        FieldChanged(FieldName.SOURCE, (ip(CLIENT), 40000), (ip(NODE), 40000)),
     ]
+
+
+def test_a_step_holds_what_its_rule_was_compared_with():
+    """The moment of a match comes before what the statement does, and the rest of the walk does not change it."""
+    marking = rule(set_mark(1, 1))
+    netns = node(ruleset(table("mangle", PREROUTING=(marking,), FORWARD=(marking,)), *TRANSLATING.tables.values()))
+    outcome = run(netns, packet(CLIENT, CLUSTER_IP, came_by="eth0"))
+    matched = [step for step in told(outcome, RuleMatched) if step.at.table == "mangle"]
+    first, later = (step.moment for step in matched)
+    assert (first.hook, later.hook) == (Hook.PREROUTING, Hook.FORWARD)
+    assert (first.packet.mark, later.packet.mark) == (0, 1)
+    assert (first.packet.daddr, later.packet.daddr) == (ip(CLUSTER_IP), ip(REMOTE_POD))
+    assert (first.packet.out_interface, later.packet.out_interface) == ("", "eth0")
+    assert (first.ct_states, later.ct_states) == (frozenset({"NEW"}), frozenset({"NEW", "DNAT"}))
+    ends = [step.moment for step in told(outcome, ChainLeft) if (step.table, step.chain) == ("mangle", "PREROUTING")]
+    assert [moment.packet.mark for moment in ends] == [1]
 
 
 def test_nothing_is_told_of_what_stays():
@@ -89,7 +109,9 @@ def test_nothing_is_told_of_what_stays():
 def test_an_address_without_port_is_told_alone():
     echo = Packet(Family.IPV4, "icmp", ip(CLIENT), ip(CLUSTER_IP), 7, icmp_type=8)
     changes = told(run(node(TRANSLATING), echo), FieldChanged)
-    assert FieldChanged(FieldName.DESTINATION, CLUSTER_IP, REMOTE_POD) in changes
+    to_the_pod = FieldChanged(FieldName.DESTINATION, (ip(CLUSTER_IP), 0), (ip(REMOTE_POD), 0))
+    assert to_the_pod in changes
+    assert describe(to_the_pod, Family.IPV4) == f"destination: {CLUSTER_IP} → {REMOTE_POD}"
 
 
 def test_the_mark_of_a_connection_and_the_time_to_live_are_told():
@@ -98,9 +120,9 @@ def test_the_mark_of_a_connection_and_the_time_to_live_are_told():
     netns = node(ruleset(table("mangle", PREROUTING=rules), TRACKED.tables["filter"]))
     first = run(netns, packet(CLIENT, POD))
     assert told(first, FieldChanged) == [
-        FieldChanged(FieldName.CONNECTION_MARK, "0x0", "0x5"),  # the second time nothing changes
-        FieldChanged(FieldName.TTL, "64", "60"),
-        FieldChanged(FieldName.TTL, "60", "59"),
+        FieldChanged(FieldName.CONNECTION_MARK, 0, 5),  # the second time nothing changes
+        FieldChanged(FieldName.TTL, 64, 60),
+        FieldChanged(FieldName.TTL, 60, 59),
     ]
     assert (first.effects.updated, first.effects.created is not None) == (None, True)
     untold = run(netns, packet(CLIENT, POD, sport=41000), commit=False)

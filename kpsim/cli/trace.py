@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,11 +21,35 @@ if TYPE_CHECKING:
     from kpsim.tracing.traces import Trace
 
 
+@dataclass(frozen=True, slots=True)
+class _SavedMachine:
+    """The options that go with ``--rules``: a machine, and how its saved rules are read."""
+
+    rules: Path
+    family: FamilyName | None
+    node_ips: list[str]
+    pod_cidrs: list[str]
+    interfaces: list[str]
+    sysctls: list[str]
+    allow_unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options that say which packets to trace; exactly one of ``dst``, ``expression`` and ``capture`` is given."""
+
+    dst: str
+    src: str
+    protocol: str
+    expression: str
+    capture: Path | None
+
+
 @app.command(
     short_help="Follow a packet through the rules, and say why.",
     epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
-    "In answers to probes, `by` is the rule that rejected or dropped; of a delivered packet, the rule in KUBE-SERVICES or "
-    "KUBE-NODEPORTS that sent it to its Service.",
+    "In answers to probes, `by` is the rule that decided: the one that rejected or dropped the packet; of a delivered packet, "
+    "the one that sent it to its Service.",
 )
 def trace(
     cluster: Annotated[
@@ -120,6 +145,7 @@ def trace(
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
     depth = _depth(minimal, summary, detailed)
+    asked = _Asked(dst, src, protocol, packet, read_pcap)
     if rules is None:
         _refuse(
             {"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface, "--allow-unknown": allow_unknown}
@@ -128,9 +154,12 @@ def trace(
     else:
         if beside:
             raise InputError("--rules are all rules of the machine: --beside goes with a cluster")
-        site, families, now_ns = _saved(
-            cluster, rules, family, dst, node_ip, pod_cidr, interface, sysctl or [], allow_unknown
+        if cluster:
+            raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")
+        machine = _SavedMachine(
+            rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown
         )
+        site, families, now_ns = _saved(machine, dst)
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
@@ -141,7 +170,7 @@ def trace(
     if not node and site.node_names:
         raise InputError(f"--node is missing; there is {', '.join(site.node_names[:5])}")
     traced: list[Trace] = []
-    for numbered in _packets(dst, src, protocol, packet, read_pcap, families, now_ns):
+    for numbered in _packets(asked, families, now_ns):
         traced.append(_trace(numbered, site, node or "node", sender, seed, expand, commit=read_pcap is not None))
         _show(traced[-1], depth, format, first=len(traced) == 1)
     if pcap is not None:
@@ -178,60 +207,58 @@ def _cluster(
     return loaded.site, loaded.families, loaded.now_ns
 
 
-def _saved(
-    cluster: list[Path] | None,
-    path: Path,
-    family: FamilyName | None,
-    dst: str,
-    node_ips: list[str] | None,
-    pod_cidrs: list[str] | None,
-    interfaces: list[str] | None,
-    sysctls: list[str],
-    allow_unknown: bool,
-) -> "tuple[Site, tuple[Family, ...], int]":
+def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...], int]":
     from kpsim.config import HostInterface
+    from kpsim.explore.site import rules_site
     from kpsim.replay import START_NS
     from kpsim.sysctls import assignments
-    from kpsim.tracing.traces import rules_site
 
-    if cluster:
-        raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")
-    ruleset = _read_rules(path, family, dst, allow_unknown)
+    ruleset = _read_rules(machine, dst)
     devices = []
-    for text in interfaces or ():
+    for text in machine.interfaces:
         name, _, addresses = text.partition("=")
         devices.append(HostInterface(name, tuple(part for part in addresses.split(",") if part)))
     if not ruleset.tables:
-        typer.echo(f"note: there is no table in {path}: every packet passes", err=True)
-    if not node_ips:
+        typer.echo(f"note: there is no table in {machine.rules}: every packet passes", err=True)
+    if not machine.node_ips:
         typer.echo("note: without --node-ip only loopback addresses are the machine's own", err=True)
     site = rules_site(
-        ruleset, node_ips=node_ips or (), pod_cidrs=pod_cidrs or (), interfaces=devices, sysctls=assignments(sysctls)
+        ruleset,
+        node_ips=machine.node_ips,
+        pod_cidrs=machine.pod_cidrs,
+        interfaces=devices,
+        sysctls=assignments(machine.sysctls),
     )
     return site, (ruleset.family,), START_NS
 
 
-def _read_rules(path: Path, family: FamilyName | None, dst: str, allow_unknown: bool) -> "Ruleset":
-    from kpsim.dialects.iptables import parse
-    from kpsim.dialects.iptables.saved import family_of_rules, rules_by_family
+def _read_rules(machine: _SavedMachine, dst: str) -> "Ruleset":
+    """The saved rules of the family that is asked for, or that the text tells, else that of ``dst``."""
+    from kpsim.dialects import dialect_reading
     from kpsim.inputs import read_text, shown_name
 
-    text = read_text(path)
-    parts = rules_by_family(text)
-    if len(parts) > 1 and not (family or dst):
-        raise InputError(Problem("rules of both families: --family says which", file=shown_name(path)))
-    if family:
-        known = family.family
-    elif len(parts) == 1:
-        [known] = parts
+    text, file = read_text(machine.rules), shown_name(machine.rules)
+    dialect = dialect_reading(text)
+    if machine.family:
+        known = machine.family.family
     else:
-        known = family_of_rules("" if parts else text, dst, file=shown_name(path))
-    text = parts.get(known, text)
+        held = dialect.families(text, file=file)
+        if len(held) > 1 and not dst:
+            raise InputError(Problem("rules of both families: --family says which", file=file))
+        known = held[0] if len(held) == 1 else _family_of_destination(dst)
     try:
-        return parse(text, known, file=shown_name(path), unknown="keep" if allow_unknown else "refuse")
+        [ruleset] = dialect.parse(text, known, file=file, unknown="keep" if machine.allow_unknown else "refuse")
     except UnsupportedRule as error:
         way_out = Problem("--allow-unknown keeps such rules; packets that meet one end unknown")
         raise InputError([*error.problems, way_out]) from error
+    return ruleset
+
+
+def _family_of_destination(dst: str) -> "Family":
+    """The family of IP:PORT; IPv4 if there is none."""
+    from kpsim.addresses import Family
+
+    return Family.IPV6 if dst.count(":") > 1 else Family.IPV4
 
 
 def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int) -> None:
@@ -245,37 +272,29 @@ def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now
             typer.echo(line)
 
 
-def _packets(
-    dst: str,
-    src: str,
-    protocol: str,
-    expression: str,
-    capture: Path | None,
-    families: "tuple[Family, ...]",
-    start_ns: int,
-) -> "Iterator[tuple[int, int, Packet]]":
+def _packets(asked: _Asked, families: "tuple[Family, ...]", start_ns: int) -> "Iterator[tuple[int, int, Packet]]":
     """Number, time and packet of everything to trace."""
     from kpsim.tracing.probes import check_family, first_packet
 
-    if capture is not None:
+    if asked.capture is not None:
         from kpsim.wire import read_pcap
 
-        captured = read_pcap(capture)
+        captured = read_pcap(asked.capture)
         for each in captured:
             if each.packet is None or each.packet.family not in families:
                 why = (
                     each.refusal or f"{each.packet.family.label if each.packet else ''} is not among the families here"
                 )
-                typer.echo(f"note: packet {each.number} of {capture}: {why}", err=True)
+                typer.echo(f"note: packet {each.number} of {asked.capture}: {why}", err=True)
             else:
                 yield each.number, start_ns + each.time_ns - captured[0].time_ns, each.packet
         return
-    if expression:
+    if asked.expression:
         from kpsim.wire import parse_packet
 
-        packet = parse_packet(expression)
+        packet = parse_packet(asked.expression)
     else:
-        packet = first_packet(dst, src=src, protocol=protocol)
+        packet = first_packet(asked.dst, src=asked.src, protocol=asked.protocol)
     check_family(packet.family, families)
     yield 0, start_ns, packet
 

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kpsim.addresses import Family, format_ip
-from kpsim.dialects.iptables import parse
+from kpsim.dialects import dialect_reading
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.replay import Replay
 from kpsim.ruleset import Compare, Field, Rule, Ruleset
-from kpsim.tracing.probes import Answer, Probe, Prober, Result, make_packet
+from kpsim.tracing.probes import Answer, Probe, Prober, ProbeResult, make_packet
 from kpsim.tracing.site import Sender
-from kpsim.tracing.traces import cluster_site
 
 Json = Mapping[str, Any]
 
@@ -44,10 +43,10 @@ def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
     family, node = recording.family, recording.node_name
     cluster = Cluster(replay.cluster, recording.config, recording.host, replay=replay)
     try:
-        rulesets = [parse(text, family) for text in (expected, actual)]
-    except InputError:  # rules that nobody can load lead no packet anywhere
+        rulesets = [ruleset for text in (expected, actual) for ruleset in dialect_reading(text).parse(text, family)]
+    except InputError:  # no tool would load these rules, so no packet meets them
         return
-    probers = [Prober(cluster_site(cluster, rules=lambda *_, r=ruleset: r), replay.now_ns) for ruleset in rulesets]
+    probers = [Prober(cluster.site_with(lambda *_, r=ruleset: r), replay.now_ns) for ruleset in rulesets]
     node_ip = format_ip(family, replay.proxier.settings.node_ip)
     targets = sorted({target for ruleset in rulesets for target in _targets(ruleset, node_ip)})
     for protocol, address, port in targets:
@@ -55,7 +54,7 @@ def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
             probe = Probe(0, node, sender, make_packet(protocol, address, port))
             try:
                 before, after = (prober.answer(probe) for prober in probers)
-            except InputError:  # nobody is there to send it
+            except InputError:  # the site has no sender of this kind
                 continue
             if (before.result, before.outcomes) != (after.result, after.outcomes):
                 whence = f"{protocol} from {sender} to {address} port {port}"
@@ -87,7 +86,7 @@ def _target(rule: Rule, family: Family, node_ip: str) -> tuple[str, str, int] | 
 
 
 def _words(answer: Answer) -> str:
-    if answer.result is not Result.DELIVERED:
+    if answer.result is not ProbeResult.DELIVERED:
         return str(answer.result)
     ends = (f"{o.endpoint} ({o.weight}{', masqueraded' if o.masquerade else ''})" for o in answer.outcomes)
     return "delivered to " + ", ".join(ends)

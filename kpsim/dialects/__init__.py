@@ -1,1 +1,107 @@
-"""Dialects: how tools spell rules as text. Each parses and renders in one place; nothing here knows what a rule does."""
+"""Dialects: how tools spell rules as text. The one table of them, and what each can do.
+
+Code that prints or reads a rule asks :func:`dialect_of` or :func:`dialect_reading`, and names no dialect. Only the backends, which
+write rules for one tool, import a dialect by its name. What a rule does to a packet is written in ``packetpath``.
+"""
+
+import enum
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from kpsim.addresses import Family
+from kpsim.ruleset import Chance, Expression, Rule, Ruleset
+
+if TYPE_CHECKING:  # a control plane that only writes rules needs no packet path
+    from kpsim.packetpath.steps import RuleReference
+
+#: what a parser does with a rule that is not modelled: raise UnsupportedRule, or keep its words as Unknown
+OnUnknown = Literal["refuse", "keep"]
+
+
+class Form(enum.Enum):
+    """Which of a dialect's spellings of the same rule is wanted."""
+
+    SENT = enum.auto()  #: as kube-proxy writes it for the tool
+    LISTED = enum.auto()  #: as the tool prints what the kernel holds
+
+
+class Dialect(Protocol):
+    """One tool's language."""
+
+    @property
+    def name(self) -> str:
+        """The name of the tool, as messages print it."""
+
+    def manages(self, table: str) -> bool:
+        """Whether the tool manages tables of this name."""
+
+    def reads(self, text: str) -> bool:
+        """Whether the text looks like rules in this language."""
+
+    def families(self, text: str, *, file: str | None = None) -> tuple[Family, ...]:
+        """The families whose rules the text holds; empty if the text does not tell. InputError names ``file``."""
+
+    def parse(
+        self, text: str, family: Family | None = None, *, file: str | None = None, unknown: OnUnknown = "refuse"
+    ) -> tuple[Ruleset, ...]:
+        """The rules of a text, one ruleset for each family in it.
+
+        With ``family`` one ruleset is returned: the part of that family or, where the text does not divide itself, all of the text
+        read as that family's. Without ``family`` the text or the name of ``file`` has to tell. InputError lists everything that is
+        wrong, each with file and line; it is an UnsupportedRule if the only fault is that rules are not modelled.
+        """
+
+    def render(self, ruleset: Ruleset, form: Form) -> str:
+        """All rules as one document."""
+
+    def spell(self, reference: "RuleReference", family: Family, form: Form) -> str:
+        """The rule of a reference on one line, with the command that adds it to its chain. ``reference.rule`` is not None."""
+
+    def words(self, reference: "RuleReference", family: Family, form: Form) -> str:
+        """The rule as by :meth:`spell`, without the command and the chain; empty for a rule without words."""
+
+    def reason(self, rule: Rule, part: Expression, family: Family) -> "Reason":
+        """Why an expression of a rule was false."""
+
+    def probability(self, rule: Rule, chance: Chance, family: Family) -> str:
+        """The probability of a rule's draw as the rule writes it."""
+
+    def does(self, rule: Rule, family: Family) -> str:
+        """What a rule does, in a word or two."""
+
+
+class Reason(NamedTuple):
+    """Why an expression was false. ``elsewhere``: the rule is for another destination, protocol or port."""
+
+    words: str
+    elsewhere: bool
+
+
+#: dialect → the module whose ``DIALECT`` it is; imported when it is first asked for
+_HOMES = {"iptables": "kpsim.dialects.iptables.dialect"}
+
+
+@cache
+def _dialect(name: str) -> Dialect:
+    found: Dialect = import_module(_HOMES[name]).DIALECT
+    return found
+
+
+def dialects() -> Iterator[Dialect]:
+    """Every dialect, in the order in which they are asked whether a text is theirs."""
+    return map(_dialect, _HOMES)
+
+
+def dialect_of(table: str) -> Dialect:
+    """The dialect of the tool that manages tables of this name. LookupError if no tool does."""
+    for dialect in dialects():
+        if dialect.manages(table):
+            return dialect
+    raise LookupError(f"no dialect for table {table}")
+
+
+def dialect_reading(text: str) -> Dialect:
+    """The dialect that a text is written in. If it looks like none, the first dialect: its parser says what is wrong."""
+    return next((dialect for dialect in dialects() if dialect.reads(text)), next(dialects()))

@@ -66,7 +66,7 @@ def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> C
         else:
             statement = rule.statement
             if traversal.steps is not None:
-                traversal.steps.append(RuleMatched(_reference(table, chain, rule), statement))
+                traversal.steps.append(RuleMatched(_reference(table, chain, rule), statement, traversal.moment()))
             if isinstance(statement, Jump):
                 result = run_chain(traversal, table, _target(table, chain, statement.chain, depth), depth + 1)
                 if result is not None:
@@ -78,7 +78,7 @@ def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> C
                 if leaves:
                     return result
     if traversal.steps is not None:
-        traversal.steps.append(ChainLeft(table.name, chain.name))
+        traversal.steps.append(ChainLeft(table.name, chain.name, traversal.moment()))
     return None
 
 

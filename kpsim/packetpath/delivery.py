@@ -11,7 +11,7 @@ from kpsim.packet import Packet
 from kpsim.packetpath.memory import IcmpSpending
 from kpsim.packetpath.reject import TCP_RESET, answer
 from kpsim.packetpath.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, Interface, InterfaceKind, RouteKind
-from kpsim.packetpath.steps import FieldChanged, FieldName, Routed
+from kpsim.packetpath.steps import Routed
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import Hook
 
@@ -87,9 +87,7 @@ def _spend_a_hop(traversal: Traversal) -> End | None:
     packet = traversal.packet
     if packet.ttl <= 1:
         return End(Disposition.REJECTED, Cause.TTL, with_=_TIME_EXCEEDED[traversal.family])
-    packet.ttl -= 1
-    if traversal.steps is not None:
-        traversal.steps.append(FieldChanged(FieldName.TTL, str(packet.ttl + 1), str(packet.ttl)))
+    traversal.rewrite_ttl(packet.ttl - 1)
     return None
 
 

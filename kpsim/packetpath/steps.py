@@ -1,13 +1,16 @@
-"""What happened to a packet, step by step, as typed values; text is made last.
+"""What happened to a packet, step by step, as typed values; ``describe`` and ``shown`` make text of them.
 
-Counterpart: iptables' TRACE target and ovn-trace's tree. Knows the steps, never how they come about.
+Counterpart: iptables' TRACE target and ovn-trace's tree.
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, assert_never
 
+from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.conntrack import Entry
+from kpsim.flowstate import Direction
+from kpsim.packet import Packet
 from kpsim.ruleset import (
     Chance,
     Hook,
@@ -31,6 +34,16 @@ class RuleReference(NamedTuple):
         return f"{self.table}/{self.chain} rule {self.number}{comment}"
 
 
+class Moment(NamedTuple):
+    """What rules may read of a packet at one point of its way: a copy, which the rest of the walk does not change."""
+
+    packet: Packet
+    ct_states: frozenset[str]
+    entry: Entry | None
+    direction: Direction  #: of the packet within the connection of ``entry``
+    hook: Hook
+
+
 @dataclass(frozen=True, slots=True)
 class HookEntered:
     """A hook entry is asked: a table's chain, connection tracking, NAT."""
@@ -47,24 +60,32 @@ class ChainEntered:
 
 @dataclass(frozen=True, slots=True)
 class ChainLeft:
-    """The end of a chain, or RETURN."""
+    """The end of a chain was reached: no rule of it ended it, neither with a verdict nor by ``goto``.
+
+    ``moment``: what the rules behind the last one that matched were compared with.
+    """
 
     table: str
     chain: str
+    moment: Moment = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RuleMatched:
+    """A rule's conditions were true. ``moment``: what they were compared with, before the statement had any effect."""
+
     at: RuleReference
     statement: Statement | None  #: None: a rule without target
+    moment: Moment = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A random draw of a rule."""
+    """A random draw of a rule in a table."""
 
-    chance: Chance
+    table: str
     rule: Rule
+    chance: Chance
     true: bool
 
 
@@ -78,11 +99,15 @@ class FieldName(enum.StrEnum):
     CONNECTION_MARK = "connection mark"
 
 
+#: what a part of a packet holds: address and port of SOURCE and DESTINATION (port 0: the protocol has none), else a number
+Value = int | tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class FieldChanged:
     field: FieldName
-    before: str
-    after: str
+    before: Value
+    after: Value
 
 
 class Tracking(enum.StrEnum):
@@ -142,21 +167,30 @@ Step = (
 )  # fmt: skip
 
 
-def describe(step: Step) -> str:
-    """One line for a person."""
+def shown(field: FieldName, value: Value, family: Family) -> str:
+    """A value as text: ``IP:PORT`` or, without a port, the IP; marks in hexadecimal."""
+    if isinstance(value, tuple):
+        address, port = value
+        host = format_ip(family, address)
+        return join_host_port(host, port) if port else host
+    return str(value) if field is FieldName.TTL else f"{value:#x}"
+
+
+def describe(step: Step, family: Family) -> str:
+    """A step of a packet of ``family`` in one line for a person."""
     match step:
         case HookEntered(hook, name):
             return f"{hook}: {name}"
         case ChainEntered(table, chain):
             return f"{table}/{chain}"
-        case ChainLeft(table, chain):
+        case ChainLeft(table, chain, _):
             return f"end of {table}/{chain}"
-        case RuleMatched(at, statement):
+        case RuleMatched(at, statement, _):
             return f"{at} → {type(statement).__name__ if statement else 'go on'}"
-        case Chosen(chance, _, true):
+        case Chosen(_, _, chance, true):
             return f"draw with probability {chance.threshold / (1 << 31):.10f}: {'yes' if true else 'no'}"
         case FieldChanged(field, before, after):
-            return f"{field}: {before} → {after}"
+            return f"{field}: {shown(field, before, family)} → {shown(field, after, family)}"
         case ConntrackChanged(tracking, entry):
             return f"conntrack: {tracking}" + (f": {entry}" if entry else "")
         case Routed(route, interface):

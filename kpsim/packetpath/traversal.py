@@ -8,7 +8,7 @@ import enum
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from kpsim.addresses import Family, format_ip, join_host_port
+from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
 from kpsim.flowstate import Direction
 from kpsim.packet import Packet
@@ -24,6 +24,7 @@ from kpsim.packetpath.steps import (
     Counted,
     FieldChanged,
     FieldName,
+    Moment,
     Remembered,
     RuleReference,
     Step,
@@ -164,7 +165,7 @@ class Traversal:
         true = self.chooser.chance(chance.threshold, self.draw_key(key))
         if self.steps is not None:
             assert self.trying is not None
-            self.steps.append(Chosen(chance, self.trying, true))
+            self.steps.append(Chosen(self.table, self.trying, chance, true))
         return true
 
     def recent(self, match: Recent) -> bool:
@@ -192,6 +193,12 @@ class Traversal:
         self.counters.append((counter, self.packet.length))
         if self.steps is not None:
             self.steps.append(Counted(counter))
+
+    # --- what traces tell ----------------------------------------------------------------------------------------------
+
+    def moment(self) -> Moment:
+        """A copy of what a rule may read now. Costs a copy of the packet: only for walks that are traced."""
+        return Moment(self.packet.copy(), self.ct_states, self.entry, self.direction, self.hook)
 
     # --- what hooks do -------------------------------------------------------------------------------------------------
 
@@ -237,25 +244,25 @@ class Traversal:
 
     def _rewritten(self, field: FieldName, before: tuple[int, int], after: tuple[int, int]) -> None:
         if self.steps is not None and before != after:
-            self.steps.append(FieldChanged(field, _end(self.family, *before), _end(self.family, *after)))
+            self.steps.append(FieldChanged(field, before, after))
 
     def rewrite_mark(self, mark: int) -> None:
         if self.steps is not None and mark != self.packet.mark:
-            self.steps.append(FieldChanged(FieldName.MARK, f"{self.packet.mark:#x}", f"{mark:#x}"))
+            self.steps.append(FieldChanged(FieldName.MARK, self.packet.mark, mark))
         self.packet.mark = mark
 
     def rewrite_ttl(self, ttl: int) -> None:
         if self.steps is not None and ttl != self.packet.ttl:
-            self.steps.append(FieldChanged(FieldName.TTL, str(self.packet.ttl), str(ttl)))
+            self.steps.append(FieldChanged(FieldName.TTL, self.packet.ttl, ttl))
         self.packet.ttl = ttl
 
     def mark_connection(self, mark: int) -> None:
-        """Of a connection that is not confirmed yet the mark goes into the table with it."""
+        """Sets the connection's mark. If the connection is not confirmed yet, the mark is stored when it is."""
         assert self.entry is not None
         if mark == self.entry.mark:
             return
         if self.steps is not None:
-            self.steps.append(FieldChanged(FieldName.CONNECTION_MARK, f"{self.entry.mark:#x}", f"{mark:#x}"))
+            self.steps.append(FieldChanged(FieldName.CONNECTION_MARK, self.entry.mark, mark))
         self.entry = self.entry._replace(mark=mark)
         if self.created is not None:
             self.created = self.entry
@@ -265,8 +272,3 @@ class Traversal:
     def effects(self) -> Effects:
         touched = Touched(tuple(self.touches), tuple(self.counters), self.icmp, tuple(self.buckets.items()))
         return Effects(self.created, self.updated, tuple(self.destroyed), touched, self.turned_away)
-
-
-def _end(family: Family, address: int, port: int) -> str:
-    host = format_ip(family, address)
-    return join_host_port(host, port) if port else host

@@ -1,4 +1,4 @@
 """Questions about single packets: a cluster's nodes as machines, traces and probes through them, and their explanation.
 
-Counterpart: ovn-trace. Nothing in here decides what a packet does; that is ``kpsim.netfilter``'s.
+Counterpart: ovn-trace. What a packet does is decided in ``kpsim.netfilter``.
 """

@@ -58,7 +58,7 @@ class Directory:
         return cls(_pods(state, nodes), nodes, dict(_frontends(state)), _endpoints(state))
 
     def name(self, address: Address) -> str:
-        """``pod shop/web-1 on node-2``, ``node node-2``, or empty if nobody is known to have it."""
+        """``pod shop/web-1 on node-2``, ``node node-2``, or empty if it is not known who has it."""
         if address in self.pods:
             return str(self.pods[address])
         node = self.nodes.get(address)

@@ -1,11 +1,11 @@
 """Probes: first packets, and what exactly becomes of them, one JSON line in and one out.
 
-Counterpart: none; a question about kube-proxy's rules, answered without drawing lots. A probe ends at the node where it meets
-kube-proxy: what the endpoint sees is what left that node. This module never knows how a packet goes its way.
+A probe is a question about kube-proxy's rules, answered without drawing lots. It ends at the node where the packet meets kube-proxy:
+what the endpoint sees is what left that node.
 
-``by`` of an answer is a rule as ``table/CHAIN`` and its text. For a rejected or dropped packet it is the rule with that verdict. For a
-delivered one it is the rule that dispatched it to its Service, the one in KUBE-SERVICES or KUBE-NODEPORTS that names what was
-dialled, since that tells more than the rule of one endpoint; where no rule dispatched, the one that translated.
+``by`` of an answer is the rule that decided, as ``table/CHAIN`` and its text. For a rejected or dropped packet it is the rule with
+that verdict. For a delivered one it is the rule that dispatched it to its Service, the one that names what was dialled, since that
+tells more than the rule of one endpoint; where no rule dispatched, it is the rule that translated.
 """
 
 import enum
@@ -17,7 +17,7 @@ from html import escape
 from typing import Any
 
 from kpsim.addresses import Family, join_host_port, parse_ip
-from kpsim.dialects.iptables import Style, render_rule
+from kpsim.dialects import Form, dialect_of
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import json_object
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, expand, walk
@@ -33,7 +33,7 @@ _ECHO_REQUESTS = {Family.IPV4: ("icmp", 8), Family.IPV6: ("icmpv6", 128)}
 _DISPATCH = (Role.CLUSTER_IP, Role.EXTERNAL_IP, Role.LOAD_BALANCER, Role.NODE_PORT)
 
 
-class Result(enum.StrEnum):
+class ProbeResult(enum.StrEnum):
     """What kube-proxy's rules do with a first packet."""
 
     DELIVERED = "delivered"  #: to an endpoint
@@ -86,7 +86,7 @@ class Outcome:
 class Answer:
     """What becomes of a first packet. ``outcomes`` are in the order of the rules, each once; empty unless delivered."""
 
-    result: Result
+    result: ProbeResult
     outcomes: tuple[Outcome, ...] = ()
     with_: str | None = None  #: of REJECTED
     by: str | None = None
@@ -94,9 +94,9 @@ class Answer:
     def __str__(self) -> str:
         """The disposition and every outcome with its odds, on one line."""
         match self.result:
-            case Result.DELIVERED if self.outcomes:
+            case ProbeResult.DELIVERED if self.outcomes:
                 return f"{self.result} {', '.join(map(str, self.outcomes))}"
-            case Result.REJECTED:
+            case ProbeResult.REJECTED:
                 return f"{self.result} {self.with_}"
             case result:
                 return str(result)
@@ -119,7 +119,7 @@ class Answer:
             "disposition": str(self.result),
             "outcomes": [outcome.to_json() for outcome in self.outcomes],
         }
-        if self.result is Result.REJECTED:
+        if self.result is ProbeResult.REJECTED:
             line["with"] = self.with_
         return line | {"by": self.by}
 
@@ -127,17 +127,17 @@ class Answer:
 # --- answers ---------------------------------------------------------------------------------------------------------------
 
 
-def result_of(step: Walk) -> Result:
+def result_of(step: Walk) -> ProbeResult:
     """What one node's rules did with a packet."""
     match step.disposition:
         case Disposition.REJECTED:
-            return Result.REJECTED
+            return ProbeResult.REJECTED
         case Disposition.DROPPED:
-            return Result.DROPPED
+            return ProbeResult.DROPPED
         case Disposition.UNKNOWN | Disposition.STOLEN:
-            return Result.UNKNOWN
+            return ProbeResult.UNKNOWN
         case Disposition.DELIVERED | Disposition.FORWARDED:
-            return Result.DELIVERED if translated(step) else Result.PASSED
+            return ProbeResult.DELIVERED if translated(step) else ProbeResult.PASSED
 
 
 def translated(step: Walk) -> bool:
@@ -145,23 +145,17 @@ def translated(step: Walk) -> bool:
     return step.dnat_rule is not None or (step.entry is not None and step.entry.dst_nat)
 
 
-def masqueraded(step: Walk) -> bool:
-    """Whether a rule gave the packet another source, even if that is the same address as before."""
-    entry = step.entry
-    return step.snat_rule is not None or (entry is not None and entry.reply.daddr != entry.original.saddr)
-
-
 def rule_name(at: RuleReference, family: Family) -> str:
     """``table/CHAIN`` and the rule as kube-proxy writes it, without ``-A CHAIN``."""
     if at.rule is None:
         return f"{at.table}/{at.chain} policy"
-    text = render_rule(at.chain, at.rule, Style.KUBE_PROXY, family).removeprefix(f"-A {at.chain}").strip()
+    text = dialect_of(at.table).words(at, family, Form.SENT)
     return f"{at.table}/{at.chain} {text}".rstrip()
 
 
 def deciding_rule(step: Walk, steps: Iterable[Step]) -> RuleReference | None:
     """The rule with the verdict; of a delivered packet the one that dispatched to a Service, or the one that translated."""
-    if step.rule is not None or result_of(step) is not Result.DELIVERED:
+    if step.rule is not None or result_of(step) is not ProbeResult.DELIVERED:
         return step.rule
     dispatched = [
         s.at for s in steps if isinstance(s, RuleMatched) and s.at.rule and s.at.rule.origin.role in _DISPATCH
@@ -172,11 +166,11 @@ def deciding_rule(step: Walk, steps: Iterable[Step]) -> RuleReference | None:
 def decided_by(step: Walk, steps: Iterable[Step]) -> str | None:
     """What decided, in words; None for a packet that passed."""
     match result_of(step):
-        case Result.PASSED:
+        case ProbeResult.PASSED:
             return None
-        case Result.UNKNOWN:
+        case ProbeResult.UNKNOWN:
             return f"not modelled: {step.unknown}"
-        case Result.DELIVERED | Result.REJECTED | Result.DROPPED:
+        case ProbeResult.DELIVERED | ProbeResult.REJECTED | ProbeResult.DROPPED:
             at = deciding_rule(step, steps)
             if at is not None:
                 return rule_name(at, step.packet.family)
@@ -188,7 +182,7 @@ def answer(netns: Netns, packet: Packet, *, local: bool, now_ns: int) -> Answer:
     outcomes = expand(netns, packet, now_ns=now_ns, local=local, as_written=True)
     steps: tuple[Step, ...] = ()
     if any(
-        result_of(step) is Result.DELIVERED for _, step in outcomes
+        result_of(step) is ProbeResult.DELIVERED for _, step in outcomes
     ):  # only here is the way told apart from the verdict
         steps = walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=local).trace
     return summarise(outcomes, steps)
@@ -196,7 +190,7 @@ def answer(netns: Netns, packet: Packet, *, local: bool, now_ns: int) -> Answer:
 
 def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) -> Answer:
     """Weighted walks as one answer; ``steps`` are those of the first. Outcomes of another kind than the likeliest are left out."""
-    weights: dict[Result, Fraction] = {}
+    weights: dict[ProbeResult, Fraction] = {}
     for weight, step in outcomes:
         result = result_of(step)
         weights[result] = weights.get(result, Fraction(0)) + weight
@@ -204,8 +198,8 @@ def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) 
     first = next(step for _, step in outcomes if result_of(step) is likeliest)
     return Answer(
         likeliest,
-        tuple(_merged(outcomes)) if likeliest is Result.DELIVERED else (),
-        (first.with_ or first.local_error) if likeliest is Result.REJECTED else None,
+        tuple(_merged(outcomes)) if likeliest is ProbeResult.DELIVERED else (),
+        (first.with_ or first.local_error) if likeliest is ProbeResult.REJECTED else None,
         decided_by(first, steps),
     )
 
@@ -215,14 +209,14 @@ def outcome_of(weight: Fraction, step: Walk) -> Outcome:
     packet = step.packet
     sport = None if step.source_port_drawn else packet.sport
     seen = Seen(packet.source, sport, packet.destination, packet.dport)
-    return Outcome(weight, join_host_port(packet.destination, packet.dport), masqueraded(step), seen)
+    return Outcome(weight, join_host_port(packet.destination, packet.dport), step.masqueraded, seen)
 
 
 def _merged(outcomes: Iterable[tuple[Fraction, Walk]]) -> Iterator[Outcome]:
     """Equal ends reached in several ways count as one."""
     merged: dict[tuple[str, bool, Seen], Fraction] = {}
     for weight, step in outcomes:
-        if result_of(step) is Result.DELIVERED:
+        if result_of(step) is ProbeResult.DELIVERED:
             found = outcome_of(weight, step)
             key = (found.endpoint, found.masquerade, found.seen)
             merged[key] = merged.get(key, Fraction(0)) + weight

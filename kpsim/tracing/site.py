@@ -1,7 +1,7 @@
 """The nodes of a cluster as machines that packets can be sent to, made when a packet first reaches them.
 
-Counterpart: the machines of a cluster, and who has which address. What a node does to a packet is ``netfilter``'s, the way between
-nodes ``fabric``'s; this module never looks into rules.
+Counterpart: the machines of a cluster, and who has which address. What a node does to a packet is written in ``netfilter``, how it
+gets from node to node in ``fabric``.
 """
 
 import enum
@@ -129,7 +129,7 @@ class Site:
     # --- what the fabric asks ----------------------------------------------------------------------------------------
 
     def origin(self, packet: Packet, node: str) -> Place:
-        """Who has the packet's source: a node, a pod, an address in the pod networks of ``node``, else somebody outside."""
+        """Who has the packet's source: a node, a pod, or an address in the pod networks of ``node``; else a client outside."""
         address = packet.family, packet.saddr
         if owner := self.directory.nodes.get(address):
             return Place(Whose.PROCESS, owner)

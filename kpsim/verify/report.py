@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kpsim.lab.backends import Backend
-from kpsim.tracing.probes import Result
+from kpsim.tracing.probes import ProbeResult
 from kpsim.verify.frequencies import FALSE_ALARM, Frequencies
 from kpsim.verify.verification import Disagreement, Verification
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 40
 _MOST_TOLD = 20
 _COLUMNS = {
-    Result.DELIVERED: "delivered", Result.REJECTED: "rejected", Result.DROPPED: "dropped", Result.PASSED: "left alone",
+    ProbeResult.DELIVERED: "delivered", ProbeResult.REJECTED: "rejected", ProbeResult.DROPPED: "dropped", ProbeResult.PASSED: "left alone",
 }  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def print_report(report: Report, console: "Console") -> None:
     console.print(report.sentence(), highlight=False, style="green" if report.agrees else "red")
 
 
-def _cells(results: Counter[Result], answers: int, draws: int, disagreements: int) -> list[str]:
+def _cells(results: Counter[ProbeResult], answers: int, draws: int, disagreements: int) -> list[str]:
     counts = [results.total(), *(results[result] for result in _COLUMNS), answers, draws, disagreements]
     return [str(count) for count in counts]
 

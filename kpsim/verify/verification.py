@@ -15,7 +15,7 @@ from kpsim.lab.backends import Backend
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Walk, expand
 from kpsim.packet import Packet
-from kpsim.tracing.probes import Probe, Result, result_of
+from kpsim.tracing.probes import Probe, ProbeResult, result_of
 from kpsim.verify.frequencies import Frequencies
 from kpsim.verify.prediction import told
 from kpsim.verify.sides import Sides, both_sides
@@ -45,7 +45,7 @@ class Verification:
     """What was found of one subject."""
 
     subject: str
-    results: Counter[Result] = field(default_factory=Counter)  #: of the probes, by what became of them
+    results: Counter[ProbeResult] = field(default_factory=Counter)  #: of the probes, by what became of them
     answers: int = 0  #: packets sent back by whoever got a probe
     disagreements: tuple[Disagreement, ...] = ()
     frequencies: tuple[Frequencies, ...] = ()
@@ -154,7 +154,7 @@ class _Found:
     def __init__(self, subject: Subject, twin: Twin) -> None:
         self.disagreements: list[Disagreement] = []
         self._subject, self._twin = subject, twin
-        self._results: Counter[Result] = Counter()
+        self._results: Counter[ProbeResult] = Counter()
         self._answers = 0
         self._drawn: dict[Question, Counter[str]] = {}
         self._weights: dict[Question, dict[str, Fraction]] = {}
@@ -164,7 +164,7 @@ class _Found:
             self._results[result_of(exchange.walk)] += 1
             if exchange.differences:
                 self._disagree(probe, exchange, exchange.shot)
-            elif result_of(exchange.walk) is Result.DELIVERED and not exchange.walk.effects.touched.recent:
+            elif result_of(exchange.walk) is ProbeResult.DELIVERED and not exchange.walk.effects.touched.recent:
                 drawn = self._drawn.setdefault(_question(exchange.shot.packet), Counter())
                 drawn[_endpoint(exchange.walk)] += 1
 
@@ -248,6 +248,6 @@ def _question(packet: Packet) -> Question:
 
 def _endpoint(step: Walk) -> str:
     entry = step.entry
-    if entry is None or result_of(step) is not Result.DELIVERED:
+    if entry is None or result_of(step) is not ProbeResult.DELIVERED:
         return str(step.disposition)
     return join_host_port(format_ip(entry.reply.family, entry.reply.saddr), entry.reply.sport)

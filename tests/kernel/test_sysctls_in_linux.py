@@ -12,7 +12,7 @@ from kpsim.lab.namespace import Namespace
 from kpsim.lab.node import LabNode
 from kpsim.nodes import Machine, make_machine
 from kpsim.sysctls import SETTINGS, Setting, Sysctls
-from kpsim.tracing.probes import Result
+from kpsim.tracing.probes import ProbeResult
 from kpsim.verify.runs import systematic, verify
 from kpsim.verify.subjects import load_subjects
 
@@ -88,5 +88,5 @@ def test_nodes_of_a_scenario_are_built_with_its_settings(tmp_path: Path) -> None
         subjects = load_subjects([file], nodes=["node-1"], moments=2)
         report = verify(systematic(subjects, repeat=1), Backend.NFT)
         assert report.agrees and report.probes > 20
-        dropped.append(sum(each.results[Result.DROPPED] for each in report.verifications))
+        dropped.append(sum(each.results[ProbeResult.DROPPED] for each in report.verifications))
     assert dropped[1] > dropped[0]

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
 
 from kpsim.addresses import Family
+from kpsim.dialects import OnUnknown
 from kpsim.dialects.iptables.layout import BUILT_IN_CHAINS
 from kpsim.dialects.iptables.origin import owners_of_chains, recover_origin
 from kpsim.dialects.iptables.rules import read_rule, split_words
@@ -13,7 +13,6 @@ from kpsim.errors import InputError, Problem, UnsupportedRule
 from kpsim.maps import Map
 from kpsim.ruleset import Base, Chain, Goto, Jump, Rule, Ruleset, Table, Verdict
 
-UnknownRules = Literal["refuse", "keep"]
 _MAX_CHAIN_NAME = 28
 
 
@@ -25,7 +24,7 @@ def parse_rule(
     number: int = 1,
     file: str | None = None,
     line_number: int | None = None,
-    unknown: UnknownRules = "refuse",
+    unknown: OnUnknown = "refuse",
 ) -> tuple[str, Rule]:
     """Chain name and rule of one line ``[counters] -A CHAIN …``.
 
@@ -48,7 +47,7 @@ def parse_rule(
     return chain, replace(rule, origin=recover_origin(table, chain, rule, family))
 
 
-def parse(text: str, family: Family, *, file: str | None = None, unknown: UnknownRules = "refuse") -> Ruleset:
+def parse(text: str, family: Family, *, file: str | None = None, unknown: OnUnknown = "refuse") -> Ruleset:
     """Rules of iptables-save output, or of a complete iptables-restore document (I-4).
 
     A table that is mentioned has all its built-in chains. Counters are ignored. With ``unknown="keep"`` what is not modelled is

@@ -1,9 +1,9 @@
 """Parts of a rule in words for people, with values as the rule writes them."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from kpsim.addresses import Family
+from kpsim.dialects import Reason
 from kpsim.dialects.iptables.extensions import ANSWER_NAMES, UNSAID, connmark_action, probability
 from kpsim.dialects.iptables.options import Row
 from kpsim.dialects.iptables.spelling import Piece, spelling_of
@@ -37,14 +37,6 @@ from kpsim.ruleset import (
     Terminal,
     Unknown,
 )
-
-
-class Reason(NamedTuple):
-    """Why an expression was false. ``elsewhere``: the rule is for another destination, protocol or port."""
-
-    words: str
-    elsewhere: bool
-
 
 #: what the comparisons of a row are about, where it is not the field's name
 _SUBJECTS: Mapping[str, str] = {"--sports": "port", "--dports": "port", "--ports": "port"}

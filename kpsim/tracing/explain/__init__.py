@@ -1,6 +1,6 @@
 """Explanations of traces: a tree at three depths, and JSON.
 
-Counterpart: ovn-trace. It reads journeys that have been made and never sends a packet.
+Counterpart: ovn-trace. It reads journeys that were made with ``trace=True``; it sends no packet.
 """
 
 from kpsim.tracing.explain.records import trace_record

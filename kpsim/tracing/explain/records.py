@@ -1,6 +1,6 @@
 """Traces as JSON values: the typed steps one by one, nothing left out.
 
-Counterpart: none. Names of steps and fields are those of ``trace``; packets and connections are spelled out.
+Names of steps and fields are those of ``packetpath.steps``; packets and connections are spelled out.
 """
 
 from dataclasses import fields
@@ -8,14 +8,22 @@ from typing import Any
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
-from kpsim.dialects.iptables import Style, render_rule
-from kpsim.dialects.iptables.words import does, probability_of
+from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey
 from kpsim.packet import Packet
-from kpsim.packetpath.steps import Chosen, ConntrackChanged, RuleMatched, RuleReference, Step
+from kpsim.packetpath.steps import (
+    ChainLeft,
+    Chosen,
+    ConntrackChanged,
+    FieldChanged,
+    RuleMatched,
+    RuleReference,
+    Step,
+    shown,
+)
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.verdict import Verdict, sentence
-from kpsim.tracing.probes import Answer, Result, masqueraded
+from kpsim.tracing.probes import Answer, ProbeResult
 from kpsim.tracing.site import Sender
 
 Json = dict[str, Any]
@@ -31,7 +39,7 @@ def trace_record(journey: Journey, sender: Sender, directory: Directory, answer:
         "hops": [_hop_record(hop) for hop in journey.hops],
         "disposition": str(verdict.result),
     }
-    if verdict.result is Result.REJECTED:
+    if verdict.result is ProbeResult.REJECTED:
         record["with"] = verdict.hop.walk.with_ or verdict.hop.walk.local_error
     end = journey.end
     record["by"] = verdict.by
@@ -69,7 +77,7 @@ def _hop_record(hop: Hop) -> Json:
         "disposition": str(walk.disposition),
         "cause": None if walk.cause is None else str(walk.cause),
         "packet": packet_record(walk.packet),
-        "masquerade": masqueraded(walk),
+        "masquerade": walk.masqueraded,
         "sportDrawn": walk.source_port_drawn,
         "answer": None if walk.answer is None else packet_record(walk.answer),
         "localError": walk.local_error or None,
@@ -79,27 +87,32 @@ def _hop_record(hop: Hop) -> Json:
 def step_record(step: Step, family: Family) -> Json:
     """One step: its kind under ``step``, then its fields."""
     record: Json = {"step": type(step).__name__}
-    if isinstance(step, RuleMatched):
-        return (
-            record
-            | _rule_record(step.at, family)
-            | {"does": "go on" if step.at.rule is None else does(step.at.rule, family)}
-        )
-    if isinstance(step, ConntrackChanged):
-        return record | {"tracking": str(step.tracking), "entry": _entry_record(step.entry)}
-    if isinstance(step, Chosen):
-        return record | {"probability": probability_of(step.rule, step.chance, family), "true": step.true}
-    for field in fields(step):
-        value = getattr(step, field.name)
-        record[field.name] = value if isinstance(value, bool) else str(value)
-    return record
+    match step:
+        case RuleMatched(at, _, _):
+            assert at.rule is not None
+            return record | _rule_record(at, family) | {"does": dialect_of(at.table).does(at.rule, family)}
+        case Chosen(table, rule, chance, true):
+            written = dialect_of(table).probability(rule, chance, family)
+            return record | {"probability": written, "true": true}
+        case ConntrackChanged(tracking, entry):
+            return record | {"tracking": str(tracking), "entry": _entry_record(entry)}
+        case FieldChanged(changed, before, after):
+            values = {"before": shown(changed, before, family), "after": shown(changed, after, family)}
+            return record | {"field": str(changed)} | values
+        case ChainLeft(table, chain, _):
+            return record | {"table": table, "chain": chain}
+        case _:
+            for field in fields(step):
+                value = getattr(step, field.name)
+                record[field.name] = value if isinstance(value, bool) else str(value)
+            return record
 
 
 def _rule_record(at: RuleReference, family: Family) -> Json:
     record: Json = {"table": at.table, "chain": at.chain, "number": at.number, "rule": None, "origin": None}
     if at.rule is not None:
         role, service, protocol, endpoint = at.rule.origin
-        record["rule"] = render_rule(at.chain, at.rule, Style.KUBE_PROXY, family)
+        record["rule"] = dialect_of(at.table).spell(at, family, Form.SENT)
         record["origin"] = {
             "role": str(role), "service": service or None, "protocol": protocol or None, "endpoint": endpoint or None,
         }  # fmt: skip

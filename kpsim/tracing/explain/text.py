@@ -1,15 +1,14 @@
 """Traces as text for people: the way of a packet as a tree, in two depths.
 
-Counterpart: ovn-trace's ``--summary`` and ``--detailed``. Rules are printed as kube-proxy writes them,
-others' as iptables-save does. It never decides anything.
+Counterpart: ovn-trace's ``--summary`` and ``--detailed``. kube-proxy's rules are printed as kube-proxy sends them to the tool, rules
+of other programs as the tool lists them.
 """
 
 import enum
 from collections.abc import Iterator
 
 from kpsim.addresses import Family
-from kpsim.dialects.iptables import Style, render_rule
-from kpsim.dialects.iptables.words import probability_of
+from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
@@ -19,14 +18,16 @@ from kpsim.packetpath.steps import (
     Ended,
     FieldChanged,
     FieldName,
+    Moment,
     Routed,
     Step,
     Tracking,
     describe,
+    shown,
 )
 from kpsim.ruleset import FOREIGN
 from kpsim.tracing.directory import Directory
-from kpsim.tracing.explain.tree import ChainBlock, HookBlock, Moment, RuleBlock, build_tree
+from kpsim.tracing.explain.tree import ChainBlock, HookBlock, RuleBlock, build_tree
 from kpsim.tracing.explain.unmatched import Skipped, unmatched
 from kpsim.tracing.explain.verdict import sentence, why
 from kpsim.tracing.probes import Answer
@@ -88,7 +89,7 @@ def hop_lines(hop: Hop, arrived: Packet, netns: Netns, *, detailed: bool = False
     entrance = f", in by {arrived.in_interface}" if arrived.in_interface else ", made here"
     yield f"{node}: {arrived}{entrance}"
     printer = _Printer(netns, packet.family, detailed=detailed)
-    yield from printer.lines(build_tree(walk, arrived))
+    yield from printer.lines(build_tree(walk))
     if walk.disposition is Disposition.FORWARDED:
         drawn = " (source port drawn at random)" if walk.source_port_drawn else ""
         yield f"  leaves by {packet.out_interface}: {packet}{drawn}"
@@ -134,15 +135,15 @@ class _Printer:
         for item in block.items:
             if isinstance(item, RuleBlock):
                 number = item.step.at.number
-                yield from self._unmatched(block, tried + 1, number - 1, item.moment, inner)
+                yield from self._unmatched(block, tried + 1, number - 1, item.step.moment, inner)
                 tried = number
                 if self._detailed or not item.idle:
                     yield from self._rule(item, inner)
             elif not self._detailed:
                 yield from self._step(item, inner)
-        if block.at_end:
+        if block.end is not None:
             rules = len(self._netns.rulesets[self._family].chain(block.table, block.name).rules)
-            yield from self._unmatched(block, tried + 1, rules, block.moment, inner)
+            yield from self._unmatched(block, tried + 1, rules, block.end, inner)
 
     def _rule(self, block: RuleBlock, indent: str) -> Iterator[str]:
         at = block.step.at
@@ -150,8 +151,8 @@ class _Printer:
             yield f"{indent}policy"
             return
         yield f"{indent}rule {at.number}: {why(at.chain, at.rule)}"
-        style = Style.SAVE if at.rule.origin == FOREIGN else Style.KUBE_PROXY
-        yield f"{indent}  {render_rule(at.chain, at.rule, style, self._family)}"
+        form = Form.LISTED if at.rule.origin == FOREIGN else Form.SENT
+        yield f"{indent}  {dialect_of(at.table).spell(at, self._family, form)}"
         for note in block.notes:
             yield from self._step(note, indent + "  ")
         if block.chain is not None:
@@ -161,7 +162,7 @@ class _Printer:
         if not self._detailed:
             return
         chain = self._netns.rulesets[self._family].chain(block.table, block.name)
-        for found in unmatched(chain, first, last, moment, self._netns.routing):
+        for found in unmatched(block.table, chain, first, last, moment, self._netns.routing):
             if isinstance(found, Skipped):
                 yield f"{indent}rules {found.first} to {found.last}: for other destinations"
             else:
@@ -175,12 +176,12 @@ class _Printer:
                     yield f"{indent}conntrack remembers {entry}"
             case ConntrackChanged(Tracking.NEW, _):
                 yield f"{indent}conntrack: new connection"
-            case FieldChanged(FieldName.SOURCE, before, after) if before.startswith(("0.0.0.0", "[::]", "::")):
-                yield f"{indent}source chosen by routing: {after}"
+            case FieldChanged(FieldName.SOURCE, (0, _), after):
+                yield f"{indent}source chosen by routing: {shown(step.field, after, self._family)}"
             case FieldChanged(FieldName.TTL, _, _) if not self._detailed:
                 return
-            case Chosen(chance, rule, true):
-                written = probability_of(rule, chance, self._family)
+            case Chosen(table, rule, chance, true):
+                written = dialect_of(table).probability(rule, chance, self._family)
                 yield f"{indent}drawn with probability {written}: {'yes' if true else 'no'}"
             case Routed(route, interface):
                 device = f", by {interface}" if interface and interface not in route else ""
@@ -189,4 +190,4 @@ class _Printer:
                 if cause not in (Cause.RULE, Cause.POLICY) and disposition != Disposition.FORWARDED:
                     yield f"{indent}{disposition}" + (f": {cause}" if cause else "")
             case _:
-                yield indent + describe(step)
+                yield indent + describe(step, self._family)

@@ -1,20 +1,20 @@
 """What became of a packet on its whole way, in a sentence and in a line for regression tests.
 
-Counterpart: ovn-trace's last line and its ``--minimal``. It never tells the way; that is ``text``'s.
+Counterpart: ovn-trace's last line and its ``--minimal``. The way itself is told in ``text``.
 """
 
 from dataclasses import dataclass
 
 from kpsim.addresses import join_host_port
-from kpsim.dialects.iptables import Style, render_rule
+from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import RuleReference
 from kpsim.ruleset import FOREIGN, Rule
 from kpsim.tracing.directory import Directory
-from kpsim.tracing.explain.programs import program_of
-from kpsim.tracing.probes import Answer, Result, decided_by, masqueraded, result_of
+from kpsim.tracing.explain.owners import program_of
+from kpsim.tracing.probes import Answer, ProbeResult, decided_by, result_of
 from kpsim.tracing.site import show
 
 
@@ -22,15 +22,15 @@ from kpsim.tracing.site import show
 class Verdict:
     """The hop that decided, what it decided, and by which rule."""
 
-    result: Result
+    result: ProbeResult
     hop: Hop
     by: str | None
 
     @classmethod
     def of(cls, journey: Journey) -> "Verdict":
-        deciding = next((hop for hop in reversed(journey.hops) if result_of(hop.walk) is not Result.PASSED), None)
+        deciding = next((hop for hop in reversed(journey.hops) if result_of(hop.walk) is not ProbeResult.PASSED), None)
         if deciding is None:
-            return cls(Result.PASSED, journey.hops[-1], None)
+            return cls(ProbeResult.PASSED, journey.hops[-1], None)
         return cls(result_of(deciding.walk), deciding, decided_by(deciding.walk, deciding.walk.trace))
 
 
@@ -40,7 +40,7 @@ def ends(packet: Packet) -> str:
 
 
 def why(chain: str, rule: Rule) -> str:
-    """Why a rule of a chain exists, in words; of one that is not kube-proxy's, whose it is, if names tell."""
+    """Says why a rule of a chain exists. If the rule is not kube-proxy's, says whose it probably is."""
     origin = rule.origin
     if origin == FOREIGN:
         program = program_of(chain, rule)
@@ -55,11 +55,11 @@ def minimal(journey: Journey, answer: Answer | None = None) -> str:
     by = [f"by {verdict.by}"] if verdict.by else []
     step = verdict.hop.walk
     match verdict.result:
-        case Result.DELIVERED if answer is not None and answer.outcomes:
+        case ProbeResult.DELIVERED if answer is not None and answer.outcomes:
             head = str(answer)
-        case Result.DELIVERED:
-            head = f"delivered {ends(step.packet)}{' masqueraded' if masqueraded(step) else ''}"
-        case Result.REJECTED:
+        case ProbeResult.DELIVERED:
+            head = f"delivered {ends(step.packet)}{' masqueraded' if step.masqueraded else ''}"
+        case ProbeResult.REJECTED:
             head = f"rejected {step.with_ or step.local_error}"
         case result:
             head = str(result)
@@ -71,17 +71,17 @@ def sentence(journey: Journey, directory: Directory) -> str:
     verdict = Verdict.of(journey)
     node, step = verdict.hop
     match verdict.result:
-        case Result.REJECTED:
+        case ProbeResult.REJECTED:
             return f"rejected with {step.with_ or step.local_error} {_by(step.rule, node, step)}{_told(step)}"
-        case Result.DROPPED:
+        case ProbeResult.DROPPED:
             return f"dropped {_by(step.rule, node, step)}{_told(step)}"
-        case Result.UNKNOWN:
+        case ProbeResult.UNKNOWN:
             return f"unknown: {node} met a rule that is not modelled: {step.unknown}"
-        case Result.DELIVERED:
+        case ProbeResult.DELIVERED:
             others = step.dnat_rule if step.dnat_rule and _is_foreign(step.dnat_rule) else None
             translated = f", translated {_by(others, node, step)}" if others else ""
             return f"delivered to {_where(journey, directory)} {_as(journey)}{translated}"
-        case Result.PASSED:
+        case ProbeResult.PASSED:
             changed = next((hop for hop in journey.hops if hop.walk.snat_rule is not None), None)
             if changed is None:
                 return f"passed: kube-proxy leaves it alone; {_left_alone(journey, directory)}"
@@ -95,10 +95,8 @@ def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
     if rule.rule is None:
         return f"by {rule} on {node} (not kube-proxy's)"
     reason = why(rule.chain, rule.rule)
-    if _is_foreign(rule):  # nobody knows it by its purpose: its words say more
-        family = step.packet.family
-        words = render_rule(rule.chain, rule.rule, Style.SAVE, family).removeprefix(f"-A {rule.chain}").strip()
-        reason += f": {words}"
+    if _is_foreign(rule):  # kpsim knows no purpose of it: its words say more
+        reason += f": {dialect_of(rule.table).words(rule, step.packet.family, Form.LISTED)}"
     return f"by {rule.table}/{rule.chain} rule {rule.number} on {node} ({reason})"
 
 
@@ -125,7 +123,7 @@ def _where(journey: Journey, directory: Directory) -> str:
 
 
 def _as(journey: Journey) -> str:
-    source, changed = journey.sent.source, [hop.walk for hop in journey.hops if masqueraded(hop.walk)]
+    source, changed = journey.sent.source, [hop.walk for hop in journey.hops if hop.walk.masqueraded]
     if not changed:
         return f"as {source}, source kept"
     port = ", source port drawn at random" if any(step.source_port_drawn for step in changed) else ""

@@ -1,37 +1,40 @@
-"""What a person asks of a cluster: load it, look at a node's rules, trace packets. The Python face of the command line."""
+"""A cluster at one moment, and what one can ask of it: settings and rules of a node, traces and probes of packets."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property, reduce
 from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
-from kpsim.config import Host, Mode, ProxierSettings, ProxyConfig, config_from_json, resolve
+from kpsim.config import Host, ProxierSettings, ProxyConfig, resolve
 from kpsim.errors import InputError, Problem
-from kpsim.inputs import decoded, is_stream, read_bytes, shown_name
 from kpsim.nodes import overwritten, sysctls_of
 from kpsim.objects import EndpointSlice
 from kpsim.proxier import Proxier, make_backend
-from kpsim.recording import Recording, load_recording, read_recording
+from kpsim.recording import Recording, SyncStep
 from kpsim.replay import START_NS, Replay
 from kpsim.ruleset import Ruleset, united
 from kpsim.sysctls import Sysctls
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the packet path is loaded when a packet is sent: `kpsim rules` starts faster without it
+    from kpsim.explore.site import RecordedNode
     from kpsim.tracing.probes import Answer
     from kpsim.tracing.site import Site
     from kpsim.tracing.traces import Trace
 
 
-_NO_CONFIGURATION = (
-    "no KubeProxyConfiguration among the manifests: kube-proxy's defaults hold, and without clusterCIDR it cannot tell pods' "
-    "traffic from others'"
-)
+class TraceOptions(TypedDict, total=False):
+    """The options of :meth:`Cluster.trace`, for functions that pass them on."""
+
+    sender: str
+    src: str
+    protocol: str
+    seed: int
+    expand: bool
 
 
 class RulesText(str):
@@ -81,16 +84,16 @@ class Cluster:
         raise InputError(f"no node {name!r}{hint}")
 
     def settings(self, node: str, family: Family) -> ProxierSettings:
-        """What the proxier of this node and family knows of itself."""
+        """The settings that the proxier of this node and family starts with."""
         config = replace(self.config, hostname_override=node)
         elsewhere = self.replay is not None and self.replay.recording.node_name != node
-        # of another machine than the recorded one no more is known than its Node object
+        # a recording describes one machine only: the others are known by their Node objects
         host = Host() if elsewhere else self.host
         host = replace(host, tcp_be_liberal=host.tcp_be_liberal or self.sysctls.tcp_be_liberal)
         return resolve(config, host, self.state.node(node), family)
 
     def kernel_settings(self, node: str) -> Sysctls:
-        """Of a node whose kube-proxy has started."""
+        """The kernel settings of a node whose kube-proxy has started."""
         found = self.settings(node, Family.IPV4)
         return sysctls_of(
             self.config, route_localnet=found.localhost_node_ports, liberal=found.liberal, before=self.sysctls
@@ -115,7 +118,7 @@ class Cluster:
         return changed
 
     def proxier(self, node: str, family: Family) -> Proxier:
-        """A node's kube-proxy in one family after its first sync of this state (of a recording: after its last)."""
+        """A node's kube-proxy in one family: after its first sync of this state, or after the last sync of a recording."""
         self.check_node(node)
         if self.replay is not None and self._recorded(node, family):
             return self.replay.proxier
@@ -137,14 +140,14 @@ class Cluster:
         return recording.node_name == node and recording.family is family
 
     def rules_beside(self, node: str, family: Family) -> Ruleset | None:
-        """What the node had of the family before kube-proxy started."""
+        """The rules of the family that the node had before kube-proxy started; None if there were none."""
         found = [self.beside[key] for key in (("", family), (node, family)) if key in self.beside]
         return reduce(united, found) if found else None
 
     def with_rules_beside(self, *rulesets: Ruleset, node: str = "") -> "Cluster":
         """The cluster as it is if ``node``, or every node, had these rules before kube-proxy started.
 
-        kube-proxy puts its jumps before them (I-3); what a former kube-proxy left among them it takes over or cleans up.
+        kube-proxy puts its jumps before them (I-3). It takes over or cleans up what a former kube-proxy left among them.
         InputError for an unknown node, or if a node would have a table twice.
         """
         if node:
@@ -163,7 +166,7 @@ class Cluster:
         if self.replay is None:
             return changed
         recording = self.replay.recording
-        again = _replayed(recording, changed.rules_beside(recording.node_name, recording.family))
+        again = replayed(recording, changed.rules_beside(recording.node_name, recording.family))
         return replace(changed, state=again.cluster, replay=again)
 
     @property
@@ -195,15 +198,36 @@ class Cluster:
 
     @property
     def now_ns(self) -> int:
-        """The moment of the state: of a recording that of its last sync."""
+        """The moment of the state, in nanoseconds since 1970; for a recording, that of its last sync."""
         return START_NS if self.replay is None else self.replay.now_ns
 
     @cached_property
     def site(self) -> "Site":
         """The nodes as machines that packets can be sent to."""
-        from kpsim.tracing.traces import cluster_site
+        return self.site_with(self.ruleset)
 
-        return cluster_site(self)
+    def site_with(self, rules: Callable[[str, Family], Ruleset]) -> "Site":
+        """The same machines with other rules than kube-proxy's: ``rules`` gives them by node and family."""
+        from kpsim.explore.site import ClusterMachines
+        from kpsim.tracing.site import Site
+
+        machines = ClusterMachines(
+            self.state, self.config, self.node_names, self.kernel_settings, self._recorded_machine()
+        )
+        return Site(self.node_names, machines.directory, machines.make, rules)
+
+    def _recorded_machine(self) -> "RecordedNode | None":
+        """The machine of the recording with its interfaces at the end; None: the cluster came from manifests."""
+        from kpsim.explore.site import RecordedNode
+
+        if self.replay is None:
+            return None
+        recording = self.replay.recording
+        recorded = [
+            step.interfaces for step in recording.steps if isinstance(step, SyncStep) and step.interfaces is not None
+        ]
+        interfaces = recorded[-1] if recorded else self.host.interfaces
+        return RecordedNode(recording.node_name, self.host.node_ips, interfaces)
 
     def trace(
         self,
@@ -238,97 +262,9 @@ class Cluster:
         return Prober(self.site, self.now_ns).answer(Probe(dst, node, sender_of(sender), packet))
 
 
-def load(
-    paths: Sequence[Path | str] | Path | str = (),
-    *,
-    text: str | None = None,
-    mode: Mode | str | None = None,
-    beside: Iterable[Path | str | Ruleset] = (),
-    sysctls: Mapping[str, int] | None = None,
-) -> Cluster:
-    """Load manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
-
-    ``text`` is YAML or JSON in place of standard input, alone or besides files: ``load(text="kind: Service …")``.
-    ``beside`` are rules that nodes had before kube-proxy started, see :meth:`Cluster.with_rules_beside`: files of
-    iptables-save output, or ``NODE=FILE`` for one node. ``sysctls`` are kernel settings, see :meth:`Cluster.with_sysctls`. InputError names file, line and field of everything that is wrong.
-    """
-    loaded = _load(paths, text, mode)
-    for each in beside:
-        loaded = _with_beside(loaded, each)
-    return loaded.with_sysctls(sysctls) if sysctls else loaded
-
-
-def _with_beside(cluster: Cluster, beside: Path | str | Ruleset) -> Cluster:
-    from kpsim.dialects.iptables.saved import load_saved
-
-    if isinstance(beside, Ruleset):
-        return cluster.with_rules_beside(beside)
-    node, equals, file = str(beside).partition("=")
-    if not equals or isinstance(beside, Path) or "/" in node:
-        return cluster.with_rules_beside(*load_saved(beside))
-    return cluster.with_rules_beside(*load_saved(file), node=node)
-
-
-def _load(paths: Sequence[Path | str] | Path | str, text: str | None, mode: Mode | str | None) -> Cluster:
-    from kpsim.manifests import begins_recording, is_recording, load_manifests
-
-    paths = [paths] if isinstance(paths, Path | str) else list(paths)
-    wanted = None if mode is None else Mode(mode)
-    if text is not None and "-" not in map(str, paths):
-        paths.append("-")
-    if not paths:
-        raise InputError("nothing to load: give files, or text")
-    if len(paths) == 1 and is_stream(paths[0]):
-        content = read_bytes(paths[0], stdin=text)  # once, whatever it turns out to be
-        if begins_recording(content):
-            return from_recording(read_recording(content, shown_name(paths[0]), mode=wanted))
-        paths, text = ["-"], decoded(content, shown_name(paths[0]))
-    recorded = [path for path in paths if is_recording(path)]
-    if recorded:
-        if len(paths) > 1:
-            raise InputError(f"{recorded[0]} is a recording: give it alone")
-        return from_recording(load_recording(recorded[0], mode=wanted))
-    loaded = load_manifests(paths, stdin=text, mode=wanted)
-    if loaded.config is not None:
-        return Cluster(loaded.cluster, loaded.config, notes=loaded.notes)
-    return Cluster(loaded.cluster, config_from_json({}, mode=wanted), notes=(*loaded.notes, _NO_CONFIGURATION))
-
-
-def from_recording(recording: Recording) -> Cluster:
-    """The cluster as it is after a recording's last sync."""
-    replay = _replayed(recording)
-    return Cluster(replay.cluster, recording.config, recording.host, replay=replay)
-
-
-def _replayed(recording: Recording, beside: Ruleset | None = None) -> Replay:
+def replayed(recording: Recording, beside: Ruleset | None = None) -> Replay:
+    """A finished replay of a recording on a node that had the rules ``beside`` before kube-proxy started."""
     replay = Replay(recording, beside=beside)
     for _ in replay.outcomes():
         pass
     return replay
-
-
-def _cluster(cluster: Cluster | Sequence[Path | str] | Path | str) -> Cluster:
-    return cluster if isinstance(cluster, Cluster) else load(cluster)
-
-
-def rules(
-    cluster: Cluster | Sequence[Path | str] | Path | str, node: str, *, family: Family | str | None = None
-) -> RulesText:
-    """A node's rules, as :meth:`Cluster.rules`; of a loaded cluster or of its files. ``family``: IPv4, IPv6 or both."""
-    wanted = Family.from_label(family) if isinstance(family, str) else family
-    return _cluster(cluster).rules(node, family=wanted)
-
-
-def trace(
-    cluster: Cluster | Sequence[Path | str] | Path | str,
-    node: str,
-    dst: str,
-    *,
-    sender: str = "external",
-    src: str = "",
-    protocol: str = "TCP",
-    seed: int = 0,
-    expand: bool = False,
-) -> "Trace":
-    """One packet's way, as :meth:`Cluster.trace`; through a loaded cluster or its files."""
-    return _cluster(cluster).trace(node, dst, sender=sender, src=src, protocol=protocol, seed=seed, expand=expand)

@@ -1,0 +1,64 @@
+"""iptables as one of the dialects: what ``kpsim.dialects`` hands out for it."""
+
+import re
+
+from kpsim.addresses import Family
+from kpsim.dialects import Form, OnUnknown, Reason
+from kpsim.dialects.iptables import BUILT_IN_CHAINS, Style, parse, render_rule, render_ruleset, words
+from kpsim.dialects.iptables.saved import family_by_address, read_saved, rules_by_family
+from kpsim.packetpath.steps import RuleReference
+from kpsim.ruleset import Chance, Expression, Rule, Ruleset
+
+_STYLES = {Form.SENT: Style.KUBE_PROXY, Form.LISTED: Style.SAVE}
+_TABLE_LINE = re.compile(r"^\s*\*\w+\s*$", re.MULTILINE)
+
+
+class IptablesDialect:
+    """The language of iptables-save and iptables-restore. Satisfies :class:`kpsim.dialects.Dialect`."""
+
+    name = "iptables"
+
+    def manages(self, table: str) -> bool:
+        return table in BUILT_IN_CHAINS
+
+    def reads(self, text: str) -> bool:
+        return _TABLE_LINE.search(text) is not None
+
+    def families(self, text: str, *, file: str | None = None) -> tuple[Family, ...]:
+        """By the comments above the rules, else by the first address. InputError for text of nft."""
+        if parts := rules_by_family(text):
+            return tuple(parts)
+        found = family_by_address(text, file)
+        return () if found is None else (found,)
+
+    def parse(
+        self, text: str, family: Family | None = None, *, file: str | None = None, unknown: OnUnknown = "refuse"
+    ) -> tuple[Ruleset, ...]:
+        """Without ``family`` the comments above the rules tell it, else ``.v4`` or ``.v6`` in the name of ``file``, else the first
+        address."""
+        if family is None:
+            return read_saved(text, file=file, unknown=unknown)
+        part = rules_by_family(text).get(family, text)
+        return (parse(part, family, file=file, unknown=unknown),)
+
+    def render(self, ruleset: Ruleset, form: Form) -> str:
+        return render_ruleset(ruleset, _STYLES[form])
+
+    def spell(self, reference: RuleReference, family: Family, form: Form) -> str:
+        assert reference.rule is not None
+        return render_rule(reference.chain, reference.rule, _STYLES[form], family)
+
+    def words(self, reference: RuleReference, family: Family, form: Form) -> str:
+        return self.spell(reference, family, form).removeprefix(f"-A {reference.chain}").strip()
+
+    def reason(self, rule: Rule, part: Expression, family: Family) -> Reason:
+        return words.reason(rule, part, family)
+
+    def probability(self, rule: Rule, chance: Chance, family: Family) -> str:
+        return words.probability_of(rule, chance, family)
+
+    def does(self, rule: Rule, family: Family) -> str:
+        return words.does(rule, family)
+
+
+DIALECT = IptablesDialect()

@@ -1,0 +1,53 @@
+"""Names the program (Docker, Calico, firewalld, …) that probably wrote a rule which is not kube-proxy's.
+
+It looks at names only: of the rule's chain, of the chain that the rule leads to, and at the rule's comment. What kube-proxy wrote is
+told by a rule's origin.
+"""
+
+import enum
+from collections.abc import Mapping
+
+from kpsim.ruleset import Goto, Jump, Rule
+
+
+class Space(enum.Enum):
+    """What a name is the name of."""
+
+    CHAIN = enum.auto()
+    COMMENT = enum.auto()  #: a rule's; only looked at where no chain tells
+
+
+#: where a name stands and how it begins → the program that uses such names; the first that fits counts
+OWNERS: Mapping[tuple[Space, str], str] = {
+    **{(Space.CHAIN, prefix): program for prefix, program in {
+        "KUBE-FIREWALL": "kubelet", "KUBE-KUBELET-": "kubelet", "KUBE-MARK-DROP": "kubelet", "KUBE-IPTABLES-HINT": "kubelet",
+        "KUBE-ROUTER-": "kube-router", "KUBE-POD-FW-": "kube-router", "KUBE-NWPLCY-": "kube-router",
+        "CNI-": "a CNI plugin", "FLANNEL-": "flannel", "cali-": "Calico", "CILIUM_": "Cilium", "WEAVE": "Weave Net",
+        "DOCKER": "Docker", "LIBVIRT_": "libvirt", "ISTIO_": "Istio", "ufw-": "ufw", "ufw6-": "ufw", "f2b-": "fail2ban",
+        "ts-": "Tailscale",
+        "INPUT_ZONES": "firewalld", "FORWARD_IN_ZONES": "firewalld", "FORWARD_OUT_ZONES": "firewalld",
+        "PREROUTING_ZONES": "firewalld", "POSTROUTING_ZONES": "firewalld", "INPUT_direct": "firewalld",
+        "FORWARD_direct": "firewalld", "OUTPUT_direct": "firewalld", "PREROUTING_direct": "firewalld",
+        "POSTROUTING_direct": "firewalld", "IN_": "firewalld", "FWDI_": "firewalld", "FWDO_": "firewalld",
+        "PRE_": "firewalld", "POST_": "firewalld",
+    }.items()},
+    **{(Space.COMMENT, prefix): program for prefix, program in {
+        "NodeLocal DNS Cache": "NodeLocal DNSCache", "flanneld": "flannel", "cali:": "Calico", "CNI ": "a CNI plugin",
+        'name: "': "a CNI plugin", "cilium": "Cilium",
+    }.items()},
+}  # fmt: skip
+
+
+def owner_of(space: Space, name: str) -> str:
+    """The program that uses names of this kind; empty if none is known."""
+    return next((program for (of, prefix), program in OWNERS.items() if of is space and name.startswith(prefix)), "")
+
+
+def program_of(chain: str, rule: Rule) -> str:
+    """The program that probably wrote a rule of this chain; empty if no name tells.
+
+    All programs share the built-in chains, whose names therefore tell nothing.
+    """
+    target = rule.target.chain if isinstance(rule.target, Jump | Goto) else ""
+    names = owner_of(Space.CHAIN, chain) or owner_of(Space.CHAIN, target)
+    return names or owner_of(Space.COMMENT, rule.comment)
