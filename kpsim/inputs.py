@@ -4,10 +4,14 @@ import codecs
 import json
 import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
 from kpsim.errors import InputError, Problem
+
+#: a JSON object that is only read
+Json = Mapping[str, Any]
 
 MAX_BYTES = 512 << 20
 

@@ -18,12 +18,12 @@ from proxiers import (
 )
 
 from kpsim.addresses import Family
+from kpsim.backends.table import make_backend
 from kpsim.comparison.documents import document_differences
 from kpsim.config import Host, Mode
 from kpsim.errors import InputError
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.objects import EndpointSlice, Service, ServiceCIDR, service_cidr_from_json
-from kpsim.proxier import make_backend
 from kpsim.units import SECOND_NS, format_rfc3339
 
 SVC = "KUBE-SVC-67NZLRHBNDSAWJRO"
@@ -221,7 +221,7 @@ def test_a_failed_sync_sets_rule_counts_but_nothing_that_follows_success() -> No
 def test_flushed_tables_let_a_partial_sync_fail_after_its_filter_part() -> None:  # K-9.3
     rig = web_rig()
     rig.apply(service("shop/empty", cluster_ip="172.30.10.9"))
-    rig.proxier.backend.flush()
+    rig.flush()
     result = rig.sync()
     assert (result.full, result.success) == (False, False)
     assert rig.chains("nat") == {"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"}
@@ -238,7 +238,7 @@ def test_flushed_tables_are_not_noticed_where_no_jump_is_missing() -> None:
     rig = Rig()
     rig.apply(service())
     rig.sync()
-    rig.proxier.backend.flush()
+    rig.flush()
     result = rig.sync()
     assert (result.full, result.success) == (False, True)
     assert rig.rules("nat", "PREROUTING") == []  # partial syncs do not put the jumps back (I-13.3)
@@ -266,7 +266,7 @@ def test_threshold_of_large_clusters(count: int, large: bool) -> None:  # I-12.3
     rig = Rig()
     rig.apply(service(), many(count))
     text = document(rig.sync())
-    assert rig.proxier.backend.periodic_full_sync is not large
+    assert rig.periodic_full_sync is not large
     assert (" -> " in text) is not large
     assert ("--comment shop/web:http -s " in text) is not large
     assert '"shop/web:http cluster IP"' in text  # all other comments stay
@@ -278,10 +278,10 @@ def test_the_threshold_counts_every_endpoint_of_every_port() -> None:
     rig.apply(service(ports=[port(80), port(443, "https")]))
     rig.apply(endpoint_slice(endpoints=two, ports=[slice_port(), slice_port(8443, "https"), slice_port(1, "nobody")]))
     rig.sync()
-    assert not rig.proxier.backend.periodic_full_sync  # 4 of known ports, 6 in all
+    assert not rig.periodic_full_sync  # 4 of known ports, 6 in all
     rig.apply(service(ports=[port(80)]))
     rig.sync()
-    assert rig.proxier.backend.periodic_full_sync
+    assert rig.periodic_full_sync
 
 
 def large_rig() -> Rig:
@@ -465,7 +465,7 @@ def test_failures_that_nobody_waits_for_are_healthy() -> None:
     assert rig.proxier.proxy_health.healthy(rig.now_ns)
 
 
-DNS_FLOW = Flow("udp", "10.180.0.9", 40000, "172.30.10.1", 53, "10.180.0.4", 5353, "10.180.0.9", 40000)
+DNS_FLOW = UdpFlow("udp", "10.180.0.9", 40000, "172.30.10.1", 53, "10.180.0.4", 5353, "10.180.0.9", 40000)
 
 
 def dns_rig() -> Rig:

@@ -7,13 +7,12 @@ from kpsim.addresses import Family, format_ip
 from kpsim.dialects.iptables import parse
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
+from kpsim.inputs import Json
 from kpsim.replay import Replay
 from kpsim.ruleset import Destination, DestinationPort, Protocol, Rule, Ruleset
 from kpsim.tracing.probes import Answer, Probe, Prober, Result, make_packet
 from kpsim.tracing.site import Sender
 from kpsim.tracing.traces import cluster_site
-
-Json = Mapping[str, Any]
 
 _SENDERS = (Sender.POD, Sender.NODE, Sender.EXTERNAL)
 MOST_SHOWN = 10

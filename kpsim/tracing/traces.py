@@ -18,6 +18,7 @@ from kpsim.netfilter import Walk
 from kpsim.nodes import Machine, Peer, make_machine, node_address, outside_networks, pod_interface_of, sysctls_of
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser
+from kpsim.programmed import Programmed
 from kpsim.recording import SyncStep
 from kpsim.replay import START_NS
 from kpsim.ruleset import Role, Ruleset
@@ -200,12 +201,8 @@ def rules_site(
     given = None
     if interfaces:
         given = [*_loopback_and_uplink(own), *(interface for interface in interfaces if interface.addresses)]
-    localnet = any(
-        rule.origin.role is Role.LOCALNET_FIREWALL
-        for table in ruleset.tables.values()
-        for chain in table.ordered()
-        for rule in chain.rules
-    )  # kube-proxy writes this rule and sets route_localnet together (I-1, I-5)
+    # kube-proxy writes this rule and sets route_localnet together (I-1, I-5)
+    localnet = Programmed.of(ruleset).has(Role.LOCALNET_FIREWALL)
     machine = make_machine(
         own,
         pod_cidrs,

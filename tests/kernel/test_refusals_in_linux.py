@@ -137,7 +137,7 @@ def kube_proxy_rules(*endpoints: str, liberal: bool = False) -> str:
         endpoint_slice("shop/web", endpoints, [slice_port(8080)]),
     )
     kube_proxy.sync()
-    return render_ruleset(kube_proxy.proxier.backend.ruleset, Style.SAVE)
+    return render_ruleset(kube_proxy.proxier.held.ruleset, Style.SAVE)
 
 
 _OUTSIDE = 2_000_000_000  # a sequence number that nobody expects
