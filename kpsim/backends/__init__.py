@@ -7,10 +7,10 @@ are values that the next call is handed. ``table`` lists the modes.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
-from kpsim.config import Mode, ProxierSettings, ProxyConfig
+from kpsim.config import ProxierSettings, ProxyConfig
 from kpsim.inputs import Json
 from kpsim.kubeproxy.metrics import MetricUpdate
 from kpsim.kubeproxy.plan import ServicePlan
@@ -28,7 +28,6 @@ Plans = Mapping[ServiceKey, tuple[ServicePlan, ...]]
 class Traits:
     """How a mode differs from others in the eyes of the sync engine, which therefore never asks for its name."""
 
-    mode: Mode
     #: False: every sync does everything, and none is called full (CP-10.1)
     partial_syncs: bool
     #: how long after a full sync the next one is due, given the endpoint total of the sync before (I-12.3); None: never
@@ -44,8 +43,8 @@ class MachineView:
     """What a mode reads of its machine at each sync, other than what it wrote itself."""
 
     interface_addresses: tuple[int, ...] = ()  #: of the family; node port dispatch depends on them (I-9.3)
-    #: active connections of ip_vs by ``VIP:port/PROTO/RSIP:port`` (IPVS-6.1)
-    ipvs_connections: Mapping[str, int] | None = None
+    #: active connections of ip_vs by ``VIP:port/PROTO/RSIP:port`` (IPVS-6.1), as far as they are known
+    ipvs_connections: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from kpsim.backends.iptables.tables import (
     service_chains,
     without_kube_proxy,
 )
-from kpsim.config import Mode, ProxierSettings, ProxyConfig
+from kpsim.config import ProxierSettings, ProxyConfig
 from kpsim.dialects.iptables import Style, render_rule, render_ruleset
 from kpsim.inputs import Json
 from kpsim.kubeproxy.metrics import MetricUpdate
@@ -64,7 +64,6 @@ class IptablesBackend:
     """What one family's kube-proxy process in iptables mode remembers of what it wrote."""
 
     traits: ClassVar[Traits] = Traits(
-        mode=Mode.IPTABLES,
         partial_syncs=True,
         full_after_ns=_full_after_ns,
         longest_pause_ns=_longest_pause_ns,
@@ -103,7 +102,7 @@ class IptablesBackend:
 
         def render() -> Mapping[str, Json]:
             return {
-                self.traits.mode: {
+                self.settings.config.mode: {
                     "ensure": list(transaction.commands),
                     "restore": [document() for document in transaction.documents],
                     "save": _without_canaries(held.ruleset),

@@ -47,8 +47,11 @@ class SharedChain(Chain):
         changed: frozenset[ServicePortName],
     ) -> None:
         super().__init__(name)
-        self.blocks, self.last, self.pick = blocks, last, pick
-        self.base, self.changed = base, changed
+        self.blocks = blocks
+        self.last = last
+        self.pick = pick
+        self.base = base
+        self.changed = changed
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
