@@ -1,4 +1,4 @@
-"""What a person gives to read: a file or standard input, whole, bounded, as text or lines of JSON. It never knows what the text means."""
+"""Reads what a person gives: a file or standard input, whole, bounded, as text or lines of JSON. What it means is the caller's."""
 
 import codecs
 import json

@@ -1,8 +1,8 @@
 """What one family of one machine's kernel has been told: the one thing that kube-proxy and packets have in common.
 
-A proxy mode turns one such value into the next. ``netfilter`` runs packets through it. Values are kept as they are, so whoever
-keeps one knows for ever what the kernel held then. Connections, affinity and counters are not in here: packets make those, and
-a namespace remembers them.
+A proxy mode turns one such value into the next. ``netfilter`` runs packets through it. A value never changes, so one that was kept
+still says what the kernel held then. Connections, affinity and counters are not in here: packets make those, and a namespace
+remembers them.
 """
 
 from dataclasses import dataclass

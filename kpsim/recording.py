@@ -2,7 +2,7 @@
 
 A recording is a file of JSON lines: a CONFIG, then watch events with SYNC lines where a sync runs. Objects are taken as the API
 server returned them: no defaulting, no allocation, no validation beyond kube-proxy's own (O-4 to O-6).
-It never knows what kube-proxy makes of them.
+What a SYNC line says of the machine is read for every mode; a mode ignores what it has no use for (``Backend.tick``).
 """
 
 import math

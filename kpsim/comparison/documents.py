@@ -1,7 +1,7 @@
 """What differs between two accounts of the same syncs, in words: by sync, table, chain and service.
 
 Two documents are the same if they are so in canonical form (I-19.4): service ports are written in an arbitrary order, what one of
-them writes is in a fixed one. It never knows where either account came from, nor which of them is right.
+them writes is in a fixed one. Neither account counts as the right one.
 """
 
 import json

@@ -1,6 +1,6 @@
 """kube-proxy's own counters and gauges under their Prometheus names (O-9, I-15); histograms as their ``_count``.
 
-Counterpart: pkg/proxy/metrics. It never knows what is counted.
+Counterpart: pkg/proxy/metrics.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,6 @@
 """Which UDP conntrack entries a sync deletes because their endpoint is gone (O-12, CT-2).
 
-Counterpart: pkg/proxy/conntrack/cleanup.go. It decides only; it never knows the connection table.
+Counterpart: pkg/proxy/conntrack/cleanup.go. It decides which entries are to go; the owner of the table deletes them.
 """
 
 from collections.abc import Iterable
@@ -71,7 +71,8 @@ class UdpFrontends:
         ]
 
     def _serving(self, frontend: Frontend, maps: ServiceMaps) -> frozenset[str] | None:
-        """Addresses of the serving endpoints behind a frontend; None if it is none, or nobody serves (flows survive).
+        """Addresses of the serving endpoints behind a frontend. None if this is no frontend, or if no endpoint serves: then
+        flows survive.
 
         Where two service ports claim a frontend the last in their order counts; upstream's choice is arbitrary.
         """

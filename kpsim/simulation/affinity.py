@@ -20,7 +20,7 @@ class Break(StrEnum):
     OTHER_NODE = "other node"  #: each node remembers for itself (PP-9.3)
     OTHER_ADDRESS = "other address"  #: the key is the address that the node sees (PP-9.1)
     TIMEOUT = "timeout"
-    LIST_FULL = "list full"  #: somebody else took the place on the endpoint's list (K-4.1)
+    LIST_FULL = "list full"  #: another client took the place on the endpoint's list (K-4.1)
     OTHER = "other"
 
 

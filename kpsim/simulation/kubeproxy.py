@@ -250,7 +250,7 @@ class KubeProxy:
         kind = change.key.kind
         if kind not in _KINDS or self._process == 0:
             return
-        if not self.running or self._listed is None:  # nobody listens; the lists will contain it
+        if not self.running or self._listed is None:  # no process watches now; the next one's lists contain it
             self._missed.append(change)
             return
         drawn_ns = draw_ns(self._watch_delivery, self._seed, "watch", self.name, change.key, change.number)
