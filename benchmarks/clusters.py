@@ -5,10 +5,11 @@ from functools import cache
 from pathlib import Path
 
 from kpsim.addresses import Family
+from kpsim.backends.table import make_backend
 from kpsim.cluster import Event, EventType
 from kpsim.config import Host, config_from_json, resolve
 from kpsim.objects import EndpointSlice, endpoint_slice_from_json, service_from_json
-from kpsim.proxier import Proxier, make_backend
+from kpsim.proxier import Proxier
 
 ENDPOINTS = 10
 _ENVELOPE = {"uid": "00000000-0000-4000-8000-000000000000", "resourceVersion": "1"}

@@ -30,7 +30,7 @@ def _first_packet(netns: Netns, services: int) -> Walk:
 def test_first_packets(benchmark: BenchmarkFixture, services: int) -> None:
     """At least 10,000 a second against 1,000 Services, and half of that against 10,000."""
     netns = Netns("node-1", make_machine(["192.168.0.2"], ["10.0.0.0/24"]).routing)
-    netns.load(synced_proxier(services).backend.ruleset)
+    netns.load_rules(synced_proxier(services).held.ruleset)
     for _ in range(services):
         _first_packet(netns, services)
     result = benchmark(_first_packet, netns, services)

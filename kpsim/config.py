@@ -1,20 +1,17 @@
 """kube-proxy's configuration, what it finds on its machine, and the settings of one family's proxier that follow (spec 07).
 
 Counterpart: KubeProxyConfiguration v1alpha1 and cmd/kube-proxy's start-up. Reading here is lenient, as kube-proxy's own
-decoder; ``manifests`` validates what people wrote. It never knows what rules the settings lead to.
+decoder; ``manifests`` validates what people wrote.
 """
 
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from kpsim.addresses import Family, Network, canonical_ip, host_network, parse_cidr, parse_ip, parse_network
-from kpsim.errors import InputError
+from kpsim.inputs import Json
 from kpsim.objects import Node
 from kpsim.units import HOUR_NS, SECOND_NS, parse_duration_ns
-
-Json = Mapping[str, Any]
 
 
 class Mode(enum.StrEnum):
@@ -25,9 +22,7 @@ class Mode(enum.StrEnum):
     IPVS = "ipvs"
 
 
-def not_modelled(mode: Mode) -> InputError:
-    """The refusal of a mode that exists and that nothing here can play yet."""
-    return InputError(f"mode {mode}: not modelled yet, only {Mode.IPTABLES} is")
+DEFAULT_MODE = Mode.IPTABLES
 
 
 class LocalMode(enum.StrEnum):
@@ -43,7 +38,7 @@ class LocalMode(enum.StrEnum):
 class ProxyConfig:
     """The fields of KubeProxyConfiguration that are modelled, defaulted (CFG-2). Durations in nanoseconds."""
 
-    mode: Mode = Mode.IPTABLES
+    mode: Mode = DEFAULT_MODE
     hostname_override: str = ""
     bind_address: str = ""
     cluster_cidr: str = ""
@@ -77,7 +72,7 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
 
     ValueError for a mode, detection mode or duration that kube-proxy would refuse.
     """
-    chosen = mode or Mode(obj.get("mode") or Mode.IPTABLES)
+    chosen = mode or Mode(obj.get("mode") or DEFAULT_MODE)
     section: Json = obj.get(_SECTION[chosen]) or {}
     iptables: Json = obj.get("iptables") or {}
     conntrack: Json = obj.get("conntrack") or {}

@@ -1,13 +1,17 @@
-"""What a person gives to read: a file or standard input, whole, bounded, as text or lines of JSON. It never knows what the text means."""
+"""Reads what a person gives: a file or standard input, whole, bounded, as text or lines of JSON. What it means is the caller's."""
 
 import codecs
 import json
 import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
 from kpsim.errors import InputError, Problem
+
+#: a JSON object that is only read
+Json = Mapping[str, Any]
 
 MAX_BYTES = 512 << 20
 

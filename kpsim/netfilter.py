@@ -26,8 +26,8 @@ through the node::
                                                                               └→ lo → PREROUTING → INPUT → socket
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
@@ -44,6 +44,7 @@ from kpsim.packetpath.matching import UnknownMatch
 from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, HookEntered, RuleReference, Step
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
+from kpsim.programmed import Programmed
 from kpsim.ruleset import Chain, ChainType, Hook, Ruleset, Table
 from kpsim.sysctls import Sysctls
 
@@ -75,17 +76,27 @@ class Netns(NodeFacts):
 
     def __init__(self, name: str, routing: Routing, sysctls: Sysctls | None = None) -> None:
         super().__init__(name, routing, sysctls)
-        self.rulesets: dict[Family, Ruleset] = {}
+        self.programmed: dict[Family, Programmed] = {}  #: what each family was told last, by ``load``
         self._registered: dict[Family, tuple[HookEntry, ...]] = dict.fromkeys(Family, ())
         self._entries: dict[Family, dict[Hook, tuple[HookEntry, ...]]] = {}
         for family in Family:
             self._arrange(family)
 
-    def load(self, ruleset: Ruleset) -> None:
-        """Makes ``ruleset`` the rules of its family. Connections and affinity stay, lists that no rule uses go (K-4.2)."""
-        self.rulesets[ruleset.family] = ruleset
-        self._arrange(ruleset.family)
+    @property
+    def rulesets(self) -> Mapping[Family, Ruleset]:
+        """The rules in force, by family; a family that was never told anything is missing."""
+        return {family: told.ruleset for family, told in self.programmed.items()}
+
+    def load(self, programmed: Programmed) -> None:
+        """Makes this what its family's kernel was told. Connections and affinity stay, lists that no rule uses go (K-4.2)."""
+        self.programmed[programmed.family] = programmed
+        self._arrange(programmed.family)
         self.memory.retain(lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)))
+
+    def load_rules(self, ruleset: Ruleset) -> None:
+        """Makes these the rules of their family, as a tool that knows rules only does; what else was told stays."""
+        told = self.programmed.get(ruleset.family, Programmed.nothing(ruleset.family))
+        self.load(replace(told, ruleset=ruleset))
 
     def register(self, family: Family, entry: HookEntry) -> None:
         """Adds a hook function that is no table's, as ip_vs does."""
@@ -109,8 +120,8 @@ class Netns(NodeFacts):
         return None
 
     def _arrange(self, family: Family) -> None:
-        ruleset = self.rulesets.get(family)
-        entries = [*(table_entries(ruleset) if ruleset else ()), *self._registered[family]]
+        told = self.programmed.get(family)
+        entries = [*(table_entries(told.ruleset) if told else ()), *self._registered[family]]
         newest_first = reversed(entries)
         ordered = sorted(newest_first, key=lambda entry: entry.priority)
         self._entries[family] = {hook: tuple(entry for entry in ordered if entry.hook is hook) for hook in Hook}

@@ -1,24 +1,24 @@
 """One node's kube-proxy, in one family: watch events in, sync results out (CP-7, CP-10, I-13).
 
 Counterpart: the frame that pkg/proxy's backends share. It decides whether a sync is full, consumes the changes, lets the backend
-write the rules and does what follows a success. It never knows a rule's text, a clock, or who asks for the sync.
+write the rules and does what follows a success. How a mode differs it asks of the backend's traits. The clock, and who asks for
+a sync, are the caller's.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from kpsim.addresses import Family
-from kpsim.backends import Backend, SyncRequest, Transaction
-from kpsim.backends.iptables import IptablesBackend
-from kpsim.backends.iptables.tables import Tables
+from kpsim.backends import Backend, MachineView, Plans, SyncRequest, Transaction
 from kpsim.bulk import without_collector
 from kpsim.cluster import Event
-from kpsim.config import HostInterface, Mode, ProxierSettings, interface_addresses, not_modelled
+from kpsim.config import HostInterface, ProxierSettings, interface_addresses
 from kpsim.kubeproxy.healthcheck import ProxyHealth, ServiceHealth, listen_addresses
 from kpsim.kubeproxy.metrics import Metrics
 from kpsim.kubeproxy.plan import ServicePlan, make_plan
+from kpsim.kubeproxy.runner import BoundedFrequencyRunner
 from kpsim.kubeproxy.service_maps import ServiceMaps
-from kpsim.kubeproxy.stale_flows import Flow, UdpFrontends
+from kpsim.kubeproxy.stale_flows import UdpFlow, UdpFrontends
 from kpsim.kubeproxy.trackers import (
     EndpointsChangeTracker,
     EndpointsCheckout,
@@ -27,49 +27,38 @@ from kpsim.kubeproxy.trackers import (
     ServiceKey,
 )
 from kpsim.objects import LABEL_ZONE, EndpointSlice, Node, Pod, Service, ServiceCIDR
-from kpsim.ruleset import Ruleset
-from kpsim.units import HOUR_NS
+from kpsim.programmed import Programmed
 
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """What one sync did. ``ran`` False: the start gate was closed, and nothing else in here means anything."""
+    """What one sync did. ``ran`` False: the start gate was closed, or no sync was tried; ``transaction`` then did nothing."""
 
     ran: bool
+    transaction: Transaction
     full: bool = False
-    transaction: Transaction = field(default_factory=lambda: Transaction(success=False))
     services_changed: tuple[ServiceKey, ...] = ()
+    plans: Plans = field(
+        default_factory=dict, repr=False
+    )  #: of all Services in a full sync, else of those that changed
     trigger_times_ns: tuple[tuple[ServiceKey, int], ...] = ()  #: one latency sample each, if the sync succeeded (O-8.6)
-    conntrack_deleted: tuple[Flow, ...] = ()
-    ruleset: Ruleset | None = None  #: what the kernel holds afterwards
+    conntrack_deleted: tuple[UdpFlow, ...] = ()
 
     @property
     def success(self) -> bool:
         return self.ran and self.transaction.success
 
-
-def make_backend(
-    settings: ProxierSettings, predecessor: Backend | None = None, *, beside: Ruleset | None = None
-) -> Backend:
-    """The backend of the configured mode; it finds what its predecessor left in the kernel (CP-12.1).
-
-    Without a predecessor it finds ``beside``, the rules that other programs have. InputError for a mode that is not modelled.
-    """
-    match settings.config.mode:
-        case Mode.IPTABLES:
-            found = predecessor.tables if isinstance(predecessor, IptablesBackend) else None
-            if found is None and beside is not None:
-                found = Tables(settings.family)
-                found.load(beside)
-            backend = IptablesBackend(settings, found)
-            backend.create_canaries()
-            return backend
-        case mode:
-            raise not_modelled(mode)
+    @property
+    def held(self) -> Programmed:
+        """What the kernel holds afterwards."""
+        return self.transaction.held
 
 
 class Proxier:
-    """State machine of one family's proxier. Times are nanoseconds since 1970."""
+    """State machine of one family's proxier. Times are nanoseconds since 1970.
+
+    ``held`` is what the machine's kernel holds of the family. A sync changes it. Another program may: assign what it left.
+    """
 
     def __init__(
         self,
@@ -77,11 +66,14 @@ class Proxier:
         backend: Backend,
         *,
         created_ns: int,
+        held: Programmed | None = None,
         metrics: Metrics | None = None,
         proxy_health: ProxyHealth | None = None,
     ) -> None:
+        """Starts the process. ``held``: what it finds in the kernel, nothing unless given (CP-12.1)."""
         self.settings = settings
         self.backend = backend
+        self.held = backend.start(held or Programmed.nothing(settings.family))
         self.metrics = metrics if metrics is not None else Metrics()
         self.maps = ServiceMaps()
         self.proxy_health = proxy_health or ProxyHealth(2 * settings.config.sync_period_ns)
@@ -90,10 +82,22 @@ class Proxier:
         self._services = ServiceChangeTracker(settings.family)
         self._slices = EndpointsChangeTracker(settings.family, settings.node_name, created_ns)
         self._udp_frontends = UdpFrontends(settings.family)
+        self._machine = MachineView(settings.interface_addresses)
         self._topology: dict[str, str] = {}
-        self._services_synced = self._slices_synced = False
+        self._services_synced = False
+        self._slices_synced = False
         self._need_full = True
         self._last_full_ns: int | None = None
+
+    def make_runner(self) -> BoundedFrequencyRunner:
+        """A runner with the configured periods that asks for this proxier's syncs as often as its mode does (CP-9.1)."""
+        config = self.settings.config
+        longest_ns = self.backend.traits.longest_pause_ns(config)
+        return BoundedFrequencyRunner(config.min_sync_period_ns, config.sync_period_ns, longest_ns)
+
+    def reports_success(self, result: SyncResult) -> bool:
+        """Whether the runner is told that a sync went well; some modes never report a failure (IPVS-1.6)."""
+        return result.success or not self.backend.traits.hastens_retry
 
     @property
     def family(self) -> Family:
@@ -160,31 +164,38 @@ class Proxier:
 
     def use_interfaces(self, interfaces: Iterable[HostInterface]) -> None:
         """The machine's addresses changed; node port dispatch reads them at the next sync (I-9.3)."""
-        self.backend.use_interface_addresses(interface_addresses(interfaces, self.family))
+        self._machine = replace(self._machine, interface_addresses=interface_addresses(interfaces, self.family))
 
-    def sync(self, now_ns: int, flows: Callable[[], Iterable[Flow]] = tuple, *, refuse: bool = False) -> SyncResult:
+    def use_ipvs_connections(self, active: Mapping[str, int]) -> None:
+        """ip_vs now counts these active connections, by ``VIP:port/PROTO/RSIP:port``; a mode that wants them reads them later."""
+        self._machine = replace(self._machine, ipvs_connections=active)
+
+    def tick(self, now_ns: int) -> None:
+        """Do now what the mode does between syncs by a timer of its own (IPVS-6.2)."""
+        self.held = self.backend.tick(now_ns, self._machine, self.held)
+
+    def no_sync(self) -> SyncResult:
+        """The result of a sync that does not run: the kernel holds what it held."""
+        return SyncResult(ran=False, transaction=Transaction(success=False, held=self.held))
+
+    def sync(self, now_ns: int, flows: Callable[[], Iterable[UdpFlow]] = tuple, *, refuse: bool = False) -> SyncResult:
         """One run of the sync loop (I-13.4). ``flows`` lists the conntrack table if it is needed; ``refuse`` lets the
         backend's tool refuse the document. The caller deletes ``conntrack_deleted`` from its table."""
         if not self.initialised:
-            return SyncResult(ran=False)
+            return self.no_sync()
         with without_collector():
             return self._sync(now_ns, flows, refuse)
 
-    def _sync(self, now_ns: int, flows: Callable[[], Iterable[Flow]], refuse: bool) -> SyncResult:
-        overdue = self._last_full_ns is not None and now_ns - self._last_full_ns > HOUR_NS
-        full = self._need_full or (overdue and self.backend.periodic_full_sync)
+    def _sync(self, now_ns: int, flows: Callable[[], Iterable[UdpFlow]], refuse: bool) -> SyncResult:
+        full = self._next_is_full(now_ns)
         service_changes, checkout = self._take_changes()
         changed = dict.fromkeys((*service_changes, *checkout.changes))
-        request = SyncRequest(
-            full=full,
-            now_ns=now_ns,
-            changed={key: self._plans(key) for key in (self._all_services(changed) if full else changed)},
-            endpoint_total=self.maps.endpoint_total,
-            refuse_document=refuse,
-        )
-        transaction = self.backend.sync(request)
+        plans = {key: self._plans(key) for key in (self._all_services(changed) if full else changed)}
+        request = SyncRequest(full, now_ns, self.maps.endpoint_total, plans, self._machine, refused=refuse)
+        transaction = self.backend.sync(request, self.held)
+        self.held = transaction.held
         self._count(transaction, full)
-        deleted: list[Flow] = []
+        deleted: list[UdpFlow] = []
         samples: tuple[tuple[ServiceKey, int], ...] = ()
         if transaction.success:
             self._need_full = False
@@ -196,15 +207,23 @@ class Proxier:
             self._need_full = True  # the changes are in the maps, but samples and conntrack clean-up are lost (I-13.6)
         return SyncResult(
             ran=True,
-            full=full,
             transaction=transaction,
+            full=full,
             services_changed=tuple(changed),
+            plans=plans,
             trigger_times_ns=samples,
             conntrack_deleted=tuple(deleted),
-            ruleset=self.backend.ruleset,
         )
 
-    def stale_flows(self, flows: Iterable[Flow]) -> list[Flow]:
+    def _next_is_full(self, now_ns: int) -> bool:
+        """CP-10.1 step 2; asked before the changes are taken, because the endpoint total of the sync before counts (I-12.3 c)."""
+        traits = self.backend.traits
+        if self._need_full or not traits.partial_syncs or self._last_full_ns is None:
+            return True
+        after_ns = traits.full_after_ns(self.settings, self.maps.endpoint_total)
+        return after_ns is not None and now_ns - self._last_full_ns > after_ns
+
+    def stale_flows(self, flows: Iterable[UdpFlow]) -> list[UdpFlow]:
         """Of a connection table, what the last sync's clean-up deletes, for a caller whose syncs take time (O-12)."""
         return self._udp_frontends.stale(flows, self.maps)
 
@@ -220,27 +239,23 @@ class Proxier:
     def _all_services(self, changed: Iterable[ServiceKey]) -> Iterable[ServiceKey]:
         return dict.fromkeys((*changed, *self.maps.ports_of))
 
-    def _plans(self, service: ServiceKey) -> list[ServicePlan]:
+    def _plans(self, service: ServiceKey) -> tuple[ServicePlan, ...]:
         node_name, zone = self.settings.node_name, self.zone
-        return [
-            make_plan(name, port, endpoints, node_name, zone)
-            for name, port, endpoints in self.maps.plans_input(service)
-        ]
+        return tuple(
+            [
+                make_plan(name, port, endpoints, node_name, zone)
+                for name, port, endpoints in self.maps.plans_input(service)
+            ]
+        )
 
     def _count(self, transaction: Transaction, full: bool) -> None:
-        """Metrics of every sync past the gate; rule counts are set before the restore, so also when it fails (I-15)."""
+        """Metrics of every sync past the gate: the mode's own, then the durations that all modes count (CP-11.1)."""
         family = self.family.label
-        for table, count in transaction.rules_total.items():
-            self.metrics.set("sync_proxy_rules_iptables_total", count, table=table, ip_family=family)
-        for table, count in transaction.rules_last.items():
-            self.metrics.set("sync_proxy_rules_iptables_last", count, table=table, ip_family=family)
-        if transaction.restore_failed:
-            self.metrics.add("sync_proxy_rules_iptables_restore_failures_total", ip_family=family)
-        if not transaction.success and not full:
-            self.metrics.add("sync_proxy_rules_iptables_partial_restore_failures_total", ip_family=family)
+        self.metrics.apply(transaction.metrics)
         self.metrics.add("sync_proxy_rules_duration_seconds_count", ip_family=family)
-        kind = "full" if full else "partial"
-        self.metrics.add(f"sync_{kind}_proxy_rules_duration_seconds_count", ip_family=family)
+        if self.backend.traits.partial_syncs:
+            kind = "full" if full else "partial"
+            self.metrics.add(f"sync_{kind}_proxy_rules_duration_seconds_count", ip_family=family)
 
     def _after_success(
         self,
@@ -248,8 +263,8 @@ class Proxier:
         transaction: Transaction,
         checkout: EndpointsCheckout,
         samples: int,
-        flows: Callable[[], Iterable[Flow]],
-    ) -> list[Flow]:
+        flows: Callable[[], Iterable[UdpFlow]],
+    ) -> list[UdpFlow]:
         """I-13.4 step 9; returns the stale UDP flows."""
         family = self.family.label
         if samples:

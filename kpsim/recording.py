@@ -2,25 +2,22 @@
 
 A recording is a file of JSON lines: a CONFIG, then watch events with SYNC lines where a sync runs. Objects are taken as the API
 server returned them: no defaulting, no allocation, no validation beyond kube-proxy's own (O-4 to O-6).
-It never knows what kube-proxy makes of them.
+What a SYNC line says of the machine is read for every mode; a mode ignores what it has no use for (``Backend.tick``).
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from kpsim.addresses import Family, canonical_ip
 from kpsim.cluster import EventType
 from kpsim.config import Host, HostInterface, Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
-from kpsim.inputs import decoded, json_line, read_bytes, shown_name
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.inputs import Json, decoded, json_line, read_bytes, shown_name
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.objects import ApiObject, JsonReader, Node, node_from_json, object_from_json
 from kpsim.units import HOUR_NS, SECOND_NS, parse_rfc3339_ns
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +25,15 @@ class SyncStep:
     """A SYNC line: what happened to the machine before it, and the faults of this sync."""
 
     after_ns: int
-    conntrack: tuple[Flow, ...] = ()
+    conntrack: tuple[UdpFlow, ...] = ()
     conntrack_replace: bool = False
     interfaces: tuple[HostInterface, ...] | None = None
     force_full: bool = False
     flushed: bool = False
     refuse: bool = False
     skip: bool = False
+    ipvs_connections: Mapping[str, int] | None = None  #: active ones, by ``VIP:port/PROTO/RSIP:port``; None: as before
+    graceful_tick: bool = False  #: the termination loop of ipvs mode runs (IPVS-6.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +208,17 @@ def _sync_step(obj: JsonReader) -> SyncStep:
         flushed=bool(host.optional_flag("iptablesFlushed")),
         refuse=bool(host.optional_flag("failSync")),
         skip=bool(host.optional_flag("skip")),
+        ipvs_connections=_connections(host, "ipvsConns"),
+        graceful_tick=bool(host.optional_flag("gracefulTick")),
     )
+
+
+def _connections(obj: JsonReader, name: str) -> Mapping[str, int] | None:
+    counts = obj.typed(name, dict, "an object")
+    if counts is None:
+        return None
+    reader = JsonReader(counts, f"{obj.path}.{name}")
+    return {server: reader.integer(server) for server in counts}
 
 
 #: longest pause that a recording may have; beyond it dates would leave the calendar
@@ -226,11 +235,11 @@ def _seconds_ns(obj: JsonReader, name: str) -> int:
 FLOW_FIELDS = ("proto", "src", "sport", "dst", "dport", "replySrc", "replySport", "replyDst", "replyDport")
 
 
-def _flow(obj: JsonReader) -> Flow:
+def _flow(obj: JsonReader) -> UdpFlow:
     missing = [name for name in FLOW_FIELDS if obj.obj.get(name) is None]
     if missing:
         raise InputError(Problem(f"a flow needs {', '.join(missing)}", path=obj.path))
-    return Flow(
+    return UdpFlow(
         obj.text("proto"),
         _address(obj, "src"),
         _port(obj, "sport"),

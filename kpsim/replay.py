@@ -2,7 +2,7 @@
 
 Where the recording says when a sync runs, it runs then, directly. Where it does not (watch events alone, with times or without),
 the runner decides (CP-9); a sync then takes no time, and what happens at one instant is delivered before a sync at that instant.
-It never knows rules: what a mode has programmed its backend describes.
+What a mode has programmed its backend describes.
 """
 
 import json
@@ -10,24 +10,28 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import resolve
+from kpsim.inputs import Json
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner
-from kpsim.kubeproxy.stale_flows import Flow
-from kpsim.proxier import Proxier, SyncResult, make_backend
+from kpsim.kubeproxy.stale_flows import UdpFlow
+from kpsim.programmed import Programmed
+from kpsim.proxier import Proxier, SyncResult
 from kpsim.recording import FLOW_FIELDS, Recording, SyncStep, WatchStep
 from kpsim.ruleset import Ruleset
-from kpsim.units import HOUR_NS, format_duration, parse_rfc3339_ns
+from kpsim.units import format_duration, parse_rfc3339_ns
 
 #: when a replay's clock starts and its proxier is created, unless the events carry times
 START_NS = parse_rfc3339_ns("2026-01-01T00:00:00Z")
 
-Json = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class SyncOutcome:
-    """What is to be said of one sync. ``programmed`` renders the mode's own part when it is called."""
+    """What is to be said of one sync. ``programmed`` renders the mode's own part when it is called.
+
+    ``says_full``: the mode tells full syncs from partial ones.
+    """
 
     number: int
     after_start_ns: int
@@ -36,10 +40,11 @@ class SyncOutcome:
     health_checks: list[Json]
     metrics: Mapping[str, int]
     programmed: Callable[[], Json]
+    says_full: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The output line of this sync."""
-        full = {"fullSync": self.result.full} if self.result.ran else {}
+        full = {"fullSync": self.result.full} if self.result.ran and self.says_full else {}
         return {
             "sync": self.number,
             "syncRequested": self.requested,
@@ -63,9 +68,7 @@ class SyncOutcome:
         done = self.result.transaction
         kind = "full" if self.result.full else "partial"
         state = "ok" if done.success else f"FAILED ({done.error})"
-        counts = ", ".join(
-            f"{table} {done.rules_last[table]} of {done.rules_total[table]}" for table in done.rules_total
-        )
+        counts = ", ".join(f"{count.table} {count.last} of {count.total}" for count in done.rule_counts)
         changed = ", ".join(map(str, self.result.services_changed)) or "nothing changed"
         deleted = f"; {len(self.result.conntrack_deleted)} stale UDP flows" if self.result.conntrack_deleted else ""
         return f"{head}  {kind:<7}  {state}  rules written: {counts}  [{changed}]{deleted}"
@@ -81,9 +84,10 @@ class Replay:
         self.start_ns = START_NS if recording.has_syncs or not times else times[0]
         self.now_ns = self.start_ns
         self.cluster = ClusterState()
-        self.flows: dict[Flow, None] = {}
+        self.flows: dict[UdpFlow, None] = {}
         settings = resolve(recording.config, recording.host, recording.node, recording.family)
-        self.proxier = Proxier(settings, make_backend(settings, beside=beside), created_ns=self.start_ns)
+        held = None if beside is None else Programmed.of(beside)
+        self.proxier = Proxier(settings, make_backend(settings), created_ns=self.start_ns, held=held)
         self._requested = False
         self._count = 0
 
@@ -110,8 +114,7 @@ class Replay:
     def _timed(self) -> Iterator[SyncOutcome]:
         """Syncs as the runner orders them. What has no later time than the first event is the initial list."""
         steps = [step for step in self.recording.steps if isinstance(step, WatchStep)]
-        config = self.recording.config
-        runner = BoundedFrequencyRunner(config.min_sync_period_ns, config.sync_period_ns, HOUR_NS)
+        runner = self.proxier.make_runner()
         runner.start(self.start_ns)
         initial = 0
         while initial < len(steps) and (steps[initial].at_ns or self.start_ns) <= self.start_ns:
@@ -135,7 +138,7 @@ class Replay:
             self.now_ns = due_ns
             runner.begin(due_ns)
             outcome = self._sync()
-            runner.finish(due_ns, outcome.result.success)
+            runner.finish(due_ns, self.proxier.reports_success(outcome.result))
             yield outcome
 
     def _deliver(self, step: WatchStep) -> bool:
@@ -166,12 +169,17 @@ class Replay:
         if step.force_full:
             self.proxier.force_full_sync()
         if step.flushed:
-            self.proxier.backend.flush()
+            self.proxier.held = self.proxier.backend.flush(self.proxier.held)
+        if step.ipvs_connections is not None:
+            self.proxier.use_ipvs_connections(step.ipvs_connections)
+        if step.graceful_tick:
+            self.proxier.tick(self.now_ns)
         self._open_gate()
 
     def _sync(self, *, refuse: bool = False, skip: bool = False) -> SyncOutcome:
-        result = SyncResult(ran=False)
-        if not skip:
+        if skip:
+            result = self.proxier.no_sync()
+        else:
             result = self.proxier.sync(self.now_ns, lambda: list(self.flows), refuse=refuse)
         for flow in result.conntrack_deleted:
             self.flows.pop(flow, None)
@@ -183,6 +191,7 @@ class Replay:
             health_checks=self._health_checks(),
             metrics=self.proxier.metrics.snapshot(),
             programmed=self.proxier.backend.describe(result.transaction),
+            says_full=self.proxier.backend.traits.partial_syncs,
         )
         self._count += 1
         self._requested = False

@@ -257,7 +257,7 @@ class World:
             netns.sysctls = sysctls_of(
                 self.cluster.config, route_localnet=settings.localhost_node_ports, liberal=settings.liberal
             )
-            netns.load(self.rules(name))
+            netns.load_rules(self.rules(name))
         if interfaces:
             routing = made.nodes[N].routing
             own = [*routing.interfaces.values(), *interfaces]

@@ -198,7 +198,7 @@ def node(*rulesets: Ruleset, name: str = "n1", sysctls: Sysctls | None = None) -
     """n1: 192.168.0.1, pods 10.180.0.0/24; 10.180.1.0/24 via 192.168.0.2; everything else on the link."""
     made = node_netns(name, [NODE], ["10.180.0.0/24"], peers={OTHER_NODE: ["10.180.1.0/24"]}, sysctls=sysctls)
     for rules in rulesets:
-        made.load(rules)
+        made.load_rules(rules)
     return made
 
 

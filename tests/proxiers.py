@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from kpsim.addresses import Family
+from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, through_selector
 from kpsim.config import Host, Mode, ProxierSettings, ProxyConfig, resolve
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.kubeproxy.trackers import ServicePortName
 from kpsim.objects import (
     ApiObject,
@@ -20,7 +21,7 @@ from kpsim.objects import (
     node_from_json,
     service_from_json,
 )
-from kpsim.proxier import Proxier, SyncResult, make_backend
+from kpsim.proxier import Proxier, SyncResult
 from kpsim.units import SECOND_NS, parse_rfc3339_ns
 
 NODE = "node-1"
@@ -136,7 +137,7 @@ class Rig:
         self.proxier = Proxier(self.settings, make_backend(self.settings), created_ns=START_NS)
         self.cluster = ClusterState()
         self.now_ns = START_NS
-        self.flows: list[Flow] = []
+        self.flows: list[UdpFlow] = []
         if synced:
             self.proxier.services_synced()
             self.proxier.slices_synced()
@@ -180,17 +181,37 @@ class Rig:
 
     def chains(self, table: str = "nat") -> set[str]:
         """The chains that the kernel holds in a table."""
-        return set(self.proxier.backend.ruleset.tables[table].chains)
+        return set(self.proxier.held.ruleset.tables[table].chains)
 
     def tables_text(self) -> str:
-        save: str = self.proxier.backend.describe(SyncResult(ran=False).transaction)()["iptables"]["save"]
+        save: str = self.proxier.backend.describe(self.proxier.no_sync().transaction)()["iptables"]["save"]
         return save
+
+    def flush(self) -> None:
+        """Another program removes all of kube-proxy's rules."""
+        self.proxier.held = self.proxier.backend.flush(self.proxier.held)
+
+    @property
+    def periodic_full_sync(self) -> bool:
+        """Whether a full sync is due some time after the last one, as things are after the last sync (I-12.3 c)."""
+        traits = self.proxier.backend.traits
+        return traits.full_after_ns(self.settings, self.proxier.maps.endpoint_total) is not None
 
     def endpoints(self, name: str = "http", key: str = "shop/web", protocol: str = "TCP") -> list[str]:
         """Addresses of a service port's endpoints as of the last sync."""
         namespace, service_name = key.split("/")
         found = self.proxier.maps.endpoints.get(ServicePortName(namespace, service_name, name, protocol), ())
         return [item.address for item in found]
+
+
+def rules_total(result: SyncResult) -> dict[str, int]:
+    """Rules owned after a sync, by table."""
+    return {count.table: count.total for count in result.transaction.rule_counts}
+
+
+def rules_last(result: SyncResult) -> dict[str, int]:
+    """Rules that a sync wrote, by table."""
+    return {count.table: count.last for count in result.transaction.rule_counts}
 
 
 def document(result: SyncResult) -> str:

@@ -25,7 +25,7 @@ def clash(
     netns = node()
     walks = []
     for number, endpoint in enumerate(endpoints):
-        netns.load(service_rules((endpoint,), protocol=protocol, random_fully=random_fully))
+        netns.load_rules(service_rules((endpoint,), protocol=protocol, random_fully=random_fully))
         sent = packet(
             other if number and other else source, CLUSTER_IP, protocol=protocol, came_by="" if other else "cni0"
         )

@@ -7,7 +7,7 @@ import pytest
 from proxiers import Rig, endpoint, endpoint_slice, port, service, slice_port
 
 from kpsim.addresses import Family
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.objects import EndpointSlice, Service
 
 CLIENT = "10.180.0.9"
@@ -15,8 +15,8 @@ DNS, LOG, WEB = "172.30.10.1", "172.30.10.2", "172.30.10.3"
 ONE, TWO, GONE = "10.180.0.3", "10.180.1.4", "10.180.0.99"
 
 
-def flow(dst: str, dport: int, reply_src: str, reply_sport: int = 5353, protocol: str = "udp") -> Flow:
-    return Flow(protocol, CLIENT, 40000, dst, dport, reply_src, reply_sport, CLIENT, 40000)
+def flow(dst: str, dport: int, reply_src: str, reply_sport: int = 5353, protocol: str = "udp") -> UdpFlow:
+    return UdpFlow(protocol, CLIENT, 40000, dst, dport, reply_src, reply_sport, CLIENT, 40000)
 
 
 def dns(**spec: Any) -> Service:
@@ -36,7 +36,7 @@ def log_slice(*endpoints: Any, version: int = 1) -> EndpointSlice:
     return endpoint_slice("shop/log", endpoints, [slice_port(5353, "syslog", "UDP")], version=version)
 
 
-def rig(*flows: Flow) -> Rig:
+def rig(*flows: UdpFlow) -> Rig:
     """A DNS Service, a log collector with a node port, and a TCP Service; then flows begin."""
     made = Rig()
     made.apply(
@@ -195,6 +195,6 @@ def test_each_family_cleans_up_its_own_flows(family: Family) -> None:  # CT-2.1
         endpoint_slice("kube-system/dns", [ONE], ports, name="dns-4"),
         endpoint_slice("kube-system/dns", ["fd00:180::3"], ports, name="dns-6", family="IPv6"),
     )
-    six = Flow("udp", "fd00:180::9", 40000, "fd00:172:30::1", 53, "fd00:180::63", 5353, "fd00:180::9", 40000)
+    six = UdpFlow("udp", "fd00:180::9", 40000, "fd00:172:30::1", 53, "fd00:180::63", 5353, "fd00:180::9", 40000)
     made.flows = [STALE, six, six._replace(reply_src="fd00:180::3")]
     assert made.sync().conntrack_deleted == ((STALE,) if family is Family.IPV4 else (six,))

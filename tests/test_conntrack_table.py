@@ -213,7 +213,7 @@ def test_neighbour_discovery_is_untracked_and_echo_is_not():
     """nf_conntrack_proto_icmpv6: router and neighbour messages are left alone; of IPv4 nothing is."""
     raw = ruleset(table("filter", INPUT=(rule(ct_state("NEW"), ACCEPT),)), family=Family.IPV6)
     six = node_netns("n1", ["2001:db8::1"], ["fd00:180::/64"])
-    six.load(raw)
+    six.load_rules(raw)
     own, other = ip("2001:db8::1"), ip("2001:db8::9")
     for kind, state in ((133, "UNTRACKED"), (135, "UNTRACKED"), (136, "UNTRACKED"), (128, "NEW")):
         outcome = run(six, Packet(Family.IPV6, "icmpv6", other, own, 7, icmp_type=kind))

@@ -44,7 +44,7 @@ NODE6, POD6, CLIENT6 = "2001:db8::1", "fd00:180::5", "2001:db8:71::9"
 def node6(*rulesets, sysctls: Sysctls | None = None) -> Netns:
     netns = node_netns("n1", [NODE6], ["fd00:180::/64"], sysctls=sysctls)
     for rules in rulesets:
-        netns.load(rules)
+        netns.load_rules(rules)
     return netns
 
 

@@ -41,7 +41,7 @@ def cluster(*endpoints: str, sysctls: Sysctls | None = None) -> Fabric:
     nodes = {f"n{i + 1}": ([f"192.168.0.{i + 1}"], [f"10.180.{i}.0/24"]) for i in range(3)}
     fabric = build_fabric(nodes, sysctls=sysctls)
     for netns in fabric.nodes.values():
-        netns.load(service_rules(endpoints))
+        netns.load_rules(service_rules(endpoints))
     return fabric
 
 
@@ -83,7 +83,7 @@ def test_an_unmasqueraded_detour_makes_the_answer_bypass_the_translation():  # P
     fabric = cluster(THIRD_POD)
     keep_source = table("nat", PREROUTING=(rule(to_net(net(OTHER_NODE)), Dnat(ip(THIRD_POD), 8080)),))
     for name, netns in fabric.nodes.items():
-        netns.load(ruleset(keep_source) if name == "n2" else ruleset())
+        netns.load_rules(ruleset(keep_source) if name == "n2" else ruleset())
     result = talk(fabric, packet(POD, OTHER_NODE, NODE_PORT), "n1")
     assert describe(result.request) == f"n1 → n2 → n3 → pod {THIRD_POD}"
     assert result.failure is Failure.ANSWER_FROM_WRONG_ADDRESS
@@ -94,7 +94,7 @@ def test_an_unmasqueraded_detour_makes_the_answer_bypass_the_translation():  # P
 def test_a_node_that_drops_invalid_packets_swallows_such_an_answer():  # PP-5.5 with I-11
     fabric = cluster(THIRD_POD)
     keep_source = table("nat", PREROUTING=(rule(to_net(net(OTHER_NODE)), Dnat(ip(THIRD_POD), 8080)),))
-    fabric.nodes["n2"].load(ruleset(keep_source))
+    fabric.nodes["n2"].load_rules(ruleset(keep_source))
     assert talk(fabric, packet(POD, OTHER_NODE, NODE_PORT), "n1").failure is Failure.ANSWER_LOST
 
 
@@ -134,8 +134,10 @@ def test_what_leaves_the_cluster_is_answered_only_by_known_networks():
 
 def test_marks_do_not_travel_between_nodes():
     fabric = cluster()
-    fabric.nodes["n1"].load(ruleset(table("mangle", POSTROUTING=(rule(set_mark(0x4000, 0x4000)),))))
-    fabric.nodes["n2"].load(ruleset(table("mangle", PREROUTING=(rule(marked(0x4000, 0x4000), Counter("marked")),))))
+    fabric.nodes["n1"].load_rules(ruleset(table("mangle", POSTROUTING=(rule(set_mark(0x4000, 0x4000)),))))
+    fabric.nodes["n2"].load_rules(
+        ruleset(table("mangle", PREROUTING=(rule(marked(0x4000, 0x4000), Counter("marked")),)))
+    )
     journey = send(fabric, packet(POD, REMOTE_POD), at_node="n1", now_ns=0, chooser=SeededChooser(1, 0))
     assert len(journey.hops) == 2
     assert fabric.nodes["n2"].memory.counters == {}
@@ -161,7 +163,7 @@ def test_pings_are_answered():
 
 def test_unknown_rules_give_no_answer():
     fabric = cluster(POD)
-    fabric.nodes["n1"].load(ruleset(table("filter", FORWARD=(rule(Unknown("-m hashlimit")),))))
+    fabric.nodes["n1"].load_rules(ruleset(table("filter", FORWARD=(rule(Unknown("-m hashlimit")),))))
     assert talk(fabric, packet(CLIENT, POD), "n1").failure is Failure.UNKNOWN
 
 
@@ -177,7 +179,7 @@ def test_the_gateway_knows_nodes_but_not_their_pods():
 def test_cni_masquerading_of_pods_to_the_outside_comes_back():
     fabric = cluster()
     masquerade = rule(to_net(net("10.180.0.0/16"), negate=True), Masquerade())
-    fabric.nodes["n1"].load(ruleset(table("nat", POSTROUTING=(masquerade,))))
+    fabric.nodes["n1"].load_rules(ruleset(table("nat", POSTROUTING=(masquerade,))))
     result = talk(fabric, packet(POD, CLIENT), "n1")
     assert result.request.packet.source == NODE
     assert result.works, result.failure

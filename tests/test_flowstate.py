@@ -152,7 +152,7 @@ POD6, CLIENT6 = "fd00:180::5", "2001:db8::9"
 
 def test_icmpv6_of_the_link_and_of_groups_is_not_tracked():  # measured, all 256 types
     netns = node_netns("n1", ["fd00:192::1"], ["fd00:180::/64"])
-    netns.load(STATES6)
+    netns.load_rules(STATES6)
     untracked = set()
     for kind in range(256):
         sent = packet(CLIENT6, POD6, 0, protocol="icmpv6", sport=0, came_by="eth0", icmp_type=kind)

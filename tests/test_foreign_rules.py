@@ -242,7 +242,7 @@ def test_a_limit_keeps_its_bucket_when_rules_come_before_it_and_what_ifs_take_no
     for _ in range(3):
         assert run(netns, packet(CLIENT, POD), commit=False).disposition is Disposition.FORWARDED
     run(netns, packet(CLIENT, POD))
-    netns.load(ruleset(table("filter", FORWARD=(rule(in_interface("eth9"), DROP), limited, rule(DROP)))))
+    netns.load_rules(ruleset(table("filter", FORWARD=(rule(in_interface("eth9"), DROP), limited, rule(DROP)))))
     run(netns, packet(CLIENT, POD))
     assert run(netns, packet(CLIENT, POD)).disposition is Disposition.DROPPED
 

@@ -35,7 +35,7 @@ def kube_proxy_node(endpoint: str = REMOTE_POD, *, liberal: bool = False) -> Net
         endpoint_slice("shop/web", [endpoint], [slice_port(8080)]),
     )
     kube_proxy.sync()
-    return node(kube_proxy.proxier.backend.ruleset, sysctls=Sysctls(tcp_be_liberal=liberal))
+    return node(kube_proxy.proxier.held.ruleset, sysctls=Sysctls(tcp_be_liberal=liberal))
 
 
 FROM_OUTSIDE = packet(CLIENT, NODE, NODE_PORT)

@@ -4,7 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxiers import Rig, document, endpoint, endpoint_slice, make_settings, port, service, slice_port
+from proxiers import (
+    Rig,
+    document,
+    endpoint,
+    endpoint_slice,
+    make_settings,
+    port,
+    rules_last,
+    rules_total,
+    service,
+    slice_port,
+)
 
 from kpsim.addresses import Family, format_ip, parse_network
 from kpsim.backends.iptables.names import chain_hash
@@ -59,7 +70,7 @@ def cluster_ip_rig() -> Rig:
 
 
 def counts(result: SyncResult) -> tuple[Json, Json]:
-    return result.transaction.rules_total, result.transaction.rules_last
+    return rules_total(result), rules_last(result)
 
 
 def test_cluster_ip_node_port_udp_and_no_endpoints() -> None:  # I-20.3 to I-20.5
@@ -408,13 +419,13 @@ def test_odds_have_ten_decimals(count: int) -> None:  # I-8.2
 @pytest.mark.parametrize(("affinity", "per_endpoint"), [("None", 3), ("ClientIP", 4)])
 def test_rule_counts(affinity: str, per_endpoint: int) -> None:  # I-7.7
     rig = Rig()
-    assert rig.sync().transaction.rules_total == {"filter": 4, "nat": 5}
+    assert rules_total(rig.sync()) == {"filter": 4, "nat": 5}
     config = {"clientIP": {"timeoutSeconds": 10800}}
     rig.apply(
         service(sessionAffinity=affinity, sessionAffinityConfig=config),
         endpoint_slice(endpoints=["10.180.0.1", "10.180.0.2"]),
     )
-    assert rig.sync().transaction.rules_total["nat"] == 5 + 2 + per_endpoint * 2
+    assert rules_total(rig.sync())["nat"] == 5 + 2 + per_endpoint * 2
 
 
 def test_external_ip_gate() -> None:  # O-5.6, I-7.6: the EXT chain is written though nothing jumps to it

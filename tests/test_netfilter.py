@@ -206,14 +206,14 @@ def test_affinity_lasts_for_its_seconds_and_survives_a_reload():  # K-4, PP-9
     rules = service_rules((POD, OTHER_POD, REMOTE_POD), affinity_seconds=60)
     netns = node(rules)
     first = to(run(netns, packet(CLIENT, CLUSTER_IP), flow=1))
-    netns.load(service_rules((POD, OTHER_POD, REMOTE_POD), affinity_seconds=60))
+    netns.load_rules(service_rules((POD, OTHER_POD, REMOTE_POD), affinity_seconds=60))
     for number in range(20):
         again = run(netns, packet(CLIENT, CLUSTER_IP, sport=1000 + number), number * SECOND_NS, flow=number)
         assert to(again) == first
     later = expand(netns, packet(CLIENT, CLUSTER_IP, sport=5), now_ns=100 * SECOND_NS)
     assert len(later) == 3
-    netns.load(ruleset())
-    netns.load(rules)
+    netns.load_rules(ruleset())
+    netns.load_rules(rules)
     assert len(expand(netns, packet(CLIENT, CLUSTER_IP, sport=5), now_ns=20 * SECOND_NS)) == 3
 
 

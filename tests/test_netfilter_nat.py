@@ -49,7 +49,7 @@ FORWARDED, DELIVERED, REJECTED, DROPPED = (
 def test_only_the_first_packet_asks_nat():  # K-1.3
     netns = node(service_rules((POD,)))
     run(netns, packet(CLIENT, CLUSTER_IP))
-    netns.load(service_rules((REMOTE_POD,)))
+    netns.load_rules(service_rules((REMOTE_POD,)))
     again = run(netns, packet(CLIENT, CLUSTER_IP))
     assert (to(again), again.ct_state, again.dnat_rule) == ((POD, 8080), "NEW", None)
     assert to(run(netns, packet(CLIENT, CLUSTER_IP, sport=40001))) == (REMOTE_POD, 8080)
@@ -59,18 +59,18 @@ def test_translation_outlives_the_rules_but_not_the_table():  # K-1.5
     netns = node(service_rules((POD,)))
     established(netns, packet(CLIENT, CLUSTER_IP))
     data = packet(CLIENT, CLUSTER_IP, tcp_flags=flags("ACK"))
-    netns.load(ruleset(table("nat")))
+    netns.load_rules(ruleset(table("nat")))
     assert to(run(netns, data)) == (POD, 8080)
-    netns.load(ruleset(table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),))))
+    netns.load_rules(ruleset(table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),))))
     assert to(run(netns, data)) == (CLUSTER_IP, 80)
     assert len(netns.conntrack) == 1
 
 
 def test_a_flow_begun_before_the_service_stays_untranslated():  # K-1.7, CT-3.6
     netns = node(service_rules(()))
-    netns.load(ruleset(table("nat")))
+    netns.load_rules(ruleset(table("nat")))
     run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"))
-    netns.load(service_rules((POD,), protocol="udp"))
+    netns.load_rules(service_rules((POD,), protocol="udp"))
     assert to(run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"), 20 * SECOND_NS)) == (CLUSTER_IP, 80)
     after_timeout = 50 * SECOND_NS  # the packet at 20 s had re-armed the timer
     assert to(run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"), after_timeout)) == (POD, 8080)
@@ -83,7 +83,7 @@ def test_a_syn_on_a_finished_connection_asks_nat_anew(sequence, anew):  # K-1.8
     established(netns, sent)
     if sequence:
         run(netns, replace(sent, tcp_flags=flags("RST" if sequence == "RST" else "FIN ACK")))
-    netns.load(service_rules((REMOTE_POD,)))
+    netns.load_rules(service_rules((REMOTE_POD,)))
     assert to(run(netns, sent)) == ((REMOTE_POD if anew else POD), 8080)
     (entry,) = netns.conntrack
     assert entry.reply.saddr == ip(REMOTE_POD if anew else POD)
@@ -102,7 +102,7 @@ def test_a_refused_connection_leaves_nothing():  # CT-4.3
 def test_a_first_packet_that_is_refused_leaves_no_entry(statement):  # K-1.4
     netns = node(service_rules((POD,)))
     filters = table("filter", FORWARD=(rule(statement),), INPUT=(rule(statement),))
-    netns.load(ruleset(service_rules((POD,)).tables["nat"], filters))
+    netns.load_rules(ruleset(service_rules((POD,)).tables["nat"], filters))
     run(netns, packet(CLIENT, CLUSTER_IP))
     run(netns, packet(CLIENT, NODE, 443))
     assert len(netns.conntrack) == 0
@@ -141,7 +141,7 @@ def test_invalid_packets_in_forward_are_dropped_by_rule():
 def test_notrack_means_no_nat():  # K-6.6
     netns = node(service_rules((POD,)))
     raw = table("raw", PREROUTING=(rule(NoTrack()),))
-    netns.load(ruleset(raw, *service_rules((POD,)).tables.values()))
+    netns.load_rules(ruleset(raw, *service_rules((POD,)).tables.values()))
     outcome = run(netns, packet(CLIENT, CLUSTER_IP))
     assert (to(outcome), outcome.ct_state, outcome.entry) == ((CLUSTER_IP, 80), "UNTRACKED", None)
 
@@ -178,7 +178,7 @@ def test_a_masqueraded_flow_whose_output_device_changed_is_dropped_and_forgotten
 def test_a_vanished_endpoint_is_still_the_destination_of_an_unmasqueraded_flow():  # K-1.6
     netns = node(service_rules((REMOTE_POD,)))
     established(netns, packet(POD, CLUSTER_IP))
-    netns.load(service_rules((OTHER_POD,)))
+    netns.load_rules(service_rules((OTHER_POD,)))
     netns.routing = Routing(
         netns.routing.interfaces.values(), [route for route in netns.routing.routes if not route.network.prefix]
     )
@@ -201,7 +201,7 @@ def two_addresses() -> Netns:
     bridge = Interface("cni0", (OwnAddress.parse("10.180.0.1/24"),), InterfaceKind.BRIDGE)
     netns = Netns("n1", Routing([Interface("eth0", own), bridge], [Route(net("0.0.0.0/0"), "eth0")]))
     plain = rule(to_net(net("192.168.0.77")), Snat(ip(NODE)))
-    netns.load(ruleset(table("nat", POSTROUTING=(plain, rule(Masquerade())))))
+    netns.load_rules(ruleset(table("nat", POSTROUTING=(plain, rule(Masquerade())))))
     return netns
 
 
@@ -370,7 +370,7 @@ def test_redirect_leads_to_the_machine_itself():
 def test_a_masquerade_without_any_address_drops():  # CT-6.2
     routing = Routing([Interface("eth0"), Interface("tun0")], [Route(net("0.0.0.0/0"), "tun0")])
     netns = Netns("bare", routing)
-    netns.load(ruleset(table("nat", POSTROUTING=(rule(Masquerade()),))))
+    netns.load_rules(ruleset(table("nat", POSTROUTING=(rule(Masquerade()),))))
     outcome = run(netns, packet(CLIENT, POD, came_by="eth0"))
     assert (outcome.disposition, outcome.cause) == (DROPPED, Cause.NO_ADDRESS)
 
@@ -379,5 +379,5 @@ def test_ipv6_masquerades_too():
     netns = Netns(
         "n6", Routing([Interface("eth0", (OwnAddress.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")])
     )
-    netns.load(ruleset(table("nat", POSTROUTING=(rule(Masquerade()),)), family=Family.IPV6))
+    netns.load_rules(ruleset(table("nat", POSTROUTING=(rule(Masquerade()),)), family=Family.IPV6))
     assert run(netns, packet("2001:db8:9::9", "2001:db8:1::5")).packet.source == "2001:db8::1"

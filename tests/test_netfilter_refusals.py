@@ -142,7 +142,7 @@ def test_ipv6_answers_a_client_ten_times_a_second():  # measured on 6.18, where 
         "n6", Routing([Interface("eth0", (OwnAddress.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")])
     )
     netns.memory.icmp_limiter = IcmpLimiter()
-    netns.load(ruleset(table("filter", FORWARD=(rule(Reject()),)), family=Family.IPV6))
+    netns.load_rules(ruleset(table("filter", FORWARD=(rule(Reject()),)), family=Family.IPV6))
     times = [0] * 8 + [99 * MILLISECOND_NS, 100 * MILLISECOND_NS, 250 * MILLISECOND_NS, 250 * MILLISECOND_NS]
     answered = [run(netns, packet("2001:db8:9::9", "2001:db8:1::5"), at).disposition is REJECTED for at in times]
     assert answered == [True] * 6 + [False] * 2 + [False, True, True, False]
@@ -228,7 +228,7 @@ def test_ipv6_towards_the_node_itself_is_not_limited():  # measured
         "n6", Routing([Interface("eth0", (OwnAddress.parse("2001:db8::1/64"),))], [Route(net("::/0"), "eth0")])
     )
     netns.memory.icmp_limiter = IcmpLimiter()
-    netns.load(ruleset(table("filter", OUTPUT=(rule(Reject()),)), family=Family.IPV6))
+    netns.load_rules(ruleset(table("filter", OUTPUT=(rule(Reject()),)), family=Family.IPV6))
     assert all(run(netns, packet("", "2001:db8:1::5"), local=True).disposition is REJECTED for _ in range(100))
 
 

@@ -15,7 +15,7 @@ from proxiers import Rig, endpoint, endpoint_slice, make_settings, slice_port
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.conntrack import Entry
 from kpsim.fabric import Fabric, Journey, Whose, answer_to, send
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.netfilter import Disposition, Netns, Walk, expand, walk
 from kpsim.objects import EndpointSlice, Service
 from kpsim.packet import Packet
@@ -126,7 +126,7 @@ def test_answers_pass_a_closed_forward(case: Case) -> None:
     """PP-11.14: what belongs to a known connection is accepted."""
     place = world(case.family)
     fabric = place.fabric()
-    fabric.nodes[N].load(with_policy_drop(place.rules(N), "FORWARD"))
+    fabric.nodes[N].load_rules(with_policy_drop(place.rules(N), "FORWARD"))
     assert story(case, talk(case, fabric)) == case.expected
 
 
@@ -137,7 +137,7 @@ def test_an_endpoints_icmp_error_is_translated_and_related(family: Family, close
     place = world(family)
     fabric = place.fabric()
     if closed:
-        fabric.nodes[N].load(with_policy_drop(place.rules(N), "FORWARD"))
+        fabric.nodes[N].load_rules(with_policy_drop(place.rules(N), "FORWARD"))
     sent = place.packet("X", "udp", "dnshere.V")
     request = send(fabric, sent, at_node=N, now_ns=START_NS, chooser=ScriptedChooser())
     assert place.name(request.packet.source) == "cni"
@@ -290,14 +290,13 @@ class Live:
         self.rig = Rig(make_settings(family))
         self.sync(*(obj for name in services for obj in objects_of(name, family)))
 
-    def sync(self, *changed: Service | EndpointSlice, deleted: Iterable[Service | EndpointSlice] = ()) -> list[Flow]:
+    def sync(self, *changed: Service | EndpointSlice, deleted: Iterable[Service | EndpointSlice] = ()) -> list[UdpFlow]:
         """One sync; returns the flows that kube-proxy wants deleted."""
         self.rig.apply(*changed)
         self.rig.delete(*deleted)
         self.rig.flows = [_flow(entry) for entry in self.netns.conntrack.udp_entries(self.family)]
         result = self.rig.sync()
-        assert result.ruleset is not None
-        self.netns.load(result.ruleset)
+        self.netns.load(result.held)
         return list(result.conntrack_deleted)
 
     def slice(self, name: str, *endpoints: str, protocol: str = "TCP") -> EndpointSlice:
@@ -329,9 +328,9 @@ class Live:
         return join_host_port(outcome.packet.source, outcome.packet.sport)
 
 
-def _flow(entry: Entry) -> Flow:
+def _flow(entry: Entry) -> UdpFlow:
     there, back = ((format_ip(t.family, t.saddr), t.sport, format_ip(t.family, t.daddr), t.dport) for t in entry[:2])
-    return Flow(entry.original.protocol, *there, *back)
+    return UdpFlow(entry.original.protocol, *there, *back)
 
 
 def segment(live: Live, told: str, sport: int = 40000) -> Packet:
@@ -393,7 +392,7 @@ def datagram(live: Live, sport: int = 40000) -> Packet:
     return live.place.packet("P", "udp", "dnshere.C", sport=sport)
 
 
-def delete(live: Live, flows: list[Flow]) -> None:
+def delete(live: Live, flows: list[UdpFlow]) -> None:
     """What kube-proxy's netlink call does."""
     for entry in live.netns.conntrack.udp_entries(live.family):
         if _flow(entry) in flows:

@@ -96,7 +96,7 @@ def test_first_packets_through_a_closed_forward(case: Case) -> None:
 def _with_closed(case: Case, chain: str) -> str:
     place = world(case.family)
     netns = place.fabric().nodes[N]
-    netns.load(with_policy_drop(place.rules(N), chain))
+    netns.load_rules(with_policy_drop(place.rules(N), chain))
     return place.walked(case.source, case.protocol, case.destination, netns=netns)
 
 

@@ -18,12 +18,14 @@ from proxiers import (
 )
 
 from kpsim.addresses import Family
+from kpsim.backends.table import make_backend
 from kpsim.comparison.documents import document_differences
 from kpsim.config import Host, Mode
 from kpsim.errors import InputError
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.objects import EndpointSlice, Service, ServiceCIDR, service_cidr_from_json
-from kpsim.proxier import make_backend
+from kpsim.programmed import Programmed
+from kpsim.proxier import Proxier
 from kpsim.units import SECOND_NS, format_rfc3339
 
 SVC = "KUBE-SVC-67NZLRHBNDSAWJRO"
@@ -97,8 +99,86 @@ def test_a_label_that_removes_a_service_from_the_selection_deletes_it() -> None:
 
 
 def test_modes_that_are_not_modelled_are_refused_by_name() -> None:
-    with pytest.raises(InputError, match="mode ipvs: not modelled yet"):
+    with pytest.raises(InputError, match="mode ipvs: not modelled yet, only iptables is"):
         make_backend(make_settings(mode=Mode.IPVS))
+
+
+# --------------------------------------------------------------------------------------------------- what the kernel holds
+
+
+def next_process(rig: Rig, held: Programmed | None) -> Rig:
+    """The kube-proxy that follows on the machine, told what there is and not synced yet."""
+    following = Rig(rig.settings)
+    following.proxier = Proxier(rig.settings, make_backend(rig.settings), created_ns=rig.now_ns, held=held)
+    following.proxier.services_synced()
+    following.proxier.slices_synced()
+    following.apply(*rig.cluster.objects.values())
+    return following
+
+
+def test_a_sync_leaves_the_value_that_it_was_handed_as_it_was() -> None:
+    rig = web_rig()
+    before = rig.proxier.held
+    chains = set(before.ruleset.tables["nat"].chains)
+    rig.apply(service("shop/other", cluster_ip="172.30.10.2"), endpoint_slice("shop/other"))
+    assert rig.sync().held is rig.proxier.held
+    assert set(before.ruleset.tables["nat"].chains) == chains
+    assert rig.chains() > chains
+
+
+def test_a_process_takes_over_what_its_predecessor_left() -> None:  # CP-12.1
+    rig = web_rig()
+    rig.delete(service())  # not synced any more
+    following = next_process(rig, rig.proxier.held)
+    assert following.proxier.held.ruleset == rig.proxier.held.ruleset
+    result = following.sync()
+    assert SVC not in following.chains()
+    assert f"-X {SVC}\n" in document(result)
+    assert all(command.endswith(" # exists") for command in result.transaction.commands)
+
+
+def test_a_process_on_a_machine_that_was_off_finds_nothing() -> None:
+    rig = web_rig()
+    following = next_process(rig, None)
+    assert following.chains() == {"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING", "KUBE-PROXY-CANARY"}
+    result = following.sync()
+    assert result.transaction.commands[0] == "-t filter -N KUBE-EXTERNAL-SERVICES"  # new
+    assert following.proxier.held == rig.proxier.held
+
+
+def test_tables_that_are_gone_altogether_fail_a_partial_sync_and_are_rebuilt_by_the_next() -> None:  # K-9.3, I-13.6
+    rig = web_rig()
+    chains = rig.chains("nat")
+    rig.proxier.held = Programmed.nothing(Family.IPV4)
+    assert not rig.sync().success
+    assert "KUBE-SERVICES" in rig.chains("filter")  # committed before nat was refused
+    assert rig.sync().success
+    assert rig.chains("nat") == chains - {"KUBE-PROXY-CANARY"}
+
+
+def test_a_sync_that_does_not_run_tells_what_the_kernel_holds() -> None:
+    rig = Rig(synced=False)
+    assert rig.sync().held is rig.proxier.held
+
+
+def test_a_result_carries_the_plans_of_what_changed() -> None:
+    rig = web_rig()
+    rig.apply(service("shop/other", cluster_ip="172.30.10.2"))
+    result = rig.sync()
+    assert [(str(key), len(plans)) for key, plans in result.plans.items()] == [("shop/other", 1)]
+    rig.delete(service("shop/other", cluster_ip="172.30.10.2"))
+    assert list(rig.sync().plans.values()) == [()]
+    rig.apply(node("zone-a"))
+    assert [str(key) for key in rig.sync().plans] == ["shop/web"]  # a full sync plans all
+
+
+def test_what_only_ipvs_reads_of_a_machine_changes_nothing() -> None:
+    rig = web_rig()
+    before = rig.proxier.held
+    rig.proxier.use_ipvs_connections({"172.30.10.1:80/TCP/10.180.0.3:8080": 7})
+    rig.proxier.tick(rig.now_ns)
+    assert rig.proxier.held is before
+    assert rig.sync().held == before
 
 
 # --------------------------------------------------------------------------------------------------- full or partial
@@ -221,7 +301,7 @@ def test_a_failed_sync_sets_rule_counts_but_nothing_that_follows_success() -> No
 def test_flushed_tables_let_a_partial_sync_fail_after_its_filter_part() -> None:  # K-9.3
     rig = web_rig()
     rig.apply(service("shop/empty", cluster_ip="172.30.10.9"))
-    rig.proxier.backend.flush()
+    rig.flush()
     result = rig.sync()
     assert (result.full, result.success) == (False, False)
     assert rig.chains("nat") == {"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"}
@@ -238,7 +318,7 @@ def test_flushed_tables_are_not_noticed_where_no_jump_is_missing() -> None:
     rig = Rig()
     rig.apply(service())
     rig.sync()
-    rig.proxier.backend.flush()
+    rig.flush()
     result = rig.sync()
     assert (result.full, result.success) == (False, True)
     assert rig.rules("nat", "PREROUTING") == []  # partial syncs do not put the jumps back (I-13.3)
@@ -266,7 +346,7 @@ def test_threshold_of_large_clusters(count: int, large: bool) -> None:  # I-12.3
     rig = Rig()
     rig.apply(service(), many(count))
     text = document(rig.sync())
-    assert rig.proxier.backend.periodic_full_sync is not large
+    assert rig.periodic_full_sync is not large
     assert (" -> " in text) is not large
     assert ("--comment shop/web:http -s " in text) is not large
     assert '"shop/web:http cluster IP"' in text  # all other comments stay
@@ -278,10 +358,10 @@ def test_the_threshold_counts_every_endpoint_of_every_port() -> None:
     rig.apply(service(ports=[port(80), port(443, "https")]))
     rig.apply(endpoint_slice(endpoints=two, ports=[slice_port(), slice_port(8443, "https"), slice_port(1, "nobody")]))
     rig.sync()
-    assert not rig.proxier.backend.periodic_full_sync  # 4 of known ports, 6 in all
+    assert not rig.periodic_full_sync  # 4 of known ports, 6 in all
     rig.apply(service(ports=[port(80)]))
     rig.sync()
-    assert rig.proxier.backend.periodic_full_sync
+    assert rig.periodic_full_sync
 
 
 def large_rig() -> Rig:
@@ -465,7 +545,7 @@ def test_failures_that_nobody_waits_for_are_healthy() -> None:
     assert rig.proxier.proxy_health.healthy(rig.now_ns)
 
 
-DNS_FLOW = Flow("udp", "10.180.0.9", 40000, "172.30.10.1", 53, "10.180.0.4", 5353, "10.180.0.9", 40000)
+DNS_FLOW = UdpFlow("udp", "10.180.0.9", 40000, "172.30.10.1", 53, "10.180.0.4", 5353, "10.180.0.9", 40000)
 
 
 def dns_rig() -> Rig:

@@ -119,6 +119,16 @@ def test_nulls_everywhere_in_objects() -> None:
     assert second.object.endpoints[0].addresses == ()
 
 
+def test_what_only_one_mode_has_a_use_for_is_read_for_all() -> None:
+    step = parse(config(), sync(ipvsConns={"172.30.10.1:80/TCP/10.180.0.3:80": 7}, gracefulTick=True)).steps[0]
+    assert isinstance(step, SyncStep)
+    assert step.graceful_tick
+    assert step.ipvs_connections == {"172.30.10.1:80/TCP/10.180.0.3:80": 7}
+    nothing = parse(config(), sync()).steps[0]
+    assert isinstance(nothing, SyncStep)
+    assert (nothing.ipvs_connections, nothing.graceful_tick) == (None, False)
+
+
 def test_blank_lines_carriage_returns_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     lines = [json.dumps(config()), "", "  ", json.dumps(added(SERVICE)), json.dumps(sync()), ""]
@@ -197,6 +207,12 @@ MISSING = (
         ([config({"largeClusterEndpoints": "3"})], ["r.jsonl:1: .host.largeClusterEndpoints: expected an integer, got a string"]),
         ([config({"largeClusterEndpoints": 1 << 40})], ["r.jsonl:1: .host.largeClusterEndpoints: expected an integer of 32 bits"]),
         ([config(node={"metadata": {"name": 1}})], ["r.jsonl:1: .metadata.name: expected a string, got an integer"]),
+        ([config(), sync(ipvsConns=[])], ["r.jsonl:2: .host.ipvsConns: expected an object, got a list"]),
+        (
+            [config(), sync(ipvsConns={"a": "b"})],
+            ["r.jsonl:2: .host.ipvsConns.a: expected an integer, got a string"],
+        ),
+        ([config(), sync(gracefulTick=1)], ["r.jsonl:2: .host.gracefulTick: expected true or false, got an integer"]),
         ([config(), sync(failSync=1)], ["r.jsonl:2: .host.failSync: expected true or false, got an integer"]),
         ([config(), sync(reboot=True, melt=1)], ["r.jsonl:2: .host.melt: not modelled", "r.jsonl:2: .host.reboot: not modelled"]),
         ([config(), sync(conntrack=[{}])], ["r.jsonl:2: .host.conntrack[0]: a flow needs proto, src, sport, dst, dport, replySrc, "

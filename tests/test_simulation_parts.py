@@ -5,6 +5,7 @@ from itertools import count, pairwise
 
 import pytest
 
+from kpsim.ruleset import Origin
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Choice, Delay, Exponential, Normal, Uniform
 from kpsim.scenario.schema import Arrivals, LoadBalancerSpec, Placement, PlacementPolicy, Traffic
@@ -213,13 +214,13 @@ def test_a_load_balancer_turns_after_as_many_contrary_answers_as_its_threshold()
 class _FakeMachines:
     chains: bool = True
     listed: bool = True
-    asked: list[str] = field(default_factory=list)
+    asked: list[Origin] = field(default_factory=list)
 
-    def has_chain(self, node: str, chain: str) -> bool:
-        self.asked.append(chain)
+    def has(self, node: str, origin: Origin) -> bool:
+        self.asked.append(origin)
         return self.chains
 
-    def remembers(self, node: str, name: str, source_ip: str) -> bool:
+    def remembers(self, node: str, origin: Origin, source_ip: str) -> bool:
         return self.listed
 
 

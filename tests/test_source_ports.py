@@ -236,7 +236,7 @@ def test_what_a_process_sends_is_redirected_to_loopback(family, loopback):
     from packets import node_netns
 
     netns = node_netns("n1", [NODE, "2001:db8::1"], ["10.180.0.0/24", "fd00:180::/64"])
-    netns.load(ruleset(table("nat", OUTPUT=(rule(Redirect(81)),)), family=family))
+    netns.load_rules(ruleset(table("nat", OUTPUT=(rule(Redirect(81)),)), family=family))
     elsewhere = "10.180.0.7" if family is V4 else "fd00:180::7"
     outcome = run(netns, packet("", elsewhere), local=True)
     assert (outcome.packet.destination, outcome.packet.dport) == (loopback, 81)

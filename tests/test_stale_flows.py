@@ -7,7 +7,7 @@ from proxiers import NODE, START_NS, endpoint, endpoint_slice, port, service, sl
 
 from kpsim.addresses import Family
 from kpsim.kubeproxy.service_maps import ServiceMaps
-from kpsim.kubeproxy.stale_flows import Flow, UdpFrontends
+from kpsim.kubeproxy.stale_flows import UdpFlow, UdpFrontends
 from kpsim.kubeproxy.trackers import EndpointsChangeTracker, ServiceChangeTracker
 
 CLIENT = "10.240.9.9"
@@ -15,8 +15,8 @@ VIPS = ("172.30.1.1", "1.2.3.4", "192.168.99.100")
 SERVING, NOT_SERVING, GONE = "10.240.0.4", "10.240.1.5", "10.240.2.6"
 
 
-def flow(dst: str, dport: int, reply_src: str, reply_sport: int = 9090, protocol: str = "udp") -> Flow:
-    return Flow(protocol, CLIENT, 40000, dst, dport, reply_src, reply_sport, CLIENT, 40000)
+def flow(dst: str, dport: int, reply_src: str, reply_sport: int = 9090, protocol: str = "udp") -> UdpFlow:
+    return UdpFlow(protocol, CLIENT, 40000, dst, dport, reply_src, reply_sport, CLIENT, 40000)
 
 
 class Cluster:
@@ -43,7 +43,7 @@ class Cluster:
         for change in changes.values():
             self.frontends.update((*change.previous, *change.current), self.maps, self.external_ips)
 
-    def deleted(self, *flows: Flow) -> list[Flow]:
+    def deleted(self, *flows: UdpFlow) -> list[UdpFlow]:
         return self.frontends.stale(flows, self.maps)
 
 
@@ -64,7 +64,7 @@ def test_flows_that_go(dst: tuple[str, int], reply: tuple[str, int] | None) -> N
         flow("192.168.0.2", 8000, GONE),  # the port of another address
     ],
 )
-def test_flows_that_stay(kept: Flow) -> None:
+def test_flows_that_stay(kept: UdpFlow) -> None:
     assert Cluster().deleted(kept) == []
 
 
@@ -80,7 +80,7 @@ def test_external_ips_are_no_frontends_when_their_gate_is_off() -> None:  # O-5.
 
 
 def test_entries_of_the_other_family_are_not_looked_at() -> None:  # O-12.4
-    other = Flow("udp", "fd00::9", 1, "2001:db8::2", 32000, "fd00::7", 9090, "fd00::9", 1)
+    other = UdpFlow("udp", "fd00::9", 1, "2001:db8::2", 32000, "fd00::7", 9090, "fd00::9", 1)
     assert Cluster().deleted(other) == []
 
 
@@ -118,6 +118,6 @@ def test_ipv6_flows_are_compared_with_brackets() -> None:
     changes, _ = maps.apply(services, slices)
     frontends.update((name for change in changes.values() for name in change.current), maps, True)
     kept, gone = (
-        Flow("udp", "fd00::9", 1, "fd00:172::1", 53, ip, 5353, "fd00::9", 1) for ip in ("fd00:180::3", "fd00:180::4")
+        UdpFlow("udp", "fd00::9", 1, "fd00:172::1", 53, ip, 5353, "fd00::9", 1) for ip in ("fd00:180::3", "fd00:180::4")
     )
     assert frontends.stale([kept, gone], maps) == [gone]

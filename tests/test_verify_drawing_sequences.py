@@ -13,7 +13,7 @@ from shop import cluster_text
 from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
 from kpsim.explore import Cluster, load
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.netfilter import Disposition, Netns, Walk, walk
 from kpsim.objects import EndpointSlice
 from kpsim.packet import ICMP_PROTOCOLS, Packet, Window
@@ -54,7 +54,7 @@ class Player:
         self.site, self.node, self.family = of.site, node, family
         machine = of.site.machine(node)
         self.netns = Netns(node, machine.routing, machine.sysctls)
-        self.netns.load(self.proxier.backend.ruleset)
+        self.netns.load_rules(self.proxier.held.ruleset)
         self.now_ns, self.sent = START_NS, 0
         self.openings: dict[int, Opening] = {}
         self.last: dict[int, Packet] = {}
@@ -150,17 +150,17 @@ class Player:
         entries = {_listed(entry): entry for entry in table.udp_entries(self.family)}
         result = self.proxier.sync(self.now_ns, lambda: entries)
         assert result.success
-        self.netns.load(self.proxier.backend.ruleset)
+        self.netns.load_rules(self.proxier.held.ruleset)
         for flow in result.conntrack_deleted:
             self._delete(entries[flow], "stale")
 
 
-def _listed(entry: Entry) -> Flow:
+def _listed(entry: Entry) -> UdpFlow:
     texts = (
         (format_ip(of.family, of.saddr), of.sport, format_ip(of.family, of.daddr), of.dport)
         for of in (entry.original, entry.reply)
     )
-    return Flow("udp", *next(texts), *next(texts))
+    return UdpFlow("udp", *next(texts), *next(texts))
 
 
 @cache

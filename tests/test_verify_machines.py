@@ -61,7 +61,7 @@ def test_an_error_of_ipv6_carries_an_address_of_the_interface_that_the_packet_ca
     source: str, destination: str, by: str, carried: str
 ) -> None:
     netns = node(V6)
-    netns.load(parse(_REFUSING, V6))
+    netns.load_rules(parse(_REFUSING, V6))
     answer = sent(netns, source, destination, by).answer
     assert answer is not None
     assert answer.saddr == ip(carried)

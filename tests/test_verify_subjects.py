@@ -321,7 +321,7 @@ def test_a_recording_is_of_one_node_and_family() -> None:
     node = config["object"]["hostnameOverride"]
     assert (subject.name, subject.family.label) == (f"{node} · {config['ipFamily']}", config["ipFamily"])
     cluster = load(RECORDING)
-    assert rules(subject) == cluster.replay.proxier.backend.ruleset
+    assert rules(subject) == cluster.replay.proxier.held.ruleset
     other = next((name for name in cluster.node_names if name != node), None)
     assert other is not None
     assert refusal(lambda: cluster_subjects(cluster, [other])) == (

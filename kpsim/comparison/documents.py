@@ -1,7 +1,7 @@
 """What differs between two accounts of the same syncs, in words: by sync, table, chain and service.
 
 Two documents are the same if they are so in canonical form (I-19.4): service ports are written in an arbitrary order, what one of
-them writes is in a fixed one. It never knows where either account came from, nor which of them is right.
+them writes is in a fixed one. Neither account counts as the right one.
 """
 
 import json
@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-Json = Mapping[str, Any]
+from kpsim.config import Mode
+from kpsim.inputs import Json
 
 #: chains that all service ports write to; in any other chain the order of rules is real
 SHARED_CHAINS = frozenset({"KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"})
+
+#: the keys under which the accounts of modes stand
+_MODES = frozenset(map(str, Mode))
 
 _LAST_RULE = "must be the last rule"
 _COMMENT = re.compile(r'--comment (?:"([^"]*)"|(\S+))')
@@ -133,9 +137,9 @@ _ABSENT = object()
 
 def _differences(path: tuple[str, ...], wanted: Any, found: Any) -> Iterator[str]:
     match path:
-        case ("iptables", "save") | ("iptables", "restore", _) if isinstance(wanted, str) and isinstance(found, str):
+        case (*mode, "save") | (*mode, "restore", _) if _are_documents(mode, wanted, found):
             for statement in document_differences(wanted, found):
-                yield f"{' '.join(path[1:])}: {statement}"
+                yield f"{' '.join(path[len(mode) :])}: {statement}"
         case ("healthChecks",) if _are_objects(wanted) and _are_objects(found):
             yield from _differences((*path, ""), _by_service(wanted), _by_service(found))
         case ("conntrackDeleted",) if isinstance(wanted, list) and isinstance(found, list):
@@ -148,6 +152,11 @@ def _differences(path: tuple[str, ...], wanted: Any, found: Any) -> Iterator[str
                 yield from _differences((*path, str(number)), one, other)
         case _ if wanted != found or isinstance(wanted, bool) is not isinstance(found, bool):
             yield f"{' '.join(filter(None, path))}: expected {_shown(wanted)}, got {_shown(found)}"
+
+
+def _are_documents(mode: list[str], wanted: Any, found: Any) -> bool:
+    """Whether two texts are documents of iptables: ``save`` and ``restore`` of the part that some proxy mode describes."""
+    return len(mode) == 1 and mode[0] in _MODES and isinstance(wanted, str) and isinstance(found, str)
 
 
 def _are_objects(value: Any) -> bool:

@@ -7,12 +7,11 @@ from kpsim.addresses import Family, format_ip
 from kpsim.dialects import dialect_reading
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
+from kpsim.inputs import Json
 from kpsim.replay import Replay
 from kpsim.ruleset import Compare, Field, Rule, Ruleset
 from kpsim.tracing.probes import Answer, Probe, Prober, ProbeResult, make_packet
 from kpsim.tracing.site import Sender
-
-Json = Mapping[str, Any]
 
 _SENDERS = (Sender.POD, Sender.NODE, Sender.EXTERNAL)
 MOST_SHOWN = 10

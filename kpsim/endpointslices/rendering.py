@@ -5,13 +5,13 @@ from typing import Any
 
 from kpsim import rng
 from kpsim.endpointslices.packing import LABEL_MANAGED_BY, SliceDraft, copied_labels
+from kpsim.inputs import Json
 from kpsim.objects import (
     ANNOTATION_TRIGGER_TIME,
     CLUSTER_IP_NONE,
     LABEL_HEADLESS,
     LABEL_SERVICE_NAME,
     EndpointSlice,
-    Json,
     Service,
     SliceEndpoint,
     SlicePort,

@@ -9,12 +9,14 @@ from html import escape
 from typing import TYPE_CHECKING, TypedDict
 
 from kpsim.addresses import Family
+from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import Host, ProxierSettings, ProxyConfig, resolve
 from kpsim.errors import InputError, Problem
 from kpsim.nodes import overwritten, sysctls_of
 from kpsim.objects import EndpointSlice
-from kpsim.proxier import Proxier, make_backend
+from kpsim.programmed import Programmed
+from kpsim.proxier import Proxier
 from kpsim.recording import Recording, SyncStep
 from kpsim.replay import START_NS, Replay
 from kpsim.ruleset import Ruleset, united
@@ -123,8 +125,9 @@ class Cluster:
         if self.replay is not None and self._recorded(node, family):
             return self.replay.proxier
         settings = self.settings(node, family)
-        backend = make_backend(settings, beside=self.rules_beside(node, family))
-        proxier = Proxier(settings, backend, created_ns=START_NS)
+        beside = self.rules_beside(node, family)
+        held = None if beside is None else Programmed.of(beside)
+        proxier = Proxier(settings, make_backend(settings), created_ns=START_NS, held=held)
         for key in sorted(self.state.objects):
             seen = through_selector(Event(EventType.ADDED, None, self.state.objects[key]), node)
             if seen is not None:
@@ -176,13 +179,13 @@ class Cluster:
 
     def ruleset(self, node: str, family: Family) -> Ruleset:
         """All rules of one family on one node."""
-        return self.proxier(node, family).backend.ruleset
+        return self.proxier(node, family).held.ruleset
 
     def rules(self, node: str, *, family: Family | None = None) -> RulesText:
         """A node's rules as the mode's own tool saves them (I-17), each family under a comment that names it."""
         families = self.families if family is None else (family,)
-        parts = (f"# {each.label}\n{self.proxier(node, each).backend.save()}" for each in families)
-        return RulesText("".join(parts))
+        proxiers = ((each, self.proxier(node, each)) for each in families)
+        return RulesText("".join(f"# {each.label}\n{proxier.backend.save(proxier.held)}" for each, proxier in proxiers))
 
     def __str__(self) -> str:
         counts = Counter(key.kind for key in self.state.objects)

@@ -1,9 +1,19 @@
 """kube-proxy's own counters and gauges under their Prometheus names (O-9, I-15); histograms as their ``_count``.
 
-Counterpart: pkg/proxy/metrics. It never knows what is counted.
+Counterpart: pkg/proxy/metrics.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+
+class MetricUpdate(NamedTuple):
+    """One update of a metric by a proxy mode. ``adds``: a counter goes up by ``value``; else a gauge becomes ``value``."""
+
+    name: str
+    value: int
+    labels: Mapping[str, str]
+    adds: bool = False
 
 
 class Metrics:
@@ -23,6 +33,14 @@ class Metrics:
 
     def set(self, name: str, value: int, **labels: str) -> None:
         self._values[_key(name, labels)] = value
+
+    def apply(self, updates: Iterable[MetricUpdate]) -> None:
+        """Does these updates in order."""
+        for update in updates:
+            if update.adds:
+                self.add(update.name, update.value, **update.labels)
+            else:
+                self.set(update.name, update.value, **update.labels)
 
     def snapshot(self) -> Mapping[str, int]:
         """All values now, by name."""

@@ -1,6 +1,6 @@
 """Which UDP conntrack entries a sync deletes because their endpoint is gone (O-12, CT-2).
 
-Counterpart: pkg/proxy/conntrack/cleanup.go. It decides only; it never knows the connection table.
+Counterpart: pkg/proxy/conntrack/cleanup.go. It decides which entries are to go; the owner of the table deletes them.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.trackers import ServicePort, ServicePortName
 
 
-class Flow(NamedTuple):
+class UdpFlow(NamedTuple):
     """A conntrack entry as kube-proxy lists it: protocol in lower case, both tuples, addresses in canonical text."""
 
     protocol: str
@@ -52,11 +52,11 @@ class UdpFrontends:
                 for frontend in self._of[name]:
                     self._claims.setdefault(frontend, set()).add(name)
 
-    def stale(self, flows: Iterable[Flow], maps: ServiceMaps) -> list[Flow]:
+    def stale(self, flows: Iterable[UdpFlow], maps: ServiceMaps) -> list[UdpFlow]:
         """The flows to delete, in the order given: their reply does not come from a serving endpoint (O-12.4)."""
         serving: dict[Frontend, frozenset[str] | None] = {}
 
-        def leads_elsewhere(flow: Flow, frontend: Frontend) -> bool:
+        def leads_elsewhere(flow: UdpFlow, frontend: Frontend) -> bool:
             if frontend not in serving:
                 serving[frontend] = self._serving(frontend, maps)
             allowed = serving[frontend]
@@ -71,7 +71,8 @@ class UdpFrontends:
         ]
 
     def _serving(self, frontend: Frontend, maps: ServiceMaps) -> frozenset[str] | None:
-        """Addresses of the serving endpoints behind a frontend; None if it is none, or nobody serves (flows survive).
+        """Addresses of the serving endpoints behind a frontend. None if this is no frontend, or if no endpoint serves: then
+        flows survive.
 
         Where two service ports claim a frontend the last in their order counts; upstream's choice is arbitrary.
         """

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kpsim.errors import InputError
-from kpsim.manifests.allocation import Allocator, Json, assign_families, service_ranges
+from kpsim.inputs import Json
+from kpsim.manifests.allocation import Allocator, assign_families, service_ranges
 from kpsim.manifests.defaults import DEFAULTS, default_metadata
 from kpsim.manifests.places import Finding, Path, Place, path_before, without
 from kpsim.manifests.schema import check_shapes

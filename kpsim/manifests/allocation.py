@@ -11,10 +11,9 @@ from typing import Any
 
 from kpsim import rng
 from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
+from kpsim.inputs import Json
 from kpsim.manifests.places import Path
 from kpsim.manifests.validation import Complaint, cluster_ip_path, is_stored
-
-Json = Mapping[str, Any]
 
 #: what is assumed where no ServiceCIDR says otherwise: kubeadm's default, and a ULA range of the same kind
 DEFAULT_RANGES = {Family.IPV4: "10.96.0.0/12", Family.IPV6: "fd00:10:96::/112"}

@@ -9,6 +9,7 @@ from typing import Any
 
 from kpsim.cluster import ClusterState
 from kpsim.errors import InputError
+from kpsim.inputs import Json
 from kpsim.manifests.admission import LENIENT_KINDS, Item, admit
 from kpsim.manifests.allocation import Allocator, assign_families, name_of, service_ranges
 from kpsim.manifests.defaults import DEFAULTS, default_metadata
@@ -17,8 +18,6 @@ from kpsim.manifests.places import Path, Place, Source, problems_of
 from kpsim.manifests.reading import Document
 from kpsim.manifests.schema import check_shapes
 from kpsim.manifests.validation import COMPLAINTS, Complaint, externally_accessible, is_stored, metadata_complaints
-
-Json = Mapping[str, Any]
 
 
 def check_objects(

@@ -7,9 +7,8 @@ what comes from an API server passes unchanged. It never changes its argument an
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kpsim.inputs import Json
 from kpsim.manifests.validation import NAMESPACED, externally_accessible
-
-Json = Mapping[str, Any]
 
 DEFAULT_AFFINITY_SECONDS = 10800
 

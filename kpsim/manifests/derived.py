@@ -3,10 +3,10 @@
 Counterpart: the endpointslice and endpointslicemirroring controllers. It never changes a Service that has slices of its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from kpsim.addresses import Family, parse_ip
+from kpsim.inputs import Json
 from kpsim.manifests.remarks import counted
 from kpsim.objects import (
     LABEL_SERVICE_NAME,
@@ -18,8 +18,6 @@ from kpsim.objects import (
     endpoint_slice_from_json,
     node_from_json,
 )
-
-Json = Mapping[str, Any]
 
 _LABEL_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 _LABEL_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"

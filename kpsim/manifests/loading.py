@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kpsim.bulk import without_collector
 from kpsim.cluster import ClusterState
 from kpsim.config import Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError
-from kpsim.inputs import Stdin
+from kpsim.inputs import Json, Stdin
 from kpsim.manifests.admission import admit, typed_objects
 from kpsim.manifests.derived import derive_from_pods, mirror_endpoints
 from kpsim.manifests.kinds import Sorted, skipped_notes, sort_documents
@@ -22,8 +21,6 @@ from kpsim.manifests.proxy_config import check_proxy_config
 from kpsim.manifests.reading import Document, read_paths
 from kpsim.manifests.remarks import remarks
 from kpsim.manifests.yaml_reader import YamlRefused, find_lines, read_yaml
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

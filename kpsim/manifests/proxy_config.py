@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpsim.addresses import parse_cidr, parse_ip, parse_network
-from kpsim.config import LocalMode, Mode
+from kpsim.config import DEFAULT_MODE, LocalMode, Mode
+from kpsim.inputs import Json
 from kpsim.manifests.places import Path, format_path, without
 from kpsim.manifests.schema import or_list, shown, suggestion
 from kpsim.manifests.validation import Complaint
 from kpsim.units import parse_duration_ns
-
-Json = Mapping[str, Any]
 
 API_GROUP = "kubeproxy.config.k8s.io"
 API_VERSION = f"{API_GROUP}/v1alpha1"
@@ -229,11 +228,11 @@ def _with_port(address: str, port: int) -> str:
 
 def value_complaints(obj: Json) -> Iterator[Complaint]:
     """What kube-proxy refuses of a defaulted configuration whose types are right (CFG-2)."""
-    mode = obj.get("mode") or "iptables"
+    mode = obj.get("mode") or DEFAULT_MODE
     if mode not in list(Mode):
         modes = [str(known) for known in Mode]
         yield ("mode",), f"expected {or_list(modes)}, got {mode!r}{suggestion(mode, modes)}"
-        mode = "iptables"
+        mode = DEFAULT_MODE
     if parse_ip(obj["bindAddress"]) is None:
         yield ("bindAddress",), f"expected an IP address, got {obj['bindAddress']!r}"
     for name in ("healthzBindAddress", "metricsBindAddress"):
@@ -244,8 +243,8 @@ def value_complaints(obj: Json) -> Iterator[Complaint]:
     yield from _range_complaints(obj, mode)
     yield from _detect_local_complaints(obj)
     yield from _cidr_list_complaints(obj.get("nodePortAddresses") or [], ("nodePortAddresses",), primary=True)
-    if mode == Mode.IPVS:
-        yield from _cidr_list_complaints((obj.get("ipvs") or {}).get("excludeCIDRs") or [], ("ipvs", "excludeCIDRs"))
+    for section, name in _MODE_CIDR_LISTS.get(mode, ()):
+        yield from _cidr_list_complaints((obj.get(section) or {}).get(name) or [], (section, name))
     log_format = (obj.get("logging") or {}).get("format") or "text"
     if log_format not in ("text", "json"):
         yield ("logging", "format"), f"expected text or json, got {log_format!r}"
@@ -298,10 +297,13 @@ _RANGES: tuple[tuple[Path, int, int | None], ...] = (
     (("conntrack", "udpTimeout"), 0, None),
     (("conntrack", "udpStreamTimeout"), 0, None),
 )
+#: those that count in one mode only, by its name
 _MODE_RANGES: Mapping[str, tuple[tuple[Path, int, int | None], ...]] = {
-    Mode.NFTABLES: ((("nftables", "masqueradeBit"), 0, 31),),
-    Mode.IPVS: tuple((("ipvs", name), 0, None) for name in ("tcpTimeout", "tcpFinTimeout", "udpTimeout")),
+    "nftables": ((("nftables", "masqueradeBit"), 0, 31),),
+    "ipvs": tuple((("ipvs", name), 0, None) for name in ("tcpTimeout", "tcpFinTimeout", "udpTimeout")),
 }
+#: fields with a list of CIDRs that count in one mode only, by its name
+_MODE_CIDR_LISTS: Mapping[str, tuple[tuple[str, str], ...]] = {"ipvs": (("ipvs", "excludeCIDRs"),)}
 
 
 def _range_complaints(obj: Json, mode: str) -> Iterator[Complaint]:

@@ -11,10 +11,9 @@ from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
 from kpsim.addresses import Family, parse_cidr, parse_ip
+from kpsim.inputs import Json
 from kpsim.manifests.places import Path
 from kpsim.manifests.schema import hint, shown
-
-Json = Mapping[str, Any]
 
 #: path inside the object, and what was expected
 Complaint = tuple[Path, str]

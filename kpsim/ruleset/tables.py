@@ -10,7 +10,7 @@ from typing import Any
 
 from kpsim.addresses import Family
 from kpsim.maps import Map
-from kpsim.ruleset.origin import FOREIGN, Origin, Role
+from kpsim.ruleset.origin import FOREIGN, Origin
 from kpsim.ruleset.statements import Body, Statement, Verdict, target_of
 
 
@@ -139,15 +139,6 @@ class Ruleset:
     def chain(self, table: str, chain: str) -> Chain:
         """KeyError if there is none."""
         return self.tables[table].chains[chain]
-
-    def has(self, role: Role) -> bool:
-        """Whether some rule exists for this reason."""
-        return any(
-            rule.origin.role is role
-            for table in self.tables.values()
-            for chain in table.chains.values()
-            for rule in chain.rules
-        )
 
 
 def united(first: Ruleset, second: Ruleset) -> Ruleset:

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kpsim.config import Mode, ProxyConfig, config_from_json, not_modelled
+from kpsim.backends.table import check_modelled
+from kpsim.config import Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError
 from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
@@ -65,8 +66,7 @@ class Scenario:
 def _mode(text: str) -> Mode:
     if text not in tuple(Mode):
         raise InputError(f"there is no mode {text!r}{suggestion(text, Mode)}")
-    if text != Mode.IPTABLES:
-        raise not_modelled(Mode(text))
+    check_modelled(Mode(text))
     return Mode(text)
 
 

@@ -1,12 +1,13 @@
 """Why a client of a Service with session affinity did not get its former endpoint.
 
-Counterpart: what an operator would find out from xt_recent lists and logs. It looks at what happened and never decides a packet.
+Counterpart: what an operator would find out from the kernel's affinity lists and from logs. It asks for the rules that exist for
+the former endpoint, by their origin, so it works for every proxy mode.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kpsim.backends.iptables.names import chain_hash
+from kpsim.ruleset import Origin, Role
 from kpsim.simulation.machines import Machines, Outcome
 from kpsim.units import SECOND_NS
 
@@ -19,7 +20,7 @@ class Break(StrEnum):
     OTHER_NODE = "other node"  #: each node remembers for itself (PP-9.3)
     OTHER_ADDRESS = "other address"  #: the key is the address that the node sees (PP-9.1)
     TIMEOUT = "timeout"
-    LIST_FULL = "list full"  #: somebody else took the place on the endpoint's list (K-4.1)
+    LIST_FULL = "list full"  #: another client took the place on the endpoint's list (K-4.1)
     OTHER = "other"
 
 
@@ -31,13 +32,8 @@ class _Contact:
     endpoint: str
 
 
-def endpoint_chain(service_port: str, protocol: str, endpoint: str) -> str:
-    """The endpoint's chain, whose name is also that of its affinity list (I-2.1)."""
-    return "KUBE-SEP-" + chain_hash(f"{service_port}{protocol.lower()}{endpoint}")
-
-
 class AffinityMemory:
-    """The last new flow of each client to each service port; ``machines`` hold the endpoints' chains and lists."""
+    """The last new flow of each client to each service port; ``machines`` hold the endpoints' rules and lists."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
@@ -57,8 +53,8 @@ class AffinityMemory:
         self._last[service_port, client] = contact
         if former is None or former.endpoint == outcome.endpoint:
             return Break.NONE
-        chain = endpoint_chain(service_port, protocol, former.endpoint)
-        if not self._machines.has_chain(outcome.node, chain):
+        origin = Origin(Role.ENDPOINT, service_port, protocol, former.endpoint)
+        if not self._machines.has(outcome.node, origin):
             return Break.ENDPOINT_GONE
         if former.node != outcome.node:
             return Break.OTHER_NODE
@@ -66,6 +62,6 @@ class AffinityMemory:
             return Break.OTHER_ADDRESS
         if now_ns - former.at_ns >= timeout_seconds * SECOND_NS:
             return Break.TIMEOUT
-        if not self._machines.remembers(outcome.node, chain, outcome.source_ip):
+        if not self._machines.remembers(outcome.node, origin, outcome.source_ip):
             return Break.LIST_FULL
         return Break.OTHER

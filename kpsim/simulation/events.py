@@ -128,7 +128,6 @@ class Events:
         for balancer in self._actors.load_balancers:
             balancer.set_reachable(name, True)
         self._actors.workloads.node_up(name)
-        self._actors.proxies[name].forget_kernel()
         self._actors.proxies[name].start()
         self._write(
             f"node {name}",

@@ -1,25 +1,25 @@
 """One node's kube-proxy on the clock: informers, start gate, runner and syncs that take time (CP-7, CP-9, CP-12).
 
-Counterpart: cmd/kube-proxy's process. Decisions are ``proxier``'s and ``runner``'s; this is only when. It never knows rules or
-packets: the kernel it programs is an interface.
+Counterpart: cmd/kube-proxy's process. ``proxier`` and ``runner`` decide what happens; this module decides when. The kernel that
+it programs is an interface.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from kpsim.addresses import Family
+from kpsim.backends.table import make_backend
 from kpsim.cluster import Event, through_selector
 from kpsim.config import Host, ProxyConfig, resolve
 from kpsim.kubeproxy.healthcheck import ProxyHealth
-from kpsim.kubeproxy.plan import make_plan
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import ANNOTATION_TRIGGER_TIME, EndpointSlice, Node, Service
-from kpsim.proxier import Proxier, SyncResult, make_backend
-from kpsim.ruleset import Ruleset
+from kpsim.programmed import Programmed
+from kpsim.proxier import Proxier, SyncResult
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer, Change, initial_events
@@ -27,7 +27,7 @@ from kpsim.simulation.clock import Clock, Rank, wall_ns
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.faults import SyncFaults
 from kpsim.simulation.runlog import Happening, HappeningKind, Programming, RunLog, Sync
-from kpsim.units import HOUR_NS, parse_rfc3339_ns
+from kpsim.units import parse_rfc3339_ns
 
 _KINDS = ("Service", "EndpointSlice", "Node", "ServiceCIDR")
 
@@ -38,11 +38,14 @@ class Kernel(Protocol):
     @property
     def tcp_be_liberal(self) -> bool: ...
 
-    def load(self, family: Family, ruleset: Ruleset, now_ns: int) -> None: ...
+    def held(self, family: Family) -> Programmed | None:
+        """What the kernel holds of a family; None if it was told nothing since it booted."""
 
-    def udp_flows(self, family: Family, now_ns: int) -> list[Flow]: ...
+    def load(self, programmed: Programmed) -> None: ...
 
-    def delete_flows(self, family: Family, flows: Iterable[Flow], now_ns: int) -> int: ...
+    def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]: ...
+
+    def delete_flows(self, family: Family, flows: Iterable[UdpFlow], now_ns: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +110,18 @@ class KubeProxy:
         health_changed: Callable[[], None],
         families: tuple[Family, ...],
     ) -> None:
-        self._clock, self._api, self._node, self._config, self._delays = clock, api, node, config, delays
-        self._kernel, self._seed, self._log, self._health_changed = kernel, seed, log, health_changed
+        self._clock = clock
+        self._api = api
+        self._node = node
+        self._config = config
+        self._delays = delays
+        self._kernel = kernel
+        self._seed = seed
+        self._log = log
+        self._health_changed = health_changed
         self._families = families
-        self._watch_delivery, self._sync_cost = delays.watch_delivery_to(node.name), delays.sync_on(node.name)
+        self._watch_delivery = delays.watch_delivery_to(node.name)
+        self._sync_cost = delays.sync_on(node.name)
         self.faults = SyncFaults()
         self.running = False
         self._process = 0  #: number of the process; what was planned for an earlier one does not happen
@@ -149,7 +160,8 @@ class KubeProxy:
         self._make()
         self._receive_lists()
         for proxy in self._proxies:
-            proxy.runner, proxy.requested_ns = self._new_runner(), None  # its first run is long over
+            proxy.runner = proxy.proxier.make_runner()  # its first run is long over
+            proxy.requested_ns = None
             proxy.runner.start(0)
             self._begin(proxy, in_runner=False, instantly=True)
             self._wake(proxy)
@@ -178,24 +190,23 @@ class KubeProxy:
     def _make(self) -> None:
         """A new process. What the kernel holds stays in force until the first sync (CP-12.1)."""
         self._process += 1
-        self.running, self._listed, self._delivered_ns = True, None, {}
+        self.running = True
+        self._listed = None
+        self._delivered_ns = {}
         node = self._api.state.node(self.name)
         host = Host(node_ips=self._node.ips, tcp_be_liberal=self._kernel.tcp_be_liberal)
         self._health = ProxyHealth(2 * self._config.sync_period_ns)
-        predecessors = {proxy.proxier.family: proxy.proxier.backend for proxy in self._proxies}
         self._proxies = []
         for family in self._families:
             settings = resolve(self._config, host, node, family)
             proxier = Proxier(
                 settings,
-                make_backend(settings, predecessors.get(family)),
+                make_backend(settings),
                 created_ns=wall_ns(self._clock.now_ns),
+                held=self._kernel.held(family),
                 proxy_health=self._health,
             )
-            self._proxies.append(_FamilyProxy(proxier, self._new_runner()))
-
-    def _new_runner(self) -> BoundedFrequencyRunner:
-        return BoundedFrequencyRunner(self._config.min_sync_period_ns, self._config.sync_period_ns, HOUR_NS)
+            self._proxies.append(_FamilyProxy(proxier, proxier.make_runner()))
 
     def stop(self) -> None:
         """The process ends; its rules stay."""
@@ -209,10 +220,6 @@ class KubeProxy:
         self._process += 1
         self.running = False
         self._health_changed()
-
-    def forget_kernel(self) -> None:
-        """The machine was off: nothing is left of what was programmed."""
-        self._proxies = []
 
     def _receive_lists(self) -> None:
         self._listed = self._api.number
@@ -243,7 +250,7 @@ class KubeProxy:
         kind = change.key.kind
         if kind not in _KINDS or self._process == 0:
             return
-        if not self.running or self._listed is None:  # nobody listens; the lists will contain it
+        if not self.running or self._listed is None:  # no process watches now; the next one's lists contain it
             self._missed.append(change)
             return
         drawn_ns = draw_ns(self._watch_delivery, self._seed, "watch", self.name, change.key, change.number)
@@ -316,7 +323,7 @@ class KubeProxy:
             proxy.runner.begin(now_ns)
         clean_up: list[bool] = []
 
-        def flows_wanted() -> tuple[Flow, ...]:
+        def flows_wanted() -> tuple[UdpFlow, ...]:
             clean_up.append(True)  # the table is read at the end of the sync, when the rules are in force
             return ()
 
@@ -352,14 +359,12 @@ class KubeProxy:
     def _cost_ns(self, proxy: _FamilyProxy, result: SyncResult) -> int:
         cost = self._sync_cost
         key = ("sync", self.name, proxy.proxier.family.label, self._process, self._clock.now_ns)
-        written = sum(result.transaction.rules_last.values())
-        return draw_ns(cost.base, self._seed, *key) + cost.per_rule_ns * written
+        return draw_ns(cost.base, self._seed, *key) + cost.per_rule_ns * result.transaction.rules_written
 
     def _end(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
         """The sync is over: its rules are in force, or what a failure left of them."""
         now_ns, result, family = self._clock.now_ns, syncing.result, proxy.proxier.family
-        if result.ruleset is not None:
-            self._kernel.load(family, result.ruleset, now_ns)
+        self._kernel.load(result.held)
         if result.success:
             proxy.local = syncing.local
             self._program(proxy, syncing)
@@ -369,8 +374,8 @@ class KubeProxy:
             proxy.carried = syncing.deliveries
             self._log.happenings.append(Happening(now_ns, HappeningKind.SYNC_FAILED, self.name, family.label))
         if syncing.in_runner:
-            proxy.runner.finish(now_ns, ok=result.success)
-        totals = result.transaction.rules_total
+            proxy.runner.finish(now_ns, ok=proxy.proxier.reports_success(result))
+        totals = {count.table: count.total for count in result.transaction.rule_counts}
         self._log.syncs.append(
             Sync(
                 node=self.name,
@@ -423,16 +428,19 @@ class KubeProxy:
             )
 
     def _count_local(self, proxy: _FamilyProxy, result: SyncResult) -> dict[ServiceKey, LocalEndpoints]:
-        """As before for the Services that a partial sync has not looked at; servers may open late (CP-15.3)."""
-        maps, zone = proxy.proxier.maps, proxy.proxier.zone
+        """The local endpoints of every Service after a sync that succeeded. Services that it did not plan stay as they were,
+        except that their health check server may have opened or closed: servers may open late (CP-15.3)."""
+        maps = proxy.proxier.maps
         servers = {server.service for server in proxy.proxier.service_health.servers}
-        changed = set(maps.ports_of if result.full else result.services_changed)
-        changed.update(key for key, local in proxy.local.items() if local.serves_health_check != (key in servers))
-        found = {key: local for key, local in proxy.local.items() if key not in changed and key in maps.ports_of}
-        for service in changed.intersection(maps.ports_of):
-            plans = [make_plan(*parts, self.name, zone) for parts in maps.plans_input(service)]
-            usable = {endpoint.ip for plan in plans for endpoint in plan.local}
-            found[service] = LocalEndpoints(maps.local_ready_endpoints.get(service, 0), len(usable), service in servers)
+        found = {} if result.full else {key: local for key, local in proxy.local.items() if key in maps.ports_of}
+        for service, plans in result.plans.items():
+            if plans:
+                usable = {endpoint.ip for plan in plans for endpoint in plan.local}
+                ready = maps.local_ready_endpoints.get(service, 0)
+                found[service] = LocalEndpoints(ready, len(usable), service in servers)
+        for service, local in found.items():
+            if local.serves_health_check != (service in servers):
+                found[service] = replace(local, serves_health_check=service in servers)
         return found
 
 

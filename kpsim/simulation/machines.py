@@ -12,7 +12,7 @@ from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.config import ProxyConfig
 from kpsim.conntrack import COLLECTOR_ROUND_NS, FlowTuple, tuple_of
 from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, fabric_of, reply, send
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.netfilter import Cause as Why
 from kpsim.netfilter import Disposition as Fate
 from kpsim.netfilter import Netns
@@ -20,7 +20,8 @@ from kpsim.nodes import Machine, make_machines, pod_interface_of, without_hairpi
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.memory import IcmpLimiter
-from kpsim.ruleset import Role, Ruleset
+from kpsim.programmed import Programmed
+from kpsim.ruleset import Origin, Recent, Role
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.pods import PodLife
@@ -44,7 +45,7 @@ class OpenFlow:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a packet and, if somebody answered, of the answer. Names as in ``runlog.Connection``."""
+    """What became of a packet and of its answer, if there was one. Names as in ``runlog.Connection``."""
 
     disposition: Disposition
     cause: Cause = Cause.NONE
@@ -70,7 +71,9 @@ class Machines:
         *,
         limit_icmp: bool,
     ) -> None:
-        self._seed, self._at_ip, self._limit_icmp = seed, at_ip, limit_icmp
+        self._seed = seed
+        self._at_ip = at_ip
+        self._limit_icmp = limit_icmp
         ends = {node.name: (node.ips, node.pod_cidrs) for node in nodes}
         plain = make_machines(ends, pod_interface=pod_interface_of(config))
         self._machines = {node.name: _with_settings(plain[node.name], node, config) for node in nodes}
@@ -89,15 +92,16 @@ class Machines:
     def netns(self, node: str) -> Netns:
         return self._fabric.nodes[node]
 
-    def has_chain(self, node: str, chain: str) -> bool:
-        """Whether the node's nat table, as it is in force, has this chain."""
-        rulesets = self.netns(node).rulesets.values()
-        return any(chain in ruleset.tables["nat"].chains for ruleset in rulesets if "nat" in ruleset.tables)
+    def has(self, node: str, origin: Origin) -> bool:
+        """Whether a rule of this origin is in force on the node, in either family."""
+        return any(told.has(origin) for told in self.netns(node).programmed.values())
 
-    def remembers(self, node: str, name: str, source_ip: str) -> bool:
-        """Whether an affinity list of the node has this source."""
-        source = parse_ip(source_ip)
-        return source is not None and source in self.netns(node).memory.recent[name]
+    def remembers(self, node: str, origin: Origin, source_ip: str) -> bool:
+        """Whether this source is on a list that the node's rules of this origin keep."""
+        source, netns = parse_ip(source_ip), self.netns(node)
+        rules = [rule for told in netns.programmed.values() for rule in told.rules_of(origin)]
+        lists = {part.name for rule in rules for part in rule.body if isinstance(part, Recent)}
+        return source is not None and any(source in netns.memory.recent[name] for name in lists)
 
     # ----------------------------------------------------------------------------------------------------------- power
 
@@ -226,23 +230,27 @@ class NodeKernel:
     """One node's kernel as its kube-proxy sees it."""
 
     def __init__(self, machines: Machines, node: str) -> None:
-        self._machines, self._node = machines, node
+        self._machines = machines
+        self._node = node
 
     @property
     def tcp_be_liberal(self) -> bool:
         return self._machines.netns(self._node).sysctls.tcp_be_liberal
 
-    def load(self, family: Family, ruleset: Ruleset, now_ns: int) -> None:
-        netns = self._machines.netns(self._node)
-        if netns.rulesets.get(family) is not ruleset:
-            netns.load(ruleset)
+    def held(self, family: Family) -> Programmed | None:
+        return self._machines.netns(self._node).programmed.get(family)
 
-    def udp_flows(self, family: Family, now_ns: int) -> list[Flow]:
+    def load(self, programmed: Programmed) -> None:
+        netns = self._machines.netns(self._node)
+        if netns.programmed.get(programmed.family) is not programmed:
+            netns.load(programmed)
+
+    def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]:
         table = self._machines.netns(self._node).conntrack
         table.expire(now_ns)
         return [_flow(entry.original, entry.reply) for entry in table.udp_entries(family)]
 
-    def delete_flows(self, family: Family, flows: Iterable[Flow], now_ns: int) -> int:
+    def delete_flows(self, family: Family, flows: Iterable[UdpFlow], now_ns: int) -> int:
         """Delete these entries; how many there were."""
         table = self._machines.netns(self._node).conntrack
         wanted = set(flows)
@@ -252,8 +260,8 @@ class NodeKernel:
         return len(found)
 
 
-def _flow(original: FlowTuple, answer: FlowTuple) -> Flow:
-    return Flow(
+def _flow(original: FlowTuple, answer: FlowTuple) -> UdpFlow:
+    return UdpFlow(
         original.protocol,
         format_ip(original.family, original.saddr),
         original.sport,

@@ -67,7 +67,7 @@ class Site:
             machine = self.machine(node)
             netns = self._namespaces[node] = Netns(node, machine.routing, machine.sysctls)
         if family not in netns.rulesets:
-            netns.load(self._rules(node, family))
+            netns.load_rules(self._rules(node, family))
         return netns
 
     # --- where packets begin ---------------------------------------------------------------------------------------

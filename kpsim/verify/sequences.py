@@ -16,7 +16,7 @@ from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
 from kpsim.explore import Cluster
 from kpsim.flowstate import ICMP_REQUESTS
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.netfilter import Disposition
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.replay import START_NS
@@ -100,7 +100,7 @@ class Player:
         LabError, also BlindLab, if nothing could be measured.
         """
         twin = self._twin
-        if (difference := twin.load(self._proxier.backend.ruleset)) is not None:
+        if (difference := twin.load(self._proxier.held.ruleset)) is not None:
             return Playing((), (difference,))
         twin.linux.add_pods(address for family, address in self._site.directory.pods if family is twin.family)
         twin.exchange([])
@@ -182,7 +182,7 @@ class Player:
         table.expire(_now_ns())
         entries = {_listed(entry): entry for entry in table.udp_entries(self._twin.family)}
         result = self._proxier.sync(START_NS, lambda: entries)
-        difference = self._twin.load(self._proxier.backend.ruleset)
+        difference = self._twin.load(self._proxier.held.ruleset)
         for flow in result.conntrack_deleted:
             self._delete(entries[flow])
         return [difference] if difference is not None else []
@@ -250,13 +250,13 @@ def _answer(step: ServerSegment | ServerError, seen: Packet) -> Packet:
     return replace(answer, protocol=protocol, sport=0, dport=0, icmp_type=kind, icmp_code=code, related=about)
 
 
-def _listed(entry: Entry) -> Flow:
+def _listed(entry: Entry) -> UdpFlow:
     """As kube-proxy's netlink library lists it."""
     texts = (
         (format_ip(of.family, of.saddr), of.sport, format_ip(of.family, of.daddr), of.dport)
         for of in (entry.original, entry.reply)
     )
-    return Flow("udp", *next(texts), *next(texts))
+    return UdpFlow("udp", *next(texts), *next(texts))
 
 
 def _joined(texts: Iterable[str]) -> str:

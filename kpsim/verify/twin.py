@@ -107,7 +107,7 @@ class Twin:
     def load(self, ruleset: Ruleset) -> Difference | None:
         """Loads rules into both. What Linux then holds must be what the model would save."""
         text = render_ruleset(ruleset, Style.SAVE)
-        self.model.load(ruleset)
+        self.model.load_rules(ruleset)
         self.linux.load(guarded(text, self.family, silent=self.silent))
         self._held = self.linux.saved()
         return _first_difference(text, without_canaries(self._held))
@@ -125,7 +125,7 @@ class Twin:
         self.model = Netns("node", self.machine.routing, self.machine.sysctls)
         self.model.memory.buckets = buckets  # the rules that hold them stay loaded
         if rules is not None:
-            self.model.load(rules)
+            self.model.load_rules(rules)
 
     # --- packets ---------------------------------------------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ def test_two_first_packets(twin_of: Maker, protocol: str, second: str, more: tup
     linux.namespace.run(["iptables-nft", *RELEASE.split()])
     now_ns, walks = clock_ns(), []
     for target, seen in zip((POD, second), came_out, strict=True):
-        model.load(parse(dnat_to(target, *more), V4))
+        model.load_rules(parse(dnat_to(target, *more), V4))
         walks.append(likely_walk(model, sent, None, seen[0].packet.sport if seen else 0, now_ns))
     committed = [model.commit(each.effects, now_ns) for each in walks]
     assert [each.clash for each in committed] == [None, clash]

@@ -21,6 +21,7 @@ from shop import cluster_text
 
 from kpsim.addresses import Family, split_host_port
 from kpsim.backends import Transaction
+from kpsim.backends.table import make_backend
 from kpsim.cluster import Event, EventType, through_selector
 from kpsim.config import Host
 from kpsim.dialects.iptables import Style, render_ruleset
@@ -34,7 +35,8 @@ from kpsim.nodes import Machine
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, OwnAddress, Routing
 from kpsim.packetpath.steps import RuleMatched
-from kpsim.proxier import Proxier, make_backend
+from kpsim.programmed import Programmed
+from kpsim.proxier import Proxier
 from kpsim.units import SECOND_NS
 from kpsim.verify.twin import Exchange, Twin
 
@@ -102,8 +104,9 @@ def test_kube_proxys_commands_on_top_leave_what_is_printed(namespace: Namespace,
 
 def _first_sync(cluster: Cluster, family: Family) -> Transaction:
     settings = cluster.settings(NODE, family)
-    backend = make_backend(settings, beside=cluster.rules_beside(NODE, family))
-    proxier = Proxier(settings, backend, created_ns=0)
+    beside = cluster.rules_beside(NODE, family)
+    held = None if beside is None else Programmed.of(beside)
+    proxier = Proxier(settings, make_backend(settings), created_ns=0, held=held)
     for key in sorted(cluster.state.objects):
         if event := through_selector(Event(EventType.ADDED, None, cluster.state.objects[key]), NODE):
             proxier.on_event(event, 0)

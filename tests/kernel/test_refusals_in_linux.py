@@ -43,7 +43,7 @@ def clock_ns() -> int:
 def limit_errors(twin: Twin) -> None:
     """To as many as Linux sends by default."""
     twin.linux.namespace.set_sysctls(_LIMITS)
-    twin.model.icmp_limiter = IcmpLimiter()
+    twin.model.memory.icmp_limiter = IcmpLimiter()
     client = number_of(f"{NETWORK[twin.family]}9")
     twin.linux.put_behind(
         "eth0", client
@@ -137,7 +137,7 @@ def kube_proxy_rules(*endpoints: str, liberal: bool = False) -> str:
         endpoint_slice("shop/web", endpoints, [slice_port(8080)]),
     )
     kube_proxy.sync()
-    return render_ruleset(kube_proxy.proxier.backend.ruleset, Style.SAVE)
+    return render_ruleset(kube_proxy.proxier.held.ruleset, Style.SAVE)
 
 
 _OUTSIDE = 2_000_000_000  # a sequence number that nobody expects

@@ -109,6 +109,6 @@ def test_syncs_leave_the_kernel_as_the_model_says(counting: Namespace, backend: 
                 counting.run([tool, *shlex.split(command, comments=True)])
         for text in done.documents:
             counting.run(restore, stdin=text())
-    ruleset = replay.proxier.backend.ruleset
+    ruleset = replay.proxier.held.ruleset
     saved = counting.run([backend.tool(family, "save")])
     assert tables_of(saved) == tables_of(render_ruleset(ruleset, Style.SAVE))

@@ -76,7 +76,7 @@ class WrongModel:
         wrong = parse(changed, self._twin.family)
         ours, theirs = (rules, wrong) if self._of_linux else (wrong, rules)
         assert self._load(theirs) is None
-        self._twin.model.load(ours)
+        self._twin.model.load_rules(ours)
         return None
 
 
@@ -130,14 +130,14 @@ class Fault(NamedTuple):
 
 def _slower(netns: Netns) -> Netns:
     made = Netns("node", netns.routing, replace(netns.sysctls, tcp_timeout_syn_sent_ns=100 * SECOND_NS))
-    made.load(next(iter(netns.rulesets.values())))
+    made.load(next(iter(netns.programmed.values())))
     return made
 
 
 def _without_hairpin(netns: Netns) -> Netns:
     interfaces = [replace(each, hairpin=False) for each in netns.routing.interfaces.values()]
     made = Netns("node", type(netns.routing)(interfaces, netns.routing.routes), netns.sysctls)
-    made.load(next(iter(netns.rulesets.values())))
+    made.load(next(iter(netns.programmed.values())))
     return made
 
 

@@ -50,7 +50,7 @@ def in_the_model(family: Family, own: str, came_by: str) -> list[int]:
     netns = node_netns("router", [], [])
     outside = Interface("outside", (OwnAddress.parse(f"{own}/{24 if family is Family.IPV4 else 64}"),))
     netns.routing = Routing([*netns.routing.interfaces.values(), outside, Interface("inside")])
-    netns.load(ruleset(table("raw", PREROUTING=tuple(rules)), family=family))
+    netns.load_rules(ruleset(table("raw", PREROUTING=tuple(rules)), family=family))
     outcome = run(netns, packet_between("udp", own, own, sport=1, dport=2, in_interface=came_by))
     counted = [name for name, _ in outcome.effects.touched.counters]
     return [counted.count(str(number)) for number in range(len(OPTIONS))]

@@ -114,7 +114,7 @@ def fabrics(draw: st.DrawFn, family: Family) -> Fabric:
     for name, netns in fabric.nodes.items():
         own = cluster.settings(name, family)
         netns.sysctls = sysctls_of(config, route_localnet=own.localhost_node_ports, liberal=own.liberal)
-        netns.load(cluster.ruleset(name, family))
+        netns.load_rules(cluster.ruleset(name, family))
     return fabric
 
 

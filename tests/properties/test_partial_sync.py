@@ -9,10 +9,10 @@ from histories import IPS, KEYS, NODE_PORTS, Step, Sync, fresh, happen, historie
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packets import node_netns, packet_between
-from proxiers import NODE, NODE_IP, Rig, document, endpoint_slice, slice_port
+from proxiers import NODE, NODE_IP, Rig, document, endpoint_slice, rules_last, rules_total, slice_port
 
 from kpsim.kubeproxy.plan import Refusal, make_plan
-from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.netfilter import Netns, expand
 from kpsim.packet import Packet
 
@@ -37,9 +37,9 @@ def test_partial_syncs_lead_where_full_ones_lead(history: list[Step]) -> None:
         result, full = (each.sync(step.after_s, refuse=step.refuse) for each in (rig, forced))
         assert result.success is full.success is not step.refuse
         # what is owned is counted as if it were all written; what was written, as it stands there
-        assert full.transaction.rules_total == full.transaction.rules_last == rule_lines(document(full))
-        assert result.transaction.rules_total == full.transaction.rules_total
-        assert result.transaction.rules_last == rule_lines(document(result))
+        assert rules_total(full) == rules_last(full) == rule_lines(document(full))
+        assert rules_total(result) == rules_total(full)
+        assert rules_last(result) == rule_lines(document(result))
         assert result.transaction.no_local_endpoints == full.transaction.no_local_endpoints
         if not step.refuse:
             assert rig.tables_text() == forced.tables_text()
@@ -58,7 +58,7 @@ def test_large_clusters_are_like_any_other_after_a_late_full_sync(history: list[
             continue
         result = rig.sync(step.after_s, refuse=step.refuse)
         assert result.success is not step.refuse
-        assert result.transaction.rules_last == rule_lines(document(result))
+        assert rules_last(result) == rule_lines(document(result))
         if result.success:
             started, _ = fresh(rig)
             assert started.chains() <= rig.chains()  # some may be stale (I-12.3 b), none is missing
@@ -80,7 +80,7 @@ def naive_refusals(rig: Rig) -> tuple[int, int]:
     )
 
 
-def naive_stale(rig: Rig, flows: list[Flow]) -> list[Flow]:
+def naive_stale(rig: Rig, flows: list[UdpFlow]) -> list[UdpFlow]:
     """O-12.3 and O-12.4 as they are written, where no two service ports claim one destination."""
     maps = rig.proxier.maps
     allowed: dict[tuple[str, int], set[str]] = {}
@@ -98,13 +98,13 @@ def naive_stale(rig: Rig, flows: list[Flow]) -> list[Flow]:
     return found
 
 
-def udp_flows() -> list[Flow]:
+def udp_flows() -> list[UdpFlow]:
     """UDP flows to every cluster IP and node port, from every endpoint address."""
     targets = [(f"172.30.{n}.{k}", number) for n in (0, 1) for k in range(len(KEYS)) for number in (53, 54)]
     node_ports = [number for (_, protocol), number in NODE_PORTS.items() if protocol == "UDP"]
     targets += [("192.168.0.2", number + k * 100) for number in node_ports for k in range(len(KEYS))]
     replies = [(ip, number) for ip in (*IPS, "10.180.9.9") for number in (5353, 5354)]
-    return [Flow("udp", "203.0.113.99", 1, *to, *reply, "203.0.113.99", 1) for to in targets for reply in replies]
+    return [UdpFlow("udp", "203.0.113.99", 1, *to, *reply, "203.0.113.99", 1) for to in targets for reply in replies]
 
 
 @EXAMPLES
@@ -153,7 +153,7 @@ def first_packets(rig: Rig) -> Iterator[tuple[Packet, bool]]:
 def node_with(rig: Rig) -> Netns:
     """NODE as its kernel is after the syncs so far."""
     netns = node_netns(NODE, [NODE_IP], ["10.180.0.0/24"], peers={"192.168.0.3": ["10.180.1.0/24"]})
-    netns.load(rig.proxier.backend.ruleset)
+    netns.load_rules(rig.proxier.held.ruleset)
     return netns
 
 

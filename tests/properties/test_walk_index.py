@@ -126,7 +126,7 @@ PACKETS = st.builds(
 
 def fresh(rules: Ruleset) -> Netns:
     netns = node_netns("n1", ["192.168.0.1"], ["10.180.0.0/24"], peers={"192.168.0.2": ["10.180.1.0/24"]})
-    netns.load(rules)
+    netns.load_rules(rules)
     return netns
 
 

@@ -30,7 +30,7 @@ def machine(rules: Ruleset) -> Netns:
         netns = node_netns("n1", ["192.168.0.1"], ["10.180.0.0/24"], peers={"192.168.0.2": ["10.180.1.0/24"]})
     else:
         netns = node_netns("n1", ["2001:db8::1"], ["2001:db8::/112"], peers={"2001:db8::9:2": ["2001:db8::1:0/112"]})
-    netns.load(rules)
+    netns.load_rules(rules)
     return netns
 
 

@@ -1,23 +1,49 @@
 """The iptables backend: service plans to restore documents, full and partial, and what the kernel then holds (spec 03).
 
-Counterpart: pkg/proxy/iptables. It costs what changed: rules of unchanged service ports are kept as blocks, counts are kept up
-to date, text is made when somebody reads it. It never knows when a sync runs nor how packets meet the rules.
+Counterpart: pkg/proxy/iptables. A sync costs what changed: rules of unchanged service ports are kept as blocks, counts are kept
+up to date, text is made when it is read. When a sync runs is ``proxier``'s, how packets meet the rules ``netfilter``'s.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
-from kpsim.backends import SyncRequest, Transaction
+from kpsim.addresses import Family
+from kpsim.backends import MachineView, RuleCount, SyncRequest, Traits, Transaction
 from kpsim.backends.iptables import names, static_rules
 from kpsim.backends.iptables.document import restore_document
 from kpsim.backends.iptables.service_rules import ServiceRules, write_service_rules
-from kpsim.backends.iptables.tables import Blocks, RestoreFailed, Tables
-from kpsim.config import ProxierSettings
-from kpsim.dialects.iptables import Style, render_rule, render_ruleset
+from kpsim.backends.iptables.static_rules import StaticRules
+from kpsim.backends.iptables.tables import (
+    Blocks,
+    RestoreDocument,
+    RestoreFailed,
+    Tables,
+    service_chains,
+    without_kube_proxy,
+)
+from kpsim.config import ProxierSettings, ProxyConfig
+from kpsim.dialects.iptables import Style, empty_table, render_rule, render_ruleset
+from kpsim.inputs import Json
+from kpsim.kubeproxy.metrics import MetricUpdate
 from kpsim.kubeproxy.plan import ServicePlan
 from kpsim.kubeproxy.trackers import ServiceKey, ServicePortName
 from kpsim.maps import Map
+from kpsim.programmed import Programmed
 from kpsim.ruleset import Ruleset, Table
+from kpsim.units import HOUR_NS
+
+
+def _full_after_ns(settings: ProxierSettings, endpoint_total: int) -> int | None:
+    """I-12.3 c, I-13.2."""
+    return None if _is_large(settings, endpoint_total) else HOUR_NS
+
+
+def _longest_pause_ns(_: ProxyConfig) -> int:
+    return HOUR_NS
+
+
+def _is_large(settings: ProxierSettings, endpoint_total: int) -> bool:
+    return endpoint_total > settings.large_cluster_endpoints
 
 
 class _Counts:
@@ -35,13 +61,18 @@ class _Counts:
 
 
 class IptablesBackend:
-    """One family's iptables rules on one node."""
+    """What one family's kube-proxy process in iptables mode remembers of what it wrote."""
 
-    def __init__(self, settings: ProxierSettings, tables: Tables | None = None) -> None:
+    traits: ClassVar[Traits] = Traits(
+        partial_syncs=True,
+        full_after_ns=_full_after_ns,
+        longest_pause_ns=_longest_pause_ns,
+        hastens_retry=True,
+    )
+
+    def __init__(self, settings: ProxierSettings) -> None:
         self.settings = settings
-        self.tables = tables if tables is not None else Tables(settings.family)
         self.large_cluster = False  #: as decided in the last sync (I-12.3)
-        self._interface_addresses = settings.interface_addresses
         self._blocks: Blocks = Map()
         self._names_of: dict[ServiceKey, tuple[ServicePortName, ...]] = {}
         self._counts = _Counts()
@@ -49,91 +80,97 @@ class IptablesBackend:
         self._maybe_stale: set[str] = set()
         self._last_cleanup_ns: int | None = None
 
-    @property
-    def ruleset(self) -> Ruleset:
-        return self.tables.ruleset
+    def start(self, held: Programmed) -> Programmed:
+        """Creates the canaries (I-14), in this order."""
+        tables = Tables(held.ruleset)
+        for table in ("mangle", "nat", "filter"):
+            tables.ensure_chain(table, names.CANARY)
+        return Programmed(held.family, tables.ruleset)
 
-    @property
-    def periodic_full_sync(self) -> bool:
-        return not self.large_cluster
+    def tick(self, now_ns: int, machine: MachineView, held: Programmed) -> Programmed:
+        """Nothing: this mode drains no real servers. It ignores ``MachineView.ipvs_connections`` for the same reason."""
+        return held
 
-    def use_interface_addresses(self, addresses: Iterable[int]) -> None:
-        self._interface_addresses = tuple(addresses)
+    def save(self, held: Programmed) -> str:
+        return render_ruleset(held.ruleset, Style.SAVE)
 
-    def save(self) -> str:
-        return render_ruleset(self.ruleset, Style.SAVE)
+    def flush(self, held: Programmed) -> Programmed:
+        return Programmed(held.family, without_kube_proxy(held.ruleset))
 
-    def flush(self) -> None:
-        self.tables.flush_kube_proxy()
+    def describe(self, transaction: Transaction) -> Callable[[], Mapping[str, Json]]:
+        held, large_cluster = transaction.held, self.large_cluster
 
-    def describe(self, transaction: Transaction) -> Callable[[], Mapping[str, Any]]:
-        tables, large_cluster = self.ruleset.tables, self.large_cluster
-
-        def render() -> Mapping[str, Any]:
-            shown = {
-                name: Table(name, tables[name].chains.delete(names.CANARY))
-                if names.CANARY in tables[name].chains
-                else tables[name]
-                for name in ("filter", "nat")
-            }
-            save = render_ruleset(Ruleset(self.settings.family, Map(shown)), Style.KUBE_PROXY)
+        def render() -> Mapping[str, Json]:
             return {
-                "iptables": {
+                self.settings.config.mode: {
                     "ensure": list(transaction.commands),
                     "restore": [document() for document in transaction.documents],
-                    "save": save,
+                    "save": _without_canaries(held.ruleset),
                     "largeClusterMode": large_cluster,
                 }
             }
 
         return render
 
-    def create_canaries(self) -> None:
-        """I-14; in this order."""
-        for table in ("mangle", "nat", "filter"):
-            self.tables.ensure_chain(table, names.CANARY)
-
-    def sync(self, request: SyncRequest) -> Transaction:
+    def sync(self, request: SyncRequest, held: Programmed) -> Transaction:
         """I-13.4, steps 4 to 8."""
-        commands = self._ensure_built_in_jumps() if request.full else ()
-        self.large_cluster = request.endpoint_total > self.settings.large_cluster_endpoints
+        tables = Tables(held.ruleset)
+        commands = _ensure_built_in_jumps(tables, held.family) if request.full else ()
+        self.large_cluster = _is_large(self.settings, request.endpoint_total)
         base = None if request.full else self._blocks
         written = self._update_blocks(request)
-        stale = self._collect_stale(request)
-        static = static_rules.static_rules(self.settings, self._interface_addresses)
+        stale = self._collect_stale(request, held.ruleset)
+        static = static_rules.static_rules(self.settings, request.machine.interface_addresses)
         document = restore_document(self.settings.family, static, self._blocks, written, stale, base)
+        error = self._restore(tables, document, request)
+        if not error:
+            self._maybe_stale.difference_update(stale)
+        counts = self._rule_counts(static, written)
+        return Transaction(
+            success=not error,
+            held=Programmed(held.family, tables.ruleset),
+            error=error,
+            commands=commands,
+            documents=(lambda: document.text,),
+            rule_counts=counts,
+            metrics=self._metrics(counts, failed=bool(error), partial=not request.full),
+            no_local_endpoints=(self._counts.no_local_internal, self._counts.no_local_external),
+        )
+
+    def _restore(self, tables: Tables, document: RestoreDocument, request: SyncRequest) -> str:
+        """Why the document was refused, at the first table that was; empty if all of it was committed."""
+        if request.refused:
+            return "refused"
+        try:
+            tables.restore(document)
+        except RestoreFailed as failure:
+            return str(failure)
+        return ""
+
+    def _rule_counts(self, static: StaticRules, written: frozenset[ServicePortName]) -> tuple[RuleCount, ...]:
+        """Rules of the filter table are all written by every sync, those of nat as far as their Service changed (I-15)."""
         written_rules = sum(self._blocks[name].chain_rule_count for name in written if name in self._blocks)
         shared_nat = len(static.first_nat) + self._counts.dispatch + len(static.last_nat)
         filter_rules = len(static.first_filter) + self._counts.filter + len(static.last_filter)
-        error = ""
-        try:
-            if request.refuse_document:
-                raise RestoreFailed("refused")
-            self.tables.restore(document)
-            self._maybe_stale.difference_update(stale)
-        except RestoreFailed as failure:
-            error = str(failure)
-        return Transaction(
-            success=not error,
-            commands=commands,
-            documents=(lambda: document.text,),
-            rules_total={"filter": filter_rules, "nat": shared_nat + self._counts.chains},
-            rules_last={"filter": filter_rules, "nat": shared_nat + written_rules},
-            restore_failed=bool(error),
-            no_local_endpoints=(self._counts.no_local_internal, self._counts.no_local_external),
-            error=error,
+        return (
+            RuleCount("filter", filter_rules, filter_rules),
+            RuleCount("nat", shared_nat + self._counts.chains, shared_nat + written_rules),
         )
 
-    def _ensure_built_in_jumps(self) -> tuple[str, ...]:
-        """I-3, as the commands that a person would type."""
-        commands = []
-        for jump in static_rules.BUILT_IN_JUMPS:
-            existed = self.tables.ensure_chain(jump.table, jump.chain)
-            commands.append(f"-t {jump.table} -N {jump.chain}" + (" # exists" if existed else ""))
-            existed = self.tables.ensure_first(jump.table, jump.source, jump.rule)
-            arguments = render_rule(jump.source, jump.rule, Style.KUBE_PROXY, self.settings.family).removeprefix("-A ")
-            commands.append(f"-t {jump.table} -I {arguments}" + (" # exists" if existed else ""))
-        return tuple(commands)
+    def _metrics(self, counts: tuple[RuleCount, ...], *, failed: bool, partial: bool) -> tuple[MetricUpdate, ...]:
+        """I-15. Rule counts are set before the restore, so also when it fails."""
+        family = {"ip_family": self.settings.family.label}
+        updates = []
+        for table, total, last in counts:
+            labels = {"table": table, **family}
+            updates.append(MetricUpdate("sync_proxy_rules_iptables_total", total, labels))
+            updates.append(MetricUpdate("sync_proxy_rules_iptables_last", last, labels))
+        if failed:
+            updates.append(MetricUpdate("sync_proxy_rules_iptables_restore_failures_total", 1, family, adds=True))
+            if partial:
+                name = "sync_proxy_rules_iptables_partial_restore_failures_total"
+                updates.append(MetricUpdate(name, 1, family, adds=True))
+        return tuple(updates)
 
     def _update_blocks(self, request: SyncRequest) -> frozenset[ServicePortName]:
         """Rewrite the changed Services' blocks; returns their service ports, also those that are gone."""
@@ -165,10 +202,10 @@ class IptablesBackend:
         self._maybe_stale.difference_update(chains)
         return rules
 
-    def _collect_stale(self, request: SyncRequest) -> tuple[str, ...]:
-        """I-13.5: service chains in the kernel that nothing uses; in large clusters at most once per syncPeriod."""
+    def _collect_stale(self, request: SyncRequest, ruleset: Ruleset) -> tuple[str, ...]:
+        """Service chains in the kernel that nothing uses, by name; in large clusters at most once per syncPeriod (I-13.5)."""
         if request.full:
-            self._maybe_stale = self.tables.service_chains - self._in_use
+            self._maybe_stale = service_chains(ruleset) - self._in_use
         if (
             self.large_cluster
             and self._last_cleanup_ns is not None
@@ -176,4 +213,26 @@ class IptablesBackend:
         ):
             return ()
         self._last_cleanup_ns = request.now_ns
-        return tuple(sorted(self._maybe_stale & self.tables.service_chains))
+        nat = ruleset.tables.get("nat")
+        return tuple(sorted(name for name in self._maybe_stale if nat is not None and name in nat.chains))
+
+
+def _ensure_built_in_jumps(tables: Tables, family: Family) -> tuple[str, ...]:
+    """Creates kube-proxy's chains and the jumps to them where they are missing (I-3); returns the commands that do so."""
+    commands = []
+    for jump in static_rules.BUILT_IN_JUMPS:
+        existed = tables.ensure_chain(jump.table, jump.chain)
+        commands.append(f"-t {jump.table} -N {jump.chain}" + (" # exists" if existed else ""))
+        existed = tables.ensure_first(jump.table, jump.source, jump.rule)
+        arguments = render_rule(jump.source, jump.rule, Style.KUBE_PROXY, family).removeprefix("-A ")
+        commands.append(f"-t {jump.table} -I {arguments}" + (" # exists" if existed else ""))
+    return tuple(commands)
+
+
+def _without_canaries(ruleset: Ruleset) -> str:
+    """The tables filter and nat in kube-proxy's own text, as replay outputs show them."""
+    shown: dict[str, Table] = {}
+    for name in ("filter", "nat"):
+        chains = ruleset.tables.get(name, empty_table(name)).chains
+        shown[name] = Table(name, chains.delete(names.CANARY) if names.CANARY in chains else chains)
+    return render_ruleset(Ruleset(ruleset.family, Map(shown)), Style.KUBE_PROXY)

@@ -1,4 +1,8 @@
-"""The restore document of one sync: which chains it refills, which it deletes, and its text (I-4)."""
+"""The restore document of one sync: which chains it refills, which it deletes, and its text (I-4).
+
+The text is rendered when it is read. The kernel is told the document's chains as values, so only a person, a comparison or a real
+iptables-restore needs the text. Each service port's part of it is rendered once and kept with the port's block.
+"""
 
 from kpsim.addresses import Family
 from kpsim.backends.iptables import names

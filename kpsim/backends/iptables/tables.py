@@ -1,14 +1,13 @@
-"""One family's xtables state as kube-proxy's tools change it: iptables -N/-I, iptables-restore --noflush, iptables-save.
+"""What iptables and iptables-restore make of a ruleset: -N, -I, and documents that are committed table by table.
 
 What the kernel holds is the fold of everything that was done to it: partial documents, chains left behind, flushed tables,
-documents committed by half. Counterpart: pkg/util/iptables and the kernel. It never knows why a rule is written.
+documents committed by half. Counterpart: pkg/util/iptables and the kernel.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from kpsim.addresses import Family
 from kpsim.backends.iptables import names
 from kpsim.backends.iptables.service_rules import Placed, ServiceRules
 from kpsim.dialects.iptables import empty_table
@@ -19,7 +18,6 @@ from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table
 #: pieces of all service ports, persistent: a document keeps the version it was made from
 Blocks = Map[ServicePortName, ServiceRules]
 
-
 #: which of a port's pieces a shared chain takes its rules from
 Pick = Callable[[ServiceRules], tuple[Placed, ...]]
 
@@ -29,10 +27,14 @@ class RestoreFailed(Exception):
 
 
 class SharedChain(Chain):
-    """A chain that every service port contributes to, assembled when somebody reads it.
+    """A chain that every service port contributes to: KUBE-SERVICES, KUBE-NODEPORTS and the like.
 
-    ``built_on`` and ``changed``: the blocks of the document before, and the keys that differ since; a kernel that holds exactly
-    ``built_on`` has checked all other jumps already.
+    Every sync rewrites these chains in full. With 10,000 Services that would be 20,000 rules to put together and to check, for
+    one changed Service. So the chain holds the blocks that it is made from, and puts its rules together when they are first
+    read: by a packet, a text or a comparison. ``built_on`` are the blocks of the document before, ``changed`` the keys that differ
+    since. The kernel refuses a rule whose jump leads nowhere; a kernel whose chain was made from exactly ``built_on`` has looked at
+    all other jumps already, so only those of ``changed`` are checked. Whether it has is asked of the chain that it holds. So a
+    flushed table, or rules of another process, need no notice: the held chain is another one, and everything is checked.
     """
 
     def __init__(
@@ -45,8 +47,11 @@ class SharedChain(Chain):
         changed: frozenset[ServicePortName],
     ) -> None:
         super().__init__(name)
-        self.blocks, self.last, self.pick = blocks, last, pick
-        self.built_on, self.changed = base, changed
+        self.blocks = blocks
+        self.last = last
+        self.pick = pick
+        self.built_on = base
+        self.changed = changed
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
@@ -88,63 +93,50 @@ class RestoreDocument:
 
 
 class Tables:
-    """The tables mangle, nat and filter of one family on one node."""
+    """A ruleset while iptables' tools work on it. ``ruleset`` is what it is now; the value given at first stays as it was.
 
-    def __init__(self, family: Family) -> None:
-        self.family = family
-        self._tables = Map({name: empty_table(name) for name in ("mangle", "nat", "filter")})
-        self.service_chains: set[str] = set()  #: names in nat that garbage collection looks at (I-2.3)
+    Tables that do not exist yet appear, with their built-in chains, when something is first put into them.
+    """
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self._family = ruleset.family
+        self._tables = ruleset.tables
 
     @property
     def ruleset(self) -> Ruleset:
-        """The state now; a value that later changes leave alone."""
-        return Ruleset(self.family, self._tables)
+        return Ruleset(self._family, self._tables)
 
-    def load(self, ruleset: Ruleset) -> None:
-        """Take over a state that somebody else left, such as a former kube-proxy's (CP-12.1)."""
-        self._tables = self._tables.update(ruleset.tables)
-        self.service_chains = {
-            name for name in self._tables["nat"].chains if name.startswith(names.SERVICE_CHAIN_PREFIXES)
-        }
+    def _chains(self, table: str) -> Map[str, Chain]:
+        found = self._tables.get(table)
+        return (empty_table(table) if found is None else found).chains
 
     def _put(self, table: str, chains: Map[str, Chain]) -> None:
         self._tables = self._tables.set(table, Table(table, chains))
 
-    def has_chain(self, table: str, chain: str) -> bool:
-        return chain in self._tables[table].chains
-
     def ensure_chain(self, table: str, chain: str) -> bool:
         """``-N``: True if it was there already."""
-        chains = self._tables[table].chains
+        chains = self._chains(table)
         if chain in chains:
             return True
         self._put(table, chains.set(chain, Chain(chain)))
         return False
 
     def ensure_first(self, table: str, chain: str, rule: Rule) -> bool:
-        """``-C``, and ``-I`` at position 1 if it is missing: True if it was there already."""
-        chains = self._tables[table].chains
+        """``-C``, and ``-I`` at position 1 if it is missing: True if it was there already. KeyError if there is no such chain."""
+        chains = self._chains(table)
         present = chains[chain]
         if rule in present.rules:
             return True
         self._put(table, chains.set(chain, Chain(chain, (rule, *present.rules), present.base)))
         return False
 
-    def delete_chain(self, table: str, chain: str) -> None:
-        """Flush and delete, whether it exists or not."""
-        chains = self._tables[table].chains
-        if chain in chains:
-            self._put(table, chains.delete(chain))
-        if table == "nat":
-            self.service_chains.discard(chain)
-
     def restore(self, document: RestoreDocument) -> None:
-        """``iptables-restore --noflush``: table by table, each all or nothing. RestoreFailed at the first bad table."""
+        """``iptables-restore --noflush``: table by table, each all or nothing. RestoreFailed at the first bad table (K-9.3)."""
         for update in document.tables:
             self._commit(update)
 
     def _commit(self, update: TableUpdate) -> None:
-        chains = self._tables[update.name].chains
+        chains = self._chains(update.name)
         written = {chain.name for chain in update.chains}
         for chain in update.chains:
             rules = chain.targets_to_check(chains.get(chain.name)) if isinstance(chain, SharedChain) else chain.rules
@@ -158,20 +150,27 @@ class Tables:
             for name in update.deleted:
                 changing.pop(name, None)
             self._put(update.name, changing.finish())
-        if update.name == "nat":
-            self.service_chains.update(name for name in written if name.startswith(names.SERVICE_CHAIN_PREFIXES))
-            self.service_chains.difference_update(update.deleted)
 
-    def flush_kube_proxy(self) -> None:
-        """Somebody removed all of kube-proxy's chains, and with them the jumps to them."""
-        for table in self._tables:
-            kept: dict[str, Chain] = {}
-            for name, chain in self._tables[table].chains.items():
-                if not name.startswith("KUBE-"):
-                    rules = tuple(rule for rule in chain.rules if not _jumps_to_kube_proxy(rule))
-                    kept[name] = Chain(name, rules, chain.base)
-            self._put(table, Map(kept))
-        self.service_chains = set()
+
+def service_chains(ruleset: Ruleset) -> set[str]:
+    """Names of all chains of nat that garbage collection looks at (I-2.3)."""
+    nat = ruleset.tables.get("nat", Table("nat"))
+    return {name for name in nat.chains if name.startswith(names.SERVICE_CHAIN_PREFIXES)}
+
+
+def without_kube_proxy(ruleset: Ruleset) -> Ruleset:
+    """The ruleset after another program has removed kube-proxy's chains, and with them the jumps to them."""
+    tables = {name: Table(name, _kept_chains(table)) for name, table in ruleset.tables.items()}
+    return Ruleset(ruleset.family, Map(tables))
+
+
+def _kept_chains(table: Table) -> Map[str, Chain]:
+    kept: dict[str, Chain] = {}
+    for name, chain in table.chains.items():
+        if not name.startswith("KUBE-"):
+            rules = tuple(rule for rule in chain.rules if not _jumps_to_kube_proxy(rule))
+            kept[name] = Chain(name, rules, chain.base)
+    return Map(kept)
 
 
 def _jumps_to_kube_proxy(rule: Rule) -> bool:

@@ -1,0 +1,33 @@
+"""The table of proxy modes: the one place, besides the configuration, that names them.
+
+A mode's modules are imported when its first backend is made, so that a mode costs nothing to those who do not use it.
+"""
+
+from collections.abc import Callable, Mapping
+
+from kpsim.backends import Backend
+from kpsim.config import Mode, ProxierSettings
+from kpsim.errors import InputError
+
+
+def _iptables(settings: ProxierSettings) -> Backend:
+    from kpsim.backends.iptables import IptablesBackend
+
+    return IptablesBackend(settings)
+
+
+_FACTORIES: Mapping[Mode, Callable[[ProxierSettings], Backend]] = {Mode.IPTABLES: _iptables}
+
+
+def check_modelled(mode: Mode) -> None:
+    """InputError, with what is modelled, for a mode that kube-proxy has and that is not modelled yet."""
+    if mode not in _FACTORIES:
+        *others, last = _FACTORIES
+        modelled = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        raise InputError(f"mode {mode}: not modelled yet, only {modelled}")
+
+
+def make_backend(settings: ProxierSettings) -> Backend:
+    """The backend of the configured mode, for a process that has done nothing yet. InputError if the mode is not modelled."""
+    check_modelled(settings.config.mode)
+    return _FACTORIES[settings.config.mode](settings)
