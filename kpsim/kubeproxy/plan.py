@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName
+from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName, endpoints_on
 
 
 class Refusal(enum.StrEnum):
@@ -100,7 +100,7 @@ def make_plan(
         return ServicePlan(name, port, cluster, (), cluster, has_any)
 
     has_any = has_any or any(e.ready or (e.serving and e.terminating) for e in endpoints)
-    on_node = [e for e in endpoints if e.local]
+    on_node = endpoints_on(node_name, endpoints)
     local = tuple(e for e in on_node if e.ready)
     fell_back = not local
     if fell_back:
