@@ -236,25 +236,56 @@ def _hosts(endpoint_slice: EndpointSlice, family: Family) -> list[_Host]:
     ]
 
 
+class _OfSlice(NamedTuple):
+    """What one slice says of a Service's endpoints: by port and address, and merged as if it were the Service's only slice."""
+
+    found: dict[ServicePortName, dict[str, Endpoint]]
+    merged: Endpoints
+
+
+def _of_slice(service: ServiceKey, endpoint_slice: EndpointSlice, family: Family) -> _OfSlice:
+    """The slice's endpoints of one family. They are derived once and kept with the slice, for the kube-proxies of all nodes."""
+    known: _OfSlice | None = endpoint_slice.derived.get((service, family))
+    if known is not None:
+        return known
+    hosts = _hosts(endpoint_slice, family)
+    by_port: dict[ServicePortName, dict[str, Endpoint]] = {}
+    for port in endpoint_slice.ports:
+        if port.name is None or not port.port:
+            continue
+        key = ServicePortName(service.namespace, service.name, port.name, port.protocol)
+        _merge(by_port.setdefault(key, {}), (host.at(port.port) for host in hosts))
+    made = _OfSlice(by_port, _sorted(by_port))
+    endpoint_slice.derived[service, family] = made
+    return made
+
+
+def _merge(found: dict[str, Endpoint], more: Iterable[Endpoint]) -> None:
+    """Adds endpoints to those found so far: of one ``ip:port`` the last that is not terminating counts, else the first (O-6.4)."""
+    for endpoint in more:
+        if endpoint.address not in found or not endpoint.terminating:
+            found[endpoint.address] = endpoint
+
+
+def _sorted(by_port: Mapping[ServicePortName, Mapping[str, Endpoint]]) -> Endpoints:
+    """The endpoints of each port that has any, sorted by the text ``ip:port`` (O-6.5)."""
+    return {key: tuple(found[address] for address in sorted(found)) for key, found in by_port.items() if found}
+
+
 def merge_slices(service: ServiceKey, slices: Iterable[EndpointSlice], family: Family) -> Endpoints:
     """Endpoints of each of a Service's ports over its slices (O-6.2 to O-6.5), sorted by the text ``ip:port``.
 
     Of one ``ip:port`` the last that is not terminating counts, else the first (O-6.4). Ports are matched by name and
     protocol; slices are visited in the order given.
     """
-    merged: dict[ServicePortName, dict[str, Endpoint]] = {}
-    for endpoint_slice in slices:
-        hosts = _hosts(endpoint_slice, family)
-        for port in endpoint_slice.ports:
-            if port.name is None or not port.port:
-                continue
-            key = ServicePortName(service.namespace, service.name, port.name, port.protocol)
-            found = merged.setdefault(key, {})
-            for host in hosts:
-                endpoint = host.at(port.port)
-                if endpoint.address not in found or not endpoint.terminating:
-                    found[endpoint.address] = endpoint
-    return {key: tuple(found[address] for address in sorted(found)) for key, found in merged.items() if found}
+    parts = [_of_slice(service, endpoint_slice, family) for endpoint_slice in slices]
+    if len(parts) == 1:
+        return parts[0].merged
+    by_port: dict[ServicePortName, dict[str, Endpoint]] = {}
+    for part in parts:
+        for key, endpoints in part.found.items():
+            _merge(by_port.setdefault(key, {}), endpoints.values())
+    return _sorted(by_port)
 
 
 @dataclass(frozen=True, slots=True)
