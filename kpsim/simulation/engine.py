@@ -21,6 +21,7 @@ from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, stored_service
+from kpsim.simulation.overdue import OverdueNodes
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import RunLog
 from kpsim.simulation.traffic import TrafficSource, World, outside_clients, port_of, service_port_name
@@ -72,11 +73,14 @@ class Run:
                 NodeKernel(self.machines, node.name),
                 seed=seed,
                 log=self.log,
-                health_changed=self._record_health,
+                health_changed=partial(self._record_health, node.name),
                 families=cluster_families(spec.nodes),
             )
             for node in self.nodes
         }
+        families = [family.label for family in cluster_families(spec.nodes)]
+        timeout_ns = 2 * scenario.proxy.sync_period_ns  # kube-proxy's own (CP-12 step 5)
+        overdue = OverdueNodes(self.log, self.proxies, families, timeout_ns)
         self.balancers = {
             key: LoadBalancer(
                 self.clock,
@@ -86,6 +90,7 @@ class Run:
                 seed,
                 self.log,
                 has_health_check_port=partial(self._has_health_check_port, self._known(key)),
+                overdue=overdue.at,
             )
             for key in self._balanced_services()
         }
@@ -176,9 +181,9 @@ class Run:
                 self.clock, traffic, world, first_client=clients.start, stop_ns=stop_ns, seed=self.seed, log=self.log
             ).start()
 
-    def _record_health(self) -> None:
+    def _record_health(self, node: str) -> None:
         for balancer in self.balancers.values():
-            balancer.record()
+            balancer.record(node)
 
 
 class _KnownService:

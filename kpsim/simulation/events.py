@@ -129,7 +129,7 @@ class Events:
             balancer.set_reachable(name, True)
         self._actors.workloads.node_up(name)
         self._actors.proxies[name].forget_kernel()
-        self._actors.proxies[name].start()
+        self._start_proxy(name)
         self._write(
             f"node {name}",
             lambda at_ns: self._actors.api.put(node_object(self._nodes[name], ready=True), now_ns, at_ns),
@@ -187,9 +187,14 @@ class Events:
         def start() -> None:
             if not proxy.running and name not in self._down_since_ns:
                 self._tell(HappeningKind.PROXY_STARTED, name)
-                proxy.start()
+                self._start_proxy(name)
 
         self._clock.at(self._clock.now_ns + down_ns, Rank.WORLD, f"node {name}", start)
+
+    def _start_proxy(self, name: str) -> None:
+        self._actors.proxies[name].start()
+        for balancer in self._actors.load_balancers:
+            balancer.look_again(name)
 
     # ------------------------------------------------------------------------------------------------------------- both
 
