@@ -11,6 +11,7 @@ from packets import (
     OTHER_POD,
     POD,
     REMOTE_POD,
+    build_fabric,
     ip,
     net,
     node_netns,
@@ -24,7 +25,7 @@ from packets import (
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
-from kpsim.fabric import Fabric, Place, Whose, answer_to, build_fabric, reply, send
+from kpsim.fabric import Fabric, Place, Whose, answer_to, reply, send
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
