@@ -1,9 +1,12 @@
 """What a run is made of, piece by piece: the clock, delays and arrivals, rollouts and placement, causes of affinity breaks."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Choice, Delay, Exponential, Normal, Uniform
@@ -13,8 +16,8 @@ from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.loadbalancer import Belief
 from kpsim.simulation.machines import Outcome
-from kpsim.simulation.placement import place
-from kpsim.simulation.rollout import PodStatus, Step, Strategy, next_step
+from kpsim.simulation.placement import Placer
+from kpsim.simulation.rollout import Fleet, PodStatus, Step, Strategy, next_step
 from kpsim.simulation.runlog import Disposition
 from kpsim.simulation.traffic import arrival_times_ns, client_address
 from kpsim.units import MILLISECOND_NS, SECOND_NS
@@ -147,12 +150,12 @@ def pods(*described: str) -> list[PodStatus]:
     ],
 )
 def test_rolling_update_steps(now: list[str], surge: int, unavailable: int, expected: Step) -> None:
-    assert next_step(pods(*now), 3, 2, Strategy(surge, unavailable)) == expected
+    assert next_step(Fleet(pods(*now)), 3, 2, Strategy(surge, unavailable)) == expected
 
 
 def test_scaling_down_takes_pods_that_are_not_ready_then_those_on_full_nodes_then_the_newest() -> None:
     now = pods("1r@a", "1r@a", "1r@b", "1u@c", "1r@b")
-    assert next_step(now, 1, 1, Strategy(0, 0)).delete == ("p3", "p4", "p2", "p1")
+    assert next_step(Fleet(now), 1, 1, Strategy(0, 0)).delete == ("p3", "p4", "p2", "p1")
 
 
 def test_shares_round_as_a_deployment_does() -> None:
@@ -165,7 +168,7 @@ def test_a_rollout_keeps_its_bounds_and_ends(surge: int, unavailable: int) -> No
     now = pods("1r@a", "1r@b", "1r@c", "1r@a", "1r@b")
     numbers = count(len(now))
     for _ in range(100):
-        step = next_step(now, 5, 2, Strategy(surge, unavailable))
+        step = next_step(Fleet(now), 5, 2, Strategy(surge, unavailable))
         now = [pod for pod in now if pod.name not in step.delete]
         now += [PodStatus(f"p{n}", "abc"[n % 3], 2, False, n) for n in (next(numbers) for _ in range(step.create))]
         assert len(now) <= 5 + surge
@@ -178,13 +181,39 @@ def test_a_rollout_keeps_its_bounds_and_ends(surge: int, unavailable: int) -> No
     assert [pod.revision for pod in now] == [2] * 5
 
 
+status = st.builds(
+    PodStatus, st.just(""), st.sampled_from("abc"), st.integers(1, 3), st.booleans(), st.just(0)
+)  # name and number are given below
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), status)), max_size=20))
+def test_a_fleet_counts_what_it_holds(changes: list[tuple[int, PodStatus | None]]) -> None:
+    fleet, held = Fleet(), dict[str, PodStatus]()
+    for number, pod in changes:
+        name = f"p{number}"
+        if pod is None:
+            fleet.remove(name)
+            held.pop(name, None)
+        else:
+            held[name] = replace(pod, name=name, number=number)
+            fleet.put(held[name])
+    assert sorted(fleet, key=lambda pod: pod.number) == sorted(held.values(), key=lambda pod: pod.number)
+    assert (len(fleet), fleet.ready) == (len(held), sum(pod.ready for pod in held.values()))
+    assert +fleet.on_node == Counter(pod.node for pod in held.values())
+    for revision in (1, 2, 3):
+        for ready in (False, True):
+            wanted = sum((pod.revision, pod.ready) == (revision, ready) for pod in held.values())
+            assert fleet.of_revision(revision, ready=ready) == wanted
+
+
 NODES = [ClusterNode(name, zone, 4, (), ()) for name, zone in (("n1", "a"), ("n2", "b"), ("n3", "b"))]
 
 
 def placed(placement: Placement, number: int, down: frozenset[str] = frozenset()) -> list[str | None]:
+    placer = Placer(placement, NODES)
     taken: list[str] = []
     for _ in range(number):
-        taken.append(place(placement, NODES, taken, down) or "nowhere")
+        taken.append(placer.place(Counter(taken), down) or "nowhere")
     return list(taken)
 
 
