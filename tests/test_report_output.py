@@ -21,7 +21,7 @@ from kpsim.reports.output import write_output
 from kpsim.reports.plots import PLOT_NAMES, plots
 from kpsim.reports.sentences import duration, instant, local_sentence, percent, window_sentence
 from kpsim.reports.summary import summary_json, summary_text
-from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.simulation.runlog import Cause, Fate, RunLog
 
 CONDITIONS = ("dropped == 0", "sync_lag.p99_seconds < 2s")
 
@@ -237,7 +237,7 @@ def test_instant() -> None:
 
 
 def test_window_sentences_say_only_what_is_known() -> None:
-    refused = lost(1500, Cause.NO_LOCAL_ENDPOINTS, Disposition.REJECTED)
+    refused = lost(1500, Cause.NO_LOCAL_ENDPOINTS, Fate.REJECTED)
     nowhere = lost(2000, Cause.NO_HEALTHY_NODE, node="")
     log = replace(empty(), connections=[refused, nowhere])
     assert [window_sentence(window) for window in local_drop_windows(log)] == [

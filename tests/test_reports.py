@@ -24,7 +24,7 @@ from kpsim.reports.sync_lag import (
     stage_quantiles,
     typical_changes,
 )
-from kpsim.simulation.runlog import Cause, Connection, Disposition, Frontend, NodeHealth, RunLog
+from kpsim.simulation.runlog import Cause, Connection, Fate, Frontend, NodeHealth, RunLog
 
 
 def log_of(connections: list[Connection], node_health: list[NodeHealth] | None = None) -> RunLog:
@@ -37,10 +37,10 @@ def log_of(connections: list[Connection], node_health: list[NodeHealth] | None =
 def test_tally_counts_ends_and_causes() -> None:
     total = tally(count_groups(story()))
     assert total.sent == 12
-    assert [total.of(ended) for ended in Disposition] == [7, 1, 3, 1]
-    assert total.ratio(Disposition.DELIVERED) == 7 / 12
+    assert [total.of(ended) for ended in Fate] == [7, 1, 3, 1]
+    assert total.ratio(Fate.DELIVERED) == 7 / 12
     assert total.causes() == [(Cause.NO_LOCAL_ENDPOINTS, 3), (Cause.ENDPOINT_GONE, 1), (Cause.NO_ENDPOINTS, 1)]
-    assert total.causes(Disposition.FAILED) == [(Cause.ENDPOINT_GONE, 1)]
+    assert total.causes(Fate.FAILED) == [(Cause.ENDPOINT_GONE, 1)]
     assert total.because(Cause.NO_LOCAL_ENDPOINTS) == 3
 
 
@@ -54,7 +54,7 @@ def test_tally_by_service_policy_and_node() -> None:
 
 def test_tally_of_nothing_is_undefined_rather_than_perfect() -> None:
     assert tally([]).sent == 0
-    assert math.isnan(tally([]).ratio(Disposition.DELIVERED))
+    assert math.isnan(tally([]).ratio(Fate.DELIVERED))
 
 
 def test_nodes_come_from_every_part_of_the_log() -> None:
@@ -86,7 +86,7 @@ def test_a_break_names_the_former_endpoint() -> None:
 
 def test_only_new_flows_to_affinity_services_are_decisions() -> None:
     followed = sticky(2, "10.180.1.1", "10.180.1.7:9000", new_flow=False, protocol="UDP")
-    refused = sticky(3, "10.180.1.1", "", disposition=Disposition.REJECTED, cause=Cause.NO_ENDPOINTS)
+    refused = sticky(3, "10.180.1.1", "", disposition=Fate.REJECTED, cause=Cause.NO_ENDPOINTS)
     plain = connection(4)
     log = log_of([sticky(1, "10.180.1.1", "10.180.1.7:9000"), followed, refused, plain])
     (client,) = affinity_by_client(log)
@@ -95,9 +95,7 @@ def test_only_new_flows_to_affinity_services_are_decisions() -> None:
 
 def test_a_loss_is_no_break_and_the_break_behind_it_counts_once() -> None:
     """However often a client tries while nobody serves it: it is counted when it is led elsewhere."""
-    losses = [
-        sticky(at, "10.180.1.1", "", disposition=Disposition.REJECTED, cause=Cause.NO_ENDPOINTS) for at in (2, 3, 4)
-    ]
+    losses = [sticky(at, "10.180.1.1", "", disposition=Fate.REJECTED, cause=Cause.NO_ENDPOINTS) for at in (2, 3, 4)]
     elsewhere = sticky(5, "10.180.1.1", "10.180.2.7:9000", "endpoint gone")
     log = log_of([sticky(1, "10.180.1.1", "10.180.1.7:9000"), *losses, elsewhere])
     (client,) = affinity_by_client(log)
@@ -122,14 +120,14 @@ def test_local_drops_see_what_the_load_balancer_believed() -> None:
     ("attempt", "counts"),
     [
         (lost(1, Cause.NO_LOCAL_ENDPOINTS), True),
-        (lost(1, Cause.NO_LOCAL_ENDPOINTS, Disposition.REJECTED), True),  # IPVS refuses where iptables drops
+        (lost(1, Cause.NO_LOCAL_ENDPOINTS, Fate.REJECTED), True),  # IPVS refuses where iptables drops
         (lost(1, Cause.NODE_DOWN), True),
         (lost(1, Cause.NO_HEALTHY_NODE, node=""), True),
         (lost(1, Cause.SOURCE_RANGES), False),
-        (lost(1, Cause.NO_ENDPOINTS, Disposition.REJECTED), False),
+        (lost(1, Cause.NO_ENDPOINTS, Fate.REJECTED), False),
         (lost(1, Cause.RATE_LIMITED), False),  # the same, and the client is not told
         (lost(1, Cause.TABLE_FULL), True),
-        (lost(1, Cause.ENDPOINT_GONE, Disposition.FAILED), False),
+        (lost(1, Cause.ENDPOINT_GONE, Fate.FAILED), False),
         (lost(1, Cause.NO_LOCAL_ENDPOINTS, traffic_policy="Cluster"), False),
         (lost(1, Cause.NO_LOCAL_ENDPOINTS, frontend=Frontend.CLUSTER_IP), False),  # internalTrafficPolicy
         (connection(1), False),

@@ -14,7 +14,7 @@ from kpsim.reports.figures import figures
 from kpsim.scenario import load_scenario
 from kpsim.scenarios import scenario_names
 from kpsim.simulation import run
-from kpsim.simulation.runlog import Cause, Connection, Disposition, NodeHealth, RunLog, Sync
+from kpsim.simulation.runlog import Cause, Connection, Fate, NodeHealth, RunLog, Sync
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 MS = MILLISECOND_NS
@@ -26,7 +26,7 @@ def log_of(name: str) -> RunLog:
 
 
 def lost(log: RunLog) -> list[Connection]:
-    return [c for c in log.connections if c.disposition is not Disposition.DELIVERED]
+    return [c for c in log.connections if c.disposition is not Fate.DELIVERED]
 
 
 def after(log: RunLog, at_ns: int) -> list[Connection]:
@@ -95,7 +95,7 @@ def test_local_rollout_ends_for_a_node_when_the_load_balancer_has_seen_two_failu
     assert lost(log)[-1].at_ns < out_ns
     # the rules drop; before that they lead to a pod that is gone; the endpoint leaves the rules when the health check fails
     dropped = [c for c in lost(log) if c.node == "node-2" and c.cause is Cause.NO_LOCAL_ENDPOINTS]
-    assert {c.disposition for c in dropped} == {Disposition.DROPPED}
+    assert {c.disposition for c in dropped} == {Fate.DROPPED}
     assert all(c.at_ns >= failing_ns for c in dropped) and "no local endpoints" in dropped[0].rule
 
 
@@ -152,7 +152,7 @@ def test_stale_udp_flows_move_when_the_sync_cleans_up() -> None:
         assert 11_130 <= at_ns // MS <= 11_135
     for node, at_ns in cleaned:
         mine = [c for c in log.connections if c.node == node]
-        failing = [c for c in mine if c.disposition is Disposition.FAILED]
+        failing = [c for c in mine if c.disposition is Fate.FAILED]
         assert failing == [c for c in mine if c.endpoint == dead and 10_005 * MS <= c.at_ns < at_ns]
         assert {(c.new_flow, c.cause) for c in failing} == {(False, Cause.ENDPOINT_GONE)}
     # the first datagram afterwards is a new flow to the endpoint that is left
@@ -172,7 +172,7 @@ def test_stale_udp_flows_stay_for_good_when_that_sync_fails() -> None:
     pinned = {(c.client, c.source_port) for c in log.connections if c.at_ns < 10 * SECOND_NS and c.endpoint == dead}
     assert 0 < len(pinned) < 20
     for c in after(log, 10_005 * MS):
-        assert (c.disposition is Disposition.FAILED) == ((c.client, c.source_port) in pinned)
+        assert (c.disposition is Fate.FAILED) == ((c.client, c.source_port) in pinned)
     last = {(c.client, c.source_port): c for c in log.connections}
     assert {last[flow].endpoint for flow in pinned} == {dead}
 
@@ -243,7 +243,7 @@ def test_terminating_endpoints_serve_when_there_is_nothing_better() -> None:
     last = [c for c in log.connections if c.traffic == "last"]
     # deleted at 10.005, preStop 10 s: both exit at 20.005, and not one connection is lost before (T-2)
     assert [h.at_ns // MS for h in log.happenings if h.kind == "pod gone" and "last" in h.subject] == [20_005, 20_005]
-    assert {c.disposition for c in last if c.at_ns < 20_005 * MS} == {Disposition.DELIVERED}
+    assert {c.disposition for c in last if c.at_ns < 20_005 * MS} == {Fate.DELIVERED}
     during = Counter(c.endpoint for c in last if 12 * SECOND_NS <= c.at_ns < 20 * SECOND_NS)
     assert len(during) == 2  # T-4 row 9: all terminating ones that serve
     # 20.005 +15 +5 +10 +10 and a sync of 50 ms: until 20.095 and a little the rules lead to pods that are gone
@@ -253,15 +253,15 @@ def test_terminating_endpoints_serve_when_there_is_nothing_better() -> None:
     # 6 answers at once and one a second for the rest of the run (K-3.4)
     ends = Counter((c.disposition, c.cause) for c in refused)
     assert ends == {
-        (Disposition.REJECTED, Cause.NO_ENDPOINTS): 6 + 9,
-        (Disposition.DROPPED, Cause.RATE_LIMITED): len(refused) - 15,
+        (Fate.REJECTED, Cause.NO_ENDPOINTS): 6 + 9,
+        (Fate.DROPPED, Cause.RATE_LIMITED): len(refused) - 15,
     }
 
 
 def test_one_ready_endpoint_disables_every_terminating_one() -> None:
     log = log_of("terminating-endpoints")
     some = [c for c in log.connections if c.traffic == "some"]
-    assert {c.disposition for c in some} == {Disposition.DELIVERED}
+    assert {c.disposition for c in some} == {Fate.DELIVERED}
     before = Counter(c.endpoint for c in some if c.at_ns < 10 * SECOND_NS)
     # terminating pods are serving until 20.005, but the rules have forgotten them at 10.005 +5 +10 +10 and a sync (T-2.3)
     later = Counter(c.endpoint for c in some if c.at_ns >= 10_100 * MS)

@@ -18,7 +18,7 @@ from kpsim.simulation.loadbalancer import Belief
 from kpsim.simulation.machines import Outcome
 from kpsim.simulation.placement import Placer
 from kpsim.simulation.rollout import Fleet, PodStatus, Step, Strategy, next_step
-from kpsim.simulation.runlog import Disposition
+from kpsim.simulation.runlog import Fate
 from kpsim.simulation.traffic import arrival_times_ns, client_address
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
@@ -253,7 +253,7 @@ class _FakeMachines:
 
 
 def contact(node: str = "n1", source: str = "203.0.113.1", endpoint: str = "10.180.1.2:80") -> Outcome:
-    return Outcome(Disposition.DELIVERED, node=node, source_ip=source, endpoint=endpoint)
+    return Outcome(Fate.DELIVERED, node=node, source_ip=source, endpoint=endpoint)
 
 
 @pytest.mark.parametrize(

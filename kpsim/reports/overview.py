@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from kpsim.simulation.runlog import Cause, Disposition, Frontend, RunLog
+from kpsim.simulation.runlog import Cause, Fate, Frontend, RunLog
 
 
 class Group(NamedTuple):
@@ -20,7 +20,7 @@ class Group(NamedTuple):
     frontend: Frontend
     traffic: str
     node: str  #: empty: no node's rules saw them
-    disposition: Disposition
+    disposition: Fate
     cause: Cause
     connections: int
 
@@ -32,18 +32,18 @@ GroupField = Literal["service", "traffic_policy", "frontend", "traffic", "node"]
 class Tally:
     """How many connections ended how, and why; pairs in the order in which the enums declare them."""
 
-    counts: Mapping[tuple[Disposition, Cause], int]
+    counts: Mapping[tuple[Fate, Cause], int]
 
     @property
     def sent(self) -> int:
         """All connections."""
         return sum(self.counts.values())
 
-    def of(self, disposition: Disposition) -> int:
+    def of(self, disposition: Fate) -> int:
         """Connections that ended so."""
         return sum(n for (ended, _), n in self.counts.items() if ended is disposition)
 
-    def ratio(self, disposition: Disposition) -> float:
+    def ratio(self, disposition: Fate) -> float:
         """Share of the sent ones that ended so; NaN when nothing was sent."""
         return self.of(disposition) / self.sent if self.sent else math.nan
 
@@ -51,7 +51,7 @@ class Tally:
         """Connections with this cause."""
         return sum(n for (_, why), n in self.counts.items() if why is cause)
 
-    def causes(self, disposition: Disposition | None = None) -> list[tuple[Cause, int]]:
+    def causes(self, disposition: Fate | None = None) -> list[tuple[Cause, int]]:
         """Causes that occurred with their counts, most frequent first; NONE is left out."""
         totals: Counter[Cause] = Counter()
         for (ended, why), n in self.counts.items():
@@ -70,10 +70,10 @@ def count_groups(log: RunLog) -> list[Group]:
 
 def tally(groups: Iterable[Group]) -> Tally:
     """The groups' connections together."""
-    totals: Counter[tuple[Disposition, Cause]] = Counter()
+    totals: Counter[tuple[Fate, Cause]] = Counter()
     for group in groups:
         totals[group.disposition, group.cause] += group.connections
-    return Tally({pair: totals[pair] for ended in Disposition for why in Cause if totals[pair := (ended, why)]})
+    return Tally({pair: totals[pair] for ended in Fate for why in Cause if totals[pair := (ended, why)]})
 
 
 def tally_by(groups: Iterable[Group], field: GroupField) -> dict[str, Tally]:

@@ -20,7 +20,7 @@ from kpsim.reports.sync_lag import (
     reported_ns,
     stage_quantiles,
 )
-from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.simulation.runlog import Cause, Fate, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 
@@ -85,7 +85,7 @@ def traffic_sentence(log: RunLog) -> str:
     total = tally(count_groups(log))
     if not total.sent:
         return "No connection was attempted."
-    delivered = total.of(Disposition.DELIVERED)
+    delivered = total.of(Fate.DELIVERED)
     if delivered == total.sent:
         return (
             f"All {plural(total.sent, 'connection')} were delivered."
@@ -93,8 +93,7 @@ def traffic_sentence(log: RunLog) -> str:
             else "1 connection was delivered."
         )
     text = (
-        f"{delivered:,} of {plural(total.sent, 'connection')} were delivered "
-        f"({percent(total.ratio(Disposition.DELIVERED))})"
+        f"{delivered:,} of {plural(total.sent, 'connection')} were delivered ({percent(total.ratio(Fate.DELIVERED))})"
     )
     return "; ".join([text, *_losses(total)]) + "."
 
@@ -111,12 +110,12 @@ def loss_lines(log: RunLog) -> list[str]:
 def _worst_first(log: RunLog) -> list[tuple[str, str, Tally]]:
     parts = tally_by_service_and_policy(count_groups(log))
     rows = [(service, policy, part) for (service, policy), part in parts.items()]
-    return sorted(rows, key=lambda row: (row[2].of(Disposition.DELIVERED) - row[2].sent, row[0], row[1]))
+    return sorted(rows, key=lambda row: (row[2].of(Fate.DELIVERED) - row[2].sent, row[0], row[1]))
 
 
 def _losses(part: Tally) -> list[str]:
     losses = []
-    for ended in (Disposition.REJECTED, Disposition.DROPPED, Disposition.FAILED):
+    for ended in (Fate.REJECTED, Fate.DROPPED, Fate.FAILED):
         if count := part.of(ended):
             causes = part.causes(ended)
             why = causes[0][0].value if len(causes) == 1 and causes[0][1] == count else reasons(causes)
@@ -128,15 +127,15 @@ def traffic_table(log: RunLog) -> TextTable:
     """Counts by service port and policy, and why; those that lost most come first."""
 
     def row(service: str, policy: str, part: Tally) -> tuple[str, ...]:
-        delivered, *losses = (f"{part.of(ended):,}" for ended in Disposition)
-        share = percent(part.ratio(Disposition.DELIVERED))
+        delivered, *losses = (f"{part.of(ended):,}" for ended in Fate)
+        share = percent(part.ratio(Fate.DELIVERED))
         return (service, policy, f"{part.sent:,}", delivered, share, *losses, reasons(part.causes()))
 
     parts = _worst_first(log)
     rows = [row(service, policy, part) for service, policy, part in parts]
     if len(rows) > 1:
         rows.insert(0, row("all", "", tally(count_groups(log))))
-    delivered, *losses = (ended.value for ended in Disposition)
+    delivered, *losses = (ended.value for ended in Fate)
     headings = ("service", "policy", "sent", delivered, "in %", *losses, "why not")
     return TextTable(headings, tuple(rows), frozenset(range(2, 8)))
 

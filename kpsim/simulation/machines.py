@@ -14,8 +14,7 @@ from kpsim.conntrack import COLLECTOR_ROUND_NS, FlowTuple, tuple_of
 from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, fabric_of, reply, send
 from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Cause as Why
-from kpsim.netfilter import Disposition as Fate
-from kpsim.netfilter import Netns
+from kpsim.netfilter import Disposition, Netns
 from kpsim.nodes import Machine, make_machines, pod_interface_of, without_hairpin
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
@@ -24,7 +23,7 @@ from kpsim.ruleset import Role, Ruleset
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.pods import PodLife
-from kpsim.simulation.runlog import Cause, Disposition
+from kpsim.simulation.runlog import Cause, Fate
 
 _ACK, _DATA = frozenset({"ACK"}), frozenset({"PSH", "ACK"})
 _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
@@ -46,7 +45,7 @@ class OpenFlow:
 class Outcome:
     """What became of a packet and, if somebody answered, of the answer. Names as in ``runlog.Connection``."""
 
-    disposition: Disposition
+    disposition: Fate
     cause: Cause = Cause.NONE
     node: str = ""
     source_ip: str = ""
@@ -121,22 +120,22 @@ class Machines:
         """
         self._collect(now_ns)
         if at_node in self._off:
-            return Outcome(Disposition.DROPPED, Cause.NODE_DOWN)
+            return Outcome(Fate.DROPPED, Cause.NODE_DOWN)
         chooser = SeededChooser(self._seed, key)
         request = send(self._fabric, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
         outcome = _outcome(request)
         if (lost := self._lost_on_the_way(request)) is not None:
-            return replace(outcome, disposition=Disposition.FAILED, cause=Cause.NODE_DOWN, endpoint_node=lost)
-        if outcome.disposition is not Disposition.DELIVERED or request.end is None:
+            return replace(outcome, disposition=Fate.FAILED, cause=Cause.NODE_DOWN, endpoint_node=lost)
+        if outcome.disposition is not Fate.DELIVERED or request.end is None:
             return outcome
         application = self._application(request.end, request.packet)
         if application is None:
             self._refuse(request, now_ns, chooser)
-            return replace(outcome, disposition=Disposition.FAILED, cause=Cause.ENDPOINT_GONE)
+            return replace(outcome, disposition=Fate.FAILED, cause=Cause.ENDPOINT_GONE)
         answer = reply(self._fabric, request, now_ns=now_ns, chooser=chooser)
         cause = self._judge(request, answer)
         if cause is not Cause.NONE:
-            return replace(outcome, disposition=Disposition.FAILED, cause=cause)
+            return replace(outcome, disposition=Fate.FAILED, cause=cause)
         sent = request.sent.copy()
         sent.in_interface = ""
         return replace(outcome, flow=OpenFlow(sent, at_node, local, answer.sent, request.end, application))
@@ -287,10 +286,10 @@ def _outcome(request: Journey) -> Outcome:
     disposition, cause = _refusal(request)
     translated = (request.packet.daddr, request.packet.dport) != (request.sent.daddr, request.sent.dport)
     end = request.end
-    if disposition is Disposition.DELIVERED and not translated:
+    if disposition is Fate.DELIVERED and not translated:
         # nobody listens on a node's own address: its kernel says so; behind other addresses there is nobody
         on_node = end is not None and end.whose is Whose.PROCESS
-        disposition = Disposition.REJECTED if on_node else Disposition.DROPPED
+        disposition = Fate.REJECTED if on_node else Fate.DROPPED
         cause = Cause.NOT_CAPTURED
     reached = end is not None and translated
     return Outcome(
@@ -328,20 +327,20 @@ _KERNEL_CAUSES: dict[Why | None, Cause] = {
 }  # fmt: skip
 
 
-def _refusal(journey: Journey) -> tuple[Disposition, Cause]:
+def _refusal(journey: Journey) -> tuple[Fate, Cause]:
     """The disposition of a request, and why if it ended badly."""
     walk = journey.hops[-1].walk
     cause = _KERNEL_CAUSES.get(walk.cause, Cause.OTHER)
     if cause is Cause.OTHER and walk.rule is not None and walk.rule.rule is not None:
         cause = _CAUSES.get(walk.rule.rule.origin.role, Cause.OTHER)
     match journey.disposition:
-        case Fate.DELIVERED:
-            return Disposition.DELIVERED, Cause.NONE
-        case Fate.FORWARDED:
-            return Disposition.DROPPED, Cause.NOT_CAPTURED
-        case Fate.REJECTED:
-            return Disposition.REJECTED, cause
-        case Fate.DROPPED | Fate.STOLEN | Fate.UNKNOWN:
-            return Disposition.DROPPED, cause
-        case fate:
-            assert_never(fate)
+        case Disposition.DELIVERED:
+            return Fate.DELIVERED, Cause.NONE
+        case Disposition.FORWARDED:
+            return Fate.DROPPED, Cause.NOT_CAPTURED
+        case Disposition.REJECTED:
+            return Fate.REJECTED, cause
+        case Disposition.DROPPED | Disposition.STOLEN | Disposition.UNKNOWN:
+            return Fate.DROPPED, cause
+        case other:
+            assert_never(other)

@@ -7,8 +7,11 @@ import enum
 from dataclasses import dataclass, field
 
 
-class Disposition(enum.StrEnum):
-    """What became of a connection attempt or datagram, as its client sees it."""
+class Fate(enum.StrEnum):
+    """What became of a connection attempt or datagram, as its client sees it; reports call it its disposition.
+
+    ``netfilter.Disposition`` is what one node did with one packet.
+    """
 
     DELIVERED = "delivered"  #: an endpoint that runs got it and its answer came back
     REJECTED = "rejected"  #: refused at once: ICMP error or RST
@@ -59,7 +62,7 @@ class Connection:
     protocol: str  #: TCP, UDP, SCTP
     traffic_policy: str  #: Cluster or Local, the policy that applied to this frontend
     node: str  #: where the packet met kube-proxy's rules; empty if it met none
-    disposition: Disposition
+    disposition: Fate
     cause: Cause
     endpoint: str  #: ``ip:port`` that it was sent to; empty if none
     endpoint_node: str

@@ -7,7 +7,7 @@ import pytest
 from kpsim import rng
 from kpsim.scenario import parse_scenario
 from kpsim.simulation import run
-from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.simulation.runlog import Cause, Fate, RunLog
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 HEAD = """\
@@ -111,8 +111,8 @@ def test_invariants_of_a_run(seed: int) -> None:
         assert all(earlier != later for earlier, later in itertools.pairwise(states))
     # dispositions and causes agree, and what was delivered has an endpoint
     for c in log.connections:
-        assert (c.disposition is Disposition.DELIVERED) == (c.cause is Cause.NONE)
-        assert c.endpoint or c.disposition is not Disposition.DELIVERED
+        assert (c.disposition is Fate.DELIVERED) == (c.cause is Cause.NONE)
+        assert c.endpoint or c.disposition is not Fate.DELIVERED
         assert c.node or c.cause in (Cause.NODE_DOWN, Cause.NO_HEALTHY_NODE)
 
 
