@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from kpsim.simulation.runlog import Cause, Connection, Fate, Frontend, NodeHealth, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, NodeHealth, Reason, RunLog
 from kpsim.units import MILLISECOND_NS
 
 
@@ -49,7 +49,7 @@ class LocalDropWindow:
     service: str
     node: str  #: empty: lost before any node
     disposition: Fate  #: dropped or rejected
-    cause: Cause
+    cause: Reason
     start_ns: int  #: first drop
     end_ns: int  #: last drop
     dropped: int
@@ -150,7 +150,7 @@ def external_local(log: RunLog) -> list[Connection]:
 
 
 #: causes of drops that are not the Local policy's
-NOT_OF_THE_POLICY = (Cause.SOURCE_RANGES, Cause.RATE_LIMITED, Cause.NO_HAIRPIN)
+NOT_OF_THE_POLICY = (Reason.SOURCE_RANGES, Reason.RATE_LIMITED, Reason.NO_HAIRPIN)
 
 
 def is_local_drop(c: Connection) -> bool:
@@ -158,7 +158,7 @@ def is_local_drop(c: Connection) -> bool:
     if c.cause in NOT_OF_THE_POLICY:
         return False
     lost_silently = c.disposition is Fate.DROPPED
-    return lost_silently or (c.cause is Cause.NO_LOCAL_ENDPOINTS and c.disposition is not Fate.DELIVERED)
+    return lost_silently or (c.cause is Reason.NO_LOCAL_ENDPOINTS and c.disposition is not Fate.DELIVERED)
 
 
 def local_drops(log: RunLog) -> list[LocalDrop]:
@@ -175,7 +175,7 @@ def local_drop_windows(log: RunLog) -> list[LocalDropWindow]:
     """Windows by start, service, node, end and cause."""
     timelines, nobody = health_timelines(log), HealthTimeline()
     #: of each service port and node: by disposition and cause, the window still open and the epoch it belongs to
-    open_windows: dict[tuple[str, str], dict[tuple[Fate, Cause], tuple[int, LocalDropWindow]]] = {}
+    open_windows: dict[tuple[str, str], dict[tuple[Fate, Reason], tuple[int, LocalDropWindow]]] = {}
     done: list[LocalDropWindow] = []
     for c in external_local(log):
         here = open_windows.setdefault((c.service, c.node), {})

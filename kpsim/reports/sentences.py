@@ -20,7 +20,7 @@ from kpsim.reports.sync_lag import (
     reported_ns,
     stage_quantiles,
 )
-from kpsim.simulation.runlog import Cause, Fate, RunLog
+from kpsim.simulation.runlog import Fate, Reason, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 
@@ -70,7 +70,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def reasons(causes: Iterable[tuple[Cause, int]]) -> str:
+def reasons(causes: Iterable[tuple[Reason, int]]) -> str:
     """``no endpoints 12, endpoint gone 3``."""
     return ", ".join(f"{cause.value} {count:,}" for cause, count in causes)
 
@@ -165,13 +165,13 @@ def window_sentence(window: LocalDropWindow) -> str:
         else f"from {instant(window.start_ns)} to {instant(window.end_ns)}"
     )
     text = f"{node} received traffic for {window.service} {span}"
-    if window.cause is Cause.NO_LOCAL_ENDPOINTS:
+    if window.cause is Reason.NO_LOCAL_ENDPOINTS:
         text += " while it had no local endpoint"
     text += f": {window.dropped:,} {window.disposition.value}"
-    if window.cause not in (Cause.NO_LOCAL_ENDPOINTS, Cause.NONE):
+    if window.cause not in (Reason.NO_LOCAL_ENDPOINTS, Reason.NONE):
         text += f" ({window.cause.value})"
     steps = []
-    if window.no_local_since_ns is not None and window.cause is Cause.NO_LOCAL_ENDPOINTS:
+    if window.no_local_since_ns is not None and window.cause is Reason.NO_LOCAL_ENDPOINTS:
         steps.append(f"no local endpoint since {instant(window.no_local_since_ns)}")
     if window.in_rotation:
         failed = window.check_failed_ns

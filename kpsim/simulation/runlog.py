@@ -19,8 +19,8 @@ class Fate(enum.StrEnum):
     FAILED = "failed"  #: it reached something that does not answer for the service (dead pod, wrong address)
 
 
-class Cause(enum.StrEnum):
-    """Why a connection did not end well, or NONE."""
+class Reason(enum.StrEnum):
+    """Why a connection did not end well, or NONE; reports call it its cause. ``netfilter.Cause`` is why a node stopped a packet."""
 
     NONE = ""
     NO_ENDPOINTS = "no endpoints"
@@ -63,7 +63,7 @@ class Connection:
     traffic_policy: str  #: Cluster or Local, the policy that applied to this frontend
     node: str  #: where the packet met kube-proxy's rules; empty if it met none
     disposition: Fate
-    cause: Cause
+    cause: Reason
     endpoint: str  #: ``ip:port`` that it was sent to; empty if none
     endpoint_node: str
     seen_source_ip: str  #: source address as the endpoint saw it

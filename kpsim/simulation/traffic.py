@@ -19,7 +19,7 @@ from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, OpenFlow, Outcome
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.ports import SourcePorts
-from kpsim.simulation.runlog import Cause, Connection, Fate, Frontend, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 _FIRST_CLIENT6 = 0x20010DB8 << 96 | 1
@@ -219,7 +219,7 @@ class TrafficSource:
         port = dialled.port
         target = self._target(dialled, sender, number, family)
         if target is None:
-            self._record(sender, service, port, Outcome(Fate.DROPPED, Cause.NO_HEALTHY_NODE), Break.NONE)
+            self._record(sender, service, port, Outcome(Fate.DROPPED, Reason.NO_HEALTHY_NODE), Break.NONE)
             return
         address, number_there, node = target
         destination = parse_ip(address)
@@ -265,9 +265,9 @@ class TrafficSource:
     ) -> None:
         """One more packet of a long connection; a connection that breaks leaves a second record."""
         cause = self._world.machines.carry_on(flow, self._clock.now_ns)
-        if cause is not Cause.NONE or self._clock.now_ns >= ends_ns:
+        if cause is not Reason.NONE or self._clock.now_ns >= ends_ns:
             self._world.ports.release(_machine(sender), self._destination, sender.port)
-        if cause is not Cause.NONE:
+        if cause is not Reason.NONE:
             broken = Outcome(
                 disposition=Fate.FAILED,
                 cause=cause,
