@@ -15,7 +15,7 @@ from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.loadbalancer import Belief
-from kpsim.simulation.machines import Outcome
+from kpsim.simulation.machines import Attempt
 from kpsim.simulation.placement import Placer
 from kpsim.simulation.rollout import Fleet, PodStatus, Step, Strategy, next_step
 from kpsim.simulation.runlog import Fate
@@ -252,8 +252,8 @@ class _FakeMachines:
         return self.listed
 
 
-def contact(node: str = "n1", source: str = "203.0.113.1", endpoint: str = "10.180.1.2:80") -> Outcome:
-    return Outcome(Fate.DELIVERED, node=node, source_ip=source, endpoint=endpoint)
+def contact(node: str = "n1", source: str = "203.0.113.1", endpoint: str = "10.180.1.2:80") -> Attempt:
+    return Attempt(Fate.DELIVERED, node=node, source_ip=source, endpoint=endpoint)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def contact(node: str = "n1", source: str = "203.0.113.1", endpoint: str = "10.1
         (contact(endpoint=""), 1, False, False, Break.NONE),  # lost, but not led elsewhere
     ],
 )
-def test_why_affinity_broke(second: Outcome, after_s: int, chains: bool, listed: bool, expected: Break) -> None:
+def test_why_affinity_broke(second: Attempt, after_s: int, chains: bool, listed: bool, expected: Break) -> None:
     machines = _FakeMachines(chains, listed)
     memory = AffinityMemory(machines)  # type: ignore[arg-type]
     assert memory.judge("shop/web:http", "TCP", "c", 10, contact(), 0) is Break.NONE

@@ -41,8 +41,8 @@ class OpenFlow:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a packet and, if somebody answered, of the answer. Names as in ``runlog.Connection``."""
+class Attempt:
+    """What became of an attempt to connect: of the packet and, if there was one, of its answer. Names as in ``runlog.Connection``."""
 
     disposition: Fate
     cause: Reason = Reason.NONE
@@ -112,14 +112,14 @@ class Machines:
 
     # --------------------------------------------------------------------------------------------------------- packets
 
-    def connect(self, packet: Packet, at_node: str, now_ns: int, key: Hashable, *, local: bool) -> Outcome:
+    def connect(self, packet: Packet, at_node: str, now_ns: int, key: Hashable, *, local: bool) -> Attempt:
         """Send a first packet (or another datagram of a flow), and the answer if somebody is there to give one.
 
         ``key`` tells the connection from others: draws depend on it.
         """
         self._collect(now_ns)
         if at_node in self._off:
-            return Outcome(Fate.DROPPED, Reason.NODE_DOWN)
+            return Attempt(Fate.DROPPED, Reason.NODE_DOWN)
         chooser = SeededChooser(self._seed, key)
         request = send(self._fabric, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
         outcome = _outcome(request)
@@ -275,7 +275,7 @@ def _listens(pod: PodLife, packet: Packet) -> bool:
 # ------------------------------------------------------------------------------------------------------- reading a journey
 
 
-def _outcome(request: Journey) -> Outcome:
+def _outcome(request: Journey) -> Attempt:
     """What the request alone says; DELIVERED: it reached a place where somebody may answer."""
     deciding = _deciding_hop(request)
     number = request.hops.index(deciding)
@@ -291,7 +291,7 @@ def _outcome(request: Journey) -> Outcome:
         disposition = Fate.REJECTED if on_node else Fate.DROPPED
         cause = Reason.NOT_CAPTURED
     reached = end is not None and translated
-    return Outcome(
+    return Attempt(
         disposition=disposition,
         cause=cause,
         node=deciding.node,

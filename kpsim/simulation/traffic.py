@@ -16,7 +16,7 @@ from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns, exponential
 from kpsim.simulation.loadbalancer import LoadBalancer
-from kpsim.simulation.machines import Machines, OpenFlow, Outcome
+from kpsim.simulation.machines import Attempt, Machines, OpenFlow
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog
@@ -219,7 +219,7 @@ class TrafficSource:
         port = dialled.port
         target = self._target(dialled, sender, number, family)
         if target is None:
-            self._record(sender, service, port, Outcome(Fate.DROPPED, Reason.NO_HEALTHY_NODE), Break.NONE)
+            self._record(sender, service, port, Attempt(Fate.DROPPED, Reason.NO_HEALTHY_NODE), Break.NONE)
             return
         address, number_there, node = target
         destination = parse_ip(address)
@@ -239,7 +239,7 @@ class TrafficSource:
         if outcome.flow is not None and port.protocol == "TCP":
             self._go_on(sender, service, port, outcome, number)
 
-    def _go_on(self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, number: int) -> None:
+    def _go_on(self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Attempt, number: int) -> None:
         flow, now_ns = outcome.flow, self._clock.now_ns
         assert flow is not None
         self._world.machines.establish(flow, now_ns)
@@ -251,7 +251,7 @@ class TrafficSource:
         self._plan_segment(sender, service, port, outcome, ends_ns)
 
     def _plan_segment(
-        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, ends_ns: int
+        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Attempt, ends_ns: int
     ) -> None:
         long, flow = self._traffic.long, outcome.flow
         assert long is not None and flow is not None
@@ -261,14 +261,14 @@ class TrafficSource:
         )
 
     def _segment(
-        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, flow: OpenFlow, ends_ns: int
+        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Attempt, flow: OpenFlow, ends_ns: int
     ) -> None:
         """One more packet of a long connection; a connection that breaks leaves a second record."""
         cause = self._world.machines.carry_on(flow, self._clock.now_ns)
         if cause is not Reason.NONE or self._clock.now_ns >= ends_ns:
             self._world.ports.release(_machine(sender), self._destination, sender.port)
         if cause is not Reason.NONE:
-            broken = Outcome(
+            broken = Attempt(
                 disposition=Fate.FAILED,
                 cause=cause,
                 node=outcome.node,
@@ -286,7 +286,7 @@ class TrafficSource:
 
     # ---------------------------------------------------------------------------------------------------------- recording
 
-    def _break(self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome) -> Break:
+    def _break(self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Attempt) -> Break:
         if service.session_affinity != "ClientIP" or not outcome.new_flow:
             return Break.NONE
         return self._world.affinity.judge(
@@ -299,7 +299,7 @@ class TrafficSource:
         )
 
     def _record(
-        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, affinity_break: Break
+        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Attempt, affinity_break: Break
     ) -> None:
         internal = self._traffic.via is Via.CLUSTER_IP
         policy = service.internal_traffic_policy if internal else service.external_traffic_policy
