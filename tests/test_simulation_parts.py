@@ -17,7 +17,7 @@ from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.loadbalancer import Belief
 from kpsim.simulation.machines import Attempt
 from kpsim.simulation.placement import Placer
-from kpsim.simulation.rollout import Fleet, PodStatus, Step, Strategy, next_step
+from kpsim.simulation.rollout import Fleet, PodStatus, RolloutStep, Strategy, next_step
 from kpsim.simulation.runlog import Fate
 from kpsim.simulation.traffic import arrival_times_ns, client_address
 from kpsim.units import MILLISECOND_NS, SECOND_NS
@@ -135,21 +135,21 @@ def pods(*described: str) -> list[PodStatus]:
     ("now", "surge", "unavailable", "expected"),
     [
         # 3 wanted, one may come on top: create one, delete nothing while it is not ready
-        (["1r@a", "1r@b", "1r@c"], 1, 0, Step(create=1)),
-        (["1r@a", "1r@b", "1r@c", "2u@a"], 1, 0, Step()),
+        (["1r@a", "1r@b", "1r@c"], 1, 0, RolloutStep(create=1)),
+        (["1r@a", "1r@b", "1r@c", "2u@a"], 1, 0, RolloutStep()),
         # it is ready: one old pod may go, the one that shares its node; its successor comes when it is gone
-        (["1r@a", "1r@b", "1r@c", "2r@a"], 1, 0, Step(delete=("p0",))),
-        (["1r@b", "1r@c", "2r@a"], 1, 0, Step(create=1)),
+        (["1r@a", "1r@b", "1r@c", "2r@a"], 1, 0, RolloutStep(delete=("p0",))),
+        (["1r@b", "1r@c", "2r@a"], 1, 0, RolloutStep(create=1)),
         # no surge, one may be missing: delete first
-        (["1r@a", "1r@b", "1r@c"], 0, 1, Step(delete=("p2",))),
-        (["1r@a", "1r@b"], 0, 1, Step(create=1)),
+        (["1r@a", "1r@b", "1r@c"], 0, 1, RolloutStep(delete=("p2",))),
+        (["1r@a", "1r@b"], 0, 1, RolloutStep(create=1)),
         # an old pod that is not ready goes first, and does not count against the minimum
-        (["1u@a", "1r@b", "1r@c", "1r@d", "2u@a"], 1, 0, Step(delete=("p0",))),
+        (["1u@a", "1r@b", "1r@c", "1r@d", "2u@a"], 1, 0, RolloutStep(delete=("p0",))),
         # done
-        (["2r@a", "2r@b", "2r@c"], 1, 0, Step()),
+        (["2r@a", "2r@b", "2r@c"], 1, 0, RolloutStep()),
     ],
 )
-def test_rolling_update_steps(now: list[str], surge: int, unavailable: int, expected: Step) -> None:
+def test_rolling_update_steps(now: list[str], surge: int, unavailable: int, expected: RolloutStep) -> None:
     assert next_step(Fleet(pods(*now)), 3, 2, Strategy(surge, unavailable)) == expected
 
 
@@ -176,7 +176,7 @@ def test_a_rollout_keeps_its_bounds_and_ends(surge: int, unavailable: int) -> No
         unready = next((pod for pod in now if not pod.ready), None)
         if unready is not None:  # one at a time becomes ready
             now[now.index(unready)] = PodStatus(unready.name, unready.node, unready.revision, True, unready.number)
-        elif step == Step():
+        elif step == RolloutStep():
             break
     assert [pod.revision for pod in now] == [2] * 5
 

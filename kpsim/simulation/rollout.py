@@ -20,7 +20,7 @@ class PodStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RolloutStep:
     """Pods to create of the newest revision, and names to delete."""
 
     create: int = 0
@@ -96,7 +96,7 @@ class Fleet:
         return self._counts.get((revision, ready), 0)
 
 
-def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> Step:
+def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> RolloutStep:
     """The step that the controllers take now; empty when nothing is to be done until a pod changes.
 
     New pods come as far as ``replicas`` + surge allows. Old ones go if they are not ready anyway, or as long as at least
@@ -106,21 +106,21 @@ def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> 
     new = unready_new + pods.of_revision(revision, ready=True)
     old = len(pods) - new
     if new > replicas:
-        return Step(delete=_names(_victims(pods, revision, old=False)[: new - replicas]))
+        return RolloutStep(delete=_names(_victims(pods, revision, old=False)[: new - replicas]))
     room = replicas + (strategy.surge if old else 0) - len(pods)
     create = max(0, min(replicas - new, room))
     if not old:
-        return Step(create)
+        return RolloutStep(create)
     least_ready = replicas - strategy.unavailable
     # old pods beyond what keeps the minimum, counting new pods that are not ready yet as missing
     may_go = max(0, len(pods) - least_ready - unready_new)
     if not may_go:
-        return Step(create)
+        return RolloutStep(create)
     victims = _victims(pods, revision, old=True)
     broken = [pod for pod in victims if not pod.ready][:may_go]
     spare = max(0, min(may_go - len(broken), pods.ready - least_ready))
     healthy = [pod for pod in victims if pod.ready][:spare]
-    return Step(create, _names([*broken, *healthy]))
+    return RolloutStep(create, _names([*broken, *healthy]))
 
 
 def _victims(pods: Fleet, revision: int, *, old: bool) -> list[PodStatus]:
