@@ -244,7 +244,7 @@ def _reached(wiring: Wiring, node: str, netns: Netns, step: Walk) -> Arrival | t
 
 
 def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, trace: bool = False) -> Journey:
-    """Sends the answer of whoever got ``journey``'s packet. InputError if nobody did."""
+    """Sends the answer to ``journey``'s packet from where the packet ended. InputError if it ended nowhere."""
     end = journey.end
     if end is None:
         raise InputError(Problem(f"nobody got the packet, so nobody answers: {journey.packet}"))

@@ -221,7 +221,7 @@ def sysctls_of(
 
 
 def overwritten(values: Mapping[str, int], after: Sysctls) -> Iterator[tuple[str, str]]:
-    """Of settings by name those that kube-proxy has changed at its start, each with how to keep it from that.
+    """Yields the given sysctls that kube-proxy overwrites when it starts, each with the option that prevents it.
 
     ``after`` is what :func:`sysctls_of` makes of them.
     """

@@ -15,8 +15,8 @@ from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName, end
 class Refusal(enum.StrEnum):
     """What a client gets that has no endpoint to go to."""
 
-    REJECT = "REJECT"  #: nobody serves this port anywhere
-    DROP = "DROP"  #: somebody does, but the Local policy finds none on this node
+    REJECT = "REJECT"  #: no endpoint serves this port on any node
+    DROP = "DROP"  #: endpoints do, but the Local policy finds none on this node
 
 
 class HintMode(enum.Enum):
@@ -78,14 +78,20 @@ def _allowed(endpoint: Endpoint, mode: HintMode, node_name: str, zone: str) -> b
 
 
 def _serving_terminating(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    """The fall-back when nobody is ready (T-1): not ready, but serving while terminating."""
+    """The fall-back when no endpoint is ready (T-1): those that are not ready, but serve while terminating."""
     return tuple(e for e in endpoints if not e.ready and e.serving and e.terminating)
 
 
 def make_plan(
     name: ServicePortName, port: ServicePort, endpoints: tuple[Endpoint, ...], node_name: str, zone: str
 ) -> ServicePlan:
-    """The plan of one service port (T-2). ``endpoints`` sorted as in O-6.5; ``zone`` empty if the node has no label."""
+    """The plan of one service port, as seen from the node ``node_name`` (T-2).
+
+    ``endpoints`` are sorted as in O-6.5; ``zone`` is empty if the node has no zone label. The plan's ``cluster`` are the
+    endpoints that the Cluster policy chooses from: the ready ones that the hints allow, else those that serve while
+    terminating; empty if the port has no use for them. ``local`` are those on the node, by the same rule without hints.
+    ``reachable`` is the union of both. ``has_any`` is false if no endpoint on any node could serve the port.
+    """
     if not endpoints:
         return ServicePlan(name, port, (), (), (), has_any=False)
     mode = HintMode.NONE

@@ -74,7 +74,7 @@ class ServicePort:
 
 
 def _cluster_ip(service: Service, family: Family) -> str | None:
-    """O-5.1."""
+    """The Service's cluster IP of a family; None if it has none (O-5.1)."""
     if not service.ip_families:
         return canonical_ip(service.cluster_ip, family)
     for label, ip in zip(service.ip_families, service.cluster_ips, strict=False):

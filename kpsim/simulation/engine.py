@@ -1,6 +1,6 @@
 """One run of a scenario: everything is made, set up as if it had been there for long, and set going on one clock.
 
-Counterpart: none. It only wires; what anything does is told in its own module.
+It only wires the parts together. What a part does is told in its own module.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,7 +53,9 @@ class Run:
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         spec = scenario.spec
-        self.scenario, self.spec, self.seed = scenario, spec, seed
+        self.scenario = scenario
+        self.spec = spec
+        self.seed = seed
         self.nodes = cluster_nodes(spec.nodes)
         self.log = blank_log(scenario, seed)
         self.clock = Clock(self._subjects())
@@ -130,7 +132,7 @@ class Run:
         return self.log
 
     def steps(self, progress: Callable[[int, int], None] | None) -> Iterator[int]:
-        """The run, for somebody who looks on: yields the time once everything is set up and after every action."""
+        """Runs step by step: yields the time once everything is set up, and again after every action."""
         if progress is not None:
             progress(0, self.spec.duration_ns)  # in a large cluster the first syncs take a while
         self._set_up()
@@ -190,7 +192,8 @@ class _KnownService:
     """The Service as its clients and its load balancer know it: the latest version, also when it is gone or not there yet."""
 
     def __init__(self, api: ApiServer, scenario: Scenario, key: ObjectKey) -> None:
-        self._api, self._key = api, key
+        self._api = api
+        self._key = key
         found = [obj for obj in (*scenario.objects, *scenario.created.values()) if obj.key == self._key]
         self._latest = next(obj for obj in found if isinstance(obj, Service))
 

@@ -97,7 +97,7 @@ class Informers:
         return [candidates[key] for key in sorted(candidates) if selects(service, candidates[key].metadata.labels)]
 
     def slices_of(self, service: ObjectKey) -> list[EndpointSlice]:
-        """The slices that name the Service in their label, sorted by name; whoever manages them."""
+        """The slices that name the Service in their label, sorted by name; also those of other managers."""
         found = self._slices.get((service.namespace, service.name), {})
         return [found[key] for key in sorted(found)]
 

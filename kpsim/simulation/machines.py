@@ -68,7 +68,9 @@ class Machines:
         *,
         limit_icmp: bool,
     ) -> None:
-        self._seed, self._at_ip, self._limit_icmp = seed, at_ip, limit_icmp
+        self._seed = seed
+        self._at_ip = at_ip
+        self._limit_icmp = limit_icmp
         ends = {node.name: (node.ips, node.pod_cidrs) for node in nodes}
         plain = make_machines(ends, pod_interface=pod_interface_of(config))
         self._machines = {node.name: _with_settings(plain[node.name], node, config) for node in nodes}
@@ -224,7 +226,8 @@ class NodeKernel:
     """One node's kernel as its kube-proxy sees it."""
 
     def __init__(self, machines: Machines, node: str) -> None:
-        self._machines, self._node = machines, node
+        self._machines = machines
+        self._node = node
 
     @property
     def tcp_be_liberal(self) -> bool:
