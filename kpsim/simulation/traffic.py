@@ -191,7 +191,9 @@ class TrafficSource:
 
     # ------------------------------------------------------------------------------------------------------- destination
 
-    def _target(self, dialled: "_Dialled", sender: TrafficSender, number: int, family: Family) -> tuple[str, int, str] | None:
+    def _target(
+        self, dialled: "_Dialled", sender: TrafficSender, number: int, family: Family
+    ) -> tuple[str, int, str] | None:
         """Destination address and port, and the node where the packet meets rules; None if no node takes it."""
         node = sender.node or self._entries[number % len(self._entries)]
         if self._traffic.via is Via.LOAD_BALANCER and sender.node is None:
@@ -243,7 +245,9 @@ class TrafficSource:
         if outcome.flow is not None and port.protocol == "TCP":
             self._go_on(sender, service, port, outcome, number)
 
-    def _go_on(self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, number: int) -> None:
+    def _go_on(
+        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, number: int
+    ) -> None:
         flow, now_ns = outcome.flow, self._clock.now_ns
         assert flow is not None
         self._world.machines.establish(flow, now_ns)
@@ -265,7 +269,13 @@ class TrafficSource:
         )
 
     def _segment(
-        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, flow: OpenFlow, ends_ns: int
+        self,
+        sender: TrafficSender,
+        service: Service,
+        port: ServicePortSpec,
+        outcome: Attempt,
+        flow: OpenFlow,
+        ends_ns: int,
     ) -> None:
         """One more packet of a long connection; a connection that breaks leaves a second record."""
         cause = self._world.machines.carry_on(flow, self._clock.now_ns)
