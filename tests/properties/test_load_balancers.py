@@ -2,7 +2,7 @@
 
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kpsim.scenario import parse_scenario
@@ -56,6 +56,9 @@ def simulate(events: list[tuple[int, str]], period: str) -> RunLog:
 
 @settings(max_examples=30, deadline=None)
 @given(events, st.sampled_from(["1s", "30s"]))
+@example([(9, PATCH % ("Cluster", 0)), (25, PATCH % ("Local", 32080))], "30s")  # what is probed changes for all nodes
+@example([(9, "restartProxy: {nodes: [node-1], down: 2500ms}")], "30s")
+@example([(7, "failSyncs: {nodes: [node-1], for: 9s}"), (8, "rollout: {workload: web}")], "1s")
 def test_a_balancer_misses_no_change(events: list[tuple[int, str]], period: str) -> None:
     found = simulate(events, period)
     with patch.object(OverdueNodes, "at", lambda self, now_ns: {"node-1", "node-2", "node-3"}):
