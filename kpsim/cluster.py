@@ -6,6 +6,7 @@ Counterpart: the API server with its watch selectors. It never knows what kube-p
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeVar
 
 from kpsim.maps import Map
@@ -51,17 +52,36 @@ class Event:
         return self.object.key
 
 
-_NONE: Map[ObjectKey, ApiObject] = Map()
+class _OfKind:
+    """All objects of one kind: a value that sorts itself when it is first asked to, and keeps the order."""
+
+    __slots__ = ("_sorted", "objects")
+
+    def __init__(self, objects: Map[ObjectKey, ApiObject]) -> None:
+        self.objects = objects
+        self._sorted: tuple[ApiObject, ...] | None = None
+
+    def sorted(self) -> tuple[ApiObject, ...]:
+        """The objects by namespace and name."""
+        if self._sorted is None:
+            self._sorted = tuple(self.objects[key] for key in sorted(self.objects))
+        return self._sorted
+
+
+_NONE = _OfKind(Map())
 
 _Kind = TypeVar("_Kind", Service, EndpointSlice, Node, Pod, ServiceCIDR)
 
 
 @dataclass(frozen=True)
 class ClusterState:
-    """All objects at one moment; a value: ``apply`` returns the next state and keeps this one."""
+    """All objects at one moment; a value: ``apply`` returns the next state and keeps this one.
+
+    The two states share the objects of every kind that the event is not about, in order if they were sorted before.
+    """
 
     objects: Map[ObjectKey, ApiObject] = field(default_factory=Map)
-    _by_kind: Map[str, Map[ObjectKey, ApiObject]] = field(default_factory=Map, compare=False, repr=False)
+    _by_kind: Map[str, _OfKind] = field(default_factory=Map, compare=False, repr=False)
 
     @classmethod
     def of(cls, objects: Iterable[ApiObject]) -> "ClusterState":
@@ -70,20 +90,20 @@ class ClusterState:
         for obj in objects:
             by_kind.setdefault(obj.key.kind, {})[obj.key] = obj
         merged = {key: obj for kind in by_kind.values() for key, obj in kind.items()}
-        return cls(Map(merged), Map({kind: Map(found) for kind, found in by_kind.items()}))
+        return cls(Map(merged), Map({kind: _OfKind(Map(found)) for kind, found in by_kind.items()}))
 
     def get(self, key: ObjectKey) -> ApiObject | None:
         return self.objects.get(key)
 
     def apply(self, event: Event) -> "ClusterState":
         key = event.key
-        of_kind = self._by_kind.get(key.kind, _NONE)
+        of_kind = self._by_kind.get(key.kind, _NONE).objects
         if event.new is not None:
-            kinds = self._by_kind.set(key.kind, of_kind.set(key, event.new))
+            kinds = self._by_kind.set(key.kind, _OfKind(of_kind.set(key, event.new)))
             return ClusterState(self.objects.set(key, event.new), kinds)
         if key not in self.objects:
             return self
-        return ClusterState(self.objects.delete(key), self._by_kind.set(key.kind, of_kind.delete(key)))
+        return ClusterState(self.objects.delete(key), self._by_kind.set(key.kind, _OfKind(of_kind.delete(key))))
 
     def put(self, obj: ApiObject) -> tuple[Event, "ClusterState"]:
         """Create or update an object: the event a watcher sees, and the next state."""
@@ -100,28 +120,35 @@ class ClusterState:
         return event, self.apply(event)
 
     def _of_kind(self, kind: type[_Kind]) -> Iterator[_Kind]:
-        found = self._by_kind.get(kind.__name__, _NONE)
-        return iter([obj for key in sorted(found) if isinstance(obj := found[key], kind)])
+        return (obj for obj in self._by_kind.get(kind.__name__, _NONE).sorted() if isinstance(obj, kind))
+
+    def in_order(self) -> Iterator[ApiObject]:
+        """All objects, sorted by kind, namespace and name."""
+        return chain.from_iterable(self._by_kind[kind].sorted() for kind in sorted(self._by_kind))
 
     @property
     def services(self) -> Iterator[Service]:
-        """By namespace and name."""
+        """All Services, sorted by namespace and name."""
         return self._of_kind(Service)
 
     @property
     def endpoint_slices(self) -> Iterator[EndpointSlice]:
+        """All EndpointSlices, sorted by namespace and name."""
         return self._of_kind(EndpointSlice)
 
     @property
     def nodes(self) -> Iterator[Node]:
+        """All Nodes, sorted by name."""
         return self._of_kind(Node)
 
     @property
     def pods(self) -> Iterator[Pod]:
+        """All Pods, sorted by namespace and name."""
         return self._of_kind(Pod)
 
     @property
     def service_cidrs(self) -> Iterator[ServiceCIDR]:
+        """All ServiceCIDRs, sorted by name."""
         return self._of_kind(ServiceCIDR)
 
     def node(self, name: str) -> Node | None:
@@ -130,7 +157,7 @@ class ClusterState:
 
 
 def diff(old: ClusterState, new: ClusterState) -> list[Event]:
-    """The events that lead from one state to the other: deletions first, then the rest, each by key."""
+    """The events that lead from one state to the other: deletions first, then the rest, each sorted by key."""
     gone = sorted(key for key in old.objects if key not in new.objects)
     events = [Event(EventType.DELETED, old.objects[key], None) for key in gone]
     for key in sorted(new.objects):

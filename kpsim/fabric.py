@@ -5,20 +5,21 @@ interface; what a node does to a packet it never knows, that is ``netfilter.walk
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, Network
 from kpsim.errors import InputError, Problem
 from kpsim.flowstate import ICMP_REQUESTS
 from kpsim.netfilter import Disposition, Netns, Walk, walk
-from kpsim.nodes import Machine, make_machines
+from kpsim.nodes import Machine
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
-from kpsim.packetpath.routing import InterfaceKind
-from kpsim.sysctls import Sysctls
+from kpsim.packetpath.routing import InterfaceKind, Routing
 
+_ROUTING = attrgetter("routing")
 _SYN_ACK = frozenset({"SYN", "ACK"})
 _SCTP_ANSWERS = {"INIT": "INIT_ACK", "COOKIE_ECHO": "COOKIE_ACK", "HEARTBEAT": "HEARTBEAT_ACK"}
 
@@ -83,11 +84,71 @@ class Wiring(Protocol):
         """Where a packet goes that left ``node`` by a link; None: to the outside."""
 
 
+class _Addresses:
+    """Who has an address, by dictionaries made once from the nodes' routings.
+
+    The answers are those of a scan: where several nodes have an address, the first of them counts.
+    """
+
+    def __init__(self, nodes: Mapping[str, Routing]) -> None:
+        self._nodes = nodes
+        self._order = {name: number for number, name in enumerate(nodes)}
+        self._processes: dict[tuple[Family, int], str] = {}
+        self._neighbours: dict[tuple[Family, int], Arrival] = {}
+        #: by family and prefix length: the nodes with a route of this network to their pods
+        self._pods: dict[Family, dict[int, dict[int, list[str]]]] = {family: {} for family in Family}
+        for name, routing in nodes.items():
+            self._add_own(name, routing)
+            for network in dict.fromkeys(_pod_networks(routing)):
+                by_base = self._pods[network.family].setdefault(network.prefix, {})
+                by_base.setdefault(network.base, []).append(name)
+
+    def _add_own(self, name: str, routing: Routing) -> None:
+        for family in Family:
+            for address in routing.addresses(family):
+                interface = routing.interface_of(family, address)
+                assert interface is not None
+                if interface.kind is not InterfaceKind.LOOPBACK:
+                    self._processes.setdefault((family, address), name)
+                if interface.kind is InterfaceKind.LINK and interface.up:
+                    self._neighbours.setdefault((family, address), Arrival(name, interface.name))
+
+    def place_of(self, family: Family, address: int) -> Place:
+        node = self._processes.get((family, address))
+        if node is not None:
+            return Place(Whose.PROCESS, node)
+        candidates = [
+            name
+            for prefix, by_base in self._pods[family].items()
+            for name in by_base.get(address & family.mask(prefix), ())
+        ]
+        for name in sorted(candidates, key=self._order.__getitem__):
+            # the node may have a longer prefix for the address that leads elsewhere
+            if _interface_of_pod(self._nodes[name], family, address) is not None:
+                return Place(Whose.POD, name, address)
+        return Place(Whose.OUTSIDE)
+
+    def neighbour(self, family: Family, address: int) -> Arrival | None:
+        return self._neighbours.get((family, address))
+
+
+def _pod_networks(routing: Routing) -> Iterator[Network]:
+    """Every network that a node may route to its own pods: those of its routes and of its interfaces' addresses."""
+    for interface in routing.interfaces.values():
+        if interface.has_pods:
+            yield from (address.network for address in interface.addresses)
+    for route in routing.routes:
+        if route.interface in routing.interfaces and routing.interfaces[route.interface].has_pods:
+            yield route.network
+
+
 class Fabric:
     """Nodes by name, joined by one link with a gateway to the outside that knows the nodes' addresses."""
 
     def __init__(self, nodes: Mapping[str, Netns]) -> None:
         self.nodes = dict(nodes)
+        self._routings: list[Routing] = []
+        self._found = _Addresses({})
 
     def netns(self, node: str, family: Family) -> Netns:
         if node not in self.nodes:
@@ -105,27 +166,19 @@ class Fabric:
 
     def place_of(self, family: Family, address: int) -> Place:
         """Who has an address; an address on several nodes (a VIP) belongs to the first of them."""
-        for name, netns in self.nodes.items():
-            interface = netns.routing.interface_of(family, address)
-            if interface is not None and interface.kind is not InterfaceKind.LOOPBACK:
-                return Place(Whose.PROCESS, name)
-        for name, netns in self.nodes.items():
-            if _interface_of_pod(netns, family, address) is not None:
-                return Place(Whose.POD, name, address)
-        return Place(Whose.OUTSIDE)
+        return self._addresses().place_of(family, address)
 
     def neighbour(self, family: Family, address: int) -> Arrival | None:
         """The node, and its interface, that answers for an address on the link."""
-        for name, netns in self.nodes.items():
-            interface = netns.routing.interface_of(family, address)
-            if interface is not None and interface.kind is InterfaceKind.LINK and interface.up:
-                return Arrival(name, interface.name)
-        return None
+        return self._addresses().neighbour(family, address)
 
-
-def build_fabric(nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]], *, sysctls: Sysctls | None = None) -> Fabric:
-    """Plain nodes, name → (node IPs, pod CIDRs), that know each other's pod networks."""
-    return fabric_of(make_machines(nodes, sysctls=sysctls))
+    def _addresses(self) -> _Addresses:
+        """The dictionaries, made anew if a node has got another routing: anything may assign one."""
+        routings = list(map(_ROUTING, self.nodes.values()))
+        if routings != self._routings:  # routings are compared by identity
+            self._routings = routings
+            self._found = _Addresses(dict(zip(self.nodes, routings, strict=True)))
+        return self._found
 
 
 def fabric_of(machines: Mapping[str, Machine]) -> Fabric:
@@ -191,7 +244,7 @@ def _reached(wiring: Wiring, node: str, netns: Netns, step: Walk) -> Arrival | t
 
 
 def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, trace: bool = False) -> Journey:
-    """Sends the answer of whoever got ``journey``'s packet. InputError if nobody did."""
+    """Sends the answer to ``journey``'s packet from where the packet ended. InputError if it ended nowhere."""
     end = journey.end
     if end is None:
         raise InputError(Problem(f"nobody got the packet, so nobody answers: {journey.packet}"))
@@ -208,7 +261,7 @@ def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, tr
     if end.whose is Whose.PROCESS:
         return send(fabric, packet, at_node=end.node, now_ns=now_ns, chooser=chooser, local=True, trace=trace)
     netns = fabric.nodes[end.node]
-    packet.in_interface = _interface_of_pod(netns, packet.family, packet.saddr) or ""
+    packet.in_interface = _interface_of_pod(netns.routing, packet.family, packet.saddr) or ""
     return send(fabric, packet, at_node=end.node, now_ns=now_ns, chooser=chooser, trace=trace)
 
 
@@ -225,12 +278,12 @@ def answer_to(packet: Packet) -> Packet:
     )  # fmt: skip
 
 
-def _interface_of_pod(netns: Netns, family: Family, address: int) -> str | None:
-    """The interface behind which the node has a pod with this address."""
-    decision = netns.routing.lookup(family, address)
-    if decision is None or decision.route is None or decision.interface not in netns.routing.interfaces:
+def _interface_of_pod(routing: Routing, family: Family, address: int) -> str | None:
+    """The interface behind which a node has a pod with this address; None if it routes the address elsewhere."""
+    decision = routing.lookup(family, address)
+    if decision is None or decision.route is None or decision.interface not in routing.interfaces:
         return None
-    return decision.interface if netns.routing.interfaces[decision.interface].has_pods else None
+    return decision.interface if routing.interfaces[decision.interface].has_pods else None
 
 
 def _link(netns: Netns) -> str:

@@ -42,10 +42,10 @@ from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
 from kpsim.packetpath.matching import UnknownMatch
 from kpsim.packetpath.routing import OwnAddress, Routing
-from kpsim.packetpath.steps import Ended, HookEntered, RuleReference, Step
+from kpsim.packetpath.steps import Ended, HookEntered, Step
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Chain, ChainType, Hook, Ruleset, Table
+from kpsim.ruleset import Chain, ChainType, Hook, RuleReference, Ruleset, Table
 from kpsim.sysctls import Sysctls
 
 __all__ = [

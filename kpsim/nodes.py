@@ -5,7 +5,7 @@ knows rules, packets or who is behind an address.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kpsim.addresses import Family, Network, parse_network
 from kpsim.config import HostInterface, LocalMode, ProxyConfig
@@ -48,6 +48,13 @@ class Peer:
     addresses: tuple[OwnAddress, ...]
     pod_networks: tuple[Network, ...]
     pods: tuple[tuple[Family, int], ...] = ()  #: outside its pod networks
+    _routes: dict[str, tuple[Route, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def routes_by(self, uplink: str) -> tuple[Route, ...]:
+        """The routes to the node's pods by this interface. They are made once: all nodes with such an uplink share them."""
+        if uplink not in self._routes:
+            self._routes[uplink] = tuple(_routes_to(self, uplink))
+        return self._routes[uplink]
 
 
 def make_machine(
@@ -79,7 +86,7 @@ def make_machine(
             devices.setdefault(entrance, Interface(entrance, (), InterfaceKind.VETH))
             routes.append(Route(network, entrance))
     for peer in peers:
-        routes += _routes_to(peer, uplink)
+        routes += peer.routes_by(uplink)
     routes += [Route(Network(family, 0, 0), uplink) for family in Family]
     return Machine(Routing(devices.values(), routes), sysctls or Sysctls(), uplink, entrance, networks)
 
@@ -214,7 +221,7 @@ def sysctls_of(
 
 
 def overwritten(values: Mapping[str, int], after: Sysctls) -> Iterator[tuple[str, str]]:
-    """Of settings by name those that kube-proxy has changed at its start, each with how to keep it from that.
+    """Yields the given sysctls that kube-proxy overwrites when it starts, each with the option that prevents it.
 
     ``after`` is what :func:`sysctls_of` makes of them.
     """

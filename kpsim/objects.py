@@ -267,7 +267,11 @@ class SliceEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSlice:
-    """Equality is over the whole object, metadata included (O-8.2)."""
+    """Equality is over the whole object, metadata included (O-8.2).
+
+    ``derived`` is a cache: ``kubeproxy.trackers`` keeps in it what it derives from the slice, so that the kube-proxies of all
+    nodes derive it once. It is no part of the value, and a copy starts with an empty one.
+    """
 
     metadata: Metadata = field(compare=False)
     json: Json = field(repr=False)
@@ -275,6 +279,7 @@ class EndpointSlice:
     ports: tuple[SlicePort, ...] = field(compare=False)
     endpoints: tuple[SliceEndpoint, ...] = field(compare=False)
     owner_uids: tuple[str, ...] = field(default=(), compare=False)  #: UIDs of the Services that own it
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def key(self) -> ObjectKey:

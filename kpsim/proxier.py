@@ -75,12 +75,12 @@ class Proxier:
         self.backend = backend
         self.held = backend.start(held or Programmed.nothing(settings.family))
         self.metrics = metrics if metrics is not None else Metrics()
-        self.maps = ServiceMaps()
+        self.maps = ServiceMaps(settings.node_name)
         self.proxy_health = proxy_health or ProxyHealth(2 * settings.config.sync_period_ns)
         addresses = listen_addresses(settings.node_ports, settings.family, settings.interface_addresses)
         self.service_health = ServiceHealth(addresses)
         self._services = ServiceChangeTracker(settings.family)
-        self._slices = EndpointsChangeTracker(settings.family, settings.node_name, created_ns)
+        self._slices = EndpointsChangeTracker(settings.family, created_ns)
         self._udp_frontends = UdpFrontends(settings.family)
         self._machine = MachineView(settings.interface_addresses)
         self._topology: dict[str, str] = {}

@@ -23,14 +23,14 @@ from fractions import Fraction
 from functools import cache, cached_property
 from typing import Any
 
-from packets import net, packet_between
+from packets import build_fabric, net, packet_between
 from proxiers import Json, endpoint, endpoint_slice, port, service, slice_port
 
 from kpsim.addresses import Family, join_host_port
 from kpsim.cluster import ClusterState
 from kpsim.config import Host, LocalMode, Mode, ProxyConfig
 from kpsim.explore import Cluster
-from kpsim.fabric import Fabric, build_fabric
+from kpsim.fabric import Fabric
 from kpsim.netfilter import Cause, Netns, Walk, expand
 from kpsim.nodes import sysctls_of
 from kpsim.objects import ApiObject, Node, node_from_json

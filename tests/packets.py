@@ -4,7 +4,7 @@ pods 10.180.0.0/16 (node n1: 10.180.0.0/24, n2: 10.180.1.0/24), cluster IPs 172.
 (n1 .1, n2 .2), clients 203.0.113.0/24.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rule_parts import (
@@ -22,10 +22,11 @@ from rule_parts import (
 from kpsim.addresses import Family, Network, parse_cidr, parse_ip
 from kpsim.conntrack import Entry, FlowTuple
 from kpsim.dialects.iptables import BUILT_IN_CHAINS
+from kpsim.fabric import Fabric, fabric_of
 from kpsim.flowstate import FlowState
 from kpsim.maps import Map
 from kpsim.netfilter import Netns, Walk, walk
-from kpsim.nodes import Peer, make_machine, node_address, pod_network
+from kpsim.nodes import Peer, make_machine, make_machines, node_address, pod_network
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.ruleset import (
@@ -192,6 +193,11 @@ def node_netns(
     """A plain node; ``peers``: another node's address → the pod networks behind it."""
     others = [Peer((node_address(ip),), tuple(map(pod_network, cidrs))) for ip, cidrs in (peers or {}).items()]
     return Netns(name, make_machine(node_ips, pod_cidrs, peers=others).routing, sysctls)
+
+
+def build_fabric(nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]], *, sysctls: Sysctls | None = None) -> Fabric:
+    """Plain nodes, name → (node IPs, pod CIDRs), that know each other's pod networks."""
+    return fabric_of(make_machines(nodes, sysctls=sysctls))
 
 
 def node(*rulesets: Ruleset, name: str = "n1", sysctls: Sysctls | None = None) -> Netns:

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from kpsim.simulation.runlog import (
-    Cause,
     Connection,
-    Disposition,
+    Fate,
     Frontend,
     Happening,
     HappeningKind,
     NodeHealth,
     Programming,
+    Reason,
     RunLog,
     Sync,
 )
@@ -37,8 +37,8 @@ def connection(at_ms: int, **changes: object) -> Connection:
         protocol="TCP",
         traffic_policy="Local",
         node="node-1",
-        disposition=Disposition.DELIVERED,
-        cause=Cause.NONE,
+        disposition=Fate.DELIVERED,
+        cause=Reason.NONE,
         endpoint="10.180.1.5:8080",
         endpoint_node="node-1",
         seen_source_ip="203.0.113.10",
@@ -49,7 +49,7 @@ def connection(at_ms: int, **changes: object) -> Connection:
     return replace(delivered, **changes)  # type: ignore[arg-type]
 
 
-def lost(at_ms: int, cause: Cause, disposition: Disposition = Disposition.DROPPED, **changes: object) -> Connection:
+def lost(at_ms: int, cause: Reason, disposition: Fate = Fate.DROPPED, **changes: object) -> Connection:
     """A connection that got no endpoint."""
     gone = {"endpoint": "", "endpoint_node": "", "seen_source_ip": ""}
     return connection(at_ms, **{"cause": cause, "disposition": disposition, **gone, **changes})
@@ -102,15 +102,15 @@ def story() -> RunLog:
             connection(1000),
             connection(1500, node="node-2", endpoint="10.180.2.5:8080", endpoint_node="node-2"),
             sticky(2000, "10.180.1.1", "10.180.1.7:9000"),
-            lost(2500, Cause.NO_LOCAL_ENDPOINTS, node="node-2"),
-            lost(3000, Cause.NO_LOCAL_ENDPOINTS, node="node-2"),
+            lost(2500, Reason.NO_LOCAL_ENDPOINTS, node="node-2"),
+            lost(3000, Reason.NO_LOCAL_ENDPOINTS, node="node-2"),
             sticky(3500, "10.180.1.1", "10.180.1.7:9000"),
-            lost(4000, Cause.NO_LOCAL_ENDPOINTS, node="node-2"),
+            lost(4000, Reason.NO_LOCAL_ENDPOINTS, node="node-2"),
             connection(6000),
             sticky(6500, "10.180.1.1", "10.180.2.7:9000", "endpoint gone", endpoint_node="node-2"),
-            sticky(7000, "10.180.1.2", "10.180.1.7:9000", disposition=Disposition.FAILED, cause=Cause.ENDPOINT_GONE),
+            sticky(7000, "10.180.1.2", "10.180.1.7:9000", disposition=Fate.FAILED, cause=Reason.ENDPOINT_GONE),
             connection(8000),
-            lost(9000, Cause.NO_ENDPOINTS, Disposition.REJECTED),
+            lost(9000, Reason.NO_ENDPOINTS, Fate.REJECTED),
         ],
         syncs=[sync(100, 40, full=True), sync(2100, 20, node="node-2"), sync(2150, 30, success=False)],
         programming=[

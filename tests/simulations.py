@@ -2,7 +2,7 @@
 
 from kpsim.scenario import parse_scenario
 from kpsim.simulation import run
-from kpsim.simulation.runlog import Connection, Disposition, Programming, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Programming, RunLog
 from kpsim.units import MILLISECOND_NS
 
 MS = MILLISECOND_NS
@@ -52,5 +52,5 @@ def ms(row: Programming) -> tuple[int, int, int, int, int]:
 INSIDE = "traffic: [{name: t, from: nodes, service: web, perSecond: 20}]\n"
 
 
-def of(log: RunLog, disposition: Disposition) -> list[Connection]:
+def of(log: RunLog, disposition: Fate) -> list[Connection]:
     return [c for c in log.connections if c.disposition is disposition]

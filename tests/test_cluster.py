@@ -96,3 +96,13 @@ def test_leaving_the_selection_is_a_deletion_and_entering_an_addition() -> None:
 def test_keys_are_spoken_with_their_kind() -> None:
     assert str(SERVICE.key) == "Service shop/web"
     assert str(ObjectKey("Node", "", "node-1")) == "Node node-1"
+
+
+def test_all_objects_in_order_are_sorted_by_their_keys() -> None:
+    objects = [made("Service", "c"), made("Node", "node-1"), made("EndpointSlice", "z"), made("Service", "a")]
+    state = ClusterState.of(objects)
+    for change in (made("Service", "b"), made("Pod", "p"), made("Node", "node-1", labels={"x": "y"})):
+        assert [obj.key for obj in state.in_order()] == sorted(state.objects)
+        _, state = state.put(change)
+    _, state = state.remove(ObjectKey("Pod", "shop", "p"))
+    assert [obj.key for obj in state.in_order()] == sorted(state.objects)

@@ -11,6 +11,7 @@ from packets import (
     OTHER_POD,
     POD,
     REMOTE_POD,
+    build_fabric,
     ip,
     net,
     node_netns,
@@ -25,7 +26,7 @@ from rule_parts import marked, set_mark, to_net
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
-from kpsim.fabric import Fabric, Place, Whose, answer_to, build_fabric, reply, send
+from kpsim.fabric import Fabric, Place, Whose, answer_to, reply, send
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser

@@ -18,13 +18,6 @@ HOME = ("config.py", "backends/table.py")
 
 #: Code that imports one dialect by name until dialects can be looked up as well. Each entry is to go; none may be added.
 NOT_YET = {
-    "cli/trace.py",  # saved rules: which dialect a file is in
-    "comparison/packets.py",  # what two replays leave a packet to meet
-    "explore.py",  # rules beside kube-proxy's
-    "tracing/probes.py",  # how a rule is shown
-    "tracing/explain/records.py",
-    "tracing/explain/text.py",
-    "tracing/explain/verdict.py",
     "verify/twin.py",  # how rules are given to Linux
 }
 

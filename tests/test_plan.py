@@ -51,7 +51,7 @@ def make_endpoint(text: str) -> Endpoint:
     ip = IPS[name]
     named = dict(hint.split(":") for hint in hints)
     zones, nodes = (frozenset(filter(None, named.get(kind, "").split(","))) for kind in ("z", "node"))
-    return Endpoint(f"{ip}:8080", ip, 8080, where == "n1", *STATES[state], zones, nodes)
+    return Endpoint(f"{ip}:8080", ip, 8080, where, *STATES[state], zones, nodes)
 
 
 def plan_of(port: ServicePort, endpoints: str, zone: str = "") -> ServicePlan:

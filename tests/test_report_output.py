@@ -21,7 +21,7 @@ from kpsim.reports.output import write_output
 from kpsim.reports.plots import PLOT_NAMES, plots
 from kpsim.reports.sentences import duration, instant, local_sentence, percent, window_sentence
 from kpsim.reports.summary import summary_json, summary_text
-from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.simulation.runlog import Fate, Reason, RunLog
 
 CONDITIONS = ("dropped == 0", "sync_lag.p99_seconds < 2s")
 
@@ -117,7 +117,7 @@ def test_output_onto_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_names_are_escaped() -> None:
     log = replace(
-        empty(), scenario="<b>&", connections=[lost(1, Cause.OTHER, service="a<i>/b:c", traffic_policy="$x$")]
+        empty(), scenario="<b>&", connections=[lost(1, Reason.OTHER, service="a<i>/b:c", traffic_policy="$x$")]
     )
     page = html_page(log, [], drawn=[])
     assert "<title>&lt;b&gt;&amp; – kpsim report</title>" in page
@@ -145,7 +145,7 @@ def test_plots_set_no_global_state() -> None:
     import matplotlib as mpl
 
     before, pyplot_before = mpl.rcParams.copy(), "matplotlib.pyplot" in sys.modules
-    (plot,) = plots(replace(empty(), connections=[lost(1, Cause.OTHER, traffic_policy="Cluster")]))
+    (plot,) = plots(replace(empty(), connections=[lost(1, Reason.OTHER, traffic_policy="Cluster")]))
     assert plot.png().startswith(b"\x89PNG")
     assert mpl.rcParams.copy() == before
     assert ("matplotlib.pyplot" in sys.modules) is pyplot_before
@@ -153,7 +153,7 @@ def test_plots_set_no_global_state() -> None:
 
 def test_dollar_signs_in_names_are_not_formulas() -> None:
     name = "shop/$a_b$:http"
-    (plot,) = plots(replace(empty(), connections=[lost(1, Cause.OTHER, traffic_policy="Cluster", service=name)]))
+    (plot,) = plots(replace(empty(), connections=[lost(1, Reason.OTHER, traffic_policy="Cluster", service=name)]))
     assert "Oblique" not in plot.svg()  # formulas are set in italics
 
 
@@ -185,7 +185,7 @@ def test_long_summaries_name_the_worst_and_count_the_rest() -> None:
     """Fifty services drop one connection each; the last of them two."""
     services = [f"shop/svc-{number:02}:http" for number in range(50)] + ["shop/svc-49:http"]
     drops = [
-        lost(at, Cause.NODE_DOWN, service=service, traffic_policy="Cluster") for at, service in enumerate(services)
+        lost(at, Reason.NODE_DOWN, service=service, traffic_policy="Cluster") for at, service in enumerate(services)
     ]
     lines = summary_text(replace(empty(), connections=drops)).splitlines()
     assert lines[4].split()[:2] == ["all", "51"]
@@ -237,8 +237,8 @@ def test_instant() -> None:
 
 
 def test_window_sentences_say_only_what_is_known() -> None:
-    refused = lost(1500, Cause.NO_LOCAL_ENDPOINTS, Disposition.REJECTED)
-    nowhere = lost(2000, Cause.NO_HEALTHY_NODE, node="")
+    refused = lost(1500, Reason.NO_LOCAL_ENDPOINTS, Fate.REJECTED)
+    nowhere = lost(2000, Reason.NO_HEALTHY_NODE, node="")
     log = replace(empty(), connections=[refused, nowhere])
     assert [window_sentence(window) for window in local_drop_windows(log)] == [
         "node-1 received traffic for shop/web:http at 1.5 s while it had no local endpoint: 1 rejected.",

@@ -24,7 +24,7 @@ from kpsim.reports.sync_lag import (
     stage_quantiles,
     typical_changes,
 )
-from kpsim.simulation.runlog import Cause, Connection, Disposition, Frontend, NodeHealth, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, NodeHealth, Reason, RunLog
 
 
 def log_of(connections: list[Connection], node_health: list[NodeHealth] | None = None) -> RunLog:
@@ -37,11 +37,11 @@ def log_of(connections: list[Connection], node_health: list[NodeHealth] | None =
 def test_tally_counts_ends_and_causes() -> None:
     total = tally(count_groups(story()))
     assert total.sent == 12
-    assert [total.of(ended) for ended in Disposition] == [7, 1, 3, 1]
-    assert total.ratio(Disposition.DELIVERED) == 7 / 12
-    assert total.causes() == [(Cause.NO_LOCAL_ENDPOINTS, 3), (Cause.ENDPOINT_GONE, 1), (Cause.NO_ENDPOINTS, 1)]
-    assert total.causes(Disposition.FAILED) == [(Cause.ENDPOINT_GONE, 1)]
-    assert total.because(Cause.NO_LOCAL_ENDPOINTS) == 3
+    assert [total.of(ended) for ended in Fate] == [7, 1, 3, 1]
+    assert total.ratio(Fate.DELIVERED) == 7 / 12
+    assert total.causes() == [(Reason.NO_LOCAL_ENDPOINTS, 3), (Reason.ENDPOINT_GONE, 1), (Reason.NO_ENDPOINTS, 1)]
+    assert total.causes(Fate.FAILED) == [(Reason.ENDPOINT_GONE, 1)]
+    assert total.because(Reason.NO_LOCAL_ENDPOINTS) == 3
 
 
 def test_tally_by_service_policy_and_node() -> None:
@@ -54,14 +54,14 @@ def test_tally_by_service_policy_and_node() -> None:
 
 def test_tally_of_nothing_is_undefined_rather_than_perfect() -> None:
     assert tally([]).sent == 0
-    assert math.isnan(tally([]).ratio(Disposition.DELIVERED))
+    assert math.isnan(tally([]).ratio(Fate.DELIVERED))
 
 
 def test_nodes_come_from_every_part_of_the_log() -> None:
     only_health = replace(empty(), node_health=[health(0, "node-9", in_rotation=True, check_passes=True, usable=1)])
     assert nodes_of(only_health) == ["node-9"]
     assert nodes_of(replace(empty(), programming=[programming(0, (1, 1, 1, 1), node="node-8")])) == ["node-8"]
-    assert nodes_of(log_of([lost(1, Cause.NO_HEALTHY_NODE, node="")])) == []
+    assert nodes_of(log_of([lost(1, Reason.NO_HEALTHY_NODE, node="")])) == []
 
 
 # ------------------------------------------------------------------------------------------------------------ affinity
@@ -86,7 +86,7 @@ def test_a_break_names_the_former_endpoint() -> None:
 
 def test_only_new_flows_to_affinity_services_are_decisions() -> None:
     followed = sticky(2, "10.180.1.1", "10.180.1.7:9000", new_flow=False, protocol="UDP")
-    refused = sticky(3, "10.180.1.1", "", disposition=Disposition.REJECTED, cause=Cause.NO_ENDPOINTS)
+    refused = sticky(3, "10.180.1.1", "", disposition=Fate.REJECTED, cause=Reason.NO_ENDPOINTS)
     plain = connection(4)
     log = log_of([sticky(1, "10.180.1.1", "10.180.1.7:9000"), followed, refused, plain])
     (client,) = affinity_by_client(log)
@@ -95,9 +95,7 @@ def test_only_new_flows_to_affinity_services_are_decisions() -> None:
 
 def test_a_loss_is_no_break_and_the_break_behind_it_counts_once() -> None:
     """However often a client tries while nobody serves it: it is counted when it is led elsewhere."""
-    losses = [
-        sticky(at, "10.180.1.1", "", disposition=Disposition.REJECTED, cause=Cause.NO_ENDPOINTS) for at in (2, 3, 4)
-    ]
+    losses = [sticky(at, "10.180.1.1", "", disposition=Fate.REJECTED, cause=Reason.NO_ENDPOINTS) for at in (2, 3, 4)]
     elsewhere = sticky(5, "10.180.1.1", "10.180.2.7:9000", "endpoint gone")
     log = log_of([sticky(1, "10.180.1.1", "10.180.1.7:9000"), *losses, elsewhere])
     (client,) = affinity_by_client(log)
@@ -121,17 +119,17 @@ def test_local_drops_see_what_the_load_balancer_believed() -> None:
 @pytest.mark.parametrize(
     ("attempt", "counts"),
     [
-        (lost(1, Cause.NO_LOCAL_ENDPOINTS), True),
-        (lost(1, Cause.NO_LOCAL_ENDPOINTS, Disposition.REJECTED), True),  # IPVS refuses where iptables drops
-        (lost(1, Cause.NODE_DOWN), True),
-        (lost(1, Cause.NO_HEALTHY_NODE, node=""), True),
-        (lost(1, Cause.SOURCE_RANGES), False),
-        (lost(1, Cause.NO_ENDPOINTS, Disposition.REJECTED), False),
-        (lost(1, Cause.RATE_LIMITED), False),  # the same, and the client is not told
-        (lost(1, Cause.TABLE_FULL), True),
-        (lost(1, Cause.ENDPOINT_GONE, Disposition.FAILED), False),
-        (lost(1, Cause.NO_LOCAL_ENDPOINTS, traffic_policy="Cluster"), False),
-        (lost(1, Cause.NO_LOCAL_ENDPOINTS, frontend=Frontend.CLUSTER_IP), False),  # internalTrafficPolicy
+        (lost(1, Reason.NO_LOCAL_ENDPOINTS), True),
+        (lost(1, Reason.NO_LOCAL_ENDPOINTS, Fate.REJECTED), True),  # IPVS refuses where iptables drops
+        (lost(1, Reason.NODE_DOWN), True),
+        (lost(1, Reason.NO_HEALTHY_NODE, node=""), True),
+        (lost(1, Reason.SOURCE_RANGES), False),
+        (lost(1, Reason.NO_ENDPOINTS, Fate.REJECTED), False),
+        (lost(1, Reason.RATE_LIMITED), False),  # the same, and the client is not told
+        (lost(1, Reason.TABLE_FULL), True),
+        (lost(1, Reason.ENDPOINT_GONE, Fate.FAILED), False),
+        (lost(1, Reason.NO_LOCAL_ENDPOINTS, traffic_policy="Cluster"), False),
+        (lost(1, Reason.NO_LOCAL_ENDPOINTS, frontend=Frontend.CLUSTER_IP), False),  # internalTrafficPolicy
         (connection(1), False),
     ],
 )
@@ -151,27 +149,27 @@ def test_what_counts_as_a_local_drop(attempt: Connection, counts: bool) -> None:
 )
 def test_health_view(records: list[NodeHealth], view: HealthView) -> None:
     """A health change of the same instant comes before the packet; one of a later instant does not count."""
-    (drop,) = local_drops(log_of([lost(1, Cause.NO_LOCAL_ENDPOINTS)], records))
+    (drop,) = local_drops(log_of([lost(1, Reason.NO_LOCAL_ENDPOINTS)], records))
     assert drop.view is view
 
 
 def test_the_window_of_the_story() -> None:
     (window,) = local_drop_windows(story())
-    assert (window.service, window.node, window.cause) == (WEB, "node-2", Cause.NO_LOCAL_ENDPOINTS)
+    assert (window.service, window.node, window.cause) == (WEB, "node-2", Reason.NO_LOCAL_ENDPOINTS)
     assert (window.start_ns, window.end_ns, window.dropped) == (ms(2500), ms(4000), 3)
     assert window.in_rotation is True
     assert (window.no_local_since_ns, window.check_failed_ns, window.left_rotation_ns) == (ms(2000), ms(2000), ms(5000))
 
 
 def test_windows_end_at_a_delivery_a_change_of_state_and_another_cause() -> None:
-    none = Cause.NO_LOCAL_ENDPOINTS
+    none = Reason.NO_LOCAL_ENDPOINTS
     attempts = [
         lost(10, none),
         lost(20, none),
         connection(30),
         lost(40, none),
         lost(60, none),  # out of rotation since 50
-        lost(70, Cause.NODE_DOWN),
+        lost(70, Reason.NODE_DOWN),
         lost(80, none, node="node-2"),
         lost(90, none),
     ]
@@ -184,7 +182,7 @@ def test_windows_end_at_a_delivery_a_change_of_state_and_another_cause() -> None
         ("node-1", none, ms(10), ms(20), 2, True),
         ("node-1", none, ms(40), ms(40), 1, True),
         ("node-1", none, ms(60), ms(90), 2, False),
-        ("node-1", Cause.NODE_DOWN, ms(70), ms(70), 1, False),
+        ("node-1", Reason.NODE_DOWN, ms(70), ms(70), 1, False),
         ("node-2", none, ms(80), ms(80), 1, None),
     ]
 
@@ -195,7 +193,7 @@ def test_a_window_does_not_borrow_a_later_departure() -> None:
         health(20, "node-1", in_rotation=True, check_passes=True, usable=1),
         health(30, "node-1", in_rotation=False, check_passes=False, usable=0),
     ]
-    (window,) = local_drop_windows(log_of([lost(10, Cause.NO_LOCAL_ENDPOINTS)], records))
+    (window,) = local_drop_windows(log_of([lost(10, Reason.NO_LOCAL_ENDPOINTS)], records))
     assert (window.no_local_since_ns, window.check_failed_ns, window.left_rotation_ns) == (0, None, None)
 
 
@@ -204,7 +202,7 @@ def test_a_check_that_fails_within_the_window_is_told() -> None:
         health(0, "node-1", in_rotation=True, check_passes=True, usable=0),
         health(20, "node-1", in_rotation=True, check_passes=False, usable=0),
     ]
-    attempts = [lost(10, Cause.NO_LOCAL_ENDPOINTS), lost(30, Cause.NO_LOCAL_ENDPOINTS)]
+    attempts = [lost(10, Reason.NO_LOCAL_ENDPOINTS), lost(30, Reason.NO_LOCAL_ENDPOINTS)]
     (window,) = local_drop_windows(log_of(attempts, records))
     assert (window.dropped, window.no_local_since_ns, window.check_failed_ns) == (2, 0, ms(20))
 
@@ -230,7 +228,7 @@ def test_bins_count_traffic_and_cover_rotation() -> None:
 
 
 def test_bins_of_an_unwatched_node_are_undefined_and_the_last_instant_has_a_bin() -> None:
-    bins = local_bins(log_of([lost(10_000, Cause.NO_LOCAL_ENDPOINTS)]), ms(5000))
+    bins = local_bins(log_of([lost(10_000, Reason.NO_LOCAL_ENDPOINTS)]), ms(5000))
     assert [b.dropped for b in bins] == [0, 0, 1]
     assert all(math.isnan(b.in_rotation_ratio) for b in bins)
 

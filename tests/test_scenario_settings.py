@@ -12,7 +12,7 @@ from kpsim.scenario import parse_scenario, scenario_json_schema
 from kpsim.scenario.nodes import cluster_nodes
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.history import history
-from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.simulation.runlog import Fate, Reason, RunLog
 from kpsim.units import SECOND_NS
 from kpsim.verify.subjects import scenario_subjects
 
@@ -148,7 +148,7 @@ traffic:  # each of the 24 sockets sends every 6 seconds
 
 
 def last_failure_s(log: RunLog) -> float:
-    gone = [c.at_ns for c in log.connections if c.cause is Cause.ENDPOINT_GONE]
+    gone = [c.at_ns for c in log.connections if c.cause is Reason.ENDPOINT_GONE]
     return max(gone, default=0) / SECOND_NS
 
 
@@ -160,7 +160,7 @@ def test_no_flow_outlives_its_endpoint_if_its_entry_does_not_outlive_the_pause_b
     # the retry of the failed sync puts the right rules in force 30 s later (O-9), and that is all there is to wait for
     assert 20 < last_failure_s(for_5_s) < 60
     late = [c for c in for_5_s.connections if c.at_ns > 60 * SECOND_NS]
-    assert len(late) > 200 and all(c.new_flow and c.disposition is Disposition.DELIVERED for c in late)
+    assert len(late) > 200 and all(c.new_flow and c.disposition is Fate.DELIVERED for c in late)
     assert not all(c.new_flow for c in pinned.connections if c.at_ns > 60 * SECOND_NS)
 
 
@@ -168,10 +168,10 @@ def test_a_small_connection_table_loses_new_connections() -> None:  # CT-7.2
     traffic = "traffic: [{name: t, service: web, via: nodePort, perSecond: 50}]\n"
     head_settings = ["proxy={conntrack: {maxPerCore: 0}}", "duration=10s"]
     few = simulate(traffic, "nodes.sysctls={net.netfilter.nf_conntrack_max: 100}", *head_settings)
-    full = [c for c in few.connections if c.cause is Cause.TABLE_FULL]
-    assert len(full) > 200 and {c.disposition for c in full} == {Disposition.DROPPED}
+    full = [c for c in few.connections if c.cause is Reason.TABLE_FULL]
+    assert len(full) > 200 and {c.disposition for c in full} == {Fate.DROPPED}
     enough = simulate(traffic, *head_settings)
-    assert {c.disposition for c in enough.connections} == {Disposition.DELIVERED}
+    assert {c.disposition for c in enough.connections} == {Fate.DELIVERED}
 
 
 @pytest.mark.parametrize("hairpin", [True, False])
@@ -179,12 +179,12 @@ def test_without_hairpin_no_pod_reaches_itself_through_its_service(hairpin: bool
     traffic = "traffic: [{name: t, from: pods, workload: web, service: web, perSecond: 40}]\n"
     log = simulate(traffic, f"nodes.hairpin={str(hairpin).lower()}", "duration=10s")
     home = {"web-1": "node-1", "web-2": "node-2"}
-    to_itself = [c for c in log.connections if c.endpoint_node == home[c.client] or c.cause is Cause.NO_HAIRPIN]
+    to_itself = [c for c in log.connections if c.endpoint_node == home[c.client] or c.cause is Reason.NO_HAIRPIN]
     others = [c for c in log.connections if c not in to_itself]
     assert 100 < len(to_itself) < 300
-    assert {c.disposition for c in others} == {Disposition.DELIVERED}
+    assert {c.disposition for c in others} == {Fate.DELIVERED}
     ends = Counter((c.disposition, c.cause) for c in to_itself)
-    assert set(ends) == {(Disposition.DELIVERED, Cause.NONE) if hairpin else (Disposition.DROPPED, Cause.NO_HAIRPIN)}
+    assert set(ends) == {(Fate.DELIVERED, Reason.NONE) if hairpin else (Fate.DROPPED, Reason.NO_HAIRPIN)}
 
 
 def test_a_liberal_node_makes_kube_proxy_write_no_rule_against_invalid_packets() -> None:

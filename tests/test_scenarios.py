@@ -14,7 +14,7 @@ from kpsim.reports.figures import figures
 from kpsim.scenario import load_scenario
 from kpsim.scenarios import scenario_names
 from kpsim.simulation import run
-from kpsim.simulation.runlog import Cause, Connection, Disposition, NodeHealth, RunLog, Sync
+from kpsim.simulation.runlog import Connection, Fate, NodeHealth, Reason, RunLog, Sync
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 MS = MILLISECOND_NS
@@ -26,7 +26,7 @@ def log_of(name: str) -> RunLog:
 
 
 def lost(log: RunLog) -> list[Connection]:
-    return [c for c in log.connections if c.disposition is not Disposition.DELIVERED]
+    return [c for c in log.connections if c.disposition is not Fate.DELIVERED]
 
 
 def after(log: RunLog, at_ns: int) -> list[Connection]:
@@ -80,7 +80,7 @@ def test_local_rollout_loses_exactly_what_reaches_a_node_without_local_endpoint(
     assert 16_130 <= back_ns // MS <= 16_140
     # node-1 has a local endpoint all the time: it loses only what its rules send to web-1 after its exit
     on_first = [c for c in lost(log) if c.node == "node-1"]
-    assert {c.cause for c in on_first} == {Cause.ENDPOINT_GONE}
+    assert {c.cause for c in on_first} == {Reason.ENDPOINT_GONE}
     assert {c.endpoint for c in on_first} == {"10.180.1.2:8080"}
 
 
@@ -94,8 +94,8 @@ def test_local_rollout_ends_for_a_node_when_the_load_balancer_has_seen_two_failu
     assert [c for c in after(log, out_ns) if c.node == "node-2"] == []
     assert lost(log)[-1].at_ns < out_ns
     # the rules drop; before that they lead to a pod that is gone; the endpoint leaves the rules when the health check fails
-    dropped = [c for c in lost(log) if c.node == "node-2" and c.cause is Cause.NO_LOCAL_ENDPOINTS]
-    assert {c.disposition for c in dropped} == {Disposition.DROPPED}
+    dropped = [c for c in lost(log) if c.node == "node-2" and c.cause is Reason.NO_LOCAL_ENDPOINTS]
+    assert {c.disposition for c in dropped} == {Fate.DROPPED}
     assert all(c.at_ns >= failing_ns for c in dropped) and "no local endpoints" in dropped[0].rule
 
 
@@ -152,9 +152,9 @@ def test_stale_udp_flows_move_when_the_sync_cleans_up() -> None:
         assert 11_130 <= at_ns // MS <= 11_135
     for node, at_ns in cleaned:
         mine = [c for c in log.connections if c.node == node]
-        failing = [c for c in mine if c.disposition is Disposition.FAILED]
+        failing = [c for c in mine if c.disposition is Fate.FAILED]
         assert failing == [c for c in mine if c.endpoint == dead and 10_005 * MS <= c.at_ns < at_ns]
-        assert {(c.new_flow, c.cause) for c in failing} == {(False, Cause.ENDPOINT_GONE)}
+        assert {(c.new_flow, c.cause) for c in failing} == {(False, Reason.ENDPOINT_GONE)}
     # the first datagram afterwards is a new flow to the endpoint that is left
     moved = [c for c in after(log, 11_135 * MS) if c.new_flow]
     assert {c.source_port for c in moved} and {c.endpoint for c in moved} == {"10.180.1.2:5353"}
@@ -172,7 +172,7 @@ def test_stale_udp_flows_stay_for_good_when_that_sync_fails() -> None:
     pinned = {(c.client, c.source_port) for c in log.connections if c.at_ns < 10 * SECOND_NS and c.endpoint == dead}
     assert 0 < len(pinned) < 20
     for c in after(log, 10_005 * MS):
-        assert (c.disposition is Disposition.FAILED) == ((c.client, c.source_port) in pinned)
+        assert (c.disposition is Fate.FAILED) == ((c.client, c.source_port) in pinned)
     last = {(c.client, c.source_port): c for c in log.connections}
     assert {last[flow].endpoint for flow in pinned} == {dead}
 
@@ -231,7 +231,7 @@ def test_without_an_endpoint_for_the_zone_hints_are_ignored_there() -> None:
     log = log_of("zone-hints")
     counted = by_client(log, "close", 22, 40)
     assert len(counted["client-1"]) == 5 and "10.180.1.2:8080" not in counted["client-1"]  # T-3.2
-    assert {c.cause for c in lost(log)} == {Cause.ENDPOINT_GONE}
+    assert {c.cause for c in lost(log)} == {Reason.ENDPOINT_GONE}
     assert all(20 * SECOND_NS <= c.at_ns < 22 * SECOND_NS for c in lost(log))
 
 
@@ -243,25 +243,25 @@ def test_terminating_endpoints_serve_when_there_is_nothing_better() -> None:
     last = [c for c in log.connections if c.traffic == "last"]
     # deleted at 10.005, preStop 10 s: both exit at 20.005, and not one connection is lost before (T-2)
     assert [h.at_ns // MS for h in log.happenings if h.kind == "pod gone" and "last" in h.subject] == [20_005, 20_005]
-    assert {c.disposition for c in last if c.at_ns < 20_005 * MS} == {Disposition.DELIVERED}
+    assert {c.disposition for c in last if c.at_ns < 20_005 * MS} == {Fate.DELIVERED}
     during = Counter(c.endpoint for c in last if 12 * SECOND_NS <= c.at_ns < 20 * SECOND_NS)
     assert len(during) == 2  # T-4 row 9: all terminating ones that serve
     # 20.005 +15 +5 +10 +10 and a sync of 50 ms: until 20.095 and a little the rules lead to pods that are gone
-    gone = [c.at_ns for c in last if c.cause is Cause.ENDPOINT_GONE]
+    gone = [c.at_ns for c in last if c.cause is Reason.ENDPOINT_GONE]
     assert gone[0] >= 20_005 * MS and gone[-1] < 20_100 * MS
     refused = [c for c in last if c.at_ns >= 20_100 * MS]
     # 6 answers at once and one a second for the rest of the run (K-3.4)
     ends = Counter((c.disposition, c.cause) for c in refused)
     assert ends == {
-        (Disposition.REJECTED, Cause.NO_ENDPOINTS): 6 + 9,
-        (Disposition.DROPPED, Cause.RATE_LIMITED): len(refused) - 15,
+        (Fate.REJECTED, Reason.NO_ENDPOINTS): 6 + 9,
+        (Fate.DROPPED, Reason.RATE_LIMITED): len(refused) - 15,
     }
 
 
 def test_one_ready_endpoint_disables_every_terminating_one() -> None:
     log = log_of("terminating-endpoints")
     some = [c for c in log.connections if c.traffic == "some"]
-    assert {c.disposition for c in some} == {Disposition.DELIVERED}
+    assert {c.disposition for c in some} == {Fate.DELIVERED}
     before = Counter(c.endpoint for c in some if c.at_ns < 10 * SECOND_NS)
     # terminating pods are serving until 20.005, but the rules have forgotten them at 10.005 +5 +10 +10 and a sync (T-2.3)
     later = Counter(c.endpoint for c in some if c.at_ns >= 10_100 * MS)

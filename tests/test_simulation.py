@@ -9,7 +9,7 @@ from simulations import HEAD, INSIDE, MS, ms, of, simulate
 
 from kpsim.scenario import parse_scenario
 from kpsim.simulation import run
-from kpsim.simulation.runlog import Cause, Disposition
+from kpsim.simulation.runlog import Fate, Reason
 from kpsim.units import SECOND_NS
 
 
@@ -126,7 +126,7 @@ def test_syncs_cost_what_they_write() -> None:
 def test_a_restarted_kube_proxy_leaves_its_rules_and_syncs_when_the_lists_are_there() -> None:
     events = "events: [{at: 5s, restartProxy: {nodes: [node-1], down: 2s}}]\n"
     log = simulate(events + INSIDE, "duration=20s")
-    assert of(log, Disposition.DELIVERED) == log.connections  # CP-12.1
+    assert of(log, Fate.DELIVERED) == log.connections  # CP-12.1
     mine = [(sync.start_ns // MS, sync.full) for sync in log.syncs if sync.node == "node-1"]
     assert mine == [(0, True), (7100, True)]  # the start gate opens with the lists (O-1.8)
 
@@ -158,8 +158,8 @@ def test_a_node_without_power_keeps_its_endpoints_for_the_grace_period() -> None
     events = "events: [{at: 10s, nodeDown: {nodes: [node-2]}}]\n"
     traffic = "traffic: [{name: t, from: nodes, nodes: [node-1], service: web, perSecond: 40}]\n"
     log = simulate(events + traffic, "duration=80s")
-    lost = [c for c in log.connections if c.cause is Cause.NODE_DOWN]
-    assert {c.endpoint_node for c in lost} == {"node-2"} and {c.disposition for c in lost} == {Disposition.FAILED}
+    lost = [c for c in log.connections if c.cause is Reason.NODE_DOWN]
+    assert {c.endpoint_node for c in lost} == {"node-2"} and {c.disposition for c in lost} == {Fate.FAILED}
     # 60.000 declared, +7 written, +13 seen, +17 slice, +19 delivered, +23 synced (CP-2.9)
     assert lost[0].at_ns >= 10 * SECOND_NS and lost[-1].at_ns < 60_079 * MS
     assert [c for c in log.connections if c.at_ns >= 60_079 * MS and c.endpoint_node != "node-1"] == []
@@ -171,20 +171,20 @@ def test_a_node_comes_back_without_rules_and_learns_them_anew() -> None:
     traffic = "traffic: [{name: t, from: nodes, nodes: [node-2], service: web, perSecond: 20}]\n"
     log = simulate(events + traffic, "duration=40s")
     during = [c for c in log.connections if 10 * SECOND_NS <= c.at_ns < 20 * SECOND_NS]
-    assert {(c.disposition, c.cause, c.node) for c in during} == {(Disposition.DROPPED, Cause.NODE_DOWN, "")}
+    assert {(c.disposition, c.cause, c.node) for c in during} == {(Fate.DROPPED, Reason.NODE_DOWN, "")}
     # 20.000 + 100 lists + 23 sync: until then nothing is captured
     bare = [c for c in log.connections if 20 * SECOND_NS <= c.at_ns < 20_123 * MS]
-    assert bare and {c.cause for c in bare} == {Cause.NOT_CAPTURED}
+    assert bare and {c.cause for c in bare} == {Reason.NOT_CAPTURED}
     after = [c for c in log.connections if c.at_ns >= 23 * SECOND_NS]
-    assert {c.disposition for c in after} == {Disposition.DELIVERED}
+    assert {c.disposition for c in after} == {Fate.DELIVERED}
     assert {c.endpoint_node for c in after} == {"node-1", "node-2"}
 
 
 def test_a_crashed_application_is_missed_until_the_rules_know_and_then_comes_back() -> None:
     events = "events: [{at: 5s, crash: {workload: web, nodes: [node-2]}}]\n"
     log = simulate(events + INSIDE, "duration=20s")
-    gone = of(log, Disposition.FAILED)
-    assert {c.cause for c in gone} == {Cause.ENDPOINT_GONE} and {c.endpoint_node for c in gone} == {"node-2"}
+    gone = of(log, Fate.FAILED)
+    assert {c.cause for c in gone} == {Reason.ENDPOINT_GONE} and {c.endpoint_node for c in gone} == {"node-2"}
     # 5.000 dead, +100 noticed, +11+7 written, +13 seen, +17 slice, +19 delivered, +23 synced: 5.190
     assert all(5 * SECOND_NS <= c.at_ns < 5190 * MS for c in gone)
     assert {c.endpoint_node for c in log.connections if c.at_ns > 8 * SECOND_NS} == {"node-1", "node-2"}
@@ -194,7 +194,7 @@ def test_force_deletion_ends_the_application_at_once() -> None:
     events = "events: [{at: 5s, deletePods: {workload: web, nodes: [node-2], force: true}}]\n"
     log = simulate(events + INSIDE, "duration=20s", "workloads[0].termination={preStop: 10s}")
     assert [h.at_ns // MS for h in log.happenings if h.kind == "pod gone"] == [5007]
-    assert {c.cause for c in of(log, Disposition.FAILED)} == {Cause.ENDPOINT_GONE}
+    assert {c.cause for c in of(log, Fate.FAILED)} == {Reason.ENDPOINT_GONE}
 
 
 # ---------------------------------------------------------------------------------------------------------- dual stack
@@ -216,7 +216,7 @@ traffic:
   - {name: outside6, service: web, via: nodePort, nodes: [node-1], ipFamily: IPv6, perSecond: 20}
 """
     log = simulate(events + traffic, *DUAL)
-    assert of(log, Disposition.DELIVERED) == log.connections
+    assert of(log, Fate.DELIVERED) == log.connections
     endpoints = {
         name: {c.endpoint for c in log.connections if c.traffic == name and c.at_ns > 8 * SECOND_NS}
         for name in ("four", "six", "outside6")

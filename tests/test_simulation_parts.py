@@ -1,9 +1,12 @@
 """What a run is made of, piece by piece: the clock, delays and arrivals, rollouts and placement, causes of affinity breaks."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kpsim.ruleset import Origin
 from kpsim.scenario.nodes import ClusterNode
@@ -13,10 +16,10 @@ from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.loadbalancer import Belief
-from kpsim.simulation.machines import Outcome
-from kpsim.simulation.placement import place
-from kpsim.simulation.rollout import PodStatus, Step, Strategy, next_step
-from kpsim.simulation.runlog import Disposition
+from kpsim.simulation.machines import Attempt
+from kpsim.simulation.placement import Placer
+from kpsim.simulation.rollout import Fleet, PodStatus, RolloutStep, Strategy, next_step
+from kpsim.simulation.runlog import Fate
 from kpsim.simulation.traffic import arrival_times_ns, client_address
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
@@ -133,27 +136,27 @@ def pods(*described: str) -> list[PodStatus]:
     ("now", "surge", "unavailable", "expected"),
     [
         # 3 wanted, one may come on top: create one, delete nothing while it is not ready
-        (["1r@a", "1r@b", "1r@c"], 1, 0, Step(create=1)),
-        (["1r@a", "1r@b", "1r@c", "2u@a"], 1, 0, Step()),
+        (["1r@a", "1r@b", "1r@c"], 1, 0, RolloutStep(create=1)),
+        (["1r@a", "1r@b", "1r@c", "2u@a"], 1, 0, RolloutStep()),
         # it is ready: one old pod may go, the one that shares its node; its successor comes when it is gone
-        (["1r@a", "1r@b", "1r@c", "2r@a"], 1, 0, Step(delete=("p0",))),
-        (["1r@b", "1r@c", "2r@a"], 1, 0, Step(create=1)),
+        (["1r@a", "1r@b", "1r@c", "2r@a"], 1, 0, RolloutStep(delete=("p0",))),
+        (["1r@b", "1r@c", "2r@a"], 1, 0, RolloutStep(create=1)),
         # no surge, one may be missing: delete first
-        (["1r@a", "1r@b", "1r@c"], 0, 1, Step(delete=("p2",))),
-        (["1r@a", "1r@b"], 0, 1, Step(create=1)),
+        (["1r@a", "1r@b", "1r@c"], 0, 1, RolloutStep(delete=("p2",))),
+        (["1r@a", "1r@b"], 0, 1, RolloutStep(create=1)),
         # an old pod that is not ready goes first, and does not count against the minimum
-        (["1u@a", "1r@b", "1r@c", "1r@d", "2u@a"], 1, 0, Step(delete=("p0",))),
+        (["1u@a", "1r@b", "1r@c", "1r@d", "2u@a"], 1, 0, RolloutStep(delete=("p0",))),
         # done
-        (["2r@a", "2r@b", "2r@c"], 1, 0, Step()),
+        (["2r@a", "2r@b", "2r@c"], 1, 0, RolloutStep()),
     ],
 )
-def test_rolling_update_steps(now: list[str], surge: int, unavailable: int, expected: Step) -> None:
-    assert next_step(pods(*now), 3, 2, Strategy(surge, unavailable)) == expected
+def test_rolling_update_steps(now: list[str], surge: int, unavailable: int, expected: RolloutStep) -> None:
+    assert next_step(Fleet(pods(*now)), 3, 2, Strategy(surge, unavailable)) == expected
 
 
 def test_scaling_down_takes_pods_that_are_not_ready_then_those_on_full_nodes_then_the_newest() -> None:
     now = pods("1r@a", "1r@a", "1r@b", "1u@c", "1r@b")
-    assert next_step(now, 1, 1, Strategy(0, 0)).delete == ("p3", "p4", "p2", "p1")
+    assert next_step(Fleet(now), 1, 1, Strategy(0, 0)).delete == ("p3", "p4", "p2", "p1")
 
 
 def test_shares_round_as_a_deployment_does() -> None:
@@ -166,7 +169,7 @@ def test_a_rollout_keeps_its_bounds_and_ends(surge: int, unavailable: int) -> No
     now = pods("1r@a", "1r@b", "1r@c", "1r@a", "1r@b")
     numbers = count(len(now))
     for _ in range(100):
-        step = next_step(now, 5, 2, Strategy(surge, unavailable))
+        step = next_step(Fleet(now), 5, 2, Strategy(surge, unavailable))
         now = [pod for pod in now if pod.name not in step.delete]
         now += [PodStatus(f"p{n}", "abc"[n % 3], 2, False, n) for n in (next(numbers) for _ in range(step.create))]
         assert len(now) <= 5 + surge
@@ -174,18 +177,44 @@ def test_a_rollout_keeps_its_bounds_and_ends(surge: int, unavailable: int) -> No
         unready = next((pod for pod in now if not pod.ready), None)
         if unready is not None:  # one at a time becomes ready
             now[now.index(unready)] = PodStatus(unready.name, unready.node, unready.revision, True, unready.number)
-        elif step == Step():
+        elif step == RolloutStep():
             break
     assert [pod.revision for pod in now] == [2] * 5
+
+
+status = st.builds(
+    PodStatus, st.just(""), st.sampled_from("abc"), st.integers(1, 3), st.booleans(), st.just(0)
+)  # name and number are given below
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), status)), max_size=20))
+def test_a_fleet_counts_what_it_holds(changes: list[tuple[int, PodStatus | None]]) -> None:
+    fleet, held = Fleet(), dict[str, PodStatus]()
+    for number, pod in changes:
+        name = f"p{number}"
+        if pod is None:
+            fleet.remove(name)
+            held.pop(name, None)
+        else:
+            held[name] = replace(pod, name=name, number=number)
+            fleet.put(held[name])
+    assert sorted(fleet, key=lambda pod: pod.number) == sorted(held.values(), key=lambda pod: pod.number)
+    assert (len(fleet), fleet.ready) == (len(held), sum(pod.ready for pod in held.values()))
+    assert +fleet.on_node == Counter(pod.node for pod in held.values())
+    for revision in (1, 2, 3):
+        for ready in (False, True):
+            wanted = sum((pod.revision, pod.ready) == (revision, ready) for pod in held.values())
+            assert fleet.of_revision(revision, ready=ready) == wanted
 
 
 NODES = [ClusterNode(name, zone, 4, (), ()) for name, zone in (("n1", "a"), ("n2", "b"), ("n3", "b"))]
 
 
 def placed(placement: Placement, number: int, down: frozenset[str] = frozenset()) -> list[str | None]:
+    placer = Placer(placement, NODES)
     taken: list[str] = []
     for _ in range(number):
-        taken.append(place(placement, NODES, taken, down) or "nowhere")
+        taken.append(placer.place(Counter(taken), down) or "nowhere")
     return list(taken)
 
 
@@ -224,8 +253,8 @@ class _FakeMachines:
         return self.listed
 
 
-def contact(node: str = "n1", source: str = "203.0.113.1", endpoint: str = "10.180.1.2:80") -> Outcome:
-    return Outcome(Disposition.DELIVERED, node=node, source_ip=source, endpoint=endpoint)
+def contact(node: str = "n1", source: str = "203.0.113.1", endpoint: str = "10.180.1.2:80") -> Attempt:
+    return Attempt(Fate.DELIVERED, node=node, source_ip=source, endpoint=endpoint)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +269,7 @@ def contact(node: str = "n1", source: str = "203.0.113.1", endpoint: str = "10.1
         (contact(endpoint=""), 1, False, False, Break.NONE),  # lost, but not led elsewhere
     ],
 )
-def test_why_affinity_broke(second: Outcome, after_s: int, chains: bool, listed: bool, expected: Break) -> None:
+def test_why_affinity_broke(second: Attempt, after_s: int, chains: bool, listed: bool, expected: Break) -> None:
     machines = _FakeMachines(chains, listed)
     memory = AffinityMemory(machines)  # type: ignore[arg-type]
     assert memory.judge("shop/web:http", "TCP", "c", 10, contact(), 0) is Break.NONE

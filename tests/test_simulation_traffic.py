@@ -11,7 +11,7 @@ import pytest
 from simulations import INSIDE, MS, of, simulate
 
 from kpsim.simulation.ports import SourcePorts
-from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.simulation.runlog import Fate, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 # ------------------------------------------------------------------------------------------------------------- packets
@@ -24,7 +24,7 @@ traffic: [{name: t, from: nodes, nodes: [node-1], service: web, perSecond: 1}]
 """
     zero = "delays: {apiWrite: 0s, watchDelivery: 0s, sync: {base: 0s, perRule: 0s}}\n"
     log = simulate(events, "duration=7s", delays=zero)
-    assert {c.disposition for c in log.connections} == {Disposition.DELIVERED}
+    assert {c.disposition for c in log.connections} == {Fate.DELIVERED}
     assert len(log.connections) == 7
 
 
@@ -37,12 +37,12 @@ traffic:
     log = simulate(events, "duration=40s", "workloads[0].termination={preStop: 10s}")
     opened = [c for c in log.connections if c.new_flow]
     broken = [c for c in log.connections if not c.new_flow]
-    assert {c.disposition for c in opened} == {Disposition.DELIVERED}
+    assert {c.disposition for c in opened} == {Fate.DELIVERED}
     # web-2 leaves the rules at about 5.1 s and exits at 15.007 s: its connections break then and not before (CT-2.6)
     gone = [c for c in opened if c.endpoint_node == "node-2"]
     assert 0 < len(gone) < len(opened)
     assert sorted(c.source_port for c in broken) == sorted(c.source_port for c in gone)
-    assert {(c.disposition, c.cause) for c in broken} == {(Disposition.FAILED, Cause.ENDPOINT_GONE)}
+    assert {(c.disposition, c.cause) for c in broken} == {(Fate.FAILED, Reason.ENDPOINT_GONE)}
     assert all(15_007 * MS <= c.at_ns < 16_007 * MS for c in broken)
 
 
@@ -55,7 +55,7 @@ traffic:
 """
     log = simulate(text, "duration=20s")  # both answer again at 6 s, two seconds before the next packet of the first
     broken = [c for c in log.connections if not c.new_flow]
-    assert {(c.disposition, c.cause) for c in broken} == {(Disposition.FAILED, Cause.ENDPOINT_GONE)}
+    assert {(c.disposition, c.cause) for c in broken} == {(Fate.FAILED, Reason.ENDPOINT_GONE)}
     assert sorted(c.at_ns // MS for c in broken) == [8000 + 100 * number for number in range(10)]
 
 
@@ -63,13 +63,13 @@ traffic:
     ("via", "patch", "expected"),
     [
         # an unlisted port of a cluster IP leaks (K-8.2); on the node's own address its kernel answers
-        ("clusterIP", "{ports: [{name: alt, port: 81, targetPort: 8080}]}", (Disposition.DROPPED, Cause.NOT_CAPTURED)),
+        ("clusterIP", "{ports: [{name: alt, port: 81, targetPort: 8080}]}", (Fate.DROPPED, Reason.NOT_CAPTURED)),
         (
             "nodePort",
             "{type: ClusterIP, ports: [{name: http, port: 80, targetPort: 8080}]}",
-            (Disposition.REJECTED, Cause.NOT_CAPTURED),
+            (Fate.REJECTED, Reason.NOT_CAPTURED),
         ),
-        ("externalIP", "{externalIPs: null}", (Disposition.DROPPED, Cause.NOT_CAPTURED)),
+        ("externalIP", "{externalIPs: null}", (Fate.DROPPED, Reason.NOT_CAPTURED)),
     ],
 )
 def test_clients_go_on_dialling_what_a_service_has_lost(via: str, patch: str, expected: object) -> None:
@@ -81,7 +81,7 @@ traffic: [{{name: t, service: web, port: http, via: {via}, nodes: [node-1], perS
     log = simulate(text, *settings)
     assert len(log.connections) == 40
     # 2.007 written, +19 delivered, +23 in force
-    assert {c.disposition for c in log.connections if c.at_ns < 2049 * MS} == {Disposition.DELIVERED}
+    assert {c.disposition for c in log.connections if c.at_ns < 2049 * MS} == {Fate.DELIVERED}
     late = [c for c in log.connections if c.at_ns >= 2049 * MS]
     assert {(c.disposition, c.cause) for c in late} == {expected} and {c.node for c in late} == {"node-1"}
 
@@ -92,7 +92,7 @@ def test_what_nobody_listens_on_is_refused_by_the_node_itself() -> None:
     traffic = "traffic: [{name: t, service: web, via: nodePort, nodes: [node-1], perSecond: 10}]\n"
     log = simulate(events + traffic, "duration=6s")
     late = [c for c in log.connections if c.at_ns > 3 * SECOND_NS]
-    assert {(c.disposition, c.cause, c.endpoint) for c in late} == {(Disposition.REJECTED, Cause.NOT_CAPTURED, "")}
+    assert {(c.disposition, c.cause, c.endpoint) for c in late} == {(Fate.REJECTED, Reason.NOT_CAPTURED, "")}
 
 
 def test_no_endpoints_are_rejected_as_often_as_linux_answers() -> None:
@@ -101,12 +101,12 @@ def test_no_endpoints_are_rejected_as_often_as_linux_answers() -> None:
     # 6 answers at once, then one a second (K-3.4); the rest is silence
     ends = Counter((c.disposition, c.cause) for c in log.connections)
     assert ends == {
-        (Disposition.REJECTED, Cause.NO_ENDPOINTS): 6 + 9,
-        (Disposition.DROPPED, Cause.RATE_LIMITED): 100 - 15,
+        (Fate.REJECTED, Reason.NO_ENDPOINTS): 6 + 9,
+        (Fate.DROPPED, Reason.RATE_LIMITED): 100 - 15,
     }
     unlimited = simulate(traffic, "duration=10s", "workloads[0].replicas=0", "icmpRateLimit=false")
     assert Counter((c.disposition, c.cause) for c in unlimited.connections) == {
-        (Disposition.REJECTED, Cause.NO_ENDPOINTS): 100
+        (Fate.REJECTED, Reason.NO_ENDPOINTS): 100
     }
 
 
@@ -114,22 +114,22 @@ def test_clients_behind_one_address_share_its_refusals() -> None:  # K-3.4: per 
     traffic = "traffic: [{name: t, service: web, via: nodePort, nodes: [node-1], perSecond: 20, clients: 10%s}]\n"
     apart = simulate(traffic % "", "duration=1s", "workloads[0].replicas=0")
     together = simulate(traffic % ", nat: true", "duration=1s", "workloads[0].replicas=0")
-    assert (len(of(apart, Disposition.REJECTED)), len(of(together, Disposition.REJECTED))) == (20, 6)
+    assert (len(of(apart, Fate.REJECTED)), len(of(together, Fate.REJECTED))) == (20, 6)
 
 
 def test_processes_of_a_node_are_refused_every_time() -> None:  # K-3.4: no limit of their own
     traffic = "traffic: [{name: t, from: nodes, service: web, nodes: [node-1], perSecond: 40}]\n"
     log = simulate(traffic, "duration=5s", "workloads[0].replicas=0")
-    assert {(c.disposition, c.cause) for c in log.connections} == {(Disposition.REJECTED, Cause.NO_ENDPOINTS)}
+    assert {(c.disposition, c.cause) for c in log.connections} == {(Fate.REJECTED, Reason.NO_ENDPOINTS)}
 
 
 def test_a_node_whose_connection_table_is_full_loses_new_connections() -> None:  # CT-7.2, K-6.7
     traffic = "traffic: [{name: t, service: web, via: nodePort, nodes: [node-1], perSecond: 50}]\n"
     proxy = "proxy={conntrack: {maxPerCore: 1, min: 100}}"
     log = simulate(traffic, "duration=10s", proxy)
-    assert {c.cause for c in log.connections[:95]} == {Cause.NONE}
-    full = [c for c in log.connections if c.cause is Cause.TABLE_FULL]
-    assert {c.disposition for c in full} == {Disposition.DROPPED}
+    assert {c.cause for c in log.connections[:95]} == {Reason.NONE}
+    full = [c for c in log.connections if c.cause is Reason.TABLE_FULL]
+    assert {c.disposition for c in full} == {Fate.DROPPED}
     assert len(full) > 350  # closed connections stay for two minutes, and they are assured
 
 
@@ -207,7 +207,7 @@ def test_two_sources_of_one_sender_use_different_ports(kind: str) -> None:
     alone, together = simulate(f"traffic:\n{one}", *ports), simulate(f"traffic:\n{one}{two}", *ports)
     used = [{(c.client, c.source_port) for c in together.connections if c.traffic == name} for name in ("one", "two")]
     assert used[0].isdisjoint(used[1]) and all(used)
-    assert {c.disposition for c in together.connections} == {Disposition.DELIVERED}
+    assert {c.disposition for c in together.connections} == {Fate.DELIVERED}
     flows = sum(c.new_flow for c in together.connections if c.traffic == "two")
     assert flows == (2 * 3 if "sourcePorts" in kind else 100)
     first = [replace(c, source_port=0) for c in together.connections if c.traffic == "one"]
@@ -253,17 +253,17 @@ def test_readiness_that_fails_on_sigterm_takes_the_endpoint_out_of_service() -> 
     assert [h.at_ns // MS for h in log.happenings if h.kind == "pod gone"] == [12_007, 12_007]
     # 8.007 +11+7 written, +13 seen, +17 slice, +19 delivered, +23 synced: all endpoints are out of the rules (T-4 row 11)
     # although the applications answer; before that the terminating ones are all there is (T-2)
-    assert {c.disposition for c in log.connections if c.at_ns < 8097 * MS} == {Disposition.DELIVERED}
-    assert {c.cause for c in log.connections if c.at_ns >= 8097 * MS} == {Cause.NO_ENDPOINTS}
+    assert {c.disposition for c in log.connections if c.at_ns < 8097 * MS} == {Fate.DELIVERED}
+    assert {c.cause for c in log.connections if c.at_ns >= 8097 * MS} == {Reason.NO_ENDPOINTS}
 
 
 def test_an_application_that_stops_with_the_hook_is_missed_at_once() -> None:
     events = "events: [{at: 5s, scale: {workload: web, replicas: 1}}]\n"
     ending = "workloads[0].termination={preStop: 5s, servesDuringPreStop: false}"
     log = simulate(events + INSIDE, "duration=20s", ending)
-    gone = of(log, Disposition.FAILED)
+    gone = of(log, Fate.FAILED)
     # from the deletion in the API, 5.007, to the rules of 5.079
-    assert {c.cause for c in gone} == {Cause.ENDPOINT_GONE}
+    assert {c.cause for c in gone} == {Reason.ENDPOINT_GONE}
     assert all(5007 * MS <= c.at_ns < 5079 * MS for c in gone)
 
 
@@ -287,13 +287,13 @@ events:
     log = simulate(events + INSIDE, "duration=12s")
     # 3.007 gone, +19 delivered, +23 synced: then nothing captures the cluster IP (PP-2)
     without = [c for c in log.connections if 3049 * MS <= c.at_ns < 6 * SECOND_NS]
-    assert {(c.disposition, c.cause) for c in without} == {(Disposition.DROPPED, Cause.NOT_CAPTURED)}
+    assert {(c.disposition, c.cause) for c in without} == {(Fate.DROPPED, Reason.NOT_CAPTURED)}
     # the new one has no slices at first, and is rejected; its slices follow: 6.007, +13 seen, +17, +19; the next sync may only
     # start a second after the one for the Service has ended, 6.026 + 23
     by_ms = [(c.at_ns // MS, c.cause) for c in log.connections if c.at_ns >= 6 * SECOND_NS]
-    assert {cause for at, cause in by_ms if at < 6049} == {Cause.NOT_CAPTURED}
-    assert {cause for at, cause in by_ms if 6049 <= at < 7072} == {Cause.NO_ENDPOINTS}
-    assert {cause for at, cause in by_ms if at >= 7072} == {Cause.NONE}
+    assert {cause for at, cause in by_ms if at < 6049} == {Reason.NOT_CAPTURED}
+    assert {cause for at, cause in by_ms if 6049 <= at < 7072} == {Reason.NO_ENDPOINTS}
+    assert {cause for at, cause in by_ms if at >= 7072} == {Reason.NONE}
     # its first slices carry the time of its creation (CP-3.7.1)
     samples = [row.reported_ns for row in log.programming if row.node == "node-1" and row.reported_ns is not None]
     assert samples == [1072 * MS]
@@ -302,12 +302,12 @@ events:
 def test_host_network_pods_share_their_nodes_address() -> None:
     log = simulate(INSIDE, "duration=3s", "workloads[0].hostNetwork=true")
     assert {c.endpoint for c in log.connections} == {"192.168.0.1:8080", "192.168.0.2:8080"}
-    assert {c.disposition for c in log.connections} == {Disposition.DELIVERED}
+    assert {c.disposition for c in log.connections} == {Fate.DELIVERED}
 
 
 def test_what_a_pod_does_not_listen_on_is_refused_by_it() -> None:
     log = simulate(INSIDE, "duration=3s", "workloads[0].ports=[{containerPort: 9090}]")
-    assert {(c.disposition, c.cause) for c in log.connections} == {(Disposition.FAILED, Cause.ENDPOINT_GONE)}
+    assert {(c.disposition, c.cause) for c in log.connections} == {(Fate.FAILED, Reason.ENDPOINT_GONE)}
 
 
 BALANCED = """
@@ -324,7 +324,7 @@ WITH_VIP = (
 def test_a_load_balancer_leaves_a_node_whose_kube_proxy_is_down() -> None:
     events = "events: [{at: 5s, restartProxy: {nodes: [node-2], down: 6s}}]\n"
     log = simulate(events + BALANCED, *WITH_VIP)
-    assert of(log, Disposition.DELIVERED) == log.connections  # the rules outlive the process
+    assert of(log, Fate.DELIVERED) == log.connections  # the rules outlive the process
     rotation = [(r.at_ns, r.in_rotation) for r in log.node_health if r.node == "node-2"]
     left_ns = next(at for at, believed in rotation if not believed)
     back_ns = next(at for at, believed in rotation if believed and at > left_ns)
@@ -337,7 +337,7 @@ def test_without_a_node_in_rotation_nothing_gets_in() -> None:
     events = "events: [{at: 5s, restartProxy: {down: 10s}}]\n"
     log = simulate(events + BALANCED, *WITH_VIP)
     late = [c for c in log.connections if 7 * SECOND_NS < c.at_ns < 15 * SECOND_NS]
-    assert {(c.disposition, c.cause, c.node) for c in late} == {(Disposition.DROPPED, Cause.NO_HEALTHY_NODE, "")}
+    assert {(c.disposition, c.cause, c.node) for c in late} == {(Fate.DROPPED, Reason.NO_HEALTHY_NODE, "")}
 
 
 def test_a_load_balancer_of_a_service_that_is_not_there_probes_a_port_that_nobody_opens() -> None:
@@ -345,7 +345,7 @@ def test_a_load_balancer_of_a_service_that_is_not_there_probes_a_port_that_nobod
     local = ("objects[0].spec.externalTrafficPolicy=Local",)
     deleted = simulate("events: [{at: 5s, deleteService: {service: web}}]\n" + BALANCED, *WITH_VIP, *local)
     late = [c for c in deleted.connections if c.at_ns > 8 * SECOND_NS]
-    assert {(c.disposition, c.cause, c.node) for c in late} == {(Disposition.DROPPED, Cause.NO_HEALTHY_NODE, "")}
+    assert {(c.disposition, c.cause, c.node) for c in late} == {(Fate.DROPPED, Reason.NO_HEALTHY_NODE, "")}
     made = (
         "events=[{at: 0s, deleteService: {service: web}}, {at: 5s, createService: {apiVersion: v1, kind: Service, metadata: "
         "{name: web}, spec: {type: LoadBalancer, externalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, "
@@ -353,8 +353,8 @@ def test_a_load_balancer_of_a_service_that_is_not_there_probes_a_port_that_nobod
     )
     log = simulate(BALANCED, *WITH_VIP, *local, *made)
     # programmed a little after 5 s, and in rotation with the third good probe
-    assert {c.cause for c in log.connections if 3 * SECOND_NS < c.at_ns < 7 * SECOND_NS} == {Cause.NO_HEALTHY_NODE}
-    assert {c.disposition for c in log.connections if c.at_ns > 10 * SECOND_NS} == {Disposition.DELIVERED}
+    assert {c.cause for c in log.connections if 3 * SECOND_NS < c.at_ns < 7 * SECOND_NS} == {Reason.NO_HEALTHY_NODE}
+    assert {c.disposition for c in log.connections if c.at_ns > 10 * SECOND_NS} == {Fate.DELIVERED}
 
 
 def test_clients_outside_keep_their_address_under_the_local_policy_only() -> None:

@@ -23,11 +23,11 @@ class Cluster:
     """One Service with a TCP, UDP and SCTP port, as in CT-2.5."""
 
     def __init__(self, *, serving: bool = True, external_ips: bool = True) -> None:
-        self.maps = ServiceMaps()
+        self.maps = ServiceMaps(NODE)
         self.frontends = UdpFrontends(Family.IPV4)
         self.external_ips = external_ips
         self.services = ServiceChangeTracker(Family.IPV4)
-        self.slices = EndpointsChangeTracker(Family.IPV4, NODE, START_NS)
+        self.slices = EndpointsChangeTracker(Family.IPV4, START_NS)
         ports = [port(8000, p.lower(), p, 32000 if p != "TCP" else 0) for p in ("TCP", "UDP", "SCTP")]
         self.service = service("test/x", ports, cluster_ip=VIPS[0], ingress=[VIPS[1]], externalIPs=[VIPS[2]])
         self.services.update(None, self.service)
@@ -109,9 +109,9 @@ def test_an_address_may_be_there_several_times() -> None:
 
 
 def test_ipv6_flows_are_compared_with_brackets() -> None:
-    maps, frontends = ServiceMaps(), UdpFrontends(Family.IPV6)
+    maps, frontends = ServiceMaps(NODE), UdpFrontends(Family.IPV6)
     services = ServiceChangeTracker(Family.IPV6)
-    slices = EndpointsChangeTracker(Family.IPV6, NODE, START_NS)
+    slices = EndpointsChangeTracker(Family.IPV6, START_NS)
     services.update(None, service("test/x", [port(53, "dns", "UDP")], cluster_ip="fd00:172::1"))
     ports = [slice_port(5353, "dns", "UDP")]
     slices.update(endpoint_slice("test/x", ["fd00:180::3"], ports, family="IPv6"), removed=False)

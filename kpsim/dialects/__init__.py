@@ -8,13 +8,10 @@ import enum
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from kpsim.addresses import Family
-from kpsim.ruleset import Chance, Expression, Rule, Ruleset
-
-if TYPE_CHECKING:  # a control plane that only writes rules needs no packet path
-    from kpsim.packetpath.steps import RuleReference
+from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset
 
 #: what a parser does with a rule that is not modelled: raise UnsupportedRule, or keep its words as Unknown
 OnUnknown = Literal["refuse", "keep"]
@@ -56,10 +53,10 @@ class Dialect(Protocol):
     def render(self, ruleset: Ruleset, form: Form) -> str:
         """All rules as one document."""
 
-    def spell(self, reference: "RuleReference", family: Family, form: Form) -> str:
+    def spell(self, reference: RuleReference, family: Family, form: Form) -> str:
         """The rule of a reference on one line, with the command that adds it to its chain. ``reference.rule`` is not None."""
 
-    def words(self, reference: "RuleReference", family: Family, form: Form) -> str:
+    def words(self, reference: RuleReference, family: Family, form: Form) -> str:
         """The rule as by :meth:`spell`, without the command and the chain; empty for a rule without words."""
 
     def reason(self, rule: Rule, part: Expression, family: Family) -> "Reason":

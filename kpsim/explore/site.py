@@ -12,6 +12,7 @@ from kpsim.cluster import ClusterState
 from kpsim.config import HostInterface, ProxyConfig
 from kpsim.errors import InputError
 from kpsim.nodes import Machine, Peer, make_machine, node_address, outside_networks, pod_interface_of, sysctls_of
+from kpsim.programmed import Programmed
 from kpsim.ruleset import Role, Ruleset
 from kpsim.sysctls import Sysctls
 from kpsim.tracing.directory import Directory
@@ -102,9 +103,8 @@ def rules_site(
     given = None
     if interfaces:
         given = [*_loopback_and_uplink(own), *(interface for interface in interfaces if interface.addresses)]
-    localnet = ruleset.has(
-        Role.LOCALNET_FIREWALL
-    )  # kube-proxy writes this rule and sets route_localnet together (I-1, I-5)
+    # kube-proxy writes this rule and sets route_localnet together (I-1, I-5)
+    localnet = Programmed.of(ruleset).has(Role.LOCALNET_FIREWALL)
     machine = make_machine(
         own,
         pod_cidrs,

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName
+from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName, endpoints_on
 
 
 class Refusal(enum.StrEnum):
     """What a client gets that has no endpoint to go to."""
 
-    REJECT = "REJECT"  #: nobody serves this port anywhere
-    DROP = "DROP"  #: somebody does, but the Local policy finds none on this node
+    REJECT = "REJECT"  #: no endpoint serves this port on any node
+    DROP = "DROP"  #: endpoints do, but the Local policy finds none on this node
 
 
 class HintMode(enum.Enum):
@@ -78,14 +78,20 @@ def _allowed(endpoint: Endpoint, mode: HintMode, node_name: str, zone: str) -> b
 
 
 def _serving_terminating(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    """The fall-back when nobody is ready (T-1): not ready, but serving while terminating."""
+    """The fall-back when no endpoint is ready (T-1): those that are not ready, but serve while terminating."""
     return tuple(e for e in endpoints if not e.ready and e.serving and e.terminating)
 
 
 def make_plan(
     name: ServicePortName, port: ServicePort, endpoints: tuple[Endpoint, ...], node_name: str, zone: str
 ) -> ServicePlan:
-    """The plan of one service port (T-2). ``endpoints`` sorted as in O-6.5; ``zone`` empty if the node has no label."""
+    """The plan of one service port, as seen from the node ``node_name`` (T-2).
+
+    ``endpoints`` are sorted as in O-6.5; ``zone`` is empty if the node has no zone label. The plan's ``cluster`` are the
+    endpoints that the Cluster policy chooses from: the ready ones that the hints allow, else those that serve while
+    terminating; empty if the port has no use for them. ``local`` are those on the node, by the same rule without hints.
+    ``reachable`` is the union of both. ``has_any`` is false if no endpoint on any node could serve the port.
+    """
     if not endpoints:
         return ServicePlan(name, port, (), (), (), has_any=False)
     mode = HintMode.NONE
@@ -100,7 +106,7 @@ def make_plan(
         return ServicePlan(name, port, cluster, (), cluster, has_any)
 
     has_any = has_any or any(e.ready or (e.serving and e.terminating) for e in endpoints)
-    on_node = [e for e in endpoints if e.local]
+    on_node = endpoints_on(node_name, endpoints)
     local = tuple(e for e in on_node if e.ready)
     fell_back = not local
     if fell_back:

@@ -16,14 +16,16 @@ from kpsim.kubeproxy.trackers import (
     ServiceKey,
     ServicePort,
     ServicePortName,
+    endpoints_on,
 )
 from kpsim.maps import Map
 
 
 class ServiceMaps:
-    """Service ports and endpoints as of the last checkout."""
+    """Service ports and endpoints as of the last checkout. ``node_name`` is the node whose local endpoints are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, node_name: str) -> None:
+        self._node_name = node_name
         self.ports: dict[ServicePortName, ServicePort] = {}
         self.endpoints: dict[ServicePortName, tuple[Endpoint, ...]] = {}
         self.ports_of: dict[ServiceKey, dict[ServicePortName, ServicePort]] = {}
@@ -64,7 +66,8 @@ class ServiceMaps:
         for name in change.previous:
             self.endpoints.pop(name, None)
         self.endpoints.update(change.current)
-        local = {e.ip for endpoints in change.current.values() for e in endpoints if e.local and e.ready}
+        on_node = (e for endpoints in change.current.values() for e in endpoints_on(self._node_name, endpoints))
+        local = {endpoint.ip for endpoint in on_node if endpoint.ready}
         self.local_ready_endpoints = _with(self.local_ready_endpoints, key, len(local))
 
     def plans_input(self, service: ServiceKey) -> Iterator[tuple[ServicePortName, ServicePort, tuple[Endpoint, ...]]]:

@@ -74,7 +74,7 @@ class ServicePort:
 
 
 def _cluster_ip(service: Service, family: Family) -> str | None:
-    """O-5.1."""
+    """The Service's cluster IP of a family; None if it has none (O-5.1)."""
     if not service.ip_families:
         return canonical_ip(service.cluster_ip, family)
     for label, ip in zip(service.ip_families, service.cluster_ips, strict=False):
@@ -172,12 +172,12 @@ class ServiceChangeTracker:
 
 
 class Endpoint(NamedTuple):
-    """One endpoint of a service port (O-6.3); ``address`` is ``ip:port``, its identity."""
+    """One endpoint of a service port (O-6.3), the same for every node; ``address`` is ``ip:port``, its identity."""
 
     address: str
     ip: str
     port: int
-    local: bool
+    node_name: str  #: the node that it is on; empty: the slice names none
     ready: bool
     serving: bool
     terminating: bool
@@ -188,31 +188,104 @@ class Endpoint(NamedTuple):
 Endpoints = dict[ServicePortName, tuple[Endpoint, ...]]
 
 
-def merge_slices(service: ServiceKey, slices: Iterable[EndpointSlice], family: Family, node_name: str) -> Endpoints:
+def endpoints_on(node_name: str, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """The endpoints that are local to a node, in the order given. A node without a name has none (O-6.3)."""
+    return [endpoint for endpoint in endpoints if endpoint.node_name == node_name] if node_name else []
+
+
+class _Host(NamedTuple):
+    """An endpoint of a slice without its ports: what its endpoints have in common, whatever the port."""
+
+    ip: str
+    node_name: str
+    ready: bool
+    serving: bool
+    terminating: bool
+    zone_hints: frozenset[str]
+    node_hints: frozenset[str]
+
+    def at(self, port: int) -> Endpoint:
+        """The endpoint with this port number."""
+        return Endpoint(
+            join_host_port(self.ip, port),
+            self.ip,
+            port,
+            self.node_name,
+            self.ready,
+            self.serving,
+            self.terminating,
+            self.zone_hints,
+            self.node_hints,
+        )
+
+
+def _hosts(endpoint_slice: EndpointSlice, family: Family) -> list[_Host]:
+    """The slice's endpoints whose first address is one of the family (O-6.3). A condition that is not set counts as the API says."""
+    return [
+        _Host(
+            ip,
+            source.node_name or "",
+            ready=source.ready is not False,
+            serving=source.serving is not False,
+            terminating=source.terminating is True,
+            zone_hints=source.zone_hints,
+            node_hints=source.node_hints,
+        )
+        for source in endpoint_slice.endpoints
+        if source.addresses and (ip := canonical_ip(source.addresses[0], family)) is not None
+    ]
+
+
+class _OfSlice(NamedTuple):
+    """What one slice says of a Service's endpoints: by port and address, and merged as if it were the Service's only slice."""
+
+    found: dict[ServicePortName, dict[str, Endpoint]]
+    merged: Endpoints
+
+
+def _of_slice(service: ServiceKey, endpoint_slice: EndpointSlice, family: Family) -> _OfSlice:
+    """The slice's endpoints of one family. They are derived once and kept with the slice, for the kube-proxies of all nodes."""
+    known: _OfSlice | None = endpoint_slice.derived.get((service, family))
+    if known is not None:
+        return known
+    hosts = _hosts(endpoint_slice, family)
+    by_port: dict[ServicePortName, dict[str, Endpoint]] = {}
+    for port in endpoint_slice.ports:
+        if port.name is None or not port.port:
+            continue
+        key = ServicePortName(service.namespace, service.name, port.name, port.protocol)
+        _merge(by_port.setdefault(key, {}), (host.at(port.port) for host in hosts))
+    made = _OfSlice(by_port, _sorted(by_port))
+    endpoint_slice.derived[service, family] = made
+    return made
+
+
+def _merge(found: dict[str, Endpoint], more: Iterable[Endpoint]) -> None:
+    """Adds endpoints to those found so far: of one ``ip:port`` the last that is not terminating counts, else the first (O-6.4)."""
+    for endpoint in more:
+        if endpoint.address not in found or not endpoint.terminating:
+            found[endpoint.address] = endpoint
+
+
+def _sorted(by_port: Mapping[ServicePortName, Mapping[str, Endpoint]]) -> Endpoints:
+    """The endpoints of each port that has any, sorted by the text ``ip:port`` (O-6.5)."""
+    return {key: tuple(found[address] for address in sorted(found)) for key, found in by_port.items() if found}
+
+
+def merge_slices(service: ServiceKey, slices: Iterable[EndpointSlice], family: Family) -> Endpoints:
     """Endpoints of each of a Service's ports over its slices (O-6.2 to O-6.5), sorted by the text ``ip:port``.
 
     Of one ``ip:port`` the last that is not terminating counts, else the first (O-6.4). Ports are matched by name and
     protocol; slices are visited in the order given.
     """
-    merged: dict[ServicePortName, dict[str, Endpoint]] = {}
-    for endpoint_slice in slices:
-        hosts = []
-        for source in endpoint_slice.endpoints:
-            ip = canonical_ip(source.addresses[0], family) if source.addresses else None
-            if ip is not None:
-                local = bool(node_name) and source.node_name == node_name
-                conditions = (source.ready is not False, source.serving is not False, source.terminating is True)
-                hosts.append((ip, (local, *conditions, source.zone_hints, source.node_hints)))
-        for port in endpoint_slice.ports:
-            if port.name is None or not port.port:
-                continue
-            key = ServicePortName(service.namespace, service.name, port.name, port.protocol)
-            found = merged.setdefault(key, {})
-            for ip, rest in hosts:
-                endpoint = Endpoint(join_host_port(ip, port.port), ip, port.port, *rest)
-                if endpoint.address not in found or not endpoint.terminating:
-                    found[endpoint.address] = endpoint
-    return {key: tuple(found[address] for address in sorted(found)) for key, found in merged.items() if found}
+    parts = [_of_slice(service, endpoint_slice, family) for endpoint_slice in slices]
+    if len(parts) == 1:
+        return parts[0].merged
+    by_port: dict[ServicePortName, dict[str, Endpoint]] = {}
+    for part in parts:
+        for key, endpoints in part.found.items():
+            _merge(by_port.setdefault(key, {}), endpoints.values())
+    return _sorted(by_port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +318,10 @@ class EndpointsCheckout(NamedTuple):
 
 
 class EndpointsChangeTracker:
-    """EndpointSlices changed since the last checkout, for one family on one node (O-8)."""
+    """EndpointSlices changed since the last checkout, for one family (O-8)."""
 
-    def __init__(self, family: Family, node_name: str, created_ns: int) -> None:
+    def __init__(self, family: Family, created_ns: int) -> None:
         self._family = family
-        self._node_name = node_name
         self._created_ns = created_ns
         self._services: dict[ServiceKey, _ServiceSlices] = {}
         self._changed: dict[ServiceKey, None] = {}
@@ -302,7 +374,7 @@ class EndpointsChangeTracker:
                     slices.applied[name] = endpoint_slice
             slices.pending.clear()
             in_order = (slices.applied[name] for name in sorted(slices.applied))
-            current = merge_slices(key, in_order, self._family, self._node_name)
+            current = merge_slices(key, in_order, self._family)
             changes[key] = EndpointsChange(slices.endpoints, current)
             slices.endpoints = current
             if not slices.applied:

@@ -10,7 +10,7 @@ from kpsim.errors import InputError, Problem
 from kpsim.packetpath import nat
 from kpsim.packetpath.index import CompiledRule, compiled
 from kpsim.packetpath.reject import answer_name, error_of_drop, error_of_reject
-from kpsim.packetpath.steps import ChainEntered, ChainLeft, RuleMatched, RuleReference, Tracking
+from kpsim.packetpath.steps import ChainEntered, ChainLeft, RuleMatched, Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import (
     ALL_BITS,
@@ -27,6 +27,7 @@ from kpsim.ruleset import (
     NoTrack,
     Redirect,
     Reject,
+    RuleReference,
     SetTimeToLive,
     Snat,
     Statement,

@@ -8,9 +8,9 @@ from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
 from kpsim.flowstate import Direction, FlowState
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
-from kpsim.packetpath.steps import RuleReference, Tracking
+from kpsim.packetpath.steps import Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
-from kpsim.ruleset import Dnat, Hook, Masquerade, NatFlags, Redirect, Snat
+from kpsim.ruleset import Dnat, Hook, Masquerade, NatFlags, Redirect, RuleReference, Snat
 
 #: hooks where the destination is translated; at the others it is the source
 DESTINATION_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)

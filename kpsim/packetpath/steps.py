@@ -15,23 +15,9 @@ from kpsim.ruleset import (
     Chance,
     Hook,
     Rule,
+    RuleReference,
     Statement,
 )
-
-
-class RuleReference(NamedTuple):
-    """A rule and where it stands; ``number`` counts from 1 as iptables does. ``rule`` None: the chain's policy."""
-
-    table: str
-    chain: str
-    number: int
-    rule: Rule | None
-
-    def __str__(self) -> str:
-        if self.rule is None:
-            return f"{self.table}/{self.chain} policy"
-        comment = f" ({self.rule.comment})" if self.rule.comment else ""
-        return f"{self.table}/{self.chain} rule {self.number}{comment}"
 
 
 class Moment(NamedTuple):

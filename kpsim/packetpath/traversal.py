@@ -26,11 +26,10 @@ from kpsim.packetpath.steps import (
     FieldName,
     Moment,
     Remembered,
-    RuleReference,
     Step,
     Tracking,
 )
-from kpsim.ruleset import Chance, Hook, Limit, Recent, Rule
+from kpsim.ruleset import Chance, Hook, Limit, Recent, Rule, RuleReference
 
 
 class Disposition(enum.StrEnum):

@@ -16,7 +16,7 @@ from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, aff
 from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
 from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
-from kpsim.simulation.runlog import Cause, Disposition, Frontend, HappeningKind, RunLog
+from kpsim.simulation.runlog import Fate, Frontend, HappeningKind, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 Figures = Mapping[str, int | float]
@@ -32,8 +32,8 @@ class FigureKind(NamedTuple):
 #: The last part of a name that counts connections.
 COUNTS = (
     FigureKind("sent", "connections attempted"),
-    *(FigureKind(d.value, f"connections {d.value}") for d in Disposition),
-    *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Disposition),
+    *(FigureKind(d.value, f"connections {d.value}") for d in Fate),
+    *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Fate),
     FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
 )
 #: What connections are counted by: first part of the name, and the field that the second part names.
@@ -118,12 +118,12 @@ def _names(log: RunLog, field: GroupField, seen: Iterable[str]) -> list[str]:
 
 def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
     yield f"{prefix}sent", part.sent
-    for disposition in Disposition:
+    for disposition in Fate:
         yield f"{prefix}{disposition.value}", part.of(disposition)
-    for disposition in Disposition:
+    for disposition in Fate:
         yield f"{prefix}{disposition.value}_ratio", part.ratio(disposition)
-    for cause in Cause:
-        if cause is not Cause.NONE:
+    for cause in Reason:
+        if cause is not Reason.NONE:
             yield f"{prefix}causes.{slug(cause.value)}", part.because(cause)
 
 
@@ -154,8 +154,8 @@ def _local_drop_figures(log: RunLog) -> dict[str, int | float]:
             by_node[c.node] += 1
     found: dict[str, int | float] = {"local_drops.total": len(drops)}
     found.update((f"local_drops.{node}", count) for node, count in by_node.items() if node not in ("total", "causes"))
-    for cause in Cause:
-        if cause not in (Cause.NONE, *NOT_OF_THE_POLICY):
+    for cause in Reason:
+        if cause not in (Reason.NONE, *NOT_OF_THE_POLICY):
             found[f"local_drops.causes.{slug(cause.value)}"] = sum(c.cause is cause for c in drops)
     return found
 

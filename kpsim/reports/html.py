@@ -33,7 +33,7 @@ from kpsim.reports.sentences import (
     windows_table,
 )
 from kpsim.reports.sync_lag import lag_quantiles
-from kpsim.simulation.runlog import Disposition, RunLog
+from kpsim.simulation.runlog import Fate, RunLog
 
 if TYPE_CHECKING:
     from kpsim.reports.figures import Figures
@@ -104,7 +104,7 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
 def _headline(log: RunLog, known: "Figures", results: Sequence[ExpectationResult]) -> str:
     items = [(f"{known['sent']:,}", "connections")]
     items.append((percent(known["delivered_ratio"]), "delivered"))
-    items += [(f"{known[ended.value]:,}", ended.value) for ended in Disposition if ended is not Disposition.DELIVERED]
+    items += [(f"{known[ended.value]:,}", ended.value) for ended in Fate if ended is not Fate.DELIVERED]
     if log.programming:
         items.append((duration(lag_quantiles(log).p99_ns), "sync lag, p99"))
     if known["affinity.returns"]:

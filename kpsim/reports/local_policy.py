@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from kpsim.simulation.runlog import Cause, Connection, Disposition, Frontend, NodeHealth, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, NodeHealth, Reason, RunLog
 from kpsim.units import MILLISECOND_NS
 
 
@@ -48,8 +48,8 @@ class LocalDropWindow:
 
     service: str
     node: str  #: empty: lost before any node
-    disposition: Disposition  #: dropped or rejected
-    cause: Cause
+    disposition: Fate  #: dropped or rejected
+    cause: Reason
     start_ns: int  #: first drop
     end_ns: int  #: last drop
     dropped: int
@@ -150,15 +150,15 @@ def external_local(log: RunLog) -> list[Connection]:
 
 
 #: causes of drops that are not the Local policy's
-NOT_OF_THE_POLICY = (Cause.SOURCE_RANGES, Cause.RATE_LIMITED, Cause.NO_HAIRPIN)
+NOT_OF_THE_POLICY = (Reason.SOURCE_RANGES, Reason.RATE_LIMITED, Reason.NO_HAIRPIN)
 
 
 def is_local_drop(c: Connection) -> bool:
     """Whether an external Local connection counts as lost (see the module's text)."""
     if c.cause in NOT_OF_THE_POLICY:
         return False
-    lost_silently = c.disposition is Disposition.DROPPED
-    return lost_silently or (c.cause is Cause.NO_LOCAL_ENDPOINTS and c.disposition is not Disposition.DELIVERED)
+    lost_silently = c.disposition is Fate.DROPPED
+    return lost_silently or (c.cause is Reason.NO_LOCAL_ENDPOINTS and c.disposition is not Fate.DELIVERED)
 
 
 def local_drops(log: RunLog) -> list[LocalDrop]:
@@ -175,11 +175,11 @@ def local_drop_windows(log: RunLog) -> list[LocalDropWindow]:
     """Windows by start, service, node, end and cause."""
     timelines, nobody = health_timelines(log), HealthTimeline()
     #: of each service port and node: by disposition and cause, the window still open and the epoch it belongs to
-    open_windows: dict[tuple[str, str], dict[tuple[Disposition, Cause], tuple[int, LocalDropWindow]]] = {}
+    open_windows: dict[tuple[str, str], dict[tuple[Fate, Reason], tuple[int, LocalDropWindow]]] = {}
     done: list[LocalDropWindow] = []
     for c in external_local(log):
         here = open_windows.setdefault((c.service, c.node), {})
-        if c.disposition is Disposition.DELIVERED:  # the node serves again
+        if c.disposition is Fate.DELIVERED:  # the node serves again
             done += [window for _, window in here.values()]
             here.clear()
         if not is_local_drop(c):
@@ -252,7 +252,7 @@ def local_bins(log: RunLog, width_ns: int | None = None) -> list[LocalBin]:
                     service,
                     node,
                     received=len(here),
-                    delivered=sum(c.disposition is Disposition.DELIVERED for c in here),
+                    delivered=sum(c.disposition is Fate.DELIVERED for c in here),
                     dropped=sum(map(is_local_drop, here)),
                     in_rotation_ratio=_covered(rotation, watched, span),
                     usable_ratio=_covered(endpoint, watched, span),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from kpsim.simulation.runlog import Cause, Disposition, Frontend, RunLog
+from kpsim.simulation.runlog import Fate, Frontend, Reason, RunLog
 
 
 class Group(NamedTuple):
@@ -20,8 +20,8 @@ class Group(NamedTuple):
     frontend: Frontend
     traffic: str
     node: str  #: empty: no node's rules saw them
-    disposition: Disposition
-    cause: Cause
+    disposition: Fate
+    cause: Reason
     connections: int
 
 
@@ -32,30 +32,30 @@ GroupField = Literal["service", "traffic_policy", "frontend", "traffic", "node"]
 class Tally:
     """How many connections ended how, and why; pairs in the order in which the enums declare them."""
 
-    counts: Mapping[tuple[Disposition, Cause], int]
+    counts: Mapping[tuple[Fate, Reason], int]
 
     @property
     def sent(self) -> int:
         """All connections."""
         return sum(self.counts.values())
 
-    def of(self, disposition: Disposition) -> int:
+    def of(self, disposition: Fate) -> int:
         """Connections that ended so."""
         return sum(n for (ended, _), n in self.counts.items() if ended is disposition)
 
-    def ratio(self, disposition: Disposition) -> float:
+    def ratio(self, disposition: Fate) -> float:
         """Share of the sent ones that ended so; NaN when nothing was sent."""
         return self.of(disposition) / self.sent if self.sent else math.nan
 
-    def because(self, cause: Cause) -> int:
+    def because(self, cause: Reason) -> int:
         """Connections with this cause."""
         return sum(n for (_, why), n in self.counts.items() if why is cause)
 
-    def causes(self, disposition: Disposition | None = None) -> list[tuple[Cause, int]]:
+    def causes(self, disposition: Fate | None = None) -> list[tuple[Reason, int]]:
         """Causes that occurred with their counts, most frequent first; NONE is left out."""
-        totals: Counter[Cause] = Counter()
+        totals: Counter[Reason] = Counter()
         for (ended, why), n in self.counts.items():
-            if why is not Cause.NONE and disposition in (None, ended):
+            if why is not Reason.NONE and disposition in (None, ended):
                 totals[why] += n
         return sorted(totals.items(), key=lambda item: (-item[1], item[0].value))
 
@@ -70,10 +70,10 @@ def count_groups(log: RunLog) -> list[Group]:
 
 def tally(groups: Iterable[Group]) -> Tally:
     """The groups' connections together."""
-    totals: Counter[tuple[Disposition, Cause]] = Counter()
+    totals: Counter[tuple[Fate, Reason]] = Counter()
     for group in groups:
         totals[group.disposition, group.cause] += group.connections
-    return Tally({pair: totals[pair] for ended in Disposition for why in Cause if totals[pair := (ended, why)]})
+    return Tally({pair: totals[pair] for ended in Fate for why in Reason if totals[pair := (ended, why)]})
 
 
 def tally_by(groups: Iterable[Group], field: GroupField) -> dict[str, Tally]:

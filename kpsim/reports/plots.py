@@ -23,7 +23,7 @@ from kpsim.reports.local_policy import (
 )
 from kpsim.reports.sentences import duration, plural
 from kpsim.reports.sync_lag import STAGE_MEANING, Stage, ecdf, lag_ns, reported_ns, stage_ns, typical_changes
-from kpsim.simulation.runlog import Disposition, RunLog
+from kpsim.simulation.runlog import Fate, RunLog
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, YELLOW = (
 )  # fmt: skip
 GREY = "#9AA0A6"
 DISPOSITION_COLOR = {
-    Disposition.DELIVERED: SKY,
-    Disposition.REJECTED: ORANGE,
-    Disposition.DROPPED: VERMILION,
-    Disposition.FAILED: PURPLE,
+    Fate.DELIVERED: SKY,
+    Fate.REJECTED: ORANGE,
+    Fate.DROPPED: VERMILION,
+    Fate.FAILED: PURPLE,
 }
 STAGE_COLOR = {Stage.WRITE: SKY, Stage.DELIVER: ORANGE, Stage.WAIT: BLUE, Stage.SYNC: GREEN}
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
@@ -119,14 +119,14 @@ def plot_dispositions(log: RunLog) -> "Figure | None":
     heights = [1.5] * len(names) + ([0.25 + 0.22 * len(lanes)] if lanes else [])
     width_ns = bin_width_ns(log.duration_ns)
     edges = _edges(log, width_ns)
-    counts = {(name, ended): [0] * (len(edges) - 1) for name in names for ended in Disposition}
+    counts = {(name, ended): [0] * (len(edges) - 1) for name in names for ended in Fate}
     for c in log.connections:
         counts[panels[c.service], c.disposition][min(c.at_ns // width_ns, len(edges) - 2)] += 1
     with _style():
         figure, axes = _stacked_axes(heights)
         for name, ax in zip(names, axes, strict=False):
             below = [0] * (len(edges) - 1)
-            for ended in Disposition:
+            for ended in Fate:
                 top = [b + n for b, n in zip(below, counts[name, ended], strict=True)]
                 ax.stairs(top, edges, baseline=below, fill=True, color=DISPOSITION_COLOR[ended], label=ended.value)
                 below = top
@@ -246,7 +246,7 @@ def plot_affinity_breaks(log: RunLog) -> "Figure | None":
 
 def plot_endpoint_shares(log: RunLog) -> "Figure | None":
     """Each endpoint's share of a service port's delivered connections, coloured by node; a dashed line at equal shares."""
-    delivered = [c for c in log.connections if c.disposition is Disposition.DELIVERED and c.endpoint]
+    delivered = [c for c in log.connections if c.disposition is Fate.DELIVERED and c.endpoint]
     if not delivered:
         return None
     services = sorted(_most(Counter(c.service for c in delivered), MOST_SERVICES))

@@ -20,7 +20,7 @@ from kpsim.reports.sync_lag import (
     reported_ns,
     stage_quantiles,
 )
-from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.simulation.runlog import Fate, Reason, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 
@@ -70,7 +70,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def reasons(causes: Iterable[tuple[Cause, int]]) -> str:
+def reasons(causes: Iterable[tuple[Reason, int]]) -> str:
     """``no endpoints 12, endpoint gone 3``."""
     return ", ".join(f"{cause.value} {count:,}" for cause, count in causes)
 
@@ -85,7 +85,7 @@ def traffic_sentence(log: RunLog) -> str:
     total = tally(count_groups(log))
     if not total.sent:
         return "No connection was attempted."
-    delivered = total.of(Disposition.DELIVERED)
+    delivered = total.of(Fate.DELIVERED)
     if delivered == total.sent:
         return (
             f"All {plural(total.sent, 'connection')} were delivered."
@@ -93,8 +93,7 @@ def traffic_sentence(log: RunLog) -> str:
             else "1 connection was delivered."
         )
     text = (
-        f"{delivered:,} of {plural(total.sent, 'connection')} were delivered "
-        f"({percent(total.ratio(Disposition.DELIVERED))})"
+        f"{delivered:,} of {plural(total.sent, 'connection')} were delivered ({percent(total.ratio(Fate.DELIVERED))})"
     )
     return "; ".join([text, *_losses(total)]) + "."
 
@@ -111,12 +110,12 @@ def loss_lines(log: RunLog) -> list[str]:
 def _worst_first(log: RunLog) -> list[tuple[str, str, Tally]]:
     parts = tally_by_service_and_policy(count_groups(log))
     rows = [(service, policy, part) for (service, policy), part in parts.items()]
-    return sorted(rows, key=lambda row: (row[2].of(Disposition.DELIVERED) - row[2].sent, row[0], row[1]))
+    return sorted(rows, key=lambda row: (row[2].of(Fate.DELIVERED) - row[2].sent, row[0], row[1]))
 
 
 def _losses(part: Tally) -> list[str]:
     losses = []
-    for ended in (Disposition.REJECTED, Disposition.DROPPED, Disposition.FAILED):
+    for ended in (Fate.REJECTED, Fate.DROPPED, Fate.FAILED):
         if count := part.of(ended):
             causes = part.causes(ended)
             why = causes[0][0].value if len(causes) == 1 and causes[0][1] == count else reasons(causes)
@@ -128,15 +127,15 @@ def traffic_table(log: RunLog) -> TextTable:
     """Counts by service port and policy, and why; those that lost most come first."""
 
     def row(service: str, policy: str, part: Tally) -> tuple[str, ...]:
-        delivered, *losses = (f"{part.of(ended):,}" for ended in Disposition)
-        share = percent(part.ratio(Disposition.DELIVERED))
+        delivered, *losses = (f"{part.of(ended):,}" for ended in Fate)
+        share = percent(part.ratio(Fate.DELIVERED))
         return (service, policy, f"{part.sent:,}", delivered, share, *losses, reasons(part.causes()))
 
     parts = _worst_first(log)
     rows = [row(service, policy, part) for service, policy, part in parts]
     if len(rows) > 1:
         rows.insert(0, row("all", "", tally(count_groups(log))))
-    delivered, *losses = (ended.value for ended in Disposition)
+    delivered, *losses = (ended.value for ended in Fate)
     headings = ("service", "policy", "sent", delivered, "in %", *losses, "why not")
     return TextTable(headings, tuple(rows), frozenset(range(2, 8)))
 
@@ -166,13 +165,13 @@ def window_sentence(window: LocalDropWindow) -> str:
         else f"from {instant(window.start_ns)} to {instant(window.end_ns)}"
     )
     text = f"{node} received traffic for {window.service} {span}"
-    if window.cause is Cause.NO_LOCAL_ENDPOINTS:
+    if window.cause is Reason.NO_LOCAL_ENDPOINTS:
         text += " while it had no local endpoint"
     text += f": {window.dropped:,} {window.disposition.value}"
-    if window.cause not in (Cause.NO_LOCAL_ENDPOINTS, Cause.NONE):
+    if window.cause not in (Reason.NO_LOCAL_ENDPOINTS, Reason.NONE):
         text += f" ({window.cause.value})"
     steps = []
-    if window.no_local_since_ns is not None and window.cause is Cause.NO_LOCAL_ENDPOINTS:
+    if window.no_local_since_ns is not None and window.cause is Reason.NO_LOCAL_ENDPOINTS:
         steps.append(f"no local endpoint since {instant(window.no_local_since_ns)}")
     if window.in_rotation:
         failed = window.check_failed_ns

@@ -30,7 +30,7 @@ from kpsim.reports.sentences import (
     traffic_table,
     window_sentence,
 )
-from kpsim.simulation.runlog import Disposition, RunLog
+from kpsim.simulation.runlog import Fate, RunLog
 from kpsim.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def summary_json(log: RunLog, results: Results = (), known: Figures | None = Non
                 "service": service,
                 "traffic_policy": policy,
                 "sent": part.sent,
-                **{ended.value: part.of(ended) for ended in Disposition},
+                **{ended.value: part.of(ended) for ended in Fate},
                 "causes": {cause.value: count for cause, count in part.causes()},
             }
             for (service, policy), part in tally_by_service_and_policy(count_groups(log)).items()

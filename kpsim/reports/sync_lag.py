@@ -113,9 +113,11 @@ def all_quantiles(log: RunLog) -> list[LagQuantiles]:
     """The lag, its legs and kube-proxy's samples, over all nodes and for each; nothing if no change was programmed."""
     if not log.programming:
         return []
+    by_node: dict[str, list[Programming]] = {}
+    for change in log.programming:
+        by_node.setdefault(change.node, []).append(change)
     found = []
-    for node in ["", *sorted({change.node for change in log.programming})]:
-        part = [change for change in log.programming if node in ("", change.node)]
+    for node, part in [("", log.programming), *sorted(by_node.items())]:
         found.append(LagQuantiles(node, "lag", quantiles(map(lag_ns, part))))
         found += [LagQuantiles(node, stage.value, quantiles(stage_ns(c, stage) for c in part)) for stage in Stage]
         reported = quantiles(c.reported_ns for c in part if c.reported_ns is not None)

@@ -6,7 +6,7 @@ A base chain says where netfilter calls it: type, hook and priority. So nothing 
 import enum
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.maps import Map
@@ -62,6 +62,21 @@ class Rule:
     def target(self) -> Statement | None:
         """The statement at the end, or None."""
         return target_of(self.body)
+
+
+class RuleReference(NamedTuple):
+    """A rule and where it stands; ``number`` counts from 1 as iptables does. ``rule`` None: the chain's policy."""
+
+    table: str
+    chain: str
+    number: int
+    rule: Rule | None
+
+    def __str__(self) -> str:
+        if self.rule is None:
+            return f"{self.table}/{self.chain} policy"
+        comment = f" ({self.rule.comment})" if self.rule.comment else ""
+        return f"{self.table}/{self.chain} rule {self.number}{comment}"
 
 
 class Chain:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kpsim.ruleset import Origin, Role
-from kpsim.simulation.machines import Machines, Outcome
+from kpsim.simulation.machines import Attempt, Machines
 from kpsim.units import SECOND_NS
 
 
@@ -40,7 +40,7 @@ class AffinityMemory:
         self._last: dict[tuple[str, str], _Contact] = {}
 
     def judge(
-        self, service_port: str, protocol: str, client: str, timeout_seconds: int, outcome: Outcome, now_ns: int
+        self, service_port: str, protocol: str, client: str, timeout_seconds: int, outcome: Attempt, now_ns: int
     ) -> Break:
         """Why this new flow broke with the client's former endpoint; call once for each new flow, in order of time.
 

@@ -71,5 +71,5 @@ class ApiServer:
 
 
 def initial_events(state: ClusterState) -> list[Event]:
-    """What a watcher that starts now is told first: every object as added, by kind, namespace and name."""
-    return [Event(EventType.ADDED, None, state.objects[key]) for key in sorted(state.objects)]
+    """What a watcher that starts now is told first: every object as added, sorted by kind, namespace and name."""
+    return [Event(EventType.ADDED, None, obj) for obj in state.in_order()]

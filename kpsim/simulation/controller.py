@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from kpsim.cluster import ClusterState
 from kpsim.endpointslices import (
     ExpectationTracker,
     Reconciliation,
@@ -18,7 +17,6 @@ from kpsim.endpointslices import (
     WriteVerb,
     has_managed_slices,
     reconcile,
-    selects,
     services_for_pod_change,
     slices_of,
 )
@@ -27,6 +25,7 @@ from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.informers import Informers
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 from kpsim.units import SECOND_NS
 
@@ -51,8 +50,12 @@ class SliceController:
     """One worker queue over all Services; every key can be worked on at once, none twice (CP-3.2)."""
 
     def __init__(self, clock: Clock, api: ApiServer, delays: Delays, seed: int, log: RunLog) -> None:
-        self._clock, self._api, self._delays, self._seed, self._log = clock, api, delays, seed, log
-        self._seen = ClusterState()
+        self._clock = clock
+        self._api = api
+        self._delays = delays
+        self._seed = seed
+        self._log = log
+        self._seen = Informers(api.state)
         self._topology = TopologyCache()
         self._triggers = TriggerTimeTracker()
         self._own_writes = ExpectationTracker()
@@ -60,15 +63,16 @@ class SliceController:
         self._seen_ns: dict[str, int] = {}  #: by kind: when its last change is seen
 
     def start(self) -> None:
-        """Before the run: every Service has its slices, all of them seen by everybody."""
-        self._seen = self._api.state
-        self._topology = self._topology.with_nodes(self._seen.nodes)
-        for service in self._seen.services:
+        """Before the run: writes the slices of every Service. The controller has seen its own writes when the run starts."""
+        before = self._api.state
+        self._seen = Informers(before)
+        self._topology = self._topology.with_nodes(before.nodes)
+        for service in before.services:
             if has_managed_slices(service):
                 for write in self._decide(service).writes:
                     self._api.put(write.slice, 0, 0)
-        self._seen = self._api.state
-        for item in self._seen.endpoint_slices:
+        self._seen = Informers(self._api.state)
+        for item in self._api.state.endpoint_slices:
             self._own_writes.wrote(item)
         self._api.watch(self._on_change)
 
@@ -82,14 +86,14 @@ class SliceController:
         self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._see(change))
 
     def _see(self, change: Change) -> None:
-        self._seen = self._seen.apply(change.event)
+        self._seen.apply(change.event)
         match change.event.object:
             case Service() as service:
                 self._note(service.key, change.trigger_ns)
                 self._add(service.key, 0)
             case Pod():
                 old, new = (obj if isinstance(obj, Pod) else None for obj in (change.event.old, change.event.new))
-                for service in services_for_pod_change(self._seen.services, old, new):
+                for service in services_for_pod_change(self._seen.services_selecting(old, new), old, new):
                     self._note(service.key, change.trigger_ns)
                     self._add(service.key, self._delays.controller_batch_ns)
             case Node():
@@ -101,7 +105,7 @@ class SliceController:
         old, new = (obj if isinstance(obj, Node) else None for obj in (change.event.old, change.event.new))
         if old is not None and new is not None and (old.ready, old.zone) == (new.ready, new.zone):
             return
-        self._topology = self._topology.with_nodes(self._seen.nodes)
+        self._topology = self._topology.with_nodes(self._seen.nodes.values())
         for key in self._topology.overloaded():
             self._note(key, change.trigger_ns)
             self._add(key, 0)
@@ -138,15 +142,16 @@ class SliceController:
 
     def _process(self, key: ObjectKey) -> None:
         work = self._of(key)
-        work.queued, work.processing = False, True
-        service = self._seen.get(key)
-        if not isinstance(service, Service):
+        work.queued = False
+        work.processing = True
+        service = self._seen.service(key)
+        if service is None:
             self._triggers.forget(key)
             self._collect_garbage(key, work)
         elif not has_managed_slices(service):
             work.triggers_ns.clear()
             self._done(key, ok=True)
-        elif self._own_writes.is_stale(service, slices_of(service, self._seen.endpoint_slices)):
+        elif self._own_writes.is_stale(service, slices_of(service, self._seen.slices_of(key))):
             self._happening(
                 HappeningKind.SLICE_SYNC_STALE, service.key, "the controller has not seen its own last write"
             )
@@ -158,16 +163,12 @@ class SliceController:
             self._write(key, result.writes, trigger_ns, ok=not result.errors)
 
     def _decide(self, service: Service) -> Reconciliation:
-        pods = [
-            pod
-            for pod in self._seen.pods
-            if pod.metadata.namespace == service.metadata.namespace and selects(service, pod.metadata.labels)
-        ]
+        pods = self._seen.pods_of(service)
         result = reconcile(
             service,
             pods,
-            {node.metadata.name: node for node in self._seen.nodes},
-            slices_of(service, self._seen.endpoint_slices),
+            self._seen.nodes,
+            slices_of(service, self._seen.slices_of(service.key)),
             trigger_time_ns=self._triggers.compute(service, pods),
             topology=self._topology,
             seed=self._seed,
@@ -180,11 +181,7 @@ class SliceController:
 
     def _collect_garbage(self, key: ObjectKey, work: _Work) -> None:
         """The Service is gone; the garbage collector removes the slices that it owned."""
-        owned = [
-            SliceWrite(WriteVerb.DELETE, item)
-            for item in self._seen.endpoint_slices
-            if (item.metadata.namespace, item.service_name) == (key.namespace, key.name) and item.owner_uids
-        ]
+        owned = [SliceWrite(WriteVerb.DELETE, item) for item in self._seen.slices_of(key) if item.owner_uids]
         trigger_ns = min(work.triggers_ns, default=self._clock.now_ns)
         work.triggers_ns.clear()
         self._write(key, owned, trigger_ns, ok=True)

@@ -1,6 +1,6 @@
 """One run of a scenario: everything is made, set up as if it had been there for long, and set going on one clock.
 
-Counterpart: none. It only wires; what anything does is told in its own module.
+It only wires the parts together. What a part does is told in its own module.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,6 +21,7 @@ from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, stored_service
+from kpsim.simulation.overdue import OverdueNodes
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import RunLog
 from kpsim.simulation.traffic import TrafficSource, World, outside_clients, port_of, service_port_name
@@ -52,7 +53,9 @@ class Run:
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         spec = scenario.spec
-        self.scenario, self.spec, self.seed = scenario, spec, seed
+        self.scenario = scenario
+        self.spec = spec
+        self.seed = seed
         self.nodes = cluster_nodes(spec.nodes)
         self.log = blank_log(scenario, seed)
         self.clock = Clock(self._subjects())
@@ -72,11 +75,14 @@ class Run:
                 NodeKernel(self.machines, node.name),
                 seed=seed,
                 log=self.log,
-                health_changed=self._record_health,
+                health_changed=partial(self._record_health, node.name),
                 families=cluster_families(spec.nodes),
             )
             for node in self.nodes
         }
+        families = [family.label for family in cluster_families(spec.nodes)]
+        timeout_ns = 2 * scenario.proxy.sync_period_ns  # kube-proxy's own (CP-12 step 5)
+        overdue = OverdueNodes(self.log, self.proxies, families, timeout_ns)
         self.balancers = {
             key: LoadBalancer(
                 self.clock,
@@ -86,6 +92,7 @@ class Run:
                 seed,
                 self.log,
                 has_health_check_port=partial(self._has_health_check_port, self._known(key)),
+                overdue=overdue.at,
             )
             for key in self._balanced_services()
         }
@@ -125,7 +132,7 @@ class Run:
         return self.log
 
     def steps(self, progress: Callable[[int, int], None] | None) -> Iterator[int]:
-        """The run, for somebody who looks on: yields the time once everything is set up and after every action."""
+        """Runs step by step: yields the time once everything is set up, and again after every action."""
         if progress is not None:
             progress(0, self.spec.duration_ns)  # in a large cluster the first syncs take a while
         self._set_up()
@@ -176,16 +183,17 @@ class Run:
                 self.clock, traffic, world, first_client=clients.start, stop_ns=stop_ns, seed=self.seed, log=self.log
             ).start()
 
-    def _record_health(self) -> None:
+    def _record_health(self, node: str) -> None:
         for balancer in self.balancers.values():
-            balancer.record()
+            balancer.record(node)
 
 
 class _KnownService:
     """The Service as its clients and its load balancer know it: the latest version, also when it is gone or not there yet."""
 
     def __init__(self, api: ApiServer, scenario: Scenario, key: ObjectKey) -> None:
-        self._api, self._key = api, key
+        self._api = api
+        self._key = key
         found = [obj for obj in (*scenario.objects, *scenario.created.values()) if obj.key == self._key]
         self._latest = next(obj for obj in found if isinstance(obj, Service))
 

@@ -1,6 +1,6 @@
 """The events of a scenario, carried out at their times.
 
-Counterpart: people and accidents. It only passes on what is to happen, to whoever it happens to.
+Counterpart: people and accidents. An event only calls the part of the simulation that it happens to.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,8 @@ from kpsim.simulation.workloads import Workloads
 from kpsim.units import format_duration
 
 
-class Machines(Protocol):
-    """The nodes' kernels, as far as power is concerned."""
+class Power(Protocol):
+    """The power switches of the nodes' machines."""
 
     def power_off(self, node: str) -> None: ...
 
@@ -33,20 +33,23 @@ class Machines(Protocol):
 
 @dataclass(frozen=True)
 class Actors:
-    """Whoever something can happen to."""
+    """Everything that an event can act on."""
 
     api: ApiServer
     workloads: Workloads
     proxies: Mapping[str, KubeProxy]
     load_balancers: Sequence[LoadBalancer]
-    machines: Machines
+    machines: Power
 
 
 class Events:
     """Carries out the scenario's events."""
 
     def __init__(self, clock: Clock, scenario: Scenario, seed: int, actors: Actors, log: RunLog) -> None:
-        self._clock, self._scenario, self._seed, self._log = clock, scenario, seed, log
+        self._clock = clock
+        self._scenario = scenario
+        self._seed = seed
+        self._log = log
         self._actors = actors
         self._nodes: dict[str, ClusterNode] = {node.name: node for node in cluster_nodes(scenario.spec.nodes)}
         self._down_since_ns: dict[str, int] = {}
@@ -128,7 +131,7 @@ class Events:
         for balancer in self._actors.load_balancers:
             balancer.set_reachable(name, True)
         self._actors.workloads.node_up(name)
-        self._actors.proxies[name].start()
+        self._start_proxy(name)
         self._write(
             f"node {name}",
             lambda at_ns: self._actors.api.put(node_object(self._nodes[name], ready=True), now_ns, at_ns),
@@ -186,9 +189,15 @@ class Events:
         def start() -> None:
             if not proxy.running and name not in self._down_since_ns:
                 self._tell(HappeningKind.PROXY_STARTED, name)
-                proxy.start()
+                self._start_proxy(name)
 
         self._clock.at(self._clock.now_ns + down_ns, Rank.WORLD, f"node {name}", start)
+
+    def _start_proxy(self, name: str) -> None:
+        """Start kube-proxy on a node. A start reports no change of health, so the load balancers are told to look."""
+        self._actors.proxies[name].start()
+        for balancer in self._actors.load_balancers:
+            balancer.look_again(name)
 
     # ------------------------------------------------------------------------------------------------------------- both
 

@@ -1,6 +1,6 @@
 """What the nodes' kernels held in the course of a run: every ruleset, when, and the cluster as it was then.
 
-Counterpart: none; somebody who looks at ``iptables-save`` after every sync. It only looks on.
+It only looks on, like a person who runs ``iptables-save`` after every sync.
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,7 @@
 Counterpart: a cloud's network load balancer. It knows a node only by the answers to its probes, never by its rules.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kpsim import rng
@@ -44,26 +44,42 @@ class LoadBalancer:
         log: RunLog,
         *,
         has_health_check_port: Callable[[], bool],
+        overdue: Callable[[int], Iterable[str]],
     ) -> None:
-        self._clock, self._spec, self._nodes, self._seed, self._log = clock, spec, nodes, seed, log
+        """``overdue`` names the nodes that may have become unhealthy by the given time without an event."""
+        self._clock = clock
+        self._spec = spec
+        self._nodes = {node.name: node for node in nodes}
+        self._order = {node.name: number for number, node in enumerate(nodes)}
+        self._seed = seed
+        self._log = log
         self.service = service
         self._has_health_check_port = has_health_check_port
+        self._probes_service = False  #: what the last probe was sent to: the health check node port, else ``/healthz``
+        self._overdue = overdue
         self._unreachable: frozenset[str] = frozenset()
         self._beliefs: dict[str, Belief] = {}
         self._recorded: dict[str, tuple[bool, bool, int, int]] = {}
+        self._unrecorded: set[str] = set()  #: nodes that may differ from what is recorded
 
     def start(self) -> None:
         """Begin to probe; every node is at first believed to be what it is now."""
         now_ns = self._clock.now_ns
-        for node in self._nodes:
+        self._find_port()
+        for node in self._nodes.values():
             self._beliefs[node.name] = Belief(self._passes(node))
             first_ns = rng.below(self._spec.interval_ns, self._seed, "first probe", str(self.service), node.name)
             self._plan_probe(node, now_ns + first_ns)
-        self.record()
+        self.record(*self._nodes)
 
     def set_reachable(self, node: str, reachable: bool) -> None:
         """Whether the node's machine answers at all."""
         self._unreachable = self._unreachable - {node} if reachable else self._unreachable | {node}
+        self.look_again(node)
+
+    def look_again(self, node: str) -> None:
+        """Something has happened to the node or its kube-proxy: the next ``record`` looks at it, too."""
+        self._unrecorded.add(node)
 
     def choose(self, *flow: str | int) -> str | None:
         """The node in rotation for a flow; None if there is none.
@@ -75,26 +91,44 @@ class LoadBalancer:
             return None
         return max(believed, key=lambda node: rng.draw64(self._seed, "load balancer", str(self.service), flow, node))
 
-    def record(self) -> None:
-        """Log every node whose truth or standing has changed."""
+    def record(self, *nodes: str) -> None:
+        """Log every node whose truth or standing has changed since it was last recorded, in the order of the nodes.
+
+        ``nodes`` are those that something has just happened to. Other nodes are looked at only if they may have changed, too.
+        """
         if not self._beliefs:
             return
-        for node in self._nodes:
+        if len(self._unreachable) < len(self._nodes):
+            self._find_port()
+        candidates = self._unrecorded.union(nodes, self._overdue(self._clock.now_ns))
+        self._unrecorded.clear()
+        for name in sorted(candidates, key=self._order.__getitem__):
+            node = self._nodes[name]
             local = node.local_endpoints(self.service)
-            state = (self._beliefs[node.name].in_rotation, self._passes(node), local.ready, local.usable)
-            if self._recorded.get(node.name) != state:
-                self._recorded[node.name] = state
-                self._log.node_health.append(NodeHealth(self._clock.now_ns, str(self.service), node.name, *state))
+            state = (self._beliefs[name].in_rotation, self._passes(node), local.ready, local.usable)
+            if self._recorded.get(name) != state:
+                self._recorded[name] = state
+                self._log.node_health.append(NodeHealth(self._clock.now_ns, str(self.service), name, *state))
+
+    def _find_port(self) -> None:
+        """Asks the Service for its health check node port. If it has got or lost one, every node may answer otherwise."""
+        found = self._has_health_check_port()
+        if found is not self._probes_service:
+            self._probes_service = found
+            self._unrecorded.update(self._nodes)
 
     def _passes(self, node: KubeProxy) -> bool:
+        """Whether the node answers a probe now, with the port found last."""
         return node.name not in self._unreachable and node.answers_health_check(
-            self.service, per_service=self._has_health_check_port()
+            self.service, per_service=self._probes_service
         )
 
     def _plan_probe(self, node: KubeProxy, at_ns: int) -> None:
         self._clock.at(at_ns, Rank.HEALTH_CHECK, f"node {node.name}", lambda: self._probe(node))
 
     def _probe(self, node: KubeProxy) -> None:
+        if node.name not in self._unreachable:
+            self._find_port()
         self._beliefs[node.name] = self._beliefs[node.name].after(self._passes(node), self._spec)
-        self.record()
+        self.record(node.name)
         self._plan_probe(node, self._clock.now_ns + self._spec.interval_ns)

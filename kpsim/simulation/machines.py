@@ -13,9 +13,7 @@ from kpsim.config import ProxyConfig
 from kpsim.conntrack import COLLECTOR_ROUND_NS, FlowTuple, tuple_of
 from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, fabric_of, reply, send
 from kpsim.kubeproxy.stale_flows import UdpFlow
-from kpsim.netfilter import Cause as Why
-from kpsim.netfilter import Disposition as Fate
-from kpsim.netfilter import Netns
+from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.nodes import Machine, make_machines, pod_interface_of, without_hairpin
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
@@ -25,7 +23,7 @@ from kpsim.ruleset import Origin, Recent, Role
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.pods import PodLife
-from kpsim.simulation.runlog import Cause, Disposition
+from kpsim.simulation.runlog import Fate, Reason
 
 _ACK, _DATA = frozenset({"ACK"}), frozenset({"PSH", "ACK"})
 _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
@@ -44,11 +42,11 @@ class OpenFlow:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a packet and of its answer, if there was one. Names as in ``runlog.Connection``."""
+class Attempt:
+    """What became of an attempt to connect: of the packet and, if there was one, of its answer. Names as in ``runlog.Connection``."""
 
-    disposition: Disposition
-    cause: Cause = Cause.NONE
+    disposition: Fate
+    cause: Reason = Reason.NONE
     node: str = ""
     source_ip: str = ""
     endpoint: str = ""
@@ -118,29 +116,29 @@ class Machines:
 
     # --------------------------------------------------------------------------------------------------------- packets
 
-    def connect(self, packet: Packet, at_node: str, now_ns: int, key: Hashable, *, local: bool) -> Outcome:
+    def connect(self, packet: Packet, at_node: str, now_ns: int, key: Hashable, *, local: bool) -> Attempt:
         """Send a first packet (or another datagram of a flow), and the answer if somebody is there to give one.
 
         ``key`` tells the connection from others: draws depend on it.
         """
         self._collect(now_ns)
         if at_node in self._off:
-            return Outcome(Disposition.DROPPED, Cause.NODE_DOWN)
+            return Attempt(Fate.DROPPED, Reason.NODE_DOWN)
         chooser = SeededChooser(self._seed, key)
         request = send(self._fabric, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
         outcome = _outcome(request)
         if (lost := self._lost_on_the_way(request)) is not None:
-            return replace(outcome, disposition=Disposition.FAILED, cause=Cause.NODE_DOWN, endpoint_node=lost)
-        if outcome.disposition is not Disposition.DELIVERED or request.end is None:
+            return replace(outcome, disposition=Fate.FAILED, cause=Reason.NODE_DOWN, endpoint_node=lost)
+        if outcome.disposition is not Fate.DELIVERED or request.end is None:
             return outcome
         application = self._application(request.end, request.packet)
         if application is None:
             self._refuse(request, now_ns, chooser)
-            return replace(outcome, disposition=Disposition.FAILED, cause=Cause.ENDPOINT_GONE)
+            return replace(outcome, disposition=Fate.FAILED, cause=Reason.ENDPOINT_GONE)
         answer = reply(self._fabric, request, now_ns=now_ns, chooser=chooser)
         cause = self._judge(request, answer)
-        if cause is not Cause.NONE:
-            return replace(outcome, disposition=Disposition.FAILED, cause=cause)
+        if cause is not Reason.NONE:
+            return replace(outcome, disposition=Fate.FAILED, cause=cause)
         sent = request.sent.copy()
         sent.in_interface = ""
         return replace(outcome, flow=OpenFlow(sent, at_node, local, answer.sent, request.end, application))
@@ -156,20 +154,20 @@ class Machines:
         """The third packet of the handshake."""
         self._segment(flow, _ACK, now_ns, from_client=True)
 
-    def carry_on(self, flow: OpenFlow, now_ns: int) -> Cause:
+    def carry_on(self, flow: OpenFlow, now_ns: int) -> Reason:
         """Another segment of an open connection and its acknowledgement; why it does not work any more, or NONE."""
         if flow.at_node in self._off:
-            return Cause.NODE_DOWN
+            return Reason.NODE_DOWN
         journey = self._segment(flow, _DATA, now_ns, from_client=True)
         if self._lost_on_the_way(journey) is not None:
-            return Cause.NODE_DOWN
+            return Reason.NODE_DOWN
         if journey.end != flow.server:
-            return _refusal(journey)[1] if journey.end is None else Cause.OTHER
+            return _refusal(journey)[1] if journey.end is None else Reason.OTHER
         if self._application(flow.server, journey.packet) != flow.application:
             self._refuse(journey, now_ns, SeededChooser(self._seed, ("reset", tuple_of(journey.packet))))
-            return Cause.ENDPOINT_GONE
+            return Reason.ENDPOINT_GONE
         self._segment(flow, _ACK, now_ns, from_client=False)
-        return Cause.NONE
+        return Reason.NONE
 
     def close(self, flow: OpenFlow, now_ns: int) -> None:
         """The client closes the connection and the server agrees: what stays is an entry in TIME_WAIT."""
@@ -210,15 +208,15 @@ class Machines:
         reset.tcp_flags = _RST
         send(self._fabric, reset, at_node=end.node, now_ns=now_ns, chooser=chooser, local=local)
 
-    def _judge(self, request: Journey, answer: Journey) -> Cause:
+    def _judge(self, request: Journey, answer: Journey) -> Reason:
         """Whether the answer is what the client waits for."""
         if self._lost_on_the_way(answer) is not None:
-            return Cause.NODE_DOWN
+            return Reason.NODE_DOWN
         if answer.end != request.origin or answer.end is None:
-            return Cause.ASYMMETRIC_REPLY
+            return Reason.ASYMMETRIC_REPLY
         if tuple_of(answer.packet) != tuple_of(request.sent).inverse():
-            return Cause.ASYMMETRIC_REPLY
-        return Cause.NONE
+            return Reason.ASYMMETRIC_REPLY
+        return Reason.NONE
 
 
 def _with_settings(machine: Machine, node: ClusterNode, config: ProxyConfig) -> Machine:
@@ -285,7 +283,7 @@ def _listens(pod: PodLife, packet: Packet) -> bool:
 # ------------------------------------------------------------------------------------------------------- reading a journey
 
 
-def _outcome(request: Journey) -> Outcome:
+def _outcome(request: Journey) -> Attempt:
     """What the request alone says; DELIVERED: it reached a place where somebody may answer."""
     deciding = _deciding_hop(request)
     number = request.hops.index(deciding)
@@ -295,13 +293,13 @@ def _outcome(request: Journey) -> Outcome:
     disposition, cause = _refusal(request)
     translated = (request.packet.daddr, request.packet.dport) != (request.sent.daddr, request.sent.dport)
     end = request.end
-    if disposition is Disposition.DELIVERED and not translated:
+    if disposition is Fate.DELIVERED and not translated:
         # nobody listens on a node's own address: its kernel says so; behind other addresses there is nobody
         on_node = end is not None and end.whose is Whose.PROCESS
-        disposition = Disposition.REJECTED if on_node else Disposition.DROPPED
-        cause = Cause.NOT_CAPTURED
+        disposition = Fate.REJECTED if on_node else Fate.DROPPED
+        cause = Reason.NOT_CAPTURED
     reached = end is not None and translated
-    return Outcome(
+    return Attempt(
         disposition=disposition,
         cause=cause,
         node=deciding.node,
@@ -323,33 +321,33 @@ def _deciding_hop(journey: Journey) -> Hop:
     return journey.hops[0]
 
 
-_CAUSES = {
-    Role.NO_ENDPOINTS: Cause.NO_ENDPOINTS,
-    Role.NO_LOCAL_ENDPOINTS: Cause.NO_LOCAL_ENDPOINTS,
-    Role.SOURCE_RANGE_DROP: Cause.SOURCE_RANGES,
+_REASONS = {
+    Role.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
+    Role.NO_LOCAL_ENDPOINTS: Reason.NO_LOCAL_ENDPOINTS,
+    Role.SOURCE_RANGE_DROP: Reason.SOURCE_RANGES,
 }
 
 
 #: what is not a rule's doing, or not alone
-_KERNEL_CAUSES: dict[Why | None, Cause] = {
-    Why.ICMP_RATE: Cause.RATE_LIMITED, Why.TABLE_FULL: Cause.TABLE_FULL, Why.HAIRPIN: Cause.NO_HAIRPIN,
+_KERNEL_REASONS: dict[Cause | None, Reason] = {
+    Cause.ICMP_RATE: Reason.RATE_LIMITED, Cause.TABLE_FULL: Reason.TABLE_FULL, Cause.HAIRPIN: Reason.NO_HAIRPIN,
 }  # fmt: skip
 
 
-def _refusal(journey: Journey) -> tuple[Disposition, Cause]:
+def _refusal(journey: Journey) -> tuple[Fate, Reason]:
     """The disposition of a request, and why if it ended badly."""
     walk = journey.hops[-1].walk
-    cause = _KERNEL_CAUSES.get(walk.cause, Cause.OTHER)
-    if cause is Cause.OTHER and walk.rule is not None and walk.rule.rule is not None:
-        cause = _CAUSES.get(walk.rule.rule.origin.role, Cause.OTHER)
+    cause = _KERNEL_REASONS.get(walk.cause, Reason.OTHER)
+    if cause is Reason.OTHER and walk.rule is not None and walk.rule.rule is not None:
+        cause = _REASONS.get(walk.rule.rule.origin.role, Reason.OTHER)
     match journey.disposition:
-        case Fate.DELIVERED:
-            return Disposition.DELIVERED, Cause.NONE
-        case Fate.FORWARDED:
-            return Disposition.DROPPED, Cause.NOT_CAPTURED
-        case Fate.REJECTED:
-            return Disposition.REJECTED, cause
-        case Fate.DROPPED | Fate.STOLEN | Fate.UNKNOWN:
-            return Disposition.DROPPED, cause
-        case fate:
-            assert_never(fate)
+        case Disposition.DELIVERED:
+            return Fate.DELIVERED, Reason.NONE
+        case Disposition.FORWARDED:
+            return Fate.DROPPED, Reason.NOT_CAPTURED
+        case Disposition.REJECTED:
+            return Fate.REJECTED, cause
+        case Disposition.DROPPED | Disposition.STOLEN | Disposition.UNKNOWN:
+            return Fate.DROPPED, cause
+        case other:
+            assert_never(other)

@@ -4,27 +4,34 @@ Counterpart: the scheduler with topology spread, much simplified. It never knows
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
+from collections.abc import Container, Mapping, Sequence
+from math import lcm
 
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Placement, PlacementPolicy
 
 
-def place(placement: Placement, nodes: Sequence[ClusterNode], taken: Iterable[str], down: frozenset[str]) -> str | None:
-    """The node for one more pod; None if no node is allowed or up.
+class Placer:
+    """Chooses nodes for the pods of one workload."""
 
-    ``taken``: the node of each pod that the workload has, terminating ones left out. Spread takes the node that has the
-    fewest for its weight (how often ``placement.nodes`` lists it), the earlier listed first; packed takes the first.
-    """
-    listed = list(placement.nodes) or [node.name for node in nodes]
-    if placement.zones:
-        zones = {node.name: node.zone for node in nodes}
-        listed = [name for name in listed if zones.get(name) in placement.zones]
-    weights = Counter(name for name in listed if name not in down)
-    if not weights:
-        return None
-    if placement.policy is PlacementPolicy.PACKED:
-        return next(iter(weights))
-    counts = Counter(taken)
-    return min(weights, key=lambda name: Fraction(counts[name], weights[name]))
+    def __init__(self, placement: Placement, nodes: Sequence[ClusterNode]) -> None:
+        listed = list(placement.nodes) or [node.name for node in nodes]
+        if placement.zones:
+            zones = {node.name: node.zone for node in nodes}
+            listed = [name for name in listed if zones.get(name) in placement.zones]
+        weights = Counter(listed)
+        scale = lcm(*weights.values())
+        self._policy = placement.policy
+        #: of each allowed node in the order listed: how much one pod fills it, in whole numbers
+        self._fills = {name: scale // weight for name, weight in weights.items()}
+
+    def place(self, taken: Mapping[str, int], unfit: Container[str]) -> str | None:
+        """The node for one more pod; None if every allowed node is unfit.
+
+        ``taken``: how many pods the workload has on each node, terminating ones left out. Spread takes the node that has the
+        fewest for its weight (how often ``placement.nodes`` lists it), the earlier listed first; packed takes the first.
+        """
+        fit = (name for name in self._fills if name not in unfit)
+        if self._policy is PlacementPolicy.PACKED:
+            return next(fit, None)
+        return min(fit, key=lambda name: taken.get(name, 0) * self._fills[name], default=None)

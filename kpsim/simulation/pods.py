@@ -19,6 +19,7 @@ from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.manifest import CREATED, pod_object, timestamp
+from kpsim.simulation.rollout import Fleet, PodStatus
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
 
@@ -55,18 +56,53 @@ class Kubelets:
     def __init__(
         self, clock: Clock, api: ApiServer, delays: Delays, seed: int, log: RunLog, changed: Callable[[PodLife], None]
     ) -> None:
-        self._clock, self._api, self._delays, self._seed, self._log = clock, api, delays, seed, log
+        self._clock = clock
+        self._api = api
+        self._delays = delays
+        self._seed = seed
+        self._log = log
         self._changed = changed
         self.pods: dict[ObjectKey, PodLife] = {}
-        self.by_workload: dict[str, dict[ObjectKey, PodLife]] = {}
         self.by_ip: dict[str, list[PodLife]] = {}  #: pods that exist; several only with host network
+        self._by_workload: dict[str, dict[ObjectKey, PodLife]] = {}
+        self._by_node: dict[str, dict[ObjectKey, PodLife]] = {}
+        self._fleets: dict[str, Fleet] = {}  #: by workload
+        self._answering: dict[str, tuple[PodLife, ...]] = {}  #: by workload; no entry: to be listed anew
+
+    # -------------------------------------------------------------------------------------------------------- reading
+
+    def on_node(self, node: str) -> list[PodLife]:
+        """Pods of a node that still run or are known to the API server, in the order of creation."""
+        return list(self._by_node.get(node, {}).values())
+
+    def fleet(self, workload: str) -> Fleet:
+        """Pods of a workload that are not terminating, as its controller sees them. Kept up to date."""
+        return self._fleets.setdefault(workload, Fleet())
+
+    def answering(self, workload: str) -> tuple[PodLife, ...]:
+        """Pods of a workload whose application runs, in the order of creation."""
+        if workload not in self._answering:
+            pods = self._by_workload.get(workload, {}).values()
+            self._answering[workload] = tuple(pod for pod in pods if pod.answers)
+        return self._answering[workload]
+
+    def _set_answers(self, pod: PodLife, answers: bool) -> None:
+        pod.answers = answers
+        self._answering.pop(pod.workload.name, None)
+
+    def _count(self, pod: PodLife) -> None:
+        """The controller counts the pod as the API server knows it."""
+        if not pod.terminating:
+            status = PodStatus(pod.name, pod.node, pod.revision, pod.written_ready, pod.number)
+            self.fleet(pod.workload.name).put(status)
 
     # ----------------------------------------------------------------------------------------------------- beginning
 
     def adopt(self, pod: PodLife) -> None:
         """A pod that has been ready since before the run."""
+        pod.ready = pod.written_ready = pod.in_api = True
         self._add(pod)
-        pod.answers = pod.ready = pod.written_ready = pod.in_api = True
+        self._set_answers(pod, True)
         self._put(pod, 0)
 
     def create(self, pod: PodLife) -> None:
@@ -80,7 +116,9 @@ class Kubelets:
 
     def _add(self, pod: PodLife) -> None:
         self.pods[pod.key] = pod
-        self.by_workload.setdefault(pod.workload.name, {})[pod.key] = pod
+        self._by_workload.setdefault(pod.workload.name, {})[pod.key] = pod
+        self._by_node.setdefault(pod.node, {})[pod.key] = pod
+        self._count(pod)
         for ip in pod.ips:
             self.by_ip.setdefault(ip, []).append(pod)
 
@@ -90,7 +128,8 @@ class Kubelets:
         self._plan(pod, at_ns, self._answers)
 
     def _answers(self, pod: PodLife) -> None:
-        pod.answers = pod.exists = True
+        pod.exists = True
+        self._set_answers(pod, True)
         if not pod.terminating:
             at_ns = self._clock.now_ns + self._draw(pod.workload.readiness.probe_delay, "readiness", pod)
             self._plan(pod, at_ns, lambda pod: self._set_ready(pod, True))
@@ -106,9 +145,10 @@ class Kubelets:
     # --------------------------------------------------------------------------------------------------------- ending
 
     def delete(self, pod: PodLife, *, force: bool = False) -> None:
-        """Somebody deletes the pod now. ``force``: application and object are gone with the write."""
+        """Send the deletion of the pod now. ``force``: application and object are gone with the write."""
         now_ns = self._clock.now_ns
         pod.terminating = True
+        self.fleet(pod.workload.name).remove(pod.name)
         at_ns = now_ns + self._draw(self._delays.api_write, "delete", pod)
         if force:
             self._at(at_ns, Rank.WORLD, pod, lambda: self._exit(pod, now_ns, told=True))
@@ -127,7 +167,7 @@ class Kubelets:
         if not pod.exists:
             return  # its node is off: nobody acts on the deletion
         if not ending.serves_during_pre_stop:
-            pod.answers = False
+            self._set_answers(pod, False)
         killed_ns = now_ns + ending.grace_ns
         sigterm_ns = min(now_ns + self._draw(ending.pre_stop, "preStop", pod), killed_ns)
         exit_ns = min(sigterm_ns + self._draw(ending.after_sigterm, "afterSigterm", pod), killed_ns)
@@ -140,7 +180,8 @@ class Kubelets:
     def _exit(self, pod: PodLife, trigger_ns: int, *, told: bool = False) -> None:
         """The application is gone, and with it the pod's address; the API server is told unless it knows."""
         pod.life += 1
-        pod.answers = pod.exists = False
+        pod.exists = False
+        self._set_answers(pod, False)
         self._leave(pod)
         self._happening(HappeningKind.POD_GONE, pod, pod.node)
         delay_ns = 0
@@ -153,7 +194,10 @@ class Kubelets:
     def _remove(self, pod: PodLife, trigger_ns: int) -> None:
         pod.in_api = False
         self.pods.pop(pod.key, None)
-        self.by_workload[pod.workload.name].pop(pod.key, None)
+        self._by_workload[pod.workload.name].pop(pod.key, None)
+        self._by_node[pod.node].pop(pod.key, None)
+        self._answering.pop(pod.workload.name, None)
+        self.fleet(pod.workload.name).remove(pod.name)
         self._api.remove(pod.key, trigger_ns, self._clock.now_ns)
         self._changed(pod)
 
@@ -171,7 +215,7 @@ class Kubelets:
         """The application dies now. The kubelet notices after the probe delay, and starts it again in place."""
         now_ns = self._clock.now_ns
         self._happening(HappeningKind.POD_CRASHED, pod, pod.node)
-        pod.answers = False
+        self._set_answers(pod, False)
         if restarts:
             self._start(pod)  # a new life: what was planned for the old one is off
         else:
@@ -180,9 +224,10 @@ class Kubelets:
         self._plan(pod, at_ns, lambda pod: None if pod.answers else self._set_ready(pod, False, now_ns))
 
     def lose_power(self, pod: PodLife) -> None:
-        """The node is gone: nothing answers, and nobody reports it."""
+        """The node is off: the pod answers no more, and its kubelet reports nothing."""
         pod.life += 1
-        pod.answers = pod.exists = False
+        pod.exists = False
+        self._set_answers(pod, False)
 
     def declare_unready(self, pod: PodLife, since_ns: int) -> None:
         """The node lifecycle controller flips the pod's Ready condition (CP-2.9)."""
@@ -211,7 +256,9 @@ class Kubelets:
 
         def arrive() -> None:
             if pod.key in self.pods:
-                pod.written_ready, pod.in_api = ready, True
+                pod.written_ready = ready
+                pod.in_api = True
+                self._count(pod)
                 self._put(pod, trigger_ns, ready=ready, changed=changed)
                 self._changed(pod)
 

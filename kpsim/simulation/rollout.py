@@ -4,7 +4,7 @@ Counterpart: the deployment and replica set controllers' RollingUpdate arithmeti
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -20,7 +20,7 @@ class PodStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RolloutStep:
     """Pods to create of the newest revision, and names to delete."""
 
     create: int = 0
@@ -49,37 +49,88 @@ class Strategy:
         return cls(surge, unavailable if surge or unavailable else 1)
 
 
-def next_step(pods: Sequence[PodStatus], replicas: int, revision: int, strategy: Strategy) -> Step:
+class Fleet:
+    """A workload's pods that are not terminating, counted by what decides about the next step."""
+
+    def __init__(self, pods: Iterable[PodStatus] = ()) -> None:
+        self._pods: dict[str, PodStatus] = {}
+        self._counts: Counter[tuple[int, bool]] = Counter()  #: by revision and readiness; no entry is 0
+        self._ready = 0
+        self.on_node: Counter[str] = Counter()  #: pods of each node
+        for pod in pods:
+            self.put(pod)
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def __iter__(self) -> Iterator[PodStatus]:
+        return iter(self._pods.values())
+
+    def put(self, pod: PodStatus) -> None:
+        """Add a pod, or replace what is known of it."""
+        self.remove(pod.name)
+        self._pods[pod.name] = pod
+        self._count(pod, 1)
+
+    def remove(self, name: str) -> None:
+        """Take a pod out, if it is here: it terminates or is gone."""
+        pod = self._pods.pop(name, None)
+        if pod is not None:
+            self._count(pod, -1)
+
+    def _count(self, pod: PodStatus, number: int) -> None:
+        kind = (pod.revision, pod.ready)
+        self._counts[kind] += number
+        if not self._counts[kind]:
+            del self._counts[kind]
+        self._ready += number * pod.ready
+        self.on_node[pod.node] += number
+
+    @property
+    def ready(self) -> int:
+        """Number of ready pods."""
+        return self._ready
+
+    def of_revision(self, revision: int, *, ready: bool) -> int:
+        """Number of pods of one revision that are, or are not, ready."""
+        return self._counts.get((revision, ready), 0)
+
+
+def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> RolloutStep:
     """The step that the controllers take now; empty when nothing is to be done until a pod changes.
 
     New pods come as far as ``replicas`` + surge allows. Old ones go if they are not ready anyway, or as long as at least
     ``replicas`` − unavailable pods stay ready.
     """
-    new = [pod for pod in pods if pod.revision == revision]
-    old = [pod for pod in pods if pod.revision != revision]
-    if len(new) > replicas:
-        return Step(delete=_names(_victims(new, pods), len(new) - replicas))
+    unready_new = pods.of_revision(revision, ready=False)
+    new = unready_new + pods.of_revision(revision, ready=True)
+    old = len(pods) - new
+    if new > replicas:
+        return RolloutStep(delete=_names(_victims(pods, revision, old=False)[: new - replicas]))
     room = replicas + (strategy.surge if old else 0) - len(pods)
-    create = max(0, min(replicas - len(new), room))
+    create = max(0, min(replicas - new, room))
     if not old:
-        return Step(create)
+        return RolloutStep(create)
     least_ready = replicas - strategy.unavailable
-    ready = sum(pod.ready for pod in pods)
     # old pods beyond what keeps the minimum, counting new pods that are not ready yet as missing
-    unready_new = sum(not pod.ready for pod in new)
     may_go = max(0, len(pods) - least_ready - unready_new)
-    victims = _victims(old, pods)
+    if not may_go:
+        return RolloutStep(create)
+    victims = _victims(pods, revision, old=True)
     broken = [pod for pod in victims if not pod.ready][:may_go]
-    spare = max(0, min(may_go - len(broken), ready - least_ready))
+    spare = max(0, min(may_go - len(broken), pods.ready - least_ready))
     healthy = [pod for pod in victims if pod.ready][:spare]
-    return Step(create, _names([*broken, *healthy], len(broken) + len(healthy)))
+    return RolloutStep(create, _names([*broken, *healthy]))
 
 
-def _victims(candidates: Sequence[PodStatus], everybody: Sequence[PodStatus]) -> list[PodStatus]:
-    """In the order in which a ReplicaSet gives pods up: not ready, then on fuller nodes, then the newest."""
-    on_node = Counter(pod.node for pod in everybody)
-    return sorted(candidates, key=lambda pod: (pod.ready, -on_node[pod.node], -pod.number))
+def _victims(pods: Fleet, revision: int, *, old: bool) -> list[PodStatus]:
+    """The pods of the revision, or of all others, in the order in which a ReplicaSet gives them up.
+
+    That is: not ready, then on fuller nodes, then the newest.
+    """
+    candidates = [pod for pod in pods if (pod.revision != revision) is old]
+    return sorted(candidates, key=lambda pod: (pod.ready, -pods.on_node[pod.node], -pod.number))
 
 
-def _names(pods: Sequence[PodStatus], most: int) -> tuple[str, ...]:
-    return tuple(pod.name for pod in pods[:most])
+def _names(pods: Iterable[PodStatus]) -> tuple[str, ...]:
+    return tuple(pod.name for pod in pods)

@@ -7,8 +7,11 @@ import enum
 from dataclasses import dataclass, field
 
 
-class Disposition(enum.StrEnum):
-    """What became of a connection attempt or datagram, as its client sees it."""
+class Fate(enum.StrEnum):
+    """What became of a connection attempt or datagram, as its client sees it; reports call it its disposition.
+
+    ``netfilter.Disposition`` is what one node did with one packet.
+    """
 
     DELIVERED = "delivered"  #: an endpoint that runs got it and its answer came back
     REJECTED = "rejected"  #: refused at once: ICMP error or RST
@@ -16,8 +19,8 @@ class Disposition(enum.StrEnum):
     FAILED = "failed"  #: it reached something that does not answer for the service (dead pod, wrong address)
 
 
-class Cause(enum.StrEnum):
-    """Why a connection did not end well, or NONE."""
+class Reason(enum.StrEnum):
+    """Why a connection did not end well, or NONE; reports call it its cause. ``netfilter.Cause`` is why a node stopped a packet."""
 
     NONE = ""
     NO_ENDPOINTS = "no endpoints"
@@ -59,8 +62,8 @@ class Connection:
     protocol: str  #: TCP, UDP, SCTP
     traffic_policy: str  #: Cluster or Local, the policy that applied to this frontend
     node: str  #: where the packet met kube-proxy's rules; empty if it met none
-    disposition: Disposition
-    cause: Cause
+    disposition: Fate
+    cause: Reason
     endpoint: str  #: ``ip:port`` that it was sent to; empty if none
     endpoint_node: str
     seen_source_ip: str  #: source address as the endpoint saw it

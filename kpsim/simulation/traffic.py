@@ -16,10 +16,10 @@ from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns, exponential
 from kpsim.simulation.loadbalancer import LoadBalancer
-from kpsim.simulation.machines import Machines, OpenFlow, Outcome
+from kpsim.simulation.machines import Attempt, Machines, OpenFlow
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.ports import SourcePorts
-from kpsim.simulation.runlog import Cause, Connection, Disposition, Frontend, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 _FIRST_CLIENT6 = 0x20010DB8 << 96 | 1
@@ -67,7 +67,7 @@ def outside_clients(sources: Iterable[Traffic]) -> Iterator[range]:
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class TrafficSender:
     """Who sends a packet. ``node`` None: wherever it comes in. ``source`` empty: the node's kernel chooses."""
 
     client: str
@@ -106,7 +106,11 @@ class TrafficSource:
     def __init__(
         self, clock: Clock, traffic: Traffic, world: World, *, first_client: int, stop_ns: int, seed: int, log: RunLog
     ) -> None:
-        self._clock, self._traffic, self._world, self._seed, self._log = clock, traffic, world, seed, log
+        self._clock = clock
+        self._traffic = traffic
+        self._world = world
+        self._seed = seed
+        self._log = log
         self._first_client = first_client
         self._entries = traffic.nodes or tuple(node.name for node in world.nodes)
         self._nodes = {node.name: node for node in world.nodes}
@@ -141,7 +145,7 @@ class TrafficSource:
 
     # ------------------------------------------------------------------------------------------------------------ sender
 
-    def _sender(self, number: int, family: Family) -> Sender | None:
+    def _sender(self, number: int, family: Family) -> TrafficSender | None:
         """The next sender in turn; None if there is none, as when no pod runs."""
         traffic = self._traffic
         match traffic.origin:
@@ -151,21 +155,21 @@ class TrafficSource:
                     return None
                 pod = pods[number % len(pods)]
                 local = pod.workload.host_network
-                sender = Sender(pod.name, "" if local else of_family(pod.ips, family), 0, pod.node, local)
+                sender = TrafficSender(pod.name, "" if local else of_family(pod.ips, family), 0, pod.node, local)
             case Origin.NODES:
                 node = self._entries[number % len(self._entries)]
-                sender = Sender(node, "", 0, node, local=True)
+                sender = TrafficSender(node, "", 0, node, local=True)
             case Origin.OUTSIDE:
                 client = number % traffic.clients
                 address = client_address(self._first_client + (0 if traffic.nat else client), family)
                 if traffic.nat:
                     inner = f"{traffic.name}-{client}"
-                    return Sender(inner, address, self._behind_nat(inner, client, number), None)
-                sender = Sender(address, address, 0, None, number=client)
+                    return TrafficSender(inner, address, self._behind_nat(inner, client, number), None)
+                sender = TrafficSender(address, address, 0, None, number=client)
         port = self._ephemeral(sender)
         return None if port is None else replace(sender, port=port)
 
-    def _ephemeral(self, sender: Sender) -> int | None:
+    def _ephemeral(self, sender: TrafficSender) -> int | None:
         sockets = self._traffic.source_ports
         if not sockets:
             return self._world.ports.fresh(_machine(sender), self._destination)
@@ -187,7 +191,9 @@ class TrafficSource:
 
     # ------------------------------------------------------------------------------------------------------- destination
 
-    def _target(self, dialled: "_Dialled", sender: Sender, number: int, family: Family) -> tuple[str, int, str] | None:
+    def _target(
+        self, dialled: "_Dialled", sender: TrafficSender, number: int, family: Family
+    ) -> tuple[str, int, str] | None:
         """Destination address and port, and the node where the packet meets rules; None if no node takes it."""
         node = sender.node or self._entries[number % len(self._entries)]
         if self._traffic.via is Via.LOAD_BALANCER and sender.node is None:
@@ -211,7 +217,7 @@ class TrafficSource:
 
     # ----------------------------------------------------------------------------------------------------------- sending
 
-    def _send(self, number: int, sender: Sender, service: Service, family: Family) -> None:
+    def _send(self, number: int, sender: TrafficSender, service: Service, family: Family) -> None:
         now_ns = self._clock.now_ns
         dialled = self._dial(service, family)
         if dialled is None:
@@ -219,7 +225,7 @@ class TrafficSource:
         port = dialled.port
         target = self._target(dialled, sender, number, family)
         if target is None:
-            self._record(sender, service, port, Outcome(Disposition.DROPPED, Cause.NO_HEALTHY_NODE), Break.NONE)
+            self._record(sender, service, port, Attempt(Fate.DROPPED, Reason.NO_HEALTHY_NODE), Break.NONE)
             return
         address, number_there, node = target
         destination = parse_ip(address)
@@ -239,7 +245,9 @@ class TrafficSource:
         if outcome.flow is not None and port.protocol == "TCP":
             self._go_on(sender, service, port, outcome, number)
 
-    def _go_on(self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, number: int) -> None:
+    def _go_on(
+        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, number: int
+    ) -> None:
         flow, now_ns = outcome.flow, self._clock.now_ns
         assert flow is not None
         self._world.machines.establish(flow, now_ns)
@@ -251,7 +259,7 @@ class TrafficSource:
         self._plan_segment(sender, service, port, outcome, ends_ns)
 
     def _plan_segment(
-        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, ends_ns: int
+        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, ends_ns: int
     ) -> None:
         long, flow = self._traffic.long, outcome.flow
         assert long is not None and flow is not None
@@ -261,15 +269,21 @@ class TrafficSource:
         )
 
     def _segment(
-        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, flow: OpenFlow, ends_ns: int
+        self,
+        sender: TrafficSender,
+        service: Service,
+        port: ServicePortSpec,
+        outcome: Attempt,
+        flow: OpenFlow,
+        ends_ns: int,
     ) -> None:
         """One more packet of a long connection; a connection that breaks leaves a second record."""
         cause = self._world.machines.carry_on(flow, self._clock.now_ns)
-        if cause is not Cause.NONE or self._clock.now_ns >= ends_ns:
+        if cause is not Reason.NONE or self._clock.now_ns >= ends_ns:
             self._world.ports.release(_machine(sender), self._destination, sender.port)
-        if cause is not Cause.NONE:
-            broken = Outcome(
-                disposition=Disposition.FAILED,
+        if cause is not Reason.NONE:
+            broken = Attempt(
+                disposition=Fate.FAILED,
                 cause=cause,
                 node=outcome.node,
                 source_ip=outcome.source_ip,
@@ -286,7 +300,7 @@ class TrafficSource:
 
     # ---------------------------------------------------------------------------------------------------------- recording
 
-    def _break(self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome) -> Break:
+    def _break(self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt) -> Break:
         if service.session_affinity != "ClientIP" or not outcome.new_flow:
             return Break.NONE
         return self._world.affinity.judge(
@@ -299,7 +313,7 @@ class TrafficSource:
         )
 
     def _record(
-        self, sender: Sender, service: Service, port: ServicePortSpec, outcome: Outcome, affinity_break: Break
+        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, affinity_break: Break
     ) -> None:
         internal = self._traffic.via is Via.CLUSTER_IP
         policy = service.internal_traffic_policy if internal else service.external_traffic_policy
@@ -328,7 +342,7 @@ class TrafficSource:
         )
 
 
-def _machine(sender: Sender) -> str:
+def _machine(sender: TrafficSender) -> str:
     """Whose kernel chooses the sender's ports: a node's, or that of a pod or a client outside."""
     return sender.node if sender.local and sender.node is not None else sender.client
 

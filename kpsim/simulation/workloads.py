@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from itertools import count, islice
 
 from kpsim.addresses import Network, format_ip, parse_network
+from kpsim.objects import ObjectKey
 from kpsim.scenario.nodes import cluster_nodes
 from kpsim.scenario.schema import ScenarioSpec, Workload
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock
-from kpsim.simulation.placement import place
+from kpsim.simulation.placement import Placer
 from kpsim.simulation.pods import Kubelets, PodLife
-from kpsim.simulation.rollout import PodStatus, Strategy, next_step
+from kpsim.simulation.rollout import Strategy, next_step
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
 _STEADY = Strategy(0, 0)
@@ -25,6 +26,7 @@ _MOST_PODS = 1 << 16  #: tried before a node counts as full
 class _Deployment:
     workload: Workload
     replicas: int
+    placer: Placer
     strategy: Strategy = _STEADY
     revision: int = 1
     made: int = 0  #: pods ever created
@@ -51,25 +53,20 @@ class Workloads:
     """All workloads and their pods."""
 
     def __init__(self, clock: Clock, api: ApiServer, spec: ScenarioSpec, seed: int, log: RunLog) -> None:
-        self._clock, self._log = clock, log
-        self._nodes = cluster_nodes(spec.nodes)
-        self._node_ips = {node.name: node.ips for node in self._nodes}
+        self._clock = clock
+        self._log = log
+        nodes = cluster_nodes(spec.nodes)
+        self._node_ips = {node.name: node.ips for node in nodes}
         self._down: frozenset[str] = frozenset()
-        self._pools = {
-            n.name: [_Pool(cidr) for cidr in filter(None, map(parse_network, n.pod_cidrs))] for n in self._nodes
-        }
-        self._deployments = {w.name: _Deployment(w, w.replicas) for w in spec.workloads}
+        self._pools = {n.name: [_Pool(cidr) for cidr in filter(None, map(parse_network, n.pod_cidrs))] for n in nodes}
+        self._deployments = {w.name: _Deployment(w, w.replicas, Placer(w.placement, nodes)) for w in spec.workloads}
         self.kubelets = Kubelets(clock, api, spec.delays, seed, log, self._pod_changed)
 
     # --------------------------------------------------------------------------------------------------------- reading
 
-    def pods_of(self, workload: str) -> list[PodLife]:
-        """Pods of a workload that still run or are known to the API server, in the order of creation."""
-        return list(self.kubelets.by_workload.get(workload, {}).values())
-
-    def answering(self, workload: str) -> list[PodLife]:
-        """Pods whose application runs."""
-        return [pod for pod in self.pods_of(workload) if pod.answers]
+    def answering(self, workload: str) -> Sequence[PodLife]:
+        """Pods of a workload whose application runs, in the order of creation."""
+        return self.kubelets.answering(workload)
 
     def at_ip(self, ip: str) -> list[PodLife]:
         """Pods that have this address now."""
@@ -105,35 +102,31 @@ class Workloads:
     def node_down(self, node: str) -> None:
         """The machine is off: its pods answer no more, nobody is told, and no new pod is placed there."""
         self._down |= {node}
-        for pod in self._on(node):
+        for pod in self.kubelets.on_node(node):
             self.kubelets.lose_power(pod)
 
     def node_lost(self, node: str, since_ns: int) -> None:
         """The node has been silent too long: its pods are declared not ready (CP-2.9)."""
-        for pod in self._on(node):
+        for pod in self.kubelets.on_node(node):
             self.kubelets.declare_unready(pod, since_ns)
 
     def node_up(self, node: str) -> None:
         self._down -= {node}
-        for pod in self._on(node):
+        for pod in self.kubelets.on_node(node):
             self.kubelets.power_on(pod)
         for deployment in self._deployments.values():
             self._reconcile(deployment)
-
-    def _on(self, node: str) -> list[PodLife]:
-        return [pod for pod in self.kubelets.pods.values() if pod.node == node]
 
     def _pod_changed(self, pod: PodLife) -> None:
         self._reconcile(self._deployments[pod.workload.name])
 
     def _reconcile(self, deployment: _Deployment) -> None:
         """Take the next step of the workload; what it does comes back here as changes of pods."""
-        name = deployment.workload.name
-        pods = {pod.name: pod for pod in self.pods_of(name) if not pod.terminating}
-        statuses = [PodStatus(p.name, p.node, p.revision, p.written_ready, p.number) for p in pods.values()]
-        step = next_step(statuses, deployment.replicas, deployment.revision, deployment.strategy)
+        workload = deployment.workload
+        fleet = self.kubelets.fleet(workload.name)
+        step = next_step(fleet, deployment.replicas, deployment.revision, deployment.strategy)
         for victim in step.delete:
-            self.kubelets.delete(pods[victim])
+            self.kubelets.delete(self.kubelets.pods[ObjectKey("Pod", workload.namespace, victim)])
         for _ in range(step.create):
             pod = self._new_pod(deployment)
             if pod is not None:
@@ -147,10 +140,12 @@ class Workloads:
 
     def _new_pod(self, deployment: _Deployment) -> PodLife | None:
         workload = deployment.workload
-        taken = [pod.node for pod in self.pods_of(workload.name) if not pod.terminating]
-        unfit, ips, node = self._down, None, None
+        taken = self.kubelets.fleet(workload.name).on_node
+        unfit = self._down
+        ips: tuple[str, ...] | None = None
+        node: str | None = None
         while ips is None:
-            node = place(workload.placement, self._nodes, taken, unfit)
+            node = deployment.placer.place(taken, unfit)
             if node is None:
                 self._log.happenings.append(
                     Happening(

@@ -23,8 +23,8 @@ from kpsim.inputs import json_object
 from kpsim.netfilter import Cause, Disposition, Netns, Walk, expand, walk
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import ScriptedChooser
-from kpsim.packetpath.steps import RuleMatched, RuleReference, Step
-from kpsim.ruleset import Role
+from kpsim.packetpath.steps import RuleMatched, Step
+from kpsim.ruleset import Role, RuleReference
 from kpsim.tracing.site import Sender, Site
 from kpsim.wire import DEFAULT_SPORT
 

@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packets import packet_between
+from packets import build_fabric, packet_between
 from proxiers import endpoint, endpoint_slice, port, service, slice_port
 from random_rules import ICMP, V4, V6
 
@@ -21,7 +21,7 @@ from kpsim.cluster import ClusterState
 from kpsim.config import Mode, ProxyConfig
 from kpsim.conntrack import tuple_of
 from kpsim.explore import Cluster
-from kpsim.fabric import Fabric, Journey, Place, Whose, build_fabric, reply, send
+from kpsim.fabric import Fabric, Journey, Place, Whose, reply, send
 from kpsim.netfilter import Disposition
 from kpsim.nodes import sysctls_of
 from kpsim.objects import ApiObject, Node, node_from_json

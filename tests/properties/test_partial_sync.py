@@ -129,7 +129,9 @@ def test_what_is_kept_up_to_date_equals_a_recount(history: list[Step]) -> None:
         assert dict(maps.health_check_ports) == health
         for key in {name.service for name in maps.endpoints} | by_service.keys():
             mine = [e for name, each in maps.endpoints.items() if name.service == key for e in each]
-            assert maps.local_ready_endpoints.get(key, 0) == len({e.ip for e in mine if e.local and e.ready})
+            assert maps.local_ready_endpoints.get(key, 0) == len(
+                {e.ip for e in mine if e.node_name == NODE and e.ready}
+            )
         assert result.transaction.no_local_endpoints == naive_refusals(rig)
         assert list(result.conntrack_deleted) == ([] if step.refuse else naive_stale(rig, flows))
 

@@ -7,7 +7,7 @@ import pytest
 from kpsim import rng
 from kpsim.scenario import parse_scenario
 from kpsim.simulation import run
-from kpsim.simulation.runlog import Cause, Disposition, RunLog
+from kpsim.simulation.runlog import Fate, Reason, RunLog
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 HEAD = """\
@@ -111,9 +111,9 @@ def test_invariants_of_a_run(seed: int) -> None:
         assert all(earlier != later for earlier, later in itertools.pairwise(states))
     # dispositions and causes agree, and what was delivered has an endpoint
     for c in log.connections:
-        assert (c.disposition is Disposition.DELIVERED) == (c.cause is Cause.NONE)
-        assert c.endpoint or c.disposition is not Disposition.DELIVERED
-        assert c.node or c.cause in (Cause.NODE_DOWN, Cause.NO_HEALTHY_NODE)
+        assert (c.disposition is Fate.DELIVERED) == (c.cause is Reason.NONE)
+        assert c.endpoint or c.disposition is not Fate.DELIVERED
+        assert c.node or c.cause in (Reason.NODE_DOWN, Reason.NO_HEALTHY_NODE)
 
 
 def test_after_the_last_accident_everything_settles() -> None:
@@ -124,6 +124,6 @@ def test_after_the_last_accident_everything_settles() -> None:
     ))  # fmt: skip
     log = run(parse_scenario(HEAD + events, "accidents.yaml", settings=["duration=70s"]))
     late = [c for c in log.connections if c.at_ns > 60 * SECOND_NS]
-    assert late and {c.cause for c in late} == {Cause.NONE}
+    assert late and {c.cause for c in late} == {Reason.NONE}
     assert {r.node for r in log.node_health if not r.in_rotation}  # something did happen
     assert max(row.programmed_ns for row in log.programming) > 5000 * MILLISECOND_NS

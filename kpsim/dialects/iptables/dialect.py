@@ -6,8 +6,7 @@ from kpsim.addresses import Family
 from kpsim.dialects import Form, OnUnknown, Reason
 from kpsim.dialects.iptables import BUILT_IN_CHAINS, Style, parse, render_rule, render_ruleset, words
 from kpsim.dialects.iptables.saved import family_by_address, read_saved, rules_by_family
-from kpsim.packetpath.steps import RuleReference
-from kpsim.ruleset import Chance, Expression, Rule, Ruleset
+from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset
 
 _STYLES = {Form.SENT: Style.KUBE_PROXY, Form.LISTED: Style.SAVE}
 _TABLE_LINE = re.compile(r"^\s*\*\w+\s*$", re.MULTILINE)

@@ -11,16 +11,8 @@ from kpsim.conntrack import Entry
 from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey
 from kpsim.packet import Packet
-from kpsim.packetpath.steps import (
-    ChainLeft,
-    Chosen,
-    ConntrackChanged,
-    FieldChanged,
-    RuleMatched,
-    RuleReference,
-    Step,
-    shown,
-)
+from kpsim.packetpath.steps import ChainLeft, Chosen, ConntrackChanged, FieldChanged, RuleMatched, Step, shown
+from kpsim.ruleset import RuleReference
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.verdict import Verdict, sentence
 from kpsim.tracing.probes import Answer, ProbeResult

@@ -108,7 +108,7 @@ class _Builder:
                 self._leave(step)
             case RuleMatched():
                 self._matched(step)
-            case Chosen(_, true) | Remembered(_, _, true):
+            case Chosen(true=true) | Remembered(true=true):
                 if not true:
                     self._flush()
                 self._waiting.append(step)

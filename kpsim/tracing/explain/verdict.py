@@ -10,8 +10,7 @@ from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.packetpath.steps import RuleReference
-from kpsim.ruleset import FOREIGN, Rule
+from kpsim.ruleset import FOREIGN, Rule, RuleReference
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.owners import program_of
 from kpsim.tracing.probes import Answer, ProbeResult, decided_by, result_of
