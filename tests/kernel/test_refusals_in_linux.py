@@ -43,7 +43,7 @@ def clock_ns() -> int:
 def limit_errors(twin: Twin) -> None:
     """To as many as Linux sends by default."""
     twin.linux.namespace.set_sysctls(_LIMITS)
-    twin.model.icmp_limiter = IcmpLimiter()
+    twin.model.memory.icmp_limiter = IcmpLimiter()
     client = number_of(f"{NETWORK[twin.family]}9")
     twin.linux.put_behind(
         "eth0", client

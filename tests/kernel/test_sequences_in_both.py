@@ -289,7 +289,7 @@ def test_affinity_lists_hold_a_hundred_sources(make: Maker, family: Family) -> N
         steps += [FirstPacket(number, flow(family, "dnssticky", by="cluster IP", client=client)), DeleteFlow(number)]
     both.play(*steps)
     lists = both.twin.linux.affinity_names()
-    assert max(len(both.twin.model.recent[name]) for name in lists) == 100
+    assert max(len(both.twin.model.memory.recent[name]) for name in lists) == 100
 
 
 @FAMILIES
