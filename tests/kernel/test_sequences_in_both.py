@@ -16,24 +16,12 @@ from drawings import Hypothetical, cluster, manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kpsim.addresses import Family, parse_ip
-from kpsim.config import Host
-from kpsim.conntrack import FlowTuple
-from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Backend
-from kpsim.netfilter import Netns
-from kpsim.packetpath.routing import Routing
-from kpsim.sysctls import Sysctls
-from kpsim.tracing.site import Sender
-from kpsim.units import MILLISECOND_NS, SECOND_NS
-from kpsim.verify import fuzzing
-from kpsim.verify import twin as twin_module
-from kpsim.verify.cases import finding_of, manifest_of, play, read_case, with_sysctls
-from kpsim.verify.drawing.choices import SeededChoices
-from kpsim.verify.drawing.clusters import draw_manifest
-from kpsim.verify.drawing.probes import draw_probes
-from kpsim.verify.drawing.sequences import draw_sequence
-from kpsim.verify.drawing.steps import (
+from fuzz import fuzzing
+from fuzz.cases import finding_of, manifest_of, play, read_case, with_sysctls
+from fuzz.drawing import draw_sequence
+from fuzz.fuzzing import draw_case
+from fuzz.playing import Player, Playing
+from fuzz.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -45,8 +33,20 @@ from kpsim.verify.drawing.steps import (
     Step,
     Wait,
 )
-from kpsim.verify.fuzzing import draw_case
-from kpsim.verify.sequences import Player, Playing
+from kpsim.addresses import Family, parse_ip
+from kpsim.config import Host
+from kpsim.conntrack import FlowTuple
+from kpsim.explore import Cluster, load
+from kpsim.lab.backends import Backend
+from kpsim.netfilter import Netns
+from kpsim.packetpath.routing import Routing
+from kpsim.sysctls import Sysctls
+from kpsim.tracing.site import Sender
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+from kpsim.verify import twin as twin_module
+from kpsim.verify.drawing.choices import SeededChoices
+from kpsim.verify.drawing.clusters import draw_manifest
+from kpsim.verify.drawing.probes import draw_probes
 from kpsim.verify.subjects import cluster_subjects
 from kpsim.verify.twin import Twin
 from kpsim.verify.verification import Verifier

@@ -7,16 +7,7 @@ flows whose packets get through; what becomes of them this module does not know.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kpsim.addresses import Family, parse_ip
-from kpsim.cluster import ClusterState
-from kpsim.conntrack import FlowTuple
-from kpsim.objects import EndpointSlice
-from kpsim.packet import Window
-from kpsim.tracing.directory import Frontend
-from kpsim.tracing.site import Sender, Site
-from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
-from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
-from kpsim.verify.drawing.steps import (
+from fuzz.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -31,6 +22,15 @@ from kpsim.verify.drawing.steps import (
     Wait,
     slices_of,
 )
+from kpsim.addresses import Family, parse_ip
+from kpsim.cluster import ClusterState
+from kpsim.conntrack import FlowTuple
+from kpsim.objects import EndpointSlice
+from kpsim.packet import Window
+from kpsim.tracing.directory import Frontend
+from kpsim.tracing.site import Sender, Site
+from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
+from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
 from kpsim.verify.drawing.surroundings import Client, Dialled, Kind, Surroundings
 
 #: waits that outlast what a kernel remembers: a list's second, an unanswered datagram, a TIME_WAIT, an affinity, a day's connection

@@ -15,18 +15,18 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from fuzz.cases import Case, Result, play, write_case
+from fuzz.drawing import draw_sequence
+from fuzz.shrinking import shrunk
 from kpsim.errors import KpsimError
 from kpsim.explore import Cluster, load
 from kpsim.lab.backends import Backend
 from kpsim.lab.namespace import LabError
 from kpsim.lab.requirements import obstacles
 from kpsim.units import MILLISECOND_NS
-from kpsim.verify.cases import Case, Result, play, write_case
 from kpsim.verify.drawing.choices import Choices, SeededChoices, chance, pick
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
-from kpsim.verify.drawing.sequences import draw_sequence
-from kpsim.verify.shrinking import shrunk
 from kpsim.verify.subjects import Subject, cluster_subjects
 
 _PROBES, _STEPS, _SEQUENCES = 150, 70, 2  # of one seed
@@ -218,7 +218,3 @@ def summary(tally: Tally, seconds: float) -> str:
 
 def _now_s() -> float:
     return time.monotonic()  # noqa: TID251 - people wait in real time
-
-
-if __name__ == "__main__":
-    sys.exit(main())

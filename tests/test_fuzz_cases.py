@@ -8,18 +8,18 @@ from drawings import Scripted, cluster, manifest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzz import fuzzing
+from fuzz.cases import Case, documents, read_case, write_case
+from fuzz.drawing import draw_sequence
+from fuzz.fuzzing import WAITS_NS, Fuzzer, Tally, draw_case, main, summary
+from fuzz.shrinking import fewest, shrunk
+from fuzz.steps import ClientSegment, FirstPacket, Wait
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.lab.backends import Backend
-from kpsim.verify import fuzzing
-from kpsim.verify.cases import Case, documents, read_case, write_case
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
-from kpsim.verify.drawing.sequences import draw_sequence
-from kpsim.verify.drawing.steps import ClientSegment, FirstPacket, Wait
-from kpsim.verify.fuzzing import WAITS_NS, Fuzzer, Tally, draw_case, main, summary
-from kpsim.verify.shrinking import fewest, shrunk
 from kpsim.verify.subjects import cluster_subjects
 
 SEEDS = range(12)

@@ -10,19 +10,8 @@ from typing import Any, NamedTuple, assert_never
 
 import yaml
 
-from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
-from kpsim.config import Host
-from kpsim.conntrack import FlowTuple
-from kpsim.errors import InputError
-from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Backend
-from kpsim.nodes import Machine
-from kpsim.packet import ICMP_PROTOCOLS, Window
-from kpsim.sysctls import Sysctls
-from kpsim.tracing.probes import Probe, make_packet, split_end
-from kpsim.tracing.site import Sender, Site
-from kpsim.units import MILLISECOND_NS, SECOND_NS
-from kpsim.verify.drawing.steps import (
+from fuzz.playing import Player, Playing
+from fuzz.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -37,8 +26,19 @@ from kpsim.verify.drawing.steps import (
     Wait,
     describe,
 )
+from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
+from kpsim.config import Host
+from kpsim.conntrack import FlowTuple
+from kpsim.errors import InputError
+from kpsim.explore import Cluster, load
+from kpsim.lab.backends import Backend
+from kpsim.nodes import Machine
+from kpsim.packet import ICMP_PROTOCOLS, Window
+from kpsim.sysctls import Sysctls
+from kpsim.tracing.probes import Probe, make_packet, split_end
+from kpsim.tracing.site import Sender, Site
+from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.prediction import told
-from kpsim.verify.sequences import Player, Playing
 from kpsim.verify.subjects import Subject, cluster_subjects
 from kpsim.verify.twin import Twin
 from kpsim.verify.verification import Verifier

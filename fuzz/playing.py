@@ -12,17 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple, assert_never
 
-from kpsim.addresses import Family, format_ip
-from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
-from kpsim.explore import Cluster
-from kpsim.flowstate import ICMP_REQUESTS
-from kpsim.kubeproxy.stale_flows import Flow
-from kpsim.netfilter import Disposition
-from kpsim.packet import ICMP_PROTOCOLS, Packet
-from kpsim.replay import START_NS
-from kpsim.tracing.site import Site
-from kpsim.units import MILLISECOND_NS, SECOND_NS
-from kpsim.verify.drawing.steps import (
+from fuzz.numbers import Numbers
+from fuzz.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -37,7 +28,16 @@ from kpsim.verify.drawing.steps import (
     changed_slices,
     said,
 )
-from kpsim.verify.numbers import Numbers
+from kpsim.addresses import Family, format_ip
+from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
+from kpsim.explore import Cluster
+from kpsim.flowstate import ICMP_REQUESTS
+from kpsim.kubeproxy.stale_flows import Flow
+from kpsim.netfilter import Disposition
+from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.replay import START_NS
+from kpsim.tracing.site import Site
+from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.twin import Difference, Exchange, Twin, connection_differences
 
 _UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from fuzz.cases import Case, Json, documents, manifest_of
 from kpsim.errors import InputError
-from kpsim.verify.cases import Case, Json, documents, manifest_of
 
 T = TypeVar("T")
 
