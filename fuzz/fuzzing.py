@@ -24,11 +24,13 @@ from kpsim.lab.backends import Backend
 from kpsim.lab.namespace import LabError
 from kpsim.lab.requirements import obstacles
 from kpsim.units import MILLISECOND_NS
+from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import Choices, SeededChoices, chance, pick
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
 from kpsim.verify.subjects import Subject, cluster_subjects
 
+_CLOCK = Clock()
 _PROBES, _STEPS, _SEQUENCES = 150, 70, 2  # of one seed
 _TRIES = 3  #: until a disagreement is called passing: Linux draws endpoints and ports
 _SHRINK_S = 90  #: to make a case smaller
@@ -153,8 +155,8 @@ class Fuzzer:
         if not any(fails(found.case) for _ in range(_TRIES)):
             self.tally.passing += 1
             return "not seen again"
-        until_s = _now_s() + _SHRINK_S
-        case = shrunk(found.case, fails, lambda: _now_s() < until_s)
+        until_s = _CLOCK.now_s() + _SHRINK_S
+        case = shrunk(found.case, fails, lambda: _CLOCK.now_s() < until_s)
         finding = tried(case, found.backend).finding or found.finding
         shape = _DIGITS.sub("", finding[-1])
         if shape in self._known:
@@ -189,19 +191,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not backends:
         print("\n".join(str(each) for found in missing.values() for each in found), file=sys.stderr)
         return 2
-    begun_s = _now_s()
+    begun_s = _CLOCK.now_s()
     first = given.seed if given.seed is not None else int(time.time())  # noqa: TID251 - fresh ones are asked for
     print(f"from seed {first} on, for {given.minutes:g} minutes, with {' and '.join(backends)}", flush=True)
     fuzzer = Fuzzer(backends, given.out, partial(print, flush=True))
     stopped = ""
     try:
         for number in count(first):
-            if _now_s() - begun_s >= given.minutes * 60:
+            if _CLOCK.now_s() - begun_s >= given.minutes * 60:
                 break
             fuzzer.seed(number)
     except KeyboardInterrupt:
         stopped = ", stopped by hand"
-    print(summary(fuzzer.tally, _now_s() - begun_s) + stopped)
+    print(summary(fuzzer.tally, _CLOCK.now_s() - begun_s) + stopped)
     return 1 if fuzzer.tally.cases else 0
 
 
@@ -214,7 +216,3 @@ def summary(tally: Tally, seconds: float) -> str:
         return f"{minutes}, without a disagreement{notes}"
     more = f" and {tally.repeated} like them" if tally.repeated else ""
     return f"{minutes}, {len(tally.cases)} disagreements{more}{notes}: {', '.join(map(str, tally.cases))}"
-
-
-def _now_s() -> float:
-    return time.monotonic()  # noqa: TID251 - people wait in real time

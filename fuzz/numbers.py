@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from kpsim.conntrack import Entry, FlowTuple, Found
 from kpsim.flowstate import Direction, FlowState, Segment, TcpInput
+from kpsim.flowstate.tcp import PLACES
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet, Window
@@ -17,8 +18,6 @@ from kpsim.packet import Packet, Window
 #: where the first connection's ends begin: the first sequence number, or the tag
 _BASES: Mapping[Direction, int] = {Direction.ORIGINAL: 1_000_000, Direction.REPLY: 5_000_000}
 _TAGS = {Direction.ORIGINAL: 0xAAAA0001, Direction.REPLY: 0xBBBB0002}
-#: where a segment begins, counted from where its sender is; further than any window of the lab's packets is wide
-_PLACES = {Window.EXACT: 0, Window.INSIDE: 1, Window.BEFORE: -100_000, Window.OUTSIDE: 1_000_000}
 _TAKING = frozenset({"SYN", "FIN", "PSH"})  #: each takes one number
 
 
@@ -61,7 +60,7 @@ class Numbers:
         number = known.bases[direction]
         if "SYN" not in flags:  # which is where numbers begin, whatever the window
             number += side.sent - len(flags & _TAKING) * packet.repeated
-            number += _PLACES[packet.window] if side.known else 0
+            number += PLACES[packet.window] if side.known else 0
         if "RST" in flags and packet.window is Window.EXACT and not packet.repeated and other.acknowledges:
             number = known.awaited.get(direction.opposite, number)
         return Shot(packet, number, _acknowledged(flags, found, known) if "ACK" in flags else 0)

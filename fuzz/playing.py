@@ -6,7 +6,6 @@ two clocks differ by some milliseconds. How steps are drawn it never knows.
 """
 
 import re
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -28,19 +27,19 @@ from fuzz.steps import (
     changed_slices,
     said,
 )
-from kpsim.addresses import Family, format_ip
+from kpsim.addresses import format_ip
 from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
 from kpsim.explore import Cluster
 from kpsim.flowstate import ICMP_REQUESTS
-from kpsim.kubeproxy.stale_flows import Flow
 from kpsim.netfilter import Disposition
 from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.protocols import ICMP_PORT_UNREACHABLE
 from kpsim.replay import START_NS
+from kpsim.simulation.machines import listed_flow
 from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.twin import Difference, Exchange, Twin, connection_differences
 
-_UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code
 _MARGIN_NS = 60 * MILLISECOND_NS  #: nothing is sent this close to the end of a timer
 _STREAM_AFTER_NS = 2 * SECOND_NS  #: when answers make a UDP flow a stream (CT-5.1)
 _TIMER_TOLERANCE_S = 1.3  #: Linux tells whole seconds
@@ -85,6 +84,7 @@ class Player:
 
     def __init__(self, twin: Twin, cluster: Cluster, node: str) -> None:
         self._twin, self._cluster, self._node = twin, cluster, node
+        self._clock = twin.clock
         self._site: Site = cluster.site
         self._state = cluster.state
         self._proxier = cluster.proxier(node, twin.family)
@@ -135,7 +135,7 @@ class Player:
             case ChangeEndpoints():
                 differences += self._change(step)
             case Wait(duration_ns):
-                time.sleep(duration_ns / SECOND_NS)
+                self._clock.wait(duration_ns)
             case ClientSegment() | Retransmit() | ServerSegment() | ServerError() | DeleteFlow():
                 pass
             case _:
@@ -169,7 +169,7 @@ class Player:
         return exchange
 
     def _find(self, flow: FlowTuple) -> Found | None:
-        return self._twin.model.conntrack.lookup(flow, _now_ns())
+        return self._twin.model.conntrack.lookup(flow, self._clock.now_ns())
 
     # --- changes ---------------------------------------------------------------------------------------------------------
 
@@ -179,8 +179,8 @@ class Player:
             event, self._state = self._state.put(each)
             self._proxier.on_event(event, START_NS)
         table = self._twin.model.conntrack
-        table.expire(_now_ns())
-        entries = {_listed(entry): entry for entry in table.udp_entries(self._twin.family)}
+        table.expire(self._clock.now_ns())
+        entries = {listed_flow(entry.original, entry.reply): entry for entry in table.udp_entries(self._twin.family)}
         result = self._proxier.sync(START_NS, lambda: entries)
         difference = self._twin.load(self._proxier.backend.ruleset)
         for flow in result.conntrack_deleted:
@@ -193,11 +193,11 @@ class Player:
 
     def _let_timers_run_out(self) -> None:
         while True:
-            now_ns = _now_ns()
+            now_ns = self._clock.now_ns()
             near_ns = [end for end in self._deadlines_ns() if now_ns - _MARGIN_NS < end < now_ns + _MARGIN_NS]
             if not near_ns:
                 return
-            time.sleep((max(near_ns) + _MARGIN_NS - now_ns) / SECOND_NS)
+            self._clock.wait(max(near_ns) + _MARGIN_NS - now_ns)
 
     def _deadlines_ns(self) -> Iterator[int]:
         """When something is over that decides what becomes of a packet."""
@@ -213,12 +213,12 @@ class Player:
     def _memory_differences(self) -> Iterator[Difference]:
         """Of all connections."""
         table, linux = self._twin.model.conntrack, self._twin.linux.conntrack
-        for gone in table.expire(_now_ns()):
+        for gone in table.expire(self._clock.now_ns()):
             for flow in (gone.entry.original, gone.entry.reply):
-                if table.lookup(flow, _now_ns()) is None and (real := linux.get(flow)) is not None:
+                if table.lookup(flow, self._clock.now_ns()) is None and (real := linux.get(flow)) is not None:
                     yield Difference("connection", f"expired: {gone.entry}", str(real))
         for entry, real in zip(table, linux.get_all([entry.key for entry in table]), strict=True):
-            yield from connection_differences(entry, real, _now_ns(), _TIMER_TOLERANCE_S)
+            yield from connection_differences(entry, real, self._clock.now_ns(), _TIMER_TOLERANCE_S)
         if len(table) != len(linux):
             yield Difference("number of connections", str(len(table)), str(len(linux)))
 
@@ -245,23 +245,10 @@ def _answer(step: ServerSegment | ServerError, seen: Packet) -> Packet:
     )  # fmt: skip
     if isinstance(step, ServerSegment):
         return said(answer, step.says, step.window)
-    protocol, kind, code = _UNREACHABLE[seen.family]
+    protocol, kind, code = ICMP_PORT_UNREACHABLE[seen.family]
     about = replace(seen, in_interface="", out_interface="")
     return replace(answer, protocol=protocol, sport=0, dport=0, icmp_type=kind, icmp_code=code, related=about)
 
 
-def _listed(entry: Entry) -> Flow:
-    """As kube-proxy's netlink library lists it."""
-    texts = (
-        (format_ip(of.family, of.saddr), of.sport, format_ip(of.family, of.daddr), of.dport)
-        for of in (entry.original, entry.reply)
-    )
-    return Flow("udp", *next(texts), *next(texts))
-
-
 def _joined(texts: Iterable[str]) -> str:
     return ", ".join(sorted(texts)) or "nothing"
-
-
-def _now_ns() -> int:
-    return time.monotonic_ns()  # noqa: TID251 - Linux lives in real time

@@ -15,13 +15,13 @@ from kpsim.lab.node import LabNode
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind
+from kpsim.protocols import ICMP_PORT_UNREACHABLE
 
 _PORT = 9  # discard
 _COMMENT = "kpsim canary"
 _NETWORK = {Family.IPV4: "198.18.255.", Family.IPV6: "2001:2:0:ff::"}
 _PREFIX = {Family.IPV4: 24, Family.IPV6: 64}
 _CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT = 1, 2, 3, 4, 5, 6, 129
-_UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}
 _CHAINS = {
     "raw": ("PREROUTING", "OUTPUT"),
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
@@ -162,7 +162,7 @@ class Canaries:
 
     def _word(self, sighting: Sighting) -> str:
         packet = sighting.packet
-        if (packet.protocol, packet.icmp_type, packet.icmp_code) == _UNREACHABLE[packet.family]:
+        if (packet.protocol, packet.icmp_type, packet.icmp_code) == ICMP_PORT_UNREACHABLE[packet.family]:
             return "unreachable"
         if sighting.where is not Where.LINK or packet.daddr == _address(packet.family, _ENDPOINT):
             return sighting.where

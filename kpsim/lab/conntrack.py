@@ -13,12 +13,11 @@ from kpsim.conntrack import FlowTuple
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.netlink import NESTED, Netlink, attribute, attributes
 from kpsim.packet import ICMP_PROTOCOLS
+from kpsim.protocols import PROTOCOL_NAMES, PROTOCOL_NUMBERS
 
 _CONNTRACK = 1
 _NEW, _GET, _DELETE = 0, 1, 2
 _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
-_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
-_NAMES = {number: name for name, number in _PROTOCOLS.items()}
 #: by protocol: which attribute of the protocol's part holds the state, and the names of its values
 _STATES = {
     "tcp": (1, (
@@ -105,7 +104,7 @@ def _asked(flow: FlowTuple) -> bytes:
 def _written(flow: FlowTuple) -> bytes:
     size, first = flow.family.bits // 8, _SADDR[flow.family]
     addresses = attribute(first, flow.saddr.to_bytes(size)) + attribute(first + 1, flow.daddr.to_bytes(size))
-    protocol = attribute(1, bytes([_PROTOCOLS[flow.protocol]]))
+    protocol = attribute(1, bytes([PROTOCOL_NUMBERS[flow.protocol]]))
     if flow.protocol in ICMP_PROTOCOLS:
         first = _ICMP[flow.protocol]
         kind, code = divmod(flow.dport, 256)
@@ -121,7 +120,7 @@ def _read(data: bytes) -> FlowTuple:
     addresses, protocol = attributes(halves[_ADDRESSES]), attributes(halves[_PROTOCOL])
     family = Family.IPV6 if _SADDR[Family.IPV6] in addresses else Family.IPV4
     saddr, daddr = (int.from_bytes(addresses[_SADDR[family] + side]) for side in (0, 1))
-    name = _NAMES[protocol[1][0]]
+    name = PROTOCOL_NAMES[protocol[1][0]]
     if name in ICMP_PROTOCOLS:
         number, kind, code = (int.from_bytes(protocol[_ICMP[name] + field]) for field in range(3))
         return FlowTuple(family, name, saddr, number, daddr, kind * 256 + code)

@@ -11,16 +11,10 @@ from typing import NamedTuple
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.packet import PORT_PROTOCOLS, Packet
+from kpsim.protocols import PROTOCOL_NAMES, PROTOCOL_NUMBERS
 
 #: of every SCTP packet but INIT, in both directions: INIT and INIT ACK ask for it
 VERIFICATION_TAG = 0x6B707369
-
-#: protocols by the names that rules have for them; the second line is of those whose content nobody looks at
-_NUMBERS = {
-    "icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "dccp": 33, "udplite": 136,
-    "igmp": 2, "ipencap": 4, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "pim": 103, "vrrp": 112,
-}  # fmt: skip
-_NAMES = {number: name for name, number in _NUMBERS.items()}
 
 _FLAG_BITS = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32}
 _FLAGS = tuple(frozenset(name for name, bit in _FLAG_BITS.items() if bits & bit) for bits in range(64))
@@ -100,11 +94,11 @@ def _written(packet: Packet, tag: int, seq: int, ack: int, vtag: int, *, checksu
             segment = _sctp(packet, seq or vtag, ack or vtag, checksum_ok=checksum_ok)
         case "icmp" | "icmpv6":
             segment = _icmp(packet, tag, seq, ack, vtag)
-        case _ if protocol not in PORT_PROTOCOLS and (protocol in _NUMBERS or protocol.isdecimal()):
+        case _ if protocol not in PORT_PROTOCOLS and (protocol in PROTOCOL_NUMBERS or protocol.isdecimal()):
             segment = bytearray(8)
         case _:
             raise InputError(f"protocol {protocol} has no form on the wire here")
-    number = _NUMBERS.get(protocol) or int(protocol)
+    number = PROTOCOL_NUMBERS.get(protocol) or int(protocol)
     offset = _CHECKSUM_OFFSETS.get(protocol)
     if offset is not None:
         pseudo_header = 0 if protocol == "icmp" else packet.saddr + packet.daddr + number + len(segment)
@@ -180,7 +174,7 @@ def _read(data: memoryview, family: Family, *, embedded: bool) -> Decoded | None
         begin = (first & 0xF) * 4
         if first >> 4 != family or begin < _IPV4.size or begin > length:
             return None
-        name = str(number) if fragment & _OFFSET_BITS else _NAMES.get(number) or str(number)
+        name = str(number) if fragment & _OFFSET_BITS else PROTOCOL_NAMES.get(number) or str(number)
     else:
         if size < _IPV6.size:
             return None
@@ -190,7 +184,7 @@ def _read(data: memoryview, family: Family, *, embedded: bool) -> Decoded | None
         tag, begin = first & 0xFFFFF, _IPV6.size
         length += begin
         saddr, daddr = int.from_bytes(source), int.from_bytes(destination)
-        name = _NAMES.get(number) or str(number)
+        name = PROTOCOL_NAMES.get(number) or str(number)
     packet = Packet(family, name, saddr, daddr, ttl=ttl, length=length)
     segment = data[begin:length]
     if embedded:

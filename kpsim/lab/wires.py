@@ -21,6 +21,7 @@ from kpsim.conntrack import FlowTuple, tuple_of
 from kpsim.lab.frames import Decoded, decode, encode
 from kpsim.lab.namespace import LabError, Namespace
 from kpsim.packet import Packet
+from kpsim.protocols import PROTOCOL_NUMBERS
 
 _ETHERNET = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
 _BUFFER = 64 << 20  # bytes: a batch must fit
@@ -31,7 +32,7 @@ _PATIENCE_MS = 1000
 #: what a system call says of the packet; anything else is said of the lab
 _VERDICTS = frozenset({"EPERM", "EACCES", "EINVAL", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL"})
 _IPV6_FLOWINFO, _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 11, 51, 52
-_RAW = {Family.IPV4: (6, 17, 132, 1), Family.IPV6: (6, 17, 132, 58)}
+_RAW = {Family.IPV4: ("tcp", "udp", "sctp", "icmp"), Family.IPV6: ("tcp", "udp", "sctp", "icmpv6")}
 _NEIGHBOURLY, _LINK_LOCAL = frozenset({*range(130, 138), 143}), 0xFE80 >> 6
 _TAGS = {Family.IPV4: 1 << 16, Family.IPV6: 1 << 20}
 
@@ -101,7 +102,7 @@ class Wires:
         self._world = self._wide(world.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)))
         self._world.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         self._counts = _Counts(world)
-        self._raw = [self._wide(node.socket(kind, socket.SOCK_RAW, protocol)) for protocol in _RAW[family]]
+        self._raw = [self._wide(node.socket(kind, socket.SOCK_RAW, PROTOCOL_NUMBERS[name])) for name in _RAW[family]]
         if family is Family.IPV6:
             for listening in self._raw:
                 for option in (socket.IPV6_RECVPKTINFO, _IPV6_RECVHOPLIMIT, _IPV6_FLOWINFO):

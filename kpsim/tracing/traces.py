@@ -5,7 +5,6 @@ Counterpart: ovn-trace. It makes the site from what was loaded and sends the pac
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from kpsim.fabric import Journey, send
 from kpsim.netfilter import Walk
 from kpsim.nodes import Machine, Peer, make_machine, node_address, outside_networks, pod_interface_of, sysctls_of
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser
+from kpsim.packetpath.chooser import Chooser, SeededChooser, explore
 from kpsim.recording import SyncStep
 from kpsim.replay import START_NS
 from kpsim.ruleset import Role, Ruleset
@@ -107,16 +106,15 @@ def trace_packet(
 
 def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int) -> Answer:
     """All ways that a packet may take from node to node, as far as its endpoint is decided."""
-    outcomes: list[tuple[Fraction, Walk]] = []
-    scripts: list[tuple[int, ...]] = [()]
-    while scripts:
-        chooser = ScriptedChooser(scripts.pop(), as_written=True)
+
+    def once(chooser: Chooser) -> Walk:
         journey = send(
             site, packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=True, commit=False,
             until_translated=True,
         )  # fmt: skip
-        outcomes.append((chooser.weight, Verdict.of(journey).hop.walk))
-        scripts += chooser.alternatives()
+        return Verdict.of(journey).hop.walk
+
+    outcomes = list(explore(once, as_written=True))
     return summarise(outcomes, outcomes[0][1].trace)
 
 

@@ -11,9 +11,7 @@ from kpsim.netfilter import Cause, Disposition, Netns, Walk, walk
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.routing import AddressType, RouteKind
-
-_UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code
-
+from kpsim.protocols import ICMP_PORT_UNREACHABLE
 
 #: so many packets of one source are told that there is no route, of more only one a second: for this limit no namespace has a switch
 ROUTING_ERRORS = 5
@@ -95,7 +93,7 @@ def _refusal(delivered: Walk) -> Packet | None:
         flags = frozenset({"RST"} if "ACK" in packet.tcp_flags else {"RST", "ACK"})
         return Packet(family, "tcp", packet.daddr, packet.saddr, packet.dport, packet.sport, flags)
     if packet.protocol == "udp":
-        protocol, kind, code = _UNREACHABLE[family]
+        protocol, kind, code = ICMP_PORT_UNREACHABLE[family]
         about = packet.copy()
         return Packet(family, protocol, packet.daddr, packet.saddr, icmp_type=kind, icmp_code=code, related=about)
     return None

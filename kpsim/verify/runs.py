@@ -3,7 +3,6 @@
 Counterpart: none. What a person asks with ``kpsim verify``, without the words.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from kpsim.addresses import Family
 from kpsim.explore import load
 from kpsim.lab.backends import Backend
 from kpsim.tracing.probes import Probe
+from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes, every_probe
@@ -78,7 +78,8 @@ def verify(
 
     ``found`` is told of each subject when it is done. LabError if nothing could be measured.
     """
-    begun, verifications = _now_s(), []
+    clock, verifications = Clock(), []
+    begun_s = clock.now_s()
     with Verifier(backend) as verifier:
         for question in questions:
             progress(question.subject.name, 0)
@@ -86,8 +87,4 @@ def verify(
             result = verifier.verify(question.subject, question.probes, repeat=question.repeat, progress=told)
             verifications.append(result)
             found(question, result)
-    return Report(tuple(verifications), backend, _now_s() - begun)
-
-
-def _now_s() -> float:
-    return time.monotonic()  # noqa: TID251 - what is measured is Linux
+    return Report(tuple(verifications), backend, clock.now_s() - begun_s)

@@ -5,7 +5,6 @@ everything: what came out where and how it looked, what the sender was told, the
 """
 
 import re
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from kpsim.nodes import Machine
 from kpsim.packet import Packet
 from kpsim.ruleset import Ruleset
 from kpsim.units import SECOND_NS
+from kpsim.verify.clock import Clock
 from kpsim.verify.following import every_walk, likely_walk
 from kpsim.verify.prediction import (
     ROUTING_ERRORS,
@@ -91,6 +91,7 @@ class Twin:
         self, machine: Machine, family: Family, backend: Backend = Backend.NFT, *, silent: bool = False
     ) -> None:
         self.machine, self.family, self.silent = machine, family, silent
+        self.clock = Clock()
         self.linux = LabNode(machine, family, backend)
         try:
             self.canaries = Canaries(self.linux)
@@ -173,7 +174,7 @@ class Twin:
 
     def follow(self, shots: Sequence[Shot], heard: Sequence[Heard], *, trace: bool = False) -> list[Exchange]:
         """The model's part of a batch, and the comparison."""
-        now_ns = _now_ns()
+        now_ns = self.clock.now_ns()
         entries = self._entries([shot.packet for shot in shots])
         found = [self._follow(*each, now_ns, trace=trace) for each in zip(shots, heard, entries, strict=True)]
         return [self._with_connection(each, entry, now_ns) for each, entry in zip(found, entries, strict=True)]
@@ -301,7 +302,3 @@ def _first_difference(expected: str, held: str) -> Difference | None:
 def _rules(saved: str) -> list[str]:
     tables = sorted(_REMARKS.sub("", saved).split("COMMIT\n"))
     return [line for table in tables if not _EMPTY_TABLE.fullmatch(table) for line in table.splitlines()]
-
-
-def _now_ns() -> int:
-    return time.monotonic_ns()  # noqa: TID251 - Linux lives in real time
