@@ -31,7 +31,7 @@ from kpsim.config import Host
 from kpsim.conntrack import FlowTuple
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.nodes import Machine
 from kpsim.packet import ICMP_PROTOCOLS, Window
 from kpsim.sysctls import Sysctls
@@ -92,14 +92,14 @@ def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:
     return replace(machine, sysctls=replace(machine.sysctls, **values))
 
 
-def play(case: Case, backend: Backend = Backend.NFT) -> Result:
+def play(case: Case, variant: Variant = Variant.NFT) -> Result:
     """Plays it in both worlds. LabError if nothing could be measured, InputError for what does not fit the cluster."""
-    return _sent(case, backend) if case.probes else _stepped(case, backend)
+    return _sent(case, variant) if case.probes else _stepped(case, variant)
 
 
-def _stepped(case: Case, backend: Backend) -> Result:
+def _stepped(case: Case, variant: Variant) -> Result:
     cluster = case.cluster()
-    twin = Twin(case.machine(cluster), case.family, backend, silent=True)
+    twin = Twin(case.machine(cluster), case.family, variant, silent=True)
     try:
         playing = Player(twin, cluster, case.node).play(case.steps)
     finally:
@@ -117,8 +117,8 @@ def finding_of(playing: Playing) -> tuple[str, ...]:
     return (*words, *map(str, playing.differences))
 
 
-def _sent(case: Case, backend: Backend) -> Result:
-    with Verifier(backend) as verifier:
+def _sent(case: Case, variant: Variant) -> Result:
+    with Verifier(variant) as verifier:
         found = verifier.verify(_subject(case), case.probes)
     lines: list[str] = []
     for each in found.disagreements:

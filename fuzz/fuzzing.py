@@ -20,7 +20,7 @@ from fuzz.drawing import draw_sequence
 from fuzz.shrinking import shrunk
 from kpsim.errors import KpsimError
 from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.lab.namespace import LabError
 from kpsim.lab.requirements import obstacles
 from kpsim.units import MILLISECOND_NS
@@ -80,10 +80,10 @@ class Tally:
         return f"{self.clusters} clusters, {self.probes + self.packets} packets, {self.sequences} sequences"
 
 
-def tried(case: Case, backend: Backend) -> Result:
+def tried(case: Case, variant: Variant) -> Result:
     """What came of it. A model that fails disagrees, too."""
     try:
-        return play(case, backend)
+        return play(case, variant)
     except KpsimError:
         raise
     except Exception as error:
@@ -94,16 +94,16 @@ class Found(NamedTuple):
     """A disagreement, not yet played again."""
 
     case: Case
-    backend: Backend
+    variant: Variant
     finding: tuple[str, ...]
 
 
 class Fuzzer:
     """Draws, plays and writes down. ``say`` gets a line at a time."""
 
-    def __init__(self, backends: Sequence[Backend], folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, variants: Sequence[Variant], folder: Path, say: Callable[[str], None]) -> None:
         self.tally = Tally()
-        self._backends, self._folder, self._say = tuple(backends), folder, say
+        self._variants, self._folder, self._say = tuple(variants), folder, say
         self._known: set[str] = set()
 
     def seed(self, number: int) -> None:
@@ -112,8 +112,8 @@ class Fuzzer:
         manifest = draw_manifest(SeededChoices(number, "cluster"))
         cluster = load(text=manifest)
         subject = pick(choices, list(cluster_subjects(cluster)))
-        backend = pick(choices, self._backends)
-        name = f"seed {number}: {subject.name}, {backend}"
+        variant = pick(choices, self._variants)
+        name = f"seed {number}: {subject.name}, {variant}"
         drawn = SeededChoices(number, "probes")
         probes = draw_probes(drawn, subject.site, subject.node, subject.family, _PROBES, subject.services)
         sysctls = pick(drawn, SETTINGS) if chance(drawn, 50) else {}
@@ -123,7 +123,7 @@ class Fuzzer:
         words = []
         for case in cases:
             try:
-                if found := self._play(case, backend):
+                if found := self._play(case, variant):
                     words.append(self._look_closer(number, found))
             except LabError as error:
                 self.tally.unmeasured += 1
@@ -131,8 +131,8 @@ class Fuzzer:
         self.tally.clusters += 1
         self._say(f"{name}: {'; '.join(words) or 'agreed'} (so far {self.tally})")
 
-    def _play(self, case: Case, backend: Backend) -> Found | None:
-        result = tried(case, backend)
+    def _play(self, case: Case, variant: Variant) -> Found | None:
+        result = tried(case, variant)
         if case.probes:
             self.tally.probes += len(case.probes)
             self.tally.packets += max(result.packets - len(case.probes), 0)
@@ -140,14 +140,14 @@ class Fuzzer:
             self.tally.sequences += 1
             self.tally.packets += result.packets
             case = replace(case, steps=case.steps[: result.steps])
-        return Found(case, backend, result.finding) if result.finding else None
+        return Found(case, variant, result.finding) if result.finding else None
 
     def _look_closer(self, number: int, found: Found) -> str:
         """Plays it again, makes it small, writes it down, and says in a few words what came of it."""
 
         def fails(case: Case) -> bool:
             try:
-                return bool(tried(case, found.backend).finding)
+                return bool(tried(case, found.variant).finding)
             except LabError:
                 return False
 
@@ -157,19 +157,19 @@ class Fuzzer:
             return "not seen again"
         until_s = _CLOCK.now_s() + _SHRINK_S
         case = shrunk(found.case, fails, lambda: _CLOCK.now_s() < until_s)
-        finding = tried(case, found.backend).finding or found.finding
+        finding = tried(case, found.variant).finding or found.finding
         shape = _DIGITS.sub("", finding[-1])
         if shape in self._known:
             self.tally.repeated += 1
             return f"DISAGREED once more: {finding[-1]}"
         self._known.add(shape)
-        file = self._write(number, case, found.backend, finding)
+        file = self._write(number, case, found.variant, finding)
         return "\n  ".join([f"DISAGREED: {file}", *finding])
 
-    def _write(self, number: int, case: Case, backend: Backend, finding: Sequence[str]) -> Path:
+    def _write(self, number: int, case: Case, variant: Variant, finding: Sequence[str]) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / f"seed-{number}-{'probes' if case.probes else 'steps'}.yaml"
-        write_case(replace(case, about="\n".join([f"{backend}:", *finding, ""])), file)
+        write_case(replace(case, about="\n".join([f"{variant}:", *finding, ""])), file)
         self.tally.cases.append(file)
         return file
 
@@ -180,21 +180,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="how long (10)")
     parser.add_argument("--seed", type=int, metavar="N", help="the first seed (the clock's)")
     parser.add_argument(
-        "--backend", type=Backend, choices=list(Backend), help="of iptables (those that this machine has)"
+        "--backend", type=Variant, choices=list(Variant), help="of iptables (those that this machine has)"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("tests/kernel/cases"), metavar="FOLDER", help="for cases (%(default)s)"
     )
     given = parser.parse_args(arguments)
-    missing = {each: obstacles(each) for each in ([given.backend] if given.backend else Backend)}
-    backends = [backend for backend, found in missing.items() if not found]
-    if not backends:
+    missing = {each: obstacles(each) for each in ([given.backend] if given.backend else Variant)}
+    variants = [variant for variant, found in missing.items() if not found]
+    if not variants:
         print("\n".join(str(each) for found in missing.values() for each in found), file=sys.stderr)
         return 2
     begun_s = _CLOCK.now_s()
     first = given.seed if given.seed is not None else int(time.time())  # noqa: TID251 - fresh ones are asked for
-    print(f"from seed {first} on, for {given.minutes:g} minutes, with {' and '.join(backends)}", flush=True)
-    fuzzer = Fuzzer(backends, given.out, partial(print, flush=True))
+    print(f"from seed {first} on, for {given.minutes:g} minutes, with {' and '.join(variants)}", flush=True)
+    fuzzer = Fuzzer(variants, given.out, partial(print, flush=True))
     stopped = ""
     try:
         for number in count(first):

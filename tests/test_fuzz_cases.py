@@ -16,7 +16,7 @@ from fuzz.shrinking import fewest, shrunk
 from fuzz.steps import ClientSegment, FirstPacket, Wait
 from kpsim.addresses import Family
 from kpsim.errors import InputError
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
@@ -161,7 +161,7 @@ class Stopped(Fuzzer):
         self._say(f"seed {number}")
 
 
-def nothing_missing(_: Backend) -> Sequence[object]:
+def nothing_missing(_: Variant) -> Sequence[object]:
     return ()
 
 
@@ -178,6 +178,6 @@ def test_it_ends_by_hand_with_the_summary(monkeypatch: pytest.MonkeyPatch, capsy
 def test_without_a_lab_it_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fuzzing, "obstacles", lambda backend: [f"no root for {backend}"])
+    monkeypatch.setattr(fuzzing, "obstacles", lambda variant: [f"no root for {variant}"])
     assert main(["--backend", "nft"]) == 2
     assert capsys.readouterr().err == "no root for nft\n"

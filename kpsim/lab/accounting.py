@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.lab.namespace import LabError, Namespace
 from kpsim.lab.netlink import Netlink, Refused, attribute, attributes
 
@@ -50,7 +50,7 @@ class LinuxAccounting:
         return Counted(int.from_bytes(found[_PACKETS]), int.from_bytes(found[_BYTES]))
 
 
-def accounting_obstacle(backend: Backend, families: Iterable[Family] = tuple(Family)) -> str | None:
+def accounting_obstacle(variant: Variant, families: Iterable[Family] = tuple(Family)) -> str | None:
     """Why rules cannot count by name on this machine, as with a kernel without xt_nfacct; None: they can.
 
     Tried in a new namespace. LabError if there can be none.
@@ -64,7 +64,7 @@ def accounting_obstacle(backend: Backend, families: Iterable[Family] = tuple(Fam
             accounting.close()
         for family in families:
             rules = "*filter\n-A INPUT -m nfacct --nfacct-name probe -j DROP\nCOMMIT\n"
-            namespace.run([backend.tool(family, "restore")], stdin=rules)
+            namespace.run([variant.tool(family, "restore")], stdin=rules)
     except LabError as error:
         return str(error).partition("\n")[0]
     finally:

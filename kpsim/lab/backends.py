@@ -11,7 +11,7 @@ from kpsim.addresses import Family
 Purpose = Literal["restore", "save"]
 
 
-class Backend(enum.StrEnum):
+class Variant(enum.StrEnum):
     """Whose rules the lab loads."""
 
     NFT = "nft"  #: rules become nf_tables rules

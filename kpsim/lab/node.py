@@ -15,7 +15,7 @@ from typing import Any
 
 from kpsim.addresses import Family, format_ip
 from kpsim.lab.accounting import LinuxAccounting
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.lab.conntrack import LinuxConntrack
 from kpsim.lab.namespace import LabError, Namespace
 from kpsim.lab.wires import Framed, Heard, Port, Shot, Sighting, Where, Wires
@@ -43,8 +43,8 @@ _COUNTERS = re.compile(r"--nfacct-name +(\S+)")
 class LabNode:
     """One family of a node, and the world around it. ``close`` it; a process that ends leaves nothing behind either."""
 
-    def __init__(self, machine: Machine, family: Family, backend: Backend = Backend.NFT) -> None:
-        self.machine, self.family, self.backend = machine, family, backend
+    def __init__(self, machine: Machine, family: Family, variant: Variant = Variant.NFT) -> None:
+        self.machine, self.family, self.variant = machine, family, variant
         self._opened = ExitStack()
         self.namespace = self._opened.enter_context(closing(Namespace()))
         self._world = self._opened.enter_context(closing(Namespace()))
@@ -181,18 +181,18 @@ class LabNode:
             self._accounting.create(counter)
         named = {line[1:] for line in rules.splitlines() if line.startswith("*")}
         emptied = "".join(f"*{name}\nCOMMIT\n" for name in sorted(self._tables - named))
-        self.namespace.run([self.backend.tool(self.family, "restore"), "--wait"], stdin=rules + emptied)
+        self.namespace.run([self.variant.tool(self.family, "restore"), "--wait"], stdin=rules + emptied)
         self._tables |= named
 
     def saved(self, *, counters: bool = False) -> str:
         """What the tool prints of the rules that Linux holds."""
-        command = [self.backend.tool(self.family, "save")]
+        command = [self.variant.tool(self.family, "save")]
         return self.namespace.run([*command, "-c"] if counters else command)
 
     def reset_counters(self) -> None:
         """Makes every rule count from nothing."""
         for table in sorted(self._tables):
-            self.namespace.run([self.backend.command(self.family), "--wait", "-t", table, "-Z"])
+            self.namespace.run([self.variant.command(self.family), "--wait", "-t", table, "-Z"])
 
     def forget(self) -> None:
         """Empties the connection table and the affinity lists."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError, Problem
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.lab.conntrack import LinuxConntrack
 from kpsim.lab.namespace import LabError, Namespace
 
@@ -23,11 +23,11 @@ _OS_RELEASE = Path("/etc/os-release")
 #: by their bits in the mask of effective capabilities: interfaces and rules, raw sockets, namespaces
 _CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN"}
 
-#: by what a distribution is or is like: how packages are installed, and those of iproute2 and of each backend
+#: by what a distribution is or is like: how packages are installed, and those of iproute2 and of each variant
 _PACKAGES = {
-    "debian": ("apt-get install -y", "iproute2", {Backend.NFT: "iptables", Backend.LEGACY: "iptables"}),
-    "fedora": ("dnf install -y", "iproute", {Backend.NFT: "iptables-nft", Backend.LEGACY: "iptables-legacy"}),
-    "alpine": ("apk add", "iproute2", {Backend.NFT: "iptables", Backend.LEGACY: "iptables-legacy"}),
+    "debian": ("apt-get install -y", "iproute2", {Variant.NFT: "iptables", Variant.LEGACY: "iptables"}),
+    "fedora": ("dnf install -y", "iproute", {Variant.NFT: "iptables-nft", Variant.LEGACY: "iptables-legacy"}),
+    "alpine": ("apk add", "iproute2", {Variant.NFT: "iptables", Variant.LEGACY: "iptables-legacy"}),
 }
 _IPROUTE_TOOLS = ("ip", "bridge")
 
@@ -70,17 +70,17 @@ class Obstacle:
         return f"{self.reason} (try: {self.remedy})" if self.remedy else self.reason
 
 
-def obstacles(backend: Backend, families: Iterable[Family] = tuple(Family)) -> list[Obstacle]:
+def obstacles(variant: Variant, families: Iterable[Family] = tuple(Family)) -> list[Obstacle]:
     """All that is in the way, none if a lab can be built. The kernel is asked only when rights and tools are there."""
     if platform.system() != "Linux":
         return [Obstacle(f"needs Linux: this is {platform.system()}")]
     families = list(families)
-    return [*_missing_rights(), *_missing_tools(backend, families)] or list(_missing_in_kernel(backend, families))
+    return [*_missing_rights(), *_missing_tools(variant, families)] or list(_missing_in_kernel(variant, families))
 
 
-def require(backend: Backend, families: Iterable[Family] = tuple(Family)) -> None:
+def require(variant: Variant, families: Iterable[Family] = tuple(Family)) -> None:
     """InputError with all obstacles, if there are any."""
-    if found := obstacles(backend, families):
+    if found := obstacles(variant, families):
         raise InputError([Problem(f"packets cannot be sent through Linux here: {obstacle}") for obstacle in found])
 
 
@@ -98,9 +98,9 @@ def _missing_rights() -> Iterator[Obstacle]:
         yield Obstacle(f"root lacks {', '.join(missing)} here, as in a container that was not given them")
 
 
-def _missing_tools(backend: Backend, families: Sequence[Family]) -> Iterator[Obstacle]:
+def _missing_tools(variant: Variant, families: Sequence[Family]) -> Iterator[Obstacle]:
     iproute = [tool for tool in _IPROUTE_TOOLS if shutil.which(tool) is None]
-    tools = [tool for family in families for tool in (backend.tool(family, "restore"), backend.tool(family, "save"))]
+    tools = [tool for family in families for tool in (variant.tool(family, "restore"), variant.tool(family, "save"))]
     iptables = [tool for tool in tools if shutil.which(tool) is None]
     if not iproute and not iptables:
         return
@@ -108,7 +108,7 @@ def _missing_tools(backend: Backend, families: Sequence[Family]) -> Iterator[Obs
     for name in _distribution():
         if name in _PACKAGES:
             install, of_iproute, of_iptables = _PACKAGES[name]
-            wanted = [of_iproute] * bool(iproute) + [of_iptables[backend]] * bool(iptables)
+            wanted = [of_iproute] * bool(iproute) + [of_iptables[variant]] * bool(iptables)
             remedy = " ".join((install, *wanted))
             break
     yield Obstacle(f"not found in PATH: {', '.join(iproute + iptables)}", remedy)
@@ -128,7 +128,7 @@ def _distribution() -> list[str]:
 # --- kernel ----------------------------------------------------------------------------------------------------------------
 
 
-def _missing_in_kernel(backend: Backend, families: Sequence[Family]) -> Iterator[Obstacle]:
+def _missing_in_kernel(variant: Variant, families: Sequence[Family]) -> Iterator[Obstacle]:
     try:
         namespace = Namespace()
     except LabError as error:
@@ -142,19 +142,19 @@ def _missing_in_kernel(backend: Backend, families: Sequence[Family]) -> Iterator
             yield Obstacle("no net.bridge.bridge-nf-call-iptables in a network namespace", "modprobe br_netfilter")
         for family in families:
             for table, rules in _RULES.items():
-                yield from _missing_in_table(namespace, backend, family, table, rules)
+                yield from _missing_in_table(namespace, variant, family, table, rules)
         yield from _missing_conntrack(namespace)
     finally:
         namespace.close()
 
 
 def _missing_in_table(
-    namespace: Namespace, backend: Backend, family: Family, table: str, rules: dict[str, str]
+    namespace: Namespace, variant: Variant, family: Family, table: str, rules: dict[str, str]
 ) -> Iterator[Obstacle]:
-    tool, command = backend.tool(family, "restore"), backend.command(family)
+    tool, command = variant.tool(family, "restore"), variant.command(family)
     chain = f"*{table}\n:KPSIM - [0:0]\n"
     if complaint := _complaint(namespace, [tool], f"{chain}COMMIT\n"):
-        if backend is Backend.LEGACY:
+        if variant is Variant.LEGACY:
             module = f"{'ip' if family is Family.IPV4 else 'ip6'}table_{table}"
             reason = f"the kernel has no {table} table for {command} (module {module}), the backend nft may do"
             yield Obstacle(f"{reason}: {complaint}", f"modprobe {module}")

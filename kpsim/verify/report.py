@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.tracing.probes import Result
 from kpsim.verify.frequencies import FALSE_ALARM, Frequencies
 from kpsim.verify.verification import Disagreement, Verification
@@ -29,7 +29,7 @@ class Report:
     """All verifications of one run."""
 
     verifications: tuple[Verification, ...]
-    backend: Backend
+    variant: Variant
     seconds: float
 
     @property
@@ -64,7 +64,7 @@ class Report:
         return {
             "agrees": self.agrees,
             "kernel": platform.release(),
-            "backend": str(self.backend),
+            "backend": str(self.variant),
             "seconds": round(self.seconds, 3),
             "probes": self.probes,
             "packets": self.packets,
@@ -76,7 +76,7 @@ class Report:
 
     def sentence(self) -> str:
         """The result in a line."""
-        how = f"Linux {platform.release()}, iptables-{self.backend}"
+        how = f"Linux {platform.release()}, iptables-{self.variant}"
         sent = f"{self.probes} probes, {self.packets} packets in {self.seconds:.1f} s ({self.probes / max(self.seconds, 1e-9):.0f} probes/s)"
         if self.agrees:
             return f"{how} does what the model says: {sent}"

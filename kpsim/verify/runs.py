@@ -9,7 +9,7 @@ from functools import partial
 
 from kpsim.addresses import Family
 from kpsim.explore import load
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.tracing.probes import Probe
 from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import SeededChoices
@@ -69,7 +69,7 @@ def given(subjects: Iterable[Subject], probes: Mapping[tuple[str, Family], Seque
 
 def verify(
     questions: Iterable[Question],
-    backend: Backend = Backend.NFT,
+    variant: Variant = Variant.NFT,
     *,
     progress: Callable[[str, int], None] = lambda *_: None,
     found: Callable[[Question, Verification], None] = lambda *_: None,
@@ -80,11 +80,11 @@ def verify(
     """
     clock, verifications = Clock(), []
     begun_s = clock.now_s()
-    with Verifier(backend) as verifier:
+    with Verifier(variant) as verifier:
         for question in questions:
             progress(question.subject.name, 0)
             told = partial(progress, question.subject.name)
             result = verifier.verify(question.subject, question.probes, repeat=question.repeat, progress=told)
             verifications.append(result)
             found(question, result)
-    return Report(tuple(verifications), backend, clock.now_s() - begun_s)
+    return Report(tuple(verifications), variant, clock.now_s() - begun_s)

@@ -15,7 +15,7 @@ from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
 from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.fabric import answer_to
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.lab.canaries import Canaries, guarded, without_canaries
 from kpsim.lab.conntrack import Seen
 from kpsim.lab.namespace import LabError
@@ -88,11 +88,11 @@ class Twin:
     """
 
     def __init__(
-        self, machine: Machine, family: Family, backend: Backend = Backend.NFT, *, silent: bool = False
+        self, machine: Machine, family: Family, variant: Variant = Variant.NFT, *, silent: bool = False
     ) -> None:
         self.machine, self.family, self.silent = machine, family, silent
         self.clock = Clock()
-        self.linux = LabNode(machine, family, backend)
+        self.linux = LabNode(machine, family, variant)
         try:
             self.canaries = Canaries(self.linux)
         except BaseException:

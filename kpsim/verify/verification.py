@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.conntrack import FlowTuple, tuple_of
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Walk, expand
 from kpsim.packet import Packet
@@ -58,8 +58,8 @@ class Verification:
 class Verifier:
     """Twins of the machines of a cluster, made when they are needed and kept while subjects share them. ``close`` it."""
 
-    def __init__(self, backend: Backend = Backend.NFT) -> None:
-        self._backend = backend
+    def __init__(self, variant: Variant = Variant.NFT) -> None:
+        self._variant = variant
         self._twin: Twin | None = None
         self._key: Hashable = None
 
@@ -86,7 +86,7 @@ class Verifier:
         )
         if self._twin is None or self._key != key:
             self.close()
-            self._twin, self._key = Twin(machine, subject.family, self._backend), key
+            self._twin, self._key = Twin(machine, subject.family, self._variant), key
         return self._twin
 
     def verify(

@@ -37,7 +37,7 @@ from kpsim.addresses import Family, parse_ip
 from kpsim.config import Host
 from kpsim.conntrack import FlowTuple
 from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Backend
+from kpsim.lab.backends import Variant
 from kpsim.netfilter import Netns
 from kpsim.packetpath.routing import Routing
 from kpsim.sysctls import Sysctls
@@ -328,14 +328,14 @@ def test_whatever_happens_in_the_shop(make: Maker, family: Family, random_fully:
     both.play(*draw_sequence(choices, site, "node-1", family, 60, state, waits_ns=_WAITS_NS[:1]))
 
 
-@pytest.mark.parametrize("backend", list(Backend))
+@pytest.mark.parametrize("variant", list(Variant))
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_happens_in_a_drawn_cluster(seed: int, backend: Backend) -> None:
+def test_whatever_happens_in_a_drawn_cluster(seed: int, variant: Variant) -> None:
     of = cluster(seed)
     subjects = list(cluster_subjects(of))
     subject = subjects[seed % len(subjects)]
-    case = draw_case(SeededChoices(seed, "both", backend), of, subject, manifest(seed), 50, _WAITS_NS)
-    assert not play(case, backend).finding
+    case = draw_case(SeededChoices(seed, "both", str(variant)), of, subject, manifest(seed), 50, _WAITS_NS)
+    assert not play(case, variant).finding
 
 
 _FEW = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
@@ -343,32 +343,32 @@ _FEW = settings(max_examples=5, deadline=None, suppress_health_check=list(Health
 
 @_FEW
 @given(st.data())
-@pytest.mark.parametrize("backend", list(Backend))
-def test_any_probes_of_any_cluster(backend: Backend, data: st.DataObject) -> None:
+@pytest.mark.parametrize("variant", list(Variant))
+def test_any_probes_of_any_cluster(variant: Variant, data: st.DataObject) -> None:
     choices = Hypothetical(data)
     of = load(text=draw_manifest(choices))
     subject = data.draw(st.sampled_from(list(cluster_subjects(of))))
     probes = draw_probes(choices, subject.site, subject.node, subject.family, 20, of.state.services)
-    with Verifier(backend) as verifier:
+    with Verifier(variant) as verifier:
         assert not verifier.verify(subject, probes).disagreements
 
 
 @_FEW
 @given(st.data())
-@pytest.mark.parametrize("backend", list(Backend))
-def test_any_sequence_in_any_cluster(backend: Backend, data: st.DataObject) -> None:
+@pytest.mark.parametrize("variant", list(Variant))
+def test_any_sequence_in_any_cluster(variant: Variant, data: st.DataObject) -> None:
     choices = Hypothetical(data)
     text = draw_manifest(choices)
     of = load(text=text)
     subject = data.draw(st.sampled_from(list(cluster_subjects(of))))
     case = draw_case(choices, of, subject, text, 15, _WAITS_NS[:1])
-    assert not play(case, backend).finding
+    assert not play(case, variant).finding
 
 
-@pytest.mark.parametrize("backend", list(Backend))
+@pytest.mark.parametrize("variant", list(Variant))
 @pytest.mark.parametrize("file", CASES, ids=[file.stem for file in CASES])
-def test_cases_that_once_differed(file: Path, backend: Backend) -> None:
-    assert not play(read_case(file), backend).finding
+def test_cases_that_once_differed(file: Path, variant: Variant) -> None:
+    assert not play(read_case(file), variant).finding
 
 
 # --- they would be caught ------------------------------------------------------------------------------------------------------
