@@ -37,7 +37,7 @@ _SADDR = {Family.IPV4: 1, Family.IPV6: 3}
 _ICMP = {"icmp": 4, "icmpv6": 7}  # the id; type and code follow it
 
 
-class Seen(NamedTuple):
+class LinuxEntry(NamedTuple):
     """An entry of Linux."""
 
     original: FlowTuple
@@ -66,12 +66,12 @@ class LinuxConntrack:
     def __len__(self) -> int:
         return int(os.pread(self._count, 16, 0))
 
-    def get(self, flow: FlowTuple) -> Seen | None:
+    def get(self, flow: FlowTuple) -> LinuxEntry | None:
         """The entry that has this tuple, in either direction."""
         data = self._netlink.ask(_GET, _asked(flow), family=_FAMILIES[flow.family])
         return None if data is None else _seen(data)
 
-    def get_all(self, flows: Sequence[FlowTuple]) -> list[Seen | None]:
+    def get_all(self, flows: Sequence[FlowTuple]) -> list[LinuxEntry | None]:
         """``get`` of each, of one family, at once."""
         if not flows:
             return []
@@ -127,11 +127,11 @@ def _read(data: bytes) -> FlowTuple:
     return FlowTuple(family, name, saddr, int.from_bytes(protocol[2]), daddr, int.from_bytes(protocol[3]))
 
 
-def _seen(data: bytes) -> Seen:
+def _seen(data: bytes) -> LinuxEntry:
     message = attributes(data)
     original = _read(message[_ORIGINAL])
     status = int.from_bytes(message[_STATUS])
-    return Seen(
+    return LinuxEntry(
         original, _read(message[_REPLY]), _state(original.protocol, message.get(_PROTOCOL_PART, b"")),
         bool(status & _SEEN_REPLY), bool(status & _ASSURED), bool(status & _SRC_NAT), bool(status & _DST_NAT),
         int.from_bytes(message.get(_MARK, b"")), int.from_bytes(message[_TIMEOUT]),

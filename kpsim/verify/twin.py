@@ -17,7 +17,7 @@ from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.fabric import answer_to
 from kpsim.lab.backends import Variant
 from kpsim.lab.canaries import Canaries, guarded, without_canaries
-from kpsim.lab.conntrack import Seen
+from kpsim.lab.conntrack import LinuxEntry
 from kpsim.lab.namespace import LabError
 from kpsim.lab.node import LabNode
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
@@ -179,12 +179,12 @@ class Twin:
         found = [self._follow(*each, now_ns, trace=trace) for each in zip(shots, heard, entries, strict=True)]
         return [self._with_connection(each, entry, now_ns) for each, entry in zip(found, entries, strict=True)]
 
-    def _entries(self, packets: Sequence[Packet]) -> list[Seen | None]:
+    def _entries(self, packets: Sequence[Packet]) -> list[LinuxEntry | None]:
         """Linux' connections; none for an ICMP error."""
         found = iter(self.linux.conntrack.get_all([tuple_of(packet) for packet in packets if packet.related is None]))
         return [None if packet.related else next(found) for packet in packets]
 
-    def _follow(self, shot: Shot, heard: Heard, real: Seen | None, now_ns: int, *, trace: bool) -> Exchange:
+    def _follow(self, shot: Shot, heard: Heard, real: LinuxEntry | None, now_ns: int, *, trace: bool) -> Exchange:
         seen = sorted(Sight(s.where, s.name, told(s.packet)) for s in heard.sightings)
         step = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
         differences = []
@@ -215,7 +215,7 @@ class Twin:
         return step.disposition is Disposition.DELIVERED and not (self.silent and step.packet.protocol == "tcp")
 
     def _walk_of(
-        self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: Seen | None, now_ns: int, *, trace: bool
+        self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: LinuxEntry | None, now_ns: int, *, trace: bool
     ) -> Walk:
         """The walk that Linux took; of a packet that the model takes elsewhere the likeliest."""
         endpoint, drawn = _turns(heard, real)
@@ -234,7 +234,7 @@ class Twin:
         own = sights_of(self.model, step)
         return set(own) <= set(seen) if step.disposition is Disposition.DELIVERED else sorted(own) == seen
 
-    def _with_connection(self, exchange: Exchange, real: Seen | None, now_ns: int) -> Exchange:
+    def _with_connection(self, exchange: Exchange, real: LinuxEntry | None, now_ns: int) -> Exchange:
         packet = exchange.shot.packet
         odd = self._is_answered(exchange.walk) and is_answered_oddly(exchange.walk)
         if packet.related is not None or odd:
@@ -245,14 +245,14 @@ class Twin:
 
 
 def connection_differences(
-    entry: Entry | None, real: Seen | None, now_ns: int, tolerance_s: float = TIMER_TOLERANCE_S
+    entry: Entry | None, real: LinuxEntry | None, now_ns: int, tolerance_s: float = TIMER_TOLERANCE_S
 ) -> list[Difference]:
     """Tuples, state, flags, mark and timer of a connection."""
     if entry is None or real is None:
         if entry is None and real is None:
             return []
         return [Difference("connection", str(entry or "none"), _entry_told(real) if real else "none")]
-    known = Seen(
+    known = LinuxEntry(
         entry.original, entry.reply, entry.state, entry.seen_reply, entry.assured, entry.src_nat, entry.dst_nat,
         entry.mark, real.seconds_left,
     )  # fmt: skip
@@ -264,13 +264,13 @@ def connection_differences(
     return []
 
 
-def _entry_told(seen: Seen) -> str:
+def _entry_told(seen: LinuxEntry) -> str:
     flags = {"SEEN_REPLY": seen.seen_reply, "ASSURED": seen.assured, "SRC_NAT": seen.src_nat, "DST_NAT": seen.dst_nat}
     words = "".join(f" [{name}]" for name, is_set in flags.items() if is_set)
     return f"{seen.state or '-'} {seen.original} ⇄ {seen.reply}{words}" + (f" mark {seen.mark:#x}" if seen.mark else "")
 
 
-def _turns(heard: Heard, real: Seen | None) -> tuple[tuple[int, int] | None, int]:
+def _turns(heard: Heard, real: LinuxEntry | None) -> tuple[tuple[int, int] | None, int]:
     """The endpoint and the source port that Linux drew."""
     if real is not None:
         return (real.reply.saddr, real.reply.sport), real.reply.inverse().sport
