@@ -156,8 +156,8 @@ class _Found:
         self._subject, self._twin = subject, twin
         self._results: Counter[Result] = Counter()
         self._answers = 0
-        self._drawn: dict[Question, Counter[str]] = {}
-        self._weights: dict[Question, dict[str, Fraction]] = {}
+        self._drawn: dict[PacketKind, Counter[str]] = {}
+        self._weights: dict[PacketKind, dict[str, Fraction]] = {}
 
     def add(self, probes: Sequence[Probe], exchanges: Sequence[Exchange]) -> None:
         for probe, exchange in zip(probes, exchanges, strict=True):
@@ -165,7 +165,7 @@ class _Found:
             if exchange.differences:
                 self._disagree(probe, exchange, exchange.shot)
             elif result_of(exchange.walk) is Result.DELIVERED and not exchange.walk.effects.touched.recent:
-                drawn = self._drawn.setdefault(_question(exchange.shot.packet), Counter())
+                drawn = self._drawn.setdefault(_kind_of(exchange.shot.packet), Counter())
                 drawn[_endpoint(exchange.walk)] += 1
 
     def add_answers(self, asked: Sequence[tuple[Probe, Exchange]], exchanges: Sequence[Exchange]) -> None:
@@ -197,30 +197,30 @@ class _Found:
     def drawn_among(self, asked: Sequence[Asked]) -> list[Asked]:
         """Those whose endpoint is drawn."""
         self._twin.forget()
-        questions = [(each, _question(each[1])) for each in asked]
-        return [each for each, q in questions if q in self._drawn and len(self._weights_of(q)) > 1]
+        kinds = [(each, _kind_of(each[1])) for each in asked]
+        return [each for each, q in kinds if q in self._drawn and len(self._weights_of(q)) > 1]
 
     def _frequencies(self) -> Iterator[Frequencies]:
         """One for each packet that was sent often enough to tell."""
         self._twin.forget()
-        for question, drawn in self._drawn.items():
+        for kind, drawn in self._drawn.items():
             if drawn.total() >= _LEAST_SAMPLES:
-                found = Frequencies(str(question), drawn, self._weights_of(question))
+                found = Frequencies(str(kind), drawn, self._weights_of(kind))
                 if found.tells:
                     yield found
 
-    def _weights_of(self, question: "Question") -> dict[str, Fraction]:
+    def _weights_of(self, kind: "PacketKind") -> dict[str, Fraction]:
         """By a model that remembers nothing."""
-        weights = self._weights.get(question)
+        weights = self._weights.get(kind)
         if weights is None:
-            weights = self._weights[question] = {}
-            local = not question.in_interface
-            for weight, step in expand(self._twin.model, question.packet(), now_ns=0, local=local):
+            weights = self._weights[kind] = {}
+            local = not kind.in_interface
+            for weight, step in expand(self._twin.model, kind.packet(), now_ns=0, local=local):
                 weights[_endpoint(step)] = weights.get(_endpoint(step), Fraction(0)) + weight
         return weights
 
 
-class Question(NamedTuple):
+class PacketKind(NamedTuple):
     """First packets whose endpoint is drawn alike."""
 
     family: Family
@@ -240,8 +240,8 @@ class Question(NamedTuple):
         return f"{self.protocol} {source} → {join_host_port(destination, self.dport)}"
 
 
-def _question(packet: Packet) -> Question:
-    return Question(
+def _kind_of(packet: Packet) -> PacketKind:
+    return PacketKind(
         packet.family, packet.protocol, packet.saddr, packet.daddr, packet.dport, packet.in_interface
     )  # fmt: skip
 
