@@ -20,9 +20,9 @@ from fuzz.steps import (
     MidStream,
     Opening,
     Retransmit,
+    SequenceStep,
     ServerError,
     ServerSegment,
-    Step,
     Wait,
     describe,
 )
@@ -54,7 +54,7 @@ class Case:
     node: str
     family: Family
     probes: tuple[Probe, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[SequenceStep, ...] = ()
     sysctls: Mapping[str, int] = field(default_factory=dict)  #: by Sysctls' names; times without ``_ns``, in seconds
     random_fully: bool = True  #: whether iptables knows --random-fully
     about: str = ""  #: what somebody should know who reads it
@@ -208,12 +208,12 @@ def probe_from_json(found: Json, node: str) -> Probe:
 
 
 #: steps that name nothing but a flow
-_BARE: dict[str, Callable[[int], Step]] = {
+_BARE: dict[str, Callable[[int], SequenceStep]] = {
     "server error": ServerError, "retransmit": Retransmit, "delete": DeleteFlow,
 }  # fmt: skip
 
 
-def step_to_json(step: Step) -> Json:
+def step_to_json(step: SequenceStep) -> Json:
     match step:
         case FirstPacket(flow, opening):
             return {"do": "begin", "flow": flow, **_opening_to_json(opening)}
@@ -243,7 +243,7 @@ def _opening_to_json(opening: Opening) -> Json:
     return {"from": str(opening.sender), "protocol": protocol, "src": next(ends), "dst": next(ends)}
 
 
-def step_from_json(found: Json, family: Family) -> Step:
+def step_from_json(found: Json, family: Family) -> SequenceStep:
     """KeyError, TypeError or ValueError if it is none."""
     match found["do"]:
         case "begin":

@@ -16,9 +16,9 @@ from fuzz.steps import (
     MidStream,
     Opening,
     Retransmit,
+    SequenceStep,
     ServerError,
     ServerSegment,
-    Step,
     Wait,
     slices_of,
 )
@@ -78,7 +78,7 @@ class _Talk:
         self.number, self.opening = number, opening
         self.words = life.split()[1:]
 
-    def step(self, word: str, window: Window = Window.EXACT) -> Step:
+    def step(self, word: str, window: Window = Window.EXACT) -> SequenceStep:
         if word == _ERROR:
             return ServerError(self.number)
         if word == _AGAIN:
@@ -99,10 +99,10 @@ class _Talk:
 def draw_sequence(
     choices: Choices, site: Site, node: str, family: Family, length: int, state: ClusterState,
     *, waits_ns: Sequence[int] = SHORT_WAITS_NS,
-) -> list[Step]:  # fmt: skip
+) -> list[SequenceStep]:  # fmt: skip
     """At least ``length`` steps at a node; a few more if the last is a crowd. ``state`` is the cluster that the site is of."""
     drawing = _Drawing(choices, Surroundings.of(site, node, family, state.services), state)
-    steps: list[Step] = []
+    steps: list[SequenceStep] = []
     while len(steps) < length:
         steps += drawing.next_steps(waits_ns)
     return steps
@@ -127,7 +127,7 @@ class _Drawing:
         self._served = [f for f in around.frontends if services[f] in self._changeable]
         self._sticky = [f for f in around.frontends if f.address is not None and services[f] in sticky]
 
-    def next_steps(self, waits_ns: Sequence[int]) -> Iterable[Step]:
+    def next_steps(self, waits_ns: Sequence[int]) -> Iterable[SequenceStep]:
         """One, mostly."""
         talks, choices = self._talks, self._choices
         match weighted(
@@ -159,7 +159,7 @@ class _Drawing:
         latest = list(self._talks.values())[:-7:-1]
         return latest[min(weighted(self._choices, (6, 0), (3, 1), (2, 2), (1, 3), (1, 4), (1, 5)), len(latest) - 1)]
 
-    def _go_on(self) -> Step:
+    def _go_on(self) -> SequenceStep:
         talk, choices = self._recent(), self._choices
         strays = _STRAY_WORDS.get(talk.opening.tuple.protocol, ["E", "e"])
         match weighted(choices, (80, "next"), (8, "stray"), (6, _AGAIN), (3, _ERROR), (3, "window")):
@@ -174,7 +174,7 @@ class _Drawing:
 
     # --- beginnings --------------------------------------------------------------------------------------------------
 
-    def _begin(self, *, mid_stream: bool = False) -> list[Step]:
+    def _begin(self, *, mid_stream: bool = False) -> list[SequenceStep]:
         opening = self._draw_opening("tcp" if mid_stream else "")
         if opening is None:
             return [Wait(MILLISECOND_NS)]
@@ -183,7 +183,7 @@ class _Drawing:
         talk = self._talk(opening)
         return [MidStream(talk.number, opening, _TCP[pick(self._choices, _MID_STREAM)])]
 
-    def _first(self, opening: Opening) -> list[Step]:
+    def _first(self, opening: Opening) -> list[SequenceStep]:
         talk = self._talk(opening)
         return [FirstPacket(talk.number, opening)]
 
@@ -244,7 +244,7 @@ class _Drawing:
         dialled = pick(choices, around.dialled(pick(choices, found)))
         return dialled if what == "frontend" else dialled._replace(frontend=dialled.frontend._replace(protocol="icmp"))
 
-    def _crowd(self) -> list[Step]:
+    def _crowd(self) -> list[SequenceStep]:
         """More clients than an affinity list holds."""
         self._crowded = True
         frontend, count = pick(self._choices, self._sticky), pick(self._choices, _CROWDS)

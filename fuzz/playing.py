@@ -20,9 +20,9 @@ from fuzz.steps import (
     MidStream,
     Opening,
     Retransmit,
+    SequenceStep,
     ServerError,
     ServerSegment,
-    Step,
     Wait,
     changed_slices,
     said,
@@ -50,7 +50,7 @@ _LIST_NAMES = re.compile(r"--name (\S+)")
 class Played(NamedTuple):
     """A step in both worlds; without ``exchange`` no packet was sent."""
 
-    step: Step
+    step: SequenceStep
     exchange: Exchange | None = None
     differences: tuple[Difference, ...] = ()
 
@@ -94,7 +94,7 @@ class Player:
         timeouts_s = {service.affinity_timeout_seconds or _LONG_S for service in cluster.state.services}
         self._affinities_ns = sorted(seconds * SECOND_NS for seconds in timeouts_s if seconds < _LONG_S)
 
-    def play(self, steps: Iterable[Step]) -> Playing:
+    def play(self, steps: Iterable[SequenceStep]) -> Playing:
         """From empty tables on, up to the first disagreement. Canaries before and behind, and behind every packet.
 
         LabError, also BlindLab, if nothing could be measured.
@@ -114,7 +114,7 @@ class Player:
         twin.exchange([])
         return Playing(tuple(played), in_the_end)
 
-    def step(self, step: Step) -> Played:
+    def step(self, step: SequenceStep) -> Played:
         """One step; what nobody can do is passed over."""
         exchange, differences = None, []
         self._let_timers_run_out()

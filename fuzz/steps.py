@@ -131,7 +131,7 @@ class Wait:
     duration_ns: int
 
 
-Step = (
+SequenceStep = (
     FirstPacket | MidStream | ClientSegment | ServerSegment | ServerError | Retransmit | DeleteFlow | ChangeEndpoints | Wait
 )  # fmt: skip
 
@@ -170,7 +170,7 @@ def slices_of(state: ClusterState, service: str, family: Family) -> Iterator[End
 # --- in words ------------------------------------------------------------------------------------------------------------
 
 
-def describe(step: Step) -> str:
+def describe(step: SequenceStep) -> str:
     """The step on one line, as a log has it."""
     match step:
         case FirstPacket(flow, opening):

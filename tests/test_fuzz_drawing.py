@@ -20,9 +20,9 @@ from fuzz.steps import (
     MidStream,
     Opening,
     Retransmit,
+    SequenceStep,
     ServerError,
     ServerSegment,
-    Step,
     Wait,
     changed_slices,
     describe,
@@ -63,7 +63,7 @@ class Player:
         self.met: Counter[str] = Counter()
         self.longest_list = 0  #: of session affinity
 
-    def play(self, step: Step) -> None:
+    def play(self, step: SequenceStep) -> None:
         self.now_ns += SECOND_NS // 1000
         match step:
             case FirstPacket(flow, opening):
@@ -164,7 +164,7 @@ def _listed(entry: Entry) -> Flow:
 
 
 @cache
-def drawn(seed: int) -> tuple[Cluster, str, Family, list[Step]]:
+def drawn(seed: int) -> tuple[Cluster, str, Family, list[SequenceStep]]:
     of = cluster(seed)
     node = of.node_names[seed % len(of.node_names)]
     families = sorted({parsed(ip)[0] for ip in next(iter(of.state.nodes)).ips})

@@ -29,8 +29,8 @@ from fuzz.steps import (
     FirstPacket,
     MidStream,
     Opening,
+    SequenceStep,
     ServerSegment,
-    Step,
     Wait,
 )
 from kpsim.addresses import Family, parse_ip
@@ -149,7 +149,7 @@ class Both:
         self.family, self.cluster = family, shop(random_fully=random_fully)
         self.twin = Twin(with_sysctls(self.cluster.site.machine("node-1"), sysctls), family, silent=True)
 
-    def play(self, *steps: Step) -> Playing:
+    def play(self, *steps: SequenceStep) -> Playing:
         """They must agree."""
         playing = Player(self.twin, self.cluster, "node-1").play(steps)
         assert not finding_of(playing)
@@ -189,7 +189,7 @@ LIVES = (
 )  # fmt: skip
 
 
-def life(number: int, opening: Opening, text: str) -> Iterator[Step]:
+def life(number: int, opening: Opening, text: str) -> Iterator[SequenceStep]:
     for place, word in enumerate(text.split()):
         flags = _FLAGS[word.upper()]
         if word.islower():
@@ -202,7 +202,7 @@ def life(number: int, opening: Opening, text: str) -> Iterator[Step]:
 
 @VARIANTS
 def test_lives_of_connections(make: Maker, family: Family, random_fully: bool) -> None:
-    steps: list[Step] = []
+    steps: list[SequenceStep] = []
     for number, text in enumerate(LIVES):
         steps += life(number, flow(family, "twin", sport=40000 + number), text)
     playing = make(family, random_fully=random_fully).play(*steps)
@@ -254,7 +254,7 @@ def test_a_client_port_towards_many_services_that_share_an_endpoint(
     clients = (
         (_OTHER_CLIENT, Sender.EXTERNAL), (_CLIENT, Sender.EXTERNAL), (_POD, Sender.POD), (_NODE, Sender.NODE),
     )  # fmt: skip
-    steps: list[Step] = []
+    steps: list[SequenceStep] = []
     for end, by in (("a1", "node port"), ("a2", "cluster IP")):
         steps += [endpoints(family, service, end) for service in services]
         for client, sender in clients:
@@ -283,7 +283,7 @@ def test_a_port_that_was_found_is_tried_first(make: Maker, family: Family) -> No
 @FAMILIES
 def test_affinity_lists_hold_a_hundred_sources(make: Maker, family: Family) -> None:  # K-4.1
     both = make(family)
-    steps: list[Step] = [endpoints(family, "dnssticky", ""), endpoints(family, "dnssticky", "a1")]  # K-4.2
+    steps: list[SequenceStep] = [endpoints(family, "dnssticky", ""), endpoints(family, "dnssticky", "a1")]  # K-4.2
     for number in range(120):
         client = (f"203.0.113.{number + 1}", f"2001:db8:71::{number + 1:x}")
         steps += [FirstPacket(number, flow(family, "dnssticky", by="cluster IP", client=client)), DeleteFlow(number)]
@@ -374,7 +374,7 @@ def test_cases_that_once_differed(file: Path, variant: Variant) -> None:
 # --- they would be caught ------------------------------------------------------------------------------------------------------
 
 
-def _play(twin: Twin, *steps: Step) -> Playing:
+def _play(twin: Twin, *steps: SequenceStep) -> Playing:
     return Player(twin, shop(), "node-1").play(steps)
 
 
@@ -399,7 +399,7 @@ class Meddler(Player):
         super().__init__(*arguments)
         self._meddle = meddle
 
-    def step(self, step: Step) -> Any:
+    def step(self, step: SequenceStep) -> Any:
         if isinstance(step, Wait):
             self._meddle()
         return super().step(step)
