@@ -70,7 +70,7 @@ class Case:
         return with_sysctls(cluster.site.machine(self.node), self.sysctls)
 
 
-class Result(NamedTuple):
+class CaseResult(NamedTuple):
     """What came of a case."""
 
     finding: tuple[str, ...] = ()  #: what was done last and what differed, line by line; empty: nothing did
@@ -92,19 +92,19 @@ def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:
     return replace(machine, sysctls=replace(machine.sysctls, **values))
 
 
-def play(case: Case, variant: Variant = Variant.NFT) -> Result:
+def play(case: Case, variant: Variant = Variant.NFT) -> CaseResult:
     """Plays it in both worlds. LabError if nothing could be measured, InputError for what does not fit the cluster."""
     return _sent(case, variant) if case.probes else _stepped(case, variant)
 
 
-def _stepped(case: Case, variant: Variant) -> Result:
+def _stepped(case: Case, variant: Variant) -> CaseResult:
     cluster = case.cluster()
     twin = Twin(case.machine(cluster), case.family, variant, silent=True)
     try:
         playing = Player(twin, cluster, case.node).play(case.steps)
     finally:
         twin.close()
-    return Result(finding_of(playing), playing.packets, len(playing.played))
+    return CaseResult(finding_of(playing), playing.packets, len(playing.played))
 
 
 def finding_of(playing: Playing) -> tuple[str, ...]:
@@ -117,13 +117,13 @@ def finding_of(playing: Playing) -> tuple[str, ...]:
     return (*words, *map(str, playing.differences))
 
 
-def _sent(case: Case, variant: Variant) -> Result:
+def _sent(case: Case, variant: Variant) -> CaseResult:
     with Verifier(variant) as verifier:
         found = verifier.verify(_subject(case), case.probes)
     lines: list[str] = []
     for each in found.disagreements:
         lines += [f"{each.packet}{' (the answer to it)' if each.answer else ''}", *map(str, each.differences)]
-    return Result(tuple(lines), found.probes + found.answers)
+    return CaseResult(tuple(lines), found.probes + found.answers)
 
 
 def _subject(case: Case) -> Subject:

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from fuzz.cases import Case, Result, play, write_case
+from fuzz.cases import Case, CaseResult, play, write_case
 from fuzz.drawing import draw_sequence
 from fuzz.shrinking import shrunk
 from kpsim.errors import KpsimError
@@ -80,14 +80,14 @@ class Tally:
         return f"{self.clusters} clusters, {self.probes + self.packets} packets, {self.sequences} sequences"
 
 
-def tried(case: Case, variant: Variant) -> Result:
+def tried(case: Case, variant: Variant) -> CaseResult:
     """What came of it. A model that fails disagrees, too."""
     try:
         return play(case, variant)
     except KpsimError:
         raise
     except Exception as error:
-        return Result((f"{type(error).__name__}: {error}",), steps=len(case.steps))
+        return CaseResult((f"{type(error).__name__}: {error}",), steps=len(case.steps))
 
 
 class Found(NamedTuple):
