@@ -64,7 +64,7 @@ def draw_case(
 
 
 @dataclass
-class Tally:
+class FuzzTally:
     """What was done so far."""
 
     clusters: int = 0
@@ -90,7 +90,7 @@ def tried(case: Case, variant: Variant) -> CaseResult:
         return CaseResult((f"{type(error).__name__}: {error}",), steps=len(case.steps))
 
 
-class Found(NamedTuple):
+class Suspect(NamedTuple):
     """A disagreement, not yet played again."""
 
     case: Case
@@ -102,7 +102,7 @@ class Fuzzer:
     """Draws, plays and writes down. ``say`` gets a line at a time."""
 
     def __init__(self, variants: Sequence[Variant], folder: Path, say: Callable[[str], None]) -> None:
-        self.tally = Tally()
+        self.tally = FuzzTally()
         self._variants, self._folder, self._say = tuple(variants), folder, say
         self._known: set[str] = set()
 
@@ -131,7 +131,7 @@ class Fuzzer:
         self.tally.clusters += 1
         self._say(f"{name}: {'; '.join(words) or 'agreed'} (so far {self.tally})")
 
-    def _play(self, case: Case, variant: Variant) -> Found | None:
+    def _play(self, case: Case, variant: Variant) -> Suspect | None:
         result = tried(case, variant)
         if case.probes:
             self.tally.probes += len(case.probes)
@@ -140,9 +140,9 @@ class Fuzzer:
             self.tally.sequences += 1
             self.tally.packets += result.packets
             case = replace(case, steps=case.steps[: result.steps])
-        return Found(case, variant, result.finding) if result.finding else None
+        return Suspect(case, variant, result.finding) if result.finding else None
 
-    def _look_closer(self, number: int, found: Found) -> str:
+    def _look_closer(self, number: int, found: Suspect) -> str:
         """Plays it again, makes it small, writes it down, and says in a few words what came of it."""
 
         def fails(case: Case) -> bool:
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if fuzzer.tally.cases else 0
 
 
-def summary(tally: Tally, seconds: float) -> str:
+def summary(tally: FuzzTally, seconds: float) -> str:
     """The last line."""
     minutes = f"{seconds / 60:.1f} minutes: {tally}"
     notes = f", {tally.unmeasured} not measured" if tally.unmeasured else ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fuzz import fuzzing
 from fuzz.cases import Case, documents, read_case, write_case
 from fuzz.drawing import draw_sequence
-from fuzz.fuzzing import WAITS_NS, Fuzzer, Tally, draw_case, main, summary
+from fuzz.fuzzing import WAITS_NS, Fuzzer, FuzzTally, draw_case, main, summary
 from fuzz.shrinking import fewest, shrunk
 from fuzz.steps import ClientSegment, FirstPacket, Wait
 from kpsim.addresses import Family
@@ -143,7 +143,7 @@ def test_sequences_are_the_same_for_the_same_seed() -> None:
 
 
 def test_the_summary_says_how_long_and_how_much() -> None:
-    tally = Tally(clusters=3, sequences=6, probes=450, packets=700)
+    tally = FuzzTally(clusters=3, sequences=6, probes=450, packets=700)
     assert summary(tally, 90) == "1.5 minutes: 3 clusters, 1150 packets, 6 sequences, without a disagreement"
     tally.unmeasured, tally.passing = 1, 2
     assert summary(tally, 90).endswith(", 1 not measured, 2 disagreements that were not seen again")
