@@ -39,32 +39,32 @@ def told(packet: Packet) -> str:
     return " ".join(parts)
 
 
-def sights_of(netns: Netns, step: Walk) -> tuple[Sight, ...]:
+def sights_of(netns: Netns, way: Walk) -> tuple[Sight, ...]:
     """What is seen of a packet that took this way."""
-    match step.disposition:
+    match way.disposition:
         case Disposition.FORWARDED:
-            return (_behind(netns, step.packet.out_interface, step.packet),)
+            return (_behind(netns, way.packet.out_interface, way.packet),)
         case Disposition.DELIVERED:
-            return (Sight(Where.SOCKET, "", told(step.packet)),)
-        case Disposition.REJECTED if step.answer is not None:
-            return (_towards(netns, step.answer),)
+            return (Sight(Where.SOCKET, "", told(way.packet)),)
+        case Disposition.REJECTED if way.answer is not None:
+            return (_towards(netns, way.answer),)
         case _:
             return ()
 
 
-def error_of(step: Walk) -> str:
+def error_of(way: Walk) -> str:
     """What a raw socket's ``sendto`` says: of all that happens before the packet is on its way, EPERM of netfilter's refusals."""
-    if step.disposition not in (Disposition.REJECTED, Disposition.DROPPED) or step.packet.in_interface:
+    if way.disposition not in (Disposition.REJECTED, Disposition.DROPPED) or way.packet.in_interface:
         return ""
-    if step.rule is not None or step.cause in (Cause.POLICY, Cause.TUPLE_TAKEN, Cause.DEVICE_CHANGED, Cause.TABLE_FULL):
+    if way.rule is not None or way.cause in (Cause.POLICY, Cause.TUPLE_TAKEN, Cause.DEVICE_CHANGED, Cause.TABLE_FULL):
         return "EPERM"
-    return step.local_error
+    return way.local_error
 
 
-def is_refused_by_routing(step: Walk) -> bool:
+def is_refused_by_routing(way: Walk) -> bool:
     """Whether routing itself refuses what came in, with an ICMP error of IPv4: those have a limit of their own (measured)."""
-    refused = step.cause in (Cause.NO_ROUTE, Cause.UNREACHABLE, Cause.PROHIBIT)
-    return refused and step.answer is not None and step.answer.protocol == "icmp"
+    refused = way.cause in (Cause.NO_ROUTE, Cause.UNREACHABLE, Cause.PROHIBIT)
+    return refused and way.answer is not None and way.answer.protocol == "icmp"
 
 
 def answer_of_node(netns: Netns, delivered: Walk, now_ns: int) -> Walk | None:

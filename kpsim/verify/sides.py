@@ -59,15 +59,15 @@ def both_sides(twin: Twin, shot: Shot, *, answer: bool = False) -> Sides:
 
 
 def _model_lines(twin: Twin, exchange: Exchange) -> Iterator[str]:
-    step = exchange.walk
-    yield from hop_lines(Hop("node", step), exchange.shot.packet, twin.model)
-    sights = sights_of(twin.model, step)
+    way = exchange.walk
+    yield from hop_lines(Hop("node", way), exchange.shot.packet, twin.model)
+    sights = sights_of(twin.model, way)
     for sight in sights:
         yield f"seen: {sight.packet} at {sight.where}"
-    if error := error_of(step):
+    if error := error_of(way):
         yield f"the sender is told {error}"
     if not sights:
-        yield f"seen nowhere: {step.disposition}" + (f", {step.cause}" if step.cause else "")
+        yield f"seen nowhere: {way.disposition}" + (f", {way.cause}" if way.cause else "")
 
 
 def _linux_lines(twin: Twin, exchange: Exchange) -> Iterator[str]:

@@ -186,18 +186,18 @@ class Twin:
 
     def _follow(self, shot: Shot, heard: Heard, real: LinuxEntry | None, now_ns: int, *, trace: bool) -> Exchange:
         seen = sorted(Sight(s.where, s.name, told(s.packet)) for s in heard.sightings)
-        step = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
+        way = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
         differences = []
-        expected = list(sights_of(self.model, step))
-        if is_refused_by_routing(step):
+        expected = list(sights_of(self.model, way))
+        if is_refused_by_routing(way):
             self._refused[shot.packet.saddr] += 1
             if self._refused[shot.packet.saddr] > ROUTING_ERRORS and not seen:
                 expected = []
-        error = error_of(step) if not shot.packet.in_interface else ""
-        self.model.commit(step.effects, now_ns)
-        if self._is_answered(step) and is_answered_oddly(step):
+        error = error_of(way) if not shot.packet.in_interface else ""
+        self.model.commit(way.effects, now_ns)
+        if self._is_answered(way) and is_answered_oddly(way):
             seen = [sight for sight in seen if sight in expected]
-        elif self._is_answered(step) and (answer := answer_of_node(self.model, step, now_ns)):
+        elif self._is_answered(way) and (answer := answer_of_node(self.model, way, now_ns)):
             expected += sights_of(self.model, answer)
             self.model.commit(answer.effects, now_ns)
         if sorted(expected) != seen:
@@ -208,11 +208,11 @@ class Twin:
                 differences.append(Difference("where it is seen", f"the port of {sighting.packet.destination}", port))
         if error != heard.error:
             differences.append(Difference("what the sender is told", error or "nothing", heard.error or "nothing"))
-        return Exchange(shot, step, heard, tuple(differences))
+        return Exchange(shot, way, heard, tuple(differences))
 
-    def _is_answered(self, step: Walk) -> bool:
+    def _is_answered(self, way: Walk) -> bool:
         """Whether the node itself may answer."""
-        return step.disposition is Disposition.DELIVERED and not (self.silent and step.packet.protocol == "tcp")
+        return way.disposition is Disposition.DELIVERED and not (self.silent and way.packet.protocol == "tcp")
 
     def _walk_of(
         self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: LinuxEntry | None, now_ns: int, *, trace: bool
@@ -225,14 +225,14 @@ class Twin:
         every = [w for w in every_walk(self.model, packet, drawn, now_ns, trace=trace) if self._is_of(w, seen)]
         return next(filter(self._is_remembered, every), every[0] if every else likely)
 
-    def _is_remembered(self, step: Walk) -> bool:
+    def _is_remembered(self, way: Walk) -> bool:
         """Whether Linux' affinity lists say that it took this way: all that there is to see of a packet dropped behind them."""
-        touched = [touch for touch in step.effects.touched.recent if touch.match.action == "set"]
+        touched = [touch for touch in way.effects.touched.recent if touch.match.action == "set"]
         return all(format_ip(*touch.source) in self.linux.affinity(touch.match.name) for touch in touched)
 
-    def _is_of(self, step: Walk, seen: Sequence[Sight]) -> bool:
-        own = sights_of(self.model, step)
-        return set(own) <= set(seen) if step.disposition is Disposition.DELIVERED else sorted(own) == seen
+    def _is_of(self, way: Walk, seen: Sequence[Sight]) -> bool:
+        own = sights_of(self.model, way)
+        return set(own) <= set(seen) if way.disposition is Disposition.DELIVERED else sorted(own) == seen
 
     def _with_connection(self, exchange: Exchange, real: LinuxEntry | None, now_ns: int) -> Exchange:
         packet = exchange.shot.packet
@@ -280,8 +280,8 @@ def _turns(heard: Heard, real: LinuxEntry | None) -> tuple[tuple[int, int] | Non
     return None, 0
 
 
-def _leaves_only_memory(step: Walk) -> bool:
-    return bool(step.effects.touched.recent) and step.disposition in (Disposition.DROPPED, Disposition.REJECTED)
+def _leaves_only_memory(way: Walk) -> bool:
+    return bool(way.effects.touched.recent) and way.disposition in (Disposition.DROPPED, Disposition.REJECTED)
 
 
 def _listed(sights: Sequence[Sight]) -> str:

@@ -215,8 +215,8 @@ class _Found:
         if weights is None:
             weights = self._weights[kind] = {}
             local = not kind.in_interface
-            for weight, step in expand(self._twin.model, kind.packet(), now_ns=0, local=local):
-                weights[_endpoint(step)] = weights.get(_endpoint(step), Fraction(0)) + weight
+            for weight, way in expand(self._twin.model, kind.packet(), now_ns=0, local=local):
+                weights[_endpoint(way)] = weights.get(_endpoint(way), Fraction(0)) + weight
         return weights
 
 
@@ -246,8 +246,8 @@ def _kind_of(packet: Packet) -> PacketKind:
     )  # fmt: skip
 
 
-def _endpoint(step: Walk) -> str:
-    entry = step.entry
-    if entry is None or result_of(step) is not Result.DELIVERED:
-        return str(step.disposition)
+def _endpoint(way: Walk) -> str:
+    entry = way.entry
+    if entry is None or result_of(way) is not Result.DELIVERED:
+        return str(way.disposition)
     return join_host_port(format_ip(entry.reply.family, entry.reply.saddr), entry.reply.sport)
