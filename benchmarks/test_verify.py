@@ -8,8 +8,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from kpsim.addresses import Family
 from kpsim.explore import load
-from kpsim.lab.backends import Variant
 from kpsim.lab.requirements import obstacles
+from kpsim.lab.tools.variants import Variant
 from kpsim.tracing.probes import Probe, make_packet
 from kpsim.tracing.site import Sender
 from kpsim.verify.subjects import Subject, cluster_subjects

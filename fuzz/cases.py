@@ -31,7 +31,7 @@ from kpsim.config import Host
 from kpsim.conntrack import FlowTuple
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.nodes import Machine
 from kpsim.packet import ICMP_PROTOCOLS, Window
 from kpsim.sysctls import Sysctls

@@ -20,9 +20,9 @@ from fuzz.drawing import draw_sequence
 from fuzz.shrinking import shrunk
 from kpsim.errors import KpsimError
 from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Variant
 from kpsim.lab.namespace import LabError
 from kpsim.lab.requirements import obstacles
+from kpsim.lab.tools.variants import Variant
 from kpsim.units import MILLISECOND_NS
 from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import Choices, SeededChoices, chance, pick

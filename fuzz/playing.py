@@ -5,7 +5,6 @@ there are, in the end who is held by session affinity. Real time passes: a step 
 two clocks differ by some milliseconds. How steps are drawn it never knows.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -44,7 +43,6 @@ _MARGIN_NS = 60 * MILLISECOND_NS  #: nothing is sent this close to the end of a 
 _STREAM_AFTER_NS = 2 * SECOND_NS  #: when answers make a UDP flow a stream (CT-5.1)
 _TIMER_TOLERANCE_S = 1.3  #: Linux tells whole seconds
 _LONG_S = 60  #: shorter affinities may end in the course of a sequence
-_LIST_NAMES = re.compile(r"--name (\S+)")
 
 
 class Played(NamedTuple):
@@ -224,12 +222,12 @@ class Player:
 
     def _affinity_differences(self) -> Iterator[Difference]:
         """Of the lists that rules use, each with its sources."""
-        linux, model = self._twin.linux, self._twin.model
-        used, held = set(_LIST_NAMES.findall(linux.saved())), linux.affinity_names()
+        tool, model = self._twin.linux.tool, self._twin.model
+        used, held = tool.lists_in_rules(), tool.lists()
         if used != held:
             yield Difference("affinity lists", _joined(used), _joined(held))
         for name in sorted(used & held):
-            known, real = {format_ip(*source) for source in model.memory.recent[name]}, linux.affinity(name)
+            known, real = {format_ip(*source) for source in model.memory.recent[name]}, tool.remembered(name)
             if known != real:
                 yield Difference(f"affinity list {name}", _joined(known), _joined(real))
 

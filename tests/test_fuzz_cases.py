@@ -16,7 +16,7 @@ from fuzz.shrinking import fewest, shrunk
 from fuzz.steps import ClientSegment, FirstPacket, Wait
 from kpsim.addresses import Family
 from kpsim.errors import InputError
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from kpsim.addresses import Family
-from kpsim.lab.accounting import Counted, LinuxAccounting, accounting_obstacle
-from kpsim.lab.backends import Variant
+from kpsim.lab.accounting import Counted, LinuxAccounting
 from kpsim.lab.namespace import LabError, Namespace
 from kpsim.lab.netlink import attribute, attributes
+from kpsim.lab.tools.iptables import accounting_obstacle
+from kpsim.lab.tools.variants import Variant
 
 NAMES = ("ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts")  # kube-proxy's (I-1)
 

@@ -12,9 +12,9 @@ import pytest
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.lab import requirements
-from kpsim.lab.backends import Variant
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.requirements import Obstacle, obstacles, require
+from kpsim.lab.tools.variants import Variant
 
 ALL_CAPABILITIES = 0x1FF_FFFF_FFFF
 NFT_TOOLS = ["iptables-nft-restore", "iptables-nft-save", "ip6tables-nft-restore", "ip6tables-nft-save"]

@@ -13,7 +13,7 @@ import typer
 from kpsim.cli import app
 from kpsim.cli.options import BesideOption, Format, FormatOption, ModeOption, SysctlOption, complete_scenario
 from kpsim.errors import InputError
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family

@@ -4,12 +4,9 @@ Counterpart: ``nfacct``, the tool. Which counters kube-proxy has, and why, this 
 """
 
 import errno
-from collections.abc import Iterable
 from typing import NamedTuple
 
-from kpsim.addresses import Family
-from kpsim.lab.backends import Variant
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.netlink import Netlink, Refused, attribute, attributes
 
 _ACCOUNTING = 7
@@ -48,25 +45,3 @@ class LinuxAccounting:
             return None
         found = attributes(answer)
         return Counted(int.from_bytes(found[_PACKETS]), int.from_bytes(found[_BYTES]))
-
-
-def accounting_obstacle(variant: Variant, families: Iterable[Family] = tuple(Family)) -> str | None:
-    """Why rules cannot count by name on this machine, as with a kernel without xt_nfacct; None: they can.
-
-    Tried in a new namespace. LabError if there can be none.
-    """
-    namespace = Namespace()
-    try:
-        accounting = LinuxAccounting(namespace)
-        try:
-            accounting.create("probe")
-        finally:
-            accounting.close()
-        for family in families:
-            rules = "*filter\n-A INPUT -m nfacct --nfacct-name probe -j DROP\nCOMMIT\n"
-            namespace.run([variant.tool(family, "restore")], stdin=rules)
-    except LabError as error:
-        return str(error).partition("\n")[0]
-    finally:
-        namespace.close()
-    return None

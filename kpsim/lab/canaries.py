@@ -6,19 +6,21 @@ nothing about the rules under test.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, parse_ip
 from kpsim.conntrack import tuple_of
 from kpsim.lab.namespace import LabError
 from kpsim.lab.node import LabNode
+from kpsim.lab.tools.iptables import GUARD_COMMENT, rules_from
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind
 from kpsim.protocols import ICMP_PORT_UNREACHABLE
+from kpsim.ruleset import Chain, Ruleset, Table
 
 _PORT = 9  # discard
-_COMMENT = "kpsim canary"
 _NETWORK = {Family.IPV4: "198.18.255.", Family.IPV6: "2001:2:0:ff::"}
 _PREFIX = {Family.IPV4: 24, Family.IPV6: 64}
 _CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT = 1, 2, 3, 4, 5, 6, 129
@@ -27,6 +29,10 @@ _CHAINS = {
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
     "security": ("INPUT", "FORWARD", "OUTPUT"),
 }
+
+
+#: tables that the canaries cannot do without, and the one where resets are dropped
+_NEEDED, _RESETS = ("filter", "nat"), "raw"
 
 
 class BlindLab(LabError):
@@ -47,18 +53,42 @@ def _address(family: Family, number: int) -> int:
     return parsed[1]
 
 
-def guarded(rules: str, family: Family, *, silent: bool = False) -> str:
-    """An iptables-save text with the canaries' rules in front of everything that each chain says.
+def guarded(ruleset: Ruleset, *, silent: bool = False) -> Ruleset:
+    """The rules with the guards in front of the rules of each base chain: what a canary meets is the guards' doing alone.
 
-    ``silent``: the node refuses no TCP by itself, so that processes that are not there can talk for longer than a segment.
+    Guards go into every table that ``ruleset`` has, and into those that the canaries need. With ``silent`` one more guard drops the TCP
+    resets that the node's own kernel sends: the lab then plays processes that Linux does not know of.
     """
+    guards = _guards(ruleset.family, silent=silent)
+    tables = ruleset.tables
+    for name, table in guards.tables.items():
+        if name in tables:
+            tables = tables.set(name, _in_front(table, tables[name]))
+        elif name in _NEEDED or (silent and name == _RESETS):
+            tables = tables.set(name, table)
+    return Ruleset(ruleset.family, tables)
+
+
+def _in_front(guards: Table, table: Table) -> Table:
+    chains = table.chains
+    for guard in guards.ordered():
+        if chain := chains.get(guard.name):
+            chains = chains.set(chain.name, Chain(chain.name, (*guard.rules, *chain.rules), chain.policy))
+        else:
+            chains = chains.set(guard.name, guard)
+    return Table(table.name, chains)
+
+
+@cache
+def _guards(family: Family, *, silent: bool) -> Ruleset:
+    """All guards, by table and chain. They are written in iptables' spelling, and loaded in the spelling of whatever tool loads them."""
     client, translated, rejected, dropped, pod, node, endpoint = (
         format_ip(family, _address(family, number))
         for number in (_CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT)
     )  # fmt: skip
     network = f"{_NETWORK[family]}{'0' if family is Family.IPV4 else ''}/{_PREFIX[family]}"
     target = f"[{endpoint}]:{_PORT}" if family is Family.IPV6 else f"{endpoint}:{_PORT}"
-    needed = {
+    wanted = {
         "filter": [
             f"INPUT -d {node} -j ACCEPT",
             f"FORWARD -d {rejected} -j REJECT", f"FORWARD -d {dropped} -j DROP",
@@ -69,30 +99,16 @@ def guarded(rules: str, family: Family, *, silent: bool = False) -> str:
             f"PREROUTING -d {translated} -p udp -j DNAT --to-destination {target}",
             f"PREROUTING -d {network} -j ACCEPT", f"POSTROUTING -d {network} -j ACCEPT", f"INPUT -d {network} -j ACCEPT",
         ],
-    }  # fmt: skip
-    wanted = needed | {
+    } | {
         name: [f"{chain} {side} {network} -j ACCEPT" for chain in chains for side in ("-s", "-d")]
         for name, chains in _CHAINS.items()
-    }
+    }  # fmt: skip
     if silent:  # a reset of the kernel's own belongs to no user; it goes before connection tracking sees it
-        needed["raw"] = ["OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0-4294967294 -j DROP"]
-        wanted["raw"] = [*needed["raw"], *wanted.get("raw", ())]
-    lines, table, done = [], "", set()
-    for line in rules.splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif line.startswith(("-", "[", "COMMIT")) and table in wanted and table not in done:
-            done.add(table)
-            lines += [f'-A {rule} -m comment --comment "{_COMMENT}"' for rule in wanted[table]]
-        lines.append(line)
-    missing = "".join(f"*{name}\nCOMMIT\n" for name in needed if name not in done)
-    text = "".join(f"{line}\n" for line in lines)
-    return guarded(text + missing, family, silent=silent) if missing else text
-
-
-def without_canaries(saved: str) -> str:
-    """The text that a tool saved, without the canaries' rules."""
-    return "".join(line for line in saved.splitlines(keepends=True) if _COMMENT not in line)
+        wanted[_RESETS].insert(0, "OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0-4294967294 -j DROP")
+    lines = []
+    for name, rules in wanted.items():
+        lines += [f"*{name}", *(f'-A {rule} -m comment --comment "{GUARD_COMMENT}"' for rule in rules), "COMMIT"]
+    return rules_from("\n".join([*lines, ""]), family)
 
 
 class Canaries:

@@ -74,6 +74,14 @@ class Namespace:
             raise LabError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
         return done.stdout
 
+    def complaint(self, command: Sequence[str], stdin: str = "") -> str | None:
+        """The first line of what a command complains of; None if it succeeds."""
+        try:
+            self.run(command, stdin=stdin)
+        except LabError as error:
+            return str(error).partition("\n")[0]
+        return None
+
     def ip(self, lines: Sequence[str], *options: str) -> None:
         """Lines as one writes them behind ``ip``, done in one go."""
         if lines:

@@ -5,22 +5,22 @@ himself: what a pod sends is sent by whoever uses this. It never knows what shou
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 from kpsim.addresses import Family, format_ip
 from kpsim.lab.accounting import LinuxAccounting
-from kpsim.lab.backends import Variant
 from kpsim.lab.conntrack import LinuxConntrack
 from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.tools import Tool
+from kpsim.lab.tools.iptables import IptablesTool
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Framed, Heard, Port, Shot, Sighting, Where, Wires
 from kpsim.nodes import Machine
 from kpsim.packetpath.routing import Interface, InterfaceKind, Route, RouteKind
+from kpsim.ruleset import Ruleset
 from kpsim.sysctls import SETTINGS, Sysctls
 
 _PATIENCE_S = 10
@@ -37,7 +37,6 @@ _QUIET = {
     "net.ipv6.auto_flowlabels": 0, "net.ipv6.flowlabel_reflect": 0,
     "net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1,
 }  # fmt: skip
-_COUNTERS = re.compile(r"--nfacct-name +(\S+)")
 
 
 class LabNode:
@@ -53,12 +52,12 @@ class LabNode:
         self._pods: dict[int, tuple[str, bytes]] = {}  # address → wire and MAC
         self._guests: dict[str, str] = {}  # bridge → wire
         self._ports = 0
-        self._tables: set[str] = set()
         try:
-            self._accounting = self._opened.enter_context(closing(LinuxAccounting(self.namespace)))
+            accounting = self._opened.enter_context(closing(LinuxAccounting(self.namespace)))
+            self.tool: Tool = IptablesTool(self.namespace, family, variant, accounting)
             self._wires = self._opened.enter_context(closing(Wires(family, self.namespace, self._world)))
             self._build()
-            self.load("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")  # with the first table conntrack is there to be asked
+            self.tool.begin()
             self.conntrack = self._opened.enter_context(closing(LinuxConntrack(self.namespace)))
         except BaseException:
             self.close()
@@ -175,43 +174,14 @@ class LabNode:
 
     # --- rules and memory --------------------------------------------------------------------------------------------------
 
-    def load(self, rules: str) -> None:
-        """Makes an iptables-save text the rules of the family. Connections and affinity lists stay."""
-        for counter in dict.fromkeys(_COUNTERS.findall(rules)):
-            self._accounting.create(counter)
-        named = {line[1:] for line in rules.splitlines() if line.startswith("*")}
-        emptied = "".join(f"*{name}\nCOMMIT\n" for name in sorted(self._tables - named))
-        self.namespace.run([self.variant.tool(self.family, "restore"), "--wait"], stdin=rules + emptied)
-        self._tables |= named
-
-    def saved(self, *, counters: bool = False) -> str:
-        """What the tool prints of the rules that Linux holds."""
-        command = [self.variant.tool(self.family, "save")]
-        return self.namespace.run([*command, "-c"] if counters else command)
-
-    def reset_counters(self) -> None:
-        """Makes every rule count from nothing."""
-        for table in sorted(self._tables):
-            self.namespace.run([self.variant.command(self.family), "--wait", "-t", table, "-Z"])
+    def load(self, ruleset: Ruleset) -> None:
+        """Makes these the rules of the family. Connections and affinity lists stay."""
+        self.tool.load(ruleset)
 
     def forget(self) -> None:
         """Empties the connection table and the affinity lists."""
         self.conntrack.flush()
-        with self.namespace.entered():
-            for affinity in Path("/proc/thread-self/net/xt_recent").glob("*"):
-                affinity.write_text("/")
-
-    def affinity(self, name: str) -> frozenset[str]:
-        """The sources in an affinity list; none if there is no such list."""
-        with self.namespace.entered():
-            file = Path("/proc/thread-self/net/xt_recent") / name
-            lines = file.read_text().splitlines() if file.exists() else []
-        return frozenset(str(ip_address(line.split()[0].removeprefix("src="))) for line in lines)
-
-    def affinity_names(self) -> frozenset[str]:
-        """The affinity lists that there are."""
-        with self.namespace.entered():
-            return frozenset(path.name for path in Path("/proc/thread-self/net/xt_recent").glob("*"))
+        self.tool.forget()
 
     # --- packets -----------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.tracing.probes import Result
 from kpsim.verify.frequencies import FALSE_ALARM, Frequencies
 from kpsim.verify.verification import Disagreement, Verification

@@ -9,7 +9,7 @@ from functools import partial
 
 from kpsim.addresses import Family
 from kpsim.explore import load
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.tracing.probes import Probe
 from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import SeededChoices

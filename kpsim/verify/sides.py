@@ -8,7 +8,6 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from kpsim.fabric import Hop
-from kpsim.lab.canaries import without_canaries
 from kpsim.lab.wires import Shot
 from kpsim.tracing.explain import hop_lines
 from kpsim.verify.prediction import error_of, sights_of, told
@@ -49,7 +48,7 @@ def both_sides(twin: Twin, shot: Shot, *, answer: bool = False) -> Sides:
         if answered is None:
             return Sides((), ("this time nobody got the packet",), again=False)
         shot = Shot(answered)
-    twin.linux.reset_counters()
+    twin.linux.tool.reset_counters()
     exchange = twin.send(shot, trace=True)
     return Sides(
         tuple(_model_lines(twin, exchange)),
@@ -71,13 +70,7 @@ def _model_lines(twin: Twin, exchange: Exchange) -> Iterator[str]:
 
 
 def _linux_lines(twin: Twin, exchange: Exchange) -> Iterator[str]:
-    table = ""
-    for line in without_canaries(twin.linux.saved(counters=True)).splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif line.startswith("[") and not line.startswith("[0:"):
-            count, _, rule = line.partition("] -A ")
-            yield f"{table}/{rule} ({count[1:].partition(':')[0]})"
+    yield from twin.linux.tool.counted()
     for sighting in exchange.heard.sightings:
         yield f"seen: {told(sighting.packet)} at {sighting.where} {sighting.name}".rstrip()
     if exchange.heard.error:

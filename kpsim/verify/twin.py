@@ -4,22 +4,19 @@ Counterpart: none. Linux goes first, since it draws endpoints and ports; the mod
 everything: what came out where and how it looked, what the sender was told, the connection with its timer.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
-from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.fabric import answer_to
-from kpsim.lab.backends import Variant
-from kpsim.lab.canaries import Canaries, guarded, without_canaries
+from kpsim.lab.canaries import Canaries, guarded
 from kpsim.lab.conntrack import LinuxEntry
 from kpsim.lab.namespace import LabError
 from kpsim.lab.node import LabNode
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
 from kpsim.netfilter import Disposition, Netns, Walk
 from kpsim.nodes import Machine
@@ -39,8 +36,6 @@ from kpsim.verify.prediction import (
     told,
 )
 
-_REMARKS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
-_EMPTY_TABLE = re.compile(r"\s*\*\w+\n(:\w+ ACCEPT\n)*")
 #: timers are read some time after they were set
 TIMER_TOLERANCE_S = 3
 
@@ -106,19 +101,21 @@ class Twin:
         self.linux.close()
 
     def load(self, ruleset: Ruleset) -> Difference | None:
-        """Loads rules into both. What Linux then holds must be what the model would save."""
-        text = render_ruleset(ruleset, Style.SAVE)
+        """Loads rules into both, in Linux behind the guards. Returns the first rule that Linux holds otherwise."""
+        tool = self.linux.tool
         self.model.load(ruleset)
-        self.linux.load(guarded(text, self.family, silent=self.silent))
-        self._held = self.linux.saved()
-        return _first_difference(text, without_canaries(self._held))
+        loaded = guarded(ruleset, silent=self.silent)
+        self.linux.load(loaded)
+        self._held = tool.saved()
+        expected, held = tool.without_guards(tool.printed(loaded)), tool.without_guards(self._held)
+        found = tool.first_difference(expected, held)
+        return Difference("rules", *found) if found else None
 
     def check_rules(self) -> None:
-        """LabError unless Linux still holds what was loaded, canaries and all: what was measured meanwhile is of other rules."""
-        if (difference := _first_difference(self._held, self.linux.saved())) is not None:
-            raise LabError(
-                f"somebody changed the rules meanwhile: loaded was {difference.model}, now there is {difference.linux}"
-            )
+        """LabError unless Linux still holds all that was loaded. If not, what was measured since belongs to other rules."""
+        if found := self.linux.tool.first_difference(self._held, self.linux.tool.saved()):
+            loaded, now = found
+            raise LabError(f"somebody changed the rules meanwhile: loaded was {loaded}, now there is {now}")
 
     def forget(self) -> None:
         self.linux.forget()
@@ -228,7 +225,7 @@ class Twin:
     def _is_remembered(self, way: Walk) -> bool:
         """Whether Linux' affinity lists say that it took this way: all that there is to see of a packet dropped behind them."""
         touched = [touch for touch in way.effects.touched.recent if touch.match.action == "set"]
-        return all(format_ip(*touch.source) in self.linux.affinity(touch.match.name) for touch in touched)
+        return all(format_ip(*touch.source) in self.linux.tool.remembered(touch.match.name) for touch in touched)
 
     def _is_of(self, way: Walk, seen: Sequence[Sight]) -> bool:
         own = sights_of(self.model, way)
@@ -290,15 +287,3 @@ def _listed(sights: Sequence[Sight]) -> str:
 
 def _shown(sighting: Sighting) -> str:
     return f"{told(sighting.packet)} at {sighting.where} {sighting.name}".rstrip()
-
-
-def _first_difference(expected: str, held: str) -> Difference | None:
-    """The first line that two saved texts do not share. Remarks, counters and the order of the tables do not count."""
-    ours, theirs = _rules(expected), _rules(held)
-    pairs = zip_longest(ours, theirs, fillvalue="nothing more")
-    return next((Difference("rules", mine, other) for mine, other in pairs if mine != other), None)
-
-
-def _rules(saved: str) -> list[str]:
-    tables = sorted(_REMARKS.sub("", saved).split("COMMIT\n"))
-    return [line for table in tables if not _EMPTY_TABLE.fullmatch(table) for line in table.splitlines()]

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.conntrack import FlowTuple, tuple_of
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Walk, expand
 from kpsim.packet import Packet

@@ -8,8 +8,8 @@ from labs import PODS, number_of, small_machine
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
-from kpsim.lab.backends import Variant
 from kpsim.lab.namespace import Namespace
+from kpsim.lab.tools.variants import Variant
 from kpsim.nodes import Machine
 from kpsim.verify.twin import Twin
 

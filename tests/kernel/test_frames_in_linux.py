@@ -14,9 +14,9 @@ import pytest
 from packets import ip
 
 from kpsim.addresses import Family, format_ip
-from kpsim.lab.backends import Variant
 from kpsim.lab.frames import Decoded, decode, encode
 from kpsim.lab.namespace import Namespace
+from kpsim.lab.tools.variants import Variant
 from kpsim.packet import Packet
 
 V4, V6 = Family

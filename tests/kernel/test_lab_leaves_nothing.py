@@ -18,9 +18,9 @@ from labs import rules_of, shop_subject, shot
 
 from kpsim.addresses import Family
 from kpsim.lab import node
-from kpsim.lab.backends import Variant
 from kpsim.lab.namespace import LabError, Namespace
 from kpsim.lab.node import LabNode
+from kpsim.lab.tools.variants import Variant
 from kpsim.packetpath.routing import Routing
 from kpsim.tracing.probes import Probe
 from kpsim.tracing.site import Sender
@@ -36,7 +36,7 @@ import sys
 sys.path[:0] = {path!r}
 from labs import shop_subject, shot
 from kpsim.addresses import Family
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.tracing.probes import Probe
 from kpsim.tracing.site import Sender
 from kpsim.verify.verification import Verifier
@@ -190,7 +190,7 @@ def test_rules_that_do_not_load_close_all() -> None:
     with Verifier() as verifier:
         twin = verifier.twin(subject)
         with pytest.raises(LabError, match="iptables-nft-restore"):
-            twin.linux.load("*filter\n-A INPUT -j NOBODY\nCOMMIT\n")
+            twin.linux.tool.load_text("*filter\n-A INPUT -j NOBODY\nCOMMIT\n")
         assert twin.load(rules_of(subject)) is None  # goes on
 
 

@@ -11,7 +11,7 @@ from packet_path_rows import ROWS
 from packet_paths import Case, N, World, at, is_local, sender_kind
 
 from kpsim.addresses import Family, join_host_port
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot, Where
 from kpsim.packet import Packet
 from kpsim.verify.twin import Twin

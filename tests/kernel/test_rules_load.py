@@ -11,8 +11,8 @@ from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.explore import load
 from kpsim.lab.accounting import LinuxAccounting
-from kpsim.lab.backends import Variant
 from kpsim.lab.namespace import Namespace
+from kpsim.lab.tools.variants import Variant
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
 

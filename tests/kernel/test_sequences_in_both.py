@@ -37,7 +37,7 @@ from kpsim.addresses import Family, parse_ip
 from kpsim.config import Host
 from kpsim.conntrack import FlowTuple
 from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.netfilter import Netns
 from kpsim.packetpath.routing import Routing
 from kpsim.sysctls import Sysctls
@@ -288,7 +288,7 @@ def test_affinity_lists_hold_a_hundred_sources(make: Maker, family: Family) -> N
         client = (f"203.0.113.{number + 1}", f"2001:db8:71::{number + 1:x}")
         steps += [FirstPacket(number, flow(family, "dnssticky", by="cluster IP", client=client)), DeleteFlow(number)]
     both.play(*steps)
-    lists = both.twin.linux.affinity_names()
+    lists = both.twin.linux.tool.lists()
     assert max(len(both.twin.model.memory.recent[name]) for name in lists) == 100
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kpsim.addresses import Family
-from kpsim.lab.backends import Variant
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.node import LabNode
+from kpsim.lab.tools.variants import Variant
 from kpsim.nodes import Machine, make_machine
 from kpsim.sysctls import SETTINGS, Setting, Sysctls
 from kpsim.tracing.probes import Result

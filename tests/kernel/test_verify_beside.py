@@ -6,7 +6,7 @@ import pytest
 from shop import cluster_text
 
 from kpsim.explore import load
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.verify.runs import systematic, verify
 from kpsim.verify.subjects import cluster_subjects
 

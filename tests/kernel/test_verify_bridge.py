@@ -10,7 +10,7 @@ from labs import number_of
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot, Where
 from kpsim.nodes import Machine, make_machine
 from kpsim.packet import Packet

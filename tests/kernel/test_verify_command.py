@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from shop import cluster_text
 
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.scenarios import scenario_names
 
 pytestmark = pytest.mark.kernel

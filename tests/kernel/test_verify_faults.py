@@ -15,7 +15,7 @@ from shop import cluster_text, endpoints, port, service
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, parse, render_ruleset
 from kpsim.explore import load
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Netns
 from kpsim.ruleset import Ruleset

@@ -14,7 +14,7 @@ from labs import number_of
 
 from kpsim.addresses import Family, Network, parse_network
 from kpsim.dialects.iptables import parse
-from kpsim.lab.backends import Variant
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
