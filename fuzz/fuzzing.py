@@ -1,7 +1,6 @@
-"""Random clusters, probes and sequences, seed after seed, for as long as one likes: is there anything that the two worlds do differently?
+"""Plays random clusters, probes and sequences, seed after seed, and looks for anything that the model and Linux do differently.
 
-Counterpart: none; ``make fuzz``. What is found is played again, made small and written down as a case. A seed and what becomes of it
-is one line.
+A disagreement is played again, made small and written to a file as a case. The output has one line for each seed.
 """
 
 import argparse
@@ -31,13 +30,13 @@ from kpsim.verify.drawing.probes import draw_probes
 from kpsim.verify.subjects import Subject, cluster_subjects
 
 _CLOCK = Clock()
-_PROBES, _STEPS, _SEQUENCES = 150, 70, 2  # of one seed
-_TRIES = 3  #: until a disagreement is called passing: Linux draws endpoints and ports
-_SHRINK_S = 90  #: to make a case smaller
-_DIGITS = re.compile(r"[0-9a-f:.]*[0-9][0-9a-f:.]*")  # and addresses
-#: waits of which the longer outlasts the shortest timeouts and affinities, and makes streams (CT-5.1)
+_PROBES, _STEPS, _SEQUENCES = 150, 70, 2  # probes and steps of a case, and sequences of a seed
+_TRIES = 3  #: a disagreement that cannot be repeated so often is called passing: Linux draws endpoints and ports
+_SHRINK_S = 90  #: seconds to make a case smaller
+_DIGITS = re.compile(r"[0-9a-f:.]*[0-9][0-9a-f:.]*")  # numbers and addresses
+#: a short wait, and one that outlasts the shortest timeouts and affinities and makes UDP flows streams (CT-5.1)
 WAITS_NS = (10 * MILLISECOND_NS, 2100 * MILLISECOND_NS)
-#: settings of a node; nothing changed is the simplest. Some timeouts end in the course of a sequence
+#: settings of a node, the simplest first. Some timeouts are so short that they end within a sequence
 SETTINGS: tuple[Mapping[str, int], ...] = (
     {},
     {"tcp_loose": 0}, {"tcp_be_liberal": 1}, {"rp_filter": 1}, {"rp_filter": 2}, {"accept_local": 1},
@@ -52,7 +51,7 @@ def draw_case(
     choices: Choices, cluster: Cluster, subject: Subject, manifest: str, steps: int,
     waits_ns: Sequence[int] = WAITS_NS,
 ) -> Case:  # fmt: skip
-    """A sequence at the subject's node, half of the time one with nothing about it."""
+    """A random sequence at the subject's node, in half of all cases with random settings."""
     sysctls = pick(choices, SETTINGS) if chance(choices, 50) else {}
     random_fully = not chance(choices, 20)
     found = draw_sequence(
@@ -65,15 +64,15 @@ def draw_case(
 
 @dataclass
 class FuzzTally:
-    """What was done so far."""
+    """Counts of what was done so far."""
 
     clusters: int = 0
     sequences: int = 0
     probes: int = 0
-    packets: int = 0  #: of sequences, and answers to probes
-    unmeasured: int = 0  #: the lab did not work
-    passing: int = 0  #: disagreements that were not seen again
-    repeated: int = 0  #: that look like one that is a case already
+    packets: int = 0  #: packets of sequences, and answers to probes
+    unmeasured: int = 0  #: cases that could not be measured
+    passing: int = 0  #: disagreements that could not be repeated
+    repeated: int = 0  #: disagreements that look like one that is a case already
     cases: list[Path] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -81,7 +80,7 @@ class FuzzTally:
 
 
 def tried(case: Case, variant: Variant) -> CaseResult:
-    """What came of it. A model that fails disagrees, too."""
+    """Plays a case. An exception in the model counts as a disagreement."""
     try:
         return play(case, variant)
     except KpsimError:
@@ -91,7 +90,7 @@ def tried(case: Case, variant: Variant) -> CaseResult:
 
 
 class Suspect(NamedTuple):
-    """A disagreement, not yet played again."""
+    """A disagreement that was seen once and not yet played again."""
 
     case: Case
     variant: Variant
@@ -99,7 +98,7 @@ class Suspect(NamedTuple):
 
 
 class Fuzzer:
-    """Draws, plays and writes down. ``say`` gets a line at a time."""
+    """Draws and plays cases, and writes those that disagree into ``folder``. ``say`` is called with each line of output."""
 
     def __init__(self, variants: Sequence[Variant], folder: Path, say: Callable[[str], None]) -> None:
         self.tally = FuzzTally()
@@ -107,7 +106,7 @@ class Fuzzer:
         self._known: set[str] = set()
 
     def seed(self, number: int) -> None:
-        """All that follows from one seed: a cluster, probes at one of its nodes, sequences there."""
+        """Plays everything that follows from one seed: a cluster, probes at one of its nodes, and sequences there."""
         choices = SeededChoices(number, "fuzz")
         manifest = draw_manifest(SeededChoices(number, "cluster"))
         cluster = load(text=manifest)
@@ -143,7 +142,7 @@ class Fuzzer:
         return Suspect(case, variant, result.finding) if result.finding else None
 
     def _look_closer(self, number: int, found: Suspect) -> str:
-        """Plays it again, makes it small, writes it down, and says in a few words what came of it."""
+        """Plays a suspect again, makes it small and writes it to a file. Returns the result in a few words."""
 
         def fails(case: Case) -> bool:
             try:
@@ -175,7 +174,7 @@ class Fuzzer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 1: something was found; 2: this machine is no lab."""
+    """Returns the exit code: 0 if nothing was found, 1 if something was, 2 if this machine cannot be a lab."""
     parser = argparse.ArgumentParser(description="Random clusters, probes and sequences in the model and in Linux.")
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="how long (10)")
     parser.add_argument("--seed", type=int, metavar="N", help="the first seed (the clock's)")
@@ -192,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(str(each) for found in missing.values() for each in found), file=sys.stderr)
         return 2
     begun_s = _CLOCK.now_s()
-    first = given.seed if given.seed is not None else int(time.time())  # noqa: TID251 - fresh ones are asked for
+    first = given.seed if given.seed is not None else int(time.time())  # noqa: TID251 - each run is to draw new clusters
     print(f"from seed {first} on, for {given.minutes:g} minutes, with {' and '.join(variants)}", flush=True)
     fuzzer = Fuzzer(variants, given.out, partial(print, flush=True))
     stopped = ""
@@ -208,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(tally: FuzzTally, seconds: float) -> str:
-    """The last line."""
+    """The last line of output."""
     minutes = f"{seconds / 60:.1f} minutes: {tally}"
     notes = f", {tally.unmeasured} not measured" if tally.unmeasured else ""
     notes += f", {tally.passing} disagreements that were not seen again" if tally.passing else ""

@@ -1,8 +1,8 @@
-"""Plays a sequence of steps at a node that is there twice, with its kube-proxy: packets, changes of endpoints, waits.
+"""Plays the steps of a sequence at a twin with its kube-proxy: packets, changes of endpoints, waits.
 
-Counterpart: a node in use. After every step the model and Linux must agree on all that they remember: each connection, how many
-there are, in the end who is held by session affinity. Real time passes: a step waits while a timer is about to run out, since the
-two clocks differ by some milliseconds. How steps are drawn it never knows.
+Counterpart: a node in use. After every step the model and Linux must agree on each connection and on the number of connections, and after
+the last step on the affinity lists too. Real time passes. While a timer is about to run out a step waits, since the clocks of the two
+differ by some milliseconds.
 """
 
 from collections.abc import Iterable, Iterator
@@ -39,14 +39,14 @@ from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.twin import Difference, Exchange, Twin, connection_differences
 
-_MARGIN_NS = 60 * MILLISECOND_NS  #: nothing is sent this close to the end of a timer
-_STREAM_AFTER_NS = 2 * SECOND_NS  #: when answers make a UDP flow a stream (CT-5.1)
-_TIMER_TOLERANCE_S = 1.3  #: Linux tells whole seconds
-_LONG_S = 60  #: shorter affinities may end in the course of a sequence
+_MARGIN_NS = 60 * MILLISECOND_NS  #: nothing is sent so close to the end of a timer
+_STREAM_AFTER_NS = 2 * SECOND_NS  #: a UDP flow with answers becomes a stream after this time (CT-5.1)
+_TIMER_TOLERANCE_S = 1.3  #: Linux reports timers in whole seconds
+_LONG_S = 60  #: shorter affinities may end within a sequence
 
 
 class Played(NamedTuple):
-    """A step in both worlds; without ``exchange`` no packet was sent."""
+    """A step that was played. ``exchange`` is None if it sent no packet."""
 
     step: SequenceStep
     exchange: Exchange | None = None
@@ -54,16 +54,16 @@ class Played(NamedTuple):
 
 
 class Talker(NamedTuple):
-    """A client, and whoever it talks to."""
+    """A flow's two ends: what the client sent, and what the other end has seen."""
 
     opening: Opening
-    last: Packet | None = None  #: what the client sent last
-    seen: Packet | None = None  #: as the other end saw it, with the interface that it hangs behind
+    last: Packet | None = None  #: the client's latest packet
+    seen: Packet | None = None  #: the latest packet as the other end saw it, with the interface that this end is behind
 
 
 @dataclass(frozen=True, slots=True)
 class Playing:
-    """What was played, up to the first disagreement. ``in_the_end``: what differs then, be it what affinity remembers."""
+    """The steps that were played, up to the first disagreement. ``in_the_end``: affinity lists that differ after the last step."""
 
     played: tuple[Played, ...]
     in_the_end: tuple[Difference, ...] = ()
@@ -78,7 +78,7 @@ class Playing:
 
 
 class Player:
-    """One family of a node at work. The twin is its own while it plays, and silent (see :class:`Twin`)."""
+    """Plays sequences at one family of a node. The twin must be silent (see :class:`Twin`) and not be used by others meanwhile."""
 
     def __init__(self, twin: Twin, cluster: Cluster, node: str) -> None:
         self._twin, self._cluster, self._node = twin, cluster, node
@@ -88,14 +88,14 @@ class Player:
         self._proxier = cluster.proxier(node, twin.family)
         self._numbers = Numbers()
         self._talkers: dict[int, Talker] = {}
-        self._touched_ns: list[int] = []  # when affinity lists were changed
+        self._touched_ns: list[int] = []  # the times of changes in affinity lists
         timeouts_s = {service.affinity_timeout_seconds or _LONG_S for service in cluster.state.services}
         self._affinities_ns = sorted(seconds * SECOND_NS for seconds in timeouts_s if seconds < _LONG_S)
 
     def play(self, steps: Iterable[SequenceStep]) -> Playing:
-        """From empty tables on, up to the first disagreement. Canaries before and behind, and behind every packet.
+        """Plays steps from empty tables on, up to the first disagreement. Canaries go first and last, and after every packet.
 
-        LabError, also BlindLab, if nothing could be measured.
+        LabError, or its kind BlindLab, if nothing could be measured.
         """
         twin = self._twin
         if (difference := twin.load(self._proxier.backend.ruleset)) is not None:
@@ -113,7 +113,7 @@ class Player:
         return Playing(tuple(played), in_the_end)
 
     def step(self, step: SequenceStep) -> Played:
-        """One step; what nobody can do is passed over."""
+        """Plays one step. A step that is not possible, such as an answer to a packet that did not arrive, does nothing."""
         exchange, differences = None, []
         self._let_timers_run_out()
         match step:
@@ -172,7 +172,7 @@ class Player:
     # --- changes ---------------------------------------------------------------------------------------------------------
 
     def _change(self, change: ChangeEndpoints) -> list[Difference]:
-        """kube-proxy hears of it, syncs, and cleans up after UDP (O-12, CT-2)."""
+        """Tells kube-proxy of a change, lets it sync and delete stale UDP flows (O-12, CT-2). Returns differences in the rules."""
         for each in changed_slices(self._cluster.state, change):
             event, self._state = self._state.put(each)
             self._proxier.on_event(event, START_NS)
@@ -198,7 +198,7 @@ class Player:
             self._clock.wait(max(near_ns) + _MARGIN_NS - now_ns)
 
     def _deadlines_ns(self) -> Iterator[int]:
-        """When something is over that decides what becomes of a packet."""
+        """The ends of all timers that decide what happens to a packet."""
         for entry in self._twin.model.conntrack:
             yield entry.expires_ns
             if entry.original.protocol == "udp":
@@ -209,7 +209,7 @@ class Player:
     # --- what is remembered ------------------------------------------------------------------------------------------------
 
     def _memory_differences(self) -> Iterator[Difference]:
-        """Of all connections."""
+        """Differences in connections and in their number."""
         table, linux = self._twin.model.conntrack, self._twin.linux.conntrack
         for gone in table.expire(self._clock.now_ns()):
             for flow in (gone.entry.original, gone.entry.reply):
@@ -221,7 +221,7 @@ class Player:
             yield Difference("number of connections", str(len(table)), str(len(linux)))
 
     def _affinity_differences(self) -> Iterator[Difference]:
-        """Of the lists that rules use, each with its sources."""
+        """Differences in the affinity lists that rules use, and in their sources."""
         tool, model = self._twin.linux.tool, self._twin.model
         used, held = tool.lists_in_rules(), tool.lists()
         if used != held:
@@ -233,7 +233,7 @@ class Player:
 
 
 def _answer(step: ServerSegment | ServerError, seen: Packet) -> Packet:
-    """What the other end sends back for the packet that it saw last."""
+    """What the other end sends back for ``seen``, the packet that it saw last."""
     icmp = seen.protocol in ICMP_PROTOCOLS
     sport, dport = (seen.sport, seen.dport) if icmp else (seen.dport, seen.sport)
     kind = ICMP_REQUESTS[seen.protocol].get(seen.icmp_type, seen.icmp_type) if icmp else 0

@@ -1,6 +1,6 @@
-"""Linux's named counters, that rules with ``-m nfacct`` count in: such a rule loads only where its counter exists (K-9.3).
+"""Linux' named counters, in which rules with ``-m nfacct`` count. Such a rule loads only if its counter exists (K-9.3).
 
-Counterpart: ``nfacct``, the tool. Which counters kube-proxy has, and why, this module never knows.
+Counterpart: the tool ``nfacct``.
 """
 
 import errno
@@ -15,14 +15,14 @@ _NAME, _PACKETS, _BYTES = 1, 2, 3
 
 
 class Counted(NamedTuple):
-    """What a counter holds."""
+    """The contents of a counter."""
 
     packets: int
     bytes: int
 
 
 class LinuxAccounting:
-    """The counters of one namespace. LabError where the kernel has none. ``close`` it."""
+    """The counters of one namespace. LabError if the kernel has no named counters. ``close`` it."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._netlink = Netlink(namespace, _ACCOUNTING)
@@ -31,7 +31,7 @@ class LinuxAccounting:
         self._netlink.close()
 
     def create(self, name: str) -> None:
-        """A counter of up to 31 bytes' name. One that is there already goes on counting."""
+        """Makes a counter whose name has at most 31 bytes. A counter that exists already goes on counting."""
         try:
             self._netlink.ask(_NEW, attribute(_NAME, name.encode() + b"\0"))
         except Refused as refused:
@@ -39,7 +39,7 @@ class LinuxAccounting:
                 raise
 
     def read(self, name: str) -> Counted | None:
-        """None if there is no such counter."""
+        """The counter's contents; None if it does not exist."""
         answer = self._netlink.ask(_GET, attribute(_NAME, name.encode() + b"\0"))
         if answer is None:
             return None

@@ -1,8 +1,10 @@
-"""Packets with known fates, sent before and after every batch: a lab that does not see them as they must be sees nothing.
+"""Canaries: packets whose fates are known, sent before and after every batch. If the lab does not see one as it must be, it is blind.
 
-Counterpart: the canaries of kube-proxy, which prove that nobody flushed its tables. Their addresses are those of benchmarking networks (RFC 2544,
-RFC 5180), so that no cluster's rules mean them; they have routes and rules of their own, so that they fare alike on every machine. They say
-nothing about the rules under test.
+Counterpart: the canary chains of kube-proxy, which prove that its tables were not flushed. The addresses of canaries belong to benchmarking
+networks (RFC 2544, RFC 5180), so no cluster's rules match them. Canaries have routes of their own, and rules of their own, the guards.
+So they fare alike on every machine; they say nothing about the rules under test.
+
+A *flock* is one canary of each kind, and the answer to the translated one.
 """
 
 from collections.abc import Sequence
@@ -36,11 +38,11 @@ _NEEDED, _RESETS = ("filter", "nat"), "raw"
 
 
 class BlindLab(LabError):
-    """A canary's fate was not seen as it must be: whatever else was seen is no measurement."""
+    """A canary was not seen as it must be. Nothing else that the lab saw is a measurement."""
 
 
 class Canary(NamedTuple):
-    """A packet and where, or as what, it must be seen; empty: nowhere."""
+    """A packet, and where or as what it must be seen; ``seen`` is empty if it must be seen nowhere."""
 
     name: str
     shot: Shot
@@ -54,10 +56,10 @@ def _address(family: Family, number: int) -> int:
 
 
 def guarded(ruleset: Ruleset, *, silent: bool = False) -> Ruleset:
-    """The rules with the guards in front of the rules of each base chain: what a canary meets is the guards' doing alone.
+    """The rules, with the guards in front of each base chain's own rules. A canary matches a guard before any other rule.
 
-    Guards go into every table that ``ruleset`` has, and into those that the canaries need. With ``silent`` one more guard drops the TCP
-    resets that the node's own kernel sends: the lab then plays processes that Linux does not know of.
+    Guards go into the tables that ``ruleset`` has and into those that the canaries need. With ``silent`` one more guard drops the TCP
+    resets that the node's kernel sends. A caller that answers for processes which do not exist needs it: a reset would end their talk.
     """
     guards = _guards(ruleset.family, silent=silent)
     tables = ruleset.tables
@@ -81,7 +83,7 @@ def _in_front(guards: Table, table: Table) -> Table:
 
 @cache
 def _guards(family: Family, *, silent: bool) -> Ruleset:
-    """All guards, by table and chain. They are written in iptables' spelling, and loaded in the spelling of whatever tool loads them."""
+    """All guards, by table and chain. They are written here as iptables spells them; a tool loads them in its own language."""
     client, translated, rejected, dropped, pod, node, endpoint = (
         format_ip(family, _address(family, number))
         for number in (_CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT)
@@ -103,7 +105,9 @@ def _guards(family: Family, *, silent: bool) -> Ruleset:
         name: [f"{chain} {side} {network} -j ACCEPT" for chain in chains for side in ("-s", "-d")]
         for name, chains in _CHAINS.items()
     }  # fmt: skip
-    if silent:  # a reset of the kernel's own belongs to no user; it goes before connection tracking sees it
+    if (
+        silent
+    ):  # resets that the kernel itself sends have no user; they are dropped before connection tracking sees them
         wanted[_RESETS].insert(0, "OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0-4294967294 -j DROP")
     lines = []
     for name, rules in wanted.items():
@@ -112,9 +116,9 @@ def _guards(family: Family, *, silent: bool) -> Ruleset:
 
 
 class Canaries:
-    """The canaries of one node. Each flock has ports of its own, so that no connection is known.
+    """The canaries of one node. Each flock has its own source ports, so that each canary begins a connection.
 
-    LabError if no link is up: there is no way in.
+    LabError if no link is up: then nothing can be sent into the node.
     """
 
     def __init__(self, node: LabNode) -> None:
@@ -131,7 +135,7 @@ class Canaries:
             node.put_behind(next(each.name for each in up if each.has_pods), _address(node.family, _POD))
 
     def flock(self) -> list[Canary]:
-        """One of each kind, and the answer to the translated one; that is the last, and seen."""
+        """One canary of each kind, then the answer to the translated one. The answer comes last, and is always seen."""
         self._port = self._port % 50000 + 1
         found = [
             self._canary("rejected", _REJECTED, "unreachable"), self._canary("dropped", _DROPPED, ""),
@@ -155,7 +159,7 @@ class Canaries:
         return Canary(name, Shot(packet), seen)
 
     def check(self, flock: Sequence[Canary], heard: Sequence[Heard]) -> None:
-        """BlindLab unless each was seen as it must be, and nothing besides, and the connection table knows of the translated one."""
+        """BlindLab unless each canary was seen as it must be and nowhere else, and the translated one has its connection."""
         self.check_seen(flock, heard)
         *_, translated, answer = flock
         known = self._node.conntrack.get(tuple_of(translated.shot.packet))
@@ -165,11 +169,11 @@ class Canaries:
             )
 
     def check_seen(self, flock: Sequence[Canary], heard: Sequence[Heard]) -> None:
-        """The same of a part of a flock, without the connection."""
+        """BlindLab unless each canary was seen as it must be. ``flock`` may be a part of one; connections are not looked at."""
         for canary, each in zip(flock, heard, strict=True):
             seen = {self._word(sighting) for sighting in each.sightings}
             if canary.seen == Where.SOCKET:
-                seen.discard("unreachable")  # nobody listens: the node says so
+                seen.discard("unreachable")  # the port is closed, so the node also sends an ICMP error
             if seen != ({canary.seen} if canary.seen else set()):
                 raise BlindLab(
                     f"the canary that must be {canary.name} was seen {' and '.join(sorted(seen)) or 'nowhere'}: "

@@ -1,7 +1,6 @@
-"""What the lab needs of a machine: rights, tools, and a kernel that can do in a network namespace what kube-proxy's rules ask for.
+"""What a machine must have for the lab: rights, tools, and a kernel that can do what kube-proxy's rules need in a network namespace.
 
-Counterpart: none. The kernel is asked in a new namespace only, which is gone afterwards: of the machine's own rules and
-interfaces this module never knows.
+The kernel is tried in a new namespace, which is closed afterwards. The machine's own rules and interfaces are never touched.
 """
 
 import os
@@ -21,7 +20,7 @@ from kpsim.lab.tools.variants import Variant
 _STATUS = Path("/proc/self/status")
 _OS_RELEASE = Path("/etc/os-release")
 
-#: by their bits in the mask of effective capabilities: interfaces and rules, raw sockets, namespaces
+#: capabilities by their bit in the mask of effective ones; they are for interfaces and rules, raw sockets, namespaces
 _CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN"}
 
 #: how packages are installed, and which one holds iproute2, by distribution
@@ -34,7 +33,7 @@ _LINKS = {"veth": "link add kpsim0 type veth peer name kpsim1", "bridge": "link 
 
 
 def obstacles(variant: Variant, families: Iterable[Family] = tuple(Family)) -> list[Obstacle]:
-    """All that is in the way, none if a lab can be built. The kernel is asked only when rights and tools are there."""
+    """Everything that keeps the lab from being built; empty if nothing does. The kernel is tried only if rights and tools are there."""
     if platform.system() != "Linux":
         return [Obstacle(f"needs Linux: this is {platform.system()}")]
     families = list(families)
@@ -42,7 +41,7 @@ def obstacles(variant: Variant, families: Iterable[Family] = tuple(Family)) -> l
 
 
 def require(variant: Variant, families: Iterable[Family] = tuple(Family)) -> None:
-    """InputError with all obstacles, if there are any."""
+    """InputError that names all obstacles, if there are any."""
     if found := obstacles(variant, families):
         raise InputError([Problem(f"packets cannot be sent through Linux here: {obstacle}") for obstacle in found])
 
@@ -77,7 +76,7 @@ def _missing_tools(variant: Variant, families: Sequence[Family]) -> Iterator[Obs
 
 
 def _distribution() -> list[str]:
-    """What this distribution is, then what it is like, from /etc/os-release; empty if that does not say."""
+    """The distribution, then those that it is like, as /etc/os-release names them; empty if the file does not say."""
     try:
         lines = _OS_RELEASE.read_text(errors="replace").splitlines()
     except OSError:

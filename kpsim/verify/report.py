@@ -1,6 +1,6 @@
-"""What verifications found, as a value, as text and as JSON.
+"""Reports what verifications found, as a value, as text and as JSON.
 
-Counterpart: none. It never decides what counts as a disagreement, but for frequencies, which can be judged only all together.
+Frequencies are judged here, because the chance of a false alarm depends on how many of them there are.
 """
 
 import platform
@@ -38,7 +38,7 @@ class Report:
 
     @property
     def packets(self) -> int:
-        """Probes and answers to them."""
+        """The number of probes and of answers to them."""
         return self.probes + sum(each.answers for each in self.verifications)
 
     @property
@@ -47,12 +47,12 @@ class Report:
 
     @property
     def draws(self) -> tuple[tuple[str, Frequencies], ...]:
-        """Packets whose endpoints were drawn often enough to judge, with their subject."""
+        """Frequencies with enough draws to be judged, each with the name of its subject."""
         return tuple((each.subject, found) for each in self.verifications for found in each.frequencies)
 
     @property
     def unfair(self) -> tuple[tuple[str, Frequencies], ...]:
-        """Those that Linux draws otherwise than the model says."""
+        """Frequencies that differ from the model's too much to be chance."""
         draws = self.draws
         return tuple((subject, found) for subject, found in draws if found.p_value < FALSE_ALARM / len(draws))
 
@@ -114,7 +114,7 @@ def _draw_json(subject: str, found: Frequencies) -> dict[str, Any]:
 
 
 def print_report(report: Report, console: "Console") -> None:
-    """A table of what agrees, each disagreement with both sides, and the result."""
+    """Prints a table of the subjects, each disagreement with both sides, and the result."""
     from rich.table import Table
 
     shown: Sequence[Verification] = report.verifications

@@ -1,7 +1,4 @@
-"""A whole verification: of subjects with probes given, drawn or systematic, or of random clusters.
-
-Counterpart: none. What a person asks with ``kpsim verify``, without the words.
-"""
+"""Runs a whole verification: subjects with given, random or systematic probes, or random clusters. ``kpsim verify`` calls it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +16,14 @@ from kpsim.verify.report import Report
 from kpsim.verify.subjects import Subject, cluster_subjects
 from kpsim.verify.verification import Verification, Verifier
 
-#: times that a packet whose endpoint is drawn is sent
+#: how often a packet whose endpoint is drawn is sent
 REPEAT = 20
 PROBES_PER_CLUSTER = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A subject and what is sent to it. ``manifest``: of a random cluster, to load it again."""
+    """A subject and the probes that are sent to it. ``manifest`` holds a random cluster, so that it can be loaded again."""
 
     subject: Subject
     probes: Sequence[Probe]
@@ -35,7 +32,7 @@ class Question:
 
 
 def systematic(subjects: Iterable[Subject], repeat: int = REPEAT) -> Iterator[Question]:
-    """Every frontend dialled by every kind of client, what lies beside them, and what the subject's own clients send."""
+    """Probes from every kind of client to every frontend and beside it, and those of the subject's own clients."""
     for subject in subjects:
         probes = every_probe(subject.site, subject.node, subject.family, subject.services)
         yield Question(subject, [*probes, *subject.probes], repeat)
@@ -51,7 +48,7 @@ def drawn(subjects: Sequence[Subject], count: int, seed: int, *, manifest: str =
 
 
 def random_clusters(count: int, clusters: int, seed: int) -> Iterator[Question]:
-    """``count`` random probes at the nodes of so many random clusters. The same seed draws the same again."""
+    """``count`` random probes at the nodes of ``clusters`` random clusters. The same seed draws the same clusters and probes."""
     for number in range(clusters):
         manifest = draw_manifest(SeededChoices(seed, "cluster", number))
         cluster = load(text=manifest)
@@ -61,7 +58,7 @@ def random_clusters(count: int, clusters: int, seed: int) -> Iterator[Question]:
 
 
 def given(subjects: Iterable[Subject], probes: Mapping[tuple[str, Family], Sequence[Probe]]) -> Iterator[Question]:
-    """Each subject with the probes of its node and family; subjects without any are left out."""
+    """Each subject with the probes for its node and family. A subject without probes is left out."""
     for subject in subjects:
         if found := probes.get((subject.node, subject.family)):
             yield Question(subject, found)
@@ -74,9 +71,10 @@ def verify(
     progress: Callable[[str, int], None] = lambda *_: None,
     found: Callable[[Question, Verification], None] = lambda *_: None,
 ) -> Report:
-    """Sends it all and says what was found. ``progress``: a subject's name and how many of its probes were sent since.
+    """Sends all probes, and reports what was found. LabError if nothing could be measured.
 
-    ``found`` is told of each subject when it is done. LabError if nothing could be measured.
+    ``progress`` is called with a subject's name and the number of probes that were sent since the last call. ``found`` is called with
+    each question when it is done.
     """
     clock, verifications = Clock(), []
     begun_s = clock.now_s()

@@ -1,6 +1,7 @@
-"""A disagreement told from both sides: the model's way through the rules, and the rules that counted the packet in Linux.
+"""Explains a disagreement from both sides: the model's way through the rules, and the rules that counted the packet in Linux.
 
-Counterpart: ``kpsim trace`` beside the counters of ``iptables-save -c``. The packet is sent once more, alone, after both have forgotten what they knew.
+Counterpart: ``kpsim trace`` beside the counters of ``iptables-save -c``. Model and Linux forget their connections, then the packet is sent once
+more, alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,14 @@ from kpsim.verify.twin import Exchange, Twin
 
 
 class Sides(NamedTuple):
-    """Both ways in lines. ``again``: alone, too, the two disagreed; if not, it hangs on what went before."""
+    """Both sides, in lines. ``again``: whether the two also disagreed about the packet alone; if not, earlier packets matter."""
 
     model: tuple[str, ...]
     linux: tuple[str, ...]
     again: bool
 
     def beside(self, width: int) -> Iterator[str]:
-        """The two as columns, each ``width`` characters wide."""
+        """Yields the two sides as columns, each ``width`` characters wide."""
         yield f"{'the model':<{width}} │ Linux"
         for ours, theirs in zip_longest(_wrapped(self.model, width), _wrapped(self.linux, width), fillvalue=""):
             yield f"{ours:<{width}} │ {theirs}".rstrip()
@@ -41,7 +42,7 @@ def _wrapped(lines: Sequence[str], width: int) -> Iterator[str]:
 
 
 def both_sides(twin: Twin, shot: Shot, *, answer: bool = False) -> Sides:
-    """Sends a packet once more, or with ``answer`` the answer to it, and tells what either side did."""
+    """Sends a packet once more, alone, and explains both sides. With ``answer`` it explains the answer to the packet."""
     twin.forget()
     if answer:
         answered = twin.send(shot).answer()

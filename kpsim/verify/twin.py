@@ -1,7 +1,7 @@
-"""One family of a node twice: as the model has it and in Linux. The same packets go through both, and everything seen is compared.
+"""A twin: one family of a node in the model and in Linux. The same packets go through both, and everything that is seen is compared.
 
-Counterpart: none. Linux goes first, since it draws endpoints and ports; the model follows and must have an outcome that is the same in
-everything: what came out where and how it looked, what the sender was told, the connection with its timer.
+Linux goes first, since it draws endpoints and ports. The model then must have an outcome that is the same: what comes out where, how it
+looks, the error that the sender gets, and the connection with its timer.
 """
 
 from collections import Counter
@@ -36,12 +36,12 @@ from kpsim.verify.prediction import (
     told,
 )
 
-#: timers are read some time after they were set
+#: a timer is read some time after it was set
 TIMER_TOLERANCE_S = 3
 
 
 class Difference(NamedTuple):
-    """One thing that the model and Linux say differently."""
+    """One thing on which the model and Linux differ, and what each says."""
 
     what: str
     model: str
@@ -53,7 +53,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A packet in both worlds. ``walk`` is the model's, the one that Linux took if it has that."""
+    """A packet in the model and in Linux. ``walk`` is the model's: the way that Linux took, if the model has it."""
 
     shot: Shot
     walk: Walk
@@ -62,13 +62,13 @@ class Exchange:
 
     @property
     def arrival(self) -> Sighting | None:
-        """The packet itself behind the node, if it got there as the model says."""
+        """The packet as it came out of the node; None if it did not, or if the model says otherwise."""
         if self.differences or self.walk.disposition is not Disposition.FORWARDED:
             return None
         return next((s for s in self.heard.sightings if s.where is not Where.SOCKET), None)
 
     def answer(self) -> Packet | None:
-        """What whoever got the packet behind the node answers to it."""
+        """The answer of the pod or machine that got the packet; None if none got it."""
         if (arrival := self.arrival) is None:
             return None
         answer = answer_to(arrival.packet)
@@ -77,9 +77,9 @@ class Exchange:
 
 
 class Twin:
-    """``close`` it. ``forget`` makes both forget their connections and affinities.
+    """One family of a node in the model and in Linux. ``close`` it.
 
-    ``silent``: the node refuses no TCP by itself, so that processes that are not there can talk for longer than a segment.
+    ``silent``: the node refuses no TCP by itself. Then the caller can play processes that do not exist, for longer than one segment.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class Twin:
             self.linux.close()
             raise
         self.model = Netns("node", machine.routing, machine.sysctls)
-        self._held = ""  # as Linux saved what was loaded
-        self._refused: Counter[int] = Counter()  # packets that routing refused, by their source
+        self._held = ""  # the rules as Linux saved them after loading
+        self._refused: Counter[int] = Counter()  # numbers of packets that routing refused, by source
 
     def close(self) -> None:
         self.linux.close()
 
     def load(self, ruleset: Ruleset) -> Difference | None:
-        """Loads rules into both, in Linux behind the guards. Returns the first rule that Linux holds otherwise."""
+        """Loads rules into both, in Linux behind the guards. Returns the first line in which Linux holds other rules."""
         tool = self.linux.tool
         self.model.load(ruleset)
         loaded = guarded(ruleset, silent=self.silent)
@@ -118,19 +118,20 @@ class Twin:
             raise LabError(f"somebody changed the rules meanwhile: loaded was {loaded}, now there is {now}")
 
     def forget(self) -> None:
+        """Makes both forget connections and affinities. Rules stay, and the model's buckets with them."""
         self.linux.forget()
         rules, buckets = self.model.rulesets.get(self.family), self.model.memory.buckets
         self.model = Netns("node", self.machine.routing, self.machine.sysctls)
-        self.model.memory.buckets = buckets  # the rules that hold them stay loaded
+        self.model.memory.buckets = buckets  # the rules that they belong to stay loaded
         if rules is not None:
             self.model.load(rules)
 
     # --- packets ---------------------------------------------------------------------------------------------------------
 
     def exchange(self, shots: Sequence[Shot]) -> list[Exchange]:
-        """Sends packets through both. No two of a batch may begin the same flow.
+        """Sends a batch of packets through both, between two flocks of canaries. No two packets of a batch may begin the same flow.
 
-        BlindLab if a canary before or behind them is not seen as it must be.
+        BlindLab if a canary is not seen as it must be.
         """
         before, behind = self.canaries.flock(), self.canaries.flock()
         sent = [*(c.shot for c in before), *map(self._bound, shots), *(c.shot for c in behind)]
@@ -145,9 +146,9 @@ class Twin:
         return found
 
     def send(self, shot: Shot, *, trace: bool = False, canary: bool = False) -> Exchange:
-        """One packet through both: a step of a sequence, which ``exchange`` begins and ends.
+        """Sends one packet of a sequence through both. ``exchange`` must be called before and after a sequence.
 
-        ``canary``: a canary goes behind it that leaves no connection. It sees to it that everything has come out.
+        With ``canary`` a canary follows that leaves no connection. When it is seen, everything else has come out.
         """
         shot = self._bound(shot)
         self.linux.add_pods((shot.packet.saddr, shot.packet.daddr))
@@ -159,7 +160,7 @@ class Twin:
         return self.follow([shot], heard, trace=trace)[0]
 
     def _bound(self, shot: Shot) -> Shot:
-        """A process that binds to what the kernel would choose for it. IPv4 lets the kernel choose; the model is told later."""
+        """The shot with the source address that the node's kernel would choose, if it is a process's packet without one."""
         packet = shot.packet
         if packet.in_interface or packet.saddr:
             return shot
@@ -170,14 +171,14 @@ class Twin:
     # --- the model follows -------------------------------------------------------------------------------------------------
 
     def follow(self, shots: Sequence[Shot], heard: Sequence[Heard], *, trace: bool = False) -> list[Exchange]:
-        """The model's part of a batch, and the comparison."""
+        """Sends a batch that went through Linux through the model, and compares."""
         now_ns = self.clock.now_ns()
         entries = self._entries([shot.packet for shot in shots])
         found = [self._follow(*each, now_ns, trace=trace) for each in zip(shots, heard, entries, strict=True)]
         return [self._with_connection(each, entry, now_ns) for each, entry in zip(found, entries, strict=True)]
 
     def _entries(self, packets: Sequence[Packet]) -> list[LinuxEntry | None]:
-        """Linux' connections; none for an ICMP error."""
+        """Linux' connection for each packet; None for an ICMP error."""
         found = iter(self.linux.conntrack.get_all([tuple_of(packet) for packet in packets if packet.related is None]))
         return [None if packet.related else next(found) for packet in packets]
 
@@ -208,13 +209,13 @@ class Twin:
         return Exchange(shot, way, heard, tuple(differences))
 
     def _is_answered(self, way: Walk) -> bool:
-        """Whether the node itself may answer."""
+        """Whether the node itself may answer the packet."""
         return way.disposition is Disposition.DELIVERED and not (self.silent and way.packet.protocol == "tcp")
 
     def _walk_of(
         self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: LinuxEntry | None, now_ns: int, *, trace: bool
     ) -> Walk:
-        """The walk that Linux took; of a packet that the model takes elsewhere the likeliest."""
+        """The walk that Linux took. If the model has no such walk, the likeliest one."""
         endpoint, drawn = _turns(heard, real)
         likely = likely_walk(self.model, packet, endpoint, drawn, now_ns, trace=trace)
         if self._is_of(likely, seen) and not _leaves_only_memory(likely):
@@ -223,7 +224,7 @@ class Twin:
         return next(filter(self._is_remembered, every), every[0] if every else likely)
 
     def _is_remembered(self, way: Walk) -> bool:
-        """Whether Linux' affinity lists say that it took this way: all that there is to see of a packet dropped behind them."""
+        """Whether Linux' affinity lists hold what this way writes. For a packet that is dropped later, nothing else can be seen."""
         touched = [touch for touch in way.effects.touched.recent if touch.match.action == "set"]
         return all(format_ip(*touch.source) in self.linux.tool.remembered(touch.match.name) for touch in touched)
 
@@ -244,7 +245,7 @@ class Twin:
 def connection_differences(
     entry: Entry | None, real: LinuxEntry | None, now_ns: int, tolerance_s: float = TIMER_TOLERANCE_S
 ) -> list[Difference]:
-    """Tuples, state, flags, mark and timer of a connection."""
+    """How a connection differs in tuples, state, flags, mark and timer; timers may differ by ``tolerance_s`` seconds."""
     if entry is None or real is None:
         if entry is None and real is None:
             return []
@@ -268,7 +269,7 @@ def _entry_told(seen: LinuxEntry) -> str:
 
 
 def _turns(heard: Heard, real: LinuxEntry | None) -> tuple[tuple[int, int] | None, int]:
-    """The endpoint and the source port that Linux drew."""
+    """What Linux drew: the endpoint's address and port (None if it is not seen), and the source port."""
     if real is not None:
         return (real.reply.saddr, real.reply.sport), real.reply.inverse().sport
     for sighting in heard.sightings:
