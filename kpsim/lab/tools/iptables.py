@@ -35,7 +35,7 @@ class IptablesTool:
     def __init__(self, namespace: Namespace, family: Family, variant: Variant, accounting: LinuxAccounting) -> None:
         self._namespace, self._family, self._variant = namespace, family, variant
         self._accounting = accounting
-        self._tables: set[str] = set()  # that were loaded once: what is not loaded again must be emptied
+        self._tables: set[str] = set()  # every table ever loaded; one that new rules lack must be emptied
         self._printed: tuple[Ruleset, str] | None = None  # the latest rules with their text, which takes long to make
 
     # --- rules -----------------------------------------------------------------------------------------------------------
