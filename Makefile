@@ -76,7 +76,7 @@ golden: setup ## Only the comparison with the recordings of the real kube-proxy
 
 # Exit code 1 if the model and this machine's kernel disagree anywhere; what was found is then in tests/kernel/cases.
 fuzz: setup system-packages ## Random clusters and packets, model against Linux: make fuzz [MINUTES=10] [SEED=n]
-	$(BIN)/python -m kpsim.verify.fuzzing --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## Measure speed
 	$(BIN)/python -m pytest --benchmark-only benchmarks
@@ -116,4 +116,4 @@ format: setup ## Rewrite the code as ruff formats it
 
 clean: ## Remove .venv, caches and build output
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
-	find kpsim tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find kpsim fuzz tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,8 +8,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from kpsim.addresses import Family
 from kpsim.explore import load
-from kpsim.lab.backends import Backend
 from kpsim.lab.requirements import obstacles
+from kpsim.lab.tools.variants import Variant
 from kpsim.tracing.probes import Probe, make_packet
 from kpsim.tracing.site import Sender
 from kpsim.verify.subjects import Subject, cluster_subjects
@@ -40,9 +40,9 @@ def _manifest() -> str:
 
 @pytest.fixture
 def verifier() -> Iterator[Verifier]:
-    if found := obstacles(Backend.NFT, [Family.IPV4]):
+    if found := obstacles(Variant.NFT, [Family.IPV4]):
         pytest.skip(str(found[0]))
-    with Verifier(Backend.NFT) as made:
+    with Verifier(Variant.NFT) as made:
         yield made
 
 

@@ -37,7 +37,7 @@ from kpsim.conntrack import Clash, Destroyed, Entry
 from kpsim.packet import Packet
 from kpsim.packetpath import delivery, tracking
 from kpsim.packetpath.chains import run_base_chain
-from kpsim.packetpath.chooser import Chooser, ScriptedChooser
+from kpsim.packetpath.chooser import Chooser, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
 from kpsim.packetpath.matching import UnknownMatch
@@ -321,11 +321,8 @@ def expand(
     ``as_written``: probabilities printed as 1/k count as exactly 1/k, not as the kernel's threshold / 2³¹ (K-5). Source
     ports that the kernel draws are not enumerated: see ``Walk.source_port_drawn``.
     """
-    outcomes = []
-    scripts: list[tuple[int, ...]] = [()]
-    while scripts:
-        chooser = ScriptedChooser(scripts.pop(), as_written=as_written)
-        outcome = walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, trace=trace, indexed=indexed)
-        outcomes.append((chooser.weight, outcome))
-        scripts += chooser.alternatives()
-    return outcomes
+
+    def once(chooser: Chooser) -> Walk:
+        return walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, trace=trace, indexed=indexed)
+
+    return list(explore(once, as_written=as_written))

@@ -14,12 +14,13 @@ from typing import Any
 from kpsim.addresses import Family, format_ip, parse_ip
 from kpsim.errors import InputError, Problem
 from kpsim.packet import Packet
+from kpsim.protocols import PROTOCOL_NAMES
 from kpsim.units import SECOND_NS
 
 DEFAULT_SPORT = 40000  #: source port of packets that do not name one
 
 _FLAGS = {"FIN": "F", "SYN": "S", "RST": "R", "PSH": "P", "ACK": "A", "URG": "U"}
-_PROTOCOL_NUMBERS = {6: "tcp", 17: "udp", 132: "sctp"}
+_WITH_PORTS = ("tcp", "udp", "sctp")
 _CHUNKS = {
     "INIT": "SCTPChunkInit", "INIT_ACK": "SCTPChunkInitAck", "COOKIE_ECHO": "SCTPChunkCookieEcho",
     "COOKIE_ACK": "SCTPChunkCookieAck", "ABORT": "SCTPChunkAbort", "SHUTDOWN": "SCTPChunkShutdown",
@@ -162,8 +163,8 @@ def _read_transport(packet: Packet, payload: Any, number: int, layers: Mapping[s
         packet.related = _embedded(payload.payload, layers)
     elif type(payload).__name__.startswith("ICMPv6"):
         _read_icmpv6(packet, payload, layers)
-    elif number in _PROTOCOL_NUMBERS and len(bytes(payload)) >= 4:  # the first bytes of a packet inside an ICMP error
-        packet.protocol, raw = _PROTOCOL_NUMBERS[number], bytes(payload)
+    elif (name := PROTOCOL_NAMES.get(number)) in _WITH_PORTS and len(bytes(payload)) >= 4:
+        packet.protocol, raw = name, bytes(payload)  # the first bytes of a packet inside an ICMP error
         packet.sport, packet.dport = int.from_bytes(raw[:2]), int.from_bytes(raw[2:4])
     else:
         raise InputError(f"not modelled: {payload.name if _exists(payload) else f'IP protocol {number}'}")

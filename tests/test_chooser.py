@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from kpsim import rng
-from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser, fraction_as_written
+from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser, explore, fraction_as_written
 from kpsim.rng import CHANCE_RANGE
 
 
@@ -74,3 +74,37 @@ def test_scripts_visit_every_possible_branch_once():
         (False, False, True, -1, Fraction(3, 4)),
         *((True, False, True, which, Fraction(1, 12)) for which in range(3)),
     ]
+
+
+def test_exploring_yields_every_outcome_with_its_probability_and_the_last_draw_changes_first():
+    def run(chooser: ScriptedChooser) -> str:
+        if chooser.chance(CHANCE_RANGE // 4, "first"):
+            return "left"
+        return f"right {chooser.uniform(3, 'second')}"
+
+    found = list(explore(run))
+    assert found == [
+        (Fraction(1, 4), "left"),
+        (Fraction(1, 4), "right 0"), (Fraction(1, 4), "right 2"), (Fraction(1, 4), "right 1"),
+    ]  # fmt: skip
+
+
+def test_exploring_runs_nothing_ahead():
+    runs = []
+
+    def run(chooser: ScriptedChooser) -> int:
+        runs.append(chooser.uniform(5, "key"))
+        return runs[-1]
+
+    outcomes = explore(run)
+    assert runs == []
+    next(outcomes)
+    assert runs == [0]
+
+
+def test_exploring_weighs_probabilities_as_they_are_written_if_asked():
+    threshold = round(Fraction("0.3333333333") * CHANCE_RANGE)
+    exact = [weight for weight, _ in explore(lambda chooser: chooser.chance(threshold, "key"), as_written=True)]
+    assert exact == [Fraction(1, 3), Fraction(2, 3)]
+    kernels = [weight for weight, _ in explore(lambda chooser: chooser.chance(threshold, "key"))]
+    assert kernels[0] == Fraction(threshold, CHANCE_RANGE)

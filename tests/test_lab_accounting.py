@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from kpsim.addresses import Family
-from kpsim.lab.accounting import Counted, LinuxAccounting, accounting_obstacle
-from kpsim.lab.backends import Backend
+from kpsim.lab.accounting import Counted, LinuxAccounting
 from kpsim.lab.namespace import LabError, Namespace
 from kpsim.lab.netlink import attribute, attributes
+from kpsim.lab.tools.iptables import accounting_obstacle
+from kpsim.lab.tools.variants import Variant
 
 NAMES = ("ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts")  # kube-proxy's (I-1)
 
@@ -37,7 +38,7 @@ def test_counters_are_those_of_the_tool(namespace: Namespace) -> None:
     assert tool, "needs nfacct"
     has_counters = subprocess.run(["unshare", "--net", tool, "add", "probe"], capture_output=True).returncode == 0
     if not has_counters:
-        assert accounting_obstacle(Backend.NFT) is not None
+        assert accounting_obstacle(Variant.NFT) is not None
         return
     accounting = LinuxAccounting(namespace)
     try:
@@ -46,7 +47,7 @@ def test_counters_are_those_of_the_tool(namespace: Namespace) -> None:
             accounting.create(name)
         namespace.run([tool, "add", "by-the-tool"])
         assert [accounting.read(name) for name in (*NAMES, "by-the-tool", "no-such")] == [Counted(0, 0)] * 3 + [None]
-        if accounting_obstacle(Backend.NFT, [Family.IPV4]) is None:
+        if accounting_obstacle(Variant.NFT, [Family.IPV4]) is None:
             namespace.run(["ip", "link", "set", "lo", "up"])
             rule = f"-A INPUT -p udp -m nfacct --nfacct-name {NAMES[1]} -j DROP"
             namespace.run(["iptables-nft-restore"], stdin=f"*filter\n{rule}\nCOMMIT\n")
@@ -67,13 +68,13 @@ def test_counters_are_those_of_the_tool(namespace: Namespace) -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("backend", Backend)
-def test_whether_rules_can_count_is_what_loading_one_says(namespace: Namespace, backend: Backend) -> None:
-    command = backend.command(Family.IPV4)
+@pytest.mark.parametrize("variant", Variant)
+def test_whether_rules_can_count_is_what_loading_one_says(namespace: Namespace, variant: Variant) -> None:
+    command = variant.command(Family.IPV4)
     assert shutil.which(command), f"needs {command}"
     script = f"nfacct add it && {command} -A INPUT -m nfacct --nfacct-name it"
     loads = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True).returncode == 0
-    assert (accounting_obstacle(backend, [Family.IPV4]) is None) is loads
+    assert (accounting_obstacle(variant, [Family.IPV4]) is None) is loads
 
 
 @pytest.mark.kernel

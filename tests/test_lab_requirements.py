@@ -12,9 +12,9 @@ import pytest
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.lab import requirements
-from kpsim.lab.backends import Backend
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.requirements import Obstacle, obstacles, require
+from kpsim.lab.tools.variants import Variant
 
 ALL_CAPABILITIES = 0x1FF_FFFF_FFFF
 NFT_TOOLS = ["iptables-nft-restore", "iptables-nft-save", "ip6tables-nft-restore", "ip6tables-nft-save"]
@@ -58,13 +58,13 @@ class Machine:
 
 def test_another_system_is_all_there_is_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    assert obstacles(Backend.NFT) == [Obstacle("needs Linux: this is Darwin")]
+    assert obstacles(Variant.NFT) == [Obstacle("needs Linux: this is Darwin")]
 
 
 def test_without_root_it_says_sudo(machine: Machine) -> None:
     machine.be_nobody()
     machine.install(["ip", "bridge", *NFT_TOOLS])
-    [obstacle] = obstacles(Backend.NFT)
+    [obstacle] = obstacles(Variant.NFT)
     assert "root" in obstacle.reason
     assert "sudo" in obstacle.reason
 
@@ -73,28 +73,28 @@ def test_without_root_it_says_sudo(machine: Machine) -> None:
 def test_root_of_a_container_may_lack_a_capability(machine: Machine, bit: int, name: str) -> None:
     machine.be_root(ALL_CAPABILITIES & ~(1 << bit))
     machine.install(["ip", "bridge", *NFT_TOOLS])
-    [obstacle] = obstacles(Backend.NFT)
+    [obstacle] = obstacles(Variant.NFT)
     assert f"root lacks {name} here" in obstacle.reason
 
 
 @pytest.mark.parametrize(
-    ("release", "backend", "remedy"),
+    ("release", "variant", "remedy"),
     [
-        ("ID=debian", Backend.NFT, "apt-get install -y iproute2 iptables"),
-        ('NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\n', Backend.LEGACY, "apt-get install -y iproute2 iptables"),
-        ("ID=fedora", Backend.NFT, "dnf install -y iproute iptables-nft"),
-        ('ID="rocky"\nID_LIKE="rhel centos fedora"', Backend.LEGACY, "dnf install -y iproute iptables-legacy"),
-        ("ID=alpine", Backend.LEGACY, "apk add iproute2 iptables-legacy"),
-        ("ID=nixos", Backend.NFT, None),
-        ("", Backend.NFT, None),
+        ("ID=debian", Variant.NFT, "apt-get install -y iproute2 iptables"),
+        ('NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\n', Variant.LEGACY, "apt-get install -y iproute2 iptables"),
+        ("ID=fedora", Variant.NFT, "dnf install -y iproute iptables-nft"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"', Variant.LEGACY, "dnf install -y iproute iptables-legacy"),
+        ("ID=alpine", Variant.LEGACY, "apk add iproute2 iptables-legacy"),
+        ("ID=nixos", Variant.NFT, None),
+        ("", Variant.NFT, None),
     ],
 )
 def test_missing_tools_come_with_the_distributions_command(
-    machine: Machine, release: str, backend: Backend, remedy: str | None
+    machine: Machine, release: str, variant: Variant, remedy: str | None
 ) -> None:
     machine.be_distribution(release)
-    [obstacle] = obstacles(backend)
-    tools = [name.replace("nft", backend.value) for name in NFT_TOOLS]
+    [obstacle] = obstacles(variant)
+    tools = [name.replace("nft", variant.value) for name in NFT_TOOLS]
     assert obstacle == Obstacle(f"not found in PATH: ip, bridge, {', '.join(tools)}", remedy)
 
 
@@ -102,21 +102,21 @@ def test_only_what_is_missing_is_named(machine: Machine) -> None:
     machine.be_distribution("ID=debian")
     machine.install(["ip", "bridge", "iptables-nft-restore", "iptables-nft-save"])
     missing = "not found in PATH: ip6tables-nft-restore, ip6tables-nft-save"
-    assert obstacles(Backend.NFT) == [Obstacle(missing, "apt-get install -y iptables")]
+    assert obstacles(Variant.NFT) == [Obstacle(missing, "apt-get install -y iptables")]
     machine.install(NFT_TOOLS)
     (machine.tools / "bridge").unlink()
-    assert obstacles(Backend.NFT) == [Obstacle("not found in PATH: bridge", "apt-get install -y iproute2")]
+    assert obstacles(Variant.NFT) == [Obstacle("not found in PATH: bridge", "apt-get install -y iproute2")]
 
 
 def test_a_family_that_is_not_asked_for_needs_no_tools(machine: Machine) -> None:
-    [obstacle] = obstacles(Backend.NFT, [Family.IPV4])
+    [obstacle] = obstacles(Variant.NFT, [Family.IPV4])
     assert "iptables-nft-restore" in obstacle.reason
     assert "ip6tables" not in obstacle.reason
 
 
 def test_the_machine_need_not_say_what_it_is(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "_OS_RELEASE", machine.tools / "missing")
-    [obstacle] = obstacles(Backend.NFT)
+    [obstacle] = obstacles(Variant.NFT)
     assert obstacle.remedy is None
 
 
@@ -124,7 +124,7 @@ def test_everything_is_required_at_once(machine: Machine) -> None:
     machine.be_nobody()
     machine.be_distribution("ID=debian")
     with pytest.raises(InputError) as refused:
-        require(Backend.LEGACY)
+        require(Variant.LEGACY)
     assert refused.value.exit_code == 2
     rights, tools = str(refused.value).splitlines()
     assert rights == "packets cannot be sent through Linux here: needs root, for network namespaces: run it with sudo"
@@ -142,8 +142,8 @@ def test_nothing_is_missing_where_kernel_tests_run_and_nothing_is_left_there() -
     namespace = Namespace()
     try:
         with namespace.entered():
-            assert obstacles(Backend.NFT) == []
-            require(Backend.NFT)
+            assert obstacles(Variant.NFT) == []
+            require(Variant.NFT)
         assert namespace.run(["iptables-nft-save"]) == ""
         assert namespace.run(["ip", "-oneline", "link"]).count("\n") == 1  # lo
     finally:
@@ -153,7 +153,7 @@ def test_nothing_is_missing_where_kernel_tests_run_and_nothing_is_left_there() -
 @pytest.mark.kernel
 def test_legacy_tables_are_there_or_missed() -> None:
     """Kernels may be built without them, machines may come without the tools."""
-    found = " ".join(map(str, obstacles(Backend.LEGACY, [Family.IPV4])))
+    found = " ".join(map(str, obstacles(Variant.LEGACY, [Family.IPV4])))
     if shutil.which("iptables-legacy-restore") is None:
         assert "iptables-legacy-restore" in found
         return
@@ -171,10 +171,10 @@ def test_what_the_kernel_cannot_do_is_named(machine: Machine) -> None:
         'while read -r line; do case "$line" in "*nat") echo "cannot initialize table" >&2; exit 3;;'
         ' *"-j REJECT") echo "No chain/target/match by that name" >&2; exit 1;; esac; done',
     )
-    found = obstacles(Backend.LEGACY)
+    found = obstacles(Variant.LEGACY)
     assert [obstacle.remedy for obstacle in found] == ["modprobe iptable_nat", None]
     assert "no nat table for iptables-legacy" in found[0].reason
     assert found[0].reason.endswith("cannot initialize table")
     assert "iptables-legacy cannot do -j REJECT" in found[1].reason
     machine.install(["ip"], 'echo "Unknown device type." >&2; exit 2')
-    assert [obstacle.remedy for obstacle in obstacles(Backend.LEGACY)][:2] == ["modprobe veth", "modprobe bridge"]
+    assert [obstacle.remedy for obstacle in obstacles(Variant.LEGACY)][:2] == ["modprobe veth", "modprobe bridge"]

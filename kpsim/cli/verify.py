@@ -13,7 +13,7 @@ import typer
 from kpsim.cli import app
 from kpsim.cli.options import BesideOption, Format, FormatOption, ModeOption, SysctlOption, complete_scenario
 from kpsim.errors import InputError
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
@@ -43,9 +43,9 @@ def verify(
         list[str] | None, typer.Option("--node", metavar="NODE", help="Only this node; may be repeated.")
     ] = None,
     mode: ModeOption = None,
-    backend: Annotated[
-        Backend, typer.Option("--backend", help="Which iptables loads the rules: over nf_tables or legacy.")
-    ] = Backend.NFT,
+    variant: Annotated[
+        Variant, typer.Option("--backend", help="Which iptables loads the rules: over nf_tables or legacy.")
+    ] = Variant.NFT,
     probes: Annotated[
         Path | None, typer.Option("--probes", metavar="FILE", help="Send these probes: JSON lines, as for trace.")
     ] = None,
@@ -94,7 +94,7 @@ def verify(
 
     if probes is not None and random:
         raise InputError("give either --probes or --random")
-    require(backend)
+    require(variant)
     if not paths:
         _refuse_without_cluster(
             random,
@@ -121,7 +121,7 @@ def verify(
         else:
             questions, total = systematic(subjects, repeat), None
     with _progress(total) as progress:
-        report = verify_all(questions, backend, progress=progress, found=_writer(out))
+        report = verify_all(questions, variant, progress=progress, found=_writer(out))
     if not report.probes:
         raise InputError("no probe is for a node and family that is verified: nothing was sent")
     if format is Format.JSON:

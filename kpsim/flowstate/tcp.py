@@ -89,7 +89,7 @@ _FINISHING = frozenset(
 _SYN_SENT2_NS = 120 * SECOND_NS  #: no setting changes it (measured)
 _SHORT_ENOUGH_NS = 120 * SECOND_NS  # endings that do not fit shorten no timer that has less to go
 #: where a segment begins, counted from where its sender is
-_PLACES = {Window.EXACT: 0, Window.INSIDE: 1, Window.BEFORE: -100_000, Window.OUTSIDE: 1_000_000}
+PLACES = {Window.EXACT: 0, Window.INSIDE: 1, Window.BEFORE: -100_000, Window.OUTSIDE: 1_000_000}
 _INCOMPARABLE = Acknowledgement(Direction.ORIGINAL, -1, -1, -1)
 
 
@@ -238,7 +238,7 @@ def _keeps_established(packet: Packet, flow: Flow, segment: Segment) -> bool:
     """A reset that is not exactly where the receiver waits: it will be challenged, the flow may live on (K-6.4)."""
     if packet.window is Window.EXACT or flow.state is not FlowState.ESTABLISHED or not flow.assured:
         return False
-    before, begin = flow.history.acknowledgement, flow.history.side(segment.direction).sent + _PLACES[packet.window]
+    before, begin = flow.history.acknowledgement, flow.history.side(segment.direction).sent + PLACES[packet.window]
     follows = flow.history.last == (segment.direction, TcpInput.ACK) and before is not None and before.end == begin
     return _is_measured(flow, segment) and not follows
 
@@ -271,7 +271,7 @@ def _fit(
     if direction is Direction.REPLY:
         side, other = other, side
     window = packet.window if side.known and not opens else Window.EXACT
-    begin = (0 if opens else side.sent - size * packet.repeated) + _PLACES[window]
+    begin = (0 if opens else side.sent - size * packet.repeated) + PLACES[window]
     end = begin + size
     sent = end if window is Window.EXACT and not packet.repeated else side.sent
     fresh = not side.known or (opens and end > side.noticed and state in _OPENING_STATES)

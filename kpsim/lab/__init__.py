@@ -1,5 +1,5 @@
-"""A node in Linux: network namespaces with its interfaces, routes and rules, and the world around it.
+"""A node in Linux: network namespaces that hold its interfaces, routes and rules, and the world around it.
 
-Counterpart: the machine under a real kube-proxy. The lab loads rules, sends packets and says what came of them; what should have come
-of them it never knows, that is ``kpsim.verify``'s.
+Counterpart: the machine that a real kube-proxy runs on. The lab loads rules, sends packets and reports what it sees. What it should see is
+decided in ``kpsim.verify``.
 """

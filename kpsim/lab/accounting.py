@@ -1,15 +1,12 @@
-"""Linux's named counters, that rules with ``-m nfacct`` count in: such a rule loads only where its counter exists (K-9.3).
+"""Linux' named counters, in which rules with ``-m nfacct`` count. Such a rule loads only if its counter exists (K-9.3).
 
-Counterpart: ``nfacct``, the tool. Which counters kube-proxy has, and why, this module never knows.
+Counterpart: the tool ``nfacct``.
 """
 
 import errno
-from collections.abc import Iterable
 from typing import NamedTuple
 
-from kpsim.addresses import Family
-from kpsim.lab.backends import Backend
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.netlink import Netlink, Refused, attribute, attributes
 
 _ACCOUNTING = 7
@@ -18,14 +15,14 @@ _NAME, _PACKETS, _BYTES = 1, 2, 3
 
 
 class Counted(NamedTuple):
-    """What a counter holds."""
+    """The contents of a counter."""
 
     packets: int
     bytes: int
 
 
 class LinuxAccounting:
-    """The counters of one namespace. LabError where the kernel has none. ``close`` it."""
+    """The counters of one namespace. LabError if the kernel has no named counters. ``close`` it."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._netlink = Netlink(namespace, _ACCOUNTING)
@@ -34,7 +31,7 @@ class LinuxAccounting:
         self._netlink.close()
 
     def create(self, name: str) -> None:
-        """A counter of up to 31 bytes' name. One that is there already goes on counting."""
+        """Makes a counter whose name has at most 31 bytes. A counter that exists already goes on counting."""
         try:
             self._netlink.ask(_NEW, attribute(_NAME, name.encode() + b"\0"))
         except Refused as refused:
@@ -42,31 +39,9 @@ class LinuxAccounting:
                 raise
 
     def read(self, name: str) -> Counted | None:
-        """None if there is no such counter."""
+        """The counter's contents; None if it does not exist."""
         answer = self._netlink.ask(_GET, attribute(_NAME, name.encode() + b"\0"))
         if answer is None:
             return None
         found = attributes(answer)
         return Counted(int.from_bytes(found[_PACKETS]), int.from_bytes(found[_BYTES]))
-
-
-def accounting_obstacle(backend: Backend, families: Iterable[Family] = tuple(Family)) -> str | None:
-    """Why rules cannot count by name on this machine, as with a kernel without xt_nfacct; None: they can.
-
-    Tried in a new namespace. LabError if there can be none.
-    """
-    namespace = Namespace()
-    try:
-        accounting = LinuxAccounting(namespace)
-        try:
-            accounting.create("probe")
-        finally:
-            accounting.close()
-        for family in families:
-            rules = "*filter\n-A INPUT -m nfacct --nfacct-name probe -j DROP\nCOMMIT\n"
-            namespace.run([backend.tool(family, "restore")], stdin=rules)
-    except LabError as error:
-        return str(error).partition("\n")[0]
-    finally:
-        namespace.close()
-    return None

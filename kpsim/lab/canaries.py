@@ -1,27 +1,31 @@
-"""Packets with known fates, sent before and after every batch: a lab that does not see them as they must be sees nothing.
+"""Canaries: packets whose fates are known, sent before and after every batch. If the lab does not see one as it must be, it is blind.
 
-Counterpart: the canaries of kube-proxy, which prove that nobody flushed its tables. Their addresses are those of benchmarking networks (RFC 2544,
-RFC 5180), so that no cluster's rules mean them; they have routes and rules of their own, so that they fare alike on every machine. They say
-nothing about the rules under test.
+Counterpart: the canary chains of kube-proxy, which prove that its tables were not flushed. The addresses of canaries belong to benchmarking
+networks (RFC 2544, RFC 5180), so no cluster's rules match them. Canaries have routes of their own, and rules of their own, the guards.
+So they fare alike on every machine; they say nothing about the rules under test.
+
+A *flock* is one canary of each kind, and the answer to the translated one.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, parse_ip
 from kpsim.conntrack import tuple_of
 from kpsim.lab.namespace import LabError
 from kpsim.lab.node import LabNode
+from kpsim.lab.tools.iptables import GUARD_COMMENT, rules_from
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind
+from kpsim.protocols import ICMP_PORT_UNREACHABLE
+from kpsim.ruleset import Chain, Ruleset, Table
 
 _PORT = 9  # discard
-_COMMENT = "kpsim canary"
 _NETWORK = {Family.IPV4: "198.18.255.", Family.IPV6: "2001:2:0:ff::"}
 _PREFIX = {Family.IPV4: 24, Family.IPV6: 64}
 _CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT = 1, 2, 3, 4, 5, 6, 129
-_UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}
 _CHAINS = {
     "raw": ("PREROUTING", "OUTPUT"),
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
@@ -29,12 +33,16 @@ _CHAINS = {
 }
 
 
+#: tables that the canaries cannot do without, and the one where resets are dropped
+_NEEDED, _RESETS = ("filter", "nat"), "raw"
+
+
 class BlindLab(LabError):
-    """A canary's fate was not seen as it must be: whatever else was seen is no measurement."""
+    """A canary was not seen as it must be. Nothing else that the lab saw is a measurement."""
 
 
 class Canary(NamedTuple):
-    """A packet and where, or as what, it must be seen; empty: nowhere."""
+    """A packet, and where or as what it must be seen; ``seen`` is empty if it must be seen nowhere."""
 
     name: str
     shot: Shot
@@ -47,18 +55,42 @@ def _address(family: Family, number: int) -> int:
     return parsed[1]
 
 
-def guarded(rules: str, family: Family, *, silent: bool = False) -> str:
-    """An iptables-save text with the canaries' rules in front of everything that each chain says.
+def guarded(ruleset: Ruleset, *, silent: bool = False) -> Ruleset:
+    """The rules, with the guards in front of each base chain's own rules. A canary matches a guard before any other rule.
 
-    ``silent``: the node refuses no TCP by itself, so that processes that are not there can talk for longer than a segment.
+    Guards go into the tables that ``ruleset`` has and into those that the canaries need. With ``silent`` one more guard drops the TCP
+    resets that the node's kernel sends. A caller that answers for processes which do not exist needs it: a reset would end their talk.
     """
+    guards = _guards(ruleset.family, silent=silent)
+    tables = ruleset.tables
+    for name, table in guards.tables.items():
+        if name in tables:
+            tables = tables.set(name, _in_front(table, tables[name]))
+        elif name in _NEEDED or (silent and name == _RESETS):
+            tables = tables.set(name, table)
+    return Ruleset(ruleset.family, tables)
+
+
+def _in_front(guards: Table, table: Table) -> Table:
+    chains = table.chains
+    for guard in guards.ordered():
+        if chain := chains.get(guard.name):
+            chains = chains.set(chain.name, Chain(chain.name, (*guard.rules, *chain.rules), chain.base))
+        else:
+            chains = chains.set(guard.name, guard)
+    return Table(table.name, chains)
+
+
+@cache
+def _guards(family: Family, *, silent: bool) -> Ruleset:
+    """All guards, by table and chain. They are written here as iptables spells them; a tool loads them in its own language."""
     client, translated, rejected, dropped, pod, node, endpoint = (
         format_ip(family, _address(family, number))
         for number in (_CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT)
     )  # fmt: skip
     network = f"{_NETWORK[family]}{'0' if family is Family.IPV4 else ''}/{_PREFIX[family]}"
     target = f"[{endpoint}]:{_PORT}" if family is Family.IPV6 else f"{endpoint}:{_PORT}"
-    needed = {
+    wanted = {
         "filter": [
             f"INPUT -d {node} -j ACCEPT",
             f"FORWARD -d {rejected} -j REJECT", f"FORWARD -d {dropped} -j DROP",
@@ -69,36 +101,24 @@ def guarded(rules: str, family: Family, *, silent: bool = False) -> str:
             f"PREROUTING -d {translated} -p udp -j DNAT --to-destination {target}",
             f"PREROUTING -d {network} -j ACCEPT", f"POSTROUTING -d {network} -j ACCEPT", f"INPUT -d {network} -j ACCEPT",
         ],
-    }  # fmt: skip
-    wanted = needed | {
+    } | {
         name: [f"{chain} {side} {network} -j ACCEPT" for chain in chains for side in ("-s", "-d")]
         for name, chains in _CHAINS.items()
-    }
-    if silent:  # a reset of the kernel's own belongs to no user; it goes before connection tracking sees it
-        needed["raw"] = ["OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0-4294967294 -j DROP"]
-        wanted["raw"] = [*needed["raw"], *wanted.get("raw", ())]
-    lines, table, done = [], "", set()
-    for line in rules.splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif line.startswith(("-", "[", "COMMIT")) and table in wanted and table not in done:
-            done.add(table)
-            lines += [f'-A {rule} -m comment --comment "{_COMMENT}"' for rule in wanted[table]]
-        lines.append(line)
-    missing = "".join(f"*{name}\nCOMMIT\n" for name in needed if name not in done)
-    text = "".join(f"{line}\n" for line in lines)
-    return guarded(text + missing, family, silent=silent) if missing else text
-
-
-def without_canaries(saved: str) -> str:
-    """The text that a tool saved, without the canaries' rules."""
-    return "".join(line for line in saved.splitlines(keepends=True) if _COMMENT not in line)
+    }  # fmt: skip
+    if (
+        silent
+    ):  # resets that the kernel itself sends have no user; they are dropped before connection tracking sees them
+        wanted[_RESETS].insert(0, "OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0-4294967294 -j DROP")
+    lines = []
+    for name, rules in wanted.items():
+        lines += [f"*{name}", *(f'-A {rule} -m comment --comment "{GUARD_COMMENT}"' for rule in rules), "COMMIT"]
+    return rules_from("\n".join([*lines, ""]), family)
 
 
 class Canaries:
-    """The canaries of one node. Each flock has ports of its own, so that no connection is known.
+    """The canaries of one node. Each flock has its own source ports, so that each canary begins a connection.
 
-    LabError if no link is up: there is no way in.
+    LabError if no link is up: then nothing can be sent into the node.
     """
 
     def __init__(self, node: LabNode) -> None:
@@ -115,7 +135,7 @@ class Canaries:
             node.put_behind(next(each.name for each in up if each.has_pods), _address(node.family, _POD))
 
     def flock(self) -> list[Canary]:
-        """One of each kind, and the answer to the translated one; that is the last, and seen."""
+        """One canary of each kind, then the answer to the translated one. The answer comes last, and is always seen."""
         self._port = self._port % 50000 + 1
         found = [
             self._canary("rejected", _REJECTED, "unreachable"), self._canary("dropped", _DROPPED, ""),
@@ -139,7 +159,7 @@ class Canaries:
         return Canary(name, Shot(packet), seen)
 
     def check(self, flock: Sequence[Canary], heard: Sequence[Heard]) -> None:
-        """BlindLab unless each was seen as it must be, and nothing besides, and the connection table knows of the translated one."""
+        """BlindLab unless each canary was seen as it must be and nowhere else, and the translated one has its connection."""
         self.check_seen(flock, heard)
         *_, translated, answer = flock
         known = self._node.conntrack.get(tuple_of(translated.shot.packet))
@@ -149,11 +169,11 @@ class Canaries:
             )
 
     def check_seen(self, flock: Sequence[Canary], heard: Sequence[Heard]) -> None:
-        """The same of a part of a flock, without the connection."""
+        """BlindLab unless each canary was seen as it must be. ``flock`` may be a part of one; connections are not looked at."""
         for canary, each in zip(flock, heard, strict=True):
             seen = {self._word(sighting) for sighting in each.sightings}
             if canary.seen == Where.SOCKET:
-                seen.discard("unreachable")  # nobody listens: the node says so
+                seen.discard("unreachable")  # the port is closed, so the node also sends an ICMP error
             if seen != ({canary.seen} if canary.seen else set()):
                 raise BlindLab(
                     f"the canary that must be {canary.name} was seen {' and '.join(sorted(seen)) or 'nowhere'}: "
@@ -162,7 +182,7 @@ class Canaries:
 
     def _word(self, sighting: Sighting) -> str:
         packet = sighting.packet
-        if (packet.protocol, packet.icmp_type, packet.icmp_code) == _UNREACHABLE[packet.family]:
+        if (packet.protocol, packet.icmp_type, packet.icmp_code) == ICMP_PORT_UNREACHABLE[packet.family]:
             return "unreachable"
         if sighting.where is not Where.LINK or packet.daddr == _address(packet.family, _ENDPOINT):
             return sighting.where

@@ -1,6 +1,6 @@
-"""The connection table of a network namespace, asked over netlink: entry by entry, since a dump walks the whole machine's (K-11).
+"""The connection table of a network namespace, read and changed over netlink.
 
-Counterpart: ``conntrack``, the tool. It reads, makes flows, sets timers and deletes; what an entry should look like it never knows.
+Counterpart: the tool ``conntrack``. Entries are asked for one by one: a dump would walk the table of the whole machine (K-11).
 """
 
 import os
@@ -13,13 +13,12 @@ from kpsim.conntrack import FlowTuple
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.netlink import NESTED, Netlink, attribute, attributes
 from kpsim.packet import ICMP_PROTOCOLS
+from kpsim.protocols import PROTOCOL_NAMES, PROTOCOL_NUMBERS
 
 _CONNTRACK = 1
 _NEW, _GET, _DELETE = 0, 1, 2
 _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
-_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
-_NAMES = {number: name for name, number in _PROTOCOLS.items()}
-#: by protocol: which attribute of the protocol's part holds the state, and the names of its values
+#: for each protocol, the attribute that holds the state, and the names of the state's values
 _STATES = {
     "tcp": (1, (
         "", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2",
@@ -31,15 +30,15 @@ _STATES = {
 }  # fmt: skip
 _SEEN_REPLY, _ASSURED, _CONFIRMED, _SRC_NAT, _DST_NAT = 2, 4, 8, 16, 32
 
-# attributes of a message, of a tuple, of its two halves
+# attributes of a message, then of a tuple, then of the tuple's two halves
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL_PART, _TIMEOUT, _MARK = 1, 2, 3, 4, 7, 8
 _ADDRESSES, _PROTOCOL = 1, 2
 _SADDR = {Family.IPV4: 1, Family.IPV6: 3}
-_ICMP = {"icmp": 4, "icmpv6": 7}  # the id; type and code follow it
+_ICMP = {"icmp": 4, "icmpv6": 7}  # the attribute of the id; those of type and code are the next two
 
 
-class Seen(NamedTuple):
-    """An entry of Linux."""
+class LinuxEntry(NamedTuple):
+    """An entry of Linux' connection table."""
 
     original: FlowTuple
     reply: FlowTuple
@@ -53,7 +52,7 @@ class Seen(NamedTuple):
 
 
 class LinuxConntrack:
-    """The table of one namespace. ``close`` it."""
+    """The connection table of one namespace. ``len`` is the number of entries. ``close`` it."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._netlink = Netlink(namespace, _CONNTRACK)
@@ -67,27 +66,27 @@ class LinuxConntrack:
     def __len__(self) -> int:
         return int(os.pread(self._count, 16, 0))
 
-    def get(self, flow: FlowTuple) -> Seen | None:
-        """The entry that has this tuple, in either direction."""
+    def get(self, flow: FlowTuple) -> LinuxEntry | None:
+        """The entry that has this tuple in either direction; None if there is none."""
         data = self._netlink.ask(_GET, _asked(flow), family=_FAMILIES[flow.family])
         return None if data is None else _seen(data)
 
-    def get_all(self, flows: Sequence[FlowTuple]) -> list[Seen | None]:
-        """``get`` of each, of one family, at once."""
+    def get_all(self, flows: Sequence[FlowTuple]) -> list[LinuxEntry | None]:
+        """``get`` for each flow. All flows belong to one family, and are asked for together, which is faster."""
         if not flows:
             return []
         answers = self._netlink.ask_all(_GET, [_asked(flow) for flow in flows], family=_FAMILIES[flows[0].family])
         return [None if data is None else _seen(data) for data in answers]
 
     def add(self, original: FlowTuple, reply: FlowTuple, *, assured: bool = False, seconds: int = 300) -> None:
-        """A UDP flow that nobody sent: tables get full sooner. Refused if the table has it, or no room."""
+        """Makes the entry of a UDP flow without a packet, to fill a table. Refused if the entry exists or the table is full."""
         status = _CONFIRMED | (_SEEN_REPLY | _ASSURED if assured else 0)
         written = _asked(original) + attribute(_REPLY | NESTED, _written(reply))
         written += attribute(_STATUS, status.to_bytes(4)) + attribute(_TIMEOUT, seconds.to_bytes(4))
         self._netlink.ask(_NEW, written, family=_FAMILIES[original.family], creates=True)
 
     def set_timer(self, flow: FlowTuple, seconds: int) -> None:
-        """Of an entry that is there: whether a packet re-arms it is seen only if it has something else left before."""
+        """Sets the timer of an existing entry. A test sees that a packet re-arms a timer only if the timer stood elsewhere before."""
         timeout = attribute(_TIMEOUT, seconds.to_bytes(4))
         self._netlink.ask(_NEW, _asked(flow) + timeout, family=_FAMILIES[flow.family])
 
@@ -105,7 +104,7 @@ def _asked(flow: FlowTuple) -> bytes:
 def _written(flow: FlowTuple) -> bytes:
     size, first = flow.family.bits // 8, _SADDR[flow.family]
     addresses = attribute(first, flow.saddr.to_bytes(size)) + attribute(first + 1, flow.daddr.to_bytes(size))
-    protocol = attribute(1, bytes([_PROTOCOLS[flow.protocol]]))
+    protocol = attribute(1, bytes([PROTOCOL_NUMBERS[flow.protocol]]))
     if flow.protocol in ICMP_PROTOCOLS:
         first = _ICMP[flow.protocol]
         kind, code = divmod(flow.dport, 256)
@@ -121,18 +120,18 @@ def _read(data: bytes) -> FlowTuple:
     addresses, protocol = attributes(halves[_ADDRESSES]), attributes(halves[_PROTOCOL])
     family = Family.IPV6 if _SADDR[Family.IPV6] in addresses else Family.IPV4
     saddr, daddr = (int.from_bytes(addresses[_SADDR[family] + side]) for side in (0, 1))
-    name = _NAMES[protocol[1][0]]
+    name = PROTOCOL_NAMES[protocol[1][0]]
     if name in ICMP_PROTOCOLS:
         number, kind, code = (int.from_bytes(protocol[_ICMP[name] + field]) for field in range(3))
         return FlowTuple(family, name, saddr, number, daddr, kind * 256 + code)
     return FlowTuple(family, name, saddr, int.from_bytes(protocol[2]), daddr, int.from_bytes(protocol[3]))
 
 
-def _seen(data: bytes) -> Seen:
+def _seen(data: bytes) -> LinuxEntry:
     message = attributes(data)
     original = _read(message[_ORIGINAL])
     status = int.from_bytes(message[_STATUS])
-    return Seen(
+    return LinuxEntry(
         original, _read(message[_REPLY]), _state(original.protocol, message.get(_PROTOCOL_PART, b"")),
         bool(status & _SEEN_REPLY), bool(status & _ASSURED), bool(status & _SRC_NAT), bool(status & _DST_NAT),
         int.from_bytes(message.get(_MARK, b"")), int.from_bytes(message[_TIMEOUT]),

@@ -1,7 +1,7 @@
-"""Packets as bytes from their IP header on, as sockets of Linux take and give them, and back.
+"""Encodes packets as bytes, from the IP header on, and decodes them.
 
-Counterpart: the wire. ``kpsim.wire`` does the same for people, over Scapy; here it is done ten thousand times a minute. What a
-packet was sent for, and what should become of it, this module never knows: a tag in the header tells which packet it was.
+Counterpart: the wire. ``kpsim.wire`` does the same for people, over Scapy. This module does it ten thousand times a minute. A tag in the
+header tells which packet was sent.
 """
 
 from functools import cache
@@ -11,21 +11,15 @@ from typing import NamedTuple
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.packet import PORT_PROTOCOLS, Packet
+from kpsim.protocols import PROTOCOL_NAMES, PROTOCOL_NUMBERS
 
-#: of every SCTP packet but INIT, in both directions: INIT and INIT ACK ask for it
+#: the verification tag that INIT and INIT ACK ask for, and that every other SCTP packet carries, in both directions
 VERIFICATION_TAG = 0x6B707369
-
-#: protocols by the names that rules have for them; the second line is of those whose content nobody looks at
-_NUMBERS = {
-    "icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "dccp": 33, "udplite": 136,
-    "igmp": 2, "ipencap": 4, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "ospf": 89, "pim": 103, "vrrp": 112,
-}  # fmt: skip
-_NAMES = {number: name for name, number in _NUMBERS.items()}
 
 _FLAG_BITS = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32}
 _FLAGS = tuple(frozenset(name for name, bit in _FLAG_BITS.items() if bits & bit) for bits in range(64))
 
-#: types whose message is about another packet; of ICMPv6 those below 128 are errors, and four are assigned
+#: types of ICMP errors, whose messages hold another packet. ICMPv6 errors have types below 128, of which four are assigned
 _ERRORS = {"icmp": frozenset({3, 4, 5, 11, 12}), "icmpv6": frozenset({1, 2, 3, 4})}
 _TOO_BIG = {("icmp", 3, 4), ("icmpv6", 2, 0)}
 _MTU = 1400
@@ -35,14 +29,14 @@ _CHUNK_NUMBERS = {
     "SHUTDOWN_ACK": 8, "ERROR": 9, "COOKIE_ECHO": 10, "COOKIE_ACK": 11, "SHUTDOWN_COMPLETE": 14,
 }  # fmt: skip
 _CHUNK_NAMES = {number: name for name, number in _CHUNK_NUMBERS.items()}
-#: what follows type, flags and length; the state cookie and the heartbeat are parameters of four bytes
+#: the bytes of a chunk behind its type, flags and length; state cookie and heartbeat are parameters with four bytes of data
 _CHUNK_BODIES = {
     "DATA": bytes(12) + b"\0", "INIT": bytes(16), "INIT_ACK": bytes(16) + b"\0\7\0\10kpsi", "SACK": bytes(12),
     "HEARTBEAT": b"\0\1\0\10kpsi", "HEARTBEAT_ACK": b"\0\1\0\10kpsi", "SHUTDOWN": bytes(4), "ERROR": b"\0\4\0\4",
     "COOKIE_ECHO": b"kpsi",
 }  # fmt: skip
 _WHOLE_MESSAGE = 3  # flags of a DATA chunk: first and last fragment
-_STREAMS_AND_WINDOW = bytes.fromhex("0000faf0 0001 0001 00000000")  # what INIT and INIT ACK say after their tag
+_STREAMS_AND_WINDOW = bytes.fromhex("0000faf0 0001 0001 00000000")  # the part of INIT and INIT ACK behind their tag
 
 _IPV4, _IPV6 = Struct("!BBHHHBBHII"), Struct("!IHBB16s16s")
 _TCP, _UDP, _SCTP, _ICMP = Struct("!HHIIBBHHH"), Struct("!HHHH"), Struct("!HHII"), Struct("!BBHHH")
@@ -51,7 +45,7 @@ _CHUNK = Struct("!BBH")
 _DONT_FRAGMENT, _OFFSET_BITS = 0x4000, 0x1FFF
 _TAG_BITS = {Family.IPV4: 16, Family.IPV6: 20}
 _TCP_WINDOW = 64240
-#: bytes of the transport that an ICMP error holds at least
+#: an ICMP error holds at least these many bytes of the transport header
 _LEAST_EMBEDDED = 8
 
 _CHECKSUM_OFFSETS = {"tcp": 16, "udp": 6, "icmp": 2, "icmpv6": 2}
@@ -59,25 +53,28 @@ _LEAST_LENGTHS = {"tcp": 20, "udp": 8, "icmp": 8, "icmpv6": 8, "sctp": 16, "dccp
 
 
 class Decoded(NamedTuple):
-    """A packet from the wire. Of an ICMP error, ``tag``, ``seq`` and ``ack`` are those of the packet it is about."""
+    """A packet from the wire. If it is an ICMP error, ``tag``, ``seq`` and ``ack`` belong to the packet that the error is about."""
 
     packet: Packet
-    tag: int  #: IP identification, or flow label; what the node says of its own accord has any
-    seq: int  #: of TCP; of ICMP the sequence number, which an answer repeats; else 0
-    ack: int  #: of TCP; else 0
+    tag: int  #: IP identification, or flow label; packets that the node makes itself have arbitrary ones
+    seq: int  #: TCP's sequence number, or ICMP's, which an answer repeats; 0 for other protocols
+    ack: int  #: TCP's acknowledgement number; 0 for other protocols
 
 
 # --- to bytes --------------------------------------------------------------------------------------------------------------
 
 
 def encode(packet: Packet, *, tag: int, seq: int = 0, ack: int = 0, vtag: int = VERIFICATION_TAG) -> bytes:
-    """The packet from its IP header on, with data of a few bytes where it has some.
+    """The packet as bytes from its IP header on, with a few bytes of data if it carries data.
 
-    ``seq`` and ``ack`` are TCP's numbers; of SCTP the tags of the sender and of the other end, 0: ``vtag``.
-    ``tag``: IP identification (16 bits, Linux replaces 0 on what processes send) or flow label (20 bits); an ICMP error has it
-    twice. Checksums are right unless ``checksum_ok`` is false: then the transport's is wrong, the IP header's never, and a
-    packet inside an ICMP error has right ones in any case. They are made for the source as it stands, which may be the 0
-    that Linux replaces. ValueError if the tag does not fit, InputError for protocols and chunks that have no form here.
+    ``tag`` becomes the IP identification (16 bits; Linux replaces 0 in packets that processes send) or the flow label (20 bits). An ICMP
+    error carries it twice, also in the packet inside. For TCP, ``seq`` and ``ack`` are its numbers. For SCTP they are the verification tags
+    of the sender and of the other end; 0 stands for ``vtag``.
+
+    If the packet's ``checksum_ok`` is false, the checksum of its transport header is wrong. The checksums of the IP header and of a packet
+    inside an ICMP error are always right. Checksums are computed for the source address as given, even for the 0 that Linux replaces.
+
+    ValueError if the tag has too many bits, InputError for a protocol or chunk that cannot be encoded.
     """
     if tag >> _TAG_BITS[packet.family]:
         raise ValueError(f"tag {tag} has more than {_TAG_BITS[packet.family]} bits")
@@ -100,15 +97,15 @@ def _written(packet: Packet, tag: int, seq: int, ack: int, vtag: int, *, checksu
             segment = _sctp(packet, seq or vtag, ack or vtag, checksum_ok=checksum_ok)
         case "icmp" | "icmpv6":
             segment = _icmp(packet, tag, seq, ack, vtag)
-        case _ if protocol not in PORT_PROTOCOLS and (protocol in _NUMBERS or protocol.isdecimal()):
+        case _ if protocol not in PORT_PROTOCOLS and (protocol in PROTOCOL_NUMBERS or protocol.isdecimal()):
             segment = bytearray(8)
         case _:
             raise InputError(f"protocol {protocol} has no form on the wire here")
-    number = _NUMBERS.get(protocol) or int(protocol)
+    number = PROTOCOL_NUMBERS.get(protocol) or int(protocol)
     offset = _CHECKSUM_OFFSETS.get(protocol)
     if offset is not None:
         pseudo_header = 0 if protocol == "icmp" else packet.saddr + packet.daddr + number + len(segment)
-        checksum = 0xFFFF - _sum(segment, pseudo_header)  # never 0, which of UDP would mean that there is none
+        checksum = 0xFFFF - _sum(segment, pseudo_header)  # never 0, which in UDP means that there is no checksum
         if not checksum_ok:
             checksum = checksum % 0xFFFE + 1
         _WORD.pack_into(segment, offset, checksum)
@@ -142,7 +139,7 @@ def _icmp(packet: Packet, tag: int, seq: int, ack: int, vtag: int) -> bytearray:
 
 
 def _sctp(packet: Packet, own: int, other: int, *, checksum_ok: bool) -> bytearray:
-    """``own`` is the tag that the sender asks for, ``other`` the one that it must show."""
+    """``own`` is the tag that the sender asks for, ``other`` the tag that it must carry."""
     name = packet.sctp_chunk
     if name not in _CHUNK_NUMBERS:
         raise InputError(f"SCTP chunk {name} has no form on the wire here")
@@ -160,13 +157,13 @@ def _sctp(packet: Packet, own: int, other: int, *, checksum_ok: bool) -> bytearr
 
 
 def decode(data: bytes | memoryview, family: Family) -> Decoded | None:
-    """The packet that begins with this IP header; None if it is none of this family, or ends before its transport header does.
+    """The packet that begins with this IP header; None if it is not of this family, or ends within its transport header.
 
-    Behind the packet there may be padding. ``length`` is the header's. IPv4 fragments but the first, unheard-of protocols, and
-    IPv6 packets with headers in between are packets of a protocol by its number: ``44`` is an IPv6 fragment. A SCTP chunk
-    of no known type reads ``DATA``, like which connection tracking treats it. Where a network card would have to finish a
-    checksum it is good. ``related`` is what an ICMP error holds of its packet, TCP without flags if these are cut off,
-    and None if not even 8 bytes behind its header are there.
+    Padding behind the packet is ignored. The packet's ``length`` comes from the IP header. Its protocol is a number in decimal if the number
+    has no name here, if the packet is an IPv4 fragment other than the first, or if an IPv6 extension header comes first (``44`` is a
+    fragment). An SCTP chunk of unknown type reads as ``DATA``, because connection tracking treats it so. A checksum that Linux leaves for the
+    network card to finish counts as right. ``related`` is the packet in an ICMP error: a TCP packet without flags if the flags were cut
+    off, None if fewer than 8 bytes of its transport header are there.
     """
     return _read(memoryview(data), family, embedded=False)
 
@@ -180,7 +177,7 @@ def _read(data: memoryview, family: Family, *, embedded: bool) -> Decoded | None
         begin = (first & 0xF) * 4
         if first >> 4 != family or begin < _IPV4.size or begin > length:
             return None
-        name = str(number) if fragment & _OFFSET_BITS else _NAMES.get(number) or str(number)
+        name = str(number) if fragment & _OFFSET_BITS else PROTOCOL_NAMES.get(number) or str(number)
     else:
         if size < _IPV6.size:
             return None
@@ -190,7 +187,7 @@ def _read(data: memoryview, family: Family, *, embedded: bool) -> Decoded | None
         tag, begin = first & 0xFFFFF, _IPV6.size
         length += begin
         saddr, daddr = int.from_bytes(source), int.from_bytes(destination)
-        name = _NAMES.get(number) or str(number)
+        name = PROTOCOL_NAMES.get(number) or str(number)
     packet = Packet(family, name, saddr, daddr, ttl=ttl, length=length)
     segment = data[begin:length]
     if embedded:
@@ -204,13 +201,13 @@ def _read(data: memoryview, family: Family, *, embedded: bool) -> Decoded | None
 
 
 def _read_transport(packet: Packet, segment: memoryview, tag: int, *, embedded: bool) -> Decoded:
-    """At least 8 bytes of it."""
+    """Reads the transport header. ``segment`` holds at least 8 bytes of it."""
     seq = ack = 0
     match packet.protocol:
         case "tcp":
             packet.sport, packet.dport = _PORTS.unpack_from(segment)
             [seq] = _LONG.unpack_from(segment, 4)
-            if len(segment) < _TCP.size:  # the rest did not come along with the ICMP error
+            if len(segment) < _TCP.size:  # the ICMP error holds no more of it
                 packet.tcp_flags = _FLAGS[0]
             else:
                 [ack] = _LONG.unpack_from(segment, 8)
@@ -235,7 +232,7 @@ def _read_transport(packet: Packet, segment: memoryview, tag: int, *, embedded: 
 
 
 def _is_good(packet: Packet, number: int, segment: memoryview) -> bool:
-    """Whether the transport's checksum is right, or is the part of it that Linux leaves for the network card to finish."""
+    """Whether the transport's checksum is right, or is the partial one that Linux leaves for the network card to finish."""
     offset = _CHECKSUM_OFFSETS.get(packet.protocol)
     if offset is None:
         return packet.protocol != "sctp" or _has_good_crc(segment)
@@ -257,7 +254,7 @@ def _has_good_crc(segment: memoryview) -> bool:
 
 
 def _sum(data: bytes | bytearray | memoryview, more: int = 0) -> int:
-    """Ones' complement sum of the 16-bit words, 0 … 0xFFFE: 2**16 is 1 modulo 0xFFFF, so a number is the sum of its words."""
+    """The ones' complement sum of the 16-bit words, from 0 to 0xFFFE. Modulo 0xFFFF a number equals the sum of its words, as 2**16 is 1."""
     number = int.from_bytes(data)
     return ((number << 8 if len(data) & 1 else number) + more) % 0xFFFF
 
@@ -275,7 +272,7 @@ _CRC32C = _crc32c_table()
 
 
 def _crc32c(data: bytes | bytearray) -> int:
-    """Castagnoli's CRC, as SCTP has it in its header with the low byte first."""
+    """Castagnoli's CRC. SCTP's header holds it with the low byte first."""
     value = 0xFFFFFFFF
     for byte in data:
         value = value >> 8 ^ _CRC32C[value & 0xFF ^ byte]

@@ -1,6 +1,6 @@
-"""Network namespaces without a name: they last as long as this process holds them, so that nothing is left behind by a crash.
+"""Network namespaces without names. They last as long as this process holds them, so a crash leaves nothing behind.
 
-Counterpart: ``ip netns``, which keeps namespaces by mounting them. Never touches the namespace that it was called in.
+Counterpart: ``ip netns``, which keeps namespaces by mounting them. The namespace of the caller is never changed.
 """
 
 import ctypes
@@ -20,11 +20,11 @@ _TOOL_TIMEOUT_S = 120
 
 
 class LabError(KpsimError):
-    """Linux did not do what the lab needs: nothing was measured."""
+    """Linux did not do what the lab needs, so nothing was measured."""
 
 
 class Namespace:
-    """A new network namespace, empty but for lo. ``close`` it, or let the process end."""
+    """A new network namespace that holds lo only. It ends with ``close``, or with the process."""
 
     def __init__(self) -> None:
         home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
@@ -39,7 +39,7 @@ class Namespace:
 
     @property
     def path(self) -> str:
-        """A name that ``ip link … netns`` takes while this process lives."""
+        """A name for the namespace that ``ip link … netns`` accepts while this process lives."""
         return f"/proc/{os.getpid()}/fd/{self._fd}"
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class Namespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """What this thread opens and starts meanwhile belongs to the namespace, and stays in it."""
+        """Moves this thread into the namespace for a while. Sockets and processes that it opens there stay there."""
         home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _call("setns", self._fd, _CLONE_NEWNET)
@@ -63,19 +63,27 @@ class Namespace:
             return socket.socket(family, kind, protocol)
 
     def run(self, command: Sequence[str], *, stdin: str = "") -> str:
-        """Output of a command. LabError with what it complains of if it fails."""
+        """Runs a command in the namespace and returns its output. LabError with the command's complaint if it fails."""
         with self.entered():
             done = subprocess.run(
                 command, input=stdin, capture_output=True, text=True, timeout=_TOOL_TIMEOUT_S, check=False
             )
-        if done.returncode < 0:  # of rules by the hundred thousand, iptables-nft does
+        if done.returncode < 0:  # iptables-nft crashes if it is given rules by the hundred thousand
             raise LabError(f"{' '.join(command)}: crashed ({signal.Signals(-done.returncode).name})")
         if done.returncode:
             raise LabError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
         return done.stdout
 
+    def complaint(self, command: Sequence[str], stdin: str = "") -> str | None:
+        """The first line of what a command complains of; None if it succeeds."""
+        try:
+            self.run(command, stdin=stdin)
+        except LabError as error:
+            return str(error).partition("\n")[0]
+        return None
+
     def ip(self, lines: Sequence[str], *options: str) -> None:
-        """Lines as one writes them behind ``ip``, done in one go."""
+        """Runs ``ip`` once for all lines. A line is written like the arguments of ``ip``."""
         if lines:
             self.run(["ip", *options, "-batch", "-"], stdin="".join(f"{line}\n" for line in lines))
 
@@ -84,7 +92,7 @@ class Namespace:
             return _sysctl(name).exists()
 
     def set_sysctls(self, values: Mapping[str, int]) -> None:
-        """``net.ipv4.ip_forward`` and the like. LabError if one does not exist or is refused."""
+        """Sets sysctls by name, such as ``net.ipv4.ip_forward``. LabError if one does not exist or the value is refused."""
         with self.entered():
             for name, value in values.items():
                 try:

@@ -1,6 +1,6 @@
-"""Netfilter's netlink: questions to one of its subsystems in a namespace, and the attributes that questions and answers consist of.
+"""Netlink for netfilter: sends questions to one of its subsystems in a namespace, and packs and unpacks the attributes of messages.
 
-Counterpart: libmnl and libnfnetlink. What attributes mean to a subsystem this module never knows.
+Counterpart: libmnl and libnfnetlink. The subsystems' own modules know what their attributes mean.
 """
 
 import errno
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from kpsim.lab.namespace import LabError, Namespace
 
-NESTED = 0x8000  #: set in the kind of an attribute that consists of attributes
+NESTED = 0x8000  #: this bit in an attribute's kind says that it holds attributes
 
 _NETLINK_NETFILTER = 12
 _REQUEST, _ACKNOWLEDGE, _CREATE = 1, 4, 0x600
@@ -19,11 +19,11 @@ _ERROR_MESSAGE = 2
 _HEADER, _SUBSYSTEM_HEADER = struct.Struct("=IHHII"), struct.Struct("=BBH")
 _KIND_BITS = 0x3FFF
 _ANSWER_TIMEOUT_S = 5
-_AT_ONCE = 32  # questions: their answers fit into the socket's buffer
+_AT_ONCE = 32  # so many questions: their answers fit into the socket's buffer
 
 
 class Refused(LabError):
-    """The kernel's answer is an error, ``number`` in errno's terms."""
+    """The kernel answered with an error. ``number`` is its errno."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"netlink: {os.strerror(number)}")
@@ -31,7 +31,7 @@ class Refused(LabError):
 
 
 class Netlink:
-    """A subsystem of netfilter in one namespace. ``close`` it."""
+    """A connection to one subsystem of netfilter in one namespace. ``close`` it."""
 
     def __init__(self, namespace: Namespace, subsystem: int) -> None:
         self._subsystem = subsystem
@@ -44,9 +44,9 @@ class Netlink:
     def ask(
         self, verb: int, attributes: bytes = b"", *, family: int = socket.AF_UNSPEC, creates: bool = False
     ) -> bytes | None:
-        """The attributes that the kernel answers; None if it only acknowledges, or knows of no such thing. Refused otherwise.
+        """The attributes of the kernel's answer; None if it only acknowledges, or if the object does not exist. Refused for other errors.
 
-        ``creates``: the thing must not be there yet.
+        ``creates``: the object must not exist yet.
         """
         flags = _REQUEST | _ACKNOWLEDGE | (_CREATE if creates else 0)
         self._socket.send(self._message(verb, attributes, family, flags, 1))
@@ -59,7 +59,7 @@ class Netlink:
                 answer = content
 
     def ask_all(self, verb: int, questions: Sequence[bytes], *, family: int) -> list[bytes | None]:
-        """The answers to questions that each have one: as many calls of ``ask``, but without a system call for each."""
+        """The answer to each question, as from ``ask``, but with fewer system calls. Each question must have exactly one answer."""
         answers: dict[int, bytes | None] = {}
         for first in range(0, len(questions), _AT_ONCE):
             some = range(first, min(first + _AT_ONCE, len(questions)))
@@ -75,7 +75,7 @@ class Netlink:
         return head + body + bytes(-len(body) % 4)
 
     def _messages(self) -> Iterator[tuple[int, int, bytes]]:
-        """Number of the question, kind and content of what comes next."""
+        """Reads messages; yields for each the number of its question, its kind and its content."""
         data = self._socket.recv(1 << 16)
         while data:
             length, kind, _, number, _ = _HEADER.unpack_from(data)
@@ -85,7 +85,7 @@ class Netlink:
 
 
 def _check(error: bytes) -> bool:
-    """True: an acknowledgement, or nothing of the kind is known. Refused for everything else."""
+    """True for an acknowledgement, and if the object does not exist. Refused for every other error."""
     [number] = struct.unpack_from("=i", error)
     if -number not in (0, errno.ENOENT):
         raise Refused(-number)
@@ -93,12 +93,12 @@ def _check(error: bytes) -> bool:
 
 
 def attribute(kind: int, data: bytes) -> bytes:
-    """As it stands in a message."""
+    """An attribute as bytes, padded as in a message."""
     return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """Contents by kind, the marks for nesting and byte order left out."""
+    """The contents of attributes by their kinds, without the bits for nesting and byte order."""
     found = {}
     while data:
         length, kind = struct.unpack_from("=HH", data)

@@ -1,33 +1,33 @@
-"""A node in Linux: a namespace with a machine's interfaces, routes, settings and rules, and another with everybody around it.
+"""A node in Linux: one namespace with a machine's interfaces, routes, settings and rules, and one with the world around it.
 
-Counterpart: a machine under kube-proxy, its pods behind a bridge, a peer and the outside behind its uplink. Nobody outside the node answers of
-himself: what a pod sends is sent by whoever uses this. It never knows what should become of a packet.
+Counterpart: a machine that kube-proxy runs on, its pods behind a bridge, a peer and the outside behind its uplink. The world has no IP stack
+of its own: the caller sends every packet of pods, peers and clients, answers included.
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 from kpsim.addresses import Family, format_ip
 from kpsim.lab.accounting import LinuxAccounting
-from kpsim.lab.backends import Backend
 from kpsim.lab.conntrack import LinuxConntrack
 from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.tools import Tool
+from kpsim.lab.tools.iptables import IptablesTool
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Framed, Heard, Port, Shot, Sighting, Where, Wires
 from kpsim.nodes import Machine
 from kpsim.packetpath.routing import Interface, InterfaceKind, Route, RouteKind
+from kpsim.ruleset import Ruleset
 from kpsim.sysctls import SETTINGS, Sysctls
 
 _PATIENCE_S = 10
-_BRIDGE_MAC = "02:00:00:01:00:00"  # else it would be that of one port or another
+_BRIDGE_MAC = "02:00:00:01:00:00"  # without one of its own the bridge would take the address of one of its ports
 _ELSEWHERE = b"\2\0\0\0\0\1"
 _ETHERNET = {Family.IPV4: b"\x08\x00", Family.IPV6: b"\x86\xdd"}
-#: no rate limits (K-3.4), no redirects, no answers to pings, no addresses that nobody gave
+#: no rate limits (K-3.4), no redirects, no answers to pings, no addresses that Linux gives itself
 _QUIET = {
     "net.ipv4.icmp_ratemask": 0, "net.ipv6.icmp.ratelimit": 0,
     "net.ipv4.icmp_msgs_per_sec": 1_000_000, "net.ipv4.icmp_msgs_burst": 1_000_000,
@@ -37,28 +37,27 @@ _QUIET = {
     "net.ipv6.auto_flowlabels": 0, "net.ipv6.flowlabel_reflect": 0,
     "net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1,
 }  # fmt: skip
-_COUNTERS = re.compile(r"--nfacct-name +(\S+)")
 
 
 class LabNode:
-    """One family of a node, and the world around it. ``close`` it; a process that ends leaves nothing behind either."""
+    """One family of a node, and the world around it. ``close`` it. A process that ends leaves nothing behind either."""
 
-    def __init__(self, machine: Machine, family: Family, backend: Backend = Backend.NFT) -> None:
-        self.machine, self.family, self.backend = machine, family, backend
+    def __init__(self, machine: Machine, family: Family, variant: Variant = Variant.NFT) -> None:
+        self.machine, self.family, self.variant = machine, family, variant
         self._opened = ExitStack()
         self.namespace = self._opened.enter_context(closing(Namespace()))
         self._world = self._opened.enter_context(closing(Namespace()))
-        self._macs: dict[str, bytes] = {}  # of the node's interfaces
+        self._macs: dict[str, bytes] = {}  # of the node's interfaces, by name
         self._wires_by_interface: dict[str, str] = {}
         self._pods: dict[int, tuple[str, bytes]] = {}  # address → wire and MAC
         self._guests: dict[str, str] = {}  # bridge → wire
         self._ports = 0
-        self._tables: set[str] = set()
         try:
-            self._accounting = self._opened.enter_context(closing(LinuxAccounting(self.namespace)))
+            accounting = self._opened.enter_context(closing(LinuxAccounting(self.namespace)))
+            self.tool: Tool = IptablesTool(self.namespace, family, variant, accounting)
             self._wires = self._opened.enter_context(closing(Wires(family, self.namespace, self._world)))
             self._build()
-            self.load("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")  # with the first table conntrack is there to be asked
+            self.tool.begin()
             self.conntrack = self._opened.enter_context(closing(LinuxConntrack(self.namespace)))
         except BaseException:
             self.close()
@@ -84,19 +83,19 @@ class LabNode:
         self._macs = {link["ifname"]: bytes.fromhex(link["address"].replace(":", "")) for link in links}
         for interface in routing.interfaces.values():
             if interface.kind is InterfaceKind.BRIDGE:
-                self._add_ports(interface.name, [None])  # for who is no pod and comes in there
+                self._add_ports(interface.name, [None])  # for senders behind the bridge that are not pods
         self._settle()
         self.namespace.set_sysctls(sysctl_values(self.machine.sysctls, self.namespace.has_sysctl))
         self.namespace.ip([f"route add {_written(r)}" for r in routing.routes if r.network.family is self.family])
 
     def _lines(self, interface: Interface) -> list[str]:
-        """An interface as one writes it behind ``ip``. Where it has a wire to the world, that is looked at from now on."""
+        """The arguments of ``ip`` that make an interface. If it has a wire to the world, frames that come out there are read from now on."""
         name, lines = interface.name, []
         match interface.kind:
             case InterfaceKind.LOOPBACK:
                 pass
             case InterfaceKind.LINK | InterfaceKind.VETH | InterfaceKind.DUMMY:
-                # where a dummy loses packets they can be seen
+                # a dummy is a veth here too: the packets that it would lose can be seen
                 where = Where.POD if interface.kind is InterfaceKind.VETH else Where.LINK
                 wire = self._wires_by_interface[name] = f"w-{name}"[:15]
                 self._wires.attach(Port(wire, where, name))
@@ -117,7 +116,7 @@ class LabNode:
     # --- pods behind a bridge ------------------------------------------------------------------------------------------
 
     def add_pods(self, addresses: Iterable[int]) -> None:
-        """Gives each address that is routed to a bridge a port of its own there, unless it has one."""
+        """Gives each address that is routed to a bridge its own port of the bridge, unless it has one."""
         wanted: dict[str, list[int]] = {}
         for address in addresses:
             decision = self.machine.routing.lookup(self.family, address)
@@ -128,14 +127,14 @@ class LabNode:
                 self._add_ports(name, list(dict.fromkeys(new)))
 
     def put_behind(self, interface: str, *addresses: int) -> None:
-        """Puts addresses behind an interface, wherever they are routed otherwise."""
+        """Routes addresses to an interface, whatever other routes say."""
         bits = self.family.bits
         self.namespace.ip([f"route add {format_ip(self.family, a)}/{bits} dev {interface}" for a in addresses])
         if self.machine.routing.interfaces[interface].kind is InterfaceKind.BRIDGE:
             self._add_ports(interface, addresses)
 
     def add_local(self, address: int) -> None:
-        """Makes the node take what is sent to an address, without that it has it: nobody borrows it."""
+        """Makes the node accept packets to an address without assigning it. So Linux never uses it as a source address."""
         self.namespace.ip([f"route add local {format_ip(self.family, address)}/{self.family.bits} dev lo table local"])
 
     def _add_ports(self, bridge: str, addresses: Sequence[int | None]) -> None:
@@ -164,10 +163,10 @@ class LabNode:
         self._settle()
 
     def _settle(self) -> None:
-        """Waits until Linux has noticed that all links are up: it does so in its own time."""
+        """Waits until all links are up, which Linux notices with a delay. LabError if they do not come up."""
         for _ in range(_PATIENCE_S * 100):
             links = json.loads(self.namespace.run(["ip", "-json", "-details", "link", "show", "up"]))
-            up = filter(None, links)  # of others nothing but braces is printed
+            up = filter(None, links)  # ``ip`` prints empty braces for the other links
             if all(link["operstate"] in ("UP", "UNKNOWN") and _switches(link) for link in up):
                 return
             time.sleep(0.01)
@@ -175,50 +174,21 @@ class LabNode:
 
     # --- rules and memory --------------------------------------------------------------------------------------------------
 
-    def load(self, rules: str) -> None:
-        """Makes an iptables-save text the rules of the family. Connections and affinity lists stay."""
-        for counter in dict.fromkeys(_COUNTERS.findall(rules)):
-            self._accounting.create(counter)
-        named = {line[1:] for line in rules.splitlines() if line.startswith("*")}
-        emptied = "".join(f"*{name}\nCOMMIT\n" for name in sorted(self._tables - named))
-        self.namespace.run([self.backend.tool(self.family, "restore"), "--wait"], stdin=rules + emptied)
-        self._tables |= named
-
-    def saved(self, *, counters: bool = False) -> str:
-        """What the tool prints of the rules that Linux holds."""
-        command = [self.backend.tool(self.family, "save")]
-        return self.namespace.run([*command, "-c"] if counters else command)
-
-    def reset_counters(self) -> None:
-        """Makes every rule count from nothing."""
-        for table in sorted(self._tables):
-            self.namespace.run([self.backend.command(self.family), "--wait", "-t", table, "-Z"])
+    def load(self, ruleset: Ruleset) -> None:
+        """Makes these the rules of the family. Connections and affinity lists stay."""
+        self.tool.load(ruleset)
 
     def forget(self) -> None:
         """Empties the connection table and the affinity lists."""
         self.conntrack.flush()
-        with self.namespace.entered():
-            for affinity in Path("/proc/thread-self/net/xt_recent").glob("*"):
-                affinity.write_text("/")
-
-    def affinity(self, name: str) -> frozenset[str]:
-        """The sources in an affinity list; none if there is no such list."""
-        with self.namespace.entered():
-            file = Path("/proc/thread-self/net/xt_recent") / name
-            lines = file.read_text().splitlines() if file.exists() else []
-        return frozenset(str(ip_address(line.split()[0].removeprefix("src="))) for line in lines)
-
-    def affinity_names(self) -> frozenset[str]:
-        """The affinity lists that there are."""
-        with self.namespace.entered():
-            return frozenset(path.name for path in Path("/proc/thread-self/net/xt_recent").glob("*"))
+        self.tool.forget()
 
     # --- packets -----------------------------------------------------------------------------------------------------------
 
     def transmit(self, shots: Sequence[Shot], *, wait_for_last: bool = False) -> tuple[list[Heard], list[Sighting]]:
-        """What came of each shot, in order, and what came out that belongs to none.
+        """Sends shots. Returns what was seen of each, in order, and the packets that belong to none of them.
 
-        LabError if something could not be sent or looked at.
+        LabError if a packet could not be sent, or came out but could not be read.
         """
         reception = self._wires.transmit([self._framed(shot) for shot in shots], wait_for_last=wait_for_last)
         return reception.results(), reception.strays
@@ -235,7 +205,7 @@ class LabNode:
         wire, source = self._pods.get(packet.saddr, (self._guests.get(name, ""), _ELSEWHERE))
         if not wire:
             raise LabError(f"nothing can be sent into {name}")
-        # to a neighbour on the bridge directly, to everybody else by the node
+        # a frame to a neighbour on the bridge goes there directly, every other frame to the node
         on_link = any(packet.daddr in a.network for a in self.machine.routing.interfaces[name].of(self.family))
         target = self._pods.get(packet.daddr) if on_link else None
         return Framed(shot, wire, self._header(target[1] if target else self._macs[name], source))
@@ -245,7 +215,7 @@ class LabNode:
 
 
 def _switches(link: dict[str, Any]) -> bool:
-    """Whether a link, if it is a bridge's port, takes packets already."""
+    """Whether a link takes packets already. Only a port of a bridge may not do so yet."""
     info = link.get("linkinfo", {})
     if info.get("info_slave_kind") != "bridge":
         return True
@@ -266,7 +236,10 @@ def _written(route: Route) -> str:
 
 
 def sysctl_values(sysctls: Sysctls, exists: Callable[[str], bool]) -> dict[str, int]:
-    """The settings that are a namespace's own, by name. A kernel without a protocol's tracking lacks its timers and needs no
-    defaults of them."""
+    """The values of all settings that a namespace has for itself, by name.
+
+    A kernel that does not track a protocol lacks the protocol's timers: those that ``exists`` denies are left out if they have their
+    default value.
+    """
     values = {each: each.of(sysctls) for each in SETTINGS.values() if not each.of_machine}
     return {each.name: value for each, value in values.items() if value != each.default or exists(each.name)}

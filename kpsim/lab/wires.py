@@ -1,8 +1,8 @@
-"""The sockets of the lab: into the node by its interfaces and from its processes, and out of it wherever a packet can come out.
+"""The sockets of the lab. They send packets into the node, by its interfaces or from its processes, and read packets wherever they come out.
 
-A veth delivers within the sender's ``send()``: a packet has come out, or never will, before the next one goes in (K-11). What comes out is
-told apart by its tag, which survives every translation and stands in the ICMP errors about it too. Nothing may get lost unseen: the kernel's own
-counts of the wires' frames must come out even with what was written and read here.
+A veth delivers a frame within the sender's ``send()``. So a packet has come out, or never will, before the next one goes in (K-11). A packet
+is recognised by its tag, which survives every translation and also stands in ICMP errors about the packet. No loss may go unnoticed: the
+kernel's counts of frames at the wires must equal the numbers of frames that were written and read here.
 """
 
 import contextlib
@@ -21,17 +21,18 @@ from kpsim.conntrack import FlowTuple, tuple_of
 from kpsim.lab.frames import Decoded, decode, encode
 from kpsim.lab.namespace import LabError, Namespace
 from kpsim.packet import Packet
+from kpsim.protocols import PROTOCOL_NUMBERS
 
 _ETHERNET = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
-_BUFFER = 64 << 20  # bytes: a batch must fit
+_BUFFER = 64 << 20  # bytes; a whole batch must fit in
 _SO_RCVBUFFORCE, _SO_MEMINFO, _DROPS = 33, 55, 8
 _ETH_P_ALL, _SOL_PACKET, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 3, 263, 6, 23
 _RECEIVED, _SENT = 2, 10  # columns of /proc/net/dev
 _PATIENCE_MS = 1000
-#: what a system call says of the packet; anything else is said of the lab
+#: errors of a system call that concern the packet; any other error concerns the lab
 _VERDICTS = frozenset({"EPERM", "EACCES", "EINVAL", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL"})
 _IPV6_FLOWINFO, _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 11, 51, 52
-_RAW = {Family.IPV4: (6, 17, 132, 1), Family.IPV6: (6, 17, 132, 58)}
+_RAW = {Family.IPV4: ("tcp", "udp", "sctp", "icmp"), Family.IPV6: ("tcp", "udp", "sctp", "icmpv6")}
 _NEIGHBOURLY, _LINK_LOCAL = frozenset({*range(130, 138), 143}), 0xFE80 >> 6
 _TAGS = {Family.IPV4: 1 << 16, Family.IPV6: 1 << 20}
 
@@ -45,10 +46,10 @@ class Where(enum.StrEnum):
 
 
 class Shot(NamedTuple):
-    """A packet to send: by ``packet.in_interface``, or, if that is empty, from a process of the node.
+    """A packet to send: into ``packet.in_interface``, or from a process of the node if that is empty.
 
-    ``sequence`` and ``acknowledged`` are TCP's numbers; of SCTP the verification tags of the sender and of the other end, 0 for
-    one that both ends have.
+    For TCP, ``sequence`` and ``acknowledged`` are its numbers. For SCTP they are the verification tags of the sender and of the other end;
+    0 stands for a tag that both ends share.
     """
 
     packet: Packet
@@ -57,7 +58,7 @@ class Shot(NamedTuple):
 
 
 class Framed(NamedTuple):
-    """A shot with the far end of the wire that it goes in by, and its Ethernet header; without a wire a process sends it."""
+    """A shot with its Ethernet header and the far end of the wire that it is written to. Without a wire a process of the node sends it."""
 
     shot: Shot
     wire: str = ""
@@ -65,7 +66,7 @@ class Framed(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """A packet that came out. ``name`` is the interface; at a pod behind a bridge the pod's port tells its ``address`` too."""
+    """A packet that came out. ``name`` is the interface. Behind a bridge, ``address`` is the pod whose port the packet came out of."""
 
     where: Where
     name: str
@@ -76,14 +77,14 @@ class Sighting(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What came of a shot. ``error``: what the local sender's system call said, such as EPERM."""
+    """What was seen of a shot. ``error`` is the error of the local sender's system call, such as EPERM, or empty."""
 
     sightings: tuple[Sighting, ...]
     error: str = ""
 
 
 class Port(NamedTuple):
-    """An end of a wire outside the node: frames go in to ``mac``; what arrives there has reached ``where``."""
+    """The end of a wire outside the node. A packet that comes out here has reached ``where``."""
 
     wire: str  #: name of the far end, where frames are written
     where: Where
@@ -101,7 +102,7 @@ class Wires:
         self._world = self._wide(world.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)))
         self._world.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         self._counts = _Counts(world)
-        self._raw = [self._wide(node.socket(kind, socket.SOCK_RAW, protocol)) for protocol in _RAW[family]]
+        self._raw = [self._wide(node.socket(kind, socket.SOCK_RAW, PROTOCOL_NUMBERS[name])) for name in _RAW[family]]
         if family is Family.IPV6:
             for listening in self._raw:
                 for option in (socket.IPV6_RECVPKTINFO, _IPV6_RECVHOPLIMIT, _IPV6_FLOWINFO):
@@ -109,7 +110,7 @@ class Wires:
         self._process = node.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self._process.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         self._drops = 0
-        self._is_interrupted = False  # the latest batch ended with an error
+        self._is_interrupted = False  # whether the latest batch ended with an error
         self._next_tag = 1
 
     @staticmethod
@@ -129,11 +130,11 @@ class Wires:
     # --- batches ---------------------------------------------------------------------------------------------------------
 
     def transmit(self, frames: Sequence[Framed], *, wait_for_last: bool = False) -> "Reception":
-        """Sends in order and collects what comes out. ``wait_for_last``: until something is heard of the last, for a second or so.
+        """Sends frames in order and collects the packets that come out.
 
-        Without a frame it collects what has come out since, such as packets that a queue let go.
-
-        LabError if a frame did not get into the node or to us, or came out where nobody should be.
+        With ``wait_for_last`` it goes on until something is seen of the last frame, for at most a second or so. Without frames it collects
+        what has come out since the last call, such as packets that a queue let go. LabError if a frame was lost on its way in or out, or came
+        out where the lab has no port.
         """
         if len(frames) >= _TAGS[self.family]:
             raise LabError(f"{len(frames)} packets in one batch: tags tell {_TAGS[self.family] - 1} apart")
@@ -209,9 +210,9 @@ class Wires:
         yield decoded, port
 
     def _collect_all(self, reception: "Reception", *, wait_for_last: bool) -> None:
-        """Until every frame written has got into the node, and every frame that left it has been read.
+        """Reads until every frame that was written has entered the node, and every frame that left the node has been read.
 
-        What the kernel puts off when it is busy, and what it tells its neighbours, comes a little later.
+        Some frames come a little later: a busy kernel puts work off, and messages to neighbours have timers of their own.
         """
         for waited_ms in range(_PATIENCE_MS):
             received, sent = self._counts.kernels()
@@ -231,14 +232,14 @@ class Wires:
         self._lost()
 
     def _check_losses(self, bad_checksums: int) -> None:
-        """``bad_checksums``: so many packets a raw socket of ICMPv6 may refuse."""
+        """LabError if a socket lost packets. A raw ICMPv6 socket may refuse ``bad_checksums`` of them."""
         lost_of_wires, lost_of_processes = self._lost()
         lost = lost_of_wires + max(0, lost_of_processes - bad_checksums)
         if lost:
             raise LabError(f"{lost} packets came out that nobody could look at: a socket's buffer was full")
 
     def _lost(self) -> tuple[int, int]:
-        """Since it was last asked."""
+        """Numbers of packets that the sockets lost since the last call: those of the wires, those of the node's processes."""
         _, lost = struct.unpack("=II", self._world.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
         before, self._drops = self._drops, sum(
             struct.unpack("=9I", opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[_DROPS] for opened in self._raw
@@ -247,7 +248,7 @@ class Wires:
 
 
 class _Counts:
-    """Frames of all wires: as the kernel counts them at the far ends, and as they were written and read here."""
+    """Counts of the frames of all wires: the kernel's, at the far ends, and those written and read here."""
 
     def __init__(self, world: Namespace) -> None:
         self.written = self.read = 0
@@ -258,7 +259,7 @@ class _Counts:
         self._file.close()
 
     def kernels(self) -> tuple[int, int]:
-        """Received by the far ends, sent by them."""
+        """The kernel's counts: frames that the far ends received, frames that they sent."""
         self._file.seek(0)
         received = sent = 0
         for line in self._file.read().splitlines()[2:]:
@@ -269,7 +270,7 @@ class _Counts:
 
 
 class Reception:
-    """What is heard of a batch, shot by shot; ``strays`` belong to none."""
+    """What was seen of a batch, shot by shot. ``strays`` are packets that belong to no shot."""
 
     def __init__(self, shots: Sequence[Shot], tags: range) -> None:
         self.tags = tags
@@ -277,7 +278,7 @@ class Reception:
         self.strays: list[Sighting] = []
         self._sightings: list[list[Sighting]] = [[] for _ in shots]
         self._numbers = {tag: number for number, tag in enumerate(tags)}
-        # a reset says nothing of the packet that it answers but the ends
+        # a reset has no tag of the packet that it answers: it is recognised by its addresses and ports
         self._answered: dict[FlowTuple, int] = {}
         self._ports: dict[int, int] = {}
         for number, shot in enumerate(shots):
@@ -307,7 +308,7 @@ class Reception:
 
 
 def _neighbourly(packet: Packet) -> bool:
-    """Whether IPv6 tells it the link on its own account: discovery, redirects, group reports."""
+    """Whether IPv6 itself sends this packet to the link: neighbour discovery, redirects, group reports."""
     if packet.family is Family.IPV4:
         return False
     discovery = packet.protocol == "icmpv6" and packet.icmp_type in _NEIGHBOURLY
@@ -315,7 +316,7 @@ def _neighbourly(packet: Packet) -> bool:
 
 
 def _with_header(listening: socket.socket) -> bytes:
-    """An IPv6 packet as a raw socket of its protocol gets it, with the header that the socket left out."""
+    """Reads an IPv6 packet from a raw socket, and puts the IP header back that the socket left out."""
     data, ancillary, _, source = listening.recvmsg(4096, 256)
     destination, hops, flow = bytes(16), 64, 0
     for _, kind, value in ancillary:
@@ -331,7 +332,7 @@ def _with_header(listening: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def _one_cpu() -> Iterator[None]:
-    """Packets overtake each other only between CPUs. Labs of several processes do not all take the same."""
+    """Keeps this process on one CPU, since packets overtake each other only between CPUs. Different processes take different CPUs."""
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {allowed[os.getpid() % len(allowed)]})
     try:

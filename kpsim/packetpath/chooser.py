@@ -4,14 +4,16 @@ Counterpart: get_random_u32 in xt_statistic and in NAT port selection, and the h
 rules; keys come from why a rule exists, so an added Service leaves other flows' draws alone.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from math import prod
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from kpsim import rng
 from kpsim.rng import CHANCE_RANGE
+
+T = TypeVar("T")
 
 _PRINTED_DECIMALS = 10
 
@@ -105,6 +107,20 @@ class ScriptedChooser:
         self.taken.append(branch)
         self.weights.append(weights)
         return branch
+
+
+def explore(run: Callable[[ScriptedChooser], T], *, as_written: bool = False) -> Iterator[tuple[Fraction, T]]:
+    """Calls ``run`` once for each outcome that its draws may have, and yields the outcome's probability and what ``run`` returned.
+
+    The last draw changes first. The weights sum to 1. ``as_written`` as for :class:`ScriptedChooser`. Nothing runs ahead: who stops
+    taking outcomes stops the exploration.
+    """
+    scripts: list[tuple[int, ...]] = [()]
+    while scripts:
+        chooser = ScriptedChooser(scripts.pop(), as_written=as_written)
+        outcome = run(chooser)
+        yield chooser.weight, outcome
+        scripts += chooser.alternatives()
 
 
 @lru_cache(maxsize=1 << 12)

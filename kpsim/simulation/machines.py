@@ -246,19 +246,20 @@ class NodeKernel:
     def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]:
         table = self._machines.netns(self._node).conntrack
         table.expire(now_ns)
-        return [_flow(entry.original, entry.reply) for entry in table.udp_entries(family)]
+        return [listed_flow(entry.original, entry.reply) for entry in table.udp_entries(family)]
 
     def delete_flows(self, family: Family, flows: Iterable[UdpFlow], now_ns: int) -> int:
         """Delete these entries; how many there were."""
         table = self._machines.netns(self._node).conntrack
         wanted = set(flows)
-        found = [e for e in table.udp_entries(family) if _flow(e.original, e.reply) in wanted] if wanted else []
+        found = [e for e in table.udp_entries(family) if listed_flow(e.original, e.reply) in wanted] if wanted else []
         for entry in found:
             table.delete(entry.original, entry.reply)
         return len(found)
 
 
-def _flow(original: FlowTuple, answer: FlowTuple) -> UdpFlow:
+def listed_flow(original: FlowTuple, answer: FlowTuple) -> UdpFlow:
+    """A connection as kube-proxy lists it; ``answer`` is the tuple of its replies."""
     return UdpFlow(
         original.protocol,
         format_ip(original.family, original.saddr),

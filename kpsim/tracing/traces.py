@@ -4,14 +4,13 @@ Counterpart: ovn-trace. How a trace reads is written in ``explain``; how a site 
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 from html import escape
 from typing import Any
 
 from kpsim.fabric import Journey, send
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser
+from kpsim.packetpath.chooser import Chooser, SeededChooser, explore
 from kpsim.replay import START_NS
 from kpsim.tracing.explain import Depth, minimal, render_trace, sentence, trace_record
 from kpsim.tracing.explain.verdict import Verdict
@@ -95,14 +94,13 @@ def trace_packet(
 
 def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int) -> Answer:
     """All ways that a packet may take from node to node, as far as its endpoint is decided."""
-    outcomes: list[tuple[Fraction, Walk]] = []
-    scripts: list[tuple[int, ...]] = [()]
-    while scripts:
-        chooser = ScriptedChooser(scripts.pop(), as_written=True)
+
+    def once(chooser: Chooser) -> Walk:
         journey = send(
             site, packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=True, commit=False,
             until_translated=True,
         )  # fmt: skip
-        outcomes.append((chooser.weight, Verdict.of(journey).hop.walk))
-        scripts += chooser.alternatives()
+        return Verdict.of(journey).hop.walk
+
+    outcomes = list(explore(once, as_written=True))
     return summarise(outcomes, outcomes[0][1].trace)

@@ -1,4 +1,4 @@
-"""The same packets through the model and through Linux, and where the two disagree.
+"""Sends the same packets through the model and through Linux, and reports where the two disagree.
 
-Counterpart: none; it is how every statement about the kernel is accepted. It never decides what should happen: it compares.
+Every statement about the kernel is accepted this way. Linux is right by definition: this package compares, it does not judge.
 """

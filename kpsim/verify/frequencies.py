@@ -1,6 +1,6 @@
-"""Whether Linux draws endpoints as often as the model says: a chi-square over repeats of one first packet.
+"""Judges whether Linux draws endpoints as often as the model says, by a chi-square test over repeats of one first packet.
 
-Counterpart: none. Draws of a kernel are never compared one by one, only their frequencies (K-5).
+The draws of a kernel cannot be compared one by one, only their frequencies (K-5).
 """
 
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import erfc, exp, lgamma, log, sqrt
 
-#: chance of an alarm in a whole verification though everything is right
+#: the chance of a false alarm in a whole verification
 FALSE_ALARM = 1e-6
-_LEAST_EXPECTED = 5  # draws of each endpoint; of fewer the statistic says nothing
+_LEAST_EXPECTED = 5  # expected draws of each endpoint; with fewer the statistic says nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Frequencies:
-    """How often each endpoint was drawn, and how often it should have been. ``question`` is the packet in words."""
+    """How often each endpoint was drawn, and the probability that the model gives it. ``question`` is the packet in words."""
 
     question: str
     drawn: Mapping[str, int]
@@ -27,7 +27,7 @@ class Frequencies:
 
     @property
     def tells(self) -> bool:
-        """Whether there is more than one endpoint, and enough draws of each."""
+        """Whether there are several endpoints, and enough draws to judge each."""
         return len(self.weights) > 1 and min(self.weights.values()) * self.samples >= _LEAST_EXPECTED
 
     @property
@@ -37,7 +37,7 @@ class Frequencies:
 
     @property
     def p_value(self) -> float:
-        """The chance of a statistic at least this large, if draws are as they should be."""
+        """The chance of a statistic at least as large as this one if Linux draws as the model says."""
         return chance_of_chi_square(self.chi_square, len(self.weights) - 1)
 
     def __str__(self) -> str:
@@ -46,9 +46,9 @@ class Frequencies:
 
 
 def chance_of_chi_square(least: float, freedom: int) -> float:
-    """The chance that a chi-square of so many degrees of freedom is at least ``least``, exactly.
+    """The exact chance that a chi-square with ``freedom`` degrees of freedom is at least ``least``.
 
-    The upper incomplete gamma function of ``freedom / 2``, which for half of a whole number is a sum.
+    It is the regularized upper incomplete gamma function at ``freedom / 2``, which is a finite sum because ``freedom`` is whole.
     """
     half = least / 2
     if half == 0:

@@ -1,6 +1,6 @@
-"""Moments of a scenario's run: the rules that a node's kernel held, the machines, who had which address, and what clients dialled.
+"""Moments of a scenario's run: the rules that a node's kernel held, the machines, the owners of addresses, and what clients dialled.
 
-Counterpart: what one would save on a node during an incident. It never knows what the rules do to a packet.
+Counterpart: the dumps that an administrator saves on a node during an incident.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,10 +29,10 @@ from kpsim.tracing.site import Sender, Site
 
 
 def distinct_moments(history: History, node: str, family: Family, most: int) -> list[Loaded]:
-    """When the node held other rules than ever before, in order of time; evenly thinned if there are more than ``most``.
+    """The moments when the node began to hold rules that it had not held before, in order of time.
 
-    Of rules that it held several times the first time counts, but of the last rules of all the last time: first and last are
-    always among them, so ``most`` is at least 2.
+    If there are more than ``most`` moments, some are left out evenly. The first and the last rules are always among them, so ``most`` is at
+    least 2. If the node held the same rules several times the first time counts; for the rules that it held last, the last time.
     """
     assert most >= 2
     loaded = [each for each in history.loaded if (each.node, each.family) == (node, family)]
@@ -52,7 +52,7 @@ def _thinned(moments: Sequence[Loaded], most: int) -> list[Loaded]:
 
 
 def site_at(history: History, moment: Loaded) -> Site:
-    """The cluster at a moment: the machines of the run, every node with the rules that it had been given last."""
+    """The cluster at a moment: the machines of the run, and each node with the rules that were loaded there last."""
 
     def rules(node: str, family: Family) -> Ruleset:
         if (node, family) == (moment.node, moment.family):
@@ -69,9 +69,10 @@ def site_at(history: History, moment: Loaded) -> Site:
 
 
 def traffic_probes(scenario: Scenario, moment: Loaded) -> Iterator[Probe]:
-    """What the clients of the scenario's traffic that meet the moment's node dial then, as first packets.
+    """First packets that clients of the scenario's traffic send to the moment's node.
 
-    Of a source's clients outside the first and the last; whether the source sends at that very time is not asked.
+    Of a traffic source's clients outside the cluster only the first and the last send. Whether the source is active at the moment does not
+    matter.
     """
     sources = scenario.spec.traffic
     for traffic, clients in zip(sources, outside_clients(sources), strict=True):
@@ -88,7 +89,7 @@ def traffic_probes(scenario: Scenario, moment: Loaded) -> Iterator[Probe]:
 
 
 def _dialled(traffic: Traffic, service: Service, moment: Loaded) -> tuple[str, str, int] | None:
-    """Protocol, address and port; None: the Service offers nothing of this kind and family."""
+    """Protocol, address and port that the traffic dials; None if the Service has none of this kind in this family."""
     port = port_of(service, traffic.port)
     addresses, number = dialled_addresses(service, port, traffic.via)
     node = moment.state.node(moment.node)
@@ -97,7 +98,7 @@ def _dialled(traffic: Traffic, service: Service, moment: Loaded) -> tuple[str, s
 
 
 def _senders(scenario: Scenario, traffic: Traffic, clients: range, moment: Loaded) -> Iterator[tuple[Sender, str]]:
-    """Whose packets meet the node first, with their source; empty: the node's kernel chooses."""
+    """Senders whose packets reach the moment's node first, each with its source address. The node's kernel chooses an empty one."""
     here = not traffic.nodes or moment.node in traffic.nodes
     match traffic.origin:
         case Origin.PODS:
@@ -111,7 +112,7 @@ def _senders(scenario: Scenario, traffic: Traffic, clients: range, moment: Loade
             if here:
                 yield Sender.NODE, ""
         case Origin.OUTSIDE:
-            if here or traffic.via is Via.LOAD_BALANCER:  # which sends to any node
+            if here or traffic.via is Via.LOAD_BALANCER:  # a load balancer sends to any node
                 for number in (clients[0], clients[-1]):
                     yield Sender.EXTERNAL, client_address(number, moment.family)
         case origin:
@@ -119,7 +120,7 @@ def _senders(scenario: Scenario, traffic: Traffic, clients: range, moment: Loade
 
 
 def _pods(state: ClusterState, namespace: str, workload: str) -> Iterator[Pod]:
-    """A workload's pods are named after it, with a number."""
+    """The pods of a workload, by their names: that of the workload and a number."""
     for pod in state.pods:
         if pod.metadata.namespace == namespace and pod.metadata.name.rpartition("-")[0] == workload:
             yield pod

@@ -1,6 +1,6 @@
-"""What the model says will be seen of a packet outside netfilter: where it comes out, what a process is told, what the node answers.
+"""Predicts what is seen of a packet outside netfilter: where it comes out, the error of the sender's system call, the node's own answer.
 
-Counterpart: the parts of Linux around its hooks that answer by themselves: a closed port, a failed system call. It compares nothing.
+Counterpart: the parts of Linux around netfilter's hooks, such as a closed port that answers and a system call that fails.
 """
 
 from typing import NamedTuple
@@ -11,24 +11,22 @@ from kpsim.netfilter import Cause, Disposition, Netns, Walk, walk
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.routing import AddressType, RouteKind
+from kpsim.protocols import ICMP_PORT_UNREACHABLE
 
-_UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code
-
-
-#: so many packets of one source are told that there is no route, of more only one a second: for this limit no namespace has a switch
+#: so many ICMP errors routing sends to one source at once, then one a second; a namespace cannot switch this limit off
 ROUTING_ERRORS = 5
 
 
 class Sight(NamedTuple):
-    """A packet, told in all that is compared, and where it is."""
+    """A place where a packet is seen, and the packet in the words that are compared."""
 
     where: Where
-    interface: str  #: empty at a process
+    interface: str  #: empty if a process of the node gets the packet
     packet: str
 
 
 def told(packet: Packet) -> str:
-    """All of a packet that is compared. Interfaces are compared apart."""
+    """Everything about a packet that is compared, in words. Interfaces are compared elsewhere."""
     parts = [str(packet), f"ttl {packet.ttl}"]
     if packet.protocol == "tcp":
         parts.append("+".join(sorted(packet.tcp_flags)))
@@ -41,47 +39,47 @@ def told(packet: Packet) -> str:
     return " ".join(parts)
 
 
-def sights_of(netns: Netns, step: Walk) -> tuple[Sight, ...]:
-    """What is seen of a packet that took this way."""
-    match step.disposition:
+def sights_of(netns: Netns, way: Walk) -> tuple[Sight, ...]:
+    """Where something is seen of a packet that took this way: the packet, the answer to its rejection, or nothing."""
+    match way.disposition:
         case Disposition.FORWARDED:
-            return (_behind(netns, step.packet.out_interface, step.packet),)
+            return (_behind(netns, way.packet.out_interface, way.packet),)
         case Disposition.DELIVERED:
-            return (Sight(Where.SOCKET, "", told(step.packet)),)
-        case Disposition.REJECTED if step.answer is not None:
-            return (_towards(netns, step.answer),)
+            return (Sight(Where.SOCKET, "", told(way.packet)),)
+        case Disposition.REJECTED if way.answer is not None:
+            return (_towards(netns, way.answer),)
         case _:
             return ()
 
 
-def error_of(step: Walk) -> str:
-    """What a raw socket's ``sendto`` says: of all that happens before the packet is on its way, EPERM of netfilter's refusals."""
-    if step.disposition not in (Disposition.REJECTED, Disposition.DROPPED) or step.packet.in_interface:
+def error_of(way: Walk) -> str:
+    """The error of a raw socket's ``sendto``, empty if it succeeds. Netfilter's refusals are EPERM; errors of routing have other names."""
+    if way.disposition not in (Disposition.REJECTED, Disposition.DROPPED) or way.packet.in_interface:
         return ""
-    if step.rule is not None or step.cause in (Cause.POLICY, Cause.TUPLE_TAKEN, Cause.DEVICE_CHANGED, Cause.TABLE_FULL):
+    if way.rule is not None or way.cause in (Cause.POLICY, Cause.TUPLE_TAKEN, Cause.DEVICE_CHANGED, Cause.TABLE_FULL):
         return "EPERM"
-    return step.local_error
+    return way.local_error
 
 
-def is_refused_by_routing(step: Walk) -> bool:
-    """Whether routing itself refuses what came in, with an ICMP error of IPv4: those have a limit of their own (measured)."""
-    refused = step.cause in (Cause.NO_ROUTE, Cause.UNREACHABLE, Cause.PROHIBIT)
-    return refused and step.answer is not None and step.answer.protocol == "icmp"
+def is_refused_by_routing(way: Walk) -> bool:
+    """Whether routing answers the packet with an ICMP error of IPv4. These errors have a rate limit of their own (measured)."""
+    refused = way.cause in (Cause.NO_ROUTE, Cause.UNREACHABLE, Cause.PROHIBIT)
+    return refused and way.answer is not None and way.answer.protocol == "icmp"
 
 
 def answer_of_node(netns: Netns, delivered: Walk, now_ns: int) -> Walk | None:
-    """The way of the node's own answer to a packet at a port where nobody listens; None: it says nothing."""
+    """The way of the node's answer to a packet at a closed port; None if the node does not answer."""
     packet = _refusal(delivered)
     to_all = netns.routing.address_type(delivered.packet.family, delivered.packet.daddr) is not AddressType.LOCAL
-    if packet is None or to_all:  # nobody refuses a broadcast
+    if packet is None or to_all:  # a broadcast is not refused
         return None
     return walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=True, trace=False)
 
 
 def is_answered_oddly(delivered: Walk) -> bool:
-    """Whether the node answers by the wrong door: a reset to ::1 from another address of the node is sent by that address's interface.
+    """Whether Linux loses the node's answer: it sends a reset from another of its addresses to ::1 through that address's interface.
 
-    Measured; what netfilter has to do with it ends with the packet that was delivered.
+    Measured. The packet that was delivered is compared, the reset is not.
     """
     packet = delivered.packet
     return packet.protocol == "tcp" and packet.family is Family.IPV6 and packet.saddr == 1 != packet.daddr
@@ -95,7 +93,7 @@ def _refusal(delivered: Walk) -> Packet | None:
         flags = frozenset({"RST"} if "ACK" in packet.tcp_flags else {"RST", "ACK"})
         return Packet(family, "tcp", packet.daddr, packet.saddr, packet.dport, packet.sport, flags)
     if packet.protocol == "udp":
-        protocol, kind, code = _UNREACHABLE[family]
+        protocol, kind, code = ICMP_PORT_UNREACHABLE[family]
         about = packet.copy()
         return Packet(family, protocol, packet.daddr, packet.saddr, icmp_type=kind, icmp_code=code, related=about)
     return None

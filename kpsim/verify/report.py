@@ -1,6 +1,6 @@
-"""What verifications found, as a value, as text and as JSON.
+"""Reports what verifications found, as a value, as text and as JSON.
 
-Counterpart: none. It never decides what counts as a disagreement, but for frequencies, which can be judged only all together.
+Frequencies are judged here, because the chance of a false alarm depends on how many of them there are.
 """
 
 import platform
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.tracing.probes import ProbeResult
 from kpsim.verify.frequencies import FALSE_ALARM, Frequencies
 from kpsim.verify.verification import Disagreement, Verification
@@ -29,7 +29,7 @@ class Report:
     """All verifications of one run."""
 
     verifications: tuple[Verification, ...]
-    backend: Backend
+    variant: Variant
     seconds: float
 
     @property
@@ -38,7 +38,7 @@ class Report:
 
     @property
     def packets(self) -> int:
-        """Probes and answers to them."""
+        """The number of probes and of answers to them."""
         return self.probes + sum(each.answers for each in self.verifications)
 
     @property
@@ -47,12 +47,12 @@ class Report:
 
     @property
     def draws(self) -> tuple[tuple[str, Frequencies], ...]:
-        """Packets whose endpoints were drawn often enough to judge, with their subject."""
+        """Frequencies with enough draws to be judged, each with the name of its subject."""
         return tuple((each.subject, found) for each in self.verifications for found in each.frequencies)
 
     @property
     def unfair(self) -> tuple[tuple[str, Frequencies], ...]:
-        """Those that Linux draws otherwise than the model says."""
+        """Frequencies that differ from the model's too much to be chance."""
         draws = self.draws
         return tuple((subject, found) for subject, found in draws if found.p_value < FALSE_ALARM / len(draws))
 
@@ -64,7 +64,7 @@ class Report:
         return {
             "agrees": self.agrees,
             "kernel": platform.release(),
-            "backend": str(self.backend),
+            "backend": str(self.variant),
             "seconds": round(self.seconds, 3),
             "probes": self.probes,
             "packets": self.packets,
@@ -76,7 +76,7 @@ class Report:
 
     def sentence(self) -> str:
         """The result in a line."""
-        how = f"Linux {platform.release()}, iptables-{self.backend}"
+        how = f"Linux {platform.release()}, iptables-{self.variant}"
         sent = f"{self.probes} probes, {self.packets} packets in {self.seconds:.1f} s ({self.probes / max(self.seconds, 1e-9):.0f} probes/s)"
         if self.agrees:
             return f"{how} does what the model says: {sent}"
@@ -114,7 +114,7 @@ def _draw_json(subject: str, found: Frequencies) -> dict[str, Any]:
 
 
 def print_report(report: Report, console: "Console") -> None:
-    """A table of what agrees, each disagreement with both sides, and the result."""
+    """Prints a table of the subjects, each disagreement with both sides, and the result."""
     from rich.table import Table
 
     shown: Sequence[Verification] = report.verifications

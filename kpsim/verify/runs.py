@@ -1,17 +1,14 @@
-"""A whole verification: of subjects with probes given, drawn or systematic, or of random clusters.
+"""Runs a whole verification: subjects with given, random or systematic probes, or random clusters. ``kpsim verify`` calls it."""
 
-Counterpart: none. What a person asks with ``kpsim verify``, without the words.
-"""
-
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from kpsim.addresses import Family
 from kpsim.explore import load
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.tracing.probes import Probe
+from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes, every_probe
@@ -19,14 +16,14 @@ from kpsim.verify.report import Report
 from kpsim.verify.subjects import Subject, cluster_subjects
 from kpsim.verify.verification import Verification, Verifier
 
-#: times that a packet whose endpoint is drawn is sent
+#: how often a packet whose endpoint is drawn is sent
 REPEAT = 20
 PROBES_PER_CLUSTER = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A subject and what is sent to it. ``manifest``: of a random cluster, to load it again."""
+    """A subject and the probes that are sent to it. ``manifest`` holds a random cluster, so that it can be loaded again."""
 
     subject: Subject
     probes: Sequence[Probe]
@@ -35,7 +32,7 @@ class Question:
 
 
 def systematic(subjects: Iterable[Subject], repeat: int = REPEAT) -> Iterator[Question]:
-    """Every frontend dialled by every kind of client, what lies beside them, and what the subject's own clients send."""
+    """Probes from every kind of client to every frontend and beside it, and those of the subject's own clients."""
     for subject in subjects:
         probes = every_probe(subject.site, subject.node, subject.family, subject.services)
         yield Question(subject, [*probes, *subject.probes], repeat)
@@ -51,7 +48,7 @@ def drawn(subjects: Sequence[Subject], count: int, seed: int, *, manifest: str =
 
 
 def random_clusters(count: int, clusters: int, seed: int) -> Iterator[Question]:
-    """``count`` random probes at the nodes of so many random clusters. The same seed draws the same again."""
+    """``count`` random probes at the nodes of ``clusters`` random clusters. The same seed draws the same clusters and probes."""
     for number in range(clusters):
         manifest = draw_manifest(SeededChoices(seed, "cluster", number))
         cluster = load(text=manifest)
@@ -61,7 +58,7 @@ def random_clusters(count: int, clusters: int, seed: int) -> Iterator[Question]:
 
 
 def given(subjects: Iterable[Subject], probes: Mapping[tuple[str, Family], Sequence[Probe]]) -> Iterator[Question]:
-    """Each subject with the probes of its node and family; subjects without any are left out."""
+    """Each subject with the probes for its node and family. A subject without probes is left out."""
     for subject in subjects:
         if found := probes.get((subject.node, subject.family)):
             yield Question(subject, found)
@@ -69,25 +66,23 @@ def given(subjects: Iterable[Subject], probes: Mapping[tuple[str, Family], Seque
 
 def verify(
     questions: Iterable[Question],
-    backend: Backend = Backend.NFT,
+    variant: Variant = Variant.NFT,
     *,
     progress: Callable[[str, int], None] = lambda *_: None,
     found: Callable[[Question, Verification], None] = lambda *_: None,
 ) -> Report:
-    """Sends it all and says what was found. ``progress``: a subject's name and how many of its probes were sent since.
+    """Sends all probes, and reports what was found. LabError if nothing could be measured.
 
-    ``found`` is told of each subject when it is done. LabError if nothing could be measured.
+    ``progress`` is called with a subject's name and the number of probes that were sent since the last call. ``found`` is called with
+    each question when it is done.
     """
-    begun, verifications = _now_s(), []
-    with Verifier(backend) as verifier:
+    clock, verifications = Clock(), []
+    begun_s = clock.now_s()
+    with Verifier(variant) as verifier:
         for question in questions:
             progress(question.subject.name, 0)
             told = partial(progress, question.subject.name)
             result = verifier.verify(question.subject, question.probes, repeat=question.repeat, progress=told)
             verifications.append(result)
             found(question, result)
-    return Report(tuple(verifications), backend, _now_s() - begun)
-
-
-def _now_s() -> float:
-    return time.monotonic()  # noqa: TID251 - what is measured is Linux
+    return Report(tuple(verifications), variant, clock.now_s() - begun_s)

@@ -1,6 +1,7 @@
-"""A disagreement told from both sides: the model's way through the rules, and the rules that counted the packet in Linux.
+"""Explains a disagreement from both sides: the model's way through the rules, and the rules that counted the packet in Linux.
 
-Counterpart: ``kpsim trace`` beside the counters of ``iptables-save -c``. The packet is sent once more, alone, after both have forgotten what they knew.
+Counterpart: ``kpsim trace`` beside the counters of ``iptables-save -c``. Model and Linux forget their connections, then the packet is sent once
+more, alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,6 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from kpsim.fabric import Hop
-from kpsim.lab.canaries import without_canaries
 from kpsim.lab.wires import Shot
 from kpsim.tracing.explain import hop_lines
 from kpsim.verify.prediction import error_of, sights_of, told
@@ -16,14 +16,14 @@ from kpsim.verify.twin import Exchange, Twin
 
 
 class Sides(NamedTuple):
-    """Both ways in lines. ``again``: alone, too, the two disagreed; if not, it hangs on what went before."""
+    """Both sides, in lines. ``again``: whether the two also disagreed about the packet alone; if not, earlier packets matter."""
 
     model: tuple[str, ...]
     linux: tuple[str, ...]
     again: bool
 
     def beside(self, width: int) -> Iterator[str]:
-        """The two as columns, each ``width`` characters wide."""
+        """Yields the two sides as columns, each ``width`` characters wide."""
         yield f"{'the model':<{width}} │ Linux"
         for ours, theirs in zip_longest(_wrapped(self.model, width), _wrapped(self.linux, width), fillvalue=""):
             yield f"{ours:<{width}} │ {theirs}".rstrip()
@@ -42,14 +42,14 @@ def _wrapped(lines: Sequence[str], width: int) -> Iterator[str]:
 
 
 def both_sides(twin: Twin, shot: Shot, *, answer: bool = False) -> Sides:
-    """Sends a packet once more, or with ``answer`` the answer to it, and tells what either side did."""
+    """Sends a packet once more, alone, and explains both sides. With ``answer`` it explains the answer to the packet."""
     twin.forget()
     if answer:
         answered = twin.send(shot).answer()
         if answered is None:
             return Sides((), ("this time nobody got the packet",), again=False)
         shot = Shot(answered)
-    twin.linux.reset_counters()
+    twin.linux.tool.reset_counters()
     exchange = twin.send(shot, trace=True)
     return Sides(
         tuple(_model_lines(twin, exchange)),
@@ -59,25 +59,19 @@ def both_sides(twin: Twin, shot: Shot, *, answer: bool = False) -> Sides:
 
 
 def _model_lines(twin: Twin, exchange: Exchange) -> Iterator[str]:
-    step = exchange.walk
-    yield from hop_lines(Hop("node", step), exchange.shot.packet, twin.model)
-    sights = sights_of(twin.model, step)
+    way = exchange.walk
+    yield from hop_lines(Hop("node", way), exchange.shot.packet, twin.model)
+    sights = sights_of(twin.model, way)
     for sight in sights:
         yield f"seen: {sight.packet} at {sight.where}"
-    if error := error_of(step):
+    if error := error_of(way):
         yield f"the sender is told {error}"
     if not sights:
-        yield f"seen nowhere: {step.disposition}" + (f", {step.cause}" if step.cause else "")
+        yield f"seen nowhere: {way.disposition}" + (f", {way.cause}" if way.cause else "")
 
 
 def _linux_lines(twin: Twin, exchange: Exchange) -> Iterator[str]:
-    table = ""
-    for line in without_canaries(twin.linux.saved(counters=True)).splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif line.startswith("[") and not line.startswith("[0:"):
-            count, _, rule = line.partition("] -A ")
-            yield f"{table}/{rule} ({count[1:].partition(':')[0]})"
+    yield from twin.linux.tool.counted()
     for sighting in exchange.heard.sightings:
         yield f"seen: {told(sighting.packet)} at {sighting.where} {sighting.name}".rstrip()
     if exchange.heard.error:

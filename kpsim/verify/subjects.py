@@ -1,7 +1,4 @@
-"""What is verified: one family of one node at one moment, from whatever names clusters on the command line.
-
-Counterpart: none. It gathers rules, machines and addresses; it never knows a packet's way.
-"""
+"""Subjects: what is verified, namely one family of one node at one moment. They come from clusters and scenarios on the command line."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +26,9 @@ from kpsim.verify.moments import distinct_moments, site_at, traffic_probes
 
 @dataclass(frozen=True)
 class Subject:
-    """One family of one node at one moment. ``site`` is its own: what is done to it nobody else sees.
+    """One family of one node at one moment. No other subject shares its ``site``, so its connections stay its own.
 
-    ``probes`` are first packets that this cluster's own clients send, where they are known: of a scenario.
+    ``probes`` are first packets of the cluster's own clients. Only scenarios know their clients.
     """
 
     name: str  #: ``local-rollout · node-1 · IPv4 · 12.3 s``, ``node-1 · IPv6``
@@ -39,7 +36,7 @@ class Subject:
     node: str
     family: Family
     probes: tuple[Probe, ...] = ()
-    services: tuple[Service, ...] = ()  #: of the cluster at that moment
+    services: tuple[Service, ...] = ()  #: the cluster's Services at that moment
 
 
 def _named(*parts: str) -> str:
@@ -50,9 +47,10 @@ def _named(*parts: str) -> str:
 
 
 def cluster_subjects(cluster: Cluster, nodes: Sequence[str] = ()) -> Iterator[Subject]:
-    """Every node, or these, in each family that it has: an address, a pod network or pods. Of a recording its node and family.
+    """A subject for each node and each of its families. ``nodes`` names the nodes wanted; all if it is empty.
 
-    InputError for a node that does not exist or has no family, and for a cluster without any.
+    A node has a family if it has an address, a pod network or pods of that family. A recording has one node and one family. InputError
+    for an unknown node, a node without a family, and a cluster without subjects.
     """
     for name in nodes:
         cluster.check_node(name)
@@ -86,7 +84,7 @@ def _families(site: Site, node: str, families: Sequence[Family]) -> list[Family]
 
 
 def _own(cluster: Cluster) -> Site:
-    """A site that starts without connections; machines are values, so they are the cluster's."""
+    """A site without connections. Its machines are the cluster's: they are values, so they can be shared."""
     return Site(cluster.node_names, cluster.site.directory, cluster.site.machine, cluster.ruleset)
 
 
@@ -96,10 +94,10 @@ def _own(cluster: Cluster) -> Site:
 def scenario_subjects(
     scenario: Scenario, *, nodes: Sequence[str] = (), moments: int = 8, progress: Progress | None = None
 ) -> Iterator[Subject]:
-    """The different rules that every node, or these, held while the scenario ran, in order of node, family and time.
+    """A subject for each different ruleset that a node held while the scenario ran, in order of node, family and time.
 
-    Of each node and family at most ``moments``, evenly thinned, the first and the last always among them. The scenario runs when the
-    first is asked for. InputError for an unknown node, or fewer than two moments.
+    ``nodes`` names the nodes wanted; all if it is empty. Each node and family has at most ``moments`` subjects, the first and the last
+    always among them. The scenario runs when the first subject is taken. InputError for an unknown node, or fewer than two moments.
     """
     known = tuple(node.name for node in cluster_nodes(scenario.spec.nodes))
     for name in nodes:
@@ -141,11 +139,11 @@ def load_subjects(
     note: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Iterator[Subject]:
-    """The subjects of scenarios, each by its file or built-in name, and of the one cluster that all other paths make up.
+    """The subjects of all scenarios among ``paths``, and of the one cluster that all other paths describe together.
 
-    ``seed`` and ``settings`` go with scenarios, ``beside`` and ``sysctls`` with a cluster, see :func:`kpsim.explore.load`; ``note`` is told what
-    loading a cluster defaulted, derived or skipped.
-    Everything is loaded before the first subject: InputError as :func:`load_scenario` and :func:`kpsim.explore.load`.
+    A scenario is named by its file or its built-in name. ``seed`` and ``settings`` need a scenario, ``beside`` and ``sysctls`` a cluster (see
+    :func:`kpsim.explore.load`). ``note`` is called with what loading the cluster defaulted, derived or skipped.
+    Everything is loaded before the first subject is yielded. InputError as from :func:`load_scenario` and :func:`kpsim.explore.load`.
     """
     scenarios = [path for path in paths if is_scenario(path)]
     others = [path for path in paths if path not in scenarios]
@@ -165,7 +163,7 @@ def load_subjects(
 
 
 def is_scenario(path: Path | str) -> bool:
-    """Also what is neither a name nor a file, which is told best by who knows the names."""
+    """Whether a path names a scenario. A path that does not exist counts if it may be a name: the loader then lists the names."""
     if str(path) in scenario_names():
         return True
     if is_stream(path) or Path(path).is_dir():

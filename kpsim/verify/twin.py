@@ -1,32 +1,29 @@
-"""One family of a node twice: as the model has it and in Linux. The same packets go through both, and everything seen is compared.
+"""A twin: one family of a node in the model and in Linux. The same packets go through both, and everything that is seen is compared.
 
-Counterpart: none. Linux goes first, since it draws endpoints and ports; the model follows and must have an outcome that is the same in
-everything: what came out where and how it looked, what the sender was told, the connection with its timer.
+Linux goes first, since it draws endpoints and ports. The model then must have an outcome that is the same: what comes out where, how it
+looks, the error that the sender gets, and the connection with its timer.
 """
 
-import re
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
-from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.fabric import answer_to
-from kpsim.lab.backends import Backend
-from kpsim.lab.canaries import Canaries, guarded, without_canaries
-from kpsim.lab.conntrack import Seen
+from kpsim.lab.canaries import Canaries, guarded
+from kpsim.lab.conntrack import LinuxEntry
 from kpsim.lab.namespace import LabError
 from kpsim.lab.node import LabNode
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
 from kpsim.netfilter import Disposition, Netns, Walk
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
 from kpsim.ruleset import Ruleset
 from kpsim.units import SECOND_NS
+from kpsim.verify.clock import Clock
 from kpsim.verify.following import every_walk, likely_walk
 from kpsim.verify.prediction import (
     ROUTING_ERRORS,
@@ -39,14 +36,12 @@ from kpsim.verify.prediction import (
     told,
 )
 
-_REMARKS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
-_EMPTY_TABLE = re.compile(r"\s*\*\w+\n(:\w+ ACCEPT\n)*")
-#: timers are read some time after they were set
+#: a timer is read some time after it was set
 TIMER_TOLERANCE_S = 3
 
 
 class Difference(NamedTuple):
-    """One thing that the model and Linux say differently."""
+    """One thing on which the model and Linux differ, and what each says."""
 
     what: str
     model: str
@@ -58,7 +53,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A packet in both worlds. ``walk`` is the model's, the one that Linux took if it has that."""
+    """A packet in the model and in Linux. ``walk`` is the model's: the way that Linux took, if the model has it."""
 
     shot: Shot
     walk: Walk
@@ -67,13 +62,13 @@ class Exchange:
 
     @property
     def arrival(self) -> Sighting | None:
-        """The packet itself behind the node, if it got there as the model says."""
+        """The packet as it came out of the node; None if it did not, or if the model says otherwise."""
         if self.differences or self.walk.disposition is not Disposition.FORWARDED:
             return None
         return next((s for s in self.heard.sightings if s.where is not Where.SOCKET), None)
 
     def answer(self) -> Packet | None:
-        """What whoever got the packet behind the node answers to it."""
+        """The answer of the pod or machine that got the packet; None if none got it."""
         if (arrival := self.arrival) is None:
             return None
         answer = answer_to(arrival.packet)
@@ -82,57 +77,61 @@ class Exchange:
 
 
 class Twin:
-    """``close`` it. ``forget`` makes both forget their connections and affinities.
+    """One family of a node in the model and in Linux. ``close`` it.
 
-    ``silent``: the node refuses no TCP by itself, so that processes that are not there can talk for longer than a segment.
+    ``silent``: the node refuses no TCP by itself. Then the caller can play processes that do not exist, for longer than one segment.
     """
 
     def __init__(
-        self, machine: Machine, family: Family, backend: Backend = Backend.NFT, *, silent: bool = False
+        self, machine: Machine, family: Family, variant: Variant = Variant.NFT, *, silent: bool = False
     ) -> None:
         self.machine, self.family, self.silent = machine, family, silent
-        self.linux = LabNode(machine, family, backend)
+        self.clock = Clock()
+        self.linux = LabNode(machine, family, variant)
         try:
             self.canaries = Canaries(self.linux)
         except BaseException:
             self.linux.close()
             raise
         self.model = Netns("node", machine.routing, machine.sysctls)
-        self._held = ""  # as Linux saved what was loaded
-        self._refused: Counter[int] = Counter()  # packets that routing refused, by their source
+        self._held = ""  # the rules as Linux saved them after loading
+        self._refused: Counter[int] = Counter()  # numbers of packets that routing refused, by source
 
     def close(self) -> None:
         self.linux.close()
 
     def load(self, ruleset: Ruleset) -> Difference | None:
-        """Loads rules into both. What Linux then holds must be what the model would save."""
-        text = render_ruleset(ruleset, Style.SAVE)
+        """Loads rules into both, in Linux behind the guards. Returns the first line in which Linux holds other rules."""
+        tool = self.linux.tool
         self.model.load_rules(ruleset)
-        self.linux.load(guarded(text, self.family, silent=self.silent))
-        self._held = self.linux.saved()
-        return _first_difference(text, without_canaries(self._held))
+        loaded = guarded(ruleset, silent=self.silent)
+        self.linux.load(loaded)
+        self._held = tool.saved()
+        expected, held = tool.without_guards(tool.printed(loaded)), tool.without_guards(self._held)
+        found = tool.first_difference(expected, held)
+        return Difference("rules", *found) if found else None
 
     def check_rules(self) -> None:
-        """LabError unless Linux still holds what was loaded, canaries and all: what was measured meanwhile is of other rules."""
-        if (difference := _first_difference(self._held, self.linux.saved())) is not None:
-            raise LabError(
-                f"somebody changed the rules meanwhile: loaded was {difference.model}, now there is {difference.linux}"
-            )
+        """LabError unless Linux still holds all that was loaded. If not, what was measured since belongs to other rules."""
+        if found := self.linux.tool.first_difference(self._held, self.linux.tool.saved()):
+            loaded, now = found
+            raise LabError(f"somebody changed the rules meanwhile: loaded was {loaded}, now there is {now}")
 
     def forget(self) -> None:
+        """Makes both forget connections and affinities. Rules stay, and the model's buckets with them."""
         self.linux.forget()
         rules, buckets = self.model.rulesets.get(self.family), self.model.memory.buckets
         self.model = Netns("node", self.machine.routing, self.machine.sysctls)
-        self.model.memory.buckets = buckets  # the rules that hold them stay loaded
+        self.model.memory.buckets = buckets  # the rules that they belong to stay loaded
         if rules is not None:
             self.model.load_rules(rules)
 
     # --- packets ---------------------------------------------------------------------------------------------------------
 
     def exchange(self, shots: Sequence[Shot]) -> list[Exchange]:
-        """Sends packets through both. No two of a batch may begin the same flow.
+        """Sends a batch of packets through both, between two flocks of canaries. No two packets of a batch may begin the same flow.
 
-        BlindLab if a canary before or behind them is not seen as it must be.
+        BlindLab if a canary is not seen as it must be.
         """
         before, behind = self.canaries.flock(), self.canaries.flock()
         sent = [*(c.shot for c in before), *map(self._bound, shots), *(c.shot for c in behind)]
@@ -147,9 +146,9 @@ class Twin:
         return found
 
     def send(self, shot: Shot, *, trace: bool = False, canary: bool = False) -> Exchange:
-        """One packet through both: a step of a sequence, which ``exchange`` begins and ends.
+        """Sends one packet of a sequence through both. ``exchange`` must be called before and after a sequence.
 
-        ``canary``: a canary goes behind it that leaves no connection. It sees to it that everything has come out.
+        With ``canary`` a canary follows that leaves no connection. When it is seen, everything else has come out.
         """
         shot = self._bound(shot)
         self.linux.add_pods((shot.packet.saddr, shot.packet.daddr))
@@ -161,7 +160,7 @@ class Twin:
         return self.follow([shot], heard, trace=trace)[0]
 
     def _bound(self, shot: Shot) -> Shot:
-        """A process that binds to what the kernel would choose for it. IPv4 lets the kernel choose; the model is told later."""
+        """The shot with the source address that the node's kernel would choose, if it is a process's packet without one."""
         packet = shot.packet
         if packet.in_interface or packet.saddr:
             return shot
@@ -172,31 +171,31 @@ class Twin:
     # --- the model follows -------------------------------------------------------------------------------------------------
 
     def follow(self, shots: Sequence[Shot], heard: Sequence[Heard], *, trace: bool = False) -> list[Exchange]:
-        """The model's part of a batch, and the comparison."""
-        now_ns = _now_ns()
+        """Sends a batch that went through Linux through the model, and compares."""
+        now_ns = self.clock.now_ns()
         entries = self._entries([shot.packet for shot in shots])
         found = [self._follow(*each, now_ns, trace=trace) for each in zip(shots, heard, entries, strict=True)]
         return [self._with_connection(each, entry, now_ns) for each, entry in zip(found, entries, strict=True)]
 
-    def _entries(self, packets: Sequence[Packet]) -> list[Seen | None]:
-        """Linux' connections; none for an ICMP error."""
+    def _entries(self, packets: Sequence[Packet]) -> list[LinuxEntry | None]:
+        """Linux' connection for each packet; None for an ICMP error."""
         found = iter(self.linux.conntrack.get_all([tuple_of(packet) for packet in packets if packet.related is None]))
         return [None if packet.related else next(found) for packet in packets]
 
-    def _follow(self, shot: Shot, heard: Heard, real: Seen | None, now_ns: int, *, trace: bool) -> Exchange:
+    def _follow(self, shot: Shot, heard: Heard, real: LinuxEntry | None, now_ns: int, *, trace: bool) -> Exchange:
         seen = sorted(Sight(s.where, s.name, told(s.packet)) for s in heard.sightings)
-        step = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
+        way = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
         differences = []
-        expected = list(sights_of(self.model, step))
-        if is_refused_by_routing(step):
+        expected = list(sights_of(self.model, way))
+        if is_refused_by_routing(way):
             self._refused[shot.packet.saddr] += 1
             if self._refused[shot.packet.saddr] > ROUTING_ERRORS and not seen:
                 expected = []
-        error = error_of(step) if not shot.packet.in_interface else ""
-        self.model.commit(step.effects, now_ns)
-        if self._is_answered(step) and is_answered_oddly(step):
+        error = error_of(way) if not shot.packet.in_interface else ""
+        self.model.commit(way.effects, now_ns)
+        if self._is_answered(way) and is_answered_oddly(way):
             seen = [sight for sight in seen if sight in expected]
-        elif self._is_answered(step) and (answer := answer_of_node(self.model, step, now_ns)):
+        elif self._is_answered(way) and (answer := answer_of_node(self.model, way, now_ns)):
             expected += sights_of(self.model, answer)
             self.model.commit(answer.effects, now_ns)
         if sorted(expected) != seen:
@@ -207,16 +206,16 @@ class Twin:
                 differences.append(Difference("where it is seen", f"the port of {sighting.packet.destination}", port))
         if error != heard.error:
             differences.append(Difference("what the sender is told", error or "nothing", heard.error or "nothing"))
-        return Exchange(shot, step, heard, tuple(differences))
+        return Exchange(shot, way, heard, tuple(differences))
 
-    def _is_answered(self, step: Walk) -> bool:
-        """Whether the node itself may answer."""
-        return step.disposition is Disposition.DELIVERED and not (self.silent and step.packet.protocol == "tcp")
+    def _is_answered(self, way: Walk) -> bool:
+        """Whether the node itself may answer the packet."""
+        return way.disposition is Disposition.DELIVERED and not (self.silent and way.packet.protocol == "tcp")
 
     def _walk_of(
-        self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: Seen | None, now_ns: int, *, trace: bool
+        self, packet: Packet, heard: Heard, seen: Sequence[Sight], real: LinuxEntry | None, now_ns: int, *, trace: bool
     ) -> Walk:
-        """The walk that Linux took; of a packet that the model takes elsewhere the likeliest."""
+        """The walk that Linux took. If the model has no such walk, the likeliest one."""
         endpoint, drawn = _turns(heard, real)
         likely = likely_walk(self.model, packet, endpoint, drawn, now_ns, trace=trace)
         if self._is_of(likely, seen) and not _leaves_only_memory(likely):
@@ -224,16 +223,16 @@ class Twin:
         every = [w for w in every_walk(self.model, packet, drawn, now_ns, trace=trace) if self._is_of(w, seen)]
         return next(filter(self._is_remembered, every), every[0] if every else likely)
 
-    def _is_remembered(self, step: Walk) -> bool:
-        """Whether Linux' affinity lists say that it took this way: all that there is to see of a packet dropped behind them."""
-        touched = [touch for touch in step.effects.touched.recent if touch.match.action == "set"]
-        return all(format_ip(*touch.source) in self.linux.affinity(touch.match.name) for touch in touched)
+    def _is_remembered(self, way: Walk) -> bool:
+        """Whether Linux' affinity lists hold what this way writes. For a packet that is dropped later, nothing else can be seen."""
+        touched = [touch for touch in way.effects.touched.recent if touch.match.action == "set"]
+        return all(format_ip(*touch.source) in self.linux.tool.remembered(touch.match.name) for touch in touched)
 
-    def _is_of(self, step: Walk, seen: Sequence[Sight]) -> bool:
-        own = sights_of(self.model, step)
-        return set(own) <= set(seen) if step.disposition is Disposition.DELIVERED else sorted(own) == seen
+    def _is_of(self, way: Walk, seen: Sequence[Sight]) -> bool:
+        own = sights_of(self.model, way)
+        return set(own) <= set(seen) if way.disposition is Disposition.DELIVERED else sorted(own) == seen
 
-    def _with_connection(self, exchange: Exchange, real: Seen | None, now_ns: int) -> Exchange:
+    def _with_connection(self, exchange: Exchange, real: LinuxEntry | None, now_ns: int) -> Exchange:
         packet = exchange.shot.packet
         odd = self._is_answered(exchange.walk) and is_answered_oddly(exchange.walk)
         if packet.related is not None or odd:
@@ -244,14 +243,14 @@ class Twin:
 
 
 def connection_differences(
-    entry: Entry | None, real: Seen | None, now_ns: int, tolerance_s: float = TIMER_TOLERANCE_S
+    entry: Entry | None, real: LinuxEntry | None, now_ns: int, tolerance_s: float = TIMER_TOLERANCE_S
 ) -> list[Difference]:
-    """Tuples, state, flags, mark and timer of a connection."""
+    """How a connection differs in tuples, state, flags, mark and timer; timers may differ by ``tolerance_s`` seconds."""
     if entry is None or real is None:
         if entry is None and real is None:
             return []
         return [Difference("connection", str(entry or "none"), _entry_told(real) if real else "none")]
-    known = Seen(
+    known = LinuxEntry(
         entry.original, entry.reply, entry.state, entry.seen_reply, entry.assured, entry.src_nat, entry.dst_nat,
         entry.mark, real.seconds_left,
     )  # fmt: skip
@@ -263,14 +262,14 @@ def connection_differences(
     return []
 
 
-def _entry_told(seen: Seen) -> str:
+def _entry_told(seen: LinuxEntry) -> str:
     flags = {"SEEN_REPLY": seen.seen_reply, "ASSURED": seen.assured, "SRC_NAT": seen.src_nat, "DST_NAT": seen.dst_nat}
     words = "".join(f" [{name}]" for name, is_set in flags.items() if is_set)
     return f"{seen.state or '-'} {seen.original} ⇄ {seen.reply}{words}" + (f" mark {seen.mark:#x}" if seen.mark else "")
 
 
-def _turns(heard: Heard, real: Seen | None) -> tuple[tuple[int, int] | None, int]:
-    """The endpoint and the source port that Linux drew."""
+def _turns(heard: Heard, real: LinuxEntry | None) -> tuple[tuple[int, int] | None, int]:
+    """What Linux drew: the endpoint's address and port (None if it is not seen), and the source port."""
     if real is not None:
         return (real.reply.saddr, real.reply.sport), real.reply.inverse().sport
     for sighting in heard.sightings:
@@ -279,8 +278,8 @@ def _turns(heard: Heard, real: Seen | None) -> tuple[tuple[int, int] | None, int
     return None, 0
 
 
-def _leaves_only_memory(step: Walk) -> bool:
-    return bool(step.effects.touched.recent) and step.disposition in (Disposition.DROPPED, Disposition.REJECTED)
+def _leaves_only_memory(way: Walk) -> bool:
+    return bool(way.effects.touched.recent) and way.disposition in (Disposition.DROPPED, Disposition.REJECTED)
 
 
 def _listed(sights: Sequence[Sight]) -> str:
@@ -289,19 +288,3 @@ def _listed(sights: Sequence[Sight]) -> str:
 
 def _shown(sighting: Sighting) -> str:
     return f"{told(sighting.packet)} at {sighting.where} {sighting.name}".rstrip()
-
-
-def _first_difference(expected: str, held: str) -> Difference | None:
-    """The first line that two saved texts do not share. Remarks, counters and the order of the tables do not count."""
-    ours, theirs = _rules(expected), _rules(held)
-    pairs = zip_longest(ours, theirs, fillvalue="nothing more")
-    return next((Difference("rules", mine, other) for mine, other in pairs if mine != other), None)
-
-
-def _rules(saved: str) -> list[str]:
-    tables = sorted(_REMARKS.sub("", saved).split("COMMIT\n"))
-    return [line for table in tables if not _EMPTY_TABLE.fullmatch(table) for line in table.splitlines()]
-
-
-def _now_ns() -> int:
-    return time.monotonic_ns()  # noqa: TID251 - Linux lives in real time

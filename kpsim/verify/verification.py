@@ -1,6 +1,6 @@
-"""Sends the probes of a subject through its twin, in batches, with the answers of whoever got them.
+"""Verifies a subject: sends its probes through a twin, in batches, and then the answers to those that arrived.
 
-Counterpart: none. What a verification found is a value; how it reads is ``report``'s.
+What it finds is a value; ``report`` prints it.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.conntrack import FlowTuple, tuple_of
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Walk, expand
 from kpsim.packet import Packet
@@ -23,30 +23,30 @@ from kpsim.verify.subjects import Subject
 from kpsim.verify.twin import Difference, Exchange, Twin
 
 _BATCH = 500
-_LEAST_SAMPLES = 20  # of a packet whose endpoints are drawn
-_MOST_SIDES = 3  # disagreements of one subject that are sent once more, to be told in full
+_LEAST_SAMPLES = 20  # draws of a packet, before its frequencies are judged
+_MOST_SIDES = 3  # disagreements of one subject that are sent once more and explained
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A packet on which the model and Linux do not agree. ``sides``: both ways, if it was sent once more alone."""
+    """A packet on which the model and Linux do not agree. ``sides`` explains both, if the packet was sent once more."""
 
     subject: str
     probe: str
     packet: str
     differences: tuple[Difference, ...]
     first: Shot | None = None  #: the probe itself
-    answer: bool = False  #: not on the probe, but on the answer to it
+    answer: bool = False  #: whether the disagreement is about the answer to the probe
     sides: Sides | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found of one subject."""
+    """What the verification of one subject found."""
 
     subject: str
-    results: Counter[ProbeResult] = field(default_factory=Counter)  #: of the probes, by what became of them
-    answers: int = 0  #: packets sent back by whoever got a probe
+    results: Counter[ProbeResult] = field(default_factory=Counter)  #: numbers of probes by their result
+    answers: int = 0  #: number of answers to probes that were sent
     disagreements: tuple[Disagreement, ...] = ()
     frequencies: tuple[Frequencies, ...] = ()
 
@@ -56,10 +56,10 @@ class Verification:
 
 
 class Verifier:
-    """Twins of the machines of a cluster, made when they are needed and kept while subjects share them. ``close`` it."""
+    """Verifies subjects one after another. It keeps a twin for as long as subjects have the same machine. ``close`` it."""
 
-    def __init__(self, backend: Backend = Backend.NFT) -> None:
-        self._backend = backend
+    def __init__(self, variant: Variant = Variant.NFT) -> None:
+        self._variant = variant
         self._twin: Twin | None = None
         self._key: Hashable = None
 
@@ -75,7 +75,7 @@ class Verifier:
         self.close()
 
     def twin(self, subject: Subject) -> Twin:
-        """The twin of the subject's machine, with the rules of whoever had it before."""
+        """A twin of the subject's machine. It may still hold the rules of an earlier subject."""
         machine = subject.site.machine(subject.node)
         key = (
             subject.family,
@@ -86,7 +86,7 @@ class Verifier:
         )
         if self._twin is None or self._key != key:
             self.close()
-            self._twin, self._key = Twin(machine, subject.family, self._backend), key
+            self._twin, self._key = Twin(machine, subject.family, self._variant), key
         return self._twin
 
     def verify(
@@ -97,9 +97,10 @@ class Verifier:
         repeat: int = 1,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Verification:
-        """Sends every probe, and those whose endpoint is drawn ``repeat`` times; ``progress`` is told how many were sent.
+        """Sends every probe once, and ``repeat`` times if its endpoint is drawn.
 
-        LabError, also BlindLab, if nothing could be measured; InputError for a probe without source.
+        ``progress`` is called with the number of probes that were sent since the last call. LabError, or its kind BlindLab, if nothing could
+        be measured; InputError for a probe whose source cannot be chosen.
         """
         twin = self.twin(subject)
         difference = twin.load(subject.site.netns(subject.node, subject.family).rulesets[subject.family])
@@ -123,7 +124,7 @@ Asked = tuple[Probe, Packet]
 
 
 def _batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
-    """All of them, in batches in which no flow begins twice."""
+    """Shares probes out among batches. No flow begins twice in one batch."""
     batch: list[Asked] = []
     flows: set[FlowTuple] = set()
     for probe, packet in asked:
@@ -138,7 +139,7 @@ def _batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
 
 
 def _send(twin: Twin, batch: Sequence[Asked], found: "_Found") -> None:
-    """First packets, and then the answers of whoever got them."""
+    """Sends first packets, then the answers to those that arrived."""
     twin.forget()
     exchanges = twin.exchange([Shot(packet) for _, packet in batch])
     found.add([probe for probe, _ in batch], exchanges)
@@ -149,15 +150,15 @@ def _send(twin: Twin, batch: Sequence[Asked], found: "_Found") -> None:
 
 
 class _Found:
-    """What a verification has found so far."""
+    """Collects what a verification finds."""
 
     def __init__(self, subject: Subject, twin: Twin) -> None:
         self.disagreements: list[Disagreement] = []
         self._subject, self._twin = subject, twin
         self._results: Counter[ProbeResult] = Counter()
         self._answers = 0
-        self._drawn: dict[Question, Counter[str]] = {}
-        self._weights: dict[Question, dict[str, Fraction]] = {}
+        self._drawn: dict[PacketKind, Counter[str]] = {}
+        self._weights: dict[PacketKind, dict[str, Fraction]] = {}
 
     def add(self, probes: Sequence[Probe], exchanges: Sequence[Exchange]) -> None:
         for probe, exchange in zip(probes, exchanges, strict=True):
@@ -165,7 +166,7 @@ class _Found:
             if exchange.differences:
                 self._disagree(probe, exchange, exchange.shot)
             elif result_of(exchange.walk) is ProbeResult.DELIVERED and not exchange.walk.effects.touched.recent:
-                drawn = self._drawn.setdefault(_question(exchange.shot.packet), Counter())
+                drawn = self._drawn.setdefault(_kind_of(exchange.shot.packet), Counter())
                 drawn[_endpoint(exchange.walk)] += 1
 
     def add_answers(self, asked: Sequence[tuple[Probe, Exchange]], exchanges: Sequence[Exchange]) -> None:
@@ -195,33 +196,33 @@ class _Found:
         return replace(disagreement, sides=both_sides(self._twin, disagreement.first, answer=disagreement.answer))
 
     def drawn_among(self, asked: Sequence[Asked]) -> list[Asked]:
-        """Those whose endpoint is drawn."""
+        """The probes among ``asked`` whose endpoint is drawn."""
         self._twin.forget()
-        questions = [(each, _question(each[1])) for each in asked]
-        return [each for each, q in questions if q in self._drawn and len(self._weights_of(q)) > 1]
+        kinds = [(each, _kind_of(each[1])) for each in asked]
+        return [each for each, q in kinds if q in self._drawn and len(self._weights_of(q)) > 1]
 
     def _frequencies(self) -> Iterator[Frequencies]:
-        """One for each packet that was sent often enough to tell."""
+        """Frequencies for each kind of packet that was sent often enough to be judged."""
         self._twin.forget()
-        for question, drawn in self._drawn.items():
+        for kind, drawn in self._drawn.items():
             if drawn.total() >= _LEAST_SAMPLES:
-                found = Frequencies(str(question), drawn, self._weights_of(question))
+                found = Frequencies(str(kind), drawn, self._weights_of(kind))
                 if found.tells:
                     yield found
 
-    def _weights_of(self, question: "Question") -> dict[str, Fraction]:
-        """By a model that remembers nothing."""
-        weights = self._weights.get(question)
+    def _weights_of(self, kind: "PacketKind") -> dict[str, Fraction]:
+        """The probability of each endpoint, from a model without connections and affinities."""
+        weights = self._weights.get(kind)
         if weights is None:
-            weights = self._weights[question] = {}
-            local = not question.in_interface
-            for weight, step in expand(self._twin.model, question.packet(), now_ns=0, local=local):
-                weights[_endpoint(step)] = weights.get(_endpoint(step), Fraction(0)) + weight
+            weights = self._weights[kind] = {}
+            local = not kind.in_interface
+            for weight, way in expand(self._twin.model, kind.packet(), now_ns=0, local=local):
+                weights[_endpoint(way)] = weights.get(_endpoint(way), Fraction(0)) + weight
         return weights
 
 
-class Question(NamedTuple):
-    """First packets whose endpoint is drawn alike."""
+class PacketKind(NamedTuple):
+    """What decides how an endpoint is drawn: first packets that are equal in it have the same probabilities."""
 
     family: Family
     protocol: str
@@ -240,14 +241,14 @@ class Question(NamedTuple):
         return f"{self.protocol} {source} → {join_host_port(destination, self.dport)}"
 
 
-def _question(packet: Packet) -> Question:
-    return Question(
+def _kind_of(packet: Packet) -> PacketKind:
+    return PacketKind(
         packet.family, packet.protocol, packet.saddr, packet.daddr, packet.dport, packet.in_interface
     )  # fmt: skip
 
 
-def _endpoint(step: Walk) -> str:
-    entry = step.entry
-    if entry is None or result_of(step) is not ProbeResult.DELIVERED:
-        return str(step.disposition)
+def _endpoint(way: Walk) -> str:
+    entry = way.entry
+    if entry is None or result_of(way) is not ProbeResult.DELIVERED:
+        return str(way.disposition)
     return join_host_port(format_ip(entry.reply.family, entry.reply.saddr), entry.reply.sport)

@@ -8,8 +8,8 @@ from labs import PODS, number_of, small_machine
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
-from kpsim.lab.backends import Backend
 from kpsim.lab.namespace import Namespace
+from kpsim.lab.tools.variants import Variant
 from kpsim.nodes import Machine
 from kpsim.verify.twin import Twin
 
@@ -27,9 +27,9 @@ def twin_of(kernel: None) -> Iterator[Callable[..., Twin]]:
     with ExitStack() as made:
 
         def make(
-            rules: str, family: Family = Family.IPV4, backend: Backend = Backend.NFT, *, machine: Machine | None = None
+            rules: str, family: Family = Family.IPV4, variant: Variant = Variant.NFT, *, machine: Machine | None = None
         ) -> Twin:
-            twin = made.enter_context(closing(Twin(machine or small_machine(family), family, backend)))
+            twin = made.enter_context(closing(Twin(machine or small_machine(family), family, variant)))
             assert twin.load(parse(rules, family)) is None
             twin.linux.add_pods(map(number_of, PODS[family]))
             return twin

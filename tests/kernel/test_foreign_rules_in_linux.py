@@ -27,9 +27,8 @@ from kpsim.config import Host
 from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.dialects.iptables.saved import load_saved
 from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Backend
-from kpsim.lab.canaries import without_canaries
 from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
@@ -44,7 +43,7 @@ pytestmark = pytest.mark.kernel
 FOREIGN = sorted((Path(__file__).parents[1] / "foreign").glob("*.rules"))
 NODE = "node-1"
 FILES = pytest.mark.parametrize("file", FOREIGN, ids=lambda file: file.stem)
-BACKENDS = pytest.mark.parametrize("backend", list(Backend))
+VARIANTS = pytest.mark.parametrize("variant", list(Variant))
 V4, V6 = Family.IPV4, Family.IPV6
 Maker = Callable[..., Twin]
 
@@ -65,19 +64,19 @@ def beside(file: Path) -> Cluster:
 # --- text ------------------------------------------------------------------------------------------------------------------
 
 
-@BACKENDS
+@VARIANTS
 @FILES
-def test_the_tools_save_the_rules_as_they_stand_here(namespace: Namespace, file: Path, backend: Backend) -> None:
-    namespace.run([backend.tool(_family(file), "restore")], stdin=file.read_text())
-    assert tables_of(namespace.run([backend.tool(_family(file), "save")])) == tables_of(file.read_text())
+def test_the_tools_save_the_rules_as_they_stand_here(namespace: Namespace, file: Path, variant: Variant) -> None:
+    namespace.run([variant.tool(_family(file), "restore")], stdin=file.read_text())
+    assert tables_of(namespace.run([variant.tool(_family(file), "save")])) == tables_of(file.read_text())
 
 
-@BACKENDS
+@VARIANTS
 @FILES
-def test_kube_proxys_commands_on_top_leave_what_is_printed(namespace: Namespace, file: Path, backend: Backend) -> None:
+def test_kube_proxys_commands_on_top_leave_what_is_printed(namespace: Namespace, file: Path, variant: Variant) -> None:
     """I-3, I-13.4: what exists exists, jumps go to the top, chains that kube-proxy writes are refilled, others stay."""
     cluster, family = beside(file), _family(file)
-    tool, restore = backend.command(family), backend.tool(family, "restore")
+    tool, restore = variant.command(family), variant.tool(family, "restore")
 
     def succeeds(words: str) -> bool:
         try:
@@ -98,7 +97,7 @@ def test_kube_proxys_commands_on_top_leave_what_is_printed(namespace: Namespace,
             assert succeeds(words) is not bool(exists), words
     for document in done.documents:
         namespace.run([restore, "--noflush", "--counters"], stdin=document())
-    saved = namespace.run([backend.tool(family, "save")])
+    saved = namespace.run([variant.tool(family, "save")])
     assert tables_of(saved) == tables_of(cluster.rules(NODE, family=family))
 
 
@@ -228,11 +227,11 @@ def _errors(passed: Sequence[Exchange]) -> Iterator[Packet]:
             )  # fmt: skip
 
 
-@BACKENDS
+@VARIANTS
 @FILES
-def test_linux_does_what_the_model_says(twin_of: Maker, file: Path, backend: Backend) -> None:
+def test_linux_does_what_the_model_says(twin_of: Maker, file: Path, variant: Variant) -> None:
     cluster, family = beside(file), _family(file)
-    twin = twin_of(cluster.rules(NODE, family=family), family, backend, machine=_machine(cluster, file))
+    twin = twin_of(cluster.rules(NODE, family=family), family, variant, machine=_machine(cluster, file))
     requests = twin.exchange([Shot(packet) for packet in _first_packets(file)])
     answers = twin.exchange([Shot(answer) for each in requests if (answer := each.answer())])
     errors = twin.exchange([Shot(error) for error in _errors(requests)])
@@ -249,7 +248,7 @@ def test_linux_does_what_the_model_says(twin_of: Maker, file: Path, backend: Bac
 def _never_matched(twin: Twin, file: Path) -> list[str]:
     """The foreign rules that counted no packet in Linux."""
     [ruleset] = load_saved(file)
-    counted = tables_of(twin.linux.saved(counters=True))
+    counted = tables_of(twin.linux.tool.saved(counters=True))
     found = []
     for table, lines in tables_of(render_ruleset(ruleset, Style.SAVE)).items():
         matched = {line.partition("] ")[2] for line in counted[table] if not line.startswith("[0:")}
@@ -262,7 +261,7 @@ def _never_matched(twin: Twin, file: Path) -> list[str]:
 
 def _counted(twin: Twin, chain: str) -> list[int]:
     """Packets that each rule of a chain counted in Linux, the canaries' left out."""
-    lines = without_canaries(twin.linux.saved(counters=True)).splitlines()
+    lines = twin.linux.tool.without_guards(twin.linux.tool.saved(counters=True)).splitlines()
     return [int(line[1:].partition(":")[0]) for line in lines if f"] -A {chain} " in line]
 
 
@@ -278,13 +277,13 @@ def _datagrams(number: int, first_sport: int) -> list[Shot]:
     ]
 
 
-@BACKENDS
-def test_a_limit_is_a_bucket_that_fills_with_time(twin_of: Maker, backend: Backend) -> None:
+@VARIANTS
+def test_a_limit_is_a_bucket_that_fills_with_time(twin_of: Maker, variant: Variant) -> None:
     """A token half a second, two at most: what is over when the bucket is full is lost, what is left of a token counts."""
     twin = twin_of(
         "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\n"
         "-A FORWARD -p udp -m limit --limit 2/sec --limit-burst 2 -j ACCEPT\nCOMMIT\n",
-        backend=backend,
+        variant=variant,
     )
     passed = []
     for number, (pause_ns, packets) in enumerate(((0, 3), (750_000_000, 2), (500_000_000, 2))):
@@ -294,8 +293,8 @@ def test_a_limit_is_a_bucket_that_fills_with_time(twin_of: Maker, backend: Backe
     assert passed == [True, True, False, True, False, True, False]
 
 
-@BACKENDS
-def test_who_fills_the_bucket_of_a_limit_anew(twin_of: Maker, backend: Backend) -> None:
+@VARIANTS
+def test_who_fills_the_bucket_of_a_limit_anew(twin_of: Maker, variant: Variant) -> None:
     """ip_tables replaces a table as a whole: whatever is changed in it, all its buckets are full again, as after each sync of kube-proxy.
 
     nf_tables leaves the rules alone that stay, and so does the model. Tables are apart in both.
@@ -303,24 +302,24 @@ def test_who_fills_the_bucket_of_a_limit_anew(twin_of: Maker, backend: Backend) 
     rules = (
         "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p udp -m limit --limit 1/hour --limit-burst 3 -j ACCEPT\nCOMMIT\n"
     )
-    linux = twin_of(rules, backend=backend).linux
+    linux = twin_of(rules, variant=variant).linux
     numbers = count(1)
 
     def passed() -> int:
         heard, _ = linux.transmit(_datagrams(5, 1000 * next(numbers)))
         return sum(bool(each.sightings) for each in heard)
 
-    command, restore = backend.command(V4), backend.tool(V4, "restore")
+    command, restore = variant.command(V4), variant.tool(V4, "restore")
     assert passed() == 3
     linux.namespace.run([command, *["-t", "nat", "-A", "OUTPUT", "-s", "198.51.100.1", "-j", "ACCEPT"]])
     assert passed() == 0
-    full_again = 3 if backend is Backend.LEGACY else 0
+    full_again = 3 if variant is Variant.LEGACY else 0
     linux.namespace.run([command, *["-A", "OUTPUT", "-s", "198.51.100.1", "-j", "ACCEPT"]])
     assert passed() == full_again
     document = "*filter\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -j ACCEPT\nCOMMIT\n"
     linux.namespace.run([restore, "--noflush", "--counters"], stdin=document)
     assert passed() == full_again
-    linux.load(rules)
+    linux.tool.load_text(rules)
     assert passed() == 3
 
 
@@ -331,19 +330,19 @@ def test_who_fills_the_bucket_of_a_limit_anew(twin_of: Maker, backend: Backend) 
 def test_how_many_packets_a_burst_is(twin_of: Maker, limit: str, burst: int, nft: int, legacy: int | None) -> None:
     """xt_limit counts in 32 bits: what is rare loses some, or nearly all, of its burst, or is refused."""
     rules = f"*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p udp -m limit --limit {limit} --limit-burst {burst} -j ACCEPT\nCOMMIT\n"
-    for backend, expected in ((Backend.NFT, nft), (Backend.LEGACY, legacy)):
-        linux = twin_of("*filter\nCOMMIT\n", backend=backend).linux
+    for variant, expected in ((Variant.NFT, nft), (Variant.LEGACY, legacy)):
+        linux = twin_of("*filter\nCOMMIT\n", variant=variant).linux
         if expected is None:
             with pytest.raises(LabError, match="line 4 failed"):
-                linux.load(rules)
+                linux.tool.load_text(rules)
             continue
-        linux.load(rules)
+        linux.tool.load_text(rules)
         heard, _ = linux.transmit(_datagrams(burst + 5, 1000))
-        assert sum(bool(each.sightings) for each in heard) == expected, backend
+        assert sum(bool(each.sightings) for each in heard) == expected, variant
 
 
-@BACKENDS
-def test_what_is_asked_of_a_packet_without_connection(twin_of: Maker, backend: Backend) -> None:
+@VARIANTS
+def test_what_is_asked_of_a_packet_without_connection(twin_of: Maker, variant: Variant) -> None:
     """Beside ``--ctstate`` in one -m nothing more is asked of it; alone every question is answered with no."""
     rules = {
         "-m conntrack --ctstate INVALID --ctorigdstport 9": True,
@@ -355,20 +354,20 @@ def test_what_is_asked_of_a_packet_without_connection(twin_of: Maker, backend: B
         "-m connmark --mark 0": False,
         "-m connmark ! --mark 5": False,
     }
-    twin = twin_of("*filter\n" + "".join(f"-A INPUT {words}\n" for words in rules) + "COMMIT\n", backend=backend)
+    twin = twin_of("*filter\n" + "".join(f"-A INPUT {words}\n" for words in rules) + "COMMIT\n", variant=variant)
     reset = packet_between("tcp", "203.0.113.7", "192.168.0.1", sport=1000, dport=22, in_interface="eth0")
     exchange = agreed(twin.send(Shot(replace(reset, tcp_flags=frozenset({"RST"}))), trace=True))
     assert [bool(packets) for packets in _counted(twin, "INPUT")] == list(rules.values())
     assert [number in _matched(exchange, "INPUT") for number in range(1, len(rules) + 1)] == list(rules.values())
 
 
-@BACKENDS
-def test_a_connection_over_lo_is_marked_in_input_though_confirmed_before(twin_of: Maker, backend: Backend) -> None:
+@VARIANTS
+def test_a_connection_over_lo_is_marked_in_input_though_confirmed_before(twin_of: Maker, variant: Variant) -> None:
     """K-1.4: its entry is in the table since POSTROUTING; the mark that INPUT gives it is there for the next packet."""
     twin = twin_of(
         "*mangle\n-A INPUT -i lo -p udp -j CONNMARK --set-xmark 0x7/0xffffffff\n"
         "-A OUTPUT -p udp -m connmark --mark 0x7 -j ACCEPT\nCOMMIT\n",
-        backend=backend,
+        variant=variant,
     )
     sent = Shot(packet_between("udp", "192.168.0.1", "192.168.0.1", sport=1000, dport=9))
     for times_seen in range(2):

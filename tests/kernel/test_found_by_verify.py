@@ -161,7 +161,7 @@ def test_ipv6_sorts_martians_out_before_netfilter(
             both.linux.add_pods([packet(V6, address, 1, address, 1).saddr])
         martian = agreed(both.send(Shot(packet(V6, "::1", 5000, "fd00:172:30::1", 80, interface))))
         assert martian.walk.disposition is disposition
-        assert any("::1" in both.linux.affinity(name) for name in ("A", "B")) is remembered
+        assert any("::1" in both.linux.tool.remembered(name) for name in ("A", "B")) is remembered
         assert bool(martian.walk.effects.touched.recent) is remembered
 
 

@@ -14,9 +14,9 @@ import pytest
 from packets import ip
 
 from kpsim.addresses import Family, format_ip
-from kpsim.lab.backends import Backend
 from kpsim.lab.frames import Decoded, decode, encode
 from kpsim.lab.namespace import Namespace
+from kpsim.lab.tools.variants import Variant
 from kpsim.packet import Packet
 
 V4, V6 = Family
@@ -59,7 +59,7 @@ class TurningPoint:
         self.node.ip([f"addr add {format_ip(family, NODE[family])}/{length} dev wire{nodad}"])
         self.node.ip(["route add default dev wire"], "-4" if family is V4 else "-6")
         vip, pod = (format_ip(family, which[family]) for which in (VIP, POD))
-        self.node.run([Backend.NFT.tool(family, "restore")], stdin=_RULES.format(vip=vip, pod=pod))
+        self.node.run([Variant.NFT.tool(family, "restore")], stdin=_RULES.format(vip=vip, pod=pod))
 
         [link] = json.loads(self.node.run(["ip", "-json", "link", "show", "wire"]))
         self._header = bytes.fromhex(link["address"].replace(":", "")) + b"\2\0\0\0\0\1" + _ETHERNET[family].to_bytes(2)

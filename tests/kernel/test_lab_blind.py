@@ -14,9 +14,9 @@ from labs import rules_of, shop_subject, shot
 
 from kpsim.addresses import Family
 from kpsim.lab import wires
-from kpsim.lab.backends import Backend
 from kpsim.lab.canaries import BlindLab
 from kpsim.lab.namespace import LabError
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot, Where
 from kpsim.tracing.probes import Probe
 from kpsim.tracing.site import Sender
@@ -35,11 +35,11 @@ def _less_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wires, "_PATIENCE_MS", 200)
 
 
-@pytest.fixture(scope="module", params=[(f, b) for f in Family for b in Backend], ids=lambda p: f"{p[0].label}-{p[1]}")
+@pytest.fixture(scope="module", params=[(f, b) for f in Family for b in Variant], ids=lambda p: f"{p[0].label}-{p[1]}")
 def twin(request: pytest.FixtureRequest, kernel: None) -> Iterator[Twin]:
-    family, backend = request.param
+    family, variant = request.param
     subject = shop_subject(family)
-    made = Twin(subject.site.machine(subject.node), family, backend)
+    made = Twin(subject.site.machine(subject.node), family, variant)
     try:
         made.load(rules_of(subject))
         yield made
@@ -65,7 +65,7 @@ def _many(twin: Twin, destination: str) -> list[Shot]:
 
 
 def run(twin: Twin, *arguments: str) -> None:
-    twin.linux.namespace.run([twin.linux.backend.command(twin.family), "--wait", *arguments])
+    twin.linux.namespace.run([twin.linux.variant.command(twin.family), "--wait", *arguments])
 
 
 def ip(twin: Twin, line: str) -> None:

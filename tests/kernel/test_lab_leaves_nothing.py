@@ -1,6 +1,6 @@
 """A verification leaves nothing behind, however it ends, and never touches the network that it was called in.
 
-It is called in a namespace that plays the host: with interfaces, rules of both backends and counters of its own.
+It is called in a namespace that plays the host: with interfaces, rules of both variants and counters of its own.
 """
 
 import os
@@ -18,9 +18,9 @@ from labs import rules_of, shop_subject, shot
 
 from kpsim.addresses import Family
 from kpsim.lab import node
-from kpsim.lab.backends import Backend
 from kpsim.lab.namespace import LabError, Namespace
 from kpsim.lab.node import LabNode
+from kpsim.lab.tools.variants import Variant
 from kpsim.packetpath.routing import Routing
 from kpsim.tracing.probes import Probe
 from kpsim.tracing.site import Sender
@@ -36,15 +36,15 @@ import sys
 sys.path[:0] = {path!r}
 from labs import shop_subject, shot
 from kpsim.addresses import Family
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.tracing.probes import Probe
 from kpsim.tracing.site import Sender
 from kpsim.verify.verification import Verifier
 
-family, backend, rounds = Family({family}), Backend({backend!r}), {rounds}
+family, variant, rounds = Family({family}), Variant({variant!r}), {rounds}
 subject = shop_subject(family)
 probe = Probe("p", "node-1", Sender.EXTERNAL, shot(family, "client", "service").packet)
-with Verifier(backend) as verifier:
+with Verifier(variant) as verifier:
     while rounds:
         assert not verifier.verify(subject, [probe]).disagreements
         print("ready", flush=True)
@@ -58,10 +58,10 @@ def host(kernel: None) -> Iterator[Namespace]:
     try:
         made.ip(["link add host0 type veth peer name host1", "addr add 192.0.2.1/24 dev host0", "link set host0 up"])
         for family in Family:
-            for backend in Backend:
-                run = [backend.command(family), "--wait"]
+            for variant in Variant:
+                run = [variant.command(family), "--wait"]
                 made.run([*run, "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "1", "-j", "ACCEPT"])
-                made.run([*run, "-A", "INPUT", "-m", "comment", "--comment", f"{backend}", "-j", "ACCEPT"])
+                made.run([*run, "-A", "INPUT", "-m", "comment", "--comment", f"{variant}", "-j", "ACCEPT"])
         yield made
     finally:
         made.close()
@@ -71,7 +71,7 @@ def state_of(host: Namespace) -> dict[str, str]:
     """All that a verification could have touched. Rules with their counters: no packet comes by either."""
     commands = [["ip", "-json", kind] for kind in ("link", "addr", "route", "neigh", "rule")]
     commands += [["ip", "-6", "-json", "route"], ["nft", "list", "ruleset"], ["sysctl", "-a", "-r", "^net[.]"]]
-    commands += [[backend.tool(family, "save"), "-c"] for family in Family for backend in Backend]
+    commands += [[variant.tool(family, "save"), "-c"] for family in Family for variant in Variant]
     seen = {" ".join(command): host.run(command) for command in commands}
     remarks = re.compile(r"^#.*\n", re.MULTILINE)
     return {command: remarks.sub("", text) for command, text in seen.items()}
@@ -95,9 +95,9 @@ def named_namespaces() -> list[str]:
     return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if " nsfs " in line]
 
 
-def start(host: Namespace, family: Family, backend: Backend, rounds: int) -> subprocess.Popen[str]:
+def start(host: Namespace, family: Family, variant: Variant, rounds: int) -> subprocess.Popen[str]:
     path = [str(_TESTS.parent), str(_TESTS)]
-    code = _CHILD.format(path=path, family=int(family), backend=str(backend), rounds=rounds)
+    code = _CHILD.format(path=path, family=int(family), variant=str(variant), rounds=rounds)
     with host.entered():
         return subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -115,19 +115,19 @@ def await_end(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("how", "family", "backend"),
+    ("how", "family", "variant"),
     [
-        (None, Family.IPV4, Backend.NFT), (None, Family.IPV6, Backend.LEGACY),
-        (signal.SIGINT, Family.IPV4, Backend.LEGACY), (signal.SIGTERM, Family.IPV6, Backend.NFT),
-        (signal.SIGKILL, Family.IPV4, Backend.NFT), (signal.SIGKILL, Family.IPV6, Backend.LEGACY),
+        (None, Family.IPV4, Variant.NFT), (None, Family.IPV6, Variant.LEGACY),
+        (signal.SIGINT, Family.IPV4, Variant.LEGACY), (signal.SIGTERM, Family.IPV6, Variant.NFT),
+        (signal.SIGKILL, Family.IPV4, Variant.NFT), (signal.SIGKILL, Family.IPV6, Variant.LEGACY),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )  # fmt: skip
 def test_a_process_leaves_nothing(
-    host: Namespace, how: signal.Signals | None, family: Family, backend: Backend
+    host: Namespace, how: signal.Signals | None, family: Family, variant: Variant
 ) -> None:
     before, mounts = state_of(host), named_namespaces()
-    process = start(host, family, backend, 2 if how is None else 1_000_000)
+    process = start(host, family, variant, 2 if how is None else 1_000_000)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", process.communicate()
     if how is not None:
@@ -167,12 +167,12 @@ def nothing_left(kernel: None) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("backend", Backend)
+@pytest.mark.parametrize("variant", Variant)
 @pytest.mark.parametrize("family", Family, ids=lambda family: family.label)
-def test_close_closes_all(family: Family, backend: Backend) -> None:
+def test_close_closes_all(family: Family, variant: Variant) -> None:
     subject = shop_subject(family)
     probe = Probe("p", "node-1", Sender.EXTERNAL, shot(family, "client", "service").packet)
-    with Verifier(backend) as verifier:
+    with Verifier(variant) as verifier:
         assert verifier.verify(subject, [probe]).probes == 1
 
 
@@ -190,7 +190,7 @@ def test_rules_that_do_not_load_close_all() -> None:
     with Verifier() as verifier:
         twin = verifier.twin(subject)
         with pytest.raises(LabError, match="iptables-nft-restore"):
-            twin.linux.load("*filter\n-A INPUT -j NOBODY\nCOMMIT\n")
+            twin.linux.tool.load_text("*filter\n-A INPUT -j NOBODY\nCOMMIT\n")
         assert twin.load(rules_of(subject)) is None  # goes on
 
 

@@ -157,7 +157,7 @@ def test_a_process_is_told(node: LabNode, error: str) -> None:
     destination = "client" if error in ("EPERM", "") else _BEHIND[family].format(number)
     sent = shot(family, "node", destination, 9, by="", protocol="udp")
     rule = ["OUTPUT", "-p", "udp", "--dport", "9", "-j", "DROP"]
-    command = [node.backend.command(family), "--wait"]
+    command = [node.variant.command(family), "--wait"]
     if error == "EPERM":
         node.namespace.run([*command, "-I", *rule])
     try:

@@ -11,7 +11,7 @@ from packet_path_rows import ROWS
 from packet_paths import Case, N, World, at, is_local, sender_kind
 
 from kpsim.addresses import Family, join_host_port
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot, Where
 from kpsim.packet import Packet
 from kpsim.verify.twin import Twin
@@ -25,13 +25,13 @@ CONFIGURATIONS = list(dict.fromkeys((row.family, row.configuration) for row in R
 
 @pytest.fixture(
     scope="module",
-    params=[(*which, backend) for which in CONFIGURATIONS for backend in Backend],
+    params=[(*which, variant) for which in CONFIGURATIONS for variant in Variant],
     ids=lambda param: f"{param[0].label} {param[1]} {param[2]}",
 )
 def lab(request: pytest.FixtureRequest, kernel: None) -> Iterator[tuple[World, Twin]]:
-    family, configuration, backend = request.param
+    family, configuration, variant = request.param
     place = World(family, configuration)
-    made = Twin(place.site.machine(N), family, backend)
+    made = Twin(place.site.machine(N), family, variant)
     try:
         assert made.load(place.site.netns(N, family).rulesets[family]) is None
         made.linux.add_pods(address for of, address in place.site.directory.pods if of is family)

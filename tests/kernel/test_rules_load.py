@@ -11,8 +11,8 @@ from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.explore import load
 from kpsim.lab.accounting import LinuxAccounting
-from kpsim.lab.backends import Backend
 from kpsim.lab.namespace import Namespace
+from kpsim.lab.tools.variants import Variant
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
 
@@ -68,7 +68,7 @@ clusterCIDR: 10.180.0.0/16,fd00:10:180::/48
 """
 
 COUNTERS = ("ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts")
-pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("backend", list(Backend))]
+pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("variant", list(Variant))]
 
 
 @pytest.fixture
@@ -82,23 +82,23 @@ def counting(namespace: Namespace) -> Namespace:
 
 @pytest.mark.parametrize("family", list(Family), ids=lambda family: family.label)
 def test_printed_rules_load_and_are_saved_as_printed(
-    counting: Namespace, backend: Backend, family: Family, tmp_path: Path
+    counting: Namespace, variant: Variant, family: Family, tmp_path: Path
 ) -> None:
     """I-17: every table, canaries included."""
     manifest = tmp_path / "cluster.yaml"
     manifest.write_text(CLUSTER, encoding="utf-8")
     printed = str(load(manifest).rules("node-1", family=family))
-    counting.run([backend.tool(family, "restore")], stdin=printed)
-    saved = counting.run([backend.tool(family, "save")])
+    counting.run([variant.tool(family, "restore")], stdin=printed)
+    saved = counting.run([variant.tool(family, "save")])
     assert tables_of(saved) == tables_of(printed)
 
 
 @pytest.mark.parametrize("name", ["small-013", "small-016", "special-005", "special-012", "large-003"])
-def test_syncs_leave_the_kernel_as_the_model_says(counting: Namespace, backend: Backend, name: str) -> None:
+def test_syncs_leave_the_kernel_as_the_model_says(counting: Namespace, variant: Variant, name: str) -> None:
     """I-13: the fold of single commands and documents, full and partial, with stale chains deleted on the way."""
     replay = Replay(load_recording(GOLDEN / f"{name}.recording.jsonl"))
     family = replay.recording.family
-    tool, restore = backend.command(family), [backend.tool(family, "restore"), "--noflush", "--counters"]
+    tool, restore = variant.command(family), [variant.tool(family, "restore"), "--noflush", "--counters"]
     for table in ("mangle", "nat", "filter"):
         counting.run([tool, "-t", table, "-N", "KUBE-PROXY-CANARY"])
     for outcome in replay.outcomes():
@@ -110,5 +110,5 @@ def test_syncs_leave_the_kernel_as_the_model_says(counting: Namespace, backend: 
         for text in done.documents:
             counting.run(restore, stdin=text())
     ruleset = replay.proxier.held.ruleset
-    saved = counting.run([backend.tool(family, "save")])
+    saved = counting.run([variant.tool(family, "save")])
     assert tables_of(saved) == tables_of(render_ruleset(ruleset, Style.SAVE))

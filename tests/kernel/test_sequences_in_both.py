@@ -16,24 +16,12 @@ from drawings import Hypothetical, cluster, manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kpsim.addresses import Family, parse_ip
-from kpsim.config import Host
-from kpsim.conntrack import FlowTuple
-from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Backend
-from kpsim.netfilter import Netns
-from kpsim.packetpath.routing import Routing
-from kpsim.sysctls import Sysctls
-from kpsim.tracing.site import Sender
-from kpsim.units import MILLISECOND_NS, SECOND_NS
-from kpsim.verify import fuzzing
-from kpsim.verify import twin as twin_module
-from kpsim.verify.cases import finding_of, manifest_of, play, read_case, with_sysctls
-from kpsim.verify.drawing.choices import SeededChoices
-from kpsim.verify.drawing.clusters import draw_manifest
-from kpsim.verify.drawing.probes import draw_probes
-from kpsim.verify.drawing.sequences import draw_sequence
-from kpsim.verify.drawing.steps import (
+from fuzz import fuzzing
+from fuzz.cases import finding_of, manifest_of, play, read_case, with_sysctls
+from fuzz.drawing import draw_sequence
+from fuzz.fuzzing import draw_case
+from fuzz.playing import Player, Playing
+from fuzz.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -41,12 +29,24 @@ from kpsim.verify.drawing.steps import (
     FirstPacket,
     MidStream,
     Opening,
+    SequenceStep,
     ServerSegment,
-    Step,
     Wait,
 )
-from kpsim.verify.fuzzing import draw_case
-from kpsim.verify.sequences import Player, Playing
+from kpsim.addresses import Family, parse_ip
+from kpsim.config import Host
+from kpsim.conntrack import FlowTuple
+from kpsim.explore import Cluster, load
+from kpsim.lab.tools.variants import Variant
+from kpsim.netfilter import Netns
+from kpsim.packetpath.routing import Routing
+from kpsim.sysctls import Sysctls
+from kpsim.tracing.site import Sender
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+from kpsim.verify import twin as twin_module
+from kpsim.verify.drawing.choices import SeededChoices
+from kpsim.verify.drawing.clusters import draw_manifest
+from kpsim.verify.drawing.probes import draw_probes
 from kpsim.verify.subjects import cluster_subjects
 from kpsim.verify.twin import Twin
 from kpsim.verify.verification import Verifier
@@ -149,7 +149,7 @@ class Both:
         self.family, self.cluster = family, shop(random_fully=random_fully)
         self.twin = Twin(with_sysctls(self.cluster.site.machine("node-1"), sysctls), family, silent=True)
 
-    def play(self, *steps: Step) -> Playing:
+    def play(self, *steps: SequenceStep) -> Playing:
         """They must agree."""
         playing = Player(self.twin, self.cluster, "node-1").play(steps)
         assert not finding_of(playing)
@@ -189,7 +189,7 @@ LIVES = (
 )  # fmt: skip
 
 
-def life(number: int, opening: Opening, text: str) -> Iterator[Step]:
+def life(number: int, opening: Opening, text: str) -> Iterator[SequenceStep]:
     for place, word in enumerate(text.split()):
         flags = _FLAGS[word.upper()]
         if word.islower():
@@ -202,7 +202,7 @@ def life(number: int, opening: Opening, text: str) -> Iterator[Step]:
 
 @VARIANTS
 def test_lives_of_connections(make: Maker, family: Family, random_fully: bool) -> None:
-    steps: list[Step] = []
+    steps: list[SequenceStep] = []
     for number, text in enumerate(LIVES):
         steps += life(number, flow(family, "twin", sport=40000 + number), text)
     playing = make(family, random_fully=random_fully).play(*steps)
@@ -254,7 +254,7 @@ def test_a_client_port_towards_many_services_that_share_an_endpoint(
     clients = (
         (_OTHER_CLIENT, Sender.EXTERNAL), (_CLIENT, Sender.EXTERNAL), (_POD, Sender.POD), (_NODE, Sender.NODE),
     )  # fmt: skip
-    steps: list[Step] = []
+    steps: list[SequenceStep] = []
     for end, by in (("a1", "node port"), ("a2", "cluster IP")):
         steps += [endpoints(family, service, end) for service in services]
         for client, sender in clients:
@@ -283,12 +283,12 @@ def test_a_port_that_was_found_is_tried_first(make: Maker, family: Family) -> No
 @FAMILIES
 def test_affinity_lists_hold_a_hundred_sources(make: Maker, family: Family) -> None:  # K-4.1
     both = make(family)
-    steps: list[Step] = [endpoints(family, "dnssticky", ""), endpoints(family, "dnssticky", "a1")]  # K-4.2
+    steps: list[SequenceStep] = [endpoints(family, "dnssticky", ""), endpoints(family, "dnssticky", "a1")]  # K-4.2
     for number in range(120):
         client = (f"203.0.113.{number + 1}", f"2001:db8:71::{number + 1:x}")
         steps += [FirstPacket(number, flow(family, "dnssticky", by="cluster IP", client=client)), DeleteFlow(number)]
     both.play(*steps)
-    lists = both.twin.linux.affinity_names()
+    lists = both.twin.linux.tool.lists()
     assert max(len(both.twin.model.memory.recent[name]) for name in lists) == 100
 
 
@@ -328,14 +328,14 @@ def test_whatever_happens_in_the_shop(make: Maker, family: Family, random_fully:
     both.play(*draw_sequence(choices, site, "node-1", family, 60, state, waits_ns=_WAITS_NS[:1]))
 
 
-@pytest.mark.parametrize("backend", list(Backend))
+@pytest.mark.parametrize("variant", list(Variant))
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_happens_in_a_drawn_cluster(seed: int, backend: Backend) -> None:
+def test_whatever_happens_in_a_drawn_cluster(seed: int, variant: Variant) -> None:
     of = cluster(seed)
     subjects = list(cluster_subjects(of))
     subject = subjects[seed % len(subjects)]
-    case = draw_case(SeededChoices(seed, "both", backend), of, subject, manifest(seed), 50, _WAITS_NS)
-    assert not play(case, backend).finding
+    case = draw_case(SeededChoices(seed, "both", str(variant)), of, subject, manifest(seed), 50, _WAITS_NS)
+    assert not play(case, variant).finding
 
 
 _FEW = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
@@ -343,38 +343,38 @@ _FEW = settings(max_examples=5, deadline=None, suppress_health_check=list(Health
 
 @_FEW
 @given(st.data())
-@pytest.mark.parametrize("backend", list(Backend))
-def test_any_probes_of_any_cluster(backend: Backend, data: st.DataObject) -> None:
+@pytest.mark.parametrize("variant", list(Variant))
+def test_any_probes_of_any_cluster(variant: Variant, data: st.DataObject) -> None:
     choices = Hypothetical(data)
     of = load(text=draw_manifest(choices))
     subject = data.draw(st.sampled_from(list(cluster_subjects(of))))
     probes = draw_probes(choices, subject.site, subject.node, subject.family, 20, of.state.services)
-    with Verifier(backend) as verifier:
+    with Verifier(variant) as verifier:
         assert not verifier.verify(subject, probes).disagreements
 
 
 @_FEW
 @given(st.data())
-@pytest.mark.parametrize("backend", list(Backend))
-def test_any_sequence_in_any_cluster(backend: Backend, data: st.DataObject) -> None:
+@pytest.mark.parametrize("variant", list(Variant))
+def test_any_sequence_in_any_cluster(variant: Variant, data: st.DataObject) -> None:
     choices = Hypothetical(data)
     text = draw_manifest(choices)
     of = load(text=text)
     subject = data.draw(st.sampled_from(list(cluster_subjects(of))))
     case = draw_case(choices, of, subject, text, 15, _WAITS_NS[:1])
-    assert not play(case, backend).finding
+    assert not play(case, variant).finding
 
 
-@pytest.mark.parametrize("backend", list(Backend))
+@pytest.mark.parametrize("variant", list(Variant))
 @pytest.mark.parametrize("file", CASES, ids=[file.stem for file in CASES])
-def test_cases_that_once_differed(file: Path, backend: Backend) -> None:
-    assert not play(read_case(file), backend).finding
+def test_cases_that_once_differed(file: Path, variant: Variant) -> None:
+    assert not play(read_case(file), variant).finding
 
 
 # --- they would be caught ------------------------------------------------------------------------------------------------------
 
 
-def _play(twin: Twin, *steps: Step) -> Playing:
+def _play(twin: Twin, *steps: SequenceStep) -> Playing:
     return Player(twin, shop(), "node-1").play(steps)
 
 
@@ -399,7 +399,7 @@ class Meddler(Player):
         super().__init__(*arguments)
         self._meddle = meddle
 
-    def step(self, step: Step) -> Any:
+    def step(self, step: SequenceStep) -> Any:
         if isinstance(step, Wait):
             self._meddle()
         return super().step(step)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kpsim.addresses import Family
-from kpsim.lab.backends import Backend
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.node import LabNode
+from kpsim.lab.tools.variants import Variant
 from kpsim.nodes import Machine, make_machine
 from kpsim.sysctls import SETTINGS, Setting, Sysctls
 from kpsim.tracing.probes import ProbeResult
@@ -86,7 +86,7 @@ def test_nodes_of_a_scenario_are_built_with_its_settings(tmp_path: Path) -> None
         file = tmp_path / "settings.yaml"
         file.write_text(SCENARIO % hairpin)
         subjects = load_subjects([file], nodes=["node-1"], moments=2)
-        report = verify(systematic(subjects, repeat=1), Backend.NFT)
+        report = verify(systematic(subjects, repeat=1), Variant.NFT)
         assert report.agrees and report.probes > 20
         dropped.append(sum(each.results[ProbeResult.DROPPED] for each in report.verifications))
     assert dropped[1] > dropped[0]

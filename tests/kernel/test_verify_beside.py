@@ -6,7 +6,7 @@ import pytest
 from shop import cluster_text
 
 from kpsim.explore import load
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.verify.runs import systematic, verify
 from kpsim.verify.subjects import cluster_subjects
 
@@ -14,11 +14,11 @@ FOREIGN = Path(__file__).parent.parent / "foreign"
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("backend", list(Backend))
+@pytest.mark.parametrize("variant", list(Variant))
 @pytest.mark.parametrize("rules", sorted(FOREIGN.glob("*.rules")), ids=lambda file: file.stem)
-def test_foreign_rules_agree(rules: Path, backend: Backend, tmp_path: Path) -> None:
+def test_foreign_rules_agree(rules: Path, variant: Variant, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(cluster_text())
-    report = verify(systematic(cluster_subjects(load(file, beside=[rules]), ["node-1"]), repeat=1), backend)
+    report = verify(systematic(cluster_subjects(load(file, beside=[rules]), ["node-1"]), repeat=1), variant)
     assert report.agrees, report.disagreements[:3]
     assert report.probes > 500

@@ -10,7 +10,7 @@ from labs import number_of
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot, Where
 from kpsim.nodes import Machine, make_machine
 from kpsim.packet import Packet
@@ -68,12 +68,12 @@ def agreed(exchanges: list[Exchange]) -> list[tuple[Where, int, int] | None]:
     return [(s[0].where, s[0].packet.daddr, s[0].packet.ttl) if s else None for s in seen]
 
 
-@pytest.mark.parametrize("backend", Backend)
+@pytest.mark.parametrize("variant", Variant)
 @pytest.mark.parametrize("family", Family, ids=lambda family: family.label)
 @pytest.mark.parametrize("calls", [True, False], ids=["netfilter called", "not called"])
 @pytest.mark.parametrize("hairpin", [True, False], ids=["hairpin", "no hairpin"])
-def test_all_combinations(hairpin: bool, calls: bool, family: Family, backend: Backend) -> None:
-    twin = Twin(machine(hairpin=hairpin, calls=calls), family, backend)
+def test_all_combinations(hairpin: bool, calls: bool, family: Family, variant: Variant) -> None:
+    twin = Twin(machine(hairpin=hairpin, calls=calls), family, variant)
     pod, neighbour = number_of(_POD[family]), number_of(_NEIGHBOUR[family])
     try:
         for masquerades in (True, False):

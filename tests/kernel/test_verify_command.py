@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from shop import cluster_text
 
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.scenarios import scenario_names
 
 pytestmark = pytest.mark.kernel
@@ -29,18 +29,18 @@ def report(*arguments: object, code: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", scenario_names())
-@pytest.mark.parametrize("backend", list(Backend))
-def test_every_built_in_scenario_agrees(name: str, backend: Backend) -> None:
-    found = report(name, "--backend", backend, "--moments", 3, "--repeat", 1)
+@pytest.mark.parametrize("variant", list(Variant))
+def test_every_built_in_scenario_agrees(name: str, variant: Variant) -> None:
+    found = report(name, "--backend", variant, "--moments", 3, "--repeat", 1)
     assert found["agrees"] and found["disagreements"] == []
-    assert found["backend"] == backend
+    assert found["backend"] == variant
     assert found["probes"] > 100
     assert {"delivered", "passed"} <= {result for subject in found["subjects"] for result in subject["results"]}
 
 
-@pytest.mark.parametrize("backend", list(Backend))
-def test_random_clusters_agree(backend: Backend) -> None:
-    found = report("--random", 1200, "--clusters", 12, "--seed", 20261124, "--backend", backend)
+@pytest.mark.parametrize("variant", list(Variant))
+def test_random_clusters_agree(variant: Variant) -> None:
+    found = report("--random", 1200, "--clusters", 12, "--seed", 20261124, "--backend", variant)
     assert found["agrees"]
     assert found["probes"] == 1200
     results = {result for subject in found["subjects"] for result in subject["results"]}

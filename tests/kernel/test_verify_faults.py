@@ -15,7 +15,7 @@ from shop import cluster_text, endpoints, port, service
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, parse, render_ruleset
 from kpsim.explore import load
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Netns
 from kpsim.ruleset import Ruleset
@@ -58,7 +58,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     return next(each for each in subjects if each.family is request.param)
 
 
-@pytest.fixture(scope="module", params=list(Backend))
+@pytest.fixture(scope="module", params=list(Variant))
 def verifier(request: pytest.FixtureRequest, kernel: None) -> Iterator[Verifier]:
     with Verifier(request.param) as made:
         yield made

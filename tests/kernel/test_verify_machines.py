@@ -14,7 +14,7 @@ from labs import number_of
 
 from kpsim.addresses import Family, Network, parse_network
 from kpsim.dialects.iptables import parse
-from kpsim.lab.backends import Backend
+from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
@@ -166,8 +166,8 @@ def disagreements(exchanges: list[Exchange]) -> list[str]:
 @pytest.mark.parametrize("family", Family, ids=lambda family: family.label)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_model_and_linux_agree(kind: Kind, family: Family) -> None:
-    backend = Backend.NFT if KINDS.index(kind) % 2 else Backend.LEGACY
-    twin = Twin(kind.machine(), family, backend)
+    variant = Variant.NFT if KINDS.index(kind) % 2 else Variant.LEGACY
+    twin = Twin(kind.machine(), family, variant)
     try:
         assert twin.load(parse(_RULES.format(**_TOLD[family]), family)) is None
         exchanges = twin.exchange(list(shots(kind, family)))

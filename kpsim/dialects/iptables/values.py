@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from kpsim.addresses import Family, Network, format_ip, parse_ip
+from kpsim.protocols import PROTOCOL_NUMBERS
 from kpsim.ruleset import (
     TCP_FLAG_BITS,
     Compare,
@@ -200,11 +201,9 @@ def write_interface(part: Any, detail: str | None, _form: Form) -> str:
 
 #: protocol numbers and other spellings → name as in Packet.protocol
 _PROTOCOL_NAMES: Mapping[str, str] = {
-    "1": "icmp", "2": "igmp", "4": "ipencap", "6": "tcp", "17": "udp", "33": "dccp", "41": "ipv6", "47": "gre", "50": "esp",
-    "51": "ah", "58": "icmpv6", "ipv6-icmp": "icmpv6", "89": "ospf", "103": "pim", "112": "vrrp", "132": "sctp",
-    "136": "udplite",
-}  # fmt: skip
-_KNOWN_PROTOCOLS = frozenset(_PROTOCOL_NAMES.values())
+    "ipv6-icmp": "icmpv6",
+    **{str(number): name for name, number in PROTOCOL_NUMBERS.items()},
+}
 
 
 def read_protocol(text: str, negate: bool, _family: Family) -> Read | None:
@@ -215,7 +214,7 @@ def read_protocol(text: str, negate: bool, _family: Family) -> Read | None:
             raise ValueError("! -p all would never match")
         return None
     name = _PROTOCOL_NAMES.get(name, name)
-    if name not in _KNOWN_PROTOCOLS and not (name.isascii() and name.isdigit() and int(name) < 256):
+    if name not in PROTOCOL_NUMBERS and not (name.isascii() and name.isdigit() and int(name) < 256):
         raise ValueError(f"not a protocol: {text!r}")
     return Read(named(Field.L4PROTO, name, negate=negate))
 

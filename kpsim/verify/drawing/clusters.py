@@ -1,7 +1,7 @@
-"""Random clusters as manifests: nodes, a KubeProxyConfiguration, Services of all kinds and their EndpointSlices.
+"""Draws random clusters as manifests: nodes, a KubeProxyConfiguration, Services of all kinds and their EndpointSlices.
 
-Counterpart: what administrators and users apply to a cluster. Everything drawn is valid, so that it loads; objects are numbered,
-and none depends on what was drawn for another. What kube-proxy makes of them this module never knows.
+Counterpart: the objects that administrators and users apply to a cluster. Every manifest is valid, so it loads. Objects are numbered, and
+none depends on the choices for another: so objects can be left out when a case is made small.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,14 +23,14 @@ _MOST_SERVICES = 6
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the one in C is ten times as fast
-    """Writes equal parts out, each in its place."""
+    """Writes equal parts out in full, without YAML aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
 
 def draw_manifest(choices: Choices) -> str:
-    """YAML of a cluster that ``kpsim.load(text=…)`` accepts without a finding."""
+    """A cluster as YAML that ``kpsim.load(text=…)`` accepts."""
     text: str = yaml.dump_all(
         draw_documents(choices), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120
     )
@@ -38,7 +38,7 @@ def draw_manifest(choices: Choices) -> str:
 
 
 def draw_documents(choices: Choices) -> list[Json]:
-    """The same as values."""
+    """A cluster as a list of objects."""
     families = pick(choices, ((_V4,), (_V6,), (_V4, _V6), (_V6, _V4)))
     routed = chance(choices, 10)
     count = weighted(choices, (1, 1), (4, 2), (2, 3))
@@ -61,7 +61,7 @@ def _draw_node(choices: Choices, number: int, families: tuple[Family, ...]) -> D
 
 
 def _node_object(node: DrawnNode, *, routed: bool) -> Json:
-    """``routed``: pods are reached one by one, there is no network for each node's, as with some network plugins."""
+    """``routed``: the node has no pod network, each pod has a route of its own, as with some network plugins."""
     kinds = ["InternalIP"] * len(node.families) + [node.second_kind] * len(node.families)
     spec = {} if routed else {"podCIDRs": [Block.POD.network(family, node.number) for family in node.families]}
     return {

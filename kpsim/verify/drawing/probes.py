@@ -1,8 +1,7 @@
-"""Random probes at a node, most of them at what Services offer; and all probes that ask for something different, by system.
+"""Draws random probes at a node, most of them to frontends of Services; or makes a systematic list of probes that all differ in kind.
 
-Counterpart: none; first packets of clients. No two probes of one list have a tuple in common, before or after translation: each has
-a source port of its own as long as there are any, so they may all be sent into one connection table. What becomes of them this
-module never knows.
+Counterpart: the first packets of clients. Each probe of a list has its own source port, as long as there are ports left. So no two probes
+share a tuple, before or after translation, and all can be sent into one connection table.
 """
 
 import enum
@@ -28,13 +27,13 @@ class Aim(enum.StrEnum):
     """What a probe dials."""
 
     FRONTEND = "frontend"
-    OTHER_PORT = "other port"  #: of a frontend's address
+    OTHER_PORT = "other port"  #: of a frontend's address, one that no Service offers
     OTHER_PROTOCOL = "other protocol"  #: on a frontend's port
     ECHO = "echo"  #: a ping of a frontend's address
-    NOBODY = "unallocated"  #: an address among the Services' that none has
-    POD = "pod"  #: past the Services
-    NODE = "node"  #: a port of the node itself that is no Service's: closed, or for health checks
-    PEER = "peer"  #: the same of another node
+    NOBODY = "unallocated"  #: an address beside those of Services, that is not in use
+    POD = "pod"  #: a pod itself, past the Services
+    NODE = "node"  #: a port of the node that belongs to no Service: a closed one, or one for health checks
+    PEER = "peer"  #: a port of another node
     OUTSIDE = "outside"
 
 
@@ -46,7 +45,7 @@ _KINDS = (
 
 
 class _Ports:
-    """Source ports of a list of probes: the lowest of a class that is free, of the next class when it is used up."""
+    """Source ports for a list of probes: the lowest free port of a class, or of the next class if the class is used up."""
 
     def __init__(self) -> None:
         self._free = [iter(ports) for ports in PORT_CLASSES]
@@ -62,14 +61,14 @@ class _Ports:
 def draw_probes(
     choices: Choices, site: Site, node: str, family: Family, count: int, services: Iterable[Service] = ()
 ) -> list[Probe]:
-    """So many probes at a node, seven of ten at frontends. ``services``: to know source ranges and health check ports too."""
+    """``count`` random probes at a node, seven of ten to frontends. ``services`` adds source ranges and health check ports."""
     around = Surroundings.of(site, node, family, services)
     ports = _Ports()
     return [_draw(choices, around, ports, number) for number in range(1, count + 1)]
 
 
 def every_probe(site: Site, node: str, family: Family, services: Iterable[Service] = ()) -> Iterator[Probe]:
-    """All frontends dialled by all kinds of clients, and what lies beside them; in the order of the Services."""
+    """Probes from all kinds of clients to all frontends and to what lies beside them, in the order of the Services."""
     around = Surroundings.of(site, node, family, services)
     ports = _Ports()
     asked = ((aim, *question) for aim in Aim for question in _questions(around, aim))
@@ -133,7 +132,7 @@ def _draw(choices: Choices, around: Surroundings, ports: _Ports, number: int) ->
 
 
 def _draw_destination(choices: Choices, around: Surroundings, aim: Aim) -> tuple[Dialled, str]:
-    """What is dialled, and by which protocol."""
+    """Draws a destination for an aim, and the protocol to dial it by."""
     match aim:
         case Aim.FRONTEND | Aim.OTHER_PORT | Aim.OTHER_PROTOCOL | Aim.ECHO:
             return _beside(around, pick(choices, around.dialled(pick(choices, around.frontends))), aim)
@@ -158,7 +157,7 @@ def _plain(family: Family, address: int, port: int) -> Dialled:
 
 
 def _beside(around: Surroundings, dialled: Dialled, aim: Aim) -> tuple[Dialled, str]:
-    """What lies beside a frontend's destination, or the destination itself, and the protocol to dial it by."""
+    """The destination that an aim means near a frontend's, or that one itself, and the protocol to dial it by."""
     address, frontend = dialled
     match aim:
         case Aim.OTHER_PORT:

@@ -1,7 +1,7 @@
-"""Random Services of all kinds with the EndpointSlices of their endpoints.
+"""Draws random Services of all kinds, with EndpointSlices for their endpoints.
 
-Counterpart: users' Services, and what the EndpointSlice controller or a user writes for them. Everything is numbered by the Service,
-so that two never dispute an address or a port; endpoints are shared on purpose. It never knows what any of it does to packets.
+Counterpart: users' Services, and the slices that the EndpointSlice controller or a user writes for them. Addresses and ports follow from the
+Service's number, so no two Services claim the same one. Services share endpoints on purpose.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ from kpsim.verify.drawing.plan import EVERYTHING, POD_RANGE, Block, DrawnNode, h
 
 Json = dict[str, Any]
 
-#: of an endpoint, by protocol
+#: the port of an endpoint, by protocol
 _TARGET_PORTS = {"TCP": 8080, "UDP": 5353, "SCTP": 9999}
-_PODS = 4  #: of a node, that Services share
+_PODS = 4  #: pods of each node; Services share them
 
 
 def draw_service(
@@ -62,7 +62,7 @@ def draw_service(
 
 
 def _draw_ports(choices: Choices, number: int, *, with_node_ports: bool) -> list[Json]:
-    """A port's number may stand twice for different protocols, and then have one node port or two (O-3.6)."""
+    """Two ports of different protocols may have one number, and then the same node port or two (O-3.6)."""
     count = weighted(choices, (6, 1), (3, 2), (1, 3))
     first = pick(choices, (80, 443, _TARGET_PORTS["TCP"]))
     found: list[Json] = []
@@ -102,7 +102,7 @@ def _draw_frontends(
     if kind != "LoadBalancer":
         return found
     if chance(choices, 10):
-        found["allocateLoadBalancerNodePorts"] = False  # those it has it keeps
+        found["allocateLoadBalancerNodePorts"] = False  # node ports that the Service has already stay
     found["ingress"] = weighted(
         choices,
         (6, [{"ip": ip} for ip in balancer]),
@@ -123,7 +123,7 @@ def _family(address: str) -> Family:
 
 
 def _draw_ranges(choices: Choices, families: tuple[Family, ...], nodes: Sequence[DrawnNode]) -> list[str]:
-    """Clients and, or instead of them, others that may come in by a load balancer's address (O-5.4, PP-8)."""
+    """Source ranges: clients, others that may use a load balancer's address, or both (O-5.4, PP-8)."""
     clients = [Block.CLIENT.network(family, 113, longer=1) for family in families]
     others = {
         "nodes": [Block.NODE.network(family, 0) for family in families],
@@ -163,14 +163,14 @@ def _draw_policies(choices: Choices, number: int, spec: Json) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an endpoint may be; ``node`` empty: nobody says."""
+    """A place for an endpoint. ``node`` is empty if the slice does not name one."""
 
     address: str
     node: str = ""
     zone: str | None = None
 
 
-#: conditions by what they mean (T-1); absent ones have their defaults (O-6.3)
+#: conditions, grouped by their meaning (T-1); a missing condition has its default (O-6.3)
 _READY: tuple[Json, ...] = ({"ready": True, "serving": True, "terminating": False}, {}, {"ready": True})
 _LEAVING: tuple[Json, ...] = (
     {"ready": False, "serving": True, "terminating": True},
@@ -219,7 +219,7 @@ def _slice_port(port: Json) -> Json:
 
 
 def _draw_endpoints(choices: Choices, family: Family, nodes: Sequence[DrawnNode]) -> list[Json]:
-    """None to a few, rarely many; each address once."""
+    """Endpoints: a few, none, or in rare cases many. No address occurs twice."""
     count = weighted(choices, (1, 0), (3, 1), (4, 2), (3, 3), (2, 4), (1, 8), (1, 24))
     states = weighted(choices, (6, _READY[:1]), (4, (*_READY, *_LEAVING)), (2, _LEAVING)) if count else ()
     hints = weighted(choices, (6, ""), (2, "zone"), (1, "node"), (2, "mixed")) if count else ""
@@ -251,9 +251,9 @@ def _draw_place(choices: Choices, family: Family, nodes: Sequence[DrawnNode]) ->
             return _Place(pick(choices, node.of(family)), node.name, node.zone)
         case "stray":
             return _Place(Block.STRAY_POD.at(family, node.number, 10), node.name, node.zone)
-        case "unknown node":  # of which this cluster has no Node object, any longer or yet
+        case "unknown node":  # a node without a Node object: it is gone, or not there yet
             return _Place(Block.POD.at(family, 9, 10), "node-9")
-        case _:  # somebody outside, written down by hand
+        case _:  # an address outside the cluster, in a slice that a user wrote
             return _Place(Block.EXTERNAL_IP.at(family, 100, 250))
 
 
@@ -266,7 +266,7 @@ def _many_places(family: Family, nodes: Sequence[DrawnNode], count: int) -> list
 
 
 def _draw_hint(choices: Choices, hints: str, place: _Place, nodes: Sequence[DrawnNode]) -> Json:
-    """As the controller writes them, or anything (T-3, T-6)."""
+    """Hints as the EndpointSlice controller writes them, or arbitrary ones (T-3, T-6)."""
     zone, node = place.zone or "zone-a", place.node or nodes[0].name
     for_zone, for_node = {"forZones": [{"name": zone}]}, {"forNodes": [{"name": node}]}
     match hints:

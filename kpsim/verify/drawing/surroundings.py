@@ -1,7 +1,6 @@
-"""What can be dialled at a node, and who dials it: the node as its clients see it, in one family.
+"""The surroundings of a node in one family: the destinations that can be dialled there, and the clients that can dial them.
 
-Counterpart: the pods, processes, neighbours and outside clients around a node. It works for any site, drawn or not. What becomes of
-a packet it never knows.
+Counterpart: the pods, processes, neighbours and outside clients around a node. It works for any site, drawn or not.
 """
 
 import enum
@@ -18,33 +17,33 @@ from kpsim.tracing.directory import Frontend
 from kpsim.tracing.site import Sender, Site
 
 _LOOPBACK = {Family.IPV4: 127 << 24 | 1, Family.IPV6: 1}
-_FURTHER_CLIENT = 123  #: this far from the first client outside, in the same network
-_QUIET_POD = 9  #: a pod's number in its network, from where on one is looked for that is no endpoint
-_NARROWEST = {Family.IPV4: 8, Family.IPV6: 16}  #: prefix of a source range that says something about clients
+_FURTHER_CLIENT = 123  #: how far the second client outside is from the first, in the same network
+_QUIET_POD = 9  #: from this number on, a pod network is searched for an address that is no endpoint
+_NARROWEST = {Family.IPV4: 8, Family.IPV6: 16}  #: a source range with a shorter prefix says nothing about clients
 
 
 class Kind(enum.StrEnum):
-    """Who a client is (PP-1.1)."""
+    """Kinds of clients (PP-1.1)."""
 
-    POD = "pod"  #: of the node, and no endpoint of what it dials
-    HAIRPIN = "hairpin"  #: an endpoint of what it dials, wherever it is
-    PROCESS = "process"  #: of the node, with the source that routing chooses
-    BOUND_PROCESS = "bound process"  #: of the node, bound to one of its addresses
-    CLIENT = "client"  #: outside
+    POD = "pod"  #: a pod of the node that is no endpoint of what it dials
+    HAIRPIN = "hairpin"  #: an endpoint of what it dials, on any node
+    PROCESS = "process"  #: a process of the node, with the source that routing chooses
+    BOUND_PROCESS = "bound process"  #: a process of the node that is bound to one of its addresses
+    CLIENT = "client"  #: a client outside the cluster
     PEER = "peer"  #: another node
-    REMOTE_POD = "remote pod"  #: its packets come unmasqueraded
-    IMPOSTOR = "impostor"  #: outside, with a source that is the dialled address or one of the node's own
+    REMOTE_POD = "remote pod"  #: a pod of another node; its packets are not masqueraded
+    IMPOSTOR = "impostor"  #: outside, but its source is the dialled address or one of the node's own
 
 
 class Client(NamedTuple):
-    """Where a packet comes from; ``source`` 0: routing chooses it."""
+    """A sender and its source address. Routing chooses the source if it is 0."""
 
     sender: Sender
     source: int
 
 
 class Dialled(NamedTuple):
-    """A destination, and the frontend it belongs to."""
+    """A destination address, and the frontend that it belongs to."""
 
     address: int
     frontend: Frontend
@@ -52,7 +51,7 @@ class Dialled(NamedTuple):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Of a node in one family. ``services`` tell more than addresses do: whom source ranges let in, health check ports."""
+    """The surroundings of a node in one family. ``services`` adds source ranges and health check ports."""
 
     site: Site
     node: str
@@ -61,7 +60,7 @@ class Surroundings:
 
     @classmethod
     def of(cls, site: Site, node: str, family: Family, services: Iterable[Service] = ()) -> "Surroundings":
-        """InputError if there is no such node."""
+        """The surroundings of a node. InputError if the node does not exist."""
         site.check_node(node)
         return cls(site, node, family, tuple(services))
 
@@ -69,7 +68,7 @@ class Surroundings:
 
     @cached_property
     def frontends(self) -> tuple[Frontend, ...]:
-        """Those with an address of the family, and node ports, in the order of the Services."""
+        """Node ports, and frontends with an address of the family, in the order of the Services."""
         return tuple(f for f in self.site.directory.services if f.address is None or f.address[0] is self.family)
 
     @cached_property
@@ -90,20 +89,20 @@ class Surroundings:
         return tuple(a for (family, a), name in nodes.items() if family is self.family and name != self.node)
 
     def dialled(self, frontend: Frontend) -> tuple[Dialled, ...]:
-        """All destinations of a frontend: of a node port every address of this node, and one of another."""
+        """All destinations of a frontend. For a node port these are all addresses of this node, and one of another node."""
         if frontend.address is not None:
             return (Dialled(frontend.address[1], frontend),)
         return tuple(Dialled(address, frontend) for address in (*self.own, *self.peers[:1]))
 
     def is_offered(self, address: int, port: int, protocol: str) -> bool:
-        """Whether a Service has this frontend, or may have it as a node port."""
+        """Whether a Service has this frontend, or has the port as a node port."""
         services = self.site.directory.services
         return (
             Frontend((self.family, address), port, protocol) in services or Frontend(None, port, protocol) in services
         )
 
     def nobodys_service_address(self, near: int) -> int:
-        """An address beside a Service's that none has."""
+        """An address near a Service's that is not in use."""
         return self._unused(near + 100)
 
     @cached_property
@@ -113,7 +112,7 @@ class Surroundings:
     # --- who dials ---------------------------------------------------------------------------------------------------
 
     def clients(self, dialled: Dialled) -> Mapping[Kind, tuple[Client, ...]]:
-        """Everybody who may dial it, by kind; kinds that nobody is of are left out."""
+        """All clients that may dial a destination, by kind. A kind without clients is left out."""
         address, frontend = dialled
         behind = self.site.directory.endpoints_behind((self.family, address), frontend.port, frontend.protocol)
         known = self.site.directory.pods
@@ -121,7 +120,7 @@ class Surroundings:
             {address} if (self.family, address) in known else set()
         )
         edges = self._at_the_edges.get(self.site.directory.services.get(frontend, ""), ())
-        # a process bound to loopback reaches no further than the node
+        # a process that is bound to loopback can reach the node only
         bound = self.own if address in self.own else self.own[:-1]
         quiet = (*self._quiet_pods, *(pod for pod in self.pods if pod not in hairpins))
         found = {
@@ -136,7 +135,7 @@ class Surroundings:
         return {kind: clients for kind, clients in found.items() if clients}
 
     def _client_at(self, address: int) -> Client:
-        """Whoever has the address of a pod, a node or somebody outside."""
+        """The client that has an address: a process, a pod, a peer or a machine outside."""
         here = self.site.directory.node_of((self.family, address))
         if address in self.own:
             return Client(Sender.NODE, address)
@@ -146,7 +145,7 @@ class Surroundings:
 
     @cached_property
     def _other_nodes(self) -> Mapping[Kind, tuple[Client, ...]]:
-        """Whatever is dialled."""
+        """Clients on other nodes; they are the same for all destinations."""
         return {
             Kind.PEER: _clients(Sender.PEER, self.peers),
             Kind.REMOTE_POD: _clients(Sender.PEER, self.remote_pods),
@@ -158,27 +157,27 @@ class Surroundings:
 
     @cached_property
     def remote_pods(self) -> tuple[int, ...]:
-        """Pods of other nodes, known or not."""
+        """Pods of other nodes, also of nodes without a Node object."""
         owners = self.site.directory.pods.items()
         return tuple(a for (family, a), owner in owners if family is self.family and owner.node not in ("", self.node))
 
     @cached_property
     def _quiet_pods(self) -> tuple[int, ...]:
-        """A pod that is no endpoint, if the node has a pod network."""
+        """A pod address of the node that is no endpoint; empty if the node has no pod network."""
         networks = [n for n in self.site.machine(self.node).pod_networks if n.family is self.family]
         found = (self._unused(network.base + _QUIET_POD) for network in networks[:1])
         return tuple(address for address, network in zip(found, networks, strict=False) if address in network)
 
     @cached_property
     def outsiders(self) -> tuple[int, ...]:
-        """Two clients outside, of one network."""
+        """Two clients outside the cluster, in one network."""
         asked = Packet(self.family, "tcp", 0, 0)
         first = self.site.begin(asked, self.node, Sender.EXTERNAL).saddr
         return first, self._unused(first + _FURTHER_CLIENT)
 
     @cached_property
     def _at_the_edges(self) -> Mapping[str, tuple[int, ...]]:
-        """Clients by the Service whose source ranges they are inside or beyond, one each."""
+        """For each Service, a client inside and one beyond each of its source ranges."""
         found = {}
         for service in self.services:
             networks = map(parse_network, map(str.strip, service.load_balancer_source_ranges))
@@ -188,7 +187,7 @@ class Surroundings:
         return found
 
     def _is_outside(self, address: int) -> bool:
-        """Nobody of the cluster has it or may get it."""
+        """Whether an address neither belongs to the cluster nor can be given to a pod."""
         machine = self.site.machine(self.node)
         return not (
             machine.routing.is_local(self.family, address)
@@ -215,7 +214,7 @@ def _clients(sender: Sender, sources: Iterable[int]) -> tuple[Client, ...]:
 
 
 def _edges(network: Network) -> Iterator[int]:
-    """An address inside a source range and one beyond; none if it is too wide to tell anybody apart."""
+    """An address inside a source range and one beyond it; none if the range is so wide that it says nothing."""
     if network.prefix >= _NARROWEST[network.family]:
         yield network.base if network.base == network.last else min(network.base + 7, network.last)
         yield network.last + 8

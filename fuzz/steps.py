@@ -1,7 +1,7 @@
-"""What can happen next at a node, as values: a packet of a client or server, a change of endpoints, a deletion, nothing for a while.
+"""Steps of a sequence, as values: a packet of a client or server, a change of endpoints, a deletion, a wait.
 
-Counterpart: the lives of connections while a cluster changes. A step does not know what becomes of it: whoever plays a sequence lets
-servers answer only what they have seen, and passes over what nobody can do.
+Counterpart: the lives of connections while a cluster changes. A step may be impossible when its turn comes. The player lets servers answer
+only packets that they have seen, and skips steps that are not possible.
 """
 
 import enum
@@ -20,13 +20,13 @@ from kpsim.units import format_duration
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Who begins a flow, and its tuple as the client sends it."""
+    """The sender that begins a flow, and the flow's tuple as the client sends it."""
 
     sender: Sender
     tuple: FlowTuple
 
     def packet(self, says: str = "", window: Window = Window.EXACT) -> Packet:
-        """What the client sends, without its interface. ``says`` as for :class:`ClientSegment`; empty: a first packet."""
+        """A packet of the client, without an interface. ``says`` is as for :class:`ClientSegment`, or empty for a first packet."""
         family, protocol, saddr, sport, daddr, dport = self.tuple
         icmp = protocol in ICMP_PROTOCOLS
         kind, code = divmod(dport, 256) if icmp else (0, 0)
@@ -40,7 +40,7 @@ class Opening:
 
 
 def said(packet: Packet, says: str, window: Window = Window.EXACT) -> Packet:
-    """The packet with TCP flags or an SCTP chunk; those of other protocols say nothing."""
+    """The packet with TCP flags or an SCTP chunk. Packets of other protocols say nothing."""
     match packet.protocol:
         case "tcp":
             return replace(packet, tcp_flags=frozenset(says.split()), window=window)
@@ -52,7 +52,7 @@ def said(packet: Packet, says: str, window: Window = Window.EXACT) -> Packet:
 
 @dataclass(frozen=True, slots=True)
 class FirstPacket:
-    """SYN, INIT, datagram or echo request. The number of a flow that was there before: its client begins anew."""
+    """A SYN, an INIT, a datagram or an echo request. If the flow has existed before, its client begins anew."""
 
     flow: int
     opening: Opening
@@ -69,7 +69,7 @@ class MidStream:
 
 @dataclass(frozen=True, slots=True)
 class ClientSegment:
-    """``says``: TCP flags such as ``PSH ACK``, an SCTP chunk such as ``DATA``; empty for other protocols."""
+    """A packet of the client. ``says``: TCP flags such as ``PSH ACK``, an SCTP chunk such as ``DATA``; empty for other protocols."""
 
     flow: int
     says: str = ""
@@ -78,7 +78,7 @@ class ClientSegment:
 
 @dataclass(frozen=True, slots=True)
 class ServerSegment:
-    """The same from the endpoint, to whom it has the packets from; nothing if it has none."""
+    """A packet of the endpoint to the source of the latest packet that it has seen. ``says`` is as for :class:`ClientSegment`."""
 
     flow: int
     says: str = ""
@@ -94,20 +94,20 @@ class ServerError:
 
 @dataclass(frozen=True, slots=True)
 class Retransmit:
-    """The client sends once more what it sent last."""
+    """The client sends its latest packet once more."""
 
     flow: int
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteFlow:
-    """Somebody deletes the connection's entry, as ``conntrack -D`` does."""
+    """The connection's entry is deleted, as ``conntrack -D`` does it."""
 
     flow: int
 
 
 class EndpointState(enum.StrEnum):
-    """Conditions of an endpoint by their meaning (T-1)."""
+    """The meaning of an endpoint's conditions (T-1)."""
 
     READY = "ready"
     SERVING = "serving while terminating"
@@ -117,7 +117,7 @@ class EndpointState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChangeEndpoints:
-    """The endpoints of a Service (``namespace/name``) in one family are now these, by address; kube-proxy syncs and cleans up."""
+    """A Service (``namespace/name``) gets these endpoints, by address, in one family; kube-proxy syncs and cleans up."""
 
     service: str
     family: Family
@@ -126,18 +126,18 @@ class ChangeEndpoints:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing happens."""
+    """Nothing happens for a while."""
 
     duration_ns: int
 
 
-Step = (
+SequenceStep = (
     FirstPacket | MidStream | ClientSegment | ServerSegment | ServerError | Retransmit | DeleteFlow | ChangeEndpoints | Wait
 )  # fmt: skip
 
 
 def changed_slices(state: ClusterState, change: ChangeEndpoints) -> tuple[EndpointSlice, ...]:
-    """The Service's slices after the change. ``state``: the cluster at the beginning, with all endpoints that may come back."""
+    """The Service's slices after a change. ``state`` is the cluster at the beginning: it holds all endpoints that may come back."""
     states = dict(change.endpoints)
     made = []
     for each in slices_of(state, change.service, change.family):
@@ -161,7 +161,7 @@ def _conditions(state: EndpointState) -> dict[str, bool]:
 
 
 def slices_of(state: ClusterState, service: str, family: Family) -> Iterator[EndpointSlice]:
-    """Of a Service by ``namespace/name``, in one family."""
+    """The slices of a Service (``namespace/name``) in one family."""
     for each in state.endpoint_slices:
         if f"{each.metadata.namespace}/{each.service_name}" == service and each.address_type == family.label:
             yield each
@@ -170,8 +170,8 @@ def slices_of(state: ClusterState, service: str, family: Family) -> Iterator[End
 # --- in words ------------------------------------------------------------------------------------------------------------
 
 
-def describe(step: Step) -> str:
-    """The step on one line, as a log has it."""
+def describe(step: SequenceStep) -> str:
+    """The step in one line, for a log."""
     match step:
         case FirstPacket(flow, opening):
             return f"flow {flow} begins: {opening}"

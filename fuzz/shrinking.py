@@ -1,27 +1,27 @@
-"""Makes a case small: the fewest steps or probes and the fewest objects with which the two worlds still disagree.
+"""Makes a case small: looks for the fewest steps, probes and objects with which the model and Linux still disagree.
 
-Counterpart: delta debugging. What a disagreement is, is asked of whoever plays the case; it never knows packets.
+Counterpart: delta debugging. The caller plays the cases and says which of them fail.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from fuzz.cases import Case, Json, documents, manifest_of
 from kpsim.errors import InputError
-from kpsim.verify.cases import Case, Json, documents, manifest_of
 
 T = TypeVar("T")
 
 
 def shrunk(case: Case, fails: Callable[[Case], bool], goes_on: Callable[[], bool] = lambda: True) -> Case:
-    """A smaller case that fails, too; as small as it got while ``goes_on``."""
+    """A smaller case for which ``fails`` is true, too. The search ends when ``goes_on`` is false, or when nothing can be left out."""
 
     def still(smaller: Case) -> bool:
         if not goes_on():
             return False
         try:
             return fails(smaller)
-        except InputError:  # nothing that loads is left of it
+        except InputError:  # what is left does not load
             return False
 
     before = None
@@ -38,7 +38,7 @@ def shrunk(case: Case, fails: Callable[[Case], bool], goes_on: Callable[[], bool
 
 
 def _with_fewest_objects(case: Case, still: Callable[[Case], bool], name_of: Callable[[Json, str], str]) -> Case:
-    """Without objects, as many as have one name at once."""
+    """The case without objects that it does not need. Objects that ``name_of`` names alike are kept or left out together."""
     found = documents(case.manifest)
     names = [name_of(document, case.node) for document in found]
 
@@ -52,12 +52,12 @@ def _with_fewest_objects(case: Case, still: Callable[[Case], bool], name_of: Cal
 
 
 def _slice(document: Json, _: str) -> str:
-    """One by one."""
+    """The name of a slice; empty for other objects, which are kept."""
     return str(document["metadata"]["name"]) if document["kind"] == "EndpointSlice" else ""
 
 
 def _owner(document: Json, node: str) -> str:
-    """What goes with all that belongs to it: a Service with its slices, a node; empty: the node itself, the configuration."""
+    """The name of an object's group: a Service with its slices, or a node. Empty for the case's node and for the configuration."""
     kind, metadata = document["kind"], document.get("metadata", {})
     match kind:
         case "Service" | "Node":
@@ -69,7 +69,7 @@ def _owner(document: Json, node: str) -> str:
 
 
 def _with_plain_settings(case: Case, still: Callable[[Case], bool]) -> Case:
-    """Without what kube-proxy's configuration says beyond the mode, key by key, and without settings of its own."""
+    """The case without keys of kube-proxy's configuration that it does not need, and without settings of its own."""
     found = documents(case.manifest)
     for place, document in enumerate(found):
         if document["kind"] != "KubeProxyConfiguration":
@@ -87,7 +87,7 @@ def _with_plain_settings(case: Case, still: Callable[[Case], bool]) -> Case:
 
 
 def fewest(items: Sequence[T], fails: Callable[[Sequence[T]], bool], *, least: int = 1) -> Sequence[T]:
-    """Some of the items, in order, of which none can be left out; at least ``least``."""
+    """As few of the items as still fail, in order, and at least ``least``: no single one more can be left out."""
     size = len(items) // 2
     while size and len(items) > least:
         end = len(items)

@@ -10,6 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop import cluster_text
 
+from fuzz.drawing import LONG_WAITS_NS, SHORT_WAITS_NS, draw_sequence
+from fuzz.steps import (
+    ChangeEndpoints,
+    ClientSegment,
+    DeleteFlow,
+    EndpointState,
+    FirstPacket,
+    MidStream,
+    Opening,
+    Retransmit,
+    SequenceStep,
+    ServerError,
+    ServerSegment,
+    Wait,
+    changed_slices,
+    describe,
+    said,
+)
 from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
 from kpsim.explore import Cluster, load
@@ -23,24 +41,6 @@ from kpsim.tracing.site import Sender
 from kpsim.units import SECOND_NS
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
-from kpsim.verify.drawing.sequences import LONG_WAITS_NS, SHORT_WAITS_NS, draw_sequence
-from kpsim.verify.drawing.steps import (
-    ChangeEndpoints,
-    ClientSegment,
-    DeleteFlow,
-    EndpointState,
-    FirstPacket,
-    MidStream,
-    Opening,
-    Retransmit,
-    ServerError,
-    ServerSegment,
-    Step,
-    Wait,
-    changed_slices,
-    describe,
-    said,
-)
 
 V4, V6 = Family.IPV4, Family.IPV6
 _UNREACHABLE = {V4: ("icmp", 3, 3), V6: ("icmpv6", 1, 4)}
@@ -63,7 +63,7 @@ class Player:
         self.met: Counter[str] = Counter()
         self.longest_list = 0  #: of session affinity
 
-    def play(self, step: Step) -> None:
+    def play(self, step: SequenceStep) -> None:
         self.now_ns += SECOND_NS // 1000
         match step:
             case FirstPacket(flow, opening):
@@ -164,7 +164,7 @@ def _listed(entry: Entry) -> UdpFlow:
 
 
 @cache
-def drawn(seed: int) -> tuple[Cluster, str, Family, list[Step]]:
+def drawn(seed: int) -> tuple[Cluster, str, Family, list[SequenceStep]]:
     of = cluster(seed)
     node = of.node_names[seed % len(of.node_names)]
     families = sorted({parsed(ip)[0] for ip in next(iter(of.state.nodes)).ips})

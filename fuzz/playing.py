@@ -1,28 +1,17 @@
-"""Plays a sequence of steps at a node that is there twice, with its kube-proxy: packets, changes of endpoints, waits.
+"""Plays the steps of a sequence at a twin with its kube-proxy: packets, changes of endpoints, waits.
 
-Counterpart: a node in use. After every step the model and Linux must agree on all that they remember: each connection, how many
-there are, in the end who is held by session affinity. Real time passes: a step waits while a timer is about to run out, since the
-two clocks differ by some milliseconds. How steps are drawn it never knows.
+Counterpart: a node in use. After every step the model and Linux must agree on each connection and on the number of connections, and after
+the last step on the affinity lists too. Real time passes. While a timer is about to run out a step waits, since the clocks of the two
+differ by some milliseconds.
 """
 
-import re
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple, assert_never
 
-from kpsim.addresses import Family, format_ip
-from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
-from kpsim.explore import Cluster
-from kpsim.flowstate import ICMP_REQUESTS
-from kpsim.kubeproxy.stale_flows import UdpFlow
-from kpsim.netfilter import Disposition
-from kpsim.packet import ICMP_PROTOCOLS, Packet
-from kpsim.replay import START_NS
-from kpsim.tracing.site import Site
-from kpsim.units import MILLISECOND_NS, SECOND_NS
-from kpsim.verify.drawing.steps import (
+from fuzz.numbers import Numbers
+from fuzz.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -30,43 +19,51 @@ from kpsim.verify.drawing.steps import (
     MidStream,
     Opening,
     Retransmit,
+    SequenceStep,
     ServerError,
     ServerSegment,
-    Step,
     Wait,
     changed_slices,
     said,
 )
-from kpsim.verify.numbers import Numbers
+from kpsim.addresses import format_ip
+from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
+from kpsim.explore import Cluster
+from kpsim.flowstate import ICMP_REQUESTS
+from kpsim.netfilter import Disposition
+from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.protocols import ICMP_PORT_UNREACHABLE
+from kpsim.replay import START_NS
+from kpsim.simulation.machines import listed_flow
+from kpsim.tracing.site import Site
+from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.twin import Difference, Exchange, Twin, connection_differences
 
-_UNREACHABLE = {Family.IPV4: ("icmp", 3, 3), Family.IPV6: ("icmpv6", 1, 4)}  # port unreachable: protocol, type, code
-_MARGIN_NS = 60 * MILLISECOND_NS  #: nothing is sent this close to the end of a timer
-_STREAM_AFTER_NS = 2 * SECOND_NS  #: when answers make a UDP flow a stream (CT-5.1)
-_TIMER_TOLERANCE_S = 1.3  #: Linux tells whole seconds
-_LONG_S = 60  #: shorter affinities may end in the course of a sequence
-_LIST_NAMES = re.compile(r"--name (\S+)")
+_MARGIN_NS = 60 * MILLISECOND_NS  #: nothing is sent so close to the end of a timer
+_STREAM_AFTER_NS = 2 * SECOND_NS  #: a UDP flow with answers becomes a stream after this time (CT-5.1)
+_TIMER_TOLERANCE_S = 1.3  #: Linux reports timers in whole seconds
+_LONG_S = 60  #: shorter affinities may end within a sequence
 
 
 class Played(NamedTuple):
-    """A step in both worlds; without ``exchange`` no packet was sent."""
+    """A step that was played. ``exchange`` is None if it sent no packet."""
 
-    step: Step
+    step: SequenceStep
     exchange: Exchange | None = None
     differences: tuple[Difference, ...] = ()
 
 
 class Talker(NamedTuple):
-    """A client, and whoever it talks to."""
+    """A flow's two ends: what the client sent, and what the other end has seen."""
 
     opening: Opening
-    last: Packet | None = None  #: what the client sent last
-    seen: Packet | None = None  #: as the other end saw it, with the interface that it hangs behind
+    last: Packet | None = None  #: the client's latest packet
+    seen: Packet | None = None  #: the latest packet as the other end saw it, with the interface that this end is behind
 
 
 @dataclass(frozen=True, slots=True)
 class Playing:
-    """What was played, up to the first disagreement. ``in_the_end``: what differs then, be it what affinity remembers."""
+    """The steps that were played, up to the first disagreement. ``in_the_end``: affinity lists that differ after the last step."""
 
     played: tuple[Played, ...]
     in_the_end: tuple[Difference, ...] = ()
@@ -81,23 +78,24 @@ class Playing:
 
 
 class Player:
-    """One family of a node at work. The twin is its own while it plays, and silent (see :class:`Twin`)."""
+    """Plays sequences at one family of a node. The twin must be silent (see :class:`Twin`) and not be used by others meanwhile."""
 
     def __init__(self, twin: Twin, cluster: Cluster, node: str) -> None:
         self._twin, self._cluster, self._node = twin, cluster, node
+        self._clock = twin.clock
         self._site: Site = cluster.site
         self._state = cluster.state
         self._proxier = cluster.proxier(node, twin.family)
         self._numbers = Numbers()
         self._talkers: dict[int, Talker] = {}
-        self._touched_ns: list[int] = []  # when affinity lists were changed
+        self._touched_ns: list[int] = []  # the times of changes in affinity lists
         timeouts_s = {service.affinity_timeout_seconds or _LONG_S for service in cluster.state.services}
         self._affinities_ns = sorted(seconds * SECOND_NS for seconds in timeouts_s if seconds < _LONG_S)
 
-    def play(self, steps: Iterable[Step]) -> Playing:
-        """From empty tables on, up to the first disagreement. Canaries before and behind, and behind every packet.
+    def play(self, steps: Iterable[SequenceStep]) -> Playing:
+        """Plays steps from empty tables on, up to the first disagreement. Canaries go first and last, and after every packet.
 
-        LabError, also BlindLab, if nothing could be measured.
+        LabError, or its kind BlindLab, if nothing could be measured.
         """
         twin = self._twin
         if (difference := twin.load(self._proxier.held.ruleset)) is not None:
@@ -114,8 +112,8 @@ class Player:
         twin.exchange([])
         return Playing(tuple(played), in_the_end)
 
-    def step(self, step: Step) -> Played:
-        """One step; what nobody can do is passed over."""
+    def step(self, step: SequenceStep) -> Played:
+        """Plays one step. A step that is not possible, such as an answer to a packet that did not arrive, does nothing."""
         exchange, differences = None, []
         self._let_timers_run_out()
         match step:
@@ -135,7 +133,7 @@ class Player:
             case ChangeEndpoints():
                 differences += self._change(step)
             case Wait(duration_ns):
-                time.sleep(duration_ns / SECOND_NS)
+                self._clock.wait(duration_ns)
             case ClientSegment() | Retransmit() | ServerSegment() | ServerError() | DeleteFlow():
                 pass
             case _:
@@ -169,18 +167,18 @@ class Player:
         return exchange
 
     def _find(self, flow: FlowTuple) -> Found | None:
-        return self._twin.model.conntrack.lookup(flow, _now_ns())
+        return self._twin.model.conntrack.lookup(flow, self._clock.now_ns())
 
     # --- changes ---------------------------------------------------------------------------------------------------------
 
     def _change(self, change: ChangeEndpoints) -> list[Difference]:
-        """kube-proxy hears of it, syncs, and cleans up after UDP (O-12, CT-2)."""
+        """Tells kube-proxy of a change, lets it sync and delete stale UDP flows (O-12, CT-2). Returns differences in the rules."""
         for each in changed_slices(self._cluster.state, change):
             event, self._state = self._state.put(each)
             self._proxier.on_event(event, START_NS)
         table = self._twin.model.conntrack
-        table.expire(_now_ns())
-        entries = {_listed(entry): entry for entry in table.udp_entries(self._twin.family)}
+        table.expire(self._clock.now_ns())
+        entries = {listed_flow(entry.original, entry.reply): entry for entry in table.udp_entries(self._twin.family)}
         result = self._proxier.sync(START_NS, lambda: entries)
         difference = self._twin.load(self._proxier.held.ruleset)
         for flow in result.conntrack_deleted:
@@ -193,14 +191,14 @@ class Player:
 
     def _let_timers_run_out(self) -> None:
         while True:
-            now_ns = _now_ns()
+            now_ns = self._clock.now_ns()
             near_ns = [end for end in self._deadlines_ns() if now_ns - _MARGIN_NS < end < now_ns + _MARGIN_NS]
             if not near_ns:
                 return
-            time.sleep((max(near_ns) + _MARGIN_NS - now_ns) / SECOND_NS)
+            self._clock.wait(max(near_ns) + _MARGIN_NS - now_ns)
 
     def _deadlines_ns(self) -> Iterator[int]:
-        """When something is over that decides what becomes of a packet."""
+        """The ends of all timers that decide what happens to a packet."""
         for entry in self._twin.model.conntrack:
             yield entry.expires_ns
             if entry.original.protocol == "udp":
@@ -211,31 +209,31 @@ class Player:
     # --- what is remembered ------------------------------------------------------------------------------------------------
 
     def _memory_differences(self) -> Iterator[Difference]:
-        """Of all connections."""
+        """Differences in connections and in their number."""
         table, linux = self._twin.model.conntrack, self._twin.linux.conntrack
-        for gone in table.expire(_now_ns()):
+        for gone in table.expire(self._clock.now_ns()):
             for flow in (gone.entry.original, gone.entry.reply):
-                if table.lookup(flow, _now_ns()) is None and (real := linux.get(flow)) is not None:
+                if table.lookup(flow, self._clock.now_ns()) is None and (real := linux.get(flow)) is not None:
                     yield Difference("connection", f"expired: {gone.entry}", str(real))
         for entry, real in zip(table, linux.get_all([entry.key for entry in table]), strict=True):
-            yield from connection_differences(entry, real, _now_ns(), _TIMER_TOLERANCE_S)
+            yield from connection_differences(entry, real, self._clock.now_ns(), _TIMER_TOLERANCE_S)
         if len(table) != len(linux):
             yield Difference("number of connections", str(len(table)), str(len(linux)))
 
     def _affinity_differences(self) -> Iterator[Difference]:
-        """Of the lists that rules use, each with its sources."""
-        linux, model = self._twin.linux, self._twin.model
-        used, held = set(_LIST_NAMES.findall(linux.saved())), linux.affinity_names()
+        """Differences in the affinity lists that rules use, and in their sources."""
+        tool, model = self._twin.linux.tool, self._twin.model
+        used, held = tool.lists_in_rules(), tool.lists()
         if used != held:
             yield Difference("affinity lists", _joined(used), _joined(held))
         for name in sorted(used & held):
-            known, real = {format_ip(*source) for source in model.memory.recent[name]}, linux.affinity(name)
+            known, real = {format_ip(*source) for source in model.memory.recent[name]}, tool.remembered(name)
             if known != real:
                 yield Difference(f"affinity list {name}", _joined(known), _joined(real))
 
 
 def _answer(step: ServerSegment | ServerError, seen: Packet) -> Packet:
-    """What the other end sends back for the packet that it saw last."""
+    """What the other end sends back for ``seen``, the packet that it saw last."""
     icmp = seen.protocol in ICMP_PROTOCOLS
     sport, dport = (seen.sport, seen.dport) if icmp else (seen.dport, seen.sport)
     kind = ICMP_REQUESTS[seen.protocol].get(seen.icmp_type, seen.icmp_type) if icmp else 0
@@ -245,23 +243,10 @@ def _answer(step: ServerSegment | ServerError, seen: Packet) -> Packet:
     )  # fmt: skip
     if isinstance(step, ServerSegment):
         return said(answer, step.says, step.window)
-    protocol, kind, code = _UNREACHABLE[seen.family]
+    protocol, kind, code = ICMP_PORT_UNREACHABLE[seen.family]
     about = replace(seen, in_interface="", out_interface="")
     return replace(answer, protocol=protocol, sport=0, dport=0, icmp_type=kind, icmp_code=code, related=about)
 
 
-def _listed(entry: Entry) -> UdpFlow:
-    """As kube-proxy's netlink library lists it."""
-    texts = (
-        (format_ip(of.family, of.saddr), of.sport, format_ip(of.family, of.daddr), of.dport)
-        for of in (entry.original, entry.reply)
-    )
-    return UdpFlow("udp", *next(texts), *next(texts))
-
-
 def _joined(texts: Iterable[str]) -> str:
     return ", ".join(sorted(texts)) or "nothing"
-
-
-def _now_ns() -> int:
-    return time.monotonic_ns()  # noqa: TID251 - Linux lives in real time

@@ -1,6 +1,6 @@
-"""A case: a cluster, a node, and what is sent there, as a file that a person can read, keep and have played again.
+"""Cases: a cluster, a node and what is sent there, in a file that a person can read and a test can play again.
 
-Counterpart: none. A case holds no answers: what is right Linux says when it is played. How cases are found it never knows.
+A case holds no expected results: when it is played, Linux says what is right.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,19 +10,8 @@ from typing import Any, NamedTuple, assert_never
 
 import yaml
 
-from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
-from kpsim.config import Host
-from kpsim.conntrack import FlowTuple
-from kpsim.errors import InputError
-from kpsim.explore import Cluster, load
-from kpsim.lab.backends import Backend
-from kpsim.nodes import Machine
-from kpsim.packet import ICMP_PROTOCOLS, Window
-from kpsim.sysctls import Sysctls
-from kpsim.tracing.probes import Probe, make_packet, split_end
-from kpsim.tracing.site import Sender, Site
-from kpsim.units import MILLISECOND_NS, SECOND_NS
-from kpsim.verify.drawing.steps import (
+from fuzz.playing import Player, Playing
+from fuzz.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -31,14 +20,25 @@ from kpsim.verify.drawing.steps import (
     MidStream,
     Opening,
     Retransmit,
+    SequenceStep,
     ServerError,
     ServerSegment,
-    Step,
     Wait,
     describe,
 )
+from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
+from kpsim.config import Host
+from kpsim.conntrack import FlowTuple
+from kpsim.errors import InputError
+from kpsim.explore import Cluster, load
+from kpsim.lab.tools.variants import Variant
+from kpsim.nodes import Machine
+from kpsim.packet import ICMP_PROTOCOLS, Window
+from kpsim.sysctls import Sysctls
+from kpsim.tracing.probes import Probe, make_packet, split_end
+from kpsim.tracing.site import Sender, Site
+from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.prediction import told
-from kpsim.verify.sequences import Player, Playing
 from kpsim.verify.subjects import Subject, cluster_subjects
 from kpsim.verify.twin import Twin
 from kpsim.verify.verification import Verifier
@@ -48,38 +48,40 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """Probes, or the steps of a sequence, at one family of a node."""
+    """Probes, or the steps of a sequence, for one family of a node."""
 
     manifest: str
     node: str
     family: Family
     probes: tuple[Probe, ...] = ()
-    steps: tuple[Step, ...] = ()
-    sysctls: Mapping[str, int] = field(default_factory=dict)  #: by Sysctls' names; times without ``_ns``, in seconds
+    steps: tuple[SequenceStep, ...] = ()
+    sysctls: Mapping[str, int] = field(
+        default_factory=dict
+    )  #: by the names of Sysctls' fields; times without ``_ns``, in seconds
     random_fully: bool = True  #: whether iptables knows --random-fully
-    about: str = ""  #: what somebody should know who reads it
+    about: str = ""  #: remarks for the reader
 
     def cluster(self) -> Cluster:
-        """InputError if the manifest does not load or has no such node."""
+        """Loads the manifest. InputError if it does not load or does not have the node."""
         cluster = load(text=self.manifest)
         cluster.check_node(self.node)
         return replace(cluster, host=Host(random_fully=self.random_fully))
 
     def machine(self, cluster: Cluster) -> Machine:
-        """The node with its settings."""
+        """The node with the case's settings."""
         return with_sysctls(cluster.site.machine(self.node), self.sysctls)
 
 
-class Result(NamedTuple):
-    """What came of a case."""
+class CaseResult(NamedTuple):
+    """What playing a case found."""
 
-    finding: tuple[str, ...] = ()  #: what was done last and what differed, line by line; empty: nothing did
+    finding: tuple[str, ...] = ()  #: the last step and what differed, line by line; empty if nothing differed
     packets: int = 0
-    steps: int = 0  #: that were made, up to the first difference
+    steps: int = 0  #: steps that were played, up to the first difference
 
 
 def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:
-    """A machine with other settings. InputError for one that there is not."""
+    """The machine with these settings, see ``Case.sysctls``. InputError for an unknown one."""
     known = {each.name: each.default for each in fields(Sysctls)}
     values: dict[str, Any] = {}
     for name, value in sysctls.items():
@@ -92,23 +94,23 @@ def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:
     return replace(machine, sysctls=replace(machine.sysctls, **values))
 
 
-def play(case: Case, backend: Backend = Backend.NFT) -> Result:
-    """Plays it in both worlds. LabError if nothing could be measured, InputError for what does not fit the cluster."""
-    return _sent(case, backend) if case.probes else _stepped(case, backend)
+def play(case: Case, variant: Variant = Variant.NFT) -> CaseResult:
+    """Plays a case in the model and in Linux. LabError if nothing could be measured, InputError if case and cluster do not fit."""
+    return _sent(case, variant) if case.probes else _stepped(case, variant)
 
 
-def _stepped(case: Case, backend: Backend) -> Result:
+def _stepped(case: Case, variant: Variant) -> CaseResult:
     cluster = case.cluster()
-    twin = Twin(case.machine(cluster), case.family, backend, silent=True)
+    twin = Twin(case.machine(cluster), case.family, variant, silent=True)
     try:
         playing = Player(twin, cluster, case.node).play(case.steps)
     finally:
         twin.close()
-    return Result(finding_of(playing), playing.packets, len(playing.played))
+    return CaseResult(finding_of(playing), playing.packets, len(playing.played))
 
 
 def finding_of(playing: Playing) -> tuple[str, ...]:
-    """The last step and what differed behind it."""
+    """The last step and what differed after it, line by line."""
     if not playing.differences:
         return ()
     last = [] if playing.in_the_end or not playing.played else [playing.played[-1]]
@@ -117,13 +119,13 @@ def finding_of(playing: Playing) -> tuple[str, ...]:
     return (*words, *map(str, playing.differences))
 
 
-def _sent(case: Case, backend: Backend) -> Result:
-    with Verifier(backend) as verifier:
+def _sent(case: Case, variant: Variant) -> CaseResult:
+    with Verifier(variant) as verifier:
         found = verifier.verify(_subject(case), case.probes)
     lines: list[str] = []
     for each in found.disagreements:
         lines += [f"{each.packet}{' (the answer to it)' if each.answer else ''}", *map(str, each.differences)]
-    return Result(tuple(lines), found.probes + found.answers)
+    return CaseResult(tuple(lines), found.probes + found.answers)
 
 
 def _subject(case: Case) -> Subject:
@@ -139,7 +141,7 @@ def _subject(case: Case) -> Subject:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Long texts as they are, one line for a step."""
+    """Writes texts of several lines as blocks."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -150,7 +152,7 @@ _Dumper.add_representer(str, _text)
 
 
 def write_case(case: Case, file: Path) -> None:
-    """YAML."""
+    """Writes a case as YAML, with one line for each probe or step."""
     found: Json = {"about": case.about, "node": case.node, "family": case.family.label}
     if case.sysctls:
         found["sysctls"] = dict(case.sysctls)
@@ -172,7 +174,7 @@ def _flow_style(value: Json) -> str:
 
 
 def read_case(file: Path) -> Case:
-    """InputError if it is none."""
+    """Reads a case. InputError if the file holds none."""
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
         node, family = found["node"], Family.from_label(found["family"])
@@ -207,13 +209,13 @@ def probe_from_json(found: Json, node: str) -> Probe:
     return Probe(found["id"], node, Sender(found["from"]), packet)
 
 
-#: steps that name nothing but a flow
-_BARE: dict[str, Callable[[int], Step]] = {
+#: steps that consist of a flow's number only
+_BARE: dict[str, Callable[[int], SequenceStep]] = {
     "server error": ServerError, "retransmit": Retransmit, "delete": DeleteFlow,
 }  # fmt: skip
 
 
-def step_to_json(step: Step) -> Json:
+def step_to_json(step: SequenceStep) -> Json:
     match step:
         case FirstPacket(flow, opening):
             return {"do": "begin", "flow": flow, **_opening_to_json(opening)}
@@ -243,8 +245,8 @@ def _opening_to_json(opening: Opening) -> Json:
     return {"from": str(opening.sender), "protocol": protocol, "src": next(ends), "dst": next(ends)}
 
 
-def step_from_json(found: Json, family: Family) -> Step:
-    """KeyError, TypeError or ValueError if it is none."""
+def step_from_json(found: Json, family: Family) -> SequenceStep:
+    """The inverse of ``step_to_json``. KeyError, TypeError or ValueError if ``found`` is no step."""
     match found["do"]:
         case "begin":
             return FirstPacket(found["flow"], _opening_from_json(found, family))
@@ -276,11 +278,11 @@ def _end(text: str, family: Family) -> tuple[int, int]:
 
 
 def documents(manifest: str) -> list[Json]:
-    """The objects of a manifest."""
+    """The objects of a manifest, a YAML stream."""
     return [document for document in yaml.safe_load_all(manifest) if document]
 
 
 def manifest_of(found: Sequence[Json]) -> str:
-    """And back."""
+    """Writes objects as a YAML stream; the inverse of ``documents``."""
     text: str = yaml.safe_dump_all(found, sort_keys=False, default_flow_style=None, width=120)
     return text

@@ -8,18 +8,18 @@ from drawings import Scripted, cluster, manifest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzz import fuzzing
+from fuzz.cases import Case, documents, read_case, write_case
+from fuzz.drawing import draw_sequence
+from fuzz.fuzzing import WAITS_NS, Fuzzer, FuzzTally, draw_case, main, summary
+from fuzz.shrinking import fewest, shrunk
+from fuzz.steps import ClientSegment, FirstPacket, Wait
 from kpsim.addresses import Family
 from kpsim.errors import InputError
-from kpsim.lab.backends import Backend
-from kpsim.verify import fuzzing
-from kpsim.verify.cases import Case, documents, read_case, write_case
+from kpsim.lab.tools.variants import Variant
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
-from kpsim.verify.drawing.sequences import draw_sequence
-from kpsim.verify.drawing.steps import ClientSegment, FirstPacket, Wait
-from kpsim.verify.fuzzing import WAITS_NS, Fuzzer, Tally, draw_case, main, summary
-from kpsim.verify.shrinking import fewest, shrunk
 from kpsim.verify.subjects import cluster_subjects
 
 SEEDS = range(12)
@@ -143,7 +143,7 @@ def test_sequences_are_the_same_for_the_same_seed() -> None:
 
 
 def test_the_summary_says_how_long_and_how_much() -> None:
-    tally = Tally(clusters=3, sequences=6, probes=450, packets=700)
+    tally = FuzzTally(clusters=3, sequences=6, probes=450, packets=700)
     assert summary(tally, 90) == "1.5 minutes: 3 clusters, 1150 packets, 6 sequences, without a disagreement"
     tally.unmeasured, tally.passing = 1, 2
     assert summary(tally, 90).endswith(", 1 not measured, 2 disagreements that were not seen again")
@@ -161,7 +161,7 @@ class Stopped(Fuzzer):
         self._say(f"seed {number}")
 
 
-def nothing_missing(_: Backend) -> Sequence[object]:
+def nothing_missing(_: Variant) -> Sequence[object]:
     return ()
 
 
@@ -178,6 +178,6 @@ def test_it_ends_by_hand_with_the_summary(monkeypatch: pytest.MonkeyPatch, capsy
 def test_without_a_lab_it_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fuzzing, "obstacles", lambda backend: [f"no root for {backend}"])
+    monkeypatch.setattr(fuzzing, "obstacles", lambda variant: [f"no root for {variant}"])
     assert main(["--backend", "nft"]) == 2
     assert capsys.readouterr().err == "no root for nft\n"

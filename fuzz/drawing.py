@@ -1,12 +1,27 @@
-"""Random sequences of packets and changes at a node: who sends what next, which endpoints go, how long nothing happens.
+"""Draws random sequences of packets and changes at a node: the next packet, changes of endpoints, pauses.
 
-Counterpart: the lives of connections while a cluster changes. Clients, source ports and endpoints are few, so that flows meet: the
-same client and port towards Services that share endpoints, and towards the endpoints themselves (K-2.3, K-2.4). Lives are those of
-flows whose packets get through; what becomes of them this module does not know.
+Counterpart: the lives of connections while a cluster changes. There are few clients, source ports and endpoints, so that flows meet: one
+client and port dial Services that share endpoints, and the endpoints themselves (K-2.3, K-2.4). A flow is drawn as if its packets get
+through, whether they do or not.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from fuzz.steps import (
+    ChangeEndpoints,
+    ClientSegment,
+    DeleteFlow,
+    EndpointState,
+    FirstPacket,
+    MidStream,
+    Opening,
+    Retransmit,
+    SequenceStep,
+    ServerError,
+    ServerSegment,
+    Wait,
+    slices_of,
+)
 from kpsim.addresses import Family, parse_ip
 from kpsim.cluster import ClusterState
 from kpsim.conntrack import FlowTuple
@@ -16,35 +31,20 @@ from kpsim.tracing.directory import Frontend
 from kpsim.tracing.site import Sender, Site
 from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
 from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
-from kpsim.verify.drawing.steps import (
-    ChangeEndpoints,
-    ClientSegment,
-    DeleteFlow,
-    EndpointState,
-    FirstPacket,
-    MidStream,
-    Opening,
-    Retransmit,
-    ServerError,
-    ServerSegment,
-    Step,
-    Wait,
-    slices_of,
-)
 from kpsim.verify.drawing.surroundings import Client, Dialled, Kind, Surroundings
 
-#: waits that outlast what a kernel remembers: a list's second, an unanswered datagram, a TIME_WAIT, an affinity, a day's connection
+#: waits that outlast timers: a second of an affinity list, an unanswered datagram, a TIME_WAIT, an affinity, a connection of a day
 LONG_WAITS_NS = (SECOND_NS, 31 * SECOND_NS, 121 * SECOND_NS, 601 * SECOND_NS, 3 * HOUR_NS + SECOND_NS, 25 * HOUR_NS)
-#: waits that are short enough to sit out
+#: waits that are short enough for real time
 SHORT_WAITS_NS = (10 * MILLISECOND_NS, SECOND_NS)
 
 # --- lives ---------------------------------------------------------------------------------------------------------------
 
-#: what a word of a life means; capitals are the client's, small letters the server's
+#: the flags of each word of a life; the client says words in capitals, the server those in small letters
 _TCP = {"S": "SYN", "A": "ACK", "P": "PSH ACK", "F": "FIN ACK", "R": "RST", "SA": "SYN ACK", "RA": "RST ACK"}
 _ERROR, _AGAIN = "error", "AGAIN"
 
-#: lives of flows, most usual first (K-1.8, K-6); the first packet is the first word
+#: lives of flows with their weights, the most usual first (K-1.8, K-6); the first word is the first packet
 _LIVES: dict[str, tuple[tuple[int, str], ...]] = {
     "tcp": (
         (6, "S sa A P a p A F a f A"), (3, "S sa A P a p A P a p A"), (2, "S sa A P a f A F a"), (2, "S AGAIN sa AGAIN A"),
@@ -66,19 +66,19 @@ _STRAY_WORDS = {
 }
 _MID_STREAM = ("A", "P", "SA", "F", "R")
 _OTHER_WINDOWS = [window for window in Window if window is not Window.EXACT]
-_SOURCE_PORTS = (40000, 40000, 40000, 40001, 700, 300)  #: few, of every class that masquerading keeps (K-2.3)
+_SOURCE_PORTS = (40000, 40000, 40000, 40001, 700, 300)  #: few ports, from each class that masquerading keeps (K-2.3)
 _ECHO_REQUESTS = {Family.IPV4: ("icmp", 8 * 256), Family.IPV6: ("icmpv6", 128 * 256)}
-_CROWDS = (4, 101, 110)  #: an affinity list holds a hundred sources (K-4.1)
+_CROWDS = (4, 101, 110)  #: numbers of clients around the hundred sources that an affinity list holds (K-4.1)
 
 
 class _Talk:
-    """A flow and what is left of its life."""
+    """A flow, and the words of its life that are still to be said."""
 
     def __init__(self, number: int, opening: Opening, life: str) -> None:
         self.number, self.opening = number, opening
         self.words = life.split()[1:]
 
-    def step(self, word: str, window: Window = Window.EXACT) -> Step:
+    def step(self, word: str, window: Window = Window.EXACT) -> SequenceStep:
         if word == _ERROR:
             return ServerError(self.number)
         if word == _AGAIN:
@@ -99,17 +99,17 @@ class _Talk:
 def draw_sequence(
     choices: Choices, site: Site, node: str, family: Family, length: int, state: ClusterState,
     *, waits_ns: Sequence[int] = SHORT_WAITS_NS,
-) -> list[Step]:  # fmt: skip
-    """At least ``length`` steps at a node; a few more if the last is a crowd. ``state`` is the cluster that the site is of."""
+) -> list[SequenceStep]:  # fmt: skip
+    """At least ``length`` steps at a node, more if the last draw is a crowd. ``state`` is the cluster that ``site`` belongs to."""
     drawing = _Drawing(choices, Surroundings.of(site, node, family, state.services), state)
-    steps: list[Step] = []
+    steps: list[SequenceStep] = []
     while len(steps) < length:
         steps += drawing.next_steps(waits_ns)
     return steps
 
 
 class _Drawing:
-    """What a sequence has come to so far."""
+    """The state of a sequence while it is drawn."""
 
     def __init__(self, choices: Choices, around: Surroundings, state: ClusterState) -> None:
         self._choices, self._around, self._state = choices, around, state
@@ -127,8 +127,8 @@ class _Drawing:
         self._served = [f for f in around.frontends if services[f] in self._changeable]
         self._sticky = [f for f in around.frontends if f.address is not None and services[f] in sticky]
 
-    def next_steps(self, waits_ns: Sequence[int]) -> Iterable[Step]:
-        """One, mostly."""
+    def next_steps(self, waits_ns: Sequence[int]) -> Iterable[SequenceStep]:
+        """The next steps, mostly one."""
         talks, choices = self._talks, self._choices
         match weighted(
             choices,
@@ -155,11 +155,11 @@ class _Drawing:
                 return self._crowd()
 
     def _recent(self) -> _Talk:
-        """One of the latest flows, most often the last."""
+        """One of the six latest flows, most often the last."""
         latest = list(self._talks.values())[:-7:-1]
         return latest[min(weighted(self._choices, (6, 0), (3, 1), (2, 2), (1, 3), (1, 4), (1, 5)), len(latest) - 1)]
 
-    def _go_on(self) -> Step:
+    def _go_on(self) -> SequenceStep:
         talk, choices = self._recent(), self._choices
         strays = _STRAY_WORDS.get(talk.opening.tuple.protocol, ["E", "e"])
         match weighted(choices, (80, "next"), (8, "stray"), (6, _AGAIN), (3, _ERROR), (3, "window")):
@@ -174,7 +174,7 @@ class _Drawing:
 
     # --- beginnings --------------------------------------------------------------------------------------------------
 
-    def _begin(self, *, mid_stream: bool = False) -> list[Step]:
+    def _begin(self, *, mid_stream: bool = False) -> list[SequenceStep]:
         opening = self._draw_opening("tcp" if mid_stream else "")
         if opening is None:
             return [Wait(MILLISECOND_NS)]
@@ -183,12 +183,12 @@ class _Drawing:
         talk = self._talk(opening)
         return [MidStream(talk.number, opening, _TCP[pick(self._choices, _MID_STREAM)])]
 
-    def _first(self, opening: Opening) -> list[Step]:
+    def _first(self, opening: Opening) -> list[SequenceStep]:
         talk = self._talk(opening)
         return [FirstPacket(talk.number, opening)]
 
     def _talk(self, opening: Opening) -> _Talk:
-        """The flow with a new life; it keeps its number if it was there before."""
+        """Begins a flow with a new life. A flow that has existed keeps its number."""
         number = self._talks[opening].number if opening in self._talks else len(self._talks)
         life = weighted(self._choices, *_LIVES.get(opening.tuple.protocol, _ECHO))
         self._talks.pop(opening, None)  # the latest stands last
@@ -196,14 +196,14 @@ class _Drawing:
         return self._talks[opening]
 
     def _draw_opening(self, protocol: str) -> Opening | None:
-        """None if there is nobody to dial, or nobody who can."""
+        """Draws a client and a destination; None if there is no destination or the client has no source address."""
         choices, around = self._choices, self._around
         dialled = self._draw_destination(protocol)
         if dialled is None:
             return None
         last = next(reversed(self._talks), None)
         if last is not None and self._can_reach(last, dialled.address) and chance(choices, 30):
-            # the same client and port towards somebody else
+            # the client of the latest flow, from the same port, to another destination
             return self._opening(Client(last.sender, last.tuple.saddr), dialled, last.tuple.sport)
         by_kind = around.clients(dialled)
         by_kind = {kind: clients for kind, clients in by_kind.items() if kind is not Kind.IMPOSTOR}
@@ -211,7 +211,7 @@ class _Drawing:
         return self._opening(client, dialled, pick(choices, _SOURCE_PORTS))
 
     def _can_reach(self, opening: Opening, address: int) -> bool:
-        """Whoever is bound to loopback reaches no further than the node."""
+        """Whether the client of an opening can reach an address: one that is bound to loopback reaches the node only."""
         own = self._around.own
         return opening.tuple.saddr != own[-1] or address in own
 
@@ -244,8 +244,8 @@ class _Drawing:
         dialled = pick(choices, around.dialled(pick(choices, found)))
         return dialled if what == "frontend" else dialled._replace(frontend=dialled.frontend._replace(protocol="icmp"))
 
-    def _crowd(self) -> list[Step]:
-        """More clients than an affinity list holds."""
+    def _crowd(self) -> list[SequenceStep]:
+        """Many clients at once, in some cases more than an affinity list holds."""
         self._crowded = True
         frontend, count = pick(self._choices, self._sticky), pick(self._choices, _CROWDS)
         assert frontend.address is not None
@@ -261,7 +261,7 @@ class _Drawing:
     # --- changes -----------------------------------------------------------------------------------------------------
 
     def _change(self) -> ChangeEndpoints:
-        """Each endpoint stays, goes or is on its way; or all are as in the beginning."""
+        """Changes a Service's endpoints: each stays, goes or terminates, or all go, or all are as in the beginning."""
         choices, family = self._choices, self._around.family
         service = pick(choices, self._changeable)
         addresses = dict.fromkeys(
@@ -280,7 +280,7 @@ class _Drawing:
 
 
 def _ends(each: EndpointSlice, family: Family) -> Iterator[Frontend]:
-    """Where the endpoints of a slice listen."""
+    """The addresses and ports where a slice's endpoints listen."""
     for endpoint in each.endpoints:
         address = parse_ip(endpoint.addresses[0])
         for port in each.ports:

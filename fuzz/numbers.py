@@ -1,8 +1,7 @@
-"""The numbers that packets carry to be believed: TCP's sequence numbers, SCTP's verification tags, as two honest ends have them.
+"""Numbers of packets on the wire, as two real ends choose them: TCP's sequence numbers and SCTP's verification tags.
 
-Counterpart: the transport layers of a client and a server. The model counts from where connection tracking began to watch, so its
-entry tells what either end has sent; here that becomes the numbers of the wire. What a packet does to its connection this module
-never knows.
+Counterpart: the transport layers of a client and a server. The model's entry counts what each end has sent since connection tracking saw
+the connection begin. This module turns these counts into numbers that Linux' connection tracking accepts.
 """
 
 from collections.abc import Mapping
@@ -10,37 +9,36 @@ from dataclasses import dataclass, field
 
 from kpsim.conntrack import Entry, FlowTuple, Found
 from kpsim.flowstate import Direction, FlowState, Segment, TcpInput
+from kpsim.flowstate.tcp import PLACES
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet, Window
 
-#: where the first connection's ends begin: the first sequence number, or the tag
+#: the first sequence number, or the tag, of each end of a connection
 _BASES: Mapping[Direction, int] = {Direction.ORIGINAL: 1_000_000, Direction.REPLY: 5_000_000}
 _TAGS = {Direction.ORIGINAL: 0xAAAA0001, Direction.REPLY: 0xBBBB0002}
-#: where a segment begins, counted from where its sender is; further than any window of the lab's packets is wide
-_PLACES = {Window.EXACT: 0, Window.INSIDE: 1, Window.BEFORE: -100_000, Window.OUTSIDE: 1_000_000}
-_TAKING = frozenset({"SYN", "FIN", "PSH"})  #: each takes one number
+_TAKING = frozenset({"SYN", "FIN", "PSH"})  #: a segment with one of these takes a sequence number
 
 
 @dataclass
 class _Numbered:
-    """What the entry of a connection does not tell."""
+    """Facts of a connection that its entry does not hold."""
 
-    bases: Mapping[Direction, int] = field(default_factory=lambda: _BASES)  #: the number of each end's SYN
+    bases: Mapping[Direction, int] = field(default_factory=lambda: _BASES)  #: the sequence number of each end's SYN
     awaited: dict[Direction, int] = field(
         default_factory=dict
-    )  #: what an end acknowledged last: there an RST is exact (K-6.4)
-    ended: int = 0  #: where the last segment ended that was let through without effect
+    )  #: the number that each end acknowledged last: an RST of the other end with this number is exact (K-6.4)
+    ended: int = 0  #: the sequence number behind the last segment that passed without effect
 
 
 class Numbers:
-    """Of all connections of a node."""
+    """The numbers of all connections of a node."""
 
     def __init__(self) -> None:
         self._numbered: dict[tuple[FlowTuple, int], _Numbered] = {}
 
     def shot(self, packet: Packet, found: Found | None) -> Shot:
-        """The packet with its numbers. ``found`` is the connection that it belongs to, None if it begins one."""
+        """The packet with its numbers. ``found`` is its connection; None if it begins one."""
         match packet.protocol:
             case "tcp":
                 return self._segment(packet, found)
@@ -59,15 +57,15 @@ class Numbers:
         known = self._numbered.get(_identity(entry), _Numbered())
         side, other = entry.history.side(direction), entry.history.side(direction.opposite)
         number = known.bases[direction]
-        if "SYN" not in flags:  # which is where numbers begin, whatever the window
+        if "SYN" not in flags:  # a SYN has the first number, whatever its window
             number += side.sent - len(flags & _TAKING) * packet.repeated
-            number += _PLACES[packet.window] if side.known else 0
+            number += PLACES[packet.window] if side.known else 0
         if "RST" in flags and packet.window is Window.EXACT and not packet.repeated and other.acknowledges:
             number = known.awaited.get(direction.opposite, number)
         return Shot(packet, number, _acknowledged(flags, found, known) if "ACK" in flags else 0)
 
     def note(self, shot: Shot, found: Found | None, walk: Walk) -> None:
-        """Remembers what a segment said. ``found`` is the connection as it was before."""
+        """Remembers the numbers of a segment that was sent. ``found`` is the connection as it was before the segment."""
         packet, created = shot.packet, walk.effects.created
         after = created or walk.effects.updated
         if packet.protocol != "tcp" or after is None or walk.ct_state == "INVALID":
@@ -88,7 +86,7 @@ class Numbers:
             known.ended = shot.sequence + len(packet.tcp_flags & _TAKING)
 
     def _bases_behind(self, found: Found | None) -> Mapping[Direction, int]:
-        """Of a connection that takes the place of one: its first end may be the other's second."""
+        """First numbers for a connection that replaces ``found``. The client of the new one may be the server of the old."""
         if found is None:
             return _BASES
         bases = self._numbered.get(_identity(found.entry), _Numbered()).bases
@@ -108,5 +106,5 @@ def _acknowledged(flags: frozenset[str], found: Found, known: _Numbered) -> int:
 
 
 def _identity(entry: Entry) -> tuple[FlowTuple, int]:
-    """Of a connection, however often its entry changes."""
+    """A key for a connection, which stays equal when its entry changes."""
     return entry.original, entry.created_ns

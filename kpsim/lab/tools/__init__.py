@@ -1,0 +1,61 @@
+"""The seam between the lab and the programs that load rules: what a tool does for a namespace, whatever rules look like to it.
+
+A tool is given rules as values and writes them in its own language. Only its own module knows that language.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from kpsim.ruleset import Ruleset
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why there can be no lab here, in words, and the command that would remove the reason, if one is known."""
+
+    reason: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.reason} (try: {self.remedy})" if self.remedy else self.reason
+
+
+class Tool(Protocol):
+    """The rules of one family in one namespace, and what they remember. Every method raises LabError if a command fails."""
+
+    def begin(self) -> None:
+        """Makes the kernel set up its tables in the namespace; from then on it has a connection table."""
+
+    def load(self, ruleset: Ruleset) -> None:
+        """Replaces all rules of the family. Connections stay, and so do the affinity lists that the new rules use."""
+
+    def printed(self, ruleset: Ruleset) -> str:
+        """The text that ``saved`` returns when the kernel holds exactly these rules."""
+
+    def saved(self) -> str:
+        """The rules that the kernel holds, as the tool prints them."""
+
+    def first_difference(self, expected: str, held: str) -> tuple[str, str] | None:
+        """The first line that two printed texts do not share, as each has it; None if they hold the same rules."""
+
+    def without_guards(self, saved: str) -> str:
+        """A printed text without the guards, the rules that the lab itself added (``kpsim.lab.canaries``)."""
+
+    def counted(self) -> Iterator[str]:
+        """The rules that counted packets, each with their number, guards left out."""
+
+    def reset_counters(self) -> None:
+        """Makes every rule count from zero."""
+
+    def forget(self) -> None:
+        """Empties all affinity lists."""
+
+    def lists(self) -> frozenset[str]:
+        """The affinity lists that the kernel has."""
+
+    def lists_in_rules(self) -> frozenset[str]:
+        """The affinity lists that the rules in the kernel name."""
+
+    def remembered(self, name: str) -> frozenset[str]:
+        """The source addresses in an affinity list; none if there is no such list."""
