@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from packets import CLIENT, NODE, POD, REMOTE_POD, CtState, ip, node, node_netns, packet, rule, ruleset, run, table
+from packets import CLIENT, NODE, POD, REMOTE_POD, ip, node, node_netns, packet, rule, ruleset, run, table
+from rule_parts import ct_state
 
 from kpsim.addresses import Family
 from kpsim.config import ProxyConfig
@@ -145,7 +146,7 @@ def test_icmp_answers_need_a_request():
     assert (answer.action, answer.timeout_ns) == (Action.KEEP, 30 * SECOND_NS)
 
 
-TRACKED = table("filter", FORWARD=(rule(CtState(("INVALID",))),))
+TRACKED = table("filter", FORWARD=(rule(ct_state("INVALID")),))
 STATES, STATES6 = ruleset(TRACKED), ruleset(TRACKED, family=Family.IPV6)
 POD6, CLIENT6 = "fd00:180::5", "2001:db8::9"
 

@@ -7,7 +7,7 @@ from kpsim.programmed import Programmed
 from kpsim.ruleset import ACCEPT, DROP, Origin, Role, Rule
 
 WEB = Origin(Role.ENDPOINT, "shop/web:http", "TCP", "10.180.0.3:8080")
-FIRST, SECOND = Rule((ACCEPT,), WEB), Rule((DROP,), WEB)
+FIRST, SECOND = Rule((ACCEPT,), origin=WEB), Rule((DROP,), origin=WEB)
 TOLD = Programmed.of(ruleset(table("nat", OUTPUT=(FIRST,)), table("filter", INPUT=(rule(DROP), SECOND))))
 
 

@@ -64,10 +64,10 @@ def test_networks_lose_their_host_bits() -> None:  # O-5.4
     ] * 5
 
 
-def test_a_host_is_written_bare_and_a_network_of_one_is_not() -> None:
-    assert str(host_network("10.180.0.3")) == "10.180.0.3"
-    assert str(parse_network("10.180.0.3/32")) == "10.180.0.3/32"
-    assert str(host_network("fd00::3")) == "fd00::3"
+def test_a_host_is_a_network_of_one() -> None:
+    assert host_network("10.180.0.3") == parse_network("10.180.0.3/32")
+    assert str(host_network("10.180.0.3")) == "10.180.0.3/32"
+    assert str(host_network("fd00::3")) == "fd00::3/128"
 
 
 def test_ends_in_text() -> None:  # O-6.3
