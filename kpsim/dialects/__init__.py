@@ -59,6 +59,9 @@ class Dialect(Protocol):
     def words(self, reference: RuleReference, family: Family, form: Form) -> str:
         """The rule as by :meth:`spell`, without the command and the chain; empty for a rule without words."""
 
+    def tried(self, rule: Rule, family: Family) -> list[Expression]:
+        """The expressions of a rule in the order in which a trace tells which one was false."""
+
     def reason(self, rule: Rule, part: Expression, family: Family) -> "Reason":
         """Why an expression of a rule was false."""
 

@@ -1,16 +1,15 @@
-"""Why a rule did not match: the first expression that was false, in the order in which the kernel evaluates them.
+"""Why a rule did not match: the first of its expressions that was false.
 
 What an expression means is asked of ``matching``, at the moment that a trace remembers.
 """
 
-from collections.abc import Hashable
-from itertools import takewhile
+from collections.abc import Hashable, Iterable
 
 from kpsim.packet import Packet
 from kpsim.packetpath.matching import UnknownMatch, condition
 from kpsim.packetpath.routing import AddressType, Decision, Routing
 from kpsim.packetpath.steps import Moment
-from kpsim.ruleset import Chance, Expression, Limit, Recent, Rule, Statement
+from kpsim.ruleset import Chance, Expression, Limit, Recent
 
 
 class _Effective(Exception):
@@ -46,14 +45,13 @@ class _Facts:
         """Counting has happened already."""
 
 
-def mismatch(rule: Rule, moment: Moment, routing: Routing) -> Expression | None:
-    """The expression at which the kernel gave the rule up; None if it cannot be told."""
+def mismatch(expressions: Iterable[Expression], moment: Moment, routing: Routing) -> Expression | None:
+    """The first of a rule's expressions that was false at a moment; None if it cannot be told."""
     facts = _Facts(moment, routing)
-    for part in takewhile(lambda part: not isinstance(part, Statement), rule.body):
-        assert not isinstance(part, Statement)
+    for expression in expressions:
         try:
-            if not condition(part, "")(facts):
-                return part
+            if not condition(expression, "")(facts):
+                return expression
         except (_Effective, UnknownMatch):
-            return part
+            return expression
     return None

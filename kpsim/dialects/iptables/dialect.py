@@ -50,6 +50,9 @@ class IptablesDialect:
     def words(self, reference: RuleReference, family: Family, form: Form) -> str:
         return self.spell(reference, family, form).removeprefix(f"-A {reference.chain}").strip()
 
+    def tried(self, rule: Rule, family: Family) -> list[Expression]:
+        return words.tried(rule, family)
+
     def reason(self, rule: Rule, part: Expression, family: Family) -> Reason:
         return words.reason(rule, part, family)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from kpsim.addresses import Family
 from kpsim.dialects import Reason
 from kpsim.dialects.iptables.extensions import ANSWER_NAMES, UNSAID, connmark_action, probability
-from kpsim.dialects.iptables.options import Row
+from kpsim.dialects.iptables.options import Place, Row
 from kpsim.dialects.iptables.spelling import Piece, spelling_of
 from kpsim.dialects.iptables.values import ALL_BITS, ANY_ICMP_TYPE, Form, Style, flag_names, write_range
 from kpsim.ruleset import (
@@ -41,6 +41,14 @@ from kpsim.ruleset import (
 #: what the comparisons of a row are about, where it is not the field's name
 _SUBJECTS: Mapping[str, str] = {"--sports": "port", "--dports": "port", "--ports": "port"}
 _ELSEWHERE = ("-d", "--dport", "-p")
+
+
+def tried(rule: Rule, family: Family) -> list[Expression]:
+    """The expressions of a rule as the kernel tries them; those of the header, which it compares at once, as written."""
+    written = spelling_of(rule, family).written
+    header = [piece.at for piece in written if piece.row.place is Place.HEADER and piece.at >= 0]
+    rest = (at for at in range(len(rule.body)) if at not in header)
+    return [part for part in (rule.body[at] for at in (*header, *rest)) if not isinstance(part, Statement)]
 
 
 def reason(rule: Rule, part: Expression, family: Family) -> Reason:

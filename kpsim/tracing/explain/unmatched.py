@@ -59,6 +59,6 @@ def unmatched(
 
 
 def _unmatched(table: str, number: int, rule: Rule, moment: Moment, routing: Routing) -> Unmatched:
-    part = mismatch(rule, moment, routing)
-    reason = None if part is None else dialect_of(table).reason(rule, part, moment.packet.family)
-    return Unmatched(number, rule, reason)
+    dialect, family = dialect_of(table), moment.packet.family
+    part = mismatch(dialect.tried(rule, family), moment, routing)
+    return Unmatched(number, rule, None if part is None else dialect.reason(rule, part, family))
