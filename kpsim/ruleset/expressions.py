@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kpsim.addresses import Network
-from kpsim.ruleset.fields import Field
+from kpsim.ruleset.fields import Field, slot_setters
 from kpsim.ruleset.sets import Set
 
 Interval = tuple[int, int]  #: first and last value, both included
@@ -25,7 +25,7 @@ class NamePattern:
 Values = Intervals | frozenset[str] | NamePattern
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Compare:
     """True if the field is among the values: ``(field & mask)`` for numbers, one name in common for a field of several."""
 
@@ -34,6 +34,16 @@ class Compare:
     negate: bool = False
     mask: int | None = None  #: None: all bits
     absent: bool = False  #: what a packet makes of it that lacks the field
+
+    def __init__(
+        self, field: Field, among: Values, negate: bool = False, mask: int | None = None, absent: bool = False
+    ) -> None:
+        # see Rule: there are about as many
+        _set_field(self, field)
+        _set_among(self, among)
+        _set_negate(self, negate)
+        _set_mask(self, mask)
+        _set_absent(self, absent)
 
     @property
     def value(self) -> int | None:
@@ -47,6 +57,9 @@ class Compare:
     def name(self) -> str | None:
         """The one name that it compares with; None if there are several or it compares numbers."""
         return next(iter(self.among)) if isinstance(self.among, frozenset) and len(self.among) == 1 else None
+
+
+_set_field, _set_among, _set_negate, _set_mask, _set_absent = slot_setters(Compare)
 
 
 @dataclass(frozen=True, slots=True)

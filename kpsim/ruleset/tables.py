@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.maps import Map
+from kpsim.ruleset.fields import slot_setters
 from kpsim.ruleset.origin import FOREIGN, Origin
 from kpsim.ruleset.statements import Body, Statement, Verdict, target_of
 
@@ -45,7 +46,7 @@ class Base:
         return f"{self.type.value} hook {self.hook.lower()} priority {self.priority}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Rule:
     """One rule: ``body`` in the order in which the kernel evaluates it, up to the first expression that is false.
 
@@ -58,10 +59,20 @@ class Rule:
     origin: Origin = field(default=FOREIGN, compare=False)
     spelling: Hashable = field(default=None, compare=False, repr=False)
 
+    def __init__(self, body: Body, comment: str = "", origin: Origin = FOREIGN, spelling: Hashable = None) -> None:
+        # a full sync makes some 100,000 rules, and the generated __init__ of a frozen class takes three times as long
+        _set_body(self, body)
+        _set_comment(self, comment)
+        _set_origin(self, origin)
+        _set_spelling(self, spelling)
+
     @property
     def target(self) -> Statement | None:
         """The statement at the end, or None."""
         return target_of(self.body)
+
+
+_set_body, _set_comment, _set_origin, _set_spelling = slot_setters(Rule)
 
 
 class RuleReference(NamedTuple):

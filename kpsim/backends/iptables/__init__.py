@@ -79,6 +79,7 @@ class IptablesBackend:
         self._in_use: set[str] = set()
         self._maybe_stale: set[str] = set()
         self._last_cleanup_ns: int | None = None
+        self._static: tuple[tuple[int, ...], StaticRules] | None = None  #: for the addresses of the last sync
 
     def start(self, held: Programmed) -> Programmed:
         """Creates the canaries (I-14), in this order."""
@@ -120,7 +121,7 @@ class IptablesBackend:
         base = None if request.full else self._blocks
         written = self._update_blocks(request)
         stale = self._collect_stale(request, held.ruleset)
-        static = static_rules.static_rules(self.settings, request.machine.interface_addresses)
+        static = self._static_rules(request.machine.interface_addresses)
         document = restore_document(self.settings.family, static, self._blocks, written, stale, base)
         error = self._restore(tables, document, request)
         if not error:
@@ -136,6 +137,12 @@ class IptablesBackend:
             metrics=self._metrics(counts, failed=bool(error), partial=not request.full),
             no_local_endpoints=(self._counts.no_local_internal, self._counts.no_local_external),
         )
+
+    def _static_rules(self, interface_addresses: tuple[int, ...]) -> StaticRules:
+        """The rules of no Service. They change with the machine's addresses only (I-9.3)."""
+        if self._static is None or self._static[0] != interface_addresses:
+            self._static = interface_addresses, static_rules.static_rules(self.settings, interface_addresses)
+        return self._static[1]
 
     def _restore(self, tables: Tables, document: RestoreDocument, request: SyncRequest) -> str:
         """Why the document was refused, at the first table that was; empty if all of it was committed."""

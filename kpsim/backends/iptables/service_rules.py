@@ -5,7 +5,7 @@ Counterpart: the loop body of pkg/proxy/iptables syncProxyRules. It never knows 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, host_network, parse_ip
@@ -67,7 +67,7 @@ def _destination_port(port: int) -> Compare:
     return equal(Field.DPORT, port)
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def _host(field: Field, ip: str) -> Compare:
     return within(field, host_network(ip))
 
@@ -157,6 +157,9 @@ class _Writer:
             for endpoint in plan.reachable
         }
         self.tcp = f"-m {self.protocol}"
+        remember = ("-m recent",) if self.port.session_affinity else ()
+        self.hairpin = _shape(*self.comment, "-s=bare", "-j")
+        self.dnat = _shape(*self.comment, *remember, self.tcp, "-p", "-j DNAT")
         self.use_ext = plan.has_any and self.port.externally_accessible
         self.use_fw = plan.has_any and bool(self.port.load_balancer_ips) and bool(self.port.source_ranges)
 
@@ -361,18 +364,14 @@ class _Writer:
         parsed = parse_ip(endpoint.ip)
         assert parsed is not None
         comment = self.name if self.comment else ""
-        hairpin = _shape(*self.comment, "-s=bare", "-j").rule(
+        hairpin = self.hairpin.rule(
             self.origin(Role.HAIRPIN, endpoint.address), comment, _host(Field.SADDR, endpoint.ip), _MARK_MASQ
         )
-        remember: tuple[Expression, ...] = (Recent(name, "set"),) if self.port.session_affinity else ()
-        words = ("-m recent",) if remember else ()
-        dnat = _shape(*self.comment, *words, self.tcp, "-p", "-j DNAT").rule(
-            self.origin(Role.ENDPOINT, endpoint.address),
-            comment,
-            *remember,
-            _protocol(self.protocol),
-            Dnat(parsed[1], endpoint.port),
-        )
+        origin, target = self.origin(Role.ENDPOINT, endpoint.address), Dnat(parsed[1], endpoint.port)
+        if self.port.session_affinity:
+            dnat = self.dnat.rule(origin, comment, Recent(name, "set"), _protocol(self.protocol), target)
+        else:
+            dnat = self.dnat.rule(origin, comment, _protocol(self.protocol), target)
         return Chain(name, (hairpin, dnat))
 
 

@@ -165,15 +165,15 @@ class Shape:
         pieces = tuple((row, not row.always, detail, row.place is Place.MATCH) for row, detail in named)
         self._spelling, order = _arranged(pieces)
         with_part = [i for i, (_, has_part, _, _) in enumerate(pieces) if has_part]
-        self._order = tuple(with_part.index(i) for i in order)
+        places = tuple(with_part.index(i) for i in order)
+        self._order = (
+            places if places != tuple(range(len(places))) else None
+        )  # None: the kernel's order is that of the options
 
     def rule(self, origin: Origin, comment: str, *parts: Expression | Statement) -> Rule:
         """A rule of this shape. ``parts`` come in the order of the options that have one."""
-        return Rule(tuple([parts[i] for i in self._order]), comment, origin, self._spelling)
-
-
-def with_origin(rule: Rule, origin: Origin) -> Rule:
-    return Rule(rule.body, rule.comment, origin, rule.spelling)
+        body = parts if self._order is None else tuple([parts[i] for i in self._order])
+        return Rule(body, comment, origin, self._spelling)
 
 
 def text_of_type(written: Written, family: Family) -> str:
