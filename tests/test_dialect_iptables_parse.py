@@ -25,6 +25,7 @@ from kpsim.ruleset import (
     RETURN,
     Adjust,
     Chance,
+    Counter,
     Dnat,
     Goto,
     Jump,
@@ -69,6 +70,14 @@ V4 = Family.IPV4
 def test_meaning_of_words(line: str, body: tuple) -> None:
     chain, rule = parse_rule(line, V4)
     assert (chain, rule.body, rule.comment) == ("C", body, "")
+
+
+def test_an_option_is_evaluated_with_its_module_wherever_it_is_written() -> None:
+    """A port belongs to ``-m udp``: what stands behind that module, here a counter, sees the packets of the port only."""
+    body = parse_rule("-A C -p udp -m udp -m nfacct --nfacct-name x --dport 53 -s 10.180.0.3", V4)[1].body
+    assert body == (
+        from_net(host_network("10.180.0.3")), of_protocol("udp"), destination_port(53, 53), Counter("x"),
+    )  # fmt: skip
 
 
 def test_a_comment_is_no_part_of_the_body() -> None:
