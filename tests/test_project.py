@@ -126,3 +126,15 @@ def test_wheel_holds_the_package_and_its_scenarios(wheel_contents: set[str]) -> 
 def test_wheel_declares_the_command(wheel_contents: set[str]) -> None:
     assert f"kpsim-{kpsim.__version__}.dist-info/entry_points.txt" in wheel_contents
     assert PYPROJECT["project"]["scripts"] == {"kpsim": "kpsim.cli:main"}
+
+
+def test_the_table_of_layers_is_the_contract() -> None:
+    """ARCHITECTURE.md has a row for each layer, in the order of the contract that import-linter enforces."""
+    contract = next(each for each in PYPROJECT["tool"]["importlinter"]["contracts"] if each["id"] == "layers")
+    declared = [name for layer in contract["layers"] for name in re.findall(r"\w+", layer) if name != "__main__"]
+    section = (ROOT / "ARCHITECTURE.md").read_text().partition("## Layers\n")[2].partition("\n## ")[0]
+    rows = [row.replace("\\|", "/").split("|") for row in section.splitlines() if row.startswith("|")]
+    shown = [name for row in rows[2:] for name in re.findall(r"`(\w+)`", row[2])]
+    assert sorted(shown) == sorted(declared)
+    layer_of = {name: n for n, layer in enumerate(contract["layers"]) for name in re.findall(r"\w+", layer)}
+    assert [layer_of[name] for name in shown] == sorted(layer_of[name] for name in shown)
