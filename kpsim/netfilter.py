@@ -164,13 +164,12 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
     """The entries that a ruleset's base chains register, and, where a rule needs it, connection tracking with NAT (K-1.5)."""
     entries: list[HookEntry] = []
     translates = False
-    for name in sorted(ruleset.tables):
-        table = ruleset.tables[name]
+    for table in ruleset.in_order():
         for chain in table.base_chains():
             assert chain.base is not None
             nat = chain.base.type is ChainType.NAT
             run = partial(tracking.translate if nat else run_base_chain, table=table, chain=chain)
-            entries.append(HookEntry(chain.base.hook, chain.base.priority, name, run))
+            entries.append(HookEntry(chain.base.hook, chain.base.priority, table.name, run))
             translates = translates or nat
     if translates or any(_tracks(table) for table in ruleset.tables.values()):
         entries += [

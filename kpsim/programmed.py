@@ -45,7 +45,7 @@ class Programmed:
     @cached_property
     def _rules_by_origin(self) -> dict[Origin, tuple[Rule, ...]]:
         found: dict[Origin, list[Rule]] = {}
-        for _, table in sorted(self.ruleset.tables.items()):
+        for table in self.ruleset.in_order():
             for chain in table.ordered():
                 for rule in chain.rules:
                     found.setdefault(rule.origin, []).append(rule)

@@ -399,12 +399,12 @@ def world(family: Family, configuration: str = "detector", mode: Mode = Mode.IPT
 
 def with_policy_drop(ruleset: Ruleset, chain: str) -> Ruleset:
     """The rules as they are where somebody set a filter chain's policy to DROP."""
-    table = ruleset.tables["filter"]
+    table = ruleset.table("filter")
     base = table[chain].base
     assert base is not None
     changed = Chain(chain, table[chain].rules, replace(base, policy=Verdict.DROP))
     return replace(
-        ruleset, tables=ruleset.tables.set("filter", replace(table, chains=table.chains.set(chain, changed)))
+        ruleset, tables=ruleset.tables.set(table.key, replace(table, chains=table.chains.set(chain, changed)))
     )
 
 

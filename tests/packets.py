@@ -21,7 +21,7 @@ from rule_parts import (
 
 from kpsim.addresses import Family, Network, parse_cidr, parse_ip
 from kpsim.conntrack import Entry, FlowTuple
-from kpsim.dialects.iptables import BUILT_IN_CHAINS
+from kpsim.dialects.iptables import BUILT_IN_CHAINS, table_key
 from kpsim.fabric import Fabric, fabric_of
 from kpsim.flowstate import FlowState
 from kpsim.maps import Map
@@ -90,11 +90,11 @@ def table(name: str, policy: dict[str, Verdict] | None = None, **chains: tuple[R
         c: Chain(c, named.pop(c, ()), replace(base, policy=(policy or {}).get(c, Verdict.ACCEPT)))
         for c, base in BUILT_IN_CHAINS[name].items()
     }
-    return Table(name, Map(built_in | {c: Chain(c, rules) for c, rules in named.items()}))
+    return Table(table_key(Family.IPV4, name), Map(built_in | {c: Chain(c, rules) for c, rules in named.items()}))
 
 
 def ruleset(*tables: Table, family: Family = Family.IPV4) -> Ruleset:
-    return Ruleset(family, Map({t.name: t for t in tables}))
+    return Ruleset.of(family, *(replace(table, key=table_key(family, table.name)) for table in tables))
 
 
 def probability(threshold: float) -> Chance:

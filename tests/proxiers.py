@@ -181,7 +181,7 @@ class Rig:
 
     def chains(self, table: str = "nat") -> set[str]:
         """The chains that the kernel holds in a table."""
-        return set(self.proxier.held.ruleset.tables[table].chains)
+        return set(self.proxier.held.ruleset.table(table).chains)
 
     def tables_text(self) -> str:
         save: str = self.proxier.backend.describe(self.proxier.no_sync().transaction)()["iptables"]["save"]

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from kpsim.addresses import Family, Network, format_ip
-from kpsim.dialects.iptables import BUILT_IN_CHAINS
+from kpsim.dialects.iptables import BUILT_IN_CHAINS, table_key
 from kpsim.dialects.iptables.options import (
     EXTENSIONS,
     GOTO,
@@ -466,7 +466,7 @@ def rulesets(draw: st.DrawFn, world: World, most: int = 30) -> Ruleset:
     for table, chain, rule in draw(st.lists(_placed(world), min_size=most // 3, max_size=most)):
         bodies.setdefault(table, {}).setdefault(chain, []).append(rule)
     closed = draw(_POLICIES)
-    drawn = {}
+    drawn = []
     for table in sorted(bodies):
         chains = {}
         for chain in (*BUILT_IN_CHAINS[table], *USER_CHAINS[table]):
@@ -474,8 +474,8 @@ def rulesets(draw: st.DrawFn, world: World, most: int = 30) -> Ruleset:
             if base is not None and (table, chain) in closed:
                 base = replace(base, policy=Verdict.DROP)
             chains[chain] = Chain(chain, tuple(bodies[table].get(chain, ())), base)
-        drawn[table] = Table(table, Map(chains))
-    return Ruleset(world.family, Map(drawn))
+        drawn.append(Table(table_key(world.family, table), Map(chains)))
+    return Ruleset.of(world.family, *drawn)
 
 
 # --- packets -----------------------------------------------------------------------------------------------------------

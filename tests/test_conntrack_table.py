@@ -25,7 +25,7 @@ from rule_parts import ct_state, to_net
 
 from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable, FlowTuple, tuple_of
-from kpsim.dialects.iptables import BUILT_IN_CHAINS
+from kpsim.dialects.iptables import BUILT_IN_CHAINS, table_key
 from kpsim.fabric import answer_to
 from kpsim.flowstate import Direction, FlowState, sctp_timeout_ns, tcp_timeout_ns
 from kpsim.maps import Map
@@ -203,7 +203,10 @@ def test_untranslated_and_untracked_packets_are_not_masqueraded():
 
 def test_a_table_may_lack_hooks():
     """nf_tables: a base chain is there if somebody made it."""
-    lonely = Table("mangle", Map({"FORWARD": Chain("FORWARD", (rule(DROP),), BUILT_IN_CHAINS["mangle"]["FORWARD"])}))
+    lonely = Table(
+        table_key(Family.IPV4, "mangle"),
+        Map({"FORWARD": Chain("FORWARD", (rule(DROP),), BUILT_IN_CHAINS["mangle"]["FORWARD"])}),
+    )
     netns = node(ruleset(lonely))
     assert run(netns, packet(CLIENT, POD)).disposition is Disposition.DROPPED
     assert run(netns, packet(CLIENT, NODE)).disposition is Disposition.DELIVERED

@@ -221,7 +221,7 @@ def test_a_mentioned_table_has_all_its_built_in_chains() -> None:
         "*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING DROP [0:0]\nCOMMIT\n"
     )
     assert ruleset.chain("nat", "POSTROUTING").policy is Verdict.DROP
-    assert list(ruleset.tables) == ["nat"]
+    assert [str(key) for key in ruleset.tables] == ["nat"]
 
 
 def test_chosen_tables() -> None:
@@ -250,7 +250,7 @@ COMMIT
     ruleset = parse(text, V4)
     assert [rule.target for rule in ruleset.chain("filter", "A").rules] == [Jump("B"), RETURN, DROP]
     assert ruleset.chain("filter", "B").rules == ()
-    assert "C" not in ruleset.tables["filter"].chains
+    assert "C" not in ruleset.table("filter").chains
     assert ruleset.chain("filter", "FORWARD").policy is Verdict.DROP
 
 

@@ -96,7 +96,7 @@ def test_one_file_may_hold_both_families(tmp_path: Path) -> None:
     )  # fmt: skip
     (tmp_path / "both").write_text(both)
     v4, v6 = load_saved(tmp_path / "both")
-    assert (sorted(v4.tables), sorted(v6.tables)) == (["filter", "raw"], ["filter"])
+    assert [[table.name for table in each.in_order()] for each in (v4, v6)] == [["filter", "raw"], ["filter"]]
     assert v6.chain("filter", "FORWARD").rules[0].body[0] == in_interface("eth6")
     assert all(part.count("\n") == both.count("\n") for part in rules_by_family(both).values())  # line numbers stay
 
@@ -138,9 +138,9 @@ def test_jumps_go_to_the_top_and_everything_else_stays() -> None:
         "DROP",
         "ACCEPT",
     ]
-    assert combined.tables["raw"] == foreign.tables["raw"]
+    assert combined.table("raw") == foreign.table("raw")
     assert combined.chain("filter", "ICMP") == foreign.chain("filter", "ICMP")
-    assert combined.tables["nat"] == own.tables["nat"]
+    assert combined.table("nat") == own.table("nat")
 
 
 def test_jumps_that_exist_are_not_moved() -> None:
@@ -179,7 +179,7 @@ def test_rules_of_one_node_are_no_other_nodes() -> None:
     drop = parse("*filter\n-A FORWARD -j DROP\nCOMMIT\n", V4)
     raw = parse("*raw\n-A PREROUTING -j ACCEPT\nCOMMIT\n", V4)
     cluster = shop().with_rules_beside(raw).with_rules_beside(drop, node="node-2")
-    assert "raw" in cluster.ruleset("node-1", V4).tables
+    assert cluster.ruleset("node-1", V4).table("raw").chains
     assert (cluster.rules_beside("node-1", V4), cluster.rules_beside("node-1", V6)) == (raw, None)
     assert jumps(cluster.ruleset("node-1", V4), "FORWARD")[-1] == "KUBE-EXTERNAL-SERVICES"
     assert jumps(cluster.ruleset("node-2", V4), "FORWARD")[-1] == "DROP"
@@ -209,7 +209,7 @@ def test_a_recorded_node_has_them_from_the_first_sync_on() -> None:
     rules, own = cluster.ruleset(node, family), plain.ruleset(node, family)
     assert rules.chain("filter", "FORWARD").rules[:-1] == own.chain("filter", "FORWARD").rules
     assert rules.chain("filter", "FORWARD").rules[-1].body[0] == in_interface("eth9")
-    assert (rules.tables["nat"], cluster.state) == (own.tables["nat"], plain.state)
+    assert (rules.table("nat"), cluster.state) == (own.table("nat"), plain.state)
 
 
 # --- what the new matches and targets do ---------------------------------------------------------------------------------------

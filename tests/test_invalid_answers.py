@@ -73,7 +73,7 @@ def test_a_flow_that_is_not_masqueraded_is_kept_from_its_client_by_the_rule(endp
     netns = kube_proxy_node(endpoint)
     outcome = run(netns, stray_answer(netns, FROM_A_POD))
     assert (outcome.ct_state, outcome.disposition) == ("INVALID", Disposition.DROPPED)
-    assert outcome.rule is not None and (outcome.rule.table, outcome.rule.chain) == ("filter", "KUBE-FORWARD")
+    assert outcome.rule is not None and (str(outcome.rule.table), outcome.rule.chain) == ("filter", "KUBE-FORWARD")
 
 
 @pytest.mark.parametrize("request_", [FROM_OUTSIDE, FROM_A_POD])

@@ -22,9 +22,9 @@ def lines_of(text: str, chain: str) -> list[str]:
 @pytest.mark.parametrize("silent", [False, True])
 def test_guards_come_first_in_base_chains_and_nowhere_else(family: Family, silent: bool) -> None:
     rules = parse(RULES, family)
-    for name, table in guarded(rules, silent=silent).tables.items():
+    for key, table in guarded(rules, silent=silent).tables.items():
         for chain in table.ordered():
-            text = render_ruleset(guarded(rules, silent=silent), Style.SAVE, tables=[name])
+            text = render_ruleset(guarded(rules, silent=silent), Style.SAVE, tables=[key.name])
             are_guards = [GUARD_COMMENT in line for line in lines_of(text, chain.name)]
             assert are_guards == sorted(are_guards, reverse=True)
             assert not any(are_guards) or chain.policy is not None
@@ -43,8 +43,8 @@ def test_the_rules_under_test_stay_as_they_are(family: Family) -> None:
 
 def test_tables_are_added_only_where_canaries_need_them() -> None:
     rules = parse("*mangle\nCOMMIT\n", Family.IPV4)
-    assert set(guarded(rules).tables) == {"mangle", "filter", "nat"}
-    assert set(guarded(rules, silent=True).tables) == {"mangle", "filter", "nat", "raw"}
+    assert set(map(str, guarded(rules).tables)) == {"mangle", "filter", "nat"}
+    assert set(map(str, guarded(rules, silent=True).tables)) == {"mangle", "filter", "nat", "raw"}
 
 
 def test_a_silent_node_drops_the_resets_that_no_user_sent_before_anything_else() -> None:

@@ -80,7 +80,7 @@ def test_order_of_the_hooks():  # K-1.1
 )
 def test_connections_are_tracked_only_if_some_rule_needs_it(rules, tracks):  # K-1.5
     assert ("conntrack" in hook_names(node(rules), Hook.PREROUTING)) is tracks
-    assert ("nat" in hook_names(node(rules), Hook.PREROUTING)) is ("nat" in rules.tables)
+    assert ("nat" in hook_names(node(rules), Hook.PREROUTING)) is ("nat" in {key.name for key in rules.tables})
 
 
 def test_of_equal_priorities_the_later_registered_runs_first():  # K-9.1
@@ -237,7 +237,7 @@ def test_output_sees_the_old_device_and_postrouting_the_new():  # K-2.1
     post = table(
         "mangle", POSTROUTING=(rule(out_interface("eth0"), DROP), rule(out_interface("cni0"), Counter("left")))
     )
-    netns = node(ruleset(rules.tables["nat"], output, post))
+    netns = node(ruleset(rules.table("nat"), output, post))
     outcome = run(netns, packet("", CLUSTER_IP, length=100), local=True)
     assert (outcome.disposition, outcome.packet.out_interface) == (FORWARDED, "cni0")
     assert netns.memory.counters == {"seen": (1, 100), "left": (1, 100)}

@@ -102,7 +102,7 @@ def test_a_refused_connection_leaves_nothing():  # CT-4.3
 def test_a_first_packet_that_is_refused_leaves_no_entry(statement):  # K-1.4
     netns = node(service_rules((POD,)))
     filters = table("filter", FORWARD=(rule(statement),), INPUT=(rule(statement),))
-    netns.load_rules(ruleset(service_rules((POD,)).tables["nat"], filters))
+    netns.load_rules(ruleset(service_rules((POD,)).table("nat"), filters))
     run(netns, packet(CLIENT, CLUSTER_IP))
     run(netns, packet(CLIENT, NODE, 443))
     assert len(netns.conntrack) == 0
@@ -117,7 +117,7 @@ def test_over_lo_nat_is_not_visited_again():  # K-1.2
     hooks = [step.hook for step in outcome.trace if isinstance(step, HookEntered)]
     order = list(dict.fromkeys(hooks))
     assert order == [Hook.OUTPUT, Hook.POSTROUTING, Hook.PREROUTING, Hook.INPUT]
-    chains = [(step.table, step.chain) for step in outcome.trace if isinstance(step, ChainEntered)]
+    chains = [(str(step.table), step.chain) for step in outcome.trace if isinstance(step, ChainEntered)]
     assert ("nat", "OUTPUT") in chains and ("nat", "POSTROUTING") in chains
     assert ("nat", "PREROUTING") not in chains and ("nat", "INPUT") not in chains
 

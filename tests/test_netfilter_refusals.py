@@ -59,7 +59,7 @@ def test_no_endpoints_rejects_from_the_nodes_address(destination, dport, answer_
 
 
 def test_an_error_about_a_translated_packet_shows_the_service_address():  # K-3.1, measured: outside and inside
-    nat = service_rules((REMOTE_POD,)).tables["nat"]
+    nat = service_rules((REMOTE_POD,)).table("nat")
     netns = node(ruleset(nat, table("filter", FORWARD=(rule(Reject()),))))
     answer = run(netns, packet(CLIENT, CLUSTER_IP)).answer
     assert answer is not None and answer.related is not None

@@ -119,10 +119,10 @@ def next_process(rig: Rig, held: Programmed | None) -> Rig:
 def test_a_sync_leaves_the_value_that_it_was_handed_as_it_was() -> None:
     rig = web_rig()
     before = rig.proxier.held
-    chains = set(before.ruleset.tables["nat"].chains)
+    chains = set(before.ruleset.table("nat").chains)
     rig.apply(service("shop/other", cluster_ip="172.30.10.2"), endpoint_slice("shop/other"))
     assert rig.sync().held is rig.proxier.held
-    assert set(before.ruleset.tables["nat"].chains) == chains
+    assert set(before.ruleset.table("nat").chains) == chains
     assert rig.chains() > chains
 
 

@@ -48,7 +48,7 @@ def rules(subject: Subject) -> Ruleset:
 def endpoints(subject: Subject) -> set[str]:
     """The addresses that the rules translate to."""
     loaded = rules(subject)
-    targets = [rule.target for chain in loaded.tables["nat"].ordered() for rule in chain.rules]
+    targets = [rule.target for chain in loaded.table("nat").ordered() for rule in chain.rules]
     return {format_ip(loaded.family, t.address) for t in targets if isinstance(t, Dnat) and t.address is not None}
 
 
@@ -117,10 +117,10 @@ def held(text: str) -> History:
     """A node that held these rules, a letter each, second by second."""
     loaded = []
     for second, letter in enumerate(text):
-        nat = empty_table("nat")
+        nat = empty_table(V4, "nat")
         chain = Chain("KUBE-SERVICES", tuple(Rule((ACCEPT,)) for _ in range(ord(letter) - ord("A"))))
         table = type(nat)("nat", nat.chains.set(chain.name, chain))
-        ruleset = Ruleset(V4, Ruleset(V4).tables.set("nat", table))
+        ruleset = Ruleset.of(V4, table)
         loaded.append(Loaded(second * SECOND_NS, "node-1", V4, ruleset, ClusterState()))
     return History(("node-1",), (V4,), {}, tuple(loaded))
 

@@ -87,14 +87,16 @@ def test_a_step_holds_what_its_rule_was_compared_with():
     marking = rule(set_mark(1, 1))
     netns = node(ruleset(table("mangle", PREROUTING=(marking,), FORWARD=(marking,)), *TRANSLATING.tables.values()))
     outcome = run(netns, packet(CLIENT, CLUSTER_IP, came_by="eth0"))
-    matched = [step for step in told(outcome, RuleMatched) if step.at.table == "mangle"]
+    matched = [step for step in told(outcome, RuleMatched) if str(step.at.table) == "mangle"]
     first, later = (step.moment for step in matched)
     assert (first.hook, later.hook) == (Hook.PREROUTING, Hook.FORWARD)
     assert (first.packet.mark, later.packet.mark) == (0, 1)
     assert (first.packet.daddr, later.packet.daddr) == (ip(CLUSTER_IP), ip(REMOTE_POD))
     assert (first.packet.out_interface, later.packet.out_interface) == ("", "eth0")
     assert (first.ct_states, later.ct_states) == (frozenset({"NEW"}), frozenset({"NEW", "DNAT"}))
-    ends = [step.moment for step in told(outcome, ChainLeft) if (step.table, step.chain) == ("mangle", "PREROUTING")]
+    ends = [
+        step.moment for step in told(outcome, ChainLeft) if (str(step.table), step.chain) == ("mangle", "PREROUTING")
+    ]
     assert [moment.packet.mark for moment in ends] == [1]
 
 
@@ -102,7 +104,7 @@ def test_nothing_is_told_of_what_stays():
     kept = ruleset(table("nat", PREROUTING=(rule(to_net(net(CLUSTER_IP)), dnat(REMOTE_POD)),)))
     changed = told(run(node(kept), packet(CLIENT, CLUSTER_IP)), FieldChanged)
     assert [step.field for step in changed] == [FieldName.DESTINATION, FieldName.TTL]
-    same = ruleset(table("mangle", PREROUTING=(rule(set_mark(0, 0)),)), TRANSLATING.tables["nat"])
+    same = ruleset(table("mangle", PREROUTING=(rule(set_mark(0, 0)),)), TRANSLATING.table("nat"))
     assert [step.field for step in told(run(node(same), packet(CLIENT, POD)), FieldChanged)] == [FieldName.TTL]
 
 
@@ -117,7 +119,7 @@ def test_an_address_without_port_is_told_alone():
 def test_the_mark_of_a_connection_and_the_time_to_live_are_told():
     rules = (rule(set_connection_mark("set", 5, 5)), rule(set_connection_mark("set", 5, 5)), rule(SetTimeToLive("set", 64)),
              rule(SetTimeToLive("dec", 4)))  # fmt: skip
-    netns = node(ruleset(table("mangle", PREROUTING=rules), TRACKED.tables["filter"]))
+    netns = node(ruleset(table("mangle", PREROUTING=rules), TRACKED.table("filter")))
     first = run(netns, packet(CLIENT, POD))
     assert told(first, FieldChanged) == [
         FieldChanged(FieldName.CONNECTION_MARK, 0, 5),  # the second time nothing changes
@@ -134,12 +136,12 @@ def test_the_mark_of_a_connection_and_the_time_to_live_are_told():
 def test_a_mark_that_a_later_packet_sets_is_remembered(hook):
     """CONNMARK on a known connection, wherever; and on the one that begins, also behind its confirmation (K-1.4)."""
     chains = {hook: (rule(ct_state("ESTABLISHED"), set_connection_mark("set", 7, 7)),)}
-    netns = node(ruleset(table("mangle", **chains), TRACKED.tables["filter"]))
+    netns = node(ruleset(table("mangle", **chains), TRACKED.table("filter")))
     first = run(netns, packet(CLIENT, POD))
     assert [entry.mark for entry in netns.conntrack] == [0]
     run(netns, replied(first))
     assert [entry.mark for entry in netns.conntrack] == [7]
-    over_lo = node(ruleset(table("mangle", INPUT=(rule(set_connection_mark("set", 9, 9)),)), TRACKED.tables["filter"]))
+    over_lo = node(ruleset(table("mangle", INPUT=(rule(set_connection_mark("set", 9, 9)),)), TRACKED.table("filter")))
     run(over_lo, packet("", NODE), local=True)
     assert [entry.mark for entry in over_lo.conntrack] == [9]
 
@@ -147,7 +149,7 @@ def test_a_mark_that_a_later_packet_sets_is_remembered(hook):
 def test_a_connection_that_ends_with_its_packet_takes_its_mark_along():
     """CT-4.3: a refused connection leaves nothing, marked or not."""
     marking = rule(ct_state("ESTABLISHED"), set_connection_mark("set", 7, 7))
-    netns = node(ruleset(table("mangle", FORWARD=(marking,)), TRACKED.tables["filter"]))
+    netns = node(ruleset(table("mangle", FORWARD=(marking,)), TRACKED.table("filter")))
     refused = run(netns, replied(run(netns, packet(CLIENT, POD)), "RST ACK"))
     assert (refused.effects.updated, len(refused.effects.destroyed), len(netns.conntrack)) == (None, 1, 0)
 

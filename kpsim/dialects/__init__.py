@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Literal, NamedTuple, Protocol
 
 from kpsim.addresses import Family
-from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset
+from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, TableKey
 
 #: what a parser does with a rule that is not modelled: raise UnsupportedRule, or keep its words as Unknown
 OnUnknown = Literal["refuse", "keep"]
@@ -31,8 +31,8 @@ class Dialect(Protocol):
     def name(self) -> str:
         """The name of the tool, as messages print it."""
 
-    def manages(self, table: str) -> bool:
-        """Whether the tool manages tables of this name."""
+    def manages(self, table: TableKey) -> bool:
+        """Whether the tool manages this table."""
 
     def reads(self, text: str) -> bool:
         """Whether the text looks like rules in this language."""
@@ -94,8 +94,8 @@ def dialects() -> Iterator[Dialect]:
     return map(_dialect, _HOMES)
 
 
-def dialect_of(table: str) -> Dialect:
-    """The dialect of the tool that manages tables of this name. LookupError if no tool does."""
+def dialect_of(table: TableKey) -> Dialect:
+    """The dialect of the tool that manages a table. LookupError if no tool does."""
     for dialect in dialects():
         if dialect.manages(table):
             return dialect

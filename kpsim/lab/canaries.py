@@ -63,11 +63,11 @@ def guarded(ruleset: Ruleset, *, silent: bool = False) -> Ruleset:
     """
     guards = _guards(ruleset.family, silent=silent)
     tables = ruleset.tables
-    for name, table in guards.tables.items():
-        if name in tables:
-            tables = tables.set(name, _in_front(table, tables[name]))
-        elif name in _NEEDED or (silent and name == _RESETS):
-            tables = tables.set(name, table)
+    for key, table in guards.tables.items():
+        if key in tables:
+            tables = tables.set(key, _in_front(table, tables[key]))
+        elif key.name in _NEEDED or (silent and key.name == _RESETS):
+            tables = tables.set(key, table)
     return Ruleset(ruleset.family, tables)
 
 
@@ -78,7 +78,7 @@ def _in_front(guards: Table, table: Table) -> Table:
             chains = chains.set(chain.name, Chain(chain.name, (*guard.rules, *chain.rules), chain.base))
         else:
             chains = chains.set(guard.name, guard)
-    return Table(table.name, chains)
+    return Table(table.key, chains)
 
 
 @cache

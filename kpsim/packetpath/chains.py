@@ -44,12 +44,12 @@ _DEEPEST = 128  # the kernel refuses loops when rules are loaded; this only keep
 
 def run_base_chain(traversal: Traversal, table: Table, chain: Chain) -> End | None:
     """Runs a base chain and applies its policy; None: the packet goes on."""
-    traversal.table = table.name
+    traversal.table = table.key
     result = run_chain(traversal, table, chain, 0)
     if isinstance(result, End):
         return result
     if result is None and chain.policy is Verdict.DROP:
-        at = RuleReference(table.name, chain.name, len(chain.rules) + 1, None)
+        at = RuleReference(table.key, chain.name, len(chain.rules) + 1, None)
         return _drop(traversal, Cause.POLICY, at)
     return None
 
@@ -58,7 +58,7 @@ def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> C
     """Runs the rules of a chain and of those it jumps to."""
     ready = compiled(chain)
     if traversal.steps is not None:
-        traversal.steps.append(ChainEntered(table.name, chain.name))
+        traversal.steps.append(ChainEntered(table.key, chain.name))
     for rule in ready.candidates(traversal.packet) if traversal.indexed else ready.rules:
         traversal.trying = rule.rule
         for holds in rule.first:
@@ -79,7 +79,7 @@ def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> C
                 if leaves:
                     return result
     if traversal.steps is not None:
-        traversal.steps.append(ChainLeft(table.name, chain.name, traversal.moment()))
+        traversal.steps.append(ChainLeft(table.key, chain.name, traversal.moment()))
     return None
 
 
@@ -96,7 +96,7 @@ def _rest(traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, 
 
 
 def _reference(table: Table, chain: Chain, rule: CompiledRule) -> RuleReference:
-    return RuleReference(table.name, chain.name, rule.position + 1, rule.rule)
+    return RuleReference(table.key, chain.name, rule.position + 1, rule.rule)
 
 
 def _target(table: Table, chain: Chain, name: str, depth: int) -> Chain:

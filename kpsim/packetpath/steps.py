@@ -17,6 +17,7 @@ from kpsim.ruleset import (
     Rule,
     RuleReference,
     Statement,
+    TableKey,
 )
 
 
@@ -40,7 +41,7 @@ class HookEntered:
 
 @dataclass(frozen=True, slots=True)
 class ChainEntered:
-    table: str
+    table: TableKey
     chain: str
 
 
@@ -51,7 +52,7 @@ class ChainLeft:
     ``moment``: what the rules behind the last one that matched were compared with.
     """
 
-    table: str
+    table: TableKey
     chain: str
     moment: Moment = field(compare=False, repr=False)
 
@@ -69,7 +70,7 @@ class RuleMatched:
 class Chosen:
     """A random draw of a rule in a table."""
 
-    table: str
+    table: TableKey
     rule: Rule
     chance: Chance
     true: bool

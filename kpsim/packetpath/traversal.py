@@ -29,7 +29,7 @@ from kpsim.packetpath.steps import (
     Step,
     Tracking,
 )
-from kpsim.ruleset import Chance, Hook, Limit, Recent, Rule, RuleReference
+from kpsim.ruleset import Chance, Hook, Limit, Recent, Rule, RuleReference, TableKey
 
 
 class Disposition(enum.StrEnum):
@@ -124,7 +124,7 @@ class Traversal:
         self.indexed = indexed
         self.steps: list[Step] | None = [] if trace else None
         self.hook = Hook.PREROUTING
-        self.table = ""  #: the table whose chains are running
+        self.table: TableKey | None = None  #: whose chains are running
         self.trying: Rule | None = None  #: the rule whose conditions are asked
         self.decision: Decision | None = None
         # connection tracking
@@ -163,7 +163,7 @@ class Traversal:
     def chance(self, chance: Chance, key: Hashable) -> bool:
         true = self.chooser.chance(chance.threshold, self.draw_key(key))
         if self.steps is not None:
-            assert self.trying is not None
+            assert self.trying is not None and self.table is not None
             self.steps.append(Chosen(self.table, self.trying, chance, true))
         return true
 

@@ -57,13 +57,25 @@ from kpsim.ruleset.statements import (
     moves_nothing,
     target_of,
 )
-from kpsim.ruleset.tables import Base, Chain, ChainType, Hook, Rule, RuleReference, Ruleset, Table, united
+from kpsim.ruleset.tables import (
+    Base,
+    Chain,
+    ChainType,
+    Hook,
+    Rule,
+    RuleReference,
+    Ruleset,
+    Space,
+    Table,
+    TableKey,
+    united,
+)
 
 __all__ = [
     "ACCEPT", "ALL_BITS", "DROP", "FOREIGN", "NO_FLAGS", "OF_CONNECTION", "RETURN", "STATEMENTS", "TCP_FLAG_BITS", "Adjust", "Assign",
     "Atom", "Base", "Body", "Chain", "ChainType", "Chance", "Compare", "Counter", "Dnat", "EitherPort", "Expression", "Field",
     "FieldType", "Goto", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "Log", "Lookup", "Masquerade", "NamePattern",
     "NatFlags", "NoTrack", "Origin", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference",
-    "Ruleset", "Set", "SetTimeToLive", "Snat", "Special", "Statement", "Table", "Terminal", "Unknown", "Verdict", "among", "equal",
+    "Ruleset", "Set", "SetTimeToLive", "Snat", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Verdict", "among", "equal",
     "moves_nothing", "named", "target_of", "united", "within",
 ]  # fmt: skip

@@ -75,21 +75,6 @@ class Rule:
 _set_body, _set_comment, _set_origin, _set_spelling = slot_setters(Rule)
 
 
-class RuleReference(NamedTuple):
-    """A rule and where it stands; ``number`` counts from 1 as iptables does. ``rule`` None: the chain's policy."""
-
-    table: str
-    chain: str
-    number: int
-    rule: Rule | None
-
-    def __str__(self) -> str:
-        if self.rule is None:
-            return f"{self.table}/{self.chain} policy"
-        comment = f" ({self.rule.comment})" if self.rule.comment else ""
-        return f"{self.table}/{self.chain} rule {self.number}{comment}"
-
-
 class Chain:
     """A named list of rules: immutable. ``base`` is set for the chains that netfilter calls itself.
 
@@ -124,12 +109,54 @@ class Chain:
         return f"Chain({self.name!r}, base={self.base})"
 
 
+class Space(enum.Enum):
+    """Which packets the chains of a table see. The value is nft's word for it."""
+
+    IP = "ip"
+    IP6 = "ip6"
+    INET = "inet"  #: both: such a table stands in the rulesets of both families
+
+    @classmethod
+    def of(cls, family: Family) -> "Space":
+        """The space of one family alone."""
+        return cls.IP if family is Family.IPV4 else cls.IP6
+
+
+class TableKey(NamedTuple):
+    """What a kernel knows a table by. As text it is the name; a tool that tells spaces apart writes the space itself."""
+
+    space: Space
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RuleReference(NamedTuple):
+    """A rule and where it stands; ``number`` counts from 1 as iptables does. ``rule`` None: the chain's policy."""
+
+    table: TableKey
+    chain: str
+    number: int
+    rule: Rule | None
+
+    def __str__(self) -> str:
+        if self.rule is None:
+            return f"{self.table}/{self.chain} policy"
+        comment = f" ({self.rule.comment})" if self.rule.comment else ""
+        return f"{self.table}/{self.chain} rule {self.number}{comment}"
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of one family: chains by name, persistent, so that keeping an old version costs nothing."""
+    """A table: chains by name, persistent, so that keeping an old version costs nothing."""
 
-    name: str
+    key: TableKey
     chains: Map[str, Chain] = Map()  # noqa: RUF009 - immutable
+
+    @property
+    def name(self) -> str:
+        return self.key.name
 
     def __getitem__(self, chain: str) -> Chain:
         return self.chains[chain]
@@ -155,21 +182,38 @@ def _place(chain: Chain) -> tuple[int, int, str]:
     return _HOOK_ORDER[chain.base.hook], chain.base.priority, chain.name
 
 
+def _by_name(key: TableKey) -> tuple[str, str]:
+    return key.name, key.space.value
+
+
 @dataclass(frozen=True, slots=True)
 class Ruleset:
     """Everything one family's rules are on a node at one moment."""
 
     family: Family
-    tables: Map[str, Table] = Map()  # noqa: RUF009 - immutable
+    tables: Map[TableKey, Table] = Map()  # noqa: RUF009 - immutable
+
+    @classmethod
+    def of(cls, family: Family, *tables: Table) -> "Ruleset":
+        """The ruleset that consists of these tables."""
+        return cls(family, Map({table.key: table for table in tables}))
+
+    def table(self, name: str) -> Table:
+        """The table of this name that sees packets of this family alone. KeyError if there is none."""
+        return self.tables[TableKey(Space.of(self.family), name)]
 
     def chain(self, table: str, chain: str) -> Chain:
-        """KeyError if there is none."""
-        return self.tables[table].chains[chain]
+        """A chain of such a table. KeyError if there is none."""
+        return self.table(table).chains[chain]
+
+    def in_order(self) -> list[Table]:
+        """The tables by name and space."""
+        return [self.tables[key] for key in sorted(self.tables, key=_by_name)]
 
 
 def united(first: Ruleset, second: Ruleset) -> Ruleset:
     """The tables of both, which are of one family. ValueError if a table is in both."""
-    for name in second.tables:
-        if name in first.tables:
-            raise ValueError(f"table {name} of {second.family.label} twice")
+    for key in second.tables:
+        if key in first.tables:
+            raise ValueError(f"table {key} of {second.family.label} twice")
     return Ruleset(first.family, first.tables.update(second.tables))

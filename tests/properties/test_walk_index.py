@@ -24,7 +24,7 @@ from rule_parts import (
 
 from kpsim.addresses import Family, Network
 from kpsim.conntrack import tuple_of
-from kpsim.dialects.iptables import BUILT_IN_CHAINS, empty_table
+from kpsim.dialects.iptables import BUILT_IN_CHAINS, empty_table, table_key
 from kpsim.maps import Map
 from kpsim.netfilter import Disposition, Netns, expand, walk
 from kpsim.packet import Packet
@@ -111,11 +111,11 @@ def chains(draw: st.DrawFn, table: str, name: str) -> Chain:
 
 @st.composite
 def rulesets(draw: st.DrawFn) -> Ruleset:
-    tables = {}
+    tables = []
     for table in ("nat", "filter"):
         names = [*BUILT_IN_CHAINS[table], *CALLED]
-        tables[table] = Table(table, Map({name: draw(chains(table, name)) for name in names}))
-    return Ruleset(Family.IPV4, Map(tables))
+        tables.append(Table(table_key(Family.IPV4, table), Map({name: draw(chains(table, name)) for name in names})))
+    return Ruleset.of(Family.IPV4, *tables)
 
 
 PACKETS = st.builds(
@@ -199,9 +199,11 @@ def dense_chain(seed: int, name: str) -> Chain:
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2**32))
 def test_every_rule_is_visited_equally_with_and_without_the_index(seed):
-    chains = empty_table("filter").chains
-    filters = Table("filter", chains.update({name: dense_chain(seed, name) for name in ("FORWARD", "A")}))
-    netns = fresh(Ruleset(Family.IPV4, Map({"filter": filters})))
+    chains = empty_table(Family.IPV4, "filter").chains
+    filters = Table(
+        table_key(Family.IPV4, "filter"), chains.update({name: dense_chain(seed, name) for name in ("FORWARD", "A")})
+    )
+    netns = fresh(Ruleset.of(Family.IPV4, filters))
     for protocol, daddr, dport in (("tcp", VIP, 80), ("tcp", POD, 81), ("udp", VIP, 80)):
         packet = Packet(Family.IPV4, protocol, CLIENT, daddr, 40000, dport)
         plain, indexed = (
@@ -237,7 +239,7 @@ def test_weights_sum_to_one_and_hold_every_seeded_outcome(rules, packet, local):
 @settings(deadline=None, max_examples=40)
 @given(rulesets(), PACKETS, st.sets(st.integers(0, 3)))
 def test_an_answer_is_translated_back_to_the_original_tuple(rules, packet, earlier):
-    nat_only = Ruleset(Family.IPV4, Map({"nat": rules.tables["nat"]}))
+    nat_only = Ruleset.of(Family.IPV4, rules.table("nat"))
     netns = fresh(nat_only)
     for number in earlier:  # flows that may hold the wanted tuples
         other = packet.copy()

@@ -22,7 +22,7 @@ from kpsim.backends.iptables.tables import (
     without_kube_proxy,
 )
 from kpsim.config import ProxierSettings, ProxyConfig
-from kpsim.dialects.iptables import Style, empty_table, render_rule, render_ruleset
+from kpsim.dialects.iptables import Style, empty_table, render_rule, render_ruleset, table_key
 from kpsim.inputs import Json
 from kpsim.kubeproxy.metrics import MetricUpdate
 from kpsim.kubeproxy.plan import ServicePlan
@@ -220,7 +220,7 @@ class IptablesBackend:
         ):
             return ()
         self._last_cleanup_ns = request.now_ns
-        nat = ruleset.tables.get("nat")
+        nat = ruleset.tables.get(table_key(ruleset.family, "nat"))
         return tuple(sorted(name for name in self._maybe_stale if nat is not None and name in nat.chains))
 
 
@@ -238,8 +238,9 @@ def _ensure_built_in_jumps(tables: Tables, family: Family) -> tuple[str, ...]:
 
 def _without_canaries(ruleset: Ruleset) -> str:
     """The tables filter and nat in kube-proxy's own text, as replay outputs show them."""
-    shown: dict[str, Table] = {}
+    shown = []
     for name in ("filter", "nat"):
-        chains = ruleset.tables.get(name, empty_table(name)).chains
-        shown[name] = Table(name, chains.delete(names.CANARY) if names.CANARY in chains else chains)
-    return render_ruleset(Ruleset(ruleset.family, Map(shown)), Style.KUBE_PROXY)
+        table = ruleset.tables.get(table_key(ruleset.family, name), empty_table(ruleset.family, name))
+        chains = table.chains.delete(names.CANARY) if names.CANARY in table.chains else table.chains
+        shown.append(Table(table.key, chains))
+    return render_ruleset(Ruleset.of(ruleset.family, *shown), Style.KUBE_PROXY)

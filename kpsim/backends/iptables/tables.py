@@ -10,7 +10,7 @@ from functools import cached_property
 
 from kpsim.backends.iptables import names
 from kpsim.backends.iptables.service_rules import Placed, ServiceRules
-from kpsim.dialects.iptables import empty_table
+from kpsim.dialects.iptables import empty_table, table_key
 from kpsim.kubeproxy.trackers import ServicePortName
 from kpsim.maps import Map
 from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table
@@ -110,11 +110,12 @@ class Tables:
         return Ruleset(self._family, self._tables)
 
     def _chains(self, table: str) -> Map[str, Chain]:
-        found = self._tables.get(table)
-        return (empty_table(table) if found is None else found).chains
+        found = self._tables.get(table_key(self._family, table))
+        return (empty_table(self._family, table) if found is None else found).chains
 
     def _put(self, table: str, chains: Map[str, Chain]) -> None:
-        self._tables = self._tables.set(table, Table(table, chains))
+        key = table_key(self._family, table)
+        self._tables = self._tables.set(key, Table(key, chains))
 
     def ensure_chain(self, table: str, chain: str) -> bool:
         """``-N``: True if it was there already."""
@@ -158,14 +159,14 @@ class Tables:
 
 def service_chains(ruleset: Ruleset) -> set[str]:
     """Names of all chains of nat that garbage collection looks at (I-2.3)."""
-    nat = ruleset.tables.get("nat", Table("nat"))
-    return {name for name in nat.chains if name.startswith(names.SERVICE_CHAIN_PREFIXES)}
+    nat = ruleset.tables.get(table_key(ruleset.family, "nat"))
+    return {name for name in (nat.chains if nat is not None else ()) if name.startswith(names.SERVICE_CHAIN_PREFIXES)}
 
 
 def without_kube_proxy(ruleset: Ruleset) -> Ruleset:
     """The ruleset after another program has removed kube-proxy's chains, and with them the jumps to them."""
-    tables = {name: Table(name, _kept_chains(table)) for name, table in ruleset.tables.items()}
-    return Ruleset(ruleset.family, Map(tables))
+    kept = (Table(table.key, _kept_chains(table)) for table in ruleset.tables.values())
+    return Ruleset.of(ruleset.family, *kept)
 
 
 def _kept_chains(table: Table) -> Map[str, Chain]:

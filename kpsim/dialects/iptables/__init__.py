@@ -6,7 +6,7 @@ kube-proxy wrote a saved rule.
 """
 
 from kpsim.dialects.iptables.documents import parse, parse_rule
-from kpsim.dialects.iptables.layout import BUILT_IN_CHAINS, BUILT_IN_NAMES, empty_table
+from kpsim.dialects.iptables.layout import BUILT_IN_CHAINS, BUILT_IN_NAMES, empty_table, table_key
 from kpsim.dialects.iptables.origin import recover_origin
 from kpsim.dialects.iptables.rendering import render_rule, render_ruleset
 from kpsim.dialects.iptables.spelling import Shape
@@ -14,5 +14,5 @@ from kpsim.dialects.iptables.values import Style
 
 __all__ = [
     "BUILT_IN_CHAINS", "BUILT_IN_NAMES", "Shape", "Style", "empty_table", "parse", "parse_rule", "recover_origin", "render_rule",
-    "render_ruleset",
+    "render_ruleset", "table_key",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from kpsim.addresses import Family
 from kpsim.dialects import Form, OnUnknown, Reason
 from kpsim.dialects.iptables import BUILT_IN_CHAINS, Style, parse, render_rule, render_ruleset, words
 from kpsim.dialects.iptables.saved import family_by_address, read_saved, rules_by_family
-from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset
+from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Space, TableKey
 
 _STYLES = {Form.SENT: Style.KUBE_PROXY, Form.LISTED: Style.SAVE}
 _TABLE_LINE = re.compile(r"^\s*\*\w+\s*$", re.MULTILINE)
@@ -17,8 +17,8 @@ class IptablesDialect:
 
     name = "iptables"
 
-    def manages(self, table: str) -> bool:
-        return table in BUILT_IN_CHAINS
+    def manages(self, table: TableKey) -> bool:
+        return table.space is not Space.INET and table.name in BUILT_IN_CHAINS
 
     def reads(self, text: str) -> bool:
         return _TABLE_LINE.search(text) is not None

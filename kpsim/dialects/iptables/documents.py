@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from kpsim.addresses import Family
 from kpsim.dialects import OnUnknown
-from kpsim.dialects.iptables.layout import BUILT_IN_CHAINS
+from kpsim.dialects.iptables.layout import BUILT_IN_CHAINS, table_key
 from kpsim.dialects.iptables.origin import owners_of_chains, recover_origin
 from kpsim.dialects.iptables.rules import read_rule, split_words
 from kpsim.dialects.iptables.values import NotModelled
@@ -70,7 +70,7 @@ def parse(text: str, family: Family, *, file: str | None = None, unknown: OnUnkn
         raise UnsupportedRule(
             first.what, first.table, first.chain, first.number, first.problems[0].line, file, _problems(others)
         )
-    return Ruleset(family, Map(document.tables))
+    return Ruleset.of(family, *document.tables.values())
 
 
 def _problems(errors: Iterable[InputError]) -> list[Problem]:
@@ -230,4 +230,4 @@ class _Document:
                 for rule in anonymous
             )
             chains[chain] = Chain(chain, known, open_table.base(chain))
-        self.tables[open_table.name] = Table(open_table.name, Map(chains))
+        self.tables[open_table.name] = Table(table_key(self.family, open_table.name), Map(chains))

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from kpsim.addresses import Family
 from kpsim.maps import Map
-from kpsim.ruleset import Base, Chain, ChainType, Hook, Table
+from kpsim.ruleset import Base, Chain, ChainType, Hook, Space, Table, TableKey
 
 #: the four nat chains translate the destination before routing and the source behind it
 _NAT_PRIORITIES = {Hook.PREROUTING: -100, Hook.INPUT: 100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100}
@@ -27,6 +28,13 @@ BUILT_IN_CHAINS: Mapping[str, Mapping[str, Base]] = {
 BUILT_IN_NAMES = frozenset(name for chains in BUILT_IN_CHAINS.values() for name in chains)
 
 
-def empty_table(name: str) -> Table:
+def table_key(family: Family, name: str) -> TableKey:
+    """The key of a table of iptables or ip6tables."""
+    return TableKey(Space.of(family), name)
+
+
+def empty_table(family: Family, name: str) -> Table:
     """A table with its built-in chains, empty, policy ACCEPT: what a kernel has before any rule was written."""
-    return Table(name, Map({chain: Chain(chain, base=base) for chain, base in BUILT_IN_CHAINS[name].items()}))
+    return Table(
+        table_key(family, name), Map({chain: Chain(chain, base=base) for chain, base in BUILT_IN_CHAINS[name].items()})
+    )

@@ -28,10 +28,11 @@ def render_ruleset(ruleset: Ruleset, style: Style, *, tables: Iterable[str] | No
 
     ``tables`` names the tables wanted, in order; None: all, in the order of iptables-save. KeyError if there is no such table.
     """
-    names = [name for name in _TABLE_ORDER if name in ruleset.tables] if tables is None else tables
+    held = {table.name for table in ruleset.tables.values()}
+    names = [name for name in _TABLE_ORDER if name in held] if tables is None else tables
     lines: list[str] = []
     for name in names:
-        chains = _ordered(ruleset.tables[name])
+        chains = _ordered(ruleset.table(name))
         lines.append(f"*{name}")
         lines += [f":{chain.name} {chain.policy.value if chain.policy else '-'} [0:0]" for chain in chains]
         lines += [render_rule(chain.name, rule, style, ruleset.family) for chain in chains for rule in chain.rules]

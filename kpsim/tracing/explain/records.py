@@ -92,7 +92,7 @@ def step_record(step: Step, family: Family) -> Json:
             values = {"before": shown(changed, before, family), "after": shown(changed, after, family)}
             return record | {"field": str(changed)} | values
         case ChainLeft(table, chain, _):
-            return record | {"table": table, "chain": chain}
+            return record | {"table": str(table), "chain": chain}
         case _:
             for field in fields(step):
                 value = getattr(step, field.name)
@@ -101,7 +101,7 @@ def step_record(step: Step, family: Family) -> Json:
 
 
 def _rule_record(at: RuleReference, family: Family) -> Json:
-    record: Json = {"table": at.table, "chain": at.chain, "number": at.number, "rule": None, "origin": None}
+    record: Json = {"table": str(at.table), "chain": at.chain, "number": at.number, "rule": None, "origin": None}
     if at.rule is not None:
         role, service, protocol, endpoint = at.rule.origin
         record["rule"] = dialect_of(at.table).spell(at, family, Form.SENT)

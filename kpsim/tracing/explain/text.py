@@ -25,7 +25,7 @@ from kpsim.packetpath.steps import (
     describe,
     shown,
 )
-from kpsim.ruleset import FOREIGN
+from kpsim.ruleset import FOREIGN, Chain
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.tree import ChainBlock, HookBlock, RuleBlock, build_tree
 from kpsim.tracing.explain.unmatched import Skipped, unmatched
@@ -142,7 +142,7 @@ class _Printer:
             elif not self._detailed:
                 yield from self._step(item, inner)
         if block.end is not None:
-            rules = len(self._netns.rulesets[self._family].chain(block.table, block.name).rules)
+            rules = len(self._chain_of(block).rules)
             yield from self._unmatched(block, tried + 1, rules, block.end, inner)
 
     def _rule(self, block: RuleBlock, indent: str) -> Iterator[str]:
@@ -158,10 +158,14 @@ class _Printer:
         if block.chain is not None:
             yield from self._chain(block.chain, indent + "  ")
 
+    def _chain_of(self, block: ChainBlock) -> Chain:
+        """The chain that a block tells of, with all its rules."""
+        return self._netns.rulesets[self._family].tables[block.table].chains[block.name]
+
     def _unmatched(self, block: ChainBlock, first: int, last: int, moment: Moment, indent: str) -> Iterator[str]:
         if not self._detailed:
             return
-        chain = self._netns.rulesets[self._family].chain(block.table, block.name)
+        chain = self._chain_of(block)
         for found in unmatched(block.table, chain, first, last, moment, self._netns.routing):
             if isinstance(found, Skipped):
                 yield f"{indent}rules {found.first} to {found.last}: for other destinations"

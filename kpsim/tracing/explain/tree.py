@@ -25,7 +25,7 @@ from kpsim.packetpath.steps import (
     Step,
     Tracking,
 )
-from kpsim.ruleset import RETURN, Goto, Hook
+from kpsim.ruleset import RETURN, Goto, Hook, TableKey
 
 _BY_RULES = (FieldName.MARK, FieldName.CONNECTION_MARK, FieldName.TTL)  #: parts of a packet that a rule changes at once
 
@@ -48,7 +48,7 @@ class RuleBlock:
 class ChainBlock:
     """A chain that was run. ``items``: rules that matched, and draws that failed, in order."""
 
-    table: str
+    table: TableKey
     name: str
     by_goto: bool = False
     end: Moment | None = None  #: when its last rule had been tried; None: a rule ended the chain before
@@ -136,7 +136,7 @@ class _Builder:
             self._open[-1].items += self._waiting
         self._waiting = []
 
-    def _enter(self, table: str, chain: str) -> None:
+    def _enter(self, table: TableKey, chain: str) -> None:
         block = ChainBlock(table, chain)
         if self._open:
             above = self._open[-1].rules[-1]

@@ -12,7 +12,7 @@ from kpsim.dialects import Reason, dialect_of
 from kpsim.packetpath.mismatch import mismatch
 from kpsim.packetpath.routing import Routing
 from kpsim.packetpath.steps import Moment
-from kpsim.ruleset import Chain, Rule
+from kpsim.ruleset import Chain, Rule, TableKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ _MANY = 3
 
 
 def unmatched(
-    table: str, chain: Chain, first: int, last: int, moment: Moment, routing: Routing, besides: Iterable[int] = ()
+    table: TableKey, chain: Chain, first: int, last: int, moment: Moment, routing: Routing, besides: Iterable[int] = ()
 ) -> Iterator[Unmatched | Skipped]:
     """The rules of a table's chain from number ``first`` to ``last`` with the reasons, runs of other destinations as one."""
     left_out = set(besides)
@@ -58,7 +58,7 @@ def unmatched(
             yield from rules
 
 
-def _unmatched(table: str, number: int, rule: Rule, moment: Moment, routing: Routing) -> Unmatched:
+def _unmatched(table: TableKey, number: int, rule: Rule, moment: Moment, routing: Routing) -> Unmatched:
     dialect, family = dialect_of(table), moment.packet.family
     part = mismatch(dialect.tried(rule, family), moment, routing)
     return Unmatched(number, rule, None if part is None else dialect.reason(rule, part, family))
