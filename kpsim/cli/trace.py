@@ -233,7 +233,7 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
 
 
 def _read_rules(machine: _SavedMachine, dst: str) -> "Ruleset":
-    """Return the saved rules of one family: the one asked for, else the one that the text shows, else that of ``dst``."""
+    """Return the saved rules of one family: the one asked for, else that of the text, else that of ``dst``."""
     from kpsim.dialects import dialect_reading
     from kpsim.inputs import read_text, shown_name
 

@@ -1,9 +1,9 @@
 """What ``externalTrafficPolicy: Local`` lost, per node over time, compared with the load balancer's view of the node.
 
 A *local drop* is a connection to an external address of a Local service that a node dropped, or refused because it had
-no local endpoint (IPVS refuses where iptables drops). Not counted are: drops by source ranges, which the Service's author
-wants; refusals because there is no endpoint at all; such refusals that the rate limit kept from the client; and pods that
-were led to themselves behind a bridge without hairpin.
+no local endpoint (IPVS refuses where iptables drops). Not counted are: drops by source ranges, which the Service's
+author wants; refusals because there is no endpoint at all; such refusals that the rate limit kept from the client; and
+pods that were led to themselves behind a bridge without hairpin.
 """
 
 import enum

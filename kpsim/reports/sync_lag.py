@@ -136,8 +136,7 @@ def typical_changes(log: RunLog) -> list[tuple[str, Programming]]:
 
 
 def ecdf(durations_ns: Sequence[int], limit: int = 400) -> list[tuple[int, float]]:
-    """Return the steps of the empirical distribution (duration, share of samples not above it), thinned to about
-    ``limit``."""
+    """Return the empirical distribution as steps (duration, share of samples not above it), about ``limit`` at most."""
     ordered = sorted(durations_ns)
     count = len(ordered)
     last_of_value = [i for i in range(count) if i + 1 == count or ordered[i + 1] != ordered[i]]
