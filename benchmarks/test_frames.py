@@ -1,4 +1,4 @@
-"""What a packet costs on its way to the bytes of a socket and back."""
+"""The cost of a packet on its way to the bytes of a socket and back."""
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -25,7 +25,7 @@ PACKETS = [_packet(family, protocol) for family in Family for protocol in ("tcp"
 
 @pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: f"{packet.family.label}-{packet.protocol}")
 def test_encode(benchmark: BenchmarkFixture, packet: Packet) -> None:
-    """At most 15 µs, so that the packets of a lab cost less to make than to send."""
+    """At most 15 µs, so that in a lab making a packet costs less than sending it."""
     assert benchmark(encode, packet, tag=4711)
 
 

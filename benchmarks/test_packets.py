@@ -1,4 +1,4 @@
-"""What a first packet costs: outcome and deciding rule, without the trace tree."""
+"""The cost of a first packet: its outcome and deciding rule, without the trace tree."""
 
 from itertools import count
 

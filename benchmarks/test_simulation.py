@@ -1,4 +1,7 @@
-"""What a run's control plane costs: pods, slices, load balancers, addresses. Docstrings say what must not grow with what."""
+"""The cost of a run's control plane: pods, slices, load balancers, addresses.
+
+Each docstring says on what a cost must not depend.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,14 +55,17 @@ def _rollouts(number: int) -> str:
     ],
 )
 def test_run(benchmark: BenchmarkFixture, scenario: Callable[[], Scenario]) -> None:
-    """A sync costs what changed on its node, whatever the number of nodes; a pod event costs its Services' pods."""
+    """A sync costs what changed on its node, however many nodes there are.
+
+    A pod event costs the pods of its Services.
+    """
     made = scenario()
     log = benchmark.pedantic(run, args=(made,), rounds=2, warmup_rounds=0)
     assert log.syncs
 
 
 def test_machines(benchmark: BenchmarkFixture) -> None:
-    """Routes of each of 250 nodes to each other."""
+    """250 nodes, each with a route to every other."""
     assert len(benchmark.pedantic(make_machines, args=(_nodes(250),), rounds=3)) == 250
 
 
@@ -69,14 +75,14 @@ def _nodes(number: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("nodes", [10, 250])
 def test_who_has_an_address(benchmark: BenchmarkFixture, nodes: int) -> None:
-    """At 250 nodes at most two or three times what it costs at 10."""
+    """At 250 nodes at most two or three times the cost at 10."""
     fabric = fabric_of(make_machines(_nodes(nodes)))
     pod = (10 << 24) + ((nodes - 1) << 8) + 7  # on the last node
     assert benchmark(fabric.place_of, Family.IPV4, pod).node == f"n{nodes - 1}"
 
 
 def test_quantiles_by_node(benchmark: BenchmarkFixture) -> None:
-    """100,000 changes at 250 nodes: each is looked at once for all nodes and once for its own."""
+    """100,000 changes at 250 nodes. Each is read once for all nodes together and once for its own node."""
     rows = [Programming("c", "s", f"n{i % 250}", "IPv4", i, i + 5, i + 9, i + 20, i + 31, None) for i in range(100_000)]
     log = RunLog("benchmark", 1, 1, "iptables", programming=rows)
     assert len(benchmark.pedantic(all_quantiles, args=(log,), rounds=2)) == 6 * 251

@@ -1,4 +1,4 @@
-"""What a person waits for before anything happens: whole processes from start to exit."""
+"""How long a person waits for a command: whole processes from start to exit."""
 
 import subprocess
 import sys

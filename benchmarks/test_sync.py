@@ -1,4 +1,4 @@
-"""What loading and syncing cost. Bounds that the design has to keep stand in each docstring."""
+"""The cost of loading and syncing. Each docstring states the bound that the design has to keep."""
 
 from itertools import count
 from pathlib import Path
@@ -23,7 +23,7 @@ def _partial_sync(services: int) -> SyncResult:
 
 @pytest.mark.parametrize("services", [1_000, 10_000])
 def test_partial_sync_after_one_changed_slice(benchmark: BenchmarkFixture, services: int) -> None:
-    """At most 5 ms at either size: it costs what changed."""
+    """At most 5 ms at either size, because a partial sync costs what changed."""
     synced_proxier(services)
     result = benchmark(_partial_sync, services)
     assert result.success
@@ -50,7 +50,7 @@ def test_full_sync(benchmark: BenchmarkFixture) -> None:
 
 
 def test_load_from_json(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    """With the full sync at most 10 s for 5,000 Services with 50,000 endpoints."""
+    """At most 10 s, the full sync included, for 5,000 Services with 50,000 endpoints."""
     path = write_list(tmp_path / "cluster.json", 5_000)
     loaded = benchmark.pedantic(load_manifests, args=([path],), rounds=3, warmup_rounds=0)
     assert len(loaded.cluster.objects) == 10_000

@@ -1,4 +1,4 @@
-"""How many probes a second go through Linux and the model, with the answers of whoever gets them. Needs root."""
+"""How many probes a second go through Linux and the model, including the answers to them. Needs root."""
 
 from collections.abc import Iterator
 from itertools import count

@@ -211,7 +211,10 @@ class _Drawing:
         return self._opening(client, dialled, pick(choices, _SOURCE_PORTS))
 
     def _can_reach(self, opening: Opening, address: int) -> bool:
-        """Whether the client of an opening can reach an address: one that is bound to loopback reaches the node only."""
+        """Whether the client of an opening can reach an address.
+
+        A client that is bound to loopback reaches only the node.
+        """
         own = self._around.own
         return opening.tuple.saddr != own[-1] or address in own
 

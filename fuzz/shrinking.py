@@ -87,7 +87,10 @@ def _with_plain_settings(case: Case, still: Callable[[Case], bool]) -> Case:
 
 
 def fewest(items: Sequence[T], fails: Callable[[Sequence[T]], bool], *, least: int = 1) -> Sequence[T]:
-    """As few of the items as still fail, in order, and at least ``least``: no single one more can be left out."""
+    """Return as few of the items as still fail, in order, and at least ``least``.
+
+    No single further item can be left out.
+    """
     size = len(items) // 2
     while size and len(items) > least:
         end = len(items)

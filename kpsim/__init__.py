@@ -8,7 +8,7 @@ The functions mirror the command line::
     result = kpsim.run("local-rollout")               # a scenario, built-in or a file
     kpsim.frames(result)                              # pandas frames of its reports
 
-Each loads what it needs when it is first used.
+A function imports what it needs when it is first used.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
 """Errors that a person can act on, each with the exit code that scripts rely on.
 
-0 holds; 1 an expectation or check failed; 2 bad input or usage; 3 internal error. Nothing here knows where the input came from.
+Exit codes: 0 holds; 1 an expectation or check failed; 2 bad input or usage; 3 internal error.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 
 class KpsimError(Exception):
-    """Base of every error kpsim raises on purpose."""
+    """Base of every error that kpsim raises on purpose."""
 
     exit_code: ClassVar[int] = 3
 
@@ -35,7 +35,7 @@ class Problem:
 
 
 class InputError(KpsimError):
-    """Bad input: holds *all* problems found, not the first only."""
+    """Bad input. It holds *all* problems that were found, not only the first."""
 
     exit_code = 2
 
@@ -49,7 +49,7 @@ class InputError(KpsimError):
 
 
 class UnsupportedRule(InputError):
-    """A match or target that routes traffic and is not modelled: refused by name and place, never guessed."""
+    """A match or target that is not modelled. It is refused by name and place, never guessed."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Reads what a person gives: a file or standard input, whole, bounded, as text or lines of JSON. What it means is the caller's."""
+"""Reads input: a file or standard input, whole and of bounded size, as text or lines of JSON. Callers interpret it."""
 
 import codecs
 import json
@@ -10,19 +10,19 @@ from typing import Any, BinaryIO, NoReturn, TextIO
 
 from kpsim.errors import InputError, Problem
 
-#: a JSON object that is only read
+#: a JSON object; code that gets one reads it only
 Json = Mapping[str, Any]
 
 MAX_BYTES = 512 << 20
 
 STDIN = "standard input"  #: its name in messages; as a path it is ``-``
 
-#: where the bytes of standard input come from, instead of the process's own
+#: the source of standard input; None: the process's own
 Stdin = BinaryIO | TextIO | bytes | str | None
 
 
 def is_stream(path: Path | str) -> bool:
-    """Whether this can be read once only: standard input, a pipe, a device."""
+    """Return whether this can be read only once: standard input, a pipe, a device."""
     if str(path) == "-":
         return True
     try:
@@ -33,12 +33,12 @@ def is_stream(path: Path | str) -> bool:
 
 
 def shown_name(path: Path | str) -> str:
-    """The name of a path in messages."""
+    """Return the name of a path for messages."""
     return STDIN if str(path) == "-" else str(path)
 
 
 def read_bytes(path: Path | str, *, stdin: Stdin = None) -> bytes:
-    """The content of a file, or of standard input for ``-``. InputError if it cannot be read or is too large."""
+    """Return the content of a file, or of standard input for ``-``. InputError if it cannot be read or is too large."""
     file = shown_name(path)
     try:
         if str(path) == "-":
@@ -55,7 +55,7 @@ def read_bytes(path: Path | str, *, stdin: Stdin = None) -> bytes:
 
 
 def _stdin_bytes(stdin: Stdin) -> bytes:
-    if stdin is None:  # a process without standard input
+    if stdin is None:  # the process has no standard input
         raise ValueError("there is none")
     source = stdin if isinstance(stdin, bytes | str) else getattr(stdin, "buffer", stdin)
     content: bytes | str = source if isinstance(source, bytes | str) else source.read(MAX_BYTES + 1)
@@ -73,7 +73,10 @@ _GZIP = b"\x1f\x8b"
 
 
 def decoded(content: bytes, file: str) -> str:
-    """UTF-8, or what its byte order mark says. InputError with the line if it is no such text."""
+    """Decode UTF-8, or the encoding that the byte order mark names.
+
+    InputError with the line if the content is no such text.
+    """
     encoding = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
     try:
         return content.decode(encoding)
@@ -85,12 +88,15 @@ def decoded(content: bytes, file: str) -> str:
 
 
 def read_text(path: Path | str) -> str:
-    """A whole file, or standard input for ``-``, as text. InputError if it cannot be read, is too large, or is no text."""
+    """Read a whole file, or standard input for ``-``, as text.
+
+    InputError if it is unreadable, too large, or no text.
+    """
     return decoded(read_bytes(path), shown_name(path))
 
 
 def json_line(line: str) -> Any:
-    """JSON as RFC 8259 has it: no NaN, no half characters, and a name that comes twice in an object is no silent choice.
+    """Parse JSON as RFC 8259 defines it: no NaN, no lone halves of surrogate pairs, no name twice in an object.
 
     ValueError says what is wrong.
     """
@@ -109,7 +115,7 @@ def json_line(line: str) -> Any:
 
 
 def json_object(line: str) -> dict[str, Any]:
-    """As :func:`json_line`, of an object."""
+    """Parse a JSON object as :func:`json_line` does. ValueError for any other value."""
     value = json_line(line)
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")

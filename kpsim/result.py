@@ -1,4 +1,4 @@
-"""A scenario run and everything it answers: the Python face of ``kpsim run``."""
+"""The result of a scenario run: the Python interface of ``kpsim run``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,24 +22,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What a run left behind; shows itself as a report in a notebook."""
+    """What a run left behind. A notebook shows it as a report."""
 
     scenario: Scenario
     log: RunLog
 
     @cached_property
     def figures(self) -> Mapping[str, int | float]:
-        """Every report figure by its name, as ``expect`` conditions use them."""
+        """Every report figure by the name that ``expect`` conditions use."""
         return figures(self.log)
 
     @cached_property
     def expectations(self) -> Sequence[ExpectationResult]:
-        """The scenario's expectations, each with the figure it speaks of. InputError if one names an unknown figure."""
+        """The scenario's expectations, each with the figure that it compares.
+
+        InputError if one names an unknown figure.
+        """
         return evaluate_all(parse_expectations(self.scenario.expect), self.figures)
 
     @property
     def holds(self) -> bool:
-        """All expectations hold."""
+        """Whether all expectations hold."""
         return not failed(self.expectations)
 
     def frames(self) -> "dict[str, DataFrame]":
@@ -48,25 +51,25 @@ class RunResult:
 
     @cached_property
     def plots(self) -> "dict[str, Plot]":
-        """Every picture that has something to show, by name; each shows itself in a notebook."""
+        """Every picture that has something to show, by name. A notebook shows each as an image."""
         from kpsim.reports.plots import plots
 
         return {plot.name: plot for plot in plots(self.log)}
 
     def summary(self, width: int = 120) -> str:
-        """The summary as ``kpsim run`` prints it."""
+        """Return the summary as ``kpsim run`` prints it."""
         from kpsim.reports.summary import summary_text
 
         return summary_text(self.log, self.expectations, width)
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as ``kpsim run --format json`` prints it."""
+        """Return the summary as ``kpsim run --format json`` prints it."""
         from kpsim.reports.summary import summary_json
 
         return summary_json(self.log, self.expectations, self.figures)
 
     def write(self, directory: Path | str) -> list[Path]:
-        """Write frames, plots, summary and the HTML report into a directory; returns the files."""
+        """Write frames, plots, summary and the HTML report into a directory, and return the files."""
         from kpsim.reports.output import write_output
 
         return write_output(self.log, self.expectations, Path(directory))
@@ -92,7 +95,7 @@ def run(
 ) -> RunResult:
     """Run a scenario: a loaded one, a file, or a built-in by name. ``settings`` are ``path=value`` overrides.
 
-    InputError names file, line and field of everything that is wrong in the scenario, its expectations included.
+    InputError names file, line and field of everything that is wrong in the scenario and its expectations.
     """
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(str(scenario), settings=settings)
@@ -107,11 +110,11 @@ def run(
 
 
 def _check_names(scenario: Scenario) -> None:
-    """Before the run, so that a slip in the scenario's last line does not cost it."""
+    """Check the figures that expectations name before the run, so that a slip does not cost a whole run."""
     from kpsim.simulation.engine import blank_log
 
     expected = parse_expectations(scenario.expect)
-    # a patch can give a Service other ports: their names are known when the run is over
+    # a patch can give a Service other ports, so the names of these figures are known only after the run
     settled = [expectation for expectation in expected if not expectation.figure.startswith(("services.", "affinity."))]
     evaluate_all(settled, figures(blank_log(scenario, scenario.seed)))
 

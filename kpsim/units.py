@@ -1,4 +1,4 @@
-"""Time as integer nanoseconds: constants, Go durations and RFC 3339 instants. Knows nothing of clocks."""
+"""Time as integer nanoseconds: constants, Go durations and RFC 3339 instants. No function here reads a clock."""
 
 import re
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_duration_ns(text: str) -> int:
-    """Nanoseconds of a Go duration (``1h30m``, ``1.5s``, ``-2ms``, ``0``); ValueError otherwise."""
+    """Return the nanoseconds of a Go duration (``1h30m``, ``1.5s``, ``-2ms``, ``0``). ValueError if it is none."""
     body, sign = (text[1:], -1) if text[:1] == "-" else (text.removeprefix("+"), 1)
     if body == "0":
         return 0
@@ -37,7 +37,7 @@ def parse_duration_ns(text: str) -> int:
 
 
 def format_duration(ns: int) -> str:
-    """Shortest exact text in one unit that a person would choose: ``1.5s``, ``20ms``, ``0s``."""
+    """Return the shortest exact text in the one unit that reads best: ``1.5s``, ``20ms``, ``0s``."""
     if ns == 0:
         return "0s"
     for suffix, unit_ns in (("h", HOUR_NS), ("m", MINUTE_NS)):
@@ -54,7 +54,7 @@ def format_duration(ns: int) -> str:
 
 
 def parse_rfc3339_ns(text: str) -> int:
-    """Nanoseconds since 1970 of an RFC 3339 time, fraction kept to the nanosecond; ValueError otherwise."""
+    """Return the nanoseconds since 1970 of an RFC 3339 time, exact to the nanosecond. ValueError if it is none."""
     found = _RFC3339.fullmatch(text)
     if not found:
         raise ValueError(f"not an RFC 3339 time: {text!r}")
@@ -69,7 +69,7 @@ def parse_rfc3339_ns(text: str) -> int:
 
 
 def format_rfc3339(ns: int) -> str:
-    """RFC 3339 text in UTC of nanoseconds since 1970, without trailing zeros of the fraction."""
+    """Return the RFC 3339 text, in UTC, of nanoseconds since 1970. Trailing zeros of the fraction are left out."""
     seconds, fraction = divmod(ns, SECOND_NS)
     text = datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return text + (f".{fraction:09d}".rstrip("0") if fraction else "") + "Z"

@@ -1,6 +1,8 @@
-"""What holds for all tests: kernel tests run where the machine can run them, and where it cannot they say so; in CI they must run.
+"""Settings for all tests.
 
-Properties are tried on the same examples in every run, so that a failure is a change's; KPSIM_FUZZ=1 draws new ones.
+Kernel tests run if the machine can run them; if not they are skipped with the reason, in CI they fail.
+
+Property tests try the same examples in every run, so a failure comes from a change. KPSIM_FUZZ=1 draws new examples.
 """
 
 import os
@@ -11,7 +13,7 @@ from functools import cache
 import pytest
 from hypothesis import settings
 
-settings.register_profile("repeatable", derandomize=True, deadline=None)  # machines are shared: time tells nothing
+settings.register_profile("repeatable", derandomize=True, deadline=None)  # machines are shared, so times mean nothing
 settings.register_profile("anew", deadline=None)
 settings.load_profile("anew" if os.environ.get("KPSIM_FUZZ") else "repeatable")
 
@@ -40,12 +42,12 @@ def _require_kernel() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before any fixture of a test marked ``kernel``."""
+    """Check a test marked ``kernel`` before any of its fixtures is set up."""
     if item.get_closest_marker("kernel") is not None:
         _require_kernel()
 
 
 @pytest.fixture(scope="session")
 def kernel() -> None:
-    """For fixtures that build network namespaces: what they need is there."""
+    """Check what fixtures that build network namespaces need."""
     _require_kernel()

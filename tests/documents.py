@@ -1,7 +1,8 @@
-"""Documents that show what the program prints and knows. ``python tests/documents.py`` brings them up to date.
+"""Updates and checks documents that show what the program prints and knows. ``python tests/documents.py`` updates them.
 
-In a ```` ```console ```` block, lines after ``$ `` are commands; what follows is all that they print, notes included. Between
-``<!-- NAME -->`` and ``<!-- end -->`` stands the table of that name. Commands of make and git are not run.
+In a ```` ```console ```` block, lines after ``$ `` are commands. The lines below a command are all that it prints,
+notes included. Between ``<!-- NAME -->`` and ``<!-- end -->`` stands the table of that name. Commands of make and git
+are not run.
 """
 
 import os
@@ -26,7 +27,7 @@ _NOT_RUN = ("make", "git", "source", "kpsim --install-completion")
 
 
 class Shown(NamedTuple):
-    """A command of a document and what the document says that it prints."""
+    """A command in a document, and the output that the document shows."""
 
     command: str
     output: str
@@ -41,7 +42,10 @@ def commands(text: str) -> Iterator[Shown]:
 
 
 def output_of(command: str) -> str:
-    """What it prints, in the root of the project. AssertionError if it fails: then it should end in ``; echo $?``."""
+    """Run a command in the root of the project and return its output.
+
+    AssertionError if it fails: a command that is meant to fail ends in ``; echo $?``.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
@@ -72,13 +76,13 @@ TABLE_OF: Mapping[str, Callable[[], str]] = {
 
 
 def tables(text: str) -> Iterator[tuple[str, str]]:
-    """Name and content of every table that is made."""
+    """Yield name and content of every generated table."""
     for found in _TABLE.finditer(text):
         yield found[1], found[2]
 
 
 def refreshed(text: str) -> str:
-    """The document as it should be."""
+    """Return the document with current outputs and tables."""
     for shown in commands(text):
         text = text.replace(f"{shown.command}\n{shown.output}", f"{shown.command}\n{output_of(shown.command)}", 1)
     return _TABLE.sub(lambda found: f"<!-- {found[1]} -->\n{TABLE_OF[found[1]]()}<!-- end -->", text)

@@ -1,4 +1,4 @@
-"""Drawn clusters by seed, and choices that a script or Hypothesis makes."""
+"""Drawn clusters by seed, and choices made by a script or by Hypothesis."""
 
 from functools import cache
 
@@ -11,7 +11,7 @@ from kpsim.verify.drawing.clusters import draw_manifest
 
 
 class Scripted:
-    """Choices given beforehand, 0 when there are no more; ``limits`` is what was asked for."""
+    """Choices given beforehand, then 0. ``limits`` records the limits that were asked for."""
 
     def __init__(self, *script: int) -> None:
         self._script = list(script)
@@ -23,7 +23,7 @@ class Scripted:
 
 
 class Hypothetical:
-    """Hypothesis makes the choices, and shrinks them."""
+    """Choices that Hypothesis makes and shrinks."""
 
     def __init__(self, data: st.DataObject) -> None:
         self._data = data

@@ -1,4 +1,4 @@
-"""Services, Pods, Nodes and slices of the EndpointSlice tests, in the address plan."""
+"""Builds Services, Pods, Nodes and slices for the EndpointSlice tests, in the address plan."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,10 @@ READY_SINCE = "2026-01-01T00:01:00Z"
 
 
 def make_service(name: str = "web", **spec: Any) -> Service:
-    """A ClusterIP Service ``shop/<name>`` for pods ``app=<name>``; ``annotations`` and ``labels`` go to the metadata."""
+    """A ClusterIP Service ``shop/<name>`` for pods ``app=<name>``.
+
+    ``annotations`` and ``labels`` go into the metadata.
+    """
     metadata = {
         "namespace": "shop",
         "name": name,
@@ -41,7 +44,7 @@ def make_pod(
     since: str = READY_SINCE,
     **spec: Any,
 ) -> Pod:
-    """``shop/web-<number>`` with address 10.180.<number / 256>.<number % 256>."""
+    """A pod ``shop/web-<number>`` with address 10.180.<number / 256>.<number % 256>."""
     if ips is None:
         ips = [f"10.180.{number >> 8}.{number & 255}"]
     metadata: dict[str, Any] = {"namespace": "shop", "name": f"web-{number:03}", "uid": f"pod-{number}"}

@@ -1,4 +1,4 @@
-"""A client's first packet and the answer to it, and the way of a packet in a line."""
+"""Sends a client's first packet and the answer to it, and describes a packet's way in a line."""
 
 import enum
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ class Failure(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A first packet and its answer: does the client's connection work?"""
+    """A first packet and its answer. ``works`` says whether the client's connection works."""
 
     request: Journey
     answer: Journey | None
@@ -48,9 +48,9 @@ def exchange(
     local: bool = False,
     outside: Iterable[Network] = (),
 ) -> Exchange:
-    """Sends a first packet and its answer, and tells whether the client gets what it waits for.
+    """Send a first packet and its answer, and find out whether the client gets the answer that it waits for.
 
-    ``outside``: networks outside the cluster whose hosts answer; nobody else does.
+    Outside the cluster, only hosts in the networks ``outside`` answer.
     """
     request = send(fabric, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
     failures = {
@@ -78,7 +78,7 @@ def _judge(request: Journey, answer: Journey) -> Failure:
 
 
 def describe(journey: Journey) -> str:
-    """The way in a line: ``n1 → n2 → pod 10.180.1.7``."""
+    """Return the way in a line: ``n1 → n2 → pod 10.180.1.7``."""
     parts = [hop.node for hop in journey.hops]
     if journey.end is None:
         parts.append(str(journey.disposition))

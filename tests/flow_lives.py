@@ -1,7 +1,8 @@
-"""Lives of connections as words, one a packet, led through the protocol machines as connection tracking does (CT-3.3, K-1.8).
+"""Lives of connections as words, one for each packet, and the protocol machines' steps through them (CT-3.3, K-1.8).
 
-TCP: S SYN, A ACK, P data, F FIN, R RST, N no flags at all; SA and RA as they are read. Behind it: = sent again, ~ beyond a gap,
-< long acknowledged, > far out of the window. SCTP: its chunks' initials, as in ``CHUNKS``. Capitals are the client's.
+TCP: S SYN, A ACK, P data, F FIN, R RST, N no flags; SA and RA are SYN ACK and RST ACK. A suffix says: = sent again, ~
+after a gap, < acknowledged long ago, > far outside the window. SCTP: the initials of its chunks, see ``CHUNKS``. The
+client's words are in capitals.
 """
 
 from typing import NamedTuple
@@ -18,13 +19,13 @@ CHUNKS = {
     "HA": "HEARTBEAT_ACK", "AB": "ABORT", "ER": "ERROR", "SD": "SHUTDOWN", "SA": "SHUTDOWN_ACK", "SC": "SHUTDOWN_COMPLETE",
 }  # fmt: skip
 
-#: lives that lead to each state of TCP; the client is the first to close or reset
+#: lives that lead to each state of TCP; in them the client is the first to close or reset
 TCP_PRELUDES = {
     "NONE": "", "SS": "S", "SR": "S sa", "ES": "S sa A", "FW": "S sa A F", "CW": "S sa A F a", "LA": "S sa A F a f",
     "TW": "S sa A F a f A", "CL": "S sa A R", "S2": "S s",
 }  # fmt: skip
 
-#: and to each of SCTP, in all ways that make a difference
+#: lives that lead to each state of SCTP, in all ways that make a difference
 SCTP_PRELUDES = (
     "", "I", "I i", "I ia", "I ia CE", "I ia CE ca", "I ia CE ca SD", "I ia CE ca sd", "I ia CE ca SD sa", "I ia CE ca sd SA",
     "I ia CE ca SD sa SC", "I ia CE ca sd SA sc", "I ia CE ca AB", "I ia CE ca ab", "HB", "HB hb", "HB ha", "HB I", "HA", "HA ha",
@@ -36,7 +37,7 @@ class Step(NamedTuple):
     """What the machines made of one packet."""
 
     ct_state: str
-    flow: Flow | None  #: afterwards
+    flow: Flow | None  #: the entry after the packet
     reading: Reading
 
 
@@ -57,7 +58,7 @@ def packet_of(word: str, protocol: str = "tcp") -> Packet:
 def step(
     flow: Flow | None, packet: Packet, direction: Direction, sysctls: Sysctls | None = None, now_ns: int = 0
 ) -> Step:
-    """Of a packet of this direction; the first packet of a flow is always ORIGINAL."""
+    """Pass one packet to the machine of its protocol. The first packet of a flow always has direction ORIGINAL."""
     sysctls = sysctls or Sysctls()
     reading = read(packet, flow, direction if flow else Direction.ORIGINAL, now_ns, sysctls)
     if reading.action is Action.RESTART:
@@ -78,7 +79,7 @@ def step(
 
 
 def lead(life: str, protocol: str = "tcp", sysctls: Sysctls | None = None, *, flow: Flow | None = None) -> list[Step]:
-    """Every step of a life; at once, so that timers say what they were set to."""
+    """Return every step of a life. No time passes, so each timer shows the value that it was set to."""
     steps = []
     for word in life.split():
         steps.append(step(flow, packet_of(word, protocol), direction_of(word), sysctls))
@@ -87,5 +88,5 @@ def lead(life: str, protocol: str = "tcp", sysctls: Sysctls | None = None, *, fl
 
 
 def flow_after(life: str, protocol: str = "tcp", sysctls: Sysctls | None = None) -> Flow | None:
-    """None: there is no entry, or none any more."""
+    """Return the entry after a life; None if there is none or it is gone."""
     return lead(life, protocol, sysctls)[-1].flow if life else None

@@ -1,6 +1,7 @@
-"""What may happen to a cluster, drawn at random: Services, EndpointSlices and the Node come, change and go; now and then a sync.
+"""Draws random changes of a cluster: Services, EndpointSlices and the Node come, change and go, with syncs in between.
 
-Few names, addresses and ports, so that changes meet: claims on one address, a Service that comes back, slices of one Service.
+There are few names, addresses and ports, so that changes meet: claims on one address, a Service that comes back, slices
+of one Service.
 """
 
 from collections.abc import Iterable
@@ -32,14 +33,14 @@ RANGES = ("198.51.100.0/24", "192.168.0.0/24", "0.0.0.0/0", "fd00::/64")
 
 @dataclass(frozen=True)
 class Put:
-    """Create or update."""
+    """Create or update an object."""
 
     obj: ApiObject
 
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete if it is there."""
+    """Delete an object if it exists."""
 
     obj: ApiObject
 
@@ -58,7 +59,7 @@ def some(values: Iterable[Any], most: int = 2, least: int = 0) -> st.SearchStrat
 
 
 def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
-    """Three times of four the usual value."""
+    """Draw the usual value three times out of four."""
     return st.sampled_from([*[usual] * (3 * len(others)), *others])
 
 
@@ -119,7 +120,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Delete, st.one_of(services(), slices())),
     st.builds(Sync, st.sampled_from([1, 31, 3601]), st.sampled_from([False, False, False, True])),
 )
-#: something is there to be changed before anything changes
+#: first steps, which make objects that later steps can change
 beginnings: st.SearchStrategy[list[Step]] = st.builds(
     list.__add__,
     st.lists(st.one_of(services(), services(), slices()).map(Put), min_size=3, max_size=8),
@@ -144,7 +145,7 @@ def happen(rig: Rig, step: Put | Delete) -> None:
 
 
 def fresh(rig: Rig) -> tuple[Rig, SyncResult]:
-    """A proxier that starts now, with the API server as it is."""
+    """A proxier that starts now, with the objects that the API server has."""
     started = make_rig(rig.settings.large_cluster_endpoints)
     started.apply(*rig.cluster.nodes, *rig.cluster.services, *rig.cluster.endpoint_slices)
     return started, started.sync()

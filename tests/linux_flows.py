@@ -1,7 +1,7 @@
-"""A router in Linux between a client and a server, which tells of every packet what connection tracking made of it.
+"""A router in Linux between a client and a server. It reports what connection tracking made of every packet.
 
-It writes the packet's state into its type of service. Transport headers are whoever's who sends them; addresses and IP headers
-are made here, and checksums: those of TCP and UDP are sums over addresses too.
+The router writes the packet's state into its type of service. Callers make the transport headers. This module makes
+addresses, IP headers and checksums; the checksums of TCP and UDP also cover addresses.
 """
 
 import json
@@ -24,7 +24,7 @@ _CRC_POLYNOMIAL = 0x82F63B78  # CRC32c, bits reversed
 
 
 class Router:
-    """``close`` it; a process that ends leaves nothing behind either."""
+    """The router and its two ends. ``close`` it. A process that ends leaves nothing behind either."""
 
     def __init__(self, family: Family) -> None:
         self.family = family
@@ -56,17 +56,20 @@ class Router:
         self._router.set_sysctls(values)
 
     def flow(self, protocol: str, sport: int, dport: int) -> FlowTuple:
-        """Original tuple of what the client sends; of ICMP the id, and type · 256 + code."""
+        """The original tuple of what the client sends. For ICMP the ports are the id, and type · 256 + code."""
         client, server = (int.from_bytes(end) for end in (self.client, self.server))
         return FlowTuple(self.family, protocol, client, sport, server, dport)
 
     def send(self, protocol: str, direction: Direction, transport: bytes, *, damaged: bool = False) -> str:
-        """ctstate of a packet from one end to the other; ``""`` if it was not forwarded. The checksum field must hold 0."""
+        """Send a packet from one end to the other, and return its ctstate, or ``""`` if it was not forwarded.
+
+        The checksum field must hold 0.
+        """
         ends = (self.client, self.server) if direction is Direction.ORIGINAL else (self.server, self.client)
         return self.send_raw(direction, self.ip(protocol, *ends, transport, damaged=damaged))
 
     def send_raw(self, direction: Direction, packet: bytes) -> str:
-        """A packet from its IP header on."""
+        """Send a packet that begins with its IP header."""
         for wire, _ in self._wires.values():
             for _ in _received(wire):
                 pass
@@ -80,7 +83,7 @@ class Router:
         return _STATES[service]
 
     def ip(self, protocol: str, source: bytes, destination: bytes, transport: bytes, *, damaged: bool = False) -> bytes:
-        """The packet from its IP header on, with checksums."""
+        """Return the packet from its IP header on, with checksums."""
         number, length = PROTOCOLS[protocol], len(transport)
         if protocol in _CHECKSUMS:
             pseudo = source + destination + struct.pack("!II", length, number) if protocol != "icmp" else b""
@@ -96,7 +99,7 @@ class Router:
         return header[:10] + _checksum(header).to_bytes(2) + header[12:] + transport
 
     def _connect(self, name: str, end: str) -> tuple[socket.socket, bytes]:
-        """A wire with an end of it in the world, and the router's MAC address there."""
+        """Make a wire with one end in the world, and return that end and the router's MAC address."""
         router, world = self._router, self._world
         router.run(f"ip link add {name} type veth peer name {name} netns {world.path}".split())
         world.set_sysctls({f"net.ipv6.conf.{name}.disable_ipv6": 1})
@@ -112,7 +115,7 @@ class Router:
 
 
 def _received(wire: socket.socket) -> list[bytes]:
-    """Frames that came out since the last time: a veth has delivered when ``send`` returns (K-11)."""
+    """Return the frames that came out since the last call. A veth has delivered when ``send`` returns (K-11)."""
     frames = []
     while True:
         try:

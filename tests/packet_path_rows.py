@@ -1,6 +1,7 @@
-"""Who reaches what: the packet path tables, row by row (PP-1 … PP-8, PP-12). How to read a row: see ``packet_paths``.
+"""The packet path tables, row by row: who reaches what (PP-1 … PP-8, PP-12). ``packet_paths`` explains the rows.
 
-Sections as ``3.2/12.1``: two tables say it. A text with several configurations has a result for each, or one for all.
+A section such as ``3.2/12.1`` names two tables with the same row. With several configurations, a row has a result for
+each, or one for all.
 """
 
 from packet_paths import table

@@ -1,7 +1,7 @@
 """Builder for packet path tables: a cluster with a Service for every case, its real rules, and rows of first packets.
 
-Rows read ``section source protocol destination → result`` with names in place of addresses, so that a row holds in both IP
-families: see ``ADDRESSES`` for who is who and ``CATALOGUE`` for the Services. N is node-1, where the packet is looked at.
+Rows read ``section source protocol destination → result`` with names in place of addresses, so a row holds in both IP
+families. ``ADDRESSES`` explains the names, ``CATALOGUE`` the Services. N is node-1, whose hooks the packet passes.
 
 ==========  ================================================================================================
 source      P pod of N; Q pod of M; H process of N, H@ADDRESS bound to one; L process on loopback; X client outside;
@@ -13,7 +13,8 @@ result      ``a1 b1 keep``, ``a1 b1 masq``, ``a1 masq, b1 keep``: endpoints, eac
             what the kernel itself refuses is told by its cause
 ==========  ================================================================================================
 
-Commas in source and in the kind of destination make one case each. A row may begin with v4 or v6, else it holds in both.
+Commas in the source and in the kind of destination make one case each. A row may begin with v4 or v6; else it holds in
+both families.
 """
 
 import re
@@ -60,7 +61,7 @@ CLUSTER_CIDR = "10.180.0.0/16,fd00:180::/48"
 CLIENTS = (net("203.0.113.0/24"), net("2001:db8:71::/64"))
 CLIENT_PORT, ENDPOINT_PORT = 40000, 8080
 
-#: source ranges: half of the clients, with or without the nodes; everybody; nobody of this family
+#: source ranges: half of the clients, with or without the nodes; all addresses; no address of this family
 RANGES = {
     "nodes": ("192.168.0.0/24", " 203.0.113.0/25", "2001:db8::/64", "2001:db8:71::/65"),
     "clients": ("203.0.113.0/25", "2001:db8:71::/65"),
@@ -73,9 +74,10 @@ _STATES = {"s": "serving-terminating", "t": "terminating", "u": "unready"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A Service of the catalogue. ``endpoints``: names, with ``:s`` serving while terminating, ``:t`` not serving, ``:u`` unready.
+    """A Service of the catalogue.
 
-    iTP and eTP are Cluster unless ``local`` says i, e or ie.
+    ``endpoints`` are names, with ``:s`` serving while terminating, ``:t`` not serving, ``:u`` unready. The internal and
+    external traffic policies (iTP, eTP) are Cluster unless ``local`` says i, e or ie.
     """
 
     endpoints: str = ""
@@ -115,7 +117,7 @@ CATALOGUE: dict[str, Entry] = {
 }  # fmt: skip
 _NUMBERS = {name: number for number, name in enumerate(CATALOGUE, 1)}
 
-#: how kube-proxy is configured, by name
+#: kube-proxy's configurations, by name
 CONFIGURATIONS: dict[str, Json] = {
     "detector": {},
     "no detector": {"cluster_cidr": ""},
@@ -145,7 +147,7 @@ def _named(text: str, family: Family) -> str:
 
 
 def frontend(name: str, kind: str, family: Family) -> tuple[str, int]:
-    """OwnAddress and port of a Service's frontend on N."""
+    """The address and port of a Service's frontend on N."""
     number, of = _NUMBERS[name], CATALOGUE[name]
     if kind == "E" and of.external:
         return at(of.external, family), of.port
@@ -216,7 +218,7 @@ NODES = (_node(N, ("N", "N2")), _node(M, ("M",)))
 
 
 class World:
-    """Two nodes with all of the catalogue, in one family, under one configuration."""
+    """Two nodes with the whole catalogue, in one family, under one configuration."""
 
     def __init__(
         self, family: Family, configuration: str = "detector", *, mode: Mode = Mode.IPTABLES, host: Host | None = None
@@ -229,7 +231,7 @@ class World:
         self._rules: dict[str, Ruleset] = {}
 
     def rules(self, node: str, family: Family | None = None) -> Ruleset:
-        """What kube-proxy writes on a node."""
+        """The rules that kube-proxy writes on a node."""
         assert family in (None, self.family)
         if node not in self._rules:
             self._rules[node] = self.cluster.ruleset(node, self.family)
@@ -245,11 +247,11 @@ class World:
 
     @cached_property
     def node(self) -> Netns:
-        """N, which remembers nothing: nobody commits here."""
+        """N without any connection or list. No test commits to it."""
         return self.fabric().nodes[N]
 
     def fabric(self, *, interfaces: Sequence[Interface] = ()) -> Fabric:
-        """Fresh nodes with their rules; ``interfaces``: more of N's."""
+        """Fresh nodes with their rules. ``interfaces`` are further interfaces of N."""
         plan = {node.metadata.name: (node.ips, node.pod_cidrs) for node in NODES}
         made = build_fabric(plan)
         for name, netns in made.nodes.items():
@@ -267,14 +269,14 @@ class World:
     # --- packets ------------------------------------------------------------------------------------------------------
 
     def packet(self, source: str, protocol: str, destination: str, *, sport: int = CLIENT_PORT) -> Packet:
-        """A first packet of a row, as N gets it; source 0 where a process did not bind."""
+        """The first packet of a row, as N gets it. The source is 0 if a process did not bind."""
         address, number = self.address_of(destination)
         if protocol == "icmp":
             protocol, number = ("icmp" if self.family is V4 else "icmpv6"), 0
         return packet_between(protocol, self.source_of(source, address), address, sport=sport, dport=number)
 
     def address_of(self, destination: str) -> tuple[str, int]:
-        """``web.n@lo`` → address and port."""
+        """Turn ``web.n@lo`` into address and port."""
         text, _, place = destination.partition("@")
         text, _, number = text.partition(":")
         name, _, kind = text.partition(".")
@@ -295,14 +297,14 @@ class World:
     # --- results ------------------------------------------------------------------------------------------------------
 
     def walked(self, source: str, protocol: str, destination: str, *, netns: Netns | None = None) -> str:
-        """The result of a row by following the packet through N's hooks."""
+        """Follow the packet of a row through N's hooks and return the result."""
         netns = netns or self.node
         sent = self.packet(source, protocol, destination)
         outcomes = expand(netns, sent, now_ns=START_NS, local=is_local(source), as_written=True)
         return self.told(outcomes, sent)
 
     def told(self, outcomes: Sequence[tuple[Fraction, Walk]], sent: Packet) -> str:
-        """Weighted walks as the result of a row."""
+        """Format weighted walks as the result of a row."""
         if all(result_of(step) is ProbeResult.DELIVERED for _, step in outcomes):
             return self.delivered([outcome_of(weight, step) for weight, step in outcomes], sent)
         return " or ".join(sorted({self._not_delivered(step, sent) for _, step in outcomes}))
@@ -322,7 +324,10 @@ class World:
                 return str(result)
 
     def probed(self, source: str, protocol: str, destination: str) -> str:
-        """The same as a probe answers it; it does not tell ways or causes: the first word of the result."""
+        """Return the result of a row as a probe answers it.
+
+        Probes do not tell ways or causes, so only its first word is compared.
+        """
         sent = self.packet(source, protocol, destination)
         answer = self.prober.answer(Probe(destination, N, sender_kind(source), sent))
         match answer.result:
@@ -338,7 +343,10 @@ class World:
                 return str(result)
 
     def sender(self, sent: Packet) -> str:
-        """Who sends; a process that did not bind: the address on the way to what it dials, before DNAT (PP-3.3)."""
+        """The source that the sender has.
+
+        An unbound process has the address on the way to what it dials, before DNAT (PP-3.3).
+        """
         if sent.saddr:
             return sent.source
         dialled = self.name(sent.destination)
@@ -347,7 +355,7 @@ class World:
         return at("cni" if dialled[0] == "a" else "N", self.family)
 
     def delivered(self, outcomes: Sequence[Outcome], sent: Packet) -> str:
-        """Endpoints by what they see, which must be equally likely."""
+        """The endpoints, grouped by what they see. They must be equally likely."""
         if any(outcome.weight != Fraction(1, len(outcomes)) for outcome in outcomes):
             return "not uniform: " + ", ".join(f"{outcome.endpoint} {outcome.weight}" for outcome in outcomes)
         sources: dict[str, list[str]] = {}
@@ -357,7 +365,7 @@ class World:
         return ", ".join(sorted(f"{' '.join(sorted(names))} {source}" for source, names in sources.items()))
 
     def _source(self, name: str, outcome: Outcome, sent: Packet) -> str:
-        """keep or masq; masq is the address towards the endpoint and a random port (PP-1.5)."""
+        """Return keep or masq. masq means the address towards the endpoint and a random port (PP-1.5)."""
         word, source, sport = "keep", self.sender(sent), sent.sport
         if outcome.masquerade:
             word, source, sport = "masq", at("cni" if name[0] == "a" else "N", self.family), None
@@ -365,7 +373,7 @@ class World:
         return word if (seen.src, seen.sport) == (source, sport) else f"{word} as {seen.src}:{seen.sport}"
 
     def endpoint_name(self, text: str) -> str:
-        """``10.180.0.11:8080`` → a1."""
+        """Turn ``10.180.0.11:8080`` into a1."""
         ends = {join_host_port(at(name, self.family), ENDPOINT_PORT): name for name in ADDRESSES if name[0] in "abh"}
         return ends.get(text, text)
 
@@ -374,12 +382,12 @@ class World:
 
 
 def is_local(source: str) -> bool:
-    """A process of N."""
+    """Whether the source is a process of N."""
     return source[0] in "HL"
 
 
 def sender_kind(source: str) -> Sender:
-    """Who sends, as a probe names it."""
+    """The sender, as a probe names it."""
     if is_local(source):
         return Sender.NODE
     if source == "P" or source[0] == "a":
@@ -393,12 +401,12 @@ def _rejected(with_: str) -> str:
 
 @cache
 def world(family: Family, configuration: str = "detector", mode: Mode = Mode.IPTABLES) -> World:
-    """Shared by all rows: nobody commits anything to it."""
+    """The world that all rows share. No row commits anything to it."""
     return World(family, configuration, mode=mode)
 
 
 def with_policy_drop(ruleset: Ruleset, chain: str) -> Ruleset:
-    """The rules as they are where somebody set a filter chain's policy to DROP."""
+    """The rules after another program has set a filter chain's policy to DROP."""
     table = ruleset.table("filter")
     base = table[chain].base
     assert base is not None
@@ -413,7 +421,7 @@ def with_policy_drop(ruleset: Ruleset, chain: str) -> Ruleset:
 
 @dataclass(frozen=True)
 class Case:
-    """One first packet and what becomes of it."""
+    """One first packet and its expected result."""
 
     section: str
     family: Family
@@ -431,7 +439,7 @@ class Case:
 
     @property
     def summary(self) -> str:
-        """What a probe tells of the expectation."""
+        """The part of the expectation that a probe can tell."""
         first = self.expected.split()[0]
         return first if first in ("PASS", "DROP") else self.expected
 
@@ -440,9 +448,10 @@ _ROW = re.compile(r"(?:(v4|v6) )?(\S+) +(\S+) +(tcp|udp|sctp|icmp) +(\S+) +→ *
 
 
 def table(text: str, *configurations: str) -> list[Case]:
-    """The cases of a text with one row a line; results of several configurations stand behind each other, divided by ``|``.
+    """Return the cases of a text with one row a line.
 
-    A row with one result has it under each of them. Lines that begin with # are remarks.
+    Results for several configurations stand one after the other, separated by ``|``. A row with one result has it in
+    every configuration. Lines that begin with # are remarks.
     """
     columns = configurations or ("detector",)
     cases = []
@@ -467,6 +476,6 @@ def table(text: str, *configurations: str) -> list[Case]:
 
 
 def _kinds(text: str) -> list[str]:
-    """``web.E,V@lo`` → web.E@lo, web.V@lo."""
+    """Turn ``web.E,V@lo`` into web.E@lo and web.V@lo."""
     match = re.fullmatch(r"(\w+)\.([A-Za-z,]+)(.*)", text)
     return [f"{match[1]}.{kind}{match[3]}" for kind in match[2].split(",")] if match else [text]

@@ -1,6 +1,6 @@
-"""Builders for data-plane tests: rules, rulesets, nodes and packets in the address plan.
+"""Builds rules, rulesets, nodes and packets for data-plane tests, in the address plan.
 
-pods 10.180.0.0/16 (node n1: 10.180.0.0/24, n2: 10.180.1.0/24), cluster IPs 172.30.0.0/16, nodes 192.168.0.0/24
+Pods 10.180.0.0/16 (node n1: 10.180.0.0/24, n2: 10.180.1.0/24), cluster IPs 172.30.0.0/16, nodes 192.168.0.0/24
 (n1 .1, n2 .2), clients 203.0.113.0/24.
 """
 
@@ -84,7 +84,7 @@ def dnat(endpoint: str, port_number: int | None = 8080) -> Dnat:
 
 
 def table(name: str, policy: dict[str, Verdict] | None = None, **chains: tuple[Rule, ...]) -> Table:
-    """``-`` in chain names is written ``_``; all built-in chains are there."""
+    """A table with all built-in chains. In keywords, ``_`` stands for the ``-`` of a chain's name."""
     named = {key.replace("_", "-"): rules for key, rules in chains.items()}
     built_in = {
         c: Chain(c, named.pop(c, ()), replace(base, policy=(policy or {}).get(c, Verdict.ACCEPT)))
@@ -190,18 +190,18 @@ def node_netns(
     peers: Mapping[str, Iterable[str]] | None = None,
     sysctls: Sysctls | None = None,
 ) -> Netns:
-    """A plain node; ``peers``: another node's address → the pod networks behind it."""
+    """A plain node. ``peers`` maps another node's address to the pod networks behind it."""
     others = [Peer((node_address(ip),), tuple(map(pod_network, cidrs))) for ip, cidrs in (peers or {}).items()]
     return Netns(name, make_machine(node_ips, pod_cidrs, peers=others).routing, sysctls)
 
 
 def build_fabric(nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]], *, sysctls: Sysctls | None = None) -> Fabric:
-    """Plain nodes, name → (node IPs, pod CIDRs), that know each other's pod networks."""
+    """Plain nodes that know each other's pod networks. ``nodes`` maps a name to (node IPs, pod CIDRs)."""
     return fabric_of(make_machines(nodes, sysctls=sysctls))
 
 
 def node(*rulesets: Ruleset, name: str = "n1", sysctls: Sysctls | None = None) -> Netns:
-    """n1: 192.168.0.1, pods 10.180.0.0/24; 10.180.1.0/24 via 192.168.0.2; everything else on the link."""
+    """Node n1: 192.168.0.1, pods 10.180.0.0/24. 10.180.1.0/24 is behind 192.168.0.2; everything else is on the link."""
     made = node_netns(name, [NODE], ["10.180.0.0/24"], peers={OTHER_NODE: ["10.180.1.0/24"]}, sysctls=sysctls)
     for rules in rulesets:
         made.load_rules(rules)
@@ -216,7 +216,7 @@ def flow_entry(
     created_ns: int,
     expires_ns: int,
 ) -> Entry:
-    """An entry given as raw ends (source, port, destination, port) of both directions, not yet answered."""
+    """An entry that has no answer yet. Both directions are given as (source, port, destination, port)."""
     family = Family.IPV6 if ":" in original[0] else Family.IPV4
     tuples = [
         FlowTuple(family, protocol, ip(source), sport, ip(destination), dport)
@@ -229,7 +229,7 @@ def flow_entry(
 def packet_between(
     protocol: str, source: str, destination: str, *, sport: int = 0, dport: int = 0, in_interface: str = ""
 ) -> Packet:
-    """A first packet; ``source`` empty: the kernel chooses."""
+    """A first packet. If ``source`` is empty, the kernel chooses it."""
     to, come = parse_ip(destination), parse_ip(source)
     assert to is not None and (come is None or come[0] is to[0])
     kind = {"icmp": 8, "icmpv6": 128}.get(protocol, 0)
@@ -257,7 +257,7 @@ def packet(
 def run(
     netns: Netns, sent: Packet, now_ns: int = 0, *, local: bool = False, flow: int = 0, commit: bool = True
 ) -> Walk:
-    """Walks and commits."""
+    """Walk, and commit the effects."""
     outcome = walk(netns, sent, now_ns=now_ns, chooser=SeededChooser(1, flow), local=local)
     if commit:
         netns.commit(outcome.effects, now_ns)
@@ -273,7 +273,7 @@ def to(outcome) -> tuple[str, int]:
 
 
 def replied(outcome, text: str = "SYN ACK", **more) -> Packet:
-    """The answer to what a walk let out."""
+    """The answer to the packet that a walk let out."""
     sent = outcome.packet
     return Packet(
         sent.family, sent.protocol, sent.daddr, sent.saddr, sent.dport, sent.sport, flags(text), **more
@@ -281,7 +281,7 @@ def replied(outcome, text: str = "SYN ACK", **more) -> Packet:
 
 
 def established(netns: Netns, sent: Packet, **options):
-    """A completed handshake; returns the first packet's walk."""
+    """Complete a handshake, and return the first packet's walk."""
     first = run(netns, sent, **options)
     run(netns, replied(first))
     run(netns, replace(sent, tcp_flags=flags("ACK")))

@@ -1,4 +1,4 @@
-"""Builders for tests of the control plane: Services, EndpointSlices, and one proxier with a clock.
+"""Builds Services, EndpointSlices and a proxier with a clock, for tests of the control plane.
 
 Address plan: pods 10.180.0.0/16, cluster IPs 172.30.0.0/16, nodes 192.168.0.0/24, clients 203.0.113.0/24.
 """
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 
 def port(number: int = 80, name: str = "http", protocol: str = "TCP", node_port: int = 0) -> Json:
-    """A port of a Service; without ``node_port`` none."""
+    """A port of a Service. It has a node port only if ``node_port`` is given."""
     return {"name": name, "protocol": protocol, "port": number} | ({"nodePort": node_port} if node_port else {})
 
 
@@ -50,7 +50,7 @@ def service(
     labels: Json | None = None,
     **spec: Any,
 ) -> Service:
-    """A Service as the API server returns it; ``ingress`` are its load balancer's addresses."""
+    """A Service as the API server returns it. ``ingress`` are its load balancer's addresses."""
     namespace, name = key.split("/")
     entries = [{"ip": entry} if isinstance(entry, str) else entry for entry in ingress]
     return service_from_json(
@@ -77,7 +77,7 @@ _STATES: dict[str, Json] = {
 def endpoint(
     ip: str, node: str | None = NODE, state: str = "ready", zones: Iterable[str] = (), nodes: Iterable[str] = ()
 ) -> Json:
-    """An endpoint of a slice; ``zones`` and ``nodes`` are its hints."""
+    """An endpoint of a slice. ``zones`` and ``nodes`` are its hints."""
     hints: Json = {}
     if zones := tuple(zones):
         hints["forZones"] = [{"name": name} for name in zones]
@@ -98,7 +98,7 @@ def endpoint_slice(
     labels: Json | None = None,
     annotations: Json | None = None,
 ) -> EndpointSlice:
-    """A slice of the Service ``key``, named after it unless ``name`` is given; ``version`` is its resourceVersion."""
+    """A slice of the Service ``key``, named after it unless ``name`` is given. ``version`` is its resourceVersion."""
     namespace, service_name = key.split("/")
     return endpoint_slice_from_json(
         {
@@ -124,7 +124,7 @@ def node(zone: str | None = None, **spec: Any) -> Node:
 
 
 def make_settings(family: Family = Family.IPV4, host: Host | None = None, **config: Any) -> ProxierSettings:
-    """Settings of a proxier on NODE; ``config`` are fields of ProxyConfig."""
+    """Settings of a proxier on NODE. ``config`` are fields of ProxyConfig."""
     fields: Json = {"mode": Mode.IPTABLES, "hostname_override": NODE, "cluster_cidr": CLUSTER_CIDR, **config}
     return resolve(ProxyConfig(**fields), host or Host(node_ips=(NODE_IP, "2001:db8::2")), None, family)
 
@@ -143,7 +143,7 @@ class Rig:
             self.proxier.slices_synced()
 
     def apply(self, *objects: ApiObject) -> bool:
-        """Create or update objects; True if the last of them made a handler ask for a sync."""
+        """Create or update objects. Returns whether a handler asked for a sync after the last of them."""
         requested = False
         for obj in objects:
             event, self.cluster = self.cluster.put(obj)
@@ -169,12 +169,12 @@ class Rig:
         return result
 
     def metric(self, name: str, **labels: str) -> int | None:
-        """A metric by its name without prefix; None if it is not there."""
+        """The value of a metric by its name without prefix, or None if it does not exist."""
         inner = ",".join(f'{label}="{labels[label]}"' for label in sorted(labels))
         return self.proxier.metrics.snapshot().get(f"kubeproxy_{name}" + (f"{{{inner}}}" if inner else ""))
 
     def rules(self, table: str, chain: str) -> list[str]:
-        """The rules that the kernel holds in a chain, in kube-proxy's own text without ``-A CHAIN``."""
+        """The rules that the kernel holds in a chain, as kube-proxy writes them, without ``-A CHAIN``."""
         start = f"-A {chain} "
         lines = self.tables_text().split(f"*{table}\n")[1].split("COMMIT")[0].split("\n")
         return [line.removeprefix(start) for line in lines if line.startswith(start)]
@@ -188,33 +188,33 @@ class Rig:
         return save
 
     def flush(self) -> None:
-        """Another program removes all of kube-proxy's rules."""
+        """Remove all of kube-proxy's rules, as another program may do."""
         self.proxier.held = self.proxier.backend.flush(self.proxier.held)
 
     @property
     def periodic_full_sync(self) -> bool:
-        """Whether a full sync is due some time after the last one, as things are after the last sync (I-12.3 c)."""
+        """Whether a full sync is due some time after the last sync (I-12.3 c)."""
         traits = self.proxier.backend.traits
         return traits.full_after_ns(self.settings, self.proxier.maps.endpoint_total) is not None
 
     def endpoints(self, name: str = "http", key: str = "shop/web", protocol: str = "TCP") -> list[str]:
-        """Addresses of a service port's endpoints as of the last sync."""
+        """The addresses of a service port's endpoints as of the last sync."""
         namespace, service_name = key.split("/")
         found = self.proxier.maps.endpoints.get(ServicePortName(namespace, service_name, name, protocol), ())
         return [item.address for item in found]
 
 
 def rules_total(result: SyncResult) -> dict[str, int]:
-    """Rules owned after a sync, by table."""
+    """The number of rules owned after a sync, by table."""
     return {count.table: count.total for count in result.transaction.rule_counts}
 
 
 def rules_last(result: SyncResult) -> dict[str, int]:
-    """Rules that a sync wrote, by table."""
+    """The number of rules that a sync wrote, by table."""
     return {count.table: count.last for count in result.transaction.rule_counts}
 
 
 def document(result: SyncResult) -> str:
-    """The one document of a sync."""
+    """The only document of a sync."""
     (render,) = result.transaction.documents
     return render()

@@ -1,8 +1,8 @@
-"""Rules, rulesets and packets drawn at random: every match and target that the model has, in every table, in both families.
+"""Draws rules, rulesets and packets: every match and target that the model has, in every table, in both families.
 
-A rule is drawn as an administrator would type it, option by option. Which options there are is read from the option table of
-the iptables dialect, so that an option that is new there is drawn here, or misses its values by name. A :class:`World` says which
-values: a small one, in which rules and packets meet often, or any at all.
+A rule is drawn as an administrator would type it, option by option. The options come from the option table of the
+iptables dialect. So a new option is drawn here too, or a test names it because it has no values. A :class:`World` holds
+the values: a small one, in which rules and packets meet often, or all possible values.
 """
 
 import itertools
@@ -53,7 +53,7 @@ class World:
     ports: Drawn
     marks: Drawn
     interfaces: Drawn
-    names: Drawn  #: of lists and counters
+    names: Drawn  #: names of lists and counters
     texts: Drawn
     icmp_types: Drawn
     seconds: Drawn
@@ -92,7 +92,7 @@ PLACES = {
 
 @cache
 def small_world(family: Family) -> World:
-    """Few values, so that what is drawn matches and clashes."""
+    """A world of few values, so that what is drawn matches and clashes."""
     bits = family.bits
     return World(
         family,
@@ -110,10 +110,10 @@ def small_world(family: Family) -> World:
 
 @cache
 def any_world(family: Family) -> World:
-    """Whatever can be written down."""
+    """The world of all values that can be written."""
     numbers = st.integers(0, 0xFFFFFFFF)
     words = st.text("ABCabc019-_", min_size=1, max_size=12).filter(lambda word: word[0] != "-")
-    # an IPv6 address in the first 2³² would be read back as it is, but no tool writes one
+    # an IPv6 address below 2³² would be read back correctly, but no tool writes one
     lowest = 1 << 32 if family is V6 else 0
     return World(
         family,
@@ -133,7 +133,7 @@ def any_world(family: Family) -> World:
 
 
 def _probability(ten_thousand_millionths: int) -> str:
-    """As kube-proxy prints it."""
+    """A probability as kube-proxy prints it."""
     whole, part = divmod(ten_thousand_millionths, 10**10)
     return f"{whole}.{part:010d}"
 
@@ -156,7 +156,7 @@ def _icmp_types(world: World) -> Drawn:
     return st.builds(lambda kind, code: f"{kind}{code}", world.icmp_types, _CODES)
 
 
-#: option → its value
+#: each option's values, as text
 TEXTS: Mapping[str, Callable[[World], Drawn]] = {
     "-s": lambda world: world.networks,
     "-d": lambda world: world.networks,
@@ -188,11 +188,11 @@ TEXTS: Mapping[str, Callable[[World], Drawn]] = {
 #: options that take no ``!``
 _NOT_NEGATABLE = ("--comment", "--ctdir", "--nfacct-name")
 
-Options = dict[str, tuple[str, bool]]  #: of an extension: option → value, negated
+Options = dict[str, tuple[str, bool]]  #: the options of an extension: name → (value, negated)
 
 
 def _options(**given: Drawn) -> Drawn:
-    """``{"--a-b": (text, False)}`` of keywords like ``a_b``; None leaves an option out."""
+    """``{"--a-b": (text, False)}`` from keywords like ``a_b``. None leaves an option out."""
     names = {name: f"--{name.replace('_', '-')}" for name in given}
     return st.fixed_dictionaries(given).map(
         lambda values: {names[n]: (value, False) for n, value in values.items() if value is not None}
@@ -268,7 +268,7 @@ def _hop_changes(target: str) -> Callable[[World], Drawn]:
     return lambda _: st.builds(build, actions, values)
 
 
-#: extension → its options
+#: each extension's options
 ARGUMENTS: Mapping[str, Callable[[World], Drawn]] = {
     "-m recent": _recent,
     "-m statistic": lambda _: _options(
@@ -299,10 +299,10 @@ ARGUMENTS: Mapping[str, Callable[[World], Drawn]] = {
     "-j CLASSIFY": lambda _: _options(set_class=st.just("0001:0002")),
     "-j CHECKSUM": lambda _: _options(checksum_fill=st.just("")),
 }
-#: extensions of one family only
+#: extensions that exist in one family only
 _FAMILY = {"ttl": V4, "TTL": V4, "hl": V6, "HL": V6, "rt": V6}
 
-# What has no values is missed by name in one test (test_everything_that_the_model_has_is_drawn), not in all.
+# Options without values are left out here; test_everything_that_the_model_has_is_drawn names them.
 _HEADER = [row for row in OPTIONS if row.place is Place.HEADER and row.name != "-p"]
 _MODULE_OPTIONS = [row for row in OPTIONS if row.modules and row.name in TEXTS]
 _MODULES = [row for row in EXTENSIONS if row.flag == "-m" and row.name in ARGUMENTS]
@@ -310,12 +310,12 @@ _TARGETS = [row for row in EXTENSIONS if row.flag == "-j" and row.name in ARGUME
 
 
 def _fits(row: Option | Extension, family: Family) -> bool:
-    """Whether the kernel has it for the family."""
+    """Whether the kernel has the option for the family."""
     return _FAMILY.get(row.module, family) is family
 
 
 def _needs(row: Option) -> tuple[str, ...]:
-    """The protocols of which the rule must name one; empty: it need not."""
+    """The protocols of which the rule must name one. Empty: the rule need not name a protocol."""
     return tuple(name for module in row.modules for name in MODULE_PROTOCOLS.get(module, ()))
 
 
@@ -324,7 +324,7 @@ def _needs(row: Option) -> tuple[str, ...]:
 
 @cache
 def _values(world: World, row: Option | Extension) -> Drawn:
-    """The row as a rule may have it: a piece, and the comment if it is one."""
+    """The row with drawn values, as a piece of a rule."""
     if isinstance(row, Extension):
         return ARGUMENTS[row.name](world).map(lambda options: Written(row, *row.read(options, world.family)))
     written = ROWS[row.written_as] if row.written_as else row
@@ -339,7 +339,7 @@ def _values(world: World, row: Option | Extension) -> Drawn:
 
 @cache
 def _anywhere(world: World) -> Drawn:
-    """Matches that need no protocol."""
+    """Options that need no protocol."""
     rows = [row for row in _MODULE_OPTIONS if not _needs(row)]
     fitting = [row for row in (*rows, *_MODULES * 2) if _fits(row, world.family)]
     return st.lists(st.one_of([_values(world, row) for row in fitting]), max_size=2)
@@ -347,7 +347,7 @@ def _anywhere(world: World) -> Drawn:
 
 @cache
 def _behind(protocol: str) -> Drawn:
-    """Options that need the protocol, each of them once."""
+    """Options that need the protocol, each at most once."""
     rows = [row for row in _MODULE_OPTIONS if protocol in _needs(row)]
     return st.lists(st.sampled_from(rows), max_size=2, unique_by=lambda row: row.written_as or row.name)
 
@@ -376,7 +376,7 @@ def _of_protocol(name: str, negate: bool, family: Family) -> Written:
 
 
 def _rule(written: list[Written]) -> Rule:
-    """The rule; the first comment is the rule's, as the parser has it."""
+    """The rule made of these pieces. Its comment is the first comment, as the parser has it."""
     at = next((i for i, piece in enumerate(written) if piece.row.name == "--comment"), None)
     if at is None:
         return assemble(written, "")
@@ -388,9 +388,9 @@ def _rule(written: list[Written]) -> Rule:
 @cache
 @st.composite
 def rules(draw: st.DrawFn, world: World, table: str, chain: str) -> Rule:
-    """A rule that the kernel takes: header options once, ports behind their module, at most one target, at the end."""
+    """A rule that the kernel accepts: header options once, ports after their module, at most one target, at the end."""
     target = [piece for piece in (draw(targets(world, table, chain)),) if piece is not None]
-    if draw(_PLAIN):  # so that packets come far
+    if draw(_PLAIN):  # so that packets pass many rules
         return _rule([*draw(_LUCK), *target])
     parts = [*draw(_anywhere(world))]
     parts += [draw(_values(world, row)) for row in draw(_HEADERS)]
@@ -408,7 +408,7 @@ def rules(draw: st.DrawFn, world: World, table: str, chain: str) -> Rule:
     return _rule([*draw(st.permutations(parts)), *behind, *target])
 
 
-#: user chains; each may jump to those behind it. In nat the kernel knows from where each is called
+#: user chains; each may jump to those after it. In nat the kernel knows from which hook each is called
 USER_CHAINS = {
     "raw": ("A",),
     "mangle": ("A", "B"),
@@ -421,7 +421,7 @@ _DESTINATION, _SOURCE = ("PREROUTING", "OUTPUT", "D1", "D2"), ("INPUT", "POSTROU
 
 @cache
 def targets(world: World, table: str, chain: str) -> Drawn:
-    """What a rule of this chain may do: one thing, or nothing."""
+    """What a rule of this chain may do: one target, or none."""
     user = USER_CHAINS[table]
     called = user[user.index(chain) + 1 :] if chain in user else user
     rows = [row for row in _TARGETS if row.table in ("", table) and _fits(row, world.family)]
@@ -431,7 +431,7 @@ def targets(world: World, table: str, chain: str) -> Drawn:
         called = tuple(name for name in called if name in mine)
         wanted = ("DNAT", "REDIRECT") if chain in _DESTINATION else ("SNAT", "MASQUERADE")
         if chain in ("INPUT", "S1", "S2"):
-            wanted = ("SNAT",)  # MASQUERADE belongs to POSTROUTING
+            wanted = ("SNAT",)  # MASQUERADE is allowed in POSTROUTING only
         rows = [row for row in rows if row.table != "nat" or row.target in wanted]
     jumps = [Written(VERDICT, Jump(name)) for name in called] + [Written(GOTO, Goto(name)) for name in called]
     drawn = [_values(world, row) for row in rows for _ in range(3 if row.table == "nat" else 1)]
@@ -439,7 +439,7 @@ def targets(world: World, table: str, chain: str) -> Drawn:
     return st.one_of(st.sampled_from([Written(VERDICT, verdict) for verdict in simple]), *drawn, st.none())
 
 
-#: every chain, those where most happens more often
+#: every chain; those where most happens are listed several times
 _PLACES = tuple(
     (table, chain)
     for table, weight in (("nat", 4), ("filter", 3), ("mangle", 1), ("raw", 1), ("security", 1))
@@ -461,7 +461,7 @@ _POLICIES = st.lists(st.sampled_from([(table, chain) for table, chain in _PLACES
 @cache
 @st.composite
 def rulesets(draw: st.DrawFn, world: World, most: int = 30) -> Ruleset:
-    """nat, and the tables of some other rules, each with all of its chains."""
+    """The nat table, and the tables of some other rules, each with all of its chains."""
     bodies: dict[str, dict[str, list[Rule]]] = {"nat": {}}
     for table, chain, rule in draw(st.lists(_placed(world), min_size=most // 3, max_size=most)):
         bodies.setdefault(table, {}).setdefault(chain, []).append(rule)
@@ -485,7 +485,7 @@ _SEGMENTS = ("SYN", "SYN ACK", "ACK", "ACK PSH", "FIN ACK", "RST", "RST ACK", "S
 
 @cache
 def packets(world: World) -> Drawn:
-    """Any packet, most of them ones that begin a connection."""
+    """Any packet. Most begin a connection."""
     family, icmp = world.family, ICMP[world.family]
 
     def build(
@@ -507,7 +507,7 @@ def packets(world: World) -> Drawn:
     )  # fmt: skip
 
 
-#: what a packet may have that most have not
+#: fields that few packets have
 _ODDITIES: dict[str, Drawn] = {
     "tcp_flags": st.sampled_from(_SEGMENTS).map(lambda text: frozenset(text.split())),
     "sctp_chunk": st.sampled_from(["DATA", "ABORT", "INIT"]),
@@ -521,7 +521,7 @@ _ODDITIES: dict[str, Drawn] = {
 
 @dataclass(frozen=True)
 class Sending:
-    """A packet to send: a new one, or, if there was one before, one that follows from what became of it."""
+    """A packet to send: a new one, or one that follows from an earlier packet's outcome."""
 
     packet: Packet
     follows: str  #: ``""`` new, ``again``, ``answer``, ``error``
@@ -531,7 +531,7 @@ class Sending:
     after_ns: int
 
     def made(self, earlier: list[tuple[Packet, Walk]]) -> Packet:
-        """The packet, given those before it."""
+        """The packet, given the earlier ones and their walks."""
         if not self.follows or not earlier:
             return self.packet
         sent, outcome = earlier[self.which % len(earlier)]
@@ -549,7 +549,7 @@ class Sending:
 
 
 def answer_of(outcome: Walk, segment: frozenset[str]) -> Packet:
-    """What the receiver of a packet says to it."""
+    """The receiver's answer to a packet."""
     seen = outcome.packet
     answer = Packet(
         seen.family, seen.protocol, seen.daddr, seen.saddr, seen.dport, seen.sport, segment,

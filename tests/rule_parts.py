@@ -1,4 +1,4 @@
-"""Parts of rules by the names that iptables users know them by."""
+"""Parts of rules, by the names that iptables users know."""
 
 from collections.abc import Iterable
 
@@ -24,7 +24,7 @@ from kpsim.ruleset import (
     within,
 )
 
-#: the answers of REJECT by iptables' names
+#: answers of REJECT, by iptables' names
 PORT_UNREACHABLE, TCP_RESET = RejectWith.PORT_UNREACHABLE, RejectWith.TCP_RESET
 
 
@@ -130,7 +130,7 @@ def set_mark(value: int, mask: int) -> Assign:
 
 
 def set_connection_mark(action: str, value: int, mask: int) -> Assign:
-    """CONNMARK: ``set`` as for a packet's mark; ``save`` and ``restore`` with the masks of the packet and the connection."""
+    """CONNMARK: ``set`` as for a packet's mark; ``save`` and ``restore`` with the masks of packet and connection."""
     match action:
         case "set":
             return Assign(Field.CT_MARK, ALL_BITS ^ mask, value)

@@ -1,4 +1,4 @@
-"""Builds run logs by hand, in the address plan, for tests of reports."""
+"""Builds run logs by hand for tests of reports, in the address plan."""
 
 from dataclasses import replace
 
@@ -71,7 +71,7 @@ def health(at_ms: int, node: str, *, in_rotation: bool, check_passes: bool, usab
 def programming(
     trigger_ms: int, stages_ms: tuple[int, int, int, int], *, node: str = "node-1", reported_ms: int | None = None
 ) -> Programming:
-    """A change whose four legs take so long."""
+    """A change whose four stages take these times."""
     ends = [trigger_ms + sum(stages_ms[: i + 1]) for i in range(4)]
     return Programming(
         "EndpointSlice shop/web-1 @ 1", "shop/web", node, "IPv4", ms(trigger_ms), *(ms(end) for end in ends),
@@ -90,8 +90,9 @@ def empty() -> RunLog:
 def story() -> RunLog:
     """Ten seconds in which node-2 loses its endpoint at 2 s and the load balancer notices at 5 s.
 
-    shop/web (Local): 4 delivered, 3 dropped at node-2 for want of a local endpoint (2.5 s, 3 s, 4 s), 1 rejected without
-    endpoints. shop/api (Cluster, affinity): client .1 comes three times and breaks once; client .2 comes once; 1 fails.
+    shop/web (Local): 4 delivered, 3 dropped at node-2 because it has no local endpoint (2.5 s, 3 s, 4 s), 1 rejected
+    because there are no endpoints. shop/api (Cluster, affinity): client .1 comes three times and breaks once; client .2
+    comes once; 1 fails.
     """
     return RunLog(
         scenario="story",

@@ -1,4 +1,4 @@
-"""A small shop: three nodes and a Service for every case that sends packets another way."""
+"""A small shop: three nodes, and a Service for every case in which packets take another way."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,7 +36,7 @@ def service(name: str, spec: str, *, vip: str = "") -> str:
 
 
 def endpoints(name: str, port: int, places: Mapping[str, str], *, protocol: str = "TCP", family: str = "IPv4") -> str:
-    """``places``: address → node. The pod behind the nth is ``NAME-n``."""
+    """The Service's slice. ``places`` maps an address to its node. The nth endpoint is the pod ``NAME-n``."""
     entries = "\n".join(
         f'- {{addresses: ["{address}"], nodeName: {node}, conditions: {{ready: true}}, '
         f"targetRef: {{kind: Pod, namespace: shop, name: {name}-{number}}}}}"
@@ -96,5 +96,5 @@ EVERYTHING = (*WEB, *LOCAL, *REMOTE, *INNER, *EMPTY, *GUARDED, *DNS, *WEB6)
 
 
 def cluster_text(objects: Sequence[str] = EVERYTHING, *, config: str = CONFIG) -> str:
-    """All of it as YAML documents."""
+    """The whole shop as YAML documents."""
     return "---\n".join([*NODES.split("---\n"), *objects, config])

@@ -1,4 +1,4 @@
-"""Whole runs for tests: a small scenario with a delay of its own for every stage, and how its rows read."""
+"""Runs small scenarios for tests. Every stage has a delay of its own, so a sum shows which stages it contains."""
 
 from kpsim.scenario import parse_scenario
 from kpsim.simulation import run
@@ -7,7 +7,7 @@ from kpsim.units import MILLISECOND_NS
 
 MS = MILLISECOND_NS
 
-#: every stage with a delay of its own, so that a sum tells where it came from
+#: a different delay for every stage
 DELAYS = """
 delays:
   readinessToStatus: 11ms

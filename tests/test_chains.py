@@ -1,4 +1,4 @@
-"""Running chains: what a rule's target does to the packet, and to which rule it leads (iptables(8), iptables-extensions(8), K-1)."""
+"""Running chains: what a target does, and which rule comes next (iptables(8), iptables-extensions(8), K-1)."""
 
 import pytest
 from packets import (

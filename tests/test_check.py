@@ -1,4 +1,4 @@
-"""What a CI job relies on: verdicts, exit codes through them, reports, and that an update touches what moved alone."""
+"""``kpsim check`` as a CI job uses it: verdicts, exit codes, reports. An update rewrites only what moved."""
 
 import json
 import shutil

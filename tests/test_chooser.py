@@ -1,4 +1,4 @@
-"""Draws: from a seed, or every branch with its weight (K-5, I-8.2)."""
+"""Draws from a seed, and expansion of every branch with its weight (K-5, I-8.2)."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""kube-proxy's clean-up of stale UDP flows, from events to deleted flows: when it looks (CT-1) and what goes (CT-2)."""
+"""kube-proxy's clean-up of stale UDP flows, from events on: when it looks (CT-1) and what it deletes (CT-2)."""
 
 from dataclasses import replace
 from typing import Any

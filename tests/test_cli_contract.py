@@ -1,4 +1,4 @@
-"""What scripts rely on, whatever the command: exit codes, streams, and that no output crashes the program."""
+"""What scripts rely on for every command: exit codes, streams, and that no output crashes the program."""
 
 import json
 import subprocess

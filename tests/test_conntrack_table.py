@@ -1,4 +1,4 @@
-"""The connection table by itself: what it is asked and told, entry by entry (CT-3, CT-7, K-1)."""
+"""The connection table by itself: look-ups and changes, entry by entry (CT-3, CT-7, K-1)."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The way of a packet between the hooks: routing's objections, what a bridge switches, whose address an error carries (K-1, K-2, K-3, K-7)."""
+"""A packet's way between the hooks: routing's refusals, bridges, the source of errors (K-1, K-2, K-3, K-7)."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Why the rules of a saved dump exist (I-3, I-5, I-7, I-8), read from the worked examples I-20 and I-21."""
+"""The origins of the rules in a saved dump (I-3, I-5, I-7, I-8), read from the worked examples I-20 and I-21."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""README and docs/: their commands print what they say, their tables are complete, their links lead somewhere."""
+"""README and docs/: their commands print what they show, their tables are complete, their links lead somewhere."""
 
 import re
 from pathlib import Path

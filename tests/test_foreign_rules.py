@@ -1,6 +1,6 @@
-"""Rules that other programs have beside kube-proxy's: how they are read, what kube-proxy makes of them, what traces say of them.
+"""Rules of other programs: how they are read, what kube-proxy does with them, and what traces say about them.
 
-That text and packets are as in Linux is asked in ``kernel/test_foreign_rules_in_linux.py``.
+``kernel/test_foreign_rules_in_linux.py`` compares their text and their effects with Linux.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Cases as files, how they are made small, and what ``make fuzz`` says; no kernel is asked."""
+"""Cases as files, how they are made small, and what ``make fuzz`` prints. No kernel is used."""
 
 from collections.abc import Sequence
 from pathlib import Path

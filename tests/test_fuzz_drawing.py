@@ -1,4 +1,4 @@
-"""Drawn sequences lead flows through everything that the kernel remembers (K-1, K-2, K-4, K-6, O-12), as far as the model can play them."""
+"""Drawn sequences use all that the kernel remembers (K-1, K-2, K-4, K-6, O-12), as far as the model can play them."""
 
 from collections import Counter
 from dataclasses import replace

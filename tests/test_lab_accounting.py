@@ -1,4 +1,4 @@
-"""Named counters are made, found and read as the nfacct tool does it, and their lack is noticed."""
+"""Named counters are made, found and read as the nfacct tool does it. A kernel without them is recognised."""
 
 import re
 import shutil

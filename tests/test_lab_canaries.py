@@ -1,4 +1,4 @@
-"""The guards of the canaries: rules put in front of each base chain of the rules under test, as values."""
+"""The guards of the canaries: rules in front of each base chain of the rules under test, as values."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Packets as bytes: what is written, Scapy reads, what Scapy writes, is read, and checksums are those that Scapy computes."""
+"""Packets as bytes: Scapy reads what the lab writes, the lab reads what Scapy writes, and the checksums are Scapy's."""
 
 from dataclasses import replace
 from typing import Any

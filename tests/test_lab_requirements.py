@@ -1,4 +1,4 @@
-"""What the lab needs of a machine is missed by name, with the command that helps, and asked of nothing but a new namespace."""
+"""What the lab needs: what is missing is named with the command that helps, and only a new namespace is used."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""KubeProxyConfiguration: what kube-proxy would refuse at its start (CFG-2), and what it would only log (CFG-1.1)."""
+"""KubeProxyConfiguration: what kube-proxy refuses at its start (CFG-2), and what it only logs (CFG-1.1)."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Reading files: formats, places, and hostile input, which never gives a traceback."""
+"""Reading files: formats, places, and hostile input, which never causes a traceback."""
 
 import codecs
 import os

@@ -1,4 +1,4 @@
-"""What hand-written manifests are refused for (O-3.2): one fixture whose wrong lines say what is wrong with them."""
+"""Why hand-written manifests are refused (O-3.2): one fixture whose wrong lines say what is wrong with them."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""Lives of connections that Linux led, packet by packet, led again by the machines of connection tracking (CT-4, CT-5, K-6).
+"""Lives of connections that Linux led, packet by packet, led again by the protocol machines (CT-4, CT-5, K-6).
 
-``measured/tcp_lives.txt`` and ``sctp_lives.txt`` hold what Linux 6.18 made of each packet; a line is a life.
+``measured/tcp_lives.txt`` and ``sctp_lives.txt`` hold what Linux 6.18 made of each packet. Each line is a life.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Besides the configuration, the table of backends is the only place that decides by a proxy mode's name."""
+"""Apart from the configuration, only the table of backends decides by the name of a proxy mode."""
 
 import ast
 from collections.abc import Iterator

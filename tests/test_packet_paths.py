@@ -1,6 +1,6 @@
-"""Who reaches what through the rules that kube-proxy writes: the packet path tables, row by row (PP-1 … PP-8, PP-12).
+"""The packet path tables, row by row: who reaches what through the rules that kube-proxy writes (PP-1 … PP-8, PP-12).
 
-Every row of ``packet_path_rows`` is followed through N's hooks and asked as a probe.
+Every row of ``packet_path_rows`` is followed through N's hooks, and asked as a probe.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Which endpoints a service port has from one node: the tables of T-4 and T-7, hints (T-3), refusals (I-6)."""
+"""The endpoints of a service port as one node sees them: the tables of T-4 and T-7, hints (T-3), refusals (I-6)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Probes: what exactly becomes of first packets. Expectations are those of PP (who reaches what) and K (the kernel)."""
+"""Probes: the exact fates of first packets. Expectations come from PP (who reaches what) and K (the kernel)."""
 
 import json
 from fractions import Fraction

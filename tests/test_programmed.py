@@ -1,4 +1,4 @@
-"""What a kernel was told, asked why its rules exist."""
+"""What a kernel was told: look-ups of its rules by origin."""
 
 from packets import rule, ruleset, table
 

@@ -1,4 +1,4 @@
-"""The Python face (``import kpsim``), and what the command line adds to it: completion, help, output that nobody watches."""
+"""The Python interface (``import kpsim``), and the extras of the command line: completion, help, output to files."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Recordings as they are read: what they may say, and how everything wrong with one is reported by line and path."""
+"""Reading recordings: what they may contain, and how every error in one is reported by line and path."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What is answered to a refused packet, and what never is (K-3, CT-9)."""
+"""The answers to refused packets, and the packets that are never answered (K-3, CT-9)."""
 
 import pytest
 from packets import CLIENT, NODE, POD, flags, ip, packet

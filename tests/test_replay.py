@@ -1,4 +1,4 @@
-"""Replays of recordings that do not say when a sync runs: the runner decides (CP-9), and a sync takes no time."""
+"""Replays of recordings without SYNC lines: the runner decides when a sync runs (CP-9), and a sync takes no time."""
 
 import json
 

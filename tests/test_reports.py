@@ -1,4 +1,7 @@
-"""The accounting of a run log: what is counted, and by which rule. Expectations are counted by hand from `runlogs.story`."""
+"""The accounting of a run log: what is counted, and by which rule.
+
+Expected counts are made by hand from `runlogs.story`.
+"""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""When syncs run: CP-9, I-13.1, CP-16.1, CP-16.2. Times in milliseconds in the tests, in nanoseconds in the runner."""
+"""When syncs run: CP-9, I-13.1, CP-16.1, CP-16.2. The tests use milliseconds, the runner nanoseconds."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Scenario files: what is read, what is refused and how, and what the command line may change."""
+"""Scenario files: what they may contain, what is refused and how, and what the command line may change."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Kernel settings of a scenario's nodes: read, refused with the place, and what they change in a run."""
+"""Kernel settings of a scenario's nodes: reading, refusals with the place, and their effects in a run."""
 
 from collections import Counter
 

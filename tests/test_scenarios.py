@@ -1,7 +1,8 @@
-"""The built-in scenarios: their headline results against what the specification says, worked out by hand.
+"""The built-in scenarios: their headline results against the specification's predictions, worked out by hand.
 
-Unless a scenario says otherwise a change takes: 5 ms to be written, 5 ms to be seen by the controller, 10 ms for the slice, 10 ms
-to the nodes; a pod's status has 10 ms more before it is written. A sync takes 50 ms and 20 µs for each rule that it writes.
+Unless a scenario says otherwise a change takes 5 ms to be written, 5 ms to be seen by the controller, 10 ms for the
+slice, and 10 ms to the nodes. A pod's status takes 10 ms more before it is written. A sync takes 50 ms, and 20 µs for
+each rule that it writes.
 """
 
 from collections import Counter

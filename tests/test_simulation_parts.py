@@ -1,4 +1,4 @@
-"""What a run is made of, piece by piece: the clock, delays and arrivals, rollouts and placement, causes of affinity breaks."""
+"""The parts of a run, one by one: the clock, delays and arrivals, rollouts and placement, causes of affinity breaks."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace

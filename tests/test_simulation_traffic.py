@@ -1,4 +1,4 @@
-"""Packets, pods and Services coming to their end, load balancers, and determinism, on the clock."""
+"""Traffic on the clock: packets, the end of pods and Services, load balancers, and determinism."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Which source port a translated connection gets, and what it costs to find one (K-2.3, K-2.4, CT-6.3)."""
+"""The source port of a translated connection, and the cost of finding one (K-2.3, K-2.4, CT-6.3)."""
 
 import pytest
 from packets import (

@@ -1,6 +1,6 @@
-"""Every code that is cited anywhere (K-6.8, CP-3.1) has one place in docs/specification, and the links there lead somewhere.
+"""Every cited code (such as K-6.8 or CP-3.1) has one place in docs/specification, and the links there lead somewhere.
 
-Codes and places are found by their spelling. Whether a place says what it is cited for, no test knows.
+Codes and places are found by their spelling. No test knows whether a place says what it is cited for.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Which UDP flows a sync deletes: CT-2 and its test vector (CT-2.5)."""
+"""The UDP flows that a sync deletes: CT-2 and its test vector (CT-2.5)."""
 
 from dataclasses import replace
 

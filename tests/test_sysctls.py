@@ -1,4 +1,4 @@
-"""Kernel settings by their own names: what may be written, in which unit, and what a lab makes of them."""
+"""Kernel settings by their own names: which values are allowed, in which unit, and what a lab makes of them."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""The values that everything else is made of: addresses as Kubernetes reads them, durations as Go writes them, and draws."""
+"""The basic values: addresses as Kubernetes reads them, durations as Go writes them, and draws."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Frequencies of draws against what they should be. Quantiles are those of printed tables of the chi-square distribution."""
+"""Frequencies of draws against their probabilities.
+
+Quantiles are those of printed tables of the chi-square distribution.
+"""
 
 from collections import Counter
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""What machines of all kinds showed in Linux, without a kernel: objections of routing, and whose address an error carries (K-3.1, K-7)."""
+"""What Linux did on machines of all kinds, replayed without a kernel: refusals, sources of errors (K-3.1, K-7)."""
 
 import pytest
 from packets import ip

@@ -1,4 +1,4 @@
-"""What is verified: which rules of a run, of which nodes and families, and how paths on a command line are told apart."""
+"""The subjects of a verification: which rules, nodes and families, and what paths on a command line mean."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What a trace tells of a packet's way, step by step, and what its draws are keyed by."""
+"""The steps that a trace records of a packet's way, and the keys of its draws."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Scapy at the edge: packets keep their meaning on the way out and in, and expressions execute nothing."""
+"""Scapy as the outer format: packets keep their meaning both ways, and expressions execute nothing."""
 
 import pytest
 

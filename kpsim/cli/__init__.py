@@ -38,10 +38,10 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: run a command and turn errors into messages and exit codes."""
+    """Entry point: run a command, and turn errors into messages and exit codes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # arrows, where the encoding has none
+            stream.reconfigure(errors="backslashreplace")  # for arrows, if the encoding has none
     try:
         from kpsim.cli import commands  # noqa: F401 - registers the commands
 
@@ -49,12 +49,12 @@ def main() -> None:
     except KpsimError as error:
         print_problems(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader went away, such as `| head`
+    except BrokenPipeError:  # the reader is gone, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:  # a full disk, say
+    except OSError as error:  # for example a full disk
         if os.environ.get("KPSIM_DEBUG"):
             raise
         name = f"{error.filename}: " if error.filename else ""
@@ -70,12 +70,12 @@ def main() -> None:
         sys.exit(3)
 
 
-#: problems shown of one input; the rest is counted
+#: how many problems of one input are shown; the others are counted
 MAX_SHOWN = 25
 
 
 def print_problems(error: KpsimError) -> None:
-    """One line per problem on stderr."""
+    """Print one line for each problem on stderr."""
     if not isinstance(error, InputError):
         typer.echo(f"error: {error}", err=True)
         return

@@ -10,7 +10,7 @@ import typer
 from kpsim.cli import app
 from kpsim.cli.options import Format, FormatOption, complete_scenario
 
-#: lines shown of one check unless all are asked for
+#: how many lines of one check are shown without ``--all``
 MOST_LINES = 30
 
 

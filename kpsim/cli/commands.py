@@ -1,4 +1,4 @@
-"""All commands, each in the module of its subject; importing this registers them."""
+"""Imports the module of every command, which registers the commands."""
 
 from kpsim.cli import check, replay, rules, run, trace, verify
 

@@ -11,14 +11,14 @@ from kpsim.config import Mode
 
 
 class Format(enum.StrEnum):
-    """``--format``."""
+    """The values of ``--format``."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class FamilyName(enum.StrEnum):
-    """``--family``."""
+    """The values of ``--family``."""
 
     IPV4 = "ipv4"
     IPV6 = "ipv6"
@@ -61,7 +61,7 @@ ClusterArgument = Annotated[
 
 
 def complete_scenario(incomplete: str) -> list[str]:
-    """What the shell offers for a scenario; where no name fits, shells offer files."""
+    """Return the scenario names that begin so. If there are none, shells offer files."""
     from kpsim.scenarios import scenario_names
 
     return [name for name in scenario_names() if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""A progress bar on stderr for long work, on a terminal only."""
+"""Shows a progress bar on stderr during long work, on a terminal only."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from kpsim.units import SECOND_NS
 
 @contextmanager
 def progress_bar() -> Iterator[Progress | None]:
-    """Yields what a run calls with the time reached and the whole time; None where nobody would see a bar."""
+    """Yield a function that a run calls with the time reached and the whole time, or None if there is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -55,7 +55,7 @@ def run(
 
 
 def _print(result: "RunResult") -> None:
-    """For a terminal at its width and with colours; else plain text that does not depend on where it goes."""
+    """Print for a terminal at its width and in colours, else as plain text that does not depend on where it goes."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _SavedMachine:
-    """The options that go with ``--rules``: a machine, and how its saved rules are read."""
+    """The options that ``--rules`` needs: a machine, and how its saved rules are read."""
 
     rules: Path
     family: FamilyName | None
@@ -36,7 +36,7 @@ class _SavedMachine:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The options that say which packets to trace; exactly one of ``dst``, ``expression`` and ``capture`` is given."""
+    """The options that say which packets to trace. Exactly one of ``dst``, ``expression`` and ``capture`` is given."""
 
     dst: str
     src: str
@@ -233,7 +233,7 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
 
 
 def _read_rules(machine: _SavedMachine, dst: str) -> "Ruleset":
-    """The saved rules of the family that is asked for, or that the text tells, else that of ``dst``."""
+    """Return the saved rules of one family: the one asked for, else that of the text, else that of ``dst``."""
     from kpsim.dialects import dialect_reading
     from kpsim.inputs import read_text, shown_name
 
@@ -255,7 +255,7 @@ def _read_rules(machine: _SavedMachine, dst: str) -> "Ruleset":
 
 
 def _family_of_destination(dst: str) -> "Family":
-    """The family of IP:PORT; IPv4 if there is none."""
+    """Return the family of ``IP:port``, or IPv4 if there is none."""
     from kpsim.addresses import Family
 
     return Family.IPV6 if dst.count(":") > 1 else Family.IPV4
@@ -273,7 +273,7 @@ def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now
 
 
 def _packets(asked: _Asked, families: "tuple[Family, ...]", start_ns: int) -> "Iterator[tuple[int, int, Packet]]":
-    """Number, time and packet of everything to trace."""
+    """Yield number, time and packet of everything to trace."""
     from kpsim.tracing.probes import check_family, first_packet
 
     if asked.capture is not None:

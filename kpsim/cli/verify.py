@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kpsim.verify.subjects import Subject
     from kpsim.verify.verification import Verification
 
-_WIDTH = 160  # of what goes to no terminal: two traces side by side
+_WIDTH = 160  # for output that goes to no terminal: two traces side by side
 
 
 @app.command(
@@ -144,7 +144,7 @@ def _refuse_without_cluster(random: int, options: dict[str, object]) -> None:
 
 
 def _read_probes(path: Path, subjects: "Sequence[Subject]") -> "dict[tuple[str, Family], list[Probe]]":
-    """By node and family."""
+    """Return the probes of a file by node and family."""
     from kpsim.inputs import read_text, shown_name
     from kpsim.tracing.probes import parse_probes
 
@@ -156,7 +156,7 @@ def _read_probes(path: Path, subjects: "Sequence[Subject]") -> "dict[tuple[str, 
 
 
 def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
-    """Writes the probes on which the two disagree, and the cluster if it was drawn."""
+    """Return a function that writes the probes on which the two disagree, and the cluster if it was drawn."""
 
     def write(question: "Question", verification: "Verification") -> None:
         if folder is None or not verification.disagreements:
@@ -176,7 +176,7 @@ def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
 
 @contextmanager
 def _progress(total: int | None) -> Iterator[Callable[[str, int], None]]:
-    """A bar on stderr, on a terminal only."""
+    """Show a bar on stderr, on a terminal only."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return

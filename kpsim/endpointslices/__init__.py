@@ -1,12 +1,13 @@
-"""From Services and Pods to EndpointSlices: the decisions of the EndpointSlice controller (CP-3, O-10).
+"""Makes EndpointSlices from Services and Pods: the decisions of the EndpointSlice controller (CP-3, O-10).
 
-Counterpart: ``pkg/controller/endpointslice`` with ``k8s.io/endpointslice``. Everything is a function of its arguments, or a
-small memory that the caller owns. It never knows kube-proxy.
+Counterpart: ``pkg/controller/endpointslice`` with ``k8s.io/endpointslice``. Everything is a function of its arguments,
+or a small memory that the caller owns.
 
     pod event ──triggers──► Service to sync ──endpoints──► wanted endpoints ──packing──► drafts ──hints──► rendering ──► writes
                             └──────────────────────────── reconciler ────────────────────────────────────────────┘
 
-Where upstream's order is arbitrary (Go maps), pods count by name, port sets by their first pod, and slices by name.
+Upstream's order is arbitrary where it ranges over Go maps. Here pods are ordered by name, port sets by their first pod,
+slices by name.
 """
 
 from kpsim.endpointslices.expectations import ExpectationTracker

@@ -1,16 +1,19 @@
-"""From a Pod to its endpoint in a Service's slices (CP-3.4, O-10). It never knows which slice the endpoint ends up in."""
+"""Makes the endpoint of a Pod in a Service's slices (CP-3.4, O-10). ``packing`` chooses the slice."""
 
 from kpsim.addresses import Family, canonical_ip, parse_ip
 from kpsim.objects import Node, Pod, Service, SliceEndpoint, SlicePort, TargetRef
 
 
 def pod_belongs(pod: Pod) -> bool:
-    """Whether a selected pod is an endpoint at all; terminating ones are (CP-3.4.1)."""
+    """Return whether a selected pod is an endpoint at all. A terminating pod is one (CP-3.4.1)."""
     return pod.phase not in ("Succeeded", "Failed") and bool(pod.ips)
 
 
 def endpoint_of(pod: Pod, node: Node | None, service: Service, address_type: str) -> SliceEndpoint:
-    """The endpoint of a pod, all three conditions set (CP-3.4.2, CP-3.4.3); without addresses if it has none of the family."""
+    """Return the endpoint of a pod with all three conditions set (CP-3.4.2, CP-3.4.3).
+
+    It has no addresses if the pod has none of the family.
+    """
     terminating = pod.terminating
     named = pod.hostname and pod.subdomain == service.metadata.name and _same_namespace(pod, service)
     return SliceEndpoint(
@@ -30,13 +33,16 @@ def _same_namespace(pod: Pod, service: Service) -> bool:
 
 
 def _address_type(ip: str) -> str:
-    """Like the controller, take what is no address for IPv4; kube-proxy drops it later (O-6)."""
+    """Take what is no address for IPv4, as the controller does. kube-proxy drops it later (O-6)."""
     found = parse_ip(ip)
     return found[0].label if found else Family.IPV4.label
 
 
 def endpoint_ports(service: Service, pod: Pod) -> tuple[SlicePort, ...]:
-    """The slice ports that the Service has on this pod; a named one the pod does not have is left out (CP-3.4.4)."""
+    """Return the slice ports that the Service has on this pod.
+
+    A named port that the pod lacks is left out (CP-3.4.4).
+    """
     ports = []
     for port in service.ports:
         number = find_port(pod, port.target_port, port.protocol)
@@ -46,7 +52,10 @@ def endpoint_ports(service: Service, pod: Pod) -> tuple[SlicePort, ...]:
 
 
 def find_port(pod: Pod, target_port: int | str, protocol: str) -> int | None:
-    """The container port that ``target_port`` means: a number as it is, a name by the first match of name and protocol."""
+    """Return the container port that ``target_port`` means.
+
+    A number is returned as it is. A name is found by the first match of name and protocol.
+    """
     if isinstance(target_port, int):
         return target_port
     return next((p.port for p in pod.container_ports if p.name == target_port and p.protocol == protocol), None)

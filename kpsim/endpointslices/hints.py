@@ -1,7 +1,7 @@
-"""Which zones and nodes an endpoint is meant for: hints by ``trafficDistribution`` (CP-3.9) and mode Auto (CP-3.8, T-6).
+"""Hints: the zones and nodes an endpoint is meant for, by ``trafficDistribution`` (CP-3.9) or mode Auto (CP-3.8, T-6).
 
-Counterpart: ``k8s.io/endpointslice`` packages trafficdist and topologycache. It decides hints of slices that are being
-drafted and never knows what else is in them, nor how kube-proxy will read the hints (T-3).
+Counterpart: ``k8s.io/endpointslice`` packages trafficdist and topologycache. The module sets hints in drafts of slices.
+How kube-proxy reads them is T-3, and not in this package.
 """
 
 import enum
@@ -18,7 +18,7 @@ from kpsim.objects import Node, ObjectKey, Service, SliceEndpoint
 
 ANNOTATION_HINTS = "service.kubernetes.io/topology-aware-hints"
 ANNOTATION_MODE = "service.kubernetes.io/topology-mode"
-OVERLOAD_THRESHOLD = 0.2  #: a zone may get this much more load than its share of the CPUs
+OVERLOAD_THRESHOLD = 0.2  #: how much more load than its share of the CPUs a zone may get
 
 _CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _NO_HINTS: frozenset[str] = frozenset()
@@ -42,15 +42,18 @@ class ControllerEvent:
 
 
 def auto_hints_wanted(service: Service) -> bool:
-    """Whether an annotation asks for topology-aware routing; then ``trafficDistribution`` has no effect (CP-3.8.1)."""
+    """Return whether an annotation asks for topology-aware routing.
+
+    ``trafficDistribution`` then has no effect (CP-3.8.1).
+    """
     annotations = service.metadata.annotations
     return annotations.get(ANNOTATION_HINTS, annotations.get(ANNOTATION_MODE, "")) in ("Auto", "auto")
 
 
 def distribute_traffic(drafts: Drafts, distribution: str | None) -> None:
-    """Set the hints that ``spec.trafficDistribution`` asks for; without a known value remove all (CP-3.9).
+    """Set the hints that ``spec.trafficDistribution`` asks for. Without a known value remove all hints (CP-3.9).
 
-    Endpoints that are not ready keep what they have. Unchanged slices join the updates if a hint was missing or wrong.
+    Endpoints that are not ready keep their hints. Unchanged slices join the updates if a hint was missing or wrong.
     """
     match distribution:
         case "PreferClose" | "PreferSameZone":
@@ -70,7 +73,7 @@ def _own_hints(endpoint: SliceEndpoint, *, with_node: bool) -> SliceEndpoint:
 
 
 def remove_hints(drafts: Drafts) -> None:
-    """No endpoint has hints afterwards, ready or not."""
+    """Remove the hints of all endpoints, ready or not."""
     _rehint(drafts, lambda endpoint: replace(endpoint, zone_hints=_NO_HINTS, node_hints=_NO_HINTS))
 
 
@@ -88,7 +91,7 @@ def _rehint(drafts: Drafts, hinted: Callable[[SliceEndpoint], SliceEndpoint]) ->
 
 @dataclass(frozen=True, slots=True)
 class ZoneShare:
-    """How many endpoints a zone should get: as many as its share of the CPUs, within bounds (CP-3.8.3)."""
+    """How many endpoints a zone should get: as its share of the CPUs, within bounds (CP-3.8.3)."""
 
     desired: float
     minimum: int
@@ -99,28 +102,31 @@ class ZoneShare:
 class TopologyCache:
     """What the controller remembers for mode Auto: CPU shares of the zones, and which Services have hints where.
 
-    ``cpu_ratios`` None: the nodes do not say enough, for the whole cluster. ``hinted`` counts endpoints by zone for each
-    Service and address type.
+    ``cpu_ratios`` is None if the nodes do not say enough, for the whole cluster. ``hinted`` counts endpoints by zone
+    for each Service and address type.
     """
 
     cpu_ratios: Mapping[str, float] | None = None
     hinted: Map[tuple[ObjectKey, str], Mapping[str, int]] = field(default_factory=Map)
 
     def with_nodes(self, nodes: Iterable[Node]) -> "TopologyCache":
-        """After a topology event (CP-3.8.2)."""
+        """Return the cache after a topology event (CP-3.8.2)."""
         return replace(self, cpu_ratios=zone_cpu_ratios(nodes))
 
     def without(self, service: ObjectKey, address_type: str) -> "TopologyCache":
-        """The Service has no Auto hints in this family any more."""
+        """Return the cache without Auto hints of the Service in this family."""
         key = (service, address_type)
         return replace(self, hinted=self.hinted.delete(key)) if key in self.hinted else self
 
     def has_hints(self, service: ObjectKey) -> bool:
-        """In any family."""
+        """Return whether the Service has Auto hints in any family."""
         return any(key == service for key, _ in self.hinted)
 
     def overloaded(self) -> tuple[ObjectKey, ...]:
-        """Services to reconcile again after the nodes changed: some zone has too few hints now (CP-3.8.5). By name."""
+        """Return the Services to reconcile after the nodes changed, since a zone now has too few hints (CP-3.8.5).
+
+        They are sorted by name.
+        """
         keys = {service for (service, _), counts in self.hinted.items() if self._is_overloaded(counts)}
         return tuple(sorted(keys))
 
@@ -133,10 +139,10 @@ class TopologyCache:
 
 
 def zone_cpu_ratios(nodes: Iterable[Node]) -> dict[str, float] | None:
-    """Each zone's share of the allocatable CPU of Ready worker nodes, or None if that cannot be said (CP-3.8.2).
+    """Return each zone's share of the allocatable CPU of Ready worker nodes, or None if it is unknown (CP-3.8.2).
 
-    One counted node without zone or CPU spoils it for the whole cluster; so do fewer than two zones. InputError if a node's
-    CPU quantity is malformed.
+    It is unknown for the whole cluster if one of these nodes has no zone or CPU, or if there are fewer than two zones.
+    InputError if a node's CPU quantity is malformed.
     """
     millis: dict[str, int] = {}
     for node in nodes:
@@ -157,7 +163,7 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "
 
 
 def _cpu_millis(node: Node) -> int:
-    """Thousandths of a CPU, rounded up as Kubernetes does."""
+    """Return thousandths of a CPU, rounded up as Kubernetes does."""
     text = node.allocatable_cpu
     if not text:
         return 0
@@ -176,7 +182,7 @@ def _minimum(desired: float) -> int:
 
 
 def zone_shares(cpu_ratios: Mapping[str, float] | None, total: int) -> dict[str, ZoneShare] | str:
-    """The share of each zone of ``total`` ready endpoints, or why none can be given (CP-3.8.3)."""
+    """Return the share of each zone of ``total`` ready endpoints, or why no shares can be given (CP-3.8.3)."""
     if cpu_ratios is None:
         return "Insufficient Node information: allocatable CPU or zone not specified on one or more nodes"
     counts = f"({total} endpoints, {len(cpu_ratios)} zones)"
@@ -199,8 +205,8 @@ def assign_auto_hints(
 ) -> tuple[TopologyCache, tuple[ControllerEvent, ...]]:
     """Give each ready endpoint a hint for one zone, most for their own (CP-3.8.4), or remove all hints and say why.
 
-    Where upstream's order is arbitrary: the fullest of equals is the first by name, and an endpoint goes to the first zone
-    by name that still receives.
+    Upstream's order is arbitrary in two places. Here the fullest of equal zones is the first by name, and an endpoint
+    goes to the first zone by name that still receives.
     """
     total = sum(endpoint.ready is True for draft in drafts.all for endpoint in draft.endpoints)
     shares = zone_shares(cache.cpu_ratios, total)
@@ -237,7 +243,7 @@ def _disabled(
 
 
 def _keep_valid_slices(drafts: Drafts, shares: Mapping[str, ZoneShare]) -> dict[str, int]:
-    """Hints by zone of the unchanged slices that can stay as they are; the others join the updates."""
+    """Return the hints by zone of the unchanged slices that can stay as they are. The others join the updates."""
     counts: dict[str, int] = {}
     for draft in list(drafts.unchanged):
         hinted = hints_by_zone(draft.endpoints, counts, shares)
@@ -252,7 +258,10 @@ def _keep_valid_slices(drafts: Drafts, shares: Mapping[str, ZoneShare]) -> dict[
 def hints_by_zone(
     endpoints: Iterable[SliceEndpoint], counts: Mapping[str, int], shares: Mapping[str, ZoneShare]
 ) -> dict[str, int] | None:
-    """Zone hints of the ready endpoints, or None if one lacks a hint, names a zone without share or overfills a zone."""
+    """Count zone hints of the ready endpoints.
+
+    None if an endpoint lacks a hint, names a zone without share or overfills a zone.
+    """
     hinted: dict[str, int] = {}
     for endpoint in endpoints:
         if not endpoint.ready:
@@ -269,9 +278,10 @@ def hints_by_zone(
 def zones_out_of_balance(
     counts: Mapping[str, int], shares: Mapping[str, ZoneShare]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """How many endpoints each zone gives to others, and receives (CP-3.8.4 step 3).
+    """Return how many endpoints each zone gives to others, and how many each receives (CP-3.8.4 step 3).
 
-    Largest surplus to largest deficit, one endpoint at a time, until that would leave the balance no better.
+    One endpoint at a time goes from the largest surplus to the largest deficit, until that would not improve the
+    balance.
     """
     surplus = {zone: counts.get(zone, 0) - share.desired for zone, share in sorted(shares.items())}
     gives, needs = ({z: s for z, s in surplus.items() if s > 0}, {z: -s for z, s in surplus.items() if s < 0})

@@ -1,6 +1,6 @@
-"""Packing endpoints into EndpointSlices with few writes (CP-3.5): which slices to create, update, leave alone or delete.
+"""Packs endpoints into EndpointSlices with few writes (CP-3.5): which slices to create, update, leave alone or delete.
 
-Counterpart: the packing of ``k8s.io/endpointslice``'s reconciler. It never knows pods, hints or how slices are written.
+Counterpart: the packing of ``k8s.io/endpointslice``'s reconciler.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,8 @@ _RESERVED_LABELS = frozenset({LABEL_SERVICE_NAME, LABEL_MANAGED_BY, LABEL_HEADLE
 class SliceDraft:
     """A slice as the controller wants it, compared by identity. ``existing`` None: it is new.
 
-    ``labels`` None: written with the Service's; a slice that only gains endpoints or hints keeps its own.
+    ``labels`` None: it is written with the Service's labels. A slice that only gains endpoints or hints keeps its own
+    labels.
     """
 
     ports: tuple[SlicePort, ...]
@@ -39,18 +40,18 @@ class Drafts:
         return [*self.create, *self.update, *self.unchanged]
 
     def touch(self, draft: SliceDraft) -> None:
-        """An unchanged slice is to be updated after all."""
+        """Move an unchanged slice to the updates."""
         self.unchanged = [other for other in self.unchanged if other is not draft]
         self.update.append(draft)
 
 
 def owned(item: EndpointSlice, service: Service) -> bool:
-    """Whether the Service, by UID, owns the slice; an older Service of the same name does not count."""
+    """Return whether the Service, by UID, owns the slice. An older Service of the same name does not own it."""
     return service.metadata.uid in item.owner_uids
 
 
 def copied_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """The labels that a slice takes over from its Service: all but the controller's own (CP-3.10)."""
+    """Return the labels that a slice takes over from its Service: all but the controller's own (CP-3.10)."""
     return {key: value for key, value in labels.items() if key not in _RESERVED_LABELS}
 
 
@@ -60,10 +61,11 @@ def pack(
     service: Service,
     limit: int,
 ) -> tuple[Drafts, list[EndpointSlice]]:
-    """Drafts of the slices to be, and the slices to delete, for one Service and family (CP-3.5.1).
+    """Return the drafts of the slices of one Service and family, and the slices to delete (CP-3.5.1).
 
-    ``wanted`` are endpoints with their ports. Endpoints keep their slice where they can, whole groups move into the fullest
-    slice with room, and nothing is rebalanced: sparse slices stay. Port sets and endpoints count in the order given.
+    ``wanted`` are endpoints with their ports. Endpoints keep their slice where they can. Whole groups move into the
+    fullest slice with room. Nothing is rebalanced: sparse slices stay. Port sets and endpoints are taken in the order
+    given.
     """
     groups: dict[frozenset[SlicePort], _Group] = {}
     for ports, endpoint in wanted:
@@ -85,7 +87,7 @@ _Identity = tuple[tuple[str, ...], str | None, tuple[str, str] | None]
 
 
 def _identity(endpoint: SliceEndpoint) -> _Identity:
-    """What makes an endpoint of a slice and a wanted one the same (CP-3.5.1)."""
+    """Return what an endpoint of a slice and a wanted one have in common if they are the same (CP-3.5.1)."""
     target = endpoint.target_ref
     return tuple(sorted(endpoint.addresses)), endpoint.hostname, (target.namespace, target.name) if target else None
 
@@ -105,7 +107,7 @@ class _Group:
 def _pack_group(
     drafts: Drafts, group: _Group, existing: Sequence[EndpointSlice], service: Service, limit: int
 ) -> list[EndpointSlice]:
-    """Add the drafts of one port set; the slices that lost all their endpoints are returned."""
+    """Add the drafts of one port set, and return the slices that lost all their endpoints."""
     own, doomed, rest = Drafts(), [], dict(group.endpoints)
     for item in existing:
         found = [rest.pop(_identity(endpoint), None) for endpoint in item.endpoints]
@@ -131,19 +133,19 @@ def _pack_group(
 
 
 def labels_differ(item: EndpointSlice, service: Service) -> bool:
-    """Only copied labels count: a slice is not rewritten because one of the controller's own is wrong."""
+    """Compare the copied labels only: a slice is not rewritten because one of the controller's own labels is wrong."""
     return copied_labels(item.metadata.labels) != copied_labels(service.metadata.labels)
 
 
 def _fill(draft: SliceDraft, endpoints: list[SliceEndpoint], limit: int) -> list[SliceEndpoint]:
-    """Move as many as fit; the others are returned."""
+    """Move as many endpoints into the draft as fit, and return the others."""
     room = max(0, limit - len(draft.endpoints))
     draft.endpoints += endpoints[:room]
     return endpoints[room:]
 
 
 def _slice_with_room(drafts: Drafts, ports: tuple[SlicePort, ...], number: int, limit: int) -> SliceDraft:
-    """The unchanged slice that is fullest afterwards if all fit into one, else a new slice."""
+    """Return the unchanged slice that would be fullest with all endpoints, or a new slice if none has room for all."""
     fitting = [draft for draft in drafts.unchanged if number < limit and len(draft.endpoints) + number <= limit]
     if fitting:
         fullest = max(fitting, key=lambda draft: len(draft.endpoints))

@@ -1,6 +1,6 @@
-"""One sync of one Service: what the controller writes (CP-3.3 to CP-3.6), and slices for a cluster that has none yet.
+"""One sync of one Service: the controller's writes (CP-3.3 to CP-3.6). Also derives slices for a cluster that has none.
 
-Pure functions: objects in, writes out. It never knows kube-proxy, and neither queues nor retries anything.
+The functions are pure: objects in, writes out. The queue and its retries are in ``kpsim.simulation.controller``.
 """
 
 import enum
@@ -34,7 +34,7 @@ class WriteVerb(enum.StrEnum):
 
 
 class SliceWrite(NamedTuple):
-    """One API call of the controller. The slice is complete; for a deletion it is the one that goes."""
+    """One API call of the controller. The slice is complete; for a deletion it is the slice to delete."""
 
     verb: WriteVerb
     slice: EndpointSlice
@@ -44,9 +44,9 @@ class SliceWrite(NamedTuple):
 class Reconciliation:
     """What one sync of one Service does.
 
-    ``writes`` in the order of the calls (CP-3.6.2): families in the Service's order, in each creates, updates, deletes; then
-    the slices of families that the Service has left. ``errors`` are pods that could not be placed: the writes happen anyway,
-    then the sync fails and is retried. ``topology`` is the cache for the next sync.
+    ``writes`` are in the order of the calls (CP-3.6.2): families in the Service's order, within each creates, updates,
+    deletes; then the slices of families that the Service no longer has. ``errors`` name pods that could not be placed:
+    the writes are still sent, then the sync fails and is retried. ``topology`` is the cache for the next sync.
     """
 
     writes: tuple[SliceWrite, ...]
@@ -70,7 +70,7 @@ class Reconciliation:
         return self._of(WriteVerb.DELETE)
 
     def apply(self, existing: Iterable[EndpointSlice]) -> tuple[EndpointSlice, ...]:
-        """The slices after all writes, by name."""
+        """Return the slices after all writes, sorted by name."""
         slices = {item.key: item for item in existing}
         for write in self.writes:
             if write.verb is WriteVerb.DELETE:
@@ -81,12 +81,12 @@ class Reconciliation:
 
 
 def has_managed_slices(service: Service) -> bool:
-    """Whether the controller makes slices for the Service: it has a selector and is no ExternalName (CP-3.3)."""
+    """Return whether the controller makes slices for the Service: it has a selector and is no ExternalName (CP-3.3)."""
     return bool(service.selector) and service.type != "ExternalName"
 
 
 def slices_of(service: Service, slices: Iterable[EndpointSlice]) -> list[EndpointSlice]:
-    """The slices that the controller takes for the Service's: by labels, without those being deleted (CP-3.3)."""
+    """Return the slices that count as the Service's: by labels, without those being deleted (CP-3.3)."""
     return [
         item
         for item in slices
@@ -98,9 +98,9 @@ def slices_of(service: Service, slices: Iterable[EndpointSlice]) -> list[Endpoin
 
 
 def address_types(service: Service) -> tuple[str, ...]:
-    """The families that get slices, in the Service's order (CP-3.4.5).
+    """Return the families that get slices, in the Service's order (CP-3.4.5).
 
-    Without ``ipFamilies`` (never so from an API server) the family of the cluster IP counts, or both.
+    If ``ipFamilies`` is missing (an API server always sets it), it is the family of the cluster IP, or both families.
     """
     if service.ip_families:
         return service.ip_families
@@ -110,7 +110,7 @@ def address_types(service: Service) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Sync:
-    """The constants of one reconciliation."""
+    """The inputs of one reconciliation, which do not change during it."""
 
     service: Service
     pods: tuple[Pod, ...]
@@ -132,10 +132,10 @@ def reconcile(
     topology: TopologyCache | None = None,
     seed: int = 0,
 ) -> Reconciliation:
-    """What the controller writes for one Service, given the pods it selects and its slices (``slices_of``); nodes by name.
+    """Return what the controller writes for one Service, given the pods that it selects and its slices (``slices_of``).
 
-    ``topology`` None: mode Auto is not in use, no hints by CPU. Names of new slices are drawn with ``seed``, so that the
-    same state gives the same names.
+    ``nodes`` are by name. ``topology`` None: mode Auto is not in use, so there are no hints by CPU. Names of new slices
+    are drawn with ``seed``, so that the same state gives the same names.
     """
     existing = sorted(existing_slices, key=lambda item: item.key)
     sync = _Sync(
@@ -167,9 +167,10 @@ def reconcile(
 
 
 def _wanted(sync: _Sync, address_type: str) -> tuple[list[tuple[tuple[SlicePort, ...], SliceEndpoint]], list[str]]:
-    """Wanted endpoints with their ports; a pod on an unknown node is an error unless not-ready addresses are published.
+    """Return the wanted endpoints with their ports, and errors.
 
-    An error names the pod that was left out (CP-3.4.1).
+    A pod on an unknown node is left out with an error that names it, unless not-ready addresses are published
+    (CP-3.4.1).
     """
     wanted, errors = [], []
     for pod in sync.pods:
@@ -191,7 +192,7 @@ def _wanted(sync: _Sync, address_type: str) -> tuple[list[tuple[tuple[SlicePort,
 def _set_hints(
     drafts: Drafts, service: Service, address_type: str, topology: TopologyCache | None
 ) -> tuple[TopologyCache | None, tuple[ControllerEvent, ...]]:
-    """Hints by the annotation or by ``trafficDistribution``, never both (CP-3.8.1)."""
+    """Set hints by the annotation or by ``trafficDistribution``, never by both (CP-3.8.1)."""
     auto = auto_hints_wanted(service)
     if topology is not None and auto:
         return assign_auto_hints(drafts, service.key, address_type, topology)
@@ -205,7 +206,7 @@ def _set_hints(
 def _finalize(
     sync: _Sync, address_type: str, existing: Sequence[EndpointSlice], drafts: Drafts, doomed: list[EndpointSlice]
 ) -> Iterator[SliceWrite]:
-    """The writes of one family, after placeholder and recycling (CP-3.5.1, CP-3.6)."""
+    """Yield the writes of one family, after placeholder and recycling (CP-3.5.1, CP-3.6)."""
     service = sync.service
     if len(doomed) == len(existing) and not drafts.create:
         if len(doomed) == 1 and _is_placeholder(doomed[0], service):
@@ -220,7 +221,7 @@ def _finalize(
     for draft in (*drafts.update, *recycled):
         assert draft.existing is not None
         metadata = draft.existing.json["metadata"]
-        if draft in recycled:  # written without what the old content brought along
+        if draft in recycled:  # written without the old slice's metadata
             metadata = {**metadata, "annotations": None, **new_metadata(service, draft.existing.metadata.name)}
         yield SliceWrite(WriteVerb.UPDATE, render(draft, metadata, service, address_type, sync.trigger_time_ns))
     for item in doomed:
@@ -230,7 +231,10 @@ def _finalize(
 def _recycle(
     drafts: Drafts, doomed: Sequence[EndpointSlice], service: Service
 ) -> tuple[list[SliceDraft], list[EndpointSlice]]:
-    """Write the last slice to create over an owned one to delete, while there are both (CP-3.6.1): it keeps the name."""
+    """Write the last slice to create over an owned slice to delete, as long as both exist (CP-3.6.1).
+
+    It keeps the name.
+    """
     recycled, gone = [], []
     for item in doomed:
         if drafts.create and owned(item, service):
@@ -256,9 +260,10 @@ def derive_slices(
     max_endpoints_per_slice: int = MAX_ENDPOINTS_PER_SLICE,
     seed: int = 0,
 ) -> list[EndpointSlice]:
-    """The slices that the controller makes for Services with selectors, starting from none; by namespace and name.
+    """Return the slices that the controller makes for Services with selectors, starting from none.
 
-    InputError that names every selected pod whose Node is not among ``nodes``: the controller would wait for it.
+    They are sorted by namespace and name. InputError names every selected pod whose Node is not among ``nodes``: the
+    controller would wait for that Node.
     """
     by_label: dict[tuple[str, str, str], list[Pod]] = {}
     for pod in pods:
@@ -271,7 +276,7 @@ def derive_slices(
     for service in sorted(services, key=lambda item: item.key):
         if not has_managed_slices(service):
             continue
-        label = min(service.selector.items())  # any of them narrows the search
+        label = min(service.selector.items())  # any one label narrows the search
         candidates = by_label.get((service.metadata.namespace, *label), ())
         selected = [pod for pod in candidates if selects(service, pod.metadata.labels)]
         problems += _misplaced(service, selected, known)

@@ -1,4 +1,4 @@
-"""EndpointSlices as the objects that reach the API server: metadata, names, JSON (CP-3.10). It decides nothing."""
+"""Writes EndpointSlices as the objects that reach the API server: metadata, names, JSON (CP-3.10)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,13 +21,16 @@ from kpsim.units import format_rfc3339
 
 CONTROLLER_NAME = "endpointslice-controller.k8s.io"
 
-_NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # what the API server draws generated names from
+_NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # the API server's characters for generated names
 _NAME_SUFFIX_LENGTH = 5
 _NAME_MAX_LENGTH = 63
 
 
 def slice_labels(service: Service) -> dict[str, str]:
-    """The labels of the Service's slices (CP-3.10, O-10.6); what the Service says under reserved keys is dropped."""
+    """Return the labels of the Service's slices (CP-3.10, O-10.6).
+
+    The Service's own values of reserved keys are dropped.
+    """
     labels = copied_labels(service.metadata.labels)
     labels[LABEL_SERVICE_NAME] = service.metadata.name
     labels[LABEL_MANAGED_BY] = CONTROLLER_NAME
@@ -37,7 +40,7 @@ def slice_labels(service: Service) -> dict[str, str]:
 
 
 def generated_name(service: Service, taken: set[str], seed: int) -> str:
-    """``<service>-<5 characters>`` as the API server makes it from generateName; a taken one is drawn again."""
+    """Return ``<service>-<5 characters>`` as the API server makes it from generateName. A taken name is drawn again."""
     prefix = f"{service.metadata.name}-"[: _NAME_MAX_LENGTH - _NAME_SUFFIX_LENGTH]
     attempt = 0
     while True:
@@ -66,7 +69,7 @@ def new_metadata(service: Service, name: str) -> dict[str, Any]:
 def render(
     draft: SliceDraft, metadata: Mapping[str, Any], service: Service, address_type: str, trigger_time_ns: int | None
 ) -> EndpointSlice:
-    """The whole slice; the trigger-time annotation is set or, without a time, removed (CP-3.7.2)."""
+    """Return the whole slice. The trigger-time annotation is set, or removed if there is no time (CP-3.7.2)."""
     meta = {key: value for key, value in metadata.items() if key != "annotations"}
     annotations = dict(metadata.get("annotations") or {})
     annotations.pop(ANNOTATION_TRIGGER_TIME, None)
@@ -74,7 +77,7 @@ def render(
         annotations[ANNOTATION_TRIGGER_TIME] = format_rfc3339(trigger_time_ns)
     if annotations:
         meta["annotations"] = annotations
-    # The generation grows with every write that changes more than annotations (CP-3.6.3), and each write here does.
+    # The generation grows with every write that changes more than annotations (CP-3.6.3). All writes here do.
     meta["generation"] = (draft.existing.metadata.generation if draft.existing else 0) + 1
     return endpoint_slice_from_json(
         {

@@ -1,6 +1,6 @@
 """What makes the EndpointSlice controller sync a Service, and since when the change has been waiting (CP-3.1, CP-3.7).
 
-Counterpart: the event handlers and the trigger time tracker of ``k8s.io/endpointslice``. It never knows what a sync does.
+Counterpart: the event handlers and the trigger time tracker of ``k8s.io/endpointslice``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,12 +11,12 @@ from kpsim.units import parse_rfc3339_ns
 
 
 def selects(service: Service, labels: Mapping[str, str]) -> bool:
-    """Whether the Service has a selector and the labels match it."""
+    """Return whether the Service has a selector and the labels match it."""
     return bool(service.selector) and all(labels.get(key) == value for key, value in service.selector.items())
 
 
 def pod_changed(old: Pod, new: Pod) -> bool:
-    """Whether an update may change the pod's endpoint (CP-3.1).
+    """Return whether an update may change the pod's endpoint (CP-3.1).
 
     Upstream compares deletion timestamps by pointer, so every update of a pod that is already terminating counts.
     """
@@ -26,7 +26,7 @@ def pod_changed(old: Pod, new: Pod) -> bool:
 
 
 def labels_changed(old: Pod, new: Pod) -> bool:
-    """Whether an update may change which Services select the pod, or its host name (CP-3.1)."""
+    """Return whether an update may change which Services select the pod, or its host name (CP-3.1)."""
     return (
         dict(old.metadata.labels) != dict(new.metadata.labels)
         or old.hostname != new.hostname
@@ -35,9 +35,12 @@ def labels_changed(old: Pod, new: Pod) -> bool:
 
 
 def services_for_pod_change(services: Iterable[Service], old: Pod | None, new: Pod | None) -> list[Service]:
-    """The Services to sync after a pod event, by name (CP-3.1.1). ``old`` None: added; ``new`` None: deleted.
+    """Return the Services to sync after a pod event, sorted by name (CP-3.1.1).
 
-    With changed labels: those that select either version if the pod itself changed, else those that select just one.
+    ``old`` None: added; ``new`` None: deleted.
+
+    If labels changed: the Services that select either version if the pod itself changed, else those that select exactly
+    one.
     """
     present = new or old
     if present is None:
@@ -60,12 +63,15 @@ def services_for_pod_change(services: Iterable[Service], old: Pod | None, new: P
 
 
 def service_trigger_time_ns(service: Service) -> int | None:
-    """Creation of the Service, in nanoseconds since 1970: later changes of a Service have no time of their own (CP-3.7.1)."""
+    """Return the creation time of the Service, in nanoseconds since 1970 (CP-3.7.1).
+
+    Later changes of a Service have no trigger time of their own.
+    """
     return _instant_ns(service, service.metadata.creation_timestamp, ".metadata.creationTimestamp")
 
 
 def pod_trigger_time_ns(pod: Pod) -> int | None:
-    """The last transition of the pod's Ready condition."""
+    """Return the time of the last transition of the pod's Ready condition, in nanoseconds since 1970, or None."""
     return _instant_ns(pod, pod.ready_changed, ".status.conditions[Ready].lastTransitionTime")
 
 
@@ -79,16 +85,18 @@ def _instant_ns(obj: ApiObject, text: str, path: str) -> int | None:
 
 
 class TriggerTimeTracker:
-    """Finds the change that a sync of a Service answers: the oldest one since the last sync (CP-3.7.1)."""
+    """Finds the time of the change that a sync of a Service answers: the oldest one since the last sync (CP-3.7.1)."""
 
     def __init__(self) -> None:
         self._pods_ns: dict[ObjectKey, dict[str, int]] = {}
         self._services_ns: dict[ObjectKey, int | None] = {}
 
     def compute(self, service: Service, pods: Iterable[Pod]) -> int | None:
-        """The trigger time in nanoseconds since 1970, or None; remembers what was seen, even if nothing is written then.
+        """Return the trigger time in nanoseconds since 1970, or None.
 
-        The first sync of a Service gives its creation. InputError if a time stamp is malformed.
+        What was seen is remembered, even if nothing is written.
+
+        The first sync of a Service gives its creation time. InputError if a time stamp is malformed.
         """
         known, before_ns = service.key in self._services_ns, self._services_ns.get(service.key)
         pods_before_ns, pods_ns = self._pods_ns.get(service.key, {}), {}
@@ -108,6 +116,6 @@ class TriggerTimeTracker:
         return min(changed_ns, default=None) if known else service_ns
 
     def forget(self, service: ObjectKey) -> None:
-        """The Service was deleted."""
+        """Forget a Service that was deleted."""
         self._pods_ns.pop(service, None)
         self._services_ns.pop(service, None)

@@ -1,6 +1,6 @@
-"""Clusters in: Kubernetes manifests, as people have them, to a ClusterState; defaulted and validated as an API server would.
+"""Reads Kubernetes manifests and makes a ClusterState of them, defaulted and validated as an API server does.
 
-Counterpart: kubectl and the API server. Used for manifests only, never for recordings, whose objects an API server has completed.
+Counterpart: kubectl and the API server. Recordings do not come through here: an API server has completed their objects.
 """
 
 from kpsim.manifests.changes import apply_patch, check_object, check_objects, patch_object, update_object

@@ -1,6 +1,6 @@
-"""What the API server does with objects that are created: check the shape, default, validate, allocate. All errors at once.
+"""Does what the API server does with created objects: checks shape, sets defaults, validates, allocates.
 
-Counterpart: the strategies of pkg/registry. It knows places only to report them, and never reads files.
+Counterpart: the strategies of pkg/registry. All errors of all objects are reported at once. No files are read here.
 """
 
 from collections import Counter
@@ -17,18 +17,18 @@ from kpsim.manifests.schema import check_shapes
 from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, is_stored, metadata_complaints
 from kpsim.objects import ApiObject, object_from_json
 
-#: of these little is read, and the server of another version may have stored more fields
+#: kinds of which little is read; a server of another version may have stored more fields
 LENIENT_KINDS = ("Pod", "Node")
 
 #: more allocations than this are counted instead of listed
 _LISTED = 20
-#: with more errors of shape than this, the rest of an object is not looked at
+#: an object with more errors of shape than this is not examined further
 _EXAMINED = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One object of a kind that is read, and where it stands."""
+    """One object of a kind that is read, and its place."""
 
     place: Place
     kind: str
@@ -36,7 +36,7 @@ class Item:
 
     @property
     def title(self) -> str:
-        """``Service shop/web``."""
+        """Kind and name: ``Service shop/web``."""
         metadata = self.json.get("metadata")
         if not isinstance(metadata, dict) or not metadata.get("name"):
             return self.kind
@@ -49,7 +49,7 @@ class Item:
 
 @dataclass(slots=True)
 class Admission:
-    """Objects as the API server would store them, in input order; what is wrong; what was done, in words."""
+    """Objects as the API server would store them, in input order; what is wrong; and, in words, what was done."""
 
     items: list[Item] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -57,7 +57,10 @@ class Admission:
 
 
 def admit(items: Sequence[Item], existing: Iterable[Json] = ()) -> Admission:
-    """Create the objects in a cluster where ``existing`` ones are. What is wrong is left out of ``items``."""
+    """Create the objects in a cluster that holds the ``existing`` ones.
+
+    Objects with errors are left out of ``items``.
+    """
     admission = Admission()
     admission.items = _without_duplicates(_examine(items, admission), admission)
     _allocate(admission, list(existing))
@@ -68,7 +71,7 @@ def admit(items: Sequence[Item], existing: Iterable[Json] = ()) -> Admission:
 
 
 def _examine(items: Sequence[Item], admission: Admission) -> list[Item]:
-    """The defaulted objects that are valid by themselves."""
+    """Return the objects that are valid by themselves, with defaults."""
     misshapen = _shape_findings(items, admission)
     examined: list[Item] = []
     defaulted: Counter[str] = Counter()
@@ -89,7 +92,7 @@ def _examine(items: Sequence[Item], admission: Admission) -> list[Item]:
 
 
 def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, list[Path]]:
-    """Paths of what has the wrong shape, by index of the item."""
+    """Return the paths of values with a wrong shape, by index of the item."""
     misshapen: dict[int, list[Path]] = {}
     unknown: Counter[str] = Counter()
     for kind in sorted({item.kind for item in items}):
@@ -108,19 +111,19 @@ def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, li
 
 
 def _findings_beside(item: Item, misshapen: list[Path]) -> list[Finding]:
-    """What else is wrong with an object of wrong shape: found as if what has the wrong shape had been left out."""
+    """Return what else is wrong with an object of wrong shape, found in a copy without the misshapen values."""
     if len(misshapen) > _EXAMINED:
         return []
     json: Any = item.json
     for path in misshapen:
         if isinstance(path[-1] if path else 0, str):
             json = without(json, path)
-    # list items that are wrong themselves, or now lack a field that they need
+    # list items that are wrong themselves, or that now lack a required field
     removed = {_item_path(path) for _, path, _, _ in check_shapes(item.kind, [json])}
     for path in sorted(removed, reverse=True):
         json = without(json, path)
     if () in removed or check_shapes(item.kind, [json]):
-        return []  # without them nothing can be said
+        return []  # without these values nothing more can be said
     json = DEFAULTS[item.kind](default_metadata(item.kind, json))
     complaints = [
         (path_before(path, removed), message)
@@ -135,7 +138,7 @@ def _findings_beside(item: Item, misshapen: list[Path]) -> list[Finding]:
 
 
 def _item_path(path: Path) -> Path:
-    """The innermost list item around a value; () if there is none."""
+    """Return the path of the innermost list item around a value, or () if there is none."""
     return next((path[:end] for end in range(len(path), 0, -1) if isinstance(path[end - 1], int)), ())
 
 
@@ -154,7 +157,10 @@ def _without_duplicates(items: list[Item], admission: Admission) -> list[Item]:
 
 
 def _allocate(admission: Admission, existing: list[Json]) -> None:
-    """Families, then the explicit claims of all Services, then allocations by name, so that file order does not matter."""
+    """Assign families, then the explicit claims of all Services, then allocate in order of name.
+
+    So the order of objects in files does not matter.
+    """
 
     if not any(item.kind == "Service" for item in admission.items):
         return
@@ -203,7 +209,7 @@ def _listed(notes: list[str], what: str) -> list[str]:
 
 
 def typed_objects(admission: Admission) -> list[ApiObject]:
-    """The typed objects of the kinds that kpsim models; what cannot be read becomes a finding."""
+    """Return the typed objects of the kinds that kpsim models. An object that cannot be read becomes a finding."""
     typed: list[ApiObject] = []
     for item in admission.items:
         try:

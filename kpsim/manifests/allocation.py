@@ -1,8 +1,8 @@
 """Families, cluster IPs and node ports that the API server gives to Services (O-3.3 to O-3.7).
 
-Counterpart: pkg/registry/core/service. Where the server starts at a random place, the place here is drawn from the Service's
-name, so that an allocation neither changes between runs nor when other Services come and go (unless two dispute a number).
-It knows nothing of files: disputes are returned as complaints with the names of both Services.
+Counterpart: pkg/registry/core/service. The server starts its search at a random number. Here the start is drawn from
+the Service's name, so an allocation is the same in every run and does not change when other Services come and go,
+unless two claim one number. Disputes are returned as complaints with the names of both Services.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from kpsim.inputs import Json
 from kpsim.manifests.places import Path
 from kpsim.manifests.validation import Complaint, cluster_ip_path, is_stored
 
-#: what is assumed where no ServiceCIDR says otherwise: kubeadm's default, and a ULA range of the same kind
+#: the ranges assumed if no ServiceCIDR exists: kubeadm's default, and a ULA range of the same kind
 DEFAULT_RANGES = {Family.IPV4: "10.96.0.0/12", Family.IPV6: "fd00:10:96::/112"}
-#: the range assumed around given cluster IPs that lie outside the default one
+#: prefix length of the range assumed around cluster IPs that lie outside the default one
 _RANGE_AROUND = {Family.IPV4: 16, Family.IPV6: 112}
 
 NODE_PORTS = range(30000, 32768)
@@ -38,7 +38,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRanges:
-    """The ranges cluster IPs come from: families in the cluster's order, the networks of each, and whether they were given."""
+    """The ranges of cluster IPs, for each family in the cluster's order. ``given``: objects state them."""
 
     networks: Mapping[Family, tuple[Network, ...]]
     given: bool
@@ -52,7 +52,10 @@ class ServiceRanges:
 
 
 def service_ranges(services: Sequence[Json], nodes: Sequence[Json], service_cidrs: Sequence[Json]) -> ServiceRanges:
-    """From ServiceCIDR objects (``kubernetes`` first); else the defaults for the families that Services and Nodes show."""
+    """Return the ranges of ServiceCIDR objects (``kubernetes`` first).
+
+    Without such objects they are the defaults for the families that Services and Nodes show.
+    """
     networks: dict[Family, tuple[Network, ...]] = {}
     for obj in sorted(
         service_cidrs, key=lambda obj: (obj["metadata"]["name"] != "kubernetes", obj["metadata"]["name"])
@@ -86,14 +89,17 @@ def _assumed_range(family: Family, addresses: Iterable[tuple[Family, int]]) -> N
 
 
 def _families_shown(services: Sequence[Json], nodes: Sequence[Json]) -> list[Family]:
-    """The cluster's families, its primary one first: from cluster IPs and ipFamilies, then from pod CIDRs, else IPv4."""
+    """Return the cluster's families, the primary one first.
+
+    They come from cluster IPs and ipFamilies, then from pod CIDRs. If there are none of these, it is IPv4.
+    """
     first: list[Family] = []
     shown: set[Family] = set()
     for service in services:
         parsed = [found[0] for found in map(parse_ip, _given_ips(service)) if found is not None]
         spec = service.get("spec") or {}
         labels = [Family.from_label(label) for label in spec.get("ipFamilies") or []]
-        if spec.get("selector") or parsed:  # a headless Service without selector has both families anywhere
+        if spec.get("selector") or parsed:  # a headless Service without selector has both families in any cluster
             shown.update(parsed, labels)
             first += (parsed or labels)[:1]
     for node in nodes:
@@ -109,7 +115,7 @@ def _families_shown(services: Sequence[Json], nodes: Sequence[Json]) -> list[Fam
 
 
 def assign_families(service: Json, ranges: ServiceRanges, *, update: bool = False) -> tuple[Json, list[Complaint]]:
-    """The Service with ``ipFamilies`` and ``ipFamilyPolicy`` (O-3.3, steps 1 to 5)."""
+    """Return the Service with ``ipFamilies`` and ``ipFamilyPolicy`` (O-3.3, steps 1 to 5), and complaints."""
     spec = service["spec"]
     if spec["type"] == "ExternalName":
         return service, []
@@ -123,7 +129,7 @@ def assign_families(service: Json, ranges: ServiceRanges, *, update: bool = Fals
             families.append(parsed[0])
     if (
         families and is_stored(service) and not update
-    ):  # decided when it was written, perhaps in a cluster of other families
+    ):  # they were decided when the Service was written, perhaps in a cluster of other families
         wanted = families
     else:
         complaints = list(_family_complaints(policy, families, ips, ranges, open_headless))
@@ -157,11 +163,14 @@ def _family_complaints(
 
 
 def _scan(first: int, count: int, taken: Mapping[Any, Claim], key: Any, *draw: str | int) -> int | None:
-    """The first free number of ``count`` from ``first``, beginning at a drawn place, upward with wrap."""
+    """Return the first free of ``count`` numbers from ``first``.
+
+    The search begins at a drawn number, goes up and wraps.
+    """
     if count <= 0:
         return None
     start = rng.below(count, 0, *draw)
-    for step in range(min(count, len(taken) + 1)):  # among one more than are taken, one is free
+    for step in range(min(count, len(taken) + 1)):  # one of these is free, because only len(taken) are taken
         number = first + (start + step) % count
         if key(number) not in taken:
             return number
@@ -170,7 +179,7 @@ def _scan(first: int, count: int, taken: Mapping[Any, Claim], key: Any, *draw: s
 
 @dataclass(slots=True)
 class Allocator:
-    """Cluster IPs and node ports of one cluster: who holds which. Explicit claims first, then allocations."""
+    """The cluster IPs and node ports of one cluster and their holders. Make explicit claims first, then allocate."""
 
     ranges: ServiceRanges
     addresses: dict[tuple[Family, int], Claim] = field(default_factory=dict)
@@ -179,7 +188,7 @@ class Allocator:
     # explicit values
 
     def claim(self, service: Json) -> list[Complaint]:
-        """Reserve what the Service states; complaints name the holder of what is taken or out of range."""
+        """Reserve what the Service states. Complaints name the holder of a taken value, and values out of range."""
         return [*self._claim_addresses(service), *self._claim_ports(service)]
 
     def _claim_addresses(self, service: Json) -> Iterator[Complaint]:
@@ -226,7 +235,7 @@ class Allocator:
     # allocation
 
     def allocate(self, service: Json, *, update: bool = False) -> "Allocated":
-        """The Service with all that it lacks; complaints if a range is used up."""
+        """Give the Service all that it lacks. There are complaints if a range is used up."""
         made = Allocated(service)
         self._give_addresses(made)
         self._give_node_ports(made, update)
@@ -278,7 +287,7 @@ class Allocator:
         if not _wants_node_ports(service, update) or all(port.get("nodePort") for port in ports):
             return
         shared: dict[int, int] = {}
-        if not update:  # on create, ports of one number (TCP and UDP, say) share one node port (O-3.6)
+        if not update:  # on create, ports with one number (such as TCP and UDP) share one node port (O-3.6)
             for port in ports:
                 if port.get("nodePort"):
                     shared.setdefault(port["port"], port["nodePort"])
@@ -318,7 +327,7 @@ class Allocator:
 
 @dataclass(slots=True)
 class Allocated:
-    """A Service and what it was given, in words."""
+    """A Service, and in words what it was given."""
 
     service: Json
     address_notes: list[str] = field(default_factory=list)
@@ -330,7 +339,7 @@ def _wants_node_ports(service: Json, update: bool) -> bool:
     spec = service["spec"]
     if spec["type"] == "NodePort":
         return True
-    # a load balancer that an API server stored without node ports shall have none
+    # a load balancer that an API server stored without node ports keeps having none
     return (
         spec["type"] == "LoadBalancer"
         and bool(spec.get("allocateLoadBalancerNodePorts", True))

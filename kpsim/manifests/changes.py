@@ -1,7 +1,7 @@
 """Objects given as JSON instead of files: checked and completed on create, patched and completed on update.
 
-Counterpart: the API server's POST and PATCH (JSON merge patch, RFC 7386), with the update rules of O-3.3 and O-3.6. It returns
-new objects and never changes the cluster.
+Counterpart: the API server's POST and PATCH (JSON merge patch, RFC 7386), with the update rules of O-3.3 and O-3.6. The
+functions return new objects and never change the cluster.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,10 +28,11 @@ def check_objects(
     place: Place | None = None,
     existing: ClusterState | None = None,
 ) -> list[dict[str, Any]]:
-    """The objects as an API server would store them: validated, defaulted, allocated (O-3).
+    """Return the objects as an API server would store them: validated, defaulted, allocated (O-3).
 
-    ``place`` (or ``file`` and ``path``) is where the list stands, for errors; ``existing`` is the cluster they are created
-    in, whose addresses and node ports are taken. Kinds that decide no packets pass as they are. InputError with every problem.
+    ``place`` (or ``file`` and ``path``) is where the list stands, for errors. ``existing`` is the cluster that they are
+    created in, whose addresses and node ports are taken. Objects of kinds that decide no packets are returned
+    unchanged. InputError with every problem.
     """
     place = place or Place(Source(file), 1, path)
     found = sort_documents(Document(place.at(index), obj) for index, obj in enumerate(objects))
@@ -52,7 +53,7 @@ def check_object(
     place: Place | None = None,
     existing: ClusterState | None = None,
 ) -> dict[str, Any]:
-    """:func:`check_objects` for one object that stands at the place itself."""
+    """Check one object as :func:`check_objects` does. ``place`` is the place of the object itself."""
     place = place or Place(Source(file), 1, path)
     found = sort_documents([Document(place, obj)])
     held = [held.json for held in existing.objects.values()] if existing is not None else []
@@ -67,7 +68,10 @@ def check_object(
 
 
 def apply_patch(obj: Any, patch: Any) -> Any:
-    """JSON merge patch (RFC 7386): null removes, objects merge, everything else replaces. Neither argument is changed."""
+    """Apply a JSON merge patch (RFC 7386): null removes, objects merge, all else replaces.
+
+    Neither argument is changed.
+    """
     if not isinstance(patch, Mapping):
         return patch
     merged = dict(obj) if isinstance(obj, Mapping) else {}
@@ -88,9 +92,11 @@ def update_object(
     path: Path = (),
     place: Place | None = None,
 ) -> dict[str, Any]:
-    """``new`` as the API server would store it in place of ``old``: what the update leaves open is taken over from ``old``.
+    """Return ``new`` as the API server would store it in place of ``old``.
 
-    ``cluster`` tells which addresses and node ports other Services hold. InputError with every problem.
+    What the update leaves open comes from ``old``.
+
+    ``cluster`` holds the other Services, with their addresses and node ports. InputError with every problem.
     """
     place = place or Place(Source(file), 1, path)
     kind = str(old.get("kind"))
@@ -127,7 +133,7 @@ def patch_object(
     path: Path = (),
     place: Place | None = None,
 ) -> dict[str, Any]:
-    """:func:`apply_patch`, then :func:`update_object`."""
+    """Apply a patch as :func:`apply_patch` does, then update as :func:`update_object` does."""
     return update_object(old, apply_patch(old, patch), cluster=cluster, file=file, path=path, place=place)
 
 
@@ -148,7 +154,10 @@ def _kind_of(spec: Json) -> str:
 
 
 def _carried_over(old: Json, new: Json) -> Json:
-    """The new Service without what its type excludes and the update did not touch, with what it left out (O-3.3, O-3.6)."""
+    """Return the new Service with what the update left out, taken from the old one (O-3.3, O-3.6).
+
+    Fields that the new type excludes are removed if the update did not touch them.
+    """
     before, spec = old["spec"], dict(new["spec"])
     kind = _kind_of(spec)
     for name in _fields_to_drop(spec, kind):
@@ -185,7 +194,7 @@ def _without_node_port(port: Json, given: set[Any]) -> Json:
 
 
 def _first_family_only(before: Json, spec: dict[str, Any]) -> dict[str, Any]:
-    """Switching to SingleStack gives the second family up, unless the update says otherwise."""
+    """Drop the second family when an update switches to SingleStack, unless the update sets the families itself."""
     if spec.get("ipFamilyPolicy") != "SingleStack" or before.get("ipFamilyPolicy") == "SingleStack":
         return spec
     unchanged = {
@@ -197,7 +206,7 @@ def _first_family_only(before: Json, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refilled(before: Sequence[Json], ports: Sequence[Json]) -> list[Json]:
-    """Missing node ports from the old port of the same name, unless the number now stands at another port."""
+    """Fill in missing node ports from the old port of the same name, unless another port now has the number."""
     stated = {port.get("nodePort") for port in ports}
     by_name = {port.get("name") or "": port.get("nodePort") for port in before}
     filled: list[Json] = []

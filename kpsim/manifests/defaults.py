@@ -1,7 +1,8 @@
-"""What the API server fills in when an object is written (O-3.1, O-3.8): static defaults, one object at a time.
+"""The defaults that the API server fills in when an object is written (O-3.1, O-3.8). Each depends on one object alone.
 
-Counterpart: pkg/apis/core/v1/defaults.go and its siblings. Every function returns the object itself if nothing was missing, so
-what comes from an API server passes unchanged. It never changes its argument and never allocates anything (allocation.py).
+Counterpart: pkg/apis/core/v1/defaults.go and its siblings. A function returns the object itself if nothing is missing,
+so an object from an API server passes unchanged. No function changes its argument. ``allocation`` allocates addresses
+and ports.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,14 +15,14 @@ DEFAULT_AFFINITY_SECONDS = 10800
 
 
 def _with(obj: Json, **changes: Any) -> Json:
-    """The object with these fields, None meaning without; the object itself if that changes nothing."""
+    """Return the object with these fields. None removes a field. If nothing changes, it is the same object."""
     if all(obj.get(key) == value for key, value in changes.items()):
         return obj
     return {key: value for key, value in {**obj, **changes}.items() if key not in changes or value is not None}
 
 
 def default_metadata(kind: str, obj: Json) -> Json:
-    """The namespace ``default``, as kubectl fills it in."""
+    """Set the namespace ``default``, as kubectl does."""
     if kind not in NAMESPACED or obj["metadata"].get("namespace"):
         return obj
     return {**obj, "metadata": {**obj["metadata"], "namespace": "default"}}
@@ -68,7 +69,7 @@ def _service_port(port: Json) -> Json:
 
 
 def _service_status(obj: Json, kind: str) -> Json:
-    """``ipMode`` of load balancer addresses; the addresses go when the Service is no load balancer (O-3.8)."""
+    """Set ``ipMode`` of load balancer addresses. A Service that is no load balancer loses the addresses (O-3.8)."""
     status = obj.get("status") or {}
     ingress = (status.get("loadBalancer") or {}).get("ingress")
     if not ingress:
@@ -80,7 +81,7 @@ def _service_status(obj: Json, kind: str) -> Json:
 
 
 def default_endpoint_slice(obj: Json) -> Json:
-    """Port name ``""`` and protocol TCP (O-6.2); a nil port stays nil."""
+    """Set port name ``""`` and protocol TCP (O-6.2). A port without number stays without."""
     ports = obj.get("ports") or []
     filled = [_with(port, name=port.get("name") or "", protocol=port.get("protocol") or "TCP") for port in ports]
     return obj if filled == ports else {**obj, "ports": filled}
@@ -96,7 +97,7 @@ def default_endpoints(obj: Json) -> Json:
 
 
 def default_node(obj: Json) -> Json:
-    """``podCIDR`` and ``podCIDRs[0]`` are one field in two versions of the API."""
+    """Make ``podCIDR`` and ``podCIDRs[0]`` equal: they are one field in two versions of the API."""
     spec = obj.get("spec") or {}
     if spec.get("podCIDR") and not spec.get("podCIDRs"):
         return {**obj, "spec": {**spec, "podCIDRs": [spec["podCIDR"]]}}
@@ -106,7 +107,7 @@ def default_node(obj: Json) -> Json:
 
 
 def default_pod(obj: Json) -> Json:
-    """Protocol TCP of container ports; ``podIP`` and ``podIPs[0]`` are one field."""
+    """Set protocol TCP of container ports, and make ``podIP`` and ``podIPs[0]`` equal, which are one field."""
     spec, status = obj["spec"], obj.get("status") or {}
     for name in ("containers", "initContainers"):
         containers = spec.get(name) or []

@@ -1,6 +1,6 @@
-"""EndpointSlices that a cluster's controllers would have written, for Services whose slices are not among the manifests (O-10, CP-4.3).
+"""Makes the EndpointSlices that a cluster's controllers would have written, if the manifests lack them (O-10, CP-4.3).
 
-Counterpart: the endpointslice and endpointslicemirroring controllers. It never changes a Service that has slices of its own.
+Counterpart: the endpointslice and endpointslicemirroring controllers. A Service that has slices is never changed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,10 @@ _LABEL_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 
 
 def derive_from_pods(objects: Sequence[ApiObject]) -> tuple[list[EndpointSlice], list[str]]:
-    """Slices from Pods for the Services with selector that have no slice; and what was done, in words."""
+    """Make slices from Pods for the Services with selector that have no slice.
+
+    Returns them, and in words what was done.
+    """
     pods = [obj for obj in objects if isinstance(obj, Pod)]
     if not pods:
         return [], []
@@ -54,7 +57,10 @@ def derive_from_pods(objects: Sequence[ApiObject]) -> tuple[list[EndpointSlice],
 
 
 def _on_nodes(pods: Sequence[Pod], nodes: Sequence[Node], notes: list[str]) -> tuple[list[Pod], Sequence[Node]]:
-    """The Pods whose Node is known, and the Nodes. The controller waits for a Node it does not know (CP-3.4.1)."""
+    """Return the Pods whose Node is known, and the Nodes.
+
+    The controller waits for a Node it does not know (CP-3.4.1).
+    """
     placed = [pod for pod in pods if pod.node_name]
     if not nodes:
         names = sorted({pod.node_name for pod in placed})
@@ -81,7 +87,7 @@ def _pod_notes(pods: Iterable[Pod]) -> list[str]:
 
 
 def mirror_endpoints(endpoints: Sequence[Json], objects: Sequence[ApiObject]) -> tuple[list[EndpointSlice], list[str]]:
-    """Slices from Endpoints objects of Services without selector (CP-4.3); others are written anew by the controllers."""
+    """Make slices from Endpoints of Services without selector (CP-4.3). The controllers rewrite all other Endpoints."""
     services = {(obj.metadata.namespace, obj.metadata.name): obj for obj in objects if isinstance(obj, Service)}
     sliced = {(obj.metadata.namespace, obj.service_name) for obj in objects if isinstance(obj, EndpointSlice)}
     mirrored: list[EndpointSlice] = []
@@ -116,7 +122,7 @@ def _mirrored_slice(obj: Json, subset: Json, number: int, family: Family) -> End
             parsed = parse_ip(address["ip"])
             if parsed is None or parsed[0] is not family:
                 continue
-            # mirrored endpoints carry ready alone
+            # mirrored endpoints have the condition ready alone
             endpoint = {"addresses": [address["ip"]], "conditions": {"ready": ready}}
             endpoints.append(endpoint | ({"nodeName": address["nodeName"]} if address.get("nodeName") else {}))
     return endpoint_slice_from_json(

@@ -1,6 +1,6 @@
-"""Which documents are which objects: kinds and API groups, lists, and what is skipped.
+"""Sorts documents by kind and API group. Lists are taken apart, and what is skipped is counted.
 
-Counterpart: kubectl's builder and the API server's scheme. It never looks inside an object beyond apiVersion, kind, and items.
+Counterpart: kubectl's builder and the API server's scheme. Of an object it reads only apiVersion, kind and items.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ API_VERSIONS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(slots=True)
 class Sorted:
-    """Objects by what becomes of them."""
+    """Objects by what is done with them."""
 
     items: list[Item] = field(default_factory=list)
     configurations: list[Document] = field(default_factory=list)  #: KubeProxyConfiguration documents
@@ -37,7 +37,7 @@ class Sorted:
 
 
 def sort_documents(documents: Iterable[Document]) -> Sorted:
-    """Take lists apart and tell the objects by kind."""
+    """Take lists apart and sort the objects by kind."""
     found = Sorted()
     for document in documents:
         for obj in _objects(document, found):
@@ -45,12 +45,15 @@ def sort_documents(documents: Iterable[Document]) -> Sorted:
     return found
 
 
-#: lists inside lists
+#: how deep lists may be nested
 _MAX_NESTING = 4
 
 
 def _objects(document: Document, found: Sorted, nesting: int = 0) -> Iterator[Document]:
-    """The objects of a document: itself, or the items of a list; what a list says of its items is filled in."""
+    """Yield the objects of a document: itself, or the items of a list.
+
+    What a list says about its items is filled in.
+    """
     value, place = document.value, document.place
     if nesting > _MAX_NESTING:
         found.findings.append(Finding(place, f"more than {_MAX_NESTING} lists inside each other"))
@@ -98,9 +101,9 @@ def _sort(document: Document, found: Sorted) -> None:
 
 
 def _skip(place: Place, kind: str, version: str, found: Sorted) -> None:
-    """Count an object of another kind, unless it looks like a mistyped one of those that are read."""
+    """Count an object of another kind. If it looks like a mistyped kind that is read, add a finding instead."""
     group = version.rpartition("/")[0]
-    somebody_elses = "." in group and not group.endswith(".k8s.io")  # a Service of serving.knative.dev, say
+    somebody_elses = "." in group and not group.endswith(".k8s.io")  # for example Service of serving.knative.dev
     if kind in API_VERSIONS and not somebody_elses:
         expected = API_VERSIONS[kind][0]
         found.findings.append(
@@ -120,7 +123,7 @@ _NEAR_BUT_RIGHT = frozenset(("Ingress",))
 
 
 def skipped_notes(skipped: Counter[str]) -> list[str]:
-    """What was skipped, in words."""
+    """Say in words what was skipped."""
     notes = []
     if skipped:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(skipped.items()))

@@ -1,6 +1,6 @@
-"""From paths to a cluster: read, tell apart, admit, derive; and the configuration of kube-proxy among the documents.
+"""Loads a cluster from paths: reads, sorts, admits, derives. It also finds kube-proxy's configuration in the input.
 
-Counterpart: ``kubectl apply`` to an empty cluster, and its controllers' first pass. It never simulates anything.
+Counterpart: ``kubectl apply`` to an empty cluster, and its controllers' first pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ def load_manifests(paths: Sequence[Path | str], *, stdin: Stdin = None, mode: Mo
 def _load(paths: Sequence[Path | str], stdin: Stdin, mode: Mode | None) -> Loaded:
     reading = read_paths(paths, stdin=stdin)
     found = sort_documents(reading.documents)
-    # kube-proxy logs a key that stands twice in its configuration, kubectl refuses it in an object
+    # a key that stands twice: kube-proxy only logs it in its configuration, kubectl refuses it in an object
     logged = {id(finding) for document in found.configurations for finding in document.duplicate_keys}
     findings = [finding for finding in [*reading.findings, *found.findings] if id(finding) not in logged]
     notes = list(reading.notes)
@@ -84,7 +84,7 @@ def _load(paths: Sequence[Path | str], stdin: Stdin, mode: Mode | None) -> Loade
 
 
 def _configuration(found: Sorted, mode: Mode | None, findings: list[Finding], notes: list[str]) -> Json | None:
-    """The one KubeProxyConfiguration, checked; also from kubeadm's ConfigMap."""
+    """Return the one KubeProxyConfiguration, checked, or None. It may stand in kubeadm's ConfigMap."""
     documents = list(found.configurations)
     for config_map in found.config_maps:
         if _is_kube_proxys(config_map.value):
@@ -115,7 +115,7 @@ def _is_kube_proxys(value: Json) -> bool:
 
 
 def _from_config_map(document: Document, findings: list[Finding]) -> list[Document]:
-    """kubeadm's layout: the configuration is a text in ``data["config.conf"]``, with lines of its own."""
+    """Read kubeadm's layout: the configuration is a text in ``data["config.conf"]``, with lines of its own."""
     data = document.value.get("data")
     text = data.get("config.conf") if isinstance(data, Mapping) else None
     here = document.place.at("data", "config.conf")

@@ -1,6 +1,6 @@
-"""Where in the input a value stands, and findings that become Problems with line numbers.
+"""Places of values in the input, and findings that become Problems with line numbers.
 
-Lines are looked up only when something is wrong: the text is then walked a second time. Nothing here knows Kubernetes.
+Lines are looked up only when something is wrong. The text is then walked a second time.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ from kpsim.errors import Problem
 #: keys and indexes from the top of a document
 Path = tuple[str | int, ...]
 
-#: (document number, path) -> line, for the places asked for
+#: (document number, path) → line, for the places asked for
 LineFinder = Callable[[Iterable[tuple[int, Path]]], Mapping[tuple[int, Path], int]]
 
 MAX_PROBLEMS = 500
-MAX_MESSAGE = 600  #: characters; what people wrote may be quoted in it
+MAX_MESSAGE = 600  #: characters; a message may quote the input
 
 
 def _no_lines(_wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[int, Path], int]:
@@ -26,7 +26,7 @@ def _no_lines(_wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[int, Path], 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A file, standard input, or the caller's own name for where values come from (None: nowhere in particular)."""
+    """Where values come from: a file, standard input, or a name that the caller gives (None: no name)."""
 
     name: str | None = None
     find_lines: LineFinder = field(default=_no_lines, repr=False)
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong at a place; ``other`` is a second place that the message ends with."""
+    """Something wrong at a place. ``other`` is a second place, which the message ends with."""
 
     place: Place
     message: str
@@ -54,7 +54,7 @@ class Finding:
 
 
 def format_path(path: Path) -> str:
-    """``.spec.ports[0].port``; keys that are no plain words in brackets and quotes."""
+    """Format a path as ``.spec.ports[0].port``. Keys that are no plain words stand in brackets and quotes."""
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -67,7 +67,7 @@ def format_path(path: Path) -> str:
 
 
 def without(value: Any, path: Path) -> Any:
-    """The value without the field or list item at the path; nothing is changed in place."""
+    """Return a copy of the value without the field or list item at the path."""
     step, rest = path[0] if path else None, path[1:]
     if isinstance(value, dict) and step in value:
         if not rest:
@@ -80,7 +80,7 @@ def without(value: Any, path: Path) -> Any:
 
 
 def path_before(path: Path, removed: Collection[Path]) -> Path:
-    """The path of a value before the list items at the paths ``removed`` were taken out."""
+    """Return the path that a value had before the list items at the paths ``removed`` were taken out."""
     original: Path = ()
     for step in path:
         if isinstance(step, int):
@@ -91,14 +91,14 @@ def path_before(path: Path, removed: Collection[Path]) -> Path:
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that a terminal cannot show or would obey."""
+    """Escape every character that a terminal cannot show or would obey."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def problems_of(findings: Sequence[Finding]) -> list[Problem]:
-    """The findings as Problems by file, document and line; each with its line where the source can tell."""
+    """Turn findings into Problems, sorted by file, document and line. The line is given if the source can tell it."""
     lines = _lines_of([place for finding in findings for place in (finding.place, finding.other) if place is not None])
     by_file: dict[str | None, list[Problem]] = {}
     for finding in findings:
@@ -121,7 +121,7 @@ _Lines = Mapping[int, Mapping[tuple[int, Path], int]]
 
 
 def _lines_of(places: Sequence[Place]) -> _Lines:
-    """The lines of all places, by identity of their source: each text is walked once."""
+    """Return the lines of all places, by identity of their source. Each text is walked once."""
     sources = {id(place.source): place.source for place in places}
     wanted: dict[int, set[tuple[int, Path]]] = {}
     for place in places:

@@ -1,7 +1,7 @@
-"""KubeProxyConfiguration v1alpha1: what kube-proxy would refuse at its start, and what it would only log (CFG-1, CFG-2).
+"""Checks KubeProxyConfiguration v1alpha1: what kube-proxy refuses at its start, and what it only logs (CFG-1, CFG-2).
 
-Counterpart: pkg/proxy/apis/config/{v1alpha1,validation}. kube-proxy decodes leniently, so an unknown field is a remark and not an
-error; a wrong type or value is an error. It never knows which rules the settings lead to.
+Counterpart: pkg/proxy/apis/config/{v1alpha1,validation}. kube-proxy decodes leniently: an unknown field is a remark,
+not an error. A wrong type or value is an error.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ METRICS_PORT = 10249
 
 @dataclass(frozen=True, slots=True)
 class ConfigCheck:
-    """Errors, and remarks in words about fields that kube-proxy ignores."""
+    """The errors of a configuration, and remarks about fields that kube-proxy ignores."""
 
     complaints: tuple[Complaint, ...]
     notes: tuple[str, ...]
@@ -34,7 +34,7 @@ class ConfigCheck:
 
 # -------------------------------------------------------------------------------------------------------------- types
 
-#: what a value must be; returns what was expected if it is not
+#: a check of one value; returns what was expected, or None if the value is right
 Check = Callable[[Any], str | None]
 
 
@@ -162,7 +162,7 @@ def _check_types(obj: Json, fields: Fields, path: Path, notes: list[str]) -> Ite
 
 
 def with_defaults(obj: Json) -> Json:
-    """The configuration as kube-proxy sees it after defaulting (CFG-2); zero periods are unset (CFG-2.2.2)."""
+    """Return the configuration as kube-proxy sees it after defaulting (CFG-2). Zero periods are unset (CFG-2.2.2)."""
     bind = obj.get("bindAddress") or "0.0.0.0"
     wide, loopback = ("[::]", "[::1]") if ":" in bind else ("0.0.0.0", "127.0.0.1")
     client, conntrack = obj.get("clientConnection") or {}, obj.get("conntrack") or {}
@@ -217,7 +217,7 @@ def _section(obj: Json, name: str, min_sync_period: str) -> dict[str, Any]:
 
 
 def _with_port(address: str, port: int) -> str:
-    """An address without port gets the default one."""
+    """Add the default port to an address without port."""
     if parse_ip(address) is None:
         return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -227,7 +227,7 @@ def _with_port(address: str, port: int) -> str:
 
 
 def value_complaints(obj: Json) -> Iterator[Complaint]:
-    """What kube-proxy refuses of a defaulted configuration whose types are right (CFG-2)."""
+    """Yield what kube-proxy refuses in a defaulted configuration whose types are right (CFG-2)."""
     mode = obj.get("mode") or DEFAULT_MODE
     if mode not in list(Mode):
         modes = [str(known) for known in Mode]
@@ -257,7 +257,7 @@ _LOCKED_GATES = ("MultiCIDRServiceAllocator", "NFTablesProxyMode", "PreferSameTr
 
 
 def host_port_complaint(text: str) -> str | None:
-    """What is wrong with ``IP:port``, or None."""
+    """Return what is wrong with ``IP:port``, or None."""
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or (":" in host and not bracketed):
@@ -271,7 +271,7 @@ def host_port_complaint(text: str) -> str | None:
 
 
 def _period_complaints(obj: Json, mode: str) -> Iterator[Complaint]:
-    # only the section of the mode counts, its name is the mode's (CFG-2.2.1)
+    # only the section that has the mode's name counts (CFG-2.2.1)
     section = obj[mode]
     sync_ns, least_ns = parse_duration_ns(section["syncPeriod"]), parse_duration_ns(section["minSyncPeriod"])
     if sync_ns <= 0:
@@ -285,7 +285,7 @@ def _period_complaints(obj: Json, mode: str) -> Iterator[Complaint]:
         yield ("configSyncPeriod",), f"must be greater than 0, got {obj['configSyncPeriod']!r}"
 
 
-#: fields with a range: path, least, greatest value; the iptables bit counts in every mode (CFG-2.3.1)
+#: fields with a range: path, least, greatest value; the iptables bit is checked in every mode (CFG-2.3.1)
 _RANGES: tuple[tuple[Path, int, int | None], ...] = (
     (("iptables", "masqueradeBit"), 0, 31),
     (("oomScoreAdj",), -1000, 1000),
@@ -297,12 +297,12 @@ _RANGES: tuple[tuple[Path, int, int | None], ...] = (
     (("conntrack", "udpTimeout"), 0, None),
     (("conntrack", "udpStreamTimeout"), 0, None),
 )
-#: those that count in one mode only, by its name
+#: fields with a range that are checked in one mode only, by its name
 _MODE_RANGES: Mapping[str, tuple[tuple[Path, int, int | None], ...]] = {
     "nftables": ((("nftables", "masqueradeBit"), 0, 31),),
     "ipvs": tuple((("ipvs", name), 0, None) for name in ("tcpTimeout", "tcpFinTimeout", "udpTimeout")),
 }
-#: fields with a list of CIDRs that count in one mode only, by its name
+#: fields with a list of CIDRs that are checked in one mode only, by its name
 _MODE_CIDR_LISTS: Mapping[str, tuple[tuple[str, str], ...]] = {"ipvs": (("ipvs", "excludeCIDRs"),)}
 
 
@@ -363,9 +363,10 @@ def _cidr_list_complaints(addresses: list[str], path: Path, *, primary: bool = F
 
 
 def check_proxy_config(obj: Any, *, mode: Mode | None = None) -> ConfigCheck:
-    """Everything wrong with a configuration document, and remarks; without complaints it may be given to config_from_json.
+    """Return everything wrong with a configuration document, and remarks.
 
-    ``mode`` overrides the document's, whose other sections are then what counts.
+    A document without complaints can be given to config_from_json. ``mode`` overrides the document's mode, so another
+    section is checked.
     """
     if not isinstance(obj, Mapping):
         return ConfigCheck((((), f"expected an object, got {shown(obj)}"),), ())
@@ -374,7 +375,7 @@ def check_proxy_config(obj: Any, *, mode: Mode | None = None) -> ConfigCheck:
     for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
         if obj.get(name) is not None and obj[name] != expected:
             complaints.append(((name,), f"expected {expected}, got {shown(obj[name])}"))
-    rest: Any = obj  # without what has a wrong type, to see what else is wrong
+    rest: Any = obj  # without the values of wrong type, to find what else is wrong
     for path, _ in complaints:
         rest = without(rest, path)
     complaints += value_complaints(with_defaults(rest if mode is None else {**rest, "mode": str(mode)}))

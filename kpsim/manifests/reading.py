@@ -1,6 +1,7 @@
-"""Files, directories and standard input to documents: YAML or JSON values with their places.
+"""Turns files, directories and standard input into documents: YAML or JSON values with their places.
 
-Counterpart: kubectl's resource builder (``-f``, ``-R``). It bounds what it reads, and knows nothing of Kubernetes but the suffixes.
+Counterpart: kubectl's resource builder (``-f``, ``-R``). It bounds how much it reads. ``kinds`` says what the values
+are.
 """
 
 import codecs
@@ -23,13 +24,13 @@ from kpsim.manifests.yaml_reader import YamlRefused, find_lines, read_yaml
 MAX_YAML_BYTES = 128 << 20
 SUFFIXES = (".yaml", ".yml", ".json")
 
-#: beyond this size a JSON file's problems are named by path alone
+#: in a JSON file larger than this, problems are located by path alone
 _JSON_LINES_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A value and its place. ``duplicate_keys`` are those of the reading's findings that name a key of it standing twice."""
+    """A value and its place. ``duplicate_keys`` are the findings about keys that stand twice in it."""
 
     place: Place
     value: Any
@@ -46,9 +47,9 @@ class Reading:
 
 
 def read_paths(paths: Sequence[FilePath | str], *, stdin: Stdin = None) -> Reading:
-    """Read every file, directory (recursively, hidden entries left out) or ``-``; a file named twice is read once.
+    """Read every file, directory (recursively, without hidden entries) or ``-``. A file named twice is read once.
 
-    ``stdin`` is what ``-`` means; None: the process's standard input.
+    ``stdin`` is read for ``-``. None means the process's standard input.
     """
     reading = Reading()
     seen: set[str] = set()
@@ -65,7 +66,7 @@ def read_paths(paths: Sequence[FilePath | str], *, stdin: Stdin = None) -> Readi
 
 
 def _expand(path: FilePath, reading: Reading) -> Iterable[FilePath]:
-    """The file itself, or the manifests below a directory, sorted."""
+    """Return the file itself, or the manifests below a directory, sorted."""
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
             return [path]
@@ -118,7 +119,7 @@ def read_content(content: bytes, name: str, reading: Reading) -> None:
 
 
 def _at_line(name: str, line: int | None, document: int = 1) -> Place:
-    """A place whose line is known beforehand."""
+    """Return a place whose line is known already."""
 
     def lines(wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[int, Path], int]:
         return {} if line is None else dict.fromkeys(wanted, line)
@@ -156,7 +157,7 @@ _BLANK = re.compile(r"[\s\ufeff]*")
 
 
 def _read_json(text: str, name: str, reading: Reading, *, or_yaml: bool) -> bool:
-    """Add the values of a JSON text, one or several in a row. False: no JSON, but it may be YAML."""
+    """Add the values of a JSON text, one or several in a row. Returns False if it is no JSON but may be YAML."""
     duplicates: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def _read_json(text: str, name: str, reading: Reading, *, or_yaml: bool) -> bool
         reading.findings.append(Finding(here, "no JSON that can be read: nested too deep"))
     except _NoJson as error:
         reading.findings.append(Finding(here, str(error)))
-    except ValueError:  # Python reads no integer beyond 4,300 digits
+    except ValueError:  # Python refuses integers of more than 4,300 digits
         reading.findings.append(Finding(here, "an integer of thousands of digits"))
     twice = _duplicates_in_json(text, name, duplicates) if duplicates else ()
     reading.findings += twice
@@ -200,7 +201,7 @@ def _end_of_blank(text: str, position: int) -> int:
 
 
 def _duplicates_in_json(text: str, name: str, keys: list[str]) -> tuple[Finding, ...]:
-    if len(text) <= _JSON_LINES_BYTES:  # a JSON text is YAML, whose reader knows lines
+    if len(text) <= _JSON_LINES_BYTES:  # JSON text is also YAML, and the YAML reader knows lines
         try:
             located = [finding for document in read_yaml(text) for finding in document.duplicate_keys]
         except YamlRefused:
@@ -217,8 +218,10 @@ _BEGINNING_BYTES = 1 << 20
 
 
 def is_recording(path: FilePath | str) -> bool:
-    """Whether the file looks like a recording (:func:`begins_recording`); False for a stream, which it would use up, and for
-    what cannot be read."""
+    """Return whether the file looks like a recording (:func:`begins_recording`).
+
+    False for a stream, which reading would use up, and for a file that cannot be read.
+    """
     if is_stream(path):
         return False
     try:
@@ -229,13 +232,13 @@ def is_recording(path: FilePath | str) -> bool:
 
 
 def begins_recording(content: bytes) -> bool:
-    """Whether this is the beginning of JSON lines whose first object is a CONFIG or a watch event."""
+    """Return whether the bytes begin as JSON lines do whose first object is a CONFIG or a watch event."""
     line = content[:_BEGINNING_BYTES].lstrip(codecs.BOM_UTF8 + b" \t\r\n").split(b"\n", 1)[0]
     if not line.startswith(b"{"):
         return False
     try:
         first = json.loads(line)
     except (ValueError, RecursionError):
-        # an object longer than what was read
+        # the object is longer than what was read
         return re.match(rb'\{\s*"type"\s*:\s*"(%s)"' % "|".join(sorted(_WATCH_EVENTS)).encode(), line) is not None
     return isinstance(first, dict) and first.get("type") in _WATCH_EVENTS

@@ -1,6 +1,6 @@
-"""Remarks on objects that are right and yet may not do what their author expects: what kube-proxy never sees or reads (O-1, O-6).
+"""Remarks on valid objects that may not do what their author expects: what kube-proxy never sees or reads (O-1, O-6).
 
-It changes nothing and refuses nothing.
+Remarks change and refuse nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def remarks(objects: Sequence[ApiObject]) -> list[str]:
-    """In words, each kind of remark with the objects it is about."""
+    """Return the remarks, each with the objects that it is about."""
     found: dict[str, list[str]] = {}
     services = {obj.key[1:]: obj for obj in objects if isinstance(obj, Service)}
     for obj in objects:

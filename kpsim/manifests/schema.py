@@ -1,7 +1,7 @@
-"""The shape of the API objects that are read: which fields exist, their types and ranges (O-3.2), checked by pydantic.
+"""The shape of the API objects that are read: their fields, types and ranges (O-3.2), checked by pydantic.
 
-Counterpart: the OpenAPI schema that kubectl and the API server validate with. Fields that decide no packet are named, so that a
-misspelt name is found, and may hold anything. It knows one object at a time and nothing of how fields depend on each other.
+Counterpart: the OpenAPI schema that kubectl and the API server validate with. Fields that decide no packet are listed
+by name, so that misspelt names are found, but may hold anything. ``validation`` checks how fields depend on each other.
 """
 
 import difflib
@@ -17,7 +17,10 @@ from kpsim.manifests.yaml_reader import AmbiguousNumber
 
 
 def _object(name: str, fields: Mapping[str, Any], ignored: str = "") -> Any:
-    """An API type. ``fields`` are checked, null meaning absent; ``ignored`` names what exists and decides no packet."""
+    """Make an API type.
+
+    ``fields`` are checked, and null means absent. ``ignored`` lists fields that decide no packet.
+    """
     hints: dict[str, Any] = {key: hint if get_origin(hint) is Required else hint | None for key, hint in fields.items()}
     hints |= dict.fromkeys(ignored.split(), Any)
     made = TypedDict(name, hints, total=False)  # type: ignore[misc]
@@ -75,7 +78,7 @@ SERVICE = _kind(
                                 "protocol": Protocol,
                                 "port": Required[Port],
                                 "nodePort": OptionalPort,
-                                "targetPort": Any,  # a number or a name: validation.py
+                                "targetPort": Any,  # a number or a name, see validation.py
                                 "appProtocol": str,
                             },
                         )
@@ -295,7 +298,7 @@ def _adapter(kind: str) -> TypeAdapter[Any]:
 
 
 def check_shapes(kind: str, objects: Sequence[Any]) -> list[tuple[int, Path, str, bool]]:
-    """All errors of shape: index of the object, path inside it, message, and whether it is only an unknown field."""
+    """Return all errors of shape: index of the object, path in it, message, and whether it is only an unknown field."""
     try:
         _adapter(kind).validate_python(objects)
     except ValidationError as error:
@@ -342,7 +345,7 @@ def _message(kind: str, path: Path, error: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: its kind, and itself if it is short."""
+    """Describe a value for a message: its kind, and the value itself if it is short."""
     match value:
         case None:
             return "null"
@@ -364,7 +367,7 @@ def shown(value: Any) -> str:
 
 
 def hint(value: Any) -> str:
-    """Why YAML may have made of a word something else than was meant."""
+    """Return a hint if YAML may have read a word as something else than was meant."""
     if isinstance(value, AmbiguousNumber):
         return " (readers disagree about this number: write it in quotes, or as a plain decimal number)"
     if isinstance(value, bool):
@@ -377,14 +380,14 @@ def or_list(choices: Sequence[str]) -> str:
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """`` (did you mean X?)`` if a known name is near."""
+    """Return `` (did you mean X?)`` if a known name is near, else nothing."""
     folded = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.7)
     return f" (did you mean {folded[near[0]]}?)" if near else ""
 
 
 def _inner(hint_: Any) -> Any:
-    """The element of lists and the core of Required, Annotated and optional hints, down to a TypedDict or Literal."""
+    """Strip lists, Required, Annotated and None from a hint, down to a TypedDict or Literal."""
     while True:
         arguments = [argument for argument in get_args(hint_) if argument is not type(None)]
         if get_origin(hint_) is Literal or not arguments or get_origin(hint_) is dict:

@@ -1,7 +1,7 @@
 """What the API server refuses although the shape is right (O-3.2): names, addresses, fields that exclude each other.
 
-Counterpart: pkg/apis/core/validation and pkg/apis/discovery/validation. It sees one defaulted object at a time; what two objects
-dispute is for allocation.py and admission.py.
+Counterpart: pkg/apis/core/validation and pkg/apis/discovery/validation. It sees one defaulted object at a time.
+Disputes between two objects are found in allocation.py and admission.py.
 """
 
 import re
@@ -35,7 +35,7 @@ def is_dns_subdomain(text: str) -> bool:
 
 
 def is_stored(obj: Json) -> bool:
-    """Whether the object comes from an API server: it then has passed validation once, perhaps an older one."""
+    """Return whether the object comes from an API server. It has then passed validation once, perhaps an older one."""
     metadata = obj.get("metadata")
     return isinstance(metadata, Mapping) and bool(metadata.get("uid") or metadata.get("resourceVersion"))
 
@@ -44,7 +44,7 @@ def is_stored(obj: Json) -> bool:
 
 
 def _written_plainly(text: str) -> bool:
-    """No leading zeros and no IPv4 dressed as IPv6: what StrictIPCIDRValidation asks of new values."""
+    """Return whether an address has no leading zeros and is no IPv4 address in IPv6 form (StrictIPCIDRValidation)."""
     family = AF_INET6 if ":" in text else AF_INET
     try:
         packed = inet_pton(family, text)
@@ -54,7 +54,7 @@ def _written_plainly(text: str) -> bool:
 
 
 def ip_complaint(text: str, *, stored: bool, family: Family | None = None) -> str | None:
-    """What is wrong with an address, or None. Stored values may have leading zeros (O-3.2)."""
+    """Return what is wrong with an address, or None. Stored values may have leading zeros (O-3.2)."""
     parsed = parse_ip(text)
     if parsed is None:
         return f"expected an IP address, got {text!r}"
@@ -66,7 +66,7 @@ def ip_complaint(text: str, *, stored: bool, family: Family | None = None) -> st
 
 
 def cidr_complaint(text: str, *, stored: bool) -> str | None:
-    """What is wrong with a CIDR, or None."""
+    """Return what is wrong with a CIDR, or None."""
     if parse_cidr(text) is None:
         wanted = " (an address without prefix length is none)" if parse_ip(text) else ""
         return f"expected a CIDR such as 203.0.113.0/24, got {text!r}{wanted}"
@@ -76,7 +76,7 @@ def cidr_complaint(text: str, *, stored: bool) -> str | None:
 
 
 def special_address(text: str) -> str | None:
-    """Name of the address's special meaning that keeps it from being an endpoint or external IP (O-3.2)."""
+    """Return the special meaning of an address that may be no endpoint or external IP (O-3.2), or None."""
     parsed = parse_ip(text)
     if parsed is None:
         return None
@@ -121,7 +121,7 @@ def metadata_complaints(kind: str, obj: Json) -> Iterator[Complaint]:
 
 
 def service_complaints(obj: Json) -> Iterator[Complaint]:
-    """What the API server refuses of a defaulted Service (O-3.2, O-3.3)."""
+    """Yield what the API server refuses in a defaulted Service (O-3.2, O-3.3)."""
     spec, stored = obj["spec"], is_stored(obj)
     found = chain(
         _port_complaints(spec),
@@ -219,7 +219,7 @@ def _cluster_ip_complaints(spec: Json, stored: bool) -> Iterator[Complaint]:
 
 
 def cluster_ip_path(ips: list[str], index: int) -> Path:
-    """The field under ``spec`` where people write the address: ``clusterIP`` if there is but one."""
+    """Return the field under ``spec`` where people write the address: ``clusterIP`` if there is only one."""
     return ("clusterIPs", index) if len(ips) > 1 else ("clusterIP",)
 
 
@@ -252,7 +252,7 @@ def _external_ip_complaints(spec: Json, stored: bool) -> Iterator[Complaint]:
 
 
 def externally_accessible(spec: Json) -> bool:
-    """The API's meaning (O-3.1)."""
+    """Return whether the Service is externally accessible, as the API defines it (O-3.1)."""
     kind = spec.get("type")
     return kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
 
@@ -278,7 +278,7 @@ def _load_balancer_complaints(spec: Json, stored: bool) -> Iterator[Complaint]:
         if spec.get("allocateLoadBalancerNodePorts") is not None:
             yield ("allocateLoadBalancerNodePorts",), f"only for type LoadBalancer, not {spec['type']}"
     for index, text in enumerate(ranges):
-        complaint = cidr_complaint(text.strip(), stored=stored)  # surrounding blanks are allowed
+        complaint = cidr_complaint(text.strip(), stored=stored)  # the API allows blanks around it
         if complaint is not None:
             yield ("loadBalancerSourceRanges", index), complaint
 
@@ -300,7 +300,7 @@ def _ingress_complaints(obj: Json, stored: bool) -> Iterator[Complaint]:
 
 
 def endpoint_slice_complaints(obj: Json) -> Iterator[Complaint]:
-    """What the API server refuses of a defaulted EndpointSlice (O-6.2, O-10)."""
+    """Yield what the API server refuses in a defaulted EndpointSlice (O-6.2, O-10)."""
     yield from _slice_port_complaints(obj.get("ports") or [])
     endpoints = obj.get("endpoints") or []
     if obj["addressType"] == "FQDN":
@@ -310,7 +310,7 @@ def endpoint_slice_complaints(obj: Json) -> Iterator[Complaint]:
     for index, endpoint in enumerate(endpoints):
         for position, address in enumerate(endpoint["addresses"]):
             try:
-                inet_pton(socket_family, address)  # the quick answer for nearly all of them
+                inet_pton(socket_family, address)  # the quick check, which is enough for nearly all addresses
                 ordinary = address[:4] not in ("127.", "169.", "224.", "0.0.", "fe80", "FE80") and address[:2] != "::"
             except (OSError, ValueError):
                 ordinary = False

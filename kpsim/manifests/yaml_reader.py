@@ -1,8 +1,8 @@
-"""YAML text to the values that kubectl would send, event by event, and the lines of values in the text.
+"""Reads YAML text into the values that kubectl would send, event by event, and finds the lines of values in the text.
 
-Counterpart: sigs.k8s.io/yaml, which reads YAML 1.1 scalars but keeps times and 22:22 as strings. Reading events instead of nodes
-is several times faster than PyYAML's constructor, shows duplicate keys, and lets depth and aliases be bounded. It knows
-nothing of Kubernetes.
+Counterpart: sigs.k8s.io/yaml, which reads YAML 1.1 scalars but keeps times and 22:22 as strings. Reading events instead
+of nodes is several times faster than PyYAML's constructor, shows duplicate keys, and allows limits on depth and
+aliases.
 """
 
 import re
@@ -25,14 +25,14 @@ from yaml.events import (
 
 from kpsim.manifests.places import Path
 
-MAX_DEPTH = 200  #: nesting of collections
-MAX_ALIASED_VALUES = 100_000  #: values that aliases of one document stand for
+MAX_DEPTH = 200  #: how deep collections may be nested
+MAX_ALIASED_VALUES = 100_000  #: how many values all aliases of one document may stand for
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YamlRefused(Exception):
-    """The text is no YAML that can be read on: message and line (from 1, None if unknown)."""
+    """The text cannot be read as YAML any further: message and line (from 1, None if unknown)."""
 
     def __init__(self, message: str, line: int | None) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class YamlRefused(Exception):
 
 
 class AmbiguousNumber(float):
-    """A bare number such as 080, 0o17 or 1_000, which YAML readers disagree about: no integer to any schema."""
+    """A bare number such as 080, 0o17 or 1_000, about which YAML readers disagree. No schema takes it as an integer."""
 
     text: str
 
@@ -59,9 +59,9 @@ class AmbiguousNumber(float):
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """One document of a stream: its value, and (line, message) of what is wrong without ending the reading.
+    """One document of a stream: its value, and (line, message) of each error that does not end the reading.
 
-    ``duplicate_keys`` are those of the findings that name a key which stands twice; its later value counts.
+    ``duplicate_keys`` are the findings about keys that stand twice; the later value counts.
     """
 
     value: Any
@@ -88,7 +88,10 @@ _NO_NUMBER = frozenset(
 
 
 def _resolve_plain(text: str) -> Any:
-    """The value of a bare scalar. ValueError for infinities, NaN and endless integers, which JSON cannot carry."""
+    """Return the value of a bare scalar.
+
+    ValueError for infinities, NaN and endless integers, which JSON cannot hold.
+    """
     if text in _NULLS:
         return None
     if text in _BOOLEANS:
@@ -144,7 +147,7 @@ class _Open:
     def __init__(self, value: Any, anchor: str | None, before: int) -> None:
         self.value = value
         self.anchor = anchor
-        self.before = before  # values read in the document before this collection
+        self.before = before  # number of values read in the document before this collection
         self.key: str | None = None
         self.merges: list[Any] | None = None
 
@@ -256,7 +259,8 @@ class _Document:
         if found is None:
             raise YamlRefused(f"the alias *{event.anchor} refers to no finished anchor", _line(event))
         value, size = found
-        # what aliases stand for is counted as if it were written out: a few lines can otherwise mean billions of values
+        # values behind aliases are counted as if they were written out: a few lines can otherwise mean billions of
+        # values
         self.aliased += size
         self.values += size
         if self.aliased > MAX_ALIASED_VALUES:
@@ -269,7 +273,7 @@ def _line(event: Event) -> int:
 
 
 def _events(text: str) -> Iterator[Event]:
-    """The parser's events; YamlRefused where it gives up."""
+    """Yield the parser's events. YamlRefused where the parser gives up."""
     loader = None
     try:
         loader = _Loader(text)
@@ -291,7 +295,7 @@ def _events(text: str) -> Iterator[Event]:
 
 
 def read_yaml(text: str) -> Iterator[YamlDocument]:
-    """The documents of a stream; empty documents have the value None. YamlRefused at the point where reading ends."""
+    """Yield the documents of a stream. Empty documents have the value None. YamlRefused where reading ends early."""
     document: _Document | None = None
     for event in _events(text):
         if type(event) is DocumentStartEvent:
@@ -324,7 +328,10 @@ class _Level:
 
 
 def find_lines(text: str, wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[int, Path], int]:
-    """Line of each (document, path), a mapping's entry at its key; of the nearest value around it if it is not written."""
+    """Return the line of each (document, path). An entry of a mapping has the line of its key.
+
+    A path that is not written in the text has the line of the nearest value around it.
+    """
     targets = list(wanted)
     prefixes = {(number, path[:length]) for number, path in targets for length in range(len(path) + 1)}
     lines: dict[tuple[int, Path], int] = {}
@@ -333,7 +340,7 @@ def find_lines(text: str, wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[i
             if place in prefixes:
                 lines.setdefault(place, line)
     except YamlRefused:
-        pass  # the places before that point are known
+        pass  # the places before this point are known
     found = {}
     for number, path in targets:
         near = (lines.get((number, path[:length])) for length in range(len(path), -1, -1))

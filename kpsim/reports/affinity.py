@@ -1,8 +1,8 @@
 """Session affinity: how often a client stayed with its endpoint, and each break with its cause.
 
-A *decision* is a new flow to a service port with ClientIP affinity that was given an endpoint; later packets of a flow follow
-their conntrack entry and ask nobody, and a flow that found no endpoint is lost, but decides nothing. A client's first decision is
-first contact; each later one either stays or breaks.
+A *decision* is a new flow to a service port with ClientIP affinity that was given an endpoint. Later packets of a flow
+follow their conntrack entry and are no decisions. A flow that found no endpoint is lost and is no decision either. A
+client's first decision is first contact; each later one either stays or breaks.
 """
 
 import enum
@@ -15,7 +15,7 @@ from kpsim.simulation.runlog import Connection, RunLog
 
 
 class BreakCause(enum.StrEnum):
-    """Causes that are always counted, also at zero; a log may name others."""
+    """Causes that are always counted, also at zero. A log may name others."""
 
     ENDPOINT_GONE = "endpoint gone"
     TIMEOUT = "timeout"
@@ -33,16 +33,16 @@ class AffinityBreak:
     client: str
     node: str
     cause: str
-    former_endpoint: str  #: the last endpoint this client was sent to
-    endpoint: str  #: the one it was sent to now
+    former_endpoint: str  #: the endpoint that this client was sent to last
+    endpoint: str  #: the endpoint that it was sent to now
 
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """Decisions of one client with one service port, or of many together."""
+    """The decisions of one client with one service port, or the sum of many such records."""
 
-    service: str  #: empty: all
-    client: str  #: empty: all
+    service: str  #: empty: all service ports
+    client: str  #: empty: all clients
     clients: int
     decisions: int
     distinct_endpoints: int  #: summed over the clients
@@ -115,7 +115,7 @@ def affinity_by_service(clients: Iterable[Affinity]) -> list[Affinity]:
 
 
 def affinity_total(records: Iterable[Affinity], service: str = "") -> Affinity:
-    """Records added up."""
+    """Add up records into one."""
     records = list(records)
     breaks: Counter[str] = Counter()
     for record in records:

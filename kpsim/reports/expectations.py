@@ -6,7 +6,7 @@ Grammar::
     operator  = "==" | "!=" | "<" | "<=" | ">" | ">="
     number    = decimal | decimal "%" for a figure ending in _ratio | Go duration (2s, 500ms) for one ending in _seconds
 
-An undefined figure (NaN: a ratio of nothing) satisfies no condition. Knows figures by name only, never a run log.
+An undefined figure (NaN: a ratio of nothing) satisfies no condition. The module gets figures by name, not the run log.
 """
 
 import enum
@@ -22,7 +22,7 @@ from kpsim.units import SECOND_NS, parse_duration_ns
 
 
 class Operator(enum.StrEnum):
-    """How a figure is compared."""
+    """The comparisons that a condition can make."""
 
     EQ = "=="
     NE = "!="
@@ -47,7 +47,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class ExpectationResult:
-    """A condition, what the run made of its figure, and whether it holds."""
+    """A condition, the value of its figure in this run, and whether it holds."""
 
     text: str
     figure: str
@@ -68,7 +68,7 @@ _GRAMMAR = (
 
 
 def parse_expectation(text: str, place: Problem | None = None) -> Expectation:
-    """Parse one condition; InputError at ``place`` says what was expected."""
+    """Parse one condition. InputError at ``place`` says what was expected."""
     stripped = " ".join(text.split())
     found = _BETWEEN.fullmatch(stripped) or _COMPARISON.fullmatch(stripped)
     if not found or not found["figure"]:
@@ -85,7 +85,7 @@ def parse_expectation(text: str, place: Problem | None = None) -> Expectation:
 
 
 def parse_expectations(texts: Iterable[str]) -> list[Expectation]:
-    """Parse many; one InputError with every problem."""
+    """Parse several conditions. One InputError holds every problem."""
     parsed: list[Expectation] = []
     problems: list[Problem] = []
     for text in texts:
@@ -99,13 +99,13 @@ def parse_expectations(texts: Iterable[str]) -> list[Expectation]:
 
 
 def evaluate(expectation: Expectation, known: Figures) -> ExpectationResult:
-    """Compare; InputError if the run has no such figure."""
+    """Compare the figure with the condition. InputError if the run has no such figure."""
     value = lookup(known, expectation.figure, expectation.place or Problem("", path=f"in {expectation.text!r}"))
     return ExpectationResult(expectation.text, expectation.figure, value, _holds(expectation, value))
 
 
 def evaluate_all(expectations: Iterable[Expectation], known: Figures) -> list[ExpectationResult]:
-    """Compare all; one InputError with every unknown figure."""
+    """Evaluate all conditions. One InputError names every unknown figure."""
     results: list[ExpectationResult] = []
     problems: list[Problem] = []
     for expectation in expectations:
@@ -119,12 +119,12 @@ def evaluate_all(expectations: Iterable[Expectation], known: Figures) -> list[Ex
 
 
 def failed(results: Sequence[ExpectationResult]) -> list[ExpectationResult]:
-    """Those that do not hold."""
+    """Return the conditions that do not hold."""
     return [result for result in results if not result.holds]
 
 
 def format_figure(value: int | float) -> str:
-    """A figure for people: integers whole, others with six significant digits."""
+    """Format a figure for people: integers whole, others with six significant digits."""
     if isinstance(value, int):
         return str(value)
     return "undefined" if math.isnan(value) else f"{value:.6g}"

@@ -1,7 +1,8 @@
-"""The figures of a run under dotted names: what expectations compare and `summary.json` holds.
+"""The figures of a run under dotted names. Expectations compare them, and `summary.json` holds them.
 
-`SCHEME` is the whole vocabulary. Every figure of what the scenario names is there from the beginning, at zero or NaN
-(*undefined*: a ratio of nothing, a quantile of no samples); the log may mention more service ports, which patches made.
+`SCHEME` is the whole vocabulary. Every figure of the nodes, sources and service ports that the scenario names exists in
+every run, at zero or NaN (*undefined*: a ratio of nothing, a quantile of no samples). The log may add service ports
+that patches made.
 """
 
 import math
@@ -23,7 +24,7 @@ Figures = Mapping[str, int | float]
 
 
 class FigureKind(NamedTuple):
-    """Names of one shape; ``<part>`` stands for a name."""
+    """Names of one shape. ``<part>`` stands for a name."""
 
     shape: str
     meaning: str
@@ -36,7 +37,7 @@ COUNTS = (
     *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Fate),
     FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
 )
-#: What connections are counted by: first part of the name, and the field that the second part names.
+#: the groups that connections are counted by: the first part of the name, and the field that the second part names
 SCOPES: tuple[tuple[str, GroupField], ...] = (
     ("services", "service"),
     ("traffic", "traffic"),
@@ -79,12 +80,12 @@ SCHEME: tuple[FigureKind, ...] = (
 
 
 def slug(text: str) -> str:
-    """A cause or kind as a part of a name: ``no local endpoints`` → ``no-local-endpoints``."""
+    """Turn a cause or kind into a part of a name: ``no local endpoints`` → ``no-local-endpoints``."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def figures(log: RunLog) -> dict[str, int | float]:
-    """All figures of a run; durations in seconds, names in the order of `SCHEME`."""
+    """Return all figures of a run, in the order of `SCHEME`. Durations are in seconds."""
     groups = count_groups(log)
     found = dict(_counts("", tally(groups)))
     for scope, field in SCOPES:
@@ -100,7 +101,7 @@ def figures(log: RunLog) -> dict[str, int | float]:
 
 
 def _names(log: RunLog, field: GroupField, seen: Iterable[str]) -> list[str]:
-    """What connections can be counted by: what the scenario names, and what the log mentions besides."""
+    """Return the names that connections are counted by: those in the scenario, and others that the log holds."""
     match field:
         case "node":
             return nodes_of(log)
@@ -184,7 +185,7 @@ def _quantile_figures(prefix: str, part: Quantiles) -> Iterator[tuple[str, float
 
 
 def lookup(known: Figures, name: str, place: Problem | None = None) -> int | float:
-    """The figure called ``name``; InputError at ``place`` with near names if the run has none."""
+    """Return the figure called ``name``. If the run has none, InputError at ``place`` suggests near names."""
     try:
         return known[name]
     except KeyError:
@@ -197,7 +198,7 @@ def lookup(known: Figures, name: str, place: Problem | None = None) -> int | flo
 
 
 def near_names(known: Iterable[str], name: str) -> list[str]:
-    """Up to three names that a person may have meant: those that only lack their scope, or else similar ones."""
+    """Return up to three names that may have been meant: those that only lack their scope, or else similar ones."""
     folded: dict[str, str] = {}
     for full in known:
         folded.setdefault(full.lower(), full)

@@ -1,7 +1,7 @@
 """The run log and its reports as pandas frames: declared columns, the same names and dtypes when a frame is empty.
 
-Times are integers in nanoseconds since the start of the run (``_ns``), with the same in seconds as floats beside them.
-Knows pandas and the accounting; never computes a figure of its own.
+Times are integers in nanoseconds since the start of the run (``_ns``); beside each stands the same time in seconds as a
+float. The figures come from the accounting modules; this module computes none.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,10 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[Record]):
-    """A declared column and how it is read from a record. ``Int64``, ``boolean`` and ``float64`` columns may be missing."""
+    """A declared column and how it is read from a record.
+
+    ``Int64``, ``boolean`` and ``float64`` columns may have missing values.
+    """
 
     name: str
     dtype: str
@@ -49,11 +52,11 @@ class Table(Generic[Record]):
     columns: tuple[Column[Record], ...]
 
     def frame(self, log: RunLog) -> "pd.DataFrame":
-        """The log's records under the declared columns."""
+        """Return the log's records under the declared columns."""
         return self.frame_of(self.records(log))
 
     def frame_of(self, records: Iterable[Record]) -> "pd.DataFrame":
-        """These records under the declared columns."""
+        """Return these records under the declared columns."""
         import pandas as pd
 
         records = list(records)

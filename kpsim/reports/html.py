@@ -1,7 +1,7 @@
 """One HTML page, or a fragment for a notebook, that needs nothing else: tables, and plots as inline SVG.
 
-Everything inherits the page's text colour and lies on nothing, so it reads in light and in dark. No script, no font, no
-address of anything else. Byte-identical for the same log and results.
+The page takes the text colour of its surroundings and has no background, so it is readable in light and in dark. It
+holds no script, no font and no address of anything else. The same log and results give the same bytes.
 """
 
 import re
@@ -70,7 +70,7 @@ body{margin:0;padding:2rem 1rem;background:#fff;color:#1f2328}
 
 
 def html_page(log: RunLog, results: Sequence[ExpectationResult] = (), drawn: Sequence[Plot] | None = None) -> str:
-    """The whole report as one file. ``drawn`` saves drawing the plots again."""
+    """Return the whole report as one file. ``drawn`` are plots that exist already, so they are not drawn again."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -80,7 +80,7 @@ def html_page(log: RunLog, results: Sequence[ExpectationResult] = (), drawn: Seq
 
 
 def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn: Sequence[Plot] | None = None) -> str:
-    """The report as an element to put into a page, such as a notebook's output."""
+    """Return the report as an element to put into a page, such as a notebook's output."""
     pictures = {plot.name: plot for plot in (plots(log) if drawn is None else drawn)}
     known = figures(log)
     parts = [
@@ -187,7 +187,7 @@ def _table(table: TextTable, most: int = MOST_ROWS) -> str:
 def _figure(plot: Plot) -> str:
     svg = plot.svg()
     svg = svg[svg.index("<svg") :]
-    # Pictures share one page: without a prefix, two of them could use the same identifier for different things.
+    # All pictures share one page. Without a prefix, two of them could use the same identifier for different things.
     svg = re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{plot.name}-", svg)
     svg = svg.replace(INK, "currentColor").replace(INK.upper(), "currentColor")
     label = escape(plot.caption, quote=True)

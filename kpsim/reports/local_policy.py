@@ -1,8 +1,9 @@
-"""What ``externalTrafficPolicy: Local`` lost, per node over time, set against the load balancer's view of the node.
+"""What ``externalTrafficPolicy: Local`` lost, per node over time, compared with the load balancer's view of the node.
 
-A *local drop* is a connection to an external address of a Local service that a node dropped, or refused for want of a
-local endpoint (IPVS refuses where iptables drops). Source-range drops are meant by their author and do not count; a refusal
-for want of any endpoint does not either, nor if the rate limit keeps it from its client.
+A *local drop* is a connection to an external address of a Local service that a node dropped, or refused because it had
+no local endpoint (IPVS refuses where iptables drops). Not counted are: drops by source ranges, which the Service's
+author wants; refusals because there is no endpoint at all; such refusals that the rate limit kept from the client; and
+pods that were led to themselves behind a bridge without hairpin.
 """
 
 import enum
@@ -17,24 +18,24 @@ from kpsim.units import MILLISECOND_NS
 
 
 class HealthView(enum.StrEnum):
-    """How the load balancer stood to the node when it lost the connection."""
+    """The load balancer's view of the node when the node lost the connection."""
 
     CHECK_PASSES = "in rotation, health check passing"
-    NOT_NOTICED = "in rotation, health check failing"  #: probe period × threshold has not passed yet
-    OUT_OF_ROTATION = "out of rotation"  #: a client that went to the node itself, or an older decision
+    NOT_NOTICED = "in rotation, health check failing"  #: fewer probes have failed than the threshold says
+    OUT_OF_ROTATION = "out of rotation"  #: the client dialled the node itself, or the node was chosen earlier
     NOT_WATCHED = "no load balancer"
 
 
 @dataclass(frozen=True, slots=True)
 class LocalDrop:
-    """One lost connection and the node's health at that instant (None: nobody watched it)."""
+    """One lost connection and the node's health at that instant (None: no load balancer probed the node)."""
 
     connection: Connection
     health: NodeHealth | None
 
     @property
     def view(self) -> HealthView:
-        """How the load balancer stood to the node."""
+        """The load balancer's view of the node."""
         if self.health is None:
             return HealthView.NOT_WATCHED
         if not self.health.in_rotation:
@@ -44,18 +45,21 @@ class LocalDrop:
 
 @dataclass(frozen=True, slots=True)
 class LocalDropWindow:
-    """A run of local drops at one node with one end, one cause and one state of the node, and no delivery between them."""
+    """A run of local drops at one node, with no delivery between them.
+
+    The drops have the same end, the same cause and the same state of the node.
+    """
 
     service: str
-    node: str  #: empty: lost before any node
+    node: str  #: empty: lost before it reached a node
     disposition: Fate  #: dropped or rejected
     cause: Reason
     start_ns: int  #: first drop
     end_ns: int  #: last drop
     dropped: int
-    in_rotation: bool | None  #: None: nobody watched the node
+    in_rotation: bool | None  #: None: no load balancer probed the node
     no_local_since_ns: int | None  #: when its rules lost the last usable local endpoint
-    check_failed_ns: int | None  #: when the health check began to fail, if it failed at the last drop
+    check_failed_ns: int | None  #: when the health check began to fail; None if it passed at the last drop
     left_rotation_ns: int | None  #: when the load balancer stopped sending to it
 
 
@@ -70,12 +74,12 @@ class LocalBin:
     received: int
     delivered: int
     dropped: int
-    in_rotation_ratio: float  #: share of the time in rotation; NaN where nobody watched
-    usable_ratio: float  #: share of the time with a usable local endpoint; NaN where nobody watched
+    in_rotation_ratio: float  #: share of the time in rotation; NaN where no load balancer probed the node
+    usable_ratio: float  #: share of the time with a usable local endpoint; NaN where no load balancer probed the node
 
 
 class HealthTimeline:
-    """The health records of one service on one node, asked by time."""
+    """The health records of one service on one node, looked up by time."""
 
     def __init__(self, records: Iterable[NodeHealth] = ()) -> None:
         self.records = list(records)
@@ -85,16 +89,19 @@ class HealthTimeline:
         self._epochs = list(accumulate(map(int, changes)))
 
     def index(self, now_ns: int) -> int:
-        """Index of the record in force; -1 before the first. At one instant health changes come before packets."""
+        """Return the index of the record in force, or -1 before the first.
+
+        At one instant health changes come before packets.
+        """
         return bisect_right(self._times, now_ns) - 1
 
     def at(self, now_ns: int) -> NodeHealth | None:
-        """The record in force."""
+        """Return the record in force, or None before the first."""
         index = self.index(now_ns)
         return self.records[index] if index >= 0 else None
 
     def since(self, now_ns: int, holds: Callable[[NodeHealth], bool]) -> int | None:
-        """Start of the stretch around ``now_ns`` in which ``holds`` is true; None if it is false then."""
+        """Return the start of the stretch around ``now_ns`` in which ``holds`` is true, or None if it is false then."""
         start = None
         for record in reversed(self.records[: self.index(now_ns) + 1]):
             if not holds(record):
@@ -103,7 +110,7 @@ class HealthTimeline:
         return start
 
     def spells(self, end_ns: int, holds: Callable[[NodeHealth], bool]) -> list[tuple[int, int]]:
-        """Stretches until ``end_ns`` in which ``holds`` is true."""
+        """Return the stretches until ``end_ns`` in which ``holds`` is true."""
         found: list[tuple[int, int]] = []
         for i, record in enumerate(self.records):
             stop_ns = self._times[i + 1] if i + 1 < len(self.records) else end_ns
@@ -116,18 +123,18 @@ class HealthTimeline:
         return found
 
     def epoch(self, now_ns: int) -> int:
-        """Counts the changes of what decides about drops: rotation, and whether there is a usable local endpoint."""
+        """Count the changes so far of what decides about drops: the rotation, and having a usable local endpoint."""
         index = self.index(now_ns)
         return self._epochs[index] if index >= 0 else 0
 
 
 def in_rotation(record: NodeHealth) -> bool:
-    """The load balancer sends new connections to the node."""
+    """Return whether the load balancer sends new connections to the node."""
     return record.in_rotation
 
 
 def usable(record: NodeHealth) -> bool:
-    """The node's rules have a local endpoint to send to."""
+    """Return whether the node's rules have a local endpoint to send to."""
     return record.local_usable > 0
 
 
@@ -140,7 +147,7 @@ def health_timelines(log: RunLog) -> dict[tuple[str, str], HealthTimeline]:
 
 
 def service_of(service_port: str) -> str:
-    """``namespace/name`` of ``namespace/name:port``."""
+    """Return ``namespace/name`` of ``namespace/name:port``."""
     return service_port.partition(":")[0]
 
 
@@ -149,12 +156,12 @@ def external_local(log: RunLog) -> list[Connection]:
     return [c for c in log.connections if c.traffic_policy == "Local" and c.frontend is not Frontend.CLUSTER_IP]
 
 
-#: causes of drops that are not the Local policy's
+#: causes of drops that are not due to the Local policy
 NOT_OF_THE_POLICY = (Reason.SOURCE_RANGES, Reason.RATE_LIMITED, Reason.NO_HAIRPIN)
 
 
 def is_local_drop(c: Connection) -> bool:
-    """Whether an external Local connection counts as lost (see the module's text)."""
+    """Return whether an external Local connection is a local drop, as the module's docstring defines it."""
     if c.cause in NOT_OF_THE_POLICY:
         return False
     lost_silently = c.disposition is Fate.DROPPED
@@ -172,9 +179,9 @@ def local_drops(log: RunLog) -> list[LocalDrop]:
 
 
 def local_drop_windows(log: RunLog) -> list[LocalDropWindow]:
-    """Windows by start, service, node, end and cause."""
+    """Return the windows, sorted by start, service, node, end and cause."""
     timelines, nobody = health_timelines(log), HealthTimeline()
-    #: of each service port and node: by disposition and cause, the window still open and the epoch it belongs to
+    #: for each service port and node: by disposition and cause, the open window and the epoch that it belongs to
     open_windows: dict[tuple[str, str], dict[tuple[Fate, Reason], tuple[int, LocalDropWindow]]] = {}
     done: list[LocalDropWindow] = []
     for c in external_local(log):
@@ -205,7 +212,7 @@ def _explained(window: LocalDropWindow, timeline: HealthTimeline) -> LocalDropWi
     left_ns = None
     if window.in_rotation:
         for record in timeline.records[timeline.index(window.start_ns) + 1 :]:
-            if usable(record):  # a later departure has nothing to do with these drops
+            if usable(record):  # the endpoint came back, so a later departure has nothing to do with these drops
                 break
             if not record.in_rotation:
                 left_ns = record.at_ns
@@ -219,7 +226,7 @@ def _explained(window: LocalDropWindow, timeline: HealthTimeline) -> LocalDropWi
 
 
 def bin_width_ns(duration_ns: int, most: int = 120) -> int:
-    """A width of 1, 2 or 5 times a power of ten, from 1 ms, that cuts the run into at most ``most`` bins."""
+    """Return a width of 1, 2 or 5 times a power of ten, from 1 ms, that cuts the run into at most ``most`` bins."""
     unit_ns = MILLISECOND_NS
     while True:
         for factor in (1, 2, 5):
@@ -229,7 +236,10 @@ def bin_width_ns(duration_ns: int, most: int = 120) -> int:
 
 
 def local_bins(log: RunLog, width_ns: int | None = None) -> list[LocalBin]:
-    """External Local traffic in bins, for each service port and node that received any; every bin, also empty ones."""
+    """Count external Local traffic in bins, for each service port and node that received any.
+
+    Empty bins are included.
+    """
     width_ns = width_ns or bin_width_ns(log.duration_ns)
     timelines, nobody = health_timelines(log), HealthTimeline()
     parts: dict[tuple[str, str], list[Connection]] = {}

@@ -1,4 +1,4 @@
-"""Writes a run's reports into a directory: one page, one JSON file, frames, plots. Byte-identical for the same run.
+"""Writes a run's reports into a directory: one page, one JSON file, frames, plots. The same run gives the same bytes.
 
 ::
 
@@ -7,7 +7,7 @@
     frames/          one .parquet and one .csv for each declared frame; columns.csv says what the columns mean
     plots/           one .png for each picture that has something to show
 
-Only files of these names are ever written or removed.
+No file of another name is ever written or removed.
 """
 
 import csv
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 
 def write_output(log: RunLog, results: Sequence[ExpectationResult], directory: Path) -> list[Path]:
-    """Write all reports below ``directory`` (made if missing) and return the files; InputError if that cannot be done."""
+    """Write all reports below ``directory`` (made if missing) and return the files.
+
+    InputError if that is not possible.
+    """
     try:
         return _write(log, results, directory)
     except OSError as error:
@@ -56,7 +59,7 @@ def _write(log: RunLog, results: Sequence[ExpectationResult], directory: Path) -
         contents[pictures / f"{plot.name}.png"] = plot.png()
     for path, content in contents.items():
         path.write_bytes(content)
-    for name in PLOT_NAMES:  # a picture of an earlier run that this one has no cause to draw would be a lie
+    for name in PLOT_NAMES:  # remove pictures of an earlier run that this run does not draw: they would mislead
         if pictures / f"{name}.png" not in contents:
             (pictures / f"{name}.png").unlink(missing_ok=True)
     return list(contents)

@@ -1,6 +1,6 @@
 """Counts of connections by service, policy, address, traffic source and node, with what became of them and why.
 
-Everything else that counts connections counts these groups, so two reports cannot disagree. Never knows how it is shown.
+All reports count these groups of connections, so two reports cannot disagree.
 """
 
 import math
@@ -13,13 +13,13 @@ from kpsim.simulation.runlog import Fate, Frontend, Reason, RunLog
 
 
 class Group(NamedTuple):
-    """Connections alike in everything that the reports tell apart."""
+    """Connections that are alike in everything that the reports distinguish."""
 
     service: str
     traffic_policy: str
     frontend: Frontend
     traffic: str
-    node: str  #: empty: no node's rules saw them
+    node: str  #: empty: they met no node's rules
     disposition: Fate
     cause: Reason
     connections: int
@@ -30,7 +30,7 @@ GroupField = Literal["service", "traffic_policy", "frontend", "traffic", "node"]
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many connections ended how, and why; pairs in the order in which the enums declare them."""
+    """How many connections ended how, and why. Pairs stand in the order in which the enums declare them."""
 
     counts: Mapping[tuple[Fate, Reason], int]
 
@@ -40,19 +40,19 @@ class Tally:
         return sum(self.counts.values())
 
     def of(self, disposition: Fate) -> int:
-        """Connections that ended so."""
+        """Return the number of connections with this disposition."""
         return sum(n for (ended, _), n in self.counts.items() if ended is disposition)
 
     def ratio(self, disposition: Fate) -> float:
-        """Share of the sent ones that ended so; NaN when nothing was sent."""
+        """Return the share of connections with this disposition, or NaN when nothing was sent."""
         return self.of(disposition) / self.sent if self.sent else math.nan
 
     def because(self, cause: Reason) -> int:
-        """Connections with this cause."""
+        """Return the number of connections with this cause."""
         return sum(n for (_, why), n in self.counts.items() if why is cause)
 
     def causes(self, disposition: Fate | None = None) -> list[tuple[Reason, int]]:
-        """Causes that occurred with their counts, most frequent first; NONE is left out."""
+        """Return the causes that occurred with their counts, most frequent first. NONE is left out."""
         totals: Counter[Reason] = Counter()
         for (ended, why), n in self.counts.items():
             if why is not Reason.NONE and disposition in (None, ended):
@@ -61,7 +61,7 @@ class Tally:
 
 
 def count_groups(log: RunLog) -> list[Group]:
-    """The log's connections in groups, sorted."""
+    """Group the log's connections. The groups are sorted."""
     counts = Counter(
         (c.service, c.traffic_policy, c.frontend, c.traffic, c.node, c.disposition, c.cause) for c in log.connections
     )
@@ -69,7 +69,7 @@ def count_groups(log: RunLog) -> list[Group]:
 
 
 def tally(groups: Iterable[Group]) -> Tally:
-    """The groups' connections together."""
+    """Count the connections of all groups together."""
     totals: Counter[tuple[Fate, Reason]] = Counter()
     for group in groups:
         totals[group.disposition, group.cause] += group.connections
@@ -77,7 +77,7 @@ def tally(groups: Iterable[Group]) -> Tally:
 
 
 def tally_by(groups: Iterable[Group], field: GroupField) -> dict[str, Tally]:
-    """One tally for each value of ``field``, by name."""
+    """Return one tally for each value of ``field``, by name."""
     parts: dict[str, list[Group]] = {}
     for group in groups:
         parts.setdefault(str(getattr(group, field)), []).append(group)
@@ -85,7 +85,7 @@ def tally_by(groups: Iterable[Group], field: GroupField) -> dict[str, Tally]:
 
 
 def tally_by_service_and_policy(groups: Iterable[Group]) -> dict[tuple[str, str], Tally]:
-    """One tally for each service port and traffic policy, sorted by both."""
+    """Return one tally for each service port and traffic policy, sorted by both."""
     parts: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         parts.setdefault((group.service, group.traffic_policy), []).append(group)
@@ -93,7 +93,7 @@ def tally_by_service_and_policy(groups: Iterable[Group]) -> dict[tuple[str, str]
 
 
 def nodes_of(log: RunLog) -> list[str]:
-    """Every node that the log names, sorted."""
+    """Return every node that the log names, sorted."""
     named = set(log.nodes) | {c.node for c in log.connections} | {s.node for s in log.syncs}
     named |= {p.node for p in log.programming} | {h.node for h in log.node_health}
     return sorted(named - {""})

@@ -1,7 +1,8 @@
-"""Pictures of a run: matplotlib figures made without pyplot, so that nothing global changes and nothing needs a display.
+"""Pictures of a run: matplotlib figures made without pyplot, so that no global state changes and no display is needed.
 
-Colours are Okabe and Ito's, which colour-blind people can tell apart. Lines and letters are all drawn in `INK`, so that an
-SVG can take the page's own text colour instead. Never reads frames: pictures and numbers come from the same accounting.
+Colours are those of Okabe and Ito, which colour-blind people can distinguish. All lines and letters are drawn in `INK`,
+so that an SVG can take the page's own text colour instead. Pictures read the accounting that the figures come from, not
+the frames.
 """
 
 from collections import Counter
@@ -45,7 +46,7 @@ DISPOSITION_COLOR = {
 STAGE_COLOR = {Stage.WRITE: SKY, Stage.DELIVER: ORANGE, Stage.WAIT: BLUE, Stage.SYNC: GREEN}
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
 
-MOST_SERVICES = 6  # panels; the rest are drawn together
+MOST_SERVICES = 6  # panels; all further services share the last one
 MOST_LANES = 16
 MOST_KINDS = 8
 MOST_ENDPOINTS = 12
@@ -62,7 +63,7 @@ _STYLE: Any = {  # keys of matplotlib.rcParams
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "text.color": INK,
-    "text.parse_math": False,  # a name with two dollar signs is a name
+    "text.parse_math": False,  # a name with two dollar signs is no formula
     "xtick.color": INK,
     "ytick.color": INK,
     "grid.color": INK,
@@ -77,21 +78,21 @@ _STYLE: Any = {  # keys of matplotlib.rcParams
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A picture with the name of its file and the sentence that says what is to be seen."""
+    """A picture, the name of its file, and the sentence that says what it shows."""
 
     name: str
     caption: str
     figure: "Figure"
 
     def png(self) -> bytes:
-        """PNG on white, 150 dots an inch, without a word about the program that wrote it."""
+        """Return a PNG on white with 150 dots an inch, without the name of the program that wrote it."""
         return self._saved(format="png", dpi=150, facecolor="white", metadata={"Software": None})
 
     def _repr_png_(self) -> bytes:
         return self._saved(format="png", dpi=100, facecolor="white", metadata={"Software": None})
 
     def svg(self) -> str:
-        """SVG on nothing, without date and creator."""
+        """Return an SVG without background, date and creator."""
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
         return self._saved(format="svg", transparent=True, metadata=metadata).decode()
 
@@ -103,13 +104,16 @@ class Plot:
 
 
 def plots(log: RunLog) -> list[Plot]:
-    """Every picture for which the log has something to show, in the order of the report."""
+    """Return every picture that the log has something for, in the order of the report."""
     drawn = ((name, caption, draw(log)) for name, caption, draw in _PLOTS)
     return [Plot(name, caption, figure) for name, caption, figure in drawn if figure is not None]
 
 
 def plot_dispositions(log: RunLog) -> "Figure | None":
-    """Connections over time, stacked by disposition, one panel a service port; happenings on the same clock below."""
+    """Connections over time, stacked by disposition, one panel for each service port.
+
+    Happenings stand below on the same axis.
+    """
     if not log.connections:
         return None
     panels = _grouped(Counter(c.service for c in log.connections), MOST_SERVICES, "other services")
@@ -324,7 +328,10 @@ def _style() -> AbstractContextManager[None]:
 
 
 def _stacked_axes(heights: list[float], *, hide_inner_x: bool = True) -> "tuple[Figure, list[Axes]]":
-    """A figure with one axes above the other, ``heights`` in inches; by default all on one x axis."""
+    """Make a figure with several axes one above the other.
+
+    ``heights`` are in inches. By default all share one x axis.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.8), layout="constrained")
@@ -357,6 +364,6 @@ def _most(counts: Counter[str], most: int) -> list[str]:
 
 
 def _grouped(counts: Counter[str], most: int, rest: str) -> dict[str, str]:
-    """Each name's panel: its own for the ``most`` frequent ones, ``rest`` for the others; panels in order of name."""
+    """Return the panel of each name: the ``most`` frequent ones have their own, all others share ``rest``."""
     own = sorted(_most(counts, most if len(counts) <= most else most - 1))
     return {name: name for name in own} | dict.fromkeys(sorted(set(counts) - set(own)), rest)

@@ -1,6 +1,6 @@
 """The story of a run in sentences and small tables of text, shared by the summary and the HTML page.
 
-Returns plain strings; never knows fonts, colours or markup.
+Everything here is plain text: fonts, colours and markup are added by the summary and the page.
 """
 
 import math
@@ -26,24 +26,24 @@ from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """Rows of text under headings; ``numeric`` columns are set flush right."""
+    """Rows of text under headings. ``numeric`` columns are aligned right."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
 
     def without_last(self) -> "TextTable":
-        """Without the last column, which is long in all tables that say why."""
+        """Return the table without its last column, which holds long reasons."""
         return TextTable(self.headings[:-1], tuple(row[:-1] for row in self.rows), self.numeric)
 
 
 def instant(at_ns: int) -> str:
-    """A time in the run, to the millisecond: ``12.3 s``."""
+    """Format a time in the run, to the millisecond: ``12.3 s``."""
     return f"{at_ns / SECOND_NS:.3f}".rstrip("0").rstrip(".") + " s"
 
 
 def duration(ns: int | None) -> str:
-    """A duration in three significant digits: ``1.23 s``, ``45 ms``; a dash for none."""
+    """Format a duration with three significant digits: ``1.23 s``, ``45 ms``; a dash for None."""
     if ns is None:
         return "–"
     for unit, unit_ns in (("s", SECOND_NS), ("ms", MILLISECOND_NS), ("µs", MICROSECOND_NS)):
@@ -54,7 +54,7 @@ def duration(ns: int | None) -> str:
 
 
 def percent(ratio: float) -> str:
-    """``99.2 %``; 100 and 0 only where nothing is rounded away; a dash for undefined."""
+    """Format a ratio: ``99.2 %``; 100 and 0 only if they are exact; a dash for undefined."""
     if math.isnan(ratio):
         return "–"
     text = f"{100 * ratio:.1f}"
@@ -76,12 +76,12 @@ def reasons(causes: Iterable[tuple[Reason, int]]) -> str:
 
 
 def title_line(log: RunLog) -> str:
-    """What was run."""
+    """Say what was run: scenario, duration, mode and seed."""
     return f"{log.scenario}: {instant(log.duration_ns)} simulated, mode {log.mode}, seed {log.seed}"
 
 
 def traffic_sentence(log: RunLog) -> str:
-    """What was sent and what became of it."""
+    """Say what was sent and what became of it."""
     total = tally(count_groups(log))
     if not total.sent:
         return "No connection was attempted."
@@ -99,9 +99,12 @@ def traffic_sentence(log: RunLog) -> str:
 
 
 def loss_lines(log: RunLog) -> list[str]:
-    """For each service port and policy that lost connections, most first: how many, how, and why; none of one alone."""
+    """Say, for each service port and policy that lost connections, how many, how, and why, most first.
+
+    There are no lines if there is one service port and policy only.
+    """
     parts = _worst_first(log)
-    if len(parts) < 2:  # the sentence on the whole says it
+    if len(parts) < 2:  # the sentence about all traffic says the same
         return []
     lines = ((service, policy, _losses(part)) for service, policy, part in parts)
     return [f"{service} ({policy}): {'; '.join(losses)}" for service, policy, losses in lines if losses]
@@ -124,7 +127,7 @@ def _losses(part: Tally) -> list[str]:
 
 
 def traffic_table(log: RunLog) -> TextTable:
-    """Counts by service port and policy, and why; those that lost most come first."""
+    """Counts by service port and policy, with reasons. Those that lost most come first."""
 
     def row(service: str, policy: str, part: Tally) -> tuple[str, ...]:
         delivered, *losses = (f"{part.of(ended):,}" for ended in Fate)
@@ -141,7 +144,7 @@ def traffic_table(log: RunLog) -> TextTable:
 
 
 def local_sentence(log: RunLog) -> str:
-    """What externalTrafficPolicy Local lost, and what the load balancer believed."""
+    """Say what externalTrafficPolicy Local lost, and what the load balancer believed."""
     drops = local_drops(log)
     if not drops:
         return "No connection was lost to externalTrafficPolicy: Local."
@@ -157,7 +160,7 @@ def local_sentence(log: RunLog) -> str:
 
 
 def window_sentence(window: LocalDropWindow) -> str:
-    """One window of local drops and how it came about."""
+    """Describe one window of local drops and how it came about."""
     node = window.node or "the load balancer"
     span = (
         f"at {instant(window.start_ns)}"
@@ -213,7 +216,7 @@ def windows_table(windows: Sequence[LocalDropWindow]) -> TextTable:
 
 
 def sync_lag_sentence(log: RunLog) -> str:
-    """How long changes took to reach the rules, and what kube-proxy says about it."""
+    """Say how long changes took to reach the rules, and what kube-proxy reports about it."""
     lag = lag_quantiles(log)
     if not lag.count:
         return "No change had to reach a node's rules."
@@ -223,7 +226,7 @@ def sync_lag_sentence(log: RunLog) -> str:
     reported = quantiles(reported_ns(log))
     if not reported.count:
         return f"{text}; kube-proxy reported none of them."
-    # the annotation carries whole seconds, so a sample is up to 1 s longer than the truth (CP-2.10, CP-3.7.3)
+    # the annotation holds whole seconds, so a sample may be up to 1 s longer than the true lag (CP-2.10, CP-3.7.3)
     return (
         f"{text}; kube-proxy itself reported {reported.count:,} of them: {_quantile_text(reported)}"
         " (trigger times are cut to whole seconds)."
@@ -253,14 +256,14 @@ def node_lag_table(log: RunLog) -> TextTable:
 
 
 def syncs_sentence(log: RunLog) -> str:
-    """How often the sync loops ran."""
+    """Say how often the sync loops ran."""
     full, failures = sum(s.full for s in log.syncs), sum(not s.success for s in log.syncs)
     text = f"{plural(len(log.syncs), 'sync')}: {full:,} full, {len(log.syncs) - full:,} partial"
     return text + (f", {failures:,} failed." if failures else ".")
 
 
 def affinity_sentence(log: RunLog) -> str:
-    """How often clients stayed with their endpoint; empty if no service has affinity."""
+    """Say how often clients stayed with their endpoint. Empty if no service has affinity."""
     clients = affinity_by_client(log)
     if not clients:
         return ""
@@ -292,7 +295,10 @@ def affinity_table(log: RunLog) -> TextTable:
 
 
 def break_lines(log: RunLog) -> list[str]:
-    """For each service port whose clients left their endpoints: how many, and why; none if there is one service only."""
+    """Say, for each service port whose clients left their endpoints, how many did and why.
+
+    None if there is one port only.
+    """
     records = affinity_by_service(affinity_by_client(log))
     broken = [record for record in records if record.broken]
     return [f"{r.service}: {plural(r.broken, 'break')} ({_break_text(r)})" for r in broken] if len(records) > 1 else []
@@ -305,7 +311,7 @@ def happenings_table(log: RunLog) -> TextTable:
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
-    """``a, b and c``; long lists end in ``and n more``."""
+    """Join names: ``a, b and c``; long lists end in ``and n more``."""
     shown = list(names[:most]) + ([f"{len(names) - most} more"] if len(names) > most else [])
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 

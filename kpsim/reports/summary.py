@@ -1,6 +1,7 @@
-"""The summary that `kpsim run` prints: for a person (rich; plain text when nobody watches) and as JSON.
+"""The summary that `kpsim run` prints: for a person (with rich; plain text if not on a terminal), and as JSON.
 
-Says the same as the HTML page's sentences and tables, at the width of the terminal; never computes a figure of its own.
+It says the same as the HTML page's sentences and tables, at the width of the terminal. It computes no figure of its
+own.
 """
 
 import math
@@ -44,7 +45,7 @@ Results = Sequence[ExpectationResult]
 
 
 def print_summary(log: RunLog, results: Results = (), console: "Console | None" = None) -> None:
-    """Print the summary; colours and terminal width are the console's affair."""
+    """Print the summary. The console decides about colours and width."""
     from rich.console import Console
 
     console = console or Console(highlight=False)
@@ -53,7 +54,7 @@ def print_summary(log: RunLog, results: Results = (), console: "Console | None" 
 
 
 def summary_text(log: RunLog, results: Results = (), width: int = 120) -> str:
-    """The summary as plain text, ``width`` columns wide at most."""
+    """Return the summary as plain text, at most ``width`` columns wide."""
     from rich.console import Console
 
     out = StringIO()
@@ -64,7 +65,10 @@ def summary_text(log: RunLog, results: Results = (), width: int = 120) -> str:
 
 
 def summary_json(log: RunLog, results: Results = (), known: Figures | None = None) -> dict[str, Any]:
-    """The summary as plain values: same keys in the same order for every run; undefined figures are None."""
+    """Return the summary as plain values.
+
+    The keys and their order are the same for every run; undefined figures are None.
+    """
     known = figures(log) if known is None else known
     clients = affinity_by_client(log)
     return {

@@ -1,7 +1,8 @@
-"""Sync lag: from a change's trigger to each node's rules, by stage, beside what kube-proxy itself reports.
+"""Sync lag: the time from a change's trigger to each node's rules, by stage, beside what kube-proxy itself reports.
 
-kube-proxy's own network-programming latency (O-8.6) is one sample per trigger time that survives until a successful sync:
-removals and failed syncs lose theirs, so it sees fewer changes than there are, and the lost ones are not the quick ones.
+kube-proxy's own network-programming latency (O-8.6) has one sample for each trigger time that survives until a
+successful sync. Removals and failed syncs lose theirs. So it sees fewer changes than there are, and the lost ones are
+not the quick ones.
 """
 
 import enum
@@ -13,7 +14,7 @@ from kpsim.simulation.runlog import Programming, RunLog
 
 
 class Stage(enum.StrEnum):
-    """The legs of a change's way, in order; together they are the lag."""
+    """The legs of a change's way, in order. Their sum is the lag."""
 
     WRITE = "write"  #: trigger → the API server has it
     DELIVER = "deliver"  #: → the node's informer handler has it
@@ -31,7 +32,7 @@ STAGE_MEANING = {
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """Nearest-rank quantiles of durations: each is a sample that occurred. ``None`` when there is none."""
+    """Nearest-rank quantiles of durations: each is a sample that occurred. ``None`` if there are no samples."""
 
     count: int
     p50_ns: int | None
@@ -40,7 +41,7 @@ class Quantiles:
     max_ns: int | None
 
     def named(self) -> list[tuple[str, int | None]]:
-        """``p50``, ``p90``, ``p99``, ``max`` with their durations."""
+        """Return ``p50``, ``p90``, ``p99``, ``max`` with their durations."""
         return [("p50", self.p50_ns), ("p90", self.p90_ns), ("p99", self.p99_ns), ("max", self.max_ns)]
 
 
@@ -48,12 +49,12 @@ PERCENTS = (("p50", 50), ("p90", 90), ("p99", 99), ("max", 100))
 
 
 def nearest_rank(count: int, percent: int) -> int:
-    """Index of the smallest of ``count`` sorted samples that at least ``percent`` per cent do not exceed."""
+    """Return the index of the smallest of ``count`` sorted samples that at least ``percent`` per cent do not exceed."""
     return max(1, -(-count * percent // 100)) - 1
 
 
 def quantiles(durations_ns: Iterable[int]) -> Quantiles:
-    """Quantiles of durations in any order."""
+    """Return the quantiles of durations, which may be in any order."""
     ordered = sorted(durations_ns)
     if not ordered:
         return Quantiles(0, None, None, None, None)
@@ -61,12 +62,12 @@ def quantiles(durations_ns: Iterable[int]) -> Quantiles:
 
 
 def lag_ns(change: Programming) -> int:
-    """From the trigger until the node's rules were in force."""
+    """Return the time from the trigger until the node's rules were in force."""
     return change.programmed_ns - change.trigger_ns
 
 
 def stage_ns(change: Programming, stage: Stage) -> int:
-    """Duration of one leg."""
+    """Return the duration of one leg."""
     match stage:
         case Stage.WRITE:
             return change.written_ns - change.trigger_ns
@@ -79,22 +80,22 @@ def stage_ns(change: Programming, stage: Stage) -> int:
 
 
 def lag_quantiles(log: RunLog) -> Quantiles:
-    """The true lag over all changes, nodes and families."""
+    """Return the quantiles of the true lag over all changes, nodes and families."""
     return quantiles(map(lag_ns, log.programming))
 
 
 def reported_ns(log: RunLog) -> list[int]:
-    """kube-proxy's own samples."""
+    """Return kube-proxy's own samples."""
     return [change.reported_ns for change in log.programming if change.reported_ns is not None]
 
 
 def stage_quantiles(log: RunLog) -> dict[Stage, Quantiles]:
-    """Quantiles of each leg by itself; those of different legs do not add up to the lag's."""
+    """Return the quantiles of each leg by itself. Quantiles of different legs do not add up to those of the lag."""
     return {stage: quantiles(stage_ns(change, stage) for change in log.programming) for stage in Stage}
 
 
 def lag_by_node(log: RunLog) -> dict[str, Quantiles]:
-    """The true lag of each node, sorted by name."""
+    """Return the quantiles of the true lag of each node, sorted by name."""
     lags: dict[str, list[int]] = {}
     for change in log.programming:
         lags.setdefault(change.node, []).append(lag_ns(change))
@@ -110,7 +111,10 @@ class LagQuantiles(NamedTuple):
 
 
 def all_quantiles(log: RunLog) -> list[LagQuantiles]:
-    """The lag, its legs and kube-proxy's samples, over all nodes and for each; nothing if no change was programmed."""
+    """Return the quantiles of lag, legs and kube-proxy's samples, for all nodes together and for each.
+
+    The list is empty if no change was programmed.
+    """
     if not log.programming:
         return []
     by_node: dict[str, list[Programming]] = {}
@@ -126,13 +130,13 @@ def all_quantiles(log: RunLog) -> list[LagQuantiles]:
 
 
 def typical_changes(log: RunLog) -> list[tuple[str, Programming]]:
-    """The very changes whose lag is p50, p90, p99 and max: their legs do add up."""
+    """Return the changes whose lags are p50, p90, p99 and max. The legs of one change do add up."""
     ordered = sorted(log.programming, key=lambda p: (lag_ns(p), p.trigger_ns, p.change, p.node, p.family))
     return [(name, ordered[nearest_rank(len(ordered), percent)]) for name, percent in PERCENTS] if ordered else []
 
 
 def ecdf(durations_ns: Sequence[int], limit: int = 400) -> list[tuple[int, float]]:
-    """Steps of the empirical distribution (duration, share of samples not above it), thinned to about ``limit``."""
+    """Return the empirical distribution as steps (duration, share of samples not above it), about ``limit`` at most."""
     ordered = sorted(durations_ns)
     count = len(ordered)
     last_of_value = [i for i in range(count) if i + 1 == count or ordered[i + 1] != ordered[i]]

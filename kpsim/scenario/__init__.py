@@ -1,4 +1,4 @@
-"""Scenario files: what there is, what happens to it, who sends packets and what is expected, read into typed values."""
+"""Scenario files, read into typed values: the cluster, the events, the traffic and the expectations."""
 
 from kpsim.scenario.loading import Scenario, load_scenario, parse_scenario, scenario_json_schema
 

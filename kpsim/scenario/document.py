@@ -1,6 +1,6 @@
-"""The document of a scenario file with the place of everything in it, and the changes that the command line makes.
+"""The document of a scenario file: its values, the place of each, and the changes that the command line makes.
 
-Counterpart: Helm's ``--set``. It knows values and paths, never what the fields mean.
+Counterpart: Helm's ``--set``. The module handles values and paths; ``schema`` says what the fields mean.
 """
 
 import re
@@ -16,14 +16,14 @@ from kpsim.manifests.yaml_reader import YamlRefused, read_yaml
 
 @dataclass(frozen=True)
 class Document:
-    """One document: plain values, where it stands, and which of its paths the command line set (by what)."""
+    """One document: plain values, its place, and for each path that the command line set, by which setting."""
 
     content: Any
     place: Place
     set_by: Mapping[Path, Source] = field(default_factory=dict)
 
     def finding(self, message: str, path: Path = ()) -> Finding:
-        """Something wrong at ``path``: placed in the file, or at the setting that put the value there."""
+        """Return a finding at ``path``. It is placed in the file, or at the setting that put the value there."""
         setters = [set_path for set_path in self.set_by if path[: len(set_path)] == set_path]
         if not setters:
             return Finding(self.place.at(*path), message)
@@ -33,7 +33,10 @@ class Document:
         return problems_of([self.finding(message, path)])[0]
 
     def attributed(self, problem: Problem) -> Problem:
-        """A problem that somebody else placed in the file, at the setting that put the value there."""
+        """Return a problem that other code placed in the file.
+
+        If a setting put the value there, the place is the setting.
+        """
         if problem.file != self.place.source.name or problem.path is None:
             return problem
         below = {format_path(set_path): source for set_path, source in self.set_by.items()}
@@ -42,7 +45,7 @@ class Document:
 
 
 def read_document(text: str, file: str) -> Document:
-    """InputError unless the text is exactly one document, an object."""
+    """Read the text. InputError unless it is exactly one document, and that an object."""
     reading = Reading()
     read_content(text.encode("utf-8", "surrogatepass"), file, reading)
     if reading.findings:
@@ -59,7 +62,10 @@ _STEP = re.compile(r"\[(\d+)\]|(?:^|\.)([^.\[\]]+)|\[(['\"])(.+?)\3\]", re.ASCII
 
 
 def parse_path(text: str) -> Path:
-    """``traffic[0].perSecond``, ``traffic.0.perSecond``, ``labels['a.b/c']`` (leading dot allowed); ValueError otherwise."""
+    """Parse ``traffic[0].perSecond``, ``traffic.0.perSecond``, ``labels['a.b/c']`` (leading dot allowed).
+
+    ValueError otherwise.
+    """
     body = text.removeprefix(".")
     steps: list[str | int] = []
     position = 0
@@ -72,9 +78,10 @@ def parse_path(text: str) -> Path:
 
 
 def override(document: Document, settings: Sequence[str]) -> Document:
-    """The document with each ``path=value`` put in; values are YAML. InputError names every setting that cannot be.
+    """Return the document with the value of each ``path=value`` put in. Values are YAML.
 
-    Fields that the document leaves out may be set; list items must exist.
+    Fields that the document leaves out may be set; list items must exist. InputError names every setting that cannot be
+    put in.
     """
     content, set_by = document.content, dict(document.set_by)
     problems = []
@@ -110,8 +117,11 @@ def _value(text: str) -> Any:
 
 
 def _put(content: Any, path: Path, value: Any, above: Path) -> tuple[Any, Path, Path]:
-    """A copy of ``content`` with the value at ``path``, that path with list positions as integers, and the part of it that
-    leads to the first field which was not there before."""
+    """Return a copy of ``content`` with the value at ``path``, and two paths.
+
+    The first is ``path`` with list positions as integers. The second is the part of it that leads to the first field
+    which was not there before.
+    """
     if not path:
         return value, above, above
     here, step, rest = format_path(above) or "the document", path[0], path[1:]

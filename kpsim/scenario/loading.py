@@ -1,7 +1,4 @@
-"""From a scenario file, or the name of a built-in one, to a scenario that can run: typed, checked, overridden.
-
-It knows files and what they may contain, never how a run works.
-"""
+"""Loads a scenario from a file or by a built-in name: typed, checked, overridden, ready to run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,7 +25,10 @@ from kpsim.scenario.settings import check_settings
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario that can run. ``created`` holds the Service of each ``createService`` event by the event's position."""
+    """A scenario that can run.
+
+    ``created`` holds the Service of each ``createService`` event by the event's position.
+    """
 
     spec: ScenarioSpec
     objects: tuple[ApiObject, ...]
@@ -53,13 +53,13 @@ class Scenario:
         return self.spec.expect
 
     def with_seed(self, seed: int) -> "Scenario":
-        """The same scenario with other draws; InputError for a seed that a file could not have."""
+        """Return the scenario with another seed. InputError for a seed that a file could not have."""
         if not -(2**63) <= seed < 2**63:
             raise InputError(f"seed {seed}: expected a number of 64 bits")
         return replace(self, spec=self.spec.model_copy(update={"seed": seed}))
 
     def with_mode(self, mode: str) -> "Scenario":
-        """The same scenario with kube-proxies in another mode; InputError if that is not modelled."""
+        """Return the scenario with its kube-proxies in another mode. InputError if the mode is not modelled."""
         return replace(self, proxy=replace(self.proxy, mode=_mode(mode)))
 
 
@@ -71,14 +71,14 @@ def _mode(text: str) -> Mode:
 
 
 def scenario_json_schema() -> dict[str, Any]:
-    """JSON Schema of the scenario file, for editors."""
+    """Return the JSON Schema of the scenario file, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ScenarioSpec.model_json_schema()}
 
 
 def load_scenario(
     path_or_name: str | Path, *, settings: Sequence[str] = (), seed: int | None = None, mode: str | None = None
 ) -> Scenario:
-    """The scenario of a file or of a built-in name, with ``settings`` (``path=value``) put in before it is checked.
+    """Load the scenario of a file or of a built-in name. ``settings`` (``path=value``) are put in before it is checked.
 
     InputError holds everything that is wrong: file, line, JSON path, and what was expected.
     """
@@ -107,7 +107,10 @@ def _find(path_or_name: str) -> Path:
 
 
 def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Scenario:
-    """Like :func:`load_scenario` for a text; ``file`` names it in errors and is where manifests are looked for."""
+    """Parse a text as :func:`load_scenario` does.
+
+    ``file`` names it in errors; manifests are looked for beside that file.
+    """
     document = override(read_document(text, file), settings)
     try:
         spec = ScenarioSpec.model_validate_json(json.dumps(document.content), by_alias=True, by_name=False)

@@ -1,6 +1,6 @@
 """The nodes of a scenario with every address filled in from the address plan.
 
-Plan: nodes 192.168.0.0/24 and fd00:192:168::/64, pods 10.180.N.0/24 and fd00:10:180:N::/64. It never knows what runs on them.
+Plan: nodes 192.168.0.0/24 and fd00:192:168::/64, pods 10.180.N.0/24 and fd00:10:180:N::/64.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,9 +16,10 @@ _MOST = 255
 
 @dataclass(frozen=True, slots=True)
 class ClusterNode:
-    """A node; ``ips`` and ``pod_cidrs`` have one entry for each family of the cluster, in its order.
+    """A node. ``ips`` and ``pod_cidrs`` have one entry for each family of the cluster, in the cluster's order.
 
-    ``sysctls`` are kernel settings by name that it has before kube-proxy starts, ``hairpin`` is a flag of its bridge's ports.
+    ``sysctls`` are the kernel settings, by name, that the node has before kube-proxy starts. ``hairpin`` is a flag of
+    the ports of its bridge.
     """
 
     name: str

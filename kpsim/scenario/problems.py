@@ -1,7 +1,4 @@
-"""What pydantic found wrong, in kpsim's words: place in the file, what was expected, and the name that was probably meant.
-
-It knows shapes of models, never what a scenario means.
-"""
+"""Turns pydantic's errors into kpsim's words: place in the file, what was expected, the name probably meant."""
 
 import difflib
 import json
@@ -17,7 +14,7 @@ from kpsim.scenario.document import Document
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, or the known names if none is near and they are few, or nothing."""
+    """Return ``; did you mean 'x'?``. If no name is near, return the known names if they are few, else nothing."""
     names = sorted(str(candidate) for candidate in known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     folded = {candidate.replace("_", "").lower(): candidate for candidate in names}
@@ -28,7 +25,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def findings_of(error: ValidationError, document: Document, model: type[BaseModel]) -> list[Finding]:
-    """All that a validation error says."""
+    """Return a finding for everything that a validation error says."""
     found = []
     for detail in error.errors(include_url=False):
         path: Path = detail["loc"]
@@ -73,10 +70,10 @@ def _field_names(model: type[BaseModel] | None) -> list[str]:
 
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
-    """The model whose fields are at ``path`` below ``model``, or None."""
+    """Return the model whose fields are at ``path`` below ``model``, or None."""
     current: type[BaseModel] | None = model
     for step in path:
-        if isinstance(step, int):  # an item of a tuple: the tuple's field has already led to the item's model
+        if isinstance(step, int):  # an item of a list: the step before has already led to the item's model
             continue
         if current is None:
             return None

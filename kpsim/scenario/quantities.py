@@ -1,4 +1,4 @@
-"""Durations, delays and rates as they are written in a scenario file. Knows nothing of what they delay.
+"""Durations, delays and rates as they are written in a scenario file.
 
 A delay is a duration (``20ms``) or a distribution with exactly one of ``constant``, ``uniform``, ``exponential``,
 ``normal``, ``choice``. Values are drawn elsewhere (``simulation.delays``); here they are only read.
@@ -24,7 +24,7 @@ from kpsim.units import parse_duration_ns
 
 
 def file_name(name: str) -> str:
-    """How a field is called in the file: camelCase, without the unit (durations carry their own)."""
+    """Return the name of a field in the file: camelCase, without the unit, because durations carry their own."""
     return to_camel(name.removesuffix("_ns"))
 
 
@@ -69,7 +69,7 @@ DurationNs = Annotated[int, BeforeValidator(_duration), AfterValidator(_not_nega
 
 
 def exactly_one(part: BaseModel, names: tuple[str, ...]) -> str:
-    """The one field of ``names`` that is set; ValueError unless it is exactly one."""
+    """Return the one field of ``names`` that is set. ValueError unless it is exactly one."""
     given = [name for name in names if getattr(part, name) is not None]
     if len(given) != 1:
         listed = ", ".join(file_name(name) for name in names)
@@ -116,7 +116,7 @@ class Normal(Part):
 class Choice(Part):
     """One of several values; ``weights`` (default: equal) gives each its share."""
 
-    # not strict: the shorthand of Delay has already turned JSON into Python, whose lists strict tuples refuse
+    # not strict: Delay's shorthand has already turned JSON into Python, and strict tuples refuse Python lists
     values_ns: Annotated[tuple[DurationNs, ...], Field(min_length=1, strict=False)]
     weights: Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(strict=False)] | None = (
         None
@@ -158,5 +158,5 @@ class Delay(Part):
 
     @classmethod
     def of(cls, duration_ns: int) -> "Delay":
-        """The constant delay."""
+        """Return the constant delay."""
         return cls.model_construct(constant_ns=duration_ns, uniform=None, exponential=None, normal=None, choice=None)

@@ -1,7 +1,4 @@
-"""References between the parts of a scenario: every name used is the name of something, every time lies in the run.
-
-It knows names and times, never what they lead to.
-"""
+"""Checks the references between the parts of a scenario: every name exists, and every time lies in the run."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,7 +32,10 @@ class _Names:
 def check_references(
     spec: ScenarioSpec, services: Mapping[str, Service], created: Mapping[str, Service], document: Document
 ) -> list[Finding]:
-    """What is wrong in ``spec``. ``services``: those at the start; ``created``: those that events make; by ``namespace/name``."""
+    """Return what is wrong in ``spec``.
+
+    ``services`` are those at the start, ``created`` those that events make, both by ``namespace/name``.
+    """
     nodes = {node.name: node.zone for node in cluster_nodes(spec.nodes)}
     names = _Names(
         frozenset(nodes),
@@ -80,7 +80,7 @@ def _one_known(name: str, known: frozenset[str], path: Path, what: str) -> _Foun
 
 
 def _address_problems(spec: ScenarioSpec) -> _Found:
-    """Node addresses and pod networks are each node's own."""
+    """Check that no two nodes share an address or a pod network."""
     networks: list[Network] = []
     ips: set[str] = set()
     families = spec.nodes.ip_families

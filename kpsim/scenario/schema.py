@@ -1,7 +1,7 @@
-"""The scenario file: what there is, what happens to it, who sends packets, and what is expected (kpsim.dev/v1alpha1).
+"""The scenario file (kpsim.dev/v1alpha1): the cluster, the events, the traffic, and the expectations.
 
-Only shapes and meanings that one part alone decides; references between parts are ``references``' concern, Kubernetes
-objects ``manifests``'. It never knows how a run works.
+It checks what one part alone decides. ``references`` checks references between parts; ``manifests`` checks Kubernetes
+objects.
 """
 
 import enum
@@ -26,7 +26,7 @@ Replicas = Annotated[int, Field(ge=0, le=10_000)]
 
 
 def qualified(service: str) -> str:
-    """``namespace/name`` of a Service written with or without its namespace."""
+    """Return ``namespace/name`` of a Service that is written with or without its namespace."""
     return service if "/" in service else f"default/{service}"
 
 
@@ -65,7 +65,7 @@ _SYSCTLS_SCHEMA = {
     "additionalProperties": False,
 }
 
-#: names in /proc/sys, whole numbers in the kernel's own unit; which there are is ``settings``' concern
+#: names in /proc/sys, whole numbers in the kernel's own unit; ``settings`` knows which names exist
 SysctlValues = Annotated[dict[str, int], WithJsonSchema(_SYSCTLS_SCHEMA)]
 
 
@@ -221,12 +221,12 @@ class Delays(Part):
     """Silence of a node until its pods' Ready conditions are flipped to False (CP-2.9)."""
 
     def watch_delivery_to(self, node: str) -> Delay:
-        """The delivery delay of one node."""
+        """Return the delivery delay of one node."""
         own = [special.watch_delivery for special in self.on_nodes if node in special.nodes]
         return next((delay for delay in reversed(own) if delay is not None), self.watch_delivery)
 
     def sync_on(self, node: str) -> SyncCost:
-        """The sync cost of one node."""
+        """Return the sync cost of one node."""
         own = [special.sync for special in self.on_nodes if node in special.nodes]
         return next((cost for cost in reversed(own) if cost is not None), self.sync)
 
@@ -368,7 +368,7 @@ class ScenarioEvent(Part):
 # ------------------------------------------------------------------------------------------------------------- traffic
 
 
-MOST_CLIENTS = 254 * (256 - 113)  #: outside addresses: 203.0.113.0/24 and the networks behind it, up to 203.0.255.0/24
+MOST_CLIENTS = 254 * (256 - 113)  #: outside addresses: 203.0.113.0/24 and the networks after it, up to 203.0.255.0/24
 
 
 class Origin(enum.StrEnum):

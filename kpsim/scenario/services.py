@@ -1,7 +1,7 @@
-"""The Kubernetes objects of a scenario: those at the start, and what its events make of them, as an API server takes them.
+"""The Kubernetes objects of a scenario, at the start and after its events, as an API server takes them.
 
-Counterpart: kubectl against an API server. Events are tried out in their order, so that a patch which would be refused is
-refused when the scenario is loaded. It never knows when kube-proxy hears of anything.
+Counterpart: kubectl against an API server. Events are tried out in their order when the scenario is loaded, so a patch
+that an API server would refuse is an error of the file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,11 @@ from kpsim.scenario.schema import ScenarioEvent, ScenarioSpec, qualified
 
 @dataclass(slots=True)
 class ScenarioObjects:
-    """``created``: the Service of each createService event by the event's position; ``proxy``: configuration in manifests."""
+    """The objects of a scenario.
+
+    ``created`` holds the Service of each createService event by the event's position. ``proxy`` is the kube-proxy
+    configuration among the manifests.
+    """
 
     initial: tuple[ApiObject, ...] = ()
     created: dict[int, Service] = field(default_factory=dict)
@@ -30,12 +34,12 @@ class ScenarioObjects:
 
     @property
     def services(self) -> dict[str, Service]:
-        """Services at the start by ``namespace/name``."""
+        """Services at the start, by ``namespace/name``."""
         return {_name(obj): obj for obj in self.initial if isinstance(obj, Service)}
 
     @property
     def later_services(self) -> dict[str, Service]:
-        """Services that events create."""
+        """Services that events create, by ``namespace/name``."""
         return {_name(service): service for service in self.created.values()}
 
 
@@ -44,13 +48,13 @@ def _name(obj: ApiObject) -> str:
 
 
 def service_object_key(service: str) -> ObjectKey:
-    """Key of a Service written with or without its namespace."""
+    """Return the key of a Service that is written with or without its namespace."""
     namespace, _, name = qualified(service).partition("/")
     return ObjectKey("Service", namespace, name)
 
 
 def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioObjects:
-    """Manifests, inline objects and events of a scenario; ``problems`` says all that is wrong with them."""
+    """Read manifests, inline objects and events of a scenario. ``problems`` holds all that is wrong with them."""
     found = ScenarioObjects()
     state = _from_manifests(spec, document, file, found)
     nodes = ClusterState.of(map(_family_hint, cluster_nodes(spec.nodes)[:1]))
@@ -73,7 +77,7 @@ def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioO
 
 
 def _family_hint(node: ClusterNode) -> Node:
-    """A Node that tells the API server which families the cluster has."""
+    """Return a Node object, from which the API server learns which families the cluster has."""
     return node_from_json(
         {
             "apiVersion": "v1",
@@ -94,7 +98,7 @@ def _refusal(kind: Any) -> str:
 
 
 def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: ScenarioObjects) -> ClusterState:
-    """Services and hand-written EndpointSlices of the manifests; other modelled kinds are refused by name."""
+    """Read Services and hand-written EndpointSlices from the manifests. Other modelled kinds are refused by name."""
     if not spec.manifests:
         return ClusterState()
     try:
@@ -114,7 +118,7 @@ def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: Sc
 
 
 def _kept(state: ClusterState) -> Iterable[ApiObject]:
-    """Services, and slices of Services without selector: the controller makes the others."""
+    """Yield the Services, and the slices of Services without selector. The controller makes all other slices."""
     selecting = {(s.metadata.namespace, s.metadata.name) for s in state.services if s.selector}
     yield from state.services
     for item in state.endpoint_slices:
@@ -126,7 +130,7 @@ def _kept(state: ClusterState) -> Iterable[ApiObject]:
 
 
 def _try_events(spec: ScenarioSpec, state: ClusterState, document: Document, found: ScenarioObjects) -> None:
-    """Carry out what the events do to Services, in order of time; note what an API server would refuse."""
+    """Apply the events to the Services, in order of time, and note what an API server would refuse."""
     for number, event in sorted(enumerate(spec.events), key=lambda pair: (pair[1].at_ns, pair[0])):
         try:
             state = _after(event, number, state, document, found)
@@ -153,7 +157,7 @@ def _after(
     if not isinstance(old, Service):
         known = {**found.services, **found.later_services}
         if qualified(change.service) not in known:
-            return state  # said with the other names that are unknown
+            return state  # reported with the other unknown names
         path = ("events", number, event.kind_in_file, "service")
         raise InputError(document.problem(f"there is no Service {qualified(change.service)} at that time", path))
     if event.patch_service is None:
@@ -163,14 +167,17 @@ def _after(
 
 
 def patched(service: Service, patch: Mapping[str, Any], state: ClusterState, place: Place | None = None) -> Service:
-    """The Service after a merge patch, as the API server stores it. InputError if it would refuse it."""
+    """Return the Service after a merge patch, as the API server stores it. InputError if it would refuse the patch."""
     obj = object_from_json(patch_object(service.json, patch, cluster=state, place=place))
     assert isinstance(obj, Service)
     return obj
 
 
 def merged_proxy(spec: ScenarioSpec, base: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A whole KubeProxyConfiguration: the scenario's fragment over what manifests say over the plan's pod addresses."""
+    """Return a whole KubeProxyConfiguration.
+
+    The scenario's fragment overrides what manifests say, and that overrides the plan's pod addresses.
+    """
     whole = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",

@@ -1,6 +1,6 @@
-"""Kernel settings of a scenario's nodes: whether they can be what the file says, and what kube-proxy's start makes of them.
+"""Kernel settings of a scenario's nodes: whether they are possible, and what kube-proxy's start changes in them.
 
-Counterpart: sysctl.d of the machines, and kube-proxy's start after it (CFG-4, CFG-6, I-1). It never knows what a setting does.
+Counterpart: sysctl.d of the machines, and kube-proxy's start after it (CFG-4, CFG-6, I-1).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from kpsim.sysctls import Sysctls, complaint
 
 
 def kernel_settings(node: ClusterNode, proxy: ProxyConfig) -> Sysctls:
-    """Of a node whose kube-proxy has started. InputError for what cannot be written."""
+    """Return the settings of a node whose kube-proxy has started. InputError for a setting that cannot be written."""
     before = Sysctls().written(node.sysctls)
     found = resolve(proxy, Host(node_ips=node.ips), None, Family.IPV4)
     return sysctls_of(
@@ -25,7 +25,10 @@ def kernel_settings(node: ClusterNode, proxy: ProxyConfig) -> Sysctls:
 
 
 def check_settings(nodes: Nodes, proxy: ProxyConfig | None, document: Document) -> list[Finding]:
-    """What is wrong with the nodes' kernel settings. What kube-proxy overwrites is asked of a configuration without errors."""
+    """Return what is wrong with the nodes' kernel settings.
+
+    What kube-proxy overwrites is checked only if its configuration has no errors (``proxy`` is not None).
+    """
     found = dict(_refused(nodes))
     if not found and proxy is not None:
         for number, node in enumerate(cluster_nodes(nodes)):
@@ -44,7 +47,7 @@ def _refused(nodes: Nodes) -> Iterator[tuple[Path, str]]:
 
 
 def _place(nodes: Nodes, number: int, name: str) -> Path:
-    """Where the setting of a node stands."""
+    """Return the path of a node's setting in the file."""
     if nodes.named is not None and name in nodes.named[number].sysctls:
         return "nodes", "list", number, "sysctls", name
     return "nodes", "sysctls", name

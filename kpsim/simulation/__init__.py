@@ -1,10 +1,10 @@
-"""The scenario run: control plane, proxiers, packets and faults on one clock, ending in a run log (a value).
+"""The scenario run: control plane, proxiers, packets and faults on one clock. It ends in a run log, which is a value.
 
     pods ──► kubelets ──► API server ──► slice controller ──► API server ──► kube-proxies ──► kernels ◄── traffic
                               ▲                                                    │
                       scenario events                                    load balancers probe
 
-Reports read ``simulation.runlog`` alone: importing it loads neither SimPy nor pydantic.
+Reports read ``simulation.runlog`` alone. Importing that module loads neither SimPy nor pydantic.
 """
 
 import gc
@@ -16,7 +16,7 @@ from kpsim.simulation.runlog import RunLog
 if TYPE_CHECKING:
     from kpsim.scenario import Scenario
 
-#: told now and then: the time reached and the whole duration, in nanoseconds
+#: called from time to time with the time reached and the whole duration, in nanoseconds
 Progress = Callable[[int, int], None]
 
 
@@ -25,15 +25,16 @@ def run(
 ) -> RunLog:
     """Run a scenario to its end. The same scenario and seed give an equal log, in any process.
 
-    ``seed`` and ``mode`` replace the scenario's own. InputError for a mode that is not modelled, a seed of more than 64 bits.
+    ``seed`` and ``mode`` replace the scenario's own. InputError for a mode that is not modelled and for a seed of more
+    than 64 bits.
     """
     from kpsim.simulation.engine import Run
 
     scenario = scenario.with_mode(mode or scenario.proxy.mode)
     if seed is not None:
         scenario = scenario.with_seed(seed)
-    # Nodes and rules of large clusters are millions of values, which reference counts free; the collector would look at all of
-    # them again and again. The run itself is left to it when it is over.
+    # Nodes and rules of large clusters are millions of values. Reference counts free them, but the collector would scan
+    # all of them again and again. It is on again once the run is over.
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
 """Why a client of a Service with session affinity did not get its former endpoint.
 
-Counterpart: what an operator would find out from the kernel's affinity lists and from logs. It asks for the rules that exist for
-the former endpoint, by their origin, so it works for every proxy mode.
+Counterpart: what an operator would find out from the kernel's affinity lists and from logs. The module looks for the
+rules of the former endpoint by their origin, so it works for every proxy mode.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from kpsim.units import SECOND_NS
 
 
 class Break(StrEnum):
-    """NONE: first contact, or the client stayed."""
+    """The cause of a break. NONE: first contact, or the client stayed."""
 
     NONE = ""
     ENDPOINT_GONE = "endpoint gone"
-    OTHER_NODE = "other node"  #: each node remembers for itself (PP-9.3)
-    OTHER_ADDRESS = "other address"  #: the key is the address that the node sees (PP-9.1)
+    OTHER_NODE = "other node"  #: the flow met another node, and each node keeps its own list (PP-9.3)
+    OTHER_ADDRESS = "other address"  #: the node now sees another source address, which is the list's key (PP-9.1)
     TIMEOUT = "timeout"
-    LIST_FULL = "list full"  #: another client took the place on the endpoint's list (K-4.1)
+    LIST_FULL = "list full"  #: another client took this client's place on the endpoint's list (K-4.1)
     OTHER = "other"
 
 
@@ -33,7 +33,10 @@ class _Contact:
 
 
 class AffinityMemory:
-    """The last new flow of each client to each service port; ``machines`` hold the endpoints' rules and lists."""
+    """Remembers the last new flow of each client to each service port.
+
+    ``machines`` hold the endpoints' rules and lists.
+    """
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
@@ -42,9 +45,10 @@ class AffinityMemory:
     def judge(
         self, service_port: str, protocol: str, client: str, timeout_seconds: int, outcome: Attempt, now_ns: int
     ) -> Break:
-        """Why this new flow broke with the client's former endpoint; call once for each new flow, in order of time.
+        """Return why this new flow did not go to the client's former endpoint.
 
-        A flow that finds no endpoint at all breaks nothing yet: the next one that finds one tells.
+        Call it once for each new flow, in order of time. A flow that finds no endpoint at all is no break, and is not
+        remembered.
         """
         if not outcome.endpoint:
             return Break.NONE

@@ -1,6 +1,6 @@
-"""The API server on the clock: writes in, changes out to whoever watches.
+"""The API server on the clock: it takes writes and tells every watcher of each change.
 
-Counterpart: kube-apiserver. It numbers writes and hands them to watchers in order; it never knows who they are.
+Counterpart: kube-apiserver. It numbers the writes and hands them to the watchers in order.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ Watcher = Callable[[Change], None]
 
 
 class ApiServer:
-    """All objects, and every change to them told to every watcher in order (CP-5.1)."""
+    """Holds all objects and tells every watcher of every change, in order (CP-5.1)."""
 
     def __init__(self) -> None:
         self.state = ClusterState()
@@ -47,7 +47,7 @@ class ApiServer:
         self._watchers.append(watcher)
 
     def put(self, obj: ApiObject, trigger_ns: int, now_ns: int) -> Change:
-        """Create or replace an object; it gets the next resource version, so that every write differs (O-8.2)."""
+        """Create or replace an object. It gets the next resource version, so that every write differs (O-8.2)."""
         self._number += 1
         json = {**obj.json, "metadata": {**obj.json.get("metadata", {}), "resourceVersion": str(self._number)}}
         stored = object_from_json(json)
@@ -56,7 +56,7 @@ class ApiServer:
         return self._tell(event, trigger_ns, now_ns)
 
     def remove(self, key: ObjectKey, trigger_ns: int, now_ns: int) -> Change | None:
-        """Delete an object; None if there is none."""
+        """Delete an object. Returns None if it does not exist."""
         event, self.state = self.state.remove(key)
         if event is None:
             return None
@@ -71,5 +71,5 @@ class ApiServer:
 
 
 def initial_events(state: ClusterState) -> list[Event]:
-    """What a watcher that starts now is told first: every object as added, sorted by kind, namespace and name."""
+    """Return the first events of a watcher that starts now: every object added, by kind, namespace and name."""
     return [Event(EventType.ADDED, None, obj) for obj in state.in_order()]

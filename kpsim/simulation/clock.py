@@ -1,8 +1,8 @@
 """The clock of a run: actions at integer nanoseconds, in a declared order where several fall on one instant.
 
-Counterpart: none; this is the only module that knows SimPy. It never knows what the actions do.
+This is the only module that imports SimPy.
 
-What happens at one instant happens by rank, then by subject in the order of the scenario file, then in the order asked for:
+Actions of one instant run by rank, then by subject in the order of the scenario file, then in the order of scheduling:
 
 | rank            | what                                                                  | subject    |
 |-----------------|-----------------------------------------------------------------------|------------|
@@ -15,8 +15,8 @@ What happens at one instant happens by rank, then by subject in the order of the
 | HEALTH_CHECK    | a load balancer probes a node                                         | service, node |
 | PACKET          | a packet is sent                                                      | traffic    |
 
-So a change that is written at an instant can be seen, synchronised and felt by a packet at that same instant if all delays
-are zero, and a packet never meets half of an instant.
+So if all delays are zero, a change can be written, synchronised and met by a packet at one and the same instant. A
+packet never meets half of an instant.
 """
 
 import enum
@@ -31,7 +31,7 @@ from kpsim.units import parse_rfc3339_ns
 
 
 class Rank(enum.IntEnum):
-    """Order within one instant; the table above."""
+    """Order within one instant; see the table above."""
 
     WORLD = 1
     API_WRITE = 2
@@ -43,12 +43,12 @@ class Rank(enum.IntEnum):
     PACKET = 8
 
 
-#: what the cluster's own clocks say when a run starts
+#: what the clocks of the cluster's machines show when a run starts
 START_NS = parse_rfc3339_ns("2026-01-01T00:00:00Z")
 
 
 def wall_ns(now_ns: int) -> int:
-    """Nanoseconds since 1970 at a time of the run."""
+    """Return the nanoseconds since 1970 at a time of the run."""
     return START_NS + now_ns
 
 
@@ -73,7 +73,7 @@ class _Scheduled(simpy.Event):
 
 
 class Clock:
-    """Simulated time since the start of the run. ``subjects`` in their order of precedence."""
+    """Simulated time since the start of the run. ``subjects`` stand in their order of precedence."""
 
     def __init__(self, subjects: Iterable[str] = ()) -> None:
         self._env = simpy.Environment(0)
@@ -84,7 +84,10 @@ class Clock:
         return cast(int, self._env.now)
 
     def at(self, at_ns: int, rank: Rank, subject: str, action: Action) -> None:
-        """Do ``action`` at ``at_ns``. KeyError for a subject that was not declared; ValueError for a time gone by."""
+        """Schedule ``action`` for ``at_ns``.
+
+        KeyError for a subject that was not declared, ValueError for a time in the past.
+        """
         if at_ns < self._env.now:
             raise ValueError(f"{at_ns} ns has gone by: it is {self._env.now} ns")
         # SimPy orders by time, priority and the order of scheduling: rank and subject make the priority
@@ -92,12 +95,12 @@ class Clock:
         self._env.schedule(_Scheduled(self._env, action), priority, at_ns - self.now_ns)
 
     def run(self, until_ns: int, progress: Callable[[int, int], None] | None = None) -> None:
-        """Do everything before ``until_ns``, telling ``progress`` now and then how far it is."""
+        """Run every action before ``until_ns`` and report to ``progress`` from time to time."""
         for _ in self.steps(until_ns, progress):
             pass
 
     def steps(self, until_ns: int, progress: Callable[[int, int], None] | None = None) -> Iterator[int]:
-        """As :meth:`run`, for somebody who looks after every action: yields its time."""
+        """Run as :meth:`run` does, and yield the time after every action."""
         step_ns = max(1, until_ns // 200)
         tell_ns = step_ns
         try:

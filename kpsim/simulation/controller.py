@@ -1,7 +1,7 @@
-"""The EndpointSlice controller on the clock: its informers, its queue, its writes one after the other (CP-3).
+"""The EndpointSlice controller on the clock: its informers, its queue, and its writes one after the other (CP-3).
 
-Counterpart: kube-controller-manager's endpointslice controller. What to write is ``endpointslices``' decision; this is only
-when. It never knows kube-proxy.
+Counterpart: kube-controller-manager's endpointslice controller. ``endpointslices`` decides what to write. This module
+decides only when.
 """
 
 from collections.abc import Iterable
@@ -36,18 +36,18 @@ MAX_RETRIES = 15
 
 @dataclass(slots=True)
 class _Work:
-    """What the queue knows of one Service (CP-3.2)."""
+    """The queue's record of one Service (CP-3.2)."""
 
     queued: bool = False
     delayed_ns: int | None = None  #: when a delayed entry becomes due
     processing: bool = False
     again: bool = False  #: added while being processed
     failures: int = 0
-    triggers_ns: list[int] = field(default_factory=list)  #: causes that no sync has taken up yet
+    triggers_ns: list[int] = field(default_factory=list)  #: causes that no sync of the Service has taken up yet
 
 
 class SliceController:
-    """One worker queue over all Services; every key can be worked on at once, none twice (CP-3.2)."""
+    """The work queue over all Services. Several keys can be worked on at once, but no key twice (CP-3.2)."""
 
     def __init__(self, clock: Clock, api: ApiServer, delays: Delays, seed: int, log: RunLog) -> None:
         self._clock = clock
@@ -60,10 +60,13 @@ class SliceController:
         self._triggers = TriggerTimeTracker()
         self._own_writes = ExpectationTracker()
         self._work: dict[ObjectKey, _Work] = {}
-        self._seen_ns: dict[str, int] = {}  #: by kind: when its last change is seen
+        self._seen_ns: dict[str, int] = {}  #: by kind of object: when its last change is seen
 
     def start(self) -> None:
-        """Before the run: writes the slices of every Service. The controller has seen its own writes when the run starts."""
+        """Write the slices of every Service before the run.
+
+        The controller has seen its own writes when the run starts.
+        """
         before = self._api.state
         self._seen = Informers(before)
         self._topology = self._topology.with_nodes(before.nodes)
@@ -99,7 +102,7 @@ class SliceController:
             case Node():
                 self._see_node(change)
             case _:
-                pass  # slices: only this controller writes those that it manages, and expects what it wrote
+                pass  # slices: the controller is the only writer of those that it manages, and expects what it wrote
 
     def _see_node(self, change: Change) -> None:
         old, new = (obj if isinstance(obj, Node) else None for obj in (change.event.old, change.event.new))
@@ -119,7 +122,10 @@ class SliceController:
         self._of(key).triggers_ns.append(trigger_ns)
 
     def _add(self, key: ObjectKey, delay_ns: int) -> None:
-        """Add to the queue: a delayed entry keeps the earlier time, an immediate one does not cancel it."""
+        """Add a Service to the queue.
+
+        A delayed entry keeps the earlier time; an immediate entry does not cancel a delayed one.
+        """
         work, now_ns = self._of(key), self._clock.now_ns
         if delay_ns == 0:
             if work.processing:
@@ -180,14 +186,14 @@ class SliceController:
         return result
 
     def _collect_garbage(self, key: ObjectKey, work: _Work) -> None:
-        """The Service is gone; the garbage collector removes the slices that it owned."""
+        """Delete the slices of a Service that is gone, as the garbage collector does with owned objects."""
         owned = [SliceWrite(WriteVerb.DELETE, item) for item in self._seen.slices_of(key) if item.owner_uids]
         trigger_ns = min(work.triggers_ns, default=self._clock.now_ns)
         work.triggers_ns.clear()
         self._write(key, owned, trigger_ns, ok=True)
 
     def _write(self, key: ObjectKey, writes: Iterable[SliceWrite], trigger_ns: int, *, ok: bool) -> None:
-        """One API call after the other (CP-3.6.2); the key stays in work until the last has returned."""
+        """Send one API call after the other (CP-3.6.2). The key stays in work until the last call has returned."""
         at_ns = self._clock.now_ns
         for number, write in enumerate(writes):
             at_ns += draw_ns(self._delays.slice_write, self._seed, "slice write", write.slice.key, at_ns, number)

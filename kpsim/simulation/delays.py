@@ -1,7 +1,4 @@
-"""Values drawn from a scenario's delays: a pure function of the seed and of what is delayed.
-
-Counterpart: none. It never knows why something is delayed.
-"""
+"""Values drawn from a scenario's delays: a pure function of the seed and of the key of what is delayed."""
 
 import math
 from collections.abc import Hashable
@@ -15,7 +12,7 @@ _TRIES = 1000
 
 
 def draw_ns(delay: Delay, seed: int, *key: Hashable) -> int:
-    """The delay of the thing that ``key`` names, in nanoseconds; equal keys give equal delays."""
+    """Return the delay of the thing that ``key`` names, in nanoseconds. Equal keys give equal delays."""
     if delay.constant_ns is not None:
         return delay.constant_ns
     shape = delay.uniform or delay.exponential or delay.normal or delay.choice
@@ -36,12 +33,12 @@ def draw_ns(delay: Delay, seed: int, *key: Hashable) -> int:
 
 
 def exponential(seed: int, *key: Hashable) -> float:
-    """An exponentially distributed number with mean 1."""
+    """Return an exponentially distributed number with mean 1."""
     return -math.log1p(-rng.uniform(seed, *key))
 
 
 def _normal_ns(shape: Normal, seed: int, key: Hashable) -> int:
-    """Box–Muller, drawn again until the value lies in the allowed range."""
+    """Draw by Box–Muller, again and again until the value lies in the allowed range."""
     for attempt in count():
         first, second = (rng.uniform(seed, "delay", key, attempt, part) for part in range(2))
         radius = math.sqrt(-2 * math.log1p(-first))
@@ -49,7 +46,7 @@ def _normal_ns(shape: Normal, seed: int, key: Hashable) -> int:
         if drawn_ns >= shape.low_ns and (shape.high_ns is None or drawn_ns <= shape.high_ns):
             return drawn_ns
         if attempt >= _TRIES:
-            return shape.mean_ns  # a range so narrow that nothing falls into it; its mean does
+            return shape.mean_ns  # the range is so narrow that no draw falls into it: use its mean
     raise AssertionError("unreachable")
 
 

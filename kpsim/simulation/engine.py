@@ -1,6 +1,6 @@
-"""One run of a scenario: everything is made, set up as if it had been there for long, and set going on one clock.
+"""One run of a scenario: makes all parts, sets them up as if they had run for long, and starts them on one clock.
 
-It only wires the parts together. What a part does is told in its own module.
+It only wires the parts together. Each part's own module says what the part does.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ from kpsim.simulation.workloads import Workloads
 
 
 def blank_log(scenario: Scenario, seed: int) -> RunLog:
-    """The log of a run that has not begun: it names what the scenario names."""
+    """Return the log of a run that has not begun. It already names what the scenario names."""
     spec = scenario.spec
     found = (*scenario.objects, *scenario.created.values())
     services = {obj.key: obj for obj in reversed(found) if isinstance(obj, Service)}
@@ -49,7 +49,7 @@ def blank_log(scenario: Scenario, seed: int) -> RunLog:
 
 
 class Run:
-    """Everything of one run; used once."""
+    """All parts of one run. A run is used once."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         spec = scenario.spec
@@ -81,7 +81,7 @@ class Run:
             for node in self.nodes
         }
         families = [family.label for family in cluster_families(spec.nodes)]
-        timeout_ns = 2 * scenario.proxy.sync_period_ns  # kube-proxy's own (CP-12 step 5)
+        timeout_ns = 2 * scenario.proxy.sync_period_ns  # kube-proxy's health timeout (CP-12 step 5)
         overdue = OverdueNodes(self.log, self.proxies, families, timeout_ns)
         self.balancers = {
             key: LoadBalancer(
@@ -108,7 +108,7 @@ class Run:
         ]
 
     def _balanced_services(self) -> list[ServiceKey]:
-        """Services of type LoadBalancer at the start or later, in order of name."""
+        """Return the Services that have a load balancer at the start or get one later, sorted by name."""
         services = [obj for obj in self.scenario.objects if isinstance(obj, Service)]
         services += self.scenario.created.values()
         wanted = {qualified(traffic.service) for traffic in self.spec.traffic if traffic.via is Via.LOAD_BALANCER}
@@ -132,7 +132,7 @@ class Run:
         return self.log
 
     def steps(self, progress: Callable[[int, int], None] | None) -> Iterator[int]:
-        """Runs step by step: yields the time once everything is set up, and again after every action."""
+        """Run step by step. Yields the time once everything is set up, and again after every action."""
         if progress is not None:
             progress(0, self.spec.duration_ns)  # in a large cluster the first syncs take a while
         self._set_up()
@@ -148,7 +148,7 @@ class Run:
         yield from self.clock.steps(self.spec.duration_ns, progress)
 
     def _set_up(self) -> None:
-        """The cluster as it has been for an hour: pods ready, slices written, rules in force, nodes in rotation."""
+        """Make a cluster that has run for an hour: pods ready, slices written, rules in force, nodes in rotation."""
         for node in self.nodes:
             self.api.put(node_object(node, ready=True), 0, 0)
         self.workloads.adopt_all()
@@ -159,7 +159,7 @@ class Run:
                 case EndpointSlice():
                     self.api.put(obj, 0, 0)
                 case _:
-                    pass  # loading lets nothing else through
+                    pass  # loading the scenario admits no other kind
         self.controller.start()
         for proxy in self.proxies.values():
             proxy.start_synced()
@@ -189,7 +189,10 @@ class Run:
 
 
 class _KnownService:
-    """The Service as its clients and its load balancer know it: the latest version, also when it is gone or not there yet."""
+    """The Service as its clients and its load balancer know it: the latest version.
+
+    A Service that is deleted, or not created yet, is still known: as it last was, or as it will be.
+    """
 
     def __init__(self, api: ApiServer, scenario: Scenario, key: ObjectKey) -> None:
         self._api = api

@@ -1,6 +1,6 @@
-"""The events of a scenario, carried out at their times.
+"""Carries out the events of a scenario at their times.
 
-Counterpart: people and accidents. An event only calls the part of the simulation that it happens to.
+Counterpart: people and accidents. An event only calls the part of the simulation that it concerns.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from kpsim.units import format_duration
 
 
 class Power(Protocol):
-    """The power switches of the nodes' machines."""
+    """Switches the nodes' machines off and on."""
 
     def power_off(self, node: str) -> None: ...
 
@@ -43,7 +43,7 @@ class Actors:
 
 
 class Events:
-    """Carries out the scenario's events."""
+    """Carries out the events of one scenario."""
 
     def __init__(self, clock: Clock, scenario: Scenario, seed: int, actors: Actors, log: RunLog) -> None:
         self._clock = clock
@@ -55,7 +55,7 @@ class Events:
         self._down_since_ns: dict[str, int] = {}
 
     def plan(self) -> None:
-        """Put every event on the clock."""
+        """Schedule every event."""
         for number, event in enumerate(self._scenario.spec.events):
             self._clock.at(event.at_ns, Rank.WORLD, "scenario", lambda n=number, e=event: self._happen(n, e))  # type: ignore[misc]
 
@@ -194,7 +194,10 @@ class Events:
         self._clock.at(self._clock.now_ns + down_ns, Rank.WORLD, f"node {name}", start)
 
     def _start_proxy(self, name: str) -> None:
-        """Start kube-proxy on a node. A start reports no change of health, so the load balancers are told to look."""
+        """Start kube-proxy on a node.
+
+        A start reports no change of health, so the load balancers are asked to look again.
+        """
         self._actors.proxies[name].start()
         for balancer in self._actors.load_balancers:
             balancer.look_again(name)

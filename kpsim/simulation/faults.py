@@ -1,6 +1,6 @@
-"""Which syncs fail because the scenario says so.
+"""The syncs that fail because the scenario says so.
 
-Counterpart: a locked xtables, a bad ruleset. It never knows what a sync would have done.
+Counterpart: a locked xtables, a ruleset that iptables-restore refuses.
 """
 
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class SyncFaults:
-    """Failures in store for one node: a number of syncs, and a time until which every one fails."""
+    """The failures planned for one node: a number of syncs, and a time until which every sync fails."""
 
     left: int = 0
     until_ns: int = 0
 
     def refuse(self, now_ns: int) -> bool:
-        """Whether the sync that starts now fails; uses up one of the counted failures."""
+        """Return whether the sync that starts now fails. It uses up one of the counted failures."""
         if now_ns < self.until_ns:
             return True
         if self.left > 0:

@@ -1,6 +1,6 @@
-"""What the nodes' kernels held in the course of a run: every ruleset, when, and the cluster as it was then.
+"""What the nodes' kernels held in the course of a run: every ruleset, when it was loaded, and the cluster at that time.
 
-It only looks on, like a person who runs ``iptables-save`` after every sync.
+It only observes the run, as if ``iptables-save`` ran after every sync.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,21 @@ from kpsim.simulation.engine import Run
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A sync that left other rules in a node's kernel than there were, be it a failed one."""
+    """A sync that changed the rules in a node's kernel. It may be a failed one."""
 
     at_ns: int  #: since the start of the run
     node: str
     family: Family
     ruleset: Ruleset
-    state: ClusterState  #: what the API server had then; kube-proxy's rules may be of an earlier one
+    state: ClusterState  #: the API server's objects at that time; kube-proxy's rules may be made from earlier ones
 
 
 @dataclass(frozen=True)
 class History:
-    """``loaded`` in order of time; first of all, at 0, the rules of every node and family as the run begins."""
+    """All loaded rulesets, in order of time.
+
+    The first entries, at 0, are the rules of every node and family as the run begins.
+    """
 
     nodes: tuple[str, ...]
     families: tuple[Family, ...]
@@ -38,14 +41,17 @@ class History:
 
 
 def history(scenario: Scenario, *, progress: Progress | None = None) -> History:
-    """Run a scenario to its end for what its nodes' kernels held. Its traffic stays at home: packets change no rules."""
+    """Run a scenario to its end and return what its nodes' kernels held.
+
+    No traffic is sent: packets change no rules.
+    """
     quiet = replace(scenario, spec=scenario.spec.model_copy(update={"traffic": ()}))
     run = Run(quiet, scenario.seed)
     loaded: list[Loaded] = []
     holds: dict[tuple[str, Family], Ruleset] = {}
     seen = 0
     for _ in run.steps(progress):
-        for sync in run.log.syncs[seen:]:  # one at most, but for those before the run
+        for sync in run.log.syncs[seen:]:  # at most one, except before the run begins
             family = Family.from_label(sync.family)
             ruleset = run.machines.netns(sync.node).rulesets[family]
             if holds.get((sync.node, family)) is not ruleset:

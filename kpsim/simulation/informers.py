@@ -1,7 +1,7 @@
-"""What the EndpointSlice controller has seen of the cluster, indexed by what it asks (CP-3).
+"""The EndpointSlice controller's view of the cluster, indexed for the questions that it asks (CP-3).
 
-Counterpart: the controller's shared informers with their indexers. Each question costs what it finds, not what there is; the
-answers are those of a scan over all objects, in the same order.
+Counterpart: the controller's shared informers with their indexers. A question costs time for what it finds, not for all
+objects. The answers are those of a scan over all objects, in the same order.
 """
 
 from collections.abc import Iterator, Mapping
@@ -73,12 +73,12 @@ class Informers:
                 pass
 
     def service(self, key: ObjectKey) -> Service | None:
-        """The Service of this key; None if it is gone."""
+        """Return the Service of this key, or None if it is gone."""
         found = self._objects.get(key)
         return found if isinstance(found, Service) else None
 
     def services_selecting(self, *pods: Pod | None) -> Iterator[Service]:
-        """Every Service that selects at least one of these versions of a pod, each once, sorted by name."""
+        """Yield every Service that selects at least one of these versions of a pod, each once, sorted by name."""
         found = {
             key: service
             for pod in pods
@@ -90,20 +90,20 @@ class Informers:
         return (found[key] for key in sorted(found))
 
     def pods_of(self, service: Service) -> list[Pod]:
-        """The pods that the Service selects, sorted by name; none without a selector."""
+        """Return the pods that the Service selects, sorted by name. There are none if it has no selector."""
         if not service.selector:
             return []
         candidates = self._pods.get(_selecting(service), {})
         return [candidates[key] for key in sorted(candidates) if selects(service, candidates[key].metadata.labels)]
 
     def slices_of(self, service: ObjectKey) -> list[EndpointSlice]:
-        """The slices that name the Service in their label, sorted by name; also those of other managers."""
+        """Return the slices whose label names the Service, sorted by name, including those of other managers."""
         found = self._slices.get((service.namespace, service.name), {})
         return [found[key] for key in sorted(found)]
 
     @property
     def nodes(self) -> Mapping[str, Node]:
-        """Nodes by name, in order of name."""
+        """All nodes by name, sorted by name."""
         if self._nodes_in_order is None:
             self._nodes_in_order = {name: self._nodes[name] for name in sorted(self._nodes)}
         return self._nodes_in_order
@@ -114,7 +114,7 @@ def _labels(pod: Pod) -> Iterator[_Label]:
 
 
 def _selecting(service: Service) -> _Label:
-    """One label that every pod has which the Service selects. The Service must have a selector."""
+    """Return one label that every pod selected by the Service has. The Service must have a selector."""
     key, value = min(service.selector.items())
     return service.metadata.namespace, key, value
 
@@ -124,7 +124,7 @@ def _owner(item: EndpointSlice) -> tuple[str, str]:
 
 
 def _forget(index: dict[_Entry, dict[ObjectKey, _Object]], entry: _Entry, key: ObjectKey) -> None:
-    """Takes an object out of an index. An entry without objects goes too, so that the index does not grow for ever."""
+    """Remove an object from an index, and its entry once that is empty, so that the index does not grow for ever."""
     index[entry].pop(key)
     if not index[entry]:
         del index[entry]

@@ -1,7 +1,7 @@
 """One node's kube-proxy on the clock: informers, start gate, runner and syncs that take time (CP-7, CP-9, CP-12).
 
-Counterpart: cmd/kube-proxy's process. ``proxier`` and ``runner`` decide what happens; this module decides when. The kernel that
-it programs is an interface.
+Counterpart: cmd/kube-proxy's process. ``proxier`` and ``runner`` decide what happens; this module decides when. It
+reaches the kernel that it programs through an interface.
 """
 
 from collections import Counter
@@ -33,13 +33,13 @@ _KINDS = ("Service", "EndpointSlice", "Node", "ServiceCIDR")
 
 
 class Kernel(Protocol):
-    """What kube-proxy sees of its machine's kernel. ``tcp_be_liberal`` it reads once, at its start (CFG-6)."""
+    """The kernel as kube-proxy sees it. kube-proxy reads ``tcp_be_liberal`` once, at its start (CFG-6)."""
 
     @property
     def tcp_be_liberal(self) -> bool: ...
 
     def held(self, family: Family) -> Programmed | None:
-        """What the kernel holds of a family; None if it was told nothing since it booted."""
+        """Return what the kernel holds of a family, or None if nothing was programmed since it booted."""
 
     def load(self, programmed: Programmed) -> None: ...
 
@@ -53,7 +53,7 @@ class LocalEndpoints:
     """A Service's endpoints on this node as of the last successful sync."""
 
     ready: int = 0  #: what the health check counts (O-13.2)
-    usable: int = 0  #: what Local traffic is sent to: ready ones, else terminating ones that serve (T-2)
+    usable: int = 0  #: endpoints that Local traffic is sent to: ready ones, else terminating ones that serve (T-2)
     serves_health_check: bool = False  #: the Service has a health check node port here
 
 
@@ -82,7 +82,7 @@ class _FamilyProxy:
 
 @dataclass(slots=True, eq=False)
 class _Syncing:
-    """A sync between its start and its end."""
+    """A sync that has started and not ended."""
 
     start_ns: int
     requested_ns: int | None
@@ -94,7 +94,7 @@ class _Syncing:
 
 
 class KubeProxy:
-    """kube-proxy of one node; it may stop and start again."""
+    """The kube-proxy of one node. It can stop and start again."""
 
     def __init__(
         self,
@@ -124,10 +124,10 @@ class KubeProxy:
         self._sync_cost = delays.sync_on(node.name)
         self.faults = SyncFaults()
         self.running = False
-        self._process = 0  #: number of the process; what was planned for an earlier one does not happen
+        self._process = 0  #: number of the process; what was planned for an earlier process does not happen
         self._listed: int | None = None  #: the last change contained in the initial lists; None until they arrive
         self._delivered_ns: dict[str, int] = {}
-        self._under_way: dict[int, Change] = {}  #: changes that the process in force has not been handed yet
+        self._under_way: dict[int, Change] = {}  #: changes that the running process has not been handed yet
         self._missed: list[Change] = []  #: changes that the next process will find in its lists
         self._proxies: list[_FamilyProxy] = []
         self._health = ProxyHealth(2 * config.sync_period_ns)
@@ -140,11 +140,11 @@ class KubeProxy:
     # ----------------------------------------------------------------------------------------------------------- health
 
     def local_endpoints(self, service: ServiceKey) -> LocalEndpoints:
-        """Of the first family, which is where a load balancer probes."""
+        """Return the endpoints of the first family, which is the one that load balancers probe."""
         return self._proxies[0].local.get(service, LocalEndpoints()) if self._proxies else LocalEndpoints()
 
     def answers_health_check(self, service: ServiceKey, *, per_service: bool) -> bool:
-        """Whether the health check node port (else ``/healthz``) answers 200 now (CP-14, CP-15)."""
+        """Return whether the health check node port (else ``/healthz``) answers 200 now (CP-14, CP-15)."""
         if not self.running:
             return False
         now_ns = wall_ns(self._clock.now_ns)
@@ -156,18 +156,18 @@ class KubeProxy:
     # ----------------------------------------------------------------------------------------------------- start and stop
 
     def start_synced(self) -> None:
-        """Before the run: kube-proxy has been up for long and has programmed everything that there is."""
+        """Start before the run: kube-proxy has been up for long and has programmed all objects."""
         self._make()
         self._receive_lists()
         for proxy in self._proxies:
-            proxy.runner = proxy.proxier.make_runner()  # its first run is long over
+            proxy.runner = proxy.proxier.make_runner()  # its first run was long ago
             proxy.requested_ns = None
             proxy.runner.start(0)
             self._begin(proxy, in_runner=False, instantly=True)
             self._wake(proxy)
 
     def start(self) -> None:
-        """Start the process now: the Node is known at once, the lists arrive later (CP-12)."""
+        """Start the process now. It knows its Node at once; the initial lists arrive later (CP-12)."""
         self._make()
         process, now_ns = self._process, self._clock.now_ns
         for proxy in self._proxies:
@@ -188,7 +188,7 @@ class KubeProxy:
         self._clock.at(now_ns + delay_ns, Rank.DELIVERY, f"node {self.name}", arrive)
 
     def _make(self) -> None:
-        """A new process. What the kernel holds stays in force until the first sync (CP-12.1)."""
+        """Make a new process. What the kernel holds stays in force until the first sync (CP-12.1)."""
         self._process += 1
         self.running = True
         self._listed = None
@@ -209,7 +209,7 @@ class KubeProxy:
             self._proxies.append(_FamilyProxy(proxier, proxier.make_runner()))
 
     def stop(self) -> None:
-        """The process ends; its rules stay."""
+        """End the process. Its rules stay in the kernel."""
         unprogrammed = {
             d.change.number: d.change
             for proxy in self._proxies
@@ -234,7 +234,7 @@ class KubeProxy:
         self._missed = []
 
     def _concerns(self, change: Change, family: str) -> bool:
-        """Whether the change leads to rules of a family: of which object it is, and whether this node selects it."""
+        """Return whether the change can alter rules of a family, judging by its object and by this node's selectors."""
         match change.event.object:
             case Service() as service:
                 of_family = family in service.ip_families
@@ -250,12 +250,12 @@ class KubeProxy:
         kind = change.key.kind
         if kind not in _KINDS or self._process == 0:
             return
-        if not self.running or self._listed is None:  # no process watches now; the next one's lists contain it
+        if not self.running or self._listed is None:  # no process watches now; the next one's lists contain the change
             self._missed.append(change)
             return
         drawn_ns = draw_ns(self._watch_delivery, self._seed, "watch", self.name, change.key, change.number)
         at_ns = max(self._delivered_ns.get(kind, 0), change.written_ns + drawn_ns)
-        self._delivered_ns[kind] = at_ns  # one informer per kind hands its events over in order
+        self._delivered_ns[kind] = at_ns  # each kind has one informer, which hands its events over in order
         process = self._process
         self._under_way[change.number] = change
 
@@ -285,7 +285,7 @@ class KubeProxy:
     # ------------------------------------------------------------------------------------------------------------- syncs
 
     def _wake(self, proxy: _FamilyProxy) -> None:
-        """Ask to be woken when the runner's next run is due, as things stand now."""
+        """Schedule a wake-up for the time at which the runner's next run is due, as things stand now."""
         due_ns = proxy.runner.next_run_ns()
         if due_ns is None:
             return
@@ -293,14 +293,14 @@ class KubeProxy:
         process, number = self._process, proxy.wake
 
         def wake() -> None:
-            # a sync past the runner holds the proxier's lock; its end wakes the runner again
+            # a sync that bypasses the runner holds the proxier's lock; the end of that sync wakes the runner again
             if self._process == process and proxy.wake == number and not proxy.syncing:
                 self._begin(proxy, in_runner=True)
 
         self._clock.at(max(due_ns, self._clock.now_ns), Rank.SYNC_START, f"node {self.name}", wake)
 
     def _sync_directly(self, proxies: Sequence[_FamilyProxy]) -> None:
-        """The first sync, past the runner: one family after the other (CP-12)."""
+        """Do the first sync, which bypasses the runner, one family after the other (CP-12)."""
         if not proxies:
             return
         first, rest, process = proxies[0], proxies[1:], self._process
@@ -309,7 +309,7 @@ class KubeProxy:
             if self._process != process:
                 return
             if first.syncing:
-                self._sync_directly(rest)  # the runner was faster, and has taken in the lists
+                self._sync_directly(rest)  # the runner was faster, and has already taken in the lists
             else:
                 self._begin(first, in_runner=False, then=lambda: self._sync_directly(rest))
 
@@ -362,7 +362,7 @@ class KubeProxy:
         return draw_ns(cost.base, self._seed, *key) + cost.per_rule_ns * result.transaction.rules_written
 
     def _end(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
-        """The sync is over: its rules are in force, or what a failure left of them."""
+        """End a sync: its rules come into force, or what a failed sync left of them."""
         now_ns, result, family = self._clock.now_ns, syncing.result, proxy.proxier.family
         self._kernel.load(result.held)
         if result.success:
@@ -428,8 +428,11 @@ class KubeProxy:
             )
 
     def _count_local(self, proxy: _FamilyProxy, result: SyncResult) -> dict[ServiceKey, LocalEndpoints]:
-        """The local endpoints of every Service after a sync that succeeded. Services that it did not plan stay as they were,
-        except that their health check server may have opened or closed: servers may open late (CP-15.3)."""
+        """Return the local endpoints of every Service after a sync that succeeded.
+
+        A Service that the sync did not plan keeps its counts. Its health check server may still have opened or closed,
+        because servers may open late (CP-15.3).
+        """
         maps = proxy.proxier.maps
         servers = {server.service for server in proxy.proxier.service_health.servers}
         found = {} if result.full else {key: local for key, local in proxy.local.items() if key in maps.ports_of}

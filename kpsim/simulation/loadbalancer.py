@@ -1,6 +1,6 @@
-"""A load balancer on the clock: it probes nodes and sends new connections to those it believes in.
+"""A load balancer on the clock: it probes nodes and sends new connections to those that it believes healthy.
 
-Counterpart: a cloud's network load balancer. It knows a node only by the answers to its probes, never by its rules.
+Counterpart: a cloud's network load balancer. It knows a node only by the answers to its probes.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,13 +16,13 @@ from kpsim.simulation.runlog import NodeHealth, RunLog
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What the load balancer thinks of a node, and how many probes in a row have said otherwise."""
+    """The load balancer's belief about one node, and how many probes in a row have contradicted it."""
 
     in_rotation: bool
     contrary: int = 0
 
     def after(self, passed: bool, spec: LoadBalancerSpec) -> "Belief":
-        """The belief after one more probe: it turns after as many contrary answers as the threshold says."""
+        """Return the belief after one more probe. It turns after as many contrary answers as the threshold says."""
         if passed == self.in_rotation:
             return Belief(self.in_rotation)
         threshold = spec.unhealthy_threshold if self.in_rotation else spec.healthy_threshold
@@ -32,7 +32,10 @@ class Belief:
 
 
 class LoadBalancer:
-    """The load balancer of one Service. It probes the Service's health check node port where it has one, else ``/healthz``."""
+    """The load balancer of one Service.
+
+    It probes the Service's health check node port if there is one, else ``/healthz``.
+    """
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class LoadBalancer:
         has_health_check_port: Callable[[], bool],
         overdue: Callable[[int], Iterable[str]],
     ) -> None:
-        """``overdue`` names the nodes that may have become unhealthy by the given time without an event."""
+        """``overdue`` returns the nodes that may have become unhealthy by the given time without any event."""
         self._clock = clock
         self._spec = spec
         self._nodes = {node.name: node for node in nodes}
@@ -55,15 +58,15 @@ class LoadBalancer:
         self._log = log
         self.service = service
         self._has_health_check_port = has_health_check_port
-        self._probes_service = False  #: what the last probe was sent to: the health check node port, else ``/healthz``
+        self._probes_service = False  #: whether the last probe went to the health check node port, not to ``/healthz``
         self._overdue = overdue
         self._unreachable: frozenset[str] = frozenset()
         self._beliefs: dict[str, Belief] = {}
         self._recorded: dict[str, tuple[bool, bool, int, int]] = {}
-        self._unrecorded: set[str] = set()  #: nodes that may differ from what is recorded
+        self._unrecorded: set[str] = set()  #: nodes whose state may differ from the last record
 
     def start(self) -> None:
-        """Begin to probe; every node is at first believed to be what it is now."""
+        """Begin to probe. At first the belief about every node is its true state."""
         now_ns = self._clock.now_ns
         self._find_port()
         for node in self._nodes.values():
@@ -73,18 +76,18 @@ class LoadBalancer:
         self.record(*self._nodes)
 
     def set_reachable(self, node: str, reachable: bool) -> None:
-        """Whether the node's machine answers at all."""
+        """Say whether the node's machine answers at all."""
         self._unreachable = self._unreachable - {node} if reachable else self._unreachable | {node}
         self.look_again(node)
 
     def look_again(self, node: str) -> None:
-        """Something has happened to the node or its kube-proxy: the next ``record`` looks at it, too."""
+        """Say that something has happened to the node or its kube-proxy. The next ``record`` then looks at it."""
         self._unrecorded.add(node)
 
     def choose(self, *flow: str | int) -> str | None:
-        """The node in rotation for a flow; None if there is none.
+        """Return the node in rotation that gets a flow, or None if no node is in rotation.
 
-        The highest of each node's hash with the flow wins: a node that leaves or returns moves only its own flows.
+        The node whose hash with the flow is highest wins. So a node that leaves or returns moves only its own flows.
         """
         believed = [name for name, belief in self._beliefs.items() if belief.in_rotation]
         if not believed:
@@ -92,9 +95,10 @@ class LoadBalancer:
         return max(believed, key=lambda node: rng.draw64(self._seed, "load balancer", str(self.service), flow, node))
 
     def record(self, *nodes: str) -> None:
-        """Log every node whose truth or standing has changed since it was last recorded, in the order of the nodes.
+        """Log every node whose true state or place in the rotation has changed since its last record.
 
-        ``nodes`` are those that something has just happened to. Other nodes are looked at only if they may have changed, too.
+        Records of one call are in the order of the nodes. ``nodes`` are those that something has just happened to. Other
+        nodes are looked at only if they may have changed, too.
         """
         if not self._beliefs:
             return
@@ -111,14 +115,17 @@ class LoadBalancer:
                 self._log.node_health.append(NodeHealth(self._clock.now_ns, str(self.service), name, *state))
 
     def _find_port(self) -> None:
-        """Asks the Service for its health check node port. If it has got or lost one, every node may answer otherwise."""
+        """Ask the Service for its health check node port.
+
+        If it has got or lost one, every node may answer differently.
+        """
         found = self._has_health_check_port()
         if found is not self._probes_service:
             self._probes_service = found
             self._unrecorded.update(self._nodes)
 
     def _passes(self, node: KubeProxy) -> bool:
-        """Whether the node answers a probe now, with the port found last."""
+        """Return whether the node answers a probe now, at the port found last."""
         return node.name not in self._unreachable and node.answers_health_check(
             self.service, per_service=self._probes_service
         )

@@ -1,7 +1,7 @@
-"""The nodes' kernels in a run: rules loaded into them, packets sent through them, and whether anybody is there to answer.
+"""The nodes' kernels in a run: they hold rules and pass packets; the module also says whether an application answers.
 
-Counterpart: the machines and their network. What a node does to a packet is ``fabric``'s and ``netfilter``'s; who runs where is
-asked of the workloads. It never knows Services or why a packet is sent.
+Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide what a node does to a packet. The
+workloads say which pod runs where.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -38,12 +38,15 @@ class OpenFlow:
     local: bool
     answer: Packet
     server: Place
-    application: Hashable  #: which one, of which pod: its successor knows nothing of the connection
+    application: Hashable  #: the pod and its life: the application's successor does not know the connection
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What became of an attempt to connect: of the packet and, if there was one, of its answer. Names as in ``runlog.Connection``."""
+    """What became of an attempt to connect: of the packet and, if there was one, of its answer.
+
+    The fields have the meaning of those of ``runlog.Connection``.
+    """
 
     disposition: Fate
     cause: Reason = Reason.NONE
@@ -58,7 +61,7 @@ class Attempt:
 
 
 class Machines:
-    """All nodes' kernels, and the network between them. ``at_ip`` says which pods have an address now."""
+    """All nodes' kernels, and the network between them. ``at_ip`` returns the pods that have an address now."""
 
     def __init__(
         self,
@@ -91,11 +94,11 @@ class Machines:
         return self._fabric.nodes[node]
 
     def has(self, node: str, origin: Origin) -> bool:
-        """Whether a rule of this origin is in force on the node, in either family."""
+        """Return whether a rule of this origin is in force on the node, in either family."""
         return any(told.has(origin) for told in self.netns(node).programmed.values())
 
     def remembers(self, node: str, origin: Origin, source_ip: str) -> bool:
-        """Whether this source is on a list that the node's rules of this origin keep."""
+        """Return whether this source is on an affinity list that the node's rules of this origin keep."""
         source, netns = parse_ip(source_ip), self.netns(node)
         rules = [rule for told in netns.programmed.values() for rule in told.rules_of(origin)]
         lists = {part.name for rule in rules for part in rule.body if isinstance(part, Recent)}
@@ -107,7 +110,7 @@ class Machines:
         self._off.add(node)
 
     def power_on(self, node: str) -> None:
-        """The machine boots: no rules, no connections, no affinity."""
+        """Boot the machine. It has no rules, no connections and no affinity lists."""
         self._off.discard(node)
         old = self._fabric.nodes[node]
         fresh = Netns(old.name, old.routing, old.sysctls)
@@ -117,7 +120,7 @@ class Machines:
     # --------------------------------------------------------------------------------------------------------- packets
 
     def connect(self, packet: Packet, at_node: str, now_ns: int, key: Hashable, *, local: bool) -> Attempt:
-        """Send a first packet (or another datagram of a flow), and the answer if somebody is there to give one.
+        """Send a first packet, or another datagram of a flow, and the answer if an application gives one.
 
         ``key`` tells the connection from others: draws depend on it.
         """
@@ -144,18 +147,24 @@ class Machines:
         return replace(outcome, flow=OpenFlow(sent, at_node, local, answer.sent, request.end, application))
 
     def _collect(self, now_ns: int) -> None:
-        """Expired entries never match, and a full table thins out only now and then: the collectors' rounds (CT-3.9)."""
+        """Remove expired entries in the collectors' rounds (CT-3.9).
+
+        They never match, but a full table shrinks only by rounds.
+        """
         if now_ns >= self._next_collection_ns:
             self._next_collection_ns = now_ns + COLLECTOR_ROUND_NS
             for netns in self._fabric.nodes.values():
                 netns.collect(now_ns)
 
     def establish(self, flow: OpenFlow, now_ns: int) -> None:
-        """The third packet of the handshake."""
+        """Send the third packet of the handshake."""
         self._segment(flow, _ACK, now_ns, from_client=True)
 
     def carry_on(self, flow: OpenFlow, now_ns: int) -> Reason:
-        """Another segment of an open connection and its acknowledgement; why it does not work any more, or NONE."""
+        """Send another segment of an open connection and its acknowledgement.
+
+        Returns why the connection no longer works, or NONE.
+        """
         if flow.at_node in self._off:
             return Reason.NODE_DOWN
         journey = self._segment(flow, _DATA, now_ns, from_client=True)
@@ -170,7 +179,7 @@ class Machines:
         return Reason.NONE
 
     def close(self, flow: OpenFlow, now_ns: int) -> None:
-        """The client closes the connection and the server agrees: what stays is an entry in TIME_WAIT."""
+        """Close the connection: the client closes it and the server agrees. An entry in TIME_WAIT stays."""
         self._segment(flow, _FIN, now_ns, from_client=True)
         self._segment(flow, _FIN, now_ns, from_client=False)
         self._segment(flow, _ACK, now_ns, from_client=True)
@@ -188,7 +197,7 @@ class Machines:
         return next((hop.node for hop in journey.hops if hop.node in self._off), None)
 
     def _application(self, end: Place, packet: Packet) -> Hashable:
-        """The application that listens where the packet ended, by pod and life; None if there is none."""
+        """Return the application that listens where the packet ended, as its pod and life, or None if there is none."""
         listening = (
             (pod.key, pod.life)
             for pod in self._at_ip(format_ip(packet.family, packet.daddr))
@@ -197,7 +206,10 @@ class Machines:
         return next(listening, None)
 
     def _refuse(self, request: Journey, now_ns: int, chooser: SeededChooser) -> None:
-        """Where the pod still exists its kernel resets the connection, and the nodes forget it (K-6.3)."""
+        """Answer with a reset if the pod still exists.
+
+        Its kernel sends the reset, and the nodes forget the connection (K-6.3).
+        """
         end, packet = request.end, request.packet
         if end is None or packet.protocol != "tcp":
             return
@@ -209,7 +221,7 @@ class Machines:
         send(self._fabric, reset, at_node=end.node, now_ns=now_ns, chooser=chooser, local=local)
 
     def _judge(self, request: Journey, answer: Journey) -> Reason:
-        """Whether the answer is what the client waits for."""
+        """Return what is wrong with the answer that the client waits for, or NONE."""
         if self._lost_on_the_way(answer) is not None:
             return Reason.NODE_DOWN
         if answer.end != request.origin or answer.end is None:
@@ -225,7 +237,7 @@ def _with_settings(machine: Machine, node: ClusterNode, config: ProxyConfig) -> 
 
 
 class NodeKernel:
-    """One node's kernel as its kube-proxy sees it."""
+    """One node's kernel as that node's kube-proxy sees it."""
 
     def __init__(self, machines: Machines, node: str) -> None:
         self._machines = machines
@@ -249,7 +261,7 @@ class NodeKernel:
         return [listed_flow(entry.original, entry.reply) for entry in table.udp_entries(family)]
 
     def delete_flows(self, family: Family, flows: Iterable[UdpFlow], now_ns: int) -> int:
-        """Delete these entries; how many there were."""
+        """Delete these entries and return how many existed."""
         table = self._machines.netns(self._node).conntrack
         wanted = set(flows)
         found = [e for e in table.udp_entries(family) if listed_flow(e.original, e.reply) in wanted] if wanted else []
@@ -259,7 +271,7 @@ class NodeKernel:
 
 
 def listed_flow(original: FlowTuple, answer: FlowTuple) -> UdpFlow:
-    """A connection as kube-proxy lists it; ``answer`` is the tuple of its replies."""
+    """Return a connection as kube-proxy lists it. ``answer`` is the tuple of its replies."""
     return UdpFlow(
         original.protocol,
         format_ip(original.family, original.saddr),
@@ -274,7 +286,7 @@ def listed_flow(original: FlowTuple, answer: FlowTuple) -> UdpFlow:
 
 
 def _listens(pod: PodLife, packet: Packet) -> bool:
-    """A pod that declares ports listens on those; one that declares none listens on any."""
+    """Return whether the pod listens on the packet's port. A pod that declares no port listens on any."""
     ports = pod.workload.ports
     return not ports or any(
         port.container_port == packet.dport and port.protocol.lower() == packet.protocol for port in ports
@@ -285,7 +297,10 @@ def _listens(pod: PodLife, packet: Packet) -> bool:
 
 
 def _outcome(request: Journey) -> Attempt:
-    """What the request alone says; DELIVERED: it reached a place where somebody may answer."""
+    """Return the outcome as far as the request alone tells.
+
+    DELIVERED: it reached a place where an application may answer.
+    """
     deciding = _deciding_hop(request)
     number = request.hops.index(deciding)
     walk = deciding.walk
@@ -295,7 +310,7 @@ def _outcome(request: Journey) -> Attempt:
     translated = (request.packet.daddr, request.packet.dport) != (request.sent.daddr, request.sent.dport)
     end = request.end
     if disposition is Fate.DELIVERED and not translated:
-        # nobody listens on a node's own address: its kernel says so; behind other addresses there is nobody
+        # no application listens on a node's own address, so its kernel refuses; no machine has any other address
         on_node = end is not None and end.whose is Whose.PROCESS
         disposition = Fate.REJECTED if on_node else Fate.DROPPED
         cause = Reason.NOT_CAPTURED
@@ -314,7 +329,7 @@ def _outcome(request: Journey) -> Attempt:
 
 
 def _deciding_hop(journey: Journey) -> Hop:
-    """The node whose rules decided: that translated the destination or refused the packet; else the first."""
+    """Return the hop whose rules translated the destination or refused the packet, or the first hop if none did."""
     for hop in journey.hops:
         entry = hop.walk.entry
         if hop.walk.rule is not None or hop.walk.dnat_rule is not None or (entry is not None and entry.dst_nat):
@@ -329,14 +344,14 @@ _REASONS = {
 }
 
 
-#: what is not a rule's doing, or not alone
+#: stops that are not a rule's decision, or not a rule's alone
 _KERNEL_REASONS: dict[Cause | None, Reason] = {
     Cause.ICMP_RATE: Reason.RATE_LIMITED, Cause.TABLE_FULL: Reason.TABLE_FULL, Cause.HAIRPIN: Reason.NO_HAIRPIN,
 }  # fmt: skip
 
 
 def _refusal(journey: Journey) -> tuple[Fate, Reason]:
-    """The disposition of a request, and why if it ended badly."""
+    """Return the fate of a request and, if it ended badly, the reason."""
     walk = journey.hops[-1].walk
     cause = _KERNEL_REASONS.get(walk.cause, Reason.OTHER)
     if cause is Reason.OTHER and walk.rule is not None and walk.rule.rule is not None:

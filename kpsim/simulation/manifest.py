@@ -1,6 +1,6 @@
-"""The Kubernetes objects that a run makes: Nodes and Pods as the API server would hold them.
+"""The Kubernetes objects that a run makes: Nodes and Pods as the API server holds them.
 
-Counterpart: what kubelets write. It never knows why an object changes.
+Counterpart: the objects that kubelets write.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from kpsim.scenario.schema import Workload
 from kpsim.simulation.clock import START_NS, wall_ns
 from kpsim.units import HOUR_NS, SECOND_NS, format_rfc3339
 
-#: objects that exist when a run starts were made then
+#: creation time of the objects that exist when a run starts
 CREATED = format_rfc3339(START_NS - HOUR_NS)
 
 
 def timestamp(now_ns: int) -> str:
-    """The API's text of a time of the run: whole seconds, the fraction is lost (CP-2.10)."""
+    """Return a time of the run as the API's text: whole seconds, the fraction is cut off (CP-2.10)."""
     return format_rfc3339(wall_ns(now_ns) // SECOND_NS * SECOND_NS)
 
 
 def stored_service(service: Service, created: str) -> Service:
-    """The Service with what the API server adds on creation: an identity and a time."""
+    """Return the Service with what the API server adds on creation: an identity and a time."""
     meta = service.json.get("metadata", {})
     uid = f"service-{service.metadata.namespace}-{service.metadata.name}"
     return service_from_json({**service.json, "metadata": {"uid": uid, "creationTimestamp": created, **meta}})
 
 
 def node_object(node: ClusterNode, *, ready: bool) -> Node:
-    """The Node as its kubelet, or the node lifecycle controller, last wrote it."""
+    """Return the Node as its kubelet, or the node lifecycle controller, last wrote it."""
     labels = {"kubernetes.io/hostname": node.name}
     if node.zone is not None:
         labels[LABEL_ZONE] = node.zone
@@ -57,7 +57,7 @@ def pod_object(
     ready_changed: str,
     deleted: str | None,
 ) -> Pod:
-    """The Pod; ``ready_changed`` and ``deleted`` are the API's texts of those times."""
+    """Return the Pod. ``ready_changed`` and ``deleted`` are the API's texts of those times."""
     deletion = {} if deleted is None else {"deletionTimestamp": deleted}
     ports = [
         {"containerPort": port.container_port, "name": port.name, "protocol": port.protocol} for port in workload.ports

@@ -1,8 +1,8 @@
-"""Nodes that may become unhealthy by the clock alone, because no sync has succeeded for a while (CP-14).
+"""Finds nodes that may become unhealthy without an event, because no sync has succeeded for a while (CP-14).
 
-kube-proxy is unhealthy once an update has waited for the health timeout. Nothing happens at that moment that could tell a load
-balancer. It cannot happen on a node whose last successful sync began less than the timeout ago, in every family: that sync
-answered all updates before it.
+kube-proxy is unhealthy once an update has waited for the health timeout. No event marks that moment, so nothing could
+tell a load balancer. A node stays healthy if, in every family, its last successful sync began less than the timeout
+ago: that sync answered all updates before it.
 """
 
 from collections.abc import Iterable
@@ -15,19 +15,19 @@ _Loop = tuple[str, str]  # node, family: each has a sync loop of its own
 
 
 class OverdueNodes:
-    """Finds the nodes without a recent successful sync. It reads the syncs in the log, each once."""
+    """Finds the nodes without a recent successful sync. It reads each sync in the log once."""
 
     def __init__(self, log: RunLog, nodes: Iterable[str], families: Iterable[str], timeout_ns: int) -> None:
         self._log = log
         self._timeout_ns = timeout_ns
-        self._read = 0  #: syncs of the log that are taken in
+        self._read = 0  #: number of syncs of the log that have been read
         self._began_ns: dict[_Loop, int] = dict.fromkeys(product(nodes, families), -timeout_ns)
         self._by_age = [(began_ns, loop) for loop, began_ns in self._began_ns.items()]  #: heap; superseded entries stay
         heapify(self._by_age)
         self._overdue: set[_Loop] = set()
 
     def at(self, now_ns: int) -> set[str]:
-        """Every node with a sync loop whose last successful sync began at least the timeout ago, or that never had one.
+        """Return every node with a sync loop that began no successful sync within the timeout before now.
 
         ``now_ns`` must not go back from call to call.
         """

@@ -1,6 +1,6 @@
-"""Which node gets the next pod of a workload.
+"""Chooses the node for the next pod of a workload.
 
-Counterpart: the scheduler with topology spread, much simplified. It never knows what the pods do.
+Counterpart: the scheduler with topology spread, much simplified.
 """
 
 from collections import Counter
@@ -22,14 +22,15 @@ class Placer:
         weights = Counter(listed)
         scale = lcm(*weights.values())
         self._policy = placement.policy
-        #: of each allowed node in the order listed: how much one pod fills it, in whole numbers
+        #: of each allowed node, in the order listed: how much one pod fills it, in whole numbers
         self._fills = {name: scale // weight for name, weight in weights.items()}
 
     def place(self, taken: Mapping[str, int], unfit: Container[str]) -> str | None:
-        """The node for one more pod; None if every allowed node is unfit.
+        """Return the node for one more pod, or None if every allowed node is unfit.
 
-        ``taken``: how many pods the workload has on each node, terminating ones left out. Spread takes the node that has the
-        fewest for its weight (how often ``placement.nodes`` lists it), the earlier listed first; packed takes the first.
+        ``taken`` says how many pods the workload has on each node, terminating ones left out. Spread takes the node
+        that has the fewest for its weight (how often ``placement.nodes`` lists it), and the earlier listed one of
+        equals. Packed takes the first.
         """
         fit = (name for name in self._fills if name not in unfit)
         if self._policy is PlacementPolicy.PACKED:

@@ -1,12 +1,12 @@
 """The life of pods on the clock: when their applications answer, and what their kubelets tell the API server.
 
-Counterpart: the kubelet (CP-2). It never knows Services or rules.
+Counterpart: the kubelet (CP-2).
 
     created ──startup──► answers ──probe──► ready ──deletion──► preStop ──► SIGTERM ──► exit ──► object gone
                             ▲                  │                                │
                             └───── restart ────┴─ crash: answers no more        └─ readiness may go false
 
-A pod has two faces: what is true (its application answers, its network exists) and what the API server has been told.
+A pod has two states: what is true (its application answers, its network exists) and what the API server has been told.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
 @dataclass(slots=True, eq=False)
 class PodLife:
-    """One pod. ``life`` counts its containers: what was planned for an earlier one does not happen."""
+    """One pod. ``life`` counts its containers' starts: what was planned for an earlier life does not happen."""
 
     workload: Workload
     name: str
@@ -37,13 +37,13 @@ class PodLife:
     exists: bool = True  #: its network namespace and address exist
     ready: bool = False  #: what the kubelet thinks
     ready_changed: str = CREATED
-    terminating: bool = False  #: somebody asked for its deletion
+    terminating: bool = False  #: its deletion has been requested
     deleted: str | None = None  #: the API object's deletionTimestamp
-    written_ready: bool = False  #: what the API server has been told
+    written_ready: bool = False  #: the readiness that the API server has been told
     in_api: bool = False
     life: int = 0
     writes: int = field(default=0)
-    written_ns: int = 0  #: when the last status write reaches the API server: they stay in order
+    written_ns: int = 0  #: when the last status write reaches the API server; later writes arrive after it
 
     @property
     def key(self) -> ObjectKey:
@@ -51,7 +51,7 @@ class PodLife:
 
 
 class Kubelets:
-    """All kubelets: they run pods and report them. ``changed`` is told whenever the API server learns of a pod."""
+    """All kubelets: they run pods and report them. ``changed`` is called whenever the API server learns of a pod."""
 
     def __init__(
         self, clock: Clock, api: ApiServer, delays: Delays, seed: int, log: RunLog, changed: Callable[[PodLife], None]
@@ -67,20 +67,23 @@ class Kubelets:
         self._by_workload: dict[str, dict[ObjectKey, PodLife]] = {}
         self._by_node: dict[str, dict[ObjectKey, PodLife]] = {}
         self._fleets: dict[str, Fleet] = {}  #: by workload
-        self._answering: dict[str, tuple[PodLife, ...]] = {}  #: by workload; no entry: to be listed anew
+        self._answering: dict[str, tuple[PodLife, ...]] = {}  #: by workload; a missing entry must be listed anew
 
     # -------------------------------------------------------------------------------------------------------- reading
 
     def on_node(self, node: str) -> list[PodLife]:
-        """Pods of a node that still run or are known to the API server, in the order of creation."""
+        """Return the pods of a node that still run or are known to the API server, in the order of creation."""
         return list(self._by_node.get(node, {}).values())
 
     def fleet(self, workload: str) -> Fleet:
-        """Pods of a workload that are not terminating, as its controller sees them. Kept up to date."""
+        """Return the pods of a workload that are not terminating, as its controller sees them.
+
+        The value is kept up to date.
+        """
         return self._fleets.setdefault(workload, Fleet())
 
     def answering(self, workload: str) -> tuple[PodLife, ...]:
-        """Pods of a workload whose application runs, in the order of creation."""
+        """Return the pods of a workload whose application runs, in the order of creation."""
         if workload not in self._answering:
             pods = self._by_workload.get(workload, {}).values()
             self._answering[workload] = tuple(pod for pod in pods if pod.answers)
@@ -91,7 +94,7 @@ class Kubelets:
         self._answering.pop(pod.workload.name, None)
 
     def _count(self, pod: PodLife) -> None:
-        """The controller counts the pod as the API server knows it."""
+        """Count the pod for its controller as the API server knows it."""
         if not pod.terminating:
             status = PodStatus(pod.name, pod.node, pod.revision, pod.written_ready, pod.number)
             self.fleet(pod.workload.name).put(status)
@@ -99,14 +102,14 @@ class Kubelets:
     # ----------------------------------------------------------------------------------------------------- beginning
 
     def adopt(self, pod: PodLife) -> None:
-        """A pod that has been ready since before the run."""
+        """Add a pod that has been ready since before the run."""
         pod.ready = pod.written_ready = pod.in_api = True
         self._add(pod)
         self._set_answers(pod, True)
         self._put(pod, 0)
 
     def create(self, pod: PodLife) -> None:
-        """A pod that is created now; its application answers after the startup delay."""
+        """Create a pod now. Its application answers after the startup delay."""
         now_ns = self._clock.now_ns
         self._add(pod)
         pod.ready_changed = timestamp(now_ns)  # the kubelet's first status says that it is not ready
@@ -145,7 +148,7 @@ class Kubelets:
     # --------------------------------------------------------------------------------------------------------- ending
 
     def delete(self, pod: PodLife, *, force: bool = False) -> None:
-        """Send the deletion of the pod now. ``force``: application and object are gone with the write."""
+        """Send the deletion of the pod now. With ``force``, application and object are gone once it is written."""
         now_ns = self._clock.now_ns
         pod.terminating = True
         self.fleet(pod.workload.name).remove(pod.name)
@@ -156,7 +159,7 @@ class Kubelets:
             self._at(max(at_ns, pod.written_ns), Rank.API_WRITE, pod, lambda: self._terminate(pod, now_ns))
 
     def _terminate(self, pod: PodLife, trigger_ns: int) -> None:
-        """The deletion is in the API server, and the kubelet begins: hook, SIGTERM, exit, all within the grace period."""
+        """Begin the pod's end once its deletion is written: hook, SIGTERM, exit, all within the grace period."""
         if not pod.in_api:
             return
         now_ns, ending = self._clock.now_ns, pod.workload.termination
@@ -165,7 +168,7 @@ class Kubelets:
         self._put(pod, trigger_ns)
         self._changed(pod)
         if not pod.exists:
-            return  # its node is off: nobody acts on the deletion
+            return  # its node is off: no kubelet acts on the deletion
         if not ending.serves_during_pre_stop:
             self._set_answers(pod, False)
         killed_ns = now_ns + ending.grace_ns
@@ -178,7 +181,10 @@ class Kubelets:
         self._plan(pod, exit_ns, lambda pod: self._exit(pod, exit_ns))
 
     def _exit(self, pod: PodLife, trigger_ns: int, *, told: bool = False) -> None:
-        """The application is gone, and with it the pod's address; the API server is told unless it knows."""
+        """End the application, and with it the pod's address.
+
+        Tell the API server unless ``told`` says that it knows.
+        """
         pod.life += 1
         pod.exists = False
         self._set_answers(pod, False)
@@ -212,7 +218,7 @@ class Kubelets:
     # --------------------------------------------------------------------------------------------------------- faults
 
     def crash(self, pod: PodLife, *, restarts: bool) -> None:
-        """The application dies now. The kubelet notices after the probe delay, and starts it again in place."""
+        """Stop the application now. The kubelet notices after the probe delay, and starts it again in place."""
         now_ns = self._clock.now_ns
         self._happening(HappeningKind.POD_CRASHED, pod, pod.node)
         self._set_answers(pod, False)
@@ -224,20 +230,20 @@ class Kubelets:
         self._plan(pod, at_ns, lambda pod: None if pod.answers else self._set_ready(pod, False, now_ns))
 
     def lose_power(self, pod: PodLife) -> None:
-        """The node is off: the pod answers no more, and its kubelet reports nothing."""
+        """Switch the pod off with its node: it answers no more, and its kubelet reports nothing."""
         pod.life += 1
         pod.exists = False
         self._set_answers(pod, False)
 
     def declare_unready(self, pod: PodLife, since_ns: int) -> None:
-        """The node lifecycle controller flips the pod's Ready condition (CP-2.9)."""
+        """Set the pod's Ready condition to false, as the node lifecycle controller does (CP-2.9)."""
         if pod.ready:
             pod.ready, pod.ready_changed = False, timestamp(self._clock.now_ns)
             self._happening(HappeningKind.POD_NOT_READY, pod, pod.node)
             self._report(pod, since_ns, Delay.of(0))
 
     def power_on(self, pod: PodLife) -> None:
-        """The node is back: its pods start again, and are not ready until they answer."""
+        """Start the pod again with its node. It is not ready until it answers."""
         if pod.terminating:
             self._exit(pod, self._clock.now_ns)
             return
@@ -248,7 +254,7 @@ class Kubelets:
     # ------------------------------------------------------------------------------------------------------- reporting
 
     def _report(self, pod: PodLife, trigger_ns: int, before: Delay) -> None:
-        """Send the pod's state as it is now; it reaches the API server later, behind earlier reports."""
+        """Send the pod's state as it is now. It reaches the API server later, after earlier reports."""
         pod.writes += 1
         ready, changed = pod.ready, pod.ready_changed
         delay_ns = self._draw(before, "status", pod) + self._draw(self._delays.api_write, "write", pod)
@@ -277,7 +283,7 @@ class Kubelets:
         self._api.put(obj, trigger_ns, self._clock.now_ns)
 
     def _plan(self, pod: PodLife, at_ns: int, action: Callable[[PodLife], None]) -> None:
-        """Something that happens to this life of the pod, if it lasts so long."""
+        """Schedule an action of this life of the pod. It does not happen if the life ends before."""
         life = pod.life
         self._at(at_ns, Rank.WORLD, pod, lambda: action(pod) if pod.life == life else None)
 

@@ -1,7 +1,7 @@
-"""Source ports: which one a sender's kernel gives to its next connection.
+"""Source ports: the port that a sender's kernel gives to the sender's next connection.
 
 Counterpart: the search for a free port in inet_hash_connect. A sender never has two connections from one port to one
-destination, whichever sources of the scenario they belong to. It never knows who sends what.
+destination, whichever traffic sources of the scenario they belong to.
 """
 
 from collections.abc import Hashable
@@ -12,7 +12,7 @@ FIRST_EPHEMERAL, EPHEMERAL = 32768, 28232  #: net.ipv4.ip_local_port_range
 
 @dataclass(slots=True)
 class _Range:
-    """Ports of one sender towards one destination: given out in turn, those in use left out."""
+    """Ports of one sender towards one destination. They are given out in turn; those in use are left out."""
 
     given: int = 0
     in_use: set[int] = field(default_factory=set)
@@ -27,18 +27,18 @@ class _Range:
 
 
 class SourcePorts:
-    """The ports of all senders. ``destination``: whatever tells a sender's destinations apart."""
+    """The ports of all senders. A ``destination`` is any value that tells a sender's destinations apart."""
 
     def __init__(self) -> None:
         self._ranges: dict[tuple[str, Hashable], _Range] = {}
         self._sockets: dict[Hashable, int | None] = {}
 
     def fresh(self, sender: str, destination: Hashable) -> int | None:
-        """The next port that no open connection uses; None if there is none (EADDRNOTAVAIL)."""
+        """Return the next port that no open connection uses, or None if there is none (EADDRNOTAVAIL)."""
         return self._range(sender, destination).next()
 
     def socket(self, sender: str, destination: Hashable, *name: Hashable) -> int | None:
-        """The port of a socket that its sender keeps and uses again and again, chosen at its first use."""
+        """Return the port of a socket that its sender keeps and reuses. It is chosen at the first use."""
         key = (sender, destination, name)
         if key not in self._sockets:
             port = self._sockets[key] = self.fresh(sender, destination)
@@ -47,11 +47,11 @@ class SourcePorts:
         return self._sockets[key]
 
     def occupy(self, sender: str, destination: Hashable, port: int) -> None:
-        """A connection stays open on the port."""
+        """Mark the port as used by an open connection."""
         self._range(sender, destination).in_use.add(port)
 
     def release(self, sender: str, destination: Hashable, port: int) -> None:
-        """That connection is closed."""
+        """Free the port: its connection is closed."""
         self._range(sender, destination).in_use.discard(port)
 
     def _range(self, sender: str, destination: Hashable) -> _Range:

@@ -1,6 +1,6 @@
-"""What a Deployment does next: how many pods to create and which to delete, as a function of what there is.
+"""The next step of a Deployment: how many pods to create and which to delete, as a function of the pods that exist.
 
-Counterpart: the deployment and replica set controllers' RollingUpdate arithmetic. It never knows nodes, time, or Services.
+Counterpart: the deployment and replica set controllers' RollingUpdate arithmetic.
 """
 
 from collections import Counter
@@ -21,14 +21,14 @@ class PodStatus:
 
 @dataclass(frozen=True, slots=True)
 class RolloutStep:
-    """Pods to create of the newest revision, and names to delete."""
+    """The number of pods to create of the newest revision, and the names of those to delete."""
 
     create: int = 0
     delete: tuple[str, ...] = ()
 
 
 def resolve_share(share: int | str, replicas: int, *, round_up: bool) -> int:
-    """A number of pods, or a percentage of ``replicas``: maxSurge rounds up, maxUnavailable down."""
+    """Turn a number, or a percentage of ``replicas``, into pods. maxSurge rounds up, maxUnavailable down."""
     if isinstance(share, int):
         return share
     hundredths = int(share.removesuffix("%")) * replicas
@@ -37,7 +37,10 @@ def resolve_share(share: int | str, replicas: int, *, round_up: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """RollingUpdate in numbers of pods; both zero would never move, so one pod may then be unavailable."""
+    """RollingUpdate in numbers of pods.
+
+    If both were zero the rollout would never move, so one pod may then be unavailable.
+    """
 
     surge: int
     unavailable: int
@@ -50,11 +53,11 @@ class Strategy:
 
 
 class Fleet:
-    """A workload's pods that are not terminating, counted by what decides about the next step."""
+    """A workload's pods that are not terminating, counted by what the next step depends on."""
 
     def __init__(self, pods: Iterable[PodStatus] = ()) -> None:
         self._pods: dict[str, PodStatus] = {}
-        self._counts: Counter[tuple[int, bool]] = Counter()  #: by revision and readiness; no entry is 0
+        self._counts: Counter[tuple[int, bool]] = Counter()  #: by revision and readiness; no count is 0
         self._ready = 0
         self.on_node: Counter[str] = Counter()  #: pods of each node
         for pod in pods:
@@ -67,13 +70,13 @@ class Fleet:
         return iter(self._pods.values())
 
     def put(self, pod: PodStatus) -> None:
-        """Add a pod, or replace what is known of it."""
+        """Add a pod, or replace its status."""
         self.remove(pod.name)
         self._pods[pod.name] = pod
         self._count(pod, 1)
 
     def remove(self, name: str) -> None:
-        """Take a pod out, if it is here: it terminates or is gone."""
+        """Remove a pod that terminates or is gone. Does nothing if it is not in the fleet."""
         pod = self._pods.pop(name, None)
         if pod is not None:
             self._count(pod, -1)
@@ -92,12 +95,12 @@ class Fleet:
         return self._ready
 
     def of_revision(self, revision: int, *, ready: bool) -> int:
-        """Number of pods of one revision that are, or are not, ready."""
+        """Return the number of pods of one revision that are ready, or not ready."""
         return self._counts.get((revision, ready), 0)
 
 
 def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> RolloutStep:
-    """The step that the controllers take now; empty when nothing is to be done until a pod changes.
+    """Return the step that the controllers take now. It is empty if they wait for a pod to change.
 
     New pods come as far as ``replicas`` + surge allows. Old ones go if they are not ready anyway, or as long as at least
     ``replicas`` − unavailable pods stay ready.
@@ -112,7 +115,7 @@ def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> 
     if not old:
         return RolloutStep(create)
     least_ready = replicas - strategy.unavailable
-    # old pods beyond what keeps the minimum, counting new pods that are not ready yet as missing
+    # old pods beyond those that keep the minimum, where new pods that are not ready yet count as missing
     may_go = max(0, len(pods) - least_ready - unready_new)
     if not may_go:
         return RolloutStep(create)
@@ -124,9 +127,9 @@ def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> 
 
 
 def _victims(pods: Fleet, revision: int, *, old: bool) -> list[PodStatus]:
-    """The pods of the revision, or of all others, in the order in which a ReplicaSet gives them up.
+    """Return the pods of the revision, or of all others, in the order in which a ReplicaSet deletes them.
 
-    That is: not ready, then on fuller nodes, then the newest.
+    That order is: pods that are not ready, then pods on nodes with more pods of the workload, then the newest.
     """
     candidates = [pod for pod in pods if (pod.revision != revision) is old]
     return sorted(candidates, key=lambda pod: (pod.ready, -pods.on_node[pod.node], -pod.number))

@@ -1,6 +1,6 @@
-"""What a run leaves behind: flat records in time order, the only thing that reports and expectations read.
+"""What a run leaves behind: flat records in time order. Reports and expectations read nothing else.
 
-Times are nanoseconds since the start of the run. Names are Kubernetes' and netfilter's. The log never knows how it is shown.
+Times are nanoseconds since the start of the run. Names are those of Kubernetes and netfilter.
 """
 
 import enum
@@ -8,19 +8,22 @@ from dataclasses import dataclass, field
 
 
 class Fate(enum.StrEnum):
-    """What became of a connection attempt or datagram, as its client sees it; reports call it its disposition.
+    """What became of a connection attempt or datagram, as its client sees it. Reports call it its disposition.
 
-    ``netfilter.Disposition`` is what one node did with one packet.
+    ``netfilter.Disposition`` says what one node did with one packet.
     """
 
-    DELIVERED = "delivered"  #: an endpoint that runs got it and its answer came back
+    DELIVERED = "delivered"  #: a running endpoint got it, and the endpoint's answer came back
     REJECTED = "rejected"  #: refused at once: ICMP error or RST
-    DROPPED = "dropped"  #: silence
+    DROPPED = "dropped"  #: the client gets no answer
     FAILED = "failed"  #: it reached something that does not answer for the service (dead pod, wrong address)
 
 
 class Reason(enum.StrEnum):
-    """Why a connection did not end well, or NONE; reports call it its cause. ``netfilter.Cause`` is why a node stopped a packet."""
+    """Why a connection did not end well, or NONE. Reports call it its cause.
+
+    ``netfilter.Cause``: why a node stopped a packet.
+    """
 
     NONE = ""
     NO_ENDPOINTS = "no endpoints"
@@ -28,19 +31,19 @@ class Reason(enum.StrEnum):
     SOURCE_RANGES = "source ranges"
     ENDPOINT_GONE = "endpoint gone"  #: rules or a conntrack entry led to a pod that no longer runs
     NOT_CAPTURED = "not captured"  #: kube-proxy's rules left the packet alone
-    RATE_LIMITED = "refusal rate limited"  #: nothing serves, and Linux answers a client only so often (K-3.4): silence
+    RATE_LIMITED = "refusal rate limited"  #: no endpoint, and Linux limits its refusals per client (K-3.4): no answer
     TABLE_FULL = "connection table full"  #: the node had no room for another connection (CT-7.2)
     NO_HAIRPIN = (
-        "no hairpin"  #: a pod was led to itself, and its bridge sends nothing back by the port it came by (K-2.6)
+        "no hairpin"  #: a pod was led to itself, and a bridge does not send a frame back by the port it came by (K-2.6)
     )
     NODE_DOWN = "node down"
-    NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had nowhere to send it
+    NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
     ASYMMETRIC_REPLY = "reply from another address"
     OTHER = "other"
 
 
 class Frontend(enum.StrEnum):
-    """Which address of the Service the client used."""
+    """The kind of Service address that the client used."""
 
     CLUSTER_IP = "clusterIP"
     NODE_PORT = "nodePort"
@@ -64,13 +67,13 @@ class Connection:
     node: str  #: where the packet met kube-proxy's rules; empty if it met none
     disposition: Fate
     cause: Reason
-    endpoint: str  #: ``ip:port`` that it was sent to; empty if none
+    endpoint: str  #: the ``ip:port`` that it was sent to; empty if none
     endpoint_node: str
     seen_source_ip: str  #: source address as the endpoint saw it
     new_flow: bool  #: nat was consulted; False: it followed a conntrack entry
     rule: str  #: text of the rule that decided, for rejects and drops
     session_affinity: bool  #: the service port has ClientIP affinity
-    affinity_break: str = ""  #: "", or why this client did not get its former endpoint (first contact is no break)
+    affinity_break: str = ""  #: why this client did not get its former endpoint; empty if it did, and at first contact
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Sync:
     end_ns: int
     full: bool
     success: bool
-    requested_ns: int | None  #: when the first request that this sync answers was made
+    requested_ns: int | None  #: time of the first request that this sync answers
     services_changed: int
     rules_nat: int
     rules_filter: int
@@ -91,14 +94,14 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Programming:
-    """One change reaching one node's rules, stage by stage. ``None``: the change has no such stage."""
+    """How one change reached one node's rules, stage by stage. ``None``: the change has no such stage."""
 
     change: str  #: ``EndpointSlice shop/web-1 @ 42``: the object and a change number
     service: str  #: ``namespace/name``
     node: str
     family: str
     trigger_ns: int  #: when the cause happened (pod became ready, user patched)
-    written_ns: int  #: when the API server had it
+    written_ns: int  #: when the API server stored it
     delivered_ns: int  #: when the node's informer handler saw it
     sync_start_ns: int
     programmed_ns: int  #: when the node's rules were in force
@@ -107,7 +110,7 @@ class Programming:
 
 @dataclass(frozen=True, slots=True)
 class NodeHealth:
-    """What a load balancer believes of a node for a service, and what is true, whenever either changes."""
+    """A load balancer's belief about a node for a service, and the truth, recorded whenever either changes."""
 
     at_ns: int
     service: str  #: ``namespace/name``
@@ -119,7 +122,7 @@ class NodeHealth:
 
 
 class HappeningKind(enum.StrEnum):
-    """What is worth a line: scenario events, pod and node life, failed syncs, restarts, conntrack clean-ups."""
+    """What gets a line in the log: scenario events, pod and node life, failed syncs, restarts, conntrack clean-ups."""
 
     ROLLOUT = "rollout"
     SCALE = "scale"
@@ -149,7 +152,7 @@ class HappeningKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """An event worth a line."""
+    """An event that gets a line in the log."""
 
     at_ns: int
     kind: HappeningKind
@@ -159,7 +162,10 @@ class Happening:
 
 @dataclass(frozen=True)
 class RunLog:
-    """Everything a run recorded; each list in time order (same instant: in the declared order of the clock)."""
+    """Everything that a run recorded.
+
+    Each list is in time order; within one instant, in the declared order of the clock.
+    """
 
     scenario: str
     seed: int
@@ -170,8 +176,8 @@ class RunLog:
     programming: list[Programming] = field(default_factory=list)
     node_health: list[NodeHealth] = field(default_factory=list)
     happenings: list[Happening] = field(default_factory=list)
-    description: str = ""  #: the scenario in its own words
-    #: what the scenario names, whether or not anything came of it: nodes, traffic sources, service ports that traffic goes to
+    description: str = ""  #: the scenario's own description
+    #: what the scenario names, even if the log has no record of it: nodes, traffic sources, service ports with traffic
     nodes: tuple[str, ...] = ()
     traffic: tuple[str, ...] = ()
     services: tuple[str, ...] = ()

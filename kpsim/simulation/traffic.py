@@ -1,6 +1,6 @@
-"""Traffic sources on the clock: who sends when, from which address and port, to which address of the Service.
+"""Traffic sources on the clock: which client sends when, from which address and port, to which address of the Service.
 
-Counterpart: clients. Open loop: a source sends at its rate whatever becomes of it. It never knows what the nodes do to packets.
+Counterpart: clients. The load is open loop: a source sends at its rate whatever becomes of its packets.
 """
 
 import math
@@ -23,7 +23,7 @@ from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 _FIRST_CLIENT6 = 0x20010DB8 << 96 | 1
-FIRST_NAT, NAT = 1024, 64512  #: ports of a translating router
+FIRST_NAT, NAT = 1024, 64512  #: source ports of a router that translates: the first, and how many
 
 _FRONTENDS = {
     Via.CLUSTER_IP: Frontend.CLUSTER_IP,
@@ -34,7 +34,7 @@ _FRONTENDS = {
 
 
 def arrival_times_ns(traffic: Traffic, stop_ns: int, seed: int) -> Iterator[int]:
-    """When the source sends, in order: evenly spaced, or memoryless with the same mean rate."""
+    """Yield the times at which the source sends, in order: evenly spaced, or memoryless with the same mean rate."""
     number, elapsed = 0, 0.0
     while True:
         match traffic.arrivals:
@@ -50,7 +50,10 @@ def arrival_times_ns(traffic: Traffic, stop_ns: int, seed: int) -> Iterator[int]
 
 
 def client_address(number: int, family: Family = Family.IPV4) -> str:
-    """Address of the outside client with this number: 203.0.113.1 to .254, then the networks behind it; 2001:db8::1 and on."""
+    """Return the address of the outside client with this number.
+
+    IPv4: 203.0.113.1 to .254, then the networks after it. IPv6: 2001:db8::1 and on.
+    """
     if family is Family.IPV6:
         return format_ip(family, _FIRST_CLIENT6 + number)
     block, host = divmod(number, 254)
@@ -58,7 +61,10 @@ def client_address(number: int, family: Family = Family.IPV4) -> str:
 
 
 def outside_clients(sources: Iterable[Traffic]) -> Iterator[range]:
-    """Of each source, the numbers of its clients' outside addresses: one for all behind a NAT, none for clients inside."""
+    """Yield, for each source, the numbers of its clients' outside addresses.
+
+    All clients behind a NAT share one address. Clients inside the cluster have none.
+    """
     first = 0
     for traffic in sources:
         count = 0 if traffic.origin is not Origin.OUTSIDE else 1 if traffic.nat else traffic.clients
@@ -68,19 +74,22 @@ def outside_clients(sources: Iterable[Traffic]) -> Iterator[range]:
 
 @dataclass(frozen=True, slots=True)
 class TrafficSender:
-    """Who sends a packet. ``node`` None: wherever it comes in. ``source`` empty: the node's kernel chooses."""
+    """The sender of a packet.
+
+    ``node`` None: any node may get it. ``source`` empty: the node's kernel chooses the address.
+    """
 
     client: str
     source: str
     port: int
     node: str | None
     local: bool = False
-    number: int = 0  #: of the source's clients outside
+    number: int = 0  #: number of the client among the source's outside clients
 
 
 @dataclass(frozen=True, slots=True)
 class _Dialled:
-    """What clients of a Service dial. ``address`` empty: a node's own."""
+    """What clients of a Service dial. ``address`` empty: they dial a node's own address."""
 
     port: ServicePortSpec
     address: str
@@ -89,7 +98,7 @@ class _Dialled:
 
 @dataclass(frozen=True)
 class World:
-    """What a source needs to know of the rest."""
+    """The parts of the simulation that a traffic source uses."""
 
     machines: Machines
     service: Callable[[], Service]
@@ -101,7 +110,7 @@ class World:
 
 
 class TrafficSource:
-    """One source of the scenario. ``first_client``: number of its first outside address."""
+    """One traffic source of the scenario. ``first_client`` is the number of its first outside address."""
 
     def __init__(
         self, clock: Clock, traffic: Traffic, world: World, *, first_client: int, stop_ns: int, seed: int, log: RunLog
@@ -119,7 +128,7 @@ class TrafficSource:
         port = port_of(world.service(), traffic.port)
         self._destination = (qualified(traffic.service), traffic.via, port.port if port else traffic.port)
         self._dialled: dict[Family, _Dialled] = {}
-        self._uses: dict[str, int] = {}  #: of each client: how often it has sent
+        self._uses: dict[str, int] = {}  #: by client: how often it has sent
         self._number = 0
 
     @property
@@ -146,7 +155,7 @@ class TrafficSource:
     # ------------------------------------------------------------------------------------------------------------ sender
 
     def _sender(self, number: int, family: Family) -> TrafficSender | None:
-        """The next sender in turn; None if there is none, as when no pod runs."""
+        """Return the next sender in turn, or None if there is none, for example because no pod runs."""
         traffic = self._traffic
         match traffic.origin:
             case Origin.PODS:
@@ -177,13 +186,13 @@ class TrafficSource:
         return self._world.ports.socket(_machine(sender), self._destination, *name)
 
     def _use(self, client: str) -> int:
-        """How often the client has sent before."""
+        """Count one more use by the client and return how often it has sent before."""
         number = self._uses.get(client, 0)
         self._uses[client] = number + 1
         return number
 
     def _behind_nat(self, inner: str, client: int, number: int) -> int:
-        """The router gives each inner client's ports distinct ones of its own."""
+        """Return the port that the router gives to a connection. Each inner client's ports get distinct ones."""
         ports = self._traffic.source_ports
         if not ports:
             return FIRST_NAT + number % NAT
@@ -194,11 +203,14 @@ class TrafficSource:
     def _target(
         self, dialled: "_Dialled", sender: TrafficSender, number: int, family: Family
     ) -> tuple[str, int, str] | None:
-        """Destination address and port, and the node where the packet meets rules; None if no node takes it."""
+        """Return the destination address and port, and the node where the packet meets rules.
+
+        None if no node takes the packet.
+        """
         node = sender.node or self._entries[number % len(self._entries)]
         if self._traffic.via is Via.LOAD_BALANCER and sender.node is None:
             balancer = self._world.load_balancer
-            # not by the client's address, which depends on the sources before this one
+            # not chosen by the client's address, which depends on the sources listed before this one
             flow = self._traffic.name, sender.number, sender.port
             chosen = balancer.choose(*flow) if balancer is not None else None
             if chosen is None:
@@ -207,7 +219,10 @@ class TrafficSource:
         return dialled.address or self._nodes[node].ip(family), dialled.number, node
 
     def _dial(self, service: Service, family: Family) -> "_Dialled | None":
-        """What the Service says that its clients should dial; what they dialled last if it says nothing any more."""
+        """Return what the clients of the Service should dial now.
+
+        If it offers nothing, return what they dialled last.
+        """
         port = port_of(service, self._traffic.port)
         ips, number = dialled_addresses(service, port, self._traffic.via)
         address = of_family(ips, family)
@@ -221,7 +236,7 @@ class TrafficSource:
         now_ns = self._clock.now_ns
         dialled = self._dial(service, family)
         if dialled is None:
-            return  # the Service never had anything of this family to dial
+            return  # the Service never had an address of this family to dial
         port = dialled.port
         target = self._target(dialled, sender, number, family)
         if target is None:
@@ -277,7 +292,7 @@ class TrafficSource:
         flow: OpenFlow,
         ends_ns: int,
     ) -> None:
-        """One more packet of a long connection; a connection that breaks leaves a second record."""
+        """Send one more packet of a long connection. If the connection breaks, a second record is logged."""
         cause = self._world.machines.carry_on(flow, self._clock.now_ns)
         if cause is not Reason.NONE or self._clock.now_ns >= ends_ns:
             self._world.ports.release(_machine(sender), self._destination, sender.port)
@@ -343,23 +358,26 @@ class TrafficSource:
 
 
 def _machine(sender: TrafficSender) -> str:
-    """Whose kernel chooses the sender's ports: a node's, or that of a pod or a client outside."""
+    """Return the machine whose kernel chooses the sender's ports: a node, a pod or a client outside."""
     return sender.node if sender.local and sender.node is not None else sender.client
 
 
 def of_family(ips: Iterable[str], family: Family) -> str:
-    """The first address of a family; empty if there is none."""
+    """Return the first address of a family, or an empty string if there is none."""
     return next((ip for ip in ips if canonical_ip(ip, family) is not None), "")
 
 
 def dialled_family(traffic: Traffic, service: Service) -> Family:
-    """The family that the clients use: as asked for, or the Service's first."""
+    """Return the family that the clients use: the one asked for, else the Service's first."""
     labels = (*filter(None, (traffic.ip_family,)), *service.ip_families, Family.IPV4.label)
     return Family.from_label(labels[0])
 
 
 def dialled_addresses(service: Service, port: ServicePortSpec | None, via: Via) -> tuple[Sequence[str], int]:
-    """The Service's addresses of a kind (none: nodes' own are used) and the port there; 0 if there is nothing to dial."""
+    """Return the Service's addresses of a kind and the port there.
+
+    No addresses: the nodes' own are used. Port 0: there is nothing to dial.
+    """
     if port is None:
         return (), 0
     match via:
@@ -375,11 +393,11 @@ def dialled_addresses(service: Service, port: ServicePortSpec | None, via: Via) 
 
 
 def port_of(service: Service, wanted: int | str | None) -> ServicePortSpec | None:
-    """The Service port of a number or name; the first if it does not matter, None if there is none such."""
+    """Return the Service port with this number or name, or None. Without a wish it is the first port."""
     return next((port for port in service.ports if wanted in (None, port.port, port.name)), None)
 
 
 def service_port_name(service: Service, port: ServicePortSpec) -> str:
-    """``namespace/name:port``, without the colon if the port has no name."""
+    """Return ``namespace/name:port``, without the colon if the port has no name."""
     name = f"{service.metadata.namespace}/{service.metadata.name}"
     return f"{name}:{port.name}" if port.name else name

@@ -1,6 +1,6 @@
-"""Workloads on the clock: as many pods as wanted, replaced and rolled out as a Deployment would.
+"""Workloads on the clock: each has as many pods as wanted, replaced and rolled out as a Deployment does it.
 
-Counterpart: the deployment controller and the scheduler. Decisions are ``rollout``'s and ``placement``'s; it never knows Services.
+Counterpart: the deployment controller and the scheduler. ``rollout`` and ``placement`` make the decisions.
 """
 
 from collections.abc import Container, Sequence
@@ -19,7 +19,7 @@ from kpsim.simulation.rollout import Strategy, next_step
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
 _STEADY = Strategy(0, 0)
-_MOST_PODS = 1 << 16  #: tried before a node counts as full
+_MOST_PODS = 1 << 16  #: addresses tried before a node counts as full
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +33,7 @@ class _Deployment:
 
 
 class _Pool:
-    """Addresses of one pod network in turn: without the network's own, the bridge's, and the last (broadcast)."""
+    """Addresses of one pod network in turn, without the network's own, the bridge's and the last (broadcast)."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -41,7 +41,7 @@ class _Pool:
         self._numbers = count()
 
     def take(self, taken: Container[str]) -> str | None:
-        """The next address that no pod holds; None if all are held."""
+        """Return the next address that no pod holds, or None if all are held."""
         for number in islice(self._numbers, min(self._size, _MOST_PODS)):
             ip = format_ip(self._network.family, self._network.base + 2 + number % self._size)
             if ip not in taken:
@@ -65,17 +65,17 @@ class Workloads:
     # --------------------------------------------------------------------------------------------------------- reading
 
     def answering(self, workload: str) -> Sequence[PodLife]:
-        """Pods of a workload whose application runs, in the order of creation."""
+        """Return the pods of a workload whose application runs, in the order of creation."""
         return self.kubelets.answering(workload)
 
     def at_ip(self, ip: str) -> list[PodLife]:
-        """Pods that have this address now."""
+        """Return the pods that have this address now."""
         return self.kubelets.by_ip.get(ip, [])
 
     # ---------------------------------------------------------------------------------------------------------- acting
 
     def adopt_all(self) -> None:
-        """Make every workload's pods, ready since before the run."""
+        """Make every workload's pods. They have been ready since before the run."""
         for deployment in self._deployments.values():
             for _ in range(deployment.replicas):
                 pod = self._new_pod(deployment)
@@ -83,7 +83,7 @@ class Workloads:
                     self.kubelets.adopt(pod)
 
     def roll_out(self, name: str, max_surge: int | str, max_unavailable: int | str) -> None:
-        """Replace all pods by ones of a new revision."""
+        """Replace all pods by pods of a new revision."""
         deployment = self._deployments[name]
         deployment.revision += 1
         deployment.strategy = Strategy.of(max_surge, max_unavailable, deployment.replicas)
@@ -95,18 +95,21 @@ class Workloads:
         self._reconcile(deployment)
 
     def choose(self, name: str, number: int, nodes: Sequence[str]) -> list[PodLife]:
-        """The first pods of a workload that run and are not terminating, on some nodes (none: on any)."""
+        """Return the first pods of a workload that run and are not terminating.
+
+        ``nodes`` are the nodes to choose from; if there are none, pods of any node are chosen.
+        """
         pods = [pod for pod in self.answering(name) if not pod.terminating and (not nodes or pod.node in nodes)]
         return pods[:number]
 
     def node_down(self, node: str) -> None:
-        """The machine is off: its pods answer no more, nobody is told, and no new pod is placed there."""
+        """Switch a node off: its pods answer no more, the API server is not told, and no new pod is placed there."""
         self._down |= {node}
         for pod in self.kubelets.on_node(node):
             self.kubelets.lose_power(pod)
 
     def node_lost(self, node: str, since_ns: int) -> None:
-        """The node has been silent too long: its pods are declared not ready (CP-2.9)."""
+        """Declare the node's pods not ready, because the node has been silent too long (CP-2.9)."""
         for pod in self.kubelets.on_node(node):
             self.kubelets.declare_unready(pod, since_ns)
 
@@ -121,7 +124,7 @@ class Workloads:
         self._reconcile(self._deployments[pod.workload.name])
 
     def _reconcile(self, deployment: _Deployment) -> None:
-        """Take the next step of the workload; what it does comes back here as changes of pods."""
+        """Take the next step of the workload. It changes pods, and each change calls this method again."""
         workload = deployment.workload
         fleet = self.kubelets.fleet(workload.name)
         step = next_step(fleet, deployment.replicas, deployment.revision, deployment.strategy)
@@ -133,7 +136,7 @@ class Workloads:
                 self.kubelets.create(pod)
 
     def _take(self, node: str) -> tuple[str, ...] | None:
-        """An address of each family for a pod; None if the node has no more."""
+        """Return an address of each family for a pod, or None if the node has no more."""
         taken = [pool.take(self.kubelets.by_ip) for pool in self._pools[node]]
         found = tuple(ip for ip in taken if ip is not None)
         return found if len(found) == len(taken) else None

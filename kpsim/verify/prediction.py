@@ -40,7 +40,7 @@ def told(packet: Packet) -> str:
 
 
 def sights_of(netns: Netns, way: Walk) -> tuple[Sight, ...]:
-    """Where something is seen of a packet that took this way: the packet, the answer to its rejection, or nothing."""
+    """The places where this way is seen: those of the packet, or of the answer to its rejection, or none."""
     match way.disposition:
         case Disposition.FORWARDED:
             return (_behind(netns, way.packet.out_interface, way.packet),)
@@ -77,9 +77,10 @@ def answer_of_node(netns: Netns, delivered: Walk, now_ns: int) -> Walk | None:
 
 
 def is_answered_oddly(delivered: Walk) -> bool:
-    """Whether Linux loses the node's answer: it sends a reset from another of its addresses to ::1 through that address's interface.
+    """Whether Linux loses the node's answer.
 
-    Measured. The packet that was delivered is compared, the reset is not.
+    Measured: Linux sends a reset from another of its addresses to ::1 through the interface of that address. The packet
+    that was delivered is compared, the reset is not.
     """
     packet = delivered.packet
     return packet.protocol == "tcp" and packet.family is Family.IPV6 and packet.saddr == 1 != packet.daddr

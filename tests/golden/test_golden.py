@@ -1,7 +1,8 @@
-"""Replays of what a real kube-proxy 1.36.2 was told, against what it then programmed.
+"""Compares replays of recordings of a real kube-proxy 1.36.2 with what that kube-proxy programmed.
 
-Each pair in ``iptables/`` is a recording and, line by line, the outcome of its syncs: random clusters, small and large, failed
-syncs, flushed tables, changed addresses, idle hours. The second half shows that the comparison sees what it has to see.
+Each pair in ``iptables/`` is a recording and, line by line, the outcome of its syncs: random clusters, small and large,
+failed syncs, flushed tables, changed addresses, idle hours. The second half shows that the comparison finds what it
+must find.
 """
 
 import copy

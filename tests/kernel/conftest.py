@@ -1,4 +1,4 @@
-"""What kernel tests share: namespaces, and nodes of which there is one in the model and one in Linux."""
+"""Fixtures that kernel tests share: namespaces, and nodes that exist in the model and in Linux."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing

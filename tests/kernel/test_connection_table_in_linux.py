@@ -1,8 +1,8 @@
-"""What Linux's connection table does where the model says it does (CT-6, CT-7, K-1.6 … K-1.9, K-2.3, K-2.4, K-6.7, K-6.8).
+"""Linux's connection table does what the model says (CT-6, CT-7, K-1.6 … K-1.9, K-2.3, K-2.4, K-6.7, K-6.8).
 
-One node in Linux and in the model, with the same rules and the same packets. Two first packets clash because a queue holds them
-between translation and confirmation. The limit of the table is the whole machine's: it is lowered for a moment, and only to far
-more than anybody else needs.
+One node exists in Linux and in the model, with the same rules and the same packets. Two first packets clash because a
+queue holds them between translation and confirmation. The limit of the table is that of the whole machine: it is
+lowered for a moment, and only to far more than other programs need.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """The protocol machines of connection tracking, packet by packet, in the model and in Linux (CT-4, CT-5, K-6).
 
-After every packet both must agree on its ctstate and on the entry: state, flags, timer. Timers get an odd value before each
-packet, so that one that is not re-armed is told from one that is.
+After every packet both must agree on its ctstate and on the entry: state, flags, timer. Timers get an odd value before
+each packet. So a timer that the packet does not re-arm differs from one that it does.
 """
 
 import struct

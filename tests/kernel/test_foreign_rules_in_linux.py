@@ -1,8 +1,8 @@
-"""Rules that a node has beside kube-proxy's, in the model and in Linux: their text, where kube-proxy's come to stand among them,
-and what both together do to packets that such rules ask for.
+"""Rules of other programs on a node, in the model and in Linux.
 
-What they do to Services, ``test_verify_beside.py`` asks with every frontend. Here are the packets that only foreign rules know:
-odd flags and times to live, false sources, ports of the node, other programs' interfaces, ICMP errors.
+The tests compare the rules' text, where kube-proxy's rules stand among them, and what both together do to packets that
+such rules ask for: odd flags and times to live, false sources, ports of the node, other programs' interfaces, ICMP
+errors. ``test_verify_beside.py`` checks what foreign rules do to Services, at every frontend.
 """
 
 import shlex

@@ -1,4 +1,7 @@
-"""Disagreements between the model and Linux that verifications found, each with its smallest case. They must not come back."""
+"""Disagreements between the model and Linux that verifications found, each with its smallest case.
+
+None may come back.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,7 @@
-"""Bytes that the lab writes are what Linux takes for the packets meant, and what Linux makes of them is read.
+"""Linux takes the bytes that the lab writes for the packets meant, and the lab reads what Linux makes of them.
 
-A node with one wire turns each packet round: connection tracking throws away what it finds invalid (K-6.6), a DNAT leads the rest on, the
-filter answers some. Expectations are those of the kernel's rules, written here by hand.
+A node with one wire sends each packet back: connection tracking drops what it finds invalid (K-6.6), a DNAT forwards
+the rest, and the filter answers some. The expectations follow from the kernel's rules and are written by hand.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""What was not measured is no verdict: a lab that is blinded says so, whatever the blinding, and never that all agrees.
+"""A lab that cannot see says so, whatever blinds it. It never reports agreement about what it did not measure.
 
-Each blinding is undone afterwards, and then the same lab sees again: it was the blinding that the lab complained of.
+Each blinding is undone afterwards, and then the same lab sees again. So the blinding was what the lab complained of.
 """
 
 import socket

@@ -1,6 +1,6 @@
-"""A verification leaves nothing behind, however it ends, and never touches the network that it was called in.
+"""A verification leaves nothing behind, however it ends, and never touches the network that it is called in.
 
-It is called in a namespace that plays the host: with interfaces, rules of both variants and counters of its own.
+The tests call it in a namespace that plays the host, with interfaces, rules of both variants and counters of its own.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What goes into a node in Linux and what comes out: each packet is told from all others, whatever becomes of it."""
+"""Packets that go into a node in Linux and come out: each is recognised, whatever the node does to it."""
 
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
-"""The packet path tables against Linux: the rows' own packets through the rules that kube-proxy writes for them.
+"""The packet path tables against Linux: the packets of the rows pass the rules that kube-proxy writes for them.
 
-What Linux does is compared with the rows, and with the model besides. Endpoints are drawn, so each packet is sent several times
-and what comes out must be what the row allows. Packets that end on the node itself leave nothing, or a refusal of a closed port.
+What Linux does is compared with the rows, and also with the model. Endpoints are drawn, so each packet is sent several
+times, and what comes out must be what the row allows. A packet that ends on the node itself leaves nothing, or the
+refusal of a closed port.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How often Linux refuses, and where INVALID answers end, beside the model (K-3.2, K-3.4, K-6.5)."""
+"""How often Linux refuses packets, and where INVALID answers end, beside the model (K-3.2, K-3.4, K-6.5)."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence

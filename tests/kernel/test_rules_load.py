@@ -1,4 +1,7 @@
-"""The rules load with the kernel's own tools, those of ip_tables and those of nf_tables, and what these then hold is what the model says."""
+"""The rules load with the kernel's own tools, over ip_tables and over nf_tables.
+
+The kernel then holds what the model says.
+"""
 
 import shlex
 from contextlib import closing

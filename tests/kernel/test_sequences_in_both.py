@@ -1,7 +1,7 @@
-"""Sequences of packets in the model and in Linux, with kube-proxy at work behind them (K-1, K-2, K-4, K-6, O-12, CT-2 … CT-6).
+"""Sequences of packets in the model and in Linux while kube-proxy works (K-1, K-2, K-4, K-6, O-12, CT-2 … CT-6).
 
-After every packet both must agree on what came out of the node and on every connection: tuples, state, flags, mark, timer; in the
-end on whom session affinity remembers. Linux draws endpoints and ports, the model follows.
+After every packet both must agree on what came out of the node and on every connection: tuples, state, flags, mark,
+timer. At the end they must agree on the affinity lists. Linux draws endpoints and ports, and the model follows.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Kernel settings in Linux: the defaults are the kernel's own, and a lab's node has what its machine says."""
+"""Kernel settings in Linux: the model's defaults are the kernel's, and a lab's node has its machine's settings."""
 
 from collections.abc import Iterator
 from dataclasses import replace

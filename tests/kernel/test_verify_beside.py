@@ -1,4 +1,4 @@
-"""Rules that people have beside kube-proxy's, through Linux with every frontend of a cluster: no disagreement."""
+"""Rules of other programs beside kube-proxy's, with every frontend of a cluster: the model and Linux agree."""
 
 from pathlib import Path
 

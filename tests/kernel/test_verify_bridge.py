@@ -1,6 +1,7 @@
-"""A pod and its neighbours behind one bridge: hairpin on or off, netfilter called or not (K-2.6). Model and Linux agree in every combination.
+"""A pod and its neighbours behind one bridge, with hairpin on or off, and with netfilter called or not (K-2.6).
 
-What becomes of a packet is written down here from the specification; that both sides say it, the comparison sees.
+Model and Linux agree in every combination. The expected fate of each packet is written here from the specification; the
+comparison checks that both have it.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""``kpsim verify`` as its users run it: nothing that is built in, and nothing that is drawn, disagrees with this machine's kernel."""
+"""``kpsim verify`` as its users run it: built-in and drawn clusters agree with this machine's kernel."""
 
 import json
 import subprocess

@@ -1,6 +1,6 @@
-"""A model that is wrong on purpose: the comparison tells exactly the difference that was planted, and shows both sides of it.
+"""A model that is wrong on purpose: the comparison finds exactly the planted difference, and shows both sides of it.
 
-Linux gets the rules as they are, the model what somebody could have written instead. What Linux says is known beforehand.
+Linux gets the right rules, the model gets rules with a mistake. What Linux does is known beforehand.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""Machines of all kinds: what the model says of addresses, routes and settings, Linux does (K-1.6, K-2.1, K-2.2, K-7).
+"""Machines of all kinds: Linux does what the model says of addresses, routes, settings (K-1.6, K-2.1, K-2.2, K-7).
 
-Everybody sends to everybody, over rules that translate and masquerade, and whoever is reached answers.
+Every sender sends to every destination, over rules that translate and masquerade, and every receiver answers.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""-m rpfilter on a packet whose source is the node's own address, in the model and in Linux."""
+"""``-m rpfilter`` on a packet whose source is the node's own address, in the model and in Linux."""
 
 import struct
 from ipaddress import ip_address

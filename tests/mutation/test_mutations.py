@@ -1,4 +1,4 @@
-"""The mutants themselves: every mistake is made, is undone, and is told apart from its neighbours; survivors are named."""
+"""The mutants: every mistake is made, is undone, and differs from its neighbours. Survivors are named."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""Who has an address: the fabric's dictionaries answer what a scan over all nodes answers."""
+"""The owners of addresses: the fabric's dictionaries answer what a scan over all nodes answers."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,8 +1,9 @@
-"""An answer comes back as if nothing had been translated: from the address that was asked, to the one that asked.
+"""An answer comes back as if nothing had been translated: from the address that was asked, to the sender that asked.
 
-Random clusters of three nodes with the rules that kube-proxy writes; first packets of every protocol from everybody to
-every frontend, masqueraded or not, to oneself, with source ports that clash. Then the endpoint's answer, and errors about
-the packet from the endpoint and from a router on the way (CT-3.5, CT-5.3, CT-6, K-1.3, K-2.3, K-2.4, K-3.1).
+Random clusters have three nodes with the rules that kube-proxy writes. First packets of every protocol go from every
+sender to every frontend, masqueraded or not, also to the sender itself, with source ports that clash. Then come the
+endpoint's answer, and errors about the packet from the endpoint and from a router on the way (CT-3.5, CT-5.3, CT-6,
+K-1.3, K-2.3, K-2.4, K-3.1).
 """
 
 from collections import Counter

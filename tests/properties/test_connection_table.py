@@ -1,4 +1,4 @@
-"""The connection table against one that searches everything: whatever is done to them, they answer alike."""
+"""The connection table answers as a table that searches all its entries does, after any operations."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The controller's indexes answer what a scan over all objects answers, whatever has happened to the objects."""
+"""The controller's indexes answer what a scan over all objects answers, after any changes."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""A load balancer that looks only at the nodes that may have changed logs what one logs that looks at all of them."""
+"""A load balancer that looks only at nodes that may have changed logs the same as one that looks at all nodes."""
 
 from unittest.mock import patch
 

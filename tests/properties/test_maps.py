@@ -1,4 +1,4 @@
-"""A persistent map against dictionaries: each version holds what it should, however many came after it."""
+"""A persistent map against dictionaries: each version holds what it should, however many versions came after it."""
 
 import pickle
 from collections.abc import Iterable

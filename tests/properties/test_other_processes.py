@@ -1,4 +1,4 @@
-"""The same input and the same seed give the same bytes in every process, however it hashes strings (decision 5 of the design)."""
+"""The same input and seed give the same bytes in every process, whatever its hash seed (decision 5 of the design)."""
 
 import os
 import subprocess

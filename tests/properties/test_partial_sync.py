@@ -1,4 +1,4 @@
-"""Partial syncs lead where full ones lead, and every count kept up to date equals the count from scratch (I-13.3, I-15, O-12, O-13)."""
+"""Partial syncs lead where full syncs lead, and every maintained count equals a recount (I-13.3, I-15, O-12, O-13)."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
-"""parse(render(rules)) == rules, for every ruleset that the model can express, in every style that is meant to be read.
+"""parse(render(rules)) == rules, for every ruleset that the model can express, in every style that can be read back.
 
-The words of single rules are in ``test_dialect_iptables``; here whole documents, with all matches and targets (I-4, I-17).
+These are whole documents with all matches and targets (I-4, I-17). ``test_dialect_iptables`` tests the words of single
+rules.
 """
 
 import pytest

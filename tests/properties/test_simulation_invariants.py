@@ -1,4 +1,4 @@
-"""What holds in every run, whatever happens in it: accidents drawn at random, and what a run log may never show."""
+"""What holds in every run: accidents are drawn at random, and the run log must never show certain things."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Merging slices one by one leads where a single pass over all of their endpoints leads (O-6.4)."""
+"""Merging slices one by one gives the same endpoints as a single pass over all slices (O-6.4)."""
 
 from hypothesis import given
 from hypothesis import strategies as st

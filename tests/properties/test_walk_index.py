@@ -1,8 +1,8 @@
 """The index is an optimisation: with and without it, every walk is the same (decision 6 of the design).
 
-Chains that are all about the index, and rules that no tool would write or that are not modelled; ``test_walks`` draws every
-match and target in every table. Further properties: weights sum to 1, a seeded walk is one of the expanded outcomes, an answer
-is translated back to the original tuple.
+The chains here stress the index, with rules that no tool would write or that are not modelled. ``test_walks`` draws
+every match and target in every table. Further properties: weights sum to 1, a seeded walk is one of the expanded
+outcomes, an answer is translated back to the original tuple.
 """
 
 from hypothesis import given, settings

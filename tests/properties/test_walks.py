@@ -1,7 +1,7 @@
-"""What holds for every walk, whatever the rules: all matches and targets, all tables, both families, packet after packet.
+"""What holds for every walk over any rules: all matches, targets and tables, both families, packet after packet.
 
-The index changes nothing; weights sum to 1, and seeded walks come as often as they say. ``test_walk_index`` tries chains
-that are all about the index.
+The index changes nothing. Weights sum to 1, and seeded walks come as often as the weights say. ``test_walk_index``
+tries chains that stress the index.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The seam between the lab and the programs that load rules: what a tool does for a namespace, whatever rules look like to it.
+"""The interface between the lab and the programs that load rules: what a tool does for a namespace.
 
 A tool is given rules as values and writes them in its own language. Only its own module knows that language.
 """

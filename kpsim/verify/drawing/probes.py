@@ -27,10 +27,10 @@ class Aim(enum.StrEnum):
     """What a probe dials."""
 
     FRONTEND = "frontend"
-    OTHER_PORT = "other port"  #: of a frontend's address, one that no Service offers
-    OTHER_PROTOCOL = "other protocol"  #: on a frontend's port
+    OTHER_PORT = "other port"  #: a port of a frontend's address that no Service offers
+    OTHER_PROTOCOL = "other protocol"  #: another protocol at a frontend's port
     ECHO = "echo"  #: a ping of a frontend's address
-    NOBODY = "unallocated"  #: an address beside those of Services, that is not in use
+    NOBODY = "unallocated"  #: an address near those of Services that is not in use
     POD = "pod"  #: a pod itself, past the Services
     NODE = "node"  #: a port of the node that belongs to no Service: a closed one, or one for health checks
     PEER = "peer"  #: a port of another node

@@ -89,7 +89,7 @@ def _draw_frontends(
 
     external = each(Block.EXTERNAL_IP, 100, number)
     balancer = each(Block.LOAD_BALANCER, 2, number)
-    # node addresses are claimed by number too: no two Services have one (O-5.8 leaves open whose rules come first)
+    # node addresses are assigned by number too, so no two Services claim one (O-5.8 leaves open whose rules come first)
     addresses = sorted(address for node in nodes for address in node.addresses)
     of_node = [address for address in addresses[number - 1 : number] if _family(address) in families]
     found: Json = {}
