@@ -1,7 +1,7 @@
 """What a CI job asks: do all scenarios keep their expectations, and does every recording still give the output beside it?
 
-``NAME.recording.jsonl`` is checked against ``NAME.expected.jsonl``. A difference is told in rules, by service, and in first
-packets that end otherwise.
+``NAME.recording.jsonl`` is checked against ``NAME.expected.jsonl``. A difference is told in rules, by service, and in
+first packets that end otherwise.
 """
 
 import enum
@@ -45,7 +45,7 @@ class Checked:
         return self.verdict in (Verdict.HOLDS, Verdict.UPDATED)
 
 
-# --- what there is to check --------------------------------------------------------------------------------------------
+# --- what there is to check -------------------------------------------------------------------------------------------
 
 
 def find(paths: Iterable[Path | str]) -> list[Path | str]:
@@ -95,7 +95,7 @@ def _check_scenario(path: Path | str) -> Checked:
     return Checked(str(path), "scenario", Verdict.DIFFERS if failed else Verdict.HOLDS, failed)
 
 
-# --- recordings --------------------------------------------------------------------------------------------------------
+# --- recordings -------------------------------------------------------------------------------------------------------
 
 
 def expected_path(recording: Path) -> Path:
@@ -141,7 +141,7 @@ def _read_expected(path: Path) -> list[Mapping[str, Any]]:
     return found
 
 
-# --- reports -----------------------------------------------------------------------------------------------------------
+# --- reports ----------------------------------------------------------------------------------------------------------
 
 
 def junit_xml(results: Sequence[Checked]) -> str:

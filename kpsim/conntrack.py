@@ -1,10 +1,11 @@
 """The connection table of one node: entries found by either of their two tuples, with timers and NAT bindings.
 
-Counterpart: nf_conntrack_core. The table stores and finds; what a packet means to its flow is ``flowstate``'s, when it is
-consulted ``netfilter``'s. It never knows rules. kube-proxy's clean-up of stale UDP flows uses ``udp_entries`` and ``delete``.
+Counterpart: nf_conntrack_core. The table stores and finds; what a packet means to its flow is ``flowstate``'s, when it
+is consulted ``netfilter``'s. It never knows rules. kube-proxy's clean-up of stale UDP flows uses ``udp_entries`` and
+``delete``.
 
-Three things take entries away that nobody asked to (CT-7, K-6.7): **early drop** makes room for one new flow in a full table,
-the **collector** sweeps now and then what has expired, and thins out a table that had to turn a flow away.
+Three things take entries away that nobody asked to (CT-7, K-6.7): **early drop** makes room for one new flow in a full
+table, the **collector** sweeps now and then what has expired, and thins out a table that had to turn a flow away.
 """
 
 import enum
@@ -182,8 +183,8 @@ class Pressure(NamedTuple):
 class ConntrackTable:
     """Entries by tuple. Expired entries never match (K-1.7) and do not count; :meth:`expire` removes them and tells which.
 
-    Entries of both families count against one limit. Linux counts expired ones until its collector has been there, up to a
-    minute later (CT-3.9).
+    Entries of both families count against one limit. Linux counts expired ones until its collector has been there, up
+    to a minute later (CT-3.9).
     """
 
     def __init__(self) -> None:
@@ -218,14 +219,14 @@ class ConntrackTable:
                 return entry.reply.inverse().sport
         return None
 
-    # --- a table that is full (CT-7, K-6.7) -------------------------------------------------------------------------------
+    # --- a table that is full (CT-7, K-6.7) ---------------------------------------------------------------------------
 
     def pressure(self, now_ns: int, sysctls: Sysctls) -> Pressure | None:
         """None: a new flow fits.
 
-        Else early drop searches some buckets, where each tuple of an unassured entry may be with the same probability: it
-        finds none with (1 − 8/buckets)^(2 · unassured). Measured: 72 % of 1,900 attempts at 20,000 entries, where this
-        says 70.5 %.
+        Else early drop searches some buckets, where each tuple of an unassured entry may be with the same probability:
+        it finds none with (1 − 8/buckets)^(2 · unassured). Measured: 72 % of 1,900 attempts at 20,000 entries, where
+        this says 70.5 %.
         """
         if not sysctls.nf_conntrack_max or len(self._entries) < sysctls.nf_conntrack_max:
             return None
@@ -252,7 +253,7 @@ class ConntrackTable:
             gone += [Destroyed(entry, Ending.CROWDED) for entry in self._removed(islice(yielding, excess))]
         return tuple(gone)
 
-    # --- changes ----------------------------------------------------------------------------------------------------------
+    # --- changes ------------------------------------------------------------------------------------------------------
 
     def insert(self, entry: Entry, now_ns: int) -> bool:
         """Adds an entry; False if a live one has one of its tuples."""

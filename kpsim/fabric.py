@@ -1,7 +1,7 @@
 """Many nodes and the world around them: a packet from node to node, and its answer back through the same bindings.
 
-Counterpart: the wires, bridges and routers of a cluster with a plain routed pod network (kubenet). It knows who is behind an
-interface; what a node does to a packet it never knows, that is ``netfilter.walk``'s.
+Counterpart: the wires, bridges and routers of a cluster with a plain routed pod network (kubenet). It knows who is
+behind an interface; what a node does to a packet it never knows, that is ``netfilter.walk``'s.
 """
 
 import enum
@@ -186,7 +186,7 @@ def fabric_of(machines: Mapping[str, Machine]) -> Fabric:
     return Fabric({name: Netns(name, machine.routing, machine.sysctls) for name, machine in machines.items()})
 
 
-# --- the way of a packet ---------------------------------------------------------------------------------------------------
+# --- the way of a packet ----------------------------------------------------------------------------------------------
 
 
 def send(
@@ -203,8 +203,9 @@ def send(
 ) -> Journey:
     """Follows a packet from node to node. ``commit=False`` asks only what would happen: no node remembers it.
 
-    ``at_node`` is the node that makes it (``local``) or where it comes in; ``packet.in_interface`` empty: from where its
-    source is. ``until_translated``: no further than the node that gave it its endpoint. InputError if there is no such node.
+    ``at_node`` is the node that makes it (``local``) or where it comes in; ``packet.in_interface`` empty: from where
+    its source is. ``until_translated``: no further than the node that gave it its endpoint. InputError if there is no
+    such node.
     """
     netns = wiring.netns(at_node, packet.family)
     origin = Place(Whose.PROCESS, at_node) if local else wiring.origin(packet, at_node)

@@ -1,7 +1,7 @@
 """A node's network namespace, the hook entries its packets pass, and the walk of one packet through them.
 
-Counterpart: net/netfilter and the IP input, forward and output paths. It runs whatever rules it was given and never knows
-Services, endpoints or why kube-proxy wrote a rule.
+Counterpart: net/netfilter and the IP input, forward and output paths. It runs whatever rules it was given and never
+knows Services, endpoints or why kube-proxy wrote a rule.
 
 ======== ============ ======= ======== ============ ============
 priority PREROUTING   INPUT   FORWARD  OUTPUT       POSTROUTING
@@ -16,9 +16,9 @@ priority PREROUTING   INPUT   FORWARD  OUTPUT       POSTROUTING
 last                  confirm                       confirm
 ======== ============ ======= ======== ============ ============
 
-iptables' tables stand where the picture shows them; other chains stand where their base says. The two ``nat`` of the left half translate destinations, those of the right half sources. Entries of equal priority: the one
-registered later runs first (K-9.1). security stands at 150, where iptables-nft registers it (K-1.1). A way
-through the node::
+iptables' tables stand where the picture shows them; other chains stand where their base says. The two ``nat`` of the
+left half translate destinations, those of the right half sources. Entries of equal priority: the one registered later
+runs first (K-9.1). security stands at 150, where iptables-nft registers it (K-1.1). A way through the node::
 
     arriving   PREROUTING → routing ┬→ INPUT → socket
                                     └→ FORWARD → POSTROUTING → interface
@@ -129,8 +129,8 @@ class Netns(NodeFacts):
     def commit(self, effects: Effects, now_ns: int) -> Committed:
         """Makes a walk's effects real, and tells what else came of it.
 
-        Packets that were walked at the same instant before any was committed clash if they begin the same connection, as on
-        two processors (K-6.8): the walk of one whose ``clash`` is LOST does not hold, its packet is dropped.
+        Packets that were walked at the same instant before any was committed clash if they begin the same connection,
+        as on two processors (K-6.8): the walk of one whose ``clash`` is LOST does not hold, its packet is dropped.
         """
         delete = self.conntrack.delete
         ended = tuple(gone for gone in effects.destroyed if delete(gone.entry.original, gone.entry.reply))
@@ -157,7 +157,7 @@ class Netns(NodeFacts):
         return self.conntrack.address_removed(name, address.family, address.value)
 
 
-# --- hook entries of tables ------------------------------------------------------------------------------------------------
+# --- hook entries of tables -------------------------------------------------------------------------------------------
 
 
 def table_entries(ruleset: Ruleset) -> list[HookEntry]:
@@ -203,7 +203,7 @@ def _recent_lists(ruleset: Ruleset) -> Iterable[str]:
             yield from compiled(chain).recent_lists
 
 
-# --- the walk of a packet --------------------------------------------------------------------------------------------------
+# --- the walk of a packet ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +249,9 @@ def walk(
 ) -> Walk:
     """Follows one packet through one node, changing nothing: commit ``effects`` to make it real.
 
-    ``local``: the packet is made by a process of the node, source address 0 lets the kernel choose (K-2.1); else it arrives
-    by ``packet.in_interface`` (empty: the one that leads back to its source). ``indexed=False`` compares every rule.
+    ``local``: the packet is made by a process of the node, source address 0 lets the kernel choose (K-2.1); else it
+    arrives by ``packet.in_interface`` (empty: the one that leads back to its source). ``indexed=False`` compares every
+    rule.
     """
     packet = packet.copy()
     traversal = Traversal(netns, packet, now_ns, chooser, local=local, trace=trace, indexed=indexed)

@@ -1,7 +1,7 @@
 """Packets as the wire has them: Scapy layers, Scapy expressions and capture files, to and from :class:`~kpsim.packet.Packet`.
 
-Counterpart: Scapy and libpcap. Scapy is imported when it is first needed, since that takes long. This module never knows what
-becomes of a packet; sequence numbers, payloads and link headers mean nothing to it.
+Counterpart: Scapy and libpcap. Scapy is imported when it is first needed, since that takes long. This module never
+knows what becomes of a packet; sequence numbers, payloads and link headers mean nothing to it.
 """
 
 import ast
@@ -57,7 +57,7 @@ def _layers() -> Mapping[str, Any]:
     return found
 
 
-# --- to Scapy --------------------------------------------------------------------------------------------------------------
+# --- to Scapy ---------------------------------------------------------------------------------------------------------
 
 
 def to_scapy(packet: Packet) -> Any:
@@ -98,7 +98,7 @@ def _transport(packet: Packet, layers: Mapping[str, Any]) -> Any:
             raise InputError(f"protocol {other} has no form on the wire here")
 
 
-# --- from Scapy ------------------------------------------------------------------------------------------------------------
+# --- from Scapy -------------------------------------------------------------------------------------------------------
 
 
 def from_scapy(layer: Any) -> Packet:
@@ -187,14 +187,14 @@ def _embedded(payload: Any, layers: Mapping[str, Any]) -> Packet | None:
     return _from_ip(payload, layers)
 
 
-# --- expressions -----------------------------------------------------------------------------------------------------------
+# --- expressions ------------------------------------------------------------------------------------------------------
 
 
 def parse_packet(expression: str) -> Packet:
     """The packet of a Scapy expression like ``IP(dst="172.30.0.1")/TCP(dport=80)``. A source that is not given is 0.
 
-    Nothing is executed: only known layers with literal keyword arguments, joined by ``/``. InputError names what else is
-    there, fields that a layer does not have, and values that do not fit.
+    Nothing is executed: only known layers with literal keyword arguments, joined by ``/``. InputError names what else
+    is there, fields that a layer does not have, and values that do not fit.
     """
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
@@ -294,7 +294,7 @@ def _check_addresses(name: str, values: dict[str, int | str | bytes]) -> None:
         values[field] = format_ip(*parsed)
 
 
-# --- capture files ---------------------------------------------------------------------------------------------------------
+# --- capture files ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

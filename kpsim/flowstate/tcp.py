@@ -1,7 +1,7 @@
 """TCP as connection tracking sees it (CT-4, K-6.1 … K-6.4). Counterpart: nf_conntrack_proto_tcp.
 
-The states, and the segments that lead from one to the next (capitals: the client's; ACK stands for data too; what is not drawn
-re-arms the timer or is INVALID)::
+The states, and the segments that lead from one to the next (capitals: the client's; ACK stands for data too; what is
+not drawn re-arms the timer or is INVALID)::
 
                              ┌◄────────── SYN, syn: a new flow, NAT is decided afresh (K-1.8) ◄──────────┐
                              ▼                                                                           │
@@ -27,13 +27,13 @@ re-arms the timer or is INVALID)::
 
     ESTABLISHED … CLOSE ── syn-ack, right behind a SYN that was let through ──► SYN_RECV, with the old binding
 
-A SYN to a connection that lives, and an answer to it, pass without effect: the receiver knows better what they are. The state
-after every segment is a table; the rest of this module is what the table cannot hold: which earlier segments count, windows,
-and timers. It never knows addresses, tuples or NAT.
+A SYN to a connection that lives, and an answer to it, pass without effect: the receiver knows better what they are. The
+state after every segment is a table; the rest of this module is what the table cannot hold: which earlier segments
+count, windows, and timers. It never knows addresses, tuples or NAT.
 
-Sequence numbers are not those of the wire. Both ends are taken to be honest: a segment begins where the last one ended and
-acknowledges all that the other end has sent, unless its :class:`~kpsim.packet.Window` says otherwise. Zero windows, selective
-acknowledgements, and RSTs that are exact only by the number zero are not modelled.
+Sequence numbers are not those of the wire. Both ends are taken to be honest: a segment begins where the last one ended
+and acknowledges all that the other end has sent, unless its :class:`~kpsim.packet.Window` says otherwise. Zero windows,
+selective acknowledgements, and RSTs that are exact only by the number zero are not modelled.
 """
 
 import enum
@@ -173,7 +173,7 @@ def _begun(flags: _Flags, sysctls: Sysctls) -> Reading:
     return Reading(Action.KEEP, state, timeout_ns, history=history)
 
 
-# --- which state ----------------------------------------------------------------------------------------------------------
+# --- which state ------------------------------------------------------------------------------------------------------
 
 
 def _led_to(flow: Flow, segment: Segment) -> tuple[FlowState | Cell, History]:
@@ -216,7 +216,7 @@ def _anew(history: History) -> History:
     )  # fmt: skip
 
 
-# --- windows (CT-4.4, K-6.4) -----------------------------------------------------------------------------------------------
+# --- windows (CT-4.4, K-6.4) ------------------------------------------------------------------------------------------
 
 
 class _Fit(enum.Enum):
@@ -354,7 +354,7 @@ def _misfit(flow: Flow, segment: Segment, now_ns: int, sysctls: Sysctls) -> Read
     return invalid(flow)._replace(timeout_ns=limit_ns if shortened else None)
 
 
-# --- timers (CT-4.1) -------------------------------------------------------------------------------------------------------
+# --- timers (CT-4.1) --------------------------------------------------------------------------------------------------
 
 
 def _counted(flow: Flow, segment: Segment, state: FlowState, history: History, sysctls: Sysctls) -> Reading:

@@ -1,11 +1,12 @@
 """Probes: first packets, and what exactly becomes of them, one JSON line in and one out.
 
-A probe is a question about kube-proxy's rules, answered without drawing lots. It ends at the node where the packet meets kube-proxy:
-what the endpoint sees is what left that node.
+A probe is a question about kube-proxy's rules, answered without drawing lots. It ends at the node where the packet
+meets kube-proxy: what the endpoint sees is what left that node.
 
-``by`` of an answer is the rule that decided, as ``table/CHAIN`` and its text. For a rejected or dropped packet it is the rule with
-that verdict. For a delivered one it is the rule that dispatched it to its Service, the one that names what was dialled, since that
-tells more than the rule of one endpoint; where no rule dispatched, it is the rule that translated.
+``by`` of an answer is the rule that decided, as ``table/CHAIN`` and its text. For a rejected or dropped packet it is
+the rule with that verdict. For a delivered one it is the rule that dispatched it to its Service, the one that names
+what was dialled, since that tells more than the rule of one endpoint; where no rule dispatched, it is the rule that
+translated.
 """
 
 import enum
@@ -124,7 +125,7 @@ class Answer:
         return line | {"by": self.by}
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------------
+# --- answers ----------------------------------------------------------------------------------------------------------
 
 
 def result_of(step: Walk) -> ProbeResult:
@@ -251,7 +252,7 @@ class Prober:
             yield json.dumps(line, separators=(",", ":"), ensure_ascii=False)
 
 
-# --- questions -------------------------------------------------------------------------------------------------------------
+# --- questions --------------------------------------------------------------------------------------------------------
 
 
 def make_packet(

@@ -1,7 +1,7 @@
 """Extensions whose options together are one expression or statement: words of the options to a value, and back.
 
-The counterpart is the libxt_* and libipt_* extensions of iptables 1.8.9 with several options each. ``options`` says which
-extensions there are, and in which table.
+The counterpart is the libxt_* and libipt_* extensions of iptables 1.8.9 with several options each. ``options`` says
+which extensions there are, and in which table.
 """
 
 import re
@@ -188,7 +188,7 @@ def write_reject(reject: Reject, detail: str | None, form: Form) -> str:
     return f"--reject-with {ANSWER_NAMES[form.family][reject.with_]}"
 
 
-# --- translation -----------------------------------------------------------------------------------------------------------
+# --- translation ------------------------------------------------------------------------------------------------------
 
 
 def _read_nat_range(text: str, family: Family) -> tuple[int | None, Interval | None]:
@@ -283,7 +283,7 @@ def write_redirect(redirect: Redirect, _detail: None, _form: Form) -> str:
     return "" if redirect.port is None else f"--to-ports {redirect.port}"
 
 
-# --- marks -----------------------------------------------------------------------------------------------------------------
+# --- marks ------------------------------------------------------------------------------------------------------------
 
 
 def read_set_mark(arguments: Arguments, _family: Family) -> Done:
@@ -375,7 +375,7 @@ def write_connmark(match: Compare, detail: None, form: Form) -> str:
     return ("! " if match.negate else "") + f"--mark {write_mark(match, detail, form)}"
 
 
-# --- other targets ---------------------------------------------------------------------------------------------------------
+# --- other targets ----------------------------------------------------------------------------------------------------
 
 
 def read_notrack(arguments: Arguments, _family: Family) -> Done:
@@ -405,7 +405,7 @@ def read_log(arguments: Arguments, _family: Family) -> Done:
     return Done(Log(" ".join(words + [option for option in LOG_FLAGS if option in arguments])))
 
 
-# --- what other programs' rules use --------------------------------------------------------------------------------------
+# --- what other programs' rules use -----------------------------------------------------------------------------------
 
 
 #: seconds of the units of -m limit, longest first as iptables tries them, with the name that iptables-save prints

@@ -1,7 +1,8 @@
 """Every option that kpsim knows of iptables, one row each: how its words are read, and how they are written.
 
-The counterpart is the option tables of iptables 1.8.9. An :class:`Option` alone is one expression. An :class:`Extension` is a
-module or a target whose options together are one expression or statement. To add a match or a target, add a row.
+The counterpart is the option tables of iptables 1.8.9. An :class:`Option` alone is one expression. An
+:class:`Extension` is a module or a target whose options together are one expression or statement. To add a match or a
+target, add a row.
 """
 
 import enum
@@ -120,8 +121,9 @@ class Row:
 class Option(Row):
     """One option that is one expression.
 
-    ``modules`` are those that know the option; a header option needs no ``-m``. A row without ``value`` is another way to write
-    what the row with the same reader's result writes. ``read`` returns None for what is always true and not worth a word.
+    ``modules`` are those that know the option; a header option needs no ``-m``. A row without ``value`` is another way
+    to write what the row with the same reader's result writes. ``read`` returns None for what is always true and not
+    worth a word.
     """
 
     names: tuple[str, ...]  #: the first is the one written
@@ -207,7 +209,8 @@ class Plain(Row):
     opens_ports: bool = False
 
 
-#: modules whose port options follow as expressions of their own. The module itself says nothing: ``-p`` has to stand before it.
+#: modules whose port options follow as expressions of their own. The module itself says nothing: ``-p`` has to stand
+#: before it.
 PORT_MODULES = ("tcp", "udp", "sctp")
 #: module that an option brings along if the rule names only the protocol: ``-p tcp --dport 80``
 IMPLIED_MODULE: Mapping[str, str] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp", "icmp": "icmp", "icmpv6": "icmp6"}
@@ -218,7 +221,7 @@ MODULE_PROTOCOLS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-# --- single options --------------------------------------------------------------------------------------------------------
+# --- single options ---------------------------------------------------------------------------------------------------
 
 
 def _header(
@@ -295,7 +298,7 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 
-# --- modules and targets with several options ------------------------------------------------------------------------------
+# --- modules and targets with several options -------------------------------------------------------------------------
 
 
 def _write_arguments(part: Log | Adjust | RoutingHeader, _detail: None, _form: Form) -> str:
@@ -361,7 +364,7 @@ EXTENSIONS: tuple[Extension, ...] = (
 )  # fmt: skip
 
 
-# --- pieces that are no options --------------------------------------------------------------------------------------------
+# --- pieces that are no options ---------------------------------------------------------------------------------------
 
 
 def _write_verdict(part: Terminal | Jump, _detail: None, _form: Form, _opens: bool) -> str:

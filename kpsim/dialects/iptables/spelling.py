@@ -1,8 +1,8 @@
 """How a rule is written: which options say its parts, in which order, and what about them is not canonical.
 
-A rule's spelling is a tuple of pieces. Each piece is a row of ``options`` and the place of the part in the rule's body that it
-writes, so that all rules of one shape share one spelling, and a rule needs no text of its own. A piece without a part writes
-what the kernel does not evaluate: a comment, ``-m tcp`` behind ``-p tcp``, ``-s 0.0.0.0/0``.
+A rule's spelling is a tuple of pieces. Each piece is a row of ``options`` and the place of the part in the rule's body
+that it writes, so that all rules of one shape share one spelling, and a rule needs no text of its own. A piece without
+a part writes what the kernel does not evaluate: a comment, ``-m tcp`` behind ``-p tcp``, ``-s 0.0.0.0/0``.
 """
 
 from collections.abc import Hashable, Sequence
@@ -57,7 +57,7 @@ def text_of(rule: Rule, spelling: Spelling, form: Form) -> str:
     )
 
 
-# --- from what is written to a rule ----------------------------------------------------------------------------------------
+# --- from what is written to a rule -----------------------------------------------------------------------------------
 
 
 def assemble(written: Sequence[Written], comment: str) -> Rule:

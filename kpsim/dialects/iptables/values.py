@@ -1,7 +1,8 @@
 """Values of iptables options: text to an expression and back. Readers stand beside their writers.
 
-The counterpart is the value parsers of libxtables 1.8.9. A reader returns the expression and the detail of its spelling, which
-is None where the canonical text was read. It raises ValueError for malformed text and NotModelled for what kpsim does not model.
+The counterpart is the value parsers of libxtables 1.8.9. A reader returns the expression and the detail of its
+spelling, which is None where the canonical text was read. It raises ValueError for malformed text and NotModelled for
+what kpsim does not model.
 """
 
 import enum
@@ -55,7 +56,8 @@ class Read(NamedTuple):
 
 #: reads an option's value, given whether it is negated and the family of the rules
 Reader = Callable[[str, bool, Family], Read]
-#: writes an option's value, given the expression (the rule where there is none), the detail of its spelling and the form
+#: writes an option's value, given the expression (the rule where there is none), the detail of its spelling and the
+#: form
 Writer = Callable[[Any, Any, "Form"], str]
 
 
@@ -83,7 +85,7 @@ def write_comment(rule: Any, detail: str | None, form: Form) -> str:
     return f'"{text}"' if " " in text else text  # kube-proxy quotes only what contains a blank (I-4.1)
 
 
-# --- addresses -------------------------------------------------------------------------------------------------------------
+# --- addresses --------------------------------------------------------------------------------------------------------
 
 BARE = "bare"  #: a single host without prefix length
 
@@ -175,7 +177,7 @@ def _intervals(part: Compare | EitherPort) -> Intervals:
     return part.among
 
 
-# --- names -----------------------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
 def interface_reader(field: Field) -> Reader:
@@ -269,7 +271,7 @@ def write_name(part: Compare, _detail: None, _form: Form) -> str:
     return str(part.name)
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def read_number(text: str, limit: int) -> int:
