@@ -200,9 +200,8 @@ class ConntrackTable:
         self._entries: dict[FlowTuple, Entry] = {}  # by key, oldest first
         self._unassured: dict[FlowTuple, None] = {}  # keys
         self._by_source: dict[tuple[Family, str, int, int], dict[FlowTuple, None]] = {}  # keys, oldest first
-        self._timers: list[
-            tuple[int, int, FlowTuple]
-        ] = []  # each entry has a timer not later than its expiry; timers that were replaced stay here, void
+        # each entry has a timer not later than its expiry; timers that were replaced stay here and are void
+        self._timers: list[tuple[int, int, FlowTuple]] = []
         self._timed: dict[FlowTuple, tuple[int, int]] = {}  # key → the timer that counts
         self._sequence = 0
 

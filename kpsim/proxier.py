@@ -41,9 +41,8 @@ class SyncResult:
     transaction: Transaction
     full: bool = False
     services_changed: tuple[ServiceKey, ...] = ()
-    plans: Plans = field(
-        default_factory=dict, repr=False
-    )  #: of all Services in a full sync, else of those that changed
+    #: the plans of all Services in a full sync, else of those that changed
+    plans: Plans = field(default_factory=dict, repr=False)
     trigger_times_ns: tuple[tuple[ServiceKey, int], ...] = ()  #: one latency sample each, if the sync succeeded (O-8.6)
     conntrack_deleted: tuple[UdpFlow, ...] = ()
 

@@ -68,9 +68,8 @@ class Side(NamedTuple):
     sent: int = 0  #: how much the end has really sent
     noticed: int = 0  #: the end of the furthest segment that was noticed
     known: bool = False  #: a segment was noticed
-    limit: int | None = (
-        None  #: where segments must begin that are in the window; None: the packet says whether they are
-    )
+    #: the last place where a segment in the window may begin; None: the packet says whether it is in the window
+    limit: int | None = None
     acknowledges: bool = False  #: it has sent an acknowledgement, by which RSTs of the other end are measured
     unacknowledged: bool = False  #: the other end has not acknowledged all that was noticed
     liberal: bool = False  #: picked up mid-stream: nothing it sends is out of window (K-6.3)

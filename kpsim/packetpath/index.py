@@ -142,9 +142,8 @@ def _tracks(part: Expression | Statement) -> bool:
 
 def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int]) -> CompiledRule:
     if moves_nothing(rule.body) and any(isinstance(part, Unknown) for part in rule.body):
-        return CompiledRule(
-            position, rule, (_never,), None
-        )  # whether an unknown match would have logged does not matter
+        # whether an unknown match would have logged the packet does not matter, so the rule never matches
+        return CompiledRule(position, rule, (_never,), None)
     limited = any(type(part) is Limit for part in rule.body)
     bucket = (chain, next(buckets)) if limited else ()
     key = draw_key(chain, rule)

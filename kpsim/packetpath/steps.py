@@ -51,7 +51,7 @@ class ChainEntered:
 class ChainLeft:
     """The packet reached the end of a chain: no rule left the chain with a verdict or by ``goto``.
 
-    ``moment`` is the packet with which the rules behind the last match were compared.
+    ``moment`` is the packet with which the rules after the last match were compared.
     """
 
     table: str

@@ -36,9 +36,8 @@ class Field(enum.Enum):
     OIFNAME = "output interface"  #: empty before routing
     SADDR_TYPE = "source type"  #: by the local routing table: LOCAL, UNICAST, … (K-7.4)
     DADDR_TYPE = "destination type"
-    CT_STATE = (
-        "conntrack state"  #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, and the virtual SNAT and DNAT (CT-3.3)
-    )
+    #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, and the virtual SNAT and DNAT (CT-3.3)
+    CT_STATE = "conntrack state"
     CT_DIRECTION = "direction"  #: ORIGINAL or REPLY
     CT_MARK = "connection mark"
     CT_ORIGINAL_DADDR = "original destination"  #: where the connection's first packet went before DNAT
