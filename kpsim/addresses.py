@@ -1,6 +1,6 @@
-"""IP addresses as integers, networks, and the textual forms that Kubernetes accepts (O-5.3). Knows nothing of packets.
+"""IP addresses as integers, networks, and the textual forms that Kubernetes accepts (O-5.3).
 
-Kubernetes reads stored addresses leniently: leading zeros are decimal. Everything is printed canonically.
+Kubernetes reads stored addresses leniently: numbers with leading zeros are decimal. Addresses are printed canonically.
 """
 
 import enum
@@ -31,7 +31,7 @@ class Family(enum.IntEnum):
 
     @classmethod
     def from_label(cls, label: str) -> "Family":
-        """ValueError unless IPv4 or IPv6."""
+        """The family with this label. ValueError unless it is IPv4 or IPv6."""
         if label == "IPv4":
             return cls.IPV4
         if label == "IPv6":
@@ -41,9 +41,10 @@ class Family(enum.IntEnum):
 
 @lru_cache(maxsize=1 << 17)
 def parse_ip(text: str) -> tuple[Family, int] | None:
-    """Family and integer value, or None if it is no address. Leading zeros are decimal; no zone, no blanks.
+    """Family and integer value of an address, or None if the text is not one.
 
-    An IPv4-mapped IPv6 address is an IPv4 address, as in Go's net.IP.
+    Numbers with leading zeros are decimal. A zone and blanks are not allowed. An IPv4-mapped IPv6 address is an IPv4
+    address, as in Go's net.IP.
     """
     if ":" not in text:
         parts = text.split(".")
@@ -72,7 +73,7 @@ def parse_ip(text: str) -> tuple[Family, int] | None:
 
 @lru_cache(maxsize=1 << 17)
 def format_ip(family: Family, value: int) -> str:
-    """Canonical text of an address."""
+    """The canonical text of an address."""
     if family is Family.IPV4:
         return inet_ntop(AF_INET, value.to_bytes(4))
     if value >> 32 == 0:
@@ -81,7 +82,7 @@ def format_ip(family: Family, value: int) -> str:
 
 
 def canonical_ip(text: str, family: Family | None = None) -> str | None:
-    """Canonical text, or None if it is no address or not of ``family``."""
+    """The canonical text of an address, or None if the text is not an address of ``family``."""
     parsed = parse_ip(text)
     if parsed is None or (family is not None and parsed[0] is not family):
         return None
@@ -89,19 +90,19 @@ def canonical_ip(text: str, family: Family | None = None) -> str | None:
 
 
 def join_host_port(ip: str, port: int) -> str:
-    """``ip:port``, IPv6 as ``[ip]:port`` (O-6.3)."""
+    """Address and port as ``ip:port``, for IPv6 as ``[ip]:port`` (O-6.3)."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def split_host_port(text: str) -> tuple[str, int]:
-    """Inverse of :func:`join_host_port`; ValueError if there is no numeric port."""
+    """The inverse of :func:`join_host_port`. ValueError if there is no numeric port."""
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A CIDR: its base has the host bits cleared."""
+    """A CIDR. The host bits of its base are cleared."""
 
     family: Family
     base: int
@@ -109,7 +110,7 @@ class Network:
 
     @classmethod
     def around(cls, family: Family, address: int, prefix: int) -> "Network":
-        """The network of this prefix length that the address lies in."""
+        """The network of this prefix length that contains the address."""
         return cls(family, address & family.mask(prefix), prefix)
 
     @property
@@ -118,7 +119,7 @@ class Network:
 
     @property
     def last(self) -> int:
-        """The highest address."""
+        """The highest address of the network."""
         return self.base + (1 << (self.family.bits - self.prefix)) - 1
 
     def __contains__(self, address: int) -> bool:
@@ -126,7 +127,7 @@ class Network:
 
     @property
     def is_zero(self) -> bool:
-        """All addresses of the family: prefix length 0."""
+        """Whether the network has all addresses of the family: prefix length 0."""
         return self.prefix == 0
 
     def __str__(self) -> str:
@@ -135,7 +136,7 @@ class Network:
 
 @lru_cache(maxsize=1 << 16)
 def host_network(text: str) -> Network:
-    """The network of one host. ``text`` is an address already known to be valid."""
+    """The network that contains only this address. ValueError if the text is not an address."""
     parsed = parse_ip(text)
     if parsed is None:
         raise ValueError(f"not an IP address: {text!r}")
@@ -143,7 +144,10 @@ def host_network(text: str) -> Network:
 
 
 def parse_cidr(text: str) -> tuple[Network, int] | None:
-    """The network and the address before the slash, or None if it is no CIDR. Leading zeros are decimal."""
+    """The network of a CIDR and the address before its slash, or None if the text is not a CIDR.
+
+    Numbers with leading zeros are decimal.
+    """
     host, slash, prefix_text = text.partition("/")
     parsed = parse_ip(host)
     if parsed is None or not slash or not (prefix_text.isascii() and prefix_text.isdigit() and len(prefix_text) < 100):
@@ -158,6 +162,6 @@ def parse_cidr(text: str) -> tuple[Network, int] | None:
 
 
 def parse_network(text: str) -> Network | None:
-    """The network of a CIDR, or None."""
+    """The network of a CIDR, or None if the text is not a CIDR."""
     parsed = parse_cidr(text)
     return parsed[0] if parsed else None

@@ -1,7 +1,7 @@
-"""Building very many small values at once, without Python's cycle collector looking at all of them again and again.
+"""Builds very many small values at once, without Python's cycle collector looking at all of them again and again.
 
-The values are trees without cycles: reference counts free them. With 50,000 endpoints the collector would triple the time of a
-sync, and every later one of its full rounds would cost half a second.
+The values are trees without cycles, so reference counts free them. With 50,000 endpoints the collector would triple the
+time of a sync, and each of its full rounds afterwards would cost half a second.
 """
 
 import gc
@@ -14,7 +14,7 @@ BULK = 20_000
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """The collector rests inside the block, and later passes over what a bulk build has made."""
+    """Turns the collector off inside the block. Afterwards it ignores the objects of a bulk build."""
     was_on = gc.isenabled()
     gc.disable()
     try:

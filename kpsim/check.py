@@ -1,7 +1,7 @@
-"""What a CI job asks: do all scenarios keep their expectations, and does every recording still give the output beside it?
+"""The checks of a CI job: scenarios must keep their expectations, and recordings must give their expected output.
 
-``NAME.recording.jsonl`` is checked against ``NAME.expected.jsonl``. A difference is told in rules, by service, and in first
-packets that end otherwise.
+``NAME.recording.jsonl`` is checked against ``NAME.expected.jsonl``. A difference is reported as rules, by Service, and
+as first packets that end differently.
 """
 
 import enum
@@ -26,14 +26,14 @@ class Verdict(enum.StrEnum):
     """How one check ended."""
 
     HOLDS = "holds"
-    DIFFERS = "differs"  #: an expectation failed, or the output moved
-    UPDATED = "updated"  #: it moved, and the expected output was rewritten
+    DIFFERS = "differs"  #: an expectation failed, or the output changed
+    UPDATED = "updated"  #: the output changed, and the expected output was rewritten
     UNREADABLE = "unreadable"  #: bad input
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One scenario or recording that was checked; ``statements`` say what does not hold, a line each."""
+    """One scenario or recording that was checked. ``statements`` say what does not hold, one line each."""
 
     name: str
     kind: str  #: ``scenario`` or ``recording``
@@ -45,11 +45,11 @@ class Checked:
         return self.verdict in (Verdict.HOLDS, Verdict.UPDATED)
 
 
-# --- what there is to check --------------------------------------------------------------------------------------------
+# --- what there is to check -------------------------------------------------------------------------------------------
 
 
 def find(paths: Iterable[Path | str]) -> list[Path | str]:
-    """Scenarios (files, or built-in names) and recordings among these paths; directories are searched.
+    """The scenarios (files, or built-in names) and recordings among these paths. Directories are searched.
 
     InputError for a path that does not exist, or a directory with nothing to check.
     """
@@ -79,7 +79,7 @@ def _is_checkable(file: Path) -> bool:
 
 
 def check(path: Path | str, *, update: bool = False) -> Checked:
-    """Check one scenario or recording. ``update`` rewrites a recording's expected output if it moved."""
+    """Checks one scenario or recording. ``update`` rewrites a recording's expected output if it changed."""
     recording = str(path).endswith(".jsonl")
     kind = "recording" if recording else "scenario"
     try:
@@ -95,11 +95,11 @@ def _check_scenario(path: Path | str) -> Checked:
     return Checked(str(path), "scenario", Verdict.DIFFERS if failed else Verdict.HOLDS, failed)
 
 
-# --- recordings --------------------------------------------------------------------------------------------------------
+# --- recordings -------------------------------------------------------------------------------------------------------
 
 
 def expected_path(recording: Path) -> Path:
-    """Where the expected output of a recording lies."""
+    """The path of a recording's expected output."""
     stem = recording.name.removesuffix(RECORDING_SUFFIX).removesuffix(".jsonl")
     return recording.with_name(stem + EXPECTED_SUFFIX)
 
@@ -116,7 +116,7 @@ def _check_recording(path: Path, *, update: bool) -> Checked:
         if statements:
             from kpsim.comparison.packets import first_packet_differences
 
-            statements = first_packet_differences(replay, expected, outcomes) + statements  # what matters most
+            statements = first_packet_differences(replay, expected, outcomes) + statements  # packets matter most
     if statements and update:
         beside.write_text("".join(map(_line, outcomes)), encoding="utf-8")
     moved = Verdict.UPDATED if update else Verdict.DIFFERS
@@ -141,11 +141,11 @@ def _read_expected(path: Path) -> list[Mapping[str, Any]]:
     return found
 
 
-# --- reports -----------------------------------------------------------------------------------------------------------
+# --- reports ----------------------------------------------------------------------------------------------------------
 
 
 def junit_xml(results: Sequence[Checked]) -> str:
-    """The results as a JUnit report, a test case each; what XML cannot hold is escaped."""
+    """The results as a JUnit report with one test case each. Characters that XML cannot hold are escaped."""
     from xml.etree import ElementTree
 
     failures = [result for result in results if not result.good]

@@ -1,6 +1,6 @@
 """The API server's view of a cluster: which objects exist, the watch events between two such states, and apply/diff.
 
-Counterpart: the API server with its watch selectors. It never knows what kube-proxy makes of the objects.
+Counterpart: the API server with its watch selectors. ``kubeproxy.trackers`` reads what matters to kube-proxy.
 """
 
 import enum
@@ -42,7 +42,7 @@ class Event:
 
     @property
     def object(self) -> ApiObject:
-        """The object the event is about: the new one, or the last known one if it is gone."""
+        """The object that the event is about: the new version, or the last known version if it was deleted."""
         present = self.new if self.new is not None else self.old
         assert present is not None
         return present
@@ -53,7 +53,7 @@ class Event:
 
 
 class _OfKind:
-    """All objects of one kind: a value that sorts itself when it is first asked to, and keeps the order."""
+    """All objects of one kind. They are sorted at the first call of ``sorted``, and the order is kept."""
 
     __slots__ = ("_sorted", "objects")
 
@@ -62,7 +62,7 @@ class _OfKind:
         self._sorted: tuple[ApiObject, ...] | None = None
 
     def sorted(self) -> tuple[ApiObject, ...]:
-        """The objects by namespace and name."""
+        """The objects, sorted by namespace and name."""
         if self._sorted is None:
             self._sorted = tuple(self.objects[key] for key in sorted(self.objects))
         return self._sorted
@@ -75,9 +75,9 @@ _Kind = TypeVar("_Kind", Service, EndpointSlice, Node, Pod, ServiceCIDR)
 
 @dataclass(frozen=True)
 class ClusterState:
-    """All objects at one moment; a value: ``apply`` returns the next state and keeps this one.
+    """All objects at one moment. It is a value: ``apply`` returns the next state and keeps this one.
 
-    The two states share the objects of every kind that the event is not about, in order if they were sorted before.
+    The two states share the objects of all kinds that the event is not about, and their sorted order.
     """
 
     objects: Map[ObjectKey, ApiObject] = field(default_factory=Map)
@@ -85,7 +85,7 @@ class ClusterState:
 
     @classmethod
     def of(cls, objects: Iterable[ApiObject]) -> "ClusterState":
-        """The state with these objects; of two with one key the later counts."""
+        """The state with these objects. If two have the same key, the later counts."""
         by_kind: dict[str, dict[ObjectKey, ApiObject]] = {}
         for obj in objects:
             by_kind.setdefault(obj.key.kind, {})[obj.key] = obj
@@ -106,13 +106,13 @@ class ClusterState:
         return ClusterState(self.objects.delete(key), self._by_kind.set(key.kind, _OfKind(of_kind.delete(key))))
 
     def put(self, obj: ApiObject) -> tuple[Event, "ClusterState"]:
-        """Create or update an object: the event a watcher sees, and the next state."""
+        """Creates or updates an object. Returns the event that a watcher sees, and the next state."""
         old = self.objects.get(obj.key)
         event = Event(EventType.ADDED if old is None else EventType.MODIFIED, old, obj)
         return event, self.apply(event)
 
     def remove(self, key: ObjectKey) -> tuple[Event | None, "ClusterState"]:
-        """Delete an object: the event, or None if it did not exist, and the next state."""
+        """Deletes an object. Returns the event, or None if the object did not exist, and the next state."""
         old = self.objects.get(key)
         if old is None:
             return None, self
@@ -185,7 +185,10 @@ def selected(obj: ApiObject, node_name: str) -> bool:
 
 
 def through_selector(event: Event, node_name: str) -> Event | None:
-    """The event as a watcher with kube-proxy's selectors sees it: leaving the selection is DELETED, entering is ADDED."""
+    """The event as a watcher with kube-proxy's selectors sees it; None: the watcher does not see it (O-1).
+
+    An object that begins to match the selectors is ADDED, one that no longer matches is DELETED.
+    """
     old = event.old if event.old is not None and selected(event.old, node_name) else None
     new = event.new if event.new is not None and selected(event.new, node_name) else None
     if old is None and new is None:

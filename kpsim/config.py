@@ -1,7 +1,7 @@
-"""kube-proxy's configuration, what it finds on its machine, and the settings of one family's proxier that follow (spec 07).
+"""kube-proxy's configuration, what it finds on its machine, and the settings of one family's proxier (spec 07).
 
-Counterpart: KubeProxyConfiguration v1alpha1 and cmd/kube-proxy's start-up. Reading here is lenient, as kube-proxy's own
-decoder; ``manifests`` validates what people wrote.
+Counterpart: KubeProxyConfiguration v1alpha1 and cmd/kube-proxy's start-up. Reading is as lenient here as kube-proxy's
+own decoder. ``manifests`` validates what people wrote.
 """
 
 import enum
@@ -15,7 +15,7 @@ from kpsim.units import HOUR_NS, SECOND_NS, parse_duration_ns
 
 
 class Mode(enum.StrEnum):
-    """Proxy mode; an empty ``mode`` means iptables on Linux (CFG-9.1)."""
+    """Proxy mode. An empty ``mode`` means iptables on Linux (CFG-9.1)."""
 
     IPTABLES = "iptables"
     NFTABLES = "nftables"
@@ -26,7 +26,7 @@ DEFAULT_MODE = Mode.IPTABLES
 
 
 class LocalMode(enum.StrEnum):
-    """``detectLocalMode`` (I-10, CFG-8)."""
+    """How kube-proxy recognises traffic of local pods: ``detectLocalMode`` (I-10, CFG-8)."""
 
     CLUSTER_CIDR = "ClusterCIDR"
     NODE_CIDR = "NodeCIDR"
@@ -36,7 +36,10 @@ class LocalMode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    """The fields of KubeProxyConfiguration that are modelled, defaulted (CFG-2). Durations in nanoseconds."""
+    """The fields of KubeProxyConfiguration that are modelled, with their defaults (CFG-2).
+
+    Durations are in nanoseconds.
+    """
 
     mode: Mode = DEFAULT_MODE
     hostname_override: str = ""
@@ -68,7 +71,7 @@ _SECTION = {Mode.IPTABLES: "iptables", Mode.NFTABLES: "nftables", Mode.IPVS: "ip
 
 
 def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
-    """The configuration with kube-proxy's defaults. ``mode`` overrides the document's.
+    """The configuration in a document, with kube-proxy's defaults. ``mode`` overrides the document's.
 
     ValueError for a mode, detection mode or duration that kube-proxy would refuse.
     """
@@ -100,7 +103,7 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
         masquerade_bit=_or_default(masquerade.get("masqueradeBit"), default.masquerade_bit),
         masquerade_all=bool(masquerade.get("masqueradeAll")),
         localhost_node_ports=iptables.get("localhostNodePorts") is not False,
-        # a zero in the file cannot be told from an absent one (CFG-2.2.2); ipvs has no minimum by default
+        # a zero in the file counts as absent (CFG-2.2.2); ipvs has no minimum by default
         sync_period_ns=duration(section, "syncPeriod", default.sync_period_ns),
         min_sync_period_ns=duration(section, "minSyncPeriod", 0 if chosen is Mode.IPVS else default.min_sync_period_ns),
         config_sync_period_ns=duration(obj, "configSyncPeriod", default.config_sync_period_ns),
@@ -126,7 +129,7 @@ def _or_default(value: int | None, default: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HostInterface:
-    """A network interface; ``addresses`` as ``ip`` or ``ip/prefix``."""
+    """A network interface. ``addresses`` are written as ``ip`` or ``ip/prefix``."""
 
     name: str
     addresses: tuple[str, ...] = ()
@@ -134,7 +137,10 @@ class HostInterface:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What kube-proxy finds on its machine. ``interfaces`` None: loopback and the node IPs."""
+    """What kube-proxy finds on its machine.
+
+    ``interfaces`` None stands for loopback and an interface with the node IPs.
+    """
 
     node_ips: tuple[str, ...] = ()
     interfaces: tuple[HostInterface, ...] | None = None
@@ -166,20 +172,20 @@ class NodePortAddresses:
 
     @property
     def contains_loopback(self) -> bool:
-        """A CIDR lies in 127/8 or contains 127.0.0.0, as the zero CIDR does; IPv4 only."""
+        """Whether an IPv4 CIDR lies in 127/8 or contains 127.0.0.0, as 0.0.0.0/0 does."""
         return any(
             network.family is Family.IPV4 and (network.base >> 24 == 127 or 127 << 24 in network)
             for network in self.networks
         )
 
     def matching(self, addresses: Iterable[int]) -> list[int]:
-        """The addresses inside the CIDRs, ascending, each once."""
+        """The addresses that lie in one of the CIDRs, in ascending order, each once."""
         return sorted({address for address in addresses if any(address in network for network in self.networks)})
 
 
 @dataclass(frozen=True, slots=True)
 class ProxierSettings:
-    """Everything one family's proxier knows of itself; fixed at start. ``node_ip`` is the effective one (O-11.3)."""
+    """The settings of one family's proxier, fixed at its start. ``node_ip`` is the effective node IP (O-11.3)."""
 
     family: Family
     node_name: str
@@ -196,7 +202,7 @@ class ProxierSettings:
 
     @property
     def localhost_node_ports(self) -> bool:
-        """LOCALHOST of I-1: node ports are reachable on 127.0.0.1."""
+        """Whether node ports are reachable on 127.0.0.1 (LOCALHOST of I-1)."""
         return self.config.localhost_node_ports and self.family is Family.IPV4 and self.node_ports.contains_loopback
 
 
@@ -204,7 +210,7 @@ _LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}
 
 
 def effective_node_ips(bind_address: str, node_ips: Iterable[str]) -> dict[Family, str]:
-    """Node IP of each family (CFG-7.1, O-11): a specific bind address, else the node's first, else loopback."""
+    """The node IP of each family (CFG-7.1, O-11): a specific bind address, else the node's first IP, else loopback."""
     chosen: dict[Family, str] = {}
     for text in node_ips:
         parsed = parse_ip(text)
@@ -250,7 +256,7 @@ def _node_port_addresses(
 
 
 def interface_addresses(interfaces: Iterable[HostInterface], family: Family) -> tuple[int, ...]:
-    """Addresses of one family on these interfaces, in order; what is no address is left out."""
+    """The addresses of one family on these interfaces, in order. Texts that are not addresses are left out."""
     found = []
     for interface in interfaces:
         for text in interface.addresses:
@@ -262,7 +268,10 @@ def interface_addresses(interfaces: Iterable[HostInterface], family: Family) -> 
 
 
 def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) -> ProxierSettings:
-    """The settings of one family's proxier. ``node`` is the Node object that kube-proxy reads at its start, if any."""
+    """The settings of one family's proxier.
+
+    ``node`` is the Node object that kube-proxy reads when it starts, if any.
+    """
     raw_node_ips = host.node_ips or (node.ips if node else ())
     node_ips = effective_node_ips(config.bind_address, raw_node_ips)
     interfaces = host.interfaces

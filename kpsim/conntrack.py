@@ -1,10 +1,12 @@
 """The connection table of one node: entries found by either of their two tuples, with timers and NAT bindings.
 
-Counterpart: nf_conntrack_core. The table stores and finds; what a packet means to its flow is ``flowstate``'s, when it is
-consulted ``netfilter``'s. It never knows rules. kube-proxy's clean-up of stale UDP flows uses ``udp_entries`` and ``delete``.
+Counterpart: nf_conntrack_core. The table stores and finds entries. ``flowstate`` says what a packet means to its flow,
+and ``netfilter`` says when the table is asked. kube-proxy's clean-up of stale UDP flows uses ``udp_entries`` and
+``delete``.
 
-Three things take entries away that nobody asked to (CT-7, K-6.7): **early drop** makes room for one new flow in a full table,
-the **collector** sweeps now and then what has expired, and thins out a table that had to turn a flow away.
+Besides that clean-up, the kernel removes entries by itself (CT-7, K-6.7). **Early drop** makes room for one new flow in
+a full table. The **collector** removes expired entries now and then, and thins out a table that had to turn a flow
+away.
 """
 
 import enum
@@ -20,17 +22,17 @@ from kpsim.rng import CHANCE_RANGE
 from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
-#: protocols whose second first packet need not be lost (K-6.8)
+#: protocols for which the second of two clashing first packets need not be lost (K-6.8)
 _FORGIVING = ("udp",)
-CLASH_TIMEOUT_NS = SECOND_NS  #: what an entry lives that was second (measured)
+CLASH_TIMEOUT_NS = SECOND_NS  #: how long the entry of the second packet lives (K-6.8)
 
-#: what the collector takes from a table that is too full, assured or not (CT-7.4)
+#: states whose entries the collector takes from a table that is too full, assured or not (CT-7.4)
 _CLOSING = frozenset({
     FlowState.FIN_WAIT, FlowState.CLOSE_WAIT, FlowState.LAST_ACK, FlowState.TIME_WAIT, FlowState.CLOSE,
     FlowState.SHUTDOWN_SENT, FlowState.SHUTDOWN_RECD, FlowState.SHUTDOWN_ACK_SENT,
 })  # fmt: skip
-_EARLY_DROP_BUCKETS = 8  #: that are searched for a victim, from where the new flow hashes to (CT-7.2)
-_THINNED_OUT_AT_ONCE = 257  #: by a round of the collector (measured, with a kernel of 250 Hz)
+_EARLY_DROP_BUCKETS = 8  #: buckets searched for a victim, from where the new flow hashes to (CT-7.2)
+_THINNED_OUT_AT_ONCE = 257  #: entries that one round of the collector takes (measured, with a kernel of 250 Hz)
 COLLECTOR_ROUND_NS = 60 * SECOND_NS  #: from one round to the next on a node that is not busy (CT-3.9, measured)
 
 _ICMP_ANSWERS = {
@@ -40,7 +42,7 @@ _ICMP_ANSWERS = {
 
 
 class FlowTuple(NamedTuple):
-    """One direction of a flow (CT-3.1). ICMP: ``sport`` is the id, ``dport`` is type · 256 + code."""
+    """One direction of a flow (CT-3.1). For ICMP, ``sport`` is the id and ``dport`` is type · 256 + code."""
 
     family: Family
     protocol: str
@@ -66,13 +68,13 @@ class FlowTuple(NamedTuple):
 
 
 def tuple_of(packet: Packet) -> FlowTuple:
-    """The tuple a packet is looked up by."""
+    """The tuple by which a packet is looked up."""
     dport = packet.icmp_type * 256 + packet.icmp_code if packet.protocol in ICMP_PROTOCOLS else packet.dport
     return FlowTuple(packet.family, packet.protocol, packet.saddr, packet.sport, packet.daddr, dport)
 
 
 class StatusBit(enum.StrEnum):
-    """Status of an entry (CT-3.2)."""
+    """A status bit of an entry (CT-3.2)."""
 
     SEEN_REPLY = "SEEN_REPLY"
     ASSURED = "ASSURED"
@@ -82,7 +84,10 @@ class StatusBit(enum.StrEnum):
 
 
 class Entry(NamedTuple):
-    """One connection. ``reply`` is what an answer is expected to look like after NAT: the binding is their difference."""
+    """One connection.
+
+    ``reply`` is the tuple that an answer will have. Its difference from ``original`` is the binding.
+    """
 
     original: FlowTuple
     reply: FlowTuple
@@ -91,14 +96,14 @@ class Entry(NamedTuple):
     assured: bool
     created_ns: int
     expires_ns: int
-    masquerade_device: str = ""  #: output interface whose address was borrowed (K-1.6, K-1.9)
+    masquerade_device: str = ""  #: output interface whose address the masquerade uses (K-1.6, K-1.9)
     history: History = NO_HISTORY
-    replies_only: bool = False  #: found by answers alone, and never for longer than it was made (K-6.8)
+    replies_only: bool = False  #: found by its reply tuple alone, and never re-armed (K-6.8)
     mark: int = 0  #: of the connection, as CONNMARK sets it
 
     @property
     def key(self) -> FlowTuple:
-        """A tuple that no other entry of a table has."""
+        """The tuple that identifies the entry in its table."""
         return self.reply if self.replies_only else self.original
 
     @property
@@ -107,7 +112,7 @@ class Entry(NamedTuple):
 
     @property
     def dst_nat(self) -> bool:
-        """Answers come from somewhere else than the request went to."""
+        """Whether answers come from another address or port than the request went to."""
         original, reply = self.original, self.reply
         if original.protocol in ICMP_PROTOCOLS:
             return reply.saddr != original.daddr
@@ -115,20 +120,23 @@ class Entry(NamedTuple):
 
     @property
     def src_nat(self) -> bool:
-        """Answers go to somewhere else than the request came from; of an ICMP echo the id is a kind of source port."""
+        """Whether answers go to another address or port than the request came from.
+
+        For an ICMP echo the id is the port.
+        """
         original, reply = self.original, self.reply
         port = reply.sport if original.protocol in ICMP_PROTOCOLS else reply.dport
         return reply.daddr != original.saddr or port != original.sport
 
     @property
     def status(self) -> frozenset[StatusBit]:
-        """Of an entry in the table."""
+        """The status bits of the entry, provided that it is in the table."""
         bits = {StatusBit.CONFIRMED: True, StatusBit.SEEN_REPLY: self.seen_reply, StatusBit.ASSURED: self.assured,
                 StatusBit.SRC_NAT: self.src_nat, StatusBit.DST_NAT: self.dst_nat}  # fmt: skip
         return frozenset(bit for bit, is_set in bits.items() if is_set)
 
     def translated(self, direction: Direction) -> FlowTuple:
-        """What a packet of ``direction`` looks like when both its ends have been translated."""
+        """The tuple of a packet of ``direction`` after both its ends were translated."""
         return (self.reply if direction is Direction.ORIGINAL else self.original).inverse()
 
     def __str__(self) -> str:
@@ -147,7 +155,7 @@ class Ending(enum.StrEnum):
     """Why an entry left the table."""
 
     EXPIRED = "expired"
-    DELETED = "deleted"  #: by a person or by kube-proxy
+    DELETED = "deleted"  #: a person or kube-proxy deleted it
     RESET = "reset"  #: an RST answered an unreplied SYN, or a new SYN took its place
     EARLY_DROP = "early drop"  #: it made room in a full table (CT-7.2)
     DEVICE_CHANGED = "output device changed"  #: masqueraded, and routed elsewhere since (K-1.6)
@@ -165,7 +173,7 @@ class Destroyed(NamedTuple):
 
 
 class Clash(enum.StrEnum):
-    """What becomes of a first packet whose connection is confirmed after another with one of its tuples (K-6.8, CT-6.7)."""
+    """The fate of a first packet if a connection with one of its tuples was confirmed before it (K-6.8, CT-6.7)."""
 
     SAME_BINDING = "belongs to the connection that was first"  #: same endpoint, same ports: the packet passes
     REPLIES_ONLY = "has an entry for its answers"  #: it passes to an endpoint of its own, whose answers are translated
@@ -173,17 +181,17 @@ class Clash(enum.StrEnum):
 
 
 class Pressure(NamedTuple):
-    """A full table: entries that early drop may take, and the probability, of 2³¹, that it finds one for a new flow."""
+    """A full table: the number of entries that early drop may take, and its probability to find one, times 2³¹."""
 
     candidates: int
     threshold: int
 
 
 class ConntrackTable:
-    """Entries by tuple. Expired entries never match (K-1.7) and do not count; :meth:`expire` removes them and tells which.
+    """Entries by tuple. Expired entries never match (K-1.7) and do not count; :meth:`expire` removes and returns them.
 
-    Entries of both families count against one limit. Linux counts expired ones until its collector has been there, up to a
-    minute later (CT-3.9).
+    Entries of both families count against one limit. Linux counts expired entries until its collector removes them, up
+    to a minute later (CT-3.9).
     """
 
     def __init__(self) -> None:
@@ -192,40 +200,39 @@ class ConntrackTable:
         self._entries: dict[FlowTuple, Entry] = {}  # by key, oldest first
         self._unassured: dict[FlowTuple, None] = {}  # keys
         self._by_source: dict[tuple[Family, str, int, int], dict[FlowTuple, None]] = {}  # keys, oldest first
-        self._timers: list[
-            tuple[int, int, FlowTuple]
-        ] = []  # for each entry one not later than it expires; some are void
-        self._timed: dict[FlowTuple, tuple[int, int]] = {}  # key → the timer that is not
+        # each entry has a timer not later than its expiry; timers that were replaced stay here and are void
+        self._timers: list[tuple[int, int, FlowTuple]] = []
+        self._timed: dict[FlowTuple, tuple[int, int]] = {}  # key → the timer that counts
         self._sequence = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Oldest first, expired ones too."""
+        """All entries, oldest first. Expired entries that were not removed yet are among them."""
         return iter(self._entries.values())
 
     def lookup(self, flow_tuple: FlowTuple, now_ns: int) -> Found | None:
-        """The live entry that has this tuple in either direction."""
+        """The live entry that has this tuple in either direction, with the direction; None if there is none."""
         found = self._found.get(flow_tuple)
         return found if found is not None and found.entry.expires_ns > now_ns else None
 
     def mapped_port(self, original: FlowTuple, address: int, now_ns: int) -> int | None:
-        """The port that the newest other flow from the same source, whatever its destination, has at ``address``."""
+        """The port that the newest other flow of the same source has at ``address``; None if there is none (K-2.3)."""
         for earlier in reversed(self._by_source.get(original[:4], {})):
             entry = self._entries[earlier]
             if entry.reply.daddr == address and entry.expires_ns > now_ns and entry.original != original:
                 return entry.reply.inverse().sport
         return None
 
-    # --- a table that is full (CT-7, K-6.7) -------------------------------------------------------------------------------
+    # --- a table that is full (CT-7, K-6.7) ---------------------------------------------------------------------------
 
     def pressure(self, now_ns: int, sysctls: Sysctls) -> Pressure | None:
-        """None: a new flow fits.
+        """What early drop can do for a new flow; None: there is room for it (CT-7.2).
 
-        Else early drop searches some buckets, where each tuple of an unassured entry may be with the same probability: it
-        finds none with (1 − 8/buckets)^(2 · unassured). Measured: 72 % of 1,900 attempts at 20,000 entries, where this
-        says 70.5 %.
+        Early drop searches 8 buckets, and each tuple of an unassured entry is in any bucket with the same probability.
+        So it finds none with probability (1 − 8/buckets)^(2 · unassured). Measured: 72 % of 1,900 attempts at 20,000
+        entries, where this formula gives 70.5 %.
         """
         if not sysctls.nf_conntrack_max or len(self._entries) < sysctls.nf_conntrack_max:
             return None
@@ -237,13 +244,16 @@ class ConntrackTable:
         return Pressure(candidates, round((1 - missed ** (2 * candidates)) * CHANCE_RANGE) if candidates else 0)
 
     def unassured(self, number: int, now_ns: int) -> Entry:
-        """The live unassured entry with this number, from 0; in Linux it is the one that hashes to the right place."""
+        """The live unassured entry with this number, from 0. Linux takes the entry that hashes to the right place."""
         live = (entry for key in self._unassured if (entry := self._entries[key]).expires_ns > now_ns)
         return next(islice(live, number, None))
 
     def collect(self, now_ns: int, sysctls: Sysctls) -> tuple[Destroyed, ...]:
-        """A round of the collector: what has expired goes. If a flow was turned away since the latest round, and the table is
-        fuller than 95 %, so do some that are unassured or closing (CT-7.4; measured: none without a refusal, else 257)."""
+        """Runs a round of the collector. Returns the entries that it removed.
+
+        It removes expired entries. If a flow was turned away since the last round and the table is fuller than 95 %, it
+        also removes entries that are unassured or closing (CT-7.4; measured: none without a refusal, else 257).
+        """
         gone = list(self.expire(now_ns))
         turned_away, self.turned_away = self.turned_away, 0
         excess = min(_THINNED_OUT_AT_ONCE, len(self._entries) - sysctls.nf_conntrack_max * 95 // 100)
@@ -252,10 +262,10 @@ class ConntrackTable:
             gone += [Destroyed(entry, Ending.CROWDED) for entry in self._removed(islice(yielding, excess))]
         return tuple(gone)
 
-    # --- changes ----------------------------------------------------------------------------------------------------------
+    # --- changes ------------------------------------------------------------------------------------------------------
 
     def insert(self, entry: Entry, now_ns: int) -> bool:
-        """Adds an entry; False if a live one has one of its tuples."""
+        """Adds an entry. Returns False and adds nothing if a live entry has one of its tuples."""
         if any(self.lookup(flow_tuple, now_ns) for flow_tuple in _tuples(entry)):
             return False
         for flow_tuple in _tuples(entry):
@@ -265,7 +275,10 @@ class ConntrackTable:
         return True
 
     def confirm(self, entry: Entry, now_ns: int) -> Clash | None:
-        """Adds the entry of a packet that leaves the node; not None: another was faster (K-6.8, measured)."""
+        """Adds the entry of a packet that leaves the node.
+
+        Returns a clash if another packet was faster, else None (K-6.8).
+        """
         if self.insert(entry, now_ns):
             return None
         winner = self.lookup(entry.original, now_ns)
@@ -277,13 +290,16 @@ class ConntrackTable:
         return Clash.REPLIES_ONLY if self.insert(second, now_ns) else Clash.LOST
 
     def update(self, entry: Entry) -> None:
-        """Stores a later version of an entry; nothing if it left the table meanwhile."""
+        """Stores a later version of an entry. Does nothing if the entry has left the table."""
         old = self._entries.get(entry.key)
         if old is not None and old[:2] == entry[:2]:
             self._store(entry)
 
     def delete(self, original: FlowTuple, reply: FlowTuple) -> Entry | None:
-        """Removes the entry with exactly these tuples (CT-2.4); None if there is none. Hosts are told nothing (CT-3.9)."""
+        """Removes and returns the entry with exactly these tuples; None if there is none (CT-2.4).
+
+        The hosts of the connection are not told (CT-3.9).
+        """
         for key in (original, reply):
             entry = self._entries.get(key)
             if entry is not None and entry[:2] == (original, reply):
@@ -292,13 +308,16 @@ class ConntrackTable:
         return None
 
     def udp_entries(self, family: Family) -> tuple[Entry, ...]:
-        """What kube-proxy lists for its clean-up (CT-2.3): UDP of one family, oldest first; not what is found by answers alone."""
+        """The UDP entries of one family, oldest first, as kube-proxy lists them for its clean-up (CT-2.3).
+
+        Entries that are found by answers alone are not listed (K-6.8).
+        """
         return tuple(
             e for e in self if e.original.protocol == "udp" and e.original.family is family and not e.replies_only
         )  # fmt: skip
 
     def expire(self, now_ns: int) -> tuple[Destroyed, ...]:
-        """Removes what has timed out, in order of time."""
+        """Removes the entries that have expired, and returns them in the order in which they expired."""
         gone = []
         while self._timers and self._timers[0][0] <= now_ns:
             at_ns, sequence, key = heapq.heappop(self._timers)
@@ -316,12 +335,12 @@ class ConntrackTable:
         return tuple(sorted(gone, key=lambda item: item.entry.expires_ns))
 
     def interface_down(self, device: str) -> tuple[Destroyed, ...]:
-        """Every masquerade by this interface ends, whatever address it borrowed; plain SNAT stays (K-1.9)."""
+        """Ends and returns every connection masqueraded by this interface. Connections with plain SNAT stay (K-1.9)."""
         borrowed = (e for e in self if e.masquerade_device == device)
         return tuple(Destroyed(entry, Ending.INTERFACE_DOWN) for entry in self._removed(borrowed))
 
     def address_removed(self, device: str, family: Family, address: int) -> tuple[Destroyed, ...]:
-        """The masquerades by this interface end that borrowed this address of it (K-1.9)."""
+        """Ends and returns the connections masqueraded by this interface to this address (K-1.9)."""
         borrowed = (
             e for e in self
             if e.masquerade_device == device and (e.reply.family, e.reply.daddr) == (family, address)
@@ -329,7 +348,10 @@ class ConntrackTable:
         return tuple(Destroyed(entry, Ending.ADDRESS_GONE) for entry in self._removed(borrowed))
 
     def _expired(self, now_ns: int) -> Iterator[Entry]:
-        """What has timed out and is still here: the timers are a heap, and behind one that is later all are."""
+        """The expired entries that are still in the table.
+
+        The timers are a heap: below a timer that lies in the future all timers do, so those are not visited.
+        """
         waiting, seen = [0], set()
         while waiting:
             position = waiting.pop()
@@ -382,7 +404,7 @@ class ConntrackTable:
 
 
 def _tuples(entry: Entry) -> tuple[FlowTuple, ...]:
-    """What the entry is found by."""
-    # one and the same where a port talks to itself
+    """The tuples by which the entry is found."""
+    # if a port sends to itself, both tuples are the same
     once = entry.replies_only or entry.original == entry.reply
     return (entry.reply,) if once else (entry.original, entry.reply)

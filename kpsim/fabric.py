@@ -1,7 +1,7 @@
 """Many nodes and the world around them: a packet from node to node, and its answer back through the same bindings.
 
-Counterpart: the wires, bridges and routers of a cluster with a plain routed pod network (kubenet). It knows who is behind an
-interface; what a node does to a packet it never knows, that is ``netfilter.walk``'s.
+Counterpart: the wires, bridges and routers of a cluster with a plain routed pod network (kubenet). The fabric knows
+which machine or pod is behind an interface. ``netfilter.walk`` says what a node does to a packet.
 """
 
 import enum
@@ -25,7 +25,7 @@ _SCTP_ANSWERS = {"INIT": "INIT_ACK", "COOKIE_ECHO": "COOKIE_ACK", "HEARTBEAT": "
 
 
 class Whose(enum.StrEnum):
-    """Who is at the end of a packet's way."""
+    """The kind of sender or receiver at an end of a packet's way."""
 
     POD = "pod"
     PROCESS = "process"  #: of a node, in its host network
@@ -33,7 +33,7 @@ class Whose(enum.StrEnum):
 
 
 class Place(NamedTuple):
-    """Where a packet starts or ends. ``address`` distinguishes the pods of a node; it is 0 for the others."""
+    """Where a packet starts or ends. ``address`` distinguishes the pods of a node; it is 0 if it is not a pod."""
 
     whose: Whose
     node: str = ""
@@ -65,29 +65,29 @@ class Journey:
 
 
 class Arrival(NamedTuple):
-    """The next node of a packet and the interface it comes in by."""
+    """The next node of a packet, and the interface by which the packet comes in there."""
 
     node: str
     interface: str
 
 
 class Wiring(Protocol):
-    """Which nodes there are, and who is where: all that :func:`send` asks besides the walks."""
+    """The nodes and the places of addresses: all that :func:`send` needs besides the walks."""
 
     def netns(self, node: str, family: Family) -> Netns:
         """The node's namespace with its rules of the family. InputError if there is no such node."""
 
     def origin(self, packet: Packet, node: str) -> Place:
-        """Who has the packet's source address, as far as ``node`` can tell."""
+        """The place that has the packet's source address, as far as ``node`` can tell."""
 
     def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
-        """Where a packet goes that left ``node`` by a link; None: to the outside."""
+        """The next node of a packet that left ``node`` by a link; None: the packet goes to the outside."""
 
 
 class _Addresses:
-    """Who has an address, by dictionaries made once from the nodes' routings.
+    """Finds the place that has an address, with dictionaries made once from the nodes' routings.
 
-    The answers are those of a scan: where several nodes have an address, the first of them counts.
+    If several nodes have an address, the first of them counts, as if the nodes were searched in order.
     """
 
     def __init__(self, nodes: Mapping[str, Routing]) -> None:
@@ -95,7 +95,7 @@ class _Addresses:
         self._order = {name: number for number, name in enumerate(nodes)}
         self._processes: dict[tuple[Family, int], str] = {}
         self._neighbours: dict[tuple[Family, int], Arrival] = {}
-        #: by family and prefix length: the nodes with a route of this network to their pods
+        #: family → prefix length → base of a network: the nodes with a route of this network to their pods
         self._pods: dict[Family, dict[int, dict[int, list[str]]]] = {family: {} for family in Family}
         for name, routing in nodes.items():
             self._add_own(name, routing)
@@ -123,7 +123,7 @@ class _Addresses:
             for name in by_base.get(address & family.mask(prefix), ())
         ]
         for name in sorted(candidates, key=self._order.__getitem__):
-            # the node may have a longer prefix for the address that leads elsewhere
+            # the node may have a route with a longer prefix that leads the address elsewhere
             if _interface_of_pod(self._nodes[name], family, address) is not None:
                 return Place(Whose.POD, name, address)
         return Place(Whose.OUTSIDE)
@@ -133,7 +133,7 @@ class _Addresses:
 
 
 def _pod_networks(routing: Routing) -> Iterator[Network]:
-    """Every network that a node may route to its own pods: those of its routes and of its interfaces' addresses."""
+    """Every network that a node may route to its own pods, from its routes and from its interfaces' addresses."""
     for interface in routing.interfaces.values():
         if interface.has_pods:
             yield from (address.network for address in interface.addresses)
@@ -165,15 +165,15 @@ class Fabric:
         return found
 
     def place_of(self, family: Family, address: int) -> Place:
-        """Who has an address; an address on several nodes (a VIP) belongs to the first of them."""
+        """The place that has an address. An address on several nodes (a VIP) belongs to the first of them."""
         return self._addresses().place_of(family, address)
 
     def neighbour(self, family: Family, address: int) -> Arrival | None:
-        """The node, and its interface, that answers for an address on the link."""
+        """The node and the interface that answer for an address on the link; None: no node does."""
         return self._addresses().neighbour(family, address)
 
     def _addresses(self) -> _Addresses:
-        """The dictionaries, made anew if a node has got another routing: anything may assign one."""
+        """The dictionaries. They are made anew if some node's ``routing`` was assigned since."""
         routings = list(map(_ROUTING, self.nodes.values()))
         if routings != self._routings:  # routings are compared by identity
             self._routings = routings
@@ -182,11 +182,11 @@ class Fabric:
 
 
 def fabric_of(machines: Mapping[str, Machine]) -> Fabric:
-    """Machines by name, without rules."""
+    """The fabric of these machines. Their nodes have no rules yet."""
     return Fabric({name: Netns(name, machine.routing, machine.sysctls) for name, machine in machines.items()})
 
 
-# --- the way of a packet ---------------------------------------------------------------------------------------------------
+# --- the way of a packet ----------------------------------------------------------------------------------------------
 
 
 def send(
@@ -201,10 +201,11 @@ def send(
     commit: bool = True,
     until_translated: bool = False,
 ) -> Journey:
-    """Follows a packet from node to node. ``commit=False`` asks only what would happen: no node remembers it.
+    """Follows a packet from node to node. InputError if there is no such node.
 
-    ``at_node`` is the node that makes it (``local``) or where it comes in; ``packet.in_interface`` empty: from where its
-    source is. ``until_translated``: no further than the node that gave it its endpoint. InputError if there is no such node.
+    ``at_node`` is the node whose process makes the packet (``local``), or the node where it comes in. If
+    ``packet.in_interface`` is empty, it comes in from where its source is. With ``commit=False`` no node remembers the
+    packet. With ``until_translated`` the way ends at the node that gave the packet its endpoint.
     """
     netns = wiring.netns(at_node, packet.family)
     origin = Place(Whose.PROCESS, at_node) if local else wiring.origin(packet, at_node)
@@ -214,7 +215,7 @@ def send(
         if commit:
             netns.commit(step.effects, now_ns)
         hops.append(Hop(node, step))
-        if local and not sent.saddr:  # a process that did not bind (K-2.1)
+        if local and not sent.saddr:  # the process bound no source address, so the kernel chose one (K-2.1)
             sent.saddr = netns.routing.source_for(packet.family, packet.daddr) or 0
         reached = _reached(wiring, node, netns, step)
         if until_translated and step.dnat_rule is not None and isinstance(reached, Arrival):
@@ -228,7 +229,7 @@ def send(
 
 
 def _reached(wiring: Wiring, node: str, netns: Netns, step: Walk) -> Arrival | tuple[Disposition, Place | None]:
-    """The next node of a packet, or what has become of it and where."""
+    """The next node of a packet, or its disposition and the place where it ended."""
     if step.disposition is Disposition.DELIVERED:
         return step.disposition, Place(Whose.PROCESS, node)
     if step.disposition is not Disposition.FORWARDED:
@@ -240,11 +241,14 @@ def _reached(wiring: Wiring, node: str, netns: Netns, step: Walk) -> Arrival | t
         case InterfaceKind.LINK:
             return wiring.next_node(step.packet, step.next_hop, node) or (step.disposition, Place(Whose.OUTSIDE))
         case InterfaceKind.DUMMY | InterfaceKind.LOOPBACK:
-            return Disposition.DROPPED, None  # nobody is behind it
+            return Disposition.DROPPED, None  # there is no machine and no pod behind it
 
 
 def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, trace: bool = False) -> Journey:
-    """Sends the answer to ``journey``'s packet from where the packet ended. InputError if it ended nowhere."""
+    """Sends the answer to ``journey``'s packet from the place where the packet ended.
+
+    InputError if it reached no place.
+    """
     end = journey.end
     if end is None:
         raise InputError(Problem(f"nobody got the packet, so nobody answers: {journey.packet}"))
@@ -266,7 +270,7 @@ def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, tr
 
 
 def answer_to(packet: Packet) -> Packet:
-    """What a server answers to a first packet: SYN-ACK, echo reply, a datagram."""
+    """The packet that a server answers to a first packet: a SYN-ACK, an echo reply, a datagram."""
     sport, dport = packet.dport, packet.sport
     if packet.protocol in ICMP_PROTOCOLS:
         sport, dport = dport, sport
@@ -279,7 +283,7 @@ def answer_to(packet: Packet) -> Packet:
 
 
 def _interface_of_pod(routing: Routing, family: Family, address: int) -> str | None:
-    """The interface behind which a node has a pod with this address; None if it routes the address elsewhere."""
+    """The interface behind which a node has a pod with this address; None if the node routes the address elsewhere."""
     decision = routing.lookup(family, address)
     if decision is None or decision.route is None or decision.interface not in routing.interfaces:
         return None

@@ -1,9 +1,12 @@
-"""A persistent mapping: a change makes a new map that shares what stayed, and leaves the old one as it was.
+"""A persistent mapping: a change makes a new map that shares the unchanged entries, and leaves the old map as it was.
 
-A map is a dictionary that nobody changes any more, and above it two dictionaries of later changes, a small one and a medium
-one. A change copies the small one; when it is full, it goes into the medium one, and that in its turn into the large one. So
-a single change costs about the cube root of the size, and reading costs one to three lookups. Pure Python, because compiled
-persistent maps lag behind new versions of Python, and because dictionaries are built and copied far faster than tries.
+A map has a large dictionary, which never changes, and above it two dictionaries of later changes: a small one and a
+medium one. A change copies the small one. When the small one is full, it is merged into the medium one, and that in
+turn into the large one. So a single change costs about the cube root of the size, and reading costs one to three
+look-ups.
+
+It is pure Python, because compiled persistent maps lag behind new versions of Python, and because dictionaries are
+built and copied far faster than tries.
 """
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
@@ -14,19 +17,19 @@ V = TypeVar("V")
 D = TypeVar("D")
 
 _ABSENT: Final[Any] = object()
-_GONE: Final[Any] = object()  #: instead of a value, where a change took the key away
+_GONE: Final[Any] = object()  #: stands in for the value of a key that a change deleted
 _NOTHING: Final[dict[Any, Any]] = {}
 
-_SMALL = 64  #: up to here a map is one dictionary, copied at each change
-_RECENT = 32  #: changes in the small dictionary
-_OLDER = 128  #: the medium one holds at most √(128 · size): its copies and those of the large one then cost the same
+_SMALL = 64  #: up to this size a map is one dictionary, copied at each change
+_RECENT = 32  #: the small dictionary holds at most so many changes
+_OLDER = 128  #: the medium one holds at most √(128 · size): copying it and copying the large one then cost the same
 
 
 class Map(Mapping[K, V]):
-    """A mapping that never changes; ``set``, ``delete``, ``update`` and ``mutate`` return the next one.
+    """A mapping that never changes. ``set``, ``delete``, ``update`` and ``mutate`` return the next one.
 
-    Equal to another Map with the same entries, and hashable if its values are. Its order depends on how it came about:
-    whoever shows entries sorts them.
+    It is equal to another Map with the same entries, and hashable if its values are. Its order depends on how it was
+    made: code that shows entries must sort them.
     """
 
     __slots__ = ("_base", "_older", "_recent")
@@ -91,11 +94,11 @@ class Map(Mapping[K, V]):
         return self._with(dict(entries))
 
     def mutate(self) -> "MapMutation[K, V]":
-        """Collect many changes, then ``finish``: as one change, it costs less than each of them in its turn."""
+        """Collects many changes until ``finish``. Together they cost less than one by one."""
         return MapMutation(self)
 
     def _with(self, changes: dict[K, Any]) -> "Map[K, V]":
-        """After the changes, which the map takes over."""
+        """The map after these changes. It keeps the dictionary, so the caller must not change it."""
         recent, older, base = self._recent, self._older, self._base  # in this order, see _settle
         new: Map[K, V] = _new(Map)
         new._older = older
@@ -113,7 +116,11 @@ class Map(Mapping[K, V]):
         return new
 
     def _settle(self) -> dict[K, V]:
-        """All entries, which the map keeps as its base; the same for whoever reads meanwhile, as changes go last."""
+        """Merges all changes into the base, and returns it.
+
+        A thread that reads meanwhile sees the same entries, because the base is replaced before the changes are
+        removed.
+        """
         recent, older, base = self._recent, self._older, self._base
         if recent is not None:
             self._base = base = _settled(base, older | recent)
@@ -171,13 +178,13 @@ class MapMutation(Generic[K, V]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing: the changes count where ``finish`` returns them."""
+        """Does nothing: the changes take effect in the map that ``finish`` returns."""
 
     def __setitem__(self, key: K, value: V) -> None:
         self._changes[key] = value
 
     def pop(self, key: K, default: Any = _ABSENT) -> Any:
-        """Remove an entry and return its value, or the default if it is not there. KeyError without a default."""
+        """Removes an entry and returns its value, or the default if there is none. KeyError without a default."""
         found = self._changes.get(key, _ABSENT)
         if found is _ABSENT:
             found = self._origin.get(key, _GONE)
@@ -189,5 +196,5 @@ class MapMutation(Generic[K, V]):
         return default
 
     def finish(self) -> Map[K, V]:
-        """The map after all changes so far; later ones leave it alone."""
+        """The map after all changes so far. Later changes do not affect it."""
         return self._origin._with(self._changes.copy())

@@ -1,7 +1,7 @@
 """A node's network namespace, the hook entries its packets pass, and the walk of one packet through them.
 
-Counterpart: net/netfilter and the IP input, forward and output paths. It runs whatever rules it was given and never knows
-Services, endpoints or why kube-proxy wrote a rule.
+Counterpart: net/netfilter and the IP input, forward and output paths. The rules may come from kube-proxy or from any
+other program: nothing here knows Services or endpoints.
 
 ======== ============ ======= ======== ============ ============
 priority PREROUTING   INPUT   FORWARD  OUTPUT       POSTROUTING
@@ -16,9 +16,9 @@ priority PREROUTING   INPUT   FORWARD  OUTPUT       POSTROUTING
 last                  confirm                       confirm
 ======== ============ ======= ======== ============ ============
 
-iptables' tables stand where the picture shows them; other chains stand where their base says. The two ``nat`` of the left half translate destinations, those of the right half sources. Entries of equal priority: the one
-registered later runs first (K-9.1). security stands at 150, where iptables-nft registers it (K-1.1). A way
-through the node::
+iptables' tables stand where the picture shows them; other chains stand where their base says. ``nat`` at −100
+translates destinations, ``nat`` at 100 translates sources. If two entries have the same priority, the one registered
+later runs first (K-9.1). security stands at 150, where iptables-nft registers it (K-1.1). The ways through the node::
 
     arriving   PREROUTING → routing ┬→ INPUT → socket
                                     └→ FORWARD → POSTROUTING → interface
@@ -56,7 +56,10 @@ CONNTRACK, CONFIRM = -200, 2**31 - 1
 
 
 class HookEntry(NamedTuple):
-    """A function that netfilter asks about every packet of a hook; None: the packet goes on."""
+    """A function that netfilter calls for every packet of a hook.
+
+    It returns the packet's end, or None if it goes on.
+    """
 
     hook: Hook
     priority: int
@@ -65,14 +68,14 @@ class HookEntry(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """What came of a walk's effects."""
+    """What happened when a walk's effects were committed."""
 
     ended: tuple[Destroyed, ...] = ()  #: connections
     clash: Clash | None = None  #: the packet's connection was not the first of its kind (K-6.8)
 
 
 class Netns(NodeFacts):
-    """One node's network namespace: the only thing here that changes, and only by ``load``, ``commit`` and assignment."""
+    """One node's network namespace: the only object here that changes. A walk does not change it; ``commit`` does."""
 
     def __init__(self, name: str, routing: Routing, sysctls: Sysctls | None = None) -> None:
         super().__init__(name, routing, sysctls)
@@ -88,27 +91,33 @@ class Netns(NodeFacts):
         return {family: told.ruleset for family, told in self.programmed.items()}
 
     def load(self, programmed: Programmed) -> None:
-        """Makes this what its family's kernel was told. Connections and affinity stay, lists that no rule uses go (K-4.2)."""
+        """Replaces what the kernel was told for one family.
+
+        Connections and affinity lists stay, except lists that no rule uses any longer (K-4.2).
+        """
         self.programmed[programmed.family] = programmed
         self._arrange(programmed.family)
         self.memory.retain(lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)))
 
     def load_rules(self, ruleset: Ruleset) -> None:
-        """Makes these the rules of their family, as a tool that knows rules only does; what else was told stays."""
+        """Replaces only the rules of their family, as a tool that loads rules does.
+
+        What else the kernel was told stays.
+        """
         told = self.programmed.get(ruleset.family, Programmed.nothing(ruleset.family))
         self.load(replace(told, ruleset=ruleset))
 
     def register(self, family: Family, entry: HookEntry) -> None:
-        """Adds a hook function that is no table's, as ip_vs does."""
+        """Adds a hook function that belongs to no table, as ip_vs does."""
         self._registered[family] = (*self._registered[family], entry)
         self._arrange(family)
 
     def entries(self, family: Family, hook: Hook) -> tuple[HookEntry, ...]:
-        """What a packet passes at a hook, in order."""
+        """The entries that a packet passes at a hook, in order."""
         return self._entries[family][hook]
 
     def pass_hook(self, traversal: Traversal, hook: Hook) -> End | None:
-        """Asks the entries of a hook in order until one ends the packet's way; None: the packet goes on."""
+        """Calls the entries of a hook in order until one ends the packet's way. Returns None if the packet goes on."""
         traversal.hook = hook
         steps = traversal.steps
         for entry in self._entries[traversal.family][hook]:
@@ -127,10 +136,11 @@ class Netns(NodeFacts):
         self._entries[family] = {hook: tuple(entry for entry in ordered if entry.hook is hook) for hook in Hook}
 
     def commit(self, effects: Effects, now_ns: int) -> Committed:
-        """Makes a walk's effects real, and tells what else came of it.
+        """Applies a walk's effects. Returns the connections that ended, and a clash if there was one.
 
-        Packets that were walked at the same instant before any was committed clash if they begin the same connection, as on
-        two processors (K-6.8): the walk of one whose ``clash`` is LOST does not hold, its packet is dropped.
+        If several packets were walked before the first of them was committed, and two begin the same connection, they
+        clash, as on two processors (K-6.8). If the ``clash`` is LOST, the walk's result does not hold: the packet is
+        dropped.
         """
         delete = self.conntrack.delete
         ended = tuple(gone for gone in effects.destroyed if delete(gone.entry.original, gone.entry.reply))
@@ -142,26 +152,31 @@ class Netns(NodeFacts):
         return Committed(ended, clash)
 
     def collect(self, now_ns: int) -> tuple[Destroyed, ...]:
-        """A round of the connection table's collector (CT-3.9, CT-7.4)."""
+        """Runs a round of the connection table's collector (CT-3.9, CT-7.4). Returns the entries that it removed."""
         return self.conntrack.collect(now_ns, self.sysctls)
 
     def interface_down(self, name: str) -> tuple[Destroyed, ...]:
-        """Takes an interface down: its routes go, and the connections masqueraded by it (K-1.9). KeyError if there is none."""
+        """Takes an interface down: its routes and the connections masqueraded by it end (K-1.9).
+
+        Returns those connections. KeyError if there is no such interface.
+        """
         self.routing = self.routing.without(name)
         return self.conntrack.interface_down(name)
 
     def address_removed(self, name: str, address: OwnAddress) -> tuple[Destroyed, ...]:
-        """Takes an address from an interface, and the connections masqueraded to it (K-1.9). KeyError if there is no such
-        interface."""
+        """Removes an address from an interface. The connections masqueraded to the address end (K-1.9).
+
+        Returns those connections. KeyError if there is no such interface.
+        """
         self.routing = self.routing.without_address(name, address)
         return self.conntrack.address_removed(name, address.family, address.value)
 
 
-# --- hook entries of tables ------------------------------------------------------------------------------------------------
+# --- hook entries of tables -------------------------------------------------------------------------------------------
 
 
 def table_entries(ruleset: Ruleset) -> list[HookEntry]:
-    """The entries that a ruleset's base chains register, and, where a rule needs it, connection tracking with NAT (K-1.5)."""
+    """The hook entries of a ruleset's base chains, and those of connection tracking if a rule needs it (K-1.5)."""
     entries: list[HookEntry] = []
     translates = False
     for table in ruleset.in_order():
@@ -180,7 +195,7 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
 
 
 def _reachable(table: Table) -> Iterable[Chain]:
-    """The chains that a packet can meet: foreign leftovers need nothing."""
+    """The chains that a packet can reach. Chains that nothing jumps to need no connection tracking."""
     waiting = table.base_chains()
     seen = {chain.name for chain in waiting}
     while waiting:
@@ -202,12 +217,12 @@ def _recent_lists(ruleset: Ruleset) -> Iterable[str]:
             yield from compiled(chain).recent_lists
 
 
-# --- the walk of a packet --------------------------------------------------------------------------------------------------
+# --- the walk of a packet ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What became of a packet on one node, why, and what the node will remember of it once committed."""
+    """What became of a packet on one node, why, and what the node will remember once the effects are committed."""
 
     disposition: Disposition
     packet: Packet  #: as it is now: delivered, forwarded (``out_interface``), or where it ended
@@ -218,19 +233,19 @@ class Walk:
     with_: str | None = None  #: of REJECTED: ``icmp-port-unreachable``, ``tcp-reset``, …
     answer: Packet | None = None  #: of REJECTED: what the sender is told
     local_error: str = ""  #: what a local sender's system call returns: EPERM, ECONNREFUSED, … (K-3.2)
-    next_hop: int | None = None  #: of FORWARDED: the address looked for on the link
+    next_hop: int | None = None  #: of FORWARDED: the address that the packet is sent to on the link
     ct_state: str = ""  #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED; empty if nothing tracks connections
     entry: Entry | None = None  #: the packet's connection, also when it was not confirmed
-    dnat_rule: RuleReference | None = None  #: that decided the destination, only for the packet that creates the entry
-    snat_rule: RuleReference | None = None
+    dnat_rule: RuleReference | None = None  #: decided the destination; only for the packet that creates the entry
+    snat_rule: RuleReference | None = None  #: decided the source; only for the packet that creates the entry
     source_port_drawn: bool = False  #: the kernel drew the new source port at random
     unknown: str = ""  #: of UNKNOWN: the words of the rule that are not modelled
 
     @property
     def masqueraded(self) -> bool:
-        """Whether a rule gave the connection's packets another source, this one or an earlier packet's.
+        """Whether a rule translates the source of this connection, be it for this packet or an earlier one.
 
-        True for the packet that met the rule even if its source stays the same address.
+        True for the packet that met the rule even if the source stays the same address.
         """
         translated = self.entry is not None and self.entry.reply.daddr != self.entry.original.saddr
         return translated or self.snat_rule is not None
@@ -246,10 +261,11 @@ def walk(
     trace: bool = True,
     indexed: bool = True,
 ) -> Walk:
-    """Follows one packet through one node, changing nothing: commit ``effects`` to make it real.
+    """Follows one packet through one node and changes nothing. To apply what it did, commit the walk's ``effects``.
 
-    ``local``: the packet is made by a process of the node, source address 0 lets the kernel choose (K-2.1); else it arrives
-    by ``packet.in_interface`` (empty: the one that leads back to its source). ``indexed=False`` compares every rule.
+    With ``local`` a process of the node makes the packet; if its source address is 0, the kernel chooses one (K-2.1).
+    Otherwise the packet arrives by ``packet.in_interface``; if that is empty, by the interface that leads back to its
+    source. ``indexed=False`` tries every rule instead of those that the index finds.
     """
     packet = packet.copy()
     traversal = Traversal(netns, packet, now_ns, chooser, local=local, trace=trace, indexed=indexed)
@@ -287,7 +303,12 @@ def walk(
 
 
 def _let_out(netns: Netns, rejected: Traversal, answer: Packet, end: End) -> tuple[Packet | None, End]:
-    """The answer to a rejected packet on its own way out of the node, RELATED to what it answers; rules may change or drop it."""
+    """Sends the answer to a rejected packet out of the node, as RELATED to that packet.
+
+    Rules may change or drop it (K-3.2).
+
+    Returns the answer, or None if it was dropped, and how the rejected packet ended.
+    """
     traversal = Traversal(
         rejected.node, answer.copy(), rejected.now_ns, rejected.chooser, local=True, trace=False, indexed=rejected.indexed
     )  # fmt: skip
@@ -315,10 +336,10 @@ def expand(
     indexed: bool = True,
     as_written: bool = False,
 ) -> list[tuple[Fraction, Walk]]:
-    """Every outcome of a packet with its exact probability, in the order of the rules; the weights sum to 1.
+    """Every outcome of a packet with its exact probability, in the order of the rules. The probabilities sum to 1.
 
     ``as_written``: probabilities printed as 1/k count as exactly 1/k, not as the kernel's threshold / 2³¹ (K-5). Source
-    ports that the kernel draws are not enumerated: see ``Walk.source_port_drawn``.
+    ports that the kernel draws are not enumerated; ``Walk.source_port_drawn`` says that one was drawn.
     """
 
     def once(chooser: Chooser) -> Walk:

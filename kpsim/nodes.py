@@ -1,7 +1,7 @@
 """What a node's network is made of: lo, an uplink, a bridge for its pods, routes to the other nodes, kernel settings.
 
-Counterpart: a machine with a plain routed pod network (kubenet), as its CNI plugin and kube-proxy's start leave it. It never
-knows rules, packets or who is behind an address.
+Counterpart: a machine with a plain routed pod network (kubenet), after its CNI plugin and kube-proxy have started.
+``fabric`` connects the nodes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from kpsim.sysctls import SETTINGS, Sysctls
 
 _UPLINK, _BRIDGE = "eth0", "cni0"
 _LOOPBACK = ("127.0.0.1/8", "::1/128")
-_PREFIX = {Family.IPV4: 24, Family.IPV6: 64}  #: of a node's address that is given without one
-_MOST_CONNECTIONS = 1_048_576  #: kube-proxy scales the table with the cores, but not beyond
-#: what kube-proxy writes at its start, and the option with the value that keeps it from that (CFG-4, CFG-6)
+_PREFIX = {Family.IPV4: 24, Family.IPV6: 64}  #: prefix length of a node's address that is given without one
+_MOST_CONNECTIONS = 1_048_576  #: kube-proxy scales the table with the cores, but not beyond this
+#: settings that kube-proxy writes when it starts, each with the option and value that prevent it (CFG-4, CFG-6)
 _WRITTEN_UNLESS = {
     "route_localnet": "iptables.localhostNodePorts is false",
     "tcp_be_liberal": "conntrack.tcpBeLiberal is false",
@@ -32,7 +32,7 @@ _WRITTEN_UNLESS = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A node's network. ``pod_interface`` is where its pods' packets come in, whatever leads back to them."""
+    """A node's network. Packets of its pods come in by ``pod_interface``, even if the route back leads elsewhere."""
 
     routing: Routing
     sysctls: Sysctls
@@ -43,15 +43,15 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another node, as routes see it."""
+    """Another node, with what routes to it need."""
 
     addresses: tuple[OwnAddress, ...]
     pod_networks: tuple[Network, ...]
-    pods: tuple[tuple[Family, int], ...] = ()  #: outside its pod networks
+    pods: tuple[tuple[Family, int], ...] = ()  #: those outside its pod networks
     _routes: dict[str, tuple[Route, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def routes_by(self, uplink: str) -> tuple[Route, ...]:
-        """The routes to the node's pods by this interface. They are made once: all nodes with such an uplink share them."""
+        """The routes to the node's pods by this interface. All nodes with an uplink of this name share them."""
         if uplink not in self._routes:
             self._routes[uplink] = tuple(_routes_to(self, uplink))
         return self._routes[uplink]
@@ -69,9 +69,10 @@ def make_machine(
 ) -> Machine:
     """A node with lo, an uplink and a bridge for its pods, and routes to its peers and the outside.
 
-    ``interfaces`` are the real ones, if known: the uplink is the one with the first node IP, the bridge the one inside a pod
-    network. Without one inside, pods are behind an interface without address, as routed pods are. ``pod_interface`` is where pod
-    traffic comes in, by default the bridge. InputError for what is no address or network.
+    ``interfaces`` are the real interfaces, if known. The uplink is then the interface with the first node IP, and the
+    bridge is the interface with an address inside a pod network. If no interface has such an address, the pods are
+    behind an interface without address, as routed pods are. Pod traffic comes in by ``pod_interface``, by default the
+    bridge. InputError for a text that is not an address or network.
     """
     networks = tuple(map(pod_network, pod_cidrs))
     own = tuple(node_address(text) for text in node_ips)
@@ -97,7 +98,10 @@ def make_machines(
     pod_interface: str = "",
     sysctls: Sysctls | None = None,
 ) -> dict[str, Machine]:
-    """Plain nodes, name → (node IPs, pod CIDRs), that know each other's pod networks. Errors as :func:`make_machine`."""
+    """Plain nodes that have routes to each other's pods. ``nodes`` maps a name to (node IPs, pod CIDRs).
+
+    Errors as :func:`make_machine`.
+    """
     peers = {
         name: Peer(tuple(map(node_address, node_ips)), tuple(map(pod_network, pod_cidrs)))
         for name, (node_ips, pod_cidrs) in nodes.items()
@@ -115,19 +119,22 @@ def make_machines(
 
 
 def without_hairpin(machine: Machine) -> Machine:
-    """The node with bridges that send nothing back by the port that it came in by (K-2.6)."""
+    """The node with hairpin off: its bridges send no packet back by the port that it came in by (K-2.6)."""
     interfaces = (replace(each, hairpin=False) for each in machine.routing.interfaces.values())
     return replace(machine, routing=Routing(interfaces, machine.routing.routes))
 
 
 def node_address(text: str) -> OwnAddress:
-    """A node's address, /24 or /64 unless it says otherwise."""
+    """Reads a node's address.
+
+    Without a prefix length it is a /24 (IPv4) or /64 (IPv6). InputError if it is no address.
+    """
     address = OwnAddress.parse(text)
     return address if "/" in text else address._replace(prefix=_PREFIX[address.family])
 
 
 def pod_network(text: str) -> Network:
-    """InputError if it is no CIDR."""
+    """Reads a CIDR. InputError if the text is not one."""
     network = parse_network(text)
     if network is None:
         raise InputError(Problem(f"not a network: {text!r}"))
@@ -161,7 +168,10 @@ def _devices(
 
 
 def _uplink(devices: dict[str, Interface], own: tuple[OwnAddress, ...]) -> str:
-    """The link that carries the first node IP, else the first with neighbours, else any; made up if there is none."""
+    """The name of the link that has the first node IP, else of the first link with neighbours, else of the first link.
+
+    If there is no link, one is added to ``devices``.
+    """
     links = [device for device in devices.values() if device.kind is InterfaceKind.LINK]
     wanted = {(address.family, address.value) for address in own[:1]}
     carrying = [link for link in links if any((a.family, a.value) in wanted for a in link.addresses)]
@@ -182,7 +192,7 @@ def _routes_to(peer: Peer, uplink: str) -> Iterable[Route]:
 
 
 def pod_interface_of(config: ProxyConfig) -> str:
-    """The interface that pod traffic must come in by to be recognised as such (I-10); empty: any will do."""
+    """The interface that pod traffic must come in by to be recognised as pod traffic (I-10); empty: any interface."""
     match config.detect_local_mode:
         case LocalMode.BRIDGE_INTERFACE:
             return config.bridge_interface
@@ -193,16 +203,17 @@ def pod_interface_of(config: ProxyConfig) -> str:
 
 
 def outside_networks(pods: Iterable[tuple[Family, int]], networks: Sequence[Network]) -> tuple[tuple[Family, int], ...]:
-    """The pods that no pod network contains."""
+    """The pods whose address lies in none of the networks."""
     return tuple((f, a) for f, a in pods if not any(n.family is f and a in n for n in networks))
 
 
 def sysctls_of(
     config: ProxyConfig, *, route_localnet: bool, liberal: bool, cores: int = 4, before: Sysctls | None = None
 ) -> Sysctls:
-    """The kernel settings of a node after kube-proxy has started (I-1, CFG-4, CFG-6); what it leaves alone is as ``before``.
+    """The kernel settings of a node after kube-proxy has started (I-1, CFG-4, CFG-6).
 
-    The size of the hash it raises if it is too small for the table.
+    Settings that kube-proxy does not write stay as ``before``. It raises the size of the hash if that is too small for
+    the table.
     """
     before = before or Sysctls()
     scaled = config.conntrack_max_per_core * cores

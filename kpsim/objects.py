@@ -1,8 +1,8 @@
 """The Kubernetes API objects that decide where packets go: frozen values read from their JSON.
 
-Counterpart: core/v1 and discovery.k8s.io/v1. Reading is as lenient as Go's decoder (unknown fields ignored, absent fields zero)
-and refuses only what that would refuse: a value of the wrong type. Defaulting and validation (O-3) are ``manifests``' concern.
-What kube-proxy derives from an object this module never knows.
+Counterpart: core/v1 and discovery.k8s.io/v1. Reading is as lenient as Go's decoder: unknown fields are ignored, absent
+fields are zero, and only a value of the wrong type is refused. Defaulting and validation (O-3) are in ``manifests``.
+What kube-proxy derives from an object is in ``kubeproxy.trackers``.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ CLUSTER_IP_NONE = "None"
 
 
 class ObjectKey(NamedTuple):
-    """Identity of an object: kind, namespace (empty if the kind has none), name."""
+    """The identity of an object: kind, namespace (empty if the kind has none), name."""
 
     kind: str
     namespace: str
@@ -33,7 +33,10 @@ class ObjectKey(NamedTuple):
 
 
 class JsonReader:
-    """Typed access to a JSON object; null and absent are the same, wrong types are errors that name the JSON path."""
+    """Typed access to a JSON object.
+
+    A null counts as absent. A wrong type is an InputError that names the JSON path.
+    """
 
     __slots__ = ("obj", "path")
 
@@ -113,7 +116,7 @@ def _kind_of(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Common to all objects. ``json`` is the object as it was read; nobody changes it."""
+    """The metadata that all objects have."""
 
     namespace: str
     name: str
@@ -159,7 +162,10 @@ class Ingress:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Fields of a Service that matter to packets (O-2) and to the EndpointSlice controller."""
+    """The fields of a Service that matter to packets (O-2) and to the EndpointSlice controller.
+
+    ``json`` is the whole object as it was read, here and in the other kinds. It is never changed.
+    """
 
     metadata: Metadata
     json: Json = field(repr=False)
@@ -186,7 +192,10 @@ class Service:
 
     @property
     def externally_accessible(self) -> bool:
-        """The API's meaning (O-3.1): by type and ``externalIPs``, not by what was allocated."""
+        """Whether the Service is externally accessible in the API's sense (O-3.1).
+
+        That depends on its type and ``externalIPs``, not on what was allocated.
+        """
         return self.type in ("LoadBalancer", "NodePort") or (self.type == "ClusterIP" and bool(self.external_ips))
 
 
@@ -232,7 +241,7 @@ def service_from_json(obj: Json) -> Service:
 
 @dataclass(frozen=True, slots=True)
 class SlicePort:
-    """None: absent, which makes kube-proxy skip the port (O-6.2)."""
+    """A port of a slice. If ``name`` or ``port`` is None (absent), kube-proxy skips the port (O-6.2)."""
 
     name: str | None
     protocol: str
@@ -241,7 +250,7 @@ class SlicePort:
 
 
 class TargetRef(NamedTuple):
-    """The object behind an endpoint; of its fields only these matter to anybody."""
+    """A reference to the object behind an endpoint, with the fields of the reference that matter."""
 
     kind: str
     namespace: str
@@ -251,7 +260,7 @@ class TargetRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SliceEndpoint:
-    """Conditions None: absent (O-6.3)."""
+    """An endpoint of a slice. A condition that is None is absent (O-6.3)."""
 
     addresses: tuple[str, ...]
     ready: bool | None = None
@@ -267,10 +276,10 @@ class SliceEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSlice:
-    """Equality is over the whole object, metadata included (O-8.2).
+    """An EndpointSlice. Two are equal if the whole objects are, metadata included (O-8.2).
 
-    ``derived`` is a cache: ``kubeproxy.trackers`` keeps in it what it derives from the slice, so that the kube-proxies of all
-    nodes derive it once. It is no part of the value, and a copy starts with an empty one.
+    ``derived`` is a cache. ``kubeproxy.trackers`` keeps in it what it derives from the slice, so that the kube-proxies
+    of all nodes derive it once. It is not part of the value, and a copy starts with an empty cache.
     """
 
     metadata: Metadata = field(compare=False)
@@ -287,7 +296,7 @@ class EndpointSlice:
 
     @property
     def service_name(self) -> str:
-        """The Service that the slice belongs to, by its label; empty if there is none."""
+        """The name of the Service that the slice belongs to, from its label; empty if it has no such label."""
         return self.metadata.labels.get(LABEL_SERVICE_NAME, "")
 
 
@@ -338,7 +347,7 @@ def _slice_endpoint(endpoint: JsonReader) -> SliceEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What kube-proxy (O-11) and the EndpointSlice controller (T-6.4) read of a Node.
+    """The fields of a Node that kube-proxy (O-11) and the EndpointSlice controller (T-6.4) read.
 
     ``addresses`` are (type, address) in list order.
     """
@@ -357,13 +366,13 @@ class Node:
 
     @property
     def ips(self) -> tuple[str, ...]:
-        """All InternalIPs, then all ExternalIPs, in list order, as written."""
+        """All InternalIPs, then all ExternalIPs, in the order of the list, as written."""
         internal = [address for kind, address in self.addresses if kind == "InternalIP"]
         return (*internal, *(address for kind, address in self.addresses if kind == "ExternalIP"))
 
     @property
     def zone(self) -> str | None:
-        """The zone label, or None."""
+        """The value of the zone label, or None if there is none."""
         return self.metadata.labels.get(LABEL_ZONE)
 
 
@@ -397,7 +406,7 @@ class ContainerPort(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What the EndpointSlice controller and the packet path read of a Pod (O-10)."""
+    """The fields of a Pod that the EndpointSlice controller and the packet path read (O-10)."""
 
     metadata: Metadata
     json: Json = field(repr=False)

@@ -1,6 +1,6 @@
 """One packet as netfilter sees it: slotted, cheap to copy, addresses as integers.
 
-Counterpart: the sk_buff. It never knows its way nor how it looks on the wire (``wire``).
+Counterpart: the sk_buff. ``wire`` says how a packet looks on the wire.
 """
 
 import enum
@@ -13,17 +13,17 @@ PORT_PROTOCOLS = frozenset({"tcp", "udp", "udplite", "sctp", "dccp"})
 
 
 class Window(enum.StrEnum):
-    """Where a TCP segment lies in the receiver's window: sequence numbers are not modelled, the verdict on them is."""
+    """Where a TCP segment lies in the receiver's window. It stands in for sequence numbers, which are not modelled."""
 
     EXACT = "exact"  #: the segment that was expected
     INSIDE = "inside"  #: acceptable, but there is a gap before it: matters for RST (K-6.4)
-    OUTSIDE = "outside"  #: far beyond it: INVALID unless be_liberal (CT-4.4)
+    OUTSIDE = "outside"  #: far beyond the window: INVALID unless be_liberal (CT-4.4)
     BEFORE = "before"  #: long acknowledged: passes without effect; an RST is INVALID (CT-4.4)
 
 
 @dataclass(slots=True)
 class Packet:
-    """A packet and its skb fields. ``sport``/``dport`` are 0 where the protocol has none; for ICMP echo ``sport`` is the id.
+    """A packet and its skb fields. Without ports ``sport`` and ``dport`` are 0, but for ICMP echo ``sport`` is the id.
 
     PSH stands for "carries data". ``sctp_chunk`` is the first chunk's name, meaningless unless sctp.
     """
@@ -34,7 +34,7 @@ class Packet:
     daddr: int
     sport: int = 0
     dport: int = 0
-    tcp_flags: frozenset[str] = frozenset({"SYN"})  #: of SYN, ACK, FIN, RST, PSH, URG; meaningless unless tcp
+    tcp_flags: frozenset[str] = frozenset({"SYN"})  #: some of SYN, ACK, FIN, RST, PSH, URG; meaningless unless tcp
     icmp_type: int = 0
     icmp_code: int = 0
     related: "Packet | None" = None  #: the packet an ICMP error is about
@@ -57,12 +57,12 @@ class Packet:
 
     @property
     def source(self) -> str:
-        """Canonical source address."""
+        """The source address in canonical text."""
         return format_ip(self.family, self.saddr)
 
     @property
     def destination(self) -> str:
-        """Canonical destination address."""
+        """The destination address in canonical text."""
         return format_ip(self.family, self.daddr)
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""What one family of one machine's kernel has been told: the one thing that kube-proxy and packets have in common.
+"""What one machine's kernel was told for one family: the only thing that kube-proxy and packets have in common.
 
-A proxy mode turns one such value into the next. ``netfilter`` runs packets through it. A value never changes, so one that was kept
-still says what the kernel held then. Connections, affinity and counters are not in here: packets make those, and a namespace
-remembers them.
+A proxy mode turns one such value into the next, and ``netfilter`` runs packets through it. A value never changes, so a
+kept one still says what the kernel held then. Connections, affinity and counters are not in here: packets cause them,
+and ``netfilter.Netns`` remembers them.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from kpsim.ruleset import Origin, Role, Rule, Ruleset
 
 @dataclass(frozen=True)
 class Programmed:
-    """What one family of one machine's kernel has been told. Nothing in it ages or counts.
+    """What one machine's kernel was told for one family. Nothing in it expires or counts.
 
-    Caches what it is asked about its rules' origins; the caches are no part of the value.
+    The look-up of rules by origin is cached. The cache is not part of the value.
     """
 
     family: Family
@@ -24,12 +24,12 @@ class Programmed:
 
     @classmethod
     def nothing(cls, family: Family) -> "Programmed":
-        """A machine that has just booted: no table exists."""
+        """The state of a machine that has just booted: no table exists."""
         return cls(family, Ruleset(family))
 
     @classmethod
     def of(cls, ruleset: Ruleset) -> "Programmed":
-        """A machine that was told these rules and nothing else."""
+        """The state of a machine that was told these rules and nothing else."""
         return cls(ruleset.family, ruleset)
 
     def has(self, wanted: Role | Origin) -> bool:
@@ -39,7 +39,7 @@ class Programmed:
         return any(origin.role is wanted for origin in self._rules_by_origin)
 
     def rules_of(self, origin: Origin) -> tuple[Rule, ...]:
-        """The rules that exist for exactly this reason, in no order that means anything; none if there is none."""
+        """The rules that exist for exactly this reason. Their order means nothing."""
         return self._rules_by_origin.get(origin, ())
 
     @cached_property

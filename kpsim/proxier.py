@@ -1,8 +1,8 @@
 """One node's kube-proxy, in one family: watch events in, sync results out (CP-7, CP-10, I-13).
 
-Counterpart: the frame that pkg/proxy's backends share. It decides whether a sync is full, consumes the changes, lets the backend
-write the rules and does what follows a success. How a mode differs it asks of the backend's traits. The clock, and who asks for
-a sync, are the caller's.
+Counterpart: the frame that pkg/proxy's backends share. A proxier decides whether a sync is full, takes over the
+changes, lets the backend write the rules, and does what follows a success. The backend's traits say how a mode differs.
+The caller has the clock and decides when a sync runs.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,15 +32,17 @@ from kpsim.programmed import Programmed
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """What one sync did. ``ran`` False: the start gate was closed, or no sync was tried; ``transaction`` then did nothing."""
+    """What one sync did.
+
+    ``ran`` is False if the start gate was closed or no sync was tried; ``transaction`` then did nothing.
+    """
 
     ran: bool
     transaction: Transaction
     full: bool = False
     services_changed: tuple[ServiceKey, ...] = ()
-    plans: Plans = field(
-        default_factory=dict, repr=False
-    )  #: of all Services in a full sync, else of those that changed
+    #: the plans of all Services in a full sync, else of those that changed
+    plans: Plans = field(default_factory=dict, repr=False)
     trigger_times_ns: tuple[tuple[ServiceKey, int], ...] = ()  #: one latency sample each, if the sync succeeded (O-8.6)
     conntrack_deleted: tuple[UdpFlow, ...] = ()
 
@@ -57,7 +59,8 @@ class SyncResult:
 class Proxier:
     """State machine of one family's proxier. Times are nanoseconds since 1970.
 
-    ``held`` is what the machine's kernel holds of the family. A sync changes it. Another program may: assign what it left.
+    ``held`` is what the machine's kernel holds for the family. A sync changes it. If another program changes the
+    kernel's rules, assign the new value.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Proxier:
         metrics: Metrics | None = None,
         proxy_health: ProxyHealth | None = None,
     ) -> None:
-        """Starts the process. ``held``: what it finds in the kernel, nothing unless given (CP-12.1)."""
+        """Starts the process. ``held`` is what it finds in the kernel; None: nothing (CP-12.1)."""
         self.settings = settings
         self.backend = backend
         self.held = backend.start(held or Programmed.nothing(settings.family))
@@ -90,13 +93,13 @@ class Proxier:
         self._last_full_ns: int | None = None
 
     def make_runner(self) -> BoundedFrequencyRunner:
-        """A runner with the configured periods that asks for this proxier's syncs as often as its mode does (CP-9.1)."""
+        """A runner for this proxier's syncs, with the configured periods and the mode's longest pause (CP-9.1)."""
         config = self.settings.config
         longest_ns = self.backend.traits.longest_pause_ns(config)
         return BoundedFrequencyRunner(config.min_sync_period_ns, config.sync_period_ns, longest_ns)
 
     def reports_success(self, result: SyncResult) -> bool:
-        """Whether the runner is told that a sync went well; some modes never report a failure (IPVS-1.6)."""
+        """Whether the runner is told that a sync succeeded. ipvs mode never reports a failure (IPVS-1.6)."""
         return result.success or not self.backend.traits.hastens_retry
 
     @property
@@ -109,19 +112,19 @@ class Proxier:
 
     @property
     def initialised(self) -> bool:
-        """Both initial lists were delivered: the start gate is open (O-1.8)."""
+        """Whether both initial lists were delivered, so that the start gate is open (O-1.8)."""
         return self._services_synced and self._slices_synced
 
     def services_synced(self) -> None:
-        """All initial Services were delivered. The caller then attempts a sync directly (O-1.8)."""
+        """Notes that all initial Services were delivered. The caller then attempts a sync directly (O-1.8)."""
         self._services_synced = True
 
     def slices_synced(self) -> None:
-        """All initial EndpointSlices were delivered. The caller then attempts a sync directly (O-1.8)."""
+        """Notes that all initial EndpointSlices were delivered. The caller then attempts a sync directly (O-1.8)."""
         self._slices_synced = True
 
     def on_event(self, event: Event, now_ns: int) -> bool:
-        """Take a watch event that passed kube-proxy's selectors. True: a sync is requested (CP-7.2)."""
+        """Takes a watch event that passed kube-proxy's selectors. Returns True if it requests a sync (CP-7.2)."""
         requested = self._handle(event)
         if requested:
             self.proxy_health.queued_update(self.family, now_ns)
@@ -149,7 +152,10 @@ class Proxier:
                 return False  # the former is for nftables only (O-1.4), the latter is never read (O-1.5)
 
     def _on_node(self, node: Node) -> bool:
-        """T-5: only the zone label counts; its change makes the next sync full, even before the start gate opens."""
+        """Takes a Node event; returns True if it requests a sync. Only the zone label counts (T-5).
+
+        If the label changes, the next sync is full, even if the start gate is still closed.
+        """
         self.proxy_health.node_changed(node)
         topology = {LABEL_ZONE: node.zone} if node.zone is not None else {}
         if topology == self._topology:
@@ -159,28 +165,31 @@ class Proxier:
         return True
 
     def force_full_sync(self) -> None:
-        """What the canary does when it finds its chain gone (I-14): the next sync is full."""
+        """Makes the next sync full, as the canary does when it finds its chain gone (I-14)."""
         self._need_full = True
 
     def use_interfaces(self, interfaces: Iterable[HostInterface]) -> None:
-        """The machine's addresses changed; node port dispatch reads them at the next sync (I-9.3)."""
+        """Notes the machine's new addresses. Node port dispatch reads them at the next sync (I-9.3)."""
         self._machine = replace(self._machine, interface_addresses=interface_addresses(interfaces, self.family))
 
     def use_ipvs_connections(self, active: Mapping[str, int]) -> None:
-        """ip_vs now counts these active connections, by ``VIP:port/PROTO/RSIP:port``; a mode that wants them reads them later."""
+        """Notes ip_vs's counts of active connections by ``VIP:port/PROTO/RSIP:port``, for ``tick`` and later syncs."""
         self._machine = replace(self._machine, ipvs_connections=active)
 
     def tick(self, now_ns: int) -> None:
-        """Do now what the mode does between syncs by a timer of its own (IPVS-6.2)."""
+        """Does now what the mode does between syncs by its own timer (IPVS-6.2)."""
         self.held = self.backend.tick(now_ns, self._machine, self.held)
 
     def no_sync(self) -> SyncResult:
-        """The result of a sync that does not run: the kernel holds what it held."""
+        """The result of a sync that does not run: the kernel's state is unchanged."""
         return SyncResult(ran=False, transaction=Transaction(success=False, held=self.held))
 
     def sync(self, now_ns: int, flows: Callable[[], Iterable[UdpFlow]] = tuple, *, refuse: bool = False) -> SyncResult:
-        """One run of the sync loop (I-13.4). ``flows`` lists the conntrack table if it is needed; ``refuse`` lets the
-        backend's tool refuse the document. The caller deletes ``conntrack_deleted`` from its table."""
+        """Runs the sync loop once (I-13.4).
+
+        ``flows`` lists the conntrack table; it is called only if the sync needs the table. With ``refuse`` the
+        backend's tool refuses the document. The caller deletes ``conntrack_deleted`` from its table.
+        """
         if not self.initialised:
             return self.no_sync()
         with without_collector():
@@ -204,7 +213,7 @@ class Proxier:
             samples = tuple((key, t) for key in checkout.trigger_times_ns for t in checkout.trigger_times_ns[key])
             deleted = self._after_success(now_ns, transaction, checkout, len(samples), flows)
         else:
-            self._need_full = True  # the changes are in the maps, but samples and conntrack clean-up are lost (I-13.6)
+            self._need_full = True  # the changes stay in the maps, but samples and conntrack clean-up are lost (I-13.6)
         return SyncResult(
             ran=True,
             transaction=transaction,
@@ -216,7 +225,10 @@ class Proxier:
         )
 
     def _next_is_full(self, now_ns: int) -> bool:
-        """CP-10.1 step 2; asked before the changes are taken, because the endpoint total of the sync before counts (I-12.3 c)."""
+        """Whether the next sync is full (CP-10.1 step 2).
+
+        It is asked before the changes are taken over, because the endpoint total of the sync before counts (I-12.3 c).
+        """
         traits = self.backend.traits
         if self._need_full or not traits.partial_syncs or self._last_full_ns is None:
             return True
@@ -224,7 +236,7 @@ class Proxier:
         return after_ns is not None and now_ns - self._last_full_ns > after_ns
 
     def stale_flows(self, flows: Iterable[UdpFlow]) -> list[UdpFlow]:
-        """Of a connection table, what the last sync's clean-up deletes, for a caller whose syncs take time (O-12)."""
+        """The flows that the last sync's clean-up deletes, for a caller whose syncs take time (O-12)."""
         return self._udp_frontends.stale(flows, self.maps)
 
     def _take_changes(self) -> tuple[dict[ServiceKey, ServiceChange], EndpointsCheckout]:
@@ -249,7 +261,7 @@ class Proxier:
         )
 
     def _count(self, transaction: Transaction, full: bool) -> None:
-        """Metrics of every sync past the gate: the mode's own, then the durations that all modes count (CP-11.1)."""
+        """Updates the metrics of every sync past the gate: the mode's own, then those that all modes have (CP-11.1)."""
         family = self.family.label
         self.metrics.apply(transaction.metrics)
         self.metrics.add("sync_proxy_rules_duration_seconds_count", ip_family=family)
@@ -265,7 +277,7 @@ class Proxier:
         samples: int,
         flows: Callable[[], Iterable[UdpFlow]],
     ) -> list[UdpFlow]:
-        """I-13.4 step 9; returns the stale UDP flows."""
+        """Does step 9 of I-13.4: metrics, health checks, stale flows. Returns the stale UDP flows."""
         family = self.family.label
         if samples:
             self.metrics.add("network_programming_duration_seconds_count", samples, ip_family=family)

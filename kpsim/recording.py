@@ -1,8 +1,9 @@
 """Recordings: what one kube-proxy was told, event by event.
 
-A recording is a file of JSON lines: a CONFIG, then watch events with SYNC lines where a sync runs. Objects are taken as the API
-server returned them: no defaulting, no allocation, no validation beyond kube-proxy's own (O-4 to O-6).
-What a SYNC line says of the machine is read for every mode; a mode ignores what it has no use for (``Backend.tick``).
+A recording is a file of JSON lines: a CONFIG, then watch events, with a SYNC line wherever a sync runs. Objects are
+taken as the API server returned them: without defaulting, allocation, or validation beyond kube-proxy's own (O-4 to
+O-6). What a SYNC line says about the machine is read for every mode; a mode ignores what it does not use
+(``Backend.tick``).
 """
 
 import math
@@ -22,7 +23,7 @@ from kpsim.units import HOUR_NS, SECOND_NS, parse_rfc3339_ns
 
 @dataclass(frozen=True, slots=True)
 class SyncStep:
-    """A SYNC line: what happened to the machine before it, and the faults of this sync."""
+    """A SYNC line: what happened to the machine before the sync, and the faults of this sync."""
 
     after_ns: int
     conntrack: tuple[UdpFlow, ...] = ()
@@ -38,7 +39,7 @@ class SyncStep:
 
 @dataclass(frozen=True, slots=True)
 class WatchStep:
-    """An event line; ``at_ns`` since 1970 where it carries a time."""
+    """An event line. ``at_ns`` is its time since 1970; None: the line has no time."""
 
     type: EventType
     object: ApiObject
@@ -47,7 +48,7 @@ class WatchStep:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording, read. ``node`` is the Node that kube-proxy reads at its start, or None."""
+    """A recording that was read. ``node`` is the Node that kube-proxy reads when it starts, or None."""
 
     family: Family
     config: ProxyConfig
@@ -66,7 +67,7 @@ class Recording:
 
 
 def load_recording(path: Path | str, *, mode: Mode | None = None) -> Recording:
-    """Read a recording, from standard input for ``-``. InputError names file and line of everything that cannot be read."""
+    """Reads a recording; ``-`` is standard input. InputError names file and line of everything that cannot be read."""
     return read_recording(read_bytes(path), shown_name(path), mode=mode)
 
 
@@ -83,7 +84,7 @@ _NO_CONFIG = (
 
 
 def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None = None) -> Recording:
-    """The recording in these lines; InputError with all problems, by line."""
+    """The recording in these lines. InputError lists all problems, each with its line."""
     problems: list[Problem] = []
     config: JsonReader | None = None
     config_line = first_line = 0
@@ -104,10 +105,10 @@ def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None =
                 _refuse_others(obj, "type", "ipFamily", "object", "node", "host")
         except (InputError, ValueError) as error:
             problems += _located(error, file, number)
-            if number == first_line and not isinstance(error, InputError):  # every line would be as wrong
+            if number == first_line and not isinstance(error, InputError):  # every other line would be as wrong
                 raise InputError(replace(problems[0], message=f"{problems[0].message}; {_EXPECTED}")) from error
     if config is None:
-        if not any(problem.line == first_line for problem in problems):  # what is wrong with that line was said
+        if not any(problem.line == first_line for problem in problems):  # else a problem of that line was told already
             problems.insert(0, Problem(_NO_CONFIG, file=file, line=first_line or 1))
         raise InputError(problems)
     try:
@@ -125,7 +126,7 @@ def _located(error: Exception, file: str, line: int) -> list[Problem]:
 
 
 def _steps(obj: JsonReader) -> Iterator[WatchStep | SyncStep]:
-    """The step of a line; none for a kind of object that kube-proxy does not watch."""
+    """Yields the step of a line; nothing for a kind of object that kube-proxy does not watch."""
     kind = obj.text("type")
     if kind == "SYNC":
         _refuse_others(obj, "type", "afterSeconds", "host")
@@ -148,7 +149,7 @@ def _steps(obj: JsonReader) -> Iterator[WatchStep | SyncStep]:
 
 
 def _refuse_others(obj: JsonReader, *known: str) -> None:
-    """A mistyped field would count as absent."""
+    """Raises InputError if the object has other fields than these: a mistyped field would count as absent."""
     if others := sorted(set(obj.obj) - set(known)):
         expected = f"there is no such field here; there is {', '.join(known)}"
         raise InputError([Problem(expected, path=f".{name}") for name in others])
@@ -156,7 +157,7 @@ def _refuse_others(obj: JsonReader, *known: str) -> None:
 
 @dataclass(slots=True)
 class _Times:
-    """The times on events so far: they may not run back, nor so far that syncs would never end."""
+    """Checks the times of events: they must not go back, nor more than ten years ahead, or syncs would never end."""
 
     first_ns: int | None = None
     last_ns: int = 0
@@ -189,7 +190,7 @@ _SYNC_HOST = frozenset(
 
 
 def _host(obj: JsonReader, known: frozenset[str]) -> JsonReader:
-    """The ``host`` of a line: what happens to a machine is either modelled or refused by name."""
+    """The ``host`` of a line. InputError names the fields that are not modelled."""
     host = obj.child("host")
     unknown = sorted(set(host.obj) - known)
     if unknown:
@@ -221,7 +222,7 @@ def _connections(obj: JsonReader, name: str) -> Mapping[str, int] | None:
     return {server: reader.integer(server) for server in counts}
 
 
-#: longest pause that a recording may have; beyond it dates would leave the calendar
+#: the longest pause that a recording may have; after a longer one, dates would leave the calendar
 _LONGEST_NS = 10 * 365 * 24 * HOUR_NS
 
 
@@ -267,7 +268,7 @@ def _port(obj: JsonReader, name: str) -> int:
 
 
 def _interfaces(obj: JsonReader, name: str) -> tuple[HostInterface, ...] | None:
-    """Absent is not the same as none."""
+    """The interfaces in a field; None if the field is absent, which is not the same as an empty list."""
     if obj.obj.get(name) is None:
         return None
     return tuple(HostInterface(item.text("name"), item.texts("addresses")) for item in obj.children(name))
@@ -305,7 +306,7 @@ def _recording(config: JsonReader, steps: list[WatchStep | SyncStep], file: str,
 
 
 def _proxy_config(obj: Json, mode: Mode | None) -> ProxyConfig:
-    """What kube-proxy would refuse at its start is refused."""
+    """The configuration of a recording. InputError for what kube-proxy would refuse when it starts."""
     from kpsim.manifests.places import format_path
     from kpsim.manifests.proxy_config import check_proxy_config
 
@@ -316,7 +317,7 @@ def _proxy_config(obj: Json, mode: Mode | None) -> ProxyConfig:
 
 
 def _first_node(steps: Iterable[WatchStep | SyncStep], name: str) -> Node | None:
-    """The first event before the first SYNC that carries the node of that name."""
+    """The Node of this name in the first event that has it before the first SYNC; None if there is none."""
     for step in steps:
         if isinstance(step, SyncStep):
             return None

@@ -1,8 +1,8 @@
 """Replays of recordings, sync by sync: what kube-proxy would have programmed, as one JSON object per sync.
 
-Where the recording says when a sync runs, it runs then, directly. Where it does not (watch events alone, with times or without),
-the runner decides (CP-9); a sync then takes no time, and what happens at one instant is delivered before a sync at that instant.
-What a mode has programmed its backend describes.
+If the recording has SYNC lines, syncs run exactly there. If it has only watch events, with or without times, the runner
+decides (CP-9). A sync then takes no time, and events of one instant are delivered before a sync at that instant. The
+backend describes what its mode has programmed.
 """
 
 import json
@@ -28,9 +28,9 @@ START_NS = parse_rfc3339_ns("2026-01-01T00:00:00Z")
 
 @dataclass(frozen=True)
 class SyncOutcome:
-    """What is to be said of one sync. ``programmed`` renders the mode's own part when it is called.
+    """What the output says about one sync. ``programmed`` renders the mode's own part when it is called.
 
-    ``says_full``: the mode tells full syncs from partial ones.
+    ``says_full``: the mode distinguishes full and partial syncs.
     """
 
     number: int
@@ -61,7 +61,7 @@ class SyncOutcome:
         return json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=False)
 
     def to_text(self) -> str:
-        """A line for a person: when, what kind of sync, how many rules, which Services."""
+        """One line for people: when, what kind of sync, how many rules, which Services."""
         head = f"sync {self.number:>3}  at {format_duration(self.after_start_ns):>8}"
         if not self.result.ran:
             return f"{head}  none ran"
@@ -75,10 +75,13 @@ class SyncOutcome:
 
 
 class Replay:
-    """A recording being replayed; after the last outcome ``proxier``, ``cluster`` and ``flows`` are the final state."""
+    """A recording being replayed.
+
+    After the last outcome, ``proxier``, ``cluster`` and ``flows`` are the final state.
+    """
 
     def __init__(self, recording: Recording, *, beside: Ruleset | None = None) -> None:
-        """``beside``: the rules that the node had before kube-proxy started."""
+        """``beside`` are the rules that the node had before kube-proxy started."""
         self.recording = recording
         times = [step.at_ns for step in recording.steps if isinstance(step, WatchStep) and step.at_ns is not None]
         self.start_ns = START_NS if recording.has_syncs or not times else times[0]
@@ -96,7 +99,7 @@ class Replay:
         return self._scripted() if self.recording.has_syncs else self._timed()
 
     def _scripted(self) -> Iterator[SyncOutcome]:
-        """A sync per SYNC line; time passes before the events that lead up to it."""
+        """One sync per SYNC line. The line's time passes before the events above it are delivered."""
         events: list[WatchStep] = []
         for step in self.recording.steps:
             if isinstance(step, WatchStep):
@@ -112,7 +115,7 @@ class Replay:
             self._deliver(event)
 
     def _timed(self) -> Iterator[SyncOutcome]:
-        """Syncs as the runner orders them. What has no later time than the first event is the initial list."""
+        """Syncs when the runner wants them. Events with no later time than the first event are the initial list."""
         steps = [step for step in self.recording.steps if isinstance(step, WatchStep)]
         runner = self.proxier.make_runner()
         runner.start(self.start_ns)
@@ -131,7 +134,7 @@ class Replay:
         yield from self._run_until(runner, None)
 
     def _run_until(self, runner: BoundedFrequencyRunner, until_ns: int | None) -> Iterator[SyncOutcome]:
-        """The runs that start before ``until_ns``; without it, those that were requested."""
+        """Does the runs that start before ``until_ns``; with None, runs as long as one is requested."""
         while (due_ns := runner.next_run_ns()) is not None:
             if due_ns >= until_ns if until_ns is not None else not self._requested:
                 return
@@ -147,7 +150,7 @@ class Replay:
             if known is None:
                 return False
             self.cluster = self.cluster.remove(step.object.key)[1]
-            event = Event(EventType.DELETED, known, None)  # watchers get what was last seen
+            event = Event(EventType.DELETED, known, None)  # watchers get the version that was last known
         else:
             event, self.cluster = self.cluster.put(step.object)
         seen = through_selector(event, self.recording.node_name)
@@ -160,7 +163,7 @@ class Replay:
         self.proxier.slices_synced()
 
     def _happen(self, step: SyncStep) -> None:
-        """What happened to the machine before this sync."""
+        """Applies what happened to the machine before this sync."""
         if step.conntrack_replace:
             self.flows.clear()
         self.flows.update(dict.fromkeys(step.conntrack))

@@ -1,6 +1,6 @@
 """All randomness of kpsim: draws that are a pure function of (seed, key).
 
-A draw does not depend on the draws before it, so adding a service or a node leaves every other draw alone, and two
+A draw does not depend on the draws before it. So adding a Service or a node does not change any other draw, and two
 policies can be compared on common random numbers. This is the only module that may create random numbers.
 """
 
@@ -15,12 +15,17 @@ def _encode(key: Hashable) -> bytes:
 
 
 def draw64(seed: int, *key: Hashable) -> int:
-    """64 uniform bits for ``key`` (strings, integers, tuples of them): equal on every machine and in every process."""
+    """64 uniform bits for ``key`` (strings, integers, tuples of them), equal on every machine and in every process."""
     return int.from_bytes(blake2b(_encode(key), digest_size=8, key=seed.to_bytes(16, signed=True)).digest())
 
 
 class Draws:
-    """The draws of one seed whose keys all begin alike: equal to ``draw64(seed, first, key)``, and faster."""
+    """The draws of one seed whose keys have the same ``first`` part.
+
+    ``draw64(key)`` equals ``draw64(seed, first, key)``.
+
+    It is faster, because the first part is hashed only once.
+    """
 
     __slots__ = ("_begun",)
 

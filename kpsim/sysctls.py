@@ -1,6 +1,6 @@
 """The kernel settings of a node that decide what becomes of a packet, and their names. Counterpart: /proc/sys/net.
 
-kube-proxy changes some of them at start (route_localnet, the conntrack ones). Knows nothing of who reads them.
+kube-proxy changes some of them when it starts (route_localnet and those of conntrack): see ``nodes.sysctls_of``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,17 +15,17 @@ from kpsim.units import SECOND_NS
 
 @dataclass(frozen=True, slots=True)
 class Sysctls:
-    """Defaults are the kernel's own (K-6.2, CT-4.1, CT-5), not kube-proxy's."""
+    """One node's settings. The defaults are the kernel's own (K-6.2, CT-4.1, CT-5), not kube-proxy's."""
 
     route_localnet: bool = False  #: 127/8 may be routed (K-7.1)
     accept_local: bool = False  #: a source that is one of the node's own addresses may arrive from outside (K-7.3)
     rp_filter: int = 0  #: max(all, device): 0 off, 1 strict, 2 loose (K-7.3)
     bridge_nf_call_iptables: bool = True  #: packets that a bridge switches pass netfilter too (K-2.6)
-    bridge_nf_call_ip6tables: bool = True  #: the same of IPv6
+    bridge_nf_call_ip6tables: bool = True  #: the same for IPv6
     tcp_be_liberal: bool = False
     tcp_loose: bool = True
     nf_conntrack_max: int = 262_144  #: 0: no limit
-    nf_conntrack_buckets: int = 262_144  #: of the table's hash: decide how early drop fares (CT-7.2)
+    nf_conntrack_buckets: int = 262_144  #: size of the table's hash: early drop depends on it (CT-7.2)
     conntrack_checksum: bool = True  #: packets that come in with a wrong checksum are INVALID
     tcp_max_retrans: int = 3  #: repeats of a segment that shorten the timer to ``tcp_timeout_max_retrans_ns`` (CT-4.1)
     tcp_timeout_syn_sent_ns: int = 120 * SECOND_NS
@@ -55,7 +55,7 @@ class Sysctls:
     sctp_timeout_heartbeat_sent_ns: int = 30 * SECOND_NS
 
     def bridges_call_netfilter(self, family: Family) -> bool:
-        """Whether packets of a family that a bridge switches pass netfilter too."""
+        """Whether packets of this family pass netfilter when a bridge switches them (K-2.6)."""
         return self.bridge_nf_call_iptables if family is Family.IPV4 else self.bridge_nf_call_ip6tables
 
     def written(self, values: Mapping[str, int]) -> "Sysctls":
@@ -75,14 +75,14 @@ class Setting:
 
     name: str
     field: str
-    unit_ns: int = 0  #: of the kernel's number, if it is a time
+    unit_ns: int = 0  #: the unit of the kernel's number, if it is a time
     least: int = 0
-    most: int = 1  #: of a switch
-    of_machine: bool = False  #: one for all network namespaces: only the first can change it
+    most: int = 1  #: 1: the setting is a switch
+    of_machine: bool = False  #: one setting for all network namespaces: only the first namespace can change it
 
     @property
     def default(self) -> int:
-        """The kernel's own value."""
+        """The kernel's own value, in the kernel's unit."""
         return self.of(Sysctls())
 
     @property
@@ -90,7 +90,7 @@ class Setting:
         return self.most == 1
 
     def of(self, sysctls: Sysctls) -> int:
-        """The number that the kernel shows."""
+        """The setting's value as the number that the kernel shows."""
         value = int(getattr(sysctls, self.field))
         return value // self.unit_ns if self.unit_ns else value
 
@@ -100,7 +100,7 @@ class Setting:
 
 
 _CONNTRACK = "net.netfilter.nf_conntrack_"
-_LONGEST_S = (2**31 - 1) // 1000  #: that a kernel takes which counts time in milliseconds
+_LONGEST_S = (2**31 - 1) // 1000  #: the longest time that a kernel takes which counts in milliseconds
 
 
 def _settings() -> Iterator[Setting]:
@@ -119,12 +119,15 @@ def _settings() -> Iterator[Setting]:
         yield Setting(_CONNTRACK + timer.removesuffix("_ns"), timer, SECOND_NS, most=_LONGEST_S)
 
 
-#: all that are modelled
+#: all settings that are modelled, by name
 SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _settings()}
 
 
 def complaint(name: str, value: int) -> str:
-    """What is wrong with writing a value: an unknown name, with the known one that comes nearest, or a number out of range."""
+    """Why a value cannot be written: an unknown name, with the nearest known name, or a number out of range.
+
+    Empty if it can be written.
+    """
     setting = SETTINGS.get(name)
     if setting is None:
         last = {known.rpartition(".")[2]: known for known in SETTINGS}
@@ -139,7 +142,10 @@ def complaint(name: str, value: int) -> str:
 
 
 def assignments(texts: Iterable[str]) -> dict[str, int]:
-    """``NAME=VALUE`` as for ``sysctl -w``; whether they can be written is not asked. InputError for what is none."""
+    """Reads ``NAME=VALUE`` as ``sysctl -w`` does. InputError for a text of another form.
+
+    Whether the values can be written is not checked: see :func:`complaint`.
+    """
     found = {}
     for text in texts:
         name, _, value = text.partition("=")

@@ -1,7 +1,7 @@
-"""Packets as the wire has them: Scapy layers, Scapy expressions and capture files, to and from :class:`~kpsim.packet.Packet`.
+"""Converts packets between :class:`~kpsim.packet.Packet` and Scapy layers, Scapy expressions and capture files.
 
-Counterpart: Scapy and libpcap. Scapy is imported when it is first needed, since that takes long. This module never knows what
-becomes of a packet; sequence numbers, payloads and link headers mean nothing to it.
+Counterpart: Scapy and libpcap. Scapy is imported when it is first needed, because importing it takes long. Sequence
+numbers, payloads and link headers are ignored.
 """
 
 import ast
@@ -57,7 +57,7 @@ def _layers() -> Mapping[str, Any]:
     return found
 
 
-# --- to Scapy --------------------------------------------------------------------------------------------------------------
+# --- to Scapy ---------------------------------------------------------------------------------------------------------
 
 
 def to_scapy(packet: Packet) -> Any:
@@ -98,13 +98,14 @@ def _transport(packet: Packet, layers: Mapping[str, Any]) -> Any:
             raise InputError(f"protocol {other} has no form on the wire here")
 
 
-# --- from Scapy ------------------------------------------------------------------------------------------------------------
+# --- from Scapy -------------------------------------------------------------------------------------------------------
 
 
 def from_scapy(layer: Any) -> Packet:
-    """The packet in a Scapy layer, link headers skipped. Checksums are taken as good: captures often hold unfinished ones.
+    """The packet in a Scapy layer; link headers are skipped.
 
-    InputError with the name of what is not modelled: ARP, fragments, other protocols.
+    Checksums count as right, because captures often hold unfinished ones. InputError names what is not modelled: ARP,
+    fragments, other protocols.
     """
     layers = _layers()
     current = layer
@@ -176,25 +177,25 @@ def _carries_data(tcp: Any) -> bool:
 
 def _read_icmpv6(packet: Packet, payload: Any, layers: Mapping[str, Any]) -> None:
     packet.protocol, packet.icmp_type, packet.icmp_code = "icmpv6", payload.type, payload.code
-    packet.sport = payload.fields.get("id", 0)  # of an error, Scapy would look for it in the packet inside
+    packet.sport = payload.fields.get("id", 0)  # for an error, ``payload.id`` would be looked up in the packet inside
     packet.related = _embedded(payload.payload, layers)
 
 
 def _embedded(payload: Any, layers: Mapping[str, Any]) -> Packet | None:
-    """The packet an ICMP error is about; as much of it as the error holds."""
+    """The packet that an ICMP error is about, as much of it as the error holds; None if it holds none."""
     if not isinstance(payload, (layers["IP"], layers["IPv6"])):
         return None
     return _from_ip(payload, layers)
 
 
-# --- expressions -----------------------------------------------------------------------------------------------------------
+# --- expressions ------------------------------------------------------------------------------------------------------
 
 
 def parse_packet(expression: str) -> Packet:
     """The packet of a Scapy expression like ``IP(dst="172.30.0.1")/TCP(dport=80)``. A source that is not given is 0.
 
-    Nothing is executed: only known layers with literal keyword arguments, joined by ``/``. InputError names what else is
-    there, fields that a layer does not have, and values that do not fit.
+    The expression is not executed. It may hold only known layers with literal keyword arguments, joined by ``/``.
+    InputError names anything else, fields that a layer does not have, and values that do not fit.
     """
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
@@ -218,7 +219,7 @@ def parse_packet(expression: str) -> Packet:
         return from_scapy(type(built)(bytes(built)))
     except InputError as error:
         raise InputError(f"packet {_shown(expression)}: {error}") from None
-    except Exception as error:  # Scapy refuses a value in as many ways as it has fields
+    except Exception as error:  # Scapy raises many kinds of errors for a value that it refuses
         raise InputError(f"packet {_shown(expression)}: a value does not fit: {_first_line(error)}") from None
 
 
@@ -230,12 +231,12 @@ def _shown(expression: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Scapy adds advice for those who write programs with it."""
+    """The first line of Scapy's message. The lines after it are advice for programmers."""
     return str(error).partition("\n")[0].removesuffix(":")
 
 
 def _calls(tree: ast.expr, expression: str) -> Iterable[tuple[str, Mapping[str, int | str | bytes]]]:
-    """Layers in order with their literal arguments."""
+    """The layers of an expression in order, each with its literal arguments."""
     if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Div):
         yield from _calls(tree.left, expression)
         yield from _calls(tree.right, expression)
@@ -282,7 +283,10 @@ def _build_layer(name: str, values: dict[str, int | str | bytes], layers: Mappin
 
 
 def _check_addresses(name: str, values: dict[str, int | str | bytes]) -> None:
-    """Scapy would ask the resolver for a name, and this machine's routes for a source."""
+    """Accepts only literal addresses, and sets the source to 0 if it is missing.
+
+    Otherwise Scapy would resolve names, and choose a source by the routes of the machine that it runs on.
+    """
     family = Family.IPV4 if name == "IP" else Family.IPV6
     values.setdefault("src", format_ip(family, 0))
     for field in ("src", "dst"):
@@ -294,12 +298,12 @@ def _check_addresses(name: str, values: dict[str, int | str | bytes]) -> None:
         values[field] = format_ip(*parsed)
 
 
-# --- capture files ---------------------------------------------------------------------------------------------------------
+# --- capture files ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """One packet of a capture, numbered from 1 as Wireshark does. ``refusal`` says why ``packet`` is None."""
+    """One packet of a capture, numbered from 1 as in Wireshark. ``refusal`` says why ``packet`` is None."""
 
     number: int
     time_ns: int
@@ -308,14 +312,14 @@ class Captured:
 
 
 def read_pcap(path: Path | str) -> list[Captured]:
-    """All packets of a pcap or pcapng file. InputError if it is none."""
+    """All packets of a pcap or pcapng file. InputError if the file cannot be read or is no capture file."""
     _layers()
     import scapy.layers.l2  # noqa: F401 - registers Ethernet
     from scapy.error import Scapy_Exception
     from scapy.utils import PcapReader
 
     try:
-        # Scapy leaves a file open that it refuses: this one closes in any case
+        # Scapy leaves a file open if it refuses it, so the file is opened and closed here
         with Path(path).open("rb") as file, PcapReader(file) as reader:  # type: ignore[arg-type]  # Scapy takes files too
             captured = [_captured(number, layer) for number, layer in enumerate(reader, 1)]
     except OSError as error:
@@ -334,7 +338,10 @@ def _captured(number: int, layer: Any) -> Captured:
 
 
 def write_pcap(path: Path | str, packets: Iterable[tuple[int, Packet]]) -> None:
-    """A pcap file of (nanoseconds since 1970, packet), with IP headers first and microseconds. InputError if it cannot be written."""
+    """Writes a pcap file of (nanoseconds since 1970, packet). InputError if it cannot be written.
+
+    Each packet begins with its IP header. Times are written in microseconds.
+    """
     from scapy.utils import RawPcapWriter
 
     try:

@@ -1,6 +1,6 @@
 """The table of proxy modes: the one place, besides the configuration, that names them.
 
-A mode's modules are imported when its first backend is made, so that a mode costs nothing to those who do not use it.
+A mode's modules are imported when its first backend is made, so a mode that is not used costs nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ _FACTORIES: Mapping[Mode, Callable[[ProxierSettings], Backend]] = {Mode.IPTABLES
 
 
 def check_modelled(mode: Mode) -> None:
-    """InputError, with what is modelled, for a mode that kube-proxy has and that is not modelled yet."""
+    """Raises InputError if the mode is not modelled yet. The message names the modes that are."""
     if mode not in _FACTORIES:
         *others, last = _FACTORIES
         modelled = f"{', '.join(others)} and {last} are" if others else f"{last} is"
@@ -28,6 +28,9 @@ def check_modelled(mode: Mode) -> None:
 
 
 def make_backend(settings: ProxierSettings) -> Backend:
-    """The backend of the configured mode, for a process that has done nothing yet. InputError if the mode is not modelled."""
+    """A new backend of the configured mode, for a process that has written nothing yet.
+
+    InputError if the mode is not modelled.
+    """
     check_modelled(settings.config.mode)
     return _FACTORIES[settings.config.mode](settings)

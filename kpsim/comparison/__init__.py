@@ -1,1 +1,1 @@
-"""What differs between two accounts of the same syncs: in rules, and in the first packets that end otherwise."""
+"""Compares two accounts of the same syncs: their rules, and the first packets that end differently."""

@@ -1,7 +1,7 @@
-"""What differs between two accounts of the same syncs, in words: by sync, table, chain and service.
+"""Says in words how two accounts of the same syncs differ: by sync, table, chain and Service.
 
-Two documents are the same if they are so in canonical form (I-19.4): service ports are written in an arbitrary order, what one of
-them writes is in a fixed one. Neither account counts as the right one.
+Two documents count as equal if their canonical forms are equal (I-19.4). The order of the service ports is arbitrary;
+the rules of one service port are in a fixed order. Neither of the two accounts counts as the right one.
 """
 
 import json
@@ -15,10 +15,10 @@ from typing import Any
 from kpsim.config import Mode
 from kpsim.inputs import Json
 
-#: chains that all service ports write to; in any other chain the order of rules is real
+#: chains that all service ports write to; in any other chain the order of rules matters
 SHARED_CHAINS = frozenset({"KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"})
 
-#: the keys under which the accounts of modes stand
+#: the keys of the parts that proxy modes describe
 _MODES = frozenset(map(str, Mode))
 
 _LAST_RULE = "must be the last rule"
@@ -34,11 +34,11 @@ class TableText:
     chains: set[str] = field(default_factory=set)  #: chain lines
     deleted: set[str] = field(default_factory=set)  #: ``-X`` lines
     rules: dict[str, list[str]] = field(default_factory=dict)  #: ``-A`` lines by chain
-    others: list[str] = field(default_factory=list)  #: what is none of these
+    others: list[str] = field(default_factory=list)  #: all other lines
 
 
 def canonical_tables(text: str) -> dict[str, TableText]:
-    """The tables of a document in canonical form, in their order; blank lines and COMMIT say nothing."""
+    """The tables of a document in canonical form, in the document's order. Blank lines and COMMIT are ignored."""
     tables: dict[str, TableText] = {}
     name = ""
     for line in filter(None, map(str.strip, text.split("\n"))):
@@ -62,7 +62,10 @@ def canonical_tables(text: str) -> dict[str, TableText]:
 
 
 def _order_in_shared_chain(rule: str) -> tuple[object, ...]:
-    """By service port; those that stay last one by one, since their order is arbitrary too (I-9.3)."""
+    """The sorting key of a rule: its service port.
+
+    The rules that must be last are sorted by text, because their order is arbitrary too (I-9.3).
+    """
     if _LAST_RULE in rule:
         return (True, rule)
     protocol = _PROTOCOL.search(rule)
@@ -70,7 +73,7 @@ def _order_in_shared_chain(rule: str) -> tuple[object, ...]:
 
 
 def service_port_of(rule: str) -> str:
-    """The service port that a rule speaks of in its comment, as ``namespace/name:port``; empty if none."""
+    """The service port that a rule's comment names, as ``namespace/name:port``; empty if it names none."""
     comment = _COMMENT.search(rule)
     for word in (comment[1] or comment[2] or "").split(" ") if comment else ():
         if "/" in word:
@@ -79,7 +82,7 @@ def service_port_of(rule: str) -> str:
 
 
 def document_differences(expected: str, actual: str) -> Iterator[str]:
-    """What differs between two restore documents, or two outputs of iptables-save."""
+    """Yields the differences between two restore documents, or between two outputs of iptables-save."""
     wanted, found = canonical_tables(expected), canonical_tables(actual)
     if list(wanted) != list(found):
         yield f"expected the tables {' '.join(wanted) or 'none'}, got {' '.join(found) or 'none'}"
@@ -117,12 +120,12 @@ def _rule_differences(wanted: list[str], found: list[str]) -> Iterator[str]:
 
 
 def outcome_differences(expected: Json, actual: Json) -> list[str]:
-    """What differs between two accounts of one sync."""
+    """The differences between two accounts of one sync."""
     return list(_differences((), expected, actual))
 
 
 def run_differences(expected: Sequence[Json], actual: Sequence[Json]) -> list[str]:
-    """What differs between two accounts of the same syncs, sync by sync."""
+    """The differences between two accounts of the same syncs, sync by sync."""
     statements = []
     for number, (wanted, found) in enumerate(zip_longest(expected, actual)):
         if wanted is None or found is None:
@@ -155,7 +158,7 @@ def _differences(path: tuple[str, ...], wanted: Any, found: Any) -> Iterator[str
 
 
 def _are_documents(mode: list[str], wanted: Any, found: Any) -> bool:
-    """Whether two texts are documents of iptables: ``save`` and ``restore`` of the part that some proxy mode describes."""
+    """Whether two values are iptables documents: texts in the part that a proxy mode describes."""
     return len(mode) == 1 and mode[0] in _MODES and isinstance(wanted, str) and isinstance(found, str)
 
 

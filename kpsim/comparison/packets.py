@@ -1,4 +1,4 @@
-"""Which first packets end otherwise under one ruleset than under another, for every address that either of them dispatches."""
+"""Finds the first packets that end differently under two rulesets, for every address that either of them dispatches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,10 @@ MOST_SHOWN = 10
 
 
 def first_packet_differences(replay: Replay, expected: Sequence[Json], actual: Sequence[Json]) -> list[str]:
-    """Statements on the first sync whose resulting rules differ between two accounts; none if they never do."""
+    """Statements about the first sync after which some first packet ends differently; empty if there is none.
+
+    Only syncs are considered after which the rules of the two accounts differ.
+    """
     for number, (wanted, found) in enumerate(zip(expected, actual, strict=False)):
         before, after = _saved_rules(wanted), _saved_rules(found)
         if before is not None and after is not None and before != after:
@@ -61,7 +64,7 @@ def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
 
 
 def _targets(ruleset: Ruleset, node_ip: str) -> Iterator[tuple[str, str, int]]:
-    """Every protocol, address and port that a rule names; a node port is dialled at the node's address."""
+    """Every protocol, address and port that a rule names. A node port is dialled at the node's address."""
     for table in ruleset.tables.values():
         for chain in table.ordered():
             for rule in chain.rules:

@@ -1,7 +1,8 @@
-"""Dialects: how tools spell rules as text. The one table of them, and what each can do.
+"""Dialects: how tools spell rules as text. Here are the table of dialects, and what each of them can do.
 
-Code that prints or reads a rule asks :func:`dialect_of` or :func:`dialect_reading`, and names no dialect. Only the backends, which
-write rules for one tool, import a dialect by its name. What a rule does to a packet is written in ``packetpath``.
+Code that prints or reads a rule calls :func:`dialect_of` or :func:`dialect_reading`, and names no dialect. Only the
+backends, which write rules for one tool, import a dialect by its name. ``packetpath`` says what a rule does to a
+packet.
 """
 
 import enum
@@ -13,12 +14,12 @@ from typing import Literal, NamedTuple, Protocol
 from kpsim.addresses import Family
 from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, TableKey
 
-#: what a parser does with a rule that is not modelled: raise UnsupportedRule, or keep its words as Unknown
+#: what a parser does with a rule that is not modelled: it raises UnsupportedRule, or keeps its words as Unknown
 OnUnknown = Literal["refuse", "keep"]
 
 
 class Form(enum.Enum):
-    """Which of a dialect's spellings of the same rule is wanted."""
+    """One of a dialect's two spellings of the same rule."""
 
     SENT = enum.auto()  #: as kube-proxy writes it for the tool
     LISTED = enum.auto()  #: as the tool prints what the kernel holds
@@ -38,29 +39,30 @@ class Dialect(Protocol):
         """Whether the text looks like rules in this language."""
 
     def families(self, text: str, *, file: str | None = None) -> tuple[Family, ...]:
-        """The families whose rules the text holds; empty if the text does not tell. InputError names ``file``."""
+        """The families whose rules the text holds; empty if the text does not tell. An InputError names ``file``."""
 
     def parse(
         self, text: str, family: Family | None = None, *, file: str | None = None, unknown: OnUnknown = "refuse"
     ) -> tuple[Ruleset, ...]:
         """The rules of a text, one ruleset for each family in it.
 
-        With ``family`` one ruleset is returned: the part of that family or, where the text does not divide itself, all of the text
-        read as that family's. Without ``family`` the text or the name of ``file`` has to tell. InputError lists everything that is
-        wrong, each with file and line; it is an UnsupportedRule if the only fault is that rules are not modelled.
+        With ``family`` the result is one ruleset. It has that family's part of the text or, if the text has no parts,
+        the whole text read as that family's. Without ``family`` the text or the name of ``file`` must tell the family.
+        InputError lists everything that is wrong, each with file and line. It is an UnsupportedRule if the only fault
+        is that rules are not modelled.
         """
 
     def render(self, ruleset: Ruleset, form: Form) -> str:
         """All rules as one document."""
 
     def spell(self, reference: RuleReference, family: Family, form: Form) -> str:
-        """The rule of a reference on one line, with the command that adds it to its chain. ``reference.rule`` is not None."""
+        """A rule on one line, with the command that adds it to its chain. ``reference.rule`` must not be None."""
 
     def words(self, reference: RuleReference, family: Family, form: Form) -> str:
-        """The rule as by :meth:`spell`, without the command and the chain; empty for a rule without words."""
+        """As :meth:`spell`, without the command and the chain; empty for a rule without words."""
 
     def tried(self, rule: Rule, family: Family) -> list[Expression]:
-        """The expressions of a rule in the order in which a trace tells which one was false."""
+        """The expressions of a rule in the order in which a trace looks for the false one."""
 
     def reason(self, rule: Rule, part: Expression, family: Family) -> "Reason":
         """Why an expression of a rule was false."""
@@ -73,13 +75,13 @@ class Dialect(Protocol):
 
 
 class Reason(NamedTuple):
-    """Why an expression was false. ``elsewhere``: the rule is for another destination, protocol or port."""
+    """Why an expression was false. ``elsewhere`` says that the rule is for another destination, protocol or port."""
 
     words: str
     elsewhere: bool
 
 
-#: dialect → the module whose ``DIALECT`` it is; imported when it is first asked for
+#: dialect → the module that has it as ``DIALECT``; the module is imported when it is first needed
 _HOMES = {"iptables": "kpsim.dialects.iptables.dialect"}
 
 
@@ -90,7 +92,7 @@ def _dialect(name: str) -> Dialect:
 
 
 def dialects() -> Iterator[Dialect]:
-    """Every dialect, in the order in which they are asked whether a text is theirs."""
+    """All dialects, in the order in which they are asked whether they read a text."""
     return map(_dialect, _HOMES)
 
 
@@ -103,5 +105,8 @@ def dialect_of(table: TableKey) -> Dialect:
 
 
 def dialect_reading(text: str) -> Dialect:
-    """The dialect that a text is written in. If it looks like none, the first dialect: its parser says what is wrong."""
+    """The dialect in which a text is written.
+
+    If no dialect reads it, the first one, whose parser says what is wrong.
+    """
     return next((dialect for dialect in dialects() if dialect.reads(text)), next(dialects()))

@@ -1,7 +1,7 @@
-"""Questions to a cluster: load it, look at a node's rules, trace and probe packets. The Python face of the command line.
+"""Loads a cluster and answers questions about it: a node's rules, traces and probes of packets. The API for notebooks.
 
-``cluster`` is a loaded cluster and its answers, ``loading`` makes one of manifests or a recording, ``site`` makes the machines that
-packets are sent to.
+``loading`` makes a cluster from manifests or a recording, ``cluster`` answers the questions, and ``site`` makes the
+machines that packets are sent to.
 """
 
 from kpsim.explore.cluster import Cluster, RulesText

@@ -1,4 +1,4 @@
-"""A cluster at one moment, and what one can ask of it: settings and rules of a node, traces and probes of packets."""
+"""A cluster at one moment, and the questions that it answers: a node's settings and rules, traces and probes."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ class TraceOptions(TypedDict, total=False):
 
 
 class RulesText(str):
-    """Rules as their tool saves them; monospaced in a notebook."""
+    """Rules as their tool saves them. A notebook shows them in a monospaced font."""
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self)}</pre>"
@@ -58,9 +58,9 @@ class Cluster:
     host: Host = field(default_factory=Host)
     notes: tuple[str, ...] = ()
     replay: Replay | None = None  #: a finished replay, if the cluster came from a recording
-    #: rules that a node (empty: every node) had before kube-proxy started
+    #: rules that a node (empty name: every node) had before kube-proxy started
     beside: Mapping[tuple[str, Family], Ruleset] = field(default_factory=dict)
-    sysctls: Sysctls = field(default_factory=Sysctls)  #: of every node before kube-proxy started
+    sysctls: Sysctls = field(default_factory=Sysctls)  #: kernel settings of every node before kube-proxy started
 
     def print_notes(self, write: Callable[[str], None]) -> None:
         for note in self.notes:
@@ -68,7 +68,7 @@ class Cluster:
 
     @cached_property
     def node_names(self) -> tuple[str, ...]:
-        """Nodes by their objects; where there is none, the node names that endpoints carry."""
+        """The names of the Node objects; if there is no Node, the node names in EndpointSlices. Sorted."""
         named = {node.metadata.name for node in self.state.nodes}
         if self.replay is not None:
             named.add(self.replay.recording.node_name)
@@ -78,7 +78,7 @@ class Cluster:
         return tuple(sorted(named))
 
     def check_node(self, name: str) -> None:
-        """InputError with the names that come near unless the cluster has this node."""
+        """Raises InputError with similar names if the cluster does not have this node."""
         if name in self.node_names:
             return
         near = sorted(get_close_matches(name, self.node_names, n=3)) or list(self.node_names[:5])
@@ -86,26 +86,26 @@ class Cluster:
         raise InputError(f"no node {name!r}{hint}")
 
     def settings(self, node: str, family: Family) -> ProxierSettings:
-        """The settings that the proxier of this node and family starts with."""
+        """The settings with which the proxier of this node and family starts."""
         config = replace(self.config, hostname_override=node)
         elsewhere = self.replay is not None and self.replay.recording.node_name != node
-        # a recording describes one machine only: the others are known by their Node objects
+        # a recording describes one machine only; the other nodes are known only from their Node objects
         host = Host() if elsewhere else self.host
         host = replace(host, tcp_be_liberal=host.tcp_be_liberal or self.sysctls.tcp_be_liberal)
         return resolve(config, host, self.state.node(node), family)
 
     def kernel_settings(self, node: str) -> Sysctls:
-        """The kernel settings of a node whose kube-proxy has started."""
+        """The kernel settings of a node after its kube-proxy has started."""
         found = self.settings(node, Family.IPV4)
         return sysctls_of(
             self.config, route_localnet=found.localhost_node_ports, liberal=found.liberal, before=self.sysctls
         )
 
     def with_sysctls(self, values: Mapping[str, int]) -> "Cluster":
-        """The cluster as it is if every node had these kernel settings, by name and in the kernel's unit, before kube-proxy started.
+        """The cluster as it would be if every node had these kernel settings before kube-proxy started.
 
-        InputError for what cannot be written or kube-proxy overwrites, and for be_liberal of a recording, which holds rules that
-        depend on it.
+        ``values`` are by name, in the kernel's unit. InputError for a setting that cannot be written or that kube-proxy
+        overwrites. A recording also refuses be_liberal, because the recorded rules depend on it.
         """
         changed = replace(self, sysctls=self.sysctls.written(values))
         if self.replay is not None and changed.sysctls.tcp_be_liberal != self.sysctls.tcp_be_liberal:
@@ -120,7 +120,7 @@ class Cluster:
         return changed
 
     def proxier(self, node: str, family: Family) -> Proxier:
-        """A node's kube-proxy in one family: after its first sync of this state, or after the last sync of a recording."""
+        """A node's kube-proxy of one family, after its first sync of this state or a recording's last sync."""
         self.check_node(node)
         if self.replay is not None and self._recorded(node, family):
             return self.replay.proxier
@@ -148,10 +148,10 @@ class Cluster:
         return reduce(united, found) if found else None
 
     def with_rules_beside(self, *rulesets: Ruleset, node: str = "") -> "Cluster":
-        """The cluster as it is if ``node``, or every node, had these rules before kube-proxy started.
+        """The cluster as it would be if ``node``, or every node, had these rules before kube-proxy started.
 
-        kube-proxy puts its jumps before them (I-3). It takes over or cleans up what a former kube-proxy left among them.
-        InputError for an unknown node, or if a node would have a table twice.
+        kube-proxy puts its jumps before these rules (I-3). If an earlier kube-proxy left rules among them, it takes
+        those over or cleans them up. InputError for an unknown node, or if a node would have a table twice.
         """
         if node:
             self.check_node(node)
@@ -174,7 +174,7 @@ class Cluster:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """Both families, as a dual-stack kube-proxy has them; a recording is one family's."""
+        """The families that have rules: both, as in a dual-stack kube-proxy; for a recording, its own."""
         return (self.replay.recording.family,) if self.replay is not None else tuple(Family)
 
     def ruleset(self, node: str, family: Family) -> Ruleset:
@@ -201,7 +201,7 @@ class Cluster:
 
     @property
     def now_ns(self) -> int:
-        """The moment of the state, in nanoseconds since 1970; for a recording, that of its last sync."""
+        """The time of the state, in nanoseconds since 1970; for a recording, the time at its end."""
         return START_NS if self.replay is None else self.replay.now_ns
 
     @cached_property
@@ -210,7 +210,7 @@ class Cluster:
         return self.site_with(self.ruleset)
 
     def site_with(self, rules: Callable[[str, Family], Ruleset]) -> "Site":
-        """The same machines with other rules than kube-proxy's: ``rules`` gives them by node and family."""
+        """The same machines with other rules than kube-proxy's. ``rules`` returns them by node and family."""
         from kpsim.explore.site import ClusterMachines
         from kpsim.tracing.site import Site
 
@@ -220,7 +220,7 @@ class Cluster:
         return Site(self.node_names, machines.directory, machines.make, rules)
 
     def _recorded_machine(self) -> "RecordedNode | None":
-        """The machine of the recording with its interfaces at the end; None: the cluster came from manifests."""
+        """The machine of the recording with its interfaces at the end; None if the cluster came from manifests."""
         from kpsim.explore.site import RecordedNode
 
         if self.replay is None:
@@ -243,10 +243,10 @@ class Cluster:
         seed: int = 0,
         expand: bool = False,
     ) -> "Trace":
-        """Follow a first packet that ``node`` meets. ``dst`` and ``src`` are IP:PORT; a source is chosen if there is none.
+        """Follows a first packet that ``node`` meets. ``dst`` and ``src`` are IP:PORT; without ``src`` one is chosen.
 
-        ``sender`` is pod, node, external or peer; ``expand`` adds every outcome with its exact odds. InputError for what
-        does not fit.
+        ``sender`` is pod, node, external or peer. ``expand`` adds every outcome with its exact odds. InputError names
+        an argument that is wrong.
         """
         from kpsim.tracing.probes import first_packet, sender_of
         from kpsim.tracing.traces import trace_packet
@@ -257,7 +257,7 @@ class Cluster:
         )
 
     def probe(self, node: str, dst: str, *, sender: str = "external", src: str = "", protocol: str = "TCP") -> "Answer":
-        """Every outcome of a first packet that ``node`` meets, without drawing lots. Arguments as for :meth:`trace`."""
+        """Every outcome of a first packet that ``node`` meets, with its exact odds. Arguments as for :meth:`trace`."""
         from kpsim.tracing.probes import Probe, Prober, first_packet, sender_of
 
         packet = first_packet(dst, src=src, protocol=protocol, families=self.families)
@@ -266,7 +266,7 @@ class Cluster:
 
 
 def replayed(recording: Recording, beside: Ruleset | None = None) -> Replay:
-    """A finished replay of a recording on a node that had the rules ``beside`` before kube-proxy started."""
+    """A finished replay of a recording. The node had the rules ``beside`` before kube-proxy started."""
     replay = Replay(recording, beside=beside)
     for _ in replay.outcomes():
         pass

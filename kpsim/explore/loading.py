@@ -1,4 +1,4 @@
-"""Loads clusters: from manifests or a recording, with what their nodes had before kube-proxy started."""
+"""Loads clusters from manifests or a recording, with the rules and settings of nodes before kube-proxy started."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,12 +30,12 @@ def load(
     beside: Iterable[Path | str | Ruleset] = (),
     sysctls: Mapping[str, int] | None = None,
 ) -> Cluster:
-    """Load manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
+    """Loads manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
 
-    ``text`` is YAML or JSON in place of standard input, alone or besides files: ``load(text="kind: Service …")``.
-    ``beside`` are rules that nodes had before kube-proxy started, see :meth:`Cluster.with_rules_beside`: files of
-    iptables-save output, or ``NODE=FILE`` for one node. ``sysctls`` are kernel settings, see :meth:`Cluster.with_sysctls`.
-    InputError names file, line and field of everything that is wrong.
+    ``text`` is YAML or JSON in place of standard input, alone or in addition to files: ``load(text="kind: Service
+    …")``. ``beside`` are rules that nodes had before kube-proxy started, see :meth:`Cluster.with_rules_beside`: files
+    of iptables-save output, or ``NODE=FILE`` for one node. ``sysctls`` are kernel settings, see
+    :meth:`Cluster.with_sysctls`. InputError names file, line and field of everything that is wrong.
     """
     loaded = _load(paths, text, mode)
     for each in beside:
@@ -53,7 +53,7 @@ def _with_beside(cluster: Cluster, beside: Path | str | Ruleset) -> Cluster:
 
 
 def _saved_rules(file: Path | str) -> tuple[Ruleset, ...]:
-    """The rules of a file in whatever dialect it is written, one ruleset for each family in it."""
+    """The rules of a file in any dialect, one ruleset for each family in it."""
     text = read_text(file)
     return dialect_reading(text).parse(text, file=shown_name(file))
 
@@ -84,7 +84,7 @@ def _load(paths: Sequence[Path | str] | Path | str, text: str | None, mode: Mode
 
 
 def from_recording(recording: Recording) -> Cluster:
-    """The cluster as it is after a recording's last sync."""
+    """The cluster after a recording's last sync."""
     replay = replayed(recording)
     return Cluster(replay.cluster, recording.config, recording.host, replay=replay)
 
@@ -96,7 +96,10 @@ def _cluster(cluster: Cluster | Sequence[Path | str] | Path | str) -> Cluster:
 def rules(
     cluster: Cluster | Sequence[Path | str] | Path | str, node: str, *, family: Family | str | None = None
 ) -> RulesText:
-    """A node's rules, as :meth:`Cluster.rules`. ``cluster`` is loaded or the files to load; without ``family`` both families."""
+    """A node's rules, as :meth:`Cluster.rules`. ``cluster`` is a loaded cluster or the files to load.
+
+    Without ``family`` the result has both families.
+    """
     wanted = Family.from_label(family) if isinstance(family, str) else family
     return _cluster(cluster).rules(node, family=wanted)
 
@@ -104,5 +107,8 @@ def rules(
 def trace(
     cluster: Cluster | Sequence[Path | str] | Path | str, node: str, dst: str, **options: Unpack[TraceOptions]
 ) -> "Trace":
-    """One packet's way, as :meth:`Cluster.trace` with the same options. ``cluster`` is loaded or the files to load."""
+    """One packet's way, as :meth:`Cluster.trace` with its options.
+
+    ``cluster`` is a loaded cluster or the files to load.
+    """
     return _cluster(cluster).trace(node, dst, **options)

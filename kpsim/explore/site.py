@@ -1,6 +1,6 @@
-"""Makes sites: the machines of a loaded cluster, or one machine with a saved ruleset, for packets to be sent to.
+"""Makes sites, to which packets are sent: the machines of a loaded cluster, or one machine with a saved ruleset.
 
-What a site is says ``tracing.site``; which rules kube-proxy writes on a machine is a question to ``cluster``.
+``tracing.site`` explains what a site is. ``cluster`` says which rules kube-proxy writes on a machine.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,14 +23,14 @@ class RecordedNode(NamedTuple):
     """The machine that a recording was made on, as far as it was recorded."""
 
     name: str
-    node_ips: Sequence[str]  #: empty: not recorded, those of the Node object hold
+    node_ips: Sequence[str]  #: empty: not recorded, so those of the Node object are used
     interfaces: Sequence[HostInterface] | None  #: at the end of the recording; None: not recorded
 
 
 class ClusterMachines:
     """Makes the machines of a cluster at one moment, each when it is asked for.
 
-    ``sysctls`` gives a node's kernel settings by the node's name. The ``recorded`` node has the interfaces that were recorded.
+    ``sysctls`` returns a node's kernel settings by the node's name. The ``recorded`` node has the recorded interfaces.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ClusterMachines:
         self._recorded = recorded
 
     def make(self, name: str) -> Machine:
-        """The machine of a node; a node without Node object has no addresses and no pod networks."""
+        """The machine of a node. A node without Node object has no addresses and no pod networks."""
         node = self._state.node(name)
         recorded = self._recorded if self._recorded is not None and self._recorded.name == name else None
         node_ips = (recorded.node_ips if recorded else ()) or (node.ips if node else ())
@@ -68,7 +68,7 @@ class ClusterMachines:
 
     @cached_property
     def _peers(self) -> dict[str, Peer]:
-        """Every node as the others see it."""
+        """Every node, as the routes of the other nodes see it."""
         peers = {}
         for name in self._node_names:
             node = self._state.node(name)
@@ -93,10 +93,10 @@ def rules_site(
     interfaces: Sequence[HostInterface] = (),
     sysctls: Mapping[str, int] | None = None,
 ) -> Site:
-    """One machine with a saved ruleset. ``interfaces`` come besides lo and an uplink with ``node_ips``.
+    """One machine with a saved ruleset. It has ``interfaces`` in addition to lo and an uplink with ``node_ips``.
 
-    An interface without addresses is where the pods are. ``sysctls`` are kernel settings by name; those not given are as kube-proxy
-    with its defaults leaves them. InputError for what is no address.
+    The pods are behind the interface without addresses. ``sysctls`` are kernel settings by name; the others are as
+    kube-proxy with its defaults sets them. InputError for a text that is not an address.
     """
     own = tuple(node_ips)
     pod_interface = next((interface.name for interface in interfaces if not interface.addresses), "")

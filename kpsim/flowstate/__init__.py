@@ -1,8 +1,8 @@
 """What a packet means to the flow it belongs to: the protocol state machines of connection tracking.
 
-Counterpart: nf_conntrack_proto_{tcp,udp,icmp,sctp,…}. Pure functions of a packet and what is remembered of its flow; they never
-know addresses, tuples or NAT. ``tcp`` and ``sctp`` are machines of their own; this module asks the right one, and knows the
-protocols that have no states.
+Counterpart: nf_conntrack_proto_{tcp,udp,icmp,sctp,…}. These are pure functions of a packet and of what is remembered
+about its flow. Addresses, tuples and NAT are in ``conntrack`` and ``packetpath.nat``. ``tcp`` and ``sctp`` are machines
+of their own; this module calls the right one, and handles the protocols without states itself.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ ICMP_REQUESTS: Mapping[str, Mapping[int, int]] = {
 
 
 def read(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, sysctls: Sysctls) -> Reading:
-    """What ``packet`` does to ``flow``, or, without one, whether it may begin a flow."""
+    """What ``packet`` does to ``flow``. With ``flow`` None: whether the packet may begin a flow."""
     if is_damaged(packet, sysctls):
         return invalid(flow)
     match packet.protocol:
@@ -55,7 +55,7 @@ def read(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, s
             return _read_udp(flow, now_ns, sysctls)
         case "udplite":
             if packet.in_interface and sysctls.conntrack_checksum:
-                return invalid(flow)  # measured: its checksum is taken for one of UDP, which it never is
+                return invalid(flow)  # the kernel checks its checksum as one of UDP, and it is never right (K-6.6)
             return _read_udp(flow, now_ns, sysctls)
         case "icmp":
             return _read_icmp(packet, flow, sysctls.icmp_timeout_ns)
@@ -68,7 +68,10 @@ def read(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, s
 
 
 def is_damaged(packet: Packet, sysctls: Sysctls) -> bool:
-    """Whether a checksum makes it INVALID (K-6.6); those of packets made on this node are not looked at (measured)."""
+    """Whether a wrong checksum makes the packet INVALID.
+
+    Checksums of packets made on this node are not checked (K-6.6).
+    """
     return not packet.checksum_ok and packet.in_interface != "" and sysctls.conntrack_checksum
 
 
@@ -83,7 +86,7 @@ def _read_udp(flow: Flow | None, now_ns: int, sysctls: Sysctls) -> Reading:
 
 
 def _read_gre(flow: Flow | None, sysctls: Sysctls) -> Reading:
-    """Measured: a stream from the first packet behind an answer."""
+    """GRE: a stream begins with the first packet after an answer (K-6.2)."""
     if flow is not None and flow.seen_reply:
         return Reading(Action.KEEP, timeout_ns=sysctls.gre_timeout_stream_ns, assured=True)
     return _kept(flow, sysctls.gre_timeout_ns)
@@ -91,5 +94,5 @@ def _read_gre(flow: Flow | None, sysctls: Sysctls) -> Reading:
 
 def _read_icmp(packet: Packet, flow: Flow | None, timeout_ns: int) -> Reading:
     if flow is None and packet.icmp_type not in ICMP_REQUESTS[packet.protocol]:
-        return invalid(None)  # an answer that nobody asked for, or no kind of request
+        return invalid(None)  # an answer without a request, or a type that begins no flow (CT-5.3)
     return _kept(flow, timeout_ns)

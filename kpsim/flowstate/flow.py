@@ -1,6 +1,6 @@
-"""What the protocol machines share: a flow as they know it, what a packet does to it, and tables of transitions.
+"""What the protocol machines share: a flow as they see it, what a packet does to it, and tables of transitions.
 
-Counterpart: nf_conn as nf_conntrack_l4proto functions see it. It never knows a protocol's rules.
+Counterpart: nf_conn as nf_conntrack_l4proto functions see it. The rules of each protocol are in ``tcp`` and ``sctp``.
 """
 
 import enum
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Direction(enum.StrEnum):
-    """Of a packet within its flow; ORIGINAL is that of the packet that created the entry."""
+    """The direction of a packet within its flow. ORIGINAL is the direction of the packet that created the entry."""
 
     ORIGINAL = "original"
     REPLY = "reply"
@@ -20,7 +20,7 @@ class Direction(enum.StrEnum):
 
 
 class FlowState(enum.StrEnum):
-    """Protocol state of an entry as ``conntrack -L`` prints it; NONE for protocols without one."""
+    """Protocol state of an entry, as ``conntrack -L`` prints it. NONE: the protocol has no states."""
 
     NONE = ""
     SYN_SENT = "SYN_SENT"
@@ -53,31 +53,30 @@ class TcpInput(enum.StrEnum):
 
 
 class Segment(NamedTuple):
-    """A TCP segment as the next one's meaning may depend on it."""
+    """What is remembered about a TCP segment because the meaning of the next segment may depend on it."""
 
     direction: Direction
     kind: TcpInput
 
 
 class Side(NamedTuple):
-    """One end of a TCP connection, and what connection tracking has noticed of it.
+    """One end of a TCP connection, as far as connection tracking has noticed it.
 
-    Sequence numbers count from the SYN, or from where the flow was picked up, and a segment of data counts one.
+    Sequence numbers count from the SYN, or from where the flow was picked up. A segment of data counts one.
     """
 
-    sent: int = 0  #: what the end, being honest, has sent
+    sent: int = 0  #: how much the end has really sent
     noticed: int = 0  #: the end of the furthest segment that was noticed
     known: bool = False  #: a segment was noticed
-    limit: int | None = (
-        None  #: where segments must begin that are in the window; None: the packet says whether they are
-    )
-    acknowledges: bool = False  #: so that RSTs of the other end can be measured by it
+    #: the last place where a segment in the window may begin; None: the packet says whether it is in the window
+    limit: int | None = None
+    acknowledges: bool = False  #: it has sent an acknowledgement, by which RSTs of the other end are measured
     unacknowledged: bool = False  #: the other end has not acknowledged all that was noticed
     liberal: bool = False  #: picked up mid-stream: nothing it sends is out of window (K-6.3)
 
 
 class Acknowledgement(NamedTuple):
-    """A segment without SYN, FIN or RST by what makes it the same as another: both numbers of it, and its length."""
+    """What makes two segments without SYN, FIN or RST the same: direction, sequence, length and acknowledgement."""
 
     direction: Direction
     begin: int
@@ -86,7 +85,7 @@ class Acknowledgement(NamedTuple):
 
 
 class Tag(enum.Enum):
-    """What is known of the verification tag that SCTP packets of one direction carry."""
+    """What connection tracking knows about the verification tag that SCTP packets of one direction carry."""
 
     UNKNOWN = enum.auto()
     RIGHT = enum.auto()
@@ -95,16 +94,16 @@ class Tag(enum.Enum):
 
 
 class History(NamedTuple):
-    """What TCP remembers of earlier segments beside its state, and SCTP of tags."""
+    """What is remembered besides the state: TCP remembers earlier segments, SCTP remembers tags."""
 
-    last: Segment | None = None  #: that counted, or was let through to be answered
-    let_through: bool = False  #: the last one was, without effect
+    last: Segment | None = None  #: the last segment that counted, or that was let through to be answered
+    let_through: bool = False  #: the last segment was let through without effect
     closing: bool = False  #: a FIN began to close the connection
     simultaneous: bool = False  #: both ends sent a SYN
-    challenged: bool = False  #: a SYN came in LAST_ACK, whose answer acknowledges no FIN
+    challenged: bool = False  #: a SYN came in LAST_ACK; the answer to it acknowledges no FIN
     original: Side = Side()
     reply: Side = Side()
-    acknowledgement: Acknowledgement | None = None  #: the last one, of any kind of ACK or data
+    acknowledgement: Acknowledgement | None = None  #: the last segment that is an ACK or data
     repeats: int = 0  #: how often it was sent again
     original_tag: Tag = Tag.UNKNOWN
     reply_tag: Tag = Tag.UNKNOWN
@@ -113,7 +112,7 @@ class History(NamedTuple):
         return self.original if direction is Direction.ORIGINAL else self.reply
 
     def with_sides(self, direction: Direction, side: Side, other: Side) -> "History":
-        """``side`` is that of ``direction``."""
+        """The history with these sides. ``side`` sends in ``direction``, ``other`` is the opposite end."""
         if direction is Direction.ORIGINAL:
             return self._replace(original=side, reply=other)
         return self._replace(original=other, reply=side)
@@ -121,8 +120,10 @@ class History(NamedTuple):
     def noticing(
         self, segment: Segment, side: Side, other: Side, acknowledgement: Acknowledgement | None, repeats: int
     ) -> "History":
-        """After a segment that counted. ``side`` is its sender's. Every segment comes by here: ``_replace`` would cost as much
-        as all the rest."""
+        """The history after a segment that counted. ``side`` is the segment's sender.
+
+        This is called for every segment; ``_replace`` would cost as much as all the rest of a reading.
+        """
         original, reply = (side, other) if segment.direction is Direction.ORIGINAL else (other, side)
         return History(
             segment, False, self.closing, self.simultaneous, self.challenged, original, reply, acknowledgement, repeats,
@@ -133,7 +134,7 @@ class History(NamedTuple):
         return self.original_tag if direction is Direction.ORIGINAL else self.reply_tag
 
     def with_tag(self, direction: Direction, tag: Tag = Tag.RIGHT) -> "History":
-        """So much is known of the tag of ``direction`` now."""
+        """The history with this knowledge about the tag of ``direction``."""
         if direction is Direction.ORIGINAL:
             return self._replace(original_tag=tag)
         return self._replace(reply_tag=tag)
@@ -143,7 +144,7 @@ NO_HISTORY = History()
 
 
 class Flow(NamedTuple):
-    """What the machines know of a flow."""
+    """A flow, as the protocol machines see it."""
 
     state: FlowState
     seen_reply: bool
@@ -157,13 +158,16 @@ class Action(enum.Enum):
     """What to do with the entry after a packet."""
 
     KEEP = "keep"
-    INVALID = "invalid"  #: the packet belongs to no flow; of the entry only timer and history may change
+    INVALID = "invalid"  #: the packet belongs to no flow; only timer and history of the entry may change
     RESTART = "restart"  #: the entry is discarded and the packet begins a new flow: NAT is decided afresh (K-1.8)
     DESTROY = "destroy"  #: the packet passes and the entry goes (CT-4.3)
 
 
 class Reading(NamedTuple):
-    """``timeout_ns`` None: the timer is left as it is. ``state``, ``assured`` and ``history`` are those of the flow afterwards."""
+    """What a packet does to its flow. ``state``, ``assured`` and ``history`` are those of the flow afterwards.
+
+    ``timeout_ns`` None leaves the timer as it is.
+    """
 
     action: Action
     state: FlowState = FlowState.NONE
@@ -173,17 +177,17 @@ class Reading(NamedTuple):
 
 
 def invalid(flow: Flow | None) -> Reading:
-    """INVALID, and nothing else."""
+    """The reading of a packet that is INVALID and changes nothing."""
     return Reading(Action.INVALID) if flow is None else passing(flow, flow.history)._replace(action=Action.INVALID)
 
 
 def passing(flow: Flow, history: History) -> Reading:
-    """The packet passes and is remembered, but changes nothing and re-arms nothing."""
+    """The reading of a packet that passes and is remembered, but changes no state and re-arms no timer."""
     return Reading(Action.KEEP, flow.state, None, flow.assured, history)
 
 
 class Cell(enum.Enum):
-    """Entries of a transition table that are no state."""
+    """Cells of a transition table that are not a state."""
 
     INVALID = "."
     IGNORED = "="  #: passes, changes nothing, re-arms nothing

@@ -7,8 +7,8 @@ An association in its usual life (capitals: chunks from the client)::
          (→ shutdown → SHUTDOWN_RECD → SHUTDOWN-ACK → SHUTDOWN_ACK_SENT …)        ABORT from anywhere → CLOSED
     HEARTBEAT → HEARTBEAT_SENT → heartbeat-ack → ESTABLISHED: another path of an association that is known elsewhere
 
-Ends are taken to be honest: each has one verification tag, and every packet carries the right one. So a tag is wrong only where
-connection tracking cannot know it: it learns one from INIT, INIT-ACK and heartbeats. It never knows addresses, tuples or NAT.
+Both ends are assumed to be honest: each has one verification tag, and every packet carries the right one. Connection
+tracking learns tags from INIT, INIT-ACK and heartbeats. So it takes a tag for wrong only where it could not learn it.
 """
 
 from kpsim.flowstate.flow import (
@@ -54,12 +54,13 @@ reply    HEARTBEAT_ACK     CL        CW             CE               ES         
 reply    ERROR             CL        CW             CL               ES             SS               SR               SA                   .
 """)  # fmt: skip
 
-#: what an association may begin with, as connection tracking sees it → state, and the tags that are known then
+#: chunk with which an association may begin, as connection tracking sees it → state, and the tags that are known then
 _BEGINNINGS = {
     "INIT": (FlowState.CLOSED, History(reply_tag=Tag.RIGHT)),
     "HEARTBEAT": (FlowState.HEARTBEAT_SENT, History(original_tag=Tag.RIGHT)),
     "HEARTBEAT_ACK": (FlowState.CLOSED, History(original_tag=Tag.RIGHT)),
-    # to a forgotten association; the answer would have to carry the same tag, and honest ones do not
+    # belongs to an association whose entry is gone; the kernel expects its tag in answers too, but honest answers carry
+    # another
     "SHUTDOWN_ACK": (FlowState.SHUTDOWN_ACK_SENT, History(reply_tag=Tag.WRONG)),
 }
 _UNCHECKED = frozenset({"INIT", "SHUTDOWN_ACK"})
@@ -67,7 +68,7 @@ _HEARTBEATS = frozenset({"HEARTBEAT", "HEARTBEAT_ACK"})
 
 
 def read_sctp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: Sysctls) -> Reading:
-    """See :func:`kpsim.flowstate.read`."""
+    """What an SCTP packet does to its flow, see :func:`kpsim.flowstate.read`."""
     chunk = packet.sctp_chunk
     if flow is None:
         if chunk not in _BEGINNINGS:
@@ -76,11 +77,11 @@ def read_sctp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: 
         return Reading(Action.KEEP, state, sctp_timeout_ns(state, sysctls), history=history)
     tag = flow.history.tag(direction)
     if chunk == "HEARTBEAT" and tag in (Tag.WRONG, Tag.REPLACEABLE):
-        return passing(flow, flow.history)  # its answer will tell
+        return passing(flow, flow.history)  # the tag of its answer will be believed
     if tag is not Tag.RIGHT and chunk not in _UNCHECKED and not (chunk in _HEARTBEATS and tag is Tag.UNKNOWN):
         return invalid(flow)
     if chunk == "INIT_ACK" and flow.history.tag(direction.opposite) is Tag.WRONG:
-        return invalid(flow)  # asks for another one
+        return invalid(flow)  # it names another tag than the one that the entry has
     row = SCTP.get((direction, chunk))
     cell = row[flow.state] if row else flow.state
     if isinstance(cell, Cell):
@@ -90,8 +91,8 @@ def read_sctp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: 
         history = history.with_tag(direction)
     elif chunk in ("INIT", "INIT_ACK"):
         if chunk == "INIT" and tag is Tag.WRONG and history.tag(direction.opposite) is not Tag.RIGHT:
-            history = history.with_tag(direction, Tag.REPLACEABLE)  # unless it only repeats what is known (measured)
-        history = history.with_tag(direction.opposite)  # that answers must carry
+            history = history.with_tag(direction, Tag.REPLACEABLE)  # not if it only repeats what is known (measured)
+        history = history.with_tag(direction.opposite)  # it names the tag that answers must carry
     repeats_itself = chunk == "INIT" and flow.state is cell is FlowState.CLOSED
     timeout_ns = None if repeats_itself else sctp_timeout_ns(cell, sysctls)
     assured = flow.assured or (cell is FlowState.ESTABLISHED and flow.state is not cell)
@@ -99,7 +100,7 @@ def read_sctp(packet: Packet, flow: Flow | None, direction: Direction, sysctls: 
 
 
 def sctp_timeout_ns(state: FlowState, sysctls: Sysctls) -> int:
-    """Timer of an SCTP state (CT-5). ValueError if it is none."""
+    """The timeout of an SCTP state (CT-5). ValueError if it is not an SCTP state."""
     match state:
         case FlowState.CLOSED:
             return sysctls.sctp_timeout_closed_ns

@@ -1,7 +1,7 @@
 """TCP as connection tracking sees it (CT-4, K-6.1 … K-6.4). Counterpart: nf_conntrack_proto_tcp.
 
-The states, and the segments that lead from one to the next (capitals: the client's; ACK stands for data too; what is not drawn
-re-arms the timer or is INVALID)::
+The states, and the segments that lead from one to the next (capitals: the client's; ACK stands for data too; what is
+not drawn re-arms the timer or is INVALID)::
 
                              ┌◄────────── SYN, syn: a new flow, NAT is decided afresh (K-1.8) ◄──────────┐
                              ▼                                                                           │
@@ -27,13 +27,13 @@ re-arms the timer or is INVALID)::
 
     ESTABLISHED … CLOSE ── syn-ack, right behind a SYN that was let through ──► SYN_RECV, with the old binding
 
-A SYN to a connection that lives, and an answer to it, pass without effect: the receiver knows better what they are. The state
-after every segment is a table; the rest of this module is what the table cannot hold: which earlier segments count, windows,
-and timers. It never knows addresses, tuples or NAT.
+A SYN to a connection that lives, and the answer to it, pass without effect, because only the receiver knows what they
+mean. The state after each segment is a table. The rest of this module is what the table cannot hold: which earlier
+segments count, windows, and timers.
 
-Sequence numbers are not those of the wire. Both ends are taken to be honest: a segment begins where the last one ended and
-acknowledges all that the other end has sent, unless its :class:`~kpsim.packet.Window` says otherwise. Zero windows, selective
-acknowledgements, and RSTs that are exact only by the number zero are not modelled.
+Sequence numbers are not those of the wire. Both ends are assumed to be honest: a segment begins where the last one
+ended and acknowledges all that the other end has sent, unless its :class:`~kpsim.packet.Window` says otherwise. Zero
+windows, selective acknowledgements, and RSTs that are exact only by the number zero are not modelled.
 """
 
 import enum
@@ -75,7 +75,7 @@ reply    FIN       .           FW          FW             LA          LA        
 reply    RST       CL          CL          CL             CL          CL            CL          CL           CL       CL
 """)  # fmt: skip
 
-# Flag combinations that no stack sends are INVALID before the machine is asked; PSH counts for nothing here.
+# Flag combinations that no stack sends are INVALID before the table is asked. PSH does not count.
 _VALID_FLAGS = {
     frozenset(flags.split())
     for flags in ("SYN", "SYN URG", "SYN ACK", "RST", "RST ACK", "FIN ACK", "FIN ACK URG", "ACK", "ACK URG")
@@ -87,14 +87,14 @@ _FINISHING = frozenset(
     {FlowState.FIN_WAIT, FlowState.CLOSE_WAIT, FlowState.LAST_ACK, FlowState.TIME_WAIT, FlowState.CLOSE}
 )
 _SYN_SENT2_NS = 120 * SECOND_NS  #: no setting changes it (measured)
-_SHORT_ENOUGH_NS = 120 * SECOND_NS  # endings that do not fit shorten no timer that has less to go
-#: where a segment begins, counted from where its sender is
+_SHORT_ENOUGH_NS = 120 * SECOND_NS  # a FIN or RST out of window does not shorten a timer that has less than this left
+#: where a segment begins, counted from where its sender's last one ended
 PLACES = {Window.EXACT: 0, Window.INSIDE: 1, Window.BEFORE: -100_000, Window.OUTSIDE: 1_000_000}
 _INCOMPARABLE = Acknowledgement(Direction.ORIGINAL, -1, -1, -1)
 
 
 def read_tcp(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, sysctls: Sysctls) -> Reading:
-    """See :func:`kpsim.flowstate.read`."""
+    """What a TCP packet does to its flow, see :func:`kpsim.flowstate.read`."""
     flags = _read_flags(packet.tcp_flags)
     if flags is None:
         return invalid(flow)
@@ -126,7 +126,7 @@ def read_tcp(packet: Packet, flow: Flow | None, direction: Direction, now_ns: in
 
 
 class _Flags(NamedTuple):
-    """What a segment's flags say."""
+    """What a segment's flags mean."""
 
     kind: TcpInput
     opens: bool
@@ -141,7 +141,7 @@ class _Flags(NamedTuple):
 
 @cache
 def _read_flags(flags: frozenset[str]) -> _Flags | None:
-    """None: no stack sends such a segment."""
+    """The meaning of a segment's flags; None if no stack sends such a segment (K-6.3)."""
     if flags - {"PSH"} not in _VALID_FLAGS:
         return None
     acknowledges = "ACK" in flags
@@ -157,7 +157,7 @@ def _read_flags(flags: frozenset[str]) -> _Flags | None:
 
 
 def _begun(flags: _Flags, sysctls: Sysctls) -> Reading:
-    """Of the first segment."""
+    """What the first segment of a flow does (K-6.3): a SYN, or with tcp_loose an ACK, begins an entry."""
     picked_up = flags.kind is TcpInput.ACK
     if not (picked_up and sysctls.tcp_loose) and flags.kind is not TcpInput.SYN:
         return invalid(None)
@@ -173,22 +173,27 @@ def _begun(flags: _Flags, sysctls: Sysctls) -> Reading:
     return Reading(Action.KEEP, state, timeout_ns, history=history)
 
 
-# --- which state ----------------------------------------------------------------------------------------------------------
+# --- which state ------------------------------------------------------------------------------------------------------
 
 
 def _led_to(flow: Flow, segment: Segment) -> tuple[FlowState | Cell, History]:
-    """What the table says, and where the earlier segments count too; the history by which the segment is to be weighed."""
+    """The state after a segment, or the table's cell, and the history with which the segment is checked further.
+
+    Mostly the table alone decides. In some states the earlier segments count too (K-1.8).
+    """
     history, last = flow.history, flow.history.last
     cell = TCP[segment][flow.state]
     behind_syn = last is not None and last.kind is TcpInput.SYN and last.direction is not segment.direction
     if cell is Cell.RESTART and not history.closing and not _is_reset_of(last, segment.direction):
-        cell = Cell.IGNORED  # who was reset, and did not reset, keeps its binding until the entry is gone
+        cell = (
+            Cell.IGNORED
+        )  # a client that was reset, and sent no RST itself, keeps its endpoint until the entry is gone
     if cell is Cell.IGNORED:
         if segment.kind is TcpInput.SYN_ACK and behind_syn:
             return FlowState.SYN_RECV, _anew(history)
         return cell, _let_through(flow, segment)
     if cell is FlowState.TIME_WAIT and flow.state is FlowState.LAST_ACK and history.challenged and behind_syn:
-        return Cell.IGNORED, history._replace(challenged=False)  # challenges the SYN, acknowledges no FIN
+        return Cell.IGNORED, history._replace(challenged=False)  # the ACK challenges the SYN, it acknowledges no FIN
     if cell is FlowState.SYN_SENT2:
         history = history._replace(simultaneous=True)
     elif cell is FlowState.SYN_RECV and segment == (Direction.REPLY, TcpInput.ACK) and history.simultaneous:
@@ -201,7 +206,7 @@ def _is_reset_of(segment: Segment | None, direction: Direction) -> bool:
 
 
 def _let_through(flow: Flow, segment: Segment) -> History:
-    """Remembers a segment that the receiver may answer."""
+    """The history after a segment that was let through without effect and that its receiver may answer."""
     history = flow.history._replace(last=segment, let_through=True, acknowledgement=_INCOMPARABLE)
     if segment == (Direction.ORIGINAL, TcpInput.SYN):
         return history._replace(simultaneous=False, challenged=flow.state is FlowState.LAST_ACK)
@@ -209,33 +214,36 @@ def _let_through(flow: Flow, segment: Segment) -> History:
 
 
 def _anew(history: History) -> History:
-    """Both ends have begun anew with a SYN that was let through and its answer."""
+    """The history when a server answered a SYN that was let through: both ends begin anew (K-1.8)."""
     return History(
         history.last, original=Side(1, 1, known=True, limit=1), reply=Side(liberal=history.reply.liberal),
         acknowledgement=history.acknowledgement, repeats=history.repeats,
     )  # fmt: skip
 
 
-# --- windows (CT-4.4, K-6.4) -----------------------------------------------------------------------------------------------
+# --- windows (CT-4.4, K-6.4) ------------------------------------------------------------------------------------------
 
 
 class _Fit(enum.Enum):
-    """How a segment fits what was noticed of the connection."""
+    """How a segment fits what connection tracking has noticed of the connection."""
 
     NOTICED = enum.auto()  #: in the window
-    COUNTED = enum.auto()  #: out of it, but forgiven: the state follows, the windows do not
-    EARLY = enum.auto()  #: more than a window of which nothing was told yet: passes, but changes no state
+    COUNTED = enum.auto()  #: out of window, but forgiven: the state follows, the windows do not
+    EARLY = enum.auto()  #: further ahead than any window that the receiver announced: passes, but changes no state
     OLD = enum.auto()  #: acknowledged long ago: passes without effect
-    OUTSIDE = enum.auto()
+    OUTSIDE = enum.auto()  #: out of window: INVALID
 
 
 def _before_acknowledged(packet: Packet, flow: Flow, segment: Segment) -> bool:
-    """A reset of what the receiver has long acknowledged: INVALID even if be_liberal."""
+    """Whether an RST lies before what the receiver has acknowledged. It is INVALID even with be_liberal (K-6.4)."""
     return packet.window is Window.BEFORE and _is_measured(flow, segment)
 
 
 def _keeps_established(packet: Packet, flow: Flow, segment: Segment) -> bool:
-    """A reset that is not exactly where the receiver waits: it will be challenged, the flow may live on (K-6.4)."""
+    """Whether an RST is in the window but not exact.
+
+    The receiver will challenge it, so the flow may live on (K-6.4).
+    """
     if packet.window is Window.EXACT or flow.state is not FlowState.ESTABLISHED or not flow.assured:
         return False
     before, begin = flow.history.acknowledgement, flow.history.side(segment.direction).sent + PLACES[packet.window]
@@ -244,7 +252,10 @@ def _keeps_established(packet: Packet, flow: Flow, segment: Segment) -> bool:
 
 
 def _is_measured(flow: Flow, segment: Segment) -> bool:
-    """Whether the place of a reset matters: not behind a FIN or RST, nor if it may answer a SYN."""
+    """Whether the sequence number of an RST matters.
+
+    It does not after a FIN or RST, nor if the RST may answer a SYN.
+    """
     if segment.kind is not TcpInput.RST or flow.state in _FINISHING:
         return False
     last = flow.history.last
@@ -253,7 +264,7 @@ def _is_measured(flow: Flow, segment: Segment) -> bool:
 
 
 class _Numbers(NamedTuple):
-    """Of a segment, as its sender counts, and what it acknowledges of the other end's."""
+    """The numbers of a segment: begin and end as its sender counts, and how much of the other end's it acknowledges."""
 
     begin: int
     end: int
@@ -263,6 +274,7 @@ class _Numbers(NamedTuple):
 def _fit(
     packet: Packet, flags: _Flags, direction: Direction, state: FlowState, history: History, sysctls: Sysctls
 ) -> tuple[_Fit, History]:
+    """How a segment fits the window of its sender, and the history afterwards."""
     kind, opens, acknowledges, size = flags[:4]
     segment = flags.segment(direction)
     if kind is TcpInput.RST and _any_reset_will_do(segment, state, history, acknowledges=acknowledges):
@@ -283,7 +295,7 @@ def _fit(
         side = side._replace(noticed=end, known=True)
     numbers = _Numbers(begin, end, other.sent if acknowledges else other.noticed)
     if fresh and numbers.acknowledged == other.noticed + 1:
-        other = other._replace(noticed=numbers.acknowledged)  # taken for the answer to a keepalive
+        other = other._replace(noticed=numbers.acknowledged)  # the kernel takes it for the answer to a keepalive
     fit = _place(window, numbers, side, other, acknowledges=acknowledges, fresh=fresh)
     if fit is _Fit.NOTICED:
         return fit, _noticed(history, segment, numbers, sent, side, other, acknowledges=acknowledges)
@@ -296,7 +308,7 @@ def _fit(
 
 
 def _place(window: Window, numbers: _Numbers, side: Side, other: Side, *, acknowledges: bool, fresh: bool) -> _Fit:
-    """Where a segment lies. ``fresh``: its sender was not known before it, so that it cannot be out of window."""
+    """Where a segment lies. ``fresh``: nothing was known about its sender before, so it cannot be out of window."""
     if window is Window.OUTSIDE and not fresh:
         return _Fit.OUTSIDE
     if side.limit is not None and numbers.begin > side.limit:
@@ -309,7 +321,10 @@ def _place(window: Window, numbers: _Numbers, side: Side, other: Side, *, acknow
 def _noticed(
     history: History, segment: Segment, numbers: _Numbers, sent: int, side: Side, other: Side, *, acknowledges: bool
 ) -> History:
-    """Remembers a segment in the window, and how often it was sent again: other segments of its sender may come between."""
+    """The history after a segment in the window, including how often the segment was sent again.
+
+    Other segments of its sender may come in between.
+    """
     begin, end, acknowledged = numbers
     further = end > side.noticed
     side = Side(
@@ -329,7 +344,7 @@ def _noticed(
 
 
 def _any_reset_will_do(segment: Segment, state: FlowState, history: History, *, acknowledges: bool) -> bool:
-    """Behind a FIN or RST, whatever its numbers; else one that answers a SYN or an ACK of the other end."""
+    """Whether an RST counts whatever its numbers: after a FIN or RST, or as the answer to a SYN or ACK."""
     if state in _FINISHING:
         return True
     last = history.last
@@ -342,8 +357,11 @@ def _any_reset_will_do(segment: Segment, state: FlowState, history: History, *, 
 
 
 def _misfit(flow: Flow, segment: Segment, now_ns: int, sysctls: Sysctls) -> Reading:
-    """INVALID; but FINs or RSTs out of window from both ends mean that the connection is over, so it is kept no longer than a
-    doubtful one."""
+    """The reading of a segment out of window: INVALID.
+
+    FINs or RSTs out of window from both ends mean that the connection is over, so they shorten a longer timer to 300 s
+    (K-6.4).
+    """
     if not flow.assured or segment.kind not in _ENDINGS:
         return invalid(flow)
     last, left_ns = flow.history.last, flow.expires_ns - now_ns
@@ -354,18 +372,18 @@ def _misfit(flow: Flow, segment: Segment, now_ns: int, sysctls: Sysctls) -> Read
     return invalid(flow)._replace(timeout_ns=limit_ns if shortened else None)
 
 
-# --- timers (CT-4.1) -------------------------------------------------------------------------------------------------------
+# --- timers (CT-4.1) --------------------------------------------------------------------------------------------------
 
 
 def _counted(flow: Flow, segment: Segment, state: FlowState, history: History, sysctls: Sysctls) -> Reading:
-    """Of a segment that the state follows."""
+    """The reading of a segment that changes the state: timer, ASSURED, or the end of the entry (CT-4.1, CT-4.3)."""
     usual_ns, assured = _timeout_ns(segment, state, history, sysctls), flow.assured
     timeout_ns: int | None = usual_ns
     if not flow.seen_reply:
         if segment.kind is TcpInput.RST:
             return Reading(Action.DESTROY, state)  # a refused connection leaves nothing
         if segment.kind is TcpInput.SYN and flow.state is FlowState.SYN_SENT:
-            timeout_ns = None  # a client that only repeats itself keeps no entry alive
+            timeout_ns = None  # a client that only repeats its SYN does not keep the entry alive
         elif state is FlowState.ESTABLISHED:
             timeout_ns = min(usual_ns, sysctls.tcp_timeout_unacknowledged_ns)
     elif state is FlowState.ESTABLISHED and flow.state in (FlowState.SYN_RECV, FlowState.ESTABLISHED):
@@ -382,12 +400,12 @@ def _timeout_ns(segment: Segment, state: FlowState, history: History, sysctls: S
     if history.original.unacknowledged or history.reply.unacknowledged:
         return min(usual_ns, sysctls.tcp_timeout_unacknowledged_ns)
     if history.acknowledgement is None:
-        return min(usual_ns, sysctls.tcp_timeout_max_retrans_ns)  # no window was noticed, which counts as one of zero
+        return min(usual_ns, sysctls.tcp_timeout_max_retrans_ns)  # no window was noticed; it counts as a window of zero
     return usual_ns
 
 
 def tcp_timeout_ns(state: FlowState, sysctls: Sysctls) -> int:
-    """Timer of a TCP state (CT-4.1). ValueError if it is none."""
+    """The timeout of a TCP state (CT-4.1). ValueError if it is not a TCP state."""
     match state:
         case FlowState.ESTABLISHED:  # first, since most segments come here
             return sysctls.tcp_timeout_established_ns

@@ -1,4 +1,4 @@
-"""The pieces of one kube-proxy that no mode changes: trackers, maps, plans, stale flows, health answers, metrics, its runner.
+"""The pieces of kube-proxy that are the same in all modes: trackers, maps, plans, stale flows, health, metrics, runner.
 
-Counterpart: pkg/proxy. ``kpsim.proxier`` puts them together; ``kpsim.backends`` spell plans out. Nothing in here knows packets.
+Counterpart: pkg/proxy. ``kpsim.proxier`` puts the pieces together, and ``kpsim.backends`` turn plans into rules.
 """

@@ -1,7 +1,7 @@
-"""What kube-proxy answers to health probes: per-service health check node ports (CP-15), /healthz and /livez (CP-14).
+"""What kube-proxy answers to health probes: health check node ports of Services (CP-15), /healthz and /livez (CP-14).
 
-Counterpart: ``pkg/proxy/healthcheck``. Pure state: updates in, answers out. It never knows how the counts came about nor who
-asks. Times are nanoseconds since 1970, because the bodies print them.
+Counterpart: ``pkg/proxy/healthcheck``. There are no sockets here: updates come in, answers go out. Times are
+nanoseconds since 1970, because the bodies print them.
 """
 
 import json
@@ -23,7 +23,7 @@ _ANY_ADDRESS = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 
 @dataclass(frozen=True, slots=True)
 class HealthAnswer:
-    """An HTTP answer. Status 0: nobody listens, so there is neither header nor body."""
+    """An HTTP answer. Status 0: no server listens, so there is neither header nor body."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -32,7 +32,7 @@ class HealthAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ServiceServer:
-    """The open health check server of one Service; ``local_endpoints`` as of the last successful sync."""
+    """The open health check server of one Service. ``local_endpoints`` is the count of the last successful sync."""
 
     service: ServiceKey
     port: int
@@ -42,7 +42,10 @@ class ServiceServer:
 def listen_addresses(
     node_ports: NodePortAddresses, family: Family, interface_addresses: Iterable[int]
 ) -> tuple[str, ...]:
-    """Where health check servers of a family listen, fixed when the proxier is made (CP-15.1); may be nowhere."""
+    """The addresses on which health check servers of a family listen (CP-15.1); there may be none.
+
+    They are fixed when the proxier is made.
+    """
     if node_ports.match_all:
         return (_ANY_ADDRESS[family],)
     return tuple(format_ip(family, address) for address in node_ports.matching(interface_addresses))
@@ -63,7 +66,7 @@ class ServiceHealth:
 
     @property
     def servers(self) -> tuple[ServiceServer, ...]:
-        """Open servers, by namespace and name."""
+        """The open servers, sorted by namespace and name."""
         return tuple(map(self._server, sorted(self._open)))
 
     def _server(self, service: ServiceKey) -> ServiceServer:
@@ -72,11 +75,13 @@ class ServiceHealth:
     def sync_services(
         self, ports: Mapping[ServiceKey, int], ports_in_use: frozenset[int] = frozenset()
     ) -> tuple[tuple[ServiceKey, int], ...]:
-        """Open and close servers so that they match ``ports`` (O-13.1), a mapping that nobody changes afterwards.
+        """Opens and closes servers so that they match ``ports`` (O-13.1).
 
-        Returns the (service, port) pairs that could not be opened, because the host (``ports_in_use``) or another server has
-        the port: each is a Warning event FailedToStartServiceHealthcheck, and tried again at the next call (CP-15.3). Of two
-        new servers with one port the first by name gets it, where upstream's choice is arbitrary.
+        The caller must not change the mapping afterwards.
+
+        Returns the (service, port) pairs that could not be opened because the host (``ports_in_use``) or another server
+        has the port. Each of them is a Warning event FailedToStartServiceHealthcheck, and is tried again at the next
+        call (CP-15.3). If two new servers want one port, the first by name gets it; upstream's choice is arbitrary.
         """
         if ports is self._wanted and not self._refused:
             return ()
@@ -95,16 +100,17 @@ class ServiceHealth:
         return self._refused
 
     def sync_endpoints(self, counts: Mapping[ServiceKey, int]) -> None:
-        """Set the number of local ready endpoint IPs (O-13.2), in a mapping that nobody changes afterwards.
+        """Sets the number of local ready endpoint IPs by Service (O-13.2). A Service that is missing has none.
 
-        A service that is missing has none.
+        The caller must not change the mapping afterwards.
         """
         self._counts = counts
 
     def answer(self, service: ServiceKey, proxy_healthy: bool) -> HealthAnswer:
-        """What the service's server answers on any path; KeyError if there is no open server.
+        """The answer of the Service's server on any path. KeyError if there is no open server.
 
-        ``proxy_healthy`` is ``ProxyHealth.healthy``: eligibility of the node does not matter here (CP-15.2).
+        ``proxy_healthy`` is the result of ``ProxyHealth.healthy``. Whether the node is eligible does not matter
+        (CP-15.2).
         """
         server = self._server(service)
         if not self.addresses:
@@ -125,49 +131,55 @@ class ProxyHealth:
     """Whether kube-proxy itself keeps up, over both families, and whether its node takes new load (CP-14)."""
 
     def __init__(self, timeout_ns: int) -> None:
-        """``timeout_ns`` is twice the sync period (CP-12 step 5)."""
+        """A pending update of age ``timeout_ns`` makes kube-proxy unhealthy: twice the sync period (CP-12 step 5)."""
         self.timeout_ns = timeout_ns
         self._last_updated_ns: dict[Family, int] = {}
         self._oldest_pending_ns: dict[Family, int] = {}
         self._node_eligible = False
 
     def updated(self, family: Family, now_ns: int) -> None:
-        """A sync of the family succeeded, or its sync loop started."""
+        """Notes that a sync of the family succeeded, or that its sync loop started."""
         self._last_updated_ns[family] = now_ns
         self._oldest_pending_ns.pop(family, None)
 
     def queued_update(self, family: Family, now_ns: int) -> None:
-        """A sync of the family was requested; only the oldest unanswered request counts."""
+        """Notes that a sync of the family was requested. Only the oldest unanswered request counts."""
         self._oldest_pending_ns.setdefault(family, now_ns)
 
     def node_changed(self, node: Node) -> None:
-        """kube-proxy's own Node was added or updated. Its deletion is not reported: the last version is kept (CP-14.2)."""
+        """Notes that kube-proxy's own Node was added or updated.
+
+        A deletion of the Node is not reported here: the last version stays in force (CP-14.2).
+        """
         self._node_eligible = not node.metadata.deletion_timestamp and TAINT_TO_BE_DELETED not in node.taint_keys
 
     @property
     def node_eligible(self) -> bool:
-        """The Node is known, not being deleted and not marked for removal by the cluster autoscaler."""
+        """Whether the Node is known, not being deleted, and not marked for removal by the cluster autoscaler."""
         return self._node_eligible
 
     def family_healthy(self, family: Family, now_ns: int) -> bool:
-        """Nothing is pending, or it has not been pending for the timeout yet."""
+        """Whether no update of the family has been pending for as long as the timeout."""
         pending_ns = self._oldest_pending_ns.get(family)
         return pending_ns is None or now_ns - pending_ns < self.timeout_ns
 
     def healthy(self, now_ns: int) -> bool:
-        """All families that were ever updated are healthy."""
+        """Whether all families that were ever updated are healthy."""
         return all(self.family_healthy(family, now_ns) for family in self._last_updated_ns)
 
     def healthz(self, now_ns: int) -> HealthAnswer:
-        """200 iff healthy and the node is eligible; ``healthy`` in the body ignores eligibility."""
+        """The answer of /healthz: 200 if healthy and the node is eligible, else 503.
+
+        ``healthy`` in the body ignores eligibility.
+        """
         return self._answer(now_ns, self.healthy(now_ns) and self._node_eligible, {"nodeEligible": self._node_eligible})
 
     def livez(self, now_ns: int) -> HealthAnswer:
-        """200 iff healthy."""
+        """The answer of /livez: 200 if healthy, else 503."""
         return self._answer(now_ns, self.healthy(now_ns), {})
 
     def _answer(self, now_ns: int, good: bool, eligibility: Mapping[str, bool]) -> HealthAnswer:
-        # A good answer says that everything is up to date now; a bad one when it last was.
+        # A good answer says that everything is up to date now; a bad one says when it last was.
         updated_ns = now_ns if good else max(self._last_updated_ns.values(), default=None)
         body: dict[str, object] = {
             "lastUpdated": _ZERO_TIME if updated_ns is None else format_rfc3339(updated_ns),

@@ -1,4 +1,4 @@
-"""kube-proxy's own counters and gauges under their Prometheus names (O-9, I-15); histograms as their ``_count``.
+"""kube-proxy's own counters and gauges under their Prometheus names (O-9, I-15). A histogram is kept as its ``_count``.
 
 Counterpart: pkg/proxy/metrics.
 """
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class MetricUpdate(NamedTuple):
-    """One update of a metric by a proxy mode. ``adds``: a counter goes up by ``value``; else a gauge becomes ``value``."""
+    """One update of a metric by a proxy mode: adds ``value`` to a counter (``adds``), or sets a gauge to ``value``."""
 
     name: str
     value: int
@@ -17,7 +17,7 @@ class MetricUpdate(NamedTuple):
 
 
 class Metrics:
-    """Values since the start, by full name with labels in alphabetical order; one instance serves both families."""
+    """Values since the start, by full name with labels in alphabetical order. One instance serves both families."""
 
     def __init__(self) -> None:
         self._values: dict[str, int] = {
@@ -27,7 +27,7 @@ class Metrics:
         }
 
     def add(self, name: str, amount: int = 1, **labels: str) -> None:
-        """Count up; a name with labels appears with its first call, even by 0."""
+        """Adds to a counter. A name with labels appears at its first call, even if the amount is 0."""
         key = _key(name, labels)
         self._values[key] = self._values.get(key, 0) + amount
 
@@ -35,7 +35,7 @@ class Metrics:
         self._values[_key(name, labels)] = value
 
     def apply(self, updates: Iterable[MetricUpdate]) -> None:
-        """Does these updates in order."""
+        """Applies these updates in order."""
         for update in updates:
             if update.adds:
                 self.add(update.name, update.value, **update.labels)

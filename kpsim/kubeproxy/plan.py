@@ -1,7 +1,7 @@
-"""Policy, decided once: which endpoints a service port has from one node, for whom, and what the others get (spec 02, I-6).
+"""Decides traffic policy once for all modes: the endpoints that a service port uses on one node, and who is refused.
 
-Counterpart: pkg/proxy/topology.go and the decisions that every backend repeats. It never knows how a backend spells a plan,
-and nothing of packets.
+Counterpart: pkg/proxy/topology.go, and decisions that upstream repeats in every backend (spec 02, I-6). A backend turns
+a plan into rules.
 """
 
 import enum
@@ -13,10 +13,10 @@ from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName, end
 
 
 class Refusal(enum.StrEnum):
-    """What a client gets that has no endpoint to go to."""
+    """What happens to packets of a client for which there is no endpoint."""
 
     REJECT = "REJECT"  #: no endpoint serves this port on any node
-    DROP = "DROP"  #: endpoints do, but the Local policy finds none on this node
+    DROP = "DROP"  #: some endpoint serves it, but the Local policy finds none on this node
 
 
 class HintMode(enum.Enum):
@@ -29,7 +29,7 @@ class HintMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """One service port as seen from one node. ``reachable``: every endpoint that some client may be sent to."""
+    """One service port as seen from one node. :func:`make_plan` explains the lists and ``has_any``."""
 
     name: ServicePortName
     port: ServicePort
@@ -45,17 +45,24 @@ class ServicePlan:
 
     @property
     def internal_refusal(self) -> Refusal | None:
-        """What clients of the cluster IP get instead of an endpoint; None: they have endpoints."""
+        """How clients of the cluster IP are refused; None: they get endpoints."""
         return self._refusal(self.port.internal_policy_local)
 
     @property
     def external_refusal(self) -> Refusal | None:
-        """The same for clients of external addresses. DROP even if there is no such address (I-6.1)."""
+        """How clients of external addresses are refused; None: they get endpoints.
+
+        DROP is returned even if there is no external address (I-6.1).
+        """
         return self._refusal(self.port.external_policy_local)
 
 
 def hint_mode(ready: Sequence[Endpoint], node_name: str, zone: str) -> HintMode:
-    """T-3: a kind of hint counts if every ready endpoint has one and some endpoint's names this node or zone."""
+    """Which hints restrict Cluster traffic (T-3).
+
+    Node hints count if every ready endpoint has one and some ready endpoint's names this node; else zone hints by the
+    same rule; else none.
+    """
     if not ready:
         return HintMode.NONE
     if all(e.node_hints for e in ready) and any(node_name in e.node_hints for e in ready):
@@ -78,7 +85,7 @@ def _allowed(endpoint: Endpoint, mode: HintMode, node_name: str, zone: str) -> b
 
 
 def _serving_terminating(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    """The fall-back when no endpoint is ready (T-1): those that are not ready, but serve while terminating."""
+    """The endpoints to fall back to if none is ready: not ready, but serving and terminating (T-1)."""
     return tuple(e for e in endpoints if not e.ready and e.serving and e.terminating)
 
 
@@ -87,10 +94,15 @@ def make_plan(
 ) -> ServicePlan:
     """The plan of one service port, as seen from the node ``node_name`` (T-2).
 
-    ``endpoints`` are sorted as in O-6.5; ``zone`` is empty if the node has no zone label. The plan's ``cluster`` are the
-    endpoints that the Cluster policy chooses from: the ready ones that the hints allow, else those that serve while
-    terminating; empty if the port has no use for them. ``local`` are those on the node, by the same rule without hints.
-    ``reachable`` is the union of both. ``has_any`` is false if no endpoint on any node could serve the port.
+    ``endpoints`` are sorted as in O-6.5. ``zone`` is the node's zone label, empty if it has none.
+
+    ``cluster`` holds the endpoints for traffic under the Cluster policy: the ready endpoints that the hints allow or,
+    if no endpoint is ready on any node, all that serve while terminating. It is empty if the port does not use that
+    policy. ``local`` holds the endpoints on this node for traffic under the Local policy: the ready ones or, if none is
+    ready, those that serve while terminating. Hints do not matter to it (T-2.4), and it is empty if the port does not
+    use that policy. ``reachable`` is the union of both: every endpoint to which some client may be sent. ``has_any``
+    says whether any endpoint on any node could serve the port: without one, clients get REJECT; with one, a client
+    whose Local policy finds no endpoint here gets DROP (T-2.5).
     """
     if not endpoints:
         return ServicePlan(name, port, (), (), (), has_any=False)
@@ -116,6 +128,6 @@ def make_plan(
     elif mode is HintMode.NONE and not (fell_back and local):
         reachable = cluster  # already a superset of local
     else:
-        # upstream leaves this union in map order; by address here
+        # upstream leaves this union in map order; kpsim sorts it by address
         reachable = tuple(sorted({*cluster, *local}))
     return ServicePlan(name, port, cluster, local, reachable, has_any)

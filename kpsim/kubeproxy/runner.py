@@ -1,14 +1,14 @@
 """When kube-proxy synchronises: the bounded-frequency runner of CP-9 and I-13.1 as a state machine without a clock.
 
-Counterpart: ``pkg/proxy/runner``. It never knows what a run does: the caller asks when the next run is due, begins it, and
-reports how it ended. All times are integer nanoseconds on the caller's clock.
+Counterpart: ``pkg/proxy/runner``. The runner does not run anything itself: the caller asks when the next run is due,
+begins it, and reports how it ended. All times are integer nanoseconds on the caller's clock.
 
     (start) ──► WAIT ──request, or timer──► RUN ──finished──► COOL ──min interval over──► WAIT
                  ▲                           │                 │
                  └ a request made in RUN or COOL stays: it is due when COOL is over ┘
 
-The timer counts from the start or from the end of the last run: the max interval after a success, min(retry, max) after a
-failure. It goes on counting in COOL. No cooling precedes the first run.
+The timer counts from the start or from the end of the last run. It fires after the max interval; after a failure, after
+min(retry, max). It goes on counting in COOL. There is no cooling before the first run.
 """
 
 import enum
@@ -46,7 +46,7 @@ _NEXT_STATE = {
 
 @dataclass(slots=True)
 class BoundedFrequencyRunner:
-    """One proxier's runner. Calls come in time order; one that the state does not allow is a ValueError."""
+    """One proxier's runner. Calls must come in time order. ValueError for a call that the state does not allow."""
 
     min_interval_ns: int
     retry_interval_ns: int
@@ -57,18 +57,18 @@ class BoundedFrequencyRunner:
     _cool_until_ns: int = field(default=0, init=False)
 
     def start(self, now_ns: int) -> None:
-        """Start the loop. A request made before is kept and due at once (CP-9.5)."""
+        """Starts the loop. A request made before is kept and is due at once (CP-9.5)."""
         self._advance(_Step.START)
         self._timer_ns = now_ns + self.max_interval_ns
         self._cool_until_ns = now_ns
 
     def request(self, now_ns: int) -> None:
-        """Ask for a run; merges with a request that no run has taken yet (I-13.1)."""
+        """Requests a run. The request merges with one that no run has taken yet (I-13.1)."""
         if self._requested_ns is None:
             self._requested_ns = now_ns
 
     def state(self, now_ns: int) -> RunnerState:
-        """The state at ``now_ns``: cooling ends by the passing of time alone."""
+        """The state at ``now_ns``. COOL ends when its time is over, without a call."""
         if self._state is RunnerState.COOL and now_ns >= self._cool_until_ns:
             self._advance(_Step.COOLED)
         return self._state
@@ -76,7 +76,8 @@ class BoundedFrequencyRunner:
     def next_run_ns(self) -> int | None:
         """When the next run starts if nothing else happens; None before ``start`` and during a run.
 
-        max(request, last completion + min), or max(last completion + timer, last completion + min), the earlier (CP-9.3).
+        It is the earlier of max(request, last completion + min) and max(last completion + timer, last completion + min)
+        (CP-9.3).
         """
         if self._state in (RunnerState.NEW, RunnerState.RUN):
             return None
@@ -84,10 +85,10 @@ class BoundedFrequencyRunner:
         return max(wanted_ns, self._cool_until_ns)
 
     def begin(self, now_ns: int) -> Trigger:
-        """Begin the run that is due, and say why.
+        """Begins the run that is due, and returns why it is. ValueError if no run is due.
 
-        Where request and timer are both due upstream's choice is arbitrary (CP-9.3); here the request is taken, so that no
-        second, empty run follows. ValueError if no run is due.
+        If a request and the timer are both due, upstream's choice is arbitrary (CP-9.3). kpsim takes the request, so
+        that no second, empty run follows.
         """
         due_ns = self.next_run_ns()
         if due_ns is None or now_ns < due_ns:
@@ -99,7 +100,7 @@ class BoundedFrequencyRunner:
         return trigger
 
     def finish(self, now_ns: int, ok: bool) -> None:
-        """The run has ended. A failure is retried after the retry interval unless a request comes first (CP-9.2)."""
+        """Ends the run. A failure is retried after the retry interval unless a request comes first (CP-9.2)."""
         self._advance(_Step.FINISH)
         self._cool_until_ns = now_ns + self.min_interval_ns
         self._timer_ns = now_ns + (self.max_interval_ns if ok else min(self.retry_interval_ns, self.max_interval_ns))

@@ -1,7 +1,7 @@
-"""The accumulated maps of one family's kube-proxy, kept up to date change by change (O-5.8, O-6.5, O-13).
+"""The accumulated maps of one family's kube-proxy, updated with each change (O-5.8, O-6.5, O-13).
 
-What upstream recounts at every sync (endpoint total, health check ports, local endpoints) is maintained here instead, so that a
-sync costs what changed. It never knows what is made of the maps.
+Upstream recounts some values at every sync (endpoint total, health check ports, local endpoints). Here they are updated
+by difference, so a sync costs only what changed.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,10 @@ from kpsim.maps import Map
 
 
 class ServiceMaps:
-    """Service ports and endpoints as of the last checkout. ``node_name`` is the node whose local endpoints are counted."""
+    """Service ports and endpoints as of the last checkout.
+
+    ``node_name`` is the node whose local endpoints are counted.
+    """
 
     def __init__(self, node_name: str) -> None:
         self._node_name = node_name
@@ -36,7 +39,10 @@ class ServiceMaps:
     def apply(self, services: ServiceChangeTracker, slices: EndpointsChangeTracker) -> tuple[
         dict[ServiceKey, ServiceChange], EndpointsCheckout
     ]:  # fmt: skip
-        """Take over the pending changes: Services first, then slices (I-13.4). They are gone even if the sync fails."""
+        """Takes over the pending changes, Services first, then slices (I-13.4). Returns them.
+
+        The trackers then no longer have them, even if the sync fails.
+        """
         service_changes = services.checkout()
         checkout = slices.checkout()
         touched = {**service_changes, **checkout.changes}
@@ -77,7 +83,7 @@ class ServiceMaps:
 
 
 def _with(counts: Map[ServiceKey, int], key: ServiceKey, count: int) -> Map[ServiceKey, int]:
-    """The mapping with this count; one of 0 is left out, and a mapping that stays equal stays the same object."""
+    """The mapping with this count. A count of 0 is left out. A mapping that stays equal stays the same object."""
     if counts.get(key, 0) == count:
         return counts
     return counts.set(key, count) if count else counts.delete(key)

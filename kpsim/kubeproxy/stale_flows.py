@@ -1,6 +1,7 @@
 """Which UDP conntrack entries a sync deletes because their endpoint is gone (O-12, CT-2).
 
-Counterpart: pkg/proxy/conntrack/cleanup.go. It decides which entries are to go; the owner of the table deletes them.
+Counterpart: pkg/proxy/conntrack/cleanup.go. This module only decides which entries go; the owner of the table deletes
+them.
 """
 
 from collections.abc import Iterable
@@ -25,12 +26,12 @@ class UdpFlow(NamedTuple):
     reply_dport: int
 
 
-#: destination address (None: any, for node ports) and port
+#: destination address and port; the address None stands for any address, as for node ports
 Frontend = tuple[str | None, int]
 
 
 class UdpFrontends:
-    """The frontends of all UDP service ports of a family, kept up to date change by change (CT-2.2)."""
+    """The frontends of all UDP service ports of a family, updated with each change (CT-2.2)."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
@@ -38,7 +39,10 @@ class UdpFrontends:
         self._of: dict[ServicePortName, tuple[Frontend, ...]] = {}
 
     def update(self, names: Iterable[ServicePortName], maps: ServiceMaps, external_ips: bool) -> None:
-        """Refresh these service ports; those that ``maps`` no longer has are forgotten. O-5.6 gates external IPs."""
+        """Updates these service ports from ``maps``. Ports that ``maps`` no longer has are forgotten.
+
+        ``external_ips`` says whether external IPs count as frontends (O-5.6).
+        """
         for name in names:
             if name.protocol != "UDP":
                 continue
@@ -53,7 +57,7 @@ class UdpFrontends:
                     self._claims.setdefault(frontend, set()).add(name)
 
     def stale(self, flows: Iterable[UdpFlow], maps: ServiceMaps) -> list[UdpFlow]:
-        """The flows to delete, in the order given: their reply does not come from a serving endpoint (O-12.4)."""
+        """The flows to delete, in the order given: those whose reply does not come from a serving endpoint (O-12.4)."""
         serving: dict[Frontend, frozenset[str] | None] = {}
 
         def leads_elsewhere(flow: UdpFlow, frontend: Frontend) -> bool:
@@ -66,15 +70,15 @@ class UdpFrontends:
             flow
             for flow in flows
             if flow.protocol == "udp"
-            and (":" in flow.dst) is (self._family is Family.IPV6)  # each family's kube-proxy lists its own entries
+            and (":" in flow.dst) is (self._family is Family.IPV6)  # each family's proxier lists its own entries
             and (leads_elsewhere(flow, (flow.dst, flow.dport)) or leads_elsewhere(flow, (None, flow.dport)))
         ]
 
     def _serving(self, frontend: Frontend, maps: ServiceMaps) -> frozenset[str] | None:
-        """Addresses of the serving endpoints behind a frontend. None if this is no frontend, or if no endpoint serves: then
-        flows survive.
+        """The addresses (``ip:port``) of the serving endpoints behind a frontend.
 
-        Where two service ports claim a frontend the last in their order counts; upstream's choice is arbitrary.
+        None if it is not a frontend, or if no endpoint serves: then its flows stay. If two service ports have the same
+        frontend, the last of them in order counts; upstream's choice is arbitrary.
         """
         for name in sorted(self._claims.get(frontend, ()), reverse=True):
             allowed = frozenset(e.address for e in maps.endpoints.get(name, ()) if e.serving)
@@ -84,7 +88,7 @@ class UdpFrontends:
 
 
 def _frontends(port: ServicePort, external_ips: bool) -> tuple[Frontend, ...]:
-    """Each once, though an address may be there several times: as external IP and VIP, say."""
+    """The frontends of a service port, each once, even if an address is both an external IP and a VIP."""
     addresses = (port.cluster_ip, *port.load_balancer_ips, *(port.external_ips if external_ips else ()))
     frontends: dict[Frontend, None] = dict.fromkeys((address, port.port) for address in addresses)
     if port.node_port:

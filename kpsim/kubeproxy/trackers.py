@@ -1,7 +1,7 @@
 """Service ports and endpoints as one family's kube-proxy derives them, and the two change trackers (spec 01).
 
-Counterpart: pkg/proxy serviceport.go, endpointslicecache.go and the change trackers. Everything here is pure state: it never
-knows which backend consumes the changes nor when a sync runs.
+Counterpart: pkg/proxy serviceport.go, endpointslicecache.go and the change trackers. A tracker collects changes until a
+sync checks them out; ``proxier`` decides when that is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ class ServiceKey(NamedTuple):
 
 
 class ServicePortName(NamedTuple):
-    """Key of a service port (O-5.2); its order is the one service ports are written in (I-12.2)."""
+    """The key of a service port (O-5.2). Service ports are written in the order of their keys (I-12.2)."""
 
     namespace: str
     name: str
@@ -41,9 +41,9 @@ class ServicePortName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
-    """What one family's kube-proxy knows of a service port (O-5.3). Addresses are canonical texts of the family.
+    """What one family's kube-proxy knows about a service port (O-5.3). Addresses are canonical texts of the family.
 
-    ``source_ranges`` None and empty are different values although both mean "no restriction" (O-7.1).
+    ``source_ranges`` None and empty are different values, although both mean "no restriction" (O-7.1).
     """
 
     cluster_ip: str
@@ -61,7 +61,7 @@ class ServicePort:
 
     @property
     def externally_accessible(self) -> bool:
-        """Some address outside the cluster IP exists (O-5.7); not the API's meaning of the word."""
+        """Whether the port has an address besides the cluster IP (O-5.7). The API uses the word differently (O-3.1)."""
         return bool(self.node_port or self.load_balancer_ips or self.external_ips)
 
     @property
@@ -84,7 +84,10 @@ def _cluster_ip(service: Service, family: Family) -> str | None:
 
 
 def _source_ranges(texts: Iterable[str], family: Family) -> tuple[Network, ...] | None:
-    """O-5.4: ranges of the other family do not restrict this one; a zero range lifts the restriction."""
+    """The source ranges of one family (O-5.4).
+
+    Ranges of the other family do not restrict this one. A range with prefix length 0 lifts the restriction.
+    """
     networks = (parse_network(text.strip()) for text in texts)
     kept = tuple(network for network in networks if network is not None and network.family is family)
     if any(network.is_zero for network in kept):
@@ -97,7 +100,7 @@ def _of_family(texts: Iterable[str], family: Family) -> tuple[str, ...]:
 
 
 def service_ports(service: Service | None, family: Family) -> dict[ServicePortName, ServicePort]:
-    """The service ports of a Service in one family; empty for those of O-4 and for None."""
+    """The service ports of a Service in one family; empty for a Service that kube-proxy ignores (O-4) and for None."""
     if service is None or service.cluster_ip in ("", CLUSTER_IP_NONE) or service.type == "ExternalName":
         return {}
     cluster_ip = _cluster_ip(service, family)
@@ -148,7 +151,10 @@ class ServiceChangeTracker:
         self._pending: dict[ServiceKey, ServiceChange] = {}
 
     def update(self, old: Service | None, new: Service | None) -> bool:
-        """Note an add (old None), update, or delete (new None). True if *any* Service has a pending change (O-7.3)."""
+        """Notes an add (old None), an update or a delete (new None).
+
+        Returns True if *any* Service has a pending change (O-7.3).
+        """
         meta = (new or old).metadata  # type: ignore[union-attr]  # one of them is there
         key = ServiceKey(meta.namespace, meta.name)
         pending = self._pending.get(key)
@@ -162,22 +168,22 @@ class ServiceChangeTracker:
 
     @property
     def pending(self) -> int:
-        """Number of Services with a pending change."""
+        """The number of Services with a pending change."""
         return len(self._pending)
 
     def checkout(self) -> dict[ServiceKey, ServiceChange]:
-        """Hand the changes over; they are gone even if the sync fails (O-7.4)."""
+        """Returns the pending changes and forgets them, whether or not the sync will succeed (O-7.4)."""
         changes, self._pending = self._pending, {}
         return changes
 
 
 class Endpoint(NamedTuple):
-    """One endpoint of a service port (O-6.3), the same for every node; ``address`` is ``ip:port``, its identity."""
+    """One endpoint of a service port (O-6.3), the same for every node. ``address`` is ``ip:port`` and identifies it."""
 
     address: str
     ip: str
     port: int
-    node_name: str  #: the node that it is on; empty: the slice names none
+    node_name: str  #: the node on which it runs; empty: the slice names none
     ready: bool
     serving: bool
     terminating: bool
@@ -194,7 +200,7 @@ def endpoints_on(node_name: str, endpoints: Iterable[Endpoint]) -> list[Endpoint
 
 
 class _Host(NamedTuple):
-    """An endpoint of a slice without its ports: what its endpoints have in common, whatever the port."""
+    """An endpoint of a slice without a port: what is the same for all ports of the slice."""
 
     ip: str
     node_name: str
@@ -220,7 +226,10 @@ class _Host(NamedTuple):
 
 
 def _hosts(endpoint_slice: EndpointSlice, family: Family) -> list[_Host]:
-    """The slice's endpoints whose first address is one of the family (O-6.3). A condition that is not set counts as the API says."""
+    """The slice's endpoints whose first address is of the family (O-6.3).
+
+    A condition that is not set counts as the API says: ready and serving as true, terminating as false.
+    """
     return [
         _Host(
             ip,
@@ -237,14 +246,17 @@ def _hosts(endpoint_slice: EndpointSlice, family: Family) -> list[_Host]:
 
 
 class _OfSlice(NamedTuple):
-    """What one slice says of a Service's endpoints: by port and address, and merged as if it were the Service's only slice."""
+    """The endpoints of one slice: by port and address, and merged as if it were the Service's only slice."""
 
     found: dict[ServicePortName, dict[str, Endpoint]]
     merged: Endpoints
 
 
 def _of_slice(service: ServiceKey, endpoint_slice: EndpointSlice, family: Family) -> _OfSlice:
-    """The slice's endpoints of one family. They are derived once and kept with the slice, for the kube-proxies of all nodes."""
+    """The slice's endpoints of one family.
+
+    They are kept with the slice, so all nodes' kube-proxies derive them once.
+    """
     known: _OfSlice | None = endpoint_slice.derived.get((service, family))
     if known is not None:
         return known
@@ -261,7 +273,10 @@ def _of_slice(service: ServiceKey, endpoint_slice: EndpointSlice, family: Family
 
 
 def _merge(found: dict[str, Endpoint], more: Iterable[Endpoint]) -> None:
-    """Adds endpoints to those found so far: of one ``ip:port`` the last that is not terminating counts, else the first (O-6.4)."""
+    """Adds endpoints to those found so far.
+
+    If several have the same ``ip:port``, the last that is not terminating counts, else the first (O-6.4).
+    """
     for endpoint in more:
         if endpoint.address not in found or not endpoint.terminating:
             found[endpoint.address] = endpoint
@@ -273,10 +288,10 @@ def _sorted(by_port: Mapping[ServicePortName, Mapping[str, Endpoint]]) -> Endpoi
 
 
 def merge_slices(service: ServiceKey, slices: Iterable[EndpointSlice], family: Family) -> Endpoints:
-    """Endpoints of each of a Service's ports over its slices (O-6.2 to O-6.5), sorted by the text ``ip:port``.
+    """The endpoints of each port of a Service over all its slices (O-6.2 to O-6.5), sorted by the text ``ip:port``.
 
-    Of one ``ip:port`` the last that is not terminating counts, else the first (O-6.4). Ports are matched by name and
-    protocol; slices are visited in the order given.
+    Ports are matched by name and protocol. Slices are visited in the order given. If several endpoints have the same
+    ``ip:port``, the last that is not terminating counts, else the first (O-6.4).
     """
     parts = [_of_slice(service, endpoint_slice, family) for endpoint_slice in slices]
     if len(parts) == 1:
@@ -297,13 +312,16 @@ class EndpointsChange:
 
     @property
     def touches_udp(self) -> bool:
-        """A UDP key before or after: the sync has to look for stale flows (O-12.1)."""
+        """Whether a UDP port is among the keys before or after. If so, the sync looks for stale flows (O-12.1)."""
         return any(key.protocol == "UDP" for key in (*self.previous, *self.current))
 
 
 @dataclass(slots=True)
 class _ServiceSlices:
-    """Slices by name: as of the last sync, and changed since (a slice and whether it was removed)."""
+    """The slices of a Service by name. ``applied`` is the state of the last sync.
+
+    ``pending`` holds what changed since: a slice, and whether it was removed.
+    """
 
     applied: dict[str, EndpointSlice] = field(default_factory=dict)
     pending: dict[str, tuple[EndpointSlice, bool]] = field(default_factory=dict)
@@ -335,7 +353,10 @@ class EndpointsChangeTracker:
         return bool(named) and endpoint_slice.address_type == self._family.label
 
     def update(self, endpoint_slice: EndpointSlice, *, removed: bool) -> bool:
-        """Note a slice's new state, or its removal. True if this event is a change (O-8.1); it must be accepted."""
+        """Notes a slice's new state, or its removal. Returns True if this event is a change (O-8.1).
+
+        The slice must be one that :meth:`accepts` accepts.
+        """
         meta = endpoint_slice.metadata
         key = ServiceKey(meta.namespace, endpoint_slice.service_name)
         slices = self._services.setdefault(key, _ServiceSlices())
@@ -351,7 +372,10 @@ class EndpointsChangeTracker:
         return True
 
     def _note_trigger_time(self, key: ServiceKey, endpoint_slice: EndpointSlice, removed: bool) -> None:
-        """O-8.6: a removal forgets the Service's whole list, entries of other slices included."""
+        """Notes the slice's trigger time.
+
+        A removal forgets all trigger times of the Service, of other slices too (O-8.6).
+        """
         if removed:
             self._trigger_times_ns.pop(key, None)
             return
@@ -363,7 +387,7 @@ class EndpointsChangeTracker:
             self._trigger_times_ns.setdefault(key, []).append(trigger_ns)
 
     def checkout(self) -> EndpointsCheckout:
-        """Apply and hand over the changes; they are gone even if the sync fails (O-8.4)."""
+        """Applies the pending changes, returns and forgets them, whether or not the sync will succeed (O-8.4)."""
         changes = {}
         for key in self._changed:
             slices = self._services[key]

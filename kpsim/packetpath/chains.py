@@ -1,7 +1,7 @@
 """Running a chain: rules in order, jumps and returns, and what each statement does to the packet.
 
-Counterpart: ipt_do_table and nft_do_chain. Knows one table at a time; which tables there are and when they are asked is
-``netfilter``'s.
+Counterpart: ipt_do_table and nft_do_chain. This module sees one table at a time. ``netfilter`` decides which tables
+there are and when their chains run.
 """
 
 from typing import assert_never
@@ -36,14 +36,15 @@ from kpsim.ruleset import (
     Verdict,
 )
 
-#: of a chain: None fell off its end or returned, ACCEPT go on to the next hook entry, an End is final
+#: how a chain ended: None: the packet reached its end or returned; ACCEPT: go on to the next hook entry; an End is
+#: final
 ChainEnd = Verdict | End | None
 
 _DEEPEST = 128  # the kernel refuses loops when rules are loaded; this only keeps a bad ruleset from hanging
 
 
 def run_base_chain(traversal: Traversal, table: Table, chain: Chain) -> End | None:
-    """Runs a base chain and applies its policy; None: the packet goes on."""
+    """Runs a base chain and applies its policy. Returns None if the packet goes on."""
     traversal.table = table.key
     result = run_chain(traversal, table, chain, 0)
     if isinstance(result, End):
@@ -55,7 +56,10 @@ def run_base_chain(traversal: Traversal, table: Table, chain: Chain) -> End | No
 
 
 def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> ChainEnd:
-    """Runs the rules of a chain and of those it jumps to."""
+    """Runs the rules of a chain and of the chains that it jumps to.
+
+    InputError if a chain that it jumps to does not exist, or if the jumps form a loop.
+    """
     ready = compiled(chain)
     if traversal.steps is not None:
         traversal.steps.append(ChainEntered(table.key, chain.name))
@@ -84,7 +88,7 @@ def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> C
 
 
 def _rest(traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, depth: int) -> tuple[bool, ChainEnd]:
-    """What an nft rule does behind its first statement."""
+    """Runs what follows the first statement of an nft rule. Returns whether the chain is left, and how it ended."""
     for conditions, statement in rule.then:
         if not all(holds(traversal) for holds in conditions):
             return False, None
@@ -111,7 +115,7 @@ def _target(table: Table, chain: Chain, name: str, depth: int) -> Chain:
 def _act(  # noqa: C901 - one case per kind of statement
     traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, statement: Statement, depth: int
 ) -> tuple[bool, ChainEnd]:
-    """Whether the chain is left, and with what."""
+    """Carries out a statement. Returns whether the chain is left, and how it ended."""
     match statement:
         case Terminal(verdict):
             match verdict:
@@ -157,7 +161,10 @@ def _act(  # noqa: C901 - one case per kind of statement
 
 
 def _assign(traversal: Traversal, statement: Assign) -> None:
-    """Sets a mark. Without a connection a statement that reads or writes its mark changes nothing."""
+    """Sets a mark.
+
+    If the packet has no connection, a statement that reads or writes the connection mark does nothing.
+    """
     entry, packet = traversal.entry, traversal.packet
     if entry is None and Field.CT_MARK in (statement.to, statement.source):
         return

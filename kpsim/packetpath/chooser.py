@@ -1,7 +1,7 @@
-"""Who answers when the kernel draws a random number: a seed, or a script that explores every answer.
+"""The kernel's random numbers: drawn from a seed, or taken from a script in order to explore every outcome.
 
-Counterpart: get_random_u32 in xt_statistic and in NAT port selection, and the hash of the connection table. Knows nothing of
-rules; keys come from why a rule exists, so an added Service leaves other flows' draws alone.
+Counterpart: get_random_u32 in xt_statistic and in NAT port selection, and the hash of the connection table. A draw is
+keyed by why its rule exists, not by the rule's place. So an added Service does not change the draws of other flows.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -31,11 +31,11 @@ class Chooser(Protocol):
         """An integer in [0, limit) that only picks a source port."""
 
     def victim(self, limit: int, key: Hashable) -> int:
-        """An integer in [0, limit) that only picks whose connection gives way, in a full table or for its source port."""
+        """An integer in [0, limit) that only picks a connection to give way, in a full table or for its source port."""
 
 
 class SeededChooser:
-    """Draws that are a function of (seed, flow, key). ``flow`` tells one connection from the next, e.g. its number."""
+    """Draws that are a function of (seed, flow, key). ``flow`` tells connections apart, for example by number."""
 
     def __init__(self, seed: int, flow: Hashable) -> None:
         self._draws = rng.Draws(seed, flow)
@@ -54,11 +54,10 @@ class SeededChooser:
 
 
 class ScriptedChooser:
-    """Follows a script of decisions, takes branch 0 where it ends, and records what else there was.
+    """Follows a script of decisions, then takes the first possible branch of each, and records the other branches.
 
-    ``as_written``: a probability printed as 1/k to 10 decimals, as kube-proxy does (I-8.2), weighs exactly 1/k instead of
-    the kernel's rounded threshold. Source ports, and whose connection gives way to another, are not explored: every draw of one
-    is 0.
+    ``as_written``: a probability printed as 1/k to 10 decimals, as kube-proxy does (I-8.2), weighs exactly 1/k instead
+    of the kernel's rounded threshold. ``port`` and ``victim`` are not explored: they always answer 0.
     """
 
     def __init__(self, script: tuple[int, ...] = (), *, as_written: bool = False) -> None:
@@ -75,7 +74,10 @@ class ScriptedChooser:
         return Fraction(prod(weight.numerator for weight in taken), prod(weight.denominator for weight in taken))
 
     def alternatives(self) -> list[tuple[int, ...]]:
-        """Scripts of the branches that were not taken behind the given script, nothing impossible among them."""
+        """Scripts for the branches not taken after the end of the given script.
+
+        Branches with probability 0 are left out.
+        """
         scripts = []
         for position in range(len(self._script), len(self.taken)):
             for branch in range(self.taken[position] + 1, len(self.weights[position])):
@@ -110,10 +112,10 @@ class ScriptedChooser:
 
 
 def explore(run: Callable[[ScriptedChooser], T], *, as_written: bool = False) -> Iterator[tuple[Fraction, T]]:
-    """Calls ``run`` once for each outcome that its draws may have, and yields the outcome's probability and what ``run`` returned.
+    """Calls ``run`` once for each combination of draws, and yields its probability and what ``run`` returned.
 
-    The last draw changes first. The weights sum to 1. ``as_written`` as for :class:`ScriptedChooser`. Nothing runs ahead: who stops
-    taking outcomes stops the exploration.
+    The last draw changes first. The probabilities sum to 1. ``as_written`` as for :class:`ScriptedChooser`. ``run`` is
+    called only when the next outcome is asked for.
     """
     scripts: list[tuple[int, ...]] = [()]
     while scripts:
@@ -125,7 +127,7 @@ def explore(run: Callable[[ScriptedChooser], T], *, as_written: bool = False) ->
 
 @lru_cache(maxsize=1 << 12)
 def fraction_as_written(threshold: int) -> Fraction | None:
-    """1/k if the threshold is that of 1/k printed with 10 decimals (I-8.2, K-5); else None."""
+    """1/k if this is the kernel's threshold for 1/k printed with 10 decimals (I-8.2, K-5); else None."""
     if not 0 < threshold <= CHANCE_RANGE:
         return None
     parts = round(Fraction(CHANCE_RANGE, threshold))

@@ -1,7 +1,8 @@
 """The way of a packet between the hooks: routing, martians, forwarding, delivery, and the answers to what fails.
 
-Counterpart: ip_rcv, ip_route_input, ip_forward, ip_local_out. Which functions sit at a hook it never knows: it is given one
-function that passes the packet through a hook.
+Counterpart: ip_rcv, ip_route_input, ip_forward, ip_local_out. A packet enters by :func:`arrive` (from an interface) or
+by :func:`send` (from a process of the node). What runs at a hook is not written here but in ``netfilter``, which gives
+these functions a ``pass_hook`` that passes the packet through one hook.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ PassHook = Callable[[Traversal, Hook], End | None]
 _DELIVERED = End(Disposition.DELIVERED)
 _FORWARDED = End(Disposition.FORWARDED)
 
-#: routing's refusals: answer to a forwarded packet of IPv4 and IPv6 (K-1.6), error of a local system call
+#: how routing refuses: the cause, the answer to a forwarded packet by family (K-1.6), the error of a local system call
 _NO_ROUTE = (Cause.NO_ROUTE, {Family.IPV4: "icmp-net-unreachable", Family.IPV6: "icmp6-no-route"}, "ENETUNREACH")
 _REFUSALS = {
     RouteKind.UNREACHABLE: (
@@ -34,29 +35,35 @@ _TIME_EXCEEDED = {Family.IPV4: "icmp-time-exceeded", Family.IPV6: "icmp6-time-ex
 
 
 def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
-    """A packet that comes in by an interface."""
+    """Takes a packet that comes in by an interface to its end on this node."""
     packet = traversal.packet
     packet.out_interface = ""
     if not packet.in_interface:
+        # the caller named no interface: the packet comes by the one that an answer would leave by
         packet.in_interface = _interface_towards(traversal, packet.saddr)
     if _switched_by_itself(traversal):
+        # the packet never enters the node's IP stack, so no rule of any hook applies to it (K-2.6)
         assert traversal.decision is not None
         return _switched(traversal, traversal.decision) or _FORWARDED
+    # IPv6 drops martians before netfilter; but a bridge that calls netfilter does so before IPv6 sees the packet
+    # (K-7.5)
     bridged = _bridge(traversal) is not None and _calls_netfilter(traversal)
-    if not bridged and (
-        end := _martian6(traversal)
-    ):  # IPv6 sorts them out first, a bridge calls netfilter before IPv6 (measured)
+    if not bridged and (end := _martian6(traversal)):
         return end
     if end := pass_hook(traversal, Hook.PREROUTING):
         return _resumed(traversal, pass_hook, end)
+    # routing comes after PREROUTING, so it looks for the destination that DNAT has written
     decision = _lookup_arriving(traversal)
     _routed(traversal, decision)
     if end := _objection(traversal, decision):
+        # an IPv6 bridge drops in silence what it has translated and cannot route; IPv4 tells the sender (K-2.6)
         return _unsaid(end) if traversal.family is Family.IPV6 and _is_readdressed_on_bridge(traversal) else end
     assert decision is not None
     if decision.kind is RouteKind.LOCAL:
+        # the packet never passes POSTROUTING, so a DNAT to the node itself is not masqueraded (K-2.5)
         return _deliver(traversal, pass_hook)
     packet.out_interface = decision.interface
+    # a router spends a hop before FORWARD, a bridge spends none (K-2.6)
     if end := _switched(traversal, decision) if _is_switched(traversal, decision) else _spend_a_hop(traversal):
         return end
     if end := pass_hook(traversal, Hook.FORWARD) or pass_hook(traversal, Hook.POSTROUTING):
@@ -65,25 +72,31 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
 
 
 def _objection(traversal: Traversal, decision: Decision | None) -> End | None:
-    """What routing has against a packet that comes in. Of where it goes, before whence it comes (measured)."""
+    """The reason why routing does not accept a packet that comes in; None: it accepts it.
+
+    The kernel checks addresses that are martian in any case, then the route, then the source (K-7.6).
+    """
     if _is_only_switched(traversal):
-        return None  # a bridge asks no routing (measured)
+        return None  # the bridge asks no routing (K-2.6)
     if traversal.family is Family.IPV6 and decision is not None and _is_switched(traversal, decision):
-        return None  # and what it takes to a pod after translation, IPv6 never sees (measured)
+        return None  # the bridge takes the translated packet to a pod, and IPv6 never checks it (K-7.5)
     return _martian(traversal) or _refused(traversal, decision) or _bad_source(traversal)
 
 
 def _lookup_arriving(traversal: Traversal) -> Decision | None:
+    """The route of a packet that came in by an interface; None: there is none."""
     packet, routing = traversal.packet, traversal.node.routing
     if packet.daddr in LOOPBACK6 and packet.daddr != traversal.arrived.daddr and traversal.family is Family.IPV6:
-        # un-NATed to ::1, which only the interface that the packet came in by may lead to: it leaves again (K-7.1, measured)
+        # un-NATed to ::1: only routes of the arrival interface count, so the packet leaves there again or is lost
+        # (K-7.1)
         return routing.lookup_strict(traversal.family, packet.daddr, packet.in_interface)
     if routing.address_type(traversal.family, packet.daddr) is AddressType.BROADCAST and packet.daddr >> 24:
-        return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)  # of a link: for everybody on it
+        return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)  # a link's broadcast is delivered too (K-7.7)
     return routing.lookup(traversal.family, packet.daddr)
 
 
 def _spend_a_hop(traversal: Traversal) -> End | None:
+    """Lowers the time to live by one. A packet without hops left is rejected (ip_forward)."""
     packet = traversal.packet
     if packet.ttl <= 1:
         return End(Disposition.REJECTED, Cause.TTL, with_=_TIME_EXCEEDED[traversal.family])
@@ -91,11 +104,15 @@ def _spend_a_hop(traversal: Traversal) -> End | None:
     return None
 
 
-# --- what a bridge switches (K-2.6) ----------------------------------------------------------------------------------------
+# --- what a bridge switches (K-2.6) -----------------------------------------------------------------------------------
 
 
 def _switched_by_itself(traversal: Traversal) -> bool:
-    """Between neighbours on a bridge that does not call netfilter: no hook sees the packet, so nothing un-NATs it either."""
+    """Whether the bridge switches the packet between two neighbours without calling netfilter.
+
+    No hook sees such a packet. So the answer to a translated packet is not un-NATed if it is switched like this
+    (K-2.6).
+    """
     packet, node = traversal.packet, traversal.node
     bridge = _bridge(traversal)
     if bridge is None or _calls_netfilter(traversal) or not _is_neighbour(bridge, packet):
@@ -109,7 +126,10 @@ def _switched_by_itself(traversal: Traversal) -> bool:
 
 
 def _is_switched(traversal: Traversal, decision: Decision) -> bool:
-    """Whether the bridge itself takes the packet to a pod: to a neighbour, or anywhere behind it after translation."""
+    """Whether a bridge that calls netfilter takes the packet to a pod by itself.
+
+    It does so for a neighbour, and for any destination behind the bridge if the packet was translated (K-2.6).
+    """
     bridge = _bridge(traversal)
     if bridge is None or decision.interface != bridge.name or not _calls_netfilter(traversal):
         return False
@@ -117,19 +137,22 @@ def _is_switched(traversal: Traversal, decision: Decision) -> bool:
 
 
 def _is_only_switched(traversal: Traversal) -> bool:
-    """Whether the bridge takes the packet to a neighbour as it came."""
+    """Whether the bridge takes the packet to a neighbour without a change of its destination."""
     decision, untouched = traversal.decision, traversal.packet.daddr == traversal.arrived.daddr
     return untouched and decision is not None and _is_switched(traversal, decision)
 
 
 def _is_readdressed_on_bridge(traversal: Traversal) -> bool:
-    """Whether the bridge saw a destination be translated, and so routes the packet itself."""
+    """Whether the destination was translated on a bridge that calls netfilter.
+
+    The bridge then routes the packet itself.
+    """
     called = _bridge(traversal) is not None and _calls_netfilter(traversal)
     return called and traversal.packet.daddr != traversal.arrived.daddr
 
 
 def _unsaid(end: End) -> End:
-    """The bridge of IPv6 frees what it finds no route for, and tells nobody (measured)."""
+    """The same end as a silent drop: an IPv6 bridge does not tell the sender that it has no route (K-2.6)."""
     return End(Disposition.DROPPED, end.cause)
 
 
@@ -138,18 +161,21 @@ def _calls_netfilter(traversal: Traversal) -> bool:
 
 
 def _bridge(traversal: Traversal) -> Interface | None:
-    """The bridge that the packet came in by."""
+    """The bridge that the packet came in by; None: it came by another kind of interface."""
     interface = traversal.node.routing.interfaces.get(traversal.packet.in_interface)
     return interface if interface is not None and interface.kind is InterfaceKind.BRIDGE else None
 
 
 def _is_neighbour(bridge: Interface, packet: Packet) -> bool:
-    """Whether the sender, one of the bridge's subnet, sends to the destination without the node's help."""
+    """Whether the destination lies in the bridge's subnet, so that a pod there sends to it directly."""
     return any(packet.daddr in address.network for address in bridge.of(packet.family))
 
 
 def _switched(traversal: Traversal, decision: Decision) -> End | None:
-    """The time to live stays; without hairpin nothing leaves by the port that it came in by."""
+    """Drops a packet that would leave by the bridge port that it came in by, unless hairpin is on (K-2.6).
+
+    Returns None if the packet goes on. The time to live stays as it is.
+    """
     hairpin = traversal.node.routing.interfaces[decision.interface].hairpin
     if decision.next_hop == traversal.arrived.saddr and not hairpin:
         return End(Disposition.DROPPED, Cause.HAIRPIN)
@@ -157,19 +183,21 @@ def _switched(traversal: Traversal, decision: Decision) -> End | None:
 
 
 def send(traversal: Traversal, pass_hook: PassHook) -> End:
-    """A packet of a process of this node."""
+    """Takes a packet that a process of this node sends to its end on this node."""
     packet, routing = traversal.packet, traversal.node.routing
     packet.in_interface = ""
     decision = routing.lookup(traversal.family, packet.daddr)
     _routed(traversal, decision)
-    if end := _refused(traversal, decision):  # connect fails before any rule (K-2.1)
+    if end := _refused(traversal, decision):
+        # the system call fails before any rule runs, also for a service address that DNAT would have changed (K-2.1)
         return end
     assert decision is not None
     if not packet.saddr:
+        # the source is chosen before DNAT, so by the route to the service address, not to the endpoint (K-2.1)
         chosen = routing.source_for(traversal.family, packet.daddr)
         if chosen is None and traversal.family is Family.IPV6:
             return End(Disposition.REJECTED, Cause.NO_ADDRESS, local_error="EADDRNOTAVAIL")
-        chosen = chosen or 0  # a node without any address of IPv4 sends from 0.0.0.0 (measured)
+        chosen = chosen or 0  # a node without any IPv4 address sends from 0.0.0.0 (K-2.2)
         traversal.arrived.saddr = chosen
         traversal.rewrite_source(chosen, packet.sport)
     if end := _loopback_leaves(traversal, decision):
@@ -178,16 +206,18 @@ def send(traversal: Traversal, pass_hook: PassHook) -> End:
 
 
 def _leave(traversal: Traversal, pass_hook: PassHook, decision: Decision) -> End:
+    """Passes a packet that this node made through OUTPUT and POSTROUTING, and back over lo if it is for the node."""
     packet, routing = traversal.packet, traversal.node.routing
     packet.out_interface = decision.interface
     before = packet.daddr, packet.mark
     if end := pass_hook(traversal, Hook.OUTPUT):
         return end
     if (packet.daddr, packet.mark) != before:
-        # all of OUTPUT has seen the old output device; only now the packet is routed again (K-2.1)
+        # all of OUTPUT has seen the old output device; the packet is routed again only now, for POSTROUTING (K-2.1)
         rerouted = routing.lookup(traversal.family, packet.daddr)
         _routed(traversal, rerouted)
         if end := _refused(traversal, rerouted) or (rerouted and _loopback_leaves(traversal, rerouted)):
+            # the sender's system call fails, but unlike a refusal before OUTPUT this counts as a drop
             return End(Disposition.DROPPED, end.cause, local_error=end.local_error)
         assert rerouted is not None
         decision = rerouted
@@ -196,17 +226,23 @@ def _leave(traversal: Traversal, pass_hook: PassHook, decision: Decision) -> End
         return end
     if decision.kind is not RouteKind.LOCAL:
         return _FORWARDED
+    # lo hands the packet back to the node: PREROUTING and INPUT see it too, but nat is not asked again (K-1.2)
     packet.in_interface, packet.out_interface = decision.interface, ""
     return pass_hook(traversal, Hook.PREROUTING) or _deliver(traversal, pass_hook)
 
 
 def _deliver(traversal: Traversal, pass_hook: PassHook) -> End:
+    """Passes a packet for the node itself through INPUT."""
     end = pass_hook(traversal, Hook.INPUT)
     return _DELIVERED if end is None else _resumed(traversal, pass_hook, end)
 
 
 def _resumed(traversal: Traversal, pass_hook: PassHook, end: End) -> End:
-    """A hook that took the packet may send it on, rewritten, as if the node had made it (ip_vs does)."""
+    """Goes on with a packet that a hook ended. Unless ``end.resumes``, that end is final.
+
+    A hook may take a packet, rewrite it, and send it on as if the node had made it, as ip_vs does. The packet is then
+    routed anew and leaves through OUTPUT and POSTROUTING.
+    """
     if not end.resumes:
         return end
     decision = traversal.node.routing.lookup(traversal.family, traversal.packet.daddr)
@@ -217,10 +253,11 @@ def _resumed(traversal: Traversal, pass_hook: PassHook, end: End) -> End:
     return _leave(traversal, pass_hook, decision)
 
 
-# --- routing's objections --------------------------------------------------------------------------------------------------
+# --- routing's objections ---------------------------------------------------------------------------------------------
 
 
 def _routed(traversal: Traversal, decision: Decision | None) -> None:
+    """Keeps what routing decided, and adds it to the steps of a traced packet."""
     traversal.decision = decision
     if traversal.steps is None:
         return
@@ -231,6 +268,7 @@ def _routed(traversal: Traversal, decision: Decision | None) -> None:
 
 
 def _refused(traversal: Traversal, decision: Decision | None) -> End | None:
+    """The end of a packet without a usable route (K-1.6); None: the route can be used. Only a blackhole is silent."""
     if decision is not None and decision.kind in (RouteKind.LOCAL, RouteKind.UNICAST):
         return None
     if decision is not None and decision.kind is RouteKind.BLACKHOLE:
@@ -240,7 +278,10 @@ def _refused(traversal: Traversal, decision: Decision | None) -> End | None:
 
 
 def _loopback_leaves(traversal: Traversal, decision: Decision) -> End | None:
-    """A source in 127/8 may leave by another device than lo only with route_localnet (K-7.1)."""
+    """Drops a packet from 127/8 that would leave by a device other than lo, unless route_localnet is set (K-7.1).
+
+    Returns None if the packet goes on.
+    """
     if (
         traversal.family is Family.IPV4
         and decision.kind is not RouteKind.LOCAL
@@ -252,7 +293,10 @@ def _loopback_leaves(traversal: Traversal, decision: Decision) -> End | None:
 
 
 def _martian(traversal: Traversal) -> End | None:
-    """Addresses that must not come in from outside; the destination is looked at behind DNAT (K-7.2)."""
+    """Drops a packet with addresses that must not come in from outside (K-7.2). Returns None if it goes on.
+
+    The destination checked is that after DNAT, so a packet to 127.0.0.1 passes if a rule translates it.
+    """
     if traversal.family is Family.IPV6:
         return _martian6(traversal)
     source, destination = traversal.packet.saddr, traversal.packet.daddr
@@ -266,7 +310,7 @@ def _martian(traversal: Traversal) -> End | None:
 
 
 def _martian6(traversal: Traversal) -> End | None:
-    """The same of IPv6, which minds the destination that a packet came with, not what it was translated to."""
+    """The IPv6 check. Unlike IPv4's it uses the destination before DNAT (K-7.5)."""
     if traversal.family is Family.IPV4:
         return None
     source = traversal.packet.saddr
@@ -278,7 +322,10 @@ def _martian6(traversal: Traversal) -> End | None:
 
 
 def _bad_source(traversal: Traversal) -> End | None:
-    """Sources that nobody out there can have, or that another way leads to (K-7.3). IPv6 does not mind."""
+    """Drops a packet whose source no outside sender may have, or to which another interface leads (K-7.3).
+
+    Returns None if the packet goes on. IPv6 has none of these checks.
+    """
     if traversal.family is Family.IPV6:
         return None
     source, node = traversal.packet.saddr, traversal.node
@@ -291,7 +338,11 @@ def _bad_source(traversal: Traversal) -> End | None:
 
 
 def _way_back(traversal: Traversal, source: int) -> bool:
-    """rp_filter: strict wants the arrival interface, loose any; loose is strict on a device without address (K-7.3)."""
+    """Whether a route leads back to the source as rp_filter demands it (K-7.3).
+
+    Strict mode wants a route by the arrival interface, loose mode any route. On a device without address, loose mode
+    acts as strict mode.
+    """
     node, name = traversal.node, traversal.packet.in_interface
     back = node.routing.way_back(traversal.family, source)
     if back is None or back.kind not in (RouteKind.UNICAST, RouteKind.LOCAL):
@@ -302,7 +353,7 @@ def _way_back(traversal: Traversal, source: int) -> bool:
 
 
 def _interface_towards(traversal: Traversal, address: int) -> str:
-    """The interface that leads to an address; for one of the node's own, the first that leads anywhere outside."""
+    """The interface that leads to an address; for an address of the node itself, the interface of its first route."""
     routing = traversal.node.routing
     decision = routing.lookup(traversal.family, address)
     if decision is not None and decision.kind is RouteKind.UNICAST:
@@ -310,14 +361,17 @@ def _interface_towards(traversal: Traversal, address: int) -> str:
     return next((route.interface for route in routing.routes if route.kind is RouteKind.UNICAST), "")
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------------
+# --- answers ----------------------------------------------------------------------------------------------------------
 
 
 def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
-    """A rejection with its answer; what may not or, being one too many, will not be answered looks like a drop (K-3)."""
+    """A rejection and the packet that answers it; None: there is no answer.
+
+    If an answer is not allowed (K-3.3) or exceeds the rate limit (K-3.4), the sender sees a drop, and the end says so.
+    """
     assert end.with_ is not None or end.local_error
     if end.with_ is None or (traversal.local and end.rule is None):
-        return end, None  # the system call failed: no packet
+        return end, None  # routing refused a local packet: the system call fails, and no packet is sent
     packet = answer(traversal.arrived, end.with_, _node_address(traversal))
     if packet is None:
         return End(Disposition.DROPPED, Cause.UNANSWERABLE, end.rule, local_error=end.local_error), None
@@ -326,7 +380,7 @@ def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
     if limiter is None or spending is None:
         return end, packet
     if not limiter.allows(spending):
-        # the error of a send is of the drop behind it; only a connect waits for the answer that does not come
+        # a send has failed because its packet was dropped; only a TCP connect waits for the answer that does not come
         error = end.local_error if traversal.packet.protocol != "tcp" else ""
         return End(Disposition.DROPPED, Cause.ICMP_RATE, end.rule, local_error=error), None
     traversal.icmp = spending
@@ -334,10 +388,11 @@ def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
 
 
 def _icmp_spending(traversal: Traversal) -> IcmpSpending | None:
-    """What an ICMP error takes of the kernel's budget; None: nothing (K-3.4, measured).
+    """What an ICMP error takes of the kernel's budget; None: nothing (K-3.4).
 
-    Packets that came over lo are exempt, and so is IPv6 towards the node itself; what IPv4 rejects in OUTPUT, before it is on lo,
-    counts overall but not against its sender.
+    Errors about packets that came over lo are exempt, and so are IPv6 errors to the node itself. An error about a
+    packet that IPv4 rejects in OUTPUT, before it reaches lo, counts towards the overall limit but not towards its
+    sender's.
     """
     if not traversal.local:
         return IcmpSpending(traversal.family, traversal.arrived.saddr, traversal.now_ns)
@@ -347,12 +402,14 @@ def _icmp_spending(traversal: Traversal) -> IcmpSpending | None:
 
 
 def _node_address(traversal: Traversal) -> int | None:
-    """Whose address an ICMP error carries: the node's own, the one that was addressed if it is (K-3.1).
+    """The source address of an ICMP error that this node sends (K-3.1); None: the node has none.
 
-    IPv6 prefers those of the interface that the packet came in by, unless the route back names another (measured).
+    If the packet was sent to the node, the error comes from the address that it was sent to. Else IPv4 uses the source
+    address that the route back to the sender chooses. IPv6 uses an address of the interface that the packet came in by,
+    unless the route back names a source.
 
-    A packet that was already DNATed has a binding, and the error is translated like an answer: it comes from the service
-    address (K-3.1; measured for REJECT in FORWARD, TTL exceeded and unreachable routes).
+    An error about a packet that was already DNATed is translated like an answer, so it comes from the service address
+    (measured for REJECT in FORWARD, TTL exceeded and unreachable routes).
     """
     routing, arrived, entry = traversal.node.routing, traversal.arrived, traversal.entry
     translated = entry is not None and entry.dst_nat and traversal.ct_state != "RELATED"

@@ -1,4 +1,7 @@
-"""What a walk may read of the node that a packet passes. Hooks read it; only the namespace that owns it changes it."""
+"""What a walk may read of the node that a packet passes.
+
+Hooks read it; only its owner ``netfilter.Netns`` changes it.
+"""
 
 from kpsim.conntrack import ConntrackTable
 from kpsim.packetpath.memory import Memory
@@ -7,7 +10,7 @@ from kpsim.sysctls import Sysctls
 
 
 class NodeFacts:
-    """One node's routes, kernel settings, connections, and what else its kernel remembers of packets."""
+    """One node's routes, kernel settings, connections, and what else its kernel remembers about packets."""
 
     def __init__(self, name: str, routing: Routing, sysctls: Sysctls | None = None) -> None:
         self.name = name

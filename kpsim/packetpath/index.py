@@ -1,8 +1,13 @@
-"""Chains made ready to run: conditions as functions, and a dictionary over runs of rules that name a destination.
+"""Chains made ready to run: conditions as functions, and dictionaries over runs of rules that name a destination.
 
-Counterpart: none in iptables (that is why 10,000 Services are slow there, K-10); the nearest is nftables' verdict map. The
-index only leaves out rules whose destination, protocol or port certainly differ; the rest are tried in full and in order.
-It never decides what a match means: that is ``matching``'s.
+kube-proxy's dispatch chains have a rule for each service port. iptables tries them one by one, which is why 10,000
+Services are slow there (K-10); nftables looks a packet up in a verdict map, and this index does the same. A run of
+rules costs one look-up for each shape (:class:`Shape`), however many rules it has. In KUBE-SERVICES nearly all rules
+have one shape, so a packet is compared with one or two rules in full instead of with 10,000. The price is paid once for
+each chain, when it is compiled.
+
+The index only leaves out rules whose destination, protocol or port certainly differ. The rules left are tried in full
+and in order. ``matching`` alone says what a match means.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -38,7 +43,7 @@ Stage = tuple[tuple[Condition, ...], Statement | None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledRule:
-    """A rule ready to run. ``first`` are the conditions before the first statement, ``then`` what follows it (nft only)."""
+    """A rule ready to run. ``first`` are the conditions before the first statement; ``then`` follows it (nft only)."""
 
     position: int  #: in its chain, from 0
     rule: Rule
@@ -48,7 +53,7 @@ class CompiledRule:
 
 
 class Shape(NamedTuple):
-    """Which fields a group of rules compares. ``mask`` 0: not the destination."""
+    """Which fields a group of rules compares. With ``mask`` 0 they do not compare the destination."""
 
     mask: int
     protocol: bool
@@ -59,9 +64,10 @@ _Key = tuple[int, str, int]
 
 
 class Run:
-    """Consecutive rules that each compare some of destination, protocol and destination port: found by hash.
+    """Consecutive rules that compare the destination, the destination port or both, found by hash.
 
-    Rules of one shape share a dictionary (tuple space search, as Open vSwitch's classifier does).
+    Rules of one shape share a dictionary (tuple space search, as Open vSwitch's classifier does). So looking a packet
+    up costs one hash for each shape, not one comparison for each rule.
     """
 
     def __init__(self, rules: Sequence[tuple[CompiledRule, Shape, _Key]]) -> None:
@@ -72,7 +78,7 @@ class Run:
         self._shapes = tuple((*shape, by_key) for shape, by_key in self._by_shape.items())
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:
-        """The rules that may match, in their order."""
+        """The rules that may match the packet, in their order in the chain."""
         found: list[CompiledRule] = []
         hits = 0
         for mask, protocol, port, by_key in self._shapes:
@@ -86,22 +92,25 @@ class Run:
 
 
 class CompiledChain:
-    """A chain ready to run. Kept on the chain, which is a value: a changed chain is another one."""
+    """A chain ready to run. It is kept on the chain and stays valid, because a changed chain is another object."""
 
     __slots__ = ("_blocks", "name", "recent_lists", "rules", "targets", "tracks")
 
     def __init__(self, chain: Chain) -> None:
         self.name = chain.name
-        buckets = count()  # rules that come and go before a limit do not take its bucket away
+        buckets = count()  # limits are numbered, not rules: a rule added before a limit leaves it its bucket
         self.rules = tuple(_compile(chain.name, position, rule, buckets) for position, rule in enumerate(chain.rules))
         self._blocks = tuple(_blocks(self.rules))
         parts = [part for rule in chain.rules for part in rule.body]
         self.recent_lists = frozenset(part.name for part in parts if isinstance(part, Recent))
         self.targets = tuple(dict.fromkeys(part.chain for part in parts if isinstance(part, Jump | Goto)))
-        self.tracks = any(map(_tracks, parts))  #: some rule needs connection tracking
+        self.tracks = any(map(_tracks, parts))  #: whether some rule needs connection tracking
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:
-        """A subset of ``rules``, in order, that contains every rule that matches the packet or has an effect on the way."""
+        """The ``rules`` that the packet has to be compared with, in order.
+
+        Every rule that matches the packet is among them, and every rule that has an effect even if it does not match.
+        """
         blocks = self._blocks
         if len(blocks) == 1:
             block = blocks[0]
@@ -133,9 +142,8 @@ def _tracks(part: Expression | Statement) -> bool:
 
 def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int]) -> CompiledRule:
     if moves_nothing(rule.body) and any(isinstance(part, Unknown) for part in rule.body):
-        return CompiledRule(
-            position, rule, (_never,), None
-        )  # whether an unknown match would have logged does not matter
+        # whether an unknown match would have logged the packet does not matter, so the rule never matches
+        return CompiledRule(position, rule, (_never,), None)
     limited = any(type(part) is Limit for part in rule.body)
     bucket = (chain, next(buckets)) if limited else ()
     key = draw_key(chain, rule)
@@ -158,7 +166,7 @@ def _never(_facts: object) -> bool:
 
 
 def draw_key(chain: str, rule: Rule) -> Hashable:
-    """What a rule's draws are keyed by: why it exists, or, if nobody knows, from where to where it leads."""
+    """The key of a rule's draws: why the rule exists or, if unknown, its chain and the chain that it jumps to."""
     if rule.origin is not FOREIGN and rule.origin.service:
         role, service, protocol, endpoint = rule.origin
         return (str(role), service, protocol, endpoint)
@@ -167,7 +175,12 @@ def draw_key(chain: str, rule: Rule) -> Hashable:
 
 
 def _shape_and_key(rule: Rule) -> tuple[Shape, _Key] | None:
-    """What the index may compare: plain equality, before the first expression with an effect and the first statement."""
+    """The shape and key by which a rule is found; None if it has to be tried for every packet.
+
+    Only comparisons for equality count, and only those before the first statement and the first expression with an
+    effect. A packet that reaches such an expression causes the effect, so the rule must not be left out for what
+    follows.
+    """
     destination: Compare | None = None
     protocol: str | None = None
     port: int | None = None
@@ -186,7 +199,7 @@ def _shape_and_key(rule: Rule) -> tuple[Shape, _Key] | None:
             case _:
                 pass
     if destination is None and port is None:
-        return None  # a protocol alone tells too little apart
+        return None  # a look-up by protocol alone would leave out too few rules
     mask = 0 if destination is None else _ALL_BITS if destination.mask is None else destination.mask
     address = 0 if destination is None else destination.value or 0
     key = (address, protocol or "", -1 if port is None else port)
@@ -194,7 +207,7 @@ def _shape_and_key(rule: Rule) -> tuple[Shape, _Key] | None:
 
 
 def _blocks(rules: Iterable[CompiledRule]) -> Iterable[Run | tuple[CompiledRule, ...]]:
-    """Splits a chain into indexed runs and plain stretches."""
+    """Splits a chain into indexed runs and plain stretches. A run of fewer than ``_SHORTEST_RUN`` rules stays plain."""
     plain: list[CompiledRule] = []
     keyed = ((rule, _shape_and_key(rule.rule)) for rule in rules)
     for indexed, group in groupby(keyed, key=lambda item: item[1] is not None):

@@ -1,8 +1,8 @@
 """What an expression means: the one place where a condition on a packet is written.
 
-A field is read by one function (``GETTERS``); a comparison asks whether what it reads is among the values. Whatever is faster
-(``index``) only leaves out rules that these conditions would find false. The kernel's counterparts are the ``xt_*`` match
-functions and nf_tables' ``cmp``, ``range`` and ``lookup``.
+Counterpart: the ``xt_*`` match functions, and nf_tables' ``cmp``, ``range`` and ``lookup``. A field is read by one
+function (``GETTERS``), and a comparison asks whether the value is among those of the rule. ``index`` is faster but
+decides nothing: it only leaves out rules that these conditions would find false.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -35,7 +35,7 @@ from kpsim.ruleset import (
 
 
 class Facts(Protocol):
-    """What conditions may ask, of one packet at one hook."""
+    """What conditions may read about one packet at one hook."""
 
     packet: Packet
     ct_states: frozenset[str]
@@ -55,14 +55,14 @@ Getter = Callable[[Facts], Any]  #: an Atom, a frozenset of names, or None if th
 
 
 class UnknownMatch(Exception):
-    """A rule was reached of which nobody can say whether it matches."""
+    """A packet reached a rule that is not modelled, so it is not known whether the rule matches."""
 
 
 #: expressions that change something or draw: a rule must not be skipped past one of them
 EFFECTIVE = Recent | Limit | Chance | Counter | Unknown
 
 
-# --- fields ----------------------------------------------------------------------------------------------------------------
+# --- fields -----------------------------------------------------------------------------------------------------------
 
 
 def _sport(facts: Facts) -> int | None:
@@ -145,11 +145,11 @@ GETTERS: Mapping[Field, Getter] = {
 }
 
 
-# --- conditions ------------------------------------------------------------------------------------------------------------
+# --- conditions -------------------------------------------------------------------------------------------------------
 
 
 def condition(expression: Expression, key: Hashable) -> Condition:
-    """``expression`` as a function. ``key`` names the rule's draws, or its bucket."""
+    """``expression`` as a function of a packet's facts. ``key`` names the rule's draws, or the bucket of its limit."""
     match expression:
         case Compare():
             return _comparison(expression)
@@ -197,7 +197,7 @@ def _comparison(compare: Compare) -> Condition:
 
 
 def _equality(get: Getter, value: int, mask: int | None, negate: bool, absent: bool) -> Condition:
-    """The comparison with one number, by far the most frequent."""
+    """A comparison with one number, by far the most frequent condition."""
     if mask is not None:
         return lambda facts: absent if (found := get(facts)) is None else (found & mask == value) != negate
     if not negate and not absent:
@@ -237,7 +237,8 @@ def _either_port(match: EitherPort) -> Condition:
 def _way_back(facts: Facts, match: ReversePath) -> bool:
     """Whether the route back to the source satisfies rpfilter.
 
-    Unlike the sysctl rp_filter, it treats every device alike. A source that is the node's own fails unless ``accept_local``.
+    Unlike the sysctl rp_filter, it treats every device alike. A source address of the node itself fails unless
+    ``accept_local`` is set.
     """
     packet = facts.packet
     if packet.in_interface == "lo" or (packet.family is Family.IPV6 and not packet.saddr):

@@ -1,6 +1,7 @@
 """Why a rule did not match: the first of its expressions that was false.
 
-What an expression means is asked of ``matching``, at the moment that a trace remembers.
+A trace remembers the packet as it was at each step (:class:`~kpsim.packetpath.steps.Moment`). This module evaluates the
+rule's expressions again on such a moment, with the conditions of ``matching``.
 """
 
 from collections.abc import Hashable, Iterable
@@ -13,11 +14,11 @@ from kpsim.ruleset import Chance, Expression, Limit, Recent
 
 
 class _Effective(Exception):
-    """A condition that draws or remembers: what it said is in the steps."""
+    """The condition draws or remembers, so it cannot be evaluated twice. The steps say how it came out."""
 
 
 class _Facts:
-    """What conditions may ask, at one moment."""
+    """What conditions may read about a packet at one moment."""
 
     def __init__(self, moment: Moment, routing: Routing) -> None:
         self.packet: Packet = moment.packet
@@ -42,11 +43,14 @@ class _Facts:
         raise _Effective
 
     def count(self, counter: str) -> None:
-        """Counting has happened already."""
+        """Does nothing: the walk has counted the packet already."""
 
 
 def mismatch(expressions: Iterable[Expression], moment: Moment, routing: Routing) -> Expression | None:
-    """The first of a rule's expressions that was false at a moment; None if it cannot be told."""
+    """The first of a rule's expressions that was false at a moment, or that cannot be evaluated again.
+
+    None if every expression is true.
+    """
     facts = _Facts(moment, routing)
     for expression in expressions:
         try:

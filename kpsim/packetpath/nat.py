@@ -1,7 +1,7 @@
-"""Network address translation: deciding a new connection's binding and applying it to every packet.
+"""Network address translation: decides a new connection's binding and applies it to every packet.
 
-Counterpart: nf_nat_core and xt_MASQUERADE. A binding is decided once per entry and lives in the entry's reply tuple
-(CT-3.5); this module never asks rules again for a known connection.
+Counterpart: nf_nat_core and xt_MASQUERADE. A binding is decided once for each entry and is kept in the entry's reply
+tuple (CT-3.5). The rules are not asked again for a known connection.
 """
 
 from kpsim.addresses import Family
@@ -16,14 +16,17 @@ from kpsim.ruleset import Dnat, Hook, Masquerade, NatFlags, Redirect, RuleRefere
 DESTINATION_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)
 
 _LOCALHOST = {Family.IPV4: 0x7F000001, Family.IPV6: 1}
-_FIRST_ATTEMPTS, _LAST_ATTEMPTS = 128, 8  # CT-6.3; the last measured
+_FIRST_ATTEMPTS, _LAST_ATTEMPTS = 128, 8  # CT-6.3; the 8 is measured
 _HARDER = 32  #: tries at the end of a round that may end a connection
 _RANDOM = NatFlags.RANDOM | NatFlags.FULLY_RANDOM
 _OVER = (FlowState.TIME_WAIT, FlowState.CLOSE)
 
 
 def destination(traversal: Traversal, statement: Dnat | Redirect, at: RuleReference) -> End | None:
-    """Binds the new connection's destination: answers will come from there (CT-6.1)."""
+    """Binds the new connection's destination: answers will come from there (CT-6.1).
+
+    Returns the packet's end if there is no address to redirect to, else None. A known connection keeps its binding.
+    """
     entry = traversal.entry
     if entry is None or not traversal.unconfirmed:
         return None
@@ -42,7 +45,7 @@ def destination(traversal: Traversal, statement: Dnat | Redirect, at: RuleRefere
 
 
 def _own_address(traversal: Traversal) -> int | None:
-    """REDIRECT: the arrival interface's first address; for the node's own packets loopback."""
+    """The address that REDIRECT uses: the first of the arrival interface; loopback for packets that the node made."""
     if traversal.hook is Hook.OUTPUT:
         return _LOCALHOST[traversal.family]
     interface = traversal.node.routing.interfaces.get(traversal.packet.in_interface)
@@ -51,7 +54,10 @@ def _own_address(traversal: Traversal) -> int | None:
 
 
 def source(traversal: Traversal, statement: Snat | Masquerade, at: RuleReference) -> End | None:
-    """Binds the new connection's source: answers will go there."""
+    """Binds the new connection's source: answers will go there.
+
+    Returns the packet's end if there is no address to masquerade with, else None. A known connection keeps its binding.
+    """
     entry = traversal.entry
     if entry is None or not traversal.unconfirmed:
         return None
@@ -93,7 +99,10 @@ def _bind_source(traversal: Traversal, address: int, ports: tuple[int, int] | No
 
 
 def _ports_to_keep(traversal: Traversal, entry: Entry, forward: FlowTuple) -> tuple[int, ...]:
-    """A translated source first tries the port that its newest flow has at the same address (measured), then its own."""
+    """The source ports to try before another is searched for, in order (K-2.3).
+
+    A translated source first tries the port that its newest flow has at the same address, then its own port.
+    """
     if forward.saddr == entry.original.saddr:
         return (forward.sport,)
     earlier = traversal.node.conntrack.mapped_port(entry.original, forward.saddr, traversal.now_ns)
@@ -101,7 +110,7 @@ def _ports_to_keep(traversal: Traversal, entry: Entry, forward: FlowTuple) -> tu
 
 
 def port_class(forward: FlowTuple) -> tuple[int, int]:
-    """The ports that may replace a source port (K-2.3); any id for ICMP."""
+    """First and last of the ports that may replace a flow's source port (K-2.3). For ICMP any id may."""
     if forward.protocol in ICMP_PROTOCOLS:
         return 0, 65535
     if forward.sport < 512:
@@ -110,7 +119,11 @@ def port_class(forward: FlowTuple) -> tuple[int, int]:
 
 
 def _search(traversal: Traversal, forward: FlowTuple, low: int, high: int) -> FlowTuple:
-    """Tries consecutive ports from a random one, then half as many from another, and so on (CT-6.3)."""
+    """The flow with a free source port between ``low`` and ``high`` (CT-6.3).
+
+    Tries consecutive ports from a random one, then half as many from another, and so on. If no round finds one,
+    ``traversal.exhausted`` is set and the packet will be dropped.
+    """
     size = high - low + 1
     attempts = min(size, _FIRST_ATTEMPTS)
     while True:
@@ -127,10 +140,11 @@ def _search(traversal: Traversal, forward: FlowTuple, low: int, high: int) -> Fl
 
 
 def _gives_way(traversal: Traversal, answers: FlowTuple) -> bool:
-    """The last tries of a round take the port of a translated TCP connection that is over (measured).
+    """Whether a translated TCP connection that is over gives up its port (K-2.3). If so, its entry is destroyed.
 
-    Linux wants the new SYN's sequence number to lie after the old connection's. Those are not modelled, and of two connections
-    unrelated: one time in two.
+    Only the last tries of a round ask for this. Linux takes the port if the new SYN's sequence number lies after the
+    old connection's. kpsim does not model sequence numbers. Those of two connections are unrelated, so it takes the
+    port one time in two.
     """
     found = traversal.node.conntrack.lookup(answers, traversal.now_ns)
     if found is None or found.direction is not Direction.REPLY or not found.entry.src_nat:
@@ -142,7 +156,10 @@ def _gives_way(traversal: Traversal, answers: FlowTuple) -> bool:
 
 
 def bind_nothing(traversal: Traversal) -> None:
-    """The null binding of a hook at which no rule translated; it still changes a source port that would clash (K-2.4)."""
+    """Makes the null binding at a hook where no rule translated.
+
+    It still changes a source port that clashes (K-2.4).
+    """
     entry = traversal.entry
     assert entry is not None
     if traversal.hook in DESTINATION_HOOKS:
@@ -154,7 +171,10 @@ def bind_nothing(traversal: Traversal) -> None:
 
 
 def output_device_changed(traversal: Traversal) -> End | None:
-    """A masqueraded flow that is now routed elsewhere would leave with a foreign address: dropped, and forgotten (K-1.6)."""
+    """Drops a packet of a masqueraded flow that is now routed to another device, and destroys its entry (K-1.6).
+
+    The packet would leave with an address of the old device. Returns None if the packet goes on.
+    """
     entry = traversal.entry
     if (
         entry is None
@@ -170,7 +190,7 @@ def output_device_changed(traversal: Traversal) -> End | None:
 
 
 def translate(traversal: Traversal) -> None:
-    """Rewrites the half of the packet that this hook is for, as the entry's binding says."""
+    """Rewrites the packet's destination or source, whichever this hook is for, as the entry's binding says."""
     entry, packet = traversal.entry, traversal.packet
     assert entry is not None
     if traversal.ct_state == "RELATED":
@@ -186,7 +206,7 @@ def translate(traversal: Traversal) -> None:
 
 
 def _translate_error(traversal: Traversal) -> None:
-    """An ICMP error looks like an answer of the flow it is about, outside and inside (CT-5.3, K-3.1)."""
+    """Translates an ICMP error and the packet inside it like an answer of the flow it is about (CT-5.3, K-3.1)."""
     entry, packet = traversal.entry, traversal.packet
     if entry is None or packet.related is None:
         return

@@ -1,6 +1,6 @@
-"""What REJECT and routing errors answer, and what a local process is told (K-3, CT-9).
+"""The packets that answer REJECT and routing errors, and the errors that a local process sees (K-3, CT-9).
 
-Counterpart: ipt_REJECT and icmp_send. How many answers the kernel sends is ``memory.icmp_limiter``'s.
+Counterpart: ipt_REJECT and icmp_send. ``memory.icmp_limiter`` says how many answers the kernel sends.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ _ANSWERS: Mapping[RejectWith, Mapping[Family, str]] = {
 
 
 def answer_name(family: Family, with_: RejectWith) -> str:
-    """The name of an answer as iptables and ip6tables have it. KeyError if the family has no such answer."""
+    """The name that iptables or ip6tables has for an answer. KeyError if the family has no such answer."""
     return _ANSWERS[with_][family]
 
 
@@ -45,10 +45,10 @@ _ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": {128, 1
 
 
 def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | None:
-    """The packet that tells the sender of ``packet`` (as it was before translation); None: no answer is allowed.
+    """The packet that answers ``packet``, which is given as it was before translation; None: no answer is allowed.
 
-    ICMP errors come from the node's address, a reset from the original destination (K-3.1). Bad checksums, resets by a
-    reset, and errors about errors get none (K-3.3).
+    ICMP errors come from the node's address, a reset comes from the original destination (K-3.1). A packet with a bad
+    checksum gets no answer, an RST gets no reset, and an ICMP error gets no ICMP error (K-3.3).
     """
     if not packet.checksum_ok:
         return None
@@ -73,12 +73,15 @@ def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | Non
 
 
 def error_of_reject(packet: Packet, *, in_output: bool) -> str:
-    """What the local sender's system call says: from OUTPUT at once (K-3.2), else when the answer comes back."""
+    """The error of the local sender's system call: at once for a REJECT in OUTPUT (K-3.2), else with the answer."""
     if in_output and packet.protocol != "tcp":
         return "EPERM"
     return "ECONNREFUSED"
 
 
 def error_of_drop(packet: Packet, *, in_output: bool) -> str:
-    """A drop in OUTPUT fails a UDP send; TCP hangs, and later drops are silent (K-3.2, CT-9)."""
+    """The error of the local sender's system call; empty: none.
+
+    A drop in OUTPUT fails a UDP send. TCP hangs, and drops after OUTPUT are silent (K-3.2, CT-9).
+    """
     return "EPERM" if in_output and packet.protocol != "tcp" else ""

@@ -1,7 +1,7 @@
 """Interfaces, addresses and routes of one node: where a packet goes and whose address it carries.
 
-Counterpart: fib_trie and addrconf, of the tables ``local`` and ``main``. A value: change a node by giving it a new one. It
-never knows rules, connections or the other nodes; what hangs behind an interface is ``fabric``'s business.
+Counterpart: fib_trie and addrconf, with the routing tables ``local`` and ``main``. :class:`Routing` is a value: to
+change a node, give it a new one. ``fabric`` knows which machines are behind an interface.
 """
 
 import enum
@@ -22,7 +22,7 @@ _CACHE_SIZE = 1 << 16
 
 
 class AddressType(enum.StrEnum):
-    """Type of an address by the local table alone (K-7.4), as ``--dst-type`` spells it."""
+    """The type of an address as the local table alone gives it (K-7.4), in the spelling of ``--dst-type``."""
 
     LOCAL = "LOCAL"
     BROADCAST = "BROADCAST"
@@ -34,10 +34,10 @@ class InterfaceKind(enum.StrEnum):
     """What an interface is."""
 
     LOOPBACK = "loopback"
-    LINK = "link"  #: other machines behind it
-    BRIDGE = "bridge"  #: this node's pods behind it, one port each
-    VETH = "veth"  #: this node's pods behind it, routed one by one
-    DUMMY = "dummy"  #: nothing behind it (kube-ipvs0)
+    LINK = "link"  #: other machines are behind it
+    BRIDGE = "bridge"  #: this node's pods are behind it, one port each
+    VETH = "veth"  #: this node's pods are behind it, routed one by one
+    DUMMY = "dummy"  #: nothing is behind it (kube-ipvs0)
 
 
 class OwnAddress(NamedTuple):
@@ -56,7 +56,7 @@ class OwnAddress(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "OwnAddress":
-        """``192.168.0.1/24``; without a prefix length a host address. InputError otherwise."""
+        """Reads ``192.168.0.1/24``. Without a prefix length it is a host address. InputError for anything else."""
         if parsed := parse_cidr(text):
             return cls(parsed[0].family, parsed[1], parsed[0].prefix)
         if host := parse_ip(text):
@@ -84,7 +84,7 @@ class Interface:
 
 
 class RouteKind(enum.StrEnum):
-    """What a route says. LOCAL routes come from addresses and are not written down."""
+    """What a route does with packets. LOCAL routes follow from addresses and are not given as routes."""
 
     UNICAST = "unicast"
     LOCAL = "local"
@@ -95,7 +95,10 @@ class RouteKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route; connected ones are made from addresses. ``gateway`` None: the destination itself is on the link."""
+    """A route.
+
+    Connected routes are made from addresses. With ``gateway`` None the destination itself is on the link.
+    """
 
     network: Network
     interface: str = ""
@@ -112,7 +115,7 @@ class Route:
 
 
 class Decision(NamedTuple):
-    """What routing decided for one destination. ``next_hop`` is the address looked for on the link."""
+    """What routing decided for one destination. ``next_hop`` is the address that the packet is sent to on the link."""
 
     kind: RouteKind
     interface: str
@@ -122,7 +125,7 @@ class Decision(NamedTuple):
 
 
 class Routing:
-    """A node's addresses and routes, immutable. ``lookup`` is the longest prefix, then the lowest metric."""
+    """A node's addresses and routes, immutable. The longest prefix wins, then the lowest metric."""
 
     def __init__(self, interfaces: Iterable[Interface], routes: Iterable[Route] = ()) -> None:
         self.interfaces = {interface.name: interface for interface in interfaces}
@@ -142,25 +145,25 @@ class Routing:
                 self._add_route(route)
         for by_base in self._by_prefix.values():
             for alternatives in (routes for bases in by_base.values() for routes in bases.values()):
-                alternatives.sort(key=lambda route: route.metric)  # stable: the first written of equals
+                alternatives.sort(key=lambda route: route.metric)  # stable: of equal metrics the first one given wins
         self._prefixes = {
             family: [(family.mask(p), bases) for p, bases in sorted(by_prefix.items(), reverse=True)]
             for family, by_prefix in self._by_prefix.items()
         }
 
     def without(self, name: str) -> "Routing":
-        """The same node with an interface down: its routes go, its IPv4 addresses stay local, those of IPv6 are lost (measured).
+        """The same node with this interface down. KeyError if there is no such interface.
 
-        KeyError if there is none.
+        The interface loses its routes and its IPv6 addresses; its IPv4 addresses stay local (K-1.9).
         """
         kept = self.interfaces[name].of(Family.IPV4)
         changed = self.interfaces | {name: replace(self.interfaces[name], addresses=kept, up=False)}
         return Routing(changed.values(), self.routes)
 
     def without_address(self, name: str, address: OwnAddress) -> "Routing":
-        """The same node when an interface has lost an address; with the last one of IPv4 go all its IPv4 routes (measured).
+        """The same node when an interface has lost an address. KeyError if there is no such interface.
 
-        KeyError if there is no such interface.
+        With its last IPv4 address an interface loses all its IPv4 routes (K-1.9).
         """
         kept = tuple(other for other in self.interfaces[name].addresses if other != address)
         changed = self.interfaces | {name: replace(self.interfaces[name], addresses=kept)}
@@ -184,13 +187,13 @@ class Routing:
     # --- what kind of address --------------------------------------------------------------------------------------
 
     def is_local(self, family: Family, address: int) -> bool:
-        """An address of the node, on whatever interface, down or up."""
+        """Whether the node has this address, on any interface, up or down."""
         if (family, address) in self._local:
             return True
         return address in LOOPBACK4 if family is Family.IPV4 else address == 1
 
     def address_type(self, family: Family, address: int) -> AddressType:
-        """By the local table: what lies behind a blackhole or unreachable route is UNICAST (K-7.4)."""
+        """The type by the local table. An address behind a blackhole or unreachable route is UNICAST (K-7.4)."""
         if self.is_local(family, address):
             return AddressType.LOCAL
         if address in _MULTICAST[family]:
@@ -204,14 +207,14 @@ class Routing:
         return tuple(a.value for interface in self.interfaces.values() for a in interface.of(family))
 
     def interface_of(self, family: Family, address: int) -> Interface | None:
-        """The interface that carries this address."""
+        """The interface that has this address; None: no interface has it."""
         name = self._local.get((family, address))
         return None if name is None else self.interfaces[name]
 
     # --- where to ----------------------------------------------------------------------------------------------------
 
     def lookup(self, family: Family, address: int) -> Decision | None:
-        """None: no route."""
+        """Where a packet to this address goes; None: there is no route."""
         key = (family, address)
         if key in self._decisions:
             return self._decisions[key]
@@ -232,7 +235,7 @@ class Routing:
         return None
 
     def lookup_strict(self, family: Family, address: int, interface: str) -> Decision | None:
-        """As :meth:`lookup`, among the routes of one interface only; None: none of it leads there."""
+        """As :meth:`lookup`, but only among the unicast routes of one interface."""
         for mask, bases in self._prefixes[family]:
             for route in bases.get(address & mask, ()):
                 if route.interface == interface and route.kind is RouteKind.UNICAST:
@@ -241,7 +244,7 @@ class Routing:
         return None
 
     def way_back(self, family: Family, address: int) -> Decision | None:
-        """As :meth:`lookup`, of a source; one of the node's own leads to the interface that carries it (measured)."""
+        """As :meth:`lookup`, for a source. A source of the node itself leads to the interface that has it (K-7.3)."""
         back = self.lookup(family, address)
         carrier = self.interface_of(family, address)
         return back if back is None or carrier is None else back._replace(interface=carrier.name)
@@ -249,12 +252,12 @@ class Routing:
     # --- whose address -----------------------------------------------------------------------------------------------
 
     def source_for(self, family: Family, destination: int) -> int | None:
-        """Source address of a local process that did not bind (K-2.1); None without a route or address."""
+        """The source address of a local process that bound none (K-2.1); None if there is no route or no address."""
         decision = self.lookup(family, destination)
         if decision is None:
             return None
         if decision.kind is RouteKind.LOCAL:
-            return destination  # to oneself from oneself, also 127.0.0.1
+            return destination  # what the node sends to itself has the same source and destination, also for 127.0.0.1
         if decision.kind is not RouteKind.UNICAST:
             return None
         if decision.source is not None:
@@ -262,7 +265,10 @@ class Routing:
         return self.masquerade_address(family, decision.interface, decision.next_hop, destination)
 
     def masquerade_address(self, family: Family, interface: str, next_hop: int, destination: int) -> int | None:
-        """The address a masquerade borrows (K-2.2); a route's preferred source is ignored. None: none at all."""
+        """The source address that a masquerade over an interface uses (K-2.2); None: there is none.
+
+        A route's preferred source is ignored.
+        """
         key = (family, interface, next_hop, destination if family is Family.IPV6 else 0)
         if key not in self._masquerades:
             if len(self._masquerades) >= _CACHE_SIZE:
@@ -272,7 +278,7 @@ class Routing:
         return self._masquerades[key]
 
     def _select4(self, interface: str, next_hop: int) -> int | None:
-        # lo's 127.0.0.1 has host scope: nobody borrows it, not even a masquerade over lo
+        # 127.0.0.1 has scope host: it is never chosen as a source here, not even by a masquerade over lo
         own = [a for a in self.interfaces[interface].of(Family.IPV4) if a.value not in LOOPBACK4]
         for address in own:
             if next_hop in address.network:
@@ -285,11 +291,14 @@ class Routing:
         return next(others, None)
 
     def _select6(self, interface: str, destination: int) -> int | None:
-        """By destination: the outgoing interface's addresses before all others, then the same kind (global or unique
+        """The IPv6 source address for a destination (K-2.2; the order was measured with ip6tables MASQUERADE).
+
+        Addresses of the outgoing interface come first, then addresses of the destination's kind (global or unique
         local), then the longest common prefix. So a unique-local endpoint gets a bridge's unique-local address when the
-        outgoing interface has only a link-local one (K-2.2; the order measured with ip6tables MASQUERADE)."""
+        outgoing interface has only a link-local one.
+        """
         if destination in LOOPBACK6 and self.is_local(Family.IPV6, destination):
-            return destination  # to oneself from oneself (measured)
+            return destination  # what goes to ::1 comes from ::1 (K-2.2)
         candidates = [
             (a, other.name)
             for other in self.interfaces.values()

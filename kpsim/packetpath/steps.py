@@ -1,4 +1,4 @@
-"""What happened to a packet, step by step, as typed values; ``describe`` and ``shown`` make text of them.
+"""What happened to a packet, step by step, as typed values. ``describe`` and ``shown`` turn them into text.
 
 Counterpart: iptables' TRACE target and ovn-trace's tree.
 """
@@ -22,7 +22,10 @@ from kpsim.ruleset import (
 
 
 class Moment(NamedTuple):
-    """What rules may read of a packet at one point of its way: a copy, which the rest of the walk does not change."""
+    """What rules may read of a packet at one point of its way.
+
+    It is a copy, which the rest of the walk does not change.
+    """
 
     packet: Packet
     ct_states: frozenset[str]
@@ -33,7 +36,7 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HookEntered:
-    """A hook entry is asked: a table's chain, connection tracking, NAT."""
+    """The packet reached a hook entry: a table's chain, connection tracking or NAT."""
 
     hook: Hook
     name: str
@@ -47,9 +50,9 @@ class ChainEntered:
 
 @dataclass(frozen=True, slots=True)
 class ChainLeft:
-    """The end of a chain was reached: no rule of it ended it, neither with a verdict nor by ``goto``.
+    """The packet reached the end of a chain: no rule left the chain with a verdict or by ``goto``.
 
-    ``moment``: what the rules behind the last one that matched were compared with.
+    ``moment`` is the packet with which the rules after the last match were compared.
     """
 
     table: TableKey
@@ -59,7 +62,7 @@ class ChainLeft:
 
 @dataclass(frozen=True, slots=True)
 class RuleMatched:
-    """A rule's conditions were true. ``moment``: what they were compared with, before the statement had any effect."""
+    """A rule's conditions were true. ``moment`` is the packet that they saw, before the statement had any effect."""
 
     at: RuleReference
     statement: Statement | None  #: None: a rule without target
@@ -68,7 +71,7 @@ class RuleMatched:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A random draw of a rule in a table."""
+    """A rule of a table made a random draw."""
 
     table: TableKey
     rule: Rule
@@ -86,7 +89,8 @@ class FieldName(enum.StrEnum):
     CONNECTION_MARK = "connection mark"
 
 
-#: what a part of a packet holds: address and port of SOURCE and DESTINATION (port 0: the protocol has none), else a number
+#: what a part of a packet holds: address and port for SOURCE and DESTINATION (port 0: the protocol has no ports), else
+#: a number
 Value = int | tuple[int, int]
 
 
@@ -98,7 +102,7 @@ class FieldChanged:
 
 
 class Tracking(enum.StrEnum):
-    """What connection tracking made of a packet."""
+    """What connection tracking did with a packet."""
 
     NEW = "new connection"
     KNOWN = "known connection"
@@ -118,7 +122,7 @@ class ConntrackChanged:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """``route`` as text: local, a route, or why there is none."""
+    """Routing decided. ``route`` is text: ``local``, a route, or ``none``."""
 
     route: str
     interface: str
@@ -133,7 +137,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """A ``recent`` list was asked about, or told of, the packet's source."""
+    """A rule looked the packet's source up in a ``recent`` list, or changed the list."""
 
     list: str
     action: str
@@ -155,7 +159,7 @@ Step = (
 
 
 def shown(field: FieldName, value: Value, family: Family) -> str:
-    """A value as text: ``IP:PORT`` or, without a port, the IP; marks in hexadecimal."""
+    """A value as text: ``IP:PORT``, or the IP if there is no port; marks in hexadecimal."""
     if isinstance(value, tuple):
         address, port = value
         host = format_ip(family, address)
@@ -164,7 +168,7 @@ def shown(field: FieldName, value: Value, family: Family) -> str:
 
 
 def describe(step: Step, family: Family) -> str:
-    """A step of a packet of ``family`` in one line for a person."""
+    """A step of a packet of ``family`` as one line for people."""
     match step:
         case HookEntered(hook, name):
             return f"{hook}: {name}"

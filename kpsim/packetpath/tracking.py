@@ -1,7 +1,6 @@
 """The hook functions of connection tracking: look up or create, translate, confirm.
 
-Counterpart: nf_conntrack_in, nf_nat_inet_fn and nf_confirm. Knows entries and bindings; which chains may decide a binding
-is told by ``netfilter``.
+Counterpart: nf_conntrack_in, nf_nat_inet_fn and nf_confirm. ``netfilter`` decides which chains may decide a binding.
 """
 
 from kpsim.conntrack import Destroyed, Ending, Entry, Found, tuple_of
@@ -19,9 +18,12 @@ _UNTRACKED_TYPES = frozenset({*range(130, 137), 143, 151, 152})
 
 
 def look_up(traversal: Traversal) -> End | None:
-    """conntrack at −200: gives the packet its connection, or the one it begins, and its ctstate."""
+    """Gives the packet its connection, or the one that it begins, and its ctstate (conntrack at priority −200).
+
+    Returns the packet's end if the table is full, else None.
+    """
     if traversal.ct_state:
-        return None  # over lo, or NOTRACK: seen before (K-1.2, K-6.6)
+        return None  # the packet came over lo, or NOTRACK took it: its state is known (K-1.2, K-6.6)
     packet, node = traversal.packet, traversal.node
     of_the_link = packet.protocol == "icmpv6" and packet.icmp_type in _UNTRACKED_TYPES
     if of_the_link and not is_damaged(packet, node.sysctls):
@@ -44,7 +46,7 @@ def look_up(traversal: Traversal) -> End | None:
             traversal.updated = later
         return None
     if reading.action is Action.RESTART:
-        # a SYN on a finished connection: NAT is decided afresh (K-1.8)
+        # a SYN on a finished connection: NAT is decided anew (K-1.8)
         traversal.destroyed.append(Destroyed(entry, Ending.RESET))
         return _begin(traversal, packet)
     _continue(traversal, found, reading)
@@ -52,6 +54,7 @@ def look_up(traversal: Traversal) -> End | None:
 
 
 def _begin(traversal: Traversal, packet: Packet) -> End | None:
+    """Makes a new connection for a packet without one, or finds the packet INVALID."""
     node, now_ns = traversal.node, traversal.now_ns
     if not traversal.destroyed and (full := _make_room(traversal)):
         return full
@@ -71,10 +74,10 @@ def _begin(traversal: Traversal, packet: Packet) -> End | None:
 
 
 def _make_room(traversal: Traversal) -> End | None:
-    """Early drop for a first packet in a full table, or its silent end (CT-7.2, K-6.7).
+    """Makes room for a first packet in a full table by early drop, or returns the packet's end (CT-7.2, K-6.7).
 
-    Comes before anything is known of the packet: one that will be INVALID needs room too (measured). Early drop takes one
-    entry here; in Linux all unassured ones of the bucket it found, 1.08 on average in a sparse table.
+    This comes before the packet is read, so a packet that will be INVALID needs room too (K-6.7). Early drop takes one
+    entry here. Linux takes all unassured entries of the bucket that it found, 1.08 on average in a sparse table.
     """
     table, chooser = traversal.node.conntrack, traversal.chooser
     pressure = table.pressure(traversal.now_ns, traversal.node.sysctls)
@@ -90,6 +93,7 @@ def _make_room(traversal: Traversal) -> End | None:
 
 
 def _continue(traversal: Traversal, found: Found, reading: Reading) -> None:
+    """Gives the packet its known connection, and updates or destroys the entry as ``reading`` says."""
     entry, direction = found
     answer = direction is Direction.REPLY
     seen_reply = entry.seen_reply or answer
@@ -110,9 +114,10 @@ def _continue(traversal: Traversal, found: Found, reading: Reading) -> None:
 
 
 def _look_up_error(traversal: Traversal, about: Packet) -> None:
-    """An ICMP error belongs to the connection of the packet inside it, and goes the other way (CT-5.3).
+    """Relates an ICMP error to the connection of the packet inside it, in the opposite direction (CT-5.3).
 
-    It must be told to whom sent that packet (measured): to anybody else it is INVALID. Who tells it does not matter.
+    The error must be addressed to the sender of that packet, else it is INVALID (measured). The sender of the error
+    does not matter.
     """
     node, packet = traversal.node, traversal.packet
     found = node.conntrack.lookup(tuple_of(about).inverse(), traversal.now_ns)
@@ -125,13 +130,16 @@ def _look_up_error(traversal: Traversal, about: Packet) -> None:
 
 
 def _invalid(traversal: Traversal) -> None:
-    """No connection and no NAT (K-6.5)."""
+    """Marks the packet INVALID: it gets no connection and no NAT (K-6.5)."""
     traversal.set_state("INVALID")
     traversal.tracked(Tracking.INVALID)
 
 
 def translate(traversal: Traversal, table: Table, chain: Chain) -> End | None:
-    """nat: the chain decides only for the packet that creates the entry (K-1.3); every packet follows the binding."""
+    """Translates the packet by its connection's binding. Returns the packet's end, or None if it goes on.
+
+    The nat chain runs only for the packet that creates the entry (K-1.3). Later packets follow the binding.
+    """
     if traversal.entry is None:
         return None
     if traversal.unconfirmed:
@@ -145,12 +153,14 @@ def translate(traversal: Traversal, table: Table, chain: Chain) -> End | None:
 
 
 def _decided(traversal: Traversal) -> bool:
+    """Whether the binding that this hook is for has been decided."""
     if traversal.hook in nat.DESTINATION_HOOKS:
         return traversal.destination_done
     return traversal.source_done
 
 
 def _decide(traversal: Traversal, table: Table, chain: Chain) -> End | None:
+    """Runs the nat chain for a new connection. If no rule translates, the null binding is made."""
     if _decided(traversal):
         return None
     if end := run_base_chain(traversal, table, chain):
@@ -163,7 +173,10 @@ def _decide(traversal: Traversal, table: Table, chain: Chain) -> End | None:
 
 
 def confirm(traversal: Traversal) -> End | None:
-    """The entry is inserted only now that the packet leaves or is delivered (CT-3.4); over lo in POSTROUTING (K-1.4)."""
+    """Inserts the new entry, now that the packet leaves or is delivered (CT-3.4).
+
+    Over lo this happens already in POSTROUTING (K-1.4). Returns the packet's end if the reply tuple is taken, else None.
+    """
     entry = traversal.entry
     if not traversal.unconfirmed or entry is None:
         return None

@@ -1,7 +1,7 @@
-"""One packet on its way through one network namespace: what is known of it so far and what it will have caused.
+"""One packet on its way through one network namespace: what is known about it so far, and what it will have caused.
 
-Counterpart: the sk_buff with its nfct and dst. Reads the namespace and never changes it: changes are collected as
-:class:`Effects`. It never decides anything; hooks do.
+Counterpart: the sk_buff with its nfct and dst. A traversal reads the namespace and never changes it; it collects
+changes as :class:`Effects`. The hooks decide what happens to the packet.
 """
 
 import enum
@@ -69,7 +69,7 @@ class Cause(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A hook's or the path's last word about a packet."""
+    """How a packet's way ended: the decision of a hook, of routing or of delivery."""
 
     disposition: Disposition
     cause: Cause | None = None
@@ -81,7 +81,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a walk asks the namespace to remember; nothing happens until they are committed."""
+    """What a walk asks the namespace to remember. Nothing changes until the effects are committed."""
 
     created: Entry | None = None
     updated: Entry | None = None
@@ -129,14 +129,14 @@ class Traversal:
         self.decision: Decision | None = None
         # connection tracking
         self.ct_state = ""  #: empty: not looked up yet
-        self.ct_states = _STATES["INVALID", False, False]  #: xt_conntrack takes a packet without entry for INVALID
+        self.ct_states = _STATES["INVALID", False, False]  #: for xt_conntrack a packet without entry is INVALID
         self.entry: Entry | None = None
         self.direction = Direction.ORIGINAL
         self.unconfirmed = False  #: the packet creates the entry: nat chains are consulted
         self.destination_done = False
         self.source_done = False
         self.exhausted = False
-        # what will be told
+        # for the result
         self.dnat_rule: RuleReference | None = None
         self.snat_rule: RuleReference | None = None
         self.port_drawn = False
@@ -152,7 +152,7 @@ class Traversal:
         self.draws: dict[Hashable, int] = {}
         self.buckets: dict[Hashable, Bucket] = {}
 
-    # --- what conditions may ask ---------------------------------------------------------------------------------------
+    # --- what conditions may ask --------------------------------------------------------------------------------------
 
     def address_type(self, address: int) -> AddressType:
         return self.node.routing.address_type(self.family, address)
@@ -172,7 +172,7 @@ class Traversal:
         entries = (self.recent_lists or {}).get(match.name)
         if entries is None:
             entries = self.node.memory.recent[match.name]
-            if match.action == "set" or source in entries:  # else the list stays as it is
+            if match.action == "set" or source in entries:  # otherwise the match does not change the list
                 entries = entries.copy()
                 self.recent_lists = {**(self.recent_lists or {}), match.name: entries}
         if match.action == "set" or source in entries:
@@ -193,22 +193,22 @@ class Traversal:
         if self.steps is not None:
             self.steps.append(Counted(counter))
 
-    # --- what traces tell ----------------------------------------------------------------------------------------------
+    # --- what traces tell ---------------------------------------------------------------------------------------------
 
     def moment(self) -> Moment:
-        """A copy of what a rule may read now. Costs a copy of the packet: only for walks that are traced."""
+        """A copy of what a rule may read now. It copies the packet, so only traced walks call it."""
         return Moment(self.packet.copy(), self.ct_states, self.entry, self.direction, self.hook)
 
-    # --- what hooks do -------------------------------------------------------------------------------------------------
+    # --- what hooks do ------------------------------------------------------------------------------------------------
 
     def draw_key(self, key: Hashable) -> Hashable:
-        """The key, told apart from earlier draws with the same key in this walk: draws are independent (K-5)."""
+        """The key, made unique if an earlier draw of this walk had the same, because draws are independent (K-5)."""
         earlier = self.draws.get(key, 0)
         self.draws[key] = earlier + 1
         return (key, earlier) if earlier else key
 
     def set_state(self, state: str) -> None:
-        """The packet's ctstate; SNAT and DNAT follow from the entry."""
+        """Sets the packet's ctstate. The states SNAT and DNAT follow from the entry."""
         self.ct_state = state
         entry = self.entry
         if entry is None or entry.reply == entry.original.inverse():
@@ -217,12 +217,12 @@ class Traversal:
             self.ct_states = _STATES[state, entry.src_nat, entry.dst_nat]
 
     def taken(self, reply: FlowTuple) -> bool:
-        """Whether another flow has this tuple, entries that this walk destroys aside."""
+        """Whether another flow has this tuple. Entries that this walk destroys do not count."""
         found = self.node.conntrack.lookup(reply, self.now_ns)
         return found is not None and all(gone.entry.original != found.entry.original for gone in self.destroyed)
 
     def displace(self, entry: Entry, ending: Ending) -> None:
-        """Another connection gives way to the one that this packet begins."""
+        """Destroys another connection, which gives way to the one that this packet begins."""
         self.destroyed.append(Destroyed(entry, ending))
         if self.steps is not None:
             self.steps.append(ConntrackChanged(Tracking.DESTROYED, entry))

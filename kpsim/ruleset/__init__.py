@@ -1,8 +1,9 @@
 """The one rule model: frozen values that packets run on and that every dialect parses and renders.
 
 A rule compares *fields* of a packet with values (:mod:`~kpsim.ruleset.expressions`) and then does something
-(:mod:`~kpsim.ruleset.statements`). It says everything that the kernel evaluates and nothing else: how a tool spells an
-option is the dialects', so that two rules that differ only in text are equal. Nothing here names a proxy mode or a tool.
+(:mod:`~kpsim.ruleset.statements`). It says everything that the kernel evaluates and nothing else. How a tool spells an
+option is written in ``dialects``, so two rules that differ only in text are equal. Nothing here names a proxy mode or a
+tool.
 """
 
 from kpsim.ruleset.expressions import (

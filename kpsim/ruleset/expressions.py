@@ -1,7 +1,8 @@
 """Expressions: the conditions of a rule. Most compare a field with values; eight do something of their own.
 
-A packet that lacks a field (a port of an ICMP packet, the mark of no connection) makes a comparison false, also a negated
-one. What an expression means is ``packetpath.matching``'s, how it is spelled is the dialects'.
+If a packet lacks the field (an ICMP packet has no port, a packet without connection has no connection mark), the
+comparison is false, even if it is negated; ``Compare.absent`` changes that. ``packetpath.matching`` says what an
+expression means, and ``dialects`` how it is spelled.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,10 @@ Intervals = tuple[Interval, ...]  #: sorted, and with a gap between any two
 
 @dataclass(frozen=True, slots=True)
 class NamePattern:
-    """Names that begin with ``prefix``: ``cali*``. An empty prefix is any name, the empty one too."""
+    """Names that begin with ``prefix``, as in ``cali*``.
+
+    An empty prefix stands for any name, the empty name included.
+    """
 
     prefix: str
 
@@ -27,18 +31,21 @@ Values = Intervals | frozenset[str] | NamePattern
 
 @dataclass(frozen=True, slots=True, init=False)
 class Compare:
-    """True if the field is among the values: ``(field & mask)`` for numbers, one name in common for a field of several."""
+    """True if the field is among the values.
+
+    Numbers are masked first: ``field & mask``. A field with several names is true if one of its names is among them.
+    """
 
     field: Field
     among: Values
     negate: bool = False
     mask: int | None = None  #: None: all bits
-    absent: bool = False  #: what a packet makes of it that lacks the field
+    absent: bool = False  #: the result for a packet that lacks the field
 
     def __init__(
         self, field: Field, among: Values, negate: bool = False, mask: int | None = None, absent: bool = False
     ) -> None:
-        # see Rule: there are about as many
+        # written by hand because it is called as often as that of Rule
         _set_field(self, field)
         _set_among(self, among)
         _set_negate(self, negate)
@@ -81,7 +88,10 @@ class EitherPort:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """Asks, or tells, a list of source addresses (K-4); ``action`` is ``set``, ``rcheck``, ``update`` or ``remove``."""
+    """Looks the source address up in a named list, or changes the list (K-4).
+
+    ``action`` is ``set``, ``rcheck``, ``update`` or ``remove``.
+    """
 
     name: str
     action: str
@@ -109,9 +119,9 @@ class Chance:
 
 @dataclass(frozen=True, slots=True)
 class ReversePath:
-    """True if an answer would leave by the interface that the packet came by, or, if ``loose``, by any.
+    """True if an answer would leave by the interface that the packet came in by; if ``loose``, by any interface.
 
-    ``valid_mark`` makes the look-up regard the packet's mark. No route of the model depends on a mark.
+    With ``valid_mark`` the look-up takes the packet's mark into account. No route of the model depends on a mark.
     """
 
     loose: bool = False
@@ -122,21 +132,21 @@ class ReversePath:
 
 @dataclass(frozen=True, slots=True)
 class RoutingHeader:
-    """True for IPv6 packets with a routing header that ``arguments`` describe. No packet of the model has one."""
+    """True for IPv6 packets with a routing header as ``arguments`` describe it. No packet of the model has one."""
 
     arguments: str
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """Counts the packet under a name, and is true."""
+    """Counts the packet under a name. Always true."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Words of a foreign rule that are not modelled, kept on request: neither true nor false."""
+    """Words of a foreign rule that kpsim does not model. They are kept on request and are neither true nor false."""
 
     words: str
 
@@ -146,7 +156,7 @@ Expression = Compare | Lookup | Special
 
 
 def among(ranges: Iterable[Interval]) -> Intervals:
-    """The numbers of some ranges as sorted intervals with gaps between them."""
+    """The numbers of these ranges as sorted intervals with a gap between any two."""
     merged: list[Interval] = []
     for low, high in sorted(ranges):
         if merged and low <= merged[-1][1] + 1:
@@ -157,16 +167,16 @@ def among(ranges: Iterable[Interval]) -> Intervals:
 
 
 def equal(field: Field, value: int, *, negate: bool = False, mask: int | None = None) -> Compare:
-    """The field, as far as the mask shows it, has this value."""
+    """A comparison that is true if the field has this value. ``mask`` selects the bits that are compared."""
     return Compare(field, ((value, value),), negate, mask)
 
 
 def named(field: Field, *names: str, negate: bool = False) -> Compare:
-    """The field is one of these names."""
+    """A comparison that is true if the field is one of these names."""
     return Compare(field, frozenset(names), negate)
 
 
 def within(field: Field, network: Network, *, negate: bool = False) -> Compare:
-    """The address lies in the network."""
+    """A comparison that is true if the address lies in the network."""
     mask = None if network.prefix == network.family.bits else network.mask
     return Compare(field, ((network.base, network.base),), negate, mask)

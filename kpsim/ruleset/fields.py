@@ -1,7 +1,7 @@
 """Fields: the parts of a packet, and of the connection that it belongs to, that a rule may read or write.
 
-A field has a type, which says what its values are and how a dialect writes them. How a field is read from a packet is
-``packetpath.matching``'s.
+A field has a type, which says what its values are and how a dialect writes them. ``packetpath.matching`` says how a
+field is read from a packet.
 """
 
 import enum
@@ -36,9 +36,8 @@ class Field(enum.Enum):
     OIFNAME = "output interface"  #: empty before routing
     SADDR_TYPE = "source type"  #: by the local routing table: LOCAL, UNICAST, … (K-7.4)
     DADDR_TYPE = "destination type"
-    CT_STATE = (
-        "conntrack state"  #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, and the virtual SNAT and DNAT (CT-3.3)
-    )
+    #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, and the virtual SNAT and DNAT (CT-3.3)
+    CT_STATE = "conntrack state"
     CT_DIRECTION = "direction"  #: ORIGINAL or REPLY
     CT_MARK = "connection mark"
     CT_ORIGINAL_DADDR = "original destination"  #: where the connection's first packet went before DNAT
@@ -60,7 +59,7 @@ _TYPES = {
     Field.CT_STATE: FieldType.NAMES,
 }  # fmt: skip
 
-#: fields of the connection that a packet belongs to; a packet without connection has none of them but the state
+#: fields of the connection that a packet belongs to; a packet without connection has only the state
 OF_CONNECTION = frozenset({
     Field.CT_STATE, Field.CT_DIRECTION, Field.CT_MARK, Field.CT_ORIGINAL_DADDR, Field.CT_ORIGINAL_DPORT,
 })  # fmt: skip
@@ -70,5 +69,5 @@ TCP_FLAG_BITS = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10
 
 
 def slot_setters(cls: type) -> tuple[Callable[[object, object], None], ...]:
-    """What sets each slot of a frozen class, in the order of its fields: for an ``__init__`` that has to be fast."""
+    """A setter for each slot of a frozen class, in the order of its fields, for an ``__init__`` that must be fast."""
     return tuple(getattr(cls, name).__set__ for name in cls.__slots__)  # type: ignore[attr-defined]

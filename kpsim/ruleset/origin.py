@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Role(enum.StrEnum):
-    """Why kube-proxy wrote a rule. FOREIGN: somebody else's, or read from a dump and not recognised."""
+    """Why kube-proxy wrote a rule. FOREIGN: another program wrote it, or it was read from a dump and not recognised."""
 
     FOREIGN = "foreign"
     JUMP = "jump from a built-in chain"

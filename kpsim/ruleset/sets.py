@@ -1,4 +1,4 @@
-"""Sets: values that a rule looks a packet's fields up in. An element is a key of one atom a field."""
+"""Sets: a rule looks up a packet's fields in a set. An element of a set is a key with one atom for each field."""
 
 from dataclasses import dataclass
 

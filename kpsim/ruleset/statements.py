@@ -1,4 +1,4 @@
-"""Statements: what a rule does. A statement that ends the chain is the last part of a rule's body."""
+"""Statements: what a rule does to a packet. A statement that ends the chain is the last part of a rule's body."""
 
 import enum
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ ALL_BITS = 0xFFFFFFFF
 
 
 class Verdict(enum.StrEnum):
-    """What a chain says. ACCEPT means "go on to the next hook entry"; RETURN in a base chain applies its policy."""
+    """What a chain decides. ACCEPT means "go on to the next hook entry". RETURN in a base chain applies its policy."""
 
     ACCEPT = "ACCEPT"
     DROP = "DROP"
@@ -56,7 +56,7 @@ class Reject:
 
 
 class NatFlags(enum.Flag):
-    """How a translation picks among what it may pick from."""
+    """How a translation picks an address and a port among those that it may use."""
 
     RANDOM = enum.auto()
     FULLY_RANDOM = enum.auto()
@@ -68,7 +68,7 @@ NO_FLAGS = NatFlags(0)
 
 @dataclass(frozen=True, slots=True)
 class Dnat:
-    """Destination NAT to one address, or None to keep it, and a port, or None to keep it."""
+    """Destination NAT to an address and a port. None keeps the packet's own."""
 
     address: int | None
     port: int | None = None
@@ -77,7 +77,7 @@ class Dnat:
 
 @dataclass(frozen=True, slots=True)
 class Snat:
-    """Source NAT to one address. ``ports`` bound the new port; None: a port of the same class (K-2.3)."""
+    """Source NAT to one address. The new port lies within ``ports``; None: within the class of the old port (K-2.3)."""
 
     address: int
     ports: Interval | None = None
@@ -94,7 +94,7 @@ class Masquerade:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Destination NAT to the machine itself; ``port`` None: kept."""
+    """Destination NAT to the machine itself. ``port`` None keeps the packet's port."""
 
     port: int | None = None
 
@@ -103,7 +103,7 @@ class Redirect:
 class Assign:
     """``to`` := (``to`` & ``keep``) ^ (``source`` & ``take``) ^ ``flip``, in 32 bits.
 
-    ``to`` and ``source`` are MARK or CT_MARK. Without a connection there is no CT_MARK, and nothing is changed.
+    ``to`` and ``source`` are MARK or CT_MARK. A packet without connection has no CT_MARK; then nothing is changed.
     """
 
     to: Field
@@ -115,7 +115,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class SetTimeToLive:
-    """``action`` is ``set``, ``inc`` or ``dec``. Decides whether the packet is forwarded any further."""
+    """Changes the time to live, and so how far the packet is forwarded. ``action`` is ``set``, ``inc`` or ``dec``."""
 
     action: str
     value: int
@@ -128,7 +128,7 @@ class NoTrack:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Tells somebody of the packet and changes nothing. ``target`` and ``arguments`` are the words of the rule."""
+    """Reports the packet to a log and changes nothing. ``target`` and ``arguments`` are the words of the rule."""
 
     arguments: str = ""
     target: str = "LOG"
@@ -136,7 +136,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Adjust:
-    """A change that neither rules nor routes of the model look at, so that it decides no packet's fate.
+    """Changes something that no rule and no route of the model reads, so it decides no packet's fate.
 
     ``target`` is ``TCPMSS``, ``DSCP``, ``TOS``, ``CLASSIFY`` or ``CHECKSUM``; ``arguments`` are the words of the rule.
     """
@@ -176,5 +176,8 @@ def target_of(body: Body) -> Statement | None:
 
 
 def moves_nothing(body: Body) -> bool:
-    """Whether a match of this body decides nothing: the rule only logs or adjusts, and nothing remembers the packet."""
+    """Whether it makes no difference to packets if this body matches.
+
+    That is so if the rule only logs or adjusts, and no part of it remembers or counts the packet.
+    """
     return isinstance(target_of(body), Log | Adjust) and not any(isinstance(part, Recent | Counter) for part in body)

@@ -1,6 +1,7 @@
-"""Rules, chains, tables, rulesets: immutable values that share what did not change.
+"""Rules, chains, tables, rulesets: immutable values. Two versions of a value share what did not change.
 
-A base chain says where netfilter calls it: type, hook and priority. So nothing that runs chains knows tables by name.
+A base chain says where netfilter calls it: type, hook and priority. The code that runs chains therefore needs no table
+names.
 """
 
 import enum
@@ -35,7 +36,10 @@ class ChainType(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Where netfilter calls a chain. Of equal priorities the one registered later runs first (K-9.1)."""
+    """Where netfilter calls a chain.
+
+    If two chains have the same priority, the one registered later runs first (K-9.1).
+    """
 
     type: ChainType
     hook: Hook
@@ -48,10 +52,10 @@ class Base:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Rule:
-    """One rule: ``body`` in the order in which the kernel evaluates it, up to the first expression that is false.
+    """One rule. The kernel evaluates ``body`` in order and stops at the first expression that is false.
 
-    Equality ignores why the rule exists and how its dialect wrote it. ``spelling`` is that dialect's own: others ignore it,
-    and without one a dialect writes the rule in its canonical form.
+    Equality ignores why the rule exists and how its dialect wrote it. ``spelling`` belongs to the dialect that read the
+    rule; other dialects ignore it. Without a spelling, a dialect writes the rule in its canonical form.
     """
 
     body: Body
@@ -78,8 +82,8 @@ _set_body, _set_comment, _set_origin, _set_spelling = slot_setters(Rule)
 class Chain:
     """A named list of rules: immutable. ``base`` is set for the chains that netfilter calls itself.
 
-    ``compiled`` belongs to the code that runs the chain. It is a function of the value, kept here because a changed chain is
-    another object.
+    ``compiled`` is a cache for the code that runs the chain (``packetpath.index``). It depends on the chain's value
+    only and never goes stale, because a changed chain is another object.
     """
 
     def __init__(self, name: str, rules: tuple[Rule, ...] = (), base: Base | None = None) -> None:
@@ -94,7 +98,7 @@ class Chain:
 
     @property
     def policy(self) -> Verdict | None:
-        """What happens to a packet that no rule of a base chain decided; None for other chains."""
+        """The verdict on a packet that no rule of a base chain decided. None for other chains."""
         return self.base.policy if self.base else None
 
     def __eq__(self, other: object) -> bool:
@@ -123,7 +127,7 @@ class Space(enum.Enum):
 
 
 class TableKey(NamedTuple):
-    """What a kernel knows a table by. As text it is the name; a tool that tells spaces apart writes the space itself."""
+    """Names a table as the kernel does. Its text is the name alone; a dialect whose tool tells spaces apart writes the space."""
 
     space: Space
     name: str
@@ -133,7 +137,7 @@ class TableKey(NamedTuple):
 
 
 class RuleReference(NamedTuple):
-    """A rule and where it stands; ``number`` counts from 1 as iptables does. ``rule`` None: the chain's policy."""
+    """A rule and its place. ``number`` counts from 1, as iptables does. ``rule`` None stands for the chain's policy."""
 
     table: TableKey
     chain: str
@@ -149,7 +153,7 @@ class RuleReference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: chains by name, persistent, so that keeping an old version costs nothing."""
+    """A table: its chains by name. The map is persistent, so keeping an old version costs nothing."""
 
     key: TableKey
     chains: Map[str, Chain] = Map()  # noqa: RUF009 - immutable
@@ -169,7 +173,7 @@ class Table:
                 yield self.chains[name]
 
     def base_chains(self) -> list[Chain]:
-        """The chains that netfilter calls, in the order of the hooks, of one hook by priority and name."""
+        """The chains that netfilter calls, sorted by hook, then priority, then name."""
         found = [chain for chain in self.chains.values() if chain.base is not None]
         return sorted(found, key=_place)
 
@@ -188,7 +192,7 @@ def _by_name(key: TableKey) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """Everything one family's rules are on a node at one moment."""
+    """All rules of one family on a node at one moment."""
 
     family: Family
     tables: Map[TableKey, Table] = Map()  # noqa: RUF009 - immutable
@@ -203,16 +207,16 @@ class Ruleset:
         return self.tables[TableKey(Space.of(self.family), name)]
 
     def chain(self, table: str, chain: str) -> Chain:
-        """A chain of such a table. KeyError if there is none."""
+        """The chain of a table. KeyError if there is no such table or chain."""
         return self.table(table).chains[chain]
 
     def in_order(self) -> list[Table]:
-        """The tables by name and space."""
+        """The tables, sorted by name, then by space."""
         return [self.tables[key] for key in sorted(self.tables, key=_by_name)]
 
 
 def united(first: Ruleset, second: Ruleset) -> Ruleset:
-    """The tables of both, which are of one family. ValueError if a table is in both."""
+    """The tables of two rulesets of one family. ValueError if both have the same table."""
     for key in second.tables:
         if key in first.tables:
             raise ValueError(f"table {key} of {second.family.label} twice")

@@ -1,6 +1,7 @@
-"""Who has which address: pods, nodes and Services by their addresses, as a person would name them.
+"""Names for addresses: the pods, nodes and Services that have them.
 
-Counterpart: what one looks up with ``kubectl get pods,nodes,services -o wide``. It never decides where a packet goes.
+Counterpart: what a person looks up with ``kubectl get pods,nodes,services -o wide``. Where a packet goes is decided by
+rules and routes, not here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ Address = tuple[Family, int]
 
 
 class Owner(NamedTuple):
-    """A pod, or an endpoint of which no more is known. ``node`` empty: unknown."""
+    """A pod, or an endpoint about which nothing else is known. ``node`` is empty if it is unknown."""
 
     name: str
     node: str = ""
@@ -25,7 +26,7 @@ class Owner(NamedTuple):
 
 
 class Frontend(NamedTuple):
-    """What a client may dial; ``address`` None: a node port."""
+    """A destination that a client may dial. ``address`` None stands for a node port."""
 
     address: Address | None
     port: int
@@ -34,7 +35,7 @@ class Frontend(NamedTuple):
 
 @dataclass(frozen=True)
 class Directory:
-    """Addresses of a cluster at one moment."""
+    """The addresses of a cluster at one moment."""
 
     pods: dict[Address, Owner] = field(default_factory=dict)
     nodes: dict[Address, str] = field(default_factory=dict)  #: address → node
@@ -58,25 +59,25 @@ class Directory:
         return cls(_pods(state, nodes), nodes, dict(_frontends(state)), _endpoints(state))
 
     def name(self, address: Address) -> str:
-        """``pod shop/web-1 on node-2``, ``node node-2``, or empty if it is not known who has it."""
+        """The owner of an address, as ``pod shop/web-1 on node-2`` or ``node node-2``; empty if it is unknown."""
         if address in self.pods:
             return str(self.pods[address])
         node = self.nodes.get(address)
         return f"node {node}" if node else ""
 
     def node_of(self, address: Address) -> str:
-        """The node that has the address or runs its pod; empty: unknown."""
+        """The node that has the address or runs its pod; empty if it is unknown."""
         if node := self.nodes.get(address):
             return node
         owner = self.pods.get(address)
         return owner.node if owner else ""
 
     def pods_on(self, node: str, family: Family) -> Iterator[int]:
-        """Addresses of the pods of a node, by the pods' names."""
+        """The addresses of a node's pods, sorted by the pods' names."""
         return iter(value for _, value in self._pods_by_node.get((node, family), ()))
 
     def endpoints_behind(self, address: Address, port: int, protocol: str) -> frozenset[Address]:
-        """Endpoints of the Service that is dialled with this destination."""
+        """The endpoints of the Service that is dialled with this destination; empty if it is none."""
         for frontend in (Frontend(address, port, protocol), Frontend(None, port, protocol)):
             if service := self.services.get(frontend):
                 return self.endpoints.get(service, frozenset())
@@ -92,7 +93,7 @@ def _parsed(texts: Iterable[str]) -> Iterator[Address]:
 
 
 def _pods(state: ClusterState, nodes: dict[Address, str]) -> dict[Address, Owner]:
-    """Pods by their objects, else by the endpoints that name them; what shares a node's address is left to the node."""
+    """The pods by address, from Pod objects, else from endpoints. An address that a node has belongs to the node."""
     found: dict[Address, Owner] = {}
     for pod in state.pods:
         if not pod.host_network:

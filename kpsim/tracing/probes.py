@@ -1,11 +1,12 @@
-"""Probes: first packets, and what exactly becomes of them, one JSON line in and one out.
+"""Probes: first packets, and every outcome that each may have; one JSON line in, one JSON line out.
 
-A probe is a question about kube-proxy's rules, answered without drawing lots. It ends at the node where the packet meets kube-proxy:
-what the endpoint sees is what left that node.
+A probe is a question about kube-proxy's rules. It is answered exactly, without random draws. It ends at the node where
+the packet meets kube-proxy's rules: the endpoint sees the packet that left that node.
 
-``by`` of an answer is the rule that decided, as ``table/CHAIN`` and its text. For a rejected or dropped packet it is the rule with
-that verdict. For a delivered one it is the rule that dispatched it to its Service, the one that names what was dialled, since that
-tells more than the rule of one endpoint; where no rule dispatched, it is the rule that translated.
+``by`` of an answer is the rule that decided, as ``table/CHAIN`` and its text. For a rejected or dropped packet, it is
+the rule with that verdict. For a delivered packet, it is the rule that dispatched the packet to its Service: that rule
+names the dialled destination, so it tells more than the rule of one endpoint. If no rule dispatched, it is the rule
+that translated.
 """
 
 import enum
@@ -45,7 +46,7 @@ class ProbeResult(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A first packet; ``packet`` without source lets one be chosen."""
+    """A first packet and where it comes from. If ``packet`` has no source, one is chosen."""
 
     id: str | int
     node: str
@@ -55,7 +56,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A packet as its endpoint sees it. ``sport`` None: the kernel draws it."""
+    """A packet as its endpoint sees it. ``sport`` None: the kernel draws the port at random."""
 
     src: str
     sport: int | None
@@ -65,7 +66,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An endpoint that a first packet may reach, and with what probability."""
+    """An endpoint that a first packet may reach, with its probability."""
 
     weight: Fraction
     endpoint: str
@@ -84,11 +85,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What becomes of a first packet. ``outcomes`` are in the order of the rules, each once; empty unless delivered."""
+    """What becomes of a first packet. ``outcomes`` are in the order of the rules, each once; empty if not delivered."""
 
     result: ProbeResult
     outcomes: tuple[Outcome, ...] = ()
-    with_: str | None = None  #: of REJECTED
+    with_: str | None = None  #: of REJECTED: the answer's name, or the local error
     by: str | None = None
 
     def __str__(self) -> str:
@@ -124,7 +125,7 @@ class Answer:
         return line | {"by": self.by}
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------------
+# --- answers ----------------------------------------------------------------------------------------------------------
 
 
 def result_of(step: Walk) -> ProbeResult:
@@ -141,12 +142,12 @@ def result_of(step: Walk) -> ProbeResult:
 
 
 def translated(step: Walk) -> bool:
-    """Whether the packet goes to another destination than it was sent to."""
+    """Whether a rule changed the packet's destination, for this packet or an earlier one of its connection."""
     return step.dnat_rule is not None or (step.entry is not None and step.entry.dst_nat)
 
 
 def rule_name(at: RuleReference, family: Family) -> str:
-    """``table/CHAIN`` and the rule as kube-proxy writes it, without ``-A CHAIN``."""
+    """A rule as ``table/CHAIN`` and its text as kube-proxy writes it, without ``-A CHAIN``."""
     if at.rule is None:
         return f"{at.table}/{at.chain} policy"
     text = dialect_of(at.table).words(at, family, Form.SENT)
@@ -154,7 +155,11 @@ def rule_name(at: RuleReference, family: Family) -> str:
 
 
 def deciding_rule(step: Walk, steps: Iterable[Step]) -> RuleReference | None:
-    """The rule with the verdict; of a delivered packet the one that dispatched to a Service, or the one that translated."""
+    """The rule that decided; None: no rule did.
+
+    For a rejected or dropped packet it is the rule with the verdict. For a delivered packet it is the rule that
+    dispatched to a Service, else the rule that translated.
+    """
     if step.rule is not None or result_of(step) is not ProbeResult.DELIVERED:
         return step.rule
     dispatched = [
@@ -164,7 +169,7 @@ def deciding_rule(step: Walk, steps: Iterable[Step]) -> RuleReference | None:
 
 
 def decided_by(step: Walk, steps: Iterable[Step]) -> str | None:
-    """What decided, in words; None for a packet that passed."""
+    """What decided about a packet, in words; None if it passed."""
     match result_of(step):
         case ProbeResult.PASSED:
             return None
@@ -181,15 +186,17 @@ def answer(netns: Netns, packet: Packet, *, local: bool, now_ns: int) -> Answer:
     """Every outcome of a packet at one node."""
     outcomes = expand(netns, packet, now_ns=now_ns, local=local, as_written=True)
     steps: tuple[Step, ...] = ()
-    if any(
-        result_of(step) is ProbeResult.DELIVERED for _, step in outcomes
-    ):  # only here is the way told apart from the verdict
+    # the steps are needed only for a delivered packet: its deciding rule is not in the walk's result
+    if any(result_of(step) is ProbeResult.DELIVERED for _, step in outcomes):
         steps = walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=local).trace
     return summarise(outcomes, steps)
 
 
 def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) -> Answer:
-    """Weighted walks as one answer; ``steps`` are those of the first. Outcomes of another kind than the likeliest are left out."""
+    """Combines weighted walks into one answer. ``steps`` are those of the first walk.
+
+    Walks with another result than the likeliest are left out.
+    """
     weights: dict[ProbeResult, Fraction] = {}
     for weight, step in outcomes:
         result = result_of(step)
@@ -205,7 +212,7 @@ def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) 
 
 
 def outcome_of(weight: Fraction, step: Walk) -> Outcome:
-    """What a delivered packet's endpoint sees."""
+    """The outcome of a walk that delivered the packet."""
     packet = step.packet
     sport = None if step.source_port_drawn else packet.sport
     seen = Seen(packet.source, sport, packet.destination, packet.dport)
@@ -213,7 +220,7 @@ def outcome_of(weight: Fraction, step: Walk) -> Outcome:
 
 
 def _merged(outcomes: Iterable[tuple[Fraction, Walk]]) -> Iterator[Outcome]:
-    """Equal ends reached in several ways count as one."""
+    """The outcomes of the delivered walks. Equal outcomes are merged, and their weights are added."""
     merged: dict[tuple[str, bool, Seen], Fraction] = {}
     for weight, step in outcomes:
         if result_of(step) is ProbeResult.DELIVERED:
@@ -224,7 +231,7 @@ def _merged(outcomes: Iterable[tuple[Fraction, Walk]]) -> Iterator[Outcome]:
 
 
 class Prober:
-    """Answers probes at a site. Equal questions are answered once."""
+    """Answers probes at a site. Answers are kept, so an equal probe costs nothing."""
 
     def __init__(self, site: Site, now_ns: int) -> None:
         self._site = site
@@ -232,7 +239,7 @@ class Prober:
         self._known: dict[tuple[object, ...], Answer] = {}
 
     def answer(self, probe: Probe) -> Answer:
-        """InputError if no source can be chosen."""
+        """The answer to a probe. InputError if no source can be chosen."""
         asked = probe.packet
         key = (
             probe.node, probe.sender, asked.family, asked.protocol, asked.saddr, asked.sport, asked.daddr, asked.dport,
@@ -251,15 +258,15 @@ class Prober:
             yield json.dumps(line, separators=(",", ":"), ensure_ascii=False)
 
 
-# --- questions -------------------------------------------------------------------------------------------------------------
+# --- questions --------------------------------------------------------------------------------------------------------
 
 
 def make_packet(
     protocol: str, dst: str, dport: int | None = None, *, src: str = "", sport: int | None = None
 ) -> Packet:
-    """A first packet from what a person writes: a SYN, a datagram, an INIT or an echo request. ``sport`` of ICMP is its id.
+    """Makes a first packet from what a person writes: a SYN, a datagram, an INIT or an echo request.
 
-    InputError names what does not fit: protocol, addresses, families, ports.
+    For ICMP, ``sport`` is the id. InputError names what is wrong: protocol, addresses, families, ports.
     """
     if protocol.upper() not in PROTOCOLS:
         raise InputError(f"protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
@@ -284,7 +291,10 @@ def make_packet(
 def first_packet(
     dst: str, *, src: str = "", protocol: str = "TCP", families: tuple[Family, ...] = tuple(Family)
 ) -> Packet:
-    """As :func:`make_packet`, of ends like ``172.30.0.10:80`` and ``[fd00::10]:80``, in one of ``families``."""
+    """As :func:`make_packet`, from ends like ``172.30.0.10:80`` and ``[fd00::10]:80``.
+
+    InputError also if the packet is in none of ``families``.
+    """
     to, dport = split_end(dst)
     come, sport = split_end(src) if src else ("", None)
     packet = make_packet(protocol, to, dport, src=come, sport=sport)
@@ -293,7 +303,10 @@ def first_packet(
 
 
 def split_end(text: str) -> tuple[str, int | None]:
-    """Address and port of ``IP``, ``IP:PORT``, ``[IPv6]`` or ``[IPv6]:PORT``. InputError if the port is no number."""
+    """Address and port of ``IP``, ``IP:PORT``, ``[IPv6]`` or ``[IPv6]:PORT``.
+
+    InputError if the port is not a number.
+    """
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
@@ -326,7 +339,7 @@ _REQUIRED = ("id", "node", "from", "dst")
 def parse_probes(
     lines: Iterable[str], site: Site, *, file: str, families: Iterable[Family] = tuple(Family)
 ) -> list[Probe]:
-    """Probes of JSON lines; blank lines do not count. InputError with everything that is wrong, file and line each."""
+    """The probes in JSON lines; blank lines are skipped. InputError lists all problems, each with file and line."""
     probes: list[Probe] = []
     problems: list[Problem] = []
     known = tuple(families)
@@ -379,13 +392,13 @@ def probe_record(probe: Probe) -> dict[str, Any]:
 
 
 def check_family(family: Family, families: tuple[Family, ...]) -> None:
-    """InputError unless there are rules of this family."""
+    """Raises InputError if the family is not among ``families``."""
     if family not in families:
         raise InputError(f"{family.label} is not among the families here ({', '.join(f.label for f in families)})")
 
 
 def sender_of(text: str) -> Sender:
-    """InputError unless it is one."""
+    """The sender with this name. InputError if there is none."""
     try:
         return Sender(text)
     except ValueError:

@@ -1,7 +1,7 @@
 """The nodes of a cluster as machines that packets can be sent to, made when a packet first reaches them.
 
-Counterpart: the machines of a cluster, and who has which address. What a node does to a packet is written in ``netfilter``, how it
-gets from node to node in ``fabric``.
+Counterpart: the machines of a cluster and their addresses. ``netfilter`` says what a node does to a packet, and
+``fabric`` how the packet gets from node to node.
 """
 
 import enum
@@ -32,7 +32,7 @@ class Sender(enum.StrEnum):
 
 
 class Site:
-    """Nodes by name. ``machine`` and ``rules`` are asked once for each node that a packet reaches, in each family."""
+    """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Site:
         self._namespaces: dict[str, Netns] = {}
 
     def check_node(self, name: str) -> None:
-        """InputError with the names that come near unless there is such a node. A site without names takes any."""
+        """Raises InputError with similar names if there is no such node. A site without names accepts any name."""
         if not self.node_names or name in self.node_names:
             return
         near = get_close_matches(name, self.node_names, n=3) or list(self.node_names[:5])
@@ -73,11 +73,11 @@ class Site:
     # --- where packets begin ---------------------------------------------------------------------------------------
 
     def begin(self, packet: Packet, node: str, sender: Sender) -> Packet:
-        """The packet as ``node`` gets it first: with a source, if it has none, and with its input interface.
+        """The packet as ``node`` gets it first: with its input interface and, if it had no source, with a chosen one.
 
-        The source is chosen by what is known: a pod of the node that is no endpoint of the dialled Service, else an address
-        of its pod network; 203.0.113.7 for a client outside; the first other node. A process's is chosen by routing.
-        InputError if there is nothing to choose from.
+        For a pod it is a pod of the node that is not an endpoint of the dialled Service, else an address of the node's
+        pod network. For a client outside it is 203.0.113.7 (or the next free address), for a peer the first other node.
+        For a process of the node, routing chooses it later. InputError if there is nothing to choose from.
         """
         packet = packet.copy()
         machine = self.machine(node)
@@ -129,7 +129,7 @@ class Site:
     # --- what the fabric asks ----------------------------------------------------------------------------------------
 
     def origin(self, packet: Packet, node: str) -> Place:
-        """Who has the packet's source: a node, a pod, or an address in the pod networks of ``node``; else a client outside."""
+        """The place of the packet's source: a node, a pod, or a pod network of ``node``; else the outside."""
         address = packet.family, packet.saddr
         if owner := self.directory.nodes.get(address):
             return Place(Whose.PROCESS, owner)
@@ -141,7 +141,7 @@ class Site:
         return Place(Whose.OUTSIDE)
 
     def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
-        """The node with the next hop's address, else the one that has or runs the destination."""
+        """The node with the next hop's address, else the node that has the destination or runs its pod."""
         family, directory = packet.family, self.directory
         other = directory.nodes.get((family, next_hop)) or directory.node_of((family, packet.daddr))
         if other and other != node and other in self.node_names:
@@ -150,6 +150,6 @@ class Site:
 
 
 def show(address: tuple[Family, int], directory: Directory) -> str:
-    """An address with who has it: ``10.180.1.7 (pod shop/web-1 on node-2)``."""
+    """An address with the name of its owner: ``10.180.1.7 (pod shop/web-1 on node-2)``."""
     name = directory.name(address)
     return format_ip(*address) + (f" ({name})" if name else "")

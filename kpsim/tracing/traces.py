@@ -1,6 +1,6 @@
-"""Traces: a packet sent through a site, and its explanation. What ``kpsim trace`` and notebooks show.
+"""Traces: a packet sent through a site, and its explanation, as ``kpsim trace`` and notebooks show it.
 
-Counterpart: ovn-trace. How a trace reads is written in ``explain``; how a site is made, in ``kpsim.explore``.
+Counterpart: ovn-trace. ``explain`` writes the text of a trace, and ``kpsim.explore`` makes sites.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from kpsim.units import MILLISECOND_NS
 
 @dataclass(frozen=True, repr=False)
 class Trace:
-    """One packet's way. ``answer`` holds every outcome with its odds, if that was asked for."""
+    """One packet's way. ``answer`` holds every outcome with its odds; None: it was not asked for."""
 
     site: Site
     sender: Sender
@@ -38,16 +38,16 @@ class Trace:
 
     @property
     def words(self) -> str:
-        """The disposition in a sentence."""
+        """What became of the packet, in a sentence."""
         return sentence(self.journey, self.site.directory)
 
     def to_json(self) -> dict[str, Any]:
         return trace_record(self.journey, self.sender, self.site.directory, self.answer)
 
     def sightings(self) -> list[tuple[int, Packet]]:
-        """What a capture on the way would hold: the packet as sent, as each node sends it on, and the answer to a rejection.
+        """The packets that a capture on the way would hold, each with its time in nanoseconds since 1970.
 
-        A millisecond lies between two sightings.
+        They are the packet as sent, as each node sends it on, and the answer to a rejection, a millisecond apart.
         """
         packets = [self.journey.sent]
         for hop in self.journey.hops:
@@ -79,7 +79,7 @@ def trace_packet(
     commit: bool = False,
     now_ns: int = START_NS,
 ) -> Trace:
-    """Sends one packet. ``flow`` tells its draws from those of other packets; ``expand`` adds every outcome.
+    """Sends one packet. ``flow`` separates its draws from those of other packets; ``expand`` adds every outcome.
 
     InputError for an unknown node, or if no source can be chosen.
     """
@@ -93,7 +93,7 @@ def trace_packet(
 
 
 def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int) -> Answer:
-    """All ways that a packet may take from node to node, as far as its endpoint is decided."""
+    """Every outcome of a packet, followed from node to node until its endpoint is decided."""
 
     def once(chooser: Chooser) -> Walk:
         journey = send(

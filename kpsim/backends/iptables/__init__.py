@@ -1,7 +1,7 @@
-"""The iptables backend: service plans to restore documents, full and partial, and what the kernel then holds (spec 03).
+"""The iptables backend: turns service plans into restore documents, full and partial, and applies them (spec 03).
 
-Counterpart: pkg/proxy/iptables. A sync costs what changed: rules of unchanged service ports are kept as blocks, counts are kept
-up to date, text is made when it is read. When a sync runs is ``proxier``'s, how packets meet the rules ``netfilter``'s.
+Counterpart: pkg/proxy/iptables. A sync costs as much as changed: the rules of unchanged service ports are kept as
+blocks, counts are updated by difference, and text is made when it is read. ``proxier`` decides when a sync runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ from kpsim.units import HOUR_NS
 
 
 def _full_after_ns(settings: ProxierSettings, endpoint_total: int) -> int | None:
-    """I-12.3 c, I-13.2."""
+    """After a full sync the next one is due in an hour; in a large cluster never (I-12.3 c, I-13.2)."""
     return None if _is_large(settings, endpoint_total) else HOUR_NS
 
 
@@ -47,7 +47,7 @@ def _is_large(settings: ProxierSettings, endpoint_total: int) -> bool:
 
 
 class _Counts:
-    """Sums over all service ports' rules, kept up to date (I-15)."""
+    """Sums over the rules of all service ports, updated by difference (I-15)."""
 
     def __init__(self) -> None:
         self.filter = self.dispatch = self.chains = self.no_local_internal = self.no_local_external = 0
@@ -61,7 +61,7 @@ class _Counts:
 
 
 class IptablesBackend:
-    """What one family's kube-proxy process in iptables mode remembers of what it wrote."""
+    """What one family's kube-proxy process in iptables mode remembers about what it wrote."""
 
     traits: ClassVar[Traits] = Traits(
         partial_syncs=True,
@@ -82,14 +82,14 @@ class IptablesBackend:
         self._static: tuple[tuple[int, ...], StaticRules] | None = None  #: for the addresses of the last sync
 
     def start(self, held: Programmed) -> Programmed:
-        """Creates the canaries (I-14), in this order."""
+        """Creates the canary chains (I-14)."""
         tables = Tables(held.ruleset)
         for table in ("mangle", "nat", "filter"):
             tables.ensure_chain(table, names.CANARY)
         return Programmed(held.family, tables.ruleset)
 
     def tick(self, now_ns: int, machine: MachineView, held: Programmed) -> Programmed:
-        """Nothing: this mode drains no real servers. It ignores ``MachineView.ipvs_connections`` for the same reason."""
+        """Does nothing: this mode has no timer of its own. It also ignores ``MachineView.ipvs_connections``."""
         return held
 
     def save(self, held: Programmed) -> str:
@@ -114,7 +114,7 @@ class IptablesBackend:
         return render
 
     def sync(self, request: SyncRequest, held: Programmed) -> Transaction:
-        """I-13.4, steps 4 to 8."""
+        """Does steps 4 to 8 of I-13.4."""
         tables = Tables(held.ruleset)
         commands = _ensure_built_in_jumps(tables, held.family) if request.full else ()
         self.large_cluster = _is_large(self.settings, request.endpoint_total)
@@ -139,13 +139,13 @@ class IptablesBackend:
         )
 
     def _static_rules(self, interface_addresses: tuple[int, ...]) -> StaticRules:
-        """The rules of no Service. They change with the machine's addresses only (I-9.3)."""
+        """The rules that belong to no Service. They change only with the machine's addresses (I-9.3)."""
         if self._static is None or self._static[0] != interface_addresses:
             self._static = interface_addresses, static_rules.static_rules(self.settings, interface_addresses)
         return self._static[1]
 
     def _restore(self, tables: Tables, document: RestoreDocument, request: SyncRequest) -> str:
-        """Why the document was refused, at the first table that was; empty if all of it was committed."""
+        """Commits the document. Returns why its first bad table was refused; empty if all tables were committed."""
         if request.refused:
             return "refused"
         try:
@@ -155,7 +155,11 @@ class IptablesBackend:
         return ""
 
     def _rule_counts(self, static: StaticRules, written: frozenset[ServicePortName]) -> tuple[RuleCount, ...]:
-        """Rules of the filter table are all written by every sync, those of nat as far as their Service changed (I-15)."""
+        """Counts rules (I-15).
+
+        Every sync writes all rules of the filter table, and the nat rules of shared chains. It writes the rules of a
+        port's own nat chains only if the port's Service changed.
+        """
         written_rules = sum(self._blocks[name].chain_rule_count for name in written if name in self._blocks)
         shared_nat = len(static.first_nat) + self._counts.dispatch + len(static.last_nat)
         filter_rules = len(static.first_filter) + self._counts.filter + len(static.last_filter)
@@ -165,7 +169,7 @@ class IptablesBackend:
         )
 
     def _metrics(self, counts: tuple[RuleCount, ...], *, failed: bool, partial: bool) -> tuple[MetricUpdate, ...]:
-        """I-15. Rule counts are set before the restore, so also when it fails."""
+        """The mode's metrics (I-15). Rule counts are set before the restore, so also if it fails."""
         family = {"ip_family": self.settings.family.label}
         updates = []
         for table, total, last in counts:
@@ -180,7 +184,7 @@ class IptablesBackend:
         return tuple(updates)
 
     def _update_blocks(self, request: SyncRequest) -> frozenset[ServicePortName]:
-        """Rewrite the changed Services' blocks; returns their service ports, also those that are gone."""
+        """Rewrites the blocks of changed Services. Returns their service ports, including those that are gone."""
         touched: set[ServicePortName] = set()
         with self._blocks.mutate() as blocks:
             for service, plans in request.changed.items():
@@ -210,7 +214,10 @@ class IptablesBackend:
         return rules
 
     def _collect_stale(self, request: SyncRequest, ruleset: Ruleset) -> tuple[str, ...]:
-        """Service chains in the kernel that nothing uses, by name; in large clusters at most once per syncPeriod (I-13.5)."""
+        """The service chains in the kernel that nothing uses, by name (I-13.5).
+
+        In large clusters they are collected at most once per syncPeriod; in between, the result is empty.
+        """
         if request.full:
             self._maybe_stale = service_chains(ruleset) - self._in_use
         if (
@@ -225,7 +232,7 @@ class IptablesBackend:
 
 
 def _ensure_built_in_jumps(tables: Tables, family: Family) -> tuple[str, ...]:
-    """Creates kube-proxy's chains and the jumps to them where they are missing (I-3); returns the commands that do so."""
+    """Creates kube-proxy's chains and the jumps to them if they are missing (I-3). Returns the commands that do so."""
     commands = []
     for jump in static_rules.BUILT_IN_JUMPS:
         existed = tables.ensure_chain(jump.table, jump.chain)

@@ -1,7 +1,8 @@
 """The restore document of one sync: which chains it refills, which it deletes, and its text (I-4).
 
-The text is rendered when it is read. The kernel is told the document's chains as values, so only a person, a comparison or a real
-iptables-restore needs the text. Each service port's part of it is rendered once and kept with the port's block.
+The text is rendered when it is read. The model's kernel takes the document's chains as values, so only a person, a
+comparison or a real iptables-restore needs the text. Each service port's part is rendered once and kept with the port's
+block.
 """
 
 from kpsim.addresses import Family
@@ -21,8 +22,11 @@ def restore_document(
     stale: tuple[str, ...],
     base: Blocks | None,
 ) -> RestoreDocument:
-    """The document for these blocks. ``written``: the service ports whose own chains it refills, and those that are gone;
-    ``stale``: chains it deletes; ``base``: the blocks of the document before, None if every jump is to be checked."""
+    """The document for these blocks.
+
+    ``written`` are the service ports whose own chains the document refills, and those that are gone. ``stale`` are the
+    chains that it deletes. ``base`` are the blocks of the document before; with None, every jump is checked.
+    """
 
     def shared(name: str, pick: Pick, last: tuple[Placed, ...] = ()) -> Chain:
         return SharedChain(name, blocks, _of_chain(name, last), pick, base, written)

@@ -1,4 +1,4 @@
-"""Chain names of the iptables backend (I-2): fixed ones, and those hashed from a service port or endpoint."""
+"""Chain names of the iptables backend (I-2): fixed names, and names hashed from a service port or endpoint."""
 
 from hashlib import sha256
 
@@ -19,17 +19,20 @@ SERVICE_CHAIN_PREFIXES = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KU
 
 
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-#: two base32 digits for each value of ten bits: eight look-ups make a name, which the base64 module takes three times as long for
+#: two base32 digits for each value of ten bits: eight look-ups make a name, three times as fast as the base64 module
 _PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
 _SHIFTS = range(70, -1, -10)
 
 
 def chain_hash(text: str) -> str:
-    """First 16 characters of the base32 of the SHA-256 (I-2.1)."""
+    """The first 16 characters of the base32 text of the SHA-256 (I-2.1)."""
     bits = int.from_bytes(sha256(text.encode()).digest()[:10])
     return "".join([_PAIRS[bits >> shift & 0x3FF] for shift in _SHIFTS])
 
 
 def service_hash_input(name: ServicePortName) -> str:
-    """What the four service chains of a port hash: its display string and protocol; neither family nor address."""
+    """The text that is hashed for the four service chains of a port: its display string and protocol (I-2.1).
+
+    Neither the family nor an address is in it.
+    """
     return f"{name}{name.protocol.lower()}"

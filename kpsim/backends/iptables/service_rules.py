@@ -1,6 +1,7 @@
 """The rules of one service port, spelled out for iptables: R1 to R21 of I-7 and the balancing rules of I-8.
 
-Counterpart: the loop body of pkg/proxy/iptables syncProxyRules. It never knows which sync writes the rules, nor of other ports.
+Counterpart: the loop body of pkg/proxy/iptables syncProxyRules. The rules depend neither on the kind of sync nor on
+other service ports.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,7 +47,7 @@ _FROM_LOCAL = named(Field.SADDR_TYPE, "LOCAL")
 _REJECT = "-j REJECT=unsaid"
 
 
-#: rules are written alike wherever they have the same options
+#: rules with the same options share one shape
 _shape = cache(Shape)
 
 
@@ -73,7 +74,7 @@ def _host(field: Field, ip: str) -> Compare:
 
 
 def local_match(detector: LocalDetector, *, negate: bool) -> tuple[str, Compare]:
-    """How traffic from a local pod is matched, or everything else (I-10): the option and the expression."""
+    """The option and the expression that match traffic from a local pod; with ``negate``, all other traffic (I-10)."""
     if detector.cidr is not None:
         return "-s", within(Field.SADDR, detector.cidr, negate=negate)
     name = detector.interface
@@ -88,15 +89,18 @@ Placed = tuple[str, Rule]
 
 @dataclass(frozen=True)
 class ServiceRules:
-    """What one service port writes. ``dispatch`` and ``filter`` go to shared chains and are written by every sync;
-    ``chains`` belong to the port and are written only when its Service changed (I-13.3)."""
+    """The rules of one service port: its block.
+
+    ``dispatch`` and ``filter`` go to shared chains, which every sync writes. ``chains`` belong to the port and are
+    written only if its Service changed (I-13.3).
+    """
 
     family: Family
     dispatch: tuple[Placed, ...]  #: nat: R1, R2, R3, R6
     filter: tuple[Placed, ...]  #: filter: R1', R2', R4, R5, R7, R8
     chains: tuple[Chain, ...]  #: nat, in document order: EXT, FW, SVC, SVL, SEP…
     masquerade: Placed | None  #: R9: first rule of the internal chain, but written before all chains
-    refusals: tuple[bool, bool] = (False, False)  #: counts as "no local endpoints", internal and external (I-6)
+    refusals: tuple[bool, bool] = (False, False)  #: counts as "no local endpoints": internal, external (I-6)
     chain_rule_count: int = field(default=0)
 
     @cached_property
@@ -125,12 +129,12 @@ class ServiceRules:
 
 
 def rules_text(rules: Iterable[Placed], family: Family) -> str:
-    """Rules as kube-proxy writes them, a line each."""
+    """The rules as kube-proxy writes them, one line each."""
     return "".join([f"{render_rule(chain, rule, Style.KUBE_PROXY, family)}\n" for chain, rule in rules])
 
 
 class _Where(NamedTuple):
-    """Options that say where a packet goes, as kube-proxy writes them, and their expressions."""
+    """Options that restrict a rule to some packets, as kube-proxy writes them, and their expressions."""
 
     words: tuple[str, ...]
     parts: tuple[Expression, ...]
@@ -177,7 +181,7 @@ class _Writer:
         return _Where((self.tcp, "-p", "--dport"), parts)
 
     def rule(self, role: Role, comment: str, where: _Where, target: Statement) -> Rule:
-        """A rule with a comment."""
+        """A rule with a comment, restricted by ``where``."""
         how = _REJECT if isinstance(target, Reject) else "-j"
         return _shape("--comment", *where.words, how).rule(self.origin(role), comment, *where.parts, target)
 
@@ -209,7 +213,7 @@ class _Writer:
         )
 
     def refuse(self, chain: str, refusal: Refusal, where: _Where) -> None:
-        """R1', R2', R5, R7."""
+        """Adds a rule that refuses packets: R1', R2', R5 or R7 of I-7."""
         reject = refusal is Refusal.REJECT
         reason = "no endpoints" if reject else "no local endpoints"
         role = Role.NO_ENDPOINTS if reject else Role.NO_LOCAL_ENDPOINTS
@@ -272,7 +276,7 @@ class _Writer:
                 self.dispatch.append((names.NODE_PORTS, rule))
             self.dispatch.append((names.NODE_PORTS, self.rule(Role.NODE_PORT, self.name, where, Jump(self.ext))))
         if self.plan.external_refusal is not None:
-            # whatever nodePortAddresses says (I-7.5)
+            # nodePortAddresses does not matter here (I-7.5)
             to_local = _Where(("--dst-type", *where.words), (_TO_LOCAL, *where.parts))
             self.refuse(names.EXTERNAL_SERVICES, self.plan.external_refusal, to_local)
 
@@ -284,7 +288,7 @@ class _Writer:
             self.filter.append((names.NODE_PORTS, rule))
 
     def internal_masquerade(self) -> tuple[str, Rule | None]:
-        """The chain for the cluster IP and R9 or R9', which goes first into it."""
+        """The chain for the cluster IP, and R9 or R9', which is the chain's first rule; None: there is no such rule."""
         chain = self.svl if self.port.internal_policy_local else self.svc
         if self.plan.internal_refusal is not None:
             return chain, None
@@ -297,7 +301,7 @@ class _Writer:
         return chain, self.rule(Role.MASQUERADE_CLUSTER_IP, f"{self.name} cluster IP", where, _MARK_MASQ)
 
     def external_rules(self) -> tuple[Rule, ...]:
-        """R11 to R15."""
+        """The rules of the EXT chain: R11 to R15 of I-7."""
         rules: list[Rule] = []
         destinations = f"{self.name} external destinations"
         local = _Where(("--src-type",), (_FROM_LOCAL,))
@@ -305,7 +309,7 @@ class _Writer:
             comment = f"masquerade traffic for {destinations}"
             rules.append(self.rule(Role.MASQUERADE_EXTERNAL, comment, _ANYWHERE, _MARK_MASQ))
         else:
-            # pods and the node itself are short-circuited to all endpoints: the Local policy is for outsiders
+            # pods and the node itself are short-circuited to all endpoints: the Local policy is for outside clients
             if self.settings.detector is not None:
                 option, from_pod = local_match(self.settings.detector, negate=False)
                 pods = _Where((option,), (from_pod,))
@@ -321,19 +325,19 @@ class _Writer:
         return tuple(rules)
 
     def firewall_rules(self) -> tuple[Rule, ...]:
-        """R16 to R18."""
+        """The rules of the FW chain: R16 to R18 of I-7."""
         ranges = self.port.source_ranges or ()
         comment, jump = f"{self.name} loadbalancer IP", Jump(self.ext)
         sources = [_Where(("-s",), (within(Field.SADDR, network),)) for network in ranges]
         if any(self.settings.node_ip in network for network in ranges):
-            # the node may reach the VIP, also from the VIP's own address when it is bound here
+            # the node may reach the VIP, also from the VIP's own address if that is bound on the node
             sources += [_Where(("-s=bare",), (_host(Field.SADDR, ip),)) for ip in self.port.load_balancer_ips]
         rules = [self.rule(Role.SOURCE_RANGE, comment, source, jump) for source in sources]
         rest = f"other traffic to {self.name} will be dropped by {names.PROXY_FIREWALL}"
         return (*rules, _shape("--comment").rule(self.origin(Role.SOURCE_RANGE_DROP), rest))
 
     def balancing(self, endpoints: Sequence[Endpoint]) -> Iterator[Rule]:
-        """I-8.1 and I-8.2."""
+        """The rules that choose an endpoint: by affinity (I-8.1), then by chance (I-8.2)."""
         targets = [(endpoint.address, self.endpoint_chains[endpoint.address]) for endpoint in endpoints]
         if self.port.session_affinity:
             for address, chain in targets:
@@ -359,7 +363,7 @@ class _Writer:
         return f"{self.name} -> {address}" if self.comment else ""
 
     def endpoint_chain(self, endpoint: Endpoint) -> Chain:
-        """I-8.3."""
+        """The chain of one endpoint: hairpin mark and DNAT (I-8.3)."""
         name = self.endpoint_chains[endpoint.address]
         parsed = parse_ip(endpoint.ip)
         assert parsed is not None

@@ -1,4 +1,4 @@
-"""The rules that do not depend on any service: jumps from built-in chains (I-3), static rules (I-5), the last ones (I-9, I-11)."""
+"""The rules that belong to no Service: jumps from built-in chains (I-3), static rules (I-5), last rules (I-9, I-11)."""
 
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ _LAST_RULE = "kubernetes service nodeports; NOTE: this must be the last rule in 
 
 
 class BuiltInJump(NamedTuple):
-    """A jump that kube-proxy inserts at position 1 of ``source`` if it is missing; ``chain`` is created first."""
+    """A jump that kube-proxy inserts at position 1 of ``source`` if it is missing. ``chain`` is created before."""
 
     table: str
     source: str
@@ -53,7 +53,7 @@ _EXTERNAL = "kubernetes externally-visible service portals"
 _PORTALS = "kubernetes service portals"
 _LB_FIREWALL = "kubernetes load balancer firewall"
 
-#: in the order they are ensured; each goes to position 1, so on a clean node they stand in reverse (I-3.1)
+#: in the order in which they are ensured; each goes to position 1, so on a clean node they stand in reverse (I-3.1)
 BUILT_IN_JUMPS: tuple[BuiltInJump, ...] = (
     _jump("filter", "INPUT", names.EXTERNAL_SERVICES, _EXTERNAL, new_only=True),
     _jump("filter", "FORWARD", names.EXTERNAL_SERVICES, _EXTERNAL, new_only=True),
@@ -73,12 +73,12 @@ BUILT_IN_JUMPS: tuple[BuiltInJump, ...] = (
 
 
 def _static(chain: str, role: Role, words: str, *parts: Expression | Statement, comment: str = "") -> Placed:
-    """A rule of kube-proxy's own. ``words`` are the options that it has, with commas between them."""
+    """A rule that belongs to no Service. ``words`` are the options that it has, separated by commas."""
     return chain, Shape(*words.split(",")).rule(Origin(role), comment, *parts)
 
 
 class StaticRules(NamedTuple):
-    """The rules around those of the service ports, in each table those before and those after them."""
+    """For each table, the rules before and the rules after those of the service ports."""
 
     first_filter: tuple[Placed, ...]
     last_filter: tuple[Placed, ...]
@@ -87,7 +87,7 @@ class StaticRules(NamedTuple):
 
 
 def static_rules(settings: ProxierSettings, interface_addresses: tuple[int, ...]) -> StaticRules:
-    """``interface_addresses`` are the machine's at this sync (I-9.3)."""
+    """All static rules. ``interface_addresses`` are the machine's addresses at this sync (I-9.3)."""
     return StaticRules(
         first_filter=_first_filter_rules(settings),
         last_filter=_last_filter_rules(settings),
@@ -97,7 +97,7 @@ def static_rules(settings: ProxierSettings, interface_addresses: tuple[int, ...]
 
 
 def _first_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
-    """I-5: only known connections, and those DNATed to a node port, reach 127/8 from outside."""
+    """KUBE-FIREWALL (I-5): from outside, only known connections and those DNATed to a node port reach 127/8."""
     if not settings.localhost_node_ports:
         return ()
     return (
@@ -115,7 +115,10 @@ def _first_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
 
 
 def _first_nat_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
-    """I-5: the mark is set by KUBE-MARK-MASQ, tested and cleared (by XOR, it is known to be set) in POSTROUTING."""
+    """The masquerade rules (I-5). KUBE-MARK-MASQ sets the mark; KUBE-POSTROUTING tests and clears it.
+
+    It clears the mark by XOR, because the mark is known to be set there.
+    """
     mark = settings.masquerade_mark
     flags = NatFlags.FULLY_RANDOM if settings.random_fully else NO_FLAGS
     return (
@@ -133,12 +136,12 @@ def _first_nat_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
 
 
 def _marked(mark: int, *, negate: bool = False) -> Compare:
-    """``--mark MARK/MARK``."""
+    """The expression of ``--mark MARK/MARK``."""
     return equal(Field.MARK, mark, negate=negate, mask=mark)
 
 
 def _last_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
-    """KUBE-FORWARD, I-11."""
+    """The rules of KUBE-FORWARD (I-11)."""
     rules: list[Placed] = []
     invalid = named(Field.CT_STATE, "INVALID")
     if not settings.liberal and settings.nfacct:
@@ -157,7 +160,7 @@ def _last_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
 
 
 def _last_nat_rules(settings: ProxierSettings, interface_addresses: tuple[int, ...]) -> tuple[Placed, ...]:
-    """Node port dispatch, I-9. ``interface_addresses`` are read anew at every sync."""
+    """The jumps to KUBE-NODEPORTS (I-9). ``interface_addresses`` are read anew at every sync."""
     family, node_ports = settings.family, settings.node_ports
     jump = Jump(names.NODE_PORTS)
     role = Role.NODE_PORTS
@@ -169,7 +172,7 @@ def _last_nat_rules(settings: ProxierSettings, interface_addresses: tuple[int, .
     matching = node_ports.matching(interface_addresses)
     loopback = _loopback(family)
     usable = [address for address in matching if settings.localhost_node_ports or address not in loopback]
-    # upstream's order is arbitrary here: by name (I-12.2)
+    # upstream's order is arbitrary here; kpsim sorts by text (I-12.2)
     return tuple(
         _static(
             names.SERVICES,

@@ -1,7 +1,7 @@
-"""What iptables and iptables-restore make of a ruleset: -N, -I, and documents that are committed table by table.
+"""What iptables and iptables-restore do to a ruleset: -N, -I, and documents that are committed table by table.
 
-What the kernel holds is the fold of everything that was done to it: partial documents, chains left behind, flushed tables,
-documents committed by half. Counterpart: pkg/util/iptables and the kernel.
+Counterpart: pkg/util/iptables and the kernel. What the kernel holds depends on everything that was done to it: partial
+documents, chains left behind, flushed tables, documents of which only some tables were committed.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,10 +15,10 @@ from kpsim.kubeproxy.trackers import ServicePortName
 from kpsim.maps import Map
 from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table
 
-#: pieces of all service ports, persistent: a document keeps the version it was made from
+#: the blocks of all service ports; the map is persistent, so a document keeps the version that it was made from
 Blocks = Map[ServicePortName, ServiceRules]
 
-#: which of a port's pieces a shared chain takes its rules from
+#: the part of a port's block from which a shared chain takes its rules
 Pick = Callable[[ServiceRules], tuple[Placed, ...]]
 
 
@@ -26,18 +26,20 @@ _LEADS_ON = (Jump, Goto)
 
 
 class RestoreFailed(Exception):
-    """iptables-restore refused a table; what was committed before it stays (K-9.3)."""
+    """iptables-restore refused a table. The tables committed before it stay (K-9.3)."""
 
 
 class SharedChain(Chain):
     """A chain that every service port contributes to: KUBE-SERVICES, KUBE-NODEPORTS and the like.
 
-    Every sync rewrites these chains in full. With 10,000 Services that would be 20,000 rules to put together and to check, for
-    one changed Service. So the chain holds the blocks that it is made from, and puts its rules together when they are first
-    read: by a packet, a text or a comparison. ``built_on`` are the blocks of the document before, ``changed`` the keys that differ
-    since. The kernel refuses a rule whose jump leads nowhere; a kernel whose chain was made from exactly ``built_on`` has looked at
-    all other jumps already, so only those of ``changed`` are checked. Whether it has is asked of the chain that it holds. So a
-    flushed table, or rules of another process, need no notice: the held chain is another one, and everything is checked.
+    Every sync rewrites these chains in full. With 10,000 Services, that would be 20,000 rules to put together and to
+    check for one changed Service. So the chain keeps the blocks that it is made from, and puts its rules together only
+    when a packet, a text or a comparison first reads them.
+
+    The kernel refuses a rule that jumps to a chain which does not exist. ``built_on`` are the blocks of the document
+    before, and ``changed`` are the service ports that differ since. If the kernel holds a chain made from exactly
+    ``built_on``, all other jumps were checked before, and only those of ``changed`` are checked now. If a table was
+    flushed or another process wrote the chain, the kernel holds another chain object, and every jump is checked.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class SharedChain(Chain):
         return (*rules, *self.last)
 
     def targets_to_check(self, loaded: Chain | None) -> Iterable[Rule]:
-        """Rules whose jumps the kernel has to look at, given the chain it holds now."""
+        """The rules whose jumps must be checked. ``loaded`` is the chain that the kernel holds now."""
         if isinstance(loaded, SharedChain) and self.built_on is not None and loaded.blocks is self.built_on:
             keys: Iterable[ServicePortName] = (key for key in self.changed if key in self.blocks)
         else:
@@ -76,7 +78,7 @@ class SharedChain(Chain):
 
 @dataclass(frozen=True)
 class TableUpdate:
-    """One table of a restore document: chains flushed and refilled, then chains deleted."""
+    """One table of a restore document: the chains that it flushes and refills, then the chains that it deletes."""
 
     name: str
     chains: tuple[Chain, ...]
@@ -85,7 +87,7 @@ class TableUpdate:
 
 @dataclass(frozen=True)
 class RestoreDocument:
-    """What one sync hands to iptables-restore; its text is made when it is asked for."""
+    """What one sync gives to iptables-restore. The text is made when it is first read."""
 
     tables: tuple[TableUpdate, ...]
     render: Callable[[], str] = field(repr=False, compare=False)
@@ -96,9 +98,11 @@ class RestoreDocument:
 
 
 class Tables:
-    """A ruleset while iptables' tools work on it. ``ruleset`` is what it is now; the value given at first stays as it was.
+    """A ruleset while iptables' tools work on it.
 
-    Tables that do not exist yet appear, with their built-in chains, when something is first put into them.
+    ``ruleset`` is the current value; the value given at first stays as it was.
+
+    A table that does not exist is created, with its built-in chains, when something is first put into it.
     """
 
     def __init__(self, ruleset: Ruleset) -> None:
@@ -118,7 +122,7 @@ class Tables:
         self._tables = self._tables.set(key, Table(key, chains))
 
     def ensure_chain(self, table: str, chain: str) -> bool:
-        """``-N``: True if it was there already."""
+        """Does ``-N``: creates a chain. Returns True if it existed already."""
         chains = self._chains(table)
         if chain in chains:
             return True
@@ -126,7 +130,10 @@ class Tables:
         return False
 
     def ensure_first(self, table: str, chain: str, rule: Rule) -> bool:
-        """``-C``, and ``-I`` at position 1 if it is missing: True if it was there already. KeyError if there is no such chain."""
+        """Does ``-C``, and ``-I`` at position 1 if the rule is missing. Returns True if it existed already.
+
+        KeyError if there is no such chain.
+        """
         chains = self._chains(table)
         present = chains[chain]
         if rule in present.rules:
@@ -135,7 +142,10 @@ class Tables:
         return False
 
     def restore(self, document: RestoreDocument) -> None:
-        """``iptables-restore --noflush``: table by table, each all or nothing. RestoreFailed at the first bad table (K-9.3)."""
+        """Does ``iptables-restore --noflush``: commits each table as a whole.
+
+        RestoreFailed at the first bad table (K-9.3).
+        """
         for update in document.tables:
             self._commit(update)
 
@@ -146,7 +156,7 @@ class Tables:
             rules = chain.targets_to_check(chains.get(chain.name)) if isinstance(chain, SharedChain) else chain.rules
             for rule in rules:
                 target = rule.body[-1] if rule.body else None
-                # most jumps lead to a chain of the same document, and a set is asked faster than a map
+                # most jumps lead to a chain of the same document, so the faster set is asked before the map
                 if isinstance(target, _LEADS_ON) and target.chain not in written and target.chain not in chains:
                     raise RestoreFailed(f"{update.name}/{chain.name}: jump to {target.chain}, which does not exist")
         with chains.mutate() as changing:
@@ -158,13 +168,13 @@ class Tables:
 
 
 def service_chains(ruleset: Ruleset) -> set[str]:
-    """Names of all chains of nat that garbage collection looks at (I-2.3)."""
+    """The names of all nat chains that garbage collection looks at (I-2.3)."""
     nat = ruleset.tables.get(table_key(ruleset.family, "nat"))
     return {name for name in (nat.chains if nat is not None else ()) if name.startswith(names.SERVICE_CHAIN_PREFIXES)}
 
 
 def without_kube_proxy(ruleset: Ruleset) -> Ruleset:
-    """The ruleset after another program has removed kube-proxy's chains, and with them the jumps to them."""
+    """The ruleset after another program has removed kube-proxy's chains and the jumps to them."""
     kept = (Table(table.key, _kept_chains(table)) for table in ruleset.tables.values())
     return Ruleset.of(ruleset.family, *kept)
 

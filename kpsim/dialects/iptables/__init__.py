@@ -1,8 +1,8 @@
 """The iptables dialect: iptables-save output and iptables-restore documents ⇄ :class:`~kpsim.ruleset.Ruleset`.
 
-The counterpart is iptables-restore and iptables-save 1.8.9 (I-4, I-17). ``options`` has a row for each option; ``rules`` reads
-one rule, ``documents`` whole ones; ``spelling`` says how a rule is written, ``rendering`` writes it; ``origin`` recovers why
-kube-proxy wrote a saved rule.
+Counterpart: iptables-restore and iptables-save 1.8.9 (I-4, I-17). ``options`` has a row for each option. ``rules``
+reads one rule, and ``documents`` reads whole documents. ``spelling`` says how a rule is written, and ``rendering``
+writes it. ``origin`` recovers why kube-proxy wrote a saved rule.
 """
 
 from kpsim.dialects.iptables.documents import parse, parse_rule

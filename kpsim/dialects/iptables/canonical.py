@@ -1,4 +1,4 @@
-"""How iptables writes a rule that comes from elsewhere: the options that say the parts of its body."""
+"""How iptables writes a rule that was not read from iptables text: the options that say the parts of its body."""
 
 from collections.abc import Mapping
 
@@ -52,9 +52,9 @@ _PORTS: Mapping[Field, tuple[str, str]] = {Field.SPORT: ("--sport", "--sports"),
 
 
 def canonical_rows(rule: Rule, family: Family) -> list[tuple[Row, int, bool]]:
-    """The rows that write a rule: each with the part's place in the body, -1 for none, and whether it opens a ``-m``.
+    """The rows that write a rule, each with the place of its part in the body (-1: none) and whether it opens a ``-m``.
 
-    ValueError for what iptables has no option for.
+    ValueError for a part for which iptables has no option.
     """
     protocol = _port_module(rule)
     rows: list[tuple[Row, int, bool]] = []
@@ -71,7 +71,7 @@ def canonical_rows(rule: Rule, family: Family) -> list[tuple[Row, int, bool]]:
 
 
 def _port_module(rule: Rule) -> str:
-    """The module that the port options of the rule belong to; empty if none can stand in it."""
+    """The module to which the rule's port options belong; empty if the rule can have none."""
     for part in rule.body:
         if isinstance(part, Compare) and part.field is Field.L4PROTO and part.name in PORT_MODULES and not part.negate:
             return part.name
@@ -79,7 +79,7 @@ def _port_module(rule: Rule) -> str:
 
 
 def _name(part: Expression | Statement, family: Family, protocol: str) -> str:
-    """The row that writes a part."""
+    """The name of the row that writes a part."""
     match part:
         case Compare():
             return _comparison(part, family, protocol)

@@ -1,4 +1,4 @@
-"""iptables as one of the dialects: what ``kpsim.dialects`` hands out for it."""
+"""iptables as one of the dialects of ``kpsim.dialects``."""
 
 import re
 
@@ -24,7 +24,10 @@ class IptablesDialect:
         return _TABLE_LINE.search(text) is not None
 
     def families(self, text: str, *, file: str | None = None) -> tuple[Family, ...]:
-        """By the comments above the rules, else by the first address. InputError for text of nft."""
+        """The families that the comments above the rules name, else the family of the first address.
+
+        InputError for text of nft.
+        """
         if parts := rules_by_family(text):
             return tuple(parts)
         found = family_by_address(text, file)
@@ -33,8 +36,11 @@ class IptablesDialect:
     def parse(
         self, text: str, family: Family | None = None, *, file: str | None = None, unknown: OnUnknown = "refuse"
     ) -> tuple[Ruleset, ...]:
-        """Without ``family`` the comments above the rules tell it, else ``.v4`` or ``.v6`` in the name of ``file``, else the first
-        address."""
+        """The rules of a text.
+
+        Without ``family`` the comments above the rules tell it, else ``.v4`` or ``.v6`` in the name of ``file``, else
+        the first address.
+        """
         if family is None:
             return read_saved(text, file=file, unknown=unknown)
         part = rules_by_family(text).get(family, text)

@@ -1,4 +1,4 @@
-"""iptables-save output, and complete iptables-restore documents, to a ruleset (I-4, I-17)."""
+"""Reads iptables-save output and complete iptables-restore documents into a ruleset (I-4, I-17)."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,11 +26,11 @@ def parse_rule(
     line_number: int | None = None,
     unknown: OnUnknown = "refuse",
 ) -> tuple[str, Rule]:
-    """Chain name and rule of one line ``[counters] -A CHAIN …``.
+    """The chain name and the rule of one line ``[counters] -A CHAIN …``.
 
-    ``table``, ``number`` (of the rule in its chain), ``file`` and ``line_number`` say where it stands; the table is also needed to
-    recover the rule's origin. ``unknown="keep"`` keeps what is not modelled as ``Unknown`` matches.
-    Raises InputError if malformed, UnsupportedRule if it is not modelled.
+    ``table``, ``number`` (of the rule in its chain), ``file`` and ``line_number`` are the rule's place, for errors. The
+    table is also needed to recover the rule's origin. ``unknown="keep"`` keeps words that are not modelled as
+    ``Unknown`` expressions. InputError if the line is malformed, UnsupportedRule if the rule is not modelled.
     """
     try:
         words = split_words(line.strip(" \t\r\n"))
@@ -48,12 +48,11 @@ def parse_rule(
 
 
 def parse(text: str, family: Family, *, file: str | None = None, unknown: OnUnknown = "refuse") -> Ruleset:
-    """Rules of iptables-save output, or of a complete iptables-restore document (I-4).
+    """The rules of iptables-save output, or of a complete iptables-restore document (I-4).
 
-    A table that is mentioned has all its built-in chains. Counters are ignored. With ``unknown="keep"`` what is not modelled is
-    kept as ``Unknown`` matches.
-    Raises InputError with all problems of the file, each with its line; if all of them are rules that are not modelled, the error
-    is an UnsupportedRule.
+    A table that is mentioned has all its built-in chains. Counters are ignored. ``unknown="keep"`` keeps words that are
+    not modelled as ``Unknown`` expressions. InputError lists all problems of the file, each with its line. If all of
+    them are rules that are not modelled, the error is an UnsupportedRule.
     """
     document = _Document(family, file, keep=unknown == "keep")
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
@@ -87,7 +86,7 @@ class _OpenTable:
         self.declared: set[str] = set()
 
     def base(self, chain: str) -> Base | None:
-        """Where netfilter calls the chain, with the policy that the document gives it; None unless it is built in."""
+        """Where netfilter calls the chain, with the document's policy; None for a chain that is not built in."""
         policy = self.policies[chain]
         return None if policy is None else replace(BUILT_IN_CHAINS[self.name][chain], policy=policy)
 
@@ -98,7 +97,10 @@ class _OpenTable:
 
 
 class _Document:
-    """Reads a document line by line. A ValueError from ``read`` is a problem of that line; reading goes on behind it."""
+    """Reads a document line by line.
+
+    A ValueError from ``read`` is a problem of that line; the next line can be read.
+    """
 
     def __init__(self, family: Family, file: str | None, *, keep: bool) -> None:
         self.family, self.file, self.keep = family, file, keep
@@ -139,7 +141,7 @@ class _Document:
         if self.open is not None:
             self._uncommitted(self.open)
         if name not in BUILT_IN_CHAINS:
-            self.open = _OpenTable("filter", self.line)  # so that its lines are checked as well
+            self.open = _OpenTable("filter", self.line)  # read it like this one, so that its lines are checked too
             self.open.name = name
             raise ValueError(f"not an iptables table: {name}")
         self.open = _OpenTable(name, self.line)
@@ -205,7 +207,7 @@ class _Document:
             rule = read_rule(words, self.family, table=table.name, keep=self.keep)
         except NotModelled as problem:
             self._refuse(str(problem), table, chain, at + 1, self.line)
-            rule = Rule(())  # keeps the numbers of the rules behind it right
+            rule = Rule(())  # stands in for it, so that the rules after it keep their numbers
         rules.insert(at, (rule, self.line))
 
     def _refuse(self, what: str, table: _OpenTable, chain: str, number: int, line: int) -> None:

@@ -1,7 +1,7 @@
-"""Extensions whose options together are one expression or statement: words of the options to a value, and back.
+"""Readers and writers of extensions: modules and targets whose options together are one expression or statement.
 
-The counterpart is the libxt_* and libipt_* extensions of iptables 1.8.9 with several options each. ``options`` says which
-extensions there are, and in which table.
+Counterpart: the libxt_* and libipt_* extensions of iptables 1.8.9 with several options. ``options`` lists the
+extensions, and the table in which each is allowed.
 """
 
 import re
@@ -119,7 +119,7 @@ _PROBABILITY = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 
 
 def read_statistic(arguments: Arguments, _family: Family) -> Read:
-    """The detail is the probability as written."""
+    """Reads ``-m statistic``. The detail is the probability as it was written."""
     if (mode := _required(arguments, "--mode")) != "random":
         raise NotModelled(f"-m statistic --mode {mode}")
     text = _required(arguments, "--probability")
@@ -133,13 +133,16 @@ def write_statistic(chance: Chance, detail: str | None, form: Form) -> str:
 
 
 def probability(chance: Chance, detail: str | None, form: Form) -> str:
-    """As written; else, and by iptables-save, what the kernel holds, with 11 decimals."""
+    """The probability as it was written.
+
+    If that is not known, and for iptables-save, the kernel's value with 11 decimals.
+    """
     if detail is not None and form.style is not Style.SAVE:
         return detail
     return f"{chance.threshold / (1 << 31):.11f}"
 
 
-#: the answers of REJECT by the names that iptables-save prints
+#: the answers of REJECT, by the names that iptables-save prints
 _ANSWERS: Mapping[Family, Mapping[str, RejectWith]] = {
     Family.IPV4: {
         "icmp-net-unreachable": RejectWith.NO_ROUTE, "icmp-host-unreachable": RejectWith.HOST_UNREACHABLE,
@@ -188,11 +191,11 @@ def write_reject(reject: Reject, detail: str | None, form: Form) -> str:
     return f"--reject-with {ANSWER_NAMES[form.family][reject.with_]}"
 
 
-# --- translation -----------------------------------------------------------------------------------------------------------
+# --- translation ------------------------------------------------------------------------------------------------------
 
 
 def _read_nat_range(text: str, family: Family) -> tuple[int | None, Interval | None]:
-    """Address and port range of ``ADDRESS[:PORT[-PORT]]`` or ``:PORT[-PORT]``; None: kept."""
+    """Address and port range of ``ADDRESS[:PORT[-PORT]]`` or ``:PORT[-PORT]``. None: the packet's own is kept."""
     host, separator, ports = text, "", ""
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
@@ -283,11 +286,11 @@ def write_redirect(redirect: Redirect, _detail: None, _form: Form) -> str:
     return "" if redirect.port is None else f"--to-ports {redirect.port}"
 
 
-# --- marks -----------------------------------------------------------------------------------------------------------------
+# --- marks ------------------------------------------------------------------------------------------------------------
 
 
 def read_set_mark(arguments: Arguments, _family: Family) -> Done:
-    """The detail is the option."""
+    """Reads ``-j MARK``. The detail is the option that was used."""
     if len(arguments) != 1:
         raise ValueError("-j MARK needs exactly one option")
     ((option, (text, _negate)),) = arguments.items()
@@ -296,7 +299,7 @@ def read_set_mark(arguments: Arguments, _family: Family) -> Done:
 
 
 def _assignment(to: Field, spelling: str, text: str) -> Assign:
-    """What an option of MARK or CONNMARK makes of a mark."""
+    """The assignment that an option of MARK or CONNMARK means."""
     value_text, slash, mask_text = text.partition("/")
     if slash and spelling not in ("set-mark", "set-xmark"):
         raise ValueError(f"--{spelling} takes no mask: {text!r}")
@@ -346,7 +349,7 @@ def read_set_connmark(arguments: Arguments, _family: Family) -> Done:
 
 
 def connmark_action(statement: Assign) -> str:
-    """``set``, ``save`` or ``restore``."""
+    """What a CONNMARK statement does: ``set``, ``save`` or ``restore``."""
     if statement.source is None:
         return "set"
     return "save" if statement.to is Field.CT_MARK else "restore"
@@ -375,7 +378,7 @@ def write_connmark(match: Compare, detail: None, form: Form) -> str:
     return ("! " if match.negate else "") + f"--mark {write_mark(match, detail, form)}"
 
 
-# --- other targets ---------------------------------------------------------------------------------------------------------
+# --- other targets ----------------------------------------------------------------------------------------------------
 
 
 def read_notrack(arguments: Arguments, _family: Family) -> Done:
@@ -392,7 +395,7 @@ LOG_FLAGS = ("--log-tcp-sequence", "--log-tcp-options", "--log-ip-options", "--l
 
 
 def read_log(arguments: Arguments, _family: Family) -> Done:
-    """Arguments in iptables-save's order; level 4 is the default and left out."""
+    """Reads ``-j LOG``. The arguments are kept in iptables-save's order. Level 4 is the default and is left out."""
     words = []
     if (prefix := _value(arguments, "--log-prefix")) is not None:
         words.append(f"--log-prefix {quoted(prefix)}")
@@ -405,10 +408,10 @@ def read_log(arguments: Arguments, _family: Family) -> Done:
     return Done(Log(" ".join(words + [option for option in LOG_FLAGS if option in arguments])))
 
 
-# --- what other programs' rules use --------------------------------------------------------------------------------------
+# --- used by the rules of other programs ------------------------------------------------------------------------------
 
 
-#: seconds of the units of -m limit, longest first as iptables tries them, with the name that iptables-save prints
+#: the units of -m limit by the names that iptables-save prints, in seconds, longest first as iptables tries them
 _UNITS: Mapping[str, int] = {"day": 86400, "hour": 3600, "min": 60, "sec": 1}
 _UNIT_NAMES = ("second", "minute", "hour", "day")
 _LIMIT_SCALE = 10_000  #: the tool counts in ten-thousandths of a second
@@ -423,11 +426,11 @@ def read_limit(arguments: Arguments, _family: Family) -> Read:
     period = _LIMIT_SCALE * _UNITS[unit[:3] if unit in ("second", "minute") else unit] // int(count_text)
     if not period:
         raise ValueError(f"too fast for -m limit: {text!r}")
-    return Read(Limit(*_rate(period), read_number(burst or "0", 10_000) or 5))  # a burst of 0 counts as none given
+    return Read(Limit(*_rate(period), read_number(burst or "0", 10_000) or 5))  # a burst of 0 counts as not given
 
 
 def _rate(period: int) -> tuple[int, str]:
-    """One token each ``period`` ten-thousandths of a second, in the shortest unit that tells it well."""
+    """Count and unit, as iptables chooses them, of one token per ``period`` ten-thousandths of a second."""
     lengths = [(name, seconds * _LIMIT_SCALE) for name, seconds in _UNITS.items()]
     best = lengths[0]
     for name, length in lengths[1:]:
@@ -468,7 +471,7 @@ def write_reverse_path(match: ReversePath, _detail: None, _form: Form) -> str:
 
 
 def read_routing_header(arguments: Arguments, _family: Family) -> Read:
-    """Arguments in iptables-save's order."""
+    """Reads ``-m rt``. The arguments are kept in iptables-save's order."""
     words = []
     for option in ("--rt-type", "--rt-segsleft", "--rt-len"):
         if option in arguments:

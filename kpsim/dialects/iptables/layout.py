@@ -6,7 +6,7 @@ from kpsim.addresses import Family
 from kpsim.maps import Map
 from kpsim.ruleset import Base, Chain, ChainType, Hook, Space, Table, TableKey
 
-#: the four nat chains translate the destination before routing and the source behind it
+#: the nat chains translate the destination before routing and the source after it
 _NAT_PRIORITIES = {Hook.PREROUTING: -100, Hook.INPUT: 100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100}
 
 
@@ -14,7 +14,8 @@ def _bases(kind: ChainType, priorities: Mapping[Hook, int]) -> dict[str, Base]:
     return {hook.value: Base(kind, hook, priority) for hook, priority in priorities.items()}
 
 
-#: the built-in chains of each table, in the order iptables-save lists them. iptables-nft registers security behind nat (measured).
+#: the built-in chains of each table, in the order in which iptables-save lists them. iptables-nft registers security
+#: after nat (K-1.1).
 BUILT_IN_CHAINS: Mapping[str, Mapping[str, Base]] = {
     "raw": _bases(ChainType.FILTER, dict.fromkeys((Hook.PREROUTING, Hook.OUTPUT), -300)),
     "mangle": {
@@ -34,7 +35,7 @@ def table_key(family: Family, name: str) -> TableKey:
 
 
 def empty_table(family: Family, name: str) -> Table:
-    """A table with its built-in chains, empty, policy ACCEPT: what a kernel has before any rule was written."""
+    """A table as the kernel has it before any rule is written: built-in chains without rules, policy ACCEPT."""
     return Table(
         table_key(family, name), Map({chain: Chain(chain, base=base) for chain, base in BUILT_IN_CHAINS[name].items()})
     )

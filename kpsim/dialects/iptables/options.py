@@ -1,6 +1,6 @@
-"""Every option that kpsim knows of iptables, one row each: how its words are read, and how they are written.
+"""All iptables options that kpsim models, one row each: how the words are read, and how they are written.
 
-The counterpart is the option tables of iptables 1.8.9. An :class:`Option` alone is one expression. An :class:`Extension` is a
+Counterpart: the option tables of iptables 1.8.9. An :class:`Option` alone is one expression. An :class:`Extension` is a
 module or a target whose options together are one expression or statement. To add a match or a target, add a row.
 """
 
@@ -92,11 +92,11 @@ from kpsim.ruleset import Adjust, Counter, Field, Goto, Jump, Log, NoTrack, Rout
 
 
 class Place(enum.Enum):
-    """Where an option stands in what iptables-save prints."""
+    """Where iptables-save prints an option."""
 
     HEADER = "header"  #: before every ``-m``
     MATCH = "match"
-    PORT = "port"  #: directly behind ``-m tcp`` and the like
+    PORT = "port"  #: directly after ``-m tcp`` and the like
     TARGET = "target"
 
 
@@ -105,13 +105,13 @@ PieceWriter = Callable[[Any, Any, Form, bool], str]
 
 
 class Row:
-    """What a piece of a rule's spelling is written by."""
+    """A row of the table: it writes one piece of a rule's spelling."""
 
     name: str  #: unique
     place = Place.MATCH
-    order = 0  #: among those of its place, or of its ``-m``
+    order = 0  #: among the pieces of its place, or of its ``-m``
     module = ""
-    always = False  #: it has no part, and iptables-save prints it all the same
+    always = False  #: iptables-save prints it although it has no part
     opens_ports = False
     write: PieceWriter
 
@@ -120,8 +120,9 @@ class Row:
 class Option(Row):
     """One option that is one expression.
 
-    ``modules`` are those that know the option; a header option needs no ``-m``. A row without ``value`` is another way to write
-    what the row with the same reader's result writes. ``read`` returns None for what is always true and not worth a word.
+    ``modules`` are the modules that have the option; a header option needs no ``-m``. A row without ``value`` is
+    another way to write something that the row ``written_as`` writes. ``read`` returns None for an option that is
+    always true and is not kept.
     """
 
     names: tuple[str, ...]  #: the first is the one written
@@ -147,7 +148,10 @@ class Option(Row):
 
     @cached_property
     def write(self) -> PieceWriter:  # type: ignore[override]
-        """The option with its value; the ``-m`` before it unless it goes on in one, or is a port option."""
+        """Writes the option with its value.
+
+        ``-m`` comes before it if the piece opens one; port options have no ``-m``.
+        """
         assert self.value is not None
         value, name = self.value, self.name
         module = f"-m {self.module} " if self.place is Place.MATCH else ""
@@ -197,7 +201,7 @@ class Extension(Row):
 
 @dataclass(frozen=True, eq=False)
 class Plain(Row):
-    """A piece that is no option of its own: a verdict, a jump, ``-m tcp``, words that are not modelled."""
+    """A piece that is not an option: a verdict, a jump, ``-m tcp``, words that are not modelled."""
 
     name: str
     write: PieceWriter
@@ -207,7 +211,8 @@ class Plain(Row):
     opens_ports: bool = False
 
 
-#: modules whose port options follow as expressions of their own. The module itself says nothing: ``-p`` has to stand before it.
+#: modules whose port options are expressions of their own. The module itself has no meaning, because ``-p`` must come
+#: before it.
 PORT_MODULES = ("tcp", "udp", "sctp")
 #: module that an option brings along if the rule names only the protocol: ``-p tcp --dport 80``
 IMPLIED_MODULE: Mapping[str, str] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp", "icmp": "icmp", "icmpv6": "icmp6"}
@@ -218,7 +223,7 @@ MODULE_PROTOCOLS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-# --- single options --------------------------------------------------------------------------------------------------------
+# --- single options ---------------------------------------------------------------------------------------------------
 
 
 def _header(
@@ -261,18 +266,18 @@ def _times_to_live(module: str) -> tuple[Option, ...]:
 
 
 OPTIONS: tuple[Option, ...] = (
-    # header, in the order iptables-save prints it
+    # header, in the order in which iptables-save prints it
     _header(("-s", "--source", "--src"), network_reader(Field.SADDR), write_network, 0),
     _header(("-d", "--destination", "--dst"), network_reader(Field.DADDR), write_network, 1),
     _header(("-i", "--in-interface"), interface_reader(Field.IIFNAME), write_interface, 2),
     _header(("-o", "--out-interface"), interface_reader(Field.OIFNAME), write_interface, 3),
     _header(("-p", "--protocol", "--proto"), read_protocol, write_protocol, 4),
-    # port options, in the order iptables-save prints them behind their module
+    # port options, in the order in which iptables-save prints them after their module
     Option(("--sport", "--source-port"), PORT_MODULES, port_reader(Field.SPORT), write_port, Place.PORT, 0),
     Option(("--dport", "--destination-port"), PORT_MODULES, port_reader(Field.DPORT), write_port, Place.PORT, 1),
     Option(("--tcp-flags",), ("tcp",), read_tcp_flags, write_tcp_flags, Place.PORT, 2, arguments=2),
     Option(("--syn",), ("tcp",), read_syn, None, Place.PORT, 2, arguments=0, written_as="--tcp-flags"),
-    # modules of single options, those of one module in the order iptables-save prints them
+    # modules of single options; those of one module in the order in which iptables-save prints them
     Option(("--comment",), ("comment",), _read_comment, write_comment),
     _states("conntrack", "--ctstate"),
     Option(("--ctorigdst",), ("conntrack",), original_destination_reader, write_original_destination, order=1),
@@ -295,7 +300,7 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 
-# --- modules and targets with several options ------------------------------------------------------------------------------
+# --- modules and targets with several options -------------------------------------------------------------------------
 
 
 def _write_arguments(part: Log | Adjust | RoutingHeader, _detail: None, _form: Form) -> str:
@@ -361,7 +366,7 @@ EXTENSIONS: tuple[Extension, ...] = (
 )  # fmt: skip
 
 
-# --- pieces that are no options --------------------------------------------------------------------------------------------
+# --- pieces that are not options --------------------------------------------------------------------------------------
 
 
 def _write_verdict(part: Terminal | Jump, _detail: None, _form: Form, _opens: bool) -> str:
@@ -394,7 +399,7 @@ ALIASES: Mapping[str, str] = {
     "--fragment": "-f",
 }
 
-#: targets of iptables 1.8.9 that are not modelled: not chain names by mistake
+#: targets of iptables 1.8.9 that are not modelled, listed so that they are not taken for chain names
 FOREIGN_TARGETS = frozenset((
     "AUDIT", "CLUSTERIP", "CONNSECMARK", "DNPT", "ECN", "HMARK", "IDLETIMER", "LED", "NETMAP", "NFQUEUE", "QUEUE", "RATEEST",
     "SECMARK", "SET", "SNPT", "SYNPROXY", "TCPOPTSTRIP", "TEE", "TPROXY", "ULOG",
@@ -404,7 +409,7 @@ OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for n
 EXTENSION_BY_NAME: Mapping[tuple[str, str], Extension] = {(row.flag, row.target): row for row in EXTENSIONS}
 #: modules whose options are expressions of their own
 OPTION_MODULES = frozenset(module for option in OPTIONS for module in option.modules)
-#: modules of which several options may stand in one ``-m``
+#: modules that may have several options in one ``-m``
 JOINING = frozenset(("conntrack", "state", "addrtype", "iprange"))
 #: every row that writes something, by its name
 ROWS: Mapping[str, Row] = {

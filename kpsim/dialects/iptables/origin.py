@@ -1,7 +1,7 @@
-"""Why a saved rule exists: kube-proxy's purpose recovered from chain names and comments (I-3, I-5, I-7, I-8).
+"""Recovers why kube-proxy wrote a saved rule, from chain names and comments (I-3, I-5, I-7, I-8).
 
-It reads backwards what kube-proxy's iptables backend writes. Never knows about text: it looks at parsed rules.
-Where a comment is missing (large-cluster mode, I-12.3) the service is the owner of the chain, found by following the jumps.
+This is the inverse of what kube-proxy's iptables backend does. It works on parsed rules, not on text. In large-cluster
+mode (I-12.3) rules have no comment; then the Service is that of the chain, which is found by following the jumps.
 """
 
 import re
@@ -14,7 +14,7 @@ from kpsim.ruleset import DROP, FOREIGN, Compare, Dnat, Field, Jump, Origin, Rec
 
 
 class Owner(NamedTuple):
-    """Whose chain a service or endpoint chain is."""
+    """The service port and the endpoint to which a chain belongs."""
 
     service: str
     protocol: str
@@ -28,7 +28,7 @@ _JUMP_TARGETS = frozenset((
     "KUBE-FIREWALL",
 ))  # fmt: skip
 
-#: chain → what follows the service's name in the comment → role (I-7)
+#: chain → text after the service port's name in the comment → role (I-7)
 _DISPATCH: Mapping[str, Mapping[str, Role]] = {
     "KUBE-SERVICES": {
         "cluster IP": Role.CLUSTER_IP,
@@ -46,7 +46,7 @@ _DISPATCH: Mapping[str, Mapping[str, Role]] = {
     "KUBE-SVL-": {"cluster IP": Role.MASQUERADE_CLUSTER_IP},
     "KUBE-FW-": {"loadbalancer IP": Role.SOURCE_RANGE},
 }
-#: comments without a service (I-5, I-9, I-11), with the chain they stand in
+#: (chain, comment) of the rules that belong to no Service → role (I-5, I-9, I-11)
 _STATIC: Mapping[tuple[str, str], Role] = {
     ("KUBE-FIREWALL", "block incoming localnet connections"): Role.LOCALNET_FIREWALL,
     ("KUBE-FORWARD", "kubernetes forwarding rules"): Role.FORWARD_ACCEPT,
@@ -77,7 +77,7 @@ def _jump(rule: Rule) -> str:
 
 
 def _dnat_endpoint(rule: Rule, family: Family) -> str:
-    """``ip:port`` that the rule translates to, or empty."""
+    """The ``ip:port`` to which the rule translates; empty if it does not."""
     target = rule.target
     if not isinstance(target, Dnat) or target.address is None or target.port is None:
         return ""
@@ -85,9 +85,10 @@ def _dnat_endpoint(rule: Rule, family: Family) -> str:
 
 
 def owners_of_chains(rules: Mapping[str, tuple[Rule, ...]], family: Family) -> dict[str, Owner]:
-    """Owner of each service and endpoint chain of a nat table, as far as jumps, comments and DNAT targets tell.
+    """The owner of each service and endpoint chain of a nat table, as far as jumps, comments and DNAT targets tell.
 
-    The four chains of a service port share the hash in their names (I-2.1), so that one comment names them all.
+    The four chains of a service port have the same hash in their names (I-2.1), so one comment tells the owner of all
+    four.
     """
     by_hash: dict[str, Owner] = {}
     for dispatch in ("KUBE-SERVICES", "KUBE-NODEPORTS"):
@@ -113,7 +114,8 @@ def recover_origin(
 ) -> Origin:
     """Why kube-proxy wrote ``rule``; FOREIGN if it is not recognised as kube-proxy's.
 
-    ``owners``, from :func:`owners_of_chains`, adds what the rule itself does not say. Unknown fields stay empty.
+    ``owners`` is the result of :func:`owners_of_chains`; it adds what the rule itself does not say. Fields that are not
+    known stay empty.
     """
     if table not in ("nat", "filter", ""):
         return FOREIGN
@@ -145,7 +147,7 @@ def _static_role(chain: str, comment: str, rule: Rule) -> Role | None:
 def _endpoint_origin(
     chain: str, comment: str, rule: Rule, family: Family, owners: Mapping[str, Owner]
 ) -> Origin | None:
-    """Rules of balancing, affinity and endpoint chains (I-8), with or without comments."""
+    """The origin of a balancing, affinity or endpoint rule (I-8), with or without comment; None for other rules."""
     owner = owners.get(chain, _NOBODY)
     if chain.startswith("KUBE-SEP-"):
         service = comment or owner.service

@@ -1,4 +1,4 @@
-"""A rule, or a whole ruleset, as iptables text: kube-proxy's or iptables-save's."""
+"""Writes a rule or a whole ruleset as iptables text: as kube-proxy writes it, or as iptables-save does."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ _FORMS = {(style, family): Form(style, family) for style in Style for family in 
 def render_rule(chain: str, rule: Rule, style: Style, family: Family) -> str:
     """The line ``-A CHAIN …`` without newline.
 
-    KUBE_PROXY writes the options in the order they were written in; SAVE writes what iptables-save would print (I-17).
+    KUBE_PROXY keeps the order in which the options were written. SAVE writes what iptables-save would print (I-17).
     """
     form = _FORMS[style, family]
     text = text_of(rule, spelling_of(rule, family), form)
@@ -26,7 +26,8 @@ def render_rule(chain: str, rule: Rule, style: Style, family: Family) -> str:
 def render_ruleset(ruleset: Ruleset, style: Style, *, tables: Iterable[str] | None = None) -> str:
     """All chains and rules as one document: chain lines, then rules grouped by chain, built-in chains first (I-17).
 
-    ``tables`` names the tables wanted, in order; None: all, in the order of iptables-save. KeyError if there is no such table.
+    ``tables`` names the tables to write, in order; with None, all are written in the order of iptables-save. KeyError
+    if there is no such table.
     """
     held = {table.name for table in ruleset.tables.values()}
     names = [name for name in _TABLE_ORDER if name in held] if tables is None else tables
@@ -41,7 +42,7 @@ def render_ruleset(ruleset: Ruleset, style: Style, *, tables: Iterable[str] | No
 
 
 def _ordered(table: Table) -> list[Chain]:
-    """Built-in chains as iptables lists them, then the others by name."""
+    """The built-in chains in iptables' order, then the other chains by name."""
     built_in = BUILT_IN_CHAINS.get(table.name, {})
     first = [table.chains[name] for name in built_in if name in table.chains]
     return first + [table.chains[name] for name in sorted(table.chains) if name not in built_in]

@@ -1,7 +1,7 @@
-"""Words of one iptables rule to a :class:`~kpsim.ruleset.Rule`.
+"""Reads the words of one iptables rule into a :class:`~kpsim.ruleset.Rule`.
 
-The counterpart is the option parser of iptables and iptables-restore. It knows neither files, line numbers nor other rules: what
-is wrong is a ValueError, what is not modelled a NotModelled, and the caller adds the place.
+Counterpart: the option parser of iptables and iptables-restore. Malformed words are a ValueError, and words that kpsim
+does not model are a NotModelled. The caller adds file and line.
 """
 
 import re
@@ -39,7 +39,10 @@ _VERDICTS = {verdict.value: Terminal(verdict) for verdict in Verdict}
 
 
 def split_words(line: str) -> list[str]:
-    r"""Words as iptables-restore sees them: in double quotes blanks count and ``\`` escapes, a closing quote ends the word."""
+    r"""The words of a line as iptables-restore sees them. ValueError if a quote is not closed.
+
+    In double quotes, blanks belong to the word and ``\`` escapes the next character. A closing quote ends the word.
+    """
     if '"' not in line:
         return _WORD.findall(line)
     words = _QUOTED_WORD.findall(line)
@@ -55,20 +58,21 @@ def split_words(line: str) -> list[str]:
 
 @dataclass(slots=True)
 class _Group:
-    """Options gathered for one extension until the rule ends."""
+    """The options of one extension, collected until the rule ends."""
 
     extension: Extension
-    index: int  #: place of the expression among what is written; -1: the target
+    index: int  #: place of the expression among the written pieces; -1: it is the target
     arguments: dict[str, tuple[str, bool]] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     foreign: str = ""  #: the first option that is not modelled
 
 
 def read_rule(words: list[str], family: Family, *, table: str = "", keep: bool = False) -> Rule:
-    """The rule, its origin not yet known, from the words behind ``-A CHAIN``.
+    """The rule that these words say: the words after ``-A CHAIN``. Its origin is not recovered here.
 
-    ``table``, if given, is checked against the tables a target may stand in. With ``keep`` what is not modelled becomes
-    ``Unknown`` parts behind all known expressions instead of NotModelled; so it does in a rule that moves no packet anyway.
+    If ``table`` is given, a target that is not allowed in it is a ValueError. With ``keep``, words that are not
+    modelled become ``Unknown`` parts after all known expressions. Without ``keep`` that happens only in a rule that
+    moves no packet; any other rule with such words raises NotModelled.
     """
     try:
         return _RuleReader(words, family, table, keep=False).read()
@@ -88,14 +92,14 @@ class _RuleReader:
     def __init__(self, words: list[str], family: Family, table: str, keep: bool) -> None:
         self.words, self.family, self.table, self.keep = words, family, table, keep
         self.position = 0
-        self.written: list[Written | None] = []  #: None: place of a group's expression
+        self.written: list[Written | None] = []  #: None: kept free for a group's expression
         self.target: Written | _Group | None = None
         self.comment: str | None = None
         self.groups: list[_Group] = []
         self.opened: dict[str, set[str]] = {"": set()}  #: modules of single options → options given
-        self.begun: set[str] = set()  #: modules with a match that others may join
+        self.begun: set[str] = set()  #: modules whose ``-m`` has an option, and may get more
         self.protocol = ""
-        self.context = ""  #: the module or target that options belong to, for messages
+        self.context = ""  #: the module or target to which the next options belong, for messages
         self.unknown: list[Unknown] = []
 
     def read(self) -> Rule:
@@ -151,7 +155,7 @@ class _RuleReader:
         self._group_option(word, negate)
 
     def _option(self, option: Option, word: str, negate: bool) -> None:
-        """An option that is a match of its own."""
+        """Reads an option that is an expression of its own."""
         given = self.opened[self._module_of(option, word)]
         name = option.names[0]
         if name in given:
@@ -174,7 +178,10 @@ class _RuleReader:
             self.protocol = str(part.name)
 
     def _of_last_extension(self, word: str) -> bool:
-        """``--mark`` is an option of several modules: it belongs to the one that was named last."""
+        """Whether an option belongs to the extension named last.
+
+        ``--mark``, for example, is an option of several modules.
+        """
         last = self.groups[-1].extension if self.groups else None
         return last is not None and self.context == last.name and word in last.options
 
@@ -193,7 +200,7 @@ class _RuleReader:
 
     def _module(self, name: str) -> None:
         if name in PORT_MODULES:
-            if name not in self.opened:  # a second one says nothing new
+            if name not in self.opened:  # a second ``-m tcp`` adds nothing
                 self.written.append(Written(PORT_MODULE_ROWS[name], None))
         elif name not in OPTION_MODULES:
             if (extension := EXTENSION_BY_NAME.get(("-m", name))) is None:
@@ -264,11 +271,11 @@ class _RuleReader:
                 raise ValueError(f"-m {module} needs -p {' or '.join(protocols)}")
 
     def _skip(self, start: int) -> None:
-        """Set aside what stands at ``start`` and is not modelled, with its options and values."""
+        """Sets aside the words at ``start``, which are not modelled, with their options and values."""
         words = self.words
         first = start + (words[start] == "!")
         word = words[first]
-        whole = word in ("-m", "--match", "-j", "--jump")  # then what follows are options of unknown meaning
+        whole = word in ("-m", "--match", "-j", "--jump")  # then options of unknown meaning follow
         end = min(first + (2 if whole else 1), len(words))
         while end < len(words) and not self._starts_part(end, whole):
             end += 1
@@ -286,7 +293,7 @@ class _RuleReader:
         self.unknown.append(Unknown(f"{context} {' '.join(map(_word, words))}".strip()))
 
     def _set_aside_option(self, text: list[str]) -> None:
-        """An option that is not modelled: with its extension if that has others, else alone with its module."""
+        """Sets aside an option that is not modelled: with its extension if it has one, else alone with its module."""
         flag, _, name = self.context.partition(" ")
         for group in reversed(self.groups):
             if (group.extension.flag, group.extension.target) == (flag, name):
@@ -300,7 +307,7 @@ class _RuleReader:
         self._set_aside(self.context, text)
 
     def _set_aside_types(self) -> None:
-        """``--limit-iface-in`` and ``-out`` change what the address types beside them mean: all of them are set aside."""
+        """Sets aside all address types of a rule with ``--limit-iface-in`` or ``-out``, which change their meaning."""
         types = [piece for piece in self.written if piece is not None and piece.row.module == "addrtype"]
         words = "".join(f" {text_of_type(piece, self.family)}" for piece in types)
         self.written = [piece for piece in self.written if piece not in types]

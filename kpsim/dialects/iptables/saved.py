@@ -1,7 +1,7 @@
-"""Files of iptables-save output: whose family their rules are, also where one file holds both.
+"""Files of iptables-save output: finds the family of their rules, also if one file holds both families.
 
-Counterpart: /etc/iptables/rules.v4 and rules.v6 as iptables-persistent keeps them, and what people paste together. What a line
-means is ``iptables``'s; this module never looks behind addresses and headers.
+Counterpart: /etc/iptables/rules.v4 and rules.v6 as iptables-persistent keeps them, and files that people paste
+together. This module looks only at addresses and comments; ``documents`` reads the lines.
 """
 
 import re
@@ -25,16 +25,17 @@ _SUFFIXES = {".v4": Family.IPV4, ".v6": Family.IPV6}
 
 
 def rules_by_family(text: str) -> dict[Family, str]:
-    """The parts of text that names the family in comments above its rules, as iptables-save and kpsim write them.
+    """The part of each family in a text with comments that name the family, as iptables-save and kpsim write them.
 
-    Empty for other text. Each part keeps the file's line numbers: lines of other parts are replaced by blank lines.
+    Empty for a text without such comments. Each part keeps the file's line numbers: lines of other parts are replaced
+    by blank lines.
     """
     lines = text.split("\n")
     heads = [_HEAD.match(line) for line in lines]
     first = next((head for head in heads if head), None)
     if first is None:
         return {}
-    family = _named(first)  # what stands above the first comment is its family's too
+    family = _named(first)  # lines above the first comment belong to its family too
     parts: dict[Family, list[str]] = {}
     for number, (line, head) in enumerate(zip(lines, heads, strict=True)):
         family = _named(head) if head else family
@@ -68,10 +69,11 @@ def load_saved(path: Path | str) -> tuple[Ruleset, ...]:
 
 
 def read_saved(text: str, *, file: str | None = None, unknown: OnUnknown = "refuse") -> tuple[Ruleset, ...]:
-    """The rules of a text, one ruleset a family.
+    """The rules of a text, one ruleset for each family.
 
-    The family is told by comments as iptables-save writes them, else by ``.v4`` or ``.v6`` in the name of ``file``, else by the
-    first address. InputError if none of them tells, and as :func:`~kpsim.dialects.iptables.parse` says.
+    Comments as iptables-save writes them tell the family, else ``.v4`` or ``.v6`` in the name of ``file``, else the
+    first address. InputError if none of them tells, and for the problems that :func:`~kpsim.dialects.iptables.parse`
+    finds.
     """
     parts = rules_by_family(text)
     if not parts:

@@ -1,8 +1,8 @@
-"""How a rule is written: which options say its parts, in which order, and what about them is not canonical.
+"""How a rule is written: which options say its parts, in which order, and how they differ from the canonical text.
 
-A rule's spelling is a tuple of pieces. Each piece is a row of ``options`` and the place of the part in the rule's body that it
-writes, so that all rules of one shape share one spelling, and a rule needs no text of its own. A piece without a part writes
-what the kernel does not evaluate: a comment, ``-m tcp`` behind ``-p tcp``, ``-s 0.0.0.0/0``.
+A rule's spelling is a tuple of pieces. A piece is a row of ``options`` and the place of a part in the rule's body,
+which the row writes. So all rules of one shape share one spelling, and no rule keeps a text of its own. A piece without
+a part writes what the kernel does not evaluate: a comment, ``-m tcp`` after ``-p tcp``, ``-s 0.0.0.0/0``.
 """
 
 from collections.abc import Hashable, Sequence
@@ -18,7 +18,7 @@ from kpsim.ruleset import Body, Compare, Expression, Field, Origin, Rule, Statem
 
 
 class Written(NamedTuple):
-    """One piece of a rule as it was written. ``opens``: it begins a ``-m`` of its own."""
+    """One piece of a rule as it was written. ``opens`` says that it begins a ``-m`` of its own."""
 
     row: Row
     part: Expression | Statement | None
@@ -27,7 +27,7 @@ class Written(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """One piece of a spelling. ``at`` is its part's place in the body, -1 if it has none."""
+    """One piece of a spelling. ``at`` is the place of its part in the body; -1: it has no part."""
 
     row: Row
     at: int
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Spelling:
-    """Two orders of the same pieces: as written, and as iptables-save prints what the kernel keeps (I-17)."""
+    """A rule's pieces in two orders: as they were written, and as iptables-save prints those that it keeps (I-17)."""
 
     written: tuple[Piece, ...]
     saved: tuple[Piece, ...]
@@ -49,7 +49,7 @@ class Spelling:
 
 
 def text_of(rule: Rule, spelling: Spelling, form: Form) -> str:
-    """The rule without ``-A CHAIN``."""
+    """The text of a rule, without ``-A CHAIN``."""
     pieces = spelling.saved if form.style is Style.SAVE else spelling.written
     body = rule.body
     return " ".join(
@@ -57,11 +57,11 @@ def text_of(rule: Rule, spelling: Spelling, form: Form) -> str:
     )
 
 
-# --- from what is written to a rule ----------------------------------------------------------------------------------------
+# --- from what is written to a rule -----------------------------------------------------------------------------------
 
 
 def assemble(written: Sequence[Written], comment: str) -> Rule:
-    """The rule that these pieces say."""
+    """The rule that consists of these pieces."""
     spelling, order = _arranged(tuple((w.row, w.part is not None, w.detail, w.opens) for w in written))
     body = tuple(part for w in (written[i] for i in order) if (part := w.part) is not None)
     return Rule(_without_connection(body, spelling), comment, spelling=spelling)
@@ -69,7 +69,7 @@ def assemble(written: Sequence[Written], comment: str) -> Rule:
 
 @lru_cache(maxsize=1 << 14)
 def _arranged(pieces: tuple[tuple[Row, bool, Hashable, bool], ...]) -> tuple[Spelling, tuple[int, ...]]:
-    """The spelling of some pieces (row, has a part, detail, opens), and the order of the parts in the body."""
+    """The spelling of pieces (row, whether it has a part, detail, opens), and the order of the parts in the body."""
     saved = _saved_order(pieces)
     order = tuple(i for i, _ in saved if pieces[i][1])
     at = {i: place for place, i in enumerate(order)}
@@ -83,9 +83,10 @@ def _arranged(pieces: tuple[tuple[Row, bool, Hashable, bool], ...]) -> tuple[Spe
 
 
 def _saved_order(pieces: Sequence[tuple[Row, bool, Hashable, bool]]) -> list[tuple[int, bool]]:
-    """The order in which the kernel evaluates and iptables-save prints, each piece with whether it opens a ``-m``.
+    """The order in which the kernel evaluates pieces and iptables-save prints them, and whether each opens a ``-m``.
 
-    Header options come first, port options directly behind their module, the options of one ``-m`` in the tool's order.
+    Header options come first. Port options come directly after their module. The options of one ``-m`` are in the
+    tool's order.
     """
     header: list[int] = []
     ports: list[int] = []
@@ -123,9 +124,10 @@ def _last_of(
 
 
 def _without_connection(body: Body, spelling: Spelling) -> Body:
-    """What a packet without connection makes of the options beside ``--ctstate`` in one ``-m``: they hold.
+    """The body with the options that count as true for a packet without connection marked as such.
 
-    The kernel then evaluates only the state. In a ``-m`` without it the options are false (K-1.5, measured).
+    For such a packet the kernel evaluates only ``--ctstate``. Other options of the same ``-m`` then count as true. In a
+    separate ``-m``, without ``--ctstate``, they are false (K-1.5, measured).
     """
     if not any(isinstance(part, Compare) and part.field in _BESIDE_THE_STATE for part in body):
         return body
@@ -152,37 +154,39 @@ _END = Piece(ROWS["-j"], -1)
 
 
 class Shape:
-    """Rules that are written alike: the same options in the same order."""
+    """What rules with the same options in the same order have in common. It makes such rules."""
 
     __slots__ = ("_order", "_spelling")
 
     def __init__(self, *words: str) -> None:
         """``words`` name the options as written, e.g. ``--comment``, ``-m tcp``, ``-d``, ``-j REJECT``.
 
-        A detail follows an equals sign (``-d=bare``). KeyError for an option that there is not.
+        A detail follows an equals sign (``-d=bare``). KeyError for an option that does not exist.
         """
         named = [(ROWS[name], detail or None) for name, _, detail in (word.partition("=") for word in words)]
         pieces = tuple((row, not row.always, detail, row.place is Place.MATCH) for row, detail in named)
         self._spelling, order = _arranged(pieces)
         with_part = [i for i, (_, has_part, _, _) in enumerate(pieces) if has_part]
         places = tuple(with_part.index(i) for i in order)
-        self._order = (
-            places if places != tuple(range(len(places))) else None
-        )  # None: the kernel's order is that of the options
+        # None: the kernel's order is that of the options
+        self._order = places if places != tuple(range(len(places))) else None
 
     def rule(self, origin: Origin, comment: str, *parts: Expression | Statement) -> Rule:
-        """A rule of this shape. ``parts`` come in the order of the options that have one."""
+        """A rule of this shape. ``parts`` are in the order of the options that have a part."""
         body = parts if self._order is None else tuple([parts[i] for i in self._order])
         return Rule(body, comment, origin, self._spelling)
 
 
 def text_of_type(written: Written, family: Family) -> str:
-    """One option of ``-m addrtype``, as written, without the ``-m``."""
+    """The text of one option of ``-m addrtype``, as it was written, without the ``-m``."""
     return written.row.write(written.part, written.detail, Form(Style.KUBE_PROXY, family), False)
 
 
 def spelling_of(rule: Rule, family: Family) -> Spelling:
-    """How the rule was written; a canonical spelling if it comes from elsewhere. ValueError for what iptables cannot say."""
+    """The rule's own spelling or, if iptables text was not its source, a canonical one.
+
+    ValueError for a part that iptables cannot say.
+    """
     if isinstance(rule.spelling, Spelling):
         return rule.spelling
     pieces = tuple(Piece(row, at, None, opens) for row, at, opens in canonical_rows(rule, family))

@@ -1,7 +1,8 @@
-"""Values of iptables options: text to an expression and back. Readers stand beside their writers.
+"""Readers and writers of the values of iptables options: from text to an expression, and back.
 
-The counterpart is the value parsers of libxtables 1.8.9. A reader returns the expression and the detail of its spelling, which
-is None where the canonical text was read. It raises ValueError for malformed text and NotModelled for what kpsim does not model.
+Counterpart: the value parsers of libxtables 1.8.9. A reader returns the expression and the detail of its spelling,
+which is None if the text was canonical. It raises ValueError for malformed text, and NotModelled for what kpsim does
+not model.
 """
 
 import enum
@@ -32,7 +33,7 @@ from kpsim.ruleset import (
 
 
 class Style(enum.Enum):
-    """Whose text: kube-proxy's own, as given to iptables-restore (I-4), or what iptables-save 1.8.9 prints (I-17)."""
+    """The program whose text is written: kube-proxy for iptables-restore (I-4), or iptables-save 1.8.9 (I-17)."""
 
     KUBE_PROXY = "kube-proxy"
     SAVE = "iptables-save"
@@ -40,14 +41,14 @@ class Style(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a writer has to know besides the value it writes."""
+    """What a writer must know besides the value that it writes."""
 
     style: Style
     family: Family
 
 
 class Read(NamedTuple):
-    """What an option says. ``part`` None: it is always true, and only its spelling is kept."""
+    """What an option means. ``part`` None: it is always true, so only its spelling is kept."""
 
     part: Expression | None
     detail: Hashable = None
@@ -55,16 +56,16 @@ class Read(NamedTuple):
 
 #: reads an option's value, given whether it is negated and the family of the rules
 Reader = Callable[[str, bool, Family], Read]
-#: writes an option's value, given the expression (the rule where there is none), the detail of its spelling and the form
+#: writes an option's value, given the expression (the rule if there is none), the detail of its spelling, and the form
 Writer = Callable[[Any, Any, "Form"], str]
 
 
 class NotModelled(Exception):
-    """The words are good iptables, but kpsim does not model what they do. The text names them."""
+    """The words are valid in iptables, but kpsim does not model what they do. The text names them."""
 
 
 def quoted(text: str) -> str:
-    r"""In double quotes with ``"``, ``'`` and ``\`` escaped, unless it is only letters, digits, ``_`` and ``-``."""
+    r"""The text in double quotes with ``"``, ``'`` and ``\`` escaped. Text of letters, digits, ``_`` and ``-`` stays bare."""
     if _PLAIN_WORD.fullmatch(text):
         return text
     return '"' + _TO_ESCAPE.sub(r"\\\g<0>", text) + '"'
@@ -76,21 +77,21 @@ _TO_ESCAPE = re.compile(r"[\"'\\]")
 
 
 def write_comment(rule: Any, detail: str | None, form: Form) -> str:
-    """The rule's comment; ``detail`` is the text of a further one."""
+    """Writes the rule's comment. If the rule has a further comment, ``detail`` is its text."""
     text: str = rule.comment if detail is None else detail
     if form.style is Style.SAVE or _QUOTE_NEEDED.search(text) or not text:
         return quoted(text)
     return f'"{text}"' if " " in text else text  # kube-proxy quotes only what contains a blank (I-4.1)
 
 
-# --- addresses -------------------------------------------------------------------------------------------------------------
+# --- addresses --------------------------------------------------------------------------------------------------------
 
 BARE = "bare"  #: a single host without prefix length
 
 
 @lru_cache(maxsize=1 << 16)
 def read_network(text: str, family: Family) -> Network:
-    """Address, CIDR or address/netmask; ValueError if malformed or of the other family."""
+    """Reads an address, CIDR or address/netmask. ValueError if it is malformed or of the other family."""
     host, slash, length = text.partition("/")
     base = read_address(host, family)
     bits = family.bits
@@ -130,13 +131,13 @@ def network_reader(field: Field) -> Reader:
 
 
 def original_destination_reader(text: str, negate: bool, family: Family) -> Read:
-    """``--ctorigdst``. Without a connection even a network of all addresses does not hold, so it stays an expression."""
+    """Reads ``--ctorigdst``. A network of all addresses stays an expression: it is false without a connection."""
     network = read_network(text, family)
     return Read(within(Field.CT_ORIGINAL_DADDR, network, negate=negate), None if "/" in text else BARE)
 
 
 def write_network(part: Any, detail: str | None, form: Form) -> str:
-    """The network of a comparison. ``detail`` is BARE, or the network itself where there is no comparison."""
+    """Writes the network of a comparison. ``detail`` is BARE, or the network itself if there is no comparison."""
     if not isinstance(part, Compare):
         return str(detail)
     host = format_ip(form.family, part.value or 0)
@@ -146,7 +147,7 @@ def write_network(part: Any, detail: str | None, form: Form) -> str:
 
 
 def write_original_destination(part: Compare, detail: str | None, form: Form) -> str:
-    """Unlike ``-d``, iptables-save shows a single address without /32."""
+    """Writes the value of ``--ctorigdst``. Unlike for ``-d``, iptables-save shows a single address without /32."""
     if form.style is Style.SAVE:
         host = format_ip(form.family, part.value or 0)
         return host if part.mask is None else f"{host}/{part.mask.bit_count()}"
@@ -175,11 +176,11 @@ def _intervals(part: Compare | EitherPort) -> Intervals:
     return part.among
 
 
-# --- names -----------------------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
 def interface_reader(field: Field) -> Reader:
-    """A name; with ``+`` at its end all names that begin so."""
+    """A reader for an interface name. A ``+`` at its end stands for all names with this beginning."""
 
     def read(text: str, negate: bool, _family: Family) -> Read:
         if not 1 <= len(text) <= 15:
@@ -207,7 +208,7 @@ _PROTOCOL_NAMES: Mapping[str, str] = {
 
 
 def read_protocol(text: str, negate: bool, _family: Family) -> Read | None:
-    """None for all protocols, which is not worth a word."""
+    """Reads a protocol. None for all protocols: such an option is not kept."""
     name = text.lower()
     if name in ("all", "0"):
         if negate:
@@ -223,12 +224,12 @@ def write_protocol(part: Compare, _detail: None, _form: Form) -> str:
     return "ipv6-icmp" if part.name == "icmpv6" else str(part.name)
 
 
-#: conntrack states in the order iptables-save lists them, by the module that knows them
+#: the conntrack states of each module, in the order in which iptables-save lists them
 CT_STATES: Mapping[str, tuple[str, ...]] = {
     "conntrack": ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT"),
     "state": ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED"),
 }
-#: in the order iptables-save lists them
+#: in the order in which iptables-save lists them
 ADDRESS_TYPES = (
     "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT", "THROW", "NAT",
     "XRESOLVE",
@@ -236,7 +237,10 @@ ADDRESS_TYPES = (
 
 
 def names_reader(field: Field, order: tuple[str, ...], what: str) -> Reader:
-    """Names with commas. ``order`` holds all of them as iptables-save lists them; another order is a detail of the spelling."""
+    """A reader for names separated by commas.
+
+    ``order`` holds all names in the order of iptables-save. If the text has another order, that is the detail.
+    """
 
     def read(text: str, negate: bool, _family: Family) -> Read:
         names = tuple(text.upper().split(","))
@@ -269,11 +273,14 @@ def write_name(part: Compare, _detail: None, _form: Form) -> str:
     return str(part.name)
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def read_number(text: str, limit: int) -> int:
-    """As C's strtoul reads it: 0x is hexadecimal, a leading zero octal."""
+    """Reads a number as C's strtoul does: 0x is hexadecimal, a leading zero octal.
+
+    ValueError if it is over ``limit``.
+    """
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"not a number: {text!r}")
     base = 16 if text[:2] in ("0x", "0X") else 8 if text[0] == "0" else 10
@@ -307,7 +314,7 @@ def write_range(ports: Interval, separator: str = ":") -> str:
 
 
 def port_reader(field: Field) -> Reader:
-    """A port or a range. All ports need no expression: ``-p`` before them has said that the packet has ports."""
+    """A reader for a port or a range. All ports need no expression, because ``-p`` demands a protocol with ports."""
 
     def read(text: str, negate: bool, _family: Family) -> Read:
         ports = read_range(text)
@@ -323,7 +330,7 @@ def write_port(part: Any, detail: str | None, _form: Form) -> str:
 
 
 def _read_ranges(text: str) -> Intervals:
-    """Ranges as written, which iptables-save prints in this order."""
+    """Reads ranges in the order in which they are written, which iptables-save keeps."""
     ranges = tuple(read_range(part) for part in text.split(","))
     if sum(1 if low == high else 2 for low, high in ranges) > 15:  # a range takes two of the kernel's 15 places
         raise ValueError(f"more than 15 ports: {text!r}")
@@ -331,7 +338,7 @@ def _read_ranges(text: str) -> Intervals:
 
 
 def ports_reader(field: Field | None) -> Reader:
-    """Several ports, of either end if there is no field."""
+    """A reader for several ports. With ``field`` None they may be the port of either end."""
 
     def read(text: str, negate: bool, _family: Family) -> Read:
         ranges = _read_ranges(text)
@@ -346,7 +353,7 @@ def write_ports(part: Compare | EitherPort, detail: Intervals | None, _form: For
     return ",".join(map(write_range, detail or _intervals(part)))
 
 
-_FLAG_NAMES = tuple(TCP_FLAG_BITS)  # in the order iptables-save lists them
+_FLAG_NAMES = tuple(TCP_FLAG_BITS)  # in the order in which iptables-save lists them
 ALL_FLAGS = sum(TCP_FLAG_BITS.values())
 
 
@@ -377,7 +384,7 @@ def write_tcp_flags(part: Compare, _detail: None, _form: Form) -> str:
     return " ".join(",".join(flag_names(bits)) or "NONE" for bits in (part.mask or 0, part.value or 0))
 
 
-ANY_ICMP_TYPE = 255  #: of -m icmp only
+ANY_ICMP_TYPE = 255  #: for -m icmp only
 _ANY_BYTE = ((0, 255),)
 #: names of ICMP types, and of type/code
 ICMP_NAMES: Mapping[str, Mapping[str, str]] = {
@@ -427,7 +434,7 @@ def write_icmp_type(part: Compare | Lookup, _detail: None, _form: Form) -> str:
 
 
 def time_to_live_reader(relation: str) -> Reader:
-    """``eq``, ``lt`` or ``gt`` of a number."""
+    """A reader for a time to live; ``relation`` is ``eq``, ``lt`` or ``gt``."""
 
     def read(text: str, negate: bool, _family: Family) -> Read:
         value = read_number(text, 255)

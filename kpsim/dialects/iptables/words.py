@@ -1,4 +1,4 @@
-"""Parts of a rule in words for people, with values as the rule writes them."""
+"""Says parts of a rule in words for people, with values as the rule writes them."""
 
 from collections.abc import Mapping
 
@@ -38,13 +38,17 @@ from kpsim.ruleset import (
     Unknown,
 )
 
-#: what the comparisons of a row are about, where it is not the field's name
+#: what a row compares, in words, if that is not the field's name
 _SUBJECTS: Mapping[str, str] = {"--sports": "port", "--dports": "port", "--ports": "port"}
 _ELSEWHERE = ("-d", "--dport", "-p")
 
 
 def tried(rule: Rule, family: Family) -> list[Expression]:
-    """The expressions of a rule as the kernel tries them; those of the header, which it compares at once, as written."""
+    """The expressions of a rule in the order in which the kernel tries them.
+
+    The kernel compares the options of the header all at once, so those come first, in the order in which they are
+    written.
+    """
     written = spelling_of(rule, family).written
     header = [piece.at for piece in written if piece.row.place is Place.HEADER and piece.at >= 0]
     rest = (at for at in range(len(rule.body)) if at not in header)
@@ -67,7 +71,7 @@ def _piece(rule: Rule, part: Expression | Statement, family: Family) -> Piece:
 
 
 def _compared(part: Compare | EitherPort | Lookup, row: Row, detail: object, family: Family) -> tuple[str, str]:
-    """What is compared, and with what."""
+    """What an expression compares, and the value that it compares with, in words."""
     form = Form(Style.KUBE_PROXY, family)
     if isinstance(part, Lookup):
         ((kind, code),) = part.set.elements
@@ -101,7 +105,7 @@ def _compared(part: Compare | EitherPort | Lookup, row: Row, detail: object, fam
 
 
 def _value(part: Compare, row: Row, detail: object, form: Form) -> str:
-    """The value of an option as it is written."""
+    """The value of an option as the rule writes it."""
     return row.write(part, detail, form, False).removeprefix("! ").removeprefix(f"{row.name} ")
 
 

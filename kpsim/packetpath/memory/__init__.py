@@ -1,7 +1,7 @@
-"""What a node's kernel remembers of the packets that passed, connections aside.
+"""What a node's kernel remembers about packets, except connections (those are in ``conntrack.ConntrackTable``).
 
-A walk reads the memory and tries its own changes on copies. ``commit`` repeats them on the real thing, so nothing else
-changes it. Connections are kept in :class:`~kpsim.conntrack.ConntrackTable`.
+A walk reads the memory and makes its own changes on copies. ``commit`` repeats them on the memory itself; nothing else
+changes it.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -45,7 +45,7 @@ class Memory:
         self.icmp_limiter: IcmpLimiter | None = None  #: None: every ICMP error is sent
 
     def commit(self, touched: Touched) -> None:
-        """Makes what a packet touched real."""
+        """Applies what a packet has changed."""
         for touch in touched.recent:
             self.recent.commit(touch)
         self.buckets.update(touched.buckets)

@@ -16,7 +16,10 @@ _TOTAL_PAUSE_NS = 20 * MILLISECOND_NS  #: from one refill to the next
 
 
 class IcmpSpending(NamedTuple):
-    """One error that was sent. ``client`` None: to a process of the node, which no limit of its own holds back."""
+    """One error that was sent.
+
+    ``client`` None: it went to a process of the node, for which there is no client's limit.
+    """
 
     family: Family
     client: int | None
@@ -24,15 +27,16 @@ class IcmpSpending(NamedTuple):
 
 
 class IcmpLimiter:
-    """ICMP errors per client: 6 at once, then 1/s; overall 1000/s in bursts of 50 (K-3.4). The excess is not sent.
+    """The limits: 6 ICMP errors at once for each client, then 1/s; overall 1000/s in bursts of 50 (K-3.4).
 
-    IPv6 refills a client's bucket ten times a second (measured on 6.18; older kernels have 1/s as IPv4). Both families share
-    the overall bucket, and that is refilled only when it is empty and 20 ms after the latest time (measured): what was left
-    of the last burst and a new one can follow each other, up to a hundred errors. An error costs one; in Linux none to two.
+    Errors beyond a limit are not sent. IPv6 refills a client's bucket ten times a second (measured on 6.18; older
+    kernels have 1/s, as IPv4). Both families share the overall bucket. It is refilled only when it is empty, and at the
+    earliest 20 ms after the last refill (measured). So the rest of one burst and a new burst can follow each other, up
+    to a hundred errors. An error costs one from the overall bucket; Linux takes none to two.
     """
 
     def __init__(self) -> None:
-        # A client's bucket is the time at which it will be full again (a virtual clock): integers, no drift.
+        # A client's bucket is stored as the time at which it will be full again: integers, no drift.
         self._client_full_ns: dict[tuple[Family, int], int] = {}
         self._total = 0
         self._total_refilled_ns = -SECOND_NS

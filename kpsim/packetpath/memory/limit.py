@@ -1,7 +1,7 @@
 """The token bucket of ``-m limit``.
 
-Counterpart: nft_limit, into which iptables-nft translates the match (measured): credit is time, a packet costs what one token
-needs to flow in, the bucket begins full. Reads and returns buckets; where they are kept is the namespace's.
+Counterpart: nft_limit, into which iptables-nft translates the match (K-12.1). Credit is time; a packet costs the time
+in which one token flows in; the bucket begins full. :class:`~kpsim.packetpath.memory.Memory` keeps the buckets.
 """
 
 from typing import NamedTuple
@@ -13,14 +13,17 @@ _UNIT_NS = {"sec": SECOND_NS, "min": 60 * SECOND_NS, "hour": 3600 * SECOND_NS, "
 
 
 class Bucket(NamedTuple):
-    """What a rule has left, and when that was so."""
+    """The credit that a rule has left, and the time at which it had that credit."""
 
     credit_ns: int
     at_ns: int
 
 
 def spend(limit: Limit, bucket: Bucket | None, now_ns: int) -> tuple[bool, Bucket]:
-    """Whether a packet still fits, and the bucket behind it. None: no packet has met the rule yet."""
+    """Whether there is credit for a packet, and the bucket after it.
+
+    ``bucket`` None: the rule has met no packet yet.
+    """
     cost_ns = _UNIT_NS[limit.unit] // limit.count
     full_ns = cost_ns * limit.burst
     credit_ns = full_ns if bucket is None else min(full_ns, bucket.credit_ns + max(0, now_ns - bucket.at_ns))

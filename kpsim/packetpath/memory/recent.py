@@ -1,7 +1,7 @@
-"""Who was sent where lately: the lists of xt_recent, kube-proxy's ClientIP affinity in iptables mode (K-4, CT-8).
+"""The lists of xt_recent: kube-proxy's ClientIP affinity in iptables mode (K-4, CT-8).
 
-Counterpart: xt_recent. A list belongs to its rules: it appears with the first and vanishes with the last. Never knows
-endpoints or Services; it sees source addresses only.
+Counterpart: xt_recent. A list holds source addresses that were seen lately. It exists as long as some rule names it.
+kube-proxy uses one list for each endpoint chain, but nothing here knows endpoints or Services.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +44,7 @@ class RecentList:
         return RecentList(self._stamps.items())
 
     def touch(self, match: Recent, source: Source, now_ns: int) -> bool:
-        """Applies the match to the list: is it true (``negate`` included)? (K-4, CT-8.1)"""
+        """Applies a match to the list and returns whether the match is true, ``negate`` included (K-4, CT-8.1)."""
         stamps = self._stamps.get(source)
         if stamps is None:
             if match.action != "set":
@@ -61,7 +61,7 @@ class RecentList:
             return not match.negate
         true = (_hits(match, stamps, now_ns) >= (match.hitcount or 1)) != match.negate
         if match.reap and match.seconds:
-            # one source at most, the oldest, and only because the source asked about is listed
+            # --reap removes one source at most, the oldest, and only if the source asked about is listed (K-4.2)
             oldest = next(iter(self._stamps))
             if self._stamps[oldest][-1] < now_ns - match.seconds * SECOND_NS:
                 del self._stamps[oldest]
@@ -77,7 +77,7 @@ class RecentList:
 
 
 def _hits(match: Recent, stamps: tuple[int, ...], now_ns: int) -> int:
-    """Stamps within ``--seconds``. A stamp exactly that old still counts (CT-8.1)."""
+    """The number of stamps within ``--seconds``. A stamp exactly that old still counts (CT-8.1)."""
     if not match.seconds:
         return len(stamps)
     since_ns = now_ns - match.seconds * SECOND_NS
@@ -94,11 +94,11 @@ class RecentLists:
         return len(self._lists)
 
     def __getitem__(self, name: str) -> RecentList:
-        """An empty list if nothing was ever set: not to be changed by the caller."""
+        """The list of this name; an empty one if nothing was ever set. The caller must not change it."""
         return self._lists.get(name) or RecentList()
 
     def commit(self, touch: RecentTouch) -> None:
-        """Repeats on the real list what a walk tried out."""
+        """Repeats on the list itself what a walk did on its copy."""
         self._lists.setdefault(touch.match.name, RecentList()).touch(touch.match, touch.source, touch.now_ns)
 
     def retain(self, used: Callable[[], Iterable[str]]) -> None:

@@ -1,6 +1,6 @@
-"""Explanations of traces: a tree at three depths, and JSON.
+"""Explanations of traces: text at three depths, and JSON.
 
-Counterpart: ovn-trace. It reads journeys that were made with ``trace=True``; it sends no packet.
+Counterpart: ovn-trace. An explanation reads a journey that was made with ``trace=True``. No packet is sent here.
 """
 
 from kpsim.tracing.explain.records import trace_record

@@ -1,7 +1,7 @@
 """Names the program (Docker, Calico, firewalld, …) that probably wrote a rule which is not kube-proxy's.
 
-It looks at names only: of the rule's chain, of the chain that the rule leads to, and at the rule's comment. What kube-proxy wrote is
-told by a rule's origin.
+It looks at the rule's chain, the chain that the rule leads to, and the rule's comment. kube-proxy's own rules are
+recognised by their origin, not here.
 """
 
 import enum
@@ -11,13 +11,13 @@ from kpsim.ruleset import Goto, Jump, Rule
 
 
 class Space(enum.Enum):
-    """What a name is the name of."""
+    """The kind of thing that has a name."""
 
     CHAIN = enum.auto()
-    COMMENT = enum.auto()  #: a rule's; only looked at where no chain tells
+    COMMENT = enum.auto()  #: a rule's comment; only looked at if no chain tells the program
 
 
-#: where a name stands and how it begins → the program that uses such names; the first that fits counts
+#: kind and beginning of a name → the program that uses such names; the first row that fits counts
 OWNERS: Mapping[tuple[Space, str], str] = {
     **{(Space.CHAIN, prefix): program for prefix, program in {
         "KUBE-FIREWALL": "kubelet", "KUBE-KUBELET-": "kubelet", "KUBE-MARK-DROP": "kubelet", "KUBE-IPTABLES-HINT": "kubelet",
@@ -39,14 +39,14 @@ OWNERS: Mapping[tuple[Space, str], str] = {
 
 
 def owner_of(space: Space, name: str) -> str:
-    """The program that uses names of this kind; empty if none is known."""
+    """The program that uses such names; empty if none is known."""
     return next((program for (of, prefix), program in OWNERS.items() if of is space and name.startswith(prefix)), "")
 
 
 def program_of(chain: str, rule: Rule) -> str:
     """The program that probably wrote a rule of this chain; empty if no name tells.
 
-    All programs share the built-in chains, whose names therefore tell nothing.
+    All programs use the built-in chains, so the names of those tell nothing.
     """
     target = rule.target.chain if isinstance(rule.target, Jump | Goto) else ""
     names = owner_of(Space.CHAIN, chain) or owner_of(Space.CHAIN, target)

@@ -1,6 +1,6 @@
-"""Traces as JSON values: the typed steps one by one, nothing left out.
+"""Traces as JSON values: all typed steps, one by one.
 
-Names of steps and fields are those of ``packetpath.steps``; packets and connections are spelled out.
+Steps and fields have the names that they have in ``packetpath.steps``. Packets and connections are written out in full.
 """
 
 from dataclasses import fields
@@ -22,7 +22,10 @@ Json = dict[str, Any]
 
 
 def trace_record(journey: Journey, sender: Sender, directory: Directory, answer: Answer | None = None) -> Json:
-    """A whole trace. ``disposition`` and ``by`` are as in answers to probes; ``outcomes`` only with ``answer``."""
+    """A whole trace.
+
+    ``disposition`` and ``by`` are as in answers to probes. ``outcomes`` is only there with ``answer``.
+    """
     verdict = Verdict.of(journey)
     record: Json = {
         "node": journey.hops[0].node,
@@ -46,7 +49,7 @@ def trace_record(journey: Journey, sender: Sender, directory: Directory, answer:
 
 
 def packet_record(packet: Packet) -> Json:
-    """A packet's addresses, ports and what else its protocol has."""
+    """A packet's addresses, ports, and the fields of its protocol."""
     record: Json = {
         "family": packet.family.label, "protocol": packet.protocol, "src": packet.source, "sport": packet.sport,
         "dst": packet.destination, "dport": packet.dport, "ttl": packet.ttl, "mark": packet.mark,

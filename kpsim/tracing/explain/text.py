@@ -1,7 +1,7 @@
-"""Traces as text for people: the way of a packet as a tree, in two depths.
+"""Traces as text for people: the way of a packet as a tree, at two depths.
 
-Counterpart: ovn-trace's ``--summary`` and ``--detailed``. kube-proxy's rules are printed as kube-proxy sends them to the tool, rules
-of other programs as the tool lists them.
+Counterpart: ovn-trace's ``--summary`` and ``--detailed``. kube-proxy's rules are printed as kube-proxy sends them to
+the tool. Rules of other programs are printed as the tool lists them.
 """
 
 import enum
@@ -51,7 +51,7 @@ _FROM = {
 def render_trace(
     journey: Journey, site: Site, sender: Sender, *, depth: Depth = Depth.SUMMARY, answer: Answer | None = None
 ) -> str:
-    """The trace as lines: head, hops, every outcome if ``answer`` has them, the disposition in words."""
+    """The trace as text: the packet, the hops, every outcome if ``answer`` has them, and what became of the packet."""
     node = journey.hops[0].node
     lines = [f"{journey.sent} {_FROM[sender].format(node)}", ""]
     arrived = journey.sent
@@ -76,14 +76,14 @@ def outcome_lines(answer: Answer, directory: Directory) -> Iterator[str]:
 
 
 def _arrived(packet: Packet, interface: str) -> Packet:
-    """A packet that one node sent, as the next gets it."""
+    """A packet that one node sent, as the next node gets it."""
     arrived = packet.copy()
     arrived.in_interface, arrived.out_interface, arrived.mark = interface, "", 0
     return arrived
 
 
 def hop_lines(hop: Hop, arrived: Packet, netns: Netns, *, detailed: bool = False) -> Iterator[str]:
-    """What one node did to a packet, as lines; ``netns`` has the rules that it met."""
+    """What one node did to a packet, as lines. ``netns`` has the rules that the packet met."""
     node, walk = hop
     packet = walk.packet
     entrance = f", in by {arrived.in_interface}" if arrived.in_interface else ", made here"

@@ -1,7 +1,7 @@
 """Steps of a walk as a tree: hooks, the chains they ran, the rules that matched, and what each rule did.
 
-Counterpart: ovn-trace's tree. The tree only groups steps; what a rule was compared with stands in the steps, and words are made in
-``text``.
+Counterpart: ovn-trace's tree. The tree only groups steps. The steps hold the packet with which a rule was compared, and
+``text`` makes the words.
 """
 
 from collections.abc import Iterable
@@ -32,26 +32,26 @@ _BY_RULES = (FieldName.MARK, FieldName.CONNECTION_MARK, FieldName.TTL)  #: parts
 
 @dataclass(slots=True)
 class RuleBlock:
-    """A rule that matched. ``notes``: draws, counters, lists and marks that belong to it."""
+    """A rule that matched. ``notes`` are the draws, counters, lists and marks that belong to it."""
 
     step: RuleMatched
     notes: list[Step] = field(default_factory=list)
-    chain: "ChainBlock | None" = None  #: where it jumped to
+    chain: "ChainBlock | None" = None  #: the chain that it jumped to
 
     @property
     def idle(self) -> bool:
-        """It led to a chain where nothing happened."""
+        """Whether the rule only led to a chain in which nothing happened."""
         return self.chain is not None and self.chain.idle and not self.notes
 
 
 @dataclass(slots=True)
 class ChainBlock:
-    """A chain that was run. ``items``: rules that matched, and draws that failed, in order."""
+    """A chain that was run. ``items`` are the rules that matched and the draws that failed, in order."""
 
     table: TableKey
     name: str
     by_goto: bool = False
-    end: Moment | None = None  #: when its last rule had been tried; None: a rule ended the chain before
+    end: Moment | None = None  #: the moment after its last rule was tried; None: a rule left the chain before
     items: list[RuleBlock | Step] = field(default_factory=list)
 
     @property
@@ -60,18 +60,18 @@ class ChainBlock:
 
     @property
     def at_end(self) -> bool:
-        """It was run to its end."""
+        """Whether the chain was run to its end."""
         return self.end is not None
 
     @property
     def idle(self) -> bool:
-        """No rule in it did anything."""
+        """Whether no rule in the chain did anything."""
         return all(isinstance(item, RuleBlock) and item.idle for item in self.items)
 
 
 @dataclass(slots=True)
 class HookBlock:
-    """One hook entry's work."""
+    """What one hook entry did."""
 
     hook: Hook
     name: str
@@ -82,7 +82,10 @@ Item = HookBlock | Step
 
 
 def build_tree(walk: Walk) -> list[Item]:
-    """Hook entries in order, routing decisions between them, and how it ended. Empty for a walk that was not traced."""
+    """The hook entries in order, the routing decisions between them, and the end.
+
+    Empty for a walk that was not traced.
+    """
     builder = _Builder()
     for step in walk.trace:
         builder.take(step)
@@ -94,7 +97,7 @@ class _Builder:
         self.items: list[Item] = []
         self._hook: HookBlock | None = None
         self._open: list[ChainBlock] = []
-        self._waiting: list[Step] = []  # effects of conditions: the rule they belong to is not known yet
+        self._waiting: list[Step] = []  # effects of conditions; the rule that they belong to is not known yet
 
     def take(self, step: Step) -> None:
         match step:
@@ -126,12 +129,12 @@ class _Builder:
                 self.items.append(step)
 
     def _close(self) -> None:
-        """Closes all chains: the packet has left them."""
+        """Closes all chains, because the packet has left them."""
         self._flush()
         self._open.clear()
 
     def _flush(self) -> None:
-        """Gives the waiting steps to the chain: the rule that they belong to did not match after all."""
+        """Gives the waiting steps to the chain, because the rule that they belong to did not match."""
         if self._open:
             self._open[-1].items += self._waiting
         self._waiting = []
@@ -167,7 +170,7 @@ class _Builder:
                 self._open.pop()
 
     def _beside_rules(self, step: FieldChanged | ConntrackChanged, *, of_rule: bool) -> None:
-        """Notes a step at the rule that caused it, or after the chains if none did."""
+        """Adds a step to the rule that caused it; if no rule did, closes the chains and adds it after them."""
         if of_rule and self._open and self._open[-1].rules:
             self._open[-1].rules[-1].notes.append(step)
             return

@@ -1,7 +1,7 @@
 """Why the rules of a chain did not match, in words.
 
-iptables' TRACE has no counterpart of this: it shows only what matched. ``packetpath.mismatch`` finds the expression that was
-false, the rule's dialect says it in words.
+iptables' TRACE shows only the rules that matched. Here ``packetpath.mismatch`` finds the expression of a rule that was
+false, and the rule's dialect puts it in words.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from kpsim.ruleset import Chain, Rule, TableKey
 
 @dataclass(frozen=True, slots=True)
 class Unmatched:
-    """A rule that was tried in vain. ``reason`` None: no reason is known."""
+    """A rule that was tried and did not match. ``reason`` None: the reason is not known."""
 
     number: int
     rule: Rule
@@ -31,7 +31,7 @@ class Unmatched:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Consecutive rules for other destinations, protocols or ports, too many to tell one by one."""
+    """Consecutive rules for other destinations, protocols or ports, too many to list one by one."""
 
     first: int
     last: int
@@ -43,7 +43,11 @@ _MANY = 3
 def unmatched(
     table: TableKey, chain: Chain, first: int, last: int, moment: Moment, routing: Routing, besides: Iterable[int] = ()
 ) -> Iterator[Unmatched | Skipped]:
-    """The rules of a table's chain from number ``first`` to ``last`` with the reasons, runs of other destinations as one."""
+    """The rules of a table's chain from number ``first`` to ``last`` with the reasons why they did not match.
+
+    Numbers in ``besides`` are left out. Three or more consecutive rules for other destinations become one
+    :class:`Skipped`.
+    """
     left_out = set(besides)
     found = [
         _unmatched(table, number, chain.rules[number - 1], moment, routing)

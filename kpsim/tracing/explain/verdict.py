@@ -1,6 +1,6 @@
-"""What became of a packet on its whole way, in a sentence and in a line for regression tests.
+"""What became of a packet on its whole way: in a sentence, and in a line for regression tests.
 
-Counterpart: ovn-trace's last line and its ``--minimal``. The way itself is told in ``text``.
+Counterpart: ovn-trace's last line and its ``--minimal``. ``text`` describes the way itself.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Verdict:
 
 
 def ends(packet: Packet) -> str:
-    """Destination with its port, if it has one."""
+    """The packet's destination, with its port if it has one."""
     return join_host_port(packet.destination, packet.dport) if packet.dport else packet.destination
 
 
@@ -49,7 +49,10 @@ def why(chain: str, rule: Rule) -> str:
 
 
 def minimal(journey: Journey, answer: Answer | None = None) -> str:
-    """One line, or two: what became of the packet, and the rule that decided. ``answer`` gives all outcomes with their odds."""
+    """One line with what became of the packet, and one with the rule that decided, if any.
+
+    With ``answer`` the first line lists all outcomes with their odds.
+    """
     verdict = Verdict.of(journey)
     by = [f"by {verdict.by}"] if verdict.by else []
     step = verdict.hop.walk
@@ -66,7 +69,7 @@ def minimal(journey: Journey, answer: Answer | None = None) -> str:
 
 
 def sentence(journey: Journey, directory: Directory) -> str:
-    """The disposition in words."""
+    """What became of the packet, in a sentence."""
     verdict = Verdict.of(journey)
     node, step = verdict.hop
     match verdict.result:
@@ -94,7 +97,7 @@ def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
     if rule.rule is None:
         return f"by {rule} on {node} (not kube-proxy's)"
     reason = why(rule.chain, rule.rule)
-    if _is_foreign(rule):  # kpsim knows no purpose of it: its words say more
+    if _is_foreign(rule):  # kpsim does not know its purpose, so the text of the rule is added
         reason += f": {dialect_of(rule.table).words(rule, step.packet.family, Form.LISTED)}"
     return f"by {rule.table}/{rule.chain} rule {rule.number} on {node} ({reason})"
 
