@@ -12,10 +12,10 @@ BIN       := $(VENV)/bin
 STAMP     := $(VENV)/.installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-# uv resolves for Pythons that are not at hand; into $$folder, which the recipe makes and removes.
+# uv can resolve for Pythons that are not installed. It goes into $$folder, which the recipe makes and removes.
 INSTALL_UV := $(PYTHON) -m venv "$$folder" && "$$folder/bin/pip" install --quiet --disable-pip-version-check uv
 
-# Commands that the kernel tests call, and the Debian packages they are in.
+# Commands that the kernel tests call, and the Debian packages that hold them.
 KERNEL_COMMANDS := iptables conntrack nft ip nfacct
 KERNEL_PACKAGES := iptables conntrack nftables iproute2 nfacct
 
@@ -30,7 +30,7 @@ help: ## Print this list
 
 setup: $(STAMP) ## Create .venv from requirements.lock and install kpsim into it
 
-# Nothing is resolved here: --no-deps takes the lock as it is, and hatchling, which builds kpsim, is in the lock.
+# Nothing is resolved here: --no-deps takes the lock as it is. The lock also holds hatchling, which builds kpsim.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "kpsim needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
@@ -67,7 +67,8 @@ types: setup ## mypy --strict
 imports: setup ## The layers of the design (import-linter)
 	$(BIN)/lint-imports --no-logo
 
-# pytest comes last so that its summary is the last line. Two workers pay even on two cores; benchmarks need a quiet machine.
+# pytest runs last, so its summary is the last line. Two workers save time even on two cores. Benchmarks are left out:
+# they need a quiet machine.
 test: setup system-packages lint types imports ## Everything that must hold: lint, types, imports, tests, notebooks
 	$(BIN)/python -m pytest --numprocesses=logical --benchmark-disable tests --nbmake $(NOTEBOOKS)
 
@@ -81,7 +82,7 @@ fuzz: setup system-packages ## Random clusters and packets, model against Linux:
 bench: setup ## Measure speed
 	$(BIN)/python -m pytest --benchmark-only benchmarks
 
-# Not part of the checks: minutes to half an hour. MUTANTS="packetpath.nat --sample 5" looks at some only.
+# Not part of the checks: it takes minutes to half an hour. MUTANTS="packetpath.nat --sample 5" tries only some mutants.
 mutants: setup ## Which small mistakes in the packet path no test notices, kernel aside: make mutants [MUTANTS=...]
 	$(BIN)/python tests/mutation $(MUTANTS)
 
@@ -93,7 +94,7 @@ docs: setup ## Run the notebooks and the documents' commands anew, and store wha
 check: setup ## kpsim check on the golden recordings and the built-in scenarios
 	$(BIN)/kpsim check tests/golden kpsim/scenarios
 
-# For every Python and system at once: where one release does not serve all, the lock has a line for each, with a marker.
+# Resolves for every Python and system at once. If they need different releases, the lock has a line with a marker for each.
 # Pins stay unless LOCK_ARGS=--upgrade, or --upgrade-package NAME for one.
 lock: ## Resolve requirements.lock from pyproject.toml: make lock [LOCK_ARGS=--upgrade]
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; $(INSTALL_UV); \
@@ -101,7 +102,7 @@ lock: ## Resolve requirements.lock from pyproject.toml: make lock [LOCK_ARGS=--u
 	  --no-emit-index-url --custom-compile-command "make lock" $(LOCK_ARGS) \
 	  --output-file requirements.lock pyproject.toml
 
-# Asks the registry and installs nothing; not part of the checks, which must not fail because a registry does.
+# Asks the registry and installs nothing. It is not part of the checks, which must not fail when a registry does.
 wheels: ## Whether everything locked has a wheel, for each Python and system: make wheels [PYTHONS="3.11 3.15"]
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; $(INSTALL_UV); failed=; \
 	for python in $(PYTHONS); do for platform in $(PLATFORMS); do \

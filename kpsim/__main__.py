@@ -1,4 +1,4 @@
-"""``python -m kpsim``: the same as the command ``kpsim``. Knows nothing but where that command starts."""
+"""``python -m kpsim``: the same as the command ``kpsim``."""
 
 from kpsim.cli import main
 

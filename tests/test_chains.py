@@ -347,7 +347,7 @@ def test_the_way_back_to_the_nodes_own_address(options, by_its_own, by_another):
 
 
 def test_a_rule_that_only_logs_is_told_and_one_whose_words_nobody_knows_is_not():
-    """Whether the second would have logged nobody can say, and it moves no packet; decision 9 is about those that do."""
+    """Whether the second rule would have logged is unknown. It moves no packet; decision 9 is about rules that do."""
     steps = forward(forwarding(rule(Log()), rule(Unknown("-m quota --quota 9"), Log()))).trace
     assert [step.at.number for step in steps if isinstance(step, RuleMatched)] == [1]
 

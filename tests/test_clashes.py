@@ -58,7 +58,7 @@ def test_the_later_connection_is_no_clients_and_lives_a_second():
     assert run(netns, replied(second), JUST_BEFORE).packet.source == CLUSTER_IP  # and its timer is not re-armed
     assert to(run(netns, first.entry and packet("10.180.0.7", CLUSTER_IP, protocol="udp"), JUST_BEFORE)) == (POD, 8080)
     late = run(netns, replied(second), SECOND_NS)
-    assert (late.packet.source, late.ct_state) == (OTHER_POD, "NEW")  # nobody translates it
+    assert (late.packet.source, late.ct_state) == (OTHER_POD, "NEW")  # no rule translates it
     assert run(netns, replied(first), SECOND_NS).packet.source == CLUSTER_IP
 
 

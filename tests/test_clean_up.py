@@ -163,7 +163,7 @@ def test_a_service_without_serving_endpoints_keeps_its_flows() -> None:  # CT-2.
     assert made.sync().conntrack_deleted == (STALE,)
 
 
-def test_a_flow_from_before_the_service_goes() -> None:  # CT-2.3.1: nobody translated it
+def test_a_flow_from_before_the_service_goes() -> None:  # CT-2.3.1: no rule translated it
     early = flow(DNS, 53, DNS, 53)
     made = rig(early)
     made.apply(dns_slice(ONE, version=2))

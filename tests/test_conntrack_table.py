@@ -202,7 +202,7 @@ def test_untranslated_and_untracked_packets_are_not_masqueraded():
 
 
 def test_a_table_may_lack_hooks():
-    """nf_tables: a base chain is there if somebody made it."""
+    """nf_tables: a base chain exists only if a program made it."""
     lonely = Table(
         table_key(Family.IPV4, "mangle"),
         Map({"FORWARD": Chain("FORWARD", (rule(DROP),), BUILT_IN_CHAINS["mangle"]["FORWARD"])}),

@@ -138,7 +138,7 @@ def test_broadcasts_are_delivered(destination, delivered):
 
 
 def test_broadcasts_of_any_network_are_delivered_over_lo():
-    """Also where the network's number is 1: only 0/8 is nobody's."""
+    """Also if the network's number is 1. Only 0/8 belongs to no host."""
     netns = node_netns("n1", ["1.0.0.1"], [])
     outcome = run(netns, packet("1.0.0.9", "1.0.0.255", protocol="udp", came_by="eth0"))
     assert outcome.disposition is DELIVERED
@@ -252,7 +252,7 @@ def bridged(*, called: bool, hairpin: bool = True, rules=COUNTING) -> Netns:
         (True, POD, REMOTE_POD, 63, ["prerouting", "forward"]),
         (True, CLIENT, POD, 63, ["prerouting", "forward"]),
         (True, CLIENT, CLUSTER_IP, 63, ["prerouting", "forward"]),
-        (False, POD, OTHER_POD, 64, []),  # switched, and nobody sees it
+        (False, POD, OTHER_POD, 64, []),  # switched, and netfilter does not see it
         (False, POD, CLUSTER_IP, 63, ["prerouting", "forward"]),  # sent to the node, which routes it back
         (False, POD, REMOTE_POD, 63, ["prerouting", "forward"]),
         (False, CLIENT, POD, 63, ["prerouting", "forward"]),
@@ -462,7 +462,7 @@ def test_martians_of_ipv6(source, destination, cause):  # K-7.1, K-7.3
         (2, "eth0", "blackhole", Cause.REVERSE_PATH),
         (1, "eth0", "nowhere", Cause.REVERSE_PATH),
         (2, "eth0", "nowhere", Cause.REVERSE_PATH),
-        (2, "gone0", "eth0", Cause.REVERSE_PATH),  # a device that nobody described: the more careful way
+        (2, "gone0", "eth0", Cause.REVERSE_PATH),  # an unknown device: the stricter check
     ],
 )
 def test_the_reverse_path_filter(rp_filter, came_by, back, cause):  # K-7.3

@@ -26,7 +26,7 @@ def plain_flow(*, seen_reply: bool = False, assured: bool = False) -> Flow:
     return Flow(FlowState.NONE, seen_reply, assured, 0)
 
 
-# --- UDP and protocols that nobody knows -----------------------------------------------------------------------------------
+# --- UDP and unknown protocols ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_an_answered_syn_that_was_let_through_brings_the_entry_to_the_handshake(
     assert [each.flow.state for each in lead("S sa A r S sa A")[-3:]] == ["CLOSE", "SYN_RECV", "ESTABLISHED"]
     assert [each.flow.state for each in lead("S sa A S sa A")[-3:]] == ["ESTABLISHED", "SYN_RECV", "ESTABLISHED"]
     assert ends_in("S sa A F a f S a sa") == ("SYN_RECV", 60)
-    assert ends_in("S sa A sa") == ("ESTABLISHED", None)  # nobody asked
+    assert ends_in("S sa A sa") == ("ESTABLISHED", None)  # a SYN ACK without a new SYN
     assert ends_in("S sa A r S a sa") == ("CLOSE", None)  # something came between
 
 

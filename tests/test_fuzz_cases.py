@@ -152,7 +152,7 @@ def test_the_summary_says_how_long_and_how_much() -> None:
 
 
 class Stopped(Fuzzer):
-    """Somebody presses Ctrl-C at the second seed."""
+    """The user presses Ctrl-C at the second seed."""
 
     def seed(self, number: int) -> None:
         self.tally.clusters += 1

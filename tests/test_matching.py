@@ -163,7 +163,7 @@ CASES = [
     (Compare(Field.MARK, ((1, 2), (0x4000, 0x4000))), {}, True), (Compare(Field.MARK, ((1, 2), (4, 9))), {}, False),
     (Compare(Field.MARK, ((1, 2), (4, 9)), mask=0xF), {"mark": 0x4005}, True), (Compare(Field.MARK, (), negate=True), {}, True),
     (Compare(Field.IIFNAME, NamePattern("")), {"in_interface": ""}, True), (Compare(Field.TTL, ()), {}, False),
-    # of a packet that lacks the field
+    # the packet lacks the field
     (equal(Field.TCP_FLAGS, 2, mask=2), ECHO, False), (equal(Field.TCP_FLAGS, 2, mask=2, negate=True), ECHO, False),
     (replace(source_port(1, 2), absent=True), ECHO, True), (replace(destination_port(1, 1), absent=True), ECHO, True),
 ]  # fmt: skip
@@ -245,7 +245,7 @@ def test_headers_are_compared_before_options_and_the_unknown_last():
         (Family.IPV4, CLIENT, "cni0", {"accept_local": True}, False), (Family.IPV4, CLIENT, "eth0", {"accept_local": True}, True),
         (Family.IPV6, CLIENT, "eth0", {}, True), (Family.IPV6, CLIENT, "cni0", {}, False),
         (Family.IPV6, CLIENT, "cni0", {"loose": True}, True),
-        # without a route nobody answers; the unspecified address of IPv6 is let pass (duplicate address detection)
+        # without a route there is no way back; IPv6's unspecified address passes (duplicate address detection)
         (Family.IPV4, "0.0.0.0", "eth0", {}, False), (Family.IPV4, "0.0.0.0", "eth0", {"loose": True}, False),
         (Family.IPV6, "::", "eth0", {}, True), (Family.IPV4, "0.0.0.0", "lo", {}, True), (Family.IPV4, NODE, "lo", {}, True),
         (Family.IPV4, BLACK_HOLE, "eth0", {"loose": True}, False),

@@ -185,7 +185,7 @@ class Clients:
         self._port = 40000
 
     def outcomes(self, source: str, destination: str) -> dict[str, Walk]:
-        """By endpoint, what a new connection may come to."""
+        """The possible outcomes of a new connection, by endpoint."""
         self._port += 1
         sent = self.place.packet(source, "tcp", destination, sport=self._port)
         found = expand(self.fabric.nodes[self.node], sent, now_ns=self.now_ns, local=is_local(source))
@@ -416,7 +416,7 @@ def test_a_udp_flow_begun_before_its_service_stays_untranslated_until_deleted(fa
 
 @FAMILIES
 def test_a_udp_flow_begun_before_its_service_times_out(family: Family) -> None:
-    """CT-1.2, CT-5: where only the Service is new nobody looks, and 30 s of silence end it."""
+    """CT-1.2, CT-5: if only the Service is new, kube-proxy does not look, and 30 s of silence end the flow."""
     live = Live(family, "web")
     made, endpoints = objects_of("dnshere", family)
     live.sync(endpoints)

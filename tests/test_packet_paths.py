@@ -133,7 +133,7 @@ def test_connections_that_are_remembered(case: Case) -> None:
 
 @pytest.mark.parametrize("destination", ["web.n@lo", "outer.n@lo"])
 def test_node_ports_on_localhost_need_route_localnet(destination: str) -> None:
-    """PP-7.3, K-7.1: routing drops what DNAT sends from 127.0.0.1 to a pod. kube-proxy sets it, somebody may reset it."""
+    """PP-7.3, K-7.1: else routing drops what DNAT sends from 127.0.0.1 to a pod. Other programs may reset it."""
     netns = world(V4).fabric().nodes[N]
     assert netns.sysctls.route_localnet
     assert world(V4).walked("L", "tcp", destination, netns=netns) == "a1 b1 masq"

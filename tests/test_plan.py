@@ -147,7 +147,7 @@ def test_hints_are_not_applied_to_the_terminating_fall_back() -> None:  # T-2.3
         ("", "A", HintMode.NONE),
         ("a n1 R node:n1 z:A; b n2 R node:n2 z:B", "A", HintMode.NODE),  # node first
         ("a n1 R node:n2 z:A; b n2 R node:n2 z:B", "A", HintMode.ZONE),  # no list names this node
-        ("a n1 R node:n1 z:A; b n2 R z:B", "A", HintMode.ZONE),  # somebody lacks a node hint
+        ("a n1 R node:n1 z:A; b n2 R z:B", "A", HintMode.ZONE),  # one endpoint lacks a node hint
         ("a n1 R node:n1; b n2 R", "A", HintMode.NONE),
         ("a n1 R z:A,B; b n2 R z:B", "", HintMode.NONE),  # the node has no zone
     ],

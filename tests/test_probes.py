@@ -133,7 +133,7 @@ def test_weights_are_exact(cluster: Cluster) -> None:
 
 
 def test_affinity_does_not_change_the_first_packets_odds(tmp_path: Path) -> None:
-    """PP-9: nobody is remembered yet."""
+    """PP-9: no client is remembered yet."""
     sticky = WEB[0].replace("type: LoadBalancer", "type: LoadBalancer, sessionAffinity: ClientIP")
     answer = loaded(tmp_path, cluster_text([sticky, WEB[1]])).probe("node-1", "172.30.0.10:80", sender="pod")
     assert [outcome.weight for outcome in answer.outcomes] == [Fraction(1, 3)] * 3
@@ -321,7 +321,7 @@ def test_ends_that_are_none(text: str) -> None:
 
 
 def test_a_recorded_machine_without_interfaces_has_loopback_and_the_node_ips(tmp_path: Path) -> None:
-    """K-2.2: without a bridge address to borrow, the uplink lends its own to local pods too."""
+    """K-2.2: without an address on a bridge, the uplink's is the source towards local pods too."""
     config = {"kind": "KubeProxyConfiguration", "hostnameOverride": "node-1", "clusterCIDR": "10.180.0.0/16"}
     objects = [obj.json for obj in loaded(tmp_path, cluster_text(EVERYTHING)).state.objects.values()]
     lines = [
@@ -336,7 +336,7 @@ def test_a_recorded_machine_without_interfaces_has_loopback_and_the_node_ips(tmp
 
 
 def test_a_recorded_machine_has_the_interfaces_that_were_recorded(tmp_path: Path) -> None:
-    """K-2.2: without an address on the pods' side, the uplink's is borrowed. K-2.3: no random ports, the port is kept."""
+    """K-2.2: without an address on the pods' side, the uplink's is the source. K-2.3: the port is kept."""
     config = {
         "type": "CONFIG", "ipFamily": "IPv4",
         "object": {"kind": "KubeProxyConfiguration", "hostnameOverride": "node-1", "clusterCIDR": "10.180.0.0/16"},

@@ -97,7 +97,7 @@ def test_only_new_flows_to_affinity_services_are_decisions() -> None:
 
 
 def test_a_loss_is_no_break_and_the_break_behind_it_counts_once() -> None:
-    """However often a client tries while nobody serves it: it is counted when it is led elsewhere."""
+    """A client may try often while it finds no endpoint. The break is counted once, when it gets another endpoint."""
     losses = [sticky(at, "10.180.1.1", "", disposition=Fate.REJECTED, cause=Reason.NO_ENDPOINTS) for at in (2, 3, 4)]
     elsewhere = sticky(5, "10.180.1.1", "10.180.2.7:9000", "endpoint gone")
     log = log_of([sticky(1, "10.180.1.1", "10.180.1.7:9000"), *losses, elsewhere])

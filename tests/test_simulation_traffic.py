@@ -361,7 +361,7 @@ def test_clients_outside_keep_their_address_under_the_local_policy_only() -> Non
     cluster = simulate(BALANCED, *WITH_VIP)
     assert not any(
         c.seen_source_ip.startswith("203.0.113.") for c in cluster.connections
-    )  # PP-4: masqueraded for everybody
+    )  # PP-4: masqueraded for every client
     local = simulate(BALANCED, *WITH_VIP, "objects[0].spec.externalTrafficPolicy=Local")
     assert all(c.seen_source_ip == c.source_ip == c.client for c in local.connections)  # PP-5
     assert {c.traffic_policy for c in local.connections} == {"Local"}

@@ -287,7 +287,7 @@ ROUTER = "203.0.113.254"
 
 
 def test_an_error_hides_translated_destinations_and_keeps_other_senders():
-    """K-3.1, CT-5.3: towards the client it comes from the service; towards the endpoint whoever told it is named."""
+    """K-3.1, CT-5.3: it comes from the service towards the client, from its reporter towards the endpoint."""
     netns = prerouting(rule(to_net(net(CLUSTER_IP)), dnat(REMOTE_POD)))
     first = run(netns, packet(CLIENT, CLUSTER_IP))
     to_client = run(netns, errors(first.packet, "10.180.1.1"))

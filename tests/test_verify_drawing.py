@@ -106,7 +106,7 @@ def frontends(service: Service) -> Iterator[tuple[str, int, str]]:
             yield "", port.node_port, port.protocol
 
 
-def test_no_two_services_dispute_a_frontend() -> None:  # whose rules come first is nobody's promise (O-5.8)
+def test_no_two_services_dispute_a_frontend() -> None:  # O-5.8 leaves open whose rules come first
     for seed in range(_CLUSTERS):
         services = list(cluster(seed).state.services)
         owners = Counter(frontend for service in services for frontend in frontends(service))
@@ -345,7 +345,7 @@ def test_clients_come_from_inside_and_from_beyond_source_ranges() -> None:  # PP
             for ingress in service.ingress
             for port in service.ports
             if ingress.ip and ingress.ip_mode != "Proxy" and parsed(ingress.ip)[0] is family
-            if ingress.ip not in service.external_ips  # which are open to everybody
+            if ingress.ip not in service.external_ips  # external IPs are open to every client
         }  # fmt: skip
         for probe in probes:
             ranges = guarded.get((probe.packet.destination, probe.packet.dport, probe.packet.protocol))

@@ -42,7 +42,7 @@ def _frequencies(drawn: dict[str, int], weights: dict[str, Fraction] | None = No
 
 
 def test_the_statistic_by_hand() -> None:
-    """Of 60 draws 20 each are expected: 100/20 + 25/20 + 25/20."""
+    """With 60 draws, 20 of each endpoint are expected: 100/20 + 25/20 + 25/20."""
     found = _frequencies({"a": 30, "b": 15, "c": 15})
     assert found.chi_square == pytest.approx(7.5)
     assert found.p_value == pytest.approx(0.02352, rel=1e-3)  # exp(-3.75)

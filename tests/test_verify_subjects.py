@@ -83,7 +83,7 @@ def test_a_rollout_is_followed_from_the_old_pods_to_the_new_ones() -> None:
 
 
 def test_nodes_whose_rules_stay_give_one_subject() -> None:
-    """After node-3 lost its power nobody writes its rules; the others' lose its endpoint after the grace period (CP-2.9)."""
+    """node-3 without power keeps its rules. The others' rules lose its endpoint after the grace period (CP-2.9)."""
     lost = built_in("node-down")
     assert [len(of(lost, node)) for node in ("node-1", "node-2", "node-3")] == [2, 2, 1]
     before, after = of(lost, "node-1")

@@ -182,7 +182,7 @@ def test_errors_are_told_as_related_or_invalid():  # CT-5.3
 
 
 def test_what_makes_room_is_told():
-    """CT-7.2: with as few buckets as early drop searches, it finds somebody always."""
+    """CT-7.2: if the table has only as many buckets as early drop searches, it always finds an entry."""
     netns = node(TRACKED, sysctls=Sysctls(nf_conntrack_max=1, nf_conntrack_buckets=8))
     run(netns, packet(CLIENT, POD))
     for flow in range(5):
@@ -262,7 +262,7 @@ def test_a_walk_that_nobody_commits_leaves_lists_alone(action):
 
 
 def test_a_rule_that_is_met_twice_spends_twice():
-    """xt_limit: whoever jumps there."""
+    """xt_limit spends a token whichever rule jumps there."""
     limited = (rule(Limit(1, "hour", 3), Counter("fits")),)
     netns = node(ruleset(table("filter", FORWARD=(rule(Jump("A")), rule(Jump("A"))), A=limited)))
     assert [len(run(netns, packet(CLIENT, POD)).effects.touched.counters) for _ in range(3)] == [2, 1, 0]

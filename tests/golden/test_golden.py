@@ -192,7 +192,7 @@ def test_a_missing_sync_is_seen() -> None:
 
 
 def reversed_services(document: str) -> str:
-    """The same document with chain lines, deletions and each shared chain's services in reverse order, and blank lines."""
+    """The document with chain lines, deletions and each shared chain's services in reverse order, and blank lines."""
     lines = document.split("\n")
     arbitrary = (":", "-X ", *(f"-A {chain} " for chain in SHARED_CHAINS))
     for start in arbitrary:

@@ -16,7 +16,7 @@ from kpsim.verify.twin import Twin
 
 @pytest.fixture
 def namespace(kernel: None) -> Iterator[Namespace]:
-    """A new one, empty."""
+    """A new, empty namespace."""
     with closing(Namespace()) as made:
         yield made
 

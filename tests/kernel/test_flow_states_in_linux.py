@@ -90,7 +90,7 @@ class Twins:
     # --- transport headers as honest ends write them ---------------------------------------------------------------------
 
     def _segment(self, packet: Packet, direction: Direction) -> tuple[bytes, int]:
-        """With what it acknowledges."""
+        """A segment, with the number that it acknowledges."""
         history, flags = self.flow.history if self.flow else NO_HISTORY, packet.tcp_flags
         side, other, peer = history.side(direction), history.side(direction.opposite), direction.opposite
         size = len(flags & {"SYN", "FIN", "PSH"})

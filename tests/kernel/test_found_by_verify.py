@@ -120,7 +120,7 @@ def test_a_martian_that_was_dropped_behind_its_dnat_is_remembered() -> None:
             assert martian.walk.disposition is Disposition.DROPPED
             agreed(
                 both.send(Shot(packet(V4, "10.180.0.1", 5001 + attempt, "172.30.0.1", 80)))
-            )  # of a process: no PREROUTING
+            )  # sent by a process, so it passes no PREROUTING
             sticky = agreed(both.send(Shot(packet(V4, "10.180.0.1", 6001 + attempt, "172.30.0.1", 80, "cni0"))))
             assert sticky.walk.disposition is Disposition.DROPPED  # and to the same
             assert [touch.match.action for touch in sticky.walk.effects.touched.recent][-2:] == ["rcheck", "set"]
@@ -156,7 +156,7 @@ def test_broadcasts_are_for_the_node_too(destination: str) -> None:
 def test_ipv6_sorts_martians_out_before_netfilter(
     interface: str, endpoint: str, remembered: bool, disposition: Disposition
 ) -> None:
-    """K-7: no rule sees them, so nobody is bound to an endpoint; but a bridge calls netfilter before IPv6, and may switch them itself."""
+    """K-7: no rule sees them, so no list remembers them. A bridge calls netfilter before IPv6, and may switch them."""
     sticky = STICKY.replace("172.30.0.1/32", "fd00:172:30::1/128").replace("10.180.0.1", endpoint)
     sticky = sticky.replace("255.255.255.255", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
     with twin(V6, sticky, ("fd00:180::/64",)) as both:
@@ -169,7 +169,7 @@ def test_ipv6_sorts_martians_out_before_netfilter(
 
 
 def test_a_node_without_any_address_of_ipv4_sends_from_nowhere() -> None:
-    """K-2.2 says whose address a device without one borrows; where there is none at all, the source stays 0.0.0.0."""
+    """K-2.2: a device without address uses another's as source. If the node has none at all, it stays 0.0.0.0."""
     made = Twin(make_machine([]), V4)
     try:
         assert (
@@ -182,6 +182,6 @@ def test_a_node_without_any_address_of_ipv4_sends_from_nowhere() -> None:
         assert (sent.walk.disposition, sent.walk.packet.source) == (Disposition.FORWARDED, "0.0.0.0")
         answer = sent.answer()
         assert answer is not None
-        assert agreed(made.send(Shot(answer))).walk.disposition is Disposition.DROPPED  # nobody has that address
+        assert agreed(made.send(Shot(answer))).walk.disposition is Disposition.DROPPED  # no machine has that address
     finally:
         made.close()

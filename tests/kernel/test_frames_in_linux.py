@@ -85,7 +85,7 @@ class TurningPoint:
         return back[0] if back else None
 
     def send_from_node(self, packet: Packet, tag: int) -> Decoded | None:
-        """The same of a packet that a process of the node sends."""
+        """As above, for a packet that a process of the node sends."""
         kind = socket.AF_INET if self.family is V4 else socket.AF_INET6
         with self.node.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as process:
             process.sendto(encode(packet, tag=tag), (packet.destination, 0))
@@ -107,7 +107,7 @@ def point(request: pytest.FixtureRequest, kernel: None) -> Iterator[TurningPoint
 
 
 def sent(point: TurningPoint, protocol: str, dport: int = 80, **more: object) -> Packet:
-    """From the client to the service address; ``icmp`` is an echo request of the family."""
+    """A packet from the client to the service address. ``icmp`` is an echo request of the family."""
     packet = Packet(point.family, protocol, CLIENT[point.family], VIP[point.family], 40000, dport, **more)  # type: ignore[arg-type]
     if protocol == "icmp":
         packet.protocol, packet.icmp_type = ECHO[point.family]

@@ -31,7 +31,7 @@ _ENDPOINT = {Family.IPV4: "198.18.255.129", Family.IPV6: "2001:2:0:ff::81"}
 
 @pytest.fixture(autouse=True)
 def _less_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for what never comes gives up sooner."""
+    """Make the lab give up sooner when it waits for packets that never come."""
     monkeypatch.setattr(wires, "_PATIENCE_MS", 200)
 
 
@@ -137,7 +137,7 @@ def no_pod_watched(twin: Twin) -> AbstractContextManager[None]:
 def no_process_listens(twin: Twin) -> Iterator[None]:
     with replaced(twin.linux._wires, "_raw", []):
         yield
-    twin.linux._wires._is_interrupted = True  # what the sockets got meanwhile is nobody's
+    twin.linux._wires._is_interrupted = True  # what the sockets got meanwhile belongs to no batch
 
 
 def table_not_read(twin: Twin) -> AbstractContextManager[None]:

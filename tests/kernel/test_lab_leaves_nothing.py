@@ -78,7 +78,7 @@ def state_of(host: Namespace) -> dict[str, str]:
 
 
 def left_in_session(leader: int) -> list[str]:
-    """Processes of a session: as long as there are none, nobody holds a namespace that one of them made."""
+    """Processes of a session: if there are none, no process holds a namespace that one of them made."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -101,7 +101,7 @@ def test_what_nobody_sent_is_a_stray(node: LabNode) -> None:
 
 
 def every_protocol(family: Family) -> list[Packet]:
-    """From the client to the pod."""
+    """Packets of every protocol from the client to the pod."""
     ends = number_of(ENDS[family]["client"]), number_of(ENDS[family]["pod"])
     icmp = "icmp" if family is V4 else "icmpv6"
     echo, errors = (

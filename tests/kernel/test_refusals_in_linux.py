@@ -140,7 +140,7 @@ def kube_proxy_rules(*endpoints: str, liberal: bool = False) -> str:
     return render_ruleset(kube_proxy.proxier.held.ruleset, Style.SAVE)
 
 
-_OUTSIDE = 2_000_000_000  # a sequence number that nobody expects
+_OUTSIDE = 2_000_000_000  # a sequence number outside every window
 
 
 @pytest.mark.parametrize("liberal", [False, True])

@@ -393,7 +393,7 @@ def test_a_wrong_machine_is_a_difference(make: Maker) -> None:
 
 
 class Meddler(Player):
-    """Somebody changes what Linux remembers."""
+    """Another program changes what Linux remembers."""
 
     def __init__(self, *arguments: Any, meddle: Callable[[], object]) -> None:
         super().__init__(*arguments)

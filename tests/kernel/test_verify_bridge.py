@@ -87,7 +87,8 @@ def test_all_combinations(hairpin: bool, calls: bool, family: Family, variant: V
             itself, other, direct = agreed(exchanges)
             # switched packets keep their time to live, routed ones spend a hop
             hops = 64 if calls else 63
-            # without the call a packet to the Service is the node's, routed back out by the bridge: only a bridge minds its ports
+            # without the call the node routes packets to the Service back out by the bridge, and a bridge checks ports
+            # only when it switches
             back = (Where.POD, pod, hops)
             assert itself == (back if hairpin or not calls else None)
             assert other == (Where.POD, neighbour, hops)
@@ -101,7 +102,7 @@ def test_all_combinations(hairpin: bool, calls: bool, family: Family, variant: V
 
 @pytest.mark.parametrize("family", Family, ids=lambda family: family.label)
 def test_answers_between_neighbours_that_netfilter_does_not_see_are_not_translated_back(family: Family) -> None:
-    """The known trap of bridge-nf-call-iptables = 0: the client hears from somebody whom it never called (K-2.6)."""
+    """The known trap of bridge-nf-call-iptables = 0: an address that the client never called answers it (K-2.6)."""
     for calls in (True, False):
         twin = Twin(machine(hairpin=True, calls=calls), family)
         try:

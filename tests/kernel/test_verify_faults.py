@@ -225,7 +225,7 @@ def test_affinity_that_linux_does_not_have(
 def test_unfair_draws_are_found(
     verifier: Verifier, subject: Subject, change: Change, is_fair: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 400 draws. Linux says nothing of a chance that it has: only its draws do."""
+    """Frequencies of 400 draws. Linux does not tell the chance of an endpoint; only its draws show it."""
     address = {V4: "172.30.0.63", V6: "fd00:172:30::63"}[subject.family]
     shots = [shot(subject.family, "client", address, sport=number) for number in range(41000, 41400)]
     found = verify(verifier, subject, change, shots, monkeypatch, of_linux=True)

@@ -149,7 +149,7 @@ def of_family(family: Family, texts: tuple[str, ...]) -> list[str]:
 
 
 def shots(kind: Kind, family: Family) -> Iterator[Shot]:
-    """Everybody to everybody, each with a port of its own."""
+    """Packets from every sender to every destination, each with a port of its own."""
     senders = [(_CLIENT[family], kind.uplink), (_PEER[family], kind.uplink), (_POD[family], kind.pods), ("", "")]
     senders += [(source, by) for source, by in kind.senders if of_family(family, (source,))]
     destinations = [*_USUAL[family], *of_family(family, kind.also)]

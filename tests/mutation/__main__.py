@@ -1,10 +1,10 @@
-"""How many small mistakes in the packet path do the tests notice?  ``make mutants``, or for some modules only::
+"""Counts how many small mistakes in the packet path the tests notice.  ``make mutants``, or for some modules only::
 
     python tests/mutation [--sample N] [--again REPORT] [--tests PATH …] [MODULE …]
 
-pytest collects the tests once. Each mutant then lives in a fork of that process: the changed function or constant is put
-in place of the real one, and the tests that reach it run, those that caught its neighbours first, until one fails.
-A few minutes for all; mutation tools that start pytest anew for each mutant need hours for the same.
+pytest collects the tests once. Each mutant then lives in a fork of that process: the changed function or constant
+replaces the real one, and the tests that reach it run until one fails, those first that caught its neighbours. All
+mutants take a few minutes; mutation tools that start pytest anew for each mutant need hours for the same.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from running import Mutants, Outcome, Verdict
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 
-#: values that only tell what happened, and settings
+#: modules that hold only records of what happened, or settings
 TOLD = ("kpsim.packetpath.steps", "kpsim.sysctls")
-#: what tests the packet path without a kernel
+#: the tests of the packet path that need no kernel
 TESTS = tuple(
     f"tests/{name}.py"
     for name in (
@@ -36,7 +36,7 @@ TESTS = tuple(
         "properties/test_walk_index", "properties/test_walks",
     )
 )  # fmt: skip
-#: pytest's own words about it: one session, nothing kept, nobody beside it
+#: pytest's options: one session, nothing stored, no parallel workers
 OPTIONS = "-q --no-header -p no:cacheprovider -p no:xdist --benchmark-disable"
 
 
@@ -65,7 +65,7 @@ def packet_path() -> list[str]:
 
 
 def equivalent() -> dict[str, str]:
-    """``module unit: before → after`` → why no test can notice it."""
+    """Read the list of equivalent mutants: ``module unit: before → after`` → why no test can notice it."""
     lines = [line for line in EQUIVALENT.read_text("utf-8").splitlines() if line and not line.startswith("#")]
     return dict(zip(lines[::2], (reason.strip() for reason in lines[1::2]), strict=True))
 
@@ -85,7 +85,7 @@ def report(mutants: Mutants) -> None:
 
 
 def row(name: str, outcomes: list[Outcome]) -> str:
-    """Equivalent mutants count neither as caught nor as missed."""
+    """Format a module's row. Equivalent mutants count neither as caught nor as missed."""
     counts = Counter(outcome.verdict for outcome in outcomes)
     caught, same = counts[Verdict.CAUGHT], counts[Verdict.EQUIVALENT]
     judged = caught + counts[Verdict.SURVIVED]

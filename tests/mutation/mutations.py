@@ -1,8 +1,8 @@
-"""Small mistakes that could stand in a module: every one of them is a mutant, and some test should notice it.
+"""Small mistakes that could stand in a module. Each is a mutant, and some test should notice it.
 
-The source is only read. A mutation changes the syntax tree in place for as long as it is looked at, so that whoever runs
-the tests compiles exactly what the description says. Left alone: docstrings, annotations, decorators, defaults of
-parameters and of fields, members of enums, assertions, and what only mypy reads.
+The source file is only read. A mutation changes the syntax tree in place for as long as it is the current one, so the
+tests compile exactly what the description says. Left alone: docstrings, annotations, decorators, defaults of parameters
+and of fields, members of enums, assertions, and what only mypy reads.
 """
 
 import ast
@@ -69,7 +69,7 @@ def _names(target: ast.expr) -> list[str]:
 
 
 def mutations(unit: Unit) -> Iterator[Mutation]:
-    """Each mutation of a unit; while it is the current one, the unit's syntax tree is changed."""
+    """Yield each mutation of a unit. While it is the current one, the unit's syntax tree is changed."""
     seen: dict[tuple[str, str], int] = {}
     roots = unit.node.body if isinstance(unit.node, ast.FunctionDef) else [unit.node]
     for root in roots:
@@ -89,7 +89,7 @@ def mutations(unit: Unit) -> Iterator[Mutation]:
 
 
 def _statements(unit: Unit, function: ast.FunctionDef, seen: dict[tuple[str, str], int]) -> Iterator[Mutation]:
-    """Statements left out, whose effect somebody should miss."""
+    """Leave out statements whose effect some test should miss."""
     for parent in ast.walk(function):
         for field in ("body", "orelse", "finalbody"):
             block = getattr(parent, field, None)
@@ -118,7 +118,7 @@ _Place = tuple[ast.AST, str, int | None, ast.expr | ast.stmt]
 
 
 def _places(node: ast.AST) -> Iterator[_Place]:
-    """Every expression and statement below ``node`` that may be replaced, with where it stands."""
+    """Yield every expression and statement below ``node`` that may be replaced, with its place."""
     if isinstance(node, ast.Assert):
         return
     for field, value in ast.iter_fields(node):
@@ -143,7 +143,7 @@ def _put(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
 
 
 def _texts(before: ast.AST, after: ast.AST) -> tuple[str, str]:
-    """Of a table only the line that differs."""
+    """Return both texts. For a table they are only the lines that differ."""
     match before, after:
         case ast.Constant(str() as old), ast.Constant(str() as new) if "\n" in old:
             lines = zip(old.split("\n"), new.split("\n"), strict=True)

@@ -1,6 +1,6 @@
-"""Runs tests against mutants inside one pytest session: a fork for each mutant, the tests that reach it, the first failure.
+"""Runs tests against mutants inside one pytest session. Each mutant is a fork that ends with the first failing test.
 
-The plugin takes the place of pytest's run loop. Nothing a mutant does comes back but one line through a pipe.
+The plugin replaces pytest's run loop. A fork sends back one line through a pipe, and nothing else.
 """
 
 import ast
@@ -24,7 +24,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 from mutations import Mutation, Unit, mutations, units
 
-_SLOWEST_MUTANT_S = 40  # of processor time; a test that never ends has noticed
+_SLOWEST_MUTANT_S = 40  # of processor time; a mutant that makes a test run longer counts as caught
 
 
 class Verdict(enum.Enum):
@@ -50,7 +50,8 @@ class Outcome:
 class Mutants:
     """A pytest plugin.
 
-    ``every``: of each module only every Nth mutant; ``only``: just these keys; ``equivalent``: keys that no test can catch.
+    ``every``: only every Nth mutant of each module; ``only``: only these keys; ``equivalent``: keys that no test can
+    catch.
     """
 
     def __init__(
@@ -59,22 +60,22 @@ class Mutants:
         self.modules = modules
         self.outcomes: list[Outcome] = []
         self._every, self._only, self._equivalent = every, only, equivalent
-        self._seconds: dict[str, float] = {}  # of each test
+        self._seconds: dict[str, float] = {}  # the time that each test takes
         self._reached: dict[str, set[str]] = {}  # function → tests
         self._catchers: dict[str, None] = {}  # tests, the one that failed last first
 
     def unused_equivalents(self) -> list[str]:
-        """Entries that name no mutant of the modules asked for, or one that a test caught."""
+        """Return the entries that name no mutant of the modules asked for, or one that a test caught."""
         used = {outcome.key for outcome in self.outcomes if outcome.verdict is Verdict.EQUIVALENT}
         mine = sorted(key for key in self._equivalent if key.partition(" ")[0] in self.modules)
         return [key for key in mine if key not in used] if self._every == 1 and self._only is None else []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        # not at the top: pytest must see its import first
+        # not at the top of the module: pytest must see its import first
         from hypothesis import Phase, settings
 
-        # a failure is enough, nobody asks for the smallest example
+        # one failure is enough, so Hypothesis need not shrink it
         phases = (Phase.explicit, Phase.generate)
         settings.register_profile("mutants", derandomize=True, database=None, phases=phases)
         settings.load_profile("mutants")
@@ -112,7 +113,7 @@ class Mutants:
     # --- which tests ---------------------------------------------------------------------------------------------------
 
     def _look_at_the_healthy(self, items: Sequence[pytest.Item]) -> None:
-        """Runs everything once in a fork: how long each test takes, and which functions it calls."""
+        """Run everything once in a fork, to see how long each test takes and which functions it calls."""
         files = {str(importlib.import_module(name).__file__): name for name in self.modules}
 
         def look() -> str:
@@ -143,10 +144,10 @@ class Mutants:
         self._reached = {function: set(tests) for function, tests in reached.items()}
 
     def tests_of(self, module: str, unit: Unit) -> list[str]:
-        """Tests that reach a unit, in the order in which they are worth running."""
+        """Return the tests that reach a unit, in the order in which they should run."""
         if unit.is_function:
             tests = self._reached.get(f"{module} {unit.name}", set())
-        else:  # who reads a constant is not known
+        else:  # which code reads a constant is not known
             tests = set(self._seconds)
         first = [test for test in reversed(self._catchers) if test in tests][:20]
         return first + sorted(tests - set(first), key=lambda test: self._seconds[test])
@@ -161,7 +162,7 @@ class Mutants:
 
 @dataclass(frozen=True)
 class _Mutated:
-    """One mutant; only while the generator that made it stands still is the tree changed."""
+    """One mutant. The tree is changed only until the generator that made it goes on."""
 
     module: types.ModuleType
     tree: ast.Module
@@ -208,7 +209,7 @@ class _Mutated:
                 changed |= set(self._assign(later))
 
     def _assign(self, unit: Unit) -> list[str]:
-        """Runs an assignment of the module anew; the names it gave values to."""
+        """Run an assignment of the module anew, and return the names that it assigns."""
         code = compile(ast.Module([unit.node], []), str(self.module.__file__), "exec")
         owner = getattr(self.module, unit.owner) if unit.owner else self.module
         names: dict[str, Any] = {}
@@ -239,7 +240,7 @@ def _code_of(code: types.CodeType, qualified: str, line: int) -> types.CodeType:
 
 
 def _replace_everywhere(owner: Any, name: str, value: Any) -> None:
-    """Other modules have imported the constant by name."""
+    """Replace the constant in all modules that have imported it by name."""
     old = getattr(owner, name)
     setattr(owner, name, value)
     if isinstance(owner, types.ModuleType):
@@ -253,7 +254,7 @@ def _failed(item: pytest.Item, following: pytest.Item | None) -> bool:
 
 
 def _in_a_fork(work: Callable[[], str], *, limit_s: int) -> str:
-    """What ``work`` says in a process of its own; empty if it died or took too long."""
+    """Return what ``work`` returns in a process of its own, or nothing if that dies or takes too long."""
     sys.stdout.flush()
     read, write = os.pipe()
     if child := os.fork():
@@ -264,7 +265,7 @@ def _in_a_fork(work: Callable[[], str], *, limit_s: int) -> str:
         return text
     try:
         os.close(read)
-        os.setsid()  # whatever it starts is gone with it
+        os.setsid()  # so that all its children end with it
         resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
         signal.alarm(3 * limit_s)
         text = work()

@@ -167,7 +167,7 @@ def dial(fabric: Fabric, sent: Packet, flow: int) -> Journey:
 
 
 def passes_every_translation(answer: Journey, request: Journey) -> bool:
-    """Whether the answer meets the nodes that translated the request, or nobody did: else its sender is not hidden (PP-5.5)."""
+    """Whether the answer passes all nodes that translated the request. Else its sender is not hidden (PP-5.5)."""
     met = {hop.node for hop in answer.hops}
     bound = {hop.node for hop in request.hops if hop.walk.entry and (hop.walk.entry.dst_nat or hop.walk.entry.src_nat)}
     return bound <= met

@@ -17,7 +17,7 @@ NODE = "192.168.0.1"
 
 @st.composite
 def connections(draw: st.DrawFn) -> Entry:
-    """Of few clients, Services and endpoints, so that they meet."""
+    """Connections of few clients, Services and endpoints, so that they meet."""
     client, vip, pod = draw(st.sampled_from(CLIENTS)), draw(st.sampled_from(VIPS)), draw(st.sampled_from(PODS))
     seen_from, port = draw(st.sampled_from([(client, 1), (NODE, 1), (NODE, 2)]))
     protocol = draw(st.sampled_from(["udp", "udp", "tcp"]))

@@ -143,7 +143,7 @@ SENDERS = (("10.180.0.9", False), ("10.180.1.9", False), ("203.0.113.99", False)
 
 
 def first_packets(rig: Rig) -> Iterator[tuple[Packet, bool]]:
-    """From everybody to every frontend that there is, and to a port of it that nobody asked for."""
+    """First packets from every sender to every frontend, and to another port of its address that no Service has."""
     for name, each in rig.proxier.maps.ports.items():
         addresses = [each.cluster_ip, *each.external_ips, *each.load_balancer_ips]
         targets = [(address, number) for address in addresses for number in (each.port, each.port + 1)]

@@ -44,7 +44,7 @@ def test_everything_that_the_model_has_is_drawn() -> None:
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_walks_are_equal_with_and_without_the_index(family: Family, data: st.DataObject) -> None:
-    """And whether or not somebody looks; each packet meets the connections and lists that those before it left."""
+    """Also with and without a trace. Each packet meets the connections and lists that those before it left."""
     world = small_world(family)
     netns = machine(data.draw(rulesets(world)))
     steps: list[Sending] = data.draw(st.lists(sendings(world), min_size=1, max_size=6))
