@@ -192,7 +192,7 @@ def options(words: str) -> tuple:
 
 
 def test_of_a_packet_without_connection_the_kernel_asks_the_state_only():
-    """Measured: beside ``--ctstate`` in one -m nothing more is asked; alone an option is false, negated or not."""
+    """CT-3.10: beside ``--ctstate`` in one -m nothing more is asked; alone an option is false, negated or not."""
     facts = Facts(tcp(), "INVALID")
     for option in ("--ctorigdst 172.30.0.1", "--ctorigdstport 1:2", "--ctdir REPLY"):
         for words, expected in (

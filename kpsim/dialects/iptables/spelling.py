@@ -127,7 +127,7 @@ def _without_connection(body: Body, spelling: Spelling) -> Body:
     """The body with the options that count as true for a packet without connection marked as such.
 
     For such a packet the kernel evaluates only ``--ctstate``. Other options of the same ``-m`` then count as true. In a
-    separate ``-m``, without ``--ctstate``, they are false (K-1.5, measured).
+    separate ``-m``, without ``--ctstate``, they are false (CT-3.10).
     """
     if not any(isinstance(part, Compare) and part.field in _BESIDE_THE_STATE for part in body):
         return body
