@@ -16,6 +16,11 @@ MEMBERS = {mode.name for mode in Mode}  #: as they stand in code
 #: where a mode may be named: what it means to read a configuration, and which module plays which mode
 HOME = ("config.py", "backends/table.py")
 
+#: where ``iptables`` is not the mode but a section of a KubeProxyConfiguration, or the name of a tool and of its dialect
+OTHER_MEANINGS = (
+    "manifests/proxy_config.py", "verify/drawing/clusters.py", "dialects/__init__.py", "dialects/iptables/dialect.py",
+    "dialects/iptables/saved.py", "lab/tools/variants.py", "lab/tools/iptables.py",
+)  # fmt: skip
 #: where one dialect may be imported: a backend writes for one tool, a tool of the lab loads rules with one tool
 OF_ONE_TOOL = ("backends/", "dialects/", "lab/tools/")
 
@@ -44,6 +49,13 @@ def offences(source: str, file: str) -> Iterator[str]:
                 pass
 
 
+def names(source: str, file: str) -> Iterator[str]:
+    """Where a module has the name of a mode in a text of its own."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and node.value in NAMES:
+            yield f"{file}:{node.lineno}: {node.value!r}"
+
+
 def _names_a_mode(node: ast.expr) -> bool:
     """``"iptables"``, or a tuple, list or set that has it."""
     if isinstance(node, ast.Tuple | ast.List | ast.Set):
@@ -55,6 +67,14 @@ def _is_of_one(module: str, package: str) -> bool:
     """Whether a module is one mode's, or one dialect's, part of a package."""
     rest = module.removeprefix(f"{package}.")
     return rest != module and (PACKAGE / package.removeprefix("kpsim.") / rest.split(".")[0]).is_dir()
+
+
+def test_modes_are_named_where_they_are_defined_and_looked_up() -> None:
+    files = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
+    named = {file for file, path in files.items() if [*names(path.read_text("utf-8"), file)]}
+    assert named - set(OTHER_MEANINGS) == {"config.py"}
+    assert set(OTHER_MEANINGS) - named == set()
+    assert [*names('x = account.get("ipvs")', "comparison/packets.py")] == ["comparison/packets.py:1: 'ipvs'"]
 
 
 def found() -> dict[str, list[str]]:

@@ -22,8 +22,9 @@ def first_packet_differences(replay: Replay, expected: Sequence[Json], actual: S
 
     Only syncs are considered after which the rules of the two accounts differ.
     """
+    mode = str(replay.proxier.settings.config.mode)
     for number, (wanted, found) in enumerate(zip(expected, actual, strict=False)):
-        before, after = _saved_rules(wanted), _saved_rules(found)
+        before, after = _saved_rules(wanted, mode), _saved_rules(found, mode)
         if before is not None and after is not None and before != after:
             statements = list(_differences(replay, before, after))
             shown = [f"sync {number}: first packet {statement}" for statement in statements[:MOST_SHOWN]]
@@ -34,8 +35,9 @@ def first_packet_differences(replay: Replay, expected: Sequence[Json], actual: S
     return []
 
 
-def _saved_rules(account: Mapping[str, Any]) -> str | None:
-    programmed = account.get("iptables")
+def _saved_rules(account: Mapping[str, Any], mode: str) -> str | None:
+    """What the tool of a mode saved after a sync; None if the account does not tell."""
+    programmed = account.get(mode)
     saved = programmed.get("save") if isinstance(programmed, Mapping) else None
     return saved if isinstance(saved, str) else None
 
