@@ -95,7 +95,9 @@ def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:
 
 
 def play(case: Case, variant: Variant = Variant.NFT) -> CaseResult:
-    """Plays a case in the model and in Linux. LabError if nothing could be measured, InputError if case and cluster do not fit."""
+    """Plays a case in the model and in Linux. LabError if nothing could be measured, InputError if case and cluster
+    do not fit.
+    """
     return _sent(case, variant) if case.probes else _stepped(case, variant)
 
 

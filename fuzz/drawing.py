@@ -1,8 +1,8 @@
 """Draws random sequences of packets and changes at a node: the next packet, changes of endpoints, pauses.
 
-Counterpart: the lives of connections while a cluster changes. There are few clients, source ports and endpoints, so that flows meet: one
-client and port dial Services that share endpoints, and the endpoints themselves (K-2.3, K-2.4). A flow is drawn as if its packets get
-through, whether they do or not.
+Counterpart: the lives of connections while a cluster changes. There are few clients, source ports and endpoints, so
+that flows meet: one client and port dial Services that share endpoints, and the endpoints themselves (K-2.3, K-2.4).
+A flow is drawn as if its packets get through, whether they do or not.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -100,7 +100,9 @@ def draw_sequence(
     choices: Choices, site: Site, node: str, family: Family, length: int, state: ClusterState,
     *, waits_ns: Sequence[int] = SHORT_WAITS_NS,
 ) -> list[SequenceStep]:  # fmt: skip
-    """At least ``length`` steps at a node, more if the last draw is a crowd. ``state`` is the cluster that ``site`` belongs to."""
+    """At least ``length`` steps at a node, more if the last draw is a crowd. ``state`` is the cluster that ``site``
+    belongs to.
+    """
     drawing = _Drawing(choices, Surroundings.of(site, node, family, state.services), state)
     steps: list[SequenceStep] = []
     while len(steps) < length:

@@ -1,4 +1,5 @@
-"""Plays random clusters, probes and sequences, seed after seed, and looks for anything that the model and Linux do differently.
+"""Plays random clusters, probes and sequences, seed after seed, and looks for anything that the model and Linux do
+differently.
 
 A disagreement is played again, made small and written to a file as a case. The output has one line for each seed.
 """
@@ -98,7 +99,9 @@ class Suspect(NamedTuple):
 
 
 class Fuzzer:
-    """Draws and plays cases, and writes those that disagree into ``folder``. ``say`` is called with each line of output."""
+    """Draws and plays cases, and writes those that disagree into ``folder``. ``say`` is called with each line of
+    output.
+    """
 
     def __init__(self, variants: Sequence[Variant], folder: Path, say: Callable[[str], None]) -> None:
         self.tally = FuzzTally()

@@ -1,7 +1,8 @@
 """Numbers of packets on the wire, as two real ends choose them: TCP's sequence numbers and SCTP's verification tags.
 
-Counterpart: the transport layers of a client and a server. The model's entry counts what each end has sent since connection tracking saw
-the connection begin. This module turns these counts into numbers that Linux' connection tracking accepts.
+Counterpart: the transport layers of a client and a server. The model's entry counts what each end has sent since
+connection tracking saw the connection begin. This module turns these counts into numbers that Linux' connection
+tracking accepts.
 """
 
 from collections.abc import Mapping
@@ -86,7 +87,9 @@ class Numbers:
             known.ended = shot.sequence + len(packet.tcp_flags & _TAKING)
 
     def _bases_behind(self, found: Found | None) -> Mapping[Direction, int]:
-        """First numbers for a connection that replaces ``found``. The client of the new one may be the server of the old."""
+        """First numbers for a connection that replaces ``found``. The client of the new one may be the server of the
+        old.
+        """
         if found is None:
             return _BASES
         bases = self._numbered.get(_identity(found.entry), _Numbered()).bases

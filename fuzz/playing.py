@@ -1,8 +1,8 @@
 """Plays the steps of a sequence at a twin with its kube-proxy: packets, changes of endpoints, waits.
 
-Counterpart: a node in use. After every step the model and Linux must agree on each connection and on the number of connections, and after
-the last step on the affinity lists too. Real time passes. While a timer is about to run out a step waits, since the clocks of the two
-differ by some milliseconds.
+Counterpart: a node in use. After every step the model and Linux must agree on each connection and on the number of
+connections, and after the last step on the affinity lists too. Real time passes. While a timer is about to run out a
+step waits, since the clocks of the two differ by some milliseconds.
 """
 
 from collections.abc import Iterable, Iterator
@@ -63,7 +63,9 @@ class Talker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Playing:
-    """The steps that were played, up to the first disagreement. ``in_the_end``: affinity lists that differ after the last step."""
+    """The steps that were played, up to the first disagreement. ``in_the_end``: affinity lists that differ after the
+    last step.
+    """
 
     played: tuple[Played, ...]
     in_the_end: tuple[Difference, ...] = ()
@@ -78,7 +80,9 @@ class Playing:
 
 
 class Player:
-    """Plays sequences at one family of a node. The twin must be silent (see :class:`Twin`) and not be used by others meanwhile."""
+    """Plays sequences at one family of a node. The twin must be silent (see :class:`Twin`) and not be used by others
+    meanwhile.
+    """
 
     def __init__(self, twin: Twin, cluster: Cluster, node: str) -> None:
         self._twin, self._cluster, self._node = twin, cluster, node
@@ -93,7 +97,8 @@ class Player:
         self._affinities_ns = sorted(seconds * SECOND_NS for seconds in timeouts_s if seconds < _LONG_S)
 
     def play(self, steps: Iterable[SequenceStep]) -> Playing:
-        """Plays steps from empty tables on, up to the first disagreement. Canaries go first and last, and after every packet.
+        """Plays steps from empty tables on, up to the first disagreement. Canaries go first and last, and after every
+        packet.
 
         LabError, or its kind BlindLab, if nothing could be measured.
         """
@@ -172,7 +177,9 @@ class Player:
     # --- changes ---------------------------------------------------------------------------------------------------------
 
     def _change(self, change: ChangeEndpoints) -> list[Difference]:
-        """Tells kube-proxy of a change, lets it sync and delete stale UDP flows (O-12, CT-2). Returns differences in the rules."""
+        """Tells kube-proxy of a change, lets it sync and delete stale UDP flows (O-12, CT-2). Returns differences in
+        the rules.
+        """
         for each in changed_slices(self._cluster.state, change):
             event, self._state = self._state.put(each)
             self._proxier.on_event(event, START_NS)

@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 
 def shrunk(case: Case, fails: Callable[[Case], bool], goes_on: Callable[[], bool] = lambda: True) -> Case:
-    """A smaller case for which ``fails`` is true, too. The search ends when ``goes_on`` is false, or when nothing can be left out."""
+    """A smaller case for which ``fails`` is true, too. The search ends when ``goes_on`` is false, or when nothing can
+    be left out.
+    """
 
     def still(smaller: Case) -> bool:
         if not goes_on():
@@ -38,7 +40,9 @@ def shrunk(case: Case, fails: Callable[[Case], bool], goes_on: Callable[[], bool
 
 
 def _with_fewest_objects(case: Case, still: Callable[[Case], bool], name_of: Callable[[Json, str], str]) -> Case:
-    """The case without objects that it does not need. Objects that ``name_of`` names alike are kept or left out together."""
+    """The case without objects that it does not need. Objects that ``name_of`` names alike are kept or left out
+    together.
+    """
     found = documents(case.manifest)
     names = [name_of(document, case.node) for document in found]
 
@@ -57,7 +61,9 @@ def _slice(document: Json, _: str) -> str:
 
 
 def _owner(document: Json, node: str) -> str:
-    """The name of an object's group: a Service with its slices, or a node. Empty for the case's node and for the configuration."""
+    """The name of an object's group: a Service with its slices, or a node. Empty for the case's node and for the
+    configuration.
+    """
     kind, metadata = document["kind"], document.get("metadata", {})
     match kind:
         case "Service" | "Node":

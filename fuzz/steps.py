@@ -1,7 +1,7 @@
 """Steps of a sequence, as values: a packet of a client or server, a change of endpoints, a deletion, a wait.
 
-Counterpart: the lives of connections while a cluster changes. A step may be impossible when its turn comes. The player lets servers answer
-only packets that they have seen, and skips steps that are not possible.
+Counterpart: the lives of connections while a cluster changes. A step may be impossible when its turn comes. The
+player lets servers answer only packets that they have seen, and skips steps that are not possible.
 """
 
 import enum
@@ -26,7 +26,9 @@ class Opening:
     tuple: FlowTuple
 
     def packet(self, says: str = "", window: Window = Window.EXACT) -> Packet:
-        """A packet of the client, without an interface. ``says`` is as for :class:`ClientSegment`, or empty for a first packet."""
+        """A packet of the client, without an interface. ``says`` is as for :class:`ClientSegment`, or empty for a
+        first packet.
+        """
         family, protocol, saddr, sport, daddr, dport = self.tuple
         icmp = protocol in ICMP_PROTOCOLS
         kind, code = divmod(dport, 256) if icmp else (0, 0)
@@ -69,7 +71,9 @@ class MidStream:
 
 @dataclass(frozen=True, slots=True)
 class ClientSegment:
-    """A packet of the client. ``says``: TCP flags such as ``PSH ACK``, an SCTP chunk such as ``DATA``; empty for other protocols."""
+    """A packet of the client. ``says``: TCP flags such as ``PSH ACK``, an SCTP chunk such as ``DATA``; empty for
+    other protocols.
+    """
 
     flow: int
     says: str = ""
@@ -78,7 +82,9 @@ class ClientSegment:
 
 @dataclass(frozen=True, slots=True)
 class ServerSegment:
-    """A packet of the endpoint to the source of the latest packet that it has seen. ``says`` is as for :class:`ClientSegment`."""
+    """A packet of the endpoint to the source of the latest packet that it has seen. ``says`` is as for
+    :class:`ClientSegment`.
+    """
 
     flow: int
     says: str = ""
@@ -137,7 +143,9 @@ SequenceStep = (
 
 
 def changed_slices(state: ClusterState, change: ChangeEndpoints) -> tuple[EndpointSlice, ...]:
-    """The Service's slices after a change. ``state`` is the cluster at the beginning: it holds all endpoints that may come back."""
+    """The Service's slices after a change. ``state`` is the cluster at the beginning: it holds all endpoints that may
+    come back.
+    """
     states = dict(change.endpoints)
     made = []
     for each in slices_of(state, change.service, change.family):

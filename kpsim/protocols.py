@@ -1,7 +1,7 @@
 """IP protocols: their numbers in IP headers, by the lower-case names that packets and rules have for them.
 
-Counterpart: ``/etc/protocols``, and ICMP's message numbers (RFC 792, RFC 4443). Spellings that belong to one rule dialect only, such
-as ``ipv6-icmp``, are that dialect's.
+Counterpart: ``/etc/protocols``, and ICMP's message numbers (RFC 792, RFC 4443). Spellings that belong to one rule
+dialect only, such as ``ipv6-icmp``, are that dialect's.
 """
 
 from collections.abc import Mapping

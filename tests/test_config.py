@@ -1,4 +1,6 @@
-"""kpsim.config: defaults (CFG-2), effective node IPs (CFG-7, O-11.3), detection of local traffic (I-10), settings (I-1)."""
+"""kpsim.config: defaults (CFG-2), effective node IPs (CFG-7, O-11.3), detection of local traffic (I-10), settings
+(I-1).
+"""
 
 from typing import Any
 

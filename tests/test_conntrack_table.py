@@ -52,7 +52,9 @@ def test_a_port_that_talks_to_itself_has_a_connection_like_any_other():
 
 
 def test_a_timer_that_was_shortened_runs_out_at_its_new_time():
-    """A connection that is reset lives ten seconds more, not five days (CT-4.1); so does one in the place of a deleted one."""
+    """A connection that is reset lives ten seconds more, not five days (CT-4.1); so does one in the place of a
+    deleted one.
+    """
     netns = node(TRACKED)
     sent = packet("192.168.0.1", "192.168.0.1", 40000)
     run(netns, sent, local=True)

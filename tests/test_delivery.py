@@ -71,7 +71,9 @@ OBJECTIONS = [
 
 @pytest.mark.parametrize(("kind", "cause", "answer4", "answer6", "error"), OBJECTIONS)
 def test_what_routing_objects_to(kind, cause, answer4, answer6, error):
-    """K-1.6: what a sender behind the node is answered; and of a process the system call fails, before any rule (K-2.1)."""
+    """K-1.6: what a sender behind the node is answered; and of a process the system call fails, before any rule
+    (K-2.1).
+    """
     for made, client, nowhere, answer in ((node(), CLIENT, NOWHERE, answer4), (node6(), CLIENT6, NOWHERE6, answer6)):
         objections = () if kind is None else (Route(net(nowhere), kind=kind),)
         netns = routed(made, *objections, without_default=kind is None)
@@ -293,7 +295,9 @@ def test_a_bridge_leaves_other_ways_to_routing():
 
 @pytest.mark.parametrize(("made", "disposition"), [(node, REJECTED), (node6, DROPPED)])
 def test_what_a_bridge_finds_no_route_for(made, disposition):
-    """Translated on the bridge to where no route leads: IPv4 is told, IPv6 is not (measured); without translation both are."""
+    """Translated on the bridge to where no route leads: IPv4 is told, IPv6 is not (measured); without translation
+    both are.
+    """
     four = made is node
     pod, service, nowhere = (POD, CLUSTER_IP, NOWHERE) if four else (POD6, "fd00:172:30::10", NOWHERE6)
     nat = table("nat", PREROUTING=(rule(to_net(net(service)), dnat(nowhere)),))

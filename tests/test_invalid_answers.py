@@ -1,4 +1,6 @@
-"""Answers that connection tracking cannot place, on a node with the rules that kube-proxy writes (K-6.5, CT-4.4; measured)."""
+"""Answers that connection tracking cannot place, on a node with the rules that kube-proxy writes (K-6.5, CT-4.4;
+measured).
+"""
 
 from dataclasses import replace
 

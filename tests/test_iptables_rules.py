@@ -1,4 +1,6 @@
-"""The iptables rules of service ports: worked documents (I-20, I-21), names (I-2), node ports (I-9), detection (I-10), IPv6 (I-16)."""
+"""The iptables rules of service ports: worked documents (I-20, I-21), names (I-2), node ports (I-9), detection
+(I-10), IPv6 (I-16).
+"""
 
 from pathlib import Path
 from typing import Any

@@ -68,7 +68,9 @@ class Facts:
         return AddressType.LOCAL if (Family.IPV4, address) == parse_ip(NODE) else AddressType.UNICAST
 
     def way_back(self, address: int) -> Decision | None:
-        """To the client by eth0, which carries the node's own address, too; one address is a black hole, and 0 is nowhere."""
+        """To the client by eth0, which carries the node's own address, too; one address is a black hole, and 0 is
+        nowhere.
+        """
         kind = {ip(NODE): RouteKind.LOCAL, ip(BLACK_HOLE): RouteKind.BLACKHOLE}.get(address, RouteKind.UNICAST)
         return Decision(kind, "eth0", address, None, None) if address else None
 

@@ -1,4 +1,6 @@
-"""The walk of a packet through one node: hooks, a Service, verdicts, local packets, the trace (K-1, K-2, K-5, K-9, PP-3, PP-4)."""
+"""The walk of a packet through one node: hooks, a Service, verdicts, local packets, the trace (K-1, K-2, K-5, K-9,
+PP-3, PP-4).
+"""
 
 from dataclasses import replace
 from fractions import Fraction

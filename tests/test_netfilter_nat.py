@@ -196,7 +196,9 @@ def test_interface_down_ends_masquerades():  # K-1.9
 
 
 def two_addresses() -> Netns:
-    """eth0 with two addresses, the second towards 192.168.7.0/24; what leaves by it is masqueraded, towards one host by SNAT."""
+    """eth0 with two addresses, the second towards 192.168.7.0/24; what leaves by it is masqueraded, towards one host
+    by SNAT.
+    """
     own = tuple(map(OwnAddress.parse, ("192.168.0.1/24", "192.168.7.1/24")))
     bridge = Interface("cni0", (OwnAddress.parse("10.180.0.1/24"),), InterfaceKind.BRIDGE)
     netns = Netns("n1", Routing([Interface("eth0", own), bridge], [Route(net("0.0.0.0/0"), "eth0")]))

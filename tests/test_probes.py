@@ -96,7 +96,9 @@ def test_an_endpoint_on_the_node_itself_keeps_the_source(cluster: Cluster) -> No
 
 
 def test_a_node_that_reaches_itself_borrows_no_loopback_address(cluster: Cluster) -> None:
-    """K-2.2; Linux 6.18 over lo, endpoint 192.168.0.1: the server sees 192.168.0.1, for --random-fully from another port."""
+    """K-2.2; Linux 6.18 over lo, endpoint 192.168.0.1: the server sees 192.168.0.1, for --random-fully from another
+    port.
+    """
     answer = cluster.probe("node-1", "172.30.0.16:53", protocol="UDP", sender="node")
     assert short(answer) == "delivered 192.168.0.1:5353 masq as 192.168.0.1:*"
 

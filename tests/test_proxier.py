@@ -1,4 +1,6 @@
-"""The sync engine: start gate, full and partial syncs, failures, large clusters, what follows a success (I-12 to I-15, CP-7, CP-10)."""
+"""The sync engine: start gate, full and partial syncs, failures, large clusters, what follows a success (I-12 to
+I-15, CP-7, CP-10).
+"""
 
 from typing import Any
 

@@ -153,7 +153,9 @@ def last_failure_s(log: RunLog) -> float:
 
 
 def test_no_flow_outlives_its_endpoint_if_its_entry_does_not_outlive_the_pause_between_datagrams() -> None:
-    """K-1.7, CT-5: an entry of 30 s is kept alive by a datagram every 6 s, and with it the dead endpoint; one of 5 s is not."""
+    """K-1.7, CT-5: an entry of 30 s is kept alive by a datagram every 6 s, and with it the dead endpoint; one of 5 s
+    is not.
+    """
     pinned = simulate("", head=STALE, delays="")
     assert last_failure_s(pinned) > 110
     for_5_s = simulate("", f"nodes.sysctls={{{UDP}: 5}}", head=STALE, delays="")

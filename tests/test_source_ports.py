@@ -126,7 +126,9 @@ def test_a_small_range_is_tried_whole_and_then_the_packet_is_lost():
 
 
 def test_a_large_range_is_tried_in_rounds_of_half_the_tries():
-    """CT-6.3: 128, 64, 32, 16 from new places each; and 8, as measured. What is behind the tries of a round is not found."""
+    """CT-6.3: 128, 64, 32, 16 from new places each; and 8, as measured. What is behind the tries of a round is not
+    found.
+    """
     taken = range(5000, 6000)
     keys = ["source port", *(("source port", n) for n in range(1, 5))]
     exhausted, none_left = Offsets(0, 0, 0, 0, 0), translating(snat(5000, 5999))

@@ -1,4 +1,6 @@
-"""Drawn clusters load and reach every case (O-1 … O-6, T-1, T-3, CFG-2, PP-1 … PP-8); drawn probes and sequences are what they promise."""
+"""Drawn clusters load and reach every case (O-1 … O-6, T-1, T-3, CFG-2, PP-1 … PP-8); drawn probes and sequences are
+what they promise.
+"""
 
 import subprocess
 import sys

@@ -72,7 +72,9 @@ def test_too_few_draws_tell_nothing(drawn: dict[str, int], weights: dict[str, Fr
 
 
 def test_fair_draws_give_every_chance_alike() -> None:
-    """400 fair experiments: p-values below 0.1, 0.5, 0.9 are as many as they should be, within five standard deviations."""
+    """400 fair experiments: p-values below 0.1, 0.5, 0.9 are as many as they should be, within five standard
+    deviations.
+    """
     chances = []
     for number in range(400):
         counts = Counter(f"e{below(4, 7, 'fair', number, draw)}" for draw in range(200))

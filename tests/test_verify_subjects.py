@@ -228,7 +228,9 @@ def results(subject: Subject) -> set[ProbeResult]:
 
 
 def test_what_customers_dial_ends_as_the_scenario_says() -> None:
-    """node-1 always has a local endpoint; the others are empty for a time, and then outside clients get silence (PP-5, K-8.1)."""
+    """node-1 always has a local endpoint; the others are empty for a time, and then outside clients get silence
+    (PP-5, K-8.1).
+    """
     subjects = built_in("local-rollout")
     assert [results(subject) for subject in of(subjects, "node-1")] == [{ProbeResult.DELIVERED}] * 6
     ends = {node: [results(subject) for subject in of(subjects, node)] for node in ("node-2", "node-3")}

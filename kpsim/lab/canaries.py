@@ -1,8 +1,10 @@
-"""Canaries: packets whose fates are known, sent before and after every batch. If the lab does not see one as it must be, it is blind.
+"""Canaries: packets whose fates are known, sent before and after every batch. If the lab does not see one as it must
+be, it is blind.
 
-Counterpart: the canary chains of kube-proxy, which prove that its tables were not flushed. The addresses of canaries belong to benchmarking
-networks (RFC 2544, RFC 5180), so no cluster's rules match them. Canaries have routes of their own, and rules of their own, the guards.
-So they fare alike on every machine; they say nothing about the rules under test.
+Counterpart: the canary chains of kube-proxy, which prove that its tables were not flushed. The addresses of canaries
+belong to benchmarking networks (RFC 2544, RFC 5180), so no cluster's rules match them. Canaries have routes of their
+own, and rules of their own, the guards. So they fare alike on every machine; they say nothing about the rules under
+test.
 
 A *flock* is one canary of each kind, and the answer to the translated one.
 """
@@ -56,10 +58,12 @@ def _address(family: Family, number: int) -> int:
 
 
 def guarded(ruleset: Ruleset, *, silent: bool = False) -> Ruleset:
-    """The rules, with the guards in front of each base chain's own rules. A canary matches a guard before any other rule.
+    """The rules, with the guards in front of each base chain's own rules. A canary matches a guard before any other
+    rule.
 
-    Guards go into the tables that ``ruleset`` has and into those that the canaries need. With ``silent`` one more guard drops the TCP
-    resets that the node's kernel sends. A caller that answers for processes which do not exist needs it: a reset would end their talk.
+    Guards go into the tables that ``ruleset`` has and into those that the canaries need. With ``silent`` one more
+    guard drops the TCP resets that the node's kernel sends. A caller that answers for processes which do not exist
+    needs it: a reset would end their talk.
     """
     guards = _guards(ruleset.family, silent=silent)
     tables = ruleset.tables
@@ -83,7 +87,9 @@ def _in_front(guards: Table, table: Table) -> Table:
 
 @cache
 def _guards(family: Family, *, silent: bool) -> Ruleset:
-    """All guards, by table and chain. They are written here as iptables spells them; a tool loads them in its own language."""
+    """All guards, by table and chain. They are written here as iptables spells them; a tool loads them in its own
+    language.
+    """
     client, translated, rejected, dropped, pod, node, endpoint = (
         format_ip(family, _address(family, number))
         for number in (_CLIENT, _TRANSLATED, _REJECTED, _DROPPED, _POD, _NODE, _ENDPOINT)
@@ -159,7 +165,9 @@ class Canaries:
         return Canary(name, Shot(packet), seen)
 
     def check(self, flock: Sequence[Canary], heard: Sequence[Heard]) -> None:
-        """BlindLab unless each canary was seen as it must be and nowhere else, and the translated one has its connection."""
+        """BlindLab unless each canary was seen as it must be and nowhere else, and the translated one has its
+        connection.
+        """
         self.check_seen(flock, heard)
         *_, translated, answer = flock
         known = self._node.conntrack.get(tuple_of(translated.shot.packet))
@@ -169,7 +177,9 @@ class Canaries:
             )
 
     def check_seen(self, flock: Sequence[Canary], heard: Sequence[Heard]) -> None:
-        """BlindLab unless each canary was seen as it must be. ``flock`` may be a part of one; connections are not looked at."""
+        """BlindLab unless each canary was seen as it must be. ``flock`` may be a part of one; connections are not
+        looked at.
+        """
         for canary, each in zip(flock, heard, strict=True):
             seen = {self._word(sighting) for sighting in each.sightings}
             if canary.seen == Where.SOCKET:

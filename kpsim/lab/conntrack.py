@@ -1,6 +1,7 @@
 """The connection table of a network namespace, read and changed over netlink.
 
-Counterpart: the tool ``conntrack``. Entries are asked for one by one: a dump would walk the table of the whole machine (K-11).
+Counterpart: the tool ``conntrack``. Entries are asked for one by one: a dump would walk the table of the whole
+machine (K-11).
 """
 
 import os
@@ -79,14 +80,18 @@ class LinuxConntrack:
         return [None if data is None else _seen(data) for data in answers]
 
     def add(self, original: FlowTuple, reply: FlowTuple, *, assured: bool = False, seconds: int = 300) -> None:
-        """Makes the entry of a UDP flow without a packet, to fill a table. Refused if the entry exists or the table is full."""
+        """Makes the entry of a UDP flow without a packet, to fill a table. Refused if the entry exists or the table
+        is full.
+        """
         status = _CONFIRMED | (_SEEN_REPLY | _ASSURED if assured else 0)
         written = _asked(original) + attribute(_REPLY | NESTED, _written(reply))
         written += attribute(_STATUS, status.to_bytes(4)) + attribute(_TIMEOUT, seconds.to_bytes(4))
         self._netlink.ask(_NEW, written, family=_FAMILIES[original.family], creates=True)
 
     def set_timer(self, flow: FlowTuple, seconds: int) -> None:
-        """Sets the timer of an existing entry. A test sees that a packet re-arms a timer only if the timer stood elsewhere before."""
+        """Sets the timer of an existing entry. A test sees that a packet re-arms a timer only if the timer stood
+        elsewhere before.
+        """
         timeout = attribute(_TIMEOUT, seconds.to_bytes(4))
         self._netlink.ask(_NEW, _asked(flow) + timeout, family=_FAMILIES[flow.family])
 

@@ -1,7 +1,7 @@
 """Encodes packets as bytes, from the IP header on, and decodes them.
 
-Counterpart: the wire. ``kpsim.wire`` does the same for people, over Scapy. This module does it ten thousand times a minute. A tag in the
-header tells which packet was sent.
+Counterpart: the wire. ``kpsim.wire`` does the same for people, over Scapy. This module does it ten thousand times a
+minute. A tag in the header tells which packet was sent.
 """
 
 from functools import cache
@@ -53,7 +53,9 @@ _LEAST_LENGTHS = {"tcp": 20, "udp": 8, "icmp": 8, "icmpv6": 8, "sctp": 16, "dccp
 
 
 class Decoded(NamedTuple):
-    """A packet from the wire. If it is an ICMP error, ``tag``, ``seq`` and ``ack`` belong to the packet that the error is about."""
+    """A packet from the wire. If it is an ICMP error, ``tag``, ``seq`` and ``ack`` belong to the packet that the
+    error is about.
+    """
 
     packet: Packet
     tag: int  #: IP identification, or flow label; packets that the node makes itself have arbitrary ones
@@ -67,12 +69,13 @@ class Decoded(NamedTuple):
 def encode(packet: Packet, *, tag: int, seq: int = 0, ack: int = 0, vtag: int = VERIFICATION_TAG) -> bytes:
     """The packet as bytes from its IP header on, with a few bytes of data if it carries data.
 
-    ``tag`` becomes the IP identification (16 bits; Linux replaces 0 in packets that processes send) or the flow label (20 bits). An ICMP
-    error carries it twice, also in the packet inside. For TCP, ``seq`` and ``ack`` are its numbers. For SCTP they are the verification tags
-    of the sender and of the other end; 0 stands for ``vtag``.
+    ``tag`` becomes the IP identification (16 bits; Linux replaces 0 in packets that processes send) or the flow label
+    (20 bits). An ICMP error carries it twice, also in the packet inside. For TCP, ``seq`` and ``ack`` are its
+    numbers. For SCTP they are the verification tags of the sender and of the other end; 0 stands for ``vtag``.
 
-    If the packet's ``checksum_ok`` is false, the checksum of its transport header is wrong. The checksums of the IP header and of a packet
-    inside an ICMP error are always right. Checksums are computed for the source address as given, even for the 0 that Linux replaces.
+    If the packet's ``checksum_ok`` is false, the checksum of its transport header is wrong. The checksums of the IP
+    header and of a packet inside an ICMP error are always right. Checksums are computed for the source address as
+    given, even for the 0 that Linux replaces.
 
     ValueError if the tag has too many bits, InputError for a protocol or chunk that cannot be encoded.
     """
@@ -157,13 +160,15 @@ def _sctp(packet: Packet, own: int, other: int, *, checksum_ok: bool) -> bytearr
 
 
 def decode(data: bytes | memoryview, family: Family) -> Decoded | None:
-    """The packet that begins with this IP header; None if it is not of this family, or ends within its transport header.
+    """The packet that begins with this IP header; None if it is not of this family, or ends within its transport
+    header.
 
-    Padding behind the packet is ignored. The packet's ``length`` comes from the IP header. Its protocol is a number in decimal if the number
-    has no name here, if the packet is an IPv4 fragment other than the first, or if an IPv6 extension header comes first (``44`` is a
-    fragment). An SCTP chunk of unknown type reads as ``DATA``, because connection tracking treats it so. A checksum that Linux leaves for the
-    network card to finish counts as right. ``related`` is the packet in an ICMP error: a TCP packet without flags if the flags were cut
-    off, None if fewer than 8 bytes of its transport header are there.
+    Padding behind the packet is ignored. The packet's ``length`` comes from the IP header. Its protocol is a number
+    in decimal if the number has no name here, if the packet is an IPv4 fragment other than the first, or if an IPv6
+    extension header comes first (``44`` is a fragment). An SCTP chunk of unknown type reads as ``DATA``, because
+    connection tracking treats it so. A checksum that Linux leaves for the network card to finish counts as right.
+    ``related`` is the packet in an ICMP error: a TCP packet without flags if the flags were cut off, None if fewer
+    than 8 bytes of its transport header are there.
     """
     return _read(memoryview(data), family, embedded=False)
 
@@ -232,7 +237,9 @@ def _read_transport(packet: Packet, segment: memoryview, tag: int, *, embedded: 
 
 
 def _is_good(packet: Packet, number: int, segment: memoryview) -> bool:
-    """Whether the transport's checksum is right, or is the partial one that Linux leaves for the network card to finish."""
+    """Whether the transport's checksum is right, or is the partial one that Linux leaves for the network card to
+    finish.
+    """
     offset = _CHECKSUM_OFFSETS.get(packet.protocol)
     if offset is None:
         return packet.protocol != "sctp" or _has_good_crc(segment)
@@ -254,7 +261,9 @@ def _has_good_crc(segment: memoryview) -> bool:
 
 
 def _sum(data: bytes | bytearray | memoryview, more: int = 0) -> int:
-    """The ones' complement sum of the 16-bit words, from 0 to 0xFFFE. Modulo 0xFFFF a number equals the sum of its words, as 2**16 is 1."""
+    """The ones' complement sum of the 16-bit words, from 0 to 0xFFFE. Modulo 0xFFFF a number equals the sum of its
+    words, as 2**16 is 1.
+    """
     number = int.from_bytes(data)
     return ((number << 8 if len(data) & 1 else number) + more) % 0xFFFF
 

@@ -92,7 +92,9 @@ class Namespace:
             return _sysctl(name).exists()
 
     def set_sysctls(self, values: Mapping[str, int]) -> None:
-        """Sets sysctls by name, such as ``net.ipv4.ip_forward``. LabError if one does not exist or the value is refused."""
+        """Sets sysctls by name, such as ``net.ipv4.ip_forward``. LabError if one does not exist or the value is
+        refused.
+        """
         with self.entered():
             for name, value in values.items():
                 try:

@@ -1,4 +1,5 @@
-"""Netlink for netfilter: sends questions to one of its subsystems in a namespace, and packs and unpacks the attributes of messages.
+"""Netlink for netfilter: sends questions to one of its subsystems in a namespace, and packs and unpacks the
+attributes of messages.
 
 Counterpart: libmnl and libnfnetlink. The subsystems' own modules know what their attributes mean.
 """
@@ -44,7 +45,8 @@ class Netlink:
     def ask(
         self, verb: int, attributes: bytes = b"", *, family: int = socket.AF_UNSPEC, creates: bool = False
     ) -> bytes | None:
-        """The attributes of the kernel's answer; None if it only acknowledges, or if the object does not exist. Refused for other errors.
+        """The attributes of the kernel's answer; None if it only acknowledges, or if the object does not exist.
+        Refused for other errors.
 
         ``creates``: the object must not exist yet.
         """
@@ -59,7 +61,9 @@ class Netlink:
                 answer = content
 
     def ask_all(self, verb: int, questions: Sequence[bytes], *, family: int) -> list[bytes | None]:
-        """The answer to each question, as from ``ask``, but with fewer system calls. Each question must have exactly one answer."""
+        """The answer to each question, as from ``ask``, but with fewer system calls. Each question must have exactly
+        one answer.
+        """
         answers: dict[int, bytes | None] = {}
         for first in range(0, len(questions), _AT_ONCE):
             some = range(first, min(first + _AT_ONCE, len(questions)))

@@ -1,7 +1,8 @@
-"""A node in Linux: one namespace with a machine's interfaces, routes, settings and rules, and one with the world around it.
+"""A node in Linux: one namespace with a machine's interfaces, routes, settings and rules, and one with the world
+around it.
 
-Counterpart: a machine that kube-proxy runs on, its pods behind a bridge, a peer and the outside behind its uplink. The world has no IP stack
-of its own: the caller sends every packet of pods, peers and clients, answers included.
+Counterpart: a machine that kube-proxy runs on, its pods behind a bridge, a peer and the outside behind its uplink.
+The world has no IP stack of its own: the caller sends every packet of pods, peers and clients, answers included.
 """
 
 import json
@@ -89,7 +90,9 @@ class LabNode:
         self.namespace.ip([f"route add {_written(r)}" for r in routing.routes if r.network.family is self.family])
 
     def _lines(self, interface: Interface) -> list[str]:
-        """The arguments of ``ip`` that make an interface. If it has a wire to the world, frames that come out there are read from now on."""
+        """The arguments of ``ip`` that make an interface. If it has a wire to the world, frames that come out there
+        are read from now on.
+        """
         name, lines = interface.name, []
         match interface.kind:
             case InterfaceKind.LOOPBACK:
@@ -238,8 +241,8 @@ def _written(route: Route) -> str:
 def sysctl_values(sysctls: Sysctls, exists: Callable[[str], bool]) -> dict[str, int]:
     """The values of all settings that a namespace has for itself, by name.
 
-    A kernel that does not track a protocol lacks the protocol's timers: those that ``exists`` denies are left out if they have their
-    default value.
+    A kernel that does not track a protocol lacks the protocol's timers: those that ``exists`` denies are left out if
+    they have their default value.
     """
     values = {each: each.of(sysctls) for each in SETTINGS.values() if not each.of_machine}
     return {each.name: value for each, value in values.items() if value != each.default or exists(each.name)}

@@ -1,6 +1,8 @@
-"""What a machine must have for the lab: rights, tools, and a kernel that can do what kube-proxy's rules need in a network namespace.
+"""What a machine must have for the lab: rights, tools, and a kernel that can do what kube-proxy's rules need in a
+network namespace.
 
-The kernel is tried in a new namespace, which is closed afterwards. The machine's own rules and interfaces are never touched.
+The kernel is tried in a new namespace, which is closed afterwards. The machine's own rules and interfaces are never
+touched.
 """
 
 import os
@@ -33,7 +35,9 @@ _LINKS = {"veth": "link add kpsim0 type veth peer name kpsim1", "bridge": "link 
 
 
 def obstacles(variant: Variant, families: Iterable[Family] = tuple(Family)) -> list[Obstacle]:
-    """Everything that keeps the lab from being built; empty if nothing does. The kernel is tried only if rights and tools are there."""
+    """Everything that keeps the lab from being built; empty if nothing does. The kernel is tried only if rights and
+    tools are there.
+    """
     if platform.system() != "Linux":
         return [Obstacle(f"needs Linux: this is {platform.system()}")]
     families = list(families)

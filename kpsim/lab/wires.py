@@ -1,8 +1,10 @@
-"""The sockets of the lab. They send packets into the node, by its interfaces or from its processes, and read packets wherever they come out.
+"""The sockets of the lab. They send packets into the node, by its interfaces or from its processes, and read packets
+wherever they come out.
 
-A veth delivers a frame within the sender's ``send()``. So a packet has come out, or never will, before the next one goes in (K-11). A packet
-is recognised by its tag, which survives every translation and also stands in ICMP errors about the packet. No loss may go unnoticed: the
-kernel's counts of frames at the wires must equal the numbers of frames that were written and read here.
+A veth delivers a frame within the sender's ``send()``. So a packet has come out, or never will, before the next one
+goes in (K-11). A packet is recognised by its tag, which survives every translation and also stands in ICMP errors
+about the packet. No loss may go unnoticed: the kernel's counts of frames at the wires must equal the numbers of
+frames that were written and read here.
 """
 
 import contextlib
@@ -48,8 +50,8 @@ class Where(enum.StrEnum):
 class Shot(NamedTuple):
     """A packet to send: into ``packet.in_interface``, or from a process of the node if that is empty.
 
-    For TCP, ``sequence`` and ``acknowledged`` are its numbers. For SCTP they are the verification tags of the sender and of the other end;
-    0 stands for a tag that both ends share.
+    For TCP, ``sequence`` and ``acknowledged`` are its numbers. For SCTP they are the verification tags of the sender
+    and of the other end; 0 stands for a tag that both ends share.
     """
 
     packet: Packet
@@ -58,7 +60,9 @@ class Shot(NamedTuple):
 
 
 class Framed(NamedTuple):
-    """A shot with its Ethernet header and the far end of the wire that it is written to. Without a wire a process of the node sends it."""
+    """A shot with its Ethernet header and the far end of the wire that it is written to. Without a wire a process of
+    the node sends it.
+    """
 
     shot: Shot
     wire: str = ""
@@ -66,7 +70,9 @@ class Framed(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """A packet that came out. ``name`` is the interface. Behind a bridge, ``address`` is the pod whose port the packet came out of."""
+    """A packet that came out. ``name`` is the interface. Behind a bridge, ``address`` is the pod whose port the
+    packet came out of.
+    """
 
     where: Where
     name: str
@@ -132,9 +138,9 @@ class Wires:
     def transmit(self, frames: Sequence[Framed], *, wait_for_last: bool = False) -> "Reception":
         """Sends frames in order and collects the packets that come out.
 
-        With ``wait_for_last`` it goes on until something is seen of the last frame, for at most a second or so. Without frames it collects
-        what has come out since the last call, such as packets that a queue let go. LabError if a frame was lost on its way in or out, or came
-        out where the lab has no port.
+        With ``wait_for_last`` it goes on until something is seen of the last frame, for at most a second or so.
+        Without frames it collects what has come out since the last call, such as packets that a queue let go.
+        LabError if a frame was lost on its way in or out, or came out where the lab has no port.
         """
         if len(frames) >= _TAGS[self.family]:
             raise LabError(f"{len(frames)} packets in one batch: tags tell {_TAGS[self.family] - 1} apart")
@@ -210,9 +216,11 @@ class Wires:
         yield decoded, port
 
     def _collect_all(self, reception: "Reception", *, wait_for_last: bool) -> None:
-        """Reads until every frame that was written has entered the node, and every frame that left the node has been read.
+        """Reads until every frame that was written has entered the node, and every frame that left the node has been
+        read.
 
-        Some frames come a little later: a busy kernel puts work off, and messages to neighbours have timers of their own.
+        Some frames come a little later: a busy kernel puts work off, and messages to neighbours have timers of their
+        own.
         """
         for waited_ms in range(_PATIENCE_MS):
             received, sent = self._counts.kernels()
@@ -239,7 +247,9 @@ class Wires:
             raise LabError(f"{lost} packets came out that nobody could look at: a socket's buffer was full")
 
     def _lost(self) -> tuple[int, int]:
-        """Numbers of packets that the sockets lost since the last call: those of the wires, those of the node's processes."""
+        """Numbers of packets that the sockets lost since the last call: those of the wires, those of the node's
+        processes.
+        """
         _, lost = struct.unpack("=II", self._world.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
         before, self._drops = self._drops, sum(
             struct.unpack("=9I", opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[_DROPS] for opened in self._raw
@@ -332,7 +342,9 @@ def _with_header(listening: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def _one_cpu() -> Iterator[None]:
-    """Keeps this process on one CPU, since packets overtake each other only between CPUs. Different processes take different CPUs."""
+    """Keeps this process on one CPU, since packets overtake each other only between CPUs. Different processes take
+    different CPUs.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {allowed[os.getpid() % len(allowed)]})
     try:

@@ -27,8 +27,8 @@ from kpsim.manifests.yaml_reader import YamlRefused, find_lines, read_yaml
 class Loaded:
     """A cluster read from manifests.
 
-    ``proxy_config`` is the KubeProxyConfiguration as written and ``config`` the same, typed and defaulted; both None if there
-    was none. ``notes`` say what was defaulted, allocated, derived and skipped.
+    ``proxy_config`` is the KubeProxyConfiguration as written and ``config`` the same, typed and defaulted; both None
+    if there was none. ``notes`` say what was defaulted, allocated, derived and skipped.
     """
 
     cluster: ClusterState

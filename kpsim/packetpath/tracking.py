@@ -175,7 +175,8 @@ def _decide(traversal: Traversal, table: Table, chain: Chain) -> End | None:
 def confirm(traversal: Traversal) -> End | None:
     """Inserts the new entry, now that the packet leaves or is delivered (CT-3.4).
 
-    Over lo this happens already in POSTROUTING (K-1.4). Returns the packet's end if the reply tuple is taken, else None.
+    Over lo this happens already in POSTROUTING (K-1.4). Returns the packet's end if the reply tuple is taken, else
+    None.
     """
     entry = traversal.entry
     if not traversal.unconfirmed or entry is None:

@@ -1,4 +1,5 @@
-"""Conditions on a run's figures: ``dropped == 0``, ``sync_lag.p99_seconds < 2s``, ``delivered_ratio between 0.9 and 1``.
+"""Conditions on a run's figures: ``dropped == 0``, ``sync_lag.p99_seconds < 2s``, ``delivered_ratio between 0.9 and
+1``.
 
 Grammar::
 

@@ -127,7 +127,9 @@ class Space(enum.Enum):
 
 
 class TableKey(NamedTuple):
-    """Names a table as the kernel does. Its text is the name alone; a dialect whose tool tells spaces apart writes the space."""
+    """Names a table as the kernel does. Its text is the name alone; a dialect whose tool tells spaces apart writes
+    the space.
+    """
 
     space: Space
     name: str

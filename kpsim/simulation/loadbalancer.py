@@ -97,8 +97,8 @@ class LoadBalancer:
     def record(self, *nodes: str) -> None:
         """Log every node whose true state or place in the rotation has changed since its last record.
 
-        Records of one call are in the order of the nodes. ``nodes`` are those that something has just happened to. Other
-        nodes are looked at only if they may have changed, too.
+        Records of one call are in the order of the nodes. ``nodes`` are those that something has just happened to.
+        Other nodes are looked at only if they may have changed, too.
         """
         if not self._beliefs:
             return

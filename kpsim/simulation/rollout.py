@@ -102,8 +102,8 @@ class Fleet:
 def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> RolloutStep:
     """Return the step that the controllers take now. It is empty if they wait for a pod to change.
 
-    New pods come as far as ``replicas`` + surge allows. Old ones go if they are not ready anyway, or as long as at least
-    ``replicas`` − unavailable pods stay ready.
+    New pods come as far as ``replicas`` + surge allows. Old ones go if they are not ready anyway, or as long as at
+    least ``replicas`` − unavailable pods stay ready.
     """
     unready_new = pods.of_revision(revision, ready=False)
     new = unready_new + pods.of_revision(revision, ready=True)

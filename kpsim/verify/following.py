@@ -1,6 +1,8 @@
-"""The walk that the model takes when it draws what Linux drew: endpoints and source ports are Linux' choice, the model follows.
+"""The walk that the model takes when it draws what Linux drew: endpoints and source ports are Linux' choice, the
+model follows.
 
-It takes only turns that the model has: if the model cannot do what Linux did, the result is a walk that differs from Linux.
+It takes only turns that the model has: if the model cannot do what Linux did, the result is a walk that differs from
+Linux.
 """
 
 from collections.abc import Hashable, Iterator
@@ -36,7 +38,9 @@ class _Follower:
 
 
 class _Steered(_Follower):
-    """Also draws the endpoint that Linux drew. The key of a draw says why its rule exists, and ends with the rule's endpoint."""
+    """Also draws the endpoint that Linux drew. The key of a draw says why its rule exists, and ends with the rule's
+    endpoint.
+    """
 
     def __init__(self, endpoint: str, drawn: int) -> None:
         super().__init__(ScriptedChooser(), drawn)
@@ -50,13 +54,17 @@ class _Steered(_Follower):
 def likely_walk(
     netns: Netns, packet: Packet, endpoint: tuple[int, int] | None, drawn: int, now_ns: int, *, trace: bool = False
 ) -> Walk:
-    """The walk to ``endpoint``, an address and a port, if the rules lead there. ``drawn`` is the source port that Linux chose."""
+    """The walk to ``endpoint``, an address and a port, if the rules lead there. ``drawn`` is the source port that
+    Linux chose.
+    """
     end = "" if endpoint is None else join_host_port(format_ip(packet.family, endpoint[0]), endpoint[1])
     return walk(netns, packet, now_ns=now_ns, chooser=_Steered(end, drawn), local=not packet.in_interface, trace=trace)
 
 
 def every_walk(netns: Netns, packet: Packet, drawn: int, now_ns: int, *, trace: bool = False) -> Iterator[Walk]:
-    """All walks that the packet may take, whatever endpoint is drawn; at most 2,000. ``drawn`` as for :func:`likely_walk`."""
+    """All walks that the packet may take, whatever endpoint is drawn; at most 2,000. ``drawn`` as for
+    :func:`likely_walk`.
+    """
 
     def once(chooser: Chooser) -> Walk:
         return walk(

@@ -1,4 +1,5 @@
-"""Judges whether Linux draws endpoints as often as the model says, by a chi-square test over repeats of one first packet.
+"""Judges whether Linux draws endpoints as often as the model says, by a chi-square test over repeats of one first
+packet.
 
 The draws of a kernel cannot be compared one by one, only their frequencies (K-5).
 """
@@ -15,7 +16,9 @@ _LEAST_EXPECTED = 5  # expected draws of each endpoint; with fewer the statistic
 
 @dataclass(frozen=True, slots=True)
 class Frequencies:
-    """How often each endpoint was drawn, and the probability that the model gives it. ``question`` is the packet in words."""
+    """How often each endpoint was drawn, and the probability that the model gives it. ``question`` is the packet in
+    words.
+    """
 
     question: str
     drawn: Mapping[str, int]
@@ -48,7 +51,8 @@ class Frequencies:
 def chance_of_chi_square(least: float, freedom: int) -> float:
     """The exact chance that a chi-square with ``freedom`` degrees of freedom is at least ``least``.
 
-    It is the regularized upper incomplete gamma function at ``freedom / 2``, which is a finite sum because ``freedom`` is whole.
+    It is the regularized upper incomplete gamma function at ``freedom / 2``, which is a finite sum because
+    ``freedom`` is whole.
     """
     half = least / 2
     if half == 0:

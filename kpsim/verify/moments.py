@@ -1,4 +1,5 @@
-"""Moments of a scenario's run: the rules that a node's kernel held, the machines, the owners of addresses, and what clients dialled.
+"""Moments of a scenario's run: the rules that a node's kernel held, the machines, the owners of addresses, and what
+clients dialled.
 
 Counterpart: the dumps that an administrator saves on a node during an incident.
 """
@@ -31,8 +32,9 @@ from kpsim.tracing.site import Sender, Site
 def distinct_moments(history: History, node: str, family: Family, most: int) -> list[Loaded]:
     """The moments when the node began to hold rules that it had not held before, in order of time.
 
-    If there are more than ``most`` moments, some are left out evenly. The first and the last rules are always among them, so ``most`` is at
-    least 2. If the node held the same rules several times the first time counts; for the rules that it held last, the last time.
+    If there are more than ``most`` moments, some are left out evenly. The first and the last rules are always among
+    them, so ``most`` is at least 2. If the node held the same rules several times the first time counts; for the
+    rules that it held last, the last time.
     """
     assert most >= 2
     loaded = [each for each in history.loaded if (each.node, each.family) == (node, family)]
@@ -71,8 +73,8 @@ def site_at(history: History, moment: Loaded) -> Site:
 def traffic_probes(scenario: Scenario, moment: Loaded) -> Iterator[Probe]:
     """First packets that clients of the scenario's traffic send to the moment's node.
 
-    Of a traffic source's clients outside the cluster only the first and the last send. Whether the source is active at the moment does not
-    matter.
+    Of a traffic source's clients outside the cluster only the first and the last send. Whether the source is active
+    at the moment does not matter.
     """
     sources = scenario.spec.traffic
     for traffic, clients in zip(sources, outside_clients(sources), strict=True):
@@ -98,7 +100,9 @@ def _dialled(traffic: Traffic, service: Service, moment: Loaded) -> tuple[str, s
 
 
 def _senders(scenario: Scenario, traffic: Traffic, clients: range, moment: Loaded) -> Iterator[tuple[Sender, str]]:
-    """Senders whose packets reach the moment's node first, each with its source address. The node's kernel chooses an empty one."""
+    """Senders whose packets reach the moment's node first, each with its source address. The node's kernel chooses an
+    empty one.
+    """
     here = not traffic.nodes or moment.node in traffic.nodes
     match traffic.origin:
         case Origin.PODS:

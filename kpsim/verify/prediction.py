@@ -1,6 +1,8 @@
-"""Predicts what is seen of a packet outside netfilter: where it comes out, the error of the sender's system call, the node's own answer.
+"""Predicts what is seen of a packet outside netfilter: where it comes out, the error of the sender's system call, the
+node's own answer.
 
-Counterpart: the parts of Linux around netfilter's hooks, such as a closed port that answers and a system call that fails.
+Counterpart: the parts of Linux around netfilter's hooks, such as a closed port that answers and a system call that
+fails.
 """
 
 from typing import NamedTuple
@@ -53,7 +55,9 @@ def sights_of(netns: Netns, way: Walk) -> tuple[Sight, ...]:
 
 
 def error_of(way: Walk) -> str:
-    """The error of a raw socket's ``sendto``, empty if it succeeds. Netfilter's refusals are EPERM; errors of routing have other names."""
+    """The error of a raw socket's ``sendto``, empty if it succeeds. Netfilter's refusals are EPERM; errors of routing
+    have other names.
+    """
     if way.disposition not in (Disposition.REJECTED, Disposition.DROPPED) or way.packet.in_interface:
         return ""
     if way.rule is not None or way.cause in (Cause.POLICY, Cause.TUPLE_TAKEN, Cause.DEVICE_CHANGED, Cause.TABLE_FULL):
@@ -62,7 +66,9 @@ def error_of(way: Walk) -> str:
 
 
 def is_refused_by_routing(way: Walk) -> bool:
-    """Whether routing answers the packet with an ICMP error of IPv4. These errors have a rate limit of their own (measured)."""
+    """Whether routing answers the packet with an ICMP error of IPv4. These errors have a rate limit of their own
+    (measured).
+    """
     refused = way.cause in (Cause.NO_ROUTE, Cause.UNREACHABLE, Cause.PROHIBIT)
     return refused and way.answer is not None and way.answer.protocol == "icmp"
 

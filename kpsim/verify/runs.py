@@ -1,4 +1,6 @@
-"""Runs a whole verification: subjects with given, random or systematic probes, or random clusters. ``kpsim verify`` calls it."""
+"""Runs a whole verification: subjects with given, random or systematic probes, or random clusters. ``kpsim verify``
+calls it.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +25,9 @@ PROBES_PER_CLUSTER = 100
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A subject and the probes that are sent to it. ``manifest`` holds a random cluster, so that it can be loaded again."""
+    """A subject and the probes that are sent to it. ``manifest`` holds a random cluster, so that it can be loaded
+    again.
+    """
 
     subject: Subject
     probes: Sequence[Probe]
@@ -48,7 +52,9 @@ def drawn(subjects: Sequence[Subject], count: int, seed: int, *, manifest: str =
 
 
 def random_clusters(count: int, clusters: int, seed: int) -> Iterator[Question]:
-    """``count`` random probes at the nodes of ``clusters`` random clusters. The same seed draws the same clusters and probes."""
+    """``count`` random probes at the nodes of ``clusters`` random clusters. The same seed draws the same clusters and
+    probes.
+    """
     for number in range(clusters):
         manifest = draw_manifest(SeededChoices(seed, "cluster", number))
         cluster = load(text=manifest)
@@ -73,8 +79,8 @@ def verify(
 ) -> Report:
     """Sends all probes, and reports what was found. LabError if nothing could be measured.
 
-    ``progress`` is called with a subject's name and the number of probes that were sent since the last call. ``found`` is called with
-    each question when it is done.
+    ``progress`` is called with a subject's name and the number of probes that were sent since the last call.
+    ``found`` is called with each question when it is done.
     """
     clock, verifications = Clock(), []
     begun_s = clock.now_s()

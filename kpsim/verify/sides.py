@@ -1,7 +1,8 @@
-"""Explains a disagreement from both sides: the model's way through the rules, and the rules that counted the packet in Linux.
+"""Explains a disagreement from both sides: the model's way through the rules, and the rules that counted the packet
+in Linux.
 
-Counterpart: ``kpsim trace`` beside the counters of ``iptables-save -c``. Model and Linux forget their connections, then the packet is sent once
-more, alone.
+Counterpart: ``kpsim trace`` beside the counters of ``iptables-save -c``. Model and Linux forget their connections,
+then the packet is sent once more, alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,9 @@ from kpsim.verify.twin import Exchange, Twin
 
 
 class Sides(NamedTuple):
-    """Both sides, in lines. ``again``: whether the two also disagreed about the packet alone; if not, earlier packets matter."""
+    """Both sides, in lines. ``again``: whether the two also disagreed about the packet alone; if not, earlier packets
+    matter.
+    """
 
     model: tuple[str, ...]
     linux: tuple[str, ...]

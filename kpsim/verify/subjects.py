@@ -1,4 +1,6 @@
-"""Subjects: what is verified, namely one family of one node at one moment. They come from clusters and scenarios on the command line."""
+"""Subjects: what is verified, namely one family of one node at one moment. They come from clusters and scenarios on
+the command line.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,8 +51,8 @@ def _named(*parts: str) -> str:
 def cluster_subjects(cluster: Cluster, nodes: Sequence[str] = ()) -> Iterator[Subject]:
     """A subject for each node and each of its families. ``nodes`` names the nodes wanted; all if it is empty.
 
-    A node has a family if it has an address, a pod network or pods of that family. A recording has one node and one family. InputError
-    for an unknown node, a node without a family, and a cluster without subjects.
+    A node has a family if it has an address, a pod network or pods of that family. A recording has one node and one
+    family. InputError for an unknown node, a node without a family, and a cluster without subjects.
     """
     for name in nodes:
         cluster.check_node(name)
@@ -96,8 +98,9 @@ def scenario_subjects(
 ) -> Iterator[Subject]:
     """A subject for each different ruleset that a node held while the scenario ran, in order of node, family and time.
 
-    ``nodes`` names the nodes wanted; all if it is empty. Each node and family has at most ``moments`` subjects, the first and the last
-    always among them. The scenario runs when the first subject is taken. InputError for an unknown node, or fewer than two moments.
+    ``nodes`` names the nodes wanted; all if it is empty. Each node and family has at most ``moments`` subjects, the
+    first and the last always among them. The scenario runs when the first subject is taken. InputError for an unknown
+    node, or fewer than two moments.
     """
     known = tuple(node.name for node in cluster_nodes(scenario.spec.nodes))
     for name in nodes:
@@ -141,9 +144,10 @@ def load_subjects(
 ) -> Iterator[Subject]:
     """The subjects of all scenarios among ``paths``, and of the one cluster that all other paths describe together.
 
-    A scenario is named by its file or its built-in name. ``seed`` and ``settings`` need a scenario, ``beside`` and ``sysctls`` a cluster (see
-    :func:`kpsim.explore.load`). ``note`` is called with what loading the cluster defaulted, derived or skipped.
-    Everything is loaded before the first subject is yielded. InputError as from :func:`load_scenario` and :func:`kpsim.explore.load`.
+    A scenario is named by its file or its built-in name. ``seed`` and ``settings`` need a scenario, ``beside`` and
+    ``sysctls`` a cluster (see :func:`kpsim.explore.load`). ``note`` is called with what loading the cluster
+    defaulted, derived or skipped. Everything is loaded before the first subject is yielded. InputError as from
+    :func:`load_scenario` and :func:`kpsim.explore.load`.
     """
     scenarios = [path for path in paths if is_scenario(path)]
     others = [path for path in paths if path not in scenarios]
@@ -163,7 +167,9 @@ def load_subjects(
 
 
 def is_scenario(path: Path | str) -> bool:
-    """Whether a path names a scenario. A path that does not exist counts if it may be a name: the loader then lists the names."""
+    """Whether a path names a scenario. A path that does not exist counts if it may be a name: the loader then lists
+    the names.
+    """
     if str(path) in scenario_names():
         return True
     if is_stream(path) or Path(path).is_dir():

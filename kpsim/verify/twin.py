@@ -1,7 +1,8 @@
-"""A twin: one family of a node in the model and in Linux. The same packets go through both, and everything that is seen is compared.
+"""A twin: one family of a node in the model and in Linux. The same packets go through both, and everything that is
+seen is compared.
 
-Linux goes first, since it draws endpoints and ports. The model then must have an outcome that is the same: what comes out where, how it
-looks, the error that the sender gets, and the connection with its timer.
+Linux goes first, since it draws endpoints and ports. The model then must have an outcome that is the same: what comes
+out where, how it looks, the error that the sender gets, and the connection with its timer.
 """
 
 from collections import Counter
@@ -79,7 +80,8 @@ class Exchange:
 class Twin:
     """One family of a node in the model and in Linux. ``close`` it.
 
-    ``silent``: the node refuses no TCP by itself. Then the caller can play processes that do not exist, for longer than one segment.
+    ``silent``: the node refuses no TCP by itself. Then the caller can play processes that do not exist, for longer
+    than one segment.
     """
 
     def __init__(
@@ -112,7 +114,9 @@ class Twin:
         return Difference("rules", *found) if found else None
 
     def check_rules(self) -> None:
-        """LabError unless Linux still holds all that was loaded. If not, what was measured since belongs to other rules."""
+        """LabError unless Linux still holds all that was loaded. If not, what was measured since belongs to other
+        rules.
+        """
         if found := self.linux.tool.first_difference(self._held, self.linux.tool.saved()):
             loaded, now = found
             raise LabError(f"somebody changed the rules meanwhile: loaded was {loaded}, now there is {now}")
@@ -129,7 +133,8 @@ class Twin:
     # --- packets ---------------------------------------------------------------------------------------------------------
 
     def exchange(self, shots: Sequence[Shot]) -> list[Exchange]:
-        """Sends a batch of packets through both, between two flocks of canaries. No two packets of a batch may begin the same flow.
+        """Sends a batch of packets through both, between two flocks of canaries. No two packets of a batch may begin
+        the same flow.
 
         BlindLab if a canary is not seen as it must be.
         """
@@ -160,7 +165,9 @@ class Twin:
         return self.follow([shot], heard, trace=trace)[0]
 
     def _bound(self, shot: Shot) -> Shot:
-        """The shot with the source address that the node's kernel would choose, if it is a process's packet without one."""
+        """The shot with the source address that the node's kernel would choose, if it is a process's packet without
+        one.
+        """
         packet = shot.packet
         if packet.in_interface or packet.saddr:
             return shot
@@ -224,7 +231,9 @@ class Twin:
         return next(filter(self._is_remembered, every), every[0] if every else likely)
 
     def _is_remembered(self, way: Walk) -> bool:
-        """Whether Linux' affinity lists hold what this way writes. For a packet that is dropped later, nothing else can be seen."""
+        """Whether Linux' affinity lists hold what this way writes. For a packet that is dropped later, nothing else
+        can be seen.
+        """
         touched = [touch for touch in way.effects.touched.recent if touch.match.action == "set"]
         return all(format_ip(*touch.source) in self.linux.tool.remembered(touch.match.name) for touch in touched)
 

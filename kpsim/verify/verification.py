@@ -99,8 +99,8 @@ class Verifier:
     ) -> Verification:
         """Sends every probe once, and ``repeat`` times if its endpoint is drawn.
 
-        ``progress`` is called with the number of probes that were sent since the last call. LabError, or its kind BlindLab, if nothing could
-        be measured; InputError for a probe whose source cannot be chosen.
+        ``progress`` is called with the number of probes that were sent since the last call. LabError, or its kind
+        BlindLab, if nothing could be measured; InputError for a probe whose source cannot be chosen.
         """
         twin = self.twin(subject)
         difference = twin.load(subject.site.netns(subject.node, subject.family).rulesets[subject.family])

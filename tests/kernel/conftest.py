@@ -23,7 +23,9 @@ def namespace(kernel: None) -> Iterator[Namespace]:
 
 @pytest.fixture
 def twin_of(kernel: None) -> Iterator[Callable[..., Twin]]:
-    """Makes twins of a small node with two pods and these rules, as iptables-save prints them, for as long as the test runs."""
+    """Makes twins of a small node with two pods and these rules, as iptables-save prints them, for as long as the
+    test runs.
+    """
     with ExitStack() as made:
 
         def make(

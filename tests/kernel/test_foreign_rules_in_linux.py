@@ -295,7 +295,8 @@ def test_a_limit_is_a_bucket_that_fills_with_time(twin_of: Maker, variant: Varia
 
 @VARIANTS
 def test_who_fills_the_bucket_of_a_limit_anew(twin_of: Maker, variant: Variant) -> None:
-    """ip_tables replaces a table as a whole: whatever is changed in it, all its buckets are full again, as after each sync of kube-proxy.
+    """ip_tables replaces a table as a whole: whatever is changed in it, all its buckets are full again, as after each
+    sync of kube-proxy.
 
     nf_tables leaves the rules alone that stay, and so does the model. Tables are apart in both.
     """

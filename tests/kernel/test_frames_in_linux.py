@@ -132,7 +132,9 @@ def test_first_packets_are_led_on_unless_their_checksum_is_wrong(point: TurningP
 
 @pytest.mark.kernel
 def test_answers_find_their_way_back(point: TurningPoint) -> None:
-    """SCTP by its verification tag, TCP by its numbers: with others connection tracking would find them invalid (CT-4.4)."""
+    """SCTP by its verification tag, TCP by its numbers: with others connection tracking would find them invalid
+    (CT-4.4).
+    """
     for protocol, first, answer in (
         ("tcp", {"tcp_flags": frozenset({"SYN"})}, {"tcp_flags": frozenset({"SYN", "ACK"})}),
         ("sctp", {"sctp_chunk": "INIT"}, {"sctp_chunk": "INIT_ACK"}),

@@ -96,8 +96,8 @@ def test_icmp_errors_are_limited_per_client_and_overall(twin_of: Maker, family: 
 def test_redirects_of_ipv6_spend_what_errors_may_cost(twin_of: Maker) -> None:
     """A packet that would leave by the link that it came by is redirected as well.
 
-    That costs as much as ten errors, and a client who has done so once has as much as sixty: five redirects and ten errors. The
-    model has no redirects.
+    That costs as much as ten errors, and a client who has done so once has as much as sixty: five redirects and ten
+    errors. The model has no redirects.
     """
     target = "fd00:172::10"
     twin = twin_of(f"*filter\n-A FORWARD -d {target}/128 -j REJECT\nCOMMIT\n", V6)

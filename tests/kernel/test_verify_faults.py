@@ -33,7 +33,9 @@ V4, V6 = Family.IPV4, Family.IPV6
 
 
 def objects() -> list[str]:
-    """In both families: a Service with a pod here (one), with three pods elsewhere (trio), with none (none), with affinity (sticky)."""
+    """In both families: a Service with a pod here (one), with three pods elsewhere (trio), with none (none), with
+    affinity (sticky).
+    """
     found = []
     for family, ip, pod, other in (
         (V4, "172.30.0.{}", "10.180.0.{}", "10.180.1.{}"),

@@ -73,16 +73,6 @@ def _host(field: Field, ip: str) -> Compare:
     return within(field, host_network(ip))
 
 
-def local_match(detector: LocalDetector, *, negate: bool) -> tuple[str, Compare]:
-    """The option and the expression that match traffic from a local pod; with ``negate``, all other traffic (I-10)."""
-    if detector.cidr is not None:
-        return "-s", within(Field.SADDR, detector.cidr, negate=negate)
-    name = detector.interface
-    if name.endswith("+"):
-        return "-i", Compare(Field.IIFNAME, NamePattern(name[:-1]), negate)
-    return "-i", named(Field.IIFNAME, name, negate=negate)
-
-
 #: a rule and the chain it goes to
 Placed = tuple[str, Rule]
 
@@ -138,6 +128,25 @@ class _Where(NamedTuple):
 
     words: tuple[str, ...]
     parts: tuple[Expression, ...]
+
+
+def _from_pods(detector: LocalDetector, *, negate: bool) -> _Where:
+    """Matches traffic from a local pod; with ``negate``, all other traffic (I-10)."""
+    name = detector.interface
+    if detector.cidr is not None:
+        return _from_network(detector.cidr, negate=negate)
+    if name == "+" and not negate:
+        return _Where(("-i~+",), ())  # any interface: iptables drops it
+    if name.endswith("+"):
+        return _Where(("-i",), (Compare(Field.IIFNAME, NamePattern(name[:-1]), negate),))
+    return _Where(("-i",), (named(Field.IIFNAME, name, negate=negate),))
+
+
+def _from_network(network: Network, *, negate: bool = False) -> _Where:
+    """Matches traffic from a network. iptables drops ``-s`` of all addresses, so the rule then has no such part (I-17)."""
+    if network.is_zero and not negate:
+        return _Where((f"-s~{network}",), ())
+    return _Where(("-s",), (within(Field.SADDR, network, negate=negate),))
 
 
 class _Writer:
@@ -296,8 +305,8 @@ class _Writer:
         if not self.settings.config.masquerade_all:
             if self.settings.detector is None:
                 return chain, None
-            option, from_elsewhere = local_match(self.settings.detector, negate=True)
-            where = _Where((*where.words, option), (*where.parts, from_elsewhere))
+            elsewhere = _from_pods(self.settings.detector, negate=True)
+            where = _Where((*where.words, *elsewhere.words), (*where.parts, *elsewhere.parts))
         return chain, self.rule(Role.MASQUERADE_CLUSTER_IP, f"{self.name} cluster IP", where, _MARK_MASQ)
 
     def external_rules(self) -> tuple[Rule, ...]:
@@ -311,8 +320,7 @@ class _Writer:
         else:
             # pods and the node itself are short-circuited to all endpoints: the Local policy is for outside clients
             if self.settings.detector is not None:
-                option, from_pod = local_match(self.settings.detector, negate=False)
-                pods = _Where((option,), (from_pod,))
+                pods = _from_pods(self.settings.detector, negate=False)
                 comment = f"pod traffic for {destinations}"
                 rules.append(self.rule(Role.SHORT_CIRCUIT_POD, comment, pods, Jump(self.svc)))
             comment = f"masquerade LOCAL traffic for {destinations}"
@@ -328,7 +336,7 @@ class _Writer:
         """The rules of the FW chain: R16 to R18 of I-7."""
         ranges = self.port.source_ranges or ()
         comment, jump = f"{self.name} loadbalancer IP", Jump(self.ext)
-        sources = [_Where(("-s",), (within(Field.SADDR, network),)) for network in ranges]
+        sources = [_from_network(network) for network in ranges]
         if any(self.settings.node_ip in network for network in ranges):
             # the node may reach the VIP, also from the VIP's own address if that is bound on the node
             sources += [_Where(("-s=bare",), (_host(Field.SADDR, ip),)) for ip in self.port.load_balancer_ips]

@@ -161,10 +161,10 @@ class Shape:
     def __init__(self, *words: str) -> None:
         """``words`` name the options as written, e.g. ``--comment``, ``-m tcp``, ``-d``, ``-j REJECT``.
 
-        A detail follows an equals sign (``-d=bare``). KeyError for an option that does not exist.
+        A detail follows an equals sign (``-d=bare``). A value that is true of every packet, and so has no part,
+        follows a tilde (``-s~0.0.0.0/0``). KeyError for an option that does not exist.
         """
-        named = [(ROWS[name], detail or None) for name, _, detail in (word.partition("=") for word in words)]
-        pieces = tuple((row, not row.always, detail, row.place is Place.MATCH) for row, detail in named)
+        pieces = tuple(map(_piece, words))
         self._spelling, order = _arranged(pieces)
         with_part = [i for i, (_, has_part, _, _) in enumerate(pieces) if has_part]
         places = tuple(with_part.index(i) for i in order)
@@ -175,6 +175,13 @@ class Shape:
         """A rule of this shape. ``parts`` are in the order of the options that have a part."""
         body = parts if self._order is None else tuple([parts[i] for i in self._order])
         return Rule(body, comment, origin, self._spelling)
+
+
+def _piece(word: str) -> tuple[Row, bool, Hashable, bool]:
+    name, tilde, text = word.partition("~")
+    name, _, detail = name.partition("=")
+    row = ROWS[name]
+    return row, not (row.always or tilde), (text if tilde else detail) or None, row.place is Place.MATCH
 
 
 def text_of_type(written: Written, family: Family) -> str:

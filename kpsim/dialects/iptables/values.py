@@ -65,7 +65,9 @@ class NotModelled(Exception):
 
 
 def quoted(text: str) -> str:
-    r"""The text in double quotes with ``"``, ``'`` and ``\`` escaped. Text of letters, digits, ``_`` and ``-`` stays bare."""
+    r"""The text in double quotes with ``"``, ``'`` and ``\`` escaped. Text of letters, digits, ``_`` and ``-`` stays
+    bare.
+    """
     if _PLAIN_WORD.fullmatch(text):
         return text
     return '"' + _TO_ESCAPE.sub(r"\\\g<0>", text) + '"'

@@ -22,7 +22,9 @@ class Obstacle:
 
 
 class Tool(Protocol):
-    """The rules of one family in one namespace, and what they remember. Every method raises LabError if a command fails."""
+    """The rules of one family in one namespace, and what they remember. Every method raises LabError if a command
+    fails.
+    """
 
     def begin(self) -> None:
         """Makes the kernel set up its tables in the namespace; from then on it has a connection table."""

@@ -1,7 +1,8 @@
-"""iptables as the lab's tool: loads rules with ``iptables-restore``, reads them with ``iptables-save``, and says what is missing for that.
+"""iptables as the lab's tool: loads rules with ``iptables-restore``, reads them with ``iptables-save``, and says what
+is missing for that.
 
-Counterpart: the iptables package, and ``/proc/net/xt_recent``, where the kernel shows affinity lists. This is the only module of the lab
-that spells rules as text.
+Counterpart: the iptables package, and ``/proc/net/xt_recent``, where the kernel shows affinity lists. This is the
+only module of the lab that spells rules as text.
 """
 
 import re
@@ -30,7 +31,9 @@ _LISTS = Path("/proc/thread-self/net/xt_recent")
 
 
 class IptablesTool:
-    """One family's rules in a namespace, see :class:`kpsim.lab.tools.Tool`. ``accounting`` holds the counters that rules name."""
+    """One family's rules in a namespace, see :class:`kpsim.lab.tools.Tool`. ``accounting`` holds the counters that
+    rules name.
+    """
 
     def __init__(self, namespace: Namespace, family: Family, variant: Variant, accounting: LinuxAccounting) -> None:
         self._namespace, self._family, self._variant = namespace, family, variant

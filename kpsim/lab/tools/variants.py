@@ -1,4 +1,5 @@
-"""The two variants of the iptables tools. Each keeps its rules in another part of the kernel, and does not see the other's.
+"""The two variants of the iptables tools. Each keeps its rules in another part of the kernel, and does not see the
+other's.
 
 Counterpart: Debian's alternatives for ``iptables``.
 """

@@ -1,7 +1,7 @@
 """Choices: the primitive for everything that is drawn, and helpers that build on it.
 
-Choices come from a seed, or from a test library that shrinks failing examples. For shrinking, 0 must always be the simplest alternative, so
-options are listed with the simplest first.
+Choices come from a seed, or from a test library that shrinks failing examples. For shrinking, 0 must always be the
+simplest alternative, so options are listed with the simplest first.
 """
 
 from collections.abc import Hashable, Sequence

@@ -1,7 +1,8 @@
 """Draws random clusters as manifests: nodes, a KubeProxyConfiguration, Services of all kinds and their EndpointSlices.
 
-Counterpart: the objects that administrators and users apply to a cluster. Every manifest is valid, so it loads. Objects are numbered, and
-none depends on the choices for another: so objects can be left out when a case is made small.
+Counterpart: the objects that administrators and users apply to a cluster. Every manifest is valid, so it loads.
+Objects are numbered, and none depends on the choices for another: so objects can be left out when a case is made
+small.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,8 @@
-"""The address plan of drawn clusters: what each address block is for, in both families, and the nodes with their addresses.
+"""The address plan of drawn clusters: what each address block is for, in both families, and the nodes with their
+addresses.
 
-Counterpart: an administrator's plan of networks. An object's addresses follow from its number, not from which other objects there are.
+Counterpart: an administrator's plan of networks. An object's addresses follow from its number, not from which other
+objects there are.
 """
 
 import enum
@@ -10,7 +12,8 @@ from kpsim.addresses import Family, canonical_ip, parse_network
 
 
 class Block(enum.Enum):
-    """A block of addresses for one purpose. Two numbers make an address, and the first of them a network. A member's comment names the two.
+    """A block of addresses for one purpose. Two numbers make an address, and the first of them a network. A member's
+    comment names the two.
 
     A member holds the patterns of its addresses and the prefix lengths of its networks, for IPv4 and IPv6.
     """
@@ -34,7 +37,9 @@ class Block(enum.Enum):
         return found
 
     def network(self, family: Family, first: int, *, longer: int = 0) -> str:
-        """The network of all addresses with this first number. ``longer`` lengthens its prefix: 1 leaves the lower half, 2 a quarter."""
+        """The network of all addresses with this first number. ``longer`` lengthens its prefix: 1 leaves the lower
+        half, 2 a quarter.
+        """
         found = parse_network(f"{self.at(family, first, 0)}/{self._prefixes[family] + longer}")
         assert found is not None
         return str(found)

@@ -1,7 +1,8 @@
-"""Draws random probes at a node, most of them to frontends of Services; or makes a systematic list of probes that all differ in kind.
+"""Draws random probes at a node, most of them to frontends of Services; or makes a systematic list of probes that all
+differ in kind.
 
-Counterpart: the first packets of clients. Each probe of a list has its own source port, as long as there are ports left. So no two probes
-share a tuple, before or after translation, and all can be sent into one connection table.
+Counterpart: the first packets of clients. Each probe of a list has its own source port, as long as there are ports
+left. So no two probes share a tuple, before or after translation, and all can be sent into one connection table.
 """
 
 import enum
@@ -61,7 +62,9 @@ class _Ports:
 def draw_probes(
     choices: Choices, site: Site, node: str, family: Family, count: int, services: Iterable[Service] = ()
 ) -> list[Probe]:
-    """``count`` random probes at a node, seven of ten to frontends. ``services`` adds source ranges and health check ports."""
+    """``count`` random probes at a node, seven of ten to frontends. ``services`` adds source ranges and health check
+    ports.
+    """
     around = Surroundings.of(site, node, family, services)
     ports = _Ports()
     return [_draw(choices, around, ports, number) for number in range(1, count + 1)]

@@ -1,7 +1,8 @@
 """Draws random Services of all kinds, with EndpointSlices for their endpoints.
 
-Counterpart: users' Services, and the slices that the EndpointSlice controller or a user writes for them. Addresses and ports follow from the
-Service's number, so no two Services claim the same one. Services share endpoints on purpose.
+Counterpart: users' Services, and the slices that the EndpointSlice controller or a user writes for them. Addresses
+and ports follow from the Service's number, so no two Services claim the same one. Services share endpoints on
+purpose.
 """
 
 from collections.abc import Iterator, Sequence

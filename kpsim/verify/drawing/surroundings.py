@@ -1,4 +1,5 @@
-"""The surroundings of a node in one family: the destinations that can be dialled there, and the clients that can dial them.
+"""The surroundings of a node in one family: the destinations that can be dialled there, and the clients that can dial
+them.
 
 Counterpart: the pods, processes, neighbours and outside clients around a node. It works for any site, drawn or not.
 """
@@ -89,7 +90,9 @@ class Surroundings:
         return tuple(a for (family, a), name in nodes.items() if family is self.family and name != self.node)
 
     def dialled(self, frontend: Frontend) -> tuple[Dialled, ...]:
-        """All destinations of a frontend. For a node port these are all addresses of this node, and one of another node."""
+        """All destinations of a frontend. For a node port these are all addresses of this node, and one of another
+        node.
+        """
         if frontend.address is not None:
             return (Dialled(frontend.address[1], frontend),)
         return tuple(Dialled(address, frontend) for address in (*self.own, *self.peers[:1]))
