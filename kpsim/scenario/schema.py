@@ -259,9 +259,7 @@ class Scale(Part):
 
 
 class Crash(Part):
-    """The application of running pods dies at once; its container restarts in place and answers after the startup
-    delay.
-    """
+    """The application of running pods dies at once; its container restarts in place and answers after the startup delay."""
 
     workload: Name
     count: Positive = 1
