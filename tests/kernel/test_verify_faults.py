@@ -209,10 +209,11 @@ def test_affinity_that_linux_does_not_have(
     shots = [shot(subject.family, "client", address, sport=number) for number in range(41000, 41030)]
     found = verify(verifier, subject, change, shots, monkeypatch, of_linux=True)
     differences = [each for d in found.disagreements if not d.answer for each in d.differences]
-    assert 1 <= len([each for each in differences if each.what == "what is seen"]) < 30
+    seen = [each for each in differences if each.what == "what is seen"]  # a slow machine may be late with a timer, too
+    assert 1 <= len(seen) < 30
     endpoint = r"(10\.180\.1\.[78]|\[fd00:180:0:1::[78]\]):8080"
-    for each in differences:
-        assert re.search(endpoint, each.model)[0] != re.search(endpoint, each.linux)[0]
+    for each in seen:
+        assert re.search(endpoint, each.model)[0] != re.search(endpoint, each.linux)[0], each
 
 
 # --- draws -------------------------------------------------------------------------------------------------------------------
