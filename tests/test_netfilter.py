@@ -29,7 +29,17 @@ from packets import (
     table,
     to,
 )
-from rule_parts import ct_state, from_net, in_interface, marked, of_protocol, out_interface, set_mark
+from rule_parts import (
+    connection_mark,
+    ct_state,
+    from_net,
+    in_interface,
+    marked,
+    of_protocol,
+    out_interface,
+    set_connection_mark,
+    set_mark,
+)
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
@@ -76,6 +86,13 @@ def test_order_of_the_hooks():  # K-1.1
         (ruleset(table("filter", FORWARD=(rule(Jump("A")),), A=(rule(ct_state("NEW"), ACCEPT),))), True),
         (ruleset(table("filter", LEFTOVER=(rule(ct_state("NEW"), ACCEPT),))), False),
         (ruleset(table("nat")), True),
+        # to read or write the connection's mark needs a connection, the packet's mark needs none
+        (ruleset(table("mangle", PREROUTING=(rule(set_mark(1, 1)),))), False),
+        (ruleset(table("mangle", PREROUTING=(rule(set_connection_mark("set", 1, 1)),))), True),
+        (ruleset(table("mangle", PREROUTING=(rule(set_connection_mark("save", 1, 1)),))), True),
+        (ruleset(table("mangle", PREROUTING=(rule(set_connection_mark("restore", 1, 1)),))), True),
+        (ruleset(table("mangle", PREROUTING=(rule(marked(1, 1), ACCEPT),))), False),
+        (ruleset(table("mangle", PREROUTING=(rule(connection_mark(1, 1), ACCEPT),))), True),
     ],
 )
 def test_connections_are_tracked_only_if_some_rule_needs_it(rules, tracks):  # K-1.5
