@@ -149,6 +149,15 @@ def test_the_client_address_is_kept_or_masqueraded(source, destination, dport, m
         assert outcome.source_port_drawn is masqueraded
 
 
+@pytest.mark.parametrize(("source", "masqueraded"), [(CLIENT, True), (POD, False)])
+def test_later_packets_are_masqueraded_as_the_first_was(source, masqueraded):  # K-1.3: without a rule of their own
+    netns = node(service_rules((REMOTE_POD,)))
+    established(netns, packet(source, CLUSTER_IP))
+    later = run(netns, packet(source, CLUSTER_IP, tcp_flags=frozenset({"ACK"})))
+    assert (later.snat_rule, later.masqueraded) == (None, masqueraded)
+    assert later.packet.source == (NODE if masqueraded else source)
+
+
 @pytest.mark.parametrize(("endpoint", "source"), [(OTHER_POD, "10.180.0.1"), (REMOTE_POD, NODE)])
 def test_a_process_of_the_node_is_masqueraded_toward_the_endpoint(endpoint, source):  # PP-3.3
     outcome = run(node(service_rules((endpoint,))), packet("", CLUSTER_IP), local=True)
