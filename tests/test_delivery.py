@@ -265,6 +265,20 @@ def test_a_bridge_switches_between_its_own(called, source, destination, ttl, hoo
     assert outcome.packet.out_interface == bridge
 
 
+@pytest.mark.parametrize(("came_by", "called"), [("eth0", True), ("eth0", False), ("cni0", True), ("cni0", False)])
+def test_only_a_bridge_that_calls_netfilter_shows_martians_of_ipv6_to_rules(came_by, called):
+    """K-7.5."""
+    rules = ruleset(table("mangle", PREROUTING=(rule(Counter("prerouting")),)), family=V6)
+    netns = node6(rules, sysctls=Sysctls(bridge_nf_call_iptables=not called, bridge_nf_call_ip6tables=called))
+    shown = ["prerouting"] if came_by == "cni0" and called else []
+    for source, destination, cause in (
+        ("::1", CLIENT6, Cause.MARTIAN_SOURCE), ("ff02::1", CLIENT6, Cause.MARTIAN_SOURCE), (POD6, "::1", Cause.MARTIAN_DESTINATION),
+    ):  # fmt: skip
+        outcome = run(netns, packet(source, destination, came_by=came_by))
+        assert (outcome.disposition, outcome.cause, counted(outcome)) == (DROPPED, cause, shown)
+    assert counted(run(netns, packet(POD6, CLIENT6, came_by=came_by))) == ["prerouting"]
+
+
 @pytest.mark.parametrize("called", [True, False])
 def test_the_bridges_own_address_is_the_nodes(called):
     outcome = run(bridged(called=called), packet(POD, "10.180.0.1"))
