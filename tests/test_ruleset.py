@@ -12,6 +12,7 @@ from kpsim.ruleset import (
     ACCEPT,
     DROP,
     FOREIGN,
+    TCP_FLAG_BITS,
     Adjust,
     Base,
     Chain,
@@ -88,6 +89,11 @@ def test_values_of_a_field_have_the_fields_type():
         assert {field for field in Field if field.type is kind} == fields
     names = set(Field) - set().union(*types.values())
     assert {field.type for field in names} == {FieldType.NAME}
+
+
+def test_tcp_flags_are_numbered_as_in_the_header():
+    """RFC 9293 3.1, control bits, the last of them first."""
+    assert list(TCP_FLAG_BITS.items()) == [("FIN", 1), ("SYN", 2), ("RST", 4), ("PSH", 8), ("ACK", 16), ("URG", 32)]
 
 
 def test_the_target_of_a_rule_is_the_statement_at_its_end():

@@ -131,6 +131,9 @@ BOUND = LIMIT
 
 def clamp(value):
     return value if value < BOUND else LIMIT
+
+def unreached():
+    return LIMIT + 1
 """
 RUN = """
 import sys
@@ -155,6 +158,7 @@ def test_a_run_tells_caught_from_survived_and_knows_equivalents(tmp_path: Path) 
     told = done.stdout.splitlines()
     assert "caught tiny LIMIT: 3 → 4" in told
     assert "caught tiny clamp: value < BOUND → value >= BOUND" in told
+    assert "survived tiny unreached: LIMIT + 1 → LIMIT - 1" in told
     assert "equivalent tiny clamp: value < BOUND → value <= BOUND" in told
     assert "unused ['tiny gone: 1 → 2']" in told
     (tmp_path / "test_tiny.py").write_text(TESTS.replace("clamp(5) == 3", "True"))
