@@ -127,6 +127,17 @@ def test_a_process_without_any_address_cannot_send():
     assert (outcome.disposition, outcome.cause, outcome.local_error) == (REJECTED, Cause.NO_ADDRESS, "EADDRNOTAVAIL")
 
 
+def test_a_node_without_any_ipv4_address_sends_from_none_and_gets_no_answer():
+    """K-2.2."""
+    netns = node()
+    lonely = [replace(each, addresses=()) for each in netns.routing.interfaces.values()]
+    netns.routing = Routing([*lonely, Interface("tun0")], [Route(net("0.0.0.0/0"), "tun0")])
+    sent = run(netns, packet("", NOWHERE), local=True)
+    assert (sent.disposition, sent.packet.source, sent.packet.out_interface) == (FORWARDED, "0.0.0.0", "tun0")
+    lost = run(netns, replied(sent, in_interface="tun0"))
+    assert (lost.disposition, lost.cause) == (DROPPED, Cause.MARTIAN_DESTINATION)
+
+
 @pytest.mark.parametrize(
     ("destination", "delivered"), [("192.168.0.255", True), ("255.255.255.255", True), ("0.1.2.3", False)]
 )
