@@ -129,6 +129,17 @@ def test_a_process_without_any_address_cannot_send():
     assert (outcome.disposition, outcome.cause, outcome.local_error) == (REJECTED, Cause.NO_ADDRESS, "EADDRNOTAVAIL")
 
 
+def test_a_node_without_any_ipv4_address_sends_from_none_and_gets_no_answer():
+    """K-2.2."""
+    netns = node()
+    lonely = [replace(each, addresses=()) for each in netns.routing.interfaces.values()]
+    netns.routing = Routing([*lonely, Interface("tun0")], [Route(net("0.0.0.0/0"), "tun0")])
+    sent = run(netns, packet("", NOWHERE), local=True)
+    assert (sent.disposition, sent.packet.source, sent.packet.out_interface) == (FORWARDED, "0.0.0.0", "tun0")
+    lost = run(netns, replied(sent, in_interface="tun0"))
+    assert (lost.disposition, lost.cause) == (DROPPED, Cause.MARTIAN_DESTINATION)
+
+
 @pytest.mark.parametrize(
     ("destination", "delivered"), [("192.168.0.255", True), ("255.255.255.255", True), ("0.1.2.3", False)]
 )
@@ -265,6 +276,20 @@ def test_a_bridge_switches_between_its_own(called, source, destination, ttl, hoo
     assert (outcome.disposition, outcome.packet.ttl, counted(outcome)) == (FORWARDED, ttl, hooks)
     bridge = "cni0" if destination not in (REMOTE_POD,) else "eth0"
     assert outcome.packet.out_interface == bridge
+
+
+@pytest.mark.parametrize(("came_by", "called"), [("eth0", True), ("eth0", False), ("cni0", True), ("cni0", False)])
+def test_only_a_bridge_that_calls_netfilter_shows_martians_of_ipv6_to_rules(came_by, called):
+    """K-7.5."""
+    rules = ruleset(table("mangle", PREROUTING=(rule(Counter("prerouting")),)), family=V6)
+    netns = node6(rules, sysctls=Sysctls(bridge_nf_call_iptables=not called, bridge_nf_call_ip6tables=called))
+    shown = ["prerouting"] if came_by == "cni0" and called else []
+    for source, destination, cause in (
+        ("::1", CLIENT6, Cause.MARTIAN_SOURCE), ("ff02::1", CLIENT6, Cause.MARTIAN_SOURCE), (POD6, "::1", Cause.MARTIAN_DESTINATION),
+    ):  # fmt: skip
+        outcome = run(netns, packet(source, destination, came_by=came_by))
+        assert (outcome.disposition, outcome.cause, counted(outcome)) == (DROPPED, cause, shown)
+    assert counted(run(netns, packet(POD6, CLIENT6, came_by=came_by))) == ["prerouting"]
 
 
 @pytest.mark.parametrize("called", [True, False])

@@ -168,6 +168,7 @@ CASES = [
     # the packet lacks the field
     (equal(Field.TCP_FLAGS, 2, mask=2), ECHO, False), (equal(Field.TCP_FLAGS, 2, mask=2, negate=True), ECHO, False),
     (replace(source_port(1, 2), absent=True), ECHO, True), (replace(destination_port(1, 1), absent=True), ECHO, True),
+    (multiport("ports", ((80, 80),)), ECHO, False), (multiport("ports", ((1, 2),), negate=True), ECHO, False),
 ]  # fmt: skip
 
 

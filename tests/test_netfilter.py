@@ -31,7 +31,17 @@ from packets import (
     table,
     to,
 )
-from rule_parts import ct_state, from_net, in_interface, marked, of_protocol, out_interface, set_mark
+from rule_parts import (
+    connection_mark,
+    ct_state,
+    from_net,
+    in_interface,
+    marked,
+    of_protocol,
+    out_interface,
+    set_connection_mark,
+    set_mark,
+)
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
@@ -78,6 +88,13 @@ def test_order_of_the_hooks():  # K-1.1
         (ruleset(table("filter", FORWARD=(rule(Jump("A")),), A=(rule(ct_state("NEW"), ACCEPT),))), True),
         (ruleset(table("filter", LEFTOVER=(rule(ct_state("NEW"), ACCEPT),))), False),
         (ruleset(table("nat")), True),
+        # to read or write the connection's mark needs a connection, the packet's mark needs none
+        (ruleset(table("mangle", PREROUTING=(rule(set_mark(1, 1)),))), False),
+        (ruleset(table("mangle", PREROUTING=(rule(set_connection_mark("set", 1, 1)),))), True),
+        (ruleset(table("mangle", PREROUTING=(rule(set_connection_mark("save", 1, 1)),))), True),
+        (ruleset(table("mangle", PREROUTING=(rule(set_connection_mark("restore", 1, 1)),))), True),
+        (ruleset(table("mangle", PREROUTING=(rule(marked(1, 1), ACCEPT),))), False),
+        (ruleset(table("mangle", PREROUTING=(rule(connection_mark(1, 1), ACCEPT),))), True),
     ],
 )
 def test_connections_are_tracked_only_if_some_rule_needs_it(rules, tracks):  # K-1.5
@@ -132,6 +149,15 @@ def test_the_client_address_is_kept_or_masqueraded(source, destination, dport, m
         toward = {OTHER_POD: "10.180.0.1", REMOTE_POD: NODE}[outcome.packet.destination]
         assert outcome.packet.source == (toward if masqueraded else source)
         assert outcome.source_port_drawn is masqueraded
+
+
+@pytest.mark.parametrize(("source", "masqueraded"), [(CLIENT, True), (POD, False)])
+def test_later_packets_are_masqueraded_as_the_first_was(source, masqueraded):  # K-1.3: without a rule of their own
+    netns = node(service_rules((REMOTE_POD,)))
+    established(netns, packet(source, CLUSTER_IP))
+    later = run(netns, packet(source, CLUSTER_IP, tcp_flags=frozenset({"ACK"})))
+    assert (later.snat_rule, later.masqueraded) == (None, masqueraded)
+    assert later.packet.source == (NODE if masqueraded else source)
 
 
 @pytest.mark.parametrize(("endpoint", "source"), [(OTHER_POD, "10.180.0.1"), (REMOTE_POD, NODE)])

@@ -5,7 +5,8 @@ from packets import CLIENT, NODE, POD, flags, ip, packet
 
 from kpsim.addresses import Family
 from kpsim.packet import Packet
-from kpsim.packetpath.reject import ICMP_ERRORS, answer, error_of_drop, error_of_reject
+from kpsim.packetpath.reject import ICMP_ERRORS, answer, answer_name, error_of_drop, error_of_reject
+from kpsim.ruleset import RejectWith
 
 #: by iptables' names; type and code as RFC 792, 1812 5.2.7.1 and 4443 number them
 NUMBERS = {
@@ -32,6 +33,26 @@ def test_an_error_is_told_from_the_node_about_the_packet(name):  # K-3.1
 
 def test_every_error_has_its_number():
     assert ICMP_ERRORS.keys() == NUMBERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("with_", "four", "six"),  # RFC 792, 1812 5.2.7.1 and 4443; which family has which: iptables-extensions(8), REJECT
+    [
+        (RejectWith.NO_ROUTE, (3, 0), (1, 0)), (RejectWith.HOST_UNREACHABLE, (3, 1), (1, 3)),
+        (RejectWith.PROTOCOL_UNREACHABLE, (3, 2), None), (RejectWith.PORT_UNREACHABLE, (3, 3), (1, 4)),
+        (RejectWith.NET_PROHIBITED, (3, 9), None), (RejectWith.HOST_PROHIBITED, (3, 10), None),
+        (RejectWith.ADMIN_PROHIBITED, (3, 13), (1, 1)), (RejectWith.POLICY_FAIL, None, (1, 5)),
+        (RejectWith.REJECT_ROUTE, None, (1, 6)),
+    ],
+)  # fmt: skip
+def test_what_a_rule_answers_with_has_a_number_in_its_families(with_, four, six):
+    for family, numbers in ((Family.IPV4, four), (Family.IPV6, six)):
+        if numbers is None:
+            with pytest.raises(KeyError):
+                answer_name(family, with_)
+        else:
+            assert NUMBERS[answer_name(family, with_)] == numbers
+        assert answer_name(family, RejectWith.TCP_RESET) == "tcp-reset"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from rule_parts import ct_state, marked, set_connection_mark, set_mark, to_net
 
 from kpsim import rng
 from kpsim.addresses import Family
-from kpsim.netfilter import Disposition, Walk, walk
+from kpsim.netfilter import Cause, Disposition, Walk, walk
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.steps import (
@@ -44,7 +44,21 @@ from kpsim.packetpath.steps import (
     Tracking,
     describe,
 )
-from kpsim.ruleset import ACCEPT, Chance, Counter, Jump, Limit, Masquerade, Origin, Recent, Role, Rule, SetTimeToLive
+from kpsim.ruleset import (
+    ACCEPT,
+    DROP,
+    Chance,
+    Counter,
+    Jump,
+    Limit,
+    Masquerade,
+    Origin,
+    Recent,
+    Reject,
+    Role,
+    Rule,
+    SetTimeToLive,
+)
 from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
@@ -300,6 +314,21 @@ def test_equal_rules_draw_for_themselves_in_their_order():
     key = ("FORWARD", "")
     keys = {"a": key, "b": (key, 1), "c": (key, 2)}
     assert found == [tuple(name for name in "abc" if yes(flow, keys[name])) for flow in range(50)]
+
+
+def test_the_answer_to_a_rejected_packet_draws_for_itself():
+    """K-5 and K-3.2: a rule that drops half of what it meets drops half of the packets, and half of the answers to the rest."""
+    half = (rule(HALF, DROP),)
+    netns = node(ruleset(table("filter", FORWARD=(rule(Jump("A")), rule(Reject())), OUTPUT=(rule(Jump("A")),), A=half)))
+    found = [run(netns, packet(CLIENT, POD), flow=flow, commit=False) for flow in range(50)]
+    first = ("A", "")
+    dropped, silent = (Disposition.DROPPED, Cause.RULE), (Disposition.DROPPED, Cause.ANSWER_DROPPED)
+    told = [
+        dropped if yes(flow, first) else silent if yes(flow, (first, 1)) else (Disposition.REJECTED, Cause.RULE)
+        for flow in range(50)
+    ]
+    assert [(outcome.disposition, outcome.cause) for outcome in found] == told
+    assert len(set(told)) == 3
 
 
 @pytest.mark.parametrize("number", [0, 7])

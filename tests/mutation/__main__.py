@@ -22,22 +22,24 @@ from running import Mutants, Outcome, Verdict
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 
-#: modules that hold only records of what happened, or settings
-TOLD = ("kpsim.packetpath.steps", "kpsim.sysctls")
-#: the tests of the packet path that need no kernel
+#: modules that hold only records of what happened
+TOLD = ("kpsim.packetpath.steps",)
+#: the tests of the packet path and of the rule model that need no kernel
 TESTS = tuple(
     f"tests/{name}.py"
     for name in (
         "test_chains", "test_chooser", "test_clashes", "test_conntrack", "test_conntrack_table", "test_delivery",
-        "test_explain", "test_fabric", "test_flowstate", "test_flowstate_sctp", "test_flowstate_tcp", "test_foreign_rules",
-        "test_full_table", "test_invalid_answers", "test_matching", "test_measured_lives", "test_netfilter", "test_netfilter_nat",
-        "test_netfilter_refusals", "test_packet_journeys", "test_packet_paths", "test_probes", "test_recent", "test_reject",
-        "test_routing", "test_source_ports", "test_walk_steps", "properties/test_answers", "properties/test_connection_table",
-        "properties/test_walk_index", "properties/test_walks",
+        "test_dialect_iptables", "test_dialect_iptables_parse", "test_explain", "test_fabric", "test_flowstate",
+        "test_flowstate_sctp", "test_flowstate_tcp", "test_foreign_rules", "test_full_table", "test_invalid_answers",
+        "test_matching", "test_measured_lives", "test_netfilter", "test_netfilter_nat", "test_netfilter_refusals",
+        "test_packet_journeys", "test_packet_paths", "test_probes", "test_programmed", "test_recent", "test_reject",
+        "test_routing", "test_ruleset", "test_source_ports", "test_walk_steps", "properties/test_answers",
+        "properties/test_connection_table", "properties/test_walk_index", "properties/test_walks",
     )
 )  # fmt: skip
 #: pytest's options: one session, nothing stored, no parallel workers
 OPTIONS = "-q --no-header -p no:cacheprovider -p no:xdist --benchmark-disable"
+_WIDTH = 40  #: of the names in the report
 
 
 def main() -> int:
@@ -58,8 +60,12 @@ def main() -> int:
 
 
 def packet_path() -> list[str]:
-    """Every module that decides what becomes of a packet."""
-    files = [file for room in ("packetpath", "flowstate") for file in sorted((ROOT / "kpsim" / room).rglob("*.py"))]
+    """Every module that decides what becomes of a packet, and the rules that it reads. Dialects only read and write those."""
+    files = [
+        file
+        for room in ("packetpath", "flowstate", "ruleset")
+        for file in sorted((ROOT / "kpsim" / room).rglob("*.py"))
+    ]
     names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
     return [*(name for name in names if name not in TOLD), "kpsim.netfilter", "kpsim.conntrack"]
 
@@ -78,7 +84,7 @@ def survivors_in(report: str) -> frozenset[str]:
 def report(mutants: Mutants) -> None:
     for key in mutants.unused_equivalents():
         print(f"equivalent.txt names what is no surviving mutant: {key}")
-    print(f"\n{'module':<28}{'mutants':>8}{'caught':>8}{'equivalent':>12}{'share':>8}")
+    print(f"\n{'module':<{_WIDTH}}{'mutants':>8}{'caught':>8}{'equivalent':>12}{'share':>8}")
     for module in mutants.modules:
         print(row(module, [outcome for outcome in mutants.outcomes if outcome.module == module]))
     print(row("all", mutants.outcomes))
@@ -90,7 +96,7 @@ def row(name: str, outcomes: list[Outcome]) -> str:
     caught, same = counts[Verdict.CAUGHT], counts[Verdict.EQUIVALENT]
     judged = caught + counts[Verdict.SURVIVED]
     share = f"{caught / judged:.1%}" if judged else "–"
-    return f"{name:<28}{judged + same:>8}{caught:>8}{same:>12}{share:>8}"
+    return f"{name:<{_WIDTH}}{judged + same:>8}{caught:>8}{same:>12}{share:>8}"
 
 
 if __name__ == "__main__":

@@ -125,10 +125,17 @@ def _places(node: ast.AST) -> Iterator[_Place]:
         if field in ("annotation", "decorator_list", "returns", "args") and not isinstance(node, ast.Call):
             continue
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if _is_type_of_cast(node, field, index):
+                continue
             if isinstance(child, ast.expr | ast.stmt) and not _is_text_alone(child):
                 yield node, field, index, child
             if isinstance(child, ast.AST) and not _is_text_alone(child):
                 yield from _places(child)
+
+
+def _is_type_of_cast(node: ast.AST, field: str, index: int | None) -> bool:
+    """``cast("int", value)``: only mypy reads the type."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "cast" and (field, index) == ("args", 0)
 
 
 def _is_text_alone(node: ast.AST) -> bool:

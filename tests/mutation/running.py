@@ -17,6 +17,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,8 @@ class _Mutated:
                 self._put_in_place()
             except Exception:
                 return "impossible"
-            chosen = [items[test] for test in tests]
-            for item, following in zip(chosen, [*chosen[1:], None], strict=True):
+            chosen = [items[test] for test in tests]  # none, if none reaches the function
+            for item, following in zip_longest(chosen, chosen[1:]):
                 if _failed(item, following):
                     return f"caught {item.nodeid}"
             return "survived"

@@ -42,7 +42,7 @@ def clamp(value: int, low: int) -> int:
             return low
         case _:
             pass
-    found = [each for each in (value, low) if each]
+    found = [each for each in cast("list[int]", (value, low)) if each]
     return max(found) if found else -1
 '''
 
@@ -92,7 +92,7 @@ def test_each_is_made_once_and_has_a_name_of_its_own(found: list[str]) -> None:
         "clamp: low > 1 → low >= 1",
         "clamp: max(found) → min(found)",
         "clamp: max(found) if found else -1 → -1",
-        "clamp: [each for each in (value, low) if each] → [each for each in (value, low)]",
+        "clamp: [each for each in cast('list[int]', (value, low)) if each] → [each for each in cast('list[int]', (value, low))]",
         "clamp: return low → return",
     ],
 )
@@ -101,9 +101,11 @@ def test_what_is_tried(found: list[str], mutation: str) -> None:
 
 
 def test_what_is_left_alone(found: list[str]) -> None:
-    """Docstrings, annotations, defaults, assertions, fields."""
+    """Docstrings, annotations, defaults, assertions, fields, types of casts."""
     assert not [
-        told for told in found if any(word in told for word in ("100", "7", "5 →", "class", "Whether", "least"))
+        told
+        for told in found
+        if any(word in told for word in ("100", "7", "5 →", "class", "Whether", "least", "XXlist"))
     ]
 
 
@@ -129,6 +131,9 @@ BOUND = LIMIT
 
 def clamp(value):
     return value if value < BOUND else LIMIT
+
+def unreached():
+    return LIMIT + 1
 """
 RUN = """
 import sys
@@ -153,6 +158,7 @@ def test_a_run_tells_caught_from_survived_and_knows_equivalents(tmp_path: Path) 
     told = done.stdout.splitlines()
     assert "caught tiny LIMIT: 3 → 4" in told
     assert "caught tiny clamp: value < BOUND → value >= BOUND" in told
+    assert "survived tiny unreached: LIMIT + 1 → LIMIT - 1" in told
     assert "equivalent tiny clamp: value < BOUND → value <= BOUND" in told
     assert "unused ['tiny gone: 1 → 2']" in told
     (tmp_path / "test_tiny.py").write_text(TESTS.replace("clamp(5) == 3", "True"))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packets import node_netns
 from rule_parts import (
+    address_range,
     address_type,
     ct_state,
     destination_port,
@@ -39,6 +40,7 @@ from kpsim.ruleset import (
     Chance,
     Counter,
     Dnat,
+    Field,
     Goto,
     Jump,
     Limit,
@@ -51,6 +53,8 @@ from kpsim.ruleset import (
     Ruleset,
     Table,
     Unknown,
+    equal,
+    named,
 )
 
 # A small world, so that rules and packets meet often.
@@ -158,12 +162,19 @@ def test_walks_are_equal_with_and_without_the_index(rules, sent):
 # and every visit counts (NfAcct), so that a rule that is left out or out of order shows.
 DESTINATIONS = [to_net(network(a, p), n) for a, p, n in
                 ((VIP, 32, False), (POD, 32, False), (VIP, 32, True), (VIP, 31, False), (POD, 8, False), (POD, 0, False))]  # fmt: skip
-PROTOCOL_MATCHES = [of_protocol("tcp"), of_protocol("udp"), of_protocol("udp", negate=True)]
+DESTINATIONS += [address_range("dst", VIP, VIP + 1)]
+PROTOCOL_MATCHES = [
+    of_protocol("tcp"),
+    of_protocol("udp"),
+    of_protocol("udp", negate=True),
+    named(Field.L4PROTO, "tcp", "udp"),
+]
 PORT_MATCHES = [
     destination_port(80, 80),
     destination_port(81, 81),
     destination_port(80, 81),
     destination_port(80, 80, negate=True),
+    equal(Field.DPORT, 80, mask=0xFFFE),
 ]
 EFFECTS = [
     Recent("L", "set"),
@@ -220,6 +231,18 @@ def test_a_long_run_is_found_by_hash_and_in_order():
     chain = Chain("A", tuple(Rule((*body, ACCEPT)) for body in (*services, *node_ports, last)))
     packet = Packet(Family.IPV4, "tcp", CLIENT, VIP + 7, 40000, 80)
     assert [rule.position for rule in compiled(chain).candidates(packet)] == [7, 100, 200]
+
+
+def test_what_the_index_cannot_compare_it_leaves_in():
+    """A range of addresses, some bits of a port, several protocols."""
+    bodies = [
+        (address_range("dst", VIP, VIP + 9), destination_port(80, 80)), (to_net(network(VIP + 7, 32)), equal(Field.DPORT, 80, mask=0xFFFE)),
+        (named(Field.L4PROTO, "tcp", "udp"), destination_port(80, 80)), (destination_port(80, 80),),
+    ]  # fmt: skip
+    chain = Chain("A", tuple(Rule((*body, ACCEPT)) for body in bodies))
+    for dport, expected in ((80, [0, 1, 2, 3]), (81, [1])):
+        packet = Packet(Family.IPV4, "tcp", CLIENT, VIP + 7, 40000, dport)
+        assert [rule.position for rule in compiled(chain).candidates(packet)] == expected
 
 
 @settings(deadline=None, max_examples=25)
