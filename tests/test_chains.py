@@ -31,22 +31,28 @@ from rule_parts import (
 
 from kpsim.errors import InputError
 from kpsim.netfilter import Cause, Disposition, Netns, Walk
+from kpsim.packetpath.index import compiled
 from kpsim.packetpath.routing import Interface, Routing
 from kpsim.packetpath.steps import ChainEntered, ChainLeft, FieldChanged, FieldName, RuleMatched, Tracking
 from kpsim.ruleset import (
     ACCEPT,
     DROP,
     RETURN,
+    Chain,
+    Compare,
     Counter,
+    Field,
     Goto,
     Jump,
     Limit,
     Log,
+    Lookup,
     NoTrack,
     Redirect,
     Reject,
     ReversePath,
     Rule,
+    Set,
     SetTimeToLive,
     Snat,
     Table,
@@ -360,3 +366,16 @@ def test_a_token_flows_in_after_its_unit(unit, seconds):
     times = (0, 0, whole - 1, whole, 2 * whole - 1, 2 * whole)  # a refused packet at the same instant brings nothing
     found = [counted(run(netns, packet(CLIENT, POD), at_ns)) for at_ns in times]
     assert found == [["fits"], [], [], ["fits"], [], ["fits"]]
+
+
+def test_a_look_up_of_the_connection_tracks_connections_too():
+    """K-1.5: whatever a rule reads of the connection makes the kernel track connections."""
+    marks = rule(Lookup((Field.CT_MARK, Field.L4PROTO), Set(frozenset({(1, "tcp")}))), ACCEPT)
+    types = rule(Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set(frozenset({(3, 1)}))), ACCEPT)
+    assert [compiled(Chain("A", (each,))).tracks for each in (marks, types)] == [True, False]
+
+
+def test_the_index_leaves_out_no_rule_for_a_field_that_the_packet_lacks():
+    lacking = rule(Compare(Field.DPORT, ((80, 80),), absent=True), Counter("absent"))
+    netns = forwarding(*[lacking] * 5)
+    assert counted(forward(netns, protocol="icmp", icmp_type=8, sport=0)) == ["absent"] * 5

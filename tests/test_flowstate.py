@@ -9,6 +9,7 @@ from rule_parts import ct_state
 from kpsim.addresses import Family
 from kpsim.config import ProxyConfig
 from kpsim.flowstate import Action, Direction, Flow, FlowState, read
+from kpsim.flowstate.flow import Cell, transitions
 from kpsim.nodes import sysctls_of
 from kpsim.packet import Packet, Window
 from kpsim.sysctls import Sysctls
@@ -236,3 +237,21 @@ def test_an_invalid_ending_leaves_its_trace_in_the_table():  # measured: see tes
         assert run(netns, outside, SECOND_NS).ct_state == "INVALID"
     [entry] = netns.conntrack
     assert (entry.state, entry.expires_ns) == ("ESTABLISHED", 301 * SECOND_NS)
+
+
+# --- tables of transitions -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_names_its_states_in_its_head():
+    """Each with the abbreviation that the cells use; a dot is a packet that is INVALID there."""
+    table = """
+                       CL=CLOSED  ES=ESTABLISHED
+        original INIT  ES         .
+        reply    ABORT CL         CL
+    """
+    assert transitions(table) == {
+        (ORIGINAL, "INIT"): {FlowState.CLOSED: FlowState.ESTABLISHED, FlowState.ESTABLISHED: Cell.INVALID},
+        (REPLY, "ABORT"): {FlowState.CLOSED: FlowState.CLOSED, FlowState.ESTABLISHED: FlowState.CLOSED},
+    }
+    with pytest.raises(ValueError, match="shorter"):
+        transitions("CL=CLOSED ES=ESTABLISHED\nreply INIT CL")

@@ -131,6 +131,7 @@ def test_chains_are_equal_if_name_base_and_rules_are():
     for other in (Chain("B", chain.rules, base), Chain("A", (), base), Chain("A", chain.rules), "A"):
         assert (chain == other) is False
     assert (chain.policy, Chain("A").policy) == (Verdict.ACCEPT, None)
+    assert (repr(chain), repr(Chain("A"))) == ("Chain('A', base=filter hook input priority 0)", "Chain('A', base=None)")
 
 
 def test_chains_come_in_the_order_in_which_netfilter_calls_them():

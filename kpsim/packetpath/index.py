@@ -28,6 +28,7 @@ from kpsim.ruleset import (
     Goto,
     Jump,
     Limit,
+    Lookup,
     Recent,
     Rule,
     Statement,
@@ -134,6 +135,8 @@ def _tracks(part: Expression | Statement) -> bool:
     match part:
         case Compare(field):
             return field in OF_CONNECTION
+        case Lookup(key):
+            return not OF_CONNECTION.isdisjoint(key)
         case Assign(to, source=source):
             return to in OF_CONNECTION or source in OF_CONNECTION
         case _:
@@ -187,7 +190,7 @@ def _shape_and_key(rule: Rule) -> tuple[Shape, _Key] | None:
     for part in rule.body:
         if isinstance(part, Statement | EFFECTIVE):
             break
-        if not isinstance(part, Compare) or part.negate:
+        if not isinstance(part, Compare) or part.negate or part.absent:
             continue
         match part.field:
             case Field.DADDR if part.value is not None:

@@ -239,10 +239,10 @@ def test_what_the_index_cannot_compare_it_leaves_in():
         (address_range("dst", VIP, VIP + 9), destination_port(80, 80)), (to_net(network(VIP + 7, 32)), equal(Field.DPORT, 80, mask=0xFFFE)),
         (named(Field.L4PROTO, "tcp", "udp"), destination_port(80, 80)), (destination_port(80, 80),),
     ]  # fmt: skip
-    chain = Chain("A", tuple(Rule((*body, ACCEPT)) for body in bodies))
-    for dport, expected in ((80, [0, 1, 2, 3]), (81, [1])):
+    chain = Chain("A", tuple(Rule((*body, ACCEPT)) for body in bodies * 2))
+    for dport, matching in ((80, {0, 1, 2, 3, 4, 5, 6, 7}), (81, {1, 5})):
         packet = Packet(Family.IPV4, "tcp", CLIENT, VIP + 7, 40000, dport)
-        assert [rule.position for rule in compiled(chain).candidates(packet)] == expected
+        assert matching <= {rule.position for rule in compiled(chain).candidates(packet)}
 
 
 @settings(deadline=None, max_examples=25)
