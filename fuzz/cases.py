@@ -31,6 +31,7 @@ from kpsim.config import Host
 from kpsim.conntrack import FlowTuple
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
+from kpsim.inputs import JsonObject
 from kpsim.lab.tools.variants import Variant
 from kpsim.nodes import Machine
 from kpsim.packet import ICMP_PROTOCOLS, Window
@@ -42,8 +43,6 @@ from kpsim.verify.prediction import told
 from kpsim.verify.subjects import Subject, cluster_subjects
 from kpsim.verify.twin import Twin
 from kpsim.verify.verification import Verifier
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ _Dumper.add_representer(str, _text)
 
 def write_case(case: Case, file: Path) -> None:
     """Writes a case as YAML, with one line for each probe or step."""
-    found: Json = {"about": case.about, "node": case.node, "family": case.family.label}
+    found: JsonObject = {"about": case.about, "node": case.node, "family": case.family.label}
     if case.sysctls:
         found["sysctls"] = dict(case.sysctls)
     if not case.random_fully:
@@ -168,7 +167,7 @@ def write_case(case: Case, file: Path) -> None:
     file.write_text(f"{head}{kind}:\n{body}{tail}", encoding="utf-8")
 
 
-def _flow_style(value: Json) -> str:
+def _flow_style(value: JsonObject) -> str:
     text: str = yaml.dump(
         value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
     )
@@ -190,7 +189,7 @@ def read_case(file: Path) -> Case:
         raise InputError(f"{file} is no case: {type(error).__name__}: {error}") from error
 
 
-def probe_to_json(probe: Probe) -> Json:
+def probe_to_json(probe: Probe) -> JsonObject:
     packet = probe.packet
     icmp = packet.protocol in ICMP_PROTOCOLS
     source = format_ip(packet.family, packet.saddr) if packet.saddr else ""
@@ -204,7 +203,7 @@ def probe_to_json(probe: Probe) -> Json:
     } | ({} if icmp else {"dport": packet.dport})
 
 
-def probe_from_json(found: Json, node: str) -> Probe:
+def probe_from_json(found: JsonObject, node: str) -> Probe:
     packet = make_packet(
         found["protocol"], found["dst"], found.get("dport"), src=found["src"], sport=found["sport"]
     )  # fmt: skip
@@ -217,7 +216,7 @@ _BARE: dict[str, Callable[[int], SequenceStep]] = {
 }  # fmt: skip
 
 
-def step_to_json(step: SequenceStep) -> Json:
+def step_to_json(step: SequenceStep) -> JsonObject:
     match step:
         case FirstPacket(flow, opening):
             return {"do": "begin", "flow": flow, **_opening_to_json(opening)}
@@ -241,13 +240,13 @@ def step_to_json(step: SequenceStep) -> Json:
             assert_never(step)
 
 
-def _opening_to_json(opening: Opening) -> Json:
+def _opening_to_json(opening: Opening) -> JsonObject:
     family, protocol, saddr, sport, daddr, dport = opening.tuple
     ends = (join_host_port(format_ip(family, address), port) for address, port in ((saddr, sport), (daddr, dport)))
     return {"from": str(opening.sender), "protocol": protocol, "src": next(ends), "dst": next(ends)}
 
 
-def step_from_json(found: Json, family: Family) -> SequenceStep:
+def step_from_json(found: JsonObject, family: Family) -> SequenceStep:
     """The inverse of ``step_to_json``. KeyError, TypeError or ValueError if ``found`` is no step."""
     match found["do"]:
         case "begin":
@@ -266,7 +265,7 @@ def step_from_json(found: Json, family: Family) -> SequenceStep:
             return _BARE[word](found["flow"])
 
 
-def _opening_from_json(found: Json, family: Family) -> Opening:
+def _opening_from_json(found: JsonObject, family: Family) -> Opening:
     (saddr, sport), (daddr, dport) = (_end(found[name], family) for name in ("src", "dst"))
     return Opening(Sender(found["from"]), FlowTuple(family, found["protocol"], saddr, sport, daddr, dport))
 
@@ -279,12 +278,12 @@ def _end(text: str, family: Family) -> tuple[int, int]:
     return parsed[1], port
 
 
-def documents(manifest: str) -> list[Json]:
+def documents(manifest: str) -> list[JsonObject]:
     """The objects of a manifest, a YAML stream."""
     return [document for document in yaml.safe_load_all(manifest) if document]
 
 
-def manifest_of(found: Sequence[Json]) -> str:
+def manifest_of(found: Sequence[JsonObject]) -> str:
     """Writes objects as a YAML stream; the inverse of ``documents``."""
     text: str = yaml.safe_dump_all(found, sort_keys=False, default_flow_style=None, width=120)
     return text

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from fuzz.cases import Case, Json, documents, manifest_of
+from fuzz.cases import Case, documents, manifest_of
 from kpsim.errors import InputError
+from kpsim.inputs import JsonObject
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ def shrunk(case: Case, fails: Callable[[Case], bool], goes_on: Callable[[], bool
     return case
 
 
-def _with_fewest_objects(case: Case, still: Callable[[Case], bool], name_of: Callable[[Json, str], str]) -> Case:
+def _with_fewest_objects(case: Case, still: Callable[[Case], bool], name_of: Callable[[JsonObject, str], str]) -> Case:
     """The case without objects that it does not need. Objects that ``name_of`` names alike are kept or left out
     together.
     """
@@ -55,12 +56,12 @@ def _with_fewest_objects(case: Case, still: Callable[[Case], bool], name_of: Cal
     return with_named(kept) if len(kept) < len(every) else case
 
 
-def _slice(document: Json, _: str) -> str:
+def _slice(document: JsonObject, _: str) -> str:
     """The name of a slice; empty for other objects, which are kept."""
     return str(document["metadata"]["name"]) if document["kind"] == "EndpointSlice" else ""
 
 
-def _owner(document: Json, node: str) -> str:
+def _owner(document: JsonObject, node: str) -> str:
     """The name of an object's group: a Service with its slices, or a node. Empty for the case's node and for the
     configuration.
     """

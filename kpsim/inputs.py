@@ -12,6 +12,8 @@ from kpsim.errors import InputError, Problem
 
 #: a JSON object; code that gets one reads it only
 Json = Mapping[str, Any]
+#: a JSON object that is being made
+JsonObject = dict[str, Any]
 
 MAX_BYTES = 512 << 20
 

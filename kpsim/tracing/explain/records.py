@@ -4,12 +4,12 @@ Steps and fields have the names that they have in ``packetpath.steps``. Packets 
 """
 
 from dataclasses import fields
-from typing import Any
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
 from kpsim.dialects import Form, dialect_of
 from kpsim.fabric import Hop, Journey
+from kpsim.inputs import JsonObject
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import ChainLeft, Chosen, ConntrackChanged, FieldChanged, RuleMatched, Step, shown
 from kpsim.ruleset import RuleReference
@@ -18,16 +18,14 @@ from kpsim.tracing.explain.verdict import Verdict, sentence
 from kpsim.tracing.probes import Answer, ProbeResult
 from kpsim.tracing.site import Sender
 
-Json = dict[str, Any]
 
-
-def trace_record(journey: Journey, sender: Sender, directory: Directory, answer: Answer | None = None) -> Json:
+def trace_record(journey: Journey, sender: Sender, directory: Directory, answer: Answer | None = None) -> JsonObject:
     """A whole trace.
 
     ``disposition`` and ``by`` are as in answers to probes. ``outcomes`` is only there with ``answer``.
     """
     verdict = Verdict.of(journey)
-    record: Json = {
+    record: JsonObject = {
         "node": journey.hops[0].node,
         "from": str(sender),
         "packet": packet_record(journey.sent),
@@ -48,9 +46,9 @@ def trace_record(journey: Journey, sender: Sender, directory: Directory, answer:
     return record
 
 
-def packet_record(packet: Packet) -> Json:
+def packet_record(packet: Packet) -> JsonObject:
     """A packet's addresses, ports, and the fields of its protocol."""
-    record: Json = {
+    record: JsonObject = {
         "family": packet.family.label, "protocol": packet.protocol, "src": packet.source, "sport": packet.sport,
         "dst": packet.destination, "dport": packet.dport, "ttl": packet.ttl, "mark": packet.mark,
         "inInterface": packet.in_interface or None, "outInterface": packet.out_interface or None,
@@ -64,7 +62,7 @@ def packet_record(packet: Packet) -> Json:
     return record
 
 
-def _hop_record(hop: Hop) -> Json:
+def _hop_record(hop: Hop) -> JsonObject:
     node, walk = hop
     return {
         "node": node,
@@ -79,9 +77,9 @@ def _hop_record(hop: Hop) -> Json:
     }
 
 
-def step_record(step: Step, family: Family) -> Json:
+def step_record(step: Step, family: Family) -> JsonObject:
     """One step: its kind under ``step``, then its fields."""
-    record: Json = {"step": type(step).__name__}
+    record: JsonObject = {"step": type(step).__name__}
     match step:
         case RuleMatched(at, _, _):
             assert at.rule is not None
@@ -103,8 +101,8 @@ def step_record(step: Step, family: Family) -> Json:
             return record
 
 
-def _rule_record(at: RuleReference, family: Family) -> Json:
-    record: Json = {"table": str(at.table), "chain": at.chain, "number": at.number, "rule": None, "origin": None}
+def _rule_record(at: RuleReference, family: Family) -> JsonObject:
+    record: JsonObject = {"table": str(at.table), "chain": at.chain, "number": at.number, "rule": None, "origin": None}
     if at.rule is not None:
         role, service, protocol, endpoint = at.rule.origin
         record["rule"] = dialect_of(at.table).spell(at, family, Form.SENT)
@@ -114,7 +112,7 @@ def _rule_record(at: RuleReference, family: Family) -> Json:
     return record
 
 
-def _entry_record(entry: Entry | None) -> Json | None:
+def _entry_record(entry: Entry | None) -> JsonObject | None:
     if entry is None:
         return None
     return {

@@ -6,18 +6,16 @@ small.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import yaml
 
 from kpsim.addresses import Family
+from kpsim.inputs import JsonObject
 from kpsim.manifests.proxy_config import API_VERSION, KIND
 from kpsim.objects import LABEL_ZONE
 from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
 from kpsim.verify.drawing.plan import EVERYTHING, LOOPBACK, POD_RANGE, Block, DrawnNode, host
 from kpsim.verify.drawing.services import draw_service
-
-Json = dict[str, Any]
 
 _V4, _V6 = Family.IPV4, Family.IPV6
 _MOST_SERVICES = 6
@@ -38,7 +36,7 @@ def draw_manifest(choices: Choices) -> str:
     return text
 
 
-def draw_documents(choices: Choices) -> list[Json]:
+def draw_documents(choices: Choices) -> list[JsonObject]:
     """A cluster as a list of objects."""
     families = pick(choices, ((_V4,), (_V6,), (_V4, _V6), (_V6, _V4)))
     routed = chance(choices, 10)
@@ -61,7 +59,7 @@ def _draw_node(choices: Choices, number: int, families: tuple[Family, ...]) -> D
     return DrawnNode(number, families, addresses, second, pick(choices, (None, "zone-a", "zone-b")))
 
 
-def _node_object(node: DrawnNode, *, routed: bool) -> Json:
+def _node_object(node: DrawnNode, *, routed: bool) -> JsonObject:
     """``routed``: the node has no pod network, each pod has a route of its own, as with some network plugins."""
     kinds = ["InternalIP"] * len(node.families) + [node.second_kind] * len(node.families)
     spec = {} if routed else {"podCIDRs": [Block.POD.network(family, node.number) for family in node.families]}
@@ -83,15 +81,15 @@ def _node_object(node: DrawnNode, *, routed: bool) -> Json:
 
 def _draw_configuration(
     choices: Choices, families: tuple[Family, ...], nodes: Sequence[DrawnNode], *, routed: bool
-) -> Json:
-    iptables: Json = {}
+) -> JsonObject:
+    iptables: JsonObject = {}
     if chance(choices, 15):
         iptables["masqueradeAll"] = True
     if chance(choices, 20):
         iptables["localhostNodePorts"] = False
     if (bit := weighted(choices, (7, None), (1, 0), (1, 15), (1, 31))) is not None:
         iptables["masqueradeBit"] = bit
-    found: Json = {"apiVersion": API_VERSION, "kind": KIND, "mode": "iptables"}
+    found: JsonObject = {"apiVersion": API_VERSION, "kind": KIND, "mode": "iptables"}
     found |= _draw_detection(choices, families, routed=routed)
     found |= {"iptables": iptables} if iptables else {}
     if addresses := _draw_node_port_addresses(choices, families, nodes):
@@ -103,7 +101,7 @@ def _draw_configuration(
     return found
 
 
-def _draw_detection(choices: Choices, families: tuple[Family, ...], *, routed: bool) -> Json:
+def _draw_detection(choices: Choices, families: tuple[Family, ...], *, routed: bool) -> JsonObject:
     """How kube-proxy recognises local pods (CFG-8)."""
     whole = _joined(POD_RANGE[family] for family in families)
     match weighted(
@@ -153,8 +151,8 @@ def _draw_node_port_addresses(choices: Choices, families: tuple[Family, ...], no
     )
 
 
-def _draw_conntrack(choices: Choices) -> Json:
-    found: Json = {}
+def _draw_conntrack(choices: Choices) -> JsonObject:
+    found: JsonObject = {}
     if chance(choices, 15):
         found["tcpBeLiberal"] = True
     return found | weighted(

@@ -7,14 +7,12 @@ purpose.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kpsim.addresses import Family
+from kpsim.inputs import JsonObject
 from kpsim.objects import CLUSTER_IP_NONE, LABEL_HEADLESS, LABEL_SERVICE_NAME, LABEL_SERVICE_PROXY_NAME
 from kpsim.verify.drawing.choices import Choices, chance, pick, several, weighted
 from kpsim.verify.drawing.plan import EVERYTHING, POD_RANGE, Block, DrawnNode, host
-
-Json = dict[str, Any]
 
 #: the port of an endpoint, by protocol
 _TARGET_PORTS = {"TCP": 8080, "UDP": 5353, "SCTP": 9999}
@@ -23,7 +21,7 @@ _PODS = 4  #: pods of each node; Services share them
 
 def draw_service(
     choices: Choices, number: int, families: tuple[Family, ...], nodes: Sequence[DrawnNode]
-) -> Iterator[Json]:
+) -> Iterator[JsonObject]:
     """The Service of this number and its slices."""
     namespace = pick(choices, ("shop", "shop", "shop", "default"))
     name = f"service-{number}"
@@ -34,10 +32,10 @@ def draw_service(
     own = families if len(families) == 1 else weighted(
         choices, (4, families), (1, families[::-1]), (1, families[:1]), (1, families[1:])
     )  # fmt: skip
-    spec: Json = {"type": kind, "ports": ports}
+    spec: JsonObject = {"type": kind, "ports": ports}
     if len(own) > 1:
         spec["ipFamilyPolicy"] = "RequireDualStack"
-    status: Json = {}
+    status: JsonObject = {}
     match kind:
         case "ExternalName":
             spec = {"type": kind, "externalName": "shop.example.com"}
@@ -50,7 +48,7 @@ def draw_service(
             status = {"loadBalancer": {"ingress": spec.pop("ingress")}} if "ingress" in spec else {}
             spec |= _draw_policies(choices, number, spec)
     labels = {LABEL_SERVICE_PROXY_NAME: "other"} if chance(choices, 3) else {}
-    metadata: Json = {"namespace": namespace, "name": name} | ({"labels": labels} if labels else {})
+    metadata: JsonObject = {"namespace": namespace, "name": name} | ({"labels": labels} if labels else {})
     yield {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec} | (
         {"status": status} if status else {}
     )
@@ -62,15 +60,15 @@ def draw_service(
 # --- Services ------------------------------------------------------------------------------------------------------------
 
 
-def _draw_ports(choices: Choices, number: int, *, with_node_ports: bool) -> list[Json]:
+def _draw_ports(choices: Choices, number: int, *, with_node_ports: bool) -> list[JsonObject]:
     """Two ports of different protocols may have one number, and then the same node port or two (O-3.6)."""
     count = weighted(choices, (6, 1), (3, 2), (1, 3))
     first = pick(choices, (80, 443, _TARGET_PORTS["TCP"]))
-    found: list[Json] = []
+    found: list[JsonObject] = []
     for index in range(count):
         protocol = weighted(choices, (5, "TCP"), (3, "UDP"), (2, "SCTP"))
         beside = index > 0 and all(port["protocol"] != protocol for port in found) and chance(choices, 60)
-        port: Json = {"name": f"p{index}", "protocol": protocol, "port": first if beside else first + index}
+        port: JsonObject = {"name": f"p{index}", "protocol": protocol, "port": first if beside else first + index}
         if with_node_ports:
             together = beside and chance(choices, 70)
             port["nodePort"] = found[0]["nodePort"] if together else 30000 + 10 * number + index
@@ -82,7 +80,7 @@ def _draw_ports(choices: Choices, number: int, *, with_node_ports: bool) -> list
 
 def _draw_frontends(
     choices: Choices, number: int, kind: str, families: tuple[Family, ...], nodes: Sequence[DrawnNode]
-) -> Json:
+) -> JsonObject:
     """External IPs, and load balancer addresses with their source ranges."""
 
     def each(block: Block, first: int, second: int) -> list[str]:
@@ -93,7 +91,7 @@ def _draw_frontends(
     # node addresses are assigned by number too, so no two Services claim one (O-5.8 leaves open whose rules come first)
     addresses = sorted(address for node in nodes for address in node.addresses)
     of_node = [address for address in addresses[number - 1 : number] if _family(address) in families]
-    found: Json = {}
+    found: JsonObject = {}
     ips = weighted(
         choices, (5, []), (3, external), (1, each(Block.EXTERNAL_IP, 100, 100 + number) + external), (1, of_node),
         (1, external + of_node),
@@ -140,8 +138,8 @@ def _draw_ranges(choices: Choices, families: tuple[Family, ...], nodes: Sequence
     return [*(clients if with_clients else []), *more] or clients
 
 
-def _draw_policies(choices: Choices, number: int, spec: Json) -> Json:
-    found: Json = {}
+def _draw_policies(choices: Choices, number: int, spec: JsonObject) -> JsonObject:
+    found: JsonObject = {}
     if chance(choices, 25):
         found["internalTrafficPolicy"] = "Local"
     if (spec["type"] != "ClusterIP" or spec.get("externalIPs")) and chance(choices, 45):
@@ -172,8 +170,8 @@ class _Place:
 
 
 #: conditions, grouped by their meaning (T-1); a missing condition has its default (O-6.3)
-_READY: tuple[Json, ...] = ({"ready": True, "serving": True, "terminating": False}, {}, {"ready": True})
-_LEAVING: tuple[Json, ...] = (
+_READY: tuple[JsonObject, ...] = ({"ready": True, "serving": True, "terminating": False}, {}, {"ready": True})
+_LEAVING: tuple[JsonObject, ...] = (
     {"ready": False, "serving": True, "terminating": True},
     {"ready": False, "serving": False, "terminating": True},
     {"ready": False, "serving": False, "terminating": False},
@@ -184,8 +182,14 @@ _LEAVING: tuple[Json, ...] = (
 
 
 def _draw_slices(
-    choices: Choices, service: Json, family: Family, ports: list[Json], nodes: Sequence[DrawnNode], *, headless: bool
-) -> Iterator[Json]:
+    choices: Choices,
+    service: JsonObject,
+    family: Family,
+    ports: list[JsonObject],
+    nodes: Sequence[DrawnNode],
+    *,
+    headless: bool,
+) -> Iterator[JsonObject]:
     endpoints = _draw_endpoints(choices, family, nodes)
     count = weighted(choices, (6, 1), (2, 2), (1, 3)) if endpoints else choices.below(2)
     name = service["name"]
@@ -215,11 +219,11 @@ def _draw_slices(
         }
 
 
-def _slice_port(port: Json) -> Json:
+def _slice_port(port: JsonObject) -> JsonObject:
     return {"name": port.get("name", ""), "protocol": port["protocol"], "port": _TARGET_PORTS[port["protocol"]]}
 
 
-def _draw_endpoints(choices: Choices, family: Family, nodes: Sequence[DrawnNode]) -> list[Json]:
+def _draw_endpoints(choices: Choices, family: Family, nodes: Sequence[DrawnNode]) -> list[JsonObject]:
     """Endpoints: a few, none, or in rare cases many. No address occurs twice."""
     count = weighted(choices, (1, 0), (3, 1), (4, 2), (3, 3), (2, 4), (1, 8), (1, 24))
     states = weighted(choices, (6, _READY[:1]), (4, (*_READY, *_LEAVING)), (2, _LEAVING)) if count else ()
@@ -227,9 +231,9 @@ def _draw_endpoints(choices: Choices, family: Family, nodes: Sequence[DrawnNode]
     places = _many_places(family, nodes, count) if count > 20 else [
         _draw_place(choices, family, nodes) for _ in range(count)
     ]  # fmt: skip
-    found: dict[str, Json] = {}
+    found: dict[str, JsonObject] = {}
     for place in places:
-        endpoint: Json = {"addresses": [place.address]}
+        endpoint: JsonObject = {"addresses": [place.address]}
         if conditions := pick(choices, states):
             endpoint["conditions"] = conditions
         if place.node:
@@ -266,7 +270,7 @@ def _many_places(family: Family, nodes: Sequence[DrawnNode], count: int) -> list
     ]
 
 
-def _draw_hint(choices: Choices, hints: str, place: _Place, nodes: Sequence[DrawnNode]) -> Json:
+def _draw_hint(choices: Choices, hints: str, place: _Place, nodes: Sequence[DrawnNode]) -> JsonObject:
     """Hints as the EndpointSlice controller writes them, or arbitrary ones (T-3, T-6)."""
     zone, node = place.zone or "zone-a", place.node or nodes[0].name
     for_zone, for_node = {"forZones": [{"name": zone}]}, {"forNodes": [{"name": node}]}
