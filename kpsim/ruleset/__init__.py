@@ -36,7 +36,6 @@ from kpsim.ruleset.statements import (
     DROP,
     NO_FLAGS,
     RETURN,
-    STATEMENTS,
     Adjust,
     Assign,
     Body,
@@ -73,7 +72,7 @@ from kpsim.ruleset.tables import (
 )
 
 __all__ = [
-    "ACCEPT", "ALL_BITS", "DROP", "FOREIGN", "NO_FLAGS", "OF_CONNECTION", "RETURN", "STATEMENTS", "TCP_FLAG_BITS", "Adjust", "Assign",
+    "ACCEPT", "ALL_BITS", "DROP", "FOREIGN", "NO_FLAGS", "OF_CONNECTION", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign",
     "Atom", "Base", "Body", "Chain", "ChainType", "Chance", "Compare", "Counter", "Dnat", "EitherPort", "Expression", "Field",
     "FieldType", "Goto", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "Log", "Lookup", "Masquerade", "NamePattern",
     "NatFlags", "NoTrack", "Origin", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference",

@@ -2,7 +2,6 @@
 
 import enum
 from dataclasses import dataclass
-from typing import get_args
 
 from kpsim.ruleset.expressions import Counter, Expression, Interval, Recent
 from kpsim.ruleset.fields import Field
@@ -160,7 +159,6 @@ Statement = (
     | Log
     | Adjust
 )
-STATEMENTS: tuple[type, ...] = get_args(Statement)
 
 ACCEPT = Terminal(Verdict.ACCEPT)
 DROP = Terminal(Verdict.DROP)
