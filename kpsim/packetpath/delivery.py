@@ -31,6 +31,7 @@ _REFUSALS = {
         Cause.PROHIBIT, {Family.IPV4: "icmp-admin-prohibited", Family.IPV6: "icmp6-adm-prohibited"}, "EACCES",
     ),
 }  # fmt: skip
+_EVERYBODY = 0xFFFFFFFF
 _TIME_EXCEEDED = {Family.IPV4: "icmp-time-exceeded", Family.IPV6: "icmp6-time-exceeded"}
 
 
@@ -90,7 +91,9 @@ def _lookup_arriving(traversal: Traversal) -> Decision | None:
         # un-NATed to ::1: only routes of the arrival interface count, so the packet leaves there again or is lost
         # (K-7.1)
         return routing.lookup_strict(traversal.family, packet.daddr, packet.in_interface)
-    if routing.address_type(traversal.family, packet.daddr) is AddressType.BROADCAST and packet.daddr >> 24:
+    if routing.address_type(traversal.family, packet.daddr) is AddressType.BROADCAST and (
+        packet.daddr or not packet.saddr
+    ):
         return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)  # a link's broadcast is delivered too (K-7.7)
     return routing.lookup(traversal.family, packet.daddr)
 
@@ -302,7 +305,11 @@ def _martian(traversal: Traversal) -> End | None:
     source, destination = traversal.packet.saddr, traversal.packet.daddr
     confined = not traversal.node.sysctls.route_localnet
     kind = traversal.node.routing.address_type(traversal.family, source)
-    if (confined and source in LOOPBACK4) or kind is AddressType.MULTICAST:
+    if kind is AddressType.MULTICAST or source == _EVERYBODY:
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
+    if destination == _EVERYBODY or not source | destination:
+        return None  # a machine without address may ask everybody for one (K-7.7)
+    if not source or (confined and source in LOOPBACK4):
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
     if destination == 0 or (confined and destination in LOOPBACK4):
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION)
@@ -328,11 +335,18 @@ def _bad_source(traversal: Traversal) -> End | None:
     """
     if traversal.family is Family.IPV6:
         return None
-    source, node = traversal.packet.saddr, traversal.node
-    kind = node.routing.address_type(traversal.family, source)
-    if kind is AddressType.BROADCAST or (kind is AddressType.LOCAL and not node.sysctls.accept_local):
+    source, sysctls, routing = traversal.packet.saddr, traversal.node.sysctls, traversal.node.routing
+    if not source:
+        return None
+    kind = routing.address_type(traversal.family, source)
+    own = routing.interface_of(traversal.family, source) is not None
+    if own and not sysctls.accept_local:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
-    if node.sysctls.rp_filter and not _way_back(traversal, source):
+    if not sysctls.rp_filter and (sysctls.accept_local or not routing.has_local_routes):
+        return None  # nothing makes the kernel look the source up in its routes
+    if kind is AddressType.BROADCAST or (kind is AddressType.LOCAL and not sysctls.accept_local):
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
+    if sysctls.rp_filter and not _way_back(traversal, source):
         return End(Disposition.DROPPED, Cause.REVERSE_PATH)
     return None
 
