@@ -83,7 +83,7 @@ def test_only_one_address_of_its_network_is_the_broadcast_of_all(kernel: None) -
             linux.namespace.run(f"iptables -t raw -A PREROUTING -m addrtype --src-type {kind}".split())
         for source in ("0.1.2.3", "0.0.0.0", "0.255.255.255"):
             linux.transmit([Shot(Packet(Family.IPV4, "udp", ip(source), ip(NODE), 1, 2, in_interface="eth0"))])
-        listed = linux.namespace.run("iptables -t raw -L PREROUTING -v -n -x".split()).splitlines()[2:]
+        listed = linux.namespace.run(["iptables", "-t", "raw", "-L", "PREROUTING", "-v", "-n", "-x"]).splitlines()[2:]
     counted = {line.split()[-1]: int(line.split()[0]) for line in listed}
     assert counted == {"BROADCAST": 1, "UNICAST": 2}
     kinds = [
