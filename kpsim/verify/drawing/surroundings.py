@@ -201,12 +201,16 @@ class Surroundings:
         return found
 
     def _is_outside(self, address: int) -> bool:
-        """Whether an address neither belongs to the cluster nor can be given to a pod."""
+        """Whether an address neither belongs to the cluster nor can be given to a pod. The first address of a link's
+        network is a router's own (in IPv6, that of every router on the link).
+        """
         machine = self.site.machine(self.node)
+        links = (a.network for each in machine.routing.interfaces.values() for a in each.of(self.family))
         return not (
             machine.routing.is_local(self.family, address)
             or self.site.directory.knows((self.family, address))
             or any(network.family is self.family and address in network for network in machine.pod_networks)
+            or any(address == network.base for network in links)
         )
 
     def _unused(self, first: int) -> int:
