@@ -215,6 +215,20 @@ class ConntrackTable:
         self._timed: dict[FlowTuple, tuple[int, int]] = {}  # key → the timer that counts
         self._sequence = 0
 
+    def copy(self) -> "ConntrackTable":
+        """A table with the same entries. What changes in one of the two does not change in the other."""
+        other = ConntrackTable()
+        if self._entries or self.turned_away:
+            other.turned_away = self.turned_away
+            other._found, other._entries, other._unassured = (
+                dict(self._found),
+                dict(self._entries),
+                dict(self._unassured),
+            )
+            other._by_source = {source: dict(keys) for source, keys in self._by_source.items()}
+            other._timers, other._timed, other._sequence = list(self._timers), dict(self._timed), self._sequence
+        return other
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -86,6 +86,15 @@ class Netns(NodeFacts):
         for family in Family:
             self._arrange(family)
 
+    def fork(self) -> "Netns":
+        """A namespace that is now the same. What is committed to one of the two does not change the other."""
+        other = Netns.__new__(Netns)
+        other.name, other.routing, other.sysctls = self.name, self.routing, self.sysctls
+        other.conntrack, other.memory = self.conntrack.copy(), self.memory.copy()
+        other.programmed, other._registered = dict(self.programmed), dict(self._registered)
+        other._entries = dict(self._entries)
+        return other
+
     @property
     def rulesets(self) -> Mapping[Family, Ruleset]:
         """The rules in force, by family; a family that was never told anything is missing."""
