@@ -4,7 +4,7 @@ Counterpart: the sk_buff. ``wire`` says how a packet looks on the wire.
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port
@@ -61,13 +61,16 @@ class Packet:
     checksum_ok: bool = True
     repeated: bool = False  #: a TCP segment that its sender has sent before
     numbers: Numbers | None = None  #: of a TCP segment; None: it follows its sender's last one
+    dont_fragment: bool = True  #: routers must not divide it
+    mtu: int = 0  #: of an ICMP error that says that a packet is too big: the length that would fit
+    sourced: bool = field(default=False, compare=False)  #: its source was given, even if it is 0.0.0.0 or ::
 
     def copy(self) -> "Packet":
         return Packet(
             self.family, self.protocol, self.saddr, self.daddr, self.sport, self.dport, self.tcp_flags, self.icmp_type,
             self.icmp_code, self.related, self.ttl, self.length, self.mark, self.in_interface, self.out_interface,
             self.window, self.sctp_chunk, self.checksum_ok, self.repeated,
-            self.numbers,
+            self.numbers, self.dont_fragment, self.mtu, self.sourced,
         )  # fmt: skip
 
     @property

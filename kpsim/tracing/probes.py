@@ -282,10 +282,10 @@ def make_packet(
             raise InputError(f"{name} {port} is no port (1 to 65535)")
     if protocol.upper() == "ICMP":
         name, kind = _ECHO_REQUESTS[family]
-        return Packet(family, name, source, to[1], sport or 1, icmp_type=kind)
+        return Packet(family, name, source, to[1], sport or 1, icmp_type=kind, sourced=bool(src))
     if dport is None:
         raise InputError(f"a {protocol.upper()} packet needs a destination port")
-    return Packet(family, protocol.lower(), source, to[1], sport or DEFAULT_SPORT, dport)
+    return Packet(family, protocol.lower(), source, to[1], sport or DEFAULT_SPORT, dport, sourced=bool(src))
 
 
 def first_packet(

@@ -80,19 +80,21 @@ class Site:
         For a process of the node, routing chooses it later. InputError if there is nothing to choose from.
         """
         packet = packet.copy()
-        machine = self.machine(node)
+        machine, chosen = self.machine(node), not packet.saddr and not packet.sourced
         match sender:
             case Sender.NODE:
                 packet.in_interface = ""
             case Sender.POD:
                 packet.in_interface = machine.pod_interface
-                packet.saddr = packet.saddr or self._pod_of(node, machine, packet)
+                packet.saddr = self._pod_of(node, machine, packet) if chosen else packet.saddr
             case Sender.EXTERNAL:
                 packet.in_interface = machine.uplink
-                packet.saddr = packet.saddr or self._free(packet.family, _OUTSIDE[packet.family] + _FIRST_CLIENT)
+                packet.saddr = (
+                    self._free(packet.family, _OUTSIDE[packet.family] + _FIRST_CLIENT) if chosen else packet.saddr
+                )
             case Sender.PEER:
                 packet.in_interface = machine.uplink
-                packet.saddr = packet.saddr or self._peer_of(node, machine, packet.family)
+                packet.saddr = self._peer_of(node, machine, packet.family) if chosen else packet.saddr
         return packet
 
     def _pod_of(self, node: str, machine: Machine, packet: Packet) -> int:
