@@ -53,11 +53,15 @@ class Item:
 
 @dataclass(slots=True)
 class Admission:
-    """Objects as the API server would store them, in input order; what is wrong; and, in words, what was done."""
+    """Objects as the API server would store them, in input order; what is wrong; and, in words, what was done.
+
+    ``remarks`` are what a person should know even of objects that were written for kpsim.
+    """
 
     items: list[Item] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def admit(items: Sequence[Item], existing: Iterable[Json] = (), *, port_range: range | None = None) -> Admission:
@@ -124,7 +128,7 @@ def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, li
             misshapen.setdefault(number, []).append(path)
     if unknown:
         fields = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
-        admission.notes.append(f"ignored fields that Kubernetes 1.36 does not have: {fields}")
+        admission.remarks.append(f"ignored fields that Kubernetes 1.36 does not have: {fields}")
     return misshapen
 
 
@@ -213,7 +217,7 @@ def _allocate(admission: Admission, existing: list[Json], port_range: range | No
     admission.notes += _listed(addresses, "cluster IPs") + _listed(ports, "node ports")
     if allocator.outside:
         allowed = allocator.ports
-        admission.notes.append(
+        admission.remarks.append(
             f"node ports outside {allowed[0]}-{allowed[-1]}, which an API server gives only with another --service-node-port-range: "
             + ", ".join(sorted(allocator.outside)[:_LISTED])
         )

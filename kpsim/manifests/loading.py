@@ -77,7 +77,15 @@ def _load(
     stale_notes = staleness_notes(objects)
     derived, pod_notes = derive_from_pods(objects)
     objects += derived
-    notes += [*admission.notes, *mirror_notes, *pod_notes, *stale_notes, *remarks(objects), *skipped_notes(found)]
+    notes += [
+        *admission.notes,
+        *admission.remarks,
+        *mirror_notes,
+        *pod_notes,
+        *stale_notes,
+        *remarks(objects),
+        *skipped_notes(found),
+    ]
     if assume_node is not None:
         cidr = settings.config.cluster_cidr if settings.config is not None else ""
         assumed = assume_nodes(assume_node, ClusterState.of(objects), cidr)

@@ -6,9 +6,8 @@ dump, they are those of before; a controller would have written others (CP-3.4, 
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kpsim.endpointslices import CONTROLLER_NAME, address_types, derive_slices
+from kpsim.endpointslices import CONTROLLER_NAME, LABEL_MANAGED_BY, address_types, derive_slices
 from kpsim.endpointslices.hints import auto_hints_wanted
-from kpsim.endpointslices.packing import LABEL_MANAGED_BY
 from kpsim.objects import EndpointSlice, Node, Pod, Service, SliceEndpoint, node_from_json
 
 _ADVICE = "leave these slices out, and they are derived from Pods"
