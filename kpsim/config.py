@@ -291,6 +291,11 @@ def interface_addresses(interfaces: Iterable[HostInterface], family: Family) -> 
     return tuple(found)
 
 
+def loopback_and_uplink(node_ips: Iterable[str]) -> tuple[HostInterface, HostInterface]:
+    """The interfaces of a machine of which only the node IPs are known."""
+    return HostInterface("lo", ("127.0.0.1/8", "::1/128")), HostInterface("eth0", tuple(node_ips))
+
+
 def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) -> ProxierSettings:
     """The settings of one family's proxier.
 
@@ -300,7 +305,7 @@ def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) 
     node_ips = effective_node_ips(config.bind_address, raw_node_ips)
     interfaces = host.interfaces
     if interfaces is None:
-        interfaces = (HostInterface("lo", ("127.0.0.1/8", "::1/128")), HostInterface("eth0", tuple(raw_node_ips)))
+        interfaces = loopback_and_uplink(raw_node_ips)
     node_ip = parse_ip(node_ips[family])
     assert node_ip is not None
     return ProxierSettings(

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, FamilyName, Format, FormatOption, ModeOption, SysctlOption
+from kpsim.cli.options import (
+    AssumeNodeOption,
+    BesideOption,
+    ClusterCommand,
+    FamilyName,
+    Format,
+    FormatOption,
+    ModeOption,
+    NodePortRangeOption,
+    SysctlOption,
+)
 from kpsim.errors import InputError, Problem, UnsupportedRule
 
 if TYPE_CHECKING:
@@ -34,6 +44,14 @@ class _SavedMachine:
 
 
 @dataclass(frozen=True, slots=True)
+class _Assumptions:
+    """The options that say something about a cluster beside its manifests."""
+
+    node: str | None
+    port_range: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """The options that say which packets to trace. Exactly one of ``dst``, ``expression`` and ``capture`` is given."""
 
@@ -46,6 +64,7 @@ class _Asked:
 
 
 @app.command(
+    cls=ClusterCommand,
     short_help="Follow a packet through the rules, and say why.",
     epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
     "In answers to probes, `by` is the rule that decided: the one that rejected or dropped the packet; of a delivered packet, "
@@ -144,6 +163,8 @@ def trace(
     ] = False,
     beside: BesideOption = None,
     sysctl: SysctlOption = None,
+    assume_node: AssumeNodeOption = None,
+    service_node_port_range: NodePortRangeOption = "",
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
@@ -153,10 +174,14 @@ def trace(
         _refuse(
             {"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface, "--allow-unknown": allow_unknown}
         )
-        site, families, now_ns = _cluster(cluster or [], mode, beside or [], sysctl or [])
+        assumed = _Assumptions(assume_node, service_node_port_range)
+        site, families, now_ns, own = _cluster(cluster or [], mode, beside or [], sysctl or [], assumed)
+        node = node or own
     else:
         if beside:
             raise InputError("--rules are all rules of the machine: --beside goes with a cluster")
+        if assume_node is not None or service_node_port_range:
+            raise InputError("--assume-node and --service-node-port-range go with a cluster")
         if cluster:
             raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")
         machine = _SavedMachine(
@@ -198,16 +223,25 @@ def _refuse(options: dict[str, object]) -> None:
 
 
 def _cluster(
-    paths: list[Path], mode: ModeOption, beside: list[str], sysctls: list[str]
-) -> "tuple[Site, tuple[Family, ...], int]":
+    paths: list[Path], mode: ModeOption, beside: list[str], sysctls: list[str], assumed: _Assumptions
+) -> "tuple[Site, tuple[Family, ...], int, str]":
+    """Return the machines, the families, the time, and the node that is meant if none is named."""
     from kpsim.explore import load
     from kpsim.sysctls import assignments
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
-    loaded = load(paths, mode=mode, beside=beside, sysctls=assignments(sysctls))
+    loaded = load(
+        paths,
+        mode=mode,
+        beside=beside,
+        sysctls=assignments(sysctls),
+        assume_node=assumed.node,
+        service_node_port_range=assumed.port_range,
+    )
     loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
-    return loaded.site, loaded.families, loaded.now_ns
+    own = loaded.config.hostname_override if assumed.node is None else loaded.default_node(assumed.node)
+    return loaded.site, loaded.families, loaded.now_ns, own
 
 
 def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...], int]":
