@@ -155,15 +155,14 @@ class _Followed:
         if not self._is_home(request, answer) or not is_answer(request.sent, answer.packet):
             return self._lost(request, answer)
         told = Told(answer.packet, http=listener.http)
-        node, cause = _translator(request).node, listener.name
-        if listener.assumed:
-            cause = f"{cause}, if something listens there".removeprefix(", ")
+        judged = Exchange(
+            Verdict.WORKS, request, _translator(request).node, told, answer, who=listener.name, assumed=listener.assumed
+        )  # fmt: skip
         if self._misdelivered(request):
-            return Exchange(Verdict.MISDELIVERED, request, node, told, answer, cause=cause)
-        verdict = Verdict.WORKS
+            return replace(judged, verdict=Verdict.MISDELIVERED)
         if listener.http is not None and listener.http.status != _HTTP_OK:
-            verdict = Verdict.REFUSED
-        return Exchange(verdict, request, node, told, answer, cause=cause)
+            return replace(judged, verdict=Verdict.REFUSED)
+        return judged
 
     def _closed(self, request: Journey, end: Place, reason: str) -> Exchange:
         """Nothing listens: the kernel there resets a TCP connection, and tells others by ICMP."""
@@ -207,7 +206,8 @@ class _Followed:
             self._world, packet, at_node=at_node, now_ns=self._now_ns, chooser=self._chooser, trace=self._trace
         )  # fmt: skip
         through = Exchange(
-            inner.verdict, request, inner.node, by=inner.by, cause=inner.cause or relay.name, relay=inner
+            inner.verdict, request, inner.node, by=inner.by, cause=inner.cause, who=inner.who, assumed=inner.assumed,
+            relay=inner,
         )  # fmt: skip
         if inner.verdict not in (Verdict.WORKS, Verdict.MISDELIVERED):
             return replace(through, told=replace(inner.told, packet=None))

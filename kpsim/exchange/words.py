@@ -57,7 +57,8 @@ def _answer(judged: Exchange) -> str:
 
 
 def _by_whom(judged: Exchange) -> str:
-    return f", by {judged.cause}" if judged.cause else ""
+    who = f", sent by {judged.who}" if judged.who else ""
+    return who + (", if something listens there" if judged.assumed else "")
 
 
 def _http(http: Http | None) -> str:

@@ -107,22 +107,24 @@ class Listening:
                 if server.port == packet.dport and server.address in (None, packet.daddr):
                     return replace(server.answers, name=f"{server.answers.name} on {node}")
         target = Target.of(packet)
-        return Answers(f"what serves {target} on {node}") if target in self._listeners else Closed()
+        return Answers(f"what serves {target} on {node}") if target in self._listeners else Closed("as far as is known")
 
     def in_pod(self, packet: Packet) -> Reaction:
         """How a pod reacts, or a machine outside the cluster that is an endpoint."""
         address, target = (packet.family, packet.daddr), Target.of(packet)
+        name = str(self._directory.pods.get(address, ""))
         pod = self._pods.get(address)
+        if pod is not None and pod.phase in _OVER:
+            return Absent(f"pod {pod.metadata.namespace}/{pod.metadata.name} is over ({pod.phase})")
+        if name and packet.protocol in ICMP_PROTOCOLS:
+            return Answers(name)
         if pod is not None:
-            if pod.phase in _OVER:
-                return Absent(f"pod {pod.metadata.namespace}/{pod.metadata.name} is over ({pod.phase})")
-            name = str(self._directory.pods.get(address, ""))
             if not pod.container_ports:
                 return Answers(name, assumed=target not in self._listeners)
             declared = (port.port == packet.dport and port.protocol.lower() == packet.protocol for port in pod.container_ports)  # fmt: skip
             return Answers(name) if any(declared) else Closed(f"{name} declares no such port")
         if target in self._listeners:
-            return Answers(str(self._directory.pods.get(address, "")))
+            return Answers(name)
         if self._pods and address not in self._directory.pods:
             return Absent("no pod has this address")
         return Answers(assumed=True)

@@ -53,6 +53,7 @@ class ExchangeOutcome:
     with_: str = ""  #: of a refusal: its name
     error: str = ""  #: what the client's system call returns
     http: Http | None = None
+    assumed: bool = False  #: it is not known whether something listens there
 
     def to_json(self) -> JsonObject:
         record: JsonObject = {
@@ -63,6 +64,8 @@ class ExchangeOutcome:
             record["with"] = self.with_
         if self.error:
             record["error"] = self.error
+        if self.assumed:
+            record["assumed"] = True
         if self.http is not None:
             record["http"] = {"status": self.http.status, "body": _body(self.http)}
         return record
@@ -100,6 +103,7 @@ def exchange_outcome(judged: Exchange) -> ExchangeOutcome:
         judged.told.with_,
         judged.told.error,
         judged.told.http,
+        judged.assumed,
     )
 
 

@@ -99,7 +99,9 @@ def client_lines(exchange: Exchange, directory: Directory) -> Iterator[str]:
     if exchange.relay is not None:
         request = exchange.relay.request
         yield f"a load balancer takes it and dials {ends(request.sent)} on {request.hops[0].node}: {sentence(request, directory)}"
-    yield f"the client gets: {client_gets(exchange)}"
+    rule = exchange.by.rule if exchange.by is not None else None
+    reason = f" ({why(exchange.by.chain, rule)})" if exchange.by is not None and rule is not None else ""
+    yield f"the client gets: {client_gets(exchange)}{reason}"
 
 
 def _arrived(packet: Packet, interface: str) -> Packet:
