@@ -14,7 +14,7 @@ from kpsim.errors import InputError
 from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
 from kpsim.manifests.places import problems_of
-from kpsim.objects import ApiObject, Service
+from kpsim.objects import ApiObject, EndpointSlice, Service
 from kpsim.scenario.document import override, read_document
 from kpsim.scenario.problems import findings_of, suggestion
 from kpsim.scenario.references import check_references
@@ -27,7 +27,8 @@ from kpsim.scenario.settings import check_settings
 class Scenario:
     """A scenario that can run.
 
-    ``created`` holds the Service of each ``createService`` event by the event's position.
+    ``created`` holds the Service of each ``createService`` event by the event's position, ``created_slices`` the slice
+    of each ``createEndpointSlice`` event.
     """
 
     spec: ScenarioSpec
@@ -35,6 +36,7 @@ class Scenario:
     created: Mapping[int, Service] = field(default_factory=dict)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     source: str = ""
+    created_slices: Mapping[int, EndpointSlice] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -132,4 +134,4 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     problems += problems_of(findings)
     if problems or config is None:
         raise InputError(problems)
-    return Scenario(spec, objects.initial, objects.created, config, file)
+    return Scenario(spec, objects.initial, objects.created, config, file, objects.created_slices)
