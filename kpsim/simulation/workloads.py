@@ -57,7 +57,7 @@ class Workloads:
         self._log = log
         nodes = cluster_nodes(spec.nodes)
         self._node_ips = {node.name: node.ips for node in nodes}
-        self._down: frozenset[str] = frozenset()
+        self._barred: dict[str, set[str]] = {}  #: why no new pod is placed on a node, by node
         self._pools = {n.name: [_Pool(cidr) for cidr in filter(None, map(parse_network, n.pod_cidrs))] for n in nodes}
         self._deployments = {w.name: _Deployment(w, w.replicas, Placer(w.placement, nodes)) for w in spec.workloads}
         self.kubelets = Kubelets(clock, api, spec.delays, seed, log, self._pod_changed)
@@ -94,17 +94,24 @@ class Workloads:
         deployment.replicas = replicas
         self._reconcile(deployment)
 
-    def choose(self, name: str, number: int, nodes: Sequence[str]) -> list[PodLife]:
+    def choose(self, name: str, number: int, nodes: Sequence[str], *, refusing: bool | None = None) -> list[PodLife]:
         """Return the first pods of a workload that run and are not terminating.
 
-        ``nodes`` are the nodes to choose from; if there are none, pods of any node are chosen.
+        ``nodes`` are the nodes to choose from; if there are none, pods of any node are chosen. With ``refusing`` only
+        pods whose readiness probe fails by an event, or only those whose probe does not.
         """
-        pods = [pod for pod in self.answering(name) if not pod.terminating and (not nodes or pod.node in nodes)]
+        pods = [
+            pod
+            for pod in self.answering(name)
+            if not pod.terminating
+            and (not nodes or pod.node in nodes)
+            and (refusing is None or pod.refuses is refusing)
+        ]
         return pods[:number]
 
     def node_down(self, node: str) -> None:
         """Switch a node off: its pods answer no more, the API server is not told, and no new pod is placed there."""
-        self._down |= {node}
+        self.bar(node, "down")
         for pod in self.kubelets.on_node(node):
             self.kubelets.lose_power(pod)
 
@@ -114,11 +121,27 @@ class Workloads:
             self.kubelets.declare_unready(pod, since_ns)
 
     def node_up(self, node: str) -> None:
-        self._down -= {node}
+        """Start the node's pods again."""
         for pod in self.kubelets.on_node(node):
             self.kubelets.power_on(pod)
+        self.unbar(node, "down")
+
+    def bar(self, node: str, why: str) -> None:
+        """Place no new pod on the node, until :meth:`unbar` has been called for each reason."""
+        self._barred.setdefault(node, set()).add(why)
+
+    def unbar(self, node: str, why: str) -> None:
+        """Take back one reason. Pods that found no node may find one now."""
+        self._barred.get(node, set()).discard(why)
         for deployment in self._deployments.values():
             self._reconcile(deployment)
+
+    def evict(self, node: str) -> int:
+        """Delete all pods of the node that are not terminating yet. Returns how many there were."""
+        pods = [pod for pod in self.kubelets.on_node(node) if not pod.terminating]
+        for pod in pods:
+            self.kubelets.delete(pod)
+        return len(pods)
 
     def _pod_changed(self, pod: PodLife) -> None:
         self._reconcile(self._deployments[pod.workload.name])
@@ -144,7 +167,7 @@ class Workloads:
     def _new_pod(self, deployment: _Deployment) -> PodLife | None:
         workload = deployment.workload
         taken = self.kubelets.fleet(workload.name).on_node
-        unfit = self._down
+        unfit = {name for name, reasons in self._barred.items() if reasons}
         ips: tuple[str, ...] | None = None
         node: str | None = None
         while ips is None:
@@ -157,7 +180,7 @@ class Workloads:
                 )
                 return None
             ips = self._node_ips[node] if workload.host_network else self._take(node)
-            unfit |= {node}
+            unfit.add(node)
         assert node is not None
         deployment.made += 1
         name = f"{workload.name}-{deployment.made}"
