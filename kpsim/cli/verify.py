@@ -96,9 +96,10 @@ def verify(
 ) -> None:
     """Build nodes in network namespaces, load the rules into Linux, send every probe, and compare with the model.
 
-    Needs root. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
+    Needs root, or a kernel that grants users namespaces. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
     """
     from kpsim.lab.requirements import require
+    from kpsim.lab.rootless import become_root
     from kpsim.sysctls import assignments
     from kpsim.verify.report import print_report
     from kpsim.verify.runs import PROBES_PER_CLUSTER, drawn, given, random_clusters, systematic
@@ -107,7 +108,7 @@ def verify(
 
     if probes is not None and random:
         raise InputError("give either --probes or --random")
-    require(variant)
+    require(variant, refused=become_root())
     if not paths:
         _refuse_without_cluster(
             random,
