@@ -129,4 +129,5 @@ def story() -> RunLog:
             Happening(ms(2000), HappeningKind.POD_GONE, "shop/web-2", "on node-2"),
             Happening(ms(2180), HappeningKind.SYNC_FAILED, "node-1"),
         ],
+        zones={"node-1": "a", "node-2": "b"},
     )

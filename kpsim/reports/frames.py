@@ -65,6 +65,9 @@ class Table(Generic[Record]):
         )
 
 
+_DISPOSITIONS = "delivered, rejected, dropped, failed or misdelivered"
+
+
 def _seconds(ns: int | None) -> float | None:
     return None if ns is None else ns / SECOND_NS
 
@@ -98,8 +101,8 @@ CONNECTIONS: Table[Connection] = Table(
         Column(
             "traffic_policy", "str", "", "Cluster or Local, as it applied to the address", lambda c: c.traffic_policy
         ),
-        Column("node", "str", "", "whose rules decided; empty: none", lambda c: c.node),
-        Column("disposition", "str", "", "delivered, rejected, dropped or failed", lambda c: c.disposition.value),
+        Column("node", "str", "", "whose rules decided, or which was off; empty: none", lambda c: c.node),
+        Column("disposition", "str", "", _DISPOSITIONS, lambda c: c.disposition.value),
         Column("cause", "str", "", "why it did not end well; empty: it did", lambda c: c.cause.value),
         Column("endpoint", "str", "", "ip:port it was sent to; empty: none", lambda c: c.endpoint),
         Column("endpoint_node", "str", "", "the endpoint's node", lambda c: c.endpoint_node),
@@ -114,6 +117,9 @@ CONNECTIONS: Table[Connection] = Table(
             "why the client left its endpoint; empty: it did not",
             lambda c: c.affinity_break,
         ),
+        *_times(
+            "broken_at", "when it broke after it had been set up; missing: it did not", lambda c: c.broken_ns, "Int64"
+        ),
     ),
 )
 
@@ -127,8 +133,9 @@ OVERVIEW: Table[Group] = Table(
         Column("frontend", "str", "", "address that the client used", lambda g: g.frontend.value),
         Column("traffic", "str", "", "traffic source of the scenario", lambda g: g.traffic),
         Column("node", "str", "", "whose rules decided; empty: none", lambda g: g.node),
-        Column("disposition", "str", "", "delivered, rejected, dropped or failed", lambda g: g.disposition.value),
+        Column("disposition", "str", "", _DISPOSITIONS, lambda g: g.disposition.value),
         Column("cause", "str", "", "why it did not end well; empty: it did", lambda g: g.cause.value),
+        Column("broken", "bool", "", "they were set up and broke later", lambda g: g.broken),
         Column("connections", "int64", "connections", "how many", lambda g: g.connections),
     ),
 )

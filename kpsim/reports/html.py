@@ -24,6 +24,7 @@ from kpsim.reports.sentences import (
     node_lag_table,
     percent,
     plural,
+    share_sentence,
     sync_lag_sentence,
     sync_lag_table,
     syncs_sentence,
@@ -32,6 +33,7 @@ from kpsim.reports.sentences import (
     window_sentence,
     windows_table,
 )
+from kpsim.reports.shares import imbalances
 from kpsim.reports.sync_lag import lag_quantiles
 from kpsim.simulation.runlog import Fate, RunLog
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from kpsim.reports.figures import Figures
 
 MOST_ROWS = 200
+MOST_LINES = 12
 
 _STYLE = """\
 .kpsim-report{font:15px/1.5 system-ui,sans-serif;max-width:64rem}
@@ -91,7 +94,11 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
         _headline(log, known, results),
         _expectations(results),
         _section(
-            "Connections", [traffic_sentence(log)], traffic_table(log), pictures, ("dispositions", "endpoint_shares")
+            "Connections",
+            [traffic_sentence(log), *map(share_sentence, imbalances(log)[:MOST_LINES])],
+            traffic_table(log),
+            pictures,
+            ("dispositions", "endpoint_shares"),
         ),
         _local(log, pictures),
         _affinity(log, pictures),
@@ -104,7 +111,8 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
 def _headline(log: RunLog, known: "Figures", results: Sequence[ExpectationResult]) -> str:
     items = [(f"{known['sent']:,}", "connections")]
     items.append((percent(known["delivered_ratio"]), "delivered"))
-    items += [(f"{known[ended.value]:,}", ended.value) for ended in Fate if ended is not Fate.DELIVERED]
+    shown = [ended for ended in Fate if ended is not Fate.MISDELIVERED or known[ended.value]]
+    items += [(f"{known[ended.value]:,}", ended.value) for ended in shown if ended is not Fate.DELIVERED]
     if log.programming:
         items.append((duration(lag_quantiles(log).p99_ns), "sync lag, p99"))
     if known["affinity.returns"]:

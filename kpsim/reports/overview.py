@@ -22,6 +22,7 @@ class Group(NamedTuple):
     node: str  #: empty: they met no node's rules
     disposition: Fate
     cause: Reason
+    broken: bool  #: they were set up and broke later
     connections: int
 
 
@@ -33,6 +34,7 @@ class Tally:
     """How many connections ended how, and why. Pairs stand in the order in which the enums declare them."""
 
     counts: Mapping[tuple[Fate, Reason], int]
+    broken: int = 0  #: connections that were set up and broke later; they are among those that failed
 
     @property
     def sent(self) -> int:
@@ -42,6 +44,16 @@ class Tally:
     def of(self, disposition: Fate) -> int:
         """Return the number of connections with this disposition."""
         return sum(n for (ended, _), n in self.counts.items() if ended is disposition)
+
+    @property
+    def established(self) -> int:
+        """Connections that were set up, also those that broke later."""
+        return self.of(Fate.DELIVERED) + self.broken
+
+    @property
+    def broken_ratio(self) -> float:
+        """Share of the established connections that broke, or NaN when none was established."""
+        return self.broken / self.established if self.established else math.nan
 
     def ratio(self, disposition: Fate) -> float:
         """Return the share of connections with this disposition, or NaN when nothing was sent."""
@@ -63,7 +75,8 @@ class Tally:
 def count_groups(log: RunLog) -> list[Group]:
     """Group the log's connections. The groups are sorted."""
     counts = Counter(
-        (c.service, c.traffic_policy, c.frontend, c.traffic, c.node, c.disposition, c.cause) for c in log.connections
+        (c.service, c.traffic_policy, c.frontend, c.traffic, c.node, c.disposition, c.cause, c.broken_ns is not None)
+        for c in log.connections
     )
     return sorted(Group(*key, connections) for key, connections in counts.items())
 
@@ -71,9 +84,11 @@ def count_groups(log: RunLog) -> list[Group]:
 def tally(groups: Iterable[Group]) -> Tally:
     """Count the connections of all groups together."""
     totals: Counter[tuple[Fate, Reason]] = Counter()
+    broken = 0
     for group in groups:
         totals[group.disposition, group.cause] += group.connections
-    return Tally({pair: totals[pair] for ended in Fate for why in Reason if totals[pair := (ended, why)]})
+        broken += group.connections if group.broken else 0
+    return Tally({pair: totals[pair] for ended in Fate for why in Reason if totals[pair := (ended, why)]}, broken)
 
 
 def tally_by(groups: Iterable[Group], field: GroupField) -> dict[str, Tally]:

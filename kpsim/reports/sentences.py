@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kpsim.reports.affinity import Affinity, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import HealthView, LocalDropWindow, local_drops
 from kpsim.reports.overview import Tally, count_groups, tally, tally_by_service_and_policy
+from kpsim.reports.shares import Imbalance
 from kpsim.reports.sync_lag import (
     STAGE_MEANING,
     Quantiles,
@@ -118,29 +119,56 @@ def _worst_first(log: RunLog) -> list[tuple[str, str, Tally]]:
 
 def _losses(part: Tally) -> list[str]:
     losses = []
-    for ended in (Fate.REJECTED, Fate.DROPPED, Fate.FAILED):
+    for ended in (Fate.REJECTED, Fate.DROPPED, Fate.FAILED, Fate.MISDELIVERED):
         if count := part.of(ended):
             causes = part.causes(ended)
             why = causes[0][0].value if len(causes) == 1 and causes[0][1] == count else reasons(causes)
+            if why == ended.value:
+                why = "somebody answered who is no endpoint of the Service"
+            if ended is Fate.FAILED and part.broken:
+                why += f"; {part.broken:,} of them set up before"
             losses.append(f"{count:,} {ended.value}" + (f" ({why})" if why else ""))
     return losses
 
 
 def traffic_table(log: RunLog) -> TextTable:
-    """Counts by service port and policy, with reasons. Those that lost most come first."""
+    """Counts by service port and policy, with reasons. Those that lost most come first.
+
+    Misdelivered connections have a column if there are any.
+    """
+
+    total = tally(count_groups(log))
+    ends = [ended for ended in Fate if ended is not Fate.MISDELIVERED or total.of(ended)]
 
     def row(service: str, policy: str, part: Tally) -> tuple[str, ...]:
-        delivered, *losses = (f"{part.of(ended):,}" for ended in Fate)
+        delivered, *losses = (f"{part.of(ended):,}" for ended in ends)
         share = percent(part.ratio(Fate.DELIVERED))
         return (service, policy, f"{part.sent:,}", delivered, share, *losses, reasons(part.causes()))
 
     parts = _worst_first(log)
     rows = [row(service, policy, part) for service, policy, part in parts]
     if len(rows) > 1:
-        rows.insert(0, row("all", "", tally(count_groups(log))))
-    delivered, *losses = (ended.value for ended in Fate)
+        rows.insert(0, row("all", "", total))
+    delivered, *losses = (ended.value for ended in ends)
     headings = ("service", "policy", "sent", delivered, "in %", *losses, "why not")
-    return TextTable(headings, tuple(rows), frozenset(range(2, 8)))
+    return TextTable(headings, tuple(rows), frozenset(range(2, len(headings) - 1)))
+
+
+def share_sentence(imbalance: Imbalance) -> str:
+    """Say which endpoints get more than others at the end of the run."""
+    most, least = imbalance.shares[0], imbalance.shares[-1]
+    whole = imbalance.shares if len(imbalance.shares) <= 3 else (most, least)
+    told = listed([f"{endpoint} ({node}) {percent(share)}" for endpoint, node, share in whole])
+    text = (
+        f"{imbalance.service}: since {instant(imbalance.since_ns)} its {len(imbalance.shares)} endpoints get unequal shares"
+        f" of the connections: {told}; equal shares would be {percent(imbalance.equal)}."
+    )
+    if imbalance.clients:
+        text += (
+            f" Session affinity keeps {plural(imbalance.clients, 'client')} with their endpoint: nothing evens it out"
+            " while they come back within the timeout."
+        )
+    return text
 
 
 def local_sentence(log: RunLog) -> str:

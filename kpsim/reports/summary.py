@@ -23,6 +23,7 @@ from kpsim.reports.sentences import (
     local_sentence,
     loss_lines,
     plural,
+    share_sentence,
     sync_lag_sentence,
     sync_lag_table,
     syncs_sentence,
@@ -31,6 +32,7 @@ from kpsim.reports.sentences import (
     traffic_table,
     window_sentence,
 )
+from kpsim.reports.shares import imbalances
 from kpsim.simulation.runlog import Fate, RunLog
 from kpsim.units import SECOND_NS
 
@@ -121,6 +123,8 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     parts += ["", Text(traffic_sentence(log))]
     if log.connections:
         parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
+    if unequal := imbalances(log):
+        parts += ["", *map(Text, map(share_sentence, unequal[:MOST_LINES]))]
     if windows := local_drop_windows(log):
         parts += ["", Text(local_sentence(log)), *_lines([window_sentence(window) for window in windows])]
     if sentence := affinity_sentence(log):

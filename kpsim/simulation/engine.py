@@ -16,6 +16,7 @@ from kpsim.simulation.affinity import AffinityMemory
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.controller import SliceController
+from kpsim.simulation.endpoints import EndpointWatch
 from kpsim.simulation.events import Actors, Events
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
@@ -41,6 +42,7 @@ def blank_log(scenario: Scenario, seed: int) -> RunLog:
         scenario.proxy.mode.value,
         description=spec.description,
         nodes=tuple(node.name for node in cluster_nodes(spec.nodes)),
+        zones={node.name: node.zone for node in cluster_nodes(spec.nodes) if node.zone is not None},
         traffic=tuple(traffic.name for traffic in spec.traffic),
         services=tuple(
             dict.fromkeys(service_port_name(s, port) for s, wanted in ports if (port := port_of(s, wanted)) is not None)
@@ -60,6 +62,7 @@ class Run:
         self.log = blank_log(scenario, seed)
         self.clock = Clock(self._subjects())
         self.api = ApiServer()
+        self.api.watch(EndpointWatch(self.log).on_change)
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)
         self.controller = SliceController(self.clock, self.api, spec.delays, seed, self.log)
         self.machines = Machines(

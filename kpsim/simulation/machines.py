@@ -126,7 +126,7 @@ class Machines:
         """
         self._collect(now_ns)
         if at_node in self._off:
-            return Attempt(Fate.DROPPED, Reason.NODE_DOWN)
+            return Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node)
         chooser = SeededChooser(self._seed, key)
         request = send(self._fabric, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
         outcome = _outcome(request)

@@ -4,6 +4,7 @@ Times are nanoseconds since the start of the run. Names are those of Kubernetes 
 """
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -16,7 +17,9 @@ class Fate(enum.StrEnum):
     DELIVERED = "delivered"  #: a running endpoint got it, and the endpoint's answer came back
     REJECTED = "rejected"  #: refused at once: ICMP error or RST
     DROPPED = "dropped"  #: the client gets no answer
-    FAILED = "failed"  #: it reached something that does not answer for the service (dead pod, wrong address)
+    #: it reached something that does not answer for the Service (dead pod, wrong address), or was set up and broke later
+    FAILED = "failed"
+    MISDELIVERED = "misdelivered"  #: somebody answered who is no endpoint of the Service
 
 
 class Reason(enum.StrEnum):
@@ -30,6 +33,9 @@ class Reason(enum.StrEnum):
     NO_LOCAL_ENDPOINTS = "no local endpoints"
     SOURCE_RANGES = "source ranges"
     ENDPOINT_GONE = "endpoint gone"  #: rules or a conntrack entry led to a pod that no longer runs
+    MISDELIVERED = (
+        "misdelivered"  #: rules or a conntrack entry led to an application that is no endpoint of the Service
+    )
     NOT_CAPTURED = "not captured"  #: kube-proxy's rules left the packet alone
     RATE_LIMITED = "refusal rate limited"  #: no endpoint, and Linux limits its refusals per client (K-3.4): no answer
     TABLE_FULL = "connection table full"  #: the node had no room for another connection (CT-7.2)
@@ -53,7 +59,10 @@ class Frontend(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One connection attempt (or UDP datagram of a flow)."""
+    """One connection attempt (or UDP datagram of a flow).
+
+    A long connection is one record, too: of the attempt, with the end that the connection came to.
+    """
 
     at_ns: int
     traffic: str  #: name of the traffic source in the scenario
@@ -64,7 +73,7 @@ class Connection:
     service: str  #: ``namespace/name:port``
     protocol: str  #: TCP, UDP, SCTP
     traffic_policy: str  #: Cluster or Local, the policy that applied to this frontend
-    node: str  #: where the packet met kube-proxy's rules; empty if it met none
+    node: str  #: where the packet met kube-proxy's rules, or the node that was off; empty if it met no node
     disposition: Fate
     cause: Reason
     endpoint: str  #: the ``ip:port`` that it was sent to; empty if none
@@ -74,6 +83,12 @@ class Connection:
     rule: str  #: text of the rule that decided, for rejects and drops
     session_affinity: bool  #: the service port has ClientIP affinity
     affinity_break: str = ""  #: why this client did not get its former endpoint; empty if it did, and at first contact
+    broken_ns: int | None = None  #: when a connection that was set up broke
+
+    @property
+    def established(self) -> bool:
+        """Whether the connection was set up, even if it broke later."""
+        return self.disposition is Fate.DELIVERED or self.broken_ns is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +175,17 @@ class Happening:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointSpell:
+    """A stretch of time in which an EndpointSlice lists an endpoint as ready."""
+
+    service: str  #: ``namespace/name:port``
+    endpoint: str  #: ``ip:port``
+    node: str  #: empty: the slice names none
+    from_ns: int
+    until_ns: int | None = None  #: None: to the end of the run
+
+
 @dataclass(frozen=True)
 class RunLog:
     """Everything that a run recorded.
@@ -181,3 +207,5 @@ class RunLog:
     nodes: tuple[str, ...] = ()
     traffic: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    zones: Mapping[str, str] = field(default_factory=dict)  #: node → zone; nodes without zone are left out
+    endpoints: list[EndpointSpell] = field(default_factory=list)  #: in the order of their beginnings

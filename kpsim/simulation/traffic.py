@@ -256,62 +256,40 @@ class TrafficSource:
         )
         key = ("connection", self._traffic.name, number)
         outcome = self._world.machines.connect(packet, node, now_ns, key, local=sender.local)
-        self._record(sender, service, port, outcome, self._break(sender, service, port, outcome))
+        record = self._record(sender, service, port, outcome, self._break(sender, service, port, outcome))
         if outcome.flow is not None and port.protocol == "TCP":
-            self._go_on(sender, service, port, outcome, number)
+            self._go_on(sender, outcome.flow, record, number)
 
-    def _go_on(
-        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, number: int
-    ) -> None:
-        flow, now_ns = outcome.flow, self._clock.now_ns
-        assert flow is not None
+    def _go_on(self, sender: TrafficSender, flow: OpenFlow, record: int, number: int) -> None:
+        """Establish a connection. If it is not a long one, close it. ``record`` is its place in the log."""
+        now_ns = self._clock.now_ns
         self._world.machines.establish(flow, now_ns)
         if self._traffic.long is None:
             self._world.machines.close(flow, now_ns)
             return
         self._world.ports.occupy(_machine(sender), self._destination, sender.port)
         ends_ns = now_ns + draw_ns(self._traffic.long.lasts, self._seed, "lasts", self._traffic.name, number)
-        self._plan_segment(sender, service, port, outcome, ends_ns)
+        self._plan_segment(sender, flow, record, ends_ns)
 
-    def _plan_segment(
-        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, ends_ns: int
-    ) -> None:
-        long, flow = self._traffic.long, outcome.flow
-        assert long is not None and flow is not None
-        at_ns = min(self._clock.now_ns + long.packet_every_ns, ends_ns)
-        self._clock.at(
-            at_ns, Rank.PACKET, self._subject, lambda: self._segment(sender, service, port, outcome, flow, ends_ns)
-        )
+    def _plan_segment(self, sender: TrafficSender, flow: OpenFlow, record: int, ends_ns: int) -> None:
+        assert self._traffic.long is not None
+        at_ns = min(self._clock.now_ns + self._traffic.long.packet_every_ns, ends_ns)
+        self._clock.at(at_ns, Rank.PACKET, self._subject, lambda: self._segment(sender, flow, record, ends_ns))
 
-    def _segment(
-        self,
-        sender: TrafficSender,
-        service: Service,
-        port: ServicePortSpec,
-        outcome: Attempt,
-        flow: OpenFlow,
-        ends_ns: int,
-    ) -> None:
-        """Send one more packet of a long connection. If the connection breaks, a second record is logged."""
+    def _segment(self, sender: TrafficSender, flow: OpenFlow, record: int, ends_ns: int) -> None:
+        """Send one more packet of a long connection. If the connection breaks, its record says so."""
         cause = self._world.machines.carry_on(flow, self._clock.now_ns)
         if cause is not Reason.NONE or self._clock.now_ns >= ends_ns:
             self._world.ports.release(_machine(sender), self._destination, sender.port)
         if cause is not Reason.NONE:
-            broken = Attempt(
-                disposition=Fate.FAILED,
-                cause=cause,
-                node=outcome.node,
-                source_ip=outcome.source_ip,
-                endpoint=outcome.endpoint,
-                endpoint_node=outcome.endpoint_node,
-                seen_source_ip=outcome.seen_source_ip,
-                new_flow=False,
+            broken = self._log.connections[record]
+            self._log.connections[record] = replace(
+                broken, disposition=Fate.FAILED, cause=cause, broken_ns=self._clock.now_ns
             )
-            self._record(sender, service, port, broken, Break.NONE)
         elif self._clock.now_ns >= ends_ns:
             self._world.machines.close(flow, self._clock.now_ns)
         else:
-            self._plan_segment(sender, service, port, outcome, ends_ns)
+            self._plan_segment(sender, flow, record, ends_ns)
 
     # ---------------------------------------------------------------------------------------------------------- recording
 
@@ -329,7 +307,8 @@ class TrafficSource:
 
     def _record(
         self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, affinity_break: Break
-    ) -> None:
+    ) -> int:
+        """Log a connection and return its place in the log."""
         internal = self._traffic.via is Via.CLUSTER_IP
         policy = service.internal_traffic_policy if internal else service.external_traffic_policy
         self._log.connections.append(
@@ -355,6 +334,7 @@ class TrafficSource:
                 affinity_break=affinity_break.value,
             )
         )
+        return len(self._log.connections) - 1
 
 
 def _machine(sender: TrafficSender) -> str:
