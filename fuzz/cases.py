@@ -10,22 +10,6 @@ from typing import Any, NamedTuple, assert_never
 
 import yaml
 
-from fuzz.playing import Player, Playing
-from fuzz.steps import (
-    ChangeEndpoints,
-    ClientSegment,
-    DeleteFlow,
-    EndpointState,
-    FirstPacket,
-    MidStream,
-    Opening,
-    Retransmit,
-    SequenceStep,
-    ServerError,
-    ServerSegment,
-    Wait,
-    describe,
-)
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.config import Host
 from kpsim.conntrack import FlowTuple
@@ -40,6 +24,22 @@ from kpsim.tracing.probes import Probe, make_packet, split_end
 from kpsim.tracing.site import Sender, Site
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.prediction import told
+from kpsim.verify.sequences.playing import Player, Playing
+from kpsim.verify.sequences.steps import (
+    ChangeEndpoints,
+    ClientSegment,
+    DeleteFlow,
+    EndpointState,
+    FirstPacket,
+    MidStream,
+    Opening,
+    Retransmit,
+    SequenceStep,
+    ServerError,
+    ServerSegment,
+    Wait,
+    describe,
+)
 from kpsim.verify.subjects import Subject, cluster_subjects
 from kpsim.verify.twin import Twin
 from kpsim.verify.verification import Verifier

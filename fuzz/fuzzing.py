@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fuzz.cases import Case, CaseResult, play, write_case
-from fuzz.drawing import draw_sequence
 from fuzz.shrinking import shrunk
 from kpsim.errors import KpsimError
 from kpsim.explore import Cluster, load
@@ -28,6 +27,7 @@ from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import Choices, SeededChoices, chance, pick
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
+from kpsim.verify.sequences.drawing import draw_sequence
 from kpsim.verify.subjects import Subject, cluster_subjects
 
 _CLOCK = Clock()

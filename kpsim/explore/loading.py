@@ -86,7 +86,7 @@ def _load(paths: Sequence[Path | str] | Path | str, text: str | None, mode: Mode
 def from_recording(recording: Recording) -> Cluster:
     """The cluster after a recording's last sync."""
     replay = replayed(recording)
-    return Cluster(replay.cluster, recording.config, recording.host, replay=replay)
+    return Cluster(replay.cluster, recording.config, recording.host, notes=replay.notes, replay=replay)
 
 
 def _cluster(cluster: Cluster | Sequence[Path | str] | Path | str) -> Cluster:

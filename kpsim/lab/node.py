@@ -226,6 +226,8 @@ def _switches(link: dict[str, Any]) -> bool:
 
 
 def _written(route: Route) -> str:
+    if route.kind is RouteKind.LOCAL:
+        return f"local {route.network} dev lo table local"
     if route.kind is not RouteKind.UNICAST:
         return f"{route.kind} {route.network}" + (f" metric {route.metric}" if route.metric else "")
     family = route.network.family

@@ -4,7 +4,7 @@ Counterpart: the strategies of pkg/registry. All errors of all objects are repor
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +12,10 @@ from kpsim.errors import InputError
 from kpsim.inputs import Json
 from kpsim.manifests.allocation import Allocator, assign_families, service_ranges
 from kpsim.manifests.defaults import DEFAULTS, default_metadata
-from kpsim.manifests.places import Finding, Path, Place, path_before, without
-from kpsim.manifests.schema import check_shapes
-from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, is_stored, metadata_complaints
+from kpsim.manifests.places import Finding, Path, Place, path_before, value_at, without
+from kpsim.manifests.schema import check_shapes, checked_texts
+from kpsim.manifests.templates import HINT, may_hold_template, template_in
+from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, Complaint, is_stored, metadata_complaints
 from kpsim.objects import ApiObject, object_from_json
 
 #: kinds of which little is read; a server of another version may have stored more fields
@@ -44,6 +45,9 @@ class Item:
         return f"{self.kind} {namespace}{metadata['name']}"
 
     def finding(self, path: tuple[str | int, ...], message: str) -> Finding:
+        piece = template_in(str(value_at(self.json, path) or ""))
+        if piece is not None and not isinstance(value_at(self.json, path), (dict, list)):
+            message = f"{message} ({HINT})"
         return Finding(self.place.at(*path), f"{self.title}: {message}")
 
 
@@ -81,6 +85,9 @@ def _examine(items: Sequence[Item], admission: Admission) -> list[Item]:
             continue
         json = DEFAULTS[item.kind](default_metadata(item.kind, item.json))
         complaints = [*metadata_complaints(item.kind, json), *COMPLAINTS[item.kind](json)]
+        if not is_stored(json) and may_hold_template(item.json):
+            seen = {path for path, _ in complaints}
+            complaints += [found for found in template_complaints(item.kind, item.json) if found[0] not in seen]
         admission.findings += [item.finding(path, message) for path, message in complaints]
         if not complaints:
             defaulted[item.kind] += json is not item.json
@@ -89,6 +96,16 @@ def _examine(items: Sequence[Item], admission: Admission) -> list[Item]:
     if filled:
         admission.notes.append(f"filled in the API server's defaults: {filled}")
     return examined
+
+
+def template_complaints(kind: str, obj: Json) -> Iterator[Complaint]:
+    """Yield the texts of an object that are templates, also where the schema takes any text.
+
+    Annotations are left out: programs keep templates of their own there.
+    """
+    for path, text in checked_texts(kind, obj):
+        if template_in(text) and path[:2] != ("metadata", "annotations"):
+            yield path, f"got {text!r}"
 
 
 def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, list[Path]]:

@@ -138,6 +138,9 @@ class Placement(Part):
 class Startup(Part):
     delay: Delay = Delay.of(SECOND_NS)
     """From the pod's creation until its application answers."""
+    address: Delay | None = None
+    """From the pod's creation until it has its address and its kubelet first reports it, not ready (CP-3.4.1); if left out, or if it
+    would be later, when its application answers."""
 
 
 class Readiness(Part):
@@ -456,6 +459,17 @@ class LoadBalancerSpec(Part):
     healthy_threshold: Positive = 2
 
 
+class ControllerSpec(Part):
+    """How much the EndpointSlice controller does at once and in a second (CP-1.2 D6, D7)."""
+
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """concurrent-service-endpoint-syncs: Services that it works on at once."""
+    qps: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """kube-api-qps: API calls that its client may send in a second."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = 30
+    """kube-api-burst: API calls that it may send at once after a rest."""
+
+
 # ------------------------------------------------------------------------------------------------------------ document
 
 
@@ -479,6 +493,7 @@ class ScenarioSpec(Part):
     icmp_rate_limit: bool = True
     """Linux answers a client's rejected packets 6 times at once and then once a second; the rest is silence (K-3.4)."""
     delays: Delays = Delays()
+    controller: ControllerSpec = ControllerSpec()
     load_balancer: LoadBalancerSpec = LoadBalancerSpec()
     events: tuple[ScenarioEvent, ...] = ()
     traffic: tuple[Traffic, ...] = ()

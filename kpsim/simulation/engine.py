@@ -13,7 +13,7 @@ from kpsim.scenario.nodes import cluster_families, cluster_nodes
 from kpsim.scenario.schema import Via, qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
-from kpsim.simulation.apiserver import ApiServer
+from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.controller import SliceController
 from kpsim.simulation.endpoints import EndpointWatch
@@ -22,7 +22,6 @@ from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, stored_service
-from kpsim.simulation.overdue import OverdueNodes
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import RunLog
 from kpsim.simulation.traffic import TrafficSource, World, outside_clients, port_of, service_port_name
@@ -64,7 +63,7 @@ class Run:
         self.api = ApiServer()
         self.api.watch(EndpointWatch(self.log).on_change)
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)
-        self.controller = SliceController(self.clock, self.api, spec.delays, seed, self.log)
+        self.controller = SliceController(self.clock, self.api, spec.controller, spec.delays, seed, self.log)
         self.machines = Machines(
             self.nodes, scenario.proxy, seed, self.workloads.at_ip, limit_icmp=spec.icmp_rate_limit
         )
@@ -83,9 +82,6 @@ class Run:
             )
             for node in self.nodes
         }
-        families = [family.label for family in cluster_families(spec.nodes)]
-        timeout_ns = 2 * scenario.proxy.sync_period_ns  # kube-proxy's health timeout (CP-12 step 5)
-        overdue = OverdueNodes(self.log, self.proxies, families, timeout_ns)
         self.balancers = {
             key: LoadBalancer(
                 self.clock,
@@ -95,7 +91,6 @@ class Run:
                 seed,
                 self.log,
                 has_health_check_port=partial(self._has_health_check_port, self._known(key)),
-                overdue=overdue.at,
             )
             for key in self._balanced_services()
         }
@@ -168,6 +163,13 @@ class Run:
             proxy.start_synced()
         for balancer in self.balancers.values():
             balancer.start()
+        self.api.watch(self._on_change)
+
+    def _on_change(self, change: Change) -> None:
+        """Record what the load balancer of a Service finds if the Service's health check node port has come or gone."""
+        balancer = self.balancers.get(ServiceKey(change.key.namespace, change.key.name))
+        if balancer is not None and change.key.kind == "Service":
+            balancer.record()
 
     def _start_traffic(self) -> None:
         ports = SourcePorts()

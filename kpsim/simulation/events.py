@@ -3,11 +3,12 @@
 Counterpart: people and accidents. An event only calls the part of the simulation that it concerns.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from kpsim.objects import Service
+from kpsim.objects import ObjectKey, Service
 from kpsim.scenario import Scenario
 from kpsim.scenario.nodes import ClusterNode, cluster_nodes
 from kpsim.scenario.schema import ActionKind, ScenarioEvent, qualified
@@ -53,6 +54,7 @@ class Events:
         self._actors = actors
         self._nodes: dict[str, ClusterNode] = {node.name: node for node in cluster_nodes(scenario.spec.nodes)}
         self._down_since_ns: dict[str, int] = {}
+        self._written: Counter[ObjectKey] = Counter()  #: writes of each object, so that each has a number
 
     def plan(self) -> None:
         """Schedule every event."""
@@ -112,7 +114,7 @@ class Events:
         self._actors.workloads.node_down(name)
         for balancer in self._actors.load_balancers:
             balancer.set_reachable(name, False)
-        self._actors.proxies[name].stop()
+        self._actors.proxies[name].lose_power()
         lost_ns = now_ns + self._scenario.spec.delays.node_monitor_grace_ns
 
         def lost() -> None:
@@ -134,6 +136,7 @@ class Events:
         self._start_proxy(name)
         self._write(
             f"node {name}",
+            ObjectKey("Node", "", name),
             lambda at_ns: self._actors.api.put(node_object(self._nodes[name], ready=True), now_ns, at_ns),
         )
 
@@ -144,23 +147,23 @@ class Events:
         if event.create_service is not None:
             made = stored_service(self._scenario.created[number], timestamp(now_ns))
             self._tell(HappeningKind.SERVICE_CREATED, f"{made.metadata.namespace}/{made.metadata.name}")
-            self._write("scenario", lambda at_ns: api.put(made, now_ns, at_ns))
+            self._write("scenario", made.key, lambda at_ns: api.put(made, now_ns, at_ns))
         if event.delete_service is not None:
             key = service_object_key(event.delete_service.service)
             self._tell(HappeningKind.SERVICE_DELETED, qualified(event.delete_service.service))
-            self._write("scenario", lambda at_ns: api.remove(key, now_ns, at_ns))
+            self._write("scenario", key, lambda at_ns: api.remove(key, now_ns, at_ns))
         if event.patch_service is not None:
-            patch = event.patch_service
+            patch, patched_key = event.patch_service, service_object_key(event.patch_service.service)
             self._tell(HappeningKind.SERVICE_PATCHED, qualified(patch.service), ", ".join(sorted(patch.patch)))
 
             def apply(at_ns: int) -> None:
-                service = api.state.get(service_object_key(patch.service))
+                service = api.state.get(patched_key)
                 if not isinstance(service, Service):
                     self._tell(HappeningKind.PATCH_REFUSED, qualified(patch.service), "there is no such Service")
                     return
                 api.put(patched(service, patch.patch, api.state), now_ns, at_ns)
 
-            self._write("scenario", apply)
+            self._write("scenario", patched_key, apply)
 
     # ------------------------------------------------------------------------------------------------------- kube-proxy
 
@@ -194,20 +197,15 @@ class Events:
         self._clock.at(self._clock.now_ns + down_ns, Rank.WORLD, f"node {name}", start)
 
     def _start_proxy(self, name: str) -> None:
-        """Start kube-proxy on a node.
-
-        A start reports no change of health, so the load balancers are asked to look again.
-        """
         self._actors.proxies[name].start()
-        for balancer in self._actors.load_balancers:
-            balancer.look_again(name)
 
     # ------------------------------------------------------------------------------------------------------------- both
 
-    def _write(self, subject: str, write: Callable[[int], object]) -> None:
-        """Send a write to the API server; it arrives after the write delay."""
-        now_ns = self._clock.now_ns
-        at_ns = now_ns + draw_ns(self._scenario.spec.delays.api_write, self._seed, "api write", subject, now_ns)
+    def _write(self, subject: str, key: ObjectKey, write: Callable[[int], object]) -> None:
+        """Send a write of an object to the API server; it arrives after the write delay."""
+        self._written[key] += 1
+        delay_ns = draw_ns(self._scenario.spec.delays.api_write, self._seed, "api write", key, self._written[key])
+        at_ns = self._clock.now_ns + delay_ns
         self._clock.at(at_ns, Rank.API_WRITE, subject, lambda: write(at_ns))
 
     def _tell(self, kind: HappeningKind, subject: str, detail: str = "") -> None:

@@ -5,6 +5,7 @@ Counterpart: the objects that kubelets write.
 
 from collections.abc import Sequence
 
+from kpsim.inputs import JsonObject
 from kpsim.objects import LABEL_ZONE, Node, Pod, Service, node_from_json, pod_from_json, service_from_json
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Workload
@@ -57,7 +58,16 @@ def pod_object(
     ready_changed: str,
     deleted: str | None,
 ) -> Pod:
-    """Return the Pod. ``ready_changed`` and ``deleted`` are the API's texts of those times."""
+    """Return the Pod. ``ready_changed`` and ``deleted`` are the API's texts of those times.
+
+    Without ``ips`` the pod is pending. Without ``ready_changed`` it has no Ready condition yet.
+    """
+    status: JsonObject = {"phase": "Running" if ips else "Pending"}
+    if ips:
+        status |= {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
+    if ready_changed:
+        condition = {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": ready_changed}
+        status["conditions"] = [condition]
     deletion = {} if deleted is None else {"deletionTimestamp": deleted}
     ports = [
         {"containerPort": port.container_port, "name": port.name, "protocol": port.protocol} for port in workload.ports
@@ -78,13 +88,6 @@ def pod_object(
                 "hostNetwork": workload.host_network,
                 "containers": [{"name": "app", "ports": ports}],
             },
-            "status": {
-                "phase": "Running",
-                "podIP": ips[0],
-                "podIPs": [{"ip": ip} for ip in ips],
-                "conditions": [
-                    {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": ready_changed}
-                ],
-            },
+            "status": status,
         }
     )

@@ -148,6 +148,39 @@ class Site:
             return Arrival(other, self.machine(other).uplink)
         return None
 
+    def entrance(self, place: Place, packet: Packet, node: str) -> Arrival | None:
+        """The node of a pod or process. What comes from outside meets the node that has or serves the destination.
+
+        A site without names has one machine. All that comes to it or to its pods from outside comes to this machine.
+        """
+        if place.whose is Whose.OUTSIDE:
+            name = self._home_of(packet, node) if self.node_names else node
+        else:
+            name = place.node if place.node in self.node_names or not self.node_names else ""
+        if not name:
+            return None
+        machine = self.machine(name)
+        match place.whose:
+            case Whose.OUTSIDE:
+                return Arrival(name, machine.uplink)
+            case Whose.POD:
+                return Arrival(name, machine.pod_interface)
+            case Whose.PROCESS:
+                return Arrival(name, "")
+
+    def _home_of(self, packet: Packet, node: str) -> str:
+        """The node that has the packet's destination or runs its pod; empty: it is outside. ``node`` is asked first."""
+        family, address = packet.family, packet.daddr
+        for name in dict.fromkeys((node, self.directory.node_of((family, address)), *self.node_names)):
+            if name in self.node_names:
+                machine = self.machine(name)
+                if machine.routing.interface_of(family, address) or any(
+                    network.family is family and address in network for network in machine.pod_networks
+                ):
+                    return name
+        found = self.directory.node_of((family, address))
+        return found if found in self.node_names else ""
+
 
 def show(address: tuple[Family, int], directory: Directory) -> str:
     """An address with the name of its owner: ``10.180.1.7 (pod shop/web-1 on node-2)``."""

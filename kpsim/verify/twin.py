@@ -95,7 +95,8 @@ class Twin:
         except BaseException:
             self.linux.close()
             raise
-        self.model = Netns("node", machine.routing, machine.sysctls)
+        self._routing = machine.routing.with_routes(self.canaries.local_route)
+        self.model = Netns("node", self._routing, machine.sysctls)
         self._held = ""  # the rules as Linux saved them after loading
         self._refused: Counter[int] = Counter()  # numbers of packets that routing refused, by source
 
@@ -125,7 +126,7 @@ class Twin:
         """Makes both forget connections and affinities. Rules stay, and the model's buckets with them."""
         self.linux.forget()
         rules, buckets = self.model.rulesets.get(self.family), self.model.memory.buckets
-        self.model = Netns("node", self.machine.routing, self.machine.sysctls)
+        self.model = Netns("node", self._routing, self.machine.sysctls)
         self.model.memory.buckets = buckets  # the rules that they belong to stay loaded
         if rules is not None:
             self.model.load_rules(rules)

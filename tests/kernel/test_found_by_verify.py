@@ -138,7 +138,7 @@ def test_a_reset_to_localhost_of_ipv6_goes_by_the_wrong_door() -> None:
 
 @pytest.mark.parametrize("destination", ["192.168.0.255", "255.255.255.255", "10.180.0.255", "0.1.2.3"])
 def test_broadcasts_are_for_the_node_too(destination: str) -> None:
-    """Of any of its links. Destinations in 0/8 are like any other; sources there are not (K-7.3)."""
+    """Of any of its links. Destinations in 0/8 are like any other."""
     with twin(V4, "*nat\nCOMMIT\n", ("10.180.0.0/24",)) as both:
         sent = packet(V4, "203.0.113.7", 5000, destination, 9, "eth0")
         exchange = agreed(both.send(Shot(sent)))

@@ -7,7 +7,17 @@ A flow is drawn as if its packets get through, whether they do or not.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from fuzz.steps import (
+from kpsim.addresses import Family, parse_ip
+from kpsim.cluster import ClusterState
+from kpsim.conntrack import FlowTuple
+from kpsim.objects import EndpointSlice
+from kpsim.packet import Window
+from kpsim.tracing.directory import Frontend
+from kpsim.tracing.site import Sender, Site
+from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
+from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
+from kpsim.verify.drawing.surroundings import Client, Dialled, Kind, Surroundings
+from kpsim.verify.sequences.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -22,16 +32,6 @@ from fuzz.steps import (
     Wait,
     slices_of,
 )
-from kpsim.addresses import Family, parse_ip
-from kpsim.cluster import ClusterState
-from kpsim.conntrack import FlowTuple
-from kpsim.objects import EndpointSlice
-from kpsim.packet import Window
-from kpsim.tracing.directory import Frontend
-from kpsim.tracing.site import Sender, Site
-from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
-from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
-from kpsim.verify.drawing.surroundings import Client, Dialled, Kind, Surroundings
 
 #: waits that outlast timers: a second of an affinity list, an unanswered datagram, a TIME_WAIT, an affinity, a connection of a day
 LONG_WAITS_NS = (SECOND_NS, 31 * SECOND_NS, 121 * SECOND_NS, 601 * SECOND_NS, 3 * HOUR_NS + SECOND_NS, 25 * HOUR_NS)

@@ -10,8 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop import cluster_text
 
-from fuzz.drawing import LONG_WAITS_NS, SHORT_WAITS_NS, draw_sequence
-from fuzz.steps import (
+from kpsim.addresses import Family, format_ip
+from kpsim.conntrack import Entry, tuple_of
+from kpsim.explore import Cluster, load
+from kpsim.kubeproxy.stale_flows import UdpFlow
+from kpsim.netfilter import Disposition, Netns, Walk, walk
+from kpsim.objects import EndpointSlice
+from kpsim.packet import ICMP_PROTOCOLS, Packet, Window
+from kpsim.packetpath.chooser import SeededChooser
+from kpsim.replay import START_NS
+from kpsim.tracing.site import Sender
+from kpsim.units import SECOND_NS
+from kpsim.verify.drawing.choices import SeededChoices
+from kpsim.verify.drawing.clusters import draw_manifest
+from kpsim.verify.sequences.drawing import LONG_WAITS_NS, SHORT_WAITS_NS, draw_sequence
+from kpsim.verify.sequences.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -28,19 +41,6 @@ from fuzz.steps import (
     describe,
     said,
 )
-from kpsim.addresses import Family, format_ip
-from kpsim.conntrack import Entry, tuple_of
-from kpsim.explore import Cluster, load
-from kpsim.kubeproxy.stale_flows import UdpFlow
-from kpsim.netfilter import Disposition, Netns, Walk, walk
-from kpsim.objects import EndpointSlice
-from kpsim.packet import ICMP_PROTOCOLS, Packet, Window
-from kpsim.packetpath.chooser import SeededChooser
-from kpsim.replay import START_NS
-from kpsim.tracing.site import Sender
-from kpsim.units import SECOND_NS
-from kpsim.verify.drawing.choices import SeededChoices
-from kpsim.verify.drawing.clusters import draw_manifest
 
 V4, V6 = Family.IPV4, Family.IPV6
 _UNREACHABLE = {V4: ("icmp", 3, 3), V6: ("icmpv6", 1, 4)}

@@ -10,8 +10,19 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple, assert_never
 
-from fuzz.numbers import Numbers
-from fuzz.steps import (
+from kpsim.addresses import format_ip
+from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
+from kpsim.explore import Cluster
+from kpsim.flowstate import ICMP_REQUESTS
+from kpsim.netfilter import Disposition
+from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.protocols import ICMP_PORT_UNREACHABLE
+from kpsim.replay import START_NS
+from kpsim.simulation.machines import listed_flow
+from kpsim.tracing.site import Site
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+from kpsim.verify.sequences.numbers import Numbers
+from kpsim.verify.sequences.steps import (
     ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
@@ -26,17 +37,6 @@ from fuzz.steps import (
     changed_slices,
     said,
 )
-from kpsim.addresses import format_ip
-from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
-from kpsim.explore import Cluster
-from kpsim.flowstate import ICMP_REQUESTS
-from kpsim.netfilter import Disposition
-from kpsim.packet import ICMP_PROTOCOLS, Packet
-from kpsim.protocols import ICMP_PORT_UNREACHABLE
-from kpsim.replay import START_NS
-from kpsim.simulation.machines import listed_flow
-from kpsim.tracing.site import Site
-from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.twin import Difference, Exchange, Twin, connection_differences
 
 _MARGIN_NS = 60 * MILLISECOND_NS  #: nothing is sent so close to the end of a timer
