@@ -19,10 +19,15 @@ from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
 from kpsim.reports.shares import address_of, shares_of
 from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
-from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, Reason, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, PinKind, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 Figures = Mapping[str, int | float]
+
+
+def slug(text: str) -> str:
+    """Turn a cause or kind into a part of a name: ``no local endpoints`` → ``no-local-endpoints``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 class FigureKind(NamedTuple):
@@ -41,6 +46,14 @@ COUNTS = (
     FigureKind("broken", "connections that were set up and broke later; each of them is among the failed"),
     FigureKind("broken_ratio", "broken per established; undefined when none was established"),
     FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
+    *(
+        FigureKind(f"causes.{slug(kind.value)}", f"of these, also: {meaning}")
+        for kind, meaning in (
+            (PinKind.REFUSED, "lost by a connection entry that led to an endpoint while the rules refused"),
+            (PinKind.FORMER_ENDPOINT, "lost by an entry that led to what was no endpoint of the rules any more"),
+            (PinKind.SERVICE_GONE, "lost by an entry while the rules no longer knew the Service"),
+        )
+    ),
 )
 #: the groups that connections are counted by: the first part of the name, and the field that the second part names
 SCOPES: tuple[tuple[str, GroupField], ...] = (
@@ -99,11 +112,6 @@ SCHEME: tuple[FigureKind, ...] = (
 )
 
 
-def slug(text: str) -> str:
-    """Turn a cause or kind into a part of a name: ``no local endpoints`` → ``no-local-endpoints``."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
 def figures(log: RunLog) -> dict[str, int | float]:
     """Return all figures of a run, in the order of `SCHEME`. Durations are in seconds."""
     groups = count_groups(log)
@@ -150,6 +158,9 @@ def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
     for cause in Reason:
         if cause is not Reason.NONE:
             yield f"{prefix}causes.{slug(cause.value)}", part.because(cause)
+    for kind in PinKind:
+        if kind is not PinKind.OLDER:  # that is a cause by itself
+            yield f"{prefix}causes.{slug(kind.value)}", part.pins.get(kind, 0)
 
 
 def _share_figures(log: RunLog) -> Iterator[tuple[str, float]]:

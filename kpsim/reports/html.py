@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import figures
 from kpsim.reports.local_policy import local_drop_windows
+from kpsim.reports.pinned import pinned_flows
 from kpsim.reports.plots import INK, Plot, plots
 from kpsim.reports.sentences import (
     TextTable,
@@ -23,6 +24,9 @@ from kpsim.reports.sentences import (
     local_sentence,
     node_lag_table,
     percent,
+    pinned_line,
+    pinned_sentence,
+    pinned_table,
     plural,
     share_sentence,
     sync_lag_sentence,
@@ -100,6 +104,7 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
             pictures,
             ("dispositions", "endpoint_shares"),
         ),
+        _pinned(log),
         _local(log, pictures),
         _affinity(log, pictures),
         _sync_lag(log, pictures),
@@ -135,6 +140,14 @@ def _expectations(results: Sequence[ExpectationResult]) -> str:
     )
     head = "<thead><tr><th></th><th>condition</th><th class=number>value</th></tr></thead>"
     return f"<h2>Expectations</h2>\n<p>{verdict}</p>\n<div class=scroll><table>{head}<tbody>\n{rows}</tbody></table></div>\n"
+
+
+def _pinned(log: RunLog) -> str:
+    groups = pinned_flows(log)
+    if not groups:
+        return ""
+    sentences = [pinned_sentence(log), *map(pinned_line, groups[:3])]
+    return _section("State against rules", sentences, pinned_table(groups), {}, ())
 
 
 def _local(log: RunLog, pictures: dict[str, Plot]) -> str:

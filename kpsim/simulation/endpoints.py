@@ -1,13 +1,17 @@
-"""Which endpoints the Services had in the course of a run, as their EndpointSlices say.
+"""Which endpoints the Services had in the course of a run, and whether a pod is an endpoint of a Service.
 
-It only observes: a watcher of the API server that writes into the run log.
+It only observes: watchers of the API server.
 """
 
 from dataclasses import replace
 
-from kpsim.addresses import join_host_port
-from kpsim.objects import EndpointSlice, ObjectKey
-from kpsim.simulation.apiserver import Change
+from kpsim.addresses import format_ip, join_host_port
+from kpsim.endpointslices import selects
+from kpsim.exchange import Target
+from kpsim.objects import EndpointSlice, ObjectKey, Service
+from kpsim.simulation.apiserver import ApiServer, Change
+from kpsim.simulation.pods import PodLife
+from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import EndpointSpell, RunLog
 
 _Listed = tuple[str, str, str]  # service port, endpoint, node
@@ -58,3 +62,44 @@ def _ready(item: EndpointSlice) -> list[_Listed]:
         for port in item.ports
         if port.port is not None
     ]
+
+
+class Members:
+    """Says whether a pod is an endpoint of a Service.
+
+    A Service with selector has the pods that it selects, one without has whatever is at the addresses of its slices. A
+    pod that was an endpoint and is none any more still counts as one for a node whose rules have not heard of it.
+    """
+
+    def __init__(self, api: ApiServer, service: ObjectKey, times: RulesTimes) -> None:
+        self._key = service
+        self._times = times
+        self._current: Service | None = None
+        self._former: list[Service] = []
+        self._slices: dict[ObjectKey, EndpointSlice] = {}
+        api.watch(self._on_change)
+
+    def _on_change(self, change: Change) -> None:
+        old, new = change.event.old, change.event.new
+        if change.key == self._key:
+            if isinstance(old, Service):
+                self._former.append(old)
+            self._current = new if isinstance(new, Service) else None
+        elif isinstance(change.event.object, EndpointSlice) and change.key.namespace == self._key.namespace:
+            self._slices.pop(change.key, None)
+            if isinstance(new, EndpointSlice) and new.service_name == self._key.name:
+                self._slices[change.key] = new
+
+    def serves(self, port: str, protocol: str, pod: PodLife, target: Target, node: str) -> bool:
+        """Return whether a pod that answers at a target is an endpoint of a service port, as ``node`` may know."""
+        if self._current is not None and self._is_of(self._current, pod, target):
+            return True
+        if not any(self._is_of(version, pod, target) for version in self._former):
+            return False
+        return str(target) in self._times.now(node, target.family.label, port, protocol).endpoints
+
+    def _is_of(self, service: Service, pod: PodLife, target: Target) -> bool:
+        if service.selector:
+            return pod.workload.namespace == self._key.namespace and selects(service, pod.workload.pod_labels)
+        address = format_ip(target.family, target.address)
+        return any(address in endpoint.addresses for item in self._slices.values() for endpoint in item.endpoints)

@@ -37,6 +37,8 @@ class Reason(enum.StrEnum):
         "misdelivered"  #: rules or a conntrack entry led to an application that is no endpoint of the Service
     )
     NOT_CAPTURED = "not captured"  #: kube-proxy's rules left the packet alone
+    #: the flow's connection entry is older than the Service's rules, so they never saw the packet (CT-3.5)
+    OLDER_THAN_SERVICE = "older than its Service"
     RATE_LIMITED = "refusal rate limited"  #: no endpoint, and Linux limits its refusals per client (K-3.4): no answer
     TABLE_FULL = "connection table full"  #: the node had no room for another connection (CT-7.2)
     NO_HAIRPIN = (
@@ -46,6 +48,39 @@ class Reason(enum.StrEnum):
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
     ASYMMETRIC_REPLY = "reply from another address"
     OTHER = "other"
+
+
+class PinKind(enum.StrEnum):
+    """How a connection entry differed from the rules that were in force, where that cost a connection."""
+
+    REFUSED = "entry against refusal"  #: the entry led to an endpoint; the rules refuse
+    FORMER_ENDPOINT = "former endpoint"  #: the entry led to what is no endpoint any more; the rules have others
+    SERVICE_GONE = "entry outlives its Service"  #: the entry led to an endpoint; the rules no longer know the Service
+    OLDER = "older than its Service"  #: the entry translates nothing, because it is older than the Service's rules
+
+
+class CleanUp(enum.StrEnum):
+    """Why kube-proxy's clean-up of stale flows left the entry (CT-1, CT-2)."""
+
+    NOT_ITS_PROTOCOL = "the clean-up never touches entries of this protocol (CT-2.1)"
+    NO_SERVICE = "the clean-up looks only at Services that exist (CT-2.2)"
+    NOT_SERVING = "the clean-up passed the Service over because it has no serving endpoint (CT-2.2)"
+    NOT_RUN = (
+        "no clean-up has run since: only a successful sync with a change of UDP endpoints runs one (CT-1.1, CT-1.2)"
+    )
+    STILL_SERVES = "the clean-up keeps flows to an endpoint that still serves (CT-2.3.4)"
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A connection entry that overrode the rules: state against rules."""
+
+    kind: PinKind
+    node: str  #: whose table holds the entry
+    entry_ns: int  #: when the entry was made
+    leads_to: str  #: the ``ip:port`` to which the entry sends the flow
+    since_ns: int | None  #: since when the node's rules say otherwise; None: unknown
+    clean_up: CleanUp
 
 
 class Frontend(enum.StrEnum):
@@ -84,6 +119,8 @@ class Connection:
     session_affinity: bool  #: the service port has ClientIP affinity
     affinity_break: str = ""  #: why this client did not get its former endpoint; empty if it did, and at first contact
     broken_ns: int | None = None  #: when a connection that was set up broke
+    answered_by: str = ""  #: ``namespace/name`` of the pod that answered
+    pin: Pin | None = None  #: the connection entry that overrode the rules, if that cost the connection
 
     @property
     def established(self) -> bool:
