@@ -471,3 +471,14 @@ def test_saved_rules_alone_assume_that_everybody_answers() -> None:
         assert "if something listens there" in last_line(trace)
     refused = trace_packet(site, make_packet("TCP", "192.168.0.1", 22), node="n1", sender=Sender.EXTERNAL)
     assert sums(refused) == {"refused": "1"}
+
+
+def test_saved_rules_tell_where_kube_proxy_listens_but_not_what_it_says(cluster: Cluster) -> None:
+    """CP-15.2, CP-15.4: the count of local endpoints is in no rule."""
+    [rules] = dialect_reading(saved := cluster.rules("n1", family=Family.IPV4)).parse(saved, Family.IPV4)
+    site = rules_site(rules, node_ips=["192.168.0.1"], pod_cidrs=["10.180.1.0/24"])
+    trace = trace_packet(site, make_packet("TCP", "192.168.0.1", 32010), node="n1", sender=Sender.EXTERNAL)
+    assert sums(trace) == {"unknown": "1"}
+    assert "200 or 503" in last_line(trace)
+    closed = trace_packet(site, make_packet("UDP", "192.168.0.1", 32010), node="n1", sender=Sender.EXTERNAL)
+    assert sums(closed) == {"refused": "1"}

@@ -6,7 +6,7 @@ from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
 from kpsim.exchange.client import error_of, is_answer, refusal_of
 from kpsim.exchange.verdicts import Exchange, Told, Verdict
-from kpsim.exchange.worlds import Absent, Answers, Closed, Relay, Target, World
+from kpsim.exchange.worlds import Absent, Answers, Closed, Relay, Target, Unsure, World
 from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, send, send_from, tell
 from kpsim.flowstate import ICMP_REQUESTS, Action, Direction, read
 from kpsim.netfilter import Cause, Disposition, Effects
@@ -148,6 +148,8 @@ class _Followed:
                 return self._absent(request, end, reason)
             case Relay():
                 return self._relayed(request, reaction)
+            case Unsure(reason):
+                return Exchange(Verdict.UNKNOWN, request, node, cause=reason)
 
     def _answered(self, request: Journey, listener: Answers) -> Exchange:
         assert request.end is not None
@@ -196,8 +198,6 @@ class _Followed:
     def _relayed(self, request: Journey, relay: Relay) -> Exchange:
         """A load balancer took the request. The client gets what the load balancer gets for its own (PP-11.10)."""
         node = request.hops[-1].node
-        if relay.unknown:
-            return Exchange(Verdict.UNKNOWN, request, node, cause=f"{relay.name}: {relay.unknown}")
         if not relay.dials:
             return Exchange(Verdict.REQUEST_LOST, request, node, cause=f"{relay.name} has no node to send it to")
         drawn = self._chooser.uniform(len(relay.dials), ("load balancer", relay.name)) if len(relay.dials) > 1 else 0
