@@ -18,6 +18,9 @@ _MULTICAST = {Family.IPV4: Network(Family.IPV4, 0xE0 << 24, 4), Family.IPV6: Net
 _LIMITED_BROADCAST = 0xFFFFFFFF
 _LINK_LOCAL6 = Network(Family.IPV6, 0xFE80 << 112, 10)
 _UNIQUE_LOCAL6 = Network(Family.IPV6, 0xFC << 120, 7)
+_ALL_HOSTS = 0xE0000001  # 224.0.0.1
+_ALL_NODES_AND_ROUTERS = frozenset({0xFF02 << 112 | 1, 0xFF02 << 112 | 2})
+_SOLICITED = 0xFF02 << 112 | 0x1_FF00_0000  # ff02::1:ff00:0/104
 _CACHE_SIZE = 1 << 16
 
 
@@ -215,6 +218,19 @@ class Routing:
         if family is Family.IPV4 and (address in self._broadcast or not address):
             return AddressType.BROADCAST  # of 0/8 only 0.0.0.0 (K-7.3)
         return AddressType.UNICAST
+
+    def hears(self, family: Family, group: int, interface: str) -> bool:
+        """Whether the kernel itself has joined a multicast group at an interface (K-7.8).
+
+        IPv4: all hosts. IPv6: all nodes, all routers, and the groups by which neighbours look for the interface's
+        addresses.
+        """
+        if family is Family.IPV4:
+            return group == _ALL_HOSTS
+        if group in _ALL_NODES_AND_ROUTERS:
+            return True
+        own = self.interfaces[interface].of(family) if interface in self.interfaces else ()
+        return any(group == _SOLICITED | address.value & 0xFFFFFF for address in own)
 
     def addresses(self, family: Family) -> tuple[int, ...]:
         """All of the node's addresses, interface by interface."""

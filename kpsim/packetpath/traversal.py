@@ -51,6 +51,7 @@ class Cause(enum.StrEnum):
     MARTIAN_SOURCE = "martian source"  #: K-7.2, K-7.3
     MARTIAN_DESTINATION = "martian destination"
     REVERSE_PATH = "reverse path filter"
+    GROUP = "a group that the node has not joined"  #: K-7.8
     NO_ROUTE = "no route"
     BLACKHOLE = "blackhole route"
     UNREACHABLE = "unreachable route"
