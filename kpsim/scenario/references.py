@@ -60,6 +60,17 @@ def check_references(
 _Found = Iterator[tuple[Path, str]]
 
 
+def silent_traffic(spec: ScenarioSpec) -> list[str]:
+    """Return remarks on traffic sources of which the file alone says that they send nothing."""
+    scaled = {event.scale.workload for event in spec.events if event.scale is not None and event.scale.replicas}
+    empty = {w.name for w in spec.workloads if not w.replicas and w.name not in scaled}
+    return [
+        f"traffic source {traffic.name} sends nothing: its workload {traffic.workload} has no replicas, and no event scales it"
+        for traffic in spec.traffic
+        if traffic.workload in empty
+    ]
+
+
 def _duplicates(names: Iterable[str], path: Path, what: str) -> _Found:
     seen: set[str] = set()
     for number, name in enumerate(names):

@@ -4,12 +4,13 @@ Counterpart: kubectl against an API server. Events are tried out in their order 
 that an API server would refuse is an error of the file.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 from kpsim.cluster import ClusterState
+from kpsim.endpointslices import CONTROLLER_NAME, LABEL_MANAGED_BY
 from kpsim.errors import InputError, Problem
 from kpsim.manifests import apply_patch, check_object, check_objects, load_manifests, patch_object
 from kpsim.manifests.places import Path, Place
@@ -32,6 +33,7 @@ class ScenarioObjects:
     created_slices: dict[int, EndpointSlice] = field(default_factory=dict)
     proxy: Mapping[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def services(self) -> dict[str, Service]:
@@ -67,7 +69,8 @@ def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioO
     nodes = ClusterState.of(map(_family_hint, cluster_nodes(spec.nodes)[:1]))
     given = document.content.get("objects") or []
     try:
-        checked = check_objects(given, place=document.place.at("objects"), existing=_joined(state, nodes))
+        there = _joined(state, nodes)
+        checked = check_objects(given, place=document.place.at("objects"), existing=there, notes=found.notes)
     except InputError as error:
         found.problems += error.problems
         checked = []
@@ -77,7 +80,9 @@ def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioO
             _, state = state.put(obj)
         else:
             found.problems.append(document.problem(_refusal(json.get("kind")), ("objects", number, "kind")))
-    found.initial = tuple(_kept(state))
+    for key in _managed(state):
+        found.problems.append(document.problem(f"{key}: {_MANAGED}", _path_of(key, given)))
+    found.initial = (*state.services, *state.endpoint_slices)
     if not found.problems:
         _try_events(spec, _joined(state, nodes), document, found)
     return found
@@ -114,6 +119,7 @@ def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: Sc
         found.problems += error.problems
         return ClusterState()
     found.proxy = loaded.proxy_config or {}
+    found.notes += loaded.notes
     kept = []
     for key in sorted(loaded.cluster.objects):
         obj = loaded.cluster.objects[key]
@@ -124,13 +130,28 @@ def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: Sc
     return ClusterState.of(kept)
 
 
-def _kept(state: ClusterState) -> Iterable[ApiObject]:
-    """Yield the Services, and the slices of Services without selector. The controller makes all other slices."""
+_MANAGED = (
+    f"the label {LABEL_MANAGED_BY} says that the slice controller writes it. It makes the slices of Services with a selector "
+    "from the pods of workloads, and no others: leave it out, or take the label away to keep it beside those"
+)
+
+
+def _managed(state: ClusterState) -> Iterable[ObjectKey]:
+    """Yield the slices that the controller would rewrite or delete at once (CP-3.3). It leaves all others alone."""
     selecting = {(s.metadata.namespace, s.metadata.name) for s in state.services if s.selector}
-    yield from state.services
     for item in state.endpoint_slices:
-        if (item.metadata.namespace, item.service_name) not in selecting:
-            yield item
+        theirs = (item.metadata.namespace, item.service_name) in selecting
+        if theirs and item.metadata.labels.get(LABEL_MANAGED_BY) == CONTROLLER_NAME:
+            yield item.key
+
+
+def _path_of(key: ObjectKey, given: Sequence[Any]) -> tuple[str | int, ...]:
+    """Return where the object stands in the scenario, or where its manifests are named."""
+    for number, obj in enumerate(given):
+        metadata = obj.get("metadata") or {}
+        if (obj.get("kind"), metadata.get("namespace") or "default", metadata.get("name")) == key:
+            return "objects", number
+    return ("manifests",)
 
 
 # --------------------------------------------------------------------------------------------------------------- events
@@ -150,7 +171,7 @@ def _after(
 ) -> ClusterState:
     if event.create_service is not None:
         place = document.place.at("events", number, "createService")
-        made = object_from_json(check_object(event.create_service, place=place, existing=state))
+        made = object_from_json(check_object(event.create_service, place=place, existing=state, notes=found.notes))
         if not isinstance(made, Service):
             raise InputError(document.problem("expected a Service", ("events", number, "createService", "kind")))
         if state.get(made.key) is not None:
