@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, ClusterArgument, FamilyName, ModeOption
+from kpsim.cli.options import AllowUnknownOption, BesideOption, ClusterArgument, FamilyName, ModeOption, way_out
 
 
 @app.command(
@@ -19,11 +19,13 @@ def rules(
     ],
     mode: ModeOption = None,
     beside: BesideOption = None,
+    allow_unknown: AllowUnknownOption = False,
     family: Annotated[FamilyName | None, typer.Option("--family", help="One IP family only; otherwise both.")] = None,
 ) -> None:
     """Print a node's whole ruleset as the mode's own tool would save it."""
     from kpsim.explore import load
 
-    loaded = load(cluster, mode=mode, beside=beside or ())
+    with way_out():
+        loaded = load(cluster, mode=mode, beside=beside or (), unknown="keep" if allow_unknown else "refuse")
     loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
     typer.echo(loaded.rules(node, family=family.family if family else None), nl=False)
