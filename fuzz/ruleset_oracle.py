@@ -11,7 +11,8 @@ from fuzz.ruleset_drawing import document, draw_document, draw_rule
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, parse, render_ruleset
 from kpsim.errors import InputError
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.calls import LabError
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools.variants import Variant
 from kpsim.verify.drawing.choices import SeededChoices, pick
 

@@ -40,6 +40,7 @@ from kpsim.packetpath.chains import run_base_chain
 from kpsim.packetpath.chooser import Chooser, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
+from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
@@ -84,6 +85,15 @@ class Netns(NodeFacts):
         self._entries: dict[Family, dict[Hook, tuple[HookEntry, ...]]] = {}
         for family in Family:
             self._arrange(family)
+
+    def fork(self) -> "Netns":
+        """A namespace that is now the same. What is committed to one of the two does not change the other."""
+        other = Netns.__new__(Netns)
+        other.name, other.routing, other.sysctls = self.name, self.routing, self.sysctls
+        other.conntrack, other.memory = self.conntrack.copy(), self.memory.copy()
+        other.programmed, other._registered = dict(self.programmed), dict(self._registered)
+        other._entries = dict(self._entries)
+        return other
 
     @property
     def rulesets(self) -> Mapping[Family, Ruleset]:
@@ -360,6 +370,8 @@ def _walk(
     if end.disposition is Disposition.REJECTED:
         end, answer = delivery.answered(traversal, end)
         if answer is not None:
+            if end.with_ == TCP_RESET:
+                traversal.close_connection()
             try:
                 answer, end = _let_out(netns, traversal, answer, end)
             except UnknownEnd as reached:
@@ -388,21 +400,19 @@ def _walk(
 
 
 def _let_out(netns: Netns, rejected: Traversal, answer: Packet, end: End) -> tuple[Packet | None, End]:
-    """Sends the answer to a rejected packet out of the node, as RELATED to that packet.
+    """Sends the answer to a rejected packet out of the node, with the connection of that packet.
 
-    Rules may change or drop it (K-3.2).
+    Rules may change or drop it, and what they remember counts (K-3.2).
 
     Returns the answer, or None if it was dropped, and how the rejected packet ended.
     """
-    traversal = Traversal(
-        rejected.node, answer.copy(), rejected.now_ns, rejected.chooser, local=True, trace=False,
-        indexed=rejected.indexed, world=rejected.world,
-    )  # fmt: skip
-    traversal.draws = rejected.draws
+    if delivery.is_reset_past_the_hooks(rejected, end):
+        return answer, end
+    traversal = rejected.answering(answer.copy())
     # a reset has no socket, an ICMP error has the kernel's (K-20.1)
     traversal.socket = None if answer.protocol == "tcp" else "kernel"
-    traversal.set_state("RELATED")
     answered = delivery.send(traversal, netns.pass_hook)
+    rejected.takes_over(traversal)
     if answered.disposition not in (Disposition.FORWARDED, Disposition.DELIVERED):
         told_at_once = rejected.packet.in_interface == ""  # by the system call, in OUTPUT
         return None, end if told_at_once else End(Disposition.DROPPED, Cause.ANSWER_DROPPED, end.rule)

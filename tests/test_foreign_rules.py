@@ -374,8 +374,8 @@ def test_commands_take_files_for_all_nodes_or_for_one(command: Command, tmp_path
     assert shown == expected.rules("node-1")
     assert "ufw6" not in command("rules", cluster, "--node", "node-2", "--beside", ufw, "--beside", f"node-1={six}")
     asked = ("trace", cluster, "--node", "node-1", "--dst", "192.168.0.1:9999", "--minimal")
-    assert command(*asked, "--beside", ufw).splitlines() == ["dropped", "by filter/INPUT policy"]
-    assert command(*asked, "--beside", f"node-2={ufw}").splitlines() == ["passed"]
+    assert command(*asked, "--beside", ufw).splitlines()[:2] == ["dropped", "by filter/INPUT policy"]
+    assert command(*asked, "--beside", f"node-2={ufw}").splitlines()[0] == "passed"
     assert "no node 'node-9'" in command(*asked, "--beside", f"node-9={ufw}", fails=True)
 
 

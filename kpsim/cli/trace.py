@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, FamilyName, Format, FormatOption, ModeOption, SysctlOption, way_out
-from kpsim.errors import InputError
+from kpsim.cli.options import (
+    AssumeNodeOption,
+    BesideOption,
+    ClusterCommand,
+    FamilyName,
+    Format,
+    FormatOption,
+    ModeOption,
+    NodePortRangeOption,
+    SysctlOption,
+    way_out,
+)
+from kpsim.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
-    from kpsim.packet import Packet
     from kpsim.ruleset import Ruleset
     from kpsim.tracing.explain import Depth
     from kpsim.tracing.site import Site
@@ -35,6 +45,15 @@ class _SavedMachine:
 
 
 @dataclass(frozen=True, slots=True)
+class _Assumptions:
+    """The options that say something about a cluster beside its manifests."""
+
+    node: str | None
+    port_range: str
+    allow_unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """The options that say which packets to trace. Exactly one of ``dst``, ``expression`` and ``capture`` is given."""
 
@@ -43,9 +62,13 @@ class _Asked:
     protocol: str
     expression: str
     capture: Path | None
+    partial: bool
+    uid: int | None
+    gid: int | None
 
 
 @app.command(
+    cls=ClusterCommand,
     short_help="Follow a packet through the rules, and say why.",
     epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
     "In answers to probes, `by` is the rule that decided: the one that rejected or dropped the packet; of a delivered packet, "
@@ -97,6 +120,9 @@ def trace(
             "--read-pcap", metavar="FILE", help="Trace each packet of a capture, in order.", show_default=False
         ),
     ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Of a damaged capture, trace the packets before the damage.")
+    ] = False,
     probes: Annotated[
         Path | None,
         typer.Option(
@@ -154,19 +180,25 @@ def trace(
     ] = False,
     beside: BesideOption = None,
     sysctl: SysctlOption = None,
+    assume_node: AssumeNodeOption = None,
+    service_node_port_range: NodePortRangeOption = "",
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
     depth = _depth(minimal, summary, detailed)
-    asked = _Asked(dst, src, protocol, packet, read_pcap)
+    asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
         if allow_unknown and not beside:
             raise InputError("--allow-unknown goes with --rules or --beside")
-        site, families, now_ns = _cluster(cluster or [], mode, beside or [], sysctl or [], allow_unknown)
+        assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown)
+        site, families, now_ns, own = _cluster(cluster or [], mode, beside or [], sysctl or [], assumed)
+        node = node or own
     else:
         if beside:
             raise InputError("--rules are all rules of the machine: --beside goes with a cluster")
+        if assume_node is not None or service_node_port_range:
+            raise InputError("--assume-node and --service-node-port-range go with a cluster")
         if cluster:
             raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")
         machine = _SavedMachine(
@@ -178,19 +210,15 @@ def trace(
     if len(given) != 1:
         raise InputError(f"give one of {', '.join(sources)}" + (f", not {' and '.join(given)}" if given else ""))
     if probes is not None:
-        if uid is not None or gid is not None:
-            raise InputError("--uid and --gid go with one packet: a probe has the fields uid and gid")
+        _without_sender(asked, "--probes")
         _answer_probes(probes, site, families, now_ns)
         return
     if not node and site.node_names:
         raise InputError(f"--node is missing; there is {', '.join(site.node_names[:5])}")
-    from kpsim.tracing.probes import made_by, sender_of
-
     traced: list[Trace] = []
-    for numbered in _packets(asked, families, now_ns):
-        made_by(numbered[2], sender_of(sender), uid, gid)
-        traced.append(_trace(numbered, site, node or "node", sender, seed, expand, commit=read_pcap is not None))
-        _show(traced[-1], depth, format, first=len(traced) == 1)
+    for each in _traces(asked, site, families, node or "node", sender, seed, expand, now_ns):
+        traced.append(each)
+        _show(each, depth, format, first=len(traced) == 1)
     if pcap is not None:
         from kpsim.wire import write_pcap
 
@@ -213,8 +241,9 @@ def _refuse(options: dict[str, object]) -> None:
 
 
 def _cluster(
-    paths: list[Path], mode: ModeOption, beside: list[str], sysctls: list[str], allow_unknown: bool
-) -> "tuple[Site, tuple[Family, ...], int]":
+    paths: list[Path], mode: ModeOption, beside: list[str], sysctls: list[str], assumed: _Assumptions
+) -> "tuple[Site, tuple[Family, ...], int, str]":
+    """Return the machines, the families, the time, and the node that is meant if none is named."""
     from kpsim.explore import load
     from kpsim.sysctls import assignments
 
@@ -222,10 +251,17 @@ def _cluster(
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
     with way_out():
         loaded = load(
-            paths, mode=mode, beside=beside, sysctls=assignments(sysctls), unknown="keep" if allow_unknown else "refuse"
+            paths,
+            mode=mode,
+            beside=beside,
+            sysctls=assignments(sysctls),
+            assume_node=assumed.node,
+            service_node_port_range=assumed.port_range,
+            unknown="keep" if assumed.allow_unknown else "refuse",
         )
     loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
-    return loaded.site, loaded.families, loaded.now_ns
+    own = loaded.config.hostname_override if assumed.node is None else loaded.default_node(assumed.node)
+    return loaded.site, loaded.families, loaded.now_ns, own
 
 
 def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...], int]":
@@ -283,22 +319,23 @@ def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now
             typer.echo(line)
 
 
-def _packets(asked: _Asked, families: "tuple[Family, ...]", start_ns: int) -> "Iterator[tuple[int, int, Packet]]":
-    """Yield number, time and packet of everything to trace."""
-    from kpsim.tracing.probes import check_family, first_packet
+def _traces(
+    asked: _Asked,
+    site: "Site",
+    families: "tuple[Family, ...]",
+    node: str,
+    sender: str,
+    seed: int,
+    expand: bool,
+    start_ns: int,
+) -> "Iterator[Trace]":
+    """Yield the trace of everything that was asked for."""
+    from kpsim.tracing.probes import check_family, first_packet, made_by, sender_of
+    from kpsim.tracing.traces import trace_packet
 
     if asked.capture is not None:
-        from kpsim.wire import read_pcap
-
-        captured = read_pcap(asked.capture)
-        for each in captured:
-            if each.packet is None or each.packet.family not in families:
-                why = (
-                    each.refusal or f"{each.packet.family.label if each.packet else ''} is not among the families here"
-                )
-                typer.echo(f"note: packet {each.number} of {asked.capture}: {why}", err=True)
-            else:
-                yield each.number, start_ns + each.time_ns - captured[0].time_ns, each.packet
+        _without_sender(asked, "--read-pcap")
+        yield from _captured(asked.capture, site, families, node, sender, seed, expand, start_ns, partial=asked.partial)
         return
     if asked.expression:
         from kpsim.wire import parse_packet
@@ -307,20 +344,55 @@ def _packets(asked: _Asked, families: "tuple[Family, ...]", start_ns: int) -> "I
     else:
         packet = first_packet(asked.dst, src=asked.src, protocol=asked.protocol)
     check_family(packet.family, families)
-    yield 0, start_ns, packet
-
-
-def _trace(
-    numbered: "tuple[int, int, Packet]", site: "Site", node: str, sender: str, seed: int, expand: bool, *, commit: bool
-) -> "Trace":
-    from kpsim.tracing.probes import sender_of
-    from kpsim.tracing.traces import trace_packet
-
-    number, now_ns, packet = numbered
-    return trace_packet(
-        site, packet, node=node, sender=sender_of(sender), seed=seed, flow=number, expand=expand, commit=commit,
-        now_ns=now_ns,
+    made_by(packet, sender_of(sender), asked.uid, asked.gid)
+    yield trace_packet(
+        site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=start_ns
     )  # fmt: skip
+
+
+def _without_sender(asked: _Asked, source: str) -> None:
+    if asked.uid is not None or asked.gid is not None:
+        raise InputError(f"--uid and --gid go with one packet, not with {source}; probes have the fields uid and gid")
+
+
+def _captured(
+    path: Path,
+    site: "Site",
+    families: "tuple[Family, ...]",
+    node: str,
+    sender: str,
+    seed: int,
+    expand: bool,
+    start_ns: int,
+    *,
+    partial: bool,
+) -> "Iterator[Trace]":
+    """Yield the trace of each packet of a capture. Times that go back count as no time."""
+    from kpsim.tracing.captured import Beginning, CaptureTracer
+    from kpsim.tracing.probes import sender_of
+    from kpsim.wire import read_capture
+
+    capture = read_capture(path)
+    if capture.damage:
+        damage = f"damaged behind packet {len(capture.packets)}, {capture.damage}"
+        if not partial:
+            way_out = Problem(f"--partial traces the {len(capture.packets)} packets before the damage")
+            raise InputError([Problem(damage, file=str(path)), way_out])
+        typer.echo(f"note: {path}: {damage}; traced is what was read", err=True)
+    tracer = CaptureTracer(site, Beginning(node, sender_of(sender)), seed=seed, expand=expand)
+    now_ns = start_ns
+    for each in capture.packets:
+        now_ns = max(now_ns, start_ns + each.time_ns - capture.packets[0].time_ns)
+        traced, why = None, each.refusal
+        if each.packet is not None and each.packet.family not in families:
+            why = f"{each.packet.family.label} is not among the families here"
+        elif each.packet is not None:
+            traced = tracer.trace(each.number, each.packet, now_ns)
+            why = "no node sees it: it goes from outside to outside"
+        if traced is None:
+            typer.echo(f"note: packet {each.number} of {path}: {why}", err=True)
+        else:
+            yield traced
 
 
 def _show(traced: "Trace", depth: "Depth", format: Format, *, first: bool) -> None:

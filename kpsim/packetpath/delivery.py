@@ -31,6 +31,7 @@ _REFUSALS = {
         Cause.PROHIBIT, {Family.IPV4: "icmp-admin-prohibited", Family.IPV6: "icmp6-adm-prohibited"}, "EACCES",
     ),
 }  # fmt: skip
+_EVERYBODY = 0xFFFFFFFF
 _TIME_EXCEEDED = {Family.IPV4: "icmp-time-exceeded", Family.IPV6: "icmp6-time-exceeded"}
 
 
@@ -93,7 +94,9 @@ def _lookup_arriving(traversal: Traversal) -> Decision | None:
         # un-NATed to ::1: only routes of the arrival interface count, so the packet leaves there again or is lost
         # (K-7.1)
         return routing.lookup_strict(traversal.family, packet.daddr, packet.in_interface)
-    if routing.address_type(traversal.family, packet.daddr) is AddressType.BROADCAST and packet.daddr >> 24:
+    if routing.address_type(traversal.family, packet.daddr) is AddressType.BROADCAST and (
+        packet.daddr or not packet.saddr
+    ):
         return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)  # a link's broadcast is delivered too (K-7.7)
     return routing.lookup(traversal.family, packet.daddr)
 
@@ -165,7 +168,11 @@ def _calls_netfilter(traversal: Traversal) -> bool:
 
 def _bridge(traversal: Traversal) -> Interface | None:
     """The bridge that the packet came in by; None: it came by another kind of interface."""
-    interface = traversal.node.routing.interfaces.get(traversal.packet.in_interface)
+    return _bridge_of(traversal, traversal.packet)
+
+
+def _bridge_of(traversal: Traversal, packet: Packet) -> Interface | None:
+    interface = traversal.node.routing.interfaces.get(packet.in_interface)
     return interface if interface is not None and interface.kind is InterfaceKind.BRIDGE else None
 
 
@@ -305,7 +312,11 @@ def _martian(traversal: Traversal) -> End | None:
     source, destination = traversal.packet.saddr, traversal.packet.daddr
     confined = not traversal.node.sysctls.route_localnet
     kind = traversal.node.routing.address_type(traversal.family, source)
-    if (confined and source in LOOPBACK4) or kind is AddressType.MULTICAST:
+    if kind is AddressType.MULTICAST or source == _EVERYBODY:
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
+    if destination == _EVERYBODY or not source | destination:
+        return None  # a machine without address may ask everybody for one (K-7.7)
+    if not source or (confined and source in LOOPBACK4):
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
     if destination == 0 or (confined and destination in LOOPBACK4):
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION)
@@ -331,11 +342,18 @@ def _bad_source(traversal: Traversal) -> End | None:
     """
     if traversal.family is Family.IPV6:
         return None
-    source, node = traversal.packet.saddr, traversal.node
-    kind = node.routing.address_type(traversal.family, source)
-    if kind is AddressType.BROADCAST or (kind is AddressType.LOCAL and not node.sysctls.accept_local):
+    source, sysctls, routing = traversal.packet.saddr, traversal.node.sysctls, traversal.node.routing
+    if not source:
+        return None
+    kind = routing.address_type(traversal.family, source)
+    own = routing.interface_of(traversal.family, source) is not None
+    if own and not sysctls.accept_local:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
-    if node.sysctls.rp_filter and not _way_back(traversal, source):
+    if not sysctls.rp_filter and (sysctls.accept_local or not routing.has_local_routes):
+        return None  # nothing makes the kernel look the source up in its routes
+    if kind is AddressType.BROADCAST or (kind is AddressType.LOCAL and not sysctls.accept_local):
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
+    if sysctls.rp_filter and not _way_back(traversal, source):
         return End(Disposition.DROPPED, Cause.REVERSE_PATH)
     return None
 
@@ -375,7 +393,7 @@ def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
     assert end.with_ is not None or end.local_error
     if end.with_ is None or (traversal.local and end.rule is None):
         return end, None  # routing refused a local packet: the system call fails, and no packet is sent
-    packet = answer(traversal.arrived, end.with_, _node_address(traversal))
+    packet = answer(traversal.packet, end.with_, _node_address(traversal))
     if packet is None:
         return End(Disposition.DROPPED, Cause.UNANSWERABLE, end.rule, local_error=end.local_error), None
     limiter = traversal.node.memory.icmp_limiter
@@ -407,19 +425,30 @@ def _icmp_spending(traversal: Traversal) -> IcmpSpending | None:
 def _node_address(traversal: Traversal) -> int | None:
     """The source address of an ICMP error that this node sends (K-3.1); None: the node has none.
 
-    If the packet was sent to the node, the error comes from the address that it was sent to. Else IPv4 uses the source
-    address that the route back to the sender chooses. IPv6 uses an address of the interface that the packet came in by,
-    unless the route back names a source.
+    If the packet is for the node, the error comes from the address that it is for. Else IPv4 uses the source address
+    that the route back to the sender chooses. IPv6 uses an address of the interface that the packet came in by, unless
+    the route back names a source.
 
-    An error about a packet that was already DNATed is translated like an answer, so it comes from the service address
-    (measured for REJECT in FORWARD, TTL exceeded and unreachable routes).
+    The error is then translated as an answer of the packet's connection is. So an error about a packet that was already
+    DNATed leaves from the service address.
     """
-    routing, arrived, entry = traversal.node.routing, traversal.arrived, traversal.entry
-    translated = entry is not None and entry.dst_nat and traversal.ct_state != "RELATED"
-    if translated or routing.is_local(traversal.family, arrived.daddr):
-        return arrived.daddr
+    routing, packet = traversal.node.routing, traversal.packet
+    if routing.is_local(traversal.family, packet.daddr):
+        return packet.daddr
     if traversal.family is Family.IPV6 and not traversal.local and not _is_only_switched(traversal):
-        back = routing.lookup(traversal.family, arrived.saddr)
+        back = routing.lookup(traversal.family, packet.saddr)
         if back is not None and back.kind is RouteKind.UNICAST and back.source is None:
-            return routing.masquerade_address(traversal.family, arrived.in_interface, arrived.saddr, arrived.saddr)
-    return routing.source_for(traversal.family, arrived.saddr)
+            return routing.masquerade_address(
+                traversal.family, traversal.arrived.in_interface, packet.saddr, packet.saddr
+            )  # fmt: skip
+    return routing.source_for(traversal.family, packet.saddr)
+
+
+def is_reset_past_the_hooks(traversal: Traversal, end: End) -> bool:
+    """Whether a reset leaves straight by the bridge port that the rejected packet came in by (K-3.1).
+
+    No hook sees it, so it comes from the endpoint if the packet was DNATed.
+    """
+    return (
+        end.with_ == TCP_RESET and _bridge_of(traversal, traversal.arrived) is not None and _calls_netfilter(traversal)
+    )

@@ -45,9 +45,10 @@ _ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": {128, 1
 
 
 def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | None:
-    """The packet that answers ``packet``, which is given as it was before translation; None: no answer is allowed.
+    """The packet that answers ``packet``, as the node makes it; None: no answer is allowed.
 
-    ICMP errors come from the node's address, a reset comes from the original destination (K-3.1). A packet with a bad
+    ICMP errors come from the node's address, a reset comes from the destination. What connection tracking translates
+    of the answer is not done here (K-3.1). A packet with a bad
     checksum gets no answer, an RST gets no reset, and an ICMP error gets no ICMP error (K-3.3).
     """
     if not packet.checksum_ok:
@@ -65,10 +66,12 @@ def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | Non
         return None
     if node_address is None:
         return None
+    about = packet.copy()
+    about.in_interface, about.out_interface, about.mark = "", "", 0
     kind, code = ICMP_ERRORS[with_]
     protocol = "icmp" if packet.family is Family.IPV4 else "icmpv6"
     return Packet(
-        packet.family, protocol, node_address, packet.saddr, icmp_type=kind, icmp_code=code, related=packet
+        packet.family, protocol, node_address, packet.saddr, icmp_type=kind, icmp_code=code, related=about
     )  # fmt: skip
 
 

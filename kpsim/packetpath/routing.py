@@ -84,7 +84,7 @@ class Interface:
 
 
 class RouteKind(enum.StrEnum):
-    """What a route does with packets. LOCAL routes follow from addresses and are not given as routes."""
+    """What a route does with packets. LOCAL routes follow from addresses; others may be given too."""
 
     UNICAST = "unicast"
     LOCAL = "local"
@@ -134,6 +134,7 @@ class Routing:
             if route.kind is RouteKind.UNICAST and route.interface not in self.interfaces:
                 raise InputError(Problem(f"route {route}: no such interface"))
         self._local: dict[tuple[Family, int], str] = {}
+        self._local_networks = tuple(route.network for route in self.routes if route.kind is RouteKind.LOCAL)
         self._broadcast: set[int] = {_LIMITED_BROADCAST}
         self._by_prefix: dict[Family, dict[int, dict[int, list[Route]]]] = {family: {} for family in Family}
         self._decisions: dict[tuple[Family, int], Decision | None] = {}
@@ -141,6 +142,8 @@ class Routing:
         for interface in self.interfaces.values():
             self._add_addresses(interface)
         for route in self.routes:
+            if route.kind is RouteKind.LOCAL:
+                continue  # asked before all other routes, as those that follow from addresses
             if route.kind is not RouteKind.UNICAST or self.interfaces[route.interface].up:
                 self._add_route(route)
         for by_base in self._by_prefix.values():
@@ -150,6 +153,10 @@ class Routing:
             family: [(family.mask(p), bases) for p, bases in sorted(by_prefix.items(), reverse=True)]
             for family, by_prefix in self._by_prefix.items()
         }
+
+    def with_routes(self, *routes: Route) -> "Routing":
+        """The same node with more routes."""
+        return Routing(self.interfaces.values(), (*self.routes, *routes))
 
     def without(self, name: str) -> "Routing":
         """The same node with this interface down. KeyError if there is no such interface.
@@ -190,7 +197,14 @@ class Routing:
         """Whether the node has this address, on any interface, up or down."""
         if (family, address) in self._local:
             return True
+        if self._local_networks and any(n.family is family and address in n for n in self._local_networks):
+            return True
         return address in LOOPBACK4 if family is Family.IPV4 else address == 1
+
+    @property
+    def has_local_routes(self) -> bool:
+        """Whether somebody added routes of type local. Linux then checks sources more closely (K-7.3)."""
+        return bool(self._local_networks)
 
     def address_type(self, family: Family, address: int) -> AddressType:
         """The type by the local table. An address behind a blackhole or unreachable route is UNICAST (K-7.4)."""
@@ -198,8 +212,8 @@ class Routing:
             return AddressType.LOCAL
         if address in _MULTICAST[family]:
             return AddressType.MULTICAST
-        if family is Family.IPV4 and (address in self._broadcast or address >> 24 == 0):
-            return AddressType.BROADCAST
+        if family is Family.IPV4 and (address in self._broadcast or not address):
+            return AddressType.BROADCAST  # of 0/8 only 0.0.0.0 (K-7.3)
         return AddressType.UNICAST
 
     def addresses(self, family: Family) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
-from kpsim.flowstate import Direction
+from kpsim.flowstate import Direction, FlowState
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
 from kpsim.packetpath.facts import NodeFacts
@@ -316,6 +316,46 @@ class Traversal:
             self.created = self.entry
         elif not self.unconfirmed and not self.destroyed:
             self.updated = self.entry
+
+    def close_connection(self) -> None:
+        """The state of a TCP connection becomes CLOSE, because this node resets it (K-3.1)."""
+        if self.entry is None or self.unconfirmed or self.destroyed:
+            return
+        expires_ns = self.now_ns + self.node.sysctls.tcp_timeout_close_ns
+        self.entry = self.entry._replace(state=FlowState.CLOSE, expires_ns=expires_ns)
+        if self.created is not None:
+            self.created = self.entry
+        else:
+            self.updated = self.entry
+
+    # --- the answer to a rejected packet ------------------------------------------------------------------------------
+
+    def answering(self, answer: Packet) -> "Traversal":
+        """The traversal of the answer that the node makes. It has this packet's connection, in its other direction.
+
+        It continues this traversal's draws, and what rules have remembered so far. Without a connection it has none
+        either, and connection tracking looks for one (measured).
+        """
+        made = Traversal(
+            self.node, answer, self.now_ns, self.chooser, local=True, trace=False, indexed=self.indexed,
+            world=self.world,
+        )  # fmt: skip
+        made.draws, made.touches, made.counters = self.draws, self.touches, self.counters
+        made.recent_lists, made.buckets = self.recent_lists, self.buckets
+        made.created, made.updated, made.destroyed = self.created, self.updated, self.destroyed
+        if self.entry is not None:
+            made.entry, made.direction = self.entry, self.direction.opposite
+            made.set_state("RELATED")
+        return made
+
+    def takes_over(self, answered: "Traversal") -> None:
+        """Keeps what the answer's traversal changed. A connection that was not confirmed is lost with its packet."""
+        self.recent_lists = answered.recent_lists
+        if self.unconfirmed:
+            return
+        self.created, self.updated = answered.created, answered.updated
+        if self.entry is not None:
+            self.entry = answered.entry
 
     def effects(self) -> Effects:
         touched = Touched(tuple(self.touches), tuple(self.counters), self.icmp, tuple(self.buckets.items()))

@@ -27,7 +27,8 @@ from kpsim.config import Host
 from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.dialects.iptables.saved import load_saved
 from kpsim.explore import Cluster, load
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.calls import LabError
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.nodes import Machine
