@@ -50,6 +50,7 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     # IPv6 drops martians before netfilter; but a bridge that calls netfilter does so before IPv6 sees the packet
     # (K-7.5)
     bridged = _bridge(traversal) is not None and _calls_netfilter(traversal)
+    traversal.bridged = frozenset(("in",)) if bridged else None
     if not bridged and (end := _martian6(traversal)):
         return end
     if end := pass_hook(traversal, Hook.PREROUTING):
@@ -66,6 +67,8 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
         return _deliver(traversal, pass_hook)
     packet.out_interface = decision.interface
     # a router spends a hop before FORWARD, a bridge spends none (K-2.6)
+    if bridged and _is_switched(traversal, decision):
+        traversal.bridged = frozenset(("in", "out"))
     if end := _switched(traversal, decision) if _is_switched(traversal, decision) else _spend_a_hop(traversal):
         return end
     if end := pass_hook(traversal, Hook.FORWARD) or pass_hook(traversal, Hook.POSTROUTING):
