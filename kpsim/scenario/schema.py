@@ -91,6 +91,16 @@ class NamedNode(Part):
     """Of this node's bridge; as that of all nodes if left out."""
 
 
+class PodIpAllocation(enum.StrEnum):
+    """``inTurn``: the next one, so that a released address is given out again when all others were.
+
+    ``lowestFree``: the lowest, so that the next pod may get an address that was released just now.
+    """
+
+    IN_TURN = "inTurn"
+    LOWEST_FREE = "lowestFree"
+
+
 class Nodes(Part):
     """``count`` nodes called node-1, node-2, … or a ``list`` of named ones."""
 
@@ -105,6 +115,9 @@ class Nodes(Part):
     hairpin: bool = True
     """Whether the pods' bridge sends packets back by the port that they came in by: without it no pod reaches itself through a
     Service (K-2.6). CNI plugins differ in it."""
+
+    pod_ip_allocation: Annotated[PodIpAllocation, Field(alias="podIPAllocation")] = PodIpAllocation.IN_TURN
+    """Which free address of its node a new pod gets. CNI plugins differ in it."""
 
     @model_validator(mode="after")
     def _one_way(self) -> "Nodes":

@@ -10,7 +10,7 @@ from itertools import count, islice
 from kpsim.addresses import Network, format_ip, parse_network
 from kpsim.objects import ObjectKey
 from kpsim.scenario.nodes import cluster_nodes
-from kpsim.scenario.schema import ScenarioSpec, Workload
+from kpsim.scenario.schema import PodIpAllocation, ScenarioSpec, Workload
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.placement import Placer
@@ -18,7 +18,6 @@ from kpsim.simulation.pods import Kubelets, PodLife
 from kpsim.simulation.rollout import Strategy, next_step
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
-_STEADY = Strategy(0, 0)
 _MOST_PODS = 1 << 16  #: addresses tried before a node counts as full
 
 
@@ -27,22 +26,25 @@ class _Deployment:
     workload: Workload
     replicas: int
     placer: Placer
-    strategy: Strategy = _STEADY
+    max_surge: int | str = 0
+    max_unavailable: int | str = 0
     revision: int = 1
     made: int = 0  #: pods ever created
 
 
 class _Pool:
-    """Addresses of one pod network in turn, without the network's own, the bridge's and the last (broadcast)."""
+    """Addresses of one pod network, without the network's own, the bridge's and the last (broadcast)."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, allocation: PodIpAllocation) -> None:
         self._network = network
+        self._lowest_first = allocation is PodIpAllocation.LOWEST_FREE
         self._size = (1 << (network.family.bits - network.prefix)) - 3
         self._numbers = count()
 
     def take(self, taken: Container[str]) -> str | None:
         """Return the next address that no pod holds, or None if all are held."""
-        for number in islice(self._numbers, min(self._size, _MOST_PODS)):
+        numbers = count() if self._lowest_first else self._numbers
+        for number in islice(numbers, min(self._size, _MOST_PODS)):
             ip = format_ip(self._network.family, self._network.base + 2 + number % self._size)
             if ip not in taken:
                 return ip
@@ -58,7 +60,10 @@ class Workloads:
         nodes = cluster_nodes(spec.nodes)
         self._node_ips = {node.name: node.ips for node in nodes}
         self._barred: dict[str, set[str]] = {}  #: why no new pod is placed on a node, by node
-        self._pools = {n.name: [_Pool(cidr) for cidr in filter(None, map(parse_network, n.pod_cidrs))] for n in nodes}
+        how = spec.nodes.pod_ip_allocation
+        self._pools = {
+            n.name: [_Pool(cidr, how) for cidr in filter(None, map(parse_network, n.pod_cidrs))] for n in nodes
+        }
         self._deployments = {w.name: _Deployment(w, w.replicas, Placer(w.placement, nodes)) for w in spec.workloads}
         self.kubelets = Kubelets(clock, api, spec.delays, seed, log, self._pod_changed)
 
@@ -86,7 +91,7 @@ class Workloads:
         """Replace all pods by pods of a new revision."""
         deployment = self._deployments[name]
         deployment.revision += 1
-        deployment.strategy = Strategy.of(max_surge, max_unavailable, deployment.replicas)
+        deployment.max_surge, deployment.max_unavailable = max_surge, max_unavailable
         self._reconcile(deployment)
 
     def scale(self, name: str, replicas: int) -> None:
@@ -150,7 +155,9 @@ class Workloads:
         """Take the next step of the workload. It changes pods, and each change calls this method again."""
         workload = deployment.workload
         fleet = self.kubelets.fleet(workload.name)
-        step = next_step(fleet, deployment.replicas, deployment.revision, deployment.strategy)
+        # percentages are of the number wanted now: a rollout goes on while its workload is scaled
+        strategy = Strategy.of(deployment.max_surge, deployment.max_unavailable, deployment.replicas)
+        step = next_step(fleet, deployment.replicas, deployment.revision, strategy)
         for victim in step.delete:
             self.kubelets.delete(self.kubelets.pods[ObjectKey("Pod", workload.namespace, victim)])
         for _ in range(step.create):
