@@ -219,12 +219,13 @@ def send(
     local: bool = False,
     trace: bool = False,
     commit: bool = True,
+    until_translated: bool = False,
 ) -> Journey:
     """Follows a packet from node to node. InputError if there is no such node.
 
     ``at_node`` is the node whose process makes the packet (``local``), or the node where it comes in. If
     ``packet.in_interface`` is empty, it comes in from where its source is. With ``commit=False`` no node remembers the
-    packet.
+    packet. With ``until_translated`` the way ends at the node that gave the packet its endpoint.
     """
     netns = wiring.netns(at_node, packet.family)
     origin = Place(Whose.PROCESS, at_node) if local else wiring.origin(packet, at_node)
@@ -237,6 +238,8 @@ def send(
         if local and not sent.saddr:  # the process bound no source address, so the kernel chose one (K-2.1)
             sent.saddr = netns.routing.source_for(packet.family, packet.daddr) or 0
         reached = _reached(wiring, node, netns, step)
+        if until_translated and step.dnat_rule is not None and isinstance(reached, Arrival):
+            reached = step.disposition, None
         if not isinstance(reached, Arrival):
             return Journey(origin, sent, tuple(hops), *reached, step.packet)
         node, local = reached.node, False

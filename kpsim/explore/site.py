@@ -184,4 +184,4 @@ def rules_site(
             raise InputError(f"the rules are of {given}, the packet is of {family.label}")
         return held[family]
 
-    return Site((), Directory(), lambda _: machine, rules, Anybody(ruleset))
+    return Site((), Directory(), lambda _: machine, rules, Anybody(held))

@@ -4,9 +4,10 @@ Counterpart: the sockets of pods and nodes, and what load balancers are configur
 EndpointSlices, Pods and Nodes. Where these do not tell, an answer says that it is assumed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from kpsim.addresses import Family, Network, join_host_port, parse_ip, parse_network
@@ -64,13 +65,13 @@ class Ends(Protocol):
 class Anybody:
     """Nothing is known but the rules of one machine: everybody else answers."""
 
-    def __init__(self, rules: Ruleset | None = None) -> None:
+    def __init__(self, rules: Mapping[Family, Ruleset] = MappingProxyType({})) -> None:
         self._rules = rules
 
     def reaction(self, end: Place, packet: Packet) -> Reaction:
         if end.whose is not Whose.PROCESS:
             return Answers(assumed=True)
-        if packet.protocol == "tcp" and packet.dport in self._health_checks:
+        if packet.protocol == "tcp" and packet.dport in self._health_checks.get(packet.family, ()):
             return Unsure(
                 "kube-proxy answers there with 200 or 503, by its count of local endpoints, which rules do not tell"
             )
@@ -80,15 +81,9 @@ class Anybody:
         return None
 
     @cached_property
-    def _health_checks(self) -> frozenset[int]:
+    def _health_checks(self) -> dict[Family, frozenset[int]]:
         """The ports of health checks that kube-proxy's rules let in (CP-15.4)."""
-        if self._rules is None:
-            return frozenset()
-        rules = (rule for table in self._rules.tables.values() for chain in table.ordered() for rule in chain.rules)
-        parts = (part for rule in rules if rule.origin.role is Role.HEALTH_CHECK for part in rule.body)
-        return frozenset(
-            part.value for part in parts if isinstance(part, Compare) and part.field is Field.DPORT and part.value is not None
-        )  # fmt: skip
+        return {family: frozenset(_health_check_ports(ruleset)) for family, ruleset in self._rules.items()}
 
 
 class Listening:
@@ -262,6 +257,15 @@ class Listening:
             if each.address_type == family.label
             for endpoint in each.endpoints
         )
+
+
+def _health_check_ports(ruleset: Ruleset) -> Iterator[int]:
+    for table in ruleset.tables.values():
+        for chain in table.ordered():
+            parts = (part for rule in chain.rules if rule.origin.role is Role.HEALTH_CHECK for part in rule.body)
+            for part in parts:
+                if isinstance(part, Compare) and part.field is Field.DPORT and part.value is not None:
+                    yield part.value
 
 
 def _parsed(texts: Iterable[str]) -> Iterator[Address]:
