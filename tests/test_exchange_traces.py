@@ -236,6 +236,21 @@ def test_a_pod_that_dials_another_nodes_port_under_local(cluster: Cluster) -> No
     assert rules["10.180.3.5:8080"].startswith("filter/KUBE-FORWARD -m conntrack --ctstate INVALID ")
 
 
+def test_the_detailed_text_tells_the_way_back_rule_by_rule(cluster: Cluster) -> None:
+    """PP-5.5: n3 lets the pod's answer go, n1 drops it."""
+    seeds = (
+        cluster.trace("n1", "192.168.0.2:30010", sender="pod", src="10.180.1.77:40000", seed=seed) for seed in range(20)
+    )
+    trace = next(each for each in seeds if each.journey.packet.destination == "10.180.3.5")
+    parts = trace.text("detailed").split("\n\n")
+    assert "what comes back: tcp 10.180.3.5:8080 → 10.180.1.77:40000" in parts
+    back = parts[parts.index("what comes back: tcp 10.180.3.5:8080 → 10.180.1.77:40000") + 1 :]
+    assert [part.partition(":")[0] for part in back[:2]] == ["n3", "n1"]
+    assert "leaves by eth0: tcp 10.180.3.5:8080 → 10.180.1.77:40000" in back[0]
+    assert "rule 1: drop of INVALID packets\n" in back[1]
+    assert "what comes back" not in trace.text()
+
+
 def test_outside_clients_of_local_reach_only_what_is_there(cluster: Cluster) -> None:
     """PP-5, PP-11.6, PP-11.7."""
     assert sums(cluster.trace("n2", "192.168.0.2:30010", expand=True)) == {"works": "1"}
