@@ -173,7 +173,7 @@ BUGS: tuple[Bug, ...] = (
     Bug("0/8 is full of broadcasts", _ROUTING, "or not address):", "or address >> 24 == 0):"),
     Bug("the bridge spends a hop", _DELIVERY, "return _is_readdressed_on_bridge(traversal) or _is_neighbour(bridge, traversal.packet)", "return _is_readdressed_on_bridge(traversal)"),
     Bug("hairpins leave the bridge", _DELIVERY, "if decision.next_hop == traversal.arrived.saddr and not hairpin:", "if False:"),
-    Bug("a hop too many", _DELIVERY, "if packet.ttl <= 1:", "if packet.ttl < 1:"),
+    Bug("a hop too many", _DELIVERY, "if traversal.packet.ttl <= 1:", "if traversal.packet.ttl < 1:"),
     Bug("masquerading takes the first address", _ROUTING, "            if next_hop in address.network:\n                return address.value\n", "            pass\n"),
     Bug("CONNMARK forgets a mask", "packetpath/chains.py", "before & statement.keep ^ source & statement.take", "before & statement.keep ^ source"),
     Bug("RETURN of a base chain ignores its policy", "packetpath/chains.py", "if result is None and chain.policy is Verdict.DROP:", "if result is None and chain.policy is Verdict.DROP and not chain.rules:"),
