@@ -68,7 +68,8 @@ def test_a_summary(run: Run, shop: Path) -> None:
     assert done.code == 0
     lines = done.out.splitlines()
     assert lines[0] == "tcp 10.180.0.77:40000 → 172.30.0.10:80 from a pod of node-1"
-    assert lines[-1].startswith("delivered to 10.180.")
+    assert lines[-2].startswith("delivered to 10.180.")
+    assert lines[-1].startswith("the client gets: a SYN-ACK from 172.30.0.10:80")
 
 
 def test_the_depths_tell_more_and_more(run: Run, shop: Path) -> None:
@@ -76,7 +77,7 @@ def test_the_depths_tell_more_and_more(run: Run, shop: Path) -> None:
         run(shop, "--node", "node-1", *CLUSTER_IP, f"--{depth}").out.splitlines()
         for depth in ("minimal", "summary", "detailed")
     )
-    assert len(minimal) == 2
+    assert len(minimal) == 3
     other_words = {line for line in summary if "conntrack remembers" in line or line.endswith(": no")}
     assert set(summary) <= set(detailed) | other_words
     assert len(minimal) < len(summary) < len(detailed)
@@ -195,7 +196,7 @@ def test_a_source_that_was_given_is_never_replaced(run: Run, shop: Path) -> None
         run(*arguments, "--src", "0.0.0.0", "--dst", "192.168.0.1:30080").out == "dropped\nby kernel: martian source\n"
     )
     packet = 'IP(src="0.0.0.0", dst="192.168.0.1")/TCP(dport=30080)'
-    assert run(*arguments, "--packet", packet).out == "dropped\nby kernel: martian source\n"
+    assert run(*arguments, "--packet", packet).out.startswith("dropped\nby kernel: martian source\n")
     assert "delivered" in run(*arguments, "--packet", packet.replace('src="0.0.0.0", ', "")).out
 
 
@@ -257,7 +258,7 @@ def test_the_interface_of_pods_can_be_named(run: Run, tmp_path: Path) -> None:
         "--pod-cidr",
         "10.180.0.0/24",
     ]
-    assert run("--rules", rules, *packet).out == "passed\n"
+    assert run("--rules", rules, *packet).out.startswith("passed\n")
     assert run("--rules", rules, *packet, "--interface", "veth7").out.startswith("dropped\n")
 
 
@@ -282,9 +283,9 @@ def test_rules_of_both_families_as_kpsim_prints_them(run: Run, shop: Path, tmp_p
     rules.write_text(load(shop).rules("node-1"))
     packet = ["--rules", rules, "--node-ip", "192.168.0.1", "--minimal"]
     assert run(*packet, "--dst", "172.30.0.10:80").out.startswith("delivered 10.180.")
-    assert run(*packet, "--dst", "[fd00:172:30::ffff]:80", "--node-ip", "2001:db8::1").out == "passed\n"
+    assert run(*packet, "--dst", "[fd00:172:30::ffff]:80", "--node-ip", "2001:db8::1").out.startswith("passed\n")
     unsaid = run(*packet, "--packet", 'IP(dst="172.30.0.10")/TCP(dport=80)')
-    assert (unsaid.code, f"{rules}: rules of both families: --family says which" in unsaid.errors) == (2, True)
+    assert unsaid.out.startswith("delivered 10.180.")  # the packet tells the family
     line = rules.read_text().splitlines().index("# IPv6") + 3
     broken = rules.read_text().splitlines()
     broken[line - 1] = "-A nothing"

@@ -181,6 +181,8 @@ def _begun(packet: Packet, flags: _Flags, sysctls: Sysctls) -> Reading:
     timeout_ns = tcp_timeout_ns(state, sysctls)
     if picked_up:
         timeout_ns = min(timeout_ns, sysctls.tcp_timeout_unacknowledged_ns)
+    else:
+        timeout_ns = min(timeout_ns, sysctls.tcp_timeout_max_retrans_ns)  # a SYN's window does not count yet (measured)
     return Reading(Action.KEEP, state, timeout_ns, history=history)
 
 
@@ -452,8 +454,9 @@ def _timeout_ns(segment: Segment, state: FlowState, history: History, sysctls: S
         return sysctls.tcp_timeout_max_retrans_ns
     if segment.kind is TcpInput.RST:
         return sysctls.tcp_timeout_close_ns
-    if history.original.unacknowledged or history.reply.unacknowledged:
-        return min(usual_ns, sysctls.tcp_timeout_unacknowledged_ns)
+    unacknowledged = history.original.unacknowledged or history.reply.unacknowledged
+    if unacknowledged and usual_ns > sysctls.tcp_timeout_unacknowledged_ns:
+        return sysctls.tcp_timeout_unacknowledged_ns
     if history.acknowledgement is None:
         return min(usual_ns, sysctls.tcp_timeout_max_retrans_ns)  # no window was noticed; it counts as a window of zero
     return usual_ns

@@ -63,6 +63,7 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     # IPv6 drops martians before netfilter; but a bridge that calls netfilter does so before IPv6 sees the packet
     # (K-7.5)
     bridged = _bridge(traversal) is not None and _calls_netfilter(traversal)
+    traversal.bridged = frozenset(("in",)) if bridged else None
     if not bridged and (end := _martian6(traversal)):
         return end
     if end := pass_hook(traversal, Hook.PREROUTING):
@@ -80,6 +81,8 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     packet.out_interface = decision.interface
     # a router spends a hop before FORWARD and minds the length, a bridge does neither (K-2.6)
     switched = _is_switched(traversal, decision)
+    if bridged and switched:
+        traversal.bridged = frozenset(("in", "out"))
     if end := _switched(traversal, decision) if switched else _too_far(traversal) or _too_big(traversal, decision):
         return end
     if not switched:
@@ -134,6 +137,7 @@ def _lookup_arriving(traversal: Traversal) -> Decision | None:
 def _question(traversal: Traversal) -> Question:
     """What policy rules may ask about the packet as it is now."""
     packet = traversal.packet
+    traversal.settle_mark(traversal.node.routing.asked_marks(traversal.family))
     return Question(packet.saddr, packet.mark, packet.in_interface or "lo")
 
 

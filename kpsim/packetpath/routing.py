@@ -266,6 +266,13 @@ class Routing:
             return True
         return address in LOOPBACK4 if family is Family.IPV4 else address == 1
 
+    def asked_marks(self, family: Family) -> int:
+        """The bits of a packet's mark that policy rules ask for."""
+        bits = 0
+        for rule in self._policy[family]:
+            bits |= rule.mask
+        return bits
+
     @property
     def looks_closer(self) -> bool:
         """Whether Linux checks sources of IPv4 more closely (K-7.3).
@@ -448,3 +455,18 @@ class Routing:
 
 def _common_prefix(first: int, second: int) -> int:
     return 128 - (first ^ second).bit_length()
+
+
+def type_at(routing: Routing, family: Family, address: int, interface: str = "") -> AddressType:
+    """The type of an address. With ``interface``, an address that is not its own is UNICAST to it (K-20.4)."""
+    found = routing.address_type(family, address)
+    if not interface or found not in (AddressType.LOCAL, AddressType.BROADCAST):
+        return found
+    own = routing.interfaces.get(interface)
+    addresses = own.of(family) if own is not None else ()
+    if found is AddressType.LOCAL:
+        loopback = interface == "lo" and address in (LOOPBACK4 if family is Family.IPV4 else LOOPBACK6)
+        return found if loopback or any(address == each.value for each in addresses) else AddressType.UNICAST
+    last = 1 << family.bits
+    ends = {end for each in addresses for end in (each.network.base, each.network.base | (last - 1) >> each.prefix)}
+    return found if address == _LIMITED_BROADCAST or address >> 24 == 0 or address in ends else AddressType.UNICAST
