@@ -44,6 +44,7 @@ class ProxyConfig:
     mode: Mode = DEFAULT_MODE
     hostname_override: str = ""
     bind_address: str = ""
+    healthz_bind_address: str = "0.0.0.0:10256"
     cluster_cidr: str = ""
     detect_local_mode: LocalMode = LocalMode.CLUSTER_CIDR
     bridge_interface: str = ""
@@ -95,6 +96,7 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
         mode=chosen,
         hostname_override=(obj.get("hostnameOverride") or "").strip().lower(),
         bind_address=obj.get("bindAddress") or "",
+        healthz_bind_address=obj.get("healthzBindAddress") or default.healthz_bind_address,
         cluster_cidr=obj.get("clusterCIDR") or "",
         detect_local_mode=LocalMode(obj.get("detectLocalMode") or LocalMode.CLUSTER_CIDR),
         bridge_interface=detect.get("bridgeInterface") or "",

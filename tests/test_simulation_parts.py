@@ -13,10 +13,10 @@ from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Choice, Delay, Exponential, Normal, Uniform
 from kpsim.scenario.schema import Arrivals, LoadBalancerSpec, Placement, PlacementPolicy, Traffic
 from kpsim.simulation.affinity import AffinityMemory, Break
+from kpsim.simulation.attempts import Attempt
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.loadbalancer import Belief
-from kpsim.simulation.machines import Attempt
 from kpsim.simulation.placement import Placer
 from kpsim.simulation.rollout import Fleet, PodStatus, RolloutStep, Strategy, next_step
 from kpsim.simulation.runlog import Fate

@@ -13,6 +13,7 @@ from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import Host, ProxierSettings, ProxyConfig, loopback_and_uplink, resolve
 from kpsim.errors import InputError, Problem
+from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.nodes import overwritten, sysctls_of
 from kpsim.objects import EndpointSlice
 from kpsim.programmed import Programmed
@@ -242,17 +243,31 @@ class Cluster:
             from kpsim.manifests.assumed import without_nodes
 
             raise InputError(without_nodes("node-1"))
-        return self.site_with(self.ruleset)
+        return self.site_with()
 
-    def site_with(self, rules: Callable[[str, Family], Ruleset]) -> "Site":
+    def site_with(self, rules: Callable[[str, Family], Ruleset] | None = None) -> "Site":
         """The same machines with other rules than kube-proxy's. ``rules`` returns them by node and family."""
-        from kpsim.explore.site import ClusterMachines
+        from kpsim.explore.site import ClusterMachines, NodeProxies
         from kpsim.tracing.site import Site
 
+        proxies = NodeProxies(self.proxier, self._proxy_health, self.now_ns)
         machines = ClusterMachines(
             self.state, self.config, self.node_names, self.kernel_settings, self._recorded_machine()
         )
-        return Site(self.node_names, machines.directory, machines.make, rules)
+        return Site(
+            self.node_names, machines.directory, machines.make, rules or proxies.rules, machines.listening(proxies.servers)
+        )  # fmt: skip
+
+    def _proxy_health(self, proxier: Proxier) -> ProxyHealth:
+        """The health of a whole kube-proxy, over all families (CP-14). A recording has one family's proxier only."""
+        if self.replay is not None:
+            return proxier.proxy_health
+        health = ProxyHealth(proxier.proxy_health.timeout_ns)
+        for family in self.families:
+            health.updated(family, START_NS)
+        if (node := self.state.node(proxier.settings.node_name)) is not None:
+            health.node_changed(node)
+        return health
 
     def _recorded_machine(self) -> "RecordedNode | None":
         """The machine of the recording with its interfaces at the end; None if the cluster came from manifests."""

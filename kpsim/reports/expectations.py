@@ -5,7 +5,7 @@ Grammar::
 
     condition = figure operator number | figure "between" number "and" number      (both ends included)
     operator  = "==" | "!=" | "<" | "<=" | ">" | ">="
-    number    = decimal | decimal "%" for a figure ending in _ratio | Go duration (2s, 500ms) for one ending in _seconds
+    number    = decimal | decimal "%" for a figure ending in _ratio or share | Go duration (2s, 500ms) for one ending in _seconds
 
 An undefined figure (NaN: a ratio of nothing) satisfies no condition. The module gets figures by name, not the run log.
 """
@@ -155,7 +155,7 @@ def _holds(expectation: Expectation, value: int | float) -> bool:
 
 def _number(word: str, figure: str, text: str, place: Problem | None) -> int | float:
     expected = "a number"
-    if figure.endswith("_ratio"):
+    if figure.endswith(("_ratio", "share")):
         expected = "a number or a percentage such as 99.5%"
         if word.endswith("%") and _DECIMAL.fullmatch(word[:-1]):
             return float(word[:-1]) / 100

@@ -10,17 +10,24 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from itertools import chain
 from typing import NamedTuple, assert_never
 
 from kpsim.errors import InputError, Problem
 from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
+from kpsim.reports.shares import address_of, shares_of
 from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
-from kpsim.simulation.runlog import Fate, Frontend, HappeningKind, Reason, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, PinKind, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 Figures = Mapping[str, int | float]
+
+
+def slug(text: str) -> str:
+    """Turn a cause or kind into a part of a name: ``no local endpoints`` → ``no-local-endpoints``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 class FigureKind(NamedTuple):
@@ -35,7 +42,18 @@ COUNTS = (
     FigureKind("sent", "connections attempted"),
     *(FigureKind(d.value, f"connections {d.value}") for d in Fate),
     *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Fate),
+    FigureKind("established", "connections that were set up: delivered ones, and those that broke later"),
+    FigureKind("broken", "connections that were set up and broke later; each of them is among the failed"),
+    FigureKind("broken_ratio", "broken per established; undefined when none was established"),
     FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
+    *(
+        FigureKind(f"causes.{slug(kind.value)}", f"of these, also: {meaning}")
+        for kind, meaning in (
+            (PinKind.REFUSED, "lost by a connection entry that led to an endpoint while the rules refused"),
+            (PinKind.FORMER_ENDPOINT, "lost by an entry that led to what was no endpoint of the rules any more"),
+            (PinKind.SERVICE_GONE, "lost by an entry while the rules no longer knew the Service"),
+        )
+    ),
 )
 #: the groups that connections are counted by: the first part of the name, and the field that the second part names
 SCOPES: tuple[tuple[str, GroupField], ...] = (
@@ -54,6 +72,21 @@ SCHEME: tuple[FigureKind, ...] = (
     FigureKind("nodes.<node>.<count>", "the same for one node"),
     FigureKind("policies.<policy>.<count>", "the same for the traffic policy Cluster or Local"),
     FigureKind("frontends.<address>.<count>", "the same for clusterIP, nodePort, externalIP or loadBalancer"),
+    *(
+        FigureKind(f"{scope}{shape}", f"{meaning}{of}")
+        for scope, of in (
+            ("", ""),
+            ("services.<service>.", ", of one service port"),
+            ("traffic.<source>.", ", of one source"),
+        )
+        for shape, meaning in (
+            ('endpoints."<endpoint>".established', "connections that an endpoint (ip or ip:port) answered"),
+            ('endpoints."<endpoint>".share', "its share of all that endpoints answered"),
+            ("zones.cross_share", "share of them that left their zone; undefined without zones"),
+            ('zones."<zone>".share', "share that the endpoints of a zone answered"),
+            ('zones."<zone>".cross_share', "share of a zone's own connections that left it"),
+        )
+    ),
     FigureKind("affinity.clients", "clients of services with ClientIP affinity, per service port"),
     FigureKind("affinity.decisions", "new flows of those clients"),
     FigureKind("affinity.returns", "decisions after first contact"),
@@ -79,11 +112,6 @@ SCHEME: tuple[FigureKind, ...] = (
 )
 
 
-def slug(text: str) -> str:
-    """Turn a cause or kind into a part of a name: ``no local endpoints`` → ``no-local-endpoints``."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
 def figures(log: RunLog) -> dict[str, int | float]:
     """Return all figures of a run, in the order of `SCHEME`. Durations are in seconds."""
     groups = count_groups(log)
@@ -92,6 +120,7 @@ def figures(log: RunLog) -> dict[str, int | float]:
         tallies = tally_by(groups, field)
         for name in _names(log, field, tallies):
             found.update(_counts(f"{scope}.{name}.", tallies.get(name, Tally({}))))
+    found.update(_share_figures(log))
     found.update(_affinity_figures(log))
     found.update(_local_drop_figures(log))
     found.update(_sync_figures(log))
@@ -123,9 +152,46 @@ def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
         yield f"{prefix}{disposition.value}", part.of(disposition)
     for disposition in Fate:
         yield f"{prefix}{disposition.value}_ratio", part.ratio(disposition)
+    yield f"{prefix}established", part.established
+    yield f"{prefix}broken", part.broken
+    yield f"{prefix}broken_ratio", part.broken_ratio
     for cause in Reason:
         if cause is not Reason.NONE:
             yield f"{prefix}causes.{slug(cause.value)}", part.because(cause)
+    for kind in PinKind:
+        if kind is not PinKind.OLDER:  # that is a cause by itself
+            yield f"{prefix}causes.{slug(kind.value)}", part.pins.get(kind, 0)
+
+
+def _share_figures(log: RunLog) -> Iterator[tuple[str, float]]:
+    listed: dict[str, set[str]] = {}  #: by service port: its endpoints, also those that nobody was sent to
+    for spell in log.endpoints:
+        listed.setdefault(spell.service, set()).update((spell.endpoint, address_of(spell.endpoint)))
+    by_service: dict[str, list[Connection]] = {name: [] for name in log.services}
+    by_source: dict[str, list[Connection]] = {name: [] for name in log.traffic}
+    for c in log.connections:
+        by_service.setdefault(c.service, []).append(c)
+        by_source.setdefault(c.traffic, []).append(c)
+    yield from _shares("", log.connections, listed.values(), log.zones)
+    for service in sorted(by_service):
+        yield from _shares(f"services.{service}.", by_service[service], [listed.get(service, set())], log.zones)
+    for source in sorted(by_source):
+        dialled = {c.service for c in by_source[source]}
+        endpoints = [listed.get(service, set()) for service in dialled]
+        yield from _shares(f"traffic.{source}.", by_source[source], endpoints, log.zones)
+
+
+def _shares(
+    prefix: str, connections: Iterable[Connection], listed: Iterable[Iterable[str]], zones: Mapping[str, str]
+) -> Iterator[tuple[str, float]]:
+    shares = shares_of(connections, zones)
+    for name in sorted({*shares.by_endpoint, *chain.from_iterable(listed)}):
+        yield f'{prefix}endpoints."{name}".established', shares.established(name)
+        yield f'{prefix}endpoints."{name}".share', shares.of_endpoint(name)
+    yield f"{prefix}zones.cross_share", shares.cross_share
+    for zone in sorted(set(zones.values())):
+        yield f'{prefix}zones."{zone}".share', shares.of_zone(zone)
+        yield f'{prefix}zones."{zone}".cross_share', shares.cross_share_from(zone)
 
 
 def _affinity_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
@@ -190,6 +256,10 @@ def lookup(known: Figures, name: str, place: Problem | None = None) -> int | flo
         return known[name]
     except KeyError:
         pass
+    bare = name.replace('"', "")
+    meant = next((full for full in known if full.replace('"', "") == bare), None)  # quotes only help the reader
+    if meant is not None:
+        return known[meant]
     near = near_names(known, name)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; figures are such as sent, dropped, delivered_ratio"
     message = f"unknown figure {name!r}{hint}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import figures
 from kpsim.reports.local_policy import local_drop_windows
+from kpsim.reports.pinned import pinned_flows
 from kpsim.reports.plots import INK, Plot, plots
 from kpsim.reports.sentences import (
     TextTable,
@@ -23,7 +24,11 @@ from kpsim.reports.sentences import (
     local_sentence,
     node_lag_table,
     percent,
+    pinned_line,
+    pinned_sentence,
+    pinned_table,
     plural,
+    share_sentence,
     sync_lag_sentence,
     sync_lag_table,
     syncs_sentence,
@@ -32,6 +37,7 @@ from kpsim.reports.sentences import (
     window_sentence,
     windows_table,
 )
+from kpsim.reports.shares import imbalances
 from kpsim.reports.sync_lag import lag_quantiles
 from kpsim.simulation.runlog import Fate, RunLog
 
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
     from kpsim.reports.figures import Figures
 
 MOST_ROWS = 200
+MOST_LINES = 12
 
 _STYLE = """\
 .kpsim-report{font:15px/1.5 system-ui,sans-serif;max-width:64rem}
@@ -91,8 +98,13 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
         _headline(log, known, results),
         _expectations(results),
         _section(
-            "Connections", [traffic_sentence(log)], traffic_table(log), pictures, ("dispositions", "endpoint_shares")
+            "Connections",
+            [traffic_sentence(log), *map(share_sentence, imbalances(log)[:MOST_LINES])],
+            traffic_table(log),
+            pictures,
+            ("dispositions", "endpoint_shares"),
         ),
+        _pinned(log),
         _local(log, pictures),
         _affinity(log, pictures),
         _sync_lag(log, pictures),
@@ -104,7 +116,8 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
 def _headline(log: RunLog, known: "Figures", results: Sequence[ExpectationResult]) -> str:
     items = [(f"{known['sent']:,}", "connections")]
     items.append((percent(known["delivered_ratio"]), "delivered"))
-    items += [(f"{known[ended.value]:,}", ended.value) for ended in Fate if ended is not Fate.DELIVERED]
+    shown = [ended for ended in Fate if ended is not Fate.MISDELIVERED or known[ended.value]]
+    items += [(f"{known[ended.value]:,}", ended.value) for ended in shown if ended is not Fate.DELIVERED]
     if log.programming:
         items.append((duration(lag_quantiles(log).p99_ns), "sync lag, p99"))
     if known["affinity.returns"]:
@@ -127,6 +140,14 @@ def _expectations(results: Sequence[ExpectationResult]) -> str:
     )
     head = "<thead><tr><th></th><th>condition</th><th class=number>value</th></tr></thead>"
     return f"<h2>Expectations</h2>\n<p>{verdict}</p>\n<div class=scroll><table>{head}<tbody>\n{rows}</tbody></table></div>\n"
+
+
+def _pinned(log: RunLog) -> str:
+    groups = pinned_flows(log)
+    if not groups:
+        return ""
+    sentences = [pinned_sentence(log), *map(pinned_line, groups[:3])]
+    return _section("State against rules", sentences, pinned_table(groups), {}, ())
 
 
 def _local(log: RunLog, pictures: dict[str, Plot]) -> str:

@@ -15,6 +15,7 @@ from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import Figures, figures
 from kpsim.reports.local_policy import local_drop_windows
 from kpsim.reports.overview import count_groups, tally_by_service_and_policy
+from kpsim.reports.pinned import pinned_flows
 from kpsim.reports.sentences import (
     TextTable,
     affinity_sentence,
@@ -22,7 +23,10 @@ from kpsim.reports.sentences import (
     break_lines,
     local_sentence,
     loss_lines,
+    pinned_line,
+    pinned_sentence,
     plural,
+    share_sentence,
     sync_lag_sentence,
     sync_lag_table,
     syncs_sentence,
@@ -31,6 +35,7 @@ from kpsim.reports.sentences import (
     traffic_table,
     window_sentence,
 )
+from kpsim.reports.shares import imbalances
 from kpsim.simulation.runlog import Fate, RunLog
 from kpsim.units import SECOND_NS
 
@@ -102,6 +107,7 @@ def summary_json(log: RunLog, results: Results = (), known: Figures | None = Non
             }
             for r in affinity_by_service(clients)
         ],
+        "pinned_flows": [asdict(group) for group in pinned_flows(log)],
         "local_drop_windows": [asdict(window) for window in local_drop_windows(log)],
         "happenings": [asdict(happening) for happening in log.happenings],
         "figures": {name: _plain(value) for name, value in known.items()},
@@ -121,6 +127,10 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     parts += ["", Text(traffic_sentence(log))]
     if log.connections:
         parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
+    if pinned := pinned_flows(log):
+        parts += ["", Text(pinned_sentence(log)), *_lines([pinned_line(group) for group in pinned])]
+    if unequal := imbalances(log):
+        parts += ["", *map(Text, map(share_sentence, unequal[:MOST_LINES]))]
     if windows := local_drop_windows(log):
         parts += ["", Text(local_sentence(log)), *_lines([window_sentence(window) for window in windows])]
     if sentence := affinity_sentence(log):

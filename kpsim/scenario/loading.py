@@ -14,7 +14,7 @@ from kpsim.errors import InputError
 from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
 from kpsim.manifests.places import problems_of
-from kpsim.objects import ApiObject, Service
+from kpsim.objects import ApiObject, EndpointSlice, Service
 from kpsim.scenario.document import override, read_document
 from kpsim.scenario.problems import findings_of, suggestion
 from kpsim.scenario.references import check_references, silent_traffic
@@ -27,7 +27,8 @@ from kpsim.scenario.settings import check_settings
 class Scenario:
     """A scenario that can run.
 
-    ``created`` holds the Service of each ``createService`` event by the event's position.
+    ``created`` holds the Service of each ``createService`` event by the event's position, ``created_slices`` the slice
+    of each ``createEndpointSlice`` event.
     """
 
     spec: ScenarioSpec
@@ -36,6 +37,7 @@ class Scenario:
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     source: str = ""
     notes: tuple[str, ...] = ()  #: what was filled in, skipped or ignored while loading, in words
+    created_slices: Mapping[int, EndpointSlice] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -135,4 +137,4 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     if problems or config is None:
         raise InputError(problems)
     notes = tuple(dict.fromkeys((*objects.notes, *check.notes, *silent_traffic(spec))))
-    return Scenario(spec, objects.initial, objects.created, config, file, notes)
+    return Scenario(spec, objects.initial, objects.created, config, file, notes, objects.created_slices)

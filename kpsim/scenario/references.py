@@ -147,12 +147,13 @@ def _event_problems(spec: ScenarioSpec, names: _Names) -> _Found:
 
 def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
     inner = (*path, event.kind_in_file)
-    for action in (event.rollout, event.scale, event.crash, event.delete_pods):
+    for action in (event.rollout, event.scale, event.crash, event.delete_pods, event.readiness):
         if action is not None:
             yield from _one_known(action.workload, names.workloads, (*inner, "workload"), "workload")
     for placed in (
         event.crash,
         event.delete_pods,
+        event.readiness,
         event.node_down,
         event.node_up,
         event.restart_proxy,
@@ -160,6 +161,9 @@ def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
     ):
         if placed is not None:
             yield from _known(placed.nodes, names.nodes, (*inner, "nodes"), "node")
+    for single in (event.taint_node, event.untaint_node, event.cordon, event.uncordon, event.drain):
+        if single is not None:
+            yield from _one_known(single.node, names.nodes, (*inner, "node"), "node")
     for change in (event.patch_service, event.delete_service):
         if change is not None:
             yield from _one_known(qualified(change.service), names.services, (*inner, "service"), "Service")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kpsim.ruleset import Origin, Role
-from kpsim.simulation.machines import Attempt, Machines
+from kpsim.simulation.attempts import Attempt
+from kpsim.simulation.machines import Machines
 from kpsim.units import SECOND_NS
 
 

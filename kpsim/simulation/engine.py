@@ -15,13 +15,17 @@ from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock
+from kpsim.simulation.clusternodes import Actors
 from kpsim.simulation.controller import SliceController
-from kpsim.simulation.events import Actors, Events
+from kpsim.simulation.endpoints import EndpointWatch, Members
+from kpsim.simulation.events import Events
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, stored_service
+from kpsim.simulation.pins import Pins
 from kpsim.simulation.ports import SourcePorts
+from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import RunLog
 from kpsim.simulation.traffic import TrafficSource, World, outside_clients, port_of, service_port_name
 from kpsim.simulation.workloads import Workloads
@@ -40,6 +44,7 @@ def blank_log(scenario: Scenario, seed: int) -> RunLog:
         scenario.proxy.mode.value,
         description=spec.description,
         nodes=tuple(node.name for node in cluster_nodes(spec.nodes)),
+        zones={node.name: node.zone for node in cluster_nodes(spec.nodes) if node.zone is not None},
         traffic=tuple(traffic.name for traffic in spec.traffic),
         services=tuple(
             dict.fromkeys(service_port_name(s, port) for s, wanted in ports if (port := port_of(s, wanted)) is not None)
@@ -59,8 +64,10 @@ class Run:
         self.log = blank_log(scenario, seed)
         self.clock = Clock(self._subjects())
         self.api = ApiServer()
+        self.api.watch(EndpointWatch(self.log).on_change)
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)
         self.controller = SliceController(self.clock, self.api, spec.controller, spec.delays, seed, self.log)
+        self.times = RulesTimes([ServiceKey(*qualified(traffic.service).split("/")) for traffic in spec.traffic])
         self.machines = Machines(
             self.nodes, scenario.proxy, seed, self.workloads.at_ip, limit_icmp=spec.icmp_rate_limit
         )
@@ -71,7 +78,7 @@ class Run:
                 node,
                 scenario.proxy,
                 spec.delays,
-                NodeKernel(self.machines, node.name),
+                NodeKernel(self.machines, node.name, self.times),
                 seed=seed,
                 log=self.log,
                 health_changed=partial(self._record_health, node.name),
@@ -92,6 +99,9 @@ class Run:
             for key in self._balanced_services()
         }
         self.affinity = AffinityMemory(self.machines)
+        self.pins = Pins(self.machines, self.times)
+        dialled = dict.fromkeys(service_object_key(traffic.service) for traffic in spec.traffic)
+        self.members = {key: Members(self.api, key, self.times) for key in dialled}
 
     def _subjects(self) -> list[str]:
         return [
@@ -135,7 +145,7 @@ class Run:
             self.clock,
             self.scenario,
             self.seed,
-            Actors(self.api, self.workloads, self.proxies, tuple(self.balancers.values()), self.machines),
+            Actors(self.api, self.workloads, self.proxies, tuple(self.balancers.values()), Power(self)),
             self.log,
         ).plan()
         self._start_traffic()
@@ -179,6 +189,8 @@ class Run:
                 self.nodes,
                 self.balancers.get(ServiceKey(*qualified(traffic.service).split("/"))),
                 self.affinity,
+                self.pins,
+                self.members[service_object_key(traffic.service)],
                 ports,
             )
             TrafficSource(
@@ -188,6 +200,20 @@ class Run:
     def _record_health(self, node: str) -> None:
         for balancer in self.balancers.values():
             balancer.record(node)
+
+
+class Power:
+    """Switches the nodes' machines off and on."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def power_off(self, node: str) -> None:
+        self._run.machines.power_off(node)
+
+    def power_on(self, node: str) -> None:
+        self._run.machines.power_on(node)
+        self._run.times.lost(node, self._run.clock.now_ns)
 
 
 class _KnownService:

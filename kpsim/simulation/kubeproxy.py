@@ -16,6 +16,7 @@ from kpsim.cluster import Event, through_selector
 from kpsim.config import Host, ProxyConfig, resolve
 from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner
+from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import ANNOTATION_TRIGGER_TIME, EndpointSlice, Node, Service
@@ -44,6 +45,9 @@ class Kernel(Protocol):
         """Return what the kernel holds of a family, or None if nothing was programmed since it booted."""
 
     def load(self, programmed: Programmed) -> None: ...
+
+    def synced(self, family: Family, result: SyncResult, maps: ServiceMaps, now_ns: int) -> None:
+        """Note, for the run's reports, that these rules are in force."""
 
     def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]: ...
 
@@ -438,6 +442,7 @@ class KubeProxy:
     def _succeed(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
         """Do what follows the loading of the rules: health, health check servers, and stale UDP flows (CP-10.1, O-12)."""
         now_ns, family = self._clock.now_ns, proxy.proxier.family
+        self._kernel.synced(family, syncing.result, proxy.proxier.maps, now_ns)
         flows = partial(self._kernel.udp_flows, family, now_ns)
         result = proxy.proxier.end_sync(syncing.result, wall_ns(now_ns) - _TICK_NS, flows)
         proxy.local = self._usable[family] = self._count_local(proxy, result)

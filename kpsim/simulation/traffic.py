@@ -6,6 +6,7 @@ Counterpart: clients. The load is open loop: a source sends at its rate whatever
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from kpsim.addresses import Family, canonical_ip, format_ip, parse_ip
 from kpsim.objects import Service, ServicePortSpec
@@ -13,10 +14,13 @@ from kpsim.packet import Packet
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Arrivals, Origin, Traffic, Via, qualified
 from kpsim.simulation.affinity import AffinityMemory, Break
+from kpsim.simulation.attempts import Attempt, OpenFlow
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns, exponential
+from kpsim.simulation.endpoints import Members
 from kpsim.simulation.loadbalancer import LoadBalancer
-from kpsim.simulation.machines import Attempt, Machines, OpenFlow
+from kpsim.simulation.machines import Machines
+from kpsim.simulation.pins import Dial, Pins
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog
@@ -106,6 +110,8 @@ class World:
     nodes: Sequence[ClusterNode]
     load_balancer: LoadBalancer | None
     affinity: AffinityMemory
+    pins: Pins
+    members: Members
     ports: SourcePorts
 
 
@@ -254,64 +260,56 @@ class TrafficSource:
             sender.port,
             number_there,
         )
-        key = ("connection", self._traffic.name, number)
-        outcome = self._world.machines.connect(packet, node, now_ns, key, local=sender.local)
-        self._record(sender, service, port, outcome, self._break(sender, service, port, outcome))
+        name, internal = service_port_name(service, port), self._traffic.via is Via.CLUSTER_IP
+        outcome = self._world.machines.connect(
+            packet,
+            node,
+            now_ns,
+            ("connection", self._traffic.name, number),
+            local=sender.local,
+            serves=partial(self._world.members.serves, name, port.protocol),
+        )
+        dial = Dial(packet, node, sender.local, name, port.protocol, internal)
+        cause, pin = self._world.pins.explain(outcome, dial, now_ns)
+        outcome = replace(outcome, cause=cause, pin=pin)
+        record = self._record(sender, service, port, outcome, self._break(sender, service, port, outcome))
         if outcome.flow is not None and port.protocol == "TCP":
-            self._go_on(sender, service, port, outcome, number)
+            self._go_on(sender, outcome.flow, dial, record, number)
 
-    def _go_on(
-        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, number: int
-    ) -> None:
-        flow, now_ns = outcome.flow, self._clock.now_ns
-        assert flow is not None
+    def _go_on(self, sender: TrafficSender, flow: OpenFlow, dial: Dial, record: int, number: int) -> None:
+        """Establish a connection. If it is not a long one, close it. ``record`` is its place in the log."""
+        now_ns = self._clock.now_ns
         self._world.machines.establish(flow, now_ns)
-        if self._traffic.long is None:
+        if self._traffic.long is None or self._log.connections[record].disposition is not Fate.DELIVERED:
             self._world.machines.close(flow, now_ns)
             return
         self._world.ports.occupy(_machine(sender), self._destination, sender.port)
         ends_ns = now_ns + draw_ns(self._traffic.long.lasts, self._seed, "lasts", self._traffic.name, number)
-        self._plan_segment(sender, service, port, outcome, ends_ns)
+        self._plan_segment(sender, flow, dial, record, ends_ns)
 
-    def _plan_segment(
-        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, ends_ns: int
-    ) -> None:
-        long, flow = self._traffic.long, outcome.flow
-        assert long is not None and flow is not None
-        at_ns = min(self._clock.now_ns + long.packet_every_ns, ends_ns)
-        self._clock.at(
-            at_ns, Rank.PACKET, self._subject, lambda: self._segment(sender, service, port, outcome, flow, ends_ns)
-        )
+    def _plan_segment(self, sender: TrafficSender, flow: OpenFlow, dial: Dial, record: int, ends_ns: int) -> None:
+        assert self._traffic.long is not None
+        at_ns = min(self._clock.now_ns + self._traffic.long.packet_every_ns, ends_ns)
+        self._clock.at(at_ns, Rank.PACKET, self._subject, lambda: self._segment(sender, flow, dial, record, ends_ns))
 
-    def _segment(
-        self,
-        sender: TrafficSender,
-        service: Service,
-        port: ServicePortSpec,
-        outcome: Attempt,
-        flow: OpenFlow,
-        ends_ns: int,
-    ) -> None:
-        """Send one more packet of a long connection. If the connection breaks, a second record is logged."""
-        cause = self._world.machines.carry_on(flow, self._clock.now_ns)
-        if cause is not Reason.NONE or self._clock.now_ns >= ends_ns:
+    def _segment(self, sender: TrafficSender, flow: OpenFlow, dial: Dial, record: int, ends_ns: int) -> None:
+        """Send one more packet of a long connection. If the connection breaks, its record says so."""
+        broken = self._world.machines.carry_on(flow, self._clock.now_ns)
+        if broken is not None or self._clock.now_ns >= ends_ns:
             self._world.ports.release(_machine(sender), self._destination, sender.port)
-        if cause is not Reason.NONE:
-            broken = Attempt(
+        if broken is not None:
+            now_ns = self._clock.now_ns
+            self._log.connections[record] = replace(
+                self._log.connections[record],
                 disposition=Fate.FAILED,
-                cause=cause,
-                node=outcome.node,
-                source_ip=outcome.source_ip,
-                endpoint=outcome.endpoint,
-                endpoint_node=outcome.endpoint_node,
-                seen_source_ip=outcome.seen_source_ip,
-                new_flow=False,
+                cause=broken.cause,
+                broken_ns=now_ns,
+                pin=None if broken.followed is None else self._world.pins.judge(broken.followed, dial, now_ns),
             )
-            self._record(sender, service, port, broken, Break.NONE)
         elif self._clock.now_ns >= ends_ns:
             self._world.machines.close(flow, self._clock.now_ns)
         else:
-            self._plan_segment(sender, service, port, outcome, ends_ns)
+            self._plan_segment(sender, flow, dial, record, ends_ns)
 
     # ---------------------------------------------------------------------------------------------------------- recording
 
@@ -329,7 +327,8 @@ class TrafficSource:
 
     def _record(
         self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, affinity_break: Break
-    ) -> None:
+    ) -> int:
+        """Log a connection and return its place in the log."""
         internal = self._traffic.via is Via.CLUSTER_IP
         policy = service.internal_traffic_policy if internal else service.external_traffic_policy
         self._log.connections.append(
@@ -353,8 +352,11 @@ class TrafficSource:
                 rule=outcome.rule,
                 session_affinity=service.session_affinity == "ClientIP",
                 affinity_break=affinity_break.value,
+                answered_by=outcome.answered_by,
+                pin=outcome.pin,
             )
         )
+        return len(self._log.connections) - 1
 
 
 def _machine(sender: TrafficSender) -> str:

@@ -23,6 +23,7 @@ from kpsim.simulation.history import history
 from kpsim.tracing.probes import Probe
 from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS
+from kpsim.verify.intent.judging import Intent
 from kpsim.verify.moments import distinct_moments, site_at, traffic_probes
 
 
@@ -39,6 +40,7 @@ class Subject:
     family: Family
     probes: tuple[Probe, ...] = ()
     services: tuple[Service, ...] = ()  #: the cluster's Services at that moment
+    intent: Intent | None = None  #: what is due to first packets; None: other rules beside kube-proxy's decide too
 
 
 def _named(*parts: str) -> str:
