@@ -189,12 +189,9 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
             if (
                 not lacking
                 and traffic.origin is not Origin.OUTSIDE
-                and not any(ingress.ip and ingress.ip_mode in (None, "VIP") for ingress in service.ingress)
+                and not any(ingress.ip for ingress in service.ingress)
             ):
-                # without a VIP the packet goes out to the load balancer and comes back from there (PP-11.10)
-                lacking = (
-                    "a load balancer IP of mode VIP, which traffic from inside needs (another way is not modelled yet)"
-                )
+                lacking = "a load balancer IP, which traffic from inside needs (host names are not resolved)"
         case Via.NODE_PORT:
             lacking = "" if service.type in ("NodePort", "LoadBalancer") else "type NodePort or LoadBalancer"
         case Via.CLUSTER_IP:

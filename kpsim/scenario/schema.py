@@ -315,7 +315,11 @@ class RestartProxy(Part):
 
 
 class FailSyncs(Part):
-    """Loading the rules fails: the next ``count`` times, or every time ``for`` a while."""
+    """Loading the rules fails: in the next ``count`` syncs, or in every sync that starts within ``for`` a while.
+
+    A sync that is under way at the event still succeeds. A sync that fails takes its usual time: it has taken in its
+    changes, fails at its end, and is tried again in full (CP-10.2).
+    """
 
     nodes: tuple[Name, ...] = ()
     """Default: all."""

@@ -67,6 +67,9 @@ class Attempt:
     flow: OpenFlow | None = None
     followed: Followed | None = None  #: None: the rules decided, or the packet met none
     pin: Pin | None = None
+    relayed: tuple[str, Packet] | None = (
+        None  #: what a load balancer between sent in place of the client, and to which node
+    )
 
 
 def read_exchange(judged: Exchange, world: RunWorld) -> Attempt:
@@ -76,6 +79,8 @@ def read_exchange(judged: Exchange, world: RunWorld) -> Attempt:
     last = judged.last
     request = last.request
     outcome = _outcome(request)
+    if judged.relay is not None:
+        outcome = replace(outcome, relayed=(request.hops[0].node, request.sent))
     if (off := lost_at(request, world)) is not None:
         return replace(outcome, disposition=Fate.FAILED, cause=Reason.NODE_DOWN, endpoint_node=off)
     if (off := lost_at(judged.request, world)) is not None:

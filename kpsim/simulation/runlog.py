@@ -161,6 +161,18 @@ class Programming:
 
 
 @dataclass(frozen=True, slots=True)
+class Unprogrammed:
+    """A change that had not reached one node's rules when the run ended. The node's machine was on."""
+
+    change: str
+    service: str  #: ``namespace/name``
+    node: str
+    family: str
+    trigger_ns: int
+    written_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeHealth:
     """A load balancer's belief about a node for a service, and the truth, recorded whenever either changes."""
 
@@ -213,6 +225,17 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsent:
+    """Connections that a traffic source did not attempt in its turns, for one reason."""
+
+    traffic: str
+    why: str
+    connections: int
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSpell:
     """A stretch of time in which an EndpointSlice lists an endpoint as ready."""
 
@@ -246,3 +269,5 @@ class RunLog:
     services: tuple[str, ...] = ()
     zones: Mapping[str, str] = field(default_factory=dict)  #: node → zone; nodes without zone are left out
     endpoints: list[EndpointSpell] = field(default_factory=list)  #: in the order of their beginnings
+    unprogrammed: list[Unprogrammed] = field(default_factory=list)  #: by node, family and change
+    unsent: list[Unsent] = field(default_factory=list)  #: in the order of their first turns

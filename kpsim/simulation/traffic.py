@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from kpsim.addresses import Family, canonical_ip, format_ip, parse_ip
+from kpsim.exchange import Relay
 from kpsim.objects import Service, ServicePortSpec
 from kpsim.packet import Packet
 from kpsim.scenario.nodes import ClusterNode
@@ -23,7 +24,7 @@ from kpsim.simulation.machines import Machines
 from kpsim.simulation.pins import Dial, Pins
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.ports import SourcePorts
-from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog, Unsent
 from kpsim.units import SECOND_NS
 
 _FIRST_CLIENT6 = 0x20010DB8 << 96 | 1
@@ -136,6 +137,7 @@ class TrafficSource:
         self._dialled: dict[Family, _Dialled] = {}
         self._uses: dict[str, int] = {}  #: by client: how often it has sent
         self._number = 0
+        self._unsent: dict[str, int] = {}  #: by reason: its place in the log
 
     @property
     def _subject(self) -> str:
@@ -158,6 +160,14 @@ class TrafficSource:
             self._send(number, sender, service, family)
         self._plan_next()
 
+    def _skip(self, why: str) -> None:
+        """Note that a connection was not attempted."""
+        now_ns, log = self._clock.now_ns, self._log.unsent
+        place = self._unsent.setdefault(why, len(log))
+        if place == len(log):
+            log.append(Unsent(self._traffic.name, why, 0, now_ns, now_ns))
+        log[place] = replace(log[place], connections=log[place].connections + 1, last_ns=now_ns)
+
     # ------------------------------------------------------------------------------------------------------------ sender
 
     def _sender(self, number: int, family: Family) -> TrafficSender | None:
@@ -167,6 +177,7 @@ class TrafficSource:
             case Origin.PODS:
                 pods = self._world.pods(traffic.workload or "")
                 if not pods:
+                    self._skip(f"no pod of workload {traffic.workload} runs")
                     return None
                 pod = pods[number % len(pods)]
                 local = pod.workload.host_network
@@ -182,7 +193,10 @@ class TrafficSource:
                     return TrafficSender(inner, address, self._behind_nat(inner, client, number), None)
                 sender = TrafficSender(address, address, 0, None, number=client)
         port = self._ephemeral(sender)
-        return None if port is None else replace(sender, port=port)
+        if port is None:
+            self._skip(f"{sender.client} has no free source port")
+            return None
+        return replace(sender, port=port)
 
     def _ephemeral(self, sender: TrafficSender) -> int | None:
         sockets = self._traffic.source_ports
@@ -230,11 +244,53 @@ class TrafficSource:
         If it offers nothing, return what they dialled last.
         """
         port = port_of(service, self._traffic.port)
-        ips, number = dialled_addresses(service, port, self._traffic.via)
+        ips, number = dialled_addresses(service, port, self._traffic.via, inside=self._inside)
         address = of_family(ips, family)
         if port is not None and number and (address or not ips):
             self._dialled[family] = _Dialled(port, address, number)
         return self._dialled.get(family)
+
+    @property
+    def _inside(self) -> bool:
+        return self._traffic.origin is not Origin.OUTSIDE
+
+    def _lacking(self, service: Service, family: Family) -> str:
+        """Say what the Service lacks that its clients would dial."""
+        name, port = qualified(self._traffic.service), port_of(service, self._traffic.port)
+        if port is None:
+            return f"Service {name} has no port {self._traffic.port}"
+        match self._traffic.via:
+            case Via.NODE_PORT:
+                return f"Service {name} has no node port"
+            case Via.LOAD_BALANCER:
+                if not port.node_port and not _vips(service):
+                    return f"Service {name} has no node port that its load balancer could dial"
+                return f"Service {name} has no load balancer IP of family {family.label}"
+            case Via.EXTERNAL_IP:
+                return f"Service {name} has no external IP of family {family.label}"
+            case Via.CLUSTER_IP:
+                return f"Service {name} has no cluster IP of family {family.label}"
+
+    def _relay(self, service: Service, port: ServicePortSpec, sender: TrafficSender, packet: Packet) -> Relay | None:
+        """Return what the load balancer does with a packet that came out to it: it dials a node port (PP-11.10).
+
+        None: the packet is for no load balancer.
+        """
+        proxies = (parse_ip(ingress.ip) for ingress in service.ingress if ingress.ip_mode == "Proxy")
+        balancer = self._world.load_balancer
+        if (packet.family, packet.daddr) not in proxies or packet.dport != port.port or balancer is None:
+            return None
+        name, node = f"the load balancer of {balancer.service}", None
+        if self._world.members.service_exists:
+            node = balancer.choose(self._traffic.name, sender.client, sender.port)
+        if node is None:
+            return Relay(name)
+        address = parse_ip(self._nodes[node].ip(packet.family))
+        own_port = self._world.ports.fresh(name, (node, port.node_port))
+        if address is None or own_port is None:
+            return Relay(name)
+        dialled = Packet(packet.family, packet.protocol, packet.daddr, address[1], own_port, port.node_port)
+        return Relay(name, ((node, dialled),))
 
     # ----------------------------------------------------------------------------------------------------------- sending
 
@@ -242,7 +298,8 @@ class TrafficSource:
         now_ns = self._clock.now_ns
         dialled = self._dial(service, family)
         if dialled is None:
-            return  # the Service never had an address of this family to dial
+            self._skip(self._lacking(service, family))  # the Service never had such an address
+            return
         port = dialled.port
         target = self._target(dialled, sender, number, family)
         if target is None:
@@ -268,8 +325,12 @@ class TrafficSource:
             ("connection", self._traffic.name, number),
             local=sender.local,
             serves=partial(self._world.members.serves, name, port.protocol),
+            relay=partial(self._relay, service, port, sender) if self._inside and not internal else None,
         )
         dial = Dial(packet, node, sender.local, name, port.protocol, internal)
+        if outcome.relayed is not None:
+            node, packet = outcome.relayed
+            dial = replace(dial, packet=packet, at_node=node, local=False)
         cause, pin = self._world.pins.explain(outcome, dial, now_ns)
         outcome = replace(outcome, cause=cause, pin=pin)
         record = self._record(sender, service, port, outcome, self._break(sender, service, port, outcome))
@@ -323,14 +384,19 @@ class TrafficSource:
             service.affinity_timeout_seconds or 10800,
             outcome,
             self._clock.now_ns,
+            # pods and nodes that dial an external address get the endpoints of the Cluster policy (PP-5)
+            local_policy=self._policy(service) == "Local" and (not self._inside or self._traffic.via is Via.CLUSTER_IP),
         )
+
+    def _policy(self, service: Service) -> str:
+        """Return the traffic policy that applies to what the clients dial."""
+        internal = self._traffic.via is Via.CLUSTER_IP
+        return (service.internal_traffic_policy if internal else service.external_traffic_policy) or "Cluster"
 
     def _record(
         self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, affinity_break: Break
     ) -> int:
         """Log a connection and return its place in the log."""
-        internal = self._traffic.via is Via.CLUSTER_IP
-        policy = service.internal_traffic_policy if internal else service.external_traffic_policy
         self._log.connections.append(
             Connection(
                 at_ns=self._clock.now_ns,
@@ -341,7 +407,7 @@ class TrafficSource:
                 frontend=_FRONTENDS[self._traffic.via],
                 service=service_port_name(service, port),
                 protocol=port.protocol,
-                traffic_policy=policy or "Cluster",
+                traffic_policy=self._policy(service),
                 node=outcome.node,
                 disposition=outcome.disposition,
                 cause=outcome.cause,
@@ -375,10 +441,13 @@ def dialled_family(traffic: Traffic, service: Service) -> Family:
     return Family.from_label(labels[0])
 
 
-def dialled_addresses(service: Service, port: ServicePortSpec | None, via: Via) -> tuple[Sequence[str], int]:
+def dialled_addresses(
+    service: Service, port: ServicePortSpec | None, via: Via, *, inside: bool = False
+) -> tuple[Sequence[str], int]:
     """Return the Service's addresses of a kind and the port there.
 
-    No addresses: the nodes' own are used. Port 0: there is nothing to dial.
+    No addresses: the nodes' own are used. Port 0: there is nothing to dial. A load balancer of ipMode Proxy is dialled
+    by clients ``inside``; for those outside it dials a node port.
     """
     if port is None:
         return (), 0
@@ -390,8 +459,17 @@ def dialled_addresses(service: Service, port: ServicePortSpec | None, via: Via) 
         case Via.NODE_PORT:
             return (), port.node_port
         case Via.LOAD_BALANCER:
-            vips = [ingress.ip for ingress in service.ingress if ingress.ip and ingress.ip_mode in (None, "VIP")]
-            return vips, port.port if vips else port.node_port
+            vips = _vips(service)
+            if vips:
+                return vips, port.port
+            if not inside:
+                return (), port.node_port
+            proxies = [ingress.ip for ingress in service.ingress if ingress.ip]
+            return proxies, port.port if port.node_port and proxies else 0
+
+
+def _vips(service: Service) -> list[str]:
+    return [ingress.ip for ingress in service.ingress if ingress.ip and ingress.ip_mode in (None, "VIP")]
 
 
 def port_of(service: Service, wanted: int | str | None) -> ServicePortSpec | None:
