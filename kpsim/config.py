@@ -44,6 +44,7 @@ class ProxyConfig:
     mode: Mode = DEFAULT_MODE
     hostname_override: str = ""
     bind_address: str = ""
+    healthz_bind_address: str = "0.0.0.0:10256"
     cluster_cidr: str = ""
     detect_local_mode: LocalMode = LocalMode.CLUSTER_CIDR
     bridge_interface: str = ""
@@ -95,6 +96,7 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
         mode=chosen,
         hostname_override=(obj.get("hostnameOverride") or "").strip().lower(),
         bind_address=obj.get("bindAddress") or "",
+        healthz_bind_address=obj.get("healthzBindAddress") or default.healthz_bind_address,
         cluster_cidr=obj.get("clusterCIDR") or "",
         detect_local_mode=LocalMode(obj.get("detectLocalMode") or LocalMode.CLUSTER_CIDR),
         bridge_interface=detect.get("bridgeInterface") or "",
@@ -291,6 +293,11 @@ def interface_addresses(interfaces: Iterable[HostInterface], family: Family) -> 
     return tuple(found)
 
 
+def loopback_and_uplink(node_ips: Iterable[str]) -> tuple[HostInterface, HostInterface]:
+    """The interfaces of a machine of which only the node IPs are known."""
+    return HostInterface("lo", ("127.0.0.1/8", "::1/128")), HostInterface("eth0", tuple(node_ips))
+
+
 def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) -> ProxierSettings:
     """The settings of one family's proxier.
 
@@ -300,7 +307,7 @@ def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) 
     node_ips = effective_node_ips(config.bind_address, raw_node_ips)
     interfaces = host.interfaces
     if interfaces is None:
-        interfaces = (HostInterface("lo", ("127.0.0.1/8", "::1/128")), HostInterface("eth0", tuple(raw_node_ips)))
+        interfaces = loopback_and_uplink(raw_node_ips)
     node_ip = parse_ip(node_ips[family])
     assert node_ip is not None
     return ProxierSettings(

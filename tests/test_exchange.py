@@ -1,106 +1,18 @@
 """The judgement about a whole exchange: what the client gets, who decides it, by which rule (PP-5.5, PP-11, K-1.6, K-2.6,
 K-3, K-7.3, K-8).
-
-A small cluster of three nodes, in both families. Its rules are written by hand, as any program might write them.
 """
 
-from typing import NamedTuple
-
 import pytest
-from packets import build_fabric
-from worlds import FabricWorld, ask
+from three_nodes import BOTH, V4, V6, Plan, dnat, host, number, packet, parsed, rules, world
+from worlds import ask
 
-from kpsim.addresses import Family, parse_cidr, parse_ip
+from kpsim.addresses import Family
 from kpsim.conntrack import tuple_of
 from kpsim.dialects import dialect_reading
 from kpsim.exchange import Answers, Exchange, Http, Relay, Verdict, client_gets, exchange, is_request
-from kpsim.fabric import Fabric
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.reject import ICMP_ERRORS
-from kpsim.ruleset import Ruleset
-from kpsim.sysctls import Sysctls
-
-
-class Plan(NamedTuple):
-    """The addresses of a family. Node n1 has the first node address and the first two pods, n2 and n3 one pod each."""
-
-    family: Family
-    nodes: tuple[str, str, str]
-    networks: tuple[str, str, str]
-    pods: str  #: all of them
-    pod: str
-    neighbour: str
-    remote: str
-    third: str
-    service: str
-    client: str
-    clients: str
-    masquerading: str  #: n1's address towards its own pods
-
-
-V4 = Plan(
-    Family.IPV4, ("192.168.0.1", "192.168.0.2", "192.168.0.3"), ("10.180.0.0/24", "10.180.1.0/24", "10.180.2.0/24"),
-    "10.180.0.0/16", "10.180.0.5", "10.180.0.6", "10.180.1.7", "10.180.2.8", "172.30.0.10", "203.0.113.9",
-    "203.0.113.0/24", "10.180.0.1",
-)  # fmt: skip
-V6 = Plan(
-    Family.IPV6, ("2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::3"), ("fd00:180:0:0::/64", "fd00:180:0:1::/64", "fd00:180:0:2::/64"),
-    "fd00:180::/48", "fd00:180::5", "fd00:180::6", "fd00:180:0:1::7", "fd00:180:0:2::8", "fd00:172:30::10", "2001:db8:cb::9",
-    "2001:db8:cb::/48", "fd00:180::1",
-)  # fmt: skip
-BOTH = pytest.mark.parametrize("plan", [V4, V6], ids=["IPv4", "IPv6"])
-
-
-def number(text: str) -> int:
-    parsed = parse_ip(text)
-    assert parsed is not None
-    return parsed[1]
-
-
-def host(text: str) -> str:
-    return f"[{text}]" if ":" in text else text
-
-
-def rules(plan: Plan, nat: str = "", filters: str = "") -> str:
-    """A saved ruleset with the given rules. KUBE-FORWARD's drop of INVALID packets is always there (I-11)."""
-    return "\n".join([
-        "*nat", ":PREROUTING ACCEPT [0:0]", ":INPUT ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]", ":POSTROUTING ACCEPT [0:0]",
-        *nat.strip().splitlines(), "COMMIT",
-        "*filter", ":INPUT ACCEPT [0:0]", ":FORWARD ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]",
-        "-A FORWARD -m conntrack --ctstate INVALID -j DROP", *filters.strip().splitlines(), "COMMIT", "",
-    ])  # fmt: skip
-
-
-def dnat(plan: Plan, to: str, *, of: str = "", port: int = 80, target: int = 8080, protocol: str = "tcp") -> str:
-    """Rules that translate a destination, for packets that come in and for the node's own."""
-    body = f"-d {of or plan.service} -p {protocol} --dport {port} -j DNAT --to-destination {host(to)}:{target}"
-    return f"-A PREROUTING {body}\n-A OUTPUT {body}"
-
-
-def world(
-    plan: Plan, n1: str = "", n2: str = "", n3: str = "", *, bridge_nf: bool = True, **facts: object
-) -> FabricWorld:
-    """The cluster with the saved rules of each node. Clients outside exist."""
-    names = ("n1", "n2", "n3")
-    fabric: Fabric = build_fabric(
-        {name: ([address], [network]) for name, address, network in zip(names, plan.nodes, plan.networks, strict=True)},
-        sysctls=Sysctls(bridge_nf_call_iptables=bridge_nf, bridge_nf_call_ip6tables=bridge_nf),
-    )
-    for name, text in zip(names, (n1, n2, n3), strict=True):
-        saved = text or rules(plan)
-        [loaded] = dialect_reading(saved).parse(saved, plan.family)
-        fabric.nodes[name].load_rules(loaded)
-    parsed = parse_cidr(plan.clients)
-    assert parsed is not None
-    return FabricWorld(fabric, outside=[parsed[0]], **facts)  # type: ignore[arg-type]
-
-
-def packet(plan: Plan, source: str, destination: str, dport: int = 80, protocol: str = "tcp") -> Packet:
-    if protocol == "icmp":
-        name, kind = ("icmp", 8) if plan.family is Family.IPV4 else ("icmpv6", 128)
-        return Packet(plan.family, name, number(source) if source else 0, number(destination), 7, icmp_type=kind)
-    return Packet(plan.family, protocol, number(source) if source else 0, number(destination), 40000, dport)
 
 
 def served(plan: Plan, *pods: str) -> dict[str, object]:
@@ -156,18 +68,13 @@ def test_a_question_sees_what_the_nodes_remember(plan: Plan) -> None:
     """K-1.3: a connection keeps its endpoint, whatever the rules say since."""
     there = world(plan, rules(plan, dnat(plan, plan.remote)))
     sent = packet(plan, plan.pod, plan.service, protocol="udp")
-    there.fabric.nodes["n1"].load_rules(_parsed(plan, rules(plan, dnat(plan, plan.remote, protocol="udp"))))
+    there.fabric.nodes["n1"].load_rules(parsed(plan, rules(plan, dnat(plan, plan.remote, protocol="udp"))))
     exchange(there, sent, at_node="n1", now_ns=0, chooser=SeededChooser(1, 0))
-    there.fabric.nodes["n1"].load_rules(_parsed(plan, rules(plan, dnat(plan, plan.third, protocol="udp"))))
+    there.fabric.nodes["n1"].load_rules(parsed(plan, rules(plan, dnat(plan, plan.third, protocol="udp"))))
     answer = ask(there, sent, "n1")
     assert answer.verdict is Verdict.WORKS
     assert answer.seen is not None
     assert answer.seen.destination == plan.remote
-
-
-def _parsed(plan: Plan, saved: str) -> Ruleset:
-    [loaded] = dialect_reading(saved).parse(saved, plan.family)
-    return loaded
 
 
 @BOTH
@@ -267,7 +174,7 @@ def test_http_that_is_not_200_is_a_refusal(plan: Plan) -> None:
         there = world(plan, answers={(number(plan.nodes[0]), 32080): said[status]})
         answer = ask(there, packet(plan, plan.client, plan.nodes[0], 32080), "n1")
         assert (answer.verdict, answer.told.http) == (verdict, said[status].http)
-        assert f'HTTP {status} {{ "localEndpoints": {status} }}' in client_gets(answer)
+        assert f'HTTP {status} {{"localEndpoints": {status}}}' in client_gets(answer)
         assert "kube-proxy" in client_gets(answer)
 
 
@@ -320,7 +227,7 @@ def test_a_detour_with_the_source_kept_makes_the_answer_miss_the_translation(pla
     there = world(plan, "", rules(plan, node_port))
     for netns in there.fabric.nodes.values():  # otherwise n1 drops the answer, which it takes for INVALID
         if netns.name != "n2":
-            netns.load_rules(_parsed(plan, "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"))
+            netns.load_rules(parsed(plan, "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"))
     answer = ask(there, packet(plan, plan.pod, plan.nodes[1], 30080), "n1")
     assert judged(answer) == ("answer-lost", "n1", "", "")
     assert f"it comes from {host(plan.third)}:8080" in client_gets(answer)
@@ -437,7 +344,7 @@ def test_a_load_balancer_takes_the_request_and_dials_a_node_port(plan: Plan) -> 
     assert answer.told.packet is not None
     assert answer.told.packet.source == dialled
     drop = rules(plan, node_port, f"-A FORWARD -d {plan.remote} -j DROP")
-    there.fabric.nodes["n2"].load_rules(_parsed(plan, drop))
+    there.fabric.nodes["n2"].load_rules(parsed(plan, drop))
     assert judged(ask(there, packet(plan, plan.pod, dialled), "n1"))[:2] == ("request-lost", "n2")
 
 

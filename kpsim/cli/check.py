@@ -42,7 +42,7 @@ def check(
     from kpsim.check import check as check_one
 
     results = []
-    for path in find(paths):
+    for path in find(paths, lambda text: typer.echo(f"note: {text}", err=True)):
         result = check_one(path, update=update)
         results.append(result)
         if format is Format.TEXT:

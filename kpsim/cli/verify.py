@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, Format, FormatOption, ModeOption, SysctlOption, complete_scenario
+from kpsim.cli.options import (
+    AssumeNodeOption,
+    BesideOption,
+    ClusterCommand,
+    Format,
+    FormatOption,
+    ModeOption,
+    NodePortRangeOption,
+    SysctlOption,
+    complete_scenario,
+)
 from kpsim.errors import InputError
 from kpsim.lab.tools.variants import Variant
 
@@ -26,6 +36,7 @@ _WIDTH = 160  # for output that goes to no terminal: two traces side by side
 
 
 @app.command(
+    cls=ClusterCommand,
     short_help="Send the same packets through this machine's kernel and compare.",
     epilog="Example: kpsim verify cluster.yaml --node node-1   ·   kpsim verify --random 20000 --clusters 200 --seed 7",
 )
@@ -73,6 +84,8 @@ def verify(
     ] = None,
     beside: BesideOption = None,
     sysctl: SysctlOption = None,
+    assume_node: AssumeNodeOption = None,
+    service_node_port_range: NodePortRangeOption = "",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -83,9 +96,10 @@ def verify(
 ) -> None:
     """Build nodes in network namespaces, load the rules into Linux, send every probe, and compare with the model.
 
-    Needs root. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
+    Needs root, or a kernel that grants users namespaces. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
     """
     from kpsim.lab.requirements import require
+    from kpsim.lab.rootless import become_root
     from kpsim.sysctls import assignments
     from kpsim.verify.report import print_report
     from kpsim.verify.runs import PROBES_PER_CLUSTER, drawn, given, random_clusters, systematic
@@ -94,7 +108,7 @@ def verify(
 
     if probes is not None and random:
         raise InputError("give either --probes or --random")
-    require(variant)
+    require(variant, refused=become_root())
     if not paths:
         _refuse_without_cluster(
             random,
@@ -111,7 +125,8 @@ def verify(
         subjects = list(
             load_subjects(
                 paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
-                beside=beside or (), sysctls=assignments(sysctl or ()), note=lambda text: typer.echo(f"note: {text}", err=True),
+                beside=beside or (), sysctls=assignments(sysctl or ()), assume_node=assume_node,
+                service_node_port_range=service_node_port_range, note=lambda text: typer.echo(f"note: {text}", err=True),
             )
         )  # fmt: skip
         if probes is not None:
@@ -151,6 +166,8 @@ def _read_probes(path: Path, subjects: "Sequence[Subject]") -> "dict[tuple[str, 
     lines = read_text(path).split("\n")
     found: dict[tuple[str, Family], list[Probe]] = {}
     for probe in parse_probes(lines, subjects[0].site, file=shown_name(path)):
+        if probe.packet.uid or probe.packet.gid:
+            raise InputError(f"probe {probe.id}: the lab sends as user and group 0 only")
         found.setdefault((probe.node, probe.packet.family), []).append(probe)
     return found
 
@@ -165,11 +182,19 @@ def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
         name = re.sub(r"\W+", "-", verification.subject).strip("-")
         wanted = {each.probe for each in verification.disagreements}
         lines = [json.dumps(probe_record(p), ensure_ascii=False) for p in question.probes if str(p.id) in wanted]
-        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        if lines:
+            (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         if question.manifest:
             (folder / f"{name}.yaml").write_text(question.manifest, encoding="utf-8")
+        if around := described(question.circumstances, question.subject.family):
+            (folder / f"{name}.around.txt").write_text(f"{around}\n", encoding="utf-8")
+        if question.steps:
+            steps = "".join(f"{number} {describe(step)}\n" for number, step in enumerate(question.steps, 1))
+            (folder / f"{name}.steps.txt").write_text(steps, encoding="utf-8")
 
     from kpsim.tracing.probes import probe_record
+    from kpsim.verify.drawing.circumstances import described
+    from kpsim.verify.sequences.steps import describe
 
     return write
 

@@ -50,7 +50,7 @@ def exchange(
     The nodes of ``world`` remember the request and the answer; with :class:`WhatIf` nothing real changes. ``trace``
     collects the steps of the request. InputError for an unknown node.
     """
-    followed = _Followed(world, now_ns, chooser)
+    followed = _Followed(world, now_ns, chooser, trace=trace)
     followed.remember_at_home(packet, at_node, local=local)
     request = send(world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
     return followed.judge(request)
@@ -59,8 +59,9 @@ def exchange(
 class _Followed:
     """One exchange that is being followed."""
 
-    def __init__(self, world: World, now_ns: int, chooser: Chooser) -> None:
+    def __init__(self, world: World, now_ns: int, chooser: Chooser, *, trace: bool) -> None:
         self._world = world
+        self._trace = trace
         self._now_ns = now_ns
         self._chooser = chooser
 
@@ -141,8 +142,8 @@ class _Followed:
                 return self._answered(request, Answers())  # the kernel answers a ping, whatever listens
             case Answers():
                 return self._answered(request, reaction)
-            case Closed():
-                return self._closed(request, end)
+            case Closed(reason):
+                return self._closed(request, end, reason)
             case Absent(reason):
                 return self._absent(request, end, reason)
             case Relay():
@@ -154,15 +155,16 @@ class _Followed:
         if not self._is_home(request, answer) or not is_answer(request.sent, answer.packet):
             return self._lost(request, answer)
         told = Told(answer.packet, http=listener.http)
-        node, cause = _translator(request).node, listener.name
+        judged = Exchange(
+            Verdict.WORKS, request, _translator(request).node, told, answer, who=listener.name, assumed=listener.assumed
+        )  # fmt: skip
         if self._misdelivered(request):
-            return Exchange(Verdict.MISDELIVERED, request, node, told, answer, cause=cause)
-        verdict = Verdict.WORKS
+            return replace(judged, verdict=Verdict.MISDELIVERED)
         if listener.http is not None and listener.http.status != _HTTP_OK:
-            verdict = Verdict.REFUSED
-        return Exchange(verdict, request, node, told, answer, cause=cause)
+            return replace(judged, verdict=Verdict.REFUSED)
+        return judged
 
-    def _closed(self, request: Journey, end: Place) -> Exchange:
+    def _closed(self, request: Journey, end: Place, reason: str) -> Exchange:
         """Nothing listens: the kernel there resets a TCP connection, and tells others by ICMP."""
         packet = request.packet
         if packet.protocol == "tcp":
@@ -171,7 +173,7 @@ class _Followed:
             kinds = _CLOSED_PORT if packet.protocol in ("udp", "udplite") else _NO_PROTOCOL
             refusal = _icmp_error(packet, packet.daddr, *kinds[packet.family])
         answer = self._send_back(request, refusal)
-        cause = f"nothing listens at {Target.of(packet)} ({packet.protocol})"
+        cause = f"nothing listens at {packet.protocol} {Target.of(packet)}" + (f" ({reason})" if reason else "")
         node = end.node or request.hops[-1].node
         return self._refused(request, answer, Exchange(Verdict.REFUSED, request, node, cause=cause))
 
@@ -200,9 +202,12 @@ class _Followed:
             return Exchange(Verdict.REQUEST_LOST, request, node, cause=f"{relay.name} has no node to send it to")
         drawn = self._chooser.uniform(len(relay.dials), ("load balancer", relay.name)) if len(relay.dials) > 1 else 0
         at_node, packet = relay.dials[drawn]
-        inner = exchange(self._world, packet, at_node=at_node, now_ns=self._now_ns, chooser=self._chooser)
+        inner = exchange(
+            self._world, packet, at_node=at_node, now_ns=self._now_ns, chooser=self._chooser, trace=self._trace
+        )  # fmt: skip
         through = Exchange(
-            inner.verdict, request, inner.node, by=inner.by, cause=inner.cause or relay.name, relay=inner
+            inner.verdict, request, inner.node, by=inner.by, cause=inner.cause, who=inner.who, assumed=inner.assumed,
+            relay=inner,
         )  # fmt: skip
         if inner.verdict not in (Verdict.WORKS, Verdict.MISDELIVERED):
             return replace(through, told=replace(inner.told, packet=None))

@@ -40,7 +40,9 @@ class Exchange:
     told: Told = Told()
     answer: Journey | None = None  #: the way of the answer or of the refusal; None: nobody answered
     by: RuleReference | None = None  #: the rule that refused or lost the request or the answer
-    cause: str = ""  #: why, if no rule decided, and who answered or refused
+    cause: str = ""  #: why it does not work, if no rule decided
+    who: str = ""  #: who answered, for people; empty: nobody did, or nothing is known of it
+    assumed: bool = False  #: it is not known whether something listens where the request ended
     relay: "Exchange | None" = None  #: of a load balancer that took the request: its own exchange with a node
 
     @property

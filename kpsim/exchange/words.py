@@ -1,5 +1,7 @@
 """The judgement in words, for people."""
 
+import json
+
 from kpsim.exchange.verdicts import Exchange, Verdict
 from kpsim.exchange.worlds import Http, Target
 from kpsim.packet import ICMP_PROTOCOLS, Packet
@@ -55,11 +57,18 @@ def _answer(judged: Exchange) -> str:
 
 
 def _by_whom(judged: Exchange) -> str:
-    return f", by {judged.cause}" if judged.cause else ""
+    who = f", sent by {judged.who}" if judged.who else ""
+    return who + (", if something listens there" if judged.assumed else "")
 
 
 def _http(http: Http | None) -> str:
-    return "" if http is None else f": HTTP {http.status} {' '.join(http.body.split())}".rstrip()
+    if http is None:
+        return ""
+    try:
+        body = json.dumps(json.loads(http.body), ensure_ascii=False)
+    except ValueError:
+        body = " ".join(http.body.split())
+    return f": HTTP {http.status} {body}".rstrip()
 
 
 def _error(judged: Exchange) -> str:

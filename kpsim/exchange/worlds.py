@@ -42,11 +42,14 @@ class Answers:
 
     name: str = ""
     http: Http | None = None  #: None: not HTTP, or kpsim does not know what it says
+    assumed: bool = False  #: whether something listens is not known
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
     """The machine or pod is there, but nothing listens: its kernel refuses. It answers a ping."""
+
+    reason: str = ""  #: how that is known, for people
 
 
 @dataclass(frozen=True, slots=True)

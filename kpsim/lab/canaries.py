@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, format_ip, parse_ip
 from kpsim.conntrack import tuple_of
-from kpsim.lab.namespace import LabError
+from kpsim.lab.calls import LabError
 from kpsim.lab.node import LabNode
 from kpsim.lab.tools.iptables import GUARD_COMMENT, rules_from
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
@@ -111,10 +111,9 @@ def _guards(family: Family, *, silent: bool) -> Ruleset:
         name: [f"{chain} {side} {network} -j ACCEPT" for chain in chains for side in ("-s", "-d")]
         for name, chains in _CHAINS.items()
     }  # fmt: skip
-    if (
-        silent
-    ):  # resets that the kernel itself sends have no user; they are dropped before connection tracking sees them
-        wanted[_RESETS].insert(0, "OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0-4294967294 -j DROP")
+    if silent:  # resets that the kernel itself sends have no user; they are dropped before connection tracking sees them. A user
+        # namespace knows user 0 alone
+        wanted[_RESETS].insert(0, "OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0 -j DROP")
     lines = []
     for name, rules in wanted.items():
         lines += [f"*{name}", *(f'-A {rule} -m comment --comment "{GUARD_COMMENT}"' for rule in rules), "COMMIT"]

@@ -44,7 +44,7 @@ _PORTS, _WORD, _LONG = Struct("!HH"), Struct("!H"), Struct("!I")
 _CHUNK = Struct("!BBH")
 _DONT_FRAGMENT, _OFFSET_BITS = 0x4000, 0x1FFF
 _TAG_BITS = {Family.IPV4: 16, Family.IPV6: 20}
-_TCP_WINDOW = 64240
+TCP_WINDOW = 64240
 #: an ICMP error holds at least these many bytes of the transport header
 _LEAST_EMBEDDED = 8
 
@@ -90,7 +90,7 @@ def _written(packet: Packet, tag: int, seq: int, ack: int, vtag: int, *, checksu
         case "tcp":
             bits = _flag_bits(packet.tcp_flags)
             segment = bytearray(
-                _TCP.pack(packet.sport, packet.dport, seq, ack, 5 << 4, bits, _TCP_WINDOW, 0, 0)
+                _TCP.pack(packet.sport, packet.dport, seq, ack, 5 << 4, bits, TCP_WINDOW, 0, 0)
             )  # fmt: skip
             if bits & _FLAG_BITS["PSH"]:
                 segment.append(0)

@@ -4,23 +4,18 @@ Counterpart: ``ip netns``, which keeps namespaces by mounting them. The namespac
 """
 
 import ctypes
+import json
 import os
-import signal
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from kpsim.errors import KpsimError
+from kpsim.lab.calls import LabError, ToolFailed, call
 
 _CLONE_NEWNET = 0x40000000
 _HERE = "/proc/thread-self/ns/net"
-_TOOL_TIMEOUT_S = 120
-
-
-class LabError(KpsimError):
-    """Linux did not do what the lab needs, so nothing was measured."""
 
 
 class Namespace:
@@ -63,22 +58,28 @@ class Namespace:
             return socket.socket(family, kind, protocol)
 
     def run(self, command: Sequence[str], *, stdin: str = "") -> str:
-        """Runs a command in the namespace and returns its output. LabError with the command's complaint if it fails."""
+        """Runs a command in the namespace and returns its output. LabError as from :func:`kpsim.lab.calls.call`."""
         with self.entered():
-            done = subprocess.run(
-                command, input=stdin, capture_output=True, text=True, timeout=_TOOL_TIMEOUT_S, check=False
-            )
-        if done.returncode < 0:  # iptables-nft crashes if it is given rules by the hundred thousand
-            raise LabError(f"{' '.join(command)}: crashed ({signal.Signals(-done.returncode).name})")
-        if done.returncode:
-            raise LabError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
-        return done.stdout
+            return call(command, stdin)
+
+    def listed(self, command: Sequence[str]) -> list[dict[str, Any]]:
+        """What a command of iproute2 lists as JSON, without empty entries. LabError if it prints anything else."""
+        found = self.run(command)
+        try:
+            listed = json.loads(found)
+        except ValueError:
+            listed = None
+        if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+            raise LabError(f"{' '.join(command)} printed something else than a list: nothing can be measured with it")
+        return [each for each in listed if each]
 
     def complaint(self, command: Sequence[str], stdin: str = "") -> str | None:
-        """The first line of what a command complains of; None if it succeeds."""
+        """The first line of what a command complains of; None if it succeeds. LabError if it does not end, or prints
+        no text.
+        """
         try:
             self.run(command, stdin=stdin)
-        except LabError as error:
+        except ToolFailed as error:
             return str(error).partition("\n")[0]
         return None
 

@@ -5,7 +5,6 @@ Counterpart: a machine that kube-proxy runs on, its pods behind a bridge, a peer
 The world has no IP stack of its own: the caller sends every packet of pods, peers and clients, answers included.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -13,8 +12,9 @@ from typing import Any
 
 from kpsim.addresses import Family, format_ip
 from kpsim.lab.accounting import LinuxAccounting
+from kpsim.lab.calls import LabError
 from kpsim.lab.conntrack import LinuxConntrack
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools import Tool
 from kpsim.lab.tools.iptables import IptablesTool
 from kpsim.lab.tools.variants import Variant
@@ -80,8 +80,8 @@ class LabNode:
                 there.append(f"link set {wire} up arp off")
         self.namespace.ip(here)
         self._world.ip(there)
-        links = json.loads(self.namespace.run(["ip", "-json", "link", "show"]))
-        self._macs = {link["ifname"]: bytes.fromhex(link["address"].replace(":", "")) for link in links}
+        links = self.namespace.listed(["ip", "-json", "link", "show"])
+        self._macs = {str(link.get("ifname")): _mac(link.get("address")) for link in links}
         for interface in routing.interfaces.values():
             if interface.kind is InterfaceKind.BRIDGE:
                 self._add_ports(interface.name, [None])  # for senders behind the bridge that are not pods
@@ -168,9 +168,8 @@ class LabNode:
     def _settle(self) -> None:
         """Waits until all links are up, which Linux notices with a delay. LabError if they do not come up."""
         for _ in range(_PATIENCE_S * 100):
-            links = json.loads(self.namespace.run(["ip", "-json", "-details", "link", "show", "up"]))
-            up = filter(None, links)  # ``ip`` prints empty braces for the other links
-            if all(link["operstate"] in ("UP", "UNKNOWN") and _switches(link) for link in up):
+            up = self.namespace.listed(["ip", "-json", "-details", "link", "show", "up"])
+            if up and all(link.get("operstate") in ("UP", "UNKNOWN") and _switches(link) for link in up):
                 return
             time.sleep(0.01)
         raise LabError("the links do not come up")
@@ -219,10 +218,18 @@ class LabNode:
 
 def _switches(link: dict[str, Any]) -> bool:
     """Whether a link takes packets already. Only a port of a bridge may not do so yet."""
-    info = link.get("linkinfo", {})
-    if info.get("info_slave_kind") != "bridge":
+    info = link.get("linkinfo") or {}
+    if not isinstance(info, dict) or info.get("info_slave_kind") != "bridge":
         return True
-    return bool(info["info_slave_data"]["state"] == "forwarding")
+    return bool((info.get("info_slave_data") or {}).get("state") == "forwarding")
+
+
+def _mac(text: object) -> bytes:
+    """A hardware address as bytes. LabError if it is none."""
+    try:
+        return bytes.fromhex(str(text).replace(":", ""))
+    except ValueError:
+        raise LabError(f"ip lists a link with the address {text!r}: nothing can be measured with it") from None
 
 
 def _written(route: Route) -> str:

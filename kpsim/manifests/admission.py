@@ -53,21 +53,26 @@ class Item:
 
 @dataclass(slots=True)
 class Admission:
-    """Objects as the API server would store them, in input order; what is wrong; and, in words, what was done."""
+    """Objects as the API server would store them, in input order; what is wrong; and, in words, what was done.
+
+    ``remarks`` are what a person should know even of objects that were written for kpsim.
+    """
 
     items: list[Item] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
-def admit(items: Sequence[Item], existing: Iterable[Json] = ()) -> Admission:
+def admit(items: Sequence[Item], existing: Iterable[Json] = (), *, port_range: range | None = None) -> Admission:
     """Create the objects in a cluster that holds the ``existing`` ones.
 
-    Objects with errors are left out of ``items``.
+    Objects with errors are left out of ``items``. ``port_range`` is the API server's --service-node-port-range; if it is
+    None, any node port is taken, with a note for those outside the default.
     """
     admission = Admission()
     admission.items = _without_duplicates(_examine(items, admission), admission)
-    _allocate(admission, list(existing))
+    _allocate(admission, list(existing), port_range)
     return admission
 
 
@@ -123,7 +128,7 @@ def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, li
             misshapen.setdefault(number, []).append(path)
     if unknown:
         fields = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
-        admission.notes.append(f"ignored fields that Kubernetes 1.36 does not have: {fields}")
+        admission.remarks.append(f"ignored fields that Kubernetes 1.36 does not have: {fields}")
     return misshapen
 
 
@@ -173,7 +178,7 @@ def _without_duplicates(items: list[Item], admission: Admission) -> list[Item]:
 # ---------------------------------------------------------------------------------------------------------- allocation
 
 
-def _allocate(admission: Admission, existing: list[Json]) -> None:
+def _allocate(admission: Admission, existing: list[Json], port_range: range | None) -> None:
     """Assign families, then the explicit claims of all Services, then allocate in order of name.
 
     So the order of objects in files does not matter.
@@ -188,10 +193,11 @@ def _allocate(admission: Admission, existing: list[Json]) -> None:
             *(item.json for item in admission.items if item.kind == kind),
         ]
 
-    allocator = Allocator(service_ranges(of_kind("Service"), of_kind("Node"), of_kind("ServiceCIDR")))
+    allocator = Allocator(service_ranges(of_kind("Service"), of_kind("Node"), of_kind("ServiceCIDR")), port_range)
     for obj in existing:
         if obj.get("kind") == "Service":
             allocator.claim(obj)
+    allocator.outside.clear()  # told when they were created
     services: dict[int, Item] = {}
     for number, item in enumerate(admission.items):
         if item.kind != "Service":
@@ -209,6 +215,12 @@ def _allocate(admission: Admission, existing: list[Json]) -> None:
         ports += made.port_notes
         admission.items[number] = replace(item, json=made.service)
     admission.notes += _listed(addresses, "cluster IPs") + _listed(ports, "node ports")
+    if allocator.outside:
+        allowed = allocator.ports
+        admission.remarks.append(
+            f"node ports outside {allowed[0]}-{allowed[-1]}, which an API server gives only with another --service-node-port-range: "
+            + ", ".join(sorted(allocator.outside)[:_LISTED])
+        )
     if addresses and not allocator.ranges.given:
         assumed = ", ".join(str(network) for networks in allocator.ranges.networks.values() for network in networks)
         admission.notes.append(f"there is no ServiceCIDR: cluster IPs are allocated from {assumed}")

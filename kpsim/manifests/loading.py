@@ -13,12 +13,14 @@ from kpsim.config import Mode, ProxyConfig
 from kpsim.errors import InputError
 from kpsim.inputs import Json, Stdin
 from kpsim.manifests.admission import admit, typed_objects
+from kpsim.manifests.assumed import assume_nodes, missing_notes
 from kpsim.manifests.derived import derive_from_pods, mirror_endpoints
 from kpsim.manifests.kinds import skipped_notes, sort_documents
 from kpsim.manifests.places import printable, problems_of
 from kpsim.manifests.proxy_sources import find_proxy_settings
 from kpsim.manifests.reading import read_paths
 from kpsim.manifests.remarks import remarks
+from kpsim.manifests.staleness import staleness_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +37,35 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load_manifests(paths: Sequence[Path | str], *, stdin: Stdin = None, mode: Mode | None = None) -> Loaded:
+def load_manifests(
+    paths: Sequence[Path | str],
+    *,
+    stdin: Stdin = None,
+    mode: Mode | None = None,
+    assume_node: str | None = None,
+    port_range: range | None = None,
+) -> Loaded:
     """Load YAML and JSON manifests: files, directories (recursively) and ``-`` for ``stdin``.
 
-    ``mode`` overrides the mode of the configuration among them.
+    ``mode`` overrides the mode of the configuration among them. ``assume_node`` makes a Node of this name, see
+    :func:`kpsim.manifests.assumed.assume_nodes`. ``port_range`` is the API server's --service-node-port-range.
 
     Objects are defaulted and completed as an API server would (O-3); Services without EndpointSlices get them from Pods
     (O-10) or Endpoints (CP-4.3). InputError with every problem of all files.
     """
     with without_collector():
-        return _load(paths, stdin, mode)
+        return _load(paths, stdin, mode, assume_node, port_range)
 
 
-def _load(paths: Sequence[Path | str], stdin: Stdin, mode: Mode | None) -> Loaded:
+def _load(
+    paths: Sequence[Path | str], stdin: Stdin, mode: Mode | None, assume_node: str | None, port_range: range | None
+) -> Loaded:
     reading = read_paths(paths, stdin=stdin)
     found = sort_documents(reading.documents)
     settings = find_proxy_settings(found, mode)
     findings = [*reading.findings, *found.findings, *settings.findings]
     notes = [*reading.notes, *settings.notes]
-    admission = admit(found.items)
+    admission = admit(found.items, port_range=port_range)
     objects = typed_objects(admission)
     findings += admission.findings
     if findings:
@@ -62,9 +74,24 @@ def _load(paths: Sequence[Path | str], stdin: Stdin, mode: Mode | None) -> Loade
     endpoints = [item.json for item in admission.items if item.kind == "Endpoints"]
     mirrored, mirror_notes = mirror_endpoints(endpoints, objects)
     objects += mirrored
+    stale_notes = staleness_notes(objects)
     derived, pod_notes = derive_from_pods(objects)
     objects += derived
-    notes += [*admission.notes, *mirror_notes, *pod_notes, *remarks(objects), *skipped_notes(found)]
+    notes += [
+        *admission.notes,
+        *admission.remarks,
+        *mirror_notes,
+        *pod_notes,
+        *stale_notes,
+        *remarks(objects),
+        *skipped_notes(found),
+    ]
+    if assume_node is not None:
+        cidr = settings.config.cluster_cidr if settings.config is not None else ""
+        assumed = assume_nodes(assume_node, ClusterState.of(objects), cidr)
+        objects += assumed.nodes
+        notes += assumed.notes
+    notes += missing_notes(objects)
     if not objects and settings.json is None:
         notes.append("there is no object that decides packets")
     return Loaded(

@@ -7,7 +7,7 @@ these functions a ``pass_hook`` that passes the packet through one hook.
 
 from collections.abc import Callable
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, Network
 from kpsim.packet import Packet
 from kpsim.packetpath.memory import IcmpSpending
 from kpsim.packetpath.reject import TCP_RESET, answer
@@ -32,6 +32,7 @@ _REFUSALS = {
     ),
 }  # fmt: skip
 _EVERYBODY = 0xFFFFFFFF
+_LINK_GROUPS = Network(Family.IPV4, 0xE0000000, 24)  #: multicast that stays on its link
 _TIME_EXCEEDED = {Family.IPV4: "icmp-time-exceeded", Family.IPV6: "icmp6-time-exceeded"}
 
 
@@ -49,6 +50,7 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     # IPv6 drops martians before netfilter; but a bridge that calls netfilter does so before IPv6 sees the packet
     # (K-7.5)
     bridged = _bridge(traversal) is not None and _calls_netfilter(traversal)
+    traversal.bridged = frozenset(("in",)) if bridged else None
     if not bridged and (end := _martian6(traversal)):
         return end
     if end := pass_hook(traversal, Hook.PREROUTING):
@@ -65,6 +67,8 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
         return _deliver(traversal, pass_hook)
     packet.out_interface = decision.interface
     # a router spends a hop before FORWARD, a bridge spends none (K-2.6)
+    if bridged and _is_switched(traversal, decision):
+        traversal.bridged = frozenset(("in", "out"))
     if end := _switched(traversal, decision) if _is_switched(traversal, decision) else _spend_a_hop(traversal):
         return end
     if end := pass_hook(traversal, Hook.FORWARD) or pass_hook(traversal, Hook.POSTROUTING):
@@ -81,7 +85,17 @@ def _objection(traversal: Traversal, decision: Decision | None) -> End | None:
         return None  # the bridge asks no routing (K-2.6)
     if traversal.family is Family.IPV6 and decision is not None and _is_switched(traversal, decision):
         return None  # the bridge takes the translated packet to a pod, and IPv6 never checks it (K-7.5)
-    return _martian(traversal) or _refused(traversal, decision) or _bad_source(traversal)
+    return _martian(traversal) or _not_joined(traversal) or _refused(traversal, decision) or _bad_source(traversal)
+
+
+def _not_joined(traversal: Traversal) -> End | None:
+    """Drops a packet for a group that the node has not joined at its interface (K-7.8). Returns None if it goes on."""
+    packet, routing = traversal.packet, traversal.node.routing
+    if routing.address_type(traversal.family, packet.daddr) is not AddressType.MULTICAST:
+        return None
+    if routing.hears(traversal.family, packet.daddr, packet.in_interface):
+        return None
+    return End(Disposition.DROPPED, Cause.GROUP)
 
 
 def _lookup_arriving(traversal: Traversal) -> Decision | None:
@@ -95,6 +109,9 @@ def _lookup_arriving(traversal: Traversal) -> Decision | None:
         packet.daddr or not packet.saddr
     ):
         return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)  # a link's broadcast is delivered too (K-7.7)
+    if routing.address_type(traversal.family, packet.daddr) is AddressType.MULTICAST:
+        # whether the node has joined the group is asked among the objections
+        return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)
     return routing.lookup(traversal.family, packet.daddr)
 
 
@@ -311,7 +328,7 @@ def _martian(traversal: Traversal) -> End | None:
     kind = traversal.node.routing.address_type(traversal.family, source)
     if kind is AddressType.MULTICAST or source == _EVERYBODY:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
-    if destination == _EVERYBODY or not source | destination:
+    if destination == _EVERYBODY or not source | destination or (not source and destination in _LINK_GROUPS):
         return None  # a machine without address may ask everybody for one (K-7.7)
     if not source or (confined and source in LOOPBACK4):
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
@@ -390,7 +407,10 @@ def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
     assert end.with_ is not None or end.local_error
     if end.with_ is None or (traversal.local and end.rule is None):
         return end, None  # routing refused a local packet: the system call fails, and no packet is sent
-    packet = answer(traversal.packet, end.with_, _node_address(traversal))
+    to = traversal.node.routing.address_type(traversal.family, traversal.packet.daddr)
+    packet = None
+    if to not in (AddressType.BROADCAST, AddressType.MULTICAST):  # nobody is told about a packet to many (K-3.3)
+        packet = answer(traversal.packet, end.with_, _node_address(traversal))
     if packet is None:
         return End(Disposition.DROPPED, Cause.UNANSWERABLE, end.rule, local_error=end.local_error), None
     limiter = traversal.node.memory.icmp_limiter

@@ -7,6 +7,7 @@ tuple (CT-3.5). The rules are not asked again for a known connection.
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
 from kpsim.flowstate import Direction, FlowState
+from kpsim.flowstate.windows import is_before
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
 from kpsim.packetpath.steps import Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
@@ -160,17 +161,24 @@ def _search(traversal: Traversal, forward: FlowTuple, low: int, high: int, first
 def _gives_way(traversal: Traversal, answers: FlowTuple) -> bool:
     """Whether a translated TCP connection that is over gives up its port (K-2.3). If so, its entry is destroyed.
 
-    Only the last tries of a round ask for this. Linux takes the port if the new SYN's sequence number lies after the
-    old connection's. kpsim does not model sequence numbers. Those of two connections are unrelated, so it takes the
-    port one time in two.
+    Only the last tries of a round ask for this. Linux takes the port if the new SYN's sequence number lies behind all
+    that the old connection's client sent. If one of the two is not known, the numbers of two connections are taken for
+    unrelated, so the port is taken one time in two.
     """
     found = traversal.node.conntrack.lookup(answers, traversal.now_ns)
     if found is None or found.direction is not Direction.REPLY or not found.entry.src_nat:
         return False
-    if found.entry.state not in _OVER or traversal.chooser.victim(2, traversal.draw_key("source port of another")):
+    new = traversal.entry
+    if found.entry.state not in _OVER or new is None or new.state is not FlowState.SYN_SENT:
         return False
-    traversal.displace(found.entry, Ending.PORT_NEEDED)
-    return True
+    old_windows, new_windows = found.entry.history.windows, new.history.windows
+    if old_windows is not None and new_windows is not None:
+        ahead = is_before(old_windows.original.border, new_windows.original.border)
+    else:
+        ahead = not traversal.chooser.victim(2, traversal.draw_key("source port of another"))
+    if ahead:
+        traversal.displace(found.entry, Ending.PORT_NEEDED)
+    return ahead
 
 
 def bind_nothing(traversal: Traversal) -> None:

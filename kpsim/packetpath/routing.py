@@ -18,6 +18,9 @@ _MULTICAST = {Family.IPV4: Network(Family.IPV4, 0xE0 << 24, 4), Family.IPV6: Net
 _LIMITED_BROADCAST = 0xFFFFFFFF
 _LINK_LOCAL6 = Network(Family.IPV6, 0xFE80 << 112, 10)
 _UNIQUE_LOCAL6 = Network(Family.IPV6, 0xFC << 120, 7)
+_ALL_HOSTS = 0xE0000001  # 224.0.0.1
+_ALL_NODES_AND_ROUTERS = frozenset({0xFF02 << 112 | 1, 0xFF02 << 112 | 2})
+_SOLICITED = 0xFF02 << 112 | 0x1_FF00_0000  # ff02::1:ff00:0/104
 _CACHE_SIZE = 1 << 16
 
 
@@ -216,6 +219,19 @@ class Routing:
             return AddressType.BROADCAST  # of 0/8 only 0.0.0.0 (K-7.3)
         return AddressType.UNICAST
 
+    def hears(self, family: Family, group: int, interface: str) -> bool:
+        """Whether the kernel itself has joined a multicast group at an interface (K-7.8).
+
+        IPv4: all hosts. IPv6: all nodes, all routers, and the groups by which neighbours look for the interface's
+        addresses.
+        """
+        if family is Family.IPV4:
+            return group == _ALL_HOSTS
+        if group in _ALL_NODES_AND_ROUTERS:
+            return True
+        own = self.interfaces[interface].of(family) if interface in self.interfaces else ()
+        return any(group == _SOLICITED | address.value & 0xFFFFFF for address in own)
+
     def addresses(self, family: Family) -> tuple[int, ...]:
         """All of the node's addresses, interface by interface."""
         return tuple(a.value for interface in self.interfaces.values() for a in interface.of(family))
@@ -334,3 +350,18 @@ class Routing:
 
 def _common_prefix(first: int, second: int) -> int:
     return 128 - (first ^ second).bit_length()
+
+
+def type_at(routing: Routing, family: Family, address: int, interface: str = "") -> AddressType:
+    """The type of an address. With ``interface``, an address that is not its own is UNICAST to it (K-20.4)."""
+    found = routing.address_type(family, address)
+    if not interface or found not in (AddressType.LOCAL, AddressType.BROADCAST):
+        return found
+    own = routing.interfaces.get(interface)
+    addresses = own.of(family) if own is not None else ()
+    if found is AddressType.LOCAL:
+        loopback = interface == "lo" and address in (LOOPBACK4 if family is Family.IPV4 else LOOPBACK6)
+        return found if loopback or any(address == each.value for each in addresses) else AddressType.UNICAST
+    last = 1 << family.bits
+    ends = {end for each in addresses for end in (each.network.base, each.network.base | (last - 1) >> each.prefix)}
+    return found if address == _LIMITED_BROADCAST or address >> 24 == 0 or address in ends else AddressType.UNICAST

@@ -60,6 +60,17 @@ def check_references(
 _Found = Iterator[tuple[Path, str]]
 
 
+def silent_traffic(spec: ScenarioSpec) -> list[str]:
+    """Return remarks on traffic sources of which the file alone says that they send nothing."""
+    scaled = {event.scale.workload for event in spec.events if event.scale is not None and event.scale.replicas}
+    empty = {w.name for w in spec.workloads if not w.replicas and w.name not in scaled}
+    return [
+        f"traffic source {traffic.name} sends nothing: its workload {traffic.workload} has no replicas, and no event scales it"
+        for traffic in spec.traffic
+        if traffic.workload in empty
+    ]
+
+
 def _duplicates(names: Iterable[str], path: Path, what: str) -> _Found:
     seen: set[str] = set()
     for number, name in enumerate(names):
@@ -136,12 +147,13 @@ def _event_problems(spec: ScenarioSpec, names: _Names) -> _Found:
 
 def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
     inner = (*path, event.kind_in_file)
-    for action in (event.rollout, event.scale, event.crash, event.delete_pods):
+    for action in (event.rollout, event.scale, event.crash, event.delete_pods, event.readiness):
         if action is not None:
             yield from _one_known(action.workload, names.workloads, (*inner, "workload"), "workload")
     for placed in (
         event.crash,
         event.delete_pods,
+        event.readiness,
         event.node_down,
         event.node_up,
         event.restart_proxy,
@@ -149,6 +161,9 @@ def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
     ):
         if placed is not None:
             yield from _known(placed.nodes, names.nodes, (*inner, "nodes"), "node")
+    for single in (event.taint_node, event.untaint_node, event.cordon, event.uncordon, event.drain):
+        if single is not None:
+            yield from _one_known(single.node, names.nodes, (*inner, "node"), "node")
     for change in (event.patch_service, event.delete_service):
         if change is not None:
             yield from _one_known(qualified(change.service), names.services, (*inner, "service"), "Service")

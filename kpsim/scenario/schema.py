@@ -18,6 +18,9 @@ API_VERSION = "kpsim.dev/v1alpha1"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 ServiceName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+SliceName = Annotated[
+    str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=320)
+]
 IpFamily = Literal["IPv4", "IPv6"]
 Percent = Annotated[str, Field(pattern=r"^\d+%$")]
 Count = Annotated[int, Field(ge=0)]
@@ -26,7 +29,7 @@ Replicas = Annotated[int, Field(ge=0, le=10_000)]
 
 
 def qualified(service: str) -> str:
-    """Return ``namespace/name`` of a Service that is written with or without its namespace."""
+    """Return ``namespace/name`` of a Service or slice that is written with or without its namespace."""
     return service if "/" in service else f"default/{service}"
 
 
@@ -235,6 +238,8 @@ class Delays(Part):
     """From the start of a kube-proxy until its first lists have arrived (CP-12)."""
     node_monitor_grace_ns: DurationNs = 50 * SECOND_NS
     """Silence of a node until its pods' Ready conditions are flipped to False (CP-2.9)."""
+    unreachable_toleration_ns: DurationNs = 300 * SECOND_NS
+    """From then on until the node's pods are deleted, so that they are replaced elsewhere: the pods' tolerationSeconds (CP-2.9.1)."""
 
     def watch_delivery_to(self, node: str) -> Delay:
         """Return the delivery delay of one node."""
@@ -295,6 +300,39 @@ class DeletePods(Part):
     """Without any grace: application and API object vanish at once."""
 
 
+class SetReadiness(Part):
+    """The readiness probe of running pods fails, or passes again, while their applications go on answering."""
+
+    workload: Name
+    count: Positive = 1
+    nodes: tuple[Name, ...] = ()
+    """Only pods on these nodes; default: any."""
+    ready: bool = False
+    lasting_ns: Annotated[DurationNs | None, Field(alias="for")] = None
+    """Then the opposite; default: until another event."""
+
+
+class OnNode(Part):
+    node: Name
+
+
+class TaintNode(Part):
+    """A taint on a Node. kube-proxy's /healthz fails with the key ToBeDeletedByClusterAutoscaler (CP-14.2)."""
+
+    node: Name
+    key: Annotated[
+        str,
+        Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=316),
+    ]
+    effect: Literal["NoSchedule", "NoExecute"] = "NoSchedule"
+    """NoSchedule: no new pod is placed there; NoExecute: its pods are deleted, too, as none of them tolerates taints."""
+
+
+class UntaintNode(Part):
+    node: Name
+    key: str
+
+
 class OnNodes(Part):
     nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
 
@@ -337,6 +375,17 @@ class DeleteService(Part):
     service: ServiceName
 
 
+class PatchEndpointSlice(Part):
+    """A JSON merge patch on an EndpointSlice of a Service without selector; it replaces lists as a whole."""
+
+    endpoint_slice: SliceName
+    patch: dict[str, JsonValue]
+
+
+class DeleteEndpointSlice(Part):
+    endpoint_slice: SliceName
+
+
 class ActionKind(enum.StrEnum):
     """The events of a scenario, by the field that carries them."""
 
@@ -346,9 +395,18 @@ class ActionKind(enum.StrEnum):
     DELETE_PODS = "delete_pods"
     NODE_DOWN = "node_down"
     NODE_UP = "node_up"
+    READINESS = "readiness"
+    TAINT_NODE = "taint_node"
+    UNTAINT_NODE = "untaint_node"
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    DRAIN = "drain"
     PATCH_SERVICE = "patch_service"
     CREATE_SERVICE = "create_service"
     DELETE_SERVICE = "delete_service"
+    PATCH_ENDPOINT_SLICE = "patch_endpoint_slice"
+    CREATE_ENDPOINT_SLICE = "create_endpoint_slice"
+    DELETE_ENDPOINT_SLICE = "delete_endpoint_slice"
     RESTART_PROXY = "restart_proxy"
     FAIL_SYNCS = "fail_syncs"
 
@@ -363,10 +421,22 @@ class ScenarioEvent(Part):
     delete_pods: DeletePods | None = None
     node_down: OnNodes | None = None
     node_up: OnNodes | None = None
+    readiness: SetReadiness | None = None
+    taint_node: TaintNode | None = None
+    untaint_node: UntaintNode | None = None
+    cordon: OnNode | None = None
+    """No new pod is placed on the node."""
+    uncordon: OnNode | None = None
+    drain: OnNode | None = None
+    """Cordon the node and delete its pods, each with its grace; their workloads replace them elsewhere."""
     patch_service: PatchService | None = None
     create_service: dict[str, JsonValue] | None = None
     """The Service object."""
     delete_service: DeleteService | None = None
+    patch_endpoint_slice: PatchEndpointSlice | None = None
+    create_endpoint_slice: dict[str, JsonValue] | None = None
+    """The EndpointSlice object, of a Service without selector."""
+    delete_endpoint_slice: DeleteEndpointSlice | None = None
     restart_proxy: RestartProxy | None = None
     fail_syncs: FailSyncs | None = None
 

@@ -15,9 +15,10 @@ from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock
+from kpsim.simulation.clusternodes import Actors
 from kpsim.simulation.controller import SliceController
 from kpsim.simulation.endpoints import EndpointWatch, Members
-from kpsim.simulation.events import Actors, Events
+from kpsim.simulation.events import Events
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel

@@ -3,7 +3,7 @@
 Counterpart: the objects that kubelets write.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kpsim.inputs import JsonObject
 from kpsim.objects import LABEL_ZONE, Node, Pod, Service, node_from_json, pod_from_json, service_from_json
@@ -28,8 +28,18 @@ def stored_service(service: Service, created: str) -> Service:
     return service_from_json({**service.json, "metadata": {"uid": uid, "creationTimestamp": created, **meta}})
 
 
-def node_object(node: ClusterNode, *, ready: bool) -> Node:
-    """Return the Node as its kubelet, or the node lifecycle controller, last wrote it."""
+def node_object(
+    node: ClusterNode, *, ready: bool, taints: Mapping[str, str] | None = None, unschedulable: bool = False
+) -> Node:
+    """Return the Node as its kubelet, the node lifecycle controller and people last wrote it.
+
+    ``taints`` holds effects by key.
+    """
+    marks: JsonObject = {}
+    if taints:
+        marks["taints"] = [{"key": key, "effect": effect} for key, effect in taints.items()]
+    if unschedulable:
+        marks["unschedulable"] = True
     labels = {"kubernetes.io/hostname": node.name}
     if node.zone is not None:
         labels[LABEL_ZONE] = node.zone
@@ -38,7 +48,7 @@ def node_object(node: ClusterNode, *, ready: bool) -> Node:
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": node.name, "labels": labels, "creationTimestamp": CREATED},
-            "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs)},
+            "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs), **marks},
             "status": {
                 "addresses": [{"type": "InternalIP", "address": ip} for ip in node.ips],
                 "allocatable": {"cpu": str(node.cpu)},

@@ -45,7 +45,8 @@ class PodLife:
     revision: int
     answers: bool = False  #: the application accepts connections and datagrams
     exists: bool = True  #: its network namespace and address exist
-    refuses: bool = False  #: its readiness probe fails although the application answers
+    refuses: bool = False  #: an event lets its readiness probe fail although the application answers
+    leaves: bool = False  #: it has gone unready after SIGTERM, for good
     status: PodReport = PodReport()  #: what the kubelet thinks
     told: PodReport = PodReport()  #: what the API server has been told
     terminating: bool = False  #: its deletion has been requested
@@ -180,7 +181,7 @@ class Kubelets:
         self._plan(pod, self._clock.now_ns + probe_ns, lambda pod: self._set_ready(pod, True))
 
     def _may_be_ready(self, pod: PodLife) -> bool:
-        return pod.answers and not pod.refuses
+        return pod.answers and not pod.refuses and not pod.leaves
 
     def _set_ready(self, pod: PodLife, ready: bool, cause_ns: int | None = None) -> None:
         if pod.status.ready == ready or (ready and not self._may_be_ready(pod)):
@@ -237,11 +238,11 @@ class Kubelets:
         if ending.unready_after_sigterm is not None:
             unready_ns = sigterm_ns + self._draw(ending.unready_after_sigterm, "unready", pod)
             if unready_ns < exit_ns:
-                self._plan(pod, unready_ns, self._refuse)
+                self._plan(pod, unready_ns, self._take_leave)
         self._plan(pod, exit_ns, lambda pod: self._exit(pod, exit_ns))
 
-    def _refuse(self, pod: PodLife) -> None:
-        pod.refuses = True  # a pod that still starts does not become ready any more
+    def _take_leave(self, pod: PodLife) -> None:
+        pod.leaves = True  # a pod that still starts does not become ready any more
         self._set_ready(pod, False)
 
     def _exit(self, pod: PodLife, trigger_ns: int, *, told: bool = False) -> None:

@@ -10,12 +10,14 @@ from difflib import get_close_matches
 
 from kpsim.addresses import Family, format_ip
 from kpsim.errors import InputError
+from kpsim.exchange import Answers, Closed, Reaction, Target
 from kpsim.fabric import Arrival, Place, Whose
 from kpsim.netfilter import Netns
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
 from kpsim.ruleset import Ruleset
 from kpsim.tracing.directory import Directory
+from kpsim.tracing.listening import Listening
 
 #: where clients outside live: TEST-NET-3, and a part of the IPv6 documentation prefix
 _OUTSIDE = {Family.IPV4: 203 << 24 | 113 << 8, Family.IPV6: 0x20010DB8_00CB0071 << 64}
@@ -32,7 +34,10 @@ class Sender(enum.StrEnum):
 
 
 class Site:
-    """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family."""
+    """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family.
+
+    ``listening`` None: nothing is known about the ends of packets' ways; the site has saved rules only.
+    """
 
     def __init__(
         self,
@@ -40,9 +45,11 @@ class Site:
         directory: Directory,
         machine: Callable[[str], Machine],
         rules: Callable[[str, Family], Ruleset],
+        listening: Listening | None = None,
     ) -> None:
         self.node_names = tuple(node_names)
         self.directory = directory
+        self.listening = listening
         self._make_machine = machine
         self._rules = rules
         self._machines: dict[str, Machine] = {}
@@ -80,19 +87,21 @@ class Site:
         For a process of the node, routing chooses it later. InputError if there is nothing to choose from.
         """
         packet = packet.copy()
-        machine = self.machine(node)
+        machine, chosen = self.machine(node), not packet.saddr and not packet.sourced
         match sender:
             case Sender.NODE:
                 packet.in_interface = ""
             case Sender.POD:
                 packet.in_interface = machine.pod_interface
-                packet.saddr = packet.saddr or self._pod_of(node, machine, packet)
+                packet.saddr = self._pod_of(node, machine, packet) if chosen else packet.saddr
             case Sender.EXTERNAL:
                 packet.in_interface = machine.uplink
-                packet.saddr = packet.saddr or self._free(packet.family, _OUTSIDE[packet.family] + _FIRST_CLIENT)
+                packet.saddr = (
+                    self._free(packet.family, _OUTSIDE[packet.family] + _FIRST_CLIENT) if chosen else packet.saddr
+                )
             case Sender.PEER:
                 packet.in_interface = machine.uplink
-                packet.saddr = packet.saddr or self._peer_of(node, machine, packet.family)
+                packet.saddr = self._peer_of(node, machine, packet.family) if chosen else packet.saddr
         return packet
 
     def _pod_of(self, node: str, machine: Machine, packet: Packet) -> int:
@@ -180,6 +189,30 @@ class Site:
                     return name
         found = self.directory.node_of((family, address))
         return found if found in self.node_names else ""
+
+    # --- what an exchange asks ----------------------------------------------------------------------------------------
+
+    def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
+        """How the end of a packet's way reacts. With saved rules only, all but the node's own ports are open."""
+        if self.listening is None:
+            return Closed() if end.whose is Whose.PROCESS else Answers(assumed=True)
+        match end.whose:
+            case Whose.PROCESS:
+                return self.listening.on_node(end.node, packet)
+            case Whose.POD:
+                return self.listening.in_pod(packet)
+            case Whose.OUTSIDE:
+                return self.listening.outside(packet)
+
+    def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
+        if self.listening is None:
+            return None
+        own = self.machine(node).routing.is_local(dialled.family, dialled.address)
+        found = self.listening.dialled(dialled, own=own)
+        return None if found is None else self.listening.serves(found, reached)
+
+    def is_down(self, node: str) -> bool:
+        return False
 
 
 def show(address: tuple[Family, int], directory: Directory) -> str:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
 from kpsim.fabric import answer_to
+from kpsim.lab.calls import LabError
 from kpsim.lab.canaries import Canaries, guarded
 from kpsim.lab.conntrack import LinuxEntry
-from kpsim.lab.namespace import LabError
 from kpsim.lab.node import LabNode
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
@@ -111,6 +111,8 @@ class Twin:
         self.linux.load(loaded)
         self._held = tool.saved()
         expected, held = tool.without_guards(tool.printed(loaded)), tool.without_guards(self._held)
+        if held == self._held:
+            raise LabError("the rules that the lab loaded itself are not there: nothing can be measured")
         found = tool.first_difference(expected, held)
         return Difference("rules", *found) if found else None
 
