@@ -48,6 +48,8 @@ COUNTS = (
     *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Fate),
     FigureKind("established", "connections that were set up: delivered ones, and those that broke later"),
     FigureKind("broken", "connections that were set up and broke later; each of them is among the failed"),
+    FigureKind("retried", "connections whose SYN was repeated (traffic with connectTimeout)"),
+    FigureKind("retried_established", "those of them that were set up in the end, some seconds late"),
     FigureKind("broken_ratio", "broken per established; undefined when none was established"),
     FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
     *(
@@ -162,6 +164,8 @@ def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
     yield f"{prefix}established", part.established
     yield f"{prefix}broken", part.broken
     yield f"{prefix}broken_ratio", part.broken_ratio
+    yield f"{prefix}retried", part.retried
+    yield f"{prefix}retried_established", part.retried_established
     for cause in Reason:
         if cause is not Reason.NONE:
             yield f"{prefix}causes.{slug(cause.value)}", part.because(cause)

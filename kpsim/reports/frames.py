@@ -133,6 +133,7 @@ CONNECTIONS: Table[Connection] = Table(
         Column(
             "pin", "str", "", "how an entry overrode the rules; empty: none did", _pinned(lambda p: p.kind.value, "")
         ),
+        Column("syn_retries", "int64", "", "how often its SYN was repeated", lambda c: c.syn_retries),
         *_times("pin_entry", "when that entry was made; missing: none", _pinned(lambda p: p.entry_ns, None), "Int64"),
         *_times("pin_since", "since when the rules say otherwise", _pinned(lambda p: p.since_ns, None), "Int64"),
         Column("clean_up", "str", "", "why the clean-up left it", _pinned(lambda p: p.clean_up.value, "")),
@@ -152,6 +153,7 @@ OVERVIEW: Table[Group] = Table(
         Column("disposition", "str", "", _DISPOSITIONS, lambda g: g.disposition.value),
         Column("cause", "str", "", "why it did not end well; empty: it did", lambda g: g.cause.value),
         Column("broken", "bool", "", "they were set up and broke later", lambda g: g.broken),
+        Column("retried", "bool", "", "their SYN was repeated", lambda g: g.retried),
         Column("pin", "str", "", "how an entry overrode the rules; empty: none did", lambda g: g.pin),
         Column("connections", "int64", "connections", "how many", lambda g: g.connections),
     ),

@@ -89,15 +89,14 @@ def traffic_sentence(log: RunLog) -> str:
     if not total.sent:
         return "No connection was attempted."
     delivered = total.of(Fate.DELIVERED)
+    late = f"; {total.retried_established:,} with a repeated SYN" if total.retried_established else ""
     if delivered == total.sent:
         return (
-            f"All {plural(total.sent, 'connection')} were delivered."
+            f"All {plural(total.sent, 'connection')} were delivered{late}."
             if delivered > 1
-            else "1 connection was delivered."
+            else f"1 connection was delivered{late}."
         )
-    text = (
-        f"{delivered:,} of {plural(total.sent, 'connection')} were delivered ({percent(total.ratio(Fate.DELIVERED))})"
-    )
+    text = f"{delivered:,} of {plural(total.sent, 'connection')} were delivered ({percent(total.ratio(Fate.DELIVERED))}{late})"
     return "; ".join([text, *_losses(total)]) + "."
 
 

@@ -194,6 +194,11 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
         yield (*path, "port"), f"expected the name of one port of the Service; it has {listed}"
     elif traffic.long is not None and matching[0].protocol != "TCP":
         yield (*path, "long"), "long connections are TCP; for UDP let sourcePorts be re-used"
+    elif traffic.connect_timeout_ns is not None and matching[0].protocol != "TCP":
+        yield (
+            (*path, "connectTimeout"),
+            f"only TCP clients repeat their first packet; the port is {matching[0].protocol}",
+        )
     if traffic.ip_family is not None and traffic.ip_family not in service.ip_families:
         yield (*path, "ipFamily"), f"the Service has {', '.join(service.ip_families)}"
     match traffic.via:

@@ -115,7 +115,7 @@ class Machines:
         """
         self._collect(now_ns)
         if at_node in self._off:
-            return Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node)
+            return Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node, silent=True)
         self._world.dial(serves, relay)
         chooser = SeededChooser(self._seed, key)
         judged = exchange(self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)

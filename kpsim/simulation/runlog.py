@@ -119,6 +119,9 @@ class Connection:
     session_affinity: bool  #: the service port has ClientIP affinity
     affinity_break: str = ""  #: why this client did not get its former endpoint; empty if it did, and at first contact
     broken_ns: int | None = None  #: when a connection that was set up broke
+    syn_retries: int = (
+        0  #: how often the client repeated its SYN, after 1, 3, 7, … s; the record says what became of the last
+    )
     answered_by: str = ""  #: ``namespace/name`` of the pod that answered
     pin: Pin | None = None  #: the connection entry that overrode the rules, if that cost the connection
 

@@ -28,6 +28,8 @@ from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog, 
 from kpsim.units import SECOND_NS
 
 _FIRST_CLIENT6 = 0x20010DB8 << 96 | 1
+#: when Linux repeats a SYN that gets no answer, after the first (net.ipv4.tcp_syn_retries 6)
+SYN_REPEATED_NS = tuple(seconds * SECOND_NS for seconds in (1, 3, 7, 15, 31, 63))
 FIRST_NAT, NAT = 1024, 64512  #: source ports of a router that translates: the first, and how many
 
 _FRONTENDS = {
@@ -99,6 +101,19 @@ class _Dialled:
     port: ServicePortSpec
     address: str
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One connection of a source, from its first packet on."""
+
+    number: int
+    sender: TrafficSender
+    dialled: _Dialled
+    family: Family
+    started_ns: int
+    retries: int = 0  #: how often its SYN was repeated
+    record: int | None = None  #: its place in the log
 
 
 @dataclass(frozen=True)
@@ -295,16 +310,30 @@ class TrafficSource:
     # ----------------------------------------------------------------------------------------------------------- sending
 
     def _send(self, number: int, sender: TrafficSender, service: Service, family: Family) -> None:
-        now_ns = self._clock.now_ns
         dialled = self._dial(service, family)
         if dialled is None:
             self._skip(self._lacking(service, family))  # the Service never had such an address
             return
-        port = dialled.port
-        target = self._target(dialled, sender, number, family)
-        if target is None:
-            self._record(sender, service, port, Attempt(Fate.DROPPED, Reason.NO_HEALTHY_NODE), Break.NONE)
+        self._attempt(_Turn(number, sender, dialled, family, self._clock.now_ns))
+
+    def _attempt(self, turn: _Turn) -> None:
+        """Send a connection's first packet, for the first time or again."""
+        now_ns, sender, port = self._clock.now_ns, turn.sender, turn.dialled.port
+        service = self._world.service()
+        outcome, dial = self._connect(turn, service, now_ns)
+        record = self._record(turn, service, outcome, self._break(sender, service, port, outcome))
+        if port.protocol != "TCP":
             return
+        if outcome.flow is not None and dial is not None:
+            self._go_on(sender, outcome.flow, dial, record, turn.number)
+        elif outcome.silent:
+            self._plan_retry(replace(turn, record=record))
+
+    def _connect(self, turn: _Turn, service: Service, now_ns: int) -> tuple[Attempt, Dial | None]:
+        sender, port, family = turn.sender, turn.dialled.port, turn.family
+        target = self._target(turn.dialled, sender, turn.number, family)
+        if target is None:
+            return Attempt(Fate.DROPPED, Reason.NO_HEALTHY_NODE, silent=True), None
         address, number_there, node = target
         destination = parse_ip(address)
         assert destination is not None
@@ -322,7 +351,7 @@ class TrafficSource:
             packet,
             node,
             now_ns,
-            ("connection", self._traffic.name, number),
+            ("connection", self._traffic.name, turn.number, *([turn.retries] if turn.retries else [])),
             local=sender.local,
             serves=partial(self._world.members.serves, name, port.protocol),
             relay=partial(self._relay, service, port, sender) if self._inside and not internal else None,
@@ -332,10 +361,21 @@ class TrafficSource:
             node, packet = outcome.relayed
             dial = replace(dial, packet=packet, at_node=node, local=False)
         cause, pin = self._world.pins.explain(outcome, dial, now_ns)
-        outcome = replace(outcome, cause=cause, pin=pin)
-        record = self._record(sender, service, port, outcome, self._break(sender, service, port, outcome))
-        if outcome.flow is not None and port.protocol == "TCP":
-            self._go_on(sender, outcome.flow, dial, record, number)
+        return replace(outcome, cause=cause, pin=pin), dial
+
+    def _plan_retry(self, turn: _Turn) -> None:
+        """Repeat an unanswered SYN as Linux does, unless the client has given up by then or is gone."""
+        patience_ns = self._traffic.connect_timeout_ns
+        if patience_ns is None or turn.retries == len(SYN_REPEATED_NS) or SYN_REPEATED_NS[turn.retries] >= patience_ns:
+            return
+        at_ns = turn.started_ns + SYN_REPEATED_NS[turn.retries]
+        again = replace(turn, retries=turn.retries + 1)
+        self._clock.at(at_ns, Rank.PACKET, self._subject, lambda: self._attempt(again) if self._lives(turn) else None)
+
+    def _lives(self, turn: _Turn) -> bool:
+        if self._traffic.origin is not Origin.PODS:
+            return True
+        return any(pod.name == turn.sender.client for pod in self._world.pods(self._traffic.workload or ""))
 
     def _go_on(self, sender: TrafficSender, flow: OpenFlow, dial: Dial, record: int, number: int) -> None:
         """Establish a connection. If it is not a long one, close it. ``record`` is its place in the log."""
@@ -393,13 +433,13 @@ class TrafficSource:
         internal = self._traffic.via is Via.CLUSTER_IP
         return (service.internal_traffic_policy if internal else service.external_traffic_policy) or "Cluster"
 
-    def _record(
-        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, affinity_break: Break
-    ) -> int:
-        """Log a connection and return its place in the log."""
-        self._log.connections.append(
+    def _record(self, turn: _Turn, service: Service, outcome: Attempt, affinity_break: Break) -> int:
+        """Log a connection, or what became of it when its SYN was repeated, and return its place in the log."""
+        sender, port = turn.sender, turn.dialled.port
+        place = len(self._log.connections) if turn.record is None else turn.record
+        self._log.connections[place : place + 1] = [
             Connection(
-                at_ns=self._clock.now_ns,
+                at_ns=turn.started_ns,
                 traffic=self._traffic.name,
                 client=sender.client,
                 source_ip=outcome.source_ip or sender.source,
@@ -420,9 +460,10 @@ class TrafficSource:
                 affinity_break=affinity_break.value,
                 answered_by=outcome.answered_by,
                 pin=outcome.pin,
+                syn_retries=turn.retries,
             )
-        )
-        return len(self._log.connections) - 1
+        ]
+        return place
 
 
 def _machine(sender: TrafficSender) -> str:
