@@ -100,6 +100,7 @@ class Entry(NamedTuple):
     history: History = NO_HISTORY
     replies_only: bool = False  #: found by its reply tuple alone, and never re-armed (K-6.8)
     mark: int = 0  #: of the connection, as CONNMARK sets it
+    unsure_mark: int = 0  #: bits of ``mark`` that a rule may have changed that is not modelled
     bound_id: int | None = None  #: of a ping whose id changed where destinations are translated (K-2.4): the id then
 
     @property

@@ -60,16 +60,19 @@ class Packet:
     sctp_chunk: str = "INIT"
     checksum_ok: bool = True
     repeated: bool = False  #: a TCP segment that its sender has sent before
+    uid: int | None = 0  #: of the process that makes it, read only on its own node; None: the kernel makes it
+    gid: int | None = 0
     numbers: Numbers | None = None  #: of a TCP segment; None: it follows its sender's last one
     dont_fragment: bool = True  #: routers must not divide it
-    mtu: int = 0  #: of an ICMP error that says that a packet is too big: the length that would fit
+    #: of an ICMP error that says that a packet is too big: the length that would fit
+    mtu: int = field(default=0, compare=False)
     sourced: bool = field(default=False, compare=False)  #: its source was given, even if it is 0.0.0.0 or ::
 
     def copy(self) -> "Packet":
         return Packet(
             self.family, self.protocol, self.saddr, self.daddr, self.sport, self.dport, self.tcp_flags, self.icmp_type,
             self.icmp_code, self.related, self.ttl, self.length, self.mark, self.in_interface, self.out_interface,
-            self.window, self.sctp_chunk, self.checksum_ok, self.repeated,
+            self.window, self.sctp_chunk, self.checksum_ok, self.repeated, self.uid, self.gid,
             self.numbers, self.dont_fragment, self.mtu, self.sourced,
         )  # fmt: skip
 

@@ -110,10 +110,10 @@ def test_a_family_that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
 
 def test_what_is_not_modelled_is_refused_with_file_and_line(tmp_path: Path) -> None:
     file = tmp_path / "a.v4"
-    file.write_text("*filter\n-A INPUT -j ACCEPT\n-A INPUT -m owner --uid-owner 0 -j ACCEPT\nCOMMIT\n")
+    file.write_text("*filter\n-A INPUT -j ACCEPT\n-A INPUT -m mac --mac-source 02:00:00:00:00:01 -j ACCEPT\nCOMMIT\n")
     with pytest.raises(UnsupportedRule) as caught:
         load(text=cluster_text(), beside=[file])
-    assert str(caught.value) == f"{file}:3: not modelled: -m owner (filter/INPUT rule 2)"
+    assert str(caught.value) == f"{file}:3: not modelled: -m mac (filter/INPUT rule 2)"
 
 
 # --- kube-proxy starts -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Options and arguments that several commands share."""
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,7 @@ from typer.core import TyperCommand
 
 from kpsim.addresses import Family
 from kpsim.config import Mode
+from kpsim.errors import InputError, Problem, UnsupportedRule
 
 
 class Format(enum.StrEnum):
@@ -77,6 +80,21 @@ ClusterArgument = Annotated[
         show_default=False,
     ),
 ]
+
+
+AllowUnknownOption = Annotated[
+    bool, typer.Option("--allow-unknown", help="With --beside: keep rules that are not modelled.")
+]
+
+
+@contextmanager
+def way_out() -> Iterator[None]:
+    """Adds to an error about rules that are not modelled which option keeps them."""
+    try:
+        yield
+    except UnsupportedRule as error:
+        words = Problem("--allow-unknown keeps such rules; packets whose end depends on one end unknown")
+        raise InputError([*error.problems, words]) from error
 
 
 class ClusterCommand(TyperCommand):

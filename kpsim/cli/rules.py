@@ -6,6 +6,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.options import (
+    AllowUnknownOption,
     AssumeNodeOption,
     BesideOption,
     ClusterArgument,
@@ -13,6 +14,7 @@ from kpsim.cli.options import (
     FamilyName,
     ModeOption,
     NodePortRangeOption,
+    way_out,
 )
 
 
@@ -34,6 +36,7 @@ def rules(
     ] = "",
     mode: ModeOption = None,
     beside: BesideOption = None,
+    allow_unknown: AllowUnknownOption = False,
     assume_node: AssumeNodeOption = None,
     service_node_port_range: NodePortRangeOption = "",
     family: Annotated[FamilyName | None, typer.Option("--family", help="One IP family only; otherwise both.")] = None,
@@ -41,13 +44,15 @@ def rules(
     """Print a node's whole ruleset as the mode's own tool would save it."""
     from kpsim.explore import load
 
-    loaded = load(
-        cluster,
-        mode=mode,
-        beside=beside or (),
-        assume_node=assume_node,
-        service_node_port_range=service_node_port_range,
-    )
+    with way_out():
+        loaded = load(
+            cluster,
+            mode=mode,
+            beside=beside or (),
+            assume_node=assume_node,
+            service_node_port_range=service_node_port_range,
+            unknown="keep" if allow_unknown else "refuse",
+        )
     loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
     typer.echo(
         loaded.rules(node or loaded.default_node(assume_node), family=family.family if family else None), nl=False

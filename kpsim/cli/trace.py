@@ -19,8 +19,9 @@ from kpsim.cli.options import (
     ModeOption,
     NodePortRangeOption,
     SysctlOption,
+    way_out,
 )
-from kpsim.errors import InputError, Problem, UnsupportedRule
+from kpsim.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 class _SavedMachine:
     """The options that ``--rules`` needs: a machine, and how its saved rules are read."""
 
-    rules: Path
+    rules: list[Path]
     family: FamilyName | None
     node_ips: list[str]
     pod_cidrs: list[str]
@@ -49,6 +50,7 @@ class _Assumptions:
 
     node: str | None
     port_range: str
+    allow_unknown: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class _Asked:
     expression: str
     capture: Path | None
     partial: bool
+    uid: int | None
+    gid: int | None
 
 
 @app.command(
@@ -91,6 +95,16 @@ def trace(
         str, typer.Option("--dst", metavar="IP:PORT", help="IP:PORT; for ICMP the IP.", show_default=False)
     ] = "",
     protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="TCP, UDP, SCTP or ICMP.")] = "TCP",
+    uid: Annotated[
+        int | None,
+        typer.Option(
+            "--uid", metavar="N", help="With --from node: the sender's user, for -m owner (0).", show_default=False
+        ),
+    ] = None,
+    gid: Annotated[
+        int | None,
+        typer.Option("--gid", metavar="N", help="With --from node: the sender's group (0).", show_default=False),
+    ] = None,
     packet: Annotated[
         str,
         typer.Option(
@@ -132,9 +146,12 @@ def trace(
         FamilyName | None, typer.Option("--family", help="Of --rules, where addresses do not tell.", show_default=False)
     ] = None,
     rules: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            "--rules", metavar="FILE", help="A saved ruleset (iptables-save) instead of a cluster.", show_default=False
+            "--rules",
+            metavar="FILE",
+            help="Saved rules (iptables-save) instead of a cluster. May be repeated, once for each family or table.",
+            show_default=False,
         ),
     ] = None,
     node_ip: Annotated[
@@ -158,7 +175,7 @@ def trace(
         bool,
         typer.Option(
             "--allow-unknown",
-            help="With --rules: keep rules that are not modelled; packets that meet them end unknown.",
+            help="With --rules and --beside: keep what is not modelled; packets whose end depends on it end unknown.",
         ),
     ] = False,
     beside: BesideOption = None,
@@ -169,12 +186,12 @@ def trace(
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
     depth = _depth(minimal, summary, detailed)
-    asked = _Asked(dst, src, protocol, packet, read_pcap, partial)
-    if rules is None:
-        _refuse(
-            {"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface, "--allow-unknown": allow_unknown}
-        )
-        assumed = _Assumptions(assume_node, service_node_port_range)
+    asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
+    if not rules:
+        _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
+        if allow_unknown and not beside:
+            raise InputError("--allow-unknown goes with --rules or --beside")
+        assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown)
         site, families, now_ns, own = _cluster(cluster or [], mode, beside or [], sysctl or [], assumed)
         node = node or own
     else:
@@ -193,6 +210,7 @@ def trace(
     if len(given) != 1:
         raise InputError(f"give one of {', '.join(sources)}" + (f", not {' and '.join(given)}" if given else ""))
     if probes is not None:
+        _without_sender(asked, "--probes")
         _answer_probes(probes, site, families, now_ns)
         return
     if not node and site.node_names:
@@ -231,14 +249,16 @@ def _cluster(
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
-    loaded = load(
-        paths,
-        mode=mode,
-        beside=beside,
-        sysctls=assignments(sysctls),
-        assume_node=assumed.node,
-        service_node_port_range=assumed.port_range,
-    )
+    with way_out():
+        loaded = load(
+            paths,
+            mode=mode,
+            beside=beside,
+            sysctls=assignments(sysctls),
+            assume_node=assumed.node,
+            service_node_port_range=assumed.port_range,
+            unknown="keep" if assumed.allow_unknown else "refuse",
+        )
     loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
     own = loaded.config.hostname_override if assumed.node is None else loaded.default_node(assumed.node)
     return loaded.site, loaded.families, loaded.now_ns, own
@@ -250,45 +270,35 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
     from kpsim.replay import START_NS
     from kpsim.sysctls import assignments
 
-    ruleset = _read_rules(machine, dst)
+    rulesets = _read_rules(machine, dst)
     devices = []
     for text in machine.interfaces:
         name, _, addresses = text.partition("=")
         devices.append(HostInterface(name, tuple(part for part in addresses.split(",") if part)))
-    if not ruleset.tables:
-        typer.echo(f"note: there is no table in {machine.rules}: every packet passes", err=True)
+    if not any(ruleset.tables for ruleset in rulesets):
+        files = " and ".join(map(str, machine.rules))
+        typer.echo(f"note: there is no table in {files}: every packet passes", err=True)
     if not machine.node_ips:
         typer.echo("note: without --node-ip only loopback addresses are the machine's own", err=True)
     site = rules_site(
-        ruleset,
+        *rulesets,
         node_ips=machine.node_ips,
         pod_cidrs=machine.pod_cidrs,
         interfaces=devices,
         sysctls=assignments(machine.sysctls),
     )
-    return site, (ruleset.family,), START_NS
+    return site, tuple(ruleset.family for ruleset in rulesets), START_NS
 
 
-def _read_rules(machine: _SavedMachine, dst: str) -> "Ruleset":
-    """Return the saved rules of one family: the one asked for, else that of the text, else that of ``dst``."""
-    from kpsim.dialects import dialect_reading
-    from kpsim.inputs import read_text, shown_name
+def _read_rules(machine: _SavedMachine, dst: str) -> "tuple[Ruleset, ...]":
+    """Return the saved rules, one ruleset for each family: the one asked for, else all that the files hold."""
+    from kpsim.explore.saved import read_machine
 
-    text, file = read_text(machine.rules), shown_name(machine.rules)
-    dialect = dialect_reading(text)
-    if machine.family:
-        known = machine.family.family
-    else:
-        held = dialect.families(text, file=file)
-        if len(held) > 1 and not dst:
-            raise InputError(Problem("rules of both families: --family says which", file=file))
-        known = held[0] if len(held) == 1 else _family_of_destination(dst)
-    try:
-        [ruleset] = dialect.parse(text, known, file=file, unknown="keep" if machine.allow_unknown else "refuse")
-    except UnsupportedRule as error:
-        way_out = Problem("--allow-unknown keeps such rules; packets that meet one end unknown")
-        raise InputError([*error.problems, way_out]) from error
-    return ruleset
+    wanted = machine.family.family if machine.family else None
+    with way_out():
+        return read_machine(
+            machine.rules, wanted, _family_of_destination(dst), unknown="keep" if machine.allow_unknown else "refuse"
+        )
 
 
 def _family_of_destination(dst: str) -> "Family":
@@ -320,10 +330,11 @@ def _traces(
     start_ns: int,
 ) -> "Iterator[Trace]":
     """Yield the trace of everything that was asked for."""
-    from kpsim.tracing.probes import check_family, first_packet, sender_of
+    from kpsim.tracing.probes import check_family, first_packet, made_by, sender_of
     from kpsim.tracing.traces import trace_packet
 
     if asked.capture is not None:
+        _without_sender(asked, "--read-pcap")
         yield from _captured(asked.capture, site, families, node, sender, seed, expand, start_ns, partial=asked.partial)
         return
     if asked.expression:
@@ -333,9 +344,15 @@ def _traces(
     else:
         packet = first_packet(asked.dst, src=asked.src, protocol=asked.protocol)
     check_family(packet.family, families)
+    made_by(packet, sender_of(sender), asked.uid, asked.gid)
     yield trace_packet(
         site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=start_ns
     )  # fmt: skip
+
+
+def _without_sender(asked: _Asked, source: str) -> None:
+    if asked.uid is not None or asked.gid is not None:
+        raise InputError(f"--uid and --gid go with one packet, not with {source}; probes have the fields uid and gid")
 
 
 def _captured(

@@ -166,6 +166,8 @@ def _read_probes(path: Path, subjects: "Sequence[Subject]") -> "dict[tuple[str, 
     lines = read_text(path).split("\n")
     found: dict[tuple[str, Family], list[Probe]] = {}
     for probe in parse_probes(lines, subjects[0].site, file=shown_name(path)):
+        if probe.packet.uid or probe.packet.gid:
+            raise InputError(f"probe {probe.id}: the lab sends as user and group 0 only")
         found.setdefault((probe.node, probe.packet.family), []).append(probe)
     return found
 

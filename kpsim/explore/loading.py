@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Unpack
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState
 from kpsim.config import Mode, config_from_json
-from kpsim.dialects import dialect_reading
+from kpsim.dialects import OnUnknown, dialect_reading
 from kpsim.errors import InputError
 from kpsim.explore.cluster import Cluster, RulesText, TraceOptions, replayed
 from kpsim.inputs import decoded, is_stream, read_bytes, read_text, shown_name
@@ -30,6 +30,7 @@ def load(
     mode: Mode | str | None = None,
     beside: Iterable[Path | str | Ruleset] = (),
     sysctls: Mapping[str, int] | None = None,
+    unknown: OnUnknown = "refuse",
     assume_node: str | None = None,
     service_node_port_range: str = "",
 ) -> Cluster:
@@ -37,7 +38,8 @@ def load(
 
     ``text`` is YAML or JSON in place of standard input, alone or in addition to files: ``load(text="kind: Service
     …")``. ``beside`` are rules that nodes had before kube-proxy started, see :meth:`Cluster.with_rules_beside`: files
-    of iptables-save output, or ``NODE=FILE`` for one node. ``sysctls`` are kernel settings, see
+    of iptables-save output, or ``NODE=FILE`` for one node. ``unknown="keep"`` keeps what is not
+    modelled in them. ``sysctls`` are kernel settings, see
     :meth:`Cluster.with_sysctls`. ``assume_node`` makes a Node of this name; if there is no Node, also those that Pods
     and EndpointSlices name, and the empty text stands for the first of them. ``service_node_port_range`` is the API
     server's option, such as ``30000-32767``: without it any node port is taken. InputError names file, line and field of
@@ -45,7 +47,7 @@ def load(
     """
     loaded = _load(paths, text, mode, _Assumptions(assume_node, _port_range(service_node_port_range)))
     for each in beside:
-        loaded = _with_beside(loaded, each)
+        loaded = _with_beside(loaded, each, unknown)
     return loaded.with_sysctls(sysctls) if sysctls else loaded
 
 
@@ -67,19 +69,19 @@ def _port_range(text: str) -> range | None:
         raise InputError(f"--service-node-port-range: {error}") from None
 
 
-def _with_beside(cluster: Cluster, beside: Path | str | Ruleset) -> Cluster:
+def _with_beside(cluster: Cluster, beside: Path | str | Ruleset, unknown: OnUnknown) -> Cluster:
     if isinstance(beside, Ruleset):
         return cluster.with_rules_beside(beside)
     node, equals, file = str(beside).partition("=")
     if not equals or isinstance(beside, Path) or "/" in node:
-        return cluster.with_rules_beside(*_saved_rules(beside))
-    return cluster.with_rules_beside(*_saved_rules(file), node=node)
+        return cluster.with_rules_beside(*_saved_rules(beside, unknown))
+    return cluster.with_rules_beside(*_saved_rules(file, unknown), node=node)
 
 
-def _saved_rules(file: Path | str) -> tuple[Ruleset, ...]:
+def _saved_rules(file: Path | str, unknown: OnUnknown) -> tuple[Ruleset, ...]:
     """The rules of a file in any dialect, one ruleset for each family in it."""
     text = read_text(file)
-    return dialect_reading(text).parse(text, file=shown_name(file))
+    return dialect_reading(text).parse(text, file=shown_name(file), unknown=unknown)
 
 
 def _load(

@@ -21,7 +21,7 @@ from kpsim.proxier import Proxier
 from kpsim.ruleset import Role, Ruleset
 from kpsim.sysctls import Sysctls
 from kpsim.tracing.directory import Directory
-from kpsim.tracing.listening import Listening, Server
+from kpsim.tracing.listening import Anybody, Listening, Server
 from kpsim.tracing.site import Site
 
 _HEALTHZ_PORT = 10256  #: of an address that is configured without port
@@ -151,14 +151,13 @@ def _loopback_and_uplink(node_ips: Iterable[str]) -> tuple[HostInterface, HostIn
 
 
 def rules_site(
-    ruleset: Ruleset,
-    *,
+    *rulesets: Ruleset,
     node_ips: Iterable[str] = (),
     pod_cidrs: Iterable[str] = (),
     interfaces: Sequence[HostInterface] = (),
     sysctls: Mapping[str, int] | None = None,
 ) -> Site:
-    """One machine with a saved ruleset. It has ``interfaces`` in addition to lo and an uplink with ``node_ips``.
+    """One machine with saved rules, one ruleset for each family. It has ``interfaces`` in addition to lo and an uplink with ``node_ips``.
 
     The pods are behind the interface without addresses. ``sysctls`` are kernel settings by name; the others are as
     kube-proxy with its defaults sets them. InputError for a text that is not an address.
@@ -169,7 +168,8 @@ def rules_site(
     if interfaces:
         given = [*_loopback_and_uplink(own), *(interface for interface in interfaces if interface.addresses)]
     # kube-proxy writes this rule and sets route_localnet together (I-1, I-5)
-    localnet = Programmed.of(ruleset).has(Role.LOCALNET_FIREWALL)
+    localnet = any(Programmed.of(ruleset).has(Role.LOCALNET_FIREWALL) for ruleset in rulesets)
+    held = {ruleset.family: ruleset for ruleset in rulesets}
     machine = make_machine(
         own,
         pod_cidrs,
@@ -179,8 +179,9 @@ def rules_site(
     )
 
     def rules(_: str, family: Family) -> Ruleset:
-        if family is not ruleset.family:
-            raise InputError(f"the rules are of {ruleset.family.label}, the packet is of {family.label}")
-        return ruleset
+        if family not in held:
+            given = " and ".join(each.label for each in sorted(held))
+            raise InputError(f"the rules are of {given}, the packet is of {family.label}")
+        return held[family]
 
-    return Site((), Directory(), lambda _: machine, rules)
+    return Site((), Directory(), lambda _: machine, rules, Anybody(held))

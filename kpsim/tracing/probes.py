@@ -206,7 +206,7 @@ class Prober:
         asked = probe.packet
         key = (
             probe.node, probe.sender, asked.family, asked.protocol, asked.saddr, asked.sport, asked.daddr, asked.dport,
-            asked.icmp_type, asked.icmp_code, asked.tcp_flags,
+            asked.icmp_type, asked.icmp_code, asked.tcp_flags, asked.uid, asked.gid,
         )  # fmt: skip
         if key not in self._known:
             packet = self._site.begin(asked, probe.node, probe.sender)
@@ -295,7 +295,9 @@ def _address(field: str, text: str) -> tuple[Family, int]:
 
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "id": (str, int), "node": str, "from": str, "src": str, "sport": int, "dst": str, "dport": int, "protocol": str,
+    "uid": int, "gid": int,
 }  # fmt: skip
+MOST_ID = 0xFFFFFFFE
 _REQUIRED = ("id", "node", "from", "dst")
 
 
@@ -339,7 +341,22 @@ def _probe(line: str, site: Site, families: tuple[Family, ...]) -> Probe:
     )  # fmt: skip
     check_family(packet.family, families)
     site.check_node(values["node"])
-    return Probe(values["id"], values["node"], sender_of(values["from"]), packet)
+    sender = sender_of(values["from"])
+    made_by(packet, sender, values.get("uid"), values.get("gid"))
+    return Probe(values["id"], values["node"], sender, packet)
+
+
+def made_by(packet: Packet, sender: Sender, uid: int | None, gid: int | None) -> None:
+    """Sets the user and group of the process that makes a packet; None is 0.
+
+    InputError unless the sender is a process of the node: rules ask for no other's (K-20.1).
+    """
+    for name, number in (("uid", uid), ("gid", gid)):
+        if number is not None and not 0 <= number <= MOST_ID:
+            raise InputError(f"{name} {number} is no number of a user or group (0 to {MOST_ID})")
+        if number is not None and sender is not Sender.NODE:
+            raise InputError(f"{name} goes with a sender on the node itself (from node): no rule sees another's")
+    packet.uid, packet.gid = uid or 0, gid or 0
 
 
 def probe_record(probe: Probe) -> dict[str, Any]:
@@ -351,6 +368,7 @@ def probe_record(probe: Probe) -> dict[str, Any]:
         "sport": packet.sport, "dst": packet.destination, "dport": None if icmp else packet.dport,
         "protocol": "ICMP" if icmp else packet.protocol.upper(),
     }  # fmt: skip
+    record |= {"uid": packet.uid or None, "gid": packet.gid or None}
     return {name: value for name, value in record.items() if value is not None}
 
 

@@ -175,7 +175,7 @@ _MADE = {
 #: how many rules of a file no packet here matches: neighbour discovery, DHCP and multicast, ICMP errors in filter (those about a
 #: connection are let through before, all others are INVALID), and what kube-proxy's own rules, which come first, decide already
 UNTRIED = {
-    "bridge_cni": 1, "docker": 4, "firewalld": 2, "flannel_and_kubelet": 3, "hand_written": 3, "marks": 0, "node_local_dns": 2,
+    "bridge_cni": 1, "docker": 4, "firewalld": 2, "flannel_and_kubelet": 3, "hand_written": 3, "marks": 0, "mesh_and_bridge_ports": 5, "node_local_dns": 2,
     "strict6": 2, "ufw": 17, "ufw6": 13,
 }  # fmt: skip
 
