@@ -148,7 +148,7 @@ def test_a_reset_that_leaves_by_the_bridges_port_fits_no_socket(plan: Plan) -> N
     there = world(plan, rules(plan, dnat(plan, plan.neighbour), refuse))
     answer = ask(there, packet(plan, plan.pod, plan.service), "n1")
     assert judged(answer)[:3] == ("request-lost", "n1", "")
-    assert f"it comes from {host(plan.neighbour)}:8080" in client_gets(answer)
+    assert f"the refusal was lost on n1: it comes from {host(plan.neighbour)}:8080" in client_gets(answer)
 
 
 @BOTH

@@ -132,10 +132,14 @@ def trace(
             show_default=False,
         ),
     ] = None,
-    minimal: Annotated[bool, typer.Option("--minimal", help="One or two lines, for regression tests.")] = False,
+    minimal: Annotated[bool, typer.Option("--minimal", help="A few lines, for regression tests.")] = False,
     summary: Annotated[bool, typer.Option("--summary", help="The path: rules that matched (default).")] = False,
-    detailed: Annotated[bool, typer.Option("--detailed", help="Also rules that did not match, and why.")] = False,
-    expand: Annotated[bool, typer.Option("--expand", help="Every outcome with its exact odds.")] = False,
+    detailed: Annotated[
+        bool, typer.Option("--detailed", help="Also rules that did not match, and why, and the way back.")
+    ] = False,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Every outcome with its exact odds, to its end and back to the sender.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.")] = 0,
     pcap: Annotated[
         Path | None,
