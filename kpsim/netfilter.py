@@ -193,7 +193,9 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
         for chain in table.base_chains():
             assert chain.base is not None
             nat = chain.base.type is ChainType.NAT
-            run = partial(tracking.translate if nat else run_base_chain, table=table, chain=chain)
+            reroutes = chain.base.type is ChainType.ROUTE and chain.base.hook is Hook.OUTPUT
+            runs = tracking.translate if nat else delivery.run_route_chain if reroutes else run_base_chain
+            run = partial(runs, table=table, chain=chain)
             entries.append(HookEntry(chain.base.hook, chain.base.priority, table.name, run))
             translates = translates or nat
     if translates or any(_tracks(table) for table in ruleset.tables.values()):
