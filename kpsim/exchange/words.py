@@ -9,7 +9,7 @@ from kpsim.packet import ICMP_PROTOCOLS, Packet
 _CALLS = {
     "ECONNREFUSED": "connection refused", "EHOSTUNREACH": "no route to host", "ENETUNREACH": "network unreachable",
     "EPERM": "operation not permitted", "EACCES": "permission denied", "ENOPROTOOPT": "protocol not available",
-    "EADDRNOTAVAIL": "no address to send from", "EINVAL": "invalid argument",
+    "EMSGSIZE": "message too long", "EADDRNOTAVAIL": "no address to send from", "EINVAL": "invalid argument",
 }  # fmt: skip
 
 
