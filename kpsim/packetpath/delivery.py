@@ -55,7 +55,7 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     packet.out_interface = ""
     if not packet.in_interface:
         # the caller named no interface: the packet comes by the one that an answer would leave by
-        packet.in_interface = _interface_towards(traversal, packet.saddr)
+        packet.in_interface = traversal.arrived.in_interface = _interface_towards(traversal, packet.saddr)
     if _switched_by_itself(traversal):
         # the packet never enters the node's IP stack, so no rule of any hook applies to it (K-2.6)
         assert traversal.decision is not None

@@ -19,7 +19,7 @@ from kpsim.packet import Packet
 from kpsim.packetpath.routing import InterfaceKind
 from kpsim.ruleset import Ruleset
 from kpsim.tracing.directory import Directory
-from kpsim.tracing.listening import Listening
+from kpsim.tracing.listening import Anybody, Ends
 
 #: where clients outside live: TEST-NET-3, and a part of the IPv6 documentation prefix
 _OUTSIDE = {Family.IPV4: 203 << 24 | 113 << 8, Family.IPV6: 0x20010DB8_00CB0071 << 64}
@@ -38,7 +38,7 @@ class Sender(enum.StrEnum):
 class Site:
     """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family.
 
-    ``listening`` None: nothing is known about the ends of packets' ways; the site has saved rules only.
+    ``ends`` are those of packets' ways; None: nothing is known about them.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Site:
         directory: Directory,
         machine: Callable[[str], Machine],
         rules: Callable[[str, Family], Ruleset],
-        listening: Listening | None = None,
+        ends: Ends | None = None,
     ) -> None:
         self.node_names = tuple(node_names)
         self.directory = directory
-        self.listening = listening
+        self.ends = ends or Anybody()
         self._make_machine = machine
         self._rules = rules
         self._machines: dict[str, Machine] = {}
@@ -214,33 +214,21 @@ class Site:
     # --- what an exchange asks ----------------------------------------------------------------------------------------
 
     def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
-        """How the end of a packet's way reacts. With saved rules only, all but the node's own ports are open."""
         if end.whose is Whose.PROCESS and self.machine(end.node).sockets is not None:
-            return self._by_socket(end.node, packet)
-        if self.listening is None:
-            return Closed() if end.whose is Whose.PROCESS else Answers(assumed=True)
-        match end.whose:
-            case Whose.PROCESS:
-                return self.listening.on_node(end.node, packet)
-            case Whose.POD:
-                return self.listening.in_pod(packet)
-            case Whose.OUTSIDE:
-                return self.listening.outside(packet)
+            return self._by_socket(end, packet)
+        return self.ends.reaction(end, packet)
 
-    def _by_socket(self, node: str, packet: Packet) -> Reaction:
-        """How a node reacts whose sockets are known."""
-        listener = self.machine(node).listener(packet)
+    def _by_socket(self, end: Place, packet: Packet) -> Reaction:
+        """How a node reacts whose sockets are known. What kube-proxy's own sockets say is known better."""
+        listener = self.machine(end.node).listener(packet)
         if listener is None:
             return Closed()
-        known = self.listening.on_node(node, packet) if self.listening is not None else Closed()
-        return known if isinstance(known, Answers) else Answers(listener.program)
+        known = self.ends.reaction(end, packet)
+        return Answers(listener.program) if isinstance(known, Closed) else known
 
     def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
-        if self.listening is None:
-            return None
         own = self.machine(node).routing.is_local(dialled.family, dialled.address)
-        found = self.listening.dialled(dialled, own=own)
-        return None if found is None else self.listening.serves(found, reached)
+        return self.ends.serves(dialled, reached, own=own)
 
     def is_down(self, node: str) -> bool:
         return False
