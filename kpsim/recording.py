@@ -219,7 +219,7 @@ def _refuse_others(obj: JsonReader, *known: str) -> None:
     """Raises InputError if the object has other fields than these: a mistyped field would count as absent."""
     if others := sorted(set(obj.obj) - set(known)):
         expected = f"there is no such field here; there is {', '.join(known)}"
-        raise InputError([Problem(expected, path=f".{name}") for name in others])
+        raise InputError([Problem(expected, path=f"{obj.path}.{name}") for name in others])
 
 
 @dataclass(slots=True)
@@ -242,13 +242,13 @@ class _Times:
             yield step
 
 
-_CONFIG_HOST = frozenset(
+CONFIG_HOST_FIELDS = frozenset(
     {
         "nodeIPs", "interfaces", "nfacct", "randomFully", "tcpBeLiberal", "serviceCIDRs", "largeClusterEndpoints",
         "detectLocal",
     }
 )  # fmt: skip
-_SYNC_HOST = frozenset(
+SYNC_HOST_FIELDS = frozenset(
     {
         "conntrack", "conntrackReplace", "ipvsConns", "gracefulTick", "localAddrs", "forceFullSync", "iptablesFlushed",
         "failSync", "skip",
@@ -266,7 +266,7 @@ def _host(obj: JsonReader, known: frozenset[str]) -> JsonReader:
 
 
 def _sync_step(obj: JsonReader, unused: _Unused) -> SyncStep:
-    host = _host(obj, _SYNC_HOST)
+    host = _host(obj, SYNC_HOST_FIELDS)
     unused.host_fields |= {name for name, value in host.obj.items() if value not in (None, False)}
     if host.optional_flag("skip") and host.optional_flag("failSync"):
         raise InputError(Problem("no sync runs (skip), so none can fail", path=f"{host.path}.failSync"))
@@ -311,6 +311,7 @@ FLOW_FIELDS = ("proto", "src", "sport", "dst", "dport", "replySrc", "replySport"
 
 
 def _flow(obj: JsonReader) -> UdpFlow:
+    _refuse_others(obj, *FLOW_FIELDS)
     missing = [name for name in FLOW_FIELDS if obj.obj.get(name) is None]
     if missing:
         raise InputError(Problem(f"a flow needs {', '.join(missing)}", path=obj.path))
@@ -349,13 +350,17 @@ def _interfaces(obj: JsonReader, name: str) -> tuple[HostInterface, ...] | None:
     """The interfaces in a field; None if the field is absent, which is not the same as an empty list."""
     if obj.obj.get(name) is None:
         return None
-    return tuple(HostInterface(item.text("name"), item.texts("addresses")) for item in obj.children(name))
+    found = []
+    for item in obj.children(name):
+        _refuse_others(item, "name", "addresses")
+        found.append(HostInterface(item.text("name"), item.texts("addresses")))
+    return tuple(found)
 
 
 def _recording(
     config: JsonReader, steps: list[WatchStep | SyncStep], file: str, mode: Mode | None, unused: _Unused
 ) -> Recording:
-    host = _host(config, _CONFIG_HOST)
+    host = _host(config, CONFIG_HOST_FIELDS)
     unused.host_fields |= {name for name, value in host.obj.items() if value is not None}
     proxy, remarks = _proxy_config(config.child("object").obj, mode)
     node_json = config.optional_child("node")

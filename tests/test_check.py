@@ -67,6 +67,26 @@ def test_what_becomes_of_packets_is_said_before_rules_and_numbers(recording: Pat
     assert any("rule missing: -A KUBE-SEP-" in statement for statement in statements)
 
 
+def drop_answers(lines: Lines) -> None:
+    known = "--ctstate RELATED,ESTABLISHED -j "
+    for line in lines:
+        saved = line["iptables"]["save"]
+        assert known + "ACCEPT" in saved
+        line["iptables"]["save"] = saved.replace(known + "ACCEPT", known + "DROP")
+
+
+def test_a_change_that_only_answers_notice_is_said(recording: Path) -> None:
+    """The request takes the same way under both; what comes back meets KUBE-FORWARD's rule for known connections (I-11)."""
+    change(recording, drop_answers)
+    statements = [statement for statement in check(recording).statements if "first packet" in statement]
+    assert statements
+    for statement in statements[:-1]:
+        expected, _, got = statement.partition(", got ")
+        assert "answer-lost" in expected
+        assert "[exchange works" in got
+        assert expected.partition(" expected ")[2].partition(" [")[0] == got.partition(" [")[0]
+
+
 @pytest.mark.parametrize("programmed", [5, None, [], {"save": 5}, {"save": "*nat\n-A PREROUTING -j"}])
 def test_an_account_of_another_shape_differs(recording: Path, programmed: object) -> None:
     change(recording, lambda lines: lines[0].update(iptables=programmed))

@@ -10,7 +10,7 @@ from kpsim.addresses import Family
 from kpsim.conntrack import tuple_of
 from kpsim.dialects import dialect_reading
 from kpsim.exchange import Answers, Exchange, Http, Relay, Verdict, client_gets, exchange, is_request
-from kpsim.packet import Packet
+from kpsim.packet import Numbers, Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.reject import ICMP_ERRORS
 
@@ -87,6 +87,25 @@ def test_a_source_that_the_cloud_rules_translate_comes_back(plan: Plan) -> None:
     assert answer.seen.source == plan.nodes[0]
 
 
+@BOTH
+def test_the_answer_belongs_to_the_servers_process_and_not_to_the_clients(plan: Plan) -> None:
+    """xt_owner on the server's node sees the server's socket."""
+    mine = rules(plan, filters="-A OUTPUT -m owner --uid-owner 1000 -j DROP")
+    sent = packet(plan, "", plan.nodes[1], 8080)
+    sent.uid = 1000
+    assert ask(world(plan, "", mine), sent, "n1", local=True).verdict is Verdict.WORKS
+    assert ask(world(plan, mine), sent, "n1", local=True).verdict is Verdict.REQUEST_LOST
+
+
+@BOTH
+def test_a_request_with_numbers_is_answered_with_others(plan: Plan) -> None:
+    """K-6.4: a SYN-ACK has a sequence number of its own and acknowledges the SYN's."""
+    sent = packet(plan, plan.pod, plan.service)
+    sent.numbers = Numbers(4_000_000_000)
+    answer = ask(world(plan, rules(plan, dnat(plan, plan.remote))), sent, "n1")
+    assert answer.verdict is Verdict.WORKS
+
+
 # --- it is refused ---------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +139,16 @@ def test_a_reject_of_the_first_node_names_the_rule(plan: Plan, local: bool) -> N
     answer = ask(there, packet(plan, "" if local else plan.pod, plan.service), "n1", local=local)
     assert (answer.verdict, answer.node, answer.told.error) == (Verdict.REFUSED, "n1", "ECONNREFUSED")
     assert str(answer.by) == f"filter/{'OUTPUT' if local else 'FORWARD'} rule {1 if local else 2}"
+
+
+@BOTH
+def test_a_reset_that_leaves_by_the_bridges_port_fits_no_socket(plan: Plan) -> None:
+    """K-3.1: it comes from the endpoint and not from the Service, so the client waits on."""
+    refuse = f"-A FORWARD -p tcp -d {plan.neighbour} -j REJECT --reject-with tcp-reset"
+    there = world(plan, rules(plan, dnat(plan, plan.neighbour), refuse))
+    answer = ask(there, packet(plan, plan.pod, plan.service), "n1")
+    assert judged(answer)[:3] == ("request-lost", "n1", "")
+    assert f"it comes from {host(plan.neighbour)}:8080" in client_gets(answer)
 
 
 @BOTH

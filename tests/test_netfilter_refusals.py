@@ -14,6 +14,7 @@ from packets import (
     ip,
     net,
     node,
+    node_netns,
     packet,
     replied,
     rule,
@@ -275,6 +276,29 @@ def test_routes_of_type_local_make_linux_look_closer(source, settings):  # K-7.3
 )  # fmt: skip
 def test_who_may_speak_to_everybody(source, destination, disposition):  # K-7.7: a machine without address asks for one
     assert run(node(ruleset()), packet(source, destination, protocol="udp", came_by="eth0")).disposition is disposition
+
+
+@pytest.mark.parametrize(
+    ("group", "came_by", "heard"),
+    [
+        ("224.0.0.1", "eth0", True), ("224.0.0.1", "cni0", True), ("224.0.0.22", "eth0", False), ("239.1.2.3", "eth0", False),
+        ("ff02::1", "eth0", True), ("ff02::2", "cni0", True), ("ff02::16", "eth0", False), ("ff05::1", "eth0", False),
+        ("ff02::1:ff00:7", "eth0", True), ("ff02::1:ff00:7", "cni0", False), ("ff02::1:ff00:8", "eth0", False),
+    ],
+)  # fmt: skip
+def test_which_groups_the_node_hears(group, came_by, heard):  # K-7.8
+    netns = node_netns("n", ["192.168.0.1", "2001:db8::7"], ["10.180.0.0/24", "fd00:180::/64"])
+    outcome = run(netns, packet("2001:db8:71::9" if ":" in group else CLIENT, group, protocol="udp", came_by=came_by))
+    assert (outcome.disposition, outcome.cause) == (
+        (Disposition.DELIVERED, None) if heard else (DROPPED, Cause.GROUP)
+    )  # fmt: skip
+
+
+def test_a_refused_packet_to_many_is_not_answered():  # K-3.3
+    netns = node(ruleset(table("filter", INPUT=(rule(Reject()),))))
+    for many in ("192.168.0.255", "224.0.0.1"):
+        outcome = run(netns, packet(CLIENT, many, protocol="udp", came_by="eth0"))
+        assert (outcome.disposition, outcome.cause, outcome.answer) == (DROPPED, Cause.UNANSWERABLE, None)
 
 
 def test_accept_local():  # K-7.3

@@ -173,7 +173,7 @@ def test_a_node_comes_back_without_rules_and_learns_them_anew() -> None:
     traffic = "traffic: [{name: t, from: nodes, nodes: [node-2], service: web, perSecond: 20}]\n"
     log = simulate(events + traffic, "duration=40s")
     during = [c for c in log.connections if 10 * SECOND_NS <= c.at_ns < 20 * SECOND_NS]
-    assert {(c.disposition, c.cause, c.node) for c in during} == {(Fate.DROPPED, Reason.NODE_DOWN, "")}
+    assert {(c.disposition, c.cause, c.node) for c in during} == {(Fate.DROPPED, Reason.NODE_DOWN, "node-2")}
     # 20.000 + 100 lists + 23 sync: until then nothing is captured
     bare = [c for c in log.connections if 20 * SECOND_NS <= c.at_ns < 20_123 * MS]
     assert bare and {c.cause for c in bare} == {Reason.NOT_CAPTURED}

@@ -182,11 +182,19 @@ def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
         name = re.sub(r"\W+", "-", verification.subject).strip("-")
         wanted = {each.probe for each in verification.disagreements}
         lines = [json.dumps(probe_record(p), ensure_ascii=False) for p in question.probes if str(p.id) in wanted]
-        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        if lines:
+            (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         if question.manifest:
             (folder / f"{name}.yaml").write_text(question.manifest, encoding="utf-8")
+        if around := described(question.circumstances, question.subject.family):
+            (folder / f"{name}.around.txt").write_text(f"{around}\n", encoding="utf-8")
+        if question.steps:
+            steps = "".join(f"{number} {describe(step)}\n" for number, step in enumerate(question.steps, 1))
+            (folder / f"{name}.steps.txt").write_text(steps, encoding="utf-8")
 
     from kpsim.tracing.probes import probe_record
+    from kpsim.verify.drawing.circumstances import described
+    from kpsim.verify.sequences.steps import describe
 
     return write
 

@@ -30,6 +30,10 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
+class AtLeast(float):
+    """A figure that is a lower bound: no condition holds that a larger value would break."""
+
+
 class FigureKind(NamedTuple):
     """Names of one shape. ``<part>`` stands for a name."""
 
@@ -44,6 +48,8 @@ COUNTS = (
     *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Fate),
     FigureKind("established", "connections that were set up: delivered ones, and those that broke later"),
     FigureKind("broken", "connections that were set up and broke later; each of them is among the failed"),
+    FigureKind("retried", "connections whose SYN was repeated (traffic with connectTimeout)"),
+    FigureKind("retried_established", "those of them that were set up in the end, some seconds late"),
     FigureKind("broken_ratio", "broken per established; undefined when none was established"),
     FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
     *(
@@ -98,6 +104,9 @@ SCHEME: tuple[FigureKind, ...] = (
     FigureKind("local_drops.<node>", "those that one node lost (a node called total or causes is not shown)"),
     FigureKind("local_drops.causes.<cause>", "those with this cause"),
     FigureKind("sync_lag.count", "changes times nodes times families"),
+    FigureKind(
+        "sync_lag.unprogrammed", "those that had not reached the rules when the run ended, on nodes that were on"
+    ),
     FigureKind("sync_lag.<quantile>_seconds", "trigger until rules in force: p50, p90, p99, max"),
     FigureKind("sync_lag.stages.<stage>.<quantile>_seconds", "one leg of it: write, deliver, wait, sync"),
     FigureKind("sync_lag.nodes.<node>.<quantile>_seconds", "the lag of one node"),
@@ -155,6 +164,8 @@ def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
     yield f"{prefix}established", part.established
     yield f"{prefix}broken", part.broken
     yield f"{prefix}broken_ratio", part.broken_ratio
+    yield f"{prefix}retried", part.retried
+    yield f"{prefix}retried_established", part.retried_established
     for cause in Reason:
         if cause is not Reason.NONE:
             yield f"{prefix}causes.{slug(cause.value)}", part.because(cause)
@@ -228,7 +239,8 @@ def _local_drop_figures(log: RunLog) -> dict[str, int | float]:
 
 
 def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
-    yield "sync_lag.count", len(log.programming)
+    yield "sync_lag.count", len(log.programming) + len(log.unprogrammed)
+    yield "sync_lag.unprogrammed", len(log.unprogrammed)
     yield from _quantile_figures("sync_lag.", lag_quantiles(log))
     for stage, part in stage_quantiles(log).items():
         yield from _quantile_figures(f"sync_lag.stages.{stage.value}.", part)
@@ -247,7 +259,8 @@ def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
 
 def _quantile_figures(prefix: str, part: Quantiles) -> Iterator[tuple[str, float]]:
     for name, duration_ns in part.named():
-        yield f"{prefix}{name}_seconds", math.nan if duration_ns is None else duration_ns / SECOND_NS
+        seconds = math.nan if duration_ns is None else duration_ns / SECOND_NS
+        yield f"{prefix}{name}_seconds", AtLeast(seconds) if name in part.at_least else seconds
 
 
 def lookup(known: Figures, name: str, place: Problem | None = None) -> int | float:

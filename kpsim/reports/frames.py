@@ -20,7 +20,7 @@ from kpsim.reports.local_policy import (
 from kpsim.reports.overview import Group, count_groups
 from kpsim.reports.pinned import PinnedFlows, pinned_flows
 from kpsim.reports.sync_lag import LagQuantiles, Stage, all_quantiles, lag_ns, stage_ns
-from kpsim.simulation.runlog import Connection, Happening, NodeHealth, Pin, Programming, RunLog, Sync
+from kpsim.simulation.runlog import Connection, Happening, NodeHealth, Pin, Programming, RunLog, Sync, Unprogrammed
 from kpsim.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ def _pinned(read: Callable[[Pin], Any], missing: Any) -> Callable[[Connection], 
     return lambda c: missing if c.pin is None else read(c.pin)
 
 
+def _bounds(row: LagQuantiles) -> str:
+    return " ".join(name for name, _ in row.quantiles.named() if name in row.quantiles.at_least)
+
+
 def _watched(read: Callable[[NodeHealth], int | bool]) -> Callable[[LocalDrop], int | bool | None]:
     return lambda drop: None if drop.health is None else read(drop.health)
 
@@ -129,6 +133,7 @@ CONNECTIONS: Table[Connection] = Table(
         Column(
             "pin", "str", "", "how an entry overrode the rules; empty: none did", _pinned(lambda p: p.kind.value, "")
         ),
+        Column("syn_retries", "int64", "", "how often its SYN was repeated", lambda c: c.syn_retries),
         *_times("pin_entry", "when that entry was made; missing: none", _pinned(lambda p: p.entry_ns, None), "Int64"),
         *_times("pin_since", "since when the rules say otherwise", _pinned(lambda p: p.since_ns, None), "Int64"),
         Column("clean_up", "str", "", "why the clean-up left it", _pinned(lambda p: p.clean_up.value, "")),
@@ -148,6 +153,7 @@ OVERVIEW: Table[Group] = Table(
         Column("disposition", "str", "", _DISPOSITIONS, lambda g: g.disposition.value),
         Column("cause", "str", "", "why it did not end well; empty: it did", lambda g: g.cause.value),
         Column("broken", "bool", "", "they were set up and broke later", lambda g: g.broken),
+        Column("retried", "bool", "", "their SYN was repeated", lambda g: g.retried),
         Column("pin", "str", "", "how an entry overrode the rules; empty: none did", lambda g: g.pin),
         Column("connections", "int64", "connections", "how many", lambda g: g.connections),
     ),
@@ -178,7 +184,13 @@ AFFINITY_BREAKS: Table[AffinityBreak] = Table(
         Column("service", "str", "", "namespace/name:port", lambda b: b.service),
         Column("client", "str", "", "the client's address before any translation", lambda b: b.client),
         Column("node", "str", "", "whose rules decided", lambda b: b.node),
-        Column("cause", "str", "", "endpoint gone, timeout, list full, other node, other address", lambda b: b.cause),
+        Column(
+            "cause",
+            "str",
+            "",
+            "endpoint gone, zone hints, traffic policy, timeout, list full, other node, other address",
+            lambda b: b.cause,
+        ),
         Column("former_endpoint", "str", "", "where it was sent before", lambda b: b.former_endpoint),
         Column("endpoint", "str", "", "where it was sent now; empty: nowhere", lambda b: b.endpoint),
     ),
@@ -281,6 +293,20 @@ SYNC_LAG: Table[Programming] = Table(
     ),
 )
 
+UNPROGRAMMED: Table[Unprogrammed] = Table(
+    "unprogrammed",
+    "one change that had not reached one node's rules when the run ended a row",
+    lambda log: log.unprogrammed,
+    (
+        Column("change", "str", "", "object and change number", lambda u: u.change),
+        Column("service", "str", "", "namespace/name", lambda u: u.service),
+        Column("node", "str", "", "whose rules", lambda u: u.node),
+        Column("family", "str", "", "IP family of the rules", lambda u: u.family),
+        *_times("trigger", "when the cause happened", lambda u: u.trigger_ns),
+        *_times("written", "when the API server stored it", lambda u: u.written_ns),
+    ),
+)
+
 SYNC_LAG_QUANTILES: Table[LagQuantiles] = Table(
     "sync_lag_quantiles",
     "nearest-rank quantiles of one duration at one node a row",
@@ -293,6 +319,7 @@ SYNC_LAG_QUANTILES: Table[LagQuantiles] = Table(
         *_times("p90", "90 % of the samples do not exceed it", lambda q: q.quantiles.p90_ns, "Int64"),
         *_times("p99", "99 % of the samples do not exceed it", lambda q: q.quantiles.p99_ns, "Int64"),
         *_times("max", "longest", lambda q: q.quantiles.max_ns, "Int64"),
+        Column("at_least", "str", "", "which of them are lower bounds, joined by spaces", _bounds),
     ),
 )
 
@@ -352,6 +379,7 @@ TABLES: tuple[Table[Any], ...] = (
     LOCAL_DROP_WINDOWS,
     LOCAL_BINS,
     SYNC_LAG,
+    UNPROGRAMMED,
     SYNC_LAG_QUANTILES,
     SYNCS,
     NODE_HEALTH,

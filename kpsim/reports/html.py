@@ -34,6 +34,7 @@ from kpsim.reports.sentences import (
     syncs_sentence,
     traffic_sentence,
     traffic_table,
+    unsent_lines,
     window_sentence,
     windows_table,
 )
@@ -99,7 +100,11 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
         _expectations(results),
         _section(
             "Connections",
-            [traffic_sentence(log), *map(share_sentence, imbalances(log)[:MOST_LINES])],
+            [
+                traffic_sentence(log),
+                *unsent_lines(log)[:MOST_LINES],
+                *map(share_sentence, imbalances(log)[:MOST_LINES]),
+            ],
             traffic_table(log),
             pictures,
             ("dispositions", "endpoint_shares"),
@@ -119,7 +124,8 @@ def _headline(log: RunLog, known: "Figures", results: Sequence[ExpectationResult
     shown = [ended for ended in Fate if ended is not Fate.MISDELIVERED or known[ended.value]]
     items += [(f"{known[ended.value]:,}", ended.value) for ended in shown if ended is not Fate.DELIVERED]
     if log.programming:
-        items.append((duration(lag_quantiles(log).p99_ns), "sync lag, p99"))
+        lag = lag_quantiles(log)
+        items.append((("≥ " if "p99" in lag.at_least else "") + duration(lag.p99_ns), "sync lag, p99"))
     if known["affinity.returns"]:
         items.append((percent(known["affinity.stay_ratio"]), "of returning clients stayed"))
     if results:
@@ -167,10 +173,10 @@ def _affinity(log: RunLog, pictures: dict[str, Plot]) -> str:
 
 
 def _sync_lag(log: RunLog, pictures: dict[str, Plot]) -> str:
-    if not log.programming and not log.syncs:
+    if not log.programming and not log.unprogrammed and not log.syncs:
         return ""
     sentences = [sync_lag_sentence(log), syncs_sentence(log)]
-    if not log.programming:
+    if not log.programming and not log.unprogrammed:
         return _section("Sync lag", sentences, None, pictures, ())
     return _section("Sync lag", sentences, sync_lag_table(log), pictures, ("sync_lag",)) + _table(
         node_lag_table(log), 20

@@ -23,6 +23,7 @@ class Group(NamedTuple):
     disposition: Fate
     cause: Reason
     broken: bool  #: they were set up and broke later
+    retried: bool  #: their SYN was repeated
     pin: str  #: how a connection entry overrode the rules; empty: none did
     connections: int
 
@@ -36,6 +37,8 @@ class Tally:
 
     counts: Mapping[tuple[Fate, Reason], int]
     broken: int = 0  #: connections that were set up and broke later; they are among those that failed
+    retried: int = 0  #: connections whose SYN was repeated
+    retried_established: int = 0  #: those of them that were set up in the end
     pins: Mapping[PinKind, int] = field(default_factory=dict)  #: connections that an entry lost against the rules
 
     @property
@@ -80,6 +83,7 @@ def count_groups(log: RunLog) -> list[Group]:
         (
             *(c.service, c.traffic_policy, c.frontend, c.traffic, c.node, c.disposition, c.cause),
             c.broken_ns is not None,
+            c.syn_retries > 0,
             "" if c.pin is None else c.pin.kind.value,
         )
         for c in log.connections
@@ -91,14 +95,17 @@ def tally(groups: Iterable[Group]) -> Tally:
     """Count the connections of all groups together."""
     totals: Counter[tuple[Fate, Reason]] = Counter()
     pins: Counter[PinKind] = Counter()
-    broken = 0
+    broken = retried = established = 0
     for group in groups:
         totals[group.disposition, group.cause] += group.connections
         broken += group.connections if group.broken else 0
+        if group.retried:
+            retried += group.connections
+            established += group.connections if group.disposition is Fate.DELIVERED or group.broken else 0
         if group.pin:
             pins[PinKind(group.pin)] += group.connections
     counts = {pair: totals[pair] for ended in Fate for why in Reason if totals[pair := (ended, why)]}
-    return Tally(counts, broken, pins)
+    return Tally(counts, broken, retried, established, pins)
 
 
 def tally_by(groups: Iterable[Group], field: GroupField) -> dict[str, Tally]:

@@ -211,7 +211,8 @@ def plot_sync_lag(log: RunLog) -> "Figure | None":
             (true_ns, BLUE, "-", f"true ({len(true_ns):,})"),
             (own_ns, ORANGE, "--", f"reported by kube-proxy ({len(own_ns):,})"),
         ):
-            if steps := ecdf(durations_ns):
+            unended = len(log.unprogrammed) if durations_ns is true_ns else 0
+            if steps := ecdf(durations_ns, unended=unended):
                 xs = [steps[0][0] / SECOND_NS, *(ns / SECOND_NS for ns, _ in steps)]
                 left.step(xs, [0.0, *(share for _, share in steps)], line, where="post", color=color, label=label)
         everything = [*true_ns, *own_ns]

@@ -21,6 +21,7 @@ from kpsim.reports.sync_lag import (
     quantiles,
     reported_ns,
     stage_quantiles,
+    waiting_ns,
 )
 from kpsim.simulation.runlog import CleanUp, Fate, PinKind, Reason, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
@@ -88,15 +89,14 @@ def traffic_sentence(log: RunLog) -> str:
     if not total.sent:
         return "No connection was attempted."
     delivered = total.of(Fate.DELIVERED)
+    late = f"; {total.retried_established:,} with a repeated SYN" if total.retried_established else ""
     if delivered == total.sent:
         return (
-            f"All {plural(total.sent, 'connection')} were delivered."
+            f"All {plural(total.sent, 'connection')} were delivered{late}."
             if delivered > 1
-            else "1 connection was delivered."
+            else f"1 connection was delivered{late}."
         )
-    text = (
-        f"{delivered:,} of {plural(total.sent, 'connection')} were delivered ({percent(total.ratio(Fate.DELIVERED))})"
-    )
+    text = f"{delivered:,} of {plural(total.sent, 'connection')} were delivered ({percent(total.ratio(Fate.DELIVERED))}{late})"
     return "; ".join([text, *_losses(total)]) + "."
 
 
@@ -153,6 +153,18 @@ def traffic_table(log: RunLog) -> TextTable:
     delivered, *losses = (ended.value for ended in ends)
     headings = ("service", "policy", "sent", delivered, "in %", *losses, "why not")
     return TextTable(headings, tuple(rows), frozenset(range(2, len(headings) - 1)))
+
+
+def unsent_lines(log: RunLog) -> list[str]:
+    """Say what traffic sources did not attempt, and why."""
+    lines = []
+    for u in log.unsent:
+        when = (
+            f"at {instant(u.first_ns)}" if u.connections == 1 else f"from {instant(u.first_ns)} to {instant(u.last_ns)}"
+        )
+        lines.append(f"traffic {u.traffic}: {plural(u.connections, 'connection')} not attempted {when}: {u.why}.")
+    silent = set(log.traffic) - {c.traffic for c in log.connections} - {u.traffic for u in log.unsent}
+    return [*lines, *(f"traffic {name}: no connection was due before the end." for name in sorted(silent))]
 
 
 def pinned_sentence(log: RunLog) -> str:
@@ -311,9 +323,11 @@ def sync_lag_sentence(log: RunLog) -> str:
     lag = lag_quantiles(log)
     if not lag.count:
         return "No change had to reach a node's rules."
-    text = (
-        f"{plural(lag.count, 'change')} reached the rules (counted per node): {_quantile_text(lag)} after their trigger"
-    )
+    late = len(log.unprogrammed)
+    text = f"{plural(lag.count - late, 'change')} reached the rules (counted per node)"
+    if late:
+        text += f", {late:,} had not when the run ended (at least {duration(max(waiting_ns(log)))} for the oldest)"
+    text += f": {_quantile_text(lag)} after their trigger"
     reported = quantiles(reported_ns(log))
     if not reported.count:
         return f"{text}; kube-proxy reported none of them."
@@ -331,7 +345,7 @@ def sync_lag_table(log: RunLog) -> TextTable:
     rows.append(("reported by kube-proxy", quantiles(reported_ns(log))))
     return TextTable(
         ("duration", "count", "p50", "p90", "p99", "max"),
-        tuple((name, f"{part.count:,}", *(duration(ns) for _, ns in part.named())) for name, part in rows),
+        tuple((name, f"{part.count:,}", *_quantile_cells(part)) for name, part in rows),
         frozenset(range(1, 6)),
     )
 
@@ -341,7 +355,7 @@ def node_lag_table(log: RunLog) -> TextTable:
     by_node = sorted(lag_by_node(log).items(), key=lambda item: (-(item[1].p99_ns or 0), item[0]))
     return TextTable(
         ("node, slowest first", "count", "p50", "p90", "p99", "max"),
-        tuple((node, f"{part.count:,}", *(duration(ns) for _, ns in part.named())) for node, part in by_node),
+        tuple((node, f"{part.count:,}", *_quantile_cells(part)) for node, part in by_node),
         frozenset(range(1, 6)),
     )
 
@@ -413,4 +427,10 @@ def _break_text(record: Affinity) -> str:
 
 
 def _quantile_text(part: Quantiles) -> str:
-    return ", ".join(f"{name} {duration(ns)}" for name, ns in part.named())
+    return ", ".join(
+        f"{name} {'at least ' if name in part.at_least else ''}{duration(ns)}" for name, ns in part.named()
+    )
+
+
+def _quantile_cells(part: Quantiles) -> tuple[str, ...]:
+    return tuple(f"{'≥ ' if name in part.at_least else ''}{duration(ns)}" for name, ns in part.named())

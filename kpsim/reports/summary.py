@@ -33,6 +33,7 @@ from kpsim.reports.sentences import (
     title_line,
     traffic_sentence,
     traffic_table,
+    unsent_lines,
     window_sentence,
 )
 from kpsim.reports.shares import imbalances
@@ -107,6 +108,7 @@ def summary_json(log: RunLog, results: Results = (), known: Figures | None = Non
             }
             for r in affinity_by_service(clients)
         ],
+        "notes": unsent_lines(log),
         "pinned_flows": [asdict(group) for group in pinned_flows(log)],
         "local_drop_windows": [asdict(window) for window in local_drop_windows(log)],
         "happenings": [asdict(happening) for happening in log.happenings],
@@ -127,6 +129,8 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     parts += ["", Text(traffic_sentence(log))]
     if log.connections:
         parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
+    if unsent := unsent_lines(log):
+        parts += ["", *_lines([f"note: {line}" for line in unsent])]
     if pinned := pinned_flows(log):
         parts += ["", Text(pinned_sentence(log)), *_lines([pinned_line(group) for group in pinned])]
     if unequal := imbalances(log):
@@ -135,9 +139,9 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
         parts += ["", Text(local_sentence(log)), *_lines([window_sentence(window) for window in windows])]
     if sentence := affinity_sentence(log):
         parts += ["", Text(sentence), _table(affinity_table(log).without_last()), *_lines(break_lines(log))]
-    if log.programming or log.syncs:
+    if log.programming or log.unprogrammed or log.syncs:
         parts += ["", Text(sync_lag_sentence(log))]
-        if log.programming:
+        if log.programming or log.unprogrammed:
             parts.append(_table(sync_lag_table(log)))
         parts.append(Text(syncs_sentence(log)))
     if results:

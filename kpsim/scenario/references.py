@@ -194,6 +194,11 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
         yield (*path, "port"), f"expected the name of one port of the Service; it has {listed}"
     elif traffic.long is not None and matching[0].protocol != "TCP":
         yield (*path, "long"), "long connections are TCP; for UDP let sourcePorts be re-used"
+    elif traffic.connect_timeout_ns is not None and matching[0].protocol != "TCP":
+        yield (
+            (*path, "connectTimeout"),
+            f"only TCP clients repeat their first packet; the port is {matching[0].protocol}",
+        )
     if traffic.ip_family is not None and traffic.ip_family not in service.ip_families:
         yield (*path, "ipFamily"), f"the Service has {', '.join(service.ip_families)}"
     match traffic.via:
@@ -204,12 +209,9 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
             if (
                 not lacking
                 and traffic.origin is not Origin.OUTSIDE
-                and not any(ingress.ip and ingress.ip_mode in (None, "VIP") for ingress in service.ingress)
+                and not any(ingress.ip for ingress in service.ingress)
             ):
-                # without a VIP the packet goes out to the load balancer and comes back from there (PP-11.10)
-                lacking = (
-                    "a load balancer IP of mode VIP, which traffic from inside needs (another way is not modelled yet)"
-                )
+                lacking = "a load balancer IP, which traffic from inside needs (host names are not resolved)"
         case Via.NODE_PORT:
             lacking = "" if service.type in ("NodePort", "LoadBalancer") else "type NodePort or LoadBalancer"
         case Via.CLUSTER_IP:

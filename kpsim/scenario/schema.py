@@ -353,7 +353,11 @@ class RestartProxy(Part):
 
 
 class FailSyncs(Part):
-    """Loading the rules fails: the next ``count`` times, or every time ``for`` a while."""
+    """Loading the rules fails: in the next ``count`` syncs, or in every sync that starts within ``for`` a while.
+
+    A sync that is under way at the event still succeeds. A sync that fails takes its usual time: it has taken in its
+    changes, fails at its end, and is tried again in full (CP-10.2).
+    """
 
     nodes: tuple[Name, ...] = ()
     """Default: all."""
@@ -516,6 +520,8 @@ class Traffic(Part):
     source_ports: Annotated[int, Field(ge=0, le=28_000)] = 0
     """Source ports that each client keeps and uses in turn; 0: a fresh one for every connection."""
     long: LongConnections | None = None
+    connect_timeout_ns: DurationNs | None = None
+    """How long TCP clients try: they repeat a SYN that gets no answer after 1, 3, 7, 15, 31 and 63 s. Left out: one SYN."""
 
     @model_validator(mode="after")
     def _fitting(self) -> "Traffic":
@@ -523,10 +529,14 @@ class Traffic(Part):
             raise ValueError("expected workload exactly if the traffic is from: pods")
         if self.origin is Origin.PODS and self.nodes:
             raise ValueError("nodes goes with from: nodes or outside; pods send from where they are")
+        if self.origin is Origin.OUTSIDE and self.via is Via.LOAD_BALANCER and self.nodes:
+            raise ValueError("with via: loadBalancer the load balancer chooses the node: nodes goes with other ways")
         if self.origin is not Origin.OUTSIDE and (self.clients != 1 or self.nat):
             raise ValueError("clients and nat go with from: outside")
         if self.long is not None and self.source_ports:
             raise ValueError("sourcePorts goes with short connections and datagrams: an open connection keeps its port")
+        if self.connect_timeout_ns is not None and self.source_ports:
+            raise ValueError("connectTimeout goes with a fresh port for every connection, not with sourcePorts")
         if self.nat and self.clients * self.source_ports > 60_000:
             raise ValueError("expected clients × sourcePorts of at most 60000 behind one address")
         if self.stop_ns is not None and self.stop_ns <= self.start_ns:

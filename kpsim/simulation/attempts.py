@@ -67,15 +67,23 @@ class Attempt:
     flow: OpenFlow | None = None
     followed: Followed | None = None  #: None: the rules decided, or the packet met none
     pin: Pin | None = None
+    silent: bool = False  #: the client got nothing at all, neither an answer nor a refusal
+    relayed: tuple[str, Packet] | None = (
+        None  #: what a load balancer between sent in place of the client, and to which node
+    )
 
 
 def read_exchange(judged: Exchange, world: RunWorld) -> Attempt:
     """Return what became of an attempt, without its open flow."""
+    silent = judged.told.packet is None and not judged.told.error
     if judged.relay is None and world.taken is not None:
-        return replace(_outcome(judged.request), disposition=Fate.DROPPED, cause=Reason.NO_HEALTHY_NODE)
+        outcome = replace(_outcome(judged.request), silent=silent)
+        return replace(outcome, disposition=Fate.DROPPED, cause=Reason.NO_HEALTHY_NODE)
     last = judged.last
     request = last.request
-    outcome = _outcome(request)
+    outcome = replace(_outcome(request), silent=silent)
+    if judged.relay is not None:
+        outcome = replace(outcome, relayed=(request.hops[0].node, request.sent))
     if (off := lost_at(request, world)) is not None:
         return replace(outcome, disposition=Fate.FAILED, cause=Reason.NODE_DOWN, endpoint_node=off)
     if (off := lost_at(judged.request, world)) is not None:

@@ -90,6 +90,10 @@ class Members:
             if isinstance(new, EndpointSlice) and new.service_name == self._key.name:
                 self._slices[change.key] = new
 
+    @property
+    def service_exists(self) -> bool:
+        return self._current is not None
+
     def serves(self, port: str, protocol: str, pod: PodLife, target: Target, node: str) -> bool:
         """Return whether a pod that answers at a target is an endpoint of a service port, as ``node`` may know."""
         if self._current is not None and self._is_of(self._current, pod, target):

@@ -26,7 +26,7 @@ from kpsim.simulation.manifest import CREATED, node_object, stored_service
 from kpsim.simulation.pins import Pins
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.rulestimes import RulesTimes
-from kpsim.simulation.runlog import RunLog
+from kpsim.simulation.runlog import RunLog, Unprogrammed
 from kpsim.simulation.traffic import TrafficSource, World, outside_clients, port_of, service_port_name
 from kpsim.simulation.workloads import Workloads
 
@@ -98,7 +98,7 @@ class Run:
             )
             for key in self._balanced_services()
         }
-        self.affinity = AffinityMemory(self.machines)
+        self.affinity = AffinityMemory(self.machines, self.times)
         self.pins = Pins(self.machines, self.times)
         dialled = dict.fromkeys(service_object_key(traffic.service) for traffic in spec.traffic)
         self.members = {key: Members(self.api, key, self.times) for key in dialled}
@@ -151,6 +151,16 @@ class Run:
         self._start_traffic()
         yield self.clock.now_ns
         yield from self.clock.steps(self.spec.duration_ns, progress)
+        self._note_unprogrammed()
+
+    def _note_unprogrammed(self) -> None:
+        """Note the changes that had not reached the rules at the end. A machine that is off passes no packets."""
+        self.log.unprogrammed.extend(
+            Unprogrammed(str(change), str(service), node, family.label, change.trigger_ns, change.written_ns)
+            for node, proxy in self.proxies.items()
+            if not self.machines.is_off(node)
+            for change, service, family in proxy.unprogrammed()
+        )
 
     def _set_up(self) -> None:
         """Make a cluster that has run for an hour: pods ready, slices written, rules in force, nodes in rotation."""

@@ -198,10 +198,12 @@ class Events:
                 faults = self._actors.proxies[name].faults
                 if fail.lasting_ns is not None:
                     faults.until_ns = max(faults.until_ns, self._clock.now_ns + fail.lasting_ns)
-                    self._tell(HappeningKind.SYNCS_FAIL, name, f"for {format_duration(fail.lasting_ns)}")
+                    self._tell(
+                        HappeningKind.SYNCS_FAIL, name, f"those that start within {format_duration(fail.lasting_ns)}"
+                    )
                 else:
                     faults.left += fail.count or 0
-                    self._tell(HappeningKind.SYNCS_FAIL, name, f"the next {fail.count}")
+                    self._tell(HappeningKind.SYNCS_FAIL, name, f"the next {fail.count} that start")
 
     def _restart(self, name: str, down_ns: int) -> None:
         """Stop kube-proxy and start it again. One that is stopped already comes back at the later of both times."""

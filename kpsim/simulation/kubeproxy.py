@@ -5,7 +5,7 @@ reaches the kernel that it programs through an interface.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -247,6 +247,17 @@ class KubeProxy:
         """End the process with its machine, whose kernel forgets the rules."""
         self._usable = {}
         self.stop()
+
+    def unprogrammed(self) -> Iterator[tuple[Change, ServiceKey, Family]]:
+        """Yield the changes that are written and not in this node's rules, with their Service, for each family."""
+        for number, family in enumerate(self._families):
+            proxy = self._proxies[number] if number < len(self._proxies) and self.running else None
+            waiting = [*self._missed, *self._under_way.values()]
+            found = {change.number: change for change in waiting if self._concerns(change, family.label)}
+            for delivery in (*proxy.carried, *proxy.deliveries, *proxy.in_sync) if proxy is not None else ():
+                found[delivery.change.number] = delivery.change
+            for _, change in sorted(found.items()):
+                yield change, _service_and_trigger(change)[0], family
 
     def _receive_lists(self) -> None:
         self._listed = self._api.number

@@ -81,6 +81,9 @@ class Machines:
 
     # ----------------------------------------------------------------------------------------------------------- power
 
+    def is_off(self, node: str) -> bool:
+        return node in self._off
+
     def power_off(self, node: str) -> None:
         self._off.add(node)
 
@@ -112,7 +115,7 @@ class Machines:
         """
         self._collect(now_ns)
         if at_node in self._off:
-            return Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node)
+            return Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node, silent=True)
         self._world.dial(serves, relay)
         chooser = SeededChooser(self._seed, key)
         judged = exchange(self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
@@ -168,7 +171,7 @@ class Machines:
         Returns why the connection no longer works, or None.
         """
         if flow.outer is not None and (broken := self._carry_on(flow.outer, now_ns)) is not None:
-            return broken
+            return replace(broken, followed=None)  # the client's way to the load balancer is nobody's rules
         return self._carry_on(flow, now_ns)
 
     def _carry_on(self, flow: OpenFlow, now_ns: int) -> Broken | None:

@@ -4,7 +4,7 @@ It only observes the syncs. Reports say by it since when rules differ from what 
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.trackers import ServiceKey
@@ -18,6 +18,8 @@ class PortRules:
     from_ns: int
     known: bool = False  #: there are rules for the service port
     endpoints: frozenset[str] = frozenset()  #: ``ip:port`` that some client is sent to
+    local: frozenset[str] = frozenset()  #: those of them that clients under a Local policy are sent to
+    ready: frozenset[str] = frozenset()  #: all ready endpoints that kube-proxy knows, on whatever node
     refused_inside: bool = False  #: clients of the cluster IP get no endpoint
     refused_outside: bool = False  #: clients of external addresses get no endpoint
     serving: bool = False  #: some endpoint serves, on whatever node: only then the clean-up looks at the port (CT-2.2)
@@ -44,15 +46,18 @@ class RulesTimes:
                 continue
             seen = set()
             for plan in plans or ():
+                known = maps.endpoints.get(plan.name, ())
                 port = str(plan.name), plan.name.protocol
                 seen.add(port)
                 rules = PortRules(
                     now_ns,
                     known=True,
                     endpoints=frozenset(endpoint.address for endpoint in plan.reachable),
+                    local=frozenset(endpoint.address for endpoint in plan.local),
+                    ready=frozenset(endpoint.address for endpoint in known if endpoint.ready),
                     refused_inside=plan.internal_refusal is not None,
                     refused_outside=plan.external_refusal is not None,
-                    serving=any(endpoint.serving for endpoint in maps.endpoints.get(plan.name, ())),
+                    serving=any(endpoint.serving for endpoint in known),
                 )
                 _note(here.setdefault(port, []), rules)
             for port in here:
@@ -96,4 +101,4 @@ def _note(history: list[PortRules], rules: PortRules) -> None:
 
 
 def _without_time(rules: PortRules) -> tuple[object, ...]:
-    return rules.known, rules.endpoints, rules.refused_inside, rules.refused_outside, rules.serving
+    return astuple(rules)[1:]

@@ -119,6 +119,9 @@ class Connection:
     session_affinity: bool  #: the service port has ClientIP affinity
     affinity_break: str = ""  #: why this client did not get its former endpoint; empty if it did, and at first contact
     broken_ns: int | None = None  #: when a connection that was set up broke
+    syn_retries: int = (
+        0  #: how often the client repeated its SYN, after 1, 3, 7, … s; the record says what became of the last
+    )
     answered_by: str = ""  #: ``namespace/name`` of the pod that answered
     pin: Pin | None = None  #: the connection entry that overrode the rules, if that cost the connection
 
@@ -158,6 +161,18 @@ class Programming:
     sync_start_ns: int
     programmed_ns: int  #: when the node's rules were in force
     reported_ns: int | None  #: kube-proxy's own network-programming latency sample (a duration), O-8.6
+
+
+@dataclass(frozen=True, slots=True)
+class Unprogrammed:
+    """A change that had not reached one node's rules when the run ended. The node's machine was on."""
+
+    change: str
+    service: str  #: ``namespace/name``
+    node: str
+    family: str
+    trigger_ns: int
+    written_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +240,17 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsent:
+    """Connections that a traffic source did not attempt in its turns, for one reason."""
+
+    traffic: str
+    why: str
+    connections: int
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSpell:
     """A stretch of time in which an EndpointSlice lists an endpoint as ready."""
 
@@ -258,3 +284,5 @@ class RunLog:
     services: tuple[str, ...] = ()
     zones: Mapping[str, str] = field(default_factory=dict)  #: node → zone; nodes without zone are left out
     endpoints: list[EndpointSpell] = field(default_factory=list)  #: in the order of their beginnings
+    unprogrammed: list[Unprogrammed] = field(default_factory=list)  #: by node, family and change
+    unsent: list[Unsent] = field(default_factory=list)  #: in the order of their first turns

@@ -18,7 +18,6 @@ from kpsim.simulation.pods import Kubelets, PodLife
 from kpsim.simulation.rollout import Strategy, next_step
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
-_STEADY = Strategy(0, 0)
 _MOST_PODS = 1 << 16  #: addresses tried before a node counts as full
 
 
@@ -27,7 +26,8 @@ class _Deployment:
     workload: Workload
     replicas: int
     placer: Placer
-    strategy: Strategy = _STEADY
+    max_surge: int | str = 0
+    max_unavailable: int | str = 0
     revision: int = 1
     made: int = 0  #: pods ever created
 
@@ -91,7 +91,7 @@ class Workloads:
         """Replace all pods by pods of a new revision."""
         deployment = self._deployments[name]
         deployment.revision += 1
-        deployment.strategy = Strategy.of(max_surge, max_unavailable, deployment.replicas)
+        deployment.max_surge, deployment.max_unavailable = max_surge, max_unavailable
         self._reconcile(deployment)
 
     def scale(self, name: str, replicas: int) -> None:
@@ -155,7 +155,9 @@ class Workloads:
         """Take the next step of the workload. It changes pods, and each change calls this method again."""
         workload = deployment.workload
         fleet = self.kubelets.fleet(workload.name)
-        step = next_step(fleet, deployment.replicas, deployment.revision, deployment.strategy)
+        # percentages are of the number wanted now: a rollout goes on while its workload is scaled
+        strategy = Strategy.of(deployment.max_surge, deployment.max_unavailable, deployment.replicas)
+        step = next_step(fleet, deployment.replicas, deployment.revision, strategy)
         for victim in step.delete:
             self.kubelets.delete(self.kubelets.pods[ObjectKey("Pod", workload.namespace, victim)])
         for _ in range(step.create):

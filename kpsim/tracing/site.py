@@ -10,14 +10,14 @@ from difflib import get_close_matches
 
 from kpsim.addresses import Family, format_ip
 from kpsim.errors import InputError
-from kpsim.exchange import Answers, Closed, Reaction, Target
+from kpsim.exchange import Reaction, Target
 from kpsim.fabric import Arrival, Place, Whose
 from kpsim.netfilter import Netns
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
 from kpsim.ruleset import Ruleset
 from kpsim.tracing.directory import Directory
-from kpsim.tracing.listening import Listening
+from kpsim.tracing.listening import Anybody, Ends
 
 #: where clients outside live: TEST-NET-3, and a part of the IPv6 documentation prefix
 _OUTSIDE = {Family.IPV4: 203 << 24 | 113 << 8, Family.IPV6: 0x20010DB8_00CB0071 << 64}
@@ -36,7 +36,7 @@ class Sender(enum.StrEnum):
 class Site:
     """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family.
 
-    ``listening`` None: nothing is known about the ends of packets' ways; the site has saved rules only.
+    ``ends`` are those of packets' ways; None: nothing is known about them.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Site:
         directory: Directory,
         machine: Callable[[str], Machine],
         rules: Callable[[str, Family], Ruleset],
-        listening: Listening | None = None,
+        ends: Ends | None = None,
     ) -> None:
         self.node_names = tuple(node_names)
         self.directory = directory
-        self.listening = listening
+        self.ends = ends or Anybody()
         self._make_machine = machine
         self._rules = rules
         self._machines: dict[str, Machine] = {}
@@ -193,23 +193,11 @@ class Site:
     # --- what an exchange asks ----------------------------------------------------------------------------------------
 
     def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
-        """How the end of a packet's way reacts. With saved rules only, all but the node's own ports are open."""
-        if self.listening is None:
-            return Closed() if end.whose is Whose.PROCESS else Answers(assumed=True)
-        match end.whose:
-            case Whose.PROCESS:
-                return self.listening.on_node(end.node, packet)
-            case Whose.POD:
-                return self.listening.in_pod(packet)
-            case Whose.OUTSIDE:
-                return self.listening.outside(packet)
+        return self.ends.reaction(end, packet)
 
     def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
-        if self.listening is None:
-            return None
         own = self.machine(node).routing.is_local(dialled.family, dialled.address)
-        found = self.listening.dialled(dialled, own=own)
-        return None if found is None else self.listening.serves(found, reached)
+        return self.ends.serves(dialled, reached, own=own)
 
     def is_down(self, node: str) -> bool:
         return False

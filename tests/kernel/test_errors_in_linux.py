@@ -195,3 +195,13 @@ def test_a_connection_that_the_node_resets_is_closed(twin_of: Maker, segments: i
     entry = twin.linux.conntrack.get(tuple_of(request))
     assert entry is not None and (entry.state, entry.mark) == ("CLOSE", 0)
     agreed(twin.send(Shot(replace(request, tcp_flags=flags("SYN")), 9000, 0)))
+
+
+@pytest.mark.parametrize("destination", ["192.168.0.255", "255.255.255.255", "224.0.0.1"])
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_nobody_is_told_about_a_packet_to_many(twin_of: Maker, destination: str, protocol: str) -> None:
+    """K-3.3: neither by REJECT nor by a reset."""
+    with_ = "tcp-reset" if protocol == "tcp" else "icmp-port-unreachable"
+    twin = twin_of(f"*filter\n-A INPUT -p {protocol} -j REJECT --reject-with {with_}\nCOMMIT\n")
+    lost = agreed(twin.send(Shot(packet(CLIENT, destination, 9, protocol=protocol, came_by="eth0"), 5)))
+    assert (lost.walk.disposition, lost.heard.sightings) == (Disposition.DROPPED, ())

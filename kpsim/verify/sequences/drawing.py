@@ -186,7 +186,7 @@ class _Drawing:
         changeable = 4 if self._changeable else 0
         match weighted(
             choices,
-            (75 if talks else 0, "go on"), (13, "begin"), (changeable, "endpoints"), (4, "wait"),
+            (130 if talks else 0, "go on"), (13, "begin"), (changeable, "endpoints"), (4, "wait"),
             (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (8, "odd"),
             (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (3, "stray error"),
             (4 if self._services else 0, "service"), (2 if self._configuration is not None else 0, "restart"),
