@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from itertools import zip_longest
+from socket import getprotobyname
 from typing import NamedTuple
 
 from fuzz.rule_words import CHAINS, OWN_CHAINS
@@ -62,6 +63,7 @@ def by_table(saved: str) -> dict[str, list[str]]:
 
 
 _ALL_PORTS = re.compile(r"(?<!!) --[sd]port 0:65535")
+_PROTOCOL = re.compile(r"-p ([a-z][\w-]*)")
 _NEVER_WORKED = re.compile(r" --nflog-range \d+")
 _ORIGINAL_NETWORK = re.compile(r"--ctorigdst (\S+/\d+)")
 _NEGATED_PORTS = re.compile(r"! (--[sd]port) (\d+):(\d+)")
@@ -75,12 +77,21 @@ def _plain(line: str) -> str:
     ports. ``--ctorigdst`` prints the host part of a network, which it does not compare.
     """
     line = _NEGATED_PORTS.sub(_complement, line)
+    line = _PROTOCOL.sub(_number_of_protocol, line)
     line = _ALL_PORTS.sub("", _NEVER_WORKED.sub("", line))
     line = _ORIGINAL_NETWORK.sub(lambda found: f"--ctorigdst {ip_network(found[1], strict=False)}", line)
     for module in ("tcp", "udp", "sctp"):
         first, found, rest = line.partition(f" -m {module}")
         line = first + found + rest.replace(f" -m {module}", "") if found else line
     return line
+
+
+def _number_of_protocol(found: re.Match[str]) -> str:
+    """A protocol by its number, where iptables-save prints a name of this machine's files."""
+    try:
+        return f"-p {getprotobyname(found[1])}"
+    except OSError:
+        return found[0]
 
 
 def _complement(found: re.Match[str]) -> str:
