@@ -243,6 +243,8 @@ def share_sentence(imbalance: Imbalance) -> str:
             f" Session affinity keeps {plural(imbalance.clients, 'client')} with their endpoint: nothing evens it out"
             " while they come back within the timeout."
         )
+    elif imbalance.followed:
+        text += " Connection entries keep most of them where they were: sockets that are used again are no new flows (CT-5.2)."
     return text
 
 
