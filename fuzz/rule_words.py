@@ -97,7 +97,7 @@ ADDRESSES: Mapping[Family, Words] = {
         ("fd00::1", "fd00::/8", "fd00:1:2:3::4/64", "fd00::1/128", "ff02::1"),
         (
             "::/0", "::", "::1", "fd00::1/129", "fd00::1/", "", "fd00::1/ffff::", "fd00::1/ff:ff::", "FD00::1", "fd00::0:1",
-            "::ffff:10.0.0.1", "::10.0.0.1", "fd00::1,fd00::2", "fd00::1,fd00::/8", "10.0.0.1", "fd00::1%lo", "[fd00::1]", "fd00:::1",
+            "::ffff:10.0.0.1", "fd00::1,fd00::2", "fd00::1,fd00::/8", "10.0.0.1", "fd00::1%lo", "[fd00::1]", "fd00:::1",
             "fd00::1/08", "fd00::1/0x8", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "localhost", "ip6-localhost", "fd00::1/-1",
         ),
     ),
@@ -328,6 +328,16 @@ TARGETS: Mapping[str, Mapping[str, Words]] = {
     "TOS": {"--set-tos": Words(("0x10", "0x10/0x3f"), ("", "16", "Minimize-Delay", "0x100", "0x10/", "0x10/0x100", "010"))},
     "CLASSIFY": {"--set-class": Words(("1:2", "ffff:ffff"), ("", "1", "1:", ":1", "g:1", "10000:1", "1:10000", "001:02"))},
     "CHECKSUM": {"--checksum-fill": NONE},
+}  # fmt: skip
+#: the only tables and chains of some targets and matches; most rules keep to them
+HOMES: Mapping[str, tuple[Values, Values]] = {
+    "REJECT": (("filter",), ()), "DNAT": (("nat",), ("PREROUTING", "OUTPUT", "CH-1")), "SNAT": (("nat",), ("INPUT", "POSTROUTING", "CH-1")),
+    "MASQUERADE": (("nat",), ("POSTROUTING", "CH-1")), "REDIRECT": (("nat",), ("PREROUTING", "OUTPUT", "CH-1")), "NETMAP": (("nat",), ()),
+    "CT": (("raw",), ()), "NOTRACK": (("raw",), ()), "TRACE": (("raw",), ()), "TTL": (("mangle",), ()), "HL": (("mangle",), ()),
+    "DSCP": (("mangle",), ()), "TOS": (("mangle",), ()), "CHECKSUM": (("mangle",), ()), "DROP": (("filter", "raw", "mangle", "security"), ()),
+    "CLASSIFY": ((), ("FORWARD", "OUTPUT", "POSTROUTING", "CH-1")), "rpfilter": (("raw", "mangle"), ("PREROUTING", "CH-1")),
+    "owner": ((), ("OUTPUT", "POSTROUTING", "CH-1")), "socket": ((), ("PREROUTING", "INPUT", "CH-1")),
+    "-i": ((), ("PREROUTING", "INPUT", "FORWARD", "CH-1")), "-o": ((), ("OUTPUT", "FORWARD", "POSTROUTING", "CH-1")),
 }  # fmt: skip
 #: table → its chains; every table also has CH-1, CH-2
 CHAINS: Mapping[str, Values] = {

@@ -10,6 +10,7 @@ from fuzz.rule_words import (
     ADDRESSES,
     BY_FAMILY,
     CHAINS,
+    HOMES,
     INTERFACES,
     MATCHES,
     ONLY,
@@ -49,13 +50,20 @@ def _value(choices: Choices, words: Words) -> str:
 
 
 def _right_rule(choices: Choices, family: Family, table: str, chain: str) -> list[str]:
-    matches = [name for name in several(choices, list(MATCHES), 2) if ONLY.get(name, family) is family]
-    target = pick(choices, [name for name in TARGETS if ONLY.get(name, family) is family])
+    at_home = not chance(choices, _ODD)
+
+    def fits(name: str) -> bool:
+        tables, chains = HOMES.get(name, ((), ()))
+        here = (not tables or table in tables) and (not chains or chain in chains)
+        return ONLY.get(name, family) is family and (here or not at_home)
+
+    matches = [name for name in several(choices, list(MATCHES), 2) if fits(name)]
+    target = pick(choices, [name for name in TARGETS if fits(name)])
     if chance(choices, 40):
-        target = pick(choices, ("ACCEPT", "DROP", "RETURN", "CH-2"))
+        target = pick(choices, [name for name in ("ACCEPT", "DROP", "RETURN", "CH-2") if fits(name)])
     protocol = next((WANTS[name] for name in (*matches, target) if WANTS.get(name)), "")
     words: list[str] = []
-    for option in several(choices, _HEADER, 2):
+    for option in several(choices, [option for option in _HEADER if fits(option)], 2):
         values = ADDRESSES[family] if option in ("-s", "-d") else INTERFACES
         words += ["!"] * chance(choices, 15) + [option, _value(choices, values)]
     if protocol or chance(choices, 20):

@@ -311,7 +311,9 @@ def _last_node(journey: Journey) -> str:
     return journey.hops[-1].node if journey.hops else ""
 
 
-def tell(wiring: Wiring, packet: Packet, *, by_node: str, now_ns: int, chooser: Chooser) -> Journey:
+def tell(
+    wiring: Wiring, packet: Packet, *, by_node: str, now_ns: int, chooser: Chooser, trace: bool = False
+) -> Journey:
     """Takes a packet on that a node's kernel has sent already, such as the answer to a rejected one (K-3).
 
     The packet has passed the hooks of ``by_node``; the hops of the journey are the nodes after it.
@@ -328,7 +330,7 @@ def tell(wiring: Wiring, packet: Packet, *, by_node: str, now_ns: int, chooser: 
         return Journey(origin, packet, (), *reached, packet)
     arriving = packet.copy()
     arriving.in_interface = reached.interface
-    journey = send(wiring, arriving, at_node=reached.node, now_ns=now_ns, chooser=chooser)
+    journey = send(wiring, arriving, at_node=reached.node, now_ns=now_ns, chooser=chooser, trace=trace)
     return replace(journey, origin=origin, sent=packet)
 
 
@@ -341,7 +343,8 @@ def answer_to(packet: Packet) -> Packet:
         packet,
         saddr=packet.daddr, daddr=packet.saddr, sport=sport, dport=dport, tcp_flags=_SYN_ACK,
         icmp_type=ICMP_REQUESTS.get(packet.protocol, {}).get(packet.icmp_type, packet.icmp_type), sctp_chunk=_SCTP_ANSWERS.get(packet.sctp_chunk, "DATA"),
-        ttl=64, mark=0, in_interface="", out_interface="", related=None,
+        ttl=64, mark=0, in_interface="", out_interface="", related=None, uid=0, gid=0, numbers=None, sourced=False,
+        repeated=False,
     )  # fmt: skip
 
 

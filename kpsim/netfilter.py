@@ -89,7 +89,7 @@ class Netns(NodeFacts):
     def fork(self) -> "Netns":
         """A namespace that is now the same. What is committed to one of the two does not change the other."""
         other = Netns.__new__(Netns)
-        other.name, other.routing, other.sysctls = self.name, self.routing, self.sysctls
+        other.__dict__.update(self.__dict__)
         other.conntrack, other.memory = self.conntrack.copy(), self.memory.copy()
         other.programmed, other._registered = dict(self.programmed), dict(self._registered)
         other._entries = dict(self._entries)
@@ -193,7 +193,9 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
         for chain in table.base_chains():
             assert chain.base is not None
             nat = chain.base.type is ChainType.NAT
-            run = partial(tracking.translate if nat else run_base_chain, table=table, chain=chain)
+            reroutes = chain.base.type is ChainType.ROUTE and chain.base.hook is Hook.OUTPUT
+            runs = tracking.translate if nat else delivery.run_route_chain if reroutes else run_base_chain
+            run = partial(runs, table=table, chain=chain)
             entries.append(HookEntry(chain.base.hook, chain.base.priority, table.name, run))
             translates = translates or nat
     if translates or any(_tracks(table) for table in ruleset.tables.values()):

@@ -64,7 +64,8 @@ class Packet:
     gid: int | None = 0
     numbers: Numbers | None = None  #: of a TCP segment; None: it follows its sender's last one
     dont_fragment: bool = True  #: routers must not divide it
-    mtu: int = 0  #: of an ICMP error that says that a packet is too big: the length that would fit
+    #: of an ICMP error that says that a packet is too big: the length that would fit
+    mtu: int = field(default=0, compare=False)
     sourced: bool = field(default=False, compare=False)  #: its source was given, even if it is 0.0.0.0 or ::
 
     def copy(self) -> "Packet":

@@ -234,7 +234,7 @@ def test_a_helper_a_timeout_and_events_decide_nothing(words: str) -> None:
         ("-p tcp --dport http", "not a port number (names of services depend on the machine): 'http'"),
         ("-m owner --uid-owner root", "not a number of a user (names depend on the machine): 'root'"),
         ("-d ! 10.0.0.0/8", "iptables refuses a ! behind its option: write ! -d 10.0.0.0/8"),
-        ("! -s 10.0.0.1,10.0.0.2", "! -s takes one address or network, not several"),
+        ("! -s 10.0.0.1,10.0.0.2", "! -s goes with single addresses or networks only"),
         ("-s 010.0.0.1", "a part of the address begins with 0, which iptables reads as octal"),
         ("-m recent --set --seconds 9", "-m recent --set takes neither --seconds nor --hitcount"),
         ("-m ttl --ttl-eq 1 --ttl-lt 2", "-m ttl takes one option, not --ttl-eq and --ttl-lt"),

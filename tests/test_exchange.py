@@ -2,6 +2,8 @@
 K-3, K-7.3, K-8).
 """
 
+from contextlib import suppress
+
 import pytest
 from three_nodes import BOTH, V4, V6, Plan, dnat, host, number, packet, parsed, rules, world
 from worlds import ask
@@ -10,9 +12,11 @@ from kpsim.addresses import Family
 from kpsim.conntrack import tuple_of
 from kpsim.dialects import dialect_reading
 from kpsim.exchange import Answers, Exchange, Http, Relay, Verdict, client_gets, exchange, is_request
-from kpsim.packet import Packet
+from kpsim.exchange.client import error_of, refusal_of
+from kpsim.packet import Numbers, Packet
 from kpsim.packetpath.chooser import SeededChooser
-from kpsim.packetpath.reject import ICMP_ERRORS
+from kpsim.packetpath.reject import answer_name
+from kpsim.ruleset import RejectWith
 
 
 def served(plan: Plan, *pods: str) -> dict[str, object]:
@@ -87,6 +91,25 @@ def test_a_source_that_the_cloud_rules_translate_comes_back(plan: Plan) -> None:
     assert answer.seen.source == plan.nodes[0]
 
 
+@BOTH
+def test_the_answer_belongs_to_the_servers_process_and_not_to_the_clients(plan: Plan) -> None:
+    """xt_owner on the server's node sees the server's socket."""
+    mine = rules(plan, filters="-A OUTPUT -m owner --uid-owner 1000 -j DROP")
+    sent = packet(plan, "", plan.nodes[1], 8080)
+    sent.uid = 1000
+    assert ask(world(plan, "", mine), sent, "n1", local=True).verdict is Verdict.WORKS
+    assert ask(world(plan, mine), sent, "n1", local=True).verdict is Verdict.REQUEST_LOST
+
+
+@BOTH
+def test_a_request_with_numbers_is_answered_with_others(plan: Plan) -> None:
+    """K-6.4: a SYN-ACK has a sequence number of its own and acknowledges the SYN's."""
+    sent = packet(plan, plan.pod, plan.service)
+    sent.numbers = Numbers(4_000_000_000)
+    answer = ask(world(plan, rules(plan, dnat(plan, plan.remote))), sent, "n1")
+    assert answer.verdict is Verdict.WORKS
+
+
 # --- it is refused ---------------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +146,16 @@ def test_a_reject_of_the_first_node_names_the_rule(plan: Plan, local: bool) -> N
 
 
 @BOTH
+def test_a_reset_that_leaves_by_the_bridges_port_fits_no_socket(plan: Plan) -> None:
+    """K-3.1: it comes from the endpoint and not from the Service, so the client waits on."""
+    refuse = f"-A FORWARD -p tcp -d {plan.neighbour} -j REJECT --reject-with tcp-reset"
+    there = world(plan, rules(plan, dnat(plan, plan.neighbour), refuse))
+    answer = ask(there, packet(plan, plan.pod, plan.service), "n1")
+    assert judged(answer)[:3] == ("request-lost", "n1", "")
+    assert f"the refusal was lost on n1: it comes from {host(plan.neighbour)}:8080" in client_gets(answer)
+
+
+@BOTH
 def test_a_process_is_refused_by_its_system_call(plan: Plan) -> None:
     """K-3.2: a datagram that OUTPUT rejects or drops makes the send fail; a SYN that it drops hangs."""
     for target in ("REJECT", "DROP"):
@@ -132,10 +165,19 @@ def test_a_process_is_refused_by_its_system_call(plan: Plan) -> None:
     assert ask(there, packet(plan, "", plan.service), "n1", local=True).verdict is Verdict.REQUEST_LOST
 
 
-_ERRORS = [(V6 if name.startswith("icmp6") else V4, name) for name in ICMP_ERRORS if "time-exceeded" not in name]
+def _names(family: Family) -> list[str]:
+    """What REJECT can answer in a family, by iptables' names."""
+    names = []
+    for with_ in RejectWith:
+        with suppress(KeyError):
+            names.append(answer_name(family, with_))
+    return names
 
 
-@pytest.mark.parametrize(("plan", "with_"), _ERRORS, ids=[name for _, name in _ERRORS])
+_REJECTS = [(plan, name) for plan in (V4, V6) for name in _names(plan.family) if name != "tcp-reset"]
+
+
+@pytest.mark.parametrize(("plan", "with_"), _REJECTS, ids=[name for _, name in _REJECTS])
 def test_a_reject_of_the_second_node_comes_back_over_the_first(plan: Plan, with_: str) -> None:
     """CT-5.3, K-3: the error about the translated packet is translated back, and says what the socket knows."""
     refuse = f"-A FORWARD -d {plan.remote} -j REJECT --reject-with {with_}"
@@ -154,6 +196,17 @@ def test_soft_errors_are_no_error_of_a_datagram_socket(plan: Plan) -> None:
     there = world(plan, rules(plan, filters=refuse))
     assert judged(ask(there, packet(plan, plan.pod, plan.service), "n1"))[2] == "EHOSTUNREACH"
     assert judged(ask(there, packet(plan, plan.pod, plan.service, protocol="udp"), "n1"))[:3] == ("refused", "n1", "")
+
+
+@BOTH
+@pytest.mark.parametrize(("protocol", "error"), [("tcp", ""), ("udp", "EMSGSIZE")])
+def test_a_packet_that_is_too_big(plan: Plan, protocol: str, error: str) -> None:
+    """tcp_v4_err, udp_err: TCP sends shorter segments and tells nobody; a connected UDP socket reports it."""
+    sent = packet(plan, plan.pod, plan.remote, 8080, protocol)
+    icmp, kind, code = ("icmp", 3, 4) if plan.family is Family.IPV4 else ("icmpv6", 2, 0)
+    told = Packet(plan.family, icmp, number(plan.nodes[0]), sent.saddr, icmp_type=kind, icmp_code=code, related=sent)
+    assert refusal_of(sent, told)
+    assert error_of(sent, told) == error
 
 
 @BOTH

@@ -236,6 +236,21 @@ def test_a_pod_that_dials_another_nodes_port_under_local(cluster: Cluster) -> No
     assert rules["10.180.3.5:8080"].startswith("filter/KUBE-FORWARD -m conntrack --ctstate INVALID ")
 
 
+def test_the_detailed_text_tells_the_way_back_rule_by_rule(cluster: Cluster) -> None:
+    """PP-5.5: n3 lets the pod's answer go, n1 drops it."""
+    seeds = (
+        cluster.trace("n1", "192.168.0.2:30010", sender="pod", src="10.180.1.77:40000", seed=seed) for seed in range(20)
+    )
+    trace = next(each for each in seeds if each.journey.packet.destination == "10.180.3.5")
+    parts = trace.text("detailed").split("\n\n")
+    assert "what comes back: tcp 10.180.3.5:8080 → 10.180.1.77:40000" in parts
+    back = parts[parts.index("what comes back: tcp 10.180.3.5:8080 → 10.180.1.77:40000") + 1 :]
+    assert [part.partition(":")[0] for part in back[:2]] == ["n3", "n1"]
+    assert "leaves by eth0: tcp 10.180.3.5:8080 → 10.180.1.77:40000" in back[0]
+    assert "rule 1: drop of INVALID packets\n" in back[1]
+    assert "what comes back" not in trace.text()
+
+
 def test_outside_clients_of_local_reach_only_what_is_there(cluster: Cluster) -> None:
     """PP-5, PP-11.6, PP-11.7."""
     assert sums(cluster.trace("n2", "192.168.0.2:30010", expand=True)) == {"works": "1"}
@@ -471,3 +486,14 @@ def test_saved_rules_alone_assume_that_everybody_answers() -> None:
         assert "if something listens there" in last_line(trace)
     refused = trace_packet(site, make_packet("TCP", "192.168.0.1", 22), node="n1", sender=Sender.EXTERNAL)
     assert sums(refused) == {"refused": "1"}
+
+
+def test_saved_rules_tell_where_kube_proxy_listens_but_not_what_it_says(cluster: Cluster) -> None:
+    """CP-15.2, CP-15.4: the count of local endpoints is in no rule."""
+    [rules] = dialect_reading(saved := cluster.rules("n1", family=Family.IPV4)).parse(saved, Family.IPV4)
+    site = rules_site(rules, node_ips=["192.168.0.1"], pod_cidrs=["10.180.1.0/24"])
+    trace = trace_packet(site, make_packet("TCP", "192.168.0.1", 32010), node="n1", sender=Sender.EXTERNAL)
+    assert sums(trace) == {"unknown": "1"}
+    assert "200 or 503" in last_line(trace)
+    closed = trace_packet(site, make_packet("UDP", "192.168.0.1", 32010), node="n1", sender=Sender.EXTERNAL)
+    assert sums(closed) == {"refused": "1"}

@@ -19,6 +19,8 @@ _ERRORS6 = {
     (1, 4): ("ECONNREFUSED", True), (1, 5): ("EACCES", True), (1, 6): ("EACCES", True),
     (3, 0): ("EHOSTUNREACH", False), (4, 1): ("EPROTO", True),
 }  # fmt: skip
+#: errors by which a path says how long packets may be: TCP sends shorter segments
+_TOO_BIG = {(Family.IPV4, 3, 4), (Family.IPV6, 2, 0)}
 _NAMES = {
     family: {number: name for name, number in ICMP_ERRORS.items() if name.startswith("icmp6") is (family is Family.IPV6)}
     for family in Family
@@ -46,6 +48,8 @@ def error_of(sent: Packet, came: Packet) -> str:
         return ""
     if came.protocol == "tcp":
         return "ECONNREFUSED"
+    if (came.family, came.icmp_type, came.icmp_code) in _TOO_BIG:
+        return "EMSGSIZE" if sent.protocol == "udp" else ""
     table = _ERRORS4 if came.family is Family.IPV4 else _ERRORS6
     error, hard = table.get((came.icmp_type, came.icmp_code), ("", False))
     return error if hard or sent.protocol != "udp" else ""

@@ -6,7 +6,7 @@ from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
 from kpsim.exchange.client import error_of, is_answer, refusal_of
 from kpsim.exchange.verdicts import Exchange, Told, Verdict
-from kpsim.exchange.worlds import Absent, Answers, Closed, Relay, Target, World
+from kpsim.exchange.worlds import Absent, Answers, Closed, Relay, Target, Unsure, World
 from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, send, send_from, tell
 from kpsim.flowstate import ICMP_REQUESTS, Action, Direction, read
 from kpsim.netfilter import Cause, Disposition, Effects
@@ -44,13 +44,14 @@ def exchange(
     chooser: Chooser,
     local: bool = False,
     trace: bool = False,
+    trace_answer: bool = False,
 ) -> Exchange:
     """Sends a request that ``at_node`` meets first (``local``: makes) and judges what the client gets.
 
     The nodes of ``world`` remember the request and the answer; with :class:`WhatIf` nothing real changes. ``trace``
-    collects the steps of the request. InputError for an unknown node.
+    collects the steps of the request, ``trace_answer`` those of what comes back. InputError for an unknown node.
     """
-    followed = _Followed(world, now_ns, chooser, trace=trace)
+    followed = _Followed(world, now_ns, chooser, trace=trace, trace_answer=trace_answer)
     followed.remember_at_home(packet, at_node, local=local)
     request = send(world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
     return followed.judge(request)
@@ -59,9 +60,9 @@ def exchange(
 class _Followed:
     """One exchange that is being followed."""
 
-    def __init__(self, world: World, now_ns: int, chooser: Chooser, *, trace: bool) -> None:
+    def __init__(self, world: World, now_ns: int, chooser: Chooser, *, trace: bool, trace_answer: bool) -> None:
         self._world = world
-        self._trace = trace
+        self._trace, self._trace_answer = trace, trace_answer
         self._now_ns = now_ns
         self._chooser = chooser
 
@@ -114,7 +115,10 @@ class _Followed:
             told = Told(walk.answer, walk.with_ or "", walk.local_error)
             return Exchange(Verdict.REFUSED, request, last.node, told, by=by, cause=cause)
         assert walk.answer is not None
-        answer = tell(self._world, walk.answer, by_node=last.node, now_ns=self._now_ns, chooser=self._chooser)
+        answer = tell(
+            self._world, walk.answer, by_node=last.node, now_ns=self._now_ns, chooser=self._chooser,
+            trace=self._trace_answer,
+        )  # fmt: skip
         return self._refused(request, answer, Exchange(Verdict.REFUSED, request, last.node, by=by, cause=cause))
 
     def _refused(self, request: Journey, answer: Journey, judged: Exchange) -> Exchange:
@@ -148,6 +152,8 @@ class _Followed:
                 return self._absent(request, end, reason)
             case Relay():
                 return self._relayed(request, reaction)
+            case Unsure(reason):
+                return Exchange(Verdict.UNKNOWN, request, node, cause=reason)
 
     def _answered(self, request: Journey, listener: Answers) -> Exchange:
         assert request.end is not None
@@ -168,7 +174,7 @@ class _Followed:
         """Nothing listens: the kernel there resets a TCP connection, and tells others by ICMP."""
         packet = request.packet
         if packet.protocol == "tcp":
-            refusal = replace(answer_to(packet), tcp_flags=_RESET)
+            refusal = replace(answer_to(packet), tcp_flags=_RESET, uid=None, gid=None)  # the kernel's, of no socket
         else:
             kinds = _CLOSED_PORT if packet.protocol in ("udp", "udplite") else _NO_PROTOCOL
             refusal = _icmp_error(packet, packet.daddr, *kinds[packet.family])
@@ -187,17 +193,13 @@ class _Followed:
         if source is None:
             return lost
         error = _icmp_error(packet, source, *_NO_NEIGHBOUR[packet.family])
-        answer = send_from(
-            self._world, Place(Whose.PROCESS, node), error, last_node=node, now_ns=self._now_ns, chooser=self._chooser
-        )  # fmt: skip
+        answer = self._send_from(Place(Whose.PROCESS, node), error, node)
         judged = self._refused(request, answer, replace(lost, verdict=Verdict.REFUSED))
         return judged if judged.verdict is Verdict.REFUSED else replace(lost, answer=answer)
 
     def _relayed(self, request: Journey, relay: Relay) -> Exchange:
         """A load balancer took the request. The client gets what the load balancer gets for its own (PP-11.10)."""
         node = request.hops[-1].node
-        if relay.unknown:
-            return Exchange(Verdict.UNKNOWN, request, node, cause=f"{relay.name}: {relay.unknown}")
         if not relay.dials:
             return Exchange(Verdict.REQUEST_LOST, request, node, cause=f"{relay.name} has no node to send it to")
         drawn = self._chooser.uniform(len(relay.dials), ("load balancer", relay.name)) if len(relay.dials) > 1 else 0
@@ -220,8 +222,12 @@ class _Followed:
 
     def _send_back(self, request: Journey, packet: Packet) -> Journey:
         assert request.end is not None
+        return self._send_from(request.end, packet, request.hops[-1].node)
+
+    def _send_from(self, place: Place, packet: Packet, last_node: str) -> Journey:
         return send_from(
-            self._world, request.end, packet, last_node=request.hops[-1].node, now_ns=self._now_ns, chooser=self._chooser
+            self._world, place, packet, last_node=last_node, now_ns=self._now_ns, chooser=self._chooser,
+            trace=self._trace_answer,
         )  # fmt: skip
 
     def _is_home(self, request: Journey, answer: Journey) -> bool:

@@ -64,15 +64,20 @@ class Relay:
     """A load balancer takes the connection and opens one of its own. It chooses among ``dials`` with equal odds.
 
     Each of them is a node and the packet that the load balancer sends there. None: it has no node to send to.
-    ``unknown`` says in words why kpsim cannot tell what it dials; empty: it can.
     """
 
     name: str
     dials: tuple[tuple[str, Packet], ...] = ()
-    unknown: str = ""
 
 
-Reaction = Answers | Closed | Absent | Relay
+@dataclass(frozen=True, slots=True)
+class Unsure:
+    """How the end reacts is not known. ``reason`` says why, for people."""
+
+    reason: str
+
+
+Reaction = Answers | Closed | Absent | Relay | Unsure
 
 
 class World(Wiring, Protocol):

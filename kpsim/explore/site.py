@@ -21,7 +21,7 @@ from kpsim.proxier import Proxier
 from kpsim.ruleset import Role, Ruleset
 from kpsim.sysctls import Sysctls
 from kpsim.tracing.directory import Directory
-from kpsim.tracing.listening import Listening, Server
+from kpsim.tracing.listening import Anybody, Listening, Server
 from kpsim.tracing.site import Site
 
 _HEALTHZ_PORT = 10256  #: of an address that is configured without port
@@ -184,4 +184,4 @@ def rules_site(
             raise InputError(f"the rules are of {given}, the packet is of {family.label}")
         return held[family]
 
-    return Site((), Directory(), lambda _: machine, rules)
+    return Site((), Directory(), lambda _: machine, rules, Anybody(held))

@@ -34,7 +34,7 @@ _ETH_P_ALL, _SOL_PACKET, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 3, 263, 6
 _RECEIVED, _SENT = 2, 10  # columns of /proc/net/dev
 _PATIENCE_MS = 1000
 #: errors of a system call that concern the packet; any other error concerns the lab
-_VERDICTS = frozenset({"EPERM", "EACCES", "EINVAL", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL"})
+_VERDICTS = frozenset({"EPERM", "EACCES", "EINVAL", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "EMSGSIZE"})
 _IPV6_FLOWINFO, _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 11, 51, 52
 _RAW = {Family.IPV4: ("tcp", "udp", "sctp", "icmp"), Family.IPV6: ("tcp", "udp", "sctp", "icmpv6")}
 _NEIGHBOURLY, _LINK_LOCAL = frozenset({*range(130, 138), 143}), 0xFE80 >> 6

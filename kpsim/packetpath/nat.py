@@ -229,6 +229,8 @@ def translate(traversal: Traversal) -> None:
         packet.related = _translated_back(packet.related, target, at_destination=at_destination)
     has_id = packet.protocol in ICMP_PROTOCOLS
     if at_destination:
+        if traversal.hook is Hook.OUTPUT and packet.daddr != target.daddr:
+            traversal.reroute()
         traversal.rewrite_destination(target.daddr, packet.dport if has_id else target.dport)
         if has_id and packet.related is None:
             traversal.rewrite_source(packet.saddr, target.sport)

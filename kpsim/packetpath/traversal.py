@@ -17,7 +17,7 @@ from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.memory import NOTHING_TOUCHED, Bucket, IcmpSpending, RecentTouch, Touched
 from kpsim.packetpath.memory.limit import spend
 from kpsim.packetpath.memory.recent import RecentList
-from kpsim.packetpath.routing import AddressType, Decision, type_at
+from kpsim.packetpath.routing import AddressType, Decision, Question, type_at
 from kpsim.packetpath.steps import (
     Chosen,
     ConntrackChanged,
@@ -59,6 +59,7 @@ class Cause(enum.StrEnum):
     UNREACHABLE = "unreachable route"
     PROHIBIT = "prohibit route"
     TTL = "time to live exceeded"
+    TOO_BIG = "too big for the route"  #: and must not be divided (K-7.10)
     NO_ADDRESS = "no address to masquerade with"  #: CT-6.2
     TABLE_FULL = "connection table full"  #: CT-7.2
     TUPLE_TAKEN = "no free source port"  #: CT-6.3
@@ -79,6 +80,7 @@ class End:
     rule: RuleReference | None = None
     with_: str | None = None  #: of REJECTED: the answer's name
     local_error: str = ""  #: what a local sender's system call returns
+    tells: bool = False  #: a local sender gets the answer too, not only the error
     resumes: bool = False  #: of STOLEN: the hook rewrote the packet and sends it on through OUTPUT
 
 
@@ -114,8 +116,8 @@ class Traversal:
     """Satisfies :class:`kpsim.packetpath.matching.Facts`. One object per walk, used once."""
 
     __slots__ = (
-        "arrived", "bridged", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
-        "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "node",
+        "arrived", "asks_again", "bridged", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
+        "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "mtu", "node",
         "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "socket", "source_done", "steps", "table", "touches",
         "trying", "turned_away", "unconfirmed", "unsure_because", "unsure_mark", "updated", "world",
     )  # fmt: skip
@@ -143,6 +145,7 @@ class Traversal:
         self.table: TableKey | None = None  #: whose chains are running
         self.trying: Rule | None = None  #: the rule whose conditions are asked
         self.decision: Decision | None = None
+        self.asks_again: Question | None = None  #: OUTPUT changed what routing depends on: how it looked then
         # connection tracking
         self.ct_state = ""  #: empty: not looked up yet
         self.ct_states = _STATES["INVALID", False, False]  #: for xt_conntrack a packet without entry is INVALID
@@ -153,6 +156,7 @@ class Traversal:
         self.source_done = False
         self.exhausted = False
         # for the result
+        self.mtu = 0  #: that the packet exceeds
         self.dnat_rule: RuleReference | None = None
         self.snat_rule: RuleReference | None = None
         self.port_drawn = False
@@ -191,7 +195,7 @@ class Traversal:
         return value
 
     def way_back(self, address: int) -> Decision | None:
-        return self.node.routing.way_back(self.family, address)
+        return self.node.routing.way_back(self.family, address, Question(self.packet.daddr))
 
     def chance(self, chance: Chance, key: Hashable) -> bool:
         true = self.chooser.chance(chance.threshold, self.draw_key(key))
@@ -272,6 +276,16 @@ class Traversal:
     def tracked(self, tracking: Tracking) -> None:
         if self.steps is not None:
             self.steps.append(ConntrackChanged(tracking, self.entry))
+
+    def reroute(self) -> None:
+        """Has the packet, which this node made, routed again behind OUTPUT as it looks now (K-2.1)."""
+        self.settle_mark(self.node.routing.asked_marks(self.family))
+        self.asks_again = Question(self.packet.saddr, self.packet.mark)
+
+    def settle_mark(self, mask: int) -> None:
+        """Settles the bits of the packet's mark under a mask, as far as they are not known."""
+        while unsure := self.unsure_mark & mask:
+            self.settle(Field.MARK, unsure & -unsure)
 
     def rewrite_destination(self, address: int, port: int) -> None:
         packet = self.packet

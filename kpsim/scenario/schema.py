@@ -529,6 +529,8 @@ class Traffic(Part):
             raise ValueError("expected workload exactly if the traffic is from: pods")
         if self.origin is Origin.PODS and self.nodes:
             raise ValueError("nodes goes with from: nodes or outside; pods send from where they are")
+        if self.origin is Origin.OUTSIDE and self.via is Via.LOAD_BALANCER and self.nodes:
+            raise ValueError("with via: loadBalancer the load balancer chooses the node: nodes goes with other ways")
         if self.origin is not Origin.OUTSIDE and (self.clients != 1 or self.nat):
             raise ValueError("clients and nat go with from: outside")
         if self.long is not None and self.source_ports:

@@ -4,16 +4,19 @@ Counterpart: the sockets of pods and nodes, and what load balancers are configur
 EndpointSlices, Pods and Nodes. Where these do not tell, an answer says that it is assumed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from kpsim.addresses import Family, Network, join_host_port, parse_ip, parse_network
 from kpsim.cluster import ClusterState
-from kpsim.exchange import Absent, Answers, Closed, Reaction, Relay, Target
+from kpsim.exchange import Absent, Answers, Closed, Reaction, Relay, Target, Unsure
+from kpsim.fabric import Place, Whose
 from kpsim.objects import EndpointSlice, Node, Pod, Service, ServicePortSpec
 from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.ruleset import Compare, Field, Role, Ruleset
 from kpsim.tracing.directory import Address, Directory, Frontend
 
 _EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
@@ -46,6 +49,43 @@ class Dialled(NamedTuple):
 Servers = Callable[[str, Family], Sequence[Server]]
 
 
+class Ends(Protocol):
+    """The ends of packets' ways: how they react, and which Services are dialled."""
+
+    def reaction(self, end: Place, packet: Packet) -> Reaction:
+        """How the place reacts to a request that reached it."""
+
+    def serves(self, dialled: Target, reached: Target, *, own: bool) -> bool | None:
+        """Whether ``reached`` is an endpoint of the Service that has the frontend ``dialled``; None: no Service has it.
+
+        ``own``: the address of ``dialled`` is one of the node that the packet is at, so it may be a node port's.
+        """
+
+
+class Anybody:
+    """Nothing is known but the rules of one machine: everybody else answers."""
+
+    def __init__(self, rules: Mapping[Family, Ruleset] = MappingProxyType({})) -> None:
+        self._rules = rules
+
+    def reaction(self, end: Place, packet: Packet) -> Reaction:
+        if end.whose is not Whose.PROCESS:
+            return Answers(assumed=True)
+        if packet.protocol == "tcp" and packet.dport in self._health_checks.get(packet.family, ()):
+            return Unsure(
+                "kube-proxy answers there with 200 or 503, by its count of local endpoints, which rules do not tell"
+            )
+        return Closed("as far as is known")
+
+    def serves(self, dialled: Target, reached: Target, *, own: bool) -> bool | None:
+        return None
+
+    @cached_property
+    def _health_checks(self) -> dict[Family, frozenset[int]]:
+        """The ports of health checks that kube-proxy's rules let in (CP-15.4)."""
+        return {family: frozenset(_health_check_ports(ruleset)) for family, ruleset in self._rules.items()}
+
+
 class Listening:
     """The ends of packets' ways in a cluster at one moment. ``servers`` are those of a node's kube-proxy."""
 
@@ -55,22 +95,33 @@ class Listening:
         self.servers = servers
         self._endpoints: dict[tuple[str, str, str], frozenset[tuple[Address, int]]] = {}
 
+    def reaction(self, end: Place, packet: Packet) -> Reaction:
+        match end.whose:
+            case Whose.PROCESS:
+                return self._on_node(end.node, packet)
+            case Whose.POD:
+                return self._in_pod(packet)
+            case Whose.OUTSIDE:
+                return self._outside(packet)
+
     # --- which Service --------------------------------------------------------------------------------------------
 
-    def dialled(self, target: Target, *, own: bool) -> Dialled | None:
+    def serves(self, dialled: Target, reached: Target, *, own: bool) -> bool | None:
+        found = self._dialled(dialled, own=own)
+        if found is None:
+            return None
+        key = found.name, found.port.name, found.port.protocol
+        if key not in self._endpoints:
+            slices = self._slices.get(found.name, ())
+            self._endpoints[key] = frozenset(_endpoints(slices, found.port.name, found.port.protocol))
+        return ((reached.family, reached.address), reached.port) in self._endpoints[key]
+
+    def _dialled(self, target: Target, *, own: bool) -> Dialled | None:
         """The Service port that has this frontend. ``own``: the address is one of the node that the packet is at."""
         if target.protocol in ICMP_PROTOCOLS:
             return None
         found = self._frontends.get(Frontend((target.family, target.address), target.port, target.protocol))
         return found or (self._frontends.get(Frontend(None, target.port, target.protocol)) if own else None)
-
-    def serves(self, dialled: Dialled, reached: Target) -> bool:
-        """Whether a destination is an endpoint of a Service port, whatever its conditions are."""
-        key = dialled.name, dialled.port.name, dialled.port.protocol
-        if key not in self._endpoints:
-            slices = self._slices.get(dialled.name, ())
-            self._endpoints[key] = frozenset(_endpoints(slices, dialled.port.name, dialled.port.protocol))
-        return ((reached.family, reached.address), reached.port) in self._endpoints[key]
 
     @cached_property
     def _frontends(self) -> dict[Frontend, Dialled]:
@@ -100,7 +151,7 @@ class Listening:
 
     # --- who listens --------------------------------------------------------------------------------------------------
 
-    def on_node(self, node: str, packet: Packet) -> Reaction:
+    def _on_node(self, node: str, packet: Packet) -> Reaction:
         """How a node's own sockets react: kube-proxy's servers, and endpoints and pods in the host's network."""
         if packet.protocol == "tcp":
             for server in self.servers(node, packet.family):
@@ -109,7 +160,7 @@ class Listening:
         target = Target.of(packet)
         return Answers(f"what serves {target} on {node}") if target in self._listeners else Closed("as far as is known")
 
-    def in_pod(self, packet: Packet) -> Reaction:
+    def _in_pod(self, packet: Packet) -> Reaction:
         """How a pod reacts, or a machine outside the cluster that is an endpoint."""
         address, target = (packet.family, packet.daddr), Target.of(packet)
         name = str(self._directory.pods.get(address, ""))
@@ -129,16 +180,16 @@ class Listening:
             return Absent("no pod has this address")
         return Answers(assumed=True)
 
-    def outside(self, packet: Packet) -> Reaction:
+    def _outside(self, packet: Packet) -> Reaction:
         """How what is behind the gateway reacts: a load balancer, an endpoint outside the cluster, or any machine."""
         address, target = (packet.family, packet.daddr), Target.of(packet)
-        dialled = self.dialled(target, own=False)
+        dialled = self._dialled(target, own=False)
         if dialled is not None and dialled.proxied:
             return self._balanced(dialled, packet)
         if what := self._virtual.get(address):
             return Absent(f"no machine has {target}, {what}: only rules know it")
         if address in self._directory.pods or target in self._listeners:
-            return self.in_pod(packet)
+            return self._in_pod(packet)
         if any(network.family is packet.family and packet.daddr in network for network in self._service_networks):
             return Absent(f"no Service has {target}, an address of the service network")
         return Answers(assumed=True)
@@ -176,13 +227,13 @@ class Listening:
 
     # --- load balancers -----------------------------------------------------------------------------------------------
 
-    def _balanced(self, dialled: Dialled, packet: Packet) -> Relay:
+    def _balanced(self, dialled: Dialled, packet: Packet) -> Relay | Unsure:
         """The load balancer dials the node port of each node that passes its health check, from its own address."""
         address = join_host_port(packet.destination, packet.dport)
         name = f"the load balancer {address} of {dialled.name}"
         port = dialled.port.node_port
         if not port:
-            return Relay(name, unknown="the Service has no node port, and how else it reaches pods is not modelled")
+            return Unsure(f"{name}: the Service has no node port, and how else pods are reached is not modelled")
         dials = []
         for node in sorted(self._state.nodes, key=lambda node: node.metadata.name):
             to = next((value for family, value in _parsed(node.ips) if family is packet.family), None)
@@ -206,6 +257,15 @@ class Listening:
             if each.address_type == family.label
             for endpoint in each.endpoints
         )
+
+
+def _health_check_ports(ruleset: Ruleset) -> Iterator[int]:
+    for table in ruleset.tables.values():
+        for chain in table.ordered():
+            parts = (part for rule in chain.rules if rule.origin.role is Role.HEALTH_CHECK for part in rule.body)
+            for part in parts:
+                if isinstance(part, Compare) and part.field is Field.DPORT and part.value is not None:
+                    yield part.value
 
 
 def _parsed(texts: Iterable[str]) -> Iterator[Address]:

@@ -130,7 +130,8 @@ def trace_packet(
     judged = None
     if asks:
         judged = exchange(
-            WhatIf(site), begun, at_node=node, now_ns=now_ns, chooser=SeededChooser(seed, flow), local=local, trace=True
+            WhatIf(site), begun, at_node=node, now_ns=now_ns, chooser=SeededChooser(seed, flow), local=local, trace=True,
+            trace_answer=True,
         )  # fmt: skip
         if _answers_another(judged.request):
             judged = every = None

@@ -23,7 +23,8 @@ from kpsim.simulation.history import history
 from kpsim.tracing.probes import Probe
 from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS
-from kpsim.verify.intent.judging import Intent
+from kpsim.verify.intent.judging import Intent, intent_of
+from kpsim.verify.intent.settings import settings_of
 from kpsim.verify.moments import distinct_moments, site_at, traffic_probes
 
 
@@ -74,8 +75,27 @@ def cluster_subjects(cluster: Cluster, nodes: Sequence[str] = ()) -> Iterator[Su
         raise InputError("the cluster has no node with an address, a pod network or pods: nothing to verify")
     services = tuple(cluster.state.services)
     return (
-        Subject(_named(name, family.label), _own(cluster), name, family, services=services) for name, family in found
-    )
+        Subject(
+            _named(name, family.label), site := _own(cluster), name, family, services=services,
+            intent=_intent(cluster, site, name, family),
+        )
+        for name, family in found
+    )  # fmt: skip
+
+
+def _intent(cluster: Cluster, site: Site, node: str, family: Family) -> Intent | None:
+    """What is due at a node. It is not known beside other programs' rules, nor for a recording, which holds rules only,
+    nor if an address is written in an unusual form.
+    """
+    if cluster.replay is not None or cluster.rules_beside(node, family) is not None:
+        return None
+    liberal = cluster.sysctls.tcp_be_liberal or cluster.host.tcp_be_liberal
+    settings = settings_of(cluster.config, liberal=liberal, random_fully=cluster.host.random_fully)
+    objects = [cluster.state.objects[key].json for key in sorted(cluster.state.objects)]
+    try:
+        return intent_of(objects, settings, node, family, site.machine(node), bind_address=cluster.config.bind_address)
+    except ValueError:
+        return None
 
 
 def _families(site: Site, node: str, families: Sequence[Family]) -> list[Family]:

@@ -151,6 +151,8 @@ def _read_tcp(packet: Packet, segment: bytes, size: int, *, embedded: bool) -> N
     packet.tcp_flags = frozenset(name for name, bit in _FLAGS.items() if bits & bit)
     if size > begin:
         packet.tcp_flags |= {"PSH"}
+    if embedded:
+        return  # nobody follows its numbers
     scale, permitted, edges = _options(segment[20:begin])
     packet.numbers = Numbers(seq, ack, max(0, size - begin), window, scale, permitted, edges)
 

@@ -247,6 +247,8 @@ def cases(plan: Plan) -> list[Case]:
         Case("REJECT in OUTPUT", refused, source="node", filters=(f"-A OUTPUT -d {plan.service} -j REJECT", "", "")),
         Case("REJECT by reset", refused, filters=(f"-A FORWARD -p tcp -d {plan.service} -j REJECT --reject-with tcp-reset", "", ""),
              protocols=("tcp",)),
+        Case("K-3.1 a reset that leaves by the bridge's port", lost, end="neighbour", nat=(_to(plan, plan.neighbour), "", ""),
+             filters=(f"-A FORWARD -p tcp -d {plan.neighbour} -j REJECT --reject-with tcp-reset", "", ""), protocols=("tcp",)),
         Case("REJECT of the second node", refused, nat=(remote, "", ""), filters=("", f"-A FORWARD -d {plan.remote} -j REJECT", "")),
         Case("a soft error", refused, nat=(remote, "", ""), filters=("", f"-A FORWARD -d {plan.remote} -j REJECT --reject-with {soft}", "")),
         Case("a hard error", refused, nat=(remote, "", ""), filters=("", f"-A FORWARD -d {plan.remote} -j REJECT --reject-with {hard}", "")),

@@ -73,7 +73,9 @@ def parse(text: str, family: Family, *, file: str | None = None, unknown: OnUnkn
     for number, line in enumerate(whole.split("\n"), start=1 if whole is text else 0):
         document.line = number
         try:
-            document.read(line.rstrip(" \t\r"))
+            line = line.removesuffix("\r")
+            document.trailing = line[-1:] in (" ", "\t")
+            document.read(line.rstrip(" \t"))
         except ValueError as problem:
             document.problems.append(Problem(str(problem), file=file, line=number))
     document.end()
@@ -150,6 +152,7 @@ class _Document:
         self.open: _OpenTable | None = None
         self.problems: list[Problem] = []
         self.unsupported: list[UnsupportedRule] = []
+        self.trailing = False  #: the line ends in a blank, which iptables-restore does not take behind COMMIT
         self.old = False  #: an iptables before 1.4.3.2 wrote the tables that follow
 
     def read(self, line: str) -> None:
@@ -167,7 +170,7 @@ class _Document:
             raise ValueError(f"outside a table (*TABLE … COMMIT): {shown}")
         if line[0] == ":":
             self._declare(line[1:].split())
-        elif line == "COMMIT":
+        elif line == "COMMIT" and not self.trailing:
             self._commit(self.open)
         else:
             self._command(self.open, _without_counters(split_words(line)))
@@ -230,9 +233,9 @@ class _Document:
             case "-I" | "--insert", [chain, position, *rest] if position.isdigit():
                 if not 1 <= int(position) <= len(table.rules_of(chain)) + 1:
                     raise ValueError(f"chain {chain} has no position {position}")
-                self._rule(table, chain, rest, at=int(position) - 1)
+                self._rule(table, chain, rest, at=int(position) - 1, inserted=True)
             case "-I" | "--insert", [chain, *rest]:
-                self._rule(table, chain, rest, at=0)
+                self._rule(table, chain, rest, at=0, inserted=True)
             case "-N" | "--new-chain", [chain]:
                 self._new_chain(table, chain)
             case "-P" | "--policy", [chain, policy]:
@@ -246,7 +249,7 @@ class _Document:
             case _:
                 raise ValueError(f"command not understood: {command}")
 
-    def _rule(self, table: _OpenTable, chain: str, words: list[str], at: int) -> None:
+    def _rule(self, table: _OpenTable, chain: str, words: list[str], at: int, *, inserted: bool = False) -> None:
         rules = table.rules_of(chain)
         try:
             found = read_rules(words, self.family, table=table.name, keep=self.keep, old=self.old)
@@ -258,7 +261,8 @@ class _Document:
             if (why := _undeclared(rule, table) or refused_in(rule, table.name, chain)) is not None:
                 rules.insert(at, (None, self.line))
                 raise ValueError(f"{why} ({table.name}/{chain} rule {at + 1})")
-        rules[at:at] = [(rule, self.line) for rule in found]
+        # iptables inserts each of several rules before the one that it inserted last (K-20.7)
+        rules[at:at] = [(rule, self.line) for rule in (reversed(found) if inserted else found)]
 
     def _refuse(self, what: str, table: _OpenTable, chain: str, number: int, line: int) -> None:
         self.unsupported.append(UnsupportedRule(what, table.name, chain, number, line, self.file))

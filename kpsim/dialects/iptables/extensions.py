@@ -67,6 +67,7 @@ def flags_text(*flags: tuple[bool, str]) -> str:
 
 
 _MOST_HITS = 0xFFFF
+_LONGEST_LIST_NAME = 199
 RECENT_ACTIONS = ("set", "rcheck", "update", "remove")
 
 
@@ -86,8 +87,11 @@ def read_recent(arguments: Arguments, family: Family) -> Read:
         raise ValueError("-m recent --reap needs --seconds")
     if actions[0] in ("set", "remove") and (seconds is not None or hitcount is not None or reap):
         raise ValueError(f"-m recent --{actions[0]} takes neither --seconds nor --hitcount")
+    name = value_of(arguments, "--name") or "DEFAULT"
+    if name in (".", "..") or "/" in name or len(name.encode()) > _LONGEST_LIST_NAME:
+        raise ValueError(f"not a name of a list of -m recent: {name!r}")
     recent = Recent(
-        value_of(arguments, "--name") or "DEFAULT",
+        name,
         actions[0],
         None if seconds is None else read_number(seconds, ALL_BITS),
         reap,

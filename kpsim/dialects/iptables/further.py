@@ -113,16 +113,24 @@ _UNIT_NAMES = ("second", "minute", "hour", "day")
 _LIMIT_SCALE = 10_000  #: the tool counts in ten-thousandths of a second
 
 
+_DEFAULT_BURST, _MOST_TOKENS = 5, 10_000
+
+
 def read_limit(arguments: Arguments, _family: Family) -> Read:
     text, burst = value_of(arguments, "--limit") or "3/hour", value_of(arguments, "--limit-burst")
-    count_text, _, unit_text = text.partition("/")
+    count_text, slash, unit_text = text.partition("/")
+    if slash and not unit_text:
+        raise ValueError(f"not a rate: {text!r}")
     unit = next((name for name in _UNIT_NAMES if name.startswith(unit_text.lower() or "s")), "")
     if not unit or not (count_text.isascii() and count_text.isdigit()) or not int(count_text):
         raise ValueError(f"not a rate: {text!r}")
     period = _LIMIT_SCALE * _UNITS[unit[:3] if unit in ("second", "minute") else unit] // int(count_text)
     if not period:
         raise ValueError(f"too fast for -m limit: {text!r}")
-    return Read(Limit(*_rate(period), read_number(burst or "0", 10_000) or 5))  # a burst of 0 counts as not given
+    tokens = _DEFAULT_BURST if burst is None else read_number(burst, _MOST_TOKENS)
+    if not tokens:
+        raise ValueError("-m limit --limit-burst 0 lets nothing pass: legacy iptables refuses it")
+    return Read(Limit(*_rate(period), tokens))
 
 
 def _rate(period: int) -> tuple[int, str]:

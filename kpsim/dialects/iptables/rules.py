@@ -137,8 +137,24 @@ def _several(words: list[str], family: Family, table: str, *, keep: bool, old: b
 
 class _RuleReader:
     __slots__ = (
-        "begun", "chosen", "comment", "context", "family", "groups", "keep", "old", "opened", "position", "protocol", "several",
-        "table", "target", "words", "written",
+        "begun",
+        "chosen",
+        "comment",
+        "context",
+        "family",
+        "groups",
+        "keep",
+        "negated_address",
+        "old",
+        "opened",
+        "position",
+        "protocol",
+        "several",
+        "slots",
+        "table",
+        "target",
+        "words",
+        "written",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +163,7 @@ class _RuleReader:
     ) -> None:  # fmt: skip
         self.words, self.family, self.table, self.keep, self.old = words, family, table, keep, old
         self.chosen = chosen or {}  #: of an option that names several addresses, the one to read
+        self.negated_address = ""  #: ``-s`` or ``-d`` if one of them is negated
         self.several: dict[str, list[str]] = {}  #: options that name several addresses → the addresses
         self.position = 0
         self.written: list[Written | None] = []  #: None: kept free for a group's expression
@@ -154,6 +171,7 @@ class _RuleReader:
         self.comment: str | None = None
         self.groups: list[_Group] = []
         self.opened: dict[str, set[str]] = {"": set()}  #: modules of single options → options given
+        self.slots: dict[str, int] = {}  #: modules whose last ``-m`` has no option yet → its place among the pieces
         self.begun: set[str] = set()  #: modules whose ``-m`` has an option, and may get more
         self.protocol = ""
         self.context = ""  #: the module or target to which the next options belong, for messages
@@ -201,6 +219,8 @@ class _RuleReader:
                 self._target(word, name)
             return
         if word in ("-c", "--set-counters"):
+            if negate:
+                raise ValueError(f"! {word} makes no sense")
             if not (self._next().isdigit() and self._next().isdigit()):
                 raise ValueError(f"{word} needs two numbers: packets and bytes")
             return
@@ -226,8 +246,12 @@ class _RuleReader:
             text = f"{text} {self._next()}"
         if module == "udp":
             text = decimal(text)
-        if name in _MANY_ADDRESSES and "," in text:
-            text = self._one_of_several(name, text, negate)
+        if name in _MANY_ADDRESSES:
+            self.negated_address = name if negate else self.negated_address
+            if "," in text:
+                text = self._one_of_several(name, text)
+            if self.several and self.negated_address:
+                raise ValueError(f"! {self.negated_address} goes with single addresses or networks only")
         read = option.read(text, negate, self.family)
         if read is None:
             return
@@ -237,9 +261,17 @@ class _RuleReader:
         self.begun.add(option.module)
         if option.name == "--comment" and self.comment is None:
             self.comment, detail = str(detail), None
-        self.written.append(Written(row, part, detail, opens))
+        self._place(option, Written(row, part, detail, opens))
         if isinstance(part, Compare) and part.field is Field.L4PROTO and not negate:
             self.protocol = str(part.name)
+
+    def _place(self, option: Option, piece: Written) -> None:
+        """Puts a piece where its ``-m`` stood, if it is the first of that ``-m``; else behind all others."""
+        slot = self.slots.pop(option.module, -1) if option.place is Place.MATCH else -1
+        if slot >= 0:
+            self.written[slot] = piece
+        else:
+            self.written.append(piece)
 
     def _negated_late(self, word: str, negate: bool) -> bool:
         """Reads a ``!`` behind its option, as in ``-d ! NET``. ValueError unless the rule is from an old iptables."""
@@ -251,10 +283,8 @@ class _RuleReader:
             )
         return True
 
-    def _one_of_several(self, name: str, text: str, negate: bool) -> str:
+    def _one_of_several(self, name: str, text: str) -> str:
         """The address to read of ``-s A,B``; iptables makes a rule for each."""
-        if negate:
-            raise ValueError(f"! {name} takes one address or network, not several: {text!r}")
         addresses = text.split(",")
         if len(addresses) > _MOST_ADDRESSES:
             raise ValueError(f"{name} names more than {_MOST_ADDRESSES} addresses")
@@ -299,6 +329,9 @@ class _RuleReader:
             raise ValueError(f"-m {name} needs an option")
         self.opened[name] = set()
         self.begun.discard(name)
+        if name not in PORT_MODULES:
+            self.slots[name] = len(self.written)
+            self.written.append(None)
 
     def _target(self, flag: str, name: str) -> None:
         if self.target is not None:

@@ -211,6 +211,9 @@ def write_interface(part: Any, detail: str | None, _form: Form) -> str:
 #: protocol numbers and other spellings → name as in Packet.protocol
 _PROTOCOL_NAMES: Mapping[str, str] = {
     "ipv6-icmp": "icmpv6",
+    "mobility-header": "135",
+    "ipv6-mh": "135",
+    "mh": "135",
     **{str(number): name for name, number in PROTOCOL_NUMBERS.items()},
 }
 
@@ -231,7 +234,7 @@ def read_protocol(text: str, negate: bool, _family: Family) -> Read | None:
 
 
 def write_protocol(part: Compare, _detail: None, _form: Form) -> str:
-    return "ipv6-icmp" if part.name == "icmpv6" else str(part.name)
+    return {"icmpv6": "ipv6-icmp", "135": "mobility-header"}.get(str(part.name), str(part.name))
 
 
 #: the conntrack states of each module, in the order in which iptables-save lists them

@@ -64,12 +64,9 @@ def render_trace(
     """The trace as text: the packet, the hops, the outcomes, what became of the packet, and what its sender gets."""
     node = journey.hops[0].node
     lines = [f"{journey.sent} {_FROM[sender].format(node)}", ""]
-    arrived = journey.sent
-    for number, hop in enumerate(journey.hops):
-        if number:
-            arrived = _arrived(journey.hops[number - 1].walk.packet, site.machine(hop.node).uplink)
-        netns = site.netns(hop.node, hop.walk.packet.family)
-        lines += [*hop_lines(hop, arrived, netns, detailed=depth is Depth.DETAILED), ""]
+    lines += _way(journey, site, detailed=depth is Depth.DETAILED)
+    if depth is Depth.DETAILED and exchange is not None and exchange.answer is not None and exchange.answer.hops:
+        lines += [f"what comes back: {exchange.answer.sent}", "", *_way(exchange.answer, site, detailed=True)]
     if outcomes:
         lines += [*outcome_lines(outcomes, verdict), ""]
     lines.append(sentence(journey, site.directory))
@@ -102,6 +99,16 @@ def client_lines(exchange: Exchange, directory: Directory) -> Iterator[str]:
     rule = exchange.by.rule if exchange.by is not None else None
     reason = f" ({why(exchange.by.chain, rule)})" if exchange.by is not None and rule is not None else ""
     yield f"the client gets: {client_gets(exchange)}{reason}"
+
+
+def _way(journey: Journey, site: Site, *, detailed: bool) -> Iterator[str]:
+    """What each node on the way did, with an empty line behind each."""
+    arrived = journey.sent
+    for number, hop in enumerate(journey.hops):
+        if number:
+            arrived = _arrived(journey.hops[number - 1].walk.packet, site.machine(hop.node).uplink)
+        yield from hop_lines(hop, arrived, site.netns(hop.node, hop.walk.packet.family), detailed=detailed)
+        yield ""
 
 
 def _arrived(packet: Packet, interface: str) -> Packet:
