@@ -72,7 +72,7 @@ class _Asked:
     short_help="Follow a packet through the rules, and say why.",
     epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
     "In answers to probes, `by` is the rule that decided: the one that rejected or dropped the packet; of a delivered packet, "
-    "the one that sent it to its Service.",
+    "the one that sent it to its Service. `exchange` has the odds that the sender gets an answer.",
 )
 def trace(
     context: typer.Context,
