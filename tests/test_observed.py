@@ -132,7 +132,10 @@ def test_sockets_that_listen(tmp_path: Path) -> None:
         ("10.0.0.0/8 encap mpls 100 via 192.168.0.2 dev eth0", "a route with 'encap' is not modelled"),
         ("10.0.0.0/8 via nowhere dev eth0", "'nowhere' is no address"),
         ("10.0.0.0/8 dev eth0 metric many", "metric 'many' is no number"),
-        ("192.0.2.77 via inet6 fe80::1 dev eth0", "a route of IPv4 with an address of the other family is not modelled"),
+        (
+            "192.0.2.77 via inet6 fe80::1 dev eth0",
+            "a route of IPv4 with an address of the other family is not modelled",
+        ),
         ("10.0.0.0/99 dev eth0", "begins with '10.0.0.0/99'"),
         ("10:\tfrom all uidrange 0-0 lookup 7", "a policy rule with uidrange is not modelled"),
         ("10:\tfrom nowhere lookup 7", "'nowhere' is no address"),
