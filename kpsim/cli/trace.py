@@ -75,6 +75,7 @@ class _Asked:
     "the one that sent it to its Service.",
 )
 def trace(
+    context: typer.Context,
     cluster: Annotated[
         list[Path] | None,
         typer.Argument(metavar="CLUSTER", help="Manifests, or one recording.", show_default=False),
@@ -132,10 +133,14 @@ def trace(
             show_default=False,
         ),
     ] = None,
-    minimal: Annotated[bool, typer.Option("--minimal", help="One or two lines, for regression tests.")] = False,
+    minimal: Annotated[bool, typer.Option("--minimal", help="A few lines, for regression tests.")] = False,
     summary: Annotated[bool, typer.Option("--summary", help="The path: rules that matched (default).")] = False,
-    detailed: Annotated[bool, typer.Option("--detailed", help="Also rules that did not match, and why.")] = False,
-    expand: Annotated[bool, typer.Option("--expand", help="Every outcome with its exact odds.")] = False,
+    detailed: Annotated[
+        bool, typer.Option("--detailed", help="Also rules that did not match, and why, and the way back.")
+    ] = False,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Every outcome with its exact odds, to its end and back to the sender.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.")] = 0,
     pcap: Annotated[
         Path | None,
@@ -203,7 +208,11 @@ def trace(
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
+    from kpsim.cli.unused import notes
+
     depth = _depth(minimal, summary, detailed)
+    for note in notes(context, context.params):
+        typer.echo(f"note: {note}", err=True)
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})

@@ -192,39 +192,42 @@ class Site:
         machine = self.machine(name)
         match place.whose:
             case Whose.OUTSIDE:
-                return Arrival(name, machine.uplink)
+                _, interface = self._observed.get((packet.family, packet.daddr), (name, machine.uplink))
+                return Arrival(name, interface)
             case Whose.POD:
                 return Arrival(name, machine.pod_interface)
             case Whose.PROCESS:
                 return Arrival(name, "")
 
     def _home_of(self, packet: Packet, node: str) -> str:
-        """The node that has the packet's destination or runs its pod; empty: it is outside. ``node`` is asked first."""
+        """The node that has the packet's destination or runs its pod; empty: it is outside.
+
+        An address about which nothing is known may be a pod's of a node that a packet has reached, ``node`` before all.
+        """
         family, address = packet.family, packet.daddr
-        for name in dict.fromkeys((node, self.directory.node_of((family, address)), *self.node_names)):
-            if name in self.node_names:
-                machine = self.machine(name)
-                if machine.routing.interface_of(family, address) or any(
-                    network.family is family and address in network for network in machine.pod_networks
-                ):
-                    return name
         found = self.directory.node_of((family, address))
-        return found if found in self.node_names else ""
+        if found in self.node_names:
+            return found
+        for name in dict.fromkeys((node, *self._machines)):
+            machine = self.machine(name)
+            if machine.routing.interface_of(family, address) or any(
+                network.family is family and address in network for network in machine.pod_networks
+            ):
+                return name
+        return ""
 
     # --- what an exchange asks ----------------------------------------------------------------------------------------
 
     def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
-        if end.whose is Whose.PROCESS and self.machine(end.node).sockets is not None:
-            return self._by_socket(end, packet)
-        return self.ends.reaction(end, packet)
-
-    def _by_socket(self, end: Place, packet: Packet) -> Reaction:
-        """How a node reacts whose sockets are known. What kube-proxy's own sockets say is known better."""
-        listener = self.machine(end.node).listener(packet)
+        """How the end of a packet's way reacts."""
+        reaction = self.ends.reaction(end, packet)
+        machine = self.machine(end.node) if end.whose is Whose.PROCESS else None
+        if machine is None or machine.sockets is None:
+            return reaction
+        listener = machine.listener(packet)
         if listener is None:
-            return Closed()
-        known = self.ends.reaction(end, packet)
-        return Answers(listener.program) if isinstance(known, Closed) else known
+            return Closed("no socket is bound there")
+        return Answers(listener.program) if isinstance(reaction, Closed) else reaction
 
     def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
         own = self.machine(node).routing.is_local(dialled.family, dialled.address)
