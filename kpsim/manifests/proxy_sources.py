@@ -64,6 +64,7 @@ class ProxySettings:
     config: ProxyConfig | None
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    exact: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_proxy_settings(found: Sorted, mode: Mode | None) -> ProxySettings:
@@ -364,7 +365,7 @@ def _decide(search: _Search, found: Sorted, mode: Mode | None) -> ProxySettings:
     name = _hostname(right or [chosen], search)
     json = {**chosen.json, "hostnameOverride": name} if name else chosen.json
     config = None if findings else replace(chosen.typed(mode), hostname_override=name)
-    return ProxySettings(json, config, tuple(notes), tuple(findings))
+    return ProxySettings(json, config, tuple(notes), tuple(findings), chosen.exact)
 
 
 def _templates(setting: ProxySetting, complaints: Iterable[Complaint]) -> Iterator[Complaint]:
