@@ -208,11 +208,10 @@ def trace(
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
-    from kpsim.cli.unused import notes
+    from kpsim.cli.unused import print_notes
 
     depth = _depth(minimal, summary, detailed)
-    for note in notes(context, context.params):
-        typer.echo(f"note: {note}", err=True)
+    print_notes(context)
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
