@@ -27,7 +27,6 @@ later runs first (K-9.1). security stands at 150, where iptables-nft registers i
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from copy import copy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -90,7 +89,8 @@ class Netns(NodeFacts):
 
     def fork(self) -> "Netns":
         """A namespace that is now the same. What is committed to one of the two does not change the other."""
-        other = copy(self)
+        other = Netns.__new__(Netns)
+        other.__dict__.update(self.__dict__)
         other.conntrack, other.memory = self.conntrack.copy(), self.memory.copy()
         other.programmed, other._registered = dict(self.programmed), dict(self._registered)
         other._entries = dict(self._entries)

@@ -348,6 +348,35 @@ def test_neither_cluster_nor_rules(run: Run) -> None:
     assert "--rules FILE" in done.errors
 
 
+# --------------------------------------------------------------------------------------------- options without effect
+
+
+@pytest.mark.parametrize(
+    ("arguments", "note"),
+    [
+        (
+            ["--probes", "-", "--node", "node-1", "--from", "pod", "--seed", "3", "--expand", "--format", "json"],
+            "note: --node, --from, --expand, --seed, --format without effect beside --probes: each probe says itself what is "
+            "sent, and every answer is a JSON line with all outcomes",
+        ),
+        (
+            ["--node", "node-1", "--packet", "IP(dst='172.30.0.10')/TCP(dport=80)", "--protocol", "UDP"],
+            "note: --protocol without effect beside --packet: the expression says what is sent",
+        ),
+        (
+            ["--node", "node-1", "--dst", "172.30.0.10:80", "--family", "ipv4"],
+            "note: --family without effect beside a cluster: a cluster has both families, and addresses tell which is meant",
+        ),
+    ],
+)
+def test_an_option_without_effect_is_named(run: Run, shop: Path, arguments: list[str], note: str) -> None:
+    assert note in run(shop, *arguments).errors.splitlines()
+
+
+def test_a_default_is_no_option_that_was_given(run: Run, shop: Path) -> None:
+    assert "without effect" not in run(shop, "--node", "node-1", "--dst", "172.30.0.10:80").errors
+
+
 OWNERS = "*nat\n-A OUTPUT -p tcp -m owner --uid-owner 1337 -j RETURN\n-A OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n"
 
 
