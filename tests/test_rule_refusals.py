@@ -88,6 +88,8 @@ def refusal(table: str, rule: str, family: Family = V4) -> str:
         ("raw", "-A A -m recent --rcheck --name ..", "not a name of a list"),
         ("raw", "-A A ! -s 10.0.0.1 -d 10.0.0.2,10.0.0.3", "! -s goes with single addresses"),
         ("raw", "COMMIT ", "command not understood: COMMIT"),
+        ("filter", "-A INPUT -m multiport --sports 80 -p tcp", "-p stands before --sports"),
+        ("filter", "-A INPUT -p tcp -m tcp --sport 1 -m tcp --sport 0", "--sport is given twice"),
         ("filter", "-A INPUT -p udp ! --dport 0:65535", "no port is outside 0:65535"),
         ("filter", "-A INPUT -p udp --dport 0x50", "not a decimal port number"),
     ],
