@@ -215,8 +215,6 @@ def trace(
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
-        if allow_unknown and not beside:
-            raise InputError("--allow-unknown goes with --rules or --beside")
         assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown)
         site, families, now_ns, own = _cluster(cluster or [], mode, beside or [], sysctl or [], assumed)
         node = node or own
@@ -290,6 +288,8 @@ def _cluster(
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
+    if assumed.allow_unknown and not beside:
+        raise InputError("--allow-unknown goes with --rules or --beside")
     with way_out():
         loaded = load(
             paths,
