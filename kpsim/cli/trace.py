@@ -75,6 +75,7 @@ class _Asked:
     "the one that sent it to its Service.",
 )
 def trace(
+    context: typer.Context,
     cluster: Annotated[
         list[Path] | None,
         typer.Argument(metavar="CLUSTER", help="Manifests, or one recording.", show_default=False),
@@ -207,7 +208,11 @@ def trace(
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
+    from kpsim.cli.unused import notes
+
     depth = _depth(minimal, summary, detailed)
+    for note in notes(context, context.params):
+        typer.echo(f"note: {note}", err=True)
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
