@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from kpsim.comparison.documents import run_differences
-from kpsim.errors import InputError, Problem
+from kpsim.errors import InputError, Problem, printable
 from kpsim.inputs import json_object, read_text
-from kpsim.manifests.places import printable
+from kpsim.outputs import write_file
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
 from kpsim.scenarios import names_scenario, scenario_names
@@ -118,7 +118,7 @@ def _check_recording(path: Path, *, update: bool) -> Checked:
 
             statements = first_packet_differences(replay, expected, outcomes) + statements  # packets matter most
     if statements and update:
-        beside.write_text("".join(map(_line, outcomes)), encoding="utf-8")
+        write_file(beside, "".join(map(_line, outcomes)))
     moved = Verdict.UPDATED if update else Verdict.DIFFERS
     return Checked(str(path), "recording", moved if statements else Verdict.HOLDS, tuple(statements))
 

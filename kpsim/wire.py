@@ -342,13 +342,16 @@ def write_pcap(path: Path | str, packets: Iterable[tuple[int, Packet]]) -> None:
 
     Each packet begins with its IP header. Times are written in microseconds.
     """
+    from io import BytesIO
+
     from scapy.utils import RawPcapWriter
 
-    try:
-        with RawPcapWriter(str(path), linktype=_RAW_LINK_TYPE) as writer:
-            writer.write_header(None)
-            for time_ns, packet in packets:
-                seconds, rest_ns = divmod(time_ns, SECOND_NS)
-                writer.write_packet(bytes(to_scapy(packet)), sec=seconds, usec=rest_ns // 1000)
-    except OSError as error:
-        raise InputError(Problem(error.strerror or "cannot be written", file=str(path))) from None
+    from kpsim.outputs import write_file
+
+    out = BytesIO()
+    writer = RawPcapWriter(out, linktype=_RAW_LINK_TYPE)
+    writer.write_header(None)
+    for time_ns, packet in packets:
+        seconds, rest_ns = divmod(time_ns, SECOND_NS)
+        writer.write_packet(bytes(to_scapy(packet)), sec=seconds, usec=rest_ns // 1000)
+    write_file(path, out.getvalue())

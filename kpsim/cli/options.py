@@ -10,6 +10,15 @@ from kpsim.addresses import Family
 from kpsim.config import Mode
 
 
+def path_given(text: str) -> Path:
+    """Read a path. An empty one would be the current directory, which nobody means."""
+    if not text:
+        raise typer.BadParameter("an empty path")
+    if "\0" in text:
+        raise typer.BadParameter("a path with a NUL character")
+    return Path(text)
+
+
 class Format(enum.StrEnum):
     """The values of ``--format``."""
 
@@ -56,6 +65,7 @@ ClusterArgument = Annotated[
         metavar="CLUSTER",
         help="Manifests (YAML or JSON files, directories, - for standard input) or one recording.",
         show_default=False,
+        parser=path_given,
     ),
 ]
 

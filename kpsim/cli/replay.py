@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import Format, FormatOption, ModeOption
+from kpsim.cli.options import Format, FormatOption, ModeOption, path_given
 
 
 @app.command(
@@ -14,7 +14,7 @@ from kpsim.cli.options import Format, FormatOption, ModeOption
     epilog="Example: kpsim replay node-1.recording.jsonl --format json | jq .metrics",
 )
 def replay(
-    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A recording: JSON lines.")],
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A recording: JSON lines.", parser=path_given)],
     mode: ModeOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:

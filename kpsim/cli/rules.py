@@ -6,6 +6,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.options import BesideOption, ClusterArgument, FamilyName, ModeOption
+from kpsim.cli.printing import note
 
 
 @app.command(
@@ -25,5 +26,5 @@ def rules(
     from kpsim.explore import load
 
     loaded = load(cluster, mode=mode, beside=beside or ())
-    loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
+    loaded.print_notes(note)
     typer.echo(loaded.rules(node, family=family.family if family else None), nl=False)

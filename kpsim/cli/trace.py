@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, FamilyName, Format, FormatOption, ModeOption, SysctlOption
+from kpsim.cli.options import BesideOption, FamilyName, Format, FormatOption, ModeOption, SysctlOption, path_given
+from kpsim.cli.printing import go_on_without_reader, note
 from kpsim.errors import InputError, Problem, UnsupportedRule
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class _Asked:
 def trace(
     cluster: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="CLUSTER", help="Manifests, or one recording.", show_default=False),
+        typer.Argument(metavar="CLUSTER", help="Manifests, or one recording.", show_default=False, parser=path_given),
     ] = None,
     node: Annotated[
         str, typer.Option("--node", metavar="NAME", help="The node that the packet meets first.", show_default=False)
@@ -84,7 +85,11 @@ def trace(
     read_pcap: Annotated[
         Path | None,
         typer.Option(
-            "--read-pcap", metavar="FILE", help="Trace each packet of a capture, in order.", show_default=False
+            "--read-pcap",
+            metavar="FILE",
+            help="Trace each packet of a capture, in order.",
+            show_default=False,
+            parser=path_given,
         ),
     ] = None,
     probes: Annotated[
@@ -94,6 +99,7 @@ def trace(
             metavar="FILE",
             help="Answer a file of probes, JSON lines (- reads them from stdin).",
             show_default=False,
+            parser=path_given,
         ),
     ] = None,
     minimal: Annotated[bool, typer.Option("--minimal", help="One or two lines, for regression tests.")] = False,
@@ -103,7 +109,9 @@ def trace(
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.")] = 0,
     pcap: Annotated[
         Path | None,
-        typer.Option("--pcap", metavar="FILE", help="Write what each hop would have seen.", show_default=False),
+        typer.Option(
+            "--pcap", metavar="FILE", help="Write what each hop would have seen.", show_default=False, parser=path_given
+        ),
     ] = None,
     mode: ModeOption = None,
     family: Annotated[
@@ -112,7 +120,11 @@ def trace(
     rules: Annotated[
         Path | None,
         typer.Option(
-            "--rules", metavar="FILE", help="A saved ruleset (iptables-save) instead of a cluster.", show_default=False
+            "--rules",
+            metavar="FILE",
+            help="A saved ruleset (iptables-save) instead of a cluster.",
+            show_default=False,
+            parser=path_given,
         ),
     ] = None,
     node_ip: Annotated[
@@ -145,6 +157,11 @@ def trace(
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
     depth = _depth(minimal, summary, detailed)
+    if pcap is not None:
+        from kpsim.outputs import check_file
+
+        check_file(pcap)
+        go_on_without_reader()
     asked = _Asked(dst, src, protocol, packet, read_pcap)
     if rules is None:
         _refuse(
@@ -203,7 +220,7 @@ def _cluster(
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
     loaded = load(paths, mode=mode, beside=beside, sysctls=assignments(sysctls))
-    loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
+    loaded.print_notes(note)
     return loaded.site, loaded.families, loaded.now_ns
 
 
@@ -219,9 +236,9 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
         name, _, addresses = text.partition("=")
         devices.append(HostInterface(name, tuple(part for part in addresses.split(",") if part)))
     if not ruleset.tables:
-        typer.echo(f"note: there is no table in {machine.rules}: every packet passes", err=True)
+        note(f"there is no table in {machine.rules}: every packet passes")
     if not machine.node_ips:
-        typer.echo("note: without --node-ip only loopback addresses are the machine's own", err=True)
+        note("without --node-ip only loopback addresses are the machine's own")
     site = rules_site(
         ruleset,
         node_ips=machine.node_ips,
@@ -285,7 +302,7 @@ def _packets(asked: _Asked, families: "tuple[Family, ...]", start_ns: int) -> "I
                 why = (
                     each.refusal or f"{each.packet.family.label if each.packet else ''} is not among the families here"
                 )
-                typer.echo(f"note: packet {each.number} of {asked.capture}: {why}", err=True)
+                note(f"packet {each.number} of {asked.capture}: {why}")
             else:
                 yield each.number, start_ns + each.time_ns - captured[0].time_ns, each.packet
         return

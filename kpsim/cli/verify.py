@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, Format, FormatOption, ModeOption, SysctlOption, complete_scenario
+from kpsim.cli.options import (
+    BesideOption,
+    Format,
+    FormatOption,
+    ModeOption,
+    SysctlOption,
+    complete_scenario,
+    path_given,
+)
+from kpsim.cli.printing import console, go_on_without_reader, note, plain_console
 from kpsim.errors import InputError
 from kpsim.lab.tools.variants import Variant
 
@@ -21,8 +30,6 @@ if TYPE_CHECKING:
     from kpsim.verify.runs import Question
     from kpsim.verify.subjects import Subject
     from kpsim.verify.verification import Verification
-
-_WIDTH = 160  # for output that goes to no terminal: two traces side by side
 
 
 @app.command(
@@ -47,7 +54,10 @@ def verify(
         Variant, typer.Option("--backend", help="Which iptables loads the rules: over nf_tables or legacy.")
     ] = Variant.NFT,
     probes: Annotated[
-        Path | None, typer.Option("--probes", metavar="FILE", help="Send these probes: JSON lines, as for trace.")
+        Path | None,
+        typer.Option(
+            "--probes", metavar="FILE", help="Send these probes: JSON lines, as for trace.", parser=path_given
+        ),
     ] = None,
     random: Annotated[
         int, typer.Option("--random", metavar="N", help="Send so many random probes instead of every frontend.", min=0)
@@ -76,7 +86,7 @@ def verify(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="Write each case of disagreement here, to send it again.", file_okay=False
+            "--out", metavar="DIR", help="Write each case of disagreement here, to send it again.", parser=path_given
         ),
     ] = None,
     format: FormatOption = Format.TEXT,
@@ -86,6 +96,7 @@ def verify(
     Needs root. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
     """
     from kpsim.lab.requirements import require
+    from kpsim.outputs import check_directory
     from kpsim.sysctls import assignments
     from kpsim.verify.report import print_report
     from kpsim.verify.runs import PROBES_PER_CLUSTER, drawn, given, random_clusters, systematic
@@ -94,6 +105,9 @@ def verify(
 
     if probes is not None and random:
         raise InputError("give either --probes or --random")
+    if out is not None:
+        check_directory(out)
+        go_on_without_reader()
     require(variant)
     if not paths:
         _refuse_without_cluster(
@@ -111,7 +125,7 @@ def verify(
         subjects = list(
             load_subjects(
                 paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
-                beside=beside or (), sysctls=assignments(sysctl or ()), note=lambda text: typer.echo(f"note: {text}", err=True),
+                beside=beside or (), sysctls=assignments(sysctl or ()), note=note,
             )
         )  # fmt: skip
         if probes is not None:
@@ -127,10 +141,7 @@ def verify(
     if format is Format.JSON:
         typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        print_report(report, console if console.is_terminal else Console(highlight=False, width=_WIDTH))
+        print_report(report, console() or plain_console())
     if not report.agrees:
         sys.exit(1)
 
@@ -165,10 +176,11 @@ def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
         name = re.sub(r"\W+", "-", verification.subject).strip("-")
         wanted = {each.probe for each in verification.disagreements}
         lines = [json.dumps(probe_record(p), ensure_ascii=False) for p in question.probes if str(p.id) in wanted]
-        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_file(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
         if question.manifest:
-            (folder / f"{name}.yaml").write_text(question.manifest, encoding="utf-8")
+            write_file(folder / f"{name}.yaml", question.manifest)
 
+    from kpsim.outputs import write_file
     from kpsim.tracing.probes import probe_record
 
     return write
@@ -177,13 +189,13 @@ def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
 @contextmanager
 def _progress(total: int | None) -> Iterator[Callable[[str, int], None]]:
     """Show a bar on stderr, on a terminal only."""
-    if not sys.stderr.isatty():
+    terminal = console(stderr=True)
+    if terminal is None:
         yield lambda *_: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("probes"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=terminal, transient=True) as bar:
         task = bar.add_task("building", total=total)
         yield lambda subject, sent: bar.update(task, description=subject, advance=sent)

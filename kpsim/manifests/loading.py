@@ -11,12 +11,12 @@ from pathlib import Path
 from kpsim.bulk import without_collector
 from kpsim.cluster import ClusterState
 from kpsim.config import Mode, ProxyConfig, config_from_json
-from kpsim.errors import InputError
+from kpsim.errors import InputError, printable
 from kpsim.inputs import Json, Stdin
 from kpsim.manifests.admission import admit, typed_objects
 from kpsim.manifests.derived import derive_from_pods, mirror_endpoints
 from kpsim.manifests.kinds import Sorted, skipped_notes, sort_documents
-from kpsim.manifests.places import Finding, Place, Source, printable, problems_of
+from kpsim.manifests.places import Finding, Place, Source, problems_of
 from kpsim.manifests.proxy_config import check_proxy_config
 from kpsim.manifests.reading import Document, read_paths
 from kpsim.manifests.remarks import remarks
