@@ -95,6 +95,7 @@ class Netns(NodeFacts):
 
         Connections and affinity lists stay, except lists that no rule uses any longer (K-4.2).
         """
+        self.generation += 1
         self.programmed[programmed.family] = programmed
         self._arrange(programmed.family)
         self.memory.retain(lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)))
@@ -142,6 +143,7 @@ class Netns(NodeFacts):
         clash, as on two processors (K-6.8). If the ``clash`` is LOST, the walk's result does not hold: the packet is
         dropped.
         """
+        self.generation += 1
         delete = self.conntrack.delete
         ended = tuple(gone for gone in effects.destroyed if delete(gone.entry.original, gone.entry.reply))
         if effects.updated is not None:
@@ -153,6 +155,7 @@ class Netns(NodeFacts):
 
     def collect(self, now_ns: int) -> tuple[Destroyed, ...]:
         """Runs a round of the connection table's collector (CT-3.9, CT-7.4). Returns the entries that it removed."""
+        self.generation += 1
         return self.conntrack.collect(now_ns, self.sysctls)
 
     def interface_down(self, name: str) -> tuple[Destroyed, ...]:
@@ -160,6 +163,7 @@ class Netns(NodeFacts):
 
         Returns those connections. KeyError if there is no such interface.
         """
+        self.generation += 1
         self.routing = self.routing.without(name)
         return self.conntrack.interface_down(name)
 
@@ -168,6 +172,7 @@ class Netns(NodeFacts):
 
         Returns those connections. KeyError if there is no such interface.
         """
+        self.generation += 1
         self.routing = self.routing.without_address(name, address)
         return self.conntrack.address_removed(name, address.family, address.value)
 
@@ -335,14 +340,19 @@ def expand(
     trace: bool = False,
     indexed: bool = True,
     as_written: bool = False,
+    limit: int | None = None,
+    merge: bool = True,
 ) -> list[tuple[Fraction, Walk]]:
     """Every outcome of a packet with its exact probability, in the order of the rules. The probabilities sum to 1.
 
     ``as_written``: probabilities printed as 1/k count as exactly 1/k, not as the kernel's threshold / 2³¹ (K-5). Source
     ports that the kernel draws are not enumerated; ``Walk.source_port_drawn`` says that one was drawn.
+
+    Ways through the rules that lead to the same state are one outcome, which the first of them stands for;
+    ``merge=False`` keeps them apart. TooManyWays (an InputError that names the chains) after ``limit`` ways.
     """
 
     def once(chooser: Chooser) -> Walk:
         return walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, trace=trace, indexed=indexed)
 
-    return list(explore(once, as_written=as_written))
+    return list(explore(once, as_written=as_written, limit=limit, merge=merge))

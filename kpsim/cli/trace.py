@@ -12,6 +12,7 @@ from kpsim.cli import app
 from kpsim.cli.options import BesideOption, FamilyName, Format, FormatOption, ModeOption, SysctlOption, path_given
 from kpsim.cli.printing import go_on_without_reader, note
 from kpsim.errors import InputError, Problem, UnsupportedRule
+from kpsim.packetpath.chooser import MOST_WAYS
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
@@ -106,6 +107,12 @@ def trace(
     summary: Annotated[bool, typer.Option("--summary", help="The path: rules that matched (default).")] = False,
     detailed: Annotated[bool, typer.Option("--detailed", help="Also rules that did not match, and why.")] = False,
     expand: Annotated[bool, typer.Option("--expand", help="Every outcome with its exact odds.")] = False,
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit", metavar="N", help="Give up after so many ways of a packet through the rules.", min=1, max=10**9
+        ),
+    ] = MOST_WAYS,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.")] = 0,
     pcap: Annotated[
         Path | None,
@@ -182,13 +189,15 @@ def trace(
     if len(given) != 1:
         raise InputError(f"give one of {', '.join(sources)}" + (f", not {' and '.join(given)}" if given else ""))
     if probes is not None:
-        _answer_probes(probes, site, families, now_ns)
+        _answer_probes(probes, site, families, now_ns, limit)
         return
     if not node and site.node_names:
         raise InputError(f"--node is missing; there is {', '.join(site.node_names[:5])}")
     traced: list[Trace] = []
     for numbered in _packets(asked, families, now_ns):
-        traced.append(_trace(numbered, site, node or "node", sender, seed, expand, commit=read_pcap is not None))
+        traced.append(
+            _trace(numbered, site, node or "node", sender, seed, expand, commit=read_pcap is not None, limit=limit)
+        )
         _show(traced[-1], depth, format, first=len(traced) == 1)
     if pcap is not None:
         from kpsim.wire import write_pcap
@@ -278,14 +287,14 @@ def _family_of_destination(dst: str) -> "Family":
     return Family.IPV6 if dst.count(":") > 1 else Family.IPV4
 
 
-def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int) -> None:
+def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int, limit: int) -> None:
     from kpsim.bulk import without_collector
     from kpsim.inputs import read_text, shown_name
     from kpsim.tracing.probes import Prober, parse_probes
 
     found = parse_probes(read_text(path).split("\n"), site, file=shown_name(path), families=families)
     with without_collector():
-        for line in Prober(site, now_ns).lines(found):
+        for line in Prober(site, now_ns, limit=limit).lines(found):
             typer.echo(line)
 
 
@@ -317,7 +326,15 @@ def _packets(asked: _Asked, families: "tuple[Family, ...]", start_ns: int) -> "I
 
 
 def _trace(
-    numbered: "tuple[int, int, Packet]", site: "Site", node: str, sender: str, seed: int, expand: bool, *, commit: bool
+    numbered: "tuple[int, int, Packet]",
+    site: "Site",
+    node: str,
+    sender: str,
+    seed: int,
+    expand: bool,
+    *,
+    commit: bool,
+    limit: int,
 ) -> "Trace":
     from kpsim.tracing.probes import sender_of
     from kpsim.tracing.traces import trace_packet
@@ -325,7 +342,7 @@ def _trace(
     number, now_ns, packet = numbered
     return trace_packet(
         site, packet, node=node, sender=sender_of(sender), seed=seed, flow=number, expand=expand, commit=commit,
-        now_ns=now_ns,
+        now_ns=now_ns, limit=limit,
     )  # fmt: skip
 
 

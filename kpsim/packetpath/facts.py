@@ -18,3 +18,4 @@ class NodeFacts:
         self.sysctls = sysctls or Sysctls()
         self.conntrack = ConntrackTable()
         self.memory = Memory()
+        self.generation = 0  #: grows with every change, so what was learnt about the node before is known to be old

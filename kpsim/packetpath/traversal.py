@@ -7,6 +7,8 @@ changes as :class:`Effects`. The hooks decide what happens to the packet.
 import enum
 from collections.abc import Hashable
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
@@ -106,9 +108,9 @@ class Traversal:
 
     __slots__ = (
         "arrived", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
-        "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "node",
-        "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "source_done", "steps", "table", "touches",
-        "trying", "turned_away", "unconfirmed", "updated",
+        "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed",
+        "local", "node", "now_ns", "packet", "port_drawn", "recent_lists", "seen", "snat_rule", "source_done", "steps",
+        "table", "touches", "trying", "turned_away", "unconfirmed", "updated",
     )  # fmt: skip
 
     def __init__(
@@ -150,6 +152,9 @@ class Traversal:
         self.turned_away = False
         self.recent_lists: dict[str, RecentList] | None = None
         self.draws: dict[Hashable, int] = {}
+        self.drawn = 0  #: how many draws there were
+        self.entered = 0  #: how many chains the packet entered
+        self.seen: dict[Hashable, object] = {}  #: what chains did in a walk that enters very many (``chains``)
         self.buckets: dict[Hashable, Bucket] = {}
 
     # --- what conditions may ask --------------------------------------------------------------------------------------
@@ -199,10 +204,36 @@ class Traversal:
         """A copy of what a rule may read now. It copies the packet, so only traced walks call it."""
         return Moment(self.packet.copy(), self.ct_states, self.entry, self.direction, self.hook)
 
+    # --- what the rest of the way depends on --------------------------------------------------------------------------
+
+    def state(self) -> Hashable:
+        """All that decides what the rules to come do, draws aside. Two walks at one rule in one state go on alike."""
+        return tuple([_frozen(getattr(self, slot)) for slot in _OF_STATE])
+
+    def snapshot(self, since: int) -> "Snapshot":
+        """A copy of the state, and of the steps from number ``since`` on."""
+        steps = () if self.steps is None else tuple(self.steps[since : since + _MOST_STEPS])
+        return Snapshot(_plain_values(self), tuple([_copied(getattr(self, slot)) for slot in _MUTABLE]), steps)
+
+    def restore(self, snapshot: "Snapshot", since: int) -> None:
+        """Goes back, or on, to the state of a snapshot. Its steps replace those from number ``since`` on."""
+        packet = self.packet  # hooks on the way hold this very packet
+        for slot, value in zip(_PLAIN, snapshot.plain, strict=True):
+            setattr(self, slot, value)
+        for slot, value in zip(_MUTABLE, snapshot.mutable, strict=True):
+            setattr(self, slot, _copied(value))
+        for name in Packet.__slots__:
+            setattr(packet, name, getattr(self.packet, name))
+        self.packet = packet
+        if self.steps is not None:
+            del self.steps[since:]
+            self.steps.extend(snapshot.steps)
+
     # --- what hooks do ------------------------------------------------------------------------------------------------
 
     def draw_key(self, key: Hashable) -> Hashable:
         """The key, made unique if an earlier draw of this walk had the same, because draws are independent (K-5)."""
+        self.drawn += 1
         earlier = self.draws.get(key, 0)
         self.draws[key] = earlier + 1
         return (key, earlier) if earlier else key
@@ -271,3 +302,50 @@ class Traversal:
     def effects(self) -> Effects:
         touched = Touched(tuple(self.touches), tuple(self.counters), self.icmp, tuple(self.buckets.items()))
         return Effects(self.created, self.updated, tuple(self.destroyed), touched, self.turned_away)
+
+
+class Snapshot(NamedTuple):
+    """What a walk may change, copied at one moment."""
+
+    plain: tuple[Any, ...]
+    mutable: tuple[Any, ...]
+    steps: tuple[Step, ...]
+
+
+#: a way of so many steps is told by its beginning: it is one of a number of ways that nobody reads
+_MOST_STEPS = 50_000
+#: what rules do not change: the same for the whole walk, or of no consequence for it
+_FIXED = frozenset({"chooser", "drawn", "draws", "entered", "indexed", "node", "seen", "steps", "trying"})
+_MUTABLE = ("packet", "arrived", "destroyed", "touches", "counters", "recent_lists", "buckets")
+_PLAIN = tuple(slot for slot in Traversal.__slots__ if slot not in _FIXED and slot not in _MUTABLE)
+_plain_values = attrgetter(*_PLAIN)
+#: the lists of xt_recent follow from the touches
+_OF_STATE = tuple(slot for slot in (*_PLAIN, *_MUTABLE) if slot != "recent_lists")
+
+
+def _frozen(value: Any) -> Hashable:
+    match value:
+        case Packet():
+            return tuple([_frozen(getattr(value, name)) for name in Packet.__slots__])
+        case RuleReference():
+            return value.table, value.chain, value.number  # a rule's own hash is that of all its parts
+        case list():
+            return tuple(map(_frozen, value))
+        case dict():
+            return tuple(value.items())
+        case _:
+            return value  # type: ignore[no-any-return]
+
+
+def _copied(value: Any) -> Any:
+    match value:
+        case Packet():
+            return value.copy()
+        case list():
+            return list(value)
+        case dict():
+            return {
+                key: entries.copy() if isinstance(entries, RecentList) else entries for key, entries in value.items()
+            }
+        case _:
+            return value

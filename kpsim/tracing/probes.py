@@ -182,9 +182,9 @@ def decided_by(step: Walk, steps: Iterable[Step]) -> str | None:
             return f"kernel: {step.cause}" if step.cause not in (None, Cause.RULE) else None
 
 
-def answer(netns: Netns, packet: Packet, *, local: bool, now_ns: int) -> Answer:
-    """Every outcome of a packet at one node."""
-    outcomes = expand(netns, packet, now_ns=now_ns, local=local, as_written=True)
+def answer(netns: Netns, packet: Packet, *, local: bool, now_ns: int, limit: int | None = None) -> Answer:
+    """Every outcome of a packet at one node. TooManyWays if there are more than ``limit`` ways."""
+    outcomes = expand(netns, packet, now_ns=now_ns, local=local, as_written=True, limit=limit)
     steps: tuple[Step, ...] = ()
     # the steps are needed only for a delivered packet: its deciding rule is not in the walk's result
     if any(result_of(step) is ProbeResult.DELIVERED for _, step in outcomes):
@@ -233,9 +233,10 @@ def _merged(outcomes: Iterable[tuple[Fraction, Walk]]) -> Iterator[Outcome]:
 class Prober:
     """Answers probes at a site. Answers are kept, so an equal probe costs nothing."""
 
-    def __init__(self, site: Site, now_ns: int) -> None:
+    def __init__(self, site: Site, now_ns: int, *, limit: int | None = None) -> None:
         self._site = site
         self._now_ns = now_ns
+        self._limit = limit
         self._known: dict[tuple[object, ...], Answer] = {}
 
     def answer(self, probe: Probe) -> Answer:
@@ -248,7 +249,9 @@ class Prober:
         if key not in self._known:
             packet = self._site.begin(asked, probe.node, probe.sender)
             netns = self._site.netns(probe.node, packet.family)
-            self._known[key] = answer(netns, packet, local=probe.sender is Sender.NODE, now_ns=self._now_ns)
+            self._known[key] = answer(
+                netns, packet, local=probe.sender is Sender.NODE, now_ns=self._now_ns, limit=self._limit
+            )
         return self._known[key]
 
     def lines(self, probes: Iterable[Probe]) -> Iterator[str]:

@@ -78,21 +78,22 @@ def trace_packet(
     expand: bool = False,
     commit: bool = False,
     now_ns: int = START_NS,
+    limit: int | None = None,
 ) -> Trace:
     """Sends one packet. ``flow`` separates its draws from those of other packets; ``expand`` adds every outcome.
 
-    InputError for an unknown node, or if no source can be chosen.
+    InputError for an unknown node, if no source can be chosen, or if there are more than ``limit`` ways.
     """
     site.check_node(node)
     begun = site.begin(packet, node, sender)
     local = sender is Sender.NODE
-    every = _every_outcome(site, begun, node, local=local, now_ns=now_ns) if expand else None
+    every = _every_outcome(site, begun, node, local=local, now_ns=now_ns, limit=limit) if expand else None
     chooser = SeededChooser(seed, flow)
     journey = send(site, begun, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=True, commit=commit)
     return Trace(site, sender, journey, now_ns, every)
 
 
-def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int) -> Answer:
+def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, limit: int | None) -> Answer:
     """Every outcome of a packet, followed from node to node until its endpoint is decided."""
 
     def once(chooser: Chooser) -> Walk:
@@ -102,5 +103,5 @@ def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns
         )  # fmt: skip
         return Verdict.of(journey).hop.walk
 
-    outcomes = list(explore(once, as_written=True))
+    outcomes = list(explore(once, as_written=True, limit=limit))
     return summarise(outcomes, outcomes[0][1].trace)
