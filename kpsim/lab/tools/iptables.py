@@ -15,7 +15,7 @@ from pathlib import Path
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, parse, render_ruleset
 from kpsim.lab.accounting import LinuxAccounting
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.namespace import BrokenTool, LabError, Namespace
 from kpsim.lab.tools import Obstacle
 from kpsim.lab.tools.variants import Variant
 from kpsim.ruleset import Ruleset
@@ -167,6 +167,24 @@ def missing_in_kernel(namespace: Namespace, variant: Variant, families: Sequence
     for family in families:
         for table, rules in _RULES.items():
             yield from _missing_in_table(namespace, variant, family, table, rules)
+        if found := _misread(namespace, variant, family):
+            yield found
+
+
+def _misread(namespace: Namespace, variant: Variant, family: Family) -> Obstacle | None:
+    """Whether the tool that prints rules prints another rule than the tool that loads rules was given."""
+    restore, save = variant.tool(family, "restore"), variant.tool(family, "save")
+    rule = "-A KPSIM -p tcp -m tcp --dport 80 -j RETURN"
+    try:
+        namespace.run([restore], stdin=f"*filter\n:KPSIM - [0:0]\n{rule}\nCOMMIT\n")
+        printed = namespace.run([save])
+    except BrokenTool:
+        raise
+    except LabError:
+        return None  # said already, for the table
+    if rule in printed.splitlines():
+        return None
+    return Obstacle(f"{save} does not print the rules that {restore} was given: is it what its name says?")
 
 
 def _missing_in_table(
