@@ -165,9 +165,13 @@ def missing_commands(variant: Variant, families: Iterable[Family]) -> list[str]:
 def missing_in_kernel(namespace: Namespace, variant: Variant, families: Sequence[Family]) -> Iterator[Obstacle]:
     """The tables and extensions that kube-proxy's rules need and the kernel does not have, tried in a namespace."""
     for family in families:
-        for table, rules in _RULES.items():
-            yield from _missing_in_table(namespace, variant, family, table, rules)
-        if found := _misread(namespace, variant, family):
+        missing = [
+            obstacle
+            for table, rules in _RULES.items()
+            for obstacle in _missing_in_table(namespace, variant, family, table, rules)
+        ]
+        yield from missing
+        if not missing and (found := _misread(namespace, variant, family)):
             yield found
 
 
