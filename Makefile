@@ -3,6 +3,7 @@
 PYTHON      ?= python3
 SCENARIO    ?= local-rollout
 MINUTES     ?= 10
+SUBJECT     ?= packets
 SEED        ?=
 PYTHONS     ?= 3.11 3.12 3.13 3.14 3.15
 PLATFORMS   ?= x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
@@ -76,8 +77,8 @@ golden: setup ## Only the comparison with the recordings of the real kube-proxy
 	$(BIN)/python -m pytest tests/golden
 
 # Exit code 1 if the model and this machine's kernel disagree anywhere; what was found is then in tests/kernel/cases.
-fuzz: setup system-packages ## Random clusters and packets, model against Linux: make fuzz [MINUTES=10] [SEED=n]
-	$(BIN)/python -m fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+fuzz: setup system-packages ## Random input, model against Linux: make fuzz [SUBJECT=packets|rulesets] [MINUTES=10] [SEED=n]
+	$(BIN)/python -m fuzz $(SUBJECT) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## Measure speed
 	$(BIN)/python -m pytest --benchmark-only benchmarks

@@ -3,29 +3,14 @@
 A case holds no expected results: when it is played, Linux says what is right.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, assert_never
+from typing import NamedTuple, assert_never
 
 import yaml
 
-from fuzz.playing import Player, Playing
-from fuzz.steps import (
-    ChangeEndpoints,
-    ClientSegment,
-    DeleteFlow,
-    EndpointState,
-    FirstPacket,
-    MidStream,
-    Opening,
-    Retransmit,
-    SequenceStep,
-    ServerError,
-    ServerSegment,
-    Wait,
-    describe,
-)
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.config import Host
 from kpsim.conntrack import FlowTuple
@@ -35,11 +20,31 @@ from kpsim.inputs import JsonObject
 from kpsim.lab.tools.variants import Variant
 from kpsim.nodes import Machine
 from kpsim.packet import ICMP_PROTOCOLS, Window
-from kpsim.sysctls import Sysctls
 from kpsim.tracing.probes import Probe, make_packet, split_end
 from kpsim.tracing.site import Sender, Site
-from kpsim.units import MILLISECOND_NS, SECOND_NS
+from kpsim.units import MILLISECOND_NS
+from kpsim.verify.drawing.circumstances import with_sysctls
 from kpsim.verify.prediction import told
+from kpsim.verify.sequences.playing import Player, Playing
+from kpsim.verify.sequences.steps import (
+    ChangeEndpoints,
+    ChangeService,
+    ClientSegment,
+    DeleteFlow,
+    EndpointState,
+    FirstPacket,
+    MidStream,
+    Opening,
+    Restart,
+    Retransmit,
+    RouterError,
+    SequenceStep,
+    ServerError,
+    ServerSegment,
+    StrayError,
+    Wait,
+    describe,
+)
 from kpsim.verify.subjects import Subject, cluster_subjects
 from kpsim.verify.twin import Twin
 from kpsim.verify.verification import Verifier
@@ -77,20 +82,6 @@ class CaseResult(NamedTuple):
     finding: tuple[str, ...] = ()  #: the last step and what differed, line by line; empty if nothing differed
     packets: int = 0
     steps: int = 0  #: steps that were played, up to the first difference
-
-
-def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:
-    """The machine with these settings, see ``Case.sysctls``. InputError for an unknown one."""
-    known = {each.name: each.default for each in fields(Sysctls)}
-    values: dict[str, Any] = {}
-    for name, value in sysctls.items():
-        if f"{name}_ns" in known:
-            values[f"{name}_ns"] = value * SECOND_NS
-        elif name in known:
-            values[name] = bool(value) if isinstance(known[name], bool) else value
-        else:
-            raise InputError(f"no setting {name!r}")
-    return replace(machine, sysctls=replace(machine.sysctls, **values))
 
 
 def play(case: Case, variant: Variant = Variant.NFT) -> CaseResult:
@@ -216,7 +207,7 @@ _BARE: dict[str, Callable[[int], SequenceStep]] = {
 }  # fmt: skip
 
 
-def step_to_json(step: SequenceStep) -> JsonObject:
+def step_to_json(step: SequenceStep) -> JsonObject:  # noqa: C901 - one case per kind of step
     match step:
         case FirstPacket(flow, opening):
             return {"do": "begin", "flow": flow, **_opening_to_json(opening)}
@@ -234,6 +225,14 @@ def step_to_json(step: SequenceStep) -> JsonObject:
             return {"do": "delete", "flow": flow}
         case ChangeEndpoints(service, _, endpoints):
             return {"do": "endpoints", "of": service, "are": {address: str(state) for address, state in endpoints}}
+        case RouterError(flow, about, says):
+            return {"do": "router", "flow": flow, "about": about, "says": says}
+        case StrayError(flow, opening, says):
+            return {"do": "stray error", "flow": flow, "says": says, **_opening_to_json(opening)}
+        case ChangeService(service, document):
+            return {"do": "service", "of": service, "is": json.loads(document) if document else None}
+        case Restart(document):
+            return {"do": "restart", "with": json.loads(document)}
         case Wait(duration_ns):
             return {"do": "wait", "ms": duration_ns // MILLISECOND_NS}
         case _:
@@ -259,6 +258,14 @@ def step_from_json(found: JsonObject, family: Family) -> SequenceStep:
         case "endpoints":
             states = tuple((address, EndpointState(state)) for address, state in found["are"].items())
             return ChangeEndpoints(found["of"], family, states)
+        case "router":
+            return RouterError(found["flow"], found["about"], found["says"])
+        case "stray error":
+            return StrayError(found["flow"], _opening_from_json(found, family), found["says"])
+        case "service":
+            return ChangeService(found["of"], json.dumps(found["is"]) if found["is"] else "")
+        case "restart":
+            return Restart(json.dumps(found["with"]))
         case "wait":
             return Wait(found["ms"] * MILLISECOND_NS)
         case word:

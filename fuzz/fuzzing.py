@@ -8,7 +8,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fuzz.cases import Case, CaseResult, play, write_case
-from fuzz.drawing import draw_sequence
 from fuzz.shrinking import shrunk
 from kpsim.errors import KpsimError
 from kpsim.explore import Cluster, load
-from kpsim.lab.namespace import LabError
+from kpsim.lab.calls import LabError
 from kpsim.lab.requirements import obstacles
 from kpsim.lab.tools.variants import Variant
 from kpsim.units import MILLISECOND_NS
 from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import Choices, SeededChoices, chance, pick
+from kpsim.verify.drawing.circumstances import SETTINGS
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
+from kpsim.verify.sequences.drawing import draw_sequence
 from kpsim.verify.subjects import Subject, cluster_subjects
 
 _CLOCK = Clock()
@@ -37,15 +38,6 @@ _SHRINK_S = 90  #: seconds to make a case smaller
 _DIGITS = re.compile(r"[0-9a-f:.]*[0-9][0-9a-f:.]*")  # numbers and addresses
 #: a short wait, and one that outlasts the shortest timeouts and affinities and makes UDP flows streams (CT-5.1)
 WAITS_NS = (10 * MILLISECOND_NS, 2100 * MILLISECOND_NS)
-#: settings of a node, the simplest first. Some timeouts are so short that they end within a sequence
-SETTINGS: tuple[Mapping[str, int], ...] = (
-    {},
-    {"tcp_loose": 0}, {"tcp_be_liberal": 1}, {"rp_filter": 1}, {"rp_filter": 2}, {"accept_local": 1},
-    {"bridge_nf_call_iptables": 0, "bridge_nf_call_ip6tables": 0}, {"route_localnet": 0},
-    {"udp_timeout": 1, "tcp_timeout_time_wait": 1, "tcp_timeout_close": 1, "icmp_timeout": 1, "icmpv6_timeout": 1},
-    {"udp_timeout": 1, "udp_timeout_stream": 2, "tcp_timeout_syn_sent": 1, "tcp_timeout_syn_recv": 1},
-    {"tcp_timeout_established": 2, "tcp_timeout_fin_wait": 1, "tcp_timeout_unacknowledged": 1, "sctp_timeout_closed": 1},
-)  # fmt: skip
 
 
 def draw_case(

@@ -6,18 +6,20 @@ as first packets that end differently.
 
 import enum
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kpsim.comparison.documents import run_differences
 from kpsim.errors import InputError, Problem, printable
-from kpsim.inputs import json_object, read_text
+from kpsim.inputs import decoded, is_stream, json_object, kind_of_file, read_bytes, read_text
 from kpsim.outputs import write_file
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
-from kpsim.scenarios import names_scenario, scenario_names
+from kpsim.scenarios import scenario_names
 
 RECORDING_SUFFIX, EXPECTED_SUFFIX = ".recording.jsonl", ".expected.jsonl"
 
@@ -48,19 +50,20 @@ class Checked:
 # --- what there is to check -------------------------------------------------------------------------------------------
 
 
-def find(paths: Iterable[Path | str]) -> list[Path | str]:
+def find(paths: Iterable[Path | str], note: Callable[[str], None] = lambda _: None) -> list[Path | str]:
     """The scenarios (files, or built-in names) and recordings among these paths. Directories are searched.
 
-    InputError for a path that does not exist, or a directory with nothing to check.
+    ``note`` is called with what a directory holds besides. A file that may be a scenario and cannot be read is among the
+    result, so that checking it says why. InputError for a path that does not exist, or a directory with nothing to check.
     """
     found: list[Path | str] = []
-    problems = []
+    problems: list[Problem] = []
     for path in paths:
         if str(path) in scenario_names() and not Path(path).exists():
             found.append(str(path))
         elif Path(path).is_dir():
-            inside = sorted(file for file in Path(path).rglob("*") if file.is_file() and _is_checkable(file))
-            if not inside:
+            inside = _search(Path(path), problems, note)
+            if not inside and not problems:
                 problems.append(Problem("nothing to check: no scenario and no recording", file=str(path)))
             found.extend(inside)
         elif Path(path).exists():
@@ -72,10 +75,76 @@ def find(paths: Iterable[Path | str]) -> list[Path | str]:
     return found
 
 
-def _is_checkable(file: Path) -> bool:
+class _Sort(enum.Enum):
+    """What a file of a directory is for a check."""
+
+    CHECKED = enum.auto()
+    COMPANION = enum.auto()  #: the expected output of a recording beside it
+    UNKNOWN = enum.auto()
+    OTHER = enum.auto()  #: by its name neither a scenario nor a recording
+
+
+_SCENARIO_SUFFIXES = (".yaml", ".yml", ".json")
+_MOST_NAMED = 10
+
+
+def _search(folder: Path, problems: list[Problem], note: Callable[[str], None]) -> list[Path]:
+    """The files of a directory to check, sorted. ``problems`` gets the directories that cannot be read."""
+
+    def refused(error: OSError) -> None:
+        problems.append(Problem(f"cannot be read: {error.strerror or error}", file=str(error.filename)))
+
+    found: list[Path] = []
+    unknown: list[Path] = []
+    for inside, folders, names in os.walk(folder, onerror=refused):
+        folders.sort()
+        for file in (Path(inside, name) for name in names):
+            if is_stream(file):
+                if file.name.lower().endswith((*_SCENARIO_SUFFIXES, ".jsonl")):
+                    note(f"{file} passed over: {kind_of_file(file)}, no file")
+                continue
+            match _sort_of(file):
+                case _Sort.CHECKED:
+                    found.append(file)
+                case _Sort.UNKNOWN:
+                    unknown.append(file)
+                case _Sort.COMPANION | _Sort.OTHER:
+                    pass
+    if unknown:
+        listed = ", ".join(map(str, sorted(unknown)[:_MOST_NAMED]))
+        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+        note(f"passed over, as neither a scenario nor a recording: {listed}{more}")
+    return sorted(found)
+
+
+def _sort_of(file: Path) -> _Sort:
     if file.name.endswith(RECORDING_SUFFIX):
+        return _Sort.CHECKED
+    if file.name.endswith(EXPECTED_SUFFIX):
+        stem = file.name.removesuffix(EXPECTED_SUFFIX)
+        recorded = (file.with_name(stem + suffix) for suffix in (RECORDING_SUFFIX, ".jsonl"))
+        return _Sort.COMPANION if any(path.exists() for path in recorded) else _Sort.UNKNOWN
+    if file.suffix == ".jsonl":
+        return _Sort.UNKNOWN
+    if not file.name.lower().endswith(_SCENARIO_SUFFIXES):
+        return _Sort.OTHER
+    return _Sort.CHECKED if _may_be_scenario(file) else _Sort.UNKNOWN
+
+
+_SCENARIO = re.compile(r"""kpsim\.dev/|^\s*["']?kind["']?\s*:\s*["']?Scenario\b""", re.MULTILINE)
+
+
+def _may_be_scenario(file: Path) -> bool:
+    """Whether a file says that it is a scenario, or cannot be read, so that nobody knows."""
+    try:
+        content = read_bytes(file)
+    except InputError:
         return True
-    return file.suffix in (".yaml", ".yml") and names_scenario(file)
+    try:
+        text = decoded(content, str(file))
+    except InputError:
+        text = content.decode("utf-8", "replace")
+    return _SCENARIO.search(text) is not None
 
 
 def check(path: Path | str, *, update: bool = False) -> Checked:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kpsim.addresses import Family, Network, canonical_ip, host_network, parse_cidr, parse_ip, parse_network
-from kpsim.inputs import Json
+from kpsim.inputs import Json, JsonObject
 from kpsim.objects import Node
 from kpsim.units import HOUR_NS, SECOND_NS, parse_duration_ns
 
@@ -44,6 +44,7 @@ class ProxyConfig:
     mode: Mode = DEFAULT_MODE
     hostname_override: str = ""
     bind_address: str = ""
+    healthz_bind_address: str = "0.0.0.0:10256"
     cluster_cidr: str = ""
     detect_local_mode: LocalMode = LocalMode.CLUSTER_CIDR
     bridge_interface: str = ""
@@ -95,6 +96,7 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
         mode=chosen,
         hostname_override=(obj.get("hostnameOverride") or "").strip().lower(),
         bind_address=obj.get("bindAddress") or "",
+        healthz_bind_address=obj.get("healthzBindAddress") or default.healthz_bind_address,
         cluster_cidr=obj.get("clusterCIDR") or "",
         detect_local_mode=LocalMode(obj.get("detectLocalMode") or LocalMode.CLUSTER_CIDR),
         bridge_interface=detect.get("bridgeInterface") or "",
@@ -121,6 +123,30 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
         ipvs_scheduler=(obj.get("ipvs") or {}).get("scheduler") or "",
         allow_service_external_ips=gates.get("AllowServiceExternalIPs") is not False,
     )
+
+
+#: which section of a document the flags named after iptables, and ``--masquerade-all``, set in a mode that has its own
+_SHARED_BY_FLAGS = {Mode.NFTABLES: ("syncPeriod", "minSyncPeriod", "masqueradeAll")}
+#: modes whose least period by flags is another one than by file (CFG-2.2.1)
+_LEAST_BY_FLAGS_NS = {Mode.IPVS: SECOND_NS}
+
+
+def as_of_flags(obj: Json) -> tuple[JsonObject, int | None]:
+    """Return what flags say as a document: each value in the section that the mode reads (CFG-2.2, CFG-2.3).
+
+    ``obj`` has the values of flags in the sections they are named after. The second result is the minSyncPeriod in
+    nanoseconds if a document cannot say it: zero, which counts by flag, or another default (CFG-2.2.1, CFG-2.2.2).
+    """
+    document = dict(obj)
+    mode = next((known for known in Mode if known == obj.get("mode")), DEFAULT_MODE)
+    own, named = dict(obj.get(_SECTION[mode]) or {}), obj.get(_SECTION[DEFAULT_MODE]) or {}
+    shared = {name: named[name] for name in _SHARED_BY_FLAGS.get(mode, ()) if name in named}
+    if shared:
+        document[_SECTION[mode]] = own = {**shared, **own}
+    least = own.get("minSyncPeriod")
+    if least is None:
+        return document, _LEAST_BY_FLAGS_NS.get(mode)
+    return document, 0 if parse_duration_ns(str(least)) == 0 else None
 
 
 def _or_default(value: int | None, default: int) -> int:
@@ -267,6 +293,11 @@ def interface_addresses(interfaces: Iterable[HostInterface], family: Family) -> 
     return tuple(found)
 
 
+def loopback_and_uplink(node_ips: Iterable[str]) -> tuple[HostInterface, HostInterface]:
+    """The interfaces of a machine of which only the node IPs are known."""
+    return HostInterface("lo", ("127.0.0.1/8", "::1/128")), HostInterface("eth0", tuple(node_ips))
+
+
 def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) -> ProxierSettings:
     """The settings of one family's proxier.
 
@@ -276,7 +307,7 @@ def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) 
     node_ips = effective_node_ips(config.bind_address, raw_node_ips)
     interfaces = host.interfaces
     if interfaces is None:
-        interfaces = (HostInterface("lo", ("127.0.0.1/8", "::1/128")), HostInterface("eth0", tuple(raw_node_ips)))
+        interfaces = loopback_and_uplink(raw_node_ips)
     node_ip = parse_ip(node_ips[family])
     assert node_ip is not None
     return ProxierSettings(

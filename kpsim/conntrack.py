@@ -100,6 +100,8 @@ class Entry(NamedTuple):
     history: History = NO_HISTORY
     replies_only: bool = False  #: found by its reply tuple alone, and never re-armed (K-6.8)
     mark: int = 0  #: of the connection, as CONNMARK sets it
+    unsure_mark: int = 0  #: bits of ``mark`` that a rule may have changed that is not modelled
+    bound_id: int | None = None  #: of a ping whose id changed where destinations are translated (K-2.4): the id then
 
     @property
     def key(self) -> FlowTuple:
@@ -112,10 +114,13 @@ class Entry(NamedTuple):
 
     @property
     def dst_nat(self) -> bool:
-        """Whether answers come from another address or port than the request went to."""
+        """Whether answers come from another address or port than the request went to.
+
+        It is true of a ping too whose id was changed where destinations are translated (K-2.4).
+        """
         original, reply = self.original, self.reply
         if original.protocol in ICMP_PROTOCOLS:
-            return reply.saddr != original.daddr
+            return reply.saddr != original.daddr or self.bound_id is not None
         return reply.saddr != original.daddr or reply.sport != original.dport
 
     @property
@@ -125,8 +130,10 @@ class Entry(NamedTuple):
         For an ICMP echo the id is the port.
         """
         original, reply = self.original, self.reply
-        port = reply.sport if original.protocol in ICMP_PROTOCOLS else reply.dport
-        return reply.daddr != original.saddr or port != original.sport
+        if original.protocol in ICMP_PROTOCOLS:
+            asked = original.sport if self.bound_id is None else self.bound_id
+            return reply.daddr != original.saddr or reply.sport != asked
+        return reply.daddr != original.saddr or reply.dport != original.sport
 
     @property
     def status(self) -> frozenset[StatusBit]:
@@ -134,6 +141,10 @@ class Entry(NamedTuple):
         bits = {StatusBit.CONFIRMED: True, StatusBit.SEEN_REPLY: self.seen_reply, StatusBit.ASSURED: self.assured,
                 StatusBit.SRC_NAT: self.src_nat, StatusBit.DST_NAT: self.dst_nat}  # fmt: skip
         return frozenset(bit for bit, is_set in bits.items() if is_set)
+
+    def is_bound(self, direction: Direction, *, destination: bool) -> bool:
+        """Whether the destination of packets of ``direction`` is translated; else whether their source is."""
+        return self.dst_nat if (direction is Direction.ORIGINAL) is destination else self.src_nat
 
     def translated(self, direction: Direction) -> FlowTuple:
         """The tuple of a packet of ``direction`` after both its ends were translated."""
@@ -204,6 +215,20 @@ class ConntrackTable:
         self._timers: list[tuple[int, int, FlowTuple]] = []
         self._timed: dict[FlowTuple, tuple[int, int]] = {}  # key → the timer that counts
         self._sequence = 0
+
+    def copy(self) -> "ConntrackTable":
+        """A table with the same entries. What changes in one of the two does not change in the other."""
+        other = ConntrackTable()
+        if self._entries or self.turned_away:
+            other.turned_away = self.turned_away
+            other._found, other._entries, other._unassured = (
+                dict(self._found),
+                dict(self._entries),
+                dict(self._unassured),
+            )
+            other._by_source = {source: dict(keys) for source, keys in self._by_source.items()}
+            other._timers, other._timed, other._sequence = list(self._timers), dict(self._timed), self._sequence
+        return other
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -17,7 +17,7 @@ from kpsim.netfilter import Disposition, Netns, Walk, walk
 from kpsim.nodes import Machine
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
-from kpsim.packetpath.routing import InterfaceKind, Routing
+from kpsim.packetpath.routing import InterfaceKind, RouteKind, Routing
 
 _ROUTING = attrgetter("routing")
 _SYN_ACK = frozenset({"SYN", "ACK"})
@@ -82,6 +82,12 @@ class Wiring(Protocol):
 
     def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
         """The next node of a packet that left ``node`` by a link; None: the packet goes to the outside."""
+
+    def entrance(self, place: Place, packet: Packet, node: str) -> Arrival | None:
+        """The node that a packet from ``place`` meets first, and the interface there (empty: the node made the packet).
+
+        None: no node sees the packet. ``node`` is the last node that the connection passed.
+        """
 
 
 class _Addresses:
@@ -164,6 +170,20 @@ class Fabric:
             found = self.neighbour(packet.family, packet.daddr)
         return found
 
+    def entrance(self, place: Place, packet: Packet, node: str) -> Arrival | None:
+        match place.whose:
+            case Whose.PROCESS:
+                return Arrival(place.node, "")
+            case Whose.POD:
+                routing = self.nodes[place.node].routing
+                return Arrival(place.node, _interface_of_pod(routing, packet.family, packet.saddr) or "")
+            case Whose.OUTSIDE:
+                found = self.neighbour(packet.family, packet.daddr)
+                to = self.place_of(packet.family, packet.daddr)
+                if found is None and to.whose is Whose.POD:
+                    found = Arrival(to.node, _link(self.nodes[to.node]))
+                return found
+
     def place_of(self, family: Family, address: int) -> Place:
         """The place that has an address. An address on several nodes (a VIP) belongs to the first of them."""
         return self._addresses().place_of(family, address)
@@ -235,16 +255,46 @@ def _reached(wiring: Wiring, node: str, netns: Netns, step: Walk) -> Arrival | t
     if step.disposition is not Disposition.FORWARDED:
         return step.disposition, None
     assert step.next_hop is not None
-    match netns.routing.interfaces[step.packet.out_interface].kind:
+    return _behind(wiring, node, netns, step.packet, step.packet.out_interface, step.next_hop)
+
+
+def _behind(
+    wiring: Wiring, node: str, netns: Netns, packet: Packet, interface: str, next_hop: int
+) -> Arrival | tuple[Disposition, Place | None]:
+    """What a packet reaches that leaves a node by an interface towards ``next_hop``."""
+    match netns.routing.interfaces[interface].kind:
         case InterfaceKind.BRIDGE | InterfaceKind.VETH:
-            return Disposition.DELIVERED, Place(Whose.POD, node, step.next_hop)
+            return Disposition.DELIVERED, Place(Whose.POD, node, next_hop)
         case InterfaceKind.LINK:
-            return wiring.next_node(step.packet, step.next_hop, node) or (step.disposition, Place(Whose.OUTSIDE))
+            return wiring.next_node(packet, next_hop, node) or (Disposition.FORWARDED, Place(Whose.OUTSIDE))
         case InterfaceKind.DUMMY | InterfaceKind.LOOPBACK:
             return Disposition.DROPPED, None  # there is no machine and no pod behind it
 
 
-def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, trace: bool = False) -> Journey:
+def send_from(
+    wiring: Wiring,
+    place: Place,
+    packet: Packet,
+    *,
+    last_node: str,
+    now_ns: int,
+    chooser: Chooser,
+    trace: bool = False,
+) -> Journey:
+    """Sends a packet from a place. ``last_node`` is the last node that the connection passed on the way to the place.
+
+    If no node sees the packet, it reaches the outside as it is.
+    """
+    entrance = wiring.entrance(place, packet, last_node)
+    if entrance is None:
+        return Journey(place, packet, (), Disposition.FORWARDED, Place(Whose.OUTSIDE), packet)
+    local = place.whose is Whose.PROCESS
+    packet = packet.copy()
+    packet.in_interface = entrance.interface
+    return send(wiring, packet, at_node=entrance.node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
+
+
+def reply(wiring: Wiring, journey: Journey, *, now_ns: int, chooser: Chooser, trace: bool = False) -> Journey:
     """Sends the answer to ``journey``'s packet from the place where the packet ended.
 
     InputError if it reached no place.
@@ -252,21 +302,36 @@ def reply(fabric: Fabric, journey: Journey, *, now_ns: int, chooser: Chooser, tr
     end = journey.end
     if end is None:
         raise InputError(Problem(f"nobody got the packet, so nobody answers: {journey.packet}"))
-    packet = answer_to(journey.packet)
-    if end.whose is Whose.OUTSIDE:
-        found = fabric.neighbour(packet.family, packet.daddr)
-        place = fabric.place_of(packet.family, packet.daddr)
-        if found is None and place.whose is Whose.POD:
-            found = Arrival(place.node, _link(fabric.nodes[place.node]))
-        if found is None:
-            return Journey(end, packet, (), Disposition.FORWARDED, Place(Whose.OUTSIDE), packet)
-        at_node, packet.in_interface = found
-        return send(fabric, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, trace=trace)
-    if end.whose is Whose.PROCESS:
-        return send(fabric, packet, at_node=end.node, now_ns=now_ns, chooser=chooser, local=True, trace=trace)
-    netns = fabric.nodes[end.node]
-    packet.in_interface = _interface_of_pod(netns.routing, packet.family, packet.saddr) or ""
-    return send(fabric, packet, at_node=end.node, now_ns=now_ns, chooser=chooser, trace=trace)
+    return send_from(
+        wiring, end, answer_to(journey.packet), last_node=_last_node(journey), now_ns=now_ns, chooser=chooser, trace=trace
+    )  # fmt: skip
+
+
+def _last_node(journey: Journey) -> str:
+    return journey.hops[-1].node if journey.hops else ""
+
+
+def tell(
+    wiring: Wiring, packet: Packet, *, by_node: str, now_ns: int, chooser: Chooser, trace: bool = False
+) -> Journey:
+    """Takes a packet on that a node's kernel has sent already, such as the answer to a rejected one (K-3).
+
+    The packet has passed the hooks of ``by_node``; the hops of the journey are the nodes after it.
+    """
+    netns = wiring.netns(by_node, packet.family)
+    origin = Place(Whose.PROCESS, by_node)
+    decision = netns.routing.lookup(packet.family, packet.daddr)
+    if decision is None or decision.kind not in (RouteKind.LOCAL, RouteKind.UNICAST):
+        return Journey(origin, packet, (), Disposition.DROPPED, None, packet)
+    if decision.kind is RouteKind.LOCAL:
+        return Journey(origin, packet, (), Disposition.DELIVERED, Place(Whose.PROCESS, by_node), packet)
+    reached = _behind(wiring, by_node, netns, packet, decision.interface, decision.next_hop)
+    if not isinstance(reached, Arrival):
+        return Journey(origin, packet, (), *reached, packet)
+    arriving = packet.copy()
+    arriving.in_interface = reached.interface
+    journey = send(wiring, arriving, at_node=reached.node, now_ns=now_ns, chooser=chooser, trace=trace)
+    return replace(journey, origin=origin, sent=packet)
 
 
 def answer_to(packet: Packet) -> Packet:
@@ -278,7 +343,8 @@ def answer_to(packet: Packet) -> Packet:
         packet,
         saddr=packet.daddr, daddr=packet.saddr, sport=sport, dport=dport, tcp_flags=_SYN_ACK,
         icmp_type=ICMP_REQUESTS.get(packet.protocol, {}).get(packet.icmp_type, packet.icmp_type), sctp_chunk=_SCTP_ANSWERS.get(packet.sctp_chunk, "DATA"),
-        ttl=64, mark=0, in_interface="", out_interface="", related=None,
+        ttl=64, mark=0, in_interface="", out_interface="", related=None, uid=0, gid=0, numbers=None, sourced=False,
+        repeated=False,
     )  # fmt: skip
 
 

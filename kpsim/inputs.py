@@ -34,6 +34,16 @@ def is_stream(path: Path | str) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
+def kind_of_file(path: Path | str) -> str:
+    """Return what a path is that is no regular file: a pipe, a socket, a device, a link that leads nowhere."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return "a link that leads nowhere" if Path(path).is_symlink() else "nothing"
+    kinds = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((words for test, words in kinds if test(mode)), "a device")
+
+
 def shown_name(path: Path | str) -> str:
     """Return the name of a path for messages."""
     return STDIN if str(path) == "-" else str(path)

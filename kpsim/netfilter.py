@@ -27,23 +27,25 @@ later runs first (K-9.1). security stands at 150, where iptables-nft registers i
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Clash, Destroyed, Entry
 from kpsim.packet import Packet
 from kpsim.packetpath import delivery, tracking
 from kpsim.packetpath.chains import run_base_chain
-from kpsim.packetpath.chooser import Chooser, explore
+from kpsim.packetpath.chooser import Chooser, ScriptedChooser, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
-from kpsim.packetpath.matching import UnknownMatch
+from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
-from kpsim.packetpath.steps import Ended, HookEntered, Step
+from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
+from kpsim.packetpath.worlds import ONLY_WORLD, SameDraws, UnknownEnd, World, settled
 from kpsim.programmed import Programmed
 from kpsim.ruleset import Chain, ChainType, Hook, RuleReference, Ruleset, Table
 from kpsim.sysctls import Sysctls
@@ -85,6 +87,14 @@ class Netns(NodeFacts):
         for family in Family:
             self._arrange(family)
 
+    def fork(self) -> "Netns":
+        """A namespace that is now the same. What is committed to one of the two does not change the other."""
+        other = copy(self)
+        other.conntrack, other.memory = self.conntrack.copy(), self.memory.copy()
+        other.programmed, other._registered = dict(self.programmed), dict(self._registered)
+        other._entries = dict(self._entries)
+        return other
+
     @property
     def rulesets(self) -> Mapping[Family, Ruleset]:
         """The rules in force, by family; a family that was never told anything is missing."""
@@ -95,7 +105,7 @@ class Netns(NodeFacts):
 
         Connections and affinity lists stay, except lists that no rule uses any longer (K-4.2).
         """
-        self.generation += 1
+        self.version = object()
         self.programmed[programmed.family] = programmed
         self._arrange(programmed.family)
         self.memory.retain(lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)))
@@ -143,7 +153,7 @@ class Netns(NodeFacts):
         clash, as on two processors (K-6.8). If the ``clash`` is LOST, the walk's result does not hold: the packet is
         dropped.
         """
-        self.generation += 1
+        self.version = object()
         delete = self.conntrack.delete
         ended = tuple(gone for gone in effects.destroyed if delete(gone.entry.original, gone.entry.reply))
         if effects.updated is not None:
@@ -155,7 +165,7 @@ class Netns(NodeFacts):
 
     def collect(self, now_ns: int) -> tuple[Destroyed, ...]:
         """Runs a round of the connection table's collector (CT-3.9, CT-7.4). Returns the entries that it removed."""
-        self.generation += 1
+        self.version = object()
         return self.conntrack.collect(now_ns, self.sysctls)
 
     def interface_down(self, name: str) -> tuple[Destroyed, ...]:
@@ -163,7 +173,7 @@ class Netns(NodeFacts):
 
         Returns those connections. KeyError if there is no such interface.
         """
-        self.generation += 1
+        self.version = object()
         self.routing = self.routing.without(name)
         return self.conntrack.interface_down(name)
 
@@ -172,7 +182,7 @@ class Netns(NodeFacts):
 
         Returns those connections. KeyError if there is no such interface.
         """
-        self.generation += 1
+        self.version = object()
         self.routing = self.routing.without_address(name, address)
         return self.conntrack.address_removed(name, address.family, address.value)
 
@@ -188,7 +198,9 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
         for chain in table.base_chains():
             assert chain.base is not None
             nat = chain.base.type is ChainType.NAT
-            run = partial(tracking.translate if nat else run_base_chain, table=table, chain=chain)
+            reroutes = chain.base.type is ChainType.ROUTE and chain.base.hook is Hook.OUTPUT
+            runs = tracking.translate if nat else delivery.run_route_chain if reroutes else run_base_chain
+            run = partial(runs, table=table, chain=chain)
             entries.append(HookEntry(chain.base.hook, chain.base.priority, table.name, run))
             translates = translates or nat
     if translates or any(_tracks(table) for table in ruleset.tables.values()):
@@ -272,18 +284,107 @@ def walk(
     Otherwise the packet arrives by ``packet.in_interface``; if that is empty, by the interface that leads back to its
     source. ``indexed=False`` tries every rule instead of those that the index finds.
     """
-    packet = packet.copy()
-    traversal = Traversal(netns, packet, now_ns, chooser, local=local, trace=trace, indexed=indexed)
+    if isinstance(chooser, ScriptedChooser) and chooser.ways is not None:
+        return _walk(netns, packet.copy(), now_ns, chooser, ONLY_WORLD, local=local, trace=trace, indexed=indexed)
+    draws = SameDraws(chooser)
+
+    def once(world: World) -> Walk:
+        return _walk(netns, packet.copy(), now_ns, draws, world, local=local, trace=trace, indexed=indexed)
+
+    return settled(once, _agreed, _undecided)
+
+
+def _agreed(first: Walk, other: Walk) -> Walk | None:
+    """One walk for two that end alike; None for two that differ.
+
+    Which rule decided, and what was counted, may differ. So may marks: the bits that differ are not known afterwards.
+    """
+    if first == other:
+        return first
+    mine, theirs = first.effects, other.effects
+    if _outcome(first) != _outcome(other) or mine.destroyed != theirs.destroyed:
+        return None
+    if (mine.touched.recent, mine.touched.buckets) != (theirs.touched.recent, theirs.touched.buckets):
+        return None
+    entries = [
+        _same_but_for_marks(*pair)
+        for pair in ((first.entry, other.entry), (mine.created, theirs.created), (mine.updated, theirs.updated))
+    ]
+    if any(entry is _DIFFER for entry in entries):
+        return None
+    entry, created, updated = entries
+    return replace(first, entry=entry, effects=replace(mine, created=created, updated=updated))
+
+
+_DIFFER = object()
+
+
+def _same_but_for_marks(mine: Entry | None, theirs: Entry | None) -> Any:
+    """One entry for two that differ in their marks at most; _DIFFER if they differ in more."""
+    if mine is None or theirs is None:
+        return mine if mine is theirs else _DIFFER
+    unsure = mine.unsure_mark | theirs.unsure_mark | (mine.mark ^ theirs.mark)
+    both = mine._replace(unsure_mark=unsure)
+    return both if both == theirs._replace(mark=mine.mark, unsure_mark=unsure) else _DIFFER
+
+
+def _outcome(step: Walk) -> tuple[object, ...]:
+    """What two walks must have in common to end alike."""
+    sent = replace(step.packet, mark=0) if step.disposition in (Disposition.FORWARDED, Disposition.DELIVERED) else None
+    translated = (step.dnat_rule is None, step.snat_rule is None, step.source_port_drawn)
+    cause = Cause.RULE if step.cause is Cause.POLICY else step.cause
+    return (
+        step.disposition,
+        sent,
+        cause,
+        step.with_,
+        step.answer,
+        step.local_error,
+        step.next_hop,
+        step.ct_state,
+        translated,
+    )
+
+
+def _undecided(step: Walk, words: str) -> Walk:
+    """The walk of a packet whose end depends on a match that is not modelled."""
+    end = Ended(Disposition.UNKNOWN, Cause.UNKNOWN_RULE)
+    asked = [at for at, each in enumerate(step.trace) if isinstance(each, Supposed) and each.words == words]
+    shown = (*step.trace[: asked[-1] + 1], end) if asked else step.trace
+    return replace(
+        step, disposition=Disposition.UNKNOWN, cause=Cause.UNKNOWN_RULE, unknown=words, effects=NO_EFFECTS, trace=shown,
+        rule=None, with_=None, answer=None, local_error="", next_hop=None, entry=None, dnat_rule=None, snat_rule=None,
+    )  # fmt: skip
+
+
+def _walk(
+    netns: Netns,
+    packet: Packet,
+    now_ns: int,
+    chooser: Chooser,
+    world: World,
+    *,
+    local: bool,
+    trace: bool,
+    indexed: bool,
+) -> Walk:
+    """Follows one packet in one of the worlds that the rules leave possible."""
+    traversal = Traversal(netns, packet, now_ns, chooser, local=local, trace=trace, indexed=indexed, world=world)
     unknown = ""
     try:
         end = delivery.send(traversal, netns.pass_hook) if local else delivery.arrive(traversal, netns.pass_hook)
-    except UnknownMatch as reached:
+    except UnknownEnd as reached:
         end, unknown = End(Disposition.UNKNOWN, Cause.UNKNOWN_RULE), str(reached)
     answer = None
     if end.disposition is Disposition.REJECTED:
         end, answer = delivery.answered(traversal, end)
         if answer is not None:
-            answer, end = _let_out(netns, traversal, answer, end)
+            if end.with_ == TCP_RESET:
+                traversal.close_connection()
+            try:
+                answer, end = _let_out(netns, traversal, answer, end)
+            except UnknownEnd as reached:
+                answer, end, unknown = None, End(Disposition.UNKNOWN, Cause.UNKNOWN_RULE), str(reached)
     if traversal.steps is not None:
         traversal.steps.append(Ended(end.disposition, end.cause or ""))
     leaves = traversal.decision if end.disposition is Disposition.FORWARDED else None
@@ -308,21 +409,19 @@ def walk(
 
 
 def _let_out(netns: Netns, rejected: Traversal, answer: Packet, end: End) -> tuple[Packet | None, End]:
-    """Sends the answer to a rejected packet out of the node, as RELATED to that packet.
+    """Sends the answer to a rejected packet out of the node, with the connection of that packet.
 
-    Rules may change or drop it (K-3.2).
+    Rules may change or drop it, and what they remember counts (K-3.2).
 
     Returns the answer, or None if it was dropped, and how the rejected packet ended.
     """
-    traversal = Traversal(
-        rejected.node, answer.copy(), rejected.now_ns, rejected.chooser, local=True, trace=False, indexed=rejected.indexed
-    )  # fmt: skip
-    traversal.draws = rejected.draws
-    traversal.set_state("RELATED")
-    try:
-        answered = delivery.send(traversal, netns.pass_hook)
-    except UnknownMatch:
+    if delivery.is_reset_past_the_hooks(rejected, end):
         return answer, end
+    traversal = rejected.answering(answer.copy())
+    # a reset has no socket, an ICMP error has the kernel's (K-20.1)
+    traversal.socket = None if answer.protocol == "tcp" else "kernel"
+    answered = delivery.send(traversal, netns.pass_hook)
+    rejected.takes_over(traversal)
     if answered.disposition not in (Disposition.FORWARDED, Disposition.DELIVERED):
         told_at_once = rejected.packet.in_interface == ""  # by the system call, in OUTPUT
         return None, end if told_at_once else End(Disposition.DROPPED, Cause.ANSWER_DROPPED, end.rule)

@@ -4,7 +4,8 @@ Counterpart: the sk_buff. ``wire`` says how a packet looks on the wire.
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port
 
@@ -13,12 +14,24 @@ PORT_PROTOCOLS = frozenset({"tcp", "udp", "udplite", "sctp", "dccp"})
 
 
 class Window(enum.StrEnum):
-    """Where a TCP segment lies in the receiver's window. It stands in for sequence numbers, which are not modelled."""
+    """Where a TCP segment without :class:`Numbers` lies in the receiver's window."""
 
     EXACT = "exact"  #: the segment that was expected
     INSIDE = "inside"  #: acceptable, but there is a gap before it: matters for RST (K-6.4)
     OUTSIDE = "outside"  #: far beyond the window: INVALID unless be_liberal (CT-4.4)
     BEFORE = "before"  #: long acknowledged: passes without effect; an RST is INVALID (CT-4.4)
+
+
+class Numbers(NamedTuple):
+    """What a TCP segment says about sequence numbers. Windows of connections whose segments say it are followed."""
+
+    seq: int
+    ack: int = 0
+    size: int = 0  #: bytes of data
+    window: int = 65_535  #: as in the header, not scaled
+    scale: int | None = None  #: the option of a SYN
+    sack_permitted: bool = False  #: the option of a SYN
+    sacked: tuple[int, ...] = ()  #: the right edges of selective acknowledgements
 
 
 @dataclass(slots=True)
@@ -47,12 +60,20 @@ class Packet:
     sctp_chunk: str = "INIT"
     checksum_ok: bool = True
     repeated: bool = False  #: a TCP segment that its sender has sent before
+    uid: int | None = 0  #: of the process that makes it, read only on its own node; None: the kernel makes it
+    gid: int | None = 0
+    numbers: Numbers | None = None  #: of a TCP segment; None: it follows its sender's last one
+    dont_fragment: bool = True  #: routers must not divide it
+    #: of an ICMP error that says that a packet is too big: the length that would fit
+    mtu: int = field(default=0, compare=False)
+    sourced: bool = field(default=False, compare=False)  #: its source was given, even if it is 0.0.0.0 or ::
 
     def copy(self) -> "Packet":
         return Packet(
             self.family, self.protocol, self.saddr, self.daddr, self.sport, self.dport, self.tcp_flags, self.icmp_type,
             self.icmp_code, self.related, self.ttl, self.length, self.mark, self.in_interface, self.out_interface,
-            self.window, self.sctp_chunk, self.checksum_ok, self.repeated,
+            self.window, self.sctp_chunk, self.checksum_ok, self.repeated, self.uid, self.gid,
+            self.numbers, self.dont_fragment, self.mtu, self.sourced,
         )  # fmt: skip
 
     @property

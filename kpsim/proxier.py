@@ -44,6 +44,7 @@ class SyncResult:
     #: the plans of all Services in a full sync, else of those that changed
     plans: Plans = field(default_factory=dict, repr=False)
     trigger_times_ns: tuple[tuple[ServiceKey, int], ...] = ()  #: one latency sample each, if the sync succeeded (O-8.6)
+    clean_up: bool = False  #: the sync succeeded, and its changes ask for a look at the connection table (O-12)
     conntrack_deleted: tuple[UdpFlow, ...] = ()
 
     @property
@@ -185,17 +186,37 @@ class Proxier:
         return SyncResult(ran=False, transaction=Transaction(success=False, held=self.held))
 
     def sync(self, now_ns: int, flows: Callable[[], Iterable[UdpFlow]] = tuple, *, refuse: bool = False) -> SyncResult:
-        """Runs the sync loop once (I-13.4).
+        """Runs the sync loop once, in no time (I-13.4).
 
         ``flows`` lists the conntrack table; it is called only if the sync needs the table. With ``refuse`` the
         backend's tool refuses the document. The caller deletes ``conntrack_deleted`` from its table.
         """
+        return self.end_sync(self.begin_sync(now_ns, refuse=refuse), now_ns, flows)
+
+    def begin_sync(self, now_ns: int, *, refuse: bool = False) -> SyncResult:
+        """Runs the sync loop up to the moment at which the rules are loaded, for a caller whose syncs take time.
+
+        The caller hands the result to :meth:`end_sync` when that time is over.
+        """
         if not self.initialised:
             return self.no_sync()
         with without_collector():
-            return self._sync(now_ns, flows, refuse)
+            return self._sync(now_ns, refuse)
 
-    def _sync(self, now_ns: int, flows: Callable[[], Iterable[UdpFlow]], refuse: bool) -> SyncResult:
+    def end_sync(self, result: SyncResult, now_ns: int, flows: Callable[[], Iterable[UdpFlow]] = tuple) -> SyncResult:
+        """Does what follows the loading of the rules, if they were loaded (CP-10.1 step 5).
+
+        Health is updated now, not when the sync began (CP-14.1). Returns the result with the stale flows.
+        """
+        if not result.success:
+            return result
+        if result.full:
+            self._last_full_ns = now_ns
+        with without_collector():
+            deleted = self._after_success(now_ns, result, flows)
+        return replace(result, conntrack_deleted=tuple(deleted)) if deleted else result
+
+    def _sync(self, now_ns: int, refuse: bool) -> SyncResult:
         full = self._next_is_full(now_ns)
         service_changes, checkout = self._take_changes()
         changed = dict.fromkeys((*service_changes, *checkout.changes))
@@ -204,16 +225,11 @@ class Proxier:
         transaction = self.backend.sync(request, self.held)
         self.held = transaction.held
         self._count(transaction, full)
-        deleted: list[UdpFlow] = []
         samples: tuple[tuple[ServiceKey, int], ...] = ()
         if transaction.success:
-            self._need_full = False
-            if full:
-                self._last_full_ns = now_ns
             samples = tuple((key, t) for key in checkout.trigger_times_ns for t in checkout.trigger_times_ns[key])
-            deleted = self._after_success(now_ns, transaction, checkout, len(samples), flows)
-        else:
-            self._need_full = True  # the changes stay in the maps, but samples and conntrack clean-up are lost (I-13.6)
+        # after a failure the changes stay in the maps, but samples and conntrack clean-up are lost (I-13.6)
+        self._need_full = not transaction.success
         return SyncResult(
             ran=True,
             transaction=transaction,
@@ -221,7 +237,7 @@ class Proxier:
             services_changed=tuple(changed),
             plans=plans,
             trigger_times_ns=samples,
-            conntrack_deleted=tuple(deleted),
+            clean_up=transaction.success and any(change.touches_udp for change in checkout.changes.values()),
         )
 
     def _next_is_full(self, now_ns: int) -> bool:
@@ -234,10 +250,6 @@ class Proxier:
             return True
         after_ns = traits.full_after_ns(self.settings, self.maps.endpoint_total)
         return after_ns is not None and now_ns - self._last_full_ns > after_ns
-
-    def stale_flows(self, flows: Iterable[UdpFlow]) -> list[UdpFlow]:
-        """The flows that the last sync's clean-up deletes, for a caller whose syncs take time (O-12)."""
-        return self._udp_frontends.stale(flows, self.maps)
 
     def _take_changes(self) -> tuple[dict[ServiceKey, ServiceChange], EndpointsCheckout]:
         service_changes, checkout = self.maps.apply(self._services, self._slices)
@@ -269,26 +281,21 @@ class Proxier:
             kind = "full" if full else "partial"
             self.metrics.add(f"sync_{kind}_proxy_rules_duration_seconds_count", ip_family=family)
 
-    def _after_success(
-        self,
-        now_ns: int,
-        transaction: Transaction,
-        checkout: EndpointsCheckout,
-        samples: int,
-        flows: Callable[[], Iterable[UdpFlow]],
-    ) -> list[UdpFlow]:
+    def _after_success(self, now_ns: int, result: SyncResult, flows: Callable[[], Iterable[UdpFlow]]) -> list[UdpFlow]:
         """Does step 9 of I-13.4: metrics, health checks, stale flows. Returns the stale UDP flows."""
         family = self.family.label
-        if samples:
+        if result.trigger_times_ns:
+            samples = len(result.trigger_times_ns)
             self.metrics.add("network_programming_duration_seconds_count", samples, ip_family=family)
-        for policy, count in zip(("internal", "external"), transaction.no_local_endpoints, strict=True):
+        counts = result.transaction.no_local_endpoints
+        for policy, count in zip(("internal", "external"), counts, strict=True):
             self.metrics.set(
                 "sync_proxy_rules_no_local_endpoints_total", count, traffic_policy=policy, ip_family=family
             )
         self.proxy_health.updated(self.family, now_ns)
         self.service_health.sync_services(self.maps.health_check_ports)
         self.service_health.sync_endpoints(self.maps.local_ready_endpoints)
-        if not any(change.touches_udp for change in checkout.changes.values()):
+        if not result.clean_up:
             return []
         deleted = self._udp_frontends.stale(flows(), self.maps)
         self.metrics.add("conntrack_reconciler_sync_duration_seconds_count", ip_family=family)

@@ -7,9 +7,11 @@ O-6). What a SYNC line says about the machine is read for every mode; a mode ign
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from kpsim.addresses import Family, canonical_ip
 from kpsim.cluster import EventType
@@ -56,6 +58,10 @@ class Recording:
     node: Node | None
     steps: tuple[WatchStep | SyncStep, ...]
     file: str = field(default="", compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)  #: what was read and decides nothing, in words
+    host_fields: frozenset[str] = field(
+        default=frozenset(), compare=False
+    )  #: names of the ``host`` fields with a value
 
     @property
     def node_name(self) -> str:
@@ -89,7 +95,7 @@ def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None =
     config: JsonReader | None = None
     config_line = first_line = 0
     steps: list[WatchStep | SyncStep] = []
-    times = _Times()
+    times, unused = _Times(), _Unused()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -97,7 +103,7 @@ def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None =
         try:
             obj = JsonReader(json_line(line), "")
             if obj.text("type") != "CONFIG":
-                steps += times.checked(_steps(obj))
+                steps += times.checked(_steps(obj, unused))
             elif number != first_line:
                 raise InputError("CONFIG must be the first line, once")
             else:
@@ -112,7 +118,7 @@ def parse_recording(lines: Iterable[str], *, file: str = "", mode: Mode | None =
             problems.insert(0, Problem(_NO_CONFIG, file=file, line=first_line or 1))
         raise InputError(problems)
     try:
-        recording = _recording(config, steps, file, mode)
+        recording = _recording(config, steps, file, mode, unused)
     except (InputError, ValueError) as error:
         raise InputError([*_located(error, file, config_line), *problems]) from error
     if problems:
@@ -125,12 +131,42 @@ def _located(error: Exception, file: str, line: int) -> list[Problem]:
     return [Problem(problem.message, file=file, line=line, path=problem.path) for problem in found]
 
 
-def _steps(obj: JsonReader) -> Iterator[WatchStep | SyncStep]:
+@dataclass(slots=True)
+class _Unused:
+    """Counts what was read and decides nothing, to say so once."""
+
+    kinds: Counter[str] = field(default_factory=Counter)  #: objects that kube-proxy does not watch
+    fields: Counter[str] = field(default_factory=Counter)  #: fields that Kubernetes 1.36 does not have, with their kind
+    host_fields: set[str] = field(default_factory=set)  #: fields of ``host`` with a value, of all lines
+
+    def notes(self, proxy: Iterable[str], steps: Iterable[WatchStep | SyncStep], family: Family) -> Iterator[str]:
+        """Say what decides nothing. ``proxy`` are the remarks about the configuration."""
+        yield from proxy
+        if self.kinds:
+            listed = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kinds.items()))
+            yield f"kube-proxy watches no objects of these kinds: {listed}"
+        if self.fields:
+            listed = ", ".join(f"{name} ({count})" for name, count in sorted(self.fields.items()))
+            yield f"ignored fields that Kubernetes 1.36 does not have: {listed}"
+        all_steps = list(steps)
+        syncs = [step for step in all_steps if isinstance(step, SyncStep)]
+        if syncs and any(isinstance(step, WatchStep) and step.at_ns is not None for step in all_steps):
+            yield "SYNC lines say when syncs run: the times of the events (at) have no effect"
+        flows = [flow for step in syncs for flow in step.conntrack]
+        if others := Counter(flow.protocol.upper() for flow in flows if flow.protocol != _CLEANED_UP):
+            listed = ", ".join(f"{name} {count}" for name, count in sorted(others.items()))
+            yield f"kube-proxy deletes stale flows of UDP only (CT-2): these stay, whatever changes: {listed}"
+        strangers = sum((":" in flow.dst) is not (family is Family.IPV6) for flow in flows)
+        if strangers:
+            yield f"flows of the other family are not this proxier's, and stay: {strangers}"
+
+
+def _steps(obj: JsonReader, unused: _Unused) -> Iterator[WatchStep | SyncStep]:
     """Yields the step of a line; nothing for a kind of object that kube-proxy does not watch."""
     kind = obj.text("type")
     if kind == "SYNC":
         _refuse_others(obj, "type", "afterSeconds", "host")
-        yield _sync_step(obj)
+        yield _sync_step(obj, unused)
         return
     if kind not in list(EventType):
         raise InputError(Problem("expected CONFIG, ADDED, MODIFIED, DELETED or SYNC", path=".type"))
@@ -144,15 +180,46 @@ def _steps(obj: JsonReader) -> Iterator[WatchStep | SyncStep]:
         typed = object_from_json(source)
     except InputError as error:
         raise InputError([Problem(p.message, path=f".object{p.path}") for p in error.problems]) from error
-    if typed is not None:
-        yield WatchStep(EventType(kind), typed, at_ns)
+    if typed is None:
+        unused.kinds[str(source["kind"])] += 1
+        return
+    _check_values(source, ".object", unused)
+    yield WatchStep(EventType(kind), typed, at_ns)
+
+
+def _check_values(obj: Json, path: str, unused: _Unused) -> None:
+    """Check the values that are there as an API server would have. Absent fields and null are as kube-proxy finds them.
+
+    InputError for a value that no API server returns, such as the protocol ``udp``.
+    """
+    from kpsim.manifests.places import format_path
+    from kpsim.manifests.schema import check_shapes
+
+    kind, problems = str(obj["kind"]), []
+    for _, where, message, unknown in check_shapes(kind, [obj]):
+        if unknown:
+            unused.fields[f"{kind} .{'.'.join(step for step in where if isinstance(step, str))}"] += 1
+        elif not _is_absent(obj, where):
+            problems.append(Problem(message, path=f"{path}{format_path(where)}"))
+    if problems:
+        raise InputError(problems)
+
+
+def _is_absent(obj: Any, path: Iterable[str | int]) -> bool:
+    """Return whether there is nothing, or null, at a path. An empty list where entries are expected counts as nothing."""
+    for step in path:
+        try:
+            obj = obj[step]
+        except (KeyError, IndexError, TypeError):
+            return True
+    return obj is None or obj == []
 
 
 def _refuse_others(obj: JsonReader, *known: str) -> None:
     """Raises InputError if the object has other fields than these: a mistyped field would count as absent."""
     if others := sorted(set(obj.obj) - set(known)):
         expected = f"there is no such field here; there is {', '.join(known)}"
-        raise InputError([Problem(expected, path=f".{name}") for name in others])
+        raise InputError([Problem(expected, path=f"{obj.path}.{name}") for name in others])
 
 
 @dataclass(slots=True)
@@ -175,13 +242,13 @@ class _Times:
             yield step
 
 
-_CONFIG_HOST = frozenset(
+CONFIG_HOST_FIELDS = frozenset(
     {
         "nodeIPs", "interfaces", "nfacct", "randomFully", "tcpBeLiberal", "serviceCIDRs", "largeClusterEndpoints",
         "detectLocal",
     }
 )  # fmt: skip
-_SYNC_HOST = frozenset(
+SYNC_HOST_FIELDS = frozenset(
     {
         "conntrack", "conntrackReplace", "ipvsConns", "gracefulTick", "localAddrs", "forceFullSync", "iptablesFlushed",
         "failSync", "skip",
@@ -198,8 +265,11 @@ def _host(obj: JsonReader, known: frozenset[str]) -> JsonReader:
     return host
 
 
-def _sync_step(obj: JsonReader) -> SyncStep:
-    host = _host(obj, _SYNC_HOST)
+def _sync_step(obj: JsonReader, unused: _Unused) -> SyncStep:
+    host = _host(obj, SYNC_HOST_FIELDS)
+    unused.host_fields |= {name for name, value in host.obj.items() if value not in (None, False)}
+    if host.optional_flag("skip") and host.optional_flag("failSync"):
+        raise InputError(Problem("no sync runs (skip), so none can fail", path=f"{host.path}.failSync"))
     return SyncStep(
         after_ns=_seconds_ns(obj, "afterSeconds"),
         conntrack=tuple(map(_flow, host.children("conntrack"))),
@@ -233,15 +303,24 @@ def _seconds_ns(obj: JsonReader, name: str) -> int:
     return round(value * SECOND_NS)
 
 
+#: the protocol of flows that kube-proxy deletes (CT-2)
+_CLEANED_UP = "udp"
+#: the protocols of flows; only those of UDP are ever deleted
+FLOW_PROTOCOLS = (_CLEANED_UP, "tcp", "sctp")
 FLOW_FIELDS = ("proto", "src", "sport", "dst", "dport", "replySrc", "replySport", "replyDst", "replyDport")
 
 
 def _flow(obj: JsonReader) -> UdpFlow:
+    _refuse_others(obj, *FLOW_FIELDS)
     missing = [name for name in FLOW_FIELDS if obj.obj.get(name) is None]
     if missing:
         raise InputError(Problem(f"a flow needs {', '.join(missing)}", path=obj.path))
+    protocol = obj.text("proto").lower()  # as the netlink library of kube-proxy names protocols
+    if protocol not in FLOW_PROTOCOLS:
+        names = " or ".join(FLOW_PROTOCOLS)
+        raise InputError(Problem(f"expected {names}, got {obj.text('proto')!r}", path=f"{obj.path}.proto"))
     return UdpFlow(
-        obj.text("proto"),
+        protocol,
         _address(obj, "src"),
         _port(obj, "sport"),
         _address(obj, "dst"),
@@ -271,14 +350,21 @@ def _interfaces(obj: JsonReader, name: str) -> tuple[HostInterface, ...] | None:
     """The interfaces in a field; None if the field is absent, which is not the same as an empty list."""
     if obj.obj.get(name) is None:
         return None
-    return tuple(HostInterface(item.text("name"), item.texts("addresses")) for item in obj.children(name))
+    found = []
+    for item in obj.children(name):
+        _refuse_others(item, "name", "addresses")
+        found.append(HostInterface(item.text("name"), item.texts("addresses")))
+    return tuple(found)
 
 
-def _recording(config: JsonReader, steps: list[WatchStep | SyncStep], file: str, mode: Mode | None) -> Recording:
-    host = _host(config, _CONFIG_HOST)
-    proxy = _proxy_config(config.child("object").obj, mode)
+def _recording(
+    config: JsonReader, steps: list[WatchStep | SyncStep], file: str, mode: Mode | None, unused: _Unused
+) -> Recording:
+    host = _host(config, CONFIG_HOST_FIELDS)
+    unused.host_fields |= {name for name, value in host.obj.items() if value is not None}
+    proxy, remarks = _proxy_config(config.child("object").obj, mode)
     node_json = config.optional_child("node")
-    node = node_from_json(node_json.obj) if node_json else _first_node(steps, proxy.hostname_override)
+    node = _own_node(node_json, proxy, unused) if node_json else _first_node(steps, proxy.hostname_override)
     detect_local = host.optional_text("detectLocal")
     if detect_local not in (None, "none"):
         raise InputError(Problem("expected none, or nothing", path=".host.detectLocal"))
@@ -302,18 +388,33 @@ def _recording(config: JsonReader, steps: list[WatchStep | SyncStep], file: str,
         node=node,
         steps=tuple(steps),
         file=file,
+        notes=tuple(unused.notes(remarks, steps, Family.from_label(family))),
+        host_fields=frozenset(unused.host_fields),
     )
 
 
-def _proxy_config(obj: Json, mode: Mode | None) -> ProxyConfig:
-    """The configuration of a recording. InputError for what kube-proxy would refuse when it starts."""
+def _own_node(reader: JsonReader, proxy: ProxyConfig, unused: _Unused) -> Node:
+    """The Node that kube-proxy reads when it starts: the one that has its name (CFG-7.1)."""
+    _check_values({"kind": "Node", **reader.obj}, reader.path, unused)
+    node = node_from_json(reader.obj)
+    name = proxy.hostname_override
+    if name and node.metadata.name and node.metadata.name != name:
+        message = (
+            f"kube-proxy reads the Node with its own name, {name!r} (hostnameOverride), not {node.metadata.name!r}"
+        )
+        raise InputError(Problem(message, path=f"{reader.path}.metadata.name"))
+    return node
+
+
+def _proxy_config(obj: Json, mode: Mode | None) -> tuple[ProxyConfig, tuple[str, ...]]:
+    """The configuration of a recording, and remarks. InputError for what kube-proxy would refuse when it starts."""
     from kpsim.manifests.places import format_path
     from kpsim.manifests.proxy_config import check_proxy_config
 
-    complaints = check_proxy_config(obj).complaints
-    if complaints:
-        raise InputError([Problem(text, path=f".object{format_path(path)}") for path, text in complaints])
-    return config_from_json(obj, mode=mode)
+    check = check_proxy_config(obj)
+    if check.complaints:
+        raise InputError([Problem(text, path=f".object{format_path(path)}") for path, text in check.complaints])
+    return config_from_json(obj, mode=mode), check.notes
 
 
 def _first_node(steps: Iterable[WatchStep | SyncStep], name: str) -> Node | None:

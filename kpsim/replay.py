@@ -94,6 +94,13 @@ class Replay:
         self._requested = False
         self._count = 0
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the recording holds that decides nothing, in words."""
+        unused = sorted(self.recording.host_fields & self.proxier.backend.traits.unused_host_fields)
+        mode = self.recording.config.mode
+        return (*self.recording.notes, *(f"kube-proxy in {mode} mode has no use for host.{name}" for name in unused))
+
     def outcomes(self) -> Iterator[SyncOutcome]:
         """One outcome per sync, in order."""
         return self._scripted() if self.recording.has_syncs else self._timed()

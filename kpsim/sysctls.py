@@ -20,6 +20,7 @@ class Sysctls:
     route_localnet: bool = False  #: 127/8 may be routed (K-7.1)
     accept_local: bool = False  #: a source that is one of the node's own addresses may arrive from outside (K-7.3)
     rp_filter: int = 0  #: max(all, device): 0 off, 1 strict, 2 loose (K-7.3)
+    src_valid_mark: bool = False  #: rp_filter asks for the way back with the packet's mark (K-7.9)
     bridge_nf_call_iptables: bool = True  #: packets that a bridge switches pass netfilter too (K-2.6)
     bridge_nf_call_ip6tables: bool = True  #: the same for IPv6
     tcp_be_liberal: bool = False
@@ -107,6 +108,7 @@ def _settings() -> Iterator[Setting]:
     yield Setting("net.ipv4.conf.all.route_localnet", "route_localnet")
     yield Setting("net.ipv4.conf.all.accept_local", "accept_local")
     yield Setting("net.ipv4.conf.all.rp_filter", "rp_filter", most=2)
+    yield Setting("net.ipv4.conf.all.src_valid_mark", "src_valid_mark")
     yield Setting("net.bridge.bridge-nf-call-iptables", "bridge_nf_call_iptables")
     yield Setting("net.bridge.bridge-nf-call-ip6tables", "bridge_nf_call_ip6tables")
     yield Setting(f"{_CONNTRACK}max", "nf_conntrack_max", most=2**31 - 1, of_machine=True)

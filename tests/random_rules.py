@@ -29,12 +29,13 @@ from kpsim.dialects.iptables.options import (
     Option,
     Place,
 )
+from kpsim.dialects.iptables.refusals import hooks_of, refused_in
 from kpsim.dialects.iptables.spelling import Written, assemble
 from kpsim.dialects.iptables.values import ADDRESS_TYPES, CT_STATES
 from kpsim.maps import Map
 from kpsim.netfilter import Disposition, Walk
 from kpsim.packet import Packet, Window
-from kpsim.ruleset import ACCEPT, DROP, RETURN, Chain, Goto, Jump, Rule, Ruleset, Table, Verdict
+from kpsim.ruleset import ACCEPT, DROP, RETURN, Chain, Goto, Hook, Jump, Rule, Ruleset, Table, Verdict
 
 V4, V6 = Family.IPV4, Family.IPV6
 Drawn = st.SearchStrategy[Any]
@@ -143,7 +144,12 @@ def _names(names: tuple[str, ...], most: int = 3) -> Drawn:
 
 
 _FLAG_SETS = st.lists(st.sampled_from(FLAGS), max_size=4, unique=True).map(lambda names: ",".join(names) or "NONE")
-_TYPES = st.sampled_from(["LOCAL", "UNICAST", "BROADCAST", "MULTICAST"]) | _names(ADDRESS_TYPES[:6], 2)
+_TYPES = {
+    V4: st.sampled_from(["LOCAL", "UNICAST", "BROADCAST", "MULTICAST"]) | _names(ADDRESS_TYPES[:6], 2),
+    V6: st.sampled_from(["LOCAL", "UNICAST", "MULTICAST"]),
+}
+_UIDS = st.sampled_from(["0", "1337", "1000-2000"]) | st.integers(0, 0xFFFFFFFE).map(str)
+_LENGTHS = st.sampled_from(["60", "0:59", "61:65535"]) | st.integers(0, 0xFFFF).map(str)
 _HOPS = (st.sampled_from([63, 64]) | st.integers(0, 255)).map(str)
 _CODES = st.just("") | st.integers(0, 3).map(lambda code: f"/{code}")
 
@@ -173,8 +179,8 @@ TEXTS: Mapping[str, Callable[[World], Drawn]] = {
     "--ctorigdstport": lambda world: world.ranges(),
     "--ctdir": lambda _: st.sampled_from(["ORIGINAL", "REPLY"]),
     "--mark": lambda world: world.masked_marks,
-    "--src-type": lambda _: _TYPES,
-    "--dst-type": lambda _: _TYPES,
+    "--src-type": lambda world: _TYPES[world.family],
+    "--dst-type": lambda world: _TYPES[world.family],
     "--src-range": lambda world: world.address_ranges,
     "--dst-range": lambda world: world.address_ranges,
     **{f"--{module}-{relation}": lambda _: _HOPS for module in ("ttl", "hl") for relation in ("eq", "lt", "gt")},
@@ -184,6 +190,13 @@ TEXTS: Mapping[str, Callable[[World], Drawn]] = {
     "--icmp-type": _icmp_types,
     "--icmpv6-type": _icmp_types,
     "--nfacct-name": lambda world: world.names,
+    "--socket-exists": lambda _: st.just(""),
+    "--uid-owner": lambda _: _UIDS,
+    "--gid-owner": lambda _: _UIDS,
+    "--length": lambda _: _LENGTHS,
+    "--physdev-in": lambda world: world.interfaces,
+    "--physdev-out": lambda world: world.interfaces,
+    **{f"--physdev-is-{side}": lambda _: st.just("") for side in ("in", "out", "bridged")},
 }
 #: options that take no ``!``
 _NOT_NEGATABLE = ("--comment", "--ctdir", "--nfacct-name")
@@ -205,6 +218,8 @@ _FLAG = st.none() | st.just("")
 def _recent(world: World) -> Drawn:
     def build(name: str, action: str, seconds: int | None, reap: bool, hitcount: int | None, negate: bool) -> Options:
         options = {f"--{action}": ("", negate), "--name": (name, False)}
+        if action in ("set", "remove"):
+            return options
         if seconds is not None:
             options["--seconds"] = str(seconds), False
             if reap:
@@ -278,6 +293,7 @@ ARGUMENTS: Mapping[str, Callable[[World], Drawn]] = {
     "-m limit": lambda _: _options(limit=_RATES, limit_burst=_BURSTS),
     "-m connmark": lambda world: st.builds(lambda text, n: {"--mark": (text, n)}, world.masked_marks, NEGATE),
     "-m rpfilter": lambda _: _options(loose=_FLAG, validmark=_FLAG, accept_local=_FLAG, invert=_FLAG),
+    "-m socket": lambda _: _options(transparent=_FLAG, nowildcard=_FLAG),
     "-m rt": lambda _: _options(rt_type=st.integers(0, 255).map(str)),
     "-j REJECT": lambda world: _options(reject_with=st.none() | st.sampled_from(_REJECTS[world.family])),
     "-j DNAT": _destinations,
@@ -285,7 +301,8 @@ ARGUMENTS: Mapping[str, Callable[[World], Drawn]] = {
     "-j MASQUERADE": lambda world: _options(to_ports=st.none() | world.ranges("-"), random=_FLAG, random_fully=_FLAG),
     "-j REDIRECT": lambda world: _options(to_ports=st.none() | world.ports.map(str)),
     "-j MARK": _one_mark_option,
-    "-j CT": lambda _: st.just({"--notrack": ("", False)}),
+    "-j NETMAP": lambda world: _options(to=world.networks),
+    "-j CT": lambda _: st.sampled_from([{"--notrack": ("", False)}, {"--ctevents": ("new", False)}]),
     "-j NOTRACK": lambda _: st.just({}),
     "-j CONNMARK": _connection_marks,
     "-j TTL": _hop_changes("TTL"),
@@ -330,7 +347,10 @@ def _values(world: World, row: Option | Extension) -> Drawn:
     written = ROWS[row.written_as] if row.written_as else row
 
     def read(text: str, negate: bool) -> Written:
-        found = row.read(text, negate, world.family)
+        try:
+            found = row.read(text, negate, world.family)
+        except ValueError:  # some options cannot be negated, some only for some values
+            found = row.read(text, False, world.family)
         assert found is not None
         return Written(written, *found)
 
@@ -391,7 +411,7 @@ def rules(draw: st.DrawFn, world: World, table: str, chain: str) -> Rule:
     """A rule that the kernel accepts: header options once, ports after their module, at most one target, at the end."""
     target = [piece for piece in (draw(targets(world, table, chain)),) if piece is not None]
     if draw(_PLAIN):  # so that packets pass many rules
-        return _rule([*draw(_LUCK), *target])
+        return _in_place(_rule([*draw(_LUCK), *target]), table, chain)
     parts = [*draw(_anywhere(world))]
     parts += [draw(_values(world, row)) for row in draw(_HEADERS)]
     behind: list[Written] = []
@@ -405,7 +425,22 @@ def rules(draw: st.DrawFn, world: World, table: str, chain: str) -> Rule:
             behind = [draw(_values(world, row)) for row in draw(_behind(protocol))]
             if protocol in PORT_MODULES:
                 parts.append(Written(PORT_MODULE_ROWS[protocol], None))
-    return _rule([*draw(st.permutations(parts)), *behind, *target])
+    return _in_place(_rule([*draw(st.permutations(parts)), *behind, *target]), table, chain)
+
+
+def _in_place(rule: Rule, table: str, chain: str) -> Rule:
+    """The rule or, if the kernel refuses it in this chain, one that returns."""
+    misplaced = refused_in(rule, table, chain) is not None or not _calling(table, chain) <= hooks_of(rule)
+    return _rule([Written(VERDICT, RETURN)]) if misplaced else rule
+
+
+def _calling(table: str, chain: str) -> frozenset[Hook]:
+    """The hooks from which a chain may be called."""
+    bases = BUILT_IN_CHAINS[table]
+    if chain in bases:
+        return frozenset((bases[chain].hook,))
+    sides = _DESTINATION if chain in _DESTINATION else _SOURCE if chain in _SOURCE else tuple(bases)
+    return frozenset(bases[name].hook for name in sides if name in bases)
 
 
 #: user chains; each may jump to those after it. In nat the kernel knows from which hook each is called
@@ -424,17 +459,17 @@ def targets(world: World, table: str, chain: str) -> Drawn:
     """What a rule of this chain may do: one target, or none."""
     user = USER_CHAINS[table]
     called = user[user.index(chain) + 1 :] if chain in user else user
-    rows = [row for row in _TARGETS if row.table in ("", table) and _fits(row, world.family)]
+    rows = [row for row in _TARGETS if (not row.tables or table in row.tables) and _fits(row, world.family)]
     simple = [ACCEPT, RETURN] if table == "nat" else [ACCEPT, RETURN, DROP]
     if table == "nat":
         mine = _DESTINATION if chain in _DESTINATION else _SOURCE
         called = tuple(name for name in called if name in mine)
-        wanted = ("DNAT", "REDIRECT") if chain in _DESTINATION else ("SNAT", "MASQUERADE")
+        wanted = ("DNAT", "REDIRECT", "NETMAP") if chain in _DESTINATION else ("SNAT", "MASQUERADE", "NETMAP")
         if chain in ("INPUT", "S1", "S2"):
-            wanted = ("SNAT",)  # MASQUERADE is allowed in POSTROUTING only
-        rows = [row for row in rows if row.table != "nat" or row.target in wanted]
+            wanted = ("SNAT", "NETMAP")  # MASQUERADE is allowed in POSTROUTING only
+        rows = [row for row in rows if "nat" not in row.tables or row.target in wanted]
     jumps = [Written(VERDICT, Jump(name)) for name in called] + [Written(GOTO, Goto(name)) for name in called]
-    drawn = [_values(world, row) for row in rows for _ in range(3 if row.table == "nat" else 1)]
+    drawn = [_values(world, row) for row in rows for _ in range(3 if "nat" in row.tables else 1)]
     drawn += [st.sampled_from(jumps)] * 3 if jumps else []
     return st.one_of(st.sampled_from([Written(VERDICT, verdict) for verdict in simple]), *drawn, st.none())
 

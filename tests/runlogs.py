@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 from kpsim.simulation.runlog import (
+    CleanUp,
     Connection,
     Fate,
     Frontend,
     Happening,
     HappeningKind,
     NodeHealth,
+    Pin,
+    PinKind,
     Programming,
     Reason,
     RunLog,
@@ -92,7 +95,7 @@ def story() -> RunLog:
 
     shop/web (Local): 4 delivered, 3 dropped at node-2 because it has no local endpoint (2.5 s, 3 s, 4 s), 1 rejected
     because there are no endpoints. shop/api (Cluster, affinity): client .1 comes three times and breaks once; client .2
-    comes once; 1 fails.
+    comes once; its connection breaks at 9.5 s, when its endpoint has been out of the rules for two seconds.
     """
     return RunLog(
         scenario="story",
@@ -109,7 +112,17 @@ def story() -> RunLog:
             lost(4000, Reason.NO_LOCAL_ENDPOINTS, node="node-2"),
             connection(6000),
             sticky(6500, "10.180.1.1", "10.180.2.7:9000", "endpoint gone", endpoint_node="node-2"),
-            sticky(7000, "10.180.1.2", "10.180.1.7:9000", disposition=Fate.FAILED, cause=Reason.ENDPOINT_GONE),
+            sticky(
+                7000,
+                "10.180.1.2",
+                "10.180.1.7:9000",
+                disposition=Fate.FAILED,
+                cause=Reason.ENDPOINT_GONE,
+                broken_ns=ms(9500),
+                pin=Pin(
+                    PinKind.FORMER_ENDPOINT, "node-1", ms(7000), "10.180.1.7:9000", ms(7500), CleanUp.NOT_ITS_PROTOCOL
+                ),
+            ),
             connection(8000),
             lost(9000, Reason.NO_ENDPOINTS, Fate.REJECTED),
         ],
@@ -129,4 +142,5 @@ def story() -> RunLog:
             Happening(ms(2000), HappeningKind.POD_GONE, "shop/web-2", "on node-2"),
             Happening(ms(2180), HappeningKind.SYNC_FAILED, "node-1"),
         ],
+        zones={"node-1": "a", "node-2": "b"},
     )

@@ -25,14 +25,18 @@ from kpsim.ruleset import (
     RETURN,
     Adjust,
     Chance,
+    Compare,
     Counter,
     Dnat,
+    Field,
     Goto,
     Jump,
     Log,
     Recent,
     Snat,
     Unknown,
+    Unmodelled,
+    moves_nothing,
 )
 
 V4 = Family.IPV4
@@ -111,32 +115,27 @@ NOT_MODELLED = [
     ("-m hashlimit --hashlimit-upto 5/sec --hashlimit-name x -j ACCEPT", "-m hashlimit"),
     ("-m connlimit --connlimit-above 3 -j DROP", "-m connlimit"),
     ("-m mac --mac-source 02:00:00:00:00:01 -j ACCEPT", "-m mac"),
-    ("-m owner --uid-owner 0 -j ACCEPT", "-m owner"),
-    ("-m physdev --physdev-in veth1 -j ACCEPT", "-m physdev"),
+    ("-m owner --gid-owner 0 --suppl-groups -j ACCEPT", "-m owner --suppl-groups"),
+    ("-m socket --restore-skmark -j ACCEPT", "-m socket --restore-skmark"),
+    ("-m time --timestart 10:00 -j ACCEPT", "-m time"),
     ("-m policy --dir in --pol ipsec -j ACCEPT", "-m policy"),
     ("-m string --string x --algo bm -j DROP", "-m string"),
     ("-m set --match-set peers src -j ACCEPT", "-m set"),
     ("-p tcp -m tcp --tcp-option 5", "-m tcp --tcp-option"),
     ("-m conntrack --ctproto tcp", "-m conntrack --ctproto"),
-    ("-m addrtype --dst-type LOCAL --limit-iface-in", "-m addrtype --limit-iface-in"),
     ("-m statistic --mode nth --every 3 --packet 0", "-m statistic --every"),
     ("-m statistic --mode random ! --probability 0.5", "-m statistic ! --probability"),
     ("-m recent --rcheck --name s --rdest", "-m recent --rdest"),
     ("-m recent --rcheck --name s --mask 255.255.255.0", "-m recent --mask 255.255.255.0"),
     ("-f", "-f"),
     ("-s 10.180.3.4/255.0.255.0", "netmask with a gap 10.180.3.4/255.0.255.0"),
-    ("-s 10.180.0.1,10.180.0.2", "several addresses in one rule 10.180.0.1,10.180.0.2"),
     ("-j NFQUEUE --queue-num 1", "-j NFQUEUE"),
-    ("-j SECMARK --selctx x", "-j SECMARK"),
     ("-j TPROXY --on-port 1", "-j TPROXY"),
-    ("-j CT --helper ftp", "-j CT --helper"),
     ("-j DSCP --set-dscp-class EF", "-j DSCP --set-dscp-class"),
     ("-j CT --zone 1", "-j CT --zone"),
-    ("-j CT", "-j CT without --notrack"),
     ("-j SNAT --to-source 10.180.0.3-10.180.0.5", "NAT to a range of addresses 10.180.0.3-10.180.0.5"),
     ("-p tcp -j DNAT --to-destination 10.180.0.3:80-90", "-j DNAT to a range of ports 10.180.0.3:80-90"),
     ("-p tcp -j REDIRECT --to-ports 8080-8090", "-j REDIRECT --to-ports 8080-8090"),
-    ("-j KUBE-X --frobnicate", "-j KUBE-X --frobnicate"),
 ]
 
 
@@ -153,11 +152,11 @@ def test_what_is_not_modelled_can_be_kept(words: str, name: str) -> None:
     line = f"-A C -i eth0 {words}"
     chain, rule = parse_rule(line, V4, unknown="keep")
     assert rule.body[0] == in_interface("eth0")
-    assert any(isinstance(part, Unknown) for part in rule.body), name
+    assert any(isinstance(part, Unknown | Unmodelled) for part in rule.body), name
     again = render_rule(chain, rule, Style.KUBE_PROXY, V4)
     assert parse_rule(again, V4, unknown="keep") == (chain, rule)
-    if "tcp-option" not in words:  # -m tcp opens its own match, the option another
-        assert sorted(again.replace("-m addrtype", "").split()) == sorted(line.replace("-m addrtype", "").split())
+    if "tcp-option" not in words and "suppl" not in words:  # -m tcp opens its own match, the option another
+        assert sorted(again.split()) == sorted(line.split())
 
 
 def test_kept_words_stand_behind_all_known_matches() -> None:
@@ -167,12 +166,28 @@ def test_kept_words_stand_behind_all_known_matches() -> None:
     assert (rule.body, rule.comment) == ((to_net(host_network("10.180.0.3")), unknown, DROP), "c")
 
 
-def test_interface_limit_makes_the_address_type_unknown_too() -> None:
-    """The option changes what the type beside it means, so that not even "no match" is certain."""
-    line = "-A C -m addrtype ! --dst-type LOCAL --limit-iface-in -j DROP"
-    assert parse_rule(line, V4, unknown="keep")[1].body == (
-        Unknown("-m addrtype ! --dst-type LOCAL --limit-iface-in"), DROP,
-    )  # fmt: skip
+def test_an_interface_limit_changes_the_types_of_its_own_module_only() -> None:
+    """K-20.4: the rule of Calico asks for the type at the output interface first, then for the type anywhere."""
+    line = "-A C -o tunl0 -m addrtype ! --src-type LOCAL --limit-iface-out -m addrtype --src-type LOCAL -j DROP"
+    chain, rule = parse_rule(line, V4)
+    local = frozenset({"LOCAL"})
+    assert rule.body[1:3] == (Compare(Field.SADDR_TYPE_OUT, local, True), Compare(Field.SADDR_TYPE, local))
+    assert render_rule(chain, rule, Style.SAVE, V4) == line
+
+
+def test_a_target_that_lets_the_packet_go_on_unchanged_is_kept_as_harmless() -> None:
+    for words in ("-j SECMARK --selctx x", "-j SET --add-set s src", "-j TEE --gateway 10.0.0.1"):
+        with pytest.raises(UnsupportedRule, match=words.split()[1]):
+            parse_rule(f"-A C {words}", V4)
+        rule = parse_rule(f"-A C {words}", V4, unknown="keep")[1]
+        assert moves_nothing(rule.body) and render_rule("C", rule, Style.SAVE, V4) == f"-A C {words}"
+
+
+@pytest.mark.parametrize("words", ["--helper ftp", "--timeout slow", "--ctevents new,destroy", ""])
+def test_a_helper_a_timeout_and_events_decide_nothing(words: str) -> None:
+    chain, rule = parse_rule(f"-A PREROUTING -p tcp -j CT {words}".rstrip(), V4, table="raw")
+    assert rule.body[1:] == (Adjust("CT", words),)
+    assert render_rule(chain, rule, Style.SAVE, V4) == f"-A PREROUTING -p tcp -j CT {words}".rstrip()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +204,7 @@ def test_interface_limit_makes_the_address_type_unknown_too() -> None:
         ("-p tcp -m udp --dport 80", "-m udp needs -p udp"),
         ("-m tcp", "-m tcp needs -p tcp"),
         ("! -p tcp -m tcp --dport 1", "-m tcp needs -p tcp"),
-        ("-p tcp --dport 80000", "not a port number: '80000'"),
+        ("-p tcp --dport 80000", "not a port number (0 to 65535): '80000'"),
         ("-p tcp --dport 90:80", "port range is backwards: '90:80'"),
         ("-m multiport --dports 80", "-m multiport needs -p tcp or udp or udplite or sctp or dccp"),
         ("-p tcp -m multiport --dports 1:2,3:4,5:6,7:8,9:10,11:12,13:14,15:16", "more than 15 ports"),
@@ -213,6 +228,16 @@ def test_interface_limit_makes_the_address_type_unknown_too() -> None:
         ("-j DNAT", "--to-destination is missing"),
         ("-j DNAT --to-destination :", "neither address nor port: ':'"),
         ("-j ACCEPT stray", "unexpected word 'stray'"),
+        ("-j KUBE-X --frobnicate", "-j KUBE-X has no option --frobnicate"),
+        ("--frobnicate", "a rule has no option --frobnicate"),
+        ("-m nonsense -j LOG", "iptables has no match -m nonsense"),
+        ("-p tcp --dport http", "not a port number (names of services depend on the machine): 'http'"),
+        ("-m owner --uid-owner root", "not a number of a user (names depend on the machine): 'root'"),
+        ("-d ! 10.0.0.0/8", "iptables refuses a ! behind its option: write ! -d 10.0.0.0/8"),
+        ("! -s 10.0.0.1,10.0.0.2", "! -s goes with single addresses or networks only"),
+        ("-s 010.0.0.1", "a part of the address begins with 0, which iptables reads as octal"),
+        ("-m recent --set --seconds 9", "-m recent --set takes neither --seconds nor --hitcount"),
+        ("-m ttl --ttl-eq 1 --ttl-lt 2", "-m ttl takes one option, not --ttl-eq and --ttl-lt"),
         ("-t nat -j ACCEPT", "-t has no place in a rule"),
         ("-i a-very-long-interface", "an interface name has 1 to 15 characters"),
     ],

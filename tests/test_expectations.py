@@ -50,6 +50,26 @@ STORY_FIGURES = {
     "affinity.breaks.endpoint-gone": 1,
     "affinity.breaks.list-full": 0,
     "affinity.shop/api:grpc.stay_ratio": 0.5,
+    "established": 8,
+    "broken": 1,
+    "broken_ratio": 1 / 8,
+    "misdelivered": 0,
+    "causes.former-endpoint": 1,
+    "causes.entry-against-refusal": 0,
+    "services.shop/api:grpc.causes.former-endpoint": 1,
+    # of the 8 that endpoints answered
+    'endpoints."10.180.1.5".established': 3,
+    'endpoints."10.180.1.5:8080".share': 3 / 8,
+    'endpoints."10.180.2.7".share': 1 / 8,
+    'services.shop/web:http.endpoints."10.180.1.5".share': 3 / 4,
+    'traffic.callers.endpoints."10.180.1.7".share': 3 / 4,
+    # the one break led from node-1 in zone a to node-2 in zone b
+    "zones.cross_share": 1 / 8,
+    "services.shop/web:http.zones.cross_share": 0.0,
+    'zones."a".share': 6 / 8,
+    'zones."b".share': 2 / 8,
+    'zones."a".cross_share': 1 / 7,
+    "traffic.callers.zones.cross_share": 1 / 4,
     "local_drops.total": 3,
     "local_drops.node-1": 0,
     "local_drops.node-2": 3,
@@ -126,6 +146,7 @@ def test_every_figure_has_a_shape_in_the_scheme_and_every_shape_a_figure() -> No
         "cause": "[a-z-]+", "service": r"[^.]+:[^.]+", "source": "[^.]+", "node": r"node-\d", "policy": "Cluster|Local",
         "address": "clusterIP|nodePort|externalIP|loadBalancer", "quantile": "p50|p90|p99|max", "stage": "write|deliver|wait|sync",
         "kind": "[a-z-]+", "count": "([a-z_]+|causes[.][a-z-]+)", "figure": "([a-z_]+|breaks[.][a-z-]+)",
+        "endpoint": r"[\d.]+(:\d+)?", "zone": "a|b",
     }  # fmt: skip
     shapes = [re.sub(r"<(\w+)>", lambda m: f"({part[m[1]]})", re.escape(kind.shape)) for kind in SCHEME]
     found = figures(story())
@@ -136,6 +157,8 @@ def test_every_figure_has_a_shape_in_the_scheme_and_every_shape_a_figure() -> No
 def test_an_unknown_figure_is_refused_with_near_names() -> None:
     found = figures(story())
     assert lookup(found, "dropped") == 3
+    for name in ('endpoints."10.180.1.5".share', "endpoints.10.180.1.5.share", 'services."shop/web:http".dropped'):
+        assert lookup(found, name) > 0  # quotes only help the reader
     with pytest.raises(InputError, match=r"run.yaml:12: expect\[0\]: unknown figure 'droped'; did you mean dropped"):
         lookup(found, "droped", Problem("", file="run.yaml", line=12, path="expect[0]"))
     assert near_names(found, "services.shop/web:htp.dropped")[0] == "services.shop/web:http.dropped"

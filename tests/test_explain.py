@@ -118,10 +118,11 @@ def test_a_process_gets_its_source_from_routing(cluster: Cluster) -> None:
         ("pod", "192.168.0.2:22", "delivered to node-2 itself at 192.168.0.2:22"),
     ],
 )
-def test_the_last_line_says_what_became_of_it(cluster: Cluster, sender: str, dst: str, words: str) -> None:
+def test_the_line_before_the_last_says_what_became_of_it(cluster: Cluster, sender: str, dst: str, words: str) -> None:
     trace = cluster.trace("node-1", dst, sender=sender)
     assert words in trace.words
-    assert trace.text().splitlines()[-1] == trace.words
+    assert trace.text().splitlines()[-2] == trace.words
+    assert trace.text().splitlines()[-1].startswith("the client gets: ")
 
 
 def test_a_rejection_shows_its_answer(cluster: Cluster) -> None:
@@ -148,15 +149,17 @@ def minimal(cluster: Cluster, dst: str, **options: object) -> list[str]:
     return cluster.trace("node-1", dst, **options).text(Depth.MINIMAL).splitlines()  # type: ignore[arg-type]
 
 
-def test_minimal_is_one_line_or_two(cluster: Cluster) -> None:
-    head, by = minimal(cluster, "192.0.2.15:80")
+def test_minimal_is_two_lines_or_three(cluster: Cluster) -> None:
+    head, by, exchange = minimal(cluster, "192.0.2.15:80")
     assert head == "delivered 10.180.1.9:8080 masqueraded"
     assert by.startswith('by nat/KUBE-SERVICES -m comment --comment "shop/guarded:p loadbalancer IP" ')
-    head, by = minimal(cluster, "192.168.0.1:30084")
+    assert exchange == "exchange works"
+    head, by, exchange = minimal(cluster, "192.168.0.1:30084")
     assert head == "rejected icmp-port-unreachable"
     assert by.startswith("by filter/KUBE-EXTERNAL-SERVICES ")
-    assert minimal(cluster, "172.30.0.13:80")[0] == "dropped"
-    assert minimal(cluster, "192.168.0.1:22") == ["passed"]
+    assert exchange == "exchange refused"
+    assert minimal(cluster, "172.30.0.13:80")[::2] == ["dropped", "exchange request-lost"]
+    assert minimal(cluster, "192.168.0.1:22") == ["passed", "exchange refused"]
 
 
 def test_minimal_with_every_outcome(cluster: Cluster) -> None:

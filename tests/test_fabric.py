@@ -30,7 +30,7 @@ from kpsim.fabric import Fabric, Place, Whose, answer_to, reply, send
 from kpsim.netfilter import Disposition
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
-from kpsim.ruleset import Counter, Dnat, Masquerade, Unknown
+from kpsim.ruleset import DROP, Counter, Dnat, Masquerade, Unknown
 from kpsim.sysctls import Sysctls
 
 THIRD_NODE, THIRD_POD = "192.168.0.3", "10.180.2.4"
@@ -164,7 +164,7 @@ def test_pings_are_answered():
 
 def test_unknown_rules_give_no_answer():
     fabric = cluster(POD)
-    fabric.nodes["n1"].load_rules(ruleset(table("filter", FORWARD=(rule(Unknown("-m hashlimit")),))))
+    fabric.nodes["n1"].load_rules(ruleset(table("filter", FORWARD=(rule(Unknown("-m hashlimit"), DROP),))))
     assert talk(fabric, packet(CLIENT, POD), "n1").failure is Failure.UNKNOWN
 
 

@@ -277,3 +277,15 @@ def test_endings_out_of_window_leave_a_timer_alone_that_has_less_than_two_minute
 )  # fmt: skip
 def test_rare_lives(life, expected):
     assert left(life) == expected
+
+
+#: measured on Linux 6.18: caps for repeats and for outstanding data, then the timer behind SYN, SYN-ACK and a FIN
+@pytest.mark.parametrize(
+    ("repeats", "outstanding", "seconds"),
+    [(50, 300, (50, 50, 50)), (50, 100, (50, 50, 100)), (100, 50, (100, 60, 50)), (30, 20, (30, 30, 20))],
+)
+def test_before_the_first_ack_the_window_counts_as_closed(repeats, outstanding, seconds):  # CT-4.1
+    sysctls = Sysctls(
+        tcp_timeout_max_retrans_ns=repeats * SECOND_NS, tcp_timeout_unacknowledged_ns=outstanding * SECOND_NS
+    )
+    assert tuple(ends_in(life, sysctls)[1] for life in ("S", "S sa", "S sa F")) == seconds

@@ -110,10 +110,10 @@ def test_a_family_that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
 
 def test_what_is_not_modelled_is_refused_with_file_and_line(tmp_path: Path) -> None:
     file = tmp_path / "a.v4"
-    file.write_text("*filter\n-A INPUT -j ACCEPT\n-A INPUT -m owner --uid-owner 0 -j ACCEPT\nCOMMIT\n")
+    file.write_text("*filter\n-A INPUT -j ACCEPT\n-A INPUT -m mac --mac-source 02:00:00:00:00:01 -j ACCEPT\nCOMMIT\n")
     with pytest.raises(UnsupportedRule) as caught:
         load(text=cluster_text(), beside=[file])
-    assert str(caught.value) == f"{file}:3: not modelled: -m owner (filter/INPUT rule 2)"
+    assert str(caught.value) == f"{file}:3: not modelled: -m mac (filter/INPUT rule 2)"
 
 
 # --- kube-proxy starts -------------------------------------------------------------------------------------------------------
@@ -374,8 +374,8 @@ def test_commands_take_files_for_all_nodes_or_for_one(command: Command, tmp_path
     assert shown == expected.rules("node-1")
     assert "ufw6" not in command("rules", cluster, "--node", "node-2", "--beside", ufw, "--beside", f"node-1={six}")
     asked = ("trace", cluster, "--node", "node-1", "--dst", "192.168.0.1:9999", "--minimal")
-    assert command(*asked, "--beside", ufw).splitlines() == ["dropped", "by filter/INPUT policy"]
-    assert command(*asked, "--beside", f"node-2={ufw}").splitlines() == ["passed"]
+    assert command(*asked, "--beside", ufw).splitlines()[:2] == ["dropped", "by filter/INPUT policy"]
+    assert command(*asked, "--beside", f"node-2={ufw}").splitlines()[0] == "passed"
     assert "no node 'node-9'" in command(*asked, "--beside", f"node-9={ufw}", fails=True)
 
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from fuzz import fuzzing
 from fuzz.cases import Case, documents, read_case, write_case
-from fuzz.drawing import draw_sequence
 from fuzz.fuzzing import WAITS_NS, Fuzzer, FuzzTally, draw_case, main, summary
 from fuzz.shrinking import fewest, shrunk
-from fuzz.steps import ClientSegment, FirstPacket, Wait
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.lab.tools.variants import Variant
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
+from kpsim.verify.sequences.drawing import draw_sequence
+from kpsim.verify.sequences.steps import ClientSegment, FirstPacket, Wait
 from kpsim.verify.subjects import cluster_subjects
 
 SEEDS = range(12)

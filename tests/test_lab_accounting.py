@@ -10,7 +10,8 @@ import pytest
 
 from kpsim.addresses import Family
 from kpsim.lab.accounting import Counted, LinuxAccounting
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.calls import LabError
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.netlink import attribute, attributes
 from kpsim.lab.tools.iptables import accounting_obstacle
 from kpsim.lab.tools.variants import Variant

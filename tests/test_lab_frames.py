@@ -103,7 +103,7 @@ def test_scapy_reads_what_is_written(data: st.DataObject) -> None:
     packet = data.draw(packets())
     wire = encode(packet, tag=77)
     read = from_scapy(dissected(wire, packet.family))
-    assert replace(read, checksum_ok=packet.checksum_ok) == sized(packet, len(wire))
+    assert replace(read, checksum_ok=packet.checksum_ok, numbers=None) == sized(packet, len(wire))
 
 
 @given(st.data())
@@ -112,7 +112,7 @@ def test_what_scapy_writes_is_read(data: st.DataObject) -> None:
     wire = bytes(to_scapy(packet))
     got = decode(wire, packet.family)
     assert got is not None
-    expected = from_scapy(dissected(wire, packet.family))
+    expected = replace(from_scapy(dissected(wire, packet.family)), numbers=None)  # the lab tells numbers beside packets
     if got.packet.related is not None and packet.family is V4:  # Scapy's errors end after 28 bytes
         expected.related.tcp_flags = got.packet.related.tcp_flags
         expected.related.sctp_chunk = got.packet.related.sctp_chunk

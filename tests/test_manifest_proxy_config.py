@@ -131,13 +131,6 @@ def test_kubeadms_config_map(tmp_path: Path) -> None:
     assert (problem.file, problem.line, problem.path) == (f"{path}: config.conf", 5, ".iptables.masqueradeBit")
 
 
-def test_two_configurations_are_one_too_many(tmp_path: Path) -> None:
-    path = tmp_path / "two.yaml"
-    path.write_text(f"{CONFIG}---\n{config_map(CONFIG)}")
-    with pytest.raises(InputError, match=f"a second KubeProxyConfiguration; the first is at {path}:1"):
-        load_manifests([path])
-
-
 def test_a_key_that_stands_twice_is_logged_by_kube_proxy(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text(CONFIG + "mode: nftables\n")

@@ -32,16 +32,19 @@ from kpsim.conntrack import Entry, FlowTuple
 from kpsim.dialects.iptables import parse_rule
 from kpsim.flowstate import Direction, FlowState
 from kpsim.packet import Packet
-from kpsim.packetpath.matching import GETTERS, UnknownMatch, condition
+from kpsim.packetpath.matching import GETTERS, condition
 from kpsim.packetpath.routing import AddressType, Decision, RouteKind
+from kpsim.packetpath.worlds import World
 from kpsim.ruleset import (
     OF_CONNECTION,
+    BridgePort,
     Chance,
     Compare,
     Counter,
     Expression,
     Field,
     Limit,
+    LocalSocket,
     NamePattern,
     Recent,
     ReversePath,
@@ -63,8 +66,18 @@ class Facts:
         self.entry: Entry | None = CONNECTION if "DNAT" in states else None
         self.direction = Direction.ORIGINAL
         self.counted: list[str] = []
+        self.world = World()
+        self.unsure_mark = 0
+        self.socket: str | None = None
+        self.bridged: frozenset[str] | None = None
 
-    def address_type(self, address: int) -> AddressType:
+    def holds(self, words: str) -> bool:
+        return self.world.holds(words)
+
+    def settle(self, field: Field, bit: int) -> int:
+        raise AssertionError("every bit is known here")
+
+    def address_type(self, address: int, interface: str = "") -> AddressType:
         return AddressType.LOCAL if (Family.IPV4, address) == parse_ip(NODE) else AddressType.UNICAST
 
     def way_back(self, address: int) -> Decision | None:
@@ -159,6 +172,18 @@ CASES = [
     (Recent("KNOWN", "rcheck", 10), {}, True), (Recent("OTHER", "rcheck", 10), {}, False),
     (Chance(1000), {}, False), (Chance(1001), {}, True),
     (Counter("counter"), {}, True),
+    # K-20.1: a packet without socket makes a negated option true
+    (equal(Field.LENGTH, 60), {}, True), (Compare(Field.LENGTH, ((61, 65535),)), {}, False),
+    (equal(Field.UID, 0), {}, False), (Compare(Field.UID, ((7, 7),), negate=True, absent=True), {}, True),
+    (equal(Field.GID, 0), {}, False), (Compare(Field.GID, ((7, 7),), negate=True, absent=True), {}, True),
+    (named(Field.SOCKET, "process"), {}, False),
+    # K-20.2: no bridge handed the packet to netfilter
+    (BridgePort("in"), {}, False), (BridgePort("in", negate=True), {}, True), (BridgePort("out", "veth1"), {}, False),
+    (BridgePort("in", NamePattern("veth"), negate=True), {}, True), (BridgePort("bridged"), {}, False),
+    # K-20.3: no process has a transparent socket, or one at an address of another machine
+    (LocalSocket("--transparent"), {}, False), (LocalSocket(), {"protocol": "sctp"}, False),
+    (named(Field.SADDR_TYPE_IN, "UNICAST"), {}, True), (named(Field.SADDR_TYPE_OUT, "LOCAL"), {}, False),
+    (named(Field.DADDR_TYPE_IN, "LOCAL"), {}, True), (named(Field.DADDR_TYPE_OUT, "UNICAST"), {}, False),
     # several names, several numbers, beginnings of names, any name
     (named(Field.L4PROTO, "tcp", "udp"), {}, True), (named(Field.L4PROTO, "udp", "sctp"), {}, False),
     (named(Field.IIFNAME, "eth0", "eth1", negate=True), {}, False),
@@ -208,7 +233,9 @@ def test_of_a_packet_without_connection_the_kernel_asks_the_state_only():
     assert condition(ct_original_port(1, 2, negate=True), "key")(facts) is False
     assert condition(connection_mark(0, negate=True), "key")(facts) is False
     lacking = [field for field in Field if GETTERS[field](facts) is None]
-    assert set(lacking) - {Field.ICMP_TYPE, Field.ICMP_CODE} == OF_CONNECTION - {Field.CT_STATE}
+    assert set(lacking) - {Field.ICMP_TYPE, Field.ICMP_CODE, Field.SOCKET, Field.UID, Field.GID} == OF_CONNECTION - {
+        Field.CT_STATE
+    }
 
 
 def test_comments_are_no_condition():
@@ -224,15 +251,17 @@ def test_counters_count():
 
 def test_the_unknown_is_neither_true_nor_false():
     holds = condition(Unknown("-m hashlimit"), "key")
-    assert holds is not None
-    with pytest.raises(UnknownMatch, match="hashlimit"):
-        holds(Facts(tcp()))
+    facts = Facts(tcp())
+    for answer in (False, True):
+        facts.world = World((answer,))
+        assert holds(facts) is answer
+        assert facts.world.words == ["-m hashlimit"]
 
 
-def test_headers_are_compared_before_options_and_the_unknown_last():
+def test_headers_are_compared_before_options():
     words = "-m hashlimit --x 1 -m recent --name A --set -m statistic --mode random --probability 0.5 -p tcp"
     rule = parse_rule(f"-A C {words}", Family.IPV4, unknown="keep")[1]
-    assert rule.body == (of_protocol("tcp"), Recent("A", "set"), Chance(1 << 30), Unknown("-m hashlimit --x 1"))
+    assert rule.body == (of_protocol("tcp"), Unknown("-m hashlimit --x 1"), Recent("A", "set"), Chance(1 << 30))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from packets import (
     ip,
     net,
     node,
+    node_netns,
     packet,
     replied,
     rule,
@@ -29,7 +30,7 @@ from kpsim.addresses import Family
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
 from kpsim.packetpath.memory import IcmpLimiter
-from kpsim.packetpath.routing import Interface, OwnAddress, Route, Routing
+from kpsim.packetpath.routing import Interface, OwnAddress, Route, RouteKind, Routing
 from kpsim.ruleset import DROP, Jump, Reject, RejectWith, Ruleset, SetTimeToLive, Unknown
 from kpsim.sysctls import Sysctls
 from kpsim.units import MILLISECOND_NS, SECOND_NS
@@ -217,10 +218,10 @@ def test_an_answer_changed_on_its_way_out_is_told_as_it_leaves():
     assert (answer.ttl, answer.mark, answer.in_interface, answer.out_interface) == (9, 0, "", "")
 
 
-def test_an_answer_that_meets_a_rule_that_is_not_modelled_is_still_an_answer():
+def test_whether_an_answer_gets_out_past_a_rule_that_is_not_modelled_is_not_known():
     netns = node(ruleset(table("filter", FORWARD=(rule(Reject()),), OUTPUT=(rule(Unknown("-m owner"), DROP),))))
     outcome = run(netns, packet(CLIENT, POD, protocol="udp"))
-    assert outcome.disposition is REJECTED and outcome.answer is not None
+    assert (outcome.disposition, outcome.unknown) == (Disposition.UNKNOWN, "-m owner")
 
 
 def test_ipv6_towards_the_node_itself_is_not_limited():  # measured
@@ -235,27 +236,69 @@ def test_ipv6_towards_the_node_itself_is_not_limited():  # measured
 # --- martians and localhost -------------------------------------------------------------------------------------------
 
 
+_STRICT, _LOOSE = Sysctls(rp_filter=1), Sysctls(rp_filter=2)
+_LOCALNET, _ACCEPTING = Sysctls(route_localnet=True), Sysctls(accept_local=True)
+_BOTH = Sysctls(route_localnet=True, accept_local=True)
+_STRICT_LOCALNET = Sysctls(route_localnet=True, rp_filter=2)
+
+
 @pytest.mark.parametrize(
-    ("source", "cause"),
+    ("source", "settings", "cause"),
     [
-        ("127.0.0.5", Cause.MARTIAN_SOURCE), (NODE, Cause.MARTIAN_SOURCE), ("10.180.0.1", Cause.MARTIAN_SOURCE),
-        ("0.0.0.7", Cause.MARTIAN_SOURCE), ("224.0.0.5", Cause.MARTIAN_SOURCE), ("192.168.0.255", Cause.MARTIAN_SOURCE),
-        (CLIENT, None),
+        (CLIENT, Sysctls(), None), ("240.0.0.1", Sysctls(), None),
+        ("0.0.0.7", Sysctls(), None), ("0.0.0.7", _STRICT, None), ("0.255.255.255", Sysctls(), None),
+        ("0.0.0.0", _BOTH, Cause.MARTIAN_SOURCE), ("255.255.255.255", _BOTH, Cause.MARTIAN_SOURCE), ("224.0.0.5", _BOTH, Cause.MARTIAN_SOURCE),
+        (NODE, Sysctls(), Cause.MARTIAN_SOURCE), ("10.180.0.1", _LOCALNET, Cause.MARTIAN_SOURCE), (NODE, _ACCEPTING, None),
+        ("127.0.0.5", Sysctls(), Cause.MARTIAN_SOURCE), ("127.0.0.5", _ACCEPTING, Cause.MARTIAN_SOURCE),
+        ("127.0.0.5", _LOCALNET, None), ("127.0.0.5", _BOTH, None), ("127.0.0.5", _STRICT_LOCALNET, Cause.MARTIAN_SOURCE),
+        ("127.0.0.1", _LOCALNET, Cause.MARTIAN_SOURCE), ("127.0.0.1", _BOTH, None),
+        ("192.168.0.255", Sysctls(), None), ("192.168.0.255", _LOOSE, Cause.MARTIAN_SOURCE), ("192.168.0.255", _STRICT, Cause.MARTIAN_SOURCE),
     ],
 )  # fmt: skip
-def test_martian_sources(source, cause):  # K-7.2, K-7.3
-    assert run(node(ruleset()), packet(source, POD, came_by="eth0")).cause is cause
+def test_sources_that_the_wire_may_bring(source, settings, cause):  # K-7.2, K-7.3
+    assert run(node(ruleset(), sysctls=settings), packet(source, POD, came_by="eth0")).cause is cause
+
+
+@pytest.mark.parametrize(("source", "settings"), [("127.0.0.5", _LOCALNET), ("192.168.0.255", Sysctls())])
+def test_routes_of_type_local_make_linux_look_closer(source, settings):  # K-7.3
+    netns = node(ruleset(), sysctls=settings)
+    netns.routing = netns.routing.with_routes(Route(net("198.51.100.1/32"), "lo", kind=RouteKind.LOCAL))
+    assert run(netns, packet(source, POD, came_by="eth0")).cause is Cause.MARTIAN_SOURCE
+    assert run(netns, packet(CLIENT, "198.51.100.1", came_by="eth0")).disposition is Disposition.DELIVERED
 
 
 @pytest.mark.parametrize(
-    ("settings", "accepted"),
-    [(Sysctls(accept_local=True), False), (Sysctls(route_localnet=True), False),
-     (Sysctls(accept_local=True, route_localnet=True), True)],
+    ("source", "destination", "disposition"),
+    [
+        ("0.0.0.0", "255.255.255.255", Disposition.DELIVERED), ("0.0.0.0", "0.0.0.0", Disposition.DELIVERED),
+        ("127.0.0.5", "255.255.255.255", Disposition.DELIVERED), ("0.0.0.0", "192.168.0.255", DROPPED), (CLIENT, "0.0.0.0", DROPPED),
+    ],
 )  # fmt: skip
-def test_a_source_of_loopback_from_outside_needs_two_settings(settings, accepted):  # K-7.1, K-7.3, measured
-    outcome = run(node(ruleset(), sysctls=settings), packet("127.0.0.5", POD, came_by="eth0"))
-    assert (outcome.disposition is Disposition.FORWARDED) is accepted
-    assert (outcome.cause is Cause.MARTIAN_SOURCE) is not accepted
+def test_who_may_speak_to_everybody(source, destination, disposition):  # K-7.7: a machine without address asks for one
+    assert run(node(ruleset()), packet(source, destination, protocol="udp", came_by="eth0")).disposition is disposition
+
+
+@pytest.mark.parametrize(
+    ("group", "came_by", "heard"),
+    [
+        ("224.0.0.1", "eth0", True), ("224.0.0.1", "cni0", True), ("224.0.0.22", "eth0", False), ("239.1.2.3", "eth0", False),
+        ("ff02::1", "eth0", True), ("ff02::2", "cni0", True), ("ff02::16", "eth0", False), ("ff05::1", "eth0", False),
+        ("ff02::1:ff00:7", "eth0", True), ("ff02::1:ff00:7", "cni0", False), ("ff02::1:ff00:8", "eth0", False),
+    ],
+)  # fmt: skip
+def test_which_groups_the_node_hears(group, came_by, heard):  # K-7.8
+    netns = node_netns("n", ["192.168.0.1", "2001:db8::7"], ["10.180.0.0/24", "fd00:180::/64"])
+    outcome = run(netns, packet("2001:db8:71::9" if ":" in group else CLIENT, group, protocol="udp", came_by=came_by))
+    assert (outcome.disposition, outcome.cause) == (
+        (Disposition.DELIVERED, None) if heard else (DROPPED, Cause.GROUP)
+    )  # fmt: skip
+
+
+def test_a_refused_packet_to_many_is_not_answered():  # K-3.3
+    netns = node(ruleset(table("filter", INPUT=(rule(Reject()),))))
+    for many in ("192.168.0.255", "224.0.0.1"):
+        outcome = run(netns, packet(CLIENT, many, protocol="udp", came_by="eth0"))
+        assert (outcome.disposition, outcome.cause, outcome.answer) == (DROPPED, Cause.UNANSWERABLE, None)
 
 
 def test_accept_local():  # K-7.3

@@ -241,11 +241,15 @@ def test_a_line_has_exactly_the_keys_of_its_disposition(cluster: Cluster) -> Non
     ]  # fmt: skip
     probes = parse_probes(map(json.dumps, lines), cluster.site, file="p.jsonl")
     dropped, delivered, rejected, passed = map(json.loads, Prober(cluster.site, 0).lines(probes))
-    assert list(dropped) == ["id", "disposition", "outcomes", "by"]
+    assert list(dropped) == ["id", "disposition", "outcomes", "by", "exchange"]
     assert dropped["outcomes"] == []
-    assert list(rejected) == ["id", "disposition", "outcomes", "with", "by"]
+    assert list(rejected) == ["id", "disposition", "outcomes", "with", "by", "exchange"]
     assert (rejected["id"], rejected["with"]) == (3, "icmp-port-unreachable")
-    assert passed == {"id": "d", "disposition": "passed", "outcomes": [], "by": None}
+    assert passed == {
+        "id": "d", "disposition": "passed", "outcomes": [], "by": None, "exchange": {"request-lost": "1"},
+    }  # fmt: skip
+    exchanges = [line["exchange"] for line in (dropped, delivered, rejected)]
+    assert exchanges == [{"request-lost": "1"}, {"works": "1"}, {"refused": "1"}]
     assert delivered["outcomes"] == [
         {
             "weight": "1", "endpoint": "10.180.1.8:8080", "masquerade": False,

@@ -206,7 +206,7 @@ MISSING = (
         ([config({"kernel": "6.18"})], ["r.jsonl:1: .host.kernel: not modelled"]),
         ([config({"largeClusterEndpoints": "3"})], ["r.jsonl:1: .host.largeClusterEndpoints: expected an integer, got a string"]),
         ([config({"largeClusterEndpoints": 1 << 40})], ["r.jsonl:1: .host.largeClusterEndpoints: expected an integer of 32 bits"]),
-        ([config(node={"metadata": {"name": 1}})], ["r.jsonl:1: .metadata.name: expected a string, got an integer"]),
+        ([config(node={"metadata": {"name": 1}})], ["r.jsonl:1: .node.metadata.name: expected a string, got 1"]),
         ([config(), sync(ipvsConns=[])], ["r.jsonl:2: .host.ipvsConns: expected an object, got a list"]),
         (
             [config(), sync(ipvsConns={"a": "b"})],
@@ -401,3 +401,78 @@ def test_skipped_syncs_take_over_nothing() -> None:
     assert [(o.requested, o.result.ran) for o in outcomes] == [(False, True), (True, False), (False, True)]
     assert "fullSync" not in outcomes[1].to_json()
     assert outcomes[1].metrics["kubeproxy_sync_proxy_rules_service_changes_pending"] == 1
+
+
+# ------------------------------------------------------------------------------------ nothing is taken without use
+
+
+@pytest.mark.parametrize("written", ["udp", "UDP", "Udp"])
+def test_the_protocol_of_a_flow_counts_in_any_case(written: str) -> None:
+    (step,) = parse(config(), sync(conntrack=[FLOW | {"proto": written}])).steps
+    assert isinstance(step, SyncStep)
+    assert step.conntrack[0].protocol == "udp"
+
+
+def test_a_protocol_that_no_flow_has_is_refused_with_those_that_exist() -> None:
+    expected = "r.jsonl:2: .host.conntrack[0].proto: expected udp or tcp or sctp, got 'banana'"
+    assert problems(config(), sync(conntrack=[FLOW | {"proto": "banana"}])) == [expected]
+
+
+def test_flows_that_kube_proxy_never_deletes_are_named() -> None:
+    """CT-2: it lists UDP entries of its own family alone."""
+    other = {"src": "fd00::9", "dst": "fd00::a", "replySrc": "fd00::3", "replyDst": "fd00::9"}
+    made = parse(config(), sync(conntrack=[FLOW, FLOW | {"proto": "TCP"}, FLOW | {"proto": "sctp"}, FLOW | other]))
+    assert made.notes == (
+        "kube-proxy deletes stale flows of UDP only (CT-2): these stay, whatever changes: SCTP 1, TCP 1",
+        "flows of the other family are not this proxier's, and stay: 1",
+    )
+
+
+def test_objects_hold_what_an_api_server_returns() -> None:
+    """O-3.2. A lower-case protocol would make other rules than any cluster has."""
+    port = {"name": "http", "protocol": "udp", "port": 80}
+    service = {**SERVICE, "spec": {"clusterIP": "172.30.10.1", "ports": [port]}}
+    expected = (
+        "r.jsonl:2: .object.spec.ports[0].protocol: expected TCP, UDP or SCTP, got the string 'udp' (did you mean UDP?)"
+    )
+    assert problems(config(), added(service)) == [expected]
+
+
+def test_what_kube_proxy_does_not_watch_or_know_is_named() -> None:
+    config_map = {"kind": "ConfigMap", "metadata": {"name": "a"}}
+    service = {**SERVICE, "spec": {**SERVICE["spec"], "colour": "red"}}
+    made = parse(config(object={"colour": "red"}), added(config_map), added(config_map), added(service))
+    assert made.notes == (
+        "kube-proxy ignores the unknown field .colour of its configuration",
+        "kube-proxy watches no objects of these kinds: ConfigMap 2",
+        "ignored fields that Kubernetes 1.36 does not have: Service .spec.colour (1)",
+    )
+
+
+def test_times_beside_sync_lines_are_named() -> None:
+    made = parse(config(), added(SERVICE, at="2026-01-01T00:00:05Z"), sync())
+    assert made.notes == ("SYNC lines say when syncs run: the times of the events (at) have no effect",)
+    assert parse(config(), added(SERVICE, at="2026-01-01T00:00:05Z")).notes == ()
+
+
+def test_a_sync_that_does_not_run_cannot_fail() -> None:
+    assert problems(config(), sync(skip=True, failSync=True)) == [
+        "r.jsonl:2: .host.failSync: no sync runs (skip), so none can fail"
+    ]
+
+
+def test_the_node_that_kube_proxy_reads_has_its_name() -> None:
+    """CFG-7.1, CFG-2.1."""
+    stranger = config(node={"metadata": {"name": "node-2"}})
+    assert problems(stranger) == [
+        "r.jsonl:1: .node.metadata.name: kube-proxy reads the Node with its own name, 'node-1' (hostnameOverride), not 'node-2'"
+    ]
+
+
+def test_what_the_mode_has_no_use_for_is_named() -> None:
+    made = Replay(parse(config({"serviceCIDRs": ["172.30.0.0/16"]}), sync(gracefulTick=True, ipvsConns={})))
+    assert made.notes == (
+        "kube-proxy in iptables mode has no use for host.gracefulTick",
+        "kube-proxy in iptables mode has no use for host.ipvsConns",
+        "kube-proxy in iptables mode has no use for host.serviceCIDRs",
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from runlogs import empty, lost, story
+from runlogs import connection, empty, lost, story
 
 from kpsim.errors import InputError
 from kpsim.reports.expectations import ExpectationResult, evaluate_all, parse_expectations
@@ -134,6 +134,19 @@ def test_fragment_has_headline_and_expectations() -> None:
         '<tr class="failed"><td>failed</td><td><code>dropped == 0</code></td><td class=number>3</td></tr>' in fragment
     )
     assert "<html" not in fragment
+    assert "<h2>State against rules</h2>" in fragment
+    assert "still sends the flow to 10.180.1.7:9000, a former endpoint" in fragment
+
+
+def test_misdelivered_connections_have_a_column_and_a_headline_only_if_there_are_any() -> None:
+    taken = [connection(1, disposition=Fate.MISDELIVERED, cause=Reason.MISDELIVERED, answered_by="shop/other-1")]
+    log = replace(empty(), connections=taken)
+    assert "1 misdelivered (somebody answered who is no endpoint of the Service)." in summary_text(log)
+    assert re.search(r"failed +misdelivered$", summary_text(log), re.MULTILINE)
+    assert "<b>1</b>misdelivered" in html_fragment(log, drawn=[])
+    assert "misdelivered" not in html_fragment(story(), drawn=[]) + summary_text(story())
+    (plot,) = [plot for plot in plots(log) if plot.name == "dispositions"]
+    assert len(plot.figure.legends[0].get_texts()) == len(plots(story())[0].figure.legends[0].get_texts()) + 1
 
 
 def test_an_empty_log_has_no_plots_and_no_empty_sections() -> None:
@@ -164,8 +177,13 @@ def test_summary_tells_the_story() -> None:
     text = summary_text(story(), results_of(story()), width=200)
     assert (
         "7 of 12 connections were delivered (58.3 %); 1 rejected (no endpoints); 3 dropped (no local endpoints); "
-        "1 failed (endpoint gone)."
+        "1 failed (endpoint gone; 1 of them set up before)."
     ) in text
+    assert (
+        "1 connection lost by connection entries that overrode the rules in force (state against rules).\n  node-1, "
+        "shop/api:grpc, at 9.5 s: 1 failed; an entry from 7 s still sends the flow to 10.180.1.7:9000, a former endpoint: "
+        "not in the rules since 7.5 s; the clean-up never touches entries of this protocol (CT-2.1).\n"
+    ) in text.replace("\n  ", " ").replace(". node-1,", ".\n  node-1,")
     assert re.search(r"^shop/web:http +Local +8 +4 +50\.0 % +1 +3 +0$", text, re.MULTILINE)
     assert re.search(r"^all +12 +7 +58\.3 % +1 +3 +1$", text, re.MULTILINE)
     assert (

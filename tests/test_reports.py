@@ -40,7 +40,7 @@ def log_of(connections: list[Connection], node_health: list[NodeHealth] | None =
 def test_tally_counts_ends_and_causes() -> None:
     total = tally(count_groups(story()))
     assert total.sent == 12
-    assert [total.of(ended) for ended in Fate] == [7, 1, 3, 1]
+    assert [total.of(ended) for ended in Fate] == [7, 1, 3, 1, 0]
     assert total.ratio(Fate.DELIVERED) == 7 / 12
     assert total.causes() == [(Reason.NO_LOCAL_ENDPOINTS, 3), (Reason.ENDPOINT_GONE, 1), (Reason.NO_ENDPOINTS, 1)]
     assert total.causes(Fate.FAILED) == [(Reason.ENDPOINT_GONE, 1)]

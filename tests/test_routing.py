@@ -176,11 +176,11 @@ def test_a_plain_node():
     ("address", "kind"),
     [
         ("192.168.7.3", "BROADCAST"), ("192.168.8.1", "UNICAST"), ("192.168.9.9", "LOCAL"), ("192.168.9.10", "UNICAST"),
-        ("0.1.2.3", "BROADCAST"), ("1.0.0.1", "UNICAST"), ("239.255.255.255", "MULTICAST"), ("240.0.0.1", "UNICAST"),
+        ("0.1.2.3", "UNICAST"), ("0.0.0.0", "BROADCAST"), ("1.0.0.1", "UNICAST"), ("239.255.255.255", "MULTICAST"), ("240.0.0.1", "UNICAST"),
     ],
 )  # fmt: skip
 def test_networks_of_two_and_of_one_have_no_broadcast(address, kind):
-    """RFC 3021: a /31 has two hosts; K-7.4."""
+    """RFC 3021: a /31 has two hosts; K-7.3: of 0/8 only 0.0.0.0 is special; K-7.4."""
     point = Routing([interface("eth0", "192.168.9.9/32", "192.168.7.1/30", "192.168.8.0/31")])
     assert point.address_type(V4, ip(address)) == kind
     beside = point.lookup(V4, ip("192.168.7.2"))  # a host address before others of the interface hides no network

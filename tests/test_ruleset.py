@@ -86,6 +86,7 @@ def test_values_of_a_field_have_the_fields_type():
         FieldType.BYTE: {Field.ICMP_TYPE, Field.ICMP_CODE, Field.TCP_FLAGS, Field.TTL},
         FieldType.MARK: {Field.MARK, Field.CT_MARK},
         FieldType.NAMES: {Field.CT_STATE},
+        FieldType.NUMBER: {Field.LENGTH, Field.UID, Field.GID},
     }
     for kind, fields in types.items():
         assert {field for field in Field if field.type is kind} == fields

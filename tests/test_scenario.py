@@ -380,3 +380,67 @@ def test_the_json_schema_accepts_the_built_in_scenarios_and_refuses_what_loading
         ("delays", {"apiWrite": {"mean": "1s"}}),
     ):
         assert list(validator.iter_errors({**content, field: wrong})), field
+
+
+# ------------------------------------------------------------------------------------------------- slices that are given
+
+_SELECTING = """
+  - apiVersion: v1
+    kind: Service
+    metadata: {name: web, namespace: shop}
+    spec: {clusterIP: 172.30.0.10, selector: {app: web}, ports: [{port: 80}]}
+  - apiVersion: discovery.k8s.io/v1
+    kind: EndpointSlice
+    metadata:
+      name: web-own
+      namespace: shop
+      labels: {kubernetes.io/service-name: web%s}
+    addressType: IPv4
+    ports: [{port: 80}]
+    endpoints: [{addresses: [10.99.0.1]}]
+"""
+_BARE = """apiVersion: kpsim.dev/v1alpha1
+kind: Scenario
+metadata: {name: slices}
+duration: 1s
+nodes: {count: 1}
+objects:"""
+
+
+def test_a_slice_that_the_controller_manages_is_refused() -> None:
+    """CP-3.3: the controller rewrites or deletes the slices with its label at once."""
+    label = ", endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io"
+    with pytest.raises(InputError, match=r"slices\.yaml:11: \.objects\[1\]: EndpointSlice shop/web-own: the label"):
+        parse_scenario(_BARE + _SELECTING % label, "slices.yaml")
+
+
+def test_a_slice_that_nobody_manages_stays_beside_the_controllers() -> None:
+    """kube-proxy reads every slice with the label of the Service's name (O-6.1), whoever writes it."""
+    scenario = parse_scenario(_BARE + _SELECTING % "", "slices.yaml")
+    assert [str(obj.key) for obj in scenario.objects] == ["Service shop/web", "EndpointSlice shop/web-own"]
+
+
+def test_what_a_scenario_takes_without_use_is_said() -> None:
+    text = _BARE + (_SELECTING % "").replace("selector: {app: web}", "type: NodePort, selector: {app: web}").replace(
+        "[{port: 80}]}", "[{port: 80, nodePort: 80}]}"
+    )
+    notes = parse_scenario(text + "proxy: {colour: red}\n", "slices.yaml").notes
+    assert notes == (
+        "node ports outside 30000-32767, which an API server gives only with another --service-node-port-range: shop/web 80",
+        "kube-proxy ignores the unknown field .colour of its configuration",
+    )
+
+
+def test_traffic_of_pods_that_never_exist_is_said() -> None:
+    base = (
+        _BARE
+        + (_SELECTING % "")
+        + (
+            "workloads: [{name: w, replicas: 0}]\n"
+            "traffic: [{name: t, from: pods, workload: w, service: shop/web, perSecond: 1}]\n"
+        )
+    )
+    said = "traffic source t sends nothing: its workload w has no replicas, and no event scales it"
+    assert said in parse_scenario(base, "s.yaml").notes
+    scaled = base + "events: [{at: 10ms, scale: {workload: w, replicas: 1}}]\n"
+    assert said not in parse_scenario(scaled, "s.yaml").notes

@@ -281,5 +281,7 @@ def test_a_dead_nodes_endpoint_is_used_for_the_grace_period() -> None:
     inside = [c for c in to_dead if c.traffic == "inside"]
     assert 430 <= len(inside) <= 570
     # new connections enter by node-3 only until the second failed probe, 2 to 4 s after the failure
-    entering = [c.at_ns for c in lost(log) if c.traffic == "customers" and not c.node]
+    dropped = [c for c in lost(log) if c.traffic == "customers" and c.disposition is Fate.DROPPED]
+    assert {(c.node, c.cause) for c in dropped} == {("node-3", Reason.NODE_DOWN)}
+    entering = [c.at_ns for c in dropped]
     assert entering[0] >= 10 * SECOND_NS and entering[-1] < 14 * SECOND_NS

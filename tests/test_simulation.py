@@ -16,12 +16,14 @@ from kpsim.units import SECOND_NS
 def test_a_new_pod_on_its_way_to_the_rules_stage_by_stage() -> None:
     log = simulate("events: [{at: 5s, scale: {workload: web, replicas: 3}}]\n", "duration=20s")
     first, second = [row for row in log.programming if row.node == "node-1"]
-    # 5.000 created, +7 written, +13 seen by the controller, +17 slice, +19 delivered; idle, so the sync starts at once (CP-9)
-    assert ms(first) == (5000, 5037, 5056, 5056, 5079)
-    # 6.000 answers, +100 probe: trigger; +11+7 written, +13 seen, +17 slice, +19 delivered; cooled down since 6.079
-    assert ms(second) == (6100, 6148, 6167, 6167, 6190)
-    # kube-proxy's own sample counts from whole seconds (CP-2.10, CP-3.7.3): 6.190 − 6
-    assert second.reported_ns == 190 * MS
+    # 5.000 created without address, so no endpoint yet (CP-3.4.1); 6.000 it answers, and its kubelet reports the address:
+    # +11+7 written, +13 seen by the controller, +17 slice, +19 delivered; idle, so the sync starts at once (CP-9)
+    assert ms(first) == (6000, 6048, 6067, 6067, 6090)
+    # 6.000 +100 probe: trigger; +11+7 written, +13 seen, +17 slice, +19 delivered; but the sync before ended at 6.090
+    assert ms(second) == (6100, 6148, 6167, 7090, 7113)
+    # kube-proxy's own sample counts from whole seconds (CP-2.10, CP-3.7.3): 6.090 − 6; the second transition lies in the same
+    # second as the first, so the controller takes it for none (CP-3.7.1)
+    assert (first.reported_ns, second.reported_ns) == (90 * MS, None)
     assert second.service == "default/web" and second.change.startswith("EndpointSlice default/web-")
 
 
@@ -73,19 +75,19 @@ events:
     log = simulate(events)
     mine = [(sync.start_ns // MS, sync.success, sync.full) for sync in log.syncs if sync.node == "node-1"]
     # both changes of the scale-up meet a failing sync; the retry comes 30 s after the second has ended, and is full (CP-13)
-    assert mine == [(0, True, True), (5056, False, False), (6167, False, True), (6190 + 30_000, True, True)]
+    assert mine == [(0, True, True), (6067, False, False), (7090, False, True), (7113 + 30_000, True, True)]
     rows = [row for row in log.programming if row.node == "node-1"]
-    assert [ms(row)[3] for row in rows] == [36_190, 36_190]
+    assert [ms(row)[3] for row in rows] == [37_113, 37_113]
     assert [row.reported_ns for row in rows] == [None, None]  # CP-10.2
-    assert [h.at_ns // MS for h in log.happenings if h.kind == "sync failed"] == [5079, 6190]
+    assert [h.at_ns // MS for h in log.happenings if h.kind == "sync failed"] == [6090, 7113]
     # the other node is not concerned
-    assert [row.programmed_ns // MS for row in log.programming if row.node == "node-2"] == [5079, 6190]
+    assert [row.programmed_ns // MS for row in log.programming if row.node == "node-2"] == [6090, 7113]
 
 
 def test_failures_for_a_time_end_with_it() -> None:
     events = """
 events:
-  - {at: 4s, failSyncs: {for: 2s}}
+  - {at: 4s, failSyncs: {for: 3s}}
   - {at: 5s, scale: {workload: web, replicas: 3}}
 """
     log = simulate(events)
@@ -171,7 +173,7 @@ def test_a_node_comes_back_without_rules_and_learns_them_anew() -> None:
     traffic = "traffic: [{name: t, from: nodes, nodes: [node-2], service: web, perSecond: 20}]\n"
     log = simulate(events + traffic, "duration=40s")
     during = [c for c in log.connections if 10 * SECOND_NS <= c.at_ns < 20 * SECOND_NS]
-    assert {(c.disposition, c.cause, c.node) for c in during} == {(Fate.DROPPED, Reason.NODE_DOWN, "")}
+    assert {(c.disposition, c.cause, c.node) for c in during} == {(Fate.DROPPED, Reason.NODE_DOWN, "node-2")}
     # 20.000 + 100 lists + 23 sync: until then nothing is captured
     bare = [c for c in log.connections if 20 * SECOND_NS <= c.at_ns < 20_123 * MS]
     assert bare and {c.cause for c in bare} == {Reason.NOT_CAPTURED}

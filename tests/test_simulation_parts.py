@@ -13,12 +13,13 @@ from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Choice, Delay, Exponential, Normal, Uniform
 from kpsim.scenario.schema import Arrivals, LoadBalancerSpec, Placement, PlacementPolicy, Traffic
 from kpsim.simulation.affinity import AffinityMemory, Break
+from kpsim.simulation.attempts import Attempt
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.loadbalancer import Belief
-from kpsim.simulation.machines import Attempt
 from kpsim.simulation.placement import Placer
 from kpsim.simulation.rollout import Fleet, PodStatus, RolloutStep, Strategy, next_step
+from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import Fate
 from kpsim.simulation.traffic import arrival_times_ns, client_address
 from kpsim.units import MILLISECOND_NS, SECOND_NS
@@ -271,7 +272,7 @@ def contact(node: str = "n1", source: str = "203.0.113.1", endpoint: str = "10.1
 )
 def test_why_affinity_broke(second: Attempt, after_s: int, chains: bool, listed: bool, expected: Break) -> None:
     machines = _FakeMachines(chains, listed)
-    memory = AffinityMemory(machines)  # type: ignore[arg-type]
+    memory = AffinityMemory(machines, RulesTimes(()))  # type: ignore[arg-type]
     assert memory.judge("shop/web:http", "TCP", "c", 10, contact(), 0) is Break.NONE
     assert memory.judge("shop/web:http", "TCP", "other", 10, second, 0) is Break.NONE  # first contact of another
     assert memory.judge("shop/web:http", "TCP", "c", 10, second, after_s * SECOND_NS) is expected

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from simulations import INSIDE, MS, of, simulate
 
+from kpsim.reports.figures import figures
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import Fate, Reason, RunLog
 from kpsim.units import SECOND_NS
@@ -35,15 +36,17 @@ traffic:
   - {name: t, from: nodes, nodes: [node-1], service: web, perSecond: 10, stop: 2s, long: {lasts: 30s, packetEvery: 1s}}
 """
     log = simulate(events, "duration=40s", "workloads[0].termination={preStop: 10s}")
-    opened = [c for c in log.connections if c.new_flow]
-    broken = [c for c in log.connections if not c.new_flow]
-    assert {c.disposition for c in opened} == {Fate.DELIVERED}
+    assert len(log.connections) == 20 and all(c.established for c in log.connections)  # one record each
     # web-2 leaves the rules at about 5.1 s and exits at 15.007 s: its connections break then and not before (CT-2.6)
-    gone = [c for c in opened if c.endpoint_node == "node-2"]
-    assert 0 < len(gone) < len(opened)
-    assert sorted(c.source_port for c in broken) == sorted(c.source_port for c in gone)
+    broken = [c for c in log.connections if c.endpoint_node == "node-2"]
+    assert 0 < len(broken) < len(log.connections)
     assert {(c.disposition, c.cause) for c in broken} == {(Fate.FAILED, Reason.ENDPOINT_GONE)}
-    assert all(15_007 * MS <= c.at_ns < 16_007 * MS for c in broken)
+    assert all(15_007 * MS <= c.broken_ns < 16_007 * MS for c in broken)
+    rest = [c for c in log.connections if c.endpoint_node != "node-2"]
+    assert {(c.disposition, c.broken_ns) for c in rest} == {(Fate.DELIVERED, None)}
+    found = figures(log)
+    assert (found["sent"], found["established"], found["broken"]) == (20, 20, len(broken))
+    assert found["broken_ratio"] == found["failed_ratio"] == len(broken) / 20
 
 
 def test_an_open_connection_does_not_outlive_its_application_even_if_another_one_answers() -> None:
@@ -54,9 +57,10 @@ traffic:
   - {name: t, from: nodes, nodes: [node-1], service: web, perSecond: 10, stop: 1s, long: {lasts: 30s, packetEvery: 4s}}
 """
     log = simulate(text, "duration=20s")  # both answer again at 6 s, two seconds before the next packet of the first
-    broken = [c for c in log.connections if not c.new_flow]
-    assert {(c.disposition, c.cause) for c in broken} == {(Fate.FAILED, Reason.ENDPOINT_GONE)}
-    assert sorted(c.at_ns // MS for c in broken) == [8000 + 100 * number for number in range(10)]
+    assert {(c.disposition, c.cause) for c in log.connections} == {(Fate.FAILED, Reason.ENDPOINT_GONE)}
+    assert [(c.at_ns // MS, c.broken_ns // MS) for c in log.connections] == [
+        (100 * number, 8000 + 100 * number) for number in range(10)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,9 @@ BARE_NODE = "apiVersion: v1\nkind: Node\nmetadata: {name: bare}\n"
 
 
 def test_clusters_that_cannot_be_verified() -> None:
-    assert refusal(lambda: cluster_subjects(shop(), ["node-9"])) == "no node 'node-9'; there is node-1, node-2, node-3"
+    assert refusal(lambda: cluster_subjects(shop(), ["node-9"])) == (
+        "no node 'node-9'; there is node-1, node-2, node-3 (--assume-node node-9 adds one of this name)"
+    )
     assert "node bare has no address, no pod network and no pods" in refusal(
         lambda: cluster_subjects(load(text="---\n".join([BARE_NODE, NODES])), ["bare"])
     )

@@ -1,11 +1,13 @@
 """Scapy as the outer format: packets keep their meaning both ways, and expressions execute nothing."""
 
+import struct
+
 import pytest
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.errors import InputError
-from kpsim.packet import Packet
-from kpsim.wire import DEFAULT_SPORT, from_scapy, parse_packet, read_pcap, to_scapy, write_pcap
+from kpsim.packet import Numbers, Packet
+from kpsim.wire import DEFAULT_SPORT, from_scapy, parse_packet, read_capture, to_scapy, write_pcap
 
 START_NS = 1_767_225_600_000_000_000
 
@@ -49,6 +51,7 @@ EXAMPLES = [
 def without_length(packet: Packet) -> Packet:
     copy = packet.copy()
     copy.length = 0
+    copy.numbers = None  # of packets without numbers, ends begin at 0 on the wire
     if copy.related is not None:
         copy.related = without_length(copy.related)
         copy.related.tcp_flags = frozenset()  # an ICMP error need not hold them
@@ -151,7 +154,7 @@ def test_everything_else_is_refused_by_name(expression: str, named: str) -> None
 def test_a_capture_keeps_packets_and_times(tmp_path) -> None:
     file = tmp_path / "hops.pcap"
     write_pcap(file, [(START_NS + number * 1000, packet) for number, packet in enumerate(EXAMPLES)])
-    captured = read_pcap(file)
+    captured = read_capture(file).packets
     assert [c.time_ns for c in captured] == [START_NS + number * 1000 for number in range(len(EXAMPLES))]
     assert [c.number for c in captured] == list(range(1, len(EXAMPLES) + 1))
     for was, found in zip(EXAMPLES, captured, strict=True):
@@ -167,6 +170,7 @@ def test_captures_of_equal_packets_are_equal_bytes(tmp_path) -> None:
 
 def test_what_is_not_modelled_in_a_capture_is_named_and_the_rest_is_read(tmp_path) -> None:
     from scapy.layers.inet import IP, UDP
+    from scapy.layers.inet6 import IPv6
     from scapy.layers.l2 import ARP, GRE, Dot1Q, Ether
     from scapy.utils import wrpcap
 
@@ -177,22 +181,145 @@ def test_what_is_not_modelled_in_a_capture_is_named_and_the_rest_is_read(tmp_pat
         Ether(**macs) / Dot1Q(vlan=5) / IP(**ends) / UDP(sport=1, dport=53),
         Ether(**macs) / IP(**ends, frag=100, proto=17) / b"rest of a datagram",
         Ether(**macs) / IP(**ends) / GRE(),
+        Ether(**macs, type=0x88CC) / b"\x02\x07\x04\x02\0\0\0\0\x01",
+        Ether(**macs) / IP(src="192.168.0.9", dst="224.0.0.22", proto=2, ttl=1) / bytes(8),
+        Ether(**macs) / IP(**ends, proto=50) / bytes(24),
+        Ether(**macs) / IP(**ends, proto=200) / bytes(4),
+        Ether(**macs)
+        / IPv6(src="fe80::1", dst="ff02::16", hlim=1, nh=0)
+        / bytes((58, 0, 5, 2, 0, 0, 1, 0, 143, *bytes(27))),
     ]
     for frame in frames:
         frame.time = 1
     file = tmp_path / "mixed.pcap"
     wrpcap(str(file), frames)
-    refused = [(c.number, c.refusal) for c in read_pcap(file) if c.packet is None]
-    assert refused == [(1, "not modelled: ARP"), (3, "not modelled: IP fragment"), (4, "not modelled: GRE")]
-    tagged = read_pcap(file)[1].packet
+    refused = [(c.number, c.refusal) for c in read_capture(file).packets if c.packet is None]
+    assert refused == [(1, "not modelled: ARP"), (3, "not modelled: IP fragment"), (5, "not modelled: LLDP")]
+    others = [c.packet for c in read_capture(file).packets if c.number in (4, 6, 7, 8, 9)]
+    assert [p and p.protocol for p in others] == ["gre", "igmp", "esp", "200", "icmpv6"]
+    assert (others[-1].icmp_type, others[-1].sport) == (143, 0)  # a multicast listener report
+    tagged = read_capture(file).packets[1].packet
     assert tagged is not None
     assert (tagged.protocol, tagged.sport, tagged.dport) == ("udp", 1, 53)
+
+
+def pcap_of(*frames: bytes, link: int = 101, lengths: tuple[int, ...] = ()) -> bytes:
+    """A file of packets, a second apart. ``lengths`` are those on the wire."""
+    records = b""
+    for number, frame in enumerate(frames):
+        length = lengths[number] if lengths else len(frame)
+        records += struct.pack("<IIII", number, 0, len(frame), length) + frame
+    return struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, link) + records
+
+
+def pcapng_of(*frames: bytes, order: str = "<", resolution: int = 6, ticks: int = 1_000_000, link: int = 101) -> bytes:
+    def block(kind: int, body: bytes) -> bytes:
+        body += bytes(-len(body) % 4)
+        return struct.pack(f"{order}II", kind, 12 + len(body)) + body + struct.pack(f"{order}I", 12 + len(body))
+
+    made = block(0x0A0D0D0A, struct.pack(f"{order}IHHq", 0x1A2B3C4D, 1, 0, -1))
+    made += block(1, struct.pack(f"{order}HHIHHBxxxHH", link, 0, 0, 9, 1, resolution, 0, 0))
+    for number, frame in enumerate(frames, 1):
+        at = ticks * number
+        made += block(6, struct.pack(f"{order}IIIII", 0, at >> 32, at & 0xFFFFFFFF, len(frame), len(frame)) + frame)
+    return made
+
+
+DATAGRAM = (
+    bytes.fromhex("4500001c000140004011") + bytes(2) + bytes((203, 0, 113, 7, 172, 30, 0, 10, 0, 1, 0, 53, 0, 8, 0, 0))
+)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_capture_of_the_next_generation_keeps_times(tmp_path, order: str) -> None:
+    file = tmp_path / "x.pcapng"
+    file.write_bytes(pcapng_of(DATAGRAM, DATAGRAM, order=order, resolution=9, ticks=1_500_000_001))
+    captured = read_capture(file)
+    assert [c.time_ns for c in captured.packets] == [1_500_000_001, 3_000_000_002]
+    assert [c.packet and c.packet.dport for c in captured.packets] == [53, 53]
+    assert captured.damage == ""
+
+
+@pytest.mark.parametrize(
+    ("whole", "cut", "read", "words"),
+    [
+        (pcap_of(DATAGRAM, DATAGRAM, DATAGRAM), -1, 2, "at byte 128: a packet of 28 bytes, 27 are left"),
+        (pcap_of(DATAGRAM, DATAGRAM), -28 - 4, 1, "at byte 68: the header of a packet has 16 bytes, 12 are left"),
+        (pcap_of(DATAGRAM) + struct.pack("<IIII", 1, 0, 1 << 30, 60), None, 1, "a packet of 1073741824 bytes"),
+        (
+            pcap_of(DATAGRAM) + struct.pack("<IIII", 1, 1_000_000, 28, 28) + DATAGRAM,
+            None,
+            1,
+            "1000000 parts of a second",
+        ),
+        (pcapng_of(DATAGRAM, DATAGRAM), -4, 1, "a block of 60 bytes, 56 are left"),
+        (pcapng_of(DATAGRAM)[:-4] + bytes(4), None, 0, "the two lengths of a block differ"),
+    ],
+)
+def test_a_damaged_capture_is_read_up_to_its_damage(
+    tmp_path, whole: bytes, cut: int | None, read: int, words: str
+) -> None:
+    file = tmp_path / "broken.pcap"
+    file.write_bytes(whole[:cut])
+    captured = read_capture(file)
+    assert (len(captured.packets), words in captured.damage) == (read, True), captured.damage
+
+
+def test_a_packet_that_the_capture_cut_short_is_read_as_far_as_it_matters(tmp_path) -> None:
+    long = DATAGRAM[:2] + (1028).to_bytes(2) + DATAGRAM[4:]
+    file = tmp_path / "short.pcap"
+    file.write_bytes(pcap_of(long, long[:22], long, lengths=(1028, 1028, 28)))
+    whole, cut, wrong = read_capture(file).packets
+    assert whole.packet is not None and (whole.packet.length, whole.packet.dport) == (1028, 53)
+    assert cut.refusal == "the capture holds too little of it: 2 bytes of its udp header"
+    assert (
+        wrong.refusal
+        == "Linux drops it before any rule: its total length is 1028, with a header of 20 bytes and 28 bytes in all"
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ('IP(dst="172.30.0.10", version=5)/TCP(dport=80)', "the version in its IP header is 5"),
+        ('IP(dst="172.30.0.10", ihl=4)/TCP(dport=80)', "the length of its IP header is 16"),
+        ('IP(dst="172.30.0.10", len=19)/TCP(dport=80)', "its total length is 19"),
+        ('IP(dst="172.30.0.10", len=41)/TCP(dport=80)', "its total length is 41"),
+        ('IP(dst="172.30.0.10", chksum=1)/TCP(dport=80)', "the checksum of its IP header is wrong"),
+        ('IPv6(dst="fd00::1", version=4)/TCP(dport=80)', "the length of its IP header is 0"),
+        ('IPv6(dst="fd00::1", plen=21)/TCP(dport=80)', "its payload length is 21, and 20 bytes are there"),
+        ('IP(dst="172.30.0.10")/TCP(dport=80, dataofs=4)', "the length of its TCP header is 16 of 20 bytes"),
+        ('IP(dst="172.30.0.10")/TCP(dport=80, dataofs=6)', "the length of its TCP header is 24 of 20 bytes"),
+        ('IP(dst="172.30.0.10")/UDP(dport=80, len=9)', "its UDP header says 9 bytes of 8"),
+        ('IP(dst="172.30.0.10", len=30)/TCP(dport=80)', "no tcp header fits into its 10 bytes"),
+    ],
+)
+def test_headers_that_linux_drops_are_refused(expression: str, words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parse_packet(expression)
+    assert words in str(refused.value)
+
+
+def test_a_wrong_checksum_of_the_transport_is_kept() -> None:
+    """K-6.6: connection tracking finds such a packet INVALID."""
+    assert not parse_packet('IP(dst="172.30.0.10")/UDP(dport=80, chksum=1)').checksum_ok
+    assert parse_packet('IP(dst="172.30.0.10")/UDP(dport=80, chksum=0)').checksum_ok  # it has none
+    assert parse_packet('IP(dst="172.30.0.10")/UDP(dport=80)/Raw(load="x")').checksum_ok
+    assert not parse_packet('IPv6(dst="fd00::1")/UDP(dport=80, chksum=0)').checksum_ok
+    assert not parse_packet('IP(dst="172.30.0.10")/ICMP(chksum=7)').checksum_ok
+    assert parse_packet('IPv6(dst="fd00::1")/ICMPv6EchoRequest(id=5)').checksum_ok
+
+
+def test_a_segment_has_numbers_if_it_was_given_one() -> None:
+    said = 'IP(dst="172.30.0.10")/TCP(dport=80, flags="{}", seq={}, window=500)/Raw(load="abc")'
+    assert parse_packet(said.format("A", 7)).numbers == Numbers(7, 0, 3, 500)
+    assert parse_packet('IP(dst="172.30.0.10")/TCP(dport=80)').numbers is None
 
 
 def test_a_file_that_is_no_capture_is_refused(tmp_path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("no packets in here, only words and words")
     with pytest.raises(InputError, match=r"notes\.txt"):
-        read_pcap(file)
+        read_capture(file)
     with pytest.raises(InputError, match=r"missing\.pcap"):
-        read_pcap(tmp_path / "missing.pcap")
+        read_capture(tmp_path / "missing.pcap")

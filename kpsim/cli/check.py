@@ -49,7 +49,7 @@ def check(
     if junit is not None or update:
         go_on_without_reader()
     results = []
-    for path in find(paths):
+    for path in find(paths, lambda text: typer.echo(f"note: {text}", err=True)):
         result = check_one(path, update=update)
         results.append(result)
         if format is Format.TEXT:

@@ -1,13 +1,17 @@
 """Options and arguments that several commands share."""
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from kpsim.addresses import Family
 from kpsim.config import Mode
+from kpsim.errors import InputError, Problem, UnsupportedRule
 
 
 def path_given(text: str) -> Path:
@@ -59,6 +63,24 @@ SysctlOption = Annotated[
         show_default=False,
     ),
 ]
+AssumeNodeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--assume-node",
+        metavar="[NAME]",
+        help="Make a Node of this name, if the manifests have none; without NAME the first that endpoints name.",
+        show_default=False,
+    ),
+]
+NodePortRangeOption = Annotated[
+    str,
+    typer.Option(
+        "--service-node-port-range",
+        metavar="FROM-TO",
+        help="The API server's option: node ports outside are refused. Otherwise any is taken, with a note.",
+        show_default=False,
+    ),
+]
 ClusterArgument = Annotated[
     list[Path],
     typer.Argument(
@@ -68,6 +90,35 @@ ClusterArgument = Annotated[
         parser=path_given,
     ),
 ]
+
+
+AllowUnknownOption = Annotated[
+    bool, typer.Option("--allow-unknown", help="With --beside: keep rules that are not modelled.")
+]
+
+
+@contextmanager
+def way_out() -> Iterator[None]:
+    """Adds to an error about rules that are not modelled which option keeps them."""
+    try:
+        yield
+    except UnsupportedRule as error:
+        words = Problem("--allow-unknown keeps such rules; packets whose end depends on one end unknown")
+        raise InputError([*error.problems, words]) from error
+
+
+class ClusterCommand(TyperCommand):
+    """A command that loads a cluster. Its ``--assume-node`` may stand without a name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        completed = []
+        for number, word in enumerate(args):
+            completed.append(word)
+            if word == "--assume-node":
+                following = args[number + 1] if number + 1 < len(args) else "-"
+                if following.startswith("-") or Path(following).exists():
+                    completed[-1] = "--assume-node="
+        return super().parse_args(ctx, completed)
 
 
 def complete_scenario(incomplete: str) -> list[str]:

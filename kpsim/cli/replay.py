@@ -22,5 +22,8 @@ def replay(
     from kpsim.recording import load_recording
     from kpsim.replay import Replay
 
-    for outcome in Replay(load_recording(recording, mode=mode)).outcomes():
+    replayed = Replay(load_recording(recording, mode=mode))
+    for note in replayed.notes:
+        typer.echo(f"note: {note}", err=True)
+    for outcome in replayed.outcomes():
         typer.echo(outcome.to_line() if format is Format.JSON else outcome.to_text())

@@ -5,26 +5,56 @@ from typing import Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, ClusterArgument, FamilyName, ModeOption
+from kpsim.cli.options import (
+    AllowUnknownOption,
+    AssumeNodeOption,
+    BesideOption,
+    ClusterArgument,
+    ClusterCommand,
+    FamilyName,
+    ModeOption,
+    NodePortRangeOption,
+    way_out,
+)
 from kpsim.cli.printing import note
 
 
 @app.command(
+    cls=ClusterCommand,
     short_help="Print a node's rules as iptables-save would.",
     epilog="Example: kpsim rules cluster.yaml --node node-1 --family ipv4",
 )
 def rules(
     cluster: ClusterArgument,
     node: Annotated[
-        str, typer.Option("--node", metavar="NAME", help="The node whose rules to print.", show_default=False)
-    ],
+        str,
+        typer.Option(
+            "--node",
+            metavar="NAME",
+            help="The node whose rules to print; the one of hostnameOverride if it is configured.",
+            show_default=False,
+        ),
+    ] = "",
     mode: ModeOption = None,
     beside: BesideOption = None,
+    allow_unknown: AllowUnknownOption = False,
+    assume_node: AssumeNodeOption = None,
+    service_node_port_range: NodePortRangeOption = "",
     family: Annotated[FamilyName | None, typer.Option("--family", help="One IP family only; otherwise both.")] = None,
 ) -> None:
     """Print a node's whole ruleset as the mode's own tool would save it."""
     from kpsim.explore import load
 
-    loaded = load(cluster, mode=mode, beside=beside or ())
+    with way_out():
+        loaded = load(
+            cluster,
+            mode=mode,
+            beside=beside or (),
+            assume_node=assume_node,
+            service_node_port_range=service_node_port_range,
+            unknown="keep" if allow_unknown else "refuse",
+        )
     loaded.print_notes(note)
-    typer.echo(loaded.rules(node, family=family.family if family else None), nl=False)
+    typer.echo(
+        loaded.rules(node or loaded.default_node(assume_node), family=family.family if family else None), nl=False
+    )

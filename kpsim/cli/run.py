@@ -48,6 +48,8 @@ def run(
         go_on_without_reader()
     with progress_bar() as progress:
         result = run_scenario(scenario, mode=mode, seed=seed, settings=set_ or (), progress=progress)
+    for note in result.scenario.notes:
+        typer.echo(f"note: {note}", err=True)
     if format is Format.JSON:
         typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:

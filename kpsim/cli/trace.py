@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import BesideOption, FamilyName, Format, FormatOption, ModeOption, SysctlOption, path_given
+from kpsim.cli.options import (
+    AssumeNodeOption,
+    BesideOption,
+    ClusterCommand,
+    FamilyName,
+    Format,
+    FormatOption,
+    ModeOption,
+    NodePortRangeOption,
+    SysctlOption,
+    path_given,
+    way_out,
+)
 from kpsim.cli.printing import go_on_without_reader, note
-from kpsim.errors import InputError, Problem, UnsupportedRule
+from kpsim.errors import InputError, Problem
 from kpsim.packetpath.chooser import MOST_WAYS
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
-    from kpsim.packet import Packet
     from kpsim.ruleset import Ruleset
     from kpsim.tracing.explain import Depth
     from kpsim.tracing.site import Site
@@ -27,12 +38,21 @@ if TYPE_CHECKING:
 class _SavedMachine:
     """The options that ``--rules`` needs: a machine, and how its saved rules are read."""
 
-    rules: Path
+    rules: list[Path]
     family: FamilyName | None
     node_ips: list[str]
     pod_cidrs: list[str]
     interfaces: list[str]
     sysctls: list[str]
+    allow_unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Assumptions:
+    """The options that say something about a cluster beside its manifests."""
+
+    node: str | None
+    port_range: str
     allow_unknown: bool
 
 
@@ -45,9 +65,13 @@ class _Asked:
     protocol: str
     expression: str
     capture: Path | None
+    partial: bool
+    uid: int | None
+    gid: int | None
 
 
 @app.command(
+    cls=ClusterCommand,
     short_help="Follow a packet through the rules, and say why.",
     epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
     "In answers to probes, `by` is the rule that decided: the one that rejected or dropped the packet; of a delivered packet, "
@@ -74,6 +98,16 @@ def trace(
         str, typer.Option("--dst", metavar="IP:PORT", help="IP:PORT; for ICMP the IP.", show_default=False)
     ] = "",
     protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="TCP, UDP, SCTP or ICMP.")] = "TCP",
+    uid: Annotated[
+        int | None,
+        typer.Option(
+            "--uid", metavar="N", help="With --from node: the sender's user, for -m owner (0).", show_default=False
+        ),
+    ] = None,
+    gid: Annotated[
+        int | None,
+        typer.Option("--gid", metavar="N", help="With --from node: the sender's group (0).", show_default=False),
+    ] = None,
     packet: Annotated[
         str,
         typer.Option(
@@ -93,6 +127,9 @@ def trace(
             parser=path_given,
         ),
     ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Of a damaged capture, trace the packets before the damage.")
+    ] = False,
     probes: Annotated[
         Path | None,
         typer.Option(
@@ -125,11 +162,11 @@ def trace(
         FamilyName | None, typer.Option("--family", help="Of --rules, where addresses do not tell.", show_default=False)
     ] = None,
     rules: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--rules",
             metavar="FILE",
-            help="A saved ruleset (iptables-save) instead of a cluster.",
+            help="Saved rules (iptables-save) instead of a cluster. May be repeated, once for each family or table.",
             show_default=False,
             parser=path_given,
         ),
@@ -155,11 +192,13 @@ def trace(
         bool,
         typer.Option(
             "--allow-unknown",
-            help="With --rules: keep rules that are not modelled; packets that meet them end unknown.",
+            help="With --rules and --beside: keep what is not modelled; packets whose end depends on it end unknown.",
         ),
     ] = False,
     beside: BesideOption = None,
     sysctl: SysctlOption = None,
+    assume_node: AssumeNodeOption = None,
+    service_node_port_range: NodePortRangeOption = "",
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
@@ -169,15 +208,19 @@ def trace(
 
         check_file(pcap)
         go_on_without_reader()
-    asked = _Asked(dst, src, protocol, packet, read_pcap)
-    if rules is None:
-        _refuse(
-            {"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface, "--allow-unknown": allow_unknown}
-        )
-        site, families, now_ns = _cluster(cluster or [], mode, beside or [], sysctl or [])
+    asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
+    if not rules:
+        _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
+        if allow_unknown and not beside:
+            raise InputError("--allow-unknown goes with --rules or --beside")
+        assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown)
+        site, families, now_ns, own = _cluster(cluster or [], mode, beside or [], sysctl or [], assumed)
+        node = node or own
     else:
         if beside:
             raise InputError("--rules are all rules of the machine: --beside goes with a cluster")
+        if assume_node is not None or service_node_port_range:
+            raise InputError("--assume-node and --service-node-port-range go with a cluster")
         if cluster:
             raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")
         machine = _SavedMachine(
@@ -189,16 +232,15 @@ def trace(
     if len(given) != 1:
         raise InputError(f"give one of {', '.join(sources)}" + (f", not {' and '.join(given)}" if given else ""))
     if probes is not None:
+        _without_sender(asked, "--probes")
         _answer_probes(probes, site, families, now_ns, limit)
         return
     if not node and site.node_names:
         raise InputError(f"--node is missing; there is {', '.join(site.node_names[:5])}")
     traced: list[Trace] = []
-    for numbered in _packets(asked, families, now_ns):
-        traced.append(
-            _trace(numbered, site, node or "node", sender, seed, expand, commit=read_pcap is not None, limit=limit)
-        )
-        _show(traced[-1], depth, format, first=len(traced) == 1)
+    for each in _traces(asked, site, families, node or "node", sender, seed, expand, now_ns, limit):
+        traced.append(each)
+        _show(each, depth, format, first=len(traced) == 1)
     if pcap is not None:
         from kpsim.wire import write_pcap
 
@@ -221,16 +263,27 @@ def _refuse(options: dict[str, object]) -> None:
 
 
 def _cluster(
-    paths: list[Path], mode: ModeOption, beside: list[str], sysctls: list[str]
-) -> "tuple[Site, tuple[Family, ...], int]":
+    paths: list[Path], mode: ModeOption, beside: list[str], sysctls: list[str], assumed: _Assumptions
+) -> "tuple[Site, tuple[Family, ...], int, str]":
+    """Return the machines, the families, the time, and the node that is meant if none is named."""
     from kpsim.explore import load
     from kpsim.sysctls import assignments
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
-    loaded = load(paths, mode=mode, beside=beside, sysctls=assignments(sysctls))
+    with way_out():
+        loaded = load(
+            paths,
+            mode=mode,
+            beside=beside,
+            sysctls=assignments(sysctls),
+            assume_node=assumed.node,
+            service_node_port_range=assumed.port_range,
+            unknown="keep" if assumed.allow_unknown else "refuse",
+        )
     loaded.print_notes(note)
-    return loaded.site, loaded.families, loaded.now_ns
+    own = loaded.config.hostname_override if assumed.node is None else loaded.default_node(assumed.node)
+    return loaded.site, loaded.families, loaded.now_ns, own
 
 
 def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...], int]":
@@ -239,45 +292,35 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
     from kpsim.replay import START_NS
     from kpsim.sysctls import assignments
 
-    ruleset = _read_rules(machine, dst)
+    rulesets = _read_rules(machine, dst)
     devices = []
     for text in machine.interfaces:
         name, _, addresses = text.partition("=")
         devices.append(HostInterface(name, tuple(part for part in addresses.split(",") if part)))
-    if not ruleset.tables:
-        note(f"there is no table in {machine.rules}: every packet passes")
+    if not any(ruleset.tables for ruleset in rulesets):
+        files = " and ".join(map(str, machine.rules))
+        note(f"there is no table in {files}: every packet passes")
     if not machine.node_ips:
         note("without --node-ip only loopback addresses are the machine's own")
     site = rules_site(
-        ruleset,
+        *rulesets,
         node_ips=machine.node_ips,
         pod_cidrs=machine.pod_cidrs,
         interfaces=devices,
         sysctls=assignments(machine.sysctls),
     )
-    return site, (ruleset.family,), START_NS
+    return site, tuple(ruleset.family for ruleset in rulesets), START_NS
 
 
-def _read_rules(machine: _SavedMachine, dst: str) -> "Ruleset":
-    """Return the saved rules of one family: the one asked for, else that of the text, else that of ``dst``."""
-    from kpsim.dialects import dialect_reading
-    from kpsim.inputs import read_text, shown_name
+def _read_rules(machine: _SavedMachine, dst: str) -> "tuple[Ruleset, ...]":
+    """Return the saved rules, one ruleset for each family: the one asked for, else all that the files hold."""
+    from kpsim.explore.saved import read_machine
 
-    text, file = read_text(machine.rules), shown_name(machine.rules)
-    dialect = dialect_reading(text)
-    if machine.family:
-        known = machine.family.family
-    else:
-        held = dialect.families(text, file=file)
-        if len(held) > 1 and not dst:
-            raise InputError(Problem("rules of both families: --family says which", file=file))
-        known = held[0] if len(held) == 1 else _family_of_destination(dst)
-    try:
-        [ruleset] = dialect.parse(text, known, file=file, unknown="keep" if machine.allow_unknown else "refuse")
-    except UnsupportedRule as error:
-        way_out = Problem("--allow-unknown keeps such rules; packets that meet one end unknown")
-        raise InputError([*error.problems, way_out]) from error
-    return ruleset
+    wanted = machine.family.family if machine.family else None
+    with way_out():
+        return read_machine(
+            machine.rules, wanted, _family_of_destination(dst), unknown="keep" if machine.allow_unknown else "refuse"
+        )
 
 
 def _family_of_destination(dst: str) -> "Family":
@@ -298,22 +341,24 @@ def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now
             typer.echo(line)
 
 
-def _packets(asked: _Asked, families: "tuple[Family, ...]", start_ns: int) -> "Iterator[tuple[int, int, Packet]]":
-    """Yield number, time and packet of everything to trace."""
-    from kpsim.tracing.probes import check_family, first_packet
+def _traces(
+    asked: _Asked,
+    site: "Site",
+    families: "tuple[Family, ...]",
+    node: str,
+    sender: str,
+    seed: int,
+    expand: bool,
+    start_ns: int,
+    limit: int,
+) -> "Iterator[Trace]":
+    """Yield the trace of everything that was asked for."""
+    from kpsim.tracing.probes import check_family, first_packet, made_by, sender_of
+    from kpsim.tracing.traces import trace_packet
 
     if asked.capture is not None:
-        from kpsim.wire import read_pcap
-
-        captured = read_pcap(asked.capture)
-        for each in captured:
-            if each.packet is None or each.packet.family not in families:
-                why = (
-                    each.refusal or f"{each.packet.family.label if each.packet else ''} is not among the families here"
-                )
-                note(f"packet {each.number} of {asked.capture}: {why}")
-            else:
-                yield each.number, start_ns + each.time_ns - captured[0].time_ns, each.packet
+        _without_sender(asked, "--read-pcap")
+        yield from _captured(asked.capture, site, families, node, sender, seed, expand, start_ns, partial=asked.partial)
         return
     if asked.expression:
         from kpsim.wire import parse_packet
@@ -322,28 +367,55 @@ def _packets(asked: _Asked, families: "tuple[Family, ...]", start_ns: int) -> "I
     else:
         packet = first_packet(asked.dst, src=asked.src, protocol=asked.protocol)
     check_family(packet.family, families)
-    yield 0, start_ns, packet
+    made_by(packet, sender_of(sender), asked.uid, asked.gid)
+    yield trace_packet(
+        site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=start_ns, limit=limit
+    )  # fmt: skip
 
 
-def _trace(
-    numbered: "tuple[int, int, Packet]",
+def _without_sender(asked: _Asked, source: str) -> None:
+    if asked.uid is not None or asked.gid is not None:
+        raise InputError(f"--uid and --gid go with one packet, not with {source}; probes have the fields uid and gid")
+
+
+def _captured(
+    path: Path,
     site: "Site",
+    families: "tuple[Family, ...]",
     node: str,
     sender: str,
     seed: int,
     expand: bool,
+    start_ns: int,
     *,
-    commit: bool,
-    limit: int,
-) -> "Trace":
+    partial: bool,
+) -> "Iterator[Trace]":
+    """Yield the trace of each packet of a capture. Times that go back count as no time."""
+    from kpsim.tracing.captured import Beginning, CaptureTracer
     from kpsim.tracing.probes import sender_of
-    from kpsim.tracing.traces import trace_packet
+    from kpsim.wire import read_capture
 
-    number, now_ns, packet = numbered
-    return trace_packet(
-        site, packet, node=node, sender=sender_of(sender), seed=seed, flow=number, expand=expand, commit=commit,
-        now_ns=now_ns, limit=limit,
-    )  # fmt: skip
+    capture = read_capture(path)
+    if capture.damage:
+        damage = f"damaged behind packet {len(capture.packets)}, {capture.damage}"
+        if not partial:
+            way_out = Problem(f"--partial traces the {len(capture.packets)} packets before the damage")
+            raise InputError([Problem(damage, file=str(path)), way_out])
+        note(f"{path}: {damage}; traced is what was read")
+    tracer = CaptureTracer(site, Beginning(node, sender_of(sender)), seed=seed, expand=expand)
+    now_ns = start_ns
+    for each in capture.packets:
+        now_ns = max(now_ns, start_ns + each.time_ns - capture.packets[0].time_ns)
+        traced, why = None, each.refusal
+        if each.packet is not None and each.packet.family not in families:
+            why = f"{each.packet.family.label} is not among the families here"
+        elif each.packet is not None:
+            traced = tracer.trace(each.number, each.packet, now_ns)
+            why = "no node sees it: it goes from outside to outside"
+        if traced is None:
+            note(f"packet {each.number} of {path}: {why}")
+        else:
+            yield traced
 
 
 def _show(traced: "Trace", depth: "Depth", format: Format, *, first: bool) -> None:

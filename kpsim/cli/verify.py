@@ -12,10 +12,13 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.options import (
+    AssumeNodeOption,
     BesideOption,
+    ClusterCommand,
     Format,
     FormatOption,
     ModeOption,
+    NodePortRangeOption,
     SysctlOption,
     complete_scenario,
     path_given,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 
 @app.command(
+    cls=ClusterCommand,
     short_help="Send the same packets through this machine's kernel and compare.",
     epilog="Example: kpsim verify cluster.yaml --node node-1   ·   kpsim verify --random 20000 --clusters 200 --seed 7",
 )
@@ -83,6 +87,8 @@ def verify(
     ] = None,
     beside: BesideOption = None,
     sysctl: SysctlOption = None,
+    assume_node: AssumeNodeOption = None,
+    service_node_port_range: NodePortRangeOption = "",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -93,9 +99,10 @@ def verify(
 ) -> None:
     """Build nodes in network namespaces, load the rules into Linux, send every probe, and compare with the model.
 
-    Needs root. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
+    Needs root, or a kernel that grants users namespaces. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
     """
     from kpsim.lab.requirements import require
+    from kpsim.lab.rootless import become_root
     from kpsim.outputs import check_directory
     from kpsim.sysctls import assignments
     from kpsim.verify.report import print_report
@@ -108,7 +115,7 @@ def verify(
     if out is not None:
         check_directory(out)
         go_on_without_reader()
-    require(variant)
+    require(variant, refused=become_root())
     if not paths:
         _refuse_without_cluster(
             random,
@@ -125,7 +132,8 @@ def verify(
         subjects = list(
             load_subjects(
                 paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
-                beside=beside or (), sysctls=assignments(sysctl or ()), note=note,
+                beside=beside or (), sysctls=assignments(sysctl or ()), assume_node=assume_node,
+                service_node_port_range=service_node_port_range, note=note,
             )
         )  # fmt: skip
         if probes is not None:
@@ -162,6 +170,8 @@ def _read_probes(path: Path, subjects: "Sequence[Subject]") -> "dict[tuple[str, 
     lines = read_text(path).split("\n")
     found: dict[tuple[str, Family], list[Probe]] = {}
     for probe in parse_probes(lines, subjects[0].site, file=shown_name(path)):
+        if probe.packet.uid or probe.packet.gid:
+            raise InputError(f"probe {probe.id}: the lab sends as user and group 0 only")
         found.setdefault((probe.node, probe.packet.family), []).append(probe)
     return found
 
@@ -176,12 +186,20 @@ def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
         name = re.sub(r"\W+", "-", verification.subject).strip("-")
         wanted = {each.probe for each in verification.disagreements}
         lines = [json.dumps(probe_record(p), ensure_ascii=False) for p in question.probes if str(p.id) in wanted]
-        write_file(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+        if lines:
+            write_file(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
         if question.manifest:
             write_file(folder / f"{name}.yaml", question.manifest)
+        if around := described(question.circumstances, question.subject.family):
+            write_file(folder / f"{name}.around.txt", f"{around}\n")
+        if question.steps:
+            steps = "".join(f"{number} {describe(step)}\n" for number, step in enumerate(question.steps, 1))
+            write_file(folder / f"{name}.steps.txt", steps)
 
     from kpsim.outputs import write_file
     from kpsim.tracing.probes import probe_record
+    from kpsim.verify.drawing.circumstances import described
+    from kpsim.verify.sequences.steps import describe
 
     return write
 

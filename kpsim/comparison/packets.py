@@ -1,6 +1,7 @@
 """Finds the first packets that end differently under two rulesets, for every address that either of them dispatches."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from kpsim.addresses import Family, format_ip
@@ -10,6 +11,7 @@ from kpsim.explore import Cluster
 from kpsim.inputs import Json
 from kpsim.replay import Replay
 from kpsim.ruleset import Compare, Field, Rule, Ruleset
+from kpsim.tracing.outcomes import sums_text
 from kpsim.tracing.probes import Answer, Probe, Prober, ProbeResult, make_packet
 from kpsim.tracing.site import Sender
 
@@ -50,7 +52,12 @@ def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
         rulesets = [ruleset for text in (expected, actual) for ruleset in dialect_reading(text).parse(text, family)]
     except InputError:  # no tool would load these rules, so no packet meets them
         return
-    probers = [Prober(cluster.site_with(lambda *_, r=ruleset: r), replay.now_ns) for ruleset in rulesets]
+    others = cache(cluster.ruleset)
+
+    def rules(compared: Ruleset, asked: str, of: Family) -> Ruleset:
+        return compared if (asked, of) == (node, family) else others(asked, of)
+
+    probers = [Prober(cluster.site_with(partial(rules, ruleset)), replay.now_ns) for ruleset in rulesets]
     node_ip = format_ip(family, replay.proxier.settings.node_ip)
     targets = sorted({target for ruleset in rulesets for target in _targets(ruleset, node_ip)})
     for protocol, address, port in targets:
@@ -60,7 +67,7 @@ def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
                 before, after = (prober.answer(probe) for prober in probers)
             except InputError:  # the site has no sender of this kind
                 continue
-            if (before.result, before.outcomes) != (after.result, after.outcomes):
+            if _told(before) != _told(after):
                 whence = f"{protocol} from {sender} to {address} port {port}"
                 yield f"{whence}: expected {_words(before)}, got {_words(after)}"
 
@@ -89,8 +96,15 @@ def _target(rule: Rule, family: Family, node_ip: str) -> tuple[str, str, int] | 
     return (protocol, address, port) if protocol and port else None
 
 
+def _told(answer: Answer) -> tuple[object, ...]:
+    """What a client or an endpoint notices of an answer."""
+    source = None if answer.source is None else answer.source.seen
+    return answer.result, answer.outcomes, source, answer.exchange
+
+
 def _words(answer: Answer) -> str:
+    exchange = f" [exchange {sums_text(answer.exchange)}]"
     if answer.result is not ProbeResult.DELIVERED:
-        return str(answer.result)
+        return f"{answer.result}{f' as {answer.source.seen.src}' if answer.source else ''}{exchange}"
     ends = (f"{o.endpoint} ({o.weight}{', masqueraded' if o.masquerade else ''})" for o in answer.outcomes)
-    return "delivered to " + ", ".join(ends)
+    return f"delivered to {', '.join(ends)}{exchange}"

@@ -12,6 +12,7 @@ slices by name.
 
 from kpsim.endpointslices.expectations import ExpectationTracker
 from kpsim.endpointslices.hints import ControllerEvent, Severity, TopologyCache
+from kpsim.endpointslices.packing import LABEL_MANAGED_BY
 from kpsim.endpointslices.reconciler import (
     MAX_ENDPOINTS_PER_SLICE,
     Reconciliation,
@@ -34,6 +35,7 @@ from kpsim.endpointslices.triggers import (
 
 __all__ = [
     "CONTROLLER_NAME",
+    "LABEL_MANAGED_BY",
     "MAX_ENDPOINTS_PER_SLICE",
     "ControllerEvent",
     "ExpectationTracker",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypedDict
 from kpsim.addresses import Family
 from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
-from kpsim.config import Host, ProxierSettings, ProxyConfig, resolve
+from kpsim.config import Host, ProxierSettings, ProxyConfig, loopback_and_uplink, resolve
 from kpsim.errors import InputError, Problem
+from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.nodes import overwritten, sysctls_of
 from kpsim.objects import EndpointSlice
 from kpsim.programmed import Programmed
@@ -81,18 +82,49 @@ class Cluster:
         """Raises InputError with similar names if the cluster does not have this node."""
         if name in self.node_names:
             return
+        if not self.node_names:
+            from kpsim.manifests.assumed import without_nodes
+
+            raise InputError(without_nodes(name))
         near = sorted(get_close_matches(name, self.node_names, n=3)) or list(self.node_names[:5])
-        hint = f"; there is {', '.join(near)}" if near else "; the cluster has no nodes"
-        raise InputError(f"no node {name!r}{hint}")
+        assume = "" if self.replay is not None else f" (--assume-node {name} adds one of this name)"
+        raise InputError(f"no node {name!r}; there is {', '.join(near)}{assume}")
+
+    def identity(self, node: str) -> str:
+        """The name that kube-proxy takes for its own on a node: ``hostnameOverride`` if it is set (CFG-2.1).
+
+        A recording is of one kube-proxy; the others have their nodes' names.
+        """
+        return node if self.replay is not None else self.config.hostname_override or node
+
+    def default_node(self, assumed: str | None = None) -> str:
+        """The node that is meant if none is named: the assumed one, else the one of ``hostnameOverride``.
+
+        InputError if there is none.
+        """
+        only = self.node_names[0] if assumed is not None and len(self.node_names) == 1 else ""
+        name = assumed or only or self.config.hostname_override
+        if not name:
+            known = f"; there is {', '.join(self.node_names[:5])}" if self.node_names else ""
+            raise InputError(f"--node is missing{known}")
+        return name
 
     def settings(self, node: str, family: Family) -> ProxierSettings:
         """The settings with which the proxier of this node and family starts."""
-        config = replace(self.config, hostname_override=node)
+        name = self.identity(node)
+        config = replace(self.config, hostname_override=name)
         elsewhere = self.replay is not None and self.replay.recording.node_name != node
         # a recording describes one machine only; the other nodes are known only from their Node objects
         host = Host() if elsewhere else self.host
         host = replace(host, tcp_be_liberal=host.tcp_be_liberal or self.sysctls.tcp_be_liberal)
-        return resolve(config, host, self.state.node(node), family)
+        return resolve(config, self._machine_of(node, host), self.state.node(name), family)
+
+    def _machine_of(self, node: str, host: Host) -> Host:
+        """The machine of a node whose kube-proxy goes by another name: its interfaces stay its own (I-9.3)."""
+        own = self.state.node(node)
+        if self.identity(node) == node or host.interfaces is not None or own is None:
+            return host
+        return replace(host, interfaces=loopback_and_uplink(own.ips))
 
     def kernel_settings(self, node: str) -> Sysctls:
         """The kernel settings of a node after its kube-proxy has started."""
@@ -129,7 +161,7 @@ class Cluster:
         held = None if beside is None else Programmed.of(beside)
         proxier = Proxier(settings, make_backend(settings), created_ns=START_NS, held=held)
         for key in sorted(self.state.objects):
-            seen = through_selector(Event(EventType.ADDED, None, self.state.objects[key]), node)
+            seen = through_selector(Event(EventType.ADDED, None, self.state.objects[key]), self.identity(node))
             if seen is not None:
                 proxier.on_event(seen, START_NS)
         proxier.services_synced()
@@ -206,18 +238,36 @@ class Cluster:
 
     @cached_property
     def site(self) -> "Site":
-        """The nodes as machines that packets can be sent to."""
-        return self.site_with(self.ruleset)
+        """The nodes as machines that packets can be sent to. InputError if there are none."""
+        if not self.node_names:
+            from kpsim.manifests.assumed import without_nodes
 
-    def site_with(self, rules: Callable[[str, Family], Ruleset]) -> "Site":
+            raise InputError(without_nodes("node-1"))
+        return self.site_with()
+
+    def site_with(self, rules: Callable[[str, Family], Ruleset] | None = None) -> "Site":
         """The same machines with other rules than kube-proxy's. ``rules`` returns them by node and family."""
-        from kpsim.explore.site import ClusterMachines
+        from kpsim.explore.site import ClusterMachines, NodeProxies
         from kpsim.tracing.site import Site
 
+        proxies = NodeProxies(self.proxier, self._proxy_health, self.now_ns)
         machines = ClusterMachines(
             self.state, self.config, self.node_names, self.kernel_settings, self._recorded_machine()
         )
-        return Site(self.node_names, machines.directory, machines.make, rules)
+        return Site(
+            self.node_names, machines.directory, machines.make, rules or proxies.rules, machines.listening(proxies.servers)
+        )  # fmt: skip
+
+    def _proxy_health(self, proxier: Proxier) -> ProxyHealth:
+        """The health of a whole kube-proxy, over all families (CP-14). A recording has one family's proxier only."""
+        if self.replay is not None:
+            return proxier.proxy_health
+        health = ProxyHealth(proxier.proxy_health.timeout_ns)
+        for family in self.families:
+            health.updated(family, START_NS)
+        if (node := self.state.node(proxier.settings.node_name)) is not None:
+            health.node_changed(node)
+        return health
 
     def _recorded_machine(self) -> "RecordedNode | None":
         """The machine of the recording with its interfaces at the end; None if the cluster came from manifests."""

@@ -1,12 +1,13 @@
 """Loads clusters from manifests or a recording, with the rules and settings of nodes before kube-proxy started."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from kpsim.addresses import Family
+from kpsim.cluster import ClusterState
 from kpsim.config import Mode, config_from_json
-from kpsim.dialects import dialect_reading
+from kpsim.dialects import OnUnknown, dialect_reading
 from kpsim.errors import InputError
 from kpsim.explore.cluster import Cluster, RulesText, TraceOptions, replayed
 from kpsim.inputs import decoded, is_stream, read_bytes, read_text, shown_name
@@ -29,36 +30,63 @@ def load(
     mode: Mode | str | None = None,
     beside: Iterable[Path | str | Ruleset] = (),
     sysctls: Mapping[str, int] | None = None,
+    unknown: OnUnknown = "refuse",
+    assume_node: str | None = None,
+    service_node_port_range: str = "",
 ) -> Cluster:
     """Loads manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
 
     ``text`` is YAML or JSON in place of standard input, alone or in addition to files: ``load(text="kind: Service
     …")``. ``beside`` are rules that nodes had before kube-proxy started, see :meth:`Cluster.with_rules_beside`: files
-    of iptables-save output, or ``NODE=FILE`` for one node. ``sysctls`` are kernel settings, see
-    :meth:`Cluster.with_sysctls`. InputError names file, line and field of everything that is wrong.
+    of iptables-save output, or ``NODE=FILE`` for one node. ``unknown="keep"`` keeps what is not
+    modelled in them. ``sysctls`` are kernel settings, see
+    :meth:`Cluster.with_sysctls`. ``assume_node`` makes a Node of this name; if there is no Node, also those that Pods
+    and EndpointSlices name, and the empty text stands for the first of them. ``service_node_port_range`` is the API
+    server's option, such as ``30000-32767``: without it any node port is taken. InputError names file, line and field of
+    everything that is wrong.
     """
-    loaded = _load(paths, text, mode)
+    loaded = _load(paths, text, mode, _Assumptions(assume_node, _port_range(service_node_port_range)))
     for each in beside:
-        loaded = _with_beside(loaded, each)
+        loaded = _with_beside(loaded, each, unknown)
     return loaded.with_sysctls(sysctls) if sysctls else loaded
 
 
-def _with_beside(cluster: Cluster, beside: Path | str | Ruleset) -> Cluster:
+class _Assumptions(NamedTuple):
+    """What is said about a cluster beside its manifests."""
+
+    node: str | None
+    port_range: range | None
+
+
+def _port_range(text: str) -> range | None:
+    if not text:
+        return None
+    from kpsim.manifests.allocation import parse_port_range
+
+    try:
+        return parse_port_range(text)
+    except ValueError as error:
+        raise InputError(f"--service-node-port-range: {error}") from None
+
+
+def _with_beside(cluster: Cluster, beside: Path | str | Ruleset, unknown: OnUnknown) -> Cluster:
     if isinstance(beside, Ruleset):
         return cluster.with_rules_beside(beside)
     node, equals, file = str(beside).partition("=")
     if not equals or isinstance(beside, Path) or "/" in node:
-        return cluster.with_rules_beside(*_saved_rules(beside))
-    return cluster.with_rules_beside(*_saved_rules(file), node=node)
+        return cluster.with_rules_beside(*_saved_rules(beside, unknown))
+    return cluster.with_rules_beside(*_saved_rules(file, unknown), node=node)
 
 
-def _saved_rules(file: Path | str) -> tuple[Ruleset, ...]:
+def _saved_rules(file: Path | str, unknown: OnUnknown) -> tuple[Ruleset, ...]:
     """The rules of a file in any dialect, one ruleset for each family in it."""
     text = read_text(file)
-    return dialect_reading(text).parse(text, file=shown_name(file))
+    return dialect_reading(text).parse(text, file=shown_name(file), unknown=unknown)
 
 
-def _load(paths: Sequence[Path | str] | Path | str, text: str | None, mode: Mode | str | None) -> Cluster:
+def _load(
+    paths: Sequence[Path | str] | Path | str, text: str | None, mode: Mode | str | None, assumed: _Assumptions
+) -> Cluster:
     from kpsim.manifests import begins_recording, is_recording, load_manifests  # pydantic: only where files are read
 
     paths = [paths] if isinstance(paths, Path | str) else list(paths)
@@ -70,23 +98,41 @@ def _load(paths: Sequence[Path | str] | Path | str, text: str | None, mode: Mode
     if len(paths) == 1 and is_stream(paths[0]):
         content = read_bytes(paths[0], stdin=text)  # once, whatever it turns out to be
         if begins_recording(content):
+            _refuse_assumptions(assumed)
             return from_recording(read_recording(content, shown_name(paths[0]), mode=wanted))
         paths, text = ["-"], decoded(content, shown_name(paths[0]))
     recorded = [path for path in paths if is_recording(path)]
     if recorded:
         if len(paths) > 1:
             raise InputError(f"{recorded[0]} is a recording: give it alone")
+        _refuse_assumptions(assumed)
         return from_recording(load_recording(recorded[0], mode=wanted))
-    loaded = load_manifests(paths, stdin=text, mode=wanted)
+    loaded = load_manifests(paths, stdin=text, mode=wanted, assume_node=assumed.node, port_range=assumed.port_range)
     if loaded.config is not None:
-        return Cluster(loaded.cluster, loaded.config, notes=loaded.notes)
+        notes = (*loaded.notes, *_identity_notes(loaded.cluster, loaded.config.hostname_override))
+        return Cluster(loaded.cluster, loaded.config, notes=notes)
     return Cluster(loaded.cluster, config_from_json({}, mode=wanted), notes=(*loaded.notes, _NO_CONFIGURATION))
+
+
+def _refuse_assumptions(assumed: _Assumptions) -> None:
+    if assumed.node is not None or assumed.port_range is not None:
+        raise InputError("a recording holds the Nodes and node ports of its cluster: nothing is assumed beside it")
+
+
+def _identity_notes(state: ClusterState, name: str) -> Iterator[str]:
+    """Say what a name that all kube-proxies of a configuration share comes to (CFG-2.1)."""
+    if name:
+        known = "" if state.node(name) is not None else f". There is no Node {name}: it finds no addresses and no zone"
+        yield (
+            f"hostnameOverride: on whichever node it runs, kube-proxy takes itself for {name}, so the endpoints of {name} are the "
+            f"local ones{known}"
+        )
 
 
 def from_recording(recording: Recording) -> Cluster:
     """The cluster after a recording's last sync."""
     replay = replayed(recording)
-    return Cluster(replay.cluster, recording.config, recording.host, replay=replay)
+    return Cluster(replay.cluster, recording.config, recording.host, notes=replay.notes, replay=replay)
 
 
 def _cluster(cluster: Cluster | Sequence[Path | str] | Path | str) -> Cluster:

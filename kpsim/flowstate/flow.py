@@ -7,6 +7,8 @@ import enum
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from kpsim.packet import Numbers
+
 
 class Direction(enum.StrEnum):
     """The direction of a packet within its flow. ORIGINAL is the direction of the packet that created the entry."""
@@ -84,6 +86,45 @@ class Acknowledgement(NamedTuple):
     number: int
 
 
+class End(NamedTuple):
+    """What is known of one end."""
+
+    border: int = 0
+    limit: int = 0
+    window: int = 0  #: the largest that it announced; 0: nothing of it was seen
+    acknowledged: int | None = None  #: the furthest that it acknowledged
+    scale: int = 0  #: of the windows that it announces, in bits
+    scales: bool = False  #: its SYN asked for window scaling
+    sack: bool = False  #: its SYN permits selective acknowledgements
+
+
+class Last(NamedTuple):
+    """The numbers of a segment that the meaning of later ones depends on."""
+
+    direction: Direction
+    begin: int
+    border: int
+    acknowledged: int
+    window: int
+
+
+class Windows(NamedTuple):
+    """Both ends of a connection, and its last segments."""
+
+    original: End
+    reply: End
+    last: Last = Last(Direction.ORIGINAL, 0, 0, 0, 0)  #: the last ACK or data in the window, or segment let through
+    opening: Numbers | None = None  #: of the last SYN of the client that was let through
+
+    def end(self, direction: Direction) -> End:
+        return self.original if direction is Direction.ORIGINAL else self.reply
+
+    def with_ends(self, direction: Direction, sender: End, receiver: End) -> "Windows":
+        if direction is Direction.ORIGINAL:
+            return self._replace(original=sender, reply=receiver)
+        return self._replace(original=receiver, reply=sender)
+
+
 class Tag(enum.Enum):
     """What connection tracking knows about the verification tag that SCTP packets of one direction carry."""
 
@@ -107,6 +148,7 @@ class History(NamedTuple):
     repeats: int = 0  #: how often it was sent again
     original_tag: Tag = Tag.UNKNOWN
     reply_tag: Tag = Tag.UNKNOWN
+    windows: Windows | None = None  #: of TCP; None: a segment without numbers was seen
 
     def side(self, direction: Direction) -> Side:
         return self.original if direction is Direction.ORIGINAL else self.reply

@@ -31,15 +31,15 @@ A SYN to a connection that lives, and the answer to it, pass without effect, bec
 mean. The state after each segment is a table. The rest of this module is what the table cannot hold: which earlier
 segments count, windows, and timers.
 
-Sequence numbers are not those of the wire. Both ends are assumed to be honest: a segment begins where the last one
-ended and acknowledges all that the other end has sent, unless its :class:`~kpsim.packet.Window` says otherwise. Zero
-windows, selective acknowledgements, and RSTs that are exact only by the number zero are not modelled.
+Segments with :class:`~kpsim.packet.Numbers` are measured by ``windows``. For all others, sequence numbers are not those
+of the wire. Then both ends are assumed to be honest: a segment begins where the last one ended and acknowledges all that
+the other end has sent, unless its :class:`~kpsim.packet.Window` says otherwise.
 """
 
-import enum
 from functools import cache
 from typing import NamedTuple
 
+from kpsim.flowstate import windows
 from kpsim.flowstate.flow import (
     Acknowledgement,
     Action,
@@ -56,6 +56,7 @@ from kpsim.flowstate.flow import (
     passing,
     transitions,
 )
+from kpsim.flowstate.windows import Fit, ResetFit
 from kpsim.packet import Packet, Window
 from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
@@ -99,30 +100,39 @@ def read_tcp(packet: Packet, flow: Flow | None, direction: Direction, now_ns: in
     if flags is None:
         return invalid(flow)
     if flow is None:
-        return _begun(flags, sysctls)
+        return _begun(packet, flags, sysctls)
     segment = flags.segment(direction)
-    state, history = _led_to(flow, segment)
+    state, history = _led_to(packet, flow, segment)
     if state is Cell.RESTART:
         return Reading(Action.RESTART)
     if state is Cell.IGNORED:
         return passing(flow, history)
-    if state is Cell.INVALID or _before_acknowledged(packet, flow, segment):
+    if state is Cell.INVALID:
         return invalid(flow)
-    if _keeps_established(packet, flow, segment):
-        state = flow.state
-    fit, history = _fit(packet, flags, direction, flow.state, history, sysctls)
-    match fit:
-        case _Fit.NOTICED | _Fit.COUNTED:
-            pass
-        case _Fit.EARLY | _Fit.OLD:
-            return passing(flow, history)
-        case _Fit.OUTSIDE:
-            return _misfit(flow, segment, now_ns, sysctls)
+    reset = _of_reset(packet, flow, segment) if segment.kind is TcpInput.RST else ResetFit.EXACT
+    if reset is ResetFit.BEFORE:
+        return invalid(flow)  # even with be_liberal (K-6.4)
+    if reset is ResetFit.INEXACT:
+        state = flow.state  # the receiver will challenge it, so the flow may live on (K-6.4)
+    if _is_measured(packet, history):
+        fit, history = _fit_by_numbers(packet, flags, direction, flow, history, reset, sysctls)
+    else:
+        fit, history = _fit(packet, flags, direction, flow.state, history, sysctls)
+    if fit is Fit.OUTSIDE:
+        flow = flow._replace(history=flow.history._replace(windows=history.windows))
+        return _misfit(flow, segment, now_ns, sysctls)
+    if fit in (Fit.EARLY, Fit.OLD):
+        return passing(flow, history)
+    return _counted(flow, segment, state, _followed(flow, segment, state, history), sysctls)
+
+
+def _followed(flow: Flow, segment: Segment, state: FlowState, history: History) -> History:
+    """The history after a segment that counts."""
     if state is FlowState.FIN_WAIT and flow.state is not state:
         history = history._replace(closing=True)
     if history.last is not segment or history.let_through:
         history = history._replace(last=segment, let_through=False)
-    return _counted(flow, segment, state, history, sysctls)
+    return history
 
 
 class _Flags(NamedTuple):
@@ -156,7 +166,7 @@ def _read_flags(flags: frozenset[str]) -> _Flags | None:
     return _Flags(kind, kind in _OPENINGS, acknowledges, size, original, reply)
 
 
-def _begun(flags: _Flags, sysctls: Sysctls) -> Reading:
+def _begun(packet: Packet, flags: _Flags, sysctls: Sysctls) -> Reading:
     """What the first segment of a flow does (K-6.3): a SYN, or with tcp_loose an ACK, begins an entry."""
     picked_up = flags.kind is TcpInput.ACK
     if not (picked_up and sysctls.tcp_loose) and flags.kind is not TcpInput.SYN:
@@ -165,18 +175,21 @@ def _begun(flags: _Flags, sysctls: Sysctls) -> Reading:
     history = History(
         flags.original,
         original=Side(end, end, known=True, limit=None if picked_up else end, liberal=picked_up), reply=Side(liberal=picked_up),
+        windows=None if packet.numbers is None else windows.begun(packet.numbers, packet.tcp_flags),
     )  # fmt: skip
     state = FlowState.ESTABLISHED if picked_up else FlowState.SYN_SENT
     timeout_ns = tcp_timeout_ns(state, sysctls)
     if picked_up:
         timeout_ns = min(timeout_ns, sysctls.tcp_timeout_unacknowledged_ns)
+    else:
+        timeout_ns = min(timeout_ns, sysctls.tcp_timeout_max_retrans_ns)  # a SYN's window does not count yet (measured)
     return Reading(Action.KEEP, state, timeout_ns, history=history)
 
 
 # --- which state ------------------------------------------------------------------------------------------------------
 
 
-def _led_to(flow: Flow, segment: Segment) -> tuple[FlowState | Cell, History]:
+def _led_to(packet: Packet, flow: Flow, segment: Segment) -> tuple[FlowState | Cell, History]:
     """The state after a segment, or the table's cell, and the history with which the segment is checked further.
 
     Mostly the table alone decides. In some states the earlier segments count too (K-1.8).
@@ -189,9 +202,9 @@ def _led_to(flow: Flow, segment: Segment) -> tuple[FlowState | Cell, History]:
             Cell.IGNORED
         )  # a client that was reset, and sent no RST itself, keeps its endpoint until the entry is gone
     if cell is Cell.IGNORED:
-        if segment.kind is TcpInput.SYN_ACK and behind_syn:
-            return FlowState.SYN_RECV, _anew(history)
-        return cell, _let_through(flow, segment)
+        if segment.kind is TcpInput.SYN_ACK and behind_syn and _answers_last(packet, history):
+            return FlowState.SYN_RECV, _anew(history, segment.direction)
+        return cell, _let_through(packet, flow, segment)
     if cell is FlowState.TIME_WAIT and flow.state is FlowState.LAST_ACK and history.challenged and behind_syn:
         return Cell.IGNORED, history._replace(challenged=False)  # the ACK challenges the SYN, it acknowledges no FIN
     if cell is FlowState.SYN_SENT2:
@@ -205,62 +218,67 @@ def _is_reset_of(segment: Segment | None, direction: Direction) -> bool:
     return segment is not None and segment.kind is TcpInput.RST and segment.direction is direction
 
 
-def _let_through(flow: Flow, segment: Segment) -> History:
+def _answers_last(packet: Packet, history: History) -> bool:
+    """Whether a segment acknowledges exactly the last one, as far as the numbers are known."""
+    if packet.numbers is None or history.windows is None:
+        return True
+    return windows.answers_last(history.windows, packet.numbers)
+
+
+def _let_through(packet: Packet, flow: Flow, segment: Segment) -> History:
     """The history after a segment that was let through without effect and that its receiver may answer."""
     history = flow.history._replace(last=segment, let_through=True, acknowledgement=_INCOMPARABLE)
+    if history.windows is not None and packet.numbers is not None:
+        passed = windows.let_through(history.windows, packet.numbers, packet.tcp_flags, segment.direction)
+        history = history._replace(windows=passed)
+        if not packet.numbers.window:
+            history = history._replace(acknowledgement=None)
     if segment == (Direction.ORIGINAL, TcpInput.SYN):
         return history._replace(simultaneous=False, challenged=flow.state is FlowState.LAST_ACK)
     return history
 
 
-def _anew(history: History) -> History:
+def _anew(history: History, direction: Direction) -> History:
     """The history when a server answered a SYN that was let through: both ends begin anew (K-1.8)."""
+    known = history.windows
     return History(
         history.last, original=Side(1, 1, known=True, limit=1), reply=Side(liberal=history.reply.liberal),
         acknowledgement=history.acknowledgement, repeats=history.repeats,
+        windows=None if known is None else windows.anew(known, direction),
     )  # fmt: skip
 
 
 # --- windows (CT-4.4, K-6.4) ------------------------------------------------------------------------------------------
 
 
-class _Fit(enum.Enum):
-    """How a segment fits what connection tracking has noticed of the connection."""
-
-    NOTICED = enum.auto()  #: in the window
-    COUNTED = enum.auto()  #: out of window, but forgiven: the state follows, the windows do not
-    EARLY = enum.auto()  #: further ahead than any window that the receiver announced: passes, but changes no state
-    OLD = enum.auto()  #: acknowledged long ago: passes without effect
-    OUTSIDE = enum.auto()  #: out of window: INVALID
+def _is_measured(packet: Packet, history: History) -> bool:
+    """Whether the numbers of the wire are known of this segment and of all before it."""
+    return packet.numbers is not None and history.windows is not None
 
 
-def _before_acknowledged(packet: Packet, flow: Flow, segment: Segment) -> bool:
-    """Whether an RST lies before what the receiver has acknowledged. It is INVALID even with be_liberal (K-6.4)."""
-    return packet.window is Window.BEFORE and _is_measured(flow, segment)
-
-
-def _keeps_established(packet: Packet, flow: Flow, segment: Segment) -> bool:
-    """Whether an RST is in the window but not exact.
-
-    The receiver will challenge it, so the flow may live on (K-6.4).
-    """
-    if packet.window is Window.EXACT or flow.state is not FlowState.ESTABLISHED or not flow.assured:
-        return False
+def _of_reset(packet: Packet, flow: Flow, segment: Segment) -> ResetFit:
+    """What the number of an RST says about it (K-6.4)."""
+    established = flow.state is FlowState.ESTABLISHED and flow.assured
+    follows_ack = flow.history.last == (segment.direction, TcpInput.ACK)
+    if flow.state in _FINISHING or _is_behind_syn(flow):
+        return ResetFit.EXACT
+    if packet.numbers is not None and flow.history.windows is not None:
+        return windows.of_reset(
+            flow.history.windows, packet.numbers, segment.direction, established=established, behind_ack=follows_ack
+        )
+    if not flow.history.side(segment.direction.opposite).acknowledges:
+        return ResetFit.EXACT
+    if packet.window is Window.BEFORE:
+        return ResetFit.BEFORE
+    if packet.window is Window.EXACT or not established:
+        return ResetFit.EXACT
     before, begin = flow.history.acknowledgement, flow.history.side(segment.direction).sent + PLACES[packet.window]
-    follows = flow.history.last == (segment.direction, TcpInput.ACK) and before is not None and before.end == begin
-    return _is_measured(flow, segment) and not follows
+    exact = follows_ack and before is not None and before.end == begin
+    return ResetFit.EXACT if exact else ResetFit.INEXACT
 
 
-def _is_measured(flow: Flow, segment: Segment) -> bool:
-    """Whether the sequence number of an RST matters.
-
-    It does not after a FIN or RST, nor if the RST may answer a SYN.
-    """
-    if segment.kind is not TcpInput.RST or flow.state in _FINISHING:
-        return False
-    last = flow.history.last
-    answers_syn = last is not None and last.kind is TcpInput.SYN
-    return flow.history.side(segment.direction.opposite).acknowledges and not answers_syn
+def _is_behind_syn(flow: Flow) -> bool:
+    return flow.history.last is not None and flow.history.last.kind is TcpInput.SYN
 
 
 class _Numbers(NamedTuple):
@@ -273,12 +291,12 @@ class _Numbers(NamedTuple):
 
 def _fit(
     packet: Packet, flags: _Flags, direction: Direction, state: FlowState, history: History, sysctls: Sysctls
-) -> tuple[_Fit, History]:
+) -> tuple[Fit, History]:
     """How a segment fits the window of its sender, and the history afterwards."""
     kind, opens, acknowledges, size = flags[:4]
     segment = flags.segment(direction)
     if kind is TcpInput.RST and _any_reset_will_do(segment, state, history, acknowledges=acknowledges):
-        return _Fit.NOTICED, history
+        return Fit.NOTICED, history
     side, other = history.original, history.reply
     if direction is Direction.REPLY:
         side, other = other, side
@@ -290,32 +308,71 @@ def _fit(
     if fresh and opens:
         side = Side(sent, end, known=True, limit=end, liberal=side.liberal)
         if kind is TcpInput.SYN and direction is Direction.REPLY:
-            return _Fit.NOTICED, history.with_sides(direction, side, other)
+            return Fit.NOTICED, history.with_sides(direction, side, other)
     elif fresh:
         side = side._replace(noticed=end, known=True)
     numbers = _Numbers(begin, end, other.sent if acknowledges else other.noticed)
     if fresh and numbers.acknowledged == other.noticed + 1:
         other = other._replace(noticed=numbers.acknowledged)  # the kernel takes it for the answer to a keepalive
     fit = _place(window, numbers, side, other, acknowledges=acknowledges, fresh=fresh)
-    if fit is _Fit.NOTICED:
+    if fit is Fit.NOTICED:
         return fit, _noticed(history, segment, numbers, sent, side, other, acknowledges=acknowledges)
-    if fit is _Fit.EARLY:
+    if fit is Fit.EARLY:
         side = side._replace(noticed=end, unacknowledged=True)
     forgiven = side.liberal or sysctls.tcp_be_liberal
-    if forgiven or fit is _Fit.EARLY:
+    if forgiven or fit is Fit.EARLY:
         history = history.with_sides(direction, side._replace(sent=sent), other)
-    return _Fit.COUNTED if forgiven else fit, history
+    return Fit.COUNTED if forgiven else fit, history
 
 
-def _place(window: Window, numbers: _Numbers, side: Side, other: Side, *, acknowledges: bool, fresh: bool) -> _Fit:
+def _fit_by_numbers(
+    packet: Packet, flags: _Flags, direction: Direction, flow: Flow, history: History, reset: ResetFit, sysctls: Sysctls
+) -> tuple[Fit, History]:
+    """How a segment with numbers fits the window of its sender, and the history afterwards."""
+    assert packet.numbers is not None and history.windows is not None
+    segment, last = flags.segment(direction), history.last
+    if segment.kind is TcpInput.RST:
+        unasked = history.windows.end(direction.opposite).acknowledged is None or _is_behind_syn(flow)
+        of_other = last is not None and last.direction is not direction
+        to_syn = flow.seen_reply and _is_behind_syn(flow)
+        to_ack = not flow.assured and last is not None and last.kind is TcpInput.ACK
+        answers = (unasked or reset is ResetFit.INEXACT) and of_other and (to_syn or to_ack)
+        answers = answers and _answers_last(packet, history)
+        # a client that is asked about a connection which it has forgotten resets it by the number that it was told
+        challenged = (
+            flow.state is FlowState.SYN_SENT and history.let_through and last == (direction.opposite, TcpInput.ACK)
+        )
+        answers = answers or (challenged and packet.numbers.seq == history.windows.last.acknowledged)
+        if flow.state in _FINISHING or answers:
+            return Fit.NOTICED, history
+    placed = windows.place(history.windows, packet.numbers, packet.tcp_flags, direction, flow.state)
+    side, other = history.side(direction), history.side(direction.opposite)
+    history = history._replace(windows=placed.windows)
+    if placed.opened:
+        side = side._replace(unacknowledged=False, acknowledges=False)
+    if placed.further:
+        side = side._replace(unacknowledged=True)
+    if placed.fit is Fit.NOTICED:
+        side = side._replace(known=True, limit=None, acknowledges=side.acknowledges or flags.acknowledges)
+        other = other._replace(limit=None, unacknowledged=other.unacknowledged and not placed.settles)
+        if segment.kind is TcpInput.ACK:
+            said = Acknowledgement(direction, packet.numbers.seq, packet.numbers.size, packet.numbers.ack)
+            latest = said if packet.numbers.window else None  # a window of zero
+            history = history._replace(acknowledgement=latest, repeats=history.repeats + 1 if placed.again else 0)
+    history = history.with_sides(direction, side, other)
+    forgiven = placed.fit is not Fit.NOTICED and (side.liberal or sysctls.tcp_be_liberal)
+    return (Fit.COUNTED if forgiven else placed.fit), history
+
+
+def _place(window: Window, numbers: _Numbers, side: Side, other: Side, *, acknowledges: bool, fresh: bool) -> Fit:
     """Where a segment lies. ``fresh``: nothing was known about its sender before, so it cannot be out of window."""
     if window is Window.OUTSIDE and not fresh:
-        return _Fit.OUTSIDE
+        return Fit.OUTSIDE
     if side.limit is not None and numbers.begin > side.limit:
-        return _Fit.EARLY if other.known else _Fit.OUTSIDE
+        return Fit.EARLY if other.known else Fit.OUTSIDE
     if acknowledges and (numbers.acknowledged > other.noticed or not other.known):
-        return _Fit.OUTSIDE
-    return _Fit.OLD if window is Window.BEFORE and other.known and not fresh else _Fit.NOTICED
+        return Fit.OUTSIDE
+    return Fit.OLD if window is Window.BEFORE and other.known and not fresh else Fit.NOTICED
 
 
 def _noticed(
@@ -397,8 +454,9 @@ def _timeout_ns(segment: Segment, state: FlowState, history: History, sysctls: S
         return sysctls.tcp_timeout_max_retrans_ns
     if segment.kind is TcpInput.RST:
         return sysctls.tcp_timeout_close_ns
-    if history.original.unacknowledged or history.reply.unacknowledged:
-        return min(usual_ns, sysctls.tcp_timeout_unacknowledged_ns)
+    unacknowledged = history.original.unacknowledged or history.reply.unacknowledged
+    if unacknowledged and usual_ns > sysctls.tcp_timeout_unacknowledged_ns:
+        return sysctls.tcp_timeout_unacknowledged_ns
     if history.acknowledgement is None:
         return min(usual_ns, sysctls.tcp_timeout_max_retrans_ns)  # no window was noticed; it counts as a window of zero
     return usual_ns

@@ -167,6 +167,14 @@ class ProxyHealth:
         """Whether all families that were ever updated are healthy."""
         return all(self.family_healthy(family, now_ns) for family in self._last_updated_ns)
 
+    def turns_ns(self) -> int | None:
+        """When kube-proxy becomes unhealthy if no sync succeeds before; None if nothing is pending.
+
+        It may lie in the past.
+        """
+        pending = [at_ns for family, at_ns in self._oldest_pending_ns.items() if family in self._last_updated_ns]
+        return min(pending) + self.timeout_ns if pending else None
+
     def healthz(self, now_ns: int) -> HealthAnswer:
         """The answer of /healthz: 200 if healthy and the node is eligible, else 503.
 

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from kpsim.addresses import Family, format_ip, parse_ip
+from kpsim.addresses import Family, Network, format_ip, parse_ip
 from kpsim.conntrack import tuple_of
-from kpsim.lab.namespace import LabError
+from kpsim.lab.calls import LabError
 from kpsim.lab.node import LabNode
 from kpsim.lab.tools.iptables import GUARD_COMMENT, rules_from
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
 from kpsim.packet import Packet
-from kpsim.packetpath.routing import Interface, InterfaceKind
+from kpsim.packetpath.routing import Interface, InterfaceKind, Route, RouteKind
 from kpsim.protocols import ICMP_PORT_UNREACHABLE
 from kpsim.ruleset import Chain, Ruleset, Table
 
@@ -111,10 +111,9 @@ def _guards(family: Family, *, silent: bool) -> Ruleset:
         name: [f"{chain} {side} {network} -j ACCEPT" for chain in chains for side in ("-s", "-d")]
         for name, chains in _CHAINS.items()
     }  # fmt: skip
-    if (
-        silent
-    ):  # resets that the kernel itself sends have no user; they are dropped before connection tracking sees them
-        wanted[_RESETS].insert(0, "OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0-4294967294 -j DROP")
+    if silent:  # resets that the kernel itself sends have no user; they are dropped before connection tracking sees them. A user
+        # namespace knows user 0 alone
+        wanted[_RESETS].insert(0, "OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0 -j DROP")
     lines = []
     for name, rules in wanted.items():
         lines += [f"*{name}", *(f'-A {rule} -m comment --comment "{GUARD_COMMENT}"' for rule in rules), "COMMIT"]
@@ -136,6 +135,10 @@ class Canaries:
         outside = (_CLIENT, _REJECTED, _DROPPED, _TRANSLATED, _ENDPOINT)
         node.put_behind(self._entrance, *(_address(node.family, number) for number in outside))
         node.add_local(_address(node.family, _NODE))
+        #: of the node besides its machine's; routes of this type change what Linux checks (K-7.3)
+        self.local_route = Route(
+            Network(node.family, _address(node.family, _NODE), node.family.bits), "lo", kind=RouteKind.LOCAL
+        )
         self._has_pods = any(each.has_pods for each in up)
         if self._has_pods:
             node.put_behind(next(each.name for each in up if each.has_pods), _address(node.family, _POD))

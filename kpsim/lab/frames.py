@@ -44,7 +44,8 @@ _PORTS, _WORD, _LONG = Struct("!HH"), Struct("!H"), Struct("!I")
 _CHUNK = Struct("!BBH")
 _DONT_FRAGMENT, _OFFSET_BITS = 0x4000, 0x1FFF
 _TAG_BITS = {Family.IPV4: 16, Family.IPV6: 20}
-_TCP_WINDOW = 64240
+_ORDINARY = 60  #: the length of a packet that nobody gave a length; only UDP is made longer
+TCP_WINDOW = 64240
 #: an ICMP error holds at least these many bytes of the transport header
 _LEAST_EMBEDDED = 8
 
@@ -90,12 +91,13 @@ def _written(packet: Packet, tag: int, seq: int, ack: int, vtag: int, *, checksu
         case "tcp":
             bits = _flag_bits(packet.tcp_flags)
             segment = bytearray(
-                _TCP.pack(packet.sport, packet.dport, seq, ack, 5 << 4, bits, _TCP_WINDOW, 0, 0)
+                _TCP.pack(packet.sport, packet.dport, seq, ack, 5 << 4, bits, TCP_WINDOW, 0, 0)
             )  # fmt: skip
             if bits & _FLAG_BITS["PSH"]:
                 segment.append(0)
         case "udp":
-            segment = bytearray(_UDP.pack(packet.sport, packet.dport, 12, 0) + _LONG.pack(tag))
+            more = max(0, packet.length - _header_size(packet) - 12) if packet.length > _ORDINARY else 0
+            segment = bytearray(_UDP.pack(packet.sport, packet.dport, 12 + more, 0) + _LONG.pack(tag) + bytes(more))
         case "sctp":
             segment = _sctp(packet, seq or vtag, ack or vtag, checksum_ok=checksum_ok)
         case "icmp" | "icmpv6":
@@ -115,11 +117,15 @@ def _written(packet: Packet, tag: int, seq: int, ack: int, vtag: int, *, checksu
     return _ip_header(packet, number, tag, len(segment)) + segment
 
 
+def _header_size(packet: Packet) -> int:
+    return _IPV4.size if packet.family is Family.IPV4 else _IPV6.size
+
+
 def _ip_header(packet: Packet, number: int, tag: int, length: int) -> bytes:
     if packet.family is Family.IPV6:
         addresses = packet.saddr.to_bytes(16), packet.daddr.to_bytes(16)
         return _IPV6.pack(6 << 28 | tag, length, number, packet.ttl, *addresses)
-    fields = 0x45, 0, 20 + length, tag, _DONT_FRAGMENT, packet.ttl, number
+    fields = 0x45, 0, 20 + length, tag, _DONT_FRAGMENT if packet.dont_fragment else 0, packet.ttl, number
     checksum = 0xFFFF - (_sum(_IPV4.pack(*fields, 0, packet.saddr, packet.daddr)) or 0xFFFF)
     return _IPV4.pack(*fields, checksum, packet.saddr, packet.daddr)
 
@@ -134,7 +140,7 @@ def _icmp(packet: Packet, tag: int, seq: int, ack: int, vtag: int) -> bytearray:
     if packet.icmp_type not in _ERRORS[packet.protocol]:
         head = _ICMP.pack(packet.icmp_type, packet.icmp_code, 0, packet.sport, tag & 0xFFFF)
         return bytearray(head + _LONG.pack(tag))
-    mtu = _MTU if kind in _TOO_BIG else 0
+    mtu = packet.mtu or _MTU if kind in _TOO_BIG else 0
     head = _ICMP.pack(packet.icmp_type, packet.icmp_code, 0, 0, mtu)
     if packet.related is None:
         return bytearray(head)
@@ -229,6 +235,8 @@ def _read_transport(packet: Packet, segment: memoryview, tag: int, *, embedded: 
             if packet.icmp_type not in _ERRORS[name]:
                 packet.sport, seq = identifier, sequence
             elif not embedded and (inner := _read(segment[8:], packet.family, embedded=True)):
+                if (name, packet.icmp_type, packet.icmp_code) in _TOO_BIG:
+                    packet.mtu = identifier << 16 | sequence if name == "icmpv6" else sequence
                 packet.related = inner.packet
                 return Decoded(packet, *inner[1:])
         case _:

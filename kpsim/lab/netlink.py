@@ -10,7 +10,8 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.calls import LabError
+from kpsim.lab.namespace import Namespace
 
 NESTED = 0x8000  #: this bit in an attribute's kind says that it holds attributes
 

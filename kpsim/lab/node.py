@@ -5,7 +5,6 @@ Counterpart: a machine that kube-proxy runs on, its pods behind a bridge, a peer
 The world has no IP stack of its own: the caller sends every packet of pods, peers and clients, answers included.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -13,14 +12,15 @@ from typing import Any
 
 from kpsim.addresses import Family, format_ip
 from kpsim.lab.accounting import LinuxAccounting
+from kpsim.lab.calls import LabError
 from kpsim.lab.conntrack import LinuxConntrack
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools import Tool
 from kpsim.lab.tools.iptables import IptablesTool
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Framed, Heard, Port, Shot, Sighting, Where, Wires
 from kpsim.nodes import Machine
-from kpsim.packetpath.routing import Interface, InterfaceKind, Route, RouteKind
+from kpsim.packetpath.routing import MAIN_TABLE, Interface, InterfaceKind, PolicyRule, Route, RouteKind
 from kpsim.ruleset import Ruleset
 from kpsim.sysctls import SETTINGS, Sysctls
 
@@ -80,14 +80,20 @@ class LabNode:
                 there.append(f"link set {wire} up arp off")
         self.namespace.ip(here)
         self._world.ip(there)
-        links = json.loads(self.namespace.run(["ip", "-json", "link", "show"]))
-        self._macs = {link["ifname"]: bytes.fromhex(link["address"].replace(":", "")) for link in links}
+        links = self.namespace.listed(["ip", "-json", "link", "show"])
+        self._macs = {str(link.get("ifname")): _mac(link.get("address")) for link in links}
         for interface in routing.interfaces.values():
             if interface.kind is InterfaceKind.BRIDGE:
                 self._add_ports(interface.name, [None])  # for senders behind the bridge that are not pods
         self._settle()
         self.namespace.set_sysctls(sysctl_values(self.machine.sysctls, self.namespace.has_sysctl))
         self.namespace.ip([f"route add {_written(r)}" for r in routing.routes if r.network.family is self.family])
+        rules = [rule for rule in routing.rules if rule.family is self.family]
+        if rules:  # in place of those that Linux begins with
+            family = f"-{self.family.value}"
+            self.namespace.run(["ip", family, "rule", "del", "priority", "32766"])
+            self.namespace.run(["ip", family, "rule", "del", "priority", "0"])
+            self.namespace.ip([f"rule add {_rule_written(rule)}" for rule in rules], family)
 
     def _lines(self, interface: Interface) -> list[str]:
         """The arguments of ``ip`` that make an interface. If it has a wire to the world, frames that come out there
@@ -112,6 +118,8 @@ class LabNode:
         for address in addresses if self.family is Family.IPV4 else reversed(addresses):  # IPv6 lists the newest first
             if interface.kind is not InterfaceKind.LOOPBACK or not (address.value == 1 or address.value >> 24 == 127):
                 lines.append(f"addr add {address} dev {name}{nodad}")
+        if interface.mtu:
+            lines.append(f"link set {name} mtu {interface.mtu}")
         if not interface.up:
             lines.append(f"link set {name} down")
         return lines
@@ -122,7 +130,7 @@ class LabNode:
         """Gives each address that is routed to a bridge its own port of the bridge, unless it has one."""
         wanted: dict[str, list[int]] = {}
         for address in addresses:
-            decision = self.machine.routing.lookup(self.family, address)
+            decision = self.machine.routing.in_main(self.family, address)
             if decision is not None and decision.kind is RouteKind.UNICAST and address not in self._pods:
                 wanted.setdefault(decision.interface, []).append(address)
         for name, new in wanted.items():
@@ -168,9 +176,8 @@ class LabNode:
     def _settle(self) -> None:
         """Waits until all links are up, which Linux notices with a delay. LabError if they do not come up."""
         for _ in range(_PATIENCE_S * 100):
-            links = json.loads(self.namespace.run(["ip", "-json", "-details", "link", "show", "up"]))
-            up = filter(None, links)  # ``ip`` prints empty braces for the other links
-            if all(link["operstate"] in ("UP", "UNKNOWN") and _switches(link) for link in up):
+            up = self.namespace.listed(["ip", "-json", "-details", "link", "show", "up"])
+            if up and all(link.get("operstate") in ("UP", "UNKNOWN") and _switches(link) for link in up):
                 return
             time.sleep(0.01)
         raise LabError("the links do not come up")
@@ -219,15 +226,38 @@ class LabNode:
 
 def _switches(link: dict[str, Any]) -> bool:
     """Whether a link takes packets already. Only a port of a bridge may not do so yet."""
-    info = link.get("linkinfo", {})
-    if info.get("info_slave_kind") != "bridge":
+    info = link.get("linkinfo") or {}
+    if not isinstance(info, dict) or info.get("info_slave_kind") != "bridge":
         return True
-    return bool(info["info_slave_data"]["state"] == "forwarding")
+    return bool((info.get("info_slave_data") or {}).get("state") == "forwarding")
+
+
+def _mac(text: object) -> bytes:
+    """A hardware address as bytes. LabError if it is none."""
+    try:
+        return bytes.fromhex(str(text).replace(":", ""))
+    except ValueError:
+        raise LabError(f"ip lists a link with the address {text!r}: nothing can be measured with it") from None
+
+
+def _rule_written(rule: PolicyRule) -> str:
+    words = ["not"] if rule.invert else []
+    words += ["from", str(rule.source or "all")]
+    words += ["to", str(rule.destination)] if rule.destination is not None else []
+    words += ["iif", rule.interface] if rule.interface else []
+    words += ["fwmark", f"{rule.mark:#x}/{rule.mask:#x}"] if rule.mask else []
+    words += ["priority", str(rule.priority)]
+    words += ["table", str(rule.table)] if rule.kind is RouteKind.UNICAST else ["type", str(rule.kind)]
+    words += ["suppress_prefixlength", str(rule.shortest)] if rule.shortest >= 0 else []
+    return " ".join(words)
 
 
 def _written(route: Route) -> str:
+    if route.kind is RouteKind.LOCAL:
+        return f"local {route.network} dev lo table local"
     if route.kind is not RouteKind.UNICAST:
-        return f"{route.kind} {route.network}" + (f" metric {route.metric}" if route.metric else "")
+        metric = f" metric {route.metric}" if route.metric else ""
+        return f"{route.kind} {route.network}{metric}{_table(route)}"
     family = route.network.family
     text = f"{route.network}"
     if route.gateway is not None:
@@ -235,7 +265,13 @@ def _written(route: Route) -> str:
     text += f" dev {route.interface}"
     if route.metric:
         text += f" metric {route.metric}"
-    return text + (f" src {format_ip(family, route.source)}" if route.source is not None else "")
+    if route.mtu:
+        text += f" mtu {route.mtu}"
+    return text + (f" src {format_ip(family, route.source)}" if route.source is not None else "") + _table(route)
+
+
+def _table(route: Route) -> str:
+    return "" if route.table == MAIN_TABLE else f" table {route.table}"
 
 
 def sysctl_values(sysctls: Sysctls, exists: Callable[[str], bool]) -> dict[str, int]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError, Problem
+from kpsim.lab.calls import LabError
 from kpsim.lab.conntrack import LinuxConntrack
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools import Obstacle
 from kpsim.lab.tools.iptables import PACKAGES, missing_commands, missing_in_kernel
 from kpsim.lab.tools.variants import Variant
@@ -44,10 +45,11 @@ def obstacles(variant: Variant, families: Iterable[Family] = tuple(Family)) -> l
     return [*_missing_rights(), *_missing_tools(variant, families)] or list(_missing_in_kernel(variant, families))
 
 
-def require(variant: Variant, families: Iterable[Family] = tuple(Family)) -> None:
-    """InputError that names all obstacles, if there are any."""
+def require(variant: Variant, families: Iterable[Family] = tuple(Family), *, refused: str = "") -> None:
+    """InputError that names all obstacles, if there are any. ``refused``: why this user gets no namespaces of its own."""
     if found := obstacles(variant, families):
-        raise InputError([Problem(f"packets cannot be sent through Linux here: {obstacle}") for obstacle in found])
+        why = f"; {refused}" if refused else ""
+        raise InputError([Problem(f"packets cannot be sent through Linux here: {obstacle}{why}") for obstacle in found])
 
 
 # --- rights and tools ------------------------------------------------------------------------------------------------------

@@ -20,19 +20,21 @@ from typing import NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.conntrack import FlowTuple, tuple_of
+from kpsim.lab.calls import LabError
 from kpsim.lab.frames import Decoded, decode, encode
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.namespace import Namespace
 from kpsim.packet import Packet
 from kpsim.protocols import PROTOCOL_NUMBERS
 
 _ETHERNET = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
 _BUFFER = 64 << 20  # bytes; a whole batch must fit in
+_FEW = 16  # packets that fit into the smallest buffer
 _SO_RCVBUFFORCE, _SO_MEMINFO, _DROPS = 33, 55, 8
 _ETH_P_ALL, _SOL_PACKET, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 3, 263, 6, 23
 _RECEIVED, _SENT = 2, 10  # columns of /proc/net/dev
 _PATIENCE_MS = 1000
 #: errors of a system call that concern the packet; any other error concerns the lab
-_VERDICTS = frozenset({"EPERM", "EACCES", "EINVAL", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL"})
+_VERDICTS = frozenset({"EPERM", "EACCES", "EINVAL", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "EMSGSIZE"})
 _IPV6_FLOWINFO, _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 11, 51, 52
 _RAW = {Family.IPV4: ("tcp", "udp", "sctp", "icmp"), Family.IPV6: ("tcp", "udp", "sctp", "icmpv6")}
 _NEIGHBOURLY, _LINK_LOCAL = frozenset({*range(130, 138), 143}), 0xFE80 >> 6
@@ -104,6 +106,7 @@ class Wires:
     def __init__(self, family: Family, node: Namespace, world: Namespace) -> None:
         self.family = family
         self._ports: dict[str, Port] = {}
+        self._narrow = False  # whether buffers hold only a few packets, which must be read soon
         kind = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
         self._world = self._wide(world.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)))
         self._world.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
@@ -119,10 +122,13 @@ class Wires:
         self._is_interrupted = False  # whether the latest batch ended with an error
         self._next_tag = 1
 
-    @staticmethod
-    def _wide(opened: socket.socket) -> socket.socket:
+    def _wide(self, opened: socket.socket) -> socket.socket:
         opened.setblocking(False)
-        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:  # root of a user namespace gets what every user gets
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            self._narrow = True
         return opened
 
     def close(self) -> None:
@@ -150,6 +156,8 @@ class Wires:
         self._is_interrupted = True
         with _one_cpu():
             for number, (framed, tag) in enumerate(zip(frames, reception.tags, strict=True)):
+                if self._narrow and number % _FEW == _FEW - 1:
+                    self._collect(reception)
                 packet, sequence, acknowledged = framed.shot
                 data = encode(packet, tag=tag, seq=sequence, ack=acknowledged)
                 if not framed.wire:

@@ -4,7 +4,7 @@ Counterpart: the strategies of pkg/registry. All errors of all objects are repor
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +12,10 @@ from kpsim.errors import InputError
 from kpsim.inputs import Json
 from kpsim.manifests.allocation import Allocator, assign_families, service_ranges
 from kpsim.manifests.defaults import DEFAULTS, default_metadata
-from kpsim.manifests.places import Finding, Path, Place, path_before, without
-from kpsim.manifests.schema import check_shapes
-from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, is_stored, metadata_complaints
+from kpsim.manifests.places import Finding, Path, Place, path_before, value_at, without
+from kpsim.manifests.schema import check_shapes, checked_texts
+from kpsim.manifests.templates import HINT, may_hold_template, template_in
+from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, Complaint, is_stored, metadata_complaints
 from kpsim.objects import ApiObject, object_from_json
 
 #: kinds of which little is read; a server of another version may have stored more fields
@@ -44,26 +45,34 @@ class Item:
         return f"{self.kind} {namespace}{metadata['name']}"
 
     def finding(self, path: tuple[str | int, ...], message: str) -> Finding:
+        piece = template_in(str(value_at(self.json, path) or ""))
+        if piece is not None and not isinstance(value_at(self.json, path), (dict, list)):
+            message = f"{message} ({HINT})"
         return Finding(self.place.at(*path), f"{self.title}: {message}")
 
 
 @dataclass(slots=True)
 class Admission:
-    """Objects as the API server would store them, in input order; what is wrong; and, in words, what was done."""
+    """Objects as the API server would store them, in input order; what is wrong; and, in words, what was done.
+
+    ``remarks`` are what a person should know even of objects that were written for kpsim.
+    """
 
     items: list[Item] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
-def admit(items: Sequence[Item], existing: Iterable[Json] = ()) -> Admission:
+def admit(items: Sequence[Item], existing: Iterable[Json] = (), *, port_range: range | None = None) -> Admission:
     """Create the objects in a cluster that holds the ``existing`` ones.
 
-    Objects with errors are left out of ``items``.
+    Objects with errors are left out of ``items``. ``port_range`` is the API server's --service-node-port-range; if it is
+    None, any node port is taken, with a note for those outside the default.
     """
     admission = Admission()
     admission.items = _without_duplicates(_examine(items, admission), admission)
-    _allocate(admission, list(existing))
+    _allocate(admission, list(existing), port_range)
     return admission
 
 
@@ -81,6 +90,9 @@ def _examine(items: Sequence[Item], admission: Admission) -> list[Item]:
             continue
         json = DEFAULTS[item.kind](default_metadata(item.kind, item.json))
         complaints = [*metadata_complaints(item.kind, json), *COMPLAINTS[item.kind](json)]
+        if not is_stored(json) and may_hold_template(item.json):
+            seen = {path for path, _ in complaints}
+            complaints += [found for found in template_complaints(item.kind, item.json) if found[0] not in seen]
         admission.findings += [item.finding(path, message) for path, message in complaints]
         if not complaints:
             defaulted[item.kind] += json is not item.json
@@ -89,6 +101,16 @@ def _examine(items: Sequence[Item], admission: Admission) -> list[Item]:
     if filled:
         admission.notes.append(f"filled in the API server's defaults: {filled}")
     return examined
+
+
+def template_complaints(kind: str, obj: Json) -> Iterator[Complaint]:
+    """Yield the texts of an object that are templates, also where the schema takes any text.
+
+    Annotations are left out: programs keep templates of their own there.
+    """
+    for path, text in checked_texts(kind, obj):
+        if template_in(text) and path[:2] != ("metadata", "annotations"):
+            yield path, f"got {text!r}"
 
 
 def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, list[Path]]:
@@ -106,7 +128,7 @@ def _shape_findings(items: Sequence[Item], admission: Admission) -> dict[int, li
             misshapen.setdefault(number, []).append(path)
     if unknown:
         fields = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
-        admission.notes.append(f"ignored fields that Kubernetes 1.36 does not have: {fields}")
+        admission.remarks.append(f"ignored fields that Kubernetes 1.36 does not have: {fields}")
     return misshapen
 
 
@@ -156,7 +178,7 @@ def _without_duplicates(items: list[Item], admission: Admission) -> list[Item]:
 # ---------------------------------------------------------------------------------------------------------- allocation
 
 
-def _allocate(admission: Admission, existing: list[Json]) -> None:
+def _allocate(admission: Admission, existing: list[Json], port_range: range | None) -> None:
     """Assign families, then the explicit claims of all Services, then allocate in order of name.
 
     So the order of objects in files does not matter.
@@ -171,10 +193,11 @@ def _allocate(admission: Admission, existing: list[Json]) -> None:
             *(item.json for item in admission.items if item.kind == kind),
         ]
 
-    allocator = Allocator(service_ranges(of_kind("Service"), of_kind("Node"), of_kind("ServiceCIDR")))
+    allocator = Allocator(service_ranges(of_kind("Service"), of_kind("Node"), of_kind("ServiceCIDR")), port_range)
     for obj in existing:
         if obj.get("kind") == "Service":
             allocator.claim(obj)
+    allocator.outside.clear()  # told when they were created
     services: dict[int, Item] = {}
     for number, item in enumerate(admission.items):
         if item.kind != "Service":
@@ -192,6 +215,12 @@ def _allocate(admission: Admission, existing: list[Json]) -> None:
         ports += made.port_notes
         admission.items[number] = replace(item, json=made.service)
     admission.notes += _listed(addresses, "cluster IPs") + _listed(ports, "node ports")
+    if allocator.outside:
+        allowed = allocator.ports
+        admission.remarks.append(
+            f"node ports outside {allowed[0]}-{allowed[-1]}, which an API server gives only with another --service-node-port-range: "
+            + ", ".join(sorted(allocator.outside)[:_LISTED])
+        )
     if addresses and not allocator.ranges.given:
         assumed = ", ".join(str(network) for networks in allocator.ranges.networks.values() for network in networks)
         admission.notes.append(f"there is no ServiceCIDR: cluster IPs are allocated from {assumed}")

@@ -23,6 +23,17 @@ _RANGE_AROUND = {Family.IPV4: 16, Family.IPV6: 112}
 NODE_PORTS = range(30000, 32768)
 
 
+def parse_port_range(text: str) -> range:
+    """Read ``30000-32767`` or ``30000+2767`` as the API server's --service-node-port-range. ValueError if it is neither."""
+    for sign in "-+":
+        first, found, second = text.partition(sign)
+        if found and first.strip().isdecimal() and second.strip().isdecimal():
+            low, high = int(first), int(second) + (int(first) if sign == "+" else 0)
+            if 1 <= low <= high <= 65535:
+                return range(low, high + 1)
+    raise ValueError(f"expected ports such as {NODE_PORTS[0]}-{NODE_PORTS[-1]}, got {text!r}")
+
+
 def name_of(obj: Json) -> str:
     metadata = obj["metadata"]
     return f"{metadata.get('namespace') or 'default'}/{metadata['name']}"
@@ -182,8 +193,16 @@ class Allocator:
     """The cluster IPs and node ports of one cluster and their holders. Make explicit claims first, then allocate."""
 
     ranges: ServiceRanges
+    #: the API server's --service-node-port-range; None: it is not known, and the default serves for allocation
+    port_range: range | None = None
+    outside: list[str] = field(default_factory=list)  #: Services with ports that the range does not allow, in words
     addresses: dict[tuple[Family, int], Claim] = field(default_factory=dict)
     node_ports: dict[int, Claim] = field(default_factory=dict)
+
+    @property
+    def ports(self) -> range:
+        """The numbers that node ports are allocated from."""
+        return NODE_PORTS if self.port_range is None else self.port_range
 
     # explicit values
 
@@ -229,8 +248,12 @@ class Allocator:
             # one Service may use a number for several protocols, but not for its health check too (O-3.5)
             if holder.owner != owner or (holder.path != path and "healthCheckNodePort" in (path[-1], holder.path[-1])):
                 yield path, f"the node port {number} belongs to Service {holder.owner}, whatever the protocol"
-            elif number not in NODE_PORTS and not is_stored(service):
-                yield path, f"expected a node port from {NODE_PORTS[0]} to {NODE_PORTS[-1]}, got {number}"
+            elif number in self.ports or (self.port_range is None and is_stored(service)):
+                continue  # an API server that stored it had a range that allows it
+            elif self.port_range is not None and not is_stored(service):
+                yield path, f"expected a node port from {self.ports[0]} to {self.ports[-1]}, got {number}"
+            else:
+                self.outside.append(f"{owner} {number}")
 
     # allocation
 
@@ -273,10 +296,10 @@ class Allocator:
         return None
 
     def _free_port(self, *draw: str | int) -> int | None:
-        size = len(NODE_PORTS)
+        size = len(self.ports)
         band = 0 if size <= 16 else min(max(16, size // 32), 128)
         for first, count in ((band, size - band), (0, band)):
-            found = _scan(NODE_PORTS[0] + first, count, self.node_ports, lambda number: number, *draw)
+            found = _scan(self.ports[0] + first, count, self.node_ports, lambda number: number, *draw)
             if found is not None:
                 return found
         return None

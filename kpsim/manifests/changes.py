@@ -27,12 +27,13 @@ def check_objects(
     path: Path = (),
     place: Place | None = None,
     existing: ClusterState | None = None,
+    notes: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the objects as an API server would store them: validated, defaulted, allocated (O-3).
 
     ``place`` (or ``file`` and ``path``) is where the list stands, for errors. ``existing`` is the cluster that they are
     created in, whose addresses and node ports are taken. Objects of kinds that decide no packets are returned
-    unchanged. InputError with every problem.
+    unchanged. ``notes`` gets remarks on them, in words. InputError with every problem.
     """
     place = place or Place(Source(file), 1, path)
     found = sort_documents(Document(place.at(index), obj) for index, obj in enumerate(objects))
@@ -41,6 +42,8 @@ def check_objects(
     findings = [*found.findings, *admission.findings]
     if findings:
         raise InputError(problems_of(findings))
+    if notes is not None:
+        notes += admission.remarks
     stored = {item.place.path: item.json for item in admission.items}
     return [dict(stored.get(place.at(index).path, obj)) for index, obj in enumerate(objects)]
 
@@ -52,6 +55,7 @@ def check_object(
     path: Path = (),
     place: Place | None = None,
     existing: ClusterState | None = None,
+    notes: list[str] | None = None,
 ) -> dict[str, Any]:
     """Check one object as :func:`check_objects` does. ``place`` is the place of the object itself."""
     place = place or Place(Source(file), 1, path)
@@ -61,6 +65,8 @@ def check_object(
     findings = [*found.findings, *admission.findings]
     if findings:
         raise InputError(problems_of(findings))
+    if notes is not None:
+        notes += admission.remarks
     return dict(admission.items[0].json if admission.items else obj)
 
 

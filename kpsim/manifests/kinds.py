@@ -6,13 +6,17 @@ Counterpart: kubectl's builder and the API server's scheme. Of an object it read
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from kpsim.manifests.admission import Item
-from kpsim.manifests.places import Finding, Place
+from kpsim.manifests.places import Finding, problems_of
 from kpsim.manifests.proxy_config import API_GROUP, KIND
 from kpsim.manifests.reading import Document
 from kpsim.manifests.remarks import counted
 from kpsim.manifests.schema import shown, suggestion
+from kpsim.manifests.settings_text import SettingsText
+from kpsim.manifests.templates import HINT, RENDER, template_in
+from kpsim.manifests.validation import Complaint
 
 #: kinds that are read, with the apiVersions that Kubernetes 1.36 serves
 API_VERSIONS: Mapping[str, tuple[str, ...]] = {
@@ -31,9 +35,23 @@ class Sorted:
 
     items: list[Item] = field(default_factory=list)
     configurations: list[Document] = field(default_factory=list)  #: KubeProxyConfiguration documents
+    cluster_configurations: list[Document] = field(default_factory=list)  #: kubeadm's ClusterConfiguration documents
     config_maps: list[Document] = field(default_factory=list)
+    templates: list[Document] = field(default_factory=list)  #: DaemonSets and other objects that make Pods
+    settings: list[Document] = field(default_factory=list)  #: systemd units and files of environment variables
     skipped: Counter[str] = field(default_factory=Counter)  #: objects of other kinds, by kind
     findings: list[Finding] = field(default_factory=list)
+    overlooked: list[Finding] = field(default_factory=list)  #: what is wrong in the writing of objects that are skipped
+    passed_over: list[Finding] = field(default_factory=list)  #: documents of directories that are no Kubernetes objects
+
+    def take(self, document: Document) -> None:
+        """Add what is wrong in the writing of an object that is read."""
+        self.findings += [fault.finding for fault in document.faults]
+
+    def skip(self, document: Document, kind: str) -> None:
+        """Count an object that decides nothing. What is wrong in its writing is only a remark."""
+        self.skipped[kind] += 1
+        self.overlooked += [fault.finding for fault in document.faults]
 
 
 def sort_documents(documents: Iterable[Document]) -> Sorted:
@@ -60,7 +78,7 @@ def _objects(document: Document, found: Sorted, nesting: int = 0) -> Iterator[Do
         return
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _objects(Document(place.at(index), item), found, nesting + 1)
+            yield from _objects(document.inner(item, index), found, nesting + 1)
         return
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not (isinstance(kind, str) and kind.endswith("List") and "items" in value):
@@ -70,39 +88,92 @@ def _objects(document: Document, found: Sorted, nesting: int = 0) -> Iterator[Do
     if not isinstance(items, list):
         found.findings.append(Finding(place.at("items"), f"expected a list, got {shown(items)}"))
         return
+    depth = len(place.path)
+    found.findings += [fault.finding for fault in document.faults if len(fault.path) < depth + 2]  # of the list itself
     implied = {"apiVersion": value.get("apiVersion"), "kind": kind.removesuffix("List")} if kind != "List" else {}
     for index, item in enumerate(items):
         filled = {**implied, **item} if implied and isinstance(item, Mapping) else item
-        yield from _objects(Document(place.at("items", index), filled), found, nesting + 1)
+        yield from _objects(document.inner(filled, "items", index), found, nesting + 1)
+
+
+def _is_no_object(value: Any) -> bool:
+    """Return whether a value of a directory's file is no Kubernetes object: a file of another tool, such as Helm's values."""
+    if not isinstance(value, Mapping):
+        return True
+    kind, version = value.get("kind"), value.get("apiVersion")
+    if not kind and not version:
+        return True
+    return not (kind and version) and "metadata" not in value and kind not in (*API_VERSIONS, KIND)
+
+
+#: what a file is that people often have beside manifests, by its name
+_OTHER_FILES = {
+    "kustomization.yaml": "`kubectl kustomize` makes manifests of it, which may differ from those beside it",
+    "kustomization.yml": "`kubectl kustomize` makes manifests of it, which may differ from those beside it",
+    "Chart.yaml": "`helm template` makes manifests of a chart",
+    "values.yaml": "`helm template` makes manifests with it",
+}
+
+
+def _passed_over(document: Document) -> Finding:
+    name = (document.place.source.name or "").rpartition("/")[2]
+    words = f"; {_OTHER_FILES[name]}" if name in _OTHER_FILES else ""
+    return Finding(document.place, f"passed over: no Kubernetes object, which has apiVersion and kind{words}")
 
 
 def _sort(document: Document, found: Sorted) -> None:
     value, place = document.value, document.place
-    if not isinstance(value, Mapping):
-        found.findings.append(Finding(place, f"expected a Kubernetes object, got {shown(value)}"))
+    if isinstance(value, SettingsText):
+        found.settings.append(document)
         return
-    kind, version = value.get("kind"), value.get("apiVersion")
-    if not isinstance(kind, str) or not kind:
-        found.findings.append(Finding(place.at("kind"), "a Kubernetes object needs a kind, such as Service"))
+    if document.folder and _is_no_object(value):
+        found.passed_over.append(_passed_over(document))
         return
-    if not isinstance(version, str) or not version:
-        expected = f": {API_VERSIONS[kind][0]}" if kind in API_VERSIONS else ""
-        found.findings.append(Finding(place.at("apiVersion"), f"kind {kind} needs an apiVersion{expected}"))
+    problem = _no_object(value)
+    if problem is not None:
+        found.take(document)
+        found.findings.append(Finding(place.at(*problem[0]), problem[1]))
         return
+    kind, version = value["kind"], value["apiVersion"]
     group = version.rpartition("/")[0]
     if kind == KIND and group == API_GROUP:
         found.configurations.append(document)
+    elif kind == "ClusterConfiguration" and group == KUBEADM_GROUP:
+        found.cluster_configurations.append(document)
     elif kind == "ConfigMap" and version == "v1":
         found.config_maps.append(document)
+    elif kind in _MAKES_PODS:
+        found.templates.append(document)
     elif version in API_VERSIONS.get(kind, ()):
+        found.take(document)
         found.items.append(Item(place, kind, dict(value) if not isinstance(value, dict) else value))
     else:
-        _skip(place, kind, version, found)
+        _skip(document, kind, version, found)
 
 
-def _skip(place: Place, kind: str, version: str, found: Sorted) -> None:
+def _no_object(value: Any) -> Complaint | None:
+    """Return why a value is no Kubernetes object that can be told by its kind, or None."""
+    if not isinstance(value, Mapping):
+        return (), f"expected a Kubernetes object, got {shown(value)}"
+    kind, version = value.get("kind"), value.get("apiVersion")
+    if not isinstance(kind, str) or not kind:
+        return ("kind",), "a Kubernetes object needs a kind, such as Service"
+    if not isinstance(version, str) or not version:
+        expected = f": {API_VERSIONS[kind][0]}" if kind in API_VERSIONS else ""
+        return ("apiVersion",), f"kind {kind} needs an apiVersion{expected}"
+    for name, text in (("kind", kind), ("apiVersion", version)):
+        if piece := template_in(text):
+            return (name,), f"{piece}: {HINT} {RENDER}"
+    return None
+
+
+KUBEADM_GROUP = "kubeadm.k8s.io"
+_MAKES_PODS = ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet", "PodTemplate")
+
+
+def _skip(document: Document, kind: str, version: str, found: Sorted) -> None:
     """Count an object of another kind. If it looks like a mistyped kind that is read, add a finding instead."""
-    group = version.rpartition("/")[0]
+    group, place = version.rpartition("/")[0], document.place
     somebody_elses = "." in group and not group.endswith(".k8s.io")  # for example Service of serving.knative.dev
     if kind in API_VERSIONS and not somebody_elses:
         expected = API_VERSIONS[kind][0]
@@ -116,15 +187,17 @@ def _skip(place: Place, kind: str, version: str, found: Sorted) -> None:
     if meant:
         found.findings.append(Finding(place.at("kind"), f"there is no kind {kind}{meant}"))
         return
-    found.skipped[f"{kind}.{group}" if somebody_elses else kind] += 1
+    found.skip(document, f"{kind}.{group}" if somebody_elses else kind)
 
 
 _NEAR_BUT_RIGHT = frozenset(("Ingress",))
 
 
-def skipped_notes(skipped: Counter[str]) -> list[str]:
+def skipped_notes(found: Sorted) -> list[str]:
     """Say in words what was skipped."""
-    notes = []
+    skipped = found.skipped
+    notes = [str(problem) for problem in problems_of(found.passed_over)]
+    notes += [f"{problem}, in an object that is skipped" for problem in problems_of(found.overlooked)]
     if skipped:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(skipped.items()))
         notes.append(f"skipped {counted(skipped.total(), 'object')} of kinds that decide no packets here: {kinds}")

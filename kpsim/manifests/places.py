@@ -66,6 +66,16 @@ def format_path(path: Path) -> str:
     return text
 
 
+def value_at(value: Any, path: Path) -> Any:
+    """Return the value at a path inside a value, or None if there is none."""
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
 def without(value: Any, path: Path) -> Any:
     """Return a copy of the value without the field or list item at the path."""
     step, rest = path[0] if path else None, path[1:]

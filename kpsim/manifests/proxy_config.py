@@ -4,14 +4,14 @@ Counterpart: pkg/proxy/apis/config/{v1alpha1,validation}. kube-proxy decodes len
 not an error. A wrong type or value is an error.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kpsim.addresses import parse_cidr, parse_ip, parse_network
 from kpsim.config import DEFAULT_MODE, LocalMode, Mode
 from kpsim.inputs import Json
-from kpsim.manifests.places import Path, format_path, without
+from kpsim.manifests.places import Path, format_path, value_at, without
 from kpsim.manifests.schema import or_list, shown, suggestion
 from kpsim.manifests.validation import Complaint
 from kpsim.units import parse_duration_ns
@@ -379,4 +379,63 @@ def check_proxy_config(obj: Any, *, mode: Mode | None = None) -> ConfigCheck:
     for path, _ in complaints:
         rest = without(rest, path)
     complaints += value_complaints(with_defaults(rest if mode is None else {**rest, "mode": str(mode)}))
+    if not complaints:
+        notes += _unread_notes(obj, str(mode or obj.get("mode") or DEFAULT_MODE))
     return ConfigCheck(tuple(complaints), tuple(notes))
+
+
+#: fields of a section that another mode reads too, by that mode (CFG-2.3)
+_READ_ELSEWHERE: Mapping[str, tuple[Path, ...]] = {
+    "ipvs": (("iptables", "masqueradeBit"), ("iptables", "masqueradeAll")),
+}
+_DETECTION: Mapping[Path, LocalMode] = {
+    ("clusterCIDR",): LocalMode.CLUSTER_CIDR,
+    ("detectLocal", "bridgeInterface"): LocalMode.BRIDGE_INTERFACE,
+    ("detectLocal", "interfaceNamePrefix"): LocalMode.INTERFACE_NAME_PREFIX,
+}
+_NEVER_READ = ("winkernel", "windowsRunAsService", "portRange")
+#: gates that decide about rules (CFG-3); the others are not modelled
+_GATES = ("AllowServiceExternalIPs", *_LOCKED_GATES)
+
+
+def _unread_notes(obj: Json, mode: str) -> Iterator[str]:
+    """Yield what a valid configuration says and kube-proxy does not read, as the mode or another field excludes it."""
+    unread: list[Path] = [
+        (section, name)
+        for section in _MODE_SECTIONS
+        if section != mode
+        for name, value in (obj.get(section) or {}).items()
+        if _says_something(value) and (section, name) not in _READ_ELSEWHERE.get(mode, ())
+    ]
+    if unread:
+        yield f"in {mode} mode kube-proxy does not read {_listed(unread)}"
+    detection = obj.get("detectLocalMode") or LocalMode.CLUSTER_CIDR
+    unread = [
+        path for path, wanted in _DETECTION.items() if wanted != detection and _says_something(value_at(obj, path))
+    ]
+    if unread:
+        yield f"with detectLocalMode {detection} kube-proxy does not read {_listed(unread)}"
+    unread = [(name,) for name in _NEVER_READ if _says_something(obj.get(name))]
+    if unread:
+        yield f"kube-proxy on Linux does not read {_listed(unread)}"
+    if gates := sorted(set(obj.get("featureGates") or {}) - set(_GATES)):
+        yield f"feature gates that are not modelled: {', '.join(gates)}"
+
+
+_MODE_SECTIONS = ("iptables", "nftables", "ipvs")
+
+
+def _says_something(value: Any) -> bool:
+    """Return whether a value is more than absent: kubeadm writes out zero values of everything."""
+    if isinstance(value, str):
+        try:
+            return bool(value) and parse_duration_ns(value) != 0
+        except ValueError:
+            return True
+    if isinstance(value, Mapping):
+        return any(map(_says_something, value.values()))
+    return bool(value)
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    return ", ".join(".".join(map(str, path)) for path in paths)

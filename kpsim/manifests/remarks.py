@@ -46,12 +46,18 @@ def _service_remarks(service: Service) -> Iterator[str]:
         yield f"kube-proxy is never told of Services with the label {LABEL_SERVICE_PROXY_NAME} (O-1.1)"
     if _RANGES_ANNOTATION in service.metadata.annotations:
         yield f"kube-proxy does not read the annotation {_RANGES_ANNOTATION}, only spec.loadBalancerSourceRanges"
-    if service.type == "LoadBalancer" and not service.ingress:
+    if service.type == "LoadBalancer" and not any(entry.ip for entry in service.ingress):
         yield "load balancers without an address in status.loadBalancer.ingress"
+        entries = (((service.json.get("status") or {}).get("loadBalancer") or {}).get("ingress")) or []
+        if any(entry.get("hostname") for entry in entries):
+            yield "kube-proxy does not read host names of load balancers, only addresses"
+    if (service.json.get("spec") or {}).get("loadBalancerIP"):
+        yield "kube-proxy does not read spec.loadBalancerIP, only addresses in status.loadBalancer.ingress"
 
 
 def _pod_remarks(pod: Pod) -> Iterator[str]:
-    containers = (pod.json.get("spec") or {}).get("containers") or []
+    spec = pod.json.get("spec") or {}
+    containers = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
     if any(port.get("hostPort") for container in containers for port in container.get("ports") or []):
         yield "host ports are the network plugin's, and not modelled"
 

@@ -5,7 +5,7 @@ by name, so that misspelt names are found, but may hold anything. ``validation``
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, Required, get_args, get_origin
 
@@ -309,6 +309,26 @@ def check_shapes(kind: str, objects: Sequence[Any]) -> list[tuple[int, Path, str
             for path in (tuple(step for step in loc[1:] if step != "[key]"),)
         ]
     return []
+
+
+def checked_texts(kind: str, obj: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Yield the path and value of every text in an object of right shape, in fields that are checked."""
+    yield from _texts(_inner(SCHEMAS[kind]), obj, ())
+
+
+def _texts(type_: Any, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(type_, item, (*path, index))
+    elif isinstance(value, Mapping):
+        fields = getattr(type_, "__annotations__", None)
+        for name, item in value.items():
+            if fields is None:
+                yield from _texts(None, item, (*path, name))
+            elif fields.get(name, Any) is not Any:
+                yield from _texts(_inner(fields[name]), item, (*path, name))
 
 
 _EXPECTED = {

@@ -8,7 +8,8 @@ aliases.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import yaml
 from yaml.events import (
@@ -57,16 +58,21 @@ class AmbiguousNumber(float):
         return AmbiguousNumber, (self.text,)
 
 
+class YamlFault(NamedTuple):
+    """An error that does not end the reading. ``twice``: a key stands twice in one mapping; the later value counts."""
+
+    line: int  #: from 1
+    message: str
+    path: Path  #: of the value, or of the mapping whose key is wrong
+    twice: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """One document of a stream: its value, and (line, message) of each error that does not end the reading.
-
-    ``duplicate_keys`` are the findings about keys that stand twice; the later value counts.
-    """
+    """One document of a stream: its value, and the errors that did not end the reading."""
 
     value: Any
-    findings: tuple[tuple[int, str], ...] = ()
-    duplicate_keys: tuple[tuple[int, str], ...] = ()
+    faults: tuple[YamlFault, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------------- scalars
@@ -161,15 +167,18 @@ class _Document:
     def __init__(self) -> None:
         self.stack: list[_Open] = []
         self.value: Any = None
-        self.findings: list[tuple[int, str]] = []
-        self.duplicate_keys: list[tuple[int, str]] = []
+        self.faults: list[YamlFault] = []
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.values = 0
         self.aliased = 0
         self.resolved: dict[str, Any] = {}
 
     def finished(self) -> YamlDocument:
-        return YamlDocument(self.value, tuple(self.findings), tuple(self.duplicate_keys))
+        return YamlDocument(self.value, tuple(self.faults))
+
+    def _fault(self, event: Event, message: str, *, twice: bool = False) -> None:
+        path = (len(each.value) if type(each.value) is list else each.key for each in self.stack)
+        self.faults.append(YamlFault(_line(event), message, tuple(step for step in path if step is not None), twice))
 
     def feed(self, event: Event) -> None:
         self.values += 1
@@ -190,7 +199,7 @@ class _Document:
             if len(self.stack) >= MAX_DEPTH:
                 raise YamlRefused(f"nested deeper than {MAX_DEPTH} levels", _line(event))
             if event.tag not in _COLLECTION_TAGS:
-                self.findings.append((_line(event), _no_meaning(event.tag)))
+                self._fault(event, _no_meaning(event.tag))
             opened: Any = {} if isinstance(event, MappingStartEvent) else []
             self.stack.append(_Open(opened, event.anchor, self.values))
         elif isinstance(event, (MappingEndEvent, SequenceEndEvent)):
@@ -203,12 +212,9 @@ class _Document:
     def _key(self, event: ScalarEvent, top: _Open) -> None:
         key = event.value
         if event.tag is None and event.implicit[0] and (key in _BOOLEANS or key in _NULLS):
-            self.findings.append(
-                (_line(event), f"YAML reads the bare key {key!r} as a boolean or null: put it in quotes")
-            )
-        if key in top.value:
-            self.duplicate_keys.append((_line(event), f"the key {key!r} stands twice in one mapping"))
-            self.findings.append(self.duplicate_keys[-1])
+            self._fault(event, f"YAML reads the bare key {key!r} as a boolean or null: put it in quotes")
+        if key in top.value or (key == _MERGE and top.merges is not None):
+            self._fault(event, f"the key {key!r} stands twice in one mapping", twice=True)
         top.key = key
 
     def _scalar(self, event: ScalarEvent) -> Any:
@@ -222,7 +228,7 @@ class _Document:
                 self.resolved[text] = _resolve_plain(text)
             return self.resolved[text]
         except ValueError as error:
-            self.findings.append((_line(event), str(error)))
+            self._fault(event, str(error))
             return None
 
     def _place(self, value: Any) -> None:
@@ -245,9 +251,9 @@ class _Document:
         value = closed.value
         if closed.merges is not None:
             # keys written out win over merged ones, earlier merged mappings over later ones
-            for merged in reversed(closed.merges):
+            for merged in closed.merges:
                 if not isinstance(merged, dict):
-                    self.findings.append((_line(event), "the merge key << needs a mapping or a list of mappings"))
+                    self._fault(event, "the merge key << needs a mapping or a list of mappings")
                     continue
                 value = {**merged, **value}
         if closed.anchor is not None:
@@ -285,13 +291,21 @@ def _events(text: str) -> Iterator[Event]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         parts = [part for part in (error.context, error.problem) if part]
-        raise YamlRefused("no YAML: " + ", ".join(parts), mark.line + 1 if mark else None) from None
+        line = mark.line + 1 if mark else None
+        if line is not None and _begins_with_tab(text, line):
+            parts.append("the line begins with a tab, and YAML is indented with blanks")
+        raise YamlRefused("no YAML: " + ", ".join(parts), line) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else None
         raise YamlRefused(f"no text: {error.reason}", line) from None
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _begins_with_tab(text: str, line: int) -> bool:
+    found = next(islice(text.split("\n"), line - 1, None), "")
+    return "\t" in found[: len(found) - len(found.lstrip())]
 
 
 def read_yaml(text: str) -> Iterator[YamlDocument]:

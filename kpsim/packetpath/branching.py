@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from kpsim.packetpath.chooser import Forked, ScriptedChooser, Ways
 from kpsim.packetpath.index import CompiledRule, compiled
-from kpsim.packetpath.matching import UnknownMatch
 from kpsim.packetpath.steps import ChainEntered, ChainLeft
 from kpsim.packetpath.traversal import End, Snapshot, Traversal
+from kpsim.packetpath.worlds import UnknownEnd
 from kpsim.ruleset import Chain, Table, Verdict
 
 #: the square of as many binary digits, as a power of two, costs as much as a way
@@ -25,7 +25,7 @@ ChainEnd = Verdict | End | None
 RunChain = Callable[[Traversal, Table, Chain], ChainEnd]
 RunRules = Callable[[Traversal, Table, Chain, Sequence[CompiledRule]], tuple[bool, ChainEnd]]
 #: how a way through a chain ended, or that a rule on it is not modelled
-Result = ChainEnd | UnknownMatch
+Result = ChainEnd | UnknownEnd
 
 
 class Way(NamedTuple):
@@ -65,15 +65,15 @@ def run(traversal: Traversal, table: Table, chain: Chain, run_chain: RunChain, r
             traversal.restore(before, since)
         finally:
             traversal.chooser = chooser
-    node = traversal.node
-    key = (table.key, id(chain), id(node), node.generation, traversal.steps is None, traversal.state())
+    version = traversal.node.version
+    key = (table.key, id(chain), id(version), traversal.steps is None, traversal.state())
     if key not in ways.known:
-        # the chain and the node are kept with what is known of them, so that no other object takes their identity
-        ways.known[key] = node, _ways_through(traversal, table, chain, run_rules, ways, since)
+        # the chain and the version are kept with what is known of them, so that nothing else takes their identity
+        ways.known[key] = version, _ways_through(traversal, table, chain, run_rules, ways, since)
     found: list[Way] = ways.known[key][1]
     way = found[chooser.among(tuple([each.weight for each in found]))] if len(found) > 1 else found[0]
     traversal.restore(way.after, since)
-    if isinstance(way.result, UnknownMatch):
+    if isinstance(way.result, UnknownEnd):
         raise way.result
     return way.result
 
@@ -152,7 +152,7 @@ class _Follower:
                     return [(Fraction(1), self.place(forking + 1, True, result))]
         except Forked:
             pass
-        except UnknownMatch as unknown:
+        except UnknownEnd as unknown:
             return [(Fraction(1), self.place(forking + 1, True, unknown))]
         else:
             if traversal.steps is not None:
@@ -175,7 +175,7 @@ class _Follower:
             try:
                 left, result = self._run(self.rules[forking : forking + 1])
                 there = self.place(forking + 1, left, result)
-            except UnknownMatch as unknown:
+            except UnknownEnd as unknown:
                 there = self.place(forking + 1, True, unknown)
             found.append((chooser.weight, there))
             scripts += chooser.alternatives()
@@ -188,10 +188,10 @@ class _Follower:
 def _told(result: Result) -> Hashable:
     """What tells one end of a chain from another."""
     match result:
-        case End(disposition, cause, rule, with_, local_error, resumes):
+        case End(disposition, cause, rule, with_, local_error, tells, resumes):
             at = None if rule is None else (rule.table, rule.chain, rule.number)
-            return disposition, cause, at, with_, local_error, resumes
-        case UnknownMatch():
+            return disposition, cause, at, with_, local_error, tells, resumes
+        case UnknownEnd():
             return "unknown", str(result)
         case _:
             return result

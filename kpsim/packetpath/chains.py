@@ -13,8 +13,9 @@ from kpsim.packetpath import branching, nat
 from kpsim.packetpath.chooser import ScriptedChooser, TooManyWays
 from kpsim.packetpath.index import CompiledRule, compiled
 from kpsim.packetpath.reject import answer_name, error_of_drop, error_of_reject
-from kpsim.packetpath.steps import ChainEntered, ChainLeft, RuleMatched, Tracking
+from kpsim.packetpath.steps import ChainEntered, ChainLeft, MayMatch, RuleMatched, Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Snapshot, Traversal
+from kpsim.packetpath.worlds import UnknownEnd
 from kpsim.ruleset import (
     ALL_BITS,
     Adjust,
@@ -26,6 +27,7 @@ from kpsim.ruleset import (
     Hook,
     Jump,
     Log,
+    MapNetwork,
     Masquerade,
     NoTrack,
     Redirect,
@@ -36,6 +38,7 @@ from kpsim.ruleset import (
     Statement,
     Table,
     Terminal,
+    Unmodelled,
     Verdict,
 )
 
@@ -136,12 +139,14 @@ def run_rules(
                 break
         else:
             statement = rule.statement
-            if traversal.steps is not None:
+            if traversal.steps is not None and not rule.perhaps:
                 traversal.steps.append(RuleMatched(_reference(table, chain, rule), statement, traversal.moment()))
             if isinstance(statement, Jump):
                 result = run_chain(traversal, table, _target(table, chain, statement.chain, depth), depth + 1)
                 if result is not None:
                     return True, result
+            elif rule.perhaps:
+                _assign_perhaps(traversal, table, chain, rule)
             elif statement is not None:
                 left, result = _act(traversal, table, chain, rule, statement, depth)
                 if not left and rule.then:
@@ -202,6 +207,10 @@ def _act(  # noqa: C901 - one case per kind of statement
         case Dnat() | Redirect():
             end = nat.destination(traversal, statement, _reference(table, chain, rule))
             return True, end or Verdict.ACCEPT
+        case MapNetwork(base, mask):
+            return True, _map_network(traversal, base, mask, _reference(table, chain, rule)) or Verdict.ACCEPT
+        case Unmodelled(words):
+            raise UnknownEnd(words)
         case Snat() | Masquerade():
             end = nat.source(traversal, statement, _reference(table, chain, rule))
             return True, end or Verdict.ACCEPT
@@ -229,17 +238,54 @@ def _assign(traversal: Traversal, statement: Assign) -> None:
 
     If the packet has no connection, a statement that reads or writes the connection mark does nothing.
     """
-    entry, packet = traversal.entry, traversal.packet
-    if entry is None and Field.CT_MARK in (statement.to, statement.source):
+    if traversal.entry is None and Field.CT_MARK in (statement.to, statement.source):
         return
-    connection_mark = entry.mark if entry is not None else 0
-    before = packet.mark if statement.to is Field.MARK else connection_mark
-    source = packet.mark if statement.source is Field.MARK else connection_mark
-    mark = (before & statement.keep ^ source & statement.take ^ statement.flip) & ALL_BITS
+    mark, unsure = _assigned(traversal, statement)
     if statement.to is Field.MARK:
         traversal.rewrite_mark(mark)
+        traversal.unsure_mark = unsure
     else:
-        traversal.mark_connection(mark)
+        traversal.mark_connection(mark, unsure)
+
+
+def _assigned(traversal: Traversal, statement: Assign) -> tuple[int, int]:
+    """The mark that a statement makes, and its bits of which it is not known whether they are set."""
+    entry, packet = traversal.entry, traversal.packet
+    of_connection = (entry.mark, entry.unsure_mark) if entry is not None else (0, 0)
+    of_packet = packet.mark, traversal.unsure_mark
+    before, unsure_before = of_packet if statement.to is Field.MARK else of_connection
+    source, unsure_source = of_packet if statement.source is Field.MARK else of_connection
+    mark = (before & statement.keep ^ source & statement.take ^ statement.flip) & ALL_BITS
+    return mark, unsure_before & statement.keep | unsure_source & statement.take
+
+
+def _assign_perhaps(traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule) -> None:
+    """Marks the bits as not known that a rule may have changed of which it is not known whether it matches."""
+    statement = rule.statement
+    assert isinstance(statement, Assign)
+    if traversal.entry is None and Field.CT_MARK in (statement.to, statement.source):
+        return
+    mark, unsure = _assigned(traversal, statement)
+    traversal.unsure_because = rule.perhaps
+    if statement.to is Field.MARK:
+        before = traversal.packet.mark
+        traversal.unsure_mark |= unsure | (before ^ mark)
+        unsure = traversal.unsure_mark
+    else:
+        entry = traversal.entry
+        assert entry is not None
+        unsure |= entry.unsure_mark | (entry.mark ^ mark)
+        traversal.mark_connection(entry.mark, unsure)
+    if traversal.steps is not None:
+        traversal.steps.append(MayMatch(_reference(table, chain, rule), rule.perhaps, unsure))
+
+
+def _map_network(traversal: Traversal, base: int, mask: int, at: RuleReference) -> End | None:
+    """NETMAP: another network, the same host."""
+    packet, hosts = traversal.packet, (1 << traversal.family.bits) - 1 & ~mask
+    if traversal.hook in nat.DESTINATION_HOOKS:
+        return nat.destination(traversal, Dnat(base | packet.daddr & hosts), at)
+    return nat.source(traversal, Snat(base | packet.saddr & hosts), at)
 
 
 def _in_output(traversal: Traversal) -> bool:

@@ -128,6 +128,10 @@ class _Unforked(ScriptedChooser):
         raise Forked
 
 
+class SeveralWorlds(Exception):
+    """A walk met a match that is not modelled, so ways through the rules cannot be told apart by their state alone."""
+
+
 class TooManyWays(InputError):
     """A packet has more ways through the rules than anybody waits for."""
 
@@ -157,21 +161,33 @@ class Ways:
 
 
 def explore(
-    run: Callable[[ScriptedChooser], T], *, as_written: bool = False, limit: int | None = None, merge: bool = True
+    run: Callable[[ScriptedChooser], T], *, as_written: bool = False, limit: int | None = None, merge: bool = False
 ) -> Iterator[tuple[Fraction, T]]:
     """Calls ``run`` once for each combination of draws, and yields its probability and what ``run`` returned.
 
-    The last draw changes first. The probabilities sum to 1. ``as_written`` as for :class:`ScriptedChooser`. ``run`` is
-    called only when the next outcome is asked for, and must change nothing that a later call reads.
+    The last draw changes first. The probabilities sum to 1. ``as_written`` as for :class:`ScriptedChooser`. ``run``
+    must change nothing that a later call reads. It is called only when the next outcome is asked for.
 
-    Draws inside one base chain that end in the same state count as one outcome, which the first of them stands for.
-    With ``merge=False`` each combination is an outcome of its own. TooManyWays after ``limit`` ways.
+    With ``merge``, draws inside one base chain that end in the same state count as one outcome, which the first of them
+    stands for. All outcomes are then found before the first is yielded. If a rule that is not modelled is met, draws
+    are not merged. TooManyWays after ``limit`` ways.
     """
-    ways = Ways(MOST_WAYS if limit is None else limit, as_written=as_written)
+    most = MOST_WAYS if limit is None else limit
+    if merge:
+        try:
+            yield from list(_each(run, Ways(most, as_written=as_written), merge=True))
+        except SeveralWorlds:
+            pass
+        else:
+            return
+    yield from _each(run, Ways(most, as_written=as_written), merge=False)
+
+
+def _each(run: Callable[[ScriptedChooser], T], ways: Ways, *, merge: bool) -> Iterator[tuple[Fraction, T]]:
     scripts: list[tuple[int, ...]] = [()]
     while scripts:
         ways.follow("")
-        chooser = ScriptedChooser(scripts.pop(), as_written=as_written, ways=ways if merge else None)
+        chooser = ScriptedChooser(scripts.pop(), as_written=ways.as_written, ways=ways if merge else None)
         outcome = run(chooser)
         yield chooser.weight, outcome
         scripts += chooser.alternatives()

@@ -6,15 +6,26 @@ these functions a ``pass_hook`` that passes the packet through one hook.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, Network
 from kpsim.packet import Packet
+from kpsim.packetpath.chains import run_base_chain
 from kpsim.packetpath.memory import IcmpSpending
 from kpsim.packetpath.reject import TCP_RESET, answer
-from kpsim.packetpath.routing import LOOPBACK4, LOOPBACK6, AddressType, Decision, Interface, InterfaceKind, RouteKind
+from kpsim.packetpath.routing import (
+    LOOPBACK4,
+    LOOPBACK6,
+    AddressType,
+    Decision,
+    Interface,
+    InterfaceKind,
+    Question,
+    RouteKind,
+)
 from kpsim.packetpath.steps import Routed
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
-from kpsim.ruleset import Hook
+from kpsim.ruleset import Chain, Hook, Table
 
 PassHook = Callable[[Traversal, Hook], End | None]
 
@@ -31,6 +42,10 @@ _REFUSALS = {
         Cause.PROHIBIT, {Family.IPV4: "icmp-admin-prohibited", Family.IPV6: "icmp6-adm-prohibited"}, "EACCES",
     ),
 }  # fmt: skip
+_TOO_BIG = {Family.IPV4: "icmp-fragmentation-needed", Family.IPV6: "icmp6-packet-too-big"}
+_LEAST_MTU6 = 1280  #: every link of IPv6 takes so much
+_EVERYBODY = 0xFFFFFFFF
+_LINK_GROUPS = Network(Family.IPV4, 0xE0000000, 24)  #: multicast that stays on its link
 _TIME_EXCEEDED = {Family.IPV4: "icmp-time-exceeded", Family.IPV6: "icmp6-time-exceeded"}
 
 
@@ -40,7 +55,7 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     packet.out_interface = ""
     if not packet.in_interface:
         # the caller named no interface: the packet comes by the one that an answer would leave by
-        packet.in_interface = _interface_towards(traversal, packet.saddr)
+        packet.in_interface = traversal.arrived.in_interface = _interface_towards(traversal, packet.saddr)
     if _switched_by_itself(traversal):
         # the packet never enters the node's IP stack, so no rule of any hook applies to it (K-2.6)
         assert traversal.decision is not None
@@ -48,6 +63,7 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
     # IPv6 drops martians before netfilter; but a bridge that calls netfilter does so before IPv6 sees the packet
     # (K-7.5)
     bridged = _bridge(traversal) is not None and _calls_netfilter(traversal)
+    traversal.bridged = frozenset(("in",)) if bridged else None
     if not bridged and (end := _martian6(traversal)):
         return end
     if end := pass_hook(traversal, Hook.PREROUTING):
@@ -63,12 +79,17 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
         # the packet never passes POSTROUTING, so a DNAT to the node itself is not masqueraded (K-2.5)
         return _deliver(traversal, pass_hook)
     packet.out_interface = decision.interface
-    # a router spends a hop before FORWARD, a bridge spends none (K-2.6)
-    if end := _switched(traversal, decision) if _is_switched(traversal, decision) else _spend_a_hop(traversal):
+    # a router spends a hop before FORWARD and minds the length, a bridge does neither (K-2.6)
+    switched = _is_switched(traversal, decision)
+    if bridged and switched:
+        traversal.bridged = frozenset(("in", "out"))
+    if end := _switched(traversal, decision) if switched else _too_far(traversal) or _too_big(traversal, decision):
         return end
+    if not switched:
+        traversal.rewrite_ttl(packet.ttl - 1)
     if end := pass_hook(traversal, Hook.FORWARD) or pass_hook(traversal, Hook.POSTROUTING):
         return _resumed(traversal, pass_hook, end)
-    return _FORWARDED
+    return _FORWARDED if switched else _left(traversal, decision)
 
 
 def _objection(traversal: Traversal, decision: Decision | None) -> End | None:
@@ -80,7 +101,17 @@ def _objection(traversal: Traversal, decision: Decision | None) -> End | None:
         return None  # the bridge asks no routing (K-2.6)
     if traversal.family is Family.IPV6 and decision is not None and _is_switched(traversal, decision):
         return None  # the bridge takes the translated packet to a pod, and IPv6 never checks it (K-7.5)
-    return _martian(traversal) or _refused(traversal, decision) or _bad_source(traversal)
+    return _martian(traversal) or _not_joined(traversal) or _refused(traversal, decision) or _bad_source(traversal)
+
+
+def _not_joined(traversal: Traversal) -> End | None:
+    """Drops a packet for a group that the node has not joined at its interface (K-7.8). Returns None if it goes on."""
+    packet, routing = traversal.packet, traversal.node.routing
+    if routing.address_type(traversal.family, packet.daddr) is not AddressType.MULTICAST:
+        return None
+    if routing.hears(traversal.family, packet.daddr, packet.in_interface):
+        return None
+    return End(Disposition.DROPPED, Cause.GROUP)
 
 
 def _lookup_arriving(traversal: Traversal) -> Decision | None:
@@ -90,18 +121,60 @@ def _lookup_arriving(traversal: Traversal) -> Decision | None:
         # un-NATed to ::1: only routes of the arrival interface count, so the packet leaves there again or is lost
         # (K-7.1)
         return routing.lookup_strict(traversal.family, packet.daddr, packet.in_interface)
-    if routing.address_type(traversal.family, packet.daddr) is AddressType.BROADCAST and packet.daddr >> 24:
+    if routing.address_type(traversal.family, packet.daddr) is AddressType.BROADCAST and (
+        packet.daddr or not packet.saddr
+    ):
         return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)  # a link's broadcast is delivered too (K-7.7)
-    return routing.lookup(traversal.family, packet.daddr)
+    if routing.address_type(traversal.family, packet.daddr) is AddressType.MULTICAST:
+        # whether the node has joined the group is asked among the objections
+        return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)
+    bridge = _bridge(traversal)
+    if bridge is not None and packet.daddr == traversal.arrived.daddr and _is_neighbour(bridge, packet):
+        return routing.in_main(traversal.family, packet.daddr)  # the sender asked for the neighbour, not for the node
+    return routing.lookup(traversal.family, packet.daddr, _question(traversal))
 
 
-def _spend_a_hop(traversal: Traversal) -> End | None:
-    """Lowers the time to live by one. A packet without hops left is rejected (ip_forward)."""
+def _question(traversal: Traversal) -> Question:
+    """What policy rules may ask about the packet as it is now."""
     packet = traversal.packet
-    if packet.ttl <= 1:
+    traversal.settle_mark(traversal.node.routing.asked_marks(traversal.family))
+    return Question(packet.saddr, packet.mark, packet.in_interface or "lo")
+
+
+def _too_far(traversal: Traversal) -> End | None:
+    """Rejects a packet without hops left (ip_forward). Returns None if it goes on."""
+    if traversal.packet.ttl <= 1:
         return End(Disposition.REJECTED, Cause.TTL, with_=_TIME_EXCEEDED[traversal.family])
-    traversal.rewrite_ttl(packet.ttl - 1)
     return None
+
+
+def _too_big(traversal: Traversal, decision: Decision) -> End | None:
+    """Rejects a packet that is forwarded and too big for the way on. Returns None if it goes on (K-7.10).
+
+    IPv6 asks here for the interface alone, and the route later.
+    """
+    routing = traversal.node.routing
+    if traversal.family is Family.IPV4:
+        return _exceeds(traversal, routing.route_mtu(decision))
+    mtu = routing.device_mtu(decision)
+    return _exceeds(traversal, max(mtu, _LEAST_MTU6) if mtu else 0)
+
+
+def _left(traversal: Traversal, decision: Decision) -> End:
+    """The end of a packet behind all hooks: its route may take less than its interface (K-7.10).
+
+    A DNAT in OUTPUT may have led to another route. The node then tells itself.
+    """
+    end = _exceeds(traversal, traversal.node.routing.route_mtu(decision))
+    return _FORWARDED if end is None else replace(end, tells=True)
+
+
+def _exceeds(traversal: Traversal, mtu: int) -> End | None:
+    packet = traversal.packet
+    if not mtu or packet.length <= mtu or not packet.dont_fragment:
+        return None
+    traversal.mtu = mtu
+    return End(Disposition.REJECTED, Cause.TOO_BIG, with_=_TOO_BIG[traversal.family], local_error="EMSGSIZE")
 
 
 # --- what a bridge switches (K-2.6) -----------------------------------------------------------------------------------
@@ -117,7 +190,7 @@ def _switched_by_itself(traversal: Traversal) -> bool:
     bridge = _bridge(traversal)
     if bridge is None or _calls_netfilter(traversal) or not _is_neighbour(bridge, packet):
         return False
-    decision = node.routing.lookup(traversal.family, packet.daddr)
+    decision = node.routing.in_main(traversal.family, packet.daddr)  # a bridge asks no policy rules
     if decision is None or decision.kind is not RouteKind.UNICAST or decision.interface != bridge.name:
         return False
     _routed(traversal, decision)
@@ -162,7 +235,11 @@ def _calls_netfilter(traversal: Traversal) -> bool:
 
 def _bridge(traversal: Traversal) -> Interface | None:
     """The bridge that the packet came in by; None: it came by another kind of interface."""
-    interface = traversal.node.routing.interfaces.get(traversal.packet.in_interface)
+    return _bridge_of(traversal, traversal.packet)
+
+
+def _bridge_of(traversal: Traversal, packet: Packet) -> Interface | None:
+    interface = traversal.node.routing.interfaces.get(packet.in_interface)
     return interface if interface is not None and interface.kind is InterfaceKind.BRIDGE else None
 
 
@@ -186,7 +263,7 @@ def send(traversal: Traversal, pass_hook: PassHook) -> End:
     """Takes a packet that a process of this node sends to its end on this node."""
     packet, routing = traversal.packet, traversal.node.routing
     packet.in_interface = ""
-    decision = routing.lookup(traversal.family, packet.daddr)
+    decision = routing.lookup(traversal.family, packet.daddr, _question(traversal))
     _routed(traversal, decision)
     if end := _refused(traversal, decision):
         # the system call fails before any rule runs, also for a service address that DNAT would have changed (K-2.1)
@@ -194,13 +271,14 @@ def send(traversal: Traversal, pass_hook: PassHook) -> End:
     assert decision is not None
     if not packet.saddr:
         # the source is chosen before DNAT, so by the route to the service address, not to the endpoint (K-2.1)
-        chosen = routing.source_for(traversal.family, packet.daddr)
+        chosen = routing.source_for(traversal.family, packet.daddr, _question(traversal))
         if chosen is None and traversal.family is Family.IPV6:
             return End(Disposition.REJECTED, Cause.NO_ADDRESS, local_error="EADDRNOTAVAIL")
         chosen = chosen or 0  # a node without any IPv4 address sends from 0.0.0.0 (K-2.2)
         traversal.arrived.saddr = chosen
         traversal.rewrite_source(chosen, packet.sport)
-    if end := _loopback_leaves(traversal, decision):
+    too_big = _exceeds(traversal, routing.device_mtu(decision))
+    if end := _loopback_leaves(traversal, decision) or too_big:
         return end
     return _leave(traversal, pass_hook, decision)
 
@@ -209,12 +287,11 @@ def _leave(traversal: Traversal, pass_hook: PassHook, decision: Decision) -> End
     """Passes a packet that this node made through OUTPUT and POSTROUTING, and back over lo if it is for the node."""
     packet, routing = traversal.packet, traversal.node.routing
     packet.out_interface = decision.interface
-    before = packet.daddr, packet.mark
     if end := pass_hook(traversal, Hook.OUTPUT):
         return end
-    if (packet.daddr, packet.mark) != before:
+    if traversal.asks_again is not None:
         # all of OUTPUT has seen the old output device; the packet is routed again only now, for POSTROUTING (K-2.1)
-        rerouted = routing.lookup(traversal.family, packet.daddr)
+        rerouted = routing.lookup(traversal.family, packet.daddr, traversal.asks_again)
         _routed(traversal, rerouted)
         if end := _refused(traversal, rerouted) or (rerouted and _loopback_leaves(traversal, rerouted)):
             # the sender's system call fails, but unlike a refusal before OUTPUT this counts as a drop
@@ -225,10 +302,21 @@ def _leave(traversal: Traversal, pass_hook: PassHook, decision: Decision) -> End
     if end := pass_hook(traversal, Hook.POSTROUTING):
         return end
     if decision.kind is not RouteKind.LOCAL:
-        return _FORWARDED
+        return _left(traversal, decision)
     # lo hands the packet back to the node: PREROUTING and INPUT see it too, but nat is not asked again (K-1.2)
     packet.in_interface, packet.out_interface = decision.interface, ""
     return pass_hook(traversal, Hook.PREROUTING) or _deliver(traversal, pass_hook)
+
+
+def run_route_chain(traversal: Traversal, table: Table, chain: Chain) -> End | None:
+    """Runs a chain of type route in OUTPUT. A packet that it changes is routed again (K-2.1)."""
+    packet = traversal.packet
+    before = packet.saddr, packet.daddr, packet.mark, packet.ttl if traversal.family is Family.IPV6 else 0
+    end = run_base_chain(traversal, table, chain)
+    after = packet.saddr, packet.daddr, packet.mark, packet.ttl if traversal.family is Family.IPV6 else 0
+    if end is None and after != before:
+        traversal.reroute()
+    return end
 
 
 def _deliver(traversal: Traversal, pass_hook: PassHook) -> End:
@@ -302,7 +390,11 @@ def _martian(traversal: Traversal) -> End | None:
     source, destination = traversal.packet.saddr, traversal.packet.daddr
     confined = not traversal.node.sysctls.route_localnet
     kind = traversal.node.routing.address_type(traversal.family, source)
-    if (confined and source in LOOPBACK4) or kind is AddressType.MULTICAST:
+    if kind is AddressType.MULTICAST or source == _EVERYBODY:
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
+    if destination == _EVERYBODY or not source | destination or (not source and destination in _LINK_GROUPS):
+        return None  # a machine without address may ask everybody for one (K-7.7)
+    if not source or (confined and source in LOOPBACK4):
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
     if destination == 0 or (confined and destination in LOOPBACK4):
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION)
@@ -328,11 +420,18 @@ def _bad_source(traversal: Traversal) -> End | None:
     """
     if traversal.family is Family.IPV6:
         return None
-    source, node = traversal.packet.saddr, traversal.node
-    kind = node.routing.address_type(traversal.family, source)
-    if kind is AddressType.BROADCAST or (kind is AddressType.LOCAL and not node.sysctls.accept_local):
+    source, sysctls, routing = traversal.packet.saddr, traversal.node.sysctls, traversal.node.routing
+    if not source:
+        return None
+    kind = routing.address_type(traversal.family, source)
+    own = routing.interface_of(traversal.family, source) is not None
+    if own and not sysctls.accept_local:
         return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
-    if node.sysctls.rp_filter and not _way_back(traversal, source):
+    if not sysctls.rp_filter and (sysctls.accept_local or not routing.looks_closer):
+        return None  # nothing makes the kernel look the source up in its routes
+    if kind is AddressType.BROADCAST or (kind is AddressType.LOCAL and not sysctls.accept_local):
+        return End(Disposition.DROPPED, Cause.MARTIAN_SOURCE)
+    if sysctls.rp_filter and not _way_back(traversal, source):
         return End(Disposition.DROPPED, Cause.REVERSE_PATH)
     return None
 
@@ -344,7 +443,11 @@ def _way_back(traversal: Traversal, source: int) -> bool:
     acts as strict mode.
     """
     node, name = traversal.node, traversal.packet.in_interface
-    back = node.routing.way_back(traversal.family, source)
+    # the mark counts only with src_valid_mark, and the packet is asked about as if it went out where it will (K-7.9)
+    mark = traversal.packet.mark if node.sysctls.src_valid_mark else 0
+    decision = traversal.decision
+    out = decision.interface if decision is not None and decision.kind is RouteKind.UNICAST else "lo"
+    back = node.routing.way_back(traversal.family, source, Question(traversal.packet.daddr, mark, out))
     if back is None or back.kind not in (RouteKind.UNICAST, RouteKind.LOCAL):
         return False
     interface = node.routing.interfaces.get(name)
@@ -370,11 +473,15 @@ def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
     If an answer is not allowed (K-3.3) or exceeds the rate limit (K-3.4), the sender sees a drop, and the end says so.
     """
     assert end.with_ is not None or end.local_error
-    if end.with_ is None or (traversal.local and end.rule is None):
+    if end.with_ is None or (traversal.local and end.rule is None and not end.tells):
         return end, None  # routing refused a local packet: the system call fails, and no packet is sent
-    packet = answer(traversal.arrived, end.with_, _node_address(traversal))
+    to = traversal.node.routing.address_type(traversal.family, traversal.packet.daddr)
+    packet = None
+    if to not in (AddressType.BROADCAST, AddressType.MULTICAST):  # nobody is told about a packet to many (K-3.3)
+        packet = answer(traversal.packet, end.with_, _node_address(traversal))
     if packet is None:
         return End(Disposition.DROPPED, Cause.UNANSWERABLE, end.rule, local_error=end.local_error), None
+    packet.mtu = traversal.mtu
     limiter = traversal.node.memory.icmp_limiter
     spending = None if end.with_ == TCP_RESET else _icmp_spending(traversal)
     if limiter is None or spending is None:
@@ -404,19 +511,30 @@ def _icmp_spending(traversal: Traversal) -> IcmpSpending | None:
 def _node_address(traversal: Traversal) -> int | None:
     """The source address of an ICMP error that this node sends (K-3.1); None: the node has none.
 
-    If the packet was sent to the node, the error comes from the address that it was sent to. Else IPv4 uses the source
-    address that the route back to the sender chooses. IPv6 uses an address of the interface that the packet came in by,
-    unless the route back names a source.
+    If the packet is for the node, the error comes from the address that it is for. Else IPv4 uses the source address
+    that the route back to the sender chooses. IPv6 uses an address of the interface that the packet came in by, unless
+    the route back names a source.
 
-    An error about a packet that was already DNATed is translated like an answer, so it comes from the service address
-    (measured for REJECT in FORWARD, TTL exceeded and unreachable routes).
+    The error is then translated as an answer of the packet's connection is. So an error about a packet that was already
+    DNATed leaves from the service address.
     """
-    routing, arrived, entry = traversal.node.routing, traversal.arrived, traversal.entry
-    translated = entry is not None and entry.dst_nat and traversal.ct_state != "RELATED"
-    if translated or routing.is_local(traversal.family, arrived.daddr):
-        return arrived.daddr
+    routing, packet = traversal.node.routing, traversal.packet
+    if routing.is_local(traversal.family, packet.daddr):
+        return packet.daddr
     if traversal.family is Family.IPV6 and not traversal.local and not _is_only_switched(traversal):
-        back = routing.lookup(traversal.family, arrived.saddr)
+        back = routing.lookup(traversal.family, packet.saddr)
         if back is not None and back.kind is RouteKind.UNICAST and back.source is None:
-            return routing.masquerade_address(traversal.family, arrived.in_interface, arrived.saddr, arrived.saddr)
-    return routing.source_for(traversal.family, arrived.saddr)
+            return routing.masquerade_address(
+                traversal.family, traversal.arrived.in_interface, packet.saddr, packet.saddr
+            )  # fmt: skip
+    return routing.source_for(traversal.family, packet.saddr)
+
+
+def is_reset_past_the_hooks(traversal: Traversal, end: End) -> bool:
+    """Whether a reset leaves straight by the bridge port that the rejected packet came in by (K-3.1).
+
+    No hook sees it, so it comes from the endpoint if the packet was DNATed.
+    """
+    return (
+        end.with_ == TCP_RESET and _bridge_of(traversal, traversal.arrived) is not None and _calls_netfilter(traversal)
+    )

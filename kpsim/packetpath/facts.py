@@ -18,4 +18,5 @@ class NodeFacts:
         self.sysctls = sysctls or Sysctls()
         self.conntrack = ConntrackTable()
         self.memory = Memory()
-        self.generation = 0  #: grows with every change, so what was learnt about the node before is known to be old
+        #: another object after every change: what was learnt about the node before is then known to be old
+        self.version = object()

@@ -21,6 +21,7 @@ from kpsim.ruleset import (
     FOREIGN,
     OF_CONNECTION,
     Assign,
+    Body,
     Chain,
     Chance,
     Compare,
@@ -35,6 +36,7 @@ from kpsim.ruleset import (
     Statement,
     Unknown,
     moves_nothing,
+    target_of,
 )
 
 _ALL_BITS = (1 << 128) - 1  #: of an address of either family
@@ -52,6 +54,7 @@ class CompiledRule:
     first: tuple[Condition, ...]
     statement: Statement | None
     then: tuple[Stage, ...] = ()
+    perhaps: str = ""  #: words of a match that is not modelled, if only a mark depends on it
 
 
 class Shape(NamedTuple):
@@ -150,12 +153,17 @@ def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int]) -> C
     if moves_nothing(rule.body) and any(isinstance(part, Unknown) for part in rule.body):
         # whether an unknown match would have logged the packet does not matter, so the rule never matches
         return CompiledRule(position, rule, (_never,), None)
+    if (words := _only_marks(rule.body)) is not None:
+        rest = tuple(
+            condition(part, "") for part in rule.body if isinstance(part, Expression) and not isinstance(part, Unknown)
+        )
+        return CompiledRule(position, rule, rest, rule.target, (), words)
     limited = any(type(part) is Limit for part in rule.body)
     bucket = (chain, next(buckets)) if limited else ()
     key = draw_key(chain, rule)
     stages: list[Stage] = []
     conditions: list[Condition] = []
-    for part in rule.body:
+    for part in _known_first(rule.body):
         if isinstance(part, Statement):
             stages.append((tuple(conditions), part))
             conditions = []
@@ -165,6 +173,36 @@ def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int]) -> C
         stages.append((tuple(conditions), None))
     (first, statement), *then = stages
     return CompiledRule(position, rule, first, statement, tuple(then))
+
+
+def _only_marks(body: Body) -> str | None:
+    """The words of a match that is not modelled if only a mark depends on it; None otherwise."""
+    unknown = [part.words for part in body if isinstance(part, Unknown)]
+    if not unknown or not isinstance(target_of(body), Assign) or sum(isinstance(part, Statement) for part in body) > 1:
+        return None
+    effective = any(isinstance(part, EFFECTIVE) and not isinstance(part, Unknown) for part in body)
+    return None if effective else " ".join(unknown)
+
+
+def _known_first(body: Body) -> Body:
+    """The body with matches that are not modelled behind those that can be compared.
+
+    A rule with a false part does not match, whatever the others say. The order of parts that draw, count or remember
+    stays: such a part is reached only if all before it are true.
+    """
+    if not any(isinstance(part, Unknown) for part in body):
+        return body
+    ordered: list[Expression | Statement] = []
+    waiting: list[Expression | Statement] = []
+    for part in body:
+        if isinstance(part, Unknown):
+            waiting.append(part)
+            continue
+        if isinstance(part, Statement | EFFECTIVE):
+            ordered += waiting
+            waiting = []
+        ordered.append(part)
+    return (*ordered, *waiting)
 
 
 def _never(_facts: object) -> bool:

@@ -15,8 +15,10 @@ from kpsim.flowstate import Direction
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
 from kpsim.packetpath.routing import AddressType, Decision, RouteKind
 from kpsim.ruleset import (
+    ALL_BITS,
     TCP_FLAG_BITS,
     Atom,
+    BridgePort,
     Chance,
     Compare,
     Counter,
@@ -25,6 +27,7 @@ from kpsim.ruleset import (
     Field,
     Intervals,
     Limit,
+    LocalSocket,
     Lookup,
     NamePattern,
     Recent,
@@ -41,8 +44,13 @@ class Facts(Protocol):
     ct_states: frozenset[str]
     entry: Entry | None
     direction: Direction
+    unsure_mark: int
+    socket: str | None
+    bridged: frozenset[str] | None
 
-    def address_type(self, address: int) -> AddressType: ...
+    def address_type(self, address: int, interface: str = "") -> AddressType: ...
+    def holds(self, words: str) -> bool: ...
+    def settle(self, field: Field, bit: int) -> int: ...
     def way_back(self, address: int) -> Decision | None: ...
     def chance(self, chance: Chance, key: Hashable) -> bool: ...
     def recent(self, match: Recent) -> bool: ...
@@ -54,12 +62,8 @@ Condition = Callable[[Facts], bool]
 Getter = Callable[[Facts], Any]  #: an Atom, a frozenset of names, or None if the packet lacks the field
 
 
-class UnknownMatch(Exception):
-    """A packet reached a rule that is not modelled, so it is not known whether the rule matches."""
-
-
 #: expressions that change something or draw: a rule must not be skipped past one of them
-EFFECTIVE = Recent | Limit | Chance | Counter | Unknown
+EFFECTIVE = Recent | Limit | Chance | Counter | Unknown | BridgePort | LocalSocket
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
@@ -121,6 +125,20 @@ def _ct_original_dport(facts: Facts) -> int | None:
     return facts.entry.original.dport if facts.entry is not None else None
 
 
+def _type_at(address: str, interface: str) -> Getter:
+    """The type of an address as a rule with ``--limit-iface-in`` or ``-out`` asks for it (K-20.4)."""
+    where, device = attrgetter(f"packet.{address}"), attrgetter(f"packet.{interface}")
+    return lambda facts: facts.address_type(where(facts), device(facts))
+
+
+def _uid(facts: Facts) -> int | None:
+    return facts.packet.uid if facts.socket == "process" else None
+
+
+def _gid(facts: Facts) -> int | None:
+    return facts.packet.gid if facts.socket == "process" else None
+
+
 #: how each field is read; None where the packet lacks it
 GETTERS: Mapping[Field, Getter] = {
     Field.SADDR: attrgetter("packet.saddr"),
@@ -132,11 +150,19 @@ GETTERS: Mapping[Field, Getter] = {
     Field.ICMP_CODE: _icmp_code,
     Field.TCP_FLAGS: _tcp_flags,
     Field.TTL: attrgetter("packet.ttl"),
+    Field.LENGTH: attrgetter("packet.length"),
     Field.MARK: attrgetter("packet.mark"),
     Field.IIFNAME: attrgetter("packet.in_interface"),
     Field.OIFNAME: attrgetter("packet.out_interface"),
     Field.SADDR_TYPE: _saddr_type,
     Field.DADDR_TYPE: _daddr_type,
+    Field.SADDR_TYPE_IN: _type_at("saddr", "in_interface"),
+    Field.SADDR_TYPE_OUT: _type_at("saddr", "out_interface"),
+    Field.DADDR_TYPE_IN: _type_at("daddr", "in_interface"),
+    Field.DADDR_TYPE_OUT: _type_at("daddr", "out_interface"),
+    Field.SOCKET: attrgetter("socket"),
+    Field.UID: _uid,
+    Field.GID: _gid,
     Field.CT_STATE: attrgetter("ct_states"),
     Field.CT_DIRECTION: _direction,
     Field.CT_MARK: _ct_mark,
@@ -148,7 +174,7 @@ GETTERS: Mapping[Field, Getter] = {
 # --- conditions -------------------------------------------------------------------------------------------------------
 
 
-def condition(expression: Expression, key: Hashable) -> Condition:
+def condition(expression: Expression, key: Hashable) -> Condition:  # noqa: C901 - one case per kind of expression
     """``expression`` as a function of a packet's facts. ``key`` names the rule's draws, or the bucket of its limit."""
     match expression:
         case Compare():
@@ -169,8 +195,12 @@ def condition(expression: Expression, key: Hashable) -> Condition:
             return lambda facts: facts.chance(expression, key)
         case Counter(counter):
             return _counting(counter)
+        case BridgePort():
+            return _bridge_port(expression)
+        case LocalSocket(arguments):
+            return _local_socket(arguments)
         case Unknown(words):
-            return _unknown(words)
+            return lambda facts: facts.holds(words)
         case _:
             assert_never(expression)
 
@@ -180,6 +210,8 @@ def _comparison(compare: Compare) -> Condition:
     if compare.field is Field.CT_STATE:
         states = cast("frozenset[str]", compare.among)
         return lambda facts: states.isdisjoint(facts.ct_states) == negate
+    if compare.field in (Field.MARK, Field.CT_MARK):
+        return _mark(compare)
     if compare.value is not None:
         return _equality(get, compare.value, compare.mask, negate, absent)
     if compare.name is not None and not absent:
@@ -194,6 +226,44 @@ def _comparison(compare: Compare) -> Condition:
         return _is_among(value if mask is None else value & mask, among) != negate
 
     return holds
+
+
+def _mark(compare: Compare) -> Condition:
+    """A comparison of a mark. A bit that a rule may have changed that is not modelled is settled only if it decides."""
+    field, negate, absent, among = compare.field, compare.negate, compare.absent, compare.among
+    get, mask, value = GETTERS[field], ALL_BITS if compare.mask is None else compare.mask, compare.value
+
+    def holds(facts: Facts) -> bool:
+        found = get(facts)
+        if found is None:
+            return absent
+        if unsure := unsure_bits(facts, field) & mask:
+            found = _settled(facts, field, found, mask, unsure, value)
+        if value is None:
+            return _is_among(found & mask, among) != negate
+        return bool((found & mask == value) != negate)
+
+    return holds
+
+
+def _settled(facts: Facts, field: Field, mark: int, mask: int, unsure: int, value: int | None) -> int:
+    """A mark that differs from ``value`` under the mask if the true one does. It settles no more bits than that needs."""
+    if value is not None and (mark ^ value) & mask & ~unsure:
+        return mark
+    while unsure:
+        bit = unsure & -unsure
+        mark = mark & ~bit | facts.settle(field, bit)
+        if value is not None and (mark ^ value) & bit:
+            return mark
+        unsure ^= bit
+    return mark
+
+
+def unsure_bits(facts: Facts, field: Field) -> int:
+    """The bits of a mark of which it is not known whether they are set."""
+    if field is Field.MARK:
+        return facts.unsure_mark
+    return facts.entry.unsure_mark if facts.entry is not None else 0
 
 
 def _equality(get: Getter, value: int, mask: int | None, negate: bool, absent: bool) -> Condition:
@@ -261,8 +331,42 @@ def _counting(counter: str) -> Condition:
     return holds
 
 
-def _unknown(words: str) -> Condition:
+def _bridge_port(match: BridgePort) -> Condition:
+    """Whether a bridge handed the packet to netfilter, and by which port. The names of ports are not modelled (K-20.2)."""
+    side, name, negate = match.side, match.name, match.negate
+    shown = name.prefix + "+" if isinstance(name, NamePattern) else name
+    words = f"the bridge port {shown}"
+
     def holds(facts: Facts) -> bool:
-        raise UnknownMatch(words)
+        sides = facts.bridged
+        if sides is None:
+            return negate
+        if name is None:
+            return (("in" if side == "in" else "out") in sides) != negate
+        if side not in sides:
+            return False
+        return name == NamePattern("") or facts.holds(words)
+
+    return holds
+
+
+def _local_socket(arguments: str) -> Condition:
+    """Whether a socket would receive the packet.
+
+    No process of the model has a transparent socket, nor one at an address that is not the node's. Whether a process
+    listens at an address of the node is not known (K-20.3).
+    """
+    words = f"-m socket {arguments}".rstrip()
+    transparent = "--transparent" in arguments
+
+    def holds(facts: Facts) -> bool:
+        packet = facts.packet
+        if (
+            transparent
+            or packet.protocol not in ("tcp", "udp")
+            or facts.address_type(packet.daddr) is not AddressType.LOCAL
+        ):
+            return False
+        return facts.holds(words)
 
     return holds

@@ -7,10 +7,10 @@ rule's expressions again on such a moment, with the conditions of ``matching``.
 from collections.abc import Hashable, Iterable
 
 from kpsim.packet import Packet
-from kpsim.packetpath.matching import UnknownMatch, condition
-from kpsim.packetpath.routing import AddressType, Decision, Routing
+from kpsim.packetpath.matching import condition
+from kpsim.packetpath.routing import AddressType, Decision, Routing, type_at
 from kpsim.packetpath.steps import Moment
-from kpsim.ruleset import Chance, Expression, Limit, Recent
+from kpsim.ruleset import Chance, Expression, Field, Limit, Recent
 
 
 class _Effective(Exception):
@@ -25,10 +25,19 @@ class _Facts:
         self.ct_states = moment.ct_states
         self.entry = moment.entry
         self.direction = moment.direction
+        self.socket = moment.socket
+        self.bridged = moment.bridged
+        self.unsure_mark = moment.unsure_mark
         self._routing = routing
 
-    def address_type(self, address: int) -> AddressType:
-        return self._routing.address_type(self.packet.family, address)
+    def address_type(self, address: int, interface: str = "") -> AddressType:
+        return type_at(self._routing, self.packet.family, address, interface)
+
+    def holds(self, words: str) -> bool:
+        raise _Effective
+
+    def settle(self, field: Field, bit: int) -> int:
+        raise _Effective
 
     def way_back(self, address: int) -> Decision | None:
         return self._routing.way_back(self.packet.family, address)
@@ -56,6 +65,6 @@ def mismatch(expressions: Iterable[Expression], moment: Moment, routing: Routing
         try:
             if not condition(expression, "")(facts):
                 return expression
-        except (_Effective, UnknownMatch):
+        except _Effective:
             return expression
     return None

@@ -7,6 +7,7 @@ tuple (CT-3.5). The rules are not asked again for a known connection.
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
 from kpsim.flowstate import Direction, FlowState
+from kpsim.flowstate.windows import is_before
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
 from kpsim.packetpath.steps import Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
@@ -19,7 +20,7 @@ _LOCALHOST = {Family.IPV4: 0x7F000001, Family.IPV6: 1}
 _FIRST_ATTEMPTS, _LAST_ATTEMPTS = 128, 8  # CT-6.3; the 8 is measured
 _HARDER = 32  #: tries at the end of a round that may end a connection
 _RANDOM = NatFlags.RANDOM | NatFlags.FULLY_RANDOM
-_OVER = (FlowState.TIME_WAIT, FlowState.CLOSE)
+_OVER = (FlowState.TIME_WAIT, FlowState.CLOSE, FlowState.SYN_SENT2)
 
 
 def destination(traversal: Traversal, statement: Dnat | Redirect, at: RuleReference) -> End | None:
@@ -39,9 +40,26 @@ def destination(traversal: Traversal, statement: Dnat | Redirect, at: RuleRefere
         return End(Disposition.DROPPED, Cause.NO_ADDRESS, at)
     sport = entry.reply.sport if statement.port is None or packet.protocol in ICMP_PROTOCOLS else statement.port
     traversal.entry = entry._replace(reply=entry.reply._replace(saddr=address, sport=sport))
+    random = isinstance(statement, Dnat) and bool(statement.flags & _RANDOM)
+    if packet.protocol in ICMP_PROTOCOLS:
+        _free_id(traversal, random=random)
+    elif statement.port is not None and (random or sport != entry.reply.sport):
+        # Linux searches a range of one port, and takes the port even if another connection keeps it (K-2.3)
+        _gives_way(traversal, traversal.entry.reply)
     traversal.destination_done = True
     traversal.dnat_rule = at
     return None
+
+
+def _free_id(traversal: Traversal, *, random: bool = False) -> None:
+    """Gives a ping another id where destinations are translated, if its id is taken: the first free one (K-2.4)."""
+    entry = traversal.entry
+    assert entry is not None
+    if not random and not traversal.taken(entry.reply):
+        return
+    forward = _search(traversal, entry.reply.inverse(), 0, 65535, first=None if random else 0)
+    traversal.port_drawn = traversal.port_drawn or random
+    traversal.entry = entry._replace(reply=forward.inverse(), bound_id=forward.sport)
 
 
 def _own_address(traversal: Traversal) -> int | None:
@@ -118,16 +136,17 @@ def port_class(forward: FlowTuple) -> tuple[int, int]:
     return (600, 1023) if forward.sport < 1024 else (1024, 65535)
 
 
-def _search(traversal: Traversal, forward: FlowTuple, low: int, high: int) -> FlowTuple:
+def _search(traversal: Traversal, forward: FlowTuple, low: int, high: int, first: int | None = None) -> FlowTuple:
     """The flow with a free source port between ``low`` and ``high`` (CT-6.3).
 
-    Tries consecutive ports from a random one, then half as many from another, and so on. If no round finds one,
-    ``traversal.exhausted`` is set and the packet will be dropped.
+    Tries consecutive ports from ``first``, or if that is None from a random one, then half as many from a random one,
+    and so on. If no round finds one, ``traversal.exhausted`` is set and the packet will be dropped.
     """
     size = high - low + 1
     attempts = min(size, _FIRST_ATTEMPTS)
     while True:
-        offset = traversal.chooser.port(size, traversal.draw_key("source port"))
+        offset = traversal.chooser.port(size, traversal.draw_key("source port")) if first is None else first
+        first = None
         for step in range(attempts):
             candidate = forward._replace(sport=low + (offset + step) % size)
             answers = candidate.inverse()
@@ -142,17 +161,24 @@ def _search(traversal: Traversal, forward: FlowTuple, low: int, high: int) -> Fl
 def _gives_way(traversal: Traversal, answers: FlowTuple) -> bool:
     """Whether a translated TCP connection that is over gives up its port (K-2.3). If so, its entry is destroyed.
 
-    Only the last tries of a round ask for this. Linux takes the port if the new SYN's sequence number lies after the
-    old connection's. kpsim does not model sequence numbers. Those of two connections are unrelated, so it takes the
-    port one time in two.
+    Only the last tries of a round ask for this. Linux takes the port if the new SYN's sequence number lies behind all
+    that the old connection's client sent. If one of the two is not known, the numbers of two connections are taken for
+    unrelated, so the port is taken one time in two.
     """
     found = traversal.node.conntrack.lookup(answers, traversal.now_ns)
     if found is None or found.direction is not Direction.REPLY or not found.entry.src_nat:
         return False
-    if found.entry.state not in _OVER or traversal.chooser.victim(2, traversal.draw_key("source port of another")):
+    new = traversal.entry
+    if found.entry.state not in _OVER or new is None or new.state is not FlowState.SYN_SENT:
         return False
-    traversal.displace(found.entry, Ending.PORT_NEEDED)
-    return True
+    old_windows, new_windows = found.entry.history.windows, new.history.windows
+    if old_windows is not None and new_windows is not None:
+        ahead = is_before(old_windows.original.border, new_windows.original.border)
+    else:
+        ahead = not traversal.chooser.victim(2, traversal.draw_key("source port of another"))
+    if ahead:
+        traversal.displace(found.entry, Ending.PORT_NEEDED)
+    return ahead
 
 
 def bind_nothing(traversal: Traversal) -> None:
@@ -163,6 +189,8 @@ def bind_nothing(traversal: Traversal) -> None:
     entry = traversal.entry
     assert entry is not None
     if traversal.hook in DESTINATION_HOOKS:
+        if traversal.packet.protocol in ICMP_PROTOCOLS:
+            _free_id(traversal)
         traversal.destination_done = True
         return
     traversal.source_done = True
@@ -193,35 +221,38 @@ def translate(traversal: Traversal) -> None:
     """Rewrites the packet's destination or source, whichever this hook is for, as the entry's binding says."""
     entry, packet = traversal.entry, traversal.packet
     assert entry is not None
-    if traversal.ct_state == "RELATED":
-        _translate_error(traversal)
-        return
-    if entry.reply == entry.original.inverse():
+    at_destination = traversal.hook in DESTINATION_HOOKS
+    if not entry.is_bound(traversal.direction, destination=at_destination):
         return
     target = entry.translated(traversal.direction)
-    if traversal.hook in DESTINATION_HOOKS:
-        traversal.rewrite_destination(target.daddr, packet.dport if packet.protocol in ICMP_PROTOCOLS else target.dport)
+    if packet.related is not None:
+        packet.related = _translated_back(packet.related, target, at_destination=at_destination)
+    has_id = packet.protocol in ICMP_PROTOCOLS
+    if at_destination:
+        if traversal.hook is Hook.OUTPUT and packet.daddr != target.daddr:
+            traversal.reroute()
+        traversal.rewrite_destination(target.daddr, packet.dport if has_id else target.dport)
+        if has_id and packet.related is None:
+            traversal.rewrite_source(packet.saddr, target.sport)
+    elif has_id and packet.related is not None:
+        traversal.rewrite_source(target.saddr, packet.sport)
     else:
         traversal.rewrite_source(target.saddr, target.sport)
 
 
-def _translate_error(traversal: Traversal) -> None:
-    """Translates an ICMP error and the packet inside it like an answer of the flow it is about (CT-5.3, K-3.1)."""
-    entry, packet = traversal.entry, traversal.packet
-    if entry is None or packet.related is None:
-        return
-    target = entry.translated(traversal.direction)
-    about: Packet = packet.related.copy()
-    if traversal.hook in DESTINATION_HOOKS:
-        about.saddr, about.sport = target.daddr, _port(about, target.dport, about.sport)
-        traversal.rewrite_destination(target.daddr, packet.dport)
+def _translated_back(about: Packet, target: FlowTuple, *, at_destination: bool) -> Packet:
+    """The packet inside an ICMP error, translated as the error is, but the other way round (CT-5.3, K-3.1).
+
+    The id of a ping becomes the one that the receiver of the error knows.
+    """
+    about = about.copy()
+    has_id = about.protocol in ICMP_PROTOCOLS
+    if at_destination:
+        about.saddr, about.sport = target.daddr, target.sport if has_id else target.dport
     else:
-        about.daddr, about.dport = target.saddr, _port(about, target.sport, about.dport)
-        bound = entry.dst_nat if traversal.direction is Direction.REPLY else entry.src_nat
-        if bound:
-            traversal.rewrite_source(target.saddr, packet.sport)
-    packet.related = about
-
-
-def _port(about: Packet, translated: int, kept: int) -> int:
-    return kept if about.protocol in ICMP_PROTOCOLS else translated
+        about.daddr = target.saddr
+        if has_id:
+            about.sport = target.sport
+        else:
+            about.dport = target.sport
+    return about

@@ -16,6 +16,7 @@ ICMP_ERRORS = {
     "icmp-net-unreachable": (3, 0), "icmp-host-unreachable": (3, 1), "icmp-proto-unreachable": (3, 2),
     "icmp-port-unreachable": (3, 3), "icmp-net-prohibited": (3, 9), "icmp-host-prohibited": (3, 10),
     "icmp-admin-prohibited": (3, 13), "icmp-time-exceeded": (11, 0),
+    "icmp-fragmentation-needed": (3, 4), "icmp6-packet-too-big": (2, 0),
     "icmp6-no-route": (1, 0), "icmp6-adm-prohibited": (1, 1), "icmp6-addr-unreachable": (1, 3),
     "icmp6-port-unreachable": (1, 4), "icmp6-policy-fail": (1, 5), "icmp6-reject-route": (1, 6),
     "icmp6-time-exceeded": (3, 0),
@@ -45,9 +46,10 @@ _ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": {128, 1
 
 
 def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | None:
-    """The packet that answers ``packet``, which is given as it was before translation; None: no answer is allowed.
+    """The packet that answers ``packet``, as the node makes it; None: no answer is allowed.
 
-    ICMP errors come from the node's address, a reset comes from the original destination (K-3.1). A packet with a bad
+    ICMP errors come from the node's address, a reset comes from the destination. What connection tracking translates
+    of the answer is not done here (K-3.1). A packet with a bad
     checksum gets no answer, an RST gets no reset, and an ICMP error gets no ICMP error (K-3.3).
     """
     if not packet.checksum_ok:
@@ -65,10 +67,12 @@ def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | Non
         return None
     if node_address is None:
         return None
+    about = packet.copy()
+    about.in_interface, about.out_interface, about.mark = "", "", 0
     kind, code = ICMP_ERRORS[with_]
     protocol = "icmp" if packet.family is Family.IPV4 else "icmpv6"
     return Packet(
-        packet.family, protocol, node_address, packet.saddr, icmp_type=kind, icmp_code=code, related=packet
+        packet.family, protocol, node_address, packet.saddr, icmp_type=kind, icmp_code=code, related=about
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Interfaces, addresses and routes of one node: where a packet goes and whose address it carries.
 
-Counterpart: fib_trie and addrconf, with the routing tables ``local`` and ``main``. :class:`Routing` is a value: to
-change a node, give it a new one. ``fabric`` knows which machines are behind an interface.
+Counterpart: fib_trie, fib_rules and addrconf. Without policy rules only the tables ``local`` and ``main`` are asked.
+:class:`Routing` is a value: to change a node, give it a new one. ``fabric`` knows which machines are behind an
+interface.
 """
 
 import enum
@@ -18,6 +19,9 @@ _MULTICAST = {Family.IPV4: Network(Family.IPV4, 0xE0 << 24, 4), Family.IPV6: Net
 _LIMITED_BROADCAST = 0xFFFFFFFF
 _LINK_LOCAL6 = Network(Family.IPV6, 0xFE80 << 112, 10)
 _UNIQUE_LOCAL6 = Network(Family.IPV6, 0xFC << 120, 7)
+_ALL_HOSTS = 0xE0000001  # 224.0.0.1
+_ALL_NODES_AND_ROUTERS = frozenset({0xFF02 << 112 | 1, 0xFF02 << 112 | 2})
+_SOLICITED = 0xFF02 << 112 | 0x1_FF00_0000  # ff02::1:ff00:0/104
 _CACHE_SIZE = 1 << 16
 
 
@@ -73,6 +77,7 @@ class Interface:
     kind: InterfaceKind = InterfaceKind.LINK
     up: bool = True
     hairpin: bool = True  #: of a bridge: a packet may leave by the port that it came in by (K-2.6)
+    mtu: int = 0  #: bytes of the largest packet that it takes; 0: any
 
     @property
     def has_pods(self) -> bool:
@@ -84,13 +89,17 @@ class Interface:
 
 
 class RouteKind(enum.StrEnum):
-    """What a route does with packets. LOCAL routes follow from addresses and are not given as routes."""
+    """What a route does with packets. LOCAL routes follow from addresses; others may be given too."""
 
     UNICAST = "unicast"
     LOCAL = "local"
     BLACKHOLE = "blackhole"
     UNREACHABLE = "unreachable"
     PROHIBIT = "prohibit"
+    THROW = "throw"  #: this table has no route: the next policy rule is asked
+
+
+LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = 255, 254, 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +115,57 @@ class Route:
     kind: RouteKind = RouteKind.UNICAST
     metric: int = 0
     source: int | None = None  #: preferred source address
+    table: int = MAIN_TABLE
+    mtu: int = 0  #: bytes of the largest packet; 0: that of the interface
 
     def __str__(self) -> str:
+        table = "" if self.table == MAIN_TABLE else f" table {self.table}"
         if self.kind is not RouteKind.UNICAST:
-            return f"{self.kind} {self.network}"
+            return f"{self.kind} {self.network}{table}"
         via = "" if self.gateway is None else f" via {format_ip(self.network.family, self.gateway)}"
-        return f"{self.network}{via} dev {self.interface}"
+        return f"{self.network}{via} dev {self.interface}{table}"
+
+
+class Question(NamedTuple):
+    """What routing is asked about besides the destination. Only policy rules look at it."""
+
+    source: int = 0  #: 0: not chosen yet
+    mark: int = 0
+    interface: str = "lo"  #: by which the packet came in; ``lo``: the node itself asks
+
+
+NODE_ASKS = Question()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """A rule of ``ip rule``: for which packets a table is asked, or what becomes of them.
+
+    ``kind`` UNICAST asks ``table``; BLACKHOLE, UNREACHABLE and PROHIBIT refuse. A network or a name that is None or
+    empty selects every packet.
+    """
+
+    family: Family
+    priority: int
+    table: int = MAIN_TABLE
+    kind: RouteKind = RouteKind.UNICAST
+    source: Network | None = None
+    destination: Network | None = None
+    interface: str = ""
+    mark: int = 0
+    mask: int = 0  #: 0: any mark
+    invert: bool = False
+    shortest: int = -1  #: a route whose prefix is not longer does not count (``suppress_prefixlength``)
+
+    def selects(self, address: int, asked: Question) -> bool:
+        """Whether the rule holds for a packet to this destination."""
+        holds = (
+            (self.source is None or asked.source in self.source)
+            and (self.destination is None or address in self.destination)
+            and self.interface in ("", asked.interface)
+            and asked.mark & self.mask == self.mark & self.mask
+        )
+        return holds != self.invert
 
 
 class Decision(NamedTuple):
@@ -125,31 +179,48 @@ class Decision(NamedTuple):
 
 
 class Routing:
-    """A node's addresses and routes, immutable. The longest prefix wins, then the lowest metric."""
+    """A node's addresses, routes and policy rules, immutable.
 
-    def __init__(self, interfaces: Iterable[Interface], routes: Iterable[Route] = ()) -> None:
+    Rules are asked by priority, and in a table the longest prefix wins, then the lowest metric. A family without
+    ``rules`` has those that Linux begins with: tables ``local``, ``main`` and ``default``.
+    """
+
+    def __init__(
+        self, interfaces: Iterable[Interface], routes: Iterable[Route] = (), rules: Iterable[PolicyRule] = ()
+    ) -> None:
+        self.rules = tuple(sorted(rules, key=lambda rule: rule.priority))  # of equal priorities the first given wins
+        self._policy = {family: [rule for rule in self.rules if rule.family is family] for family in Family}
         self.interfaces = {interface.name: interface for interface in interfaces}
         self.routes = tuple(routes)
         for route in self.routes:
             if route.kind is RouteKind.UNICAST and route.interface not in self.interfaces:
                 raise InputError(Problem(f"route {route}: no such interface"))
         self._local: dict[tuple[Family, int], str] = {}
+        self._local_networks = tuple(route.network for route in self.routes if route.kind is RouteKind.LOCAL)
         self._broadcast: set[int] = {_LIMITED_BROADCAST}
-        self._by_prefix: dict[Family, dict[int, dict[int, list[Route]]]] = {family: {} for family in Family}
+        self._by_prefix: dict[tuple[Family, int], dict[int, dict[int, list[Route]]]] = {
+            (family, MAIN_TABLE): {} for family in Family
+        }
         self._decisions: dict[tuple[Family, int], Decision | None] = {}
         self._masquerades: dict[tuple[Family, str, int, int], int | None] = {}
         for interface in self.interfaces.values():
             self._add_addresses(interface)
         for route in self.routes:
+            if route.kind is RouteKind.LOCAL:
+                continue  # asked before all other routes, as those that follow from addresses
             if route.kind is not RouteKind.UNICAST or self.interfaces[route.interface].up:
                 self._add_route(route)
         for by_base in self._by_prefix.values():
             for alternatives in (routes for bases in by_base.values() for routes in bases.values()):
                 alternatives.sort(key=lambda route: route.metric)  # stable: of equal metrics the first one given wins
         self._prefixes = {
-            family: [(family.mask(p), bases) for p, bases in sorted(by_prefix.items(), reverse=True)]
-            for family, by_prefix in self._by_prefix.items()
+            table: [(table[0].mask(p), bases) for p, bases in sorted(by_prefix.items(), reverse=True)]
+            for table, by_prefix in self._by_prefix.items()
         }
+
+    def with_routes(self, *routes: Route) -> "Routing":
+        """The same node with more routes."""
+        return Routing(self.interfaces.values(), (*self.routes, *routes), self.rules)
 
     def without(self, name: str) -> "Routing":
         """The same node with this interface down. KeyError if there is no such interface.
@@ -158,7 +229,7 @@ class Routing:
         """
         kept = self.interfaces[name].of(Family.IPV4)
         changed = self.interfaces | {name: replace(self.interfaces[name], addresses=kept, up=False)}
-        return Routing(changed.values(), self.routes)
+        return Routing(changed.values(), self.routes, self.rules)
 
     def without_address(self, name: str, address: OwnAddress) -> "Routing":
         """The same node when an interface has lost an address. KeyError if there is no such interface.
@@ -169,7 +240,7 @@ class Routing:
         changed = self.interfaces | {name: replace(self.interfaces[name], addresses=kept)}
         disabled = address.family is Family.IPV4 and not changed[name].of(Family.IPV4)
         routes = (r for r in self.routes if not (disabled and r.interface == name and r.network.family is Family.IPV4))
-        return Routing(changed.values(), routes)
+        return Routing(changed.values(), routes, self.rules)
 
     def _add_addresses(self, interface: Interface) -> None:
         for address in interface.addresses:
@@ -181,7 +252,8 @@ class Routing:
                 self._broadcast.add(address.network.last)
 
     def _add_route(self, route: Route) -> None:
-        by_base = self._by_prefix[route.network.family].setdefault(route.network.prefix, {})
+        table = self._by_prefix.setdefault((route.network.family, route.table), {})
+        by_base = table.setdefault(route.network.prefix, {})
         by_base.setdefault(route.network.base, []).append(route)
 
     # --- what kind of address --------------------------------------------------------------------------------------
@@ -190,7 +262,24 @@ class Routing:
         """Whether the node has this address, on any interface, up or down."""
         if (family, address) in self._local:
             return True
+        if self._local_networks and any(n.family is family and address in n for n in self._local_networks):
+            return True
         return address in LOOPBACK4 if family is Family.IPV4 else address == 1
+
+    def asked_marks(self, family: Family) -> int:
+        """The bits of a packet's mark that policy rules ask for."""
+        bits = 0
+        for rule in self._policy[family]:
+            bits |= rule.mask
+        return bits
+
+    @property
+    def looks_closer(self) -> bool:
+        """Whether Linux checks sources of IPv4 more closely (K-7.3).
+
+        It does so if somebody added routes of type local, or policy rules.
+        """
+        return bool(self._local_networks) or bool(self._policy[Family.IPV4])
 
     def address_type(self, family: Family, address: int) -> AddressType:
         """The type by the local table. An address behind a blackhole or unreachable route is UNICAST (K-7.4)."""
@@ -198,9 +287,22 @@ class Routing:
             return AddressType.LOCAL
         if address in _MULTICAST[family]:
             return AddressType.MULTICAST
-        if family is Family.IPV4 and (address in self._broadcast or address >> 24 == 0):
-            return AddressType.BROADCAST
+        if family is Family.IPV4 and (address in self._broadcast or not address):
+            return AddressType.BROADCAST  # of 0/8 only 0.0.0.0 (K-7.3)
         return AddressType.UNICAST
+
+    def hears(self, family: Family, group: int, interface: str) -> bool:
+        """Whether the kernel itself has joined a multicast group at an interface (K-7.8).
+
+        IPv4: all hosts. IPv6: all nodes, all routers, and the groups by which neighbours look for the interface's
+        addresses.
+        """
+        if family is Family.IPV4:
+            return group == _ALL_HOSTS
+        if group in _ALL_NODES_AND_ROUTERS:
+            return True
+        own = self.interfaces[interface].of(family) if interface in self.interfaces else ()
+        return any(group == _SOLICITED | address.value & 0xFFFFFF for address in own)
 
     def addresses(self, family: Family) -> tuple[int, ...]:
         """All of the node's addresses, interface by interface."""
@@ -213,47 +315,80 @@ class Routing:
 
     # --- where to ----------------------------------------------------------------------------------------------------
 
-    def lookup(self, family: Family, address: int) -> Decision | None:
+    def lookup(self, family: Family, address: int, asked: Question = NODE_ASKS) -> Decision | None:
         """Where a packet to this address goes; None: there is no route."""
+        if self._policy[family]:
+            return self._by_policy(family, address, asked)
         key = (family, address)
         if key in self._decisions:
             return self._decisions[key]
-        decision = self._lookup(family, address)
+        decision = self.in_main(family, address)
         if len(self._decisions) >= _CACHE_SIZE:
             self._decisions.clear()
         self._decisions[key] = decision
         return decision
 
-    def _lookup(self, family: Family, address: int) -> Decision | None:
-        if self.is_local(family, address):
-            return Decision(RouteKind.LOCAL, "lo", address, None, None)
-        for mask, bases in self._prefixes[family]:
+    def in_main(self, family: Family, address: int) -> Decision | None:
+        """As :meth:`lookup`, but without policy rules: what the tables ``local`` and ``main`` say."""
+        return self._at_home(family, address) or self._in_table(family, MAIN_TABLE, address)
+
+    def _at_home(self, family: Family, address: int) -> Decision | None:
+        return Decision(RouteKind.LOCAL, "lo", address, None, None) if self.is_local(family, address) else None
+
+    def _in_table(self, family: Family, table: int, address: int) -> Decision | None:
+        for mask, bases in self._prefixes.get((family, table), ()):
             if routes := bases.get(address & mask):
                 route = routes[0]
                 next_hop = address if route.gateway is None else route.gateway
                 return Decision(route.kind, route.interface, next_hop, route.source, route)
         return None
 
+    def _by_policy(self, family: Family, address: int, asked: Question) -> Decision | None:
+        """Asks the policy rules by priority. The first that refuses, or whose table has a route, decides."""
+        for rule in self._policy[family]:
+            if not rule.selects(address, asked):
+                continue
+            if rule.kind is not RouteKind.UNICAST:
+                return Decision(rule.kind, "", address, None, None)
+            local = rule.table == LOCAL_TABLE
+            found = self._at_home(family, address) if local else self._in_table(family, rule.table, address)
+            if found is None or found.kind is RouteKind.THROW:
+                continue
+            refuses = found.kind is not RouteKind.UNICAST  # such a route always counts
+            if not refuses and found.route is not None and found.route.network.prefix <= rule.shortest:
+                continue
+            return found
+        return None
+
     def lookup_strict(self, family: Family, address: int, interface: str) -> Decision | None:
-        """As :meth:`lookup`, but only among the unicast routes of one interface."""
-        for mask, bases in self._prefixes[family]:
+        """As :meth:`lookup`, but only among the unicast routes of one interface, in the table ``main``."""
+        for mask, bases in self._prefixes[family, MAIN_TABLE]:
             for route in bases.get(address & mask, ()):
                 if route.interface == interface and route.kind is RouteKind.UNICAST:
                     next_hop = address if route.gateway is None else route.gateway
                     return Decision(route.kind, interface, next_hop, route.source, route)
         return None
 
-    def way_back(self, family: Family, address: int) -> Decision | None:
+    def way_back(self, family: Family, address: int, asked: Question = NODE_ASKS) -> Decision | None:
         """As :meth:`lookup`, for a source. A source of the node itself leads to the interface that has it (K-7.3)."""
-        back = self.lookup(family, address)
+        back = self.lookup(family, address, asked)
         carrier = self.interface_of(family, address)
         return back if back is None or carrier is None else back._replace(interface=carrier.name)
 
+    def device_mtu(self, decision: Decision) -> int:
+        """The length of the largest packet that the output interface takes; 0: any."""
+        interface = self.interfaces.get(decision.interface)
+        return interface.mtu if interface is not None else 0
+
+    def route_mtu(self, decision: Decision) -> int:
+        """The length of the largest packet that a route takes, or else its interface; 0: any."""
+        return (decision.route.mtu if decision.route is not None else 0) or self.device_mtu(decision)
+
     # --- whose address -----------------------------------------------------------------------------------------------
 
-    def source_for(self, family: Family, destination: int) -> int | None:
+    def source_for(self, family: Family, destination: int, asked: Question = NODE_ASKS) -> int | None:
         """The source address of a local process that bound none (K-2.1); None if there is no route or no address."""
-        decision = self.lookup(family, destination)
+        decision = self.lookup(family, destination, asked)
         if decision is None:
             return None
         if decision.kind is RouteKind.LOCAL:
@@ -320,3 +455,18 @@ class Routing:
 
 def _common_prefix(first: int, second: int) -> int:
     return 128 - (first ^ second).bit_length()
+
+
+def type_at(routing: Routing, family: Family, address: int, interface: str = "") -> AddressType:
+    """The type of an address. With ``interface``, an address that is not its own is UNICAST to it (K-20.4)."""
+    found = routing.address_type(family, address)
+    if not interface or found not in (AddressType.LOCAL, AddressType.BROADCAST):
+        return found
+    own = routing.interfaces.get(interface)
+    addresses = own.of(family) if own is not None else ()
+    if found is AddressType.LOCAL:
+        loopback = interface == "lo" and address in (LOOPBACK4 if family is Family.IPV4 else LOOPBACK6)
+        return found if loopback or any(address == each.value for each in addresses) else AddressType.UNICAST
+    last = 1 << family.bits
+    ends = {end for each in addresses for end in (each.network.base, each.network.base | (last - 1) >> each.prefix)}
+    return found if address == _LIMITED_BROADCAST or address >> 24 == 0 or address in ends else AddressType.UNICAST

@@ -32,6 +32,9 @@ class Moment(NamedTuple):
     entry: Entry | None
     direction: Direction  #: of the packet within the connection of ``entry``
     hook: Hook
+    socket: str | None = None  #: whose socket the packet has
+    bridged: frozenset[str] | None = None  #: the sides on which it passes a port of a bridge
+    unsure_mark: int = 0  #: bits of its mark that are not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,23 @@ class RuleMatched:
     at: RuleReference
     statement: Statement | None  #: None: a rule without target
     moment: Moment = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MayMatch:
+    """Whether a rule matched is not known, and only marks depend on it: ``unsure`` are the bits that it may have changed."""
+
+    at: RuleReference
+    words: str
+    unsure: int
+
+
+@dataclass(frozen=True, slots=True)
+class Supposed:
+    """A match that is not modelled was asked. ``true`` says what the trace supposes."""
+
+    words: str
+    true: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +173,7 @@ class Ended:
 
 
 Step = (
-    HookEntered | ChainEntered | ChainLeft | RuleMatched | Chosen | FieldChanged | ConntrackChanged | Routed | Counted
+    HookEntered | ChainEntered | ChainLeft | RuleMatched | MayMatch | Supposed | Chosen | FieldChanged | ConntrackChanged | Routed | Counted
     | Remembered | Ended
 )  # fmt: skip
 
@@ -167,7 +187,7 @@ def shown(field: FieldName, value: Value, family: Family) -> str:
     return str(value) if field is FieldName.TTL else f"{value:#x}"
 
 
-def describe(step: Step, family: Family) -> str:
+def describe(step: Step, family: Family) -> str:  # noqa: C901 - one case per kind of step
     """A step of a packet of ``family`` as one line for people."""
     match step:
         case HookEntered(hook, name):
@@ -178,6 +198,10 @@ def describe(step: Step, family: Family) -> str:
             return f"end of {table}/{chain}"
         case RuleMatched(at, statement, _):
             return f"{at} → {type(statement).__name__ if statement else 'go on'}"
+        case Supposed(words, true):
+            return f"not modelled, taken as {'true' if true else 'false'}: {words}"
+        case MayMatch(at, words, unsure):
+            return f"{at} may match: {words} is not modelled, so bits {unsure:#x} of a mark are not known"
         case Chosen(_, _, chance, true):
             return f"draw with probability {chance.threshold / (1 << 31):.10f}: {'yes' if true else 'no'}"
         case FieldChanged(field, before, after):

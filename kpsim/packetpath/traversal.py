@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
-from kpsim.flowstate import Direction
-from kpsim.packet import Packet
+from kpsim.flowstate import Direction, FlowState
+from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.memory import NOTHING_TOUCHED, Bucket, IcmpSpending, RecentTouch, Touched
 from kpsim.packetpath.memory.limit import spend
 from kpsim.packetpath.memory.recent import RecentList
-from kpsim.packetpath.routing import AddressType, Decision
+from kpsim.packetpath.routing import AddressType, Decision, Question, type_at
 from kpsim.packetpath.steps import (
     Chosen,
     ConntrackChanged,
@@ -29,9 +29,11 @@ from kpsim.packetpath.steps import (
     Moment,
     Remembered,
     Step,
+    Supposed,
     Tracking,
 )
-from kpsim.ruleset import Chance, Hook, Limit, Recent, Rule, RuleReference, TableKey
+from kpsim.packetpath.worlds import World
+from kpsim.ruleset import Chance, Field, Hook, Limit, Recent, Rule, RuleReference, TableKey
 
 
 class Disposition(enum.StrEnum):
@@ -53,11 +55,13 @@ class Cause(enum.StrEnum):
     MARTIAN_SOURCE = "martian source"  #: K-7.2, K-7.3
     MARTIAN_DESTINATION = "martian destination"
     REVERSE_PATH = "reverse path filter"
+    GROUP = "a group that the node has not joined"  #: K-7.8
     NO_ROUTE = "no route"
     BLACKHOLE = "blackhole route"
     UNREACHABLE = "unreachable route"
     PROHIBIT = "prohibit route"
     TTL = "time to live exceeded"
+    TOO_BIG = "too big for the route"  #: and must not be divided (K-7.10)
     NO_ADDRESS = "no address to masquerade with"  #: CT-6.2
     TABLE_FULL = "connection table full"  #: CT-7.2
     TUPLE_TAKEN = "no free source port"  #: CT-6.3
@@ -78,6 +82,7 @@ class End:
     rule: RuleReference | None = None
     with_: str | None = None  #: of REJECTED: the answer's name
     local_error: str = ""  #: what a local sender's system call returns
+    tells: bool = False  #: a local sender gets the answer too, not only the error
     resumes: bool = False  #: of STOLEN: the hook rewrote the packet and sends it on through OUTPUT
 
 
@@ -95,6 +100,7 @@ class Effects:
 NO_EFFECTS = Effects()
 
 
+_ECHO_REQUESTS = (8, 128)
 _STATES = {
     (state, snat, dnat): frozenset([state] + ["SNAT"] * snat + ["DNAT"] * dnat)
     for state in ("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED")
@@ -103,19 +109,25 @@ _STATES = {
 }
 
 
+def _is_of_kernel(packet: Packet) -> bool:
+    """Whether the kernel makes a packet of this node by itself, as it answers pings and reports errors (K-20.1)."""
+    return packet.uid is None or (packet.protocol in ICMP_PROTOCOLS and packet.icmp_type not in _ECHO_REQUESTS)
+
+
 class Traversal:
     """Satisfies :class:`kpsim.packetpath.matching.Facts`. One object per walk, used once."""
 
     __slots__ = (
-        "arrived", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
-        "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed",
-        "local", "node", "now_ns", "packet", "port_drawn", "recent_lists", "seen", "snat_rule", "source_done", "steps",
-        "table", "touches", "trying", "turned_away", "unconfirmed", "updated",
+        "arrived", "asks_again", "bridged", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
+        "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "mtu", "node",
+        "now_ns", "packet", "port_drawn", "recent_lists", "seen", "snat_rule", "socket", "source_done", "steps", "table", "touches",
+        "trying", "turned_away", "unconfirmed", "unsure_because", "unsure_mark", "updated", "world",
     )  # fmt: skip
 
     def __init__(
-        self, node: NodeFacts, packet: Packet, now_ns: int, chooser: Chooser, *, local: bool, trace: bool, indexed: bool
-    ) -> None:
+        self, node: NodeFacts, packet: Packet, now_ns: int, chooser: Chooser, *, local: bool, trace: bool, indexed: bool,
+        world: World | None = None,
+    ) -> None:  # fmt: skip
         self.node = node
         self.packet = packet
         self.arrived = packet.copy()  #: as it was before anything changed it
@@ -124,11 +136,18 @@ class Traversal:
         self.chooser = chooser
         self.local = local
         self.indexed = indexed
+        self.world = world or World()
+        #: whose socket the packet has; one that came in has none
+        self.socket: str | None = ("kernel" if _is_of_kernel(packet) else "process") if local else None
+        self.bridged: frozenset[str] | None = None  #: ``in``, ``out``: by ports of a bridge that called netfilter
+        self.unsure_because = ""  #: the match that is not modelled, on which they depend
+        self.unsure_mark = 0  #: bits of the packet's mark that a rule may have changed that is not modelled
         self.steps: list[Step] | None = [] if trace else None
         self.hook = Hook.PREROUTING
         self.table: TableKey | None = None  #: whose chains are running
         self.trying: Rule | None = None  #: the rule whose conditions are asked
         self.decision: Decision | None = None
+        self.asks_again: Question | None = None  #: OUTPUT changed what routing depends on: how it looked then
         # connection tracking
         self.ct_state = ""  #: empty: not looked up yet
         self.ct_states = _STATES["INVALID", False, False]  #: for xt_conntrack a packet without entry is INVALID
@@ -139,6 +158,7 @@ class Traversal:
         self.source_done = False
         self.exhausted = False
         # for the result
+        self.mtu = 0  #: that the packet exceeds
         self.dnat_rule: RuleReference | None = None
         self.snat_rule: RuleReference | None = None
         self.port_drawn = False
@@ -159,11 +179,28 @@ class Traversal:
 
     # --- what conditions may ask --------------------------------------------------------------------------------------
 
-    def address_type(self, address: int) -> AddressType:
-        return self.node.routing.address_type(self.family, address)
+    def address_type(self, address: int, interface: str = "") -> AddressType:
+        return type_at(self.node.routing, self.family, address, interface)
+
+    def holds(self, words: str) -> bool:
+        """Whether a match that is not modelled holds in this world."""
+        true = self.world.holds(words)
+        if self.steps is not None:
+            self.steps.append(Supposed(words, true))
+        return true
+
+    def settle(self, field: Field, bit: int) -> int:
+        """The value, in this world, of a bit of a mark that is not known; 0 if it is not set."""
+        value = bit if self.holds(f"bit {bit:#x} of the {field.value} ({self.unsure_because or 'set earlier'})") else 0
+        if field is Field.MARK:
+            self.packet.mark = self.packet.mark & ~bit | value
+            self.unsure_mark &= ~bit
+        elif self.entry is not None:
+            self.keep_mark(self.entry.mark & ~bit | value, self.entry.unsure_mark & ~bit)
+        return value
 
     def way_back(self, address: int) -> Decision | None:
-        return self.node.routing.way_back(self.family, address)
+        return self.node.routing.way_back(self.family, address, Question(self.packet.daddr))
 
     def chance(self, chance: Chance, key: Hashable) -> bool:
         true = self.chooser.chance(chance.threshold, self.draw_key(key))
@@ -202,7 +239,16 @@ class Traversal:
 
     def moment(self) -> Moment:
         """A copy of what a rule may read now. It copies the packet, so only traced walks call it."""
-        return Moment(self.packet.copy(), self.ct_states, self.entry, self.direction, self.hook)
+        return Moment(
+            self.packet.copy(),
+            self.ct_states,
+            self.entry,
+            self.direction,
+            self.hook,
+            self.socket,
+            self.bridged,
+            self.unsure_mark,
+        )
 
     # --- what the rest of the way depends on --------------------------------------------------------------------------
 
@@ -216,15 +262,24 @@ class Traversal:
         return Snapshot(_plain_values(self), tuple([_copied(getattr(self, slot)) for slot in _MUTABLE]), steps)
 
     def restore(self, snapshot: "Snapshot", since: int) -> None:
-        """Goes back, or on, to the state of a snapshot. Its steps replace those from number ``since`` on."""
-        packet = self.packet  # hooks on the way hold this very packet
+        """Goes back, or on, to the state of a snapshot. Its steps replace those from number ``since`` on.
+
+        Packets, lists and dictionaries stay the same objects: hooks on the way and the traversal of an answer hold them.
+        """
         for slot, value in zip(_PLAIN, snapshot.plain, strict=True):
             setattr(self, slot, value)
         for slot, value in zip(_MUTABLE, snapshot.mutable, strict=True):
-            setattr(self, slot, _copied(value))
-        for name in Packet.__slots__:
-            setattr(packet, name, getattr(self.packet, name))
-        self.packet = packet
+            match getattr(self, slot), value:
+                case Packet() as packet, Packet():
+                    for name in Packet.__slots__:
+                        setattr(packet, name, getattr(value, name))
+                case list() as items, list():
+                    items[:] = value
+                case dict() as items, dict() if slot != "recent_lists":
+                    items.clear()
+                    items.update(value)
+                case _:
+                    setattr(self, slot, _copied(value))
         if self.steps is not None:
             del self.steps[since:]
             self.steps.extend(snapshot.steps)
@@ -262,6 +317,16 @@ class Traversal:
         if self.steps is not None:
             self.steps.append(ConntrackChanged(tracking, self.entry))
 
+    def reroute(self) -> None:
+        """Has the packet, which this node made, routed again behind OUTPUT as it looks now (K-2.1)."""
+        self.settle_mark(self.node.routing.asked_marks(self.family))
+        self.asks_again = Question(self.packet.saddr, self.packet.mark)
+
+    def settle_mark(self, mask: int) -> None:
+        """Settles the bits of the packet's mark under a mask, as far as they are not known."""
+        while unsure := self.unsure_mark & mask:
+            self.settle(Field.MARK, unsure & -unsure)
+
     def rewrite_destination(self, address: int, port: int) -> None:
         packet = self.packet
         self._rewritten(FieldName.DESTINATION, (packet.daddr, packet.dport), (address, port))
@@ -286,18 +351,66 @@ class Traversal:
             self.steps.append(FieldChanged(FieldName.TTL, self.packet.ttl, ttl))
         self.packet.ttl = ttl
 
-    def mark_connection(self, mark: int) -> None:
-        """Sets the connection's mark. If the connection is not confirmed yet, the mark is stored when it is."""
+    def mark_connection(self, mark: int, unsure: int = 0) -> None:
+        """Sets the connection's mark. If the connection is not confirmed yet, the mark is stored when it is.
+
+        ``unsure`` are the bits of which it is not known whether they are set.
+        """
         assert self.entry is not None
-        if mark == self.entry.mark:
+        if (mark, unsure) == (self.entry.mark, self.entry.unsure_mark):
             return
-        if self.steps is not None:
+        if self.steps is not None and mark != self.entry.mark:
             self.steps.append(FieldChanged(FieldName.CONNECTION_MARK, self.entry.mark, mark))
-        self.entry = self.entry._replace(mark=mark)
+        self.keep_mark(mark, unsure)
+
+    def keep_mark(self, mark: int, unsure: int) -> None:
+        """Keeps a mark of the connection. ``unsure`` are its bits of which it is not known whether they are set."""
+        assert self.entry is not None
+        self.entry = self.entry._replace(mark=mark, unsure_mark=unsure)
         if self.created is not None:
             self.created = self.entry
         elif not self.unconfirmed and not self.destroyed:
             self.updated = self.entry
+
+    def close_connection(self) -> None:
+        """The state of a TCP connection becomes CLOSE, because this node resets it (K-3.1)."""
+        if self.entry is None or self.unconfirmed or self.destroyed:
+            return
+        expires_ns = self.now_ns + self.node.sysctls.tcp_timeout_close_ns
+        self.entry = self.entry._replace(state=FlowState.CLOSE, expires_ns=expires_ns)
+        if self.created is not None:
+            self.created = self.entry
+        else:
+            self.updated = self.entry
+
+    # --- the answer to a rejected packet ------------------------------------------------------------------------------
+
+    def answering(self, answer: Packet) -> "Traversal":
+        """The traversal of the answer that the node makes. It has this packet's connection, in its other direction.
+
+        It continues this traversal's draws, and what rules have remembered so far. Without a connection it has none
+        either, and connection tracking looks for one (measured).
+        """
+        made = Traversal(
+            self.node, answer, self.now_ns, self.chooser, local=True, trace=False, indexed=self.indexed,
+            world=self.world,
+        )  # fmt: skip
+        made.draws, made.touches, made.counters = self.draws, self.touches, self.counters
+        made.recent_lists, made.buckets = self.recent_lists, self.buckets
+        made.created, made.updated, made.destroyed = self.created, self.updated, self.destroyed
+        if self.entry is not None:
+            made.entry, made.direction = self.entry, self.direction.opposite
+            made.set_state("RELATED")
+        return made
+
+    def takes_over(self, answered: "Traversal") -> None:
+        """Keeps what the answer's traversal changed. A connection that was not confirmed is lost with its packet."""
+        self.recent_lists = answered.recent_lists
+        if self.unconfirmed:
+            return
+        self.created, self.updated = answered.created, answered.updated
+        if self.entry is not None:
+            self.entry = answered.entry
 
     def effects(self) -> Effects:
         touched = Touched(tuple(self.touches), tuple(self.counters), self.icmp, tuple(self.buckets.items()))
@@ -315,7 +428,7 @@ class Snapshot(NamedTuple):
 #: a way of so many steps is told by its beginning: it is one of a number of ways that nobody reads
 _MOST_STEPS = 50_000
 #: what rules do not change: the same for the whole walk, or of no consequence for it
-_FIXED = frozenset({"chooser", "drawn", "draws", "entered", "indexed", "node", "seen", "steps", "trying"})
+_FIXED = frozenset({"chooser", "drawn", "draws", "entered", "indexed", "node", "seen", "steps", "trying", "world"})
 _MUTABLE = ("packet", "arrived", "destroyed", "touches", "counters", "recent_lists", "buckets")
 _PLAIN = tuple(slot for slot in Traversal.__slots__ if slot not in _FIXED and slot not in _MUTABLE)
 _plain_values = attrgetter(*_PLAIN)

@@ -20,6 +20,8 @@ class BreakCause(enum.StrEnum):
     ENDPOINT_GONE = "endpoint gone"
     TIMEOUT = "timeout"
     LIST_FULL = "list full"
+    HINTS = "zone hints"
+    POLICY = "traffic policy"
     OTHER_NODE = "other node"
     OTHER_ADDRESS = "other address"
 

@@ -5,9 +5,10 @@ Grammar::
 
     condition = figure operator number | figure "between" number "and" number      (both ends included)
     operator  = "==" | "!=" | "<" | "<=" | ">" | ">="
-    number    = decimal | decimal "%" for a figure ending in _ratio | Go duration (2s, 500ms) for one ending in _seconds
+    number    = decimal | decimal "%" for a figure ending in _ratio or share | Go duration (2s, 500ms) for one ending in _seconds
 
-An undefined figure (NaN: a ratio of nothing) satisfies no condition. The module gets figures by name, not the run log.
+An undefined figure (NaN: a ratio of nothing) satisfies no condition. A lower bound satisfies a condition only if every
+larger value does. The module gets figures by name, not the run log.
 """
 
 import enum
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from kpsim.errors import InputError, Problem
-from kpsim.reports.figures import Figures, lookup
+from kpsim.reports.figures import AtLeast, Figures, lookup
 from kpsim.units import SECOND_NS, parse_duration_ns
 
 
@@ -128,12 +129,16 @@ def format_figure(value: int | float) -> str:
     """Format a figure for people: integers whole, others with six significant digits."""
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, AtLeast):
+        return f"at least {value:.6g}"
     return "undefined" if math.isnan(value) else f"{value:.6g}"
 
 
 def _holds(expectation: Expectation, value: int | float) -> bool:
     if math.isnan(value):
         return False
+    if isinstance(value, AtLeast) and expectation.operator not in (Operator.GE, Operator.GT):
+        return expectation.operator is Operator.NE and value > expectation.number
     match expectation.operator:
         case Operator.EQ:
             return value == expectation.number
@@ -155,7 +160,7 @@ def _holds(expectation: Expectation, value: int | float) -> bool:
 
 def _number(word: str, figure: str, text: str, place: Problem | None) -> int | float:
     expected = "a number"
-    if figure.endswith("_ratio"):
+    if figure.endswith(("_ratio", "share")):
         expected = "a number or a percentage such as 99.5%"
         if word.endswith("%") and _DECIMAL.fullmatch(word[:-1]):
             return float(word[:-1]) / 100

@@ -10,17 +10,28 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from itertools import chain
 from typing import NamedTuple, assert_never
 
 from kpsim.errors import InputError, Problem
 from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
+from kpsim.reports.shares import address_of, shares_of
 from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
-from kpsim.simulation.runlog import Fate, Frontend, HappeningKind, Reason, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, PinKind, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 Figures = Mapping[str, int | float]
+
+
+def slug(text: str) -> str:
+    """Turn a cause or kind into a part of a name: ``no local endpoints`` → ``no-local-endpoints``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+class AtLeast(float):
+    """A figure that is a lower bound: no condition holds that a larger value would break."""
 
 
 class FigureKind(NamedTuple):
@@ -35,7 +46,20 @@ COUNTS = (
     FigureKind("sent", "connections attempted"),
     *(FigureKind(d.value, f"connections {d.value}") for d in Fate),
     *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Fate),
+    FigureKind("established", "connections that were set up: delivered ones, and those that broke later"),
+    FigureKind("broken", "connections that were set up and broke later; each of them is among the failed"),
+    FigureKind("retried", "connections whose SYN was repeated (traffic with connectTimeout)"),
+    FigureKind("retried_established", "those of them that were set up in the end, some seconds late"),
+    FigureKind("broken_ratio", "broken per established; undefined when none was established"),
     FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
+    *(
+        FigureKind(f"causes.{slug(kind.value)}", f"of these, also: {meaning}")
+        for kind, meaning in (
+            (PinKind.REFUSED, "lost by a connection entry that led to an endpoint while the rules refused"),
+            (PinKind.FORMER_ENDPOINT, "lost by an entry that led to what was no endpoint of the rules any more"),
+            (PinKind.SERVICE_GONE, "lost by an entry while the rules no longer knew the Service"),
+        )
+    ),
 )
 #: the groups that connections are counted by: the first part of the name, and the field that the second part names
 SCOPES: tuple[tuple[str, GroupField], ...] = (
@@ -54,6 +78,21 @@ SCHEME: tuple[FigureKind, ...] = (
     FigureKind("nodes.<node>.<count>", "the same for one node"),
     FigureKind("policies.<policy>.<count>", "the same for the traffic policy Cluster or Local"),
     FigureKind("frontends.<address>.<count>", "the same for clusterIP, nodePort, externalIP or loadBalancer"),
+    *(
+        FigureKind(f"{scope}{shape}", f"{meaning}{of}")
+        for scope, of in (
+            ("", ""),
+            ("services.<service>.", ", of one service port"),
+            ("traffic.<source>.", ", of one source"),
+        )
+        for shape, meaning in (
+            ('endpoints."<endpoint>".established', "connections that an endpoint (ip or ip:port) answered"),
+            ('endpoints."<endpoint>".share', "its share of all that endpoints answered"),
+            ("zones.cross_share", "share of them that left their zone; undefined without zones"),
+            ('zones."<zone>".share', "share that the endpoints of a zone answered"),
+            ('zones."<zone>".cross_share', "share of a zone's own connections that left it"),
+        )
+    ),
     FigureKind("affinity.clients", "clients of services with ClientIP affinity, per service port"),
     FigureKind("affinity.decisions", "new flows of those clients"),
     FigureKind("affinity.returns", "decisions after first contact"),
@@ -65,6 +104,9 @@ SCHEME: tuple[FigureKind, ...] = (
     FigureKind("local_drops.<node>", "those that one node lost (a node called total or causes is not shown)"),
     FigureKind("local_drops.causes.<cause>", "those with this cause"),
     FigureKind("sync_lag.count", "changes times nodes times families"),
+    FigureKind(
+        "sync_lag.unprogrammed", "those that had not reached the rules when the run ended, on nodes that were on"
+    ),
     FigureKind("sync_lag.<quantile>_seconds", "trigger until rules in force: p50, p90, p99, max"),
     FigureKind("sync_lag.stages.<stage>.<quantile>_seconds", "one leg of it: write, deliver, wait, sync"),
     FigureKind("sync_lag.nodes.<node>.<quantile>_seconds", "the lag of one node"),
@@ -79,11 +121,6 @@ SCHEME: tuple[FigureKind, ...] = (
 )
 
 
-def slug(text: str) -> str:
-    """Turn a cause or kind into a part of a name: ``no local endpoints`` → ``no-local-endpoints``."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
 def figures(log: RunLog) -> dict[str, int | float]:
     """Return all figures of a run, in the order of `SCHEME`. Durations are in seconds."""
     groups = count_groups(log)
@@ -92,6 +129,7 @@ def figures(log: RunLog) -> dict[str, int | float]:
         tallies = tally_by(groups, field)
         for name in _names(log, field, tallies):
             found.update(_counts(f"{scope}.{name}.", tallies.get(name, Tally({}))))
+    found.update(_share_figures(log))
     found.update(_affinity_figures(log))
     found.update(_local_drop_figures(log))
     found.update(_sync_figures(log))
@@ -123,9 +161,48 @@ def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
         yield f"{prefix}{disposition.value}", part.of(disposition)
     for disposition in Fate:
         yield f"{prefix}{disposition.value}_ratio", part.ratio(disposition)
+    yield f"{prefix}established", part.established
+    yield f"{prefix}broken", part.broken
+    yield f"{prefix}broken_ratio", part.broken_ratio
+    yield f"{prefix}retried", part.retried
+    yield f"{prefix}retried_established", part.retried_established
     for cause in Reason:
         if cause is not Reason.NONE:
             yield f"{prefix}causes.{slug(cause.value)}", part.because(cause)
+    for kind in PinKind:
+        if kind is not PinKind.OLDER:  # that is a cause by itself
+            yield f"{prefix}causes.{slug(kind.value)}", part.pins.get(kind, 0)
+
+
+def _share_figures(log: RunLog) -> Iterator[tuple[str, float]]:
+    listed: dict[str, set[str]] = {}  #: by service port: its endpoints, also those that nobody was sent to
+    for spell in log.endpoints:
+        listed.setdefault(spell.service, set()).update((spell.endpoint, address_of(spell.endpoint)))
+    by_service: dict[str, list[Connection]] = {name: [] for name in log.services}
+    by_source: dict[str, list[Connection]] = {name: [] for name in log.traffic}
+    for c in log.connections:
+        by_service.setdefault(c.service, []).append(c)
+        by_source.setdefault(c.traffic, []).append(c)
+    yield from _shares("", log.connections, listed.values(), log.zones)
+    for service in sorted(by_service):
+        yield from _shares(f"services.{service}.", by_service[service], [listed.get(service, set())], log.zones)
+    for source in sorted(by_source):
+        dialled = {c.service for c in by_source[source]}
+        endpoints = [listed.get(service, set()) for service in dialled]
+        yield from _shares(f"traffic.{source}.", by_source[source], endpoints, log.zones)
+
+
+def _shares(
+    prefix: str, connections: Iterable[Connection], listed: Iterable[Iterable[str]], zones: Mapping[str, str]
+) -> Iterator[tuple[str, float]]:
+    shares = shares_of(connections, zones)
+    for name in sorted({*shares.by_endpoint, *chain.from_iterable(listed)}):
+        yield f'{prefix}endpoints."{name}".established', shares.established(name)
+        yield f'{prefix}endpoints."{name}".share', shares.of_endpoint(name)
+    yield f"{prefix}zones.cross_share", shares.cross_share
+    for zone in sorted(set(zones.values())):
+        yield f'{prefix}zones."{zone}".share', shares.of_zone(zone)
+        yield f'{prefix}zones."{zone}".cross_share', shares.cross_share_from(zone)
 
 
 def _affinity_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
@@ -162,7 +239,8 @@ def _local_drop_figures(log: RunLog) -> dict[str, int | float]:
 
 
 def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
-    yield "sync_lag.count", len(log.programming)
+    yield "sync_lag.count", len(log.programming) + len(log.unprogrammed)
+    yield "sync_lag.unprogrammed", len(log.unprogrammed)
     yield from _quantile_figures("sync_lag.", lag_quantiles(log))
     for stage, part in stage_quantiles(log).items():
         yield from _quantile_figures(f"sync_lag.stages.{stage.value}.", part)
@@ -181,7 +259,8 @@ def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
 
 def _quantile_figures(prefix: str, part: Quantiles) -> Iterator[tuple[str, float]]:
     for name, duration_ns in part.named():
-        yield f"{prefix}{name}_seconds", math.nan if duration_ns is None else duration_ns / SECOND_NS
+        seconds = math.nan if duration_ns is None else duration_ns / SECOND_NS
+        yield f"{prefix}{name}_seconds", AtLeast(seconds) if name in part.at_least else seconds
 
 
 def lookup(known: Figures, name: str, place: Problem | None = None) -> int | float:
@@ -190,6 +269,10 @@ def lookup(known: Figures, name: str, place: Problem | None = None) -> int | flo
         return known[name]
     except KeyError:
         pass
+    bare = name.replace('"', "")
+    meant = next((full for full in known if full.replace('"', "") == bare), None)  # quotes only help the reader
+    if meant is not None:
+        return known[meant]
     near = near_names(known, name)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; figures are such as sent, dropped, delivered_ratio"
     message = f"unknown figure {name!r}{hint}"

@@ -18,8 +18,9 @@ from kpsim.reports.local_policy import (
     local_drops,
 )
 from kpsim.reports.overview import Group, count_groups
+from kpsim.reports.pinned import PinnedFlows, pinned_flows
 from kpsim.reports.sync_lag import LagQuantiles, Stage, all_quantiles, lag_ns, stage_ns
-from kpsim.simulation.runlog import Connection, Happening, NodeHealth, Programming, RunLog, Sync
+from kpsim.simulation.runlog import Connection, Happening, NodeHealth, Pin, Programming, RunLog, Sync, Unprogrammed
 from kpsim.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class Table(Generic[Record]):
         )
 
 
+_DISPOSITIONS = "delivered, rejected, dropped, failed or misdelivered"
+
+
 def _seconds(ns: int | None) -> float | None:
     return None if ns is None else ns / SECOND_NS
 
@@ -76,6 +80,14 @@ def _times(
         Column(f"{name}_ns", dtype, "ns", meaning, read),
         Column(f"{name}_seconds", "float64", "s", meaning, lambda record: _seconds(read(record))),
     )
+
+
+def _pinned(read: Callable[[Pin], Any], missing: Any) -> Callable[[Connection], Any]:
+    return lambda c: missing if c.pin is None else read(c.pin)
+
+
+def _bounds(row: LagQuantiles) -> str:
+    return " ".join(name for name, _ in row.quantiles.named() if name in row.quantiles.at_least)
 
 
 def _watched(read: Callable[[NodeHealth], int | bool]) -> Callable[[LocalDrop], int | bool | None]:
@@ -98,12 +110,13 @@ CONNECTIONS: Table[Connection] = Table(
         Column(
             "traffic_policy", "str", "", "Cluster or Local, as it applied to the address", lambda c: c.traffic_policy
         ),
-        Column("node", "str", "", "whose rules decided; empty: none", lambda c: c.node),
-        Column("disposition", "str", "", "delivered, rejected, dropped or failed", lambda c: c.disposition.value),
+        Column("node", "str", "", "whose rules decided, or which was off; empty: none", lambda c: c.node),
+        Column("disposition", "str", "", _DISPOSITIONS, lambda c: c.disposition.value),
         Column("cause", "str", "", "why it did not end well; empty: it did", lambda c: c.cause.value),
         Column("endpoint", "str", "", "ip:port it was sent to; empty: none", lambda c: c.endpoint),
         Column("endpoint_node", "str", "", "the endpoint's node", lambda c: c.endpoint_node),
         Column("seen_source_ip", "str", "", "source address as the endpoint saw it", lambda c: c.seen_source_ip),
+        Column("answered_by", "str", "", "the pod that answered; empty: none", lambda c: c.answered_by),
         Column("new_flow", "bool", "", "false: it followed a conntrack entry", lambda c: c.new_flow),
         Column("rule", "str", "", "rule that rejected or dropped it", lambda c: c.rule),
         Column("session_affinity", "bool", "", "the service port has ClientIP affinity", lambda c: c.session_affinity),
@@ -114,6 +127,16 @@ CONNECTIONS: Table[Connection] = Table(
             "why the client left its endpoint; empty: it did not",
             lambda c: c.affinity_break,
         ),
+        *_times(
+            "broken_at", "when it broke after it had been set up; missing: it did not", lambda c: c.broken_ns, "Int64"
+        ),
+        Column(
+            "pin", "str", "", "how an entry overrode the rules; empty: none did", _pinned(lambda p: p.kind.value, "")
+        ),
+        Column("syn_retries", "int64", "", "how often its SYN was repeated", lambda c: c.syn_retries),
+        *_times("pin_entry", "when that entry was made; missing: none", _pinned(lambda p: p.entry_ns, None), "Int64"),
+        *_times("pin_since", "since when the rules say otherwise", _pinned(lambda p: p.since_ns, None), "Int64"),
+        Column("clean_up", "str", "", "why the clean-up left it", _pinned(lambda p: p.clean_up.value, "")),
     ),
 )
 
@@ -127,8 +150,11 @@ OVERVIEW: Table[Group] = Table(
         Column("frontend", "str", "", "address that the client used", lambda g: g.frontend.value),
         Column("traffic", "str", "", "traffic source of the scenario", lambda g: g.traffic),
         Column("node", "str", "", "whose rules decided; empty: none", lambda g: g.node),
-        Column("disposition", "str", "", "delivered, rejected, dropped or failed", lambda g: g.disposition.value),
+        Column("disposition", "str", "", _DISPOSITIONS, lambda g: g.disposition.value),
         Column("cause", "str", "", "why it did not end well; empty: it did", lambda g: g.cause.value),
+        Column("broken", "bool", "", "they were set up and broke later", lambda g: g.broken),
+        Column("retried", "bool", "", "their SYN was repeated", lambda g: g.retried),
+        Column("pin", "str", "", "how an entry overrode the rules; empty: none did", lambda g: g.pin),
         Column("connections", "int64", "connections", "how many", lambda g: g.connections),
     ),
 )
@@ -158,9 +184,35 @@ AFFINITY_BREAKS: Table[AffinityBreak] = Table(
         Column("service", "str", "", "namespace/name:port", lambda b: b.service),
         Column("client", "str", "", "the client's address before any translation", lambda b: b.client),
         Column("node", "str", "", "whose rules decided", lambda b: b.node),
-        Column("cause", "str", "", "endpoint gone, timeout, list full, other node, other address", lambda b: b.cause),
+        Column(
+            "cause",
+            "str",
+            "",
+            "endpoint gone, zone hints, traffic policy, timeout, list full, other node, other address",
+            lambda b: b.cause,
+        ),
         Column("former_endpoint", "str", "", "where it was sent before", lambda b: b.former_endpoint),
         Column("endpoint", "str", "", "where it was sent now; empty: nowhere", lambda b: b.endpoint),
+    ),
+)
+
+PINNED: Table[PinnedFlows] = Table(
+    "pinned_flows",
+    "flows that one node's entries held to one place against the rules, one state of the rules a row",
+    pinned_flows,
+    (
+        Column("service", "str", "", "namespace/name:port", lambda p: p.service),
+        Column("node", "str", "", "whose connection table", lambda p: p.node),
+        Column("kind", "str", "", "how the entries differ from the rules", lambda p: p.kind.value),
+        Column("leads_to", "str", "", "ip:port that the entries send to", lambda p: p.leads_to),
+        Column("flows", "int64", "flows", "how many", lambda p: p.flows),
+        Column("connections", "int64", "connections", "lost ones", lambda p: p.connections),
+        *_times("start", "first loss", lambda p: p.start_ns),
+        *_times("end", "last loss", lambda p: p.end_ns),
+        *_times("first_entry", "when the oldest entry was made", lambda p: p.first_entry_ns),
+        *_times("last_entry", "when the newest entry was made", lambda p: p.last_entry_ns),
+        *_times("since", "since when the rules say otherwise; missing: unknown", lambda p: p.since_ns, "Int64"),
+        Column("clean_up", "str", "", "why kube-proxy's clean-up left the entries", lambda p: p.clean_up.value),
     ),
 )
 
@@ -241,6 +293,20 @@ SYNC_LAG: Table[Programming] = Table(
     ),
 )
 
+UNPROGRAMMED: Table[Unprogrammed] = Table(
+    "unprogrammed",
+    "one change that had not reached one node's rules when the run ended a row",
+    lambda log: log.unprogrammed,
+    (
+        Column("change", "str", "", "object and change number", lambda u: u.change),
+        Column("service", "str", "", "namespace/name", lambda u: u.service),
+        Column("node", "str", "", "whose rules", lambda u: u.node),
+        Column("family", "str", "", "IP family of the rules", lambda u: u.family),
+        *_times("trigger", "when the cause happened", lambda u: u.trigger_ns),
+        *_times("written", "when the API server stored it", lambda u: u.written_ns),
+    ),
+)
+
 SYNC_LAG_QUANTILES: Table[LagQuantiles] = Table(
     "sync_lag_quantiles",
     "nearest-rank quantiles of one duration at one node a row",
@@ -253,6 +319,7 @@ SYNC_LAG_QUANTILES: Table[LagQuantiles] = Table(
         *_times("p90", "90 % of the samples do not exceed it", lambda q: q.quantiles.p90_ns, "Int64"),
         *_times("p99", "99 % of the samples do not exceed it", lambda q: q.quantiles.p99_ns, "Int64"),
         *_times("max", "longest", lambda q: q.quantiles.max_ns, "Int64"),
+        Column("at_least", "str", "", "which of them are lower bounds, joined by spaces", _bounds),
     ),
 )
 
@@ -307,10 +374,12 @@ TABLES: tuple[Table[Any], ...] = (
     CONNECTIONS,
     AFFINITY,
     AFFINITY_BREAKS,
+    PINNED,
     LOCAL_DROPS,
     LOCAL_DROP_WINDOWS,
     LOCAL_BINS,
     SYNC_LAG,
+    UNPROGRAMMED,
     SYNC_LAG_QUANTILES,
     SYNCS,
     NODE_HEALTH,

@@ -13,6 +13,7 @@ from kpsim.errors import printable
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import figures
 from kpsim.reports.local_policy import local_drop_windows
+from kpsim.reports.pinned import pinned_flows
 from kpsim.reports.plots import INK, Plot, plots
 from kpsim.reports.sentences import (
     TextTable,
@@ -24,15 +25,21 @@ from kpsim.reports.sentences import (
     local_sentence,
     node_lag_table,
     percent,
+    pinned_line,
+    pinned_sentence,
+    pinned_table,
     plural,
+    share_sentence,
     sync_lag_sentence,
     sync_lag_table,
     syncs_sentence,
     traffic_sentence,
     traffic_table,
+    unsent_lines,
     window_sentence,
     windows_table,
 )
+from kpsim.reports.shares import imbalances
 from kpsim.reports.sync_lag import lag_quantiles
 from kpsim.simulation.runlog import Fate, RunLog
 
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     from kpsim.reports.figures import Figures
 
 MOST_ROWS = 200
+MOST_LINES = 12
 
 _STYLE = """\
 .kpsim-report{font:15px/1.5 system-ui,sans-serif;max-width:64rem}
@@ -97,8 +105,17 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
         _headline(log, known, results),
         _expectations(results),
         _section(
-            "Connections", [traffic_sentence(log)], traffic_table(log), pictures, ("dispositions", "endpoint_shares")
+            "Connections",
+            [
+                traffic_sentence(log),
+                *unsent_lines(log)[:MOST_LINES],
+                *map(share_sentence, imbalances(log)[:MOST_LINES]),
+            ],
+            traffic_table(log),
+            pictures,
+            ("dispositions", "endpoint_shares"),
         ),
+        _pinned(log),
         _local(log, pictures),
         _affinity(log, pictures),
         _sync_lag(log, pictures),
@@ -110,9 +127,11 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
 def _headline(log: RunLog, known: "Figures", results: Sequence[ExpectationResult]) -> str:
     items = [(f"{known['sent']:,}", "connections")]
     items.append((percent(known["delivered_ratio"]), "delivered"))
-    items += [(f"{known[ended.value]:,}", ended.value) for ended in Fate if ended is not Fate.DELIVERED]
+    shown = [ended for ended in Fate if ended is not Fate.MISDELIVERED or known[ended.value]]
+    items += [(f"{known[ended.value]:,}", ended.value) for ended in shown if ended is not Fate.DELIVERED]
     if log.programming:
-        items.append((duration(lag_quantiles(log).p99_ns), "sync lag, p99"))
+        lag = lag_quantiles(log)
+        items.append((("≥ " if "p99" in lag.at_least else "") + duration(lag.p99_ns), "sync lag, p99"))
     if known["affinity.returns"]:
         items.append((percent(known["affinity.stay_ratio"]), "of returning clients stayed"))
     if results:
@@ -135,6 +154,14 @@ def _expectations(results: Sequence[ExpectationResult]) -> str:
     return f"<h2>Expectations</h2>\n<p>{verdict}</p>\n<div class=scroll><table>{head}<tbody>\n{rows}</tbody></table></div>\n"
 
 
+def _pinned(log: RunLog) -> str:
+    groups = pinned_flows(log)
+    if not groups:
+        return ""
+    sentences = [pinned_sentence(log), *map(pinned_line, groups[:3])]
+    return _section("State against rules", sentences, pinned_table(groups), {}, ())
+
+
 def _local(log: RunLog, pictures: dict[str, Plot]) -> str:
     windows = local_drop_windows(log)
     if not windows and "local_drops" not in pictures:
@@ -152,10 +179,10 @@ def _affinity(log: RunLog, pictures: dict[str, Plot]) -> str:
 
 
 def _sync_lag(log: RunLog, pictures: dict[str, Plot]) -> str:
-    if not log.programming and not log.syncs:
+    if not log.programming and not log.unprogrammed and not log.syncs:
         return ""
     sentences = [sync_lag_sentence(log), syncs_sentence(log)]
-    if not log.programming:
+    if not log.programming and not log.unprogrammed:
         return _section("Sync lag", sentences, None, pictures, ())
     return _section("Sync lag", sentences, sync_lag_table(log), pictures, ("sync_lag",)) + _table(
         node_lag_table(log), 20

@@ -3,7 +3,7 @@
 A *local drop* is a connection to an external address of a Local service that a node dropped, or refused because it had
 no local endpoint (IPVS refuses where iptables drops). Not counted are: drops by source ranges, which the Service's
 author wants; refusals because there is no endpoint at all; such refusals that the rate limit kept from the client; and
-pods that were led to themselves behind a bridge without hairpin.
+pods that were led to themselves behind a bridge without hairpin; connections that were set up and broke later.
 """
 
 import enum
@@ -162,7 +162,7 @@ NOT_OF_THE_POLICY = (Reason.SOURCE_RANGES, Reason.RATE_LIMITED, Reason.NO_HAIRPI
 
 def is_local_drop(c: Connection) -> bool:
     """Return whether an external Local connection is a local drop, as the module's docstring defines it."""
-    if c.cause in NOT_OF_THE_POLICY:
+    if c.cause in NOT_OF_THE_POLICY or c.established:
         return False
     lost_silently = c.disposition is Fate.DROPPED
     return lost_silently or (c.cause is Reason.NO_LOCAL_ENDPOINTS and c.disposition is not Fate.DELIVERED)
@@ -186,7 +186,7 @@ def local_drop_windows(log: RunLog) -> list[LocalDropWindow]:
     done: list[LocalDropWindow] = []
     for c in external_local(log):
         here = open_windows.setdefault((c.service, c.node), {})
-        if c.disposition is Fate.DELIVERED:  # the node serves again
+        if c.established and not c.syn_retries:  # the node serves again
             done += [window for _, window in here.values()]
             here.clear()
         if not is_local_drop(c):
@@ -262,7 +262,7 @@ def local_bins(log: RunLog, width_ns: int | None = None) -> list[LocalBin]:
                     service,
                     node,
                     received=len(here),
-                    delivered=sum(c.disposition is Fate.DELIVERED for c in here),
+                    delivered=sum(c.established for c in here),
                     dropped=sum(map(is_local_drop, here)),
                     in_rotation_ratio=_covered(rotation, watched, span),
                     usable_ratio=_covered(endpoint, watched, span),

@@ -6,10 +6,10 @@ All reports count these groups of connections, so two reports cannot disagree.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from kpsim.simulation.runlog import Fate, Frontend, Reason, RunLog
+from kpsim.simulation.runlog import Fate, Frontend, PinKind, Reason, RunLog
 
 
 class Group(NamedTuple):
@@ -22,6 +22,9 @@ class Group(NamedTuple):
     node: str  #: empty: they met no node's rules
     disposition: Fate
     cause: Reason
+    broken: bool  #: they were set up and broke later
+    retried: bool  #: their SYN was repeated
+    pin: str  #: how a connection entry overrode the rules; empty: none did
     connections: int
 
 
@@ -33,6 +36,10 @@ class Tally:
     """How many connections ended how, and why. Pairs stand in the order in which the enums declare them."""
 
     counts: Mapping[tuple[Fate, Reason], int]
+    broken: int = 0  #: connections that were set up and broke later; they are among those that failed
+    retried: int = 0  #: connections whose SYN was repeated
+    retried_established: int = 0  #: those of them that were set up in the end
+    pins: Mapping[PinKind, int] = field(default_factory=dict)  #: connections that an entry lost against the rules
 
     @property
     def sent(self) -> int:
@@ -42,6 +49,16 @@ class Tally:
     def of(self, disposition: Fate) -> int:
         """Return the number of connections with this disposition."""
         return sum(n for (ended, _), n in self.counts.items() if ended is disposition)
+
+    @property
+    def established(self) -> int:
+        """Connections that were set up, also those that broke later."""
+        return self.of(Fate.DELIVERED) + self.broken
+
+    @property
+    def broken_ratio(self) -> float:
+        """Share of the established connections that broke, or NaN when none was established."""
+        return self.broken / self.established if self.established else math.nan
 
     def ratio(self, disposition: Fate) -> float:
         """Return the share of connections with this disposition, or NaN when nothing was sent."""
@@ -63,7 +80,13 @@ class Tally:
 def count_groups(log: RunLog) -> list[Group]:
     """Group the log's connections. The groups are sorted."""
     counts = Counter(
-        (c.service, c.traffic_policy, c.frontend, c.traffic, c.node, c.disposition, c.cause) for c in log.connections
+        (
+            *(c.service, c.traffic_policy, c.frontend, c.traffic, c.node, c.disposition, c.cause),
+            c.broken_ns is not None,
+            c.syn_retries > 0,
+            "" if c.pin is None else c.pin.kind.value,
+        )
+        for c in log.connections
     )
     return sorted(Group(*key, connections) for key, connections in counts.items())
 
@@ -71,9 +94,18 @@ def count_groups(log: RunLog) -> list[Group]:
 def tally(groups: Iterable[Group]) -> Tally:
     """Count the connections of all groups together."""
     totals: Counter[tuple[Fate, Reason]] = Counter()
+    pins: Counter[PinKind] = Counter()
+    broken = retried = established = 0
     for group in groups:
         totals[group.disposition, group.cause] += group.connections
-    return Tally({pair: totals[pair] for ended in Fate for why in Reason if totals[pair := (ended, why)]})
+        broken += group.connections if group.broken else 0
+        if group.retried:
+            retried += group.connections
+            established += group.connections if group.disposition is Fate.DELIVERED or group.broken else 0
+        if group.pin:
+            pins[PinKind(group.pin)] += group.connections
+    counts = {pair: totals[pair] for ended in Fate for why in Reason if totals[pair := (ended, why)]}
+    return Tally(counts, broken, retried, established, pins)
 
 
 def tally_by(groups: Iterable[Group], field: GroupField) -> dict[str, Tally]:

@@ -46,6 +46,7 @@ DISPOSITION_COLOR = {
     Fate.REJECTED: ORANGE,
     Fate.DROPPED: VERMILION,
     Fate.FAILED: PURPLE,
+    Fate.MISDELIVERED: YELLOW,
 }
 STAGE_COLOR = {Stage.WRITE: SKY, Stage.DELIVER: ORANGE, Stage.WAIT: BLUE, Stage.SYNC: GREEN}
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
@@ -128,14 +129,19 @@ def plot_dispositions(log: RunLog) -> "Figure | None":
     heights = [1.5] * len(names) + ([0.25 + 0.22 * len(lanes)] if lanes else [])
     width_ns = bin_width_ns(log.duration_ns)
     edges = _edges(log, width_ns)
-    counts = {(name, ended): [0] * (len(edges) - 1) for name in names for ended in Fate}
+    shown = [
+        ended
+        for ended in Fate
+        if ended is not Fate.MISDELIVERED or any(c.disposition is ended for c in log.connections)
+    ]
+    counts = {(name, ended): [0] * (len(edges) - 1) for name in names for ended in shown}
     for c in log.connections:
         counts[panels[c.service], c.disposition][min(c.at_ns // width_ns, len(edges) - 2)] += 1
     with _style():
         figure, axes = _stacked_axes(heights)
         for name, ax in zip(names, axes, strict=False):
             below = [0] * (len(edges) - 1)
-            for ended in Fate:
+            for ended in shown:
                 top = [b + n for b, n in zip(below, counts[name, ended], strict=True)]
                 ax.stairs(top, edges, baseline=below, fill=True, color=DISPOSITION_COLOR[ended], label=ended.value)
                 below = top
@@ -210,7 +216,8 @@ def plot_sync_lag(log: RunLog) -> "Figure | None":
             (true_ns, BLUE, "-", f"true ({len(true_ns):,})"),
             (own_ns, ORANGE, "--", f"reported by kube-proxy ({len(own_ns):,})"),
         ):
-            if steps := ecdf(durations_ns):
+            unended = len(log.unprogrammed) if durations_ns is true_ns else 0
+            if steps := ecdf(durations_ns, unended=unended):
                 xs = [steps[0][0] / SECOND_NS, *(ns / SECOND_NS for ns, _ in steps)]
                 left.step(xs, [0.0, *(share for _, share in steps)], line, where="post", color=color, label=label)
         everything = [*true_ns, *own_ns]
@@ -254,8 +261,8 @@ def plot_affinity_breaks(log: RunLog) -> "Figure | None":
 
 
 def plot_endpoint_shares(log: RunLog) -> "Figure | None":
-    """Each endpoint's share of a service port's delivered connections, coloured by node; a dashed line at equal shares."""
-    delivered = [c for c in log.connections if c.disposition is Fate.DELIVERED and c.endpoint]
+    """Each endpoint's share of a service port's connections, coloured by node; a dashed line at equal shares."""
+    delivered = [c for c in log.connections if c.established and c.endpoint]
     if not delivered:
         return None
     services = sorted(_most(Counter(c.service for c in delivered), MOST_SERVICES))
@@ -274,11 +281,11 @@ def plot_endpoint_shares(log: RunLog) -> "Figure | None":
             ax.barh(shown[service], shares, height=0.7, color=[color[node_of[e]] for e in shown[service]])
             ax.axvline(100 / len(counts[service]), color=INK, linestyle="--", linewidth=1)
             more = len(counts[service]) - len(shown[service])
-            ax.set_title(f"{service}: {total:,} delivered" + (f", {more:,} more endpoints" if more else ""))
+            ax.set_title(f"{service}: {total:,} set up" + (f", {more:,} more endpoints" if more else ""))
             ax.invert_yaxis()
             ax.set_xlim(0, max(*shares, 100 / len(counts[service])) * 1.05)
             ax.grid(axis="x")
-        axes[-1].set_xlabel("share of delivered connections, per cent (dashed: equal shares)")
+        axes[-1].set_xlabel("share of the connections that were set up, per cent (dashed: equal shares)")
         handles = [Patch(color=color[node], label=node or "no node") for node in nodes]
         figure.legend(handles=handles, loc="outside upper right", ncols=min(6, len(handles)))
     return figure

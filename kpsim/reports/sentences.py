@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from kpsim.reports.affinity import Affinity, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import HealthView, LocalDropWindow, local_drops
 from kpsim.reports.overview import Tally, count_groups, tally, tally_by_service_and_policy
+from kpsim.reports.pinned import PinnedFlows, pinned_flows
+from kpsim.reports.shares import Imbalance
 from kpsim.reports.sync_lag import (
     STAGE_MEANING,
     Quantiles,
@@ -19,8 +21,9 @@ from kpsim.reports.sync_lag import (
     quantiles,
     reported_ns,
     stage_quantiles,
+    waiting_ns,
 )
-from kpsim.simulation.runlog import Fate, Reason, RunLog
+from kpsim.simulation.runlog import CleanUp, Fate, PinKind, Reason, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 
@@ -86,15 +89,14 @@ def traffic_sentence(log: RunLog) -> str:
     if not total.sent:
         return "No connection was attempted."
     delivered = total.of(Fate.DELIVERED)
+    late = f"; {total.retried_established:,} with a repeated SYN" if total.retried_established else ""
     if delivered == total.sent:
         return (
-            f"All {plural(total.sent, 'connection')} were delivered."
+            f"All {plural(total.sent, 'connection')} were delivered{late}."
             if delivered > 1
-            else "1 connection was delivered."
+            else f"1 connection was delivered{late}."
         )
-    text = (
-        f"{delivered:,} of {plural(total.sent, 'connection')} were delivered ({percent(total.ratio(Fate.DELIVERED))})"
-    )
+    text = f"{delivered:,} of {plural(total.sent, 'connection')} were delivered ({percent(total.ratio(Fate.DELIVERED))}{late})"
     return "; ".join([text, *_losses(total)]) + "."
 
 
@@ -118,29 +120,130 @@ def _worst_first(log: RunLog) -> list[tuple[str, str, Tally]]:
 
 def _losses(part: Tally) -> list[str]:
     losses = []
-    for ended in (Fate.REJECTED, Fate.DROPPED, Fate.FAILED):
+    for ended in (Fate.REJECTED, Fate.DROPPED, Fate.FAILED, Fate.MISDELIVERED):
         if count := part.of(ended):
             causes = part.causes(ended)
             why = causes[0][0].value if len(causes) == 1 and causes[0][1] == count else reasons(causes)
+            if why == ended.value:
+                why = "somebody answered who is no endpoint of the Service"
+            if ended is Fate.FAILED and part.broken:
+                why += f"; {part.broken:,} of them set up before"
             losses.append(f"{count:,} {ended.value}" + (f" ({why})" if why else ""))
     return losses
 
 
 def traffic_table(log: RunLog) -> TextTable:
-    """Counts by service port and policy, with reasons. Those that lost most come first."""
+    """Counts by service port and policy, with reasons. Those that lost most come first.
+
+    Misdelivered connections have a column if there are any.
+    """
+
+    total = tally(count_groups(log))
+    ends = [ended for ended in Fate if ended is not Fate.MISDELIVERED or total.of(ended)]
 
     def row(service: str, policy: str, part: Tally) -> tuple[str, ...]:
-        delivered, *losses = (f"{part.of(ended):,}" for ended in Fate)
+        delivered, *losses = (f"{part.of(ended):,}" for ended in ends)
         share = percent(part.ratio(Fate.DELIVERED))
         return (service, policy, f"{part.sent:,}", delivered, share, *losses, reasons(part.causes()))
 
     parts = _worst_first(log)
     rows = [row(service, policy, part) for service, policy, part in parts]
     if len(rows) > 1:
-        rows.insert(0, row("all", "", tally(count_groups(log))))
-    delivered, *losses = (ended.value for ended in Fate)
+        rows.insert(0, row("all", "", total))
+    delivered, *losses = (ended.value for ended in ends)
     headings = ("service", "policy", "sent", delivered, "in %", *losses, "why not")
-    return TextTable(headings, tuple(rows), frozenset(range(2, 8)))
+    return TextTable(headings, tuple(rows), frozenset(range(2, len(headings) - 1)))
+
+
+def unsent_lines(log: RunLog) -> list[str]:
+    """Say what traffic sources did not attempt, and why."""
+    lines = []
+    for u in log.unsent:
+        when = (
+            f"at {instant(u.first_ns)}" if u.connections == 1 else f"from {instant(u.first_ns)} to {instant(u.last_ns)}"
+        )
+        lines.append(f"traffic {u.traffic}: {plural(u.connections, 'connection')} not attempted {when}: {u.why}.")
+    silent = set(log.traffic) - {c.traffic for c in log.connections} - {u.traffic for u in log.unsent}
+    return [*lines, *(f"traffic {name}: no connection was due before the end." for name in sorted(silent))]
+
+
+def pinned_sentence(log: RunLog) -> str:
+    """Say how many connections were lost by state against rules. Empty if none was."""
+    lost = sum(group.connections for group in pinned_flows(log))
+    return (
+        f"{plural(lost, 'connection')} lost by connection entries that overrode the rules in force (state against rules)."
+        if lost
+        else ""
+    )
+
+
+def pinned_line(group: PinnedFlows) -> str:
+    """Say which entries lost connections, what the rules say, and why the entries stayed."""
+    span = (
+        f"at {instant(group.start_ns)}"
+        if group.start_ns == group.end_ns
+        else f"from {instant(group.start_ns)} to {instant(group.end_ns)}"
+    )
+    ends = ", ".join(f"{count:,} {ended.value}" for ended, count in group.ends.items())
+    one = group.flows == 1 or group.first_entry_ns == group.last_entry_ns
+    made = f"from {instant(group.first_entry_ns)}" + ("" if one else f" to {instant(group.last_entry_ns)}")
+    entries = f"an entry {made}" if group.flows == 1 else f"entries {made}"
+    flows = "the flow" if group.flows == 1 else f"{group.flows:,} flows"
+    send, keep = ("sends", "keeps") if group.flows == 1 else ("send", "keep")
+    since = "" if group.since_ns is None else f" since {instant(group.since_ns)}"
+    match group.kind:
+        case PinKind.REFUSED:
+            what = f"{entries} still {send} {flows} to {group.leads_to}; the rules refuse{since}"
+        case PinKind.FORMER_ENDPOINT:
+            what = f"{entries} still {send} {flows} to {group.leads_to}, a former endpoint: not in the rules{since}"
+        case PinKind.SERVICE_GONE:
+            what = f"{entries} still {send} {flows} to {group.leads_to}; the rules do not know the Service{since}"
+        case PinKind.OLDER:
+            in_force = "" if group.since_ns is None else f", in force since {instant(group.since_ns)}"
+            what = f"{entries} {keep} {flows} untranslated: older than the Service's rules{in_force} (CT-3.5)"
+    clean_up = "" if group.clean_up is CleanUp.STILL_SERVES and group.kind is PinKind.OLDER else f"; {group.clean_up}"
+    return f"{group.node}, {group.service}, {span}: {ends}; {what}{clean_up}."
+
+
+def pinned_table(groups: Sequence[PinnedFlows]) -> TextTable:
+    """State against rules as rows."""
+    rows = tuple(
+        (
+            g.node,
+            g.service,
+            g.kind.value,
+            g.leads_to,
+            f"{g.flows:,}",
+            f"{g.connections:,}",
+            instant(g.first_entry_ns),
+            "–" if g.since_ns is None else instant(g.since_ns),
+            instant(g.end_ns),
+            g.clean_up.value,
+        )
+        for g in groups
+    )
+    headings = (
+        "node", "service", "how", "leads to", "flows", "lost", "first entry", "rules say otherwise since", "last loss",
+        "why it stayed",
+    )  # fmt: skip
+    return TextTable(headings, rows, frozenset(range(4, 9)))
+
+
+def share_sentence(imbalance: Imbalance) -> str:
+    """Say which endpoints get more than others at the end of the run."""
+    most, least = imbalance.shares[0], imbalance.shares[-1]
+    whole = imbalance.shares if len(imbalance.shares) <= 3 else (most, least)
+    told = listed([f"{endpoint} ({node}) {percent(share)}" for endpoint, node, share in whole])
+    text = (
+        f"{imbalance.service}: since {instant(imbalance.since_ns)} its {len(imbalance.shares)} endpoints get unequal shares"
+        f" of the connections: {told}; equal shares would be {percent(imbalance.equal)}."
+    )
+    if imbalance.clients:
+        text += (
+            f" Session affinity keeps {plural(imbalance.clients, 'client')} with their endpoint: nothing evens it out"
+            " while they come back within the timeout."
+        )
+    return text
 
 
 def local_sentence(log: RunLog) -> str:
@@ -220,9 +323,11 @@ def sync_lag_sentence(log: RunLog) -> str:
     lag = lag_quantiles(log)
     if not lag.count:
         return "No change had to reach a node's rules."
-    text = (
-        f"{plural(lag.count, 'change')} reached the rules (counted per node): {_quantile_text(lag)} after their trigger"
-    )
+    late = len(log.unprogrammed)
+    text = f"{plural(lag.count - late, 'change')} reached the rules (counted per node)"
+    if late:
+        text += f", {late:,} had not when the run ended (at least {duration(max(waiting_ns(log)))} for the oldest)"
+    text += f": {_quantile_text(lag)} after their trigger"
     reported = quantiles(reported_ns(log))
     if not reported.count:
         return f"{text}; kube-proxy reported none of them."
@@ -240,7 +345,7 @@ def sync_lag_table(log: RunLog) -> TextTable:
     rows.append(("reported by kube-proxy", quantiles(reported_ns(log))))
     return TextTable(
         ("duration", "count", "p50", "p90", "p99", "max"),
-        tuple((name, f"{part.count:,}", *(duration(ns) for _, ns in part.named())) for name, part in rows),
+        tuple((name, f"{part.count:,}", *_quantile_cells(part)) for name, part in rows),
         frozenset(range(1, 6)),
     )
 
@@ -250,7 +355,7 @@ def node_lag_table(log: RunLog) -> TextTable:
     by_node = sorted(lag_by_node(log).items(), key=lambda item: (-(item[1].p99_ns or 0), item[0]))
     return TextTable(
         ("node, slowest first", "count", "p50", "p90", "p99", "max"),
-        tuple((node, f"{part.count:,}", *(duration(ns) for _, ns in part.named())) for node, part in by_node),
+        tuple((node, f"{part.count:,}", *_quantile_cells(part)) for node, part in by_node),
         frozenset(range(1, 6)),
     )
 
@@ -322,4 +427,10 @@ def _break_text(record: Affinity) -> str:
 
 
 def _quantile_text(part: Quantiles) -> str:
-    return ", ".join(f"{name} {duration(ns)}" for name, ns in part.named())
+    return ", ".join(
+        f"{name} {'at least ' if name in part.at_least else ''}{duration(ns)}" for name, ns in part.named()
+    )
+
+
+def _quantile_cells(part: Quantiles) -> tuple[str, ...]:
+    return tuple(f"{'≥ ' if name in part.at_least else ''}{duration(ns)}" for name, ns in part.named())

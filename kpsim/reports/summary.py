@@ -15,6 +15,7 @@ from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import Figures, figures
 from kpsim.reports.local_policy import local_drop_windows
 from kpsim.reports.overview import count_groups, tally_by_service_and_policy
+from kpsim.reports.pinned import pinned_flows
 from kpsim.reports.sentences import (
     TextTable,
     affinity_sentence,
@@ -22,15 +23,20 @@ from kpsim.reports.sentences import (
     break_lines,
     local_sentence,
     loss_lines,
+    pinned_line,
+    pinned_sentence,
     plural,
+    share_sentence,
     sync_lag_sentence,
     sync_lag_table,
     syncs_sentence,
     title_line,
     traffic_sentence,
     traffic_table,
+    unsent_lines,
     window_sentence,
 )
+from kpsim.reports.shares import imbalances
 from kpsim.simulation.runlog import Fate, RunLog
 from kpsim.units import SECOND_NS
 
@@ -102,6 +108,8 @@ def summary_json(log: RunLog, results: Results = (), known: Figures | None = Non
             }
             for r in affinity_by_service(clients)
         ],
+        "notes": unsent_lines(log),
+        "pinned_flows": [asdict(group) for group in pinned_flows(log)],
         "local_drop_windows": [asdict(window) for window in local_drop_windows(log)],
         "happenings": [asdict(happening) for happening in log.happenings],
         "figures": {name: _plain(value) for name, value in known.items()},
@@ -121,13 +129,19 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     parts += ["", Text(traffic_sentence(log))]
     if log.connections:
         parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
+    if unsent := unsent_lines(log):
+        parts += ["", *_lines([f"note: {line}" for line in unsent])]
+    if pinned := pinned_flows(log):
+        parts += ["", Text(pinned_sentence(log)), *_lines([pinned_line(group) for group in pinned])]
+    if unequal := imbalances(log):
+        parts += ["", *map(Text, map(share_sentence, unequal[:MOST_LINES]))]
     if windows := local_drop_windows(log):
         parts += ["", Text(local_sentence(log)), *_lines([window_sentence(window) for window in windows])]
     if sentence := affinity_sentence(log):
         parts += ["", Text(sentence), _table(affinity_table(log).without_last()), *_lines(break_lines(log))]
-    if log.programming or log.syncs:
+    if log.programming or log.unprogrammed or log.syncs:
         parts += ["", Text(sync_lag_sentence(log))]
-        if log.programming:
+        if log.programming or log.unprogrammed:
             parts.append(_table(sync_lag_table(log)))
         parts.append(Text(syncs_sentence(log)))
     if results:

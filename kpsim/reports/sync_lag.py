@@ -1,5 +1,8 @@
 """Sync lag: the time from a change's trigger to each node's rules, by stage, beside what kube-proxy itself reports.
 
+A change that had not reached the rules when the run ended took at least the time until then. It counts with that time;
+a quantile that such changes may raise is a lower bound.
+
 kube-proxy's own network-programming latency (O-8.6) has one sample for each trigger time that survives until a
 successful sync. Removals and failed syncs lose theirs. So it sees fewer changes than there are, and the lost ones are
 not the quick ones.
@@ -39,6 +42,7 @@ class Quantiles:
     p90_ns: int | None
     p99_ns: int | None
     max_ns: int | None
+    at_least: frozenset[str] = frozenset()  #: names of those that are lower bounds
 
     def named(self) -> list[tuple[str, int | None]]:
         """Return ``p50``, ``p90``, ``p99``, ``max`` with their durations."""
@@ -53,12 +57,19 @@ def nearest_rank(count: int, percent: int) -> int:
     return max(1, -(-count * percent // 100)) - 1
 
 
-def quantiles(durations_ns: Iterable[int]) -> Quantiles:
-    """Return the quantiles of durations, which may be in any order."""
-    ordered = sorted(durations_ns)
+def quantiles(durations_ns: Iterable[int], at_least_ns: Iterable[int] = ()) -> Quantiles:
+    """Return the quantiles of durations, which may be in any order.
+
+    ``at_least_ns`` are durations that had not ended. They may be as long as one likes.
+    """
+    ended = sorted(durations_ns)
+    ordered = sorted([*ended, *at_least_ns])
     if not ordered:
         return Quantiles(0, None, None, None, None)
-    return Quantiles(len(ordered), *(ordered[nearest_rank(len(ordered), percent)] for _, percent in PERCENTS))
+    ranks = {name: nearest_rank(len(ordered), percent) for name, percent in PERCENTS}
+    open_ended = {name for name, rank in ranks.items() if rank >= len(ended) or ended[rank] != ordered[rank]}
+    p50, p90, p99, longest = (ordered[rank] for rank in ranks.values())
+    return Quantiles(len(ordered), p50, p90, p99, longest, frozenset(open_ended))
 
 
 def lag_ns(change: Programming) -> int:
@@ -81,7 +92,12 @@ def stage_ns(change: Programming, stage: Stage) -> int:
 
 def lag_quantiles(log: RunLog) -> Quantiles:
     """Return the quantiles of the true lag over all changes, nodes and families."""
-    return quantiles(map(lag_ns, log.programming))
+    return quantiles(map(lag_ns, log.programming), waiting_ns(log))
+
+
+def waiting_ns(log: RunLog, node: str | None = None) -> list[int]:
+    """Return how long changes had waited that had not reached the rules of a node (None: of any) at the end."""
+    return [log.duration_ns - change.trigger_ns for change in log.unprogrammed if node in (None, change.node)]
 
 
 def reported_ns(log: RunLog) -> list[int]:
@@ -99,7 +115,8 @@ def lag_by_node(log: RunLog) -> dict[str, Quantiles]:
     lags: dict[str, list[int]] = {}
     for change in log.programming:
         lags.setdefault(change.node, []).append(lag_ns(change))
-    return {node: quantiles(lags[node]) for node in sorted(lags)}
+    named = sorted({*lags, *(change.node for change in log.unprogrammed)})
+    return {node: quantiles(lags.get(node, ()), waiting_ns(log, node)) for node in named}
 
 
 class LagQuantiles(NamedTuple):
@@ -113,16 +130,16 @@ class LagQuantiles(NamedTuple):
 def all_quantiles(log: RunLog) -> list[LagQuantiles]:
     """Return the quantiles of lag, legs and kube-proxy's samples, for all nodes together and for each.
 
-    The list is empty if no change was programmed.
+    The list is empty if no change had to be programmed.
     """
-    if not log.programming:
+    if not log.programming and not log.unprogrammed:
         return []
-    by_node: dict[str, list[Programming]] = {}
+    by_node: dict[str, list[Programming]] = {change.node: [] for change in log.unprogrammed}
     for change in log.programming:
         by_node.setdefault(change.node, []).append(change)
     found = []
     for node, part in [("", log.programming), *sorted(by_node.items())]:
-        found.append(LagQuantiles(node, "lag", quantiles(map(lag_ns, part))))
+        found.append(LagQuantiles(node, "lag", quantiles(map(lag_ns, part), waiting_ns(log, node or None))))
         found += [LagQuantiles(node, stage.value, quantiles(stage_ns(c, stage) for c in part)) for stage in Stage]
         reported = quantiles(c.reported_ns for c in part if c.reported_ns is not None)
         found.append(LagQuantiles(node, "reported", reported))
@@ -135,8 +152,11 @@ def typical_changes(log: RunLog) -> list[tuple[str, Programming]]:
     return [(name, ordered[nearest_rank(len(ordered), percent)]) for name, percent in PERCENTS] if ordered else []
 
 
-def ecdf(durations_ns: Sequence[int], limit: int = 400) -> list[tuple[int, float]]:
-    """Return the empirical distribution as steps (duration, share of samples not above it), about ``limit`` at most."""
+def ecdf(durations_ns: Sequence[int], limit: int = 400, *, unended: int = 0) -> list[tuple[int, float]]:
+    """Return the empirical distribution as steps (duration, share of samples not above it), about ``limit`` at most.
+
+    ``unended`` more samples had not ended, so the last share is less than 1.
+    """
     ordered = sorted(durations_ns)
     count = len(ordered)
     last_of_value = [i for i in range(count) if i + 1 == count or ordered[i + 1] != ordered[i]]
@@ -144,4 +164,4 @@ def ecdf(durations_ns: Sequence[int], limit: int = 400) -> list[tuple[int, float
     kept = last_of_value[::stride]
     if last_of_value and kept[-1] != last_of_value[-1]:
         kept.append(last_of_value[-1])
-    return [(ordered[i], (i + 1) / count) for i in kept]
+    return [(ordered[i], (i + 1) / (count + unended)) for i in kept]

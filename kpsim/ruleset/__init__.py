@@ -7,6 +7,7 @@ tool.
 """
 
 from kpsim.ruleset.expressions import (
+    BridgePort,
     Chance,
     Compare,
     Counter,
@@ -15,6 +16,7 @@ from kpsim.ruleset.expressions import (
     Interval,
     Intervals,
     Limit,
+    LocalSocket,
     Lookup,
     NamePattern,
     Recent,
@@ -43,6 +45,7 @@ from kpsim.ruleset.statements import (
     Goto,
     Jump,
     Log,
+    MapNetwork,
     Masquerade,
     NatFlags,
     NoTrack,
@@ -53,6 +56,7 @@ from kpsim.ruleset.statements import (
     Snat,
     Statement,
     Terminal,
+    Unmodelled,
     Verdict,
     moves_nothing,
     target_of,
@@ -73,9 +77,9 @@ from kpsim.ruleset.tables import (
 
 __all__ = [
     "ACCEPT", "ALL_BITS", "DROP", "FOREIGN", "NO_FLAGS", "OF_CONNECTION", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign",
-    "Atom", "Base", "Body", "Chain", "ChainType", "Chance", "Compare", "Counter", "Dnat", "EitherPort", "Expression", "Field",
-    "FieldType", "Goto", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "Log", "Lookup", "Masquerade", "NamePattern",
+    "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "Dnat", "EitherPort", "Expression", "Field",
+    "FieldType", "Goto", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Masquerade", "NamePattern",
     "NatFlags", "NoTrack", "Origin", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference",
-    "Ruleset", "Set", "SetTimeToLive", "Snat", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Verdict", "among", "equal",
+    "Ruleset", "Set", "SetTimeToLive", "Snat", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "Verdict", "among", "equal",
     "moves_nothing", "named", "target_of", "united", "within",
 ]  # fmt: skip

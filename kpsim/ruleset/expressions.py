@@ -1,4 +1,4 @@
-"""Expressions: the conditions of a rule. Most compare a field with values; eight do something of their own.
+"""Expressions: the conditions of a rule. Most compare a field with values; ten do something of their own.
 
 If a packet lacks the field (an ICMP packet has no port, a packet without connection has no connection mark), the
 comparison is false, even if it is negated; ``Compare.absent`` changes that. ``packetpath.matching`` says what an
@@ -138,6 +138,25 @@ class RoutingHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class BridgePort:
+    """True if the packet came in (``side`` ``in``) by a port of a bridge, or will leave (``out``) by one (K-20.2).
+
+    With ``name``, only if the port has that name. A packet that no bridge handed to netfilter makes it ``negate``.
+    """
+
+    side: str
+    name: str | NamePattern | None = None
+    negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSocket:
+    """True if this node has a socket that would receive the packet (K-20.3). ``arguments`` are the words of the rule."""
+
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Counter:
     """Counts the packet under a name. Always true."""
 
@@ -151,7 +170,9 @@ class Unknown:
     words: str
 
 
-Special = EitherPort | Recent | Limit | Chance | ReversePath | RoutingHeader | Counter | Unknown
+Special = (
+    EitherPort | Recent | Limit | Chance | ReversePath | RoutingHeader | BridgePort | LocalSocket | Counter | Unknown
+)
 Expression = Compare | Lookup | Special
 
 

@@ -17,6 +17,7 @@ class FieldType(enum.Enum):
     MARK = "mark"  #: 32 bits
     NAME = "name"  #: one name: a protocol, an interface
     NAMES = "names"  #: some names at once: conntrack states
+    NUMBER = "number"  #: an unsigned integer of at most 32 bits
 
 
 class Field(enum.Enum):
@@ -31,11 +32,20 @@ class Field(enum.Enum):
     ICMP_CODE = "ICMP code"
     TCP_FLAGS = "TCP flags"  #: bits as in the TCP header, see ``TCP_FLAG_BITS``
     TTL = "time to live"  #: of IPv6 the hop limit
+    LENGTH = "length"  #: bytes, with all headers from IP on
     MARK = "mark"
     IIFNAME = "input interface"  #: empty for a packet that this node made (CFG-8.2)
     OIFNAME = "output interface"  #: empty before routing
     SADDR_TYPE = "source type"  #: by the local routing table: LOCAL, UNICAST, … (K-7.4)
     DADDR_TYPE = "destination type"
+    #: as SADDR_TYPE and DADDR_TYPE, but LOCAL and BROADCAST only if the address belongs to that interface
+    SADDR_TYPE_IN = "source type at the input interface"
+    SADDR_TYPE_OUT = "source type at the output interface"
+    DADDR_TYPE_IN = "destination type at the input interface"
+    DADDR_TYPE_OUT = "destination type at the output interface"
+    SOCKET = "socket"  #: whose: ``process`` or ``kernel``; only packets that this node made have one (K-20.1)
+    UID = "user"  #: of the process that made the packet
+    GID = "group"
     #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, and the virtual SNAT and DNAT (CT-3.3)
     CT_STATE = "conntrack state"
     CT_DIRECTION = "direction"  #: ORIGINAL or REPLY
@@ -52,10 +62,12 @@ _TYPES = {
     Field.SADDR: FieldType.ADDRESS, Field.DADDR: FieldType.ADDRESS, Field.CT_ORIGINAL_DADDR: FieldType.ADDRESS,
     Field.SPORT: FieldType.PORT, Field.DPORT: FieldType.PORT, Field.CT_ORIGINAL_DPORT: FieldType.PORT,
     Field.ICMP_TYPE: FieldType.BYTE, Field.ICMP_CODE: FieldType.BYTE, Field.TCP_FLAGS: FieldType.BYTE,
-    Field.TTL: FieldType.BYTE,
+    Field.TTL: FieldType.BYTE, Field.LENGTH: FieldType.NUMBER, Field.UID: FieldType.NUMBER, Field.GID: FieldType.NUMBER,
     Field.MARK: FieldType.MARK, Field.CT_MARK: FieldType.MARK,
     Field.L4PROTO: FieldType.NAME, Field.IIFNAME: FieldType.NAME, Field.OIFNAME: FieldType.NAME,
     Field.SADDR_TYPE: FieldType.NAME, Field.DADDR_TYPE: FieldType.NAME, Field.CT_DIRECTION: FieldType.NAME,
+    Field.SADDR_TYPE_IN: FieldType.NAME, Field.SADDR_TYPE_OUT: FieldType.NAME, Field.DADDR_TYPE_IN: FieldType.NAME,
+    Field.DADDR_TYPE_OUT: FieldType.NAME, Field.SOCKET: FieldType.NAME,
     Field.CT_STATE: FieldType.NAMES,
 }  # fmt: skip
 

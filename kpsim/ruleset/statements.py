@@ -96,6 +96,7 @@ class Redirect:
     """Destination NAT to the machine itself. ``port`` None keeps the packet's port."""
 
     port: int | None = None
+    flags: NatFlags = NO_FLAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +138,31 @@ class Log:
 class Adjust:
     """Changes something that no rule and no route of the model reads, so it decides no packet's fate.
 
-    ``target`` is ``TCPMSS``, ``DSCP``, ``TOS``, ``CLASSIFY`` or ``CHECKSUM``; ``arguments`` are the words of the rule.
+    ``target`` is its name, such as ``TCPMSS``; ``arguments`` are the words of the rule.
     """
 
     target: str
     arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MapNetwork:
+    """Translates an address into another network and keeps its host part: NETMAP.
+
+    In PREROUTING and OUTPUT that is the destination, in INPUT and POSTROUTING the source.
+    """
+
+    base: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unmodelled:
+    """A target that kpsim does not model, kept on request. It may decide anything, so a packet that meets it ends
+    unknown. ``words`` are those of the rule.
+    """
+
+    words: str
 
 
 Statement = (
@@ -158,6 +179,8 @@ Statement = (
     | NoTrack
     | Log
     | Adjust
+    | MapNetwork
+    | Unmodelled
 )
 
 ACCEPT = Terminal(Verdict.ACCEPT)

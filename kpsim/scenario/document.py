@@ -48,8 +48,8 @@ def read_document(text: str, file: str) -> Document:
     """Read the text. InputError unless it is exactly one document, and that an object."""
     reading = Reading()
     read_content(text.encode("utf-8", "surrogatepass"), file, reading)
-    if reading.findings:
-        raise InputError(problems_of(reading.findings))
+    if findings := [*reading.findings, *(fault.finding for read in reading.documents for fault in read.faults)]:
+        raise InputError(problems_of(findings))
     if len(reading.documents) != 1:
         raise InputError(Problem(f"expected one document, a Scenario; got {len(reading.documents)}", file=file))
     read = reading.documents[0]
@@ -108,8 +108,8 @@ def _value(text: str) -> Any:
         raise ValueError(refusal.message) from None
     values = []
     for document in documents:
-        if document.findings:
-            raise ValueError(document.findings[0][1])
+        if document.faults:
+            raise ValueError(document.faults[0].message)
         values.append(document.value)
     if len(values) > 1:
         raise ValueError("expected one value")

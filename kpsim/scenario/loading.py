@@ -14,10 +14,10 @@ from kpsim.errors import InputError
 from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
 from kpsim.manifests.places import problems_of
-from kpsim.objects import ApiObject, Service
+from kpsim.objects import ApiObject, EndpointSlice, Service
 from kpsim.scenario.document import override, read_document
 from kpsim.scenario.problems import findings_of, suggestion
-from kpsim.scenario.references import check_references
+from kpsim.scenario.references import check_references, silent_traffic
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.services import merged_proxy, read_objects
 from kpsim.scenario.settings import check_settings
@@ -27,7 +27,8 @@ from kpsim.scenario.settings import check_settings
 class Scenario:
     """A scenario that can run.
 
-    ``created`` holds the Service of each ``createService`` event by the event's position.
+    ``created`` holds the Service of each ``createService`` event by the event's position, ``created_slices`` the slice
+    of each ``createEndpointSlice`` event.
     """
 
     spec: ScenarioSpec
@@ -35,6 +36,8 @@ class Scenario:
     created: Mapping[int, Service] = field(default_factory=dict)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     source: str = ""
+    notes: tuple[str, ...] = ()  #: what was filled in, skipped or ignored while loading, in words
+    created_slices: Mapping[int, EndpointSlice] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -119,7 +122,8 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     objects = read_objects(spec, document, file)
     problems = [document.attributed(problem) for problem in objects.problems]
     proxy_json = merged_proxy(spec, objects.proxy)
-    complaints = check_proxy_config(proxy_json).complaints
+    check = check_proxy_config(proxy_json)
+    complaints = check.complaints
     findings = [document.finding(message, ("proxy", *path)) for path, message in complaints]
     if proxy_json.get("hostnameOverride"):
         findings.append(
@@ -132,4 +136,5 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     problems += problems_of(findings)
     if problems or config is None:
         raise InputError(problems)
-    return Scenario(spec, objects.initial, objects.created, config, file)
+    notes = tuple(dict.fromkeys((*objects.notes, *check.notes, *silent_traffic(spec))))
+    return Scenario(spec, objects.initial, objects.created, config, file, notes, objects.created_slices)

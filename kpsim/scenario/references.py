@@ -60,6 +60,17 @@ def check_references(
 _Found = Iterator[tuple[Path, str]]
 
 
+def silent_traffic(spec: ScenarioSpec) -> list[str]:
+    """Return remarks on traffic sources of which the file alone says that they send nothing."""
+    scaled = {event.scale.workload for event in spec.events if event.scale is not None and event.scale.replicas}
+    empty = {w.name for w in spec.workloads if not w.replicas and w.name not in scaled}
+    return [
+        f"traffic source {traffic.name} sends nothing: its workload {traffic.workload} has no replicas, and no event scales it"
+        for traffic in spec.traffic
+        if traffic.workload in empty
+    ]
+
+
 def _duplicates(names: Iterable[str], path: Path, what: str) -> _Found:
     seen: set[str] = set()
     for number, name in enumerate(names):
@@ -136,12 +147,13 @@ def _event_problems(spec: ScenarioSpec, names: _Names) -> _Found:
 
 def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
     inner = (*path, event.kind_in_file)
-    for action in (event.rollout, event.scale, event.crash, event.delete_pods):
+    for action in (event.rollout, event.scale, event.crash, event.delete_pods, event.readiness):
         if action is not None:
             yield from _one_known(action.workload, names.workloads, (*inner, "workload"), "workload")
     for placed in (
         event.crash,
         event.delete_pods,
+        event.readiness,
         event.node_down,
         event.node_up,
         event.restart_proxy,
@@ -149,6 +161,9 @@ def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
     ):
         if placed is not None:
             yield from _known(placed.nodes, names.nodes, (*inner, "nodes"), "node")
+    for single in (event.taint_node, event.untaint_node, event.cordon, event.uncordon, event.drain):
+        if single is not None:
+            yield from _one_known(single.node, names.nodes, (*inner, "node"), "node")
     for change in (event.patch_service, event.delete_service):
         if change is not None:
             yield from _one_known(qualified(change.service), names.services, (*inner, "service"), "Service")
@@ -179,6 +194,11 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
         yield (*path, "port"), f"expected the name of one port of the Service; it has {listed}"
     elif traffic.long is not None and matching[0].protocol != "TCP":
         yield (*path, "long"), "long connections are TCP; for UDP let sourcePorts be re-used"
+    elif traffic.connect_timeout_ns is not None and matching[0].protocol != "TCP":
+        yield (
+            (*path, "connectTimeout"),
+            f"only TCP clients repeat their first packet; the port is {matching[0].protocol}",
+        )
     if traffic.ip_family is not None and traffic.ip_family not in service.ip_families:
         yield (*path, "ipFamily"), f"the Service has {', '.join(service.ip_families)}"
     match traffic.via:
@@ -189,12 +209,9 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
             if (
                 not lacking
                 and traffic.origin is not Origin.OUTSIDE
-                and not any(ingress.ip and ingress.ip_mode in (None, "VIP") for ingress in service.ingress)
+                and not any(ingress.ip for ingress in service.ingress)
             ):
-                # without a VIP the packet goes out to the load balancer and comes back from there (PP-11.10)
-                lacking = (
-                    "a load balancer IP of mode VIP, which traffic from inside needs (another way is not modelled yet)"
-                )
+                lacking = "a load balancer IP, which traffic from inside needs (host names are not resolved)"
         case Via.NODE_PORT:
             lacking = "" if service.type in ("NodePort", "LoadBalancer") else "type NodePort or LoadBalancer"
         case Via.CLUSTER_IP:

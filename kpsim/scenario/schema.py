@@ -18,6 +18,9 @@ API_VERSION = "kpsim.dev/v1alpha1"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 ServiceName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+SliceName = Annotated[
+    str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=320)
+]
 IpFamily = Literal["IPv4", "IPv6"]
 Percent = Annotated[str, Field(pattern=r"^\d+%$")]
 Count = Annotated[int, Field(ge=0)]
@@ -26,7 +29,7 @@ Replicas = Annotated[int, Field(ge=0, le=10_000)]
 
 
 def qualified(service: str) -> str:
-    """Return ``namespace/name`` of a Service that is written with or without its namespace."""
+    """Return ``namespace/name`` of a Service or slice that is written with or without its namespace."""
     return service if "/" in service else f"default/{service}"
 
 
@@ -88,6 +91,16 @@ class NamedNode(Part):
     """Of this node's bridge; as that of all nodes if left out."""
 
 
+class PodIpAllocation(enum.StrEnum):
+    """``inTurn``: the next one, so that a released address is given out again when all others were.
+
+    ``lowestFree``: the lowest, so that the next pod may get an address that was released just now.
+    """
+
+    IN_TURN = "inTurn"
+    LOWEST_FREE = "lowestFree"
+
+
 class Nodes(Part):
     """``count`` nodes called node-1, node-2, … or a ``list`` of named ones."""
 
@@ -102,6 +115,9 @@ class Nodes(Part):
     hairpin: bool = True
     """Whether the pods' bridge sends packets back by the port that they came in by: without it no pod reaches itself through a
     Service (K-2.6). CNI plugins differ in it."""
+
+    pod_ip_allocation: Annotated[PodIpAllocation, Field(alias="podIPAllocation")] = PodIpAllocation.IN_TURN
+    """Which free address of its node a new pod gets. CNI plugins differ in it."""
 
     @model_validator(mode="after")
     def _one_way(self) -> "Nodes":
@@ -138,6 +154,9 @@ class Placement(Part):
 class Startup(Part):
     delay: Delay = Delay.of(SECOND_NS)
     """From the pod's creation until its application answers."""
+    address: Delay | None = None
+    """From the pod's creation until it has its address and its kubelet first reports it, not ready (CP-3.4.1); if left out, or if it
+    would be later, when its application answers."""
 
 
 class Readiness(Part):
@@ -219,6 +238,8 @@ class Delays(Part):
     """From the start of a kube-proxy until its first lists have arrived (CP-12)."""
     node_monitor_grace_ns: DurationNs = 50 * SECOND_NS
     """Silence of a node until its pods' Ready conditions are flipped to False (CP-2.9)."""
+    unreachable_toleration_ns: DurationNs = 300 * SECOND_NS
+    """From then on until the node's pods are deleted, so that they are replaced elsewhere: the pods' tolerationSeconds (CP-2.9.1)."""
 
     def watch_delivery_to(self, node: str) -> Delay:
         """Return the delivery delay of one node."""
@@ -279,6 +300,39 @@ class DeletePods(Part):
     """Without any grace: application and API object vanish at once."""
 
 
+class SetReadiness(Part):
+    """The readiness probe of running pods fails, or passes again, while their applications go on answering."""
+
+    workload: Name
+    count: Positive = 1
+    nodes: tuple[Name, ...] = ()
+    """Only pods on these nodes; default: any."""
+    ready: bool = False
+    lasting_ns: Annotated[DurationNs | None, Field(alias="for")] = None
+    """Then the opposite; default: until another event."""
+
+
+class OnNode(Part):
+    node: Name
+
+
+class TaintNode(Part):
+    """A taint on a Node. kube-proxy's /healthz fails with the key ToBeDeletedByClusterAutoscaler (CP-14.2)."""
+
+    node: Name
+    key: Annotated[
+        str,
+        Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=316),
+    ]
+    effect: Literal["NoSchedule", "NoExecute"] = "NoSchedule"
+    """NoSchedule: no new pod is placed there; NoExecute: its pods are deleted, too, as none of them tolerates taints."""
+
+
+class UntaintNode(Part):
+    node: Name
+    key: str
+
+
 class OnNodes(Part):
     nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
 
@@ -299,7 +353,11 @@ class RestartProxy(Part):
 
 
 class FailSyncs(Part):
-    """Loading the rules fails: the next ``count`` times, or every time ``for`` a while."""
+    """Loading the rules fails: in the next ``count`` syncs, or in every sync that starts within ``for`` a while.
+
+    A sync that is under way at the event still succeeds. A sync that fails takes its usual time: it has taken in its
+    changes, fails at its end, and is tried again in full (CP-10.2).
+    """
 
     nodes: tuple[Name, ...] = ()
     """Default: all."""
@@ -317,6 +375,17 @@ class DeleteService(Part):
     service: ServiceName
 
 
+class PatchEndpointSlice(Part):
+    """A JSON merge patch on an EndpointSlice of a Service without selector; it replaces lists as a whole."""
+
+    endpoint_slice: SliceName
+    patch: dict[str, JsonValue]
+
+
+class DeleteEndpointSlice(Part):
+    endpoint_slice: SliceName
+
+
 class ActionKind(enum.StrEnum):
     """The events of a scenario, by the field that carries them."""
 
@@ -326,9 +395,18 @@ class ActionKind(enum.StrEnum):
     DELETE_PODS = "delete_pods"
     NODE_DOWN = "node_down"
     NODE_UP = "node_up"
+    READINESS = "readiness"
+    TAINT_NODE = "taint_node"
+    UNTAINT_NODE = "untaint_node"
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    DRAIN = "drain"
     PATCH_SERVICE = "patch_service"
     CREATE_SERVICE = "create_service"
     DELETE_SERVICE = "delete_service"
+    PATCH_ENDPOINT_SLICE = "patch_endpoint_slice"
+    CREATE_ENDPOINT_SLICE = "create_endpoint_slice"
+    DELETE_ENDPOINT_SLICE = "delete_endpoint_slice"
     RESTART_PROXY = "restart_proxy"
     FAIL_SYNCS = "fail_syncs"
 
@@ -343,10 +421,22 @@ class ScenarioEvent(Part):
     delete_pods: DeletePods | None = None
     node_down: OnNodes | None = None
     node_up: OnNodes | None = None
+    readiness: SetReadiness | None = None
+    taint_node: TaintNode | None = None
+    untaint_node: UntaintNode | None = None
+    cordon: OnNode | None = None
+    """No new pod is placed on the node."""
+    uncordon: OnNode | None = None
+    drain: OnNode | None = None
+    """Cordon the node and delete its pods, each with its grace; their workloads replace them elsewhere."""
     patch_service: PatchService | None = None
     create_service: dict[str, JsonValue] | None = None
     """The Service object."""
     delete_service: DeleteService | None = None
+    patch_endpoint_slice: PatchEndpointSlice | None = None
+    create_endpoint_slice: dict[str, JsonValue] | None = None
+    """The EndpointSlice object, of a Service without selector."""
+    delete_endpoint_slice: DeleteEndpointSlice | None = None
     restart_proxy: RestartProxy | None = None
     fail_syncs: FailSyncs | None = None
 
@@ -430,6 +520,8 @@ class Traffic(Part):
     source_ports: Annotated[int, Field(ge=0, le=28_000)] = 0
     """Source ports that each client keeps and uses in turn; 0: a fresh one for every connection."""
     long: LongConnections | None = None
+    connect_timeout_ns: DurationNs | None = None
+    """How long TCP clients try: they repeat a SYN that gets no answer after 1, 3, 7, 15, 31 and 63 s. Left out: one SYN."""
 
     @model_validator(mode="after")
     def _fitting(self) -> "Traffic":
@@ -437,10 +529,14 @@ class Traffic(Part):
             raise ValueError("expected workload exactly if the traffic is from: pods")
         if self.origin is Origin.PODS and self.nodes:
             raise ValueError("nodes goes with from: nodes or outside; pods send from where they are")
+        if self.origin is Origin.OUTSIDE and self.via is Via.LOAD_BALANCER and self.nodes:
+            raise ValueError("with via: loadBalancer the load balancer chooses the node: nodes goes with other ways")
         if self.origin is not Origin.OUTSIDE and (self.clients != 1 or self.nat):
             raise ValueError("clients and nat go with from: outside")
         if self.long is not None and self.source_ports:
             raise ValueError("sourcePorts goes with short connections and datagrams: an open connection keeps its port")
+        if self.connect_timeout_ns is not None and self.source_ports:
+            raise ValueError("connectTimeout goes with a fresh port for every connection, not with sourcePorts")
         if self.nat and self.clients * self.source_ports > 60_000:
             raise ValueError("expected clients × sourcePorts of at most 60000 behind one address")
         if self.stop_ns is not None and self.stop_ns <= self.start_ns:
@@ -454,6 +550,17 @@ class LoadBalancerSpec(Part):
     interval_ns: Annotated[DurationNs, Field(ge=10 * MILLISECOND_NS)] = 5 * SECOND_NS
     unhealthy_threshold: Positive = 2
     healthy_threshold: Positive = 2
+
+
+class ControllerSpec(Part):
+    """How much the EndpointSlice controller does at once and in a second (CP-1.2 D6, D7)."""
+
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """concurrent-service-endpoint-syncs: Services that it works on at once."""
+    qps: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """kube-api-qps: API calls that its client may send in a second."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = 30
+    """kube-api-burst: API calls that it may send at once after a rest."""
 
 
 # ------------------------------------------------------------------------------------------------------------ document
@@ -479,6 +586,7 @@ class ScenarioSpec(Part):
     icmp_rate_limit: bool = True
     """Linux answers a client's rejected packets 6 times at once and then once a second; the rest is silence (K-3.4)."""
     delays: Delays = Delays()
+    controller: ControllerSpec = ControllerSpec()
     load_balancer: LoadBalancerSpec = LoadBalancerSpec()
     events: tuple[ScenarioEvent, ...] = ()
     traffic: tuple[Traffic, ...] = ()

@@ -4,15 +4,16 @@ Counterpart: kubectl against an API server. Events are tried out in their order 
 that an API server would refuse is an error of the file.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any
 
 from kpsim.cluster import ClusterState
+from kpsim.endpointslices import CONTROLLER_NAME, LABEL_MANAGED_BY
 from kpsim.errors import InputError, Problem
 from kpsim.manifests import apply_patch, check_object, check_objects, load_manifests, patch_object
-from kpsim.manifests.places import Place
+from kpsim.manifests.places import Path, Place
 from kpsim.objects import ApiObject, EndpointSlice, Node, ObjectKey, Service, node_from_json, object_from_json
 from kpsim.scenario.document import Document
 from kpsim.scenario.nodes import CLUSTER_CIDRS, ClusterNode, cluster_families, cluster_nodes
@@ -23,14 +24,16 @@ from kpsim.scenario.schema import ScenarioEvent, ScenarioSpec, qualified
 class ScenarioObjects:
     """The objects of a scenario.
 
-    ``created`` holds the Service of each createService event by the event's position. ``proxy`` is the kube-proxy
-    configuration among the manifests.
+    ``created`` holds the Service of each createService event by the event's position, ``created_slices`` the slice of
+    each createEndpointSlice event. ``proxy`` is the kube-proxy configuration among the manifests.
     """
 
     initial: tuple[ApiObject, ...] = ()
     created: dict[int, Service] = field(default_factory=dict)
+    created_slices: dict[int, EndpointSlice] = field(default_factory=dict)
     proxy: Mapping[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def services(self) -> dict[str, Service]:
@@ -53,6 +56,12 @@ def service_object_key(service: str) -> ObjectKey:
     return ObjectKey("Service", namespace, name)
 
 
+def slice_object_key(name: str) -> ObjectKey:
+    """Return the key of an EndpointSlice that is written with or without its namespace."""
+    namespace, _, name = qualified(name).partition("/")
+    return ObjectKey("EndpointSlice", namespace, name)
+
+
 def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioObjects:
     """Read manifests, inline objects and events of a scenario. ``problems`` holds all that is wrong with them."""
     found = ScenarioObjects()
@@ -60,7 +69,8 @@ def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioO
     nodes = ClusterState.of(map(_family_hint, cluster_nodes(spec.nodes)[:1]))
     given = document.content.get("objects") or []
     try:
-        checked = check_objects(given, place=document.place.at("objects"), existing=_joined(state, nodes))
+        there = _joined(state, nodes)
+        checked = check_objects(given, place=document.place.at("objects"), existing=there, notes=found.notes)
     except InputError as error:
         found.problems += error.problems
         checked = []
@@ -70,7 +80,9 @@ def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioO
             _, state = state.put(obj)
         else:
             found.problems.append(document.problem(_refusal(json.get("kind")), ("objects", number, "kind")))
-    found.initial = tuple(_kept(state))
+    for key in _managed(state):
+        found.problems.append(document.problem(f"{key}: {_MANAGED}", _path_of(key, given)))
+    found.initial = (*state.services, *state.endpoint_slices)
     if not found.problems:
         _try_events(spec, _joined(state, nodes), document, found)
     return found
@@ -102,11 +114,12 @@ def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: Sc
     if not spec.manifests:
         return ClusterState()
     try:
-        loaded = load_manifests([Path(file).parent / name for name in spec.manifests])
+        loaded = load_manifests([FilePath(file).parent / name for name in spec.manifests])
     except InputError as error:
         found.problems += error.problems
         return ClusterState()
     found.proxy = loaded.proxy_config or {}
+    found.notes += loaded.notes
     kept = []
     for key in sorted(loaded.cluster.objects):
         obj = loaded.cluster.objects[key]
@@ -117,13 +130,28 @@ def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: Sc
     return ClusterState.of(kept)
 
 
-def _kept(state: ClusterState) -> Iterable[ApiObject]:
-    """Yield the Services, and the slices of Services without selector. The controller makes all other slices."""
+_MANAGED = (
+    f"the label {LABEL_MANAGED_BY} says that the slice controller writes it. It makes the slices of Services with a selector "
+    "from the pods of workloads, and no others: leave it out, or take the label away to keep it beside those"
+)
+
+
+def _managed(state: ClusterState) -> Iterable[ObjectKey]:
+    """Yield the slices that the controller would rewrite or delete at once (CP-3.3). It leaves all others alone."""
     selecting = {(s.metadata.namespace, s.metadata.name) for s in state.services if s.selector}
-    yield from state.services
     for item in state.endpoint_slices:
-        if (item.metadata.namespace, item.service_name) not in selecting:
-            yield item
+        theirs = (item.metadata.namespace, item.service_name) in selecting
+        if theirs and item.metadata.labels.get(LABEL_MANAGED_BY) == CONTROLLER_NAME:
+            yield item.key
+
+
+def _path_of(key: ObjectKey, given: Sequence[Any]) -> tuple[str | int, ...]:
+    """Return where the object stands in the scenario, or where its manifests are named."""
+    for number, obj in enumerate(given):
+        metadata = obj.get("metadata") or {}
+        if (obj.get("kind"), metadata.get("namespace") or "default", metadata.get("name")) == key:
+            return "objects", number
+    return ("manifests",)
 
 
 # --------------------------------------------------------------------------------------------------------------- events
@@ -143,13 +171,15 @@ def _after(
 ) -> ClusterState:
     if event.create_service is not None:
         place = document.place.at("events", number, "createService")
-        made = object_from_json(check_object(event.create_service, place=place, existing=state))
+        made = object_from_json(check_object(event.create_service, place=place, existing=state, notes=found.notes))
         if not isinstance(made, Service):
             raise InputError(document.problem("expected a Service", ("events", number, "createService", "kind")))
         if state.get(made.key) is not None:
             raise InputError(document.problem(f"there is a {made.key} already", ("events", number, "createService")))
         found.created[number] = made
         return state.put(made)[1]
+    if event.create_endpoint_slice is not None or event.patch_endpoint_slice or event.delete_endpoint_slice:
+        return _after_slice(event, number, state, document, found)
     change = event.patch_service or event.delete_service
     if change is None:
         return state
@@ -164,6 +194,53 @@ def _after(
         return state.remove(old.key)[1]
     place = document.place.at("events", number, "patchService", "patch")
     return state.put(patched(old, event.patch_service.patch, state, place))[1]
+
+
+def _after_slice(
+    event: ScenarioEvent, number: int, state: ClusterState, document: Document, found: ScenarioObjects
+) -> ClusterState:
+    path = ("events", number, event.kind_in_file)
+    if event.create_endpoint_slice is not None:
+        place = document.place.at(*path)
+        made = object_from_json(check_object(event.create_endpoint_slice, place=place, existing=state))
+        if not isinstance(made, EndpointSlice):
+            raise InputError(document.problem("expected an EndpointSlice", (*path, "kind")))
+        if state.get(made.key) is not None:
+            raise InputError(document.problem(f"there is a {made.key} already", path))
+        _refuse_managed(made, state, document, path)
+        found.created_slices[number] = made
+        return state.put(made)[1]
+    change = event.patch_endpoint_slice or event.delete_endpoint_slice
+    assert change is not None
+    old = state.get(slice_object_key(change.endpoint_slice))
+    if not isinstance(old, EndpointSlice):
+        words = f"there is no EndpointSlice {qualified(change.endpoint_slice)} at that time"
+        raise InputError(document.problem(words, (*path, "endpointSlice")))
+    _refuse_managed(old, state, document, path)
+    if event.patch_endpoint_slice is None:
+        return state.remove(old.key)[1]
+    new = patched_slice(old, event.patch_endpoint_slice.patch, state, document.place.at(*path, "patch"))
+    if new.service_name != old.service_name or new.address_type != old.address_type:
+        words = "expected a patch that leaves the slice's Service and its addressType as they are"
+        raise InputError(document.problem(words, (*path, "patch")))
+    return state.put(new)[1]
+
+
+def _refuse_managed(item: EndpointSlice, state: ClusterState, document: Document, path: Path) -> None:
+    """Refuse a slice of a Service with selector: the EndpointSlice controller writes those."""
+    service = state.get(ObjectKey("Service", item.metadata.namespace, item.service_name))
+    if isinstance(service, Service) and service.selector:
+        words = f"Service {_name(service)} has a selector: the EndpointSlice controller makes its slices from its pods"
+        raise InputError(document.problem(words, path))
+
+
+def patched_slice(
+    item: EndpointSlice, patch: Mapping[str, Any], state: ClusterState, place: Place | None = None
+) -> EndpointSlice:
+    """Return the slice after a merge patch, as the API server stores it. InputError if it would refuse the patch."""
+    obj = object_from_json(patch_object(item.json, patch, cluster=state, place=place))
+    assert isinstance(obj, EndpointSlice)
+    return obj
 
 
 def patched(service: Service, patch: Mapping[str, Any], state: ClusterState, place: Place | None = None) -> Service:

@@ -3,6 +3,7 @@
 Counterpart: kube-apiserver. It numbers the writes and hands them to the watchers in order.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,9 +13,13 @@ from kpsim.objects import ApiObject, ObjectKey, object_from_json
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One write: ``number`` is its resource version, ``trigger_ns`` when its cause happened."""
+    """One write: ``number`` is its resource version, ``trigger_ns`` when its cause happened.
+
+    ``version`` counts the writes of this object alone, so that other objects do not change it.
+    """
 
     number: int
+    version: int
     event: Event
     trigger_ns: int
     written_ns: int
@@ -36,6 +41,7 @@ class ApiServer:
     def __init__(self) -> None:
         self.state = ClusterState()
         self._number = 0
+        self._versions: Counter[ObjectKey] = Counter()
         self._watchers: list[Watcher] = []
 
     @property
@@ -64,7 +70,8 @@ class ApiServer:
         return self._tell(event, trigger_ns, now_ns)
 
     def _tell(self, event: Event, trigger_ns: int, now_ns: int) -> Change:
-        change = Change(self._number, event, trigger_ns, now_ns)
+        self._versions[event.key] += 1
+        change = Change(self._number, self._versions[event.key], event, trigger_ns, now_ns)
         for watcher in self._watchers:
             watcher(change)
         return change

@@ -1,12 +1,12 @@
-"""The EndpointSlice controller on the clock: its informers, its queue, and its writes one after the other (CP-3).
+"""The EndpointSlice controller on the clock: its informers, its queue and workers, and its limited writes (CP-3).
 
 Counterpart: kube-controller-manager's endpointslice controller. ``endpointslices`` decides what to write. This module
 decides only when.
 """
 
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from kpsim.endpointslices import (
     ExpectationTracker,
@@ -21,8 +21,9 @@ from kpsim.endpointslices import (
     slices_of,
 )
 from kpsim.objects import Node, ObjectKey, Pod, Service
-from kpsim.scenario.schema import Delays
+from kpsim.scenario.schema import ControllerSpec, Delays
 from kpsim.simulation.apiserver import ApiServer, Change
+from kpsim.simulation.bucket import TokenBucket
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.informers import Informers
@@ -32,6 +33,7 @@ from kpsim.units import SECOND_NS
 RETRY_NS = SECOND_NS  #: first back-off of the service queue, doubled each time (CP-3.2)
 MAX_RETRY_NS = 1000 * SECOND_NS
 MAX_RETRIES = 15
+RETRIES_PER_SECOND, RETRY_BURST = 10, 100  #: of all Services together; the larger of both delays counts
 
 
 @dataclass(slots=True)
@@ -47,9 +49,15 @@ class _Work:
 
 
 class SliceController:
-    """The work queue over all Services. Several keys can be worked on at once, but no key twice (CP-3.2)."""
+    """The work queue over all Services, and the workers that take from it (CP-3.2).
 
-    def __init__(self, clock: Clock, api: ApiServer, delays: Delays, seed: int, log: RunLog) -> None:
+    Each worker works on one key, no key is worked on twice at once, and all calls go through one limited client
+    (CP-1.2 D6, D7).
+    """
+
+    def __init__(
+        self, clock: Clock, api: ApiServer, spec: ControllerSpec, delays: Delays, seed: int, log: RunLog
+    ) -> None:
         self._clock = clock
         self._api = api
         self._delays = delays
@@ -60,6 +68,11 @@ class SliceController:
         self._triggers = TriggerTimeTracker()
         self._own_writes = ExpectationTracker()
         self._work: dict[ObjectKey, _Work] = {}
+        self._waiting: deque[ObjectKey] = deque()
+        self._idle = spec.workers
+        self._client = TokenBucket(spec.qps, spec.burst)
+        self._retries = TokenBucket(RETRIES_PER_SECOND, RETRY_BURST)
+        self._written: Counter[ObjectKey] = Counter()  #: API calls for each slice, so that each has a number
         self._seen_ns: dict[str, int] = {}  #: by kind of object: when its last change is seen
 
     def start(self) -> None:
@@ -83,7 +96,8 @@ class SliceController:
 
     def _on_change(self, change: Change) -> None:
         kind = change.key.kind
-        drawn_ns = draw_ns(self._delays.controller_watch, self._seed, "controller watch", change.key, change.number)
+        delay = self._delays.controller_watch
+        drawn_ns = draw_ns(delay, self._seed, "controller watch", change.key, change.version)
         at_ns = max(self._seen_ns.get(kind, 0), change.written_ns + drawn_ns)
         self._seen_ns[kind] = at_ns
         self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._see(change))
@@ -132,7 +146,8 @@ class SliceController:
                 work.again = True
             elif not work.queued:
                 work.queued = True
-                self._clock.at(now_ns, Rank.CONTROLLER, "controller", lambda: self._process(key))
+                self._waiting.append(key)
+                self._clock.at(now_ns, Rank.CONTROLLER, "controller", self._take)
             return
         due_ns = now_ns + delay_ns
         if work.delayed_ns is not None and work.delayed_ns <= due_ns:
@@ -145,6 +160,12 @@ class SliceController:
                 self._add(key, 0)
 
         self._clock.at(due_ns, Rank.CONTROLLER, "controller", due)
+
+    def _take(self) -> None:
+        """Let idle workers take up what waits, in order."""
+        while self._idle and self._waiting:
+            self._idle -= 1
+            self._process(self._waiting.popleft())
 
     def _process(self, key: ObjectKey) -> None:
         work = self._of(key)
@@ -192,13 +213,22 @@ class SliceController:
         work.triggers_ns.clear()
         self._write(key, owned, trigger_ns, ok=True)
 
-    def _write(self, key: ObjectKey, writes: Iterable[SliceWrite], trigger_ns: int, *, ok: bool) -> None:
+    def _write(self, key: ObjectKey, writes: Sequence[SliceWrite], trigger_ns: int, *, ok: bool) -> None:
         """Send one API call after the other (CP-3.6.2). The key stays in work until the last call has returned."""
-        at_ns = self._clock.now_ns
-        for number, write in enumerate(writes):
-            at_ns += draw_ns(self._delays.slice_write, self._seed, "slice write", write.slice.key, at_ns, number)
-            self._clock.at(at_ns, Rank.API_WRITE, "controller", partial(self._call, write, trigger_ns))
-        self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._done(key, ok=ok))
+        if not writes:
+            self._clock.at(self._clock.now_ns, Rank.CONTROLLER, "controller", lambda: self._done(key, ok=ok))
+            return
+        first, rest = writes[0], writes[1:]
+        now_ns = self._clock.now_ns
+        self._written[first.slice.key] += 1
+        key_of_call = ("slice write", first.slice.key, self._written[first.slice.key])
+        at_ns = now_ns + self._client.take(now_ns) + draw_ns(self._delays.slice_write, self._seed, *key_of_call)
+
+        def arrive() -> None:
+            self._call(first, trigger_ns)
+            self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._write(key, rest, trigger_ns, ok=ok))
+
+        self._clock.at(at_ns, Rank.API_WRITE, "controller", arrive)
 
     def _call(self, write: SliceWrite, trigger_ns: int) -> None:
         if write.verb is WriteVerb.DELETE:
@@ -211,16 +241,20 @@ class SliceController:
     def _done(self, key: ObjectKey, *, ok: bool) -> None:
         work = self._of(key)
         work.processing = False
+        self._idle += 1
         if ok:
             work.failures = 0
         elif work.failures < MAX_RETRIES:
-            self._add(key, min(RETRY_NS << work.failures, MAX_RETRY_NS))
+            shared_ns = self._retries.take(self._clock.now_ns)
+            self._add(key, max(shared_ns, min(RETRY_NS << work.failures, MAX_RETRY_NS)))
             work.failures += 1
         else:
             work.failures = 0
         if work.again:
             work.again = False
             self._add(key, 0)
+        if self._waiting:
+            self._clock.at(self._clock.now_ns, Rank.CONTROLLER, "controller", self._take)
 
     def _happening(self, kind: HappeningKind, key: ObjectKey, detail: str) -> None:
         self._log.happenings.append(Happening(self._clock.now_ns, kind, f"{key.namespace}/{key.name}", detail))

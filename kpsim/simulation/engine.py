@@ -13,17 +13,20 @@ from kpsim.scenario.nodes import cluster_families, cluster_nodes
 from kpsim.scenario.schema import Via, qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
-from kpsim.simulation.apiserver import ApiServer
+from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock
+from kpsim.simulation.clusternodes import Actors
 from kpsim.simulation.controller import SliceController
-from kpsim.simulation.events import Actors, Events
+from kpsim.simulation.endpoints import EndpointWatch, Members
+from kpsim.simulation.events import Events
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, stored_service
-from kpsim.simulation.overdue import OverdueNodes
+from kpsim.simulation.pins import Pins
 from kpsim.simulation.ports import SourcePorts
-from kpsim.simulation.runlog import RunLog
+from kpsim.simulation.rulestimes import RulesTimes
+from kpsim.simulation.runlog import RunLog, Unprogrammed
 from kpsim.simulation.traffic import TrafficSource, World, outside_clients, port_of, service_port_name
 from kpsim.simulation.workloads import Workloads
 
@@ -41,6 +44,7 @@ def blank_log(scenario: Scenario, seed: int) -> RunLog:
         scenario.proxy.mode.value,
         description=spec.description,
         nodes=tuple(node.name for node in cluster_nodes(spec.nodes)),
+        zones={node.name: node.zone for node in cluster_nodes(spec.nodes) if node.zone is not None},
         traffic=tuple(traffic.name for traffic in spec.traffic),
         services=tuple(
             dict.fromkeys(service_port_name(s, port) for s, wanted in ports if (port := port_of(s, wanted)) is not None)
@@ -60,8 +64,10 @@ class Run:
         self.log = blank_log(scenario, seed)
         self.clock = Clock(self._subjects())
         self.api = ApiServer()
+        self.api.watch(EndpointWatch(self.log).on_change)
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)
-        self.controller = SliceController(self.clock, self.api, spec.delays, seed, self.log)
+        self.controller = SliceController(self.clock, self.api, spec.controller, spec.delays, seed, self.log)
+        self.times = RulesTimes([ServiceKey(*qualified(traffic.service).split("/")) for traffic in spec.traffic])
         self.machines = Machines(
             self.nodes, scenario.proxy, seed, self.workloads.at_ip, limit_icmp=spec.icmp_rate_limit
         )
@@ -72,7 +78,7 @@ class Run:
                 node,
                 scenario.proxy,
                 spec.delays,
-                NodeKernel(self.machines, node.name),
+                NodeKernel(self.machines, node.name, self.times),
                 seed=seed,
                 log=self.log,
                 health_changed=partial(self._record_health, node.name),
@@ -80,9 +86,6 @@ class Run:
             )
             for node in self.nodes
         }
-        families = [family.label for family in cluster_families(spec.nodes)]
-        timeout_ns = 2 * scenario.proxy.sync_period_ns  # kube-proxy's health timeout (CP-12 step 5)
-        overdue = OverdueNodes(self.log, self.proxies, families, timeout_ns)
         self.balancers = {
             key: LoadBalancer(
                 self.clock,
@@ -92,11 +95,13 @@ class Run:
                 seed,
                 self.log,
                 has_health_check_port=partial(self._has_health_check_port, self._known(key)),
-                overdue=overdue.at,
             )
             for key in self._balanced_services()
         }
-        self.affinity = AffinityMemory(self.machines)
+        self.affinity = AffinityMemory(self.machines, self.times)
+        self.pins = Pins(self.machines, self.times)
+        dialled = dict.fromkeys(service_object_key(traffic.service) for traffic in spec.traffic)
+        self.members = {key: Members(self.api, key, self.times) for key in dialled}
 
     def _subjects(self) -> list[str]:
         return [
@@ -140,12 +145,22 @@ class Run:
             self.clock,
             self.scenario,
             self.seed,
-            Actors(self.api, self.workloads, self.proxies, tuple(self.balancers.values()), self.machines),
+            Actors(self.api, self.workloads, self.proxies, tuple(self.balancers.values()), Power(self)),
             self.log,
         ).plan()
         self._start_traffic()
         yield self.clock.now_ns
         yield from self.clock.steps(self.spec.duration_ns, progress)
+        self._note_unprogrammed()
+
+    def _note_unprogrammed(self) -> None:
+        """Note the changes that had not reached the rules at the end. A machine that is off passes no packets."""
+        self.log.unprogrammed.extend(
+            Unprogrammed(str(change), str(service), node, family.label, change.trigger_ns, change.written_ns)
+            for node, proxy in self.proxies.items()
+            if not self.machines.is_off(node)
+            for change, service, family in proxy.unprogrammed()
+        )
 
     def _set_up(self) -> None:
         """Make a cluster that has run for an hour: pods ready, slices written, rules in force, nodes in rotation."""
@@ -165,6 +180,13 @@ class Run:
             proxy.start_synced()
         for balancer in self.balancers.values():
             balancer.start()
+        self.api.watch(self._on_change)
+
+    def _on_change(self, change: Change) -> None:
+        """Record what the load balancer of a Service finds if the Service's health check node port has come or gone."""
+        balancer = self.balancers.get(ServiceKey(change.key.namespace, change.key.name))
+        if balancer is not None and change.key.kind == "Service":
+            balancer.record()
 
     def _start_traffic(self) -> None:
         ports = SourcePorts()
@@ -177,6 +199,8 @@ class Run:
                 self.nodes,
                 self.balancers.get(ServiceKey(*qualified(traffic.service).split("/"))),
                 self.affinity,
+                self.pins,
+                self.members[service_object_key(traffic.service)],
                 ports,
             )
             TrafficSource(
@@ -186,6 +210,20 @@ class Run:
     def _record_health(self, node: str) -> None:
         for balancer in self.balancers.values():
             balancer.record(node)
+
+
+class Power:
+    """Switches the nodes' machines off and on."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def power_off(self, node: str) -> None:
+        self._run.machines.power_off(node)
+
+    def power_on(self, node: str) -> None:
+        self._run.machines.power_on(node)
+        self._run.times.lost(node, self._run.clock.now_ns)
 
 
 class _KnownService:

@@ -3,43 +3,23 @@
 Counterpart: people and accidents. An event only calls the part of the simulation that it concerns.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, assert_never
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import assert_never
 
-from kpsim.objects import Service
+from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
-from kpsim.scenario.nodes import ClusterNode, cluster_nodes
-from kpsim.scenario.schema import ActionKind, ScenarioEvent, qualified
-from kpsim.scenario.services import patched, service_object_key
-from kpsim.simulation.apiserver import ApiServer
+from kpsim.scenario.nodes import cluster_nodes
+from kpsim.scenario.schema import ActionKind, Crash, DeletePods, ScenarioEvent, SetReadiness, qualified
+from kpsim.scenario.services import patched, patched_slice, service_object_key, slice_object_key
 from kpsim.simulation.clock import Clock, Rank
+from kpsim.simulation.clusternodes import Actors, ClusterNodes
 from kpsim.simulation.delays import draw_ns
-from kpsim.simulation.kubeproxy import KubeProxy
-from kpsim.simulation.loadbalancer import LoadBalancer
-from kpsim.simulation.manifest import node_object, stored_service, timestamp
+from kpsim.simulation.manifest import stored_service, timestamp
+from kpsim.simulation.pods import PodLife
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
-from kpsim.simulation.workloads import Workloads
 from kpsim.units import format_duration
-
-
-class Power(Protocol):
-    """Switches the nodes' machines off and on."""
-
-    def power_off(self, node: str) -> None: ...
-
-    def power_on(self, node: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Actors:
-    """Everything that an event can act on."""
-
-    api: ApiServer
-    workloads: Workloads
-    proxies: Mapping[str, KubeProxy]
-    load_balancers: Sequence[LoadBalancer]
-    machines: Power
 
 
 class Events:
@@ -51,8 +31,10 @@ class Events:
         self._seed = seed
         self._log = log
         self._actors = actors
-        self._nodes: dict[str, ClusterNode] = {node.name: node for node in cluster_nodes(scenario.spec.nodes)}
-        self._down_since_ns: dict[str, int] = {}
+        spec = scenario.spec
+        self._nodes = ClusterNodes(clock, cluster_nodes(spec.nodes), spec.delays, seed, actors, log)
+        self._back_ns: dict[str, int] = {}  #: when a stopped kube-proxy comes back, by node
+        self._written: Counter[ObjectKey] = Counter()  #: writes of each object, so that each has a number
 
     def plan(self) -> None:
         """Schedule every event."""
@@ -61,12 +43,24 @@ class Events:
 
     def _happen(self, number: int, event: ScenarioEvent) -> None:
         match event.kind:
-            case ActionKind.ROLLOUT | ActionKind.SCALE | ActionKind.CRASH | ActionKind.DELETE_PODS:
+            case (
+                ActionKind.ROLLOUT | ActionKind.SCALE | ActionKind.CRASH | ActionKind.DELETE_PODS | ActionKind.READINESS
+            ):
                 self._workload_event(event)
-            case ActionKind.NODE_DOWN | ActionKind.NODE_UP:
+            case (
+                ActionKind.NODE_DOWN
+                | ActionKind.NODE_UP
+                | ActionKind.TAINT_NODE
+                | ActionKind.UNTAINT_NODE
+                | ActionKind.CORDON
+                | ActionKind.UNCORDON
+                | ActionKind.DRAIN
+            ):
                 self._node_event(event)
             case ActionKind.PATCH_SERVICE | ActionKind.CREATE_SERVICE | ActionKind.DELETE_SERVICE:
                 self._service_event(number, event)
+            case ActionKind.PATCH_ENDPOINT_SLICE | ActionKind.CREATE_ENDPOINT_SLICE | ActionKind.DELETE_ENDPOINT_SLICE:
+                self._slice_event(number, event)
             case ActionKind.RESTART_PROXY | ActionKind.FAIL_SYNCS:
                 self._proxy_event(event)
             case kind:
@@ -88,54 +82,57 @@ class Events:
             self._tell(HappeningKind.SCALE, event.scale.workload, f"to {event.scale.replicas}")
             workloads.scale(event.scale.workload, event.scale.replicas)
         if event.crash is not None:
-            for pod in workloads.choose(event.crash.workload, event.crash.count, event.crash.nodes):
+            for pod in self._chosen("crash", event.crash):
                 workloads.kubelets.crash(pod, restarts=event.crash.restarts)
         if event.delete_pods is not None:
-            for pod in workloads.choose(event.delete_pods.workload, event.delete_pods.count, event.delete_pods.nodes):
+            for pod in self._chosen("deletePods", event.delete_pods):
                 workloads.kubelets.delete(pod, force=event.delete_pods.force)
+        if event.readiness is not None:
+            self._readiness_event(event.readiness)
+
+    def _readiness_event(self, readiness: SetReadiness) -> None:
+        ready, kubelets = readiness.ready, self._actors.workloads.kubelets
+        kinds = {False: HappeningKind.PROBE_FAILS, True: HappeningKind.PROBE_PASSES}
+        pods = self._chosen("readiness", readiness, refusing=ready)
+
+        def turn(pod: PodLife, passes: bool) -> None:
+            if pod.refuses is passes and pod.exists:
+                self._tell(kinds[passes], f"{pod.workload.namespace}/{pod.name}")
+                kubelets.set_probe(pod, passes)
+
+        for pod in pods:
+            turn(pod, ready)
+            if readiness.lasting_ns is not None:
+                back_ns = self._clock.now_ns + readiness.lasting_ns
+                self._clock.at(back_ns, Rank.WORLD, "scenario", partial(turn, pod, not ready))
+
+    def _chosen(
+        self, event: str, choice: Crash | DeletePods | SetReadiness, *, refusing: bool | None = None
+    ) -> list[PodLife]:
+        """Return the pods that an event concerns, and tell if there are fewer than it asks for."""
+        pods = self._actors.workloads.choose(choice.workload, choice.count, choice.nodes, refusing=refusing)
+        if len(pods) < choice.count:
+            self._tell(HappeningKind.NO_EFFECT, choice.workload, f"{event}: {len(pods)} of {choice.count} pods found")
+        return pods
 
     # ------------------------------------------------------------------------------------------------------------ nodes
 
     def _node_event(self, event: ScenarioEvent) -> None:
+        nodes = self._nodes
         for name in event.node_down.nodes if event.node_down else ():
-            if name not in self._down_since_ns:
-                self._node_down(name)
+            nodes.down(name)
         for name in event.node_up.nodes if event.node_up else ():
-            if name in self._down_since_ns:
-                self._node_up(name)
-
-    def _node_down(self, name: str) -> None:
-        now_ns = self._clock.now_ns
-        self._down_since_ns[name] = now_ns
-        self._tell(HappeningKind.NODE_DOWN, name)
-        self._actors.machines.power_off(name)
-        self._actors.workloads.node_down(name)
-        for balancer in self._actors.load_balancers:
-            balancer.set_reachable(name, False)
-        self._actors.proxies[name].stop()
-        lost_ns = now_ns + self._scenario.spec.delays.node_monitor_grace_ns
-
-        def lost() -> None:
-            if self._down_since_ns.get(name) == now_ns:
-                self._tell(HappeningKind.NODE_LOST, name, f"silent for {format_duration(lost_ns - now_ns)}")
-                self._actors.api.put(node_object(self._nodes[name], ready=False), now_ns, lost_ns)
-                self._actors.workloads.node_lost(name, now_ns)
-
-        self._clock.at(lost_ns, Rank.API_WRITE, f"node {name}", lost)
-
-    def _node_up(self, name: str) -> None:
-        now_ns = self._clock.now_ns
-        del self._down_since_ns[name]
-        self._tell(HappeningKind.NODE_UP, name)
-        self._actors.machines.power_on(name)
-        for balancer in self._actors.load_balancers:
-            balancer.set_reachable(name, True)
-        self._actors.workloads.node_up(name)
-        self._start_proxy(name)
-        self._write(
-            f"node {name}",
-            lambda at_ns: self._actors.api.put(node_object(self._nodes[name], ready=True), now_ns, at_ns),
-        )
+            nodes.up(name)
+        if event.taint_node is not None:
+            nodes.taint(event.taint_node.node, event.taint_node.key, event.taint_node.effect)
+        if event.untaint_node is not None:
+            nodes.untaint(event.untaint_node.node, event.untaint_node.key)
+        if event.cordon is not None:
+            nodes.cordon(event.cordon.node)
+        if event.uncordon is not None:
+            nodes.uncordon(event.uncordon.node)
+        if event.drain is not None:
+            nodes.cordon(event.drain.node, drain=True)
 
     # --------------------------------------------------------------------------------------------------------- services
 
@@ -144,70 +141,101 @@ class Events:
         if event.create_service is not None:
             made = stored_service(self._scenario.created[number], timestamp(now_ns))
             self._tell(HappeningKind.SERVICE_CREATED, f"{made.metadata.namespace}/{made.metadata.name}")
-            self._write("scenario", lambda at_ns: api.put(made, now_ns, at_ns))
+            self._write("scenario", made.key, lambda at_ns: api.put(made, now_ns, at_ns))
         if event.delete_service is not None:
             key = service_object_key(event.delete_service.service)
             self._tell(HappeningKind.SERVICE_DELETED, qualified(event.delete_service.service))
-            self._write("scenario", lambda at_ns: api.remove(key, now_ns, at_ns))
+            self._write("scenario", key, lambda at_ns: api.remove(key, now_ns, at_ns))
         if event.patch_service is not None:
-            patch = event.patch_service
+            patch, patched_key = event.patch_service, service_object_key(event.patch_service.service)
             self._tell(HappeningKind.SERVICE_PATCHED, qualified(patch.service), ", ".join(sorted(patch.patch)))
 
             def apply(at_ns: int) -> None:
-                service = api.state.get(service_object_key(patch.service))
+                service = api.state.get(patched_key)
                 if not isinstance(service, Service):
                     self._tell(HappeningKind.PATCH_REFUSED, qualified(patch.service), "there is no such Service")
                     return
                 api.put(patched(service, patch.patch, api.state), now_ns, at_ns)
 
-            self._write("scenario", apply)
+            self._write("scenario", patched_key, apply)
+
+    def _slice_event(self, number: int, event: ScenarioEvent) -> None:
+        """Change a slice that no controller manages, as whoever wrote it does."""
+        api, now_ns = self._actors.api, self._clock.now_ns
+        if event.create_endpoint_slice is not None:
+            made = self._scenario.created_slices[number]
+            self._tell(HappeningKind.SLICE_CREATED, f"{made.metadata.namespace}/{made.metadata.name}")
+            self._write("scenario", made.key, lambda at_ns: api.put(made, now_ns, at_ns))
+        if event.delete_endpoint_slice is not None:
+            key = slice_object_key(event.delete_endpoint_slice.endpoint_slice)
+            self._tell(HappeningKind.SLICE_DELETED, f"{key.namespace}/{key.name}")
+            self._write("scenario", key, lambda at_ns: api.remove(key, now_ns, at_ns))
+        if event.patch_endpoint_slice is not None:
+            patch = event.patch_endpoint_slice
+            key = slice_object_key(patch.endpoint_slice)
+            self._tell(HappeningKind.SLICE_PATCHED, f"{key.namespace}/{key.name}", ", ".join(sorted(patch.patch)))
+
+            def apply(at_ns: int) -> None:
+                found = api.state.get(key)
+                if isinstance(found, EndpointSlice):
+                    api.put(patched_slice(found, patch.patch, api.state), now_ns, at_ns)
+                else:
+                    self._tell(
+                        HappeningKind.PATCH_REFUSED, f"{key.namespace}/{key.name}", "there is no such EndpointSlice"
+                    )
+
+            self._write("scenario", key, apply)
 
     # ------------------------------------------------------------------------------------------------------- kube-proxy
 
     def _proxy_event(self, event: ScenarioEvent) -> None:
         if event.restart_proxy is not None:
-            for name in event.restart_proxy.nodes or self._nodes:
+            for name in event.restart_proxy.nodes or self._nodes.names:
                 self._restart(name, event.restart_proxy.down_ns)
         if event.fail_syncs is not None:
             fail = event.fail_syncs
-            for name in fail.nodes or self._nodes:
+            for name in fail.nodes or self._nodes.names:
                 faults = self._actors.proxies[name].faults
                 if fail.lasting_ns is not None:
                     faults.until_ns = max(faults.until_ns, self._clock.now_ns + fail.lasting_ns)
-                    self._tell(HappeningKind.SYNCS_FAIL, name, f"for {format_duration(fail.lasting_ns)}")
+                    self._tell(
+                        HappeningKind.SYNCS_FAIL, name, f"those that start within {format_duration(fail.lasting_ns)}"
+                    )
                 else:
                     faults.left += fail.count or 0
-                    self._tell(HappeningKind.SYNCS_FAIL, name, f"the next {fail.count}")
+                    self._tell(HappeningKind.SYNCS_FAIL, name, f"the next {fail.count} that start")
 
     def _restart(self, name: str, down_ns: int) -> None:
-        proxy = self._actors.proxies[name]
-        if not proxy.running:
+        """Stop kube-proxy and start it again. One that is stopped already comes back at the later of both times."""
+        proxy, now_ns = self._actors.proxies[name], self._clock.now_ns
+        back_ns = now_ns + down_ns
+        if self._nodes.is_down(name):
+            self._tell(HappeningKind.NO_EFFECT, name, "restartProxy: the node is down")
             return
-        self._tell(HappeningKind.PROXY_STOPPED, name)
-        proxy.stop()
+        if proxy.running:
+            self._tell(HappeningKind.PROXY_STOPPED, name)
+            proxy.stop()
+        else:
+            earlier_ns = self._back_ns[name]
+            words = f"restartProxy: kube-proxy is stopped already, and comes back at {format_duration(max(earlier_ns, back_ns))}"
+            self._tell(HappeningKind.NO_EFFECT if back_ns <= earlier_ns else HappeningKind.PROXY_STOPPED, name, words)
+            back_ns = max(earlier_ns, back_ns)
+        self._back_ns[name] = back_ns
 
         def start() -> None:
-            if not proxy.running and name not in self._down_since_ns:
+            if self._back_ns[name] == back_ns and not proxy.running and not self._nodes.is_down(name):
                 self._tell(HappeningKind.PROXY_STARTED, name)
-                self._start_proxy(name)
+                proxy.start()
 
-        self._clock.at(self._clock.now_ns + down_ns, Rank.WORLD, f"node {name}", start)
-
-    def _start_proxy(self, name: str) -> None:
-        """Start kube-proxy on a node.
-
-        A start reports no change of health, so the load balancers are asked to look again.
-        """
-        self._actors.proxies[name].start()
-        for balancer in self._actors.load_balancers:
-            balancer.look_again(name)
+        self._clock.at(back_ns, Rank.WORLD, f"node {name}", start)
 
     # ------------------------------------------------------------------------------------------------------------- both
 
-    def _write(self, subject: str, write: Callable[[int], object]) -> None:
-        """Send a write to the API server; it arrives after the write delay."""
-        now_ns = self._clock.now_ns
-        at_ns = now_ns + draw_ns(self._scenario.spec.delays.api_write, self._seed, "api write", subject, now_ns)
+    def _write(self, subject: str, key: ObjectKey, write: Callable[[int], object]) -> None:
+        """Send a write of an object to the API server; it arrives after the write delay."""
+        self._written[key] += 1
+        delay_ns = draw_ns(self._scenario.spec.delays.api_write, self._seed, "api write", key, self._written[key])
+        at_ns = self._clock.now_ns + delay_ns
         self._clock.at(at_ns, Rank.API_WRITE, subject, lambda: write(at_ns))
 
     def _tell(self, kind: HappeningKind, subject: str, detail: str = "") -> None:

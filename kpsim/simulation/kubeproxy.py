@@ -5,8 +5,9 @@ reaches the kernel that it programs through an interface.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from kpsim.addresses import Family
@@ -15,12 +16,14 @@ from kpsim.cluster import Event, through_selector
 from kpsim.config import Host, ProxyConfig, resolve
 from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner
+from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import ANNOTATION_TRIGGER_TIME, EndpointSlice, Node, Service
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier, SyncResult
 from kpsim.scenario.nodes import ClusterNode
+from kpsim.scenario.quantities import Delay
 from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer, Change, initial_events
 from kpsim.simulation.clock import Clock, Rank, wall_ns
@@ -43,14 +46,22 @@ class Kernel(Protocol):
 
     def load(self, programmed: Programmed) -> None: ...
 
+    def synced(self, family: Family, result: SyncResult, maps: ServiceMaps, now_ns: int) -> None:
+        """Note, for the run's reports, that these rules are in force."""
+
     def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]: ...
 
     def delete_flows(self, family: Family, flows: Iterable[UdpFlow], now_ns: int) -> int: ...
 
 
+#: the least time between two readings of the clock in one process: a full sync notes its time before the runner sets
+#: its timer, so at the hourly run always more than an hour has gone by (CP-9.1, CP-10.1)
+_TICK_NS = 1
+
+
 @dataclass(frozen=True, slots=True)
 class LocalEndpoints:
-    """A Service's endpoints on this node as of the last successful sync."""
+    """A Service's endpoints on this node as of the running process's last successful sync."""
 
     ready: int = 0  #: what the health check counts (O-13.2)
     usable: int = 0  #: endpoints that Local traffic is sent to: ready ones, else terminating ones that serve (T-2)
@@ -88,8 +99,6 @@ class _Syncing:
     requested_ns: int | None
     result: SyncResult
     deliveries: list[_Delivery]
-    clean_up: bool
-    local: Mapping[ServiceKey, LocalEndpoints]
     in_runner: bool
 
 
@@ -131,6 +140,10 @@ class KubeProxy:
         self._missed: list[Change] = []  #: changes that the next process will find in its lists
         self._proxies: list[_FamilyProxy] = []
         self._health = ProxyHealth(2 * config.sync_period_ns)
+        self._watching_health = False  #: a look at the health is planned for the time at which it may turn by itself
+        #: what the rules in the kernel send Local traffic to; a new process finds them in force (CP-12.1)
+        self._usable: dict[Family, Mapping[ServiceKey, LocalEndpoints]] = {}
+        self._drawn: Counter[Hashable] = Counter()  #: draws for each subject, so that each has a number of its own
         api.watch(self._on_change)
 
     @property
@@ -140,8 +153,13 @@ class KubeProxy:
     # ----------------------------------------------------------------------------------------------------------- health
 
     def local_endpoints(self, service: ServiceKey) -> LocalEndpoints:
-        """Return the endpoints of the first family, which is the one that load balancers probe."""
-        return self._proxies[0].local.get(service, LocalEndpoints()) if self._proxies else LocalEndpoints()
+        """Return the endpoints of the first family, which is the one that load balancers probe.
+
+        ``usable`` counts what the kernel's rules hold, whether or not a process runs that knows of it.
+        """
+        known = self._proxies[0].local.get(service, LocalEndpoints()) if self._proxies else LocalEndpoints()
+        in_force = self._usable.get(self._families[0], {}).get(service, LocalEndpoints())
+        return known if known.usable == in_force.usable else replace(known, usable=in_force.usable)
 
     def answers_health_check(self, service: ServiceKey, *, per_service: bool) -> bool:
         """Return whether the health check node port (else ``/healthz``) answers 200 now (CP-14, CP-15)."""
@@ -178,7 +196,7 @@ class KubeProxy:
             for event in initial_events(self._api.state):
                 if event.key == node.key:
                     self._hand_over(event, None)
-        delay_ns = draw_ns(self._delays.initial_list, self._seed, "initial list", self.name, process)
+        delay_ns = self._draw(self._delays.initial_list, "initial list")
 
         def arrive() -> None:
             if self._process == process and self.running:
@@ -186,10 +204,14 @@ class KubeProxy:
                 self._sync_directly(self._proxies)
 
         self._clock.at(now_ns + delay_ns, Rank.DELIVERY, f"node {self.name}", arrive)
+        self._health_changed()
 
     def _make(self) -> None:
         """Make a new process. What the kernel holds stays in force until the first sync (CP-12.1)."""
         self._process += 1
+        self._usable = {
+            family: local for family, local in self._usable.items() if self._kernel.held(family) is not None
+        }
         self.running = True
         self._listed = None
         self._delivered_ns = {}
@@ -220,6 +242,22 @@ class KubeProxy:
         self._process += 1
         self.running = False
         self._health_changed()
+
+    def lose_power(self) -> None:
+        """End the process with its machine, whose kernel forgets the rules."""
+        self._usable = {}
+        self.stop()
+
+    def unprogrammed(self) -> Iterator[tuple[Change, ServiceKey, Family]]:
+        """Yield the changes that are written and not in this node's rules, with their Service, for each family."""
+        for number, family in enumerate(self._families):
+            proxy = self._proxies[number] if number < len(self._proxies) and self.running else None
+            waiting = [*self._missed, *self._under_way.values()]
+            found = {change.number: change for change in waiting if self._concerns(change, family.label)}
+            for delivery in (*proxy.carried, *proxy.deliveries, *proxy.in_sync) if proxy is not None else ():
+                found[delivery.change.number] = delivery.change
+            for _, change in sorted(found.items()):
+                yield change, _service_and_trigger(change)[0], family
 
     def _receive_lists(self) -> None:
         self._listed = self._api.number
@@ -253,7 +291,7 @@ class KubeProxy:
         if not self.running or self._listed is None:  # no process watches now; the next one's lists contain the change
             self._missed.append(change)
             return
-        drawn_ns = draw_ns(self._watch_delivery, self._seed, "watch", self.name, change.key, change.number)
+        drawn_ns = draw_ns(self._watch_delivery, self._seed, "watch", self.name, change.key, change.version)
         at_ns = max(self._delivered_ns.get(kind, 0), change.written_ns + drawn_ns)
         self._delivered_ns[kind] = at_ns  # each kind has one informer, which hands its events over in order
         process = self._process
@@ -271,6 +309,7 @@ class KubeProxy:
         if seen is None:
             return
         now_ns = self._clock.now_ns
+        was_eligible = self._health.node_eligible
         for proxy in self._proxies:
             wanted = proxy.proxier.on_event(seen, wall_ns(now_ns))
             if not wanted:
@@ -281,6 +320,28 @@ class KubeProxy:
                 proxy.requested_ns = now_ns
             proxy.runner.request(now_ns)
             self._wake(proxy)
+        self._watch_health()
+        if self._health.node_eligible is not was_eligible:
+            self._health_changed()
+
+    def _watch_health(self) -> None:
+        """Plan a look at the health for when the oldest unanswered request turns it, if none answers before (CP-14.1)."""
+        turns_ns = self._health.turns_ns()
+        if turns_ns is None or self._watching_health:
+            return
+        self._watching_health = True
+
+        def look() -> None:
+            self._watching_health = False
+            if not self.running:
+                return
+            if self._health.healthy(wall_ns(self._clock.now_ns)):
+                self._watch_health()
+            else:
+                self._health_changed()
+
+        at_ns = max(turns_ns - wall_ns(0), self._clock.now_ns)
+        self._clock.at(at_ns, Rank.RULES_IN_FORCE, f"node {self.name}", look)
 
     # ------------------------------------------------------------------------------------------------------------- syncs
 
@@ -321,14 +382,8 @@ class KubeProxy:
         now_ns = self._clock.now_ns
         if in_runner:
             proxy.runner.begin(now_ns)
-        clean_up: list[bool] = []
-
-        def flows_wanted() -> tuple[UdpFlow, ...]:
-            clean_up.append(True)  # the table is read at the end of the sync, when the rules are in force
-            return ()
-
         refuse = proxy.proxier.initialised and self.faults.refuse(now_ns)
-        result = proxy.proxier.sync(wall_ns(now_ns), flows_wanted, refuse=refuse)
+        result = proxy.proxier.begin_sync(wall_ns(now_ns), refuse=refuse)
         if not result.ran:
             if in_runner:
                 proxy.runner.finish(now_ns, ok=True)
@@ -338,8 +393,7 @@ class KubeProxy:
         changed = [d for d in proxy.deliveries if _service_and_trigger(d.change)[0] in result.services_changed]
         deliveries, proxy.carried, proxy.deliveries = [*proxy.carried, *changed], [], []
         requested_ns, proxy.requested_ns = proxy.requested_ns, None
-        local = self._count_local(proxy, result) if result.success else proxy.local
-        syncing = _Syncing(now_ns, requested_ns, result, deliveries, bool(clean_up), local, in_runner)
+        syncing = _Syncing(now_ns, requested_ns, result, deliveries, in_runner)
         if instantly:
             self._end(proxy, syncing)
             return
@@ -358,18 +412,22 @@ class KubeProxy:
 
     def _cost_ns(self, proxy: _FamilyProxy, result: SyncResult) -> int:
         cost = self._sync_cost
-        key = ("sync", self.name, proxy.proxier.family.label, self._process, self._clock.now_ns)
-        return draw_ns(cost.base, self._seed, *key) + cost.per_rule_ns * result.transaction.rules_written
+        base_ns = self._draw(cost.base, "sync", proxy.proxier.family.label)
+        return base_ns + cost.per_rule_ns * result.transaction.rules_written
+
+    def _draw(self, delay: Delay, stage: str, *subject: Hashable) -> int:
+        """Draw the delay of the next event of this stage and subject on this node, whichever process it meets."""
+        if delay.constant_ns is not None:
+            return delay.constant_ns
+        self._drawn[stage, *subject] += 1
+        return draw_ns(delay, self._seed, stage, self.name, *subject, self._drawn[stage, *subject])
 
     def _end(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
         """End a sync: its rules come into force, or what a failed sync left of them."""
         now_ns, result, family = self._clock.now_ns, syncing.result, proxy.proxier.family
         self._kernel.load(result.held)
         if result.success:
-            proxy.local = syncing.local
-            self._program(proxy, syncing)
-            if syncing.clean_up:
-                self._clean_up(proxy)
+            self._succeed(proxy, syncing)
         else:
             proxy.carried = syncing.deliveries
             self._log.happenings.append(Happening(now_ns, HappeningKind.SYNC_FAILED, self.name, family.label))
@@ -392,11 +450,15 @@ class KubeProxy:
         )
         self._health_changed()
 
-    def _clean_up(self, proxy: _FamilyProxy) -> None:
-        """Delete the UDP entries whose endpoint is gone (O-12)."""
+    def _succeed(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
+        """Do what follows the loading of the rules: health, health check servers, and stale UDP flows (CP-10.1, O-12)."""
         now_ns, family = self._clock.now_ns, proxy.proxier.family
-        stale = proxy.proxier.stale_flows(self._kernel.udp_flows(family, now_ns))
-        deleted = self._kernel.delete_flows(family, stale, now_ns)
+        self._kernel.synced(family, syncing.result, proxy.proxier.maps, now_ns)
+        flows = partial(self._kernel.udp_flows, family, now_ns)
+        result = proxy.proxier.end_sync(syncing.result, wall_ns(now_ns) - _TICK_NS, flows)
+        proxy.local = self._usable[family] = self._count_local(proxy, result)
+        self._program(proxy, syncing)
+        deleted = self._kernel.delete_flows(family, result.conntrack_deleted, now_ns)
         if deleted:
             self._log.happenings.append(
                 Happening(now_ns, HappeningKind.CONNTRACK_CLEAN_UP, self.name, f"{deleted} UDP entries deleted")

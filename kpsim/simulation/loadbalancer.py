@@ -3,7 +3,7 @@
 Counterpart: a cloud's network load balancer. It knows a node only by the answers to its probes.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kpsim import rng
@@ -47,9 +47,7 @@ class LoadBalancer:
         log: RunLog,
         *,
         has_health_check_port: Callable[[], bool],
-        overdue: Callable[[int], Iterable[str]],
     ) -> None:
-        """``overdue`` returns the nodes that may have become unhealthy by the given time without any event."""
         self._clock = clock
         self._spec = spec
         self._nodes = {node.name: node for node in nodes}
@@ -59,7 +57,6 @@ class LoadBalancer:
         self.service = service
         self._has_health_check_port = has_health_check_port
         self._probes_service = False  #: whether the last probe went to the health check node port, not to ``/healthz``
-        self._overdue = overdue
         self._unreachable: frozenset[str] = frozenset()
         self._beliefs: dict[str, Belief] = {}
         self._recorded: dict[str, tuple[bool, bool, int, int]] = {}
@@ -76,13 +73,8 @@ class LoadBalancer:
         self.record(*self._nodes)
 
     def set_reachable(self, node: str, reachable: bool) -> None:
-        """Say whether the node's machine answers at all."""
+        """Say whether the node's machine answers at all. The caller records the node when all its parts have changed."""
         self._unreachable = self._unreachable - {node} if reachable else self._unreachable | {node}
-        self.look_again(node)
-
-    def look_again(self, node: str) -> None:
-        """Say that something has happened to the node or its kube-proxy. The next ``record`` then looks at it."""
-        self._unrecorded.add(node)
 
     def choose(self, *flow: str | int) -> str | None:
         """Return the node in rotation that gets a flow, or None if no node is in rotation.
@@ -97,14 +89,13 @@ class LoadBalancer:
     def record(self, *nodes: str) -> None:
         """Log every node whose true state or place in the rotation has changed since its last record.
 
-        Records of one call are in the order of the nodes. ``nodes`` are those that something has just happened to.
-        Other nodes are looked at only if they may have changed, too.
+        Records of one call are in the order of the nodes. ``nodes`` are those that something has just happened to. All
+        nodes are looked at if the Service's health check node port has come or gone.
         """
         if not self._beliefs:
             return
-        if len(self._unreachable) < len(self._nodes):
-            self._find_port()
-        candidates = self._unrecorded.union(nodes, self._overdue(self._clock.now_ns))
+        self._find_port()
+        candidates = self._unrecorded.union(nodes)
         self._unrecorded.clear()
         for name in sorted(candidates, key=self._order.__getitem__):
             node = self._nodes[name]
@@ -134,8 +125,6 @@ class LoadBalancer:
         self._clock.at(at_ns, Rank.HEALTH_CHECK, f"node {node.name}", lambda: self._probe(node))
 
     def _probe(self, node: KubeProxy) -> None:
-        if node.name not in self._unreachable:
-            self._find_port()
         self._beliefs[node.name] = self._beliefs[node.name].after(self._passes(node), self._spec)
         self.record(node.name)
         self._plan_probe(node, self._clock.now_ns + self._spec.interval_ns)

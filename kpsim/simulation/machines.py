@@ -1,63 +1,38 @@
-"""The nodes' kernels in a run: they hold rules and pass packets; the module also says whether an application answers.
+"""The nodes' kernels in a run: they hold rules and pass packets.
 
-Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide what a node does to a packet. The
-workloads say which pod runs where.
+Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide what a node does to a packet, and
+``exchange`` judges whether a client gets an answer.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import assert_never
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
+from kpsim.addresses import Family, format_ip, parse_ip
 from kpsim.config import ProxyConfig
 from kpsim.conntrack import COLLECTOR_ROUND_NS, FlowTuple, tuple_of
-from kpsim.fabric import Hop, Journey, Place, Whose, answer_to, fabric_of, reply, send
+from kpsim.exchange import Exchange, Relay, Target, exchange
+from kpsim.fabric import Journey, Whose, answer_to, fabric_of, send, send_from
+from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.stale_flows import UdpFlow
-from kpsim.netfilter import Cause, Disposition, Netns
+from kpsim.netfilter import Netns
 from kpsim.nodes import Machine, make_machines, pod_interface_of, without_hairpin
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.memory import IcmpLimiter
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Origin, Recent, Role
+from kpsim.proxier import SyncResult
+from kpsim.ruleset import Origin, Recent
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
+from kpsim.simulation.answering import RunWorld, Serves, application_of
+from kpsim.simulation.attempts import Attempt, Broken, OpenFlow, followed_entry, lost_at, read_exchange, refusal
 from kpsim.simulation.pods import PodLife
+from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import Fate, Reason
 
 _ACK, _DATA = frozenset({"ACK"}), frozenset({"PSH", "ACK"})
+_TWINS = 16  #: ports tried for a socket that no connection entry knows
 _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFlow:
-    """A connection that works: what the client sends, what the server answers, and who the server is."""
-
-    request: Packet
-    at_node: str
-    local: bool
-    answer: Packet
-    server: Place
-    application: Hashable  #: the pod and its life: the application's successor does not know the connection
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What became of an attempt to connect: of the packet and, if there was one, of its answer.
-
-    The fields have the meaning of those of ``runlog.Connection``.
-    """
-
-    disposition: Fate
-    cause: Reason = Reason.NONE
-    node: str = ""
-    source_ip: str = ""
-    endpoint: str = ""
-    endpoint_node: str = ""
-    seen_source_ip: str = ""
-    new_flow: bool = True
-    rule: str = ""
-    flow: OpenFlow | None = None
 
 
 class Machines:
@@ -73,13 +48,13 @@ class Machines:
         limit_icmp: bool,
     ) -> None:
         self._seed = seed
-        self._at_ip = at_ip
         self._limit_icmp = limit_icmp
         ends = {node.name: (node.ips, node.pod_cidrs) for node in nodes}
         plain = make_machines(ends, pod_interface=pod_interface_of(config))
         self._machines = {node.name: _with_settings(plain[node.name], node, config) for node in nodes}
         self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()
+        self._world = RunWorld(self._fabric, at_ip, self._off)
         self._next_collection_ns = COLLECTOR_ROUND_NS
         for netns in self._fabric.nodes.values():
             self._limit(netns)
@@ -106,6 +81,9 @@ class Machines:
 
     # ----------------------------------------------------------------------------------------------------------- power
 
+    def is_off(self, node: str) -> bool:
+        return node in self._off
+
     def power_off(self, node: str) -> None:
         self._off.add(node)
 
@@ -119,32 +97,58 @@ class Machines:
 
     # --------------------------------------------------------------------------------------------------------- packets
 
-    def connect(self, packet: Packet, at_node: str, now_ns: int, key: Hashable, *, local: bool) -> Attempt:
+    def connect(
+        self,
+        packet: Packet,
+        at_node: str,
+        now_ns: int,
+        key: Hashable,
+        *,
+        local: bool,
+        serves: Serves | None = None,
+        relay: Callable[[Packet], Relay | None] | None = None,
+    ) -> Attempt:
         """Send a first packet, or another datagram of a flow, and the answer if an application gives one.
 
-        ``key`` tells the connection from others: draws depend on it.
+        ``key`` tells the connection from others: draws depend on it. ``serves`` knows the Service that is dialled.
+        ``relay`` is the load balancer outside that takes the packet if it leaves the nodes.
         """
         self._collect(now_ns)
         if at_node in self._off:
-            return Attempt(Fate.DROPPED, Reason.NODE_DOWN)
+            return Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node, silent=True)
+        self._world.dial(serves, relay)
         chooser = SeededChooser(self._seed, key)
-        request = send(self._fabric, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
-        outcome = _outcome(request)
-        if (lost := self._lost_on_the_way(request)) is not None:
-            return replace(outcome, disposition=Fate.FAILED, cause=Reason.NODE_DOWN, endpoint_node=lost)
-        if outcome.disposition is not Fate.DELIVERED or request.end is None:
+        judged = exchange(self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
+        outcome = read_exchange(judged, self._world)
+        if outcome.disposition not in (Fate.DELIVERED, Fate.MISDELIVERED):
             return outcome
-        application = self._application(request.end, request.packet)
-        if application is None:
-            self._refuse(request, now_ns, chooser)
-            return replace(outcome, disposition=Fate.FAILED, cause=Reason.ENDPOINT_GONE)
-        answer = reply(self._fabric, request, now_ns=now_ns, chooser=chooser)
-        cause = self._judge(request, answer)
-        if cause is not Reason.NONE:
-            return replace(outcome, disposition=Fate.FAILED, cause=cause)
+        outer = None if judged.relay is None else self._flow(judged, at_node, local=local)
+        inner = judged.last
+        if outer is not None:
+            at_node, local = inner.request.hops[0].node, False
+        return replace(outcome, flow=replace(self._flow(inner, at_node, local=local), outer=outer))
+
+    def _flow(self, judged: Exchange, at_node: str, *, local: bool) -> OpenFlow:
+        request, answer = judged.request, judged.answer
+        assert request.end is not None and answer is not None
         sent = request.sent.copy()
         sent.in_interface = ""
-        return replace(outcome, flow=OpenFlow(sent, at_node, local, answer.sent, request.end, application))
+        pod = self._world.listener(request.end, Target.of(request.packet))
+        return OpenFlow(sent, at_node, local, answer.sent, request.end, application_of(pod) if pod else None)
+
+    def new_flow_way(self, packet: Packet, at_node: str, now_ns: int, *, local: bool) -> Journey:
+        """Return the way of a client's next new flow, like ``packet`` but of another socket. Nothing remembers it."""
+        for port in range(1, _TWINS):
+            twin = packet.copy()
+            twin.sport = port
+            chooser = SeededChooser(self._seed, ("what if", tuple_of(twin)))
+            way = send(
+                self._world, twin, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local, commit=False,
+                until_translated=True,
+            )  # fmt: skip
+            if followed_entry(way) is None:
+                break
+        return way
 
     def _collect(self, now_ns: int) -> None:
         """Remove expired entries in the collectors' rounds (CT-3.9).
@@ -158,77 +162,72 @@ class Machines:
 
     def establish(self, flow: OpenFlow, now_ns: int) -> None:
         """Send the third packet of the handshake."""
-        self._segment(flow, _ACK, now_ns, from_client=True)
+        for leg in _legs(flow):
+            self._segment(leg, _ACK, now_ns, from_client=True)
 
-    def carry_on(self, flow: OpenFlow, now_ns: int) -> Reason:
+    def carry_on(self, flow: OpenFlow, now_ns: int) -> Broken | None:
         """Send another segment of an open connection and its acknowledgement.
 
-        Returns why the connection no longer works, or NONE.
+        Returns why the connection no longer works, or None.
         """
+        if flow.outer is not None and (broken := self._carry_on(flow.outer, now_ns)) is not None:
+            return replace(broken, followed=None)  # the client's way to the load balancer is nobody's rules
+        return self._carry_on(flow, now_ns)
+
+    def _carry_on(self, flow: OpenFlow, now_ns: int) -> Broken | None:
         if flow.at_node in self._off:
-            return Reason.NODE_DOWN
+            return Broken(Reason.NODE_DOWN)
         journey = self._segment(flow, _DATA, now_ns, from_client=True)
-        if self._lost_on_the_way(journey) is not None:
-            return Reason.NODE_DOWN
+        if lost_at(journey, self._world) is not None:
+            return Broken(Reason.NODE_DOWN)
+        followed = followed_entry(journey)
         if journey.end != flow.server:
-            return _refusal(journey)[1] if journey.end is None else Reason.OTHER
-        if self._application(flow.server, journey.packet) != flow.application:
-            self._refuse(journey, now_ns, SeededChooser(self._seed, ("reset", tuple_of(journey.packet))))
-            return Reason.ENDPOINT_GONE
+            return Broken(refusal(journey)[1] if journey.end is None else Reason.OTHER, followed)
+        listener = self._world.listener(flow.server, Target.of(journey.packet))
+        if (application_of(listener) if listener else None) != flow.application:
+            self._reset(journey, now_ns)
+            return Broken(Reason.ENDPOINT_GONE, followed)
         self._segment(flow, _ACK, now_ns, from_client=False)
-        return Reason.NONE
+        return None
 
     def close(self, flow: OpenFlow, now_ns: int) -> None:
         """Close the connection: the client closes it and the server agrees. An entry in TIME_WAIT stays."""
-        self._segment(flow, _FIN, now_ns, from_client=True)
-        self._segment(flow, _FIN, now_ns, from_client=False)
-        self._segment(flow, _ACK, now_ns, from_client=True)
+        for leg in _legs(flow):
+            self._segment(leg, _FIN, now_ns, from_client=True)
+            self._segment(leg, _FIN, now_ns, from_client=False)
+            self._segment(leg, _ACK, now_ns, from_client=True)
 
     def _segment(self, flow: OpenFlow, flags: frozenset[str], now_ns: int, *, from_client: bool) -> Journey:
         packet = (flow.request if from_client else flow.answer).copy()
         packet.tcp_flags = flags
         packet.in_interface = ""
+        chooser = SeededChooser(self._seed, ("segment", tuple_of(packet)))
+        if not from_client and flow.server.whose is Whose.OUTSIDE:
+            return send_from(self._world, flow.server, packet, last_node=flow.at_node, now_ns=now_ns, chooser=chooser)
         at_node = flow.at_node if from_client else flow.server.node
         local = flow.local if from_client else flow.server.whose is Whose.PROCESS
-        chooser = SeededChooser(self._seed, ("segment", tuple_of(packet)))
-        return send(self._fabric, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
+        return send(self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
 
-    def _lost_on_the_way(self, journey: Journey) -> str | None:
-        return next((hop.node for hop in journey.hops if hop.node in self._off), None)
-
-    def _application(self, end: Place, packet: Packet) -> Hashable:
-        """Return the application that listens where the packet ended, as its pod and life, or None if there is none."""
-        listening = (
-            (pod.key, pod.life)
-            for pod in self._at_ip(format_ip(packet.family, packet.daddr))
-            if pod.answers and pod.node == end.node and _listens(pod, packet)
-        )
-        return next(listening, None)
-
-    def _refuse(self, request: Journey, now_ns: int, chooser: SeededChooser) -> None:
+    def _reset(self, request: Journey, now_ns: int) -> None:
         """Answer with a reset if the pod still exists.
 
         Its kernel sends the reset, and the nodes forget the connection (K-6.3).
         """
         end, packet = request.end, request.packet
-        if end is None or packet.protocol != "tcp":
-            return
-        local = end.whose is Whose.PROCESS
-        if not local and not any(pod.exists for pod in self._at_ip(format_ip(packet.family, packet.daddr))):
+        if end is None or not (end.whose is Whose.PROCESS or self._world.exists(packet)):
             return
         reset = answer_to(packet)
         reset.tcp_flags = _RST
-        send(self._fabric, reset, at_node=end.node, now_ns=now_ns, chooser=chooser, local=local)
+        chooser = SeededChooser(self._seed, ("reset", tuple_of(packet)))
+        local = end.whose is Whose.PROCESS
+        send(self._world, reset, at_node=end.node, now_ns=now_ns, chooser=chooser, local=local)
 
-    def _judge(self, request: Journey, answer: Journey) -> Reason:
-        """Return what is wrong with the answer that the client waits for, or NONE."""
-        if self._lost_on_the_way(answer) is not None:
-            return Reason.NODE_DOWN
-        if answer.end != request.origin or answer.end is None:
-            return Reason.ASYMMETRIC_REPLY
-        if tuple_of(answer.packet) != tuple_of(request.sent).inverse():
-            return Reason.ASYMMETRIC_REPLY
-        return Reason.NONE
+
+def _legs(flow: OpenFlow) -> Iterator[OpenFlow]:
+    """Yield the connections that a flow consists of, the client's own first."""
+    if flow.outer is not None:
+        yield flow.outer
+    yield flow
 
 
 def _with_settings(machine: Machine, node: ClusterNode, config: ProxyConfig) -> Machine:
@@ -239,9 +238,10 @@ def _with_settings(machine: Machine, node: ClusterNode, config: ProxyConfig) -> 
 class NodeKernel:
     """One node's kernel as that node's kube-proxy sees it."""
 
-    def __init__(self, machines: Machines, node: str) -> None:
+    def __init__(self, machines: Machines, node: str, times: RulesTimes) -> None:
         self._machines = machines
         self._node = node
+        self._times = times
 
     @property
     def tcp_be_liberal(self) -> bool:
@@ -255,7 +255,11 @@ class NodeKernel:
         if netns.programmed.get(programmed.family) is not programmed:
             netns.load(programmed)
 
+    def synced(self, family: Family, result: SyncResult, maps: ServiceMaps, now_ns: int) -> None:
+        self._times.synced(self._node, family.label, result, maps, now_ns)
+
     def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]:
+        self._times.cleaned(self._node, family.label, now_ns)
         table = self._machines.netns(self._node).conntrack
         table.expire(now_ns)
         return [listed_flow(entry.original, entry.reply) for entry in table.udp_entries(family)]
@@ -283,87 +287,3 @@ def listed_flow(original: FlowTuple, answer: FlowTuple) -> UdpFlow:
         format_ip(answer.family, answer.daddr),
         answer.dport,
     )
-
-
-def _listens(pod: PodLife, packet: Packet) -> bool:
-    """Return whether the pod listens on the packet's port. A pod that declares no port listens on any."""
-    ports = pod.workload.ports
-    return not ports or any(
-        port.container_port == packet.dport and port.protocol.lower() == packet.protocol for port in ports
-    )
-
-
-# ------------------------------------------------------------------------------------------------------- reading a journey
-
-
-def _outcome(request: Journey) -> Attempt:
-    """Return the outcome as far as the request alone tells.
-
-    DELIVERED: it reached a place where an application may answer.
-    """
-    deciding = _deciding_hop(request)
-    number = request.hops.index(deciding)
-    walk = deciding.walk
-    before = request.hops[number - 1].walk.packet if number else request.sent
-    family = request.sent.family
-    disposition, cause = _refusal(request)
-    translated = (request.packet.daddr, request.packet.dport) != (request.sent.daddr, request.sent.dport)
-    end = request.end
-    if disposition is Fate.DELIVERED and not translated:
-        # no application listens on a node's own address, so its kernel refuses; no machine has any other address
-        on_node = end is not None and end.whose is Whose.PROCESS
-        disposition = Fate.REJECTED if on_node else Fate.DROPPED
-        cause = Reason.NOT_CAPTURED
-    reached = end is not None and translated
-    return Attempt(
-        disposition=disposition,
-        cause=cause,
-        node=deciding.node,
-        source_ip=format_ip(family, before.saddr),
-        endpoint=join_host_port(format_ip(family, request.packet.daddr), request.packet.dport) if translated else "",
-        endpoint_node=end.node if end is not None and reached else "",
-        seen_source_ip=format_ip(family, request.packet.saddr) if reached else "",
-        new_flow=walk.effects.updated is None,
-        rule=str(walk.rule) if walk.rule is not None else "",
-    )
-
-
-def _deciding_hop(journey: Journey) -> Hop:
-    """Return the hop whose rules translated the destination or refused the packet, or the first hop if none did."""
-    for hop in journey.hops:
-        entry = hop.walk.entry
-        if hop.walk.rule is not None or hop.walk.dnat_rule is not None or (entry is not None and entry.dst_nat):
-            return hop
-    return journey.hops[0]
-
-
-_REASONS = {
-    Role.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
-    Role.NO_LOCAL_ENDPOINTS: Reason.NO_LOCAL_ENDPOINTS,
-    Role.SOURCE_RANGE_DROP: Reason.SOURCE_RANGES,
-}
-
-
-#: stops that are not a rule's decision, or not a rule's alone
-_KERNEL_REASONS: dict[Cause | None, Reason] = {
-    Cause.ICMP_RATE: Reason.RATE_LIMITED, Cause.TABLE_FULL: Reason.TABLE_FULL, Cause.HAIRPIN: Reason.NO_HAIRPIN,
-}  # fmt: skip
-
-
-def _refusal(journey: Journey) -> tuple[Fate, Reason]:
-    """Return the fate of a request and, if it ended badly, the reason."""
-    walk = journey.hops[-1].walk
-    cause = _KERNEL_REASONS.get(walk.cause, Reason.OTHER)
-    if cause is Reason.OTHER and walk.rule is not None and walk.rule.rule is not None:
-        cause = _REASONS.get(walk.rule.rule.origin.role, Reason.OTHER)
-    match journey.disposition:
-        case Disposition.DELIVERED:
-            return Fate.DELIVERED, Reason.NONE
-        case Disposition.FORWARDED:
-            return Fate.DROPPED, Reason.NOT_CAPTURED
-        case Disposition.REJECTED:
-            return Fate.REJECTED, cause
-        case Disposition.DROPPED | Disposition.STOLEN | Disposition.UNKNOWN:
-            return Fate.DROPPED, cause
-        case other:
-            assert_never(other)

@@ -3,8 +3,9 @@
 Counterpart: the objects that kubelets write.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from kpsim.inputs import JsonObject
 from kpsim.objects import LABEL_ZONE, Node, Pod, Service, node_from_json, pod_from_json, service_from_json
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Workload
@@ -27,8 +28,18 @@ def stored_service(service: Service, created: str) -> Service:
     return service_from_json({**service.json, "metadata": {"uid": uid, "creationTimestamp": created, **meta}})
 
 
-def node_object(node: ClusterNode, *, ready: bool) -> Node:
-    """Return the Node as its kubelet, or the node lifecycle controller, last wrote it."""
+def node_object(
+    node: ClusterNode, *, ready: bool, taints: Mapping[str, str] | None = None, unschedulable: bool = False
+) -> Node:
+    """Return the Node as its kubelet, the node lifecycle controller and people last wrote it.
+
+    ``taints`` holds effects by key.
+    """
+    marks: JsonObject = {}
+    if taints:
+        marks["taints"] = [{"key": key, "effect": effect} for key, effect in taints.items()]
+    if unschedulable:
+        marks["unschedulable"] = True
     labels = {"kubernetes.io/hostname": node.name}
     if node.zone is not None:
         labels[LABEL_ZONE] = node.zone
@@ -37,7 +48,7 @@ def node_object(node: ClusterNode, *, ready: bool) -> Node:
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": node.name, "labels": labels, "creationTimestamp": CREATED},
-            "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs)},
+            "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs), **marks},
             "status": {
                 "addresses": [{"type": "InternalIP", "address": ip} for ip in node.ips],
                 "allocatable": {"cpu": str(node.cpu)},
@@ -57,7 +68,16 @@ def pod_object(
     ready_changed: str,
     deleted: str | None,
 ) -> Pod:
-    """Return the Pod. ``ready_changed`` and ``deleted`` are the API's texts of those times."""
+    """Return the Pod. ``ready_changed`` and ``deleted`` are the API's texts of those times.
+
+    Without ``ips`` the pod is pending. Without ``ready_changed`` it has no Ready condition yet.
+    """
+    status: JsonObject = {"phase": "Running" if ips else "Pending"}
+    if ips:
+        status |= {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
+    if ready_changed:
+        condition = {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": ready_changed}
+        status["conditions"] = [condition]
     deletion = {} if deleted is None else {"deletionTimestamp": deleted}
     ports = [
         {"containerPort": port.container_port, "name": port.name, "protocol": port.protocol} for port in workload.ports
@@ -78,13 +98,6 @@ def pod_object(
                 "hostNetwork": workload.host_network,
                 "containers": [{"name": "app", "ports": ports}],
             },
-            "status": {
-                "phase": "Running",
-                "podIP": ips[0],
-                "podIPs": [{"ip": ip} for ip in ips],
-                "conditions": [
-                    {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": ready_changed}
-                ],
-            },
+            "status": status,
         }
     )

@@ -9,6 +9,7 @@ Counterpart: the kubelet (CP-2).
 A pod has two states: what is true (its application answers, its network exists) and what the API server has been told.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,6 +24,15 @@ from kpsim.simulation.rollout import Fleet, PodStatus
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
 
+@dataclass(frozen=True, slots=True)
+class PodReport:
+    """The part of a pod's status that endpoints depend on. A pod that no kubelet has reported has neither (CP-3.4.1)."""
+
+    address: bool = False  #: the status names the pod's addresses
+    ready: bool = False
+    changed: str = ""  #: lastTransitionTime of the Ready condition; empty: there is no such condition
+
+
 @dataclass(slots=True, eq=False)
 class PodLife:
     """One pod. ``life`` counts its containers' starts: what was planned for an earlier life does not happen."""
@@ -35,15 +45,18 @@ class PodLife:
     revision: int
     answers: bool = False  #: the application accepts connections and datagrams
     exists: bool = True  #: its network namespace and address exist
-    ready: bool = False  #: what the kubelet thinks
-    ready_changed: str = CREATED
+    refuses: bool = False  #: an event lets its readiness probe fail although the application answers
+    leaves: bool = False  #: it has gone unready after SIGTERM, for good
+    status: PodReport = PodReport()  #: what the kubelet thinks
+    told: PodReport = PodReport()  #: what the API server has been told
     terminating: bool = False  #: its deletion has been requested
     deleted: str | None = None  #: the API object's deletionTimestamp
-    written_ready: bool = False  #: the readiness that the API server has been told
     in_api: bool = False
     life: int = 0
-    writes: int = field(default=0)
-    written_ns: int = 0  #: when the last status write reaches the API server; later writes arrive after it
+    drawn: Counter[str] = field(default_factory=Counter)  #: draws by stage, so that each has a number of its own
+    created_ns: int = 0  #: when the API server has the object
+    written_ns: int = 0  #: when the kubelet's last write reaches the API server; its later writes arrive after it
+    dead_since_ns: int | None = None  #: when its node lost power; what its kubelet had not sent by then is never sent
 
     @property
     def key(self) -> ObjectKey:
@@ -96,25 +109,35 @@ class Kubelets:
     def _count(self, pod: PodLife) -> None:
         """Count the pod for its controller as the API server knows it."""
         if not pod.terminating:
-            status = PodStatus(pod.name, pod.node, pod.revision, pod.written_ready, pod.number)
+            status = PodStatus(pod.name, pod.node, pod.revision, pod.told.ready, pod.number)
             self.fleet(pod.workload.name).put(status)
 
     # ----------------------------------------------------------------------------------------------------- beginning
 
     def adopt(self, pod: PodLife) -> None:
         """Add a pod that has been ready since before the run."""
-        pod.ready = pod.written_ready = pod.in_api = True
+        pod.status = pod.told = PodReport(address=True, ready=True, changed=CREATED)
+        pod.in_api = True
         self._add(pod)
         self._set_answers(pod, True)
         self._put(pod, 0)
 
     def create(self, pod: PodLife) -> None:
-        """Create a pod now. Its application answers after the startup delay."""
+        """Create a pod now. Its application answers after the startup delay.
+
+        The new object has no status: no address and no Ready condition, until its kubelet reports (CP-3.4.1).
+        """
         now_ns = self._clock.now_ns
         self._add(pod)
-        pod.ready_changed = timestamp(now_ns)  # the kubelet's first status says that it is not ready
         self._happening(HappeningKind.POD_CREATED, pod, pod.node)
-        self._report(pod, now_ns, Delay.of(0))
+        pod.created_ns = pod.written_ns = now_ns + self._draw(self._delays.api_write, "create", pod)
+
+        def arrive() -> None:
+            pod.in_api = True
+            self._put(pod, now_ns)
+            self._changed(pod)
+
+        self._at(pod.created_ns, Rank.API_WRITE, pod, arrive)
         self._start(pod)
 
     def _add(self, pod: PodLife) -> None:
@@ -126,37 +149,75 @@ class Kubelets:
             self.by_ip.setdefault(ip, []).append(pod)
 
     def _start(self, pod: PodLife) -> None:
+        """Begin a new life. The kubelet reports the address once the sandbox is up, at the latest as the pod answers."""
         pod.life += 1
-        at_ns = self._clock.now_ns + self._draw(pod.workload.startup.delay, "startup", pod)
-        self._plan(pod, at_ns, self._answers)
+        now_ns, startup = self._clock.now_ns, pod.workload.startup
+        answers_ns = now_ns + self._draw(startup.delay, "startup", pod)
+        if startup.address is not None and not pod.status.address:
+            address_ns = now_ns + self._draw(startup.address, "address", pod)
+            if address_ns < answers_ns:
+                self._plan(pod, address_ns, self._report_address)
+        self._plan(pod, answers_ns, self._answers)
+
+    def _report_address(self, pod: PodLife) -> None:
+        if not pod.status.address:
+            now_ns = self._clock.now_ns
+            pod.status = PodReport(address=True, ready=False, changed=timestamp(now_ns))
+            self._report(pod, now_ns)
 
     def _answers(self, pod: PodLife) -> None:
+        """Let the application answer, and its kubelet notice.
+
+        That goes on while the pod terminates (CP-2.8), unless its application stops answering with the preStop hook.
+        """
         pod.exists = True
-        self._set_answers(pod, True)
-        if not pod.terminating:
-            at_ns = self._clock.now_ns + self._draw(pod.workload.readiness.probe_delay, "readiness", pod)
-            self._plan(pod, at_ns, lambda pod: self._set_ready(pod, True))
+        ends = pod.deleted is not None and not pod.workload.termination.serves_during_pre_stop
+        self._set_answers(pod, not ends)
+        probe_ns = self._draw(pod.workload.readiness.probe_delay, "readiness", pod)
+        if probe_ns == 0 and self._may_be_ready(pod):
+            self._set_ready(pod, True)  # one report says both that it has an address and that it is ready
+            return
+        self._report_address(pod)
+        self._plan(pod, self._clock.now_ns + probe_ns, lambda pod: self._set_ready(pod, True))
+
+    def _may_be_ready(self, pod: PodLife) -> bool:
+        return pod.answers and not pod.refuses and not pod.leaves
 
     def _set_ready(self, pod: PodLife, ready: bool, cause_ns: int | None = None) -> None:
-        if pod.ready == ready:
+        if pod.status.ready == ready or (ready and not self._may_be_ready(pod)):
             return
         now_ns = self._clock.now_ns
-        pod.ready, pod.ready_changed = ready, timestamp(now_ns)
+        pod.status = PodReport(address=True, ready=ready, changed=timestamp(now_ns))
         self._happening(HappeningKind.POD_READY if ready else HappeningKind.POD_NOT_READY, pod, pod.node)
-        self._report(pod, now_ns if cause_ns is None else cause_ns, self._delays.readiness_to_status)
+        self._report(pod, now_ns if cause_ns is None else cause_ns)
+
+    def set_probe(self, pod: PodLife, passes: bool) -> None:
+        """Let the pod's readiness probe pass or fail from now on. The application answers all the while."""
+        now_ns = self._clock.now_ns
+        pod.refuses = not passes
+        at_ns = now_ns + self._draw(pod.workload.readiness.probe_delay, "probe", pod)
+
+        def notice(pod: PodLife) -> None:
+            if pod.refuses is not passes:  # the probe has not changed again meanwhile
+                self._set_ready(pod, passes, now_ns)
+
+        self._plan(pod, at_ns, notice)
 
     # --------------------------------------------------------------------------------------------------------- ending
 
     def delete(self, pod: PodLife, *, force: bool = False) -> None:
-        """Send the deletion of the pod now. With ``force``, application and object are gone once it is written."""
+        """Send the deletion of the pod now. With ``force``, application and object are gone once it is written.
+
+        The deletion is another client's write: it waits for the pod's creation, but not for its kubelet's reports.
+        """
         now_ns = self._clock.now_ns
         pod.terminating = True
         self.fleet(pod.workload.name).remove(pod.name)
-        at_ns = now_ns + self._draw(self._delays.api_write, "delete", pod)
+        at_ns = max(pod.created_ns, now_ns + self._draw(self._delays.api_write, "delete", pod))
         if force:
             self._at(at_ns, Rank.WORLD, pod, lambda: self._exit(pod, now_ns, told=True))
         else:
-            self._at(max(at_ns, pod.written_ns), Rank.API_WRITE, pod, lambda: self._terminate(pod, now_ns))
+            self._at(at_ns, Rank.API_WRITE, pod, lambda: self._terminate(pod, now_ns))
 
     def _terminate(self, pod: PodLife, trigger_ns: int) -> None:
         """Begin the pod's end once its deletion is written: hook, SIGTERM, exit, all within the grace period."""
@@ -177,8 +238,12 @@ class Kubelets:
         if ending.unready_after_sigterm is not None:
             unready_ns = sigterm_ns + self._draw(ending.unready_after_sigterm, "unready", pod)
             if unready_ns < exit_ns:
-                self._plan(pod, unready_ns, lambda pod: self._set_ready(pod, False))
+                self._plan(pod, unready_ns, self._take_leave)
         self._plan(pod, exit_ns, lambda pod: self._exit(pod, exit_ns))
+
+    def _take_leave(self, pod: PodLife) -> None:
+        pod.leaves = True  # a pod that still starts does not become ready any more
+        self._set_ready(pod, False)
 
     def _exit(self, pod: PodLife, trigger_ns: int, *, told: bool = False) -> None:
         """End the application, and with it the pod's address.
@@ -190,14 +255,15 @@ class Kubelets:
         self._set_answers(pod, False)
         self._leave(pod)
         self._happening(HappeningKind.POD_GONE, pod, pod.node)
-        delay_ns = 0
-        if not told:
-            delay_ns = self._draw(self._delays.readiness_to_status, "gone", pod)
-            delay_ns += self._draw(self._delays.api_write, "gone write", pod)
-        pod.written_ns = max(pod.written_ns, self._clock.now_ns + delay_ns)
-        self._at(pod.written_ns, Rank.API_WRITE, pod, lambda: self._remove(pod, trigger_ns))
+        if told:
+            self._at(self._clock.now_ns, Rank.API_WRITE, pod, lambda: self._remove(pod, trigger_ns))
+            return
+        delay_ns = self._draw(self._delays.readiness_to_status, "gone", pod)
+        self._send(pod, delay_ns, "gone write", lambda: self._remove(pod, trigger_ns))
 
     def _remove(self, pod: PodLife, trigger_ns: int) -> None:
+        if not pod.in_api:
+            return
         pod.in_api = False
         self.pods.pop(pod.key, None)
         self._by_workload[pod.workload.name].pop(pod.key, None)
@@ -218,66 +284,86 @@ class Kubelets:
     # --------------------------------------------------------------------------------------------------------- faults
 
     def crash(self, pod: PodLife, *, restarts: bool) -> None:
-        """Stop the application now. The kubelet notices after the probe delay, and starts it again in place."""
+        """Stop the application now. The kubelet notices after the probe delay, and starts it again in place.
+
+        It notices at the latest as the new container runs, because that one's readiness starts as a failure (CP-2.4).
+        """
         now_ns = self._clock.now_ns
         self._happening(HappeningKind.POD_CRASHED, pod, pod.node)
         self._set_answers(pod, False)
-        if restarts:
-            self._start(pod)  # a new life: what was planned for the old one is off
-        else:
-            pod.life += 1
-        at_ns = now_ns + self._draw(pod.workload.readiness.probe_delay, "crash", pod)
-        self._plan(pod, at_ns, lambda pod: None if pod.answers else self._set_ready(pod, False, now_ns))
+        pod.life += 1  # what was planned for the old life is off
+        noticed_ns = now_ns + self._draw(pod.workload.readiness.probe_delay, "crash", pod)
+        answers_ns = now_ns + self._draw(pod.workload.startup.delay, "startup", pod) if restarts else None
+        if answers_ns is not None:
+            noticed_ns = min(noticed_ns, answers_ns)
+        self._plan(pod, noticed_ns, lambda pod: self._set_ready(pod, False, now_ns))
+        if answers_ns is not None:
+            self._plan(pod, answers_ns, self._answers)
 
     def lose_power(self, pod: PodLife) -> None:
-        """Switch the pod off with its node: it answers no more, and its kubelet reports nothing."""
+        """Switch the pod off with its node: it answers no more, and its kubelet sends nothing more."""
         pod.life += 1
         pod.exists = False
+        pod.dead_since_ns = self._clock.now_ns
         self._set_answers(pod, False)
 
     def declare_unready(self, pod: PodLife, since_ns: int) -> None:
         """Set the pod's Ready condition to false, as the node lifecycle controller does (CP-2.9)."""
-        if pod.ready:
-            pod.ready, pod.ready_changed = False, timestamp(self._clock.now_ns)
-            self._happening(HappeningKind.POD_NOT_READY, pod, pod.node)
-            self._report(pod, since_ns, Delay.of(0))
+        if not pod.told.ready:
+            return
+        now_ns = self._clock.now_ns
+        pod.status = report = PodReport(address=True, ready=False, changed=timestamp(now_ns))
+        self._happening(HappeningKind.POD_NOT_READY, pod, pod.node)
+        at_ns = now_ns + self._draw(self._delays.api_write, "declared", pod)
+        self._at(at_ns, Rank.API_WRITE, pod, lambda: self._arrive(pod, report, since_ns))
 
     def power_on(self, pod: PodLife) -> None:
         """Start the pod again with its node. It is not ready until it answers."""
+        pod.dead_since_ns = None
         if pod.terminating:
             self._exit(pod, self._clock.now_ns)
             return
         pod.exists = True
+        pod.status = pod.told  # the kubelet knows nothing but what the API server tells it
         self._set_ready(pod, False)
         self._start(pod)
 
     # ------------------------------------------------------------------------------------------------------- reporting
 
-    def _report(self, pod: PodLife, trigger_ns: int, before: Delay) -> None:
-        """Send the pod's state as it is now. It reaches the API server later, after earlier reports."""
-        pod.writes += 1
-        ready, changed = pod.ready, pod.ready_changed
-        delay_ns = self._draw(before, "status", pod) + self._draw(self._delays.api_write, "write", pod)
-        pod.written_ns = max(pod.written_ns, self._clock.now_ns + delay_ns)
+    def _report(self, pod: PodLife, trigger_ns: int) -> None:
+        """Send the pod's status as the kubelet sees it now. It reaches the API server later, after earlier reports."""
+        report = pod.status
+        delay_ns = self._draw(self._delays.readiness_to_status, "status", pod)
+        self._send(pod, delay_ns, "write", lambda: self._arrive(pod, report, trigger_ns))
 
-        def arrive() -> None:
-            if pod.key in self.pods:
-                pod.written_ready = ready
-                pod.in_api = True
-                self._count(pod)
-                self._put(pod, trigger_ns, ready=ready, changed=changed)
-                self._changed(pod)
+    def _send(self, pod: PodLife, delay_ns: int, stage: str, arrive: Callable[[], None]) -> None:
+        """Let the pod's kubelet send a write after ``delay_ns``, unless its node has lost power by then."""
+        sent_ns = self._clock.now_ns + delay_ns
+        pod.written_ns = max(pod.written_ns, sent_ns + self._draw(self._delays.api_write, stage, pod))
 
-        self._at(pod.written_ns, Rank.API_WRITE, pod, arrive)
+        def reach() -> None:
+            if pod.dead_since_ns is None or sent_ns <= pod.dead_since_ns:
+                arrive()
 
-    def _put(self, pod: PodLife, trigger_ns: int, *, ready: bool | None = None, changed: str = "") -> None:
+        self._at(pod.written_ns, Rank.API_WRITE, pod, reach)
+
+    def _arrive(self, pod: PodLife, report: PodReport, trigger_ns: int) -> None:
+        if not pod.in_api:
+            return  # the object is gone
+        pod.told = report
+        self._count(pod)
+        self._put(pod, trigger_ns)
+        self._changed(pod)
+
+    def _put(self, pod: PodLife, trigger_ns: int) -> None:
+        """Write the object with what the API server has been told, never with what the kubelet has not sent yet."""
         obj = pod_object(
             pod.workload,
             name=pod.name,
             node=pod.node,
-            ips=pod.ips,
-            ready=pod.written_ready if ready is None else ready,
-            ready_changed=changed or pod.ready_changed,
+            ips=pod.ips if pod.told.address else (),
+            ready=pod.told.ready,
+            ready_changed=pod.told.changed,
             deleted=pod.deleted,
         )
         self._api.put(obj, trigger_ns, self._clock.now_ns)
@@ -291,7 +377,11 @@ class Kubelets:
         self._clock.at(at_ns, rank, f"workload {pod.workload.name}", action)
 
     def _draw(self, delay: Delay, stage: str, pod: PodLife) -> int:
-        return draw_ns(delay, self._seed, stage, pod.workload.namespace, pod.name, pod.life, pod.writes)
+        """Draw the delay of the pod's next event of this stage. Other stages do not change it."""
+        if delay.constant_ns is not None:
+            return delay.constant_ns
+        pod.drawn[stage] += 1
+        return draw_ns(delay, self._seed, stage, pod.workload.namespace, pod.name, pod.drawn[stage])
 
     def _happening(self, kind: HappeningKind, pod: PodLife, detail: str) -> None:
         subject = f"{pod.workload.namespace}/{pod.name}"

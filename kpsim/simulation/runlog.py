@@ -4,6 +4,7 @@ Times are nanoseconds since the start of the run. Names are those of Kubernetes 
 """
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -16,7 +17,9 @@ class Fate(enum.StrEnum):
     DELIVERED = "delivered"  #: a running endpoint got it, and the endpoint's answer came back
     REJECTED = "rejected"  #: refused at once: ICMP error or RST
     DROPPED = "dropped"  #: the client gets no answer
-    FAILED = "failed"  #: it reached something that does not answer for the service (dead pod, wrong address)
+    #: it reached something that does not answer for the Service (dead pod, wrong address), or was set up and broke later
+    FAILED = "failed"
+    MISDELIVERED = "misdelivered"  #: somebody answered who is no endpoint of the Service
 
 
 class Reason(enum.StrEnum):
@@ -30,7 +33,12 @@ class Reason(enum.StrEnum):
     NO_LOCAL_ENDPOINTS = "no local endpoints"
     SOURCE_RANGES = "source ranges"
     ENDPOINT_GONE = "endpoint gone"  #: rules or a conntrack entry led to a pod that no longer runs
+    MISDELIVERED = (
+        "misdelivered"  #: rules or a conntrack entry led to an application that is no endpoint of the Service
+    )
     NOT_CAPTURED = "not captured"  #: kube-proxy's rules left the packet alone
+    #: the flow's connection entry is older than the Service's rules, so they never saw the packet (CT-3.5)
+    OLDER_THAN_SERVICE = "older than its Service"
     RATE_LIMITED = "refusal rate limited"  #: no endpoint, and Linux limits its refusals per client (K-3.4): no answer
     TABLE_FULL = "connection table full"  #: the node had no room for another connection (CT-7.2)
     NO_HAIRPIN = (
@@ -40,6 +48,39 @@ class Reason(enum.StrEnum):
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
     ASYMMETRIC_REPLY = "reply from another address"
     OTHER = "other"
+
+
+class PinKind(enum.StrEnum):
+    """How a connection entry differed from the rules that were in force, where that cost a connection."""
+
+    REFUSED = "entry against refusal"  #: the entry led to an endpoint; the rules refuse
+    FORMER_ENDPOINT = "former endpoint"  #: the entry led to what is no endpoint any more; the rules have others
+    SERVICE_GONE = "entry outlives its Service"  #: the entry led to an endpoint; the rules no longer know the Service
+    OLDER = "older than its Service"  #: the entry translates nothing, because it is older than the Service's rules
+
+
+class CleanUp(enum.StrEnum):
+    """Why kube-proxy's clean-up of stale flows left the entry (CT-1, CT-2)."""
+
+    NOT_ITS_PROTOCOL = "the clean-up never touches entries of this protocol (CT-2.1)"
+    NO_SERVICE = "the clean-up looks only at Services that exist (CT-2.2)"
+    NOT_SERVING = "the clean-up passed the Service over because it has no serving endpoint (CT-2.2)"
+    NOT_RUN = (
+        "no clean-up has run since: only a successful sync with a change of UDP endpoints runs one (CT-1.1, CT-1.2)"
+    )
+    STILL_SERVES = "the clean-up keeps flows to an endpoint that still serves (CT-2.3.4)"
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A connection entry that overrode the rules: state against rules."""
+
+    kind: PinKind
+    node: str  #: whose table holds the entry
+    entry_ns: int  #: when the entry was made
+    leads_to: str  #: the ``ip:port`` to which the entry sends the flow
+    since_ns: int | None  #: since when the node's rules say otherwise; None: unknown
+    clean_up: CleanUp
 
 
 class Frontend(enum.StrEnum):
@@ -53,7 +94,10 @@ class Frontend(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One connection attempt (or UDP datagram of a flow)."""
+    """One connection attempt (or UDP datagram of a flow).
+
+    A long connection is one record, too: of the attempt, with the end that the connection came to.
+    """
 
     at_ns: int
     traffic: str  #: name of the traffic source in the scenario
@@ -64,7 +108,7 @@ class Connection:
     service: str  #: ``namespace/name:port``
     protocol: str  #: TCP, UDP, SCTP
     traffic_policy: str  #: Cluster or Local, the policy that applied to this frontend
-    node: str  #: where the packet met kube-proxy's rules; empty if it met none
+    node: str  #: where the packet met kube-proxy's rules, or the node that was off; empty if it met no node
     disposition: Fate
     cause: Reason
     endpoint: str  #: the ``ip:port`` that it was sent to; empty if none
@@ -74,6 +118,17 @@ class Connection:
     rule: str  #: text of the rule that decided, for rejects and drops
     session_affinity: bool  #: the service port has ClientIP affinity
     affinity_break: str = ""  #: why this client did not get its former endpoint; empty if it did, and at first contact
+    broken_ns: int | None = None  #: when a connection that was set up broke
+    syn_retries: int = (
+        0  #: how often the client repeated its SYN, after 1, 3, 7, … s; the record says what became of the last
+    )
+    answered_by: str = ""  #: ``namespace/name`` of the pod that answered
+    pin: Pin | None = None  #: the connection entry that overrode the rules, if that cost the connection
+
+    @property
+    def established(self) -> bool:
+        """Whether the connection was set up, even if it broke later."""
+        return self.disposition is Fate.DELIVERED or self.broken_ns is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +164,18 @@ class Programming:
 
 
 @dataclass(frozen=True, slots=True)
+class Unprogrammed:
+    """A change that had not reached one node's rules when the run ended. The node's machine was on."""
+
+    change: str
+    service: str  #: ``namespace/name``
+    node: str
+    family: str
+    trigger_ns: int
+    written_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeHealth:
     """A load balancer's belief about a node for a service, and the truth, recorded whenever either changes."""
 
@@ -136,10 +203,22 @@ class HappeningKind(enum.StrEnum):
     NODE_DOWN = "node down"
     NODE_LOST = "node lost"
     NODE_UP = "node up"
+    NODE_TAINTED = "node tainted"
+    NODE_UNTAINTED = "node untainted"
+    NODE_CORDONED = "node cordoned"
+    NODE_UNCORDONED = "node uncordoned"
+    NODE_DRAINED = "node drained"
+    PODS_EVICTED = "pods evicted"
+    PROBE_FAILS = "readiness probe fails"
+    PROBE_PASSES = "readiness probe passes"
     SERVICE_CREATED = "service created"
     SERVICE_PATCHED = "service patched"
     SERVICE_DELETED = "service deleted"
     PATCH_REFUSED = "patch refused"
+    SLICE_CREATED = "slice created"
+    SLICE_PATCHED = "slice patched"
+    SLICE_DELETED = "slice deleted"
+    NO_EFFECT = "event without effect"
     SLICE_SYNC_STALE = "slice sync stale"
     HINTS_ENABLED = "TopologyAwareHintsEnabled"
     HINTS_DISABLED = "TopologyAwareHintsDisabled"
@@ -158,6 +237,28 @@ class Happening:
     kind: HappeningKind
     subject: str
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Connections that a traffic source did not attempt in its turns, for one reason."""
+
+    traffic: str
+    why: str
+    connections: int
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSpell:
+    """A stretch of time in which an EndpointSlice lists an endpoint as ready."""
+
+    service: str  #: ``namespace/name:port``
+    endpoint: str  #: ``ip:port``
+    node: str  #: empty: the slice names none
+    from_ns: int
+    until_ns: int | None = None  #: None: to the end of the run
 
 
 @dataclass(frozen=True)
@@ -181,3 +282,7 @@ class RunLog:
     nodes: tuple[str, ...] = ()
     traffic: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    zones: Mapping[str, str] = field(default_factory=dict)  #: node → zone; nodes without zone are left out
+    endpoints: list[EndpointSpell] = field(default_factory=list)  #: in the order of their beginnings
+    unprogrammed: list[Unprogrammed] = field(default_factory=list)  #: by node, family and change
+    unsent: list[Unsent] = field(default_factory=list)  #: in the order of their first turns

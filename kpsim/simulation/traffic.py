@@ -6,23 +6,30 @@ Counterpart: clients. The load is open loop: a source sends at its rate whatever
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from kpsim.addresses import Family, canonical_ip, format_ip, parse_ip
+from kpsim.exchange import Relay
 from kpsim.objects import Service, ServicePortSpec
 from kpsim.packet import Packet
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Arrivals, Origin, Traffic, Via, qualified
 from kpsim.simulation.affinity import AffinityMemory, Break
+from kpsim.simulation.attempts import Attempt, OpenFlow
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns, exponential
+from kpsim.simulation.endpoints import Members
 from kpsim.simulation.loadbalancer import LoadBalancer
-from kpsim.simulation.machines import Attempt, Machines, OpenFlow
+from kpsim.simulation.machines import Machines
+from kpsim.simulation.pins import Dial, Pins
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.ports import SourcePorts
-from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog, Unsent
 from kpsim.units import SECOND_NS
 
 _FIRST_CLIENT6 = 0x20010DB8 << 96 | 1
+#: when Linux repeats a SYN that gets no answer, after the first (net.ipv4.tcp_syn_retries 6)
+SYN_REPEATED_NS = tuple(seconds * SECOND_NS for seconds in (1, 3, 7, 15, 31, 63))
 FIRST_NAT, NAT = 1024, 64512  #: source ports of a router that translates: the first, and how many
 
 _FRONTENDS = {
@@ -96,6 +103,19 @@ class _Dialled:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One connection of a source, from its first packet on."""
+
+    number: int
+    sender: TrafficSender
+    dialled: _Dialled
+    family: Family
+    started_ns: int
+    retries: int = 0  #: how often its SYN was repeated
+    record: int | None = None  #: its place in the log
+
+
 @dataclass(frozen=True)
 class World:
     """The parts of the simulation that a traffic source uses."""
@@ -106,6 +126,8 @@ class World:
     nodes: Sequence[ClusterNode]
     load_balancer: LoadBalancer | None
     affinity: AffinityMemory
+    pins: Pins
+    members: Members
     ports: SourcePorts
 
 
@@ -130,6 +152,7 @@ class TrafficSource:
         self._dialled: dict[Family, _Dialled] = {}
         self._uses: dict[str, int] = {}  #: by client: how often it has sent
         self._number = 0
+        self._unsent: dict[str, int] = {}  #: by reason: its place in the log
 
     @property
     def _subject(self) -> str:
@@ -152,6 +175,14 @@ class TrafficSource:
             self._send(number, sender, service, family)
         self._plan_next()
 
+    def _skip(self, why: str) -> None:
+        """Note that a connection was not attempted."""
+        now_ns, log = self._clock.now_ns, self._log.unsent
+        place = self._unsent.setdefault(why, len(log))
+        if place == len(log):
+            log.append(Unsent(self._traffic.name, why, 0, now_ns, now_ns))
+        log[place] = replace(log[place], connections=log[place].connections + 1, last_ns=now_ns)
+
     # ------------------------------------------------------------------------------------------------------------ sender
 
     def _sender(self, number: int, family: Family) -> TrafficSender | None:
@@ -161,6 +192,7 @@ class TrafficSource:
             case Origin.PODS:
                 pods = self._world.pods(traffic.workload or "")
                 if not pods:
+                    self._skip(f"no pod of workload {traffic.workload} runs")
                     return None
                 pod = pods[number % len(pods)]
                 local = pod.workload.host_network
@@ -176,7 +208,10 @@ class TrafficSource:
                     return TrafficSender(inner, address, self._behind_nat(inner, client, number), None)
                 sender = TrafficSender(address, address, 0, None, number=client)
         port = self._ephemeral(sender)
-        return None if port is None else replace(sender, port=port)
+        if port is None:
+            self._skip(f"{sender.client} has no free source port")
+            return None
+        return replace(sender, port=port)
 
     def _ephemeral(self, sender: TrafficSender) -> int | None:
         sockets = self._traffic.source_ports
@@ -224,24 +259,81 @@ class TrafficSource:
         If it offers nothing, return what they dialled last.
         """
         port = port_of(service, self._traffic.port)
-        ips, number = dialled_addresses(service, port, self._traffic.via)
+        ips, number = dialled_addresses(service, port, self._traffic.via, inside=self._inside)
         address = of_family(ips, family)
         if port is not None and number and (address or not ips):
             self._dialled[family] = _Dialled(port, address, number)
         return self._dialled.get(family)
 
+    @property
+    def _inside(self) -> bool:
+        return self._traffic.origin is not Origin.OUTSIDE
+
+    def _lacking(self, service: Service, family: Family) -> str:
+        """Say what the Service lacks that its clients would dial."""
+        name, port = qualified(self._traffic.service), port_of(service, self._traffic.port)
+        if port is None:
+            return f"Service {name} has no port {self._traffic.port}"
+        match self._traffic.via:
+            case Via.NODE_PORT:
+                return f"Service {name} has no node port"
+            case Via.LOAD_BALANCER:
+                if not port.node_port and not _vips(service):
+                    return f"Service {name} has no node port that its load balancer could dial"
+                return f"Service {name} has no load balancer IP of family {family.label}"
+            case Via.EXTERNAL_IP:
+                return f"Service {name} has no external IP of family {family.label}"
+            case Via.CLUSTER_IP:
+                return f"Service {name} has no cluster IP of family {family.label}"
+
+    def _relay(self, service: Service, port: ServicePortSpec, sender: TrafficSender, packet: Packet) -> Relay | None:
+        """Return what the load balancer does with a packet that came out to it: it dials a node port (PP-11.10).
+
+        None: the packet is for no load balancer.
+        """
+        proxies = (parse_ip(ingress.ip) for ingress in service.ingress if ingress.ip_mode == "Proxy")
+        balancer = self._world.load_balancer
+        if (packet.family, packet.daddr) not in proxies or packet.dport != port.port or balancer is None:
+            return None
+        name, node = f"the load balancer of {balancer.service}", None
+        if self._world.members.service_exists:
+            node = balancer.choose(self._traffic.name, sender.client, sender.port)
+        if node is None:
+            return Relay(name)
+        address = parse_ip(self._nodes[node].ip(packet.family))
+        own_port = self._world.ports.fresh(name, (node, port.node_port))
+        if address is None or own_port is None:
+            return Relay(name)
+        dialled = Packet(packet.family, packet.protocol, packet.daddr, address[1], own_port, port.node_port)
+        return Relay(name, ((node, dialled),))
+
     # ----------------------------------------------------------------------------------------------------------- sending
 
     def _send(self, number: int, sender: TrafficSender, service: Service, family: Family) -> None:
-        now_ns = self._clock.now_ns
         dialled = self._dial(service, family)
         if dialled is None:
-            return  # the Service never had an address of this family to dial
-        port = dialled.port
-        target = self._target(dialled, sender, number, family)
-        if target is None:
-            self._record(sender, service, port, Attempt(Fate.DROPPED, Reason.NO_HEALTHY_NODE), Break.NONE)
+            self._skip(self._lacking(service, family))  # the Service never had such an address
             return
+        self._attempt(_Turn(number, sender, dialled, family, self._clock.now_ns))
+
+    def _attempt(self, turn: _Turn) -> None:
+        """Send a connection's first packet, for the first time or again."""
+        now_ns, sender, port = self._clock.now_ns, turn.sender, turn.dialled.port
+        service = self._world.service()
+        outcome, dial = self._connect(turn, service, now_ns)
+        record = self._record(turn, service, outcome, self._break(sender, service, port, outcome))
+        if port.protocol != "TCP":
+            return
+        if outcome.flow is not None and dial is not None:
+            self._go_on(sender, outcome.flow, dial, record, turn.number)
+        elif outcome.silent:
+            self._plan_retry(replace(turn, record=record))
+
+    def _connect(self, turn: _Turn, service: Service, now_ns: int) -> tuple[Attempt, Dial | None]:
+        sender, port, family = turn.sender, turn.dialled.port, turn.family
+        target = self._target(turn.dialled, sender, turn.number, family)
+        if target is None:
+            return Attempt(Fate.DROPPED, Reason.NO_HEALTHY_NODE, silent=True), None
         address, number_there, node = target
         destination = parse_ip(address)
         assert destination is not None
@@ -254,64 +346,71 @@ class TrafficSource:
             sender.port,
             number_there,
         )
-        key = ("connection", self._traffic.name, number)
-        outcome = self._world.machines.connect(packet, node, now_ns, key, local=sender.local)
-        self._record(sender, service, port, outcome, self._break(sender, service, port, outcome))
-        if outcome.flow is not None and port.protocol == "TCP":
-            self._go_on(sender, service, port, outcome, number)
+        name, internal = service_port_name(service, port), self._traffic.via is Via.CLUSTER_IP
+        outcome = self._world.machines.connect(
+            packet,
+            node,
+            now_ns,
+            ("connection", self._traffic.name, turn.number, *([turn.retries] if turn.retries else [])),
+            local=sender.local,
+            serves=partial(self._world.members.serves, name, port.protocol),
+            relay=partial(self._relay, service, port, sender) if self._inside and not internal else None,
+        )
+        dial = Dial(packet, node, sender.local, name, port.protocol, internal)
+        if outcome.relayed is not None:
+            node, packet = outcome.relayed
+            dial = replace(dial, packet=packet, at_node=node, local=False)
+        cause, pin = self._world.pins.explain(outcome, dial, now_ns)
+        return replace(outcome, cause=cause, pin=pin), dial
 
-    def _go_on(
-        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, number: int
-    ) -> None:
-        flow, now_ns = outcome.flow, self._clock.now_ns
-        assert flow is not None
+    def _plan_retry(self, turn: _Turn) -> None:
+        """Repeat an unanswered SYN as Linux does, unless the client has given up by then or is gone."""
+        patience_ns = self._traffic.connect_timeout_ns
+        if patience_ns is None or turn.retries == len(SYN_REPEATED_NS) or SYN_REPEATED_NS[turn.retries] >= patience_ns:
+            return
+        at_ns = turn.started_ns + SYN_REPEATED_NS[turn.retries]
+        again = replace(turn, retries=turn.retries + 1)
+        self._clock.at(at_ns, Rank.PACKET, self._subject, lambda: self._attempt(again) if self._lives(turn) else None)
+
+    def _lives(self, turn: _Turn) -> bool:
+        if self._traffic.origin is not Origin.PODS:
+            return True
+        return any(pod.name == turn.sender.client for pod in self._world.pods(self._traffic.workload or ""))
+
+    def _go_on(self, sender: TrafficSender, flow: OpenFlow, dial: Dial, record: int, number: int) -> None:
+        """Establish a connection. If it is not a long one, close it. ``record`` is its place in the log."""
+        now_ns = self._clock.now_ns
         self._world.machines.establish(flow, now_ns)
-        if self._traffic.long is None:
+        if self._traffic.long is None or self._log.connections[record].disposition is not Fate.DELIVERED:
             self._world.machines.close(flow, now_ns)
             return
         self._world.ports.occupy(_machine(sender), self._destination, sender.port)
         ends_ns = now_ns + draw_ns(self._traffic.long.lasts, self._seed, "lasts", self._traffic.name, number)
-        self._plan_segment(sender, service, port, outcome, ends_ns)
+        self._plan_segment(sender, flow, dial, record, ends_ns)
 
-    def _plan_segment(
-        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, ends_ns: int
-    ) -> None:
-        long, flow = self._traffic.long, outcome.flow
-        assert long is not None and flow is not None
-        at_ns = min(self._clock.now_ns + long.packet_every_ns, ends_ns)
-        self._clock.at(
-            at_ns, Rank.PACKET, self._subject, lambda: self._segment(sender, service, port, outcome, flow, ends_ns)
-        )
+    def _plan_segment(self, sender: TrafficSender, flow: OpenFlow, dial: Dial, record: int, ends_ns: int) -> None:
+        assert self._traffic.long is not None
+        at_ns = min(self._clock.now_ns + self._traffic.long.packet_every_ns, ends_ns)
+        self._clock.at(at_ns, Rank.PACKET, self._subject, lambda: self._segment(sender, flow, dial, record, ends_ns))
 
-    def _segment(
-        self,
-        sender: TrafficSender,
-        service: Service,
-        port: ServicePortSpec,
-        outcome: Attempt,
-        flow: OpenFlow,
-        ends_ns: int,
-    ) -> None:
-        """Send one more packet of a long connection. If the connection breaks, a second record is logged."""
-        cause = self._world.machines.carry_on(flow, self._clock.now_ns)
-        if cause is not Reason.NONE or self._clock.now_ns >= ends_ns:
+    def _segment(self, sender: TrafficSender, flow: OpenFlow, dial: Dial, record: int, ends_ns: int) -> None:
+        """Send one more packet of a long connection. If the connection breaks, its record says so."""
+        broken = self._world.machines.carry_on(flow, self._clock.now_ns)
+        if broken is not None or self._clock.now_ns >= ends_ns:
             self._world.ports.release(_machine(sender), self._destination, sender.port)
-        if cause is not Reason.NONE:
-            broken = Attempt(
+        if broken is not None:
+            now_ns = self._clock.now_ns
+            self._log.connections[record] = replace(
+                self._log.connections[record],
                 disposition=Fate.FAILED,
-                cause=cause,
-                node=outcome.node,
-                source_ip=outcome.source_ip,
-                endpoint=outcome.endpoint,
-                endpoint_node=outcome.endpoint_node,
-                seen_source_ip=outcome.seen_source_ip,
-                new_flow=False,
+                cause=broken.cause,
+                broken_ns=now_ns,
+                pin=None if broken.followed is None else self._world.pins.judge(broken.followed, dial, now_ns),
             )
-            self._record(sender, service, port, broken, Break.NONE)
         elif self._clock.now_ns >= ends_ns:
             self._world.machines.close(flow, self._clock.now_ns)
         else:
-            self._plan_segment(sender, service, port, outcome, ends_ns)
+            self._plan_segment(sender, flow, dial, record, ends_ns)
 
     # ---------------------------------------------------------------------------------------------------------- recording
 
@@ -325,16 +424,22 @@ class TrafficSource:
             service.affinity_timeout_seconds or 10800,
             outcome,
             self._clock.now_ns,
+            # pods and nodes that dial an external address get the endpoints of the Cluster policy (PP-5)
+            local_policy=self._policy(service) == "Local" and (not self._inside or self._traffic.via is Via.CLUSTER_IP),
         )
 
-    def _record(
-        self, sender: TrafficSender, service: Service, port: ServicePortSpec, outcome: Attempt, affinity_break: Break
-    ) -> None:
+    def _policy(self, service: Service) -> str:
+        """Return the traffic policy that applies to what the clients dial."""
         internal = self._traffic.via is Via.CLUSTER_IP
-        policy = service.internal_traffic_policy if internal else service.external_traffic_policy
-        self._log.connections.append(
+        return (service.internal_traffic_policy if internal else service.external_traffic_policy) or "Cluster"
+
+    def _record(self, turn: _Turn, service: Service, outcome: Attempt, affinity_break: Break) -> int:
+        """Log a connection, or what became of it when its SYN was repeated, and return its place in the log."""
+        sender, port = turn.sender, turn.dialled.port
+        place = len(self._log.connections) if turn.record is None else turn.record
+        self._log.connections[place : place + 1] = [
             Connection(
-                at_ns=self._clock.now_ns,
+                at_ns=turn.started_ns,
                 traffic=self._traffic.name,
                 client=sender.client,
                 source_ip=outcome.source_ip or sender.source,
@@ -342,7 +447,7 @@ class TrafficSource:
                 frontend=_FRONTENDS[self._traffic.via],
                 service=service_port_name(service, port),
                 protocol=port.protocol,
-                traffic_policy=policy or "Cluster",
+                traffic_policy=self._policy(service),
                 node=outcome.node,
                 disposition=outcome.disposition,
                 cause=outcome.cause,
@@ -353,8 +458,12 @@ class TrafficSource:
                 rule=outcome.rule,
                 session_affinity=service.session_affinity == "ClientIP",
                 affinity_break=affinity_break.value,
+                answered_by=outcome.answered_by,
+                pin=outcome.pin,
+                syn_retries=turn.retries,
             )
-        )
+        ]
+        return place
 
 
 def _machine(sender: TrafficSender) -> str:
@@ -373,10 +482,13 @@ def dialled_family(traffic: Traffic, service: Service) -> Family:
     return Family.from_label(labels[0])
 
 
-def dialled_addresses(service: Service, port: ServicePortSpec | None, via: Via) -> tuple[Sequence[str], int]:
+def dialled_addresses(
+    service: Service, port: ServicePortSpec | None, via: Via, *, inside: bool = False
+) -> tuple[Sequence[str], int]:
     """Return the Service's addresses of a kind and the port there.
 
-    No addresses: the nodes' own are used. Port 0: there is nothing to dial.
+    No addresses: the nodes' own are used. Port 0: there is nothing to dial. A load balancer of ipMode Proxy is dialled
+    by clients ``inside``; for those outside it dials a node port.
     """
     if port is None:
         return (), 0
@@ -388,8 +500,17 @@ def dialled_addresses(service: Service, port: ServicePortSpec | None, via: Via) 
         case Via.NODE_PORT:
             return (), port.node_port
         case Via.LOAD_BALANCER:
-            vips = [ingress.ip for ingress in service.ingress if ingress.ip and ingress.ip_mode in (None, "VIP")]
-            return vips, port.port if vips else port.node_port
+            vips = _vips(service)
+            if vips:
+                return vips, port.port
+            if not inside:
+                return (), port.node_port
+            proxies = [ingress.ip for ingress in service.ingress if ingress.ip]
+            return proxies, port.port if port.node_port and proxies else 0
+
+
+def _vips(service: Service) -> list[str]:
+    return [ingress.ip for ingress in service.ingress if ingress.ip and ingress.ip_mode in (None, "VIP")]
 
 
 def port_of(service: Service, wanted: int | str | None) -> ServicePortSpec | None:

@@ -10,7 +10,7 @@ from itertools import count, islice
 from kpsim.addresses import Network, format_ip, parse_network
 from kpsim.objects import ObjectKey
 from kpsim.scenario.nodes import cluster_nodes
-from kpsim.scenario.schema import ScenarioSpec, Workload
+from kpsim.scenario.schema import PodIpAllocation, ScenarioSpec, Workload
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.placement import Placer
@@ -18,7 +18,6 @@ from kpsim.simulation.pods import Kubelets, PodLife
 from kpsim.simulation.rollout import Strategy, next_step
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 
-_STEADY = Strategy(0, 0)
 _MOST_PODS = 1 << 16  #: addresses tried before a node counts as full
 
 
@@ -27,22 +26,25 @@ class _Deployment:
     workload: Workload
     replicas: int
     placer: Placer
-    strategy: Strategy = _STEADY
+    max_surge: int | str = 0
+    max_unavailable: int | str = 0
     revision: int = 1
     made: int = 0  #: pods ever created
 
 
 class _Pool:
-    """Addresses of one pod network in turn, without the network's own, the bridge's and the last (broadcast)."""
+    """Addresses of one pod network, without the network's own, the bridge's and the last (broadcast)."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, allocation: PodIpAllocation) -> None:
         self._network = network
+        self._lowest_first = allocation is PodIpAllocation.LOWEST_FREE
         self._size = (1 << (network.family.bits - network.prefix)) - 3
         self._numbers = count()
 
     def take(self, taken: Container[str]) -> str | None:
         """Return the next address that no pod holds, or None if all are held."""
-        for number in islice(self._numbers, min(self._size, _MOST_PODS)):
+        numbers = count() if self._lowest_first else self._numbers
+        for number in islice(numbers, min(self._size, _MOST_PODS)):
             ip = format_ip(self._network.family, self._network.base + 2 + number % self._size)
             if ip not in taken:
                 return ip
@@ -57,8 +59,11 @@ class Workloads:
         self._log = log
         nodes = cluster_nodes(spec.nodes)
         self._node_ips = {node.name: node.ips for node in nodes}
-        self._down: frozenset[str] = frozenset()
-        self._pools = {n.name: [_Pool(cidr) for cidr in filter(None, map(parse_network, n.pod_cidrs))] for n in nodes}
+        self._barred: dict[str, set[str]] = {}  #: why no new pod is placed on a node, by node
+        how = spec.nodes.pod_ip_allocation
+        self._pools = {
+            n.name: [_Pool(cidr, how) for cidr in filter(None, map(parse_network, n.pod_cidrs))] for n in nodes
+        }
         self._deployments = {w.name: _Deployment(w, w.replicas, Placer(w.placement, nodes)) for w in spec.workloads}
         self.kubelets = Kubelets(clock, api, spec.delays, seed, log, self._pod_changed)
 
@@ -86,7 +91,7 @@ class Workloads:
         """Replace all pods by pods of a new revision."""
         deployment = self._deployments[name]
         deployment.revision += 1
-        deployment.strategy = Strategy.of(max_surge, max_unavailable, deployment.replicas)
+        deployment.max_surge, deployment.max_unavailable = max_surge, max_unavailable
         self._reconcile(deployment)
 
     def scale(self, name: str, replicas: int) -> None:
@@ -94,17 +99,24 @@ class Workloads:
         deployment.replicas = replicas
         self._reconcile(deployment)
 
-    def choose(self, name: str, number: int, nodes: Sequence[str]) -> list[PodLife]:
+    def choose(self, name: str, number: int, nodes: Sequence[str], *, refusing: bool | None = None) -> list[PodLife]:
         """Return the first pods of a workload that run and are not terminating.
 
-        ``nodes`` are the nodes to choose from; if there are none, pods of any node are chosen.
+        ``nodes`` are the nodes to choose from; if there are none, pods of any node are chosen. With ``refusing`` only
+        pods whose readiness probe fails by an event, or only those whose probe does not.
         """
-        pods = [pod for pod in self.answering(name) if not pod.terminating and (not nodes or pod.node in nodes)]
+        pods = [
+            pod
+            for pod in self.answering(name)
+            if not pod.terminating
+            and (not nodes or pod.node in nodes)
+            and (refusing is None or pod.refuses is refusing)
+        ]
         return pods[:number]
 
     def node_down(self, node: str) -> None:
         """Switch a node off: its pods answer no more, the API server is not told, and no new pod is placed there."""
-        self._down |= {node}
+        self.bar(node, "down")
         for pod in self.kubelets.on_node(node):
             self.kubelets.lose_power(pod)
 
@@ -114,11 +126,27 @@ class Workloads:
             self.kubelets.declare_unready(pod, since_ns)
 
     def node_up(self, node: str) -> None:
-        self._down -= {node}
+        """Start the node's pods again."""
         for pod in self.kubelets.on_node(node):
             self.kubelets.power_on(pod)
+        self.unbar(node, "down")
+
+    def bar(self, node: str, why: str) -> None:
+        """Place no new pod on the node, until :meth:`unbar` has been called for each reason."""
+        self._barred.setdefault(node, set()).add(why)
+
+    def unbar(self, node: str, why: str) -> None:
+        """Take back one reason. Pods that found no node may find one now."""
+        self._barred.get(node, set()).discard(why)
         for deployment in self._deployments.values():
             self._reconcile(deployment)
+
+    def evict(self, node: str) -> int:
+        """Delete all pods of the node that are not terminating yet. Returns how many there were."""
+        pods = [pod for pod in self.kubelets.on_node(node) if not pod.terminating]
+        for pod in pods:
+            self.kubelets.delete(pod)
+        return len(pods)
 
     def _pod_changed(self, pod: PodLife) -> None:
         self._reconcile(self._deployments[pod.workload.name])
@@ -127,7 +155,9 @@ class Workloads:
         """Take the next step of the workload. It changes pods, and each change calls this method again."""
         workload = deployment.workload
         fleet = self.kubelets.fleet(workload.name)
-        step = next_step(fleet, deployment.replicas, deployment.revision, deployment.strategy)
+        # percentages are of the number wanted now: a rollout goes on while its workload is scaled
+        strategy = Strategy.of(deployment.max_surge, deployment.max_unavailable, deployment.replicas)
+        step = next_step(fleet, deployment.replicas, deployment.revision, strategy)
         for victim in step.delete:
             self.kubelets.delete(self.kubelets.pods[ObjectKey("Pod", workload.namespace, victim)])
         for _ in range(step.create):
@@ -144,7 +174,7 @@ class Workloads:
     def _new_pod(self, deployment: _Deployment) -> PodLife | None:
         workload = deployment.workload
         taken = self.kubelets.fleet(workload.name).on_node
-        unfit = self._down
+        unfit = {name for name, reasons in self._barred.items() if reasons}
         ips: tuple[str, ...] | None = None
         node: str | None = None
         while ips is None:
@@ -157,7 +187,7 @@ class Workloads:
                 )
                 return None
             ips = self._node_ips[node] if workload.host_network else self._take(node)
-            unfit |= {node}
+            unfit.add(node)
         assert node is not None
         deployment.made += 1
         name = f"{workload.name}-{deployment.made}"

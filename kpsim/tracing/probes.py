@@ -9,39 +9,34 @@ names the dialled destination, so it tells more than the rule of one endpoint. I
 that translated.
 """
 
-import enum
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from html import escape
 from typing import Any
 
 from kpsim.addresses import Family, join_host_port, parse_ip
-from kpsim.dialects import Form, dialect_of
 from kpsim.errors import InputError, Problem
+from kpsim.exchange import Verdict
 from kpsim.inputs import json_object
-from kpsim.netfilter import Cause, Disposition, Netns, Walk, expand, walk
+from kpsim.netfilter import Walk, walk
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import ScriptedChooser
-from kpsim.packetpath.steps import RuleMatched, Step
-from kpsim.ruleset import Role, RuleReference
+from kpsim.packetpath.steps import Step
+from kpsim.tracing.deciding import ProbeResult, decided_by, result_of, rule_name
+from kpsim.tracing.outcomes import Seen, explored, seen_of, sums, sums_json, sums_text
 from kpsim.tracing.site import Sender, Site
 from kpsim.wire import DEFAULT_SPORT
 
+__all__ = [
+    "PROTOCOLS", "Answer", "Outcome", "Probe", "ProbeResult", "Prober", "Seen", "Source", "answer", "check_family",
+    "decided_by", "first_packet", "make_packet", "outcome_of", "parse_probes", "probe_record", "result_of",
+    "rule_name", "sender_of", "split_end", "summarise",
+]  # fmt: skip
+
 PROTOCOLS = ("TCP", "UDP", "SCTP", "ICMP")
 _ECHO_REQUESTS = {Family.IPV4: ("icmp", 8), Family.IPV6: ("icmpv6", 128)}
-_DISPATCH = (Role.CLUSTER_IP, Role.EXTERNAL_IP, Role.LOAD_BALANCER, Role.NODE_PORT)
-
-
-class ProbeResult(enum.StrEnum):
-    """What kube-proxy's rules do with a first packet."""
-
-    DELIVERED = "delivered"  #: to an endpoint
-    REJECTED = "rejected"
-    DROPPED = "dropped"
-    PASSED = "passed"  #: the rules leave it alone, or accept it
-    UNKNOWN = "unknown"  #: it met a rule that is not modelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +47,6 @@ class Probe:
     node: str
     sender: Sender
     packet: Packet
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A packet as its endpoint sees it. ``sport`` None: the kernel draws the port at random."""
-
-    src: str
-    sport: int | None
-    dst: str
-    dport: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +62,50 @@ class Outcome:
         return f"{self.endpoint} {self.weight}{' masqueraded' if self.masquerade else ''}"
 
     def to_json(self) -> dict[str, Any]:
-        seen = {"src": self.seen.src, "sport": self.seen.sport, "dst": self.seen.dst, "dport": self.seen.dport}
         return {
-            "weight": str(self.weight), "endpoint": self.endpoint, "masquerade": self.masquerade, "seen": seen,
+            "weight": str(self.weight), "endpoint": self.endpoint, "masquerade": self.masquerade,
+            "seen": self.seen.to_json(),
         }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A packet for no Service whose source a rule changed, as cloud egress does: how it looks then, and by which rule."""
+
+    seen: Seen
+    by: str | None
+
+    @classmethod
+    def of(cls, step: Walk) -> "Source | None":
+        """None: its source is as it was."""
+        if not step.masqueraded:
+            return None
+        by = None if step.snat_rule is None else rule_name(step.snat_rule, step.packet.family)
+        return cls(seen_of(step.packet, port_drawn=step.source_port_drawn), by)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"masquerade": True, "seen": self.seen.to_json(), "masqueradeBy": self.by}
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What becomes of a first packet. ``outcomes`` are in the order of the rules, each once; empty if not delivered."""
+    """What becomes of a first packet. ``outcomes`` are in the order of the rules, each once; empty if not delivered.
+
+    ``exchange`` says whether the client gets an answer: the probability of each verdict. It goes on where the rest ends.
+    """
 
     result: ProbeResult
     outcomes: tuple[Outcome, ...] = ()
     with_: str | None = None  #: of REJECTED: the answer's name, or the local error
     by: str | None = None
+    source: Source | None = None  #: of PASSED: what became of its source, if a rule changed it
+    exchange: Mapping[Verdict, Fraction] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         """The disposition and every outcome with its odds, on one line."""
         match self.result:
+            case ProbeResult.PASSED if self.source is not None:
+                return f"{self.result} masqueraded as {self.source.seen.src}"
             case ProbeResult.DELIVERED if self.outcomes:
                 return f"{self.result} {', '.join(map(str, self.outcomes))}"
             case ProbeResult.REJECTED:
@@ -104,6 +115,8 @@ class Answer:
 
     def _repr_html_(self) -> str:
         by = f"<p>by <code>{escape(self.by)}</code></p>" if self.by else ""
+        if self.exchange:
+            by += f"<p>exchange: {escape(sums_text(self.exchange))}</p>"
         if not self.outcomes:
             return f"<p>{escape(str(self))}</p>{by}"
         heads = "".join(f"<th>{name}</th>" for name in ("odds", "endpoint", "masqueraded", "source that it sees"))
@@ -122,74 +135,24 @@ class Answer:
         }
         if self.result is ProbeResult.REJECTED:
             line["with"] = self.with_
-        return line | {"by": self.by}
+        if self.source is not None:
+            line |= self.source.to_json()
+        return line | {"by": self.by, "exchange": sums_json(self.exchange)}
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def result_of(step: Walk) -> ProbeResult:
-    """What one node's rules did with a packet."""
-    match step.disposition:
-        case Disposition.REJECTED:
-            return ProbeResult.REJECTED
-        case Disposition.DROPPED:
-            return ProbeResult.DROPPED
-        case Disposition.UNKNOWN | Disposition.STOLEN:
-            return ProbeResult.UNKNOWN
-        case Disposition.DELIVERED | Disposition.FORWARDED:
-            return ProbeResult.DELIVERED if translated(step) else ProbeResult.PASSED
-
-
-def translated(step: Walk) -> bool:
-    """Whether a rule changed the packet's destination, for this packet or an earlier one of its connection."""
-    return step.dnat_rule is not None or (step.entry is not None and step.entry.dst_nat)
-
-
-def rule_name(at: RuleReference, family: Family) -> str:
-    """A rule as ``table/CHAIN`` and its text as kube-proxy writes it, without ``-A CHAIN``."""
-    if at.rule is None:
-        return f"{at.table}/{at.chain} policy"
-    text = dialect_of(at.table).words(at, family, Form.SENT)
-    return f"{at.table}/{at.chain} {text}".rstrip()
-
-
-def deciding_rule(step: Walk, steps: Iterable[Step]) -> RuleReference | None:
-    """The rule that decided; None: no rule did.
-
-    For a rejected or dropped packet it is the rule with the verdict. For a delivered packet it is the rule that
-    dispatched to a Service, else the rule that translated.
-    """
-    if step.rule is not None or result_of(step) is not ProbeResult.DELIVERED:
-        return step.rule
-    dispatched = [
-        s.at for s in steps if isinstance(s, RuleMatched) and s.at.rule and s.at.rule.origin.role in _DISPATCH
-    ]
-    return dispatched[-1] if dispatched and step.dnat_rule else step.dnat_rule
-
-
-def decided_by(step: Walk, steps: Iterable[Step]) -> str | None:
-    """What decided about a packet, in words; None if it passed."""
-    match result_of(step):
-        case ProbeResult.PASSED:
-            return None
-        case ProbeResult.UNKNOWN:
-            return f"not modelled: {step.unknown}"
-        case ProbeResult.DELIVERED | ProbeResult.REJECTED | ProbeResult.DROPPED:
-            at = deciding_rule(step, steps)
-            if at is not None:
-                return rule_name(at, step.packet.family)
-            return f"kernel: {step.cause}" if step.cause not in (None, Cause.RULE) else None
-
-
-def answer(netns: Netns, packet: Packet, *, local: bool, now_ns: int, limit: int | None = None) -> Answer:
-    """Every outcome of a packet at one node. TooManyWays if there are more than ``limit`` ways."""
-    outcomes = expand(netns, packet, now_ns=now_ns, local=local, as_written=True, limit=limit)
+def answer(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, limit: int | None = None) -> Answer:
+    """Every outcome of a packet at one node, and whether its sender gets an answer over all nodes."""
+    exchanges = list(explored(site, packet, node, local=local, now_ns=now_ns, trace=False, limit=limit))
+    outcomes = [(weight, judged.request.hops[0].walk) for weight, judged in exchanges]
     steps: tuple[Step, ...] = ()
     # the steps are needed only for a delivered packet: its deciding rule is not in the walk's result
     if any(result_of(step) is ProbeResult.DELIVERED for _, step in outcomes):
+        netns = site.netns(node, packet.family)
         steps = walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=local).trace
-    return summarise(outcomes, steps)
+    return replace(summarise(outcomes, steps), exchange=sums(exchanges))
 
 
 def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) -> Answer:
@@ -208,14 +171,14 @@ def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) 
         tuple(_merged(outcomes)) if likeliest is ProbeResult.DELIVERED else (),
         (first.with_ or first.local_error) if likeliest is ProbeResult.REJECTED else None,
         decided_by(first, steps),
+        Source.of(first) if likeliest is ProbeResult.PASSED else None,
     )
 
 
 def outcome_of(weight: Fraction, step: Walk) -> Outcome:
     """The outcome of a walk that delivered the packet."""
     packet = step.packet
-    sport = None if step.source_port_drawn else packet.sport
-    seen = Seen(packet.source, sport, packet.destination, packet.dport)
+    seen = seen_of(packet, port_drawn=step.source_port_drawn)
     return Outcome(weight, join_host_port(packet.destination, packet.dport), step.masqueraded, seen)
 
 
@@ -244,13 +207,13 @@ class Prober:
         asked = probe.packet
         key = (
             probe.node, probe.sender, asked.family, asked.protocol, asked.saddr, asked.sport, asked.daddr, asked.dport,
-            asked.icmp_type, asked.icmp_code, asked.tcp_flags,
+            asked.icmp_type, asked.icmp_code, asked.tcp_flags, asked.uid, asked.gid,
         )  # fmt: skip
         if key not in self._known:
             packet = self._site.begin(asked, probe.node, probe.sender)
-            netns = self._site.netns(probe.node, packet.family)
+            local = probe.sender is Sender.NODE
             self._known[key] = answer(
-                netns, packet, local=probe.sender is Sender.NODE, now_ns=self._now_ns, limit=self._limit
+                self._site, packet, probe.node, local=local, now_ns=self._now_ns, limit=self._limit
             )
         return self._known[key]
 
@@ -285,10 +248,10 @@ def make_packet(
             raise InputError(f"{name} {port} is no port (1 to 65535)")
     if protocol.upper() == "ICMP":
         name, kind = _ECHO_REQUESTS[family]
-        return Packet(family, name, source, to[1], sport or 1, icmp_type=kind)
+        return Packet(family, name, source, to[1], sport or 1, icmp_type=kind, sourced=bool(src))
     if dport is None:
         raise InputError(f"a {protocol.upper()} packet needs a destination port")
-    return Packet(family, protocol.lower(), source, to[1], sport or DEFAULT_SPORT, dport)
+    return Packet(family, protocol.lower(), source, to[1], sport or DEFAULT_SPORT, dport, sourced=bool(src))
 
 
 def first_packet(
@@ -335,7 +298,9 @@ def _address(field: str, text: str) -> tuple[Family, int]:
 
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "id": (str, int), "node": str, "from": str, "src": str, "sport": int, "dst": str, "dport": int, "protocol": str,
+    "uid": int, "gid": int,
 }  # fmt: skip
+MOST_ID = 0xFFFFFFFE
 _REQUIRED = ("id", "node", "from", "dst")
 
 
@@ -379,7 +344,22 @@ def _probe(line: str, site: Site, families: tuple[Family, ...]) -> Probe:
     )  # fmt: skip
     check_family(packet.family, families)
     site.check_node(values["node"])
-    return Probe(values["id"], values["node"], sender_of(values["from"]), packet)
+    sender = sender_of(values["from"])
+    made_by(packet, sender, values.get("uid"), values.get("gid"))
+    return Probe(values["id"], values["node"], sender, packet)
+
+
+def made_by(packet: Packet, sender: Sender, uid: int | None, gid: int | None) -> None:
+    """Sets the user and group of the process that makes a packet; None is 0.
+
+    InputError unless the sender is a process of the node: rules ask for no other's (K-20.1).
+    """
+    for name, number in (("uid", uid), ("gid", gid)):
+        if number is not None and not 0 <= number <= MOST_ID:
+            raise InputError(f"{name} {number} is no number of a user or group (0 to {MOST_ID})")
+        if number is not None and sender is not Sender.NODE:
+            raise InputError(f"{name} goes with a sender on the node itself (from node): no rule sees another's")
+    packet.uid, packet.gid = uid or 0, gid or 0
 
 
 def probe_record(probe: Probe) -> dict[str, Any]:
@@ -391,6 +371,7 @@ def probe_record(probe: Probe) -> dict[str, Any]:
         "sport": packet.sport, "dst": packet.destination, "dport": None if icmp else packet.dport,
         "protocol": "ICMP" if icmp else packet.protocol.upper(),
     }  # fmt: skip
+    record |= {"uid": packet.uid or None, "gid": packet.gid or None}
     return {name: value for name, value in record.items() if value is not None}
 
 

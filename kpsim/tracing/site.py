@@ -10,12 +10,14 @@ from difflib import get_close_matches
 
 from kpsim.addresses import Family, format_ip
 from kpsim.errors import InputError
+from kpsim.exchange import Reaction, Target
 from kpsim.fabric import Arrival, Place, Whose
 from kpsim.netfilter import Netns
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
 from kpsim.ruleset import Ruleset
 from kpsim.tracing.directory import Directory
+from kpsim.tracing.listening import Anybody, Ends
 
 #: where clients outside live: TEST-NET-3, and a part of the IPv6 documentation prefix
 _OUTSIDE = {Family.IPV4: 203 << 24 | 113 << 8, Family.IPV6: 0x20010DB8_00CB0071 << 64}
@@ -32,7 +34,10 @@ class Sender(enum.StrEnum):
 
 
 class Site:
-    """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family."""
+    """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family.
+
+    ``ends`` are those of packets' ways; None: nothing is known about them.
+    """
 
     def __init__(
         self,
@@ -40,9 +45,11 @@ class Site:
         directory: Directory,
         machine: Callable[[str], Machine],
         rules: Callable[[str, Family], Ruleset],
+        ends: Ends | None = None,
     ) -> None:
         self.node_names = tuple(node_names)
         self.directory = directory
+        self.ends = ends or Anybody()
         self._make_machine = machine
         self._rules = rules
         self._machines: dict[str, Machine] = {}
@@ -80,19 +87,21 @@ class Site:
         For a process of the node, routing chooses it later. InputError if there is nothing to choose from.
         """
         packet = packet.copy()
-        machine = self.machine(node)
+        machine, chosen = self.machine(node), not packet.saddr and not packet.sourced
         match sender:
             case Sender.NODE:
                 packet.in_interface = ""
             case Sender.POD:
                 packet.in_interface = machine.pod_interface
-                packet.saddr = packet.saddr or self._pod_of(node, machine, packet)
+                packet.saddr = self._pod_of(node, machine, packet) if chosen else packet.saddr
             case Sender.EXTERNAL:
                 packet.in_interface = machine.uplink
-                packet.saddr = packet.saddr or self._free(packet.family, _OUTSIDE[packet.family] + _FIRST_CLIENT)
+                packet.saddr = (
+                    self._free(packet.family, _OUTSIDE[packet.family] + _FIRST_CLIENT) if chosen else packet.saddr
+                )
             case Sender.PEER:
                 packet.in_interface = machine.uplink
-                packet.saddr = packet.saddr or self._peer_of(node, machine, packet.family)
+                packet.saddr = self._peer_of(node, machine, packet.family) if chosen else packet.saddr
         return packet
 
     def _pod_of(self, node: str, machine: Machine, packet: Packet) -> int:
@@ -147,6 +156,51 @@ class Site:
         if other and other != node and other in self.node_names:
             return Arrival(other, self.machine(other).uplink)
         return None
+
+    def entrance(self, place: Place, packet: Packet, node: str) -> Arrival | None:
+        """The node of a pod or process. What comes from outside meets the node that has or serves the destination.
+
+        A site without names has one machine. All that comes to it or to its pods from outside comes to this machine.
+        """
+        if place.whose is Whose.OUTSIDE:
+            name = self._home_of(packet, node) if self.node_names else node
+        else:
+            name = place.node if place.node in self.node_names or not self.node_names else ""
+        if not name:
+            return None
+        machine = self.machine(name)
+        match place.whose:
+            case Whose.OUTSIDE:
+                return Arrival(name, machine.uplink)
+            case Whose.POD:
+                return Arrival(name, machine.pod_interface)
+            case Whose.PROCESS:
+                return Arrival(name, "")
+
+    def _home_of(self, packet: Packet, node: str) -> str:
+        """The node that has the packet's destination or runs its pod; empty: it is outside. ``node`` is asked first."""
+        family, address = packet.family, packet.daddr
+        for name in dict.fromkeys((node, self.directory.node_of((family, address)), *self.node_names)):
+            if name in self.node_names:
+                machine = self.machine(name)
+                if machine.routing.interface_of(family, address) or any(
+                    network.family is family and address in network for network in machine.pod_networks
+                ):
+                    return name
+        found = self.directory.node_of((family, address))
+        return found if found in self.node_names else ""
+
+    # --- what an exchange asks ----------------------------------------------------------------------------------------
+
+    def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
+        return self.ends.reaction(end, packet)
+
+    def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
+        own = self.machine(node).routing.is_local(dialled.family, dialled.address)
+        return self.ends.serves(dialled, reached, own=own)
+
+    def is_down(self, node: str) -> bool:
+        return False
 
 
 def show(address: tuple[Family, int], directory: Directory) -> str:

@@ -3,38 +3,71 @@
 Counterpart: ovn-trace. ``explain`` writes the text of a trace, and ``kpsim.explore`` makes sites.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
 from html import escape
 from typing import Any
 
+from kpsim.addresses import join_host_port
+from kpsim.conntrack import tuple_of
+from kpsim.exchange import Exchange, Verdict, WhatIf, exchange, is_request
 from kpsim.fabric import Journey, send
-from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import Chooser, SeededChooser, explore
+from kpsim.packetpath.chooser import SeededChooser
 from kpsim.replay import START_NS
+from kpsim.tracing.deciding import ProbeResult
 from kpsim.tracing.explain import Depth, minimal, render_trace, sentence, trace_record
-from kpsim.tracing.explain.verdict import Verdict
-from kpsim.tracing.probes import Answer, summarise
+from kpsim.tracing.explain.verdict import Decision, changed_source
+from kpsim.tracing.outcomes import ExchangeOutcome, Weighted, exchange_outcome, explored, merged, seen_of, sums
+from kpsim.tracing.probes import Answer, Outcome, summarise
 from kpsim.tracing.site import Sender, Site
 from kpsim.units import MILLISECOND_NS
 
 
 @dataclass(frozen=True, repr=False)
 class Trace:
-    """One packet's way. ``answer`` holds every outcome with its odds; None: it was not asked for."""
+    """One packet's way, and what its sender gets. ``every`` has each outcome of the exchange with its odds.
+
+    ``exchange`` None: the packet is none that its sender waits for an answer to. ``every`` None: it was not asked for.
+    """
 
     site: Site
     sender: Sender
     journey: Journey
     now_ns: int
-    answer: Answer | None = None
+    exchange: Exchange | None = None
+    every: tuple[Weighted, ...] | None = None
+
+    @cached_property
+    def answer(self) -> Answer | None:
+        """Every outcome that ends as the likeliest do, as answers to probes have them; None: it was not asked for."""
+        return None if self.every is None else _answer(self.every)
+
+    @cached_property
+    def outcomes(self) -> Sequence[tuple[Fraction, ExchangeOutcome]]:
+        """Every outcome of the exchange, or the one that was drawn if not all were asked for. Each has its odds."""
+        if self.every is not None:
+            return merged(self.every)
+        return () if self.exchange is None else ((Fraction(1), exchange_outcome(self.exchange)),)
+
+    @cached_property
+    def verdict(self) -> Mapping[Verdict, Fraction]:
+        """The probability of each verdict; if not all outcomes were asked for, that of the drawn one is 1."""
+        if self.every is not None:
+            return sums(self.every)
+        return {} if self.exchange is None else {self.exchange.verdict: Fraction(1)}
 
     def text(self, depth: Depth | str = Depth.SUMMARY) -> str:
         """The explanation at one of three depths (minimal, summary, detailed), without a newline at the end."""
         depth = Depth(depth)
         if depth is Depth.MINIMAL:
-            return minimal(self.journey, self.answer)
-        return render_trace(self.journey, self.site, self.sender, depth=depth, answer=self.answer)
+            return minimal(self.journey, self.answer, self.verdict)
+        return render_trace(
+            self.journey, self.site, self.sender, depth=depth, exchange=self.exchange,
+            outcomes=() if self.every is None else self.outcomes, verdict=self.verdict,
+        )  # fmt: skip
 
     @property
     def words(self) -> str:
@@ -42,7 +75,10 @@ class Trace:
         return sentence(self.journey, self.site.directory)
 
     def to_json(self) -> dict[str, Any]:
-        return trace_record(self.journey, self.sender, self.site.directory, self.answer)
+        expanded = None if self.every is None else self.outcomes
+        return trace_record(
+            self.journey, self.sender, self.site.directory, exchange=self.exchange, outcomes=expanded, verdict=self.verdict
+        )  # fmt: skip
 
     def sightings(self) -> list[tuple[int, Packet]]:
         """The packets that a capture on the way would hold, each with its time in nanoseconds since 1970.
@@ -82,26 +118,54 @@ def trace_packet(
 ) -> Trace:
     """Sends one packet. ``flow`` separates its draws from those of other packets; ``expand`` adds every outcome.
 
-    InputError for an unknown node, if no source can be chosen, or if there are more than ``limit`` ways.
+    With ``commit`` the nodes remember the packet, but not the answer, which a capture has itself. InputError for an
+    unknown node, if no source can be chosen, or if there are more than ``limit`` ways.
     """
     site.check_node(node)
     begun = site.begin(packet, node, sender)
     local = sender is Sender.NODE
-    every = _every_outcome(site, begun, node, local=local, now_ns=now_ns, limit=limit) if expand else None
-    chooser = SeededChooser(seed, flow)
-    journey = send(site, begun, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=True, commit=commit)
-    return Trace(site, sender, journey, now_ns, every)
-
-
-def _every_outcome(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, limit: int | None) -> Answer:
-    """Every outcome of a packet, followed from node to node until its endpoint is decided."""
-
-    def once(chooser: Chooser) -> Walk:
-        journey = send(
-            site, packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=True, commit=False,
-            until_translated=True,
+    asks = is_request(begun)
+    every = None
+    if expand and asks:
+        every = tuple(explored(site, begun, node, local=local, now_ns=now_ns, trace=True, limit=limit))
+    judged = None
+    if asks:
+        judged = exchange(
+            WhatIf(site), begun, at_node=node, now_ns=now_ns, chooser=SeededChooser(seed, flow), local=local, trace=True,
+            trace_answer=True,
         )  # fmt: skip
-        return Verdict.of(journey).hop.walk
+        if _answers_another(judged.request):
+            judged = every = None
+    if judged is not None and not commit:
+        return Trace(site, sender, judged.request, now_ns, judged, every)
+    journey = send(
+        site if commit else WhatIf(site), begun, at_node=node, now_ns=now_ns, chooser=SeededChooser(seed, flow),
+        local=local, trace=True,
+    )  # fmt: skip
+    return Trace(site, sender, journey, now_ns, judged, every)
 
-    outcomes = list(explore(once, as_written=True, limit=limit))
-    return summarise(outcomes, outcomes[0][1].trace)
+
+def _answers_another(request: Journey) -> bool:
+    """Whether the packet belongs to a connection that the other end began, so that it is an answer itself."""
+    entry = request.hops[0].walk.entry
+    return entry is not None and entry.reply == tuple_of(request.sent) != entry.original
+
+
+def _answer(every: Sequence[Weighted]) -> Answer:
+    """Every outcome of a packet, followed from node to node to its end."""
+    decided = [(weight, Decision.of(judged.request), judged) for weight, judged in every]
+    steps = [(weight, decision.hop.walk) for weight, decision, _ in decided]
+    found = summarise(steps, steps[0][1].trace)
+    if found.result is ProbeResult.PASSED:
+        first = next(judged for _, decision, judged in decided if decision.result is ProbeResult.PASSED)
+        return replace(found, source=changed_source(first.request))
+    if found.result is not ProbeResult.DELIVERED:
+        return found
+    delivered: dict[Outcome, Fraction] = {}
+    for weight, decision, judged in decided:
+        if decision.result is ProbeResult.DELIVERED:
+            packet, drawn = judged.request.packet, judged.source_port_drawn
+            end = join_host_port(packet.destination, packet.dport)
+            outcome = Outcome(Fraction(0), end, judged.masquerade, seen_of(packet, port_drawn=drawn))
+            delivered[outcome] = delivered.get(outcome, Fraction(0)) + weight
+    return replace(found, outcomes=tuple(replace(outcome, weight=weight) for outcome, weight in delivered.items()))

@@ -3,24 +3,42 @@ calls it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+import yaml
+
 from kpsim.addresses import Family
-from kpsim.explore import load
+from kpsim.config import Host
+from kpsim.explore import Cluster, load
+from kpsim.inputs import Json
+from kpsim.lab.tools.iptables import rules_from
 from kpsim.lab.tools.variants import Variant
+from kpsim.manifests.proxy_config import KIND
+from kpsim.nodes import Machine
 from kpsim.tracing.probes import Probe
+from kpsim.tracing.site import Site
+from kpsim.units import MILLISECOND_NS
 from kpsim.verify.clock import Clock
-from kpsim.verify.drawing.choices import SeededChoices
+from kpsim.verify.drawing.choices import Choices, SeededChoices, pick, weighted
+from kpsim.verify.drawing.circumstances import Circumstances, draw_circumstances, with_sysctls
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes, every_probe
+from kpsim.verify.intent.judging import Intent, intent_of
+from kpsim.verify.intent.settings import MeantSettings, settings_in
+from kpsim.verify.intent.watching import Onlooker
 from kpsim.verify.report import Report
+from kpsim.verify.sequences.drawing import draw_sequence
+from kpsim.verify.sequences.steps import SequenceStep
 from kpsim.verify.subjects import Subject, cluster_subjects
 from kpsim.verify.verification import Verification, Verifier
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: how often a packet whose endpoint is drawn is sent
 REPEAT = 20
 PROBES_PER_CLUSTER = 100
+_IN_SEQUENCE = 40  #: percent of a random cluster's probes that are packets of a sequence
+_LEAST_STEPS = 10  #: a shorter sequence says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +48,13 @@ class Question:
     """
 
     subject: Subject
-    probes: Sequence[Probe]
+    probes: Sequence[Probe] = ()
     repeat: int = 1
     manifest: str = ""
+    circumstances: Circumstances = field(default_factory=Circumstances)
+    steps: Sequence[SequenceStep] = ()  #: in place of probes: a sequence at the subject's node
+    cluster: Cluster | None = None  #: that the sequence changes
+    onlooker: Onlooker | None = None  #: knows what is due in the sequence
 
 
 def systematic(subjects: Iterable[Subject], repeat: int = REPEAT) -> Iterator[Question]:
@@ -52,15 +74,76 @@ def drawn(subjects: Sequence[Subject], count: int, seed: int, *, manifest: str =
 
 
 def random_clusters(count: int, clusters: int, seed: int) -> Iterator[Question]:
-    """``count`` random probes at the nodes of ``clusters`` random clusters. The same seed draws the same clusters and
-    probes.
+    """``count`` random probes at the nodes of ``clusters`` random clusters, in random circumstances: two fifths of them
+    are packets of a sequence at one node. The same seed draws the same clusters, probes and sequences.
     """
     for number in range(clusters):
-        manifest = draw_manifest(SeededChoices(seed, "cluster", number))
-        cluster = load(text=manifest)
+        drawing = _Drawn.cluster(seed, number)
         share = count * (number + 1) // clusters - count * number // clusters
-        subjects = [replace(each, name=f"cluster {number + 1} · {each.name}") for each in cluster_subjects(cluster)]
-        yield from drawn(subjects, share, seed, manifest=manifest)
+        in_sequence = share * _IN_SEQUENCE // 100
+        questions = [*drawn(drawing.subjects, share - in_sequence, seed, manifest=drawing.manifest)]
+        if in_sequence >= _LEAST_STEPS:
+            questions.append(drawing.sequence(SeededChoices(seed, "sequence", number), in_sequence))
+        for question in questions:
+            named = replace(question.subject, name=f"cluster {number + 1} · {question.subject.name}")
+            yield replace(question, subject=named, circumstances=drawing.circumstances)
+
+
+class _Drawn:
+    """A drawn cluster, the circumstances of its nodes, and what is due there."""
+
+    def __init__(self, manifest: str, circumstances: Circumstances) -> None:
+        self.manifest, self.circumstances = manifest, circumstances
+        self._cluster = cluster_in(manifest, circumstances)
+        objects = [each for each in yaml.load_all(manifest, Loader=_Loader) if each]
+        self._configuration: Json = next(each for each in objects if each["kind"] == KIND)
+        self._objects = [each for each in objects if each is not self._configuration]
+        self._settings = settings_in(self._configuration, random_fully=circumstances.random_fully)
+        self.subjects = [self._placed(each) for each in cluster_subjects(self._cluster)]
+
+    @classmethod
+    def cluster(cls, seed: int, number: int) -> "_Drawn":
+        """The cluster of this number."""
+        manifest = draw_manifest(SeededChoices(seed, "cluster", number))
+        return cls(manifest, draw_circumstances(SeededChoices(seed, "circumstances", number)))
+
+    def _placed(self, subject: Subject) -> Subject:
+        """The subject with its circumstances. What is due is known unless other rules decide too."""
+        cluster = self._cluster
+
+        def machine(name: str) -> Machine:
+            return with_sysctls(cluster.site.machine(name), self.circumstances.sysctls)
+
+        placed = replace(subject, site=Site(cluster.node_names, cluster.site.directory, machine, cluster.ruleset))
+        if self.circumstances.foreign.rules:
+            return placed
+        return replace(placed, intent=self._intent(placed, self._objects, self._settings))
+
+    def _intent(self, subject: Subject, objects: Sequence[Json], settings: MeantSettings) -> Intent:
+        machine = subject.site.machine(subject.node)
+        closed = self.circumstances.foreign.closed
+        return intent_of(objects, settings, subject.node, subject.family, machine, closed=closed)
+
+    def sequence(self, choices: Choices, length: int) -> "Question":
+        """A sequence at one of the subjects."""
+        subject = pick(choices, self.subjects)
+        waits_ns = (10 * MILLISECOND_NS, 1200 * MILLISECOND_NS, 2100 * MILLISECOND_NS)
+        steps = draw_sequence(
+            choices, subject.site, subject.node, subject.family, length, self._cluster.state, waits_ns=waits_ns,
+            patience=weighted(choices, (3, 0), (1, 1), (2, 2)), configuration=self._configuration,
+        )  # fmt: skip
+        onlooker = None
+        if not self.circumstances.foreign.rules:
+            onlooker = Onlooker(subject.family, subject.node, self._settings, partial(self._intent, subject))
+        return Question(subject, manifest=self.manifest, steps=steps, cluster=self._cluster, onlooker=onlooker)
+
+
+def cluster_in(manifest: str, circumstances: Circumstances) -> Cluster:
+    """A drawn cluster whose nodes have these rules beside kube-proxy's, and this version of iptables."""
+    cluster = load(text=manifest)
+    texts = ((circumstances.foreign.text(family), family) for family in Family)
+    cluster = cluster.with_rules_beside(*(rules_from(text, family) for text, family in texts if text))
+    return replace(cluster, host=Host(random_fully=circumstances.random_fully))
 
 
 def given(subjects: Iterable[Subject], probes: Mapping[tuple[str, Family], Sequence[Probe]]) -> Iterator[Question]:
@@ -88,7 +171,11 @@ def verify(
         for question in questions:
             progress(question.subject.name, 0)
             told = partial(progress, question.subject.name)
-            result = verifier.verify(question.subject, question.probes, repeat=question.repeat, progress=told)
+            if question.cluster is not None:
+                cluster, onlooker = question.cluster, question.onlooker
+                result = verifier.play(question.subject, cluster, question.steps, onlooker, progress=told)
+            else:
+                result = verifier.verify(question.subject, question.probes, repeat=question.repeat, progress=told)
             verifications.append(result)
             found(question, result)
     return Report(tuple(verifications), variant, clock.now_s() - begun_s)

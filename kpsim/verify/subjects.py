@@ -23,6 +23,8 @@ from kpsim.simulation.history import history
 from kpsim.tracing.probes import Probe
 from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS
+from kpsim.verify.intent.judging import Intent, intent_of
+from kpsim.verify.intent.settings import settings_of
 from kpsim.verify.moments import distinct_moments, site_at, traffic_probes
 
 
@@ -39,6 +41,7 @@ class Subject:
     family: Family
     probes: tuple[Probe, ...] = ()
     services: tuple[Service, ...] = ()  #: the cluster's Services at that moment
+    intent: Intent | None = None  #: what is due to first packets; None: other rules beside kube-proxy's decide too
 
 
 def _named(*parts: str) -> str:
@@ -72,8 +75,27 @@ def cluster_subjects(cluster: Cluster, nodes: Sequence[str] = ()) -> Iterator[Su
         raise InputError("the cluster has no node with an address, a pod network or pods: nothing to verify")
     services = tuple(cluster.state.services)
     return (
-        Subject(_named(name, family.label), _own(cluster), name, family, services=services) for name, family in found
-    )
+        Subject(
+            _named(name, family.label), site := _own(cluster), name, family, services=services,
+            intent=_intent(cluster, site, name, family),
+        )
+        for name, family in found
+    )  # fmt: skip
+
+
+def _intent(cluster: Cluster, site: Site, node: str, family: Family) -> Intent | None:
+    """What is due at a node. It is not known beside other programs' rules, nor for a recording, which holds rules only,
+    nor if an address is written in an unusual form.
+    """
+    if cluster.replay is not None or cluster.rules_beside(node, family) is not None:
+        return None
+    liberal = cluster.sysctls.tcp_be_liberal or cluster.host.tcp_be_liberal
+    settings = settings_of(cluster.config, liberal=liberal, random_fully=cluster.host.random_fully)
+    objects = [cluster.state.objects[key].json for key in sorted(cluster.state.objects)]
+    try:
+        return intent_of(objects, settings, node, family, site.machine(node), bind_address=cluster.config.bind_address)
+    except ValueError:
+        return None
 
 
 def _families(site: Site, node: str, families: Sequence[Family]) -> list[Family]:
@@ -139,13 +161,15 @@ def load_subjects(
     moments: int = 8,
     beside: Sequence[str] = (),
     sysctls: Mapping[str, int] | None = None,
+    assume_node: str | None = None,
+    service_node_port_range: str = "",
     note: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Iterator[Subject]:
     """The subjects of all scenarios among ``paths``, and of the one cluster that all other paths describe together.
 
     A scenario is named by its file or its built-in name. ``seed`` and ``settings`` need a scenario, ``beside`` and
-    ``sysctls`` a cluster (see :func:`kpsim.explore.load`). ``note`` is called with what loading the cluster
+    ``sysctls``, ``assume_node`` and ``service_node_port_range`` a cluster (see :func:`kpsim.explore.load`). ``note`` is called with what loading the cluster
     defaulted, derived or skipped. Everything is loaded before the first subject is yielded. InputError as from
     :func:`load_scenario` and :func:`kpsim.explore.load`.
     """
@@ -157,10 +181,19 @@ def load_subjects(
         raise InputError("rules beside kube-proxy's go with a cluster, and there is none")
     if sysctls and not others:
         raise InputError("kernel settings go with a cluster, and there is none: a scenario has its own, nodes.sysctls")
+    if (assume_node is not None or service_node_port_range) and not others:
+        raise InputError("--assume-node and --service-node-port-range go with a cluster, and there is none")
     loaded = [load_scenario(path, settings=settings, seed=seed, mode=mode) for path in scenarios]
     found = [scenario_subjects(each, nodes=nodes, moments=moments, progress=progress) for each in loaded]
     if others or not paths:
-        cluster = load(others, mode=mode, beside=beside, sysctls=sysctls)
+        cluster = load(
+            others,
+            mode=mode,
+            beside=beside,
+            sysctls=sysctls,
+            assume_node=assume_node,
+            service_node_port_range=service_node_port_range,
+        )
         cluster.print_notes(note)
         found.append(cluster_subjects(cluster, nodes))
     return chain.from_iterable(found)

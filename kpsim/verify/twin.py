@@ -13,9 +13,9 @@ from typing import NamedTuple
 from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
 from kpsim.fabric import answer_to
+from kpsim.lab.calls import LabError
 from kpsim.lab.canaries import Canaries, guarded
 from kpsim.lab.conntrack import LinuxEntry
-from kpsim.lab.namespace import LabError
 from kpsim.lab.node import LabNode
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
@@ -95,7 +95,8 @@ class Twin:
         except BaseException:
             self.linux.close()
             raise
-        self.model = Netns("node", machine.routing, machine.sysctls)
+        self._routing = machine.routing.with_routes(self.canaries.local_route)
+        self.model = Netns("node", self._routing, machine.sysctls)
         self._held = ""  # the rules as Linux saved them after loading
         self._refused: Counter[int] = Counter()  # numbers of packets that routing refused, by source
 
@@ -110,6 +111,8 @@ class Twin:
         self.linux.load(loaded)
         self._held = tool.saved()
         expected, held = tool.without_guards(tool.printed(loaded)), tool.without_guards(self._held)
+        if held == self._held:
+            raise LabError("the rules that the lab loaded itself are not there: nothing can be measured")
         found = tool.first_difference(expected, held)
         return Difference("rules", *found) if found else None
 
@@ -125,7 +128,7 @@ class Twin:
         """Makes both forget connections and affinities. Rules stay, and the model's buckets with them."""
         self.linux.forget()
         rules, buckets = self.model.rulesets.get(self.family), self.model.memory.buckets
-        self.model = Netns("node", self.machine.routing, self.machine.sysctls)
+        self.model = Netns("node", self._routing, self.machine.sysctls)
         self.model.memory.buckets = buckets  # the rules that they belong to stay loaded
         if rules is not None:
             self.model.load_rules(rules)

@@ -11,13 +11,18 @@ from typing import NamedTuple, Self
 
 from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.conntrack import FlowTuple, tuple_of
+from kpsim.explore import Cluster
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Walk, expand
 from kpsim.packet import Packet
 from kpsim.tracing.probes import Probe, ProbeResult, result_of
 from kpsim.verify.frequencies import Frequencies
+from kpsim.verify.intent.judging import Unmeant
+from kpsim.verify.intent.watching import Onlooker
 from kpsim.verify.prediction import told
+from kpsim.verify.sequences.playing import Player, Playing
+from kpsim.verify.sequences.steps import SequenceStep, describe
 from kpsim.verify.sides import Sides, both_sides
 from kpsim.verify.subjects import Subject
 from kpsim.verify.twin import Difference, Exchange, Twin
@@ -34,7 +39,7 @@ class Disagreement:
     subject: str
     probe: str
     packet: str
-    differences: tuple[Difference, ...]
+    differences: tuple[Difference | Unmeant, ...]
     first: Shot | None = None  #: the probe itself
     answer: bool = False  #: whether the disagreement is about the answer to the probe
     sides: Sides | None = None
@@ -74,10 +79,13 @@ class Verifier:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def twin(self, subject: Subject) -> Twin:
-        """A twin of the subject's machine. It may still hold the rules of an earlier subject."""
+    def twin(self, subject: Subject, *, silent: bool = False) -> Twin:
+        """A twin of the subject's machine. It may still hold the rules of an earlier subject. ``silent`` as for
+        :class:`Twin`.
+        """
         machine = subject.site.machine(subject.node)
         key = (
+            silent,
             subject.family,
             tuple(machine.routing.interfaces.values()),
             machine.routing.routes,
@@ -86,7 +94,7 @@ class Verifier:
         )
         if self._twin is None or self._key != key:
             self.close()
-            self._twin, self._key = Twin(machine, subject.family, self._variant), key
+            self._twin, self._key = Twin(machine, subject.family, self._variant, silent=silent), key
         return self._twin
 
     def verify(
@@ -117,7 +125,39 @@ class Verifier:
             _send(twin, batch, found)
             progress(len(batch))
         twin.check_rules()
+        found.weigh()
         return found.verification()
+
+    def play(
+        self,
+        subject: Subject,
+        cluster: Cluster,
+        steps: Sequence[SequenceStep],
+        onlooker: Onlooker | None = None,
+        *,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Verification:
+        """Plays a sequence at the subject's node, up to the first disagreement. Every packet counts as a probe.
+
+        LabError as for ``verify``.
+        """
+        twin = self.twin(subject, silent=True)
+        playing = Player(twin, cluster, subject.node, onlooker).play(steps)
+        twin.check_rules()
+        results = Counter(result_of(each.exchange.walk) for each in playing.played if each.exchange)
+        progress(results.total())
+        return Verification(subject.name, results, disagreements=tuple(_disagreements(subject.name, playing)))
+
+
+def _disagreements(subject: str, playing: Playing) -> Iterator[Disagreement]:
+    for number, each in enumerate(playing.played, 1):
+        if each.differences:
+            packet = told(each.exchange.shot.packet) if each.exchange else "no packet"
+            yield Disagreement(subject, f"step {number}: {describe(each.step)}", packet, each.differences)
+    if playing.in_the_end:
+        yield Disagreement(subject, "behind the last step", "no packet", playing.in_the_end)
+    elif playing.differences and not any(each.differences for each in playing.played):
+        yield Disagreement(subject, "before the first step", "no packet", playing.differences)
 
 
 Asked = tuple[Probe, Packet]
@@ -159,15 +199,25 @@ class _Found:
         self._answers = 0
         self._drawn: dict[PacketKind, Counter[str]] = {}
         self._weights: dict[PacketKind, dict[str, Fraction]] = {}
+        self._firsts: list[tuple[Probe, Exchange]] = []  # those whose endpoint may be one of several
 
     def add(self, probes: Sequence[Probe], exchanges: Sequence[Exchange]) -> None:
         for probe, exchange in zip(probes, exchanges, strict=True):
             self._results[result_of(exchange.walk)] += 1
-            if exchange.differences:
-                self._disagree(probe, exchange, exchange.shot)
-            elif result_of(exchange.walk) is ProbeResult.DELIVERED and not exchange.walk.effects.touched.recent:
+            unmeant = self._unmeant(exchange)
+            if exchange.differences or unmeant:
+                self._disagree(probe, exchange, exchange.shot, unmeant)
+                continue
+            self._firsts.append((probe, exchange))
+            if result_of(exchange.walk) is ProbeResult.DELIVERED and not exchange.walk.effects.touched.recent:
                 drawn = self._drawn.setdefault(_kind_of(exchange.shot.packet), Counter())
                 drawn[_endpoint(exchange.walk)] += 1
+
+    def _unmeant(self, exchange: Exchange) -> list[Unmeant]:
+        intent = self._subject.intent
+        if intent is None or exchange.differences:
+            return []
+        return intent.judge(exchange.shot.packet, exchange.walk)
 
     def add_answers(self, asked: Sequence[tuple[Probe, Exchange]], exchanges: Sequence[Exchange]) -> None:
         self._answers += len(exchanges)
@@ -175,13 +225,25 @@ class _Found:
             if exchange.differences:
                 self._disagree(probe, exchange, request.shot, answer=True)
 
-    def _disagree(self, probe: Probe, exchange: Exchange, first: Shot, *, answer: bool = False) -> None:
+    def _disagree(
+        self, probe: Probe, exchange: Exchange, first: Shot, unmeant: Sequence[Unmeant] = (), *, answer: bool = False
+    ) -> None:
         packet = told(exchange.shot.packet)
         entrance = exchange.shot.packet.in_interface or "a process of the node"
         shown = f"{packet}, {'in by ' if exchange.shot.packet.in_interface else 'from '}{entrance}"
         self.disagreements.append(
-            Disagreement(self._subject.name, str(probe.id), shown, exchange.differences, first, answer)
+            Disagreement(self._subject.name, str(probe.id), shown, (*exchange.differences, *unmeant), first, answer)
         )
+
+    def weigh(self) -> None:
+        """Compares the odds of the endpoints with those that are due."""
+        intent = self._subject.intent
+        if intent is None:
+            return
+        self._twin.forget()
+        for probe, exchange in self._firsts:
+            if unmeant := intent.weigh(self._twin.model, exchange.shot.packet):
+                self._disagree(probe, replace(exchange, differences=()), exchange.shot, unmeant)
 
     def verification(self) -> Verification:
         shown = [self._with_sides(d) for d in self.disagreements[:_MOST_SIDES]]

@@ -27,7 +27,8 @@ from kpsim.config import Host
 from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.dialects.iptables.saved import load_saved
 from kpsim.explore import Cluster, load
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.calls import LabError
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.nodes import Machine
@@ -174,7 +175,7 @@ _MADE = {
 #: how many rules of a file no packet here matches: neighbour discovery, DHCP and multicast, ICMP errors in filter (those about a
 #: connection are let through before, all others are INVALID), and what kube-proxy's own rules, which come first, decide already
 UNTRIED = {
-    "bridge_cni": 1, "docker": 4, "firewalld": 2, "flannel_and_kubelet": 3, "hand_written": 3, "marks": 0, "node_local_dns": 2,
+    "bridge_cni": 1, "docker": 4, "firewalld": 2, "flannel_and_kubelet": 3, "hand_written": 3, "marks": 0, "mesh_and_bridge_ports": 5, "node_local_dns": 2,
     "strict6": 2, "ufw": 17, "ufw6": 13,
 }  # fmt: skip
 

@@ -5,15 +5,18 @@ None may come back.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from kpsim.addresses import Family, parse_ip
+from kpsim.conntrack import tuple_of
 from kpsim.dialects.iptables import parse
 from kpsim.lab.wires import Shot, Where
 from kpsim.netfilter import Disposition
 from kpsim.nodes import make_machine
 from kpsim.packet import Packet
+from kpsim.units import SECOND_NS
 from kpsim.verify.twin import Exchange, Twin
 
 V4, V6 = Family.IPV4, Family.IPV6
@@ -138,7 +141,7 @@ def test_a_reset_to_localhost_of_ipv6_goes_by_the_wrong_door() -> None:
 
 @pytest.mark.parametrize("destination", ["192.168.0.255", "255.255.255.255", "10.180.0.255", "0.1.2.3"])
 def test_broadcasts_are_for_the_node_too(destination: str) -> None:
-    """Of any of its links. Destinations in 0/8 are like any other; sources there are not (K-7.3)."""
+    """Of any of its links. Destinations in 0/8 are like any other."""
     with twin(V4, "*nat\nCOMMIT\n", ("10.180.0.0/24",)) as both:
         sent = packet(V4, "203.0.113.7", 5000, destination, 9, "eth0")
         exchange = agreed(both.send(Shot(sent)))
@@ -185,3 +188,24 @@ def test_a_node_without_any_address_of_ipv4_sends_from_nowhere() -> None:
         assert agreed(made.send(Shot(answer))).walk.disposition is Disposition.DROPPED  # no machine has that address
     finally:
         made.close()
+
+
+def test_a_syn_waits_no_longer_than_a_repeated_segment() -> None:
+    """CT-4.1: before the first ACK no window is known, which counts as a closed one."""
+    machine = make_machine(["192.168.0.2"], ("10.180.0.0/24",))
+    machine = replace(machine, sysctls=replace(machine.sysctls, tcp_timeout_max_retrans_ns=50 * SECOND_NS))
+    both = Twin(machine, V4)
+    try:
+        assert (
+            both.load(parse(LOCALHOST_DNAT.replace("2001:db8::99/128", "192.0.2.9").format(endpoint="10.180.0.11"), V4))
+            is None
+        )
+        sent = replace(packet(V4, "203.0.113.9", 40000, "10.180.0.11", 80, "eth0"), protocol="tcp")
+        both.linux.add_pods([sent.daddr])
+        seen = agreed(both.send(Shot(sent)))
+        assert seen.walk.effects.created is not None
+        [real] = both.linux.conntrack.get_all([tuple_of(sent)])
+        assert real is not None
+        assert 47 <= real.seconds_left <= 50
+    finally:
+        both.close()

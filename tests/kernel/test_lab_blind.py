@@ -14,8 +14,8 @@ from labs import rules_of, shop_subject, shot
 
 from kpsim.addresses import Family
 from kpsim.lab import wires
+from kpsim.lab.calls import LabError
 from kpsim.lab.canaries import BlindLab
-from kpsim.lab.namespace import LabError
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot, Where
 from kpsim.tracing.probes import Probe

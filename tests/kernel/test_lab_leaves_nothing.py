@@ -18,7 +18,8 @@ from labs import rules_of, shop_subject, shot
 
 from kpsim.addresses import Family
 from kpsim.lab import node
-from kpsim.lab.namespace import LabError, Namespace
+from kpsim.lab.calls import LabError
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.node import LabNode
 from kpsim.lab.tools.variants import Variant
 from kpsim.packetpath.routing import Routing

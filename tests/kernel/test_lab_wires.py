@@ -8,7 +8,7 @@ import pytest
 from labs import ENDS, number_of, shop_subject, shot
 
 from kpsim.addresses import Family, Network, parse_network
-from kpsim.lab.namespace import LabError
+from kpsim.lab.calls import LabError
 from kpsim.lab.node import LabNode
 from kpsim.lab.wires import Framed, Heard, Shot, Where
 from kpsim.packet import Packet

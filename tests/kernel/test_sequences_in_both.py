@@ -18,21 +18,7 @@ from hypothesis import strategies as st
 
 from fuzz import fuzzing
 from fuzz.cases import finding_of, manifest_of, play, read_case, with_sysctls
-from fuzz.drawing import draw_sequence
 from fuzz.fuzzing import draw_case
-from fuzz.playing import Player, Playing
-from fuzz.steps import (
-    ChangeEndpoints,
-    ClientSegment,
-    DeleteFlow,
-    EndpointState,
-    FirstPacket,
-    MidStream,
-    Opening,
-    SequenceStep,
-    ServerSegment,
-    Wait,
-)
 from kpsim.addresses import Family, parse_ip
 from kpsim.config import Host
 from kpsim.conntrack import FlowTuple
@@ -47,6 +33,20 @@ from kpsim.verify import twin as twin_module
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
+from kpsim.verify.sequences.drawing import draw_sequence
+from kpsim.verify.sequences.playing import Player, Playing
+from kpsim.verify.sequences.steps import (
+    ChangeEndpoints,
+    ClientSegment,
+    DeleteFlow,
+    EndpointState,
+    FirstPacket,
+    MidStream,
+    Opening,
+    SequenceStep,
+    ServerSegment,
+    Wait,
+)
 from kpsim.verify.subjects import cluster_subjects
 from kpsim.verify.twin import Twin
 from kpsim.verify.verification import Verifier

@@ -106,7 +106,7 @@ def drawing_rules(draw: st.DrawFn) -> Ruleset:
             later = names if chain == base else names[names.index(chain) + 1 :]
             ends = [end for end in ENDS if end[-1:] not in names or end[-1] in later]
             if table == "nat":
-                ends = [*(end for end in ends if "REJECT" not in end and "TTL" not in end), *TRANSLATING]
+                ends = [*(end for end in ends if not {"REJECT", "TTL", "DROP"} & set(end.split())), *TRANSLATING]
             if table != "mangle":
                 ends = [end for end in ends if "TTL" not in end]
             if table == "mangle":

@@ -1,10 +1,12 @@
 """What holds in every run: accidents are drawn at random, and the run log must never show certain things."""
 
 import itertools
+import re
 
 import pytest
 
 from kpsim import rng
+from kpsim.reports.figures import figures
 from kpsim.scenario import parse_scenario
 from kpsim.simulation import run
 from kpsim.simulation.runlog import Fate, Reason, RunLog
@@ -113,7 +115,26 @@ def test_invariants_of_a_run(seed: int) -> None:
     for c in log.connections:
         assert (c.disposition is Fate.DELIVERED) == (c.cause is Reason.NONE)
         assert c.endpoint or c.disposition is not Fate.DELIVERED
-        assert c.node or c.cause in (Reason.NODE_DOWN, Reason.NO_HEALTHY_NODE)
+        assert c.node or c.cause is Reason.NO_HEALTHY_NODE
+        assert c.broken_ns is None or (c.disposition is Fate.FAILED and c.at_ns < c.broken_ns < log.duration_ns)
+    totals_add_up(log)
+
+
+def totals_add_up(log: RunLog) -> None:
+    """Every connection ends in exactly one way, in whatever way connections are counted."""
+    found = figures(log)
+    assert found["sent"] == len(log.connections)
+    scopes = {name.removesuffix("sent") for name in found if name == "sent" or name.endswith(".sent")}
+    assert {"", "traffic.long.", "services.default/web.", "nodes.node-1.", "policies.Local."} <= scopes
+    for scope in scopes:
+        assert found[f"{scope}sent"] == sum(found[f"{scope}{ended.value}"] for ended in Fate)
+        assert found[f"{scope}established"] == found[f"{scope}delivered"] + found[f"{scope}broken"]
+        assert found[f"{scope}broken"] <= found[f"{scope}failed"]
+    for scope in ("services.", "traffic.", "policies.", "frontends."):
+        parts = [name for name in scopes if name.startswith(scope)]
+        assert sum(found[f"{name}sent"] for name in parts) == found["sent"]
+    reached = [found[name] for name in found if re.fullmatch(r'endpoints\."([\d.]+|\[.+\]):\d+"\.established', name)]
+    assert sum(reached) == found["established"] > 0
 
 
 def test_after_the_last_accident_everything_settles() -> None:

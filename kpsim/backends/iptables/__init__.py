@@ -68,6 +68,7 @@ class IptablesBackend:
         full_after_ns=_full_after_ns,
         longest_pause_ns=_longest_pause_ns,
         hastens_retry=True,
+        unused_host_fields=frozenset(("ipvsConns", "gracefulTick", "serviceCIDRs")),
     )
 
     def __init__(self, settings: ProxierSettings) -> None:

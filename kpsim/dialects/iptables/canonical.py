@@ -6,8 +6,10 @@ from kpsim.addresses import Family
 from kpsim.dialects.iptables.options import PORT_MODULES, ROWS, Row
 from kpsim.dialects.iptables.values import ALL_FLAGS
 from kpsim.ruleset import (
+    OF_CONNECTION,
     Adjust,
     Assign,
+    BridgePort,
     Chance,
     Compare,
     Counter,
@@ -18,8 +20,10 @@ from kpsim.ruleset import (
     Goto,
     Jump,
     Limit,
+    LocalSocket,
     Log,
     Lookup,
+    MapNetwork,
     Masquerade,
     NoTrack,
     Recent,
@@ -33,22 +37,31 @@ from kpsim.ruleset import (
     Statement,
     Terminal,
     Unknown,
+    Unmodelled,
 )
 
 _BY_TYPE: Mapping[type, str] = {
     EitherPort: "--ports", Recent: "-m recent", Limit: "-m limit", Chance: "-m statistic", ReversePath: "-m rpfilter",
     RoutingHeader: "-m rt", Counter: "--nfacct-name", Unknown: "unknown", Terminal: "-j", Jump: "-j", Goto: "-g",
     Reject: "-j REJECT", Dnat: "-j DNAT", Snat: "-j SNAT", Masquerade: "-j MASQUERADE", Redirect: "-j REDIRECT",
-    NoTrack: "-j CT",
+    NoTrack: "-j CT", MapNetwork: "-j NETMAP", Unmodelled: "unknown target", LocalSocket: "-m socket",
 }  # fmt: skip
 _BY_FIELD: Mapping[Field, str] = {
     Field.IIFNAME: "-i", Field.OIFNAME: "-o", Field.L4PROTO: "-p", Field.TCP_FLAGS: "--tcp-flags", Field.CT_STATE: "--ctstate",
     Field.CT_DIRECTION: "--ctdir", Field.CT_MARK: "-m connmark", Field.CT_ORIGINAL_DADDR: "--ctorigdst",
     Field.CT_ORIGINAL_DPORT: "--ctorigdstport", Field.MARK: "--mark", Field.SADDR_TYPE: "--src-type",
-    Field.DADDR_TYPE: "--dst-type",
+    Field.DADDR_TYPE: "--dst-type", Field.SADDR_TYPE_IN: "--src-type", Field.SADDR_TYPE_OUT: "--src-type",
+    Field.DADDR_TYPE_IN: "--dst-type", Field.DADDR_TYPE_OUT: "--dst-type", Field.LENGTH: "--length",
+    Field.SOCKET: "--socket-exists", Field.UID: "--uid-owner", Field.GID: "--gid-owner",
 }  # fmt: skip
 _NETWORKS: Mapping[Field, tuple[str, str]] = {Field.SADDR: ("-s", "--src-range"), Field.DADDR: ("-d", "--dst-range")}
 _PORTS: Mapping[Field, tuple[str, str]] = {Field.SPORT: ("--sport", "--sports"), Field.DPORT: ("--dport", "--dports")}
+
+
+_LIMITS: Mapping[Field, str] = {
+    Field.SADDR_TYPE_IN: "--limit-iface-in", Field.DADDR_TYPE_IN: "--limit-iface-in",
+    Field.SADDR_TYPE_OUT: "--limit-iface-out", Field.DADDR_TYPE_OUT: "--limit-iface-out",
+}  # fmt: skip
 
 
 def canonical_rows(rule: Rule, family: Family) -> list[tuple[Row, int, bool]]:
@@ -66,7 +79,9 @@ def canonical_rows(rule: Rule, family: Family) -> list[tuple[Row, int, bool]]:
         if name in ("--sport", "--dport", "--tcp-flags") and not opened:
             rows.append((ROWS[f"-m {protocol}"], -1, True))
             opened = True
-        rows.append((ROWS[name], at, not (isinstance(part, Compare) and part.absent)))
+        rows.append((ROWS[name], at, not (isinstance(part, Compare) and part.absent and part.field in OF_CONNECTION)))
+        if isinstance(part, Compare) and (limit := _LIMITS.get(part.field)):
+            rows.append((ROWS[limit], -1, False))
     return rows
 
 
@@ -89,8 +104,10 @@ def _name(part: Expression | Statement, family: Family, protocol: str) -> str:
             return "-j MARK" if to is Field.MARK and source is None else "-j CONNMARK"
         case SetTimeToLive():
             return "-j TTL" if family is Family.IPV4 else "-j HL"
+        case BridgePort(side, name):
+            return f"--physdev-is-{side}" if name is None else f"--physdev-{side}"
         case Log(_, target) | Adjust(target):
-            return f"-j {target}"
+            return f"-j {target}" if f"-j {target}" in ROWS else "harmless target"
         case _:
             pass
     name = _BY_TYPE.get(type(part))

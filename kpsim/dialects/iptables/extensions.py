@@ -5,7 +5,7 @@ extensions, and the table in which each is allowed.
 """
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port
@@ -16,7 +16,6 @@ from kpsim.dialects.iptables.values import (
     Read,
     Style,
     mark_reader,
-    quoted,
     read_address,
     read_number,
     read_port,
@@ -27,25 +26,18 @@ from kpsim.dialects.iptables.values import (
 )
 from kpsim.ruleset import (
     NO_FLAGS,
-    Adjust,
     Assign,
     Chance,
     Compare,
     Dnat,
     Field,
     Interval,
-    Limit,
-    Log,
     Masquerade,
     NatFlags,
-    NoTrack,
     Recent,
     Redirect,
     Reject,
     RejectWith,
-    ReversePath,
-    RoutingHeader,
-    SetTimeToLive,
     Snat,
     Statement,
 )
@@ -60,20 +52,22 @@ class Done(NamedTuple):
     detail: Hashable = None
 
 
-def _value(arguments: Arguments, option: str) -> str | None:
+def value_of(arguments: Arguments, option: str) -> str | None:
     return arguments[option][0] if option in arguments else None
 
 
-def _required(arguments: Arguments, option: str) -> str:
+def required(arguments: Arguments, option: str) -> str:
     if option not in arguments:
         raise ValueError(f"{option} is missing")
     return arguments[option][0]
 
 
-def _flags(*flags: tuple[bool, str]) -> str:
+def flags_text(*flags: tuple[bool, str]) -> str:
     return "".join(f" {option}" for given, option in flags if given)
 
 
+_MOST_HITS = 0xFFFF
+_LONGEST_LIST_NAME = 199
 RECENT_ACTIONS = ("set", "rcheck", "update", "remove")
 
 
@@ -85,18 +79,23 @@ def read_recent(arguments: Arguments, family: Family) -> Read:
     actions = [action for action in RECENT_ACTIONS if f"--{action}" in arguments]
     if len(actions) != 1:
         raise ValueError("-m recent needs one of --set, --rcheck, --update, --remove")
-    if (mask := _value(arguments, "--mask")) not in (None, _all_ones(family)):
+    if (mask := value_of(arguments, "--mask")) not in (None, _all_ones(family)):
         raise NotModelled(f"-m recent --mask {mask}")
-    seconds, hitcount = _value(arguments, "--seconds"), _value(arguments, "--hitcount")
+    seconds, hitcount = value_of(arguments, "--seconds"), value_of(arguments, "--hitcount")
     reap = "--reap" in arguments
     if reap and seconds is None:
         raise ValueError("-m recent --reap needs --seconds")
+    if actions[0] in ("set", "remove") and (seconds is not None or hitcount is not None or reap):
+        raise ValueError(f"-m recent --{actions[0]} takes neither --seconds nor --hitcount")
+    name = value_of(arguments, "--name") or "DEFAULT"
+    if name in (".", "..") or "/" in name or len(name.encode()) > _LONGEST_LIST_NAME:
+        raise ValueError(f"not a name of a list of -m recent: {name!r}")
     recent = Recent(
-        _value(arguments, "--name") or "DEFAULT",
+        name,
         actions[0],
         None if seconds is None else read_number(seconds, ALL_BITS),
         reap,
-        None if hitcount is None else read_number(hitcount, ALL_BITS),
+        None if hitcount is None else read_number(hitcount, _MOST_HITS),
         arguments[f"--{actions[0]}"][1],
     )
     return Read(recent)
@@ -120,9 +119,9 @@ _PROBABILITY = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 
 def read_statistic(arguments: Arguments, _family: Family) -> Read:
     """Reads ``-m statistic``. The detail is the probability as it was written."""
-    if (mode := _required(arguments, "--mode")) != "random":
+    if (mode := required(arguments, "--mode")) != "random":
         raise NotModelled(f"-m statistic --mode {mode}")
-    text = _required(arguments, "--probability")
+    text = required(arguments, "--probability")
     if not _PROBABILITY.fullmatch(text) or float(text) > 1:
         raise ValueError(f"not a probability from 0 to 1: {text!r}")
     return Read(Chance(int(float(text) * (1 << 31) + 0.5)), text)  # rounded half up (K-5)
@@ -177,7 +176,7 @@ UNSAID = "unsaid"  #: the answer that REJECT gives without ``--reject-with``
 
 
 def read_reject(arguments: Arguments, family: Family) -> Done:
-    if (text := _value(arguments, "--reject-with")) is None:
+    if (text := value_of(arguments, "--reject-with")) is None:
         return Done(Reject(), UNSAID)
     answer = _ANSWERS[family].get(_SHORT_ANSWERS[family].get(text, text))
     if answer is None:
@@ -238,7 +237,7 @@ def _write_flags(flags: NatFlags) -> str:
 
 
 def read_dnat(arguments: Arguments, family: Family) -> Done:
-    text = _required(arguments, "--to-destination")
+    text = required(arguments, "--to-destination")
     address, ports = _read_nat_range(text, family)
     if ports is not None and ports[0] != ports[1]:
         raise NotModelled(f"-j DNAT to a range of ports {text}")
@@ -254,7 +253,7 @@ def write_dnat(dnat: Dnat, _detail: None, form: Form) -> str:
 
 
 def read_snat(arguments: Arguments, family: Family) -> Done:
-    text = _required(arguments, "--to-source")
+    text = required(arguments, "--to-source")
     address, ports = _read_nat_range(text, family)
     if address is None:
         raise NotModelled(f"-j SNAT without an address {text}")
@@ -266,7 +265,7 @@ def write_snat(snat: Snat, _detail: None, form: Form) -> str:
 
 
 def read_masquerade(arguments: Arguments, _family: Family) -> Done:
-    ports = _value(arguments, "--to-ports")
+    ports = value_of(arguments, "--to-ports")
     return Done(Masquerade(None if ports is None else read_range(ports, "-"), _read_flags(arguments)))
 
 
@@ -276,14 +275,15 @@ def write_masquerade(masquerade: Masquerade, _detail: None, _form: Form) -> str:
 
 
 def read_redirect(arguments: Arguments, _family: Family) -> Done:
-    text = _value(arguments, "--to-ports")
+    text = value_of(arguments, "--to-ports")
     if text is not None and "-" in text:
         raise NotModelled(f"-j REDIRECT --to-ports {text}")
-    return Done(Redirect(None if text is None else read_port(text)))
+    return Done(Redirect(None if text is None else read_port(text), _read_flags(arguments)))
 
 
 def write_redirect(redirect: Redirect, _detail: None, _form: Form) -> str:
-    return "" if redirect.port is None else f"--to-ports {redirect.port}"
+    ports = "" if redirect.port is None else f" --to-ports {redirect.port}"
+    return (ports + _write_flags(redirect.flags)).lstrip()
 
 
 # --- marks ------------------------------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def write_set_connmark(statement: Assign, _detail: None, _form: Form) -> str:
 
 
 def read_connmark(arguments: Arguments, family: Family) -> Read:
-    _required(arguments, "--mark")
+    required(arguments, "--mark")
     return _READ_CONNMARK(*arguments["--mark"], family)
 
 
@@ -376,156 +376,3 @@ _READ_CONNMARK = mark_reader(Field.CT_MARK)
 
 def write_connmark(match: Compare, detail: None, form: Form) -> str:
     return ("! " if match.negate else "") + f"--mark {write_mark(match, detail, form)}"
-
-
-# --- other targets ----------------------------------------------------------------------------------------------------
-
-
-def read_notrack(arguments: Arguments, _family: Family) -> Done:
-    if "--notrack" not in arguments:
-        raise NotModelled("-j CT without --notrack")
-    return Done(NoTrack())
-
-
-_LOG_LEVELS: Mapping[str, int] = {
-    "emerg": 0, "panic": 0, "alert": 1, "crit": 2, "error": 3, "err": 3, "warning": 4, "warn": 4, "notice": 5, "info": 6,
-    "debug": 7,
-}  # fmt: skip
-LOG_FLAGS = ("--log-tcp-sequence", "--log-tcp-options", "--log-ip-options", "--log-uid", "--log-macdecode")
-
-
-def read_log(arguments: Arguments, _family: Family) -> Done:
-    """Reads ``-j LOG``. The arguments are kept in iptables-save's order. Level 4 is the default and is left out."""
-    words = []
-    if (prefix := _value(arguments, "--log-prefix")) is not None:
-        words.append(f"--log-prefix {quoted(prefix)}")
-    if (text := _value(arguments, "--log-level")) is not None:
-        level = _LOG_LEVELS.get(text.lower())
-        if level is None:
-            level = read_number(text, 7)
-        if level != 4:
-            words.append(f"--log-level {level}")
-    return Done(Log(" ".join(words + [option for option in LOG_FLAGS if option in arguments])))
-
-
-# --- used by the rules of other programs ------------------------------------------------------------------------------
-
-
-#: the units of -m limit by the names that iptables-save prints, in seconds, longest first as iptables tries them
-_UNITS: Mapping[str, int] = {"day": 86400, "hour": 3600, "min": 60, "sec": 1}
-_UNIT_NAMES = ("second", "minute", "hour", "day")
-_LIMIT_SCALE = 10_000  #: the tool counts in ten-thousandths of a second
-
-
-def read_limit(arguments: Arguments, _family: Family) -> Read:
-    text, burst = _value(arguments, "--limit") or "3/hour", _value(arguments, "--limit-burst")
-    count_text, _, unit_text = text.partition("/")
-    unit = next((name for name in _UNIT_NAMES if name.startswith(unit_text.lower() or "s")), "")
-    if not unit or not (count_text.isascii() and count_text.isdigit()) or not int(count_text):
-        raise ValueError(f"not a rate: {text!r}")
-    period = _LIMIT_SCALE * _UNITS[unit[:3] if unit in ("second", "minute") else unit] // int(count_text)
-    if not period:
-        raise ValueError(f"too fast for -m limit: {text!r}")
-    return Read(Limit(*_rate(period), read_number(burst or "0", 10_000) or 5))  # a burst of 0 counts as not given
-
-
-def _rate(period: int) -> tuple[int, str]:
-    """Count and unit, as iptables chooses them, of one token per ``period`` ten-thousandths of a second."""
-    lengths = [(name, seconds * _LIMIT_SCALE) for name, seconds in _UNITS.items()]
-    best = lengths[0]
-    for name, length in lengths[1:]:
-        if period > length or length // period < length % period:
-            break
-        best = name, length
-    return best[1] // period, best[0]
-
-
-def write_limit(limit: Limit, _detail: None, _form: Form) -> str:
-    burst = f" --limit-burst {limit.burst}" if limit.burst != 5 else ""
-    return f"--limit {limit.count}/{limit.unit}{burst}"
-
-
-def read_set_time_to_live(arguments: Arguments, family: Family) -> Done:
-    if len(arguments) != 1:
-        raise ValueError("-j TTL and -j HL need exactly one option")
-    ((option, (text, _negate)),) = arguments.items()
-    return Done(SetTimeToLive(option.rpartition("-")[2], read_number(text, 255)))
-
-
-def time_to_live_writer(target: str) -> Callable[[SetTimeToLive, None, Form], str]:
-    return lambda statement, _detail, _form: f"--{target.lower()}-{statement.action} {statement.value}"
-
-
-def read_reverse_path(arguments: Arguments, _family: Family) -> Read:
-    return Read(
-        ReversePath(*(option in arguments for option in ("--loose", "--validmark", "--accept-local", "--invert")))
-    )
-
-
-def write_reverse_path(match: ReversePath, _detail: None, _form: Form) -> str:
-    flags = (
-        (match.loose, "--loose"), (match.valid_mark, "--validmark"), (match.accept_local, "--accept-local"),
-        (match.invert, "--invert"),
-    )  # fmt: skip
-    return _flags(*flags).lstrip()
-
-
-def read_routing_header(arguments: Arguments, _family: Family) -> Read:
-    """Reads ``-m rt``. The arguments are kept in iptables-save's order."""
-    words = []
-    for option in ("--rt-type", "--rt-segsleft", "--rt-len"):
-        if option in arguments:
-            text, negate = arguments[option]
-            words.append(f"{'! ' if negate else ''}{option} {text}")
-    return Read(RoutingHeader(" ".join(words)))
-
-
-def read_nflog(arguments: Arguments, _family: Family) -> Done:
-    words = []
-    if prefix := _value(arguments, "--nflog-prefix"):
-        words.append(f"--nflog-prefix {quoted(prefix)}")
-    for option, default in (
-        ("--nflog-group", "0"),
-        ("--nflog-range", "0"),
-        ("--nflog-size", ""),
-        ("--nflog-threshold", ""),
-    ):
-        if (text := _value(arguments, option)) is not None and text != default:
-            words.append(f"{option} {read_number(text, 0xFFFFFFFF)}")
-    return Done(Log(" ".join(words), "NFLOG"))
-
-
-def read_tcp_mss(arguments: Arguments, _family: Family) -> Done:
-    match tuple(arguments.items()):
-        case [("--clamp-mss-to-pmtu", _)]:
-            return Done(Adjust("TCPMSS", "--clamp-mss-to-pmtu"))
-        case [("--set-mss", (text, _))]:
-            return Done(Adjust("TCPMSS", f"--set-mss {read_number(text, 0xFFFF)}"))
-        case _:
-            raise ValueError("-j TCPMSS needs exactly one option")
-
-
-def read_dscp(arguments: Arguments, _family: Family) -> Done:
-    return Done(Adjust("DSCP", f"--set-dscp 0x{read_number(_required(arguments, '--set-dscp'), 63):02x}"))
-
-
-def read_tos(arguments: Arguments, _family: Family) -> Done:
-    value, slash, mask = _required(arguments, "--set-tos").partition("/")
-    if not value[:1].isdigit():
-        raise NotModelled(f"-j TOS --set-tos {value}")
-    bits = read_number(mask, 255) if slash else 255
-    return Done(Adjust("TOS", f"--set-tos 0x{read_number(value, 255):02x}/0x{bits:02x}"))
-
-
-_CLASS = re.compile(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})")
-
-
-def read_class(arguments: Arguments, _family: Family) -> Done:
-    if (found := _CLASS.fullmatch(text := _required(arguments, "--set-class"))) is None:
-        raise ValueError(f"not a class MAJOR:MINOR: {text!r}")
-    return Done(Adjust("CLASSIFY", f"--set-class {int(found[1], 16):04x}:{int(found[2], 16):04x}"))
-
-
-def read_checksum(arguments: Arguments, _family: Family) -> Done:
-    _required(arguments, "--checksum-fill")
-    return Done(Adjust("CHECKSUM", "--checksum-fill"))

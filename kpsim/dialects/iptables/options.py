@@ -12,49 +12,67 @@ from typing import Any
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables.extensions import (
-    LOG_FLAGS,
     RECENT_ACTIONS,
     Arguments,
     Done,
-    read_checksum,
-    read_class,
     read_connmark,
     read_dnat,
-    read_dscp,
-    read_limit,
-    read_log,
     read_masquerade,
-    read_nflog,
-    read_notrack,
     read_recent,
     read_redirect,
     read_reject,
-    read_reverse_path,
-    read_routing_header,
     read_set_connmark,
     read_set_mark,
-    read_set_time_to_live,
     read_snat,
     read_statistic,
-    read_tcp_mss,
-    read_tos,
-    time_to_live_writer,
     write_connmark,
     write_dnat,
-    write_limit,
     write_masquerade,
     write_recent,
     write_redirect,
     write_reject,
-    write_reverse_path,
     write_set_connmark,
     write_set_mark,
     write_snat,
     write_statistic,
 )
+from kpsim.dialects.iptables.further import (
+    LOG_FLAGS,
+    read_checksum,
+    read_class,
+    read_ct,
+    read_dscp,
+    read_limit,
+    read_local_socket,
+    read_log,
+    read_map_network,
+    read_nflog,
+    read_reverse_path,
+    read_routing_header,
+    read_set_time_to_live,
+    read_tcp_mss,
+    read_tos,
+    time_to_live_writer,
+    write_ct,
+    write_limit,
+    write_map_network,
+    write_reverse_path,
+)
+from kpsim.dialects.iptables.senders import (
+    bridge_port_reader,
+    bridge_side_reader,
+    number_range_reader,
+    number_range_writer,
+    owner_reader,
+    read_interface_limit,
+    read_socket,
+    write_bridge_port,
+    write_nothing,
+)
 from kpsim.dialects.iptables.values import (
     ADDRESS_TYPES,
     CT_STATES,
+    NOT_IN_IPV6,
     Form,
     Read,
     Style,
@@ -88,7 +106,21 @@ from kpsim.dialects.iptables.values import (
     write_protocol,
     write_tcp_flags,
 )
-from kpsim.ruleset import Adjust, Counter, Field, Goto, Jump, Log, NoTrack, RoutingHeader, Terminal, Unknown
+from kpsim.ruleset import (
+    Adjust,
+    Counter,
+    Field,
+    Goto,
+    Hook,
+    Jump,
+    LocalSocket,
+    Log,
+    NoTrack,
+    RoutingHeader,
+    Terminal,
+    Unknown,
+    Unmodelled,
+)
 
 
 class Place(enum.Enum):
@@ -99,6 +131,22 @@ class Place(enum.Enum):
     PORT = "port"  #: directly after ``-m tcp`` and the like
     TARGET = "target"
 
+
+ALL_HOOKS = frozenset(Hook)
+#: rows that iptables-save prints although they have no part
+_WITHOUT_PART = frozenset(("--comment", "--limit-iface-in", "--limit-iface-out"))
+
+
+def _hooks(*names: str) -> frozenset[Hook]:
+    return frozenset(map(Hook, names))
+
+
+_MADE_HERE = _hooks("OUTPUT", "POSTROUTING")
+_DESTINATION_HOOKS = _hooks("PREROUTING", "OUTPUT")
+_SOURCE_HOOKS = _hooks("INPUT", "POSTROUTING")
+_LEAVING = _hooks("FORWARD", "OUTPUT", "POSTROUTING")
+_COMING = _hooks("PREROUTING", "INPUT", "FORWARD")
+_NOT_OUTPUT = ALL_HOOKS - _hooks("OUTPUT")
 
 #: writes a piece: the part (the rule if it has none), the detail of its spelling, the form, whether it opens its ``-m``
 PieceWriter = Callable[[Any, Any, Form, bool], str]
@@ -112,6 +160,8 @@ class Row:
     order = 0  #: among the pieces of its place, or of its ``-m``
     module = ""
     always = False  #: iptables-save prints it although it has no part
+    tables: frozenset[str] = frozenset()  #: the only tables that the kernel takes it in; empty: any
+    hooks: frozenset[Hook] = ALL_HOOKS  #: the only hooks from which the kernel lets a packet reach it
     opens_ports = False
     write: PieceWriter
 
@@ -133,6 +183,8 @@ class Option(Row):
     order: int = 0
     arguments: int = 1
     written_as: str = ""  #: the row that writes it, if it has no ``value``
+    tables: frozenset[str] = frozenset()
+    hooks: frozenset[Hook] = ALL_HOOKS
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -144,7 +196,7 @@ class Option(Row):
 
     @property
     def always(self) -> bool:  # type: ignore[override]
-        return self.name == "--comment"
+        return self.name in _WITHOUT_PART
 
     @cached_property
     def write(self) -> PieceWriter:  # type: ignore[override]
@@ -155,7 +207,9 @@ class Option(Row):
         assert self.value is not None
         value, name = self.value, self.name
         module = f"-m {self.module} " if self.place is Place.MATCH else ""
-        plain, negated = (f"{name} ", f"{module}{name} "), (f"! {name} ", f"{module}! {name} ")
+        space = " " if self.arguments else ""
+        plain = f"{name}{space}", f"{module}{name}{space}"
+        negated = f"! {name}{space}", f"{module}! {name}{space}"
 
         def write(part: Any, detail: Any, form: Form, opens: bool) -> str:
             words = negated if getattr(part, "negate", False) else plain
@@ -173,8 +227,10 @@ class Extension(Row):
     options: Mapping[str, int]  #: option → number of values it takes
     read: Callable[[Arguments, Family], Read | Done]
     value: Writer  #: the options as text
-    table: str = ""  #: the only table the kernel takes the target in; empty: any
+    tables: frozenset[str] = frozenset()
+    hooks: frozenset[Hook] = ALL_HOOKS
     negatable: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()  #: options that iptables has and kpsim does not model
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -232,7 +288,14 @@ def _header(
     return Option(names, (), read, value, Place.HEADER, order)
 
 
-def _read_comment(text: str, _negate: bool, _family: Family) -> Read:
+_LONGEST_COMMENT = 255
+
+
+def _read_comment(text: str, negate: bool, _family: Family) -> Read:
+    if negate:
+        raise ValueError("! makes no sense before --comment")
+    if len(text.encode()) > _LONGEST_COMMENT:
+        raise ValueError(f"a comment has at most {_LONGEST_COMMENT} bytes: {text[:40]!r}…")
     return Read(None, text)
 
 
@@ -252,7 +315,7 @@ def _states(module: str, option: str) -> Option:
 
 
 def _address_type(side: str, field: Field, order: int) -> Option:
-    read = names_reader(field, ADDRESS_TYPES, "an address type")
+    read = names_reader(field, ADDRESS_TYPES, "an address type", not_in_ipv6=NOT_IN_IPV6)
     return Option((f"--{side}-type",), ("addrtype",), read, names_writer(ADDRESS_TYPES), order=order)
 
 
@@ -289,6 +352,34 @@ OPTIONS: tuple[Option, ...] = (
     _address_type("dst", Field.DADDR_TYPE, 1),
     Option(("--src-range",), ("iprange",), address_range_reader(Field.SADDR), write_address_range),
     Option(("--dst-range",), ("iprange",), address_range_reader(Field.DADDR), write_address_range, order=1),
+    Option(
+        ("--limit-iface-in",), ("addrtype",), read_interface_limit, write_nothing, order=2, arguments=0, hooks=_COMING
+    ),
+    Option(
+        ("--limit-iface-out",), ("addrtype",), read_interface_limit, write_nothing, order=2, arguments=0, hooks=_LEAVING
+    ),
+    Option(("--socket-exists",), ("owner",), read_socket, write_nothing, arguments=0, hooks=_MADE_HERE),
+    Option(("--uid-owner",), ("owner",), owner_reader(Field.UID), number_range_writer("-"), order=1, hooks=_MADE_HERE),
+    Option(("--gid-owner",), ("owner",), owner_reader(Field.GID), number_range_writer("-"), order=2, hooks=_MADE_HERE),
+    Option(("--physdev-is-in",), ("physdev",), bridge_side_reader("in"), write_nothing, arguments=0),
+    Option(("--physdev-in",), ("physdev",), bridge_port_reader("in"), write_bridge_port, order=1),
+    Option(
+        ("--physdev-is-out",),
+        ("physdev",),
+        bridge_side_reader("out"),
+        write_nothing,
+        order=2,
+        arguments=0,
+        hooks=_NOT_OUTPUT,
+    ),
+    Option(("--physdev-out",), ("physdev",), bridge_port_reader("out"), write_bridge_port, order=3, hooks=_NOT_OUTPUT),
+    Option(("--physdev-is-bridged",), ("physdev",), bridge_side_reader("bridged"), write_nothing, order=4, arguments=0),
+    Option(
+        ("--length",),
+        ("length",),
+        number_range_reader(Field.LENGTH, ":", 0xFFFF, open_ended=True, absent=False),
+        number_range_writer(":"),
+    ),
     *_times_to_live("ttl"),
     *_times_to_live("hl"),
     Option(("--sports", "--source-ports"), ("multiport",), ports_reader(Field.SPORT), write_ports),
@@ -303,7 +394,7 @@ OPTIONS: tuple[Option, ...] = (
 # --- modules and targets with several options -------------------------------------------------------------------------
 
 
-def _write_arguments(part: Log | Adjust | RoutingHeader, _detail: None, _form: Form) -> str:
+def _write_arguments(part: Log | Adjust | RoutingHeader | LocalSocket, _detail: None, _form: Form) -> str:
     return part.arguments
 
 
@@ -324,30 +415,40 @@ _RT = frozenset(("--rt-type", "--rt-segsleft", "--rt-len"))
 _MARK_OPTIONS = {"--set-xmark": 1, "--set-mark": 1, "--or-mark": 1, "--xor-mark": 1, "--and-mark": 1}
 
 
+_MANGLE, _NAT, _RAW = frozenset(("mangle",)), frozenset(("nat",)), frozenset(("raw",))
+
+
 def _set_time_to_live(target: str) -> Extension:
     options = {f"--{target.lower()}-{action}": 1 for action in ("set", "inc", "dec")}
-    return Extension("-j", target, options, read_set_time_to_live, time_to_live_writer(target), "mangle")
+    return Extension("-j", target, options, read_set_time_to_live, time_to_live_writer(target), _MANGLE)
 
 
 EXTENSIONS: tuple[Extension, ...] = (
     Extension("-m", "recent",
               {"--set": 0, "--rcheck": 0, "--update": 0, "--remove": 0, "--seconds": 1, "--reap": 0, "--hitcount": 1,
                "--name": 1, "--mask": 1, "--rsource": 0},
-              read_recent, write_recent, negatable=frozenset(f"--{action}" for action in RECENT_ACTIONS)),
-    Extension("-m", "statistic", {"--mode": 1, "--probability": 1}, read_statistic, write_statistic),
+              read_recent, write_recent, negatable=frozenset(f"--{action}" for action in RECENT_ACTIONS), refused=frozenset(("--rdest", "--rttl",))),
+    Extension("-m", "statistic", {"--mode": 1, "--probability": 1}, read_statistic, write_statistic, refused=frozenset(("--every", "--packet", "! --probability", "! --every",))),
     Extension("-m", "limit", {"--limit": 1, "--limit-burst": 1}, read_limit, write_limit),
     Extension("-m", "connmark", {"--mark": 1}, read_connmark, write_connmark, negatable=frozenset(("--mark",))),
     Extension("-m", "rpfilter", dict.fromkeys(("--loose", "--validmark", "--accept-local", "--invert"), 0),
-              read_reverse_path, write_reverse_path),
-    Extension("-m", "rt", dict.fromkeys(_RT, 1), read_routing_header, _write_arguments, negatable=_RT),
-    Extension("-j", "REJECT", {"--reject-with": 1}, read_reject, write_reject, "filter"),
-    Extension("-j", "DNAT", {"--to-destination": 1, "--random": 0, "--persistent": 0}, read_dnat, write_dnat, "nat"),
-    Extension("-j", "SNAT", {"--to-source": 1, **_RANDOM}, read_snat, write_snat, "nat"),
-    Extension("-j", "MASQUERADE", {"--to-ports": 1, **_RANDOM}, read_masquerade, write_masquerade, "nat"),
-    Extension("-j", "REDIRECT", {"--to-ports": 1}, read_redirect, write_redirect, "nat"),
+              read_reverse_path, write_reverse_path, frozenset(("raw", "mangle")), _hooks("PREROUTING")),
+    Extension("-m", "socket", {"--transparent": 0, "--nowildcard": 0}, read_local_socket, _write_arguments,
+              hooks=_hooks("PREROUTING", "INPUT"), refused=frozenset(("--restore-skmark",))),
+    Extension("-m", "rt", dict.fromkeys(_RT, 1), read_routing_header, _write_arguments, negatable=_RT, refused=frozenset(("--rt-0-res", "--rt-0-addrs", "--rt-0-not-strict",))),
+    Extension("-j", "REJECT", {"--reject-with": 1}, read_reject, write_reject, frozenset(("filter",)),
+              _hooks("INPUT", "FORWARD", "OUTPUT")),
+    Extension("-j", "DNAT", {"--to-destination": 1, "--random": 0, "--persistent": 0}, read_dnat, write_dnat,
+              _NAT, _DESTINATION_HOOKS),
+    Extension("-j", "SNAT", {"--to-source": 1, **_RANDOM, "--persistent": 0}, read_snat, write_snat, _NAT, _SOURCE_HOOKS),
+    Extension("-j", "MASQUERADE", {"--to-ports": 1, **_RANDOM}, read_masquerade, write_masquerade, _NAT,
+              _hooks("POSTROUTING")),
+    Extension("-j", "REDIRECT", {"--to-ports": 1, "--random": 0}, read_redirect, write_redirect, _NAT, _DESTINATION_HOOKS),
+    Extension("-j", "NETMAP", {"--to": 1}, read_map_network, write_map_network, _NAT),
     Extension("-j", "MARK", _MARK_OPTIONS, read_set_mark, write_set_mark),
-    Extension("-j", "CT", {"--notrack": 0}, read_notrack, _words("--notrack"), "raw"),
-    Extension("-j", "NOTRACK", {}, _read_old_notrack, _words(), "raw"),
+    Extension("-j", "CT", {"--notrack": 0, "--helper": 1, "--timeout": 1, "--ctevents": 1, "--expevents": 1}, read_ct, write_ct, _RAW,
+              refused=frozenset(("--zone", "--zone-orig", "--zone-reply"))),
+    Extension("-j", "NOTRACK", {}, _read_old_notrack, _words(), _RAW),
     Extension("-j", "CONNMARK",
               {**_MARK_OPTIONS, "--save-mark": 0, "--restore-mark": 0, "--mask": 1, "--nfmask": 1, "--ctmask": 1},
               read_set_connmark, write_set_connmark),
@@ -357,12 +458,12 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension("-j", "NFLOG",
               {"--nflog-prefix": 1, "--nflog-group": 1, "--nflog-range": 1, "--nflog-size": 1, "--nflog-threshold": 1},
               read_nflog, _write_arguments),
-    Extension("-j", "TRACE", {}, _read_trace, _write_arguments),
+    Extension("-j", "TRACE", {}, _read_trace, _write_arguments, _RAW),
     Extension("-j", "TCPMSS", {"--clamp-mss-to-pmtu": 0, "--set-mss": 1}, read_tcp_mss, _write_arguments),
-    Extension("-j", "DSCP", {"--set-dscp": 1}, read_dscp, _write_arguments, "mangle"),
-    Extension("-j", "TOS", {"--set-tos": 1}, read_tos, _write_arguments, "mangle"),
-    Extension("-j", "CLASSIFY", {"--set-class": 1}, read_class, _write_arguments),
-    Extension("-j", "CHECKSUM", {"--checksum-fill": 0}, read_checksum, _write_arguments, "mangle"),
+    Extension("-j", "DSCP", {"--set-dscp": 1}, read_dscp, _write_arguments, _MANGLE, refused=frozenset(("--set-dscp-class",))),
+    Extension("-j", "TOS", {"--set-tos": 1}, read_tos, _write_arguments, _MANGLE, refused=frozenset(("--and-tos", "--or-tos", "--xor-tos",))),
+    Extension("-j", "CLASSIFY", {"--set-class": 1}, read_class, _write_arguments, hooks=_LEAVING),
+    Extension("-j", "CHECKSUM", {"--checksum-fill": 0}, read_checksum, _write_arguments, _MANGLE),
 )  # fmt: skip
 
 
@@ -377,7 +478,7 @@ def _write_goto(part: Goto, _detail: None, _form: Form, _opens: bool) -> str:
     return f"-g {part.chain}"
 
 
-def _write_unknown(part: Unknown, _detail: None, _form: Form, _opens: bool) -> str:
+def _write_unknown(part: Unknown | Unmodelled, _detail: None, _form: Form, _opens: bool) -> str:
     return part.words
 
 
@@ -388,6 +489,14 @@ def _port_module(name: str) -> Plain:
 VERDICT = Plain("-j", _write_verdict, Place.TARGET)
 GOTO = Plain("-g", _write_goto, Place.TARGET)
 UNKNOWN = Plain("unknown", _write_unknown)
+UNKNOWN_TARGET = Plain("unknown target", _write_unknown, Place.TARGET)
+
+
+def _write_harmless(part: Adjust, _detail: None, _form: Form, _opens: bool) -> str:
+    return f"-j {part.target} {part.arguments}".rstrip()
+
+
+HARMLESS_TARGET = Plain("harmless target", _write_harmless, Place.TARGET)
 PORT_MODULE_ROWS: Mapping[str, Plain] = {name: _port_module(name) for name in PORT_MODULES}
 
 #: shorter spellings that iptables accepts
@@ -401,8 +510,19 @@ ALIASES: Mapping[str, str] = {
 
 #: targets of iptables 1.8.9 that are not modelled, listed so that they are not taken for chain names
 FOREIGN_TARGETS = frozenset((
-    "AUDIT", "CLUSTERIP", "CONNSECMARK", "DNPT", "ECN", "HMARK", "IDLETIMER", "LED", "NETMAP", "NFQUEUE", "QUEUE", "RATEEST",
+    "AUDIT", "CLUSTERIP", "CONNSECMARK", "DNPT", "ECN", "HMARK", "IDLETIMER", "LED", "NFQUEUE", "QUEUE", "RATEEST",
     "SECMARK", "SET", "SNPT", "SYNPROXY", "TCPOPTSTRIP", "TEE", "TPROXY", "ULOG",
+))  # fmt: skip
+#: those after which the packet goes on, with everything that the model reads unchanged
+HARMLESS_TARGETS = frozenset((
+    "AUDIT", "CONNSECMARK", "ECN", "IDLETIMER", "LED", "RATEEST", "SECMARK", "SET", "TCPOPTSTRIP", "TEE", "ULOG",
+))  # fmt: skip
+TARGET_NAMES = FOREIGN_TARGETS | {row.target for row in EXTENSIONS if row.flag == "-j"}
+#: matches of iptables 1.8.9 that are not modelled
+FOREIGN_MATCHES = frozenset((
+    "ah", "bpf", "cgroup", "cluster", "connbytes", "connlabel", "connlimit", "cpu", "dccp", "devgroup", "dscp", "dst", "ecn",
+    "esp", "eui64", "frag", "hashlimit", "hbh", "helper", "ipcomp", "ipv6header", "ipvs", "mac", "mh", "osf",
+    "pkttype", "policy", "quota", "rateest", "realm", "sctp", "set", "srh", "string", "tcpmss", "time", "tos", "u32", "unclean",
 ))  # fmt: skip
 
 OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for name in option.names}
@@ -410,11 +530,24 @@ EXTENSION_BY_NAME: Mapping[tuple[str, str], Extension] = {(row.flag, row.target)
 #: modules whose options are expressions of their own
 OPTION_MODULES = frozenset(module for option in OPTIONS for module in option.modules)
 #: modules that may have several options in one ``-m``
-JOINING = frozenset(("conntrack", "state", "addrtype", "iprange"))
+#: modules of single options of which one ``-m`` takes only one
+SINGLE = frozenset(("multiport", "ttl", "hl"))
+JOINING = frozenset(("conntrack", "state", "addrtype", "iprange", "owner", "physdev"))
+#: options of modules of single options that iptables has and kpsim does not model
+REFUSED_OPTIONS: Mapping[str, frozenset[str]] = {
+    "owner": frozenset(("--suppl-groups",)),
+    "conntrack": frozenset((
+        "--ctproto", "--ctorigsrc", "--ctreplsrc", "--ctrepldst", "--ctorigsrcport", "--ctreplsrcport", "--ctrepldstport", "--ctstatus",
+        "--ctexpire",
+    )),
+    "tcp": frozenset(("--tcp-option",)),
+    "sctp": frozenset(("--chunk-types",)),
+}  # fmt: skip
 #: every row that writes something, by its name
 ROWS: Mapping[str, Row] = {
     row.name: row
     for row in (
-        *(option for option in OPTIONS if option.value), *EXTENSIONS, VERDICT, GOTO, UNKNOWN, *PORT_MODULE_ROWS.values(),
+        *(option for option in OPTIONS if option.value), *EXTENSIONS, VERDICT, GOTO, UNKNOWN, UNKNOWN_TARGET, HARMLESS_TARGET,
+        *PORT_MODULE_ROWS.values(),
     )
 }  # fmt: skip

@@ -5,14 +5,19 @@ does not model are a NotModelled. The caller adds file and line.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables.options import (
     ALIASES,
     EXTENSION_BY_NAME,
+    FOREIGN_MATCHES,
     FOREIGN_TARGETS,
     GOTO,
+    HARMLESS_TARGET,
+    HARMLESS_TARGETS,
     IMPLIED_MODULE,
     JOINING,
     MODULE_PROTOCOLS,
@@ -20,21 +25,44 @@ from kpsim.dialects.iptables.options import (
     OPTION_MODULES,
     PORT_MODULE_ROWS,
     PORT_MODULES,
+    REFUSED_OPTIONS,
     ROWS,
+    SINGLE,
     UNKNOWN,
+    UNKNOWN_TARGET,
     VERDICT,
     Extension,
     Option,
     Place,
 )
-from kpsim.dialects.iptables.spelling import Written, assemble, text_of_type
-from kpsim.dialects.iptables.values import NotModelled, quoted
-from kpsim.ruleset import Compare, Field, Goto, Jump, Rule, Terminal, Unknown, Verdict, moves_nothing
+from kpsim.dialects.iptables.spelling import Written, assemble
+from kpsim.dialects.iptables.values import NotModelled, decimal, quoted
+from kpsim.ruleset import (
+    Adjust,
+    Compare,
+    Field,
+    Goto,
+    Jump,
+    Rule,
+    Terminal,
+    Unknown,
+    Unmodelled,
+    Verdict,
+    moves_nothing,
+)
 
 _WORD = re.compile(r"[^ \t]+")
 _QUOTED_WORD = re.compile(r'[^ \t"]*"(?:[^"\\]|\\.)*"|[^ \t"]+|"')
 _ESCAPED = re.compile(r"\\(.)")
-_LIMITED_TYPE = "-m addrtype --limit-iface"
+_MANY_ADDRESSES = frozenset(("-s", "-d"))  #: options that may name several addresses
+#: the address types that ``--limit-iface-in`` and ``--limit-iface-out`` make of others
+_LIMITED: Mapping[tuple[str, Field], Field] = {
+    ("--limit-iface-in", Field.SADDR_TYPE): Field.SADDR_TYPE_IN,
+    ("--limit-iface-in", Field.DADDR_TYPE): Field.DADDR_TYPE_IN,
+    ("--limit-iface-out", Field.SADDR_TYPE): Field.SADDR_TYPE_OUT,
+    ("--limit-iface-out", Field.DADDR_TYPE): Field.DADDR_TYPE_OUT,
+}
+_MOST_ADDRESSES = 256
 _VERDICTS = {verdict.value: Terminal(verdict) for verdict in Verdict}
 
 
@@ -67,40 +95,86 @@ class _Group:
     foreign: str = ""  #: the first option that is not modelled
 
 
-def read_rule(words: list[str], family: Family, *, table: str = "", keep: bool = False) -> Rule:
-    """The rule that these words say: the words after ``-A CHAIN``. Its origin is not recovered here.
+def read_rules(
+    words: list[str], family: Family, *, table: str = "", keep: bool = False, old: bool = False
+) -> tuple[Rule, ...]:
+    """The rules that these words say: the words after ``-A CHAIN``. Their origin is not recovered here.
 
-    If ``table`` is given, a target that is not allowed in it is a ValueError. With ``keep``, words that are not
-    modelled become ``Unknown`` parts after all known expressions. Without ``keep`` that happens only in a rule that
-    moves no packet; any other rule with such words raises NotModelled.
+    There are several if ``-s`` or ``-d`` names several addresses: one for each, as iptables makes them. If ``table`` is
+    given, a match or target that is not allowed in it is a ValueError. With ``keep``, words that are not modelled become
+    ``Unknown`` parts. Without ``keep`` that happens only in a rule that moves no packet; any other rule with such words
+    raises NotModelled. ``old``, and ``keep`` too, also reads ``-d ! NET``, as iptables did before 1.4.3.2.
     """
     try:
-        return _RuleReader(words, family, table, keep=False).read()
+        return _several(words, family, table, keep=False, old=old or keep)
     except NotModelled:
-        kept = _RuleReader(words, family, table, keep=True).read()
-        if keep or moves_nothing(kept.body):
+        kept = _several(words, family, table, keep=True, old=old or keep)
+        if keep or all(_only_logs(rule) for rule in kept):
             return kept
         raise
 
 
+def _only_logs(rule: Rule) -> bool:
+    """Whether a rule moves no packet, and all that is not modelled in it are matches of which kpsim knows nothing."""
+    target = rule.target
+    if not moves_nothing(rule.body) or (isinstance(target, Adjust) and target.target in HARMLESS_TARGETS):
+        return False
+    unknown = (part.words.split() for part in rule.body if isinstance(part, Unknown))
+    return all(words[0] == "-m" and words[1] in FOREIGN_MATCHES for words in unknown)
+
+
+def _several(words: list[str], family: Family, table: str, *, keep: bool, old: bool) -> tuple[Rule, ...]:
+    first = _RuleReader(words, family, table, keep=keep, old=old)
+    rule = first.read()
+    if not first.several:
+        return (rule,)
+    options = list(first.several)
+    return tuple(
+        _RuleReader(words, family, table, keep=keep, old=old, chosen=dict(zip(options, texts, strict=True))).read()
+        for texts in product(*(first.several[option] for option in options))
+    )
+
+
 class _RuleReader:
     __slots__ = (
-        "begun", "comment", "context", "family", "groups", "keep", "opened", "position", "protocol", "table", "target", "unknown",
-        "words", "written",
+        "begun",
+        "chosen",
+        "comment",
+        "context",
+        "family",
+        "groups",
+        "keep",
+        "negated_address",
+        "old",
+        "opened",
+        "position",
+        "protocol",
+        "several",
+        "slots",
+        "table",
+        "target",
+        "words",
+        "written",
     )  # fmt: skip
 
-    def __init__(self, words: list[str], family: Family, table: str, keep: bool) -> None:
-        self.words, self.family, self.table, self.keep = words, family, table, keep
+    def __init__(
+        self, words: list[str], family: Family, table: str, *, keep: bool, old: bool,
+        chosen: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.words, self.family, self.table, self.keep, self.old = words, family, table, keep, old
+        self.chosen = chosen or {}  #: of an option that names several addresses, the one to read
+        self.negated_address = ""  #: ``-s`` or ``-d`` if one of them is negated
+        self.several: dict[str, list[str]] = {}  #: options that name several addresses → the addresses
         self.position = 0
         self.written: list[Written | None] = []  #: None: kept free for a group's expression
         self.target: Written | _Group | None = None
         self.comment: str | None = None
         self.groups: list[_Group] = []
         self.opened: dict[str, set[str]] = {"": set()}  #: modules of single options → options given
+        self.slots: dict[str, int] = {}  #: modules whose last ``-m`` has no option yet → its place among the pieces
         self.begun: set[str] = set()  #: modules whose ``-m`` has an option, and may get more
         self.protocol = ""
         self.context = ""  #: the module or target to which the next options belong, for messages
-        self.unknown: list[Unknown] = []
 
     def read(self) -> Rule:
         while self.position < len(self.words):
@@ -114,10 +188,7 @@ class _RuleReader:
         for group in self.groups:
             self._finish(group)
         self._check_modules()
-        if any(unknown.words.startswith(_LIMITED_TYPE) for unknown in self.unknown):
-            self._set_aside_types()
-        written = [piece for piece in self.written if piece is not None]
-        written += [Written(UNKNOWN, unknown) for unknown in self.unknown]
+        written = _with_limited_types([piece for piece in self.written if piece is not None])
         if self.target is not None and not isinstance(self.target, _Group):
             written.append(self.target)
         return assemble(written, self.comment or "")
@@ -148,7 +219,10 @@ class _RuleReader:
                 self._target(word, name)
             return
         if word in ("-c", "--set-counters"):
-            self._next(), self._next()
+            if negate:
+                raise ValueError(f"! {word} makes no sense")
+            if not (self._next().isdigit() and self._next().isdigit()):
+                raise ValueError(f"{word} needs two numbers: packets and bytes")
             return
         if word in ("-t", "--table"):
             raise ValueError("-t has no place in a rule: tables are written as *TABLE")
@@ -156,26 +230,66 @@ class _RuleReader:
 
     def _option(self, option: Option, word: str, negate: bool) -> None:
         """Reads an option that is an expression of its own."""
-        given = self.opened[self._module_of(option, word)]
-        name = option.names[0]
+        module = self._module_of(option, word)
+        given = self.opened[module]
+        name = option.written_as or option.name
         if name in given:
             raise ValueError(f"{word} is given twice")
+        if given and option.module in SINGLE:
+            raise ValueError(f"-m {option.module} takes one option, not {min(given)} and {name}")
         given.add(name)
         count = option.arguments
-        text = self._next() if count == 1 else " ".join(self._next() for _ in range(count))
+        text = self._next() if count else ""
+        if text == "!":
+            negate, text = self._negated_late(word, negate), self._next()
+        if count == 2:
+            text = f"{text} {self._next()}"
+        if module == "udp":
+            text = decimal(text)
+        if name in _MANY_ADDRESSES:
+            self.negated_address = name if negate else self.negated_address
+            if "," in text:
+                text = self._one_of_several(name, text)
+            if self.several and self.negated_address:
+                raise ValueError(f"! {self.negated_address} goes with single addresses or networks only")
         read = option.read(text, negate, self.family)
         if read is None:
             return
         part, detail = read
         row = ROWS[option.written_as] if option.written_as else option
-        module = option.module
-        opens = option.place is Place.MATCH and not (module in JOINING and module in self.begun)
-        self.begun.add(module)
+        opens = option.place is Place.MATCH and not (option.module in JOINING and option.module in self.begun)
+        self.begun.add(option.module)
         if option.name == "--comment" and self.comment is None:
             self.comment, detail = str(detail), None
-        self.written.append(Written(row, part, detail, opens))
+        self._place(option, Written(row, part, detail, opens))
         if isinstance(part, Compare) and part.field is Field.L4PROTO and not negate:
             self.protocol = str(part.name)
+
+    def _place(self, option: Option, piece: Written) -> None:
+        """Puts a piece where its ``-m`` stood, if it is the first of that ``-m``; else behind all others."""
+        slot = self.slots.pop(option.module, -1) if option.place is Place.MATCH else -1
+        if slot >= 0:
+            self.written[slot] = piece
+        else:
+            self.written.append(piece)
+
+    def _negated_late(self, word: str, negate: bool) -> bool:
+        """Reads a ``!`` behind its option, as in ``-d ! NET``. ValueError unless the rule is from an old iptables."""
+        if negate or not self.old:
+            value = self.words[self.position] if self.position < len(self.words) else "…"
+            raise ValueError(
+                f"iptables refuses a ! behind its option: write ! {word} {value} (iptables before 1.4.3.2 took "
+                f"{word} ! {value}, and so does --allow-unknown)"
+            )
+        return True
+
+    def _one_of_several(self, name: str, text: str) -> str:
+        """The address to read of ``-s A,B``; iptables makes a rule for each."""
+        addresses = text.split(",")
+        if len(addresses) > _MOST_ADDRESSES:
+            raise ValueError(f"{name} names more than {_MOST_ADDRESSES} addresses")
+        self.several[name] = addresses
+        return self.chosen.get(name, addresses[0])
 
     def _of_last_extension(self, word: str) -> bool:
         """Whether an option belongs to the extension named last.
@@ -204,12 +318,20 @@ class _RuleReader:
                 self.written.append(Written(PORT_MODULE_ROWS[name], None))
         elif name not in OPTION_MODULES:
             if (extension := EXTENSION_BY_NAME.get(("-m", name))) is None:
+                if name not in FOREIGN_MATCHES:
+                    raise ValueError(f"iptables has no match -m {name}")
                 raise NotModelled(f"-m {name}")
+            self._check_table(extension)
             self.groups.append(_Group(extension, len(self.written)))
             self.written.append(None)
             return
+        if self.opened.get(name) == set() and name not in PORT_MODULES:
+            raise ValueError(f"-m {name} needs an option")
         self.opened[name] = set()
         self.begun.discard(name)
+        if name not in PORT_MODULES:
+            self.slots[name] = len(self.written)
+            self.written.append(None)
 
     def _target(self, flag: str, name: str) -> None:
         if self.target is not None:
@@ -217,14 +339,18 @@ class _RuleReader:
         if flag == "-g":
             self.target = Written(GOTO, Goto(name))
         elif (extension := EXTENSION_BY_NAME.get(("-j", name))) is not None:
-            if self.table and extension.table not in ("", self.table):
-                raise ValueError(f"-j {name} is valid in table {extension.table} only")
+            self._check_table(extension)
             self.target = _Group(extension, -1)
             self.groups.append(self.target)
         elif name in FOREIGN_TARGETS:
             raise NotModelled(f"-j {name}")
         else:
             self.target = Written(VERDICT, _VERDICTS.get(name) or Jump(name))
+
+    def _check_table(self, row: Extension | Option) -> None:
+        if self.table and row.tables and self.table not in row.tables:
+            where = " and ".join(sorted(row.tables))
+            raise ValueError(f"{row.name} is valid in table {where} only")
 
     def _group_option(self, word: str, negate: bool) -> None:
         for group in reversed(self.groups):
@@ -234,6 +360,8 @@ class _RuleReader:
         else:
             if not word.startswith("-"):
                 raise ValueError(f"unexpected word {word!r}")
+            if not self._is_refused(word):
+                raise ValueError(f"{self.context or 'a rule'} has no option {word}")
             raise NotModelled(f"{self.context} {'! ' if negate else ''}{word}".strip())
         if word in group.arguments:
             raise ValueError(f"{word} is given twice")
@@ -241,7 +369,20 @@ class _RuleReader:
         group.arguments[word] = text, negate
         group.words += ["!"] * negate + [word] + [text] * count
         if negate and word not in group.extension.negatable:
+            if f"! {word}" not in group.extension.refused:
+                raise ValueError(f"! makes no sense before {word}")
             group.foreign = group.foreign or f"! {word}"
+
+    def _is_refused(self, word: str) -> bool:
+        """Whether iptables has an option that kpsim does not model."""
+        flag, _, name = self.context.partition(" ")
+        if word in _FOREIGN_HEADER:
+            return True
+        if (flag == "-m" and name in FOREIGN_MATCHES) or (flag == "-j" and name in FOREIGN_TARGETS):
+            return True
+        if any(word in REFUSED_OPTIONS.get(module, ()) for module in self.opened):
+            return True
+        return any(word in group.extension.refused for group in self.groups)
 
     def _finish(self, group: _Group) -> None:
         extension = group.extension
@@ -253,7 +394,7 @@ class _RuleReader:
         except NotModelled:
             if not self.keep:
                 raise
-            self._set_aside(name, group.words)
+            self._set_aside_group(group)
         else:
             if group.index < 0:
                 self.target = Written(extension, part, detail)
@@ -274,23 +415,32 @@ class _RuleReader:
         """Sets aside the words at ``start``, which are not modelled, with their options and values."""
         words = self.words
         first = start + (words[start] == "!")
-        word = words[first]
-        whole = word in ("-m", "--match", "-j", "--jump")  # then options of unknown meaning follow
+        word = ALIASES.get(words[first], words[first])
+        whole = word in ("-m", "-j")  # then options of unknown meaning follow
         end = min(first + (2 if whole else 1), len(words))
         while end < len(words) and not self._starts_part(end, whole):
             end += 1
         self.position = end
         text = words[start:end]
         option = OPTION_BY_NAME.get(word)
-        if option is not None and option.modules:
+        if word == "-j":
+            self.target = _unknown_target(text[1], " ".join(map(_word, text[2:])))
+        elif option is not None and option.modules:
             self._set_aside(f"-m {next(module for module in option.modules if module in self.opened)}", text)
-        elif option is not None or whole or not self.context:
+        elif option is not None or whole or word in _FOREIGN_HEADER:
             self._set_aside("", text)
         else:
             self._set_aside_option(text)
 
     def _set_aside(self, context: str, words: list[str]) -> None:
-        self.unknown.append(Unknown(f"{context} {' '.join(map(_word, words))}".strip()))
+        self.written.append(_unknown(context, words))
+
+    def _set_aside_group(self, group: _Group) -> None:
+        name = group.extension.target
+        if group.index < 0:
+            self.target = _unknown_target(name, " ".join(map(_word, group.words)))
+        else:
+            self.written[group.index] = _unknown(f"-m {name}", group.words)
 
     def _set_aside_option(self, text: list[str]) -> None:
         """Sets aside an option that is not modelled: with its extension if it has one, else alone with its module."""
@@ -300,20 +450,9 @@ class _RuleReader:
                 group.words += text
                 group.foreign = group.foreign or text[0]
                 return
-        if flag != "-m":
-            self.target = None
-        elif name in self.opened:
+        if name in self.opened:
             self.opened[name].add(text[0])
         self._set_aside(self.context, text)
-
-    def _set_aside_types(self) -> None:
-        """Sets aside all address types of a rule with ``--limit-iface-in`` or ``-out``, which change their meaning."""
-        types = [piece for piece in self.written if piece is not None and piece.row.module == "addrtype"]
-        words = "".join(f" {text_of_type(piece, self.family)}" for piece in types)
-        self.written = [piece for piece in self.written if piece not in types]
-        for i, unknown in enumerate(self.unknown):
-            if unknown.words.startswith(_LIMITED_TYPE):
-                self.unknown[i] = Unknown(f"-m addrtype{words}{unknown.words.removeprefix('-m addrtype')}")
 
     def _starts_part(self, at: int, whole: bool) -> bool:
         word = self.words[at]
@@ -325,6 +464,51 @@ class _RuleReader:
             return True
         option = OPTION_BY_NAME.get(word)
         return (option is not None and not option.modules) if whole else word.startswith("-")
+
+
+#: options of the header that are not modelled
+_FOREIGN_HEADER = frozenset(("-f", "--fragment", "--fragments"))
+
+
+def _unknown(context: str, words: list[str]) -> Written:
+    return Written(UNKNOWN, Unknown(f"{context} {' '.join(map(_word, words))}".strip()))
+
+
+def _unknown_target(name: str, arguments: str) -> Written:
+    """A target that is not modelled. It may decide anything, unless it is known to let the packet go on unchanged."""
+    if name in HARMLESS_TARGETS:
+        return Written(HARMLESS_TARGET, Adjust(name, arguments))
+    return Written(UNKNOWN_TARGET, Unmodelled(f"-j {name} {arguments}".strip()))
+
+
+def _with_limited_types(written: list[Written]) -> list[Written]:
+    """The pieces with the address types that a ``--limit-iface-in`` or ``-out`` of the same ``-m`` changes.
+
+    ValueError if there is no address type to change, or both limits.
+    """
+    changed = list(written)
+    group: list[int] = []
+    for at in range(len(written) + 1):
+        piece = written[at] if at < len(written) else None
+        if piece is None or (piece.row.module == "addrtype" and piece.opens):
+            limits = [written[i].row.name for i in group if written[i].row.name.startswith("--limit-iface")]
+            types = [i for i in group if isinstance(written[i].part, Compare)]
+            if len(limits) > 1:
+                raise ValueError("--limit-iface-in and --limit-iface-out exclude each other")
+            if limits and not types:
+                raise ValueError(f"{limits[0]} needs --src-type or --dst-type")
+            for i in types if limits else ():
+                part = written[i].part
+                assert isinstance(part, Compare)
+                changed[i] = written[i]._replace(part=_of_field(part, _LIMITED[limits[0], part.field]))
+            group = []
+        if piece is not None and piece.row.module == "addrtype":
+            group.append(at)
+    return changed
+
+
+def _of_field(part: Compare, field: Field) -> Compare:
+    return Compare(field, part.among, part.negate, part.mask, part.absent)
 
 
 def _word(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from kpsim.addresses import Family
 from kpsim.dialects import OnUnknown
 from kpsim.dialects.iptables import parse
+from kpsim.dialects.iptables.other_outputs import what_else
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import read_text, shown_name
 from kpsim.ruleset import Ruleset
@@ -57,6 +58,8 @@ def family_of_rules(text: str, dst: str = "", *, file: str | None = None) -> Fam
 
 def family_by_address(text: str, file: str | None = None) -> Family | None:
     """The family of the first address in iptables-save output; None if it has none. InputError for text of nft."""
+    if (why := what_else(text)) is not None:
+        raise InputError(Problem(why, file=file))
     if _NFT.search(text):
         raise InputError(Problem("nftables rulesets are not modelled; only iptables-save output is", file=file))
     found = _ADDRESS_OPTION.search(text)

@@ -184,11 +184,6 @@ def _piece(word: str) -> tuple[Row, bool, Hashable, bool]:
     return row, not (row.always or tilde), (text if tilde else detail) or None, row.place is Place.MATCH
 
 
-def text_of_type(written: Written, family: Family) -> str:
-    """The text of one option of ``-m addrtype``, as it was written, without the ``-m``."""
-    return written.row.write(written.part, written.detail, Form(Style.KUBE_PROXY, family), False)
-
-
 def spelling_of(rule: Rule, family: Family) -> Spelling:
     """The rule's own spelling or, if iptables text was not its source, a canonical one.
 

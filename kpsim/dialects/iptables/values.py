@@ -88,6 +88,8 @@ def write_comment(rule: Any, detail: str | None, form: Form) -> str:
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
+_OCTAL = re.compile(r"(?:^|\.)0[0-9]")
+_DECIMAL = re.compile(r"0|[1-9][0-9]*")
 BARE = "bare"  #: a single host without prefix length
 
 
@@ -99,7 +101,7 @@ def read_network(text: str, family: Family) -> Network:
     bits = family.bits
     if not slash:
         return Network(family, base, bits)
-    if length.isascii() and length.isdigit():
+    if _DECIMAL.fullmatch(length):
         prefix = int(length)
         if prefix > bits:
             raise ValueError(f"prefix length over {bits}: {text!r}")
@@ -112,9 +114,9 @@ def read_network(text: str, family: Family) -> Network:
 
 
 def read_address(text: str, family: Family) -> int:
-    if "," in text:
-        raise NotModelled(f"several addresses in one rule {text}")
     parsed = parse_ip(text)
+    if family is Family.IPV4 and _OCTAL.search(text):
+        raise ValueError(f"a part of the address begins with 0, which iptables reads as octal: {text!r}")
     if parsed is not None and family is Family.IPV6 and parsed[0] is Family.IPV4 and ":" in text:
         return 0xFFFF << 32 | parsed[1]  # an IPv4-mapped address is an IPv6 address to ip6tables
     if parsed is None or parsed[0] is not family:
@@ -125,7 +127,9 @@ def read_address(text: str, family: Family) -> int:
 def network_reader(field: Field) -> Reader:
     def read(text: str, negate: bool, family: Family) -> Read:
         network = read_network(text, family)
-        if network.is_zero and not negate:
+        if network.is_zero:
+            if negate:
+                raise ValueError(f"no address is outside {text}: such a rule never matches, and the kernel refuses it")
             return Read(None, str(network))
         return Read(within(field, network, negate=negate), None if "/" in text else BARE)
 
@@ -169,11 +173,11 @@ def address_range_reader(field: Field) -> Reader:
 
 
 def write_address_range(part: Compare, _detail: None, form: Form) -> str:
-    ((low, high),) = _intervals(part)
+    ((low, high),) = intervals_of(part)
     return f"{format_ip(form.family, low)}-{format_ip(form.family, high)}"
 
 
-def _intervals(part: Compare | EitherPort) -> Intervals:
+def intervals_of(part: Compare | EitherPort) -> Intervals:
     assert isinstance(part.among, tuple)
     return part.among
 
@@ -187,7 +191,9 @@ def interface_reader(field: Field) -> Reader:
     def read(text: str, negate: bool, _family: Family) -> Read:
         if not 1 <= len(text) <= 15:
             raise ValueError(f"an interface name has 1 to 15 characters: {text!r}")
-        if text == "+" and not negate:
+        if text == "+":
+            if negate:
+                raise ValueError("no interface is outside +: such a rule never matches")
             return Read(None, text)
         if text.endswith("+"):
             return Read(Compare(field, NamePattern(text[:-1]), negate))
@@ -205,6 +211,9 @@ def write_interface(part: Any, detail: str | None, _form: Form) -> str:
 #: protocol numbers and other spellings → name as in Packet.protocol
 _PROTOCOL_NAMES: Mapping[str, str] = {
     "ipv6-icmp": "icmpv6",
+    "mobility-header": "135",
+    "ipv6-mh": "135",
+    "mh": "135",
     **{str(number): name for name, number in PROTOCOL_NUMBERS.items()},
 }
 
@@ -212,18 +221,20 @@ _PROTOCOL_NAMES: Mapping[str, str] = {
 def read_protocol(text: str, negate: bool, _family: Family) -> Read | None:
     """Reads a protocol. None for all protocols: such an option is not kept."""
     name = text.lower()
+    if _NUMBER.fullmatch(name):
+        name = str(read_number(name, 255))
     if name in ("all", "0"):
         if negate:
             raise ValueError("! -p all would never match")
         return None
     name = _PROTOCOL_NAMES.get(name, name)
-    if name not in PROTOCOL_NUMBERS and not (name.isascii() and name.isdigit() and int(name) < 256):
+    if name not in PROTOCOL_NUMBERS and not name.isdigit():
         raise ValueError(f"not a protocol: {text!r}")
     return Read(named(Field.L4PROTO, name, negate=negate))
 
 
 def write_protocol(part: Compare, _detail: None, _form: Form) -> str:
-    return "ipv6-icmp" if part.name == "icmpv6" else str(part.name)
+    return {"icmpv6": "ipv6-icmp", "135": "mobility-header"}.get(str(part.name), str(part.name))
 
 
 #: the conntrack states of each module, in the order in which iptables-save lists them
@@ -232,23 +243,28 @@ CT_STATES: Mapping[str, tuple[str, ...]] = {
     "state": ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED"),
 }
 #: in the order in which iptables-save lists them
+NOT_IN_IPV6 = frozenset(("BROADCAST", "BLACKHOLE", "PROHIBIT", "THROW", "NAT", "XRESOLVE"))
 ADDRESS_TYPES = (
     "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT", "THROW", "NAT",
     "XRESOLVE",
 )  # fmt: skip
 
 
-def names_reader(field: Field, order: tuple[str, ...], what: str) -> Reader:
+def names_reader(
+    field: Field, order: tuple[str, ...], what: str, *, not_in_ipv6: frozenset[str] = frozenset()
+) -> Reader:
     """A reader for names separated by commas.
 
     ``order`` holds all names in the order of iptables-save. If the text has another order, that is the detail.
     """
 
-    def read(text: str, negate: bool, _family: Family) -> Read:
+    def read(text: str, negate: bool, family: Family) -> Read:
         names = tuple(text.upper().split(","))
         for name in names:
             if name not in order:
                 raise ValueError(f"not {what}: {name!r}")
+            if family is Family.IPV6 and name in not_in_ipv6:
+                raise ValueError(f"not {what} of IPv6: {name!r}")
         canonical = tuple(name for name in order if name in names)
         return Read(named(field, *names, negate=negate), None if names == canonical else names)
 
@@ -296,9 +312,15 @@ ALL_PORTS = (0, 0xFFFF)
 
 
 def read_port(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) > 0xFFFF:
+    """Reads a port as iptables does: 010 is port 8. Names of services depend on the machine, so they are refused."""
+    if not _NUMBER.fullmatch(text):
+        if text[:1].isalpha():
+            raise ValueError(f"not a port number (names of services depend on the machine): {text!r}")
         raise ValueError(f"not a port number: {text!r}")
-    return int(text)
+    try:
+        return read_number(text, 0xFFFF)
+    except ValueError:
+        raise ValueError(f"not a port number (0 to 65535): {text!r}") from None
 
 
 def read_range(text: str, separator: str = ":") -> Interval:
@@ -315,11 +337,24 @@ def write_range(ports: Interval, separator: str = ":") -> str:
     return str(low) if low == high else f"{low}{separator}{high}"
 
 
+def decimal(text: str) -> str:
+    """A port or range for an option that reads decimal numbers only: -m udp and -m conntrack, where 010 is port 10.
+
+    ValueError for a hexadecimal number, which such an option refuses.
+    """
+    if "x" in text.lower():
+        raise ValueError(f"not a decimal port number: {text!r}")
+    return _LEADING_ZEROS.sub("", text)
+
+
+_LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
+
+
 def port_reader(field: Field) -> Reader:
     """A reader for a port or a range. All ports need no expression, because ``-p`` demands a protocol with ports."""
 
     def read(text: str, negate: bool, _family: Family) -> Read:
-        ports = read_range(text)
+        ports = read_range(decimal(text) if field is Field.CT_ORIGINAL_DPORT else text)
         if ports == ALL_PORTS and not negate and field is not Field.CT_ORIGINAL_DPORT:
             return Read(None, write_range(ports))
         return Read(Compare(field, (ports,), negate))
@@ -328,15 +363,24 @@ def port_reader(field: Field) -> Reader:
 
 
 def write_port(part: Any, detail: str | None, _form: Form) -> str:
-    return write_range(_intervals(part)[0]) if isinstance(part, Compare) else str(detail)
+    return write_range(intervals_of(part)[0]) if isinstance(part, Compare) else str(detail)
 
 
 def _read_ranges(text: str) -> Intervals:
     """Reads ranges in the order in which they are written, which iptables-save keeps."""
-    ranges = tuple(read_range(part) for part in text.split(","))
+    ranges = tuple(_read_closed_range(part) for part in text.split(","))
     if sum(1 if low == high else 2 for low, high in ranges) > 15:  # a range takes two of the kernel's 15 places
         raise ValueError(f"more than 15 ports: {text!r}")
     return ranges
+
+
+def _read_closed_range(text: str) -> Interval:
+    """A port or a range of -m multiport, which has two ends that differ."""
+    low, colon, high = text.partition(":")
+    ports = read_port(low), read_port(high if colon else low)
+    if colon and ports[0] >= ports[1]:
+        raise ValueError(f"not a range of ports from lower to higher: {text!r}")
+    return ports
 
 
 def ports_reader(field: Field | None) -> Reader:
@@ -352,7 +396,7 @@ def ports_reader(field: Field | None) -> Reader:
 
 
 def write_ports(part: Compare | EitherPort, detail: Intervals | None, _form: Form) -> str:
-    return ",".join(map(write_range, detail or _intervals(part)))
+    return ",".join(map(write_range, detail or intervals_of(part)))
 
 
 _FLAG_NAMES = tuple(TCP_FLAG_BITS)  # in the order in which iptables-save lists them
@@ -440,6 +484,8 @@ def time_to_live_reader(relation: str) -> Reader:
 
     def read(text: str, negate: bool, _family: Family) -> Read:
         value = read_number(text, 255)
+        if negate and relation != "eq":
+            raise ValueError(f"! makes no sense before {relation} of a time to live")
         low, high = {"eq": (value, value), "lt": (0, value - 1), "gt": (value + 1, 255)}[relation]
         return Read(Compare(Field.TTL, ((low, high),) if low <= high else (), negate))
 
@@ -448,7 +494,7 @@ def time_to_live_reader(relation: str) -> Reader:
 
 def time_to_live_match_writer(relation: str) -> Writer:
     def write(part: Compare, _detail: None, _form: Form) -> str:
-        intervals = _intervals(part)
+        intervals = intervals_of(part)
         match relation:
             case "lt":
                 return str(intervals[0][1] + 1 if intervals else 0)

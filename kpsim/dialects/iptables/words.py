@@ -11,6 +11,7 @@ from kpsim.dialects.iptables.values import ALL_BITS, ANY_ICMP_TYPE, Form, Style,
 from kpsim.ruleset import (
     Adjust,
     Assign,
+    BridgePort,
     Chance,
     Compare,
     Dnat,
@@ -21,8 +22,10 @@ from kpsim.ruleset import (
     Interval,
     Jump,
     Limit,
+    LocalSocket,
     Log,
     Lookup,
+    MapNetwork,
     Masquerade,
     NoTrack,
     Recent,
@@ -36,6 +39,7 @@ from kpsim.ruleset import (
     Statement,
     Terminal,
     Unknown,
+    Unmodelled,
 )
 
 #: what a row compares, in words, if that is not the field's name
@@ -127,7 +131,11 @@ def _special(part: Expression, detail: object, family: Family) -> str:
         case Recent(name):
             return f"the list {name} says no"
         case Unknown(words):
-            return f"{words} is not modelled, and the rule would only log"
+            return f"{words} is not modelled, and this packet does not depend on it"
+        case BridgePort(side, name, negate):
+            return f"it {'passes' if negate else 'does not pass'} a port of a bridge{'' if name is None else ' of this name'} ({side})"
+        case LocalSocket():
+            return "no socket of the node would receive it"
         case other:
             return f"{type(other).__name__} does not hold"
 
@@ -167,5 +175,9 @@ def does(rule: Rule, family: Family) -> str:  # noqa: C901 - one case per kind o
             return f"{_piece(rule, target, family).row.name.removeprefix('-j ')} {action} {value}"
         case NoTrack():
             return "NoTrack"
+        case MapNetwork():
+            return "NETMAP"
+        case Unmodelled(words):
+            return words
         case Log(_, name) | Adjust(name):
             return name

@@ -5,6 +5,7 @@ Counterpart: the iptables package, and ``/proc/net/xt_recent``, where the kernel
 only module of the lab that spells rules as text.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,8 @@ from pathlib import Path
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, parse, render_ruleset
 from kpsim.lab.accounting import LinuxAccounting
-from kpsim.lab.namespace import BrokenTool, LabError, Namespace
+from kpsim.lab.calls import LabError
+from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools import Obstacle
 from kpsim.lab.tools.variants import Variant
 from kpsim.ruleset import Ruleset
@@ -24,6 +26,7 @@ from kpsim.ruleset import Ruleset
 GUARD_COMMENT = "kpsim canary"
 
 _REMARKS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
+_RULESET_LINE = re.compile(r"$|[#*:]|COMMIT$|(\[\d+:\d+\] )?-A ")
 _EMPTY_TABLE = re.compile(r"\s*\*\w+\n(:\w+ ACCEPT\n)*")
 _COUNTERS = re.compile(r"--nfacct-name +(\S+)")
 _LIST_NAMES = re.compile(r"--name (\S+)")
@@ -39,6 +42,7 @@ class IptablesTool:
         self._namespace, self._family, self._variant = namespace, family, variant
         self._accounting = accounting
         self._tables: set[str] = set()  # every table ever loaded; one that new rules lack must be emptied
+        self._loaded = ""  # the text that was loaded last
         self._printed: tuple[Ruleset, str] | None = None  # the latest rules with their text, which takes long to make
 
     # --- rules -----------------------------------------------------------------------------------------------------------
@@ -57,6 +61,7 @@ class IptablesTool:
         emptied = "".join(f"*{name}\nCOMMIT\n" for name in sorted(self._tables - named))
         self._namespace.run([self._variant.tool(self._family, "restore"), "--wait"], stdin=rules + emptied)
         self._tables |= named
+        self._loaded = rules
 
     def printed(self, ruleset: Ruleset) -> str:
         if self._printed is None or self._printed[0] is not ruleset:
@@ -66,7 +71,10 @@ class IptablesTool:
     def saved(self, *, counters: bool = False) -> str:
         """What iptables-save prints; with ``counters`` each rule's packets and bytes stand before it."""
         command = [self._variant.tool(self._family, "save")]
-        return self._namespace.run([*command, "-c"] if counters else command)
+        saved = self._namespace.run([*command, "-c"] if counters else command)
+        if odd := next((line for line in saved.splitlines() if not _RULESET_LINE.match(line)), None):
+            raise LabError(f"{command[0]} printed what is no ruleset: {odd[:60]!r}: nothing can be measured with it")
+        return saved
 
     def first_difference(self, expected: str, held: str) -> tuple[str, str] | None:
         """See :class:`kpsim.lab.tools.Tool`. Remarks, counters, empty tables and the order of the tables do not count."""
@@ -94,8 +102,15 @@ class IptablesTool:
 
     def forget(self) -> None:
         with self._namespace.entered():
-            for affinity in _LISTS.glob("*"):
+            known = list(_LISTS.glob("*"))
+            writable = all(os.access(affinity, os.W_OK) for affinity in known)
+            for affinity in known if writable else ():
                 affinity.write_text("/")
+            held = not writable and any(affinity.read_text() for affinity in known)
+        if held:  # without root's rights outside, a list goes only with the rules that name it (K-4.2)
+            text = self._loaded
+            self.load_text("".join(f"*{name}\nCOMMIT\n" for name in sorted(self._tables)))
+            self.load_text(text)
 
     def lists(self) -> frozenset[str]:
         with self._namespace.entered():
@@ -165,30 +180,8 @@ def missing_commands(variant: Variant, families: Iterable[Family]) -> list[str]:
 def missing_in_kernel(namespace: Namespace, variant: Variant, families: Sequence[Family]) -> Iterator[Obstacle]:
     """The tables and extensions that kube-proxy's rules need and the kernel does not have, tried in a namespace."""
     for family in families:
-        missing = [
-            obstacle
-            for table, rules in _RULES.items()
-            for obstacle in _missing_in_table(namespace, variant, family, table, rules)
-        ]
-        yield from missing
-        if not missing and (found := _misread(namespace, variant, family)):
-            yield found
-
-
-def _misread(namespace: Namespace, variant: Variant, family: Family) -> Obstacle | None:
-    """Whether the tool that prints rules prints another rule than the tool that loads rules was given."""
-    restore, save = variant.tool(family, "restore"), variant.tool(family, "save")
-    rule = "-A KPSIM -p tcp -m tcp --dport 80 -j RETURN"
-    try:
-        namespace.run([restore], stdin=f"*filter\n:KPSIM - [0:0]\n{rule}\nCOMMIT\n")
-        printed = namespace.run([save])
-    except BrokenTool:
-        raise
-    except LabError:
-        return None  # said already, for the table
-    if rule in printed.splitlines():
-        return None
-    return Obstacle(f"{save} does not print the rules that {restore} was given: is it what its name says?")
+        for table, rules in _RULES.items():
+            yield from _missing_in_table(namespace, variant, family, table, rules)
 
 
 def _missing_in_table(

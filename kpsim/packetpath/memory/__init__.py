@@ -5,6 +5,7 @@ changes it.
 """
 
 from collections.abc import Callable, Hashable, Iterable
+from copy import deepcopy
 from typing import NamedTuple
 
 from kpsim.packetpath.memory.icmp_limiter import IcmpLimiter, IcmpSpending
@@ -43,6 +44,14 @@ class Memory:
         self.buckets: dict[Hashable, Bucket] = {}  #: what rules with a limit have left
         self.counters: dict[str, tuple[int, int]] = {}  #: counter object → packets, bytes
         self.icmp_limiter: IcmpLimiter | None = None  #: None: every ICMP error is sent
+
+    def copy(self) -> "Memory":
+        """The same memory. What changes in one of the two does not change in the other."""
+        other = Memory()
+        other.recent = self.recent.copy()
+        other.buckets, other.counters = dict(self.buckets), dict(self.counters)
+        other.icmp_limiter = deepcopy(self.icmp_limiter)
+        return other
 
     def commit(self, touched: Touched) -> None:
         """Applies what a packet has changed."""

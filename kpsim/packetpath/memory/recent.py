@@ -97,6 +97,11 @@ class RecentLists:
         """The list of this name; an empty one if nothing was ever set. The caller must not change it."""
         return self._lists.get(name) or RecentList()
 
+    def copy(self) -> "RecentLists":
+        other = RecentLists()
+        other._lists = {name: entries.copy() for name, entries in self._lists.items()}
+        return other
+
     def commit(self, touch: RecentTouch) -> None:
         """Repeats on the list itself what a walk did on its copy."""
         self._lists.setdefault(touch.match.name, RecentList()).touch(touch.match, touch.source, touch.now_ns)

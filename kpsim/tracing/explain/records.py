@@ -3,46 +3,79 @@
 Steps and fields have the names that they have in ``packetpath.steps``. Packets and connections are written out in full.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from fractions import Fraction
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
 from kpsim.dialects import Form, dialect_of
+from kpsim.exchange import Exchange, Verdict
 from kpsim.fabric import Hop, Journey
 from kpsim.inputs import JsonObject
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import ChainLeft, Chosen, ConntrackChanged, FieldChanged, RuleMatched, Step, shown
 from kpsim.ruleset import RuleReference
+from kpsim.tracing.deciding import ProbeResult
 from kpsim.tracing.directory import Directory
-from kpsim.tracing.explain.verdict import Verdict, sentence
-from kpsim.tracing.probes import Answer, ProbeResult
+from kpsim.tracing.explain.verdict import Decision, changed_source, sentence
+from kpsim.tracing.outcomes import ExchangeOutcome, exchange_outcome, sums_json
 from kpsim.tracing.site import Sender
 
 
-def trace_record(journey: Journey, sender: Sender, directory: Directory, answer: Answer | None = None) -> JsonObject:
+def trace_record(
+    journey: Journey,
+    sender: Sender,
+    directory: Directory,
+    *,
+    exchange: Exchange | None,
+    outcomes: Sequence[tuple[Fraction, ExchangeOutcome]] | None,
+    verdict: Mapping[Verdict, Fraction],
+) -> JsonObject:
     """A whole trace.
 
-    ``disposition`` and ``by`` are as in answers to probes. ``outcomes`` is only there with ``answer``.
+    ``disposition`` and ``by`` are as in answers to probes. ``exchange`` is the one that was drawn; None: the packet asks
+    for no answer. ``outcomes`` None: they were not asked for, and the record has none.
     """
-    verdict = Verdict.of(journey)
+    decision = Decision.of(journey)
     record: JsonObject = {
         "node": journey.hops[0].node,
         "from": str(sender),
         "packet": packet_record(journey.sent),
         "hops": [_hop_record(hop) for hop in journey.hops],
-        "disposition": str(verdict.result),
+        "disposition": str(decision.result),
     }
-    if verdict.result is ProbeResult.REJECTED:
-        record["with"] = verdict.hop.walk.with_ or verdict.hop.walk.local_error
+    if decision.result is ProbeResult.REJECTED:
+        record["with"] = decision.hop.walk.with_ or decision.hop.walk.local_error
+    if decision.result is ProbeResult.PASSED and (source := changed_source(journey)) is not None:
+        record |= source.to_json()
     end = journey.end
-    record["by"] = verdict.by
+    record["by"] = decision.by
     record["end"] = None if end is None else {
         "whose": str(end.whose), "node": end.node or None,
         "name": directory.name((journey.packet.family, journey.packet.daddr)) or None,
     }  # fmt: skip
     record["words"] = sentence(journey, directory)
-    if answer is not None:
-        record["outcomes"] = [outcome.to_json() for outcome in answer.outcomes]
+    record["verdict"] = sums_json(verdict)
+    record["exchange"] = None if exchange is None else _exchange_record(exchange, directory)
+    if outcomes is not None:
+        record["outcomes"] = [{"weight": str(weight)} | outcome.to_json() for weight, outcome in outcomes]
+    return record
+
+
+def _exchange_record(judged: Exchange, directory: Directory) -> JsonObject:
+    """The exchange that was drawn: its outcome, the way of the answer, and a load balancer's own request."""
+    record = exchange_outcome(judged).to_json()
+    if judged.answer is not None:
+        record["answer"] = {
+            "packet": packet_record(judged.answer.sent), "nodes": [hop.node for hop in judged.answer.hops],
+            "arrived": None if judged.answer.end is None else packet_record(judged.answer.packet),
+        }  # fmt: skip
+    if judged.relay is not None:
+        request = judged.relay.request
+        record["relay"] = {
+            "node": request.hops[0].node, "packet": packet_record(request.sent), "words": sentence(request, directory),
+        }  # fmt: skip
     return record
 
 

@@ -5,10 +5,13 @@ the tool. Rules of other programs are printed as the tool lists them.
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from types import MappingProxyType
 
 from kpsim.addresses import Family
 from kpsim.dialects import Form, dialect_of
+from kpsim.exchange import Exchange, Verdict, client_gets
 from kpsim.fabric import Hop, Journey
 from kpsim.netfilter import Cause, Disposition, Netns
 from kpsim.packet import Packet
@@ -29,8 +32,8 @@ from kpsim.ruleset import FOREIGN, Chain
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.tree import ChainBlock, HookBlock, RuleBlock, build_tree
 from kpsim.tracing.explain.unmatched import Skipped, unmatched
-from kpsim.tracing.explain.verdict import sentence, why
-from kpsim.tracing.probes import Answer
+from kpsim.tracing.explain.verdict import ends, sentence, why
+from kpsim.tracing.outcomes import ExchangeOutcome, sums_text
 from kpsim.tracing.site import Sender, Site
 
 
@@ -49,30 +52,63 @@ _FROM = {
 
 
 def render_trace(
-    journey: Journey, site: Site, sender: Sender, *, depth: Depth = Depth.SUMMARY, answer: Answer | None = None
+    journey: Journey,
+    site: Site,
+    sender: Sender,
+    *,
+    depth: Depth = Depth.SUMMARY,
+    exchange: Exchange | None = None,
+    outcomes: Sequence[tuple[Fraction, ExchangeOutcome]] = (),
+    verdict: Mapping[Verdict, Fraction] = MappingProxyType({}),
 ) -> str:
-    """The trace as text: the packet, the hops, every outcome if ``answer`` has them, and what became of the packet."""
+    """The trace as text: the packet, the hops, the outcomes, what became of the packet, and what its sender gets."""
     node = journey.hops[0].node
     lines = [f"{journey.sent} {_FROM[sender].format(node)}", ""]
+    lines += _way(journey, site, detailed=depth is Depth.DETAILED)
+    if depth is Depth.DETAILED and exchange is not None and exchange.answer is not None and exchange.answer.hops:
+        lines += [f"what comes back: {exchange.answer.sent}", "", *_way(exchange.answer, site, detailed=True)]
+    if outcomes:
+        lines += [*outcome_lines(outcomes, verdict), ""]
+    lines.append(sentence(journey, site.directory))
+    if exchange is not None:
+        lines += client_lines(exchange, site.directory)
+    return "\n".join(lines)
+
+
+def outcome_lines(
+    outcomes: Sequence[tuple[Fraction, ExchangeOutcome]], verdict: Mapping[Verdict, Fraction]
+) -> Iterator[str]:
+    """Every outcome of a first packet with its exact probability, and the sums of the verdicts."""
+    yield "every outcome:"
+    width = max(len(str(weight)) for weight, _ in outcomes)
+    for weight, outcome in outcomes:
+        parts = [outcome.endpoint or "nobody gets it"]
+        if outcome.seen is not None:
+            parts.append(f"masqueraded as {outcome.seen.src}" if outcome.masquerade else "source kept")
+        if outcome.verdict is not Verdict.WORKS:
+            parts.append(f"{outcome.verdict} at {outcome.node}" if outcome.node else str(outcome.verdict))
+        yield f"  {weight!s:>{width}}  {'  '.join(parts)}"
+    yield f"  exchange: {sums_text(verdict)}"
+
+
+def client_lines(exchange: Exchange, directory: Directory) -> Iterator[str]:
+    """What a load balancer between did, if there was one, and what the client gets."""
+    if exchange.relay is not None:
+        request = exchange.relay.request
+        yield f"a load balancer takes it and dials {ends(request.sent)} on {request.hops[0].node}: {sentence(request, directory)}"
+    rule = exchange.by.rule if exchange.by is not None else None
+    reason = f" ({why(exchange.by.chain, rule)})" if exchange.by is not None and rule is not None else ""
+    yield f"the client gets: {client_gets(exchange)}{reason}"
+
+
+def _way(journey: Journey, site: Site, *, detailed: bool) -> Iterator[str]:
+    """What each node on the way did, with an empty line behind each."""
     arrived = journey.sent
     for number, hop in enumerate(journey.hops):
         if number:
             arrived = _arrived(journey.hops[number - 1].walk.packet, site.machine(hop.node).uplink)
-        netns = site.netns(hop.node, hop.walk.packet.family)
-        lines += [*hop_lines(hop, arrived, netns, detailed=depth is Depth.DETAILED), ""]
-    if answer is not None and answer.outcomes:
-        lines += [*outcome_lines(answer, site.directory), ""]
-    lines.append(sentence(journey, site.directory))
-    return "\n".join(lines)
-
-
-def outcome_lines(answer: Answer, directory: Directory) -> Iterator[str]:
-    """Every outcome of a first packet with its exact probability."""
-    yield "every outcome:"
-    width = max(len(str(outcome.weight)) for outcome in answer.outcomes)
-    for outcome in answer.outcomes:
-        source = f"masqueraded as {outcome.seen.src}" if outcome.masquerade else "source kept"
-        yield f"  {outcome.weight!s:>{width}}  {outcome.endpoint}  {source}"
+        yield from hop_lines(hop, arrived, site.netns(hop.node, hop.walk.packet.family), detailed=detailed)
+        yield ""
 
 
 def _arrived(packet: Packet, interface: str) -> Packet:

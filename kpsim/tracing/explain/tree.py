@@ -18,11 +18,13 @@ from kpsim.packetpath.steps import (
     FieldChanged,
     FieldName,
     HookEntered,
+    MayMatch,
     Moment,
     Remembered,
     Routed,
     RuleMatched,
     Step,
+    Supposed,
     Tracking,
 )
 from kpsim.ruleset import RETURN, Goto, Hook, TableKey
@@ -99,7 +101,7 @@ class _Builder:
         self._open: list[ChainBlock] = []
         self._waiting: list[Step] = []  # effects of conditions; the rule that they belong to is not known yet
 
-    def take(self, step: Step) -> None:
+    def take(self, step: Step) -> None:  # noqa: C901 - one case per kind of step
         match step:
             case HookEntered(hook, name):
                 self._close()
@@ -111,7 +113,12 @@ class _Builder:
                 self._leave(step)
             case RuleMatched():
                 self._matched(step)
-            case Chosen(true=true) | Remembered(true=true):
+            case MayMatch():
+                while self._open and self._open[-1].name != step.at.chain:
+                    self._open.pop()
+                self._flush()
+                (self._open[-1].items if self._open else self.items).append(step)
+            case Chosen(true=true) | Remembered(true=true) | Supposed(true=true):
                 if not true:
                     self._flush()
                 self._waiting.append(step)

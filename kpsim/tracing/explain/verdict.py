@@ -3,22 +3,29 @@
 Counterpart: ovn-trace's last line and its ``--minimal``. ``text`` describes the way itself.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from types import MappingProxyType
 
 from kpsim.addresses import join_host_port
 from kpsim.dialects import Form, dialect_of
+from kpsim.exchange import Verdict
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.ruleset import FOREIGN, Rule, RuleReference
+from kpsim.packetpath.steps import RuleMatched
+from kpsim.ruleset import FOREIGN, Role, Rule, RuleReference
+from kpsim.tracing.deciding import ProbeResult, decided_by, result_of
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.owners import program_of
-from kpsim.tracing.probes import Answer, ProbeResult, decided_by, result_of
+from kpsim.tracing.outcomes import seen_of, sums_text
+from kpsim.tracing.probes import Answer, Source
 from kpsim.tracing.site import show
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """The hop that decided, what it decided, and by which rule."""
 
     result: ProbeResult
@@ -26,7 +33,7 @@ class Verdict:
     by: str | None
 
     @classmethod
-    def of(cls, journey: Journey) -> "Verdict":
+    def of(cls, journey: Journey) -> "Decision":
         deciding = next((hop for hop in reversed(journey.hops) if result_of(hop.walk) is not ProbeResult.PASSED), None)
         if deciding is None:
             return cls(ProbeResult.PASSED, journey.hops[-1], None)
@@ -48,31 +55,45 @@ def why(chain: str, rule: Rule) -> str:
     return f"{origin.role}{service}" + (f", {origin.endpoint}" if origin.endpoint else "")
 
 
-def minimal(journey: Journey, answer: Answer | None = None) -> str:
-    """One line with what became of the packet, and one with the rule that decided, if any.
+def changed_source(journey: Journey) -> Source | None:
+    """What became of the source of a packet, and by which rule; None: it is as the sender sent it."""
+    found = next((made for hop in reversed(journey.hops) if (made := Source.of(hop.walk)) is not None), None)
+    if found is None:
+        return None
+    return replace(found, seen=seen_of(journey.packet, port_drawn=found.seen.sport is None))
+
+
+def minimal(journey: Journey, answer: Answer | None = None, verdicts: Mapping[Verdict, Fraction] = MappingProxyType({})) -> str:  # fmt: skip
+    """One line with what became of the packet, one with the rule that decided, if any, and one with ``verdicts``.
 
     With ``answer`` the first line lists all outcomes with their odds.
     """
-    verdict = Verdict.of(journey)
-    by = [f"by {verdict.by}"] if verdict.by else []
-    step = verdict.hop.walk
-    match verdict.result:
+    decision = Decision.of(journey)
+    lines = []
+    step = decision.hop.walk
+    match decision.result:
         case ProbeResult.DELIVERED if answer is not None and answer.outcomes:
-            head = str(answer)
+            lines.append(str(answer))
         case ProbeResult.DELIVERED:
-            head = f"delivered {ends(step.packet)}{' masqueraded' if step.masqueraded else ''}"
+            masqueraded = any(hop.walk.masqueraded for hop in journey.hops)
+            lines.append(f"delivered {ends(journey.packet)}{' masqueraded' if masqueraded else ''}")
         case ProbeResult.REJECTED:
-            head = f"rejected {step.with_ or step.local_error}"
+            lines.append(f"rejected {step.with_ or step.local_error}")
+        case ProbeResult.PASSED if (source := changed_source(journey)) is not None:
+            lines.append(f"passed masqueraded as {source.seen.src}")
+            lines += [f"by {source.by}"] if source.by else []
         case result:
-            head = str(result)
-    return "\n".join([head, *by])
+            lines.append(str(result))
+    lines += [f"by {decision.by}"] if decision.by else []
+    lines += [f"exchange {sums_text(verdicts)}"] if verdicts else []
+    return "\n".join(lines)
 
 
 def sentence(journey: Journey, directory: Directory) -> str:
     """What became of the packet, in a sentence."""
-    verdict = Verdict.of(journey)
-    node, step = verdict.hop
-    match verdict.result:
+    decision = Decision.of(journey)
+    node, step = decision.hop
+    match decision.result:
         case ProbeResult.REJECTED:
             return f"rejected with {step.with_ or step.local_error} {_by(step.rule, node, step)}{_told(step)}"
         case ProbeResult.DROPPED:
@@ -86,9 +107,18 @@ def sentence(journey: Journey, directory: Directory) -> str:
         case ProbeResult.PASSED:
             changed = next((hop for hop in journey.hops if hop.walk.snat_rule is not None), None)
             if changed is None:
-                return f"passed: kube-proxy leaves it alone; {_left_alone(journey, directory)}"
+                by_kube_proxy = (
+                    "kube-proxy accepts it for itself" if _for_kube_proxy(step) else "kube-proxy leaves it alone"
+                )
+                return f"passed: {by_kube_proxy}; {_left_alone(journey, directory)}"
             source = f"{_as(journey)}; that is {_by(changed.walk.snat_rule, changed.node, changed.walk)}"
             return f"passed: it is for no Service; {_left_alone(journey, directory)} {source}"
+
+
+def _for_kube_proxy(step: Walk) -> bool:
+    """Whether kube-proxy's own rule lets the packet in to its health check (CP-15.4)."""
+    matched = (s.at.rule for s in step.trace if isinstance(s, RuleMatched) and s.at.rule is not None)
+    return any(rule.origin.role is Role.HEALTH_CHECK for rule in matched)
 
 
 def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
@@ -138,7 +168,7 @@ def _left_alone(journey: Journey, directory: Directory) -> str:
         return f"it got nowhere on {journey.hops[-1].node}"
     match end.whose:
         case Whose.PROCESS:
-            return f"delivered to {end.node} itself at {ends(packet)}, whether or not something listens there"
+            return f"delivered to {end.node} itself at {ends(packet)}"
         case Whose.POD:
             return f"delivered to {_where(journey, directory)}"
         case Whose.OUTSIDE:

@@ -106,7 +106,7 @@ def _draw_detection(choices: Choices, families: tuple[Family, ...], *, routed: b
     whole = _joined(POD_RANGE[family] for family in families)
     match weighted(
         choices,
-        (6, "pods"), (3, "none"), (1, "one family"), (1, "a node's pods"), (1, "nodes"),
+        (6, "pods"), (3, "none"), (1, "one family"), (1, "a node's pods"), (2, "few pods"), (1, "nodes"),
         (0 if routed else 2, "NodeCIDR"), (2, "BridgeInterface"), (2, "InterfaceNamePrefix"),
     ):  # fmt: skip
         case "pods":
@@ -115,6 +115,8 @@ def _draw_detection(choices: Choices, families: tuple[Family, ...], *, routed: b
             return {"clusterCIDR": POD_RANGE[families[0]]}
         case "a node's pods":
             return {"clusterCIDR": _joined(Block.POD.network(family, 1) for family in families)}
+        case "few pods":  # 0 to 15 of the first node
+            return {"clusterCIDR": _joined(Block.POD.sixteen(family, 1) for family in families)}
         case "nodes":  # a node's processes then count as pods (PP-1.2)
             return {"clusterCIDR": _joined(Block.NODE.network(family, 0) for family in families)}
         case "NodeCIDR":
@@ -145,6 +147,8 @@ def _draw_node_port_addresses(choices: Choices, families: tuple[Family, ...], no
         (1, each(Block.NODE, 0)[:1]),
         (1, each(Block.NODE, 1)),
         (1, [LOOPBACK[family] for family in families]),
+        (1, [Block.NODE.pair(family, 0, 1) for family in families]),
+        (1, [Block.NODE.pair(family, 0, 2) for family in families]),
         (1, [host(nodes[0].addresses[0]), *(LOOPBACK[family] for family in families)]),
         (1, [*each(Block.NODE, 1), *(EVERYTHING[family] for family in families)]),
         (1, each(Block.CLIENT, 113)),  # no address of any node

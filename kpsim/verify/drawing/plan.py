@@ -44,6 +44,18 @@ class Block(enum.Enum):
         assert found is not None
         return str(found)
 
+    def sixteen(self, family: Family, first: int) -> str:
+        """The network of the addresses 0 to 15."""
+        found = parse_network(f"{self.at(family, first, 0)}/{family.bits - 4}")
+        assert found is not None
+        return str(found)
+
+    def pair(self, family: Family, first: int, second: int) -> str:
+        """The network of two addresses that holds this one."""
+        found = parse_network(f"{self.at(family, first, second)}/{family.bits - 1}")
+        assert found is not None
+        return str(found)
+
 
 #: the network of all pods of the cluster
 POD_RANGE = {Family.IPV4: "10.180.0.0/16", Family.IPV6: "fd00:180::/48"}

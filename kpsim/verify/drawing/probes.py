@@ -16,8 +16,8 @@ from kpsim.tracing.site import Site
 from kpsim.verify.drawing.choices import Choices, pick, weighted
 from kpsim.verify.drawing.surroundings import Client, Dialled, Kind, Surroundings
 
-#: classes of source ports, which masquerading keeps (K-2.3)
-PORT_CLASSES = (range(1024, 65536), range(512, 1024), range(1, 512))
+#: classes of source ports, which masquerading keeps (K-2.3); it may keep 512 to 599, and never draws them
+PORT_CLASSES = (range(1024, 65536), range(600, 1024), range(512, 600), range(1, 512))
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _ELSEWHERE = {Family.IPV4: 198 << 24 | 18 << 16 | 9, Family.IPV6: 0x20010DB8_FFFF0000_00000000_00000009}
 _SSH = 22  #: a port of the node that belongs to no Service
@@ -45,17 +45,23 @@ _KINDS = (
 )  # fmt: skip
 
 
+def _from_both_ends(ports: range) -> Iterator[int]:
+    """The ports of a class: the first, the last, and so on inwards."""
+    for number in range((len(ports) + 1) // 2):
+        yield from dict.fromkeys((ports[number], ports[-1 - number]))
+
+
 class _Ports:
-    """Source ports for a list of probes: the lowest free port of a class, or of the next class if the class is used up."""
+    """Source ports for a list of probes: from both ends of a class, or of the next class if the class is used up."""
 
     def __init__(self) -> None:
-        self._free = [iter(ports) for ports in PORT_CLASSES]
+        self._free = list(map(_from_both_ends, PORT_CLASSES))
 
     def take(self, number: int) -> int:
         for free in (*self._free[number:], *self._free[:number]):
             for port in free:
                 return port
-        self._free = [iter(ports) for ports in PORT_CLASSES]  # after 65,535 probes from the beginning
+        self._free = list(map(_from_both_ends, PORT_CLASSES))  # after 65,535 probes from the beginning
         return self.take(number)
 
 
@@ -130,7 +136,7 @@ def _draw(choices: Choices, around: Surroundings, ports: _Ports, number: int) ->
     by_kind = around.clients(dialled)
     kind = weighted(choices, *((weight, kind) for weight, kind in _KINDS if kind in by_kind))
     client = pick(choices, by_kind[kind])
-    sport = ports.take(weighted(choices, (6, 0), (1, 1), (1, 2)))
+    sport = ports.take(weighted(choices, (12, 0), (2, 1), (1, 2), (2, 3)))
     return _probe(around, f"{number} {aim} from {kind}", client, protocol, dialled, sport)
 
 
@@ -164,9 +170,10 @@ def _beside(around: Surroundings, dialled: Dialled, aim: Aim) -> tuple[Dialled, 
     address, frontend = dialled
     match aim:
         case Aim.OTHER_PORT:
-            port = frontend.port + 1
+            step = 1 if frontend.port & 1 else -1  # beside it, on either side
+            port = frontend.port + step
             while around.is_offered(address, port, frontend.protocol):
-                port += 1
+                port += step
             return Dialled(address, frontend._replace(port=port)), frontend.protocol
         case Aim.OTHER_PROTOCOL:
             others = [p for p in _PROTOCOLS if not around.is_offered(address, frontend.port, p)]

@@ -131,6 +131,7 @@ def _draw_ranges(choices: Choices, families: tuple[Family, ...], nodes: Sequence
         "itself": [Block.LOAD_BALANCER.network(family, 2) for family in families],
         "everybody": [EVERYTHING[family] for family in families],
         "of another family": [Block.CLIENT.network(family, 113) for family in Family if family not in families],
+        "two clients": [Block.CLIENT.pair(family, 113, 200) for family in families],
         "one client, blanks around": [f" {host(Block.CLIENT.at(family, 113, 200))} " for family in families],
     }
     with_clients = not chance(choices, 30)
@@ -146,8 +147,10 @@ def _draw_policies(choices: Choices, number: int, spec: JsonObject) -> JsonObjec
         found["externalTrafficPolicy"] = "Local"
         if spec["type"] == "LoadBalancer":
             found["healthCheckNodePort"] = 32000 + number
-    affinity = weighted(choices, (8, None), (1, {}), (2, {"clientIP": {"timeoutSeconds": 600}}),
-                        (1, {"clientIP": {"timeoutSeconds": 2}}))  # fmt: skip
+    affinity = weighted(
+        choices, (14, None), (2, {}), (3, {"clientIP": {"timeoutSeconds": 600}}), (4, {"clientIP": {"timeoutSeconds": 2}}),
+        (2, {"clientIP": {"timeoutSeconds": 1}}),
+    )  # fmt: skip
     if affinity is not None:
         found["sessionAffinity"] = "ClientIP"
         if affinity:

@@ -19,7 +19,10 @@ from kpsim.tracing.site import Sender, Site
 
 _LOOPBACK = {Family.IPV4: 127 << 24 | 1, Family.IPV6: 1}
 _FURTHER_CLIENT = 123  #: how far the second client outside is from the first, in the same network
-_QUIET_POD = 9  #: from this number on, a pod network is searched for an address that is no endpoint
+#: from these numbers on, a pod network is searched for an address that is no endpoint: 15 is the last of a /28
+_QUIET_PODS = (9, 15, 16)
+#: clients at the ends of what other programs' rules name (``drawing.foreign``)
+_FURTHER_EDGES = (100, 101, 127, 128)
 _NARROWEST = {Family.IPV4: 8, Family.IPV6: 16}  #: a source range with a shorter prefix says nothing about clients
 
 
@@ -132,7 +135,7 @@ class Surroundings:
             Kind.PROCESS: _clients(Sender.NODE, (0,)),
             Kind.BOUND_PROCESS: _clients(Sender.NODE, bound),
             Kind.IMPOSTOR: _clients(Sender.EXTERNAL, dict.fromkeys((address, *self.own))),
-            Kind.CLIENT: _clients(Sender.EXTERNAL, dict.fromkeys((*self.outsiders, *edges))),
+            Kind.CLIENT: _clients(Sender.EXTERNAL, dict.fromkeys((*self.outsiders, *(edges or self._further)))),
             **self._other_nodes,
         }
         return {kind: clients for kind, clients in found.items() if clients}
@@ -166,10 +169,12 @@ class Surroundings:
 
     @cached_property
     def _quiet_pods(self) -> tuple[int, ...]:
-        """A pod address of the node that is no endpoint; empty if the node has no pod network."""
+        """Pod addresses of the node that are no endpoints, among them the two at the end of a short range of pods; none
+        if the node has no pod network.
+        """
         networks = [n for n in self.site.machine(self.node).pod_networks if n.family is self.family]
-        found = (self._unused(network.base + _QUIET_POD) for network in networks[:1])
-        return tuple(address for address, network in zip(found, networks, strict=False) if address in network)
+        found = [(self._unused(network.base + number), network) for network in networks[:1] for number in _QUIET_PODS]
+        return tuple(dict.fromkeys(address for address, network in found if address in network))
 
     @cached_property
     def outsiders(self) -> tuple[int, ...]:
@@ -179,8 +184,14 @@ class Surroundings:
         return first, self._unused(first + _FURTHER_CLIENT)
 
     @cached_property
+    def _further(self) -> tuple[int, ...]:
+        """More clients outside, in the network of the first."""
+        base = self.outsiders[0] & self.family.mask(24 if self.family is Family.IPV4 else 64)
+        return tuple(a for a in (base + number for number in _FURTHER_EDGES) if self._is_outside(a))
+
+    @cached_property
     def _at_the_edges(self) -> Mapping[str, tuple[int, ...]]:
-        """For each Service, a client inside and one beyond each of its source ranges."""
+        """For each Service, clients at both ends of each of its source ranges, inside and outside."""
         found = {}
         for service in self.services:
             networks = map(parse_network, map(str.strip, service.load_balancer_source_ranges))
@@ -190,12 +201,16 @@ class Surroundings:
         return found
 
     def _is_outside(self, address: int) -> bool:
-        """Whether an address neither belongs to the cluster nor can be given to a pod."""
+        """Whether an address neither belongs to the cluster nor can be given to a pod. The first address of a link's
+        network is a router's own (in IPv6, that of every router on the link).
+        """
         machine = self.site.machine(self.node)
+        links = (a.network for each in machine.routing.interfaces.values() for a in each.of(self.family))
         return not (
             machine.routing.is_local(self.family, address)
             or self.site.directory.knows((self.family, address))
             or any(network.family is self.family and address in network for network in machine.pod_networks)
+            or any(address == network.base for network in links)
         )
 
     def _unused(self, first: int) -> int:
@@ -217,7 +232,8 @@ def _clients(sender: Sender, sources: Iterable[int]) -> tuple[Client, ...]:
 
 
 def _edges(network: Network) -> Iterator[int]:
-    """An address inside a source range and one beyond it; none if the range is so wide that it says nothing."""
+    """The first and the last address of a source range, and those beside it; none if the range is so wide that it says
+    nothing.
+    """
     if network.prefix >= _NARROWEST[network.family]:
-        yield network.base if network.base == network.last else min(network.base + 7, network.last)
-        yield network.last + 8
+        yield from dict.fromkeys((network.base, network.last, network.last + 1, network.base - 1))

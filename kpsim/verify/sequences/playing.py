@@ -5,43 +5,59 @@ connections, and after the last step on the affinity lists too. Real time passes
 step waits, since the clocks of the two differ by some milliseconds.
 """
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
-from fuzz.numbers import Numbers
-from fuzz.steps import (
+from kpsim.addresses import Family, format_ip
+from kpsim.backends.table import make_backend
+from kpsim.cluster import Event, EventType, through_selector
+from kpsim.config import config_from_json
+from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
+from kpsim.explore import Cluster
+from kpsim.flowstate import ICMP_REQUESTS
+from kpsim.inputs import Json
+from kpsim.netfilter import Disposition
+from kpsim.objects import EndpointSlice, ObjectKey, service_from_json
+from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.protocols import ICMP_PORT_UNREACHABLE
+from kpsim.proxier import Proxier
+from kpsim.replay import START_NS
+from kpsim.simulation.machines import listed_flow
+from kpsim.tracing.site import Site
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+from kpsim.verify.intent.judging import Unmeant
+from kpsim.verify.intent.watching import Onlooker
+from kpsim.verify.sequences.numbers import Numbers
+from kpsim.verify.sequences.steps import (
     ChangeEndpoints,
+    ChangeService,
     ClientSegment,
     DeleteFlow,
     FirstPacket,
     MidStream,
     Opening,
+    PacketStep,
+    Restart,
     Retransmit,
+    RouterError,
     SequenceStep,
     ServerError,
     ServerSegment,
+    StrayError,
     Wait,
     changed_slices,
     said,
 )
-from kpsim.addresses import format_ip
-from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
-from kpsim.explore import Cluster
-from kpsim.flowstate import ICMP_REQUESTS
-from kpsim.netfilter import Disposition
-from kpsim.packet import ICMP_PROTOCOLS, Packet
-from kpsim.protocols import ICMP_PORT_UNREACHABLE
-from kpsim.replay import START_NS
-from kpsim.simulation.machines import listed_flow
-from kpsim.tracing.site import Site
-from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.twin import Difference, Exchange, Twin, connection_differences
 
 _MARGIN_NS = 60 * MILLISECOND_NS  #: nothing is sent so close to the end of a timer
 _STREAM_AFTER_NS = 2 * SECOND_NS  #: a UDP flow with answers becomes a stream after this time (CT-5.1)
 _TIMER_TOLERANCE_S = 1.3  #: Linux reports timers in whole seconds
+#: routers outside the node
+_ROUTERS = {Family.IPV4: 203 << 24 | 113 << 8 | 254, Family.IPV6: 0x20010DB8_00CB0071_00000000_000000FE}
 _LONG_S = 60  #: shorter affinities may end within a sequence
 
 
@@ -50,7 +66,7 @@ class Played(NamedTuple):
 
     step: SequenceStep
     exchange: Exchange | None = None
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[Difference | Unmeant, ...] = ()
 
 
 class Talker(NamedTuple):
@@ -59,6 +75,7 @@ class Talker(NamedTuple):
     opening: Opening
     last: Packet | None = None  #: the client's latest packet
     seen: Packet | None = None  #: the latest packet as the other end saw it, with the interface that this end is behind
+    answer: Packet | None = None  #: the latest answer as the client saw it, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +92,24 @@ class Playing:
         return sum(each.exchange is not None for each in self.played)
 
     @property
-    def differences(self) -> tuple[Difference, ...]:
+    def differences(self) -> tuple[Difference | Unmeant, ...]:
         return (*chain.from_iterable(each.differences for each in self.played), *self.in_the_end)
 
 
 class Player:
     """Plays sequences at one family of a node. The twin must be silent (see :class:`Twin`) and not be used by others
-    meanwhile.
+    meanwhile. ``onlooker`` knows what is due.
     """
 
-    def __init__(self, twin: Twin, cluster: Cluster, node: str) -> None:
+    def __init__(self, twin: Twin, cluster: Cluster, node: str, onlooker: Onlooker | None = None) -> None:
         self._twin, self._cluster, self._node = twin, cluster, node
         self._clock = twin.clock
         self._site: Site = cluster.site
         self._state = cluster.state
         self._proxier = cluster.proxier(node, twin.family)
+        self._onlooker = onlooker
+        if onlooker is not None:
+            onlooker.look(self._objects())
         self._numbers = Numbers()
         self._talkers: dict[int, Talker] = {}
         self._touched_ns: list[int] = []  # the times of changes in affinity lists
@@ -104,7 +124,7 @@ class Player:
         """
         twin = self._twin
         if (difference := twin.load(self._proxier.held.ruleset)) is not None:
-            return Playing((), (difference,))
+            return Playing((), (difference,))  # Linux holds other rules
         twin.linux.add_pods(address for family, address in self._site.directory.pods if family is twin.family)
         twin.exchange([])
         twin.forget()
@@ -119,37 +139,56 @@ class Player:
 
     def step(self, step: SequenceStep) -> Played:
         """Plays one step. A step that is not possible, such as an answer to a packet that did not arrive, does nothing."""
-        exchange, differences = None, []
+        exchange, differences = None, list[Difference | Unmeant]()
         self._let_timers_run_out()
         match step:
-            case FirstPacket(flow, opening):
-                exchange = self._begin(flow, opening, opening.packet())
-            case MidStream(flow, opening, says):
-                exchange = self._begin(flow, opening, opening.packet(says))
-            case ClientSegment(flow, says, window) if flow in self._talkers:
-                exchange = self._client(flow, said(self._talkers[flow].opening.packet(), says, window))
-            case Retransmit(flow) if (talker := self._talkers.get(flow)) and talker.last:
-                exchange = self._client(flow, replace(talker.last, repeated=True))
-            case ServerSegment() | ServerError() if (talker := self._talkers.get(step.flow)) and talker.seen:
-                exchange = self._send(_answer(step, talker.seen))
-            case DeleteFlow(flow) if flow in self._talkers:
-                if found := self._find(self._talkers[flow].opening.tuple):
-                    self._delete(found.entry)
             case ChangeEndpoints():
-                differences += self._change(step)
+                differences += self._change(step.service, list(changed_slices(self._cluster.state, step)))
+            case ChangeService(service, document):
+                differences += self._change_service(service, document)
+            case Restart(document):
+                differences += self._restart(document)
             case Wait(duration_ns):
                 self._clock.wait(duration_ns)
-            case ClientSegment() | Retransmit() | ServerSegment() | ServerError() | DeleteFlow():
-                pass
             case _:
-                assert_never(step)
+                exchange = self._packet(step)
         if exchange is not None:
             differences += exchange.differences
+            if self._onlooker is not None and not exchange.differences:
+                differences += self._onlooker.saw(exchange.shot.packet, exchange.walk, self._clock.now_ns())
         self._let_timers_run_out()
         differences += self._memory_differences()
         return Played(step, exchange, tuple(dict.fromkeys(differences)))
 
     # --- packets ---------------------------------------------------------------------------------------------------------
+
+    def _packet(self, step: PacketStep) -> Exchange | None:
+        """Plays a step that sends a packet, or forgets one."""
+        talker = self._talkers.get(step.flow)
+        match step:
+            case FirstPacket(flow, opening):
+                return self._begin(flow, opening, opening.packet())
+            case MidStream(flow, opening, says):
+                return self._begin(flow, opening, opening.packet(says))
+            case StrayError(flow, opening, says):
+                self._talkers.setdefault(flow, Talker(opening))
+                return self._send(self._site.begin(_stray_error(opening, says), self._node, opening.sender))
+            case ClientSegment(flow, says, window) if talker:
+                return self._client(flow, said(talker.opening.packet(), says, window))
+            case Retransmit(flow) if talker and talker.last:
+                return self._client(flow, replace(talker.last, repeated=True))
+            case ServerSegment() | ServerError() if talker and talker.seen:
+                return self._serve(step.flow, _answer(step, talker.seen))
+            case RouterError(_, about, says) if talker:
+                told = talker.seen if about == "request" else talker.answer
+                if told is not None and told.out_interface not in ("", "lo"):
+                    return self._send(_router_error(told, says))
+            case DeleteFlow() if talker:
+                if found := self._find(talker.opening.tuple):
+                    self._delete(found.entry)
+            case _:
+                pass
+        return None
 
     def _begin(self, flow: int, opening: Opening, packet: Packet) -> Exchange:
         self._talkers[flow] = Talker(opening)
@@ -160,7 +199,13 @@ class Player:
         exchange = self._send(self._site.begin(packet, self._node, talker.opening.sender))
         arrived = exchange.walk.disposition in (Disposition.FORWARDED, Disposition.DELIVERED)
         seen = exchange.walk.packet if arrived else talker.seen
-        self._talkers[flow] = Talker(talker.opening, packet, seen)
+        self._talkers[flow] = Talker(talker.opening, packet, seen, talker.answer)
+        return exchange
+
+    def _serve(self, flow: int, packet: Packet) -> Exchange:
+        exchange = self._send(packet)
+        if exchange.walk.disposition in (Disposition.FORWARDED, Disposition.DELIVERED) and packet.related is None:
+            self._talkers[flow] = self._talkers[flow]._replace(answer=exchange.walk.packet)
         return exchange
 
     def _send(self, packet: Packet) -> Exchange:
@@ -176,21 +221,65 @@ class Player:
 
     # --- changes ---------------------------------------------------------------------------------------------------------
 
-    def _change(self, change: ChangeEndpoints) -> list[Difference]:
-        """Tells kube-proxy of a change, lets it sync and delete stale UDP flows (O-12, CT-2). Returns differences in
-        the rules.
+    def _change(self, service: str, objects: Sequence[EndpointSlice]) -> list[Difference | Unmeant]:
+        """Gives kube-proxy changed slices of a Service, lets it sync and delete stale UDP flows (O-12, CT-2). Returns
+        differences in the rules, and in the flows that are due to go.
         """
-        for each in changed_slices(self._cluster.state, change):
+        before = self._objects()
+        for each in objects:
             event, self._state = self._state.put(each)
-            self._proxier.on_event(event, START_NS)
+            self._tell(event)
+        return self._sync(service, before)
+
+    def _change_service(self, service: str, document: str) -> list[Difference | Unmeant]:
+        before = self._objects()
+        namespace, _, name = service.partition("/")
+        if document:
+            event, self._state = self._state.put(service_from_json(json.loads(document)))
+            self._tell(event)
+        else:
+            gone, self._state = self._state.remove(ObjectKey("Service", namespace, name))
+            if gone is not None:
+                self._tell(gone)
+        return self._sync("", before)
+
+    def _restart(self, document: str) -> list[Difference | Unmeant]:
+        """Starts another kube-proxy, which finds the rules of the one before."""
+        before, cluster, held = self._objects(), self._cluster, self._proxier.held
+        obj = json.loads(document)
+        cluster = replace(cluster, config=config_from_json(obj))
+        settings = cluster.settings(self._node, self._twin.family)
+        self._proxier = Proxier(settings, make_backend(settings), created_ns=START_NS, held=held)
+        for key in sorted(self._state.objects):
+            self._tell(Event(EventType.ADDED, None, self._state.objects[key]))
+        self._proxier.services_synced()
+        self._proxier.slices_synced()
+        if self._onlooker is not None:
+            self._onlooker.configured(obj)
+        return self._sync(None, before)
+
+    def _tell(self, event: Event) -> None:
+        seen = through_selector(event, self._node)
+        if seen is not None:
+            self._proxier.on_event(seen, START_NS)
+
+    def _objects(self) -> list[Json]:
+        return [self._state.objects[key].json for key in sorted(self._state.objects)]
+
+    def _sync(self, service: str | None, before: Sequence[Json]) -> list[Difference | Unmeant]:
+        """Lets kube-proxy sync. ``service``: whose slices changed; None: kube-proxy is new, so all are news to it."""
         table = self._twin.model.conntrack
         table.expire(self._clock.now_ns())
         entries = {listed_flow(entry.original, entry.reply): entry for entry in table.udp_entries(self._twin.family)}
         result = self._proxier.sync(START_NS, lambda: entries)
         difference = self._twin.load(self._proxier.held.ruleset)
+        found: list[Difference | Unmeant] = [difference] if difference is not None else []
+        if self._onlooker is not None:
+            gone = [entries[flow] for flow in result.conntrack_deleted]
+            found += self._onlooker.synced(service, before, self._objects(), list(entries.values()), gone)
         for flow in result.conntrack_deleted:
             self._delete(entries[flow])
-        return [difference] if difference is not None else []
+        return found
 
     def _delete(self, entry: Entry) -> None:
         self._twin.model.conntrack.delete(entry.original, entry.reply)
@@ -253,6 +342,24 @@ def _answer(step: ServerSegment | ServerError, seen: Packet) -> Packet:
     protocol, kind, code = ICMP_PORT_UNREACHABLE[seen.family]
     about = replace(seen, in_interface="", out_interface="")
     return replace(answer, protocol=protocol, sport=0, dport=0, icmp_type=kind, icmp_code=code, related=about)
+
+
+def _router_error(told: Packet, says: str) -> Packet:
+    """An error of a router behind the interface by which a packet left, told to that packet's sender."""
+    protocol = "icmp" if told.family is Family.IPV4 else "icmpv6"
+    about = replace(told, in_interface="", out_interface="", mark=0)
+    error = Packet(
+        told.family, protocol, _ROUTERS[told.family], told.saddr, in_interface=told.out_interface, related=about
+    )
+    return said(error, says)
+
+
+def _stray_error(opening: Opening, says: str) -> Packet:
+    """An error about a packet that the opening's destination never sent."""
+    sent = opening.packet()
+    protocol = "icmp" if sent.family is Family.IPV4 else "icmpv6"
+    about = replace(sent, saddr=sent.daddr, daddr=sent.saddr, sport=sent.dport, dport=sent.sport)
+    return said(Packet(sent.family, protocol, sent.saddr, sent.daddr, related=about), says)
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ player lets servers answer only packets that they have seen, and skips steps tha
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Literal, assert_never
 
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState
@@ -41,15 +41,27 @@ class Opening:
         return f"{self.tuple} from {self.sender}"
 
 
+DAMAGED, LAST_HOP = "DAMAGED", "LAST-HOP"  #: words that any packet may say: a wrong checksum, no hop left
+
+
 def said(packet: Packet, says: str, window: Window = Window.EXACT) -> Packet:
-    """The packet with TCP flags or an SCTP chunk. Packets of other protocols say nothing."""
+    """The packet with TCP flags, an SCTP chunk, or ICMP's type and code as ``0/0``. Packets of UDP say nothing.
+
+    Any packet may say ``DAMAGED`` and ``LAST-HOP``, too.
+    """
+    words = says.split()
+    rest = [word for word in words if word not in (DAMAGED, LAST_HOP)]
+    packet = replace(packet, checksum_ok=DAMAGED not in words, ttl=1 if LAST_HOP in words else packet.ttl)
     match packet.protocol:
         case "tcp":
-            return replace(packet, tcp_flags=frozenset(says.split()), window=window)
-        case "sctp":
-            return replace(packet, sctp_chunk=says)
+            return replace(packet, tcp_flags=frozenset(rest), window=window)
+        case "sctp" if rest:
+            return replace(packet, sctp_chunk=rest[0])
+        case "icmp" | "icmpv6" if rest:
+            kind, _, code = rest[0].partition("/")
+            return replace(packet, icmp_type=int(kind), icmp_code=int(code or 0))
         case _:
-            return packet.copy()
+            return packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,9 @@ class FirstPacket:
 
 @dataclass(frozen=True, slots=True)
 class MidStream:
-    """A TCP segment of a connection that began before the node could see it."""
+    """A packet that begins no flow in the usual way: of a connection that began before the node could see it, an answer
+    that nobody asked for, flags that no stack sends.
+    """
 
     flow: int
     opening: Opening
@@ -99,6 +113,26 @@ class ServerError:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterError:
+    """A router on the way sends an ICMP error about the flow's latest request, as the other end saw it, or about the
+    latest answer, as the client saw it.
+    """
+
+    flow: int
+    about: Literal["request", "answer"]
+    says: str  #: ICMP's type and code, as ``11/0``
+
+
+@dataclass(frozen=True, slots=True)
+class StrayError:
+    """The sender of an opening sends an ICMP error about a packet that never came from the opening's destination."""
+
+    flow: int
+    opening: Opening
+    says: str  #: ICMP's type and code
+
+
+@dataclass(frozen=True, slots=True)
 class Retransmit:
     """The client sends its latest packet once more."""
 
@@ -131,15 +165,33 @@ class ChangeEndpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeService:
+    """A Service (``namespace/name``) is put in place of the present one, or deleted; kube-proxy syncs."""
+
+    service: str
+    document: str  #: the object as JSON; empty: it is deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """kube-proxy starts anew with another configuration, and finds the rules of the one before."""
+
+    document: str  #: the KubeProxyConfiguration as JSON
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing happens for a while."""
 
     duration_ns: int
 
 
-SequenceStep = (
-    FirstPacket | MidStream | ClientSegment | ServerSegment | ServerError | Retransmit | DeleteFlow | ChangeEndpoints | Wait
+#: steps of one flow
+PacketStep = (
+    FirstPacket | MidStream | ClientSegment | ServerSegment | ServerError | RouterError | StrayError | Retransmit
+    | DeleteFlow
 )  # fmt: skip
+SequenceStep = PacketStep | ChangeEndpoints | ChangeService | Restart | Wait
 
 
 def changed_slices(state: ClusterState, change: ChangeEndpoints) -> tuple[EndpointSlice, ...]:
@@ -191,14 +243,38 @@ def describe(step: SequenceStep) -> str:
             return f"flow {flow} {who}: {says or 'a packet'}{where}"
         case ServerError(flow):
             return f"flow {flow} server: port unreachable"
+        case RouterError() | StrayError():
+            return _error_told(step)
         case Retransmit(flow):
             return f"flow {flow} client: once more"
         case DeleteFlow(flow):
             return f"flow {flow}: its entry is deleted"
+        case ChangeEndpoints() | ChangeService() | Restart():
+            return _change_told(step)
+        case Wait(duration_ns):
+            return f"wait {format_duration(duration_ns)}"
+        case _:
+            assert_never(step)
+
+
+def _error_told(step: RouterError | StrayError) -> str:
+    match step:
+        case RouterError(flow, about, says):
+            return f"flow {flow}: a router tells {says} about the {about}"
+        case StrayError(flow, opening, says):
+            return f"flow {flow}: an error {says} about nothing, as if of {opening}"
+        case _:
+            assert_never(step)
+
+
+def _change_told(step: ChangeEndpoints | ChangeService | Restart) -> str:
+    match step:
         case ChangeEndpoints(service, family, endpoints):
             states = ", ".join(f"{address} {state}" for address, state in endpoints)
             return f"{family.label} endpoints of {service}: {states or 'none'}"
-        case Wait(duration_ns):
-            return f"wait {format_duration(duration_ns)}"
+        case ChangeService(service, document):
+            return f"Service {service}: {document or 'deleted'}"
+        case Restart(document):
+            return f"kube-proxy starts anew with {document}"
         case _:
             assert_never(step)

@@ -1,5 +1,6 @@
 """Drawn sequences use all that the kernel remembers (K-1, K-2, K-4, K-6, O-12), as far as the model can play them."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -8,32 +9,15 @@ import pytest
 from drawings import Hypothetical, Scripted, cluster, parsed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shop import cluster_text
+from shop import cluster_text, endpoints, port, service
 
-from fuzz.drawing import LONG_WAITS_NS, SHORT_WAITS_NS, draw_sequence
-from fuzz.steps import (
-    ChangeEndpoints,
-    ClientSegment,
-    DeleteFlow,
-    EndpointState,
-    FirstPacket,
-    MidStream,
-    Opening,
-    Retransmit,
-    SequenceStep,
-    ServerError,
-    ServerSegment,
-    Wait,
-    changed_slices,
-    describe,
-    said,
-)
 from kpsim.addresses import Family, format_ip
+from kpsim.cluster import through_selector
 from kpsim.conntrack import Entry, tuple_of
 from kpsim.explore import Cluster, load
 from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.netfilter import Disposition, Netns, Walk, walk
-from kpsim.objects import EndpointSlice
+from kpsim.objects import EndpointSlice, ObjectKey, service_from_json
 from kpsim.packet import ICMP_PROTOCOLS, Packet, Window
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.replay import START_NS
@@ -41,6 +25,28 @@ from kpsim.tracing.site import Sender
 from kpsim.units import SECOND_NS
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
+from kpsim.verify.sequences.drawing import LONG_WAITS_NS, SHORT_WAITS_NS, draw_sequence
+from kpsim.verify.sequences.steps import (
+    ChangeEndpoints,
+    ChangeService,
+    ClientSegment,
+    DeleteFlow,
+    EndpointState,
+    FirstPacket,
+    MidStream,
+    Opening,
+    Restart,
+    Retransmit,
+    RouterError,
+    SequenceStep,
+    ServerError,
+    ServerSegment,
+    StrayError,
+    Wait,
+    changed_slices,
+    describe,
+    said,
+)
 
 V4, V6 = Family.IPV4, Family.IPV6
 _UNREACHABLE = {V4: ("icmp", 3, 3), V6: ("icmpv6", 1, 4)}
@@ -63,7 +69,7 @@ class Player:
         self.met: Counter[str] = Counter()
         self.longest_list = 0  #: of session affinity
 
-    def play(self, step: SequenceStep) -> None:
+    def play(self, step: SequenceStep) -> None:  # noqa: C901 - one case per kind of step
         self.now_ns += SECOND_NS // 1000
         match step:
             case FirstPacket(flow, opening):
@@ -74,7 +80,7 @@ class Player:
                 self._client(flow, opening.packet(says))
             case ClientSegment(flow, says, window):
                 self._client(flow, said(self.openings[flow].packet(), says, window))
-            case Retransmit(flow):
+            case Retransmit(flow) if flow in self.last:
                 self._client(flow, self.last[flow])
             case ServerSegment() | ServerError():
                 if step.flow in self.seen:
@@ -84,6 +90,12 @@ class Player:
                     self._delete(found.entry, "deleted")
             case ChangeEndpoints():
                 self._change(step)
+            case StrayError(flow, opening, _):
+                self.openings.setdefault(flow, opening)
+            case RouterError(_, about, _):
+                self.met[f"router about {about}"] += 1
+            case ChangeService(service, document):
+                self._change_service(service, document)
             case Wait(duration_ns):
                 self.now_ns += duration_ns
                 self.met["expired"] += len(self.netns.conntrack.expire(self.now_ns))
@@ -145,6 +157,22 @@ class Player:
             self.gone = (self.gone | left) - stay
             event, self.state = self.state.put(each)
             self.proxier.on_event(event, self.now_ns)
+        self._sync()
+
+    def _change_service(self, service: str, document: str) -> None:
+        namespace, _, name = service.partition("/")
+        event, self.state = (
+            self.state.put(service_from_json(json.loads(document)))
+            if document
+            else self.state.remove(ObjectKey("Service", namespace, name))
+        )
+        seen = through_selector(event, self.node) if event is not None else None
+        if seen is not None:
+            self.proxier.on_event(seen, self.now_ns)
+        self.met["Services changed"] += 1
+        self._sync()
+
+    def _sync(self) -> None:
         table = self.netns.conntrack
         table.expire(self.now_ns)
         entries = {_listed(entry): entry for entry in table.udp_entries(self.family)}
@@ -192,9 +220,9 @@ MET = [
     ("forwarded", 500), ("delivered", 300), ("rejected", 100), ("dropped", 100),
     ("NEW", 500), ("ESTABLISHED", 500), ("RELATED", 20), ("INVALID", 100),
     *((f"tcp {state}", 20) for state in ("SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE")),
-    ("tcp CLOSE_WAIT", 10), ("tcp LAST_ACK", 5), ("tcp TIME_WAIT", 5), ("tcp SYN_SENT2", 3),
+    ("tcp CLOSE_WAIT", 10), ("tcp LAST_ACK", 5), ("tcp TIME_WAIT", 5), ("tcp SYN_SENT2", 1),
     ("sctp COOKIE_WAIT", 10), ("sctp ESTABLISHED", 5), ("sctp CLOSED", 3), ("picked up", 20), ("deleted", 20), ("stale", 5),
-    ("port changed, source kept", 5), ("survived", 20), ("expired", 20), ("affinity list", 100),
+    ("router about request", 20), ("Services changed", 50), ("port changed, source kept", 5), ("survived", 20), ("expired", 20), ("affinity list", 100),
 ]  # fmt: skip
 
 
@@ -207,9 +235,12 @@ def test_every_step_is_drawn_and_told() -> None:
     steps = [step for seed in range(60) for step in drawn(seed)[-1]]
     kinds = Counter(type(step) for step in steps)
     assert set(kinds) == {
-        FirstPacket, MidStream, ClientSegment, ServerSegment, ServerError, Retransmit, DeleteFlow, ChangeEndpoints, Wait,
+        FirstPacket, MidStream, ClientSegment, ServerSegment, ServerError, RouterError, StrayError, Retransmit, DeleteFlow,
+        ChangeEndpoints, ChangeService, Wait,
     }  # fmt: skip
     assert min(kinds.values()) > 50
+    assert {step.about for step in steps if isinstance(step, RouterError)} == {"request", "answer"}
+    assert not all(step.document for step in steps if isinstance(step, ChangeService))
     windows = {step.window for step in steps if isinstance(step, ClientSegment | ServerSegment)}
     assert windows == set(Window)
     changes = [step for step in steps if isinstance(step, ChangeEndpoints)]
@@ -223,10 +254,10 @@ def test_flows_are_numbered_as_they_appear_and_keep_their_number() -> None:
         begun: dict[int, Opening] = {}
         for step in drawn(seed)[-1]:
             match step:
-                case FirstPacket(flow, opening) | MidStream(flow, opening, _):
+                case FirstPacket(flow, opening) | MidStream(flow, opening, _) | StrayError(flow, opening, _):
                     assert flow <= len(begun)
                     assert begun.setdefault(flow, opening) == opening
-                case ClientSegment() | ServerSegment() | ServerError() | Retransmit() | DeleteFlow():
+                case ClientSegment() | ServerSegment() | ServerError() | RouterError() | Retransmit() | DeleteFlow():
                     assert step.flow in begun
                 case _:
                     pass
@@ -235,7 +266,8 @@ def test_flows_are_numbered_as_they_appear_and_keep_their_number() -> None:
 
 def test_ports_of_clients_meet_and_are_of_every_class() -> None:  # K-2.3
     openings = {step.opening for seed in range(60) for step in drawn(seed)[-1] if isinstance(step, FirstPacket)}
-    assert {opening.tuple.sport for opening in openings} == {40000, 40001, 700, 300}
+    visits = {40010, 40011, 40012}  # of clients that come again to an affinity
+    assert {opening.tuple.sport for opening in openings} - visits == {40000, 40001, 700, 300}
     assert set(Sender) == {opening.sender for opening in openings}
     assert 0 not in {opening.tuple.saddr for opening in openings}
     echoes = {opening.tuple[1::4] for opening in openings if opening.tuple.protocol.startswith("icmp")}
@@ -251,7 +283,7 @@ def test_a_process_bound_to_loopback_dials_its_own_node() -> None:
         destinations = [flow.daddr for flow in flows if flow.saddr == loopback]
         bound += len(destinations)
         assert all(of.site.machine(node).routing.is_local(family, address) for address in destinations)
-    assert bound > 2
+    assert bound > 0
 
 
 def test_changes_of_endpoints_keep_what_else_a_slice_says() -> None:
@@ -295,3 +327,55 @@ def test_whatever_is_chosen_a_sequence_can_be_played(data: st.DataObject) -> Non
     player = Player(of, node, family)
     for step in draw_sequence(Hypothetical(data), of.site, node, family, 8, of.state, waits_ns=LONG_WAITS_NS):
         player.play(step)
+
+
+def test_restarts_are_drawn_where_the_configuration_is_known() -> None:
+    of, node, family, _ = drawn(3)
+    found = []
+    for seed in range(40):
+        steps = draw_sequence(
+            SeededChoices(seed), of.site, node, family, 60, of.state, configuration={"kind": "KubeProxyConfiguration"}
+        )
+        found += [json.loads(step.document) for step in steps if isinstance(step, Restart)]
+    assert len(found) > 5
+    assert {key for each in found for key in each.get("iptables", ())} == {"masqueradeAll", "masqueradeBit"}
+
+
+def test_clients_of_short_affinities_come_again_before_and_behind_the_end() -> None:
+    """A Service with an affinity of two seconds: pauses of less and of more than it, each with the same clients."""
+    spec = "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 2}}, clusterIP: 172.30.0.77"
+    text = cluster_text(
+        [
+            service("sticky", f"{spec}, {port(80)}"),
+            endpoints("sticky", 8080, {"10.180.0.7": "node-1", "10.180.0.8": "node-1"}),
+        ]
+    )
+    of, pauses = load(text=text), set()
+    for seed in range(20):
+        steps = draw_sequence(SeededChoices(seed), of.site, "node-1", V4, 80, of.state)
+        for before, pause, after in zip(steps, steps[1:], steps[2:], strict=False):
+            if isinstance(pause, Wait) and isinstance(before, FirstPacket) and isinstance(after, FirstPacket):
+                pauses.add(pause.duration_ns)
+    assert {pause for pause in pauses if pause > SECOND_NS} >= {17 * SECOND_NS // 10, 23 * SECOND_NS // 10}
+
+
+def test_a_sequence_without_patience_waits_briefly() -> None:
+    of, node, family, _ = drawn(5)
+    steps = [
+        s
+        for seed in range(30)
+        for s in draw_sequence(
+            SeededChoices(seed), of.site, node, family, 60, of.state, waits_ns=LONG_WAITS_NS, patience=0
+        )
+    ]
+    waits = [step.duration_ns for step in steps if isinstance(step, Wait)]
+    assert waits
+    assert max(waits) < SECOND_NS
+
+
+def test_any_packet_may_be_damaged_or_have_no_hop_left() -> None:
+    for protocol, word in (("tcp", "SYN"), ("udp", ""), ("sctp", "INIT"), ("icmp", "8/0")):
+        packet = said(Packet(V4, protocol, 1, 2, 3, 4), f"{word} DAMAGED LAST-HOP")
+        assert (packet.checksum_ok, packet.ttl) == (False, 1)
+    assert said(Packet(V4, "icmp", 1, 2), "3/13").icmp_code == 13
+    assert said(Packet(V4, "tcp", 1, 2), "").tcp_flags == frozenset()

@@ -1,12 +1,11 @@
 """Converts packets between :class:`~kpsim.packet.Packet` and Scapy layers, Scapy expressions and capture files.
 
-Counterpart: Scapy and libpcap. Scapy is imported when it is first needed, because importing it takes long. Sequence
-numbers, payloads and link headers are ignored.
+Counterpart: Scapy and libpcap. Scapy is imported when it is first needed, because importing it takes long. Payloads
+and link headers are ignored. ``headers`` reads bytes, ``captures`` reads files.
 """
 
 import ast
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,19 @@ from typing import Any
 from kpsim.addresses import Family, format_ip, parse_ip
 from kpsim.errors import InputError, Problem
 from kpsim.packet import Packet
-from kpsim.protocols import PROTOCOL_NAMES
+from kpsim.protocols import PROTOCOL_NUMBERS
 from kpsim.units import SECOND_NS
+from kpsim.wire.captures import Capture, Captured, read_capture
+from kpsim.wire.headers import read_packet
+
+__all__ = [
+    "DEFAULT_SPORT", "Capture", "Captured", "from_scapy", "parse_packet", "read_capture", "read_packet", "to_scapy",
+    "write_pcap",
+]  # fmt: skip
 
 DEFAULT_SPORT = 40000  #: source port of packets that do not name one
 
 _FLAGS = {"FIN": "F", "SYN": "S", "RST": "R", "PSH": "P", "ACK": "A", "URG": "U"}
-_WITH_PORTS = ("tcp", "udp", "sctp")
 _CHUNKS = {
     "INIT": "SCTPChunkInit", "INIT_ACK": "SCTPChunkInitAck", "COOKIE_ECHO": "SCTPChunkCookieEcho",
     "COOKIE_ACK": "SCTPChunkCookieAck", "ABORT": "SCTPChunkAbort", "SHUTDOWN": "SCTPChunkShutdown",
@@ -28,13 +33,13 @@ _CHUNKS = {
     "HEARTBEAT": "SCTPChunkHeartbeatReq", "HEARTBEAT_ACK": "SCTPChunkHeartbeatAck", "DATA": "SCTPChunkData",
     "SACK": "SCTPChunkSACK", "ERROR": "SCTPChunkError",
 }  # fmt: skip
-_CHUNK_NAMES = {layer: name for name, layer in _CHUNKS.items()}
-
 #: layers that an expression may use
 _EXPRESSION_LAYERS = (
     "IP", "IPv6", "TCP", "UDP", "SCTP", "ICMP", "ICMPv6EchoRequest", "ICMPv6EchoReply", "Raw", *_CHUNKS.values(),
 )  # fmt: skip
+_WRITTEN = ("tcp", "udp", "sctp", "icmp", "icmpv6")
 _PORT_LAYERS = ("TCP", "UDP", "SCTP")
+_PCAP_END_NS = 2**32 * SECOND_NS  #: seconds have 32 bits in a pcap file
 _RAW_LINK_TYPE = 101  # LINKTYPE_RAW: packets begin with their IP header
 
 
@@ -65,9 +70,11 @@ def to_scapy(packet: Packet) -> Any:
     layers = _layers()
     source, destination = packet.source, packet.destination
     if packet.family is Family.IPV4:
-        ip = layers["IP"](src=source, dst=destination, ttl=packet.ttl)
+        ip = layers["IP"](src=source, dst=destination, ttl=packet.ttl, flags="DF" if packet.dont_fragment else 0)
     else:
         ip = layers["IPv6"](src=source, dst=destination, hlim=packet.ttl)
+    if packet.protocol not in _WRITTEN and packet.protocol in PROTOCOL_NUMBERS:
+        ip.fields["proto" if packet.family is Family.IPV4 else "nh"] = PROTOCOL_NUMBERS[packet.protocol]
     return ip / _transport(packet, layers)
 
 
@@ -76,6 +83,10 @@ def _transport(packet: Packet, layers: Mapping[str, Any]) -> Any:
         case "tcp":
             flags = "".join(letter for name, letter in _FLAGS.items() if name in packet.tcp_flags)
             tcp = layers["TCP"](sport=packet.sport, dport=packet.dport, flags=flags)
+            if packet.numbers is not None:
+                tcp.seq, tcp.ack, tcp.window = packet.numbers.seq, packet.numbers.ack, packet.numbers.window
+            else:  # both ends begin at 0
+                tcp.seq, tcp.ack = int("SYN" not in packet.tcp_flags), int("ACK" in packet.tcp_flags)
             return tcp / layers["Raw"](b"\0") if "PSH" in packet.tcp_flags else tcp
         case "udp":
             return layers["UDP"](sport=packet.sport, dport=packet.dport)
@@ -94,6 +105,8 @@ def _transport(packet: Packet, layers: Mapping[str, Any]) -> Any:
             else:
                 body = b"\0\0\0\0" + bytes(to_scapy(packet.related))
             return layers["ICMPv6Unknown"](type=packet.icmp_type, code=packet.icmp_code, msgbody=body)
+        case other if other in PROTOCOL_NUMBERS:
+            return layers["Raw"](bytes(8))
         case other:
             raise InputError(f"protocol {other} has no form on the wire here")
 
@@ -102,11 +115,7 @@ def _transport(packet: Packet, layers: Mapping[str, Any]) -> Any:
 
 
 def from_scapy(layer: Any) -> Packet:
-    """The packet in a Scapy layer; link headers are skipped.
-
-    Checksums count as right, because captures often hold unfinished ones. InputError names what is not modelled: ARP,
-    fragments, other protocols.
-    """
+    """The packet in a Scapy layer; link headers are skipped. InputError names what is not modelled: ARP, fragments."""
     layers = _layers()
     current = layer
     while not isinstance(current, (layers["IP"], layers["IPv6"])):
@@ -114,7 +123,7 @@ def from_scapy(layer: Any) -> Packet:
         if not _is_link_header(current) or not _exists(below):
             raise InputError(f"not modelled: {current.name}")
         current = below
-    return _from_ip(current, layers)
+    return read_packet(bytes(current))
 
 
 def _exists(layer: Any) -> bool:
@@ -123,69 +132,6 @@ def _exists(layer: Any) -> bool:
 
 def _is_link_header(layer: Any) -> bool:
     return type(layer).__name__ in ("Ether", "Dot1Q", "Dot1AD", "Dot3", "LLC", "SNAP", "CookedLinux", "CookedLinuxV2", "Loopback")  # fmt: skip
-
-
-def _from_ip(ip: Any, layers: Mapping[str, Any]) -> Packet:
-    is_v4 = isinstance(ip, layers["IP"])
-    if is_v4 and (ip.frag or "MF" in str(ip.flags)):
-        raise InputError("not modelled: IP fragment")
-    family = Family.IPV4 if is_v4 else Family.IPV6
-    source, destination = parse_ip(ip.src), parse_ip(ip.dst)
-    if source is None or destination is None or source[0] is not family or destination[0] is not family:
-        raise InputError(f"not modelled: addresses {ip.src} → {ip.dst}")
-    packet = Packet(family, "", source[1], destination[1], ttl=ip.ttl if is_v4 else ip.hlim)
-    written = ip.len if is_v4 else ip.plen
-    if written is not None:
-        packet.length = written if is_v4 else written + 40
-    payload, number = ip.payload, ip.proto if is_v4 else ip.nh
-    while type(payload).__name__.startswith("IPv6ExtHdr"):
-        if isinstance(payload, layers["IPv6ExtHdrFragment"]) and (payload.offset or payload.m):
-            raise InputError("not modelled: IPv6 fragment")
-        payload, number = payload.payload, payload.nh
-    _read_transport(packet, payload, number, layers)
-    return packet
-
-
-def _read_transport(packet: Packet, payload: Any, number: int, layers: Mapping[str, Any]) -> None:
-    if isinstance(payload, layers["TCP"]):
-        packet.protocol, packet.sport, packet.dport = "tcp", payload.sport, payload.dport
-        letters = str(payload.flags)
-        packet.tcp_flags = frozenset(name for name, letter in _FLAGS.items() if letter in letters)
-        if _carries_data(payload):
-            packet.tcp_flags |= {"PSH"}
-    elif isinstance(payload, layers["UDP"]):
-        packet.protocol, packet.sport, packet.dport = "udp", payload.sport, payload.dport
-    elif isinstance(payload, layers["SCTP"]):
-        packet.protocol, packet.sport, packet.dport = "sctp", payload.sport, payload.dport
-        packet.sctp_chunk = _CHUNK_NAMES.get(type(payload.payload).__name__, "DATA")
-    elif isinstance(payload, layers["ICMP"]):
-        packet.protocol, packet.icmp_type, packet.icmp_code = "icmp", payload.type, payload.code
-        packet.sport = getattr(payload, "id", None) or 0
-        packet.related = _embedded(payload.payload, layers)
-    elif type(payload).__name__.startswith("ICMPv6"):
-        _read_icmpv6(packet, payload, layers)
-    elif (name := PROTOCOL_NAMES.get(number)) in _WITH_PORTS and len(bytes(payload)) >= 4:
-        packet.protocol, raw = name, bytes(payload)  # the first bytes of a packet inside an ICMP error
-        packet.sport, packet.dport = int.from_bytes(raw[:2]), int.from_bytes(raw[2:4])
-    else:
-        raise InputError(f"not modelled: {payload.name if _exists(payload) else f'IP protocol {number}'}")
-
-
-def _carries_data(tcp: Any) -> bool:
-    return _exists(tcp.payload) and type(tcp.payload).__name__ != "Padding"
-
-
-def _read_icmpv6(packet: Packet, payload: Any, layers: Mapping[str, Any]) -> None:
-    packet.protocol, packet.icmp_type, packet.icmp_code = "icmpv6", payload.type, payload.code
-    packet.sport = payload.fields.get("id", 0)  # for an error, ``payload.id`` would be looked up in the packet inside
-    packet.related = _embedded(payload.payload, layers)
-
-
-def _embedded(payload: Any, layers: Mapping[str, Any]) -> Packet | None:
-    """The packet that an ICMP error is about, as much of it as the error holds; None if it holds none."""
-    if not isinstance(payload, (layers["IP"], layers["IPv6"])):
-        return None
-    return _from_ip(payload, layers)
 
 
 # --- expressions ------------------------------------------------------------------------------------------------------
@@ -216,7 +162,11 @@ def parse_packet(expression: str) -> Packet:
         layer = _build_layer(name, dict(values), layers)
         built = layer if built is None else built / layer
     try:
-        return from_scapy(type(built)(bytes(built)))
+        packet = read_packet(bytes(built), strict=True)
+        packet.sourced = "src" in dict(calls)[names[0]]
+        if "seq" not in dict(dict(calls).get("TCP", {})):
+            packet.numbers = None  # without a number that it was given, a segment follows its sender's last one
+        return packet
     except InputError as error:
         raise InputError(f"packet {_shown(expression)}: {error}") from None
     except Exception as error:  # Scapy raises many kinds of errors for a value that it refuses
@@ -301,42 +251,6 @@ def _check_addresses(name: str, values: dict[str, int | str | bytes]) -> None:
 # --- capture files ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """One packet of a capture, numbered from 1 as in Wireshark. ``refusal`` says why ``packet`` is None."""
-
-    number: int
-    time_ns: int
-    packet: Packet | None
-    refusal: str = ""
-
-
-def read_pcap(path: Path | str) -> list[Captured]:
-    """All packets of a pcap or pcapng file. InputError if the file cannot be read or is no capture file."""
-    _layers()
-    import scapy.layers.l2  # noqa: F401 - registers Ethernet
-    from scapy.error import Scapy_Exception
-    from scapy.utils import PcapReader
-
-    try:
-        # Scapy leaves a file open if it refuses it, so the file is opened and closed here
-        with Path(path).open("rb") as file, PcapReader(file) as reader:  # type: ignore[arg-type]  # Scapy takes files too
-            captured = [_captured(number, layer) for number, layer in enumerate(reader, 1)]
-    except OSError as error:
-        raise InputError(Problem(error.strerror or "cannot be read", file=str(path))) from None
-    except (Scapy_Exception, EOFError, ValueError) as error:
-        raise InputError(Problem(f"not a capture file: {error}", file=str(path))) from None
-    return captured
-
-
-def _captured(number: int, layer: Any) -> Captured:
-    time_ns = int(layer.time * SECOND_NS)
-    try:
-        return Captured(number, time_ns, from_scapy(layer))
-    except InputError as refusal:
-        return Captured(number, time_ns, None, str(refusal))
-
-
 def write_pcap(path: Path | str, packets: Iterable[tuple[int, Packet]]) -> None:
     """Writes a pcap file of (nanoseconds since 1970, packet). InputError if it cannot be written.
 
@@ -348,6 +262,9 @@ def write_pcap(path: Path | str, packets: Iterable[tuple[int, Packet]]) -> None:
 
     from kpsim.outputs import write_file
 
+    packets = list(packets)
+    if late := next((t for t, _ in packets if not 0 <= t < _PCAP_END_NS), None):
+        raise InputError(Problem(f"a time that pcap cannot hold: {late / SECOND_NS:.0f} s since 1970", file=str(path)))
     out = BytesIO()
     writer = RawPcapWriter(out, linktype=_RAW_LINK_TYPE)
     writer.write_header(None)

@@ -5,33 +5,41 @@ that flows meet: one client and port dial Services that share endpoints, and the
 A flow is drawn as if its packets get through, whether they do or not.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
-from fuzz.steps import (
+from kpsim.addresses import Family, parse_ip
+from kpsim.cluster import ClusterState
+from kpsim.conntrack import FlowTuple
+from kpsim.inputs import Json
+from kpsim.objects import EndpointSlice
+from kpsim.packet import ICMP_PROTOCOLS, Window
+from kpsim.tracing.directory import Frontend
+from kpsim.tracing.site import Sender, Site
+from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
+from kpsim.verify.drawing.changes import changed_configuration, changed_service
+from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
+from kpsim.verify.drawing.surroundings import Client, Dialled, Kind, Surroundings
+from kpsim.verify.sequences.steps import (
     ChangeEndpoints,
+    ChangeService,
     ClientSegment,
     DeleteFlow,
     EndpointState,
     FirstPacket,
     MidStream,
     Opening,
+    Restart,
     Retransmit,
+    RouterError,
     SequenceStep,
     ServerError,
     ServerSegment,
+    StrayError,
     Wait,
     slices_of,
 )
-from kpsim.addresses import Family, parse_ip
-from kpsim.cluster import ClusterState
-from kpsim.conntrack import FlowTuple
-from kpsim.objects import EndpointSlice
-from kpsim.packet import Window
-from kpsim.tracing.directory import Frontend
-from kpsim.tracing.site import Sender, Site
-from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
-from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
-from kpsim.verify.drawing.surroundings import Client, Dialled, Kind, Surroundings
 
 #: waits that outlast timers: a second of an affinity list, an unanswered datagram, a TIME_WAIT, an affinity, a connection of a day
 LONG_WAITS_NS = (SECOND_NS, 31 * SECOND_NS, 121 * SECOND_NS, 601 * SECOND_NS, 3 * HOUR_NS + SECOND_NS, 25 * HOUR_NS)
@@ -64,11 +72,38 @@ _STRAY_WORDS = {
     "udp": ["D", "d"],
     "sctp": ["INIT", "COOKIE_ECHO", "DATA", "ABORT", "init_ack", "data", "abort", "shutdown"],
 }
-_MID_STREAM = ("A", "P", "SA", "F", "R")
+#: what packets say that begin no flow in the usual way, by protocol. No stack sends some of the flags (K-6.3)
+_ODD_WORDS = {
+    "tcp": (
+        "ACK", "PSH ACK", "SYN ACK", "FIN ACK", "RST", "RST ACK", "FIN", "SYN FIN", "SYN RST", "", "PSH", "URG",
+        "FIN PSH URG", "SYN URG", "ACK URG", "FIN ACK URG", "SYN FIN ACK", "SYN DAMAGED", "ACK DAMAGED", "SYN LAST-HOP",
+    ),
+    "udp": ("LAST-HOP", "DAMAGED"),
+    "sctp": (
+        "INIT_ACK", "COOKIE_ECHO", "COOKIE_ACK", "DATA", "SACK", "HEARTBEAT", "HEARTBEAT_ACK", "ABORT", "SHUTDOWN",
+        "SHUTDOWN_ACK", "SHUTDOWN_COMPLETE", "ERROR", "INIT DAMAGED", "INIT LAST-HOP",
+    ),
+    "icmp": ("0/0", "14/0", "15/0", "17/0", "18/0", "8/0 DAMAGED", "8/0 LAST-HOP"),
+    "icmpv6": ("129/0", "139/0", "140/0", "128/0 DAMAGED", "128/0 LAST-HOP"),
+}  # fmt: skip
+#: ICMP errors by type and code: no hop left, too big, unreachable in several ways, a bad header
+_ERRORS = {
+    Family.IPV4: ("11/0", "3/4", "3/1", "3/3", "3/13", "11/1", "12/0"),
+    Family.IPV6: ("3/0", "2/0", "1/0", "1/1", "1/4", "3/1", "4/0"),
+}
+_CLOSE_NS = 300 * MILLISECOND_NS  #: how near to the end of an affinity it is tried
+_VISITORS = 5  #: clients who come again before and after the end of an affinity
+_RECENT_TALKS = 6
+_SHORT_AFFINITY_S = 2
 _OTHER_WINDOWS = [window for window in Window if window is not Window.EXACT]
 _SOURCE_PORTS = (40000, 40000, 40000, 40001, 700, 300)  #: few ports, from each class that masquerading keeps (K-2.3)
 _ECHO_REQUESTS = {Family.IPV4: ("icmp", 8 * 256), Family.IPV6: ("icmpv6", 128 * 256)}
 _CROWDS = (4, 101, 110)  #: numbers of clients around the hundred sources that an affinity list holds (K-4.1)
+
+
+#: which of a flow's packets a router tells about
+_ABOUT: tuple[Literal["request", "answer"], ...] = ("request", "answer")
+_LONG_NS = 100 * MILLISECOND_NS
 
 
 class _Talk:
@@ -98,12 +133,15 @@ class _Talk:
 
 def draw_sequence(
     choices: Choices, site: Site, node: str, family: Family, length: int, state: ClusterState,
-    *, waits_ns: Sequence[int] = SHORT_WAITS_NS,
+    *, waits_ns: Sequence[int] = SHORT_WAITS_NS, patience: int = 100, configuration: Json | None = None,
 ) -> list[SequenceStep]:  # fmt: skip
-    """At least ``length`` steps at a node, more if the last draw is a crowd. ``state`` is the cluster that ``site``
-    belongs to.
+    """At least ``length`` steps at a node, more if the last draw is several. ``state`` is the cluster that ``site``
+    belongs to, ``configuration`` its KubeProxyConfiguration: without one, kube-proxy is not restarted.
+
+    Waits are drawn from ``waits_ns``. ``patience`` is how many of them may last longer than a tenth of a second.
     """
-    drawing = _Drawing(choices, Surroundings.of(site, node, family, state.services), state)
+    around = Surroundings.of(site, node, family, state.services)
+    drawing = _Drawing(choices, around, state, configuration, patience)
     steps: list[SequenceStep] = []
     while len(steps) < length:
         steps += drawing.next_steps(waits_ns)
@@ -113,10 +151,15 @@ def draw_sequence(
 class _Drawing:
     """The state of a sequence while it is drawn."""
 
-    def __init__(self, choices: Choices, around: Surroundings, state: ClusterState) -> None:
+    def __init__(
+        self, choices: Choices, around: Surroundings, state: ClusterState, configuration: Json | None, patience: int
+    ) -> None:
         self._choices, self._around, self._state = choices, around, state
+        self._configuration, self._patience = configuration, patience
         self._talks: dict[Opening, _Talk] = {}
         self._crowded = False
+        #: Services by ``namespace/name``, as they were in the beginning
+        self._services = {f"{s.metadata.namespace}/{s.metadata.name}": s.json for s in state.services if s.ports}
         slices = [each for each in state.endpoint_slices if each.address_type == around.family.label]
         #: Services with endpoints, and the endpoints themselves
         self._changeable = sorted({f"{s.metadata.namespace}/{s.service_name}" for s in slices if s.endpoints})
@@ -128,15 +171,26 @@ class _Drawing:
         #: frontends of Services with endpoints, and those of Services with affinity
         self._served = [f for f in around.frontends if services[f] in self._changeable]
         self._sticky = [f for f in around.frontends if f.address is not None and services[f] in sticky]
+        short = {
+            f"{s.metadata.namespace}/{s.metadata.name}": seconds
+            for s in state.services
+            if s.session_affinity == "ClientIP"
+            and 0 < (seconds := s.affinity_timeout_seconds or 0) <= _SHORT_AFFINITY_S
+        }
+        #: frontends whose affinities end soon, with the seconds
+        self._fleeting = [(f, short[services[f]]) for f in self._sticky if services[f] in short and f in self._served]
 
-    def next_steps(self, waits_ns: Sequence[int]) -> Iterable[SequenceStep]:
+    def next_steps(self, waits_ns: Sequence[int]) -> Iterable[SequenceStep]:  # noqa: C901 - one case per kind
         """The next steps, mostly one."""
         talks, choices = self._talks, self._choices
+        changeable = 4 if self._changeable else 0
         match weighted(
             choices,
-            (75 if talks else 0, "go on"), (13, "begin"), (4 if self._changeable else 0, "endpoints"), (4, "wait"),
-            (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (3, "mid-stream"),
-            (2 if self._sticky and not self._crowded else 0, "crowd"),
+            (130 if talks else 0, "go on"), (13, "begin"), (changeable, "endpoints"), (4, "wait"),
+            (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (8, "odd"),
+            (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (3, "stray error"),
+            (4 if self._services else 0, "service"), (2 if self._configuration is not None else 0, "restart"),
+            (8 if self._fleeting and self._patience > 1 else 0, "visits"),
         ):  # fmt: skip
             case "go on":
                 return [self._go_on()]
@@ -145,16 +199,37 @@ class _Drawing:
             case "endpoints":
                 return [self._change()]
             case "wait":
-                return [Wait(pick(choices, waits_ns))]
+                return self._wait(waits_ns)
             case "anew":
-                talk = self._recent()
-                return self._first(talk.opening)
+                return self._first(self._recent().opening)
             case "delete":
                 return [DeleteFlow(self._recent().number)]
-            case "mid-stream":
-                return self._begin(mid_stream=True)
+            case "odd":
+                return self._begin(odd=True)
+            case "router":
+                about = pick(choices, _ABOUT)
+                return [RouterError(self._recent().number, about, pick(choices, _ERRORS[self._around.family]))]
+            case "stray error":
+                return self._stray_error()
+            case "service":
+                return [self._change_service()]
+            case "restart":
+                return [self._restart()]
+            case "visits":
+                return self._visits()
             case _:
                 return self._crowd()
+
+    def _wait(self, waits_ns: Sequence[int]) -> list[SequenceStep]:
+        """A wait. Behind a long one, each of the latest flows goes on: some of their timers have ended."""
+        duration_ns = pick(self._choices, waits_ns)
+        if duration_ns <= _LONG_NS:
+            return [Wait(duration_ns)]
+        if not self._patience:
+            return [Wait(MILLISECOND_NS)]
+        self._patience -= 1
+        again = [self._go_on() for _ in range(min(_RECENT_TALKS, len(self._talks)))]
+        return [Wait(duration_ns), *again]
 
     def _recent(self) -> _Talk:
         """One of the six latest flows, most often the last."""
@@ -176,14 +251,21 @@ class _Drawing:
 
     # --- beginnings --------------------------------------------------------------------------------------------------
 
-    def _begin(self, *, mid_stream: bool = False) -> list[SequenceStep]:
-        opening = self._draw_opening("tcp" if mid_stream else "")
+    def _begin(self, *, odd: bool = False) -> list[SequenceStep]:
+        opening = self._draw_opening("")
         if opening is None:
             return [Wait(MILLISECOND_NS)]
-        if not mid_stream:
+        if not odd:
             return self._first(opening)
         talk = self._talk(opening)
-        return [MidStream(talk.number, opening, _TCP[pick(self._choices, _MID_STREAM)])]
+        return [MidStream(talk.number, opening, pick(self._choices, _ODD_WORDS[opening.tuple.protocol]))]
+
+    def _stray_error(self) -> list[SequenceStep]:
+        opening = self._draw_opening("")
+        if opening is None or opening.tuple.protocol in ICMP_PROTOCOLS:
+            return [Wait(MILLISECOND_NS)]
+        number = self._talk(opening).number
+        return [StrayError(number, opening, pick(self._choices, _ERRORS[self._around.family]))]
 
     def _first(self, opening: Opening) -> list[SequenceStep]:
         talk = self._talk(opening)
@@ -263,6 +345,22 @@ class _Drawing:
         )
         return [step for opening in openings if opening is not None for step in self._first(opening)]
 
+    def _visits(self) -> list[SequenceStep]:
+        """Clients come to a Service, come again shortly before their affinity ends, and shortly after it has ended."""
+        frontend, seconds = pick(self._choices, self._fleeting)
+        assert frontend.address is not None
+        self._patience -= 2
+        dialled = Dialled(frontend.address[1], frontend)
+        clients = [Client(Sender.EXTERNAL, self._around.outsiders[0] + n) for n in range(_VISITORS)]
+        clients = [c for c in clients if not self._around.site.directory.knows((self._around.family, c.source))]
+        steps: list[SequenceStep] = []
+        for turn, pause_ns in enumerate((0, seconds * SECOND_NS - _CLOSE_NS, seconds * SECOND_NS + _CLOSE_NS)):
+            steps += [Wait(pause_ns)] if pause_ns else []
+            for client in clients:
+                opening = self._opening(client, dialled, _SOURCE_PORTS[0] + 10 + turn)
+                steps += self._first(opening) if opening is not None else []
+        return steps
+
     # --- changes -----------------------------------------------------------------------------------------------------
 
     def _change(self) -> ChangeEndpoints:
@@ -282,6 +380,15 @@ class _Drawing:
             if state is not None:
                 states.append((address, state))
         return ChangeEndpoints(service, family, tuple(states))
+
+    def _change_service(self) -> ChangeService:
+        name = pick(self._choices, sorted(self._services))
+        changed = changed_service(self._choices, self._services[name])
+        return ChangeService(name, "" if changed is None else json.dumps(changed, sort_keys=True))
+
+    def _restart(self) -> Restart:
+        assert self._configuration is not None
+        return Restart(json.dumps(changed_configuration(self._choices, self._configuration), sort_keys=True))
 
 
 def _ends(each: EndpointSlice, family: Family) -> Iterator[Frontend]:

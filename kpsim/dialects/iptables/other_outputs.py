@@ -1,0 +1,74 @@
+"""Outputs of other commands that people hand over as rules: what each is, and which command gives the right one.
+
+``iptables -S`` prints one table without its name. It is read if its built-in chains tell the table.
+"""
+
+import re
+
+from kpsim.dialects.iptables.layout import BUILT_IN_CHAINS
+
+_JSON = re.compile(r"\s*[\[{]")
+_IPVSADM_LIST = re.compile(r"^(?:IP Virtual Server version|Prot LocalAddress:Port Scheduler)", re.MULTILINE)
+_IPVSADM_SAVE = re.compile(r"^-A -[tuf] \S+ -s \w+", re.MULTILINE)
+_IPSET_SAVE = re.compile(r"^(?:create|add) \S+ \S+", re.MULTILINE)
+_IPSET_LIST = re.compile(r"^Name: \S+\r?\nType: \S+:", re.MULTILINE)
+_IPTABLES_LIST = re.compile(r"^Chain \S+ \((?:policy \w+|\d+ references)", re.MULTILINE)
+_TABLE_LINE = re.compile(r"^\*\w+\s*$", re.MULTILINE)
+_COMMAND_LINE = re.compile(r"^-[PNA] \S+", re.MULTILINE)
+_POLICY_LINE = re.compile(r"^-P (\S+)", re.MULTILINE)
+_GIVE = "give the output of iptables-save (ip6tables-save for IPv6)"
+
+
+def what_else(text: str) -> str | None:
+    """What a text is that is neither the output of iptables-save nor of nft, with what to give instead.
+
+    None if it is not recognised.
+    """
+    if _JSON.match(text):
+        if '"nftables"' in text:
+            return f"this is the output of nft -j list ruleset: nftables rulesets are not modelled; {_GIVE}"
+        return f"this is JSON, not rules; {_GIVE}"
+    if _TABLE_LINE.search(text):
+        return None
+    if _IPVSADM_LIST.search(text):
+        return f"this is the output of ipvsadm -Ln: virtual servers of ipvs are not modelled; {_GIVE}"
+    if _IPVSADM_SAVE.search(text):
+        return f"this is the output of ipvsadm -Sn: virtual servers of ipvs are not modelled; {_GIVE}"
+    if _IPSET_LIST.search(text):
+        return f"this is the output of ipset list: sets of ipset are not modelled; {_GIVE}"
+    if _IPTABLES_LIST.search(text):
+        return f"this is the output of iptables -L, which leaves out interfaces and more; {_GIVE}"
+    if _COMMAND_LINE.search(text):
+        return None if _table_of_commands(text) else _which_table(text)
+    if _IPSET_SAVE.search(text):
+        return f"this is the output of ipset save: sets of ipset are not modelled; {_GIVE}"
+    return None
+
+
+def with_table(text: str) -> str:
+    """The output of ``iptables -S`` with a line for its table above it, and COMMIT below it.
+
+    Another text is returned as it is.
+    """
+    if _TABLE_LINE.search(text) or not _COMMAND_LINE.search(text):
+        return text
+    table = _table_of_commands(text)
+    if table is None:
+        return text
+    return f"*{table}\n{text.rstrip()}\nCOMMIT\n"
+
+
+def _table_of_commands(text: str) -> str | None:
+    """The only table that has the built-in chains to which ``iptables -S`` prints the policies; None if there is none."""
+    chains = _POLICY_LINE.findall(text)
+    tables = [name for name, bases in BUILT_IN_CHAINS.items() if sorted(bases) == sorted(chains)]
+    return tables[0] if len(tables) == 1 else None
+
+
+def _which_table(text: str) -> str:
+    chains = set(_POLICY_LINE.findall(text))
+    fit = [name for name, bases in BUILT_IN_CHAINS.items() if chains == set(bases)]
+    fit = fit or [name for name, bases in BUILT_IN_CHAINS.items() if chains and chains <= set(bases)]
+    example = fit[0] if fit else "nat"
+    which = f"of the table {' or '.join(fit)}" if fit else "of one table"
+    return f"this looks like the output of iptables -S {which}: write *{example} above it and COMMIT below, or {_GIVE}"

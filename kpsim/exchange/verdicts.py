@@ -1,0 +1,71 @@
+"""The judgement about an exchange: the verdict, where it was decided and by what, and what the client is told."""
+
+import enum
+from dataclasses import dataclass
+
+from kpsim.exchange.worlds import Http
+from kpsim.fabric import Journey
+from kpsim.packet import Packet
+from kpsim.ruleset import RuleReference
+
+
+class Verdict(enum.StrEnum):
+    """Whether the client gets an answer to the first packet that it sent."""
+
+    WORKS = "works"  #: it gets the answer that it waits for
+    REFUSED = "refused"  #: it is told that it gets none
+    REQUEST_LOST = "request-lost"  #: the nodes lost the request, and it is not told
+    ANSWER_LOST = "answer-lost"  #: the request reached its end; the answer does not reach it, or does not fit
+    MISDELIVERED = "misdelivered"  #: it gets an answer, but of somebody who is no endpoint of the Service it dialled
+    UNKNOWN = "unknown"  #: the request or the answer met what is not modelled
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the client gets. All fields are empty if it gets nothing."""
+
+    packet: Packet | None = None  #: the last packet that it gets: the answer, a reset, an ICMP error
+    with_: str = ""  #: of a refusal: ``tcp-reset``, ``icmp-port-unreachable``, …
+    error: str = ""  #: what its system call returns: ``ECONNREFUSED``, ``EPERM``, …; empty if it does not fail
+    http: Http | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One exchange and the judgement about it."""
+
+    verdict: Verdict
+    request: Journey
+    node: str  #: where it was decided: the node that translated, refused, lost or misled the packet
+    told: Told = Told()
+    answer: Journey | None = None  #: the way of the answer or of the refusal; None: nobody answered
+    by: RuleReference | None = None  #: the rule that refused or lost the request or the answer
+    cause: str = ""  #: why it does not work, if no rule decided
+    who: str = ""  #: who answered, for people; empty: nobody did, or nothing is known of it
+    assumed: bool = False  #: it is not known whether something listens where the request ended
+    relay: "Exchange | None" = None  #: of a load balancer that took the request: its own exchange with a node
+
+    @property
+    def last(self) -> "Exchange":
+        """The exchange with the server: this one, or that of the load balancer between."""
+        return self if self.relay is None else self.relay.last
+
+    @property
+    def reached(self) -> bool:
+        """Whether the request reached a place, be it to be answered or refused there."""
+        return self.last.request.end is not None
+
+    @property
+    def masquerade(self) -> bool:
+        """Whether the source that the server sees is not the client's, by a rule of a node on the way."""
+        return any(hop.walk.masqueraded for hop in self.last.request.hops)
+
+    @property
+    def source_port_drawn(self) -> bool:
+        """Whether a kernel drew the source port that the server sees at random."""
+        return any(hop.walk.source_port_drawn for hop in self.last.request.hops)
+
+    @property
+    def seen(self) -> Packet | None:
+        """The request as its receiver sees it; None: nobody got it."""
+        return self.last.request.packet if self.reached else None

@@ -1,0 +1,461 @@
+"""Finds kube-proxy's configuration wherever clusters keep it, by content and not by name.
+
+Places: KubeProxyConfiguration documents, ConfigMaps with one under any name and key, the flags of DaemonSets, Pods,
+systemd units and files of arguments, and kubeadm's ClusterConfiguration, whose podSubnet becomes clusterCIDR. Two that
+disagree are an error, because one cluster has one of them.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any
+
+from kpsim.config import Mode, ProxyConfig, config_from_json
+from kpsim.inputs import Json
+from kpsim.manifests.kinds import KUBEADM_GROUP, Sorted
+from kpsim.manifests.places import Finding, Path, Place, Source, problems_of, value_at
+from kpsim.manifests.proxy_config import API_GROUP, API_VERSION, KIND, check_proxy_config
+from kpsim.manifests.proxy_flags import FLAGS, PROGRAM, FlagsRead, image_runs_it, read_flags, unresolved
+from kpsim.manifests.reading import Document
+from kpsim.manifests.settings_text import Command, SettingsText, commands, environment
+from kpsim.manifests.templates import HINT, template_in
+from kpsim.manifests.validation import Complaint
+from kpsim.manifests.yaml_reader import YamlRefused, find_lines, read_yaml
+from kpsim.units import format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySetting:
+    """One place that says how kube-proxy is configured.
+
+    ``words`` name the place. ``exact`` are typed settings that the document ``json`` cannot say. ``paths`` is False if
+    the fields of ``json`` are not fields at ``place``, as those of flags are.
+    """
+
+    place: Place
+    words: str
+    json: Json
+    exact: Mapping[str, int] = field(default_factory=dict)
+    hostname: str = ""  #: ``--hostname-override``, which counts beside a file too (CFG-1.1)
+    node: str = ""  #: the node of a Pod: its host name is no other node's
+    plain: bool = False  #: a document of its own, in a file that was named
+    paths: bool = True
+
+    def typed(self, mode: Mode | None = None) -> ProxyConfig:
+        return replace(config_from_json(self.json, mode=mode), **self.exact)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class _Search:
+    settings: list[ProxySetting] = field(default_factory=list)
+    files: list[tuple[Place, str, str]] = field(default_factory=list)  #: place, words and ``--config`` of a command
+    hostnames: list[tuple[Place, str, str]] = field(default_factory=list)  #: beside ``--config``: place, name, node
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """What was found: ``json`` as kube-proxy would read it, the same typed, and remarks. None: nothing was found."""
+
+    json: Json | None
+    config: ProxyConfig | None
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def find_proxy_settings(found: Sorted, mode: Mode | None) -> ProxySettings:
+    """Find and check kube-proxy's configuration. ``mode`` overrides the mode that it names."""
+    search = _Search()
+    for document in found.configurations:
+        search.settings += _of_document(document, search)
+    for config_map in found.config_maps:
+        inner = _documents_of(config_map, search)
+        if not inner:
+            found.skip(config_map, "ConfigMap")
+        for each in inner:
+            if _group(each.value) == KUBEADM_GROUP:
+                found.cluster_configurations.append(each)
+            else:
+                search.settings.append(ProxySetting(each.place, _key_words(config_map, each), each.value))
+    for item in found.templates:
+        if not _from_pod_template(item.place, item.value, search):
+            found.skip(item, str(item.value["kind"]))
+    for pod in found.items:
+        if pod.kind == "Pod":
+            _from_pod(pod.place, pod.json.get("spec"), "Pod", pod.title, search)
+    _from_texts(found.settings, search)
+    return _decide(search, found, mode)
+
+
+# ------------------------------------------------------------------------------------------------------------ documents
+
+
+def _group(value: Any) -> str:
+    return str(value.get("apiVersion") or "").rpartition("/")[0] if isinstance(value, Mapping) else ""
+
+
+def _of_document(document: Document, search: _Search) -> Iterator[ProxySetting]:
+    for fault in document.faults:
+        if fault.twice:
+            search.notes.append(f"kube-proxy's configuration: {fault.finding.message}; the last counts")
+        else:
+            search.findings.append(fault.finding)
+    yield ProxySetting(document.place, KIND, document.value, plain=not document.folder)
+
+
+_LIKELY = re.compile(rf"\b({KIND}|ClusterConfiguration)\b")
+
+
+def _documents_of(config_map: Document, search: _Search) -> list[Document]:
+    """Read the configurations that stand as texts in a ConfigMap, whatever its name and keys."""
+    data = config_map.value.get("data")
+    found: list[Document] = []
+    for key, text in data.items() if isinstance(data, Mapping) else ():
+        if isinstance(text, str) and _LIKELY.search(text):
+            found += _documents_in(text, key, config_map, search)
+    if found:
+        search.findings += [fault.finding for fault in config_map.faults]
+    return found
+
+
+def _documents_in(text: str, key: str, config_map: Document, search: _Search) -> Iterator[Document]:
+    source = Source(f"{config_map.place.source.name}: {key}", find_lines=partial(find_lines, text))
+    here = config_map.place.at("data", key)
+    try:
+        inner = list(read_yaml(text))
+    except YamlRefused as refusal:
+        search.findings.append(Finding(here, refusal.message))
+        return
+    for number, document in enumerate(inner, 1):
+        value = document.value
+        if not isinstance(value, Mapping) or value.get("kind") not in (KIND, "ClusterConfiguration"):
+            continue
+        if _group(value) not in (API_GROUP, KUBEADM_GROUP):
+            continue
+        for fault in document.faults:
+            if fault.twice:
+                search.notes.append(f"kube-proxy's configuration: {fault.message}; the last counts")
+            else:
+                search.findings.append(Finding(here, fault.message))
+        yield Document(Place(source, number), value)
+
+
+def _name_of(value: Json) -> str:
+    metadata = value.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return "without a name"
+    namespace = f"{metadata['namespace']}/" if metadata.get("namespace") else ""
+    return f"{namespace}{metadata.get('name') or 'without a name'}"
+
+
+def _key_words(config_map: Document, document: Document) -> str:
+    key = (document.place.source.name or "").rpartition(": ")[2]
+    return f"ConfigMap {_name_of(config_map.value)}, key {key}"
+
+
+# ------------------------------------------------------------------------------------------------------------- commands
+
+
+def _from_pod_template(place: Place, value: Json, search: _Search) -> bool:
+    spec = value.get("spec") if value["kind"] != "PodTemplate" else value
+    template = spec.get("template") if isinstance(spec, Mapping) else None
+    inner = template.get("spec") if isinstance(template, Mapping) else None
+    steps = ("template", "spec") if value["kind"] == "PodTemplate" else ("spec", "template", "spec")
+    return _from_pod(place.at(*steps[:-1]), inner, str(value["kind"]), f"{value['kind']} {_name_of(value)}", search)
+
+
+def _from_pod(place: Place, spec: Any, kind: str, words: str, search: _Search) -> bool:
+    """Read the command of a Pod's containers. Returns whether one of them runs kube-proxy."""
+    ran = False
+    containers = spec.get("containers") if isinstance(spec, Mapping) else None
+    for number, container in enumerate(containers if isinstance(containers, list) else ()):
+        if not isinstance(container, Mapping):
+            continue
+        arguments = _arguments(container)
+        if arguments is None:
+            continue
+        ran = True
+        node = str(spec.get("nodeName") or "") if kind == "Pod" else ""
+        where = place.at("spec", "containers", number, "command" if container.get("command") else "args")
+        _take(read_flags(_filled(arguments, container)), where, words, node, search)
+    return ran
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+_SHELL_ENDS = re.compile(r"^(\d?[<>]|&?>|[;|&]{1,2}$)")
+
+
+def _arguments(container: Json) -> list[str] | None:
+    """Return kube-proxy's arguments in a container's command, or None if it runs another program."""
+    words = [*_texts(container.get("command")), *_texts(container.get("args"))]
+    spread: list[str] = []
+    for word in words:  # `sh -c "exec kube-proxy --flag >>/var/log/kube-proxy.log 2>&1"`
+        if PROGRAM in word and any(blank in word.strip() for blank in " \n\t"):
+            try:
+                spread += shlex.split(word.replace("\\\n", " ").replace(";", " ; "))
+            except ValueError:
+                spread += word.split()
+        else:
+            spread.append(word)
+    start = next((n for n, word in enumerate(spread) if word.rpartition("/")[2] == PROGRAM), None)
+    if start is None:
+        own_image = image_runs_it(str(container.get("image") or "")) and not container.get("command")
+        return spread if own_image and spread and all(word.startswith("-") for word in spread) else None
+    rest = spread[start + 1 :]
+    end = next((n for n, word in enumerate(rest) if _SHELL_ENDS.match(word)), len(rest))
+    return rest[:end]
+
+
+_REFERENCE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\$(\w+)")
+
+
+def _filled(words: Sequence[str], container: Json) -> list[str]:
+    """Put in the values of the container's own variables. The node's own name as host name changes nothing."""
+    known: dict[str, str] = {}
+    own_name: set[str] = set()
+    variables = container.get("env")
+    for entry in variables if isinstance(variables, list) else ():
+        if not isinstance(entry, Mapping):
+            continue
+        name, value, source = str(entry.get("name")), entry.get("value"), entry.get("valueFrom")
+        if value is not None:
+            known[name] = str(value)
+        elif isinstance(source, Mapping) and _field_path(source) == "spec.nodeName":
+            own_name.add(name)
+    made = []
+    for word in words:
+        names = {next(filter(None, found.groups())) for found in _REFERENCE.finditer(word)}
+        if word.startswith("--hostname-override") and names and names <= own_name:
+            continue
+        made.append(_REFERENCE.sub(lambda found: known.get(next(filter(None, found.groups())), found[0]), word))
+    return made
+
+
+def _field_path(source: Json) -> str:
+    reference = source.get("fieldRef")
+    return str(reference.get("fieldPath")) if isinstance(reference, Mapping) else ""
+
+
+def _from_texts(documents: Iterable[Document], search: _Search) -> None:
+    """Read systemd units, with the variables of the environment files among the input."""
+    listed = list(documents)
+    variables: dict[str, str] = {}
+    for document in listed:
+        assert isinstance(document.value, SettingsText)
+        variables |= environment(document.value.text)
+    for document in listed:
+        text, name = document.value.text, document.place.source.name or ""
+        started = False
+        for command in commands(text, variables, PROGRAM):
+            started = True
+            lines = partial(_same_line, command.line)
+            where = Place(Source(name, find_lines=lines))
+            read = read_flags(command.words[1:])
+            _without_variables(read, command)
+            _take(read, where, "the command", "", search)
+        if not started and not environment(text):
+            search.notes.append(f"{name} starts no {PROGRAM}: passed over")
+    if variables and not search.settings and not search.files:
+        names = ", ".join(str(document.place.source.name) for document in listed)
+        search.notes.append(f"{names}: variables for a unit that is not among the files")
+
+
+def _same_line(line: int, wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[int, Path], int]:
+    return dict.fromkeys(wanted, line)
+
+
+def _without_variables(read: FlagsRead, command: Command) -> None:
+    """Take words such as ``$KUBE_PROXY_ARGS`` out of the complaints, and say that their values are missing."""
+    missing = [word for word in command.words[1:] if re.fullmatch(r"\$\{?\w+\}?", word)]
+    if not missing:
+        return
+    read.complaints = [text for text in read.complaints if not any(repr(word) in text for word in missing)]
+    files = (
+        f", which {', '.join(command.environment_files)} may hold: give that file too"
+        if command.environment_files
+        else ""
+    )
+    read.notes.append(f"the value of {', '.join(missing)} is not known{files}")
+
+
+def _take(read: FlagsRead, place: Place, words: str, node: str, search: _Search) -> None:
+    search.findings += [Finding(place, f"kube-proxy's flags: {text}") for text in read.complaints]
+    for text in unresolved(read):
+        search.findings.append(Finding(place, f"kube-proxy's flags: {text} has a variable whose value is not known"))
+    title = problems_of([Finding(place, words)])[0]
+    search.notes += [f"{title}: {note}" for note in read.notes]
+    if read.config_file:
+        ignored = [f"--{name}" for name in dict.fromkeys(read.given) if name in _IN_FILE]
+        search.files.append((place, words, read.config_file))
+        if ignored:
+            search.notes.append(f"{title}: with --config kube-proxy ignores {', '.join(ignored)} (CFG-1.1)")
+        if read.hostname:
+            search.hostnames.append((place, read.hostname, node))
+        return
+    json = {"apiVersion": API_VERSION, "kind": KIND, **read.json}
+    search.settings.append(ProxySetting(place, f"flags of {words}", json, read.exact, read.hostname, node, paths=False))
+
+
+_IN_FILE = frozenset(name for name, flag in FLAGS.items() if flag.path and name != "hostname-override")
+
+
+# ------------------------------------------------------------------------------------------------------------- decision
+
+#: typed settings that differ from node to node in one cluster
+_OF_ONE_NODE = ("hostname_override",)
+_WRITTEN = {
+    "cluster_cidr": "clusterCIDR",
+    "bridge_interface": "detectLocal.bridgeInterface",
+    "interface_name_prefix": "detectLocal.interfaceNamePrefix",
+}
+
+
+def _decide(search: _Search, found: Sorted, mode: Mode | None) -> ProxySettings:
+    notes, findings = list(search.notes), list(search.findings)
+    right: list[ProxySetting] = []
+    for setting in search.settings:
+        check = check_proxy_config(setting.json, mode=mode)
+        complaints = [*check.complaints, *_templates(setting, check.complaints)]
+        for path, message in complaints:
+            where = setting.place.at(*path) if setting.paths else setting.place
+            words = KIND if setting.paths else f"{setting.words}: {'.'.join(map(str, path))}"
+            hint = f" ({HINT})" if template_in(str(value_at(setting.json, path))) else ""
+            findings.append(Finding(where, f"{words}: {message}{hint}"))
+        notes += check.notes
+        if not complaints:
+            right.append(setting)
+    for other in right[1:]:
+        findings += _disagreement(right[0], other, mode)
+    notes += [_found_note(setting) for setting in right if not setting.plain]
+    if search.files and not search.settings:
+        place, words, file = search.files[0]
+        title = problems_of([Finding(place, words)])[0]
+        notes.append(
+            f"{title}: kube-proxy reads its configuration from {file}, which is not among the files: give it too"
+        )
+    chosen = right[0] if right else None
+    chosen = _with_pod_subnet(chosen, found.cluster_configurations, findings, notes)
+    if chosen is None:
+        return ProxySettings(None, None, tuple(notes), tuple(findings))
+    name = _hostname(right or [chosen], search)
+    json = {**chosen.json, "hostnameOverride": name} if name else chosen.json
+    config = None if findings else replace(chosen.typed(mode), hostname_override=name)
+    return ProxySettings(json, config, tuple(notes), tuple(findings))
+
+
+def _templates(setting: ProxySetting, complaints: Iterable[Complaint]) -> Iterator[Complaint]:
+    """Yield the texts of a configuration that are templates and were not found wrong otherwise."""
+    seen = {path for path, _ in complaints}
+
+    def texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+        if isinstance(value, str):
+            yield path, value
+        elif isinstance(value, Mapping):
+            for name, item in value.items():
+                yield from texts(item, (*path, name))
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                yield from texts(item, (*path, number))
+
+    for path, text in texts(setting.json, ()):
+        if path not in seen and template_in(text):
+            yield path, f"got {text!r}"
+
+
+def _found_note(setting: ProxySetting) -> str:
+    place = problems_of([Finding(setting.place, "")])[0]
+    return f"kube-proxy's configuration: {setting.words} ({place.file or 'text'}, line {place.line or 1})"
+
+
+def _disagreement(first: ProxySetting, other: ProxySetting, mode: Mode | None) -> Iterator[Finding]:
+    mine, theirs = first.typed(mode), other.typed(mode)
+    names = [each.name for each in fields(ProxyConfig) if each.name not in _OF_ONE_NODE]
+    differing = [name for name in names if getattr(mine, name) != getattr(theirs, name)]
+    if differing:
+        listed = "; ".join(
+            f"{_written(name)} {_said(theirs, name)} here and {_said(mine, name)} there" for name in differing
+        )
+        yield Finding(
+            other.place,
+            f"two configurations of kube-proxy disagree: {other.words} and {first.words} ({listed}). Give one; the other is at",
+            other=first.place,
+        )
+
+
+def _written(name: str) -> str:
+    head, *rest = name.removesuffix("_ns").split("_")
+    return _WRITTEN.get(name, head + "".join(map(str.capitalize, rest)))
+
+
+def _said(config: ProxyConfig, name: str) -> str:
+    value = getattr(config, name)
+    if name.endswith("_ns"):
+        return format_duration(value)
+    return ", ".join(value) if isinstance(value, tuple) else str(value) or "(empty)"
+
+
+def _hostname(settings: Sequence[ProxySetting], search: _Search) -> str:
+    """Return the one name that all kube-proxies of the configuration take, or nothing if nodes have their own."""
+    given = [(setting.hostname, setting.node) for setting in settings if setting.hostname]
+    given += [(name, node) for _, name, node in search.hostnames]
+    names = {name.strip().lower() for name, node in given if node != name}
+    if names:
+        return names.pop() if len(names) == 1 else ""
+    if given:
+        return ""
+    written = {str(setting.json.get("hostnameOverride") or "").strip().lower() for setting in settings} - {""}
+    return written.pop() if len(written) == 1 else ""
+
+
+def _with_pod_subnet(
+    chosen: ProxySetting | None, documents: Sequence[Document], findings: list[Finding], notes: list[str]
+) -> ProxySetting | None:
+    """Put in kubeadm's podSubnet, which it writes as clusterCIDR into kube-proxy's configuration."""
+    for document in documents:
+        networking = document.value.get("networking")
+        subnet = networking.get("podSubnet") if isinstance(networking, Mapping) else None
+        where = document.place.at("networking", "podSubnet")
+        if not isinstance(subnet, str) or not subnet.strip():
+            continue
+        if chosen is None:
+            json = {"apiVersion": API_VERSION, "kind": KIND, "clusterCIDR": subnet}
+            complaints = check_proxy_config(json).complaints
+            findings += [Finding(where, message) for _, message in complaints]
+            if complaints:
+                return None
+            shown = problems_of([Finding(where, "")])[0]
+            notes.append(
+                f"no configuration of kube-proxy itself: clusterCIDR {subnet} is podSubnet of kubeadm's ClusterConfiguration "
+                f"({shown.file or 'text'}, line {shown.line or 1}), the rest is kube-proxy's default"
+            )
+            chosen = ProxySetting(where, "podSubnet of kubeadm's ClusterConfiguration", json)
+            continue
+        own = str(chosen.json.get("clusterCIDR") or "")
+        if not own and chosen.paths and _is_kubeadms_input(chosen):
+            chosen = replace(chosen, json={**chosen.json, "clusterCIDR": subnet})
+            notes.append(f"kubeadm puts podSubnet {subnet} into kube-proxy's configuration as clusterCIDR")
+        elif _networks(own) != _networks(subnet):
+            findings.append(
+                Finding(
+                    where,
+                    f"podSubnet {subnet} of kubeadm's ClusterConfiguration and clusterCIDR {own or '(empty)'} of kube-proxy's "
+                    f"configuration ({chosen.words}) disagree. Give one; the other is at",
+                    other=chosen.place,
+                )
+            )
+    return chosen
+
+
+def _is_kubeadms_input(setting: ProxySetting) -> bool:
+    """Return whether kubeadm itself reads both: documents, not what it has written into ConfigMaps."""
+    return setting.words in (KIND, "podSubnet of kubeadm's ClusterConfiguration")
+
+
+def _networks(text: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in text.split(",") if part.strip())

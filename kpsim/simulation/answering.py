@@ -1,0 +1,98 @@
+"""Who is at the ends of packets' ways in a run, what listens there, and whether it is an endpoint of the Service.
+
+It is the world of ``kpsim.exchange``, made of the run's nodes and pods.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Sequence
+
+from kpsim.addresses import Family, format_ip
+from kpsim.exchange import Absent, Answers, Closed, Reaction, Relay, Target
+from kpsim.fabric import Arrival, Fabric, Place, Whose
+from kpsim.netfilter import Netns
+from kpsim.packet import Packet
+from kpsim.simulation.pods import PodLife
+
+#: whether a pod that answers at a target is an endpoint of the Service that was dialled; the name is the node's whose
+#: rules or connection entry led there
+Serves = Callable[[PodLife, Target, str], bool]
+
+
+class RunWorld:
+    """The run's machines. ``at_ip`` returns the pods that have an address now, ``off`` holds machines without power.
+
+    One client sends at a time; ``dial`` says what it dials.
+    """
+
+    def __init__(self, fabric: Fabric, at_ip: Callable[[str], Sequence[PodLife]], off: Collection[str]) -> None:
+        self._fabric = fabric
+        self._at_ip = at_ip
+        self._off = off
+        self._serves: Serves | None = None
+        self._relay: Callable[[Packet], Relay | None] | None = None
+        self.taken: Relay | None = None  #: the load balancer that took the client's packet, if one did
+
+    def dial(self, serves: Serves | None, relay: Callable[[Packet], Relay | None] | None) -> None:
+        """Note what the next client dials: who serves there, and the load balancer outside that may take the packet."""
+        self._serves, self._relay, self.taken = serves, relay, None
+
+    # ----------------------------------------------------------------------------------------------------------- wiring
+
+    def netns(self, node: str, family: Family) -> Netns:
+        return self._fabric.netns(node, family)
+
+    def origin(self, packet: Packet, node: str) -> Place:
+        return self._fabric.origin(packet, node)
+
+    def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
+        return self._fabric.next_node(packet, next_hop, node)
+
+    def entrance(self, place: Place, packet: Packet, node: str) -> Arrival | None:
+        return self._fabric.entrance(place, packet, node)
+
+    # ------------------------------------------------------------------------------------------------------------- ends
+
+    def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
+        """Return how the place reacts to a request."""
+        if end.whose is Whose.OUTSIDE:
+            self.taken = self._relay(packet) if self._relay is not None else None
+            return self.taken or Absent("no machine outside has this address")
+        if self.listener(end, Target.of(packet)) is not None:
+            return Answers()
+        if end.whose is Whose.PROCESS or self.exists(packet):
+            return Closed()
+        return Absent("no pod has this address")
+
+    def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
+        """Return whether who listens at ``reached`` is an endpoint of the Service whose client sends. None: nobody."""
+        end = self._fabric.place_of(reached.family, reached.address)
+        pod = self.listener(end, reached)
+        return None if pod is None or self._serves is None else self._serves(pod, reached, node)
+
+    def is_down(self, node: str) -> bool:
+        return node in self._off
+
+    def listener(self, end: Place, target: Target) -> PodLife | None:
+        """Return the pod whose application listens at a target, or None if there is none."""
+        found = (
+            pod
+            for pod in self._at_ip(format_ip(target.family, target.address))
+            if pod.answers and pod.node == end.node and _listens(pod, target)
+        )
+        return next(found, None)
+
+    def exists(self, packet: Packet) -> bool:
+        """Return whether a pod with the packet's destination exists, so that its kernel refuses what nobody takes."""
+        return any(pod.exists for pod in self._at_ip(format_ip(packet.family, packet.daddr)))
+
+
+def application_of(pod: PodLife) -> Hashable:
+    """Return the application of a pod: its successor in the same pod does not know its connections."""
+    return pod.key, pod.life
+
+
+def _listens(pod: PodLife, target: Target) -> bool:
+    """Return whether the pod listens on a port. A pod that declares no port listens on any."""
+    ports = pod.workload.ports
+    return not ports or any(
+        port.container_port == target.port and port.protocol.lower() == target.protocol for port in ports
+    )

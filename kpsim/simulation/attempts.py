@@ -1,0 +1,200 @@
+"""Attempts to connect: what became of them, read from the exchange of packets that the nodes had."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from kpsim.addresses import format_ip, join_host_port
+from kpsim.conntrack import Entry
+from kpsim.exchange import Exchange, Target, Verdict
+from kpsim.fabric import Hop, Journey, Place, Whose
+from kpsim.netfilter import Cause, Disposition
+from kpsim.packet import Packet
+from kpsim.ruleset import Role
+from kpsim.simulation.answering import RunWorld
+from kpsim.simulation.runlog import Fate, Pin, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFlow:
+    """A connection that works: what the client sends, what the server answers, and who the server is.
+
+    ``outer`` is the client's own connection if a load balancer stands between.
+    """
+
+    request: Packet
+    at_node: str
+    local: bool
+    answer: Packet
+    server: Place
+    application: Hashable  #: the pod and its life: the application's successor does not know the connection
+    outer: "OpenFlow | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A connection entry that decided where a packet went, in place of the rules."""
+
+    node: str
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Why an open connection no longer works."""
+
+    cause: Reason
+    followed: Followed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of an attempt to connect: of the packet and, if there was one, of its answer.
+
+    The fields have the meaning of those of ``runlog.Connection``.
+    """
+
+    disposition: Fate
+    cause: Reason = Reason.NONE
+    node: str = ""
+    source_ip: str = ""
+    endpoint: str = ""
+    endpoint_node: str = ""
+    seen_source_ip: str = ""
+    new_flow: bool = True
+    rule: str = ""
+    answered_by: str = ""
+    flow: OpenFlow | None = None
+    followed: Followed | None = None  #: None: the rules decided, or the packet met none
+    pin: Pin | None = None
+    silent: bool = False  #: the client got nothing at all, neither an answer nor a refusal
+    relayed: tuple[str, Packet] | None = (
+        None  #: what a load balancer between sent in place of the client, and to which node
+    )
+
+
+def read_exchange(judged: Exchange, world: RunWorld) -> Attempt:
+    """Return what became of an attempt, without its open flow."""
+    silent = judged.told.packet is None and not judged.told.error
+    if judged.relay is None and world.taken is not None:
+        outcome = replace(_outcome(judged.request), silent=silent)
+        return replace(outcome, disposition=Fate.DROPPED, cause=Reason.NO_HEALTHY_NODE)
+    last = judged.last
+    request = last.request
+    outcome = replace(_outcome(request), silent=silent)
+    if judged.relay is not None:
+        outcome = replace(outcome, relayed=(request.hops[0].node, request.sent))
+    if (off := lost_at(request, world)) is not None:
+        return replace(outcome, disposition=Fate.FAILED, cause=Reason.NODE_DOWN, endpoint_node=off)
+    if (off := lost_at(judged.request, world)) is not None:
+        return replace(outcome, disposition=Fate.DROPPED, cause=Reason.NODE_DOWN, node=off)
+    end = request.end
+    pod = world.listener(end, Target.of(request.packet)) if end is not None else None
+    if judged.verdict in (Verdict.WORKS, Verdict.MISDELIVERED) and pod is not None and end is not None:
+        served = judged.verdict is Verdict.WORKS
+        return replace(
+            outcome,
+            disposition=Fate.DELIVERED if served else Fate.MISDELIVERED,
+            cause=Reason.NONE if served else Reason.MISDELIVERED,
+            endpoint=str(Target.of(request.packet)),
+            endpoint_node=end.node,
+            seen_source_ip=format_ip(request.packet.family, request.packet.saddr),
+            answered_by=f"{pod.workload.namespace}/{pod.name}",
+        )
+    if outcome.disposition is Fate.REJECTED and last.verdict is Verdict.REQUEST_LOST and outcome.rule:
+        return replace(outcome, disposition=Fate.DROPPED)  # the refusal did not reach the client
+    if outcome.disposition is not Fate.DELIVERED:
+        return outcome
+    if pod is None:
+        return replace(outcome, disposition=Fate.FAILED, cause=Reason.ENDPOINT_GONE)
+    answers = [answer for answer in (last.answer, judged.answer) if answer is not None]
+    off_later = any(lost_at(answer, world) is not None for answer in answers)
+    return replace(outcome, disposition=Fate.FAILED, cause=Reason.NODE_DOWN if off_later else Reason.ASYMMETRIC_REPLY)
+
+
+def lost_at(journey: Journey, world: RunWorld) -> str | None:
+    """Return the first node of a way that is off, or None."""
+    return next((hop.node for hop in journey.hops if world.is_down(hop.node)), None)
+
+
+def followed_entry(journey: Journey) -> Followed | None:
+    """Return the connection entry that led a packet where it went, or None if the rules decided that."""
+    hop = deciding_hop(journey)
+    walk = hop.walk
+    if walk.effects.updated is None or walk.entry is None or walk.rule is not None:
+        return None
+    return Followed(hop.node, walk.entry)
+
+
+def deciding_hop(journey: Journey) -> Hop:
+    """Return the hop whose rules translated the destination or refused the packet, or the first hop if none did."""
+    for hop in journey.hops:
+        entry = hop.walk.entry
+        if hop.walk.rule is not None or hop.walk.dnat_rule is not None or (entry is not None and entry.dst_nat):
+            return hop
+    return journey.hops[0]
+
+
+def _outcome(request: Journey) -> Attempt:
+    """Return the outcome as far as the request alone tells.
+
+    DELIVERED: it reached a place where an application may answer.
+    """
+    deciding = deciding_hop(request)
+    number = request.hops.index(deciding)
+    walk = deciding.walk
+    before = request.hops[number - 1].walk.packet if number else request.sent
+    family = request.sent.family
+    disposition, cause = refusal(request)
+    translated = (request.packet.daddr, request.packet.dport) != (request.sent.daddr, request.sent.dport)
+    end = request.end
+    if disposition is Fate.DELIVERED and not translated:
+        # nobody is meant to listen on a node's own address, so its kernel refuses; no machine has any other address
+        on_node = end is not None and end.whose is Whose.PROCESS
+        disposition = Fate.REJECTED if on_node else Fate.DROPPED
+        cause = Reason.NOT_CAPTURED
+    reached = end is not None and translated
+    return Attempt(
+        disposition=disposition,
+        cause=cause,
+        node=deciding.node,
+        source_ip=format_ip(family, before.saddr),
+        endpoint=join_host_port(format_ip(family, request.packet.daddr), request.packet.dport) if translated else "",
+        endpoint_node=end.node if end is not None and reached else "",
+        seen_source_ip=format_ip(family, request.packet.saddr) if reached else "",
+        new_flow=walk.effects.updated is None,
+        rule=str(walk.rule) if walk.rule is not None else "",
+        followed=followed_entry(request),
+    )
+
+
+REFUSING = {
+    Role.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
+    Role.NO_LOCAL_ENDPOINTS: Reason.NO_LOCAL_ENDPOINTS,
+    Role.SOURCE_RANGE_DROP: Reason.SOURCE_RANGES,
+}
+
+
+#: stops that are not a rule's decision, or not a rule's alone
+_KERNEL_REASONS: dict[Cause | None, Reason] = {
+    Cause.ICMP_RATE: Reason.RATE_LIMITED, Cause.TABLE_FULL: Reason.TABLE_FULL, Cause.HAIRPIN: Reason.NO_HAIRPIN,
+}  # fmt: skip
+
+
+def refusal(journey: Journey) -> tuple[Fate, Reason]:
+    """Return the fate of a request and, if it ended badly, the reason."""
+    walk = journey.hops[-1].walk
+    cause = _KERNEL_REASONS.get(walk.cause, Reason.OTHER)
+    if cause is Reason.OTHER and walk.rule is not None and walk.rule.rule is not None:
+        cause = REFUSING.get(walk.rule.rule.origin.role, Reason.OTHER)
+    match journey.disposition:
+        case Disposition.DELIVERED:
+            return Fate.DELIVERED, Reason.NONE
+        case Disposition.FORWARDED:
+            return Fate.DROPPED, Reason.NOT_CAPTURED
+        case Disposition.REJECTED:
+            return Fate.REJECTED, cause
+        case Disposition.DROPPED | Disposition.STOLEN | Disposition.UNKNOWN:
+            return Fate.DROPPED, cause
+        case other:
+            assert_never(other)

@@ -1,0 +1,205 @@
+"""Nodes on the clock: their power, what the control plane makes of their silence, taints, cordons and drains.
+
+Counterpart: machines with their kubelets, the node lifecycle controller (CP-2.9), kubectl. A Node object is written with
+all that was last said about the node.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from kpsim.objects import ObjectKey
+from kpsim.scenario.nodes import ClusterNode
+from kpsim.scenario.schema import Delays
+from kpsim.simulation.apiserver import ApiServer
+from kpsim.simulation.clock import Clock, Rank
+from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.kubeproxy import KubeProxy
+from kpsim.simulation.loadbalancer import LoadBalancer
+from kpsim.simulation.manifest import node_object
+from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
+from kpsim.simulation.workloads import Workloads
+from kpsim.units import format_duration
+
+NO_EXECUTE = "NoExecute"
+_CORDON = "cordon"
+
+
+class Power(Protocol):
+    """Switches the nodes' machines off and on."""
+
+    def power_off(self, node: str) -> None: ...
+
+    def power_on(self, node: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Everything that an event can act on."""
+
+    api: ApiServer
+    workloads: Workloads
+    proxies: Mapping[str, KubeProxy]
+    load_balancers: Sequence[LoadBalancer]
+    machines: Power
+
+
+@dataclass(slots=True)
+class _NodeState:
+    """What the Node object says, and since when the machine is off."""
+
+    node: ClusterNode
+    ready: bool = True
+    taints: dict[str, str] = field(default_factory=dict)  #: effect by key
+    cordoned: bool = False
+    down_since_ns: int | None = None
+
+
+class ClusterNodes:
+    """All nodes of a run."""
+
+    def __init__(
+        self, clock: Clock, nodes: Iterable[ClusterNode], delays: Delays, seed: int, actors: Actors, log: RunLog
+    ) -> None:
+        self._clock = clock
+        self._delays = delays
+        self._seed = seed
+        self._actors = actors
+        self._log = log
+        self._states = {node.name: _NodeState(node) for node in nodes}
+        self._written: Counter[str] = Counter()  #: writes of each Node, so that each has a number
+
+    @property
+    def names(self) -> Iterable[str]:
+        return self._states
+
+    def is_down(self, name: str) -> bool:
+        """Return whether the node's machine is off."""
+        return self._states[name].down_since_ns is not None
+
+    # ------------------------------------------------------------------------------------------------------------ power
+
+    def down(self, name: str) -> None:
+        """Switch the machine off. Nobody is told; its silence is noticed after the grace period."""
+        state, now_ns = self._states[name], self._clock.now_ns
+        if state.down_since_ns is not None:
+            self._tell(HappeningKind.NO_EFFECT, name, "nodeDown: the node is down already")
+            return
+        state.down_since_ns = now_ns
+        self._tell(HappeningKind.NODE_DOWN, name)
+        self._actors.machines.power_off(name)
+        self._actors.workloads.node_down(name)
+        for balancer in self._actors.load_balancers:
+            balancer.set_reachable(name, False)
+        self._actors.proxies[name].lose_power()
+        lost_ns = now_ns + self._delays.node_monitor_grace_ns
+
+        def lost() -> None:
+            if state.down_since_ns != now_ns:
+                return
+            self._tell(HappeningKind.NODE_LOST, name, f"silent for {format_duration(lost_ns - now_ns)}")
+            state.ready = False
+            self._put(state, now_ns)
+            self._actors.workloads.node_lost(name, now_ns)
+            evict_ns = lost_ns + self._delays.unreachable_toleration_ns
+            self._clock.at(evict_ns, Rank.WORLD, f"node {name}", evict)
+
+        def evict() -> None:
+            if state.down_since_ns == now_ns:
+                self._evict(name, "unreachable")
+
+        self._clock.at(lost_ns, Rank.API_WRITE, f"node {name}", lost)
+
+    def up(self, name: str) -> None:
+        """Switch the machine on. Its kubelet reports it, its pods start again, and its kube-proxy starts."""
+        state, now_ns = self._states[name], self._clock.now_ns
+        if state.down_since_ns is None:
+            self._tell(HappeningKind.NO_EFFECT, name, "nodeUp: the node is not down")
+            return
+        state.down_since_ns = None
+        self._tell(HappeningKind.NODE_UP, name)
+        self._actors.machines.power_on(name)
+        for balancer in self._actors.load_balancers:
+            balancer.set_reachable(name, True)
+        self._actors.workloads.node_up(name)
+        self._actors.proxies[name].start()
+
+        def arrive() -> None:
+            if state.down_since_ns is None:
+                state.ready = True
+                self._put(state, now_ns)
+
+        self._clock.at(self._write_ns(name), Rank.API_WRITE, f"node {name}", arrive)
+
+    # --------------------------------------------------------------------------------------------------- taints, cordons
+
+    def taint(self, name: str, key: str, effect: str) -> None:
+        """Taint the node. Pods tolerate no taint: no new one is placed there, and NoExecute deletes those that run."""
+
+        def arrive(state: _NodeState) -> None:
+            state.taints[key] = effect
+            self._actors.workloads.bar(name, f"taint {key}")
+
+        self._tell(HappeningKind.NODE_TAINTED, name, f"{key}:{effect}")
+        self._change(name, arrive, then_evict=f"taint {key}" if effect == NO_EXECUTE else None)
+
+    def untaint(self, name: str, key: str) -> None:
+        def arrive(state: _NodeState) -> None:
+            if state.taints.pop(key, None) is None:
+                self._tell(HappeningKind.NO_EFFECT, name, f"untaintNode: the node has no taint {key}")
+            self._actors.workloads.unbar(name, f"taint {key}")
+
+        self._tell(HappeningKind.NODE_UNTAINTED, name, key)
+        self._change(name, arrive)
+
+    def cordon(self, name: str, *, drain: bool = False) -> None:
+        """Mark the node unschedulable; with ``drain`` delete its pods once that is written, as kubectl drain does."""
+
+        def arrive(state: _NodeState) -> None:
+            state.cordoned = True
+            self._actors.workloads.bar(name, _CORDON)
+
+        self._tell(HappeningKind.NODE_DRAINED if drain else HappeningKind.NODE_CORDONED, name)
+        self._change(name, arrive, then_evict="drain" if drain else None)
+
+    def uncordon(self, name: str) -> None:
+        def arrive(state: _NodeState) -> None:
+            if not state.cordoned:
+                self._tell(HappeningKind.NO_EFFECT, name, "uncordon: the node is not cordoned")
+            state.cordoned = False
+            self._actors.workloads.unbar(name, _CORDON)
+
+        self._tell(HappeningKind.NODE_UNCORDONED, name)
+        self._change(name, arrive)
+
+    def _change(self, name: str, arrive: Callable[[_NodeState], None], *, then_evict: str | None = None) -> None:
+        """Send a change of the Node to the API server. Pods are deleted when it is written."""
+        state, now_ns = self._states[name], self._clock.now_ns
+
+        def reach() -> None:
+            arrive(state)
+            self._put(state, now_ns)
+            if then_evict is not None:
+                self._evict(name, then_evict)
+
+        self._clock.at(self._write_ns(name), Rank.API_WRITE, f"node {name}", reach)
+
+    # ------------------------------------------------------------------------------------------------------------- both
+
+    def _evict(self, name: str, why: str) -> None:
+        number = self._actors.workloads.evict(name)
+        self._tell(HappeningKind.PODS_EVICTED, name, f"{number} pods, {why}")
+
+    def _put(self, state: _NodeState, trigger_ns: int) -> None:
+        obj = node_object(state.node, ready=state.ready, taints=state.taints, unschedulable=state.cordoned)
+        self._actors.api.put(obj, trigger_ns, self._clock.now_ns)
+
+    def _write_ns(self, name: str) -> int:
+        """Return when a write of the Node that is sent now reaches the API server."""
+        self._written[name] += 1
+        key = ObjectKey("Node", "", name)
+        return self._clock.now_ns + draw_ns(self._delays.api_write, self._seed, "api write", key, self._written[name])
+
+    def _tell(self, kind: HappeningKind, name: str, detail: str = "") -> None:
+        self._log.happenings.append(Happening(self._clock.now_ns, kind, name, detail))

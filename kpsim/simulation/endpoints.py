@@ -1,0 +1,109 @@
+"""Which endpoints the Services had in the course of a run, and whether a pod is an endpoint of a Service.
+
+It only observes: watchers of the API server.
+"""
+
+from dataclasses import replace
+
+from kpsim.addresses import format_ip, join_host_port
+from kpsim.endpointslices import selects
+from kpsim.exchange import Target
+from kpsim.objects import EndpointSlice, ObjectKey, Service
+from kpsim.simulation.apiserver import ApiServer, Change
+from kpsim.simulation.pods import PodLife
+from kpsim.simulation.rulestimes import RulesTimes
+from kpsim.simulation.runlog import EndpointSpell, RunLog
+
+_Listed = tuple[str, str, str]  # service port, endpoint, node
+
+
+class EndpointWatch:
+    """Keeps the log's list of endpoints. An endpoint that two slices list is one endpoint."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._slices: dict[ObjectKey, frozenset[_Listed]] = {}
+        self._holders: dict[_Listed, int] = {}  #: in how many slices an endpoint stands
+        self._open: dict[_Listed, int] = {}  #: the place of its record in the log
+
+    def on_change(self, change: Change) -> None:
+        """Take in one write."""
+        if not isinstance(change.event.object, EndpointSlice):
+            return
+        new = change.event.new
+        after = frozenset(_ready(new)) if isinstance(new, EndpointSlice) else frozenset()
+        before = self._slices.pop(change.key, frozenset())
+        if after:
+            self._slices[change.key] = after
+        for listed in sorted(after - before):
+            self._holders[listed] = self._holders.get(listed, 0) + 1
+            if listed not in self._open:
+                self._open[listed] = len(self._log.endpoints)
+                self._log.endpoints.append(EndpointSpell(*listed, change.written_ns))
+        for listed in sorted(before - after):
+            self._holders[listed] -= 1
+            if not self._holders[listed]:
+                del self._holders[listed]
+                place = self._open.pop(listed)
+                self._log.endpoints[place] = replace(self._log.endpoints[place], until_ns=change.written_ns)
+
+
+def _ready(item: EndpointSlice) -> list[_Listed]:
+    service = f"{item.metadata.namespace}/{item.service_name}"
+    return [
+        (
+            f"{service}:{port.name}" if port.name else service,
+            join_host_port(address, port.port),
+            endpoint.node_name or "",
+        )
+        for endpoint in item.endpoints
+        if endpoint.ready is not False
+        for address in endpoint.addresses[:1]
+        for port in item.ports
+        if port.port is not None
+    ]
+
+
+class Members:
+    """Says whether a pod is an endpoint of a Service.
+
+    A Service with selector has the pods that it selects, one without has whatever is at the addresses of its slices. A
+    pod that was an endpoint and is none any more still counts as one for a node whose rules have not heard of it.
+    """
+
+    def __init__(self, api: ApiServer, service: ObjectKey, times: RulesTimes) -> None:
+        self._key = service
+        self._times = times
+        self._current: Service | None = None
+        self._former: list[Service] = []
+        self._slices: dict[ObjectKey, EndpointSlice] = {}
+        api.watch(self._on_change)
+
+    def _on_change(self, change: Change) -> None:
+        old, new = change.event.old, change.event.new
+        if change.key == self._key:
+            if isinstance(old, Service):
+                self._former.append(old)
+            self._current = new if isinstance(new, Service) else None
+        elif isinstance(change.event.object, EndpointSlice) and change.key.namespace == self._key.namespace:
+            self._slices.pop(change.key, None)
+            if isinstance(new, EndpointSlice) and new.service_name == self._key.name:
+                self._slices[change.key] = new
+
+    @property
+    def service_exists(self) -> bool:
+        return self._current is not None
+
+    def serves(self, port: str, protocol: str, pod: PodLife, target: Target, node: str) -> bool:
+        """Return whether a pod that answers at a target is an endpoint of a service port, as ``node`` may know."""
+        if self._current is not None and self._is_of(self._current, pod, target):
+            return True
+        if not any(self._is_of(version, pod, target) for version in self._former):
+            return False
+        return str(target) in self._times.now(node, target.family.label, port, protocol).endpoints
+
+    def _is_of(self, service: Service, pod: PodLife, target: Target) -> bool:
+        if service.selector:
+            return pod.workload.namespace == self._key.namespace and selects(service, pod.workload.pod_labels)
+        address = format_ip(target.family, target.address)
+        return any(address in endpoint.addresses for item in self._slices.values() for endpoint in item.endpoints)

@@ -1,0 +1,104 @@
+"""What each node's rules have said of the service ports since when, and when its clean-ups ran.
+
+It only observes the syncs. Reports say by it since when rules differ from what connection entries do.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import astuple, dataclass
+
+from kpsim.kubeproxy.service_maps import ServiceMaps
+from kpsim.kubeproxy.trackers import ServiceKey
+from kpsim.proxier import SyncResult
+
+
+@dataclass(frozen=True, slots=True)
+class PortRules:
+    """What a node's rules in force say of one service port, from an instant on."""
+
+    from_ns: int
+    known: bool = False  #: there are rules for the service port
+    endpoints: frozenset[str] = frozenset()  #: ``ip:port`` that some client is sent to
+    local: frozenset[str] = frozenset()  #: those of them that clients under a Local policy are sent to
+    ready: frozenset[str] = frozenset()  #: all ready endpoints that kube-proxy knows, on whatever node
+    refused_inside: bool = False  #: clients of the cluster IP get no endpoint
+    refused_outside: bool = False  #: clients of external addresses get no endpoint
+    serving: bool = False  #: some endpoint serves, on whatever node: only then the clean-up looks at the port (CT-2.2)
+
+
+_Loop = tuple[str, str]  # node, family: each has rules of its own
+_Port = tuple[str, str]  # service port, protocol
+
+
+class RulesTimes:
+    """The history of the rules of some Services, by node and family."""
+
+    def __init__(self, services: Collection[ServiceKey]) -> None:
+        self._services = tuple(dict.fromkeys(services))
+        self._history: dict[_Loop, dict[_Port, list[PortRules]]] = {}
+        self._cleaned_ns: dict[_Loop, int] = {}
+
+    def synced(self, node: str, family: str, result: SyncResult, maps: ServiceMaps, now_ns: int) -> None:
+        """Note the rules that a successful sync has put into force."""
+        here = self._history.setdefault((node, family), {})
+        for service in self._services:
+            plans = result.plans.get(service)
+            if plans is None and not result.full:
+                continue
+            seen = set()
+            for plan in plans or ():
+                known = maps.endpoints.get(plan.name, ())
+                port = str(plan.name), plan.name.protocol
+                seen.add(port)
+                rules = PortRules(
+                    now_ns,
+                    known=True,
+                    endpoints=frozenset(endpoint.address for endpoint in plan.reachable),
+                    local=frozenset(endpoint.address for endpoint in plan.local),
+                    ready=frozenset(endpoint.address for endpoint in known if endpoint.ready),
+                    refused_inside=plan.internal_refusal is not None,
+                    refused_outside=plan.external_refusal is not None,
+                    serving=any(endpoint.serving for endpoint in known),
+                )
+                _note(here.setdefault(port, []), rules)
+            for port in here:
+                if port not in seen and port[0].partition(":")[0] == str(service):
+                    _note(here[port], PortRules(now_ns))
+
+    def lost(self, node: str, now_ns: int) -> None:
+        """Note that the node has booted: it has no rules."""
+        for (name, _), ports in self._history.items():
+            for history in ports.values() if name == node else ():
+                _note(history, PortRules(now_ns))
+
+    def cleaned(self, node: str, family: str, now_ns: int) -> None:
+        """Note that kube-proxy has looked for stale UDP flows."""
+        self._cleaned_ns[node, family] = now_ns
+
+    # --------------------------------------------------------------------------------------------------------- reading
+
+    def now(self, node: str, family: str, port: str, protocol: str) -> PortRules:
+        """Return what the rules say of a service port."""
+        history = self._history.get((node, family), {}).get((port, protocol))
+        return history[-1] if history else PortRules(0)
+
+    def since(self, node: str, family: str, port: str, protocol: str, holds: Callable[[PortRules], bool]) -> int | None:
+        """Return since when something holds that holds now. None: it does not hold."""
+        found = None
+        for rules in reversed(self._history.get((node, family), {}).get((port, protocol), [])):
+            if not holds(rules):
+                break
+            found = rules.from_ns
+        return found
+
+    def cleaned_ns(self, node: str, family: str) -> int | None:
+        """Return when kube-proxy looked for stale flows last. None: it never did."""
+        return self._cleaned_ns.get((node, family))
+
+
+def _note(history: list[PortRules], rules: PortRules) -> None:
+    if not history or _without_time(history[-1]) != _without_time(rules):
+        history.append(rules)
+
+
+def _without_time(rules: PortRules) -> tuple[object, ...]:
+    return astuple(rules)[1:]

@@ -1,0 +1,161 @@
+"""Outcomes of whole exchanges, each with its exact probability, and the sums of the verdicts.
+
+An exchange is explored draw by draw: the request, its end and the answer. ``kpsim.exchange`` judges each of them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from kpsim.exchange import Exchange, Http, Target, Verdict, WhatIf, client_gets, exchange
+from kpsim.fabric import Hop
+from kpsim.inputs import JsonObject, json_line
+from kpsim.packet import Packet
+from kpsim.packetpath.chooser import Chooser, explore
+from kpsim.tracing.deciding import deciding_rule, rule_name
+from kpsim.tracing.site import Site
+
+Weighted = tuple[Fraction, Exchange]
+
+
+class Seen(NamedTuple):
+    """A packet as its receiver sees it. ``sport`` None: the kernel draws the port at random."""
+
+    src: str
+    sport: int | None
+    dst: str
+    dport: int
+
+    def to_json(self) -> JsonObject:
+        return {"src": self.src, "sport": self.sport, "dst": self.dst, "dport": self.dport}
+
+
+def seen_of(packet: Packet, *, port_drawn: bool) -> Seen:
+    return Seen(packet.source, None if port_drawn else packet.sport, packet.destination, packet.dport)
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeOutcome:
+    """What may become of an exchange.
+
+    ``endpoint`` is where the request went, or should have gone; None: it was translated nowhere and reached nobody.
+    ``seen`` is None if nobody got the request.
+    """
+
+    verdict: Verdict
+    node: str  #: where it was decided
+    by: str | None  #: the rule that decided, as ``table/CHAIN`` and its text
+    endpoint: str | None
+    masquerade: bool
+    seen: Seen | None
+    client: str  #: what the client gets, in words
+    with_: str = ""  #: of a refusal: its name
+    error: str = ""  #: what the client's system call returns
+    http: Http | None = None
+    assumed: bool = False  #: it is not known whether something listens there
+
+    def to_json(self) -> JsonObject:
+        record: JsonObject = {
+            "verdict": str(self.verdict), "node": self.node, "by": self.by, "endpoint": self.endpoint,
+            "masquerade": self.masquerade, "seen": None if self.seen is None else self.seen.to_json(), "client": self.client,
+        }  # fmt: skip
+        if self.with_:
+            record["with"] = self.with_
+        if self.error:
+            record["error"] = self.error
+        if self.assumed:
+            record["assumed"] = True
+        if self.http is not None:
+            record["http"] = {"status": self.http.status, "body": _body(self.http)}
+        return record
+
+
+def _body(http: Http) -> Any:
+    try:
+        return json_line(http.body)
+    except ValueError:
+        return http.body
+
+
+def explored(
+    site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, trace: bool, limit: int | None = None
+) -> Iterator[Weighted]:
+    """Every exchange that a packet may begin at a node, with its probability. The site forgets them.
+
+    TooManyWays if there are more than ``limit`` ways.
+    """
+
+    def once(chooser: Chooser) -> Exchange:
+        world = WhatIf(site)
+        return exchange(world, packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
+
+    return explore(once, as_written=True, limit=limit, merge=True)
+
+
+def exchange_outcome(judged: Exchange) -> ExchangeOutcome:
+    """An exchange as a value that can be compared with others. Its request was followed with ``trace=True``."""
+    seen, drawn = judged.seen, judged.source_port_drawn
+    chosen = judged.last.request.packet if judged.reached or translating_hop(judged.last) is not None else None
+    return ExchangeOutcome(
+        judged.verdict,
+        judged.node,
+        decided_by(judged),
+        None if chosen is None else str(Target.of(chosen)),
+        judged.masquerade,
+        None if seen is None else seen_of(seen, port_drawn=drawn),
+        client_gets(judged),
+        judged.told.with_,
+        judged.told.error,
+        judged.told.http,
+        judged.assumed,
+    )
+
+
+def decided_by(judged: Exchange) -> str | None:
+    """The rule that decided; None: no rule did. If somebody answered, it is the rule that dispatched or translated."""
+    family = judged.request.sent.family
+    if judged.by is not None:
+        return rule_name(judged.by, family)
+    if judged.verdict not in (Verdict.WORKS, Verdict.MISDELIVERED):
+        return None
+    hop = translating_hop(judged.last)
+    at = None if hop is None else deciding_rule(hop.walk, hop.walk.trace)
+    return None if at is None else rule_name(at, family)
+
+
+def translating_hop(judged: Exchange) -> Hop | None:
+    """The last node that changed the request's destination; None: no node did."""
+    found, before = None, Target.of(judged.request.sent)
+    for hop in judged.request.hops:
+        after = Target.of(hop.walk.packet)
+        if after != before:
+            found = hop
+        before = after
+    return found
+
+
+def merged(outcomes: Iterable[Weighted]) -> list[tuple[Fraction, ExchangeOutcome]]:
+    """Equal outcomes once, with the sum of their probabilities, in the order of the rules."""
+    found: dict[ExchangeOutcome, Fraction] = {}
+    for weight, judged in outcomes:
+        outcome = exchange_outcome(judged)
+        found[outcome] = found.get(outcome, Fraction(0)) + weight
+    return [(weight, outcome) for outcome, weight in found.items()]
+
+
+def sums(outcomes: Iterable[Weighted]) -> dict[Verdict, Fraction]:
+    """The probability of each verdict that may be, in the order of :class:`Verdict`."""
+    found: dict[Verdict, Fraction] = {}
+    for weight, judged in outcomes:
+        found[judged.verdict] = found.get(judged.verdict, Fraction(0)) + weight
+    return {verdict: found[verdict] for verdict in Verdict if verdict in found}
+
+
+def sums_json(found: Mapping[Verdict, Fraction]) -> JsonObject:
+    return {str(verdict): str(weight) for verdict, weight in found.items()}
+
+
+def sums_text(found: Mapping[Verdict, Fraction]) -> str:
+    """``works 2/3, answer-lost 1/3``; a verdict that is certain stands alone."""
+    return ", ".join(str(verdict) if weight == 1 else f"{verdict} {weight}" for verdict, weight in found.items())

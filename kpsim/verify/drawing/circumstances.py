@@ -1,0 +1,68 @@
+"""Draws what a node has beside kube-proxy: kernel settings, rules of other programs, an older iptables.
+
+Counterpart: machines as administrators, firewalls and network plugins leave them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from kpsim.addresses import Family
+from kpsim.errors import InputError
+from kpsim.nodes import Machine
+from kpsim.sysctls import Sysctls
+from kpsim.units import SECOND_NS
+from kpsim.verify.drawing.choices import Choices, chance, pick
+from kpsim.verify.drawing.foreign import Foreign, draw_foreign
+
+#: settings of a node, the simplest first, by the names of Sysctls' fields. Some timeouts end within a sequence
+SETTINGS: tuple[Mapping[str, int], ...] = (
+    {},
+    {"tcp_loose": 0}, {"tcp_be_liberal": 1}, {"rp_filter": 1}, {"rp_filter": 2}, {"accept_local": 1},
+    {"bridge_nf_call_iptables": 0, "bridge_nf_call_ip6tables": 0}, {"route_localnet": 0},
+    {"udp_timeout": 1, "tcp_timeout_time_wait": 1, "tcp_timeout_close": 1, "icmp_timeout": 1, "icmpv6_timeout": 1},
+    {"udp_timeout": 1, "udp_timeout_stream": 2, "tcp_timeout_syn_sent": 1, "tcp_timeout_syn_recv": 1},
+    {"tcp_timeout_established": 2, "tcp_timeout_fin_wait": 1, "tcp_timeout_unacknowledged": 1, "sctp_timeout_closed": 1},
+    {"tcp_max_retrans": 1, "tcp_timeout_max_retrans": 50, "conntrack_checksum": 0},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a node has beside kube-proxy."""
+
+    sysctls: Mapping[str, int] = field(
+        default_factory=dict
+    )  #: by the names of Sysctls' fields; times without ``_ns``, in seconds
+    foreign: Foreign = field(default_factory=Foreign)
+    random_fully: bool = True  #: whether iptables knows --random-fully
+
+
+def draw_circumstances(choices: Choices) -> Circumstances:
+    """Circumstances: in half of all cases the usual ones."""
+    if not chance(choices, 50):
+        return Circumstances()
+    sysctls = pick(choices, SETTINGS) if chance(choices, 50) else {}
+    foreign = draw_foreign(choices) if chance(choices, 70) else Foreign()
+    return Circumstances(sysctls, foreign, random_fully=not chance(choices, 20))
+
+
+def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:
+    """The machine with these settings, see ``Circumstances.sysctls``. InputError for an unknown one."""
+    known = {each.name: each.default for each in fields(Sysctls)}
+    values: dict[str, Any] = {}
+    for name, value in sysctls.items():
+        if f"{name}_ns" in known:
+            values[f"{name}_ns"] = value * SECOND_NS
+        elif name in known:
+            values[name] = bool(value) if isinstance(known[name], bool) else value
+        else:
+            raise InputError(f"no setting {name!r}")
+    return replace(machine, sysctls=replace(machine.sysctls, **values))
+
+
+def described(circumstances: Circumstances, family: Family) -> str:
+    """The circumstances of one family in a few lines; empty if they are the usual ones."""
+    lines = [f"{name}={value}" for name, value in circumstances.sysctls.items()]
+    lines += [] if circumstances.random_fully else ["an iptables without --random-fully"]
+    return "\n".join([*lines, circumstances.foreign.text(family)]).strip()

@@ -1,0 +1,499 @@
+"""What traces and probes of a cluster say about the whole exchange (PP-2, PP-5.5, PP-11, CP-14, CP-15, K-2.5, K-8).
+
+Three nodes; every Service is one of the ways in which a client's request or its answer can go.
+"""
+
+import json
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from kpsim.addresses import Family
+from kpsim.dialects import dialect_reading
+from kpsim.exchange import Verdict
+from kpsim.explore import Cluster, load
+from kpsim.explore.site import rules_site
+from kpsim.packet import Packet
+from kpsim.tracing.probes import Prober, make_packet, parse_probes
+from kpsim.tracing.site import Sender
+from kpsim.tracing.traces import Trace, trace_packet
+
+CONFIG = """
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: iptables
+clusterCIDR: 10.180.0.0/16
+"""
+
+
+def node(number: int, more: str = "") -> str:
+    return f"""
+apiVersion: v1
+kind: Node
+metadata: {{name: n{number}}}
+spec: {{podCIDR: 10.180.{number}.0/24{more}}}
+status: {{addresses: [{{type: InternalIP, address: 192.168.0.{number}}}]}}
+"""
+
+
+def service(name: str, number: int, *endpoints: str, spec: str = "", status: str = "", target: int = 8080) -> str:
+    """A Service ``shop/NAME`` at 172.30.0.NUMBER:80. An endpoint is written as address, or address and node."""
+    written = []
+    for endpoint in endpoints:
+        address, _, rest = endpoint.partition(" ")
+        at, _, conditions = rest.partition(" ")
+        where = f", nodeName: {at}" if at else ""
+        written.append(f"{{addresses: [{address}]{where}{f', conditions: {conditions}' if conditions else ''}}}")
+    return f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  clusterIP: 172.30.0.{number}
+  ports: [{{name: p, port: 80, targetPort: {target}{f", nodePort: {30000 + number}" if spec and "false" not in spec else ""}}}]
+  {spec}
+status: {status or "{}"}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: p, port: {target}}}]
+endpoints: [{", ".join(written)}]
+"""
+
+
+LOCAL = "type: LoadBalancer\n  externalTrafficPolicy: Local\n  healthCheckNodePort: {}"
+TERMINATING = "{ready: false, serving: true, terminating: true}"
+SERVICES = [
+    service("web", 10, "10.180.1.5 n1", "10.180.2.5 n2", "10.180.3.5 n3", spec=LOCAL.format(32010)),
+    service("ends", 11, "10.180.1.6 n1", f"10.180.2.6 n2 {TERMINATING}", spec=LOCAL.format(32011)),
+    service("via", 12, "192.168.0.2", target=30010),
+    service("host", 13, "192.168.0.2 n2", target=9100),
+    service("proxied", 14, "10.180.2.9 n2", spec="type: LoadBalancer",
+            status="{loadBalancer: {ingress: [{ip: 198.51.100.20, ipMode: Proxy}]}}"),
+    service("proxied-local", 15, "10.180.2.10 n2", spec=LOCAL.format(32015),
+            status="{loadBalancer: {ingress: [{ip: 198.51.100.21, ipMode: Proxy}]}}"),
+    service("portless", 16, "10.180.2.11 n2", spec="type: LoadBalancer\n  allocateLoadBalancerNodePorts: false", status="{loadBalancer: {ingress: [{ip: 198.51.100.22, ipMode: Proxy}]}}"),
+    service("empty", 17, spec="type: NodePort"),
+    service("remote", 18, "10.180.3.8 n3", spec=LOCAL.format(32018)),
+]  # fmt: skip
+
+
+def cluster_of(*documents: str, config: str = CONFIG) -> Cluster:
+    return load(text="\n---\n".join((config, *documents)))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Cluster:
+    return cluster_of(*(node(number) for number in (1, 2, 3)), *SERVICES)
+
+
+def sums(trace: Trace) -> dict[str, str]:
+    return {str(verdict): str(weight) for verdict, weight in trace.verdict.items()}
+
+
+def outcomes(trace: Trace) -> list[dict[str, Any]]:
+    return list(trace.to_json()["outcomes"])
+
+
+def last_line(trace: Trace) -> str:
+    return trace.text().splitlines()[-1]
+
+
+# --- kube-proxy's own servers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "status", "local", "verdict"), [(1, 200, 1, "works"), (2, 503, 0, "refused")])
+def test_the_health_check_counts_ready_local_endpoints(
+    cluster: Cluster, number: int, status: int, local: int, verdict: str
+) -> None:
+    """CP-15.2: the terminating endpoint of n2 still serves outside traffic (PP-5.4), but does not count."""
+    trace = cluster.trace(f"n{number}", f"192.168.0.{number}:32011")
+    assert sums(trace) == {verdict: "1"}
+    http = trace.to_json()["exchange"]["http"]
+    assert http["status"] == status
+    assert http["body"] == {
+        "service": {"namespace": "shop", "name": "ends"}, "localEndpoints": local, "serviceProxyHealthy": True,
+    }  # fmt: skip
+    assert f"HTTP {status}" in last_line(trace)
+    assert f'"localEndpoints": {local}' in last_line(trace)
+    assert "kube-proxy's health check of shop/ends" in last_line(trace)
+    assert sums(cluster.trace("n2", "192.168.0.2:30011")) == {"works": "1"}
+
+
+def test_the_health_check_listens_where_node_port_addresses_say(cluster: Cluster) -> None:
+    """CP-15.1."""
+    elsewhere = cluster_of(node(1), *SERVICES, config=CONFIG + "nodePortAddresses: [10.9.0.0/16]\n")
+    trace = elsewhere.trace("n1", "192.168.0.1:32011")
+    assert sums(trace) == {"refused": "1"}
+    assert "nothing listens" in last_line(trace)
+    at_home = cluster_of(node(1), *SERVICES, config=CONFIG + "nodePortAddresses: [192.168.0.0/24]\n")
+    assert sums(at_home.trace("n1", "192.168.0.1:32011")) == {"works": "1"}
+    assert sums(at_home.trace("n1", "127.0.0.1:32011", sender="node")) == {"refused": "1"}
+
+
+def test_healthz_says_whether_the_node_is_eligible() -> None:
+    """CP-14.2: the autoscaler's taint makes /healthz answer 503, though kube-proxy is healthy."""
+    taint = ", taints: [{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]"
+    answers = {}
+    for number, text in ((1, node(1)), (2, node(2, taint))):
+        trace = cluster_of(text).trace(f"n{number}", f"192.168.0.{number}:10256")
+        http = trace.to_json()["exchange"]["http"]
+        answers[number] = http["status"], http["body"]["nodeEligible"], http["body"]["healthy"], sums(trace)
+    assert answers == {1: (200, True, True, {"works": "1"}), 2: (503, False, True, {"refused": "1"})}
+
+
+@pytest.mark.parametrize(
+    ("bind", "dst", "verdict"),
+    [
+        ("127.0.0.1:10999", "127.0.0.1:10999", "works"),
+        ("127.0.0.1:10999", "192.168.0.1:10999", "refused"),
+        ("127.0.0.1:10999", "127.0.0.1:10256", "refused"),
+        ("192.168.0.1", "192.168.0.1:10256", "works"),
+    ],
+)
+def test_healthz_listens_where_it_is_bound(bind: str, dst: str, verdict: str) -> None:
+    """CFG-2."""
+    bound = cluster_of(node(1), config=CONFIG + f"healthzBindAddress: {bind}\n")
+    assert sums(bound.trace("n1", dst, sender="node")) == {verdict: "1"}
+
+
+# --- the end reacts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dst", "protocol", "verdict", "words"),
+    [
+        ("192.168.0.1:22", "TCP", "refused", "connection refused (ECONNREFUSED) by tcp-reset from 192.168.0.1"),
+        ("192.168.0.1:53", "UDP", "refused", "(ECONNREFUSED) by icmp-port-unreachable from 192.168.0.1"),
+        ("192.168.0.1", "ICMP", "works", "an echo reply from 192.168.0.1"),
+        ("172.30.0.17:80", "TCP", "refused", "(no endpoints of shop/empty:p)"),
+        ("172.30.0.10:81", "TCP", "request-lost", "no machine has 172.30.0.10:81, a cluster IP"),
+        ("172.30.0.10", "ICMP", "request-lost", "no answer to its ping"),
+        ("10.180.2.5:8080", "TCP", "works", "a SYN-ACK from 10.180.2.5:8080, sent by endpoint of shop/web on n2"),
+        ("192.168.0.2:9100", "TCP", "works", "a SYN-ACK from 192.168.0.2:9100"),
+        ("10.180.2.5:9", "TCP", "works", "if something listens there"),
+        ("203.0.113.50:443", "TCP", "works", "if something listens there"),
+    ],
+)
+def test_the_last_line_says_what_the_client_gets(
+    cluster: Cluster, dst: str, protocol: str, verdict: str, words: str
+) -> None:
+    trace = cluster.trace("n1", dst, sender="pod", protocol=protocol)
+    assert sums(trace) == {verdict: "1"}
+    assert last_line(trace).startswith("the client gets: ")
+    assert words in last_line(trace)
+
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: web-0, namespace: shop}}
+spec: {{nodeName: n1, containers: [{{name: c, image: x, ports: [{{containerPort: {port}}}]}}]}}
+status: {{phase: {phase}, podIP: 10.180.1.5, podIPs: [{{ip: 10.180.1.5}}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("port", "phase", "verdict", "words"),
+    [
+        (8080, "Running", "works", "pod shop/web-0 on n1"),
+        (
+            9090,
+            "Running",
+            "refused",
+            "nothing listens at tcp 10.180.1.5:8080 (pod shop/web-0 on n1 declares no such port)",
+        ),
+        (8080, "Failed", "refused", "no route to host (EHOSTUNREACH)"),
+    ],
+)
+def test_a_pod_listens_on_the_ports_that_it_declares(port: int, phase: str, verdict: str, words: str) -> None:
+    """A Service whose targetPort no container has reaches a closed port; of a pod that is over, nobody answers (K-1.6)."""
+    made = cluster_of(node(1), service("web", 10, "10.180.1.5 n1"), POD.format(port=port, phase=phase))
+    trace = made.trace("n1", "172.30.0.10:80", sender="pod", src="10.180.1.77:40000")
+    assert sums(trace) == {verdict: "1"}
+    assert words in last_line(trace)
+
+
+# --- over all nodes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_pod_that_dials_another_nodes_port_under_local(cluster: Cluster) -> None:
+    """PP-5.5: only the endpoint of the dialled node answers through it. What another sends, the client does not know."""
+    trace = cluster.trace("n1", "192.168.0.2:30010", sender="pod", src="10.180.1.77:40000", expand=True)
+    assert sums(trace) == {"works": "1/3", "answer-lost": "2/3"}
+    found = {each["endpoint"]: (each["verdict"], each["node"], each["masquerade"]) for each in outcomes(trace)}
+    assert found == {
+        "10.180.1.5:8080": ("answer-lost", "n1", False),
+        "10.180.2.5:8080": ("works", "n2", False),
+        "10.180.3.5:8080": ("answer-lost", "n1", False),
+    }
+    rules = {each["endpoint"]: each["by"] for each in outcomes(trace)}
+    assert rules["10.180.1.5:8080"] is None  # it arrives, from an address that the client's socket does not wait for
+    assert rules["10.180.2.5:8080"].startswith("nat/KUBE-NODEPORTS ")
+    assert rules["10.180.3.5:8080"].startswith("filter/KUBE-FORWARD -m conntrack --ctstate INVALID ")
+
+
+def test_the_detailed_text_tells_the_way_back_rule_by_rule(cluster: Cluster) -> None:
+    """PP-5.5: n3 lets the pod's answer go, n1 drops it."""
+    seeds = (
+        cluster.trace("n1", "192.168.0.2:30010", sender="pod", src="10.180.1.77:40000", seed=seed) for seed in range(20)
+    )
+    trace = next(each for each in seeds if each.journey.packet.destination == "10.180.3.5")
+    parts = trace.text("detailed").split("\n\n")
+    assert "what comes back: tcp 10.180.3.5:8080 → 10.180.1.77:40000" in parts
+    back = parts[parts.index("what comes back: tcp 10.180.3.5:8080 → 10.180.1.77:40000") + 1 :]
+    assert [part.partition(":")[0] for part in back[:2]] == ["n3", "n1"]
+    assert "leaves by eth0: tcp 10.180.3.5:8080 → 10.180.1.77:40000" in back[0]
+    assert "rule 1: drop of INVALID packets\n" in back[1]
+    assert "what comes back" not in trace.text()
+
+
+def test_outside_clients_of_local_reach_only_what_is_there(cluster: Cluster) -> None:
+    """PP-5, PP-11.6, PP-11.7."""
+    assert sums(cluster.trace("n2", "192.168.0.2:30010", expand=True)) == {"works": "1"}
+    lost = cluster.trace("n2", "192.168.0.2:30018", expand=True)
+    [outcome] = outcomes(lost)
+    assert (outcome["verdict"], outcome["node"], outcome["endpoint"], outcome["seen"]) == (
+        "request-lost",
+        "n2",
+        None,
+        None,
+    )
+    assert outcome["by"].startswith("filter/KUBE-EXTERNAL-SERVICES ")
+
+
+def test_an_endpoint_that_is_another_nodes_port_is_followed_to_its_endpoints(cluster: Cluster) -> None:
+    """PP-11.11 behind a Service: n1 translates to 192.168.0.2:30010, n2 to a pod; only n2's own pod answers through n2."""
+    trace = cluster.trace("n1", "172.30.0.12:80", sender="pod", src="10.180.1.77:40000", expand=True)
+    assert {each["endpoint"]: each["verdict"] for each in outcomes(trace)} == {
+        "10.180.1.5:8080": "answer-lost", "10.180.2.5:8080": "works", "10.180.3.5:8080": "answer-lost",
+    }  # fmt: skip
+    from_process = cluster.trace("n1", "172.30.0.12:80", sender="node", expand=True)
+    assert sums(from_process) == {"works": "1"}  # masqueraded by n1, it is an outside client of n2 (PP-11.3)
+    assert [each["seen"]["src"] for each in outcomes(from_process)] == ["192.168.0.1"]
+
+
+@pytest.mark.parametrize(("sender", "seen"), [("pod", "10.180.1.77"), ("node", "192.168.0.1")])
+def test_an_endpoint_in_the_hosts_network(cluster: Cluster, sender: str, seen: str) -> None:
+    """PP-11.2, PP-11.3, K-2.5."""
+    trace = cluster.trace(
+        "n1", "172.30.0.13:80", sender=sender, src="10.180.1.77:40000" if sender == "pod" else "", expand=True
+    )
+    [outcome] = outcomes(trace)
+    assert (outcome["verdict"], outcome["endpoint"], outcome["seen"]["src"]) == ("works", "192.168.0.2:9100", seen)
+
+
+@pytest.mark.parametrize("sender", ["external", "peer", "pod", "node"])
+def test_what_leaves_for_a_proxying_load_balancer_comes_back_as_its_own(cluster: Cluster, sender: str) -> None:
+    """PP-11.10: no rule takes the address; the load balancer dials any node, which masquerades (PP-4)."""
+    trace = cluster.trace("n1", "198.51.100.20:80", sender=sender, expand=True)
+    assert trace.to_json()["disposition"] == "passed"
+    assert sums(trace) == {"works": "1"}
+    seen = {each["seen"]["src"]: each["weight"] for each in outcomes(trace)}
+    assert seen == {"192.168.0.1": "1/3", "10.180.2.1": "1/3", "192.168.0.3": "1/3"}
+    assert {each["endpoint"] for each in outcomes(trace)} == {"10.180.2.9:8080"}
+    assert "a load balancer takes it and dials 192.168.0." in trace.text()
+    assert last_line(trace).startswith("the client gets: a SYN-ACK from 198.51.100.20:80")
+
+
+def test_a_load_balancer_dials_only_nodes_that_pass_the_health_check(cluster: Cluster) -> None:
+    """CP-15.2, PP-11.6."""
+    trace = cluster.trace("n1", "198.51.100.21:80", sender="pod", expand=True)
+    [outcome] = outcomes(trace)
+    assert (outcome["verdict"], outcome["node"], outcome["seen"]["src"]) == ("works", "n2", "198.51.100.21")
+
+
+def test_a_load_balancer_without_node_ports_is_not_guessed(cluster: Cluster) -> None:
+    trace = cluster.trace("n1", "198.51.100.22:80", sender="pod", expand=True)
+    assert sums(trace) == {"unknown": "1"}
+    assert "node port" in last_line(trace)
+
+
+# --- sources that other rules translate ------------------------------------------------------------------------------------
+
+NAT = """*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+{}
+COMMIT
+"""
+EGRESS = "-A POSTROUTING -s 10.180.0.0/16 ! -d 10.180.0.0/16 -m comment --comment egress -j MASQUERADE"
+
+
+def beside(cluster: Cluster, *rules: str) -> Cluster:
+    text = NAT.format("\n".join(rules))
+    return cluster.with_rules_beside(*dialect_reading(text).parse(text))
+
+
+def test_what_egress_translates_is_passed_and_masqueraded(cluster: Cluster) -> None:
+    cloud = beside(cluster, EGRESS)
+    trace = cloud.trace("n1", "203.0.113.50:443", sender="pod", expand=True)
+    assert trace.text("minimal").splitlines() == [
+        "passed masqueraded as 192.168.0.1",
+        "by nat/POSTROUTING -s 10.180.0.0/16 ! -d 10.180.0.0/16 -m comment --comment egress -j MASQUERADE",
+        "exchange works",
+    ]
+    [outcome] = outcomes(trace)
+    assert (outcome["verdict"], outcome["masquerade"], outcome["seen"]["src"]) == ("works", True, "192.168.0.1")
+    answer = cloud.probe("n1", "203.0.113.50:443", sender="pod", src="10.180.1.77:40000").to_json()
+    assert {name: answer[name] for name in ("disposition", "outcomes", "by", "masquerade", "seen", "exchange")} == {
+        "disposition": "passed", "outcomes": [], "by": None, "masquerade": True,
+        "seen": {"src": "192.168.0.1", "sport": 40000, "dst": "203.0.113.50", "dport": 443}, "exchange": {"works": "1"},
+    }  # fmt: skip
+    kept = cluster.probe("n1", "203.0.113.50:443", sender="pod").to_json()
+    assert "masquerade" not in kept
+
+
+def test_egress_makes_a_pod_an_outside_client_of_another_node(cluster: Cluster) -> None:
+    """PP-11.11, PP-5: n2 sees n1's address, so under Local only its own endpoint is drawn, and it answers."""
+    cloud = beside(cluster, EGRESS)
+    trace = cloud.trace("n1", "192.168.0.2:30010", sender="pod", src="10.180.1.77:40000", expand=True)
+    [outcome] = outcomes(trace)
+    assert (outcome["verdict"], outcome["endpoint"], outcome["masquerade"]) == ("works", "10.180.2.5:8080", True)
+    assert outcome["seen"]["src"] == "192.168.0.1"
+    dropped = cloud.trace("n1", "192.168.0.2:30018", sender="pod", expand=True)
+    assert [(each["verdict"], each["node"]) for each in outcomes(dropped)] == [("request-lost", "n2")]
+
+
+# --- other programs' destinations ------------------------------------------------------------------------------------------
+
+
+def test_a_hairpin_of_another_program_without_masquerade(cluster: Cluster) -> None:
+    """PP-1.6: kube-proxy masquerades its own; a port mapping that does not leaves its pod without answer."""
+    mapped = beside(cluster, "-A PREROUTING -d 192.0.2.1/32 -p tcp --dport 80 -j DNAT --to-destination 10.180.1.5:8080")
+    trace = mapped.trace("n1", "192.0.2.1:80", sender="pod", src="10.180.1.5:40000", expand=True)
+    [outcome] = outcomes(trace)
+    assert (outcome["verdict"], outcome["endpoint"], outcome["masquerade"]) == ("answer-lost", "10.180.1.5:8080", False)
+    own = cluster.trace("n1", "172.30.0.10:80", sender="pod", src="10.180.1.5:40000", expand=True)
+    assert sums(own) == {"works": "1"}
+    assert [each["masquerade"] for each in outcomes(own)] == [True, False, False]
+
+
+def test_another_programs_rule_that_takes_a_node_port_misdelivers() -> None:
+    """A rule before kube-proxy's that sends a Service's node port to a pod of something else."""
+    text = NAT.format(
+        "-A PREROUTING -p tcp --dport 30010 -j DNAT --to-destination 10.180.1.77:8080\n-A PREROUTING -j KUBE-SERVICES"
+    )
+    text = text.replace(":PREROUTING", ":KUBE-SERVICES - [0:0]\n:PREROUTING")
+    made = cluster_of(node(1), SERVICES[0])
+    site = made.site_with(lambda _, family: dialect_reading(text).parse(text, family)[0])
+    trace = trace_packet(site, make_packet("TCP", "192.168.0.1", 30010), node="n1", sender=Sender.EXTERNAL)
+    assert sums(trace) == {"misdelivered": "1"}
+    assert "10.180.1.77:8080 is no endpoint of the Service that it dialled" in last_line(trace)
+
+
+def test_a_rule_that_is_not_modelled_leaves_the_exchange_open(cluster: Cluster) -> None:
+    """It stands in mangle, since kube-proxy's own rules accept what is ESTABLISHED before others in filter see it."""
+    text = "*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.180.2.5 -m hashlimit --hashlimit-name x -j DROP\nCOMMIT\n"
+    [foreign] = dialect_reading(text).parse(text, Family.IPV4, unknown="keep")
+    trace = cluster.with_rules_beside(foreign, node="n2").trace(
+        "n1", "172.30.0.10:80", sender="pod", src="10.180.1.77:40000", expand=True
+    )
+    assert sums(trace) == {"works": "2/3", "unknown": "1/3"}
+    assert {each["endpoint"] for each in outcomes(trace) if each["verdict"] == "unknown"} == {"10.180.2.5:8080"}
+
+
+# --- forms -----------------------------------------------------------------------------------------------------------------
+
+
+def test_probes_have_the_sums_of_the_trace(cluster: Cluster) -> None:
+    asked = [
+        {"id": 1, "node": "n1", "from": "pod", "src": "10.180.1.77", "dst": "192.168.0.2", "dport": 30010},
+        {"id": 2, "node": "n1", "from": "pod", "src": "10.180.1.77", "dst": "172.30.0.12", "dport": 80},
+        {"id": 3, "node": "n2", "from": "external", "dst": "192.168.0.2", "dport": 32011},
+        {"id": 4, "node": "n2", "from": "external", "dst": "192.168.0.2", "dport": 30018},
+    ]
+    probes = parse_probes(map(json.dumps, asked), cluster.site, file="p.jsonl")
+    lines = list(map(json.loads, Prober(cluster.site, cluster.now_ns).lines(probes)))
+    assert [line["exchange"] for line in lines] == [
+        {"works": "1/3", "answer-lost": "2/3"}, {"works": "1/3", "answer-lost": "2/3"}, {"refused": "1"},
+        {"request-lost": "1"},
+    ]  # fmt: skip
+    # what kube-proxy's rules of the one node do is told as before
+    assert [line["disposition"] for line in lines] == ["passed", "delivered", "passed", "dropped"]
+    assert lines[1]["outcomes"] == [
+        {"weight": "1", "endpoint": "192.168.0.2:30010", "masquerade": False,
+         "seen": {"src": "10.180.1.77", "sport": 40000, "dst": "192.168.0.2", "dport": 30010}},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sender", list(Sender))
+@pytest.mark.parametrize("number", range(10, 19))
+def test_the_weights_sum_to_one_and_the_drawn_exchange_is_among_them(
+    cluster: Cluster, sender: Sender, number: int
+) -> None:
+    for dst in (f"172.30.0.{number}:80", f"192.168.0.2:{30000 + number}"):
+        every = cluster.trace("n1", dst, sender=str(sender), expand=True)
+        assert sum(every.verdict.values()) == 1
+        assert sum(weight for weight, _ in every.outcomes) == 1
+        for seed in range(3):
+            drawn = cluster.trace("n1", dst, sender=str(sender), seed=seed)
+            assert list(drawn.verdict.values()) == [Fraction(1)]
+            [(_, outcome)] = drawn.outcomes
+            assert (outcome.endpoint, outcome.verdict) in {(each.endpoint, each.verdict) for _, each in every.outcomes}
+            assert drawn.to_json()["verdict"] == {str(outcome.verdict): "1"}
+            assert "outcomes" not in drawn.to_json()
+
+
+def test_what_is_no_request_has_no_verdict(cluster: Cluster) -> None:
+    for flags in (("ACK",), ("SYN", "ACK"), ("RST",)):
+        packet = make_packet("TCP", "172.30.0.10", 80)
+        packet.tcp_flags = frozenset(flags)
+        trace = trace_packet(cluster.site, packet, node="n1", sender=Sender.POD, expand=True)
+        record = trace.to_json()
+        assert (record["verdict"], record["exchange"]) == ({}, None)
+        assert "the client gets" not in trace.text()
+
+
+def test_a_capture_remembers_requests_and_not_the_answers_that_it_has_itself() -> None:
+    """CT-3.1: the server's datagram in the capture is the answer, and as such no question."""
+    site = cluster_of(node(1), service("web", 10, "10.180.1.5 n1")).site
+    dns = "-A PREROUTING -d 192.0.2.1/32 -p udp --dport 53 -j DNAT --to-destination 10.180.1.5:53"
+    text = NAT.format(dns)
+    site = rules_site(dialect_reading(text).parse(text)[0], node_ips=["192.168.0.1"], pod_cidrs=["10.180.1.0/24"])
+    asked = make_packet("UDP", "192.0.2.1", 53, src="203.0.113.9", sport=5000)
+    first = trace_packet(site, asked, node="n1", sender=Sender.EXTERNAL, commit=True)
+    assert sums(first) == {"works": "1"}
+    [entry] = site.netns("n1", Family.IPV4).conntrack
+    assert not entry.seen_reply
+    answer = Packet(Family.IPV4, "udp", entry.reply.saddr, entry.reply.daddr, entry.reply.sport, entry.reply.dport)
+    second = trace_packet(site, answer, node="n1", sender=Sender.POD, commit=True)
+    assert second.verdict == {}
+    assert second.journey.packet.source == "192.0.2.1"
+
+
+def test_the_python_face_has_verdicts(cluster: Cluster) -> None:
+    trace = cluster.trace("n1", "172.30.0.17:80", sender="pod")
+    assert trace.exchange is not None
+    assert (trace.exchange.verdict, trace.exchange.told.error) == (Verdict.REFUSED, "ECONNREFUSED")
+    answer = cluster.probe("n1", "172.30.0.10:80", sender="pod")
+    assert answer.exchange == {Verdict.WORKS: Fraction(1)}
+    assert "exchange: works" in answer._repr_html_()
+
+
+def test_saved_rules_alone_assume_that_everybody_answers() -> None:
+    text = NAT.format("-A PREROUTING -d 172.30.0.10/32 -p tcp --dport 80 -j DNAT --to-destination 10.180.7.5:8080")
+    site = rules_site(dialect_reading(text).parse(text)[0], node_ips=["192.168.0.1"], pod_cidrs=["10.180.1.0/24"])
+    for sender, source in ((Sender.EXTERNAL, ""), (Sender.POD, ""), (Sender.PEER, "192.168.0.9")):
+        packet = make_packet("TCP", "172.30.0.10", 80, src=source)
+        trace = trace_packet(site, packet, node="n1", sender=sender, expand=True)
+        assert sums(trace) == {"works": "1"}
+        assert "if something listens there" in last_line(trace)
+    refused = trace_packet(site, make_packet("TCP", "192.168.0.1", 22), node="n1", sender=Sender.EXTERNAL)
+    assert sums(refused) == {"refused": "1"}
+
+
+def test_saved_rules_tell_where_kube_proxy_listens_but_not_what_it_says(cluster: Cluster) -> None:
+    """CP-15.2, CP-15.4: the count of local endpoints is in no rule."""
+    [rules] = dialect_reading(saved := cluster.rules("n1", family=Family.IPV4)).parse(saved, Family.IPV4)
+    site = rules_site(rules, node_ips=["192.168.0.1"], pod_cidrs=["10.180.1.0/24"])
+    trace = trace_packet(site, make_packet("TCP", "192.168.0.1", 32010), node="n1", sender=Sender.EXTERNAL)
+    assert sums(trace) == {"unknown": "1"}
+    assert "200 or 503" in last_line(trace)
+    closed = trace_packet(site, make_packet("UDP", "192.168.0.1", 32010), node="n1", sender=Sender.EXTERNAL)
+    assert sums(closed) == {"refused": "1"}
