@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import Format, FormatOption, complete_scenario, path_given
+from kpsim.cli.options import Format, FormatOption, LongOption, complete_scenario, path_given
 from kpsim.cli.printing import go_on_without_reader
 
 #: how many lines of one check are shown without ``--all``
@@ -37,6 +37,7 @@ def check(
         Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit report.", parser=path_given)
     ] = None,
     all_lines: Annotated[bool, typer.Option("--all", help="Show every difference, however many.")] = False,
+    long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Check scenarios' expectations, and recordings against the output beside them. Exit code 1 if something moved."""
@@ -50,7 +51,7 @@ def check(
         go_on_without_reader()
     results = []
     for path in find(paths, lambda text: typer.echo(f"note: {text}", err=True)):
-        result = check_one(path, update=update)
+        result = check_one(path, update=update, long=long)
         results.append(result)
         if format is Format.TEXT:
             typer.echo(f"{result.verdict:<10}  {result.name}")

@@ -81,6 +81,7 @@ NodePortRangeOption = Annotated[
         show_default=False,
     ),
 ]
+LongOption = Annotated[bool, typer.Option("--long", help="Begin also what will take hours, by the estimate.")]
 ClusterArgument = Annotated[
     list[Path],
     typer.Argument(

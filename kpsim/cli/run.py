@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import Format, FormatOption, ModeOption, complete_scenario, path_given
-from kpsim.cli.printing import console, go_on_without_reader
+from kpsim.cli.options import Format, FormatOption, LongOption, ModeOption, complete_scenario, path_given
+from kpsim.cli.printing import console, go_on_without_reader, note
 
 if TYPE_CHECKING:
     from kpsim.result import RunResult
@@ -36,6 +36,7 @@ def run(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write frames, plots and the HTML report here.", parser=path_given),
     ] = None,
+    long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Run a scenario and say what happened to every packet. Exit code 1 if an expectation does not hold."""
@@ -47,9 +48,11 @@ def run(
         check_directory(out)
         go_on_without_reader()
     with progress_bar() as progress:
-        result = run_scenario(scenario, mode=mode, seed=seed, settings=set_ or (), progress=progress)
-    for note in result.scenario.notes:
-        typer.echo(f"note: {note}", err=True)
+        result = run_scenario(
+            scenario, mode=mode, seed=seed, settings=set_ or (), progress=progress, long=long, note=note
+        )
+    for text in result.scenario.notes:
+        note(text)
     if format is Format.JSON:
         typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
