@@ -98,6 +98,9 @@ class Twin:
         self._routing = machine.routing.with_routes(self.canaries.local_route)
         self.model = Netns("node", self._routing, machine.sysctls)
         self._held = ""  # the rules as Linux saved them after loading
+        self._begun_ns = self.clock.now_ns()  # when the latest batch was sent
+        self.latest_ns = (0, 0)  #: when the latest batch was sent, and when the model followed it
+        self.slack_s = 0.0  #: how far the two clocks of a timer may be apart, as this machine was busy
         self._refused: Counter[int] = Counter()  # numbers of packets that routing refused, by source
 
     def close(self) -> None:
@@ -144,6 +147,7 @@ class Twin:
         before, behind = self.canaries.flock(), self.canaries.flock()
         sent = [*(c.shot for c in before), *map(self._bound, shots), *(c.shot for c in behind)]
         self.linux.add_pods(a for shot in shots for a in (shot.packet.saddr, shot.packet.daddr))
+        self._begun_ns = self.clock.now_ns()
         heard, strays = self.linux.transmit(sent, wait_for_last=True)
         self.canaries.check(before, heard[: len(before)])
         self.canaries.check(behind, heard[-len(behind) :])
@@ -161,6 +165,7 @@ class Twin:
         shot = self._bound(shot)
         self.linux.add_pods((shot.packet.saddr, shot.packet.daddr))
         behind = self.canaries.flock()[:1] if canary else []
+        self._begun_ns = self.clock.now_ns()
         heard, strays = self.linux.transmit([shot, *(c.shot for c in behind)], wait_for_last=canary)
         self.canaries.check_seen(behind, heard[1:])
         heard = heard[:1]
@@ -184,6 +189,8 @@ class Twin:
         """Sends a batch that went through Linux through the model, and compares."""
         now_ns = self.clock.now_ns()
         entries = self._entries([shot.packet for shot in shots])
+        self.latest_ns = self._begun_ns, now_ns
+        self.slack_s = max(self.slack_s, (self.clock.now_ns() - self._begun_ns) / SECOND_NS)
         found = [self._follow(*each, now_ns, trace=trace) for each in zip(shots, heard, entries, strict=True)]
         return [self._with_connection(each, entry, now_ns) for each, entry in zip(found, entries, strict=True)]
 
@@ -195,6 +202,8 @@ class Twin:
     def _follow(self, shot: Shot, heard: Heard, real: LinuxEntry | None, now_ns: int, *, trace: bool) -> Exchange:
         seen = sorted(Sight(s.where, s.name, told(s.packet)) for s in heard.sightings)
         way = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
+        if way.disposition is Disposition.UNKNOWN:
+            return Exchange(shot, way, heard)  # the model claims nothing that Linux could contradict
         differences = []
         expected = list(sights_of(self.model, way))
         if is_refused_by_routing(way):
@@ -247,10 +256,11 @@ class Twin:
     def _with_connection(self, exchange: Exchange, real: LinuxEntry | None, now_ns: int) -> Exchange:
         packet = exchange.shot.packet
         odd = self._is_answered(exchange.walk) and is_answered_oddly(exchange.walk)
-        if packet.related is not None or odd:
+        if packet.related is not None or odd or exchange.walk.disposition is Disposition.UNKNOWN:
             return exchange
         found = self.model.conntrack.lookup(tuple_of(packet), now_ns)
-        differences = connection_differences(found.entry if found else None, real, now_ns)
+        tolerance_s = TIMER_TOLERANCE_S + self.slack_s
+        differences = connection_differences(found.entry if found else None, real, now_ns, tolerance_s)
         return replace(exchange, differences=(*exchange.differences, *differences)) if differences else exchange
 
 

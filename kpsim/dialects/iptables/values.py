@@ -243,32 +243,33 @@ CT_STATES: Mapping[str, tuple[str, ...]] = {
     "state": ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED"),
 }
 #: in the order in which iptables-save lists them
-NOT_IN_IPV6 = frozenset(("BROADCAST", "BLACKHOLE", "PROHIBIT", "THROW", "NAT", "XRESOLVE"))
 ADDRESS_TYPES = (
     "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT", "THROW", "NAT",
     "XRESOLVE",
 )  # fmt: skip
 
 
-def names_reader(
-    field: Field, order: tuple[str, ...], what: str, *, not_in_ipv6: frozenset[str] = frozenset()
-) -> Reader:
+def names_reader(field: Field, order: tuple[str, ...], what: str) -> Reader:
     """A reader for names separated by commas.
 
     ``order`` holds all names in the order of iptables-save. If the text has another order, that is the detail.
     """
 
-    def read(text: str, negate: bool, family: Family) -> Read:
-        names = tuple(text.upper().split(","))
-        for name in names:
-            if name not in order:
-                raise ValueError(f"not {what}: {name!r}")
-            if family is Family.IPV6 and name in not_in_ipv6:
-                raise ValueError(f"not {what} of IPv6: {name!r}")
+    def read(text: str, negate: bool, _family: Family) -> Read:
+        names = names_of(text, order, what)
         canonical = tuple(name for name in order if name in names)
         return Read(named(field, *names, negate=negate), None if names == canonical else names)
 
     return read
+
+
+def names_of(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """The names in a text, in capitals. ValueError if one is not known."""
+    names = tuple(text.upper().split(","))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"not {what}: {name!r}")
+    return names
 
 
 def names_writer(order: tuple[str, ...]) -> Writer:
@@ -355,7 +356,9 @@ def port_reader(field: Field) -> Reader:
 
     def read(text: str, negate: bool, _family: Family) -> Read:
         ports = read_range(decimal(text) if field is Field.CT_ORIGINAL_DPORT else text)
-        if ports == ALL_PORTS and not negate and field is not Field.CT_ORIGINAL_DPORT:
+        if ports == ALL_PORTS and field is not Field.CT_ORIGINAL_DPORT:
+            if negate:
+                raise ValueError(f"no port is outside {text}: such a rule never matches, and iptables-save loses it")
             return Read(None, write_range(ports))
         return Read(Compare(field, (ports,), negate))
 
@@ -464,7 +467,8 @@ def icmp_reader(module: str) -> Reader:
             return Read(Compare(Field.ICMP_TYPE, _ANY_BYTE if kind == any_type else ((kind, kind),), negate))
         code = read_number(code_text, 255)
         if kind == any_type:
-            return Read(equal(Field.ICMP_CODE, code, negate=negate))
+            # the kernel does not look at the code then (measured)
+            return Read(Compare(Field.ICMP_TYPE, _ANY_BYTE, negate))
         return Read(Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set(frozenset({(kind, code)})), negate))
 
     return read
@@ -474,8 +478,6 @@ def write_icmp_type(part: Compare | Lookup, _detail: None, _form: Form) -> str:
     if isinstance(part, Lookup):
         ((kind, code),) = part.set.elements
         return f"{kind}/{code}"
-    if part.field is Field.ICMP_CODE:
-        return f"{ANY_ICMP_TYPE}/{part.value}"
     return "any" if part.among == _ANY_BYTE else str(part.value)
 
 
