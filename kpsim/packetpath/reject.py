@@ -42,7 +42,8 @@ def answer_name(family: Family, with_: RejectWith) -> str:
     return _ANSWERS[with_][family]
 
 
-_ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": {128, 129}}
+#: types that an ICMP error may be about: in IPv6 every informational one (measured with 139, RFC 4443 2.1)
+_ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": set(range(128, 256))}
 
 
 def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | None:

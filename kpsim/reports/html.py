@@ -6,9 +6,10 @@ holds no script, no font and no address of anything else. The same log and resul
 
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escape_html
 from typing import TYPE_CHECKING
 
+from kpsim.errors import printable
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import figures
 from kpsim.reports.local_policy import local_drop_windows
@@ -76,6 +77,11 @@ body{margin:0;padding:2rem 1rem;background:#fff;color:#1f2328}
 .kpsim-report{margin:0 auto}
 @media (prefers-color-scheme:dark){body{background:#14171a;color:#e3e6e8}}
 """
+
+
+def escape(text: str, *, quote: bool = True) -> str:
+    """Return a text that no browser takes for markup, with control characters and direction overrides shown escaped."""
+    return escape_html(printable(text, keep="\n"), quote=quote)
 
 
 def html_page(log: RunLog, results: Sequence[ExpectationResult] = (), drawn: Sequence[Plot] | None = None) -> str:

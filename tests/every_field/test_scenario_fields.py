@@ -148,7 +148,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "nodes.list": ([{"name": name} for name in ("n1", "n2", "n3")],), "nodes.list.name": ("n9",), "nodes.list.zone": ("b",),
     "nodes.list.ips": (["192.168.0.77"],), "nodes.list.podCIDRs": (["10.180.77.0/24"],), "nodes.list.cpu": (8, 64),
     "nodes.list.sysctls": ({"net.ipv4.icmp_ratelimit": 0}, {"net.netfilter.nf_conntrack_tcp_timeout_syn_sent": 1}),
-    "nodes.list.hairpin": (False,), "nodes.hairpin": (False,),
+    "nodes.list.hairpin": (False,), "nodes.hairpin": (False,), "nodes.podIPAllocation": ("lowestFree",),
     "nodes.sysctls": ({"net.ipv4.icmp_ratelimit": 0}, {"net.netfilter.nf_conntrack_tcp_timeout_syn_sent": 1}),
     "workloads": ([],), "workloads.name": ("other",), "workloads.namespace": ("default",), "workloads.labels": ({"app": "x"},),
     "workloads.replicas": (2,), "workloads.placement": ({"policy": "packed"},), "workloads.placement.policy": ("packed",),
@@ -182,7 +182,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "traffic.nodes": (["n2"],), "traffic.service": ("shop/other",), "traffic.port": ("dns",), "traffic.via": ("nodePort",),
     "traffic.ipFamily": ("IPv6",), "traffic.perSecond": (30,), "traffic.arrivals": ("poisson",), "traffic.start": ("2s",),
     "traffic.stop": ("3s",), "traffic.clients": (9,), "traffic.nat": (True,), "traffic.sourcePorts": (3,),
-    "traffic.long": (None,), "expect": (["sent > 1000000"],),
+    "traffic.long": (None,), "traffic.connectTimeout": ("2s",), "expect": (["sent > 1000000"],),
 }  # fmt: skip
 #: delays and durations that are not in the table: longer than anything in the sample
 _LONGER = ("1500ms",)

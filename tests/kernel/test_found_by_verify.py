@@ -209,3 +209,14 @@ def test_a_syn_waits_no_longer_than_a_repeated_segment() -> None:
         assert 47 <= real.seconds_left <= 50
     finally:
         both.close()
+
+
+@pytest.mark.parametrize("kind", [128, 129, 139, 140])
+def test_every_informational_message_of_ipv6_may_be_refused(kind: int) -> None:
+    """K-3.3: REJECT tells the sender of a node information query as it tells the sender of a ping."""
+    rules = "*filter\n-A FORWARD -d fd00:180::11/128 -p ipv6-icmp -j REJECT\nCOMMIT\n"
+    with twin(V6, rules, ("fd00:180::/64",)) as both:
+        sent = packet(V6, "2001:db8:71::7", 7, "fd00:180::11", 0, "eth0")
+        sent = replace(sent, protocol="icmpv6", icmp_type=kind)
+        exchange = agreed(both.send(Shot(sent), canary=True))
+        assert exchange.walk.disposition is Disposition.REJECTED
