@@ -251,8 +251,7 @@ def trace(
             rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown
         )
         site, families, now_ns = _saved(machine, dst)
-    if network or in_interface:
-        _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
+    _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
@@ -277,6 +276,8 @@ def _observe(site: "Site", node: str, network: list[Path], in_interface: str) ->
     """Gives a node the interfaces, routes, policy rules and sockets that its own tools tell."""
     from kpsim.explore.observed import applied, read_observed
 
+    if not network and not in_interface:
+        return
     if not node:
         raise InputError("--network and --in-interface need --node, the machine that they are about")
     site.check_node(node)
