@@ -26,8 +26,7 @@ later runs first (K-9.1). security stands at 150, where iptables-nft registers i
                                                                               └→ lo → PREROUTING → INPUT → socket
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from copy import copy
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -41,6 +40,7 @@ from kpsim.packetpath.chains import run_base_chain
 from kpsim.packetpath.chooser import Chooser, ScriptedChooser, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
+from kpsim.packetpath.memory import Touched
 from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
@@ -89,7 +89,8 @@ class Netns(NodeFacts):
 
     def fork(self) -> "Netns":
         """A namespace that is now the same. What is committed to one of the two does not change the other."""
-        other = copy(self)
+        other = Netns.__new__(Netns)
+        other.__dict__.update(self.__dict__)
         other.conntrack, other.memory = self.conntrack.copy(), self.memory.copy()
         other.programmed, other._registered = dict(self.programmed), dict(self._registered)
         other._entries = dict(self._entries)
@@ -297,14 +298,13 @@ def walk(
 def _agreed(first: Walk, other: Walk) -> Walk | None:
     """One walk for two that end alike; None for two that differ.
 
-    Which rule decided, and what was counted, may differ. So may marks: the bits that differ are not known afterwards.
+    Which rule decided, and what was counted, may differ. So may marks, and what lists and limits remember: afterwards it is
+    not known what they hold.
     """
     if first == other:
         return first
     mine, theirs = first.effects, other.effects
     if _outcome(first) != _outcome(other) or mine.destroyed != theirs.destroyed:
-        return None
-    if (mine.touched.recent, mine.touched.buckets) != (theirs.touched.recent, theirs.touched.buckets):
         return None
     entries = [
         _same_but_for_marks(*pair)
@@ -313,7 +313,17 @@ def _agreed(first: Walk, other: Walk) -> Walk | None:
     if any(entry is _DIFFER for entry in entries):
         return None
     entry, created, updated = entries
-    return replace(first, entry=entry, effects=replace(mine, created=created, updated=updated))
+    touched = mine.touched._replace(unsure=_unsure(mine.touched, theirs.touched))
+    return replace(first, entry=entry, effects=replace(mine, created=created, updated=updated, touched=touched))
+
+
+def _unsure(mine: Touched, theirs: Touched) -> frozenset[Hashable]:
+    """The buckets, and the lists with a source, that only one of two worlds changed."""
+    ours, others = dict(mine.buckets), dict(theirs.buckets)
+    differ: set[Hashable] = {key for key in {**ours, **others} if ours.get(key) != others.get(key)}
+    if mine.recent != theirs.recent:
+        differ |= {(touch.match.name, touch.source) for touch in (*mine.recent, *theirs.recent)}
+    return mine.unsure | theirs.unsure | differ
 
 
 _DIFFER = object()

@@ -6,11 +6,13 @@ Counterpart: a machine with a plain routed pod network (kubenet), after its CNI 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, parse_network
 from kpsim.config import HostInterface, LocalMode, ProxyConfig
 from kpsim.errors import InputError, Problem
-from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, Routing
+from kpsim.packet import Packet
+from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, PolicyRule, Route, Routing
 from kpsim.sysctls import SETTINGS, Sysctls
 
 _UPLINK, _BRIDGE = "eth0", "cni0"
@@ -39,6 +41,28 @@ class Machine:
     uplink: str
     pod_interface: str
     pod_networks: tuple[Network, ...] = ()
+    sockets: tuple["Socket", ...] | None = None  #: of its processes; None: not known
+
+    def listener(self, packet: Packet) -> "Socket | None":
+        """The socket that takes a packet which is delivered to the node; None: nothing listens, or it is not known."""
+        return next((each for each in self.sockets or () if each.takes(packet)), None)
+
+
+class Socket(NamedTuple):
+    """A socket that waits for packets, as ``ss -lntu`` lists it."""
+
+    protocol: str  #: ``tcp``, ``udp``, …
+    port: int
+    address: tuple[Family, int] | None = None  #: None: any address of both families; 0: any of its family
+    interface: str = ""  #: that it is bound to; empty: any
+    program: str = ""  #: its name, if the listing had it
+
+    def takes(self, packet: Packet) -> bool:
+        if (packet.protocol, packet.dport) != (self.protocol, self.port):
+            return False
+        if self.interface and packet.in_interface not in ("", self.interface):
+            return False
+        return self.address is None or self.address in ((packet.family, packet.daddr), (packet.family, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +114,50 @@ def make_machine(
         routes += peer.routes_by(uplink)
     routes += [Route(Network(family, 0, 0), uplink) for family in Family]
     return Machine(Routing(devices.values(), routes), sysctls or Sysctls(), uplink, entrance, networks)
+
+
+def observed_machine(
+    interfaces: Sequence[Interface],
+    routes: Sequence[Route],
+    rules: Sequence[PolicyRule] = (),
+    *,
+    node_ips: Iterable[str] = (),
+    pod_networks: Iterable[Network] = (),
+    pod_interface: str = "",
+    sockets: Sequence[Socket] | None = None,
+    sysctls: Sysctls | None = None,
+) -> Machine:
+    """A machine with exactly these interfaces, routes and policy rules.
+
+    Its pods are behind interfaces with an address of a pod network, and behind those to which a pod network or a part
+    of one is routed directly. The uplink has the first node IP, else the default route. InputError if a route leads to
+    an interface that is not there, or if there is no interface.
+    """
+    networks = tuple(pod_networks)
+    routed = {r.interface for r in routes if r.gateway is None and any(_within(r.network, n) for n in networks)}
+    kinds = {}
+    for each in interfaces:
+        if each.kind is InterfaceKind.LINK and any(
+            n.family is a.family and a.value in n for a in each.addresses for n in networks
+        ):
+            kinds[each.name] = InterfaceKind.BRIDGE
+        elif each.kind is InterfaceKind.LINK and each.name in routed:
+            kinds[each.name] = InterfaceKind.VETH
+    devices = [replace(each, kind=kinds.get(each.name, each.kind)) for each in interfaces]
+    own = [(address.family, address.value) for address in map(node_address, node_ips)]
+    links = [each.name for each in devices if each.kind is InterfaceKind.LINK and each.up]
+    carrying = [each.name for each in devices if any((a.family, a.value) in own[:1] for a in each.addresses)]
+    leading = [r.interface for r in routes if not r.network.prefix and r.interface in links]
+    uplink = next(iter([*carrying, *leading, *links]), "")
+    if not uplink:
+        raise InputError(Problem("no interface leads to other machines: is the output of `ip addr` there?"))
+    entrance = pod_interface or next(iter(kinds), uplink)
+    known = None if sockets is None else tuple(sockets)
+    return Machine(Routing(devices, routes, rules), sysctls or Sysctls(), uplink, entrance, networks, known)
+
+
+def _within(inner: Network, outer: Network) -> bool:
+    return inner.family is outer.family and inner.prefix >= outer.prefix and inner.base in outer
 
 
 def make_machines(

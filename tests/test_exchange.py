@@ -2,6 +2,8 @@
 K-3, K-7.3, K-8).
 """
 
+from contextlib import suppress
+
 import pytest
 from three_nodes import BOTH, V4, V6, Plan, dnat, host, number, packet, parsed, rules, world
 from worlds import ask
@@ -10,9 +12,11 @@ from kpsim.addresses import Family
 from kpsim.conntrack import tuple_of
 from kpsim.dialects import dialect_reading
 from kpsim.exchange import Answers, Exchange, Http, Relay, Verdict, client_gets, exchange, is_request
+from kpsim.exchange.client import error_of, refusal_of
 from kpsim.packet import Numbers, Packet
 from kpsim.packetpath.chooser import SeededChooser
-from kpsim.packetpath.reject import ICMP_ERRORS
+from kpsim.packetpath.reject import answer_name
+from kpsim.ruleset import RejectWith
 
 
 def served(plan: Plan, *pods: str) -> dict[str, object]:
@@ -148,7 +152,7 @@ def test_a_reset_that_leaves_by_the_bridges_port_fits_no_socket(plan: Plan) -> N
     there = world(plan, rules(plan, dnat(plan, plan.neighbour), refuse))
     answer = ask(there, packet(plan, plan.pod, plan.service), "n1")
     assert judged(answer)[:3] == ("request-lost", "n1", "")
-    assert f"it comes from {host(plan.neighbour)}:8080" in client_gets(answer)
+    assert f"the refusal was lost on n1: it comes from {host(plan.neighbour)}:8080" in client_gets(answer)
 
 
 @BOTH
@@ -161,10 +165,19 @@ def test_a_process_is_refused_by_its_system_call(plan: Plan) -> None:
     assert ask(there, packet(plan, "", plan.service), "n1", local=True).verdict is Verdict.REQUEST_LOST
 
 
-_ERRORS = [(V6 if name.startswith("icmp6") else V4, name) for name in ICMP_ERRORS if "time-exceeded" not in name]
+def _names(family: Family) -> list[str]:
+    """What REJECT can answer in a family, by iptables' names."""
+    names = []
+    for with_ in RejectWith:
+        with suppress(KeyError):
+            names.append(answer_name(family, with_))
+    return names
 
 
-@pytest.mark.parametrize(("plan", "with_"), _ERRORS, ids=[name for _, name in _ERRORS])
+_REJECTS = [(plan, name) for plan in (V4, V6) for name in _names(plan.family) if name != "tcp-reset"]
+
+
+@pytest.mark.parametrize(("plan", "with_"), _REJECTS, ids=[name for _, name in _REJECTS])
 def test_a_reject_of_the_second_node_comes_back_over_the_first(plan: Plan, with_: str) -> None:
     """CT-5.3, K-3: the error about the translated packet is translated back, and says what the socket knows."""
     refuse = f"-A FORWARD -d {plan.remote} -j REJECT --reject-with {with_}"
@@ -183,6 +196,17 @@ def test_soft_errors_are_no_error_of_a_datagram_socket(plan: Plan) -> None:
     there = world(plan, rules(plan, filters=refuse))
     assert judged(ask(there, packet(plan, plan.pod, plan.service), "n1"))[2] == "EHOSTUNREACH"
     assert judged(ask(there, packet(plan, plan.pod, plan.service, protocol="udp"), "n1"))[:3] == ("refused", "n1", "")
+
+
+@BOTH
+@pytest.mark.parametrize(("protocol", "error"), [("tcp", ""), ("udp", "EMSGSIZE")])
+def test_a_packet_that_is_too_big(plan: Plan, protocol: str, error: str) -> None:
+    """tcp_v4_err, udp_err: TCP sends shorter segments and tells nobody; a connected UDP socket reports it."""
+    sent = packet(plan, plan.pod, plan.remote, 8080, protocol)
+    icmp, kind, code = ("icmp", 3, 4) if plan.family is Family.IPV4 else ("icmpv6", 2, 0)
+    told = Packet(plan.family, icmp, number(plan.nodes[0]), sent.saddr, icmp_type=kind, icmp_code=code, related=sent)
+    assert refusal_of(sent, told)
+    assert error_of(sent, told) == error
 
 
 @BOTH

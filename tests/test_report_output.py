@@ -144,6 +144,8 @@ def test_misdelivered_connections_have_a_column_and_a_headline_only_if_there_are
     assert "1 misdelivered (somebody answered who is no endpoint of the Service)." in summary_text(log)
     assert re.search(r"failed +misdelivered$", summary_text(log), re.MULTILINE)
     assert "<b>1</b>misdelivered" in html_fragment(log, drawn=[])
+    line = "shop/web:http, at 0.001 s: 1 connection answered by shop/other-1 at 10.180.1.5:8080, which is no endpoint"
+    assert line in summary_text(log) and line in html_fragment(log, drawn=[])
     assert "misdelivered" not in html_fragment(story(), drawn=[]) + summary_text(story())
     (plot,) = [plot for plot in plots(log) if plot.name == "dispositions"]
     assert len(plot.figure.legends[0].get_texts()) == len(plots(story())[0].figure.legends[0].get_texts()) + 1

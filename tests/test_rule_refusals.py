@@ -77,6 +77,16 @@ def refusal(table: str, rule: str, family: Family = V4) -> str:
         ("filter", "-A INPUT -j LOG --log-prefix " + "x" * 30, "--log-prefix takes 1 to 29 bytes"),
         ("filter", "-A INPUT -j LOG --log-level DEBUG", "not a number: 'DEBUG'"),
         ("filter", "-A INPUT -j NFLOG --nflog-group 65536", "over 65535"),
+        ("nat", "-P INPUT DROP", "iptables refuses -P … DROP"),
+        ("nat", "-A A -p tcp -j SNAT --to-source 10.0.0.1:-1", "not a port or a range of ports: '-1'"),
+        ("nat", "-A A -p tcp -j MASQUERADE --to-ports 80-", "not a port or a range of ports: '80-'"),
+        ("raw", "-A A ! -c 1 2", "! -c makes no sense"),
+        ("raw", "-A A -m limit --limit 5/", "not a rate: '5/'"),
+        ("raw", "-A A -m limit --limit-burst 0", "--limit-burst 0 lets nothing pass"),
+        ("raw", "-A A -m recent --rcheck --name ..", "not a name of a list"),
+        ("raw", "-A A ! -s 10.0.0.1 -d 10.0.0.2,10.0.0.3", "! -s goes with single addresses"),
+        ("raw", "COMMIT ", "command not understood: COMMIT"),
+        ("filter", "-A INPUT -p udp ! --dport 0:65535", "no port is outside 0:65535"),
         ("filter", "-A INPUT -p udp --dport 0x50", "not a decimal port number"),
     ],
 )  # fmt: skip
@@ -108,6 +118,13 @@ def test_types_that_ipv6_does_not_know() -> None:
         "filter", "-A INPUT -m addrtype --dst-type BROADCAST", V6
     )
     assert refusal("filter", "-A INPUT -m addrtype --dst-type BROADCAST") == ""
+
+
+def test_a_code_of_any_icmp_type_is_not_compared() -> None:
+    """Measured: `--icmp-type 255/3` counts pings, too, and iptables-save prints `any`. ICMPv6 has an ordinary type 255."""
+    text = "*filter\n-A INPUT -p {} --{}-type 255/3\nCOMMIT\n"
+    assert "--icmp-type any" in render_ruleset(parse(text.format("icmp", "icmp"), V4), Style.SAVE)
+    assert "--icmpv6-type 255/3" in render_ruleset(parse(text.format("ipv6-icmp", "icmpv6"), V6), Style.SAVE)
 
 
 def test_ports_are_read_as_strtoul_reads_them() -> None:

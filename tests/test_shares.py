@@ -67,6 +67,13 @@ def test_unequal_shares_are_said() -> None:
     assert "Session affinity keeps 1 client with their endpoint" in share_sentence(sticky)
 
 
+def test_flows_that_entries_hold_are_said() -> None:
+    (found,) = imbalances(shared(300, 100, new_flow=False))
+    assert "Connection entries keep most of them where they were" in share_sentence(found)
+    (drawn,) = imbalances(shared(300, 100))
+    assert "entries" not in share_sentence(drawn)
+
+
 def test_an_endpoint_that_gets_nothing_is_unequal_too() -> None:
     (found,) = imbalances(shared(100, 0))
     assert [share for _, _, share in found.shares] == [1.0, 0.0]

@@ -8,6 +8,7 @@ from packets import run as run_walk
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
 from kpsim.netfilter import Disposition, Netns, Walk, expand
+from kpsim.packetpath.routing import LOCAL_TABLE, PolicyRule, RouteKind, Routing
 from kpsim.packetpath.worlds import MOST_WORLDS
 
 FORWARDED, DROPPED, UNKNOWN = Disposition.FORWARDED, Disposition.DROPPED, Disposition.UNKNOWN
@@ -106,10 +107,34 @@ def test_a_mark_that_a_connection_may_have_is_unknown_to_its_later_packets() -> 
 
 
 def test_whether_a_list_remembers_the_packet_makes_a_difference() -> None:
-    """The kernel reaches ``recent`` only if all before it in the rule is true."""
-    assert fate(f"{SET} -m recent --name A --set -j ACCEPT") is UNKNOWN
-    assert fate(f"-m recent --name A --set {SET} -j ACCEPT") is FORWARDED
+    """The kernel reaches ``recent`` only if all before it in the rule is true. Whoever asks the list later does not know."""
+    for remembered, later in (
+        (f"{SET} -m recent --name A --set", UNKNOWN),
+        (f"-m recent --name A --set {SET}", DROPPED),
+    ):
+        netns = forwarding("-m recent --name A --rcheck -j DROP", f"{remembered} -j ACCEPT")
+        first = walked(netns)
+        assert first.disposition is FORWARDED
+        netns.commit(first.effects, 0)
+        assert walked(netns).disposition is later
+        other = run_walk(netns, packet("203.0.113.77", POD, dport=80))
+        assert other.disposition is FORWARDED
     assert walked(forwarding(f"-m recent --name A --set {SET} -j ACCEPT")).effects.touched.recent != ()
+
+
+def test_a_limit_that_may_be_used_up_is_unknown_later() -> None:
+    netns = forwarding(
+        f"{SET} -m limit --limit 1/hour --limit-burst 1 -j ACCEPT", "-m limit --limit 1/hour --limit-burst 1 -j LOG"
+    )
+    for _ in range(3):
+        found = walked(netns)
+        assert found.disposition is FORWARDED
+        netns.commit(found.effects, 0)
+    netns = forwarding(f"{SET} -j ACCEPT", "-m limit --limit 1/hour --limit-burst 1 -j ACCEPT", policy="DROP")
+    first = walked(netns)
+    assert first.disposition is FORWARDED
+    netns.commit(first.effects, 0)
+    assert walked(netns).disposition is UNKNOWN
 
 
 def test_a_translation_that_may_happen_is_unknown_unless_it_changes_nothing() -> None:
@@ -140,3 +165,19 @@ def test_a_trace_says_what_it_supposes() -> None:
     assert f"filter/FORWARD rule 1 may match: {SET} is not modelled, so bits 0x1 of a mark are not known" in shown
     assert f"not modelled, taken as false: {SET}" in shown
     assert trace.text(Depth.MINIMAL).splitlines()[0] == "passed"
+
+
+def test_a_route_that_a_mark_chooses_is_unknown_with_the_mark() -> None:
+    """K-7.9: `ip rule add fwmark 1/1 blackhole`; a bit that no rule of routing asks for makes no difference."""
+    for mark, arriving, local in (("1/1", UNKNOWN, UNKNOWN), ("2/2", FORWARDED, FORWARDED)):
+        for chain, sent, expected in (("PREROUTING", False, arriving), ("OUTPUT", True, local)):
+            netns = node(f"*mangle\n-A {chain} {SET} -j MARK --set-mark {mark}\nCOMMIT\n")
+            routing = netns.routing
+            rules = [
+                PolicyRule(Family.IPV4, 0, LOCAL_TABLE),
+                PolicyRule(Family.IPV4, 1, kind=RouteKind.BLACKHOLE, mark=1, mask=1),
+                PolicyRule(Family.IPV4, 2),
+            ]
+            netns.routing = Routing(routing.interfaces.values(), routing.routes, rules)
+            source = NODE if sent else CLIENT
+            assert run_walk(netns, packet(source, POD, dport=80), local=sent).disposition is expected, (mark, chain)

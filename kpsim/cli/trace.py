@@ -78,6 +78,7 @@ class _Asked:
     "the one that sent it to its Service.",
 )
 def trace(
+    context: typer.Context,
     cluster: Annotated[
         list[Path] | None,
         typer.Argument(metavar="CLUSTER", help="Manifests, or one recording.", show_default=False, parser=path_given),
@@ -140,10 +141,14 @@ def trace(
             parser=path_given,
         ),
     ] = None,
-    minimal: Annotated[bool, typer.Option("--minimal", help="One or two lines, for regression tests.")] = False,
+    minimal: Annotated[bool, typer.Option("--minimal", help="A few lines, for regression tests.")] = False,
     summary: Annotated[bool, typer.Option("--summary", help="The path: rules that matched (default).")] = False,
-    detailed: Annotated[bool, typer.Option("--detailed", help="Also rules that did not match, and why.")] = False,
-    expand: Annotated[bool, typer.Option("--expand", help="Every outcome with its exact odds.")] = False,
+    detailed: Annotated[
+        bool, typer.Option("--detailed", help="Also rules that did not match, and why, and the way back.")
+    ] = False,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Every outcome with its exact odds, to its end and back to the sender.")
+    ] = False,
     limit: Annotated[
         int,
         typer.Option(
@@ -188,6 +193,24 @@ def trace(
             show_default=False,
         ),
     ] = None,
+    network: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--network",
+            metavar="FILE",
+            help="Of --node: the output of ip addr, ip route show table all, ip rule, ss -lntup, in one file or several.",
+            show_default=False,
+        ),
+    ] = None,
+    in_interface: Annotated[
+        str,
+        typer.Option(
+            "--in-interface",
+            metavar="NAME",
+            help="The interface of --node by which packets from outside come in.",
+            show_default=False,
+        ),
+    ] = "",
     allow_unknown: Annotated[
         bool,
         typer.Option(
@@ -203,11 +226,7 @@ def trace(
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
     depth = _depth(minimal, summary, detailed)
-    if pcap is not None:
-        from kpsim.outputs import check_file
-
-        check_file(pcap)
-        go_on_without_reader()
+    _begin(context, pcap)
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
@@ -227,6 +246,8 @@ def trace(
             rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown
         )
         site, families, now_ns = _saved(machine, dst)
+    if network or in_interface:
+        _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
@@ -245,6 +266,31 @@ def trace(
         from kpsim.wire import write_pcap
 
         write_pcap(pcap, [sighting for each in traced for sighting in each.sightings()])
+
+
+def _observe(site: "Site", node: str, network: list[Path], in_interface: str) -> None:
+    """Gives a node the interfaces, routes, policy rules and sockets that its own tools tell."""
+    from kpsim.explore.observed import applied, read_observed
+
+    if not node:
+        raise InputError("--network and --in-interface need --node, the machine that they are about")
+    site.check_node(node)
+    if network:
+        site.place(node, applied(site.machine(node), read_observed(network)))
+    if in_interface:
+        site.let_in(node, in_interface)
+
+
+def _begin(context: typer.Context, pcap: Path | None) -> None:
+    """Say which options have no effect, and make sure that the capture can be written."""
+    from kpsim.cli.unused import notes
+    from kpsim.outputs import check_file
+
+    for text in notes(context, context.params):
+        note(text)
+    if pcap is not None:
+        check_file(pcap)
+        go_on_without_reader()
 
 
 def _depth(minimal: bool, summary: bool, detailed: bool) -> "Depth":

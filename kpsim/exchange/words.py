@@ -9,7 +9,7 @@ from kpsim.packet import ICMP_PROTOCOLS, Packet
 _CALLS = {
     "ECONNREFUSED": "connection refused", "EHOSTUNREACH": "no route to host", "ENETUNREACH": "network unreachable",
     "EPERM": "operation not permitted", "EACCES": "permission denied", "ENOPROTOOPT": "protocol not available",
-    "EADDRNOTAVAIL": "no address to send from", "EINVAL": "invalid argument",
+    "EMSGSIZE": "message too long", "EADDRNOTAVAIL": "no address to send from", "EINVAL": "invalid argument",
 }  # fmt: skip
 
 
@@ -36,6 +36,8 @@ def client_gets(judged: Exchange) -> str:
 def why_lost(judged: Exchange) -> str:
     """Why an exchange does not work, in words. The rule is named by its table and chain."""
     what = "the answer" if judged.verdict is Verdict.ANSWER_LOST else "the request"
+    if judged.verdict is Verdict.REQUEST_LOST and judged.answer is not None:
+        what = "the refusal"  # a node or the end refused, and the client is not told
     at = f" on {judged.node}" if judged.node else ""
     match judged.verdict:
         case Verdict.REFUSED:

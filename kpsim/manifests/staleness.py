@@ -6,16 +6,17 @@ dump, they are those of before; a controller would have written others (CP-3.4, 
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kpsim.endpointslices import CONTROLLER_NAME, LABEL_MANAGED_BY, address_types, derive_slices
+from kpsim.endpointslices import CONTROLLER_NAME, LABEL_MANAGED_BY, address_types, selects
+from kpsim.endpointslices.endpoints import endpoint_of, pod_belongs
 from kpsim.endpointslices.hints import auto_hints_wanted
-from kpsim.objects import EndpointSlice, Node, Pod, Service, SliceEndpoint, node_from_json
+from kpsim.objects import EndpointSlice, Node, Pod, Service, SliceEndpoint
 
 _ADVICE = "leave these slices out, and they are derived from Pods"
 
 
 def staleness_notes(objects: Sequence[object]) -> list[str]:
     """Return remarks on the given slices that the controller manages, by what would be otherwise."""
-    pods = [obj for obj in objects if isinstance(obj, Pod)]
+    pods = _PodIndex(obj for obj in objects if isinstance(obj, Pod))
     nodes = [obj for obj in objects if isinstance(obj, Node)]
     by_service: dict[tuple[str, str], list[EndpointSlice]] = {}
     for obj in objects:
@@ -36,8 +37,29 @@ def staleness_notes(objects: Sequence[object]) -> list[str]:
     ]
 
 
+class _PodIndex:
+    """Pods by each of their labels, so that a Service is compared with few of them."""
+
+    def __init__(self, pods: Iterable[Pod]) -> None:
+        self._by_label: dict[tuple[str, str, str], list[Pod]] = {}
+        self._namespaces: set[str] = set()
+        for pod in pods:
+            self._namespaces.add(pod.metadata.namespace)
+            for pair in pod.metadata.labels.items():
+                self._by_label.setdefault((pod.metadata.namespace, *pair), []).append(pod)
+
+    def knows(self, service: Service) -> bool:
+        """Return whether any Pod of the Service's namespace was given."""
+        return service.metadata.namespace in self._namespaces
+
+    def near(self, service: Service) -> Sequence[Pod]:
+        """Return the Pods with one label of the selector, the rarest: all that are selected are among them."""
+        found = (self._by_label.get((service.metadata.namespace, *pair), []) for pair in service.selector.items())
+        return min(found, key=len)
+
+
 def _differences(
-    service: Service, slices: Sequence[EndpointSlice], pods: Sequence[Pod], nodes: Sequence[Node]
+    service: Service, slices: Sequence[EndpointSlice], pods: "_PodIndex", nodes: Sequence[Node]
 ) -> Iterator[str]:
     types = {item.address_type for item in slices}
     if wanted := [family for family in address_types(service) if family not in types]:
@@ -49,8 +71,7 @@ def _differences(
     yield from _hint_differences(service, endpoints, nodes)
     if service.publish_not_ready_addresses and any(endpoint.ready is False for endpoint in endpoints):
         yield "publishNotReadyAddresses makes every endpoint ready"
-    own = [pod for pod in pods if pod.metadata.namespace == service.metadata.namespace]
-    if own and not _made_of(service, own, nodes, endpoints):
+    if pods.knows(service) and not _made_of(service, pods.near(service), nodes, endpoints):
         yield "the Pods that were given make other endpoints"
 
 
@@ -105,13 +126,19 @@ def _wanted_hints(service: Service, endpoint: SliceEndpoint) -> tuple[frozenset[
             return none, none
 
 
-def _made_of(service: Service, pods: Sequence[Pod], nodes: Sequence[Node], endpoints: Iterable[SliceEndpoint]) -> bool:
+def _made_of(service: Service, pods: Iterable[Pod], nodes: Sequence[Node], endpoints: Iterable[SliceEndpoint]) -> bool:
+    """Return whether the Pods make these endpoints (CP-3.4). Without Nodes, every node that a Pod names is taken to exist."""
     known = {node.metadata.name for node in nodes}
-    placed = [pod for pod in pods if pod.node_name and (not known or pod.node_name in known)]
-    names = {pod.node_name for pod in placed} - known
-    stubs = [node_from_json({"kind": "Node", "metadata": {"name": name}}) for name in sorted(names)]
-    made = [e for item in derive_slices([service], placed, [*nodes, *stubs]) for e in item.endpoints]
-    return sorted(map(_seen, made)) == sorted(map(_seen, endpoints))
+    placed = [
+        pod
+        for pod in pods
+        if selects(service, pod.metadata.labels)
+        and pod_belongs(pod)
+        and pod.node_name
+        and (not known or pod.node_name in known)
+    ]
+    made = (endpoint_of(pod, None, service, address_type) for pod in placed for address_type in address_types(service))
+    return sorted(_seen(each) for each in made if each.addresses) == sorted(map(_seen, endpoints))
 
 
 def _seen(endpoint: SliceEndpoint) -> tuple[tuple[str, ...], str, bool, bool, bool]:

@@ -310,13 +310,18 @@ def _leave(traversal: Traversal, pass_hook: PassHook, decision: Decision) -> End
 
 def run_route_chain(traversal: Traversal, table: Table, chain: Chain) -> End | None:
     """Runs a chain of type route in OUTPUT. A packet that it changes is routed again (K-2.1)."""
-    packet = traversal.packet
-    before = packet.saddr, packet.daddr, packet.mark, packet.ttl if traversal.family is Family.IPV6 else 0
+    before = _routed_by(traversal)
     end = run_base_chain(traversal, table, chain)
-    after = packet.saddr, packet.daddr, packet.mark, packet.ttl if traversal.family is Family.IPV6 else 0
-    if end is None and after != before:
+    if end is None and _routed_by(traversal) != before:
         traversal.reroute()
     return end
+
+
+def _routed_by(traversal: Traversal) -> tuple[int, ...]:
+    """What of a packet makes the kernel route it again if it changes; a bit of its mark that may have changed counts."""
+    packet = traversal.packet
+    hops = packet.ttl if traversal.family is Family.IPV6 else 0
+    return packet.saddr, packet.daddr, packet.mark, traversal.unsure_mark, hops
 
 
 def _deliver(traversal: Traversal, pass_hook: PassHook) -> End:
@@ -444,6 +449,8 @@ def _way_back(traversal: Traversal, source: int) -> bool:
     """
     node, name = traversal.node, traversal.packet.in_interface
     # the mark counts only with src_valid_mark, and the packet is asked about as if it went out where it will (K-7.9)
+    if node.sysctls.src_valid_mark:
+        traversal.settle_mark(node.routing.asked_marks(traversal.family))
     mark = traversal.packet.mark if node.sysctls.src_valid_mark else 0
     decision = traversal.decision
     out = decision.interface if decision is not None and decision.kind is RouteKind.UNICAST else "lo"

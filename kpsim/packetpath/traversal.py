@@ -211,6 +211,11 @@ class Traversal:
 
     def recent(self, match: Recent) -> bool:
         source = (self.family, self.packet.saddr)
+        if (match.name, source) in self.node.memory.unsure and match.action != "set":
+            return (
+                self.holds(f"the list {match.name} of -m recent, which an earlier packet may have changed")
+                != match.negate
+            )
         entries = (self.recent_lists or {}).get(match.name)
         if entries is None:
             entries = self.node.memory.recent[match.name]
@@ -227,6 +232,8 @@ class Traversal:
     def limit(self, match: Limit, key: Hashable) -> bool:
         """Whether the rule's bucket has a token left for this packet."""
         key = (self.family, self.table, key)
+        if key in self.node.memory.unsure:
+            return self.holds(f"-m limit --limit {match.count}/{match.unit}, which an earlier packet may have used up")
         fits, self.buckets[key] = spend(match, self.buckets.get(key) or self.node.memory.buckets.get(key), self.now_ns)
         return fits
 

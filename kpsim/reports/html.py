@@ -23,6 +23,7 @@ from kpsim.reports.sentences import (
     happenings_table,
     instant,
     local_sentence,
+    misdelivered_lines,
     node_lag_table,
     percent,
     pinned_line,
@@ -109,6 +110,7 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
             [
                 traffic_sentence(log),
                 *unsent_lines(log)[:MOST_LINES],
+                *misdelivered_lines(log)[:MOST_LINES],
                 *map(share_sentence, imbalances(log)[:MOST_LINES]),
             ],
             traffic_table(log),

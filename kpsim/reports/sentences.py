@@ -167,6 +167,22 @@ def unsent_lines(log: RunLog) -> list[str]:
     return [*lines, *(f"traffic {name}: no connection was due before the end." for name in sorted(silent))]
 
 
+def misdelivered_lines(log: RunLog) -> list[str]:
+    """Say who answered the connections that were misdelivered, most first."""
+    taken: dict[tuple[str, str, str], list[int]] = {}
+    for c in log.connections:
+        if c.disposition is Fate.MISDELIVERED:
+            taken.setdefault((c.service, c.answered_by, c.endpoint), []).append(c.at_ns)
+    lines = []
+    for (service, pod, endpoint), times in sorted(taken.items(), key=lambda item: (-len(item[1]), item[0])):
+        when = f"at {instant(times[0])}" if len(times) == 1 else f"from {instant(times[0])} to {instant(times[-1])}"
+        count = plural(len(times), "connection")
+        lines.append(
+            f"{service}, {when}: {count} answered by {pod} at {endpoint}, which is no endpoint of the Service."
+        )
+    return lines
+
+
 def pinned_sentence(log: RunLog) -> str:
     """Say how many connections were lost by state against rules. Empty if none was."""
     lost = sum(group.connections for group in pinned_flows(log))
@@ -243,6 +259,8 @@ def share_sentence(imbalance: Imbalance) -> str:
             f" Session affinity keeps {plural(imbalance.clients, 'client')} with their endpoint: nothing evens it out"
             " while they come back within the timeout."
         )
+    elif imbalance.followed:
+        text += " Connection entries keep most of them where they were: sockets that are used again are no new flows (CT-5.2)."
     return text
 
 

@@ -81,6 +81,7 @@ class Imbalance:
     since_ns: int
     shares: tuple[tuple[str, str, float], ...]  #: endpoint, its node, its share; most first
     clients: int  #: of Services with ClientIP affinity: how many there were; else 0
+    followed: bool  #: most of the connections are packets of flows that connection entries hold to their endpoint
 
     @property
     def equal(self) -> float:
@@ -123,5 +124,6 @@ def imbalances(log: RunLog) -> list[Imbalance]:
         equal = 1 / len(here)
         chance = 0 if sticky else _DEVIATIONS * math.sqrt(equal * (1 - equal) / len(connections))
         if here[0][2] >= max(UNEQUAL * equal, equal + chance):
-            found.append(Imbalance(service, since_ns, here, len(sticky)))
+            followed = 2 * sum(not c.new_flow for c in connections) > len(connections)
+            found.append(Imbalance(service, since_ns, here, len(sticky), followed))
     return found

@@ -23,6 +23,7 @@ from kpsim.reports.sentences import (
     break_lines,
     local_sentence,
     loss_lines,
+    misdelivered_lines,
     pinned_line,
     pinned_sentence,
     plural,
@@ -131,6 +132,8 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
         parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
     if unsent := unsent_lines(log):
         parts += ["", *_lines([f"note: {line}" for line in unsent])]
+    if taken := misdelivered_lines(log):
+        parts += ["", *_lines(taken)]
     if pinned := pinned_flows(log):
         parts += ["", Text(pinned_sentence(log)), *_lines([pinned_line(group) for group in pinned])]
     if unequal := imbalances(log):

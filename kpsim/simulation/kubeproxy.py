@@ -327,8 +327,8 @@ class KubeProxy:
     def _watch_health(self) -> None:
         """Plan a look at the health for when the oldest unanswered request turns it, if none answers before (CP-14.1)."""
         turns_ns = self._health.turns_ns()
-        if turns_ns is None or self._watching_health:
-            return
+        if turns_ns is None or self._watching_health or turns_ns <= wall_ns(self._clock.now_ns):
+            return  # nothing is asked for, the look is planned, or it has been taken
         self._watching_health = True
 
         def look() -> None:
@@ -340,8 +340,7 @@ class KubeProxy:
             else:
                 self._health_changed()
 
-        at_ns = max(turns_ns - wall_ns(0), self._clock.now_ns)
-        self._clock.at(at_ns, Rank.RULES_IN_FORCE, f"node {self.name}", look)
+        self._clock.at(turns_ns - wall_ns(0), Rank.RULES_IN_FORCE, f"node {self.name}", look)
 
     # ------------------------------------------------------------------------------------------------------------- syncs
 

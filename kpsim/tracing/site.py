@@ -6,15 +6,17 @@ Counterpart: the machines of a cluster and their addresses. ``netfilter`` says w
 
 import enum
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 
 from kpsim.addresses import Family, format_ip
 from kpsim.errors import InputError
-from kpsim.exchange import Reaction, Target
+from kpsim.exchange import Answers, Closed, Reaction, Target
 from kpsim.fabric import Arrival, Place, Whose
 from kpsim.netfilter import Netns
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
+from kpsim.packetpath.routing import InterfaceKind
 from kpsim.ruleset import Ruleset
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.listening import Anybody, Ends
@@ -54,6 +56,7 @@ class Site:
         self._rules = rules
         self._machines: dict[str, Machine] = {}
         self._namespaces: dict[str, Netns] = {}
+        self._observed: dict[tuple[Family, int], tuple[str, str]] = {}  # address of a placed machine → node, interface
 
     def check_node(self, name: str) -> None:
         """Raises InputError with similar names if there is no such node. A site without names accepts any name."""
@@ -66,6 +69,20 @@ class Site:
         if node not in self._machines:
             self._machines[node] = self._make_machine(node)
         return self._machines[node]
+
+    def place(self, node: str, machine: Machine) -> None:
+        """Makes this the machine of a node. It must come before the first packet reaches the node."""
+        self._machines[node] = machine
+        for interface in machine.routing.interfaces.values():
+            for address in interface.addresses if interface.kind is InterfaceKind.LINK else ():
+                self._observed[address.family, address.value] = node, interface.name
+
+    def let_in(self, node: str, interface: str) -> None:
+        """Lets what comes to the node from outside come in by this interface. InputError if there is none."""
+        known = self.machine(node).routing.interfaces
+        if interface not in known:
+            raise InputError(f"{node} has no interface {interface!r}; it has {', '.join(known)}")
+        self._machines[node] = replace(self.machine(node), uplink=interface)
 
     def netns(self, node: str, family: Family) -> Netns:
         """The node's namespace with its rules of the family loaded."""
@@ -140,7 +157,7 @@ class Site:
     def origin(self, packet: Packet, node: str) -> Place:
         """The place of the packet's source: a node, a pod, or a pod network of ``node``; else the outside."""
         address = packet.family, packet.saddr
-        if owner := self.directory.nodes.get(address):
+        if owner := self.directory.nodes.get(address) or self._observed.get(address, ("",))[0]:
             return Place(Whose.PROCESS, owner)
         if pod := self.directory.pods.get(address):
             return Place(Whose.POD, pod.node, packet.saddr)
@@ -152,6 +169,10 @@ class Site:
     def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
         """The node with the next hop's address, else the node that has the destination or runs its pod."""
         family, directory = packet.family, self.directory
+        for address in (next_hop, packet.daddr):
+            found = self._observed.get((family, address))
+            if found is not None and found[0] != node:
+                return Arrival(*found)
         other = directory.nodes.get((family, next_hop)) or directory.node_of((family, packet.daddr))
         if other and other != node and other in self.node_names:
             return Arrival(other, self.machine(other).uplink)
@@ -171,29 +192,42 @@ class Site:
         machine = self.machine(name)
         match place.whose:
             case Whose.OUTSIDE:
-                return Arrival(name, machine.uplink)
+                _, interface = self._observed.get((packet.family, packet.daddr), (name, machine.uplink))
+                return Arrival(name, interface)
             case Whose.POD:
                 return Arrival(name, machine.pod_interface)
             case Whose.PROCESS:
                 return Arrival(name, "")
 
     def _home_of(self, packet: Packet, node: str) -> str:
-        """The node that has the packet's destination or runs its pod; empty: it is outside. ``node`` is asked first."""
+        """The node that has the packet's destination or runs its pod; empty: it is outside.
+
+        An address about which nothing is known may be a pod's of a node that a packet has reached, ``node`` before all.
+        """
         family, address = packet.family, packet.daddr
-        for name in dict.fromkeys((node, self.directory.node_of((family, address)), *self.node_names)):
-            if name in self.node_names:
-                machine = self.machine(name)
-                if machine.routing.interface_of(family, address) or any(
-                    network.family is family and address in network for network in machine.pod_networks
-                ):
-                    return name
         found = self.directory.node_of((family, address))
-        return found if found in self.node_names else ""
+        if found in self.node_names:
+            return found
+        for name in dict.fromkeys((node, *self._machines)):
+            machine = self.machine(name)
+            if machine.routing.interface_of(family, address) or any(
+                network.family is family and address in network for network in machine.pod_networks
+            ):
+                return name
+        return ""
 
     # --- what an exchange asks ----------------------------------------------------------------------------------------
 
     def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
-        return self.ends.reaction(end, packet)
+        """How the end of a packet's way reacts."""
+        reaction = self.ends.reaction(end, packet)
+        machine = self.machine(end.node) if end.whose is Whose.PROCESS else None
+        if machine is None or machine.sockets is None:
+            return reaction
+        listener = machine.listener(packet)
+        if listener is None:
+            return Closed("no socket is bound there")
+        return Answers(listener.program) if isinstance(reaction, Closed) else reaction
 
     def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
         own = self.machine(node).routing.is_local(dialled.family, dialled.address)

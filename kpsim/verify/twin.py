@@ -98,6 +98,9 @@ class Twin:
         self._routing = machine.routing.with_routes(self.canaries.local_route)
         self.model = Netns("node", self._routing, machine.sysctls)
         self._held = ""  # the rules as Linux saved them after loading
+        self._begun_ns = self.clock.now_ns()  # when the latest batch was sent
+        self.latest_ns = (0, 0)  #: when the latest batch was sent, and when the model followed it
+        self.slack_s = 0.0  #: how far the two clocks of a timer may be apart, as this machine was busy
         self._refused: Counter[int] = Counter()  # numbers of packets that routing refused, by source
 
     def close(self) -> None:
@@ -144,6 +147,7 @@ class Twin:
         before, behind = self.canaries.flock(), self.canaries.flock()
         sent = [*(c.shot for c in before), *map(self._bound, shots), *(c.shot for c in behind)]
         self.linux.add_pods(a for shot in shots for a in (shot.packet.saddr, shot.packet.daddr))
+        self._begun_ns = self.clock.now_ns()
         heard, strays = self.linux.transmit(sent, wait_for_last=True)
         self.canaries.check(before, heard[: len(before)])
         self.canaries.check(behind, heard[-len(behind) :])
@@ -161,6 +165,7 @@ class Twin:
         shot = self._bound(shot)
         self.linux.add_pods((shot.packet.saddr, shot.packet.daddr))
         behind = self.canaries.flock()[:1] if canary else []
+        self._begun_ns = self.clock.now_ns()
         heard, strays = self.linux.transmit([shot, *(c.shot for c in behind)], wait_for_last=canary)
         self.canaries.check_seen(behind, heard[1:])
         heard = heard[:1]
@@ -184,6 +189,8 @@ class Twin:
         """Sends a batch that went through Linux through the model, and compares."""
         now_ns = self.clock.now_ns()
         entries = self._entries([shot.packet for shot in shots])
+        self.latest_ns = self._begun_ns, now_ns
+        self.slack_s = max(self.slack_s, (self.clock.now_ns() - self._begun_ns) / SECOND_NS)
         found = [self._follow(*each, now_ns, trace=trace) for each in zip(shots, heard, entries, strict=True)]
         return [self._with_connection(each, entry, now_ns) for each, entry in zip(found, entries, strict=True)]
 
@@ -250,7 +257,8 @@ class Twin:
         if packet.related is not None or odd:
             return exchange
         found = self.model.conntrack.lookup(tuple_of(packet), now_ns)
-        differences = connection_differences(found.entry if found else None, real, now_ns)
+        tolerance_s = TIMER_TOLERANCE_S + self.slack_s
+        differences = connection_differences(found.entry if found else None, real, now_ns, tolerance_s)
         return replace(exchange, differences=(*exchange.differences, *differences)) if differences else exchange
 
 

@@ -17,10 +17,11 @@ apiVersion: kpsim.dev/v1alpha1
 kind: Scenario
 metadata: {name: accidents}
 duration: 40s
-nodes: {count: 3, zones: [a, b], ipFamilies: [IPv4, IPv6]}
+nodes: {count: 3, zones: [a, b], ipFamilies: [IPv4, IPv6], podIPAllocation: lowestFree}
 workloads:
   - {name: web, replicas: 4, ports: [{containerPort: 8080}], termination: {preStop: {uniform: {low: 0s, high: 3s}}}}
   - {name: dns, replicas: 2, ports: [{containerPort: 53, protocol: UDP}]}
+  - {name: other, replicas: 1}
 objects:
   - apiVersion: v1
     kind: Service
@@ -40,7 +41,7 @@ delays:
   nodeMonitorGrace: 5s
 loadBalancer: {interval: 1s}
 traffic:
-  - {name: outside, service: web, via: loadBalancer, perSecond: 10, clients: 7, arrivals: poisson}
+  - {name: outside, service: web, via: loadBalancer, perSecond: 10, clients: 7, arrivals: poisson, connectTimeout: 4s}
   - {name: inside, from: pods, workload: web, service: web, perSecond: 5, ipFamily: IPv6}
   - {name: lookups, from: nodes, service: dns, perSecond: 10, sourcePorts: 2}
   - {name: long, from: nodes, service: web, perSecond: 1, long: {lasts: {exponential: {mean: 5s}}, packetEvery: 500ms}}
@@ -63,6 +64,9 @@ ACCIDENTS = (
     "failSyncs: {for: 3s}",
     "patchService: {service: web, patch: {spec: {externalTrafficPolicy: Cluster}}}",
     "patchService: {service: dns, patch: {spec: {trafficDistribution: null}}}",
+    "patchService: {service: dns, patch: {spec: {selector: {app: other}}}}",
+    "patchService: {service: dns, patch: {spec: {selector: {app: dns}}}}",
+    "scale: {workload: other, replicas: %d}",
 )
 
 
@@ -116,6 +120,14 @@ def test_invariants_of_a_run(seed: int) -> None:
         assert (c.disposition is Fate.DELIVERED) == (c.cause is Reason.NONE)
         assert c.endpoint or c.disposition is not Fate.DELIVERED
         assert c.node or c.cause is Reason.NO_HEALTHY_NODE
+        ended_ns = c.at_ns if c.broken_ns is None else c.broken_ns
+        assert (c.disposition is Fate.MISDELIVERED) == (c.cause is Reason.MISDELIVERED)
+        assert bool(c.answered_by) == (c.established or c.disposition is Fate.MISDELIVERED)
+        assert c.syn_retries == 0 or c.traffic == "outside"
+        if c.pin is not None:
+            assert c.disposition is not Fate.DELIVERED and (not c.new_flow or c.broken_ns is not None)
+            assert c.pin.entry_ns <= ended_ns + 4 * SECOND_NS
+            assert c.pin.since_ns is None or c.pin.since_ns <= ended_ns + 4 * SECOND_NS
         assert c.broken_ns is None or (c.disposition is Fate.FAILED and c.at_ns < c.broken_ns < log.duration_ns)
     totals_add_up(log)
 

@@ -126,7 +126,9 @@ def _comparison(part: Compare, family: Family, protocol: str) -> str:
             return single if protocol and isinstance(part.among, tuple) and len(part.among) == 1 else several
         case Field.TTL:
             return f"--{'ttl' if family is Family.IPV4 else 'hl'}-{_relation(part)}"
-        case Field.ICMP_TYPE | Field.ICMP_CODE:
+        case Field.ICMP_CODE:
+            raise ValueError(f"iptables cannot say {part}")
+        case Field.ICMP_TYPE:
             return _icmp(family)
         case Field.TCP_FLAGS if part.mask is None or part.mask & ~ALL_FLAGS:
             raise ValueError(f"iptables cannot say {part}")

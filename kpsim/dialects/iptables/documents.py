@@ -238,6 +238,8 @@ class _Document:
                 self._rule(table, chain, rest, at=0, inserted=True)
             case "-N" | "--new-chain", [chain]:
                 self._new_chain(table, chain)
+            case "-P" | "--policy", [_, "DROP"] if table.name == "nat":
+                raise ValueError("the table nat is not for filtering: iptables refuses -P … DROP in it")
             case "-P" | "--policy", [chain, policy]:
                 self._set_policy(table, chain, policy)
             case "-F" | "--flush", [chain]:

@@ -207,7 +207,14 @@ def _read_nat_range(text: str, family: Family) -> tuple[int | None, Interval | N
         raise NotModelled(f"NAT to a range of addresses {text}")
     if not host and not ports:
         raise ValueError(f"neither address nor port: {text!r}")
-    return (read_address(host, family) if host else None), (read_range(ports, "-") if separator else None)
+    return (read_address(host, family) if host else None), (_read_ports(ports) if separator else None)
+
+
+def _read_ports(text: str) -> Interval:
+    """A port, or a range with both of its ends."""
+    if text[:1] in ("", "-") or text.endswith("-"):
+        raise ValueError(f"not a port or a range of ports: {text!r}")
+    return read_range(text, "-")
 
 
 def _write_nat_range(family: Family, address: int | None, ports: Interval | None) -> str:
@@ -266,7 +273,7 @@ def write_snat(snat: Snat, _detail: None, form: Form) -> str:
 
 def read_masquerade(arguments: Arguments, _family: Family) -> Done:
     ports = value_of(arguments, "--to-ports")
-    return Done(Masquerade(None if ports is None else read_range(ports, "-"), _read_flags(arguments)))
+    return Done(Masquerade(None if ports is None else _read_ports(ports), _read_flags(arguments)))
 
 
 def write_masquerade(masquerade: Masquerade, _detail: None, _form: Form) -> str:

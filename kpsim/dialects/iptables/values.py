@@ -355,7 +355,9 @@ def port_reader(field: Field) -> Reader:
 
     def read(text: str, negate: bool, _family: Family) -> Read:
         ports = read_range(decimal(text) if field is Field.CT_ORIGINAL_DPORT else text)
-        if ports == ALL_PORTS and not negate and field is not Field.CT_ORIGINAL_DPORT:
+        if ports == ALL_PORTS and field is not Field.CT_ORIGINAL_DPORT:
+            if negate:
+                raise ValueError(f"no port is outside {text}: such a rule never matches, and iptables-save loses it")
             return Read(None, write_range(ports))
         return Read(Compare(field, (ports,), negate))
 
@@ -464,7 +466,8 @@ def icmp_reader(module: str) -> Reader:
             return Read(Compare(Field.ICMP_TYPE, _ANY_BYTE if kind == any_type else ((kind, kind),), negate))
         code = read_number(code_text, 255)
         if kind == any_type:
-            return Read(equal(Field.ICMP_CODE, code, negate=negate))
+            # the kernel does not look at the code then (measured)
+            return Read(Compare(Field.ICMP_TYPE, _ANY_BYTE, negate))
         return Read(Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set(frozenset({(kind, code)})), negate))
 
     return read
@@ -474,8 +477,6 @@ def write_icmp_type(part: Compare | Lookup, _detail: None, _form: Form) -> str:
     if isinstance(part, Lookup):
         ((kind, code),) = part.set.elements
         return f"{kind}/{code}"
-    if part.field is Field.ICMP_CODE:
-        return f"{ANY_ICMP_TYPE}/{part.value}"
     return "any" if part.among == _ANY_BYTE else str(part.value)
 
 

@@ -99,8 +99,6 @@ def _compared(part: Compare | EitherPort | Lookup, row: Row, detail: object, fam
             )
         case Field.ICMP_TYPE:
             return subject, str(ANY_ICMP_TYPE if part.value is None else part.value)
-        case Field.ICMP_CODE:
-            return Field.ICMP_TYPE.value, f"{ANY_ICMP_TYPE}/{part.value}"
         case Field.TTL:
             relation = {"lt": "below ", "gt": "above "}.get(row.name[-2:], "")
             return subject, relation + _value(part, row, detail, form)

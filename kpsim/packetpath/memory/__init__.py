@@ -31,6 +31,9 @@ class Touched(NamedTuple):
     counters: tuple[tuple[str, int], ...] = ()  #: counter object and the packet's length in bytes
     icmp: IcmpSpending | None = None
     buckets: tuple[tuple[Hashable, Bucket], ...] = ()  #: what rules with a limit have left
+    unsure: frozenset[Hashable] = (
+        frozenset()
+    )  #: buckets, and lists with a source, that a rule may have changed (``worlds``)
 
 
 NOTHING_TOUCHED = Touched()
@@ -42,6 +45,7 @@ class Memory:
     def __init__(self) -> None:
         self.recent = RecentLists()
         self.buckets: dict[Hashable, Bucket] = {}  #: what rules with a limit have left
+        self.unsure: set[Hashable] = set()  #: of buckets, and of lists with a source, it is not known what they hold
         self.counters: dict[str, tuple[int, int]] = {}  #: counter object → packets, bytes
         self.icmp_limiter: IcmpLimiter | None = None  #: None: every ICMP error is sent
 
@@ -58,6 +62,7 @@ class Memory:
         for touch in touched.recent:
             self.recent.commit(touch)
         self.buckets.update(touched.buckets)
+        self.unsure |= touched.unsure
         for name, size in touched.counters:
             packets, total = self.counters.get(name, (0, 0))
             self.counters[name] = packets + 1, total + size

@@ -94,6 +94,7 @@ _ERRORS = {
 _CLOSE_NS = 300 * MILLISECOND_NS  #: how near to the end of an affinity it is tried
 _VISITORS = 5  #: clients who come again before and after the end of an affinity
 _RECENT_TALKS = 6
+_MOST_FRONTENDS = 4
 _SHORT_AFFINITY_S = 2
 _OTHER_WINDOWS = [window for window in Window if window is not Window.EXACT]
 _SOURCE_PORTS = (40000, 40000, 40000, 40001, 700, 300)  #: few ports, from each class that masquerading keeps (K-2.3)
@@ -171,6 +172,7 @@ class _Drawing:
         #: frontends of Services with endpoints, and those of Services with affinity
         self._served = [f for f in around.frontends if services[f] in self._changeable]
         self._sticky = [f for f in around.frontends if f.address is not None and services[f] in sticky]
+        self._datagrams = [f for f in self._served if f.protocol == "udp"]
         short = {
             f"{s.metadata.namespace}/{s.metadata.name}": seconds
             for s in state.services
@@ -190,7 +192,7 @@ class _Drawing:
             (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (8, "odd"),
             (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (3, "stray error"),
             (4 if self._services else 0, "service"), (2 if self._configuration is not None else 0, "restart"),
-            (8 if self._fleeting and self._patience > 1 else 0, "visits"),
+            (8 if self._fleeting and self._patience > 1 else 0, "visits"), (6 if self._datagrams else 0, "stale"),
         ):  # fmt: skip
             case "go on":
                 return [self._go_on()]
@@ -217,6 +219,8 @@ class _Drawing:
                 return [self._restart()]
             case "visits":
                 return self._visits()
+            case "stale":
+                return self._stale()
             case _:
                 return self._crowd()
 
@@ -363,10 +367,28 @@ class _Drawing:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def _change(self) -> ChangeEndpoints:
-        """Changes a Service's endpoints: each stays, goes or terminates, or all go, or all are as in the beginning."""
+    def _stale(self) -> list[SequenceStep]:
+        """Datagrams to all frontends of a Service, then a change of its endpoints, and the datagrams once more: kube-proxy
+        ends the flows whose endpoint is gone (CT-2).
+        """
+        services, around = self._around.site.directory.services, self._around
+        service = pick(self._choices, sorted({services[f] for f in self._datagrams}))
+        clients = [Client(Sender.EXTERNAL, source) for source in around.outsiders]
+        steps: list[SequenceStep] = []
+        for frontend in [f for f in self._datagrams if services[f] == service][:_MOST_FRONTENDS]:
+            dialled = around.dialled(frontend)[0]
+            for client in clients:
+                opening = self._opening(client, dialled, pick(self._choices, _SOURCE_PORTS))
+                steps += self._first(opening) if opening is not None else []
+        again = [Retransmit(step.flow) for step in steps if isinstance(step, FirstPacket)]
+        return [*steps, self._change(service), *again]
+
+    def _change(self, service: str = "") -> ChangeEndpoints:
+        """Changes the endpoints of a Service, or of this one: each stays, goes or terminates, or all go, or all are as in
+        the beginning.
+        """
         choices, family = self._choices, self._around.family
-        service = pick(choices, self._changeable)
+        service = service or pick(choices, self._changeable)
         addresses = dict.fromkeys(
             endpoint.addresses[0] for each in slices_of(self._state, service, family) for endpoint in each.endpoints
         )
