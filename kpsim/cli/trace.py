@@ -225,15 +225,8 @@ def trace(
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
-    from kpsim.cli.unused import print_notes
-
     depth = _depth(minimal, summary, detailed)
-    print_notes(context)
-    if pcap is not None:
-        from kpsim.outputs import check_file
-
-        check_file(pcap)
-        go_on_without_reader()
+    _begin(context, pcap)
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
@@ -285,6 +278,18 @@ def _observe(site: "Site", node: str, network: list[Path], in_interface: str) ->
         site.place(node, applied(site.machine(node), read_observed(network)))
     if in_interface:
         site.let_in(node, in_interface)
+
+
+def _begin(context: typer.Context, pcap: Path | None) -> None:
+    """Say which options have no effect, and make sure that the capture can be written."""
+    from kpsim.cli.unused import notes
+    from kpsim.outputs import check_file
+
+    for text in notes(context, context.params):
+        note(text)
+    if pcap is not None:
+        check_file(pcap)
+        go_on_without_reader()
 
 
 def _depth(minimal: bool, summary: bool, detailed: bool) -> "Depth":
