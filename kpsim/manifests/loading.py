@@ -3,20 +3,20 @@
 Counterpart: ``kubectl apply`` to an empty cluster, and its controllers' first pass.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kpsim.bulk import without_collector
 from kpsim.cluster import ClusterState
 from kpsim.config import Mode, ProxyConfig
-from kpsim.errors import InputError
+from kpsim.errors import InputError, printable
 from kpsim.inputs import Json, Stdin
 from kpsim.manifests.admission import admit, typed_objects
 from kpsim.manifests.assumed import assume_nodes, missing_notes
 from kpsim.manifests.derived import derive_from_pods, mirror_endpoints
 from kpsim.manifests.kinds import skipped_notes, sort_documents
-from kpsim.manifests.places import printable, problems_of
+from kpsim.manifests.places import problems_of
 from kpsim.manifests.proxy_sources import find_proxy_settings
 from kpsim.manifests.reading import read_paths
 from kpsim.manifests.remarks import remarks
@@ -35,6 +35,7 @@ class Loaded:
     proxy_config: Json | None = None
     config: ProxyConfig | None = None
     notes: tuple[str, ...] = ()
+    exact: Mapping[str, int] = field(default_factory=dict)  #: settings of flags that no document can say (CFG-2.2.2)
 
 
 def load_manifests(
@@ -99,4 +100,5 @@ def _load(
         proxy_config=settings.json,
         config=settings.config,
         notes=tuple(map(printable, notes)),
+        exact=settings.exact,
     )
