@@ -36,6 +36,14 @@ def service(name: str, address: str, **spec: Any) -> Json:
     }  # fmt: skip
 
 
+def slice_of(name: str, number: int, address: str) -> Json:
+    return {
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": f"{name}-{number}", "namespace": "shop", "labels": {"kubernetes.io/service-name": name}},
+        "ports": [{"name": "http", "port": 80}], "endpoints": [{"addresses": [address]}],
+    }  # fmt: skip
+
+
 SAMPLE: Json = {
     "apiVersion": "kpsim.dev/v1alpha1",
     "kind": "Scenario",
@@ -67,6 +75,8 @@ SAMPLE: Json = {
     "objects": [
         service("web", "172.30.0.10", type="LoadBalancer", externalTrafficPolicy="Local", trafficDistribution="PreferSameZone")
         | {"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.10"}]}}},
+        service("manual", "172.30.0.13", selector={}),
+        slice_of("manual", 1, "10.99.0.1"),
         service("auto", "172.30.0.12")
         | {"metadata": {"name": "auto", "namespace": "shop", "annotations": {"service.kubernetes.io/topology-mode": "Auto"}}},
     ],
@@ -77,14 +87,25 @@ SAMPLE: Json = {
     "loadBalancer": {"interval": "500ms", "unhealthyThreshold": 2, "healthyThreshold": 2},
     "events": [
         {"at": "1s", "createService": service("other", "172.30.0.11", selector={"app": "none"})},
+        {"at": "1200ms", "createEndpointSlice": slice_of("manual", 2, "10.99.0.2")},
+        {"at": "1300ms", "patchEndpointSlice": {
+            "endpointSlice": "shop/manual-1", "patch": {"endpoints": [{"addresses": ["10.99.0.7"]}]},
+        }},
         {"at": "1500ms", "rollout": {"workload": "web", "maxSurge": 1, "maxUnavailable": 1}},
+        {"at": "2s", "readiness": {"workload": "web", "count": 1, "nodes": [], "ready": False, "for": "1s"}},
+        {"at": "2200ms", "taintNode": {"node": "n2", "key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}},
         {"at": "3s", "patchService": {"service": "shop/web", "patch": {"spec": {"internalTrafficPolicy": "Local"}}}},
+        {"at": "3500ms", "untaintNode": {"node": "n2", "key": "ToBeDeletedByClusterAutoscaler"}},
+        {"at": "3800ms", "cordon": {"node": "n1"}},
         {"at": "4s", "scale": {"workload": "web", "replicas": 5}},
         {"at": "4500ms", "failSyncs": {"nodes": ["n1"], "count": 2}},
+        {"at": "4700ms", "uncordon": {"node": "n1"}},
+        {"at": "4900ms", "deleteEndpointSlice": {"endpointSlice": "shop/manual-1"}},
         {"at": "5s", "crash": {"workload": "web", "count": 1, "nodes": [], "restarts": True}},
         {"at": "6s", "deletePods": {"workload": "web", "count": 1, "nodes": [], "force": False}},
         {"at": "6500ms", "restartProxy": {"nodes": ["n2"], "down": "300ms"}},
         {"at": "7s", "deleteService": {"service": "shop/other"}},
+        {"at": "7500ms", "drain": {"node": "n2"}},
         {"at": "8s", "nodeDown": {"nodes": ["n3"]}},
         {"at": "10500ms", "nodeUp": {"nodes": ["n3"]}},
     ],
@@ -95,6 +116,7 @@ SAMPLE: Json = {
         },
         {"name": "pods", "from": "pods", "workload": "client", "service": "shop/web", "port": "http", "perSecond": 5,
          "long": {"lasts": "2s", "packetEvery": "500ms"}},
+        {"name": "manual", "from": "nodes", "service": "shop/manual", "port": "http", "perSecond": 2, "connectTimeout": "1500ms"},
         {"name": "selves", "from": "pods", "workload": "web", "service": "shop/auto", "port": "http", "perSecond": 4},
         {"name": "nodes", "from": "nodes", "nodes": ["n1"], "service": "shop/web", "port": "http", "perSecond": 3},
         {"name": "refused", "from": "outside", "service": "shop/other", "via": "clusterIP", "port": "dns", "perSecond": 10,
@@ -142,6 +164,17 @@ def fields(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tupl
 
 #: by field: values to try, of which one must change a run that is accepted
 VALUES: dict[str, tuple[Any, ...]] = {
+    "nodes.podIPAllocation": ("lowestFree",), "delays.unreachableToleration": ("100ms",), "traffic.connectTimeout": ("100ms", "4s"),
+    "events.readiness": (None,), "events.readiness.workload": ("client",), "events.readiness.count": (3,),
+    "events.readiness.nodes": (["n1"], ["n2"], ["n3"]), "events.readiness.ready": (True,), "events.readiness.for": ("3s",),
+    "events.taintNode": (None,), "events.taintNode.node": ("n1",), "events.taintNode.key": ("other",),
+    "events.taintNode.effect": ("NoExecute",), "events.untaintNode": (None,), "events.untaintNode.node": ("n1",),
+    "events.untaintNode.key": ("other",), "events.cordon": (None,), "events.cordon.node": ("n2",), "events.uncordon": (None,),
+    "events.uncordon.node": ("n2",), "events.drain": (None,), "events.drain.node": ("n1",), "events.createEndpointSlice": (None,),
+    "events.patchEndpointSlice": (None,), "events.patchEndpointSlice.endpointSlice": ("shop/manual-2",),
+    "events.patchEndpointSlice.patch": ({"endpoints": []},), "events.deleteEndpointSlice": (None,),
+    "events.deleteEndpointSlice.endpointSlice": ("shop/manual-2",),
+
     "apiVersion": ("kpsim.dev/v2",), "kind": ("Other",), "metadata": ({"name": "renamed"},), "metadata.name": ("renamed",),
     "description": ("other",), "seed": (2,), "duration": ("13s",),
     "nodes": ({"count": 3},), "nodes.count": (2,), "nodes.zones": (["a"],), "nodes.ipFamilies": (["IPv4", "IPv6"],),
