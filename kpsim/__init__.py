@@ -11,10 +11,10 @@ The functions mirror the command line::
 A function imports what it needs when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # importing typing would take longer than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from kpsim.explore import Cluster, load, rules, trace
     from kpsim.result import RunResult, frames, run
 
@@ -33,8 +33,10 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _HOME:
+        from importlib import import_module
+
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'kpsim' has no attribute {name!r}")
 

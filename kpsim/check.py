@@ -6,7 +6,6 @@ as first packets that end differently.
 
 import enum
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from kpsim.comparison.documents import run_differences
-from kpsim.errors import InputError, Problem
-from kpsim.inputs import decoded, is_stream, json_object, kind_of_file, read_bytes, read_text
-from kpsim.manifests.places import printable
+from kpsim.effort import permit
+from kpsim.errors import InputError, Problem, printable
+from kpsim.inputs import decoded, is_stream, json_object, kind_of_file, read_bytes, read_text, walk_directory
+from kpsim.outputs import write_file
 from kpsim.recording import load_recording
-from kpsim.replay import Replay
+from kpsim.replay import Replay, effort_of
 from kpsim.scenarios import scenario_names
 
 RECORDING_SUFFIX, EXPECTED_SUFFIX = ".recording.jsonl", ".expected.jsonl"
@@ -96,7 +96,7 @@ def _search(folder: Path, problems: list[Problem], note: Callable[[str], None]) 
 
     found: list[Path] = []
     unknown: list[Path] = []
-    for inside, folders, names in os.walk(folder, onerror=refused):
+    for inside, folders, names in walk_directory(folder, refused):
         folders.sort()
         for file in (Path(inside, name) for name in names):
             if is_stream(file):
@@ -147,20 +147,23 @@ def _may_be_scenario(file: Path) -> bool:
     return _SCENARIO.search(text) is not None
 
 
-def check(path: Path | str, *, update: bool = False) -> Checked:
-    """Checks one scenario or recording. ``update`` rewrites a recording's expected output if it changed."""
+def check(path: Path | str, *, update: bool = False, long: bool = False) -> Checked:
+    """Checks one scenario or recording. ``update`` rewrites a recording's expected output if it changed.
+
+    What would take hours is UNREADABLE unless ``long``.
+    """
     recording = str(path).endswith(".jsonl")
     kind = "recording" if recording else "scenario"
     try:
-        return _check_recording(Path(path), update=update) if recording else _check_scenario(path)
+        return _check_recording(Path(path), update=update, long=long) if recording else _check_scenario(path, long=long)
     except InputError as error:
         return Checked(str(path), kind, Verdict.UNREADABLE, tuple(map(str, error.problems)))
 
 
-def _check_scenario(path: Path | str) -> Checked:
+def _check_scenario(path: Path | str, *, long: bool) -> Checked:
     from kpsim.result import run
 
-    failed = tuple(str(result) for result in run(path).expectations if not result.holds)
+    failed = tuple(str(result) for result in run(path, long=long).expectations if not result.holds)
     return Checked(str(path), "scenario", Verdict.DIFFERS if failed else Verdict.HOLDS, failed)
 
 
@@ -173,8 +176,9 @@ def expected_path(recording: Path) -> Path:
     return recording.with_name(stem + EXPECTED_SUFFIX)
 
 
-def _check_recording(path: Path, *, update: bool) -> Checked:
+def _check_recording(path: Path, *, update: bool, long: bool) -> Checked:
     replay = Replay(load_recording(path))
+    permit(effort_of(replay.recording), long=long)
     outcomes = [json.loads(outcome.to_line()) for outcome in replay.outcomes()]
     beside = expected_path(path)
     if not beside.exists():
@@ -187,7 +191,7 @@ def _check_recording(path: Path, *, update: bool) -> Checked:
 
             statements = first_packet_differences(replay, expected, outcomes) + statements  # packets matter most
     if statements and update:
-        beside.write_text("".join(map(_line, outcomes)), encoding="utf-8")
+        write_file(beside, "".join(map(_line, outcomes)))
     moved = Verdict.UPDATED if update else Verdict.DIFFERS
     return Checked(str(path), "recording", moved if statements else Verdict.HOLDS, tuple(statements))
 

@@ -8,6 +8,24 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Escape every character that a terminal cannot show or would obey, but for those to ``keep``.
+
+    Characters that JSON itself escapes become ``\\n`` or ``\\x1b``. All others become what JSON may say for them, such as
+    ``\\u202e``, so that a printed JSON text means what it meant.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if character < " ":
+        return character.encode("unicode_escape").decode()
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
 class KpsimError(Exception):
     """Base of every error that kpsim raises on purpose."""
 
@@ -16,7 +34,10 @@ class KpsimError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the input, and where: file, document number (from 1), line (from 1), JSON path."""
+    """One thing wrong with the input, and where: file, document number (from 1), line (from 1), JSON path.
+
+    As text it is one line that shows control characters escaped.
+    """
 
     message: str
     file: str | None = None
@@ -31,7 +52,7 @@ class Problem:
         if self.document is not None and self.document > 1:
             place += f" (document {self.document})"
         parts = [part for part in (place, self.path, self.message) if part]
-        return ": ".join(parts)
+        return printable(": ".join(parts))
 
 
 class InputError(KpsimError):

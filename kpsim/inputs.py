@@ -2,9 +2,10 @@
 
 import codecs
 import json
+import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
@@ -42,6 +43,26 @@ def kind_of_file(path: Path | str) -> str:
         return "a link that leads nowhere" if Path(path).is_symlink() else "nothing"
     kinds = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
     return next((words for test, words in kinds if test(mode)), "a device")
+
+
+#: files and directories below one that is searched: a repository has fewer, a whole machine has more
+MOST_ENTRIES = 200_000
+
+
+def walk_directory(
+    folder: Path | str, refused: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield what ``os.walk`` yields. InputError if there is more below than anybody means.
+
+    Links to directories are not followed. ``refused`` is called for a directory that cannot be read.
+    """
+    seen = 0
+    for inside, folders, names in os.walk(folder, onerror=refused):
+        seen += len(folders) + len(names)
+        if seen > MOST_ENTRIES:
+            why = f"holds more than {MOST_ENTRIES:,} files and directories: name the one with the files that are meant"
+            raise InputError(Problem(why, file=str(folder)))
+        yield inside, folders, names
 
 
 def shown_name(path: Path | str) -> str:

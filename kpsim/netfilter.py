@@ -37,7 +37,7 @@ from kpsim.conntrack import Clash, Destroyed, Entry
 from kpsim.packet import Packet
 from kpsim.packetpath import delivery, tracking
 from kpsim.packetpath.chains import run_base_chain
-from kpsim.packetpath.chooser import Chooser, explore
+from kpsim.packetpath.chooser import Chooser, ScriptedChooser, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
 from kpsim.packetpath.memory import Touched
@@ -45,7 +45,7 @@ from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
-from kpsim.packetpath.worlds import SameDraws, UnknownEnd, World, settled
+from kpsim.packetpath.worlds import ONLY_WORLD, SameDraws, UnknownEnd, World, settled
 from kpsim.programmed import Programmed
 from kpsim.ruleset import Chain, ChainType, Hook, RuleReference, Ruleset, Table
 from kpsim.sysctls import Sysctls
@@ -106,6 +106,7 @@ class Netns(NodeFacts):
 
         Connections and affinity lists stay, except lists that no rule uses any longer (K-4.2).
         """
+        self.version = object()
         self.programmed[programmed.family] = programmed
         self._arrange(programmed.family)
         self.memory.retain(lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)))
@@ -153,6 +154,7 @@ class Netns(NodeFacts):
         clash, as on two processors (K-6.8). If the ``clash`` is LOST, the walk's result does not hold: the packet is
         dropped.
         """
+        self.version = object()
         delete = self.conntrack.delete
         ended = tuple(gone for gone in effects.destroyed if delete(gone.entry.original, gone.entry.reply))
         if effects.updated is not None:
@@ -164,6 +166,7 @@ class Netns(NodeFacts):
 
     def collect(self, now_ns: int) -> tuple[Destroyed, ...]:
         """Runs a round of the connection table's collector (CT-3.9, CT-7.4). Returns the entries that it removed."""
+        self.version = object()
         return self.conntrack.collect(now_ns, self.sysctls)
 
     def interface_down(self, name: str) -> tuple[Destroyed, ...]:
@@ -171,6 +174,7 @@ class Netns(NodeFacts):
 
         Returns those connections. KeyError if there is no such interface.
         """
+        self.version = object()
         self.routing = self.routing.without(name)
         return self.conntrack.interface_down(name)
 
@@ -179,6 +183,7 @@ class Netns(NodeFacts):
 
         Returns those connections. KeyError if there is no such interface.
         """
+        self.version = object()
         self.routing = self.routing.without_address(name, address)
         return self.conntrack.address_removed(name, address.family, address.value)
 
@@ -280,6 +285,8 @@ def walk(
     Otherwise the packet arrives by ``packet.in_interface``; if that is empty, by the interface that leads back to its
     source. ``indexed=False`` tries every rule instead of those that the index finds.
     """
+    if isinstance(chooser, ScriptedChooser) and chooser.ways is not None:
+        return _walk(netns, packet.copy(), now_ns, chooser, ONLY_WORLD, local=local, trace=trace, indexed=indexed)
     draws = SameDraws(chooser)
 
     def once(world: World) -> Walk:
@@ -442,14 +449,19 @@ def expand(
     trace: bool = False,
     indexed: bool = True,
     as_written: bool = False,
+    limit: int | None = None,
+    merge: bool = True,
 ) -> list[tuple[Fraction, Walk]]:
     """Every outcome of a packet with its exact probability, in the order of the rules. The probabilities sum to 1.
 
     ``as_written``: probabilities printed as 1/k count as exactly 1/k, not as the kernel's threshold / 2³¹ (K-5). Source
     ports that the kernel draws are not enumerated; ``Walk.source_port_drawn`` says that one was drawn.
+
+    Ways through the rules that lead to the same state are one outcome, which the first of them stands for;
+    ``merge=False`` keeps them apart. TooManyWays (an InputError that names the chains) after ``limit`` ways.
     """
 
     def once(chooser: Chooser) -> Walk:
         return walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, trace=trace, indexed=indexed)
 
-    return list(explore(once, as_written=as_written))
+    return list(explore(once, as_written=as_written, limit=limit, merge=merge))

@@ -13,9 +13,11 @@ from typing import Any
 from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import resolve
+from kpsim.effort import SYNC_ENDPOINT_S, SYNC_S, Effort
 from kpsim.inputs import Json
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner
 from kpsim.kubeproxy.stale_flows import UdpFlow
+from kpsim.objects import EndpointSlice
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier, SyncResult
 from kpsim.recording import FLOW_FIELDS, Recording, SyncStep, WatchStep
@@ -222,3 +224,17 @@ class Replay:
                 }
             )
         return found
+
+
+def effort_of(recording: Recording) -> Effort:
+    """How long a recording would take to replay: its syncs, each with all endpoints."""
+    watched = [step for step in recording.steps if isinstance(step, WatchStep)]
+    endpoints = sum(len(step.object.endpoints) for step in watched if isinstance(step.object, EndpointSlice))
+    if recording.has_syncs:
+        syncs = len(recording.steps) - len(watched)
+    else:
+        times = [step.at_ns for step in watched if step.at_ns is not None]
+        span_ns = max(times) - min(times) if times else 0
+        period_ns = max(recording.config.sync_period_ns, 1)
+        syncs = min(len(watched), span_ns // max(recording.config.min_sync_period_ns, 1) + 1) + span_ns // period_ns
+    return Effort(syncs * (SYNC_S + endpoints * SYNC_ENDPOINT_S), f"{syncs:,} syncs with up to {endpoints:,} endpoints")

@@ -1,15 +1,17 @@
 """The result of a scenario run: the Python interface of ``kpsim run``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kpsim.config import Mode
+from kpsim.effort import permit
 from kpsim.reports.expectations import ExpectationResult, evaluate_all, failed, parse_expectations
 from kpsim.reports.figures import figures
 from kpsim.scenario import Scenario, load_scenario
+from kpsim.scenario.effort import effort_of
 from kpsim.simulation import Progress
 from kpsim.simulation import run as simulate
 from kpsim.simulation.runlog import RunLog
@@ -92,10 +94,13 @@ def run(
     seed: int | None = None,
     settings: Sequence[str] = (),
     progress: Progress | None = None,
+    long: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Run a scenario: a loaded one, a file, or a built-in by name. ``settings`` are ``path=value`` overrides.
 
-    InputError names file, line and field of everything that is wrong in the scenario and its expectations.
+    ``note`` is called before a run of minutes. InputError names file, line and field of everything that is wrong in the
+    scenario and its expectations, and refuses a run of hours unless ``long``.
     """
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(str(scenario), settings=settings)
@@ -106,6 +111,7 @@ def run(
     if mode is not None:
         scenario = scenario.with_mode(str(mode))
     _check_names(scenario)
+    permit(effort_of(scenario), long=long, note=note)
     return RunResult(scenario, simulate(scenario, progress=progress))
 
 

@@ -85,7 +85,7 @@ def test_exploring_yields_every_outcome_with_its_probability_and_the_last_draw_c
     found = list(explore(run))
     assert found == [
         (Fraction(1, 4), "left"),
-        (Fraction(1, 4), "right 0"), (Fraction(1, 4), "right 2"), (Fraction(1, 4), "right 1"),
+        (Fraction(1, 4), "right 0"), (Fraction(1, 4), "right 1"), (Fraction(1, 4), "right 2"),
     ]  # fmt: skip
 
 

@@ -1,85 +1,99 @@
 """The command line. Each command imports what it needs when it runs, so that ``--help`` and short commands start fast.
 
-Exit codes: 0 holds; 1 an expectation or check failed; 2 bad input or usage; 3 internal error.
+Exit codes: 0 holds; 1 an expectation or check failed; 2 bad input or usage; 3 internal error; 130 interrupted.
 """
 
-import io
-import os
 import sys
 
-import typer
+TYPE_CHECKING = False  # typing and signal take a moment to import, in which an interrupt would find nobody
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any, NoReturn
 
-from kpsim import __version__
-from kpsim.errors import InputError, KpsimError
+    from kpsim.cli.application import app, print_problems
 
-app = typer.Typer(
-    name="kpsim",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="What will kube-proxy 1.36 do to this packet, on this node, at this moment? An offline simulator.",
-)
+__all__ = ["app", "main", "print_problems"]
+
+_INTERRUPTED = 130  #: what shells say of a command that SIGINT ended
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"kpsim {__version__} (models kube-proxy 1.36)")
-        raise typer.Exit
+def __getattr__(name: str) -> "Any":
+    """Import typer and the application only when asked: an interrupt that comes during that finds ``main`` waiting."""
+    if name in ("app", "print_problems"):
+        from kpsim.cli import application
+
+        return getattr(application, name)
+    raise AttributeError(f"module 'kpsim.cli' has no attribute {name!r}")
 
 
-@app.callback()
-def _root(
-    version: bool = typer.Option(
-        False, "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
-    ),
-) -> None:
-    """Options that every command shares."""
+class _Interrupts:
+    """Raises KeyboardInterrupt at SIGINT, and remembers it: a library may take it for an error of its own."""
+
+    came = False
+    _taken = False
+
+    def begin(self) -> None:
+        import signal
+
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return
+        try:
+            signal.signal(signal.SIGINT, self._handle)
+        except ValueError:
+            return  # not the main thread, which alone gets signals
+        self._taken = True
+
+    def _handle(self, _number: int, _frame: "FrameType | None") -> "NoReturn":
+        self.came = True
+        raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """From now on nothing is left to interrupt: SIGINT ends neither the last words nor the interpreter's own end."""
+        if not self._taken:
+            return
+        import atexit
+        import signal
+
+        if self.came:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        else:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
-def main() -> None:
+def main() -> "NoReturn":
     """Entry point: run a command, and turn errors into messages and exit codes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for arrows, if the encoding has none
+    streams = sys.stdout, sys.stderr
+    code = _INTERRUPTED
+    interrupts = _Interrupts()
     try:
-        from kpsim.cli import commands  # noqa: F401 - registers the commands
-
-        app(prog_name="kpsim")  # also as python -m kpsim
-    except KpsimError as error:
-        print_problems(error)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader is gone, as after `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        interrupts.begin()
+        code = _run()
     except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:  # for example a full disk
-        if os.environ.get("KPSIM_DEBUG"):
-            raise
-        name = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {name}{error.strerror or error}", err=True)
-        sys.exit(2)
-    except RecursionError:
-        typer.echo("error: the input is nested too deeply", err=True)
-        sys.exit(2)
-    except Exception as error:
-        if os.environ.get("KPSIM_DEBUG"):
-            raise
-        typer.echo(f"internal error: {type(error).__name__}: {error} (KPSIM_DEBUG=1 shows where)", err=True)
-        sys.exit(3)
+        interrupts.came = True
+    finally:
+        interrupts.end()
+        sys.stdout, sys.stderr = streams
+    if interrupts.came:
+        code = _INTERRUPTED
+        _last_words("interrupted")
+    sys.exit(code)
 
 
-#: how many problems of one input are shown; the others are counted
-MAX_SHOWN = 25
+def _run() -> int:
+    from kpsim.cli.printing import guarded
+
+    sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr, quiet=True)
+    from kpsim.cli.application import run_command
+
+    return run_command()
 
 
-def print_problems(error: KpsimError) -> None:
-    """Print one line for each problem on stderr."""
-    if not isinstance(error, InputError):
-        typer.echo(f"error: {error}", err=True)
-        return
-    for problem in error.problems[:MAX_SHOWN]:
-        typer.echo(f"error: {problem}", err=True)
-    if len(error.problems) > MAX_SHOWN:
-        typer.echo(f"… and {len(error.problems) - MAX_SHOWN} more", err=True)
+def _last_words(text: str) -> None:
+    for stream, words in ((sys.stdout, ""), (sys.stderr, f"{text}\n")):
+        try:
+            if stream is not None:
+                stream.write(words)
+                stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody reads it

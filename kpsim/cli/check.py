@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import Format, FormatOption, complete_scenario
+from kpsim.cli.options import Format, FormatOption, LongOption, complete_scenario, path_given
+from kpsim.cli.printing import go_on_without_reader, note
 
 #: how many lines of one check are shown without ``--all``
 MOST_LINES = 30
@@ -26,24 +27,31 @@ def check(
             help="Scenarios (files or built-in names), recordings, or directories of both.",
             show_default=False,
             autocompletion=complete_scenario,
+            parser=path_given,
         ),
     ],
     update: Annotated[
         bool, typer.Option("--update", help="Rewrite the expected output of recordings after showing what moved.")
     ] = False,
     junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit report.", dir_okay=False)
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit report.", parser=path_given)
     ] = None,
     all_lines: Annotated[bool, typer.Option("--all", help="Show every difference, however many.")] = False,
+    long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Check scenarios' expectations, and recordings against the output beside them. Exit code 1 if something moved."""
     from kpsim.check import Verdict, find, junit_xml
     from kpsim.check import check as check_one
+    from kpsim.outputs import check_file, write_file
 
+    if junit is not None:
+        check_file(junit)
+    if junit is not None or update:
+        go_on_without_reader()
     results = []
-    for path in find(paths, lambda text: typer.echo(f"note: {text}", err=True)):
-        result = check_one(path, update=update)
+    for path in find(paths, note):
+        result = check_one(path, update=update, long=long)
         results.append(result)
         if format is Format.TEXT:
             typer.echo(f"{result.verdict:<10}  {result.name}")
@@ -58,7 +66,7 @@ def check(
         ]
         typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
     if junit is not None:
-        junit.write_text(junit_xml(results), encoding="utf-8")
+        write_file(junit, junit_xml(results))
     bad = [result for result in results if not result.good]
     if format is Format.TEXT:
         typer.echo(f"{len(results) - len(bad)} of {len(results)} hold")

@@ -14,6 +14,15 @@ from kpsim.config import Mode
 from kpsim.errors import InputError, Problem, UnsupportedRule
 
 
+def path_given(text: str) -> Path:
+    """Read a path. An empty one would be the current directory, which nobody means."""
+    if not text:
+        raise typer.BadParameter("an empty path")
+    if "\0" in text:
+        raise typer.BadParameter("a path with a NUL character")
+    return Path(text)
+
+
 class Format(enum.StrEnum):
     """The values of ``--format``."""
 
@@ -72,12 +81,14 @@ NodePortRangeOption = Annotated[
         show_default=False,
     ),
 ]
+LongOption = Annotated[bool, typer.Option("--long", help="Begin also what will take hours, by the estimate.")]
 ClusterArgument = Annotated[
     list[Path],
     typer.Argument(
         metavar="CLUSTER",
         help="Manifests (YAML or JSON files, directories, - for standard input) or one recording.",
         show_default=False,
+        parser=path_given,
     ),
 ]
 

@@ -1,9 +1,9 @@
 """Shows a progress bar on stderr during long work, on a terminal only."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kpsim.cli.printing import console
 from kpsim.simulation import Progress
 from kpsim.units import SECOND_NS
 
@@ -11,15 +11,15 @@ from kpsim.units import SECOND_NS
 @contextmanager
 def progress_bar() -> Iterator[Progress | None]:
     """Yield a function that a run calls with the time reached and the whole time, or None if there is no terminal."""
-    if not sys.stderr.isatty():
+    terminal = console(stderr=True)
+    if terminal is None:
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("simulated"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f} s"))
-    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, TimeRemainingColumn(), console=terminal, transient=True) as bar:
         task = bar.add_task("run", total=1)
 
         def show(now_ns: int, total_ns: int) -> None:

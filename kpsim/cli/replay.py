@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import Format, FormatOption, ModeOption
+from kpsim.cli.options import Format, FormatOption, LongOption, ModeOption, path_given
+from kpsim.cli.printing import note
 
 
 @app.command(
@@ -14,16 +15,19 @@ from kpsim.cli.options import Format, FormatOption, ModeOption
     epilog="Example: kpsim replay node-1.recording.jsonl --format json | jq .metrics",
 )
 def replay(
-    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A recording: JSON lines.")],
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A recording: JSON lines.", parser=path_given)],
     mode: ModeOption = None,
+    long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Replay what a kube-proxy was told and show what it programs, sync by sync."""
+    from kpsim.effort import permit
     from kpsim.recording import load_recording
-    from kpsim.replay import Replay
+    from kpsim.replay import Replay, effort_of
 
     replayed = Replay(load_recording(recording, mode=mode))
-    for note in replayed.notes:
-        typer.echo(f"note: {note}", err=True)
+    permit(effort_of(replayed.recording), long=long, note=note)
+    for text in replayed.notes:
+        note(text)
     for outcome in replayed.outcomes():
         typer.echo(outcome.to_line() if format is Format.JSON else outcome.to_text())

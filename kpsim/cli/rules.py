@@ -16,6 +16,7 @@ from kpsim.cli.options import (
     NodePortRangeOption,
     way_out,
 )
+from kpsim.cli.printing import note
 
 
 @app.command(
@@ -53,7 +54,7 @@ def rules(
             service_node_port_range=service_node_port_range,
             unknown="keep" if allow_unknown else "refuse",
         )
-    loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
+    loaded.print_notes(note)
     typer.echo(
         loaded.rules(node or loaded.default_node(assume_node), family=family.family if family else None), nl=False
     )

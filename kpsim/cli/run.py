@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import Format, FormatOption, ModeOption, complete_scenario
+from kpsim.cli.options import Format, FormatOption, LongOption, ModeOption, complete_scenario, path_given
+from kpsim.cli.printing import console, go_on_without_reader, note
 
 if TYPE_CHECKING:
     from kpsim.result import RunResult
@@ -33,18 +34,25 @@ def run(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write frames, plots and the HTML report here.", file_okay=False),
+        typer.Option("--out", metavar="DIR", help="Write frames, plots and the HTML report here.", parser=path_given),
     ] = None,
+    long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Run a scenario and say what happened to every packet. Exit code 1 if an expectation does not hold."""
     from kpsim.cli.progress import progress_bar
+    from kpsim.outputs import check_directory
     from kpsim.result import run as run_scenario
 
+    if out is not None:
+        check_directory(out)
+        go_on_without_reader()
     with progress_bar() as progress:
-        result = run_scenario(scenario, mode=mode, seed=seed, settings=set_ or (), progress=progress)
-    for note in result.scenario.notes:
-        typer.echo(f"note: {note}", err=True)
+        result = run_scenario(
+            scenario, mode=mode, seed=seed, settings=set_ or (), progress=progress, long=long, note=note
+        )
+    for text in result.scenario.notes:
+        note(text)
     if format is Format.JSON:
         typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -58,13 +66,11 @@ def run(
 
 def _print(result: "RunResult") -> None:
     """Print for a terminal at its width and in colours, else as plain text that does not depend on where it goes."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if console.is_terminal:
+    terminal = console()
+    if terminal is not None:
         from kpsim.reports.summary import print_summary
 
-        print_summary(result.log, result.expectations, console)
+        print_summary(result.log, result.expectations, terminal)
     else:
         typer.echo(result.summary(), nl=False)
 

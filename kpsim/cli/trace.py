@@ -19,9 +19,12 @@ from kpsim.cli.options import (
     ModeOption,
     NodePortRangeOption,
     SysctlOption,
+    path_given,
     way_out,
 )
+from kpsim.cli.printing import go_on_without_reader, note
 from kpsim.errors import InputError, Problem
+from kpsim.packetpath.chooser import MOST_WAYS
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
@@ -72,13 +75,13 @@ class _Asked:
     short_help="Follow a packet through the rules, and say why.",
     epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
     "In answers to probes, `by` is the rule that decided: the one that rejected or dropped the packet; of a delivered packet, "
-    "the one that sent it to its Service.",
+    "the one that sent it to its Service. `exchange` has the odds that the sender gets an answer.",
 )
 def trace(
     context: typer.Context,
     cluster: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="CLUSTER", help="Manifests, or one recording.", show_default=False),
+        typer.Argument(metavar="CLUSTER", help="Manifests, or one recording.", show_default=False, parser=path_given),
     ] = None,
     node: Annotated[
         str, typer.Option("--node", metavar="NAME", help="The node that the packet meets first.", show_default=False)
@@ -118,7 +121,11 @@ def trace(
     read_pcap: Annotated[
         Path | None,
         typer.Option(
-            "--read-pcap", metavar="FILE", help="Trace each packet of a capture, in order.", show_default=False
+            "--read-pcap",
+            metavar="FILE",
+            help="Trace each packet of a capture, in order.",
+            show_default=False,
+            parser=path_given,
         ),
     ] = None,
     partial: Annotated[
@@ -131,6 +138,7 @@ def trace(
             metavar="FILE",
             help="Answer a file of probes, JSON lines (- reads them from stdin).",
             show_default=False,
+            parser=path_given,
         ),
     ] = None,
     minimal: Annotated[bool, typer.Option("--minimal", help="A few lines, for regression tests.")] = False,
@@ -141,10 +149,18 @@ def trace(
     expand: Annotated[
         bool, typer.Option("--expand", help="Every outcome with its exact odds, to its end and back to the sender.")
     ] = False,
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit", metavar="N", help="Give up after so many ways of a packet through the rules.", min=1, max=10**9
+        ),
+    ] = MOST_WAYS,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.")] = 0,
     pcap: Annotated[
         Path | None,
-        typer.Option("--pcap", metavar="FILE", help="Write what each hop would have seen.", show_default=False),
+        typer.Option(
+            "--pcap", metavar="FILE", help="Write what each hop would have seen.", show_default=False, parser=path_given
+        ),
     ] = None,
     mode: ModeOption = None,
     family: Annotated[
@@ -157,6 +173,7 @@ def trace(
             metavar="FILE",
             help="Saved rules (iptables-save) instead of a cluster. May be repeated, once for each family or table.",
             show_default=False,
+            parser=path_given,
         ),
     ] = None,
     node_ip: Annotated[
@@ -208,15 +225,11 @@ def trace(
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
-    from kpsim.cli.unused import print_notes
-
     depth = _depth(minimal, summary, detailed)
-    print_notes(context)
+    _begin(context, pcap)
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
-        if allow_unknown and not beside:
-            raise InputError("--allow-unknown goes with --rules or --beside")
         assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown)
         site, families, now_ns, own = _cluster(cluster or [], mode, beside or [], sysctl or [], assumed)
         node = node or own
@@ -231,20 +244,19 @@ def trace(
             rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown
         )
         site, families, now_ns = _saved(machine, dst)
-    if network or in_interface:
-        _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
+    _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
         raise InputError(f"give one of {', '.join(sources)}" + (f", not {' and '.join(given)}" if given else ""))
     if probes is not None:
         _without_sender(asked, "--probes")
-        _answer_probes(probes, site, families, now_ns)
+        _answer_probes(probes, site, families, now_ns, limit)
         return
     if not node and site.node_names:
         raise InputError(f"--node is missing; there is {', '.join(site.node_names[:5])}")
     traced: list[Trace] = []
-    for each in _traces(asked, site, families, node or "node", sender, seed, expand, now_ns):
+    for each in _traces(asked, site, families, node or "node", sender, seed, expand, now_ns, limit):
         traced.append(each)
         _show(each, depth, format, first=len(traced) == 1)
     if pcap is not None:
@@ -257,6 +269,8 @@ def _observe(site: "Site", node: str, network: list[Path], in_interface: str) ->
     """Gives a node the interfaces, routes, policy rules and sockets that its own tools tell."""
     from kpsim.explore.observed import applied, read_observed
 
+    if not network and not in_interface:
+        return
     if not node:
         raise InputError("--network and --in-interface need --node, the machine that they are about")
     site.check_node(node)
@@ -264,6 +278,18 @@ def _observe(site: "Site", node: str, network: list[Path], in_interface: str) ->
         site.place(node, applied(site.machine(node), read_observed(network)))
     if in_interface:
         site.let_in(node, in_interface)
+
+
+def _begin(context: typer.Context, pcap: Path | None) -> None:
+    """Say which options have no effect, and make sure that the capture can be written."""
+    from kpsim.cli.unused import notes
+    from kpsim.outputs import check_file
+
+    for text in notes(context, context.params):
+        note(text)
+    if pcap is not None:
+        check_file(pcap)
+        go_on_without_reader()
 
 
 def _depth(minimal: bool, summary: bool, detailed: bool) -> "Depth":
@@ -290,6 +316,8 @@ def _cluster(
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
+    if assumed.allow_unknown and not beside:
+        raise InputError("--allow-unknown goes with --rules or --beside")
     with way_out():
         loaded = load(
             paths,
@@ -300,7 +328,7 @@ def _cluster(
             service_node_port_range=assumed.port_range,
             unknown="keep" if assumed.allow_unknown else "refuse",
         )
-    loaded.print_notes(lambda note: typer.echo(f"note: {note}", err=True))
+    loaded.print_notes(note)
     own = loaded.config.hostname_override if assumed.node is None else loaded.default_node(assumed.node)
     return loaded.site, loaded.families, loaded.now_ns, own
 
@@ -318,9 +346,9 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
         devices.append(HostInterface(name, tuple(part for part in addresses.split(",") if part)))
     if not any(ruleset.tables for ruleset in rulesets):
         files = " and ".join(map(str, machine.rules))
-        typer.echo(f"note: there is no table in {files}: every packet passes", err=True)
+        note(f"there is no table in {files}: every packet passes")
     if not machine.node_ips:
-        typer.echo("note: without --node-ip only loopback addresses are the machine's own", err=True)
+        note("without --node-ip only loopback addresses are the machine's own")
     site = rules_site(
         *rulesets,
         node_ips=machine.node_ips,
@@ -349,14 +377,14 @@ def _family_of_destination(dst: str) -> "Family":
     return Family.IPV6 if dst.count(":") > 1 else Family.IPV4
 
 
-def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int) -> None:
+def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int, limit: int) -> None:
     from kpsim.bulk import without_collector
     from kpsim.inputs import read_text, shown_name
     from kpsim.tracing.probes import Prober, parse_probes
 
     found = parse_probes(read_text(path).split("\n"), site, file=shown_name(path), families=families)
     with without_collector():
-        for line in Prober(site, now_ns).lines(found):
+        for line in Prober(site, now_ns, limit=limit).lines(found):
             typer.echo(line)
 
 
@@ -369,6 +397,7 @@ def _traces(
     seed: int,
     expand: bool,
     start_ns: int,
+    limit: int,
 ) -> "Iterator[Trace]":
     """Yield the trace of everything that was asked for."""
     from kpsim.tracing.probes import check_family, first_packet, made_by, sender_of
@@ -387,7 +416,7 @@ def _traces(
     check_family(packet.family, families)
     made_by(packet, sender_of(sender), asked.uid, asked.gid)
     yield trace_packet(
-        site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=start_ns
+        site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=start_ns, limit=limit
     )  # fmt: skip
 
 
@@ -419,7 +448,7 @@ def _captured(
         if not partial:
             way_out = Problem(f"--partial traces the {len(capture.packets)} packets before the damage")
             raise InputError([Problem(damage, file=str(path)), way_out])
-        typer.echo(f"note: {path}: {damage}; traced is what was read", err=True)
+        note(f"{path}: {damage}; traced is what was read")
     tracer = CaptureTracer(site, Beginning(node, sender_of(sender)), seed=seed, expand=expand)
     now_ns = start_ns
     for each in capture.packets:
@@ -431,7 +460,7 @@ def _captured(
             traced = tracer.trace(each.number, each.packet, now_ns)
             why = "no node sees it: it goes from outside to outside"
         if traced is None:
-            typer.echo(f"note: packet {each.number} of {path}: {why}", err=True)
+            note(f"packet {each.number} of {path}: {why}")
         else:
             yield traced
 

@@ -12,6 +12,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.options import (
+    AllowUnknownOption,
     AssumeNodeOption,
     BesideOption,
     ClusterCommand,
@@ -21,7 +22,10 @@ from kpsim.cli.options import (
     NodePortRangeOption,
     SysctlOption,
     complete_scenario,
+    path_given,
+    way_out,
 )
+from kpsim.cli.printing import console, go_on_without_reader, note, plain_console
 from kpsim.errors import InputError
 from kpsim.lab.tools.variants import Variant
 
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
     from kpsim.verify.runs import Question
     from kpsim.verify.subjects import Subject
     from kpsim.verify.verification import Verification
-
-_WIDTH = 160  # for output that goes to no terminal: two traces side by side
 
 
 @app.command(
@@ -58,7 +60,10 @@ def verify(
         Variant, typer.Option("--backend", help="Which iptables loads the rules: over nf_tables or legacy.")
     ] = Variant.NFT,
     probes: Annotated[
-        Path | None, typer.Option("--probes", metavar="FILE", help="Send these probes: JSON lines, as for trace.")
+        Path | None,
+        typer.Option(
+            "--probes", metavar="FILE", help="Send these probes: JSON lines, as for trace.", parser=path_given
+        ),
     ] = None,
     random: Annotated[
         int, typer.Option("--random", metavar="N", help="Send so many random probes instead of every frontend.", min=0)
@@ -83,13 +88,14 @@ def verify(
         typer.Option("--set", metavar="PATH=VALUE", help="Change one field of a scenario; may be repeated."),
     ] = None,
     beside: BesideOption = None,
+    allow_unknown: AllowUnknownOption = False,
     sysctl: SysctlOption = None,
     assume_node: AssumeNodeOption = None,
     service_node_port_range: NodePortRangeOption = "",
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="Write each case of disagreement here, to send it again.", file_okay=False
+            "--out", metavar="DIR", help="Write each case of disagreement here, to send it again.", parser=path_given
         ),
     ] = None,
     format: FormatOption = Format.TEXT,
@@ -100,6 +106,7 @@ def verify(
     """
     from kpsim.lab.requirements import require
     from kpsim.lab.rootless import become_root
+    from kpsim.outputs import check_directory
     from kpsim.sysctls import assignments
     from kpsim.verify.report import print_report
     from kpsim.verify.runs import PROBES_PER_CLUSTER, drawn, given, random_clusters, systematic
@@ -108,6 +115,9 @@ def verify(
 
     if probes is not None and random:
         raise InputError("give either --probes or --random")
+    if out is not None:
+        check_directory(out)
+        go_on_without_reader()
     require(variant, refused=become_root())
     if not paths:
         _refuse_without_cluster(
@@ -122,13 +132,15 @@ def verify(
         with_scenario = any(map(is_scenario, paths))
         if seed is not None and not (random or with_scenario):
             raise InputError("--seed goes with --random or a scenario")
-        subjects = list(
-            load_subjects(
-                paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
-                beside=beside or (), sysctls=assignments(sysctl or ()), assume_node=assume_node,
-                service_node_port_range=service_node_port_range, note=lambda text: typer.echo(f"note: {text}", err=True),
-            )
-        )  # fmt: skip
+        with way_out():
+            subjects = list(
+                load_subjects(
+                    paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
+                    beside=beside or (), unknown="keep" if allow_unknown else "refuse",
+                    sysctls=assignments(sysctl or ()), assume_node=assume_node,
+                    service_node_port_range=service_node_port_range, note=note,
+                )
+            )  # fmt: skip
         if probes is not None:
             questions, total = given(subjects, _read_probes(probes, subjects)), None
         elif random:
@@ -142,10 +154,7 @@ def verify(
     if format is Format.JSON:
         typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        print_report(report, console if console.is_terminal else Console(highlight=False, width=_WIDTH))
+        print_report(report, console() or plain_console())
     if not report.agrees:
         sys.exit(1)
 
@@ -183,15 +192,16 @@ def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
         wanted = {each.probe for each in verification.disagreements}
         lines = [json.dumps(probe_record(p), ensure_ascii=False) for p in question.probes if str(p.id) in wanted]
         if lines:
-            (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            write_file(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
         if question.manifest:
-            (folder / f"{name}.yaml").write_text(question.manifest, encoding="utf-8")
+            write_file(folder / f"{name}.yaml", question.manifest)
         if around := described(question.circumstances, question.subject.family):
-            (folder / f"{name}.around.txt").write_text(f"{around}\n", encoding="utf-8")
+            write_file(folder / f"{name}.around.txt", f"{around}\n")
         if question.steps:
             steps = "".join(f"{number} {describe(step)}\n" for number, step in enumerate(question.steps, 1))
-            (folder / f"{name}.steps.txt").write_text(steps, encoding="utf-8")
+            write_file(folder / f"{name}.steps.txt", steps)
 
+    from kpsim.outputs import write_file
     from kpsim.tracing.probes import probe_record
     from kpsim.verify.drawing.circumstances import described
     from kpsim.verify.sequences.steps import describe
@@ -202,13 +212,13 @@ def _writer(folder: Path | None) -> "Callable[[Question, Verification], None]":
 @contextmanager
 def _progress(total: int | None) -> Iterator[Callable[[str, int], None]]:
     """Show a bar on stderr, on a terminal only."""
-    if not sys.stderr.isatty():
+    terminal = console(stderr=True)
+    if terminal is None:
         yield lambda *_: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("probes"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=terminal, transient=True) as bar:
         task = bar.add_task("building", total=total)
         yield lambda subject, sent: bar.update(task, description=subject, advance=sent)

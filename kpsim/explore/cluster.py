@@ -12,6 +12,7 @@ from kpsim.addresses import Family
 from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import Host, ProxierSettings, ProxyConfig, loopback_and_uplink, resolve
+from kpsim.effort import permit
 from kpsim.errors import InputError, Problem
 from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.nodes import overwritten, sysctls_of
@@ -19,7 +20,7 @@ from kpsim.objects import EndpointSlice
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier
 from kpsim.recording import Recording, SyncStep
-from kpsim.replay import START_NS, Replay
+from kpsim.replay import START_NS, Replay, effort_of
 from kpsim.ruleset import Ruleset, united
 from kpsim.sysctls import Sysctls
 
@@ -317,6 +318,7 @@ class Cluster:
 
 def replayed(recording: Recording, beside: Ruleset | None = None) -> Replay:
     """A finished replay of a recording. The node had the rules ``beside`` before kube-proxy started."""
+    permit(effort_of(recording), long=False)
     replay = Replay(recording, beside=beside)
     for _ in replay.outcomes():
         pass

@@ -10,13 +10,13 @@ from pathlib import Path
 from kpsim.bulk import without_collector
 from kpsim.cluster import ClusterState
 from kpsim.config import Mode, ProxyConfig
-from kpsim.errors import InputError
+from kpsim.errors import InputError, printable
 from kpsim.inputs import Json, Stdin
 from kpsim.manifests.admission import admit, typed_objects
 from kpsim.manifests.assumed import assume_nodes, missing_notes
 from kpsim.manifests.derived import derive_from_pods, mirror_endpoints
 from kpsim.manifests.kinds import skipped_notes, sort_documents
-from kpsim.manifests.places import printable, problems_of
+from kpsim.manifests.places import problems_of
 from kpsim.manifests.proxy_sources import find_proxy_settings
 from kpsim.manifests.reading import read_paths
 from kpsim.manifests.remarks import remarks

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
 
-from kpsim.errors import Problem
+from kpsim.errors import Problem, printable
 
 #: keys and indexes from the top of a document
 Path = tuple[str | int, ...]
@@ -98,13 +98,6 @@ def path_before(path: Path, removed: Collection[Path]) -> Path:
             step = next(islice((index for index in count() if index not in gone), step, None))
         original = (*original, step)
     return original
-
-
-def printable(text: str) -> str:
-    """Escape every character that a terminal cannot show or would obey."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def problems_of(findings: Sequence[Finding]) -> list[Problem]:

@@ -17,7 +17,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from kpsim.errors import InputError
-from kpsim.inputs import MAX_BYTES, Stdin, decoded, is_stream, kind_of_file, read_bytes, shown_name
+from kpsim.inputs import MAX_BYTES, Stdin, decoded, is_stream, kind_of_file, read_bytes, shown_name, walk_directory
 from kpsim.manifests.places import Finding, Path, Place, Source
 from kpsim.manifests.settings_text import SettingsText, is_settings_text
 from kpsim.manifests.templates import HINT, RENDER, template_lines
@@ -99,7 +99,7 @@ def _expand(path: FilePath, reading: Reading) -> Iterable[tuple[FilePath, str]]:
         return []
     found: list[FilePath] = []
     refused: list[OSError] = []
-    for folder, folders, names in os.walk(path, onerror=refused.append):  # does not follow links to directories
+    for folder, folders, names in walk_directory(path, refused.append):  # does not follow links to directories
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = FilePath(folder, name)

@@ -4,14 +4,17 @@ Counterpart: ipt_do_table and nft_do_chain. This module sees one table at a time
 there are and when their chains run.
 """
 
-from typing import assert_never
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple, assert_never
 
 from kpsim.errors import InputError, Problem
-from kpsim.packetpath import nat
+from kpsim.packetpath import branching, nat
+from kpsim.packetpath.chooser import ScriptedChooser, TooManyWays
 from kpsim.packetpath.index import CompiledRule, compiled
 from kpsim.packetpath.reject import answer_name, error_of_drop, error_of_reject
 from kpsim.packetpath.steps import ChainEntered, ChainLeft, MayMatch, RuleMatched, Tracking
-from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
+from kpsim.packetpath.traversal import Cause, Disposition, End, Snapshot, Traversal
 from kpsim.packetpath.worlds import UnknownEnd
 from kpsim.ruleset import (
     ALL_BITS,
@@ -43,6 +46,9 @@ from kpsim.ruleset import (
 #: final
 ChainEnd = Verdict | End | None
 
+#: chains that a packet may enter before the walk begins to remember what they did: kube-proxy's rules need a dozen
+_FEW = 1000
+_MOST_CHAINS = 100_000
 _DEEPEST = 128  # the kernel refuses loops when rules are loaded; this only keeps a bad ruleset from hanging
 
 
@@ -58,15 +64,75 @@ def run_base_chain(traversal: Traversal, table: Table, chain: Chain) -> End | No
     return None
 
 
-def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> ChainEnd:  # noqa: C901 - the inner loop of every walk
+def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> ChainEnd:
     """Runs the rules of a chain and of the chains that it jumps to.
 
-    InputError if a chain that it jumps to does not exist, or if the jumps form a loop.
+    InputError if a chain that it jumps to does not exist, if the jumps form a loop, or if there is no end of them.
     """
+    if isinstance(traversal.chooser, ScriptedChooser) and traversal.chooser.ways is not None:
+        return branching.run(traversal, table, chain, partial(_run, depth=depth), partial(run_rules, depth=depth))
+    return _run(traversal, table, chain, depth)
+
+
+def _run(traversal: Traversal, table: Table, chain: Chain, depth: int) -> ChainEnd:
+    traversal.entered += 1
+    if traversal.entered > _FEW:
+        return _run_once(traversal, table, chain, depth)
+    return _run_again(traversal, table, chain, depth)
+
+
+def _run_again(traversal: Traversal, table: Table, chain: Chain, depth: int) -> ChainEnd:
     ready = compiled(chain)
     if traversal.steps is not None:
         traversal.steps.append(ChainEntered(table.key, chain.name))
-    for rule in ready.candidates(traversal.packet) if traversal.indexed else ready.rules:
+    rules = ready.candidates(traversal.packet) if traversal.indexed else ready.rules
+    left, result = run_rules(traversal, table, chain, rules, depth)
+    if not left and traversal.steps is not None:
+        traversal.steps.append(ChainLeft(table.key, chain.name, traversal.moment()))
+    return result
+
+
+def _run_once(traversal: Traversal, table: Table, chain: Chain, depth: int) -> ChainEnd:
+    """Runs a chain in a walk that has entered very many.
+
+    A chain that the packet entered in the same state before, and that drew nothing, does what it did then. Its steps
+    are not told again. TooManyWays if even so there is no end of chains.
+    """
+    if traversal.entered > _MOST_CHAINS:
+        raise TooManyWays(
+            f"a packet enters more than {_MOST_CHAINS:,} chains, {table.name}/{chain.name} and those that jump there"
+        )
+    if len(traversal.counters) + len(traversal.touches) > _FEW:
+        return _run_again(traversal, table, chain, depth)  # states that only grow never come again
+    key = (table.key, chain.name, depth, traversal.state())
+    known = traversal.seen.get(key)
+    since, drawn = len(traversal.steps or ()), traversal.drawn
+    if known is None:
+        result = _run_again(traversal, table, chain, depth)
+        if traversal.drawn == drawn:
+            traversal.seen[key] = Passed(result, traversal.snapshot(since)._replace(steps=()))
+        return result
+    assert isinstance(known, Passed)
+    traversal.restore(known.after, since)
+    if traversal.steps is not None:
+        traversal.steps.append(ChainEntered(table.key, chain.name))
+        if known.result is None:
+            traversal.steps.append(ChainLeft(table.key, chain.name, traversal.moment()))
+    return known.result
+
+
+class Passed(NamedTuple):
+    """What became of a packet in a chain."""
+
+    result: ChainEnd
+    after: Snapshot
+
+
+def run_rules(
+    traversal: Traversal, table: Table, chain: Chain, rules: Sequence[CompiledRule], depth: int
+) -> tuple[bool, ChainEnd]:
+    """Runs some rules of a chain in order. Returns whether the chain is left, and how it ended."""
+    for rule in rules:
         traversal.trying = rule.rule
         for holds in rule.first:
             if not holds(traversal):
@@ -78,18 +144,16 @@ def run_chain(traversal: Traversal, table: Table, chain: Chain, depth: int) -> C
             if isinstance(statement, Jump):
                 result = run_chain(traversal, table, _target(table, chain, statement.chain, depth), depth + 1)
                 if result is not None:
-                    return result
+                    return True, result
             elif rule.perhaps:
                 _assign_perhaps(traversal, table, chain, rule)
             elif statement is not None:
-                leaves, result = _act(traversal, table, chain, rule, statement, depth)
-                if not leaves and rule.then:
-                    leaves, result = _rest(traversal, table, chain, rule, depth)
-                if leaves:
-                    return result
-    if traversal.steps is not None:
-        traversal.steps.append(ChainLeft(table.key, chain.name, traversal.moment()))
-    return None
+                left, result = _act(traversal, table, chain, rule, statement, depth)
+                if not left and rule.then:
+                    left, result = _rest(traversal, table, chain, rule, depth)
+                if left:
+                    return True, result
+    return False, None
 
 
 def _rest(traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, depth: int) -> tuple[bool, ChainEnd]:

@@ -4,13 +4,15 @@ Counterpart: get_random_u32 in xt_statistic and in NAT port selection, and the h
 keyed by why its rule exists, not by the rule's place. So an added Service does not change the draws of other flows.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from math import prod
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from kpsim import rng
+from kpsim.errors import InputError
 from kpsim.rng import CHANCE_RANGE
 
 T = TypeVar("T")
@@ -60,8 +62,9 @@ class ScriptedChooser:
     of the kernel's rounded threshold. ``port`` and ``victim`` are not explored: they always answer 0.
     """
 
-    def __init__(self, script: tuple[int, ...] = (), *, as_written: bool = False) -> None:
+    def __init__(self, script: tuple[int, ...] = (), *, as_written: bool = False, ways: "Ways | None" = None) -> None:
         self._script = script
+        self.ways = ways  #: of the exploration that this walk is part of
         self._as_written = as_written
         self.taken: list[int] = []
         self.weights: list[tuple[Fraction, ...]] = []  #: of the branches at each decision
@@ -70,17 +73,19 @@ class ScriptedChooser:
     def weight(self) -> Fraction:
         """Probability of the decisions taken."""
         taken = [weights[branch] for branch, weights in zip(self.taken, self.weights, strict=True)]
+        if len(taken) == 1:
+            return taken[0]
         # one reduction at the end: a thousand endpoints make fractions of ten thousand digits
         return Fraction(prod(weight.numerator for weight in taken), prod(weight.denominator for weight in taken))
 
     def alternatives(self) -> list[tuple[int, ...]]:
-        """Scripts for the branches not taken after the end of the given script.
+        """Scripts for the branches not taken after the end of the given script, the next one last.
 
         Branches with probability 0 are left out.
         """
         scripts = []
         for position in range(len(self._script), len(self.taken)):
-            for branch in range(self.taken[position] + 1, len(self.weights[position])):
+            for branch in range(len(self.weights[position]) - 1, self.taken[position], -1):
                 if self.weights[position][branch]:
                     scripts.append((*self.taken[:position], branch))
         return scripts
@@ -89,10 +94,10 @@ class ScriptedChooser:
         true = fraction_as_written(threshold) if self._as_written else None
         if true is None:
             true = Fraction(threshold, CHANCE_RANGE)
-        return self._decide((true, 1 - true)) == 0
+        return self.among((true, 1 - true)) == 0
 
     def uniform(self, limit: int, key: Hashable) -> int:
-        return self._decide((Fraction(1, limit),) * limit)
+        return self.among((Fraction(1, limit),) * limit)
 
     def port(self, limit: int, key: Hashable) -> int:
         return 0
@@ -100,7 +105,8 @@ class ScriptedChooser:
     def victim(self, limit: int, key: Hashable) -> int:
         return 0
 
-    def _decide(self, weights: tuple[Fraction, ...]) -> int:
+    def among(self, weights: tuple[Fraction, ...]) -> int:
+        """The branch taken of several, each with its probability."""
         position = len(self.taken)
         if position < len(self._script):
             branch = self._script[position]
@@ -111,15 +117,77 @@ class ScriptedChooser:
         return branch
 
 
-def explore(run: Callable[[ScriptedChooser], T], *, as_written: bool = False) -> Iterator[tuple[Fraction, T]]:
+class Forked(Exception):
+    """A walk reached a draw that more than one way leads on from."""
+
+
+class _Unforked(ScriptedChooser):
+    """Ends a walk at its first draw."""
+
+    def among(self, weights: tuple[Fraction, ...]) -> int:
+        raise Forked
+
+
+class SeveralWorlds(Exception):
+    """A walk met a match that is not modelled, so ways through the rules cannot be told apart by their state alone."""
+
+
+class TooManyWays(InputError):
+    """A packet has more ways through the rules than anybody waits for."""
+
+
+#: how many ways of a packet are followed unless somebody asks for more. A Service with n endpoints needs 2 n
+MOST_WAYS = 30_000
+
+
+class Ways:
+    """What an exploration has learnt so far about chains with draws (``chains``), and how many ways it has followed."""
+
+    def __init__(self, limit: int = MOST_WAYS, *, as_written: bool = False) -> None:
+        self.limit, self.as_written = limit, as_written
+        self.known: dict[Hashable, Any] = {}  #: chain and state → where the chain leads
+        self.forked: dict[int, object] = {}  #: chains with draws, by identity
+        self.unforked = _Unforked(as_written=as_written, ways=self)
+        self._followed: Counter[str] = Counter()
+        self._total = 0
+
+    def follow(self, where: str, ways: int = 1) -> None:
+        """Counts a way, or work that takes as long as some. TooManyWays, which names the chains that fork most, if that is one too many."""
+        self._followed[where] += ways
+        self._total += ways
+        if self._total > self.limit:
+            most = ", ".join(name for name, _ in self._followed.most_common(5) if name) or "the rules"
+            raise TooManyWays(f"more than {self.limit:,} ways through {most}: draws there lead to ever new states")
+
+
+def explore(
+    run: Callable[[ScriptedChooser], T], *, as_written: bool = False, limit: int | None = None, merge: bool = False
+) -> Iterator[tuple[Fraction, T]]:
     """Calls ``run`` once for each combination of draws, and yields its probability and what ``run`` returned.
 
-    The last draw changes first. The probabilities sum to 1. ``as_written`` as for :class:`ScriptedChooser`. ``run`` is
-    called only when the next outcome is asked for.
+    The last draw changes first. The probabilities sum to 1. ``as_written`` as for :class:`ScriptedChooser`. ``run``
+    must change nothing that a later call reads. It is called only when the next outcome is asked for.
+
+    With ``merge``, draws inside one base chain that end in the same state count as one outcome, which the first of them
+    stands for. All outcomes are then found before the first is yielded. If a rule that is not modelled is met, draws
+    are not merged. TooManyWays after ``limit`` ways.
     """
+    most = MOST_WAYS if limit is None else limit
+    if merge:
+        try:
+            yield from list(_each(run, Ways(most, as_written=as_written), merge=True))
+        except SeveralWorlds:
+            pass
+        else:
+            return
+    yield from _each(run, Ways(most, as_written=as_written), merge=False)
+
+
+def _each(run: Callable[[ScriptedChooser], T], ways: Ways, *, merge: bool) -> Iterator[tuple[Fraction, T]]:
     scripts: list[tuple[int, ...]] = [()]
     while scripts:
-        chooser = ScriptedChooser(scripts.pop(), as_written=as_written)
+        ways.follow("")
+        chooser = ScriptedChooser(scripts.pop(), as_written=ways.as_written, ways=ways if merge else None)
         outcome = run(chooser)
         yield chooser.weight, outcome
         scripts += chooser.alternatives()

@@ -18,3 +18,5 @@ class NodeFacts:
         self.sysctls = sysctls or Sysctls()
         self.conntrack = ConntrackTable()
         self.memory = Memory()
+        #: another object after every change: what was learnt about the node before is then known to be old
+        self.version = object()

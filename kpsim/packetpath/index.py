@@ -23,6 +23,7 @@ from kpsim.ruleset import (
     Assign,
     Body,
     Chain,
+    Chance,
     Compare,
     Expression,
     Field,
@@ -98,7 +99,7 @@ class Run:
 class CompiledChain:
     """A chain ready to run. It is kept on the chain and stays valid, because a changed chain is another object."""
 
-    __slots__ = ("_blocks", "name", "recent_lists", "rules", "targets", "tracks")
+    __slots__ = ("_blocks", "forks", "name", "recent_lists", "rules", "targets", "tracks")
 
     def __init__(self, chain: Chain) -> None:
         self.name = chain.name
@@ -108,6 +109,8 @@ class CompiledChain:
         parts = [part for rule in chain.rules for part in rule.body]
         self.recent_lists = frozenset(part.name for part in parts if isinstance(part, Recent))
         self.targets = tuple(dict.fromkeys(part.chain for part in parts if isinstance(part, Jump | Goto)))
+        #: whether a rule may draw, or lead to a chain where one does
+        self.forks = bool(self.targets) or any(isinstance(part, Chance) for part in parts)
         self.tracks = any(map(_tracks, parts))  #: whether some rule needs connection tracking
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:

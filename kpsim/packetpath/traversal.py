@@ -7,6 +7,8 @@ changes as :class:`Effects`. The hooks decide what happens to the packet.
 import enum
 from collections.abc import Hashable
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
@@ -117,8 +119,8 @@ class Traversal:
 
     __slots__ = (
         "arrived", "asks_again", "bridged", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
-        "direction", "dnat_rule", "draws", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "mtu", "node",
-        "now_ns", "packet", "port_drawn", "recent_lists", "snat_rule", "socket", "source_done", "steps", "table", "touches",
+        "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "mtu", "node",
+        "now_ns", "packet", "port_drawn", "recent_lists", "seen", "snat_rule", "socket", "source_done", "steps", "table", "touches",
         "trying", "turned_away", "unconfirmed", "unsure_because", "unsure_mark", "updated", "world",
     )  # fmt: skip
 
@@ -170,6 +172,9 @@ class Traversal:
         self.turned_away = False
         self.recent_lists: dict[str, RecentList] | None = None
         self.draws: dict[Hashable, int] = {}
+        self.drawn = 0  #: how many draws there were
+        self.entered = 0  #: how many chains the packet entered
+        self.seen: dict[Hashable, object] = {}  #: what chains did in a walk that enters very many (``chains``)
         self.buckets: dict[Hashable, Bucket] = {}
 
     # --- what conditions may ask --------------------------------------------------------------------------------------
@@ -252,10 +257,45 @@ class Traversal:
             self.unsure_mark,
         )
 
+    # --- what the rest of the way depends on --------------------------------------------------------------------------
+
+    def state(self) -> Hashable:
+        """All that decides what the rules to come do, draws aside. Two walks at one rule in one state go on alike."""
+        return tuple([_frozen(getattr(self, slot)) for slot in _OF_STATE])
+
+    def snapshot(self, since: int) -> "Snapshot":
+        """A copy of the state, and of the steps from number ``since`` on."""
+        steps = () if self.steps is None else tuple(self.steps[since : since + _MOST_STEPS])
+        return Snapshot(_plain_values(self), tuple([_copied(getattr(self, slot)) for slot in _MUTABLE]), steps)
+
+    def restore(self, snapshot: "Snapshot", since: int) -> None:
+        """Goes back, or on, to the state of a snapshot. Its steps replace those from number ``since`` on.
+
+        Packets, lists and dictionaries stay the same objects: hooks on the way and the traversal of an answer hold them.
+        """
+        for slot, value in zip(_PLAIN, snapshot.plain, strict=True):
+            setattr(self, slot, value)
+        for slot, value in zip(_MUTABLE, snapshot.mutable, strict=True):
+            match getattr(self, slot), value:
+                case Packet() as packet, Packet():
+                    for name in Packet.__slots__:
+                        setattr(packet, name, getattr(value, name))
+                case list() as items, list():
+                    items[:] = value
+                case dict() as items, dict() if slot != "recent_lists":
+                    items.clear()
+                    items.update(value)
+                case _:
+                    setattr(self, slot, _copied(value))
+        if self.steps is not None:
+            del self.steps[since:]
+            self.steps.extend(snapshot.steps)
+
     # --- what hooks do ------------------------------------------------------------------------------------------------
 
     def draw_key(self, key: Hashable) -> Hashable:
         """The key, made unique if an earlier draw of this walk had the same, because draws are independent (K-5)."""
+        self.drawn += 1
         earlier = self.draws.get(key, 0)
         self.draws[key] = earlier + 1
         return (key, earlier) if earlier else key
@@ -382,3 +422,50 @@ class Traversal:
     def effects(self) -> Effects:
         touched = Touched(tuple(self.touches), tuple(self.counters), self.icmp, tuple(self.buckets.items()))
         return Effects(self.created, self.updated, tuple(self.destroyed), touched, self.turned_away)
+
+
+class Snapshot(NamedTuple):
+    """What a walk may change, copied at one moment."""
+
+    plain: tuple[Any, ...]
+    mutable: tuple[Any, ...]
+    steps: tuple[Step, ...]
+
+
+#: a way of so many steps is told by its beginning: it is one of a number of ways that nobody reads
+_MOST_STEPS = 50_000
+#: what rules do not change: the same for the whole walk, or of no consequence for it
+_FIXED = frozenset({"chooser", "drawn", "draws", "entered", "indexed", "node", "seen", "steps", "trying", "world"})
+_MUTABLE = ("packet", "arrived", "destroyed", "touches", "counters", "recent_lists", "buckets")
+_PLAIN = tuple(slot for slot in Traversal.__slots__ if slot not in _FIXED and slot not in _MUTABLE)
+_plain_values = attrgetter(*_PLAIN)
+#: the lists of xt_recent follow from the touches
+_OF_STATE = tuple(slot for slot in (*_PLAIN, *_MUTABLE) if slot != "recent_lists")
+
+
+def _frozen(value: Any) -> Hashable:
+    match value:
+        case Packet():
+            return tuple([_frozen(getattr(value, name)) for name in Packet.__slots__])
+        case RuleReference():
+            return value.table, value.chain, value.number  # a rule's own hash is that of all its parts
+        case list():
+            return tuple(map(_frozen, value))
+        case dict():
+            return tuple(value.items())
+        case _:
+            return value  # type: ignore[no-any-return]
+
+
+def _copied(value: Any) -> Any:
+    match value:
+        case Packet():
+            return value.copy()
+        case list():
+            return list(value)
+        case dict():
+            return {
+                key: entries.copy() if isinstance(entries, RecentList) else entries for key, entries in value.items()
+            }
+        case _:
+            return value

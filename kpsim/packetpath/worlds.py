@@ -8,7 +8,7 @@ match that decides nothing does no harm.
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
-from kpsim.packetpath.chooser import Chooser
+from kpsim.packetpath.chooser import Chooser, SeveralWorlds
 
 T = TypeVar("T")
 
@@ -42,6 +42,16 @@ class World:
         """What was asked after the script, the last first, each with the script in which the answer is yes."""
         first = len(self._script)
         return [(self.words[at], (*self.answers[:at], True)) for at in reversed(range(first, len(self.answers)))]
+
+
+class _OnlyWorld(World):
+    """A world in which everything is modelled. Whoever asks it has to follow several worlds instead."""
+
+    def holds(self, words: str) -> bool:
+        raise SeveralWorlds
+
+
+ONLY_WORLD = _OnlyWorld()
 
 
 class SameDraws:

@@ -6,9 +6,10 @@ holds no script, no font and no address of anything else. The same log and resul
 
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escape_html
 from typing import TYPE_CHECKING
 
+from kpsim.errors import printable
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import figures
 from kpsim.reports.local_policy import local_drop_windows
@@ -24,6 +25,7 @@ from kpsim.reports.sentences import (
     local_sentence,
     misdelivered_lines,
     node_lag_table,
+    note_lines,
     percent,
     pinned_line,
     pinned_sentence,
@@ -35,7 +37,6 @@ from kpsim.reports.sentences import (
     syncs_sentence,
     traffic_sentence,
     traffic_table,
-    unsent_lines,
     window_sentence,
     windows_table,
 )
@@ -78,6 +79,11 @@ body{margin:0;padding:2rem 1rem;background:#fff;color:#1f2328}
 """
 
 
+def escape(text: str, *, quote: bool = True) -> str:
+    """Return a text that no browser takes for markup, with control characters and direction overrides shown escaped."""
+    return escape_html(printable(text, keep="\n"), quote=quote)
+
+
 def html_page(log: RunLog, results: Sequence[ExpectationResult] = (), drawn: Sequence[Plot] | None = None) -> str:
     """Return the whole report as one file. ``drawn`` are plots that exist already, so they are not drawn again."""
     return (
@@ -103,7 +109,7 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
             "Connections",
             [
                 traffic_sentence(log),
-                *unsent_lines(log)[:MOST_LINES],
+                *note_lines(log)[:MOST_LINES],
                 *misdelivered_lines(log)[:MOST_LINES],
                 *map(share_sentence, imbalances(log)[:MOST_LINES]),
             ],

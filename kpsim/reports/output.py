@@ -7,7 +7,7 @@
     frames/          one .parquet and one .csv for each declared frame; columns.csv says what the columns mean
     plots/           one .png for each picture that has something to show
 
-No file of another name is ever written or removed.
+No file of another name is ever written or removed. :mod:`kpsim.outputs` puts the directory in its place as a whole.
 """
 
 import csv
@@ -17,7 +17,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kpsim.errors import InputError, Problem
+from kpsim.outputs import write_directory
 from kpsim.reports.expectations import ExpectationResult
 from kpsim.reports.frames import TABLES, Table
 from kpsim.reports.html import html_page
@@ -34,35 +34,30 @@ def write_output(log: RunLog, results: Sequence[ExpectationResult], directory: P
 
     InputError if that is not possible.
     """
-    try:
-        return _write(log, results, directory)
-    except OSError as error:
-        place = str(error.filename or directory)
-        raise InputError(Problem(f"cannot write: {error.strerror}", file=place)) from error
+    return write_directory(directory, _contents(log, results), _known_files())
 
 
-def _write(log: RunLog, results: Sequence[ExpectationResult], directory: Path) -> list[Path]:
-    frames, pictures = directory / "frames", directory / "plots"
-    for folder in (directory, frames, pictures):
-        folder.mkdir(parents=True, exist_ok=True)
-    contents: dict[Path, bytes] = {}
+def _contents(log: RunLog, results: Sequence[ExpectationResult]) -> dict[str, bytes]:
+    """All files by name, the page first."""
     drawn = plots(log)
-    contents[directory / "report.html"] = html_page(log, results, drawn).encode()
+    contents = {"report.html": html_page(log, results, drawn).encode()}
     summary = json.dumps(summary_json(log, results), indent=2, ensure_ascii=False, allow_nan=False)
-    contents[directory / "summary.json"] = f"{summary}\n".encode()
+    contents["summary.json"] = f"{summary}\n".encode()
     for table in TABLES:
         frame = table.frame(log)
-        contents[frames / f"{table.name}.csv"] = frame.to_csv(index=False, lineterminator="\n").encode()
-        contents[frames / f"{table.name}.parquet"] = _parquet(table, frame)
-    contents[frames / "columns.csv"] = _columns_csv().encode()
+        contents[f"frames/{table.name}.csv"] = frame.to_csv(index=False, lineterminator="\n").encode()
+        contents[f"frames/{table.name}.parquet"] = _parquet(table, frame)
+    contents["frames/columns.csv"] = _columns_csv().encode()
     for plot in drawn:
-        contents[pictures / f"{plot.name}.png"] = plot.png()
-    for path, content in contents.items():
-        path.write_bytes(content)
-    for name in PLOT_NAMES:  # remove pictures of an earlier run that this run does not draw: they would mislead
-        if pictures / f"{name}.png" not in contents:
-            (pictures / f"{name}.png").unlink(missing_ok=True)
-    return list(contents)
+        contents[f"plots/{plot.name}.png"] = plot.png()
+    return contents
+
+
+def _known_files() -> list[str]:
+    """The name of every file that a report may have. A run draws only the pictures that have something to show."""
+    frames = [f"frames/{table.name}.{suffix}" for table in TABLES for suffix in ("csv", "parquet")]
+    pictures = [f"plots/{name}.png" for name in PLOT_NAMES]
+    return ["report.html", "summary.json", "frames/columns.csv", *frames, *pictures]
 
 
 def _parquet(table: Table[Any], frame: "pd.DataFrame") -> bytes:

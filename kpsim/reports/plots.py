@@ -5,11 +5,15 @@ so that an SVG can take the page's own text colour instead. Pictures read the ac
 the frames.
 """
 
+import logging
+import os
+import sys
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kpsim.reports.affinity import affinity_breaks
@@ -106,6 +110,7 @@ class Plot:
 
 def plots(log: RunLog) -> list[Plot]:
     """Return every picture that the log has something for, in the order of the report."""
+    _matplotlib()
     drawn = ((name, caption, draw(log)) for name, caption, draw in _PLOTS)
     return [Plot(name, caption, figure) for name, caption, figure in drawn if figure is not None]
 
@@ -328,10 +333,46 @@ def _draw_typical_changes(ax: "Axes", log: RunLog) -> None:
     _legend_below(ax, 2)
 
 
-def _style() -> AbstractContextManager[None]:
-    import matplotlib as mpl
+@contextmanager
+def _style() -> Iterator[None]:
+    """Draw with matplotlib's own defaults and :data:`_STYLE`, whatever the user's matplotlibrc says."""
+    mpl = _matplotlib()
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
 
-    return mpl.rc_context(_STYLE)
+
+def _matplotlib() -> Any:
+    """Import matplotlib without a matplotlibrc and a backend of the user, which may be broken or not installed."""
+    if "matplotlib" in sys.modules:
+        return sys.modules["matplotlib"]
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that cannot be written
+    before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    try:
+        with _elsewhere():
+            import matplotlib as mpl
+    finally:
+        del os.environ["MATPLOTLIBRC"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+    return mpl
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Leave the current directory for a while: matplotlib reads a matplotlibrc there before any other."""
+    try:
+        here = os.open(".", os.O_RDONLY)
+    except OSError:  # it was removed, or may not be read
+        yield
+        return
+    try:
+        os.chdir(Path(__file__).parent)
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def _stacked_axes(heights: list[float], *, hide_inner_x: bool = True) -> "tuple[Figure, list[Axes]]":

@@ -78,14 +78,19 @@ def _body(http: Http) -> Any:
         return http.body
 
 
-def explored(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, trace: bool) -> Iterator[Weighted]:
-    """Every exchange that a packet may begin at a node, with its probability. The site forgets them."""
+def explored(
+    site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, trace: bool, limit: int | None = None
+) -> Iterator[Weighted]:
+    """Every exchange that a packet may begin at a node, with its probability. The site forgets them.
+
+    TooManyWays if there are more than ``limit`` ways.
+    """
 
     def once(chooser: Chooser) -> Exchange:
         world = WhatIf(site)
         return exchange(world, packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
 
-    return explore(once, as_written=True)
+    return explore(once, as_written=True, limit=limit, merge=True)
 
 
 def exchange_outcome(judged: Exchange) -> ExchangeOutcome:

@@ -143,9 +143,9 @@ class Answer:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def answer(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int) -> Answer:
+def answer(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, limit: int | None = None) -> Answer:
     """Every outcome of a packet at one node, and whether its sender gets an answer over all nodes."""
-    exchanges = list(explored(site, packet, node, local=local, now_ns=now_ns, trace=False))
+    exchanges = list(explored(site, packet, node, local=local, now_ns=now_ns, trace=False, limit=limit))
     outcomes = [(weight, judged.request.hops[0].walk) for weight, judged in exchanges]
     steps: tuple[Step, ...] = ()
     # the steps are needed only for a delivered packet: its deciding rule is not in the walk's result
@@ -196,9 +196,10 @@ def _merged(outcomes: Iterable[tuple[Fraction, Walk]]) -> Iterator[Outcome]:
 class Prober:
     """Answers probes at a site. Answers are kept, so an equal probe costs nothing."""
 
-    def __init__(self, site: Site, now_ns: int) -> None:
+    def __init__(self, site: Site, now_ns: int, *, limit: int | None = None) -> None:
         self._site = site
         self._now_ns = now_ns
+        self._limit = limit
         self._known: dict[tuple[object, ...], Answer] = {}
 
     def answer(self, probe: Probe) -> Answer:
@@ -211,7 +212,9 @@ class Prober:
         if key not in self._known:
             packet = self._site.begin(asked, probe.node, probe.sender)
             local = probe.sender is Sender.NODE
-            self._known[key] = answer(self._site, packet, probe.node, local=local, now_ns=self._now_ns)
+            self._known[key] = answer(
+                self._site, packet, probe.node, local=local, now_ns=self._now_ns, limit=self._limit
+            )
         return self._known[key]
 
     def lines(self, probes: Iterable[Probe]) -> Iterator[str]:

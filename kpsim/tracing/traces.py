@@ -114,11 +114,12 @@ def trace_packet(
     expand: bool = False,
     commit: bool = False,
     now_ns: int = START_NS,
+    limit: int | None = None,
 ) -> Trace:
     """Sends one packet. ``flow`` separates its draws from those of other packets; ``expand`` adds every outcome.
 
     With ``commit`` the nodes remember the packet, but not the answer, which a capture has itself. InputError for an
-    unknown node, or if no source can be chosen.
+    unknown node, if no source can be chosen, or if there are more than ``limit`` ways.
     """
     site.check_node(node)
     begun = site.begin(packet, node, sender)
@@ -126,7 +127,7 @@ def trace_packet(
     asks = is_request(begun)
     every = None
     if expand and asks:
-        every = tuple(explored(site, begun, node, local=local, now_ns=now_ns, trace=True))
+        every = tuple(explored(site, begun, node, local=local, now_ns=now_ns, trace=True, limit=limit))
     judged = None
     if asks:
         judged = exchange(

@@ -256,16 +256,19 @@ def write_pcap(path: Path | str, packets: Iterable[tuple[int, Packet]]) -> None:
 
     Each packet begins with its IP header. Times are written in microseconds.
     """
+    from io import BytesIO
+
     from scapy.utils import RawPcapWriter
+
+    from kpsim.outputs import write_file
 
     packets = list(packets)
     if late := next((t for t, _ in packets if not 0 <= t < _PCAP_END_NS), None):
         raise InputError(Problem(f"a time that pcap cannot hold: {late / SECOND_NS:.0f} s since 1970", file=str(path)))
-    try:
-        with RawPcapWriter(str(path), linktype=_RAW_LINK_TYPE) as writer:
-            writer.write_header(None)
-            for time_ns, packet in packets:
-                seconds, rest_ns = divmod(time_ns, SECOND_NS)
-                writer.write_packet(bytes(to_scapy(packet)), sec=seconds, usec=rest_ns // 1000)
-    except OSError as error:
-        raise InputError(Problem(error.strerror or "cannot be written", file=str(path))) from None
+    out = BytesIO()
+    writer = RawPcapWriter(out, linktype=_RAW_LINK_TYPE)
+    writer.write_header(None)
+    for time_ns, packet in packets:
+        seconds, rest_ns = divmod(time_ns, SECOND_NS)
+        writer.write_packet(bytes(to_scapy(packet)), sec=seconds, usec=rest_ns // 1000)
+    write_file(path, out.getvalue())

@@ -1,0 +1,43 @@
+"""How long a scenario would take to run."""
+
+from math import ceil
+
+from kpsim.effort import CONNECTION_S, PACKET_S, PROBE_S, SYNC_ENDPOINT_S, SYNC_S, WRITE_S, Effort
+from kpsim.objects import Service
+from kpsim.scenario.loading import Scenario
+from kpsim.units import SECOND_NS
+
+_WRITES_OF_A_POD = 8  #: what its start and its end make of API writes
+
+
+def effort_of(scenario: Scenario) -> Effort:
+    """The connections of all clients, the load balancers' probes, and the syncs of all nodes."""
+    spec, duration_ns = scenario.spec, scenario.duration_ns
+    nodes = spec.nodes.count or len(spec.nodes.named or ()) or 1
+    connections = packets = 0.0
+    for traffic in spec.traffic:
+        stop_ns = duration_ns if traffic.stop_ns is None else min(traffic.stop_ns, duration_ns)
+        made = traffic.per_second * max(0, stop_ns - traffic.start_ns) / SECOND_NS
+        connections += made
+        if traffic.long is not None:
+            packets += made * _packets(traffic.long.packet_every_ns, duration_ns)
+    balanced = sum(isinstance(each, Service) and each.type == "LoadBalancer" for each in scenario.objects)
+    probes = nodes * balanced * duration_ns / spec.load_balancer.interval_ns
+    pods = sum(workload.replicas for workload in spec.workloads)
+    writes = _WRITES_OF_A_POD * pods * (1 + len(spec.events))
+    least_ns = max(scenario.proxy.min_sync_period_ns, 1)
+    syncs = nodes * (min(writes, duration_ns / least_ns) + duration_ns / max(scenario.proxy.sync_period_ns, 1))
+    seconds = (
+        connections * CONNECTION_S
+        + packets * PACKET_S
+        + probes * PROBE_S
+        + syncs * (SYNC_S + pods * SYNC_ENDPOINT_S)
+        + writes * nodes * WRITE_S
+    )
+    told = [f"{ceil(number):,} {name}" for number, name in ((connections, "connections"), (packets, "later packets"), (probes, "probes"), (syncs, "syncs")) if number >= 1]  # fmt: skip
+    return Effort(seconds, ", ".join(told) or "nothing to do")
+
+
+def _packets(every_ns: int, duration_ns: int) -> float:
+    """Packets of a long connection: it lasts half the run on average."""
+    return duration_ns / every_ns / 2
