@@ -15,7 +15,7 @@ NUMBERS = {
     "icmp-admin-prohibited": (3, 13), "icmp-time-exceeded": (11, 0),
     "icmp6-no-route": (1, 0), "icmp6-adm-prohibited": (1, 1), "icmp6-addr-unreachable": (1, 3),
     "icmp6-port-unreachable": (1, 4), "icmp6-policy-fail": (1, 5), "icmp6-reject-route": (1, 6),
-    "icmp6-time-exceeded": (3, 0),
+    "icmp6-time-exceeded": (3, 0), "icmp-fragmentation-needed": (3, 4), "icmp6-packet-too-big": (2, 0),
 }  # fmt: skip
 CLIENT6, POD6, NODE6 = "2001:db8:71::9", "fd00:180::5", "2001:db8::1"
 
