@@ -163,7 +163,7 @@ BUGS: tuple[Bug, ...] = (
         "original SYN       SS          =           =              =           =             =           ="),
     Bug("SYN FIN is valid", _TCP, "if flags - {\"PSH\"} not in _VALID_FLAGS:", "if flags - {\"PSH\", \"FIN\"} not in _VALID_FLAGS:"),
     Bug("mid-stream pick-up without tcp_loose", _TCP, "if not (picked_up and sysctls.tcp_loose) and", "if not picked_up and"),
-    Bug("a picked up flow gets a day", _TCP, "        timeout_ns = min(timeout_ns, sysctls.tcp_timeout_unacknowledged_ns)\n    else:", "        pass\n    else:"),
+    Bug("a picked up flow gets a day", _TCP, "sysctls.tcp_timeout_max_retrans_ns)\n    if picked_up:\n        timeout_ns = min(timeout_ns, sysctls.tcp_timeout_unacknowledged_ns)", "sysctls.tcp_timeout_established_ns)\n    if picked_up:\n        pass"),
     Bug("SCTP aborts leave the association", "flowstate/sctp.py",
         "original ABORT             CL        CL             CL               CL ", "original ABORT             CL        CL             CL               ES "),
     Bug("affinity lists hold 99", _RECENT, "LIST_SIZE = 100", "LIST_SIZE = 99"),

@@ -57,7 +57,7 @@ def by_table(saved: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for part in _REMARKS.sub("", saved).split("COMMIT\n"):
         lines = [_plain(line) for line in part.splitlines()]
-        if lines and any(not line.endswith(" ACCEPT") for line in lines[1:]):
+        if lines and any(line[0] != ":" or not line.endswith(" ACCEPT") for line in lines[1:]):
             found[lines[0][1:]] = sorted(lines[1:], key=lambda line: line.split()[1] if line[0] == "-" else "")
     return found
 

@@ -430,3 +430,42 @@ def test_rules_beside_kube_proxys_may_be_unknown(run: Run, shop: Path, tmp_path:
         "goes with --rules or --beside"
         in run(shop, "--node", "node-1", "--allow-unknown", "--dst", "172.30.0.10:80").errors
     )
+
+
+# --------------------------------------------------------------------------------------------------------- assumed nodes
+
+
+@pytest.mark.parametrize("option", [["--assume-node"], ["--assume-node", "node-1"], ["--assume-node=node-1"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_node_can_be_assumed_with_or_without_its_name(
+    run: Run, tmp_path: Path, option: list[str], first: bool
+) -> None:
+    file = tmp_path / "bundle.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.99, ports: [{port: 80}]}\n"
+    )
+    asked = ["--dst", "10.96.0.99:80", "--minimal"]
+    result = run(*(*option, file) if first else (file, *option), *asked)
+    assert (result.code, result.out.split()[0]) == (0, "rejected"), result.errors
+    assert "note: assumed the Node node-1: address 192.168.0.1" in result.errors
+
+
+def test_without_nodes_the_answer_is_what_to_add(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "bundle.yaml"
+    file.write_text("apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n")
+    result = run(file, "--node", "n7", "--dst", "10.96.0.99:80")
+    assert result.code == 2
+    assert "kubectl get nodes -o yaml" in result.errors
+
+
+def test_the_node_of_hostname_override_is_meant_if_none_is_named(run: Run, shop: Path, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nhostnameOverride: node-2\n"
+    )
+    text = tmp_path / "cluster.yaml"
+    kept = (each for each in shop.read_text().split("---\n") if "KubeProxyConfiguration" not in each)
+    text.write_text("---\n".join(kept))
+    result = run(text, file, "--dst", "172.30.0.10:80")
+    assert result.code == 0, result.errors
+    assert "\nnode-2: tcp" in result.out

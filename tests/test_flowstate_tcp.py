@@ -289,3 +289,12 @@ def test_before_the_first_ack_the_window_counts_as_closed(repeats, outstanding, 
         tcp_timeout_max_retrans_ns=repeats * SECOND_NS, tcp_timeout_unacknowledged_ns=outstanding * SECOND_NS
     )
     assert tuple(ends_in(life, sysctls)[1] for life in ("S", "S sa", "S sa F")) == seconds
+
+
+@pytest.mark.parametrize(("max_retrans_s", "unacknowledged_s"), [(50, 300), (300, 40), (50, 40)])
+def test_a_flow_that_was_picked_up_waits_as_for_a_window_of_zero(max_retrans_s, unacknowledged_s):  # K-6.2
+    sysctls = Sysctls(
+        tcp_timeout_max_retrans_ns=max_retrans_s * SECOND_NS, tcp_timeout_unacknowledged_ns=unacknowledged_s * SECOND_NS
+    )
+    begun = flow_after("P", sysctls=sysctls)
+    assert begun is not None and begun.expires_ns == min(max_retrans_s, unacknowledged_s) * SECOND_NS

@@ -196,12 +196,39 @@ def test_a_file_that_is_not_given_is_named(tmp_path: Path) -> None:
         ("--iptables-sync-period=30", "--iptables-sync-period: expected a duration"),
         ("--bind-address=node-1", "--bind-address: expected an IP address"),
         ("--cluster-cidr=$(CIDR)", "has a variable whose value is not known"),
-        ("--cleanup", "kube-proxy ends without writing rules"),
         ("start", "unexpected word 'start'"),
     ],
 )
 def test_flags_that_kube_proxy_refuses(tmp_path: Path, flag: str, said: str) -> None:
     assert said in refused(tmp_path, daemon_set(f'command: [kube-proxy, "{flag}"]'))
+
+
+@pytest.mark.parametrize("flag", ["--cleanup", "--init-only", "--write-config-to=/c"])
+def test_a_kube_proxy_that_ends_at_once_configures_nothing(tmp_path: Path, flag: str) -> None:
+    """CFG-1.3."""
+    loaded = load(tmp_path, daemon_set(f'command: [kube-proxy, --masquerade-all, "{flag}"]'))
+    assert loaded.config is None
+    assert any("kube-proxy ends without writing rules" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        "command: [kubectl, logs, kube-proxy]",
+        "image: a/kube-proxy-exporter:1, args: [--web.listen-address=x]",
+        "image: quay.io/brancz/kube-rbac-proxy:v1, args: [--upstream=x]",
+        'command: [sh, -c, "pkill kube-proxy"]',
+    ],
+)
+def test_other_programs_that_speak_of_it_are_none(tmp_path: Path, container: str) -> None:
+    text = daemon_set("stdin: true").replace("image: registry/kube-proxy:v1.36.2, stdin: true", container)
+    assert load(tmp_path, text).config is None
+
+
+def test_the_configuration_of_windows_nodes_is_another(tmp_path: Path) -> None:
+    windows = config_map(HEAD + "mode: kernelspace\nwinkernel: {networkName: x}\n", "kube-proxy-windows")
+    assert config(tmp_path, f"{windows}---\n{config_map(HEAD + 'masqueradeAll: true')}").mode is Mode.IPTABLES
+    assert "mode: KubeProxyConfiguration: expected" in refused(tmp_path, HEAD + "mode: kernelspace\n")
 
 
 def test_a_flag_of_an_earlier_version_is_a_note(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ import pytest
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, parse, render_ruleset
+from kpsim.dialects.iptables.values import ADDRESS_TYPES
 from kpsim.errors import InputError
+from kpsim.ruleset import Compare
 
 V4, V6 = Family.IPV4, Family.IPV6
 
@@ -86,6 +88,8 @@ def refusal(table: str, rule: str, family: Family = V4) -> str:
         ("raw", "-A A -m recent --rcheck --name ..", "not a name of a list"),
         ("raw", "-A A ! -s 10.0.0.1 -d 10.0.0.2,10.0.0.3", "! -s goes with single addresses"),
         ("raw", "COMMIT ", "command not understood: COMMIT"),
+        ("filter", "-A INPUT -m multiport --sports 80 -p tcp", "-p stands before --sports"),
+        ("filter", "-A INPUT -p tcp -m tcp --sport 1 -m tcp --sport 0", "--sport is given twice"),
         ("filter", "-A INPUT -p udp ! --dport 0:65535", "no port is outside 0:65535"),
         ("filter", "-A INPUT -p udp --dport 0x50", "not a decimal port number"),
     ],
@@ -118,6 +122,24 @@ def test_types_that_ipv6_does_not_know() -> None:
         "filter", "-A INPUT -m addrtype --dst-type BROADCAST", V6
     )
     assert refusal("filter", "-A INPUT -m addrtype --dst-type BROADCAST") == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "local", "remote", "group"),
+    [
+        ("UNICAST", True, True, False), ("LOCAL", True, False, False), ("LOCAL,UNICAST", True, False, False),
+        ("MULTICAST", False, False, True), ("MULTICAST,LOCAL", False, False, False), ("MULTICAST,UNICAST", False, False, False),
+    ],
+)  # fmt: skip
+def test_types_of_ipv6_addresses(names: str, local: bool, remote: bool, group: bool) -> None:
+    """K-20.4: measured with ip6tables over nf_tables; iptables takes a list for any of its names."""
+    rule = parse(f"*filter\n-A INPUT -m addrtype --dst-type {names}\nCOMMIT\n", V6).chain("filter", "INPUT").rules[0]
+    [part] = rule.body
+    assert isinstance(part, Compare) and isinstance(part.among, frozenset)
+    assert ("LOCAL" in part.among, "UNICAST" in part.among, "MULTICAST" in part.among) == (local, remote, group)
+    assert f"--dst-type {','.join(sorted(names.split(','), key=ADDRESS_TYPES.index))}" in render_ruleset(
+        parse(f"*filter\n-A INPUT -m addrtype --dst-type {names}\nCOMMIT\n", V6), Style.SAVE
+    )
 
 
 def test_a_code_of_any_icmp_type_is_not_compared() -> None:

@@ -444,3 +444,12 @@ def test_traffic_of_pods_that_never_exist_is_said() -> None:
     assert said in parse_scenario(base, "s.yaml").notes
     scaled = base + "events: [{at: 10ms, scale: {workload: w, replicas: 1}}]\n"
     assert said not in parse_scenario(scaled, "s.yaml").notes
+
+
+def test_flags_among_the_manifests_count_exactly(tmp_path: Path) -> None:
+    """CFG-2.2.2: by flag a least period of zero is zero; a scenario's own value overrides it."""
+    (tmp_path / "kube-proxy.args").write_text("--iptables-min-sync-period=0\n--cluster-cidr=10.180.0.0/16\n")
+    text = _BARE.replace("objects:", "manifests: [kube-proxy.args]\n")
+    assert parse_scenario(text, str(tmp_path / "s.yaml")).proxy.min_sync_period_ns == 0
+    own = text + "proxy: {iptables: {minSyncPeriod: 2s}}\n"
+    assert parse_scenario(own, str(tmp_path / "s.yaml")).proxy.min_sync_period_ns == 2 * SECOND_NS

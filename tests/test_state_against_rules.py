@@ -223,3 +223,25 @@ def test_an_open_connection_is_not_misdelivered_and_a_stranger_that_does_not_lis
     log = simulate(TAKEN_OVER + traffic, service, REUSED[0], workloads, "duration=12s")
     lost = [c for c in log.connections if c.disposition is not Fate.DELIVERED]
     assert {(c.disposition, c.cause) for c in lost} == {(Fate.FAILED, Reason.ENDPOINT_GONE)}
+
+
+def test_a_former_endpoint_is_one_for_what_the_client_dials() -> None:
+    """Under the Local policy node-1's rules hold web-2 for the cluster IP only, so an entry of its node port is old."""
+    text = """
+events:
+  - {at: 3s, patchService: {service: web, patch: {spec: {externalTrafficPolicy: Local}}}}
+  - {at: 6s, crash: {workload: web, count: 2, restarts: false}}
+traffic:
+  - {name: port, service: web, via: nodePort, nodes: [node-1], perSecond: 10, clients: 20, stop: 2s, long: {lasts: 30s}}
+  - {name: address, from: nodes, nodes: [node-1], service: web, perSecond: 10, stop: 2s, long: {lasts: 30s}}
+delays: {readinessToStatus: 30s}
+"""
+    log = simulate(text, "duration=15s", delays="")
+    broken = [c for c in log.connections if c.broken_ns is not None]
+    kinds = {(c.traffic, c.endpoint_node, c.pin.kind if c.pin else None) for c in broken}
+    assert kinds == {
+        ("port", "node-1", None),  # its own endpoint, which the rules still hold
+        ("port", "node-2", PinKind.FORMER_ENDPOINT),
+        ("address", "node-1", None),
+        ("address", "node-2", None),
+    }

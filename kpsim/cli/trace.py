@@ -75,7 +75,7 @@ class _Asked:
     short_help="Follow a packet through the rules, and say why.",
     epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
     "In answers to probes, `by` is the rule that decided: the one that rejected or dropped the packet; of a delivered packet, "
-    "the one that sent it to its Service.",
+    "the one that sent it to its Service. `exchange` has the odds that the sender gets an answer.",
 )
 def trace(
     context: typer.Context,
@@ -232,8 +232,6 @@ def trace(
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
-        if allow_unknown and not beside:
-            raise InputError("--allow-unknown goes with --rules or --beside")
         assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown)
         site, families, now_ns, own = _cluster(cluster or [], mode, beside or [], sysctl or [], assumed)
         node = node or own
@@ -248,8 +246,7 @@ def trace(
             rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown
         )
         site, families, now_ns = _saved(machine, dst)
-    if network or in_interface:
-        _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
+    _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
@@ -274,6 +271,8 @@ def _observe(site: "Site", node: str, network: list[Path], in_interface: str) ->
     """Gives a node the interfaces, routes, policy rules and sockets that its own tools tell."""
     from kpsim.explore.observed import applied, read_observed
 
+    if not network and not in_interface:
+        return
     if not node:
         raise InputError("--network and --in-interface need --node, the machine that they are about")
     site.check_node(node)
@@ -319,6 +318,8 @@ def _cluster(
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
+    if assumed.allow_unknown and not beside:
+        raise InputError("--allow-unknown goes with --rules or --beside")
     with way_out():
         loaded = load(
             paths,

@@ -12,6 +12,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.options import (
+    AllowUnknownOption,
     AssumeNodeOption,
     BesideOption,
     ClusterCommand,
@@ -22,6 +23,7 @@ from kpsim.cli.options import (
     SysctlOption,
     complete_scenario,
     path_given,
+    way_out,
 )
 from kpsim.cli.printing import console, go_on_without_reader, note, plain_console
 from kpsim.errors import InputError
@@ -89,6 +91,7 @@ def verify(
         typer.Option("--set", metavar="PATH=VALUE", help="Change one field of a scenario; may be repeated."),
     ] = None,
     beside: BesideOption = None,
+    allow_unknown: AllowUnknownOption = False,
     sysctl: SysctlOption = None,
     assume_node: AssumeNodeOption = None,
     service_node_port_range: NodePortRangeOption = "",
@@ -132,13 +135,15 @@ def verify(
         with_scenario = any(map(is_scenario, paths))
         if seed is not None and not (random or with_scenario):
             raise InputError("--seed goes with --random or a scenario")
-        subjects = list(
-            load_subjects(
-                paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
-                beside=beside or (), sysctls=assignments(sysctl or ()), assume_node=assume_node,
-                service_node_port_range=service_node_port_range, note=note,
-            )
-        )  # fmt: skip
+        with way_out():
+            subjects = list(
+                load_subjects(
+                    paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
+                    beside=beside or (), unknown="keep" if allow_unknown else "refuse",
+                    sysctls=assignments(sysctl or ()), assume_node=assume_node,
+                    service_node_port_range=service_node_port_range, note=note,
+                )
+            )  # fmt: skip
         if probes is not None:
             questions, total = given(subjects, _read_probes(probes, subjects)), None
         elif random:

@@ -243,7 +243,7 @@ class Cluster:
         if not self.node_names:
             from kpsim.manifests.assumed import without_nodes
 
-            raise InputError(without_nodes("node-1"))
+            raise InputError(without_nodes(""))
         return self.site_with()
 
     def site_with(self, rules: Callable[[str, Family], Ruleset] | None = None) -> "Site":

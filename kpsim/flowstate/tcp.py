@@ -178,11 +178,10 @@ def _begun(packet: Packet, flags: _Flags, sysctls: Sysctls) -> Reading:
         windows=None if packet.numbers is None else windows.begun(packet.numbers, packet.tcp_flags),
     )  # fmt: skip
     state = FlowState.ESTABLISHED if picked_up else FlowState.SYN_SENT
-    timeout_ns = tcp_timeout_ns(state, sysctls)
+    # no window counts yet, as if it were zero (measured)
+    timeout_ns = min(tcp_timeout_ns(state, sysctls), sysctls.tcp_timeout_max_retrans_ns)
     if picked_up:
         timeout_ns = min(timeout_ns, sysctls.tcp_timeout_unacknowledged_ns)
-    else:
-        timeout_ns = min(timeout_ns, sysctls.tcp_timeout_max_retrans_ns)  # a SYN's window does not count yet (measured)
     return Reading(Action.KEEP, state, timeout_ns, history=history)
 
 

@@ -35,9 +35,10 @@ def node_example(name: str) -> str:
 
 
 def without_nodes(name: str) -> str:
-    """Return what to do about a cluster without nodes, in which somebody asks for the node ``name``."""
+    """Return what to do about a cluster without nodes, in which somebody asks for the node ``name``, or for none by name."""
+    asked, name = f"no node {name!r}: " if name else "", name or "node-1"
     return (
-        f"no node {name!r}: the cluster has no nodes. Add them ({GET_NODES}), let one be assumed (--assume-node {name}), or "
+        f"{asked}the cluster has no nodes. Add them ({GET_NODES}), let one be assumed (--assume-node {name}), or "
         f"add these five lines with your own addresses:\n{node_example(name)}"
     )
 

@@ -3,8 +3,8 @@
 Counterpart: ``kubectl apply`` to an empty cluster, and its controllers' first pass.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kpsim.bulk import without_collector
@@ -35,6 +35,7 @@ class Loaded:
     proxy_config: Json | None = None
     config: ProxyConfig | None = None
     notes: tuple[str, ...] = ()
+    exact: Mapping[str, int] = field(default_factory=dict)  #: settings of flags that no document can say (CFG-2.2.2)
 
 
 def load_manifests(
@@ -99,4 +100,5 @@ def _load(
         proxy_config=settings.json,
         config=settings.config,
         notes=tuple(map(printable, notes)),
+        exact=settings.exact,
     )

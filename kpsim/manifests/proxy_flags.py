@@ -3,6 +3,7 @@
 Counterpart: cmd/kube-proxy/app/options.go. A flag without a field is known and decides no packet.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -179,6 +180,7 @@ class FlagsRead:
     hostname: str = ""
     exact: dict[str, int] = field(default_factory=dict)
     given: list[str] = field(default_factory=list)
+    ends: str = ""  #: the flag with which kube-proxy ends without writing rules (CFG-1.3)
     notes: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
@@ -245,7 +247,7 @@ def _finish(read: FlagsRead) -> None:
     """Move what flags say to the section that the mode reads (CFG-2.2, CFG-2.3), and note what ends kube-proxy."""
     for name in ("cleanup", "init-only", "write-config-to"):
         if name in read.given:
-            read.complaints.append(f"with --{name} kube-proxy ends without writing rules (CFG-1.3)")
+            read.ends = name
     read.json, least_ns = as_of_flags(read.json)
     if least_ns is not None:
         read.exact["min_sync_period_ns"] = least_ns
@@ -263,6 +265,10 @@ def unresolved(read: FlagsRead) -> list[str]:
     return found
 
 
+_IMAGE = re.compile(rf"([\w.-]+-)?{PROGRAM}(-(amd64|arm64|arm|ppc64le|s390x))?")
+
+
 def image_runs_it(image: str) -> bool:
     """Return whether a container image is kube-proxy's own, whose entry point is the program."""
-    return PROGRAM in image.rpartition("/")[2]
+    name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
+    return _IMAGE.fullmatch(name) is not None

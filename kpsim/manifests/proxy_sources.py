@@ -64,6 +64,7 @@ class ProxySettings:
     config: ProxyConfig | None
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    exact: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_proxy_settings(found: Sorted, mode: Mode | None) -> ProxySettings:
@@ -203,13 +204,22 @@ def _arguments(container: Json) -> list[str] | None:
                 spread += word.split()
         else:
             spread.append(word)
-    start = next((n for n, word in enumerate(spread) if word.rpartition("/")[2] == PROGRAM), None)
+    start = next((n for n, word in enumerate(spread) if _starts_it(word, spread[n - 1] if n else "")), None)
     if start is None:
         own_image = image_runs_it(str(container.get("image") or "")) and not container.get("command")
         return spread if own_image and spread and all(word.startswith("-") for word in spread) else None
     rest = spread[start + 1 :]
     end = next((n for n, word in enumerate(rest) if _SHELL_ENDS.match(word)), len(rest))
     return rest[:end]
+
+
+_BEFORE = ("", "-c", "exec", "&&", ";", "||", "then", "do", "nice", "sudo")
+
+
+def _starts_it(word: str, before: str) -> bool:
+    """Return whether a word of a command starts kube-proxy, rather than being an argument of another program."""
+    folder, _, name = word.rpartition("/")
+    return name == PROGRAM and (bool(folder) or before in _BEFORE or before.rpartition("/")[2] == "hyperkube")
 
 
 _REFERENCE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\$(\w+)")
@@ -285,6 +295,10 @@ def _without_variables(read: FlagsRead, command: Command) -> None:
 
 
 def _take(read: FlagsRead, place: Place, words: str, node: str, search: _Search) -> None:
+    if read.ends:
+        title = problems_of([Finding(place, words)])[0]
+        search.notes.append(f"{title}: with --{read.ends} kube-proxy ends without writing rules (CFG-1.3): passed over")
+        return
     search.findings += [Finding(place, f"kube-proxy's flags: {text}") for text in read.complaints]
     for text in unresolved(read):
         search.findings.append(Finding(place, f"kube-proxy's flags: {text} has a variable whose value is not known"))
@@ -307,6 +321,8 @@ _IN_FILE = frozenset(name for name, flag in FLAGS.items() if flag.path and name 
 
 # ------------------------------------------------------------------------------------------------------------- decision
 
+#: the mode of kube-proxy on Windows: clusters of both systems have a second configuration
+_WINDOWS = "kernelspace"
 #: typed settings that differ from node to node in one cluster
 _OF_ONE_NODE = ("hostname_override",)
 _WRITTEN = {
@@ -320,6 +336,9 @@ def _decide(search: _Search, found: Sorted, mode: Mode | None) -> ProxySettings:
     notes, findings = list(search.notes), list(search.findings)
     right: list[ProxySetting] = []
     for setting in search.settings:
+        if setting.json.get("mode") == _WINDOWS and not setting.plain:
+            notes.append(f"{_found_note(setting)}: for nodes with Windows, passed over")
+            continue
         check = check_proxy_config(setting.json, mode=mode)
         complaints = [*check.complaints, *_templates(setting, check.complaints)]
         for path, message in complaints:
@@ -346,7 +365,7 @@ def _decide(search: _Search, found: Sorted, mode: Mode | None) -> ProxySettings:
     name = _hostname(right or [chosen], search)
     json = {**chosen.json, "hostnameOverride": name} if name else chosen.json
     config = None if findings else replace(chosen.typed(mode), hostname_override=name)
-    return ProxySettings(json, config, tuple(notes), tuple(findings))
+    return ProxySettings(json, config, tuple(notes), tuple(findings), chosen.exact)
 
 
 def _templates(setting: ProxySetting, complaints: Iterable[Complaint]) -> Iterator[Complaint]:

@@ -485,7 +485,7 @@ def answered(traversal: Traversal, end: End) -> tuple[End, Packet | None]:
     to = traversal.node.routing.address_type(traversal.family, traversal.packet.daddr)
     packet = None
     if to not in (AddressType.BROADCAST, AddressType.MULTICAST):  # nobody is told about a packet to many (K-3.3)
-        packet = answer(traversal.packet, end.with_, _node_address(traversal))
+        packet = answer(traversal.packet, end.with_, _node_address(traversal), by_rule=end.rule is not None)
     if packet is None:
         return End(Disposition.DROPPED, Cause.UNANSWERABLE, end.rule, local_error=end.local_error), None
     packet.mtu = traversal.mtu

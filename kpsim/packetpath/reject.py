@@ -42,17 +42,18 @@ def answer_name(family: Family, with_: RejectWith) -> str:
     return _ANSWERS[with_][family]
 
 
-_ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": {128, 129}}
+#: types that an ICMP error may be about: in IPv6 every informational one (measured with 139, RFC 4443 2.1)
+_ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": set(range(128, 256))}
 
 
-def answer(packet: Packet, with_: str, node_address: int | None) -> Packet | None:
+def answer(packet: Packet, with_: str, node_address: int | None, *, by_rule: bool = True) -> Packet | None:
     """The packet that answers ``packet``, as the node makes it; None: no answer is allowed.
 
     ICMP errors come from the node's address, a reset comes from the destination. What connection tracking translates
-    of the answer is not done here (K-3.1). A packet with a bad
-    checksum gets no answer, an RST gets no reset, and an ICMP error gets no ICMP error (K-3.3).
+    of the answer is not done here (K-3.1). An RST gets no reset, and an ICMP error gets no ICMP error. A rule answers no
+    packet with a bad checksum; routing, which sends errors too, does not look at it (K-3.3).
     """
-    if not packet.checksum_ok:
+    if by_rule and not packet.checksum_ok:
         return None
     if with_ == TCP_RESET:
         if packet.protocol != "tcp" or "RST" in packet.tcp_flags:

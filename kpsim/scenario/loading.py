@@ -129,7 +129,7 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         findings.append(
             document.finding("one name for all nodes: nodes are named by nodes", ("proxy", "hostnameOverride"))
         )
-    config = None if complaints else config_from_json(proxy_json)
+    config = None if complaints else replace(config_from_json(proxy_json), **objects.exact)  # type: ignore[arg-type]
     findings += check_settings(spec.nodes, config, document)
     if not problems:
         findings += check_references(spec, objects.services, objects.later_services, document)

@@ -32,6 +32,7 @@ class ScenarioObjects:
     created: dict[int, Service] = field(default_factory=dict)
     created_slices: dict[int, EndpointSlice] = field(default_factory=dict)
     proxy: Mapping[str, Any] = field(default_factory=dict)
+    exact: Mapping[str, int] = field(default_factory=dict)  #: what flags among the manifests say and no document can
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -119,6 +120,8 @@ def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: Sc
         found.problems += error.problems
         return ClusterState()
     found.proxy = loaded.proxy_config or {}
+    if not any("minSyncPeriod" in section for section in spec.proxy.values() if isinstance(section, dict)):
+        found.exact = loaded.exact
     found.notes += loaded.notes
     kept = []
     for key in sorted(loaded.cluster.objects):

@@ -100,7 +100,8 @@ class Members:
             return True
         if not any(self._is_of(version, pod, target) for version in self._former):
             return False
-        return str(target) in self._times.now(node, target.family.label, port, protocol).endpoints
+        rules = self._times.now(node, target.family.label, port, protocol)
+        return str(target) in rules.cluster | rules.local
 
     def _is_of(self, service: Service, pod: PodLife, target: Target) -> bool:
         if service.selector:

@@ -13,7 +13,7 @@ from kpsim.packet import Packet
 from kpsim.programmed import Programmed
 from kpsim.simulation.attempts import REFUSING, Attempt, Followed
 from kpsim.simulation.machines import Machines
-from kpsim.simulation.rulestimes import PortRules, RulesTimes
+from kpsim.simulation.rulestimes import Dialled, PortRules, RulesTimes
 from kpsim.simulation.runlog import CleanUp, Fate, Pin, PinKind, Reason
 
 
@@ -26,7 +26,7 @@ class Dial:
     local: bool
     port: str  #: ``namespace/name:port``
     protocol: str
-    internal: bool  #: it went to the cluster IP
+    dialled: Dialled
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class Pins:
         if not entry.dst_nat:
             kind = PinKind.OLDER if verdict.translates or verdict.refuses else None
         elif verdict.refuses:
-            kind, holds = PinKind.REFUSED, _refused_inside if dial.internal else _refused_outside
+            kind, holds = PinKind.REFUSED, lambda rules: rules.refuses(dial.dialled)
         elif not verdict.translates:
             kind, holds = PinKind.SERVICE_GONE, _unknown
-        elif leads_to not in rules.endpoints:
-            kind, holds = PinKind.FORMER_ENDPOINT, lambda rules: leads_to not in rules.endpoints
+        elif leads_to not in rules.endpoints(dial.dialled):
+            kind, holds = PinKind.FORMER_ENDPOINT, lambda rules: leads_to not in rules.endpoints(dial.dialled)
         if kind is None:
             return None
         since_ns = self._times.since(node, family, dial.port, dial.protocol, holds)
@@ -117,11 +117,3 @@ def _known(rules: PortRules) -> bool:
 
 def _unknown(rules: PortRules) -> bool:
     return not rules.known
-
-
-def _refused_inside(rules: PortRules) -> bool:
-    return rules.known and rules.refused_inside
-
-
-def _refused_outside(rules: PortRules) -> bool:
-    return rules.known and rules.refused_outside

@@ -3,6 +3,7 @@
 It only observes the syncs. Reports say by it since when rules differ from what connection entries do.
 """
 
+import enum
 from collections.abc import Callable, Collection
 from dataclasses import astuple, dataclass
 
@@ -11,18 +12,35 @@ from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.proxier import SyncResult
 
 
+class Dialled(enum.Enum):
+    """What clients dial, as far as traffic policies tell it apart. The nodes' own clients are no outside (PP-5)."""
+
+    CLUSTER_IP = enum.auto()
+    EXTERNAL_FROM_INSIDE = enum.auto()
+    EXTERNAL = enum.auto()
+
+
 @dataclass(frozen=True, slots=True)
 class PortRules:
     """What a node's rules in force say of one service port, from an instant on."""
 
     from_ns: int
     known: bool = False  #: there are rules for the service port
-    endpoints: frozenset[str] = frozenset()  #: ``ip:port`` that some client is sent to
-    local: frozenset[str] = frozenset()  #: those of them that clients under a Local policy are sent to
+    cluster: frozenset[str] = frozenset()  #: ``ip:port`` that clients under the Cluster policy are sent to
+    local: frozenset[str] = frozenset()  #: those that clients under a Local policy are sent to
     ready: frozenset[str] = frozenset()  #: all ready endpoints that kube-proxy knows, on whatever node
-    refused_inside: bool = False  #: clients of the cluster IP get no endpoint
-    refused_outside: bool = False  #: clients of external addresses get no endpoint
+    local_inside: bool = False  #: the Local policy is that of the cluster IP
+    local_outside: bool = False  #: the Local policy is that of external addresses
     serving: bool = False  #: some endpoint serves, on whatever node: only then the clean-up looks at the port (CT-2.2)
+
+    def endpoints(self, dialled: Dialled) -> frozenset[str]:
+        """Return the endpoints that clients are sent to."""
+        local = {Dialled.CLUSTER_IP: self.local_inside, Dialled.EXTERNAL: self.local_outside}.get(dialled, False)
+        return self.local if local else self.cluster
+
+    def refuses(self, dialled: Dialled) -> bool:
+        """Return whether clients are sent to no endpoint, although the rules know the service port."""
+        return self.known and not self.endpoints(dialled)
 
 
 _Loop = tuple[str, str]  # node, family: each has rules of its own
@@ -52,11 +70,11 @@ class RulesTimes:
                 rules = PortRules(
                     now_ns,
                     known=True,
-                    endpoints=frozenset(endpoint.address for endpoint in plan.reachable),
+                    cluster=frozenset(endpoint.address for endpoint in plan.cluster),
                     local=frozenset(endpoint.address for endpoint in plan.local),
                     ready=frozenset(endpoint.address for endpoint in known if endpoint.ready),
-                    refused_inside=plan.internal_refusal is not None,
-                    refused_outside=plan.external_refusal is not None,
+                    local_inside=plan.port.internal_policy_local,
+                    local_outside=plan.port.external_policy_local,
                     serving=any(endpoint.serving for endpoint in known),
                 )
                 _note(here.setdefault(port, []), rules)

@@ -24,6 +24,7 @@ from kpsim.simulation.machines import Machines
 from kpsim.simulation.pins import Dial, Pins
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.ports import SourcePorts
+from kpsim.simulation.rulestimes import Dialled
 from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog, Unsent
 from kpsim.units import SECOND_NS
 
@@ -356,10 +357,11 @@ class TrafficSource:
             serves=partial(self._world.members.serves, name, port.protocol),
             relay=partial(self._relay, service, port, sender) if self._inside and not internal else None,
         )
-        dial = Dial(packet, node, sender.local, name, port.protocol, internal)
+        what = Dialled.EXTERNAL_FROM_INSIDE if self._inside else Dialled.EXTERNAL
+        dial = Dial(packet, node, sender.local, name, port.protocol, Dialled.CLUSTER_IP if internal else what)
         if outcome.relayed is not None:
             node, packet = outcome.relayed
-            dial = replace(dial, packet=packet, at_node=node, local=False)
+            dial = replace(dial, packet=packet, at_node=node, local=False, dialled=Dialled.EXTERNAL)
         cause, pin = self._world.pins.explain(outcome, dial, now_ns)
         return replace(outcome, cause=cause, pin=pin), dial
 

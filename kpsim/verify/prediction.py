@@ -98,7 +98,9 @@ def _refusal(delivered: Walk) -> Packet | None:
         return None
     if packet.protocol == "tcp" and "RST" not in packet.tcp_flags:
         flags = frozenset({"RST"} if "ACK" in packet.tcp_flags else {"RST", "ACK"})
-        return Packet(family, "tcp", packet.daddr, packet.saddr, packet.dport, packet.sport, flags)
+        reset = Packet(family, "tcp", packet.daddr, packet.saddr, packet.dport, packet.sport, flags)
+        reset.uid = reset.gid = None  # the kernel's (K-20.1)
+        return reset
     if packet.protocol == "udp":
         protocol, kind, code = ICMP_PORT_UNREACHABLE[family]
         about = packet.copy()

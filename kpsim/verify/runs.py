@@ -21,7 +21,7 @@ from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS
 from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import Choices, SeededChoices, pick, weighted
-from kpsim.verify.drawing.circumstances import Circumstances, draw_circumstances, with_sysctls
+from kpsim.verify.drawing.circumstances import Circumstances, draw_circumstances, placed
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes, every_probe
 from kpsim.verify.intent.judging import Intent, intent_of
@@ -112,12 +112,12 @@ class _Drawn:
         cluster = self._cluster
 
         def machine(name: str) -> Machine:
-            return with_sysctls(cluster.site.machine(name), self.circumstances.sysctls)
+            return placed(cluster.site.machine(name), self.circumstances)
 
-        placed = replace(subject, site=Site(cluster.node_names, cluster.site.directory, machine, cluster.ruleset))
+        there = replace(subject, site=Site(cluster.node_names, cluster.site.directory, machine, cluster.ruleset))
         if self.circumstances.foreign.rules:
-            return placed
-        return replace(placed, intent=self._intent(placed, self._objects, self._settings))
+            return there
+        return replace(there, intent=self._intent(there, self._objects, self._settings))
 
     def _intent(self, subject: Subject, objects: Sequence[Json], settings: MeantSettings) -> Intent:
         machine = subject.site.machine(subject.node)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kpsim.addresses import Family
 from kpsim.config import Mode
+from kpsim.dialects import OnUnknown
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
 from kpsim.inputs import is_stream
@@ -163,6 +164,7 @@ def load_subjects(
     sysctls: Mapping[str, int] | None = None,
     assume_node: str | None = None,
     service_node_port_range: str = "",
+    unknown: OnUnknown = "refuse",
     note: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Iterator[Subject]:
@@ -193,6 +195,7 @@ def load_subjects(
             sysctls=sysctls,
             assume_node=assume_node,
             service_node_port_range=service_node_port_range,
+            unknown=unknown,
         )
         cluster.print_notes(note)
         found.append(cluster_subjects(cluster, nodes))

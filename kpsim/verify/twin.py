@@ -202,6 +202,8 @@ class Twin:
     def _follow(self, shot: Shot, heard: Heard, real: LinuxEntry | None, now_ns: int, *, trace: bool) -> Exchange:
         seen = sorted(Sight(s.where, s.name, told(s.packet)) for s in heard.sightings)
         way = self._walk_of(shot.packet, heard, seen, real, now_ns, trace=trace)
+        if way.disposition is Disposition.UNKNOWN:
+            return Exchange(shot, way, heard)  # the model claims nothing that Linux could contradict
         differences = []
         expected = list(sights_of(self.model, way))
         if is_refused_by_routing(way):
@@ -254,7 +256,7 @@ class Twin:
     def _with_connection(self, exchange: Exchange, real: LinuxEntry | None, now_ns: int) -> Exchange:
         packet = exchange.shot.packet
         odd = self._is_answered(exchange.walk) and is_answered_oddly(exchange.walk)
-        if packet.related is not None or odd:
+        if packet.related is not None or odd or exchange.walk.disposition is Disposition.UNKNOWN:
             return exchange
         found = self.model.conntrack.lookup(tuple_of(packet), now_ns)
         tolerance_s = TIMER_TOLERANCE_S + self.slack_s

@@ -229,6 +229,7 @@ def _to(plan: Plan, end: str, **options: object) -> str:
 def cases(plan: Plan) -> list[Case]:
     remote, third = _to(plan, plan.remote), _to(plan, plan.third)
     uplink, no_such = "-A POSTROUTING -o eth0 -j MASQUERADE", plan.remote.replace("7", "99")
+    at_home = plan.pod.replace("5", "99")
     closed = _to(plan, plan.remote, target=CLOSED)
     port = _to(plan, plan.third, of=plan.nodes[1], port=30080)
     home = _to(plan, plan.remote, of=plan.nodes[1], port=30080)
@@ -268,6 +269,8 @@ def cases(plan: Plan) -> list[Case]:
         Case("egress", works, destination="client", port=PORT, end="client", nat=(f"-A POSTROUTING -s {plan.pods} ! -d {plan.pods} -j MASQUERADE", "", "")),
         Case("K-1.6 no neighbour", refused, end="nobody", absent=no_such,
              nat=(_to(plan, no_such), "", ""), patience_s=5),
+        Case("K-1.6 no neighbour of a process", refused, source="node", end="nobody", absent=at_home,
+             nat=(_to(plan, at_home), "", ""), patience_s=5),
         Case("PP-11.2 to another", works, end="third", nat=(third, "", "")),
     ]  # fmt: skip
 

@@ -165,6 +165,22 @@ class Lives:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("max_retrans", [1, 3])
+@pytest.mark.parametrize(
+    "life",
+    ["S sa A", "S= sa S= A", "S S= sa S= A", "A= sa A= A", "P= sa P= A", "P sa P= A", "P a P= A", "A a A", "P a A A"],
+)
+def test_a_timer_is_short_while_no_window_counts(router: Router, life: str, max_retrans: int) -> None:
+    """K-6.2: a flow that was picked up, too, waits no longer than a sender that repeats itself."""
+    router.set_sysctls({"net.netfilter.nf_conntrack_tcp_timeout_max_retrans": 50})
+    try:
+        lives = Lives(router, "tcp", Sysctls(tcp_max_retrans=max_retrans, tcp_timeout_max_retrans_ns=50 * SECOND_NS))
+        lives.live(life.split())
+    finally:
+        router.set_sysctls({"net.netfilter.nf_conntrack_tcp_timeout_max_retrans": 300})
+
+
+@pytest.mark.kernel
 def test_every_segment_in_every_state_of_tcp(router: Router) -> None:  # K-6.1
     lives = Lives(router, "tcp")
     letters = ["S", "SA", "A", "P", "F", "R", "RA", "N"]

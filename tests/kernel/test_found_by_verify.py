@@ -209,3 +209,28 @@ def test_a_syn_waits_no_longer_than_a_repeated_segment() -> None:
         assert 47 <= real.seconds_left <= 50
     finally:
         both.close()
+
+
+@pytest.mark.parametrize("kind", [128, 129, 139, 140])
+def test_every_informational_message_of_ipv6_may_be_refused(kind: int) -> None:
+    """K-3.3: REJECT tells the sender of a node information query as it tells the sender of a ping."""
+    rules = "*filter\n-A FORWARD -d fd00:180::11/128 -p ipv6-icmp -j REJECT\nCOMMIT\n"
+    with twin(V6, rules, ("fd00:180::/64",)) as both:
+        sent = packet(V6, "2001:db8:71::7", 7, "fd00:180::11", 0, "eth0")
+        sent = replace(sent, protocol="icmpv6", icmp_type=kind)
+        exchange = agreed(both.send(Shot(sent), canary=True))
+        assert exchange.walk.disposition is Disposition.REJECTED
+
+
+@pytest.mark.parametrize("family", list(Family), ids=lambda family: family.label)
+def test_routing_tells_of_no_hop_left_whatever_the_checksum(family: Family) -> None:
+    """K-3.3: only REJECT looks at the checksum before it answers."""
+    rules = "*filter\n-A FORWARD -m conntrack --ctstate DNAT -j DROP\nCOMMIT\n"
+    pods, pod, client = (
+        (("10.180.0.0/24",), "10.180.0.11", "203.0.113.7") if family is V4
+        else (("fd00:180::/64",), "fd00:180::11", "2001:db8:71::7")
+    )  # fmt: skip
+    with twin(family, rules, pods) as both:
+        sent = replace(packet(family, client, 40000, pod, 80, "eth0"), ttl=1, checksum_ok=False)
+        exchange = agreed(both.send(Shot(sent), canary=True))
+        assert exchange.walk.answer is not None

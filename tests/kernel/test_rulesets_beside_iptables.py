@@ -76,3 +76,30 @@ def test_a_rule_for_each_address_stands_where_iptables_puts_it(oracle: Oracle) -
     assert isinstance(ours, str)
     assert oracle.takes(text) is None
     assert oracle.held() == by_table(ours)
+
+
+#: a text, and what a wrong reader would make of it
+PLANTED = [
+    (
+        "*filter\n-A INPUT -p tcp -m tcp --dport 010 -j ACCEPT\nCOMMIT\n",
+        ("--dport 8", "--dport 10"),
+        "the kernel holds",
+    ),
+    ("*filter\n-A INPUT -s 10.0.0.0/8 -j DROP\nCOMMIT\n", ("-s 10", "! -s 10"), "the kernel holds"),
+    ("*filter\n:A - [0:0]\n-A A -j DROP\nCOMMIT\n", ("-A A -j DROP\n", ""), "the kernel holds"),
+    ("*nat\n-A INPUT -j MASQUERADE\nCOMMIT\n", None, "the tool refuses it"),
+    ("*filter\n-A INPUT -m nonsense\nCOMMIT\n", None, "the tool refuses it"),
+]
+
+
+@VARIANTS
+@pytest.mark.parametrize("family", [Family.IPV4])
+def test_a_wrong_reader_is_found_out(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, change, why in PLANTED:
+        right = read(text, oracle.family) if change else text
+        assert isinstance(right, str)
+        wrong = right.replace(*change) if change else text
+        monkeypatch.setattr("fuzz.ruleset_oracle.read", lambda *_, wrong=wrong: wrong)
+        found = compare(oracle, text)
+        monkeypatch.undo()
+        assert found is not None and why in found.why, text

@@ -59,6 +59,7 @@ from kpsim.dialects.iptables.further import (
     write_reverse_path,
 )
 from kpsim.dialects.iptables.senders import (
+    address_type_reader,
     bridge_port_reader,
     bridge_side_reader,
     number_range_reader,
@@ -66,13 +67,12 @@ from kpsim.dialects.iptables.senders import (
     owner_reader,
     read_interface_limit,
     read_socket,
+    write_address_types,
     write_bridge_port,
     write_nothing,
 )
 from kpsim.dialects.iptables.values import (
-    ADDRESS_TYPES,
     CT_STATES,
-    NOT_IN_IPV6,
     Form,
     Read,
     Style,
@@ -315,8 +315,7 @@ def _states(module: str, option: str) -> Option:
 
 
 def _address_type(side: str, field: Field, order: int) -> Option:
-    read = names_reader(field, ADDRESS_TYPES, "an address type", not_in_ipv6=NOT_IN_IPV6)
-    return Option((f"--{side}-type",), ("addrtype",), read, names_writer(ADDRESS_TYPES), order=order)
+    return Option((f"--{side}-type",), ("addrtype",), address_type_reader(field), write_address_types, order=order)
 
 
 def _times_to_live(module: str) -> tuple[Option, ...]:

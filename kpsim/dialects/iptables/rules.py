@@ -231,13 +231,8 @@ class _RuleReader:
     def _option(self, option: Option, word: str, negate: bool) -> None:
         """Reads an option that is an expression of its own."""
         module = self._module_of(option, word)
-        given = self.opened[module]
         name = option.written_as or option.name
-        if name in given:
-            raise ValueError(f"{word} is given twice")
-        if given and option.module in SINGLE:
-            raise ValueError(f"-m {option.module} takes one option, not {min(given)} and {name}")
-        given.add(name)
+        self._give(name, word, module)
         count = option.arguments
         text = self._next() if count else ""
         if text == "!":
@@ -264,6 +259,17 @@ class _RuleReader:
         self._place(option, Written(row, part, detail, opens))
         if isinstance(part, Compare) and part.field is Field.L4PROTO and not negate:
             self.protocol = str(part.name)
+
+    def _give(self, name: str, word: str, module: str) -> None:
+        """Notes that an option was given. ValueError if its module takes it once only, or not here."""
+        given = self.opened[module]
+        if name in given:
+            raise ValueError(f"{word} is given twice")
+        if given and module in SINGLE:
+            raise ValueError(f"-m {module} takes one option, not {min(given)} and {name}")
+        if module == "multiport" and not self.protocol:
+            raise ValueError(f"-p stands before {word}")
+        given.add(name)
 
     def _place(self, option: Option, piece: Written) -> None:
         """Puts a piece where its ``-m`` stood, if it is the first of that ``-m``; else behind all others."""
@@ -327,7 +333,7 @@ class _RuleReader:
             return
         if self.opened.get(name) == set() and name not in PORT_MODULES:
             raise ValueError(f"-m {name} needs an option")
-        self.opened[name] = set()
+        self.opened[name] = self.opened.get(name, set()) if name in PORT_MODULES else set()
         self.begun.discard(name)
         if name not in PORT_MODULES:
             self.slots[name] = len(self.written)

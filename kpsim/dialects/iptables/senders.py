@@ -5,17 +5,20 @@ Counterpart: libxt_owner, libxt_physdev, libxt_length and the limits of libxt_ad
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables.values import (
+    ADDRESS_TYPES,
     ALL_BITS,
     Form,
     Read,
     Reader,
+    Style,
     Writer,
     interface_reader,
     intervals_of,
+    names_of,
     read_number,
     write_range,
 )
-from kpsim.ruleset import BridgePort, Compare, Field, NamePattern
+from kpsim.ruleset import BridgePort, Compare, Field, NamePattern, named
 
 
 def number_range_reader(field: Field, separator: str, limit: int, *, open_ended: bool, absent: bool) -> Reader:
@@ -93,3 +96,45 @@ def read_interface_limit(_text: str, negate: bool, _family: Family) -> Read:
     if negate:
         raise ValueError("! makes no sense before --limit-iface-in and --limit-iface-out")
     return Read(None)
+
+
+# --- types of addresses -----------------------------------------------------------------------------------------------
+
+_NOT_IN_IPV6 = frozenset(("BROADCAST", "BLACKHOLE", "PROHIBIT", "THROW", "NAT", "XRESOLVE"))
+_LOOKED_UP = frozenset(("LOCAL", "ANYCAST", "UNREACHABLE"))  #: IPv6 asks its routes for these alone
+
+
+def address_type_reader(field: Field) -> Reader:
+    """A reader for types of addresses. The detail is the names, if they do not follow from the meaning (K-20.4)."""
+
+    def read(text: str, negate: bool, family: Family) -> Read:
+        names = names_of(text, ADDRESS_TYPES, "an address type")
+        if family is Family.IPV4:
+            canonical = tuple(name for name in ADDRESS_TYPES if name in names)
+            return Read(named(field, *names, negate=negate), None if names == canonical else names)
+        if wrong := [name for name in names if name in _NOT_IN_IPV6]:
+            raise ValueError(f"not an address type of IPv6: {wrong[0]!r}")
+        return Read(Compare(field, _meant_in_ipv6(frozenset(names)), negate), names)
+
+    return read
+
+
+def _meant_in_ipv6(names: frozenset[str]) -> frozenset[str]:
+    """The types that ip6tables matches: a local address is UNICAST, too, and of several names all must hold (measured)."""
+    meant = frozenset(ADDRESS_TYPES) - {"BROADCAST"}
+    if "UNICAST" in names:
+        meant &= {"UNICAST", "LOCAL", "ANYCAST", "UNREACHABLE"}
+    for name in ("MULTICAST", "UNSPEC"):
+        if name in names:
+            meant &= {name}
+    return meant & names & _LOOKED_UP if names & _LOOKED_UP else meant
+
+
+def write_address_types(part: Compare, detail: tuple[str, ...] | None, form: Form) -> str:
+    assert isinstance(part.among, frozenset)
+    if detail is not None and form.style is not Style.SAVE:
+        return ",".join(detail)
+    names = part.among if detail is None else frozenset(detail)
+    if detail is None and form.family is Family.IPV6 and {"UNICAST", "LOCAL"} <= names:
+        names = frozenset(("UNICAST",))
+    return ",".join(name for name in ADDRESS_TYPES if name in names)

@@ -243,32 +243,33 @@ CT_STATES: Mapping[str, tuple[str, ...]] = {
     "state": ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED"),
 }
 #: in the order in which iptables-save lists them
-NOT_IN_IPV6 = frozenset(("BROADCAST", "BLACKHOLE", "PROHIBIT", "THROW", "NAT", "XRESOLVE"))
 ADDRESS_TYPES = (
     "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT", "THROW", "NAT",
     "XRESOLVE",
 )  # fmt: skip
 
 
-def names_reader(
-    field: Field, order: tuple[str, ...], what: str, *, not_in_ipv6: frozenset[str] = frozenset()
-) -> Reader:
+def names_reader(field: Field, order: tuple[str, ...], what: str) -> Reader:
     """A reader for names separated by commas.
 
     ``order`` holds all names in the order of iptables-save. If the text has another order, that is the detail.
     """
 
-    def read(text: str, negate: bool, family: Family) -> Read:
-        names = tuple(text.upper().split(","))
-        for name in names:
-            if name not in order:
-                raise ValueError(f"not {what}: {name!r}")
-            if family is Family.IPV6 and name in not_in_ipv6:
-                raise ValueError(f"not {what} of IPv6: {name!r}")
+    def read(text: str, negate: bool, _family: Family) -> Read:
+        names = names_of(text, order, what)
         canonical = tuple(name for name in order if name in names)
         return Read(named(field, *names, negate=negate), None if names == canonical else names)
 
     return read
+
+
+def names_of(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """The names in a text, in capitals. ValueError if one is not known."""
+    names = tuple(text.upper().split(","))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"not {what}: {name!r}")
+    return names
 
 
 def names_writer(order: tuple[str, ...]) -> Writer:

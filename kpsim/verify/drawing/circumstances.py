@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, parse_network
 from kpsim.errors import InputError
 from kpsim.nodes import Machine
+from kpsim.packetpath.routing import Route, RouteKind, Routing
 from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 from kpsim.verify.drawing.choices import Choices, chance, pick
 from kpsim.verify.drawing.foreign import Foreign, draw_foreign
+from kpsim.verify.drawing.plan import Block
 
 #: settings of a node, the simplest first, by the names of Sysctls' fields. Some timeouts end within a sequence
 SETTINGS: tuple[Mapping[str, int], ...] = (
@@ -36,6 +38,7 @@ class Circumstances:
     )  #: by the names of Sysctls' fields; times without ``_ns``, in seconds
     foreign: Foreign = field(default_factory=Foreign)
     random_fully: bool = True  #: whether iptables knows --random-fully
+    routes: str = ""  #: what the node's routes have of their own, a key of ``ROUTES``; empty: nothing
 
 
 def draw_circumstances(choices: Choices) -> Circumstances:
@@ -44,7 +47,35 @@ def draw_circumstances(choices: Choices) -> Circumstances:
         return Circumstances()
     sysctls = pick(choices, SETTINGS) if chance(choices, 50) else {}
     foreign = draw_foreign(choices) if chance(choices, 70) else Foreign()
-    return Circumstances(sysctls, foreign, random_fully=not chance(choices, 20))
+    routes = pick(choices, (_NO_DEFAULT, *ROUTES)) if chance(choices, 30) else ""
+    return Circumstances(sysctls, foreign, random_fully=not chance(choices, 20), routes=routes)
+
+
+#: routes that refuse, by name: their kind, the block of addresses and its first number
+ROUTES: Mapping[str, tuple[RouteKind, Block, int]] = {
+    "some clients are unreachable": (RouteKind.UNREACHABLE, Block.CLIENT, 113),
+    "some clients are prohibited": (RouteKind.PROHIBIT, Block.CLIENT, 113),
+    "some clients are in a black hole": (RouteKind.BLACKHOLE, Block.CLIENT, 113),
+    "Services are in a black hole": (RouteKind.BLACKHOLE, Block.CLUSTER_IP, 0),
+    "load balancers are unreachable": (RouteKind.UNREACHABLE, Block.LOAD_BALANCER, 2),
+}
+_NO_DEFAULT = "no default route"
+
+
+def placed(machine: Machine, circumstances: Circumstances) -> Machine:
+    """The machine in these circumstances. InputError for an unknown setting."""
+    machine = with_sysctls(machine, circumstances.sysctls)
+    name, routing = circumstances.routes, machine.routing
+    if not name:
+        return machine
+    if name == _NO_DEFAULT:
+        routes = tuple(route for route in routing.routes if route.network.prefix)
+    else:
+        kind, block, first = ROUTES[name]
+        networks = (parse_network(block.network(family, first, longer=2)) for family in Family)
+        refused = tuple(Route(network, kind=kind) for network in networks if network is not None)
+        routes = (*refused, *routing.routes)
+    return replace(machine, routing=Routing(routing.interfaces.values(), routes))
 
 
 def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:
@@ -65,4 +96,5 @@ def described(circumstances: Circumstances, family: Family) -> str:
     """The circumstances of one family in a few lines; empty if they are the usual ones."""
     lines = [f"{name}={value}" for name, value in circumstances.sysctls.items()]
     lines += [] if circumstances.random_fully else ["an iptables without --random-fully"]
+    lines += [circumstances.routes] if circumstances.routes else []
     return "\n".join([*lines, circumstances.foreign.text(family)]).strip()

@@ -209,7 +209,7 @@ def _nat(choices: Choices) -> list[Written]:
     options: tuple[Written, ...] = (
         ("nat", "POSTROUTING", "-s {pods} ! -d {pods} -j MASQUERADE"),
         ("nat", "POSTROUTING", "-s {pods1} ! -d {pods} -o eth0 -j SNAT --to-source {egress}"),
-        ("nat", "POSTROUTING", "-p tcp -m mark --mark 0x10/0xff -j MASQUERADE --to-ports 2000-2100"),
+        ("nat", "POSTROUTING", "-p tcp -m mark --mark 0x10/0xff -j MASQUERADE --to-ports 600-1023"),
         ("nat", "PREROUTING", "-d {node} -p tcp -m tcp --dport 22 -j REDIRECT --to-ports 2222"),
         ("nat", "PREROUTING", "-s {clients} -p udp -m udp --dport 99 -j DNAT --to-destination {endpoint}"),
         ("nat", "OUTPUT", "-d {service} -p udp -j RETURN"),

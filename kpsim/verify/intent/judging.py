@@ -53,7 +53,7 @@ class Intent:
         if way.ct_state not in ("NEW", "") or later:
             return []  # a later packet follows the binding of the first
         due = self.node.due(asked_of(packet))
-        if way.cause is not None and way.cause not in _DECIDED:
+        if way.cause is not None and (way.cause not in _DECIDED or way.rule is None):
             return []  # routing, a bridge or a full table ended it
         return list(self._objections(packet, way, due))
 

@@ -188,11 +188,11 @@ class _Drawing:
         changeable = 4 if self._changeable else 0
         match weighted(
             choices,
-            (130 if talks else 0, "go on"), (13, "begin"), (changeable, "endpoints"), (4, "wait"),
+            (190 if talks else 0, "go on"), (13, "begin"), (changeable, "endpoints"), (4, "wait"),
             (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (8, "odd"),
             (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (3, "stray error"),
             (4 if self._services else 0, "service"), (2 if self._configuration is not None else 0, "restart"),
-            (8 if self._fleeting and self._patience > 1 else 0, "visits"), (6 if self._datagrams else 0, "stale"),
+            (8 if self._fleeting and self._patience > 1 else 0, "visits"), (10 if self._datagrams else 0, "stale"),
         ):  # fmt: skip
             case "go on":
                 return [self._go_on()]
@@ -381,17 +381,24 @@ class _Drawing:
                 opening = self._opening(client, dialled, pick(self._choices, _SOURCE_PORTS))
                 steps += self._first(opening) if opening is not None else []
         again = [Retransmit(step.flow) for step in steps if isinstance(step, FirstPacket)]
-        return [*steps, self._change(service), *again]
+        return [*steps, self._halve(service), *again]
 
-    def _change(self, service: str = "") -> ChangeEndpoints:
-        """Changes the endpoints of a Service, or of this one: each stays, goes or terminates, or all go, or all are as in
-        the beginning.
-        """
+    def _addresses(self, service: str) -> list[str]:
+        """The addresses of a Service's endpoints in the beginning."""
+        slices = slices_of(self._state, service, self._around.family)
+        return list(dict.fromkeys(endpoint.addresses[0] for each in slices for endpoint in each.endpoints))
+
+    def _halve(self, service: str) -> ChangeEndpoints:
+        """Every other endpoint of a Service goes, the others are ready."""
+        addresses, first = self._addresses(service), self._choices.below(2)
+        kept = addresses[first::2] or addresses
+        return ChangeEndpoints(service, self._around.family, tuple((address, EndpointState.READY) for address in kept))
+
+    def _change(self) -> ChangeEndpoints:
+        """Changes a Service's endpoints: each stays, goes or terminates, or all go, or all are as in the beginning."""
         choices, family = self._choices, self._around.family
-        service = service or pick(choices, self._changeable)
-        addresses = dict.fromkeys(
-            endpoint.addresses[0] for each in slices_of(self._state, service, family) for endpoint in each.endpoints
-        )
+        service = pick(choices, self._changeable)
+        addresses = self._addresses(service)
         fate = weighted(choices, (3, "each"), (2, "none"), (2, "all"))
         states: list[tuple[str, EndpointState]] = []
         for address in addresses if fate != "none" else ():
