@@ -507,7 +507,7 @@ class Traffic(Part):
     via: Via = Via.CLUSTER_IP
     ip_family: IpFamily | None = None
     """Which of a dual-stack Service's families the clients use; default: its first."""
-    per_second: Annotated[float, Field(gt=0, ge=1e-6, le=1_000_000, allow_inf_nan=False)]
+    per_second: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
     """New connections (UDP: datagrams) a second, over all clients of the source."""
     arrivals: Arrivals = Arrivals.CONSTANT
     start_ns: DurationNs = 0
