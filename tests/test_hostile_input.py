@@ -72,3 +72,43 @@ def test_no_value_of_a_setting_fails_inside(field: str, value: str, tmp_path: Pa
     file.write_bytes(SCENARIO)
     ended, said = run(["run", str(file), "--set", f"{field}={value}", "--set", "expect[0]=nosuch > 1"], 120)
     assert not judged(ended, said), said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("trace", "@c.yaml", "--node", "n1", "--dst", "192.0.2.10:80", "--seed", "9" * 40), ("verify", "--random", "1", "--seed", "9" * 40),
+        ("run", "@s.yaml", "--seed", "9" * 40), ("run", "@s.yaml", "--set", "traffic[0].perSecond=1e-400"),
+        ("run", "@s.yaml", "--set", "duration=1e-400s"), ("run", "@s.yaml", "--set", "duration=1e400s"),
+        ("trace", "@c.yaml", "--node", "n1", "--dst", "192.0.2.10:80", "--sysctl", "net.netfilter.nf_conntrack_udp_timeout=" + "9" * 50),
+    ],
+)  # fmt: skip
+def test_numbers_past_every_edge_are_refused_in_words(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """A seed has 64 bits; 1e-400 is 0."""
+    from fuzz.hostile_seeds import CLUSTER, SCENARIO
+
+    for name, content in (("c.yaml", CLUSTER), ("s.yaml", SCENARIO)):
+        (tmp_path / name).write_bytes(content)
+    ended, said = run([each.replace("@", f"{tmp_path}/") for each in arguments], 120)
+    assert ended == 2, said
+    assert not judged(ended, said), said
+
+
+@pytest.mark.parametrize("arrivals", ["constant", "poisson"])
+def test_a_rate_whose_inverse_is_infinite_sends_nothing_after_the_first(arrivals: str, tmp_path: Path) -> None:
+    from fuzz.hostile_seeds import SCENARIO
+
+    file = tmp_path / "s.yaml"
+    file.write_bytes(SCENARIO)
+    command = [
+        "run",
+        str(file),
+        "--set",
+        "traffic[0].perSecond=1e-320",
+        "--set",
+        f"traffic[0].arrivals={arrivals}",
+        "--set",
+        "expect[0]=sent <= 1",
+    ]
+    ended, said = run(command, 120)
+    assert (ended, judged(ended, said)) == (0, ""), said

@@ -155,7 +155,9 @@ def trace(
             "--limit", metavar="N", help="Give up after so many ways of a packet through the rules.", min=1, max=10**9
         ),
     ] = MOST_WAYS,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.", min=-(2**63), max=2**63 - 1)
+    ] = 0,
     pcap: Annotated[
         Path | None,
         typer.Option(
