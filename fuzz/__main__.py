@@ -11,6 +11,7 @@ from importlib import import_module
 #: subject → its module; the first is the one that is meant if none is named
 SUBJECTS: Mapping[str, str] = {
     "packets": "fuzz.fuzzing",  #: random clusters, probes and packet sequences, in the model and in Linux
+    "hostile": "fuzz.hostile",  #: input of every kind, spoilt, for every command: never exit code 3
     "rulesets": "fuzz.ruleset_fuzzing",  #: random rulesets, read by the model and by iptables-restore
 }
 

@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=2, metavar="N", help="how long (2)")
     parser.add_argument("--seed", type=int, metavar="N", help="the first seed (the clock's)")
     parser.add_argument("--kind", choices=[kind.name for kind in kinds()], action="append", help="only this kind")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write the content of each finding here")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the content of each finding here")
     given = parser.parse_args(arguments)
     first = given.seed if given.seed is not None else int(time.time())  # noqa: TID251 - each run is to draw new input
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.RLIM_INFINITY))
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begun_s = _CLOCK.now_s()
     with quiet_place() as folder:
         hostility = Hostility(folder)
-        _attempts(hostility, chosen, first, lambda: _CLOCK.now_s() - begun_s < given.minutes * 60, given.keep)
+        _attempts(hostility, chosen, first, lambda: _CLOCK.now_s() - begun_s < given.minutes * 60, given.out)
     print(f"from seed {first} on: {hostility}")
     return 1 if hostility.findings else 0
 
@@ -191,7 +191,3 @@ def _attempts(
                 if keep is not None:
                     keep.mkdir(parents=True, exist_ok=True)
                     (keep / f"{kind.name}-{number}{kind.suffix}").write_bytes(found.content)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -46,7 +46,7 @@ def kind_of_file(path: Path | str) -> str:
 
 
 #: files and directories below one that is searched: a repository has fewer, a whole machine has more
-MOST_ENTRIES = 200_000
+MOST_ENTRIES = 50_000
 
 
 def walk_directory(

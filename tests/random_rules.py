@@ -154,6 +154,10 @@ _HOPS = (st.sampled_from([63, 64]) | st.integers(0, 255)).map(str)
 _CODES = st.just("") | st.integers(0, 3).map(lambda code: f"/{code}")
 
 
+def _compared_flags(mask: str, value: str) -> str:
+    return f"{mask} {'NONE' if mask == 'NONE' else value}"
+
+
 def _ports(world: World) -> Drawn:
     return st.lists(world.ranges(), min_size=1, max_size=7).map(",".join)
 
@@ -170,7 +174,7 @@ TEXTS: Mapping[str, Callable[[World], Drawn]] = {
     "-o": lambda world: world.interfaces,
     "--sport": lambda world: world.ranges(),
     "--dport": lambda world: world.ranges(),
-    "--tcp-flags": lambda _: st.builds("{} {}".format, _FLAG_SETS, _FLAG_SETS),
+    "--tcp-flags": lambda _: st.builds(_compared_flags, _FLAG_SETS, _FLAG_SETS),
     "--syn": lambda _: st.just(""),
     "--comment": lambda world: world.texts,
     "--ctstate": lambda _: _names(CT_STATES["conntrack"]),

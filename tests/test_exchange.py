@@ -110,6 +110,14 @@ def test_a_request_with_numbers_is_answered_with_others(plan: Plan) -> None:
     assert answer.verdict is Verdict.WORKS
 
 
+@BOTH
+def test_the_clients_own_node_knows_what_the_client_sent(plan: Plan) -> None:
+    """K-6.3: seen from n1 on, a process of n2 has sent a SYN; so its node does not take the SYN-ACK for INVALID."""
+    strict = rules(plan, filters="-A INPUT -m conntrack --ctstate INVALID -j DROP")
+    there = world(plan, rules(plan, dnat(plan, plan.pod)), strict)
+    assert ask(there, packet(plan, plan.nodes[1], plan.service), "n1").verdict is Verdict.WORKS
+
+
 # --- it is refused ---------------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +214,7 @@ def test_a_packet_that_is_too_big(plan: Plan, protocol: str, error: str) -> None
     icmp, kind, code = ("icmp", 3, 4) if plan.family is Family.IPV4 else ("icmpv6", 2, 0)
     told = Packet(plan.family, icmp, number(plan.nodes[0]), sent.saddr, icmp_type=kind, icmp_code=code, related=sent)
     assert refusal_of(sent, told)
+    assert refusal_of(packet(plan, plan.pod, plan.remote, 8081, protocol), told) is None  # it is about another
     assert error_of(sent, told) == error
 
 
@@ -343,6 +352,14 @@ def test_a_reset_that_is_dropped_is_a_lost_answer(plan: Plan) -> None:
     assert (judged(answer)[:2], str(answer.by)) == (("answer-lost", "n1"), "filter/FORWARD rule 2")
 
 
+@BOTH
+def test_an_answer_that_goes_to_the_owner_of_a_borrowed_address(plan: Plan) -> None:
+    """A process that sends with the address of a pod: the pod gets the answer."""
+    answer = ask(world(plan), packet(plan, plan.neighbour, plan.remote, 8080), "n1", local=True)
+    assert judged(answer)[0] == "answer-lost"
+    assert f"it goes to the pod {plan.neighbour} and not to the client" in client_gets(answer)
+
+
 # --- somebody else answers -------------------------------------------------------------------------------------------------
 
 
@@ -358,6 +375,12 @@ def test_an_answer_of_no_endpoint_is_misdelivered(plan: Plan) -> None:
 def test_the_right_address_with_another_port_is_misdelivered(plan: Plan) -> None:
     there = world(plan, rules(plan, dnat(plan, plan.remote, target=9090)), **served(plan, plan.remote))
     assert ask(there, packet(plan, plan.pod, plan.service), "n1").verdict is Verdict.MISDELIVERED
+
+
+@BOTH
+def test_a_process_that_answers_at_a_frontend_that_no_rule_takes(plan: Plan) -> None:
+    there = world(plan, services={(number(plan.nodes[0]), 30080): {(number(plan.pod), 8080)}})
+    assert judged(ask(there, packet(plan, plan.client, plan.nodes[0], 30080), "n1"))[:2] == ("misdelivered", "n1")
 
 
 @BOTH

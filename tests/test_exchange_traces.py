@@ -306,6 +306,20 @@ def test_a_load_balancer_dials_only_nodes_that_pass_the_health_check(cluster: Cl
     assert (outcome["verdict"], outcome["node"], outcome["seen"]["src"]) == ("works", "n2", "198.51.100.21")
 
 
+def test_a_load_balancer_uses_nodes_that_are_not_excluded_and_have_a_ready_endpoint() -> None:
+    """CP-14.3, CP-15.2."""
+    address = "{loadBalancer: {ingress: [{ip: 198.51.100.21, ipMode: Proxy}]}}"
+    ends = "10.180.1.5 n1", f"10.180.2.5 n2 {TERMINATING}", "10.180.3.5 n3"
+    excluded = node(3).replace(
+        "{name: n3}", "{name: n3, labels: {node.kubernetes.io/exclude-from-external-load-balancers: x}}"
+    )
+    for spec, nodes in ((LOCAL.format(32015), {"n1"}), ("type: LoadBalancer", {"n1", "n2"})):
+        made = cluster_of(node(1), node(2), excluded, service("s", 15, *ends, spec=spec, status=address))
+        trace = made.trace("n1", "198.51.100.21:80", sender="pod", src="10.180.1.77:40000", expand=True)
+        assert {judged.relay.request.hops[0].node for _, judged in trace.every or () if judged.relay} == nodes
+        assert sums(trace) == {"works": "1"}
+
+
 def test_a_load_balancer_without_node_ports_is_not_guessed(cluster: Cluster) -> None:
     trace = cluster.trace("n1", "198.51.100.22:80", sender="pod", expand=True)
     assert sums(trace) == {"unknown": "1"}
@@ -385,6 +399,25 @@ def test_another_programs_rule_that_takes_a_node_port_misdelivers() -> None:
     trace = trace_packet(site, make_packet("TCP", "192.168.0.1", 30010), node="n1", sender=Sender.EXTERNAL)
     assert sums(trace) == {"misdelivered": "1"}
     assert "10.180.1.77:8080 is no endpoint of the Service that it dialled" in last_line(trace)
+
+
+def test_the_endpoint_of_another_port_of_the_service_is_none() -> None:
+    two_ports = SERVICES[0].replace(
+        "targetPort: 8080, nodePort: 30010}",
+        "targetPort: 8080, nodePort: 30010}, {name: q, port: 81, targetPort: 9090}",
+    )
+    two_ports = two_ports.replace("port: 8080}]\nendpoints", "port: 8080}, {name: q, port: 9090}]\nendpoints")
+    made = cluster_of(node(1), two_ports)
+    for port, verdict in ((8080, "works"), (9090, "misdelivered")):
+        text = NAT.format(f"-A PREROUTING -p tcp --dport 30010 -j DNAT --to-destination 10.180.1.5:{port}")
+        site = made.site_with(lambda _, family, text=text: dialect_reading(text).parse(text, family)[0])
+        trace = trace_packet(site, make_packet("TCP", "192.168.0.1", 30010), node="n1", sender=Sender.EXTERNAL)
+        assert sums(trace) == {verdict: "1"}
+
+
+def test_a_client_of_a_node_that_is_not_known_is_outside() -> None:
+    made = cluster_of(node(1), service("web", 10, "10.180.1.5 n1"), service("far", 19, "10.180.9.5 n9"))
+    assert sums(made.trace("n1", "172.30.0.10:80", sender="external", src="10.180.9.5:40000")) == {"works": "1"}
 
 
 def test_a_rule_that_is_not_modelled_leaves_the_exchange_open(cluster: Cluster) -> None:

@@ -7,7 +7,15 @@ from fuzz.rule_words import MATCHES, TARGETS
 from fuzz.ruleset_drawing import document, draw_document, draw_rule
 from fuzz.ruleset_oracle import by_table, read
 from kpsim.addresses import Family
-from kpsim.dialects.iptables.options import EXTENSIONS, OPTIONS, Place
+from kpsim.dialects.iptables.options import (
+    EXTENSIONS,
+    FOREIGN_MATCHES,
+    FOREIGN_TARGETS,
+    OPTION_MODULES,
+    OPTIONS,
+    PORT_MODULES,
+    Place,
+)
 from kpsim.errors import InputError
 from kpsim.verify.drawing.choices import SeededChoices
 
@@ -20,6 +28,13 @@ def test_every_option_that_kpsim_reads_is_drawn() -> None:
     single = {row.names[0] for row in OPTIONS if row.place is not Place.HEADER}
     grouped = {option for row in EXTENSIONS for option in row.options}
     assert (single | grouped) - drawn == NEEDS_OBJECTS
+
+
+def test_what_is_called_foreign_is_not_modelled() -> None:
+    assert not FOREIGN_MATCHES & (
+        OPTION_MODULES | {*PORT_MODULES} | {row.target for row in EXTENSIONS if row.flag == "-m"}
+    )
+    assert not FOREIGN_TARGETS & {row.target for row in EXTENSIONS if row.flag == "-j"}
 
 
 def test_the_same_seed_draws_the_same_and_another_seed_another() -> None:

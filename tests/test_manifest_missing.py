@@ -1,6 +1,7 @@
 """What a bundle lacks and a cluster adds: nodes, endpoints, the range of node ports; and slices that an edit made stale."""
 
 import json
+import textwrap
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_a_cluster_without_nodes_says_what_to_add() -> None:
         with pytest.raises(InputError) as caught:
             ask()
         assert "kubectl get nodes -o yaml" in str(caught.value) and "--assume-node" in str(caught.value)
-    example = str(caught.value).partition("addresses:\n")[2]
+    example = textwrap.dedent(str(caught.value).partition("addresses:\n")[2])
     assert len(example.splitlines()) == 5
     added = kpsim.load(text=f"---\n{example}\n---\n{json.dumps(service())}\n")
     assert len(added.node_names) == 1

@@ -4,6 +4,7 @@ import pytest
 from simulations import HEAD, MS, simulate
 
 from kpsim.errors import InputError
+from kpsim.reports.sentences import note_lines
 from kpsim.scenario import parse_scenario
 from kpsim.simulation.runlog import Connection, Fate, RunLog
 from kpsim.units import SECOND_NS
@@ -301,3 +302,5 @@ def test_an_event_without_effect_changes_nothing_else() -> None:
     assert (log.syncs, log.node_health) == (plain.syncs, plain.node_health)
     assert len(log.happenings) == len(plain.happenings) + 1
     assert log.happenings[-1].at_ns == 5 * SECOND_NS
+    assert note_lines(plain) == []
+    assert note_lines(log) == ["5 s, node-1: nodeUp: the node is not down."]

@@ -1,13 +1,17 @@
 """Scapy as the outer format: packets keep their meaning both ways, and expressions execute nothing."""
 
 import struct
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.errors import InputError
 from kpsim.packet import Numbers, Packet
-from kpsim.wire import DEFAULT_SPORT, from_scapy, parse_packet, read_capture, to_scapy, write_pcap
+from kpsim.wire import DEFAULT_SPORT, from_scapy, parse_packet, read_capture, read_packet, to_scapy, write_pcap
 
 START_NS = 1_767_225_600_000_000_000
 
@@ -323,3 +327,43 @@ def test_a_file_that_is_no_capture_is_refused(tmp_path) -> None:
         read_capture(file)
     with pytest.raises(InputError, match=r"missing\.pcap"):
         read_capture(tmp_path / "missing.pcap")
+
+
+@given(
+    st.sampled_from(EXAMPLES),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=4),
+    st.integers(0, 90),
+    st.booleans(),
+)
+def test_broken_bytes_are_a_packet_or_refused(
+    packet: Packet, changes: list[tuple[int, int]], end: int, strict: bool
+) -> None:
+    data = bytearray(bytes(to_scapy(packet)))
+    for at, value in changes:
+        data[at % len(data)] = value
+    try:
+        read = read_packet(bytes(data[:end]), strict=strict)
+    except InputError as refused:
+        assert str(refused)
+    else:
+        assert read.family.value == data[0] >> 4
+
+
+@given(
+    st.sampled_from([pcap_of, pcapng_of]),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=5),
+    st.integers(0, 400),
+)
+def test_a_broken_capture_is_read_as_far_as_it_goes_or_refused(make, changes: list[tuple[int, int]], end: int) -> None:
+    data = bytearray(make(*[DATAGRAM] * 3))
+    for at, value in changes:
+        data[at % len(data)] = value
+    with TemporaryDirectory() as place:
+        file = Path(place) / "x.pcap"
+        file.write_bytes(data[:end])
+        try:
+            captured = read_capture(file)
+        except InputError as refused:
+            assert "not a capture file" in str(refused)
+        else:
+            assert [each.number for each in captured.packets] == list(range(1, len(captured.packets) + 1))

@@ -9,7 +9,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.options import Format, FormatOption, LongOption, complete_scenario, path_given
-from kpsim.cli.printing import go_on_without_reader
+from kpsim.cli.printing import go_on_without_reader, note
 
 #: how many lines of one check are shown without ``--all``
 MOST_LINES = 30
@@ -50,7 +50,7 @@ def check(
     if junit is not None or update:
         go_on_without_reader()
     results = []
-    for path in find(paths, lambda text: typer.echo(f"note: {text}", err=True)):
+    for path in find(paths, note):
         result = check_one(path, update=update, long=long)
         results.append(result)
         if format is Format.TEXT:

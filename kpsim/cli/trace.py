@@ -155,7 +155,9 @@ def trace(
             "--limit", metavar="N", help="Give up after so many ways of a packet through the rules.", min=1, max=10**9
         ),
     ] = MOST_WAYS,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Of what the kernel draws.", min=-(2**63), max=2**63 - 1)
+    ] = 0,
     pcap: Annotated[
         Path | None,
         typer.Option(
@@ -225,15 +227,8 @@ def trace(
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
-    from kpsim.cli.unused import print_notes
-
     depth = _depth(minimal, summary, detailed)
-    print_notes(context)
-    if pcap is not None:
-        from kpsim.outputs import check_file
-
-        check_file(pcap)
-        go_on_without_reader()
+    _begin(context, pcap)
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
@@ -251,8 +246,7 @@ def trace(
             rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown
         )
         site, families, now_ns = _saved(machine, dst)
-    if network or in_interface:
-        _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
+    _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
@@ -277,6 +271,8 @@ def _observe(site: "Site", node: str, network: list[Path], in_interface: str) ->
     """Gives a node the interfaces, routes, policy rules and sockets that its own tools tell."""
     from kpsim.explore.observed import applied, read_observed
 
+    if not network and not in_interface:
+        return
     if not node:
         raise InputError("--network and --in-interface need --node, the machine that they are about")
     site.check_node(node)
@@ -284,6 +280,18 @@ def _observe(site: "Site", node: str, network: list[Path], in_interface: str) ->
         site.place(node, applied(site.machine(node), read_observed(network)))
     if in_interface:
         site.let_in(node, in_interface)
+
+
+def _begin(context: typer.Context, pcap: Path | None) -> None:
+    """Say which options have no effect, and make sure that the capture can be written."""
+    from kpsim.cli.unused import notes
+    from kpsim.outputs import check_file
+
+    for text in notes(context, context.params):
+        note(text)
+    if pcap is not None:
+        check_file(pcap)
+        go_on_without_reader()
 
 
 def _depth(minimal: bool, summary: bool, detailed: bool) -> "Depth":

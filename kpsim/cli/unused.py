@@ -18,13 +18,8 @@ _TRACE: Sequence[tuple[str, tuple[str, ...], str]] = (
 )
 
 
-def print_notes(context: typer.Context) -> None:
-    """Print on standard error a note for each option of ``kpsim trace`` that was given and has no effect."""
-    for note in _notes(context, context.params):
-        typer.echo(f"note: {note}", err=True)
-
-
-def _notes(context: typer.Context, options: Mapping[str, object]) -> Iterator[str]:
+def notes(context: typer.Context, options: Mapping[str, object]) -> Iterator[str]:
+    """Yield a note for each option of ``kpsim trace`` that was given and has no effect. ``options`` are the values."""
     names = {param.name: param.opts[0] for param in context.command.params}
     given = {name for name in names if _was_given(context, name)}
     for excluding, excluded, why in _TRACE:

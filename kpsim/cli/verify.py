@@ -75,7 +75,10 @@ def verify(
         ),
     ] = 0,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Seed of what is drawn, and of scenarios.")
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", help="Seed of what is drawn, and of scenarios.", min=-(2**63), max=2**63 - 1
+        ),
     ] = None,
     repeat: Annotated[
         int, typer.Option("--repeat", metavar="N", help="How often to send a packet whose endpoint is drawn.", min=1)

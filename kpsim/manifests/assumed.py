@@ -10,7 +10,7 @@ from itertools import islice
 
 from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
 from kpsim.cluster import ClusterState
-from kpsim.errors import InputError
+from kpsim.errors import InputError, Problem
 from kpsim.manifests.validation import SUBDOMAIN_WORDS, is_dns_subdomain
 from kpsim.objects import EndpointSlice, Node, Pod, Service, node_from_json
 
@@ -34,13 +34,17 @@ def node_example(name: str) -> str:
     )
 
 
-def without_nodes(name: str) -> str:
-    """Return what to do about a cluster without nodes, in which somebody asks for the node ``name``, or for none by name."""
+def without_nodes(name: str) -> list[Problem]:
+    """Return what to do about a cluster without nodes, in which somebody asks for the node ``name``, or for none by name.
+
+    The lines of an example follow as problems of their own, because a problem is one line.
+    """
     asked, name = f"no node {name!r}: " if name else "", name or "node-1"
-    return (
-        f"{asked}the cluster has no nodes. Add them ({GET_NODES}), let one be assumed (--assume-node {name}), or "
-        f"add these five lines with your own addresses:\n{node_example(name)}"
+    advice = (
+        f"{asked}the cluster has no nodes. Add them ({GET_NODES}), let one be assumed (--assume-node {name}), or add these five "
+        "lines with your own addresses:"
     )
+    return [Problem(advice), *(Problem(f"  {line}") for line in node_example(name).splitlines())]
 
 
 @dataclass(frozen=True, slots=True)

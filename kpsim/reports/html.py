@@ -25,6 +25,7 @@ from kpsim.reports.sentences import (
     local_sentence,
     misdelivered_lines,
     node_lag_table,
+    note_lines,
     percent,
     pinned_line,
     pinned_sentence,
@@ -36,7 +37,6 @@ from kpsim.reports.sentences import (
     syncs_sentence,
     traffic_sentence,
     traffic_table,
-    unsent_lines,
     window_sentence,
     windows_table,
 )
@@ -109,7 +109,7 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
             "Connections",
             [
                 traffic_sentence(log),
-                *unsent_lines(log)[:MOST_LINES],
+                *note_lines(log)[:MOST_LINES],
                 *misdelivered_lines(log)[:MOST_LINES],
                 *map(share_sentence, imbalances(log)[:MOST_LINES]),
             ],

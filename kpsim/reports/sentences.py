@@ -23,7 +23,7 @@ from kpsim.reports.sync_lag import (
     stage_quantiles,
     waiting_ns,
 )
-from kpsim.simulation.runlog import CleanUp, Fate, PinKind, Reason, RunLog
+from kpsim.simulation.runlog import CleanUp, Fate, HappeningKind, PinKind, Reason, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 
@@ -181,6 +181,12 @@ def misdelivered_lines(log: RunLog) -> list[str]:
             f"{service}, {when}: {count} answered by {pod} at {endpoint}, which is no endpoint of the Service."
         )
     return lines
+
+
+def note_lines(log: RunLog) -> list[str]:
+    """Say what traffic sources did not attempt, and which events found nothing to do, or less than they ask for."""
+    idle = [h for h in log.happenings if h.kind is HappeningKind.NO_EFFECT]
+    return [*unsent_lines(log), *(f"{instant(h.at_ns)}, {h.subject}: {h.detail}." for h in idle)]
 
 
 def pinned_sentence(log: RunLog) -> str:

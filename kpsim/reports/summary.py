@@ -24,6 +24,7 @@ from kpsim.reports.sentences import (
     local_sentence,
     loss_lines,
     misdelivered_lines,
+    note_lines,
     pinned_line,
     pinned_sentence,
     plural,
@@ -34,7 +35,6 @@ from kpsim.reports.sentences import (
     title_line,
     traffic_sentence,
     traffic_table,
-    unsent_lines,
     window_sentence,
 )
 from kpsim.reports.shares import imbalances
@@ -109,7 +109,7 @@ def summary_json(log: RunLog, results: Results = (), known: Figures | None = Non
             }
             for r in affinity_by_service(clients)
         ],
-        "notes": unsent_lines(log),
+        "notes": note_lines(log),
         "pinned_flows": [asdict(group) for group in pinned_flows(log)],
         "local_drop_windows": [asdict(window) for window in local_drop_windows(log)],
         "happenings": [asdict(happening) for happening in log.happenings],
@@ -130,8 +130,8 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     parts += ["", Text(traffic_sentence(log))]
     if log.connections:
         parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
-    if unsent := unsent_lines(log):
-        parts += ["", *_lines([f"note: {line}" for line in unsent])]
+    if notes := note_lines(log):
+        parts += ["", *_lines([f"note: {line}" for line in notes])]
     if taken := misdelivered_lines(log):
         parts += ["", *_lines(taken)]
     if pinned := pinned_flows(log):

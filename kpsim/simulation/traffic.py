@@ -47,10 +47,13 @@ def arrival_times_ns(traffic: Traffic, stop_ns: int, seed: int) -> Iterator[int]
     while True:
         match traffic.arrivals:
             case Arrivals.CONSTANT:
-                at_ns = traffic.start_ns + math.floor(number * SECOND_NS / traffic.per_second)
+                after = number * SECOND_NS / traffic.per_second
             case Arrivals.POISSON:
                 elapsed += exponential(seed, "arrival", traffic.name, number) / traffic.per_second
-                at_ns = traffic.start_ns + math.floor(elapsed * SECOND_NS)
+                after = elapsed * SECOND_NS
+        if after >= stop_ns:  # it is infinite for the smallest rates
+            return
+        at_ns = traffic.start_ns + math.floor(after)
         if at_ns >= stop_ns:
             return
         yield at_ns

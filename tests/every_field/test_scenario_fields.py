@@ -36,6 +36,17 @@ def service(name: str, address: str, **spec: Any) -> Json:
     }  # fmt: skip
 
 
+def hand_written(name: str, address: str) -> Json:
+    return {
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "bare"}},
+        "ports": [{"name": "", "port": 80}], "endpoints": [{"addresses": [address]}],
+    }  # fmt: skip
+
+
+BARE = service("bare", "172.30.0.13", ports=[{"port": 80}])
+del BARE["spec"]["selector"]
+
 SAMPLE: Json = {
     "apiVersion": "kpsim.dev/v1alpha1",
     "kind": "Scenario",
@@ -69,6 +80,7 @@ SAMPLE: Json = {
         | {"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.10"}]}}},
         service("auto", "172.30.0.12")
         | {"metadata": {"name": "auto", "namespace": "shop", "annotations": {"service.kubernetes.io/topology-mode": "Auto"}}},
+        BARE, hand_written("bare-1", "198.51.100.30"),
     ],
     "proxy": {"iptables": {"minSyncPeriod": "300ms"}},
     "icmpRateLimit": True,
@@ -78,6 +90,10 @@ SAMPLE: Json = {
     "events": [
         {"at": "1s", "createService": service("other", "172.30.0.11", selector={"app": "none"})},
         {"at": "1500ms", "rollout": {"workload": "web", "maxSurge": 1, "maxUnavailable": 1}},
+        {"at": "2s", "readiness": {"workload": "web", "count": 1, "nodes": ["n1"], "ready": False, "for": "700ms"}},
+        {"at": "2200ms", "createEndpointSlice": hand_written("bare-2", "198.51.100.31")},
+        {"at": "2400ms", "patchEndpointSlice": {"endpointSlice": "shop/bare-1", "patch": {"endpoints": []}}},
+        {"at": "2600ms", "deleteEndpointSlice": {"endpointSlice": "shop/bare-2"}},
         {"at": "3s", "patchService": {"service": "shop/web", "patch": {"spec": {"internalTrafficPolicy": "Local"}}}},
         {"at": "4s", "scale": {"workload": "web", "replicas": 5}},
         {"at": "4500ms", "failSyncs": {"nodes": ["n1"], "count": 2}},
@@ -85,8 +101,13 @@ SAMPLE: Json = {
         {"at": "6s", "deletePods": {"workload": "web", "count": 1, "nodes": [], "force": False}},
         {"at": "6500ms", "restartProxy": {"nodes": ["n2"], "down": "300ms"}},
         {"at": "7s", "deleteService": {"service": "shop/other"}},
+        {"at": "7200ms", "cordon": {"node": "n1"}},
+        {"at": "7300ms", "taintNode": {"node": "n2", "key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}},
+        {"at": "7800ms", "untaintNode": {"node": "n2", "key": "ToBeDeletedByClusterAutoscaler"}},
+        {"at": "7900ms", "uncordon": {"node": "n1"}},
         {"at": "8s", "nodeDown": {"nodes": ["n3"]}},
         {"at": "10500ms", "nodeUp": {"nodes": ["n3"]}},
+        {"at": "11s", "drain": {"node": "n2"}},
     ],
     "traffic": [
         {
@@ -173,6 +194,17 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "events.crash.restarts": (False,), "events.deletePods": (None,), "events.deletePods.workload": ("client",),
     "events.deletePods.count": (3,), "events.deletePods.nodes": (["n1"], ["n2"]), "events.deletePods.force": (True,),
     "events.nodeDown": (None,), "events.nodeDown.nodes": (["n1"],), "events.nodeUp": (None,), "events.nodeUp.nodes": (["n2"],),
+    "delays.unreachableToleration": ("500ms",),
+    "events.readiness": (None,), "events.readiness.workload": ("client",), "events.readiness.count": (3,),
+    "events.readiness.nodes": (["n2"],), "events.readiness.ready": (True,), "events.readiness.for": ("2s",),
+    "events.cordon": (None,), "events.cordon.node": ("n3",), "events.uncordon": (None,), "events.uncordon.node": ("n3",),
+    "events.taintNode": (None,), "events.taintNode.node": ("n1",), "events.taintNode.key": ("example.com/gpu",),
+    "events.taintNode.effect": ("NoExecute",), "events.untaintNode": (None,), "events.untaintNode.node": ("n1",),
+    "events.untaintNode.key": ("example.com/gpu",), "events.drain": (None,), "events.drain.node": ("n1",),
+    "events.createEndpointSlice": (hand_written("bare-2", "198.51.100.32"),), "events.patchEndpointSlice": (None,),
+    "events.patchEndpointSlice.endpointSlice": ("shop/bare-2",), "events.deleteEndpointSlice": (None,),
+    "events.patchEndpointSlice.patch": ({"endpoints": [{"addresses": ["198.51.100.33"]}]},),
+    "events.deleteEndpointSlice.endpointSlice": ("shop/bare-1",),
     "events.patchService": (None,), "events.patchService.service": ("shop/other",),
     "events.patchService.patch": ({"spec": {"publishNotReadyAddresses": True}},), "events.createService": (service("other", "172.30.0.99"),),
     "events.deleteService": (None,), "events.deleteService.service": ("shop/web",), "events.restartProxy": (None,),

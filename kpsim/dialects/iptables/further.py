@@ -36,8 +36,6 @@ _CT_EVENTS = frozenset((
 
 def read_ct(arguments: Arguments, _family: Family) -> Done:
     """Reads ``-j CT``. A helper, a timeout policy or events change nothing that a rule or a route of the model reads."""
-    if "--notrack" in arguments:
-        return Done(NoTrack(), _ct_words(arguments))
     if (helper := value_of(arguments, "--helper")) is not None and helper not in _HELPERS:
         raise ValueError(f"not a connection helper: {helper!r}")
     for event in (value_of(arguments, "--ctevents") or "new").split(","):
@@ -45,6 +43,8 @@ def read_ct(arguments: Arguments, _family: Family) -> Done:
             raise ValueError(f"not a connection event: {event!r}")
     if (value_of(arguments, "--expevents") or "new") != "new":
         raise ValueError(f"not an expectation event: {value_of(arguments, '--expevents')!r}")
+    if "--notrack" in arguments:
+        return Done(NoTrack(), _ct_words(arguments))
     return Done(Adjust("CT", _ct_words(arguments)))
 
 

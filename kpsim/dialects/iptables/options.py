@@ -521,7 +521,7 @@ TARGET_NAMES = FOREIGN_TARGETS | {row.target for row in EXTENSIONS if row.flag =
 FOREIGN_MATCHES = frozenset((
     "ah", "bpf", "cgroup", "cluster", "connbytes", "connlabel", "connlimit", "cpu", "dccp", "devgroup", "dscp", "dst", "ecn",
     "esp", "eui64", "frag", "hashlimit", "hbh", "helper", "ipcomp", "ipv6header", "ipvs", "mac", "mh", "osf",
-    "pkttype", "policy", "quota", "rateest", "realm", "sctp", "set", "srh", "string", "tcpmss", "time", "tos", "u32", "unclean",
+    "pkttype", "policy", "quota", "rateest", "realm", "set", "srh", "string", "tcpmss", "time", "tos", "u32", "unclean",
 ))  # fmt: skip
 
 OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for name in option.names}

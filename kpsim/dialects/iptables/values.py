@@ -422,7 +422,12 @@ def flag_names(bits: int) -> tuple[str, ...]:
 
 def read_tcp_flags(text: str, negate: bool, _family: Family) -> Read:
     mask, _, value = text.partition(" ")
-    return Read(equal(Field.TCP_FLAGS, _read_flags(value), negate=negate, mask=_read_flags(mask)))
+    bits, looked_at = _read_flags(value), _read_flags(mask)
+    if bits and not looked_at:
+        raise ValueError(
+            f"flags are to be set, and the rule looks at none: {text!r} never matches, and iptables-save loses it"
+        )
+    return Read(equal(Field.TCP_FLAGS, bits, negate=negate, mask=looked_at))
 
 
 def read_syn(_text: str, negate: bool, _family: Family) -> Read:
