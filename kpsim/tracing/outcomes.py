@@ -57,6 +57,7 @@ class ExchangeOutcome:
     error: str = ""  #: what the client's system call returns
     http: Http | None = None
     assumed: bool = False  #: it is not known whether something listens there
+    relay: str = ""  #: the node that a load balancer between dials; empty: none is between
 
     def to_json(self) -> JsonObject:
         record: JsonObject = {
@@ -69,6 +70,8 @@ class ExchangeOutcome:
             record["error"] = self.error
         if self.assumed:
             record["assumed"] = True
+        if self.relay:
+            record["relay"] = self.relay
         if self.http is not None:
             record["http"] = {"status": self.http.status, "body": _body(self.http)}
         return record
@@ -116,6 +119,7 @@ def exchange_outcome(judged: Exchange) -> ExchangeOutcome:
         judged.told.error,
         judged.told.http,
         judged.assumed,
+        "" if judged.relay is None else judged.relay.request.hops[0].node,
     )
 
 
