@@ -79,7 +79,7 @@ class Drawn:
 
 
 #: of the inputs whose kind has mild changes, so many in a hundred get those
-_MILD_PERCENT = 80
+_MILD_PERCENT = 88
 #: a scenario that would take longer, by its estimate, is not tried: another number is drawn sooner than it ends
 _MOST_EFFORT_S = 2.0
 
@@ -168,7 +168,7 @@ def judged(ended: Ended, *, as_json: bool = False) -> str:
 _ERROR = re.compile(r"^(error|Error): .", re.MULTILINE)
 _UNREADABLE = re.compile(r"^unreadable  ", re.MULTILINE)  #: what ``check`` says of one of its files
 _ABOUT_THE_QUESTION = re.compile(
-    r"error: (no node|IPv. is not among|give |in '|this would take|there is no other node|node \S+ has no)"
+    r"error: (no node|IPv. is not among|give |in '|this would take|there is no other node|node \S+ has no|dst '|src '|.*: cannot be read: |.*: No such file)"
 )
 
 
@@ -323,7 +323,7 @@ def _attempts(
         for kind in chosen:
             if not goes_on(number):
                 return
-            if found := hostility.attempt(kind, number):
+            if number % kind.every == 0 and (found := hostility.attempt(kind, number)):
                 print(found, flush=True)
                 if keep is not None:
                     place = keep / f"{kind.name}-{number}"

@@ -26,6 +26,7 @@ class Kind:
     beside: Mapping[str, bytes] = field(default_factory=dict)
     mild: Spoil | None = None  #: puts a value at an edge into what stays a document of this kind
     beside_mild: Mapping[str, Spoil] = field(default_factory=dict)  #: the same for files beside
+    every: int = 1  #: only each so-and-so-many-th number is tried, as its commands take long
 
 
 NODES = b"""apiVersion: v1
@@ -219,10 +220,11 @@ def kinds() -> tuple[Kind, ...]:
         ), hostile_json_lines, {**beside, "config.yaml": CONFIG, "p.pcap": captures()[0]}, mild_json_lines, {"c.yaml": mild_documents, "r.rules": mild_rules, "config.yaml": mild_documents, "p.pcap": mild_capture}),
         Kind("captures", ".pcap", captures(), ((*TRACE, "--read-pcap", "FILE"), (*TRACE, "--read-pcap", "FILE", "--minimal")), None, beside, mild_capture),
         Kind("expressions", "", (b"",), tuple((*TRACE, "--packet", each) for each in EXPRESSIONS), None, beside),
+        Kind("reports", "", (b"",), (("run", "@s.yaml", "--seed", "4", "--out", "out"), ("run", "@s.yaml", "--format", "json", "--out", "new/out"), ("verify", "@c.yaml", "--node", "n9", "--out", "out")), None, beside, every=20),
         Kind("options", "", (b"",), (
             (*trace, "--sysctl", "net.netfilter.nf_conntrack_udp_timeout=10"), (*trace, "--src", "198.51.100.7:5", "--protocol", "UDP"), (*trace, "--from", "pod", "--seed", "5"),
             (*SAVED, "--interface", "eth1=10.0.0.1,2001:db8::1", "--pod-cidr", "10.180.0.0/24"), (*SAVED, "--family", "ipv4", "--from", "node", "--protocol", "ICMP"), (*SAVED, "--sysctl", "net.ipv4.conf.all.rp_filter=1"),
-            (*trace, "--limit", "10"), ("rules", "@c.yaml", "--node", "n1", "--family", "ipv6", "--mode", "iptables"), ("run", "@s.yaml", "--seed", "4", "--mode", "iptables", "--out", "out", "--format", "json"),
+            (*trace, "--limit", "10"), ("rules", "@c.yaml", "--node", "n1", "--family", "ipv6", "--mode", "iptables"), ("run", "@s.yaml", "--seed", "4", "--mode", "iptables", "--format", "json"),
             ("check", "@s.yaml", "@rec.recording.jsonl", "--junit", "junit.xml"), ("replay", "@rec.recording.jsonl", "--format", "json"), ("schema",), ("scenarios", "--format", "text"),
             (*TRACE, "--dst", "192.0.2.10:80", "--pcap", "out.pcap"), ("verify", "@c.yaml", "--node", "n9", "--sysctl", "net.ipv4.conf.all.rp_filter=7"), ("verify", "--random", "1", "--mode", "iptables"), ("verify", "@c.yaml", "--probes", "@r.rules", "--repeat", "2"),
         ), None, beside),

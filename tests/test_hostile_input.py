@@ -156,3 +156,29 @@ def test_documents_in_braces_between_lines_of_dashes_are_yaml(tmp_path: Path) ->
         '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}, "spec": {"podCIDR": "10.0.1.0/24"}}\n'
     )
     assert run(["rules", str(file), "--node", "n2"], 120).code == 0
+
+
+@pytest.mark.parametrize("condition", ["no condition", "nosuch == 1", "dropped between 3 and 2", "dropped == x"])
+def test_an_expectation_that_is_none_is_refused_with_its_file_and_line(condition: str, tmp_path: Path) -> None:
+    from fuzz.hostile_seeds import SCENARIO
+
+    file = tmp_path / "s.yaml"
+    file.write_bytes(SCENARIO.rstrip() + f"\n- {condition}\n".encode())
+    line = len(file.read_text().splitlines())
+    ended = run(["run", str(file)], 120)
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {file}:{line}: .expect[1]: "), ended.err
+    ended = run(["run", str(file), "--set", "expect[1]=also == 1"], 120)
+    assert "--set expect[1]=also == 1" in ended.err
+
+
+def test_a_line_break_in_a_files_name_breaks_no_line(tmp_path: Path) -> None:
+    folder = tmp_path / "a\nerror: b"
+    folder.mkdir()
+    (folder / "s.yaml").write_text(
+        "apiVersion: kpsim.dev/v1alpha1\nkind: Scenario\nmetadata: {name: short}\nduration: 1s\nnodes: {count: 1}\n"
+    )
+    for command in (["check", str(folder)], ["run", str(folder / "s.yaml"), "--out", str(folder / "out")]):
+        ended = run(command, 120)
+        assert ended.code == 0, ended.said
+        assert not [line for line in ended.said.splitlines() if line.startswith("error: b")], ended.said
