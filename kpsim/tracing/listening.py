@@ -10,14 +10,14 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from kpsim.addresses import Family, Network, join_host_port, parse_ip, parse_network
+from kpsim.addresses import Family, Network, format_ip, join_host_port, parse_ip, parse_network
 from kpsim.cluster import ClusterState
 from kpsim.exchange import Absent, Answers, Closed, Reaction, Relay, Target, Unsure
 from kpsim.fabric import Place, Whose
 from kpsim.objects import EndpointSlice, Node, Pod, Service, ServicePortSpec
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.ruleset import Compare, Field, Role, Ruleset
-from kpsim.tracing.directory import Address, Directory, Frontend
+from kpsim.tracing.directory import Address, Directory, Frontend, endpoint_name
 
 _EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 _TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
@@ -149,6 +149,11 @@ class Listening:
         """The addresses that only rules or load balancers know, each with what it is."""
         return {at.address: of.what for at, of in self._frontends.items() if at.address is not None}
 
+    @cached_property
+    def _balancers(self) -> frozenset[Address]:
+        """The addresses that load balancers with ipMode Proxy have themselves."""
+        return frozenset(at.address for at, of in self._frontends.items() if at.address is not None and of.proxied)
+
     # --- who listens --------------------------------------------------------------------------------------------------
 
     def _on_node(self, node: str, packet: Packet) -> Reaction:
@@ -158,7 +163,8 @@ class Listening:
                 if server.port == packet.dport and server.address in (None, packet.daddr):
                     return replace(server.answers, name=f"{server.answers.name} on {node}")
         target = Target.of(packet)
-        return Answers(f"what serves {target} on {node}") if target in self._listeners else Closed("as far as is known")
+        name = self._listeners.get(target)
+        return Closed("as far as is known") if name is None else Answers(f"{name} on {node}")
 
     def _in_pod(self, packet: Packet) -> Reaction:
         """How a pod reacts, or a machine outside the cluster that is an endpoint."""
@@ -186,6 +192,10 @@ class Listening:
         dialled = self._dialled(target, own=False)
         if dialled is not None and dialled.proxied:
             return self._balanced(dialled, packet)
+        if address in self._balancers:  # a machine of its own, which only its listeners are known of
+            if packet.protocol in ICMP_PROTOCOLS:
+                return Answers(assumed=True)
+            return Absent(f"the load balancer {format_ip(*address)} listens at no such port")
         if what := self._virtual.get(address):
             return Absent(f"no machine has {target}, {what}: only rules know it")
         if address in self._directory.pods or target in self._listeners:
@@ -206,10 +216,10 @@ class Listening:
         return {address: pod for pod in pods for text in pod.ips if (address := parse_ip(text)) is not None}
 
     @cached_property
-    def _listeners(self) -> frozenset[Target]:
-        """Where endpoints are said to listen, and pods in the host's network."""
+    def _listeners(self) -> dict[Target, str]:
+        """Where endpoints are said to listen, and pods in the host's network, each with a name for people."""
         found = {
-            Target(address[0], protocol, address[1], port)
+            Target(address[0], protocol, address[1], port): endpoint_name(each, endpoint)
             for slices in self._slices.values()
             for each in slices
             for protocol, port in ((p.protocol.lower(), p.port) for p in each.ports if p.port is not None)
@@ -219,11 +229,13 @@ class Listening:
         for pod in self._state.pods:
             if pod.host_network and pod.phase not in _OVER:
                 found |= {
-                    Target(family, port.protocol.lower(), value, port.port)
+                    Target(
+                        family, port.protocol.lower(), value, port.port
+                    ): f"pod {pod.metadata.namespace}/{pod.metadata.name}"
                     for family, value in _parsed(pod.ips)
                     for port in pod.container_ports
                 }
-        return frozenset(found)
+        return found
 
     # --- load balancers -----------------------------------------------------------------------------------------------
 
