@@ -215,6 +215,11 @@ def test_rules_of_the_other_family_are_passed_over() -> None:
     assert lines_of(BOTH_IN_ONE, V6) == ["-A INPUT -s fe80::/10 -j ACCEPT", "-A INPUT -s fe80::1/128 -j DROP", last]
 
 
+@pytest.mark.parametrize("words", ["-p -6 -j DROP", "-p tcp --dport -6 -j DROP"])
+def test_the_value_of_an_option_marks_no_family(words: str) -> None:
+    assert refusal(f"*filter\n-A INPUT {words}\nCOMMIT\n").startswith("f:2: ")
+
+
 def test_a_rule_that_is_passed_over_has_no_number() -> None:
     text = "*nat\n-A PREROUTING -6 -j ACCEPT\n-I PREROUTING 1 -6 -j DROP\n-A PREROUTING -j RETURN\nCOMMIT\n"
     assert len(parse(text, V4).chain("nat", "PREROUTING").rules) == 1

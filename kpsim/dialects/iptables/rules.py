@@ -120,11 +120,13 @@ def read_rules(
     ``declared`` are the table's chains if a tool saved the rules: a match or target that iptables 1.8.9 does not have is
     then an extension of that machine, which is not modelled; otherwise it is a ValueError.
     """
-    if any(
-        _FAMILY_OPTIONS.get(word, family) is not family and not (at and words[at - 1].startswith("--"))
-        for at, word in enumerate(words)
-    ):
-        raise OfOtherFamily("a rule of the other family")
+    for at, word in enumerate(words):
+        marked = _FAMILY_OPTIONS.get(word, family)
+        if marked is not family and not (at and words[at - 1].startswith("-")):
+            _several(
+                words[:at], marked, table, keep=True, old=old or keep, declared=declared
+            )  # the rest is not looked at
+            raise OfOtherFamily("a rule of the other family")
     try:
         return _several(words, family, table, keep=False, old=old or keep, declared=declared)
     except NotModelled:
@@ -250,7 +252,7 @@ class _RuleReader:
             if not (self._next().isdigit() and self._next().isdigit()):
                 raise ValueError(f"{word} needs two numbers: packets and bytes")
             return
-        if word in _FAMILY_OPTIONS and not negate:
+        if word in _FAMILY_OPTIONS:
             if _FAMILY_OPTIONS[word] is not self.family:
                 raise OfOtherFamily("a rule of the other family")
             return
