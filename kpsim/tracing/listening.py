@@ -207,7 +207,7 @@ class Listening:
                 return Answers(assumed=True)
             return Absent(f"the load balancer {format_ip(*address)} listens at no such port")
         if what := self._virtual.get(address):
-            return Absent(f"no machine has {target}, {what}: only rules know it")
+            return Absent(f"no machine has {target}, {what}, and no rule takes it")
         if address in self._directory.pods or target in self._listeners:
             return self._in_pod(packet)
         if any(network.family is packet.family and packet.daddr in network for network in self._service_networks):
