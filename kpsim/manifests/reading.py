@@ -244,8 +244,8 @@ def _read_json(text: str, name: str, reading: Reading, *, or_yaml: bool) -> bool
             position = _end_of_blank(text, position)
             values.append(value)
     except json.JSONDecodeError as error:
-        if or_yaml and not values:
-            return False
+        if or_yaml and (not values or text.startswith("---", position)):
+            return False  # documents in braces, with lines between them that only YAML has
         reading.findings.append(Finding(_at_line(name, error.lineno), f"no JSON: {error.msg}"))
     except RecursionError:
         reading.findings.append(Finding(here, "no JSON that can be read: nested too deep"))
