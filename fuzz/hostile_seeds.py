@@ -3,9 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
+import yaml
+
+from fuzz.mild import mild_capture, mild_documents, mild_json_lines, mild_rules, mild_scenario, written
 from fuzz.mutating import hostile_documents, hostile_json_lines
 from kpsim.verify.drawing.choices import Choices
+
+Spoil = Callable[[Choices, bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +22,11 @@ class Kind:
     suffix: str  #: of the file under test; empty: the arguments themselves are under test
     seeds: Sequence[bytes]
     commands: Sequence[Sequence[str]]
-    spoil: Callable[[Choices, bytes], bytes] | None = None
+    spoil: Spoil | None = None
     beside: Mapping[str, bytes] = field(default_factory=dict)
+    mild: Spoil | None = None  #: puts a value at an edge into what stays a document of this kind
+    beside_mild: Mapping[str, Spoil] = field(default_factory=dict)  #: the same for files beside
+    every: int = 1  #: only each so-and-so-many-th number is tried, as its commands take long
 
 
 NODES = b"""apiVersion: v1
@@ -139,7 +148,7 @@ expect:
 - dropped <= 1000
 """
 PROBES = b"""{"id": 1, "node": "n1", "from": "pod", "dst": "172.30.0.10", "dport": 80, "protocol": "TCP"}
-{"id": "x", "node": "n2", "from": "external", "src": "198.51.100.7", "sport": 5, "dst": "192.0.2.10", "dport": 80}
+{"id": "x", "node": "n1", "from": "external", "src": "198.51.100.7", "sport": 5, "dst": "192.0.2.10", "dport": 80}
 {"id": 2, "node": "n1", "from": "node", "dst": "192.168.0.1", "protocol": "ICMP"}
 {"id": 3, "node": "n1", "from": "peer", "dst": "192.168.0.1", "dport": 30080, "protocol": "UDP"}
 """
@@ -195,22 +204,27 @@ def kinds() -> tuple[Kind, ...]:
     """All kinds of input, in the order in which they are tried."""
     beside = {"c.yaml": CLUSTER, "r.rules": RULES, "s.yaml": SCENARIO, "rec.recording.jsonl": RECORDING}
     trace = (*TRACE, "--dst", "192.0.2.10:80", "--expand")
-    rules = ("rules", "FILE", "--node", "n1")
+    rules = ("rules", "FILE", "--node", "NODE")
     return (
-        Kind("manifests", ".yaml", (CLUSTER, NODES + SERVICE + POD, CLUSTER + POD), (rules, ("trace", "FILE", "--node", "n1", "--dst", "192.0.2.10:80", "--from", "external"), ("trace", "FILE", "--node", "n1", "--dst", "192.0.2.10:80", "--format", "json", "--expand")), hostile_documents),
-        Kind("configuration", ".yaml", (CONFIG,), (("rules", "@c.yaml", "FILE", "--node", "n1"), ("trace", "@c.yaml", "FILE", "--node", "n1", "--dst", "192.0.2.10:80")), hostile_documents, beside),
-        Kind("scenarios", ".yaml", (SCENARIO,), (("run", "FILE"), ("run", "FILE", "--format", "json"), ("check", "FILE")), hostile_documents),
+        Kind("manifests", ".yaml", (CLUSTER, NODES + SERVICE + POD, CLUSTER + POD), (rules, ("trace", "FILE", "--node", "n1", "--dst", "192.0.2.10:80", "--from", "external"), ("trace", "FILE", "--node", "n1", "--dst", "192.0.2.10:80", "--format", "json", "--expand")), hostile_documents, mild=mild_documents),
+        Kind("configuration", ".yaml", (CONFIG,), (("rules", "@c.yaml", "FILE", "--node", "n1"), ("trace", "@c.yaml", "FILE", "--node", "n1", "--dst", "192.0.2.10:80")), hostile_documents, beside, mild_documents),
+        Kind("scenarios", ".yaml", (SCENARIO, *built_in()), (("run", "FILE"), ("run", "FILE", "--format", "json"), ("check", "FILE")), hostile_documents, mild=mild_scenario),
         Kind("settings", "", (b"",), tuple(("run", "@s.yaml", "--set", each) for each in ("duration=2s", "nodes.count=1", "workloads[0].replicas=3", "objects[0].spec.ports[0].port=81", "events[0].at=2s", "seed=5", "expect[0]=sent == 1", "proxy.iptables.minSyncPeriod=1s", "loadBalancer={}")), None, beside),
-        Kind("recordings", ".recording.jsonl", (RECORDING,), (("replay", "FILE"), ("replay", "FILE", "--format", "json"), rules, ("check", "FILE"), ("trace", "FILE", "--node", "n1", "--dst", "172.30.0.10:80")), hostile_json_lines),
-        Kind("expectations", ".expected.jsonl", expected(), (("check", "@input.recording.jsonl"),), hostile_json_lines, {"input.recording.jsonl": RECORDING}),
-        Kind("probes", ".jsonl", (PROBES,), ((*TRACE, "--probes", "FILE"), ("trace", "--rules", "@r.rules", "--probes", "FILE")), hostile_json_lines, beside),
-        Kind("rules", ".rules", (RULES,), (("trace", "--rules", "FILE", "--node-ip", "192.168.0.1", "--dst", "192.168.0.1:80"), ("trace", "--rules", "FILE", "--allow-unknown", "--dst", "172.30.0.10:80", "--detailed", "--expand"), ("rules", "@c.yaml", "--node", "n1", "--beside", "FILE"), (*TRACE, "--dst", "192.0.2.10:80", "--beside", "n1=FILE")), None, beside),
-        Kind("captures", ".pcap", captures(), ((*TRACE, "--read-pcap", "FILE"), (*TRACE, "--read-pcap", "FILE", "--minimal")), None, beside),
+        Kind("recordings", ".recording.jsonl", (RECORDING, *golden()), (("replay", "FILE"), ("replay", "FILE", "--format", "json"), rules, ("check", "FILE"), ("trace", "FILE", "--node", "NODE", "--dst", "172.30.0.10:80")), hostile_json_lines, mild=mild_json_lines),
+        Kind("expectations", ".expected.jsonl", expected(), (("check", "@input.recording.jsonl"),), hostile_json_lines, {"input.recording.jsonl": RECORDING}, mild_json_lines),
+        Kind("probes", ".jsonl", (PROBES,), ((*TRACE, "--probes", "FILE"), ("trace", "--rules", "@r.rules", "--node-ip", "192.168.0.1", "--pod-cidr", "10.180.0.0/24", "--probes", "FILE")), hostile_json_lines, beside, mild_json_lines),
+        Kind("rules", ".rules", (RULES,), (("trace", "--rules", "FILE", "--node-ip", "192.168.0.1", "--dst", "192.168.0.1:80"), ("trace", "--rules", "FILE", "--allow-unknown", "--dst", "172.30.0.10:80", "--detailed", "--expand"), ("rules", "@c.yaml", "--node", "n1", "--beside", "FILE"), (*TRACE, "--dst", "192.0.2.10:80", "--beside", "n1=FILE")), None, beside, mild_rules),
+        Kind("pairs", ".jsonl", (PROBES,), (
+            (*TRACE, "@config.yaml", "--beside", "n1=@r.rules", "--probes", "FILE"), (*TRACE, "--beside", "@r.rules", "--probes", "FILE", "--format", "json"), (*TRACE, "--beside", "@r.rules", "--read-pcap", "@p.pcap"),
+            ("trace", "--rules", "@r.rules", "--node-ip", "192.168.0.1", "--read-pcap", "@p.pcap", "--format", "json"), ("rules", "@c.yaml", "@config.yaml", "--node", "n1", "--beside", "@r.rules"), (*TRACE, "@config.yaml", "--beside", "@r.rules", "--dst", "192.0.2.10:80", "--expand"),
+        ), hostile_json_lines, {**beside, "config.yaml": CONFIG, "p.pcap": captures()[0]}, mild_json_lines, {"c.yaml": mild_documents, "r.rules": mild_rules, "config.yaml": mild_documents, "p.pcap": mild_capture}),
+        Kind("captures", ".pcap", captures(), ((*TRACE, "--read-pcap", "FILE"), (*TRACE, "--read-pcap", "FILE", "--minimal")), None, beside, mild_capture),
         Kind("expressions", "", (b"",), tuple((*TRACE, "--packet", each) for each in EXPRESSIONS), None, beside),
+        Kind("reports", "", (b"",), (("run", "@s.yaml", "--seed", "4", "--out", "out"), ("run", "@s.yaml", "--format", "json", "--out", "new/out"), ("verify", "@c.yaml", "--node", "n9", "--out", "out")), None, beside, every=20),
         Kind("options", "", (b"",), (
             (*trace, "--sysctl", "net.netfilter.nf_conntrack_udp_timeout=10"), (*trace, "--src", "198.51.100.7:5", "--protocol", "UDP"), (*trace, "--from", "pod", "--seed", "5"),
             (*SAVED, "--interface", "eth1=10.0.0.1,2001:db8::1", "--pod-cidr", "10.180.0.0/24"), (*SAVED, "--family", "ipv4", "--from", "node", "--protocol", "ICMP"), (*SAVED, "--sysctl", "net.ipv4.conf.all.rp_filter=1"),
-            (*trace, "--limit", "10"), ("rules", "@c.yaml", "--node", "n1", "--family", "ipv6", "--mode", "iptables"), ("run", "@s.yaml", "--seed", "4", "--mode", "iptables", "--out", "out", "--format", "json"),
+            (*trace, "--limit", "10"), ("rules", "@c.yaml", "--node", "n1", "--family", "ipv6", "--mode", "iptables"), ("run", "@s.yaml", "--seed", "4", "--mode", "iptables", "--format", "json"),
             ("check", "@s.yaml", "@rec.recording.jsonl", "--junit", "junit.xml"), ("replay", "@rec.recording.jsonl", "--format", "json"), ("schema",), ("scenarios", "--format", "text"),
             (*TRACE, "--dst", "192.0.2.10:80", "--pcap", "out.pcap"), ("verify", "@c.yaml", "--node", "n9", "--sysctl", "net.ipv4.conf.all.rp_filter=7"), ("verify", "--random", "1", "--mode", "iptables"), ("verify", "@c.yaml", "--probes", "@r.rules", "--repeat", "2"),
         ), None, beside),
@@ -225,3 +239,25 @@ def expected() -> tuple[bytes, ...]:
 
     outcomes = Replay(parse_recording(RECORDING.decode().split("\n"))).outcomes()
     return ("".join(f"{outcome.to_line()}\n" for outcome in outcomes).encode(),)
+
+
+@cache
+def golden() -> tuple[bytes, ...]:
+    """The small recordings that the tests hold."""
+    folder = Path(__file__).parent.parent / "tests" / "golden" / "iptables"
+    found = sorted(folder.glob("*.recording.jsonl"))
+    return tuple(each.read_bytes() for each in found if each.stat().st_size < 40_000)
+
+
+@cache
+def built_in() -> tuple[bytes, ...]:
+    """The built-in scenarios with little traffic, so that a run takes less than a second."""
+    from kpsim.scenarios import scenario_names, scenario_path
+
+    found = []
+    for name in scenario_names():
+        scenario = yaml.safe_load(scenario_path(name).read_text(encoding="utf-8"))
+        for traffic in scenario.get("traffic", ()):
+            traffic["perSecond"] = min(traffic["perSecond"], 5)
+        found.append(written([scenario]))
+    return tuple(found)

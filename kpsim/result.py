@@ -40,7 +40,7 @@ class RunResult:
 
         InputError if one names an unknown figure.
         """
-        return evaluate_all(parse_expectations(self.scenario.expect), self.figures)
+        return evaluate_all(parse_expectations(self.scenario.expect, self.scenario.expect_places), self.figures)
 
     @property
     def holds(self) -> bool:
@@ -119,7 +119,7 @@ def _check_names(scenario: Scenario) -> None:
     """Check the figures that expectations name before the run, so that a slip does not cost a whole run."""
     from kpsim.simulation.engine import blank_log
 
-    expected = parse_expectations(scenario.expect)
+    expected = parse_expectations(scenario.expect, scenario.expect_places)
     # a patch can give a Service other ports, and pods get their addresses in the run: these names are known only after it
     unsettled = ("services.", "affinity.", "endpoints.")
     settled = [e for e in expected if not e.figure.startswith(unsettled) and ".endpoints." not in e.figure]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzz.hostile import Hostility, judged, quiet_place, run
+from fuzz.hostile import Drawn, Ended, Hostility, judged, names_a_file, quiet_place, run
 from fuzz.hostile_seeds import Kind, kinds
 from fuzz.mutating import VALUES
 
@@ -18,8 +18,8 @@ INPUTS = 10  #: of each kind
 
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.name)
 def test_hostile_input_of_each_kind(kind: Kind) -> None:
-    with quiet_place() as folder:
-        hostility = Hostility(folder, seconds=120)
+    with quiet_place():
+        hostility = Hostility(seconds=120)
         for number in range(INPUTS):
             hostility.attempt(kind, number)
     assert not hostility.findings, "\n".join(map(str, hostility.findings))
@@ -34,23 +34,29 @@ def test_the_seeds_are_valid_so_what_is_spoilt_reaches_far(tmp_path: Path) -> No
             for command in kind.commands[:3]:
                 file = folder / f"input{kind.suffix}"
                 file.write_bytes(kind.seeds[0])
-                given = [each.replace("FILE", str(file)) for each in command]
+                given = [each.replace("FILE", str(file)).replace("NODE", "n1") for each in command]
                 for name, beside in kind.beside.items():
                     (folder / name).write_bytes(beside)
                     given = [each.replace(f"@{name}", str(folder / name)) for each in given]
-                ended, said = run(given, 120)
-                assert not judged(ended, said), said
-                codes.append(ended)
-            assert 0 in codes, (kind.name, said)
+                ended = run(given, 120)
+                assert not judged(ended), ended.said
+                codes.append(ended.code)
+            assert 0 in codes, (kind.name, ended.said)
 
 
 def test_the_judge_sees_what_must_not_be() -> None:
-    assert judged(3, "internal error: x").startswith("exit 3")
-    assert judged(ValueError("x"), "").startswith("ValueError")
-    assert judged(2, "") == "refused without a word"
-    assert judged(0, "a\x1b[31m") == "control characters"
-    assert judged(1, "Traceback (most recent call last)") == "a traceback"
-    assert not judged(2, "error: x\n")
+    assert judged(Ended(3, "", "internal error: x")).startswith("exit 3")
+    assert judged(Ended(ValueError("x"), "", "")).startswith("ValueError")
+    assert judged(Ended(2, "some", "words")) == "refused without an error"
+    assert judged(Ended(0, "a\x1b[31m", "")) == "control characters"
+    assert judged(Ended(1, "", "Traceback (most recent call last)")) == "a traceback"
+    assert judged(Ended(0, '{"a": 1}\n{"a"', ""), as_json=True) == "no JSON"
+    assert judged(Ended(0, '{"a": NaN}', ""), as_json=True) == "no JSON"
+    assert not judged(Ended(0, '{"a": 1}\n{"a": 2}\n', ""), as_json=True)
+    assert not judged(Ended(2, "", "error: x\n"))
+    given = Drawn((), b"", {"c.yaml": b""})
+    assert not names_a_file(Ended(2, "", "error: input.yaml:3: x\nerror: y\n"), given, "input.yaml")
+    assert names_a_file(Ended(2, "", "error: c.yaml:3: x\nerror: --seed: y\n"), given, "input.yaml")
 
 
 SCENARIO_FIELDS = (
@@ -70,8 +76,8 @@ def test_no_value_of_a_setting_fails_inside(field: str, value: str, tmp_path: Pa
 
     file = tmp_path / "s.yaml"
     file.write_bytes(SCENARIO)
-    ended, said = run(["run", str(file), "--set", f"{field}={value}", "--set", "expect[0]=nosuch > 1"], 120)
-    assert not judged(ended, said), said
+    ended = run(["run", str(file), "--set", f"{field}={value}", "--set", "expect[0]=nosuch > 1"], 120)
+    assert not judged(ended), ended.said
 
 
 @pytest.mark.parametrize(
@@ -89,9 +95,9 @@ def test_numbers_past_every_edge_are_refused_in_words(arguments: tuple[str, ...]
 
     for name, content in (("c.yaml", CLUSTER), ("s.yaml", SCENARIO)):
         (tmp_path / name).write_bytes(content)
-    ended, said = run([each.replace("@", f"{tmp_path}/") for each in arguments], 120)
-    assert ended == 2, said
-    assert not judged(ended, said), said
+    ended = run([each.replace("@", f"{tmp_path}/") for each in arguments], 120)
+    assert ended.code == 2, ended.said
+    assert not judged(ended), ended.said
 
 
 @pytest.mark.parametrize("arrivals", ["constant", "poisson"])
@@ -110,5 +116,69 @@ def test_a_rate_whose_inverse_is_infinite_sends_nothing_after_the_first(arrivals
         "--set",
         "expect[0]=sent <= 1",
     ]
-    ended, said = run(command, 120)
-    assert (ended, judged(ended, said)) == (0, ""), said
+    ended = run(command, 120)
+    assert (ended.code, judged(ended)) == (0, ""), ended.said
+
+
+def test_a_probe_without_a_source_to_choose_is_refused_with_its_line_before_any_is_answered(tmp_path: Path) -> None:
+    from fuzz.hostile_seeds import RULES
+
+    (tmp_path / "r.rules").write_bytes(RULES)
+    probes = tmp_path / "p.jsonl"
+    probes.write_text(
+        '{"id": 1, "node": "host", "from": "external", "dst": "192.0.2.1", "dport": 80}\n'
+        '{"id": 2, "node": "host", "from": "pod", "dst": "192.0.2.1", "dport": 80}\n'
+    )
+    site = ("--rules", str(tmp_path / "r.rules"), "--node-ip", "192.168.0.1")
+    ended = run(["trace", *site, "--probes", str(probes)], 120)
+    node = run(["trace", *site, "--dst", "192.0.2.1:80", "--node", "host"], 120)
+    assert ended.code == 2, node.said
+    assert f"{probes}:2: " in ended.err
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize("option", ["--node-ip", "--pod-cidr", "--interface"])
+def test_an_address_of_the_machine_that_is_none_is_refused_with_its_option(option: str, tmp_path: Path) -> None:
+    from fuzz.hostile_seeds import RULES
+
+    (tmp_path / "r.rules").write_bytes(RULES)
+    value = "eth1=10.0.0.1x" if option == "--interface" else "10.0.0.1x"
+    ended = run(["trace", "--rules", str(tmp_path / "r.rules"), option, value, "--dst", "192.0.2.1:80"], 120)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"error: {option}: " in ended.err
+
+
+def test_documents_in_braces_between_lines_of_dashes_are_yaml(tmp_path: Path) -> None:
+    """What starts with a brace may still be YAML: flow mappings are, and so is a list of them with ``---`` between."""
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {"podCIDR": "10.0.0.0/24"}}\n---\n'
+        '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}, "spec": {"podCIDR": "10.0.1.0/24"}}\n'
+    )
+    assert run(["rules", str(file), "--node", "n2"], 120).code == 0
+
+
+@pytest.mark.parametrize("condition", ["no condition", "nosuch == 1", "dropped between 3 and 2", "dropped == x"])
+def test_an_expectation_that_is_none_is_refused_with_its_file_and_line(condition: str, tmp_path: Path) -> None:
+    from fuzz.hostile_seeds import SCENARIO
+
+    file = tmp_path / "s.yaml"
+    file.write_bytes(SCENARIO.rstrip() + f"\n- {condition}\n".encode())
+    line = len(file.read_text().splitlines())
+    ended = run(["run", str(file)], 120)
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {file}:{line}: .expect[1]: "), ended.err
+    ended = run(["run", str(file), "--set", "expect[1]=also == 1"], 120)
+    assert "--set expect[1]=also == 1" in ended.err
+
+
+def test_a_line_break_in_a_files_name_breaks_no_line(tmp_path: Path) -> None:
+    folder = tmp_path / "a\nerror: b"
+    folder.mkdir()
+    (folder / "s.yaml").write_text(
+        "apiVersion: kpsim.dev/v1alpha1\nkind: Scenario\nmetadata: {name: short}\nduration: 1s\nnodes: {count: 1}\n"
+    )
+    for command in (["check", str(folder)], ["run", str(folder / "s.yaml"), "--out", str(folder / "out")]):
+        ended = run(command, 120)
+        assert ended.code == 0, ended.said
+        assert not [line for line in ended.said.splitlines() if line.startswith("error: b")], ended.said

@@ -10,6 +10,7 @@ import typer
 from kpsim.cli import app
 from kpsim.cli.options import Format, FormatOption, LongOption, complete_scenario, path_given
 from kpsim.cli.printing import go_on_without_reader, note
+from kpsim.errors import printable
 
 #: how many lines of one check are shown without ``--all``
 MOST_LINES = 30
@@ -54,7 +55,7 @@ def check(
         result = check_one(path, update=update, long=long)
         results.append(result)
         if format is Format.TEXT:
-            typer.echo(f"{result.verdict:<10}  {result.name}")
+            typer.echo(f"{result.verdict:<10}  {printable(result.name)}")
             shown = result.statements if all_lines else result.statements[:MOST_LINES]
             for statement in shown:
                 typer.echo(f"            {statement}")

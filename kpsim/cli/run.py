@@ -10,6 +10,7 @@ import typer
 from kpsim.cli import app
 from kpsim.cli.options import Format, FormatOption, LongOption, ModeOption, complete_scenario, path_given
 from kpsim.cli.printing import console, go_on_without_reader, note
+from kpsim.errors import printable
 
 if TYPE_CHECKING:
     from kpsim.result import RunResult
@@ -59,7 +60,7 @@ def run(
         _print(result)
     if out is not None:
         files = result.write(out)
-        typer.echo(f"{len(files)} files written to {out}; open {out / 'report.html'}", err=True)
+        typer.echo(printable(f"{len(files)} files written to {out}; open {out / 'report.html'}"), err=True)
     if not result.holds:
         sys.exit(1)
 

@@ -1,7 +1,7 @@
 """``kpsim trace``."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -338,9 +338,14 @@ def _cluster(
 def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...], int]":
     from kpsim.config import HostInterface
     from kpsim.explore.site import rules_site
+    from kpsim.nodes import node_address, pod_network
     from kpsim.replay import START_NS
     from kpsim.sysctls import assignments
 
+    _each_read("--node-ip", node_address, machine.node_ips)
+    _each_read("--pod-cidr", pod_network, machine.pod_cidrs)
+    for device in machine.interfaces:
+        _each_read("--interface", node_address, [part for part in device.partition("=")[2].split(",") if part])
     rulesets = _read_rules(machine, dst)
     devices = []
     for text in machine.interfaces:
@@ -359,6 +364,15 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
         sysctls=assignments(machine.sysctls),
     )
     return site, tuple(ruleset.family for ruleset in rulesets), START_NS
+
+
+def _each_read(option: str, read: Callable[[str], object], texts: Iterable[str]) -> None:
+    """Raise an InputError that names the option, if one of its texts cannot be read."""
+    for text in texts:
+        try:
+            read(text)
+        except InputError as error:
+            raise InputError(f"{option}: {error}") from error
 
 
 def _read_rules(machine: _SavedMachine, dst: str) -> "tuple[Ruleset, ...]":

@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import assert_never
 
 from kpsim.errors import InputError, Problem
@@ -86,13 +87,13 @@ def parse_expectation(text: str, place: Problem | None = None) -> Expectation:
     return Expectation(stripped, figure, Operator.BETWEEN, number, upper, place)
 
 
-def parse_expectations(texts: Iterable[str]) -> list[Expectation]:
-    """Parse several conditions. One InputError holds every problem."""
+def parse_expectations(texts: Iterable[str], places: Iterable[Problem] = ()) -> list[Expectation]:
+    """Parse several conditions, each with its place, if places are given. One InputError holds every problem."""
     parsed: list[Expectation] = []
     problems: list[Problem] = []
-    for text in texts:
+    for text, place in zip(texts, chain(places, repeat(None))):  # noqa: B905 - the second has no end
         try:
-            parsed.append(parse_expectation(text))
+            parsed.append(parse_expectation(text, place))
         except InputError as error:
             problems += error.problems
     if problems:

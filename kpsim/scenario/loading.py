@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kpsim.backends.table import check_modelled
 from kpsim.config import Mode, ProxyConfig, config_from_json
-from kpsim.errors import InputError
+from kpsim.errors import InputError, Problem
 from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
 from kpsim.manifests.places import problems_of
@@ -38,6 +38,7 @@ class Scenario:
     source: str = ""
     notes: tuple[str, ...] = ()  #: what was filled in, skipped or ignored while loading, in words
     created_slices: Mapping[int, EndpointSlice] = field(default_factory=dict)
+    expect_places: tuple[Problem, ...] = ()  #: where each expectation stands; empty if not known
 
     @property
     def name(self) -> str:
@@ -137,4 +138,5 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     if problems or config is None:
         raise InputError(problems)
     notes = tuple(dict.fromkeys((*objects.notes, *check.notes, *silent_traffic(spec))))
-    return Scenario(spec, objects.initial, objects.created, config, file, notes, objects.created_slices)
+    places = tuple(document.problem("", ("expect", number)) for number in range(len(spec.expect)))
+    return Scenario(spec, objects.initial, objects.created, config, file, notes, objects.created_slices, places)

@@ -307,7 +307,10 @@ _REQUIRED = ("id", "node", "from", "dst")
 def parse_probes(
     lines: Iterable[str], site: Site, *, file: str, families: Iterable[Family] = tuple(Family)
 ) -> list[Probe]:
-    """The probes in JSON lines; blank lines are skipped. InputError lists all problems, each with file and line."""
+    """The probes in JSON lines; blank lines are skipped.
+
+    InputError lists all problems, each with file and line; also a sender for which no source address can be chosen.
+    """
     probes: list[Probe] = []
     problems: list[Problem] = []
     known = tuple(families)
@@ -346,6 +349,7 @@ def _probe(line: str, site: Site, families: tuple[Family, ...]) -> Probe:
     site.check_node(values["node"])
     sender = sender_of(values["from"])
     made_by(packet, sender, values.get("uid"), values.get("gid"))
+    site.begin(packet, values["node"], sender)  # where no source can be chosen, the line is wrong
     return Probe(values["id"], values["node"], sender, packet)
 
 
