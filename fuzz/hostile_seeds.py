@@ -226,7 +226,7 @@ def kinds() -> tuple[Kind, ...]:
             (*SAVED, "--interface", "eth1=10.0.0.1,2001:db8::1", "--pod-cidr", "10.180.0.0/24"), (*SAVED, "--family", "ipv4", "--from", "node", "--protocol", "ICMP"), (*SAVED, "--sysctl", "net.ipv4.conf.all.rp_filter=1"),
             (*trace, "--limit", "10"), ("rules", "@c.yaml", "--node", "n1", "--family", "ipv6", "--mode", "iptables"), ("run", "@s.yaml", "--seed", "4", "--mode", "iptables", "--format", "json"),
             ("check", "@s.yaml", "@rec.recording.jsonl", "--junit", "junit.xml"), ("replay", "@rec.recording.jsonl", "--format", "json"), ("schema",), ("scenarios", "--format", "text"),
-            (*TRACE, "--dst", "192.0.2.10:80", "--pcap", "out.pcap"), ("verify", "@c.yaml", "--node", "n9", "--sysctl", "net.ipv4.conf.all.rp_filter=7"), ("verify", "--random", "1", "--mode", "iptables"), ("verify", "@c.yaml", "--probes", "@r.rules", "--repeat", "2"),
+            (*TRACE, "--dst", "192.0.2.10:80", "--pcap", "out.pcap"), ("verify", "@c.yaml", "--node", "n9", "--sysctl", "net.ipv4.conf.all.rp_filter=7"), ("verify", "--random", "1", "--mode", "iptables"), ("verify", "--random", "1000000", "--clusters", "3"), ("verify", "@c.yaml", "--probes", "@r.rules", "--repeat", "2"),
         ), None, beside),
     )  # fmt: skip
 

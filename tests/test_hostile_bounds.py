@@ -82,6 +82,16 @@ def test_years_of_syncs_are_refused_and_the_same_syncs_on_request_are_few(tmp_pa
     assert effort_of_recording(parse_recording(few)).seconds < 1
 
 
+@pytest.mark.parametrize(
+    "asked", [("--random", "1000000"), ("--random", "10", "--clusters", "100000"), ("c.yaml", "--random", "1000000")]
+)
+def test_hours_of_random_probes_are_refused_before_anything_is_built(asked: tuple[str, ...]) -> None:
+    done = kpsim("verify", *asked)
+    assert done.returncode == 2
+    assert b"this would take about" in done.stderr
+    assert b"--long runs it all the same" in done.stderr
+
+
 def test_a_directory_with_more_than_anybody_means_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
         (tmp_path / f"{number}.yaml").write_text("")
