@@ -162,8 +162,8 @@ RECORDING = b"""{"type":"CONFIG","ipFamily":"IPv4","object":{"apiVersion":"kubep
 """
 EXPRESSIONS = (
     'IP(src="198.51.100.7",dst="192.0.2.10")/TCP(sport=5,dport=80,flags="S")', 'IPv6(dst="fd00::1")/UDP(dport=53)/Raw("abc")',
-    'IP(dst="192.0.2.10",ttl=3,len=20)/ICMP(type=8,id=7)', 'IP(dst="192.0.2.10")/ICMP(type=3,code=1)/IPerror(src="1.2.3.4",dst="1.2.3.5")/TCPerror()',
-    'IP(dst="192.0.2.10",frag=0,proto=132)/SCTP(dport=80)/SCTPChunkInit()', 'IP(dst="192.0.2.10")/TCP(seq=1,ack=2,window=0)/Raw(load=b"x")',
+    'IP(dst="192.0.2.10",ttl=3)/ICMP(type=8,id=7)', 'IP(dst="192.0.2.10")/ICMP(type=3,code=1)/IPerror(src="1.2.3.4",dst="1.2.3.5")/TCPerror()',
+    'IP(dst="192.0.2.10",frag=0)/SCTP(dport=80)', 'IP(dst="192.0.2.10")/TCP(seq=1,ack=2,window=0)/Raw(load=b"x")',
 )  # fmt: skip
 TRACE = ("trace", "@c.yaml", "--node", "n1")
 SAVED = ("trace", "--rules", "@r.rules", "--node-ip", "192.168.0.1", "--dst", "192.168.0.1:80")
