@@ -227,6 +227,8 @@ def here(probes: int, seed: int) -> int:
     except _Found as first:
         print(first)
         return 1
+    for told in (*(str(each) for _, each in report.unfair), *map(str, report.narrow)):
+        print(told)
     return 0 if report.agrees else 1
 
 

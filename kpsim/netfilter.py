@@ -256,8 +256,15 @@ class Walk:
     entry: Entry | None = None  #: the packet's connection, also when it was not confirmed
     dnat_rule: RuleReference | None = None  #: decided the destination; only for the packet that creates the entry
     snat_rule: RuleReference | None = None  #: decided the source; only for the packet that creates the entry
-    source_port_drawn: bool = False  #: the kernel drew the new source port at random
+    source_ports: tuple[int, int] | None = (
+        None  #: first and last of the ports from which the kernel drew the new source port
+    )
     unknown: str = ""  #: of UNKNOWN: the words of the rule that are not modelled
+
+    @property
+    def source_port_drawn(self) -> bool:
+        """Whether the kernel drew the new source port at random."""
+        return self.source_ports is not None
 
     @property
     def masqueraded(self) -> bool:
@@ -413,7 +420,7 @@ def _walk(
         entry=traversal.entry,
         dnat_rule=traversal.dnat_rule,
         snat_rule=traversal.snat_rule,
-        source_port_drawn=traversal.port_drawn,
+        source_ports=traversal.ports_drawn,
         unknown=unknown,
     )
 

@@ -160,7 +160,7 @@ def test_a_reset_that_leaves_by_the_bridges_port_fits_no_socket(plan: Plan) -> N
     there = world(plan, rules(plan, dnat(plan, plan.neighbour), refuse))
     answer = ask(there, packet(plan, plan.pod, plan.service), "n1")
     assert judged(answer)[:3] == ("request-lost", "n1", "")
-    assert f"the refusal was lost on n1: it comes from {host(plan.neighbour)}:8080" in client_gets(answer)
+    assert f"the refusal is of no use to the client: it comes from {host(plan.neighbour)}:8080" in client_gets(answer)
 
 
 @BOTH
@@ -357,7 +357,7 @@ def test_an_answer_that_goes_to_the_owner_of_a_borrowed_address(plan: Plan) -> N
     """A process that sends with the address of a pod: the pod gets the answer."""
     answer = ask(world(plan), packet(plan, plan.neighbour, plan.remote, 8080), "n1", local=True)
     assert judged(answer)[0] == "answer-lost"
-    assert f"it goes to the pod {plan.neighbour} and not to the client" in client_gets(answer)
+    assert f"it goes to the pod {plan.neighbour} and not to it" in client_gets(answer)
 
 
 # --- somebody else answers -------------------------------------------------------------------------------------------------

@@ -530,3 +530,84 @@ def test_saved_rules_tell_where_kube_proxy_listens_but_not_what_it_says(cluster:
     assert "200 or 503" in last_line(trace)
     closed = trace_packet(site, make_packet("UDP", "192.168.0.1", 32010), node="n1", sender=Sender.EXTERNAL)
     assert sums(closed) == {"refused": "1"}
+
+
+# --- what operators read off -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dst", ["172.30.0.10:81", "198.51.100.22:81"])
+def test_nobody_gets_a_request_for_an_address_that_no_machine_has(cluster: Cluster, dst: str) -> None:
+    """PP-2: no rule takes it, so it leaves for where nobody is: there is neither an endpoint nor a receiver."""
+    [outcome] = outcomes(cluster.trace("n1", dst, sender="pod", expand=True))
+    assert (outcome["verdict"], outcome["endpoint"], outcome["seen"]) == ("request-lost", None, None)
+
+
+def test_nobody_gets_a_request_for_an_endpoint_whose_pod_is_over() -> None:
+    """K-1.6: the rules still translate to it, so it has an endpoint and no receiver."""
+    pod = """
+apiVersion: v1
+kind: Pod
+metadata: {name: old, namespace: shop}
+spec: {nodeName: n2, containers: [{name: c, image: i, ports: [{containerPort: 8080}]}]}
+status: {phase: Failed, podIP: 10.180.2.5, podIPs: [{ip: 10.180.2.5}]}
+"""
+    made = cluster_of(node(1), node(2), service("s", 15, "10.180.2.5 n2"), pod)
+    [outcome] = outcomes(made.trace("n1", "172.30.0.15:80", sender="node", expand=True))
+    assert (outcome["verdict"], outcome["endpoint"], outcome["seen"]) == ("refused", "10.180.2.5:8080", None)
+
+
+def test_an_endpoint_in_the_hosts_network_is_named_by_its_service_or_pod(cluster: Cluster) -> None:
+    """The client reads who answered, whatever network the endpoint lives in."""
+    assert "sent by endpoint of shop/host on n2" in last_line(cluster.trace("n1", "172.30.0.13:80", sender="pod"))
+
+
+def test_the_outcomes_of_a_load_balancer_name_the_node_it_dials_and_the_source_that_is_seen(cluster: Cluster) -> None:
+    """PP-11.10: the server never sees the client; the load balancer or a node is the source."""
+    local = cluster.trace("n1", "198.51.100.21:80", sender="pod", expand=True)
+    [outcome] = outcomes(local)
+    assert (outcome["relay"], outcome["seen"]["src"]) == ("n2", "198.51.100.21")
+    assert "1  10.180.2.10:8080  by the load balancer and n2, as 198.51.100.21" in local.text()
+    translated = cluster.trace("n1", "198.51.100.20:80", sender="pod", expand=True)
+    assert {each["relay"] for each in outcomes(translated)} == {"n1", "n2", "n3"}
+    assert "by the load balancer and n3, masqueraded as 192.168.0.3" in translated.text()
+    assert "relay" not in outcomes(cluster.trace("n1", "172.30.0.13:80", sender="pod", expand=True))[0]
+
+
+def test_a_load_balancer_that_is_a_machine_of_its_own(cluster: Cluster) -> None:
+    """PP-11.10: with ipMode Proxy a machine has the address, so it may answer a ping; other ports are not its own."""
+    [ping] = outcomes(cluster.trace("n1", "198.51.100.21", sender="pod", protocol="ICMP", expand=True))
+    assert (ping["verdict"], ping.get("assumed")) == ("works", True)
+    other = cluster.trace("n1", "198.51.100.21:443", sender="pod", expand=True)
+    assert sums(other) == {"request-lost": "1"}
+    assert "the load balancer 198.51.100.21 listens at no such port" in last_line(other)
+
+
+def test_a_peer_is_no_node_that_dials_itself_through_another(cluster: Cluster) -> None:
+    """K-7.3: n1 would take a packet with its own source for a martian; so some other node asks."""
+    trace = cluster.trace("n3", "192.168.0.1:30010", sender="peer", expand=True)
+    assert trace.journey.sent.source == "192.168.0.2"
+    assert sums(trace) == {"works": "1"}
+
+
+def test_an_answer_with_the_wrong_source_is_told_as_such(cluster: Cluster) -> None:
+    """PP-5.5: n1 keeps the source, so the host of n2 answers the pod on n2 past n1, under its own address."""
+    trace = cluster_of(
+        node(1), node(2), service("h", 15, "192.168.0.1 n1", "192.168.0.2 n2", spec=LOCAL.format(32015))
+    ).trace("n2", "192.168.0.1:30015", sender="pod", expand=True)
+    lost = [outcome for outcome in outcomes(trace) if outcome["verdict"] == "answer-lost"]
+    assert [each["client"] for each in lost] == [
+        "nothing, until it gives up: the answer is of no use to the client: it comes from 192.168.0.2:8080; "
+        "the client waits for one from 192.168.0.1:30015"
+    ]
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_services_that_share_an_address_are_all_dialled_by_it(names: tuple[str, str]) -> None:
+    """I-5: rules of both are written; the one without endpoints translates nothing, so the other answers, rightly."""
+    shared = "{loadBalancer: {ingress: [{ip: 198.51.100.20}]}}"
+    empty, full = names
+    made = cluster_of(
+        node(1), service(empty, 15, spec="type: LoadBalancer", status=shared),
+        service(full, 16, "10.180.1.5 n1", spec="type: LoadBalancer", status=shared),
+    )  # fmt: skip
+    assert sums(made.trace("n1", "198.51.100.20:80", expand=True)) == {"works": "1"}

@@ -9,6 +9,7 @@ from proxiers import Rig, endpoint, endpoint_slice, make_settings, port, service
 from kpsim.addresses import Family
 from kpsim.config import LocalMode
 from kpsim.dialects.iptables import Style, parse, render_ruleset
+from kpsim.errors import InputError
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
 from kpsim.ruleset import Ruleset
@@ -33,7 +34,6 @@ def test_recorded_clusters(path: Path) -> None:
 
 #: settings with values that are true of every packet, or of none: iptables-save leaves the former out
 SETTINGS: list[dict[str, Any]] = [
-    {"cluster_cidr": "0.0.0.0/0"},
     {"cluster_cidr": "10.180.0.7/32"},
     {"detect_local_mode": LocalMode.INTERFACE_NAME_PREFIX, "interface_name_prefix": "cali"},
     {"detect_local_mode": LocalMode.INTERFACE_NAME_PREFIX, "interface_name_prefix": ""},
@@ -44,6 +44,16 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_unusual_settings(settings: dict[str, Any]) -> None:
+    assert_read_back(rules_with(settings))
+
+
+def test_no_address_is_outside_a_network_of_all() -> None:
+    """clusterCIDR 0.0.0.0/0 makes a rule that nf_tables refuses (K-20.7), so a dump with it comes from no kernel."""
+    with pytest.raises(InputError, match=r"no address is outside 0\.0\.0\.0/0"):
+        assert_read_back(rules_with({"cluster_cidr": "0.0.0.0/0"}))
+
+
+def rules_with(settings: dict[str, Any]) -> Ruleset:
     rig = Rig(make_settings(hostname_override="n", **settings))
     web = service(
         ports=[port(node_port=30080)], type="LoadBalancer", externalTrafficPolicy="Local", ingress=[{"ip": "203.0.113.5"}],
@@ -54,4 +64,4 @@ def test_unusual_settings(settings: dict[str, Any]) -> None:
     ruleset = rig.proxier.held.ruleset
     assert ruleset.family is Family.IPV4
     assert len(ruleset.table("nat").chains) > 10
-    assert_read_back(ruleset)
+    return ruleset

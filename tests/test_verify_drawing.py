@@ -280,18 +280,19 @@ def test_all_aims_kinds_and_results_occur() -> None:
     aims, kinds, results, classes = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
     for of, _, _, probes in drawn(15):
         prober = Prober(of.site, START_NS)
-        for probe in probes:
+        for number, probe in enumerate(probes):
             aim, kind = told(probe)
             aims[aim] += 1
             kinds[kind] += 1
-            results[prober.answer(probe).result] += 1
+            if not number % 5:  # an answer takes some milliseconds
+                results[prober.answer(probe).result] += 1
             classes[next(c.start for c in PORT_CLASSES if probe.packet.sport in c)] += 1
     total = aims.total()
     assert set(aims) == set(Aim) and min(aims.values()) > total // 200
     assert set(kinds) == set(Kind) and min(kinds.values()) > total // 50
     assert set(results) == {ProbeResult.DELIVERED, ProbeResult.DROPPED, ProbeResult.REJECTED, ProbeResult.PASSED}
-    assert min(results.values()) > total // 20
-    assert set(classes) == {1, 512, 600, 1024} and min(classes.values()) > total // 30
+    assert min(results.values()) > results.total() // 20
+    assert set(classes) == {1, 512, 600, 1024} and min(classes.values()) > total // 20
 
 
 def test_sources_are_those_of_their_kind() -> None:
@@ -355,8 +356,8 @@ def test_clients_come_from_inside_and_from_beyond_source_ranges() -> None:  # PP
             if mine and not any(network.is_zero for network in mine) and told(probe)[1] == "client":
                 inside = any(probe.packet.saddr in network for network in mine)
                 results[inside, prober.answer(probe).result] += 1
-    assert results[True, ProbeResult.DELIVERED] > 2
-    assert results[False, ProbeResult.DROPPED] > 2
+    assert results[True, ProbeResult.DELIVERED] >= 5
+    assert results[False, ProbeResult.DROPPED] >= 4
     assert results[False, ProbeResult.DELIVERED] == 0
 
 

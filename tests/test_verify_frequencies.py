@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from kpsim.rng import below
-from kpsim.verify.frequencies import FALSE_ALARM, Frequencies, chance_of_chi_square
+from kpsim.verify.frequencies import FALSE_ALARM, Frequencies, Spread, chance_of_chi_square
 
 #: by degrees of freedom: the values that are exceeded with the chances above them
 _CHANCES = (0.95, 0.50, 0.10, 0.05, 0.01, 0.001)
@@ -83,3 +83,37 @@ def test_fair_draws_give_every_chance_alike() -> None:
         mean, spread = 400 * limit, (400 * limit * (1 - limit)) ** 0.5
         assert abs(sum(chance < limit for chance in chances) - mean) < 5 * spread
     assert min(chances) > FALSE_ALARM
+
+
+# --- source ports ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_chance_of_an_empty_end_by_hand() -> None:
+    """Of 100 ports, none fell into the first 20: 0.8^n. The other end counts too, so twice that."""
+    found = Spread.of(1, 100, [21, 100, 50, 60, 70])
+    assert (found.samples, found.lowest, found.highest) == (5, 21, 100)
+    assert found.p_value == pytest.approx(2 * 0.8**5)
+    assert Spread.of(1, 100, [1, 80]).p_value == 1  # twice 0.64 is no chance
+    assert Spread.of(1, 100, [1, 50, 60]).p_value == pytest.approx(2 * 0.6**3)
+    assert Spread.of(1, 100, [1, 100]).p_value == 1
+
+
+def test_spreads_of_one_range_add_up() -> None:
+    both = Spread.of(600, 1023, [700, 800]) + Spread.of(600, 1023, [650])
+    assert both == Spread.of(600, 1023, [700, 800, 650])
+
+
+def test_a_range_that_begins_too_low_is_found_and_the_right_one_is_not() -> None:  # K-2.3
+    ports = [600 + below(424, 3, "ports", draw) for draw in range(150)]
+    assert Spread.of(512, 1023, ports).p_value < FALSE_ALARM
+    assert Spread.of(600, 1023, ports).p_value > FALSE_ALARM
+    assert Spread.of(600, 1100, ports).p_value < FALSE_ALARM
+
+
+def test_fair_ports_give_every_chance_alike() -> None:
+    """2,000 fair experiments: the chance of the emptier end is never told smaller than it is."""
+    chances = [Spread.of(0, 423, [below(424, 5, n, draw) for draw in range(60)]).p_value for n in range(2000)]
+    for limit in (0.02, 0.1, 0.5):
+        mean, spread = 2000 * limit, (2000 * limit * (1 - limit)) ** 0.5
+        assert sum(chance <= limit for chance in chances) < mean + 5 * spread
+        assert sum(chance <= limit for chance in chances) > mean / 3

@@ -220,7 +220,7 @@ MET = [
     ("forwarded", 500), ("delivered", 300), ("rejected", 100), ("dropped", 100),
     ("NEW", 500), ("ESTABLISHED", 500), ("RELATED", 20), ("INVALID", 100),
     *((f"tcp {state}", 20) for state in ("SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE")),
-    ("tcp CLOSE_WAIT", 10), ("tcp LAST_ACK", 5), ("tcp TIME_WAIT", 5), ("tcp SYN_SENT2", 1),
+    ("tcp CLOSE_WAIT", 10), ("tcp LAST_ACK", 5), ("tcp TIME_WAIT", 5), ("tcp SYN_SENT2", 3),
     ("sctp COOKIE_WAIT", 10), ("sctp ESTABLISHED", 5), ("sctp CLOSED", 3), ("picked up", 20), ("deleted", 20), ("stale", 5),
     ("router about request", 20), ("Services changed", 50), ("port changed, source kept", 5), ("survived", 20), ("expired", 20), ("affinity list", 100),
 ]  # fmt: skip
@@ -283,7 +283,7 @@ def test_a_process_bound_to_loopback_dials_its_own_node() -> None:
         destinations = [flow.daddr for flow in flows if flow.saddr == loopback]
         bound += len(destinations)
         assert all(of.site.machine(node).routing.is_local(family, address) for address in destinations)
-    assert bound > 0
+    assert bound > 2
 
 
 def test_changes_of_endpoints_keep_what_else_a_slice_says() -> None:

@@ -94,7 +94,7 @@ class _Followed:
         last = request.hops[-1]
         walk = last.walk
         if down := self._down(request):
-            return Exchange(Verdict.REQUEST_LOST, request, down, cause="the node is down")
+            return Exchange(Verdict.REQUEST_LOST, request, down, cause="the node is down", nobody=True)
         match request.disposition:
             case Disposition.UNKNOWN | Disposition.STOLEN:
                 return Exchange(Verdict.UNKNOWN, request, last.node, cause=walk.unknown)
@@ -186,7 +186,7 @@ class _Followed:
     def _absent(self, request: Journey, end: Place, reason: str) -> Exchange:
         """Nobody is there. On a link of its own the last node finds no neighbour, and says so after seconds (K-1.6)."""
         packet, node = request.packet, request.hops[-1].node
-        lost = Exchange(Verdict.REQUEST_LOST, request, node, cause=reason)
+        lost = Exchange(Verdict.REQUEST_LOST, request, node, cause=reason, nobody=True)
         if end.whose is not Whose.POD:
             return lost
         source = self._world.netns(node, packet.family).routing.source_for(packet.family, packet.saddr)
@@ -255,9 +255,10 @@ class _Followed:
             verdict = Verdict.UNKNOWN if answer.disposition is Disposition.UNKNOWN else Verdict.ANSWER_LOST
             return replace(judged, verdict=verdict, by=walk.rule, cause=walk.unknown or _cause(walk.cause))
         if not self._is_home(request, answer):
-            return replace(judged, cause=f"it goes to {_whose(answer)} and not to the client")
+            return replace(judged, misfit=True, cause=f"it goes to {_whose(answer)} and not to it")
         return replace(
-            judged, cause=f"it comes from {_source(answer.packet)}; the client waits for one from {Target.of(request.sent)}"
+            judged, misfit=True,
+            cause=f"it comes from {_source(answer.packet)}; the client waits for one from {Target.of(request.sent)}",
         )  # fmt: skip
 
     def _down(self, journey: Journey) -> str:

@@ -44,6 +44,8 @@ class Exchange:
     who: str = ""  #: who answered, for people; empty: nobody did, or nothing is known of it
     assumed: bool = False  #: it is not known whether something listens where the request ended
     relay: "Exchange | None" = None  #: of a load balancer that took the request: its own exchange with a node
+    misfit: bool = False  #: what comes back reaches a place, but not the client, or its socket does not take it
+    nobody: bool = False  #: nobody is where the request was sent, or its node is off
 
     @property
     def last(self) -> "Exchange":
@@ -52,8 +54,8 @@ class Exchange:
 
     @property
     def reached(self) -> bool:
-        """Whether the request reached a place, be it to be answered or refused there."""
-        return self.last.request.end is not None
+        """Whether somebody got the request, be it to answer or to refuse it."""
+        return self.last.request.end is not None and not self.last.nobody
 
     @property
     def masquerade(self) -> bool:

@@ -44,6 +44,8 @@ def why_lost(judged: Exchange) -> str:
             return f"refused{at} by {judged.by}" if judged.by is not None else judged.cause
         case Verdict.REQUEST_LOST | Verdict.ANSWER_LOST if judged.by is not None:
             return f"{what} was dropped{at} by {judged.by}"
+        case Verdict.REQUEST_LOST | Verdict.ANSWER_LOST if judged.misfit:
+            return f"{what} is of no use to the client: {judged.cause}"
         case Verdict.REQUEST_LOST | Verdict.ANSWER_LOST:
             return f"{what} was lost{at}: {judged.cause}"
         case _:

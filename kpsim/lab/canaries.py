@@ -62,8 +62,8 @@ def guarded(ruleset: Ruleset, *, silent: bool = False) -> Ruleset:
     rule.
 
     Guards go into the tables that ``ruleset`` has and into those that the canaries need. With ``silent`` one more
-    guard drops the TCP resets that the node's kernel sends. A caller that answers for processes which do not exist
-    needs it: a reset would end their talk.
+    guard drops the TCP resets that the node's kernel sends, other than those of rules for tracked packets. A caller
+    that answers for processes which do not exist needs it: a reset would end their talk.
     """
     guards = _guards(ruleset.family, silent=silent)
     tables = ruleset.tables
@@ -112,8 +112,9 @@ def _guards(family: Family, *, silent: bool) -> Ruleset:
         for name, chains in _CHAINS.items()
     }  # fmt: skip
     if silent:  # resets that the kernel itself sends have no user; they are dropped before connection tracking sees them. A user
-        # namespace knows user 0 alone
-        wanted[_RESETS].insert(0, "OUTPUT -p tcp --tcp-flags RST RST -m owner ! --uid-owner 0 -j DROP")
+        # namespace knows user 0 alone. The reset of a REJECT has the connection of what it refuses already (K-3.2)
+        own = "-m conntrack --ctstate INVALID -m owner ! --uid-owner 0"
+        wanted[_RESETS].insert(0, f"OUTPUT -p tcp --tcp-flags RST RST {own} -j DROP")
     lines = []
     for name, rules in wanted.items():
         lines += [f"*{name}", *(f'-A {rule} -m comment --comment "{GUARD_COMMENT}"' for rule in rules), "COMMIT"]

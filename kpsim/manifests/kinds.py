@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kpsim.manifests.admission import Item
+from kpsim.manifests.installers import Installed, installer_settings
 from kpsim.manifests.places import Finding, problems_of
 from kpsim.manifests.proxy_config import API_GROUP, KIND
 from kpsim.manifests.reading import Document
@@ -38,6 +39,9 @@ class Sorted:
     cluster_configurations: list[Document] = field(default_factory=list)  #: kubeadm's ClusterConfiguration documents
     config_maps: list[Document] = field(default_factory=list)
     templates: list[Document] = field(default_factory=list)  #: DaemonSets and other objects that make Pods
+    installers: list[tuple[Document, Installed]] = field(
+        default_factory=list
+    )  #: what installers of clusters were given
     settings: list[Document] = field(default_factory=list)  #: systemd units and files of environment variables
     skipped: Counter[str] = field(default_factory=Counter)  #: objects of other kinds, by kind
     findings: list[Finding] = field(default_factory=list)
@@ -125,6 +129,9 @@ def _sort(document: Document, found: Sorted) -> None:
     value, place = document.value, document.place
     if isinstance(value, SettingsText):
         found.settings.append(document)
+        return
+    if (installed := installer_settings(value)) is not None:
+        found.installers.append((document, installed))
         return
     if document.folder and _is_no_object(value):
         found.passed_over.append(_passed_over(document))

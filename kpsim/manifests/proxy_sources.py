@@ -14,12 +14,13 @@ from typing import Any
 
 from kpsim.config import Mode, ProxyConfig, config_from_json
 from kpsim.inputs import Json
+from kpsim.manifests.installers import Installed
 from kpsim.manifests.kinds import KUBEADM_GROUP, Sorted
 from kpsim.manifests.places import Finding, Path, Place, Source, problems_of, value_at
 from kpsim.manifests.proxy_config import API_GROUP, API_VERSION, KIND, check_proxy_config
 from kpsim.manifests.proxy_flags import FLAGS, PROGRAM, FlagsRead, image_runs_it, read_flags, unresolved
 from kpsim.manifests.reading import Document
-from kpsim.manifests.settings_text import Command, SettingsText, commands, environment
+from kpsim.manifests.settings_text import HYPERKUBE_NAMES, Command, SettingsText, commands, environment
 from kpsim.manifests.templates import HINT, template_in
 from kpsim.manifests.validation import Complaint
 from kpsim.manifests.yaml_reader import YamlRefused, find_lines, read_yaml
@@ -42,6 +43,7 @@ class ProxySetting:
     node: str = ""  #: the node of a Pod: its host name is no other node's
     plain: bool = False  #: a document of its own, in a file that was named
     paths: bool = True
+    partial: bool = False  #: of an installer, which adds defaults of its own
 
     def typed(self, mode: Mode | None = None) -> ProxyConfig:
         return replace(config_from_json(self.json, mode=mode), **self.exact)  # type: ignore[arg-type]
@@ -87,6 +89,8 @@ def find_proxy_settings(found: Sorted, mode: Mode | None) -> ProxySettings:
     for pod in found.items:
         if pod.kind == "Pod":
             _from_pod(pod.place, pod.json.get("spec"), "Pod", pod.title, search)
+    for document, installed in found.installers:
+        _from_installer(document, installed, search)
     _from_texts(found.settings, search)
     return _decide(search, found, mode)
 
@@ -197,7 +201,7 @@ def _arguments(container: Json) -> list[str] | None:
     words = [*_texts(container.get("command")), *_texts(container.get("args"))]
     spread: list[str] = []
     for word in words:  # `sh -c "exec kube-proxy --flag >>/var/log/kube-proxy.log 2>&1"`
-        if PROGRAM in word and any(blank in word.strip() for blank in " \n\t"):
+        if (PROGRAM in word or "hyperkube" in word) and any(blank in word.strip() for blank in " \n\t"):
             try:
                 spread += shlex.split(word.replace("\\\n", " ").replace(";", " ; "))
             except ValueError:
@@ -219,7 +223,9 @@ _BEFORE = ("", "-c", "exec", "&&", ";", "||", "then", "do", "nice", "sudo")
 def _starts_it(word: str, before: str) -> bool:
     """Return whether a word of a command starts kube-proxy, rather than being an argument of another program."""
     folder, _, name = word.rpartition("/")
-    return name == PROGRAM and (bool(folder) or before in _BEFORE or before.rpartition("/")[2] == "hyperkube")
+    if before.rpartition("/")[2] == "hyperkube":
+        return name in HYPERKUBE_NAMES
+    return name == PROGRAM and (bool(folder) or before in _BEFORE)
 
 
 _REFERENCE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\$(\w+)")
@@ -252,6 +258,24 @@ def _field_path(source: Json) -> str:
     return str(reference.get("fieldPath")) if isinstance(reference, Mapping) else ""
 
 
+def _from_installer(document: Document, installed: Installed, search: _Search) -> None:
+    """Read what an installer of clusters was told about kube-proxy: a part, because it adds defaults of its own."""
+    place = document.place.at(*installed.path)
+    title = problems_of([Finding(place, "")])[0]
+    if installed.off:
+        search.notes.append(
+            f"{installed.words} ({title.file or 'text'}, line {title.line or 1}): by {installed.off} the cluster has no kube-proxy"
+        )
+        return
+    for fault in document.faults:
+        if fault.twice:
+            search.notes.append(f"{installed.words}: {fault.finding.message}; the last counts")
+        else:
+            search.findings.append(fault.finding)
+    search.notes.append(f"{installed.words}: its own defaults for kube-proxy are not read, only what is written in it")
+    _take(read_flags(installed.flags), place, installed.words, "", search, installed.json)
+
+
 def _from_texts(documents: Iterable[Document], search: _Search) -> None:
     """Read systemd units, with the variables of the environment files among the input."""
     listed = list(documents)
@@ -272,8 +296,28 @@ def _from_texts(documents: Iterable[Document], search: _Search) -> None:
         if not started and not environment(text):
             search.notes.append(f"{name} starts no {PROGRAM}: passed over")
     if variables and not search.settings and not search.files:
+        for document in listed:
+            _from_variables(document, search)
+    if variables and not search.settings and not search.files:
         names = ", ".join(str(document.place.source.name) for document in listed)
         search.notes.append(f"{names}: variables for a unit that is not among the files")
+
+
+_OF_PROXY = re.compile(r"(?:^|_)(?:KUBE_?)?PROXY(?:_|$)", re.IGNORECASE)
+
+
+def _from_variables(document: Document, search: _Search) -> None:
+    """Read variables such as ``KUBE_PROXY_ARGS`` of an environment file whose unit is not given."""
+    words = [
+        word
+        for name, value in environment(document.value.text).items()
+        if _OF_PROXY.search(name)
+        for word in shlex.split(value)
+    ]
+    read = read_flags(words)
+    if words and not read.complaints:
+        place = Place(Source(document.place.source.name or "", find_lines=partial(_same_line, 1)))
+        _take(read, place, "the variables, whose unit is not among the files,", "", search)
 
 
 def _same_line(line: int, wanted: Iterable[tuple[int, Path]]) -> Mapping[tuple[int, Path], int]:
@@ -294,7 +338,10 @@ def _without_variables(read: FlagsRead, command: Command) -> None:
     read.notes.append(f"the value of {', '.join(missing)} is not known{files}")
 
 
-def _take(read: FlagsRead, place: Place, words: str, node: str, search: _Search) -> None:
+def _take(
+    read: FlagsRead, place: Place, words: str, node: str, search: _Search, fields_beside: Json | None = None
+) -> None:
+    _forget_kubeconfig(read)
     if read.ends:
         title = problems_of([Finding(place, words)])[0]
         search.notes.append(f"{title}: with --{read.ends} kube-proxy ends without writing rules (CFG-1.3): passed over")
@@ -312,8 +359,19 @@ def _take(read: FlagsRead, place: Place, words: str, node: str, search: _Search)
         if read.hostname:
             search.hostnames.append((place, read.hostname, node))
         return
-    json = {"apiVersion": API_VERSION, "kind": KIND, **read.json}
-    search.settings.append(ProxySetting(place, f"flags of {words}", json, read.exact, read.hostname, node, paths=False))
+    json = {"apiVersion": API_VERSION, "kind": KIND, **(fields_beside or {}), **read.json}
+    partial = fields_beside is not None
+    said = words if partial else f"flags of {words}"
+    search.settings.append(
+        ProxySetting(place, said, json, read.exact, read.hostname, node, paths=False, partial=partial)
+    )
+
+
+def _forget_kubeconfig(read: FlagsRead) -> None:
+    """Forget a kubeconfig file whose name has a variable: where kube-proxy finds the API server decides no packet."""
+    connection = read.json.get("clientConnection")
+    if isinstance(connection, dict) and "$" in str(connection.get("kubeconfig")):
+        del connection["kubeconfig"]
 
 
 _IN_FILE = frozenset(name for name, flag in FLAGS.items() if flag.path and name != "hostname-override")
@@ -349,6 +407,7 @@ def _decide(search: _Search, found: Sorted, mode: Mode | None) -> ProxySettings:
         notes += check.notes
         if not complaints:
             right.append(setting)
+    right.sort(key=lambda setting: setting.partial)  # what a cluster runs with counts before what it was asked for
     for other in right[1:]:
         findings += _disagreement(right[0], other, mode)
     notes += [_found_note(setting) for setting in right if not setting.plain]
@@ -395,6 +454,9 @@ def _found_note(setting: ProxySetting) -> str:
 def _disagreement(first: ProxySetting, other: ProxySetting, mode: Mode | None) -> Iterator[Finding]:
     mine, theirs = first.typed(mode), other.typed(mode)
     names = [each.name for each in fields(ProxyConfig) if each.name not in _OF_ONE_NODE]
+    if other.partial:
+        unsaid = ProxySetting(other.place, "", {"apiVersion": API_VERSION, "kind": KIND}).typed(mode)
+        names = [name for name in names if getattr(theirs, name) != getattr(unsaid, name)]
     differing = [name for name in names if getattr(mine, name) != getattr(theirs, name)]
     if differing:
         listed = "; ".join(

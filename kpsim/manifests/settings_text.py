@@ -94,12 +94,40 @@ def commands(text: str, variables: Mapping[str, str], program: str) -> Iterator[
                 found.clear()  # an empty value forgets the commands before it
             case "ExecStart":
                 words = _words(_filled(value.lstrip("@-:+!"), known))
-                start = next((n for n, word in enumerate(words) if word.rpartition("/")[2] == program), None)
-                if start is not None:
-                    found.append(Command(tuple(words[start:]), number))
+                started = _started(words, program)
+                if started is not None:
+                    found.append(Command((program, *started), number))
             case _:
                 pass
     yield from (command._replace(environment_files=tuple(files)) for command in found)
+
+
+HYPERKUBE_NAMES = ("proxy", "kube-proxy")  #: kube-proxy within hyperkube, which was all of Kubernetes in one program
+
+
+def _started(words: list[str], program: str) -> list[str] | None:
+    """The arguments of ``program`` in a command, or None if it does not start it.
+
+    k3s and RKE2 run it inside themselves, with the arguments that ``--kube-proxy-arg`` gives.
+    """
+    for number, word in enumerate(words):
+        name, before = word.rpartition("/")[2], words[number - 1].rpartition("/")[2] if number else ""
+        if name == program or (before == "hyperkube" and name in HYPERKUBE_NAMES):
+            return words[number + 1 :]
+        if before in ("k3s", "rke2") and name in ("server", "agent"):
+            return None if "--disable-kube-proxy" in words else _passed_on(words[number + 1 :])
+    return None
+
+
+def _passed_on(words: list[str]) -> list[str]:
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        head, equals, value = word.partition("=")
+        if head in ("--kube-proxy-arg", "--cluster-cidr"):
+            value = value if equals else next(rest, "")
+            found.append(f"--{value.lstrip('-')}" if head == "--kube-proxy-arg" else f"{head}={value}")
+    return found
 
 
 def _filled(text: str, known: Mapping[str, str]) -> str:

@@ -58,7 +58,8 @@ def _free_id(traversal: Traversal, *, random: bool = False) -> None:
     if not random and not traversal.taken(entry.reply):
         return
     forward = _search(traversal, entry.reply.inverse(), 0, 65535, first=None if random else 0)
-    traversal.port_drawn = traversal.port_drawn or random
+    if random:
+        traversal.ports_drawn = (0, 65535)
     traversal.entry = entry._replace(reply=forward.inverse(), bound_id=forward.sport)
 
 
@@ -112,7 +113,7 @@ def _bind_source(traversal: Traversal, address: int, ports: tuple[int, int] | No
             return
     if forward.protocol in PORT_PROTOCOLS or forward.protocol in ICMP_PROTOCOLS:
         forward = _search(traversal, forward, low, high)
-        traversal.port_drawn = True
+        traversal.ports_drawn = low, high
     traversal.entry = entry._replace(reply=forward.inverse())
 
 

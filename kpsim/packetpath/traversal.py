@@ -120,7 +120,7 @@ class Traversal:
     __slots__ = (
         "arrived", "asks_again", "bridged", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
         "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "mtu", "node",
-        "now_ns", "packet", "port_drawn", "recent_lists", "seen", "snat_rule", "socket", "source_done", "steps", "table", "touches",
+        "now_ns", "packet", "ports_drawn", "recent_lists", "seen", "snat_rule", "socket", "source_done", "steps", "table", "touches",
         "trying", "turned_away", "unconfirmed", "unsure_because", "unsure_mark", "updated", "world",
     )  # fmt: skip
 
@@ -161,7 +161,7 @@ class Traversal:
         self.mtu = 0  #: that the packet exceeds
         self.dnat_rule: RuleReference | None = None
         self.snat_rule: RuleReference | None = None
-        self.port_drawn = False
+        self.ports_drawn: tuple[int, int] | None = None  # the range that a source port was drawn from
         # effects
         self.created: Entry | None = None
         self.updated: Entry | None = None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.cluster import ClusterState
+from kpsim.objects import EndpointSlice, SliceEndpoint
 
 Address = tuple[Family, int]
 
@@ -88,6 +89,14 @@ class Directory:
         return address in self.pods or address in self.nodes or address in self._service_addresses
 
 
+def endpoint_name(of: EndpointSlice, endpoint: SliceEndpoint) -> str:
+    """The pod that is an endpoint, or else the Service whose endpoint it is."""
+    namespace, target = of.metadata.namespace, endpoint.target_ref
+    if target is not None and target.kind == "Pod":
+        return f"pod {target.namespace or namespace}/{target.name}"
+    return f"endpoint of {namespace}/{of.service_name}"
+
+
 def _parsed(texts: Iterable[str]) -> Iterator[Address]:
     return (parsed for parsed in map(parse_ip, texts) if parsed is not None)
 
@@ -100,13 +109,8 @@ def _pods(state: ClusterState, nodes: dict[Address, str]) -> dict[Address, Owner
             owner = Owner(f"pod {pod.metadata.namespace}/{pod.metadata.name}", pod.node_name)
             found.update((address, owner) for address in _parsed(pod.ips) if address not in nodes)
     for endpoint_slice in state.endpoint_slices:
-        namespace = endpoint_slice.metadata.namespace
         for endpoint in endpoint_slice.endpoints:
-            target = endpoint.target_ref
-            if target is not None and target.kind == "Pod":
-                name = f"pod {target.namespace or namespace}/{target.name}"
-            else:
-                name = f"endpoint of {namespace}/{endpoint_slice.service_name}"
+            name = endpoint_name(endpoint_slice, endpoint)
             for address in _parsed(endpoint.addresses):
                 if address not in nodes:
                     found.setdefault(address, Owner(name, endpoint.node_name or ""))

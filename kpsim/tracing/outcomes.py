@@ -12,11 +12,14 @@ from kpsim.exchange import Exchange, Http, Target, Verdict, WhatIf, client_gets,
 from kpsim.fabric import Hop
 from kpsim.inputs import JsonObject, json_line
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import Chooser, explore
+from kpsim.packetpath.chooser import MOST_WAYS, Chooser, TooManyWays, explore
 from kpsim.tracing.deciding import deciding_rule, rule_name
 from kpsim.tracing.site import Site
 
 Weighted = tuple[Fraction, Exchange]
+
+#: so many ways are followed one by one sooner than their states can be compared
+_FEW_WAYS = 256
 
 
 class Seen(NamedTuple):
@@ -54,6 +57,7 @@ class ExchangeOutcome:
     error: str = ""  #: what the client's system call returns
     http: Http | None = None
     assumed: bool = False  #: it is not known whether something listens there
+    relay: str = ""  #: the node that a load balancer between dials; empty: none is between
 
     def to_json(self) -> JsonObject:
         record: JsonObject = {
@@ -66,6 +70,8 @@ class ExchangeOutcome:
             record["error"] = self.error
         if self.assumed:
             record["assumed"] = True
+        if self.relay:
+            record["relay"] = self.relay
         if self.http is not None:
             record["http"] = {"status": self.http.status, "body": _body(self.http)}
         return record
@@ -83,14 +89,18 @@ def explored(
 ) -> Iterator[Weighted]:
     """Every exchange that a packet may begin at a node, with its probability. The site forgets them.
 
-    TooManyWays if there are more than ``limit`` ways.
+    Equal ones may come several times (:func:`merged`). TooManyWays if there are more than ``limit`` ways.
     """
 
     def once(chooser: Chooser) -> Exchange:
         world = WhatIf(site)
         return exchange(world, packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
 
-    return explore(once, as_written=True, limit=limit, merge=True)
+    most = MOST_WAYS if limit is None else limit
+    try:
+        yield from list(explore(once, as_written=True, limit=min(most, _FEW_WAYS), brief=True))
+    except TooManyWays:
+        yield from explore(once, as_written=True, limit=most, merge=True)
 
 
 def exchange_outcome(judged: Exchange) -> ExchangeOutcome:
@@ -109,6 +119,7 @@ def exchange_outcome(judged: Exchange) -> ExchangeOutcome:
         judged.told.error,
         judged.told.http,
         judged.assumed,
+        "" if judged.relay is None else judged.relay.request.hops[0].node,
     )
 
 

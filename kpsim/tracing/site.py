@@ -100,7 +100,8 @@ class Site:
         """The packet as ``node`` gets it first: with its input interface and, if it had no source, with a chosen one.
 
         For a pod it is a pod of the node that is not an endpoint of the dialled Service, else an address of the node's
-        pod network. For a client outside it is 203.0.113.7 (or the next free address), for a peer the first other node.
+        pod network. For a client outside it is 203.0.113.7 (or the next free address), for a peer the first other
+        node that the packet is not for.
         For a process of the node, routing chooses it later. InputError if there is nothing to choose from.
         """
         packet = packet.copy()
@@ -118,7 +119,7 @@ class Site:
                 )
             case Sender.PEER:
                 packet.in_interface = machine.uplink
-                packet.saddr = self._peer_of(node, machine, packet.family) if chosen else packet.saddr
+                packet.saddr = self._peer_of(node, machine, packet) if chosen else packet.saddr
         return packet
 
     def _pod_of(self, node: str, machine: Machine, packet: Packet) -> int:
@@ -136,10 +137,12 @@ class Site:
             return pods[0]  # only endpoints of the Service itself: a hairpin
         raise InputError(f"node {node} has no pods and no pod network of {family.label}: give the source address")
 
-    def _peer_of(self, node: str, machine: Machine, family: Family) -> int:
+    def _peer_of(self, node: str, machine: Machine, packet: Packet) -> int:
+        family = packet.family
         own = machine.routing.addresses(family)
+        dialled = self.directory.node_of((family, packet.daddr))  # a node does not ask another the way to itself
         for (of, address), name in self.directory.nodes.items():
-            if of is family and name != node and address not in own:
+            if of is family and name not in (node, dialled) and address not in own:
                 return address
         for link in machine.routing.interfaces[machine.uplink].of(family):
             if link.prefix < family.bits - 1:  # an address of another machine on the same link

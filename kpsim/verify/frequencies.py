@@ -1,10 +1,10 @@
-"""Judges whether Linux draws endpoints as often as the model says, by a chi-square test over repeats of one first
-packet.
+"""Judges whether Linux draws as the model says: endpoints, by a chi-square test over repeats of one first packet, and
+source ports, by the ends of their range over a whole run.
 
 The draws of a kernel cannot be compared one by one, only their frequencies (K-5).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import erfc, exp, lgamma, log, sqrt
@@ -46,6 +46,44 @@ class Frequencies:
     def __str__(self) -> str:
         counts = ", ".join(f"{end} {self.drawn.get(end, 0)} ({w})" for end, w in sorted(self.weights.items()))
         return f"{self.question}: {counts}; chi² {self.chi_square:.1f}, p {self.p_value:.2g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Source ports that Linux drew where the model draws from ``low`` to ``high``: how many, the lowest, the highest.
+
+    A model with too wide a range can follow each single draw. Only the ends that Linux never draws show it (K-2.3).
+    """
+
+    low: int
+    high: int
+    samples: int
+    lowest: int
+    highest: int
+
+    @classmethod
+    def of(cls, low: int, high: int, drawn: Iterable[int]) -> "Spread":
+        """The spread of these ports, at least one."""
+        found = list(drawn)
+        return cls(low, high, len(found), min(found), max(found))
+
+    def __add__(self, other: "Spread") -> "Spread":
+        """Both together. They must have the same range."""
+        return Spread(
+            self.low, self.high, self.samples + other.samples,
+            min(self.lowest, other.lowest), max(self.highest, other.highest),
+        )  # fmt: skip
+
+    @property
+    def p_value(self) -> float:
+        """The chance that an end of the range stays at least as empty if Linux draws every port alike."""
+        size = self.high - self.low + 1
+        empty = max(self.lowest - self.low, self.high - self.highest)
+        return min(1.0, 2 * (1 - empty / size) ** self.samples)
+
+    def __str__(self) -> str:
+        told = f"{self.samples} source ports from {self.low} to {self.high}"
+        return f"{told}: the lowest is {self.lowest}, the highest {self.highest}; p {self.p_value:.2g}"
 
 
 def chance_of_chi_square(least: float, freedom: int) -> float:

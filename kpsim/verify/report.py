@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kpsim.lab.tools.variants import Variant
 from kpsim.tracing.probes import ProbeResult
-from kpsim.verify.frequencies import FALSE_ALARM, Frequencies
+from kpsim.verify.frequencies import FALSE_ALARM, Frequencies, Spread
 from kpsim.verify.verification import Disagreement, Verification
 
 if TYPE_CHECKING:
@@ -57,8 +57,23 @@ class Report:
         return tuple((subject, found) for subject, found in draws if found.p_value < FALSE_ALARM / len(draws))
 
     @property
+    def spreads(self) -> tuple[Spread, ...]:
+        """Where the source ports lie that Linux drew, for each range that the model draws from."""
+        found: dict[tuple[int, int], Spread] = {}
+        for each in (spread for verification in self.verifications for spread in verification.spreads):
+            ports = each.low, each.high
+            found[ports] = found[ports] + each if ports in found else each
+        return tuple(found[ports] for ports in sorted(found))
+
+    @property
+    def narrow(self) -> tuple[Spread, ...]:
+        """Ranges of which Linux leaves an end empty too long for chance."""
+        limit = FALSE_ALARM / max(1, len(self.spreads))
+        return tuple(each for each in self.spreads if each.p_value < limit)
+
+    @property
     def agrees(self) -> bool:
-        return not self.disagreements and not self.unfair
+        return not (self.disagreements or self.unfair or self.narrow)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -72,6 +87,8 @@ class Report:
             "disagreements": [_disagreement_json(each) for each in self.disagreements],
             "draws": [_draw_json(subject, found) for subject, found in self.draws],
             "unfair": [str(found) for _, found in self.unfair],
+            "sourcePorts": [_spread_json(each) for each in self.spreads],
+            "narrow": [str(each) for each in self.narrow],
         }
 
     def sentence(self) -> str:
@@ -80,7 +97,7 @@ class Report:
         sent = f"{self.probes} probes, {self.packets} packets in {self.seconds:.1f} s ({self.probes / max(self.seconds, 1e-9):.0f} probes/s)"
         if self.agrees:
             return f"{how} does what the model says: {sent}"
-        count = len(self.disagreements) + len(self.unfair)
+        count = len(self.disagreements) + len(self.unfair) + len(self.narrow)
         return f"{how} disagrees with the model in {count} case{'s' if count > 1 else ''}: {sent}"
 
 
@@ -107,6 +124,13 @@ def _draw_json(subject: str, found: Frequencies) -> dict[str, Any]:
         "subject": subject, "packet": found.question, "drawn": dict(sorted(found.drawn.items())),
         "weights": {end: str(weight) for end, weight in sorted(found.weights.items())},
         "chiSquare": round(found.chi_square, 3), "p": float(f"{found.p_value:.3g}"),
+    }  # fmt: skip
+
+
+def _spread_json(each: Spread) -> dict[str, Any]:
+    return {
+        "from": each.low, "to": each.high, "drawn": each.samples, "lowest": each.lowest, "highest": each.highest,
+        "p": float(f"{each.p_value:.3g}"),
     }  # fmt: skip
 
 
@@ -160,5 +184,9 @@ def _disagreement_lines(report: Report, width: int) -> Iterator[str]:
         yield ""
         yield f"{subject}: drawn otherwise than the model says"
         yield f"  {unfair}"
-    if found or report.unfair:
+    for narrow in report.narrow:
+        yield ""
+        yield "source ports: drawn from fewer than the model says"
+        yield f"  {narrow}"
+    if found or report.unfair or report.narrow:
         yield ""

@@ -131,6 +131,7 @@ class _Drawn:
         steps = draw_sequence(
             choices, subject.site, subject.node, subject.family, length, self._cluster.state, waits_ns=waits_ns,
             patience=weighted(choices, (3, 0), (1, 1), (2, 2)), configuration=self._configuration,
+            resets=self.circumstances.foreign.resets,
         )  # fmt: skip
         onlooker = None
         if not self.circumstances.foreign.rules:

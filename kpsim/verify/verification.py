@@ -4,7 +4,7 @@ What it finds is a value; ``report`` prints it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import NamedTuple, Self
@@ -17,7 +17,7 @@ from kpsim.lab.wires import Shot
 from kpsim.netfilter import Walk, expand
 from kpsim.packet import Packet
 from kpsim.tracing.probes import Probe, ProbeResult, result_of
-from kpsim.verify.frequencies import Frequencies
+from kpsim.verify.frequencies import Frequencies, Spread
 from kpsim.verify.intent.judging import Unmeant
 from kpsim.verify.intent.watching import Onlooker
 from kpsim.verify.prediction import told
@@ -54,6 +54,7 @@ class Verification:
     answers: int = 0  #: number of answers to probes that were sent
     disagreements: tuple[Disagreement, ...] = ()
     frequencies: tuple[Frequencies, ...] = ()
+    spreads: tuple[Spread, ...] = ()  #: of the source ports that Linux drew, one for each range
 
     @property
     def probes(self) -> int:
@@ -146,7 +147,20 @@ class Verifier:
         twin.check_rules()
         results = Counter(result_of(each.exchange.walk) for each in playing.played if each.exchange)
         progress(results.total())
-        return Verification(subject.name, results, disagreements=tuple(_disagreements(subject.name, playing)))
+        spreads = tuple(spreads_of(each.exchange for each in playing.played if each.exchange))
+        return Verification(
+            subject.name, results, disagreements=tuple(_disagreements(subject.name, playing)), spreads=spreads
+        )
+
+
+def spreads_of(exchanges: Iterable[Exchange]) -> Iterator[Spread]:
+    """The spread of drawn source ports, for each range that the model draws from."""
+    drawn: dict[tuple[int, int], list[int]] = {}
+    for each in exchanges:
+        created, ports = each.walk.effects.created, each.walk.source_ports
+        if not each.differences and created is not None and ports is not None:
+            drawn.setdefault(ports, []).append(created.reply.inverse().sport)
+    return (Spread.of(*ports, found) for ports, found in sorted(drawn.items()))
 
 
 def _disagreements(subject: str, playing: Playing) -> Iterator[Disagreement]:
@@ -249,7 +263,7 @@ class _Found:
         shown = [self._with_sides(d) for d in self.disagreements[:_MOST_SIDES]]
         return Verification(
             self._subject.name, self._results, self._answers, (*shown, *self.disagreements[_MOST_SIDES:]),
-            tuple(self._frequencies()),
+            tuple(self._frequencies()), tuple(spreads_of(exchange for _, exchange in self._firsts)),
         )  # fmt: skip
 
     def _with_sides(self, disagreement: Disagreement) -> Disagreement:

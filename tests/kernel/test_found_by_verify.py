@@ -24,10 +24,12 @@ pytestmark = pytest.mark.kernel
 
 
 @contextmanager
-def twin(family: Family, rules: str, pod_cidrs: tuple[str, ...] = (), *, pods: tuple[str, ...] = ()) -> Iterator[Twin]:
+def twin(
+    family: Family, rules: str, pod_cidrs: tuple[str, ...] = (), *, pods: tuple[str, ...] = (), silent: bool = False
+) -> Iterator[Twin]:
     node_ip = "192.168.0.2" if family is V4 else "2001:db8::2"
     outside = [found for text in pods if (found := parse_ip(text))]
-    made = Twin(make_machine([node_ip], pod_cidrs, pods=outside), family)
+    made = Twin(make_machine([node_ip], pod_cidrs, pods=outside), family, silent=silent)
     try:
         assert made.load(parse(rules, family)) is None
         known = (parse_ip(text) for text in ("10.180.0.11", "10.180.0.12", "10.190.0.11", "fd00:180::11"))
@@ -234,3 +236,36 @@ def test_routing_tells_of_no_hop_left_whatever_the_checksum(family: Family) -> N
         sent = replace(packet(family, client, 40000, pod, 80, "eth0"), ttl=1, checksum_ok=False)
         exchange = agreed(both.send(Shot(sent), canary=True))
         assert exchange.walk.answer is not None
+
+
+REFUSED_LATER = """*nat
+-A PREROUTING -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x4000/0x4000
+-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination {endpoint}
+-A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE
+COMMIT
+*filter
+-A FORWARD -p tcp -m tcp --dport 8080 -m mark ! --mark 0x4000/0x4000 -j REJECT --reject-with tcp-reset
+COMMIT
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "client", "address", "endpoint", "pods"),
+    [
+        (V4, "203.0.113.7", "198.51.100.99", "10.180.0.11:8080", "10.180.0.0/24"),
+        (V6, "2001:db8:9::7", "2001:db8:7::99", "[fd00:180::11]:8080", "fd00:180::/64"),
+    ],
+)
+def test_the_reset_of_a_rule_is_seen_where_the_nodes_own_are_silenced(
+    family: Family, client: str, address: str, endpoint: str, pods: str
+) -> None:
+    """K-3.2, K-20.1: a repeated SYN, refused by a rule that lets the first one pass, gets its reset from the address that it
+    dialled. The lab took this reset for one that the node sends by itself.
+    """
+    with twin(family, REFUSED_LATER.format(endpoint=endpoint), (pods,), silent=True) as both:
+        syn = replace(packet(family, client, 40000, address, 80, "eth0"), protocol="tcp", tcp_flags=frozenset({"SYN"}))
+        assert agreed(both.send(Shot(syn, 1_000_000))).walk.disposition is Disposition.FORWARDED
+        again = agreed(both.send(Shot(syn, 1_000_000)))
+        assert (again.walk.disposition, again.walk.with_) == (Disposition.REJECTED, "tcp-reset")
+        [seen] = again.heard.sightings
+        assert (seen.where, seen.packet.source, "RST" in seen.packet.tcp_flags) == (Where.LINK, address, True)

@@ -9,9 +9,9 @@ from kpsim.dialects import OnUnknown
 from kpsim.dialects.iptables.layout import BUILT_IN_CHAINS, table_key
 from kpsim.dialects.iptables.options import TARGET_NAMES
 from kpsim.dialects.iptables.origin import owners_of_chains, recover_origin
-from kpsim.dialects.iptables.other_outputs import what_else, with_table
+from kpsim.dialects.iptables.other_outputs import is_of_terminal, what_else, with_table
 from kpsim.dialects.iptables.refusals import callers, hooks_of, loop, refused_in
-from kpsim.dialects.iptables.rules import read_rules, split_words
+from kpsim.dialects.iptables.rules import OfOtherFamily, read_rules, split_words
 from kpsim.dialects.iptables.values import NotModelled
 from kpsim.errors import InputError, Problem, UnsupportedRule
 from kpsim.maps import Map
@@ -153,6 +153,7 @@ class _Document:
         self.problems: list[Problem] = []
         self.unsupported: list[UnsupportedRule] = []
         self.trailing = False  #: the line ends in a blank, which iptables-restore does not take behind COMMIT
+        self.saved = False  #: iptables-save wrote the tables that follow: what stands in them was loaded on a machine
         self.old = False  #: an iptables before 1.4.3.2 wrote the tables that follow
 
     def read(self, line: str) -> None:
@@ -160,6 +161,7 @@ class _Document:
             raise ValueError("a comment begins at the first column")
         if not line or line[0] == "#":
             if found := _VERSION.match(line):
+                self.saved = True
                 self.old = tuple(int(part or 0) for part in found.groups()) < _NEGATES_FIRST
             return
         if line[0] == "*":
@@ -167,6 +169,8 @@ class _Document:
             return
         if self.open is None:
             shown = line if len(line) <= 40 else line[:40] + "…"
+            if is_of_terminal(line):
+                raise ValueError(f"a line of a terminal or a page, which is no rule: delete it: {shown}")
             raise ValueError(f"outside a table (*TABLE … COMMIT): {shown}")
         if line[0] == ":":
             self._declare(line[1:].split())
@@ -254,7 +258,16 @@ class _Document:
     def _rule(self, table: _OpenTable, chain: str, words: list[str], at: int, *, inserted: bool = False) -> None:
         rules = table.rules_of(chain)
         try:
-            found = read_rules(words, self.family, table=table.name, keep=self.keep, old=self.old)
+            found = read_rules(
+                words,
+                self.family,
+                table=table.name,
+                keep=self.keep,
+                old=self.old,
+                declared=table.rules if self.saved else None,
+            )
+        except OfOtherFamily:
+            return
         except NotModelled as problem:
             self._refuse(str(problem), table, chain, at + 1, self.line)
             rules.insert(at, (None, self.line))  # stands in for it, so that the rules after it keep their numbers

@@ -207,6 +207,10 @@ def _read_nat_range(text: str, family: Family) -> tuple[int | None, Interval | N
         raise NotModelled(f"NAT to a range of addresses {text}")
     if not host and not ports:
         raise ValueError(f"neither address nor port: {text!r}")
+    bounds, shifted, base = ports.partition("/")
+    if shifted and base.isdigit() and 0 < int(base) <= 65535 and "-" in bounds:
+        _read_ports(bounds)
+        raise NotModelled(f"NAT to a shifted range of ports {text}")
     return (read_address(host, family) if host else None), (_read_ports(ports) if separator else None)
 
 

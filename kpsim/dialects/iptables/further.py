@@ -153,7 +153,10 @@ def read_set_time_to_live(arguments: Arguments, family: Family) -> Done:
     if len(arguments) != 1:
         raise ValueError("-j TTL and -j HL need exactly one option")
     ((option, (text, _negate)),) = arguments.items()
-    return Done(SetTimeToLive(option.rpartition("-")[2], read_number(text, 255)))
+    action, value = option.rpartition("-")[2], read_number(text, 255)
+    if value == 0 and action != "set":
+        raise ValueError(f"{option} takes 1 to 255, not {text!r}")
+    return Done(SetTimeToLive(action, value))
 
 
 def time_to_live_writer(target: str) -> Callable[[SetTimeToLive, None, Form], str]:

@@ -7,7 +7,7 @@ import re
 
 from kpsim.dialects.iptables.layout import BUILT_IN_CHAINS
 
-_JSON = re.compile(r"\s*[\[{]")
+_JSON = re.compile(r"\s*(?:\{|\[\s*(?:[\[{\]\"]|-?\d+\s*[,\]]|true|false|null|$))")
 _IPVSADM_LIST = re.compile(r"^(?:IP Virtual Server version|Prot LocalAddress:Port Scheduler)", re.MULTILINE)
 _IPVSADM_SAVE = re.compile(r"^-A -[tuf] \S+ -s \w+", re.MULTILINE)
 _IPSET_SAVE = re.compile(r"^(?:create|add) \S+ \S+", re.MULTILINE)
@@ -16,6 +16,14 @@ _IPTABLES_LIST = re.compile(r"^Chain \S+ \((?:policy \w+|\d+ references)", re.MU
 _TABLE_LINE = re.compile(r"^\*\w+\s*$", re.MULTILINE)
 _COMMAND_LINE = re.compile(r"^-[PNA] \S+", re.MULTILINE)
 _POLICY_LINE = re.compile(r"^-P (\S+)", re.MULTILINE)
+#: ``root@n1:~# iptables-save``, ``$ sudo iptables-save``, a fence of Markdown
+_TERMINAL = re.compile(
+    r"^\s*(?:(?:\S.*)?[#$>%]\s+(?:sudo\s+)?(?:\S*/)?ip6?tables\b.*|(?:\(\S+\)\s*)?\[?[\w.-]+@\S+.*[#$>%]\s*(?:\S.*)?|[`~]{3}.*)$"
+)
+#: a table of rules below a margin: quoted in a mail, indented in a document, in a listing with line numbers
+_MARGIN = re.compile(
+    r"^([ \t]+|[>|][> |\t]*|\s*\d+[:\t |]+\s?)\*(?:filter|nat|mangle|raw|security)[ \t\r]*$", re.MULTILINE
+)
 _GIVE = "give the output of iptables-save (ip6tables-save for IPv6)"
 
 
@@ -30,6 +38,8 @@ def what_else(text: str) -> str | None:
         return f"this is JSON, not rules; {_GIVE}"
     if _TABLE_LINE.search(text):
         return None
+    if (margin := _MARGIN.search(text)) is not None:
+        return f"its lines stand behind a margin, as {margin[0].rstrip()!r}: iptables-restore refuses that; take the margin away"
     if _IPVSADM_LIST.search(text):
         return f"this is the output of ipvsadm -Ln: virtual servers of ipvs are not modelled; {_GIVE}"
     if _IPVSADM_SAVE.search(text):
@@ -43,6 +53,11 @@ def what_else(text: str) -> str | None:
     if _IPSET_SAVE.search(text):
         return f"this is the output of ipset save: sets of ipset are not modelled; {_GIVE}"
     return None
+
+
+def is_of_terminal(line: str) -> bool:
+    """Whether a line is of the terminal that showed the rules, or of the page that quotes them: a prompt, a fence."""
+    return _TERMINAL.match(line) is not None and not line.startswith("# ")
 
 
 def with_table(text: str) -> str:

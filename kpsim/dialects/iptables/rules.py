@@ -5,7 +5,7 @@ does not model are a NotModelled. The caller adds file and line.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -63,6 +63,9 @@ _LIMITED: Mapping[tuple[str, Field], Field] = {
     ("--limit-iface-out", Field.DADDR_TYPE): Field.DADDR_TYPE_OUT,
 }
 _MOST_ADDRESSES = 256
+#: how names of matches and of targets are spelt
+_EXTENSION_MATCH = re.compile(r"[a-z][a-z0-9_]+")
+_EXTENSION_TARGET = re.compile(r"[A-Z][A-Z0-9]+")
 _VERDICTS = {verdict.value: Terminal(verdict) for verdict in Verdict}
 
 
@@ -84,6 +87,10 @@ def split_words(line: str) -> list[str]:
     return words
 
 
+class OfOtherFamily(ValueError):
+    """A rule is marked ``-4`` or ``-6`` and the document is the other family's, whose tool passes it over (K-20.8)."""
+
+
 @dataclass(slots=True)
 class _Group:
     """The options of one extension, collected until the rule ends."""
@@ -96,7 +103,13 @@ class _Group:
 
 
 def read_rules(
-    words: list[str], family: Family, *, table: str = "", keep: bool = False, old: bool = False
+    words: list[str],
+    family: Family,
+    *,
+    table: str = "",
+    keep: bool = False,
+    old: bool = False,
+    declared: Container[str] | None = None,
 ) -> tuple[Rule, ...]:
     """The rules that these words say: the words after ``-A CHAIN``. Their origin is not recovered here.
 
@@ -104,11 +117,18 @@ def read_rules(
     given, a match or target that is not allowed in it is a ValueError. With ``keep``, words that are not modelled become
     ``Unknown`` parts. Without ``keep`` that happens only in a rule that moves no packet; any other rule with such words
     raises NotModelled. ``old``, and ``keep`` too, also reads ``-d ! NET``, as iptables did before 1.4.3.2.
+    ``declared`` are the table's chains if a tool saved the rules: a match or target that iptables 1.8.9 does not have is
+    then an extension of that machine, which is not modelled; otherwise it is a ValueError.
     """
+    if any(
+        _FAMILY_OPTIONS.get(word, family) is not family and not (at and words[at - 1].startswith("--"))
+        for at, word in enumerate(words)
+    ):
+        raise OfOtherFamily("a rule of the other family")
     try:
-        return _several(words, family, table, keep=False, old=old or keep)
+        return _several(words, family, table, keep=False, old=old or keep, declared=declared)
     except NotModelled:
-        kept = _several(words, family, table, keep=True, old=old or keep)
+        kept = _several(words, family, table, keep=True, old=old or keep, declared=declared)
         if keep or all(_only_logs(rule) for rule in kept):
             return kept
         raise
@@ -123,14 +143,18 @@ def _only_logs(rule: Rule) -> bool:
     return all(words[0] == "-m" and words[1] in FOREIGN_MATCHES for words in unknown)
 
 
-def _several(words: list[str], family: Family, table: str, *, keep: bool, old: bool) -> tuple[Rule, ...]:
-    first = _RuleReader(words, family, table, keep=keep, old=old)
+def _several(
+    words: list[str], family: Family, table: str, *, keep: bool, old: bool, declared: Container[str] | None
+) -> tuple[Rule, ...]:
+    first = _RuleReader(words, family, table, keep=keep, old=old, declared=declared)
     rule = first.read()
     if not first.several:
         return (rule,)
     options = list(first.several)
     return tuple(
-        _RuleReader(words, family, table, keep=keep, old=old, chosen=dict(zip(options, texts, strict=True))).read()
+        _RuleReader(
+            words, family, table, keep=keep, old=old, declared=declared, chosen=dict(zip(options, texts, strict=True))
+        ).read()
         for texts in product(*(first.several[option] for option in options))
     )
 
@@ -141,6 +165,7 @@ class _RuleReader:
         "chosen",
         "comment",
         "context",
+        "declared",
         "family",
         "groups",
         "keep",
@@ -159,9 +184,10 @@ class _RuleReader:
 
     def __init__(
         self, words: list[str], family: Family, table: str, *, keep: bool, old: bool,
-        chosen: Mapping[str, str] | None = None,
+        declared: Container[str] | None, chosen: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.words, self.family, self.table, self.keep, self.old = words, family, table, keep, old
+        self.declared = declared
         self.chosen = chosen or {}  #: of an option that names several addresses, the one to read
         self.negated_address = ""  #: ``-s`` or ``-d`` if one of them is negated
         self.several: dict[str, list[str]] = {}  #: options that name several addresses → the addresses
@@ -223,6 +249,10 @@ class _RuleReader:
                 raise ValueError(f"! {word} makes no sense")
             if not (self._next().isdigit() and self._next().isdigit()):
                 raise ValueError(f"{word} needs two numbers: packets and bytes")
+            return
+        if word in _FAMILY_OPTIONS and not negate:
+            if _FAMILY_OPTIONS[word] is not self.family:
+                raise OfOtherFamily("a rule of the other family")
             return
         if word in ("-t", "--table"):
             raise ValueError("-t has no place in a rule: tables are written as *TABLE")
@@ -325,7 +355,9 @@ class _RuleReader:
         elif name not in OPTION_MODULES:
             if (extension := EXTENSION_BY_NAME.get(("-m", name))) is None:
                 if name not in FOREIGN_MATCHES:
-                    raise ValueError(f"iptables has no match -m {name}")
+                    if self.declared is None or not _EXTENSION_MATCH.fullmatch(name):
+                        raise ValueError(f"iptables has no match -m {name}")
+                    raise NotModelled(f"-m {name}, which iptables 1.8.9 does not have")
                 raise NotModelled(f"-m {name}")
             self._check_table(extension)
             self.groups.append(_Group(extension, len(self.written)))
@@ -350,6 +382,13 @@ class _RuleReader:
             self.groups.append(self.target)
         elif name in FOREIGN_TARGETS:
             raise NotModelled(f"-j {name}")
+        elif (
+            self.declared is not None
+            and _EXTENSION_TARGET.fullmatch(name)
+            and name not in _VERDICTS
+            and name not in self.declared
+        ):
+            raise NotModelled(f"-j {name}, which is neither a declared chain nor a target of iptables 1.8.9")
         else:
             self.target = Written(VERDICT, _VERDICTS.get(name) or Jump(name))
 
@@ -458,7 +497,7 @@ class _RuleReader:
                 return
         if name in self.opened:
             self.opened[name].add(text[0])
-        self._set_aside(self.context, text)
+        self._set_aside("" if name in self.opened and name in PORT_MODULES else self.context, text)
 
     def _starts_part(self, at: int, whole: bool) -> bool:
         word = self.words[at]
@@ -471,6 +510,9 @@ class _RuleReader:
         option = OPTION_BY_NAME.get(word)
         return (option is not None and not option.modules) if whole else word.startswith("-")
 
+
+#: options of a rule that only one family's tool takes; the other's passes the rule over
+_FAMILY_OPTIONS = {"-4": Family.IPV4, "--ipv4": Family.IPV4, "-6": Family.IPV6, "--ipv6": Family.IPV6}
 
 #: options of the header that are not modelled
 _FOREIGN_HEADER = frozenset(("-f", "--fragment", "--fragments"))

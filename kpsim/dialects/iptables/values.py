@@ -191,9 +191,7 @@ def interface_reader(field: Field) -> Reader:
     def read(text: str, negate: bool, _family: Family) -> Read:
         if not 1 <= len(text) <= 15:
             raise ValueError(f"an interface name has 1 to 15 characters: {text!r}")
-        if text == "+":
-            if negate:
-                raise ValueError("no interface is outside +: such a rule never matches")
+        if text == "+" and not negate:
             return Read(None, text)
         if text.endswith("+"):
             return Read(Compare(field, NamePattern(text[:-1]), negate))
@@ -208,12 +206,17 @@ def write_interface(part: Any, detail: str | None, _form: Form) -> str:
     return f"{part.among.prefix}+" if isinstance(part.among, NamePattern) else str(part.name)
 
 
+#: extension headers of IPv6, which Packet.protocol has as numbers → what iptables-save prints
+_HEADERS_OF_IPV6: Mapping[str, str] = {
+    "43": "ipv6-route", "44": "ipv6-frag", "59": "ipv6-nonxt", "60": "ipv6-opts", "139": "hip", "140": "shim6",
+}  # fmt: skip
 #: protocol numbers and other spellings → name as in Packet.protocol
 _PROTOCOL_NAMES: Mapping[str, str] = {
     "ipv6-icmp": "icmpv6",
     "mobility-header": "135",
     "ipv6-mh": "135",
     "mh": "135",
+    **{name: number for number, name in _HEADERS_OF_IPV6.items()},
     **{str(number): name for name, number in PROTOCOL_NUMBERS.items()},
 }
 
@@ -223,7 +226,7 @@ def read_protocol(text: str, negate: bool, _family: Family) -> Read | None:
     name = text.lower()
     if _NUMBER.fullmatch(name):
         name = str(read_number(name, 255))
-    if name in ("all", "0"):
+    if name in ("all", "0", "ip", "hopopt"):
         if negate:
             raise ValueError("! -p all would never match")
         return None
@@ -234,7 +237,7 @@ def read_protocol(text: str, negate: bool, _family: Family) -> Read | None:
 
 
 def write_protocol(part: Compare, _detail: None, _form: Form) -> str:
-    return {"icmpv6": "ipv6-icmp", "135": "mobility-header"}.get(str(part.name), str(part.name))
+    return {"icmpv6": "ipv6-icmp", "135": "mobility-header", **_HEADERS_OF_IPV6}.get(str(part.name), str(part.name))
 
 
 #: the conntrack states of each module, in the order in which iptables-save lists them

@@ -84,11 +84,21 @@ def outcome_lines(
     for weight, outcome in outcomes:
         parts = [outcome.endpoint or "nobody gets it"]
         if outcome.seen is not None:
-            parts.append(f"masqueraded as {outcome.seen.src}" if outcome.masquerade else "source kept")
+            parts.append(_source_seen(outcome))
         if outcome.verdict is not Verdict.WORKS:
             parts.append(f"{outcome.verdict} at {outcome.node}" if outcome.node else str(outcome.verdict))
         yield f"  {weight!s:>{width}}  {'  '.join(parts)}"
     yield f"  exchange: {sums_text(verdict)}"
+
+
+def _source_seen(outcome: ExchangeOutcome) -> str:
+    """How the receiver sees the source. Behind a load balancer it never sees the client's."""
+    assert outcome.seen is not None
+    masqueraded = f"masqueraded as {outcome.seen.src}"
+    if outcome.relay:
+        by = f"by the load balancer and {outcome.relay}"
+        return f"{by}, {masqueraded}" if outcome.masquerade else f"{by}, as {outcome.seen.src}"
+    return masqueraded if outcome.masquerade else "source kept"
 
 
 def client_lines(exchange: Exchange, directory: Directory) -> Iterator[str]:

@@ -13,7 +13,7 @@ from kpsim.nodes import Machine
 from kpsim.packetpath.routing import Route, RouteKind, Routing
 from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
-from kpsim.verify.drawing.choices import Choices, chance, pick
+from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
 from kpsim.verify.drawing.foreign import Foreign, draw_foreign
 from kpsim.verify.drawing.plan import Block
 
@@ -47,7 +47,11 @@ def draw_circumstances(choices: Choices) -> Circumstances:
         return Circumstances()
     sysctls = pick(choices, SETTINGS) if chance(choices, 50) else {}
     foreign = draw_foreign(choices) if chance(choices, 70) else Foreign()
-    routes = pick(choices, (_NO_DEFAULT, *ROUTES)) if chance(choices, 30) else ""
+    routes = (
+        weighted(choices, (2, _NO_DEFAULT), (4, _PREFERRED), *((1, name) for name in ROUTES))
+        if chance(choices, 40)
+        else ""
+    )
     return Circumstances(sysctls, foreign, random_fully=not chance(choices, 20), routes=routes)
 
 
@@ -59,7 +63,8 @@ ROUTES: Mapping[str, tuple[RouteKind, Block, int]] = {
     "Services are in a black hole": (RouteKind.BLACKHOLE, Block.CLUSTER_IP, 0),
     "load balancers are unreachable": (RouteKind.UNREACHABLE, Block.LOAD_BALANCER, 2),
 }
-_NO_DEFAULT = "no default route"
+_LOOPBACK = {Family.IPV4: 127 << 24 | 1, Family.IPV6: 1}
+_NO_DEFAULT, _PREFERRED = "no default route", "routes prefer a source of another interface"
 
 
 def placed(machine: Machine, circumstances: Circumstances) -> Machine:
@@ -70,12 +75,25 @@ def placed(machine: Machine, circumstances: Circumstances) -> Machine:
         return machine
     if name == _NO_DEFAULT:
         routes = tuple(route for route in routing.routes if route.network.prefix)
+    elif name == _PREFERRED:
+        routes = tuple(_preferring(routing, route) for route in routing.routes)
     else:
         kind, block, first = ROUTES[name]
         networks = (parse_network(block.network(family, first, longer=2)) for family in Family)
         refused = tuple(Route(network, kind=kind) for network in networks if network is not None)
         routes = (*refused, *routing.routes)
     return replace(machine, routing=Routing(routing.interfaces.values(), routes))
+
+
+def _preferring(routing: Routing, route: Route) -> Route:
+    """The route with a preferred source that no masquerade over its interface uses, if the node has one (K-2.1, K-2.2)."""
+    family, interface = route.network.family, routing.interfaces.get(route.interface)
+    if route.kind is not RouteKind.UNICAST or interface is None:
+        return route
+    loopback = routing.interface_of(family, _LOOPBACK[family])
+    own = {address.value for each in (interface, loopback) if each is not None for address in each.of(family)}
+    others = [address for address in routing.addresses(family) if address not in own]
+    return replace(route, source=others[0]) if others else route
 
 
 def with_sysctls(machine: Machine, sysctls: Mapping[str, int]) -> Machine:

@@ -47,6 +47,11 @@ class Foreign:
     rules: tuple[Written, ...] = ()
     closed: frozenset[str] = frozenset()
 
+    @property
+    def resets(self) -> bool:
+        """Whether a rule refuses by a TCP reset."""
+        return any("tcp-reset" in rule for _, _, rule in self.rules)
+
     def __bool__(self) -> bool:
         return bool(self.rules or self.closed)
 
@@ -126,7 +131,7 @@ def draw_foreign(choices: Choices) -> Foreign:
     """Rules of one to four programs, or policies of DROP alone."""
     if chance(choices, 25):
         return Foreign(closed=frozenset(pick(choices, (("FORWARD",), ("FORWARD", "INPUT"), ("INPUT",)))))
-    programs = several(choices, (_marks, _connection_marks, _firewall, _raw, _nat, _odds), 4) or [_marks]
+    programs = several(choices, (_marks, _connection_marks, _firewall, _raw, _nat, _odds, _resets), 4) or [_marks]
     rules = [rule for program in programs for rule in program(choices)]
     return Foreign(tuple(rules), frozenset({"FORWARD"}) if chance(choices, 20) else frozenset())
 
@@ -229,6 +234,13 @@ def _odds(choices: Choices) -> list[Written]:
         ("filter", "INPUT", "-m conntrack --ctstate INVALID -j DROP"),
     )  # fmt: skip
     return several(choices, options, 3) or [options[0]]
+
+
+def _resets(choices: Choices) -> list[Written]:
+    """Refusals of TCP by a reset, which resets meet too: no reset answers a reset (K-3.2)."""
+    hooks = several(choices, ("FORWARD", "INPUT", "OUTPUT"), 3) or ["FORWARD"]
+    matches = ("-p tcp -m tcp --tcp-flags RST RST", "-p tcp -m tcp ! --tcp-flags SYN,ACK,RST SYN")
+    return [("filter", hook, f"{pick(choices, matches)} -j REJECT --reject-with tcp-reset") for hook in hooks]
 
 
 def _fitting(match: str, chain: str) -> str:

@@ -50,6 +50,32 @@ class Onlooker:
 
     # --- packets -----------------------------------------------------------------------------------------------------------
 
+    def foresees(self, packet: Packet, ways: Callable[[], Iterable[Walk]], now_ns: int) -> list[Unmeant]:
+        """What the model may do with a packet that it has not met yet, and is not meant to: a client that is bound has one
+        endpoint, one that is not bound has all of them.
+
+        ``ways`` tells all ways that the packet may take; it is asked only where an affinity decides. A look at the way
+        that Linux took cannot tell: the model follows what Linux draws.
+        """
+        if self._intent is None or packet.related is not None or not packet.checksum_ok:
+            return []
+        due = self._intent.node.due(asked_of(packet))
+        port = due.port
+        if due.fate is not Fate.ENDPOINT or port is None or not port.sticky_s:
+            return []
+        bound, sure = self._bound(port, due.ends, packet.saddr, now_ns)
+        found = list(ways()) if sure else []
+        if not found or any(way.ct_state != "NEW" or way.effects.updated is not None for way in found):
+            return []
+        ends = {end for way in found if (end := end_of(way)) is not None}
+        meant = due.ends if bound is None else {bound}
+        if not ends or ends == meant:
+            return []
+        about = f"affinity of {packet.source} to {port.name} ({port.protocol})"
+        return [
+            Unmeant(about, *(" or ".join(_shown(self._family, end) for end in sorted(each)) for each in (meant, ends)))
+        ]
+
     def saw(self, packet: Packet, way: Walk, now_ns: int) -> list[Unmeant]:
         """What a packet's way was not meant to be."""
         if self._intent is None:
@@ -70,7 +96,7 @@ class Onlooker:
         if sure and bound is not None and bound != end:
             told = (_shown(self._family, each) for each in (bound, end))
             yield Unmeant(f"affinity of {packet.source} to {port.name} ({port.protocol})", *told)
-        if way.disposition in (Disposition.FORWARDED, Disposition.DELIVERED, Disposition.DROPPED):
+        if way.disposition is not Disposition.UNKNOWN:  # also if the packet ends behind the choice
             listed = self._remembered.setdefault((port.name, port.protocol, end), {})
             listed[packet.saddr] = now_ns
 

@@ -134,15 +134,16 @@ class _Talk:
 
 def draw_sequence(
     choices: Choices, site: Site, node: str, family: Family, length: int, state: ClusterState,
-    *, waits_ns: Sequence[int] = SHORT_WAITS_NS, patience: int = 100, configuration: Json | None = None,
+    *, waits_ns: Sequence[int] = SHORT_WAITS_NS, patience: int = 100, configuration: Json | None = None, resets: bool = False,
 ) -> list[SequenceStep]:  # fmt: skip
     """At least ``length`` steps at a node, more if the last draw is several. ``state`` is the cluster that ``site``
-    belongs to, ``configuration`` its KubeProxyConfiguration: without one, kube-proxy is not restarted.
+    belongs to, ``configuration`` its KubeProxyConfiguration: without one, kube-proxy is not restarted. ``resets``: TCP
+    resets without a connection are drawn often.
 
     Waits are drawn from ``waits_ns``. ``patience`` is how many of them may last longer than a tenth of a second.
     """
     around = Surroundings.of(site, node, family, state.services)
-    drawing = _Drawing(choices, around, state, configuration, patience)
+    drawing = _Drawing(choices, around, state, configuration, patience, resets=resets)
     steps: list[SequenceStep] = []
     while len(steps) < length:
         steps += drawing.next_steps(waits_ns)
@@ -153,10 +154,11 @@ class _Drawing:
     """The state of a sequence while it is drawn."""
 
     def __init__(
-        self, choices: Choices, around: Surroundings, state: ClusterState, configuration: Json | None, patience: int
-    ) -> None:
+        self, choices: Choices, around: Surroundings, state: ClusterState, configuration: Json | None, patience: int,
+        *, resets: bool,
+    ) -> None:  # fmt: skip
         self._choices, self._around, self._state = choices, around, state
-        self._configuration, self._patience = configuration, patience
+        self._configuration, self._patience, self._resets = configuration, patience, resets
         self._talks: dict[Opening, _Talk] = {}
         self._crowded = False
         #: Services by ``namespace/name``, as they were in the beginning
@@ -193,6 +195,7 @@ class _Drawing:
             (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (3, "stray error"),
             (4 if self._services else 0, "service"), (2 if self._configuration is not None else 0, "restart"),
             (8 if self._fleeting and self._patience > 1 else 0, "visits"), (10 if self._datagrams else 0, "stale"),
+            (60 if self._resets else 0, "reset"),
         ):  # fmt: skip
             case "go on":
                 return [self._go_on()]
@@ -207,7 +210,7 @@ class _Drawing:
             case "delete":
                 return [DeleteFlow(self._recent().number)]
             case "odd":
-                return self._begin(odd=True)
+                return self._begin(says=None)
             case "router":
                 about = pick(choices, _ABOUT)
                 return [RouterError(self._recent().number, about, pick(choices, _ERRORS[self._around.family]))]
@@ -221,6 +224,8 @@ class _Drawing:
                 return self._visits()
             case "stale":
                 return self._stale()
+            case "reset":
+                return self._begin("tcp", says=pick(choices, ("RST", "RST ACK")))
             case _:
                 return self._crowd()
 
@@ -255,14 +260,16 @@ class _Drawing:
 
     # --- beginnings --------------------------------------------------------------------------------------------------
 
-    def _begin(self, *, odd: bool = False) -> list[SequenceStep]:
-        opening = self._draw_opening("")
+    def _begin(self, protocol: str = "", *, says: str | None = "") -> list[SequenceStep]:
+        """A flow, which begins with a first packet, or with one that ``says`` this; None: that says anything odd."""
+        opening = self._draw_opening(protocol)
         if opening is None:
             return [Wait(MILLISECOND_NS)]
-        if not odd:
+        if says == "":
             return self._first(opening)
         talk = self._talk(opening)
-        return [MidStream(talk.number, opening, pick(self._choices, _ODD_WORDS[opening.tuple.protocol]))]
+        said = pick(self._choices, _ODD_WORDS[opening.tuple.protocol]) if says is None else says
+        return [MidStream(talk.number, opening, said)]
 
     def _stray_error(self) -> list[SequenceStep]:
         opening = self._draw_opening("")

@@ -19,7 +19,7 @@ from kpsim.conntrack import Entry, FlowTuple, Found, tuple_of
 from kpsim.explore import Cluster
 from kpsim.flowstate import ICMP_REQUESTS
 from kpsim.inputs import Json
-from kpsim.netfilter import Disposition
+from kpsim.netfilter import Disposition, Walk, expand
 from kpsim.objects import EndpointSlice, ObjectKey, service_from_json
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.protocols import ICMP_PORT_UNREACHABLE
@@ -112,6 +112,7 @@ class Player:
             onlooker.look(self._objects())
         self._numbers = Numbers()
         self._talkers: dict[int, Talker] = {}
+        self._unmeant: list[Unmeant] = []  # of the present step, before its packet is sent
         self._touched_ns: list[int] = []  # the times of changes in affinity lists
         timeouts_s = {service.affinity_timeout_seconds or _LONG_S for service in cluster.state.services}
         self._affinities_ns = sorted(seconds * SECOND_NS for seconds in timeouts_s if seconds < _LONG_S)
@@ -144,6 +145,7 @@ class Player:
     def step(self, step: SequenceStep) -> Played:
         """Plays one step. A step that is not possible, such as an answer to a packet that did not arrive, does nothing."""
         exchange, differences = None, list[Difference | Unmeant]()
+        self._unmeant = []
         self._let_timers_run_out()
         match step:
             case ChangeEndpoints():
@@ -157,7 +159,7 @@ class Player:
             case _:
                 exchange = self._packet(step)
         if exchange is not None:
-            differences += exchange.differences
+            differences += exchange.differences or self._unmeant
             if self._onlooker is not None and not exchange.differences:
                 differences += self._onlooker.saw(exchange.shot.packet, exchange.walk, self._clock.now_ns())
         self._let_timers_run_out()
@@ -215,10 +217,17 @@ class Player:
     def _send(self, packet: Packet) -> Exchange:
         found = None if packet.related else self._find(tuple_of(packet))
         shot = self._numbers.shot(packet, found)
+        if self._onlooker is not None and found is None:
+            now_ns = self._clock.now_ns()
+            self._unmeant = self._onlooker.foresees(packet, lambda: self._ways(packet, now_ns), now_ns)
         exchange = self._twin.send(shot, canary=True)
         self._numbers.note(shot, found, exchange.walk)
         self._touched_ns += {touch.now_ns for touch in exchange.walk.effects.touched.recent}
         return exchange
+
+    def _ways(self, packet: Packet, now_ns: int) -> Iterable[Walk]:
+        """All ways that the model has for a packet."""
+        return (way for _, way in expand(self._twin.model, packet, now_ns=now_ns, local=not packet.in_interface))
 
     def _find(self, flow: FlowTuple) -> Found | None:
         return self._twin.model.conntrack.lookup(flow, self._clock.now_ns())
