@@ -373,3 +373,15 @@ def test_an_answer_with_the_wrong_source_is_told_as_such(cluster: Cluster) -> No
         "nothing, until it gives up: the answer is of no use to the client: it comes from 192.168.0.2:8080; "
         "the client waits for one from 192.168.0.1:30015"
     ]
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_services_that_share_an_address_are_all_dialled_by_it(names: tuple[str, str]) -> None:
+    """I-5: rules of both are written; the one without endpoints translates nothing, so the other answers, rightly."""
+    shared = "{loadBalancer: {ingress: [{ip: 198.51.100.20}]}}"
+    empty, full = names
+    made = cluster_of(
+        node(1), service(empty, 15, spec="type: LoadBalancer", status=shared),
+        service(full, 16, "10.180.1.5 n1", spec="type: LoadBalancer", status=shared),
+    )  # fmt: skip
+    assert sums(made.trace("n1", "198.51.100.20:80", expand=True)) == {"works": "1"}

@@ -18,6 +18,7 @@ from typing import Any
 
 from kpsim.errors import InputError
 from kpsim.inputs import MAX_BYTES, Stdin, decoded, is_stream, kind_of_file, read_bytes, shown_name, walk_directory
+from kpsim.manifests.other_outputs import what_else
 from kpsim.manifests.places import Finding, Path, Place, Source
 from kpsim.manifests.settings_text import SettingsText, is_settings_text
 from kpsim.manifests.templates import HINT, RENDER, template_lines
@@ -155,6 +156,9 @@ def read_content(content: bytes, name: str, reading: Reading, folder: str = "") 
         reading.findings += [Finding(_at_line(name, problem.line), problem.message) for problem in error.problems]
         return
     before = len(reading.documents), len(reading.findings)
+    if (why := what_else(text)) is not None:
+        reading.findings.append(Finding(_at_line(name, None), why))
+        return
     if is_settings_text(text):
         reading.documents.append(Document(Place(Source(name)), SettingsText(text), folder=folder))
         return
