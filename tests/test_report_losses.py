@@ -1,6 +1,7 @@
 """Where losses are, and what former endpoints go on answering: what an operator asks of a summary first."""
 
 from dataclasses import replace
+from typing import Any
 
 from runlogs import WEB, connection, empty, lost, ms, programming
 
@@ -17,12 +18,12 @@ def log_of(*connections: Connection) -> RunLog:
     return replace(empty(), connections=sorted(connections, key=lambda c: c.at_ns))
 
 
-def inside(at_ms: int, **changes: object) -> Connection:
+def inside(at_ms: int, **changes: Any) -> Connection:
     """A connection of the Local policy that no load balancer has to do with."""
     return connection(at_ms, **{"frontend": Frontend.CLUSTER_IP, "traffic": "callers", **changes})
 
 
-def dropped(at_ms: int, **changes: object) -> Connection:
+def dropped(at_ms: int, **changes: Any) -> Connection:
     return lost(at_ms, Reason.NO_LOCAL_ENDPOINTS, **{"frontend": Frontend.CLUSTER_IP, "traffic": "callers", **changes})
 
 
@@ -69,6 +70,20 @@ def test_losses_that_chance_may_have_put_there_are_not_told() -> None:
     assert concentrations(log_of(*made, *(dropped(50 + at, node=f"node-{at % 3}") for at in range(30)))) == []
 
 
+def test_the_node_that_has_most_of_the_losses_is_named() -> None:
+    """All nodes lose a little in a rollout; the one whose kube-proxy is stuck loses far more than its share."""
+    gone = {"disposition": Fate.FAILED, "cause": Reason.ENDPOINT_GONE}
+    made = [inside(at, node=f"node-{at % 3}") for at in range(30)]
+    made += [inside(100 + at, node=f"node-{at % 2}") for at in range(160)]
+    made += [inside(300 + at, node="node-2", **gone) for at in range(90)]
+    made += [inside(400 + at, node=f"node-{at % 2}", **gone) for at in range(10)]
+    (found,) = concentrations(log_of(*made))
+    assert (found.lost, found.nodes, found.most) == (100, (), ("node-2", 90))
+    assert "100 failed (endpoint gone), 90 of them at node-2, from 0.3 s to 0.409 s." in summary_text(
+        log_of(*made), width=200
+    )
+
+
 def test_losses_of_the_external_policy_are_left_to_its_own_sentences() -> None:
     made = [connection(at) for at in range(50)]
     made += [lost(at, Reason.NO_LOCAL_ENDPOINTS, node="node-2") for at in range(50)]
@@ -90,7 +105,7 @@ def spelled(*connections: Connection, spells: list[EndpointSpell]) -> RunLog:
     return replace(log_of(*connections), endpoints=spells, programming=[change])
 
 
-def again(at_ms: int, protocol: str = "SCTP", **changes: object) -> Connection:
+def again(at_ms: int, protocol: str = "SCTP", **changes: Any) -> Connection:
     """One more packet or association of a socket that is used again."""
     return inside(at_ms, **{"new_flow": False, "protocol": protocol, "traffic_policy": "Cluster", **changes})
 

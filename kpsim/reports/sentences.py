@@ -172,6 +172,9 @@ def where_line(group: Concentration) -> str:
         parts.append(f"all of traffic {listed(group.traffic)}, which dials {dialled}")
     if group.nodes:
         parts.append(f"all at {listed(group.nodes)}")
+    if group.most:
+        node, count = group.most
+        parts.append(f"{count:,} of them at {node}")
     if group.endpoint_nodes and group.endpoint_nodes != group.nodes:
         parts.append(f"all sent to endpoints on {listed(group.endpoint_nodes)}")
     return f"{', '.join([*parts, _span(group.first_ns, group.last_ns)])}."

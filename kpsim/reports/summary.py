@@ -54,11 +54,8 @@ MOST_ROWS = 40
 Results = Sequence[ExpectationResult]
 
 
-def print_summary(log: RunLog, results: Results = (), console: "Console | None" = None) -> None:
+def print_summary(log: RunLog, results: Results, console: "Console") -> None:
     """Print the summary. The console decides about colours and width."""
-    from rich.console import Console
-
-    console = console or Console(highlight=False)
     for part in _parts(log, results):
         console.print(part, highlight=False)
 
