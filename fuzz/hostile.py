@@ -168,7 +168,7 @@ def judged(ended: Ended, *, as_json: bool = False) -> str:
 _ERROR = re.compile(r"^(error|Error): .", re.MULTILINE)
 _UNREADABLE = re.compile(r"^unreadable  ", re.MULTILINE)  #: what ``check`` says of one of its files
 _ABOUT_THE_QUESTION = re.compile(
-    r"error: (no node|IPv. is not among|give |in '|this would take|there is no other node|node \S+ has no|dst '|src '|.*: cannot be read: |.*: No such file)"
+    r"error: (no node|IPv. is not among|give |in '|this would take|there is no other node|node \S+ has no|dst '|src '|.*: neither a file|.*: cannot be read: |.*: No such file)"
 )
 
 

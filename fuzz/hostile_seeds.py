@@ -162,8 +162,8 @@ RECORDING = b"""{"type":"CONFIG","ipFamily":"IPv4","object":{"apiVersion":"kubep
 """
 EXPRESSIONS = (
     'IP(src="198.51.100.7",dst="192.0.2.10")/TCP(sport=5,dport=80,flags="S")', 'IPv6(dst="fd00::1")/UDP(dport=53)/Raw("abc")',
-    'IP(dst="192.0.2.10",ttl=3,len=20)/ICMP(type=8,id=7)', 'IP(dst="192.0.2.10")/ICMP(type=3,code=1)/IPerror(src="1.2.3.4",dst="1.2.3.5")/TCPerror()',
-    'IP(dst="192.0.2.10",frag=0,proto=132)/SCTP(dport=80)/SCTPChunkInit()', 'IP(dst="192.0.2.10")/TCP(seq=1,ack=2,window=0)/Raw(load=b"x")',
+    'IP(dst="192.0.2.10",ttl=3)/ICMP(type=8,id=7)', 'IP(dst="192.0.2.10")/ICMP(type=3,code=1)/IPerror(src="1.2.3.4",dst="1.2.3.5")/TCPerror()',
+    'IP(dst="192.0.2.10",frag=0)/SCTP(dport=80)', 'IP(dst="192.0.2.10")/TCP(seq=1,ack=2,window=0)/Raw(load=b"x")',
 )  # fmt: skip
 TRACE = ("trace", "@c.yaml", "--node", "n1")
 SAVED = ("trace", "--rules", "@r.rules", "--node-ip", "192.168.0.1", "--dst", "192.168.0.1:80")
@@ -226,7 +226,7 @@ def kinds() -> tuple[Kind, ...]:
             (*SAVED, "--interface", "eth1=10.0.0.1,2001:db8::1", "--pod-cidr", "10.180.0.0/24"), (*SAVED, "--family", "ipv4", "--from", "node", "--protocol", "ICMP"), (*SAVED, "--sysctl", "net.ipv4.conf.all.rp_filter=1"),
             (*trace, "--limit", "10"), ("rules", "@c.yaml", "--node", "n1", "--family", "ipv6", "--mode", "iptables"), ("run", "@s.yaml", "--seed", "4", "--mode", "iptables", "--format", "json"),
             ("check", "@s.yaml", "@rec.recording.jsonl", "--junit", "junit.xml"), ("replay", "@rec.recording.jsonl", "--format", "json"), ("schema",), ("scenarios", "--format", "text"),
-            (*TRACE, "--dst", "192.0.2.10:80", "--pcap", "out.pcap"), ("verify", "@c.yaml", "--node", "n9", "--sysctl", "net.ipv4.conf.all.rp_filter=7"), ("verify", "--random", "1", "--mode", "iptables"), ("verify", "@c.yaml", "--probes", "@r.rules", "--repeat", "2"),
+            (*TRACE, "--dst", "192.0.2.10:80", "--pcap", "out.pcap"), ("verify", "@c.yaml", "--node", "n9", "--sysctl", "net.ipv4.conf.all.rp_filter=7"), ("verify", "--random", "1", "--mode", "iptables"), ("verify", "--random", "1000000", "--clusters", "3"), ("verify", "@c.yaml", "--probes", "@r.rules", "--repeat", "2"),
         ), None, beside),
     )  # fmt: skip
 

@@ -15,6 +15,8 @@ PROBE_S = 30e-6  #: a load balancer's probe of one node
 SYNC_S = 1e-3  #: a sync
 SYNC_ENDPOINT_S = 30e-6  #: an endpoint, in a sync
 WRITE_S = 100e-6  #: a write that one node hears of
+LAB_PROBE_S = 10e-3  #: a probe that Linux gets too, with its share of the waits between packets
+LAB_CLUSTER_S = 0.8  #: namespaces, links and rules of a random cluster's nodes
 
 TELL_S = 60.0  #: a run that takes longer is announced
 MOST_S = 3600.0  #: a run that takes longer is refused unless it is asked for

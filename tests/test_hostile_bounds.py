@@ -82,6 +82,16 @@ def test_years_of_syncs_are_refused_and_the_same_syncs_on_request_are_few(tmp_pa
     assert effort_of_recording(parse_recording(few)).seconds < 1
 
 
+@pytest.mark.parametrize(
+    "asked", [("--random", "1000000"), ("--random", "10", "--clusters", "100000"), ("c.yaml", "--random", "1000000")]
+)
+def test_hours_of_random_probes_are_refused_before_anything_is_built(asked: tuple[str, ...]) -> None:
+    done = kpsim("verify", *asked)
+    assert done.returncode == 2
+    assert b"this would take about" in done.stderr
+    assert b"--long runs it all the same" in done.stderr
+
+
 def test_a_directory_with_more_than_anybody_means_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
         (tmp_path / f"{number}.yaml").write_text("")
@@ -108,3 +118,15 @@ def test_fifos_and_sockets_in_a_directory_are_passed_over_and_one_that_is_named_
     command = f"'{sys.executable}' -m kpsim rules <(cat '{tmp_path}/node.yaml') --node n1"
     piped = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
     assert (piped.returncode, piped.stdout) == (0, done.stdout)
+
+
+def test_a_list_of_node_ports_that_is_cut_says_how_many_it_leaves_out(tmp_path: Path) -> None:
+    node = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCIDR: 10.0.0.0/24}\n"
+    service = "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{0}}}\nspec: {{type: NodePort, ports: [{{port: 80, nodePort: {0}}}]}}\n"
+    file = tmp_path / "c.yaml"
+    file.write_text(node + "".join(service.format(20000 + number) for number in range(50)))
+    done = kpsim("rules", file, "--node", "n1")
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stderr.decode().splitlines() if "node ports outside" in line)
+    named, _, more = line.partition(" and ")
+    assert named.count("default/s") + int(more.split()[0]) == 50, line

@@ -279,3 +279,15 @@ def test_how_a_local_pod_is_recognised(configuration: dict[str, Any], interface:
     assert (
         told(due(intent(service(), BOTH, configuration=configuration), POD, CLUSTER, interface=interface)) == expected
     )
+
+
+def test_an_endpoint_at_a_guarded_address_is_lost_behind_the_guard() -> None:  # R4, measured
+    """A process with the host's network serves at the load balancer's own address and port, which source ranges guard."""
+    guarded = service(loadBalancerSourceRanges=["203.0.113.0/25"], status={"loadBalancer": {"ingress": [{"ip": NODE}]}})
+    open_to_all = service(status={"loadBalancer": {"ingress": [{"ip": NODE}]}})
+    there = (number(NODE), 80)
+    assert intent(guarded, BOTH).node.is_guarded("tcp", there)
+    assert not intent(guarded, BOTH).node.is_guarded("udp", there)
+    assert not intent(guarded, BOTH).node.is_guarded("tcp", (number(NODE), 8080))
+    assert not intent(guarded, endpoints()).node.is_guarded("tcp", there)
+    assert not intent(open_to_all, BOTH).node.is_guarded("tcp", there)

@@ -181,6 +181,38 @@ def test_remarks_on_what_kube_proxy_never_sees() -> None:
     assert any("no port of the name and protocol" in note and "shop/x" in note for note in notes)
 
 
+def test_services_without_rules_are_named_with_what_serves_them() -> None:
+    """O-1.1, O-4.2: DNS answers for them; kube-proxy has no part in it."""
+    headless = service("db", clusterIP="None", clusterIPs=["None"])
+    notes = load(headless, service("out", type="ExternalName", externalName="db.example", ports=[]), service()).notes
+    assert any("never told of headless Services" in note and note.endswith(": shop/db") for note in notes)
+    assert any("no rules for Services of type ExternalName" in note and note.endswith(": shop/out") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "ingress", "open_family"),
+    [
+        (["203.0.113.0/24"], [{"ip": "198.51.100.10"}, {"ip": "2001:db8::10"}], "IPv6"),
+        ([" 2001:db8::/32 "], [{"ip": "198.51.100.10"}, {"ip": "2001:db8::10"}], "IPv4"),
+        (["203.0.113.0/24", "2001:db8::/32"], [{"ip": "198.51.100.10"}, {"ip": "2001:db8::10"}], ""),
+        (["203.0.113.0/24"], [{"ip": "198.51.100.10"}], ""),
+        (["203.0.113.0/24"], [{"ip": "198.51.100.10"}, {"ip": "2001:db8::10", "ipMode": "Proxy"}], ""),
+        ([], [{"ip": "198.51.100.10"}, {"ip": "2001:db8::10"}], ""),
+    ],
+)
+def test_source_ranges_of_one_family_leave_the_other_open(
+    ranges: list[str], ingress: list[Any], open_family: str
+) -> None:
+    """O-5.4: ranges are read by family, and a family without any has no firewall."""
+    dual = service(
+        type="LoadBalancer", loadBalancerSourceRanges=ranges, clusterIPs=["172.30.0.10", "fd20::10"],
+        clusterIP="172.30.0.10", ipFamilies=["IPv4", "IPv6"], ipFamilyPolicy="RequireDualStack",
+    )  # fmt: skip
+    dual["status"] = {"loadBalancer": {"ingress": ingress}}
+    notes = [note for note in load(dual).notes if "let every client in" in note]
+    assert [f"without {open_family}:" in note for note in notes] == ([True] if open_family else [])
+
+
 def test_host_ports_are_named() -> None:
     container = {"name": "proxy", "ports": [{"containerPort": 80, "hostPort": 80}]}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "edge-0"}, "spec": {"containers": [container]}}

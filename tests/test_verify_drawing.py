@@ -68,10 +68,13 @@ def test_where_there_is_one_option_nothing_is_drawn() -> None:
 # --- clusters ---------------------------------------------------------------------------------------------------------------
 
 
-def test_drawn_clusters_load_and_every_node_has_rules() -> None:
-    for seed in range(_CLUSTERS):
+def test_drawn_clusters_load() -> None:
+    assert all(cluster(seed).node_names for seed in range(_CLUSTERS))
+
+
+def test_nodes_of_drawn_clusters_have_rules() -> None:
+    for seed in range(0, _CLUSTERS, 5):
         loaded = cluster(seed)
-        assert loaded.node_names
         families = {family for node in loaded.state.nodes for family, _ in map(parsed, node.ips)}
         for family in families:
             assert ":KUBE-SERVICES" in loaded.rules(loaded.node_names[-1], family=family)
@@ -398,7 +401,7 @@ def test_every_probe_dials_every_frontend_as_everybody() -> None:
 
 def test_every_probe_meets_nearly_all_rules_that_a_first_packet_can_meet() -> None:
     rules, met = Counter[Role](), Counter[Role]()
-    for of, node, family in places(5):
+    for of, node, family in places(4):
         netns = of.site.netns(node, family)
         hit = set[tuple[str, Rule]]()
         for probe in every_probe(of.site, node, family, of.state.services):

@@ -18,6 +18,7 @@ from kpsim.cli.options import (
     ClusterCommand,
     Format,
     FormatOption,
+    LongOption,
     ModeOption,
     NodePortRangeOption,
     SysctlOption,
@@ -31,6 +32,7 @@ from kpsim.lab.tools.variants import Variant
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
+    from kpsim.effort import Effort
     from kpsim.tracing.probes import Probe
     from kpsim.verify.runs import Question
     from kpsim.verify.subjects import Subject
@@ -101,12 +103,14 @@ def verify(
             "--out", metavar="DIR", help="Write each case of disagreement here, to send it again.", parser=path_given
         ),
     ] = None,
+    long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Build nodes in network namespaces, load the rules into Linux, send every probe, and compare with the model.
 
     Needs root, or a kernel that grants users namespaces. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
     """
+    from kpsim.effort import permit
     from kpsim.lab.requirements import require
     from kpsim.lab.rootless import become_root
     from kpsim.outputs import check_directory
@@ -121,13 +125,14 @@ def verify(
     if out is not None:
         check_directory(out)
         go_on_without_reader()
+    count = 0 if paths else clusters or max(1, random // PROBES_PER_CLUSTER)
+    permit(_effort(random, count), long=long, note=note)
     require(variant, refused=become_root())
     if not paths:
         _refuse_without_cluster(
             random,
             {"--node": node, "--set": set_, "--beside": beside, "--sysctl": sysctl, "--probes": probes, "--mode": mode},
         )
-        count = clusters or max(1, random // PROBES_PER_CLUSTER)
         questions, total = random_clusters(random, count, seed or 0), random
     elif clusters:
         raise InputError("--clusters goes with random clusters, without scenarios or a cluster")
@@ -160,6 +165,14 @@ def verify(
         print_report(report, console() or plain_console())
     if not report.agrees:
         sys.exit(1)
+
+
+def _effort(probes: int, clusters: int) -> "Effort":
+    """Return how long so many drawn probes at so many drawn clusters take."""
+    from kpsim.effort import LAB_CLUSTER_S, LAB_PROBE_S, Effort
+
+    told = f"{probes:,} probes" + (f" at {clusters:,} clusters" if clusters else "")
+    return Effort(probes * LAB_PROBE_S + clusters * LAB_CLUSTER_S, told)
 
 
 def _refuse_without_cluster(random: int, options: dict[str, object]) -> None:

@@ -217,9 +217,11 @@ def _allocate(admission: Admission, existing: list[Json], port_range: range | No
     admission.notes += _listed(addresses, "cluster IPs") + _listed(ports, "node ports")
     if allocator.outside:
         allowed = allocator.ports
+        hidden = len(allocator.outside) - _LISTED
         admission.remarks.append(
             f"node ports outside {allowed[0]}-{allowed[-1]}, which an API server gives only with another --service-node-port-range: "
             + ", ".join(sorted(allocator.outside)[:_LISTED])
+            + (f" and {hidden:,} more" if hidden > 0 else "")
         )
     if addresses and not allocator.ranges.given:
         assumed = ", ".join(str(network) for networks in allocator.ranges.networks.values() for network in networks)

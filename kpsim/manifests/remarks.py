@@ -5,6 +5,7 @@ Remarks change and refuse nothing.
 
 from collections.abc import Iterator, Sequence
 
+from kpsim.addresses import Family, parse_ip, parse_network
 from kpsim.objects import LABEL_SERVICE_PROXY_NAME, ApiObject, EndpointSlice, Pod, Service
 
 _RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
@@ -53,6 +54,21 @@ def _service_remarks(service: Service) -> Iterator[str]:
             yield "kube-proxy does not read host names of load balancers, only addresses"
     if (service.json.get("spec") or {}).get("loadBalancerIP"):
         yield "kube-proxy does not read spec.loadBalancerIP, only addresses in status.loadBalancer.ingress"
+    if service.type == "ExternalName":
+        yield "kube-proxy makes no rules for Services of type ExternalName; their names resolve to other names (O-4.2)"
+    elif service.cluster_ip == "None":
+        yield "kube-proxy is never told of headless Services; their names resolve to pods (O-1.1)"
+    for family in _unrestricted(service):
+        yield f"loadBalancerSourceRanges without {family.label}: its load balancer addresses let every client in (O-5.4)"
+
+
+def _unrestricted(service: Service) -> Iterator[Family]:
+    """The families whose load balancer addresses no range restricts, although ranges of the other family are given."""
+    ranges = {net.family for text in service.load_balancer_source_ranges if (net := parse_network(text.strip()))}
+    if service.type != "LoadBalancer" or not ranges:
+        return
+    served = {parsed[0] for entry in service.ingress if (parsed := parse_ip(entry.ip)) and entry.ip_mode != "Proxy"}
+    yield from (family for family in Family if family in served - ranges and family.label in service.ip_families)
 
 
 def _pod_remarks(pod: Pod) -> Iterator[str]:

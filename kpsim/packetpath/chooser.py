@@ -62,9 +62,12 @@ class ScriptedChooser:
     of the kernel's rounded threshold. ``port`` and ``victim`` are not explored: they always answer 0.
     """
 
-    def __init__(self, script: tuple[int, ...] = (), *, as_written: bool = False, ways: "Ways | None" = None) -> None:
+    def __init__(
+        self, script: tuple[int, ...] = (), *, as_written: bool = False, ways: "Ways | None" = None, brief: bool = False
+    ) -> None:
         self._script = script
         self.ways = ways  #: of the exploration that this walk is part of
+        self._brief = brief  #: gives up a walk with very many draws
         self._as_written = as_written
         self.taken: list[int] = []
         self.weights: list[tuple[Fraction, ...]] = []  #: of the branches at each decision
@@ -108,6 +111,8 @@ class ScriptedChooser:
     def among(self, weights: tuple[Fraction, ...]) -> int:
         """The branch taken of several, each with its probability."""
         position = len(self.taken)
+        if self._brief and position == _FEW_DRAWS:
+            raise TooManyWays(f"more than {_FEW_DRAWS:,} draws on one way through the rules")
         if position < len(self._script):
             branch = self._script[position]
         else:
@@ -136,6 +141,8 @@ class TooManyWays(InputError):
     """A packet has more ways through the rules than anybody waits for."""
 
 
+#: a Service with n endpoints needs n - 1 at most
+_FEW_DRAWS = 1000
 #: how many ways of a packet are followed unless somebody asks for more. A Service with n endpoints needs 2 n
 MOST_WAYS = 30_000
 
@@ -161,7 +168,12 @@ class Ways:
 
 
 def explore(
-    run: Callable[[ScriptedChooser], T], *, as_written: bool = False, limit: int | None = None, merge: bool = False
+    run: Callable[[ScriptedChooser], T],
+    *,
+    as_written: bool = False,
+    limit: int | None = None,
+    merge: bool = False,
+    brief: bool = False,
 ) -> Iterator[tuple[Fraction, T]]:
     """Calls ``run`` once for each combination of draws, and yields its probability and what ``run`` returned.
 
@@ -170,7 +182,7 @@ def explore(
 
     With ``merge``, draws inside one base chain that end in the same state count as one outcome, which the first of them
     stands for. All outcomes are then found before the first is yielded. If a rule that is not modelled is met, draws
-    are not merged. TooManyWays after ``limit`` ways.
+    are not merged. TooManyWays after ``limit`` ways, and with ``brief`` also if one way has very many draws.
     """
     most = MOST_WAYS if limit is None else limit
     if merge:
@@ -180,14 +192,16 @@ def explore(
             pass
         else:
             return
-    yield from _each(run, Ways(most, as_written=as_written), merge=False)
+    yield from _each(run, Ways(most, as_written=as_written), merge=False, brief=brief)
 
 
-def _each(run: Callable[[ScriptedChooser], T], ways: Ways, *, merge: bool) -> Iterator[tuple[Fraction, T]]:
+def _each(
+    run: Callable[[ScriptedChooser], T], ways: Ways, *, merge: bool, brief: bool = False
+) -> Iterator[tuple[Fraction, T]]:
     scripts: list[tuple[int, ...]] = [()]
     while scripts:
         ways.follow("")
-        chooser = ScriptedChooser(scripts.pop(), as_written=ways.as_written, ways=ways if merge else None)
+        chooser = ScriptedChooser(scripts.pop(), as_written=ways.as_written, ways=ways if merge else None, brief=brief)
         outcome = run(chooser)
         yield chooser.weight, outcome
         scripts += chooser.alternatives()

@@ -13,7 +13,8 @@ from kpsim.errors import printable
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import figures
 from kpsim.reports.local_policy import local_drop_windows
-from kpsim.reports.pinned import pinned_flows
+from kpsim.reports.losses import concentrations
+from kpsim.reports.pinned import kept_flows, pinned_flows
 from kpsim.reports.plots import INK, Plot, plots
 from kpsim.reports.sentences import (
     TextTable,
@@ -22,6 +23,7 @@ from kpsim.reports.sentences import (
     duration,
     happenings_table,
     instant,
+    kept_line,
     local_sentence,
     misdelivered_lines,
     node_lag_table,
@@ -37,6 +39,7 @@ from kpsim.reports.sentences import (
     syncs_sentence,
     traffic_sentence,
     traffic_table,
+    where_line,
     window_sentence,
     windows_table,
 )
@@ -109,8 +112,10 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
             "Connections",
             [
                 traffic_sentence(log),
+                *map(where_line, concentrations(log)[:MOST_LINES]),
                 *note_lines(log)[:MOST_LINES],
                 *misdelivered_lines(log)[:MOST_LINES],
+                *map(kept_line, kept_flows(log)[:MOST_LINES]),
                 *map(share_sentence, imbalances(log)[:MOST_LINES]),
             ],
             traffic_table(log),

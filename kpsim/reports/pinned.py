@@ -1,10 +1,10 @@
 """State against rules: what connection entries lost although the rules in force said otherwise, by flow group and reason."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kpsim.simulation.runlog import CleanUp, Connection, Fate, Pin, PinKind, RunLog
+from kpsim.simulation.runlog import CleanUp, Connection, EndpointSpell, Fate, Pin, PinKind, RunLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,65 @@ class PinnedFlows:
     @property
     def connections(self) -> int:
         return sum(self.ends.values())
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFlows:
+    """Flows of one service port that entries of one node go on leading to a former endpoint, which answers them."""
+
+    service: str
+    protocol: str
+    node: str
+    endpoint: str  #: ``ip:port``
+    since_ns: int  #: since when the node's rules do not lead to it
+    start_ns: int
+    end_ns: int
+    flows: int
+    connections: int
+
+
+def kept_flows(log: RunLog) -> list[KeptFlows]:
+    """Return what former endpoints answer because of connection entries, by first answer, service, node and endpoint.
+
+    Only sockets that are used again show it: every connection of theirs is recorded. Of a long connection the log has
+    the beginning only.
+    """
+    spells: dict[str, list[EndpointSpell]] = {}
+    for spell in log.endpoints:
+        spells.setdefault(spell.service, []).append(spell)
+    programmed: dict[tuple[str, str], list[int]] = {}
+    for change in log.programming:
+        programmed.setdefault((change.node, change.service), []).append(change.programmed_ns)
+    groups: dict[tuple[str, str, str, int], list[Connection]] = {}
+    for c in log.connections:
+        if c.disposition is not Fate.DELIVERED or c.new_flow:
+            continue
+        until_ns = _former(spells.get(c.service, ()), c)
+        times = programmed.get((c.node, c.service.partition(":")[0]), ())
+        since_ns = min((at_ns for at_ns in times if until_ns is not None and at_ns >= until_ns), default=None)
+        if since_ns is not None and c.at_ns >= since_ns:
+            groups.setdefault((c.service, c.node, c.endpoint, since_ns), []).append(c)
+    found = [
+        KeptFlows(
+            service, kept[0].protocol, node, endpoint, since_ns, kept[0].at_ns, kept[-1].at_ns,
+            len({(c.client, c.source_ip, c.source_port) for c in kept}), len(kept),
+        )
+        for (service, node, endpoint, since_ns), kept in groups.items()
+    ]  # fmt: skip
+    return sorted(found, key=lambda each: (each.start_ns, each.service, each.node, each.endpoint))
+
+
+def _former(spells: Sequence[EndpointSpell], c: Connection) -> int | None:
+    """Since when no slice lists a connection's endpoint as ready; None: one does, or the rules may fall back to it (T-2).
+
+    They fall back to terminating endpoints only if no other is ready; under the policy Local, none on the same node.
+    """
+    ready = [s for s in spells if s.from_ns <= c.at_ns and (s.until_ns is None or c.at_ns < s.until_ns)]
+    others = [s for s in ready if c.traffic_policy != "Local" or s.node == c.node]
+    if not others or any(s.endpoint == c.endpoint for s in ready):
+        return None
+    ends = (s.until_ns for s in spells if s.endpoint == c.endpoint and s.until_ns is not None)
+    return max((until_ns for until_ns in ends if until_ns <= c.at_ns), default=None)
 
 
 def pinned_flows(log: RunLog) -> list[PinnedFlows]:

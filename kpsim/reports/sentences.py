@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from kpsim.reports.affinity import Affinity, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import HealthView, LocalDropWindow, local_drops
+from kpsim.reports.losses import Concentration
 from kpsim.reports.overview import Tally, count_groups, tally, tally_by_service_and_policy
-from kpsim.reports.pinned import PinnedFlows, pinned_flows
+from kpsim.reports.pinned import KeptFlows, PinnedFlows, pinned_flows
 from kpsim.reports.shares import Imbalance
 from kpsim.reports.sync_lag import (
     STAGE_MEANING,
@@ -23,7 +24,7 @@ from kpsim.reports.sync_lag import (
     stage_quantiles,
     waiting_ns,
 )
-from kpsim.simulation.runlog import CleanUp, Fate, HappeningKind, PinKind, Reason, RunLog
+from kpsim.simulation.runlog import CleanUp, Fate, Frontend, HappeningKind, PinKind, Reason, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 
@@ -96,7 +97,8 @@ def traffic_sentence(log: RunLog) -> str:
             if delivered > 1
             else f"1 connection was delivered{late}."
         )
-    text = f"{delivered:,} of {plural(total.sent, 'connection')} were delivered ({percent(total.ratio(Fate.DELIVERED))}{late})"
+    were = "was" if total.sent == 1 else "were"
+    text = f"{delivered:,} of {plural(total.sent, 'connection')} {were} delivered ({percent(total.ratio(Fate.DELIVERED))}{late})"
     return "; ".join([text, *_losses(total)]) + "."
 
 
@@ -153,6 +155,43 @@ def traffic_table(log: RunLog) -> TextTable:
     delivered, *losses = (ended.value for ended in ends)
     headings = ("service", "policy", "sent", delivered, "in %", *losses, "why not")
     return TextTable(headings, tuple(rows), frozenset(range(2, len(headings) - 1)))
+
+
+_DIALLED = {
+    Frontend.CLUSTER_IP: "the cluster IP", Frontend.NODE_PORT: "node ports", Frontend.EXTERNAL_IP: "the external IP",
+    Frontend.LOAD_BALANCER: "the load balancer",
+}  # fmt: skip
+
+
+def where_line(group: Concentration) -> str:
+    """Say whose the losses are and where they are, if one part of the sources or nodes has all of them."""
+    why = f" ({group.cause.value})" if group.cause is not Reason.NONE else ""
+    parts = [f"{group.service}: {group.lost:,} {group.disposition.value}{why}"]
+    if group.traffic:
+        dialled = listed([_DIALLED[each] for each in group.frontends])
+        parts.append(f"all of traffic {listed(group.traffic)}, which dials {dialled}")
+    if group.nodes:
+        parts.append(f"all at {listed(group.nodes)}")
+    if group.most:
+        node, count = group.most
+        parts.append(f"{count:,} of them at {node}")
+    if group.endpoint_nodes and group.endpoint_nodes != group.nodes:
+        parts.append(f"all sent to endpoints on {listed(group.endpoint_nodes)}")
+    return f"{', '.join([*parts, _span(group.first_ns, group.last_ns)])}."
+
+
+def kept_line(group: KeptFlows) -> str:
+    """Say what a former endpoint goes on answering, and why."""
+    what = "an entry leads the flow there" if group.flows == 1 else f"entries lead {group.flows:,} flows there"
+    why = "" if group.protocol == "UDP" else "; the clean-up never touches entries of this protocol (CT-2.1)"
+    return (
+        f"{group.node}, {group.service}, {_span(group.start_ns, group.end_ns)}: {group.connections:,} delivered to"
+        f" {group.endpoint}, a former endpoint: not in the rules since {instant(group.since_ns)}; {what} (CT-5.2){why}."
+    )
+
+
+def _span(first_ns: int, last_ns: int) -> str:
+    return f"at {instant(first_ns)}" if first_ns == last_ns else f"from {instant(first_ns)} to {instant(last_ns)}"
 
 
 def unsent_lines(log: RunLog) -> list[str]:

@@ -14,13 +14,15 @@ from kpsim.reports.affinity import affinity_by_client, affinity_by_service
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import Figures, figures
 from kpsim.reports.local_policy import local_drop_windows
+from kpsim.reports.losses import concentrations
 from kpsim.reports.overview import count_groups, tally_by_service_and_policy
-from kpsim.reports.pinned import pinned_flows
+from kpsim.reports.pinned import kept_flows, pinned_flows
 from kpsim.reports.sentences import (
     TextTable,
     affinity_sentence,
     affinity_table,
     break_lines,
+    kept_line,
     local_sentence,
     loss_lines,
     misdelivered_lines,
@@ -35,6 +37,7 @@ from kpsim.reports.sentences import (
     title_line,
     traffic_sentence,
     traffic_table,
+    where_line,
     window_sentence,
 )
 from kpsim.reports.shares import imbalances
@@ -51,11 +54,8 @@ MOST_ROWS = 40
 Results = Sequence[ExpectationResult]
 
 
-def print_summary(log: RunLog, results: Results = (), console: "Console | None" = None) -> None:
+def print_summary(log: RunLog, results: Results, console: "Console") -> None:
     """Print the summary. The console decides about colours and width."""
-    from rich.console import Console
-
-    console = console or Console(highlight=False)
     for part in _parts(log, results):
         console.print(part, highlight=False)
 
@@ -127,17 +127,7 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     parts: list[RenderableType] = [Text(title_line(log), style="bold")]
     if log.description:
         parts.append(Text(log.description, style="dim"))
-    parts += ["", Text(traffic_sentence(log))]
-    if log.connections:
-        parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
-    if notes := note_lines(log):
-        parts += ["", *_lines([f"note: {line}" for line in notes])]
-    if taken := misdelivered_lines(log):
-        parts += ["", *_lines(taken)]
-    if pinned := pinned_flows(log):
-        parts += ["", Text(pinned_sentence(log)), *_lines([pinned_line(group) for group in pinned])]
-    if unequal := imbalances(log):
-        parts += ["", *map(Text, map(share_sentence, unequal[:MOST_LINES]))]
+    parts += _connection_parts(log)
     if windows := local_drop_windows(log):
         parts += ["", Text(local_sentence(log)), *_lines([window_sentence(window) for window in windows])]
     if sentence := affinity_sentence(log):
@@ -149,6 +139,28 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
         parts.append(Text(syncs_sentence(log)))
     if results:
         parts += ["", *_expectation_parts(results)]
+    return parts
+
+
+def _connection_parts(log: RunLog) -> "list[RenderableType]":
+    """What was sent, what became of it, and what explains that."""
+    from rich.text import Text
+
+    parts: list[RenderableType] = ["", Text(traffic_sentence(log))]
+    if log.connections:
+        parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
+    if where := concentrations(log):
+        parts += ["", *_lines([where_line(group) for group in where])]
+    if notes := note_lines(log):
+        parts += ["", *_lines([f"note: {line}" for line in notes])]
+    if taken := misdelivered_lines(log):
+        parts += ["", *_lines(taken)]
+    if pinned := pinned_flows(log):
+        parts += ["", Text(pinned_sentence(log)), *_lines([pinned_line(group) for group in pinned])]
+    if kept := kept_flows(log):
+        parts += ["", *_lines([kept_line(group) for group in kept])]
+    if unequal := imbalances(log):
+        parts += ["", *map(Text, map(share_sentence, unequal[:MOST_LINES]))]
     return parts
 
 

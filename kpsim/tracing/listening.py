@@ -108,33 +108,39 @@ class Listening:
 
     def serves(self, dialled: Target, reached: Target, *, own: bool) -> bool | None:
         found = self._dialled(dialled, own=own)
-        if found is None:
-            return None
-        key = found.name, found.port.name, found.port.protocol
-        if key not in self._endpoints:
-            slices = self._slices.get(found.name, ())
-            self._endpoints[key] = frozenset(_endpoints(slices, found.port.name, found.port.protocol))
-        return ((reached.family, reached.address), reached.port) in self._endpoints[key]
+        end = (reached.family, reached.address), reached.port
+        return any(end in self._endpoints_of(each) for each in found) if found else None
 
-    def _dialled(self, target: Target, *, own: bool) -> Dialled | None:
-        """The Service port that has this frontend. ``own``: the address is one of the node that the packet is at."""
+    def _endpoints_of(self, dialled: Dialled) -> frozenset[tuple[Address, int]]:
+        key = dialled.name, dialled.port.name, dialled.port.protocol
+        if key not in self._endpoints:
+            slices = self._slices.get(dialled.name, ())
+            self._endpoints[key] = frozenset(_endpoints(slices, dialled.port.name, dialled.port.protocol))
+        return self._endpoints[key]
+
+    def _dialled(self, target: Target, *, own: bool) -> Sequence[Dialled]:
+        """The Service ports that have this frontend: several may share an external IP or a load balancer's address.
+
+        ``own``: the address is one of the node that the packet is at.
+        """
         if target.protocol in ICMP_PROTOCOLS:
-            return None
-        found = self._frontends.get(Frontend((target.family, target.address), target.port, target.protocol))
-        return found or (self._frontends.get(Frontend(None, target.port, target.protocol)) if own else None)
+            return ()
+        found = self._frontends.get(Frontend((target.family, target.address), target.port, target.protocol), ())
+        return found or (self._frontends.get(Frontend(None, target.port, target.protocol), ()) if own else ())
 
     @cached_property
-    def _frontends(self) -> dict[Frontend, Dialled]:
-        found: dict[Frontend, Dialled] = {}
+    def _frontends(self) -> dict[Frontend, list[Dialled]]:
+        found: dict[Frontend, list[Dialled]] = {}
         for service in self._state.services:
             for port in service.ports:
                 protocol = port.protocol.lower()
                 for text, what, proxied in _addresses(service):
                     if (address := parse_ip(text)) is not None:
                         at = Frontend(address, port.port, protocol)
-                        found.setdefault(at, Dialled(service, port, what, proxied))
+                        found.setdefault(at, []).append(Dialled(service, port, what, proxied))
                 if port.node_port:
-                    found.setdefault(Frontend(None, port.node_port, protocol), Dialled(service, port, "node port"))
+                    at = Frontend(None, port.node_port, protocol)
+                    found.setdefault(at, []).append(Dialled(service, port, "node port"))
         return found
 
     @cached_property
@@ -147,12 +153,16 @@ class Listening:
     @cached_property
     def _virtual(self) -> dict[Address, str]:
         """The addresses that only rules or load balancers know, each with what it is."""
-        return {at.address: of.what for at, of in self._frontends.items() if at.address is not None}
+        return {at.address: of[0].what for at, of in self._frontends.items() if at.address is not None}
 
     @cached_property
     def _balancers(self) -> frozenset[Address]:
         """The addresses that load balancers with ipMode Proxy have themselves."""
-        return frozenset(at.address for at, of in self._frontends.items() if at.address is not None and of.proxied)
+        return frozenset(
+            at.address
+            for at, of in self._frontends.items()
+            if at.address is not None and any(each.proxied for each in of)
+        )
 
     # --- who listens --------------------------------------------------------------------------------------------------
 
@@ -189,15 +199,15 @@ class Listening:
     def _outside(self, packet: Packet) -> Reaction:
         """How what is behind the gateway reacts: a load balancer, an endpoint outside the cluster, or any machine."""
         address, target = (packet.family, packet.daddr), Target.of(packet)
-        dialled = self._dialled(target, own=False)
-        if dialled is not None and dialled.proxied:
+        dialled = next((each for each in self._dialled(target, own=False) if each.proxied), None)
+        if dialled is not None:
             return self._balanced(dialled, packet)
         if address in self._balancers:  # a machine of its own, which only its listeners are known of
             if packet.protocol in ICMP_PROTOCOLS:
                 return Answers(assumed=True)
             return Absent(f"the load balancer {format_ip(*address)} listens at no such port")
         if what := self._virtual.get(address):
-            return Absent(f"no machine has {target}, {what}: only rules know it")
+            return Absent(f"no machine has {target}, {what}, and no rule takes it")
         if address in self._directory.pods or target in self._listeners:
             return self._in_pod(packet)
         if any(network.family is packet.family and packet.daddr in network for network in self._service_networks):

@@ -98,7 +98,7 @@ def explored(
 
     most = MOST_WAYS if limit is None else limit
     try:
-        yield from list(explore(once, as_written=True, limit=min(most, _FEW_WAYS)))
+        yield from list(explore(once, as_written=True, limit=min(most, _FEW_WAYS), brief=True))
     except TooManyWays:
         yield from explore(once, as_written=True, limit=most, merge=True)
 

@@ -40,9 +40,9 @@ def test_every_built_in_scenario_agrees(name: str, variant: Variant) -> None:
 
 @pytest.mark.parametrize("variant", list(Variant))
 def test_random_clusters_agree(variant: Variant) -> None:
-    found = report("--random", 1200, "--clusters", 12, "--seed", 20261124, "--backend", variant)
+    found = report("--random", 600, "--clusters", 6, "--seed", 20261124, "--backend", variant)
     assert found["agrees"]
-    assert 1000 <= found["probes"] <= 2000  # pauses and changes are steps of a sequence but no probes, a crowd is many
+    assert 450 <= found["probes"] <= 1000  # pauses and changes are steps of a sequence but no probes, a crowd is many
     results = {result for subject in found["subjects"] for result in subject["results"]}
     assert results == {"delivered", "rejected", "dropped", "passed"}
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from packets import node_netns
-from random_rules import V4, Sending, packets, rulesets, sendings, small_world
+from random_packets import Sending, packets, sendings
+from random_rules import V4, rulesets, small_world
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse

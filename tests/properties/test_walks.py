@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packets import node_netns, service_rules
-from random_rules import ARGUMENTS, PLACES, TEXTS, V4, Sending, packets, rulesets, sendings, small_world
+from random_packets import Sending, packets, sendings
+from random_rules import ARGUMENTS, PLACES, TEXTS, V4, rulesets, small_world
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables.options import EXTENSIONS, OPTIONS

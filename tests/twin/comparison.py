@@ -56,8 +56,10 @@ def of_kpsim(document: dict[str, Any]) -> Accounts:
 
 def of_twin(document: dict[str, Any]) -> Accounts:
     twin = Twin(document).play()
-    slices = sorted((at, service, tuple(sorted(rows)), second) for at, service, rows, second in twin.slice_writes)
-    return Accounts(sorted(twin.pod_versions, key=repr), slices, sorted(twin.syncs), sorted(twin.turns))
+    slices = sorted((at, service, tuple(sorted(rows)), second) for at, service, rows, second in twin.controller.writes)
+    return Accounts(
+        sorted(twin.store.versions, key=repr), slices, sorted(twin.proxies.syncs), sorted(twin.balancers.turns)
+    )
 
 
 def differences(document: dict[str, Any], play: Callable[[dict[str, Any]], Accounts] = of_kpsim) -> list[str]:

@@ -160,6 +160,14 @@ class MeantNode:
         """A packet that no Service takes."""
         return Due(Fate.DROP if self._is_walled(asked) else Fate.ALONE, port=port)
 
+    def is_guarded(self, protocol: str, end: End) -> bool:
+        """Whether an endpoint's address and port are a load balancer's with source ranges (PP-8, R4).
+
+        The guard looks at packets behind the choice of their endpoint. It takes those that were led to such an endpoint for
+        packets that no range admitted.
+        """
+        return any(p.protocol == protocol and p.ranges and p.any_serves and end in p.vips for p in self.ports)
+
     def health_ports(self) -> Iterator[int]:
         """The ports at which kube-proxy answers health checks: a firewall's policy must not keep them closed (R8)."""
         return (port.health_port for port in self.ports if port.health_port)

@@ -76,6 +76,9 @@ class Intent:
         if self._is_shut(packet, way, masquerade):
             if way.cause is not Cause.POLICY:
                 yield Unmeant(_about(due), "a drop by the chain's policy", _told(packet.family, way, end))
+        elif self.node.is_guarded(packet.protocol, end):
+            if way.disposition is not Disposition.DROPPED:
+                yield Unmeant(_about(due), "a drop by a load balancer's guard", _told(packet.family, way, end))
         elif way.disposition in (Disposition.DROPPED, Disposition.REJECTED):
             yield Unmeant(_about(due), _told_ends(packet.family, due), _told(packet.family, way, end))
         elif not self._leaves(packet, way):
