@@ -281,7 +281,11 @@ _BURSTS = (st.integers(1, 3) | st.integers(1, 10_000)).map(str)
 
 def _hop_changes(target: str) -> Callable[[World], Drawn]:
     actions, values = st.sampled_from(["set", "inc", "dec"]), st.integers(0, 2) | st.integers(0, 255)
-    build = lambda action, value: {f"--{target.lower()}-{action}": (str(value), False)}  # noqa: E731
+
+    def build(action: str, value: int) -> dict[str, tuple[str, bool]]:
+        number = value if action == "set" else max(value, 1)  # a change by 0 is refused
+        return {f"--{target.lower()}-{action}": (str(number), False)}
+
     return lambda _: st.builds(build, actions, values)
 
 

@@ -18,7 +18,8 @@ HOME = ("config.py", "backends/table.py")
 
 #: where ``iptables`` is not the mode but a section of a KubeProxyConfiguration, or the name of a tool and of its dialect
 OTHER_MEANINGS = (
-    "manifests/proxy_config.py", "manifests/proxy_flags.py", "verify/drawing/clusters.py", "dialects/__init__.py", "dialects/iptables/dialect.py",
+    "manifests/proxy_config.py", "manifests/proxy_flags.py", "manifests/installers.py", "verify/drawing/clusters.py", "dialects/__init__.py",
+    "dialects/iptables/dialect.py",
     "dialects/iptables/saved.py", "dialects/iptables/options.py",
     "verify/drawing/changes.py", "verify/intent/settings.py", "lab/tools/variants.py", "lab/tools/iptables.py",
 )  # fmt: skip

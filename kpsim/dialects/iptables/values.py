@@ -191,7 +191,9 @@ def interface_reader(field: Field) -> Reader:
     def read(text: str, negate: bool, _family: Family) -> Read:
         if not 1 <= len(text) <= 15:
             raise ValueError(f"an interface name has 1 to 15 characters: {text!r}")
-        if text == "+" and not negate:
+        if text == "+":
+            if negate:
+                raise ValueError("no interface is outside +: such a rule never matches")
             return Read(None, text)
         if text.endswith("+"):
             return Read(Compare(field, NamePattern(text[:-1]), negate))
