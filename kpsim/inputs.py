@@ -72,6 +72,8 @@ def shown_name(path: Path | str) -> str:
 
 def read_bytes(path: Path | str, *, stdin: Stdin = None) -> bytes:
     """Return the content of a file, or of standard input for ``-``. InputError if it cannot be read or is too large."""
+    if path == "":  # Path would take it for the current directory
+        raise InputError("an empty path")
     file = shown_name(path)
     try:
         if str(path) == "-":

@@ -6,15 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from shop import cluster_text
 
-from kpsim.cli import main
+from kpsim.cli import commands, main
+from kpsim.cli.application import app
 from kpsim.errors import InputError, Problem, printable
 from kpsim.outputs import check_directory, check_file, write_directory, write_file
 
+assert commands  # it registers the commands with the application
+
+SHOP = str(Path(__file__).parents[1] / "notebooks" / "shop.yaml")
 KNOWN = ("page.html", "frames/a.csv", "frames/b.csv", "plots/p.png")
 OLD = {name: f"old {name}".encode() for name in KNOWN}
 NEW = {name: f"new {name}".encode() for name in KNOWN[:3]}
@@ -239,9 +245,26 @@ def test_every_command_refuses_a_bad_output_path_before_it_works(tmp_path: Path,
             assert b"an empty path" in done.stderr if path == "" else b"has this name" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", [("rules", "", "--node", "n"), ("replay", ""), ("check", ""), ("trace", "--rules", "", "--dst", "1.2.3.4:5")]
-)  # fmt: skip
+#: what a command needs beside an option with a path
+BESIDE = {
+    "check": ("local-rollout",),
+    "run": ("local-rollout",),
+    "rules": (SHOP,),
+    "trace": (SHOP, "--node", "node-1"),
+    "verify": (SHOP,),
+}
+#: what takes a path, by the name that help gives to it
+PATHS = {"CLUSTER", "DIR", "FILE", "PATH", "RECORDING", "SCENARIO", "SCENARIO|CLUSTER", "[NODE=]FILE"}
+
+
+def empty_paths() -> Iterator[tuple[str, ...]]:
+    """A command line for each argument and option that takes a path, with an empty one."""
+    for name, command in vars(typer.main.get_command(app))["commands"].items():
+        for option in (param.opts[0] for param in command.params if param.metavar in PATHS):
+            yield (name, *BESIDE.get(name, ()), option, "") if option.startswith("--") else (name, "")
+
+
+@pytest.mark.parametrize("arguments", list(empty_paths()), ids=lambda given: f"{given[0]} {given[-2]}")
 def test_an_empty_path_is_not_the_current_directory(arguments: tuple[str, ...]) -> None:
     done = kpsim(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")

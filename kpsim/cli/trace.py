@@ -202,6 +202,7 @@ def trace(
             metavar="FILE",
             help="Of --node: the output of ip addr, ip route show table all, ip rule, ss -lntup, in one file or several.",
             show_default=False,
+            parser=path_given,
         ),
     ] = None,
     in_interface: Annotated[

@@ -95,6 +95,8 @@ def _load(
         paths.append("-")
     if not paths:
         raise InputError("nothing to load: give files, or text")
+    if "" in paths:
+        raise InputError("an empty path")
     if len(paths) == 1 and is_stream(paths[0]):
         content = read_bytes(paths[0], stdin=text)  # once, whatever it turns out to be
         if begins_recording(content):

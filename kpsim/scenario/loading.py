@@ -103,6 +103,8 @@ def _find(path_or_name: str) -> Path:
 
     if path_or_name in scenario_names():
         return scenario_path(path_or_name)
+    if path_or_name == "":  # Path would take it for the current directory
+        raise InputError("an empty path")
     path = Path(path_or_name)
     if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
         known = suggestion(path_or_name, scenario_names())
