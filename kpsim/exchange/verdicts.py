@@ -16,7 +16,7 @@ class Verdict(enum.StrEnum):
     REFUSED = "refused"  #: it is told that it gets none
     REQUEST_LOST = "request-lost"  #: the nodes lost the request, and it is not told
     ANSWER_LOST = "answer-lost"  #: the request reached its end; the answer does not reach it, or does not fit
-    MISDELIVERED = "misdelivered"  #: it gets an answer, but of somebody who is no endpoint of the Service it dialled
+    MISDELIVERED = "misdelivered"  #: it gets an answer, but not from an endpoint of the Service that it dialled
     UNKNOWN = "unknown"  #: the request or the answer met what is not modelled
 
 
@@ -54,7 +54,7 @@ class Exchange:
 
     @property
     def reached(self) -> bool:
-        """Whether somebody got the request, be it to answer or to refuse it."""
+        """Whether the request reached a receiver, which answered or refused it."""
         return self.last.request.end is not None and not self.last.nobody
 
     @property

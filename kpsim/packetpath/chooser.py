@@ -143,7 +143,7 @@ class TooManyWays(InputError):
 
 #: a Service with n endpoints needs n - 1 at most
 _FEW_DRAWS = 1000
-#: how many ways of a packet are followed unless somebody asks for more. A Service with n endpoints needs 2 n
+#: how many ways of a packet are followed unless the caller asks for more. A Service with n endpoints needs 2 n
 MOST_WAYS = 30_000
 
 

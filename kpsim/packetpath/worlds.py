@@ -45,7 +45,7 @@ class World:
 
 
 class _OnlyWorld(World):
-    """A world in which everything is modelled. Whoever asks it has to follow several worlds instead."""
+    """A world in which everything is modelled. A walk that asks it must be followed in several worlds instead."""
 
     def holds(self, words: str) -> bool:
         raise SeveralWorlds

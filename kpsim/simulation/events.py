@@ -160,7 +160,7 @@ class Events:
             self._write("scenario", patched_key, apply)
 
     def _slice_event(self, number: int, event: ScenarioEvent) -> None:
-        """Change a slice that no controller manages, as whoever wrote it does."""
+        """Change a slice that no controller manages, as its author would."""
         api, now_ns = self._actors.api, self._clock.now_ns
         if event.create_endpoint_slice is not None:
             made = self._scenario.created_slices[number]

@@ -19,7 +19,7 @@ class Fate(enum.StrEnum):
     DROPPED = "dropped"  #: the client gets no answer
     #: it reached something that does not answer for the Service (dead pod, wrong address), or was set up and broke later
     FAILED = "failed"
-    MISDELIVERED = "misdelivered"  #: somebody answered who is no endpoint of the Service
+    MISDELIVERED = "misdelivered"  #: the answer came from a pod or process that is no endpoint of the Service
 
 
 class Reason(enum.StrEnum):

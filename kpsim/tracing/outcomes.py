@@ -124,7 +124,7 @@ def exchange_outcome(judged: Exchange) -> ExchangeOutcome:
 
 
 def decided_by(judged: Exchange) -> str | None:
-    """The rule that decided; None: no rule did. If somebody answered, it is the rule that dispatched or translated."""
+    """The rule that decided; None: no rule did. If an answer came, it is the rule that dispatched or translated."""
     family = judged.request.sent.family
     if judged.by is not None:
         return rule_name(judged.by, family)

@@ -15,7 +15,7 @@ _EDITS = ("policies", "affinity", "ranges", "external IPs", "ports", "ingress", 
 
 
 def changed_service(choices: Choices, document: Json) -> JsonObject | None:
-    """A Service as somebody might leave it who edits ``document``; None: it is deleted."""
+    """A Service as an edit of ``document`` might leave it; None: it is deleted."""
     fate = weighted(choices, (6, "edited"), (2, "as it was"), (2, "deleted"))
     if fate == "deleted":
         return None
