@@ -76,7 +76,7 @@ def multiport(side: str, ranges: tuple[tuple[int, int], ...], negate: bool = Fal
 def icmp_type(kind: int, code: int | None = None, negate: bool = False) -> Compare | Lookup:
     if code is None:
         return equal(Field.ICMP_TYPE, kind, negate=negate)
-    return Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set(frozenset({(kind, code)})), negate)
+    return Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set.of((kind, code)), negate)
 
 
 def ct_state(*states: str, negate: bool = False) -> Compare:

@@ -370,8 +370,8 @@ def test_a_token_flows_in_after_its_unit(unit, seconds):
 
 def test_a_look_up_of_the_connection_tracks_connections_too():
     """K-1.5: whatever a rule reads of the connection makes the kernel track connections."""
-    marks = rule(Lookup((Field.CT_MARK, Field.L4PROTO), Set(frozenset({(1, "tcp")}))), ACCEPT)
-    types = rule(Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set(frozenset({(3, 1)}))), ACCEPT)
+    marks = rule(Lookup((Field.CT_MARK, Field.L4PROTO), Set.of((1, "tcp"))), ACCEPT)
+    types = rule(Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set.of((3, 1))), ACCEPT)
     assert [compiled(Chain("A", (each,))).tracks for each in (marks, types)] == [True, False]
 
 

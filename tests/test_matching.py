@@ -172,6 +172,10 @@ CASES = [
     (Recent("KNOWN", "rcheck", 10), {}, True), (Recent("OTHER", "rcheck", 10), {}, False),
     (Chance(1000), {}, False), (Chance(1001), {}, True),
     (Counter("counter"), {}, True),
+    (named(Field.NFPROTO, "ipv4"), {}, True), (named(Field.NFPROTO, "ipv6"), {}, False),
+    # nft's ct status: true if the connection has one of the bits
+    (named(Field.CT_STATUS, "DNAT"), {}, True), (named(Field.CT_STATUS, "DNAT", negate=True), {}, False),
+    (named(Field.CT_STATUS, "SNAT", "SEEN_REPLY"), {}, False), (named(Field.CT_STATUS, "SNAT", negate=True), {}, True),
     # K-20.1: a packet without socket makes a negated option true
     (equal(Field.LENGTH, 60), {}, True), (Compare(Field.LENGTH, ((61, 65535),)), {}, False),
     (equal(Field.UID, 0), {}, False), (Compare(Field.UID, ((7, 7),), negate=True, absent=True), {}, True),

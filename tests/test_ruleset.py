@@ -85,7 +85,7 @@ def test_values_of_a_field_have_the_fields_type():
         FieldType.PORT: {Field.SPORT, Field.DPORT, Field.CT_ORIGINAL_DPORT},
         FieldType.BYTE: {Field.ICMP_TYPE, Field.ICMP_CODE, Field.TCP_FLAGS, Field.TTL},
         FieldType.MARK: {Field.MARK, Field.CT_MARK},
-        FieldType.NAMES: {Field.CT_STATE},
+        FieldType.NAMES: {Field.CT_STATE, Field.CT_STATUS},
         FieldType.NUMBER: {Field.LENGTH, Field.UID, Field.GID},
     }
     for kind, fields in types.items():

@@ -21,6 +21,7 @@ from kpsim.ruleset import (
     Adjust,
     Assign,
     Chain,
+    Dispatch,
     Dnat,
     Field,
     Goto,
@@ -39,6 +40,7 @@ from kpsim.ruleset import (
     Table,
     Terminal,
     Unmodelled,
+    UpdateSet,
     Verdict,
 )
 
@@ -192,6 +194,8 @@ def _act(  # noqa: C901 - one case per kind of statement
                     return True, Verdict.ACCEPT
                 case Verdict.RETURN:
                     return True, None
+                case Verdict.CONTINUE:
+                    return False, None
                 case Verdict.DROP:
                     return True, _drop(traversal, Cause.RULE, _reference(table, chain, rule))
         case Jump(name):
@@ -229,6 +233,8 @@ def _act(  # noqa: C901 - one case per kind of statement
             return False, None
         case Log() | Adjust():
             return False, None
+        case Dispatch() | UpdateSet():
+            raise NotImplementedError("verdict maps and dynamic sets")
         case _:
             assert_never(statement)
 

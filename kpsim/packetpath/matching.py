@@ -33,6 +33,7 @@ from kpsim.ruleset import (
     Recent,
     ReversePath,
     RoutingHeader,
+    Set,
     Unknown,
 )
 
@@ -109,6 +110,19 @@ def _daddr_type(facts: Facts) -> AddressType:
     return facts.address_type(facts.packet.daddr)
 
 
+def _nfproto(facts: Facts) -> str:
+    return "ipv4" if facts.packet.family is Family.IPV4 else "ipv6"
+
+
+def _ct_status(facts: Facts) -> frozenset[str] | None:
+    """The bits of the connection's status that the model knows. A packet that creates its entry has it unconfirmed."""
+    entry = facts.entry
+    if entry is None:
+        return None
+    held = {"SNAT": entry.src_nat, "DNAT": entry.dst_nat, "SEEN_REPLY": entry.seen_reply, "ASSURED": entry.assured}
+    return frozenset([name for name, true in held.items() if true])
+
+
 def _direction(facts: Facts) -> str | None:
     return facts.direction.name if facts.entry is not None else None
 
@@ -143,6 +157,7 @@ def _gid(facts: Facts) -> int | None:
 GETTERS: Mapping[Field, Getter] = {
     Field.SADDR: attrgetter("packet.saddr"),
     Field.DADDR: attrgetter("packet.daddr"),
+    Field.NFPROTO: _nfproto,
     Field.L4PROTO: attrgetter("packet.protocol"),
     Field.SPORT: _sport,
     Field.DPORT: _dport,
@@ -164,6 +179,7 @@ GETTERS: Mapping[Field, Getter] = {
     Field.UID: _uid,
     Field.GID: _gid,
     Field.CT_STATE: attrgetter("ct_states"),
+    Field.CT_STATUS: _ct_status,
     Field.CT_DIRECTION: _direction,
     Field.CT_MARK: _ct_mark,
     Field.CT_ORIGINAL_DADDR: _ct_original_daddr,
@@ -214,6 +230,9 @@ def _comparison(compare: Compare) -> Condition:
         return _mark(compare)
     if compare.value is not None:
         return _equality(get, compare.value, compare.mask, negate, absent)
+    if compare.field is Field.CT_STATUS:
+        status = cast("frozenset[str]", compare.among)
+        return lambda facts: absent if (found := get(facts)) is None else status.isdisjoint(found) == negate
     if compare.name is not None and not absent:
         name = compare.name
         return lambda facts: (value := get(facts)) is not None and (value == name) != negate
@@ -285,7 +304,10 @@ def _is_among(value: Atom, among: Intervals | frozenset[str] | NamePattern) -> b
 
 
 def _lookup(lookup: Lookup) -> Condition:
-    getters, elements, negate = [GETTERS[field] for field in lookup.key], lookup.set, lookup.negate
+    if not isinstance(lookup.set, Set):
+        raise NotImplementedError("named sets")
+    getters = [GETTERS[field] for field in lookup.key if isinstance(field, Field)]
+    elements, negate = lookup.set.elements, lookup.negate
 
     def holds(facts: Facts) -> bool:
         key = tuple([get(facts) for get in getters])

@@ -81,7 +81,7 @@ def source(traversal: Traversal, statement: Snat | Masquerade, at: RuleReference
     if entry is None or not traversal.unconfirmed:
         return None
     if isinstance(statement, Snat):
-        address = statement.address
+        address = traversal.packet.saddr if statement.address is None else statement.address
     else:
         # the outgoing interface's address; the route's preferred source is ignored (K-2.2)
         decision, packet = traversal.decision, traversal.packet

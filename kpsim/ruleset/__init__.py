@@ -13,15 +13,17 @@ from kpsim.ruleset.expressions import (
     Counter,
     EitherPort,
     Expression,
-    Interval,
+    Hashed,
     Intervals,
     Limit,
     LocalSocket,
     Lookup,
-    NamePattern,
+    Masked,
+    Numgen,
     Recent,
     ReversePath,
     RoutingHeader,
+    Source,
     Special,
     Unknown,
     among,
@@ -31,21 +33,32 @@ from kpsim.ruleset.expressions import (
 )
 from kpsim.ruleset.fields import OF_CONNECTION, TCP_FLAG_BITS, Field, FieldType
 from kpsim.ruleset.origin import FOREIGN, Origin, Role
-from kpsim.ruleset.sets import Atom, Key, Set
+from kpsim.ruleset.sets import (
+    NO_SET_FLAGS,
+    PLAIN,
+    Atom,
+    DataType,
+    Element,
+    Interval,
+    Key,
+    NamePattern,
+    Part,
+    Set,
+    SetFlags,
+    SetReference,
+    SetType,
+)
 from kpsim.ruleset.statements import (
-    ACCEPT,
     ALL_BITS,
-    DROP,
     NO_FLAGS,
-    RETURN,
     Adjust,
     Assign,
     Body,
+    Dispatch,
     Dnat,
-    Goto,
-    Jump,
     Log,
     MapNetwork,
+    Mapped,
     Masquerade,
     NatFlags,
     NoTrack,
@@ -53,11 +66,11 @@ from kpsim.ruleset.statements import (
     Reject,
     RejectWith,
     SetTimeToLive,
+    SetVerb,
     Snat,
     Statement,
-    Terminal,
     Unmodelled,
-    Verdict,
+    UpdateSet,
     moves_nothing,
     target_of,
 )
@@ -74,12 +87,8 @@ from kpsim.ruleset.tables import (
     TableKey,
     united,
 )
+from kpsim.ruleset.verdicts import ACCEPT, CONTINUE, DROP, RETURN, Goto, Jump, Terminal, Verdict
 
 __all__ = [
-    "ACCEPT", "ALL_BITS", "DROP", "FOREIGN", "NO_FLAGS", "OF_CONNECTION", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign",
-    "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "Dnat", "EitherPort", "Expression", "Field",
-    "FieldType", "Goto", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Masquerade", "NamePattern",
-    "NatFlags", "NoTrack", "Origin", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference",
-    "Ruleset", "Set", "SetTimeToLive", "Snat", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "Verdict", "among", "equal",
-    "moves_nothing", "named", "target_of", "united", "within",
+    "ACCEPT", "ALL_BITS", "CONTINUE", "DROP", "FOREIGN", "NO_FLAGS", "NO_SET_FLAGS", "OF_CONNECTION", "PLAIN", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign", "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "Expression", "Field", "FieldType", "Goto", "Hashed", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NamePattern", "NatFlags", "NoTrack", "Numgen", "Origin", "Part", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "moves_nothing", "named", "target_of", "united", "within",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Expressions: the conditions of a rule. Most compare a field with values; ten do something of their own.
+"""Expressions: the conditions of a rule. Most compare a field with values or with a set; ten do something of their own.
 
 If a packet lacks the field (an ICMP packet has no port, a packet without connection has no connection mark), the
 comparison is false, even if it is negated; ``Compare.absent`` changes that. ``packetpath.matching`` says what an
@@ -10,20 +10,9 @@ from dataclasses import dataclass
 
 from kpsim.addresses import Network
 from kpsim.ruleset.fields import Field, slot_setters
-from kpsim.ruleset.sets import Set
+from kpsim.ruleset.sets import Interval, NamePattern, Set, SetReference
 
-Interval = tuple[int, int]  #: first and last value, both included
 Intervals = tuple[Interval, ...]  #: sorted, and with a gap between any two
-
-
-@dataclass(frozen=True, slots=True)
-class NamePattern:
-    """Names that begin with ``prefix``, as in ``cali*``.
-
-    An empty prefix stands for any name, the empty name included.
-    """
-
-    prefix: str
 
 
 Values = Intervals | frozenset[str] | NamePattern
@@ -70,11 +59,45 @@ _set_field, _set_among, _set_negate, _set_mask, _set_absent = slot_setters(Compa
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
-    """True if the fields, taken together, are an element of the set."""
+class Masked:
+    """Some bits of a field: ``field & mask``, shifted right by ``shift``."""
+
+    field: Field
+    mask: int
+    shift: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Numgen:
+    """A number in [offset, offset + modulus): drawn or, if not ``random``, the next one of a counter."""
+
+    modulus: int
+    offset: int = 0
+    random: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """A number in [offset, offset + modulus) that is a function of some fields and of a seed.
+
+    ``seed`` None: the kernel drew it when the rule was loaded, so the number is not known.
+    """
 
     key: tuple[Field, ...]
-    set: Set
+    modulus: int
+    offset: int = 0
+    seed: int | None = None
+
+
+Source = Field | Masked | Numgen | Hashed  #: what can be looked up
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """True if the sources, taken together, are an element of the set."""
+
+    key: tuple[Source, ...]
+    set: Set | SetReference
     negate: bool = False
 
 

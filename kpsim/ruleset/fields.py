@@ -25,6 +25,7 @@ class Field(enum.Enum):
 
     SADDR = "source"
     DADDR = "destination"
+    NFPROTO = "family"  #: ``ipv4``, ``ipv6``
     L4PROTO = "protocol"  #: lower case: ``tcp``
     SPORT = "source port"
     DPORT = "destination port"
@@ -48,6 +49,7 @@ class Field(enum.Enum):
     GID = "group"
     #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, and the virtual SNAT and DNAT (CT-3.3)
     CT_STATE = "conntrack state"
+    CT_STATUS = "conntrack status"  #: SNAT, DNAT, SEEN_REPLY, ASSURED, CONFIRMED, …; bits of the connection
     CT_DIRECTION = "direction"  #: ORIGINAL or REPLY
     CT_MARK = "connection mark"
     CT_ORIGINAL_DADDR = "original destination"  #: where the connection's first packet went before DNAT
@@ -68,12 +70,12 @@ _TYPES = {
     Field.SADDR_TYPE: FieldType.NAME, Field.DADDR_TYPE: FieldType.NAME, Field.CT_DIRECTION: FieldType.NAME,
     Field.SADDR_TYPE_IN: FieldType.NAME, Field.SADDR_TYPE_OUT: FieldType.NAME, Field.DADDR_TYPE_IN: FieldType.NAME,
     Field.DADDR_TYPE_OUT: FieldType.NAME, Field.SOCKET: FieldType.NAME,
-    Field.CT_STATE: FieldType.NAMES,
+    Field.CT_STATE: FieldType.NAMES, Field.CT_STATUS: FieldType.NAMES, Field.NFPROTO: FieldType.NAME,
 }  # fmt: skip
 
 #: fields of the connection that a packet belongs to; a packet without connection has only the state
 OF_CONNECTION = frozenset({
-    Field.CT_STATE, Field.CT_DIRECTION, Field.CT_MARK, Field.CT_ORIGINAL_DADDR, Field.CT_ORIGINAL_DPORT,
+    Field.CT_STATE, Field.CT_STATUS, Field.CT_DIRECTION, Field.CT_MARK, Field.CT_ORIGINAL_DADDR, Field.CT_ORIGINAL_DPORT,
 })  # fmt: skip
 
 #: flags as the TCP header numbers them, lowest bit first

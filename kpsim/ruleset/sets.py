@@ -1,16 +1,116 @@
-"""Sets: a rule looks up a packet's fields in a set. An element of a set is a key with one atom for each field."""
+"""Sets and maps: a rule looks up a packet's fields, and a map gives a value back.
 
-from dataclasses import dataclass
+A set is a value: its elements are those that a tool wrote. What packets put into a set is memory
+(``packetpath.memory``), not part of it.
+"""
 
+import enum
+from dataclasses import dataclass, field
+
+from kpsim.maps import Map
+from kpsim.ruleset.origin import FOREIGN, Origin
+from kpsim.ruleset.verdicts import Goto, Jump, Terminal
+
+Interval = tuple[int, int]  #: first and last value, both included
 Atom = int | str  #: addresses, ports, types and marks are integers, the rest are names
-Key = tuple[Atom, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class NamePattern:
+    """Names that begin with ``prefix``, as in ``cali*``.
+
+    An empty prefix stands for any name, the empty name included.
+    """
+
+    prefix: str
+
+
+Part = Atom | Interval | NamePattern  #: what an element says of one field
+Key = tuple[Part, ...]  #: one part for each field of a key
+
+
+class DataType(enum.Enum):
+    """What one field of a key, or of a map's value, is. The value is its name in texts for people."""
+
+    IPV4_ADDRESS = "IPv4 address"
+    IPV6_ADDRESS = "IPv6 address"
+    PROTOCOL = "protocol"
+    PORT = "port"
+    INTERFACE = "interface"
+    MARK = "mark"
+    NUMBER = "number"
+    NAME = "name"  #: one of a fixed list of words, such as conntrack states and address types
+    VERDICT = "verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class SetType:
+    """The types of a key's fields and of a map's values. ``words`` is how the tool names them, if that says more."""
+
+    key: tuple[DataType, ...]
+    data: tuple[DataType, ...] | None = None  #: None: a set; ``(VERDICT,)``: a verdict map
+    words: str = ""
+
+
+class SetFlags(enum.Flag):
+    """What elements a set may have, and who may add them."""
+
+    CONSTANT = enum.auto()  #: no element is added or deleted after the set was made
+    INTERVAL = enum.auto()  #: elements may be intervals
+    TIMEOUT = enum.auto()  #: elements may expire
+    DYNAMIC = enum.auto()  #: rules add elements
+
+
+NO_SET_FLAGS = SetFlags(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """What a set knows of one key. ``value`` is a map's: a verdict, or one atom for each field of the data."""
+
+    value: Terminal | Jump | Goto | tuple[Part, ...] | None = None
+    comment: str = ""
+    timeout_ns: int | None = None
+    origin: Origin = field(default=FOREIGN, compare=False)
+
+
+PLAIN = Element()  #: of a set without values
+
+
+@dataclass(frozen=True)
 class Set:
-    """The elements of a set that is written in a rule."""
+    """A set or a map: immutable. One that is written in a rule has no name; its elements keep the order of the rule.
 
-    elements: frozenset[Key]
+    ``generation`` tells a set from one of the same name that was deleted: what packets put into that one is gone.
+    """
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self.elements
+    elements: Map[Key, Element] = Map()  # noqa: RUF009 - immutable
+    name: str = ""
+    type: SetType | None = None  #: None: written in a rule, so it follows from the key
+    flags: SetFlags = NO_SET_FLAGS
+    timeout_ns: int | None = None
+    gc_ns: int | None = None
+    size: int | None = None
+    comment: str = ""
+    auto_merge: bool = False
+    policy: str = ""
+    generation: int = field(default=0, compare=False)
+
+    @classmethod
+    def of(cls, *keys: Key) -> "Set":
+        """A set without name that has these keys."""
+        return cls(Map(dict.fromkeys(keys, PLAIN)))
+
+    @property
+    def is_map(self) -> bool:
+        """Whether elements have values. An unnamed set without elements is no map."""
+        if self.type is not None:
+            return self.type.data is not None
+        return any(element.value is not None for element in self.elements.values())
+
+
+@dataclass(frozen=True, slots=True)
+class SetReference:
+    """Names a set of the table that the rule stands in."""
+
+    name: str

@@ -3,35 +3,12 @@
 import enum
 from dataclasses import dataclass
 
-from kpsim.ruleset.expressions import Counter, Expression, Interval, Recent
+from kpsim.ruleset.expressions import Counter, Expression, Recent, Source
 from kpsim.ruleset.fields import Field
+from kpsim.ruleset.sets import Interval, Set, SetReference
+from kpsim.ruleset.verdicts import Goto, Jump, Terminal
 
 ALL_BITS = 0xFFFFFFFF
-
-
-class Verdict(enum.StrEnum):
-    """What a chain decides. ACCEPT means "go on to the next hook entry". RETURN in a base chain applies its policy."""
-
-    ACCEPT = "ACCEPT"
-    DROP = "DROP"
-    RETURN = "RETURN"
-
-
-@dataclass(frozen=True, slots=True)
-class Terminal:
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Jump:
-    chain: str
-
-
-@dataclass(frozen=True, slots=True)
-class Goto:
-    """A jump from which the packet does not come back to this chain."""
-
-    chain: str
 
 
 class RejectWith(enum.Enum):
@@ -66,21 +43,36 @@ NO_FLAGS = NatFlags(0)
 
 
 @dataclass(frozen=True, slots=True)
+class Mapped:
+    """A new address, a new port or both, out of a map. If the map has no such key the rule ends, and the next one runs."""
+
+    key: tuple[Source, ...]
+    map: Set | SetReference
+    address: bool = True
+    port: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Dnat:
-    """Destination NAT to an address and a port. None keeps the packet's own."""
+    """Destination NAT to an address and a port. None keeps the packet's own. ``mapped`` says both instead."""
 
     address: int | None
     port: int | None = None
     flags: NatFlags = NO_FLAGS
+    mapped: Mapped | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Snat:
-    """Source NAT to one address. The new port lies within ``ports``; None: within the class of the old port (K-2.3)."""
+    """Source NAT to one address. The new port lies within ``ports``; None: within the class of the old port (K-2.3).
 
-    address: int
+    ``mapped`` says both instead; then ``address`` is None.
+    """
+
+    address: int | None
     ports: Interval | None = None
     flags: NatFlags = NO_FLAGS
+    mapped: Mapped | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +85,40 @@ class Masquerade:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Destination NAT to the machine itself. ``port`` None keeps the packet's port."""
+    """Destination NAT to the machine itself. ``port`` None keeps the packet's port. ``mapped`` says it instead."""
 
     port: int | None = None
     flags: NatFlags = NO_FLAGS
+    mapped: Mapped | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Does what a verdict map has under the key. If it has nothing the rule ends, and the next one runs."""
+
+    key: tuple[Source, ...]
+    map: Set | SetReference
+
+
+class SetVerb(enum.Enum):
+    """What a rule does to the key's element of a set."""
+
+    ADD = "add"  #: an element that is there keeps its time
+    UPDATE = "update"  #: an element that is there gets the whole time again
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSet:
+    """Puts the key into a dynamic set, or takes it out. A full set ends the rule, and the next one runs (K-9.2).
+
+    ``timeout_ns`` None: the time that the set gives its elements.
+    """
+
+    set: SetReference
+    key: tuple[Source, ...]
+    verb: SetVerb = SetVerb.ADD
+    timeout_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +196,8 @@ Statement = (
     | Snat
     | Masquerade
     | Redirect
+    | Dispatch
+    | UpdateSet
     | Assign
     | SetTimeToLive
     | NoTrack
@@ -182,10 +206,6 @@ Statement = (
     | MapNetwork
     | Unmodelled
 )
-
-ACCEPT = Terminal(Verdict.ACCEPT)
-DROP = Terminal(Verdict.DROP)
-RETURN = Terminal(Verdict.RETURN)
 
 Body = tuple[Expression | Statement, ...]
 

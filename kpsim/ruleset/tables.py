@@ -13,7 +13,9 @@ from kpsim.addresses import Family
 from kpsim.maps import Map
 from kpsim.ruleset.fields import slot_setters
 from kpsim.ruleset.origin import FOREIGN, Origin
-from kpsim.ruleset.statements import Body, Statement, Verdict, target_of
+from kpsim.ruleset.sets import Set
+from kpsim.ruleset.statements import Body, Statement, target_of
+from kpsim.ruleset.verdicts import Verdict
 
 
 class Hook(enum.StrEnum):
@@ -45,6 +47,7 @@ class Base:
     hook: Hook
     priority: int
     policy: Verdict = Verdict.ACCEPT
+    registered: int = field(default=0, compare=False)  #: when, among the chains of a kernel; 0: not known
 
     def __str__(self) -> str:
         return f"{self.type.value} hook {self.hook.lower()} priority {self.priority}"
@@ -86,9 +89,10 @@ class Chain:
     only and never goes stale, because a changed chain is another object.
     """
 
-    def __init__(self, name: str, rules: tuple[Rule, ...] = (), base: Base | None = None) -> None:
+    def __init__(self, name: str, rules: tuple[Rule, ...] = (), base: Base | None = None, comment: str = "") -> None:
         self.name = name
         self.base = base
+        self.comment = comment
         self._rules = rules
         self.compiled: Any = None
 
@@ -104,7 +108,12 @@ class Chain:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Chain):
             return NotImplemented
-        return self is other or (self.name, self.base, self.rules) == (other.name, other.base, other.rules)
+        return self is other or (self.name, self.base, self.comment, self.rules) == (
+            other.name,
+            other.base,
+            other.comment,
+            other.rules,
+        )
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -155,10 +164,16 @@ class RuleReference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: its chains by name. The map is persistent, so keeping an old version costs nothing."""
+    """A table: its chains and its sets by name. The maps are persistent, so keeping an old version costs nothing.
+
+    netfilter does not call the base chains of a ``dormant`` table.
+    """
 
     key: TableKey
     chains: Map[str, Chain] = Map()  # noqa: RUF009 - immutable
+    sets: Map[str, Set] = Map()  # noqa: RUF009 - immutable
+    comment: str = ""
+    dormant: bool = False
 
     @property
     def name(self) -> str:
@@ -194,10 +209,15 @@ def _by_name(key: TableKey) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """All rules of one family on a node at one moment."""
+    """All rules of one family on a node at one moment.
+
+    ``made`` counts the base chains and sets that this kernel was told to make: the numbers of ``Base.registered`` and
+    ``Set.generation``.
+    """
 
     family: Family
     tables: Map[TableKey, Table] = Map()  # noqa: RUF009 - immutable
+    made: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, family: Family, *tables: Table) -> "Ruleset":

@@ -479,13 +479,14 @@ def icmp_reader(module: str) -> Reader:
         if kind == any_type:
             # the kernel does not look at the code then (measured)
             return Read(Compare(Field.ICMP_TYPE, _ANY_BYTE, negate))
-        return Read(Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set(frozenset({(kind, code)})), negate))
+        return Read(Lookup((Field.ICMP_TYPE, Field.ICMP_CODE), Set.of((kind, code)), negate))
 
     return read
 
 
 def write_icmp_type(part: Compare | Lookup, _detail: None, _form: Form) -> str:
     if isinstance(part, Lookup):
+        assert isinstance(part.set, Set)
         ((kind, code),) = part.set.elements
         return f"{kind}/{code}"
     return "any" if part.among == _ANY_BYTE else str(part.value)

@@ -14,6 +14,7 @@ from kpsim.ruleset import (
     BridgePort,
     Chance,
     Compare,
+    Dispatch,
     Dnat,
     EitherPort,
     Expression,
@@ -34,12 +35,14 @@ from kpsim.ruleset import (
     ReversePath,
     RoutingHeader,
     Rule,
+    Set,
     SetTimeToLive,
     Snat,
     Statement,
     Terminal,
     Unknown,
     Unmodelled,
+    UpdateSet,
 )
 
 #: what a row compares, in words, if that is not the field's name
@@ -78,6 +81,7 @@ def _compared(part: Compare | EitherPort | Lookup, row: Row, detail: object, fam
     """What an expression compares, and the value that it compares with, in words."""
     form = Form(Style.KUBE_PROXY, family)
     if isinstance(part, Lookup):
+        assert isinstance(part.set, Set)
         ((kind, code),) = part.set.elements
         return Field.ICMP_TYPE.value, f"{kind}/{code}"
     if isinstance(part, EitherPort):
@@ -177,5 +181,7 @@ def does(rule: Rule, family: Family) -> str:  # noqa: C901 - one case per kind o
             return "NETMAP"
         case Unmodelled(words):
             return words
+        case Dispatch() | UpdateSet():
+            raise TypeError("iptables has neither verdict maps nor dynamic sets")
         case Log(_, name) | Adjust(name):
             return name
