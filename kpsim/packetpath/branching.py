@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from kpsim.packetpath.chooser import Forked, ScriptedChooser, Ways
-from kpsim.packetpath.index import CompiledRule, compiled
+from kpsim.packetpath.index import CompiledRule
 from kpsim.packetpath.steps import ChainEntered, ChainLeft
 from kpsim.packetpath.traversal import End, Snapshot, Traversal
 from kpsim.packetpath.worlds import UnknownEnd
@@ -53,7 +53,7 @@ def run(traversal: Traversal, table: Table, chain: Chain, run_chain: RunChain, r
     chooser = traversal.chooser
     assert isinstance(chooser, ScriptedChooser) and chooser.ways is not None
     ways, since = chooser.ways, len(traversal.steps or ())
-    if not compiled(chain).forks:
+    if not traversal.node.ready(chain).forks:
         return run_chain(traversal, table, chain)
     if id(chain) not in ways.forked:
         before = traversal.snapshot(since)
@@ -85,7 +85,7 @@ def _ways_through(
     chooser = traversal.chooser
     if traversal.steps is not None:
         traversal.steps.append(ChainEntered(table.key, chain.name))
-    ready = compiled(chain)
+    ready = traversal.node.ready(chain)
     rules = ready.candidates(traversal.packet) if traversal.indexed else ready.rules
     follower = _Follower(traversal, table, chain, rules, run_rules, ways, since)
     start = follower.place(0, False, None)

@@ -11,7 +11,7 @@ from typing import NamedTuple, assert_never
 from kpsim.errors import InputError, Problem
 from kpsim.packetpath import branching, nat
 from kpsim.packetpath.chooser import ScriptedChooser, TooManyWays
-from kpsim.packetpath.index import CompiledRule, compiled
+from kpsim.packetpath.index import CompiledRule
 from kpsim.packetpath.reject import answer_name, error_of_drop, error_of_reject
 from kpsim.packetpath.steps import ChainEntered, ChainLeft, MayMatch, RuleMatched, Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Snapshot, Traversal
@@ -84,7 +84,7 @@ def _run(traversal: Traversal, table: Table, chain: Chain, depth: int) -> ChainE
 
 
 def _run_again(traversal: Traversal, table: Table, chain: Chain, depth: int) -> ChainEnd:
-    ready = compiled(chain)
+    ready = traversal.node.ready(chain)
     if traversal.steps is not None:
         traversal.steps.append(ChainEntered(table.key, chain.name))
     rules = ready.candidates(traversal.packet) if traversal.indexed else ready.rules

@@ -3,9 +3,13 @@
 Hooks read it; only its owner ``netfilter.Netns`` changes it.
 """
 
+from collections.abc import Callable
+
 from kpsim.conntrack import ConntrackTable
+from kpsim.packetpath.index import CompiledChain, compiled
 from kpsim.packetpath.memory import Memory
 from kpsim.packetpath.routing import Routing
+from kpsim.ruleset import Chain
 from kpsim.sysctls import Sysctls
 
 
@@ -20,3 +24,5 @@ class NodeFacts:
         self.memory = Memory()
         #: another object after every change: what was learnt about the node before is then known to be old
         self.version = object()
+        #: makes a chain ready to run. A node that is watched has one that also notes what the rules ask of a packet
+        self.ready: Callable[[Chain], CompiledChain] = compiled

@@ -10,7 +10,7 @@ The index only leaves out rules whose destination, protocol or port certainly di
 and in order. ``matching`` alone says what a match means.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from typing import NamedTuple
@@ -43,6 +43,8 @@ _ALL_BITS = (1 << 128) - 1  #: of an address of either family
 _SHORTEST_RUN = 4  #: below this, comparing rule by rule is as fast
 
 Stage = tuple[tuple[Condition, ...], Statement | None]
+#: makes a function of an expression and of the key of its draws or of its bucket
+MakeCondition = Callable[[Expression, Hashable], Condition]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,11 +78,12 @@ class Run:
     """
 
     def __init__(self, rules: Sequence[tuple[CompiledRule, Shape, _Key]]) -> None:
-        self._by_shape: dict[Shape, dict[_Key, tuple[CompiledRule, ...]]] = {}
+        #: shape → key → rules of that key
+        self.by_shape: dict[Shape, dict[_Key, tuple[CompiledRule, ...]]] = {}
         for rule, shape, key in rules:
-            by_key = self._by_shape.setdefault(shape, {})
+            by_key = self.by_shape.setdefault(shape, {})
             by_key[key] = (*by_key.get(key, ()), rule)
-        self._shapes = tuple((*shape, by_key) for shape, by_key in self._by_shape.items())
+        self._shapes = tuple((*shape, by_key) for shape, by_key in self.by_shape.items())
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:
         """The rules that may match the packet, in their order in the chain."""
@@ -101,10 +104,12 @@ class CompiledChain:
 
     __slots__ = ("_blocks", "forks", "name", "recent_lists", "rules", "targets", "tracks")
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, make: MakeCondition = condition) -> None:
         self.name = chain.name
         buckets = count()  # limits are numbered, not rules: a rule added before a limit leaves it its bucket
-        self.rules = tuple(_compile(chain.name, position, rule, buckets) for position, rule in enumerate(chain.rules))
+        self.rules = tuple(
+            _compile(chain.name, position, rule, buckets, make) for position, rule in enumerate(chain.rules)
+        )
         self._blocks = tuple(_blocks(self.rules))
         parts = [part for rule in chain.rules for part in rule.body]
         self.recent_lists = frozenset(part.name for part in parts if isinstance(part, Recent))
@@ -149,13 +154,13 @@ def _tracks(part: Expression | Statement) -> bool:
             return False
 
 
-def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int]) -> CompiledRule:
+def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int], make: MakeCondition) -> CompiledRule:
     if moves_nothing(rule.body) and any(isinstance(part, Unknown) for part in rule.body):
         # whether an unknown match would have logged the packet does not matter, so the rule never matches
         return CompiledRule(position, rule, (_never,), None)
     if (words := _only_marks(rule.body)) is not None:
         rest = tuple(
-            condition(part, "") for part in rule.body if isinstance(part, Expression) and not isinstance(part, Unknown)
+            make(part, "") for part in rule.body if isinstance(part, Expression) and not isinstance(part, Unknown)
         )
         return CompiledRule(position, rule, rest, rule.target, (), words)
     limited = any(type(part) is Limit for part in rule.body)
@@ -168,7 +173,7 @@ def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int]) -> C
             stages.append((tuple(conditions), part))
             conditions = []
         else:
-            conditions.append(condition(part, bucket if type(part) is Limit else key))
+            conditions.append(make(part, bucket if type(part) is Limit else key))
     if conditions or not stages:
         stages.append((tuple(conditions), None))
     (first, statement), *then = stages
