@@ -224,3 +224,19 @@ def within(field: Field, network: Network, *, negate: bool = False) -> Compare:
     """A comparison that is true if the address lies in the network."""
     mask = None if network.prefix == network.family.bits else network.mask
     return Compare(field, ((network.base, network.base),), negate, mask)
+
+
+def within_any(field: Field, networks: Iterable[Network], *, negate: bool = False) -> Compare:
+    """A comparison that is true if the address lies in one of the networks, of which there is at least one.
+
+    The value depends on the addresses alone: networks that touch or overlap are one.
+    """
+    several = tuple(networks)
+    family = several[0].family
+    ranges = among((network.base, network.last) for network in several)
+    if len(ranges) == 1:
+        low, high = ranges[0]
+        size = high - low + 1
+        if size & (size - 1) == 0 and low % size == 0:
+            return within(field, Network(family, low, family.bits - size.bit_length() + 1), negate=negate)
+    return Compare(field, ranges, negate)
