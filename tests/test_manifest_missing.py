@@ -214,8 +214,8 @@ ZONED = (node("n1", "a"), node("n2", "b"))
             "publishNotReadyAddresses makes every endpoint ready",
         ),
         ((service(ipFamilies=["IPv6"], clusterIP="fd00:10:96::5"), slice_of(endpoint("10.180.1.5", "n1"))), "none of IPv6"),
-        ((service(), slice_of(endpoint("10.180.1.5", "n1")), pod("p", "10.180.1.6", "n1")), "the Pods that were given make other"),
-        ((service(), slice_of(endpoint("10.180.1.5", "n1")), pod("p", "10.180.1.5", "n1", ready=False)), "the Pods that were given"),
+        ((service(), slice_of(endpoint("10.180.1.5", "n1")), pod("p", "10.180.1.6", "n1")), "the Pods make other endpoints"),
+        ((service(), slice_of(endpoint("10.180.1.5", "n1")), pod("p", "10.180.1.5", "n1", ready=False)), "the endpoints have other conditions"),
     ],
 )  # fmt: skip
 def test_slices_that_the_controller_would_write_otherwise(objects: tuple[Json, ...], reason: str) -> None:

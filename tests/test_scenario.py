@@ -9,7 +9,7 @@ import pytest
 from kpsim.config import Mode
 from kpsim.errors import InputError
 from kpsim.scenario import Scenario, load_scenario, parse_scenario, scenario_json_schema
-from kpsim.scenario.document import override, parse_path, read_document
+from kpsim.scenario.document import override, read_document
 from kpsim.scenario.nodes import cluster_nodes
 from kpsim.scenario.schema import ActionKind, Arrivals, Origin, Via
 from kpsim.scenarios import scenario_names, scenario_path
@@ -295,12 +295,6 @@ def test_of_several_settings_the_one_that_is_wrong_is_blamed() -> None:
     assert problem.startswith("--set proxy.iptables.syncPeriod=soon: .proxy.iptables.syncPeriod: ")
     replaced = ["delays.sync.base=5", "delays.sync={}"]
     assert load(settings=replaced).spec.delays.sync.base.constant_ns == 50 * MILLISECOND_NS
-
-
-def test_paths_are_read_in_both_spellings() -> None:
-    assert parse_path("traffic[0].perSecond") == ("traffic", 0, "perSecond")
-    assert parse_path(".traffic.0.perSecond") == ("traffic", "0", "perSecond")
-    assert parse_path("workloads[0].labels['a.b/c']") == ("workloads", 0, "labels", "a.b/c")  # as errors write it
 
 
 def test_seed_and_mode_can_be_given() -> None:

@@ -81,6 +81,21 @@ NodePortRangeOption = Annotated[
         show_default=False,
     ),
 ]
+EditOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="OBJECT.PATH=VALUE",
+        help="Edit an object: service/shop/web.spec.externalTrafficPolicy=Local; null removes. May be repeated.",
+        show_default=False,
+    ),
+]
+DeriveSlicesOption = Annotated[
+    bool,
+    typer.Option(
+        "--derive-slices", help="Write EndpointSlices again, where Services, Pods or Nodes were edited in the files."
+    ),
+]
 LongOption = Annotated[bool, typer.Option("--long", help="Begin also what will take hours, by the estimate.")]
 ClusterArgument = Annotated[
     list[Path],

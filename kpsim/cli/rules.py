@@ -11,6 +11,8 @@ from kpsim.cli.options import (
     BesideOption,
     ClusterArgument,
     ClusterCommand,
+    DeriveSlicesOption,
+    EditOption,
     FamilyName,
     ModeOption,
     NodePortRangeOption,
@@ -40,6 +42,8 @@ def rules(
     allow_unknown: AllowUnknownOption = False,
     assume_node: AssumeNodeOption = None,
     service_node_port_range: NodePortRangeOption = "",
+    set_: EditOption = None,
+    derive_slices: DeriveSlicesOption = False,
     family: Annotated[FamilyName | None, typer.Option("--family", help="One IP family only; otherwise both.")] = None,
 ) -> None:
     """Print a node's whole ruleset as the mode's own tool would save it."""
@@ -53,6 +57,8 @@ def rules(
             assume_node=assume_node,
             service_node_port_range=service_node_port_range,
             unknown="keep" if allow_unknown else "refuse",
+            derive_slices=derive_slices,
+            edits=set_ or (),
         )
     loaded.print_notes(note)
     typer.echo(

@@ -13,6 +13,8 @@ from kpsim.cli.options import (
     AssumeNodeOption,
     BesideOption,
     ClusterCommand,
+    DeriveSlicesOption,
+    EditOption,
     FamilyName,
     Format,
     FormatOption,
@@ -49,11 +51,13 @@ class _SavedMachine:
 
 @dataclass(frozen=True, slots=True)
 class _Assumptions:
-    """The options that say something about a cluster beside its manifests."""
+    """The options that say something about a cluster beside its manifests, or change it."""
 
     node: str | None
     port_range: str
     allow_unknown: bool
+    edits: list[str]
+    derive_slices: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +229,8 @@ def trace(
     sysctl: SysctlOption = None,
     assume_node: AssumeNodeOption = None,
     service_node_port_range: NodePortRangeOption = "",
+    set_: EditOption = None,
+    derive_slices: DeriveSlicesOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
@@ -233,14 +239,14 @@ def trace(
     asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
-        assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown)
+        assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown, set_ or [], derive_slices)
         site, families, now_ns, own = _cluster(cluster or [], mode, beside or [], sysctl or [], assumed)
         node = node or own
     else:
         if beside:
             raise InputError("--rules are all rules of the machine: --beside goes with a cluster")
-        if assume_node is not None or service_node_port_range:
-            raise InputError("--assume-node and --service-node-port-range go with a cluster")
+        if assume_node is not None or service_node_port_range or set_ or derive_slices:
+            raise InputError("--assume-node, --service-node-port-range, --set and --derive-slices go with a cluster")
         if cluster:
             raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")
         machine = _SavedMachine(
@@ -330,6 +336,8 @@ def _cluster(
             assume_node=assumed.node,
             service_node_port_range=assumed.port_range,
             unknown="keep" if assumed.allow_unknown else "refuse",
+            derive_slices=assumed.derive_slices,
+            edits=assumed.edits,
         )
     loaded.print_notes(note)
     own = loaded.config.hostname_override if assumed.node is None else loaded.default_node(assumed.node)

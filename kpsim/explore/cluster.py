@@ -152,6 +152,20 @@ class Cluster:
             raise InputError(problems)
         return changed
 
+    def with_edits(self, *edits: str) -> "Cluster":
+        """The cluster as it would be after edits of its objects, such as ``service/shop/web.spec.trafficDistribution=PreferSameZone``.
+
+        An edit is ``KIND/NAMESPACE/NAME.path=value`` (``node/NAME.path=value``) with a value in YAML; null removes the field, or without
+        a path the object. EndpointSlices that the slice controller would then write otherwise are written again (CP-3), and ``notes``
+        tell which. InputError names every edit that is wrong. A recording holds what happened, and is not edited.
+        """
+        from kpsim.manifests.edits import edited
+
+        if self.replay is not None:
+            raise InputError("a recording holds what happened in its cluster: edits go with manifests")
+        state, notes = edited(self.state, edits)
+        return replace(self, state=state, notes=(*self.notes, *notes))
+
     def proxier(self, node: str, family: Family) -> Proxier:
         """A node's kube-proxy of one family, after its first sync of this state or a recording's last sync."""
         self.check_node(node)

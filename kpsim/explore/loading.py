@@ -33,6 +33,8 @@ def load(
     unknown: OnUnknown = "refuse",
     assume_node: str | None = None,
     service_node_port_range: str = "",
+    derive_slices: bool = False,
+    edits: Sequence[str] = (),
 ) -> Cluster:
     """Loads manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
 
@@ -42,10 +44,14 @@ def load(
     modelled in them. ``sysctls`` are kernel settings, see
     :meth:`Cluster.with_sysctls`. ``assume_node`` makes a Node of this name; if there is no Node, also those that Pods
     and EndpointSlices name, and the empty text stands for the first of them. ``service_node_port_range`` is the API
-    server's option, such as ``30000-32767``: without it any node port is taken. InputError names file, line and field of
+    server's option, such as ``30000-32767``: without it any node port is taken. ``derive_slices`` writes EndpointSlices again as the slice
+    controller would, where Services, Pods or Nodes were edited in the files; otherwise notes name them. ``edits`` are made when all is
+    loaded, see :meth:`Cluster.with_edits`. InputError names file, line and field of
     everything that is wrong.
     """
-    loaded = _load(paths, text, mode, _Assumptions(assume_node, _port_range(service_node_port_range)))
+    loaded = _load(paths, text, mode, _Assumptions(assume_node, _port_range(service_node_port_range), derive_slices))
+    if edits:
+        loaded = loaded.with_edits(*edits)
     for each in beside:
         loaded = _with_beside(loaded, each, unknown)
     return loaded.with_sysctls(sysctls) if sysctls else loaded
@@ -56,6 +62,7 @@ class _Assumptions(NamedTuple):
 
     node: str | None
     port_range: range | None
+    derive_slices: bool
 
 
 def _port_range(text: str) -> range | None:
@@ -109,7 +116,14 @@ def _load(
             raise InputError(f"{recorded[0]} is a recording: give it alone")
         _refuse_assumptions(assumed)
         return from_recording(load_recording(recorded[0], mode=wanted))
-    loaded = load_manifests(paths, stdin=text, mode=wanted, assume_node=assumed.node, port_range=assumed.port_range)
+    loaded = load_manifests(
+        paths,
+        stdin=text,
+        mode=wanted,
+        assume_node=assumed.node,
+        port_range=assumed.port_range,
+        derive_slices=assumed.derive_slices,
+    )
     if loaded.config is not None:
         notes = (*loaded.notes, *_identity_notes(loaded.cluster, loaded.config.hostname_override))
         return Cluster(loaded.cluster, loaded.config, notes=notes)
@@ -119,6 +133,8 @@ def _load(
 def _refuse_assumptions(assumed: _Assumptions) -> None:
     if assumed.node is not None or assumed.port_range is not None:
         raise InputError("a recording holds the Nodes and node ports of its cluster: nothing is assumed beside it")
+    if assumed.derive_slices:
+        raise InputError("a recording holds the EndpointSlices of its cluster: none are derived")
 
 
 def _identity_notes(state: ClusterState, name: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from kpsim.manifests.places import problems_of
 from kpsim.manifests.proxy_sources import find_proxy_settings
 from kpsim.manifests.reading import read_paths
 from kpsim.manifests.remarks import remarks
-from kpsim.manifests.staleness import staleness_notes
+from kpsim.manifests.staleness import derived_again, staleness_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +45,28 @@ def load_manifests(
     mode: Mode | None = None,
     assume_node: str | None = None,
     port_range: range | None = None,
+    derive_slices: bool = False,
 ) -> Loaded:
     """Load YAML and JSON manifests: files, directories (recursively) and ``-`` for ``stdin``.
 
-    ``mode`` overrides the mode of the configuration among them. ``assume_node`` makes a Node of this name, see
+    ``mode`` overrides the mode of the configuration among them. ``derive_slices`` writes slices again as the slice controller would (CP-3),
+    where Services, Pods or Nodes were edited; otherwise notes name them. ``assume_node`` makes a Node of this name, see
     :func:`kpsim.manifests.assumed.assume_nodes`. ``port_range`` is the API server's --service-node-port-range.
 
     Objects are defaulted and completed as an API server would (O-3); Services without EndpointSlices get them from Pods
     (O-10) or Endpoints (CP-4.3). InputError with every problem of all files.
     """
     with without_collector():
-        return _load(paths, stdin, mode, assume_node, port_range)
+        return _load(paths, stdin, mode, assume_node, port_range, derive_slices)
 
 
 def _load(
-    paths: Sequence[Path | str], stdin: Stdin, mode: Mode | None, assume_node: str | None, port_range: range | None
+    paths: Sequence[Path | str],
+    stdin: Stdin,
+    mode: Mode | None,
+    assume_node: str | None,
+    port_range: range | None,
+    derive_slices: bool,
 ) -> Loaded:
     reading = read_paths(paths, stdin=stdin)
     found = sort_documents(reading.documents)
@@ -75,7 +82,11 @@ def _load(
     endpoints = [item.json for item in admission.items if item.kind == "Endpoints"]
     mirrored, mirror_notes = mirror_endpoints(endpoints, objects)
     objects += mirrored
-    stale_notes = staleness_notes(objects)
+    if derive_slices:
+        state, stale_notes = derived_again(ClusterState.of(objects))
+        objects = list(state.in_order())
+    else:
+        stale_notes = staleness_notes(objects)
     derived, pod_notes = derive_from_pods(objects)
     objects += derived
     notes += [

@@ -4,14 +4,14 @@ Counterpart: Helm's ``--set``. The module handles values and paths; ``schema`` s
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kpsim.errors import InputError, Problem
+from kpsim.manifests.assignments import parse_assignment, put
 from kpsim.manifests.places import Finding, Path, Place, Source, format_path, problems_of
 from kpsim.manifests.reading import Reading, read_content
-from kpsim.manifests.yaml_reader import YamlRefused, read_yaml
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,6 @@ def read_document(text: str, file: str) -> Document:
     return Document(read.value, read.place)
 
 
-_STEP = re.compile(r"\[(\d+)\]|(?:^|\.)([^.\[\]]+)|\[(['\"])(.+?)\3\]", re.ASCII)
-
-
-def parse_path(text: str) -> Path:
-    """Parse ``traffic[0].perSecond``, ``traffic.0.perSecond``, ``labels['a.b/c']`` (leading dot allowed).
-
-    ValueError otherwise.
-    """
-    body = text.removeprefix(".")
-    steps: list[str | int] = []
-    position = 0
-    while found := _STEP.match(body, position):
-        steps.append(int(found[1]) if found[1] is not None else found[2] or found[4])
-        position = found.end()
-    if not steps or position != len(body):
-        raise ValueError(f"not a path (like traffic[0].perSecond): {text!r}")
-    return tuple(steps)
-
-
 def override(document: Document, settings: Sequence[str]) -> Document:
     """Return the document with the value of each ``path=value`` put in. Values are YAML.
 
@@ -87,11 +68,9 @@ def override(document: Document, settings: Sequence[str]) -> Document:
     problems = []
     for setting in settings:
         source = Source(f"--set {setting}")
-        path_text, equals, value_text = setting.partition("=")
         try:
-            if not equals:
-                raise ValueError("expected path=value")
-            content, path, made = _put(content, parse_path(path_text), _value(value_text), ())
+            steps, value = parse_assignment(setting)
+            content, path, made = put(content, steps, value)
             set_by = {other: by for other, by in set_by.items() if other[: len(path)] != path}
             set_by |= {made: source, path: source}
         except ValueError as error:
@@ -99,44 +78,3 @@ def override(document: Document, settings: Sequence[str]) -> Document:
     if problems:
         raise InputError(problems)
     return Document(content, document.place, set_by)
-
-
-def _value(text: str) -> Any:
-    try:
-        documents: Iterable[Any] = list(read_yaml(text))
-    except YamlRefused as refusal:
-        raise ValueError(refusal.message) from None
-    values = []
-    for document in documents:
-        if document.faults:
-            raise ValueError(document.faults[0].message)
-        values.append(document.value)
-    if len(values) > 1:
-        raise ValueError("expected one value")
-    return values[0] if values else None
-
-
-def _put(content: Any, path: Path, value: Any, above: Path) -> tuple[Any, Path, Path]:
-    """Return a copy of ``content`` with the value at ``path``, and two paths.
-
-    The first is ``path`` with list positions as integers. The second is the part of it that leads to the first field
-    which was not there before.
-    """
-    if not path:
-        return value, above, above
-    here, step, rest = format_path(above) or "the document", path[0], path[1:]
-    if isinstance(content, list):
-        if isinstance(step, str) and not (step.isascii() and step.isdigit()):
-            raise ValueError(f"{here} is a list: expected a position from 0, got {step!r}")
-        number = int(step)
-        if number >= len(content):
-            raise ValueError(f"{here} has {len(content)} items: there is no [{number}]")
-        changed, full, made = _put(content[number], rest, value, (*above, number))
-        return [*content[:number], changed, *content[number + 1 :]], full, made
-    if content is not None and not isinstance(content, dict):
-        raise ValueError(f"{here} is a single value: it has no {step!r}")
-    if isinstance(step, int):
-        raise ValueError(f"{here} is not a list: it has no [{step}]")
-    fields = content or {}
-    changed, full, made = _put(fields.get(step), rest, value, (*above, step))
-    return {**fields, step: changed}, full, made if step in fields else (*above, step)
