@@ -117,6 +117,10 @@ CLUSTER: tuple[Json, ...] = (
         ),
         labels={"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"},
     ),
+    *(
+        pod(f"z{n}", f"10.180.{n}.6", f"n{n}") | {"metadata": {"name": f"z{n}", "namespace": "shop", "labels": {"app": "zoned"}}}
+        for n in (1, 2, 3)
+    ),
     service("draining", 14),
     slice_of("draining", endpoint("10.180.1.9", "n1", ready=False, terminating=True)),
     service(
