@@ -13,6 +13,7 @@ from kpsim.addresses import Family
 from kpsim.maps import Map
 from kpsim.ruleset.fields import slot_setters
 from kpsim.ruleset.origin import FOREIGN, Origin
+from kpsim.ruleset.references import names_in, names_in_set
 from kpsim.ruleset.sets import Set
 from kpsim.ruleset.statements import Body, Statement, target_of
 from kpsim.ruleset.verdicts import Verdict
@@ -174,6 +175,25 @@ class Table:
     sets: Map[str, Set] = Map()  # noqa: RUF009 - immutable
     comment: str = ""
     dormant: bool = False
+    counted: Map[str, int] | None = field(default=None, compare=False, repr=False)  #: ``uses``, once they are known
+
+    @property
+    def uses(self) -> Map[str, int]:
+        """How often rules and elements name each chain and set, as :mod:`~kpsim.ruleset.references` names them."""
+        if self.counted is None:
+            counts: dict[str, int] = {}
+            for name in self._named():
+                counts[name] = counts.get(name, 0) + 1
+            object.__setattr__(self, "counted", Map(counts))
+        assert self.counted is not None
+        return self.counted
+
+    def _named(self) -> Iterator[str]:
+        for chain in self.chains.values():
+            for rule in chain.rules:
+                yield from names_in(rule.body)
+        for of in self.sets.values():
+            yield from names_in_set(of)
 
     @property
     def name(self) -> str:
