@@ -220,6 +220,7 @@ class ProxierSettings:
     detector: LocalDetector | None
     node_ports: NodePortAddresses
     interface_addresses: tuple[int, ...]  #: of the family; re-read at every sync
+    service_cidrs: tuple[str, ...]  #: of the family; known before the first sync
     nfacct: bool
     random_fully: bool
     liberal: bool
@@ -269,9 +270,12 @@ def _detector(config: ProxyConfig, host: Host, node: Node | None, family: Family
             return LocalDetector(interface=config.interface_name_prefix + "+")
 
 
-def _node_port_addresses(
-    addresses: tuple[str, ...], node_ips: Mapping[Family, str], family: Family
-) -> NodePortAddresses:
+#: what an absent nodePortAddresses stands for, where that is not all addresses (NFT-1.8)
+_DEFAULT_NODE_PORT_ADDRESSES = {Mode.NFTABLES: ("primary",)}
+
+
+def _node_port_addresses(config: ProxyConfig, node_ips: Mapping[Family, str], family: Family) -> NodePortAddresses:
+    addresses = config.node_port_addresses or _DEFAULT_NODE_PORT_ADDRESSES.get(config.mode, ())
     if addresses == ("primary",):
         node_ip = node_ips[family]
         networks = [] if node_ip == _LOOPBACK[family] or node_ip.startswith("127.") else [host_network(node_ip)]
@@ -291,6 +295,12 @@ def interface_addresses(interfaces: Iterable[HostInterface], family: Family) -> 
             if parsed is not None and parsed[0] is family:
                 found.append(parsed[1])
     return tuple(found)
+
+
+def cidrs_of_family(cidrs: Iterable[str], family: Family) -> tuple[str, ...]:
+    """The CIDRs of one family, sorted, each once. Texts that are no CIDRs are left out."""
+    networks = {text: parse_network(text) for text in cidrs}
+    return tuple(sorted(text for text, network in networks.items() if network and network.family is family))
 
 
 def loopback_and_uplink(node_ips: Iterable[str]) -> tuple[HostInterface, HostInterface]:
@@ -316,8 +326,9 @@ def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) 
         node_ip=node_ip[1],
         config=config,
         detector=_detector(config, host, node, family),
-        node_ports=_node_port_addresses(config.node_port_addresses, node_ips, family),
+        node_ports=_node_port_addresses(config, node_ips, family),
         interface_addresses=interface_addresses(interfaces, family),
+        service_cidrs=cidrs_of_family(host.service_cidrs, family),
         nfacct=host.nfacct,
         random_fully=host.random_fully,
         liberal=host.tcp_be_liberal or config.conntrack_tcp_be_liberal,

@@ -12,7 +12,7 @@ from kpsim.addresses import Family
 from kpsim.backends import Backend, MachineView, Plans, SyncRequest, Transaction
 from kpsim.bulk import without_collector
 from kpsim.cluster import Event
-from kpsim.config import HostInterface, ProxierSettings, interface_addresses
+from kpsim.config import HostInterface, ProxierSettings, cidrs_of_family, interface_addresses
 from kpsim.kubeproxy.healthcheck import ProxyHealth, ServiceHealth, listen_addresses
 from kpsim.kubeproxy.metrics import Metrics
 from kpsim.kubeproxy.plan import ServicePlan, make_plan
@@ -86,7 +86,8 @@ class Proxier:
         self._services = ServiceChangeTracker(settings.family)
         self._slices = EndpointsChangeTracker(settings.family, created_ns)
         self._udp_frontends = UdpFrontends(settings.family)
-        self._machine = MachineView(settings.interface_addresses)
+        self._service_cidrs: set[str] = set(settings.service_cidrs)
+        self._machine = MachineView(settings.interface_addresses, settings.service_cidrs)
         self._topology: dict[str, str] = {}
         self._services_synced = False
         self._slices_synced = False
@@ -149,8 +150,11 @@ class Proxier:
                 return changed and self.initialised
             case Node() as node:
                 return event.new is not None and self._on_node(node)
-            case ServiceCIDR() | Pod():
-                return False  # the former is for nftables only (O-1.4), the latter is never read (O-1.5)
+            case ServiceCIDR():
+                self._on_service_cidr(event)
+                return False  # the next full sync will see the change (NFT-1.10)
+            case Pod():
+                return False  # never read (O-1.5)
 
     def _on_node(self, node: Node) -> bool:
         """Takes a Node event; returns True if it requests a sync. Only the zone label counts (T-5).
@@ -164,6 +168,13 @@ class Proxier:
         self._topology = topology
         self._need_full = True
         return True
+
+    def _on_service_cidr(self, event: Event) -> None:
+        for known, keep in ((event.old, False), (event.new, True)):
+            if isinstance(known, ServiceCIDR):
+                update = self._service_cidrs.update if keep else self._service_cidrs.difference_update
+                update(known.cidrs)
+        self._machine = replace(self._machine, service_cidrs=cidrs_of_family(self._service_cidrs, self.family))
 
     def force_full_sync(self) -> None:
         """Makes the next sync full, as the canary does when it finds its chain gone (I-14)."""
@@ -224,6 +235,7 @@ class Proxier:
         request = SyncRequest(full, now_ns, self.maps.endpoint_total, plans, self._machine, refused=refuse)
         transaction = self.backend.sync(request, self.held)
         self.held = transaction.held
+        full = full or transaction.became_full
         self._count(transaction, full)
         samples: tuple[tuple[ServiceKey, int], ...] = ()
         if transaction.success:

@@ -180,7 +180,7 @@ class Replay:
             self.proxier.use_interfaces(step.interfaces)
         if step.force_full:
             self.proxier.force_full_sync()
-        if step.flushed:
+        if step.flushed and "iptablesFlushed" not in self.proxier.backend.traits.unused_host_fields:
             self.proxier.held = self.proxier.backend.flush(self.proxier.held)
         if step.ipvs_connections is not None:
             self.proxier.use_ipvs_connections(step.ipvs_connections)

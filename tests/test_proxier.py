@@ -99,7 +99,7 @@ def test_a_label_that_removes_a_service_from_the_selection_deletes_it() -> None:
 
 
 def test_modes_that_are_not_modelled_are_refused_by_name() -> None:
-    with pytest.raises(InputError, match="mode ipvs: not modelled yet, only iptables is"):
+    with pytest.raises(InputError, match="mode ipvs: not modelled yet, only iptables and nftables are"):
         make_backend(make_settings(mode=Mode.IPVS))
 
 

@@ -308,7 +308,7 @@ def test_a_seed_that_a_file_could_not_have_is_refused(seed: int) -> None:
         load_scenario("sync-lag-burst", seed=seed)
 
 
-@pytest.mark.parametrize("mode", ["nftables", "ipvs"])
+@pytest.mark.parametrize("mode", ["ipvs"])
 def test_other_modes_are_refused_by_name(mode: str) -> None:
     with pytest.raises(InputError, match=f"mode {mode}: not modelled yet"):
         load_scenario("sync-lag-burst", mode=mode)

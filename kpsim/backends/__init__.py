@@ -45,6 +45,8 @@ class MachineView:
     """What a mode reads from its machine at each sync, besides what it wrote itself."""
 
     interface_addresses: tuple[int, ...] = ()  #: of the family; node port dispatch depends on them (I-9.3)
+    #: of the family, sorted: what ServiceCIDR objects say, which only nftables mode reads (O-1.4, NFT-1.10)
+    service_cidrs: tuple[str, ...] = ()
     #: active connections of ip_vs by ``VIP:port/PROTO/RSIP:port`` (IPVS-6.1), as far as they are known
     ipvs_connections: Mapping[str, int] = field(default_factory=dict)
 
@@ -88,6 +90,7 @@ class Transaction:
     #: what was refused because of the internal and the external Local policy, in the mode's unit: ports (I-6, NFT-8.12)
     #: or Services (IPVS-9.2)
     no_local_endpoints: tuple[int, int] = (0, 0)
+    became_full: bool = False  #: the sync was to be partial, and the backend made it full (NFT-8.4)
 
     @property
     def rules_written(self) -> int:

@@ -16,7 +16,13 @@ def _iptables(settings: ProxierSettings) -> Backend:
     return IptablesBackend(settings)
 
 
-_FACTORIES: Mapping[Mode, Callable[[ProxierSettings], Backend]] = {Mode.IPTABLES: _iptables}
+def _nftables(settings: ProxierSettings) -> Backend:
+    from kpsim.backends.nftables import NftablesBackend
+
+    return NftablesBackend(settings)
+
+
+_FACTORIES: Mapping[Mode, Callable[[ProxierSettings], Backend]] = {Mode.IPTABLES: _iptables, Mode.NFTABLES: _nftables}
 
 
 def check_modelled(mode: Mode) -> None:

@@ -1,7 +1,8 @@
 """Says in words how two accounts of the same syncs differ: by sync, table, chain and Service.
 
-Two documents count as equal if their canonical forms are equal (I-19.4). The order of the service ports is arbitrary;
-the rules of one service port are in a fixed order. Neither of the two accounts counts as the right one.
+Two iptables documents count as equal if their canonical forms are equal (I-19.4). The order of the service ports is
+arbitrary; the rules of one service port are in a fixed order. A transaction of nft is equal to another if its lines
+are. Neither of the two accounts counts as the right one.
 """
 
 import json
@@ -143,6 +144,9 @@ def _differences(path: tuple[str, ...], wanted: Any, found: Any) -> Iterator[str
         case (*mode, "save") | (*mode, "restore", _) if _are_documents(mode, wanted, found):
             for statement in document_differences(wanted, found):
                 yield f"{' '.join(path[len(mode) :])}: {statement}"
+        case (*mode, "transactions", _) | (*mode, "ruleset") if _are_documents(mode, wanted, found):
+            for statement in _line_differences(wanted, found):
+                yield f"{' '.join(path[len(mode) :])}: {statement}"
         case ("healthChecks",) if _are_objects(wanted) and _are_objects(found):
             yield from _differences((*path, ""), _by_service(wanted), _by_service(found))
         case ("conntrackDeleted",) if isinstance(wanted, list) and isinstance(found, list):
@@ -157,8 +161,21 @@ def _differences(path: tuple[str, ...], wanted: Any, found: Any) -> Iterator[str
             yield f"{' '.join(filter(None, path))}: expected {_shown(wanted)}, got {_shown(found)}"
 
 
+def _line_differences(wanted: str, found: str) -> Iterator[str]:
+    """Yields the differences between two transactions of nft, or two tables in its words. Every line's place matters."""
+    before, after = ([line for line in text.split("\n") if line.strip()] for text in (wanted, found))
+    missing, surplus = Counter(before) - Counter(after), Counter(after) - Counter(before)
+    yield from (f"missing: {_shown(line)}" for line in missing.elements())
+    yield from (f"not expected: {_shown(line)}" for line in surplus.elements())
+    if before != after and not missing and not surplus:
+        at, (first, second) = next(
+            (n, pair) for n, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1
+        )
+        yield f"the same lines in another order: expected as line {at + 1} {_shown(first)}, got {_shown(second)}"
+
+
 def _are_documents(mode: list[str], wanted: Any, found: Any) -> bool:
-    """Whether two values are iptables documents: texts in the part that a proxy mode describes."""
+    """Whether two values are documents: texts in the part that a proxy mode describes."""
     return len(mode) == 1 and mode[0] in _MODES and isinstance(wanted, str) and isinstance(found, str)
 
 

@@ -21,6 +21,7 @@ from kpsim.backends.iptables.tables import (
     service_chains,
     without_kube_proxy,
 )
+from kpsim.backends.leftovers import without_nftables
 from kpsim.config import ProxierSettings, ProxyConfig
 from kpsim.dialects.iptables import Style, empty_table, render_rule, render_ruleset, table_key
 from kpsim.inputs import Json
@@ -83,8 +84,8 @@ class IptablesBackend:
         self._static: tuple[tuple[int, ...], StaticRules] | None = None  #: for the addresses of the last sync
 
     def start(self, held: Programmed) -> Programmed:
-        """Creates the canary chains (I-14)."""
-        tables = Tables(held.ruleset)
+        """Removes what nftables mode left behind (I-18), and creates the canary chains (I-14)."""
+        tables = Tables(without_nftables(held).ruleset)
         for table in ("mangle", "nat", "filter"):
             tables.ensure_chain(table, names.CANARY)
         return Programmed(held.family, tables.ruleset)
