@@ -7,6 +7,7 @@ from exchange_cluster import EGRESS, NAT, SERVICES, beside, cluster_of, last_lin
 
 from kpsim.addresses import Family
 from kpsim.dialects import dialect_reading
+from kpsim.exchange import Verdict
 from kpsim.explore import Cluster
 from kpsim.explore.site import rules_site
 from kpsim.packet import Packet
@@ -29,8 +30,11 @@ def test_what_egress_translates_is_passed_and_masqueraded(cluster: Cluster) -> N
     assert trace.text("minimal").splitlines() == [
         "passed masqueraded as 192.168.0.1",
         "by nat/POSTROUTING -s 10.180.0.0/16 ! -d 10.180.0.0/16 -m comment --comment egress -j MASQUERADE",
-        "exchange works",
+        "exchange works (assumed)",  # what listens outside is not known
     ]
+    probe = cloud.probe("n1", "203.0.113.50:443", sender="pod")
+    assert (probe.exchange, probe.to_json()["assumed"]) == ({Verdict.WORKS: 1}, "1")
+    assert "assumed" not in cloud.probe("n1", "172.30.0.10:80", sender="pod").to_json()
     [outcome] = outcomes(trace)
     assert (outcome["verdict"], outcome["masquerade"], outcome["seen"]["src"]) == ("works", True, "192.168.0.1")
     answer = cloud.probe("n1", "203.0.113.50:443", sender="pod", src="10.180.1.77:40000").to_json()

@@ -11,7 +11,6 @@ from kpsim.explore import Cluster
 from kpsim.inputs import Json
 from kpsim.replay import Replay
 from kpsim.ruleset import Compare, Field, Rule, Ruleset
-from kpsim.tracing.outcomes import sums_text
 from kpsim.tracing.probes import Answer, Probe, Prober, ProbeResult, make_packet
 from kpsim.tracing.site import Sender
 
@@ -103,7 +102,7 @@ def _told(answer: Answer) -> tuple[object, ...]:
 
 
 def _words(answer: Answer) -> str:
-    exchange = f" [exchange {sums_text(answer.exchange)}]"
+    exchange = f" [exchange {answer.exchange}]"
     if answer.result is not ProbeResult.DELIVERED:
         return f"{answer.result}{f' as {answer.source.seen.src}' if answer.source else ''}{exchange}"
     ends = (f"{o.endpoint} ({o.weight}{', masqueraded' if o.masquerade else ''})" for o in answer.outcomes)

@@ -3,7 +3,7 @@
 An exchange is explored draw by draw: the request, its end and the answer. ``kpsim.exchange`` judges each of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -155,18 +155,26 @@ def merged(outcomes: Iterable[Weighted]) -> list[tuple[Fraction, ExchangeOutcome
     return [(weight, outcome) for outcome, weight in found.items()]
 
 
-def sums(outcomes: Iterable[Weighted]) -> dict[Verdict, Fraction]:
-    """The probability of each verdict that may be, in the order of :class:`Verdict`."""
-    found: dict[Verdict, Fraction] = {}
-    for weight, judged in outcomes:
-        found[judged.verdict] = found.get(judged.verdict, Fraction(0)) + weight
-    return {verdict: found[verdict] for verdict in Verdict if verdict in found}
+class Sums(dict[Verdict, Fraction]):
+    """The probability of each verdict that may be, in the order of :class:`Verdict`.
 
+    ``assumed`` is the part of it in which it is not known whether something listens where the request ended.
+    """
 
-def sums_json(found: Mapping[Verdict, Fraction]) -> JsonObject:
-    return {str(verdict): str(weight) for verdict, weight in found.items()}
+    def __init__(self, outcomes: Iterable[Weighted] = ()) -> None:
+        found: dict[Verdict, Fraction] = {}
+        self.assumed = Fraction(0)
+        for weight, judged in outcomes:
+            found[judged.verdict] = found.get(judged.verdict, Fraction(0)) + weight
+            self.assumed += weight if judged.assumed else 0
+        super().__init__((verdict, found[verdict]) for verdict in Verdict if verdict in found)
 
+    def to_json(self) -> JsonObject:
+        return {str(verdict): str(weight) for verdict, weight in self.items()}
 
-def sums_text(found: Mapping[Verdict, Fraction]) -> str:
-    """``works 2/3, answer-lost 1/3``; a verdict that is certain stands alone."""
-    return ", ".join(str(verdict) if weight == 1 else f"{verdict} {weight}" for verdict, weight in found.items())
+    def __str__(self) -> str:
+        """``works 2/3 (1/3 assumed), answer-lost 1/3``; a verdict that is certain stands alone."""
+        words = [str(verdict) if weight == 1 else f"{verdict} {weight}" for verdict, weight in self.items()]
+        if self.assumed:
+            words[0] += " (assumed)" if self.assumed == next(iter(self.values())) else f" ({self.assumed} assumed)"
+        return ", ".join(words)

@@ -18,14 +18,13 @@ from typing import Any
 
 from kpsim.addresses import Family, join_host_port, parse_ip
 from kpsim.errors import InputError, Problem
-from kpsim.exchange import Verdict
 from kpsim.inputs import json_object
 from kpsim.netfilter import Walk, walk
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.steps import Step
 from kpsim.tracing.deciding import ProbeResult, decided_by, result_of, rule_name
-from kpsim.tracing.outcomes import Seen, explored, seen_of, sums, sums_json, sums_text
+from kpsim.tracing.outcomes import Seen, Sums, explored, seen_of
 from kpsim.tracing.site import Sender, Site
 from kpsim.wire import DEFAULT_SPORT
 
@@ -99,7 +98,7 @@ class Answer:
     with_: str | None = None  #: of REJECTED: the answer's name, or the local error
     by: str | None = None
     source: Source | None = None  #: of PASSED: what became of its source, if a rule changed it
-    exchange: Mapping[Verdict, Fraction] = field(default_factory=dict, hash=False)
+    exchange: Sums = field(default_factory=Sums, hash=False)
 
     def __str__(self) -> str:
         """The disposition and every outcome with its odds, on one line."""
@@ -116,7 +115,7 @@ class Answer:
     def _repr_html_(self) -> str:
         by = f"<p>by <code>{escape(self.by)}</code></p>" if self.by else ""
         if self.exchange:
-            by += f"<p>exchange: {escape(sums_text(self.exchange))}</p>"
+            by += f"<p>exchange: {escape(str(self.exchange))}</p>"
         if not self.outcomes:
             return f"<p>{escape(str(self))}</p>{by}"
         heads = "".join(f"<th>{name}</th>" for name in ("odds", "endpoint", "masqueraded", "source that it sees"))
@@ -137,7 +136,8 @@ class Answer:
             line["with"] = self.with_
         if self.source is not None:
             line |= self.source.to_json()
-        return line | {"by": self.by, "exchange": sums_json(self.exchange)}
+        assumed = {"assumed": str(self.exchange.assumed)} if self.exchange.assumed else {}
+        return line | {"by": self.by, "exchange": self.exchange.to_json()} | assumed
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def answer(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, l
     if any(result_of(step) is ProbeResult.DELIVERED for _, step in outcomes):
         netns = site.netns(node, packet.family)
         steps = walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=local).trace
-    return replace(summarise(outcomes, steps), exchange=sums(exchanges))
+    return replace(summarise(outcomes, steps), exchange=Sums(exchanges))
 
 
 def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) -> Answer:

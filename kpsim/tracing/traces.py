@@ -3,7 +3,7 @@
 Counterpart: ovn-trace. ``explain`` writes the text of a trace, and ``kpsim.explore`` makes sites.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import Any
 
 from kpsim.addresses import join_host_port
 from kpsim.conntrack import tuple_of
-from kpsim.exchange import Exchange, Verdict, WhatIf, exchange, is_request
+from kpsim.exchange import Exchange, WhatIf, exchange, is_request
 from kpsim.fabric import Journey, send
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
@@ -20,7 +20,7 @@ from kpsim.replay import START_NS
 from kpsim.tracing.deciding import ProbeResult
 from kpsim.tracing.explain import Depth, minimal, render_trace, sentence, trace_record
 from kpsim.tracing.explain.verdict import Decision, changed_source
-from kpsim.tracing.outcomes import ExchangeOutcome, Weighted, exchange_outcome, explored, merged, seen_of, sums
+from kpsim.tracing.outcomes import ExchangeOutcome, Sums, Weighted, exchange_outcome, explored, merged, seen_of
 from kpsim.tracing.probes import Answer, Outcome, summarise
 from kpsim.tracing.site import Sender, Site
 from kpsim.units import MILLISECOND_NS
@@ -53,11 +53,11 @@ class Trace:
         return () if self.exchange is None else ((Fraction(1), exchange_outcome(self.exchange)),)
 
     @cached_property
-    def verdict(self) -> Mapping[Verdict, Fraction]:
+    def verdict(self) -> Sums:
         """The probability of each verdict; if not all outcomes were asked for, that of the drawn one is 1."""
         if self.every is not None:
-            return sums(self.every)
-        return {} if self.exchange is None else {self.exchange.verdict: Fraction(1)}
+            return Sums(self.every)
+        return Sums() if self.exchange is None else Sums([(Fraction(1), self.exchange)])
 
     def text(self, depth: Depth | str = Depth.SUMMARY) -> str:
         """The explanation at one of three depths (minimal, summary, detailed), without a newline at the end."""

@@ -3,14 +3,14 @@
 Steps and fields have the names that they have in ``packetpath.steps``. Packets and connections are written out in full.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from fractions import Fraction
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
 from kpsim.dialects import Form, dialect_of
-from kpsim.exchange import Exchange, Verdict
+from kpsim.exchange import Exchange
 from kpsim.fabric import Hop, Journey
 from kpsim.inputs import JsonObject
 from kpsim.packet import Packet
@@ -19,7 +19,7 @@ from kpsim.ruleset import RuleReference
 from kpsim.tracing.deciding import ProbeResult
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.verdict import Decision, changed_source, sentence
-from kpsim.tracing.outcomes import ExchangeOutcome, exchange_outcome, sums_json
+from kpsim.tracing.outcomes import ExchangeOutcome, Sums, exchange_outcome
 from kpsim.tracing.site import Sender
 
 
@@ -30,7 +30,7 @@ def trace_record(
     *,
     exchange: Exchange | None,
     outcomes: Sequence[tuple[Fraction, ExchangeOutcome]] | None,
-    verdict: Mapping[Verdict, Fraction],
+    verdict: Sums,
 ) -> JsonObject:
     """A whole trace.
 
@@ -56,7 +56,9 @@ def trace_record(
         "name": directory.name((journey.packet.family, journey.packet.daddr)) or None,
     }  # fmt: skip
     record["words"] = sentence(journey, directory)
-    record["verdict"] = sums_json(verdict)
+    record["verdict"] = verdict.to_json()
+    if verdict.assumed:
+        record["assumed"] = str(verdict.assumed)
     record["exchange"] = None if exchange is None else _exchange_record(exchange, directory)
     if outcomes is not None:
         record["outcomes"] = [{"weight": str(weight)} | outcome.to_json() for weight, outcome in outcomes]

@@ -5,9 +5,8 @@ the tool. Rules of other programs are printed as the tool lists them.
 """
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from types import MappingProxyType
 
 from kpsim.addresses import Family
 from kpsim.dialects import Form, dialect_of
@@ -33,7 +32,7 @@ from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.tree import ChainBlock, HookBlock, RuleBlock, build_tree
 from kpsim.tracing.explain.unmatched import Skipped, unmatched
 from kpsim.tracing.explain.verdict import ends, sentence, why
-from kpsim.tracing.outcomes import ExchangeOutcome, sums_text
+from kpsim.tracing.outcomes import ExchangeOutcome, Sums
 from kpsim.tracing.site import Sender, Site
 
 
@@ -59,7 +58,7 @@ def render_trace(
     depth: Depth = Depth.SUMMARY,
     exchange: Exchange | None = None,
     outcomes: Sequence[tuple[Fraction, ExchangeOutcome]] = (),
-    verdict: Mapping[Verdict, Fraction] = MappingProxyType({}),
+    verdict: Sums | None = None,
 ) -> str:
     """The trace as text: the packet, the hops, the outcomes, what became of the packet, and what its sender gets."""
     node = journey.hops[0].node
@@ -75,9 +74,7 @@ def render_trace(
     return "\n".join(lines)
 
 
-def outcome_lines(
-    outcomes: Sequence[tuple[Fraction, ExchangeOutcome]], verdict: Mapping[Verdict, Fraction]
-) -> Iterator[str]:
+def outcome_lines(outcomes: Sequence[tuple[Fraction, ExchangeOutcome]], verdict: Sums | None) -> Iterator[str]:
     """Every outcome of a first packet with its exact probability, and the sums of the verdicts."""
     yield "every outcome:"
     width = max(len(str(weight)) for weight, _ in outcomes)
@@ -88,7 +85,7 @@ def outcome_lines(
         if outcome.verdict is not Verdict.WORKS:
             parts.append(f"{outcome.verdict} at {outcome.node}" if outcome.node else str(outcome.verdict))
         yield f"  {weight!s:>{width}}  {'  '.join(parts)}"
-    yield f"  exchange: {sums_text(verdict)}"
+    yield f"  exchange: {verdict}"
 
 
 def _source_seen(outcome: ExchangeOutcome) -> str:

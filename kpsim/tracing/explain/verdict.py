@@ -3,14 +3,10 @@
 Counterpart: ovn-trace's last line and its ``--minimal``. ``text`` describes the way itself.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from types import MappingProxyType
 
 from kpsim.addresses import join_host_port
 from kpsim.dialects import Form, dialect_of
-from kpsim.exchange import Verdict
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
@@ -19,7 +15,7 @@ from kpsim.ruleset import FOREIGN, Role, Rule, RuleReference
 from kpsim.tracing.deciding import ProbeResult, decided_by, result_of
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.owners import program_of
-from kpsim.tracing.outcomes import seen_of, sums_text
+from kpsim.tracing.outcomes import Sums, seen_of
 from kpsim.tracing.probes import Answer, Source
 from kpsim.tracing.site import show
 
@@ -63,7 +59,7 @@ def changed_source(journey: Journey) -> Source | None:
     return replace(found, seen=seen_of(journey.packet, port_drawn=found.seen.sport is None))
 
 
-def minimal(journey: Journey, answer: Answer | None = None, verdicts: Mapping[Verdict, Fraction] = MappingProxyType({})) -> str:  # fmt: skip
+def minimal(journey: Journey, answer: Answer | None = None, verdicts: Sums | None = None) -> str:  # fmt: skip
     """One line with what became of the packet, one with the rule that decided, if any, and one with ``verdicts``.
 
     With ``answer`` the first line lists all outcomes with their odds.
@@ -85,7 +81,7 @@ def minimal(journey: Journey, answer: Answer | None = None, verdicts: Mapping[Ve
         case result:
             lines.append(str(result))
     lines += [f"by {decision.by}"] if decision.by else []
-    lines += [f"exchange {sums_text(verdicts)}"] if verdicts else []
+    lines += [f"exchange {verdicts}"] if verdicts else []
     return "\n".join(lines)
 
 
