@@ -5,6 +5,7 @@ SCENARIO    ?= local-rollout
 MINUTES     ?= 10
 SUBJECT     ?= packets
 SEED        ?=
+WORKERS     ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 PYTHONS     ?= 3.11 3.12 3.13 3.14 3.15
 PLATFORMS   ?= x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
 
@@ -68,10 +69,10 @@ types: setup ## mypy --strict
 imports: setup ## The layers of the design (import-linter)
 	$(BIN)/lint-imports --no-logo
 
-# pytest runs last, so its summary is the last line. Two workers save time even on two cores. Benchmarks are left out:
-# they need a quiet machine.
+# pytest runs last, so its summary is the last line. Kernel tests wait half of their time, so there are two workers for each
+# processor. Benchmarks are left out: they need a quiet machine.
 test: setup system-packages lint types imports ## Everything that must hold: lint, types, imports, tests, notebooks
-	$(BIN)/python -m pytest --numprocesses=logical --benchmark-disable tests --nbmake $(NOTEBOOKS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --benchmark-disable tests --nbmake $(NOTEBOOKS)
 
 golden: setup ## Only the comparison with the recordings of the real kube-proxy
 	$(BIN)/python -m pytest tests/golden

@@ -21,7 +21,7 @@ from kpsim.lab.namespace import Namespace
 from kpsim.lab.node import sysctl_values
 from kpsim.sysctls import Sysctls
 
-PATIENCE_S = 0.6
+PATIENCE_S = 0.4
 #: A refusal that comes back within the call of connect finds the socket busy. IPv6 then tells it at the second SYN.
 SECOND_SYN_S = 1.7
 PORT, CLOSED = 8080, 8081
@@ -34,6 +34,8 @@ _ROUTER = {
     "net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1, "net.ipv4.conf.all.send_redirects": 0,
     "net.ipv4.conf.default.send_redirects": 0,
 }  # fmt: skip
+#: A neighbour that does not answer is given up after three questions, so far apart.
+_NEIGHBOURS = {f"net.{ip}.neigh.{name}.retrans_time_ms": 100 for ip in ("ipv4", "ipv6") for name in ("cni0", "eth0")}
 _NET = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _KIND = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _ALL_PROTOCOLS = 0x0300  #: ETH_P_ALL in network order
@@ -84,6 +86,7 @@ class Cluster:
             f"route add {'0.0.0.0/0' if plan.family is Family.IPV4 else '::/0'} dev eth0",
             *(f"route add {plan.networks[other]} via {plan.nodes[other]} dev eth0 onlink" for other in range(3) if other != place),
         ])  # fmt: skip
+        node.set_sysctls(_NEIGHBOURS)
         self._switch.ip([f"link set port{place} up master sw"])
         self.places[plan.nodes[place]] = node
         return node
@@ -268,9 +271,9 @@ def cases(plan: Plan) -> list[Case]:
         Case("a chain of node ports", works, end="third", nat=(_to(plan, plan.nodes[1], target=30080), f"{port}\n{uplink}", "")),
         Case("egress", works, destination="client", port=PORT, end="client", nat=(f"-A POSTROUTING -s {plan.pods} ! -d {plan.pods} -j MASQUERADE", "", "")),
         Case("K-1.6 no neighbour", refused, end="nobody", absent=no_such,
-             nat=(_to(plan, no_such), "", ""), patience_s=5),
+             nat=(_to(plan, no_such), "", ""), patience_s=1.5),
         Case("K-1.6 no neighbour of a process", refused, source="node", end="nobody", absent=at_home,
-             nat=(_to(plan, at_home), "", ""), patience_s=5),
+             nat=(_to(plan, at_home), "", ""), patience_s=1.5),
         Case("PP-11.2 to another", works, end="third", nat=(third, "", "")),
     ]  # fmt: skip
 
