@@ -33,7 +33,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.conntrack import Clash, Destroyed, Entry
+from kpsim.conntrack import Clash, ConntrackTable, Destroyed, Entry
 from kpsim.packet import Packet
 from kpsim.packetpath import delivery, tracking
 from kpsim.packetpath.chains import run_base_chain
@@ -87,11 +87,15 @@ class Netns(NodeFacts):
         for family in Family:
             self._arrange(family)
 
-    def fork(self) -> "Netns":
-        """A namespace that is now the same. What is committed to one of the two does not change the other."""
+    def fork(self, *, connections: bool = True) -> "Netns":
+        """A namespace that is now the same. What is committed to one of the two does not change the other.
+
+        Without ``connections`` its connection table is empty.
+        """
         other = Netns.__new__(Netns)
         other.__dict__.update(self.__dict__)
-        other.conntrack, other.memory = self.conntrack.copy(), self.memory.copy()
+        other.conntrack = self.conntrack.copy() if connections else ConntrackTable()
+        other.memory = self.memory.copy()
         other.programmed, other._registered = dict(self.programmed), dict(self._registered)
         other._entries = dict(self._entries)
         return other

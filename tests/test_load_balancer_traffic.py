@@ -4,10 +4,11 @@ import pytest
 from simulations import MS, simulate
 
 from kpsim.errors import InputError
+from kpsim.pins import PinKind
 from kpsim.reports.pinned import pinned_flows
 from kpsim.reports.sentences import unsent_lines
 from kpsim.reports.summary import summary_json, summary_text
-from kpsim.simulation.runlog import Fate, PinKind, Reason
+from kpsim.simulation.runlog import Fate, Reason
 from kpsim.units import SECOND_NS
 
 LB = "198.51.100.20"

@@ -7,7 +7,7 @@ from proxiers import NODE, START_NS, endpoint, endpoint_slice, port, service, sl
 
 from kpsim.addresses import Family
 from kpsim.kubeproxy.service_maps import ServiceMaps
-from kpsim.kubeproxy.stale_flows import UdpFlow, UdpFrontends
+from kpsim.kubeproxy.stale_flows import CleanUp, UdpFlow, UdpFrontends
 from kpsim.kubeproxy.trackers import EndpointsChangeTracker, ServiceChangeTracker
 
 CLIENT = "10.240.9.9"
@@ -121,3 +121,23 @@ def test_ipv6_flows_are_compared_with_brackets() -> None:
         UdpFlow("udp", "fd00::9", 1, "fd00:172::1", 53, ip, 5353, "fd00::9", 1) for ip in ("fd00:180::3", "fd00:180::4")
     )
     assert frontends.stale([kept, gone], maps) == [gone]
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (flow(VIPS[0], 8000, SERVING, protocol="tcp"), CleanUp.NOT_ITS_PROTOCOL),  # CT-2.1
+        (flow(VIPS[0], 3000, GONE), CleanUp.NO_SERVICE),  # no frontend
+        (flow(VIPS[0], 8000, SERVING), CleanUp.STILL_SERVES),  # CT-2.3.4
+        (flow(VIPS[0], 8000, GONE), CleanUp.NOT_RUN),  # it would go
+        (flow("198.51.100.77", 32000, GONE), CleanUp.NOT_RUN),  # a node port counts whatever the address (CT-2.3.2)
+    ],
+)
+def test_why_a_flow_stays(found: UdpFlow, reason: CleanUp) -> None:
+    cluster = Cluster()
+    assert cluster.frontends.why_left(found, cluster.maps) is reason
+
+
+def test_a_service_without_serving_endpoint_is_passed_over() -> None:
+    cluster = Cluster(serving=False)
+    assert cluster.frontends.why_left(flow(VIPS[0], 8000, GONE), cluster.maps) is CleanUp.NOT_SERVING  # CT-2.2

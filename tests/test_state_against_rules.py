@@ -9,10 +9,12 @@ from collections.abc import Callable
 import pytest
 from simulations import MS, simulate
 
+from kpsim.kubeproxy.stale_flows import CleanUp
+from kpsim.pins import PinKind
 from kpsim.reports.figures import figures
 from kpsim.reports.pinned import pinned_flows
 from kpsim.reports.sentences import pinned_line
-from kpsim.simulation.runlog import CleanUp, Connection, Fate, PinKind, Reason, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 UDP = (

@@ -8,9 +8,9 @@ says who is where and what listens there.
 from kpsim.exchange.following import exchange, is_request
 from kpsim.exchange.verdicts import Exchange, Told, Verdict
 from kpsim.exchange.words import client_gets, why_lost
-from kpsim.exchange.worlds import Absent, Answers, Closed, Http, Reaction, Relay, Target, Unsure, WhatIf, World
+from kpsim.exchange.worlds import Absent, Answers, Closed, Http, NewFlow, Reaction, Relay, Target, Unsure, WhatIf, World
 
 __all__ = [
-    "Absent", "Answers", "Closed", "Exchange", "Http", "Reaction", "Relay", "Target", "Told", "Unsure", "Verdict", "WhatIf",
+    "Absent", "Answers", "Closed", "Exchange", "Http", "NewFlow", "Reaction", "Relay", "Target", "Told", "Unsure", "Verdict", "WhatIf",
     "World", "client_gets", "exchange", "is_request", "why_lost",
 ]  # fmt: skip

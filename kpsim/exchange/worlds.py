@@ -107,8 +107,11 @@ class WhatIf:
         real = self._world.netns(node, family)
         fork = self._forks.get(node)
         if fork is None or family not in fork.programmed:
-            fork = self._forks[node] = real.fork()
+            fork = self._forks[node] = self._forked(real)
         return fork
+
+    def _forked(self, real: Netns) -> Netns:
+        return real.fork()
 
     def origin(self, packet: Packet, node: str) -> Place:
         return self._world.origin(packet, node)
@@ -127,3 +130,10 @@ class WhatIf:
 
     def is_down(self, node: str) -> bool:
         return self._world.is_down(node)
+
+
+class NewFlow(WhatIf):
+    """The same world as a new flow finds it: its nodes know no connection, so their rules decide (CT-3.5)."""
+
+    def _forked(self, real: Netns) -> Netns:
+        return real.fork(connections=False)

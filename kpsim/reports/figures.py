@@ -14,12 +14,13 @@ from itertools import chain
 from typing import NamedTuple, assert_never
 
 from kpsim.errors import InputError, Problem
+from kpsim.pins import PinKind
 from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
 from kpsim.reports.shares import address_of, shares_of
 from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
-from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, PinKind, Reason, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 Figures = Mapping[str, int | float]

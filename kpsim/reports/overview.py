@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from kpsim.simulation.runlog import Fate, Frontend, PinKind, Reason, RunLog
+from kpsim.pins import PinKind
+from kpsim.simulation.runlog import Fate, Frontend, Reason, RunLog
 
 
 class Group(NamedTuple):

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kpsim.simulation.runlog import CleanUp, Connection, EndpointSpell, Fate, Pin, PinKind, RunLog
+from kpsim.kubeproxy.stale_flows import CleanUp
+from kpsim.pins import PinKind
+from kpsim.simulation.runlog import Connection, EndpointSpell, Fate, Pin, RunLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from kpsim.kubeproxy.stale_flows import CleanUp
+from kpsim.pins import PinKind
 from kpsim.reports.affinity import Affinity, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import HealthView, LocalDropWindow, local_drops
 from kpsim.reports.losses import Concentration
@@ -24,7 +26,7 @@ from kpsim.reports.sync_lag import (
     stage_quantiles,
     waiting_ns,
 )
-from kpsim.simulation.runlog import CleanUp, Fate, Frontend, HappeningKind, PinKind, Reason, RunLog
+from kpsim.simulation.runlog import Fate, Frontend, HappeningKind, Reason, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from kpsim.addresses import format_ip, join_host_port
-from kpsim.conntrack import Entry
 from kpsim.exchange import Exchange, Target, Verdict
-from kpsim.fabric import Hop, Journey, Place, Whose
+from kpsim.fabric import Journey, Place, Whose
 from kpsim.netfilter import Cause, Disposition
 from kpsim.packet import Packet
+from kpsim.pins import Followed, deciding_hop, followed_entry
 from kpsim.ruleset import Role
 from kpsim.simulation.answering import RunWorld
 from kpsim.simulation.runlog import Fate, Pin, Reason
@@ -29,14 +29,6 @@ class OpenFlow:
     server: Place
     application: Hashable  #: the pod and its life: the application's successor does not know the connection
     outer: "OpenFlow | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A connection entry that decided where a packet went, in place of the rules."""
-
-    node: str
-    entry: Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +109,6 @@ def lost_at(journey: Journey, world: RunWorld) -> str | None:
     return next((hop.node for hop in journey.hops if world.is_down(hop.node)), None)
 
 
-def followed_entry(journey: Journey) -> Followed | None:
-    """Return the connection entry that led a packet where it went, or None if the rules decided that."""
-    hop = deciding_hop(journey)
-    walk = hop.walk
-    if walk.effects.updated is None or walk.entry is None or walk.rule is not None:
-        return None
-    return Followed(hop.node, walk.entry)
-
-
-def deciding_hop(journey: Journey) -> Hop:
-    """Return the hop whose rules translated the destination or refused the packet, or the first hop if none did."""
-    for hop in journey.hops:
-        entry = hop.walk.entry
-        if hop.walk.rule is not None or hop.walk.dnat_rule is not None or (entry is not None and entry.dst_nat):
-            return hop
-    return journey.hops[0]
-
-
 def _outcome(request: Journey) -> Attempt:
     """Return the outcome as far as the request alone tells.
 
@@ -168,7 +142,7 @@ def _outcome(request: Journey) -> Attempt:
     )
 
 
-REFUSING = {
+_REFUSING = {
     Role.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
     Role.NO_LOCAL_ENDPOINTS: Reason.NO_LOCAL_ENDPOINTS,
     Role.SOURCE_RANGE_DROP: Reason.SOURCE_RANGES,
@@ -186,7 +160,7 @@ def refusal(journey: Journey) -> tuple[Fate, Reason]:
     walk = journey.hops[-1].walk
     cause = _KERNEL_REASONS.get(walk.cause, Reason.OTHER)
     if cause is Reason.OTHER and walk.rule is not None and walk.rule.rule is not None:
-        cause = REFUSING.get(walk.rule.rule.origin.role, Reason.OTHER)
+        cause = _REFUSING.get(walk.rule.rule.origin.role, Reason.OTHER)
     match journey.disposition:
         case Disposition.DELIVERED:
             return Fate.DELIVERED, Reason.NONE

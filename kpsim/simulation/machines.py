@@ -7,10 +7,10 @@ Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kpsim.addresses import Family, format_ip, parse_ip
+from kpsim.addresses import Family, parse_ip
 from kpsim.config import ProxyConfig
-from kpsim.conntrack import COLLECTOR_ROUND_NS, FlowTuple, tuple_of
-from kpsim.exchange import Exchange, Relay, Target, exchange
+from kpsim.conntrack import COLLECTOR_ROUND_NS, tuple_of
+from kpsim.exchange import Exchange, NewFlow, Relay, Target, exchange
 from kpsim.fabric import Journey, Whose, answer_to, fabric_of, send, send_from
 from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.stale_flows import UdpFlow
@@ -19,19 +19,19 @@ from kpsim.nodes import Machine, make_machines, pod_interface_of, without_hairpi
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.memory import IcmpLimiter
+from kpsim.pins import followed_entry, listed_flow
 from kpsim.programmed import Programmed
 from kpsim.proxier import SyncResult
 from kpsim.ruleset import Origin, Recent
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.answering import RunWorld, Serves, application_of
-from kpsim.simulation.attempts import Attempt, Broken, OpenFlow, followed_entry, lost_at, read_exchange, refusal
+from kpsim.simulation.attempts import Attempt, Broken, OpenFlow, lost_at, read_exchange, refusal
 from kpsim.simulation.pods import PodLife
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import Fate, Reason
 
 _ACK, _DATA = frozenset({"ACK"}), frozenset({"PSH", "ACK"})
-_TWINS = 16  #: ports tried for a socket that no connection entry knows
 _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
 
 
@@ -137,18 +137,12 @@ class Machines:
         return OpenFlow(sent, at_node, local, answer.sent, request.end, application_of(pod) if pod else None)
 
     def new_flow_way(self, packet: Packet, at_node: str, now_ns: int, *, local: bool) -> Journey:
-        """Return the way of a client's next new flow, like ``packet`` but of another socket. Nothing remembers it."""
-        for port in range(1, _TWINS):
-            twin = packet.copy()
-            twin.sport = port
-            chooser = SeededChooser(self._seed, ("what if", tuple_of(twin)))
-            way = send(
-                self._world, twin, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local, commit=False,
-                until_translated=True,
-            )  # fmt: skip
-            if followed_entry(way) is None:
-                break
-        return way
+        """Return the way of a new flow like ``packet``, whatever connections there are. Nothing remembers it."""
+        chooser = SeededChooser(self._seed, ("what if", tuple_of(packet)))
+        return send(
+            NewFlow(self._world), packet.copy(), at_node=at_node, now_ns=now_ns, chooser=chooser, local=local,
+            commit=False, until_translated=True,
+        )  # fmt: skip
 
     def _collect(self, now_ns: int) -> None:
         """Remove expired entries in the collectors' rounds (CT-3.9).
@@ -259,7 +253,6 @@ class NodeKernel:
         self._times.synced(self._node, family.label, result, maps, now_ns)
 
     def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]:
-        self._times.cleaned(self._node, family.label, now_ns)
         table = self._machines.netns(self._node).conntrack
         table.expire(now_ns)
         return [listed_flow(entry.original, entry.reply) for entry in table.udp_entries(family)]
@@ -272,18 +265,3 @@ class NodeKernel:
         for entry in found:
             table.delete(entry.original, entry.reply)
         return len(found)
-
-
-def listed_flow(original: FlowTuple, answer: FlowTuple) -> UdpFlow:
-    """Return a connection as kube-proxy lists it. ``answer`` is the tuple of its replies."""
-    return UdpFlow(
-        original.protocol,
-        format_ip(original.family, original.saddr),
-        original.sport,
-        format_ip(original.family, original.daddr),
-        original.dport,
-        format_ip(answer.family, answer.saddr),
-        answer.sport,
-        format_ip(answer.family, answer.daddr),
-        answer.dport,
-    )

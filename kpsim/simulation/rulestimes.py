@@ -1,4 +1,4 @@
-"""What each node's rules have said of the service ports since when, and when its clean-ups ran.
+"""What each node's rules have said of the service ports since when.
 
 It only observes the syncs. Reports say by it since when rules differ from what connection entries do.
 """
@@ -31,7 +31,9 @@ class PortRules:
     ready: frozenset[str] = frozenset()  #: all ready endpoints that kube-proxy knows, on whatever node
     local_inside: bool = False  #: the Local policy is that of the cluster IP
     local_outside: bool = False  #: the Local policy is that of external addresses
-    serving: bool = False  #: some endpoint serves, on whatever node: only then the clean-up looks at the port (CT-2.2)
+    serving: frozenset[str] = (
+        frozenset()
+    )  #: those that serve, on whatever node: the clean-up keeps their flows (CT-2.2)
 
     def endpoints(self, dialled: Dialled) -> frozenset[str]:
         """Return the endpoints that clients are sent to."""
@@ -53,7 +55,6 @@ class RulesTimes:
     def __init__(self, services: Collection[ServiceKey]) -> None:
         self._services = tuple(dict.fromkeys(services))
         self._history: dict[_Loop, dict[_Port, list[PortRules]]] = {}
-        self._cleaned_ns: dict[_Loop, int] = {}
 
     def synced(self, node: str, family: str, result: SyncResult, maps: ServiceMaps, now_ns: int) -> None:
         """Note the rules that a successful sync has put into force."""
@@ -75,7 +76,7 @@ class RulesTimes:
                     ready=frozenset(endpoint.address for endpoint in known if endpoint.ready),
                     local_inside=plan.port.internal_policy_local,
                     local_outside=plan.port.external_policy_local,
-                    serving=any(endpoint.serving for endpoint in known),
+                    serving=frozenset(endpoint.address for endpoint in known if endpoint.serving),
                 )
                 _note(here.setdefault(port, []), rules)
             for port in here:
@@ -87,10 +88,6 @@ class RulesTimes:
         for (name, _), ports in self._history.items():
             for history in ports.values() if name == node else ():
                 _note(history, PortRules(now_ns))
-
-    def cleaned(self, node: str, family: str, now_ns: int) -> None:
-        """Note that kube-proxy has looked for stale UDP flows."""
-        self._cleaned_ns[node, family] = now_ns
 
     # --------------------------------------------------------------------------------------------------------- reading
 
@@ -107,10 +104,6 @@ class RulesTimes:
                 break
             found = rules.from_ns
         return found
-
-    def cleaned_ns(self, node: str, family: str) -> int | None:
-        """Return when kube-proxy looked for stale flows last. None: it never did."""
-        return self._cleaned_ns.get((node, family))
 
 
 def _note(history: list[PortRules], rules: PortRules) -> None:

@@ -7,6 +7,9 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kpsim.kubeproxy.stale_flows import CleanUp
+from kpsim.pins import PinKind
+
 
 class Fate(enum.StrEnum):
     """What became of a connection attempt or datagram, as its client sees it. Reports call it its disposition.
@@ -48,27 +51,6 @@ class Reason(enum.StrEnum):
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
     ASYMMETRIC_REPLY = "reply from another address"
     OTHER = "other"
-
-
-class PinKind(enum.StrEnum):
-    """How a connection entry differed from the rules that were in force, where that cost a connection."""
-
-    REFUSED = "entry against refusal"  #: the entry led to an endpoint; the rules refuse
-    FORMER_ENDPOINT = "former endpoint"  #: the entry led to what is no endpoint any more; the rules have others
-    SERVICE_GONE = "entry outlives its Service"  #: the entry led to an endpoint; the rules no longer know the Service
-    OLDER = "older than its Service"  #: the entry translates nothing, because it is older than the Service's rules
-
-
-class CleanUp(enum.StrEnum):
-    """Why kube-proxy's clean-up of stale flows left the entry (CT-1, CT-2)."""
-
-    NOT_ITS_PROTOCOL = "the clean-up never touches entries of this protocol (CT-2.1)"
-    NO_SERVICE = "the clean-up looks only at Services that exist (CT-2.2)"
-    NOT_SERVING = "the clean-up passed the Service over because it has no serving endpoint (CT-2.2)"
-    NOT_RUN = (
-        "no clean-up has run since: only a successful sync with a change of UDP endpoints runs one (CT-1.1, CT-1.2)"
-    )
-    STILL_SERVES = "the clean-up keeps flows to an endpoint that still serves (CT-2.3.4)"
 
 
 @dataclass(frozen=True, slots=True)

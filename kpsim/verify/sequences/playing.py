@@ -22,10 +22,10 @@ from kpsim.inputs import Json
 from kpsim.netfilter import Disposition, Walk, expand
 from kpsim.objects import EndpointSlice, ObjectKey, service_from_json
 from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.pins import listed_flow
 from kpsim.protocols import ICMP_PORT_UNREACHABLE
 from kpsim.proxier import Proxier
 from kpsim.replay import START_NS
-from kpsim.simulation.machines import listed_flow
 from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.intent.judging import Unmeant
