@@ -40,7 +40,7 @@ from kpsim.packetpath.chains import run_base_chain
 from kpsim.packetpath.chooser import Chooser, ScriptedChooser, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
-from kpsim.packetpath.memory import Touched
+from kpsim.packetpath.memory import Memory, Touched
 from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
@@ -87,15 +87,15 @@ class Netns(NodeFacts):
         for family in Family:
             self._arrange(family)
 
-    def fork(self, *, connections: bool = True) -> "Netns":
+    def fork(self, *, connections: bool = True, lists: bool = True) -> "Netns":
         """A namespace that is now the same. What is committed to one of the two does not change the other.
 
-        Without ``connections`` its connection table is empty.
+        Without ``connections`` its connection table is empty, without ``lists`` what else it remembers about packets.
         """
         other = Netns.__new__(Netns)
         other.__dict__.update(self.__dict__)
         other.conntrack = self.conntrack.copy() if connections else ConntrackTable()
-        other.memory = self.memory.copy()
+        other.memory = self.memory.copy() if lists else Memory()
         other.programmed, other._registered = dict(self.programmed), dict(self._registered)
         other._entries = dict(self._entries)
         return other

@@ -6,7 +6,6 @@ a new flow like the packet's (``exchange.NewFlow``). Runs and traces judge with 
 
 import enum
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kpsim.addresses import format_ip, join_host_port
@@ -25,8 +24,7 @@ class PinKind(enum.StrEnum):
     OLDER = "older than its Service"  #: the entry translates nothing, because it is older than the Service's rules
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(NamedTuple):
     """A connection entry that decided where a packet went, in place of the rules."""
 
     node: str

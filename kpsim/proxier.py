@@ -7,6 +7,7 @@ The caller has the clock and decides when a sync runs.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from kpsim.addresses import Family
 from kpsim.backends import Backend, MachineView, Plans, SyncRequest, Transaction
@@ -18,7 +19,7 @@ from kpsim.kubeproxy.metrics import Metrics
 from kpsim.kubeproxy.plan import ServicePlan, make_plan
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner
 from kpsim.kubeproxy.service_maps import ServiceMaps
-from kpsim.kubeproxy.stale_flows import UdpFlow, UdpFrontends
+from kpsim.kubeproxy.stale_flows import CleanUp, UdpFlow, UdpFrontends
 from kpsim.kubeproxy.trackers import (
     EndpointsChangeTracker,
     EndpointsCheckout,
@@ -203,6 +204,11 @@ class Proxier:
         backend's tool refuses the document. The caller deletes ``conntrack_deleted`` from its table.
         """
         return self.end_sync(self.begin_sync(now_ns, refuse=refuse), now_ns, flows)
+
+    @property
+    def why_left(self) -> Callable[[UdpFlow], CleanUp]:
+        """Says why a clean-up of now would leave a connection; NOT_RUN: it would delete it (CT-2)."""
+        return partial(self._udp_frontends.why_left, maps=self.maps)
 
     def begin_sync(self, now_ns: int, *, refuse: bool = False) -> SyncResult:
         """Runs the sync loop up to the moment at which the rules are loaded, for a caller whose syncs take time.

@@ -89,7 +89,7 @@ class Replay:
         self.start_ns = START_NS if recording.has_syncs or not times else times[0]
         self.now_ns = self.start_ns
         self.cluster = ClusterState()
-        self.flows: dict[UdpFlow, None] = {}
+        self.flows: dict[UdpFlow, int] = {}  #: the connections that the recording tells of, and when each appeared
         settings = resolve(recording.config, recording.host, recording.node, recording.family)
         held = None if beside is None else Programmed.of(beside)
         self.proxier = Proxier(settings, make_backend(settings), created_ns=self.start_ns, held=held)
@@ -175,7 +175,8 @@ class Replay:
         """Applies what happened to the machine before this sync."""
         if step.conntrack_replace:
             self.flows.clear()
-        self.flows.update(dict.fromkeys(step.conntrack))
+        for flow in step.conntrack:
+            self.flows.setdefault(flow, self.now_ns)
         if step.interfaces is not None:
             self.proxier.use_interfaces(step.interfaces)
         if step.force_full:

@@ -62,12 +62,12 @@ class _Assumptions:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The options that say which packets to trace. Exactly one of ``dst``, ``expression`` and ``capture`` is given."""
+    """The options that say which packets to trace. Exactly one of ``dst``, ``expressions`` and ``capture`` is given."""
 
     dst: str
     src: str
     protocol: str
-    expression: str
+    expressions: list[str]
     capture: Path | None
     partial: bool
     uid: int | None
@@ -114,14 +114,15 @@ def trace(
         typer.Option("--gid", metavar="N", help="With --from node: the sender's group (0).", show_default=False),
     ] = None,
     packet: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--packet",
             metavar="EXPR",
-            help="A Scapy expression such as 'IP(dst=\"172.30.0.1\")/TCP(dport=80)'; nothing in it is executed.",
+            help="A Scapy expression such as 'IP(dst=\"172.30.0.1\")/TCP(dport=80)'; nothing in it is executed. "
+            "May be repeated: the packets come one after another, as in a capture.",
             show_default=False,
         ),
-    ] = "",
+    ] = None,
     read_pcap: Annotated[
         Path | None,
         typer.Option(
@@ -218,6 +219,16 @@ def trace(
             show_default=False,
         ),
     ] = "",
+    conntrack: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--conntrack",
+            metavar="FILE",
+            help="Connections of --node: the output of conntrack -L, or /proc/net/nf_conntrack. May be repeated.",
+            show_default=False,
+            parser=path_given,
+        ),
+    ] = None,
     allow_unknown: Annotated[
         bool,
         typer.Option(
@@ -236,7 +247,7 @@ def trace(
     """Follow a packet through the rules and say what becomes of it, and why."""
     depth = _depth(minimal, summary, detailed)
     _begin(context, pcap)
-    asked = _Asked(dst, src, protocol, packet, read_pcap, partial, uid, gid)
+    asked = _Asked(dst, src, protocol, packet or [], read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
         assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown, set_ or [], derive_slices)
@@ -253,7 +264,9 @@ def trace(
             rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown
         )
         site, families, now_ns = _saved(machine, dst)
-    _observe(site, node or ("" if site.node_names else "node"), network or [], in_interface)
+    machine_asked = node or ("" if site.node_names else "node")
+    _observe(site, machine_asked, network or [], in_interface)
+    _remember(site, machine_asked, conntrack or [], now_ns)
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
@@ -287,6 +300,20 @@ def _observe(site: "Site", node: str, network: list[Path], in_interface: str) ->
         site.place(node, applied(site.machine(node), read_observed(network)))
     if in_interface:
         site.let_in(node, in_interface)
+
+
+def _remember(site: "Site", node: str, listed: list[Path], now_ns: int) -> None:
+    """Gives a node the connections that conntrack lists."""
+    from kpsim.explore.connections import read_connections
+
+    if listed and not node:
+        raise InputError("--conntrack needs --node, the machine whose connections it lists")
+    for path in listed:
+        site.check_node(node)
+        found = read_connections(path, now_ns)
+        for text in found.notes:
+            note(text)
+        site.remember(node, found.entries)
 
 
 def _begin(context: typer.Context, pcap: Path | None) -> None:
@@ -425,29 +452,62 @@ def _traces(
     limit: int,
 ) -> "Iterator[Trace]":
     """Yield the trace of everything that was asked for."""
-    from kpsim.tracing.probes import check_family, first_packet, made_by, sender_of
+    from kpsim.tracing.probes import check_family, first_packet, made_by, names_port, sender_of
     from kpsim.tracing.traces import trace_packet
 
     if asked.capture is not None:
         _without_sender(asked, "--read-pcap")
         yield from _captured(asked.capture, site, families, node, sender, seed, expand, start_ns, partial=asked.partial)
         return
-    if asked.expression:
+    if len(asked.expressions) > 1:
+        _without_sender(asked, "several packets")
+        yield from _sequence(asked.expressions, site, families, node, sender, seed, expand, start_ns)
+        return
+    if asked.expressions:
         from kpsim.wire import parse_packet
 
-        packet = parse_packet(asked.expression)
+        packet = parse_packet(asked.expressions[0])
     else:
         packet = first_packet(asked.dst, src=asked.src, protocol=asked.protocol)
     check_family(packet.family, families)
     made_by(packet, sender_of(sender), asked.uid, asked.gid)
     yield trace_packet(
-        site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=start_ns, limit=limit
+        site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=start_ns, limit=limit,
+        any_port=bool(asked.dst) and not names_port(asked.src),
     )  # fmt: skip
 
 
 def _without_sender(asked: _Asked, source: str) -> None:
     if asked.uid is not None or asked.gid is not None:
         raise InputError(f"--uid and --gid go with one packet, not with {source}; probes have the fields uid and gid")
+
+
+def _sequence(
+    expressions: list[str],
+    site: "Site",
+    families: "tuple[Family, ...]",
+    node: str,
+    sender: str,
+    seed: int,
+    expand: bool,
+    start_ns: int,
+) -> "Iterator[Trace]":
+    """Yield the trace of each packet. They come a millisecond apart."""
+    from kpsim.tracing.captured import Beginning, CaptureTracer
+    from kpsim.tracing.probes import check_family, sender_of
+    from kpsim.units import MILLISECOND_NS
+    from kpsim.wire import parse_packet
+
+    packets = [parse_packet(expression) for expression in expressions]
+    for packet in packets:
+        check_family(packet.family, families)
+    tracer = CaptureTracer(site, Beginning(node, sender_of(sender)), seed=seed, expand=expand)
+    for number, packet in enumerate(packets, 1):
+        traced = tracer.trace(number, packet, start_ns + (number - 1) * MILLISECOND_NS)
+        if traced is None:
+            note(f"packet {number}: no node sees it: it goes from outside to outside")
+        else:
+            yield traced
 
 
 def _captured(

@@ -133,7 +133,14 @@ class WhatIf:
 
 
 class NewFlow(WhatIf):
-    """The same world as a new flow finds it: its nodes know no connection, so their rules decide (CT-3.5)."""
+    """The same world as a new flow finds it: its nodes know no connection, so their rules decide (CT-3.5).
+
+    Without ``lists`` they do not know its client either, so session affinity begins.
+    """
+
+    def __init__(self, world: World, *, lists: bool = True) -> None:
+        super().__init__(world)
+        self._lists = lists
 
     def _forked(self, real: Netns) -> Netns:
-        return real.fork(connections=False)
+        return real.fork(connections=False, lists=self._lists)

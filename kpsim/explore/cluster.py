@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property, reduce
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from kpsim.addresses import Family
@@ -25,6 +26,7 @@ from kpsim.ruleset import Ruleset, united
 from kpsim.sysctls import Sysctls
 
 if TYPE_CHECKING:  # the packet path is loaded when a packet is sent: `kpsim rules` starts faster without it
+    from kpsim.conntrack import Entry
     from kpsim.explore.site import RecordedNode
     from kpsim.tracing.probes import Answer
     from kpsim.tracing.site import Site
@@ -63,6 +65,9 @@ class Cluster:
     #: rules that a node (empty name: every node) had before kube-proxy started
     beside: Mapping[tuple[str, Family], Ruleset] = field(default_factory=dict)
     sysctls: Sysctls = field(default_factory=Sysctls)  #: kernel settings of every node before kube-proxy started
+    connections: Mapping[str, "tuple[Entry, ...]"] = field(
+        default_factory=dict
+    )  #: by node, beside those of a recording
 
     def print_notes(self, write: Callable[[str], None]) -> None:
         for note in self.notes:
@@ -219,6 +224,19 @@ class Cluster:
         again = replayed(recording, changed.rules_beside(recording.node_name, recording.family))
         return replace(changed, state=again.cluster, replay=again)
 
+    def with_connections(self, node: str, path: Path | str = "", *, text: str = "") -> "Cluster":
+        """The cluster as it would be if ``node`` had these connections now.
+
+        ``path`` is a file with the output of ``conntrack -L``, or ``/proc/net/nf_conntrack``; ``text`` is used in its
+        place. InputError for an unknown node, and for each line that is no connection.
+        """
+        from kpsim.explore.connections import parse_connections, read_connections
+
+        self.check_node(node)
+        found = parse_connections(text, self.now_ns) if text else read_connections(path, self.now_ns)
+        entries = (*self.connections.get(node, ()), *found.entries)
+        return replace(self, connections={**self.connections, node: entries}, notes=(*self.notes, *found.notes))
+
     @property
     def families(self) -> tuple[Family, ...]:
         """The families that have rules: both, as in a dual-stack kube-proxy; for a recording, its own."""
@@ -258,7 +276,15 @@ class Cluster:
             from kpsim.manifests.assumed import without_nodes
 
             raise InputError(without_nodes(""))
-        return self.site_with()
+        site = self.site_with()
+        for node, entries in self.connections.items():
+            site.remember(node, entries)
+        if self.replay is not None:
+            from kpsim.explore.connections import recorded_connections
+
+            node = self.replay.recording.node_name
+            site.remember(node, recorded_connections(self.replay.flows, self.now_ns, self.kernel_settings(node)))
+        return site
 
     def site_with(self, rules: Callable[[str, Family], Ruleset] | None = None) -> "Site":
         """The same machines with other rules than kube-proxy's. ``rules`` returns them by node and family."""
@@ -266,11 +292,14 @@ class Cluster:
         from kpsim.tracing.site import Site
 
         proxies = NodeProxies(self.proxier, self._proxy_health, self.now_ns)
-        machines = ClusterMachines(
-            self.state, self.config, self.node_names, self.kernel_settings, self._recorded_machine()
-        )
+        state = self.state
+        own = None if self.replay is None else self.replay.recording.node
+        if own is not None and state.node(own.metadata.name) is None:  # kube-proxy reads it, before it watches any
+            _, state = state.put(own)
+        machines = ClusterMachines(state, self.config, self.node_names, self.kernel_settings, self._recorded_machine())
         return Site(
-            self.node_names, machines.directory, machines.make, rules or proxies.rules, machines.listening(proxies.servers)
+            self.node_names, machines.directory, machines.make, rules or proxies.rules, machines.listening(proxies.servers),
+            proxies.why_left,
         )  # fmt: skip
 
     def _proxy_health(self, proxier: Proxier) -> ProxyHealth:
@@ -313,21 +342,23 @@ class Cluster:
         ``sender`` is pod, node, external or peer. ``expand`` adds every outcome with its exact odds. InputError names
         an argument that is wrong.
         """
-        from kpsim.tracing.probes import first_packet, sender_of
+        from kpsim.tracing.probes import first_packet, names_port, sender_of
         from kpsim.tracing.traces import trace_packet
 
         packet = first_packet(dst, src=src, protocol=protocol, families=self.families)
         return trace_packet(
-            self.site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=self.now_ns
-        )
+            self.site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=self.now_ns,
+            any_port=not names_port(src),
+        )  # fmt: skip
 
     def probe(self, node: str, dst: str, *, sender: str = "external", src: str = "", protocol: str = "TCP") -> "Answer":
         """Every outcome of a first packet that ``node`` meets, with its exact odds. Arguments as for :meth:`trace`."""
-        from kpsim.tracing.probes import Probe, Prober, first_packet, sender_of
+        from kpsim.tracing.probes import Probe, Prober, first_packet, names_port, sender_of
 
         packet = first_packet(dst, src=src, protocol=protocol, families=self.families)
         self.check_node(node)
-        return Prober(self.site, self.now_ns).answer(Probe(dst, node, sender_of(sender), packet))
+        asked = Probe(dst, node, sender_of(sender), packet, any_port=not names_port(src))
+        return Prober(self.site, self.now_ns).answer(asked)
 
 
 def replayed(recording: Recording, beside: Ruleset | None = None) -> Replay:

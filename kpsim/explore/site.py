@@ -15,6 +15,7 @@ from kpsim.config import HostInterface, ProxyConfig
 from kpsim.errors import InputError
 from kpsim.exchange import Answers, Http
 from kpsim.kubeproxy.healthcheck import ProxyHealth
+from kpsim.kubeproxy.stale_flows import CleanUp, UdpFlow
 from kpsim.nodes import Machine, Peer, make_machine, node_address, outside_networks, pod_interface_of, sysctls_of
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier
@@ -106,16 +107,24 @@ class NodeProxies:
         self._health = health
         self._now_ns = now_ns
         self._servers: dict[tuple[str, Family], tuple[Server, ...]] = {}
+        self._clean_ups: dict[tuple[str, Family], Callable[[UdpFlow], CleanUp]] = {}
 
     def rules(self, node: str, family: Family) -> Ruleset:
         proxier = self._proxier(node, family)
         self._servers[node, family] = tuple(kube_proxy_servers(proxier, self._health(proxier), self._now_ns))
+        self._clean_ups[node, family] = proxier.why_left
         return proxier.held.ruleset
 
     def servers(self, node: str, family: Family) -> tuple[Server, ...]:
         if (node, family) not in self._servers:
             self.rules(node, family)
         return self._servers[node, family]
+
+    def why_left(self, node: str, family: Family, flow: UdpFlow) -> CleanUp:
+        """Why the clean-up of a node's kube-proxy left a connection (CT-2)."""
+        if (node, family) not in self._clean_ups:
+            self.rules(node, family)
+        return self._clean_ups[node, family](flow)
 
 
 def kube_proxy_servers(proxier: Proxier, proxy_health: ProxyHealth, now_ns: int) -> Iterator[Server]:

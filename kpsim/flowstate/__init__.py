@@ -31,8 +31,11 @@ from kpsim.units import SECOND_NS
 __all__ = [
     "ICMP_REQUESTS", "NO_HISTORY", "Acknowledgement", "Action", "Direction", "Flow", "FlowState", "History", "Reading",
     "Segment", "Side", "Tag", "TcpInput", "is_damaged", "read", "sctp_timeout_ns", "tcp_timeout_ns",
+    "unseen",
 ]  # fmt: skip
 
+#: states of TCP behind a FIN
+_CLOSING = frozenset({FlowState.FIN_WAIT, FlowState.CLOSE_WAIT, FlowState.LAST_ACK, FlowState.TIME_WAIT})
 _STREAM_AFTER_NS = 2 * SECOND_NS  # CT-5.1
 
 #: type of an ICMP request → type of its answer
@@ -65,6 +68,14 @@ def read(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, s
             return _read_gre(flow, sysctls)
         case _:
             return _kept(flow, sysctls.generic_timeout_ns)
+
+
+def unseen(state: FlowState) -> History:
+    """The history of a flow whose packets nobody saw, but whose state is known: nothing that it sends is out of window."""
+    liberal = Side(liberal=True)
+    return History(
+        closing=state in _CLOSING, original=liberal, reply=liberal, original_tag=Tag.RIGHT, reply_tag=Tag.RIGHT
+    )
 
 
 def is_damaged(packet: Packet, sysctls: Sysctls) -> bool:

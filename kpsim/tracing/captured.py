@@ -12,6 +12,7 @@ from kpsim.fabric import Journey, Place, Whose, send_from
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.tracing.site import Sender, Site
+from kpsim.tracing.standing import Standing
 from kpsim.tracing.traces import Trace, trace_packet
 
 _SENDERS = {Whose.POD: Sender.POD, Whose.PROCESS: Sender.NODE, Whose.OUTSIDE: Sender.EXTERNAL}
@@ -46,6 +47,7 @@ class CaptureTracer:
         self._beginning = beginning
         self._seed = seed
         self._expand = expand
+        self._standing = Standing(site)
         self._ways: dict[FlowTuple, _Way] = {}  # by the tuple of the packet as captured
 
     def trace(self, number: int, packet: Packet, now_ns: int) -> Trace | None:
@@ -64,7 +66,7 @@ class CaptureTracer:
             node, sender = place.node, _SENDERS[place.whose]
         return trace_packet(
             self._site, packet, node=node, sender=sender, seed=self._seed, flow=number, expand=self._expand, commit=True,
-            now_ns=now_ns,
+            now_ns=now_ns, standing=self._standing,
         )  # fmt: skip
 
     def _answer(self, number: int, packet: Packet, way: _Way, now_ns: int) -> Trace | None:

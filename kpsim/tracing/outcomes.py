@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from kpsim.exchange import Exchange, Http, Target, Verdict, WhatIf, client_gets, exchange
+from kpsim.exchange import Exchange, Http, Target, Verdict, WhatIf, World, client_gets, exchange
 from kpsim.fabric import Hop
 from kpsim.inputs import JsonObject, json_line
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import MOST_WAYS, Chooser, TooManyWays, explore
 from kpsim.tracing.deciding import deciding_rule, rule_name
-from kpsim.tracing.site import Site
 
 Weighted = tuple[Fraction, Exchange]
 
@@ -85,16 +84,15 @@ def _body(http: Http) -> Any:
 
 
 def explored(
-    site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, trace: bool, limit: int | None = None
+    world: World, packet: Packet, node: str, *, local: bool, now_ns: int, trace: bool, limit: int | None = None
 ) -> Iterator[Weighted]:
-    """Every exchange that a packet may begin at a node, with its probability. The site forgets them.
+    """Every exchange that a packet may begin at a node, with its probability. The world forgets them.
 
     Equal ones may come several times (:func:`merged`). TooManyWays if there are more than ``limit`` ways.
     """
 
     def once(chooser: Chooser) -> Exchange:
-        world = WhatIf(site)
-        return exchange(world, packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
+        return exchange(WhatIf(world), packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
 
     most = MOST_WAYS if limit is None else limit
     try:

@@ -26,11 +26,12 @@ from kpsim.packetpath.steps import Step
 from kpsim.tracing.deciding import ProbeResult, decided_by, result_of, rule_name
 from kpsim.tracing.outcomes import Seen, Sums, explored, seen_of
 from kpsim.tracing.site import Sender, Site
+from kpsim.tracing.standing import Standing, State
 from kpsim.wire import DEFAULT_SPORT
 
 __all__ = [
     "PROTOCOLS", "Answer", "Outcome", "Probe", "ProbeResult", "Prober", "Seen", "Source", "answer", "check_family",
-    "decided_by", "first_packet", "make_packet", "outcome_of", "parse_probes", "probe_record", "result_of",
+    "decided_by", "first_packet", "make_packet", "names_port", "outcome_of", "parse_probes", "probe_record", "result_of",
     "rule_name", "sender_of", "split_end", "summarise",
 ]  # fmt: skip
 
@@ -46,6 +47,7 @@ class Probe:
     node: str
     sender: Sender
     packet: Packet
+    any_port: bool = False  #: its source port may be another, so that it begins a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Answer:
     by: str | None = None
     source: Source | None = None  #: of PASSED: what became of its source, if a rule changed it
     exchange: Sums = field(default_factory=Sums, hash=False)
+    state: State | None = None  #: the connection entry that decided in place of the rules; None: the rules decided
 
     def __str__(self) -> str:
         """The disposition and every outcome with its odds, on one line."""
@@ -116,6 +119,8 @@ class Answer:
         by = f"<p>by <code>{escape(self.by)}</code></p>" if self.by else ""
         if self.exchange:
             by += f"<p>exchange: {escape(str(self.exchange))}</p>"
+        if self.state is not None and self.state.kind is not None:
+            by += f"<p>state against rules: {escape(str(self.state))}</p>"
         if not self.outcomes:
             return f"<p>{escape(str(self))}</p>{by}"
         heads = "".join(f"<th>{name}</th>" for name in ("odds", "endpoint", "masqueraded", "source that it sees"))
@@ -136,8 +141,10 @@ class Answer:
             line["with"] = self.with_
         if self.source is not None:
             line |= self.source.to_json()
-        assumed = {"assumed": str(self.exchange.assumed)} if self.exchange.assumed else {}
-        return line | {"by": self.by, "exchange": self.exchange.to_json()} | assumed
+        line |= {"by": self.by, "exchange": self.exchange.to_json()}
+        if self.exchange.assumed:
+            line["assumed"] = str(self.exchange.assumed)
+        return line if self.state is None else line | {"state": self.state.to_json()}
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -152,7 +159,8 @@ def answer(site: Site, packet: Packet, node: str, *, local: bool, now_ns: int, l
     if any(result_of(step) is ProbeResult.DELIVERED for _, step in outcomes):
         netns = site.netns(node, packet.family)
         steps = walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=local).trace
-    return replace(summarise(outcomes, steps), exchange=Sums(exchanges))
+    state = Standing(site, limit=limit).of(exchanges[0][1].request, local=local, now_ns=now_ns)
+    return replace(summarise(outcomes, steps), exchange=Sums(exchanges), state=state)
 
 
 def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) -> Answer:
@@ -207,10 +215,12 @@ class Prober:
         asked = probe.packet
         key = (
             probe.node, probe.sender, asked.family, asked.protocol, asked.saddr, asked.sport, asked.daddr, asked.dport,
-            asked.icmp_type, asked.icmp_code, asked.tcp_flags, asked.uid, asked.gid,
+            asked.icmp_type, asked.icmp_code, asked.tcp_flags, asked.uid, asked.gid, probe.any_port,
         )  # fmt: skip
         if key not in self._known:
             packet = self._site.begin(asked, probe.node, probe.sender)
+            if probe.any_port:
+                self._site.use_free_port(packet, probe.node, self._now_ns)
             local = probe.sender is Sender.NODE
             self._known[key] = answer(
                 self._site, packet, probe.node, local=local, now_ns=self._now_ns, limit=self._limit
@@ -266,6 +276,11 @@ def first_packet(
     packet = make_packet(protocol, to, dport, src=come, sport=sport)
     check_family(packet.family, families)
     return packet
+
+
+def names_port(src: str) -> bool:
+    """Whether the text of a source, ``IP`` or ``IP:PORT``, names a port. Another port begins another connection."""
+    return bool(src) and split_end(src)[1] is not None
 
 
 def split_end(text: str) -> tuple[str, int | None]:
@@ -350,7 +365,7 @@ def _probe(line: str, site: Site, families: tuple[Family, ...]) -> Probe:
     sender = sender_of(values["from"])
     made_by(packet, sender, values.get("uid"), values.get("gid"))
     site.begin(packet, values["node"], sender)  # where no source can be chosen, the line is wrong
-    return Probe(values["id"], values["node"], sender, packet)
+    return Probe(values["id"], values["node"], sender, packet, any_port="sport" not in values)
 
 
 def made_by(packet: Packet, sender: Sender, uid: int | None, gid: int | None) -> None:

@@ -5,14 +5,16 @@ Counterpart: the machines of a cluster and their addresses. ``netfilter`` says w
 """
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
 from kpsim.addresses import Family, format_ip
+from kpsim.conntrack import Entry, FlowTuple, tuple_of
 from kpsim.errors import InputError
 from kpsim.exchange import Answers, Closed, Reaction, Target
 from kpsim.fabric import Arrival, Place, Whose
+from kpsim.kubeproxy.stale_flows import CleanUp, UdpFlow
 from kpsim.netfilter import Netns
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
@@ -24,6 +26,7 @@ from kpsim.tracing.listening import Anybody, Ends
 #: where clients outside live: TEST-NET-3, and a part of the IPv6 documentation prefix
 _OUTSIDE = {Family.IPV4: 203 << 24 | 113 << 8, Family.IPV6: 0x20010DB8_00CB0071 << 64}
 _FIRST_CLIENT, _FIRST_POD = 7, 10
+_LAST_PORT = 65_535
 
 
 class Sender(enum.StrEnum):
@@ -38,7 +41,8 @@ class Sender(enum.StrEnum):
 class Site:
     """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family.
 
-    ``ends`` are those of packets' ways; None: nothing is known about them.
+    ``ends`` are those of packets' ways; None: nothing is known about them. ``why_left`` says why the kube-proxy of a
+    node and family left a connection; None: nothing is known about kube-proxy.
     """
 
     def __init__(
@@ -48,14 +52,17 @@ class Site:
         machine: Callable[[str], Machine],
         rules: Callable[[str, Family], Ruleset],
         ends: Ends | None = None,
+        why_left: Callable[[str, Family, UdpFlow], CleanUp | None] | None = None,
     ) -> None:
         self.node_names = tuple(node_names)
         self.directory = directory
         self.ends = ends or Anybody()
         self._make_machine = machine
         self._rules = rules
+        self.why_left = why_left or _why_left
         self._machines: dict[str, Machine] = {}
         self._namespaces: dict[str, Netns] = {}
+        self._connections: dict[str, dict[tuple[FlowTuple, FlowTuple], Entry]] = {}  # by node and tuples
         self._observed: dict[tuple[Family, int], tuple[str, str]] = {}  # address of a placed machine → node, interface
 
     def check_node(self, name: str) -> None:
@@ -84,12 +91,27 @@ class Site:
             raise InputError(f"{node} has no interface {interface!r}; it has {', '.join(known)}")
         self._machines[node] = replace(self.machine(node), uplink=interface)
 
+    def remember(self, node: str, connections: Iterable[Entry]) -> None:
+        """Gives a node these connections. It must come before the first packet reaches the node.
+
+        Of two with a tuple in common the first counts.
+        """
+        known = self._connections.setdefault(node, {})
+        for entry in connections:
+            known.setdefault(entry[:2], entry)
+
+    def remembered(self, node: str, entry: Entry) -> bool:
+        """Whether the node had this connection before the first packet. Its rules then need not have made it."""
+        return entry[:2] in self._connections.get(node, ())
+
     def netns(self, node: str, family: Family) -> Netns:
-        """The node's namespace with its rules of the family loaded."""
+        """The node's namespace with its connections, and its rules of the family loaded."""
         netns = self._namespaces.get(node)
         if netns is None:
             machine = self.machine(node)
             netns = self._namespaces[node] = Netns(node, machine.routing, machine.sysctls)
+            for entry in self._connections.get(node, {}).values():
+                netns.conntrack.insert(entry, entry.created_ns)
         if family not in netns.rulesets:
             netns.load_rules(self._rules(node, family))
         return netns
@@ -121,6 +143,17 @@ class Site:
                 packet.in_interface = machine.uplink
                 packet.saddr = self._peer_of(node, machine, packet) if chosen else packet.saddr
         return packet
+
+    def use_free_port(self, packet: Packet, node: str, now_ns: int) -> None:
+        """Gives a first packet, from :meth:`begin`, another source port if a connection of the node has its own."""
+        netns, asked = self.netns(node, packet.family), tuple_of(packet)
+        if not packet.saddr:
+            asked = asked._replace(saddr=netns.routing.source_for(packet.family, packet.daddr) or 0)
+        ports = (*range(packet.sport, _LAST_PORT + 1), *range(1, packet.sport)) if len(netns.conntrack) else ()
+        for port in ports:
+            if netns.conntrack.lookup(asked._replace(sport=port), now_ns) is None:
+                packet.sport = port
+                return
 
     def _pod_of(self, node: str, machine: Machine, packet: Packet) -> int:
         family, directory = packet.family, self.directory
@@ -238,6 +271,11 @@ class Site:
 
     def is_down(self, node: str) -> bool:
         return False
+
+
+def _why_left(node: str, family: Family, flow: UdpFlow) -> CleanUp | None:
+    """What is known about a clean-up without knowing kube-proxy."""
+    return None if flow.protocol == "udp" else CleanUp.NOT_ITS_PROTOCOL
 
 
 def show(address: tuple[Family, int], directory: Directory) -> str:

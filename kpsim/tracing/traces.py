@@ -11,7 +11,6 @@ from html import escape
 from typing import Any
 
 from kpsim.addresses import join_host_port
-from kpsim.conntrack import tuple_of
 from kpsim.exchange import Exchange, WhatIf, exchange, is_request
 from kpsim.fabric import Journey, send
 from kpsim.packet import Packet
@@ -23,6 +22,7 @@ from kpsim.tracing.explain.verdict import Decision, changed_source
 from kpsim.tracing.outcomes import ExchangeOutcome, Sums, Weighted, exchange_outcome, explored, merged, seen_of
 from kpsim.tracing.probes import Answer, Outcome, summarise
 from kpsim.tracing.site import Sender, Site
+from kpsim.tracing.standing import Standing, State, goes_back
 from kpsim.units import MILLISECOND_NS
 
 
@@ -31,6 +31,7 @@ class Trace:
     """One packet's way, and what its sender gets. ``every`` has each outcome of the exchange with its odds.
 
     ``exchange`` None: the packet is none that its sender waits for an answer to. ``every`` None: it was not asked for.
+    ``state`` is the connection entry that decided in place of the rules; None: the rules decided.
     """
 
     site: Site
@@ -39,6 +40,7 @@ class Trace:
     now_ns: int
     exchange: Exchange | None = None
     every: tuple[Weighted, ...] | None = None
+    state: State | None = None
 
     @cached_property
     def answer(self) -> Answer | None:
@@ -63,10 +65,10 @@ class Trace:
         """The explanation at one of three depths (minimal, summary, detailed), without a newline at the end."""
         depth = Depth(depth)
         if depth is Depth.MINIMAL:
-            return minimal(self.journey, self.answer, self.verdict)
+            return minimal(self.journey, self.answer, self.verdict, self.state)
         return render_trace(
             self.journey, self.site, self.sender, depth=depth, exchange=self.exchange,
-            outcomes=() if self.every is None else self.outcomes, verdict=self.verdict,
+            outcomes=() if self.every is None else self.outcomes, verdict=self.verdict, state=self.state,
         )  # fmt: skip
 
     @property
@@ -77,7 +79,8 @@ class Trace:
     def to_json(self) -> dict[str, Any]:
         expanded = None if self.every is None else self.outcomes
         return trace_record(
-            self.journey, self.sender, self.site.directory, exchange=self.exchange, outcomes=expanded, verdict=self.verdict
+            self.journey, self.sender, self.site.directory, exchange=self.exchange, outcomes=expanded, verdict=self.verdict,
+            state=self.state,
         )  # fmt: skip
 
     def sightings(self) -> list[tuple[int, Packet]]:
@@ -115,15 +118,21 @@ def trace_packet(
     commit: bool = False,
     now_ns: int = START_NS,
     limit: int | None = None,
+    any_port: bool = False,
+    standing: Standing | None = None,
 ) -> Trace:
     """Sends one packet. ``flow`` separates its draws from those of other packets; ``expand`` adds every outcome.
 
-    With ``commit`` the nodes remember the packet, but not the answer, which a capture has itself. InputError for an
+    ``any_port``: it begins a connection, by another source port if its own has one. ``standing`` compares the entry that
+    the packet may follow with the rules; one that was used for earlier packets knows some answers. With ``commit`` the nodes remember the packet, but not the answer, which a capture has itself. InputError for an
     unknown node, if no source can be chosen, or if there are more than ``limit`` ways.
     """
     site.check_node(node)
     begun = site.begin(packet, node, sender)
+    if any_port:
+        site.use_free_port(begun, node, now_ns)
     local = sender is Sender.NODE
+    standing = standing or Standing(site, limit=limit)
     asks = is_request(begun)
     every = None
     if expand and asks:
@@ -134,21 +143,16 @@ def trace_packet(
             WhatIf(site), begun, at_node=node, now_ns=now_ns, chooser=SeededChooser(seed, flow), local=local, trace=True,
             trace_answer=True,
         )  # fmt: skip
-        if _answers_another(judged.request):
+        if goes_back(judged.request):
             judged = every = None
     if judged is not None and not commit:
-        return Trace(site, sender, judged.request, now_ns, judged, every)
+        state = standing.of(judged.request, local=local, now_ns=now_ns)
+        return Trace(site, sender, judged.request, now_ns, judged, every, state)
     journey = send(
         site if commit else WhatIf(site), begun, at_node=node, now_ns=now_ns, chooser=SeededChooser(seed, flow),
         local=local, trace=True,
     )  # fmt: skip
-    return Trace(site, sender, journey, now_ns, judged, every)
-
-
-def _answers_another(request: Journey) -> bool:
-    """Whether the packet belongs to a connection that the other end began, so that it is an answer itself."""
-    entry = request.hops[0].walk.entry
-    return entry is not None and entry.reply == tuple_of(request.sent) != entry.original
+    return Trace(site, sender, journey, now_ns, judged, every, standing.of(journey, local=local, now_ns=now_ns))
 
 
 def _answer(every: Sequence[Weighted]) -> Answer:

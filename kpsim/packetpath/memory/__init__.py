@@ -57,6 +57,11 @@ class Memory:
         other.icmp_limiter = deepcopy(self.icmp_limiter)
         return other
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds nothing by which a rule could tell one moment from another."""
+        return not (self.recent or self.buckets or self.unsure)
+
     def commit(self, touched: Touched) -> None:
         """Applies what a packet has changed."""
         for touch in touched.recent:

@@ -21,6 +21,7 @@ from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.verdict import Decision, changed_source, sentence
 from kpsim.tracing.outcomes import ExchangeOutcome, Sums, exchange_outcome
 from kpsim.tracing.site import Sender
+from kpsim.tracing.standing import State
 
 
 def trace_record(
@@ -31,6 +32,7 @@ def trace_record(
     exchange: Exchange | None,
     outcomes: Sequence[tuple[Fraction, ExchangeOutcome]] | None,
     verdict: Sums,
+    state: State | None,
 ) -> JsonObject:
     """A whole trace.
 
@@ -56,6 +58,7 @@ def trace_record(
         "name": directory.name((journey.packet.family, journey.packet.daddr)) or None,
     }  # fmt: skip
     record["words"] = sentence(journey, directory)
+    record["state"] = None if state is None else state.to_json()
     record["verdict"] = verdict.to_json()
     if verdict.assumed:
         record["assumed"] = str(verdict.assumed)

@@ -34,6 +34,7 @@ from kpsim.tracing.explain.unmatched import Skipped, unmatched
 from kpsim.tracing.explain.verdict import ends, sentence, why
 from kpsim.tracing.outcomes import ExchangeOutcome, Sums
 from kpsim.tracing.site import Sender, Site
+from kpsim.tracing.standing import State
 
 
 class Depth(enum.StrEnum):
@@ -59,8 +60,12 @@ def render_trace(
     exchange: Exchange | None = None,
     outcomes: Sequence[tuple[Fraction, ExchangeOutcome]] = (),
     verdict: Sums | None = None,
+    state: State | None = None,
 ) -> str:
-    """The trace as text: the packet, the hops, the outcomes, what became of the packet, and what its sender gets."""
+    """The trace as text: the packet, the hops, the outcomes, what became of the packet, and what its sender gets.
+
+    An entry that overrode the rules (``state``) has its line.
+    """
     node = journey.hops[0].node
     lines = [f"{journey.sent} {_FROM[sender].format(node)}", ""]
     lines += _way(journey, site, detailed=depth is Depth.DETAILED)
@@ -69,6 +74,8 @@ def render_trace(
     if outcomes:
         lines += [*outcome_lines(outcomes, verdict), ""]
     lines.append(sentence(journey, site.directory))
+    if state is not None and state.kind is not None:
+        lines.append(f"state against rules: {state}")
     if exchange is not None:
         lines += client_lines(exchange, site.directory)
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from kpsim.tracing.explain.owners import program_of
 from kpsim.tracing.outcomes import Sums, seen_of
 from kpsim.tracing.probes import Answer, Source
 from kpsim.tracing.site import show
+from kpsim.tracing.standing import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,12 @@ def changed_source(journey: Journey) -> Source | None:
     return replace(found, seen=seen_of(journey.packet, port_drawn=found.seen.sport is None))
 
 
-def minimal(journey: Journey, answer: Answer | None = None, verdicts: Sums | None = None) -> str:  # fmt: skip
+def minimal(
+    journey: Journey, answer: Answer | None = None, verdicts: Sums | None = None, state: State | None = None
+) -> str:
     """One line with what became of the packet, one with the rule that decided, if any, and one with ``verdicts``.
 
-    With ``answer`` the first line lists all outcomes with their odds.
+    An entry that overrode the rules (``state``) has a line between. With ``answer`` the first line lists all outcomes with their odds.
     """
     decision = Decision.of(journey)
     lines = []
@@ -81,6 +84,8 @@ def minimal(journey: Journey, answer: Answer | None = None, verdicts: Sums | Non
         case result:
             lines.append(str(result))
     lines += [f"by {decision.by}"] if decision.by else []
+    if state is not None and state.kind is not None:
+        lines.append(f"state {state.kind}: {state}")
     lines += [f"exchange {verdicts}"] if verdicts else []
     return "\n".join(lines)
 
