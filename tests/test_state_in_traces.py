@@ -277,7 +277,7 @@ def test_a_recording_has_its_connections(
     file = recording(tmp_path)
     assert f"\nstate against rules: {WORDS}\n" in said(monkeypatch, capsys, file, *ASKED)
     assert said(monkeypatch, capsys, file, *ASKED, "--minimal").splitlines() == [
-        "delivered 10.180.2.5:53", f"state entry against refusal: {WORDS}", "exchange misdelivered",
+        "delivered 10.180.2.5:53", f"state entry against refusal: {WORDS}", "exchange misdelivered (assumed)",
     ]  # fmt: skip
     record = json.loads(said(monkeypatch, capsys, file, *ASKED, "--expand", "--format", "json"))["state"]
     probe = {"id": 1, "node": "n1", "from": "pod", "src": CLIENT, "sport": 41000, "dst": VIP, "dport": 53}
