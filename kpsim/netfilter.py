@@ -16,9 +16,13 @@ priority PREROUTING   INPUT   FORWARD  OUTPUT       POSTROUTING
 last                  confirm                       confirm
 ======== ============ ======= ======== ============ ============
 
-iptables' tables stand where the picture shows them; other chains stand where their base says. ``nat`` at −100
-translates destinations, ``nat`` at 100 translates sources. If two entries have the same priority, the one registered
-later runs first (K-9.1). security stands at 150, where iptables-nft registers it (K-1.1). The ways through the node::
+iptables' tables stand where the picture shows them; other chains stand where their base says. If two entries have the
+same priority, the one registered later runs first (K-9.1). security stands at 150, where iptables-nft registers it
+(K-1.1).
+
+``nat`` at −100 translates destinations, ``nat`` at 100 translates sources. As soon as a family has one chain of type
+NAT, it is there in all four hooks. The priority of a NAT chain only orders it among the NAT chains of its hook
+(measured). The ways through the node::
 
     arriving   PREROUTING → routing ┬→ INPUT → socket
                                     └→ FORWARD → POSTROUTING → interface
@@ -26,7 +30,7 @@ later runs first (K-9.1). security stands at 150, where iptables-nft registers i
                                                                               └→ lo → PREROUTING → INPUT → socket
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -35,19 +39,41 @@ from typing import Any, NamedTuple
 from kpsim.addresses import Family
 from kpsim.conntrack import Clash, ConntrackTable, Destroyed, Entry
 from kpsim.packet import Packet
-from kpsim.packetpath import delivery, tracking
+from kpsim.packetpath import delivery, nat, tracking
 from kpsim.packetpath.chains import run_base_chain
 from kpsim.packetpath.chooser import Chooser, ScriptedChooser, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
-from kpsim.packetpath.memory import Memory, Touched
+from kpsim.packetpath.memory import Memory, SetId, Touched
 from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
 from kpsim.packetpath.worlds import ONLY_WORLD, SameDraws, UnknownEnd, World, settled
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Chain, ChainType, Hook, RuleReference, Ruleset, Table
+from kpsim.ruleset import (
+    OF_CONNECTION,
+    Assign,
+    Base,
+    Chain,
+    ChainType,
+    Compare,
+    Dnat,
+    Expression,
+    Hashed,
+    Hook,
+    MapNetwork,
+    Masked,
+    Masquerade,
+    Redirect,
+    RuleReference,
+    Ruleset,
+    Snat,
+    Source,
+    Statement,
+    Table,
+    sources_of,
+)
 from kpsim.sysctls import Sysctls
 
 __all__ = [
@@ -55,6 +81,7 @@ __all__ = [
 ]  # fmt: skip
 
 CONNTRACK, CONFIRM = -200, 2**31 - 1
+_NAT_PRIORITIES = {Hook.PREROUTING: -100, Hook.INPUT: 100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100}
 
 
 class HookEntry(NamedTuple):
@@ -113,7 +140,15 @@ class Netns(NodeFacts):
         self.version = object()
         self.programmed[programmed.family] = programmed
         self._arrange(programmed.family)
-        self.memory.retain(lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)))
+        self.memory.retain(
+            lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)), self._generation
+        )
+
+    def _generation(self, at: SetId) -> int | None:
+        """The generation of a set that the rules have; None: there is no such set."""
+        tables = [rules.tables[at.table] for rules in self.rulesets.values() if at.table in rules.tables]
+        declared = next((table.sets[at.name] for table in tables if at.name in table.sets), None)
+        return None if declared is None else declared.generation
 
     def load_rules(self, ruleset: Ruleset) -> None:
         """Replaces only the rules of their family, as a tool that loads rules does.
@@ -147,7 +182,7 @@ class Netns(NodeFacts):
     def _arrange(self, family: Family) -> None:
         told = self.programmed.get(family)
         entries = [*(table_entries(told.ruleset) if told else ()), *self._registered[family]]
-        newest_first = reversed(entries)
+        newest_first = entries[::-1]
         ordered = sorted(newest_first, key=lambda entry: entry.priority)
         self._entries[family] = {hook: tuple(entry for entry in ordered if entry.hook is hook) for hook in Hook}
 
@@ -196,41 +231,77 @@ class Netns(NodeFacts):
 
 
 def table_entries(ruleset: Ruleset) -> list[HookEntry]:
-    """The hook entries of a ruleset's base chains, and those of connection tracking if a rule needs it (K-1.5)."""
+    """The hook entries of a ruleset's base chains, the one registered first in front.
+
+    Those of NAT and of connection tracking are among them if a rule needs them (K-1.5).
+    """
     entries: list[HookEntry] = []
-    translates = False
-    for table in ruleset.in_order():
-        for chain in table.base_chains():
-            assert chain.base is not None
-            nat = chain.base.type is ChainType.NAT
-            reroutes = chain.base.type is ChainType.ROUTE and chain.base.hook is Hook.OUTPUT
-            runs = tracking.translate if nat else delivery.run_route_chain if reroutes else run_base_chain
-            run = partial(runs, table=table, chain=chain)
-            entries.append(HookEntry(chain.base.hook, chain.base.priority, table.name, run))
-            translates = translates or nat
-    if translates or any(_tracks(table) for table in ruleset.tables.values()):
-        entries += [
-            HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in (Hook.PREROUTING, Hook.OUTPUT)
-        ]
+    if any(map(_tracks, _parts(ruleset))):
+        # a rule registers connection tracking before its table's base chains are registered
+        entries += [HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in nat.DESTINATION_HOOKS]
         entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]
+    bases = _registered_bases(ruleset)
+    translating = [(base, table, chain) for base, table, chain in bases if base.type is ChainType.NAT]
+    for base, table, chain in bases:
+        if base.type is not ChainType.NAT:
+            reroutes = base.type is ChainType.ROUTE and base.hook is Hook.OUTPUT
+            run = partial(delivery.run_route_chain if reroutes else run_base_chain, table=table, chain=chain)
+            entries.append(HookEntry(base.hook, base.priority, table.name, run))
+        elif chain is translating[0][2]:
+            entries += _nat_entries(translating)
     return entries
 
 
-def _reachable(table: Table) -> Iterable[Chain]:
-    """The chains that a packet can reach. Chains that nothing jumps to need no connection tracking."""
-    waiting = table.base_chains()
-    seen = {chain.name for chain in waiting}
-    while waiting:
-        chain = waiting.pop()
-        yield chain
-        for name in compiled(chain).targets:
-            if name not in seen and name in table.chains:
-                seen.add(name)
-                waiting.append(table.chains[name])
+def _nat_entries(translating: list[tuple[Base, Table, Chain]]) -> Iterator[HookEntry]:
+    """NAT in all four hooks, each with the chains that may decide there, in order."""
+    newest_first = translating[::-1]
+    ordered = sorted(newest_first, key=lambda each: each[0].priority)
+    for hook, priority in _NAT_PRIORITIES.items():
+        chains = tuple((table, chain) for base, table, chain in ordered if base.hook is hook)
+        yield HookEntry(hook, priority, "nat", partial(tracking.translate, chains=chains))
 
 
-def _tracks(table: Table) -> bool:
-    return any(compiled(chain).tracks for chain in _reachable(table))
+def _registered_bases(ruleset: Ruleset) -> list[tuple[Base, Table, Chain]]:
+    """The base chains that netfilter calls, in the order in which they were registered, as far as that is known."""
+    found = [
+        (chain.base, table, chain)
+        for table in ruleset.in_order()
+        if not table.dormant
+        for chain in table.base_chains()
+        if chain.base is not None
+    ]
+    return sorted(found, key=lambda each: each[0].registered)
+
+
+def _parts(ruleset: Ruleset) -> Iterator[Expression | Statement]:
+    """The parts of all rules, also of those that no packet reaches, and of tables that are dormant."""
+    for table in ruleset.tables.values():
+        for chain in table.chains.values():
+            for rule in chain.rules:
+                yield from rule.body
+
+
+def _tracks(part: Expression | Statement) -> bool:
+    """Whether the kernel tracks connections because of this part of a rule, wherever the rule stands (K-1.5)."""
+    match part:
+        case Compare(field):
+            return field in OF_CONNECTION
+        case Assign(to, source=source):
+            return to in OF_CONNECTION or source in OF_CONNECTION
+        case Dnat() | Snat() | Masquerade() | Redirect() | MapNetwork():
+            return True
+        case _:
+            return any(_reads_connection(source) for source in sources_of(part))
+
+
+def _reads_connection(source: Source) -> bool:
+    match source:
+        case Masked(field):
+            return field in OF_CONNECTION
+        case Hashed(fields):
+            return not OF_CONNECTION.isdisjoint(fields)
+        case _:
+            return source in OF_CONNECTION
 
 
 def _recent_lists(ruleset: Ruleset) -> Iterable[str]:
@@ -329,8 +400,11 @@ def _agreed(first: Walk, other: Walk) -> Walk | None:
 
 
 def _unsure(mine: Touched, theirs: Touched) -> frozenset[Hashable]:
-    """The buckets, and the lists with a source, that only one of two worlds changed."""
-    ours, others = dict(mine.buckets), dict(theirs.buckets)
+    """The buckets and numbers, the lists with a source and the sets with a key that only one of two worlds changed."""
+    ours: dict[Hashable, object] = dict((*mine.buckets, *mine.numbers))
+    others: dict[Hashable, object] = dict((*theirs.buckets, *theirs.numbers))
+    ours |= {(touch.at, touch.key): touch for touch in mine.sets}
+    others |= {(touch.at, touch.key): touch for touch in theirs.sets}
     differ: set[Hashable] = {key for key in {**ours, **others} if ours.get(key) != others.get(key)}
     if mine.recent != theirs.recent:
         differ |= {(touch.match.name, touch.source) for touch in (*mine.recent, *theirs.recent)}

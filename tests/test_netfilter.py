@@ -16,6 +16,7 @@ from packets import (
     OTHER_POD,
     POD,
     REMOTE_POD,
+    dnat,
     established,
     ip,
     net,
@@ -37,6 +38,7 @@ from rule_parts import (
     from_net,
     in_interface,
     marked,
+    masquerade,
     of_protocol,
     out_interface,
     set_connection_mark,
@@ -70,7 +72,8 @@ def hook_names(netns: Netns, hook: Hook) -> list[str]:
 
 
 def test_order_of_the_hooks():  # K-1.1
-    netns = node(ruleset(*(table(name) for name in ("security", "filter", "nat", "mangle", "raw"))))
+    translates = table("nat", POSTROUTING=(rule(masquerade()),))
+    netns = node(ruleset(*(table(name) for name in ("security", "filter", "mangle", "raw")), translates))
     assert {hook: hook_names(netns, hook) for hook in Hook} == {
         Hook.PREROUTING: ["raw", "conntrack", "mangle", "nat"],
         Hook.INPUT: ["mangle", "filter", "nat", "security", "confirm"],
@@ -86,8 +89,11 @@ def test_order_of_the_hooks():  # K-1.1
         (ruleset(), False),
         (ruleset(table("filter", FORWARD=(rule(ACCEPT),))), False),
         (ruleset(table("filter", FORWARD=(rule(Jump("A")),), A=(rule(ct_state("NEW"), ACCEPT),))), True),
-        (ruleset(table("filter", LEFTOVER=(rule(ct_state("NEW"), ACCEPT),))), False),
-        (ruleset(table("nat")), True),
+        # also a rule that no packet reaches, and no chain of type nat without such a rule (measured with both iptables)
+        (ruleset(table("filter", LEFTOVER=(rule(ct_state("NEW"), ACCEPT),))), True),
+        (ruleset(table("nat")), False),
+        (ruleset(table("nat", OUTPUT=(rule(ACCEPT),))), False),
+        (ruleset(table("nat", LEFTOVER=(rule(dnat(POD)),))), True),
         # to read or write the connection's mark needs a connection, the packet's mark needs none
         (ruleset(table("mangle", PREROUTING=(rule(set_mark(1, 1)),))), False),
         (ruleset(table("mangle", PREROUTING=(rule(set_connection_mark("set", 1, 1)),))), True),

@@ -59,16 +59,17 @@ def test_translation_outlives_the_rules_but_not_the_table():  # K-1.5
     netns = node(service_rules((POD,)))
     established(netns, packet(CLIENT, CLUSTER_IP))
     data = packet(CLIENT, CLUSTER_IP, tcp_flags=flags("ACK"))
-    netns.load_rules(ruleset(table("nat")))
+    tracks = table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),))
+    netns.load_rules(ruleset(table("nat"), tracks))
     assert to(run(netns, data)) == (POD, 8080)
-    netns.load_rules(ruleset(table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),))))
+    netns.load_rules(ruleset(tracks))
     assert to(run(netns, data)) == (CLUSTER_IP, 80)
     assert len(netns.conntrack) == 1
 
 
 def test_a_flow_begun_before_the_service_stays_untranslated():  # K-1.7, CT-3.6
     netns = node(service_rules(()))
-    netns.load_rules(ruleset(table("nat")))
+    netns.load_rules(ruleset(table("nat"), table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),))))
     run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"))
     netns.load_rules(service_rules((POD,), protocol="udp"))
     assert to(run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"), 20 * SECOND_NS)) == (CLUSTER_IP, 80)

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Literal, NamedTuple, Protocol
 
 from kpsim.addresses import Family
-from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, TableKey
+from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Statement, TableKey
 
 #: what a parser does with a rule that is not modelled: it raises UnsupportedRule, or keeps its words as Unknown
 OnUnknown = Literal["refuse", "keep"]
@@ -59,13 +59,22 @@ class Dialect(Protocol):
         """A rule on one line, with the command that adds it to its chain. ``reference.rule`` must not be None."""
 
     def words(self, reference: RuleReference, family: Family, form: Form) -> str:
-        """As :meth:`spell`, without the command and the chain; empty for a rule without words."""
+        """As :meth:`spell`, without the command and the chain; empty for a rule without words.
 
-    def tried(self, rule: Rule, family: Family) -> list[Expression]:
-        """The expressions of a rule in the order in which a trace looks for the false one."""
+        If ``reference`` has an element, its words follow those of the rule.
+        """
 
-    def reason(self, rule: Rule, part: Expression, family: Family) -> "Reason":
-        """Why an expression of a rule was false."""
+    def element(self, reference: RuleReference, family: Family) -> str:
+        """The element of a map that said what the rule did, as the tool writes it; empty if there is none."""
+
+    def tried(self, rule: Rule, family: Family) -> list[Expression | Statement]:
+        """The parts of a rule in the order in which a trace looks for the false one.
+
+        Statements are among them if they can end a rule: a map may lack the key, a set may be full.
+        """
+
+    def reason(self, rule: Rule, part: Expression | Statement, family: Family) -> "Reason":
+        """Why a part of a rule was false."""
 
     def probability(self, rule: Rule, chance: Chance, family: Family) -> str:
         """The probability of a rule's draw as the rule writes it."""

@@ -23,6 +23,7 @@ from kpsim.ruleset import (
     Chain,
     Dispatch,
     Dnat,
+    ElementReference,
     Field,
     Goto,
     Hook,
@@ -56,7 +57,7 @@ _DEEPEST = 128  # the kernel refuses loops when rules are loaded; this only keep
 
 def run_base_chain(traversal: Traversal, table: Table, chain: Chain) -> End | None:
     """Runs a base chain and applies its policy. Returns None if the packet goes on."""
-    traversal.table = table.key
+    traversal.table, traversal.sets = table.key, table.sets
     result = run_chain(traversal, table, chain, 0)
     if isinstance(result, End):
         return result
@@ -140,18 +141,20 @@ def run_rules(
             if not holds(traversal):
                 break
         else:
-            statement = rule.statement
+            statement, element = rule.statement, None
+            if rule.resolve is not None:
+                if (found := rule.resolve(traversal)) is None:
+                    continue
+                statement, element = found
             if traversal.steps is not None and not rule.perhaps:
-                traversal.steps.append(RuleMatched(_reference(table, chain, rule), statement, traversal.moment()))
-            if isinstance(statement, Jump):
-                result = run_chain(traversal, table, _target(table, chain, statement.chain, depth), depth + 1)
-                if result is not None:
-                    return True, result
-            elif rule.perhaps:
+                traversal.steps.append(
+                    RuleMatched(_reference(table, chain, rule, element), statement, traversal.moment())
+                )
+            if rule.perhaps:
                 _assign_perhaps(traversal, table, chain, rule)
             elif statement is not None:
-                left, result = _act(traversal, table, chain, rule, statement, depth)
-                if not left and rule.then:
+                left, result = _act(traversal, table, chain, rule, statement, element, depth)
+                if not left and rule.then and not isinstance(statement, Jump):
                     left, result = _rest(traversal, table, chain, rule, depth)
                 if left:
                     return True, result
@@ -160,18 +163,25 @@ def run_rules(
 
 def _rest(traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, depth: int) -> tuple[bool, ChainEnd]:
     """Runs what follows the first statement of an nft rule. Returns whether the chain is left, and how it ended."""
-    for conditions, statement in rule.then:
+    for conditions, statement, resolve in rule.then:
         if not all(holds(traversal) for holds in conditions):
             return False, None
+        element = None
+        if resolve is not None:
+            if (found := resolve(traversal)) is None:
+                return False, None
+            statement, element = found
         if statement is not None:
-            leaves, result = _act(traversal, table, chain, rule, statement, depth)
-            if leaves:
-                return True, result
+            leaves, result = _act(traversal, table, chain, rule, statement, element, depth)
+            if leaves or isinstance(statement, Jump):  # a packet comes back to the next rule
+                return leaves, result
     return False, None
 
 
-def _reference(table: Table, chain: Chain, rule: CompiledRule) -> RuleReference:
-    return RuleReference(table.key, chain.name, rule.position + 1, rule.rule)
+def _reference(
+    table: Table, chain: Chain, rule: CompiledRule, element: ElementReference | None = None
+) -> RuleReference:
+    return RuleReference(table.key, chain.name, rule.position + 1, rule.rule, element)
 
 
 def _target(table: Table, chain: Chain, name: str, depth: int) -> Chain:
@@ -184,9 +194,17 @@ def _target(table: Table, chain: Chain, name: str, depth: int) -> Chain:
 
 
 def _act(  # noqa: C901 - one case per kind of statement
-    traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, statement: Statement, depth: int
+    traversal: Traversal,
+    table: Table,
+    chain: Chain,
+    rule: CompiledRule,
+    statement: Statement,
+    element: ElementReference | None,
+    depth: int,
 ) -> tuple[bool, ChainEnd]:
-    """Carries out a statement. Returns whether the chain is left, and how it ended."""
+    """Carries out a statement, which ``element`` of a map may have said. Returns whether the chain is left, and how
+    it ended.
+    """
     match statement:
         case Terminal(verdict):
             match verdict:
@@ -197,26 +215,26 @@ def _act(  # noqa: C901 - one case per kind of statement
                 case Verdict.CONTINUE:
                     return False, None
                 case Verdict.DROP:
-                    return True, _drop(traversal, Cause.RULE, _reference(table, chain, rule))
+                    return True, _drop(traversal, Cause.RULE, _reference(table, chain, rule, element))
         case Jump(name):
             result = run_chain(traversal, table, _target(table, chain, name, depth), depth + 1)
             return result is not None, result
         case Goto(name):
             return True, run_chain(traversal, table, _target(table, chain, name, depth), depth + 1)
         case Reject(with_):
-            at = _reference(table, chain, rule)
+            at = _reference(table, chain, rule, element)
             name = answer_name(traversal.family, with_)
             error = error_of_reject(traversal.packet, in_output=_in_output(traversal)) if traversal.local else ""
             return True, End(Disposition.REJECTED, Cause.RULE, at, name, error)
         case Dnat() | Redirect():
-            end = nat.destination(traversal, statement, _reference(table, chain, rule))
+            end = nat.destination(traversal, statement, _reference(table, chain, rule, element))
             return True, end or Verdict.ACCEPT
         case MapNetwork(base, mask):
-            return True, _map_network(traversal, base, mask, _reference(table, chain, rule)) or Verdict.ACCEPT
+            return True, _map_network(traversal, base, mask, _reference(table, chain, rule, element)) or Verdict.ACCEPT
         case Unmodelled(words):
             raise UnknownEnd(words)
         case Snat() | Masquerade():
-            end = nat.source(traversal, statement, _reference(table, chain, rule))
+            end = nat.source(traversal, statement, _reference(table, chain, rule, element))
             return True, end or Verdict.ACCEPT
         case Assign():
             _assign(traversal, statement)
@@ -234,7 +252,7 @@ def _act(  # noqa: C901 - one case per kind of statement
         case Log() | Adjust():
             return False, None
         case Dispatch() | UpdateSet():
-            raise NotImplementedError("verdict maps and dynamic sets")
+            raise AssertionError("an element of the map says what to do, and a change of a set is a condition")
         case _:
             assert_never(statement)
 

@@ -16,45 +16,62 @@ from itertools import count, groupby
 from typing import NamedTuple
 
 from kpsim.packet import Packet
-from kpsim.packetpath.matching import EFFECTIVE, Condition, condition
+from kpsim.packetpath.matching import Condition, condition, has_effect, updating
+from kpsim.packetpath.resolving import Resolve, resolver
 from kpsim.ruleset import (
     FOREIGN,
-    OF_CONNECTION,
     Assign,
     Body,
     Chain,
     Chance,
     Compare,
+    Dispatch,
     Expression,
     Field,
     Goto,
+    Hashed,
     Jump,
     Limit,
-    Lookup,
+    Numgen,
     Recent,
     Rule,
     Statement,
     Unknown,
+    UpdateSet,
     moves_nothing,
+    sources_of,
     target_of,
 )
 
 _ALL_BITS = (1 << 128) - 1  #: of an address of either family
 _SHORTEST_RUN = 4  #: below this, comparing rule by rule is as fast
 
-Stage = tuple[tuple[Condition, ...], Statement | None]
+
+class Stage(NamedTuple):
+    """A statement of a rule and the conditions before it."""
+
+    conditions: tuple[Condition, ...]
+    statement: Statement | None
+    resolve: Resolve | None = None  #: asks the statement's map, if it has one
+
+
 #: makes a function of an expression and of the key of its draws or of its bucket
 MakeCondition = Callable[[Expression, Hashable], Condition]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledRule:
-    """A rule ready to run. ``first`` are the conditions before the first statement; ``then`` follows it (nft only)."""
+    """A rule ready to run.
+
+    ``first`` are the conditions before the first statement, ``resolve`` asks that statement's map, and ``then`` follows
+    it (nft only). A change of a set is a condition: a full set ends the rule.
+    """
 
     position: int  #: in its chain, from 0
     rule: Rule
     first: tuple[Condition, ...]
     statement: Statement | None
+    resolve: Resolve | None = None
     then: tuple[Stage, ...] = ()
     perhaps: str = ""  #: words of a match that is not modelled, if only a mark depends on it
 
@@ -102,21 +119,20 @@ class Run:
 class CompiledChain:
     """A chain ready to run. It is kept on the chain and stays valid, because a changed chain is another object."""
 
-    __slots__ = ("_blocks", "forks", "name", "recent_lists", "rules", "targets", "tracks")
+    __slots__ = ("_blocks", "forks", "name", "recent_lists", "rules")
 
     def __init__(self, chain: Chain, make: MakeCondition = condition) -> None:
         self.name = chain.name
-        buckets = count()  # limits are numbered, not rules: a rule added before a limit leaves it its bucket
+        # limits and counters are numbered, not rules: a rule added before a limit leaves it its bucket
+        buckets = count()
         self.rules = tuple(
             _compile(chain.name, position, rule, buckets, make) for position, rule in enumerate(chain.rules)
         )
         self._blocks = tuple(_blocks(self.rules))
         parts = [part for rule in chain.rules for part in rule.body]
         self.recent_lists = frozenset(part.name for part in parts if isinstance(part, Recent))
-        self.targets = tuple(dict.fromkeys(part.chain for part in parts if isinstance(part, Jump | Goto)))
         #: whether a rule may draw, or lead to a chain where one does
-        self.forks = bool(self.targets) or any(isinstance(part, Chance) for part in parts)
-        self.tracks = any(map(_tracks, parts))  #: whether some rule needs connection tracking
+        self.forks = any(map(_forks, parts))
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:
         """The ``rules`` that the packet has to be compared with, in order.
@@ -141,17 +157,17 @@ def compiled(chain: Chain) -> CompiledChain:
     return made
 
 
-def _tracks(part: Expression | Statement) -> bool:
-    """Whether the kernel tracks connections because of this part of a rule (K-1.5)."""
-    match part:
-        case Compare(field):
-            return field in OF_CONNECTION
-        case Lookup(key):
-            return not OF_CONNECTION.isdisjoint(key)
-        case Assign(to, source=source):
-            return to in OF_CONNECTION or source in OF_CONNECTION
-        case _:
-            return False
+def _forks(part: Expression | Statement) -> bool:
+    return isinstance(part, Chance | Jump | Goto | Dispatch) or any(
+        isinstance(source, Numgen | Hashed) for source in sources_of(part)
+    )
+
+
+def _counts(part: Expression | Statement) -> bool:
+    """Whether a part of a rule has a state of its own: a bucket, a counter, the numbers of a hash."""
+    return isinstance(part, Limit) or any(
+        isinstance(source, Hashed) or (isinstance(source, Numgen) and not source.random) for source in sources_of(part)
+    )
 
 
 def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int], make: MakeCondition) -> CompiledRule:
@@ -162,22 +178,24 @@ def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int], make
         rest = tuple(
             make(part, "") for part in rule.body if isinstance(part, Expression) and not isinstance(part, Unknown)
         )
-        return CompiledRule(position, rule, rest, rule.target, (), words)
-    limited = any(type(part) is Limit for part in rule.body)
-    bucket = (chain, next(buckets)) if limited else ()
-    key = draw_key(chain, rule)
+        return CompiledRule(position, rule, rest, rule.target, perhaps=words)
+    drawn = draw_key(chain, rule)
+    bucket = (chain, next(buckets)) if any(map(_counts, rule.body)) else ()
     stages: list[Stage] = []
     conditions: list[Condition] = []
     for part in _known_first(rule.body):
-        if isinstance(part, Statement):
-            stages.append((tuple(conditions), part))
+        key = bucket if bucket and _counts(part) else drawn
+        if isinstance(part, UpdateSet):
+            conditions.append(updating(part, key))
+        elif isinstance(part, Statement):
+            stages.append(Stage(tuple(conditions), part, resolver(part, key)))
             conditions = []
         else:
-            conditions.append(make(part, bucket if type(part) is Limit else key))
+            conditions.append(make(part, key))
     if conditions or not stages:
-        stages.append((tuple(conditions), None))
-    (first, statement), *then = stages
-    return CompiledRule(position, rule, first, statement, tuple(then))
+        stages.append(Stage(tuple(conditions), None))
+    first, *then = stages
+    return CompiledRule(position, rule, *first, tuple(then))
 
 
 def _only_marks(body: Body) -> str | None:
@@ -185,7 +203,7 @@ def _only_marks(body: Body) -> str | None:
     unknown = [part.words for part in body if isinstance(part, Unknown)]
     if not unknown or not isinstance(target_of(body), Assign) or sum(isinstance(part, Statement) for part in body) > 1:
         return None
-    effective = any(isinstance(part, EFFECTIVE) and not isinstance(part, Unknown) for part in body)
+    effective = any(has_effect(part) and not isinstance(part, Unknown) for part in body)
     return None if effective else " ".join(unknown)
 
 
@@ -203,7 +221,7 @@ def _known_first(body: Body) -> Body:
         if isinstance(part, Unknown):
             waiting.append(part)
             continue
-        if isinstance(part, Statement | EFFECTIVE):
+        if isinstance(part, Statement) or has_effect(part):
             ordered += waiting
             waiting = []
         ordered.append(part)
@@ -234,7 +252,7 @@ def _shape_and_key(rule: Rule) -> tuple[Shape, _Key] | None:
     protocol: str | None = None
     port: int | None = None
     for part in rule.body:
-        if isinstance(part, Statement | EFFECTIVE):
+        if isinstance(part, Statement) or has_effect(part):
             break
         if not isinstance(part, Compare) or part.negate or part.absent:
             continue

@@ -13,6 +13,7 @@ from kpsim.addresses import Family
 from kpsim.conntrack import Entry
 from kpsim.flowstate import Direction
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
+from kpsim.packetpath.elements import Atoms, Found, find, finder
 from kpsim.packetpath.routing import AddressType, Decision, RouteKind
 from kpsim.ruleset import (
     ALL_BITS,
@@ -25,16 +26,22 @@ from kpsim.ruleset import (
     EitherPort,
     Expression,
     Field,
+    Hashed,
     Intervals,
     Limit,
     LocalSocket,
     Lookup,
+    Masked,
     NamePattern,
+    Numgen,
     Recent,
     ReversePath,
     RoutingHeader,
     Set,
+    SetReference,
+    Source,
     Unknown,
+    UpdateSet,
 )
 
 
@@ -42,6 +49,7 @@ class Facts(Protocol):
     """What conditions may read about one packet at one hook."""
 
     packet: Packet
+    ct_state: str
     ct_states: frozenset[str]
     entry: Entry | None
     direction: Direction
@@ -57,14 +65,27 @@ class Facts(Protocol):
     def recent(self, match: Recent) -> bool: ...
     def limit(self, match: Limit, key: Hashable) -> bool: ...
     def count(self, counter: str) -> None: ...
+    def named_set(self, name: str) -> Set: ...
+    def has_member(self, name: str, key: Atoms) -> bool: ...
+    def update(self, statement: UpdateSet, key: Atoms) -> bool: ...
+    def number(self, source: Numgen | Hashed, values: Atoms, key: Hashable) -> int: ...
 
 
 Condition = Callable[[Facts], bool]
 Getter = Callable[[Facts], Any]  #: an Atom, a frozenset of names, or None if the packet lacks the field
 
 
-#: expressions that change something or draw: a rule must not be skipped past one of them
+#: expressions that change something or draw
 EFFECTIVE = Recent | Limit | Chance | Counter | Unknown | BridgePort | LocalSocket
+
+
+def has_effect(part: object) -> bool:
+    """Whether an expression changes something or draws: a rule must not be skipped past one that does."""
+    return isinstance(part, EFFECTIVE) or (isinstance(part, Lookup) and not all(map(_is_read, part.key)))
+
+
+def _is_read(source: Source) -> bool:
+    return isinstance(source, Field | Masked)
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
@@ -196,7 +217,7 @@ def condition(expression: Expression, key: Hashable) -> Condition:  # noqa: C901
         case Compare():
             return _comparison(expression)
         case Lookup():
-            return _lookup(expression)
+            return _lookup(expression, key)
         case EitherPort():
             return _either_port(expression)
         case ReversePath():
@@ -303,17 +324,79 @@ def _is_among(value: Atom, among: Intervals | frozenset[str] | NamePattern) -> b
     return value in among
 
 
-def _lookup(lookup: Lookup) -> Condition:
-    if not isinstance(lookup.set, Set):
-        raise NotImplementedError("named sets")
-    getters = [GETTERS[field] for field in lookup.key if isinstance(field, Field)]
-    elements, negate = lookup.set.elements, lookup.negate
+def _lookup(lookup: Lookup, key: Hashable) -> Condition:
+    asked, negate = key_of(lookup.key, key), lookup.negate
+    if isinstance(lookup.set, SetReference):
+        name = lookup.set.name
+        return lambda facts: (at := asked(facts)) is not None and facts.has_member(name, at) != negate
+    among = finder(lookup.set)
+    return lambda facts: (at := asked(facts)) is not None and (among(at) is not None) != negate
 
-    def holds(facts: Facts) -> bool:
-        key = tuple([get(facts) for get in getters])
-        return None not in key and (key in elements) != negate
 
-    return holds
+def updating(statement: UpdateSet, key: Hashable) -> Condition:
+    """The change that a statement makes to a set, as a function. It is false if the rule ends there (K-9.2)."""
+    asked = key_of(statement.key, key)
+    return lambda facts: (at := asked(facts)) is not None and facts.update(statement, at)
+
+
+def asking(sources: tuple[Source, ...], map_: Set | SetReference, key: Hashable) -> Callable[[Facts], Found | None]:
+    """A look-up in a map, as a function that returns the element that a packet finds; None: there is none."""
+    asked = key_of(sources, key)
+    if isinstance(map_, SetReference):
+        name = map_.name
+        return lambda facts: None if (at := asked(facts)) is None else find(facts.named_set(name), at)
+    among = finder(map_)
+    return lambda facts: None if (at := asked(facts)) is None else among(at)
+
+
+def key_of(sources: tuple[Source, ...], key: Hashable) -> Callable[[Facts], Atoms | None]:
+    """A function that makes a key of a packet; None if the packet lacks a part, which ends a rule (NFT-9.3)."""
+    getters = [_source(source, key) for source in sources]
+    if len(getters) == 1:
+        get = getters[0]
+        return lambda facts: None if (value := get(facts)) is None else (value,)
+
+    def made(facts: Facts) -> Atoms | None:
+        values: list[Atom] = []
+        for get in getters:
+            value = get(facts)
+            if value is None:
+                return None
+            values.append(value)
+        return tuple(values)
+
+    return made
+
+
+def _source(source: Source, key: Hashable) -> Getter:
+    match source:
+        case Masked(field, mask, shift):
+            get = _marked(field, mask) if field in (Field.MARK, Field.CT_MARK) else GETTERS[field]
+            return lambda facts: None if (value := get(facts)) is None else (value & mask) >> shift
+        case Numgen():
+            return lambda facts: facts.number(source, (), key)
+        case Hashed():
+            fields = key_of(source.key, key)
+            return lambda facts: None if (values := fields(facts)) is None else facts.number(source, values, key)
+        case Field.MARK | Field.CT_MARK:
+            return _marked(source, ALL_BITS)
+        case Field.CT_STATE:
+            return lambda facts: facts.ct_state or "INVALID"  # as nft_ct says of a packet without connection
+        case _:
+            return GETTERS[source]
+
+
+def _marked(field: Field, mask: int) -> Getter:
+    """A mark of which the bits under the mask are known."""
+    get = GETTERS[field]
+
+    def value(facts: Facts) -> int | None:
+        found: int | None = get(facts)
+        if found is not None and (unsure := unsure_bits(facts, field) & mask):
+            found = _settled(facts, field, found, mask, unsure, None)
+        return found
+
+    return value
 
 
 def _either_port(match: EitherPort) -> Condition:

@@ -1,16 +1,30 @@
-"""Why a rule did not match: the first of its expressions that was false.
+"""Why a rule did not match: the first of its expressions that was false, or the map that had no such key.
 
 A trace remembers the packet as it was at each step (:class:`~kpsim.packetpath.steps.Moment`). This module evaluates the
-rule's expressions again on such a moment, with the conditions of ``matching``.
+parts of the rule again on such a moment, with the conditions of ``matching``.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 
 from kpsim.packet import Packet
+from kpsim.packetpath.elements import Atoms, find
 from kpsim.packetpath.matching import condition
+from kpsim.packetpath.resolving import resolver
 from kpsim.packetpath.routing import AddressType, Decision, Routing, type_at
 from kpsim.packetpath.steps import Moment
-from kpsim.ruleset import Chance, Expression, Field, Limit, Recent
+from kpsim.ruleset import (
+    REMEMBERS,
+    Chance,
+    Expression,
+    Field,
+    Hashed,
+    Limit,
+    Numgen,
+    Recent,
+    Set,
+    Statement,
+    UpdateSet,
+)
 
 
 class _Effective(Exception):
@@ -20,8 +34,9 @@ class _Effective(Exception):
 class _Facts:
     """What conditions may read about a packet at one moment."""
 
-    def __init__(self, moment: Moment, routing: Routing) -> None:
+    def __init__(self, moment: Moment, routing: Routing, sets: Mapping[str, Set]) -> None:
         self.packet: Packet = moment.packet
+        self.ct_state = moment.ct_state
         self.ct_states = moment.ct_states
         self.entry = moment.entry
         self.direction = moment.direction
@@ -29,6 +44,7 @@ class _Facts:
         self.bridged = moment.bridged
         self.unsure_mark = moment.unsure_mark
         self._routing = routing
+        self._sets = sets
 
     def address_type(self, address: int, interface: str = "") -> AddressType:
         return type_at(self._routing, self.packet.family, address, interface)
@@ -54,17 +70,41 @@ class _Facts:
     def count(self, counter: str) -> None:
         """Does nothing: the walk has counted the packet already."""
 
+    def named_set(self, name: str) -> Set:
+        return self._sets[name]
 
-def mismatch(expressions: Iterable[Expression], moment: Moment, routing: Routing) -> Expression | None:
-    """The first of a rule's expressions that was false at a moment, or that cannot be evaluated again.
+    def has_member(self, name: str, key: Atoms) -> bool:
+        if self._sets[name].flags & REMEMBERS:
+            raise _Effective
+        return find(self._sets[name], key) is not None
 
-    None if every expression is true.
+    def update(self, statement: UpdateSet, key: Atoms) -> bool:
+        raise _Effective
+
+    def number(self, source: Numgen | Hashed, values: Atoms, key: Hashable) -> int:
+        raise _Effective
+
+
+def mismatch(
+    parts: Iterable[Expression | Statement], moment: Moment, routing: Routing, sets: Mapping[str, Set]
+) -> Expression | Statement | None:
+    """The first part of a rule that was false at a moment, or that cannot be evaluated again.
+
+    A statement is false if its map has no such key, and cannot be evaluated again if it changes a set. ``sets`` are
+    those of the rule's table. None if every part is true.
     """
-    facts = _Facts(moment, routing)
-    for expression in expressions:
+    facts = _Facts(moment, routing, sets)
+    for part in parts:
         try:
-            if not condition(expression, "")(facts):
-                return expression
+            if isinstance(part, UpdateSet):
+                return part
+            if isinstance(part, Statement):
+                resolve = resolver(part, "")
+                holds = resolve is None or resolve(facts) is not None
+            else:
+                holds = condition(part, "")(facts)
         except _Effective:
-            return expression
+            return part
+        if not holds:
+            return part
     return None

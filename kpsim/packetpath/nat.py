@@ -40,7 +40,7 @@ def destination(traversal: Traversal, statement: Dnat | Redirect, at: RuleRefere
         return End(Disposition.DROPPED, Cause.NO_ADDRESS, at)
     sport = entry.reply.sport if statement.port is None or packet.protocol in ICMP_PROTOCOLS else statement.port
     traversal.entry = entry._replace(reply=entry.reply._replace(saddr=address, sport=sport))
-    random = isinstance(statement, Dnat) and bool(statement.flags & _RANDOM)
+    random = bool(statement.flags & _RANDOM)
     if packet.protocol in ICMP_PROTOCOLS:
         _free_id(traversal, random=random)
     elif statement.port is not None and (random or sport != entry.reply.sport):

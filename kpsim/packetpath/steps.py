@@ -11,11 +11,18 @@ from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.conntrack import Entry
 from kpsim.flowstate import Direction
 from kpsim.packet import Packet
+from kpsim.packetpath.elements import Atoms
 from kpsim.ruleset import (
+    Atom,
     Chance,
+    DataType,
+    Hashed,
     Hook,
+    Numgen,
     Rule,
     RuleReference,
+    SetType,
+    SetVerb,
     Statement,
     TableKey,
 )
@@ -35,6 +42,7 @@ class Moment(NamedTuple):
     socket: str | None = None  #: whose socket the packet has
     bridged: frozenset[str] | None = None  #: the sides on which it passes a port of a bridge
     unsure_mark: int = 0  #: bits of its mark that are not known
+    ct_state: str = ""  #: empty if nothing tracks connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,16 @@ class Chosen:
     rule: Rule
     chance: Chance
     true: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A rule of a table took a number of ``source.modulus``: by chance, by counting, or out of a hash."""
+
+    table: TableKey
+    rule: Rule
+    source: Numgen | Hashed
+    number: int
 
 
 class FieldName(enum.StrEnum):
@@ -165,6 +183,27 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAsked:
+    """A rule looked a key up in a set that packets change, or whose elements expire."""
+
+    set: str
+    type: SetType | None = field(repr=False)
+    key: Atoms
+    found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetTold:
+    """A rule changed a set. ``kept`` False: the set was full, which ends the rule."""
+
+    set: str
+    type: SetType | None = field(repr=False)
+    key: Atoms
+    verb: SetVerb
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The last step: the disposition and its cause as text."""
 
@@ -173,8 +212,8 @@ class Ended:
 
 
 Step = (
-    HookEntered | ChainEntered | ChainLeft | RuleMatched | MayMatch | Supposed | Chosen | FieldChanged | ConntrackChanged | Routed | Counted
-    | Remembered | Ended
+    HookEntered | ChainEntered | ChainLeft | RuleMatched | MayMatch | Supposed | Chosen | Drawn | FieldChanged | ConntrackChanged | Routed
+    | Counted | Remembered | SetAsked | SetTold | Ended
 )  # fmt: skip
 
 
@@ -185,6 +224,20 @@ def shown(field: FieldName, value: Value, family: Family) -> str:
         host = format_ip(family, address)
         return join_host_port(host, port) if port else host
     return str(value) if field is FieldName.TTL else f"{value:#x}"
+
+
+def shown_key(key: Atoms, of: SetType | None) -> str:
+    """A key of a set of this type as text."""
+    types: tuple[DataType | None, ...] = of.key if of is not None else (None,) * len(key)
+    return " . ".join(map(_shown_part, key, types))
+
+
+def _shown_part(part: Atom, of: DataType | None) -> str:
+    family = _ADDRESSES.get(of) if of is not None else None
+    return str(part) if family is None else format_ip(family, int(part))
+
+
+_ADDRESSES = {DataType.IPV4_ADDRESS: Family.IPV4, DataType.IPV6_ADDRESS: Family.IPV6}
 
 
 def describe(step: Step, family: Family) -> str:  # noqa: C901 - one case per kind of step
@@ -204,6 +257,8 @@ def describe(step: Step, family: Family) -> str:  # noqa: C901 - one case per ki
             return f"{at} may match: {words} is not modelled, so bits {unsure:#x} of a mark are not known"
         case Chosen(_, _, chance, true):
             return f"draw with probability {chance.threshold / (1 << 31):.10f}: {'yes' if true else 'no'}"
+        case Drawn(_, _, source, number):
+            return f"number {number}, of {source.modulus}"
         case FieldChanged(field, before, after):
             return f"{field}: {shown(field, before, family)} → {shown(field, after, family)}"
         case ConntrackChanged(tracking, entry):
@@ -214,6 +269,10 @@ def describe(step: Step, family: Family) -> str:  # noqa: C901 - one case per ki
             return f"counted by {counter}"
         case Remembered(name, action, true):
             return f"recent {name} {action}: {'yes' if true else 'no'}"
+        case SetAsked(name, of, key, found):
+            return f"{shown_key(key, of)} in @{name}: {'yes' if found else 'no'}"
+        case SetTold(name, of, key, verb, kept):
+            return f"{verb.value} {shown_key(key, of)} in @{name}" + ("" if kept else ": the set is full")
         case Ended(disposition, cause):
             return disposition + (f": {cause}" if cause else "")
         case _:

@@ -3,6 +3,8 @@
 Counterpart: nf_conntrack_in, nf_nat_inet_fn and nf_confirm. ``netfilter`` decides which chains may decide a binding.
 """
 
+from collections.abc import Sequence
+
 from kpsim.conntrack import Destroyed, Ending, Entry, Found, tuple_of
 from kpsim.flowstate import Action, Direction, Reading, is_damaged, read
 from kpsim.packet import Packet
@@ -135,15 +137,16 @@ def _invalid(traversal: Traversal) -> None:
     traversal.tracked(Tracking.INVALID)
 
 
-def translate(traversal: Traversal, table: Table, chain: Chain) -> End | None:
+def translate(traversal: Traversal, chains: Sequence[tuple[Table, Chain]]) -> End | None:
     """Translates the packet by its connection's binding. Returns the packet's end, or None if it goes on.
 
-    The nat chain runs only for the packet that creates the entry (K-1.3). Later packets follow the binding.
+    ``chains`` are the nat chains of the hook in order. They run only for the packet that creates the entry (K-1.3).
+    Later packets follow the binding.
     """
     if traversal.entry is None:
         return None
     if traversal.unconfirmed:
-        end = _decide(traversal, table, chain)
+        end = _decide(traversal, chains)
         if end is not None:
             return end
     elif (end := nat.output_device_changed(traversal)) is not None:
@@ -159,13 +162,16 @@ def _decided(traversal: Traversal) -> bool:
     return traversal.source_done
 
 
-def _decide(traversal: Traversal, table: Table, chain: Chain) -> End | None:
-    """Runs the nat chain for a new connection. If no rule translates, the null binding is made."""
+def _decide(traversal: Traversal, chains: Sequence[tuple[Table, Chain]]) -> End | None:
+    """Runs nat chains for a new connection until one translates (K-9.1). If none does, the null binding is made."""
     if _decided(traversal):
         return None
-    if end := run_base_chain(traversal, table, chain):
-        return end
-    if not _decided(traversal):
+    for table, chain in chains:
+        if end := run_base_chain(traversal, table, chain):
+            return end
+        if _decided(traversal):
+            break
+    else:
         nat.bind_nothing(traversal)
     traversal.set_state(traversal.ct_state)  # SNAT and DNAT are states too
     traversal.tracked(Tracking.BOUND)

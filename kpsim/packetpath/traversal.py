@@ -12,11 +12,16 @@ from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
+from kpsim.errors import InputError, Problem
 from kpsim.flowstate import Direction, FlowState
+from kpsim.maps import Map
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
+from kpsim.packetpath.elements import Atoms, find
 from kpsim.packetpath.facts import NodeFacts
-from kpsim.packetpath.memory import NOTHING_TOUCHED, Bucket, IcmpSpending, RecentTouch, Touched
+from kpsim.packetpath.hashing import hashed
+from kpsim.packetpath.memory import NOTHING_TOUCHED, Bucket, IcmpSpending, RecentTouch, SetId, SetTouch, Touched
+from kpsim.packetpath.memory.dynamic_sets import collected_ns, touched
 from kpsim.packetpath.memory.limit import spend
 from kpsim.packetpath.memory.recent import RecentList
 from kpsim.packetpath.routing import AddressType, Decision, Question, type_at
@@ -24,16 +29,33 @@ from kpsim.packetpath.steps import (
     Chosen,
     ConntrackChanged,
     Counted,
+    Drawn,
     FieldChanged,
     FieldName,
     Moment,
     Remembered,
+    SetAsked,
+    SetTold,
     Step,
     Supposed,
     Tracking,
 )
-from kpsim.packetpath.worlds import World
-from kpsim.ruleset import Chance, Field, Hook, Limit, Recent, Rule, RuleReference, TableKey
+from kpsim.packetpath.worlds import UnknownEnd, World
+from kpsim.ruleset import (
+    REMEMBERS,
+    Chance,
+    Field,
+    Hashed,
+    Hook,
+    Limit,
+    Numgen,
+    Recent,
+    Rule,
+    RuleReference,
+    Set,
+    TableKey,
+    UpdateSet,
+)
 
 
 class Disposition(enum.StrEnum):
@@ -119,9 +141,9 @@ class Traversal:
 
     __slots__ = (
         "arrived", "asks_again", "bridged", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
-        "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "mtu", "node",
-        "now_ns", "packet", "ports_drawn", "recent_lists", "seen", "snat_rule", "socket", "source_done", "steps", "table", "touches",
-        "trying", "turned_away", "unconfirmed", "unsure_because", "unsure_mark", "updated", "world",
+        "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "members", "mtu",
+        "node", "now_ns", "numbers", "packet", "ports_drawn", "recent_lists", "seen", "sets", "snat_rule", "socket", "source_done", "steps", "table",
+        "touches", "trying", "turned_away", "unconfirmed", "unsure_because", "unsure_mark", "updated", "world",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +167,7 @@ class Traversal:
         self.steps: list[Step] | None = [] if trace else None
         self.hook = Hook.PREROUTING
         self.table: TableKey | None = None  #: whose chains are running
+        self.sets: Map[str, Set] = Map()  #: of that table
         self.trying: Rule | None = None  #: the rule whose conditions are asked
         self.decision: Decision | None = None
         self.asks_again: Question | None = None  #: OUTPUT changed what routing depends on: how it looked then
@@ -176,6 +199,8 @@ class Traversal:
         self.entered = 0  #: how many chains the packet entered
         self.seen: dict[Hashable, object] = {}  #: what chains did in a walk that enters very many (``chains``)
         self.buckets: dict[Hashable, Bucket] = {}
+        self.members: dict[tuple[SetId, Atoms], SetTouch] = {}  #: the last change to each key of a set
+        self.numbers: dict[Hashable, int] = {}
 
     # --- what conditions may ask --------------------------------------------------------------------------------------
 
@@ -237,6 +262,76 @@ class Traversal:
         fits, self.buckets[key] = spend(match, self.buckets.get(key) or self.node.memory.buckets.get(key), self.now_ns)
         return fits
 
+    def named_set(self, name: str) -> Set:
+        """A set of the table whose chains are running. InputError if there is none."""
+        found = self.sets.get(name)
+        if found is None:
+            raise InputError(Problem(f"a rule of table {self.table} names set {name}, which does not exist"))
+        return found
+
+    def has_member(self, name: str, key: Atoms) -> bool:
+        """Whether a set has a key now, as an element of a tool or as a member that a packet put there."""
+        declared = self.named_set(name)
+        if not declared.flags & REMEMBERS:
+            return find(declared, key) is not None
+        at = self._set_id(name)
+        if (at, key) in self.node.memory.unsure:
+            return self.holds(f"@{name}, which an earlier packet may have changed")
+        mine = self.members.get((at, key))
+        member = self.node.memory.sets.members(at, declared.generation).get(key) if mine is None else mine.member
+        there = find(declared, key) is not None if member is None else member.lives(self.now_ns)
+        if self.steps is not None:
+            self.steps.append(SetAsked(name, declared.type, key, there))
+        return there
+
+    def update(self, statement: UpdateSet, key: Atoms) -> bool:
+        """Changes a set. False if the rule ends there, because the set is full (K-9.2)."""
+        name, at = statement.set.name, self._set_id(statement.set.name)
+        declared = self.named_set(name)
+        members = self.node.memory.sets.members(at, declared.generation)
+        mine = {each.key: each.member for (where, _), each in self.members.items() if where == at}
+        goes_on, member = touched(
+            declared, {**members, **mine} if mine else members, key, statement.verb, statement.timeout_ns, self.now_ns
+        )
+        if member is not None:
+            collected = collected_ns(declared, self.now_ns)
+            self.members[at, key] = SetTouch(at, declared.generation, key, member, collected)
+        if self.steps is not None:
+            self.steps.append(SetTold(name, declared.type, key, statement.verb, goes_on))
+        return goes_on
+
+    def _set_id(self, name: str) -> SetId:
+        assert self.table is not None
+        return SetId(self.table, name)
+
+    def number(self, source: Numgen | Hashed, values: Atoms, key: Hashable) -> int:
+        """The number that a rule draws, counts or makes of ``values``."""
+        number = source.offset + self._below(source, values, key)
+        if self.steps is not None and source.modulus > 1:
+            assert self.trying is not None and self.table is not None
+            self.steps.append(Drawn(self.table, self.trying, source, number))
+        return number
+
+    def _below(self, source: Numgen | Hashed, values: Atoms, key: Hashable) -> int:
+        if source.modulus == 1:
+            return 0
+        if isinstance(source, Numgen) and source.random:
+            return self.chooser.uniform(source.modulus, self.draw_key(key))
+        if isinstance(source, Hashed) and source.seed is not None:
+            return hashed(source, values, self.family)
+        name = (self.table, key, values)
+        if name in self.node.memory.unsure:
+            raise UnknownEnd("a number that an earlier packet may have changed")
+        last = self.numbers.get(name, self.node.memory.numbers.get(name))
+        if isinstance(source, Numgen):
+            self.numbers[name] = number = 0 if last is None else (last + 1) % source.modulus
+        elif last is None:
+            # the kernel drew the seed, so the numbers of a hash are not known before they are seen
+            self.numbers[name] = number = self.chooser.uniform(source.modulus, self.draw_key((key, values)))
+        else:
+            number = last
+        return number
+
     def count(self, counter: str) -> None:
         self.counters.append((counter, self.packet.length))
         if self.steps is not None:
@@ -255,6 +350,7 @@ class Traversal:
             self.socket,
             self.bridged,
             self.unsure_mark,
+            self.ct_state,
         )
 
     # --- what the rest of the way depends on --------------------------------------------------------------------------
@@ -404,6 +500,7 @@ class Traversal:
         )  # fmt: skip
         made.draws, made.touches, made.counters = self.draws, self.touches, self.counters
         made.recent_lists, made.buckets = self.recent_lists, self.buckets
+        made.members, made.numbers = self.members, self.numbers
         made.created, made.updated, made.destroyed = self.created, self.updated, self.destroyed
         if self.entry is not None:
             made.entry, made.direction = self.entry, self.direction.opposite
@@ -420,8 +517,11 @@ class Traversal:
             self.entry = answered.entry
 
     def effects(self) -> Effects:
-        touched = Touched(tuple(self.touches), tuple(self.counters), self.icmp, tuple(self.buckets.items()))
-        return Effects(self.created, self.updated, tuple(self.destroyed), touched, self.turned_away)
+        left = Touched(
+            tuple(self.touches), tuple(self.counters), self.icmp, tuple(self.buckets.items()),
+            tuple(self.members.values()), tuple(self.numbers.items()),
+        )  # fmt: skip
+        return Effects(self.created, self.updated, tuple(self.destroyed), left, self.turned_away)
 
 
 class Snapshot(NamedTuple):
@@ -435,8 +535,10 @@ class Snapshot(NamedTuple):
 #: a way of so many steps is told by its beginning: it is one of a number of ways that nobody reads
 _MOST_STEPS = 50_000
 #: what rules do not change: the same for the whole walk, or of no consequence for it
-_FIXED = frozenset({"chooser", "drawn", "draws", "entered", "indexed", "node", "seen", "steps", "trying", "world"})
-_MUTABLE = ("packet", "arrived", "destroyed", "touches", "counters", "recent_lists", "buckets")
+_FIXED = frozenset(
+    {"chooser", "drawn", "draws", "entered", "indexed", "node", "seen", "sets", "steps", "trying", "world"}
+)
+_MUTABLE = ("packet", "arrived", "destroyed", "touches", "counters", "recent_lists", "buckets", "members", "numbers")
 _PLAIN = tuple(slot for slot in Traversal.__slots__ if slot not in _FIXED and slot not in _MUTABLE)
 _plain_values = attrgetter(*_PLAIN)
 #: the lists of xt_recent follow from the touches

@@ -6,6 +6,7 @@ A set is a value: its elements are those that a tool wrote. What packets put int
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 from kpsim.maps import Map
 from kpsim.ruleset.origin import FOREIGN, Origin
@@ -62,6 +63,7 @@ class SetFlags(enum.Flag):
 
 
 NO_SET_FLAGS = SetFlags(0)
+REMEMBERS = SetFlags.DYNAMIC | SetFlags.TIMEOUT  #: packets, or time, change what such a set holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class Set:
     auto_merge: bool = False
     policy: str = ""
     generation: int = field(default=0, compare=False)
+    #: a cache for the code that looks keys up (``packetpath.elements``); it depends on the elements only
+    compiled: Any = field(default=None, init=False, compare=False, repr=False)
 
     @classmethod
     def of(cls, *keys: Key) -> "Set":

@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass
 
-from kpsim.ruleset.expressions import Counter, Expression, Recent, Source
+from kpsim.ruleset.expressions import Counter, Expression, Lookup, Recent, Source
 from kpsim.ruleset.fields import Field
 from kpsim.ruleset.sets import Interval, Set, SetReference
 from kpsim.ruleset.verdicts import Goto, Jump, Terminal
@@ -214,6 +214,17 @@ def target_of(body: Body) -> Statement | None:
     """The statement at the end of a body, or None."""
     last = body[-1] if body else None
     return last if isinstance(last, Statement) else None
+
+
+def sources_of(part: Expression | Statement) -> tuple[Source, ...]:
+    """What a part of a rule takes to look something up in a set or a map; empty if it looks nothing up."""
+    match part:
+        case Lookup(key) | Dispatch(key) | UpdateSet(_, key):
+            return key
+        case Dnat(mapped=Mapped(key)) | Snat(mapped=Mapped(key)) | Redirect(mapped=Mapped(key)):
+            return key
+        case _:
+            return ()
 
 
 def moves_nothing(body: Body) -> bool:

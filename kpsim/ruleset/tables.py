@@ -14,7 +14,7 @@ from kpsim.maps import Map
 from kpsim.ruleset.fields import slot_setters
 from kpsim.ruleset.origin import FOREIGN, Origin
 from kpsim.ruleset.references import names_in, names_in_set
-from kpsim.ruleset.sets import Set
+from kpsim.ruleset.sets import Element, Key, Set
 from kpsim.ruleset.statements import Body, Statement, target_of
 from kpsim.ruleset.verdicts import Verdict
 
@@ -148,13 +148,32 @@ class TableKey(NamedTuple):
         return self.name
 
 
+class ElementReference(NamedTuple):
+    """An element of a map, and the map's name; a map that is written in a rule has none."""
+
+    set: str
+    key: Key
+    element: Element
+
+
 class RuleReference(NamedTuple):
-    """A rule and its place. ``number`` counts from 1, as iptables does. ``rule`` None stands for the chain's policy."""
+    """A rule and its place. ``number`` counts from 1, as iptables does. ``rule`` None stands for the chain's policy.
+
+    ``element`` is what a map said, if the rule's verdict or translation came out of a map.
+    """
 
     table: TableKey
     chain: str
     number: int
     rule: Rule | None
+    element: ElementReference | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Why the verdict exists: the element's origin if it has one, else the rule's."""
+        if self.element is not None and self.element.element.origin != FOREIGN:
+            return self.element.element.origin
+        return FOREIGN if self.rule is None else self.rule.origin
 
     def __str__(self) -> str:
         if self.rule is None:

@@ -160,7 +160,7 @@ def refusal(journey: Journey) -> tuple[Fate, Reason]:
     walk = journey.hops[-1].walk
     cause = _KERNEL_REASONS.get(walk.cause, Reason.OTHER)
     if cause is Reason.OTHER and walk.rule is not None and walk.rule.rule is not None:
-        cause = _REFUSING.get(walk.rule.rule.origin.role, Reason.OTHER)
+        cause = _REFUSING.get(walk.rule.origin.role, Reason.OTHER)
     match journey.disposition:
         case Disposition.DELIVERED:
             return Fate.DELIVERED, Reason.NONE

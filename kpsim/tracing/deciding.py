@@ -56,9 +56,7 @@ def deciding_rule(step: Walk, steps: Iterable[Step]) -> RuleReference | None:
     """
     if step.rule is not None or result_of(step) is not ProbeResult.DELIVERED:
         return step.rule
-    dispatched = [
-        s.at for s in steps if isinstance(s, RuleMatched) and s.at.rule and s.at.rule.origin.role in _DISPATCH
-    ]
+    dispatched = [s.at for s in steps if isinstance(s, RuleMatched) and s.at.origin.role in _DISPATCH]
     return dispatched[-1] if dispatched and step.dnat_rule else step.dnat_rule
 
 

@@ -6,7 +6,7 @@ from kpsim.addresses import Family
 from kpsim.dialects import Form, OnUnknown, Reason
 from kpsim.dialects.iptables import BUILT_IN_CHAINS, Style, parse, render_rule, render_ruleset, words
 from kpsim.dialects.iptables.saved import family_by_address, read_saved, rules_by_family
-from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Space, TableKey
+from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Space, Statement, TableKey
 
 _STYLES = {Form.SENT: Style.KUBE_PROXY, Form.LISTED: Style.SAVE}
 _TABLE_LINE = re.compile(r"^\s*\*\w+\s*$", re.MULTILINE)
@@ -56,10 +56,13 @@ class IptablesDialect:
     def words(self, reference: RuleReference, family: Family, form: Form) -> str:
         return self.spell(reference, family, form).removeprefix(f"-A {reference.chain}").strip()
 
-    def tried(self, rule: Rule, family: Family) -> list[Expression]:
-        return words.tried(rule, family)
+    def element(self, reference: RuleReference, family: Family) -> str:
+        return ""  # iptables has no maps
 
-    def reason(self, rule: Rule, part: Expression, family: Family) -> Reason:
+    def tried(self, rule: Rule, family: Family) -> list[Expression | Statement]:
+        return list(words.tried(rule, family))
+
+    def reason(self, rule: Rule, part: Expression | Statement, family: Family) -> Reason:
         return words.reason(rule, part, family)
 
     def probability(self, rule: Rule, chance: Chance, family: Family) -> str:

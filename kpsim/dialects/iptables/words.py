@@ -62,9 +62,10 @@ def tried(rule: Rule, family: Family) -> list[Expression]:
     return [part for part in (rule.body[at] for at in (*header, *rest)) if not isinstance(part, Statement)]
 
 
-def reason(rule: Rule, part: Expression, family: Family) -> Reason:
-    """Why an expression of a rule was false."""
+def reason(rule: Rule, part: Expression | Statement, family: Family) -> Reason:
+    """Why a part of a rule was false."""
     row, _, detail, _ = _piece(rule, part, family)
+    assert isinstance(part, Expression)  # no statement of iptables ends a rule before it acts
     if not isinstance(part, Compare | EitherPort | Lookup):
         return Reason(_special(part, detail, family), elsewhere=False)
     subject, value = _compared(part, row, detail, family)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from copy import deepcopy
 from typing import NamedTuple
 
+from kpsim.packetpath.memory.dynamic_sets import DynamicSets, SetId, SetTouch
 from kpsim.packetpath.memory.icmp_limiter import IcmpLimiter, IcmpSpending
 from kpsim.packetpath.memory.limit import Bucket
 from kpsim.packetpath.memory.recent import RecentLists, RecentTouch
@@ -15,11 +16,14 @@ from kpsim.packetpath.memory.recent import RecentLists, RecentTouch
 __all__ = [
     "NOTHING_TOUCHED",
     "Bucket",
+    "DynamicSets",
     "IcmpLimiter",
     "IcmpSpending",
     "Memory",
     "RecentLists",
     "RecentTouch",
+    "SetId",
+    "SetTouch",
     "Touched",
 ]
 
@@ -31,21 +35,27 @@ class Touched(NamedTuple):
     counters: tuple[tuple[str, int], ...] = ()  #: counter object and the packet's length in bytes
     icmp: IcmpSpending | None = None
     buckets: tuple[tuple[Hashable, Bucket], ...] = ()  #: what rules with a limit have left
-    unsure: frozenset[Hashable] = (
-        frozenset()
-    )  #: buckets, and lists with a source, that a rule may have changed (``worlds``)
+    sets: tuple[SetTouch, ...] = ()
+    numbers: tuple[tuple[Hashable, int], ...] = ()  #: the last number of a counter, and those of an unknown hash
+    #: buckets, numbers, lists with a source, and sets with a key, that a rule may have changed (``worlds``)
+    unsure: frozenset[Hashable] = frozenset()
 
 
 NOTHING_TOUCHED = Touched()
 
 
 class Memory:
-    """The memory of one network namespace: affinity lists, buckets of limits, counters, the budget of ICMP errors."""
+    """The memory of one network namespace: affinity lists, members of sets, buckets of limits, counters, the budget of
+    ICMP errors.
+    """
 
     def __init__(self) -> None:
         self.recent = RecentLists()
         self.buckets: dict[Hashable, Bucket] = {}  #: what rules with a limit have left
-        self.unsure: set[Hashable] = set()  #: of buckets, and of lists with a source, it is not known what they hold
+        self.sets = DynamicSets()
+        #: rule → the last number of its counter; rule and values → the number that a hash with an unknown seed gave them
+        self.numbers: dict[Hashable, int] = {}
+        self.unsure: set[Hashable] = set()  #: it is not known what these hold: see ``Touched.unsure``
         self.counters: dict[str, tuple[int, int]] = {}  #: counter object → packets, bytes
         self.icmp_limiter: IcmpLimiter | None = None  #: None: every ICMP error is sent
 
@@ -53,20 +63,25 @@ class Memory:
         """The same memory. What changes in one of the two does not change in the other."""
         other = Memory()
         other.recent = self.recent.copy()
-        other.buckets, other.counters = dict(self.buckets), dict(self.counters)
+        other.sets = self.sets.copy()
+        other.buckets, other.counters, other.numbers = dict(self.buckets), dict(self.counters), dict(self.numbers)
+        other.unsure = set(self.unsure)
         other.icmp_limiter = deepcopy(self.icmp_limiter)
         return other
 
     @property
     def is_empty(self) -> bool:
         """Whether it holds nothing by which a rule could tell one moment from another."""
-        return not (self.recent or self.buckets or self.unsure)
+        return not (self.recent or self.sets or self.buckets or self.numbers or self.unsure)
 
     def commit(self, touched: Touched) -> None:
         """Applies what a packet has changed."""
         for touch in touched.recent:
             self.recent.commit(touch)
+        for change in touched.sets:
+            self.sets.commit(change)
         self.buckets.update(touched.buckets)
+        self.numbers.update(touched.numbers)
         self.unsure |= touched.unsure
         for name, size in touched.counters:
             packets, total = self.counters.get(name, (0, 0))
@@ -74,6 +89,10 @@ class Memory:
         if touched.icmp is not None and self.icmp_limiter is not None:
             self.icmp_limiter.commit(touched.icmp)
 
-    def retain(self, recent_lists: Callable[[], Iterable[str]]) -> None:
-        """Forgets what no rule uses any longer (K-4.2). ``recent_lists`` is asked only if there is a list to forget."""
+    def retain(self, recent_lists: Callable[[], Iterable[str]], generation: Callable[[SetId], int | None]) -> None:
+        """Forgets what no rule and no set uses any longer (K-4.2).
+
+        ``recent_lists`` is asked only if there is a list to forget, ``generation`` for each set that has members.
+        """
         self.recent.retain(recent_lists)
+        self.sets.retain(generation)

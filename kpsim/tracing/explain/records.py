@@ -14,7 +14,19 @@ from kpsim.exchange import Exchange
 from kpsim.fabric import Hop, Journey
 from kpsim.inputs import JsonObject
 from kpsim.packet import Packet
-from kpsim.packetpath.steps import ChainLeft, Chosen, ConntrackChanged, FieldChanged, RuleMatched, Step, shown
+from kpsim.packetpath.steps import (
+    ChainLeft,
+    Chosen,
+    ConntrackChanged,
+    Drawn,
+    FieldChanged,
+    RuleMatched,
+    SetAsked,
+    SetTold,
+    Step,
+    shown,
+    shown_key,
+)
 from kpsim.ruleset import RuleReference
 from kpsim.tracing.deciding import ProbeResult
 from kpsim.tracing.directory import Directory
@@ -125,6 +137,12 @@ def step_record(step: Step, family: Family) -> JsonObject:
         case Chosen(table, rule, chance, true):
             written = dialect_of(table).probability(rule, chance, family)
             return record | {"probability": written, "true": true}
+        case Drawn(_, _, source, number):
+            return record | {"number": number, "of": source.modulus}
+        case SetAsked(name, of, key, found):
+            return record | {"set": name, "key": shown_key(key, of), "found": found}
+        case SetTold(name, of, key, verb, kept):
+            return record | {"set": name, "key": shown_key(key, of), "does": verb.value, "kept": kept}
         case ConntrackChanged(tracking, entry):
             return record | {"tracking": str(tracking), "entry": _entry_record(entry)}
         case FieldChanged(changed, before, after):
@@ -142,8 +160,10 @@ def step_record(step: Step, family: Family) -> JsonObject:
 def _rule_record(at: RuleReference, family: Family) -> JsonObject:
     record: JsonObject = {"table": str(at.table), "chain": at.chain, "number": at.number, "rule": None, "origin": None}
     if at.rule is not None:
-        role, service, protocol, endpoint = at.rule.origin
+        role, service, protocol, endpoint = at.origin
         record["rule"] = dialect_of(at.table).spell(at, family, Form.SENT)
+        if at.element is not None:
+            record["element"] = dialect_of(at.table).element(at, family)
         record["origin"] = {
             "role": str(role), "service": service or None, "protocol": protocol or None, "endpoint": endpoint or None,
         }  # fmt: skip

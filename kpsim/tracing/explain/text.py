@@ -27,7 +27,7 @@ from kpsim.packetpath.steps import (
     describe,
     shown,
 )
-from kpsim.ruleset import FOREIGN, Chain
+from kpsim.ruleset import FOREIGN, Chain, RuleReference, Table
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.tree import ChainBlock, HookBlock, RuleBlock, build_tree
 from kpsim.tracing.explain.unmatched import Skipped, unmatched
@@ -110,8 +110,7 @@ def client_lines(exchange: Exchange, directory: Directory) -> Iterator[str]:
     if exchange.relay is not None:
         request = exchange.relay.request
         yield f"a load balancer takes it and dials {ends(request.sent)} on {request.hops[0].node}: {sentence(request, directory)}"
-    rule = exchange.by.rule if exchange.by is not None else None
-    reason = f" ({why(exchange.by.chain, rule)})" if exchange.by is not None and rule is not None else ""
+    reason = f" ({why(exchange.by)})" if exchange.by is not None and exchange.by.rule is not None else ""
     yield f"the client gets: {client_gets(exchange)}{reason}"
 
 
@@ -200,9 +199,11 @@ class _Printer:
         if at.rule is None:
             yield f"{indent}policy"
             return
-        yield f"{indent}rule {at.number}: {why(at.chain, at.rule)}"
-        form = Form.LISTED if at.rule.origin == FOREIGN else Form.SENT
-        yield f"{indent}  {dialect_of(at.table).spell(at, self._family, form)}"
+        yield f"{indent}rule {at.number}: {why(at)}"
+        dialect, form = dialect_of(at.table), Form.LISTED if at.rule.origin == FOREIGN else Form.SENT
+        yield f"{indent}  {dialect.spell(at, self._family, form)}"
+        if at.element is not None:
+            yield f"{indent}  {dialect.element(at, self._family)}"
         for note in block.notes:
             yield from self._step(note, indent + "  ")
         if block.chain is not None:
@@ -210,18 +211,22 @@ class _Printer:
 
     def _chain_of(self, block: ChainBlock) -> Chain:
         """The chain that a block tells of, with all its rules."""
-        return self._netns.rulesets[self._family].tables[block.table].chains[block.name]
+        return self._table_of(block).chains[block.name]
+
+    def _table_of(self, block: ChainBlock) -> Table:
+        return self._netns.rulesets[self._family].tables[block.table]
 
     def _unmatched(self, block: ChainBlock, first: int, last: int, moment: Moment, indent: str) -> Iterator[str]:
         if not self._detailed:
             return
         chain = self._chain_of(block)
-        for found in unmatched(block.table, chain, first, last, moment, self._netns.routing):
+        for found in unmatched(self._table_of(block), chain, first, last, moment, self._netns.routing):
             if isinstance(found, Skipped):
                 yield f"{indent}rules {found.first} to {found.last}: for other destinations"
             else:
                 words = found.reason.words if found.reason is not None else "a condition did not hold"
-                yield f"{indent}rule {found.number}: {why(block.name, found.rule)}: no, {words}"
+                at = RuleReference(block.table, block.name, found.number, found.rule)
+                yield f"{indent}rule {found.number}: {why(at)}: no, {words}"
 
     def _step(self, step: Step, indent: str) -> Iterator[str]:
         match step:

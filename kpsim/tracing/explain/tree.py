@@ -14,6 +14,7 @@ from kpsim.packetpath.steps import (
     Chosen,
     ConntrackChanged,
     Counted,
+    Drawn,
     Ended,
     FieldChanged,
     FieldName,
@@ -23,6 +24,8 @@ from kpsim.packetpath.steps import (
     Remembered,
     Routed,
     RuleMatched,
+    SetAsked,
+    SetTold,
     Step,
     Supposed,
     Tracking,
@@ -118,13 +121,19 @@ class _Builder:
                     self._open.pop()
                 self._flush()
                 (self._open[-1].items if self._open else self.items).append(step)
-            case Chosen(true=true) | Remembered(true=true) | Supposed(true=true):
+            case (
+                Chosen(true=true)
+                | Remembered(true=true)
+                | Supposed(true=true)
+                | SetAsked(found=true)
+                | SetTold(kept=true)
+            ):
                 if not true:
                     self._flush()
                 self._waiting.append(step)
                 if not true:
                     self._flush()
-            case Counted():
+            case Counted() | Drawn():
                 self._waiting.append(step)
             case FieldChanged():
                 self._beside_rules(step, of_rule=step.field in _BY_RULES)

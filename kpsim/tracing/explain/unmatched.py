@@ -1,7 +1,7 @@
 """Why the rules of a chain did not match, in words.
 
-iptables' TRACE shows only the rules that matched. Here ``packetpath.mismatch`` finds the expression of a rule that was
-false, and the rule's dialect puts it in words.
+iptables' TRACE shows only the rules that matched. Here ``packetpath.mismatch`` finds the part of a rule that was false,
+and the rule's dialect puts it in words.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from kpsim.dialects import Reason, dialect_of
 from kpsim.packetpath.mismatch import mismatch
 from kpsim.packetpath.routing import Routing
 from kpsim.packetpath.steps import Moment
-from kpsim.ruleset import Chain, Rule, TableKey
+from kpsim.ruleset import Chain, Rule, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ _MANY = 3
 
 
 def unmatched(
-    table: TableKey, chain: Chain, first: int, last: int, moment: Moment, routing: Routing, besides: Iterable[int] = ()
+    table: Table, chain: Chain, first: int, last: int, moment: Moment, routing: Routing, besides: Iterable[int] = ()
 ) -> Iterator[Unmatched | Skipped]:
     """The rules of a table's chain from number ``first`` to ``last`` with the reasons why they did not match.
 
@@ -62,7 +62,7 @@ def unmatched(
             yield from rules
 
 
-def _unmatched(table: TableKey, number: int, rule: Rule, moment: Moment, routing: Routing) -> Unmatched:
-    dialect, family = dialect_of(table), moment.packet.family
-    part = mismatch(dialect.tried(rule, family), moment, routing)
+def _unmatched(table: Table, number: int, rule: Rule, moment: Moment, routing: Routing) -> Unmatched:
+    dialect, family = dialect_of(table.key), moment.packet.family
+    part = mismatch(dialect.tried(rule, family), moment, routing, table.sets)
     return Unmatched(number, rule, None if part is None else dialect.reason(rule, part, family))

@@ -11,7 +11,7 @@ from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import RuleMatched
-from kpsim.ruleset import FOREIGN, Role, Rule, RuleReference
+from kpsim.ruleset import FOREIGN, Role, RuleReference
 from kpsim.tracing.deciding import ProbeResult, decided_by, result_of
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.owners import program_of
@@ -42,11 +42,11 @@ def ends(packet: Packet) -> str:
     return join_host_port(packet.destination, packet.dport) if packet.dport else packet.destination
 
 
-def why(chain: str, rule: Rule) -> str:
-    """Says why a rule of a chain exists. If the rule is not kube-proxy's, says whose it probably is."""
-    origin = rule.origin
+def why(at: RuleReference) -> str:
+    """Says why a rule exists, or the element that said what it did. If it is not kube-proxy's, says whose it probably is."""
+    origin = at.origin
     if origin == FOREIGN:
-        program = program_of(chain, rule)
+        program = program_of(at.chain, at.rule) if at.rule is not None else ""
         return f"not kube-proxy's but {program}'s" if program else "not kube-proxy's"
     service = f" of {origin.service}" if origin.service else ""
     return f"{origin.role}{service}" + (f", {origin.endpoint}" if origin.endpoint else "")
@@ -127,14 +127,14 @@ def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
         return f"by the kernel of {node}: {step.cause}"
     if rule.rule is None:
         return f"by {rule} on {node} (not kube-proxy's)"
-    reason = why(rule.chain, rule.rule)
+    reason = why(rule)
     if _is_foreign(rule):  # kpsim does not know its purpose, so the text of the rule is added
         reason += f": {dialect_of(rule.table).words(rule, step.packet.family, Form.LISTED)}"
     return f"by {rule.table}/{rule.chain} rule {rule.number} on {node} ({reason})"
 
 
 def _is_foreign(at: RuleReference) -> bool:
-    return at.rule is not None and at.rule.origin == FOREIGN
+    return at.rule is not None and at.origin == FOREIGN
 
 
 def _told(step: Walk) -> str:
