@@ -11,7 +11,7 @@ slices by name.
 """
 
 from kpsim.endpointslices.expectations import ExpectationTracker
-from kpsim.endpointslices.hints import ControllerEvent, Severity, TopologyCache
+from kpsim.endpointslices.hints import CONTROL_PLANE_LABELS, ControllerEvent, Severity, TopologyCache
 from kpsim.endpointslices.packing import LABEL_MANAGED_BY
 from kpsim.endpointslices.reconciler import (
     MAX_ENDPOINTS_PER_SLICE,
@@ -35,6 +35,7 @@ from kpsim.endpointslices.triggers import (
 
 __all__ = [
     "CONTROLLER_NAME",
+    "CONTROL_PLANE_LABELS",
     "LABEL_MANAGED_BY",
     "MAX_ENDPOINTS_PER_SLICE",
     "ControllerEvent",

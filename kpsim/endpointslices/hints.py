@@ -20,7 +20,7 @@ ANNOTATION_HINTS = "service.kubernetes.io/topology-aware-hints"
 ANNOTATION_MODE = "service.kubernetes.io/topology-mode"
 OVERLOAD_THRESHOLD = 0.2  #: how much more load than its share of the CPUs a zone may get
 
-_CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _NO_HINTS: frozenset[str] = frozenset()
 
 
@@ -146,7 +146,7 @@ def zone_cpu_ratios(nodes: Iterable[Node]) -> dict[str, float] | None:
     """
     millis: dict[str, int] = {}
     for node in nodes:
-        if not node.ready or any(label in node.metadata.labels for label in _CONTROL_PLANE_LABELS):
+        if not node.ready or any(label in node.metadata.labels for label in CONTROL_PLANE_LABELS):
             continue
         cpu = _cpu_millis(node)
         if not node.zone or not cpu:

@@ -17,7 +17,7 @@ from kpsim.manifests.places import problems_of
 from kpsim.objects import ApiObject, EndpointSlice, Service
 from kpsim.scenario.document import override, read_document
 from kpsim.scenario.problems import findings_of, suggestion
-from kpsim.scenario.references import check_references, silent_traffic
+from kpsim.scenario.references import check_references, idle_labels, silent_traffic
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.services import merged_proxy, read_objects
 from kpsim.scenario.settings import check_settings
@@ -139,6 +139,6 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     problems += problems_of(findings)
     if problems or config is None:
         raise InputError(problems)
-    notes = tuple(dict.fromkeys((*objects.notes, *check.notes, *silent_traffic(spec))))
+    notes = tuple(dict.fromkeys((*objects.notes, *check.notes, *silent_traffic(spec), *idle_labels(spec))))
     places = tuple(document.problem("", ("expect", number)) for number in range(len(spec.expect)))
     return Scenario(spec, objects.initial, objects.created, config, file, notes, objects.created_slices, places)

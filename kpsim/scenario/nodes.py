@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kpsim.addresses import Family, parse_ip, parse_network
-from kpsim.scenario.schema import NamedNode, Nodes
+from kpsim.scenario.schema import NamedNode, Nodes, ScenarioEvent
 
 CLUSTER_CIDRS = {Family.IPV4: "10.180.0.0/16", Family.IPV6: "fd00:10:180::/48"}
 
@@ -73,6 +73,17 @@ def cluster_nodes(nodes: Nodes) -> tuple[ClusterNode, ...]:
         )
         for node in named
     )
+
+
+def joining(events: Iterable[ScenarioEvent]) -> frozenset[str]:
+    """The nodes that are not there at the start: those that an event adds before any deletes them."""
+    first: dict[str, bool] = {}
+    for event in sorted(events, key=lambda event: event.at_ns):
+        if event.add_node is not None:
+            first.setdefault(event.add_node.node, True)
+        if event.delete_node is not None:
+            first.setdefault(event.delete_node.node, False)
+    return frozenset(name for name, joins in first.items() if joins)
 
 
 def _counted(nodes: Nodes) -> Iterator[NamedNode]:

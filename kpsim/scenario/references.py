@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kpsim.addresses import Family, Network, parse_network
+from kpsim.endpointslices import CONTROL_PLANE_LABELS
 from kpsim.manifests.places import Finding, Path
-from kpsim.objects import Service
+from kpsim.objects import LABEL_ZONE, Service
 from kpsim.scenario.document import Document
 from kpsim.scenario.nodes import cluster_nodes
 from kpsim.scenario.problems import suggestion
@@ -19,6 +20,9 @@ from kpsim.scenario.schema import (
     qualified,
 )
 from kpsim.units import format_duration
+
+#: labels of Nodes that decide where packets go (T-5.1, CP-3.4.3, CP-3.8.2)
+DECIDING_LABELS = (LABEL_ZONE, *CONTROL_PLANE_LABELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,16 @@ def silent_traffic(spec: ScenarioSpec) -> list[str]:
         for traffic in spec.traffic
         if traffic.workload in empty
     ]
+
+
+def idle_labels(spec: ScenarioSpec) -> list[str]:
+    """Return remarks on labels of Nodes that decide nothing."""
+    names = {name for event in spec.events if event.label_node is not None for name in event.label_node.labels}
+    if unread := sorted(names.difference(DECIDING_LABELS)):
+        return [
+            f"labelNode: {', '.join(unread)} decides nothing; of a Node's labels {' and '.join(DECIDING_LABELS)} are read"
+        ]
+    return []
 
 
 def _duplicates(names: Iterable[str], path: Path, what: str) -> _Found:
@@ -161,7 +175,16 @@ def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
     ):
         if placed is not None:
             yield from _known(placed.nodes, names.nodes, (*inner, "nodes"), "node")
-    for single in (event.taint_node, event.untaint_node, event.cordon, event.uncordon, event.drain):
+    for single in (
+        event.taint_node,
+        event.untaint_node,
+        event.add_node,
+        event.delete_node,
+        event.label_node,
+        event.cordon,
+        event.uncordon,
+        event.drain,
+    ):
         if single is not None:
             yield from _one_known(single.node, names.nodes, (*inner, "node"), "node")
     for change in (event.patch_service, event.delete_service):

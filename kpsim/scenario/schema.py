@@ -333,6 +333,13 @@ class UntaintNode(Part):
     key: str
 
 
+class LabelNode(Part):
+    """Labels that a Node gets; null removes one. kube-proxy and the slice controller read the zone (T-5.1, CP-3.4.3)."""
+
+    node: Name
+    labels: Annotated[dict[str, str | None], Field(min_length=1)]
+
+
 class OnNodes(Part):
     nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
 
@@ -398,6 +405,9 @@ class ActionKind(enum.StrEnum):
     READINESS = "readiness"
     TAINT_NODE = "taint_node"
     UNTAINT_NODE = "untaint_node"
+    ADD_NODE = "add_node"
+    DELETE_NODE = "delete_node"
+    LABEL_NODE = "label_node"
     CORDON = "cordon"
     UNCORDON = "uncordon"
     DRAIN = "drain"
@@ -424,6 +434,11 @@ class ScenarioEvent(Part):
     readiness: SetReadiness | None = None
     taint_node: TaintNode | None = None
     untaint_node: UntaintNode | None = None
+    add_node: OnNode | None = None
+    """The node joins the cluster. One that joins before it is deleted is not there at the start."""
+    delete_node: OnNode | None = None
+    """The Node object is deleted. The machine runs on; its pods are deleted after a while."""
+    label_node: LabelNode | None = None
     cordon: OnNode | None = None
     """No new pod is placed on the node."""
     uncordon: OnNode | None = None

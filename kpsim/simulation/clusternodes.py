@@ -5,10 +5,11 @@ all that was last said about the node.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from kpsim import rng
 from kpsim.objects import ObjectKey
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Delays
@@ -17,12 +18,15 @@ from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
-from kpsim.simulation.manifest import node_object
+from kpsim.simulation.manifest import CREATED, node_object, timestamp
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 from kpsim.simulation.workloads import Workloads
-from kpsim.units import format_duration
+from kpsim.units import SECOND_NS, format_duration
 
 NO_EXECUTE = "NoExecute"
+ABSENT = "there is no Node"  #: why no pod is placed on a node that has not joined, or was deleted
+#: of the pod garbage collector: how often it looks, and how long it leaves the pods of a Node alone that it misses
+_COLLECTOR_PERIOD_NS, _QUARANTINE_NS = 20 * SECOND_NS, 40 * SECOND_NS
 _CORDON = "cordon"
 
 
@@ -50,8 +54,12 @@ class _NodeState:
     """What the Node object says, and since when the machine is off."""
 
     node: ClusterNode
+    joined: bool  #: whether the machine has ever been part of the cluster
+    exists: bool  #: whether there is a Node object
     ready: bool = True
     taints: dict[str, str] = field(default_factory=dict)  #: effect by key
+    labels: dict[str, str | None] = field(default_factory=dict)  #: that it got since; None: removed
+    created: str = CREATED
     cordoned: bool = False
     down_since_ns: int | None = None
 
@@ -60,14 +68,23 @@ class ClusterNodes:
     """All nodes of a run."""
 
     def __init__(
-        self, clock: Clock, nodes: Iterable[ClusterNode], delays: Delays, seed: int, actors: Actors, log: RunLog
+        self,
+        clock: Clock,
+        nodes: Iterable[ClusterNode],
+        delays: Delays,
+        seed: int,
+        actors: Actors,
+        log: RunLog,
+        *,
+        absent: Container[str] = (),
     ) -> None:
+        """``absent`` nodes have not joined the cluster yet; their machines are off."""
         self._clock = clock
         self._delays = delays
         self._seed = seed
         self._actors = actors
         self._log = log
-        self._states = {node.name: _NodeState(node) for node in nodes}
+        self._states = {node.name: _NodeState(node, node.name not in absent, node.name not in absent) for node in nodes}
         self._written: Counter[str] = Counter()  #: writes of each Node, so that each has a number
 
     @property
@@ -76,14 +93,89 @@ class ClusterNodes:
 
     def is_down(self, name: str) -> bool:
         """Return whether the node's machine is off."""
-        return self._states[name].down_since_ns is not None
+        state = self._states[name]
+        return state.down_since_ns is not None or not state.joined
+
+    def _is_missing(self, name: str, event: str) -> bool:
+        """Return whether there is no such Node. Then the event has no effect, and that is told."""
+        if self._states[name].exists:
+            return False
+        self._tell(HappeningKind.NO_EFFECT, name, f"{event}: {ABSENT}")
+        return True
+
+    # ------------------------------------------------------------------------------------------------- joining, leaving
+
+    def add(self, name: str) -> None:
+        """Let the node join: its machine starts unless it runs, its kubelet makes the Node, and kube-proxy starts."""
+        state, now_ns, proxy = self._states[name], self._clock.now_ns, self._actors.proxies[name]
+        if state.exists:
+            self._tell(HappeningKind.NO_EFFECT, name, "addNode: there is a Node already")
+            return
+        self._tell(HappeningKind.NODE_ADDED, name)
+        if self.is_down(name):
+            self._boot(name)
+        reasons = ABSENT, _CORDON, *(f"taint {key}" for key in state.taints)
+        self._states[name] = state = _NodeState(state.node, joined=True, exists=True, created=timestamp(now_ns))
+
+        def arrive() -> None:
+            if not state.exists:
+                return
+            self._put(state, now_ns)
+            for why in reasons:
+                self._actors.workloads.unbar(name, why)
+            if not proxy.running and not self.is_down(name):
+                proxy.start()
+
+        self._clock.at(self._write_ns(name), Rank.API_WRITE, f"node {name}", arrive)
+
+    def _boot(self, name: str) -> None:
+        self._actors.machines.power_on(name)
+        for balancer in self._actors.load_balancers:
+            balancer.set_reachable(name, True)
+        self._actors.workloads.node_up(name)
+
+    def delete(self, name: str) -> None:
+        """Delete the Node object. Machine, kube-proxy and pods run on; the pods' objects are collected later."""
+        if self._is_missing(name, "deleteNode"):
+            return
+        state, now_ns = self._states[name], self._clock.now_ns
+        self._tell(HappeningKind.NODE_DELETED, name)
+        state.exists = False
+
+        def arrive() -> None:
+            self._actors.api.remove(ObjectKey("Node", "", name), now_ns, self._clock.now_ns)
+            self._actors.workloads.bar(name, ABSENT)
+
+        def collect() -> None:
+            if self._states[name] is state:  # it has not joined again
+                number = self._actors.workloads.collect(name)
+                self._tell(HappeningKind.PODS_COLLECTED, name, f"{number} pods, {ABSENT}")
+
+        written_ns = self._write_ns(name)
+        self._clock.at(written_ns, Rank.API_WRITE, f"node {name}", arrive)
+        first_ns = rng.below(_COLLECTOR_PERIOD_NS, self._seed, "pod collector")
+        missed_ns = written_ns + (first_ns - written_ns) % _COLLECTOR_PERIOD_NS
+        # the node is out of quarantine just after a look, so the pods go at the next one
+        collected_ns = missed_ns + _QUARANTINE_NS + _COLLECTOR_PERIOD_NS
+        self._clock.at(collected_ns, Rank.WORLD, f"node {name}", collect)
+
+    def label(self, name: str, labels: Mapping[str, str | None]) -> None:
+        """Set labels of the Node; None removes one."""
+
+        def arrive(state: _NodeState) -> None:
+            state.labels.update(labels)
+
+        if self._is_missing(name, "labelNode"):
+            return
+        self._tell(HappeningKind.NODE_LABELLED, name, ", ".join(f"{key}={value}" for key, value in labels.items()))
+        self._change(name, arrive)
 
     # ------------------------------------------------------------------------------------------------------------ power
 
     def down(self, name: str) -> None:
         """Switch the machine off. Nobody is told; its silence is noticed after the grace period."""
         state, now_ns = self._states[name], self._clock.now_ns
-        if state.down_since_ns is not None:
+        if self.is_down(name):
             self._tell(HappeningKind.NO_EFFECT, name, "nodeDown: the node is down already")
             return
         state.down_since_ns = now_ns
@@ -96,7 +188,7 @@ class ClusterNodes:
         lost_ns = now_ns + self._delays.node_monitor_grace_ns
 
         def lost() -> None:
-            if state.down_since_ns != now_ns:
+            if state.down_since_ns != now_ns or not state.exists:
                 return
             self._tell(HappeningKind.NODE_LOST, name, f"silent for {format_duration(lost_ns - now_ns)}")
             state.ready = False
@@ -106,7 +198,7 @@ class ClusterNodes:
             self._clock.at(evict_ns, Rank.WORLD, f"node {name}", evict)
 
         def evict() -> None:
-            if state.down_since_ns == now_ns:
+            if state.down_since_ns == now_ns and state.exists:
                 self._evict(name, "unreachable")
 
         self._clock.at(lost_ns, Rank.API_WRITE, f"node {name}", lost)
@@ -117,16 +209,16 @@ class ClusterNodes:
         if state.down_since_ns is None:
             self._tell(HappeningKind.NO_EFFECT, name, "nodeUp: the node is not down")
             return
+        if not state.exists:
+            self.add(name)  # a kubelet that starts makes its Node
+            return
         state.down_since_ns = None
         self._tell(HappeningKind.NODE_UP, name)
-        self._actors.machines.power_on(name)
-        for balancer in self._actors.load_balancers:
-            balancer.set_reachable(name, True)
-        self._actors.workloads.node_up(name)
+        self._boot(name)
         self._actors.proxies[name].start()
 
         def arrive() -> None:
-            if state.down_since_ns is None:
+            if state.down_since_ns is None and state.exists:
                 state.ready = True
                 self._put(state, now_ns)
 
@@ -141,6 +233,8 @@ class ClusterNodes:
             state.taints[key] = effect
             self._actors.workloads.bar(name, f"taint {key}")
 
+        if self._is_missing(name, "taintNode"):
+            return
         self._tell(HappeningKind.NODE_TAINTED, name, f"{key}:{effect}")
         self._change(name, arrive, then_evict=f"taint {key}" if effect == NO_EXECUTE else None)
 
@@ -150,6 +244,8 @@ class ClusterNodes:
                 self._tell(HappeningKind.NO_EFFECT, name, f"untaintNode: the node has no taint {key}")
             self._actors.workloads.unbar(name, f"taint {key}")
 
+        if self._is_missing(name, "untaintNode"):
+            return
         self._tell(HappeningKind.NODE_UNTAINTED, name, key)
         self._change(name, arrive)
 
@@ -160,6 +256,8 @@ class ClusterNodes:
             state.cordoned = True
             self._actors.workloads.bar(name, _CORDON)
 
+        if self._is_missing(name, "drain" if drain else "cordon"):
+            return
         self._tell(HappeningKind.NODE_DRAINED if drain else HappeningKind.NODE_CORDONED, name)
         self._change(name, arrive, then_evict="drain" if drain else None)
 
@@ -170,6 +268,8 @@ class ClusterNodes:
             state.cordoned = False
             self._actors.workloads.unbar(name, _CORDON)
 
+        if self._is_missing(name, "uncordon"):
+            return
         self._tell(HappeningKind.NODE_UNCORDONED, name)
         self._change(name, arrive)
 
@@ -178,6 +278,8 @@ class ClusterNodes:
         state, now_ns = self._states[name], self._clock.now_ns
 
         def reach() -> None:
+            if not state.exists:
+                return
             arrive(state)
             self._put(state, now_ns)
             if then_evict is not None:
@@ -192,7 +294,14 @@ class ClusterNodes:
         self._tell(HappeningKind.PODS_EVICTED, name, f"{number} pods, {why}")
 
     def _put(self, state: _NodeState, trigger_ns: int) -> None:
-        obj = node_object(state.node, ready=state.ready, taints=state.taints, unschedulable=state.cordoned)
+        obj = node_object(
+            state.node,
+            ready=state.ready,
+            taints=state.taints,
+            unschedulable=state.cordoned,
+            labels=state.labels,
+            created=state.created,
+        )
         self._actors.api.put(obj, trigger_ns, self._clock.now_ns)
 
     def _write_ns(self, name: str) -> int:

@@ -9,13 +9,13 @@ from functools import partial
 from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
-from kpsim.scenario.nodes import cluster_families, cluster_nodes
+from kpsim.scenario.nodes import cluster_families, cluster_nodes, joining
 from kpsim.scenario.schema import Via, qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock
-from kpsim.simulation.clusternodes import Actors
+from kpsim.simulation.clusternodes import ABSENT, Actors
 from kpsim.simulation.controller import SliceController
 from kpsim.simulation.endpoints import EndpointWatch, Members
 from kpsim.simulation.events import Events
@@ -164,8 +164,16 @@ class Run:
 
     def _set_up(self) -> None:
         """Make a cluster that has run for an hour: pods ready, slices written, rules in force, nodes in rotation."""
+        absent = joining(self.spec.events)
         for node in self.nodes:
-            self.api.put(node_object(node, ready=True), 0, 0)
+            if node.name in absent:
+                self.machines.absent.add(node.name)
+                self.machines.power_off(node.name)
+                self.workloads.bar(node.name, ABSENT)
+                for balancer in self.balancers.values():
+                    balancer.set_reachable(node.name, False)
+            else:
+                self.api.put(node_object(node, ready=True), 0, 0)
         self.workloads.adopt_all()
         for obj in self.scenario.objects:
             match obj:
@@ -176,8 +184,9 @@ class Run:
                 case _:
                     pass  # loading the scenario admits no other kind
         self.controller.start()
-        for proxy in self.proxies.values():
-            proxy.start_synced()
+        for name, proxy in self.proxies.items():
+            if name not in absent:
+                proxy.start_synced()
         for balancer in self.balancers.values():
             balancer.start()
         self.api.watch(self._on_change)
@@ -222,6 +231,7 @@ class Power:
         self._run.machines.power_off(node)
 
     def power_on(self, node: str) -> None:
+        self._run.machines.absent.discard(node)
         self._run.machines.power_on(node)
         self._run.times.lost(node, self._run.clock.now_ns)
 

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
-from kpsim.scenario.nodes import cluster_nodes
+from kpsim.scenario.nodes import cluster_nodes, joining
 from kpsim.scenario.schema import ActionKind, Crash, DeletePods, ScenarioEvent, SetReadiness, qualified
 from kpsim.scenario.services import patched, patched_slice, service_object_key, slice_object_key
 from kpsim.simulation.clock import Clock, Rank
@@ -32,7 +32,9 @@ class Events:
         self._log = log
         self._actors = actors
         spec = scenario.spec
-        self._nodes = ClusterNodes(clock, cluster_nodes(spec.nodes), spec.delays, seed, actors, log)
+        self._nodes = ClusterNodes(
+            clock, cluster_nodes(spec.nodes), spec.delays, seed, actors, log, absent=joining(spec.events)
+        )
         self._back_ns: dict[str, int] = {}  #: when a stopped kube-proxy comes back, by node
         self._written: Counter[ObjectKey] = Counter()  #: writes of each object, so that each has a number
 
@@ -52,6 +54,9 @@ class Events:
                 | ActionKind.NODE_UP
                 | ActionKind.TAINT_NODE
                 | ActionKind.UNTAINT_NODE
+                | ActionKind.ADD_NODE
+                | ActionKind.DELETE_NODE
+                | ActionKind.LABEL_NODE
                 | ActionKind.CORDON
                 | ActionKind.UNCORDON
                 | ActionKind.DRAIN
@@ -127,6 +132,12 @@ class Events:
             nodes.taint(event.taint_node.node, event.taint_node.key, event.taint_node.effect)
         if event.untaint_node is not None:
             nodes.untaint(event.untaint_node.node, event.untaint_node.key)
+        if event.add_node is not None:
+            nodes.add(event.add_node.node)
+        if event.delete_node is not None:
+            nodes.delete(event.delete_node.node)
+        if event.label_node is not None:
+            nodes.label(event.label_node.node, event.label_node.labels)
         if event.cordon is not None:
             nodes.cordon(event.cordon.node)
         if event.uncordon is not None:

@@ -54,6 +54,7 @@ class Machines:
         self._machines = {node.name: _with_settings(plain[node.name], node, config) for node in nodes}
         self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()
+        self.absent: set[str] = set()  #: nodes that have not joined the cluster yet; they are off, too
         self._world = RunWorld(self._fabric, at_ip, self._off)
         self._next_collection_ns = COLLECTOR_ROUND_NS
         for netns in self._fabric.nodes.values():

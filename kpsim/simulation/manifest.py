@@ -29,25 +29,30 @@ def stored_service(service: Service, created: str) -> Service:
 
 
 def node_object(
-    node: ClusterNode, *, ready: bool, taints: Mapping[str, str] | None = None, unschedulable: bool = False
+    node: ClusterNode,
+    *,
+    ready: bool,
+    taints: Mapping[str, str] | None = None,
+    unschedulable: bool = False,
+    labels: Mapping[str, str | None] | None = None,
+    created: str = CREATED,
 ) -> Node:
     """Return the Node as its kubelet, the node lifecycle controller and people last wrote it.
 
-    ``taints`` holds effects by key.
+    ``taints`` holds effects by key, ``labels`` what was labelled since; None: the label was removed.
     """
     marks: JsonObject = {}
     if taints:
         marks["taints"] = [{"key": key, "effect": effect} for key, effect in taints.items()]
     if unschedulable:
         marks["unschedulable"] = True
-    labels = {"kubernetes.io/hostname": node.name}
-    if node.zone is not None:
-        labels[LABEL_ZONE] = node.zone
+    wanted = {"kubernetes.io/hostname": node.name, LABEL_ZONE: node.zone, **(labels or {})}
+    kept = {key: value for key, value in wanted.items() if value is not None}
     return node_from_json(
         {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": node.name, "labels": labels, "creationTimestamp": CREATED},
+            "metadata": {"name": node.name, "labels": kept, "creationTimestamp": created},
             "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs), **marks},
             "status": {
                 "addresses": [{"type": "InternalIP", "address": ip} for ip in node.ips],

@@ -147,7 +147,7 @@ class TrafficSource:
         self._seed = seed
         self._log = log
         self._first_client = first_client
-        self._entries = traffic.nodes or tuple(node.name for node in world.nodes)
+        self._listed = traffic.nodes or tuple(node.name for node in world.nodes)
         self._nodes = {node.name: node for node in world.nodes}
         self._times = arrival_times_ns(traffic, stop_ns, seed)
         self._stop_ns = stop_ns
@@ -161,6 +161,12 @@ class TrafficSource:
     @property
     def _subject(self) -> str:
         return f"traffic {self._traffic.name}"
+
+    @property
+    def _entries(self) -> Sequence[str]:
+        """The nodes that clients dial or stand on, without those that have not joined yet."""
+        absent = self._world.machines.absent
+        return [name for name in self._listed if name not in absent] if absent else self._listed
 
     def start(self) -> None:
         self._plan_next()
@@ -202,6 +208,9 @@ class TrafficSource:
                 local = pod.workload.host_network
                 sender = TrafficSender(pod.name, "" if local else of_family(pod.ips, family), 0, pod.node, local)
             case Origin.NODES:
+                if not self._entries:
+                    self._skip("none of its nodes has joined the cluster")
+                    return None
                 node = self._entries[number % len(self._entries)]
                 sender = TrafficSender(node, "", 0, node, local=True)
             case Origin.OUTSIDE:

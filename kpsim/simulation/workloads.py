@@ -148,6 +148,13 @@ class Workloads:
             self.kubelets.delete(pod)
         return len(pods)
 
+    def collect(self, node: str) -> int:
+        """Delete the Pod objects of a Node that is gone, at once. Returns how many there were."""
+        pods = list(self.kubelets.on_node(node))
+        for pod in pods:
+            self.kubelets.delete(pod, force=True)
+        return len(pods)
+
     def _pod_changed(self, pod: PodLife) -> None:
         self._reconcile(self._deployments[pod.workload.name])
 

@@ -107,6 +107,9 @@ SAMPLE: Json = {
         {"at": "7900ms", "uncordon": {"node": "n1"}},
         {"at": "8s", "nodeDown": {"nodes": ["n3"]}},
         {"at": "10500ms", "nodeUp": {"nodes": ["n3"]}},
+        {"at": "9s", "labelNode": {"node": "n2", "labels": {"topology.kubernetes.io/zone": "b"}}},
+        {"at": "9200ms", "deleteNode": {"node": "n1"}},
+        {"at": "9500ms", "addNode": {"node": "n1"}},
         {"at": "11s", "drain": {"node": "n2"}},
     ],
     "traffic": [
@@ -206,6 +209,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "events.taintNode": (None,), "events.taintNode.node": ("n1",), "events.taintNode.key": ("example.com/gpu",),
     "events.taintNode.effect": ("NoExecute",), "events.untaintNode": (None,), "events.untaintNode.node": ("n1",),
     "events.untaintNode.key": ("example.com/gpu",), "events.drain": (None,), "events.drain.node": ("n1",),
+    "events.addNode": (None,), "events.addNode.node": ("n3",), "events.deleteNode": (None,), "events.deleteNode.node": ("n2",),
+    "events.labelNode": (None,), "events.labelNode.node": ("n1",), "events.labelNode.labels": ({"team": "a"},),
     "events.createEndpointSlice": (hand_written("bare-2", "198.51.100.32"),), "events.patchEndpointSlice": (None,),
     "events.patchEndpointSlice.endpointSlice": ("shop/bare-2",), "events.deleteEndpointSlice": (None,),
     "events.patchEndpointSlice.patch": ({"endpoints": [{"addresses": ["198.51.100.33"]}]},),
