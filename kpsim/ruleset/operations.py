@@ -57,11 +57,10 @@ class Refused(Exception):
     """The kernel refused a transaction because of one of its operations, and took nothing of it."""
 
     def __init__(self, refusal: Refusal, operation: Operation) -> None:
-        subject = operation.object
-        name = operation.at if isinstance(subject, Rule | Entry) else str(getattr(subject, "name", ""))
-        kind = type(subject).__name__.lower()
-        where = f"{operation.table.space.value} {operation.table}"
-        super().__init__(f"{operation.verb.value} {kind} {where}{f' {name}' if name else ''}: {refusal}")
+        verb, key, subject, at = operation
+        kind = "element" if isinstance(subject, Entry) else type(subject).__name__.lower()
+        name = subject.name if isinstance(subject, Chain | Set) else at
+        super().__init__(f"{verb.value} {kind} {key.space.value} {f'{key} {name}'.rstrip()}: {refusal}")
         self.refusal = refusal
         self.operation = operation
 
@@ -262,9 +261,9 @@ class _TableDraft:
         """A base chain that is there may get another policy; ACCEPT counts as not said."""
         found, base = draft.chain.base, wanted.base
         assert base is not None
-        if found is None:
+        if found is None or found.type is not base.type:
             raise _No(Refusal.PRESENT)
-        if (found.type, found.hook, found.priority) != (base.type, base.hook, base.priority):
+        if (found.hook, found.priority) != (base.hook, base.priority):
             raise _No(Refusal.UNSUPPORTED)
         if base.policy not in (found.policy, Verdict.ACCEPT):
             chain = draft.chain
@@ -278,10 +277,11 @@ class _TableDraft:
         draft.rules = []
 
     def delete_chain(self, name: str) -> None:
-        """A chain's own rules go with it, also if they lead to the chain itself."""
-        self.flush_chain(self.chain(name))
+        """A chain's own rules go with it. One that leads to the chain itself keeps it."""
+        draft = self.chain(name)
         if self._is_used(name):
             raise _No(Refusal.BUSY)
+        self.flush_chain(draft)
         self._chains[name] = None
 
     def add_set(self, wanted: Set, number: int) -> bool:
@@ -357,13 +357,15 @@ class _SetDraft:
     def add(self, entry: Entry) -> None:
         """An element that is there keeps its comment; another value for its key is refused (NFT-8.6)."""
         key, element = entry
+        leads_to = [*_chain_of(element)]
+        self._table.use_existing(leads_to)
         found = self._get(key)
-        if found is not None:
-            if found.value != element.value:
-                raise _No(Refusal.PRESENT)
+        if found is None:
+            self._changes[key] = element
             return
-        self._table.use_existing(_chain_of(element))
-        self._changes[key] = element
+        self._table.use(leads_to, -1)
+        if found.value != element.value:
+            raise _No(Refusal.PRESENT)
 
     def delete(self, key: Key) -> None:
         found = self._get(key)

@@ -17,12 +17,14 @@ def set_name(name: str) -> str | None:
     return name[1:] if name.startswith("@") else None
 
 
-def names_in(body: Body) -> Iterator[str]:
+def names_in(body: Body) -> list[str]:
     """The chains and sets that a rule names, each as often as it names it."""
+    found: list[str] = []
     for part in body:
         find = _FINDERS.get(type(part))
         if find is not None:
-            yield from find(part)
+            found += find(part)
+    return found
 
 
 def names_in_set(of: Set) -> Iterator[str]:

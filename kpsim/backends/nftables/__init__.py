@@ -91,6 +91,7 @@ class NftablesBackend:
         """Does one sync (NFT-8.4): deletes what has long been stale, then brings the table in line."""
         contested = set(self._claims.contested)
         changed, unclaimed = self._take(request)
+        as_left = self._table(held) is self._left
         kernel = _Kernel(held.ruleset, self._fixed.sets, refuses=request.refused)
         deletions = self._stale.deletions(request.now_ns)
         cleaned = not deletions or kernel.takes(deletions)
@@ -108,7 +109,7 @@ class NftablesBackend:
             walked = sorted(rivals.union(name for name in changed if name in self._ports))
         for name in walked:
             operations += self._of_port(self._ports[name], write=name in written)
-        operations += self._stale.retire(table, request.now_ns, known=table is self._left and not full)
+        operations += self._stale.retire(table, request.now_ns, known=as_left and not full)
         operations += self._memory.left_over(unclaimed)
         success = kernel.takes(operations)
         if not success:
@@ -152,12 +153,15 @@ class NftablesBackend:
         touched: set[ServicePortName] = set()
         left: list[Place] = []
         for service, plans in request.changed.items():
-            for name in self._names_of.pop(service, ()):
-                left += self._drop(name)
-                touched.add(name)
+            known = self._names_of.pop(service, ())
+            touched.update(known, [plan.name for plan in plans])
+            kept = {plan.name for plan in plans if plan.name in self._ports and self._ports[plan.name].plan == plan}
+            for name in known:
+                if name not in kept:
+                    left += self._drop(name)
             for plan in plans:
-                self._adopt(plan)
-                touched.add(plan.name)
+                if plan.name not in kept:
+                    self._adopt(plan)
             if plans:
                 self._names_of[service] = tuple(plan.name for plan in plans)
         return frozenset(touched), [place for place in left if place not in self._claims]

@@ -55,7 +55,7 @@ def _port_text(name: ServicePortName) -> str:
 @lru_cache(maxsize=1 << 16)
 def _hashed(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
-    named = f"{base64.b32encode(digest)[:8].decode()}-{text}"
+    named = f"{base64.b32encode(digest[:5]).decode()}-{text}"  # the first 8 characters of base32 are 5 bytes
     return named if len(named) <= _LONGEST else named[: _LONGEST - len(_ELLIPSIS)] + _ELLIPSIS
 
 

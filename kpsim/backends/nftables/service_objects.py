@@ -59,6 +59,7 @@ class Claim(NamedTuple):
 class PortObjects:
     """The objects of one service port."""
 
+    plan: ServicePlan  #: that they were written for
     #: operations that make and empty its chains, and its claims among them; an unchanged port has only its claims done
     opening: tuple[Operation | Claim, ...]
     filling: tuple[Operation, ...]  #: what fills the chains, and makes the affinity sets
@@ -129,6 +130,7 @@ class _Writer:
         self.balance(self.local, self.plan.local)
         self.fill_endpoints()
         return PortObjects(
+            plan=self.plan,
             opening=tuple(self.opening),
             filling=tuple(self.filling),
             chains=tuple(self.chains),

@@ -1,0 +1,48 @@
+"""What a test reads of kube-proxy's nftables table and of the transactions that a sync sent."""
+
+from typing import Any
+
+from proxiers import NODE_IP, Rig, make_settings
+
+from kpsim.addresses import Family
+from kpsim.config import Host, Mode
+from kpsim.proxier import SyncResult
+
+HOST = Host(node_ips=(NODE_IP, "2001:db8::2"), service_cidrs=("172.30.0.0/16", "fd00:172:30::/112"))
+
+
+def nft_rig(family: Family = Family.IPV4, host: Host = HOST, **config: Any) -> Rig:
+    """A proxier in nftables mode. ``config`` are fields of ProxyConfig."""
+    return Rig(make_settings(family, host, mode=Mode.NFTABLES, **config))
+
+
+def documents(result: SyncResult) -> list[list[str]]:
+    """The lines of each transaction, without ``ip kube-proxy``."""
+    return [_short(document()) for document in result.transaction.documents]
+
+
+def sent(result: SyncResult) -> list[str]:
+    """The lines of the last transaction."""
+    return documents(result)[-1]
+
+
+def table(rig: Rig) -> list[str]:
+    """The lines that make the table that the kernel holds."""
+    shown: Any = rig.proxier.backend.describe(rig.proxier.no_sync().transaction)()
+    return _short(shown["nftables"]["ruleset"])
+
+
+def rules(rig: Rig, chain: str) -> list[str]:
+    """The rules of a chain; of a service port's chain the beginning of its name is enough."""
+    start = f"add rule {chain}"
+    return [line.split(" ", 3)[3] for line in table(rig) if line.startswith(start)]
+
+
+def elements(rig: Rig, container: str) -> list[str]:
+    """The elements of a set or map, without braces."""
+    start = f"add element {container} {{ "
+    return [line.removeprefix(start).removesuffix(" }") for line in table(rig) if line.startswith(start)]
+
+
+def _short(text: str) -> list[str]:
+    return [line.replace(" ip kube-proxy", "", 1).replace(" ip6 kube-proxy", "", 1) for line in text.splitlines()]
