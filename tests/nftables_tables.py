@@ -1,5 +1,7 @@
 """What a test reads of kube-proxy's nftables table and of the transactions that a sync sent."""
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from proxiers import NODE_IP, Rig, make_settings
@@ -42,6 +44,11 @@ def elements(rig: Rig, container: str) -> list[str]:
     """The elements of a set or map, without braces."""
     start = f"add element {container} {{ "
     return [line.removeprefix(start).removesuffix(" }") for line in table(rig) if line.startswith(start)]
+
+
+def unhashed(lines: Iterable[str]) -> list[str]:
+    """The lines without the hashes in the names of service ports' objects (NFT-2.2)."""
+    return [re.sub("-[A-Z2-7]{8}-", "-", line) for line in lines]
 
 
 def _short(text: str) -> list[str]:
