@@ -10,6 +10,7 @@ from functools import cached_property
 
 from kpsim.addresses import Family
 from kpsim.ruleset import Origin, Role, Rule, Ruleset
+from kpsim.ruleset.references import elements_in
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class Programmed:
         return cls(ruleset.family, ruleset)
 
     def has(self, wanted: Role | Origin) -> bool:
-        """Whether some rule exists for this reason: for this role, or for exactly this origin."""
+        """Whether a rule, or an element, exists for this reason: for this role, or for exactly this origin."""
         if isinstance(wanted, Origin):
             return wanted in self._rules_by_origin
         return any(origin.role is wanted for origin in self._rules_by_origin)
 
     def rules_of(self, origin: Origin) -> tuple[Rule, ...]:
-        """The rules that exist for exactly this reason. Their order means nothing."""
+        """The rules that exist for exactly this reason, or have an element that does. Their order means nothing."""
         return self._rules_by_origin.get(origin, ())
 
     @cached_property
@@ -48,5 +49,9 @@ class Programmed:
         for table in self.ruleset.in_order():
             for chain in table.ordered():
                 for rule in chain.rules:
-                    found.setdefault(rule.origin, []).append(rule)
+                    for origin in {rule.origin: None} | {each.origin: None for each in elements_in(rule.body)}:
+                        found.setdefault(origin, []).append(rule)
+            for of in table.sets.values():
+                for element in of.elements.values():
+                    found.setdefault(element.origin, [])
         return {origin: tuple(rules) for origin, rules in found.items()}

@@ -10,7 +10,7 @@ from kpsim.addresses import Family
 from kpsim.backends.nftables.names import endpoint_base, service_base
 from kpsim.config import Host, LocalMode, Mode
 from kpsim.kubeproxy.trackers import Endpoint, ServicePortName
-from kpsim.ruleset import Origin, Role
+from kpsim.ruleset import Compare, Origin, Role, UpdateSet
 
 Json = dict[str, Any]
 
@@ -425,6 +425,19 @@ def test_draws_are_keyed_by_the_service_port() -> None:
     assert chain_origins(rig, "service-KHN6ECMT") == [
         of_web(Role.AFFINITY, first), of_web(Role.AFFINITY, second), of_web(Role.BALANCE)
     ]  # fmt: skip
+
+
+def test_endpoints_are_found_by_their_origin() -> None:
+    found = synced(LOCAL, REMOTE, **LOAD_BALANCER).proxier.held
+    drawn = of_web(Role.ENDPOINT, "10.180.1.4:8080")
+    assert [rule.origin.role for rule in found.rules_of(drawn)] == [Role.BALANCE]
+    assert found.has(drawn)
+    assert not found.has(of_web(Role.ENDPOINT, "10.180.1.5:8080"))
+    assert found.has(of_web(Role.LOAD_BALANCER))
+    assert found.rules_of(of_web(Role.LOAD_BALANCER)) == ()
+    assert not found.has(Role.NO_LOCAL_ENDPOINTS)
+    found = synced(LOCAL, REMOTE, **CLIENT_IP).proxier.held
+    assert [type(rule.body[0]) for rule in found.rules_of(drawn)] == [UpdateSet, Compare]
 
 
 def test_fixed_rules_say_why() -> None:

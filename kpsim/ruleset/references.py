@@ -4,11 +4,12 @@ The kernel keeps a chain or a set as long as something names it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 from kpsim.ruleset.expressions import Lookup
-from kpsim.ruleset.sets import Set, SetReference
-from kpsim.ruleset.statements import Body, Dispatch, Dnat, Mapped, Redirect, Snat, UpdateSet
+from kpsim.ruleset.sets import Element, Set, SetReference
+from kpsim.ruleset.statements import Body, Dispatch, Dnat, Redirect, Snat, UpdateSet
 from kpsim.ruleset.verdicts import Goto, Jump
 
 
@@ -21,9 +22,15 @@ def names_in(body: Body) -> list[str]:
     """The chains and sets that a rule names, each as often as it names it."""
     found: list[str] = []
     for part in body:
-        find = _FINDERS.get(type(part))
-        if find is not None:
-            found += find(part)
+        kind = type(part)
+        if kind is Goto or kind is Jump:
+            found.append(part.chain)  # type: ignore[union-attr]
+        elif kind in _SET_OF:
+            asked = _SET_OF[kind](part)
+            if type(asked) is SetReference:
+                found.append(f"@{asked.name}")
+            elif asked is not None:
+                found += names_in_set(asked)
     return found
 
 
@@ -35,36 +42,22 @@ def names_in_set(of: Set) -> Iterator[str]:
             yield value.chain
 
 
-def _of_set(of: Set | SetReference) -> Iterator[str]:
-    if type(of) is SetReference:
-        yield f"@{of.name}"
-    else:
-        assert isinstance(of, Set)
-        yield from names_in_set(of)
+def elements_in(body: Body) -> Iterator[Element]:
+    """The elements of the sets and maps that are written in a rule."""
+    for part in body:
+        asked = _SET_OF[type(part)](part) if type(part) in _SET_OF else None
+        if isinstance(asked, Set):
+            yield from asked.elements.values()
 
 
-def _of_jump(part: Jump | Goto) -> Iterator[str]:
-    yield part.chain
+def _of_nat(part: Dnat | Snat | Redirect) -> Set | SetReference | None:
+    return None if part.mapped is None else part.mapped.map
 
 
-def _of_map(part: Dispatch | Mapped) -> Iterator[str]:
-    return _of_set(part.map)
-
-
-def _of_lookup(part: Lookup | UpdateSet) -> Iterator[str]:
-    return _of_set(part.set)
-
-
-def _of_nat(part: Dnat | Snat | Redirect) -> Iterator[str]:
-    return iter(()) if part.mapped is None else _of_map(part.mapped)
-
-
-_FINDERS: Mapping[type, Callable[[Any], Iterator[str]]] = {
-    Jump: _of_jump,
-    Goto: _of_jump,
-    Dispatch: _of_map,
-    Lookup: _of_lookup,
-    UpdateSet: _of_lookup,
+_SET_OF: Mapping[type, Callable[[Any], Any]] = {
+    Dispatch: attrgetter("map"),
+    Lookup: attrgetter("set"),
+    UpdateSet: attrgetter("set"),
     Dnat: _of_nat,
     Snat: _of_nat,
     Redirect: _of_nat,
