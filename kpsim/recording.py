@@ -59,6 +59,7 @@ class Recording:
     steps: tuple[WatchStep | SyncStep, ...]
     file: str = field(default="", compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)  #: what was read and decides nothing, in words
+    document: Json = field(default_factory=dict, compare=False)  #: the configuration as it was written
     host_fields: frozenset[str] = field(
         default=frozenset(), compare=False
     )  #: names of the ``host`` fields with a value
@@ -390,6 +391,7 @@ def _recording(
         file=file,
         notes=tuple(unused.notes(remarks, steps, Family.from_label(family))),
         host_fields=frozenset(unused.host_fields),
+        document=config.child("object").obj,
     )
 
 

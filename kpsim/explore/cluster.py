@@ -15,11 +15,12 @@ from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import Host, ProxierSettings, ProxyConfig, loopback_and_uplink, resolve
 from kpsim.effort import permit
 from kpsim.errors import InputError, Problem
+from kpsim.inputs import Json
 from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.nodes import overwritten, sysctls_of
 from kpsim.objects import EndpointSlice
 from kpsim.programmed import Programmed
-from kpsim.proxier import Proxier
+from kpsim.proxier import Proxier, SyncResult
 from kpsim.recording import Recording, SyncStep
 from kpsim.replay import START_NS, Replay, effort_of
 from kpsim.ruleset import Ruleset, united
@@ -68,6 +69,7 @@ class Cluster:
     connections: Mapping[str, "tuple[Entry, ...]"] = field(
         default_factory=dict
     )  #: by node, beside those of a recording
+    document: Json = field(default_factory=dict)  #: the KubeProxyConfiguration as it was given; empty: there was none
 
     def print_notes(self, write: Callable[[str], None]) -> None:
         for note in self.notes:
@@ -176,6 +178,10 @@ class Cluster:
         self.check_node(node)
         if self.replay is not None and self._recorded(node, family):
             return self.replay.proxier
+        return self.started(node, family)[0]
+
+    def started(self, node: str, family: Family) -> tuple[Proxier, SyncResult]:
+        """A node's kube-proxy of one family that has just started in this state, and its first sync."""
         settings = self.settings(node, family)
         beside = self.rules_beside(node, family)
         held = None if beside is None else Programmed.of(beside)
@@ -186,8 +192,7 @@ class Cluster:
                 proxier.on_event(seen, START_NS)
         proxier.services_synced()
         proxier.slices_synced()
-        proxier.sync(START_NS)
-        return proxier
+        return proxier, proxier.sync(START_NS)
 
     def _recorded(self, node: str, family: Family) -> bool:
         assert self.replay is not None
@@ -236,6 +241,15 @@ class Cluster:
         found = parse_connections(text, self.now_ns) if text else read_connections(path, self.now_ns)
         entries = (*self.connections.get(node, ()), *found.entries)
         return replace(self, connections={**self.connections, node: entries}, notes=(*self.notes, *found.notes))
+
+    def with_config(self, config: ProxyConfig) -> "Cluster":
+        """The cluster as it would be with another configuration of kube-proxy. A recording is replayed with it."""
+        changed = replace(self, config=config)
+        if self.replay is None:
+            return changed
+        recording = replace(self.replay.recording, config=config)
+        again = replayed(recording, self.rules_beside(recording.node_name, recording.family))
+        return replace(changed, state=again.cluster, replay=again)
 
     @property
     def families(self) -> tuple[Family, ...]:

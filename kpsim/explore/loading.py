@@ -126,7 +126,7 @@ def _load(
     )
     if loaded.config is not None:
         notes = (*loaded.notes, *_identity_notes(loaded.cluster, loaded.config.hostname_override))
-        return Cluster(loaded.cluster, loaded.config, notes=notes)
+        return Cluster(loaded.cluster, loaded.config, notes=notes, document=loaded.proxy_config or {})
     return Cluster(loaded.cluster, config_from_json({}, mode=wanted), notes=(*loaded.notes, _NO_CONFIGURATION))
 
 
@@ -150,7 +150,9 @@ def _identity_notes(state: ClusterState, name: str) -> Iterator[str]:
 def from_recording(recording: Recording) -> Cluster:
     """The cluster after a recording's last sync."""
     replay = replayed(recording)
-    return Cluster(replay.cluster, recording.config, recording.host, notes=replay.notes, replay=replay)
+    return Cluster(
+        replay.cluster, recording.config, recording.host, notes=replay.notes, replay=replay, document=recording.document
+    )
 
 
 def _cluster(cluster: Cluster | Sequence[Path | str] | Path | str) -> Cluster:
