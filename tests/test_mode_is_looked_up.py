@@ -13,8 +13,9 @@ PACKAGE = Path(kpsim.__file__).parent
 NAMES = {str(mode) for mode in Mode}  #: as they stand in a configuration
 MEMBERS = {mode.name for mode in Mode}  #: as they stand in code
 
-#: where a mode may be named: what it means to read a configuration, and which module plays which mode
-HOME = ("config.py", "backends/table.py")
+#: where a mode may be named: what it means to read a configuration, which module plays which mode, what is known of a
+#: change from one to another
+HOME = ("config.py", "backends/table.py", "migration/table.py")
 
 #: where ``iptables`` is not the mode but a section of a KubeProxyConfiguration, or the name of a tool and of its dialect
 OTHER_MEANINGS = (

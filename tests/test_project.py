@@ -27,6 +27,7 @@ EDGES = {
     "check",
     "lab",
     "manifests",
+    "migration",
     "recording",
     "reports",
     "result",

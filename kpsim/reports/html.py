@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 200
 MOST_LINES = 12
 
-_STYLE = """\
+STYLE = """\
 .kpsim-report{font:15px/1.5 system-ui,sans-serif;max-width:64rem}
 .kpsim-report h1{font-size:1.6em;margin:0 0 .1em}
 .kpsim-report h2{font-size:1.2em;margin:2em 0 .3em;border-bottom:1px solid #8886}
@@ -74,7 +74,7 @@ _STYLE = """\
 .kpsim-report .failed td:first-child{border-left:.3rem solid #d55e00;padding-left:.5rem}
 .kpsim-report .holds td:first-child{border-left:.3rem solid #009e73;padding-left:.5rem}
 """
-_PAGE_STYLE = """\
+PAGE_STYLE = """\
 :root{color-scheme:light dark}
 body{margin:0;padding:2rem 1rem;background:#fff;color:#1f2328}
 .kpsim-report{margin:0 auto}
@@ -92,7 +92,7 @@ def html_page(log: RunLog, results: Sequence[ExpectationResult] = (), drawn: Seq
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(log.scenario)} – kpsim report</title>\n<style>\n{_PAGE_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(log.scenario)} – kpsim report</title>\n<style>\n{PAGE_STYLE}</style>\n</head>\n<body>\n"
         f"{html_fragment(log, results, drawn)}</body>\n</html>\n"
     )
 
@@ -102,7 +102,7 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
     pictures = {plot.name: plot for plot in (plots(log) if drawn is None else drawn)}
     known = figures(log)
     parts = [
-        f"<style>\n{_STYLE}</style>\n",
+        f"<style>\n{STYLE}</style>\n",
         f"<h1>{escape(log.scenario)}</h1>\n",
         f"<p>{escape(log.description)}</p>\n" if log.description else "",
         f'<p class="muted">{instant(log.duration_ns)} simulated · mode {escape(log.mode)} · seed {log.seed}</p>\n',
