@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from kpsim.cli import app
 from kpsim.cli.options import Format, FormatOption, LongOption, complete_scenario, path_given
 from kpsim.cli.printing import go_on_without_reader, note
 from kpsim.errors import printable
+
+if TYPE_CHECKING:
+    from kpsim.check import Checked
 
 #: how many lines of one check are shown without ``--all``
 MOST_LINES = 30
@@ -21,6 +24,7 @@ MOST_LINES = 30
     epilog="Example: kpsim check tests/ local-rollout --junit report.xml",
 )
 def check(
+    context: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(
@@ -44,6 +48,7 @@ def check(
     """Check scenarios' expectations, and recordings against the output beside them. Exit code 1 if something moved."""
     from kpsim.check import Verdict, find, junit_xml
     from kpsim.check import check as check_one
+    from kpsim.cli.unused import notes
     from kpsim.outputs import check_file, write_file
 
     if junit is not None:
@@ -55,12 +60,7 @@ def check(
         result = check_one(path, update=update, long=long)
         results.append(result)
         if format is Format.TEXT:
-            typer.echo(f"{result.verdict:<10}  {printable(result.name)}")
-            shown = result.statements if all_lines else result.statements[:MOST_LINES]
-            for statement in shown:
-                typer.echo(f"            {statement}")
-            if len(shown) < len(result.statements):
-                typer.echo(f"            … and {len(result.statements) - len(shown)} more (--all shows them)")
+            _print(result, len(result.statements) if all_lines else MOST_LINES)
     if format is Format.JSON:
         listed = [
             {"name": r.name, "kind": r.kind, "verdict": r.verdict, "differences": list(r.statements)} for r in results
@@ -68,6 +68,8 @@ def check(
         typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
     if junit is not None:
         write_file(junit, junit_xml(results))
+    for text in notes(context, recording=any(result.kind == "recording" for result in results)):
+        note(text)
     bad = [result for result in results if not result.good]
     if format is Format.TEXT:
         typer.echo(f"{len(results) - len(bad)} of {len(results)} hold")
@@ -75,3 +77,11 @@ def check(
         sys.exit(2)
     if bad:
         sys.exit(1)
+
+
+def _print(result: "Checked", most: int) -> None:
+    typer.echo(f"{result.verdict:<10}  {printable(result.name)}")
+    for statement in result.statements[:most]:
+        typer.echo(f"            {statement}")
+    if most < len(result.statements):
+        typer.echo(f"            … and {len(result.statements) - most} more (--all shows them)")

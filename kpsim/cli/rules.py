@@ -27,6 +27,7 @@ from kpsim.cli.printing import note
     epilog="Example: kpsim rules cluster.yaml --node node-1 --family ipv4",
 )
 def rules(
+    context: typer.Context,
     cluster: ClusterArgument,
     node: Annotated[
         str,
@@ -47,8 +48,11 @@ def rules(
     family: Annotated[FamilyName | None, typer.Option("--family", help="One IP family only; otherwise both.")] = None,
 ) -> None:
     """Print a node's whole ruleset as the mode's own tool would save it."""
+    from kpsim.cli.unused import notes
     from kpsim.explore import load
 
+    for text in notes(context):
+        note(text)
     with way_out():
         loaded = load(
             cluster,

@@ -321,7 +321,7 @@ def _begin(context: typer.Context, pcap: Path | None) -> None:
     from kpsim.cli.unused import notes
     from kpsim.outputs import check_file
 
-    for text in notes(context, context.params):
+    for text in notes(context):
         note(text)
     if pcap is not None:
         check_file(pcap)

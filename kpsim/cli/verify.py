@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     epilog="Example: kpsim verify cluster.yaml --node node-1   ·   kpsim verify --random 20000 --clusters 200 --seed 7",
 )
 def verify(
+    context: typer.Context,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
@@ -110,6 +111,7 @@ def verify(
 
     Needs root, or a kernel that grants users namespaces. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
     """
+    from kpsim.cli.unused import notes
     from kpsim.effort import permit
     from kpsim.lab.requirements import require
     from kpsim.lab.rootless import become_root
@@ -155,6 +157,8 @@ def verify(
             questions, total = drawn(subjects, random, seed or 0), random
         else:
             questions, total = systematic(subjects, repeat), None
+    for text in notes(context, scenario=any(map(is_scenario, paths or ()))):
+        note(text)
     with _progress(total) as progress:
         report = verify_all(questions, variant, progress=progress, found=_writer(out))
     if not report.probes:
