@@ -3,17 +3,22 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from nft_transactions import BEGINNING, CASES, KEY, Case, begun, drawn, text
+from nft_transactions import BEGINNING, CASES, KEY, begun, drawn, text
 
 from kpsim.backends.nftables.document import dump
+from kpsim.backends.nftables.names import table_key
 from kpsim.lab.namespace import Namespace
-from kpsim.ruleset import Ruleset
+from kpsim.recording import load_recording
+from kpsim.replay import Replay
+from kpsim.ruleset import Ruleset, TableKey
 from kpsim.ruleset.operations import Operation, Refusal, Refused, apply
 from kpsim.verify.drawing.choices import SeededChoices
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "nftables"
 SEQUENCES = 2
 LENGTH = 20
 
@@ -53,9 +58,9 @@ def listed(namespace: Namespace) -> dict[str, Any]:
     return found
 
 
-def shown_by(other: Namespace, ruleset: Ruleset) -> dict[str, Any]:
+def shown_by(other: Namespace, ruleset: Ruleset, key: TableKey = KEY) -> dict[str, Any]:
     """What a kernel holds that was given the model's table."""
-    assert other.complaint(["nft", "-f", "-"], "flush ruleset\n" + dump(ruleset.tables.get(KEY))) is None
+    assert other.complaint(["nft", "-f", "-"], "flush ruleset\n" + dump(ruleset.tables.get(key))) is None
     return listed(other)
 
 
@@ -79,15 +84,34 @@ def both(namespace: Namespace, ruleset: Ruleset, operations: list[Operation]) ->
     return after, None
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_case(namespace: Namespace, other: Namespace, case: Case) -> None:
+TAKEN = {name: case.operations for name, case in CASES.items() if case.refusal is None}
+REFUSED = {name: case for name, case in CASES.items() if case.refusal is not None}
+
+
+@pytest.mark.parametrize("operations", TAKEN.values(), ids=TAKEN)
+def test_what_linux_takes(namespace: Namespace, other: Namespace, operations: list[Operation]) -> None:
     before = begin(namespace)
-    refusals = nft(namespace, case.operations)
-    if case.refusal is not None:
-        assert refusals is not None and case.refusal in refusals
-        return
-    assert refusals is None
-    assert listed(namespace) == shown_by(other, apply(before, case.operations))
+    assert nft(namespace, operations) is None
+    assert listed(namespace) == shown_by(other, apply(before, operations))
+
+
+def test_what_linux_refuses(namespace: Namespace) -> None:
+    begin(namespace)
+    told = {name: nft(namespace, case.operations) or [] for name, case in REFUSED.items()}
+    assert {name: case.refusal in told[name] for name, case in REFUSED.items()} == dict.fromkeys(REFUSED, True)
+
+
+@pytest.mark.parametrize("name", ["small-003", "faults-003", "special-006", "special-012"])
+def test_the_transactions_of_a_recording(namespace: Namespace, other: Namespace, name: str) -> None:
+    """Linux takes what kube-proxy sends, and then holds what the model holds."""
+    namespace.run(["nft", "flush", "ruleset"])
+    replay = Replay(load_recording(GOLDEN / f"{name}.recording.jsonl"))
+    for outcome in replay.outcomes():
+        for document in outcome.result.transaction.documents if outcome.result.success else ():
+            assert namespace.complaint(["nft", "-f", "-"], document()) is None
+    assert outcome.number > 2
+    held = replay.proxier.held
+    assert listed(namespace) == shown_by(other, held.ruleset, table_key(held.family))
 
 
 def test_drawn_transactions(namespace: Namespace, other: Namespace) -> None:
