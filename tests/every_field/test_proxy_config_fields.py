@@ -125,8 +125,15 @@ def test_a_field_of_the_configuration_matters(path: tuple[str, ...]) -> None:
                 break
         if changing:
             return
-    # the head of the document is the same in every configuration that is accepted, and one mode is modelled so far
-    assert path in (("apiVersion",), ("kind",), ("mode",)), "nothing came of any value"
+    # the head of the document is the same in every configuration that is accepted
+    assert path in (("apiVersion",), ("kind",)), "nothing came of any value"
+
+
+@pytest.mark.parametrize("name", ["masqueradeBit", "masqueradeAll", "syncPeriod", "minSyncPeriod"])
+def test_a_field_of_nftables_mode_matters_in_it(name: str) -> None:
+    observe = loaded if name.startswith("masquerade") else ran
+    values = {observe({**BASE, "mode": "nftables", "nftables": {name: value}}) for value in ("7s", 3, True)}
+    assert any(said != observe({**BASE, "mode": "nftables"}) for said in values if not said.startswith("refused"))
 
 
 def test_the_table_names_fields_that_exist() -> None:
