@@ -6,6 +6,7 @@ Counterpart: a machine with a plain routed pod network (kubenet), after its CNI 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, parse_network
@@ -15,8 +16,8 @@ from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, PolicyRule, Route, Routing
 from kpsim.sysctls import SETTINGS, Sysctls
 
-_UPLINK, _BRIDGE = "eth0", "cni0"
-_LOOPBACK = ("127.0.0.1/8", "::1/128")
+UPLINK, _BRIDGE = "eth0", "cni0"
+LOOPBACK = ("127.0.0.1/8", "::1/128")
 _PREFIX = {Family.IPV4: 24, Family.IPV6: 64}  #: prefix length of a node's address that is given without one
 _MOST_CONNECTIONS = 1_048_576  #: kube-proxy scales the table with the cores, but not beyond this
 #: settings that kube-proxy writes when it starts, each with the option and value that prevent it (CFG-4, CFG-6)
@@ -43,6 +44,12 @@ class Machine:
     pod_networks: tuple[Network, ...] = ()
     sockets: tuple["Socket", ...] | None = None  #: of its processes; None: not known
 
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The names of the interfaces to other machines."""
+        kind = InterfaceKind.LINK
+        return tuple(each.name for each in self.routing.interfaces.values() if each.kind is kind)
+
     def listener(self, packet: Packet) -> "Socket | None":
         """The socket that takes a packet which is delivered to the node; None: nothing listens, or it is not known."""
         return next((each for each in self.sockets or () if each.takes(packet)), None)
@@ -63,6 +70,14 @@ class Socket(NamedTuple):
         if self.interface and packet.in_interface not in ("", self.interface):
             return False
         return self.address is None or self.address in ((packet.family, packet.daddr), (packet.family, 0))
+
+
+class Link(NamedTuple):
+    """An interface of a node to other machines."""
+
+    name: str
+    addresses: tuple[str, ...]  #: with prefix lengths
+    routes: tuple[str, ...] = ()  #: networks behind it, besides its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +101,7 @@ def make_machine(
     pod_cidrs: Iterable[str] = (),
     *,
     interfaces: Sequence[HostInterface] | None = None,
+    links: Sequence[Link] = (),
     pod_interface: str = "",
     pods: Iterable[tuple[Family, int]] = (),
     peers: Iterable[Peer] = (),
@@ -93,18 +109,19 @@ def make_machine(
 ) -> Machine:
     """A node with lo, an uplink and a bridge for its pods, and routes to its peers and the outside.
 
-    ``interfaces`` are the real interfaces, if known. The uplink is then the interface with the first node IP, and the
+    ``links`` stand in place of eth0; the uplink is the one with the first node IP. ``interfaces`` are all real
+    interfaces, if known. The uplink is then the interface with the first node IP, and the
     bridge is the interface with an address inside a pod network. If no interface has such an address, the pods are
     behind an interface without address, as routed pods are. Pod traffic comes in by ``pod_interface``, by default the
     bridge. InputError for a text that is not an address or network.
     """
     networks = tuple(map(pod_network, pod_cidrs))
     own = tuple(node_address(text) for text in node_ips)
-    devices = _devices(interfaces, own, networks, pod_interface)
+    devices = _devices(interfaces, links or [Link(UPLINK, tuple(map(str, own)))], networks, pod_interface)
     uplink = _uplink(devices, own)
     bridges = [device for device in devices.values() if device.kind is InterfaceKind.BRIDGE]
     entrance = pod_interface or (bridges[0].name if bridges else _BRIDGE)
-    routes: list[Route] = []
+    routes = [Route(pod_network(text), link.name) for link in links for text in link.routes]
     local_pods = [Network(family, address, family.bits) for family, address in pods]
     for network in (*networks, *local_pods):
         if not any(network.base in a.network for b in bridges for a in b.of(network.family)):
@@ -163,12 +180,13 @@ def _within(inner: Network, outer: Network) -> bool:
 def make_machines(
     nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]],
     *,
+    links: Mapping[str, Sequence[Link]] = MappingProxyType({}),
     pod_interface: str = "",
     sysctls: Sysctls | None = None,
 ) -> dict[str, Machine]:
     """Plain nodes that have routes to each other's pods. ``nodes`` maps a name to (node IPs, pod CIDRs).
 
-    Errors as :func:`make_machine`.
+    ``links`` are those of nodes that have more than eth0. Errors as :func:`make_machine`.
     """
     peers = {
         name: Peer(tuple(map(node_address, node_ips)), tuple(map(pod_network, pod_cidrs)))
@@ -178,6 +196,7 @@ def make_machines(
         name: make_machine(
             node_ips,
             pod_cidrs,
+            links=links.get(name, ()),
             peers=[peer for other, peer in peers.items() if other != name],
             sysctls=sysctls,
             pod_interface=pod_interface,
@@ -211,15 +230,16 @@ def pod_network(text: str) -> Network:
 
 def _devices(
     given: Sequence[HostInterface] | None,
-    own: tuple[OwnAddress, ...],
+    links: Sequence[Link],
     networks: tuple[Network, ...],
     pod_interface: str,
 ) -> dict[str, Interface]:
     devices: dict[str, Interface] = {}
     if given is None:
         bridge = tuple(OwnAddress(network.family, network.base + 1, network.prefix) for network in networks)
-        devices["lo"] = Interface("lo", tuple(map(OwnAddress.parse, _LOOPBACK)), InterfaceKind.LOOPBACK)
-        devices[_UPLINK] = Interface(_UPLINK, own)
+        devices["lo"] = Interface("lo", tuple(map(OwnAddress.parse, LOOPBACK)), InterfaceKind.LOOPBACK)
+        for link in links:
+            devices[link.name] = Interface(link.name, tuple(map(OwnAddress.parse, link.addresses)))
         if bridge:
             name = pod_interface or _BRIDGE
             devices[name] = Interface(name, bridge, InterfaceKind.BRIDGE)
@@ -246,8 +266,8 @@ def _uplink(devices: dict[str, Interface], own: tuple[OwnAddress, ...]) -> str:
     with_neighbours = [link for link in links if any(a.prefix < a.family.bits for a in link.addresses)]
     if links:
         return (carrying or with_neighbours or links)[0].name
-    devices[_UPLINK] = Interface(_UPLINK, own)
-    return _UPLINK
+    devices[UPLINK] = Interface(UPLINK, own)
+    return UPLINK
 
 
 def _routes_to(peer: Peer, uplink: str) -> Iterable[Route]:

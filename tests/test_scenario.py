@@ -235,7 +235,7 @@ def test_families_that_the_cluster_lacks_are_refused() -> None:
     head = HEAD.replace("clusterIP: 172.30.0.10", "ipFamilies: [IPv6], clusterIP: 'fd00:172:30::10'")
     assert any("Service default/web is IPv6, the cluster only IPv4" in problem for problem in refused(head=head))
     head = HEAD.replace("nodes: {count: 2, zones: [a, b]}", "nodes: {list: [{name: x, ips: ['fd00::1']}]}")
-    assert refused(head=head) == ["test.yaml:5: .nodes.list[0].ips: expected at most one of each family of IPv4"]
+    assert refused(head=head) == ["test.yaml:5: .nodes.list[0].ips: expected each address once, and only of IPv4"]
     assert (
         "expected each of ipFamilies once" in refused(head=HEAD.replace("zones: [a, b]", "ipFamilies: [IPv4, IPv4]"))[0]
     )

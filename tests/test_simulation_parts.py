@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpsim.ruleset import Origin
+from kpsim.scenario.clients import client_address
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Choice, Delay, Exponential, Normal, Uniform
 from kpsim.scenario.schema import Arrivals, LoadBalancerSpec, Placement, PlacementPolicy, Traffic
@@ -21,7 +22,7 @@ from kpsim.simulation.placement import Placer
 from kpsim.simulation.rollout import Fleet, PodStatus, RolloutStep, Strategy, next_step
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import Fate
-from kpsim.simulation.traffic import arrival_times_ns, client_address
+from kpsim.simulation.traffic import arrival_times_ns
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 MS = MILLISECOND_NS

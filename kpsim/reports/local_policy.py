@@ -2,8 +2,9 @@
 
 A *local drop* is a connection to an external address of a Local service that a node dropped, or refused because it had
 no local endpoint (IPVS refuses where iptables drops). Not counted are: drops by source ranges, which the Service's
-author wants; refusals because there is no endpoint at all; such refusals that the rate limit kept from the client; and
-pods that were led to themselves behind a bridge without hairpin; connections that were set up and broke later.
+author wants; refusals because there is no endpoint at all; such refusals that the rate limit kept from the client; pods
+that were led to themselves behind a bridge without hairpin; packets that a reverse path filter dropped; and connections
+that were set up and broke later.
 """
 
 import enum
@@ -157,7 +158,7 @@ def external_local(log: RunLog) -> list[Connection]:
 
 
 #: causes of drops that are not due to the Local policy
-NOT_OF_THE_POLICY = (Reason.SOURCE_RANGES, Reason.RATE_LIMITED, Reason.NO_HAIRPIN)
+NOT_OF_THE_POLICY = (Reason.SOURCE_RANGES, Reason.RATE_LIMITED, Reason.NO_HAIRPIN, Reason.REVERSE_PATH)
 
 
 def is_local_drop(c: Connection) -> bool:

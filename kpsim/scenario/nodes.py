@@ -3,11 +3,14 @@
 Plan: nodes 192.168.0.0/24 and fd00:192:168::/64, pods 10.180.N.0/24 and fd00:10:180:N::/64.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kpsim.addresses import Family, parse_ip, parse_network
-from kpsim.scenario.schema import NamedNode, Nodes, ScenarioEvent
+from kpsim.config import HostInterface
+from kpsim.nodes import LOOPBACK, UPLINK, Link, node_address
+from kpsim.scenario.node_schema import NamedNode, Nodes
+from kpsim.scenario.schema import ScenarioEvent
 
 CLUSTER_CIDRS = {Family.IPV4: "10.180.0.0/16", Family.IPV6: "fd00:10:180::/48"}
 
@@ -18,8 +21,8 @@ _MOST = 255
 class ClusterNode:
     """A node. ``ips`` and ``pod_cidrs`` have one entry for each family of the cluster, in the cluster's order.
 
-    ``sysctls`` are the kernel settings, by name, that the node has before kube-proxy starts. ``hairpin`` is a flag of
-    the ports of its bridge.
+    ``more_ips`` are further InternalIPs, and ``links`` its interfaces to other machines. ``sysctls`` are the kernel
+    settings, by name, that the node has before kube-proxy starts. ``hairpin`` is a flag of the ports of its bridge.
     """
 
     name: str
@@ -29,10 +32,30 @@ class ClusterNode:
     pod_cidrs: tuple[str, ...]
     sysctls: Mapping[str, int] = field(default_factory=dict)
     hairpin: bool = True
+    more_ips: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
+
+    @property
+    def interfaces(self) -> tuple[HostInterface, ...]:
+        """The interfaces that kube-proxy finds when it starts, before there are pods."""
+        return HostInterface("lo", LOOPBACK), *(HostInterface(link.name, link.addresses) for link in self.links)
+
+    def link_with(self, address: str) -> str:
+        """The name of the link that has an address; empty: none has."""
+        return next((link.name for link in self.links if address in map(_without_prefix, link.addresses)), "")
+
+    def ip_on(self, link: str, family: Family) -> str:
+        """The first address of a family on a link; empty if there is none."""
+        addresses = (_without_prefix(text) for each in self.links if each.name == link for text in each.addresses)
+        return next((ip for ip in addresses if _ip_family(ip) is family), "")
 
     def ip(self, family: Family) -> str:
         """The node's address of a family; empty if it has none."""
         return next((ip for ip in self.ips if _ip_family(ip) is family), "")
+
+
+def _without_prefix(text: str) -> str:
+    return text.partition("/")[0]
 
 
 def _ip_family(text: str) -> Family | None:
@@ -54,25 +77,45 @@ def cluster_nodes(nodes: Nodes) -> tuple[ClusterNode, ...]:
     """Every node of the scenario, in order."""
     named = nodes.named or tuple(_counted(nodes))
     families = cluster_families(nodes)
-    ips = {family: _free(family, _plan_ips(family), (ip for node in named for ip in node.ips)) for family in families}
+    given = [_given_ips(node) for node in named]
+    ips = {family: _free(family, _plan_ips(family), (ip for each in given for ip in each)) for family in families}
     cidrs = {
         family: _free(family, _plan_cidrs(family), (cidr for node in named for cidr in node.pod_cidrs))
         for family in families
     }
-    return tuple(
-        ClusterNode(
-            node.name,
-            node.zone,
-            node.cpu,
-            tuple(next((i for i in node.ips if _ip_family(i) is f), None) or next(ips[f]) for f in families),
-            tuple(
-                next((c for c in node.pod_cidrs if _network_family(c) is f), None) or next(cidrs[f]) for f in families
-            ),
-            {**nodes.sysctls, **node.sysctls},
-            nodes.hairpin if node.hairpin is None else node.hairpin,
-        )
-        for node in named
+    return tuple(_cluster_node(nodes, node, own, families, ips, cidrs) for node, own in zip(named, given, strict=True))
+
+
+def _cluster_node(
+    nodes: Nodes,
+    node: NamedNode,
+    given: Sequence[str],
+    families: Sequence[Family],
+    free_ips: Mapping[Family, Iterator[str]],
+    free_cidrs: Mapping[Family, Iterator[str]],
+) -> ClusterNode:
+    ips = tuple(next((ip for ip in given if _ip_family(ip) is f), None) or next(free_ips[f]) for f in families)
+    more = tuple(ip for ip in node.ips if ip not in ips)
+    links = [Link(each.name, each.addresses, each.routes) for each in node.interfaces]
+    links = links or [Link(UPLINK, tuple(str(node_address(ip)) for ip in (*ips, *more)))]
+    return ClusterNode(
+        node.name,
+        node.zone,
+        node.cpu,
+        ips,
+        tuple(
+            next((c for c in node.pod_cidrs if _network_family(c) is f), None) or next(free_cidrs[f]) for f in families
+        ),
+        {**nodes.sysctls, **node.sysctls},
+        nodes.hairpin if node.hairpin is None else node.hairpin,
+        more,
+        tuple(links),
     )
+
+
+def _given_ips(node: NamedNode) -> tuple[str, ...]:
+    """The addresses that the file names, the InternalIPs first."""
+    return (*node.ips, *(_without_prefix(text) for each in node.interfaces for text in each.addresses))
 
 
 def joining(events: Iterable[ScenarioEvent]) -> frozenset[str]:

@@ -1,13 +1,16 @@
 """Checks the references between the parts of a scenario: every name exists, and every time lies in the run."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kpsim.addresses import Family, Network, parse_network
+from kpsim.addresses import Family, Network, format_ip, parse_network
 from kpsim.endpointslices import CONTROL_PLANE_LABELS
 from kpsim.manifests.places import Finding, Path
 from kpsim.objects import LABEL_ZONE, Service
+from kpsim.packetpath.routing import OwnAddress
+from kpsim.scenario.clients import Clients, outside_clients
 from kpsim.scenario.document import Document
+from kpsim.scenario.node_schema import NamedNode
 from kpsim.scenario.nodes import cluster_nodes
 from kpsim.scenario.problems import suggestion
 from kpsim.scenario.schema import (
@@ -110,19 +113,43 @@ def _address_problems(spec: ScenarioSpec) -> _Found:
     ips: set[str] = set()
     families = spec.nodes.ip_families
     for number, named in enumerate(spec.nodes.named or ()):
-        for field, given in (("ips", named.ips), ("podCIDRs", named.pod_cidrs)):
-            labels = [(Family.IPV6 if ":" in text else Family.IPV4).label for text in given]
-            if len(set(labels)) != len(labels) or not set(labels) <= set(families):
-                yield ("nodes", "list", number, field), f"expected at most one of each family of {', '.join(families)}"
+        cidrs = [_family_label(text) for text in named.pod_cidrs]
+        if len(set(cidrs)) != len(cidrs) or not set(cidrs) <= set(families):
+            yield ("nodes", "list", number, "podCIDRs"), f"expected at most one of each family of {', '.join(families)}"
+        yield from _interface_problems(named, families, ("nodes", "list", number))
     for number, node in enumerate(cluster_nodes(spec.nodes)):
         for network in filter(None, map(parse_network, node.pod_cidrs)):
             others = [other for other in networks if other.family is network.family]
             if any(network.base in other or other.base in network for other in others):
                 yield ("nodes", "list", number, "podCIDRs"), "overlaps the pod CIDR of an earlier node"
             networks.append(network)
-        if not ips.isdisjoint(node.ips):
-            yield ("nodes", "list", number, "ips"), "an earlier node has this address"
-        ips.update(node.ips)
+        own = {text.partition("/")[0] for link in node.links for text in link.addresses}
+        if shared := sorted(ips & own):
+            yield ("nodes", "list", number), f"an earlier node has the address {shared[0]}"
+        ips |= own
+
+
+def _family_label(text: str) -> str:
+    return (Family.IPV6 if ":" in text else Family.IPV4).label
+
+
+def _interface_problems(named: NamedNode, families: Collection[str], path: Path) -> _Found:
+    """Check that a node's addresses fit each other and the families of the cluster."""
+    strange = [ip for ip in named.ips if _family_label(ip) not in families]
+    if strange or len(set(named.ips)) != len(named.ips):
+        yield (*path, "ips"), f"expected each address once, and only of {', '.join(families)}"
+    yield from _duplicates((each.name for each in named.interfaces), (*path, "interfaces"), "interface")
+    own = [text.partition("/")[0] for each in named.interfaces for text in each.addresses]
+    if len(set(own)) != len(own):
+        yield (*path, "interfaces"), "expected each address once"
+    if not named.interfaces:
+        return
+    for family in families:
+        if family not in map(_family_label, own):
+            yield (*path, "interfaces"), f"no interface has an address of {family}, a family of the cluster"
+    for number, ip in enumerate(named.ips):
+        if ip not in own:
+            yield (*path, "ips", number), f"no interface has the address {ip}"
 
 
 def _service_problems(spec: ScenarioSpec, services: Mapping[str, Service], created: Mapping[str, Service]) -> _Found:
@@ -133,10 +160,29 @@ def _service_problems(spec: ScenarioSpec, services: Mapping[str, Service], creat
                 ("objects",),
                 f"Service {name} is {' and '.join(strange)}, the cluster only {spec.nodes.ip_families[0]}",
             )
-    outside = [traffic for traffic in spec.traffic if traffic.origin is Origin.OUTSIDE]
-    clients = sum(1 if traffic.nat else traffic.clients for traffic in outside)
+    clients = sum(each.count for each in outside_clients(spec.traffic) if each.network is None)
     if clients > MOST_CLIENTS:
         yield ("traffic",), f"expected at most {MOST_CLIENTS} outside addresses over all sources, got {clients}"
+    for number, each in enumerate(outside_clients(spec.traffic)):
+        if each.network is not None and (words := _misplaced(each, spec)):
+            yield ("traffic", number, "clientNetwork"), words
+
+
+def _misplaced(clients: Clients, spec: ScenarioSpec) -> str:
+    """Say why clients cannot have the addresses of their network. Empty: they can."""
+    network, addresses = clients.network, clients.addresses
+    assert network is not None
+    if addresses.stop > network.base + (1 << (network.family.bits - network.prefix)) - 1:
+        return f"{network} has too few addresses for the clients of all its sources"
+    for node in cluster_nodes(spec.nodes):
+        pods = (found for text in node.pod_cidrs if (found := parse_network(text)) is not None)
+        if any(pod.family is network.family and (pod.base in network or network.base in pod) for pod in pods):
+            return f"it holds pods of {node.name}: clients outside need addresses of their own"
+        own = (OwnAddress.parse(text) for link in node.links for text in link.addresses)
+        taken = next((a for a in own if a.family is network.family and a.value in addresses), None)
+        if taken is not None:
+            return f"a client would have the address of {node.name}, {format_ip(taken.family, taken.value)}"
+    return ""
 
 
 def _delay_problems(spec: ScenarioSpec, names: _Names) -> _Found:
@@ -200,11 +246,36 @@ def _traffic_problems(spec: ScenarioSpec, names: _Names, services: Mapping[str, 
         if traffic.workload is not None:
             yield from _one_known(traffic.workload, names.workloads, (*path, "workload"), "workload")
         yield from _known(traffic.nodes, names.nodes, (*path, "nodes"), "node")
+        if traffic.address is not None and not any(
+            node.link_with(traffic.address) for node in cluster_nodes(spec.nodes)
+        ):
+            yield (*path, "address"), f"no node has the address {traffic.address}"
+        if traffic.interface is not None:
+            yield from _interface_reached(spec, traffic, (*path, "interface"))
         service = services.get(qualified(traffic.service))
         if service is None:
             yield from _one_known(qualified(traffic.service), names.services, (*path, "service"), "Service")
         else:
             yield from _frontend_problems(traffic, service, path)
+
+
+def _interface_reached(spec: ScenarioSpec, traffic: Traffic, path: Path) -> _Found:
+    """Check that each node that the traffic may dial or enter has the interface."""
+    chosen = traffic.nodes if traffic.origin is Origin.OUTSIDE else ()
+    for node in cluster_nodes(spec.nodes):
+        names = [link.name for link in node.links]
+        if (not chosen or node.name in chosen) and traffic.interface not in names:
+            yield path, f"{node.name} has no interface {traffic.interface!r}; it has {', '.join(names)}"
+            return
+
+
+def _family_problems(traffic: Traffic, service: Service, path: Path) -> _Found:
+    if traffic.ip_family is not None and traffic.ip_family not in service.ip_families:
+        yield (*path, "ipFamily"), f"the Service has {', '.join(service.ip_families)}"
+    dialled = traffic.ip_family or (service.ip_families[0] if service.ip_families else "IPv4")
+    for field, text in (("clientNetwork", traffic.client_network), ("address", traffic.address)):
+        if text is not None and _family_label(text) != dialled:
+            yield (*path, field), f"the clients dial {dialled} addresses"
 
 
 def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found:
@@ -222,8 +293,7 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
             (*path, "connectTimeout"),
             f"only TCP clients repeat their first packet; the port is {matching[0].protocol}",
         )
-    if traffic.ip_family is not None and traffic.ip_family not in service.ip_families:
-        yield (*path, "ipFamily"), f"the Service has {', '.join(service.ip_families)}"
+    yield from _family_problems(traffic, service, path)
     match traffic.via:
         case Via.EXTERNAL_IP:
             lacking = "" if service.external_ips else "spec.externalIPs"

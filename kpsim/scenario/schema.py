@@ -7,24 +7,20 @@ objects.
 import enum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from kpsim.addresses import canonical_ip, parse_network
+from kpsim.scenario.node_schema import HostAddress, InterfaceName, IpFamily, Name, Nodes, PodNetwork, Positive
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
-from kpsim.sysctls import SETTINGS
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 API_VERSION = "kpsim.dev/v1alpha1"
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 ServiceName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 SliceName = Annotated[
     str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=320)
 ]
-IpFamily = Literal["IPv4", "IPv6"]
 Percent = Annotated[str, Field(pattern=r"^\d+%$")]
 Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
 Replicas = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -38,96 +34,6 @@ class Metadata(Part):
 
 
 # ------------------------------------------------------------------------------------------------------------- cluster
-
-
-def _address(text: str) -> str:
-    if canonical_ip(text) != text:
-        raise ValueError("expected an IP address in its usual form")
-    return text
-
-
-def _pod_network(text: str) -> str:
-    network = parse_network(text)
-    if network is None or str(network) != text or network.family.bits - network.prefix < 4:
-        raise ValueError("expected a network of at least 16 addresses")
-    return text
-
-
-_SYSCTLS_SCHEMA = {
-    "type": "object",
-    "properties": {
-        setting.name: {
-            "type": "integer",
-            "minimum": setting.least,
-            "maximum": setting.most,
-            "default": setting.default,
-            **({"description": "seconds"} if setting.unit_ns else {}),
-        }
-        for setting in SETTINGS.values()
-    },
-    "additionalProperties": False,
-}
-
-#: names in /proc/sys, whole numbers in the kernel's own unit; ``settings`` knows which names exist
-SysctlValues = Annotated[dict[str, int], WithJsonSchema(_SYSCTLS_SCHEMA)]
-
-
-class NamedNode(Part):
-    name: Name
-    zone: str | None = None
-    """Value of the label topology.kubernetes.io/zone."""
-    ips: Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], Field(max_length=2)] = ()
-    """InternalIPs, one for each family; the next free of 192.168.0.0/24 and fd00:192:168::/64 for those left out."""
-    pod_cidrs: Annotated[
-        tuple[Annotated[str, AfterValidator(_pod_network)], ...], Field(alias="podCIDRs", max_length=2)
-    ] = ()
-    """Where pods get their addresses from; 10.180.N.0/24 and fd00:10:180:N::/64 if left out."""
-    cpu: Positive = 4
-    """Allocatable CPUs; topology mode Auto shares endpoints out by them (CP-3.8.2), and kube-proxy sizes the connection table by
-    them (CFG-4)."""
-    sysctls: SysctlValues = Field(default_factory=dict)
-    """Kernel settings of this node beside and before those of all nodes."""
-    hairpin: bool | None = None
-    """Of this node's bridge; as that of all nodes if left out."""
-
-
-class PodIpAllocation(enum.StrEnum):
-    """``inTurn``: the next one, so that a released address is given out again when all others were.
-
-    ``lowestFree``: the lowest, so that the next pod may get an address that was released just now.
-    """
-
-    IN_TURN = "inTurn"
-    LOWEST_FREE = "lowestFree"
-
-
-class Nodes(Part):
-    """``count`` nodes called node-1, node-2, … or a ``list`` of named ones."""
-
-    count: Annotated[int | None, Field(ge=1, le=250)] = None
-    zones: tuple[str, ...] = ()
-    """Zones given to the counted nodes in turn."""
-    ip_families: Annotated[tuple[IpFamily, ...], Field(min_length=1, max_length=2)] = ("IPv4",)
-    """The cluster's families, its primary one first: one, or both."""
-    named: Annotated[tuple[NamedNode, ...] | None, Field(alias="list", min_length=1, max_length=250)] = None
-    sysctls: SysctlValues = Field(default_factory=dict)
-    """Kernel settings of all nodes before kube-proxy starts, by their names in /proc/sys; what kube-proxy writes itself is refused."""
-    hairpin: bool = True
-    """Whether the pods' bridge sends packets back by the port that they came in by: without it no pod reaches itself through a
-    Service (K-2.6). CNI plugins differ in it."""
-
-    pod_ip_allocation: Annotated[PodIpAllocation, Field(alias="podIPAllocation")] = PodIpAllocation.IN_TURN
-    """Which free address of its node a new pod gets. CNI plugins differ in it."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "Nodes":
-        if (self.count is None) == (self.named is None):
-            raise ValueError("expected exactly one of count, list")
-        if self.named is not None and self.zones:
-            raise ValueError("zones goes with count; in a list every node names its own zone")
-        if len(set(self.ip_families)) != len(self.ip_families):
-            raise ValueError("expected each of ipFamilies once")
-        return self
 
 
 class ContainerPort(Part):
@@ -530,13 +436,21 @@ class Traffic(Part):
     """Default: the end of the run."""
     clients: Annotated[int, Field(ge=1, le=20_000)] = 1
     """Distinct clients outside, used in turn."""
+    client_network: PodNetwork | None = None
+    """Where the outside clients get their addresses from; 203.0.113.0/24 and on, or 2001:db8::/64, if left out."""
     nat: bool = False
     """All clients outside stand behind one address."""
+    interface: InterfaceName | None = None
+    """The nodes' interface: ``via: nodePort`` dials its address, and packets from outside come in by it. If left out, the node IP is
+    dialled, and packets come in by the interface that has the dialled address, else by the one that leads back to the client."""
     source_ports: Annotated[int, Field(ge=0, le=28_000)] = 0
     """Source ports that each client keeps and uses in turn; 0: a fresh one for every connection."""
     long: LongConnections | None = None
     connect_timeout_ns: DurationNs | None = None
     """How long TCP clients try: they repeat a SYN that gets no answer after 1, 3, 7, 15, 31 and 63 s. Left out: one SYN."""
+
+    address: HostAddress | None = None
+    """With ``via: nodePort``: the address of a node that is dialled, whichever it has."""
 
     @model_validator(mode="after")
     def _fitting(self) -> "Traffic":
@@ -546,8 +460,14 @@ class Traffic(Part):
             raise ValueError("nodes goes with from: nodes or outside; pods send from where they are")
         if self.origin is Origin.OUTSIDE and self.via is Via.LOAD_BALANCER and self.nodes:
             raise ValueError("with via: loadBalancer the load balancer chooses the node: nodes goes with other ways")
-        if self.origin is not Origin.OUTSIDE and (self.clients != 1 or self.nat):
-            raise ValueError("clients and nat go with from: outside")
+        if self.origin is not Origin.OUTSIDE and (self.clients != 1 or self.nat or self.client_network):
+            raise ValueError("clients, clientNetwork and nat go with from: outside")
+        if self.interface is not None and self.origin is not Origin.OUTSIDE and self.via is not Via.NODE_PORT:
+            raise ValueError("interface goes with from: outside, or with via: nodePort")
+        if self.address is not None and self.via is not Via.NODE_PORT:
+            raise ValueError("address goes with via: nodePort")
+        if self.address is not None and self.origin is Origin.OUTSIDE and self.nodes:
+            raise ValueError("address says whose node port is used: nodes goes without it")
         if self.long is not None and self.source_ports:
             raise ValueError("sourcePorts goes with short connections and datagrams: an open connection keeps its port")
         if self.connect_timeout_ns is not None and self.source_ports:

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from kpsim.addresses import Family
 from kpsim.config import Host, ProxyConfig, resolve
 from kpsim.manifests.places import Finding, Path
-from kpsim.nodes import overwritten, sysctls_of
+from kpsim.nodes import overwritten, pod_interface_of, sysctls_of
 from kpsim.scenario.document import Document
+from kpsim.scenario.node_schema import Nodes
 from kpsim.scenario.nodes import ClusterNode, cluster_nodes
-from kpsim.scenario.schema import Nodes
 from kpsim.sysctls import Sysctls, complaint
 
 
 def kernel_settings(node: ClusterNode, proxy: ProxyConfig) -> Sysctls:
     """Return the settings of a node whose kube-proxy has started. InputError for a setting that cannot be written."""
     before = Sysctls().written(node.sysctls)
-    found = resolve(proxy, Host(node_ips=node.ips), None, Family.IPV4)
+    found = resolve(proxy, Host(node.ips, node.interfaces), None, Family.IPV4)
     return sysctls_of(
         proxy, route_localnet=found.localhost_node_ports, liberal=found.liberal, cores=node.cpu, before=before
     )
@@ -30,6 +30,10 @@ def check_settings(nodes: Nodes, proxy: ProxyConfig | None, document: Document) 
     What kube-proxy overwrites is checked only if its configuration has no errors (``proxy`` is not None).
     """
     found = dict(_refused(nodes))
+    bridge = "" if proxy is None else pod_interface_of(proxy)
+    for number, named in enumerate(nodes.named or ()):
+        if bridge in [each.name for each in named.interfaces]:
+            found["nodes", "list", number, "interfaces"] = f"{bridge} is the interface of the node's pods"
     if not found and proxy is not None:
         for number, node in enumerate(cluster_nodes(nodes)):
             for name, words in overwritten(node.sysctls, kernel_settings(node, proxy)):

@@ -152,6 +152,7 @@ _REFUSING = {
 #: stops that are not a rule's decision, or not a rule's alone
 _KERNEL_REASONS: dict[Cause | None, Reason] = {
     Cause.ICMP_RATE: Reason.RATE_LIMITED, Cause.TABLE_FULL: Reason.TABLE_FULL, Cause.HAIRPIN: Reason.NO_HAIRPIN,
+    Cause.REVERSE_PATH: Reason.REVERSE_PATH,
 }  # fmt: skip
 
 

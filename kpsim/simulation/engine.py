@@ -9,6 +9,7 @@ from functools import partial
 from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
+from kpsim.scenario.clients import outside_clients
 from kpsim.scenario.nodes import cluster_families, cluster_nodes, joining
 from kpsim.scenario.schema import Via, qualified
 from kpsim.scenario.services import service_object_key
@@ -27,7 +28,7 @@ from kpsim.simulation.pins import Pins
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import RunLog, Unprogrammed
-from kpsim.simulation.traffic import TrafficSource, World, outside_clients, port_of, service_port_name
+from kpsim.simulation.traffic import TrafficSource, World, port_of, service_port_name
 from kpsim.simulation.workloads import Workloads
 
 
@@ -213,7 +214,7 @@ class Run:
                 ports,
             )
             TrafficSource(
-                self.clock, traffic, world, first_client=clients.start, stop_ns=stop_ns, seed=self.seed, log=self.log
+                self.clock, traffic, world, clients=clients, stop_ns=stop_ns, seed=self.seed, log=self.log
             ).start()
 
     def _record_health(self, node: str) -> None:

@@ -216,7 +216,7 @@ class KubeProxy:
         self._listed = None
         self._delivered_ns = {}
         node = self._api.state.node(self.name)
-        host = Host(node_ips=self._node.ips, tcp_be_liberal=self._kernel.tcp_be_liberal)
+        host = Host(self._node.ips, self._node.interfaces, tcp_be_liberal=self._kernel.tcp_be_liberal)
         self._health = ProxyHealth(2 * self._config.sync_period_ns)
         self._proxies = []
         for family in self._families:

@@ -50,7 +50,8 @@ class Machines:
         self._seed = seed
         self._limit_icmp = limit_icmp
         ends = {node.name: (node.ips, node.pod_cidrs) for node in nodes}
-        plain = make_machines(ends, pod_interface=pod_interface_of(config))
+        links = {node.name: node.links for node in nodes}
+        plain = make_machines(ends, links=links, pod_interface=pod_interface_of(config))
         self._machines = {node.name: _with_settings(plain[node.name], node, config) for node in nodes}
         self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()
@@ -132,10 +133,10 @@ class Machines:
     def _flow(self, judged: Exchange, at_node: str, *, local: bool) -> OpenFlow:
         request, answer = judged.request, judged.answer
         assert request.end is not None and answer is not None
-        sent = request.sent.copy()
-        sent.in_interface = ""
         pod = self._world.listener(request.end, Target.of(request.packet))
-        return OpenFlow(sent, at_node, local, answer.sent, request.end, application_of(pod) if pod else None)
+        return OpenFlow(
+            request.sent.copy(), at_node, local, answer.sent, request.end, application_of(pod) if pod else None
+        )
 
     def new_flow_way(self, packet: Packet, at_node: str, now_ns: int, *, local: bool) -> Journey:
         """Return the way of a new flow like ``packet``, whatever connections there are. Nothing remembers it."""
@@ -195,7 +196,8 @@ class Machines:
     def _segment(self, flow: OpenFlow, flags: frozenset[str], now_ns: int, *, from_client: bool) -> Journey:
         packet = (flow.request if from_client else flow.answer).copy()
         packet.tcp_flags = flags
-        packet.in_interface = ""
+        if not from_client:
+            packet.in_interface = ""
         chooser = SeededChooser(self._seed, ("segment", tuple_of(packet)))
         if not from_client and flow.server.whose is Whose.OUTSIDE:
             return send_from(self._world, flow.server, packet, last_node=flow.at_node, now_ns=now_ns, chooser=chooser)

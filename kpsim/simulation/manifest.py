@@ -55,7 +55,7 @@ def node_object(
             "metadata": {"name": node.name, "labels": kept, "creationTimestamp": created},
             "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs), **marks},
             "status": {
-                "addresses": [{"type": "InternalIP", "address": ip} for ip in node.ips],
+                "addresses": [{"type": "InternalIP", "address": ip} for ip in (*node.ips, *node.more_ips)],
                 "allocatable": {"cpu": str(node.cpu)},
                 "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}],
             },

@@ -47,6 +47,8 @@ class Reason(enum.StrEnum):
     NO_HAIRPIN = (
         "no hairpin"  #: a pod was led to itself, and a bridge does not send a frame back by the port it came by (K-2.6)
     )
+    #: the way back to the client leads by another interface than its packet came in by (K-7.3)
+    REVERSE_PATH = "reverse path filter"
     NODE_DOWN = "node down"
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
     ASYMMETRIC_REPLY = "reply from another address"

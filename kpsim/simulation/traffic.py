@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from kpsim.addresses import Family, canonical_ip, format_ip, parse_ip
+from kpsim.addresses import Family, canonical_ip, parse_ip
 from kpsim.exchange import Relay
 from kpsim.objects import Service, ServicePortSpec
 from kpsim.packet import Packet
+from kpsim.scenario.clients import Clients
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Arrivals, Origin, Traffic, Via, qualified
 from kpsim.simulation.affinity import AffinityMemory, Break
@@ -28,7 +29,6 @@ from kpsim.simulation.rulestimes import Dialled
 from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog, Unsent
 from kpsim.units import SECOND_NS
 
-_FIRST_CLIENT6 = 0x20010DB8 << 96 | 1
 #: when Linux repeats a SYN that gets no answer, after the first (net.ipv4.tcp_syn_retries 6)
 SYN_REPEATED_NS = tuple(seconds * SECOND_NS for seconds in (1, 3, 7, 15, 31, 63))
 FIRST_NAT, NAT = 1024, 64512  #: source ports of a router that translates: the first, and how many
@@ -58,29 +58,6 @@ def arrival_times_ns(traffic: Traffic, stop_ns: int, seed: int) -> Iterator[int]
             return
         yield at_ns
         number += 1
-
-
-def client_address(number: int, family: Family = Family.IPV4) -> str:
-    """Return the address of the outside client with this number.
-
-    IPv4: 203.0.113.1 to .254, then the networks after it. IPv6: 2001:db8::1 and on.
-    """
-    if family is Family.IPV6:
-        return format_ip(family, _FIRST_CLIENT6 + number)
-    block, host = divmod(number, 254)
-    return f"203.0.{113 + block}.{host + 1}"
-
-
-def outside_clients(sources: Iterable[Traffic]) -> Iterator[range]:
-    """Yield, for each source, the numbers of its clients' outside addresses.
-
-    All clients behind a NAT share one address. Clients inside the cluster have none.
-    """
-    first = 0
-    for traffic in sources:
-        count = 0 if traffic.origin is not Origin.OUTSIDE else 1 if traffic.nat else traffic.clients
-        yield range(first, first + count)
-        first += count
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +113,20 @@ class World:
 
 
 class TrafficSource:
-    """One traffic source of the scenario. ``first_client`` is the number of its first outside address."""
+    """One traffic source of the scenario. ``clients`` are those that it has outside."""
 
     def __init__(
-        self, clock: Clock, traffic: Traffic, world: World, *, first_client: int, stop_ns: int, seed: int, log: RunLog
+        self, clock: Clock, traffic: Traffic, world: World, *, clients: Clients, stop_ns: int, seed: int, log: RunLog
     ) -> None:
         self._clock = clock
         self._traffic = traffic
         self._world = world
         self._seed = seed
         self._log = log
-        self._first_client = first_client
-        self._listed = traffic.nodes or tuple(node.name for node in world.nodes)
+        self._clients = clients
+        dialled = traffic.address if traffic.origin is Origin.OUTSIDE else None
+        there = (node.name for node in world.nodes if dialled is None or node.link_with(dialled))
+        self._listed = traffic.nodes or tuple(there)
         self._nodes = {node.name: node for node in world.nodes}
         self._times = arrival_times_ns(traffic, stop_ns, seed)
         self._stop_ns = stop_ns
@@ -215,7 +194,7 @@ class TrafficSource:
                 sender = TrafficSender(node, "", 0, node, local=True)
             case Origin.OUTSIDE:
                 client = number % traffic.clients
-                address = client_address(self._first_client + (0 if traffic.nat else client), family)
+                address = self._clients.address(0 if traffic.nat else client, family)
                 if traffic.nat:
                     inner = f"{traffic.name}-{client}"
                     return TrafficSender(inner, address, self._behind_nat(inner, client, number), None)
@@ -264,7 +243,13 @@ class TrafficSource:
             if chosen is None:
                 return None
             node = chosen
-        return dialled.address or self._nodes[node].ip(family), dialled.number, node
+        return dialled.address or node_port_ip(self._traffic, self._nodes[node], family), dialled.number, node
+
+    def _entrance(self, node: str, address: str) -> str:
+        """Return the link by which a client's packet comes in; empty: the one that leads back to the client."""
+        if self._inside or len(self._nodes[node].links) == 1:
+            return ""
+        return self._traffic.interface or self._nodes[node].link_with(address)
 
     def _dial(self, service: Service, family: Family) -> "_Dialled | None":
         """Return what the clients of the Service should dial now.
@@ -358,6 +343,7 @@ class TrafficSource:
             destination[1],
             sender.port,
             number_there,
+            in_interface=self._entrance(node, address),
         )
         name, internal = service_port_name(service, port), self._traffic.via is Via.CLUSTER_IP
         outcome = self._world.machines.connect(
@@ -494,6 +480,13 @@ def dialled_family(traffic: Traffic, service: Service) -> Family:
     """Return the family that the clients use: the one asked for, else the Service's first."""
     labels = (*filter(None, (traffic.ip_family,)), *service.ip_families, Family.IPV4.label)
     return Family.from_label(labels[0])
+
+
+def node_port_ip(traffic: Traffic, node: ClusterNode, family: Family) -> str:
+    """Return the address at which the clients dial a node's port; empty if there is none of this family."""
+    if traffic.address is not None:
+        return traffic.address
+    return node.ip(family) if traffic.interface is None else node.ip_on(traffic.interface, family)
 
 
 def dialled_addresses(

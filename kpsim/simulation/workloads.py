@@ -9,8 +9,9 @@ from itertools import count, islice
 
 from kpsim.addresses import Network, format_ip, parse_network
 from kpsim.objects import ObjectKey
+from kpsim.scenario.node_schema import PodIpAllocation
 from kpsim.scenario.nodes import cluster_nodes
-from kpsim.scenario.schema import PodIpAllocation, ScenarioSpec, Workload
+from kpsim.scenario.schema import ScenarioSpec, Workload
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.placement import Placer

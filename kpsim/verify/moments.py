@@ -13,15 +13,16 @@ from kpsim.errors import InputError
 from kpsim.objects import Pod, Service
 from kpsim.ruleset import Ruleset
 from kpsim.scenario import Scenario
+from kpsim.scenario.clients import Clients, outside_clients
+from kpsim.scenario.nodes import ClusterNode, cluster_nodes
 from kpsim.scenario.schema import Origin, Traffic, Via
 from kpsim.scenario.services import service_object_key
 from kpsim.simulation.history import History, Loaded
 from kpsim.simulation.traffic import (
-    client_address,
     dialled_addresses,
     dialled_family,
+    node_port_ip,
     of_family,
-    outside_clients,
     port_of,
 )
 from kpsim.tracing.directory import Directory
@@ -64,7 +65,11 @@ def site_at(history: History, moment: Loaded) -> Site:
                 return each.ruleset
         raise InputError(f"node {node} has no rules of {family.label}")
 
-    return Site(history.nodes, Directory.of(moment.state), lambda name: history.machines[name], rules)
+    site = Site(history.nodes, Directory.of(moment.state), lambda name: history.machines[name], rules)
+    for name, machine in history.machines.items():
+        if len(machine.links) > 1:
+            site.place(name, machine)  # their addresses are not all in Node objects
+    return site
 
 
 # --- what the scenario's clients send ------------------------------------------------------------------------------------
@@ -77,11 +82,12 @@ def traffic_probes(scenario: Scenario, moment: Loaded) -> Iterator[Probe]:
     at the moment does not matter.
     """
     sources = scenario.spec.traffic
+    nodes = {node.name: node for node in cluster_nodes(scenario.spec.nodes)}
     for traffic, clients in zip(sources, outside_clients(sources), strict=True):
         service = moment.state.get(service_object_key(traffic.service))
         if not isinstance(service, Service) or dialled_family(traffic, service) is not moment.family:
             continue
-        dialled = _dialled(traffic, service, moment)
+        dialled = _dialled(traffic, service, moment, nodes[moment.node])
         if dialled is None:
             continue
         protocol, destination, port = dialled
@@ -90,16 +96,15 @@ def traffic_probes(scenario: Scenario, moment: Loaded) -> Iterator[Probe]:
             yield Probe(f"{traffic.name} from {source or sender}", moment.node, sender, packet)
 
 
-def _dialled(traffic: Traffic, service: Service, moment: Loaded) -> tuple[str, str, int] | None:
+def _dialled(traffic: Traffic, service: Service, moment: Loaded, node: ClusterNode) -> tuple[str, str, int] | None:
     """Protocol, address and port that the traffic dials; None if the Service has none of this kind in this family."""
     port = port_of(service, traffic.port)
     addresses, number = dialled_addresses(service, port, traffic.via)
-    node = moment.state.node(moment.node)
-    address = of_family(addresses or (node.ips if node else ()), moment.family)
+    address = of_family(addresses or (node_port_ip(traffic, node, moment.family),), moment.family)
     return (port.protocol, address, number) if port is not None and number and address else None
 
 
-def _senders(scenario: Scenario, traffic: Traffic, clients: range, moment: Loaded) -> Iterator[tuple[Sender, str]]:
+def _senders(scenario: Scenario, traffic: Traffic, clients: Clients, moment: Loaded) -> Iterator[tuple[Sender, str]]:
     """Senders whose packets reach the moment's node first, each with its source address. The node's kernel chooses an
     empty one.
     """
@@ -117,8 +122,8 @@ def _senders(scenario: Scenario, traffic: Traffic, clients: range, moment: Loade
                 yield Sender.NODE, ""
         case Origin.OUTSIDE:
             if here or traffic.via is Via.LOAD_BALANCER:  # a load balancer sends to any node
-                for number in (clients[0], clients[-1]):
-                    yield Sender.EXTERNAL, client_address(number, moment.family)
+                for number in (0, clients.count - 1):
+                    yield Sender.EXTERNAL, clients.address(number, moment.family)
         case origin:
             assert_never(origin)
 

@@ -119,7 +119,8 @@ def _own(cluster: Cluster) -> Site:
 def scenario_subjects(
     scenario: Scenario, *, nodes: Sequence[str] = (), moments: int = 8, progress: Progress | None = None
 ) -> Iterator[Subject]:
-    """A subject for each different ruleset that a node held while the scenario ran, in order of node, family and time.
+    """A subject for each different ruleset that a node held while the scenario ran, in order of node, family and time,
+    and for each link by which packets may come in.
 
     ``nodes`` names the nodes wanted; all if it is empty. Each node and family has at most ``moments`` subjects, the
     first and the last always among them. The scenario runs when the first subject is taken. InputError for an unknown
@@ -139,9 +140,15 @@ def _of_run(scenario: Scenario, nodes: Sequence[str], most: int, progress: Progr
     for node in nodes:
         for family in past.families:
             for moment in distinct_moments(past, node, family, most):
-                name = _named(scenario.name, node, family.label, _seconds(moment.at_ns))
                 probes = tuple(traffic_probes(scenario, moment))
-                yield Subject(name, site_at(past, moment), node, family, probes, tuple(moment.state.services))
+                services = tuple(moment.state.services)
+                for link in past.machines[node].links:
+                    site, where = site_at(past, moment), node
+                    if link != past.machines[node].uplink:
+                        site.let_in(node, link)
+                        where = f"{node} by {link}"
+                    name = _named(scenario.name, where, family.label, _seconds(moment.at_ns))
+                    yield Subject(name, site, node, family, probes, services)
 
 
 def _seconds(at_ns: int) -> str:

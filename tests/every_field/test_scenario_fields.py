@@ -55,9 +55,13 @@ SAMPLE: Json = {
     "seed": 1,
     "duration": "12s",
     "nodes": {
-        "ipFamilies": ["IPv4"], "hairpin": True, "sysctls": {},
+        "ipFamilies": ["IPv4"], "hairpin": True, "sysctls": {"net.ipv4.conf.all.rp_filter": 1},
         "list": [
-            {"name": f"n{n}", "zone": zone, "ips": [f"192.168.0.{n}"], "podCIDRs": [f"10.180.{n}.0/24"], "cpu": 4, "sysctls": {}}
+            {"name": f"n{n}", "zone": zone, "ips": [f"192.168.0.{n}"], "podCIDRs": [f"10.180.{n}.0/24"], "cpu": 4, "sysctls": {},
+             "interfaces": [
+                 {"name": "vlan17", "addresses": [f"10.46.0.{n}/16"], "routes": ["10.47.0.0/16"]},
+                 {"name": "eth0", "addresses": [f"192.168.0.{n}/24", f"fd00:192:168::{n}/64"]},
+             ]}
             for n, zone in enumerate(("a", "a", "b"), 1)
         ],
     },
@@ -116,11 +120,13 @@ SAMPLE: Json = {
         {
             "name": "outside", "from": "outside", "service": "shop/web", "port": "http", "via": "loadBalancer",
             "perSecond": 5, "arrivals": "constant", "start": "0s", "stop": "11s", "clients": 4, "nat": False, "sourcePorts": 0,
+            "clientNetwork": "10.47.0.0/24", "interface": "vlan17",
         },
         {"name": "pods", "from": "pods", "workload": "client", "service": "shop/web", "port": "http", "perSecond": 3,
          "long": {"lasts": "2s", "packetEvery": "500ms"}},
         {"name": "selves", "from": "pods", "workload": "web", "service": "shop/auto", "port": "http", "perSecond": 2},
         {"name": "nodes", "from": "nodes", "nodes": ["n1"], "service": "shop/web", "port": "http", "perSecond": 2},
+        {"name": "port", "service": "shop/web", "port": "http", "via": "nodePort", "address": "10.46.0.1", "perSecond": 2},
         {"name": "refused", "from": "outside", "service": "shop/other", "via": "clusterIP", "port": "dns", "perSecond": 10,
          "start": "500ms", "stop": "8s", "clients": 1},
     ],
@@ -175,7 +181,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "description": ("other",), "seed": (2,), "duration": ("13s",),
     "nodes": ({"count": 3},), "nodes.count": (2,), "nodes.zones": (["a"],), "nodes.ipFamilies": (["IPv4", "IPv6"],),
     "nodes.list": ([{"name": name} for name in ("n1", "n2", "n3")],), "nodes.list.name": ("n9",), "nodes.list.zone": ("b",),
-    "nodes.list.ips": (["192.168.0.77"],), "nodes.list.podCIDRs": (["10.180.77.0/24"],), "nodes.list.cpu": (8, 64),
+    "nodes.list.ips": (["10.46.0.1"],), "nodes.list.interfaces.name": ("vlan18",),
+    "nodes.list.interfaces": ([{"name": name, "addresses": [a]} for name, a in (("eth0", "192.168.0.1/24"), ("vlan17", "10.46.0.1/16"))],),
+    "nodes.list.interfaces.addresses": (["10.46.0.1/16", "10.180.2.1/25"],), "nodes.list.interfaces.routes": ([],), "nodes.list.podCIDRs": (["10.180.77.0/24"],), "nodes.list.cpu": (8, 64),
     "nodes.list.sysctls": ({"net.bridge.bridge-nf-call-iptables": 0},),
     "nodes.list.hairpin": (False,), "nodes.hairpin": (False,), "nodes.podIPAllocation": ("lowestFree",),
     "nodes.sysctls": ({"net.bridge.bridge-nf-call-iptables": 0},),
@@ -223,7 +231,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "traffic": ([],), "traffic.name": ("renamed",), "traffic.from": ("nodes",), "traffic.workload": ("web",),
     "traffic.nodes": (["n2"],), "traffic.service": ("shop/other",), "traffic.port": ("dns",), "traffic.via": ("nodePort",),
     "traffic.ipFamily": ("IPv6",), "traffic.perSecond": (30,), "traffic.arrivals": ("poisson",), "traffic.start": ("2s",),
-    "traffic.stop": ("3s",), "traffic.clients": (9,), "traffic.nat": (True,), "traffic.sourcePorts": (3,),
+    "traffic.stop": ("3s",), "traffic.clients": (9,), "traffic.clientNetwork": ("10.47.9.0/24",), "traffic.interface": ("eth0",),
+    "traffic.address": ("10.46.0.3",), "traffic.nat": (True,), "traffic.sourcePorts": (3,),
     "traffic.long": (None,), "traffic.connectTimeout": ("2s",), "expect": (["sent > 1000000"],),
 }  # fmt: skip
 #: delays and durations that are not in the table: longer than anything in the sample
@@ -289,7 +298,8 @@ def test_a_field_of_a_scenario_matters(path: tuple[str, ...]) -> None:
 
 #: fields of which no other value can stand in the sample, as other fields refer to it: the refusal says so
 REFUSED = (
-    "apiVersion", "kind", "nodes", "nodes.count", "nodes.zones", "nodes.list", "nodes.list.name", "workloads", "workloads.name",
+    "apiVersion", "kind", "nodes", "nodes.count", "nodes.zones", "nodes.list", "nodes.list.name",
+    "nodes.list.interfaces.name", "workloads", "workloads.name",
     "manifests", "objects", "traffic.from", "traffic.service", "traffic.ipFamily",
 )  # fmt: skip
 

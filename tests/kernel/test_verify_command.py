@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import two_homes
 from shop import cluster_text
 
 from fuzz import hostile
 from kpsim.lab.tools.variants import Variant
 from kpsim.scenarios import scenario_names
-from kpsim.verify.runs import systematic, verify
+from kpsim.verify.runs import drawn, systematic, verify
 from kpsim.verify.subjects import load_subjects
 
 pytestmark = pytest.mark.kernel
@@ -35,6 +36,19 @@ def test_every_built_in_scenario_agrees(name: str) -> None:
         assert found.agrees, (variant, found.disagreements[:3])
         assert found.probes > 100
         assert {"delivered", "passed"} <= {result for each in found.verifications for result in each.results}
+
+
+def test_a_node_with_two_interfaces_agrees_by_each(tmp_path: Path) -> None:
+    """With a strict reverse path filter: what comes in by vlan17 from elsewhere is dropped (K-7.3)."""
+    file = tmp_path / "two-homes.yaml"
+    file.write_text(two_homes.HEAD + two_homes.FAR)
+    subjects = list(load_subjects([file], settings=[two_homes.STRICT], nodes=["n1"]))
+    found = verify(drawn(subjects, 400, 20261130))
+    assert found.agrees, found.disagreements[:3]
+    delivered, dropped = (
+        sum(each.results.get(kind, 0) for each in found.verifications) for kind in ("delivered", "dropped")
+    )
+    assert len(found.verifications) == 2 and delivered > 100 and dropped > 20
 
 
 def test_a_scenario_is_asked_by_its_name() -> None:
