@@ -164,3 +164,14 @@ def test_traffic_that_does_not_fit_is_refused(change: tuple[str, str], says: str
 def test_a_verification_asks_by_every_interface() -> None:
     names = [subject.name for subject in scenario_subjects(parse_scenario(HEAD + NODE_PORT, "test.yaml"), nodes=["n1"])]
     assert names == ["two-homes · n1 · IPv4 · 0 s", "two-homes · n1 by vlan17 · IPv4 · 0 s"]
+
+
+def test_a_node_port_of_a_node_that_has_not_joined_is_not_dialled() -> None:
+    text = NODE_PORT.replace("nodes: [n1], ", "").replace("interface: vlan17", "address: 10.46.0.2")
+    log = ran(
+        "events: [{at: 2s, addNode: {node: n2}}]\n" + text,
+        "workloads[0].placement.nodes=[n1]",
+        "workloads[1].replicas=0",
+    )
+    assert [(each.connections, each.why) for each in log.unsent] == [(10, "none of its nodes has joined the cluster")]
+    assert {c.node for c in log.connections} == {"n2"}

@@ -177,6 +177,9 @@ class TrafficSource:
     def _sender(self, number: int, family: Family) -> TrafficSender | None:
         """Return the next sender in turn, or None if there is none, for example because no pod runs."""
         traffic = self._traffic
+        if traffic.origin is not Origin.PODS and not self._entries:
+            self._skip("none of its nodes has joined the cluster")
+            return None
         match traffic.origin:
             case Origin.PODS:
                 pods = self._world.pods(traffic.workload or "")
@@ -187,9 +190,6 @@ class TrafficSource:
                 local = pod.workload.host_network
                 sender = TrafficSender(pod.name, "" if local else of_family(pod.ips, family), 0, pod.node, local)
             case Origin.NODES:
-                if not self._entries:
-                    self._skip("none of its nodes has joined the cluster")
-                    return None
                 node = self._entries[number % len(self._entries)]
                 sender = TrafficSender(node, "", 0, node, local=True)
             case Origin.OUTSIDE:
