@@ -1,5 +1,7 @@
 """Syncs in nftables mode: what is sent when, what is remembered, and what follows a failure (NFT-8)."""
 
+from dataclasses import replace
+
 import pytest
 from nftables_tables import HOST, documents, elements, nft_rig, rules, sent, table, unhashed
 from proxiers import Rig, endpoint, endpoint_slice, make_settings, port, service, slice_port
@@ -8,7 +10,9 @@ from kpsim.addresses import Family
 from kpsim.backends.table import make_backend
 from kpsim.config import Host, HostInterface, Mode
 from kpsim.objects import Service, ServiceCIDR, service_cidr_from_json
+from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier, SyncResult
+from kpsim.ruleset import Chain, Jump, Rule
 
 WEB = "KHN6ECMT-shop/web/tcp/http"
 CLIENT_IP = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}
@@ -515,6 +519,25 @@ def test_a_start_in_nftables_mode_removes_the_rules_of_iptables_mode() -> None: 
         "nat": dict.fromkeys(("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"), 0),
     }
     assert started.sync().success
+
+
+def test_chains_to_which_another_programs_rule_leads_stay_with_all_of_their_table() -> None:  # I-18: in use
+    rig = Rig(make_settings(host=HOST))
+    rig.apply(service(), endpoint_slice())
+    rig.sync()
+    held = rig.proxier.held
+    nat = held.ruleset.table("nat")
+    output = nat["OUTPUT"]
+    changed = Chain("OUTPUT", (*output.rules, Rule((Jump("KUBE-MARK-MASQ"),))), output.base)
+    table = replace(nat, chains=nat.chains.set("OUTPUT", changed))
+    rig.proxier.held = Programmed.of(replace(held.ruleset, tables=held.ruleset.tables.set(nat.key, table)))
+    after = restarted(rig).proxier.held.ruleset
+    assert [rule.target for rule in after.chain("nat", "OUTPUT").rules] == [
+        Jump("KUBE-MARK-MASQ")
+    ]  # the jumps are gone
+    assert set(after.table("nat").chains) == set(nat.chains)
+    assert after.chain("nat", "KUBE-SERVICES") == nat["KUBE-SERVICES"]
+    assert "KUBE-SERVICES" not in after.table("filter").chains
 
 
 def test_a_start_in_iptables_mode_deletes_the_table() -> None:  # NFT-8.14

@@ -2,7 +2,7 @@
 
 from kpsim.maps import Map
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Chain, Jump, Ruleset, Space, Table, TableKey
+from kpsim.ruleset import Chain, Goto, Jump, Ruleset, Space, Table, TableKey
 
 NFTABLES_TABLE = "kube-proxy"
 
@@ -45,13 +45,19 @@ def without_iptables(held: Programmed) -> Programmed:
 
 
 def _cleaned(table: Table) -> Table:
+    """The table without kube-proxy's jumps and chains. If another program's rule leads to one of the chains, all stay."""
     jumps, deleted = _JUMPS_TO[table.name], _DELETED[table.name]
-    kept: dict[str, Chain] = {}
+    chains: dict[str, Chain] = {}
     for name, chain in table.chains.items():
-        if name in deleted or (table.name == "nat" and name.startswith(_SERVICE_CHAINS)):
-            continue
         rules = tuple(
             rule for rule in chain.rules if not (isinstance(rule.target, Jump) and rule.target.chain in jumps)
         )
-        kept[name] = chain if len(rules) == len(chain.rules) else Chain(name, rules, chain.base, chain.comment)
+        chains[name] = chain if len(rules) == len(chain.rules) else Chain(name, rules, chain.base, chain.comment)
+    gone = {name for name in chains if name in deleted or (table.name == "nat" and name.startswith(_SERVICE_CHAINS))}
+    kept = {name: chain for name, chain in chains.items() if name not in gone}
+    used = {
+        rule.target.chain for chain in kept.values() for rule in chain.rules if isinstance(rule.target, Jump | Goto)
+    }
+    if used & gone:  # the kernel refuses to delete a chain in use, and with it the whole document (I-18)
+        kept = {name: chain if name in kept else table.chains[name] for name, chain in chains.items()}
     return table if kept == dict(table.chains) else Table(table.key, Map(kept), table.sets, table.comment)

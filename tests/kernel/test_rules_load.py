@@ -14,6 +14,7 @@ from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, render_ruleset
 from kpsim.explore import load
 from kpsim.lab.accounting import LinuxAccounting
+from kpsim.lab.calls import ToolFailed
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools.variants import Variant
 from kpsim.recording import load_recording
@@ -115,3 +116,18 @@ def test_syncs_leave_the_kernel_as_the_model_says(counting: Namespace, variant: 
     ruleset = replay.proxier.held.ruleset
     saved = counting.run([variant.tool(family, "save")])
     assert tables_of(saved) == tables_of(render_ruleset(ruleset, Style.SAVE))
+
+
+def test_a_chain_in_use_keeps_all_chains_of_its_table(namespace: Namespace, variant: Variant) -> None:
+    """I-18: another program's rule leads to KUBE-MARK-MASQ, so the document that deletes it deletes nothing."""
+    restore = [variant.tool(Family.IPV4, "restore"), "--noflush", "--counters"]
+    before = (
+        "*nat\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-SERVICES - [0:0]\n-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n"
+        "-A POSTROUTING -d 100.64.0.0/10 -j KUBE-MARK-MASQ\n-A KUBE-SERVICES -d 172.30.0.10/32 -j RETURN\nCOMMIT\n"
+    )
+    delete = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n-X KUBE-SERVICES\n-X KUBE-MARK-MASQ\nCOMMIT\n"
+    namespace.run(restore, stdin=before)
+    held = tables_of(namespace.run([variant.tool(Family.IPV4, "save")]))
+    with pytest.raises(ToolFailed):
+        namespace.run([*restore, "-T", "nat"], stdin=delete)
+    assert tables_of(namespace.run([variant.tool(Family.IPV4, "save")])) == held
