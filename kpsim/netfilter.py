@@ -60,11 +60,14 @@ from kpsim.ruleset import (
     Compare,
     Dnat,
     Expression,
+    Field,
     Hashed,
     Hook,
     MapNetwork,
     Masked,
     Masquerade,
+    Origin,
+    Recent,
     Redirect,
     RuleReference,
     Ruleset,
@@ -72,6 +75,7 @@ from kpsim.ruleset import (
     Source,
     Statement,
     Table,
+    UpdateSet,
     sources_of,
 )
 from kpsim.sysctls import Sysctls
@@ -149,6 +153,27 @@ class Netns(NodeFacts):
         tables = [rules.tables[at.table] for rules in self.rulesets.values() if at.table in rules.tables]
         declared = next((table.sets[at.name] for table in tables if at.name in table.sets), None)
         return None if declared is None else declared.generation
+
+    def remembers(self, origin: Origin, family: Family, source: int) -> bool:
+        """Whether rules that exist for this reason have put a source address into a list or a set, and it is there."""
+        return any(
+            self._keeps(told.ruleset, part, family, source)
+            for told in self.programmed.values()
+            for rule in told.rules_of(origin)
+            for part in rule.body
+        )
+
+    def _keeps(self, rules: Ruleset, part: Expression | Statement, family: Family, source: int) -> bool:
+        if isinstance(part, Recent):
+            return (family, source) in self.memory.recent[part.name]
+        if not isinstance(part, UpdateSet) or part.key != (Field.SADDR,) or family is not rules.family:
+            return False
+        kept = ((key, table.sets.get(part.set.name)) for key, table in rules.tables.items())
+        return any(
+            (source,) in self.memory.sets.members(SetId(key, declared.name), declared.generation)
+            for key, declared in kept
+            if declared is not None
+        )
 
     def load_rules(self, ruleset: Ruleset) -> None:
         """Replaces only the rules of their family, as a tool that loads rules does.

@@ -1,5 +1,6 @@
 """Causes of affinity breaks where an endpoint is ready, and yet a node has no rules for it (T-2, T-3, PP-9.3)."""
 
+import pytest
 from simulations import MS, simulate
 
 from kpsim.reports.figures import figures
@@ -22,10 +23,11 @@ def causes(log: RunLog) -> set[str]:
     return {c.affinity_break for c in log.connections} - {""}
 
 
-def test_hints_take_clients_from_ready_endpoints() -> None:
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_hints_take_clients_from_ready_endpoints(mode: str) -> None:
     """With PreferSameZone node-1 keeps only zone a's endpoints; those of zone b are as ready as before (T-3, T-6.3)."""
     event = "events: [{at: 5s, patchService: {service: web, patch: {spec: {trafficDistribution: PreferSameZone}}}}]\n"
-    log = simulate(event + ONE_NODE, *STICKY)
+    log = simulate(event + ONE_NODE, *STICKY, f"proxy.mode={mode}")
     assert causes(log) == {"zone hints"}
     broken = [c for c in log.connections if c.affinity_break]
     assert {c.endpoint_node for c in broken} == {"node-1"}

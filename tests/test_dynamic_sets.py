@@ -5,7 +5,7 @@ All of it is measured on Linux 6.18 with nft 1.0.6; ``kernel/test_nft_in_linux.p
 
 import pytest
 from nft_tables import NAT, base, dport, drawn, dynamic, map_of, nft_table, tcp, to_set, with_tables
-from packets import CLIENT, CLUSTER_IP, POD, REMOTE_POD, ip, packet, rule, run, to
+from packets import CLIENT, CLUSTER_IP, POD, REMOTE_POD, ip, node, packet, rule, run, to
 
 from kpsim.addresses import Family
 from kpsim.netfilter import Netns, Walk, expand, walk
@@ -25,7 +25,10 @@ from kpsim.ruleset import (
     Hook,
     Lookup,
     Numgen,
+    Origin,
+    Recent,
     Reject,
+    Role,
     Rule,
     Ruleset,
     Set,
@@ -309,6 +312,20 @@ def test_a_client_stays_with_its_endpoint_and_each_new_connection_renews_its_tim
     assert len(late) == 2  # forgotten: any endpoint again
     known = [w for w, _ in expand(netns, packet(CLIENT, CLUSTER_IP, sport=60000), now_ns=750 * SECOND_NS)]
     assert len(known) == 1
+
+
+def test_a_node_says_which_clients_the_rules_of_an_endpoint_remember():
+    """The key of affinity is the source as the node sees it (PP-9.1); a set of ports remembers no source."""
+    origins = [Origin(Role.ENDPOINT, "shop/web:http", "TCP", end) for end in ("a", "b", "c")]
+    netns = node()
+    body = UpdateSet(to_set(), KEY), UpdateSet(to_set("ports"), (Field.DPORT,)), Recent("KUBE-SEP-C", "set")
+    rules = [Rule((part,), origin=origin) for part, origin in zip(body, origins, strict=True)]
+    table = nft_table(base(Hook.FORWARD, *rules), sets=[dynamic(), dynamic("ports")])
+    netns.load_rules(Ruleset.of(Family.IPV4, table))
+    run(netns, packet(CLIENT, POD, ip(CLIENT)))
+    assert [netns.remembers(origin, Family.IPV4, ip(CLIENT)) for origin in origins] == [True, False, True]
+    assert not netns.remembers(origins[0], Family.IPV6, ip(CLIENT))
+    assert not netns.remembers(origins[0], Family.IPV4, ip(POD))
 
 
 def test_a_full_affinity_set_translates_without_remembering():  # NFT-6.11

@@ -22,7 +22,7 @@ from kpsim.packetpath.memory import IcmpLimiter
 from kpsim.pins import followed_entry, listed_flow
 from kpsim.programmed import Programmed
 from kpsim.proxier import SyncResult
-from kpsim.ruleset import Origin, Recent
+from kpsim.ruleset import Origin
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.answering import RunWorld, Serves, application_of
@@ -75,11 +75,9 @@ class Machines:
         return any(told.has(origin) for told in self.netns(node).programmed.values())
 
     def remembers(self, node: str, origin: Origin, source_ip: str) -> bool:
-        """Return whether this source is on an affinity list that the node's rules of this origin keep."""
-        source, netns = parse_ip(source_ip), self.netns(node)
-        rules = [rule for told in netns.programmed.values() for rule in told.rules_of(origin)]
-        lists = {part.name for rule in rules for part in rule.body if isinstance(part, Recent)}
-        return source is not None and any(source in netns.memory.recent[name] for name in lists)
+        """Return whether the node's rules of this origin keep this source in an affinity list or set."""
+        source = parse_ip(source_ip)
+        return source is not None and self.netns(node).remembers(origin, *source)
 
     # ----------------------------------------------------------------------------------------------------------- power
 
