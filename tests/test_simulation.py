@@ -114,12 +114,17 @@ def test_a_slow_node_is_late_and_the_others_are_not() -> None:
     ]
 
 
-def test_syncs_cost_what_they_write() -> None:
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_syncs_cost_what_they_write(mode: str) -> None:
     events = "events: [{at: 5s, patchService: {service: web, patch: {spec: {externalIPs: [198.51.100.1]}}}}]\n"
-    log = simulate(events, "delays.sync={base: 10ms, perRule: 1ms}")
+    log = simulate(events, "delays.sync={base: 10ms, perRule: 1ms}", f"proxy.mode={mode}")
     (change,) = [sync for sync in log.syncs if sync.node == "node-1" and sync.start_ns]
-    # one Service: every rule is written
-    assert change.end_ns - change.start_ns == 10 * MS + (change.rules_nat + change.rules_filter) * MS
+    assert change.end_ns - change.start_ns == 10 * MS + change.rules_written * MS
+    in_tables = change.rules_nat + change.rules_filter
+    if in_tables:  # one Service: every rule is written (I-12)
+        assert change.rules_written == change.rules == in_tables
+    else:  # NFT-8.7: the two rules of its external chain and the one of its service chain, of many more
+        assert change.rules_written == 3 < change.rules
 
 
 # ------------------------------------------------------------------------------------------------- kube-proxy and nodes

@@ -339,6 +339,8 @@ SYNCS: Table[Sync] = Table(
         Column("services_changed", "int64", "services", "services with changes", lambda s: s.services_changed),
         Column("rules_nat", "int64", "rules", "rules in nat", lambda s: s.rules_nat),
         Column("rules_filter", "int64", "rules", "rules in filter", lambda s: s.rules_filter),
+        Column("rules", "int64", "rules", "rules of kube-proxy in all tables", lambda s: s.rules),
+        Column("rules_written", "int64", "rules", "rules that it wrote", lambda s: s.rules_written),
     ),
 )
 

@@ -445,6 +445,8 @@ class KubeProxy:
                 services_changed=len(result.services_changed),
                 rules_nat=totals.get("nat", 0),
                 rules_filter=totals.get("filter", 0),
+                rules=sum(totals.values()),
+                rules_written=result.transaction.rules_written,
             )
         )
         self._health_changed()

@@ -127,8 +127,10 @@ class Sync:
     success: bool
     requested_ns: int | None  #: time of the first request that this sync answers
     services_changed: int
-    rules_nat: int
+    rules_nat: int  #: of kube-proxy, in the table of this name
     rules_filter: int
+    rules: int = 0  #: of kube-proxy, in all tables
+    rules_written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
