@@ -56,6 +56,7 @@ from kpsim.ruleset import (
     Numgen,
     Origin,
     Redirect,
+    Reject,
     Role,
     Rule,
     Ruleset,
@@ -227,6 +228,20 @@ def test_the_element_that_decided_is_named_and_its_origin_counts():
     assert at._replace(element=None).origin == FOREIGN
     matched = [step.at for step in outcome.trace if isinstance(step, RuleMatched)]
     assert matched == [at]
+
+
+def test_a_refusal_that_serves_every_service_names_the_element_that_led_there():
+    """NFT-5.4: all Services without endpoints share one chain with one reject."""
+    origin = Origin(Role.NO_ENDPOINTS, "shop/web:http", "TCP")
+    held = Set(Map({WEB: Element(Goto("reject"), origin=origin)}), "no-endpoint-services")
+    looks = rule(Dispatch(SERVICE_KEY, to_set(held.name)))
+    for service, expected in (("", origin), ("shop/other", Origin(Role.NO_ENDPOINTS, "shop/other"))):
+        refuses = Rule((Reject(),), origin=Origin(Role.NO_ENDPOINTS, service))
+        outcome = run(forwarding(looks, sets=(held,), more=(Chain("reject", (refuses,)),)), packet(CLIENT, CLUSTER_IP))
+        assert outcome.rule is not None and (outcome.rule.chain, outcome.rule.origin) == ("reject", expected)
+    foreign = Chain("reject", (rule(DROP),))
+    outcome = run(forwarding(looks, sets=(held,), more=(foreign,)), packet(CLIENT, CLUSTER_IP))
+    assert outcome.rule is not None and outcome.rule.origin == FOREIGN
 
 
 def test_a_rule_whose_map_has_no_such_key_did_not_match():

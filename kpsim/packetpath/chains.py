@@ -18,6 +18,7 @@ from kpsim.packetpath.traversal import Cause, Disposition, End, Snapshot, Traver
 from kpsim.packetpath.worlds import UnknownEnd
 from kpsim.ruleset import (
     ALL_BITS,
+    FOREIGN,
     Adjust,
     Assign,
     Chain,
@@ -57,7 +58,7 @@ _DEEPEST = 128  # the kernel refuses loops when rules are loaded; this only keep
 
 def run_base_chain(traversal: Traversal, table: Table, chain: Chain) -> End | None:
     """Runs a base chain and applies its policy. Returns None if the packet goes on."""
-    traversal.table, traversal.sets = table.key, table.sets
+    traversal.table, traversal.sets, traversal.led_by = table.key, table.sets, None
     result = run_chain(traversal, table, chain, 0)
     if isinstance(result, End):
         return result
@@ -184,6 +185,15 @@ def _reference(
     return RuleReference(table.key, chain.name, rule.position + 1, rule.rule, element)
 
 
+def _refusing(
+    traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, element: ElementReference | None
+) -> RuleReference:
+    """The rule that refuses a packet. If it does so for all Services, the element of one that led here is named too."""
+    if element is None and rule.rule.origin is not FOREIGN and not rule.rule.origin.service:
+        element = traversal.led_by
+    return _reference(table, chain, rule, element)
+
+
 def _target(table: Table, chain: Chain, name: str, depth: int) -> Chain:
     target = table.chains.get(name)
     if target is None:
@@ -215,14 +225,15 @@ def _act(  # noqa: C901 - one case per kind of statement
                 case Verdict.CONTINUE:
                     return False, None
                 case Verdict.DROP:
-                    return True, _drop(traversal, Cause.RULE, _reference(table, chain, rule, element))
-        case Jump(name):
+                    return True, _drop(traversal, Cause.RULE, _refusing(traversal, table, chain, rule, element))
+        case Jump(name) | Goto(name):
+            led_by = traversal.led_by
+            traversal.led_by = element or led_by
             result = run_chain(traversal, table, _target(table, chain, name, depth), depth + 1)
-            return result is not None, result
-        case Goto(name):
-            return True, run_chain(traversal, table, _target(table, chain, name, depth), depth + 1)
+            traversal.led_by = led_by
+            return isinstance(statement, Goto) or result is not None, result
         case Reject(with_):
-            at = _reference(table, chain, rule, element)
+            at = _refusing(traversal, table, chain, rule, element)
             name = answer_name(traversal.family, with_)
             error = error_of_reject(traversal.packet, in_output=_in_output(traversal)) if traversal.local else ""
             return True, End(Disposition.REJECTED, Cause.RULE, at, name, error)

@@ -258,7 +258,8 @@ def describe(step: Step, family: Family) -> str:  # noqa: C901 - one case per ki
         case Chosen(_, _, chance, true):
             return f"draw with probability {chance.threshold / (1 << 31):.10f}: {'yes' if true else 'no'}"
         case Drawn(_, _, source, number):
-            return f"number {number}, of {source.modulus}"
+            made = "hashed" if isinstance(source, Hashed) else "drawn" if source.random else "counted"
+            return f"{made}: {number}, one of {source.modulus}"
         case FieldChanged(field, before, after):
             return f"{field}: {shown(field, before, family)} → {shown(field, after, family)}"
         case ConntrackChanged(tracking, entry):

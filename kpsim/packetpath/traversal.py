@@ -44,6 +44,7 @@ from kpsim.packetpath.worlds import UnknownEnd, World
 from kpsim.ruleset import (
     REMEMBERS,
     Chance,
+    ElementReference,
     Field,
     Hashed,
     Hook,
@@ -141,7 +142,7 @@ class Traversal:
 
     __slots__ = (
         "arrived", "asks_again", "bridged", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
-        "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed", "local", "members", "mtu",
+        "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed", "led_by", "local", "members", "mtu",
         "node", "now_ns", "numbers", "packet", "ports_drawn", "recent_lists", "seen", "sets", "snat_rule", "socket", "source_done", "steps", "table",
         "touches", "trying", "turned_away", "unconfirmed", "unsure_because", "unsure_mark", "updated", "world",
     )  # fmt: skip
@@ -168,6 +169,9 @@ class Traversal:
         self.hook = Hook.PREROUTING
         self.table: TableKey | None = None  #: whose chains are running
         self.sets: Map[str, Set] = Map()  #: of that table
+        self.led_by: ElementReference | None = (
+            None  #: the last element of a map on the way to the chain that is running
+        )
         self.trying: Rule | None = None  #: the rule whose conditions are asked
         self.decision: Decision | None = None
         self.asks_again: Question | None = None  #: OUTPUT changed what routing depends on: how it looked then
