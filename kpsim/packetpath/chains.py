@@ -189,9 +189,11 @@ def _refusing(
     traversal: Traversal, table: Table, chain: Chain, rule: CompiledRule, element: ElementReference | None
 ) -> RuleReference:
     """The rule that refuses a packet. If it does so for all Services, the element of one that led here is named too."""
-    if element is None and rule.rule.origin is not FOREIGN and not rule.rule.origin.service:
-        element = traversal.led_by
-    return _reference(table, chain, rule, element)
+    at = _reference(table, chain, rule, element)
+    if element is None and traversal.led_by and rule.rule.origin is not FOREIGN and not rule.rule.origin.service:
+        element, asked_by = traversal.led_by
+        return at._replace(element=element, asked_by=asked_by)
+    return at
 
 
 def _target(table: Table, chain: Chain, name: str, depth: int) -> Chain:
@@ -228,7 +230,8 @@ def _act(  # noqa: C901 - one case per kind of statement
                     return True, _drop(traversal, Cause.RULE, _refusing(traversal, table, chain, rule, element))
         case Jump(name) | Goto(name):
             led_by = traversal.led_by
-            traversal.led_by = element or led_by
+            if element is not None:
+                traversal.led_by = element, rule.rule
             result = run_chain(traversal, table, _target(table, chain, name, depth), depth + 1)
             traversal.led_by = led_by
             return isinstance(statement, Goto) or result is not None, result

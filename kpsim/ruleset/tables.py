@@ -159,7 +159,8 @@ class ElementReference(NamedTuple):
 class RuleReference(NamedTuple):
     """A rule and its place. ``number`` counts from 1, as iptables does. ``rule`` None stands for the chain's policy.
 
-    ``element`` is what a map said, if the rule's verdict or translation came out of a map.
+    ``element`` is what a map said, if the rule's verdict or translation came out of a map. If another rule asked the
+    map, and its element led to this rule, ``asked_by`` is that rule.
     """
 
     table: TableKey
@@ -167,6 +168,7 @@ class RuleReference(NamedTuple):
     number: int
     rule: Rule | None
     element: ElementReference | None = None
+    asked_by: Rule | None = None
 
     @property
     def origin(self) -> Origin:
