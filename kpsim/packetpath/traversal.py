@@ -169,9 +169,8 @@ class Traversal:
         self.hook = Hook.PREROUTING
         self.table: TableKey | None = None  #: whose chains are running
         self.sets: Map[str, Set] = Map()  #: of that table
-        self.led_by: ElementReference | None = (
-            None  #: the last element of a map on the way to the chain that is running
-        )
+        #: the last element of a map on the way to the chain that is running, and the rule that asked the map
+        self.led_by: tuple[ElementReference, Rule] | None = None
         self.trying: Rule | None = None  #: the rule whose conditions are asked
         self.decision: Decision | None = None
         self.asks_again: Question | None = None  #: OUTPUT changed what routing depends on: how it looked then
