@@ -304,12 +304,21 @@ def test_ipv6_rules_are_recognised(run: Run, tmp_path: Path) -> None:
     assert "IPv4 is not among the families here (IPv6)" in wrong.errors
 
 
-def test_nft_rules_are_refused(run: Run, tmp_path: Path) -> None:
+def test_rules_of_nft_are_read_like_those_of_iptables(run: Run, tmp_path: Path) -> None:
+    """Both are one rule model: the same packet meets the same fate."""
     rules = tmp_path / "nft.rules"
-    rules.write_text("table ip kube-proxy {\n}\n")
-    done = run("--rules", rules, "--node-ip", "192.168.0.1", "--dst", "192.0.2.1:80")
-    assert done.code == 2
-    assert "nftables" in done.errors
+    base = "type filter hook forward priority filter; policy accept;"
+    rules.write_text(
+        f"table inet f {{\n chain fwd {{\n {base}\n ip daddr 192.0.2.1 tcp dport 80 counter reject\n }}\n}}\n"
+    )
+    packet = ["--rules", rules, "--node-ip", "192.168.0.1", "--dst", "192.0.2.1:80"]
+    assert run(*packet, "--minimal").out.splitlines()[:2] == [
+        "rejected icmp-port-unreachable",
+        "by f/fwd ip daddr 192.0.2.1 tcp dport 80 counter reject",
+    ]
+    assert "add rule inet f fwd ip daddr 192.0.2.1 tcp dport 80 counter reject" in run(*packet).out
+    missed = run(*packet[:-1], "192.0.2.1:81", "--detailed").out
+    assert "rule 1: not kube-proxy's: no, destination port is not 80" in missed
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------------

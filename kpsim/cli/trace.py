@@ -178,7 +178,7 @@ def trace(
         typer.Option(
             "--rules",
             metavar="FILE",
-            help="Saved rules (iptables-save) instead of a cluster. May be repeated, once for each family or table.",
+            help="Saved rules (iptables-save, nft list ruleset) instead of a cluster. May be repeated, once for each family or table.",
             show_default=False,
             parser=path_given,
         ),

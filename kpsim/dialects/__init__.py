@@ -6,7 +6,7 @@ packet.
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from importlib import import_module
 from typing import Literal, NamedTuple, Protocol
@@ -35,6 +35,9 @@ class Dialect(Protocol):
     def manages(self, table: TableKey) -> bool:
         """Whether the tool manages this table."""
 
+    def wrote(self, rule: Rule) -> bool:
+        """Whether the rule was read from this language, or made for it."""
+
     def reads(self, text: str) -> bool:
         """Whether the text looks like rules in this language."""
 
@@ -42,9 +45,15 @@ class Dialect(Protocol):
         """The families whose rules the text holds; empty if the text does not tell. An InputError names ``file``."""
 
     def parse(
-        self, text: str, family: Family | None = None, *, file: str | None = None, unknown: OnUnknown = "refuse"
+        self,
+        text: str,
+        family: Family | None = None,
+        *,
+        file: str | None = None,
+        unknown: OnUnknown = "refuse",
+        elsewhere: Collection[TableKey] = (),
     ) -> tuple[Ruleset, ...]:
-        """The rules of a text, one ruleset for each family in it.
+        """The rules of a text, one ruleset for each family in it. Tables that stand ``elsewhere`` are passed over.
 
         With ``family`` the result is one ruleset. It has that family's part of the text or, if the text has no parts,
         the whole text read as that family's. Without ``family`` the text or the name of ``file`` must tell the family.
@@ -91,7 +100,7 @@ class Reason(NamedTuple):
 
 
 #: dialect → the module that has it as ``DIALECT``; the module is imported when it is first needed
-_HOMES = {"iptables": "kpsim.dialects.iptables.dialect"}
+_HOMES = {"iptables": "kpsim.dialects.iptables.dialect", "nft": "kpsim.dialects.nft.dialect"}
 
 
 @cache
@@ -105,8 +114,11 @@ def dialects() -> Iterator[Dialect]:
     return map(_dialect, _HOMES)
 
 
-def dialect_of(table: TableKey) -> Dialect:
-    """The dialect of the tool that manages a table. LookupError if no tool does."""
+def dialect_of(table: TableKey, rule: Rule | None = None) -> Dialect:
+    """The dialect of the tool that wrote a rule, else of the tool that manages the table. LookupError if no tool does."""
+    for dialect in dialects():
+        if rule is not None and dialect.wrote(rule):
+            return dialect
     for dialect in dialects():
         if dialect.manages(table):
             return dialect

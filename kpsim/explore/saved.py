@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kpsim.addresses import Family
-from kpsim.dialects import OnUnknown, dialect_reading
+from kpsim.dialects import OnUnknown, dialect_reading, dialects
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import read_text, shown_name
 from kpsim.ruleset import Ruleset, TableKey, united
@@ -17,20 +17,26 @@ def read_machine(
 
     A file may hold some tables or all, of one family or of both. If its text does not tell the family, it is
     ``family``, else that of all other files, else ``otherwise``. With ``family``, rules of the other family are left
-    out. InputError if two files have the same table.
+    out. If files of two tools have the same table, it is read from the first tool's (``dialects()``): nft lists tables
+    of iptables in a translation. InputError if two files of one tool have the same table.
     """
     texts = sorted((shown_name(file), read_text(file)) for file in files)
-    told = {name: dialect_reading(text).families(text, file=name) for name, text in texts}
+    written = {name: dialect_reading(text) for name, text in texts}
+    told = {name: written[name].families(text, file=name) for name, text in texts}
     known = {each for families in told.values() for each in families}
     silent = family or (known.pop() if len(known) == 1 else otherwise)
     found: dict[Family, Ruleset] = {}
-    homes: dict[TableKey, str] = {}
-    for name, text in texts:
+    homes: dict[tuple[Family, TableKey], str] = {}
+    ranks = {dialect.name: rank for rank, dialect in enumerate(dialects())}
+    elsewhere: dict[str, set[TableKey]] = {}  # by dialect: the tables of those before it
+    for name, text in sorted(texts, key=lambda each: ranks[written[each[0]].name]):
+        dialect = written[name]
+        passed = elsewhere.setdefault(dialect.name, {key for _, key in homes})
         for each in (family,) if family else told[name] or (silent,):
-            [ruleset] = dialect_reading(text).parse(text, each, file=name, unknown=unknown)
-            for key in sorted(ruleset.tables):
-                if key in homes:
-                    raise InputError(Problem(f"table {key} of {each.label} is also in {homes[key]}", file=name))
-                homes[key] = name
+            [ruleset] = dialect.parse(text, each, file=name, unknown=unknown, elsewhere=passed)
+            for key in (table.key for table in ruleset.in_order()):
+                if (each, key) in homes:
+                    raise InputError(Problem(f"table {key} of {each.label} is also in {homes[each, key]}", file=name))
+                homes[each, key] = name
             found[each] = united(found[each], ruleset) if each in found else ruleset
     return tuple(found[each] for each in sorted(found))

@@ -22,5 +22,5 @@ def what_else(text: str) -> str | None:
     if _RULES.match(head):
         return "these are rules of iptables, no manifests: trace takes them with --rules, or beside a cluster with --beside"
     if _NFT.match(head):
-        return "this is the output of nft list ruleset, no manifest: nftables rulesets are not modelled"
+        return "this is the output of nft list ruleset, no manifest: trace takes it with --rules, or beside a cluster with --beside"
     return None

@@ -93,7 +93,7 @@ class _View:
                     yield RuleReference(table.key, chain.name, number, rule), rule
 
     def text(self, reference: RuleReference) -> str:
-        line = dialect_of(reference.table).spell(reference, self.family, Form.LISTED)
+        line = dialect_of(reference.table, reference.rule).spell(reference, self.family, Form.LISTED)
         return f"{line} (table {reference.table})"
 
     def found(

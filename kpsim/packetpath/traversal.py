@@ -258,12 +258,12 @@ class Traversal:
         return true
 
     def limit(self, match: Limit, key: Hashable) -> bool:
-        """Whether the rule's bucket has a token left for this packet."""
-        key = (self.family, self.table, key)
+        """Whether the bucket has a token left for this packet; of a limit that says ``over``: whether it has none."""
+        key = (self.family, self.table, match.name or key)
         if key in self.node.memory.unsure:
             return self.holds(f"-m limit --limit {match.count}/{match.unit}, which an earlier packet may have used up")
         fits, self.buckets[key] = spend(match, self.buckets.get(key) or self.node.memory.buckets.get(key), self.now_ns)
-        return fits
+        return fits != match.over
 
     def named_set(self, name: str) -> Set:
         """A set of the table whose chains are running. InputError if there is none."""

@@ -126,11 +126,17 @@ class Recent:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """True while the rule's bucket has a token. ``count`` tokens a ``unit`` flow in, up to ``burst``."""
+    """True while the bucket has a token. ``count`` tokens a ``unit`` flow in, up to ``burst``.
+
+    With ``over`` it is true while the bucket has none. A limit with a name is one bucket for all rules of its table that
+    name it, else each rule has its own.
+    """
 
     count: int
-    unit: str  #: ``sec``, ``min``, ``hour``, ``day``
+    unit: str  #: ``sec``, ``min``, ``hour``, ``day``, ``week``
     burst: int = 5
+    over: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,11 @@ class DataType(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SetType:
-    """The types of a key's fields and of a map's values. ``words`` is how the tool names them, if that says more."""
+    """The types of a key's fields and of a map's values."""
 
     key: tuple[DataType, ...]
     data: tuple[DataType, ...] | None = None  #: None: a set; ``(VERDICT,)``: a verdict map
-    words: str = ""
+    words: str = field(default="", compare=False)  #: how the tool names them, if that says more
 
 
 class SetFlags(enum.Flag):
@@ -97,6 +97,8 @@ class Set:
     auto_merge: bool = False
     policy: str = ""
     generation: int = field(default=0, compare=False)
+    #: what packets had put in when a tool listed the set, and the nanoseconds until each expires; None: never
+    members: tuple[tuple[Key, int | None], ...] = field(default=(), compare=False)
     #: a cache for the code that looks keys up (``packetpath.elements``); it depends on the elements only
     compiled: Any = field(default=None, init=False, compare=False, repr=False)
 

@@ -5,12 +5,13 @@ names.
 """
 
 import enum
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.maps import Map
+from kpsim.ruleset.expressions import Counter, Limit
 from kpsim.ruleset.fields import slot_setters
 from kpsim.ruleset.origin import FOREIGN, Origin
 from kpsim.ruleset.references import names_in, names_in_set
@@ -186,9 +187,10 @@ class RuleReference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: its chains and its sets by name. The maps are persistent, so keeping an old version costs nothing.
+    """A table: its chains, sets and other objects by name. The maps are persistent, so keeping an old version costs nothing.
 
-    netfilter does not call the base chains of a ``dormant`` table.
+    netfilter does not call the base chains of a ``dormant`` table. ``objects`` are what several rules may share: a counter,
+    or a limit whose bucket they all take from.
     """
 
     key: TableKey
@@ -196,6 +198,7 @@ class Table:
     sets: Map[str, Set] = Map()  # noqa: RUF009 - immutable
     comment: str = ""
     dormant: bool = False
+    objects: Map[tuple[str, str], Counter | Limit] = Map()  # noqa: RUF009 - immutable; by kind and name
     counted: Map[str, int] | None = field(default=None, compare=False, repr=False)  #: ``uses``, once they are known
 
     @property
@@ -272,6 +275,11 @@ class Ruleset:
     def chain(self, table: str, chain: str) -> Chain:
         """The chain of a table. KeyError if there is no such table or chain."""
         return self.table(table).chains[chain]
+
+    def without(self, tables: Collection[TableKey]) -> "Ruleset":
+        """The ruleset without some tables."""
+        kept = {key: table for key, table in self.tables.items() if key not in tables}
+        return self if len(kept) == len(self.tables) else replace(self, tables=Map(kept))
 
     def in_order(self) -> list[Table]:
         """The tables, sorted by name, then by space."""

@@ -44,7 +44,7 @@ def rule_name(at: RuleReference, family: Family) -> str:
     """A rule as ``table/CHAIN`` and its text as kube-proxy writes it, without ``-A CHAIN``."""
     if at.rule is None:
         return f"{at.table}/{at.chain} policy"
-    text = dialect_of(at.table).words(at, family, Form.SENT)
+    text = dialect_of(at.table, at.rule).words(at, family, Form.SENT)
     return f"{at.table}/{at.chain} {text}".rstrip()
 
 

@@ -1,11 +1,13 @@
 """iptables as one of the dialects of ``kpsim.dialects``."""
 
 import re
+from collections.abc import Collection
 
 from kpsim.addresses import Family
 from kpsim.dialects import Form, OnUnknown, Reason
 from kpsim.dialects.iptables import BUILT_IN_CHAINS, Style, parse, render_rule, render_ruleset, words
 from kpsim.dialects.iptables.saved import family_by_address, read_saved, rules_by_family
+from kpsim.dialects.iptables.spelling import Spelling
 from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Space, Statement, TableKey
 
 _STYLES = {Form.SENT: Style.KUBE_PROXY, Form.LISTED: Style.SAVE}
@@ -19,6 +21,9 @@ class IptablesDialect:
 
     def manages(self, table: TableKey) -> bool:
         return table.space is not Space.INET and table.name in BUILT_IN_CHAINS
+
+    def wrote(self, rule: Rule) -> bool:
+        return isinstance(rule.spelling, Spelling)
 
     def reads(self, text: str) -> bool:
         return _TABLE_LINE.search(text) is not None
@@ -34,7 +39,13 @@ class IptablesDialect:
         return () if found is None else (found,)
 
     def parse(
-        self, text: str, family: Family | None = None, *, file: str | None = None, unknown: OnUnknown = "refuse"
+        self,
+        text: str,
+        family: Family | None = None,
+        *,
+        file: str | None = None,
+        unknown: OnUnknown = "refuse",
+        elsewhere: Collection[TableKey] = (),
     ) -> tuple[Ruleset, ...]:
         """The rules of a text.
 
@@ -42,9 +53,11 @@ class IptablesDialect:
         the first address.
         """
         if family is None:
-            return read_saved(text, file=file, unknown=unknown)
-        part = rules_by_family(text).get(family, text)
-        return (parse(part, family, file=file, unknown=unknown),)
+            found = read_saved(text, file=file, unknown=unknown)
+        else:
+            part = rules_by_family(text).get(family, text)
+            found = (parse(part, family, file=file, unknown=unknown),)
+        return tuple(ruleset.without(elsewhere) for ruleset in found)
 
     def render(self, ruleset: Ruleset, form: Form) -> str:
         return render_ruleset(ruleset, _STYLES[form])

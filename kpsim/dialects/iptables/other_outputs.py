@@ -34,7 +34,7 @@ def what_else(text: str) -> str | None:
     """
     if _JSON.match(text):
         if '"nftables"' in text:
-            return f"this is the output of nft -j list ruleset: nftables rulesets are not modelled; {_GIVE}"
+            return f"this is the output of nft -j list ruleset, not of iptables-save; {_GIVE}"
         return f"this is JSON, not rules; {_GIVE}"
     if _TABLE_LINE.search(text):
         return None

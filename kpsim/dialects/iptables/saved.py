@@ -61,7 +61,7 @@ def family_by_address(text: str, file: str | None = None) -> Family | None:
     if (why := what_else(text)) is not None:
         raise InputError(Problem(why, file=file))
     if _NFT.search(text):
-        raise InputError(Problem("nftables rulesets are not modelled; only iptables-save output is", file=file))
+        raise InputError(Problem("these are rules of nft, not the output of iptables-save", file=file))
     found = _ADDRESS_OPTION.search(text)
     return None if found is None else Family.IPV6 if found[1].count(":") > 1 else Family.IPV4
 

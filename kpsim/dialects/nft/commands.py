@@ -1,22 +1,16 @@
 """The commands that kube-proxy gives to ``nft -f``, and the lines in which its library dumps a table (NFT-10.1 to 10.3)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from kpsim.addresses import Family
-from kpsim.dialects.nft.datatypes import BY_DATA, TYPES, Style, Type
-from kpsim.dialects.nft.printing import statement_text, value_text
-from kpsim.dialects.nft.spelling import Note
-from kpsim.dialects.nft.writing import element_tree, pieces
-from kpsim.ruleset import Base, Chain, Element, Key, Rule, Set, SetFlags, SetType, Space, Table, TableKey
+from kpsim.dialects.nft.datatypes import Style
+from kpsim.dialects.nft.objects import flag_words, type_words, types_of
+from kpsim.dialects.nft.printing import value_text
+from kpsim.dialects.nft.spelling import texts
+from kpsim.dialects.nft.writing import element_tree
+from kpsim.ruleset import Base, Chain, Element, Key, Rule, Set, Table, TableKey
+from kpsim.units import SECOND_NS
 
 _SENT = Style.SENT
-_FLAG_WORDS = {
-    SetFlags.CONSTANT: "constant",
-    SetFlags.INTERVAL: "interval",
-    SetFlags.DYNAMIC: "dynamic",
-    SetFlags.TIMEOUT: "timeout",
-}
-_SECOND_NS = 1_000_000_000
 
 
 def add_table(table: Table) -> str:
@@ -52,24 +46,16 @@ def delete_chain(key: TableKey, chain: str) -> str:
 
 def add_rule(key: TableKey, chain: str, rule: Rule) -> str:
     """Adds the rule at the end of the chain."""
-    return " ".join([f"add rule {_named(key)} {chain}", *rule_words(rule, _family(key))])
-
-
-def rule_words(rule: Rule, family: Family) -> Iterator[str]:
-    """A rule's statements, and its comment."""
-    notes = {note.at: note.words for note in rule.spelling} if isinstance(rule.spelling, tuple) else {}
-    for tree, at in pieces(rule, family):
-        yield statement_text(tree, _SENT, notes.get(at))
-    if rule.comment:
-        yield f'comment "{rule.comment}"'
+    words = [text for text, _ in texts(rule, key.space, _SENT)]
+    return " ".join([f"add rule {_named(key)} {chain}", *words, *_comment(rule.comment)])
 
 
 def add_set(key: TableKey, made: Set) -> str:
     """Makes the set or map, if there is none. It does not add the elements."""
     assert made.type is not None
     properties = [
-        f"type {_type_words(made.type)}",
-        *([f"flags {flag_words(made.flags)}"] if made.flags else []),
+        type_words(made.type),
+        *([f"flags {','.join(flag_words(made.flags))}"] if made.flags else []),
         *([f"timeout {_seconds(made.timeout_ns)}"] if made.timeout_ns is not None else []),
         *([f"gc-interval {_seconds(made.gc_ns)}"] if made.gc_ns is not None else []),
         *([f"size {made.size}"] if made.size is not None else []),
@@ -122,10 +108,6 @@ def _named(key: TableKey) -> str:
     return f"{key.space.value} {key.name}"
 
 
-def _family(key: TableKey) -> Family:
-    return Family.IPV6 if key.space is Space.IP6 else Family.IPV4
-
-
 def _properties(properties: Sequence[str]) -> str:
     return f" {{ {' '.join(f'{each} ;' for each in properties)} }}" if properties else ""
 
@@ -143,44 +125,14 @@ def _kind(made: Set) -> str:
 
 
 def _seconds(time_ns: int) -> str:
-    return f"{time_ns // _SECOND_NS}s"
-
-
-def flag_words(flags: SetFlags) -> str:
-    """The flags of a set, separated by commas."""
-    return ",".join(word for flag, word in _FLAG_WORDS.items() if flag in flags)
-
-
-def _type_words(kind: SetType) -> str:
-    if kind.words:
-        return kind.words
-    key = " . ".join(BY_DATA[each].name for each in kind.key)
-    if kind.data is None:
-        return key
-    return f"{key} : {' . '.join('verdict' if each not in BY_DATA else BY_DATA[each].name for each in kind.data)}"
-
-
-def key_types(kind: SetType) -> list[Type]:
-    """The types of a key's fields."""
-    named = kind.words.partition(":")[0].split(" . ") if kind.words else ()
-    return [TYPES[name.strip()] for name in named] or [BY_DATA[each] for each in kind.key]
-
-
-def _data_types(kind: SetType) -> list[Type]:
-    return [BY_DATA[each] for each in kind.data or () if each in BY_DATA]
+    return f"{time_ns // SECOND_NS}s"
 
 
 def _element(of: Set, at: Key, element: Element | None) -> str:
     assert of.type is not None
-    kinds, data = key_types(of.type), _data_types(of.type)
+    kinds, data = types_of(of.type)
     tree = element_tree(at, element or Element(), kinds, data, bare=element is None)
     return value_text(tree, kinds, _SENT, data if of.is_map else None)
-
-
-__all__ = [
-    "Note", "add_chain", "add_element", "add_rule", "add_set", "add_table", "delete_chain", "delete_element", "delete_set",
-    "delete_table", "dump", "flush_chain", "flush_set", "flush_table",
-]  # fmt: skip
 
 
 def text(lines: Iterable[str]) -> str:

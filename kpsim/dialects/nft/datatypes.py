@@ -32,7 +32,13 @@ class Type:
     bits: int
     write: Callable[[Atom], Tree]  #: of the model to that of a tree
     read: Callable[[Tree], Atom]
+    order: Callable[[Atom], Any] = lambda atom: atom  #: in which nft lists values
     show: Callable[[Tree, Style], str] = lambda leaf, style: str(leaf)
+    a_line: int = 5  #: so many elements of a set nft lists on one line
+    named: bool = False  #: numbers have names, so nft cannot write their ranges
+    bits_of: bool = (
+        False  #: a value is a bit, and a packet has several: a comparison without operator asks for any of them
+    )
 
     @property
     def is_number(self) -> bool:
@@ -62,16 +68,17 @@ def _plain(atom: Atom) -> Tree:
     return atom
 
 
-def _number(bits: int, symbols: Mapping[str, int] | None = None) -> Callable[[Tree], int]:
+def _number(
+    bits: int, symbols: Mapping[str, int] | None = None, what: str = "a number", advice: str = ""
+) -> Callable[[Tree], int]:
     def read(leaf: Tree) -> int:
         value = leaf
         if isinstance(leaf, str):
             if symbols is not None and leaf in symbols:
                 return symbols[leaf]
-            try:
-                value = int(leaf, 0)
-            except ValueError:
-                raise ValueError(f"not a number: {leaf}") from None
+            if not leaf.isascii() or not leaf.isdigit():
+                raise ValueError(f"not {what}: {leaf}{advice}")
+            value = int(leaf)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << bits:
             raise ValueError(f"not a number of {bits} bits: {leaf}")
         return value
@@ -89,35 +96,57 @@ def _write_protocol(atom: Atom) -> Tree:
     return _NFT_PROTOCOLS.get(name, int(name) if name.isdigit() else name)
 
 
+def _protocol_number(atom: Atom) -> int:
+    return PROTOCOL_NUMBERS.get(str(atom)) or int(atom)
+
+
 def _read_protocol(leaf: Tree) -> str:
-    if isinstance(leaf, int) or (isinstance(leaf, str) and leaf.isdigit()):
-        return PROTOCOL_NAMES.get(int(leaf), str(int(leaf)))
-    name = _MODEL_PROTOCOLS.get(leaf, leaf)
+    if isinstance(leaf, int) and 0 <= leaf < 256:
+        return PROTOCOL_NAMES.get(leaf, str(leaf))
+    name = _MODEL_PROTOCOLS.get(leaf, leaf) if isinstance(leaf, str) else None
     if name not in PROTOCOL_NUMBERS:
         raise ValueError(f"not a protocol: {leaf}")
     return str(name)
 
 
-def _names(words: str) -> tuple[Callable[[Atom], Tree], Callable[[Tree], Atom]]:
-    """Writer and reader of names that the model has in capitals with underscores."""
-    known = {word: word.upper().replace("-", "_") for word in words.split()}
-    back = {name: word for word, name in known.items()}
+def _names(**numbers: int) -> tuple[Callable[[Atom], Tree], Callable[[Tree], Atom], Callable[[Atom], Any]]:
+    """Writer and reader of names, which the model has in capitals, and their order."""
+    words = {name.replace("_", "-"): name.upper() for name in numbers}
+    back = {name: word for word, name in words.items()}
+    order = {name.upper(): number for name, number in numbers.items()}
 
     def read(leaf: Tree) -> Atom:
-        if leaf not in known:
-            raise ValueError(f"not one of {', '.join(sorted(known))}: {leaf}")
-        return known[leaf]
+        if not isinstance(leaf, str) or leaf not in words:
+            raise ValueError(f"not one of {', '.join(words)}: {leaf}")
+        return words[leaf]
+
+    return (lambda atom: back[str(atom)]), read, lambda atom: order[str(atom)]
+
+
+def _renamed(**names: str) -> tuple[Callable[[Atom], Tree], Callable[[Tree], Atom]]:
+    """Writer and reader of names that the model has in a spelling of its own."""
+    back = {name: word for word, name in names.items()}
+
+    def read(leaf: Tree) -> Atom:
+        if not isinstance(leaf, str) or leaf not in names:
+            raise ValueError(f"not one of {', '.join(names)}: {leaf}")
+        return names[leaf]
 
     return (lambda atom: back[str(atom)]), read
 
 
-def _one_of(*words: str) -> Callable[[Tree], Atom]:
-    def read(leaf: Tree) -> Atom:
-        if leaf not in words:
-            raise ValueError(f"not one of {', '.join(words)}: {leaf}")
-        return str(leaf)
+def _symbols(bits: int, words: str) -> tuple[Callable[[Atom], Tree], Callable[[Tree], Atom]]:
+    """Writer and reader of numbers that have names: ``name=number``. Of two names of a number the first is written."""
+    pairs = [(word.split("=")[0], int(word.split("=")[1])) for word in words.split()]
+    names: dict[int, str] = {}
+    for name, number in pairs:
+        names.setdefault(number, name)
 
-    return read
+    def write(atom: Atom) -> Tree:
+        assert isinstance(atom, int)
+        return names.get(atom, atom)
+
+    return write, _number(bits, dict(pairs))
 
 
 def _show_mark(leaf: Tree, style: Style) -> str:
@@ -134,27 +163,88 @@ def _interface(leaf: Tree) -> str:
     return leaf
 
 
-IPV4 = Type("ipv4_addr", DataType.IPV4_ADDRESS, 32, _write_address(Family.IPV4), _read_address(Family.IPV4))
-IPV6 = Type("ipv6_addr", DataType.IPV6_ADDRESS, 128, _write_address(Family.IPV6), _read_address(Family.IPV6))
-PROTOCOL = Type("inet_proto", DataType.PROTOCOL, 8, _write_protocol, _read_protocol)
-PORT = Type("inet_service", DataType.PORT, 16, _plain, _number(16))
-MARK = Type("mark", DataType.MARK, 32, _plain, _number(32), _show_mark)
-INTERFACE = Type("ifname", DataType.INTERFACE, 128, _plain, _interface, _show_interface)
+_PORTS = (
+    ". The port of a service's name depends on the machine; `nft list ruleset` prints numbers unless it is given -S"
+)
+_USERS = ". The number of a name depends on the machine; `nft list ruleset` prints numbers unless it is given -u"
+
+IPV4 = Type("ipv4_addr", DataType.IPV4_ADDRESS, 32, _write_address(Family.IPV4), _read_address(Family.IPV4), a_line=2)
+IPV6 = Type("ipv6_addr", DataType.IPV6_ADDRESS, 128, _write_address(Family.IPV6), _read_address(Family.IPV6), a_line=1)
+PROTOCOL = Type("inet_proto", DataType.PROTOCOL, 8, _write_protocol, _read_protocol, order=_protocol_number)
+PORT = Type("inet_service", DataType.PORT, 16, _plain, _number(16, None, "a port", _PORTS))
+MARK = Type("mark", DataType.MARK, 32, _plain, _number(32), show=_show_mark)
+INTERFACE = Type("ifname", DataType.INTERFACE, 128, _plain, _interface, show=_show_interface, a_line=1)
 NUMBER = Type("integer", DataType.NUMBER, 32, _plain, _number(32))
-CT_STATE = Type("ct_state", DataType.NAME, 32, *_names("invalid established related new untracked"))
-CT_STATUS = Type("ct_status", DataType.NAME, 32, *_names("expected seen-reply assured confirmed snat dnat dying"))
-FIB_TYPE = Type(
-    "fib_addrtype",
+LENGTH = Type("length", DataType.NUMBER, 32, _plain, _number(32))
+BYTE = Type("byte", DataType.NUMBER, 8, _plain, _number(8))
+UID = Type("uid", DataType.NUMBER, 32, _plain, _number(32, None, "a user", _USERS))
+GID = Type("gid", DataType.NUMBER, 32, _plain, _number(32, None, "a group", _USERS))
+CT_STATE = Type(
+    "ct_state",
     DataType.NAME,
     32,
-    *_names("unspec unicast local broadcast anycast multicast blackhole unreachable prohibit"),
+    *_names(invalid=1, established=2, related=4, new=8, untracked=64),
+    a_line=2,
+    bits_of=True,
 )
-NFPROTO = Type("nf_proto", DataType.NAME, 8, _plain, _one_of("ipv4", "ipv6"))
+CT_STATUS = Type(
+    "ct_status", DataType.NAME, 32,
+    *_names(expected=1, seen_reply=2, assured=4, confirmed=8, snat=16, dnat=32, dying=512), a_line=2, bits_of=True,
+)  # fmt: skip
+CT_DIRECTION = Type("ct_dir", DataType.NAME, 8, *_names(original=0, reply=1))
+FIB_TYPE = Type(
+    "fib_addrtype", DataType.NAME, 32,
+    *_names(unspec=0, unicast=1, local=2, broadcast=3, anycast=4, multicast=5, blackhole=6, unreachable=7, prohibit=8), a_line=1,
+)  # fmt: skip
+NFPROTO = Type("nf_proto", DataType.NAME, 8, *_renamed(ipv4="ipv4", ipv6="ipv6"))
+ETHER_TYPE = Type("ether_type", DataType.NAME, 16, *_renamed(ip="ipv4", ip6="ipv6"))
+#: the names of flags in the order of their bits
+TCP_FLAG_WORDS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
+TCP_FLAG = Type(
+    "tcp_flag",
+    DataType.NUMBER,
+    8,
+    *_symbols(8, " ".join(f"{k}={v}" for k, v in TCP_FLAG_WORDS.items())),
+    named=True,
+    bits_of=True,
+)
+ICMP_TYPE = Type(
+    "icmp_type", DataType.NUMBER, 8,
+    *_symbols(
+        8,
+        "echo-reply=0 destination-unreachable=3 source-quench=4 redirect=5 echo-request=8 router-advertisement=9 "
+        "router-solicitation=10 time-exceeded=11 parameter-problem=12 timestamp-request=13 timestamp-reply=14 info-request=15 "
+        "info-reply=16 address-mask-request=17 address-mask-reply=18",
+    ), a_line=1, named=True,
+)  # fmt: skip
+ICMP_CODE = Type(
+    "icmp_code", DataType.NUMBER, 8,
+    *_symbols(
+        8,
+        "net-unreachable=0 host-unreachable=1 prot-unreachable=2 port-unreachable=3 net-prohibited=9 host-prohibited=10 "
+        "admin-prohibited=13 frag-needed=4",
+    ), a_line=1, named=True,
+)  # fmt: skip
+ICMPV6_TYPE = Type(
+    "icmpv6_type", DataType.NUMBER, 8,
+    *_symbols(
+        8,
+        "destination-unreachable=1 packet-too-big=2 time-exceeded=3 parameter-problem=4 echo-request=128 echo-reply=129 "
+        "mld-listener-query=130 mld-listener-report=131 mld-listener-done=132 mld-listener-reduction=132 nd-router-solicit=133 "
+        "nd-router-advert=134 nd-neighbor-solicit=135 nd-neighbor-advert=136 nd-redirect=137 router-renumbering=138 "
+        "ind-neighbor-solicit=141 ind-neighbor-advert=142 mld2-listener-report=143",
+    ), a_line=1, named=True,
+)  # fmt: skip
+ICMPV6_CODE = Type(
+    "icmpv6_code", DataType.NUMBER, 8,
+    *_symbols(8, "no-route=0 admin-prohibited=1 addr-unreachable=3 port-unreachable=4 policy-fail=5 reject-route=6"), a_line=1, named=True,
+)  # fmt: skip
 
-TYPES: Mapping[str, Type] = {
-    each.name: each
-    for each in (IPV4, IPV6, PROTOCOL, PORT, MARK, INTERFACE, NUMBER, CT_STATE, CT_STATUS, FIB_TYPE, NFPROTO)
-}
+_ALL = (
+    IPV4, IPV6, PROTOCOL, PORT, MARK, INTERFACE, NUMBER, UID, GID, CT_STATE, CT_STATUS, CT_DIRECTION, FIB_TYPE, NFPROTO, ETHER_TYPE,
+    TCP_FLAG, ICMP_TYPE, ICMP_CODE, ICMPV6_TYPE, ICMPV6_CODE,
+)  # fmt: skip
+TYPES: Mapping[str, Type] = {each.name: each for each in _ALL} | {"iface_index": INTERFACE}
 #: the type that a set of the model names where it does not say nft's own words
 BY_DATA: Mapping[DataType, Type] = {
     DataType.IPV4_ADDRESS: IPV4,

@@ -5,17 +5,27 @@ from typing import NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.dialects.nft.datatypes import (
+    BYTE,
+    CT_DIRECTION,
     CT_STATE,
     CT_STATUS,
+    ETHER_TYPE,
     FIB_TYPE,
+    GID,
+    ICMP_CODE,
+    ICMP_TYPE,
+    ICMPV6_CODE,
+    ICMPV6_TYPE,
     INTERFACE,
     IPV4,
     IPV6,
+    LENGTH,
     MARK,
     NFPROTO,
-    NUMBER,
     PORT,
     PROTOCOL,
+    TCP_FLAG,
+    UID,
     Tree,
     Type,
 )
@@ -51,6 +61,14 @@ def _fib(*flags: str) -> Tree:
     return {"fib": {"result": "type", "flags": list(flags)}}
 
 
+def _ct(key: str) -> Tree:
+    return {"ct": {"key": key}}
+
+
+def _original(key: str) -> Tree:
+    return {"ct": {"dir": "original", "key": key}}
+
+
 def _addresses(protocol: str, family: Family, kind: Type) -> Iterable[Selector]:
     for name, field in (("saddr", Field.SADDR), ("daddr", Field.DADDR)):
         yield Selector(f"{protocol} {name}", _payload(protocol, name), field, kind, family)
@@ -62,6 +80,8 @@ def _ports(protocol: str) -> Iterable[Selector]:
         yield Selector(f"{protocol} {name}", _payload(protocol, name), field, PORT, None, implied)
 
 
+FLAGS = Selector("tcp flags", _payload("tcp", "flags"), Field.TCP_FLAGS, TCP_FLAG, None, "tcp")
+
 ROWS: tuple[Selector, ...] = (
     *_addresses("ip", Family.IPV4, IPV4),
     *_addresses("ip6", Family.IPV6, IPV6),
@@ -72,17 +92,48 @@ ROWS: tuple[Selector, ...] = (
     *_ports("udplite"),
     *_ports("dccp"),
     Selector("meta l4proto", _meta("l4proto"), Field.L4PROTO, PROTOCOL),
+    Selector("ip protocol", _payload("ip", "protocol"), Field.L4PROTO, PROTOCOL, Family.IPV4),
+    Selector("ip6 nexthdr", _payload("ip6", "nexthdr"), Field.L4PROTO, PROTOCOL, Family.IPV6),
     Selector("meta nfproto", _meta("nfproto"), Field.NFPROTO, NFPROTO),
+    Selector("meta protocol", _meta("protocol"), Field.NFPROTO, ETHER_TYPE),
+    Selector("icmp type", _payload("icmp", "type"), Field.ICMP_TYPE, ICMP_TYPE, Family.IPV4, "icmp"),
+    Selector("icmp code", _payload("icmp", "code"), Field.ICMP_CODE, ICMP_CODE, Family.IPV4, "icmp"),
+    Selector("icmpv6 type", _payload("icmpv6", "type"), Field.ICMP_TYPE, ICMPV6_TYPE, Family.IPV6, "icmpv6"),
+    Selector("icmpv6 code", _payload("icmpv6", "code"), Field.ICMP_CODE, ICMPV6_CODE, Family.IPV6, "icmpv6"),
+    FLAGS,
+    Selector("ip ttl", _payload("ip", "ttl"), Field.TTL, BYTE, Family.IPV4),
+    Selector("ip6 hoplimit", _payload("ip6", "hoplimit"), Field.TTL, BYTE, Family.IPV6),
     Selector("meta mark", _meta("mark"), Field.MARK, MARK, sent="mark"),
-    Selector("meta length", _meta("length"), Field.LENGTH, NUMBER),
+    Selector("meta length", _meta("length"), Field.LENGTH, LENGTH),
+    Selector("ip length", _payload("ip", "length"), Field.LENGTH, PORT, Family.IPV4),
     Selector("iifname", _meta("iifname"), Field.IIFNAME, INTERFACE),
     Selector("oifname", _meta("oifname"), Field.OIFNAME, INTERFACE),
-    Selector("ct state", {"ct": {"key": "state"}}, Field.CT_STATE, CT_STATE),
-    Selector("ct status", {"ct": {"key": "status"}}, Field.CT_STATUS, CT_STATUS),
-    Selector("ct mark", {"ct": {"key": "mark"}}, Field.CT_MARK, MARK),
+    Selector("iif", _meta("iif"), Field.IIFNAME, INTERFACE),
+    Selector("oif", _meta("oif"), Field.OIFNAME, INTERFACE),
+    Selector("meta skuid", _meta("skuid"), Field.UID, UID),
+    Selector("meta skgid", _meta("skgid"), Field.GID, GID),
+    Selector("ct state", _ct("state"), Field.CT_STATE, CT_STATE),
+    Selector("ct status", _ct("status"), Field.CT_STATUS, CT_STATUS),
+    Selector("ct direction", _ct("direction"), Field.CT_DIRECTION, CT_DIRECTION),
+    Selector("ct mark", _ct("mark"), Field.CT_MARK, MARK),
+    Selector("ct original ip daddr", _original("ip daddr"), Field.CT_ORIGINAL_DADDR, IPV4, Family.IPV4),
+    Selector("ct original ip6 daddr", _original("ip6 daddr"), Field.CT_ORIGINAL_DADDR, IPV6, Family.IPV6),
+    Selector("ct original proto-dst", _original("proto-dst"), Field.CT_ORIGINAL_DPORT, PORT),
     Selector("fib saddr type", _fib("saddr"), Field.SADDR_TYPE, FIB_TYPE),
     Selector("fib daddr type", _fib("daddr"), Field.DADDR_TYPE, FIB_TYPE),
+    Selector("fib saddr . iif type", _fib("saddr", "iif"), Field.SADDR_TYPE_IN, FIB_TYPE),
+    Selector("fib saddr . oif type", _fib("saddr", "oif"), Field.SADDR_TYPE_OUT, FIB_TYPE),
+    Selector("fib daddr . iif type", _fib("daddr", "iif"), Field.DADDR_TYPE_IN, FIB_TYPE),
+    Selector("fib daddr . oif type", _fib("daddr", "oif"), Field.DADDR_TYPE_OUT, FIB_TYPE),
 )
+
+
+def _key(tree: Tree) -> tuple[object, ...]:
+    """A selector's tree as the key of a dictionary."""
+    ((kind, about),) = tree.items()
+    if not isinstance(about, dict):
+        return kind, str(about)
+    return kind, *sorted((name, tuple(each) if isinstance(each, list) else str(each)) for name, each in about.items())
 
 
 def _by_field() -> Mapping[Field, tuple[Selector, ...]]:
@@ -93,17 +144,20 @@ def _by_field() -> Mapping[Field, tuple[Selector, ...]]:
 
 
 _BY_FIELD = _by_field()
-_BY_TREE = {str(row.tree): row for row in ROWS}
+_BY_TREE = {_key(row.tree): row for row in ROWS}
+for _offset, _name in ((0, "sport"), (16, "dport")):  # as people wrote ports of any protocol before nft had `th`
+    _BY_TREE[_key({"payload": {"base": "th", "offset": _offset, "len": 16}})] = _BY_TREE[_key(_payload("th", _name))]
 
 
-def row_for(field: Field, family: Family, protocol: str | None) -> Selector:
-    """The selector that reads a field of packets of a family, whose protocol may be known.
+def row_for(field: Field, family: Family | None, protocol: str | None) -> Selector:
+    """The selector that reads a field of packets whose family and protocol may be known.
 
     ValueError if nft has none.
     """
-    fitting = [row for row in _BY_FIELD.get(field, ()) if row.family in (None, family)]
-    named = [row for row in fitting if row.protocol == protocol]
-    chosen = named or [row for row in fitting if row.protocol is None]
+    rows = _BY_FIELD.get(field, ())
+    fitting = [row for row in rows if row.family is None or family in (None, row.family)]
+    named = [row for row in rows if row.protocol is not None and row.protocol == protocol]
+    chosen = named or [row for row in fitting if row.protocol is None] or fitting
     if not chosen:
         raise ValueError(f"nft does not say {field.value}")
     return chosen[0]
@@ -111,4 +165,4 @@ def row_for(field: Field, family: Family, protocol: str | None) -> Selector:
 
 def row_of(tree: Tree) -> Selector | None:
     """The selector with this tree, or None."""
-    return _BY_TREE.get(str(tree))
+    return _BY_TREE.get(_key(tree)) if isinstance(tree, dict) and len(tree) == 1 else None

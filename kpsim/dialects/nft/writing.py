@@ -1,16 +1,25 @@
-"""From a rule of the model to trees: one tree for each statement of nft."""
+"""From a rule of the model to trees: one tree for each statement of nft.
 
-from collections.abc import Iterator, Sequence
+What a selector implies is left out: ``tcp dport`` says the protocol, and in an inet table ``ip saddr`` says the family.
+"""
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.dialects.nft.datatypes import NUMBER, PORT, Tree, Type, address_type
-from kpsim.dialects.nft.selectors import row_for
+from kpsim.dialects.nft.datatypes import NUMBER, PORT, TCP_FLAG, Tree, Type, address_type
+from kpsim.dialects.nft.reading import REJECTS
+from kpsim.dialects.nft.selectors import Selector, row_for
+from kpsim.dialects.nft.syntax import statements
+from kpsim.dialects.nft.tokens import Cursor, tokens_of
 from kpsim.ruleset import (
     ALL_BITS,
+    Adjust,
     Assign,
     Atom,
+    Chance,
     Compare,
+    Counter,
     DataType,
     Dispatch,
     Dnat,
@@ -18,145 +27,362 @@ from kpsim.ruleset import (
     Expression,
     Field,
     Goto,
+    Hashed,
     Interval,
     Jump,
     Key,
+    Limit,
+    LocalSocket,
+    Log,
     Lookup,
     Mapped,
     Masked,
     Masquerade,
     NamePattern,
     NatFlags,
+    NoTrack,
     Numgen,
     Part,
     Redirect,
     Reject,
     RejectWith,
+    ReversePath,
     Rule,
     Set,
     SetReference,
+    SetTimeToLive,
     Snat,
     Source,
+    Space,
     Statement,
     Terminal,
+    Unknown,
+    Unmodelled,
     UpdateSet,
 )
+from kpsim.units import SECOND_NS
+
+_FAMILIES = {Space.IP: Family.IPV4, Space.IP6: Family.IPV6}
+_BY_NAME = {"ipv4": Family.IPV4, "ipv6": Family.IPV6}
 
 
 class Piece(NamedTuple):
-    """A tree, and the place in the body of the part that it says."""
+    """A tree, and the place in the body of the first part that it says."""
 
     tree: Tree
     at: int
 
 
-def pieces(rule: Rule, family: Family) -> list[Piece]:
-    """The statements of a rule in a table of one family. ValueError for a part that nft cannot say."""
-    return [Piece(tree, at) for at, part in enumerate(rule.body) for tree in _trees(part, family)]
+def pieces(rule: Rule, space: Space) -> list[Piece]:
+    """The statements of a rule in a table. ValueError for a part that nft cannot say."""
+    writer = RuleWriter(space)
+    found: list[Piece] = []
+    implied: int | None = None
+    for at, part in enumerate(rule.body):
+        hidden = writer.learn(part) and writer.hides(rule.body, at)
+        if hidden:
+            implied = at if implied is None else implied
+            continue
+        found.append(Piece(writer.tree(part), at if implied is None else implied))
+        implied = None
+    return found
 
 
-def _trees(part: Expression | Statement, family: Family) -> Iterator[Tree]:  # noqa: C901 - one case per kind of part
-    match part:
-        case Compare():
-            yield _compare(part, family)
-        case Lookup(key, elements, negate):
-            yield {
-                "match": {
-                    "op": "!=" if negate else "==",
-                    "left": key_tree(key, family),
-                    "right": _set(elements, key, family),
-                }
-            }
-        case Terminal() | Jump() | Goto():
-            yield verdict(part)
-        case Dispatch(key, elements):
-            yield {"vmap": {"key": key_tree(key, family), "data": _set(elements, key, family)}}
-        case Assign():
-            yield _assign(part, family)
-        case Reject(with_):
-            yield _reject(with_, family)
-        case Dnat(address, port, flags, mapped):
-            yield {"dnat": _translation(address, port, mapped, family) | _flags(flags)}
-        case Snat(address, ports, flags, mapped):
-            yield {"snat": _translation(address, _range(ports), mapped, family) | _flags(flags)}
-        case Masquerade(ports, flags):
-            yield {"masquerade": ({} if ports is None else {"port": _range(ports)}) | _flags(flags) or None}
-        case Redirect(port, flags, mapped):
-            yield {"redirect": _translation(None, port, mapped, family) | _flags(flags) or None}
-        case UpdateSet(name, key, verb, timeout_ns):
-            element: Tree = key_tree(key, family)
-            if timeout_ns is not None:
-                element = {"elem": {"val": element, "timeout": timeout_ns // 1_000_000_000}}
-            yield {"set": {"op": verb.value, "elem": element, "set": f"@{name.name}"}}
-        case _:
-            raise ValueError(f"nft does not say {type(part).__name__}")
+class RuleWriter:
+    """Writes the parts of one rule in order, and keeps what is known of its packets."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._family = _FAMILIES.get(space)
+        self._protocol: str | None = None
+
+    # --- what is implied ----------------------------------------------------------------------------------------------
+
+    def learn(self, part: Expression | Statement) -> bool:
+        """Takes in what a comparison says of the family or the protocol. Returns whether it says either."""
+        if not isinstance(part, Compare) or part.negate or part.mask is not None or (name := part.name) is None:
+            return False
+        if part.field is Field.NFPROTO:
+            self._family = _BY_NAME[name]
+        elif part.field is Field.L4PROTO:
+            self._protocol = name
+        else:
+            return False
+        return True
+
+    def hides(self, body: Sequence[Expression | Statement], at: int) -> bool:
+        """Whether a later part says what part ``at`` says, with nothing between but parts that it says too."""
+        ahead = RuleWriter(self._space)
+        ahead._family, ahead._protocol = self._family, self._protocol
+        field = body[at].field  # type: ignore[union-attr]
+        for part in body[at + 1 :]:
+            if ahead.learn(part):
+                if isinstance(part, Compare) and part.field is field:
+                    return False
+                continue
+            family, protocol = ahead._implied(part)
+            return family if field is Field.NFPROTO else protocol
+        return False
+
+    def _implied(self, part: Expression | Statement) -> tuple[bool, bool]:
+        """Whether writing a part says the family, and whether it says the protocol."""
+        match part:
+            case Compare(field):
+                return self._says((field,))
+            case Lookup(key) | Dispatch(key) | UpdateSet(_, key):
+                return self._says(key)
+            case Dnat(address, _, _, mapped) | Snat(address, _, _, mapped):
+                family, protocol = self._says(mapped.key if mapped is not None else ())
+                return family or address is not None or (mapped is not None and mapped.address), protocol
+            case Redirect(_, _, mapped):
+                return self._says(mapped.key if mapped is not None else ())
+            case SetTimeToLive():
+                return True, False
+            case Adjust(target):
+                return target.startswith("ip"), target.startswith("tcp option")
+            case Reject(with_):
+                return with_ not in REJECTS["icmpx"][0].values() and with_ is not RejectWith.TCP_RESET, False
+            case _:
+                return False, False
+
+    def _says(self, key: Sequence[Source]) -> tuple[bool, bool]:
+        rows = []
+        for source in key:
+            for field in source.key if isinstance(source, Hashed) else [source]:
+                if not isinstance(field, Numgen):
+                    rows.append(self._row(field.field if isinstance(field, Masked) else field))
+        return any(row.family is not None for row in rows), any(row.protocol is not None for row in rows)
+
+    def _row(self, field: Field) -> Selector:
+        return row_for(field, self._family, self._protocol)
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def tree(self, part: Expression | Statement) -> Tree:  # noqa: C901 - one case per kind of part
+        """The tree of a part."""
+        match part:
+            case Compare():
+                return self._compare(part)
+            case Lookup(key, elements, negate):
+                return self._lookup(key, elements, "!=" if negate else "==")
+            case Terminal() | Jump() | Goto():
+                return verdict(part)
+            case Dispatch(key, elements):
+                return {"vmap": {"key": self.key(key), "data": self._set(elements, key)}}
+            case Assign():
+                return self._assign(part)
+            case Reject(with_):
+                return self._reject(with_)
+            case Dnat(address, port, flags, mapped):
+                return {"dnat": self._translation(address, port, mapped) | _flags(flags)}
+            case Snat(address, ports, flags, mapped):
+                return {"snat": self._translation(address, _range(ports), mapped) | _flags(flags)}
+            case Masquerade(ports, flags):
+                return {"masquerade": ({} if ports is None else {"port": _range(ports)}) | _flags(flags) or None}
+            case Redirect(port, flags, mapped):
+                return {"redirect": self._translation(None, port, mapped) | _flags(flags) or None}
+            case UpdateSet(name, key, verb, timeout_ns):
+                element: Tree = self.key(key)
+                if timeout_ns is not None:
+                    element = {"elem": {"val": element, "timeout": timeout_ns // SECOND_NS}}
+                return {"set": {"op": verb.value, "elem": element, "set": f"@{name.name}"}}
+            case SetTimeToLive("set", value):
+                return {"mangle": {"key": self._row(Field.TTL).tree, "value": value}}
+            case Limit():
+                return {"limit": part.name or limit_tree(part)}
+            case Counter(name):
+                return {"counter": name}
+            case Log(arguments):
+                return _said(f"log {arguments}")
+            case Adjust(target, arguments):
+                return _said(f"{target} {arguments}")
+            case NoTrack():
+                return {"notrack": None}
+            case ReversePath(loose, valid_mark, False, invert):
+                flags_ = ["saddr", *(["mark"] if valid_mark else []), *([] if loose else ["iif"])]
+                return {"match": {"op": "==", "left": {"fib": {"result": "oif", "flags": flags_}}, "right": not invert}}
+            case LocalSocket("--transparent"):
+                return {"match": {"op": "==", "left": {"socket": {"key": "transparent"}}, "right": 1}}
+            case Chance(threshold):
+                random = {"&": [{"meta": {"key": "random"}}, (1 << 31) - 1]}
+                return {"match": {"op": "<", "left": random, "right": threshold}}
+            case Unknown(words) | Unmodelled(words):
+                return {"words": {"words": words}}
+            case _:
+                raise ValueError(f"nft does not say {type(part).__name__}")
+
+    # --- expressions --------------------------------------------------------------------------------------------------
+
+    def key(self, key: Sequence[Source]) -> Tree:
+        """The tree of a key: of its source, or of their concatenation."""
+        sources = [self._source(source) for source in key]
+        return sources[0] if len(sources) == 1 else {"concat": sources}
+
+    def _source(self, source: Source) -> Tree:
+        match source:
+            case Field():
+                return self._row(source).tree
+            case Masked(field, mask, shift):
+                row = self._row(field)
+                masked = {"&": [row.tree, row.type.write(mask)]}
+                return {">>": [masked, shift]} if shift else masked
+            case Numgen(modulus, offset, random):
+                return {"numgen": {"mode": "random" if random else "inc", "mod": modulus, "offset": offset}}
+            case Hashed(fields, modulus, offset, seed):
+                about: dict[str, Tree] = {"mod": modulus}
+                if seed is not None:
+                    about["seed"] = seed
+                if offset:
+                    about["offset"] = offset
+                return {"jhash": about | {"expr": self.key(fields)}}
+
+    def type_of(self, source: Source) -> Type:
+        """The type of a source's values."""
+        match source:
+            case Field():
+                return self._row(source).type
+            case Masked(field, _, 0):
+                return self._row(field).type
+            case _:
+                return NUMBER
+
+    def _compare(self, compare: Compare) -> Tree:
+        row = self._row(compare.field)
+        kind, among = row.type, compare.among
+        op = "!=" if compare.negate else "=="
+        if isinstance(among, NamePattern):
+            return _match(op, row.tree, among.prefix + "*")
+        if isinstance(among, frozenset):
+            return _named(compare, row)
+        if kind is TCP_FLAG and compare.mask is not None and among == ((0, 0),):
+            return _match("in" if compare.negate else "!", row.tree, _flag_words(compare.mask))
+        if compare.mask is None:
+            right = _listed(among, kind)
+            return _match(op, row.tree, right[0] if len(right) == 1 else {"set": right})
+        if compare.value is not None and (prefix := _prefix_of(compare.value, compare.mask, kind)) is not None:
+            return _match(op, row.tree, prefix)
+        if kind is TCP_FLAG and compare.value is not None:
+            return _match(op, {"&": [row.tree, _flag_words(compare.mask)]}, _flag_words(compare.value))
+        right = _listed(among, kind)
+        return _match(op, {"&": [row.tree, kind.write(compare.mask)]}, right[0] if len(right) == 1 else {"set": right})
+
+    def _lookup(self, key: Sequence[Source], elements: Set | SetReference, op: str) -> Tree:
+        right = self._set(elements, key)
+        if isinstance(right, dict) and len(right["set"]) == 1 and len(key) == 1 and not isinstance(key[0], Field):
+            right = right["set"][0]
+        return _match(op, self.key(key), right)
+
+    def _set(self, elements: Set | SetReference, key: Sequence[Source], data: Sequence[Type] = ()) -> Tree:
+        if isinstance(elements, SetReference):
+            return f"@{elements.name}"
+        kinds = [self.type_of(source) for source in key]
+        return {"set": [element_tree(each, element, kinds, data) for each, element in elements.elements.items()]}
+
+    # --- statements ---------------------------------------------------------------------------------------------------
+
+    def _assign(self, assign: Assign) -> Tree:
+        """``to := (to & keep) ^ flip`` as nft lists it: the bits that are kept, flipped, and set, in this order."""
+        left = self._row(assign.to).tree
+        keep, flip, source = assign.keep, assign.flip, left
+        if assign.source is not None:
+            if keep:
+                raise ValueError("nft does not say a combination of two marks")
+            keep, source = assign.take, self._row(assign.source).tree
+        if not keep:
+            return {"mangle": {"key": left, "value": flip}}
+        always, toggled = flip & ~keep, flip & keep
+        value, kept = source, keep | always
+        if kept != ALL_BITS:
+            value = {"&": [value, kept]}
+        if toggled:
+            value = {"^": [value, toggled]}
+        if always:
+            value = {"|": [value, always]}
+        return {"mangle": {"key": left, "value": value}}
+
+    def _reject(self, with_: RejectWith) -> Tree:
+        if with_ is RejectWith.TCP_RESET:
+            return {"reject": {"type": "tcp reset"}}
+        kind = "icmpx" if self._space is Space.INET else "icmp" if self._family is Family.IPV4 else "icmpv6"
+        if with_ not in REJECTS[kind][0].values():
+            kind = "icmp" if self._family is Family.IPV4 else "icmpv6"
+        for word, answer in REJECTS[kind][0].items():
+            if answer is with_:
+                return {"reject": {"type": kind, "expr": word}}
+        raise ValueError(f"{kind} has no answer {with_.value}")
+
+    def _translation(self, address: int | None, port: Atom | Tree, mapped: Mapped | None) -> dict[str, Tree]:
+        about: dict[str, Tree] = {}
+        if mapped is not None:
+            both = mapped.address and mapped.port
+            if mapped.address:
+                family = self._known_family()
+                if both or self._space is Space.INET:
+                    about["family"] = "ip" if family is Family.IPV4 else "ip6"
+            data = self.data_types(mapped)
+            found = {"map": {"key": self.key(mapped.key), "data": self._set(mapped.map, mapped.key, data)}}
+            return about | {"addr" if mapped.address else "port": found}
+        if address is not None:
+            family = self._known_family()
+            if self._space is Space.INET:
+                about["family"] = "ip" if family is Family.IPV4 else "ip6"
+            about["addr"] = address_type(family).write(address)
+        if port is not None:
+            about["port"] = port
+        return about
+
+    def data_types(self, mapped: Mapped) -> list[Type]:
+        """The types of what a map gives to a translation."""
+        return ([address_type(self._known_family())] if mapped.address else []) + ([PORT] if mapped.port else [])
+
+    def _known_family(self) -> Family:
+        if self._family is None:
+            raise ValueError("a translation in an inet table needs the family of its address")
+        return self._family
 
 
-# --- expressions ------------------------------------------------------------------------------------------------------
+# --- comparisons ------------------------------------------------------------------------------------------------------
 
 
-def source_tree(source: Source, family: Family) -> Tree:
-    """What a source of a key is called."""
-    match source:
-        case Field():
-            return row_for(source, family, None).tree
-        case Masked(field, mask, shift):
-            masked = {"&": [row_for(field, family, None).tree, mask]}
-            return {">>": [masked, shift]} if shift else masked
-        case Numgen(modulus, offset, random):
-            return {"numgen": {"mode": "random" if random else "inc", "mod": modulus, "offset": offset}}
-        case _:
-            raise ValueError(f"nft does not say {type(source).__name__}")
-
-
-def source_type(source: Source, family: Family) -> Type:
-    """The type of a source's values."""
-    match source:
-        case Field():
-            return row_for(source, family, None).type
-        case Masked(field):
-            return row_for(field, family, None).type
-        case _:
-            return NUMBER
-
-
-def key_tree(key: Sequence[Source], family: Family) -> Tree:
-    """The tree of a key: of its source, or of their concatenation."""
-    sources = [source_tree(source, family) for source in key]
-    return sources[0] if len(sources) == 1 else {"concat": sources}
-
-
-def _compare(compare: Compare, family: Family) -> Tree:
-    row = row_for(compare.field, family, None)
-    left, right = row.tree, _right(compare, row.type)
-    if compare.mask is not None and not isinstance(right, dict):
-        left = {"&": [left, compare.mask]}
-    op = "!=" if compare.negate else "in" if compare.field in (Field.CT_STATE, Field.CT_STATUS) else "=="
+def _match(op: str, left: Tree, right: Tree) -> Tree:
     return {"match": {"op": op, "left": left, "right": right}}
 
 
-def _right(compare: Compare, kind: Type) -> Tree:
-    among = compare.among
-    if isinstance(among, NamePattern):
-        return among.prefix + "*"
-    if isinstance(among, frozenset):
-        names = [kind.write(name) for name in sorted(among)]
-        if len(names) == 1:
-            return names[0]
-        return names if compare.field in (Field.CT_STATE, Field.CT_STATUS) else {"set": names}
-    if compare.mask is not None and compare.value is not None and kind.bits in (32, 128):
-        prefix = _prefix_of(compare.value, compare.mask, kind)
-        if prefix is not None:
-            return prefix
-    parts = [part_tree(each, kind) for each in among]
-    return parts[0] if len(parts) == 1 else {"set": parts}
+def _listed(among: Sequence[Interval], kind: Type) -> list[Tree]:
+    """Intervals of numbers; those that have names are written one by one."""
+    if not kind.named:
+        return [part_tree(each, kind) for each in among]
+    values = [value for low, high in among for value in range(low, high + 1)]
+    if kind is not TCP_FLAG:
+        return [kind.write(value) for value in values]
+    words = [_flag_words(value) for value in values]
+    return [{"|": each} if isinstance(each, list) and len(words) > 1 else each for each in words]
+
+
+def _named(compare: Compare, row: Selector) -> Tree:
+    assert isinstance(compare.among, frozenset)
+    names = [row.type.write(name) for name in sorted(compare.among, key=row.type.order)]
+    if not row.type.bits_of:
+        return _match("!=" if compare.negate else "==", row.tree, names[0] if len(names) == 1 else {"set": names})
+    op = "in"
+    if compare.negate:
+        op = "!=" if row.field is Field.CT_STATE and len(names) == 1 else "!"
+    return _match(op, row.tree, names[0] if len(names) == 1 else names)
+
+
+def _flag_words(value: int) -> Tree:
+    """The flags of a value; several as a list, none as the number 0."""
+    words = [word for bit in range(8) if value >> bit & 1 for word in [TCP_FLAG.write(1 << bit)]]
+    return words[0] if len(words) == 1 else words or 0
+
+
+def _is_address(kind: Type) -> bool:
+    return kind.data in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS)
 
 
 def _prefix_of(base: int, mask: int, kind: Type) -> Tree | None:
-    if kind.data not in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS):
-        return None
     host = mask ^ ((1 << kind.bits) - 1)
-    if host & (host + 1):
+    if not _is_address(kind) or host & (host + 1):
         return None
     return {"prefix": {"addr": kind.write(base), "len": kind.bits - host.bit_length()}}
 
@@ -170,31 +396,13 @@ def part_tree(part: Part, kind: Type) -> Tree:
     low, high = part
     if low == high:
         return kind.write(low)
-    return (
-        _prefix_of(low, ((1 << kind.bits) - 1) & ~(low ^ high), kind)
-        if _is_prefix(part) and _is_address(kind)
-        else ({"range": [kind.write(low), kind.write(high)]})
-    )
-
-
-def _is_address(kind: Type) -> bool:
-    return kind.data in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS)
-
-
-def _is_prefix(part: Interval) -> bool:
-    low, high = part
     size = high - low + 1
-    return size & (size - 1) == 0 and low % size == 0
+    if _is_address(kind) and size & (size - 1) == 0 and low % size == 0:
+        return _prefix_of(low, ((1 << kind.bits) - 1) & ~(size - 1), kind)
+    return {"range": [kind.write(low), kind.write(high)]}
 
 
 # --- sets -------------------------------------------------------------------------------------------------------------
-
-
-def _set(elements: Set | SetReference, key: Sequence[Source], family: Family) -> Tree:
-    if isinstance(elements, SetReference):
-        return f"@{elements.name}"
-    kinds = [source_type(source, family) for source in key]
-    return {"set": [element_tree(each, element, kinds, ()) for each, element in elements.elements.items()]}
 
 
 def element_tree(
@@ -207,7 +415,7 @@ def element_tree(
     if element.comment or element.timeout_ns is not None:
         about: dict[str, Tree] = {"val": tree}
         if element.timeout_ns is not None:
-            about["timeout"] = element.timeout_ns // 1_000_000_000
+            about["timeout"] = element.timeout_ns // SECOND_NS
         if element.comment:
             about["comment"] = element.comment
         tree = {"elem": about}
@@ -238,64 +446,19 @@ def verdict(decided: Terminal | Jump | Goto) -> Tree:
             return {word.value.lower(): None}
 
 
-def _assign(assign: Assign, family: Family) -> Tree:
-    """How nft writes ``to := (to & keep) ^ flip``: set, or, and, xor."""
-    to, keep, flip = assign.to, assign.keep, assign.flip
-    left = row_for(to, family, None).tree
-    if assign.source is not None:
-        source = row_for(assign.source, family, None).tree
-        if keep or flip or assign.take != ALL_BITS:
-            raise ValueError("nft does not say this combination of two marks")
-        return {"mangle": {"key": left, "value": source}}
-    value: Tree
-    if keep == 0:
-        value = flip
-    elif keep == ALL_BITS:
-        value = {"^": [left, flip]}
-    elif flip == 0:
-        value = {"&": [left, keep]}
-    elif flip == keep ^ ALL_BITS:
-        value = {"|": [left, flip]}
-    elif flip & keep == 0:
-        value = {"|": [{"&": [left, keep]}, flip]}
-    else:
-        value = {"^": [{"&": [left, keep]}, flip]}
-    return {"mangle": {"key": left, "value": value}}
+_UNITS = {"sec": "second", "min": "minute"}
 
 
-_REJECTS = {
-    RejectWith.NO_ROUTE: "no-route", RejectWith.HOST_UNREACHABLE: "host-unreachable",
-    RejectWith.PORT_UNREACHABLE: "port-unreachable", RejectWith.ADMIN_PROHIBITED: "admin-prohibited",
-}  # fmt: skip
+def limit_tree(limit: Limit) -> Tree:
+    """The tree of a rate."""
+    about: dict[str, Tree] = {"rate": limit.count, "burst": limit.burst, "per": _UNITS.get(limit.unit, limit.unit)}
+    return about | ({"inv": True} if limit.over else {})
 
 
-def _reject(with_: RejectWith, family: Family) -> Tree:
-    if with_ is RejectWith.TCP_RESET:
-        return {"reject": {"type": "tcp reset"}}
-    return {"reject": {"type": "icmp" if family is Family.IPV4 else "icmpv6", "expr": _REJECTS[with_]}}
-
-
-def _translation(address: int | None, port: Atom | Tree, mapped: Mapped | None, family: Family) -> dict[str, Tree]:
-    about: dict[str, Tree] = {}
-    if mapped is not None:
-        kinds = ([address_type(family)] if mapped.address else []) + ([PORT] if mapped.port else [])
-        about["family"] = "ip" if family is Family.IPV4 else "ip6"
-        about["addr" if mapped.address else "port"] = {
-            "map": {"key": key_tree(mapped.key, family), "data": _map(mapped, kinds, family)}
-        }
-        return about
-    if address is not None:
-        about["addr"] = address_type(family).write(address)
-    if port is not None:
-        about["port"] = port
-    return about
-
-
-def _map(mapped: Mapped, data: Sequence[Type], family: Family) -> Tree:
-    if isinstance(mapped.map, SetReference):
-        return f"@{mapped.map.name}"
-    kinds = [source_type(source, family) for source in mapped.key]
-    return {"set": [element_tree(key, element, kinds, data) for key, element in mapped.map.elements.items()]}
+def _said(text: str) -> Tree:
+    """The tree of a statement that the model keeps as words."""
+    (found,) = statements(Cursor(tokens_of(text), text))
+    return found.tree
 
 
 def _range(ports: Interval | None) -> Tree:

@@ -9,7 +9,13 @@ from typing import NamedTuple
 from kpsim.ruleset import Limit
 from kpsim.units import SECOND_NS
 
-_UNIT_NS = {"sec": SECOND_NS, "min": 60 * SECOND_NS, "hour": 3600 * SECOND_NS, "day": 86400 * SECOND_NS}
+_UNIT_NS = {
+    "sec": SECOND_NS,
+    "min": 60 * SECOND_NS,
+    "hour": 3600 * SECOND_NS,
+    "day": 86400 * SECOND_NS,
+    "week": 604_800 * SECOND_NS,
+}
 
 
 class Bucket(NamedTuple):

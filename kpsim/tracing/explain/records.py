@@ -133,9 +133,9 @@ def step_record(step: Step, family: Family) -> JsonObject:
     match step:
         case RuleMatched(at, _, _):
             assert at.rule is not None
-            return record | _rule_record(at, family) | {"does": dialect_of(at.table).does(at.rule, family)}
+            return record | _rule_record(at, family) | {"does": dialect_of(at.table, at.rule).does(at.rule, family)}
         case Chosen(table, rule, chance, true):
-            written = dialect_of(table).probability(rule, chance, family)
+            written = dialect_of(table, rule).probability(rule, chance, family)
             return record | {"probability": written, "true": true}
         case Drawn(_, _, source, number):
             return record | {"number": number, "of": source.modulus}
@@ -161,9 +161,9 @@ def _rule_record(at: RuleReference, family: Family) -> JsonObject:
     record: JsonObject = {"table": str(at.table), "chain": at.chain, "number": at.number, "rule": None, "origin": None}
     if at.rule is not None:
         role, service, protocol, endpoint = at.origin
-        record["rule"] = dialect_of(at.table).spell(at, family, Form.SENT)
+        record["rule"] = dialect_of(at.table, at.rule).spell(at, family, Form.SENT)
         if at.element is not None:
-            record["element"] = dialect_of(at.table).element(at, family)
+            record["element"] = dialect_of(at.table, at.rule).element(at, family)
         record["origin"] = {
             "role": str(role), "service": service or None, "protocol": protocol or None, "endpoint": endpoint or None,
         }  # fmt: skip

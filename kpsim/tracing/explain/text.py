@@ -200,7 +200,7 @@ class _Printer:
             yield f"{indent}policy"
             return
         yield f"{indent}rule {at.number}: {why(at)}"
-        dialect, form = dialect_of(at.table), Form.LISTED if at.rule.origin == FOREIGN else Form.SENT
+        dialect, form = dialect_of(at.table, at.rule), Form.LISTED if at.rule.origin == FOREIGN else Form.SENT
         yield f"{indent}  {dialect.spell(at, self._family, form)}"
         if at.element is not None:
             yield f"{indent}  {dialect.element(at, self._family)}"
@@ -240,7 +240,7 @@ class _Printer:
             case FieldChanged(FieldName.TTL, _, _) if not self._detailed:
                 return
             case Chosen(table, rule, chance, true):
-                written = dialect_of(table).probability(rule, chance, self._family)
+                written = dialect_of(table, rule).probability(rule, chance, self._family)
                 yield f"{indent}drawn with probability {written}: {'yes' if true else 'no'}"
             case Routed(route, interface):
                 device = f", by {interface}" if interface and interface not in route else ""

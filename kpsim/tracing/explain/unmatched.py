@@ -63,6 +63,6 @@ def unmatched(
 
 
 def _unmatched(table: Table, number: int, rule: Rule, moment: Moment, routing: Routing) -> Unmatched:
-    dialect, family = dialect_of(table.key), moment.packet.family
+    dialect, family = dialect_of(table.key, rule), moment.packet.family
     part = mismatch(dialect.tried(rule, family), moment, routing, table.sets)
     return Unmatched(number, rule, None if part is None else dialect.reason(rule, part, family))

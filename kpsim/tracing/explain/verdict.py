@@ -129,7 +129,7 @@ def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
         return f"by {rule} on {node} (not kube-proxy's)"
     reason = why(rule)
     if _is_foreign(rule):  # kpsim does not know its purpose, so the text of the rule is added
-        reason += f": {dialect_of(rule.table).words(rule, step.packet.family, Form.LISTED)}"
+        reason += f": {dialect_of(rule.table, rule.rule).words(rule, step.packet.family, Form.LISTED)}"
     return f"by {rule.table}/{rule.chain} rule {rule.number} on {node} ({reason})"
 
 

@@ -1,0 +1,479 @@
+"""From items to rulesets: tables, chains, sets and rules, with all that is wrong in them."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kpsim.addresses import Family
+from kpsim.dialects.nft import keys
+from kpsim.dialects.nft.context import Context, NotModelled
+from kpsim.dialects.nft.datatypes import Style, Tree, Type
+from kpsim.dialects.nft.document_syntax import Item
+from kpsim.dialects.nft.layout import HOOKS, POLICIES, SPACES, priority_of
+from kpsim.dialects.nft.reading import read_limit, read_statement, verdict
+from kpsim.dialects.nft.set_types import listed, set_type
+from kpsim.dialects.nft.spelling import spelled
+from kpsim.dialects.nft.syntax import Statement
+from kpsim.errors import InputError, Problem, UnsupportedRule
+from kpsim.maps import Map
+from kpsim.ruleset import (
+    Base,
+    Chain,
+    ChainType,
+    Counter,
+    DataType,
+    Element,
+    Goto,
+    Jump,
+    Key,
+    Limit,
+    Rule,
+    Ruleset,
+    Set,
+    SetFlags,
+    Space,
+    Table,
+    TableKey,
+    Unknown,
+    Unmodelled,
+    UpdateSet,
+)
+from kpsim.units import SECOND_NS
+
+_FLAGS = {
+    "constant": SetFlags.CONSTANT,
+    "interval": SetFlags.INTERVAL,
+    "timeout": SetFlags.TIMEOUT,
+    "dynamic": SetFlags.DYNAMIC,
+}
+#: trees of statements that decide where a packet goes, so that not even what follows is known if they are not modelled
+_CONDITIONS = ("match", "limit", "quota", "ct count", "meter", "set", "vmap")
+
+
+@dataclass(slots=True)
+class _Rule:
+    statements: list[Statement]
+    line: int | None
+
+
+@dataclass(slots=True)
+class _Chain:
+    about: dict[str, Any]
+    line: int | None
+    rules: list[_Rule] = field(default_factory=list)
+    made: int = 0
+
+
+@dataclass(slots=True)
+class _Set:
+    about: dict[str, Any]
+    line: int | None
+    elements: list[tuple[Tree, int | None]] = field(default_factory=list)
+    made: int = 0
+
+
+@dataclass(slots=True)
+class _Table:
+    about: dict[str, Any]
+    line: int | None
+    chains: dict[str, _Chain] = field(default_factory=dict)
+    sets: dict[str, _Set] = field(default_factory=dict)
+    limits: dict[str, tuple[dict[str, Any], int | None]] = field(default_factory=dict)
+    counters: dict[str, int | None] = field(default_factory=dict)
+    others: list[tuple[str, int | None]] = field(default_factory=list)  #: objects that the model does not have
+
+
+class Builder:
+    """Takes items one by one and makes rulesets of them."""
+
+    def __init__(self, file: str | None, *, keep: bool, style: Style, elsewhere: Collection[TableKey] = ()) -> None:
+        self.problems: list[Problem] = []
+        self._unsupported: list[UnsupportedRule] = []
+        self._file, self._keep, self._style, self._elsewhere = file, keep, style, elsewhere
+        self._tables: dict[tuple[str, str], _Table] = {}
+        self._made = 0
+
+    # --- items --------------------------------------------------------------------------------------------------------
+
+    def take(self, items: Iterable[Item]) -> None:
+        """Carries out what the items say, in order."""
+        for item in items:
+            try:
+                self._take(item)
+            except ValueError as error:
+                self._problem(str(error), item.line)
+
+    def _take(self, item: Item) -> None:
+        verb = "delete" if item.verb == "destroy" else "add" if item.verb == "create" else item.verb
+        if item.kind == "ruleset":
+            if verb != "flush":
+                raise ValueError(f"{verb} ruleset is not read")
+            family = item.about["family"]
+            self._tables = {key: table for key, table in self._tables.items() if family not in ("", key[0])}
+            return
+        if item.kind == "table":
+            self._take_table(verb, item)
+            return
+        table = self._table(item)
+        if item.kind == "rule":
+            self._take_rule(verb, table, item)
+        elif item.kind == "element":
+            self._take_elements(verb, table, item)
+        elif item.kind == "chain":
+            self._take_chain(verb, table, item)
+        elif item.kind in ("set", "map"):
+            self._take_set(verb, table, item)
+        elif verb != "add":
+            raise ValueError(f"{verb} {item.kind} is not read")
+        elif item.kind == "limit":
+            table.limits[item.about["name"]] = item.about, item.line
+        elif item.kind == "counter":
+            table.counters[item.about["name"]] = item.line
+        else:
+            table.others.append((item.kind, item.line))
+
+    def _table(self, item: Item) -> _Table:
+        key = item.about["family"], item.about["table"]
+        if key not in self._tables:
+            raise ValueError(f"there is no table {' '.join(key)}")
+        return self._tables[key]
+
+    def _take_table(self, verb: str, item: Item) -> None:
+        key = item.about["family"], item.about["name"]
+        if verb == "add":
+            made = self._tables.setdefault(key, _Table(item.about, item.line))
+            made.about.update({name: value for name, value in item.about.items() if name in ("flags", "comment")})
+        elif key not in self._tables and item.verb != "destroy":
+            raise ValueError(f"there is no table {' '.join(key)}")
+        elif verb == "delete":
+            self._tables.pop(key, None)
+        elif verb == "flush":
+            for chain in self._tables[key].chains.values():
+                chain.rules.clear()
+        else:
+            raise ValueError(f"{verb} table is not read")
+
+    def _chain(self, table: _Table, name: str) -> _Chain:
+        if name not in table.chains:
+            raise ValueError(f"there is no chain {name} in table {table.about['name']}")
+        return table.chains[name]
+
+    def _take_chain(self, verb: str, table: _Table, item: Item) -> None:
+        name = item.about["name"]
+        if verb == "add":
+            if name not in table.chains:
+                self._made += 1
+                table.chains[name] = _Chain(item.about, item.line, made=self._made)
+            elif "hook" in item.about:
+                table.chains[name].about = item.about
+            return
+        chain = self._chain(table, name)
+        if verb == "flush":
+            chain.rules.clear()
+        elif verb == "delete":
+            del table.chains[name]
+        else:
+            raise ValueError(f"{verb} chain is not read")
+
+    def _take_rule(self, verb: str, table: _Table, item: Item) -> None:
+        chain = self._chain(table, item.about["chain"])
+        if verb not in ("add", "insert") or {"handle", "position", "index"} & (item.about.keys() - {"handle"}):
+            raise ValueError(f"{verb} rule by its place is not read; `nft list ruleset` prints the rules in order")
+        rule = _Rule(self._opened(table, item.statements), item.line)
+        if verb == "add":
+            chain.rules.append(rule)
+        else:
+            chain.rules.insert(0, rule)
+
+    def _opened(self, table: _Table, statements: list[Statement]) -> list[Statement]:
+        """Statements with chains of their own put into the table under names that the kernel would give them."""
+        opened = []
+        for statement in statements:
+            for verb in ("jump", "goto"):
+                block = statement.tree.get(verb, {}) if isinstance(statement.tree, dict) else {}
+                if isinstance(block, dict) and "block" in block:
+                    number = sum(name.startswith("__chain") for name in table.chains)
+                    name = f"__chain{number}"
+                    self._made += 1
+                    made = table.chains[name] = _Chain({"name": name}, statement.line, made=self._made)
+                    made.rules = [_Rule(self._opened(table, inner), inner[0].line) for inner in block["block"] if inner]
+                    statement = statement._replace(tree={verb: {"target": name}}, source=f"{verb} {name}")
+            opened.append(statement)
+        return opened
+
+    def _take_set(self, verb: str, table: _Table, item: Item) -> None:
+        name = item.about["name"]
+        if verb == "add":
+            if name not in table.sets:
+                self._made += 1
+                table.sets[name] = _Set(item.about | {"kind": item.kind}, item.line, made=self._made)
+            table.sets[name].elements += [(each, item.line) for each in item.about.get("elem", ())]
+            return
+        if name not in table.sets:
+            raise ValueError(f"there is no {item.kind} {name}")
+        if verb == "flush":
+            table.sets[name].elements.clear()
+        elif verb == "delete":
+            del table.sets[name]
+        else:
+            raise ValueError(f"{verb} {item.kind} is not read")
+
+    def _take_elements(self, verb: str, table: _Table, item: Item) -> None:
+        name = item.about["name"]
+        if name not in table.sets:
+            raise ValueError(f"there is no set or map {name}")
+        elements = table.sets[name].elements
+        for each in item.about["elem"]:
+            if verb == "add":
+                elements.append((each, item.line))
+                continue
+            if verb != "delete":
+                raise ValueError(f"{verb} element is not read")
+            bare = _key_of(each)
+            held = [at for at, (known, _) in enumerate(elements) if _key_of(known) == bare]
+            if not held and item.verb != "destroy":
+                raise ValueError(f"there is no such element in {name}")
+            for at in reversed(held):
+                del elements[at]
+
+    def refuse_owned(self, tables: Collection[tuple[str, str]]) -> None:
+        """Refuses tables that iptables-nft manages: nft lists them in a translation that leaves words out."""
+        for key in sorted(tables):  # pairs of words
+            table = self._tables.get(key)
+            if table is None or self._keep or TableKey(SPACES.get(key[0], Space.INET), key[1]) in self._elsewhere:
+                continue
+            save = "ip6tables-save" if key[0] == "ip6" else "iptables-save"
+            self._problem(
+                f"table {' '.join(key)} is managed by iptables-nft: give the output of {save} as well, or --allow-unknown",
+                table.line,
+            )
+
+    # --- rulesets -----------------------------------------------------------------------------------------------------
+
+    def rulesets(self) -> tuple[Ruleset, ...]:
+        """A ruleset for each family that has a table. InputError lists all problems; UnsupportedRule if none is of input."""
+        tables = [table for key, each in self._tables.items() if (table := self._finished(key, each)) is not None]
+        self._raise()
+        found = []
+        for family in Family:
+            own = [table for table in tables if table.key.space in (Space.of(family), Space.INET)]
+            if own:
+                found.append(Ruleset(family, Map({table.key: table for table in own}), self._made))
+        return tuple(found)
+
+    def _raise(self) -> None:
+        unsupported = [problem for error in self._unsupported for problem in error.problems]
+        if self.problems:
+            raise InputError(sorted([*self.problems, *unsupported], key=lambda problem: problem.line or 0))
+        if self._unsupported:
+            first, *others = self._unsupported
+            rest = [problem for error in others for problem in error.problems]
+            raise UnsupportedRule(
+                first.what, first.table, first.chain, first.number, first.problems[0].line, self._file, rest
+            )
+
+    def _problem(self, message: str, line: int | None) -> None:
+        self.problems.append(Problem(message, file=self._file, line=line))
+
+    def _refuse(self, what: str, table: str, chain: str, number: int, line: int | None) -> None:
+        self._unsupported.append(UnsupportedRule(what, table, chain, number, line, self._file))
+
+    def _finished(self, key: tuple[str, str], table: _Table) -> Table | None:
+        space = SPACES.get(key[0])
+        if space is None:
+            self._other_family(key, table)
+            return None
+        name = TableKey(space, key[1])
+        if name in self._elsewhere:
+            return None
+        sets: dict[str, Set] = {}
+        for each in table.sets.values():
+            try:
+                sets[each.about["name"]] = self._finished_set(each, table)
+            except NotModelled as error:
+                self._refuse_object(error.what, each.about["name"], each.line)
+            except ValueError as error:
+                self._problem(f"set {each.about['name']}: {error}", each.line)
+        limits = self._limits(table)
+        counters = {counter: Counter(counter) for counter in table.counters}
+        chains: dict[str, Chain] = {}
+        for name_, chain in table.chains.items():
+            rules = tuple(
+                rule
+                for number, written in enumerate(chain.rules, 1)
+                if (rule := self._rule(written, Context(space, sets, limits, counters), (name, name_, number), table))
+                is not None
+            )
+            chains[name_] = Chain(name_, rules, self._base(name, chain), chain.about.get("comment", ""))
+        self._check_targets(name, table, chains, sets)
+        sets = _dynamic(sets, chains.values())
+        return Table(
+            name,
+            Map(chains),
+            Map(sets),
+            table.about.get("comment", ""),
+            "dormant" in listed(table.about.get("flags", ())),
+            Map(
+                {("limit", each): limit for each, limit in limits.items()}
+                | {("counter", each): c for each, c in counters.items()}
+            ),
+        )
+
+    def _other_family(self, key: tuple[str, str], table: _Table) -> None:
+        """A table of arp sees no IP packet. One of bridge or netdev may drop some."""
+        if key[0] == "arp" or self._keep or not any(chain.rules for chain in table.chains.values()):
+            return
+        self._problem(
+            f"table {' '.join(key)}: tables of {key[0]} are not modelled, and may drop IP packets; --allow-unknown passes over it",
+            table.line,
+        )
+
+    def _limits(self, table: _Table) -> dict[str, Limit]:
+        found = {}
+        for name, (about, line) in table.limits.items():
+            try:
+                found[name] = read_limit(about, name)
+            except NotModelled:
+                continue  # refused where a rule names it
+            except ValueError as error:
+                self._problem(f"limit {name}: {error}", line)
+        return found
+
+    def _refuse_object(self, what: str, name: str, line: int | None) -> None:
+        self._problem(f"set {name}: not modelled: {what}", line)
+
+    def _base(self, table: TableKey, chain: _Chain) -> Base | None:
+        about = chain.about
+        if "hook" not in about:
+            return None
+        try:
+            kind = ChainType(about["type"])
+        except ValueError:
+            self._problem(f"not a type of chain: {about['type']}", chain.line)
+            return None
+        hook = HOOKS.get(about["hook"])
+        if hook is None:
+            self._problem(f"chain {about['name']}: hook {about['hook']} is not modelled", chain.line)
+            return None
+        try:
+            return Base(
+                kind, hook, priority_of(about["prio"], hook), POLICIES[about.get("policy", "accept")], chain.made
+            )
+        except (ValueError, KeyError) as error:
+            self._problem(f"chain {about['name']}: {error}", chain.line)
+            return None
+
+    # --- rules --------------------------------------------------------------------------------------------------------
+
+    def _rule(self, written: _Rule, context: Context, at: tuple[TableKey, str, int], table: _Table) -> Rule | None:
+        comment = ""
+        pieces: list[tuple[Statement, int]] = []
+        for statement in written.statements:
+            if isinstance(statement.tree, dict) and "comment" in statement.tree:
+                comment = statement.tree["comment"]
+                continue
+            first = len(context.body)
+            try:
+                read_statement(statement.tree, statement.source, context)
+            except NotModelled as error:
+                if not self._keep:
+                    self._refuse(error.what, at[0].name, at[1], at[2], statement.line)
+                    return None
+                words = statement.source or error.what
+                context.add(Unknown(words) if next(iter(statement.tree)) in _CONDITIONS else Unmodelled(words))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                message = (
+                    str(error)
+                    if isinstance(error, ValueError)
+                    else f"not understood: {statement.source or statement.tree}"
+                )
+                self._problem(f"{message} ({at[0].name}/{at[1]} rule {at[2]})", statement.line)
+                return None
+            pieces.append((statement, first))
+        rule = Rule(tuple(context.body), comment)
+        return Rule(rule.body, comment, spelling=spelled(rule, at[0].space, self._style, pieces))
+
+    def _check_targets(
+        self, key: TableKey, table: _Table, chains: Mapping[str, Chain], sets: Mapping[str, Set]
+    ) -> None:
+        for chain in chains.values():
+            for number, rule in enumerate(chain.rules, 1):
+                for part in rule.body:
+                    if isinstance(part, Jump | Goto):
+                        self._check_target(part.chain, chains, f"{key.name}/{chain.name} rule {number}", table)
+        for each in sets.values():
+            for element in each.elements.values():
+                if isinstance(element.value, Jump | Goto):
+                    self._check_target(element.value.chain, chains, f"map {each.name}", table)
+
+    def _check_target(self, name: str, chains: Mapping[str, Chain], where: str, table: _Table) -> None:
+        if name not in chains:
+            self._problem(f"there is no chain {name} ({where})", table.line)
+        elif chains[name].base is not None:
+            self._problem(f"{name} is a base chain: no rule can jump to it ({where})", table.line)
+
+    # --- sets ---------------------------------------------------------------------------------------------------------
+
+    def _finished_set(self, made: _Set, table: _Table) -> Set:
+        about = made.about
+        kind, types, data = set_type(about)
+        value = None
+        if kind.data == (DataType.VERDICT,):
+            value = verdict
+        elif kind.data is not None:
+            value = _values_of(data)
+        if about.get("stmt") and set(about["stmt"]) - {"counter", "last"}:
+            raise NotModelled(f"{about['stmt'][0]} for each element of a set")
+        elements: dict[Key, Element] = {}
+        live: list[tuple[Key, int | None]] = []
+        for tree, line in made.elements:
+            try:
+                key, element, expires = keys.read_element(tree, types, value)
+            except ValueError as error:
+                self._problem(f"{about['kind']} {about['name']}: {error}", line)
+                continue
+            if expires is not None:
+                live.append((key, expires))
+            elif key in elements and elements[key].value != element.value:
+                self._problem(f"map {about['name']}: the same key twice with different values", line)
+            else:
+                elements[key] = element
+        flags = _flags(about.get("flags", ()))
+        return Set(
+            Map(elements), about["name"], kind, flags, _time_ns(about.get("timeout")), _time_ns(about.get("gc-interval")),
+            about.get("size"), about.get("comment", ""), bool(about.get("auto-merge")), about.get("policy", ""), made.made,
+            tuple(live),
+        )  # fmt: skip
+
+
+def _dynamic(sets: dict[str, Set], chains: Iterable[Chain]) -> dict[str, Set]:
+    """The sets; those that a rule puts members into have the flag that says so, which JSON leaves out."""
+    for chain in chains:
+        for rule in chain.rules:
+            for part in rule.body:
+                if isinstance(part, UpdateSet) and not (made := sets[part.set.name]).flags & SetFlags.DYNAMIC:
+                    sets[made.name] = replace(made, flags=made.flags | SetFlags.DYNAMIC)
+    return sets
+
+
+def _key_of(tree: Tree) -> Tree:
+    """The key of an element as it was written."""
+    key = tree[0] if isinstance(tree, list) else tree
+    return key["elem"]["val"] if isinstance(key, dict) and "elem" in key else key
+
+
+def _values_of(data: list[Type]) -> Any:
+    return lambda tree: keys.read_parts(tree, data)
+
+
+def _flags(words: Any) -> SetFlags:
+    flags = SetFlags(0)
+    for word in listed(words):
+        if word not in _FLAGS:
+            raise ValueError(f"not a flag of sets: {word}")
+        flags |= _FLAGS[word]
+    return flags
+
+
+def _time_ns(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * SECOND_NS)

@@ -1,0 +1,254 @@
+"""Comparisons ⇄ trees: ``match`` of libnftables-json(5)."""
+
+from collections.abc import Sequence
+
+from kpsim.dialects.nft import keys
+from kpsim.dialects.nft.context import Context, NotModelled
+from kpsim.dialects.nft.datatypes import ETHER_TYPE, NUMBER, Tree, Type
+from kpsim.dialects.nft.selectors import Selector, row_of
+from kpsim.ruleset import (
+    Chance,
+    Compare,
+    DataType,
+    Field,
+    Interval,
+    LocalSocket,
+    Lookup,
+    NamePattern,
+    Part,
+    ReversePath,
+    Set,
+    SetReference,
+    among,
+)
+
+_PRESENT = ("==", "in", "")
+_ORDERED = ("<", ">", "<=", ">=")
+
+
+def read_match(op: str, left: Tree, right: Tree, context: Context) -> None:
+    """Adds a comparison to the rule."""
+    if not isinstance(left, dict) or len(left) != 1:
+        raise ValueError(f"not a field: {left}")
+    if op not in (*_PRESENT, *_ORDERED, "!=", "!"):
+        raise ValueError(f"not a comparison: {op}")
+    ((kind, about),) = left.items()
+    if kind == "fib" and about.get("result") in ("oif", "oifname"):
+        _reverse_path(op, about["flags"], right, context)
+    elif kind == "socket":
+        _socket(op, about, right, context)
+    elif kind == "&" and isinstance(about[0], dict) and about[0].get("meta") == {"key": "random"}:
+        _chance(op, about[1], right, context)
+    elif isinstance(right, str) and right.startswith("@"):
+        _named_set(op, left, right[1:], context)
+    elif (row := row_of(left)) is not None:
+        _field(op, row, None, right, context)
+    elif kind == "&" and (row := row_of(about[0])) is not None and isinstance(about[1], int | str | list):
+        _field(op, row, about[1], right, context)
+    else:
+        _looked_up(op, left, right, context)
+
+
+def _negated(op: str) -> bool:
+    if op in (*_PRESENT, "!="):
+        return op == "!="
+    raise ValueError(f"no comparison with {op} here")
+
+
+# --- one field --------------------------------------------------------------------------------------------------------
+
+
+def _field(op: str, row: Selector, mask: Tree, right: Tree, context: Context) -> None:
+    if row.type is ETHER_TYPE and not context.both_families:
+        _known_family(op, right, context)
+        return
+    context.imply_row(row)
+    if not row.type.is_number:
+        context.add(_names(op, row, mask, right))
+        return
+    if mask is not None:
+        bits = _bits(mask, row.type)
+    elif row.type.bits_of and (op in ("in", "", "!")) and not (isinstance(right, dict) and "set" in right):
+        # flags without operator: any of them; with `!`: none of them
+        value = _bits(right, row.type)
+        context.add(Compare(row.field, ((0, 0),), negate=op != "!", mask=value))
+        return
+    else:
+        bits = None
+    context.add(_numbers(op, row, bits, right))
+
+
+def _known_family(op: str, right: Tree, context: Context) -> None:
+    """``meta protocol ip`` in a table of one family is true of all packets; nft leaves it out."""
+    family = "ipv4" if context.space.value == "ip" else "ipv6"
+    if op not in _PRESENT or not isinstance(right, str) or ETHER_TYPE.read(right) != family:
+        raise ValueError("meta protocol of another family than the table's")
+
+
+def _bits(tree: Tree, kind: Type) -> int:
+    part = keys.read_part(tree, kind)
+    if not isinstance(part, int):
+        raise ValueError(f"not bits: {tree}")
+    return part
+
+
+def _numbers(op: str, row: Selector, mask: int | None, right: Tree) -> Compare:
+    kind, highest = row.type, (1 << row.type.bits) - 1
+    if op == "!":
+        raise ValueError("! is for flags")
+    if mask == highest:
+        mask = None
+    if op in _ORDERED:
+        bound = keys.read_part(right, kind)
+        if not isinstance(bound, int):
+            raise ValueError(f"not a bound: {right}")
+        return Compare(row.field, _ordered(op, bound, highest), mask=mask)
+    negate = op == "!="
+    parts = right["set"] if isinstance(right, dict) and "set" in right else [right]
+    ranges = among(_as_interval(keys.read_part(_bare(each), kind)) for each in parts)
+    if not ranges:
+        raise ValueError("a set without elements")
+    if mask is None and len(ranges) == 1 and kind.data in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS):
+        low, high = ranges[0]
+        size = high - low + 1
+        if size > 1 and size & (size - 1) == 0 and low % size == 0:
+            return Compare(row.field, ((low, low),), negate, highest & ~(size - 1))
+    return Compare(row.field, ranges, negate, mask)
+
+
+def _ordered(op: str, bound: int, highest: int) -> tuple[Interval, ...]:
+    low, high = {"<": (0, bound - 1), "<=": (0, bound), ">": (bound + 1, highest), ">=": (bound, highest)}[op]
+    if low > high:
+        raise ValueError(f"no value is {op} {bound}")
+    return ((low, high),)
+
+
+def _bare(tree: Tree) -> Tree:
+    """An element of a set in a rule without what is said about it: nft takes comments there."""
+    return tree["elem"]["val"] if isinstance(tree, dict) and "elem" in tree else tree
+
+
+def _as_interval(part: Part) -> Interval:
+    if isinstance(part, int):
+        return part, part
+    if isinstance(part, tuple):
+        return part
+    raise ValueError(f"not a number: {part}")
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def _names(op: str, row: Selector, mask: Tree, right: Tree) -> Compare | Lookup:
+    kind = row.type
+    if mask is not None:
+        return _masked_names(op, row, mask, right)
+    if kind.bits_of:
+        return _states(op, row, right)
+    negate = _negated(op)
+    parts = [keys.read_part(_bare(each), kind) for each in _several(right)]
+    if len(parts) == 1 and isinstance(parts[0], NamePattern):
+        return Compare(row.field, parts[0], negate)
+    if all(isinstance(part, str) for part in parts):
+        return Compare(row.field, frozenset(map(str, parts)), negate)
+    return Lookup((row.field,), Set.of(*((part,) for part in parts)), negate)
+
+
+def _several(right: Tree) -> Sequence[Tree]:
+    if isinstance(right, dict) and "set" in right:
+        if not right["set"]:
+            raise ValueError("a set without elements")
+        return list(right["set"])
+    return [right]
+
+
+def _states(op: str, row: Selector, right: Tree) -> Compare:
+    """Names of which a packet may have several. It has one conntrack state."""
+    in_braces = isinstance(right, dict) and "set" in right
+    listed = (
+        right
+        if isinstance(right, list)
+        else right["|"]
+        if isinstance(right, dict) and "|" in right
+        else _several(right)
+    )
+    names = frozenset(str(row.type.read(_bare(each))) for each in listed)
+    exact = in_braces or op in ("==", "!=")
+    if exact and (row.field is not Field.CT_STATE or (not in_braces and len(names) > 1)):
+        raise NotModelled(f"{row.words} compared as a whole")
+    if op not in (*_PRESENT, "!=", "!"):
+        raise ValueError(f"no comparison with {op} here")
+    return Compare(row.field, names, op in ("!=", "!"))
+
+
+def _masked_names(op: str, row: Selector, mask: Tree, right: Tree) -> Compare:
+    """``ct status & dnat == dnat``, ``ct state & (established | related) != 0``"""
+    if not row.type.bits_of:
+        raise ValueError(f"{row.words} under a mask")
+    names = frozenset(str(row.type.read(each)) for each in (mask if isinstance(mask, list) else [mask]))
+    if op not in ("==", "!=", ""):
+        raise ValueError(f"no comparison with {op} here")
+    if right == 0:
+        return Compare(row.field, names, negate=op != "!=")
+    wanted = frozenset(str(row.type.read(each)) for each in (right if isinstance(right, list) else [right]))
+    if wanted != names or len(names) > 1:
+        raise NotModelled(f"{row.words} compared as a whole")
+    return Compare(row.field, names, negate=op == "!=")
+
+
+# --- sets -------------------------------------------------------------------------------------------------------------
+
+
+def _named_set(op: str, left: Tree, name: str, context: Context) -> None:
+    key = keys.read_key(left, context)
+    negate = _negated(op)
+    if context.set_named(name).is_map:
+        raise ValueError(f"{name} is a map: only vmap and map look into it")
+    context.add(Lookup(key.sources, SetReference(name), negate))
+
+
+def _looked_up(op: str, left: Tree, right: Tree, context: Context) -> None:
+    """A concatenation, or a number that is drawn or computed, compared with values."""
+    key = keys.read_key(left, context)
+    if op in _ORDERED and key.types == (NUMBER,):
+        bound = keys.read_part(right, NUMBER)
+        if not isinstance(bound, int):
+            raise ValueError(f"not a bound: {right}")
+        (interval,) = _ordered(op, bound, (1 << 32) - 1)
+        context.add(Lookup(key.sources, Set.of((interval,))))
+        return
+    negate = _negated(op)
+    tree = right if isinstance(right, dict) and "set" in right else {"set": [right]}
+    context.add(Lookup(key.sources, keys.in_place(tree, key.types, None), negate))
+
+
+# --- what is no field -------------------------------------------------------------------------------------------------
+
+
+def _reverse_path(op: str, flags: Sequence[str], right: Tree, context: Context) -> None:
+    """``fib saddr . iif oif missing``: no answer would leave by the interface that the packet came in by."""
+    known = {"saddr", "mark", "iif"}
+    if "saddr" not in flags or not set(flags) <= known:
+        raise NotModelled(f"fib {' . '.join(flags)} oif")
+    if right in (True, False) and isinstance(right, bool):
+        present = right
+    elif right in (0, "0"):
+        present = False
+    else:
+        raise NotModelled(f"fib {' . '.join(flags)} oif of a name")
+    invert = present == _negated(op)
+    context.add(ReversePath(loose="iif" not in flags, valid_mark="mark" in flags, invert=invert))
+
+
+def _socket(op: str, about: Tree, right: Tree, context: Context) -> None:
+    if about.get("key") == "transparent" and op in _PRESENT and right == 1:
+        context.add(LocalSocket("--transparent"))
+        return
+    raise NotModelled(f"socket {about.get('key')} {right}")
+
+
+def _chance(op: str, mask: Tree, right: Tree, context: Context) -> None:
+    """How iptables-nft is listed for ``-m statistic --mode random``: 31 random bits are below a threshold."""
+    if mask != (1 << 31) - 1 or op != "<" or not isinstance(right, int):
+        raise NotModelled("meta random")
+    context.add(Chance(right))

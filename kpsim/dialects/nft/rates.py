@@ -1,0 +1,72 @@
+"""From text to trees: rates, quotas, counters and times, which statements and elements of sets have in common."""
+
+from kpsim.dialects.nft.datatypes import Tree
+from kpsim.dialects.nft.tokens import Cursor, Kind, milliseconds
+
+_BYTE_UNITS = ("bytes", "kbytes", "mbytes", "gbytes")
+
+
+def counter_of(cursor: Cursor) -> Tree:
+    """What a counter has counted; None if it does not say."""
+    found: dict[str, int] = {}
+    while cursor.is_word("packets", "bytes"):
+        name = cursor.take().text
+        found[name] = cursor.number("a number")
+    return found or None
+
+
+def pass_last(cursor: Cursor) -> None:
+    """Passes over when something was last used."""
+    if cursor.accept("used") and not cursor.accept("never"):
+        cursor.take()
+
+
+def connections_of(cursor: Cursor) -> Tree:
+    """A number of connections: ``count over 10``."""
+    cursor.expect("count")
+    over = cursor.accept("over")
+    return {"val": cursor.number("a number")} | ({"inv": True} if over else {})
+
+
+def limit_rate(cursor: Cursor) -> Tree:
+    """A rate: ``over 10/minute burst 5 packets``, ``10 mbytes/second``."""
+    over = cursor.accept("over")
+    if not over:
+        cursor.accept("until")
+    about: dict[str, Tree] = {"rate": cursor.number("a rate")}
+    if cursor.accept("/"):
+        about["per"] = cursor.word("second, minute, hour, day or week")
+    else:
+        about["rate_unit"], slash, about["per"] = cursor.word("a unit").partition("/")
+        if about["rate_unit"] not in _BYTE_UNITS or not slash:
+            raise cursor.problem("expected a rate such as 10/minute or 5 kbytes/second")
+    if cursor.accept("burst"):
+        about["burst"] = cursor.number("a number of packets")
+        if cursor.is_word("packets", *_BYTE_UNITS) and (unit := cursor.take().text) != "packets":
+            about["burst_unit"] = unit
+    if over:
+        about["inv"] = True
+    return about
+
+
+def quota_of(cursor: Cursor) -> Tree:
+    """A quota: ``over 100 mbytes used 5 bytes``."""
+    over = cursor.accept("over")
+    if not over:
+        cursor.accept("until")
+    about: dict[str, Tree] = {"val": cursor.number("a number of bytes"), "val_unit": cursor.expect(*_BYTE_UNITS).text}
+    if cursor.accept("used"):
+        about |= {"used": cursor.number("a number of bytes"), "used_unit": cursor.expect(*_BYTE_UNITS).text}
+    return about | ({"inv": True} if over else {})
+
+
+def seconds(cursor: Cursor) -> Tree:
+    """A time in seconds; milliseconds make it a fraction."""
+    token = cursor.here
+    if token.kind is Kind.NUMBER:
+        return cursor.number("a time")
+    if token.kind is not Kind.TIME:
+        raise cursor.problem("expected a time such as 1h30m")
+    cursor.take()
+    whole, rest = divmod(milliseconds(token.text), 1000)
+    return whole if not rest else whole + rest / 1000

@@ -1,0 +1,297 @@
+"""From trees to the parts of a rule: what the statements of nft mean.
+
+A selector says more than its field: ``tcp dport`` is of TCP packets only, and in an inet table ``ip saddr`` is of IPv4
+packets only. nft puts comparisons for that before it, once in a rule, and so does the reader.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from kpsim.addresses import Family
+from kpsim.dialects.nft import comparisons, keys, translations
+from kpsim.dialects.nft.context import Context, NotModelled
+from kpsim.dialects.nft.datatypes import Style, Tree
+from kpsim.dialects.nft.printing import expression_text, value_text
+from kpsim.dialects.nft.selectors import row_of
+from kpsim.ruleset import (
+    ALL_BITS,
+    Adjust,
+    Assign,
+    Dispatch,
+    Field,
+    Goto,
+    Jump,
+    Limit,
+    Log,
+    NoTrack,
+    Reject,
+    RejectWith,
+    SetReference,
+    SetTimeToLive,
+    SetVerb,
+    Terminal,
+    UpdateSet,
+    Verdict,
+)
+from kpsim.units import SECOND_NS
+
+
+def read_statement(tree: Tree, source: str, context: Context) -> None:
+    """Adds the parts of a statement to the rule. NotModelled names what is not modelled; ValueError says what is wrong."""
+    if not isinstance(tree, dict) or len(tree) != 1:
+        raise ValueError(f"not a statement: {source or tree}")
+    ((name, about),) = tree.items()
+    read = _READERS.get(name)
+    if read is None:
+        raise NotModelled(name)
+    read(about, source, context)
+
+
+# --- verdicts and maps ------------------------------------------------------------------------------------------------
+
+_VERDICTS = {"accept": Verdict.ACCEPT, "drop": Verdict.DROP, "return": Verdict.RETURN, "continue": Verdict.CONTINUE}
+
+
+def verdict(tree: Tree) -> Terminal | Jump | Goto:
+    """The verdict that a tree says. ValueError if it says none."""
+    if isinstance(tree, dict) and len(tree) == 1:
+        ((name, about),) = tree.items()
+        if name in _VERDICTS:
+            return Terminal(_VERDICTS[name])
+        if name in ("jump", "goto") and isinstance(about, dict) and isinstance(about.get("target"), str):
+            return (Jump if name == "jump" else Goto)(about["target"])
+    raise ValueError(f"not a verdict: {tree}")
+
+
+def _verdict(name: str) -> Callable[[Tree, str, Context], None]:
+    return lambda about, source, context: context.add(verdict({name: about}))
+
+
+def _vmap(about: Tree, source: str, context: Context) -> None:
+    key = keys.read_key(about["key"], context)
+    context.add(Dispatch(key.sources, keys.read_map(about["data"], key.types, verdict, context)))
+
+
+# --- marks and other changes ------------------------------------------------------------------------------------------
+
+
+def _mangle(about: Tree, source: str, context: Context) -> None:
+    key, value = about["key"], about["value"]
+    row = row_of(key)
+    if row is not None and row.field in (Field.MARK, Field.CT_MARK):
+        context.add(_assignment(row.field, value))
+        return
+    if row is not None and row.field is Field.TTL and isinstance(value, int):
+        context.imply(row.family, row.protocol)
+        context.add(SetTimeToLive("set", value))
+        return
+    name, kinds = expression_text(key, Style.LISTED)
+    if _changes_nothing(key):
+        context.imply(*_implied_by(key))
+        context.add(Adjust(f"{name} set", value_text(value, kinds, Style.LISTED)))
+        return
+    raise NotModelled(f"{name} set")
+
+
+def _changes_nothing(key: Tree) -> bool:
+    """Whether no rule and no route of the model reads what is set."""
+    ((kind, about),) = key.items()
+    match kind:
+        case "meta":
+            return about["key"] in ("nftrace", "priority", "secmark")
+        case "ct":
+            return about["key"] in ("label", "event", "eventmask", "secmark")
+        case "payload":
+            return about.get("protocol") in ("ip", "ip6") and about.get("field") in ("dscp", "ecn", "flowlabel")
+        case "tcp option":
+            return True
+        case _:
+            return False
+
+
+def _implied_by(key: Tree) -> tuple[Family | None, str | None]:
+    """The family and the protocol of packets that have a header."""
+    ((kind, about),) = key.items()
+    if kind == "tcp option":
+        return None, "tcp"
+    return {"ip": Family.IPV4, "ip6": Family.IPV6}.get(about.get("protocol")), None
+
+
+def _assignment(to: Field, value: Tree) -> Assign:
+    """``to := (source & take) ^ flip``, where the source may be ``to`` itself."""
+    source, take, flip = _mark_value(value)
+    if source is None:
+        return Assign(to, 0, flip)
+    if source is to:
+        return Assign(to, take, flip)
+    return Assign(to, 0, flip, source, take)
+
+
+def _mark_value(tree: Tree) -> tuple[Field | None, int, int]:
+    """The mark that a value is made of, the bits that it keeps of that, and those that it flips then."""
+    if isinstance(tree, int) and not isinstance(tree, bool):
+        return None, 0, tree & ALL_BITS
+    row = row_of(tree)
+    if row is not None and row.field in (Field.MARK, Field.CT_MARK):
+        return row.field, ALL_BITS, 0
+    if isinstance(tree, dict) and len(tree) == 1:
+        ((op, about),) = tree.items()
+        if op in ("&", "|", "^") and isinstance(about, list) and len(about) == 2 and isinstance(about[1], int):
+            source, take, flip = _mark_value(about[0])
+            bits = about[1] & ALL_BITS
+            if op == "&":
+                return source, take & bits, flip & bits
+            if op == "^":
+                return source, take, flip ^ bits
+            return source, take & ~bits & ALL_BITS, flip & ~bits | bits
+    raise NotModelled("a mark that is set to something else than numbers and marks")
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+_ICMP_CODES = {
+    "net-unreachable": RejectWith.NO_ROUTE, "host-unreachable": RejectWith.HOST_UNREACHABLE,
+    "prot-unreachable": RejectWith.PROTOCOL_UNREACHABLE, "port-unreachable": RejectWith.PORT_UNREACHABLE,
+    "net-prohibited": RejectWith.NET_PROHIBITED, "host-prohibited": RejectWith.HOST_PROHIBITED,
+    "admin-prohibited": RejectWith.ADMIN_PROHIBITED,
+}  # fmt: skip
+_ICMPV6_CODES = {
+    "no-route": RejectWith.NO_ROUTE, "admin-prohibited": RejectWith.ADMIN_PROHIBITED,
+    "addr-unreachable": RejectWith.HOST_UNREACHABLE, "port-unreachable": RejectWith.PORT_UNREACHABLE,
+    "policy-fail": RejectWith.POLICY_FAIL, "reject-route": RejectWith.REJECT_ROUTE,
+}  # fmt: skip
+_ICMPX_CODES = {
+    "no-route": RejectWith.NO_ROUTE, "port-unreachable": RejectWith.PORT_UNREACHABLE,
+    "host-unreachable": RejectWith.HOST_UNREACHABLE, "admin-prohibited": RejectWith.ADMIN_PROHIBITED,
+}  # fmt: skip
+REJECTS: Mapping[str, tuple[Mapping[str, RejectWith], Family | None]] = {
+    "icmp": (_ICMP_CODES, Family.IPV4), "icmpv6": (_ICMPV6_CODES, Family.IPV6), "icmpx": (_ICMPX_CODES, None),
+}  # fmt: skip
+
+
+def _reject(about: Tree, source: str, context: Context) -> None:
+    if about is None:
+        context.add(Reject())
+        return
+    kind, code = about.get("type"), about.get("expr")
+    if kind == "tcp reset":
+        context.imply(None, "tcp")
+        context.add(Reject(RejectWith.TCP_RESET))
+        return
+    codes, family = REJECTS.get(kind, ({}, None))
+    if code not in codes:
+        raise ValueError(f"nft has no answer {kind} {code}")
+    if family is None and not context.both_families:
+        raise ValueError("icmpx answers are for inet tables")
+    context.imply(family, None)
+    context.add(Reject(codes[code]))
+
+
+# --- limits, counters, logs -------------------------------------------------------------------------------------------
+
+_UNITS = {"second": "sec", "minute": "min", "hour": "hour", "day": "day", "week": "week"}
+
+
+def read_limit(about: Tree, name: str = "") -> Limit:
+    """A rate of packets. NotModelled for one of bytes."""
+    if about.get("rate_unit", "packets") != "packets":
+        raise NotModelled("limit rate in bytes")
+    unit = _UNITS.get(about.get("per"))
+    rate, burst = about.get("rate"), about.get("burst", 5)
+    if unit is None or not isinstance(rate, int) or not 0 < rate < 1 << 32 or not isinstance(burst, int):
+        raise ValueError(f"not a rate: {rate}/{about.get('per')}")
+    return Limit(rate, unit, burst or 5, over=bool(about.get("inv")), name=name)
+
+
+def _limit(about: Tree, source: str, context: Context) -> None:
+    context.add(context.limit(about) if isinstance(about, str) else read_limit(about))
+
+
+def _counter(about: Tree, source: str, context: Context) -> None:
+    """A counter without name counts for people only."""
+    if isinstance(about, str):
+        context.add(context.counter(about))
+
+
+def _nothing(about: Tree, source: str, context: Context) -> None:
+    """What no packet depends on."""
+
+
+def _log(about: Tree, source: str, context: Context) -> None:
+    context.add(Log(source.removeprefix("log").strip() or _log_words(about), "log"))
+
+
+def _log_words(about: Tree) -> str:
+    if not about:
+        return ""
+    words = []
+    for option, value in about.items():
+        for each in value if isinstance(value, list) else [value]:
+            words.append(f'{option} "{each}"' if option == "prefix" else f"{option} {each}")
+    return " ".join(words)
+
+
+def _adjusted(name: str) -> Callable[[Tree, str, Context], None]:
+    return lambda about, source, context: context.add(Adjust(name, f'"{about}"'))
+
+
+def _notrack(about: Tree, source: str, context: Context) -> None:
+    context.add(NoTrack())
+
+
+# --- sets -------------------------------------------------------------------------------------------------------------
+
+
+def _update(about: Tree, source: str, context: Context) -> None:
+    for each in about.get("stmt") or ():
+        ((name, _),) = each.items()
+        if name not in ("counter", "last"):
+            raise NotModelled(f"{name} for each element of a set")
+    element, timeout_ns = about["elem"], None
+    if isinstance(element, dict) and "elem" in element:
+        timeout = element["elem"].get("timeout")
+        timeout_ns = None if timeout is None else int(timeout * SECOND_NS)
+        element = element["elem"]["val"]
+    name = str(about["set"]).removeprefix("@")
+    key = keys.read_key(element, context)
+    context.set_named(name)
+    try:
+        verb = SetVerb(about["op"])
+    except ValueError:
+        raise ValueError(f"not add, update or delete: {about['op']}") from None
+    context.add(UpdateSet(SetReference(name), key.sources, verb, timeout_ns))
+
+
+def _named_only(name: str) -> Callable[[Tree, str, Context], None]:
+    def refuse(about: Tree, source: str, context: Context) -> NoReturn:
+        raise NotModelled(name)
+
+    return refuse
+
+
+def _words(about: Tree, source: str, context: Context) -> NoReturn:
+    raise NotModelled(about["name"])
+
+
+def _xt(about: Tree, source: str, context: Context) -> NoReturn:
+    name = about.get("name", "") if isinstance(about, dict) else ""
+    raise NotModelled(
+        f"xt {name}".rstrip() + ", which iptables-nft wrote: give the output of iptables-save for this table"
+    )
+
+
+def _match(about: Tree, source: str, context: Context) -> None:
+    comparisons.read_match(about["op"], about["left"], about["right"], context)
+
+
+_READERS: Mapping[str, Callable[[Tree, str, Context], None]] = {
+    "match": _match, "vmap": _vmap, "mangle": _mangle, "reject": _reject, "log": _log, "notrack": _notrack,
+    "counter": _counter, "limit": _limit, "last": _nothing, "set": _update, "xt": _xt, "words": _words,
+    "ct helper": _adjusted("ct helper set"), "ct timeout": _adjusted("ct timeout set"),
+    "dnat": translations.read_dnat, "snat": translations.read_snat, "masquerade": translations.read_masquerade,
+    "redirect": translations.read_redirect,
+    **{name: _verdict(name) for name in ("accept", "drop", "return", "continue", "jump", "goto")},
+    **{name: _named_only(name) for name in (
+        "quota", "ct count", "ct expectation", "meter", "map", "flow", "queue", "tproxy", "dup", "fwd", "synproxy",
+    )},
+}  # fmt: skip

@@ -1,0 +1,147 @@
+"""NAT statements ⇄ trees."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kpsim.addresses import Family
+from kpsim.dialects.nft import keys
+from kpsim.dialects.nft.context import Context, NotModelled
+from kpsim.dialects.nft.datatypes import BY_DATA, PORT, Tree, Type, address_type
+from kpsim.ruleset import Dnat, Interval, Mapped, Masquerade, NatFlags, Part, Redirect, SetReference, Snat
+
+_FLAGS = {"random": NatFlags.RANDOM, "fully-random": NatFlags.FULLY_RANDOM, "persistent": NatFlags.PERSISTENT}
+_FAMILIES = {"ip": Family.IPV4, "ip6": Family.IPV6}
+
+
+class _Target(NamedTuple):
+    """Where a translation leads."""
+
+    address: int | None
+    ports: Interval | None
+    mapped: Mapped | None
+    flags: NatFlags
+
+
+def read_dnat(about: Tree, source: str, context: Context) -> None:
+    to = _target(about, context)
+    context.add(Dnat(to.address, _one_port(to.ports, "dnat"), to.flags, to.mapped))
+
+
+def read_snat(about: Tree, source: str, context: Context) -> None:
+    to = _target(about, context)
+    if to.address is None and to.mapped is None:
+        raise NotModelled("snat of the port alone")
+    context.add(Snat(to.address, to.ports, to.flags, to.mapped))
+
+
+def read_masquerade(about: Tree, source: str, context: Context) -> None:
+    to = _target(about or {}, context)
+    if to.mapped is not None:
+        raise NotModelled("masquerade to a map")
+    context.add(Masquerade(to.ports, to.flags))
+
+
+def read_redirect(about: Tree, source: str, context: Context) -> None:
+    to = _target(about or {}, context)
+    context.add(Redirect(_one_port(to.ports, "redirect"), to.flags, to.mapped))
+
+
+def _one_port(ports: Interval | None, verb: str) -> int | None:
+    if ports is None:
+        return None
+    if ports[0] != ports[1]:
+        raise NotModelled(f"{verb} to a range of ports")
+    return ports[0]
+
+
+def _target(about: Tree, context: Context) -> _Target:
+    if not isinstance(about, dict):
+        raise ValueError(f"not a translation: {about}")
+    address, port = about.get("addr"), about.get("port")
+    flags = _flags(about.get("flags", []))
+    family = _family(about, address, context)
+    if about.get("type_flags") in ("prefix", "interval"):
+        raise NotModelled(f"NAT to a {about['type_flags']}")
+    if isinstance(address, dict) and "map" in address:
+        if port is not None:
+            raise NotModelled("NAT to an address of a map with a port")
+        return _Target(None, None, _mapped(address["map"], family, context), flags)
+    if isinstance(port, dict) and "map" in port:
+        if address is not None:
+            raise NotModelled("NAT to a port of a map with an address")
+        _with_ports(context)
+        return _Target(None, None, _mapped(port["map"], None, context), flags)
+    if isinstance(address, dict):
+        raise NotModelled("NAT to a range of addresses" if "range" in address else "NAT to a computed address")
+    if port is not None:
+        _with_ports(context)
+    found = None if address is None else address_type(family).read(address)
+    assert found is None or isinstance(found, int)
+    return _Target(found, None if port is None else _ports(port), None, flags)
+
+
+def _with_ports(context: Context) -> None:
+    """ValueError if the rule does not say that packets have ports. nft asks for it."""
+    if not context.has_ports:
+        raise ValueError("transport protocol mapping is only valid after transport protocol match")
+
+
+def _family(about: Tree, address: Tree, context: Context) -> Family:
+    named = _FAMILIES.get(about.get("family", ""))
+    if context.both_families and address is not None:
+        if named is None and context.family is None:
+            raise ValueError("ip or ip6 must be specified with address for inet tables")
+        named = named or context.family
+        context.imply(named, None)
+    family = named or context.family or Family.IPV4
+    if context.family is not None and family is not context.family:
+        raise ValueError(f"NAT of {family.label} in a rule for {context.family.label} packets")
+    return family
+
+
+def _ports(tree: Tree) -> Interval:
+    part = keys.read_part(tree, PORT)
+    if isinstance(part, int):
+        return part, part
+    if isinstance(part, tuple):
+        return part
+    raise ValueError(f"not a port: {tree}")
+
+
+def _flags(words: Tree) -> NatFlags:
+    flags = NatFlags(0)
+    for word in [words] if isinstance(words, str) else words:
+        if word not in _FLAGS:
+            raise NotModelled(f"NAT with {word}")
+        flags |= _FLAGS[word]
+    return flags
+
+
+def _mapped(tree: Tree, family: Family | None, context: Context) -> Mapped:
+    """A map to addresses, to ports, or to both. ``family`` None: to ports."""
+    key = keys.read_key(tree["key"], context)
+    data = tree["data"]
+    if isinstance(data, str):
+        name = data.removeprefix("@")
+        kind = context.set_named(name).type
+        if kind is None or kind.data is None:
+            raise ValueError(f"{name} is a set, not a map")
+        found = [BY_DATA.get(each) for each in kind.data]
+        address, port = found[0] is not PORT, PORT in found
+        return Mapped(key.sources, SetReference(name), address, port)
+    elements = data.get("set") if isinstance(data, dict) else None
+    if not elements or not isinstance(elements[0], list):
+        raise ValueError("a map without elements")
+    types: list[Type] = [PORT] if family is None else [address_type(family)]
+    first = elements[0][1]
+    if family is not None and isinstance(first, dict) and "concat" in first:
+        types.append(PORT)
+    made = keys.in_place(data, key.types, lambda each: _values(each, types))
+    return Mapped(key.sources, made, family is not None, PORT in types)
+
+
+def _values(tree: Tree, types: Sequence[Type]) -> tuple[Part, ...]:
+    values = keys.read_parts(tree, types)
+    if any(isinstance(each, tuple) for each in values):
+        raise NotModelled("NAT to a range out of a map")
+    return values

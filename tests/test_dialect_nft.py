@@ -1,0 +1,282 @@
+"""Documents of nft: kube-proxy's table in three forms, files of real machines, what is wrong in them (NFT-10, NFT-13, NFT-14)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kpsim.addresses import Family
+from kpsim.dialects import Form, dialect_of, dialect_reading
+from kpsim.dialects.nft.commands import dump
+from kpsim.dialects.nft.dialect import DIALECT
+from kpsim.dialects.nft.json_form import json_text
+from kpsim.errors import InputError
+from kpsim.explore.saved import read_machine
+from kpsim.maps import Map
+from kpsim.ruleset import FOREIGN, Chain, Hook, Origin, Role, Ruleset, Space, Table, TableKey, Verdict
+
+HERE = Path(__file__).parent / "dialects"
+FAMILIES = (Family.IPV4, Family.IPV6)
+
+
+def document(family: Family, ending: str) -> str:
+    """kube-proxy's table of the complete examples NFT-13 and NFT-14: as sent, as nft 1.0.6 lists it and prints it as JSON."""
+    return (HERE / f"nft_kube_proxy_{family.label.lower()}{ending}").read_text()
+
+
+def only(text: str, **options: object) -> Ruleset:
+    """The ruleset of a text that is of one family."""
+    [ruleset] = DIALECT.parse(text, **options)  # type: ignore[arg-type]
+    return ruleset
+
+
+def table_of(family: Family, ending: str) -> Table:
+    return only(document(family, ending)).tables[TableKey(Space.of(family), "kube-proxy")]
+
+
+def uncommented(table: Table) -> Table:
+    """nft 1.0 leaves comments of tables and chains out of JSON; dumps do not name the size that the kernel gives a set."""
+    chains = {name: Chain(name, chain.rules, chain.base) for name, chain in table.chains.items()}
+    sets = {name: replace(each, size=None) for name, each in table.sets.items()}
+    return replace(table, chains=Map(chains), sets=Map(sets), comment="")
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.label)
+def test_what_is_sent_is_written_again_as_it_was(family: Family) -> None:
+    """NFT-10.3. The recording's elements are in no order."""
+    lines = document(family, "_sent.txt").splitlines()
+    assert sorted(dump(table_of(family, "_sent.txt"))) == sorted(lines)
+
+
+@pytest.mark.parametrize("ending", ["_listed.txt", ".json"])
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.label)
+def test_the_forms_hold_the_same_table(family: Family, ending: str) -> None:
+    """NFT-10.4: what the kernel lists is what it was sent."""
+    assert uncommented(table_of(family, ending)) == uncommented(table_of(family, "_sent.txt"))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.label)
+def test_a_table_is_read_from_what_is_written_of_it(family: Family) -> None:
+    ruleset = only(document(family, "_sent.txt"))
+    assert only(DIALECT.render(ruleset, Form.LISTED)) == ruleset
+    assert only(json_text(ruleset)) == ruleset
+    assert only(DIALECT.render(ruleset, Form.SENT)) == ruleset
+
+
+def test_the_listing_of_a_table_is_that_of_nft() -> None:
+    """NFT-10.4 line by line, but for the order of chains and of elements in hash order, and the size that the kernel adds."""
+    for family in FAMILIES:
+        listed = document(family, "_listed.txt").replace("\t\tsize 65535\n", "")
+        written = DIALECT.render(only(document(family, "_sent.txt")), Form.LISTED)
+        assert _lines(written) == _lines(listed)
+
+
+def _lines(listed: str) -> list[str]:
+    elements = [line.removeprefix("elements = {").strip(" ,}") for line in map(str.strip, listed.splitlines())]
+    return sorted(each for line in elements for each in line.split(", ") if each)
+
+
+@pytest.mark.parametrize("ending", ["_sent.txt", "_listed.txt", ".json"])
+def test_origins_come_back_from_names(ending: str) -> None:
+    """NFT-2, NFT-6.5: names of chains say the service port, the element's comment says whom it refuses."""
+    table = table_of(Family.IPV4, ending)
+    api, web = ("shop/api:https", "TCP"), ("shop/web:http", "TCP")
+    by_name = {name: [rule.origin for rule in chain.rules] for name, chain in table.chains.items()}
+    assert by_name["local-F4VWTUNH-shop/api/tcp/https"] == [
+        Origin(Role.AFFINITY, *api, "10.244.1.6:8443"),
+        Origin(Role.BALANCE, *api),
+    ]
+    assert by_name["external-F4VWTUNH-shop/api/tcp/https"] == [
+        Origin(Role.SHORT_CIRCUIT_POD, *api),
+        Origin(Role.MASQUERADE_EXTERNAL, *api),
+        Origin(Role.SHORT_CIRCUIT_LOCAL, *api),
+        Origin(Role.EXTERNAL_POLICY, *api),
+    ]
+    assert by_name["firewall-F4VWTUNH-shop/api/tcp/https"] == [Origin(Role.SOURCE_RANGE_DROP, *api)]
+    assert (
+        by_name["endpoint-L3NRBLXW-shop/api/tcp/https__10.244.1.6/8443"]
+        == [Origin(Role.ENDPOINT, *api, "10.244.1.6:8443")] * 2
+    )
+    assert by_name["service-KHN6ECMT-shop/web/tcp/http"] == [Origin(Role.BALANCE, *web)]
+    assert by_name["cluster-ips-check"] == [Origin(Role.UNDEFINED_PORT), Origin(Role.UNALLOCATED_CLUSTER_IP)]
+    assert by_name["masquerading"] == [Origin(Role.POSTROUTING), Origin(Role.HAIRPIN)]
+    assert by_name["services"] == [Origin(Role.MASQUERADE_CLUSTER_IP), Origin(Role.SERVICES), Origin(Role.NODE_PORTS)]
+    assert all(origin != FOREIGN for origins in by_name.values() for origin in origins)
+
+
+def test_elements_have_origins_too() -> None:
+    """A verdict out of a map is due to the element."""
+    table = table_of(Family.IPV4, "_listed.txt")
+    found = {(name, element.origin) for name, each in table.sets.items() for element in each.elements.values()}
+    assert {
+        ("service-ips", Origin(Role.CLUSTER_IP, "shop/web:http", "TCP")),
+        ("service-ips", Origin(Role.LOAD_BALANCER, "shop/api:https", "TCP")),
+        ("service-ips", Origin(Role.EXTERNAL_IP, "shop/api:https", "TCP")),
+        ("service-nodeports", Origin(Role.NODE_PORT, "shop/edge:p", "TCP")),
+        ("firewall-ips", Origin(Role.SOURCE_RANGE, "shop/api:https", "TCP")),
+        ("no-endpoint-services", Origin(Role.NO_LOCAL_ENDPOINTS, "shop/agent", "TCP")),
+        ("no-endpoint-nodeports", Origin(Role.NO_ENDPOINTS, "shop/dns:dns", "UDP")),
+    } <= found  # fmt: skip
+    [rule] = table.chains["service-KHN6ECMT-shop/web/tcp/http"].rules
+    elements = rule.target.mapped.map.elements  # type: ignore[union-attr]
+    assert [each.origin.endpoint for each in elements.values()] == ["10.244.1.5:8080", "10.244.2.7:8080"]
+
+
+# --- documents of real machines ---------------------------------------------------------------------------------------
+
+HOST = """# Warning: table ip nat is managed by iptables-nft, do not touch!
+table ip nat {
+	chain POSTROUTING {
+		type nat hook postrouting priority srcnat; policy accept;
+		xt target "MASQUERADE"
+	}
+}
+table inet host { # handle 3
+	flags dormant
+	comment "ours"
+	counter seen { # handle 2
+		packets 5 bytes 300
+	}
+	set clients { # handle 4
+		type ipv4_addr
+		size 65535
+		flags dynamic,timeout
+		timeout 1m
+		elements = { 192.0.2.1 expires 12s500ms, 192.0.2.2 timeout 5m expires 4m }
+	}
+	chain input { # handle 1
+		type filter hook input priority filter - 5; policy drop;
+		counter name "seen" tcp dport { 22, 80 } counter packets 3 bytes 180 accept # handle 7
+		update @clients { ip saddr }
+		ip saddr 192.0.2.0/24 jump {
+			udp dport 53 accept
+		}
+	}
+}
+"""
+SAVED = "# Generated by iptables-save v1.8.9\n*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n"
+
+
+def host(**options: object) -> tuple[Ruleset, ...]:
+    return DIALECT.parse(HOST, elsewhere=[TableKey(Space.IP, "nat")], **options)  # type: ignore[arg-type]
+
+
+def test_an_inet_table_stands_in_the_rulesets_of_both_families() -> None:
+    key = TableKey(Space.INET, "host")
+    first, second = host()
+    assert (first.family, second.family) == FAMILIES
+    assert first.tables[key] == second.tables[key]
+    assert dict(first.tables).keys() == {key}
+    table = first.tables[key]
+    base = table.chains["input"].base
+    assert base is not None
+    assert (base.hook, base.priority, base.policy) == (Hook.INPUT, -5, Verdict.DROP)
+    assert (table.dormant, table.comment) == (True, "ours")
+
+
+def test_counts_and_handles_are_read_and_not_part_of_the_value() -> None:
+    without = (
+        HOST.replace(" counter packets 3 bytes 180", " counter")
+        .replace(" # handle 7", "")
+        .replace("packets 5 bytes 300", "packets 0 bytes 0")
+    )
+    assert DIALECT.parse(without, elsewhere=[TableKey(Space.IP, "nat")]) == host()
+
+
+def test_members_that_packets_put_in_are_kept_apart_from_elements() -> None:
+    """What a packet put into a set expires; what a tool put in without a time does not."""
+    clients = host()[0].tables[TableKey(Space.INET, "host")].sets["clients"]
+    assert not clients.elements
+    assert clients.members == (((0xC0000201,), 12_500_000_000), ((0xC0000202,), 240_000_000_000))
+
+
+def test_a_chain_without_name_is_written_in_its_rule_again() -> None:
+    """nft lists it in place; the kernel gives it a name."""
+    ruleset = host()[0]
+    assert "ip saddr 192.0.2.0/24 jump {\n\t\t\tudp dport 53 accept\n\t\t}\n" in DIALECT.render(ruleset, Form.LISTED)
+
+
+def test_tables_of_iptables_are_read_from_iptables_save(tmp_path: Path) -> None:
+    """nft lists tables of iptables-nft in a translation that leaves words out, under a warning."""
+    nft, saved = tmp_path / "all.nft", tmp_path / "nat.rules"
+    nft.write_text(HOST)
+    saved.write_text(SAVED)
+    with pytest.raises(
+        InputError, match="table ip nat is managed by iptables-nft: give the output of iptables-save as well"
+    ):
+        read_machine([nft], None, Family.IPV4)
+    first, _ = read_machine([nft, saved], None, Family.IPV4)
+    [rule] = first.tables[TableKey(Space.IP, "nat")].chains["POSTROUTING"].rules
+    assert dialect_of(TableKey(Space.IP, "nat"), rule).name == "iptables"
+    assert TableKey(Space.INET, "host") in first.tables
+
+
+def test_json_of_iptables_tables_names_what_it_hides() -> None:
+    """nft -j prints `{"xt": …}` for what iptables-nft wrote."""
+    chain = (
+        '{"chain": {"family": "ip", "table": "nat", "name": "P", "type": "nat", "hook": "postrouting", "prio": 100}}'
+    )
+    rule = '{"rule": {"family": "ip", "table": "nat", "chain": "P", "expr": [{"xt": {"type": "target", "name": "MASQUERADE"}}]}}'
+    text = f'{{"nftables": [{{"table": {{"family": "ip", "name": "nat"}}}}, {chain}, {rule}]}}'
+    with pytest.raises(
+        InputError, match="not modelled: xt MASQUERADE, which iptables-nft wrote: give the output of iptables-save"
+    ):
+        DIALECT.parse(text)
+
+
+def test_a_table_with_iptables_name_that_nft_wrote_is_nft() -> None:
+    """People name tables filter and nat; their rules are not iptables'."""
+    ruleset = only(
+        "table ip filter {\n chain input {\n type filter hook input priority 0;\n ip saddr 10.0.0.1 drop\n }\n}\n"
+    )
+    key = TableKey(Space.IP, "filter")
+    [rule] = ruleset.tables[key].chains["input"].rules
+    assert dialect_of(key, rule).name == "nft"
+
+
+def test_variables_are_put_in() -> None:
+    """define holds a value, or a list; lists within lists are opened."""
+    text = """define lan = 10.0.0.0/8
+define more = { $lan, 192.168.0.0/16 }
+table ip t {
+	chain c {
+		type filter hook input priority 0
+		ip saddr { $more, 172.16.0.0/12 } accept
+		ip daddr $lan drop
+	}
+}
+"""
+    plain = text.replace("define lan = 10.0.0.0/8\ndefine more = { $lan, 192.168.0.0/16 }\n", "").replace(
+        "{ $more, 172", "{ 10.0.0.0/8, 192.168.0.0/16, 172").replace("$lan", "10.0.0.0/8")  # fmt: skip
+    assert DIALECT.parse(text) == DIALECT.parse(plain)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("table ip t {\n chain c {\n  tcp dport ssh accept\n }\n}\n", "f:3: not a port: ssh. The port of a service's name depends on"),
+        ("include \"x\"\ntable ip t {\n}\n", "f:1: include: another file"),
+        ("table ip t {\n chain c {\n  ip saddr $x drop\n }\n}\n", "f:3: \\$x is not defined in this file"),
+        ("table ip t {\n chain c {\n  ip saddr 1.2.3.4 frobnicate\n }\n}\n", "f:3: expected a statement, not 'frobnicate'"),
+        ("table ip t {\n chain c {\n  ip saddr 1.2.3.4 jump d\n }\n}\n", "there is no chain d"),
+        ("table ip t {\n chain c {\n  ip saddr @s drop\n }\n}\n", "f:3: there is no set or map s in this table"),
+        ("table ip t {\n chain c {\n  ip saddr 1.2.3.4-1.2.3.1 drop\n }\n}\n", "f:3: a range upside down"),
+        ("table ip t {\n chain c {\n  ip saddr fd00::1 drop\n }\n}\n", "f:3: not an IPv4 address: fd00::1"),
+        ("table ip t {\n chain c {\n  ip6 saddr fd00::1 drop\n }\n}\n", "f:3: IPv6 in a rule for IPv4 packets"),
+        ("table ip t {\n chain c {\n  type filter hook ingress priority 0;\n }\n}\n", "hook ingress is not modelled"),
+        ("table ip t {\n chain c {\n  type filter hook output priority dstnat;\n }\n}\n", "priority dstnat is not known at hook output"),
+        ("table bridge b {\n chain c {\n  type filter hook forward priority 0;\n  drop\n }\n}\n", "tables of bridge are not modelled"),
+        ('{"nftables": 3}', "not the output of nft -j list ruleset"),
+        ('{"nftables": [{"rule": {"family": "ip"}}]}', "nftables\\[0\\]: not what nft prints"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DIALECT.parse(text, file="f")
+
+
+def test_a_text_is_told_by_its_look() -> None:
+    assert dialect_reading("table ip x {\n}\n").name == "nft"
+    assert dialect_reading('{"nftables": []}').name == "nft"
+    assert dialect_reading("add rule ip x y accept\n").name == "nft"
+    assert dialect_reading("*filter\nCOMMIT\n").name == "iptables"
