@@ -13,7 +13,7 @@ from operator import is_
 from typing import NamedTuple
 
 from kpsim.maps import Map
-from kpsim.ruleset.references import names_in, set_name
+from kpsim.ruleset.references import names_in
 from kpsim.ruleset.sets import PLAIN, Element, Key, Set
 from kpsim.ruleset.tables import Chain, Rule, Ruleset, Table, TableKey
 from kpsim.ruleset.verdicts import Goto, Jump, Verdict
@@ -95,16 +95,16 @@ class _Transaction:
         try:
             if type(subject) is Rule:
                 draft.add_rule(at, subject)
+            elif type(subject) is Chain:
+                self._do_chain(draft, verb, subject)
             elif type(subject) is Entry:
                 if verb is Verb.ADD:
                     draft.set(at).add(subject)
                 else:
                     draft.set(at).delete(subject.key)
-            elif type(subject) is Set:
-                self._do_set(draft, verb, subject)
             else:
-                assert isinstance(subject, Chain)
-                self._do_chain(draft, verb, subject)
+                assert isinstance(subject, Set)
+                self._do_set(draft, verb, subject)
         except _No as no:
             raise Refused(no.refusal, operation) from None
 
@@ -232,8 +232,7 @@ class _TableDraft:
         """Counts one use of each name more. Refuses names of nothing."""
         uses = self.uses
         for name in names:
-            plain = set_name(name)
-            if not (self.has_chain(name) if plain is None else self.has_set(plain)):
+            if not (self.has_set(name[1:]) if name.startswith("@") else self.has_chain(name)):
                 raise _No(Refusal.ABSENT)
             uses[name] = uses.get(name, 0) + 1
 
@@ -287,8 +286,7 @@ class _TableDraft:
     def add_set(self, wanted: Set, number: int) -> bool:
         """Returns True if a set was made; ``number`` is then its number."""
         if not self.has_set(wanted.name):
-            made = replace(wanted, elements=Map(), generation=number)
-            self._sets[wanted.name] = _SetDraft(made, self)
+            self._sets[wanted.name] = _SetDraft(replace(wanted, elements=_NO_ELEMENTS, generation=number), self)
             return True
         draft = self.set(wanted.name)
         found = draft.of

@@ -13,11 +13,6 @@ from kpsim.ruleset.statements import Body, Dispatch, Dnat, Redirect, Snat, Updat
 from kpsim.ruleset.verdicts import Goto, Jump
 
 
-def set_name(name: str) -> str | None:
-    """The name of a set without its ``@``; None for the name of a chain."""
-    return name[1:] if name.startswith("@") else None
-
-
 def names_in(body: Body) -> list[str]:
     """The chains and sets that a rule names, each as often as it names it."""
     found: list[str] = []
