@@ -27,7 +27,7 @@ from nft_transactions import (
 )
 
 from kpsim.addresses import Family
-from kpsim.ruleset import ACCEPT, Base, Chain, ChainType, Goto, Hook, Ruleset, Set, Table, Verdict
+from kpsim.ruleset import ACCEPT, Base, Chain, ChainType, Goto, Hook, Rule, Ruleset, Set, Table, Verdict
 from kpsim.ruleset.operations import Operation, Refused, Verb, apply
 from kpsim.ruleset.sets import PLAIN
 from kpsim.verify.drawing.choices import SeededChoices
@@ -88,6 +88,12 @@ def test_untouched_objects_stay_the_same() -> None:
     assert again.sets["ports"] != before.sets["ports"]
 
 
+def test_one_other_rule_makes_another_chain() -> None:
+    rules = begun().tables[KEY]["a"].rules
+    refill = [Operation(Verb.ADD, KEY, rules[0], "a"), rule("a", ACCEPT)]
+    assert apply(begun(), [flush(A), *refill]).tables[KEY]["a"].rules == (rules[0], Rule((ACCEPT,)))
+
+
 def test_an_added_object_is_empty() -> None:
     filled = Chain("new", begun().tables[KEY]["a"].rules)
     made = Set(begun().tables[KEY].sets["ports"].elements, "more", PORTS.type)
@@ -124,6 +130,8 @@ def test_a_policy_is_taken_over_only_if_it_is_said() -> None:
     assert closed.tables[KEY]["hooked"].policy is Verdict.DROP
     assert len(closed.tables[KEY]["hooked"].rules) == 1
     assert apply(closed, [add(HOOKED)]) == closed
+    filled = apply(begun(), [rule("hooked", ACCEPT), add(Chain("hooked", base=dropping))])
+    assert len(filled.tables[KEY]["hooked"].rules) == 2
 
 
 def test_base_chains_and_sets_are_numbered_as_they_are_made() -> None:
@@ -138,7 +146,7 @@ def test_base_chains_and_sets_are_numbered_as_they_are_made() -> None:
     again = apply(first, [delete(HOOKED), add(HOOKED), flush(A), delete(CLIENTS), add(CLIENTS), add(VERDICTS)])
     assert numbers(again) == (5, 2, 6, 6)
     nat = Chain("nat", base=Base(ChainType.NAT, Hook.OUTPUT, -100))
-    assert apply(again, [add(nat), add(Chain("plain"))]).made == 7
+    assert apply(again, [add(nat), add(Chain("plain")), add(HOOKED)]).made == 7
 
 
 def test_flushing_and_deleting_elements() -> None:

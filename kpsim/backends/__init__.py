@@ -36,6 +36,7 @@ class Traits:
     longest_pause_ns: Callable[[ProxyConfig], int]
     #: whether the runner learns of a failed sync and tries again soon (CP-9.2; not in ipvs mode, IPVS-1.6)
     hastens_retry: bool
+    reads_service_cidrs: bool = False  #: whether rules depend on ServiceCIDR objects (NFT-5.9)
     #: fields of a recording's ``host`` that the mode has no use for
     unused_host_fields: frozenset[str] = frozenset()
 

@@ -4,33 +4,48 @@ A mode's modules are imported when its first backend is made, so a mode that is 
 """
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from kpsim.backends import Backend
+from kpsim.backends import Backend, Traits
 from kpsim.config import Mode, ProxierSettings
 from kpsim.errors import InputError
 
 
-def _iptables(settings: ProxierSettings) -> Backend:
+class _Class(Protocol):
+    """The class of a mode's backends."""
+
+    @property
+    def traits(self) -> Traits: ...
+
+    def __call__(self, settings: ProxierSettings) -> Backend: ...
+
+
+def _iptables() -> _Class:
     from kpsim.backends.iptables import IptablesBackend
 
-    return IptablesBackend(settings)
+    return IptablesBackend
 
 
-def _nftables(settings: ProxierSettings) -> Backend:
+def _nftables() -> _Class:
     from kpsim.backends.nftables import NftablesBackend
 
-    return NftablesBackend(settings)
+    return NftablesBackend
 
 
-_FACTORIES: Mapping[Mode, Callable[[ProxierSettings], Backend]] = {Mode.IPTABLES: _iptables, Mode.NFTABLES: _nftables}
+_CLASSES: Mapping[Mode, Callable[[], _Class]] = {Mode.IPTABLES: _iptables, Mode.NFTABLES: _nftables}
 
 
 def check_modelled(mode: Mode) -> None:
     """Raises InputError if the mode is not modelled yet. The message names the modes that are."""
-    if mode not in _FACTORIES:
-        *others, last = _FACTORIES
+    if mode not in _CLASSES:
+        *others, last = _CLASSES
         modelled = f"{', '.join(others)} and {last} are" if others else f"{last} is"
         raise InputError(f"mode {mode}: not modelled yet, only {modelled}")
+
+
+def traits_of(mode: Mode) -> Traits | None:
+    """How a mode differs from others; None: it is not modelled."""
+    return _CLASSES[mode]().traits if mode in _CLASSES else None
 
 
 def make_backend(settings: ProxierSettings) -> Backend:
@@ -39,4 +54,4 @@ def make_backend(settings: ProxierSettings) -> Backend:
     InputError if the mode is not modelled.
     """
     check_modelled(settings.config.mode)
-    return _FACTORIES[settings.config.mode](settings)
+    return _CLASSES[settings.config.mode]()(settings)

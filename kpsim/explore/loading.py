@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from kpsim.addresses import Family
+from kpsim.backends.table import traits_of
 from kpsim.cluster import ClusterState
 from kpsim.config import Mode, config_from_json
 from kpsim.dialects import OnUnknown, dialect_reading
@@ -124,10 +125,12 @@ def _load(
         port_range=assumed.port_range,
         derive_slices=assumed.derive_slices,
     )
+    state, config = loaded.cluster, loaded.config or config_from_json({}, mode=wanted)
+    notes = (*loaded.notes, *_service_cidr_notes(state, config.mode))
     if loaded.config is not None:
-        notes = (*loaded.notes, *_identity_notes(loaded.cluster, loaded.config.hostname_override))
-        return Cluster(loaded.cluster, loaded.config, notes=notes, document=loaded.proxy_config or {})
-    return Cluster(loaded.cluster, config_from_json({}, mode=wanted), notes=(*loaded.notes, _NO_CONFIGURATION))
+        notes = (*notes, *_identity_notes(state, config.hostname_override))
+        return Cluster(state, config, notes=notes, document=loaded.proxy_config or {})
+    return Cluster(state, config, notes=(*notes, _NO_CONFIGURATION))
 
 
 def _refuse_assumptions(assumed: _Assumptions) -> None:
@@ -135,6 +138,16 @@ def _refuse_assumptions(assumed: _Assumptions) -> None:
         raise InputError("a recording holds the Nodes and node ports of its cluster: nothing is assumed beside it")
     if assumed.derive_slices:
         raise InputError("a recording holds the EndpointSlices of its cluster: none are derived")
+
+
+def _service_cidr_notes(state: ClusterState, mode: Mode) -> Iterator[str]:
+    """Say what a mode that reads ServiceCIDR objects cannot do without one (NFT-5.9). Every real cluster has one."""
+    traits = traits_of(mode)
+    if traits is not None and traits.reads_service_cidrs and next(state.service_cidrs, None) is None:
+        yield (
+            f"there is no ServiceCIDR (kubectl get servicecidrs -o yaml gives it): packets to unallocated cluster IPs are not "
+            f"dropped here, as kube-proxy in {mode} mode drops them"
+        )
 
 
 def _identity_notes(state: ClusterState, name: str) -> Iterator[str]:

@@ -192,15 +192,13 @@ class _TableDraft:
         self.uses: dict[str, int] = {}  #: what was added to ``Table.uses``
 
     def chain(self, name: str) -> _ChainDraft:
-        found = self._chains.get(name, _UNTOUCHED)
-        if found is _UNTOUCHED:
+        if name in self._chains:
+            found = self._chains[name]
+        else:
             chain = self._table.chains.get(name)
-            found = None if chain is None else _ChainDraft(chain)
-            if found is not None:
-                self._chains[name] = found
+            found = self._chains[name] = None if chain is None else _ChainDraft(chain)
         if found is None:
             raise _No(Refusal.ABSENT)
-        assert isinstance(found, _ChainDraft)
         return found
 
     def has_chain(self, name: str) -> bool:
@@ -209,12 +207,13 @@ class _TableDraft:
         return name in self._table.chains
 
     def set(self, name: str) -> "_SetDraft":
-        found = self._sets.get(name)
+        if name in self._sets:
+            found = self._sets[name]
+        else:
+            of = self._table.sets.get(name)
+            found = self._sets[name] = None if of is None else _SetDraft(of, self)
         if found is None:
-            known = None if name in self._sets else self._table.sets.get(name)
-            if known is None:
-                raise _No(Refusal.ABSENT)
-            found = self._sets[name] = _SetDraft(known, self)
+            raise _No(Refusal.ABSENT)
         return found
 
     def has_set(self, name: str) -> bool:
@@ -334,7 +333,6 @@ class _TableDraft:
             return counts.finish()
 
 
-_UNTOUCHED = _ChainDraft(Chain(""))
 _NO_ELEMENTS: Map[Key, Element] = Map()
 
 

@@ -43,6 +43,7 @@ class NftablesBackend:
         full_after_ns=_full_after_ns,
         longest_pause_ns=_longest_pause_ns,
         hastens_retry=True,
+        reads_service_cidrs=True,
         unused_host_fields=frozenset(
             ("ipvsConns", "gracefulTick", "iptablesFlushed", "nfacct", "randomFully", "largeClusterEndpoints")
         ),
