@@ -7,7 +7,7 @@ from pathlib import Path
 from kpsim.addresses import Family
 from kpsim.backends.table import make_backend
 from kpsim.cluster import Event, EventType
-from kpsim.config import Host, config_from_json, resolve
+from kpsim.config import DEFAULT_MODE, Host, Mode, config_from_json, resolve
 from kpsim.objects import EndpointSlice, endpoint_slice_from_json, service_from_json
 from kpsim.proxier import Proxier
 
@@ -75,9 +75,9 @@ def write_list(path: Path, services: int) -> Path:
     return path
 
 
-def new_proxier(services: int) -> Proxier:
+def new_proxier(services: int, mode: Mode = DEFAULT_MODE) -> Proxier:
     """A proxier that was told everything and has not synced yet."""
-    config = config_from_json({"clusterCIDR": "10.0.0.0/8", "hostnameOverride": "node-1"})
+    config = config_from_json({"clusterCIDR": "10.0.0.0/8", "hostnameOverride": "node-1"}, mode=mode)
     settings = resolve(config, Host(node_ips=("192.168.0.2",)), None, Family.IPV4)
     proxier = Proxier(settings, make_backend(settings), created_ns=0)
     for number in range(services):
@@ -89,9 +89,9 @@ def new_proxier(services: int) -> Proxier:
 
 
 @cache
-def synced_proxier(services: int) -> Proxier:
+def synced_proxier(services: int, mode: Mode = DEFAULT_MODE) -> Proxier:
     """A proxier after its first sync; shared by the benchmarks of one run."""
-    proxier = new_proxier(services)
+    proxier = new_proxier(services, mode)
     assert proxier.sync(0).success
     return proxier
 

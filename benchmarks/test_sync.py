@@ -8,24 +8,29 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.clusters import changed_slice, new_proxier, synced_proxier, write_list
 from kpsim.cluster import Event, EventType
+from kpsim.config import DEFAULT_MODE, Mode
 from kpsim.manifests import load_manifests
 from kpsim.proxier import SyncResult
 
 _versions = count(2)
 
 
-def _partial_sync(services: int) -> SyncResult:
-    proxier = synced_proxier(services)
+MODES = (Mode.IPTABLES, Mode.NFTABLES)
+
+
+def _partial_sync(services: int, mode: Mode = DEFAULT_MODE) -> SyncResult:
+    proxier = synced_proxier(services, mode)
     version = next(_versions)
     proxier.on_event(Event(EventType.MODIFIED, None, changed_slice(7, version)), version)
     return proxier.sync(version)
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("services", [1_000, 10_000])
-def test_partial_sync_after_one_changed_slice(benchmark: BenchmarkFixture, services: int) -> None:
+def test_partial_sync_after_one_changed_slice(benchmark: BenchmarkFixture, services: int, mode: Mode) -> None:
     """At most 5 ms at either size, because a partial sync costs what changed."""
-    synced_proxier(services)
-    result = benchmark(_partial_sync, services)
+    synced_proxier(services, mode)
+    result = benchmark(_partial_sync, services, mode)
     assert result.success
     assert not result.full
 
@@ -41,10 +46,11 @@ def test_text_of_a_partial_sync(benchmark: BenchmarkFixture) -> None:
     assert text.count("\n-A KUBE-SERVICES ") > 5_000
 
 
-def test_full_sync(benchmark: BenchmarkFixture) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_full_sync(benchmark: BenchmarkFixture, mode: Mode) -> None:
     """At most 3 s for 5,000 Services with 50,000 endpoints."""
     result = benchmark.pedantic(
-        lambda proxier: proxier.sync(0), setup=lambda: ((new_proxier(5_000),), {}), rounds=3, warmup_rounds=0
+        lambda proxier: proxier.sync(0), setup=lambda: ((new_proxier(5_000, mode),), {}), rounds=3, warmup_rounds=0
     )
     assert result.success
 

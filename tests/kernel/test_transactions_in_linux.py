@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from nft_transactions import BEGINNING, CASES, KEY, begun, drawn, text
+from shop import cluster_text
 
+import kpsim
 from kpsim.backends.nftables.document import dump
 from kpsim.backends.nftables.names import table_key
 from kpsim.lab.namespace import Namespace
@@ -112,6 +114,12 @@ def test_the_transactions_of_a_recording(namespace: Namespace, other: Namespace,
     assert outcome.number > 2
     held = replay.proxier.held
     assert listed(namespace) == shown_by(other, held.ruleset, table_key(held.family))
+
+
+def test_the_rules_of_a_node_can_be_loaded(namespace: Namespace) -> None:
+    text = str(kpsim.load(text=cluster_text(), mode="nftables").rules("node-1"))
+    assert {"ip kube-proxy", "ip6 kube-proxy"} <= {" ".join(line.split(" ")[2:4]) for line in text.splitlines()}
+    assert namespace.complaint(["nft", "-c", "-f", "-"], text) is None
 
 
 def test_drawn_transactions(namespace: Namespace, other: Namespace) -> None:

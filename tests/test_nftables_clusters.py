@@ -1,0 +1,67 @@
+"""Clusters in nftables mode: their rules as text, what loading says of them, recordings of one mode replayed in another."""
+
+import json
+from pathlib import Path
+
+import pytest
+from shop import cluster_text
+
+import kpsim
+from kpsim.addresses import Family
+from kpsim.config import Mode
+from kpsim.recording import load_recording
+from kpsim.replay import Replay
+
+SERVICE_CIDR = """
+---
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: kubernetes}
+spec: {cidrs: [172.30.0.0/16, "fd00:172:30::/112"]}
+"""
+GOLDEN = Path(__file__).parent / "golden"
+DROP = 'ip daddr { 172.30.0.0/16 } drop comment "Drop traffic to unallocated ClusterIPs"'
+
+
+def notes(text: str, mode: str) -> list[str]:
+    return [note for note in kpsim.load(text=text, mode=mode).notes if "ServiceCIDR" in note]
+
+
+def test_a_missing_service_cidr_is_told_in_the_mode_that_reads_it() -> None:  # NFT-5.9
+    (note,) = notes(cluster_text(), "nftables")
+    assert note == (
+        "there is no ServiceCIDR (kubectl get servicecidrs -o yaml gives it): packets to unallocated cluster IPs are not dropped "
+        "here, as kube-proxy in nftables mode drops them"
+    )
+    assert notes(cluster_text(), "iptables") == []
+    assert notes(cluster_text() + SERVICE_CIDR, "nftables") == []
+
+
+def test_a_service_cidr_is_in_the_first_full_sync() -> None:  # NFT-1.10
+    rules = str(kpsim.load(text=cluster_text() + SERVICE_CIDR, mode="nftables").rules("node-1", family=Family.IPV4))
+    assert f"add rule ip kube-proxy cluster-ips-check {DROP}" in rules.splitlines()
+    without = str(kpsim.load(text=cluster_text(), mode="nftables").rules("node-1", family=Family.IPV4))
+    assert "unallocated" not in without
+
+
+@pytest.mark.parametrize("name", ["faults-003", "special-003"])
+def test_a_recording_is_replayed_in_another_mode(name: str) -> None:
+    """Services, endpoints and syncs are the same in both modes; a flush of iptables is none of nftables."""
+    modes = {}
+    for mode in (Mode.IPTABLES, Mode.NFTABLES):
+        recording = load_recording(GOLDEN / "nftables" / f"{name}.recording.jsonl", mode=mode)
+        modes[mode] = [json.loads(outcome.to_line()) for outcome in Replay(recording).outcomes()]
+    for one, other in zip(modes[Mode.IPTABLES], modes[Mode.NFTABLES], strict=True):
+        assert one["success"] is other["success"] is True
+        assert one["conntrackDeleted"] == other["conntrackDeleted"]
+        assert set(other["nftables"]) == {"transactions", "ruleset"}
+        assert "iptables" not in other and "nftables" not in one
+    assert all(outcome["success"] for outcome in modes[Mode.NFTABLES])
+
+
+def test_what_a_recording_says_of_iptables_is_not_used() -> None:
+    recording = load_recording(GOLDEN / "nftables" / "special-003.recording.jsonl")
+    told = "\n".join(Replay(recording).notes)
+    for name in ("iptablesFlushed", "nfacct", "randomFully"):
+        assert f"kube-proxy in nftables mode has no use for host.{name}" in told
+    assert "serviceCIDRs" not in told
