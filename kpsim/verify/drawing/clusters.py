@@ -146,6 +146,7 @@ def _draw_node_port_addresses(choices: Choices, families: tuple[Family, ...], no
         (2, each(Block.NODE, 0)),
         (1, each(Block.NODE, 0)[:1]),
         (1, each(Block.NODE, 1)),
+        (3, [*each(Block.NODE, 0), *each(Block.NODE, 1)]),  # one by one, not as all
         (1, [LOOPBACK[family] for family in families]),
         (1, [Block.NODE.pair(family, 0, 1) for family in families]),
         (1, [Block.NODE.pair(family, 0, 2) for family in families]),

@@ -103,12 +103,12 @@ def _words(family: Family) -> Mapping[str, str]:
 _BROAD: tuple[str, ...] = (
     "", "-s {clients}", "! -s {clients}", "-s {pods}", "! -d {pods}", "-d {services}", "-p tcp", "-p udp", "! -p tcp",
     "-i eth0", "! -i eth+", "-p tcp -m tcp --dport 80", "-p tcp -m tcp --dport 30010:30030", "-p udp -m udp --sport 1024:65535",
-    "-p tcp -m tcp ! --sport 1:1023", "-p tcp -m multiport --dports 80,443,8080:8090", "-m addrtype --dst-type LOCAL",
+    "-p tcp -m tcp ! --sport 1:1023", "-p tcp -m multiport --dports 80,443,8000:8080", "-m addrtype --dst-type LOCAL",
     "-m addrtype ! --src-type LOCAL", "-m mark --mark 0x4000/0x4000", "-m mark ! --mark 0x0/0xffff", "-m conntrack --ctstate NEW",
     "-m conntrack --ctstate RELATED,ESTABLISHED", "-m conntrack ! --ctstate NEW", "-m conntrack --ctstate DNAT",
     "-m conntrack --ctstate SNAT", "-m conntrack --ctdir ORIGINAL", "-m connmark --mark 0x10/0xff", "-m iprange --src-range {range}",
     "-p tcp -m tcp --tcp-flags SYN,ACK,FIN,RST SYN", "-p tcp -m tcp --tcp-flags RST RST", "-p {icmp}", "-d {externals}",
-    "-d {balancers}", "-p sctp",
+    "-d {balancers}", "-p sctp", "-p udp -m udp --dport 5300:5353", "-p tcp -m tcp ! --dport 81:8080",
 )  # fmt: skip
 #: whole matches that few packets fulfil: rules that end packets have one of these
 _NARROW: tuple[str, ...] = (

@@ -41,7 +41,7 @@ class Aim(enum.StrEnum):
 #: kinds of clients, simplest first, with their weights
 _KINDS = (
     (4, Kind.POD), (5, Kind.CLIENT), (3, Kind.PROCESS), (2, Kind.HAIRPIN), (2, Kind.BOUND_PROCESS), (2, Kind.PEER),
-    (2, Kind.REMOTE_POD), (1, Kind.IMPOSTOR),
+    (2, Kind.REMOTE_POD), (2, Kind.IMPOSTOR),
 )  # fmt: skip
 
 

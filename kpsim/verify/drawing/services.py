@@ -195,6 +195,7 @@ def _draw_slices(
 ) -> Iterator[JsonObject]:
     endpoints = _draw_endpoints(choices, family, nodes)
     count = weighted(choices, (6, 1), (2, 2), (1, 3)) if endpoints else choices.below(2)
+    again = endpoints[:1] if count > 1 and chance(choices, 40) else []
     name = service["name"]
     labels = {LABEL_SERVICE_NAME: name} | ({LABEL_HEADLESS: ""} if headless else {})
     for index in range(count):
@@ -218,8 +219,13 @@ def _draw_slices(
             },
             "addressType": family.label,
             "ports": listed,
-            "endpoints": endpoints[index::count],
+            "endpoints": [*endpoints[index::count], *(_in_another_state(choices, again) if index == count - 1 else ())],
         }
+
+
+def _in_another_state(choices: Choices, endpoints: list[JsonObject]) -> Iterator[JsonObject]:
+    """The same addresses once more, as of a pod that has the address of one that terminates, or the other way round (O-6.4)."""
+    return (endpoint | {"conditions": pick(choices, (*_READY[:1], *_LEAVING))} for endpoint in endpoints)
 
 
 def _slice_port(port: JsonObject) -> JsonObject:
@@ -227,7 +233,7 @@ def _slice_port(port: JsonObject) -> JsonObject:
 
 
 def _draw_endpoints(choices: Choices, family: Family, nodes: Sequence[DrawnNode]) -> list[JsonObject]:
-    """Endpoints: a few, none, or in rare cases many. No address occurs twice."""
+    """Endpoints: a few, none, or in rare cases many. No address occurs twice in them."""
     count = weighted(choices, (1, 0), (3, 1), (4, 2), (3, 3), (2, 4), (1, 8), (1, 24))
     states = weighted(choices, (6, _READY[:1]), (4, (*_READY, *_LEAVING)), (2, _LEAVING)) if count else ()
     hints = weighted(choices, (6, ""), (2, "zone"), (1, "node"), (2, "mixed")) if count else ""

@@ -41,8 +41,20 @@ class Intent:
         self._weighed: set[tuple[object, ...]] = set()
 
     def judge(self, packet: Packet, way: Walk) -> list[Unmeant]:
-        """What a walk of ``packet``, as it was sent, does that is not due. Only first packets are judged, and INVALID ones."""
-        if packet.related is not None or not packet.checksum_ok:
+        """What a walk of ``packet``, as it was sent, does that is not due.
+
+        Only first packets are judged, INVALID ones, and whether what belongs to known connections is forwarded (I-11).
+        """
+        if not packet.checksum_ok:
+            return []
+        if (
+            way.ct_state in ("ESTABLISHED", "RELATED")
+            and way.cause is Cause.POLICY
+            and way.packet.out_interface
+            and packet.in_interface
+        ):
+            return [Unmeant(f"a {way.ct_state} packet", "to be forwarded", _told(packet.family, way, None))]
+        if packet.related is not None:
             return []
         if way.ct_state == "INVALID":
             arrived = bool(packet.in_interface)  # OUTPUT has no such rule (I-11)
