@@ -118,14 +118,22 @@ def test_no_two_services_dispute_a_frontend() -> None:  # O-5.8 leaves open whos
         assert {frontend: count for frontend, count in owners.items() if count > 1} == {}
 
 
-def test_an_address_has_one_state_in_a_service() -> None:  # of several, map order decides (O-6.4)
+def test_of_two_pods_with_one_address_one_terminates() -> None:  # of several, map order decides (O-6.4)
+    twice = 0
     for seed in range(_CLUSTERS):
         found = Counter(
-            (endpoint_slice.metadata.namespace, endpoint_slice.service_name, endpoint.addresses[0])
+            (
+                endpoint_slice.metadata.namespace,
+                endpoint_slice.service_name,
+                endpoint.addresses[0],
+                bool(endpoint.terminating),
+            )
             for endpoint_slice in cluster(seed).state.endpoint_slices
             for endpoint in endpoint_slice.endpoints
         )
         assert set(found.values()) <= {1}
+        twice += len(found) - len({key[:3] for key in found})
+    assert twice
 
 
 def services(test: Callable[[Service], object]) -> Callable[[Cluster], bool]:
@@ -418,6 +426,7 @@ def test_every_probe_meets_nearly_all_rules_that_a_first_packet_can_meet() -> No
     # these wait for flows that are known, or clients that are
     later = {Role.AFFINITY, Role.INVALID_DROP, Role.FORWARD_CONNTRACK}
     assert {role for role in rules if not met[role]} <= later
-    often = {Role.CLUSTER_IP, Role.EXTERNAL_IP, Role.ENDPOINT, Role.BALANCE, Role.HAIRPIN, Role.NO_ENDPOINTS}
-    assert {role: met[role] / rules[role] for role in often if met[role] < 0.95 * rules[role]} == {}
+    often = dict.fromkeys((Role.CLUSTER_IP, Role.EXTERNAL_IP, Role.ENDPOINT, Role.BALANCE, Role.NO_ENDPOINTS), 0.95)
+    often[Role.HAIRPIN] = 0.85  # an endpoint on another node may dial only what policies of Local refuse it
+    assert {role: met[role] / rules[role] for role, share in often.items() if met[role] < share * rules[role]} == {}
     assert sum(met.values()) > 0.9 * sum(count for role, count in rules.items() if role not in later)

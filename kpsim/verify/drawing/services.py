@@ -183,6 +183,8 @@ _LEAVING: tuple[JsonObject, ...] = (
     {"ready": True, "serving": True, "terminating": True},
 )
 
+_TERMINATING = tuple(conditions for conditions in _LEAVING if conditions.get("terminating"))
+
 
 def _draw_slices(
     choices: Choices,
@@ -224,8 +226,10 @@ def _draw_slices(
 
 
 def _in_another_state(choices: Choices, endpoints: list[JsonObject]) -> Iterator[JsonObject]:
-    """The same addresses once more, as of a pod that has the address of one that terminates, or the other way round (O-6.4)."""
-    return (endpoint | {"conditions": pick(choices, (*_READY[:1], *_LEAVING))} for endpoint in endpoints)
+    """The same addresses once more: of two pods that have one address, one terminates (O-6.4)."""
+    for endpoint in endpoints:
+        terminating = (endpoint.get("conditions") or {}).get("terminating")
+        yield endpoint | {"conditions": _READY[0] if terminating else pick(choices, _TERMINATING)}
 
 
 def _slice_port(port: JsonObject) -> JsonObject:
