@@ -129,7 +129,9 @@ def make_machine(
             routes.append(Route(network, entrance))
     for peer in peers:
         routes += peer.routes_by(uplink)
-    routes += [Route(Network(family, 0, 0), uplink) for family in Family]
+    given = {route.network for route in routes}
+    defaults = (Network(family, 0, 0) for family in Family)
+    routes += [Route(network, uplink) for network in defaults if network not in given]
     return Machine(Routing(devices.values(), routes), sysctls or Sysctls(), uplink, entrance, networks)
 
 

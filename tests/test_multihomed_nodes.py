@@ -102,6 +102,21 @@ def test_the_first_address_is_the_node_ip() -> None:
     assert senders(ran(OWN, "nodes.list[0].ips=[10.46.0.1]")) == {"10.46.0.1"}
 
 
+def test_the_default_route_may_lead_elsewhere_than_the_node_ip() -> None:
+    """A process of n2 binds no address: its kernel takes one for the way to the cluster IP, before the translation (K-2.1).
+
+    The way to the endpoint is another, so the masqueraded source is that of the inner network.
+    """
+    outer = [f"nodes.list[{n}].interfaces[1].routes=[0.0.0.0/0]" for n in (0, 1)]
+    host = ("workloads[0].hostNetwork=true", "workloads[0].placement.nodes=[n1]")
+    (seen,) = {
+        (c.source_ip, c.seen_source_ip) for c in of(ran(OWN.replace("[n1]", "[n2]"), *outer, *host), Fate.DELIVERED)
+    }
+    assert seen == ("10.46.0.2", "192.168.0.2")
+    (seen,) = {(c.source_ip, c.seen_source_ip) for c in of(ran(OWN.replace("[n1]", "[n2]"), *host), Fate.DELIVERED)}
+    assert seen == ("192.168.0.2", "192.168.0.2")
+
+
 def test_several_addresses_without_interfaces_are_those_of_eth0() -> None:
     several = ("nodes.list[0]={name: n1, ips: [192.168.0.1, 10.46.0.1]}", "nodes.list[1]={name: n2}")
     text = NODE_PORT.replace("nodes: [n1], ", "").replace("interface: vlan17", "address: 10.46.0.1")

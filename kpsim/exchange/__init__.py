@@ -6,11 +6,11 @@ says who is where and what listens there.
 """
 
 from kpsim.exchange.following import exchange, is_request
-from kpsim.exchange.verdicts import Exchange, Told, Verdict
+from kpsim.exchange.verdicts import Exchange, Told, Verdict, was_admitted
 from kpsim.exchange.words import client_gets, why_lost
 from kpsim.exchange.worlds import Absent, Answers, Closed, Http, NewFlow, Reaction, Relay, Target, Unsure, WhatIf, World
 
 __all__ = [
     "Absent", "Answers", "Closed", "Exchange", "Http", "NewFlow", "Reaction", "Relay", "Target", "Told", "Unsure", "Verdict", "WhatIf",
-    "World", "client_gets", "exchange", "is_request", "why_lost",
+    "World", "client_gets", "exchange", "is_request", "was_admitted", "why_lost",
 ]  # fmt: skip

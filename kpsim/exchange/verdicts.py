@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from kpsim.exchange.worlds import Http
 from kpsim.fabric import Journey
+from kpsim.netfilter import Walk
 from kpsim.packet import Packet
-from kpsim.ruleset import RuleReference
+from kpsim.packetpath.steps import RuleMatched
+from kpsim.ruleset import Role, RuleReference
 
 
 class Verdict(enum.StrEnum):
@@ -71,3 +73,15 @@ class Exchange:
     def seen(self) -> Packet | None:
         """The request as its receiver sees it; None: nobody got it."""
         return self.last.request.packet if self.reached else None
+
+
+def was_admitted(step: Walk) -> bool:
+    """Whether a load balancer's source ranges let in a packet that its firewall dropped in the end (I-7).
+
+    What drops the sources outside the ranges drops all that is not translated, so also what the node has no endpoint for
+    under the policy Local. The walk was made with ``trace=True``.
+    """
+    if step.rule is None or step.rule.origin.role is not Role.SOURCE_RANGE_DROP:
+        return False
+    matched = (each.at.rule.origin for each in step.trace if isinstance(each, RuleMatched) and each.at.rule is not None)
+    return any(origin[:2] == (Role.SOURCE_RANGE, step.rule.origin.service) for origin in matched)

@@ -77,7 +77,7 @@ class NodeInterface(Part):
     addresses: Annotated[tuple[Annotated[str, AfterValidator(_own_address)], ...], Field(min_length=1, max_length=16)]
     """With prefix lengths, such as 10.46.0.1/16."""
     routes: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], Field(max_length=64)] = ()
-    """Further networks that are behind it. All that is behind no other interface is behind the first."""
+    """Further networks that are behind it; 0.0.0.0/0 and ::/0 are behind the interface of the node IP unless another has them."""
 
 
 class NamedNode(Part):

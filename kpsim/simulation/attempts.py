@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from kpsim.addresses import format_ip, join_host_port
-from kpsim.exchange import Exchange, Target, Verdict
+from kpsim.exchange import Exchange, Target, Verdict, was_admitted
 from kpsim.fabric import Journey, Place, Whose
-from kpsim.netfilter import Cause, Disposition
+from kpsim.netfilter import Cause, Disposition, walk
 from kpsim.packet import Packet
+from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.pins import Followed, deciding_hop, followed_entry
 from kpsim.ruleset import Role
 from kpsim.simulation.answering import RunWorld
@@ -65,7 +66,7 @@ class Attempt:
     )
 
 
-def read_exchange(judged: Exchange, world: RunWorld) -> Attempt:
+def read_exchange(judged: Exchange, world: RunWorld, now_ns: int) -> Attempt:
     """Return what became of an attempt, without its open flow."""
     silent = judged.told.packet is None and not judged.told.error
     if judged.relay is None and world.taken is not None:
@@ -93,6 +94,8 @@ def read_exchange(judged: Exchange, world: RunWorld) -> Attempt:
             seen_source_ip=format_ip(request.packet.family, request.packet.saddr),
             answered_by=f"{pod.workload.namespace}/{pod.name}",
         )
+    if outcome.cause is Reason.SOURCE_RANGES and _was_admitted(request, world, now_ns):
+        return replace(outcome, cause=Reason.NO_LOCAL_ENDPOINTS)
     if outcome.disposition is Fate.REJECTED and last.verdict is Verdict.REQUEST_LOST and outcome.rule:
         return replace(outcome, disposition=Fate.DROPPED)  # the refusal did not reach the client
     if outcome.disposition is not Fate.DELIVERED:
@@ -107,6 +110,18 @@ def read_exchange(judged: Exchange, world: RunWorld) -> Attempt:
 def lost_at(journey: Journey, world: RunWorld) -> str | None:
     """Return the first node of a way that is off, or None."""
     return next((hop.node for hop in journey.hops if world.is_down(hop.node)), None)
+
+
+def _was_admitted(request: Journey, world: RunWorld, now_ns: int) -> bool:
+    """Return whether the source ranges by whose rule the last node dropped the packet let it in (``was_admitted``)."""
+    node = request.hops[-1].node
+    first = len(request.hops) == 1
+    packet = (request.sent if first else request.hops[-2].walk.packet).copy()
+    if not first:
+        packet.in_interface, packet.out_interface, packet.mark = "", "", 0
+    local = first and request.origin == Place(Whose.PROCESS, node)
+    netns = world.netns(node, packet.family)
+    return was_admitted(walk(netns, packet, now_ns=now_ns, chooser=ScriptedChooser(), local=local, trace=True))
 
 
 def _outcome(request: Journey) -> Attempt:

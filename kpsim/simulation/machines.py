@@ -119,7 +119,7 @@ class Machines:
         self._world.dial(serves, relay)
         chooser = SeededChooser(self._seed, key)
         judged = exchange(self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
-        outcome = read_exchange(judged, self._world)
+        outcome = read_exchange(judged, self._world, now_ns)
         if outcome.disposition not in (Fate.DELIVERED, Fate.MISDELIVERED):
             return outcome
         outer = None if judged.relay is None else self._flow(judged, at_node, local=local)

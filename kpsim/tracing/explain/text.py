@@ -31,7 +31,7 @@ from kpsim.ruleset import FOREIGN, Chain, RuleReference, Table
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.explain.tree import ChainBlock, HookBlock, RuleBlock, build_tree
 from kpsim.tracing.explain.unmatched import Skipped, unmatched
-from kpsim.tracing.explain.verdict import ends, sentence, why
+from kpsim.tracing.explain.verdict import ends, sentence, why, why_there
 from kpsim.tracing.outcomes import ExchangeOutcome, Sums
 from kpsim.tracing.site import Sender, Site
 from kpsim.tracing.standing import State
@@ -110,7 +110,11 @@ def client_lines(exchange: Exchange, directory: Directory) -> Iterator[str]:
     if exchange.relay is not None:
         request = exchange.relay.request
         yield f"a load balancer takes it and dials {ends(request.sent)} on {request.hops[0].node}: {sentence(request, directory)}"
-    reason = f" ({why(exchange.by)})" if exchange.by is not None and exchange.by.rule is not None else ""
+    reason = (
+        f" ({why_there(exchange.by, exchange.last.request.hops[-1].walk)})"
+        if exchange.by is not None and exchange.by.rule is not None
+        else ""
+    )
     yield f"the client gets: {client_gets(exchange)}{reason}"
 
 

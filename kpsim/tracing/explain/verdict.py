@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from kpsim.addresses import join_host_port
 from kpsim.dialects import Form, dialect_of
+from kpsim.exchange import was_admitted
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
@@ -50,6 +51,11 @@ def why(at: RuleReference) -> str:
         return f"not kube-proxy's but {program}'s" if program else "not kube-proxy's"
     service = f" of {origin.service}" if origin.service else ""
     return f"{origin.role}{service}" + (f", {origin.endpoint}" if origin.endpoint else "")
+
+
+def why_there(rule: RuleReference, step: Walk) -> str:
+    """As :func:`why`, with what the way of the packet tells besides."""
+    return why(rule) + ("; they let it in, but the node has no endpoint for it" if was_admitted(step) else "")
 
 
 def changed_source(journey: Journey) -> Source | None:
@@ -127,7 +133,7 @@ def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
         return f"by the kernel of {node}: {step.cause}"
     if rule.rule is None:
         return f"by {rule} on {node} (not kube-proxy's)"
-    reason = why(rule)
+    reason = why_there(rule, step)
     if _is_foreign(rule):  # kpsim does not know its purpose, so the text of the rule is added
         reason += f": {dialect_of(rule.table, rule.rule).words(rule, step.packet.family, Form.LISTED)}"
     return f"by {rule.table}/{rule.chain} rule {rule.number} on {node} ({reason})"
