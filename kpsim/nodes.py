@@ -14,6 +14,7 @@ from kpsim.config import HostInterface, LocalMode, ProxyConfig
 from kpsim.errors import InputError, Problem
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, PolicyRule, Route, Routing
+from kpsim.packetpath.sockets import Socket
 from kpsim.sysctls import SETTINGS, Sysctls
 
 UPLINK, _BRIDGE = "eth0", "cni0"
@@ -42,7 +43,7 @@ class Machine:
     uplink: str
     pod_interface: str
     pod_networks: tuple[Network, ...] = ()
-    sockets: tuple["Socket", ...] | None = None  #: of its processes; None: not known
+    sockets: tuple[Socket, ...] | None = None  #: of its processes; None: not known
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -50,26 +51,9 @@ class Machine:
         kind = InterfaceKind.LINK
         return tuple(each.name for each in self.routing.interfaces.values() if each.kind is kind)
 
-    def listener(self, packet: Packet) -> "Socket | None":
+    def listener(self, packet: Packet) -> Socket | None:
         """The socket that takes a packet which is delivered to the node; None: nothing listens, or it is not known."""
         return next((each for each in self.sockets or () if each.takes(packet)), None)
-
-
-class Socket(NamedTuple):
-    """A socket that waits for packets, as ``ss -lntu`` lists it."""
-
-    protocol: str  #: ``tcp``, ``udp``, …
-    port: int
-    address: tuple[Family, int] | None = None  #: None: any address of both families; 0: any of its family
-    interface: str = ""  #: that it is bound to; empty: any
-    program: str = ""  #: its name, if the listing had it
-
-    def takes(self, packet: Packet) -> bool:
-        if (packet.protocol, packet.dport) != (self.protocol, self.port):
-            return False
-        if self.interface and packet.in_interface not in ("", self.interface):
-            return False
-        return self.address is None or self.address in ((packet.family, packet.daddr), (packet.family, 0))
 
 
 class Link(NamedTuple):

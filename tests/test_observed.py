@@ -11,8 +11,9 @@ from kpsim.errors import InputError
 from kpsim.exchange import Verdict
 from kpsim.explore import load
 from kpsim.explore.observed import Observed, applied, read_observed
-from kpsim.nodes import Socket, make_machine
+from kpsim.nodes import make_machine
 from kpsim.packetpath.routing import InterfaceKind, OwnAddress, PolicyRule, Route, RouteKind
+from kpsim.packetpath.sockets import Socket
 from kpsim.sysctls import Sysctls
 from kpsim.tracing.probes import first_packet
 from kpsim.tracing.site import Sender, Site

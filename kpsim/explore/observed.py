@@ -12,7 +12,7 @@ from pathlib import Path
 from kpsim.addresses import Family, Network, format_ip, parse_cidr, parse_ip
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import read_text, shown_name
-from kpsim.nodes import Machine, Socket, observed_machine
+from kpsim.nodes import Machine, observed_machine
 from kpsim.packetpath.routing import (
     DEFAULT_TABLE,
     LOCAL_TABLE,
@@ -24,6 +24,7 @@ from kpsim.packetpath.routing import (
     Route,
     RouteKind,
 )
+from kpsim.packetpath.sockets import Socket
 
 _LINK = re.compile(r"(\d+): ([^\s:@]+)(?:@\S+)?: <([^>]*)>(?:.*\bmtu (\d+))?")
 _RULE = re.compile(r"(\d+):\s+(.*\bfrom\b.*)")

@@ -3,12 +3,13 @@
 Hooks read it; only its owner ``netfilter.Netns`` changes it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kpsim.conntrack import ConntrackTable
 from kpsim.packetpath.index import CompiledChain, compiled
 from kpsim.packetpath.memory import Memory
 from kpsim.packetpath.routing import Routing
+from kpsim.packetpath.sockets import Socket
 from kpsim.ruleset import Chain
 from kpsim.sysctls import Sysctls
 
@@ -22,6 +23,7 @@ class NodeFacts:
         self.sysctls = sysctls or Sysctls()
         self.conntrack = ConntrackTable()
         self.memory = Memory()
+        self.sockets: Sequence[Socket] | None = None  #: that wait for packets; None: not known
         #: another object after every change: what was learnt about the node before is then known to be old
         self.version = object()
         #: makes a chain ready to run. A node that is watched has one that also notes what the rules ask of a packet

@@ -5,7 +5,7 @@ function (``GETTERS``), and a comparison asks whether the value is among those o
 decides nothing: it only leaves out rules that these conditions would find false.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Protocol, assert_never, cast
 
@@ -15,6 +15,7 @@ from kpsim.flowstate import Direction
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
 from kpsim.packetpath.elements import Atoms, Found, find, finder
 from kpsim.packetpath.routing import AddressType, Decision, RouteKind
+from kpsim.packetpath.sockets import Socket
 from kpsim.ruleset import (
     ALL_BITS,
     TCP_FLAG_BITS,
@@ -59,6 +60,7 @@ class Facts(Protocol):
 
     def address_type(self, address: int, interface: str = "") -> AddressType: ...
     def holds(self, words: str) -> bool: ...
+    def listeners(self) -> Sequence[Socket] | None: ...
     def settle(self, field: Field, bit: int) -> int: ...
     def way_back(self, address: int) -> Decision | None: ...
     def chance(self, chance: Chance, key: Hashable) -> bool: ...
@@ -458,11 +460,11 @@ def _bridge_port(match: BridgePort) -> Condition:
 def _local_socket(arguments: str) -> Condition:
     """Whether a socket would receive the packet.
 
-    No process of the model has a transparent socket, nor one at an address that is not the node's. Whether a process
-    listens at an address of the node is not known (K-20.3).
+    No process of the model has a transparent socket, nor one at an address that is not the node's. Who listens there is
+    known if the node's sockets are; which sockets belong to connections is not (K-20.3).
     """
     words = f"-m socket {arguments}".rstrip()
-    transparent = "--transparent" in arguments
+    transparent, anywhere = "--transparent" in arguments, "--nowildcard" in arguments
 
     def holds(facts: Facts) -> bool:
         packet = facts.packet
@@ -472,6 +474,16 @@ def _local_socket(arguments: str) -> Condition:
             or facts.address_type(packet.daddr) is not AddressType.LOCAL
         ):
             return False
+        listeners = facts.listeners()
+        if listeners is not None and _begins_flow(facts):
+            return any(anywhere or socket.bound for socket in listeners)
         return facts.holds(words)
 
     return holds
+
+
+def _begins_flow(facts: Facts) -> bool:
+    """Whether no connection has the packet, so that no socket but one that waits can."""
+    if facts.ct_state in ("", "UNTRACKED"):
+        return facts.packet.protocol == "tcp" and facts.packet.tcp_flags & {"SYN", "ACK"} == {"SYN"}
+    return facts.ct_state == "NEW"

@@ -52,6 +52,9 @@ class _Facts:
     def holds(self, words: str) -> bool:
         raise _Effective
 
+    def listeners(self) -> None:
+        """Not known here: the steps say how a match of sockets came out."""
+
     def settle(self, field: Field, bit: int) -> int:
         raise _Effective
 

@@ -5,7 +5,7 @@ changes as :class:`Effects`. The hooks decide what happens to the packet.
 """
 
 import enum
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from kpsim.packetpath.memory.dynamic_sets import collected_ns, touched
 from kpsim.packetpath.memory.limit import spend
 from kpsim.packetpath.memory.recent import RecentList
 from kpsim.packetpath.routing import AddressType, Decision, Question, type_at
+from kpsim.packetpath.sockets import Socket
 from kpsim.packetpath.steps import (
     Chosen,
     ConntrackChanged,
@@ -216,6 +217,11 @@ class Traversal:
         if self.steps is not None:
             self.steps.append(Supposed(words, true))
         return true
+
+    def listeners(self) -> Sequence[Socket] | None:
+        """The node's sockets that wait for this packet; None: they are not known."""
+        known = self.node.sockets
+        return None if known is None else [each for each in known if each.takes(self.packet)]
 
     def settle(self, field: Field, bit: int) -> int:
         """The value, in this world, of a bit of a mark that is not known; 0 if it is not set."""

@@ -110,6 +110,7 @@ class Site:
         if netns is None:
             machine = self.machine(node)
             netns = self._namespaces[node] = Netns(node, machine.routing, machine.sysctls)
+            netns.sockets = machine.sockets
             for entry in self._connections.get(node, {}).values():
                 netns.conntrack.insert(entry, entry.created_ns)
         if family not in netns.rulesets:
