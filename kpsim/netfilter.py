@@ -22,7 +22,7 @@ same priority, the one registered later runs first (K-9.1). security stands at 1
 
 ``nat`` at −100 translates destinations, ``nat`` at 100 translates sources. As soon as a family has one chain of type
 NAT, it is there in all four hooks. The priority of a NAT chain only orders it among the NAT chains of its hook
-(measured). The ways through the node::
+(K-9.7). The ways through the node::
 
     arriving   PREROUTING → routing ┬→ INPUT → socket
                                     └→ FORWARD → POSTROUTING → interface
@@ -262,7 +262,7 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
     """
     entries: list[HookEntry] = []
     if any(map(_tracks, _parts(ruleset))):
-        # a rule registers connection tracking before its table's base chains are registered
+        # a rule registers connection tracking before its table's base chains are registered (K-9.8)
         entries += [HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in nat.DESTINATION_HOOKS]
         entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]
     bases = _registered_bases(ruleset)

@@ -1,6 +1,6 @@
 """What packets put into sets of nftables, how long it stays, and what a full set does (NFT-6.10, NFT-6.11, K-9.2).
 
-All of it is measured on Linux 6.18 with nft 1.0.6; ``kernel/test_nft_in_linux.py`` measures it again.
+K-9.5 and K-9.6 say what was measured; ``kernel/test_nft_in_linux.py`` measures it again.
 """
 
 import pytest
@@ -162,7 +162,7 @@ def test_what_was_taken_out_leaves_room():
 
 @pytest.mark.parametrize(("gc_ns", "fits_at_s"), [(None, 1), (4 * SECOND_NS, 4)])
 def test_an_expired_member_takes_up_room_until_the_collector_comes(gc_ns, fits_at_s):
-    """Measured: it is not found, and it does not fit again itself either."""
+    """K-9.6: it is not found, and it does not fit again itself either."""
     held = dynamic(timeout_ns=200 * MILLISECOND_NS, size=2, gc_ns=gc_ns)
     netns = asking(held, OK)
     assert [sent(netns, number, 0.1) for number in (1, 2)] == [["ok"], ["ok"]]

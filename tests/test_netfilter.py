@@ -89,7 +89,7 @@ def test_order_of_the_hooks():  # K-1.1
         (ruleset(), False),
         (ruleset(table("filter", FORWARD=(rule(ACCEPT),))), False),
         (ruleset(table("filter", FORWARD=(rule(Jump("A")),), A=(rule(ct_state("NEW"), ACCEPT),))), True),
-        # also a rule that no packet reaches, and no chain of type nat without such a rule (measured with both iptables)
+        # also a rule that no packet reaches, and no chain of type nat without such a rule
         (ruleset(table("filter", LEFTOVER=(rule(ct_state("NEW"), ACCEPT),))), True),
         (ruleset(table("nat")), False),
         (ruleset(table("nat", OUTPUT=(rule(ACCEPT),))), False),

@@ -370,7 +370,7 @@ def counts_of(source: Numgen | Hashed, flows: int, **sent: object) -> list[int]:
 
 
 def test_a_counter_counts_from_the_offset_round():
-    """Measured: ``numgen inc mod 3 offset 10`` gives 10, 11, 12, 10, …"""
+    """K-9.9: ``numgen inc mod 3 offset 10`` gives 10, 11, 12, 10, …"""
     assert counts_of(Numgen(3, 10, random=False), 5) == [10, 11, 12, 10, 11]
 
 
@@ -400,7 +400,7 @@ def test_every_packet_that_reaches_a_counter_is_counted_whatever_else_the_rule_a
     ],
 )
 def test_jhash_is_lookup3(data, scaled):
-    """Measured: ``jhash ip saddr . udp sport … mod 100000 seed 0x1234`` of packets 127.0.0.1:40000 → 127.0.0.1:2000."""
+    """K-9.9: ``jhash ip saddr . udp sport … mod 100000 seed 0x1234`` of packets 127.0.0.1:40000 → 127.0.0.1:2000."""
     assert lookup3(data, 0x1234) * 100000 >> 32 == scaled
 
 
@@ -417,7 +417,7 @@ def test_jhash_is_lookup3(data, scaled):
     ],
 )
 def test_a_hash_with_a_seed_is_computed(fields, number):
-    """Measured, as above."""
+    """K-9.9, as above."""
     hashing = Lookup((Hashed(fields, 100000, 5, 0x1234),), Set.of((0,)))
     netns = with_tables(nft_table(base(Hook.OUTPUT, rule(hashing))))
     outcome = run(netns, packet("127.0.0.1", "127.0.0.1", 2000, protocol="udp"), local=True)
@@ -446,7 +446,7 @@ def test_a_hash_of_what_has_no_known_bytes_ends_unknown():
 
 
 def test_a_dormant_table_is_not_called_but_tracks_connections():
-    """Measured: a rule registers connection tracking whether its chain is called or not."""
+    """K-1.5: a rule registers connection tracking whether its chain is called or not."""
     asleep = nft_table(base(Hook.FORWARD, rule(ct_state("NEW"), DROP)), dormant=True)
     outcome = run(with_tables(asleep), packet(CLIENT, POD))
     assert (outcome.disposition, outcome.ct_state) == (FORWARDED, "NEW")
@@ -488,7 +488,7 @@ def test_a_table_of_both_families_sees_both():
 
 @pytest.mark.parametrize("priority", [-150, -100, 50])
 def test_nat_translates_at_its_own_priority_whatever_its_chains_say(priority):
-    """Measured: ``type nat hook output priority …`` at −150, −101, −100, −50, 50 and 300."""
+    """K-9.7: ``type nat hook output priority …`` at −150, −101, −100, −50, 50 and 300."""
     sees = [
         base(Hook.PREROUTING, rule(tcp(), dport(port), Counter(f"{port} at {at}")), priority=at, name=f"{port}{at}")
         for at in (-101, -99)
@@ -517,7 +517,7 @@ def test_nat_chains_of_a_hook_are_asked_until_one_translates():
 
 
 def test_answers_are_translated_back_in_hooks_without_a_nat_chain():
-    """Measured: one chain of type nat registers nat in all four hooks; kube-proxy has none in INPUT (NFT-3.2)."""
+    """K-9.7: one chain of type nat registers nat in all four hooks; kube-proxy has none in INPUT (NFT-3.2)."""
     netns = with_tables(nft_table(base(Hook.OUTPUT, rule(tcp(), Dnat(ip(REMOTE_POD), 8080)), of=NAT, priority=-100)))
     first = run(netns, packet(NODE, CLUSTER_IP), local=True)
     assert to(first) == (REMOTE_POD, 8080)
@@ -527,7 +527,7 @@ def test_answers_are_translated_back_in_hooks_without_a_nat_chain():
 
 
 def test_a_nat_chain_is_not_asked_without_a_connection():
-    """Measured: a chain of type nat with a drop, and no rule that needs connection tracking."""
+    """K-1.5: a chain of type nat with a drop, and no rule that needs connection tracking."""
     drops = base(Hook.PREROUTING, rule(DROP), of=NAT, priority=-100)
     assert run(with_tables(nft_table(drops)), packet(CLIENT, POD)).disposition is FORWARDED
     tracked = nft_table(drops, Chain("unused", (rule(ct_state("NEW")),)))

@@ -1,4 +1,4 @@
-"""nft's ``jhash``: Bob Jenkins' lookup3 over the fields of a key, scaled to a modulus (measured on a little-endian Linux).
+"""nft's ``jhash``: Bob Jenkins' lookup3 over the fields of a key, scaled to a modulus (K-9.9), on a little-endian machine.
 
 Addresses and ports have network order and marks the machine's. In a key of several fields, each fills whole words of 32
 bits.

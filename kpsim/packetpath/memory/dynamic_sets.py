@@ -3,10 +3,8 @@
 Counterpart: nft_dynset and nft_set_hash. A set is named by its table. Members last as long as the set: a set that was
 deleted and made again has another generation. Nothing here knows endpoints or Services.
 
-Measured on Linux 6.18 with nft 1.0.6: a look-up never finds an expired member, but the member takes up room until the
-next round of the collector. Rounds come every ``gc-interval``, one second unless the set says otherwise. So in a full
-set an expired member cannot come back either before a round. When a set's rounds begin is not known to the model; they
-are at whole multiples of the interval.
+A look-up never finds an expired member, but the member takes up room until the next round of the collector (K-9.6).
+When a set's rounds begin is not known to the model; they are at whole multiples of their interval.
 """
 
 from collections.abc import Callable, Mapping
@@ -103,7 +101,7 @@ def known(declared: Set, key: Atoms, member: Member | None, now_ns: int) -> bool
 
 
 def has_room(declared: Set, members: Mapping[Atoms, Member], now_ns: int) -> bool:
-    """Whether one more member fits into a set. Elements that a tool wrote take up room too (measured)."""
+    """Whether one more member fits into a set. Elements that a tool wrote take up room too (K-9.5)."""
     size = declared.size or DEFAULT_SIZE
     elements = declared.elements
     if len(elements) + len(members) < size:
@@ -118,7 +116,7 @@ def touched(
 ) -> tuple[bool, Member | None]:
     """Whether a rule that changes a set goes on, and what the set then knows of the key; None: nothing changes.
 
-    Only a full set ends the rule. To delete a key that is not there does not (measured).
+    Only a full set ends the rule. To delete a key that is not there does not (K-9.5).
     """
     there = known(declared, key, members.get(key), now_ns)
     if verb is SetVerb.DELETE:
