@@ -43,7 +43,7 @@ class FamilyName(enum.StrEnum):
 
 FormatOption = Annotated[Format, typer.Option("--format", help="Text for people or JSON for programs.")]
 ModeOption = Annotated[
-    Mode | None, typer.Option("--mode", help="Proxy mode, whatever is configured; so far only iptables is modelled.")
+    Mode | None, typer.Option("--mode", help="Proxy mode, whatever is configured. ipvs is not modelled yet.")
 ]
 BesideOption = Annotated[
     list[str] | None,
