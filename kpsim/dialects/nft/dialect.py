@@ -89,7 +89,11 @@ class NftDialect:
             rule.spelling.style if isinstance(rule.spelling, Spelling) and rule.spelling.statements else _STYLES[form]
         )
         words = rule_words(rule, reference.table.space, style)
-        return f"{words} {self.element(reference, family)}".rstrip()
+        element = self.element(reference, family)
+        if reference.asked_by is not None:
+            return f"{words}, by {element}"
+        name, _, _ = element.partition(" ")
+        return f"{words} {element.removeprefix(f'{name} ') if words.endswith(f' {name}') else element}".rstrip()
 
     def element(self, reference: RuleReference, family: Family) -> str:
         return words.element_words(reference)

@@ -145,7 +145,7 @@ def element_words(reference: RuleReference) -> str:
         return ""
     name, key, element = reference.element
     writer = RuleWriter(reference.table.space)
-    for part in reference.rule.body:
+    for part in (reference.asked_by or reference.rule).body:
         writer.learn(part)
         found = mapped_of(part)
         if found is None or (found.map.name or "") != name:
@@ -153,5 +153,5 @@ def element_words(reference: RuleReference) -> str:
         kinds = [writer.type_of(source) for source in found.key]
         data = writer.data_types(found) if isinstance(found, Mapped) else []
         text = value_text(element_tree(key, element, kinds, data), kinds, _LISTED, data)
-        return f"{name} {{ {text} }}" if name else f"{{ {text} }}"
+        return f"@{name} {{ {text} }}" if name else f"{{ {text} }}"
     return ""
