@@ -234,3 +234,60 @@ ROWS = [
     12.6       X        tcp  t6.V                     → a1 a2 b3 masq
     """),
 ]  # fmt: skip
+
+#: what is otherwise in nftables mode: 1.6, 2, 6 to 8, NFT-5, NFT-9, NFT-12
+IN_NFTABLES = [
+    *table("""
+    # only endpoints on N are in hairpin-connections
+    1.6        b1       tcp  web.C                    → a1 b1 keep
+    # undefined ports and protocols of a cluster IP are rejected
+    2          P,Q,X,H  tcp  web.C:81                 → REJ
+    2          P,X,H    udp  web.C:80                 → REJ
+    2          P        tcp  dns.C                    → REJ
+    2          P        sctp web.C                    → REJ
+    2          P,X,H    icmp web.C                    → REJ
+    # by default only the primary address has node ports
+    7.1        P,Q,X,H  tcp  web.n@N2                 → PASS in
+    7.1        P,X      tcp  outer.n@N2               → PASS in
+    7.1        X,H      tcp  none.n@N2                → PASS in
+    7.1        X        tcp  outerfar.n@N2            → PASS in
+    # loopback has none, and no rule takes what comes there from outside, or from other addresses of N
+    v4 7.4     X,P      tcp  web.n@lo                 → DROP martian destination
+    v4 7.4     X        tcp  outer.n@lo               → DROP martian destination
+    v4 7.4     X        tcp  lo:22                    → DROP martian destination
+    v4 7.4     X        tcp  none.n@lo                → DROP martian destination
+    v4 7.4     X        tcp  outerfar.n@lo            → DROP martian destination
+    v4 7.4     H@N      tcp  lo:22                    → PASS in
+    v4 7.4     H@N      tcp  web.n@lo                 → PASS in
+    7.2        L        tcp  none.n@lo                → PASS in
+    v6 7.2     L        tcp  outerfar.n@lo            → PASS in
+    """),
+    *table("""
+    v4 7.3     L        tcp  web.n@lo                 → PASS in
+    v4 7.3     L        tcp  outer.n@lo               → PASS in
+    v4 7.3     L        tcp  outerfar.n@lo            → PASS in
+    # N's own packets are rejected too, and source ranges count before that
+    6          H        tcp  none.E,V                 → REJ
+    6          H        tcp  localnone.E,V            → REJ
+    6          H        tcp  guardednone.V            → REJ
+    6/8        B,P      tcp  guardednone.V            → DROP
+    6/8        B        tcp  clientsnone.V            → DROP
+    """, *ALL),
+    *table("""
+    v4 7.3     L        tcp  outer.n@lo               → PASS in
+    """, *DETECTION[1:]),
+    *table("""
+    7.2        P,X,H    tcp  none.n@N2                → PASS in
+    7.2        P,X,H    tcp  outerfar.n@N2            → PASS in
+    7.2        L        tcp  none.n@lo                → PASS in
+    7.2        L        tcp  outerfar.n@lo            → PASS in
+    """, "nodePortAddresses nodes", "nodePortAddresses primary"),
+    *table("""
+    7.2        L        tcp  none.n@lo                → PASS in
+    7.2        L        tcp  outerfar.n@lo            → PASS in
+    7.1        X,H      tcp  web.n@N2                 → PASS in
+    """, "no localhostNodePorts"),
+    *table("""
+    v4 7.3     L        tcp  web.n@lo                 → PASS in
+    """, "nodePortAddresses IPv6", "nodePortAddresses loopback"),
+]  # fmt: skip

@@ -4,13 +4,15 @@ Every row of ``packet_path_rows`` is followed through N's hooks, and asked as a 
 """
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
-from packet_path_rows import ROWS
-from packet_paths import V4, Case, N, is_local, table, with_policy_drop, world
+from packet_path_rows import IN_NFTABLES, ROWS
+from packet_paths import V4, Case, N, World, is_local, table, with_policy_drop, world
 from packets import flags
 
 from kpsim.addresses import Family
+from kpsim.config import Host, Mode
 from kpsim.netfilter import Disposition, walk
 from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.routing import Routing
@@ -22,6 +24,45 @@ def test_first_packets(case: Case) -> None:
     place = world(case.family, case.configuration)
     assert place.walked(case.source, case.protocol, case.destination) == case.expected
     assert place.probed(case.source, case.protocol, case.destination) == case.summary
+
+
+@pytest.mark.parametrize("family", Family)
+def test_first_packets_in_nftables_mode(family: Family) -> None:
+    """All rows of one family; ``IN_NFTABLES`` says which of them end otherwise."""
+    other = {_row(case): case.expected for case in IN_NFTABLES}
+    rows = {_row(case): case for case in ROWS if case.family is family}
+    assert set(other) <= {_row(case) for case in ROWS}
+    told = {
+        key: world(family, case.configuration, Mode.NFTABLES).walked(case.source, case.protocol, case.destination)
+        for key, case in rows.items()
+    }
+    assert {key: found for key, found in told.items() if found != other.get(key, rows[key].expected)} == {}
+    assert all(found != rows[key].expected for key, found in told.items() if key in other)
+
+
+@pytest.mark.parametrize(
+    "case",
+    table("""
+    2/12.3     P,Q,X,H  tcp  unallocated:80           → DROP
+    2/12.3     P,X,H    icmp unallocated:0            → DROP
+    2          X        tcp  web.C                    → a1 b1 masq
+    2          P,H      tcp  elsewhere:443            → PASS out
+    """),
+    ids=str,
+)
+def test_unallocated_service_addresses_in_nftables_mode(case: Case) -> None:
+    """NFT-5.9: if kube-proxy knows the ServiceCIDRs."""
+    place = _with_service_cidrs(case.family)
+    assert place.walked(case.source, case.protocol, case.destination) == case.expected
+
+
+@cache
+def _with_service_cidrs(family: Family) -> World:
+    return World(family, mode=Mode.NFTABLES, host=Host(service_cidrs=("172.30.0.0/16", "fd00:172:30::/112")))
+
+
+def _row(case: Case) -> tuple[Family, str, str, str, str]:
+    return case.family, case.configuration, case.source, case.protocol, case.destination
 
 
 # --- what needs more than a row --------------------------------------------------------------------------------------------
