@@ -400,8 +400,12 @@ def test_what_a_command_line_gets_wrong(files: Path) -> None:
             {"moments": 1},
             "1 moments: expected at least 2, for the first and the last rules of a run",
         ),
-        ([files / "web.yaml"], {"seed": 3}, "a seed and settings go with a scenario, and there is none"),
-        ([files / "web.yaml"], {"settings": ["seed=3"]}, "a seed and settings go with a scenario, and there is none"),
+        ([files / "web.yaml"], {"seed": 3}, "a seed goes with a scenario, and there is none"),
+        (
+            [files / "web.yaml"],
+            {"settings": ["service/default/nobody=null"]},
+            "--set service/default/nobody=null: no Service 'default/nobody'; there is shop/web",
+        ),
         ([], {}, "nothing to load: give files, or text"),
         ([RECORDING, files / "web.yaml"], {}, f"{RECORDING} is a recording: give it alone"),
     ]

@@ -16,6 +16,7 @@ from kpsim.cli.options import (
     AssumeNodeOption,
     BesideOption,
     ClusterCommand,
+    DeriveSlicesOption,
     Format,
     FormatOption,
     LongOption,
@@ -91,8 +92,13 @@ def verify(
     ] = 8,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change one field of a scenario; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Change one field of a scenario, or of a cluster's object; may be repeated.",
+        ),
     ] = None,
+    derive_slices: DeriveSlicesOption = False,
     beside: BesideOption = None,
     allow_unknown: AllowUnknownOption = False,
     sysctl: SysctlOption = None,
@@ -148,7 +154,7 @@ def verify(
                     paths, mode=mode, seed=seed if with_scenario else None, settings=set_ or (), nodes=node or (), moments=moments,
                     beside=beside or (), unknown="keep" if allow_unknown else "refuse",
                     sysctls=assignments(sysctl or ()), assume_node=assume_node,
-                    service_node_port_range=service_node_port_range, note=note,
+                    service_node_port_range=service_node_port_range, derive_slices=derive_slices, note=note,
                 )
             )  # fmt: skip
         if probes is not None:

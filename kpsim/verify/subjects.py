@@ -171,27 +171,31 @@ def load_subjects(
     sysctls: Mapping[str, int] | None = None,
     assume_node: str | None = None,
     service_node_port_range: str = "",
+    derive_slices: bool = False,
     unknown: OnUnknown = "refuse",
     note: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Iterator[Subject]:
     """The subjects of all scenarios among ``paths``, and of the one cluster that all other paths describe together.
 
-    A scenario is named by its file or its built-in name. ``seed`` and ``settings`` need a scenario, ``beside`` and
-    ``sysctls``, ``assume_node`` and ``service_node_port_range`` a cluster (see :func:`kpsim.explore.load`). ``note`` is called with what loading the cluster
-    defaulted, derived or skipped. Everything is loaded before the first subject is yielded. InputError as from
+    A scenario is named by its file or its built-in name. ``seed`` needs a scenario. ``settings`` change fields of the
+    scenarios or, if there are none, edit objects of the cluster (:meth:`kpsim.explore.Cluster.with_edits`). ``beside``,
+    ``sysctls``, ``assume_node``, ``service_node_port_range`` and ``derive_slices`` need a cluster (see
+    :func:`kpsim.explore.load`). ``note`` is called with what loading the cluster defaulted, derived or skipped. Everything is loaded before the first subject is yielded. InputError as from
     :func:`load_scenario` and :func:`kpsim.explore.load`.
     """
     scenarios = [path for path in paths if is_scenario(path)]
     others = [path for path in paths if path not in scenarios]
-    if not scenarios and (seed is not None or settings):
-        raise InputError("a seed and settings go with a scenario, and there is none")
+    if not scenarios and seed is not None:
+        raise InputError("a seed goes with a scenario, and there is none")
     if beside and not others:
         raise InputError("rules beside kube-proxy's go with a cluster, and there is none")
     if sysctls and not others:
         raise InputError("kernel settings go with a cluster, and there is none: a scenario has its own, nodes.sysctls")
-    if (assume_node is not None or service_node_port_range) and not others:
-        raise InputError("--assume-node and --service-node-port-range go with a cluster, and there is none")
+    if (assume_node is not None or service_node_port_range or derive_slices) and not others:
+        raise InputError(
+            "--assume-node, --service-node-port-range and --derive-slices go with a cluster, and there is none"
+        )
     loaded = [load_scenario(path, settings=settings, seed=seed, mode=mode) for path in scenarios]
     found = [scenario_subjects(each, nodes=nodes, moments=moments, progress=progress) for each in loaded]
     if others or not paths:
@@ -203,6 +207,8 @@ def load_subjects(
             assume_node=assume_node,
             service_node_port_range=service_node_port_range,
             unknown=unknown,
+            derive_slices=derive_slices,
+            edits=() if scenarios else settings,
         )
         cluster.print_notes(note)
         found.append(cluster_subjects(cluster, nodes))

@@ -167,6 +167,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--repeat": (["shop.yaml"], ["--repeat", "3"]),
         "--moments": (["small.yaml", "--node", "node-1"], ["--moments", "2"]),
         "--set": (["small.yaml", "--node", "node-1"], ["--set", "events=[]"]),
+        "--derive-slices": (["stale.yaml", "--assume-node", "n1"], ["--derive-slices"]),
         "--beside": (["shop.yaml"], ["--beside", "rule.txt"]),
         "--allow-unknown": (["shop.yaml", "--beside", "unknown.txt"], ["--allow-unknown"]),
         "--sysctl": (["shop.yaml"], ["--sysctl", "net.netfilter.nf_conntrack_udp_timeout=10"]),

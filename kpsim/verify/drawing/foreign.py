@@ -106,7 +106,7 @@ _BROAD: tuple[str, ...] = (
     "-p tcp -m tcp ! --sport 1:1023", "-p tcp -m multiport --dports 80,443,8000:8080", "-m addrtype --dst-type LOCAL",
     "-m addrtype ! --src-type LOCAL", "-m mark --mark 0x4000/0x4000", "-m mark ! --mark 0x0/0xffff", "-m conntrack --ctstate NEW",
     "-m conntrack --ctstate RELATED,ESTABLISHED", "-m conntrack ! --ctstate NEW", "-m conntrack --ctstate DNAT",
-    "-m conntrack --ctstate SNAT", "-m conntrack --ctdir ORIGINAL", "-m connmark --mark 0x10/0xff", "-m iprange --src-range {range}",
+    "-m conntrack --ctstate SNAT", "-m conntrack --ctdir ORIGINAL", "-m connmark --mark 0x10/0xff", "-m connmark ! --mark 0x10/0xff", "-m conntrack ! --ctorigdst {service}", "-m iprange --src-range {range}",
     "-p tcp -m tcp --tcp-flags SYN,ACK,FIN,RST SYN", "-p tcp -m tcp --tcp-flags RST RST", "-p {icmp}", "-d {externals}",
     "-d {balancers}", "-p sctp", "-p udp -m udp --dport 5300:5353", "-p tcp -m tcp ! --dport 81:8080",
 )  # fmt: skip
