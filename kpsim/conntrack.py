@@ -210,7 +210,8 @@ class ConntrackTable:
         self._found: dict[FlowTuple, Found] = {}
         self._entries: dict[FlowTuple, Entry] = {}  # by key, oldest first
         self._unassured: dict[FlowTuple, None] = {}  # keys
-        self._by_source: dict[tuple[Family, str, int, int], dict[FlowTuple, None]] = {}  # keys, oldest first
+        # keys, oldest first; the inner tuples are shared by copies
+        self._by_source: dict[tuple[Family, str, int, int], tuple[FlowTuple, ...]] = {}
         # each entry has a timer not later than its expiry; timers that were replaced stay here and are void
         self._timers: list[tuple[int, int, FlowTuple]] = []
         self._timed: dict[FlowTuple, tuple[int, int]] = {}  # key → the timer that counts
@@ -226,7 +227,7 @@ class ConntrackTable:
                 dict(self._entries),
                 dict(self._unassured),
             )
-            other._by_source = {source: dict(keys) for source, keys in self._by_source.items()}
+            other._by_source = dict(self._by_source)
             other._timers, other._timed, other._sequence = list(self._timers), dict(self._timed), self._sequence
         return other
 
@@ -244,7 +245,7 @@ class ConntrackTable:
 
     def mapped_port(self, original: FlowTuple, address: int, now_ns: int) -> int | None:
         """The port that the newest other flow of the same source has at ``address``; None if there is none (K-2.3)."""
-        for earlier in reversed(self._by_source.get(original[:4], {})):
+        for earlier in reversed(self._by_source.get(original[:4], ())):
             entry = self._entries[earlier]
             if entry.reply.daddr == address and entry.expires_ns > now_ns and entry.original != original:
                 return entry.reply.inverse().sport
@@ -391,7 +392,8 @@ class ConntrackTable:
     def _store(self, entry: Entry) -> None:
         key = entry.key
         if key not in self._entries:
-            self._by_source.setdefault(entry.original[:4], {})[key] = None
+            source = entry.original[:4]
+            self._by_source[source] = (*self._by_source.get(source, ()), key)
         self._entries[key] = entry
         if entry.assured:
             self._unassured.pop(key, None)
@@ -422,10 +424,12 @@ class ConntrackTable:
         self._unassured.pop(entry.key, None)
         for flow_tuple in _tuples(stored):
             del self._found[flow_tuple]
-        of_source = self._by_source[stored.original[:4]]
-        del of_source[entry.key]
-        if not of_source:
-            del self._by_source[stored.original[:4]]
+        source = stored.original[:4]
+        others = tuple(key for key in self._by_source[source] if key != entry.key)
+        if others:
+            self._by_source[source] = others
+        else:
+            del self._by_source[source]
 
 
 def _tuples(entry: Entry) -> tuple[FlowTuple, ...]:

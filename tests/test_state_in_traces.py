@@ -111,6 +111,17 @@ def test_an_entry_beside_the_rules(
     assert found.age_ns is None
 
 
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_every_mode_says_it_in_the_same_words(mode: str) -> None:
+    of = load(text="---\n".join([HEAD, node(1), node(2), service("UDP")]), mode=mode)
+    assert (
+        "the rules refuse a new one with icmp-port-unreachable (no endpoints of shop/db:q); the clean-up passed"
+        in str(state(of, "udp", listed("udp", "10.180.2.5:53")))
+    )
+    of = load(text="---\n".join([HEAD, node(1), node(2), service("UDP", f"{OTHER} {SERVING}")]), mode=mode)
+    assert state(of, "udp", listed("udp", "10.180.2.5:53")).kind is PinKind.FORMER_ENDPOINT
+
+
 def test_an_entry_that_outlives_its_service() -> None:
     found = state(cluster(), "udp", listed("udp", "10.180.2.5:53", age="delta-time=12"))
     assert (found.kind, found.clean_up) == (PinKind.SERVICE_GONE, CleanUp.NO_SERVICE)

@@ -96,10 +96,9 @@ class State:
 
 
 def _named(at: RuleReference) -> str:
-    origin = None if at.rule is None else at.rule.origin
-    if origin is None or origin == FOREIGN:
+    if at.origin == FOREIGN:
         return f" ({at})"
-    return f" ({origin.role}{f' of {origin.service}' if origin.service else ''})"
+    return f" ({at.origin.role}{f' of {at.origin.service}' if at.origin.service else ''})"
 
 
 class Standing:
