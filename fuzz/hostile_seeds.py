@@ -165,6 +165,32 @@ EXPRESSIONS = (
     'IP(dst="192.0.2.10",ttl=3)/ICMP(type=8,id=7)', 'IP(dst="192.0.2.10")/ICMP(type=3,code=1)/IPerror(src="1.2.3.4",dst="1.2.3.5")/TCPerror()',
     'IP(dst="192.0.2.10",frag=0)/SCTP(dport=80)', 'IP(dst="192.0.2.10")/TCP(seq=1,ack=2,window=0)/Raw(load=b"x")',
 )  # fmt: skip
+NETWORK = b"""1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN
+    inet 127.0.0.1/8 scope host lo
+2: eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc mq state UP
+    inet 192.168.0.1/24 brd 192.168.0.255 scope global eth0
+3: vlan17@eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1400 qdisc noqueue state UP
+    inet 10.46.0.1/16 brd 10.46.255.255 scope global vlan17
+4: cni0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1450 qdisc noqueue state UP
+    inet 10.180.0.1/24 brd 10.180.0.255 scope global cni0
+default via 192.168.0.254 dev eth0 proto static metric 100 mtu lock 1480
+10.180.1.0/24 via 192.168.0.2 dev eth0
+10.42.0.0/16 via 10.46.0.254 dev vlan17 table 17 onlink
+unreachable 10.99.0.0/16 metric 4294967295
+0:	from all lookup local
+100:	not from 10.46.0.0/16 fwmark 0x10/0x10 iif vlan17 lookup 17
+32766:	from all lookup main
+Netid State  Recv-Q Send-Q Local Address:Port Peer Address:Port Process
+tcp   LISTEN 0      4096       127.0.0.1:10249      0.0.0.0:*    users:(("kube-proxy",pid=1,fd=9))
+udp   UNCONN 0      0       [::]%eth0:53        [::]:*
+"""
+CONNECTIONS = b"""conntrack v1.4.7 (conntrack-tools): 5 flow entries have been shown.
+tcp      6 86397 ESTABLISHED src=10.180.0.9 dst=172.30.0.10 sport=5 dport=80 packets=2 bytes=112 src=10.180.0.6 dst=10.180.0.9 sport=8080 dport=5 packets=1 bytes=60 [ASSURED] mark=0 delta-time=1 use=1
+udp      17 28 src=10.180.0.9 dst=172.30.0.10 sport=5 dport=80 [UNREPLIED] src=172.30.0.10 dst=10.180.0.9 sport=80 dport=5 mark=16 use=1
+icmp     1 29 src=10.180.0.9 dst=10.180.1.5 type=8 code=0 id=7 src=10.180.1.5 dst=10.180.0.9 type=0 code=0 id=7 mark=0 use=1
+ipv6     10 tcp      6 60 TIME_WAIT src=fd00:180::9 dst=fd00:180::5 sport=5 dport=80 src=fd00:180::5 dst=fd00:180::9 sport=80 dport=5 [ASSURED] mark=0 zone=0 use=2
+ipv4     2 gre      47 28 timeout=30, stream_timeout=180 src=10.0.0.1 dst=10.0.0.2 srckey=0x0 dstkey=0x0 src=10.0.0.2 dst=10.0.0.1 srckey=0x0 dstkey=0x0 mark=0 zone=3 use=2
+"""
 TRACE = ("trace", "@c.yaml", "--node", "n1")
 SAVED = ("trace", "--rules", "@r.rules", "--node-ip", "192.168.0.1", "--dst", "192.168.0.1:80")
 
@@ -219,6 +245,14 @@ def kinds() -> tuple[Kind, ...]:
             ("trace", "--rules", "@r.rules", "--node-ip", "192.168.0.1", "--read-pcap", "@p.pcap", "--format", "json"), ("rules", "@c.yaml", "@config.yaml", "--node", "n1", "--beside", "@r.rules"), (*TRACE, "@config.yaml", "--beside", "@r.rules", "--dst", "192.0.2.10:80", "--expand"),
         ), hostile_json_lines, {**beside, "config.yaml": CONFIG, "p.pcap": captures()[0]}, mild_json_lines, {"c.yaml": mild_documents, "r.rules": mild_rules, "config.yaml": mild_documents, "p.pcap": mild_capture}),
         Kind("captures", ".pcap", captures(), ((*TRACE, "--read-pcap", "FILE"), (*TRACE, "--read-pcap", "FILE", "--minimal")), None, beside, mild_capture),
+        Kind("connections", ".txt", (CONNECTIONS,), (
+            (*TRACE, "--conntrack", "FILE", "--from", "pod", "--src", "10.180.0.9:5", "--dst", "172.30.0.10:80", "--expand"),
+            (*TRACE, "--conntrack", "FILE", "--from", "pod", "--src", "10.180.0.9:5", "--dst", "172.30.0.10:80", "--protocol", "UDP", "--format", "json"),
+            (*SAVED, "--conntrack", "FILE", "--minimal"),
+        ), None, beside),
+        Kind("machines", ".txt", (NETWORK,), (
+            (*TRACE, "--network", "FILE", "--in-interface", "vlan17", "--src", "10.42.0.1", "--dst", "192.0.2.10:80"), (*SAVED, "--network", "FILE", "--from", "node", "--minimal"),
+        ), None, beside),
         Kind("expressions", "", (b"",), tuple((*TRACE, "--packet", each) for each in EXPRESSIONS), None, beside),
         Kind("reports", "", (b"",), (("run", "@s.yaml", "--seed", "4", "--out", "out"), ("run", "@s.yaml", "--format", "json", "--out", "new/out"), ("verify", "@c.yaml", "--node", "n9", "--out", "out")), None, beside, every=20),
         Kind("options", "", (b"",), (

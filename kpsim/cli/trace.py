@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -297,9 +298,23 @@ def _observe(site: "Site", node: str, network: list[Path], in_interface: str) ->
         raise InputError("--network and --in-interface need --node, the machine that they are about")
     site.check_node(node)
     if network:
-        site.place(node, applied(site.machine(node), read_observed(network)))
+        observed = read_observed(network)
+        with _of_option("--network"):
+            site.place(node, applied(site.machine(node), observed))
     if in_interface:
-        site.let_in(node, in_interface)
+        with _of_option("--in-interface"):
+            site.let_in(node, in_interface)
+
+
+@contextmanager
+def _of_option(name: str) -> Iterator[None]:
+    """Adds to an error which option it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            [replace(problem, message=f"{name}: {problem.message}") for problem in error.problems]
+        ) from error
 
 
 def _remember(site: "Site", node: str, listed: list[Path], now_ns: int) -> None:
@@ -405,10 +420,8 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
 def _each_read(option: str, read: Callable[[str], object], texts: Iterable[str]) -> None:
     """Raise an InputError that names the option, if one of its texts cannot be read."""
     for text in texts:
-        try:
+        with _of_option(option):
             read(text)
-        except InputError as error:
-            raise InputError(f"{option}: {error}") from error
 
 
 def _read_rules(machine: _SavedMachine, dst: str) -> "tuple[Ruleset, ...]":
