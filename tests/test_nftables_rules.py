@@ -10,7 +10,7 @@ from kpsim.addresses import Family
 from kpsim.backends.nftables.names import endpoint_base, service_base
 from kpsim.config import Host, LocalMode, Mode
 from kpsim.kubeproxy.trackers import Endpoint, ServicePortName
-from kpsim.ruleset import Compare, Origin, Role, UpdateSet
+from kpsim.ruleset import Compare, Expression, Field, Origin, Role, Statement, UpdateSet
 
 Json = dict[str, Any]
 
@@ -260,6 +260,23 @@ def test_masquerade_all_marks_everything_to_cluster_ips(cidr: str) -> None:  # N
     )
 
 
+def test_source_ranges_are_compared_as_the_kernel_holds_them() -> None:  # NFT-10.4
+    def compared(*ranges: str) -> Expression | Statement:
+        rig = synced(type="LoadBalancer", ingress=["203.0.113.20"], loadBalancerSourceRanges=[*ranges])
+        chains = rig.proxier.held.ruleset.table("kube-proxy").chains
+        return next(chain.rules[0].body[0] for name, chain in chains.items() if name.startswith("firewall-K"))
+
+    ten = 10 << 24
+    assert compared("10.0.0.0/8") == Compare(Field.SADDR, ((ten, ten),), negate=True, mask=0xFF000000)
+    assert compared("10.128.0.0/9", "10.0.0.0/9") == compared("10.0.0.0/8")  # adjacent
+    assert compared("10.0.0.0/8", "10.1.0.0/16") == compared("10.0.0.0/8")  # overlapping
+    assert compared("10.0.0.7/32") == Compare(Field.SADDR, ((ten + 7, ten + 7),), negate=True)
+    assert compared("10.0.0.1/32", "10.0.0.2/32") == Compare(Field.SADDR, ((ten + 1, ten + 2),), negate=True)
+    assert compared("10.0.0.4/30", "10.0.0.8/30") == Compare(Field.SADDR, ((ten + 4, ten + 11),), negate=True)
+    apart = ((ten, ten), (ten + 2, ten + 2))
+    assert compared("10.0.0.2/32", "10.0.0.0/32") == Compare(Field.SADDR, apart, negate=True)
+
+
 @pytest.mark.parametrize(
     ("ranges", "node_ip", "said"),
     [
@@ -405,7 +422,8 @@ def test_elements_say_why_they_are_there() -> None:
     ]
     assert origins(rig, "service-nodeports") == [of_web(Role.NODE_PORT)]
     assert origins(rig, "firewall-ips") == [of_web(Role.SOURCE_RANGE)]
-    assert origins(rig, "hairpin-connections") == [of_web(Role.HAIRPIN, "10.180.0.3:8080")]
+    assert origins(rig, "hairpin-connections") == [Origin(Role.HAIRPIN)]
+    assert origins(rig, "cluster-ips") == [Origin(Role.CLUSTER_IP)]
     assert chain_origins(rig, "firewall-KHN6ECMT") == [of_web(Role.SOURCE_RANGE_DROP)]
     assert chain_origins(rig, "external-") == [of_web(Role.MASQUERADE_EXTERNAL), of_web(Role.EXTERNAL_POLICY)]
 

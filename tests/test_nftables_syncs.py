@@ -278,6 +278,7 @@ def test_a_refused_transaction_changes_nothing_and_the_next_sync_is_full() -> No
     rig.apply(service(ports=[port(81)]))
     result = rig.sync(refuse=True)
     assert (result.success, result.full, failures(rig)) == (False, False, 1)
+    assert result.transaction.error == "refused"
     assert "add element service-ips { 172.30.10.1 . tcp . 81" in "\n".join(sent(result))
     assert table(rig) == before
     result = rig.sync(30)
@@ -311,11 +312,21 @@ def test_a_table_that_is_gone_when_stale_chains_are_due_is_rebuilt_in_the_same_s
     result = rig.sync(2)
     assert (result.full, result.success) == (True, True)
     assert (failures(rig, "cleanup"), failures(rig)) == (1, None)
+    assert result.transaction.error == ""
+    assert result.transaction.became_full
+    assert not web_rig().sync(4000).transaction.became_full  # it was to be full
     assert rig.metric("sync_full_proxy_rules_duration_seconds_count", ip_family="IPv4") == 2
     assert documents(result)[0] == [f"delete chain service-{WEB}"]
     assert 'add table { comment "rules for kube-proxy" ; }' in documents(result)[1]
     assert elements(rig, "cluster-ips") == ["172.30.10.1"]
     assert documents(rig.sync(3599.9)) == [[]]  # it counts as the last full sync
+
+
+def test_a_table_that_is_not_there_can_be_flushed() -> None:
+    rig = nft_rig()
+    rig.flush()
+    assert not rig.proxier.held.ruleset.tables
+    assert rig.sync().success
 
 
 def test_both_transactions_of_one_sync_may_be_refused() -> None:

@@ -86,6 +86,7 @@ def test_untouched_objects_stay_the_same() -> None:
     assert again["a"] is ruleset.tables[KEY]["a"]  # the same rules, so what was compiled for them still holds
     assert again.sets["ports"] is ruleset.tables[KEY].sets["ports"]
     assert again.sets["ports"] != before.sets["ports"]
+    assert apply(ruleset, [add(PORTS), put(PORTS, 22)]).tables[KEY].sets["ports"] is again.sets["ports"]
 
 
 def test_one_other_rule_makes_another_chain() -> None:

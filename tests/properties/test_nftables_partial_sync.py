@@ -11,6 +11,8 @@ from proxiers import Rig
 from kpsim.backends.nftables import NftablesBackend
 from kpsim.backends.nftables.elements import CONTAINERS
 from kpsim.config import Host
+from kpsim.dialects import Form
+from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.proxier import SyncResult
 from kpsim.ruleset import Element, Key, Table
 
@@ -79,6 +81,16 @@ def test_what_is_kept_equals_a_recount(history: list[Step]) -> None:
                     wanted.setdefault((container, key), set()).add(element.value)
             assert {place for place, found in wanted.items() if len(found) > 1} == backend._claims.contested
             assert set(wanted) == {(name, key) for name in CONTAINERS for key in held.sets[name].elements}
+
+
+@EXAMPLES
+@given(histories)
+def test_what_is_held_is_read_again_from_its_text(history: list[Step]) -> None:
+    rig = nft_rig(host=HOST)
+    *_, (result,) = synced(history, rig)
+    ruleset = result.held.ruleset
+    for form in Form:
+        assert DIALECT.parse(DIALECT.render(ruleset, form), ruleset.family) == (ruleset,)
 
 
 def values(elements: object) -> dict[Key, object]:

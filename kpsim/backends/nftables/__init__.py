@@ -16,6 +16,8 @@ from kpsim.backends.nftables.fixed import FixedPart
 from kpsim.backends.nftables.service_objects import Claim, PortObjects, write_port_objects
 from kpsim.backends.nftables.stale import StaleObjects
 from kpsim.config import ProxierSettings, ProxyConfig
+from kpsim.dialects import Form, dialect_of
+from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.inputs import Json
 from kpsim.kubeproxy.metrics import MetricUpdate
 from kpsim.kubeproxy.plan import ServicePlan
@@ -72,7 +74,8 @@ class NftablesBackend:
         return held
 
     def save(self, held: Programmed) -> str:
-        return dump(self._table(held))
+        tables = (table for table in held.ruleset.in_order() if dialect_of(table.key) is DIALECT)
+        return DIALECT.render(Ruleset.of(held.family, *tables), Form.LISTED)
 
     def flush(self, held: Programmed) -> Programmed:
         tables = held.ruleset.tables

@@ -3,7 +3,7 @@
 Only a full sync writes it, in the order of NFT-8.5.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, format_ip, parse_network
@@ -20,10 +20,10 @@ from kpsim.ruleset import (
     Compare,
     DataType,
     Dispatch,
-    Element,
     Expression,
     Field,
     Hook,
+    Interval,
     Jump,
     Lookup,
     Masquerade,
@@ -130,6 +130,16 @@ def mark_for_masquerade(settings: ProxierSettings) -> Assign:
     return Assign(Field.MARK, ALL_BITS ^ mark, mark)
 
 
+def of_ranges(field: Field, ranges: Iterable[Interval], family: Family, *, negate: bool = False) -> Compare:
+    """True if an address lies in one of the ranges, as the kernel holds that: merged, a single network under its mask."""
+    merged = among(ranges)
+    low, high = merged[0]
+    size = high - low + 1
+    if len(merged) == 1 and size & (size - 1) == 0 and low % size == 0:
+        return within(field, Network(family, low, family.bits - size.bit_length() + 1), negate=negate)
+    return Compare(field, merged, negate)
+
+
 def recreate_base_chains(key: TableKey) -> Iterator[Operation]:
     """Deletes the base chains, also if an older version left them with other priorities (NFT-8.5)."""
     for chain in BASE_CHAINS:
@@ -215,8 +225,9 @@ class FixedPart:
         )
         networks = [network for text in service_cidrs if (network := parse_network(text)) is not None]
         if networks:
+            unallocated = of_ranges(Field.DADDR, ((each.base, each.last) for each in networks), self._settings.family)
             rule = Rule(
-                (Compare(Field.DADDR, among((each.base, each.last) for each in networks)), DROP),
+                (unallocated, DROP),
                 "Drop traffic to unallocated ClusterIPs",
                 Origin(Role.UNALLOCATED_CLUSTER_IP),
                 in_braces(0, service_cidrs, ","),
@@ -235,8 +246,7 @@ class FixedPart:
         usable = [a for a in self._settings.node_ports.matching(interface_addresses) if not _is_loopback(a, family)]
         # upstream's order is arbitrary here; kpsim sorts by text
         for address in sorted(usable, key=lambda each: format_ip(family, each)):
-            entry = Entry((address,), Element(origin=Origin(Role.NODE_PORTS)))
-            yield Operation(Verb.ADD, self._key, entry, declared.name)
+            yield Operation(Verb.ADD, self._key, Entry((address,)), declared.name)
 
     def _no_endpoints(self) -> Iterator[Operation]:
         yield self._operation(self.sets[names.NO_ENDPOINT_SERVICES])

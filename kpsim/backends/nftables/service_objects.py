@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kpsim.addresses import parse_ip
 from kpsim.backends.nftables import names
-from kpsim.backends.nftables.fixed import address_type, from_pods, mark_for_masquerade
+from kpsim.backends.nftables.fixed import address_type, from_pods, mark_for_masquerade, of_ranges
 from kpsim.config import ProxierSettings
 from kpsim.dialects.nft.spelling import in_braces
 from kpsim.kubeproxy.plan import Refusal, ServicePlan
@@ -19,7 +19,6 @@ from kpsim.maps import Map
 from kpsim.ruleset import (
     DROP,
     Chain,
-    Compare,
     Dispatch,
     Dnat,
     Element,
@@ -40,7 +39,6 @@ from kpsim.ruleset import (
     SetVerb,
     Statement,
     UpdateSet,
-    among,
     named,
 )
 from kpsim.ruleset.operations import Operation, Verb
@@ -73,6 +71,11 @@ class PortObjects:
         for step in self.opening:
             if isinstance(step, Claim):
                 yield step
+
+
+#: elements that several service ports may want
+_CLUSTER_IP = Element(origin=Origin(Role.CLUSTER_IP))
+_HAIRPIN = Element(origin=Origin(Role.HAIRPIN))
 
 
 class _Way(NamedTuple):
@@ -145,11 +148,9 @@ class _Writer:
         made = Chain(chain)
         self.opening += (Operation(Verb.ADD, self.key, made), Operation(Verb.FLUSH, self.key, made))
 
-    def claim(
-        self, container: str, key: Key, role: Role, value: Goto | None, comment: str = "", endpoint: str = ""
-    ) -> None:
-        element = Element(value, comment, origin=self.origin(role, endpoint))
-        self.opening.append(Claim(container, key, element))
+    def claim(self, container: str, key: Key, role: Role, chain: str) -> None:
+        """An element that leads to a chain."""
+        self.opening.append(Claim(container, key, Element(Goto(chain), origin=self.origin(role))))
 
     def refuse(self, container: str, key: Key, refusal: Refusal) -> None:
         """An element that refuses packets (NFT-6.4)."""
@@ -174,26 +175,26 @@ class _Writer:
                 self.open(way.chain)
             if self.settings.node_name and way.endpoint.node_name == self.settings.node_name:
                 key = (way.ip, way.ip, self.protocol, way.endpoint.port)
-                self.claim(names.HAIRPIN_CONNECTIONS, key, Role.HAIRPIN, None, endpoint=way.endpoint.address)
+                self.opening.append(Claim(names.HAIRPIN_CONNECTIONS, key, _HAIRPIN))
 
     def to_address(self, ip: str) -> Key:
         return _address(ip), self.protocol, self.port.port
 
     def claim_cluster_ip(self) -> None:
         ip, refusal = self.port.cluster_ip, self.plan.internal_refusal
-        self.claim(names.CLUSTER_IPS, (_address(ip),), Role.CLUSTER_IP, None)
+        self.opening.append(Claim(names.CLUSTER_IPS, (_address(ip),), _CLUSTER_IP))
         if refusal is not None:
             self.refuse(names.NO_ENDPOINT_SERVICES, self.to_address(ip), refusal)
             return
         chain = self.local if self.port.internal_policy_local else self.service
-        self.claim(names.SERVICE_IPS, self.to_address(ip), Role.CLUSTER_IP, Goto(chain))
+        self.claim(names.SERVICE_IPS, self.to_address(ip), Role.CLUSTER_IP, chain)
 
     def claim_external_ips(self) -> None:
         if not self.settings.config.allow_service_external_ips:
             return
         for ip in self.port.external_ips:
             if self.plan.has_any:
-                self.claim(names.SERVICE_IPS, self.to_address(ip), Role.EXTERNAL_IP, Goto(self.external))
+                self.claim(names.SERVICE_IPS, self.to_address(ip), Role.EXTERNAL_IP, self.external)
             if self.plan.external_refusal is not None:
                 self.refuse(names.NO_ENDPOINT_SERVICES, self.to_address(ip), self.plan.external_refusal)
 
@@ -202,9 +203,9 @@ class _Writer:
             self.open(self.firewall)
         for ip in self.port.load_balancer_ips:
             if self.plan.has_any:
-                self.claim(names.SERVICE_IPS, self.to_address(ip), Role.LOAD_BALANCER, Goto(self.external))
+                self.claim(names.SERVICE_IPS, self.to_address(ip), Role.LOAD_BALANCER, self.external)
             if self.use_firewall:
-                self.claim(names.FIREWALL_IPS, self.to_address(ip), Role.SOURCE_RANGE, Goto(self.firewall))
+                self.claim(names.FIREWALL_IPS, self.to_address(ip), Role.SOURCE_RANGE, self.firewall)
         if self.plan.external_refusal is not None:
             for ip in self.port.load_balancer_ips:
                 self.refuse(names.NO_ENDPOINT_SERVICES, self.to_address(ip), self.plan.external_refusal)
@@ -214,7 +215,7 @@ class _Writer:
             return
         key = self.protocol, self.port.node_port
         if self.plan.has_any:
-            self.claim(names.SERVICE_NODE_PORTS, key, Role.NODE_PORT, Goto(self.external))
+            self.claim(names.SERVICE_NODE_PORTS, key, Role.NODE_PORT, self.external)
         if self.plan.external_refusal is not None:
             self.refuse(names.NO_ENDPOINT_NODE_PORTS, key, self.plan.external_refusal)
 
@@ -250,7 +251,7 @@ class _Writer:
         if any(self.settings.node_ip in network for network in ranges):
             words += self.port.load_balancer_ips
             allowed += [(address, address) for address in map(_address, self.port.load_balancer_ips)]
-        elsewhere = Compare(Field.SADDR, among(allowed), negate=True)
+        elsewhere = of_ranges(Field.SADDR, allowed, self.settings.family, negate=True)
         origin = self.origin(Role.SOURCE_RANGE_DROP)
         self.add_rule(self.firewall, Rule((elsewhere, DROP), "", origin, in_braces(0, words)))
 
