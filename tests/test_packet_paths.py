@@ -13,10 +13,13 @@ from packets import flags
 
 from kpsim.addresses import Family
 from kpsim.config import Host, Mode
+from kpsim.fabric import send
 from kpsim.netfilter import Disposition, walk
 from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.routing import Routing
 from kpsim.replay import START_NS
+from kpsim.simulation.attempts import refusal
+from kpsim.simulation.runlog import Fate, Reason
 
 
 @pytest.mark.parametrize("case", ROWS, ids=str)
@@ -54,6 +57,25 @@ def test_unallocated_service_addresses_in_nftables_mode(case: Case) -> None:
     """NFT-5.9: if kube-proxy knows the ServiceCIDRs."""
     place = _with_service_cidrs(case.family)
     assert place.walked(case.source, case.protocol, case.destination) == case.expected
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "fate", "reason"),
+    [
+        ("P", "none.C", Fate.REJECTED, Reason.NO_ENDPOINTS),
+        ("P", "far.C", Fate.DROPPED, Reason.NO_LOCAL_ENDPOINTS),
+        ("B", "guarded.V", Fate.DROPPED, Reason.SOURCE_RANGES),
+        ("P", "web.C:81", Fate.REJECTED, Reason.NOT_CAPTURED),
+        ("P", "unallocated:80", Fate.DROPPED, Reason.NOT_CAPTURED),
+        ("P", "web.C", Fate.DELIVERED, Reason.NONE),
+    ],
+)
+def test_causes_of_losses_in_nftables_mode(source: str, destination: str, fate: Fate, reason: Reason) -> None:
+    """What a run reports: NFT-5.4, 6.4, 6.8, 5.8, 5.9."""
+    place = _with_service_cidrs(V4)
+    sent = place.packet(source, "tcp", destination)
+    journey = send(place.fabric(), sent, at_node=N, now_ns=START_NS, chooser=ScriptedChooser())
+    assert refusal(journey) == (fate, reason)
 
 
 @cache

@@ -181,8 +181,8 @@ class RuleReference(NamedTuple):
     def __str__(self) -> str:
         if self.rule is None:
             return f"{self.table}/{self.chain} policy"
-        comment = f" ({self.rule.comment})" if self.rule.comment else ""
-        return f"{self.table}/{self.chain} rule {self.number}{comment}"
+        comment = (self.element.element.comment if self.element is not None else "") or self.rule.comment
+        return f"{self.table}/{self.chain} rule {self.number}" + (f" ({comment})" if comment else "")
 
 
 @dataclass(frozen=True, slots=True)

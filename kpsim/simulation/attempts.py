@@ -161,6 +161,9 @@ _REFUSING = {
     Role.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
     Role.NO_LOCAL_ENDPOINTS: Reason.NO_LOCAL_ENDPOINTS,
     Role.SOURCE_RANGE_DROP: Reason.SOURCE_RANGES,
+    # kube-proxy refuses what is for none of its Services but for one of their addresses (NFT-5.8, NFT-5.9)
+    Role.UNDEFINED_PORT: Reason.NOT_CAPTURED,
+    Role.UNALLOCATED_CLUSTER_IP: Reason.NOT_CAPTURED,
 }
 
 

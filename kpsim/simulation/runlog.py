@@ -39,7 +39,8 @@ class Reason(enum.StrEnum):
     MISDELIVERED = (
         "misdelivered"  #: rules or a conntrack entry led to an application that is no endpoint of the Service
     )
-    NOT_CAPTURED = "not captured"  #: kube-proxy's rules left the packet alone
+    #: kube-proxy's rules left the packet alone, or refused it because no Service has its port or address (NFT-5.8)
+    NOT_CAPTURED = "not captured"
     #: the flow's connection entry is older than the Service's rules, so they never saw the packet (CT-3.5)
     OLDER_THAN_SERVICE = "older than its Service"
     RATE_LIMITED = "refusal rate limited"  #: no endpoint, and Linux limits its refusals per client (K-3.4): no answer
