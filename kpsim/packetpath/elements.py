@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import cast
 
-from kpsim.ruleset import Atom, Element, Interval, Key, NamePattern, Part, Set, SetFlags
+from kpsim.ruleset import Atom, Element, Interval, Key, NamePattern, Part, Set
 
 Atoms = tuple[Atom, ...]  #: what a packet has in the place of a key
 Found = tuple[Key, Element]
@@ -22,8 +22,8 @@ def finder(of: Set) -> Find:
     If several elements of a concatenation fit, the first one counts, in the order of their keys.
     """
     elements = of.elements
-    if of.name and not of.flags & SetFlags.INTERVAL:
-        return _exact(of)  # the kernel keeps intervals in sets that say so
+    if of.is_exact:
+        return _exact(of)
     if of.compiled is None:
         exact = not any(isinstance(part, tuple | NamePattern) for key in elements for part in key)
         find = _exact(of) if exact else _ordered(elements.items()) or _grouped(elements.items())
@@ -33,6 +33,9 @@ def finder(of: Set) -> Find:
 
 def find(of: Set, key: Atoms) -> Found | None:
     """The element of a set that a key belongs to, as :func:`finder` says."""
+    if of.is_exact:
+        element = of.elements.get(key)
+        return None if element is None else (key, element)
     return finder(of)(key)
 
 

@@ -13,7 +13,6 @@ from kpsim.packetpath.resolving import resolver
 from kpsim.packetpath.routing import AddressType, Decision, Routing, type_at
 from kpsim.packetpath.steps import Moment
 from kpsim.ruleset import (
-    REMEMBERS,
     Chance,
     Expression,
     Field,
@@ -77,7 +76,7 @@ class _Facts:
         return self._sets[name]
 
     def has_member(self, name: str, key: Atoms) -> bool:
-        if self._sets[name].flags & REMEMBERS:
+        if self._sets[name].remembers:
             raise _Effective
         return find(self._sets[name], key) is not None
 

@@ -43,7 +43,6 @@ from kpsim.packetpath.steps import (
 )
 from kpsim.packetpath.worlds import UnknownEnd, World
 from kpsim.ruleset import (
-    REMEMBERS,
     Chance,
     ElementReference,
     Field,
@@ -281,7 +280,7 @@ class Traversal:
     def has_member(self, name: str, key: Atoms) -> bool:
         """Whether a set has a key now, as an element of a tool or as a member that a packet put there."""
         declared = self.named_set(name)
-        if not declared.flags & REMEMBERS:
+        if not declared.remembers:
             return find(declared, key) is not None
         at = self._set_id(name)
         if (at, key) in self.node.memory.unsure:

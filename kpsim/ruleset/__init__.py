@@ -37,7 +37,6 @@ from kpsim.ruleset.origin import FOREIGN, Origin, Role
 from kpsim.ruleset.sets import (
     NO_SET_FLAGS,
     PLAIN,
-    REMEMBERS,
     Atom,
     DataType,
     Element,
@@ -94,5 +93,5 @@ from kpsim.ruleset.tables import (
 from kpsim.ruleset.verdicts import ACCEPT, CONTINUE, DROP, RETURN, Goto, Jump, Terminal, Verdict
 
 __all__ = [
-    "ACCEPT", "ALL_BITS", "CONTINUE", "DROP", "FOREIGN", "NO_FLAGS", "NO_SET_FLAGS", "OF_CONNECTION", "PLAIN", "REMEMBERS", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign", "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "Field", "FieldType", "Goto", "Hashed", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NamePattern", "NatFlags", "NoTrack", "Numgen", "Origin", "Part", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "moves_nothing", "named", "sources_of", "target_of", "united", "within", "within_any",
+    "ACCEPT", "ALL_BITS", "CONTINUE", "DROP", "FOREIGN", "NO_FLAGS", "NO_SET_FLAGS", "OF_CONNECTION", "PLAIN", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign", "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "Field", "FieldType", "Goto", "Hashed", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NamePattern", "NatFlags", "NoTrack", "Numgen", "Origin", "Part", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "moves_nothing", "named", "sources_of", "target_of", "united", "within", "within_any",
 ]  # fmt: skip

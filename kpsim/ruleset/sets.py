@@ -6,6 +6,7 @@ A set is a value: its elements are those that a tool wrote. What packets put int
 
 import enum
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kpsim.maps import Map
@@ -63,7 +64,6 @@ class SetFlags(enum.Flag):
 
 
 NO_SET_FLAGS = SetFlags(0)
-REMEMBERS = SetFlags.DYNAMIC | SetFlags.TIMEOUT  #: packets, or time, change what such a set holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,16 @@ class Set:
     def of(cls, *keys: Key) -> "Set":
         """A set without name that has these keys."""
         return cls(Map(dict.fromkeys(keys, PLAIN)))
+
+    @cached_property
+    def remembers(self) -> bool:
+        """Whether packets, or time, change what the set holds."""
+        return bool(self.flags & (SetFlags.DYNAMIC | SetFlags.TIMEOUT))
+
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether it has no intervals for certain, because a named set would have to say so."""
+        return bool(self.name) and not self.flags & SetFlags.INTERVAL
 
     @property
     def is_map(self) -> bool:
