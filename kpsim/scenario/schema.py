@@ -107,10 +107,15 @@ class Workload(Part):
 
 
 class SyncCost(Part):
-    """How long one run of the sync loop takes: ``base`` plus ``perRule`` for each rule that it writes."""
+    """How long one run of the sync loop takes.
+
+    ``base``, ``perRule`` for each rule that it writes, and ``perHeldRule`` for each rule of kube-proxy that the kernel then
+    holds: iptables-legacy-restore exchanges whole tables, and nftables mode lists all its chains and sets (NFT-8.4).
+    """
 
     base: Delay = Delay.of(50 * MILLISECOND_NS)
     per_rule_ns: DurationNs = 20 * MICROSECOND_NS
+    per_held_rule_ns: DurationNs = 0
 
 
 class NodeDelays(Part):

@@ -412,7 +412,9 @@ class KubeProxy:
     def _cost_ns(self, proxy: _FamilyProxy, result: SyncResult) -> int:
         cost = self._sync_cost
         base_ns = self._draw(cost.base, "sync", proxy.proxier.family.label)
-        return base_ns + cost.per_rule_ns * result.transaction.rules_written
+        transaction = result.transaction
+        held = sum(count.total for count in transaction.rule_counts)
+        return base_ns + cost.per_rule_ns * transaction.rules_written + cost.per_held_rule_ns * held
 
     def _draw(self, delay: Delay, stage: str, *subject: Hashable) -> int:
         """Draw the delay of the next event of this stage and subject on this node, whichever process it meets."""
