@@ -69,7 +69,7 @@ def test_the_scenario_of_the_documents_holds(tmp_path: Path) -> None:
 
 def test_the_kernel_settings_of_the_documents_can_be_written() -> None:
     head = "apiVersion: kpsim.dev/v1alpha1\nkind: Scenario\nmetadata: {name: documented}\nduration: 1s\n"
-    scenario = parse_scenario(head + snippet("docs/scenarios.md", "yaml", "nodes:\n"), "scenarios.md")
+    scenario = parse_scenario(head + snippet("docs/scenarios.md", "yaml", "nodes:\n  hairpin"), "scenarios.md")
     first, small = cluster_nodes(scenario.spec.nodes)
     timeout, liberal = "net.netfilter.nf_conntrack_udp_timeout", "net.netfilter.nf_conntrack_tcp_be_liberal"
     assert (first.hairpin, small.hairpin) == (False, True)
