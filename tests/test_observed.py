@@ -182,6 +182,17 @@ def test_a_client_behind_a_router_of_the_second_interface(tmp_path: Path) -> Non
     assert back is not None and back.interface == "eth0"
 
 
+def test_an_answer_that_leaves_by_another_interface_is_told(tmp_path: Path) -> None:
+    """Routers between may drop it: its source is an address of the other link."""
+    at = site(tmp_path, LINKS, ROUTES)
+    far, near = (traced(at, "10.46.0.1:30080", source) for source in ("10.42.0.1", "10.46.9.9"))
+    words = "the answer leaves node-1 by eth0; the request came in by vlan17, so a router there may drop it"
+    assert far.text().splitlines()[-1] == words and words not in near.text()
+    detour = {"node": "node-1", "cameInBy": "vlan17", "leavesBy": "eth0"}
+    assert far.to_json()["exchange"]["answer"]["detour"] == detour
+    assert "detour" not in near.to_json()["exchange"]["answer"]
+
+
 def test_masquerading_takes_the_address_of_the_way_to_the_endpoint(tmp_path: Path) -> None:
     at = site(tmp_path, LINKS, ROUTES)
     for destination in ("10.46.0.1:30080", "192.168.0.1:30080"):

@@ -2,9 +2,10 @@
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kpsim.exchange.worlds import Http
-from kpsim.fabric import Journey
+from kpsim.fabric import Journey, Whose
 from kpsim.netfilter import Walk
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import RuleMatched
@@ -30,6 +31,14 @@ class Told:
     with_: str = ""  #: of a refusal: ``tcp-reset``, ``icmp-port-unreachable``, …
     error: str = ""  #: what its system call returns: ``ECONNREFUSED``, ``EPERM``, …; empty if it does not fail
     http: Http | None = None
+
+
+class Detour(NamedTuple):
+    """A node that sends the answer to a client outside by another interface than the request came in by."""
+
+    node: str
+    came_by: str
+    leaves_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,18 @@ class Exchange:
     def reached(self) -> bool:
         """Whether the request reached a receiver, which answered or refused it."""
         return self.last.request.end is not None and not self.last.nobody
+
+    @property
+    def detour(self) -> Detour | None:
+        """Where the answer leaves by another interface than the request came in by: the routers there may drop it.
+
+        None: it does not, or the client is no client outside.
+        """
+        if self.answer is None or not self.answer.hops or self.request.origin.whose is not Whose.OUTSIDE:
+            return None
+        first, last = self.request.hops[0], self.answer.hops[-1]
+        found = Detour(first.node, first.walk.packet.in_interface, last.walk.packet.out_interface)
+        return found if first.node == last.node and found.leaves_by not in ("", found.came_by) else None
 
     @property
     def masquerade(self) -> bool:

@@ -88,6 +88,10 @@ def _exchange_record(judged: Exchange, directory: Directory) -> JsonObject:
             "packet": packet_record(judged.answer.sent), "nodes": [hop.node for hop in judged.answer.hops],
             "arrived": None if judged.answer.end is None else packet_record(judged.answer.packet),
         }  # fmt: skip
+        if (detour := judged.detour) is not None:
+            record["answer"]["detour"] = {
+                "node": detour.node, "cameInBy": detour.came_by, "leavesBy": detour.leaves_by,
+            }  # fmt: skip
     if judged.relay is not None:
         request = judged.relay.request
         record["relay"] = {

@@ -116,6 +116,11 @@ def client_lines(exchange: Exchange, directory: Directory) -> Iterator[str]:
         else ""
     )
     yield f"the client gets: {client_gets(exchange)}{reason}"
+    if (detour := exchange.detour) is not None:
+        yield (
+            f"the answer leaves {detour.node} by {detour.leaves_by}; the request came in by {detour.came_by}, so a router "
+            "there may drop it"
+        )
 
 
 def _way(journey: Journey, site: Site, *, detailed: bool) -> Iterator[str]:
