@@ -45,6 +45,7 @@ from kpsim.packetpath.chooser import Chooser, ScriptedChooser, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
 from kpsim.packetpath.memory import Memory, SetId, Touched
+from kpsim.packetpath.memory.dynamic_sets import Member
 from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
@@ -147,6 +148,15 @@ class Netns(NodeFacts):
         self.memory.retain(
             lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)), self._generation
         )
+
+    def recall(self, ruleset: Ruleset, now_ns: int) -> None:
+        """Gives the sets of these rules the members that a listing showed, as if it had been made at ``now_ns``."""
+        for key, table in ruleset.tables.items():
+            for declared in table.sets.values():
+                at = SetId(key, declared.name)
+                for member, left_ns in declared.members:
+                    expires_ns = None if left_ns is None else now_ns + left_ns
+                    self.memory.sets.put(at, declared.generation, member, Member(expires_ns))
 
     def _generation(self, at: SetId) -> int | None:
         """The generation of a set that the rules have; None: there is no such set."""

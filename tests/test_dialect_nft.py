@@ -12,8 +12,14 @@ from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.dialects.nft.json_form import json_text
 from kpsim.errors import InputError
 from kpsim.explore.saved import read_machine
+from kpsim.explore.site import rules_site
 from kpsim.maps import Map
+from kpsim.replay import START_NS
 from kpsim.ruleset import FOREIGN, Chain, Hook, Origin, Role, Ruleset, Space, Table, TableKey, Verdict
+from kpsim.tracing.explain import Depth
+from kpsim.tracing.probes import first_packet
+from kpsim.tracing.site import Sender
+from kpsim.tracing.traces import trace_packet
 
 HERE = Path(__file__).parent / "dialects"
 FAMILIES = (Family.IPV4, Family.IPV6)
@@ -262,7 +268,7 @@ table ip t {
         ("table ip t {\n chain c {\n  ip saddr @s drop\n }\n}\n", "f:3: there is no set or map s in this table"),
         ("table ip t {\n chain c {\n  ip saddr 1.2.3.4-1.2.3.1 drop\n }\n}\n", "f:3: a range upside down"),
         ("table ip t {\n chain c {\n  ip saddr fd00::1 drop\n }\n}\n", "f:3: not an IPv4 address: fd00::1"),
-        ("table ip t {\n chain c {\n  ip6 saddr fd00::1 drop\n }\n}\n", "f:3: IPv6 in a rule for IPv4 packets"),
+        ("table ip t {\n chain c {\n  ip6 saddr fd00::1 drop\n }\n}\n", "f:3: conflicting protocols: IPv6 in a rule for IPv4 packets"),
         ("table ip t {\n chain c {\n  type filter hook ingress priority 0;\n }\n}\n", "hook ingress is not modelled"),
         ("table ip t {\n chain c {\n  type filter hook output priority dstnat;\n }\n}\n", "priority dstnat is not known at hook output"),
         ("table bridge b {\n chain c {\n  type filter hook forward priority 0;\n  drop\n }\n}\n", "tables of bridge are not modelled"),
@@ -280,3 +286,26 @@ def test_a_text_is_told_by_its_look() -> None:
     assert dialect_reading('{"nftables": []}').name == "nft"
     assert dialect_reading("add rule ip x y accept\n").name == "nft"
     assert dialect_reading("*filter\nCOMMIT\n").name == "iptables"
+
+
+def test_members_of_a_listing_are_remembered_and_expire() -> None:
+    """NFT-6.11: affinity of a client that a dump shows; its time runs from the listing on."""
+    text = """table ip kube-proxy {
+	set affinity-a {
+		type ipv4_addr
+		size 65535
+		flags dynamic,timeout
+		timeout 3h
+		elements = { 192.0.2.1 expires 10s }
+	}
+	chain nat-prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		ip saddr @affinity-a meta l4proto tcp dnat to 10.244.1.5:8080
+	}
+}
+"""
+    site = rules_site(*DIALECT.parse(text), node_ips=["192.0.2.254/24"])
+    for src, seconds, reached in (("192.0.2.1", 9, True), ("192.0.2.1", 10, False), ("192.0.2.9", 1, False)):
+        packet = first_packet("192.0.2.254:80", src=src)
+        traced = trace_packet(site, packet, node="node", sender=Sender.EXTERNAL, now_ns=START_NS + seconds * 10**9)
+        assert ("delivered to 10.244.1.5:8080" in traced.text(Depth.SUMMARY)) == reached

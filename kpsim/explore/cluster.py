@@ -313,7 +313,7 @@ class Cluster:
         machines = ClusterMachines(state, self.config, self.node_names, self.kernel_settings, self._recorded_machine())
         return Site(
             self.node_names, machines.directory, machines.make, rules or proxies.rules, machines.listening(proxies.servers),
-            proxies.why_left,
+            proxies.why_left, self.now_ns,
         )  # fmt: skip
 
     def _proxy_health(self, proxier: Proxier) -> ProxyHealth:

@@ -19,6 +19,7 @@ from kpsim.kubeproxy.stale_flows import CleanUp, UdpFlow
 from kpsim.nodes import Machine, Peer, make_machine, node_address, outside_networks, pod_interface_of, sysctls_of
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier
+from kpsim.replay import START_NS
 from kpsim.ruleset import Role, Ruleset
 from kpsim.sysctls import Sysctls
 from kpsim.tracing.directory import Directory
@@ -193,4 +194,4 @@ def rules_site(
             raise InputError(f"the rules are of {given}, the packet is of {family.label}")
         return held[family]
 
-    return Site((), Directory(), lambda _: machine, rules, Anybody(held))
+    return Site((), Directory(), lambda _: machine, rules, Anybody(held), listed_ns=START_NS)

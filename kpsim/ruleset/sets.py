@@ -98,7 +98,7 @@ class Set:
     policy: str = ""
     generation: int = field(default=0, compare=False)
     #: what packets had put in when a tool listed the set, and the nanoseconds until each expires; None: never
-    members: tuple[tuple[Key, int | None], ...] = field(default=(), compare=False)
+    members: tuple[tuple[tuple[Atom, ...], int | None], ...] = field(default=(), compare=False)
     #: a cache for the code that looks keys up (``packetpath.elements``); it depends on the elements only
     compiled: Any = field(default=None, init=False, compare=False, repr=False)
 

@@ -42,7 +42,8 @@ class Site:
     """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family.
 
     ``ends`` are those of packets' ways; None: nothing is known about them. ``why_left`` says why the kube-proxy of a
-    node and family left a connection; None: nothing is known about kube-proxy.
+    node and family left a connection; None: nothing is known about kube-proxy. ``listed_ns`` is when the rules were
+    listed, if they were: members of sets expire from then on.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Site:
         rules: Callable[[str, Family], Ruleset],
         ends: Ends | None = None,
         why_left: Callable[[str, Family, UdpFlow], CleanUp | None] | None = None,
+        listed_ns: int = 0,
     ) -> None:
         self.node_names = tuple(node_names)
         self.directory = directory
@@ -60,6 +62,7 @@ class Site:
         self._make_machine = machine
         self._rules = rules
         self.why_left = why_left or _why_left
+        self._listed_ns = listed_ns
         self._machines: dict[str, Machine] = {}
         self._namespaces: dict[str, Netns] = {}
         self._connections: dict[str, dict[tuple[FlowTuple, FlowTuple], Entry]] = {}  # by node and tuples
@@ -115,6 +118,7 @@ class Site:
                 netns.conntrack.insert(entry, entry.created_ns)
         if family not in netns.rulesets:
             netns.load_rules(self._rules(node, family))
+            netns.recall(netns.rulesets[family], self._listed_ns)
         return netns
 
     # --- where packets begin ---------------------------------------------------------------------------------------

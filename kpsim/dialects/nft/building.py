@@ -1,22 +1,24 @@
 """From items to rulesets: tables, chains, sets and rules, with all that is wrong in them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kpsim.addresses import Family
 from kpsim.dialects.nft import keys
-from kpsim.dialects.nft.context import Context, NotModelled
+from kpsim.dialects.nft.context import Context, NotModelled, Objects
 from kpsim.dialects.nft.datatypes import Style, Tree, Type
 from kpsim.dialects.nft.document_syntax import Item
 from kpsim.dialects.nft.layout import HOOKS, POLICIES, SPACES, priority_of
 from kpsim.dialects.nft.reading import read_limit, read_statement, verdict
+from kpsim.dialects.nft.refusals import Refused, refused_base, refused_in
 from kpsim.dialects.nft.set_types import listed, set_type
 from kpsim.dialects.nft.spelling import spelled
 from kpsim.dialects.nft.syntax import Statement
 from kpsim.errors import InputError, Problem, UnsupportedRule
 from kpsim.maps import Map
 from kpsim.ruleset import (
+    Atom,
     Base,
     Chain,
     ChainType,
@@ -27,6 +29,7 @@ from kpsim.ruleset import (
     Jump,
     Key,
     Limit,
+    NamePattern,
     Rule,
     Ruleset,
     Set,
@@ -287,27 +290,28 @@ class Builder:
         if name in self._elsewhere:
             return None
         sets: dict[str, Set] = {}
+        types: dict[str, list[Type]] = {}
         for each in table.sets.values():
             try:
-                sets[each.about["name"]] = self._finished_set(each, table)
+                sets[each.about["name"]], types[each.about["name"]] = self._finished_set(each)
             except NotModelled as error:
-                self._refuse_object(error.what, each.about["name"], each.line)
+                self._problem(f"set {each.about['name']}: not modelled: {error.what}", each.line)
             except ValueError as error:
                 self._problem(f"set {each.about['name']}: {error}", each.line)
         limits = self._limits(table)
         counters = {counter: Counter(counter) for counter in table.counters}
+        objects = Objects(sets, types, limits, counters)
         chains: dict[str, Chain] = {}
         for name_, chain in table.chains.items():
             rules = tuple(
                 rule
                 for number, written in enumerate(chain.rules, 1)
-                if (rule := self._rule(written, Context(space, sets, limits, counters), (name, name_, number), table))
-                is not None
+                if (rule := self._rule(written, Context(space, objects), (name, name_, number), table)) is not None
             )
             chains[name_] = Chain(name_, rules, self._base(name, chain), chain.about.get("comment", ""))
         self._check_targets(name, table, chains, sets)
         sets = _dynamic(sets, chains.values())
-        return Table(
+        made = Table(
             name,
             Map(chains),
             Map(sets),
@@ -318,6 +322,18 @@ class Builder:
                 | {("counter", each): c for each, c in counters.items()}
             ),
         )
+        if not self.problems and not self._unsupported:
+            for refused in refused_in(made):
+                self._refused(refused, table)
+        return made
+
+    def _refused(self, refused: Refused, table: _Table) -> None:
+        chain = table.chains[refused.chain]
+        where = f"{table.about['name']}/{refused.chain}"
+        if refused.number:
+            self._problem(f"{refused.why} ({where} rule {refused.number})", chain.rules[refused.number - 1].line)
+        else:
+            self._problem(f"{refused.why} ({where})", chain.line)
 
     def _other_family(self, key: tuple[str, str], table: _Table) -> None:
         """A table of arp sees no IP packet. One of bridge or netdev may drop some."""
@@ -339,9 +355,6 @@ class Builder:
                 self._problem(f"limit {name}: {error}", line)
         return found
 
-    def _refuse_object(self, what: str, name: str, line: int | None) -> None:
-        self._problem(f"set {name}: not modelled: {what}", line)
-
     def _base(self, table: TableKey, chain: _Chain) -> Base | None:
         about = chain.about
         if "hook" not in about:
@@ -356,9 +369,12 @@ class Builder:
             self._problem(f"chain {about['name']}: hook {about['hook']} is not modelled", chain.line)
             return None
         try:
-            return Base(
+            base = Base(
                 kind, hook, priority_of(about["prio"], hook), POLICIES[about.get("policy", "accept")], chain.made
             )
+            if (why := refused_base(base)) is not None:
+                raise ValueError(why)
+            return base
         except (ValueError, KeyError) as error:
             self._problem(f"chain {about['name']}: {error}", chain.line)
             return None
@@ -374,6 +390,7 @@ class Builder:
                 continue
             first = len(context.body)
             try:
+                context.check_open()
                 read_statement(statement.tree, statement.source, context)
             except NotModelled as error:
                 if not self._keep:
@@ -390,6 +407,8 @@ class Builder:
                 self._problem(f"{message} ({at[0].name}/{at[1]} rule {at[2]})", statement.line)
                 return None
             pieces.append((statement, first))
+        if not pieces:
+            self._problem(f"a rule without statements ({at[0].name}/{at[1]} rule {at[2]})", written.line)
         rule = Rule(tuple(context.body), comment)
         return Rule(rule.body, comment, spelling=spelled(rule, at[0].space, self._style, pieces))
 
@@ -414,7 +433,7 @@ class Builder:
 
     # --- sets ---------------------------------------------------------------------------------------------------------
 
-    def _finished_set(self, made: _Set, table: _Table) -> Set:
+    def _finished_set(self, made: _Set) -> tuple[Set, list[Type]]:
         about = made.about
         kind, types, data = set_type(about)
         value = None
@@ -425,25 +444,36 @@ class Builder:
         if about.get("stmt") and set(about["stmt"]) - {"counter", "last"}:
             raise NotModelled(f"{about['stmt'][0]} for each element of a set")
         elements: dict[Key, Element] = {}
-        live: list[tuple[Key, int | None]] = []
+        live: list[tuple[tuple[Atom, ...], int | None]] = []
         for tree, line in made.elements:
             try:
                 key, element, expires = keys.read_element(tree, types, value)
             except ValueError as error:
                 self._problem(f"{about['kind']} {about['name']}: {error}", line)
                 continue
-            if expires is not None:
-                live.append((key, expires))
+            if expires is not None and not any(isinstance(part, tuple | NamePattern) for part in key):
+                live.append((key, expires))  # type: ignore[arg-type]
             elif key in elements and elements[key].value != element.value:
                 self._problem(f"map {about['name']}: the same key twice with different values", line)
             else:
                 elements[key] = element
         flags = _flags(about.get("flags", ()))
-        return Set(
+        _check_intervals(elements, flags, types, merged=bool(about.get("auto-merge")))
+        finished = Set(
             Map(elements), about["name"], kind, flags, _time_ns(about.get("timeout")), _time_ns(about.get("gc-interval")),
             about.get("size"), about.get("comment", ""), bool(about.get("auto-merge")), about.get("policy", ""), made.made,
             tuple(live),
         )  # fmt: skip
+        return finished, types
+
+
+def _check_intervals(elements: Mapping[Key, Element], flags: SetFlags, types: Sequence[Type], *, merged: bool) -> None:
+    """ValueError for intervals in a set that does not say so, or that overlap."""
+    if SetFlags.INTERVAL not in flags:
+        if any(isinstance(part, tuple | NamePattern) for key in elements for part in key):
+            raise ValueError("intervals need the flag interval")
+    elif len(types) == 1 and not merged:
+        keys.check_overlap(elements)
 
 
 def _dynamic(sets: dict[str, Set], chains: Iterable[Chain]) -> dict[str, Set]:

@@ -81,7 +81,7 @@ def _field(op: str, row: Selector, mask: Tree, right: Tree, context: Context) ->
 def _known_family(op: str, right: Tree, context: Context) -> None:
     """``meta protocol ip`` in a table of one family is true of all packets; nft leaves it out."""
     family = "ipv4" if context.space.value == "ip" else "ipv6"
-    if op not in _PRESENT or not isinstance(right, str) or ETHER_TYPE.read(right) != family:
+    if op not in _PRESENT or family not in [ETHER_TYPE.read(_bare(each)) for each in _several(right)]:
         raise ValueError("meta protocol of another family than the table's")
 
 
@@ -202,7 +202,7 @@ def _masked_names(op: str, row: Selector, mask: Tree, right: Tree) -> Compare:
 def _named_set(op: str, left: Tree, name: str, context: Context) -> None:
     key = keys.read_key(left, context)
     negate = _negated(op)
-    if context.set_named(name).is_map:
+    if context.set_of_types(name, key.types).is_map:
         raise ValueError(f"{name} is a map: only vmap and map look into it")
     context.add(Lookup(key.sources, SetReference(name), negate))
 

@@ -48,6 +48,9 @@ class Type:
 
 def _read_address(family: Family) -> Callable[[Tree], int]:
     def read(leaf: Tree) -> int:
+        if isinstance(leaf, str) and family is Family.IPV6 and leaf.lower().startswith("::ffff:") and "." in leaf:
+            leaf, mapped = leaf[len("::ffff:") :], 0xFFFF << 32  # an address of IPv6 for nft
+            return mapped | _read_address(Family.IPV4)(leaf)
         found = parse_ip(leaf) if isinstance(leaf, str) else None
         if found is None or found[0] is not family:
             raise ValueError(f"not an {family.label} address: {leaf}")
@@ -158,9 +161,10 @@ def _show_interface(leaf: Tree, style: Style) -> str:
 
 
 def _interface(leaf: Tree) -> str:
-    if not isinstance(leaf, str) or not 0 < len(leaf) < 17:
+    name = str(leaf) if isinstance(leaf, str | int) and not isinstance(leaf, bool) else ""
+    if not 0 < len(name) < 16:
         raise ValueError(f"not an interface: {leaf}")
-    return leaf
+    return name
 
 
 _PORTS = (
@@ -173,10 +177,11 @@ IPV6 = Type("ipv6_addr", DataType.IPV6_ADDRESS, 128, _write_address(Family.IPV6)
 PROTOCOL = Type("inet_proto", DataType.PROTOCOL, 8, _write_protocol, _read_protocol, order=_protocol_number)
 PORT = Type("inet_service", DataType.PORT, 16, _plain, _number(16, None, "a port", _PORTS))
 MARK = Type("mark", DataType.MARK, 32, _plain, _number(32), show=_show_mark)
+INTERFACE_INDEX = Type("iface_index", DataType.INTERFACE, 32, _plain, _interface, show=_show_interface, a_line=1)
 INTERFACE = Type("ifname", DataType.INTERFACE, 128, _plain, _interface, show=_show_interface, a_line=1)
 NUMBER = Type("integer", DataType.NUMBER, 32, _plain, _number(32))
-LENGTH = Type("length", DataType.NUMBER, 32, _plain, _number(32))
-BYTE = Type("byte", DataType.NUMBER, 8, _plain, _number(8))
+LENGTH = Type("integer", DataType.NUMBER, 32, _plain, _number(32))
+BYTE = Type("integer", DataType.NUMBER, 8, _plain, _number(8))
 UID = Type("uid", DataType.NUMBER, 32, _plain, _number(32, None, "a user", _USERS))
 GID = Type("gid", DataType.NUMBER, 32, _plain, _number(32, None, "a group", _USERS))
 CT_STATE = Type(
@@ -241,10 +246,10 @@ ICMPV6_CODE = Type(
 )  # fmt: skip
 
 _ALL = (
-    IPV4, IPV6, PROTOCOL, PORT, MARK, INTERFACE, NUMBER, UID, GID, CT_STATE, CT_STATUS, CT_DIRECTION, FIB_TYPE, NFPROTO, ETHER_TYPE,
+    IPV4, IPV6, PROTOCOL, PORT, MARK, INTERFACE, INTERFACE_INDEX, NUMBER, UID, GID, CT_STATE, CT_STATUS, CT_DIRECTION, FIB_TYPE, NFPROTO, ETHER_TYPE,
     TCP_FLAG, ICMP_TYPE, ICMP_CODE, ICMPV6_TYPE, ICMPV6_CODE,
 )  # fmt: skip
-TYPES: Mapping[str, Type] = {each.name: each for each in _ALL} | {"iface_index": INTERFACE}
+TYPES: Mapping[str, Type] = {each.name: each for each in _ALL}
 #: the type that a set of the model names where it does not say nft's own words
 BY_DATA: Mapping[DataType, Type] = {
     DataType.IPV4_ADDRESS: IPV4,

@@ -1,6 +1,7 @@
 """Keys of sets and maps ⇄ trees: which fields are looked up, and the elements."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from kpsim.dialects.nft.context import Context, NotModelled
@@ -199,7 +200,7 @@ def read_map(tree: Tree, types: Sequence[Type], value: Callable[[Tree], Any], co
     """The map that a rule names or writes in place."""
     if isinstance(tree, str):
         name = tree.removeprefix("@")
-        if not context.set_named(name).is_map:
+        if not context.set_of_types(name, types).is_map:
             raise ValueError(f"{name} is a set, not a map")
         return SetReference(name)
     return in_place(tree, types, value)
@@ -217,4 +218,16 @@ def in_place(tree: Tree, types: Sequence[Type], value: Callable[[Tree], Any] | N
         found[key] = element
     if not found:
         raise ValueError("a set without elements")
+    if value is not None and len(types) == 1:
+        check_overlap(found)
     return Set(Map(found))
+
+
+def check_overlap(elements: Iterable[Key]) -> None:
+    """ValueError if two keys of one field overlap. nft merges them only in a list that a rule compares with."""
+    ranges = sorted(
+        part if isinstance(part, tuple) else (part, part) for (part,) in elements if isinstance(part, int | tuple)
+    )
+    for (low, high), (following, _) in pairwise(ranges):
+        if following <= high:
+            raise ValueError(f"conflicting intervals: {low} to {high} holds {following}")

@@ -83,10 +83,12 @@ def _mangle(about: Tree, source: str, context: Context) -> None:
         return
     if row is not None and row.field is Field.TTL and isinstance(value, int):
         context.imply(row.family, row.protocol)
-        context.add(SetTimeToLive("set", value))
+        context.add(SetTimeToLive("set", int(row.type.read(value))))
         return
     name, kinds = expression_text(key, Style.LISTED)
     if _changes_nothing(key):
+        if key == {"meta": {"key": "nftrace"}} and value not in (0, 1):
+            raise ValueError(f"nftrace is 0 or 1, not {value}")
         context.imply(*_implied_by(key))
         context.add(Adjust(f"{name} set", value_text(value, kinds, Style.LISTED)))
         return
@@ -254,7 +256,8 @@ def _update(about: Tree, source: str, context: Context) -> None:
         element = element["elem"]["val"]
     name = str(about["set"]).removeprefix("@")
     key = keys.read_key(element, context)
-    context.set_named(name)
+    if context.set_of_types(name, key.types).is_map:
+        raise ValueError(f"{name} is a map: it takes a value too")
     try:
         verb = SetVerb(about["op"])
     except ValueError:

@@ -28,6 +28,8 @@ def statements(cursor: Cursor) -> list[Statement]:
         first, line = cursor.at, cursor.here.line
         tree = _statement(cursor)
         found.append(Statement(tree, cursor.source(first), line))
+        if "comment" in tree and not at_end(cursor):
+            raise cursor.problem("expected the end of the rule behind its comment")
     return found
 
 
@@ -142,14 +144,19 @@ def _quota(cursor: Cursor) -> Tree:
     return {"quota": quota_of(cursor)}
 
 
+_LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug", "audit")
+
+
 def _log(cursor: Cursor) -> Tree:
     cursor.take()
     about: dict[str, Tree] = {}
     flags: list[str] = []
     while cursor.is_word("prefix", "level", "group", "snaplen", "queue-threshold", "flags"):
         option = cursor.take().text
-        if option in ("prefix", "level"):
-            about[option] = cursor.word("a word")
+        if option == "prefix":
+            about[option] = cursor.word("a prefix")
+        elif option == "level":
+            about[option] = cursor.expect(*_LEVELS).text
         elif option == "flags":
             flags.append(_log_flags(cursor))
         else:
@@ -209,9 +216,10 @@ def _nat(cursor: Cursor) -> Tree:
         cursor.accept("to")
         _target(cursor, about, port_alone=verb in ("redirect", "masquerade"))
     flags: list[str] = []
-    while cursor.is_word(*_NAT_FLAGS):
+    if cursor.is_word(*_NAT_FLAGS):
         flags.append(cursor.take().text)
-        cursor.accept(",")
+        while cursor.accept(","):
+            flags.append(cursor.expect(*_NAT_FLAGS).text)
     if flags:
         about["flags"] = flags[0] if len(flags) == 1 else flags
     return {verb: about or None}

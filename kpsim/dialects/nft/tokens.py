@@ -53,6 +53,9 @@ _TOKEN = re.compile(
 )
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+
+
 def tokens_of(text: str) -> list[Token]:
     """All tokens of a text. The last one is the end. SyntaxProblem for a character that begins none."""
     found: list[Token] = []
@@ -67,7 +70,7 @@ def tokens_of(text: str) -> list[Token]:
             line += match[0].count("\n")
         else:
             words = match[0][1:-1] if kind == "string" else match[0]
-            found.append(Token(Kind(kind), words, line, at, match.end()))
+            found.append(Token(_KINDS[str(kind)], words, line, at, match.end()))
             line += kind == "newline"
         at = match.end()
     found.append(Token(Kind.END, "", line, at, at))

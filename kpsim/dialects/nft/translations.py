@@ -123,7 +123,7 @@ def _mapped(tree: Tree, family: Family | None, context: Context) -> Mapped:
     data = tree["data"]
     if isinstance(data, str):
         name = data.removeprefix("@")
-        kind = context.set_named(name).type
+        kind = context.set_of_types(name, key.types).type
         if kind is None or kind.data is None:
             raise ValueError(f"{name} is a set, not a map")
         found = [BY_DATA.get(each) for each in kind.data]

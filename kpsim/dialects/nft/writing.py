@@ -151,7 +151,8 @@ class RuleWriter:
             for field in source.key if isinstance(source, Hashed) else [source]:
                 if not isinstance(field, Numgen):
                     rows.append(self._row(field.field if isinstance(field, Masked) else field))
-        return any(row.family is not None for row in rows), any(row.protocol is not None for row in rows)
+        family = any(row.family is not None and row.family is self._family for row in rows)
+        return family, any(row.protocol is not None for row in rows)
 
     def _row(self, field: Field) -> Selector:
         return row_for(field, self._family, self._protocol)
