@@ -9,8 +9,12 @@ from shop import cluster_text
 import kpsim
 from kpsim.addresses import Family
 from kpsim.config import Mode
+from kpsim.dialects.iptables import parse
+from kpsim.dialects.nft.dialect import DIALECT
+from kpsim.programmed import Programmed
 from kpsim.recording import load_recording
 from kpsim.replay import Replay
+from kpsim.ruleset import united
 
 SERVICE_CIDR = """
 ---
@@ -42,6 +46,30 @@ def test_a_service_cidr_is_in_the_first_full_sync() -> None:  # NFT-1.10
     assert f"\t\t{DROP}" in rules.splitlines()
     without = str(kpsim.load(text=cluster_text(), mode="nftables").rules("node-1", family=Family.IPV4))
     assert "unallocated" not in without
+
+
+FIREWALL = """\
+table ip firewall {
+	chain input {
+		type filter hook input priority filter; policy accept;
+		tcp dport 22 accept
+	}
+}
+"""
+
+
+def test_the_mode_saves_the_tables_that_nft_manages() -> None:
+    cluster = kpsim.load(text=cluster_text(), mode="nftables")
+    proxier = cluster.proxier("node-1", Family.IPV4)
+    (firewall,) = DIALECT.parse(FIREWALL)
+    iptables = parse("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -j ACCEPT\nCOMMIT\n", Family.IPV4)
+    beside = Programmed.of(united(united(firewall, iptables), proxier.held.ruleset))
+    saved = proxier.backend.save(beside)
+    assert [line for line in saved.splitlines() if line.startswith("table")] == [
+        "table ip firewall {", "table ip kube-proxy {"
+    ]  # fmt: skip
+    assert FIREWALL in saved
+    assert proxier.backend.flush(beside).ruleset.tables == united(firewall, iptables).tables
 
 
 @pytest.mark.parametrize("name", ["faults-003", "special-003"])

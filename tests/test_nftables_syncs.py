@@ -7,12 +7,14 @@ from nftables_tables import HOST, documents, elements, nft_rig, rules, sent, tab
 from proxiers import Rig, endpoint, endpoint_slice, make_settings, port, service, slice_port
 
 from kpsim.addresses import Family
+from kpsim.backends.nftables.names import table_key
 from kpsim.backends.table import make_backend
 from kpsim.config import Host, HostInterface, Mode
 from kpsim.objects import Service, ServiceCIDR, service_cidr_from_json
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier, SyncResult
 from kpsim.ruleset import Chain, Jump, Rule
+from kpsim.ruleset.operations import Operation, Verb, apply
 
 WEB = "KHN6ECMT-shop/web/tcp/http"
 CLIENT_IP = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}
@@ -213,6 +215,18 @@ def test_two_services_that_refuse_alike_do_not_flap() -> None:
     assert flaps(rig.sync()) == ["delete"]
 
 
+def test_an_element_that_a_service_wants_twice_goes_with_the_service() -> None:
+    rig = nft_rig()
+    twice = service(externalIPs=[SHARED], ingress=[SHARED], type="LoadBalancer", ports=[port(), port(81, "more")])
+    rig.apply(twice, endpoint_slice(ports=[slice_port(), slice_port(8081, "more")]))
+    assert rig.sync().success
+    rig.delete(twice)
+    assert [line for line in sent(rig.sync()) if SHARED in line] == [
+        f"delete element service-ips {{ {SHARED} . tcp . 80 }}",
+        f"delete element service-ips {{ {SHARED} . tcp . 81 }}",
+    ]
+
+
 # ----------------------------------------------------------------------------------------------------------------- stale chains
 
 
@@ -236,6 +250,24 @@ def test_a_chain_that_comes_back_is_not_deleted() -> None:
         f"flush chain service-{WEB}",
     ]
     assert documents(rig.sync(5)) == [[]]
+
+
+def test_a_stale_chain_that_is_gone_when_its_service_returns_is_still_due() -> (
+    None
+):  # NFT-8.4: only existing ones are forgiven
+    rig = web_rig()
+    rig.delete(endpoint_slice())
+    rig.sync()
+    held = rig.proxier.held
+    by_hand = Operation(Verb.DELETE, table_key(held.family), Chain(f"service-{WEB}"))
+    rig.proxier.held = Programmed.of(apply(held.ruleset, [by_hand]))
+    assert documents(rig.sync(0.2)) == documents(rig.sync(0.2)) == [[]]
+    rig.apply(endpoint_slice(version=2))
+    assert rig.sync(0.5).success
+    result = rig.sync(2)
+    assert documents(result)[0] == [f"delete chain service-{WEB}"]
+    assert (result.full, result.success, failures(rig, "cleanup")) == (True, True, 1)
+    assert documents(rig.sync(2)) == [[]]
 
 
 def test_a_failed_sync_forgets_what_is_stale_and_the_next_one_finds_it() -> None:  # NFT-8.4
@@ -519,8 +551,10 @@ def test_rules_are_counted() -> None:
 
 def test_a_start_in_nftables_mode_removes_the_rules_of_iptables_mode() -> None:  # NFT-8.14, I-18
     rig = Rig(make_settings(host=HOST))
-    rig.apply(service(ports=[port(node_port=30080)], type="NodePort", **CLIENT_IP), endpoint_slice())
+    spec = {"externalTrafficPolicy": "Local", "loadBalancerSourceRanges": ["10.0.0.0/8"], "ingress": ["203.0.113.20"]}
+    rig.apply(service(ports=[port(node_port=30080)], type="LoadBalancer", **spec, **CLIENT_IP), endpoint_slice())
     rig.sync()
+    assert {chain[:8] for chain in rig.chains()} > {"KUBE-SVC", "KUBE-SVL", "KUBE-EXT", "KUBE-FW-", "KUBE-SEP"}
     started = restarted(rig)
     kept = {table.name: {chain.name: len(chain.rules) for chain in table.chains.values()}
             for table in started.proxier.held.ruleset.in_order()}  # fmt: skip

@@ -1,6 +1,6 @@
 """What a transaction of nft does to a ruleset: add, flush and delete tables, chains, rules, sets and elements.
 
-The kernel takes a transaction as a whole or not at all. What it refuses was measured on Linux 6.18: an element whose key
+The kernel takes a transaction as a whole or not at all. What it refuses was measured (K-9.11): an element whose key
 has another value already, a rule or an element that names something missing, the deletion of something in use. Two
 things it refuses are not modelled, because no rule of kube-proxy can cause them: jumps in a circle and jumps nested too
 deep.

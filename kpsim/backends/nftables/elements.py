@@ -28,9 +28,6 @@ CONTAINERS = (
 Place = tuple[str, Key]  #: a container and a key of it
 
 
-_ABSENT = object()
-
-
 class Claims:
     """Which service ports want which elements. ``contested`` are the keys for which two ports want different values."""
 
@@ -107,12 +104,11 @@ class ElementMemory:
         yield Operation(Verb.ADD, self._key, Entry(key, element), container)
 
     def left_over(self, places: Iterable[Place]) -> Iterator[Operation]:
-        """What deletes the elements at these places, as far as they are there."""
-        by_container: dict[str, list[Key]] = {name: [] for name in CONTAINERS}
+        """What deletes the elements at these places, which are all there."""
+        by_container: dict[str, list[Operation]] = {name: [] for name in CONTAINERS}
         for container, key in places:
-            if self._values[container].pop(key, _ABSENT) is not _ABSENT:
-                by_container[container].append(key)
-        for container, keys in by_container.items():
+            del self._values[container][key]
+            by_container[container].append(Operation(Verb.DELETE, self._key, Entry(key), container))
+        for deletions in by_container.values():
             # upstream's order is arbitrary here; kpsim sorts by text
-            deletions = [Operation(Verb.DELETE, self._key, Entry(key), container) for key in keys]
-            yield from sorted(deletions, key=lambda each: line(each, self._declared)) if len(keys) > 1 else deletions
+            yield from sorted(deletions, key=lambda each: line(each, self._declared))

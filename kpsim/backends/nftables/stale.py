@@ -58,12 +58,11 @@ class StaleObjects:
             if name in table.chains:
                 del self._since_ns[name]
         for name in sorted(chains - self._chains_in_use):
-            if name in table.chains:
+            if name in table.chains:  # another program may have deleted it since
                 self._since_ns[name] = now_ns
                 yield Operation(Verb.FLUSH, self._key, Chain(name))
         for name in sorted(sets - self._sets_in_use):
-            if name in table.sets:
-                yield Operation(Verb.DELETE, self._key, Set(name=name))
+            yield Operation(Verb.DELETE, self._key, Set(name=name))
         self._maybe_chains, self._maybe_sets = set(), set()
 
     def forget(self) -> None:
