@@ -179,6 +179,62 @@ table ip t {
     assert ends(linux.agree(*map(out, (1000, 1001, 1002, 1003)))) == ["forwarded", "forwarded", "dropped", "dropped"]
 
 
+#: each drops the packet to its own port, or does not
+_CONDITIONS = """
+meta nfproto ipv4
+meta nfproto ipv6
+meta l4proto { tcp, udp }
+ip protocol udp
+ip saddr 203.0.113.0/24 ip daddr != 10.180.0.6
+ip saddr . ip daddr . meta l4proto . th dport { 203.0.113.9 . 10.180.0.5 . tcp . 1000-1999 }
+th sport 40000
+tcp sport != { 1-39999, 50000 }
+tcp flags syn
+tcp flags & (fin|syn|rst|ack) == syn
+tcp flags & (syn|ack) == ack
+iifname "eth0" oifname "cni0"
+iifname != "cni*"
+oifname { "lo", "cni*" }
+ct state new ct direction original
+ct direction reply
+ct status dnat
+ct original ip daddr 10.180.0.5
+ct mark 0
+ct mark set 7 ct mark & 0x6 == 0x6
+meta mark set 0x12 meta mark & 0xf0 == 0x10 meta mark & 0x0f != 0x01
+meta mark set 0x1234 meta mark and 0xff00 vmap { 0x1200 : drop }
+fib daddr type unicast
+fib saddr type local
+fib daddr . oif type local
+ip ttl 63
+ip ttl < 64
+meta length > 39
+ip length 40-60
+numgen random mod 1 0
+numgen inc mod 2 offset 5 5
+jhash ip saddr mod 2 seed 0x7 0
+ip daddr != @none
+limit rate 1/hour burst 1 packets
+"""
+
+
+def test_conditions_hold_where_linux_says_so(linux: NftTwin) -> None:
+    """Fields, masks and negations as nft writes them; Linux decides which packets are dropped."""
+    conditions = _CONDITIONS.strip().splitlines()
+    rules = [
+        f"tcp dport {1500 + number} {condition}" + ("" if "vmap" in condition else " drop")
+        for number, condition in enumerate(conditions)
+    ]
+    body = "\n        ".join(rules)
+    linux.load(
+        f"table inet t {{\n    set none {{ type ipv4_addr; }}\n    chain f {{\n"
+        f"        type filter hook forward priority 0; policy accept\n        {body}\n    }}\n}}\n"
+    )
+    walks = linux.agree(*[out(1500 + number) for number in range(len(rules))])
+    dropped = sum(str(each.disposition) == "dropped" for each in walks)
+    assert len(rules) - 12 < dropped < len(rules) - 4  # both happen
+
+
 # --- where chains stand ------------------------------------------------------------------------------------------------
 
 _ORDER = """
@@ -228,6 +284,7 @@ table ip t {
         tcp dport { 1006, 1007 } dnat to 10.180.0.6:2006
         tcp dport 1008 dnat to :2008
         tcp dport 1009 dnat ip addr . port to jhash ip saddr . tcp sport mod 2 seed 0x1234 map { 0 : 10.180.0.5 . 2009, 1 : 10.180.0.6 . 2009 }
+        tcp dport 1011 redirect to :tcp dport map { 1011 : 2111 }
         tcp dport 1010 dnat ip addr . port to numgen inc mod 3 map { 0 : 10.180.0.5 . 2010, 1 : 10.180.0.6 . 2010, 2 : 10.180.1.7 . 2010 }
     }
     chain seen { type filter hook prerouting priority -101; policy accept; tcp dport 2000-2999 drop; }
@@ -252,12 +309,12 @@ def test_translations_out_of_maps_and_without(linux: NftTwin) -> None:
     linux.load(_NAT)
     walks = linux.agree(
         out(1000), out(1001, to=CLUSTER_IP), out(1002, to=CLUSTER_IP), out(1003), out(1004, to=CLUSTER_IP),
-        out(1005, to="node"), out(1006), out(1007), out(1008), out(1009), out(1100), out(1102), out(1103), out(1104), out(1105, to="node"),
+        out(1005, to="node"), out(1006), out(1007), out(1008), out(1009), out(1100), out(1102), out(1103), out(1104), out(1105, to="node"), out(1011, to="node"),
     )  # fmt: skip
     assert arrivals(walks)[1:9] == [
         (POD, 2001), (REMOTE_POD, 2002), (OTHER_POD, 1003), (POD, 1004), ("192.168.0.1", 2005), (OTHER_POD, 2006), (POD, 2007), (POD, 2008),
     ]  # fmt: skip
-    assert [each.packet.source for each in walks[-5:]] == [
+    assert [each.packet.source for each in walks[-6:-1]] == [
         "10.180.0.1", "192.168.7.1", "192.168.7.1", "192.168.7.1", "203.0.113.77",
     ]  # fmt: skip
 
