@@ -270,10 +270,10 @@ table ip t {
         ("table ip t {\n chain c {\n  ip saddr fd00::1 drop\n }\n}\n", "f:3: not an IPv4 address: fd00::1"),
         ("table ip t {\n chain c {\n  ip6 saddr fd00::1 drop\n }\n}\n", "f:3: conflicting protocols: IPv6 in a rule for IPv4 packets"),
         ("table ip t {\n chain c {\n  type filter hook ingress priority 0;\n }\n}\n", "hook ingress is not modelled"),
-        ("table ip t {\n chain c {\n  type filter hook output priority dstnat;\n }\n}\n", "priority dstnat is not known at hook output"),
+        ("table ip t {\n chain c {\n  type filter hook input priority dstnat;\n }\n}\n", "priority dstnat is not known at hook input"),
         ("table bridge b {\n chain c {\n  type filter hook forward priority 0;\n  drop\n }\n}\n", "tables of bridge are not modelled"),
         ('{"nftables": 3}', "not the output of nft -j list ruleset"),
-        ('{"nftables": [{"rule": {"family": "ip"}}]}', "nftables\\[0\\]: not what nft prints"),
+        ('{"nftables": [{"rule": {"family": "ip"}}]}', "nftables\\[0\\]: rule: table is missing"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_line(text: str, message: str) -> None:
@@ -309,3 +309,92 @@ def test_members_of_a_listing_are_remembered_and_expire() -> None:
         packet = first_packet("192.0.2.254:80", src=src)
         traced = trace_packet(site, packet, node="node", sender=Sender.EXTERNAL, now_ns=START_NS + seconds * 10**9)
         assert ("delivered to 10.244.1.5:8080" in traced.text(Depth.SUMMARY)) == reached
+
+
+# --- what dumps of other versions hold --------------------------------------------------------------------------------
+
+#: kube-proxy until 1.35: a chain for each endpoint, a chain that sets the mark
+OLDER = """table ip kube-proxy {
+	comment "rules for kube-proxy"
+	set cluster-ips {
+		type ipv4_addr
+		elements = { 10.96.0.10 }
+	}
+	map service-ips {
+		type ipv4_addr . inet_proto . inet_service : verdict
+		elements = { 10.96.0.10 . tcp . 80 : goto service-KHN6ECMT-shop/web/tcp/http,
+				192.0.2.20 . tcp . 80 : goto external-KHN6ECMT-shop/web/tcp/http }
+	}
+	chain nat-prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		jump services
+	}
+	chain nat-output {
+		type nat hook output priority dstnat; policy accept;
+		jump services
+	}
+	chain nat-postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		jump masquerading
+	}
+	chain services {
+		ip daddr . meta l4proto . th dport vmap @service-ips
+	}
+	chain masquerading {
+		meta mark & 0x00004000 == 0x00000000 return
+		meta mark set meta mark ^ 0x00004000
+		masquerade fully-random counter packets 3 bytes 180
+	}
+	chain mark-for-masquerade {
+		meta mark set meta mark | 0x00004000
+	}
+	chain external-KHN6ECMT-shop/web/tcp/http {
+		jump mark-for-masquerade
+		goto service-KHN6ECMT-shop/web/tcp/http
+	}
+	chain service-KHN6ECMT-shop/web/tcp/http {
+		ip daddr 10.96.0.10 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
+		numgen random mod 1 vmap { 0 : goto endpoint-AAAAAAAA-shop/web/tcp/http__10.244.1.5/8080 }
+	}
+	chain endpoint-AAAAAAAA-shop/web/tcp/http__10.244.1.5/8080 {
+		ip saddr 10.244.1.5 jump mark-for-masquerade
+		meta l4proto tcp dnat to 10.244.1.5:8080
+	}
+}
+"""
+
+
+def test_the_older_generation_of_kube_proxy_is_recognised() -> None:
+    table = only(OLDER).tables[TableKey(Space.IP, "kube-proxy")]
+    web = ("shop/web:http", "TCP")
+    roles = {name.partition("-")[0]: [rule.origin for rule in chain.rules] for name, chain in table.chains.items()}
+    assert roles["external"] == [Origin(Role.MASQUERADE_EXTERNAL, *web), Origin(Role.EXTERNAL_POLICY, *web)]
+    assert roles["service"] == [Origin(Role.MASQUERADE_CLUSTER_IP, *web), Origin(Role.BALANCE, *web)]
+    assert roles["endpoint"] == [
+        Origin(Role.HAIRPIN, *web, "10.244.1.5:8080"),
+        Origin(Role.ENDPOINT, *web, "10.244.1.5:8080"),
+    ]
+    assert {origin.role for origin in roles["masquerading"]} == {Role.POSTROUTING}
+    assert roles["mark"] == [Origin(Role.MARK_MASQ)]
+    assert all(origin != FOREIGN for origins in roles.values() for origin in origins)
+
+
+def test_packets_run_through_the_older_generation() -> None:
+    """A client outside the pod network is masqueraded at the cluster IP, a pod is not."""
+    site = rules_site(*DIALECT.parse(OLDER), node_ips=["192.0.2.254/24"], pod_cidrs=["10.244.1.0/24"])
+    for src, sender, masqueraded in (("192.0.2.9", Sender.EXTERNAL, True), ("10.244.1.9", Sender.POD, False)):
+        packet = first_packet("10.96.0.10:80", src=src)
+        text = trace_packet(site, packet, node="node", sender=sender, now_ns=START_NS).text(Depth.SUMMARY)
+        assert "delivered to 10.244.1.5:8080" in text
+        assert ("masqueraded" in text.splitlines()[-2]) == masqueraded
+        assert "rule 1: cluster IP of shop/web:http" in text
+        assert "{ 10.96.0.10 . tcp . 80 : goto service-KHN6ECMT-shop/web/tcp/http }" in text
+
+
+def test_what_stands_behind_the_end_of_a_rule_is_listed_and_does_nothing() -> None:
+    """nft does not take it from a person; programs that speak to the kernel load it."""
+    [rule] = only(OLDER).tables[TableKey(Space.IP, "kube-proxy")].chains["masquerading"].rules[2:]
+    assert len(rule.body) == 1
+    assert "masquerade fully-random counter packets 3 bytes 180" in DIALECT.render(only(OLDER), Form.LISTED)
+    with pytest.raises(InputError, match="behind one that ends the rule has no effect"):
+        DIALECT.parse("add table ip t\nadd chain ip t c\nadd rule ip t c masquerade counter\n")

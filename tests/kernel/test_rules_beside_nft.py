@@ -60,7 +60,17 @@ CHAINS = (
     "add table ip t\nadd chain ip t a\nadd chain ip t b\nadd chain ip t c { type filter hook input priority 0 ; }\n"
 )
 LOOP = "add rule ip t a jump b\nadd rule ip t b jump a\n"
+
+
+def nested(count: int) -> str:
+    """A base chain and so many chains below it, each of which jumps to the next one."""
+    chains = [f" chain c{number} {{\n jump c{number + 1}\n }}" for number in range(1, count)]
+    base = " chain b {\n type filter hook input priority 0;\n jump c1\n }"
+    return "\n".join(["table ip t {", *chains, f" chain c{count} {{\n }}", base, "}\n"])
+
+
 DOCUMENTS = [
+    (nested(15), True), (nested(16), False),
     (CHAINS + LOOP, True),
     (CHAINS + LOOP + "add rule ip t c jump a\n", False),
     ("table ip t {\n chain o {\n masquerade\n }\n chain c {\n type filter hook input priority 0;\n jump o\n }\n}\n", False),

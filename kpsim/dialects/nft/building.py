@@ -389,8 +389,14 @@ class Builder:
                 comment = statement.tree["comment"]
                 continue
             first = len(context.body)
+            if (
+                context.ended and self._style is Style.LISTED
+            ):  # nft takes none, other programs load some, and nft lists them
+                pieces.append((statement, first))
+                continue
             try:
-                context.check_open()
+                if context.ended:
+                    raise ValueError("a statement behind one that ends the rule has no effect")
                 read_statement(statement.tree, statement.source, context)
             except NotModelled as error:
                 if not self._keep:

@@ -65,11 +65,11 @@ class Context:
         """Whether a comparison names the protocol of the packets, so that a translation may name a port."""
         return any(isinstance(part, Compare) and part.field is Field.L4PROTO and not part.negate for part in self.body)
 
-    def check_open(self) -> None:
-        """ValueError if the statement before ended the rule."""
+    @property
+    def ended(self) -> bool:
+        """Whether the last statement ended the rule, so that what follows has no effect."""
         last = self.body[-1] if self.body else None
-        if isinstance(last, _ENDS) and last != CONTINUE:
-            raise ValueError("a statement behind one that ends the rule has no effect")
+        return isinstance(last, _ENDS) and last != CONTINUE
 
     def add(self, part: Expression | Statement) -> None:
         """Adds a part, and learns from it."""

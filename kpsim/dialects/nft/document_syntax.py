@@ -44,6 +44,9 @@ def items_of(text: str) -> list[Item]:
     return found
 
 
+_LONGEST_VALUE = 100_000
+_LONGEST_TEXT = 10_000_000
+
 # --- variables --------------------------------------------------------------------------------------------------------
 
 
@@ -54,7 +57,7 @@ def _expanded(text: str) -> str:
     tokens = tokens_of(text)
     values: dict[str, str] = {}
     pieces: list[str] = []
-    at, written = 0, 0
+    at, written, length = 0, 0, 0
     while at < len(tokens):
         token = tokens[at]
         begins = at == 0 or tokens[at - 1].kind is Kind.NEWLINE or tokens[at - 1].text in (";", "{")
@@ -71,12 +74,17 @@ def _expanded(text: str) -> str:
             name, last = _defined(tokens, at)
             end = tokens[last].start
             words = "".join(_substituted(tokens[i : i + 1], values, text, gap=i > at + 3) for i in range(at + 3, last))
+            if len(words) > _LONGEST_VALUE:
+                raise SyntaxProblem(f"${name} is longer than {_LONGEST_VALUE:,} characters", token)
             values[name] = words
             pieces += [text[written : token.start], "\n" * text.count("\n", token.start, end)]
             written, at = end, last
             continue
         if token.kind is Kind.SIGN and token.text == "$":
             pieces += [text[written : token.start], _value_of(tokens[at + 1], values)]
+            length += len(pieces[-1])
+            if length > _LONGEST_TEXT:
+                raise SyntaxProblem("with its variables the file is too long", token)
             written, at = tokens[at + 1].end, at + 2
             continue
         at += 1

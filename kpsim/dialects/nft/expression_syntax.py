@@ -60,6 +60,7 @@ UNQUALIFIED = frozenset(
 )
 _META = UNQUALIFIED | frozenset(["length", "protocol", "priority", "random", "l4proto", "nfproto", "secpath", "broute"])
 _WORD_OPERATORS = {"and": "&", "or": "|", "xor": "^", "lshift": "<<", "rshift": ">>"}
+_MOST_OPERATIONS = 30
 _OPERATORS = ("&", "|", "^", "<<", ">>")
 
 
@@ -76,10 +77,12 @@ def expression(cursor: Cursor) -> Tree:
 
 def _operation(cursor: Cursor) -> Tree:
     left = _selector(cursor)
-    while (op := _operator(cursor)) is not None:
+    for _ in range(_MOST_OPERATIONS):
+        if (op := _operator(cursor)) is None:
+            return left
         cursor.take()
         left = {op: [left, _operand(cursor)]}
-    return left
+    raise cursor.problem("too many operations")
 
 
 def _operator(cursor: Cursor) -> str | None:
@@ -128,7 +131,8 @@ def _begins_selector(cursor: Cursor) -> bool:
 
 def _selector(cursor: Cursor) -> Tree:  # noqa: C901 - one case per kind of selector
     if cursor.accept("("):
-        inner = _operation(cursor)
+        with cursor.deeper():
+            inner = _operation(cursor)
         cursor.expect(")")
         return inner
     if not _begins_selector(cursor):
@@ -383,7 +387,8 @@ def set_of(cursor: Cursor) -> Tree:
     cursor.skip_lines()
     while not cursor.is_sign("}"):
         if cursor.is_sign("{"):
-            elements += set_of(cursor)["set"]
+            with cursor.deeper():
+                elements += set_of(cursor)["set"]
         else:
             elements.append(element(cursor))
         cursor.skip_lines()

@@ -71,17 +71,33 @@ def _item(entry: Any) -> Item | None:
     return Item(verb, kind, about, None)
 
 
+#: members that an object must have; all others need a table and a name
+_NEEDED: Mapping[str, Sequence[str]] = {"table": ("name",), "rule": ("table", "chain", "expr"), "ruleset": (), "set": ("table", "name", "type"),
+                                        "map": ("table", "name", "type", "map"), "element": ("table", "name", "elem")}  # fmt: skip
+_HOOKED = ("type", "prio")  #: what a chain with a hook must have
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "name": str, "table": str, "chain": str, "comment": str, "hook": str, "policy": str, "type": (str, list, dict), "map": (str, list, dict),
+    "prio": int, "expr": list, "elem": list, "flags": (str, list), "size": int, "timeout": (int, float), "gc-interval": (int, float),
+    "stmt": list,
+}  # fmt: skip
+
+
 def _check(kind: str, about: Mapping[str, Any]) -> None:
     """ValueError for what no version of nft prints."""
     if kind != "ruleset" and about.get("family") not in FAMILIES:
         raise ValueError(f"{kind}: a family expected, not {about.get('family')!r}")
-    for name in ("name", "table", "chain", "comment", "type", "hook", "map"):
-        if name in about and not isinstance(about[name], str | list | dict):
+    needed = _NEEDED.get(kind, ("table", "name"))
+    for name in (*needed, *(_HOOKED if kind == "chain" and "hook" in about else ())):
+        if name not in about:
+            raise ValueError(f"{kind}: {name} is missing")
+    for name, expected in _TYPES.items():
+        if name in about and (not isinstance(about[name], expected) or isinstance(about[name], bool)):
+            raise ValueError(f"{kind}: {name} is {about[name]!r}")
+    for name in ("type", "flags", "map"):
+        if isinstance(about.get(name), list) and not all(isinstance(each, str) for each in about[name]):
             raise ValueError(f"{kind}: {name} is {about[name]!r}")
     if kind == "table":
         _check_flags(about)
-    if kind == "chain" and "prio" in about and not isinstance(about["prio"], int):
-        raise ValueError(f"chain {about['name']}: a number expected as prio, not {about['prio']!r}")
 
 
 def _without(about: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from kpsim.ruleset import Base, Hook, Space, Verdict
 SPACES: Mapping[str, Space] = {space.value: space for space in Space}
 HOOKS: Mapping[str, Hook] = {hook.value.lower(): hook for hook in Hook}
 POLICIES: Mapping[str, Verdict] = {"accept": Verdict.ACCEPT, "drop": Verdict.DROP}
-#: the names of priorities, and the hooks where nft knows them
+#: the names of priorities, and the hooks where nft 1.0.6 knows them
 _PRIORITIES: Mapping[str, tuple[int, frozenset[Hook]]] = {
     "raw": (-300, frozenset(Hook)),
     "mangle": (-150, frozenset(Hook)),
@@ -16,6 +16,8 @@ _PRIORITIES: Mapping[str, tuple[int, frozenset[Hook]]] = {
     "security": (50, frozenset(Hook)),
     "srcnat": (100, frozenset({Hook.POSTROUTING})),
 }
+#: the hooks where later versions know names, too
+_LATER: Mapping[str, frozenset[Hook]] = {"dstnat": frozenset({Hook.OUTPUT}), "srcnat": frozenset({Hook.INPUT})}
 _NEAR = 10  #: so far from a name nft still lists a priority by it
 
 
@@ -27,7 +29,7 @@ def priority_of(written: str | int, hook: Hook) -> int:
     if name not in _PRIORITIES:
         raise ValueError(f"not a priority: {name}")
     number, hooks = _PRIORITIES[name]
-    if hook not in hooks:
+    if hook not in hooks | _LATER.get(name, frozenset()):
         raise ValueError(f"priority {name} is not known at hook {hook.lower()}: write {number}")
     return number + int(distance or 0)
 

@@ -44,6 +44,7 @@ _FIELD_HOOKS: Mapping[Field, frozenset[Hook]] = {
     Field.SADDR_TYPE_IN: _WITH_INPUT, Field.DADDR_TYPE_IN: _WITH_INPUT,
     Field.SADDR_TYPE_OUT: _BEHIND_ROUTING, Field.DADDR_TYPE_OUT: _BEHIND_ROUTING,
 }  # fmt: skip
+_DEEPEST = 16  #: chains on the way of a packet, the base chain among them
 _LOWEST_NAT = -199  #: connections must have been looked up before
 
 
@@ -73,11 +74,13 @@ def refused_in(table: Table) -> Iterator[Refused]:
     for chain in table.chains.values():
         if chain.base is None:
             continue
-        reached, loop = _reached(table, chain)
+        heights, loop = _heights(table, chain)
         if loop and (loop, 0) not in reported:
             reported.add((loop, 0))
             yield Refused(loop, 0, "its jumps lead back to itself")
-        for name in reached:
+        elif heights[chain.name] > _DEEPEST:
+            yield Refused(chain.name, 0, f"its jumps nest deeper than {_DEEPEST} chains")
+        for name in heights:
             for number, rule in enumerate(table.chains[name].rules, 1):
                 for part in rule.body:
                     why = _misplaced(part, chain.base)
@@ -86,26 +89,32 @@ def refused_in(table: Table) -> Iterator[Refused]:
                         yield Refused(name, number, f"{why}, and {chain.name} leads here")
 
 
-def _reached(table: Table, base: Chain) -> tuple[list[str], str]:
-    """The chains that a chain leads to, itself first, and one of them that leads back to itself, if any."""
-    found: dict[str, None] = {}
-    open_chains: list[tuple[str, Iterator[str]]] = [(base.name, _targets(table, base))]
-    on_way = {base.name}
-    loop = ""
-    found[base.name] = None
-    while open_chains:
-        name, targets = open_chains[-1]
+def _heights(table: Table, base: Chain) -> tuple[dict[str, int], str]:
+    """The chains that a chain leads to, itself among them, and how many chains nest below each, itself included.
+
+    Also one of them that leads back to itself, if any.
+    """
+    found: dict[str, int] = {base.name: 1}
+    way: list[tuple[str, Iterator[str]]] = [(base.name, _targets(table, base))]
+    on_way, loop = {base.name}, ""
+    while way:
+        name, targets = way[-1]
         target = next(targets, None)
         if target is None:
-            open_chains.pop()
+            way.pop()
             on_way.discard(name)
+            if way:
+                above = way[-1][0]
+                found[above] = max(found[above], found[name] + 1)
         elif target in on_way:
             loop = loop or target
-        elif target in table.chains and target not in found:
-            found[target] = None
+        elif target in found:
+            found[name] = max(found[name], found[target] + 1)
+        elif target in table.chains:
+            found[target] = 1
             on_way.add(target)
-            open_chains.append((target, _targets(table, table.chains[target])))
-    return list(found), loop
+            way.append((target, _targets(table, table.chains[target])))
+    return found, loop
 
 
 def _targets(table: Table, chain: Chain) -> Iterator[str]:

@@ -105,7 +105,8 @@ def _block(cursor: Cursor) -> list[list[Statement]]:
             continue
         if cursor.here.kind is Kind.END:
             raise cursor.problem("expected }")
-        rules.append(statements(cursor))
+        with cursor.deeper():
+            rules.append(statements(cursor))
     cursor.take()
     return rules
 

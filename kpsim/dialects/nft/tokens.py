@@ -1,6 +1,8 @@
 """Words of nft text, each with its line."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import NamedTuple
 
@@ -90,11 +92,24 @@ def number_of(text: str) -> int:
     return int(text, 16) if text[:2] in ("0x", "0X") else int(text)
 
 
+_DEEPEST = 30  #: so deep may parentheses and braces nest
+
+
 class Cursor:
     """Reads tokens one by one."""
 
     def __init__(self, tokens: list[Token], text: str) -> None:
         self._tokens, self._text, self.at = tokens, text, 0
+        self._depth = 0
+
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        """One level of nesting more. SyntaxProblem where there are too many."""
+        if self._depth >= _DEEPEST:
+            raise self.problem("nested too deeply")
+        self._depth += 1
+        yield
+        self._depth -= 1
 
     @property
     def here(self) -> Token:
