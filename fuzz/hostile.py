@@ -30,6 +30,7 @@ from typing import NoReturn
 from fuzz.hostile_seeds import Kind, kinds
 from fuzz.mild import mild_words
 from fuzz.mutating import damaged, token
+from kpsim.errors import printable
 from kpsim.verify.clock import Clock
 from kpsim.verify.drawing.choices import Choices, SeededChoices, chance, pick
 
@@ -195,7 +196,8 @@ def names_a_file(ended: Ended, input: Drawn, file: str) -> bool:
     errors = [
         line for line in ended.err.splitlines() if line.startswith("error: ") and not _ABOUT_THE_QUESTION.match(line)
     ]
-    return all(any(name in line for name in names) for line in errors)
+    words = tuple(f"error: {printable(word)}" for word in input.arguments[1:])  # a path that is none, for example
+    return all(any(name in line for name in names) or line.startswith(words) for line in errors)
 
 
 def _node(content: bytes) -> str:
