@@ -13,7 +13,7 @@ from kpsim.nodes import Machine
 from kpsim.packetpath.routing import Route, RouteKind, Routing
 from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
-from kpsim.verify.drawing.choices import Choices, chance, pick, weighted
+from kpsim.verify.drawing.choices import Choices, chance, several, weighted
 from kpsim.verify.drawing.foreign import Foreign, draw_foreign
 from kpsim.verify.drawing.plan import Block
 
@@ -27,6 +27,7 @@ SETTINGS: tuple[Mapping[str, int], ...] = (
     {"tcp_timeout_established": 2, "tcp_timeout_fin_wait": 1, "tcp_timeout_unacknowledged": 1, "sctp_timeout_closed": 1},
     {"tcp_max_retrans": 1, "tcp_timeout_max_retrans": 50, "conntrack_checksum": 0},
 )  # fmt: skip
+_MOST_SETTINGS = 3  #: rows of these at one node
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ def draw_circumstances(choices: Choices) -> Circumstances:
     """Circumstances: in half of all cases the usual ones."""
     if not chance(choices, 50):
         return Circumstances()
-    sysctls = pick(choices, SETTINGS) if chance(choices, 50) else {}
+    sysctls: dict[str, int] = {}
+    for setting in several(choices, SETTINGS[1:], _MOST_SETTINGS) if chance(choices, 50) else ():
+        sysctls |= setting
     foreign = draw_foreign(choices) if chance(choices, 70) else Foreign()
     routes = (
         weighted(choices, (2, _NO_DEFAULT), (4, _PREFERRED), *((1, name) for name in ROUTES))

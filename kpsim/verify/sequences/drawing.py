@@ -192,10 +192,10 @@ class _Drawing:
             choices,
             (190 if talks else 0, "go on"), (13, "begin"), (changeable, "endpoints"), (4, "wait"),
             (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (8, "odd"),
-            (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (3, "stray error"),
+            (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (5, "stray error"),
             (4 if self._services else 0, "service"), (2 if self._configuration is not None else 0, "restart"),
             (8 if self._fleeting and self._patience > 1 else 0, "visits"), (10 if self._datagrams else 0, "stale"),
-            (60 if self._resets else 0, "reset"),
+            (60 if self._resets else 0, "reset"), (4, "life"),
         ):  # fmt: skip
             case "go on":
                 return [self._go_on()]
@@ -224,6 +224,8 @@ class _Drawing:
                 return self._visits()
             case "stale":
                 return self._stale()
+            case "life":
+                return self._life()
             case "reset":
                 return self._begin("tcp", says=pick(choices, ("RST", "RST ACK")))
             case _:
@@ -281,6 +283,16 @@ class _Drawing:
     def _first(self, opening: Opening) -> list[SequenceStep]:
         talk = self._talk(opening)
         return [FirstPacket(talk.number, opening)]
+
+    def _life(self) -> list[SequenceStep]:
+        """A flow from its first word to its last, with nothing in between. The rare lives come as often as the usual ones."""
+        opening = self._draw_opening("")
+        if opening is None:
+            return [Wait(MILLISECOND_NS)]
+        talk = self._talk(opening)
+        lives = [life for _, life in _LIVES.get(opening.tuple.protocol, _ECHO)]
+        words, talk.words = pick(self._choices, lives).split()[1:], []
+        return [FirstPacket(talk.number, opening), *(talk.step(word) for word in words)]
 
     def _talk(self, opening: Opening) -> _Talk:
         """Begins a flow with a new life. A flow that has existed keeps its number."""
