@@ -276,7 +276,7 @@ def test_ports_of_clients_meet_and_are_of_every_class() -> None:  # K-2.3
 
 def test_a_process_bound_to_loopback_dials_its_own_node() -> None:
     bound = 0
-    for seed in range(60):
+    for seed in range(90):
         of, node, family, steps = drawn(seed)
         loopback = 1 if family is V6 else 127 << 24 | 1
         flows = [step.opening.tuple for step in steps if isinstance(step, FirstPacket | MidStream)]
@@ -332,7 +332,7 @@ def test_whatever_is_chosen_a_sequence_can_be_played(data: st.DataObject) -> Non
 def test_restarts_are_drawn_where_the_configuration_is_known() -> None:
     of, node, family, _ = drawn(3)
     found = []
-    for seed in range(40):
+    for seed in range(80):
         steps = draw_sequence(
             SeededChoices(seed), of.site, node, family, 60, of.state, configuration={"kind": "KubeProxyConfiguration"}
         )

@@ -192,8 +192,8 @@ class _Drawing:
             choices,
             (190 if talks else 0, "go on"), (13, "begin"), (changeable, "endpoints"), (4, "wait"),
             (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (8, "odd"),
-            (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (5, "stray error"),
-            (4 if self._services else 0, "service"), (2 if self._configuration is not None else 0, "restart"),
+            (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (6, "stray error"),
+            (4 if self._services else 0, "service"), (3 if self._configuration is not None else 0, "restart"),
             (8 if self._fleeting and self._patience > 1 else 0, "visits"), (10 if self._datagrams else 0, "stale"),
             (60 if self._resets else 0, "reset"), (4, "life"),
         ):  # fmt: skip
