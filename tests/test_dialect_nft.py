@@ -15,7 +15,20 @@ from kpsim.explore.saved import read_machine
 from kpsim.explore.site import rules_site
 from kpsim.maps import Map
 from kpsim.replay import START_NS
-from kpsim.ruleset import FOREIGN, Chain, Hook, Origin, Role, Ruleset, Space, Table, TableKey, Verdict
+from kpsim.ruleset import (
+    FOREIGN,
+    Chain,
+    Hook,
+    Origin,
+    Role,
+    Ruleset,
+    Space,
+    Table,
+    TableKey,
+    Unknown,
+    Unmodelled,
+    Verdict,
+)
 from kpsim.tracing.explain import Depth
 from kpsim.tracing.probes import first_packet
 from kpsim.tracing.site import Sender
@@ -269,9 +282,9 @@ table ip t {
         ("table ip t {\n chain c {\n  ip saddr 1.2.3.4-1.2.3.1 drop\n }\n}\n", "f:3: a range upside down"),
         ("table ip t {\n chain c {\n  ip saddr fd00::1 drop\n }\n}\n", "f:3: not an IPv4 address: fd00::1"),
         ("table ip t {\n chain c {\n  ip6 saddr fd00::1 drop\n }\n}\n", "f:3: conflicting protocols: IPv6 in a rule for IPv4 packets"),
-        ("table ip t {\n chain c {\n  type filter hook ingress priority 0;\n }\n}\n", "hook ingress is not modelled"),
+        ("table ip t {\n chain c {\n  type filter hook sideways priority 0;\n }\n}\n", "hook sideways is not modelled"),
         ("table ip t {\n chain c {\n  type filter hook input priority dstnat;\n }\n}\n", "priority dstnat is not known at hook input"),
-        ("table bridge b {\n chain c {\n  type filter hook forward priority 0;\n  drop\n }\n}\n", "tables of bridge are not modelled"),
+        ("table bridge b {\n chain c {\n  type filter hook forward priority 0;\n  drop\n }\n}\n", "chains that see frames \\(c\\) are not modelled"),
         ('{"nftables": 3}', "not the output of nft -j list ruleset"),
         ('{"nftables": [{"rule": {"family": "ip"}}]}', "nftables\\[0\\]: rule: table is missing"),
     ],
@@ -398,3 +411,64 @@ def test_what_stands_behind_the_end_of_a_rule_is_listed_and_does_nothing() -> No
     assert "masquerade fully-random counter packets 3 bytes 180" in DIALECT.render(only(OLDER), Form.LISTED)
     with pytest.raises(InputError, match="behind one that ends the rule has no effect"):
         DIALECT.parse("add table ip t\nadd chain ip t c\nadd rule ip t c masquerade counter\n")
+
+
+FRAMES = """table netdev edge {
+	chain in {
+		type filter hook ingress device "eth0" priority -500; policy accept;
+		ip saddr 192.0.2.66 drop
+	}
+}
+table arp a {
+	chain c {
+		type filter hook input priority 0; policy drop;
+	}
+}
+table bridge quiet {
+	chain c {
+		type filter hook forward priority 0; policy accept;
+	}
+}
+"""
+
+
+def test_chains_of_frames_are_refused_or_leave_their_packets_unknown() -> None:
+    """A chain of netdev may drop any packet of its device; one of arp sees no IP packet; an empty one does nothing."""
+    with pytest.raises(InputError, match=r"table netdev edge: chains that see frames \(in\) are not modelled"):
+        DIALECT.parse(FRAMES)
+    site = rules_site(*DIALECT.parse(FRAMES, unknown="keep"), node_ips=["192.0.2.254/24"], pod_cidrs=["10.244.1.0/24"])
+    met = trace_packet(site, first_packet("10.244.1.5:80"), node="node", sender=Sender.EXTERNAL, now_ns=START_NS)
+    assert "unknown: node met a rule that is not modelled: table netdev edge, chain in" in met.text(Depth.SUMMARY)
+    passed = trace_packet(site, first_packet("192.0.2.9:80"), node="node", sender=Sender.POD, now_ns=START_NS)
+    assert "unknown" not in passed.text(Depth.SUMMARY)
+
+
+def test_what_is_not_modelled_is_kept_on_request() -> None:
+    """A match may be true or false, a statement may do anything; a rule that names a set of an unknown type too."""
+    text = """table ip t {
+	set macs {
+		type ether_addr
+	}
+	chain c {
+		type filter hook forward priority 0; policy accept;
+		ip dscp cs1 drop
+		ip daddr 10.244.1.7 ether saddr @macs drop
+		ip daddr 10.244.1.6 queue num 1
+	}
+}
+"""
+    with pytest.raises(InputError) as refused:
+        DIALECT.parse(text, file="f")
+    assert [str(problem) for problem in refused.value.problems] == [
+        "f:2: set macs: not modelled: the type ether_addr",
+        "f:7: not modelled: ip dscp (t/c rule 1)",
+        "f:8: not modelled: ether saddr (t/c rule 2)",
+        "f:9: not modelled: queue (t/c rule 3)",
+    ]
+    chain = only(text, unknown="keep").tables[TableKey(Space.IP, "t")].chains["c"]
+    assert [str(part) for rule in chain.rules for part in rule.body if type(part) in (Unknown, Unmodelled)] == [
+        "Unknown(words='ip dscp cs1')",
+        "Unknown(words='ether saddr @macs')",
+        "Unmodelled(words='queue num 1')",
+    ]
+    assert "ip daddr 10.244.1.7 ether saddr @macs drop" in DIALECT.render(only(text, unknown="keep"), Form.LISTED)

@@ -1,11 +1,11 @@
 """From items to rulesets: tables, chains, sets and rules, with all that is wrong in them."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kpsim.addresses import Family
-from kpsim.dialects.nft import keys
+from kpsim.dialects.nft import frames, keys
 from kpsim.dialects.nft.context import Context, NotModelled, Objects
 from kpsim.dialects.nft.datatypes import Style, Tree, Type
 from kpsim.dialects.nft.document_syntax import Item
@@ -255,7 +255,7 @@ class Builder:
 
     def rulesets(self) -> tuple[Ruleset, ...]:
         """A ruleset for each family that has a table. InputError lists all problems; UnsupportedRule if none is of input."""
-        tables = [table for key, each in self._tables.items() if (table := self._finished(key, each)) is not None]
+        tables = [table for key, each in self._tables.items() for table in self._finished(key, each)]
         self._raise()
         found = []
         for family in Family:
@@ -281,32 +281,36 @@ class Builder:
     def _refuse(self, what: str, table: str, chain: str, number: int, line: int | None) -> None:
         self._unsupported.append(UnsupportedRule(what, table, chain, number, line, self._file))
 
-    def _finished(self, key: tuple[str, str], table: _Table) -> Table | None:
+    def _finished(self, key: tuple[str, str], table: _Table) -> Iterator[Table]:
+        """The table, and one for its chains that see frames."""
         space = SPACES.get(key[0])
-        if space is None:
-            self._other_family(key, table)
-            return None
-        name = TableKey(space, key[1])
-        if name in self._elsewhere:
-            return None
+        if (seeing := self._of_frames(key, table)) is not None:
+            yield seeing
+        if space is not None and TableKey(space, key[1]) not in self._elsewhere:
+            yield self._made_table(TableKey(space, key[1]), table)
+
+    def _made_table(self, name: TableKey, table: _Table) -> Table:
         sets: dict[str, Set] = {}
         types: dict[str, list[Type]] = {}
+        unread: set[str] = set()
         for each in table.sets.values():
             try:
                 sets[each.about["name"]], types[each.about["name"]] = self._finished_set(each)
             except NotModelled as error:
-                self._problem(f"set {each.about['name']}: not modelled: {error.what}", each.line)
+                unread.add(each.about["name"])
+                if not self._keep:
+                    self._problem(f"set {each.about['name']}: not modelled: {error.what}", each.line)
             except ValueError as error:
                 self._problem(f"set {each.about['name']}: {error}", each.line)
         limits = self._limits(table)
         counters = {counter: Counter(counter) for counter in table.counters}
-        objects = Objects(sets, types, limits, counters)
+        objects = Objects(sets, types, frozenset(unread), limits, counters)
         chains: dict[str, Chain] = {}
         for name_, chain in table.chains.items():
             rules = tuple(
                 rule
                 for number, written in enumerate(chain.rules, 1)
-                if (rule := self._rule(written, Context(space, objects), (name, name_, number), table)) is not None
+                if (rule := self._rule(written, Context(name.space, objects), (name, name_, number), table)) is not None
             )
             chains[name_] = Chain(name_, rules, self._base(name, chain), chain.about.get("comment", ""))
         self._check_targets(name, table, chains, sets)
@@ -335,14 +339,24 @@ class Builder:
         else:
             self._problem(f"{refused.why} ({where})", chain.line)
 
-    def _other_family(self, key: tuple[str, str], table: _Table) -> None:
-        """A table of arp sees no IP packet. One of bridge or netdev may drop some."""
-        if key[0] == "arp" or self._keep or not any(chain.rules for chain in table.chains.values()):
-            return
-        self._problem(
-            f"table {' '.join(key)}: tables of {key[0]} are not modelled, and may drop IP packets; --allow-unknown passes over it",
-            table.line,
-        )
+    def _of_frames(self, key: tuple[str, str], table: _Table) -> Table | None:
+        """A table of arp sees no IP packet. A chain of bridge or netdev may drop some, and so may one at ingress."""
+        seeing = [
+            chain
+            for chain in table.chains.values()
+            if "hook" in chain.about and (chain.rules or chain.about.get("policy") == "drop")
+            if key[0] not in SPACES or chain.about["hook"] in frames.HOOKS
+        ]
+        if key[0] == "arp" or not seeing:
+            return None
+        if not self._keep:
+            names = ", ".join(chain.about["name"] for chain in seeing)
+            self._problem(
+                f"table {' '.join(key)}: chains that see frames ({names}) are not modelled, and may drop IP packets; with --allow-unknown "
+                "packets that pass them end unknown",
+                table.line,
+            )
+        return frames.kept_table(*key, [chain.about for chain in seeing])
 
     def _limits(self, table: _Table) -> dict[str, Limit]:
         found = {}
@@ -365,6 +379,8 @@ class Builder:
             self._problem(f"not a type of chain: {about['type']}", chain.line)
             return None
         hook = HOOKS.get(about["hook"])
+        if about["hook"] in frames.HOOKS:
+            return None
         if hook is None:
             self._problem(f"chain {about['name']}: hook {about['hook']} is not modelled", chain.line)
             return None

@@ -45,6 +45,7 @@ class Objects(NamedTuple):
 
     sets: Mapping[str, Set]
     types: Mapping[str, Sequence[Type]]  #: of the keys of each set
+    unread: frozenset[str]  #: names of sets that are not modelled
     limits: Mapping[str, Limit]
     counters: Mapping[str, Counter]
 
@@ -103,7 +104,9 @@ class Context:
         self.imply(row.family if row.protocol is None or self.family is None else None, row.protocol)
 
     def set_named(self, name: str) -> Set:
-        """The set or map of the table with this name. ValueError if there is none."""
+        """The set or map of the table with this name. ValueError if there is none, NotModelled if it was not read."""
+        if name in self._objects.unread:
+            raise NotModelled(f"set {name}")
         try:
             return self._objects.sets[name]
         except KeyError:

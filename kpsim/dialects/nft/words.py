@@ -60,7 +60,8 @@ def reason(rule: Rule, part: Expression | Statement, family: Family) -> Reason:
         case Compare():
             return _compared(part, family)
         case Lookup(key, of, negate):
-            return Reason(f"{_key(key)} is {'' if negate else 'not '}in {_set(of)}", elsewhere=False)
+            verb = "is" if len(key) == 1 else "are"
+            return Reason(f"{_key(key)} {verb} {'' if negate else 'not '}in {_set(of)}", elsewhere=False)
         case Limit(count, unit, burst, over):
             used = "is not used up" if over else "is used up"
             return Reason(f"the limit of {count} a {unit} and a burst of {burst} {used}", elsewhere=False)
@@ -73,7 +74,7 @@ def reason(rule: Rule, part: Expression | Statement, family: Family) -> Reason:
         case UpdateSet(to, key):
             return Reason(f"{_set(to)} is full, or {_key(key)} could not be put in", elsewhere=False)
         case _ if (found := mapped_of(part)) is not None:
-            return Reason(f"{_set(found.map)} has no such {_key(found.key)}", elsewhere=False)
+            return Reason(f"{_set(found.map)} has nothing for this {_key(found.key)}", elsewhere=False)
         case _:
             return Reason(f"{type(part).__name__} does not hold", elsewhere=False)
 
@@ -95,10 +96,10 @@ def _compared(part: Compare, family: Family) -> Reason:
     except ValueError:
         value = "as asked"
     subject, verb = part.field.value, "is" if part.negate else "is not"
-    if part.mask is not None and part.field is Field.TCP_FLAGS and part.value == 0:
+    if part.field is Field.TCP_FLAGS and part.mask is not None and part.value == 0:
         verb = "has none of" if part.negate else "has"
-    elif part.mask is not None and part.field in (Field.MARK, Field.CT_MARK):
-        value = f"{value} under {part.mask:#010x}"
+    elif part.field in (Field.MARK, Field.CT_MARK) and part.mask is not None:
+        subject = f"{subject} & {part.mask:#010x}"
     return Reason(f"{subject} {verb} {value}", part.field in _ELSEWHERE)
 
 
@@ -107,7 +108,8 @@ def _set(of: Set | SetReference) -> str:
 
 
 def _key(key: tuple[Source, ...]) -> str:
-    return " . ".join(map(_source, key))
+    *others, last = map(_source, key)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _source(source: Source) -> str:
