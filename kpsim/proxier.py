@@ -42,7 +42,7 @@ class SyncResult:
     transaction: Transaction
     full: bool = False
     services_changed: tuple[ServiceKey, ...] = ()
-    #: the plans of all Services in a full sync, else of those that changed
+    #: the plans of all Services in a sync that was to be full, else of those that changed
     plans: Plans = field(default_factory=dict, repr=False)
     trigger_times_ns: tuple[tuple[ServiceKey, int], ...] = ()  #: one latency sample each, if the sync succeeded (O-8.6)
     clean_up: bool = False  #: the sync succeeded, and its changes ask for a look at the connection table (O-12)

@@ -10,10 +10,11 @@ from kpsim.addresses import Family
 from kpsim.backends.nftables.names import table_key
 from kpsim.backends.table import make_backend
 from kpsim.config import Host, HostInterface, Mode
+from kpsim.dialects.iptables import parse
 from kpsim.objects import Service, ServiceCIDR, service_cidr_from_json
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier, SyncResult
-from kpsim.ruleset import Chain, Jump, Rule
+from kpsim.ruleset import Chain, Jump, Rule, Statement
 from kpsim.ruleset.operations import Operation, Verb, apply
 
 WEB = "KHN6ECMT-shop/web/tcp/http"
@@ -583,6 +584,47 @@ def test_chains_to_which_another_programs_rule_leads_stay_with_all_of_their_tabl
     assert set(after.table("nat").chains) == set(nat.chains)
     assert after.chain("nat", "KUBE-SERVICES") == nat["KUBE-SERVICES"]
     assert "KUBE-SERVICES" not in after.table("filter").chains
+
+
+def beside_iptables(*lines: str) -> Rig:
+    """A proxier in iptables mode after its first sync; another program has added these lines to table filter."""
+    rig = Rig(make_settings(host=HOST))
+    rig.apply(service(), endpoint_slice())
+    rig.sync()
+    saved = rig.proxier.backend.save(rig.proxier.held)
+    for line in lines:
+        at = saved.index("COMMIT", saved.index("*filter"))
+        saved = saved[:at] + line + "\n" + saved[at:]
+    rig.proxier.held = Programmed.of(parse(saved, Family.IPV4))
+    return rig
+
+
+def kept_by_a_restart(rig: Rig, table: str, chain: str) -> list[Statement | None]:
+    return [rule.target for rule in restarted(rig).proxier.held.ruleset.chain(table, chain).rules]
+
+
+def test_only_the_jumps_of_kube_proxy_are_removed_and_each_once() -> None:  # I-18
+    own = '-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD'
+    to_forward = [Jump("KUBE-FORWARD")]
+    assert kept_by_a_restart(beside_iptables(), "filter", "FORWARD") == []
+    for line in ("-A FORWARD -j KUBE-FORWARD", "-A FORWARD -i eth7 -j KUBE-FORWARD", own):
+        rig = beside_iptables(line)
+        assert kept_by_a_restart(rig, "filter", "FORWARD") == to_forward
+        # so the chain is in use, and the chains of its table stay; those of the other tables go
+        chains = {table.name: set(table.chains) for table in restarted(rig).proxier.held.ruleset.in_order()}
+        assert {"KUBE-FORWARD", "KUBE-SERVICES", "KUBE-PROXY-CANARY"} <= chains["filter"]
+        assert not [name for name in chains["nat"] | chains["mangle"] if name.startswith("KUBE-")]
+
+
+def test_chains_that_only_look_like_kube_proxys_stay() -> None:  # I-18: service chains are in nat
+    rig = beside_iptables()
+    held = rig.proxier.held.ruleset
+    filter_table = held.table("filter")
+    foreign = replace(filter_table, chains=filter_table.chains.set("KUBE-SVC-X", Chain("KUBE-SVC-X")))
+    rig.proxier.held = Programmed.of(replace(held, tables=held.tables.set(foreign.key, foreign)))
+    kept = restarted(rig).proxier.held.ruleset
+    assert "KUBE-SVC-X" in kept.table("filter").chains
+    assert "KUBE-SERVICES" not in kept.table("filter").chains
 
 
 def test_a_start_in_iptables_mode_deletes_the_table() -> None:  # NFT-8.14

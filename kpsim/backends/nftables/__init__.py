@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from kpsim.backends import Document, MachineView, RuleCount, SyncRequest, Traits, Transaction
-from kpsim.backends.leftovers import without_iptables
+from kpsim.backends.iptables.clean_up import without_iptables
 from kpsim.backends.nftables import names
 from kpsim.backends.nftables.document import document, dump
 from kpsim.backends.nftables.elements import Claims, ElementMemory, Place

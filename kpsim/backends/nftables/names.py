@@ -5,10 +5,11 @@ import hashlib
 from functools import lru_cache
 
 from kpsim.addresses import Family
+from kpsim.backends.leftovers import NFTABLES_TABLE
 from kpsim.kubeproxy.trackers import Endpoint, ServicePortName
 from kpsim.ruleset import Space, TableKey
 
-TABLE = "kube-proxy"
+TABLE = NFTABLES_TABLE
 
 SERVICES = "services"
 MASQUERADING = "masquerading"
