@@ -296,13 +296,16 @@ class Reception:
         self.strays: list[Sighting] = []
         self._sightings: list[list[Sighting]] = [[] for _ in shots]
         self._numbers = {tag: number for number, tag in enumerate(tags)}
-        # a reset has no tag of the packet that it answers: it is recognised by its addresses and ports
+        # a reset has no tag of the packet that it answers: it is recognised by its addresses and ports, or, if they were
+        # translated, by the sender that it goes to
         self._answered: dict[FlowTuple, int] = {}
+        self._senders: dict[tuple[int, int], list[int]] = {}
         self._ports: dict[int, int] = {}
         for number, shot in enumerate(shots):
             if shot.packet.protocol != "tcp":
                 continue
             self._answered[tuple_of(shot.packet).inverse()] = number
+            self._senders.setdefault((shot.packet.saddr, shot.packet.sport), []).append(number)
             self._ports[shot.packet.sport] = number
 
     def add(self, sighting: Sighting, decoded: Decoded) -> None:
@@ -311,11 +314,16 @@ class Reception:
         if number is None and packet.protocol == "tcp" and "RST" in packet.tcp_flags:
             number = self._answered.get(tuple_of(packet))
             if number is None:
-                number = self._ports.get(packet.dport)
+                number = self._sent_by(packet.daddr, packet.dport)
         if number is None:
             self.strays.append(sighting)
         else:
             self._sightings[number].append(sighting)
+
+    def _sent_by(self, address: int, port: int) -> int | None:
+        """The first packet of a sender of which nothing was seen: resets come out in the order of what they answer."""
+        unheard = (number for number in self._senders.get((address, port), ()) if not self._sightings[number])
+        return next(unheard, self._ports.get(port))
 
     @property
     def is_last_heard(self) -> bool:
