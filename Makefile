@@ -5,6 +5,7 @@ SCENARIO    ?= local-rollout
 MINUTES     ?= 10
 SUBJECT     ?= packets
 SEED        ?=
+MODE        ?= iptables
 WORKERS     ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 PYTHONS     ?= 3.11 3.12 3.13 3.14 3.15
 PLATFORMS   ?= x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
@@ -78,8 +79,8 @@ golden: setup ## Only the comparison with the recordings of the real kube-proxy
 	$(BIN)/python -m pytest tests/golden
 
 # Exit code 1 if the model and this machine's kernel disagree anywhere; what was found is then in tests/kernel/cases.
-fuzz: setup system-packages ## Random input, model against Linux, or for every command: make fuzz [SUBJECT=packets|rulesets|hostile] [MINUTES=10] [SEED=n]
-	$(BIN)/python -m fuzz $(SUBJECT) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+fuzz: setup system-packages ## Random input, model against Linux, or for every command: make fuzz [SUBJECT=packets|rulesets|hostile] [MODE=nftables] [MINUTES=10] [SEED=n]
+	$(BIN)/python -m fuzz $(SUBJECT) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(filter packets,$(SUBJECT)),--mode $(MODE))
 
 bench: setup ## Measure speed
 	$(BIN)/python -m pytest --benchmark-only benchmarks

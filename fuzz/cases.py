@@ -33,6 +33,7 @@ from kpsim.verify.sequences.steps import (
     DeleteFlow,
     EndpointState,
     FirstPacket,
+    Flush,
     MidStream,
     Opening,
     Restart,
@@ -233,6 +234,8 @@ def step_to_json(step: SequenceStep) -> JsonObject:  # noqa: C901 - one case per
             return {"do": "service", "of": service, "is": json.loads(document) if document else None}
         case Restart(document):
             return {"do": "restart", "with": json.loads(document)}
+        case Flush():
+            return {"do": "flush"}
         case Wait(duration_ns):
             return {"do": "wait", "ms": duration_ns // MILLISECOND_NS}
         case _:
@@ -266,6 +269,8 @@ def step_from_json(found: JsonObject, family: Family) -> SequenceStep:
             return ChangeService(found["of"], json.dumps(found["is"]) if found["is"] else "")
         case "restart":
             return Restart(json.dumps(found["with"]))
+        case "flush":
+            return Flush()
         case "wait":
             return Wait(found["ms"] * MILLISECOND_NS)
         case word:

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from fuzz.cases import Case, CaseResult, play, write_case
 from fuzz.shrinking import shrunk
+from kpsim.backends.table import check_modelled
+from kpsim.config import DEFAULT_MODE, Mode
 from kpsim.errors import KpsimError
 from kpsim.explore import Cluster, load
 from kpsim.lab.calls import LabError
@@ -95,15 +97,17 @@ class Fuzzer:
     output.
     """
 
-    def __init__(self, variants: Sequence[Variant], folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, variants: Sequence[Variant], folder: Path, say: Callable[[str], None], mode: Mode = DEFAULT_MODE
+    ) -> None:
         self.tally = FuzzTally()
-        self._variants, self._folder, self._say = tuple(variants), folder, say
+        self._variants, self._folder, self._say, self._mode = tuple(variants), folder, say, mode
         self._known: set[str] = set()
 
     def seed(self, number: int) -> None:
         """Plays everything that follows from one seed: a cluster, probes at one of its nodes, and sequences there."""
         choices = SeededChoices(number, "fuzz")
-        manifest = draw_manifest(SeededChoices(number, "cluster"))
+        manifest = draw_manifest(SeededChoices(number, "cluster"), self._mode)
         cluster = load(text=manifest)
         subject = pick(choices, list(cluster_subjects(cluster)))
         variant = pick(choices, self._variants)
@@ -176,10 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--backend", type=Variant, choices=list(Variant), help="of iptables (those that this machine has)"
     )
+    parser.add_argument("--mode", type=Mode, default=DEFAULT_MODE, metavar="MODE", help="of kube-proxy (%(default)s)")
     parser.add_argument(
         "--out", type=Path, default=Path("tests/kernel/cases"), metavar="FOLDER", help="for cases (%(default)s)"
     )
     given = parser.parse_args(arguments)
+    check_modelled(given.mode)
     missing = {each: obstacles(each) for each in ([given.backend] if given.backend else Variant)}
     variants = [variant for variant, found in missing.items() if not found]
     if not variants:
@@ -187,8 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     begun_s = _CLOCK.now_s()
     first = given.seed if given.seed is not None else int(time.time())  # noqa: TID251 - each run is to draw new clusters
-    print(f"from seed {first} on, for {given.minutes:g} minutes, with {' and '.join(variants)}", flush=True)
-    fuzzer = Fuzzer(variants, given.out, partial(print, flush=True))
+    print(
+        f"from seed {first} on, for {given.minutes:g} minutes, mode {given.mode}, with {' and '.join(variants)}",
+        flush=True,
+    )
+    fuzzer = Fuzzer(variants, given.out, partial(print, flush=True), given.mode)
     stopped = ""
     try:
         for number in count(first):

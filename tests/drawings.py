@@ -5,6 +5,7 @@ from functools import cache
 from hypothesis import strategies as st
 
 from kpsim.addresses import Family, parse_ip
+from kpsim.config import DEFAULT_MODE, Mode
 from kpsim.explore import Cluster, load
 from kpsim.verify.drawing.choices import SeededChoices
 from kpsim.verify.drawing.clusters import draw_manifest
@@ -33,13 +34,13 @@ class Hypothetical:
 
 
 @cache
-def manifest(seed: int) -> str:
-    return draw_manifest(SeededChoices(seed, "cluster"))
+def manifest(seed: int, mode: Mode = DEFAULT_MODE) -> str:
+    return draw_manifest(SeededChoices(seed, "cluster"), mode)
 
 
 @cache
-def cluster(seed: int) -> Cluster:
-    return load(text=manifest(seed))
+def cluster(seed: int, mode: Mode = DEFAULT_MODE) -> Cluster:
+    return load(text=manifest(seed, mode))
 
 
 def parsed(text: str) -> tuple[Family, int]:

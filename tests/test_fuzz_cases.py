@@ -170,7 +170,7 @@ def test_it_ends_by_hand_with_the_summary(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(fuzzing, "obstacles", nothing_missing)
     assert main(["--seed", "5", "--minutes", "1"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "from seed 5 on, for 1 minutes, with nft and legacy", "seed 5",
+        "from seed 5 on, for 1 minutes, mode iptables, with nft and legacy", "seed 5",
         "0.0 minutes: 2 clusters, 0 packets, 0 sequences, without a disagreement, stopped by hand",
     ]  # fmt: skip
 

@@ -125,8 +125,8 @@ def test_who_gets_which_endpoints_and_whose_source_is_kept(
 def test_an_endpoint_that_dials_itself_is_masqueraded() -> None:  # PP-12.2
     found = due(intent(service(), BOTH), HERE, CLUSTER)
     assert not found.masquerade
-    assert found.masquerades(number(HERE), number(HERE))
-    assert not found.masquerades(number(HERE), number(THERE))
+    assert found.masquerades(number(HERE), (number(HERE), 8080))
+    assert not found.masquerades(number(HERE), (number(THERE), 8080))
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ HOME = ("config.py", "backends/table.py", "migration/table.py")
 OTHER_MEANINGS = (
     "manifests/proxy_config.py", "manifests/proxy_flags.py", "manifests/installers.py", "verify/drawing/clusters.py", "dialects/__init__.py",
     "dialects/iptables/dialect.py",
-    "dialects/iptables/saved.py", "dialects/iptables/options.py", "dialects/nft/json_form.py",
-    "verify/drawing/changes.py", "verify/intent/settings.py", "lab/tools/variants.py", "lab/tools/iptables.py",
+    "dialects/iptables/saved.py", "dialects/iptables/options.py", "dialects/nft/json_form.py", "verify/intent/settings.py",
+    "verify/intent/judging.py", "lab/tools/variants.py", "lab/tools/iptables.py", "lab/tools/nft.py",
 )  # fmt: skip
 #: where one dialect may be imported: a backend writes for one tool, a tool of the lab loads rules with one tool
 OF_ONE_TOOL = ("backends/", "dialects/", "lab/tools/")

@@ -117,7 +117,9 @@ def verify(
 
     Needs root, or a kernel that grants users namespaces. Exit code 1 if Linux and the model disagree; 3 if nothing could be measured.
     """
+    from kpsim.backends.table import check_modelled
     from kpsim.cli.unused import notes
+    from kpsim.config import DEFAULT_MODE
     from kpsim.effort import permit
     from kpsim.lab.requirements import require
     from kpsim.lab.rootless import become_root
@@ -136,12 +138,13 @@ def verify(
     count = 0 if paths else clusters or max(1, random // PROBES_PER_CLUSTER)
     permit(_effort(random, count), long=long, note=note)
     require(variant, refused=become_root())
+    check_modelled(mode or DEFAULT_MODE)
     if not paths:
         _refuse_without_cluster(
             random,
-            {"--node": node, "--set": set_, "--beside": beside, "--sysctl": sysctl, "--probes": probes, "--mode": mode},
+            {"--node": node, "--set": set_, "--beside": beside, "--sysctl": sysctl, "--probes": probes},
         )
-        questions, total = random_clusters(random, count, seed or 0), random
+        questions, total = random_clusters(random, count, seed or 0, mode or DEFAULT_MODE), random
     elif clusters:
         raise InputError("--clusters goes with random clusters, without scenarios or a cluster")
     else:

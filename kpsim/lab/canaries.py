@@ -10,6 +10,7 @@ A *flock* is one canary of each kind, and the answer to the translated one.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -17,12 +18,38 @@ from kpsim.addresses import Family, Network, format_ip, parse_ip
 from kpsim.conntrack import tuple_of
 from kpsim.lab.calls import LabError
 from kpsim.lab.node import LabNode
-from kpsim.lab.tools.iptables import GUARD_COMMENT, rules_from
+from kpsim.lab.tools import GUARD_COMMENT
+from kpsim.lab.tools.iptables import rules_from
 from kpsim.lab.wires import Heard, Shot, Sighting, Where
+from kpsim.maps import Map
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind, Route, RouteKind
 from kpsim.protocols import ICMP_PORT_UNREACHABLE
-from kpsim.ruleset import Chain, Ruleset, Table
+from kpsim.ruleset import (
+    TCP_FLAG_BITS,
+    Base,
+    Chain,
+    ChainType,
+    Compare,
+    Dnat,
+    Expression,
+    Field,
+    Goto,
+    Hook,
+    Reject,
+    Rule,
+    Ruleset,
+    Space,
+    Statement,
+    Table,
+    TableKey,
+    Terminal,
+    Verdict,
+    among,
+    equal,
+    named,
+    within,
+)
 
 _PORT = 9  # discard
 _NETWORK = {Family.IPV4: "198.18.255.", Family.IPV6: "2001:2:0:ff::"}
@@ -35,6 +62,7 @@ _CHAINS = {
 }
 
 
+_ACCEPT = Terminal(Verdict.ACCEPT)
 #: tables that the canaries cannot do without, and the one where resets are dropped
 _NEEDED, _RESETS = ("filter", "nat"), "raw"
 
@@ -61,18 +89,81 @@ def guarded(ruleset: Ruleset, *, silent: bool = False) -> Ruleset:
     """The rules, with the guards in front of each base chain's own rules. A canary matches a guard before any other
     rule.
 
-    Guards go into the tables that ``ruleset`` has and into those that the canaries need. With ``silent`` one more
-    guard drops the TCP resets that the node's kernel sends, other than those of rules for tracked packets. A caller
-    that answers for processes which do not exist needs it: a reset would end their talk.
+    Guards go into the tables that ``ruleset`` has and into those that the canaries need: tables of iptables, or one of
+    nft beside rules that are all nft's. With ``silent`` one more guard drops the TCP resets that the node's kernel
+    sends, other than those of rules for tracked packets. A caller that answers for processes which do not exist needs
+    it: a reset would end their talk.
     """
     guards = _guards(ruleset.family, silent=silent)
     tables = ruleset.tables
+    others = [key for key in tables if key not in guards.tables]
+    for key in others:
+        tables = tables.set(key, _passing(tables[key], ruleset.family))
+    alone = len(others) == len(tables) > 0
     for key, table in guards.tables.items():
         if key in tables:
             tables = tables.set(key, _in_front(table, tables[key]))
-        elif key.name in _NEEDED or (silent and key.name == _RESETS):
+        elif not alone and (key.name in _NEEDED or (silent and key.name == _RESETS)):
             tables = tables.set(key, table)
-    return Ruleset(ruleset.family, tables)
+    if alone:
+        own = _own_table(ruleset.family, silent=silent)
+        tables = tables.set(own.key, own)
+    return Ruleset(ruleset.family, tables, ruleset.made)
+
+
+def tracking(ruleset: Ruleset) -> Ruleset:
+    """The rules, and a table of guards if they have no NAT of their own.
+
+    Linux tracks connections while some rule asks for it (K-1.5), and the guards do. Who runs rules without NAT beside
+    this lab must know.
+    """
+    chains = (chain for table in ruleset.tables.values() for chain in table.base_chains())
+    if any(chain.base is not None and chain.base.type is ChainType.NAT and chain.rules for chain in chains):
+        return ruleset
+    own = _own_table(ruleset.family, silent=False)
+    return Ruleset(ruleset.family, ruleset.tables.set(own.key, own), ruleset.made)
+
+
+def _passing(table: Table, family: Family) -> Table:
+    """A table of which every base chain lets canaries pass, before all else."""
+    network = Network(family, _address(family, 0), _PREFIX[family])
+    rules = tuple(_guard(within(side, network), _ACCEPT) for side in (Field.SADDR, Field.DADDR))
+    chains = table.chains
+    for chain in table.base_chains():
+        chains = chains.set(chain.name, Chain(chain.name, (*rules, *chain.rules), chain.base, chain.comment))
+    return replace(table, chains=chains)
+
+
+@cache
+def _own_table(family: Family, *, silent: bool) -> Table:
+    """A table of nft that does to canaries what must be done."""
+
+    def towards(number: int) -> Compare:
+        return equal(Field.DADDR, _address(family, number))
+
+    forward = (_guard(towards(_REJECTED), Reject()), _guard(towards(_DROPPED), Terminal(Verdict.DROP)))
+    udp = named(Field.L4PROTO, "udp")
+    arriving = (_guard(towards(_TRANSLATED), udp, Dnat(_address(family, _ENDPOINT), _PORT)),)
+    chains = [
+        Chain("forward", forward, Base(ChainType.FILTER, Hook.FORWARD, 0)),
+        Chain("arriving", arriving, Base(ChainType.NAT, Hook.PREROUTING, -100)),
+    ]
+    if silent:  # see _guards; a packet without socket has no user to compare
+        reset, ack = TCP_FLAG_BITS["RST"], TCP_FLAG_BITS["ACK"]
+        of_kernel = (
+            named(Field.L4PROTO, "tcp"),
+            Compare(Field.TCP_FLAGS, among(((reset, reset), (reset | ack, reset | ack)))),
+            named(Field.CT_STATE, "INVALID"),
+        )
+        chains += [
+            Chain("resets", (_guard(equal(Field.UID, 0), _ACCEPT), _guard(Terminal(Verdict.DROP)))),
+            Chain("leaving", (_guard(*of_kernel, Goto("resets")),), Base(ChainType.FILTER, Hook.OUTPUT, -300)),
+        ]
+    return Table(TableKey(Space.of(family), "kpsim"), Map({chain.name: chain for chain in chains}))
+
+
+def _guard(*body: Expression | Statement) -> Rule:
+    return Rule(body, comment=GUARD_COMMENT)
 
 
 def _in_front(guards: Table, table: Table) -> Table:

@@ -17,6 +17,8 @@ from kpsim.lab.conntrack import LinuxConntrack
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools import Tool
 from kpsim.lab.tools.iptables import IptablesTool
+from kpsim.lab.tools.nft import NftTool
+from kpsim.lab.tools.together import Together
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Framed, Heard, Port, Shot, Sighting, Where, Wires
 from kpsim.nodes import Machine
@@ -55,10 +57,10 @@ class LabNode:
         self._ports = 0
         try:
             accounting = self._opened.enter_context(closing(LinuxAccounting(self.namespace)))
-            self.tool: Tool = IptablesTool(self.namespace, family, variant, accounting)
+            self.iptables = IptablesTool(self.namespace, family, variant, accounting)
+            self.tool: Tool = Together(self.iptables, NftTool(self.namespace))
             self._wires = self._opened.enter_context(closing(Wires(family, self.namespace, self._world)))
             self._build()
-            self.tool.begin()
             self.conntrack = self._opened.enter_context(closing(LinuxConntrack(self.namespace)))
         except BaseException:
             self.close()

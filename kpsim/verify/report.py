@@ -37,6 +37,11 @@ class Report:
         return sum(each.probes for each in self.verifications)
 
     @property
+    def tools(self) -> tuple[str, ...]:
+        """The programs that loaded the rules."""
+        return tuple(sorted({each.tool for each in self.verifications if each.tool}))
+
+    @property
     def packets(self) -> int:
         """The number of probes and of answers to them."""
         return self.probes + sum(each.answers for each in self.verifications)
@@ -80,6 +85,7 @@ class Report:
             "agrees": self.agrees,
             "kernel": platform.release(),
             "backend": str(self.variant),
+            "tools": list(self.tools),
             "seconds": round(self.seconds, 3),
             "probes": self.probes,
             "packets": self.packets,
@@ -93,7 +99,7 @@ class Report:
 
     def sentence(self) -> str:
         """The result in a line."""
-        how = f"Linux {platform.release()}, iptables-{self.variant}"
+        how = f"Linux {platform.release()}, {', '.join(self.tools)}"
         sent = f"{self.probes} probes, {self.packets} packets in {self.seconds:.1f} s ({self.probes / max(self.seconds, 1e-9):.0f} probes/s)"
         if self.agrees:
             return f"{how} does what the model says: {sent}"

@@ -9,7 +9,7 @@ from functools import partial
 import yaml
 
 from kpsim.addresses import Family
-from kpsim.config import Host
+from kpsim.config import DEFAULT_MODE, Host, Mode
 from kpsim.explore import Cluster, load
 from kpsim.inputs import Json
 from kpsim.lab.tools.iptables import rules_from
@@ -73,12 +73,12 @@ def drawn(subjects: Sequence[Subject], count: int, seed: int, *, manifest: str =
         yield Question(subject, probes, manifest=manifest)
 
 
-def random_clusters(count: int, clusters: int, seed: int) -> Iterator[Question]:
+def random_clusters(count: int, clusters: int, seed: int, mode: Mode = DEFAULT_MODE) -> Iterator[Question]:
     """``count`` random probes at the nodes of ``clusters`` random clusters, in random circumstances: two fifths of them
     are packets of a sequence at one node. The same seed draws the same clusters, probes and sequences.
     """
     for number in range(clusters):
-        drawing = _Drawn.cluster(seed, number)
+        drawing = _Drawn.cluster(seed, number, mode)
         share = count * (number + 1) // clusters - count * number // clusters
         in_sequence = share * _IN_SEQUENCE // 100
         questions = [*drawn(drawing.subjects, share - in_sequence, seed, manifest=drawing.manifest)]
@@ -102,9 +102,9 @@ class _Drawn:
         self.subjects = [self._placed(each) for each in cluster_subjects(self._cluster)]
 
     @classmethod
-    def cluster(cls, seed: int, number: int) -> "_Drawn":
+    def cluster(cls, seed: int, number: int, mode: Mode) -> "_Drawn":
         """The cluster of this number."""
-        manifest = draw_manifest(SeededChoices(seed, "cluster", number))
+        manifest = draw_manifest(SeededChoices(seed, "cluster", number), mode)
         return cls(manifest, draw_circumstances(SeededChoices(seed, "circumstances", number)))
 
     def _placed(self, subject: Subject) -> Subject:

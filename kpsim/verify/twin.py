@@ -14,7 +14,7 @@ from kpsim.addresses import Family, format_ip
 from kpsim.conntrack import Entry, tuple_of
 from kpsim.fabric import answer_to
 from kpsim.lab.calls import LabError
-from kpsim.lab.canaries import Canaries, guarded
+from kpsim.lab.canaries import Canaries, guarded, tracking
 from kpsim.lab.conntrack import LinuxEntry
 from kpsim.lab.node import LabNode
 from kpsim.lab.tools.variants import Variant
@@ -36,6 +36,7 @@ from kpsim.verify.prediction import (
     sights_of,
     told,
 )
+from kpsim.verify.remembered import written_by
 
 #: a timer is read some time after it was set
 TIMER_TOLERANCE_S = 3
@@ -109,7 +110,7 @@ class Twin:
     def load(self, ruleset: Ruleset) -> Difference | None:
         """Loads rules into both, in Linux behind the guards. Returns the first line in which Linux holds other rules."""
         tool = self.linux.tool
-        self.model.load_rules(ruleset)
+        self.model.load_rules(tracking(ruleset))
         loaded = guarded(ruleset, silent=self.silent)
         self.linux.load(loaded)
         self._held = tool.saved()
@@ -248,8 +249,7 @@ class Twin:
         """Whether Linux' affinity lists hold what this way writes. For a packet that is dropped later, nothing else
         can be seen.
         """
-        touched = [touch for touch in way.effects.touched.recent if touch.match.action == "set"]
-        return all(format_ip(*touch.source) in self.linux.tool.remembered(touch.match.name) for touch in touched)
+        return all(member in self.linux.tool.remembered(name) for name, member in written_by(way, self.family))
 
     def _is_of(self, way: Walk, seen: Sequence[Sight]) -> bool:
         own = sights_of(self.model, way)
@@ -303,7 +303,8 @@ def _turns(heard: Heard, real: LinuxEntry | None) -> tuple[tuple[int, int] | Non
 
 
 def _leaves_only_memory(way: Walk) -> bool:
-    return bool(way.effects.touched.recent) and way.disposition in (Disposition.DROPPED, Disposition.REJECTED)
+    touched = way.effects.touched
+    return bool(touched.recent or touched.sets) and way.disposition in (Disposition.DROPPED, Disposition.REJECTED)
 
 
 def _listed(sights: Sequence[Sight]) -> str:

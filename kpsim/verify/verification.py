@@ -55,6 +55,7 @@ class Verification:
     disagreements: tuple[Disagreement, ...] = ()
     frequencies: tuple[Frequencies, ...] = ()
     spreads: tuple[Spread, ...] = ()  #: of the source ports that Linux drew, one for each range
+    tool: str = ""  #: the program that loaded the rules
 
     @property
     def probes(self) -> int:
@@ -149,7 +150,11 @@ class Verifier:
         progress(results.total())
         spreads = tuple(spreads_of(each.exchange for each in playing.played if each.exchange))
         return Verification(
-            subject.name, results, disagreements=tuple(_disagreements(subject.name, playing)), spreads=spreads
+            subject.name,
+            results,
+            disagreements=tuple(_disagreements(subject.name, playing)),
+            spreads=spreads,
+            tool=twin.linux.tool.name,
         )
 
 
@@ -223,7 +228,8 @@ class _Found:
                 self._disagree(probe, exchange, exchange.shot, unmeant)
                 continue
             self._firsts.append((probe, exchange))
-            if result_of(exchange.walk) is ProbeResult.DELIVERED and not exchange.walk.effects.touched.recent:
+            touched = exchange.walk.effects.touched
+            if result_of(exchange.walk) is ProbeResult.DELIVERED and not (touched.recent or touched.sets):
                 drawn = self._drawn.setdefault(_kind_of(exchange.shot.packet), Counter())
                 drawn[_endpoint(exchange.walk)] += 1
 
@@ -264,6 +270,7 @@ class _Found:
         return Verification(
             self._subject.name, self._results, self._answers, (*shown, *self.disagreements[_MOST_SIDES:]),
             tuple(self._frequencies()), tuple(spreads_of(exchange for _, exchange in self._firsts)),
+            self._twin.linux.tool.name,
         )  # fmt: skip
 
     def _with_sides(self, disagreement: Disagreement) -> Disagreement:

@@ -249,7 +249,7 @@ def test_linux_does_what_the_model_says(twin_of: Maker, file: Path, variant: Var
 def _never_matched(twin: Twin, file: Path) -> list[str]:
     """The foreign rules that counted no packet in Linux."""
     [ruleset] = load_saved(file)
-    counted = tables_of(twin.linux.tool.saved(counters=True))
+    counted = tables_of(twin.linux.iptables.saved(counters=True))
     found = []
     for table, lines in tables_of(render_ruleset(ruleset, Style.SAVE)).items():
         matched = {line.partition("] ")[2] for line in counted[table] if not line.startswith("[0:")}
@@ -262,7 +262,7 @@ def _never_matched(twin: Twin, file: Path) -> list[str]:
 
 def _counted(twin: Twin, chain: str) -> list[int]:
     """Packets that each rule of a chain counted in Linux, the canaries' left out."""
-    lines = twin.linux.tool.without_guards(twin.linux.tool.saved(counters=True)).splitlines()
+    lines = twin.linux.iptables.without_guards(twin.linux.iptables.saved(counters=True)).splitlines()
     return [int(line[1:].partition(":")[0]) for line in lines if f"] -A {chain} " in line]
 
 
@@ -321,7 +321,7 @@ def test_who_fills_the_bucket_of_a_limit_anew(twin_of: Maker, variant: Variant) 
     document = "*filter\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -j ACCEPT\nCOMMIT\n"
     linux.namespace.run([restore, "--noflush", "--counters"], stdin=document)
     assert passed() == full_again
-    linux.tool.load_text(rules)
+    linux.iptables.load_text(rules)
     assert passed() == 3
 
 
@@ -336,9 +336,9 @@ def test_how_many_packets_a_burst_is(twin_of: Maker, limit: str, burst: int, nft
         linux = twin_of("*filter\nCOMMIT\n", variant=variant).linux
         if expected is None:
             with pytest.raises(LabError, match="line 4 failed"):
-                linux.tool.load_text(rules)
+                linux.iptables.load_text(rules)
             continue
-        linux.tool.load_text(rules)
+        linux.iptables.load_text(rules)
         heard, _ = linux.transmit(_datagrams(burst + 5, 1000))
         assert sum(bool(each.sightings) for each in heard) == expected, variant
 

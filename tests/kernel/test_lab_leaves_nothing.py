@@ -191,7 +191,7 @@ def test_rules_that_do_not_load_close_all() -> None:
     with Verifier() as verifier:
         twin = verifier.twin(subject)
         with pytest.raises(LabError, match="iptables-nft-restore"):
-            twin.linux.tool.load_text("*filter\n-A INPUT -j NOBODY\nCOMMIT\n")
+            twin.linux.iptables.load_text("*filter\n-A INPUT -j NOBODY\nCOMMIT\n")
         assert twin.load(rules_of(subject)) is None  # goes on
 
 

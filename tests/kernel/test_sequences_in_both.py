@@ -6,7 +6,6 @@ timer. At the end they must agree on the affinity lists. Linux draws endpoints a
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ import pytest
 from drawings import Hypothetical, cluster, manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sequence_shop import CLIENT, ENDS, NODE, OTHER_CLIENT, POD, Both, endpoints, flow, shop
 
 from fuzz import fuzzing
-from fuzz.cases import finding_of, manifest_of, play, read_case, with_sysctls
+from fuzz.cases import play, read_case, with_sysctls
 from fuzz.fuzzing import draw_case
-from kpsim.addresses import Family, parse_ip
-from kpsim.config import Host
-from kpsim.conntrack import FlowTuple
-from kpsim.explore import Cluster, load
+from kpsim.addresses import Family
+from kpsim.explore import load
 from kpsim.lab.tools.variants import Variant
 from kpsim.netfilter import Netns
 from kpsim.packetpath.routing import Routing
@@ -36,10 +34,8 @@ from kpsim.verify.drawing.probes import draw_probes
 from kpsim.verify.sequences.drawing import draw_sequence
 from kpsim.verify.sequences.playing import Player, Playing
 from kpsim.verify.sequences.steps import (
-    ChangeEndpoints,
     ClientSegment,
     DeleteFlow,
-    EndpointState,
     FirstPacket,
     MidStream,
     Opening,
@@ -57,104 +53,6 @@ V4, V6 = Family.IPV4, Family.IPV6
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 _WAITS_NS = (10 * MILLISECOND_NS, 1300 * MILLISECOND_NS)
 _SILENCE = Wait(1300 * MILLISECOND_NS)  #: outlasts timers of a second
-
-# --- a node whose Services share their endpoints -----------------------------------------------------------------------------
-
-_POD, _CLIENT, _OTHER_CLIENT = (
-    ("10.180.1.9", "fd00:180:0:1::9"),
-    ("203.0.113.7", "2001:db8:71::7"),
-    ("198.51.100.9", "2001:db8:72::9"),
-)
-_NODE = ("192.168.0.1", "2001:db8::1")
-_ENDS = {
-    "a1": ("10.180.1.5", "fd00:180:0:1::5"), "a2": ("10.180.1.6", "fd00:180:0:1::6"), "b1": ("10.180.2.5", "fd00:180:0:2::5"),
-    "h1": _NODE, "h2": ("192.168.0.2", "2001:db8::2"),
-}  # fmt: skip
-_STICKY = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}}}
-_LOCAL = {"externalTrafficPolicy": "Local"}
-#: protocol, endpoints, what else the Service says
-SERVICES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "web": ("TCP", "a1 a2 b1", {}), "twin": ("TCP", "a1 b1", {}), "local": ("TCP", "a1 b1", _LOCAL),
-    "sticky": ("TCP", "a1 a2 b1", {**_STICKY, **_LOCAL}), "none": ("TCP", "", {}), "mixed": ("TCP", "h1 h2 a1", {}),
-    "dns": ("UDP", "a1 a2 b1", {}), "dnstwin": ("UDP", "a1 a2", {}), "dnsnone": ("UDP", "", {}),
-    "dnssticky": ("UDP", "a1 a2 b1", _STICKY), "dnslocal": ("UDP", "a1 b1", {"internalTrafficPolicy": "Local"}),
-}  # fmt: skip
-
-
-def _objects(name: str, number: int) -> Iterator[dict[str, Any]]:
-    protocol, ends, spec = SERVICES[name]
-    metadata = {"namespace": "shop", "name": name}
-    yield {
-        "apiVersion": "v1", "kind": "Service", "metadata": metadata,
-        "spec": {
-            "type": "LoadBalancer", "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
-            "clusterIP": f"172.30.0.{number}", "clusterIPs": [f"172.30.0.{number}", f"fd00:172:30::{number:x}"],
-            "ports": [{"name": "p", "protocol": protocol, "port": 80, "nodePort": 30000 + number}], **spec,
-        } | ({"healthCheckNodePort": 31000 + number} if spec.get("externalTrafficPolicy") else {}),
-    }  # fmt: skip
-    for place, family in enumerate(("IPv4", "IPv6")):
-        yield {
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
-            "metadata": {
-                "namespace": "shop", "name": f"{name}-{family.lower()}", "labels": {"kubernetes.io/service-name": name}
-            },
-            "ports": [{"name": "p", "protocol": protocol, "port": 8080}],
-            "endpoints": [
-                {"addresses": [_ENDS[end][place]], "nodeName": "node-2" if end in ("b1", "h2") else "node-1",
-                 "conditions": {"ready": True, "serving": True, "terminating": False}}
-                for end in ends.split()
-            ],
-        }  # fmt: skip
-
-
-@cache
-def shop(*, random_fully: bool = True) -> Cluster:
-    objects: list[dict[str, Any]] = [
-        {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "iptables",
-         "clusterCIDR": "10.180.0.0/16,fd00:180::/48"}
-    ]  # fmt: skip
-    for number in (1, 2):
-        addresses = (f"192.168.0.{number}", f"2001:db8::{number}")
-        objects.append({
-            "apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{number}"},
-            "spec": {"podCIDRs": [f"10.180.{number}.0/24", f"fd00:180:0:{number}::/64"]},
-            "status": {"addresses": [{"type": "InternalIP", "address": address} for address in addresses]},
-        })  # fmt: skip
-    for number, name in enumerate(SERVICES, 1):
-        objects += _objects(name, number)
-    return replace(load(text=manifest_of(objects)), host=Host(random_fully=random_fully))
-
-
-def flow(
-    family: Family, service: str, *, by: str = "node port", client: tuple[str, str] = _CLIENT,
-    sender: Sender = Sender.EXTERNAL, sport: int = 40000,
-) -> Opening:  # fmt: skip
-    """A client towards a Service's cluster IP or node port."""
-    number = list(SERVICES).index(service) + 1
-    to = _NODE if by == "node port" else (f"172.30.0.{number}", f"fd00:172:30::{number:x}")
-    (_, saddr), (_, daddr) = (parse_ip(pair[family is V6]) for pair in (client, to))  # type: ignore[misc]
-    dport = 30000 + number if by == "node port" else 80
-    return Opening(sender, FlowTuple(family, SERVICES[service][0].lower(), saddr, sport, daddr, dport))
-
-
-def endpoints(family: Family, service: str, ends: str) -> ChangeEndpoints:
-    addresses = (_ENDS[end][family is V6] for end in ends.split())
-    return ChangeEndpoints(f"shop/{service}", family, tuple((a, EndpointState.READY) for a in addresses))
-
-
-class Both:
-    """The first node of the shop, twice."""
-
-    def __init__(self, family: Family, *, random_fully: bool = True, **sysctls: int) -> None:
-        self.family, self.cluster = family, shop(random_fully=random_fully)
-        self.twin = Twin(with_sysctls(self.cluster.site.machine("node-1"), sysctls), family, silent=True)
-
-    def play(self, *steps: SequenceStep) -> Playing:
-        """They must agree."""
-        playing = Player(self.twin, self.cluster, "node-1").play(steps)
-        assert not finding_of(playing)
-        return playing
-
 
 Maker = Callable[..., Both]
 
@@ -221,7 +119,7 @@ def test_connections_outlive_their_rules(make: Maker, family: Family) -> None:  
         FirstPacket(2, flow(family, "twin", sport=40002)),
     )  # fmt: skip
     seen = [each.exchange.walk for each in playing.played if each.exchange]
-    first, second = (_ENDS[end][family is V6] for end in ("a1", "b1"))
+    first, second = (ENDS[end][family is V6] for end in ("a1", "b1"))
     assert seen[6].packet.destination == seen[8].packet.destination == first
     assert seen[9].packet.destination == second
     assert seen[10].disposition == "rejected"
@@ -242,7 +140,7 @@ def test_stale_flows_are_deleted_and_flows_of_nobody_survive(make: Maker, family
     )  # fmt: skip
     seen = [each.exchange.walk for each in playing.played if each.exchange]
     reached = [walk.packet.destination for walk in (seen[0], seen[4], seen[5], seen[6])]
-    assert reached == [_ENDS[end][family is V6] for end in ("a1", "a2", "a2", "b1")]
+    assert reached == [ENDS[end][family is V6] for end in ("a1", "a2", "a2", "b1")]
     assert [bool(seen[place].effects.created) for place in (4, 5, 6, 8)] == [True, False, True, False]
 
 
@@ -252,7 +150,7 @@ def test_a_client_port_towards_many_services_that_share_an_endpoint(
 ) -> None:  # K-2.3, K-2.4
     both, services, numbers = make(family, random_fully=random_fully), ("dns", "dnstwin", "dnssticky"), count()
     clients = (
-        (_OTHER_CLIENT, Sender.EXTERNAL), (_CLIENT, Sender.EXTERNAL), (_POD, Sender.POD), (_NODE, Sender.NODE),
+        (OTHER_CLIENT, Sender.EXTERNAL), (CLIENT, Sender.EXTERNAL), (POD, Sender.POD), (NODE, Sender.NODE),
     )  # fmt: skip
     steps: list[SequenceStep] = []
     for end, by in (("a1", "node port"), ("a2", "cluster IP")):

@@ -8,11 +8,12 @@ from kpsim.dialects.nft.objects import chains_in_order, element_trees, flag_word
 from kpsim.dialects.nft.printing import statement_text, time_text, value_text
 from kpsim.dialects.nft.spelling import texts
 from kpsim.dialects.nft.writing import limit_tree
-from kpsim.ruleset import Chain, Counter, Rule, Ruleset, Set, Space, Table
+from kpsim.ruleset import Chain, Counter, Rule, Ruleset, Set, SetFlags, Space, Table
 from kpsim.units import SECOND_NS
 
 _LISTED = Style.LISTED
 _TAB = "\t"
+_DYNAMIC_SIZE = 65535  #: that nft gives a set to which rules add, if none is said (K-9.2, NFT-10.4)
 
 
 def listing(ruleset: Ruleset) -> str:
@@ -57,10 +58,11 @@ def _comment(comment: str) -> list[str]:
 
 def _set_lines(made: Set) -> list[str]:
     assert made.type is not None
+    size = _DYNAMIC_SIZE if made.size is None and SetFlags.DYNAMIC in made.flags else made.size
     about = [
         type_words(made.type),
         *([f"policy {made.policy}"] if made.policy else []),
-        *([f"size {made.size}"] if made.size is not None else []),
+        *([f"size {size}"] if size is not None else []),
         *([f"flags {','.join(flag_words(made.flags))}"] if made.flags else []),
         *(["auto-merge"] if made.auto_merge else []),
         *([f"timeout {time_text(made.timeout_ns / SECOND_NS)}"] if made.timeout_ns is not None else []),

@@ -3,11 +3,21 @@
 A tool is given rules as values and writes them in its own language. Only its own module knows that language.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from kpsim.ruleset import Ruleset
+from kpsim.ruleset import Ruleset, TableKey
+
+#: the comment by which guards are told from the rules under test
+GUARD_COMMENT = "kpsim canary"
+#: members of an affinity list, with the seconds that they have left; None: the list does not say
+Remembered = Mapping[str, float | None]
+
+
+def set_list(table: str, name: str) -> str:
+    """What a set that packets change is called beside the lists of xt_recent."""
+    return f"{table} {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +34,25 @@ class Obstacle:
 class Tool(Protocol):
     """The rules of one family in one namespace, and what they remember. Every method raises LabError if a command
     fails.
+
+    *Affinity lists* are what packets change and rules ask: lists of xt_recent, and sets to which rules add elements.
     """
 
-    def begin(self) -> None:
-        """Makes the kernel set up its tables in the namespace; from then on it has a connection table."""
+    @property
+    def name(self) -> str:
+        """The name of the program, as people know it."""
+
+    def manages(self, table: TableKey) -> bool:
+        """Whether a table is this tool's. Several tools may; the first that is asked has it."""
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether anything was ever loaded."""
 
     def load(self, ruleset: Ruleset) -> None:
-        """Replaces all rules of the family. Connections stay, and so do the affinity lists that the new rules use."""
+        """Replaces all rules that this tool loaded. Connections stay, and so do the affinity lists that the new rules
+        use.
+        """
 
     def printed(self, ruleset: Ruleset) -> str:
         """The text that ``saved`` returns when the kernel holds exactly these rules."""
@@ -48,7 +70,7 @@ class Tool(Protocol):
         """The rules that counted packets, each with their number, guards left out."""
 
     def reset_counters(self) -> None:
-        """Makes every rule count from zero."""
+        """Makes every rule count from zero. Rules that have no counters may get some until rules are loaded again."""
 
     def forget(self) -> None:
         """Empties all affinity lists."""
@@ -57,7 +79,7 @@ class Tool(Protocol):
         """The affinity lists that the kernel has."""
 
     def lists_in_rules(self) -> frozenset[str]:
-        """The affinity lists that the rules in the kernel name."""
+        """The affinity lists that the rules in the kernel call for."""
 
-    def remembered(self, name: str) -> frozenset[str]:
-        """The source addresses in an affinity list; none if there is no such list."""
+    def remembered(self, name: str) -> Remembered:
+        """The members of an affinity list, source addresses mostly; none if there is no such list."""

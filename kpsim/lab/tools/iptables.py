@@ -15,15 +15,13 @@ from pathlib import Path
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import Style, parse, render_ruleset
+from kpsim.dialects.iptables.dialect import DIALECT
 from kpsim.lab.accounting import LinuxAccounting
 from kpsim.lab.calls import LabError
 from kpsim.lab.namespace import Namespace
-from kpsim.lab.tools import Obstacle
+from kpsim.lab.tools import GUARD_COMMENT, Obstacle, Remembered
 from kpsim.lab.tools.variants import Variant
-from kpsim.ruleset import Ruleset
-
-#: the comment by which guards are told from the rules under test
-GUARD_COMMENT = "kpsim canary"
+from kpsim.ruleset import Ruleset, TableKey
 
 _REMARKS = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
 _RULESET_LINE = re.compile(r"$|[#*:]|COMMIT$|(\[\d+:\d+\] )?-A ")
@@ -45,10 +43,18 @@ class IptablesTool:
         self._loaded = ""  # the text that was loaded last
         self._printed: tuple[Ruleset, str] | None = None  # the latest rules with their text, which takes long to make
 
-    # --- rules -----------------------------------------------------------------------------------------------------------
+    @property
+    def name(self) -> str:
+        return f"iptables-{self._variant}"
 
-    def begin(self) -> None:
-        self.load_text("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")
+    def manages(self, table: TableKey) -> bool:
+        return DIALECT.manages(table)
+
+    @property
+    def is_in_use(self) -> bool:
+        return bool(self._tables)
+
+    # --- rules -----------------------------------------------------------------------------------------------------------
 
     def load(self, ruleset: Ruleset) -> None:
         self.load_text(self.printed(ruleset))
@@ -119,11 +125,11 @@ class IptablesTool:
     def lists_in_rules(self) -> frozenset[str]:
         return frozenset(_LIST_NAMES.findall(self.saved()))
 
-    def remembered(self, name: str) -> frozenset[str]:
+    def remembered(self, name: str) -> Remembered:
         with self._namespace.entered():
             file = _LISTS / name
             lines = file.read_text().splitlines() if file.exists() else []
-        return frozenset(str(ip_address(line.split()[0].removeprefix("src="))) for line in lines)
+        return {str(ip_address(line.split()[0].removeprefix("src="))): None for line in lines}
 
 
 def _rules(saved: str) -> list[str]:

@@ -5,6 +5,7 @@ Counterpart: what people edit while flows live: traffic policies, affinity, sour
 
 import copy
 
+from kpsim.config import DEFAULT_MODE
 from kpsim.inputs import Json, JsonObject
 from kpsim.objects import LABEL_SERVICE_PROXY_NAME
 from kpsim.verify.drawing.choices import Choices, chance, pick, several, weighted
@@ -73,12 +74,12 @@ def _to_cluster_ip(service: JsonObject, spec: JsonObject) -> None:
 def changed_configuration(choices: Choices, document: Json) -> JsonObject:
     """A KubeProxyConfiguration after an edit that asks for no other kernel settings."""
     found: JsonObject = copy.deepcopy(dict(document))
-    iptables: JsonObject = found.setdefault("iptables", {})
+    section: JsonObject = found.setdefault(found.get("mode") or str(DEFAULT_MODE), {})
     match weighted(choices, (3, "masquerade"), (2, "bit"), (2, "detection"), (1, "gate")):
         case "masquerade":
-            iptables["masqueradeAll"] = not iptables.get("masqueradeAll", False)
+            section["masqueradeAll"] = not section.get("masqueradeAll", False)
         case "bit":
-            iptables["masqueradeBit"] = pick(choices, (15, 14, 0, 31))
+            section["masqueradeBit"] = pick(choices, (15, 14, 0, 31))
         case "detection" if found.get("detectLocalMode") in (None, "ClusterCIDR"):
             found["clusterCIDR"] = ""
         case _:

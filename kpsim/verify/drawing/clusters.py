@@ -5,11 +5,12 @@ Objects are numbered, and none depends on the choices for another: so objects ca
 small.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
 from kpsim.addresses import Family
+from kpsim.config import DEFAULT_MODE, Mode
 from kpsim.inputs import JsonObject
 from kpsim.manifests.proxy_config import API_VERSION, KIND
 from kpsim.objects import LABEL_ZONE
@@ -28,25 +29,42 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
         return True
 
 
-def draw_manifest(choices: Choices) -> str:
+#: the section of each mode with the fields that are drawn for it, and whether its kube-proxy reads ServiceCIDRs
+_SECTIONS: Mapping[str, tuple[frozenset[str], bool]] = {
+    "iptables": (frozenset(("masqueradeAll", "masqueradeBit", "localhostNodePorts")), False),
+    "nftables": (frozenset(("masqueradeAll", "masqueradeBit")), True),
+}
+
+
+def draw_manifest(choices: Choices, mode: Mode = DEFAULT_MODE) -> str:
     """A cluster as YAML that ``kpsim.load(text=…)`` accepts."""
     text: str = yaml.dump_all(
-        draw_documents(choices), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120
+        draw_documents(choices, mode), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120
     )
     return text
 
 
-def draw_documents(choices: Choices) -> list[JsonObject]:
-    """A cluster as a list of objects."""
+def draw_documents(choices: Choices, mode: Mode = DEFAULT_MODE) -> list[JsonObject]:
+    """A cluster as a list of objects. Clusters of all modes have the same nodes and Services."""
     families = pick(choices, ((_V4,), (_V6,), (_V4, _V6), (_V6, _V4)))
     routed = chance(choices, 10)
     count = weighted(choices, (1, 1), (4, 2), (2, 3))
     nodes = [_draw_node(choices, number, families) for number in range(1, count + 1)]
-    documents = [_draw_configuration(choices, families, nodes, routed=routed)]
+    documents = [_draw_configuration(choices, mode, families, nodes, routed=routed)]
     documents += [_node_object(node, routed=routed) for node in nodes]
     for number in range(1, choices.below(_MOST_SERVICES) + 2):
         documents += draw_service(choices, number, families, nodes)
+    if _SECTIONS[mode][1] and not chance(choices, 20):
+        documents.append(_service_cidr(families))
     return documents
+
+
+def _service_cidr(families: Iterable[Family]) -> JsonObject:
+    """The networks of the cluster IPs. Some of their addresses belong to no Service."""
+    return {
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [Block.CLUSTER_IP.network(family, 0) for family in families]},
+    }  # fmt: skip
 
 
 # --- nodes ---------------------------------------------------------------------------------------------------------------
@@ -80,18 +98,19 @@ def _node_object(node: DrawnNode, *, routed: bool) -> JsonObject:
 
 
 def _draw_configuration(
-    choices: Choices, families: tuple[Family, ...], nodes: Sequence[DrawnNode], *, routed: bool
+    choices: Choices, mode: Mode, families: tuple[Family, ...], nodes: Sequence[DrawnNode], *, routed: bool
 ) -> JsonObject:
-    iptables: JsonObject = {}
+    drawn: JsonObject = {}
     if chance(choices, 15):
-        iptables["masqueradeAll"] = True
+        drawn["masqueradeAll"] = True
     if chance(choices, 20):
-        iptables["localhostNodePorts"] = False
+        drawn["localhostNodePorts"] = False
     if (bit := weighted(choices, (7, None), (1, 0), (1, 15), (1, 31))) is not None:
-        iptables["masqueradeBit"] = bit
-    found: JsonObject = {"apiVersion": API_VERSION, "kind": KIND, "mode": "iptables"}
+        drawn["masqueradeBit"] = bit
+    section = {name: value for name, value in drawn.items() if name in _SECTIONS[mode][0]}
+    found: JsonObject = {"apiVersion": API_VERSION, "kind": KIND, "mode": str(mode)}
     found |= _draw_detection(choices, families, routed=routed)
-    found |= {"iptables": iptables} if iptables else {}
+    found |= {str(mode): section} if section else {}
     if addresses := _draw_node_port_addresses(choices, families, nodes):
         found["nodePortAddresses"] = addresses
     if conntrack := _draw_conntrack(choices):

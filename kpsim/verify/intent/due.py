@@ -7,7 +7,7 @@ a refusal, or that kube-proxy leaves the packet alone.
 import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.verify.intent.objects import AnyNetwork, End, MeantPort
@@ -21,19 +21,22 @@ class Fate(enum.StrEnum):
     REJECT = "a rejection"
     DROP = "a drop"
     ALONE = "to be left alone"
+    OPEN = "anything"  #: it is not defined
 
 
 class Due(NamedTuple):
-    """What is due to a packet. ``masquerade`` holds for every endpoint but the sender itself, where it always is."""
+    """What is due to a packet. ``masquerade`` holds for every endpoint but the sender itself (``selves``)."""
 
     fate: Fate
     ends: frozenset[End] = frozenset()
     masquerade: bool = False
     port: MeantPort | None = None  #: the service port that decides; None: none does
+    selves: frozenset[End] | None = None  #: endpoints that are masqueraded when they reach themselves; None: every one
 
-    def masquerades(self, source: int, end: int) -> bool:
-        """Whether a packet from ``source`` to the endpoint at ``end`` is masqueraded (PP-1.6)."""
-        return self.fate is Fate.ENDPOINT and (self.masquerade or source == end)
+    def masquerades(self, source: int, end: End) -> bool:
+        """Whether a packet from ``source`` to an endpoint is masqueraded (PP-1.6)."""
+        itself = source == end[0] and (self.selves is None or end in self.selves)
+        return self.fate is Fate.ENDPOINT and (self.masquerade or itself)
 
 
 class Asked(NamedTuple):
@@ -58,6 +61,10 @@ class MeantNode:
     node_port_networks: Sequence[AnyNetwork]  #: empty: every local address
     localhost: bool  #: node ports are accepted at 127.0.0.1
     is_pod: Detector = field(repr=False)
+    service_networks: Sequence[AnyNetwork] = ()  #: what ServiceCIDRs say
+
+    opens: ClassVar[bool] = True  #: whether a policy of DROP lets pass what kube-proxy masquerades, and health checks
+    listed: ClassVar[int] = 100  #: the sources that an affinity list holds (CT-8)
 
     def is_local(self, address: int) -> bool:
         """Whether the node has the address. 127/8 is the node's as a whole."""

@@ -11,12 +11,17 @@ from kpsim.netfilter import Cause, Disposition, Netns, Walk, expand
 from kpsim.nodes import Machine
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.verify.intent.due import Asked, Due, Fate, MeantNode
+from kpsim.verify.intent.nftables import NftablesNode
 from kpsim.verify.intent.objects import End, meant_ports
-from kpsim.verify.intent.settings import MeantSettings, covers_loopback, detector, node_port_networks
+from kpsim.verify.intent.settings import MeantSettings, covers_loopback, detector, networks_of, node_port_networks
 
 #: a thing that a rule or a policy decided, not routing
 _DECIDED = frozenset({Cause.RULE, Cause.POLICY, Cause.UNANSWERABLE, Cause.ICMP_RATE, Cause.ANSWER_DROPPED})
 _TOLERANCE = Fraction(1, 10**8)  #: kube-proxy writes ten decimals (I-8.2)
+
+
+#: what is due at a node, by the mode of its kube-proxy
+_NODES: Mapping[str, type[MeantNode]] = {"iptables": MeantNode, "nftables": NftablesNode}
 
 
 class Unmeant(NamedTuple):
@@ -65,6 +70,8 @@ class Intent:
         if way.ct_state not in ("NEW", "") or later:
             return []  # a later packet follows the binding of the first
         due = self.node.due(asked_of(packet))
+        if due.fate is Fate.OPEN:
+            return []
         if way.cause is not None and (way.cause not in _DECIDED or way.rule is None):
             return []  # routing, a bridge or a full table ended it
         return list(self._objections(packet, way, due))
@@ -84,7 +91,7 @@ class Intent:
 
     def _on_the_way(self, packet: Packet, way: Walk, due: Due, end: End) -> Iterable[Unmeant]:
         """What is not meant behind the choice of a right endpoint."""
-        masquerade = due.masquerades(packet.saddr, end[0])
+        masquerade = due.masquerades(packet.saddr, end)
         if self._is_shut(packet, way, masquerade):
             if way.cause is not Cause.POLICY:
                 yield Unmeant(_about(due), "a drop by the chain's policy", _told(packet.family, way, end))
@@ -112,9 +119,12 @@ class Intent:
         return way.disposition is Disposition.FORWARDED or not packet.in_interface
 
     def _is_shut(self, packet: Packet, way: Walk, masquerade: bool) -> bool:
-        """Whether a policy of DROP is due to end the packet: kube-proxy accepts what it masquerades, and health checks."""
+        """Whether a policy of DROP is due to end the packet: in some modes kube-proxy accepts what it masquerades, and
+        health checks.
+        """
         if way.packet.out_interface:
-            return bool(packet.in_interface) and "FORWARD" in self._closed and not masquerade
+            opened = masquerade and self.node.opens
+            return bool(packet.in_interface) and "FORWARD" in self._closed and not opened
         if way.packet.in_interface and "INPUT" in self._closed:  # over lo, too
             return not (packet.protocol == "tcp" and packet.dport in set(self.node.health_ports()))
         return False
@@ -156,12 +166,15 @@ def intent_of(
     of_family = [parsed[1] for parsed in map(parse_ip, ips) if parsed is not None and parsed[0] is family]
     loopback = 1 if family is Family.IPV6 else 127 << 24 | 1
     own = frozenset({*machine.routing.addresses(family), loopback})
+    networks = [
+        text for each in objects if each.get("kind") == "ServiceCIDR" for text in each["spec"].get("cidrs") or ()
+    ]
     return Intent(
-        MeantNode(
+        _NODES[settings.mode](
             family, settings, list(meant_ports(objects, name, family, external_ips=settings.external_ips)), own,
             of_family[0] if of_family else loopback, node_port_networks(settings, ips, family),
             family is Family.IPV4 and covers_loopback(settings, ips),
-            detector(settings, (node.get("spec") or {}).get("podCIDRs") or (), family),
+            detector(settings, (node.get("spec") or {}).get("podCIDRs") or (), family), networks_of(networks, family),
         ),
         closed,
     )  # fmt: skip

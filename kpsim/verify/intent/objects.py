@@ -40,6 +40,7 @@ class MeantPort:
     any_serves: bool  #: whether some endpoint on some node could serve
     serving: frozenset[End]  #: whose UDP flows are kept (CT-2.2)
     sticky_s: int  #: seconds of client affinity; 0: none
+    on_node: frozenset[End] = frozenset()  #: the endpoints of this node
 
 
 class _Candidate(NamedTuple):
@@ -105,6 +106,7 @@ def _ports_of(
             int(spec.get("healthCheckNodePort") or 0) if kind == "LoadBalancer" and external_local else 0,
             _ranges(spec.get("loadBalancerSourceRanges") or (), family), internal_local, external_local, everywhere, here,
             bool(everywhere) or some, frozenset(end for end, each in candidates.items() if each.serving), _sticky(spec),
+            frozenset(end for end, each in candidates.items() if each.local),
         )  # fmt: skip
 
 

@@ -3,14 +3,30 @@
 It is read from the document itself, or taken from a configuration that was read already.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.config import ProxyConfig
+from kpsim.config import DEFAULT_MODE, ProxyConfig
 from kpsim.inputs import Json
 from kpsim.verify.intent.objects import AnyNetwork
+
+
+class Manner(NamedTuple):
+    """How a mode differs where a setting says nothing (NFT-12)."""
+
+    node_ports: tuple[str, ...] = ()  #: an absent nodePortAddresses (NFT-1.8)
+    localhost: bool = True  #: whether node ports can be accepted at 127.0.0.1 (NFT-5.7)
+    liberal: bool = False  #: whether INVALID packets pass (NFT-9.4)
+    random_fully: bool = False  #: whether masquerading draws source ports, whatever the tool can do (NFT-5.5)
+
+
+MANNERS: Mapping[str, Manner] = {
+    "iptables": Manner(),
+    "nftables": Manner(("primary",), localhost=False, liberal=True, random_fully=True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,35 +44,41 @@ class MeantSettings:
     external_ips: bool = True
     liberal: bool = False  #: packets out of window are not INVALID, and INVALID packets are not dropped
     random_fully: bool = True
+    mode: str = str(DEFAULT_MODE)
 
 
 def settings_in(document: Json, *, liberal: bool = False, random_fully: bool = True) -> MeantSettings:
     """The settings of a KubeProxyConfiguration. ``liberal``: the kernel setting was on before kube-proxy started."""
-    iptables: Json = document.get("iptables") or {}
+    mode = document.get("mode") or str(DEFAULT_MODE)
+    manner, section = MANNERS[mode], document.get(mode) or {}
     detect: Json = document.get("detectLocal") or {}
-    bit = iptables.get("masqueradeBit")
+    bit = section.get("masqueradeBit")
     return MeantSettings(
         tuple(text.strip() for text in (document.get("clusterCIDR") or "").split(",") if text.strip()),
         document.get("detectLocalMode") or "ClusterCIDR",
         detect.get("bridgeInterface") or "",
         detect.get("interfaceNamePrefix") or "",
-        tuple(document.get("nodePortAddresses") or ()),
+        tuple(document.get("nodePortAddresses") or manner.node_ports),
         1 << (14 if bit is None else bit),
-        bool(iptables.get("masqueradeAll")),
-        iptables.get("localhostNodePorts", True) is not False,
+        bool(section.get("masqueradeAll")),
+        manner.localhost and section.get("localhostNodePorts", True) is not False,
         (document.get("featureGates") or {}).get("AllowServiceExternalIPs", True) is not False,
-        bool((document.get("conntrack") or {}).get("tcpBeLiberal")) or liberal,
-        random_fully,
+        bool((document.get("conntrack") or {}).get("tcpBeLiberal")) or liberal or manner.liberal,
+        random_fully or manner.random_fully,
+        mode,
     )
 
 
 def settings_of(config: ProxyConfig, *, liberal: bool, random_fully: bool) -> MeantSettings:
     """The settings of a configuration that was read already."""
+    mode = str(config.mode)
+    manner = MANNERS[mode]
     return MeantSettings(
         tuple(text.strip() for text in config.cluster_cidr.split(",") if text.strip()),
         str(config.detect_local_mode), config.bridge_interface, config.interface_name_prefix,
-        config.node_port_addresses, 1 << config.masquerade_bit, config.masquerade_all, config.localhost_node_ports,
-        config.allow_service_external_ips, config.conntrack_tcp_be_liberal or liberal, random_fully,
+        config.node_port_addresses or manner.node_ports, 1 << config.masquerade_bit, config.masquerade_all,
+        manner.localhost and config.localhost_node_ports, config.allow_service_external_ips,
+        config.conntrack_tcp_be_liberal or liberal or manner.liberal, random_fully or manner.random_fully, mode,
     )  # fmt: skip
 
 

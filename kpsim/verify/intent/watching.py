@@ -15,7 +15,6 @@ from kpsim.verify.intent.objects import End, MeantPort, meant_ports, serves_udp
 from kpsim.verify.intent.settings import MeantSettings, settings_in
 
 _MARGIN_NS = 100 * MILLISECOND_NS  #: nothing is said about an affinity so close to its end
-_LISTED = 100  #: sources that an affinity list holds (CT-8)
 
 #: an affinity list: a service port by name and protocol, and an endpoint
 _List = tuple[str, str, End]
@@ -104,7 +103,7 @@ class Onlooker:
         """The endpoint that a client is bound to, if any, and whether that can be said."""
         for end in sorted(ends, key=lambda each: _shown(self._family, each)):
             listed = self._remembered.get((port.name, port.protocol, end), {})
-            if len(listed) >= _LISTED:
+            if self._intent is not None and len(listed) >= self._intent.node.listed:
                 return None, False
             if source not in listed:
                 continue

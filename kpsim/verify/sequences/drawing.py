@@ -28,6 +28,7 @@ from kpsim.verify.sequences.steps import (
     DeleteFlow,
     EndpointState,
     FirstPacket,
+    Flush,
     MidStream,
     Opening,
     Restart,
@@ -136,9 +137,10 @@ def draw_sequence(
     choices: Choices, site: Site, node: str, family: Family, length: int, state: ClusterState,
     *, waits_ns: Sequence[int] = SHORT_WAITS_NS, patience: int = 100, configuration: Json | None = None, resets: bool = False,
 ) -> list[SequenceStep]:  # fmt: skip
-    """At least ``length`` steps at a node, more if the last draw is several. ``state`` is the cluster that ``site``
-    belongs to, ``configuration`` its KubeProxyConfiguration: without one, kube-proxy is not restarted. ``resets``: TCP
-    resets without a connection are drawn often.
+    """At least ``length`` steps at a node, more if the last draw is several.
+
+    ``state`` is the cluster that ``site`` belongs to, ``configuration`` its KubeProxyConfiguration: without one,
+    kube-proxy is not restarted, and keeps its rules. ``resets``: TCP resets without a connection are drawn often.
 
     Waits are drawn from ``waits_ns``. ``patience`` is how many of them may last longer than a tenth of a second.
     """
@@ -194,6 +196,7 @@ class _Drawing:
             (3 if talks else 0, "anew"), (3 if talks else 0, "delete"), (8, "odd"),
             (2 if self._sticky and not self._crowded else 0, "crowd"), (8 if talks else 0, "router"), (6, "stray error"),
             (4 if self._services else 0, "service"), (3 if self._configuration is not None else 0, "restart"),
+            (1 if self._configuration is not None else 0, "flush"),
             (8 if self._fleeting and self._patience > 1 else 0, "visits"), (10 if self._datagrams else 0, "stale"),
             (60 if self._resets else 0, "reset"), (4, "life"),
         ):  # fmt: skip
@@ -220,6 +223,8 @@ class _Drawing:
                 return [self._change_service()]
             case "restart":
                 return [self._restart()]
+            case "flush":
+                return [Flush()]
             case "visits":
                 return self._visits()
             case "stale":

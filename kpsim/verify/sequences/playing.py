@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple
 
-from kpsim.addresses import Family, format_ip
+from kpsim.addresses import Family
 from kpsim.backends.table import make_backend
 from kpsim.cluster import Event, EventType, through_selector
 from kpsim.config import config_from_json
@@ -30,6 +30,7 @@ from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 from kpsim.verify.intent.judging import Unmeant
 from kpsim.verify.intent.watching import Onlooker
+from kpsim.verify.remembered import ends_of_members, members_of
 from kpsim.verify.sequences.numbers import Numbers
 from kpsim.verify.sequences.steps import (
     ChangeEndpoints,
@@ -37,6 +38,7 @@ from kpsim.verify.sequences.steps import (
     ClientSegment,
     DeleteFlow,
     FirstPacket,
+    Flush,
     MidStream,
     Opening,
     PacketStep,
@@ -110,6 +112,7 @@ class Player:
         self._onlooker = onlooker
         if onlooker is not None:
             onlooker.look(self._objects())
+        self._begun_ns = self._clock.now_ns()
         self._numbers = Numbers()
         self._talkers: dict[int, Talker] = {}
         self._unmeant: list[Unmeant] = []  # of the present step, before its packet is sent
@@ -154,6 +157,8 @@ class Player:
                 differences += self._change_service(service, document)
             case Restart(document):
                 differences += self._restart(document)
+            case Flush():
+                differences += self._flush()
             case Wait(duration_ns):
                 self._clock.wait(duration_ns)
             case _:
@@ -262,7 +267,7 @@ class Player:
         obj = json.loads(document)
         cluster = replace(cluster, config=config_from_json(obj))
         settings = cluster.settings(self._node, self._twin.family)
-        self._proxier = Proxier(settings, make_backend(settings), created_ns=START_NS, held=held)
+        self._proxier = Proxier(settings, make_backend(settings), created_ns=self._now_ns(), held=held)
         for key in sorted(self._state.objects):
             self._tell(Event(EventType.ADDED, None, self._state.objects[key]))
         self._proxier.services_synced()
@@ -271,10 +276,21 @@ class Player:
             self._onlooker.configured(obj)
         return self._sync(None, before)
 
+    def _flush(self) -> list[Difference | Unmeant]:
+        """Takes kube-proxy's rules away. From then on nothing is due: what kube-proxy forgot to do stays undone."""
+        self._onlooker = None
+        self._proxier.held = self._proxier.backend.flush(self._proxier.held)
+        difference = self._twin.load(self._proxier.held.ruleset)
+        return [difference] if difference is not None else []
+
     def _tell(self, event: Event) -> None:
         seen = through_selector(event, self._node)
         if seen is not None:
-            self._proxier.on_event(seen, START_NS)
+            self._proxier.on_event(seen, self._now_ns())
+
+    def _now_ns(self) -> int:
+        """kube-proxy's time."""
+        return START_NS + self._clock.now_ns() - self._begun_ns
 
     def _objects(self) -> list[Json]:
         return [self._state.objects[key].json for key in sorted(self._state.objects)]
@@ -284,7 +300,9 @@ class Player:
         table = self._twin.model.conntrack
         table.expire(self._clock.now_ns())
         entries = {listed_flow(entry.original, entry.reply): entry for entry in table.udp_entries(self._twin.family)}
-        result = self._proxier.sync(START_NS, lambda: entries)
+        result = self._proxier.sync(self._now_ns(), lambda: entries)
+        if not result.success:  # its rules were gone; the next sync is full
+            result = self._proxier.sync(self._now_ns(), lambda: entries)
         difference = self._twin.load(self._proxier.held.ruleset)
         found: list[Difference | Unmeant] = [difference] if difference is not None else []
         if self._onlooker is not None:
@@ -321,6 +339,7 @@ class Player:
                 yield entry.created_ns + _STREAM_AFTER_NS
         for affinity_ns in self._affinities_ns:
             yield from (touched_ns + affinity_ns for touched_ns in self._touched_ns)
+        yield from ends_of_members(self._twin.model, self._twin.family)
 
     # --- what is remembered ------------------------------------------------------------------------------------------------
 
@@ -343,10 +362,20 @@ class Player:
         used, held = tool.lists_in_rules(), tool.lists()
         if used != held:
             yield Difference("affinity lists", _joined(used), _joined(held))
+        now_ns = self._clock.now_ns()
         for name in sorted(used & held):
-            known, real = {format_ip(*source) for source in model.memory.recent[name]}, tool.remembered(name)
-            if known != real:
+            known, real = members_of(model, self._twin.family, name, now_ns), tool.remembered(name)
+            if known.keys() != real.keys():
                 yield Difference(f"affinity list {name}", _joined(known), _joined(real))
+                continue
+            for member, left_s in real.items():
+                own_s = known[member]
+                if (
+                    left_s is not None
+                    and own_s is not None
+                    and abs(left_s - own_s) > _TIMER_TOLERANCE_S + self._twin.slack_s
+                ):
+                    yield Difference(f"time of {member} in {name}", f"{own_s:.0f} s", f"{left_s:.0f} s")
 
 
 def _answer(step: ServerSegment | ServerError, seen: Packet) -> Packet:

@@ -180,6 +180,11 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Flush:
+    """Another program removes all of kube-proxy's rules. kube-proxy notices it at the next sync that fails (I-14, NFT-8.7)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing happens for a while."""
 
@@ -191,7 +196,7 @@ PacketStep = (
     FirstPacket | MidStream | ClientSegment | ServerSegment | ServerError | RouterError | StrayError | Retransmit
     | DeleteFlow
 )  # fmt: skip
-SequenceStep = PacketStep | ChangeEndpoints | ChangeService | Restart | Wait
+SequenceStep = PacketStep | ChangeEndpoints | ChangeService | Restart | Flush | Wait
 
 
 def changed_slices(state: ClusterState, change: ChangeEndpoints) -> tuple[EndpointSlice, ...]:
@@ -249,7 +254,7 @@ def describe(step: SequenceStep) -> str:
             return f"flow {flow} client: once more"
         case DeleteFlow(flow):
             return f"flow {flow}: its entry is deleted"
-        case ChangeEndpoints() | ChangeService() | Restart():
+        case ChangeEndpoints() | ChangeService() | Restart() | Flush():
             return _change_told(step)
         case Wait(duration_ns):
             return f"wait {format_duration(duration_ns)}"
@@ -267,7 +272,7 @@ def _error_told(step: RouterError | StrayError) -> str:
             assert_never(step)
 
 
-def _change_told(step: ChangeEndpoints | ChangeService | Restart) -> str:
+def _change_told(step: ChangeEndpoints | ChangeService | Restart | Flush) -> str:
     match step:
         case ChangeEndpoints(service, family, endpoints):
             states = ", ".join(f"{address} {state}" for address, state in endpoints)
@@ -276,5 +281,7 @@ def _change_told(step: ChangeEndpoints | ChangeService | Restart) -> str:
             return f"Service {service}: {document or 'deleted'}"
         case Restart(document):
             return f"kube-proxy starts anew with {document}"
+        case Flush():
+            return "kube-proxy's rules are removed"
         case _:
             assert_never(step)
