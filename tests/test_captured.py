@@ -65,16 +65,15 @@ def test_answers_come_from_the_endpoint_and_reach_the_client_translated_back() -
 
 
 def test_packets_begin_at_the_pod_or_node_that_has_their_source() -> None:
-    """Whatever the capture's place is said to be."""
-    by_pod, by_node = traced(
+    """Whatever the capture's place is said to be. An address of a node's pod network is a pod's, known or not."""
+    by_pod, by_node, by_stranger = traced(
         tracer(),
         captured("10.180.1.77", "172.30.0.10", 40000, 80, "SYN", 1, 0),
         captured("192.168.0.3", "172.30.0.10", 40001, 80, "SYN", 1, 0),
+        captured("10.181.1.77", "172.30.0.10", 40000, 80, "SYN", 1, 0),
     )
-    assert (by_pod.journey.origin.whose, by_pod.journey.hops[0].node) == (
-        Whose.OUTSIDE,
-        "node-1",
-    )  # no such pod is known
+    assert (by_pod.journey.origin.whose, by_pod.journey.hops[0].node) == (Whose.POD, "node-2")
+    assert (by_stranger.journey.origin.whose, by_stranger.journey.hops[0].node) == (Whose.OUTSIDE, "node-1")
     assert (by_node.sender, by_node.journey.hops[0].node) == (Sender.NODE, "node-3")
     [known] = traced(tracer(), captured("10.180.1.5", "172.30.0.10", 40000, 80, "SYN", 1, 0))
     assert (known.sender, known.journey.hops[0].node) == (Sender.POD, "node-2")

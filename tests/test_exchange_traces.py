@@ -9,6 +9,8 @@ from fractions import Fraction
 import pytest
 from exchange_cluster import CONFIG, LOCAL, SERVICES, TERMINATING, cluster_of, last_line, node, outcomes, service, sums
 
+from kpsim.addresses import Family
+from kpsim.dialects import dialect_reading
 from kpsim.exchange import Verdict
 from kpsim.explore import Cluster
 from kpsim.tracing.probes import Prober, make_packet, parse_probes
@@ -385,3 +387,31 @@ def test_services_that_share_an_address_are_all_dialled_by_it(names: tuple[str, 
         service(full, 16, "10.180.1.5 n1", spec="type: LoadBalancer", status=shared),
     )  # fmt: skip
     assert sums(made.trace("n1", "198.51.100.20:80", expand=True)) == {"works": "1"}
+
+
+# --- seen from another node, and in the shortest form ----------------------------------------------------------------------
+
+
+EVEN = service("even", 15, "10.180.1.5 n1", "10.180.1.6 n1", "10.180.2.5 n2", spec="type: NodePort")
+
+
+def test_an_unknown_pod_of_another_node_gets_its_answer() -> None:
+    """Its node knows the connection, because the request left there (K-6.3)."""
+    trace = cluster_of(*(node(number) for number in (1, 2, 3)), EVEN).trace(
+        "n3", "192.168.0.3:30015", src="10.180.1.77", expand=True
+    )
+    assert trace.journey.origin.node == "n1"
+    assert sums(trace) == {"works": "1"}
+
+
+def test_the_shortest_form_of_all_outcomes_begins_with_the_likeliest() -> None:
+    """Whatever was drawn: here every third endpoint is behind a node that forwards nothing new."""
+    text = "*filter\n:FORWARD DROP\n-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\nCOMMIT\n"
+    (strict,) = dialect_reading(text).parse(text, Family.IPV4)
+    cluster = cluster_of(*(node(number) for number in (1, 2)), EVEN).with_rules_beside(strict, node="n2")
+    shortest = {
+        cluster.trace("n1", "172.30.0.15:80", sender="pod", seed=n, expand=True).text("minimal") for n in range(9)
+    }
+    (lines,) = (text.splitlines() for text in shortest)
+    assert lines[0] == "delivered 10.180.1.5:8080 1/3, 10.180.1.6:8080 1/3"
+    assert lines[1].startswith("by nat/KUBE-SERVICES ") and lines[2] == "exchange works 2/3, request-lost 1/3"

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from kpsim.addresses import Family, parse_ip
+from kpsim.addresses import Family, Network, parse_ip
 from kpsim.cluster import ClusterState
+from kpsim.nodes import pod_network
 from kpsim.objects import EndpointSlice, SliceEndpoint
 
 Address = tuple[Family, int]
@@ -42,6 +43,7 @@ class Directory:
     nodes: dict[Address, str] = field(default_factory=dict)  #: address → node
     services: dict[Frontend, str] = field(default_factory=dict)  #: frontend → ``namespace/name``
     endpoints: dict[str, frozenset[Address]] = field(default_factory=dict)  #: of a Service by ``namespace/name``
+    pod_networks: dict[Network, str] = field(default_factory=dict)  #: network → node
 
     @cached_property
     def _pods_by_node(self) -> dict[tuple[str, Family], list[tuple[Owner, int]]]:
@@ -57,7 +59,8 @@ class Directory:
     @classmethod
     def of(cls, state: ClusterState) -> "Directory":
         nodes = {address: node.metadata.name for node in state.nodes for address in _parsed(node.ips)}
-        return cls(_pods(state, nodes), nodes, dict(_frontends(state)), _endpoints(state))
+        networks = {pod_network(cidr): node.metadata.name for node in state.nodes for cidr in node.pod_cidrs}
+        return cls(_pods(state, nodes), nodes, dict(_frontends(state)), _endpoints(state), networks)
 
     def name(self, address: Address) -> str:
         """The owner of an address, as ``pod shop/web-1 on node-2`` or ``node node-2``; empty if it is unknown."""
@@ -72,6 +75,19 @@ class Directory:
             return node
         owner = self.pods.get(address)
         return owner.node if owner else ""
+
+    def node_of_pods(self, address: Address) -> str:
+        """The node whose pod network has the address, whether a pod is known there or not; empty if there is none."""
+        family, value = address
+        for prefix in self._prefixes:
+            if prefix <= family.bits and (node := self.pod_networks.get(Network.around(family, value, prefix))):
+                return node
+        return ""
+
+    @cached_property
+    def _prefixes(self) -> list[int]:
+        """The prefix lengths of pod networks, longest first."""
+        return sorted({network.prefix for network in self.pod_networks}, reverse=True)
 
     def pods_on(self, node: str, family: Family) -> Iterator[int]:
         """The addresses of a node's pods, sorted by the pods' names."""

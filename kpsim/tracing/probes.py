@@ -178,7 +178,7 @@ def summarise(outcomes: Sequence[tuple[Fraction, Walk]], steps: Iterable[Step]) 
         likeliest,
         tuple(_merged(outcomes)) if likeliest is ProbeResult.DELIVERED else (),
         (first.with_ or first.local_error) if likeliest is ProbeResult.REJECTED else None,
-        decided_by(first, steps),
+        decided_by(first, first.trace or steps),
         Source.of(first) if likeliest is ProbeResult.PASSED else None,
     )
 

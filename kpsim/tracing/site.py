@@ -196,7 +196,7 @@ class Site:
     # --- what the fabric asks ----------------------------------------------------------------------------------------
 
     def origin(self, packet: Packet, node: str) -> Place:
-        """The place of the packet's source: a node, a pod, or a pod network of ``node``; else the outside."""
+        """The place of the packet's source: a node, a pod, or a pod network, of ``node`` before all; else the outside."""
         address = packet.family, packet.saddr
         if owner := self.directory.nodes.get(address) or self._observed.get(address, ("",))[0]:
             return Place(Whose.PROCESS, owner)
@@ -205,6 +205,8 @@ class Site:
         networks = self.machine(node).pod_networks
         if any(network.family is packet.family and packet.saddr in network for network in networks):
             return Place(Whose.POD, node, packet.saddr)
+        if owner := self.directory.node_of_pods(address):
+            return Place(Whose.POD, owner, packet.saddr)
         return Place(Whose.OUTSIDE)
 
     def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
@@ -246,7 +248,7 @@ class Site:
         An address about which nothing is known may be a pod's of a node that a packet has reached, ``node`` before all.
         """
         family, address = packet.family, packet.daddr
-        found = self.directory.node_of((family, address))
+        found = self.directory.node_of((family, address)) or self.directory.node_of_pods((family, address))
         if found in self.node_names:
             return found
         for name in dict.fromkeys((node, *self._machines)):

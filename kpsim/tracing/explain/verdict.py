@@ -71,14 +71,26 @@ def minimal(
 ) -> str:
     """One line with what became of the packet, one with the rule that decided, if any, and one with ``verdicts``.
 
-    An entry that overrode the rules (``state``) has a line between. With ``answer`` the first line lists all outcomes with their odds.
+    An entry that overrode the rules (``state``) has a line between. With ``answer`` the first two lines are about the
+    likeliest outcomes, with their odds, in place of the one that was drawn.
     """
+    if answer is None:
+        lines = _drawn(journey)
+    else:
+        by = answer.by if answer.source is None else answer.source.by
+        lines = [str(answer), *([f"by {by}"] if by else [])]
+    if state is not None and state.kind is not None:
+        lines.append(f"state {state.kind}: {state}")
+    lines += [f"exchange {verdicts}"] if verdicts else []
+    return "\n".join(lines)
+
+
+def _drawn(journey: Journey) -> list[str]:
+    """What became of a packet, and by which rule."""
     decision = Decision.of(journey)
     lines = []
     step = decision.hop.walk
     match decision.result:
-        case ProbeResult.DELIVERED if answer is not None and answer.outcomes:
-            lines.append(str(answer))
         case ProbeResult.DELIVERED:
             masqueraded = any(hop.walk.masqueraded for hop in journey.hops)
             lines.append(f"delivered {ends(journey.packet)}{' masqueraded' if masqueraded else ''}")
@@ -89,11 +101,7 @@ def minimal(
             lines += [f"by {source.by}"] if source.by else []
         case result:
             lines.append(str(result))
-    lines += [f"by {decision.by}"] if decision.by else []
-    if state is not None and state.kind is not None:
-        lines.append(f"state {state.kind}: {state}")
-    lines += [f"exchange {verdicts}"] if verdicts else []
-    return "\n".join(lines)
+    return [*lines, f"by {decision.by}"] if decision.by else lines
 
 
 def sentence(journey: Journey, directory: Directory) -> str:
