@@ -126,13 +126,18 @@ class CompiledChain:
         # limits and counters are numbered, not rules: a rule added before a limit leaves it its bucket
         buckets = count()
         self.rules = tuple(
-            _compile(chain.name, position, rule, buckets, make) for position, rule in enumerate(chain.rules)
+            self._finished(_compile(chain.name, position, rule, buckets, make))
+            for position, rule in enumerate(chain.rules)
         )
         self._blocks = tuple(_blocks(self.rules))
         parts = [part for rule in chain.rules for part in rule.body]
         self.recent_lists = frozenset(part.name for part in parts if isinstance(part, Recent))
         #: whether a rule may draw, or lead to a chain where one does
         self.forks = any(map(_forks, parts))
+
+    def _finished(self, rule: CompiledRule) -> CompiledRule:
+        """The rule as this chain runs it; a watched chain adds to it."""
+        return rule
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:
         """The ``rules`` that the packet has to be compared with, in order.

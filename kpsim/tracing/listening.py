@@ -61,6 +61,15 @@ class Ends(Protocol):
         ``own``: the address of ``dialled`` is one of the node that the packet is at, so it may be a node port's.
         """
 
+    def places(self) -> Iterable[tuple[Address | None, int]]:
+        """Addresses and ports at which an end may react in its own way, or which are dialled; None: at every node."""
+
+    def networks(self) -> Iterable[Network]:
+        """Networks whose addresses may react in their own way."""
+
+    def servers_of(self, node: str, family: Family) -> Sequence[Server]:
+        """The servers of a node's kube-proxy."""
+
 
 class Anybody:
     """Nothing is known but the rules of one machine: everybody else answers."""
@@ -79,6 +88,16 @@ class Anybody:
 
     def serves(self, dialled: Target, reached: Target, *, own: bool) -> bool | None:
         return None
+
+    def places(self) -> Iterable[tuple[Address | None, int]]:
+        return ()
+
+    def networks(self) -> Iterable[Network]:
+        return ()
+
+    def servers_of(self, node: str, family: Family) -> Sequence[Server]:
+        """Only their ports are known, and not what they answer."""
+        return [Server(None, port, Answers(assumed=True)) for port in sorted(self._health_checks.get(family, ()))]
 
     @cached_property
     def _health_checks(self) -> dict[Family, frozenset[int]]:
@@ -103,6 +122,19 @@ class Listening:
                 return self._in_pod(packet)
             case Whose.OUTSIDE:
                 return self._outside(packet)
+
+    def places(self) -> Iterable[tuple[Address | None, int]]:
+        yield from ((at.address, at.port) for at in self._frontends)
+        yield from (((at.family, at.address), at.port) for at in self._listeners)
+        for address, pod in self._pods.items():
+            yield from ((address, port.port) for port in pod.container_ports)
+            yield address, 0
+
+    def networks(self) -> Iterable[Network]:
+        return self._service_networks
+
+    def servers_of(self, node: str, family: Family) -> Sequence[Server]:
+        return self.servers(node, family)
 
     # --- which Service --------------------------------------------------------------------------------------------
 

@@ -209,6 +209,10 @@ class Site:
             return Place(Whose.POD, owner, packet.saddr)
         return Place(Whose.OUTSIDE)
 
+    def is_node(self, family: Family, address: int) -> bool:
+        """Whether the cluster knows the address as a node's, so that nothing else says to which node it leads."""
+        return (family, address) in self.directory.nodes and not self._observed
+
     def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
         """The node with the next hop's address, else the node that has the destination or runs its pod."""
         family, directory = packet.family, self.directory

@@ -1,0 +1,126 @@
+"""A decision tree that is grown by following packets: inner nodes are questions, leaves are what became of a packet.
+
+A packet's way is a list of answered questions. All packets that give the same answers take the same way. So one packet
+is followed for each leaf, and the leaves together hold all packets of the region that was asked for.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Generic, NamedTuple, TypeVar
+
+from kpsim.comparison.behaviour.asking import ENDPOINT, SOURCE, Drawn, Event, Question, Region, narrowed
+from kpsim.comparison.behaviour.spaces import Name, Values, refined
+from kpsim.errors import InputError
+
+T = TypeVar("T")
+Script = tuple[int, ...]  #: the branch taken at each draw of a way
+ONE = Fraction(1)
+#: so many packets are followed; a comparison that needs more is given up
+MOST_WAYS = 5_000_000
+
+
+@dataclass(slots=True, eq=False)
+class _Node(Generic[T]):
+    """A question, with what follows each answer; or a leaf, which has no question."""
+
+    question: Question | None
+    leaf: T | None = None
+    children: dict[Name, "_Node[T]"] = field(default_factory=dict)
+
+
+class Way(NamedTuple, Generic[T]):
+    """A leaf, the packets that may reach it, and with which probability each of them does."""
+
+    region: Region
+    weight: Fraction
+    leaf: T
+    script: Script
+
+
+#: follows a packet of the region, given the branches of its first draws
+Follow = Callable[[Region, Script], tuple[list[Event], T]]
+
+
+class Tree(Generic[T]):
+    """The questions about packets that set out alike."""
+
+    def __init__(self) -> None:
+        self._root: _Node[T] | None = None
+        self.size = 0  #: leaves
+
+    def ways(self, region: Region, follow: Follow[T]) -> list[list[Way[T]]]:
+        """The ways of all packets of a region, grouped so that the packets of a group meet their first draw together."""
+        groups: list[list[Way[T]]] = []
+        if self._root is None:
+            self._root = self._grown(region, (), 0, follow)
+        waiting: list[tuple[_Node[T], Region, Fraction, Script, int, list[Way[T]] | None]]
+        waiting = [(self._root, region, ONE, (), 0, None)]
+        while waiting:
+            node, here, weight, script, depth, group = waiting.pop()
+            question = node.question
+            if question is None:
+                if group is None:
+                    group = []
+                    groups.append(group)
+                assert node.leaf is not None
+                group.append(Way(here, weight, node.leaf, script))
+                continue
+            if isinstance(question, Drawn):
+                if group is None:
+                    group = []
+                    groups.append(group)
+                for branch in reversed(range(len(question.weights))):
+                    if question.weights[branch]:
+                        longer = (*script, branch)
+                        child = self._child(node, branch, here, longer, depth + 1, follow)
+                        waiting.append((child, here, weight * question.weights[branch], longer, depth + 1, group))
+                continue
+            for name, part in question.split(here).items():
+                child = self._child(node, name, part, script, depth + 1, follow)
+                waiting.append((child, part, weight, script, depth + 1, group))
+        return groups
+
+    def _child(
+        self, node: _Node[T], name: Name, region: Region, script: Script, depth: int, follow: Follow[T]
+    ) -> _Node[T]:
+        child = node.children.get(name)
+        if child is None:
+            child = node.children[name] = self._grown(region, script, depth, follow)
+        return child
+
+    def _grown(self, region: Region, script: Script, depth: int, follow: Follow[T]) -> _Node[T]:
+        """The questions behind the first ``depth`` ones that a packet of the region meets, and its end."""
+        events, leaf = follow(region, script)
+        self.size += 1
+        if self.size > MOST_WAYS:
+            raise InputError(f"the rules tell more than {MOST_WAYS:,} kinds of packets apart")
+        below: _Node[T] = _Node(None, leaf)
+        for question, name in reversed(events[depth:]):
+            above: _Node[T] = _Node(question)
+            above.children[name] = below
+            below = above
+        return below
+
+
+def classes(ways: list[Way[T]]) -> Iterator[tuple[Region, list[Way[T]]]]:
+    """The packets of some ways, divided into regions whose packets may all go the same ways; with these ways."""
+    yield from _divided(ways, SOURCE)
+
+
+def _divided(ways: list[Way[T]], axis: int) -> Iterator[tuple[Region, list[Way[T]]]]:
+    if len(ways) == 1 or axis == ENDPOINT:
+        yield ways[0].region, ways
+        return
+    numbers: dict[Values, int] = {}
+    sets = [numbers.setdefault(way.region[axis], len(numbers)) for way in ways]
+    if len(numbers) == 1:
+        yield from _divided(ways, axis + 1)
+        return
+    for inside, values in refined(list(numbers)).items():
+        here = [
+            way._replace(region=narrowed(way.region, axis, values))
+            for way, number in zip(ways, sets, strict=True)
+            if number in inside
+        ]
+        yield from _divided(here, axis + 1)

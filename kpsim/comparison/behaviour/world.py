@@ -1,0 +1,193 @@
+"""What the world around the nodes asks of a packet: whose its addresses are, who listens at its port, which Service it is for."""
+
+from collections.abc import Callable, Hashable
+from functools import cached_property
+
+from kpsim.addresses import Family
+from kpsim.comparison.behaviour.asking import AXES, Judged, Witness, axis_of
+from kpsim.comparison.behaviour.routes import SPECIAL, WatchedRouting
+from kpsim.comparison.behaviour.rules import WatchedChains
+from kpsim.comparison.behaviour.spaces import Name, Partition, cuts_of
+from kpsim.exchange import Reaction, Relay, Target
+from kpsim.fabric import Arrival, Place, Whose
+from kpsim.netfilter import HookEntry, Netns
+from kpsim.packet import PORT_PROTOCOLS, Packet
+from kpsim.tracing.site import Site
+
+
+class WatchedWorld:
+    """The nodes and ends of a site, in one family, as an exchange asks for them. The witness hears what answers depend on.
+
+    ``entries`` makes the hook functions that each node gets besides its own, given the node's name.
+    """
+
+    def __init__(
+        self, site: Site, family: Family, witness: Witness, now_ns: int, entries: Callable[[str], list[HookEntry]]
+    ) -> None:
+        self.site, self.family, self.witness, self.now_ns = site, family, witness, now_ns
+        self._entries = entries
+        self._chains = WatchedChains(witness)
+        self._namespaces: dict[str, Netns] = {}
+        self._partitions: dict[Hashable, Partition] = {}
+
+    # --- nodes and places -------------------------------------------------------------------------------------------
+
+    def netns(self, node: str, family: Family) -> Netns:
+        found = self._namespaces.get(node)
+        if found is None:
+            found = self._namespaces[node] = self.site.netns(node, family).fork()
+            found.routing = WatchedRouting(found.routing, self.witness)
+            found.ready = self._chains.ready
+            for entry in self._entries(node):
+                found.register(family, entry)
+        return found
+
+    def origin(self, packet: Packet, node: str) -> Place:
+        def name(each: int) -> Name:
+            place = self.site.origin(_packet(packet, saddr=each), node)
+            return place.whose, place.node
+
+        self._ask(("origin", node), packet.saddr, name)
+        return self.site.origin(packet, node)
+
+    def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
+        if axis_of(next_hop) is not None:
+            self._ask(
+                ("next", node), next_hop, lambda each: self.site.next_node(_packet(packet, daddr=each), each, node)
+            )
+        elif not self.site.is_node(self.family, next_hop):
+            self._ask(
+                ("next", node, next_hop), packet.daddr,
+                lambda each: self.site.next_node(_packet(packet, daddr=each), next_hop, node),
+            )  # fmt: skip
+        return self.site.next_node(packet, next_hop, node)
+
+    def entrance(self, place: Place, packet: Packet, node: str) -> Arrival | None:
+        if place.whose is Whose.OUTSIDE:
+            self._ask(
+                ("entrance", node), packet.daddr,
+                lambda each: self.site.entrance(place, _packet(packet, daddr=each), node),
+            )  # fmt: skip
+        return self.site.entrance(place, packet, node)
+
+    def is_down(self, node: str) -> bool:
+        return self.site.is_down(node)
+
+    def _ask(self, about: Hashable, address: int, name: Callable[[int], Name]) -> None:
+        if axis_of(address) is None:
+            return
+        if about not in self._partitions:
+            self._partitions[about] = Partition(self._cuts, name)
+        self.witness.ask(address, self._partitions[about])
+
+    @cached_property
+    def _cuts(self) -> frozenset[int]:
+        """Every address and network that the site tells from others."""
+        directory = self.site.directory
+        found = set(cuts_of(SPECIAL[self.family]))
+        known = [*directory.pods, *directory.nodes, *(at[0] for at in self._places if at[0] is not None)]
+        found.update(cuts_of((value, value) for family, value in known if family is self.family))
+        for node in self.site.node_names or ("node",):
+            machine = self.site.machine(node)
+            found.update(cuts_of(WatchedRouting(machine.routing, self.witness).constants(self.family)))
+            networks = (network for network in machine.pod_networks if network.family is self.family)
+            found.update(cuts_of((network.base, network.last) for network in networks))
+        found.update(
+            cuts_of((each.base, each.last) for each in self.site.ends.networks() if each.family is self.family)
+        )
+        return frozenset(found)
+
+    # --- ends -------------------------------------------------------------------------------------------------------
+
+    def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
+        ports = self._ports_at(end)
+
+        def of(address: int, port: int) -> Name:
+            asked = _packet(packet, daddr=address, dport=port)
+            return _kind(self.site.reaction(end._replace(address=address), asked, node, now_ns), address)
+
+        def at_address(address: int) -> Name:
+            here = sorted({*ports.get(address, ()), *ports.get(-1, ())})
+            return of(address, 0), tuple((port, of(address, port)) for port in here)
+
+        about = "reaction", end.whose, end.node, packet.protocol
+        self._ask(about, packet.daddr, at_address)
+        if packet.protocol in PORT_PROTOCOLS and axis_of(packet.dport) is not None:
+            key = (*about, at_address(int(packet.daddr)))
+            if key not in self._partitions:
+                here = {*ports.get(int(packet.daddr), ()), *ports.get(-1, ())}
+                address = int(packet.daddr)
+                self._partitions[key] = Partition(
+                    cuts_of((each, each) for each in here), lambda port: of(address, port)
+                )
+            self.witness.ask(packet.dport, self._partitions[key])
+        return self.site.reaction(end, packet, node, now_ns)
+
+    def _ports_at(self, end: Place) -> dict[int, set[int]]:
+        """The ports at which an end may react in its own way, by address; −1 stands for every address."""
+        found = self._mentioned
+        if end.whose is Whose.PROCESS:
+            servers = {server.port for server in self.site.ends.servers_of(end.node, self.family)}
+            sockets = {socket.port for socket in self.site.machine(end.node).sockets or ()}
+            return {**found, -1: servers | sockets}
+        return found
+
+    @cached_property
+    def _places(self) -> list[tuple[tuple[Family, int] | None, int]]:
+        return list(self.site.ends.places())
+
+    @cached_property
+    def _mentioned(self) -> dict[int, set[int]]:
+        found: dict[int, set[int]] = {}
+        for address, port in self._places:
+            if address is not None and address[0] is self.family:
+                found.setdefault(address[1], set()).add(port)
+        return found
+
+    @cached_property
+    def _node_ports(self) -> frozenset[int]:
+        return frozenset(port for address, port in self._places if address is None)
+
+    def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
+        mentioned, everywhere = self._mentioned, self._node_ports
+        own = self.netns(node, self.family).routing.is_local(dialled.family, dialled.address)
+        address = int(dialled.address)
+        self._ask("dialled", dialled.address, lambda each: each if each in mentioned else None)
+        if axis_of(dialled.port) is not None:
+            key = "dialled at", address if address in mentioned else None, own
+            if key not in self._partitions:
+                here = mentioned.get(address, set()) | (everywhere if own else frozenset())
+                self._partitions[key] = Partition(
+                    cuts_of((each, each) for each in here), lambda port: port if port in here else None
+                )
+            self.witness.ask(dialled.port, self._partitions[key])
+        found = self.site.serves(dialled, reached, node)
+        parts = (dialled.address, dialled.port, reached.address, reached.port)
+        if found is not None and any(axis_of(part) is not None for part in parts):
+            self.witness.judged(Judged(self._judge(dialled, reached, node)), found)
+        return found
+
+    def _judge(self, dialled: Target, reached: Target, node: str) -> Callable[[tuple[int, ...]], Name]:
+        def value(part: int, numbers: tuple[int, ...]) -> int:
+            axis = AXES.get(type(part))
+            return int(part) if axis is None else numbers[axis]
+
+        def says(numbers: tuple[int, ...]) -> Name:
+            at = dialled._replace(address=value(dialled.address, numbers), port=value(dialled.port, numbers))
+            to = reached._replace(address=value(reached.address, numbers), port=value(reached.port, numbers))
+            return self.site.serves(at, to, node)
+
+        return says
+
+
+def _packet(like: Packet, **numbers: int) -> Packet:
+    made = like.copy()
+    for name, value in numbers.items():
+        setattr(made, name, value)
+    return made
+
+
+def _kind(reaction: Reaction, address: int) -> Name:
+    """What of a reaction decides about an exchange."""
+    relayed = address if isinstance(reaction, Relay) else None
+    return type(reaction), getattr(reaction, "http", None), relayed
