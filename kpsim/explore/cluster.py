@@ -69,6 +69,8 @@ class Cluster:
     connections: Mapping[str, "tuple[Entry, ...]"] = field(
         default_factory=dict
     )  #: by node, beside those of a recording
+    #: the configurations of nodes whose kube-proxies have one of their own, as in the middle of a change
+    node_configs: Mapping[str, ProxyConfig] = field(default_factory=dict)
     document: Json = field(default_factory=dict)  #: the KubeProxyConfiguration as it was given; empty: there was none
 
     def print_notes(self, write: Callable[[str], None]) -> None:
@@ -120,7 +122,7 @@ class Cluster:
     def settings(self, node: str, family: Family) -> ProxierSettings:
         """The settings with which the proxier of this node and family starts."""
         name = self.identity(node)
-        config = replace(self.config, hostname_override=name)
+        config = replace(self.config_of(node), hostname_override=name)
         elsewhere = self.replay is not None and self.replay.recording.node_name != node
         # a recording describes one machine only; the other nodes are known only from their Node objects
         host = Host() if elsewhere else self.host
@@ -138,7 +140,7 @@ class Cluster:
         """The kernel settings of a node after its kube-proxy has started."""
         found = self.settings(node, Family.IPV4)
         return sysctls_of(
-            self.config, route_localnet=found.localhost_node_ports, liberal=found.liberal, before=self.sysctls
+            self.config_of(node), route_localnet=found.localhost_node_ports, liberal=found.liberal, before=self.sysctls
         )
 
     def with_sysctls(self, values: Mapping[str, int]) -> "Cluster":
@@ -242,8 +244,20 @@ class Cluster:
         entries = (*self.connections.get(node, ()), *found.entries)
         return replace(self, connections={**self.connections, node: entries}, notes=(*self.notes, *found.notes))
 
-    def with_config(self, config: ProxyConfig) -> "Cluster":
-        """The cluster as it would be with another configuration of kube-proxy. A recording is replayed with it."""
+    def config_of(self, node: str) -> ProxyConfig:
+        """The configuration of a node's kube-proxy."""
+        return self.node_configs.get(node, self.config)
+
+    def with_config(self, config: ProxyConfig, node: str = "") -> "Cluster":
+        """The cluster as it would be with another configuration of kube-proxy. A recording is replayed with it.
+
+        With ``node`` only that node's kube-proxy has it. InputError for an unknown node.
+        """
+        if node:
+            self.check_node(node)
+            if self.replay is not None:
+                raise InputError("a recording is of one kube-proxy: it has one configuration")
+            return replace(self, node_configs={**self.node_configs, node: config})
         changed = replace(self, config=config)
         if self.replay is None:
             return changed

@@ -13,6 +13,7 @@ from kpsim.errors import InputError
 from kpsim.explore.cluster import Cluster, RulesText, TraceOptions, replayed
 from kpsim.inputs import decoded, is_stream, read_bytes, read_text, shown_name
 from kpsim.recording import Recording, load_recording, read_recording
+from kpsim.replay import Replay
 from kpsim.ruleset import Ruleset
 
 if TYPE_CHECKING:
@@ -166,6 +167,26 @@ def from_recording(recording: Recording) -> Cluster:
     return Cluster(
         replay.cluster, recording.config, recording.host, notes=replay.notes, replay=replay, document=recording.document
     )
+
+
+def recording_after(path: Path | str, number: int) -> Cluster:
+    """The cluster of a recording after the sync of this number, as ``kpsim replay`` counts them.
+
+    InputError if there is no such sync, or if the file is no recording.
+    """
+    from kpsim.manifests import is_recording
+
+    if not is_recording(path):
+        raise InputError(f"{path} is no recording: only recordings have syncs")
+    recording = load_recording(path)
+    replay = Replay(recording)
+    count = 0
+    for count, _ in enumerate(replay.outcomes(), 1):
+        if count == number + 1:
+            return Cluster(
+                replay.cluster, recording.config, recording.host, notes=replay.notes, replay=replay, document=recording.document
+            )  # fmt: skip
+    raise InputError(f"{path} has {count} syncs, from 0 to {count - 1}: there is no sync {number}")
 
 
 def _cluster(cluster: Cluster | Sequence[Path | str] | Path | str) -> Cluster:

@@ -6,8 +6,19 @@ from pathlib import Path
 from kpsim.addresses import Family
 from kpsim.dialects import OnUnknown, dialect_reading, dialects
 from kpsim.errors import InputError, Problem
-from kpsim.inputs import read_text, shown_name
+from kpsim.inputs import is_stream, read_text, shown_name
 from kpsim.ruleset import Ruleset, TableKey, united
+
+
+def is_saved_rules(path: Path) -> bool:
+    """Whether a file is in some dialect of rules. False for a directory, and for a stream, which reading would use up."""
+    if is_stream(path) or not path.is_file():
+        return False
+    try:
+        text = read_text(path)
+    except InputError:
+        return False  # whoever reads it says what is wrong
+    return any(dialect.reads(text) for dialect in dialects())
 
 
 def read_machine(

@@ -12,11 +12,10 @@ from typing import NamedTuple
 from kpsim.addresses import Family
 from kpsim.comparison.behaviour.asking import DESTINATION, PORT, SOURCE, WIDE, Region, narrowed
 from kpsim.comparison.behaviour.fates import Fate, Item, fate_of
-from kpsim.comparison.behaviour.following import EVERYTHING, NO_PORT, PORTS, Followed, Start
+from kpsim.comparison.behaviour.following import Followed, Start, everything
 from kpsim.comparison.behaviour.spaces import Values, meet, only, unite, without
 from kpsim.comparison.behaviour.tree import Way
 from kpsim.errors import InputError
-from kpsim.packet import ICMP_PROTOCOLS
 from kpsim.tracing.site import Sender, Site
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
@@ -55,6 +54,7 @@ class Difference:
     box: Box
     a: Fate
     b: Fate
+    key: Hashable  #: of the part of packet space that the box lies in, as ``divide`` names it
     ways: tuple[tuple[Way[Item], ...], tuple[Way[Item], ...]]
 
 
@@ -132,11 +132,7 @@ class _Cell(NamedTuple):
 
 
 def _cells(followed: tuple[Followed, Followed], start_a: Start, start_b: Start, family: Family) -> Iterator[_Cell]:
-    sources = EVERYTHING[family]
-    if start_a.local:
-        sources = without(sources, 0)  # a process that binds no address sends from the one that routing chooses
-    ports = NO_PORT if start_a.protocol in ICMP_PROTOCOLS else PORTS
-    region: Region = (sources, EVERYTHING[family], ports, (), ())
+    region: Region = (*everything(family, start_a), (), ())
     for part, ways_a in followed[0].ways(start_a, region):
         fate_a = fate_of(ways_a)
         for smaller, ways_b in followed[1].ways(start_b, part):
@@ -175,17 +171,17 @@ def _joined(
     cells: list[_Cell], family: Family, node: str, sender: Sender, protocol: str,
     divide: Callable[[Box], Iterable[tuple[Hashable, Box]]],
 ) -> Iterator[Difference]:  # fmt: skip
-    groups: dict[Hashable, list[tuple[Region, _Cell]]] = {}
+    groups: dict[tuple[Hashable, Fate, Fate], list[tuple[Region, _Cell]]] = {}
     for cell in cells:
         whole = Box(family, node, sender, protocol, *cell.region[:3])
         for key, box in divide(whole):
             region: Region = (box.source, box.destination, box.port, (), ())
             groups.setdefault((key, cell.a, cell.b), []).append((region, cell))
-    for members in groups.values():
+    for (key, _, _), members in groups.items():
         cell = members[0][1]
         for region in joined([region for region, _ in members]):
             box = Box(family, node, sender, protocol, *region[:3])
-            yield Difference(box, cell.a, cell.b, (tuple(cell.ways_a), tuple(cell.ways_b)))
+            yield Difference(box, cell.a, cell.b, key, (tuple(cell.ways_a), tuple(cell.ways_b)))
 
 
 def joined(regions: list[Region]) -> list[Region]:

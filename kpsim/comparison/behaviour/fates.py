@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from kpsim.comparison.behaviour.asking import AXES, ENDPOINT
 from kpsim.comparison.behaviour.tree import Way
 from kpsim.exchange import Exchange, Verdict
+from kpsim.netfilter import Cause
 from kpsim.ruleset import RuleReference
 from kpsim.tracing.probes import ProbeResult, result_of
 
@@ -28,7 +29,8 @@ class Item(NamedTuple):
     masquerade: bool
     seen: Seen | None  #: of a delivered packet, and of one that passed with another source
     verdict: Verdict
-    by: RuleReference | None  #: the rule that refused the packet; it is not compared
+    by: RuleReference | None  #: the rule that refused the packet; neither this nor the cause is compared
+    cause: Cause | None = None
 
 
 class Own(NamedTuple):
@@ -60,7 +62,7 @@ def item_of(judged: Exchange) -> Item:
         seen = Seen(numbers[0], sport, numbers[1], numbers[2])  # type: ignore[index]
     with_ = (step.with_ or step.local_error) if result is ProbeResult.REJECTED else ""
     rule = step.rule if result in (ProbeResult.REJECTED, ProbeResult.DROPPED) else None
-    return Item(result, with_, masquerade and seen is not None, seen, judged.verdict, rule)
+    return Item(result, with_, masquerade and seen is not None, seen, judged.verdict, rule, step.cause)
 
 
 def settled(item: Item, endpoint: tuple[int, ...]) -> Item:
@@ -92,14 +94,14 @@ def fate_of(ways: list[Way[Item]]) -> Fate:
     """The fate of the packets that go these ways. As in an answer, the likeliest result counts."""
     results: dict[ProbeResult, Fraction] = {}
     verdicts: dict[Verdict, Fraction] = {}
-    for _, weight, item, _ in ways:
+    for _, weight, item, *_ in ways:
         results[item.result] = results.get(item.result, _NONE) + weight
         verdicts[item.verdict] = verdicts.get(item.verdict, _NONE) + weight
     likeliest = max(results, key=lambda result: results[result])
     outcomes: dict[tuple[Seen | None, bool], Fraction] = {}
-    first = next(item for _, _, item, _ in ways if item.result is likeliest)
+    first = next(item for _, _, item, *_ in ways if item.result is likeliest)
     if likeliest is ProbeResult.DELIVERED:
-        for _, weight, item, _ in ways:
+        for _, weight, item, *_ in ways:
             if item.result is likeliest:
                 key = item.seen, item.masquerade
                 outcomes[key] = outcomes.get(key, _NONE) + weight

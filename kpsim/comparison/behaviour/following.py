@@ -13,6 +13,7 @@ from kpsim.comparison.behaviour.asking import (
     AXES,
     DESTINATION,
     ENDPOINT,
+    ENDPOINT_PORT,
     PORT,
     SOURCE,
     Destination,
@@ -24,11 +25,12 @@ from kpsim.comparison.behaviour.asking import (
     Source,
     WatchedChooser,
     Witness,
+    narrowed,
 )
 from kpsim.comparison.behaviour.fates import Fate, Item, abstract, fate_of, item_of, settled
 from kpsim.comparison.behaviour.routes import MARTIAN
-from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, meet, only
-from kpsim.comparison.behaviour.tree import Script, Tree, Way, classes
+from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, meet, only, without
+from kpsim.comparison.behaviour.tree import Narrow, Script, Tree, Way, classes
 from kpsim.comparison.behaviour.world import WatchedWorld
 from kpsim.exchange import WhatIf, exchange
 from kpsim.netfilter import HookEntry, Walk, walk
@@ -105,29 +107,34 @@ class Followed:
         tree = self._second.setdefault((start, state), Tree())
         region = way.region
         if endpoint:
-            region = (*region[:ENDPOINT], only(endpoint[0]), only(endpoint[1]))
+            region = narrowed(narrowed(region, ENDPOINT, only(endpoint[0])), ENDPOINT_PORT, only(endpoint[1]))
 
-        def follow(region: Region, script: Script) -> tuple[list[Event], Item]:
-            return self._follow_second(region, (*way.script, *script))
+        def follow(region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Item]:
+            return self._follow_second(region, (*way.script, *script), lambda each: narrow(way.narrow(each)))
 
         for group in tree.ways(region, follow):
             for each in group:
                 item = settled(each.leaf, endpoint) if endpoint else each.leaf
-                yield Way((*each.region[:ENDPOINT], (), ()), way.weight * each.weight, item, ())
+                wide = narrowed(narrowed(each.region, ENDPOINT, ()), ENDPOINT_PORT, ())
+                yield Way(wide, way.weight * each.weight, item, (), each.narrow)
 
     def alone(self, start: Start, region: Region) -> Fate:
         """The fate of a packet of the region that is addressed to its own sender."""
         own = typical(meet(region[SOURCE], region[DESTINATION]))
         packet = first_packet(self.family, start, own, own, typical(region[PORT]))
         found = explored(self.site, packet, start.node, local=start.local, now_ns=self._now_ns, trace=False)
-        return fate_of([Way(region, weight, item_of(judged), ()) for weight, judged in found])
+        return fate_of([Way(region, weight, item_of(judged), (), lambda each: each) for weight, judged in found])
 
     # --- following one packet ---------------------------------------------------------------------------------------
 
-    def _set_out(self, region: Region, script: Script) -> tuple[Packet, WatchedChooser]:
-        """A packet of the region and its draws. The witness is ready to hear of it."""
-        destination = typical(region[DESTINATION])
-        source = typical(region[SOURCE], other_than=destination)
+    def _set_out(self, region: Region, script: Script, narrow: Narrow) -> tuple[Packet, WatchedChooser]:
+        """A packet of the region and its draws. The witness is ready to hear of it.
+
+        A packet to its own sender stands for no other. If the region holds only that one, another on its way is taken.
+        """
+        if region[SOURCE] == region[DESTINATION] and len(region[SOURCE]) == 1:
+            region = narrow((*everything(self.family, self._start), *region[ENDPOINT:]))
+        source, destination = pair(region)
         packet = first_packet(self.family, self._start, source, destination, typical(region[PORT]), watched=True)
         self.packets += 1
         self.witness.begin()
@@ -141,8 +148,8 @@ class Followed:
         self.witness.ask(packet.saddr, self._martian)
         self.witness.ask(packet.daddr, self._martian)
 
-    def _follow_first(self, region: Region, script: Script) -> tuple[list[Event], Half]:
-        packet, chooser = self._set_out(region, script)
+    def _follow_first(self, region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Half]:
+        packet, chooser = self._set_out(region, script, narrow)
         self._stops = True
         try:
             step = walk(
@@ -153,8 +160,8 @@ class Followed:
             return self.witness.events, cut.half
         return self.witness.events, Half(("ended", _how_it_ended(step), tuple(script)))
 
-    def _follow_second(self, region: Region, script: Script) -> tuple[list[Event], Item]:
-        packet, chooser = self._set_out(region, script)
+    def _follow_second(self, region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Item]:
+        packet, chooser = self._set_out(region, script, narrow)
         self._stops = False
         judged = exchange(
             WhatIf(self._world), packet, at_node=self._start.node, now_ns=self._now_ns, chooser=chooser,
@@ -227,6 +234,14 @@ class Followed:
         self.witness.ask(number, point)
 
 
+def everything(family: Family, start: Start) -> tuple[Values, Values, Values]:
+    """All sources, destinations and ports of packets that set out like this."""
+    sources = EVERYTHING[family]
+    if start.local:
+        sources = without(sources, 0)  # a process that binds no address sends from the one that routing chooses
+    return sources, EVERYTHING[family], NO_PORT if start.protocol in ICMP_PROTOCOLS else PORTS
+
+
 def typical(values: Values, *, other_than: int | None = None) -> int:
     """A number of a set that stands for all of them; of a network not the first, which names the network."""
     for low, high in values:
@@ -234,6 +249,13 @@ def typical(values: Values, *, other_than: int | None = None) -> int:
             if each <= high and each != other_than:
                 return each
     return values[0][0]
+
+
+def pair(region: Region) -> tuple[int, int]:
+    """A source and a destination that are not the same, if the region has such."""
+    first = typical(region[DESTINATION])
+    source = typical(region[SOURCE], other_than=first)
+    return source, typical(region[DESTINATION], other_than=source)
 
 
 def first_packet(

@@ -13,6 +13,7 @@ from kpsim.errors import InputError
 from kpsim.packet import Packet
 from kpsim.packetpath.index import CompiledChain, CompiledRule, Run
 from kpsim.packetpath.matching import GETTERS, Condition, Facts, Getter, condition
+from kpsim.packetpath.resolving import Resolve, Resolved
 from kpsim.ruleset import (
     Chain,
     Compare,
@@ -104,15 +105,23 @@ class WatchedChains:
             )
         return self._partitions[key]
 
-    def statement(self, statement: Statement | None) -> Ask | None:
-        """What a statement looks up when it is carried out; None: nothing."""
+    def resolving(self, statement: Statement | None, plain: Resolve | None) -> Resolve | None:
+        """As ``plain``, which asks a statement's map, and the witness hears what the map is asked."""
         match statement:
             case Dispatch(key, elements):
-                return self.looked_up(key, elements)
+                ask = self.looked_up(key, elements)
             case Dnat() | Snat() | Redirect() if statement.mapped is not None:
-                return self.looked_up(statement.mapped.key, statement.mapped.map)
+                ask = self.looked_up(statement.mapped.key, statement.mapped.map)
             case _:
-                return None
+                return plain
+        if plain is None or ask is None:
+            return plain
+
+        def resolve(facts: Facts) -> Resolved | None:
+            ask(facts)
+            return plain(facts)
+
+        return resolve
 
     # --- look-ups ---------------------------------------------------------------------------------------------------
 
@@ -128,7 +137,7 @@ class WatchedChains:
             values = [None if get is None else get(facts) for get in getters]
             if any(value is None and get is not None for value, get in zip(values, getters, strict=True)):
                 return
-            found = elements if isinstance(elements, Set) else _named(facts, elements)
+            found = elements if isinstance(elements, Set) else facts.named_set(elements.name)
             self._index(found, shapes).ask(self._witness, values, merely=merely)
 
         return ask
@@ -142,10 +151,6 @@ class WatchedChains:
             ]
             found = self._indexes[id(of.elements)] = of.elements, _Index(keys)
         return found[1]
-
-
-def _named(facts: Any, reference: SetReference) -> Set:
-    return facts.node.programmed[facts.family].ruleset.tables[facts.table].sets[reference.name]
 
 
 def unmasked(interval: Interval, mask: int | None, shift: int = 0) -> list[Interval]:
@@ -298,35 +303,24 @@ class _Index:
         return self._restricted[path]
 
 
-def _with_look_up(conditions: tuple[Condition, ...], ask: Ask | None) -> tuple[Condition, ...]:
-    """The conditions of a statement, followed by what it asks itself."""
-    if ask is None:
-        return conditions
-
-    def asked(facts: Facts) -> bool:
-        ask(facts)
-        return True
-
-    return (*conditions, asked)
-
-
 # --- chains -------------------------------------------------------------------------------------------------------------
 
 
 class _WatchedChain(CompiledChain):
     """A chain whose rules tell a witness what they ask, also those that are left out because they cannot match."""
 
-    __slots__ = ("_asked", "_chains")
+    __slots__ = ("_asked", "_chains", "_known_ports")
 
     def __init__(self, chain: Chain, chains: WatchedChains) -> None:
         self._chains = chains
         self._asked: dict[Hashable, Partition] = {}
+        self._known_ports: dict[Hashable, dict[tuple[int, str], frozenset[int]]] = {}
         super().__init__(chain, chains.condition)
 
     def _finished(self, rule: CompiledRule) -> CompiledRule:
-        first = _with_look_up(rule.first, self._chains.statement(rule.statement))
-        then = tuple((_with_look_up(tests, self._chains.statement(what)), what) for tests, what in rule.then)
-        return rule if (first, then) == (rule.first, rule.then) else replace(rule, first=first, then=then)
+        resolve = self._chains.resolving(rule.statement, rule.resolve)
+        then = tuple(each._replace(resolve=self._chains.resolving(each.statement, each.resolve)) for each in rule.then)
+        return rule if resolve is rule.resolve and then == rule.then else replace(rule, resolve=resolve, then=then)
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:
         for number, block in enumerate(self._blocks):
@@ -344,7 +338,7 @@ class _WatchedChain(CompiledChain):
         wanted = packet.protocol if protocol else ""
         address = int(packet.daddr) & mask
         if mask and axis_of(packet.daddr) is not None:
-            key = where, "address", wanted
+            key: Hashable = (where, "address", wanted)
             if key not in self._asked:
                 bases = {base for base, name, _ in by_key if name == wanted}
                 intervals = [piece for base in sorted(bases) for piece in unmasked((base, base), mask)]
@@ -353,7 +347,7 @@ class _WatchedChain(CompiledChain):
                 )
             witness.ask(packet.daddr, self._asked[key])
         if port and axis_of(packet.dport) is not None:
-            key = where, "port", wanted, address
+            key = (where, "port", wanted, address)
             if key not in self._asked:
                 ports = self._ports(where, by_key).get((address, wanted), frozenset())
                 self._asked[key] = Partition(
@@ -362,11 +356,9 @@ class _WatchedChain(CompiledChain):
             witness.ask(packet.dport, self._asked[key])
 
     def _ports(self, where: Hashable, by_key: Iterable[tuple[int, str, int]]) -> dict[tuple[int, str], frozenset[int]]:
-        key = where, "ports"
-        found: Any = self._asked.get(key)
-        if found is None:
+        if where not in self._known_ports:
             gathered: dict[tuple[int, str], set[int]] = {}
             for address, protocol, port in by_key:
                 gathered.setdefault((address, protocol), set()).add(port)
-            found = self._asked[key] = {each: frozenset(ports) for each, ports in gathered.items()}  # type: ignore[assignment]
-        return found
+            self._known_ports[where] = {each: frozenset(ports) for each, ports in gathered.items()}
+        return self._known_ports[where]

@@ -7,6 +7,7 @@ is followed for each leaf, and the leaves together hold all packets of the regio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 from kpsim.comparison.behaviour.asking import ENDPOINT, SOURCE, Drawn, Event, Question, Region, narrowed
@@ -26,6 +27,7 @@ class _Node(Generic[T]):
 
     question: Question | None
     leaf: T | None = None
+    above: "tuple[_Node[T], Name] | None" = None  #: the question before this one, and how it was answered
     children: dict[Name, "_Node[T]"] = field(default_factory=dict)
 
 
@@ -36,10 +38,17 @@ class Way(NamedTuple, Generic[T]):
     weight: Fraction
     leaf: T
     script: Script
+    narrow: "Narrow"
 
 
-#: follows a packet of the region, given the branches of its first draws
-Follow = Callable[[Region, Script], tuple[list[Event], T]]
+#: the part of a region whose packets give the same answers as those of a leaf, or of a question
+Narrow = Callable[[Region], Region]
+#: follows a packet of the region, given the branches of its first draws, and what all packets on this way have in common
+Follow = Callable[[Region, Script, Narrow], tuple[list[Event], T]]
+
+
+def _same(region: Region) -> Region:
+    return region
 
 
 class Tree(Generic[T]):
@@ -53,7 +62,7 @@ class Tree(Generic[T]):
         """The ways of all packets of a region, grouped so that the packets of a group meet their first draw together."""
         groups: list[list[Way[T]]] = []
         if self._root is None:
-            self._root = self._grown(region, (), 0, follow)
+            self._root = self._grown(region, (), None, 0, follow)
         waiting: list[tuple[_Node[T], Region, Fraction, Script, int, list[Way[T]] | None]]
         waiting = [(self._root, region, ONE, (), 0, None)]
         while waiting:
@@ -64,7 +73,7 @@ class Tree(Generic[T]):
                     group = []
                     groups.append(group)
                 assert node.leaf is not None
-                group.append(Way(here, weight, node.leaf, script))
+                group.append(Way(here, weight, node.leaf, script, partial(_narrowed, node)))
                 continue
             if isinstance(question, Drawn):
                 if group is None:
@@ -86,21 +95,38 @@ class Tree(Generic[T]):
     ) -> _Node[T]:
         child = node.children.get(name)
         if child is None:
-            child = node.children[name] = self._grown(region, script, depth, follow)
+            child = node.children[name] = self._grown(region, script, (node, name), depth, follow)
         return child
 
-    def _grown(self, region: Region, script: Script, depth: int, follow: Follow[T]) -> _Node[T]:
+    def _grown(
+        self, region: Region, script: Script, above: tuple[_Node[T], Name] | None, depth: int, follow: Follow[T]
+    ) -> _Node[T]:
         """The questions behind the first ``depth`` ones that a packet of the region meets, and its end."""
-        events, leaf = follow(region, script)
+        narrow = _same if above is None else partial(_narrowed, _Node(None, above=above))
+        events, leaf = follow(region, script, narrow)
         self.size += 1
         if self.size > MOST_WAYS:
             raise InputError(f"the rules tell more than {MOST_WAYS:,} kinds of packets apart")
-        below: _Node[T] = _Node(None, leaf)
-        for question, name in reversed(events[depth:]):
-            above: _Node[T] = _Node(question)
-            above.children[name] = below
-            below = above
-        return below
+        first = here = _Node(None if depth == len(events) else events[depth][0], above=above)
+        for number, (_, name) in enumerate(events[depth:], depth + 1):
+            question = None if number == len(events) else events[number][0]
+            below: _Node[T] = _Node(question, above=(here, name))
+            here.children[name] = below
+            here = below
+        here.leaf = leaf
+        return first
+
+
+def _narrowed(node: _Node[T], region: Region) -> Region:
+    """The packets of a region that come to a node of the tree."""
+    answers = []
+    while node.above is not None:
+        node, name = node.above
+        answers.append((node.question, name))
+    for question, name in reversed(answers):
+        if question is not None and not isinstance(question, Drawn):
+            region = question.split(region).get(name, region)
+    return region
 
 
 def classes(ways: list[Way[T]]) -> Iterator[tuple[Region, list[Way[T]]]]:

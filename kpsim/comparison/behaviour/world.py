@@ -35,7 +35,7 @@ class WatchedWorld:
     def netns(self, node: str, family: Family) -> Netns:
         found = self._namespaces.get(node)
         if found is None:
-            found = self._namespaces[node] = self.site.netns(node, family).fork()
+            found = self._namespaces[node] = self.site.netns(node, family).fork(connections=False, lists=False)
             found.routing = WatchedRouting(found.routing, self.witness)
             found.ready = self._chains.ready
             for entry in self._entries(node):

@@ -1,0 +1,271 @@
+"""The differences of two sides as records: for which Service, which packets, what becomes of them, and why."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from kpsim.addresses import Family
+from kpsim.cluster import ClusterState
+from kpsim.comparison.behaviour.differences import Box, Comparison, Difference, Progress, Side, compare
+from kpsim.comparison.behaviour.fates import Fate
+from kpsim.comparison.behaviour.following import Start, first_packet, typical
+from kpsim.comparison.behaviour.frontends import Frontend, Frontends
+from kpsim.comparison.behaviour.reasons import (
+    RULES,
+    Circumstances,
+    Why,
+    changed_fields,
+    known_difference,
+    place_of,
+)
+from kpsim.comparison.behaviour.spaces import Values, holds, networks
+from kpsim.explore import Cluster
+from kpsim.inputs import Json, JsonObject
+from kpsim.packet import ICMP_PROTOCOLS
+from kpsim.tracing.probes import Answer, Probe, ProbeResult, answer, probe_record
+from kpsim.tracing.site import Sender
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One of the two that are compared, with what is known of it beside its machines."""
+
+    side: Side
+    name: str
+    cluster: Cluster | None = None  #: None: only saved rules are known
+
+    @property
+    def state(self) -> ClusterState:
+        return ClusterState() if self.cluster is None else self.cluster.state
+
+    @classmethod
+    def of(cls, cluster: Cluster, name: str = "") -> "Subject":
+        """A cluster. Its nodes have no connections yet: first packets are compared."""
+        return cls(Side(cluster.site_with(), cluster.families, cluster.now_ns), name or str(cluster), cluster)
+
+
+class Record(NamedTuple):
+    """A difference as it is told."""
+
+    service: str  #: ``namespace/name:port``; empty: of no Service
+    frontend: Frontend | None
+    box: Box
+    fates: tuple[Fate, Fate]
+    answers: tuple[Json, Json]
+    probe: JsonObject
+    why: Why
+
+    def to_json(self) -> JsonObject:
+        box = self.box
+        pings = box.protocol in ICMP_PROTOCOLS
+        return {
+            "service": self.service,
+            "packets": {
+                "node": box.node, "from": str(box.sender), "src": cidrs(box.family, box.source),
+                "dst": cidrs(box.family, box.destination), "protocol": "ICMP" if pings else box.protocol.upper(),
+                "dport": [] if pings else [list(interval) for interval in box.port],
+            },
+            "a": self.answers[0], "b": self.answers[1],
+            "probe": json.dumps(self.probe, separators=(",", ":"), ensure_ascii=False),
+            "why": self.why.words, "see": self.why.see,
+        }  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def cidrs(family: Family, values: Values) -> list[str]:
+    """A set of addresses as CIDRs."""
+    return [str(network) for network in networks(family, values)]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All differences of two subjects."""
+
+    a: Subject
+    b: Subject
+    classes: int
+    records: tuple[Record, ...]
+
+    @cached_property
+    def services(self) -> frozenset[str]:
+        """The names of all Services of both, and of their ports."""
+        frontends = Frontends((self.a.state, self.b.state))
+        return frontends.names | {record.service for record in self.records if record.service}
+
+    def without(self, allowed: frozenset[str]) -> "Report":
+        """The differences that are not among the allowed reasons and Services."""
+        kept = (record for record in self.records if not allowed & names_of(record))
+        return replace(self, records=tuple(kept))
+
+    def to_json(self) -> JsonObject:
+        return {"classes": self.classes, "differences": [record.to_json() for record in self.records]}
+
+
+def names_of(record: Record) -> frozenset[str]:
+    """The names by which a difference is allowed: its reason's code, its Service, the Service's port."""
+    return frozenset({record.why.code, record.service, record.service.partition(":")[0]} - {""})
+
+
+def report(a: Subject, b: Subject, progress: Progress | None = None) -> Report:
+    """What two subjects do differently to first packets. InputError if they have no node or family in common."""
+    frontends = Frontends((a.state, b.state))
+    found = compare(a.side, b.side, frontends.divide, progress)
+    return Report(a, b, found.classes, tuple(_Telling(a, b, frontends).records(found)))
+
+
+@dataclass
+class _Telling:
+    """Makes records of differences."""
+
+    a: Subject
+    b: Subject
+    frontends: Frontends
+
+    def __post_init__(self) -> None:
+        self._answers: dict[object, Json] = {}
+        self._changes: dict[str, Why] = {}
+
+    def records(self, found: Comparison) -> Iterator[Record]:
+        for number, difference in enumerate(found.differences, 1):
+            yield self._record(number, difference)
+
+    def _record(self, number: int, difference: Difference) -> Record:
+        box, frontend = difference.box, difference.key
+        assert frontend is None or isinstance(frontend, Frontend)
+        packet_numbers = self._typical(box)
+        answers = tuple(
+            self._answer(place, subject, difference, packet_numbers) for place, subject in enumerate((self.a, self.b))
+        )
+        service = frontend.name if frontend is not None else ""
+        start = self._start(self.a, box)
+        packet = first_packet(box.family, start, *packet_numbers)
+        probe = probe_record(Probe(number, box.node, box.sender, packet))
+        del probe["sport"]
+        return Record(
+            service, frontend, box, (difference.a, difference.b), (answers[0], answers[1]), probe,
+            self._why(difference, frontend),
+        )  # fmt: skip
+
+    def _start(self, subject: Subject, box: Box) -> Start:
+        machine = subject.side.site.machine(box.node)
+        interface = {Sender.NODE: "", Sender.POD: machine.pod_interface}.get(box.sender, machine.uplink)
+        return Start(box.node, box.protocol, interface)
+
+    def _typical(self, box: Box) -> tuple[int, int, int]:
+        """Numbers of a packet of the box that is likely to be seen: its source is one that a probe would have."""
+        destination, port = typical(box.destination), typical(box.port)
+        source = typical(box.source, other_than=destination)
+        asked = first_packet(box.family, self._start(self.a, box), 0, destination, port)
+        site = self.a.side.site
+        asked = replace(asked, sourced=False)
+        try:
+            begun = site.begin(asked, box.node, box.sender).saddr
+        except ValueError:
+            begun = 0
+        if box.sender is Sender.NODE:
+            begun = site.netns(box.node, box.family).routing.source_for(box.family, destination) or 0
+        return (begun if begun and holds(box.source, begun) else source), destination, port
+
+    def _answer(self, place: int, subject: Subject, difference: Difference, numbers: tuple[int, int, int]) -> Json:
+        """The answer to the probe. If it says nothing of the packet's own numbers, equal fates share one."""
+        box = difference.box
+        fate: Fate = (difference.a, difference.b)[place]
+        items = tuple(way.leaf for way in difference.ways[place])
+        key = place, box.node, box.family, fate, tuple((item.by, item.cause) for item in items)
+        shared = fate.result is not ProbeResult.DELIVERED and fate.seen is None
+        if not shared or key not in self._answers:
+            start = self._start(subject, box)
+            packet = first_packet(box.family, start, *numbers)
+            found: Answer = answer(
+                subject.side.site, packet, box.node, local=start.local, now_ns=subject.side.now_ns
+            )  # fmt: skip
+            if not shared:
+                return found.to_json()
+            self._answers[key] = found.to_json()
+        return self._answers[key]
+
+    # --- why --------------------------------------------------------------------------------------------------------
+
+    def _why(self, difference: Difference, frontend: Frontend | None) -> Why:
+        node = difference.box.node
+        a, b = self.a.cluster, self.b.cluster
+        if a is None or b is None:
+            return RULES
+        if a.config_of(node).mode is not b.config_of(node).mode:
+            inside = self.frontends.in_service_network(difference.box)
+            return known_difference(Circumstances(difference, frontend, inside))
+        name = frontend.service if frontend is not None else ""
+        if name not in self._changes:
+            self._changes[name] = self._changed(name)
+        return self._changes[name]
+
+    def _changed(self, service: str) -> Why:
+        """What the two clusters have differently of a Service, else of anything."""
+        if service and (why := self._changed_service(service)):
+            return why
+        for kind, code in (("KubeProxyConfiguration", "configuration"), ("Node", "node")):
+            if changed := self._changed_objects(kind):
+                return Why(code, changed)
+        return RULES
+
+    def _changed_service(self, name: str) -> Why | None:
+        a, b = (_specs(subject.state).get(name) for subject in (self.a, self.b))
+        if a is None or b is None:
+            return Why("service", f"only {self.b.name if a is None else self.a.name} has the Service {name}")
+        if changed := changed_fields(a, b):
+            return Why("service", f"{name}: {'; '.join(changed)}", place_of(changed))
+        before, after = (_endpoints(subject.state, name) for subject in (self.a, self.b))
+        if before != after:
+            gone, new = sorted(set(before) - set(after)), sorted(set(after) - set(before))
+            other = sorted(each for each in set(before) & set(after) if before[each] != after[each])
+            parts = [
+                f"{what} {_some(found)}"
+                for what, found in (("without", gone), ("with", new), ("changed", other))
+                if found
+            ]
+            return Why("endpoints", f"endpoints of {name}: {', '.join(parts)}", "T-2")
+        return None
+
+    def _changed_objects(self, kind: str) -> str:
+        if kind == "KubeProxyConfiguration":
+            assert self.a.cluster is not None and self.b.cluster is not None
+            a, b = self.a.cluster.config, self.b.cluster.config
+            names = [name for name in type(a).__dataclass_fields__ if getattr(a, name) != getattr(b, name)]
+            return f"configuration: {', '.join(names)}" if names else ""
+        a_nodes, b_nodes = (
+            {node.metadata.name: node.json for node in subject.state.nodes} for subject in (self.a, self.b)
+        )
+        changed = sorted(name for name in {**a_nodes, **b_nodes} if a_nodes.get(name) != b_nodes.get(name))
+        return f"nodes that differ: {_some(changed)}" if changed else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_FEW])
+    return shown if len(names) <= _FEW else f"{shown} and {len(names) - _FEW} more"
+
+
+_FEW = 4
+
+
+def _specs(state: ClusterState) -> dict[str, Mapping[str, object]]:
+    return {
+        f"{s.metadata.namespace}/{s.metadata.name}": {**s.json.get("spec", {}), **_ingress(s.json)}
+        for s in state.services
+    }
+
+
+def _ingress(service: Json) -> Mapping[str, object]:
+    balancer = service.get("status", {}).get("loadBalancer", {})
+    return {"loadBalancer": balancer} if balancer else {}
+
+
+def _endpoints(state: ClusterState, name: str) -> dict[str, object]:
+    """The endpoints of a Service by address, with all that decides about them."""
+    found: dict[str, object] = {}
+    for each in state.endpoint_slices:
+        if f"{each.metadata.namespace}/{each.service_name}" == name:
+            for endpoint in each.endpoints:
+                found[",".join(endpoint.addresses)] = endpoint, each.ports
+    return found
