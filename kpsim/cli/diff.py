@@ -106,6 +106,7 @@ def diff(
     )  # fmt: skip
     with way_out():
         first, second = _subjects(asked)
+    _check_allowed(allow or [], first, second)
     if rules:
         _print_rules(first, second, format)
         return
@@ -115,7 +116,7 @@ def diff(
 
     with without_collector(), count_bar("comparing") as progress:
         found = report(first, second, progress)
-    _print(_unexpected(found, allow or []), format)
+    _print(found.without(frozenset(allow or ())), format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +261,15 @@ def _saved(path: Path, asked: _Asked) -> "Subject":
 # --- what is printed ----------------------------------------------------------------------------------------------------
 
 
-def _unexpected(found: "Report", allowed: list[str]) -> "Report":
-    """The differences that no ``--allow`` names. InputError for a name of nothing."""
+def _check_allowed(allowed: list[str], first: "Subject", second: "Subject") -> None:
+    """Raise an InputError for a name that is no Service's and no reason's."""
+    from kpsim.comparison.behaviour.frontends import Frontends
     from kpsim.comparison.behaviour.reasons import codes
 
+    services = Frontends((first.state, second.state)).names
     for name in allowed:
-        if name not in codes() and name not in found.services:
+        if name not in codes() and name not in services:
             raise InputError(f"--allow {name}: no Service of this name, and no reason; there is {', '.join(codes())}")
-    return found.without(frozenset(allowed))
 
 
 def _print(found: "Report", format: DiffFormat) -> None:

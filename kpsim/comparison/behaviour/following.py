@@ -133,7 +133,7 @@ class Followed:
         A packet to its own sender stands for no other. If the region holds only that one, another on its way is taken.
         """
         if region[SOURCE] == region[DESTINATION] and len(region[SOURCE]) == 1:
-            region = narrow((*everything(self.family, self._start), *region[ENDPOINT:]))
+            region = narrow((*everything(self.family, self._start), region[ENDPOINT], region[ENDPOINT_PORT]))
         source, destination = pair(region)
         packet = first_packet(self.family, self._start, source, destination, typical(region[PORT]), watched=True)
         self.packets += 1

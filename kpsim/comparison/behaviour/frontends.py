@@ -11,13 +11,21 @@ from kpsim.comparison.behaviour.differences import Box
 from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, meet
 from kpsim.objects import Service
 
+_LOOPBACK = {Family.IPV4: (127 << 24, (128 << 24) - 1), Family.IPV6: (1, 1)}
+#: addresses of a node that only the node itself reaches, and all others
+LOOPBACK = {
+    family: Partition(cuts_of([interval]), lambda each, interval=interval: interval[0] <= each <= interval[1])  # type: ignore[misc]
+    for family, interval in _LOOPBACK.items()
+}
+
 
 class Frontend(NamedTuple):
     """An address or a node port of a Service."""
 
     service: str  #: ``namespace/name``
     port_name: str
-    kind: str  #: for people: ``cluster IP``, ``external IP``, ``load balancer IP``, ``node port``
+    kind: str  #: for people: ``cluster IP``, ``external IP``, ``load balancer IP``, ``node port``,
+    #: ``localhost node port``
     port: int | None  #: None: any port of the address that is none of the Service's
 
     @property
@@ -81,8 +89,12 @@ class Frontends:
         for name, addresses in self._partitions[box.family].split(box.destination).items():
             part = box._replace(destination=addresses)
             if name is None:
-                frontend = self._of_node_port(part)
-                yield frontend, part
+                if (frontend := self._of_node_port(part)) is None:
+                    yield None, part
+                    continue
+                for loopback, own in LOOPBACK[box.family].split(addresses).items():
+                    kind = "localhost node port" if loopback else frontend.kind
+                    yield frontend._replace(kind=kind), part._replace(destination=own)
                 continue
             at = box.family, addresses[0][0]
             exact = self._at[0].get((*at, box.protocol, box.port[0][0])) if _is_one(box.port) else None

@@ -7,17 +7,14 @@ modes differ, as far as their fates look like it. What is left is explained by w
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from kpsim.addresses import Family
 from kpsim.comparison.behaviour.differences import Difference
 from kpsim.comparison.behaviour.fates import Fate, Item
-from kpsim.comparison.behaviour.frontends import Frontend
-from kpsim.comparison.behaviour.spaces import Values, meet
+from kpsim.comparison.behaviour.frontends import LOOPBACK, Frontend
+from kpsim.comparison.behaviour.spaces import Values
 from kpsim.exchange import Verdict
 from kpsim.netfilter import Cause
 from kpsim.packet import ICMP_PROTOCOLS
 from kpsim.tracing.probes import ProbeResult
-
-_LOOPBACK: dict[Family, Values] = {Family.IPV4: ((127 << 24, (128 << 24) - 1),), Family.IPV6: ((1, 1),)}
 
 
 class Why(NamedTuple):
@@ -43,10 +40,9 @@ class Circumstances(NamedTuple):
     def results(self) -> set[ProbeResult]:
         return {fate.result for fate in self.fates}
 
-    @property
-    def is_loopback(self) -> bool:
-        box = self.difference.box
-        return bool(meet(box.destination, _LOOPBACK[box.family]))
+    def is_loopback(self, values: Values) -> bool:
+        """Whether all of these addresses are loopback addresses."""
+        return list(LOOPBACK[self.difference.box.family].split(values)) == [True]
 
     def is_frontend(self, *kinds: str) -> bool:
         return self.frontend is not None and self.frontend.kind in kinds
@@ -74,6 +70,12 @@ def _only_exchanges_differ(at: Circumstances) -> bool:
     }
 
 
+def _hairpins(at: Circumstances) -> bool:
+    """Whether endpoints send to their own Service, and only what becomes of their source differs."""
+    chosen = [{seen.destination for seen, _, _ in fate.outcomes if seen is not None} for fate in at.fates]
+    return chosen[0] == chosen[1] and all(low in chosen[0] for low, high in at.difference.box.source if low == high)
+
+
 def _host_policy(at: Circumstances) -> bool:
     """Whether one side drops what the other accepts, by the policy of a chain."""
     return ProbeResult.DROPPED in at.results and any(item.cause is Cause.POLICY for item in at.items)
@@ -82,7 +84,11 @@ def _host_policy(at: Circumstances) -> bool:
 REASONS = (
     Reason(
         Why("localhost-node-port", "nftables has no localhost node ports", "NFT-12.4"),
-        lambda at: at.is_loopback and at.is_frontend("node port"),
+        lambda at: at.is_frontend("localhost node port"),
+    ),
+    Reason(
+        Why("route-localnet", "only iptables mode lets addresses of 127.0.0.0/8 through (route_localnet)", "K-7.1"),
+        lambda at: at.is_loopback(at.difference.box.source) or at.is_loopback(at.difference.box.destination),
     ),
     Reason(
         Why("host-firewall", "only iptables accepts Services' packets that the host's own policy drops", "NFT-12.2"),
@@ -106,7 +112,11 @@ REASONS = (
     ),
     Reason(
         Why("source-ranges", "nftables checks source ranges before it translates, iptables after it", "NFT-12.11"),
-        lambda at: at.is_frontend("load balancer IP") and ProbeResult.DROPPED in at.results,
+        lambda at: at.is_frontend("load balancer IP") and not _pings(at) and ProbeResult.DROPPED in at.results,
+    ),
+    Reason(
+        Why("hairpin", "nftables masquerades what an endpoint sends to itself only on the endpoint's own node", "NFT-6.5"),
+        _hairpins,
     ),
     Reason(
         Why("invalid", "only iptables drops packets that connection tracking finds invalid", "NFT-12.3"),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from kpsim.addresses import Family
@@ -21,6 +21,7 @@ from kpsim.comparison.behaviour.reasons import (
     place_of,
 )
 from kpsim.comparison.behaviour.spaces import Values, holds, networks
+from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.inputs import Json, JsonObject
 from kpsim.packet import ICMP_PROTOCOLS
@@ -56,6 +57,7 @@ class Record(NamedTuple):
     answers: tuple[Json, Json]
     probe: JsonObject
     why: Why
+    natural: bool  #: a client of this kind may have a source of the box
 
     def to_json(self) -> JsonObject:
         box = self.box
@@ -87,12 +89,6 @@ class Report:
     b: Subject
     classes: int
     records: tuple[Record, ...]
-
-    @cached_property
-    def services(self) -> frozenset[str]:
-        """The names of all Services of both, and of their ports."""
-        frontends = Frontends((self.a.state, self.b.state))
-        return frontends.names | {record.service for record in self.records if record.service}
 
     def without(self, allowed: frozenset[str]) -> "Report":
         """The differences that are not among the allowed reasons and Services."""
@@ -134,39 +130,43 @@ class _Telling:
     def _record(self, number: int, difference: Difference) -> Record:
         box, frontend = difference.box, difference.key
         assert frontend is None or isinstance(frontend, Frontend)
-        packet_numbers = self._typical(box)
-        answers = tuple(
-            self._answer(place, subject, difference, packet_numbers) for place, subject in enumerate((self.a, self.b))
-        )
-        service = frontend.name if frontend is not None else ""
-        start = self._start(self.a, box)
-        packet = first_packet(box.family, start, *packet_numbers)
+        numbers, natural = self._typical(box)
+        packet = first_packet(box.family, self._start(self.a, box), *numbers)
         probe = probe_record(Probe(number, box.node, box.sender, packet))
         del probe["sport"]
-        return Record(
-            service, frontend, box, (difference.a, difference.b), (answers[0], answers[1]), probe,
-            self._why(difference, frontend),
-        )  # fmt: skip
+        answers = (self._answer(0, self.a, difference, numbers), self._answer(1, self.b, difference, numbers))
+        service = frontend.name if frontend is not None else ""
+        why = self._why(difference, frontend)
+        return Record(service, frontend, box, (difference.a, difference.b), answers, probe, why, natural)
 
     def _start(self, subject: Subject, box: Box) -> Start:
         machine = subject.side.site.machine(box.node)
         interface = {Sender.NODE: "", Sender.POD: machine.pod_interface}.get(box.sender, machine.uplink)
         return Start(box.node, box.protocol, interface)
 
-    def _typical(self, box: Box) -> tuple[int, int, int]:
-        """Numbers of a packet of the box that is likely to be seen: its source is one that a probe would have."""
+    def _typical(self, box: Box) -> tuple[tuple[int, int, int], bool]:
+        """Numbers of a packet of the box, and whether a client of this kind may have its source.
+
+        Of all sources one is taken that a probe without source would have, or a pod of the node.
+        """
         destination, port = typical(box.destination), typical(box.port)
-        source = typical(box.source, other_than=destination)
-        asked = first_packet(box.family, self._start(self.a, box), 0, destination, port)
+        for source in self._natural_sources(box, destination, port):
+            if holds(box.source, source) and (source != destination or box.sender is Sender.NODE):
+                return (source, destination, port), True
+        return (typical(box.source, other_than=destination), destination, port), False
+
+    def _natural_sources(self, box: Box, destination: int, port: int) -> Iterator[int]:
         site = self.a.side.site
-        asked = replace(asked, sourced=False)
-        try:
-            begun = site.begin(asked, box.node, box.sender).saddr
-        except ValueError:
-            begun = 0
         if box.sender is Sender.NODE:
-            begun = site.netns(box.node, box.family).routing.source_for(box.family, destination) or 0
-        return (begun if begun and holds(box.source, begun) else source), destination, port
+            yield site.netns(box.node, box.family).routing.source_for(box.family, destination) or 0
+            return
+        asked = replace(first_packet(box.family, self._start(self.a, box), 0, destination, port), sourced=False)
+        try:
+            yield site.begin(asked, box.node, box.sender).saddr
+        except InputError:
+            return
+        if box.sender is Sender.POD:
+            yield from site.directory.pods_on(box.node, box.family)
 
     def _answer(self, place: int, subject: Subject, difference: Difference, numbers: tuple[int, int, int]) -> Json:
         """The answer to the probe. If it says nothing of the packet's own numbers, equal fates share one."""

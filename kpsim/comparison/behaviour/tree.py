@@ -107,7 +107,7 @@ class Tree(Generic[T]):
         self.size += 1
         if self.size > MOST_WAYS:
             raise InputError(f"the rules tell more than {MOST_WAYS:,} kinds of packets apart")
-        first = here = _Node(None if depth == len(events) else events[depth][0], above=above)
+        first = here = _Node(events[depth][0] if depth < len(events) else None, above=above)
         for number, (_, name) in enumerate(events[depth:], depth + 1):
             question = None if number == len(events) else events[number][0]
             below: _Node[T] = _Node(question, above=(here, name))

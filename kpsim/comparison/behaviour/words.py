@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
+from kpsim.addresses import Family
 from kpsim.comparison.behaviour.fates import Fate
 from kpsim.comparison.behaviour.report import Record, Report, cidrs
 from kpsim.comparison.behaviour.spaces import Values
@@ -12,6 +13,7 @@ from kpsim.packet import ICMP_PROTOCOLS
 from kpsim.tracing.probes import ProbeResult
 
 _FEW = 3
+_UNUSUAL = "{:,} more with sources that such clients do not have (in --format json)"
 _OF_NO_SERVICE = "packets to no Service"
 _VERDICTS = {
     Verdict.WORKS: "works", Verdict.REFUSED: "refused", Verdict.REQUEST_LOST: "no answer", Verdict.ANSWER_LOST: "answer lost",
@@ -38,12 +40,14 @@ class _Whose(NamedTuple):
 def lines(report: Report) -> Iterator[str]:
     """The differences as text."""
     yield from _summary(report)
-    for service, told in _by_service(report).items():
+    for service, (told, others) in _by_service(report).items():
         yield ""
         yield service or _OF_NO_SERVICE
         for line, whose in told.items():
             yield f"  {line.packets}: {line.change}; {line.why}"
             yield f"    from {_from(whose)}; at {_some(list(whose.nodes))}"
+        if others:
+            yield f"  {_UNUSUAL.format(others)}"
 
 
 def markdown(report: Report) -> Iterator[str]:
@@ -51,7 +55,7 @@ def markdown(report: Report) -> Iterator[str]:
     yield "# What becomes of first packets"
     yield ""
     yield from _summary(report)
-    for service, told in _by_service(report).items():
+    for service, (told, others) in _by_service(report).items():
         yield ""
         yield f"## {_cell(service or _OF_NO_SERVICE)}"
         yield ""
@@ -60,6 +64,9 @@ def markdown(report: Report) -> Iterator[str]:
         for line, whose in told.items():
             cells = (line.packets, _from(whose), _some(list(whose.nodes)), line.change, line.why)
             yield f"| {' | '.join(map(_cell, cells))} |"
+        if others:
+            yield ""
+            yield _cell(_UNUSUAL.format(others))
 
 
 def _cell(text: str) -> str:
@@ -76,12 +83,17 @@ def _summary(report: Report) -> Iterator[str]:
     yield f"{report.classes:,} classes of packets compared: {differ}."
 
 
-def _by_service(report: Report) -> dict[str, dict[_Line, _Whose]]:
-    found: dict[str, dict[_Line, _Whose]] = {}
+def _by_service(report: Report) -> dict[str, tuple[dict[_Line, _Whose], int]]:
+    """The lines about each Service, and how many more differences are about sources that such clients do not have."""
+    found: dict[str, tuple[dict[_Line, _Whose], int]] = {}
     for record in sorted(report.records, key=lambda record: (record.service == "", record.service)):
+        told, others = found.setdefault(record.service, ({}, 0))
+        if not record.natural:
+            found[record.service] = told, others + 1
+            continue
         see = f" ({record.why.see})" if record.why.see else ""
         line = _Line(_packets(record), _change(*record.fates), f"{record.why.words}{see}")
-        whose = found.setdefault(record.service, {}).setdefault(line, _Whose({}, {}, {}))
+        whose = told.setdefault(line, _Whose({}, {}, {}))
         whose.senders[str(record.box.sender)] = None
         whose.nodes[record.box.node] = None
         whose.sources.update(dict.fromkeys(_addresses(record, record.box.source)))
@@ -103,9 +115,10 @@ def _packets(record: Record) -> str:
     if frontend is None:
         ports = "" if box.protocol in ICMP_PROTOCOLS else f" {_ports(box.port)}"
         return f"{protocol} to {_some(where)}{ports}"
+    if frontend.kind == "localhost node port":
+        return f"node port {frontend.port} ({protocol}) on {'127.0.0.1' if box.family is Family.IPV4 else '::1'}"
     if frontend.kind == "node port":
-        others = [text for text in where if not text.startswith("127.")]
-        return f"node port {frontend.port} ({protocol}) on {_some(others) if others else '127.0.0.1'}"
+        return f"node port {frontend.port} ({protocol}) on {_some(where)}"
     if box.protocol in ICMP_PROTOCOLS:
         return f"{protocol} of {frontend.kind} {_some(where)}"
     if frontend.port is None:
