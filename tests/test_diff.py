@@ -143,15 +143,11 @@ def test_what_is_allowed_is_no_difference(cluster: Path) -> None:
     assert diff(cluster, "--set", edit, "--mode", "iptables", "--allow", "shop/web")[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("allowed", "left"), [("shop/web", False), ("shop/web:http", False), ("service", False), ("mode", True)]
-)
-def test_a_difference_is_allowed_by_its_service_its_port_or_its_reason(cluster: Path, allowed: str, left: bool) -> None:
+def test_a_difference_is_allowed_by_its_service_its_port_or_its_reason() -> None:
     before = kpsim.load(text=CLUSTER)
     found = report(Subject.of(before), Subject.of(before.with_edits("service/shop/web.spec.ports[0].port=81")))
-    assert {each.service for each in found.without(frozenset({allowed})).records} == (
-        {"shop/web:http"} if left else set()
-    )
+    for allowed, left in (("shop/web", False), ("shop/web:http", False), ("service", False), ("mode", True)):
+        assert bool(found.without(frozenset({allowed})).records) is left
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ class Frontends:
                     yield None, part
                     continue
                 for loopback, own in LOOPBACK[box.family].split(addresses).items():
-                    kind = "localhost node port" if loopback else frontend.kind
+                    kind = "localhost node port" if loopback is True else frontend.kind
                     yield frontend._replace(kind=kind), part._replace(destination=own)
                 continue
             at = box.family, addresses[0][0]
