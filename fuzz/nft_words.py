@@ -48,7 +48,7 @@ _COMMON: Mapping[str, Sequence[str]] = {
              "meta mark set meta mark & <bits> | <bits>", "ct mark set meta mark", "meta mark set ct mark", "ct mark set <bits>",
              "meta mark set ct mark and <bits>", "ct mark set ct mark or <bits>", "meta mark set (meta mark & <bits>) ^ <bits>"),
     "bits": ("0x1", "0x4000", "0xff00", "0xffffffff", "0", "16384", "<bits!>"),
-    "mask": ("0x4000", "0xff00", "0x1"),
+    "mask": ("0x4000", "0xff00", "0x1", "0xffff0000"),
     "bits!": ("0x100000000", "-1", "0xg", "x"),
     "match": ("<protocol>", "<port>", "<port>", "<address>", "<address>", "<interface>", "<state>", "<marked>", "<flags>", "<icmp>", "<fib>",
               "<concat>", "<number>", "<other>"),

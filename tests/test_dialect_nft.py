@@ -1,5 +1,6 @@
 """Documents of nft: kube-proxy's table in three forms, files of real machines, what is wrong in them (NFT-10, NFT-13, NFT-14)."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from kpsim.addresses import Family
 from kpsim.dialects import Form, dialect_of, dialect_reading
 from kpsim.dialects.nft.commands import dump
 from kpsim.dialects.nft.dialect import DIALECT
+from kpsim.dialects.nft.document_syntax import items_of
 from kpsim.dialects.nft.json_form import json_text
 from kpsim.errors import InputError
+from kpsim.explore.loading import load
 from kpsim.explore.saved import read_machine
 from kpsim.explore.site import rules_site
 from kpsim.maps import Map
@@ -472,3 +475,46 @@ def test_what_is_not_modelled_is_kept_on_request() -> None:
         "Unmodelled(words='queue num 1')",
     ]
     assert "ip daddr 10.244.1.7 ether saddr @macs drop" in DIALECT.render(only(text, unknown="keep"), Form.LISTED)
+
+
+# --- recordings -------------------------------------------------------------------------------------------------------
+
+RECORDED = Path(__file__).parent / "golden" / "nftables"
+
+
+@pytest.mark.parametrize("name", ["faults-003", "large-001", "small-022"])
+def test_recorded_tables_are_read_and_written_line_by_line(name: str) -> None:
+    """NFT-10.3: the real kube-proxy's dumps after each sync, and each line of its transactions."""
+    for line in (RECORDED / f"{name}.expected.jsonl").read_text().splitlines():
+        recorded = json.loads(line).get("nftables", {})
+        if text := recorded.get("ruleset", "").strip():
+            [table] = only(text).in_order()
+            assert sorted(dump(table)) == sorted(text.splitlines())
+        for transaction in recorded.get("transactions", ()):
+            assert len(items_of(transaction)) == len(transaction.splitlines())
+
+
+@pytest.mark.parametrize("name", ["large-003", "special-003"])
+def test_what_kube_proxy_wrote_comes_back_from_text_with_its_reasons(name: str) -> None:
+    """Only whether an address is a load balancer's or an external IP cannot be told if it has no source ranges (NFT-6.5)."""
+    cluster = load(RECORDED / f"{name}.recording.jsonl")
+    assert cluster.replay is not None
+    [family] = cluster.families
+    held = cluster.ruleset(cluster.replay.recording.node_name, family)
+    [table] = held.in_order()
+    for form in Form:
+        [again] = DIALECT.parse(DIALECT.render(held, form), family)
+        assert again == held
+        read = again.tables[table.key]
+        assert _reasons(read) == _reasons(table)
+
+
+def _reasons(table: Table) -> dict[object, Origin]:
+    """Why each rule and each element exists; both kinds of external addresses as one."""
+    found: dict[object, Origin] = {}
+    for name, chain in table.chains.items():
+        found |= {(name, number): rule.origin for number, rule in enumerate(chain.rules)}
+    for name, each in table.sets.items():
+        found |= {(name, key): element.origin for key, element in each.elements.items()}
+    alike = {Role.LOAD_BALANCER: Role.EXTERNAL_IP}
+    return {at: origin._replace(role=alike.get(origin.role, origin.role)) for at, origin in found.items()}

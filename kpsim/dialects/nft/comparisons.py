@@ -104,6 +104,12 @@ def _numbers(op: str, row: Selector, mask: int | None, right: Tree) -> Compare:
             raise ValueError(f"not a bound: {right}")
         return Compare(row.field, _ordered(op, bound, highest), mask=mask)
     negate = op == "!="
+    if (
+        isinstance(right, dict)
+        and "prefix" in right
+        and kind.data not in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS)
+    ):
+        return _leading_bits(row, right["prefix"], negate)
     parts = right["set"] if isinstance(right, dict) and "set" in right else [right]
     ranges = among(_as_interval(keys.read_part(_bare(each), kind)) for each in parts)
     if not ranges:
@@ -114,6 +120,15 @@ def _numbers(op: str, row: Selector, mask: int | None, right: Tree) -> Compare:
         if size > 1 and size & (size - 1) == 0 and low % size == 0:
             return Compare(row.field, ((low, low),), negate, highest & ~(size - 1))
     return Compare(row.field, ranges, negate, mask)
+
+
+def _leading_bits(row: Selector, prefix: Tree, negate: bool) -> Compare:
+    """``meta mark 0x00010000/16``, as nft lists a mask of leading bits."""
+    value, length, bits = _bits(prefix["addr"], row.type), prefix["len"], row.type.bits
+    if not isinstance(length, int) or not 0 <= length <= bits:
+        raise ValueError(f"not a prefix length: {length}")
+    mask = ((1 << length) - 1) << (bits - length)
+    return Compare(row.field, ((value, value),), negate, mask if length < bits else None)
 
 
 def _ordered(op: str, bound: int, highest: int) -> tuple[Interval, ...]:
