@@ -158,6 +158,7 @@ def test_other_sockets_of_the_client_meet_the_rules() -> None:
     assert of.probe("n1", f"{VIP}:53", sender="pod", src=CLIENT, protocol="UDP").state is None
     kept = of.probe("n1", f"{VIP}:53", sender="pod", src=f"{CLIENT}:40000", protocol="UDP")
     assert kept.state is not None and kept.exchange == {Verdict.MISDELIVERED: 1}
+    assert len({fresh.answer, kept}) == 2  # answers are values
 
 
 def test_a_finished_connection_is_no_state() -> None:

@@ -101,7 +101,8 @@ class Answer:
     by: str | None = None
     source: Source | None = None  #: of PASSED: what became of its source, if a rule changed it
     exchange: Sums = field(default_factory=Sums, hash=False)
-    state: State | None = None  #: the connection entry that decided in place of the rules; None: the rules decided
+    #: the connection entry that decided in place of the rules; None: the rules decided
+    state: State | None = field(default=None, hash=False)
 
     def __str__(self) -> str:
         """The disposition and every outcome with its odds, on one line."""
