@@ -9,7 +9,7 @@ from kpsim.dialects.nft import frames, keys
 from kpsim.dialects.nft.context import Context, NotModelled, Objects
 from kpsim.dialects.nft.datatypes import Style, Tree, Type
 from kpsim.dialects.nft.document_syntax import Item
-from kpsim.dialects.nft.layout import HOOKS, POLICIES, SPACES, priority_of
+from kpsim.dialects.nft.layout import DYNAMIC_SIZE, HOOKS, POLICIES, SPACES, priority_of
 from kpsim.dialects.nft.reading import read_limit, read_statement, verdict
 from kpsim.dialects.nft.refusals import Refused, refused_base, refused_in
 from kpsim.dialects.nft.set_types import listed, set_type
@@ -499,13 +499,19 @@ def _check_intervals(elements: Mapping[Key, Element], flags: SetFlags, types: Se
 
 
 def _dynamic(sets: dict[str, Set], chains: Iterable[Chain]) -> dict[str, Set]:
-    """The sets; those that a rule puts members into have the flag that says so, which JSON leaves out."""
+    """The sets; those that a rule puts members into have the flag that says so, which JSON leaves out.
+
+    The size that the kernel gives such a set goes without saying.
+    """
     for chain in chains:
         for rule in chain.rules:
             for part in rule.body:
                 if isinstance(part, UpdateSet) and not (made := sets[part.set.name]).flags & SetFlags.DYNAMIC:
                     sets[made.name] = replace(made, flags=made.flags | SetFlags.DYNAMIC)
-    return sets
+    return {
+        name: replace(made, size=None) if SetFlags.DYNAMIC in made.flags and made.size == DYNAMIC_SIZE else made
+        for name, made in sets.items()
+    }
 
 
 def _key_of(tree: Tree) -> Tree:

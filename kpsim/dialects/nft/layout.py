@@ -18,6 +18,7 @@ _PRIORITIES: Mapping[str, tuple[int, frozenset[Hook]]] = {
 }
 #: the hooks where later versions know names, too
 _LATER: Mapping[str, frozenset[Hook]] = {"dstnat": frozenset({Hook.OUTPUT}), "srcnat": frozenset({Hook.INPUT})}
+DYNAMIC_SIZE = 65535  #: that nft gives a set to which rules add, if none is said (K-9.2, NFT-10.4)
 _NEAR = 10  #: so far from a name nft still lists a priority by it
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kpsim.dialects.nft.datatypes import Style
-from kpsim.dialects.nft.layout import priority_words
+from kpsim.dialects.nft.layout import DYNAMIC_SIZE, priority_words
 from kpsim.dialects.nft.objects import chains_in_order, element_trees, flag_words, sets_in_order, type_words, types_of
 from kpsim.dialects.nft.printing import statement_text, time_text, value_text
 from kpsim.dialects.nft.spelling import texts
@@ -13,7 +13,6 @@ from kpsim.units import SECOND_NS
 
 _LISTED = Style.LISTED
 _TAB = "\t"
-_DYNAMIC_SIZE = 65535  #: that nft gives a set to which rules add, if none is said (K-9.2, NFT-10.4)
 
 
 def listing(ruleset: Ruleset) -> str:
@@ -58,7 +57,7 @@ def _comment(comment: str) -> list[str]:
 
 def _set_lines(made: Set) -> list[str]:
     assert made.type is not None
-    size = _DYNAMIC_SIZE if made.size is None and SetFlags.DYNAMIC in made.flags else made.size
+    size = DYNAMIC_SIZE if made.size is None and SetFlags.DYNAMIC in made.flags else made.size
     about = [
         type_words(made.type),
         *([f"policy {made.policy}"] if made.policy else []),
