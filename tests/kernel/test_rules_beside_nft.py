@@ -44,6 +44,7 @@ REFUSED = [
     (INET._replace(hook="postrouting"), "fib daddr . iif type local accept"), (INET._replace(hook="forward"), "socket transparent 1 accept"),
     (Place("ip", "nat", "prerouting"), "masquerade"), (Place("ip", "nat", "postrouting"), "masquerade random fully-random"),
     (Place("ip", "nat", "postrouting"), "meta l4proto != tcp masquerade to :5-9"), (Place("ip", "nat", "input"), "dnat to 192.0.2.1"),
+    (INET, "iifname reject"), (INET, "iifname { accept } drop"), (Place("inet", "nat", "prerouting"), "tcp dport 80 dnat ip to :8080"),
     (Place("ip", "filter", "input"), "meta nfproto ipv4 accept"), (Place("ip", "nat", "prerouting"), "dnat to fd00::1"),
 ]  # fmt: skip
 

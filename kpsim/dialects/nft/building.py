@@ -473,6 +473,9 @@ class Builder:
             except ValueError as error:
                 self._problem(f"{about['kind']} {about['name']}: {error}", line)
                 continue
+            except (KeyError, TypeError, AttributeError, IndexError):
+                self._problem(f"{about['kind']} {about['name']}: not an element: {tree}", line)
+                continue
             if expires is not None and not any(isinstance(part, tuple | NamePattern) for part in key):
                 live.append((key, expires))  # type: ignore[arg-type]
             elif key in elements and elements[key].value != element.value:

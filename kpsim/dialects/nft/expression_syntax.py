@@ -288,6 +288,11 @@ def _raw(cursor: Cursor) -> Tree:
 
 # --- values -----------------------------------------------------------------------------------------------------------
 
+#: words that begin a statement, which no value is written as without quotes
+_STATEMENTS = frozenset(
+    "accept drop return continue jump goto queue counter quota limit log reject masquerade snat dnat redirect notrack comment vmap map "
+    "set add update delete meter dup fwd tproxy synproxy".split()
+)
 _LEAVES = (Kind.STRING, Kind.MAC, Kind.IP6, Kind.IP4, Kind.TIME, Kind.NUMBER, Kind.WORD)
 
 
@@ -299,7 +304,7 @@ def at_value(cursor: Cursor) -> bool:
 def leaf(cursor: Cursor) -> Tree:
     """One value: a number, an address, a word."""
     token = cursor.here
-    if token.kind not in _LEAVES:
+    if token.kind not in _LEAVES or (token.kind is Kind.WORD and token.text in _STATEMENTS):
         raise cursor.problem("expected a value")
     cursor.take()
     match token.kind:

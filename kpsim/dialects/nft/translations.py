@@ -58,6 +58,8 @@ def _target(about: Tree, context: Context) -> _Target:
     if not isinstance(about, dict):
         raise ValueError(f"not a translation: {about}")
     address, port = about.get("addr"), about.get("port")
+    if address is None and "family" in about:
+        raise ValueError(f"NAT of {about['family']} needs an address")
     flags = _flags(about.get("flags", []))
     family = _family(about, address, context)
     if about.get("type_flags") in ("prefix", "interval"):
