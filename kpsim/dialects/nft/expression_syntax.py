@@ -289,9 +289,19 @@ def _raw(cursor: Cursor) -> Tree:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 #: words that begin a statement, which no value is written as without quotes
-_STATEMENTS = frozenset(
-    "accept drop return continue jump goto queue counter quota limit log reject masquerade snat dnat redirect notrack comment vmap map "
-    "set add update delete meter dup fwd tproxy synproxy".split()
+_STATEMENTS = (
+    "accept",
+    "drop",
+    "return",
+    "continue",
+    "jump",
+    "goto",
+    "queue",
+    "reject",
+    "comment",
+    "counter",
+    "masquerade",
+    "log",
 )
 _LEAVES = (Kind.STRING, Kind.MAC, Kind.IP6, Kind.IP4, Kind.TIME, Kind.NUMBER, Kind.WORD)
 
