@@ -46,7 +46,7 @@ class Together:
         for number, (tool, part) in parts:
             if not (part.tables or tool.is_in_use) or (several and not anew and part == self._loaded[number]):
                 continue
-            if anew and tool.is_in_use:
+            if anew and part.tables and tool.is_in_use:
                 tool.load(nothing)
             tool.load(part)
             anew, self._loaded[number] = True, part
