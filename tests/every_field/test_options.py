@@ -80,6 +80,7 @@ PROBE = {"id": 1, "node": "node-1", "from": "external", "dst": "192.168.0.1", "d
 _ONE = ["shop.yaml", "--node", "node-1", "--dst", "172.30.0.10:80"]
 _SAVED = ["--rules", "rule.txt", "--dst", "10.180.1.5:8080"]
 _LOCAL = "service/shop/web.spec.externalTrafficPolicy=Local"
+_TWO = ["stale.yaml", "--set", "service/shop/web.spec.ports[0].targetPort=7070"]
 _ASKED = ["--dst", "172.30.0.10:80"]
 _PACKET = "IP(src='203.0.113.9',dst='172.30.0.10')/UDP(sport=5000,dport=53)"
 
@@ -177,14 +178,28 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--long": (["shop.yaml", "--random", "5"], ["--long"]),
         "--format": (["shop.yaml"], ["--format", "json"]),
     },
+    "diff": {
+        "--mode": (["stale.yaml", "--mode", "iptables"], ["--mode", "ipvs"]),
+        "--set": (["stale.yaml", "stale.yaml", "--rules"], ["--set", "service/shop/web.spec.ports[0].targetPort=7070"]),
+        "--syncs": (["a.recording.jsonl", "--rules"], ["--syncs", "0,1"]),
+        "--allow": (_TWO, ["--allow", "shop/web"]),
+        "--rules": (_TWO, ["--rules"]),
+        "--node-ip": (["rule.txt", "uid.txt"], ["--node-ip", "10.180.1.5"]),
+        "--pod-cidr": (["rule.txt", "uid.txt"], ["--pod-cidr", "10.180.1.0/24"]),
+        "--beside": (_TWO, ["--beside", "rule.txt"]),
+        "--allow-unknown": ([*_TWO, "--rules", "--beside", "unknown.txt"], ["--allow-unknown"]),
+        "--assume-node": (["bare.yaml", "high.yaml", "--rules"], ["--assume-node", "n7"]),
+        "--service-node-port-range": (["high.yaml", "stale.yaml", "--rules"], ["--service-node-port-range", "30000-32767"]),
+        "--format": ([*_TWO, "--rules"], ["--format", "json"]),
+    },
     "scenarios": {"--format": ([], ["--format", "json"])},
     "schema": {},
 }  # fmt: skip
 
 #: options whose value is refused: another mode, a node port out of range, a file in the way of a directory, too many ways
 REFUSED = {
-    *((command, "--mode") for command in ("rules", "trace", "run", "replay", "verify")),
-    *((command, "--service-node-port-range") for command in ("rules", "trace", "verify")),
+    *((command, "--mode") for command in ("rules", "trace", "run", "replay", "verify", "diff")),
+    *((command, "--service-node-port-range") for command in ("rules", "trace", "verify", "diff")),
     ("run", "--out"), ("trace", "--limit"),
 }  # fmt: skip
 
