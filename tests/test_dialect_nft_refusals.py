@@ -1,0 +1,51 @@
+"""What nft and the kernel refuse, the reader refuses, and says why. ``tests/kernel/test_rules_beside_nft.py`` asks nft."""
+
+import pytest
+
+from fuzz.nft_oracle import NftTally, Place, fuzz_place, read
+from kpsim.dialects.nft.dialect import DIALECT
+from kpsim.errors import InputError
+from tests.nft_refusals import DOCUMENTS, REFUSED, WHY
+
+
+@pytest.mark.parametrize(("place", "rule"), REFUSED, ids=[rule for _, rule in REFUSED])
+def test_what_nft_refuses_is_refused(place: Place, rule: str) -> None:
+    """The reader is no laxer than nft."""
+    assert isinstance(read(place, place.document([rule])), InputError)
+
+
+@pytest.mark.parametrize(("text", "taken"), DOCUMENTS, ids=range(len(DOCUMENTS)))
+def test_documents_are_taken_as_nft_takes_them(text: str, taken: bool) -> None:
+    """A chain that no base chain reaches may hold a loop; one that is reached may not."""
+    try:
+        DIALECT.parse(text)
+    except InputError:
+        assert not taken
+    else:
+        assert taken
+
+
+@pytest.mark.parametrize(("place", "rule", "why"), WHY, ids=[rule for _, rule, _ in WHY])
+def test_the_reason_is_said(place: Place, rule: str, why: str) -> None:
+    found = read(place, place.document([rule]))
+    assert isinstance(found, InputError)
+    assert why in str(found)
+
+
+class Silent:
+    """An oracle that takes everything and lists nothing."""
+
+    def complaint(self, text: str) -> str | None:
+        return None
+
+    def listed(self, *options: str) -> str | None:
+        return None
+
+
+def test_drawing_is_a_function_of_the_seed_and_draws_right_and_wrong_rules() -> None:
+    place = Place("inet", "filter", "input")
+    tallies = [NftTally(), NftTally()]
+    for tally in tallies:
+        fuzz_place(Silent(), place, 3, tally, 30)  # type: ignore[arg-type]
+    assert str(tallies[0]) == str(tallies[1])
+    assert 5 < tallies[0].accepted < 25
