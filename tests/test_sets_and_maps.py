@@ -3,6 +3,7 @@ NFT-6, K-5, K-9). What was measured is also sent through Linux by ``kernel/test_
 """
 
 from collections import Counter as Tally
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -29,7 +30,7 @@ from kpsim.maps import Map
 from kpsim.netfilter import Disposition, Netns, Walk, expand, walk
 from kpsim.packetpath.chooser import SeededChooser
 from kpsim.packetpath.elements import find
-from kpsim.packetpath.hashing import lookup3
+from kpsim.packetpath.hashing import hashed, lookup3
 from kpsim.packetpath.steps import Drawn, RuleMatched
 from kpsim.ruleset import (
     ACCEPT,
@@ -101,6 +102,7 @@ def met(*rules: Rule, sets: tuple[Set, ...] = (), more: tuple[Chain, ...] = (), 
         (set_of("", ("tcp", 80), ("udp", 53)), [("tcp", 80), ("tcp", 53)], [1, 0]),
         (set_of("", ("tcp", (1, 9)), ("udp", (5, 20))), [("tcp", 9), ("tcp", 10), ("udp", 10), ("udp", 4)], [1, 0, 1, 0]),
         (set_of("", ((0, 9), (5, 5)), ((20, 29), (6, 6))), [(9, 5), (9, 6), (20, 6), (20, 5)], [1, 0, 1, 0]),
+        (set_of("", (1, (5, 6)), (1, (8, 9)), ((1, 2), 7)), [(1, 5), (1, 8), (1, 7), (2, 7), (2, 5)], [1, 1, 1, 1, 0]),
         (set_of(""), [(80,)], [False]),
     ],
 )  # fmt: skip
@@ -112,6 +114,13 @@ def test_a_key_is_found_among_exact_elements_intervals_and_beginnings_of_names(h
 def test_an_element_is_told_with_its_own_key():
     held = Set(Map({((1000, 2000),): Element((7,)), (80,): Element((8,))}))
     assert find(held, (1999,)) == (((1000, 2000),), Element((7,)))
+
+
+def test_the_order_in_which_elements_were_written_decides_nothing():
+    keys = [((0, 9), 5), ((5, 20), 5), (7, (0, 9)), (NamePattern("a"), 1), (NamePattern("ab"), 1)]
+    for held in ([*keys], [*reversed(keys)]):
+        assert find(set_of("", *held), (7, 5)) == find(set_of("", *keys), (7, 5))
+        assert find(set_of("", *held), ("abc", 1)) == find(set_of("", *keys), ("abc", 1))
 
 
 def test_a_changed_set_is_looked_up_anew():
@@ -397,10 +406,13 @@ def test_every_packet_that_reaches_a_counter_is_counted_whatever_else_the_rule_a
         (b"\x07\xd0", 38837),
         (b"\x7f\0\0\1\x9c\x40\0\0\x7f\0\0\1\x07\xd0\0\0", 29114),
         (b"\x7f\0\0\1\x11\0\0\0", 88184),
+        (bytes(15) + b"\1\x9c\x40\0\0\x11\0\0\0", 55846),
+        ((bytes(15) + b"\1") * 2, 88479),
+        ((bytes(15) + b"\1") * 2 + b"\x07\xd0\0\0", 9901),
     ],
 )
 def test_jhash_is_lookup3(data, scaled):
-    """K-9.9: ``jhash ip saddr . udp sport … mod 100000 seed 0x1234`` of packets 127.0.0.1:40000 → 127.0.0.1:2000."""
+    """K-9.9: ``jhash ip saddr . udp sport … mod 100000 seed 0x1234`` of packets 127.0.0.1:40000 → 127.0.0.1:2000, and of IPv6."""
     assert lookup3(data, 0x1234) * 100000 >> 32 == scaled
 
 
@@ -422,6 +434,13 @@ def test_a_hash_with_a_seed_is_computed(fields, number):
     netns = with_tables(nft_table(base(Hook.OUTPUT, rule(hashing))))
     outcome = run(netns, packet("127.0.0.1", "127.0.0.1", 2000, protocol="udp"), local=True)
     assert [step.number for step in outcome.trace if isinstance(step, Drawn)] == [number + 5]
+
+
+def test_a_hash_of_ipv6_addresses():
+    """K-9.9, as above: of packets ::1 → ::1."""
+    hashing = Hashed((Field.SADDR, Field.DADDR, Field.DPORT), 100000, seed=0x1234)
+    assert hashed(hashing, (1, 1, 2000), Family.IPV6) == 9901
+    assert hashed(replace(hashing, key=(Field.SADDR,)), (1,), Family.IPV6) == 67439
 
 
 def test_a_hash_with_an_unknown_seed_gives_equal_packets_equal_numbers():

@@ -6,7 +6,8 @@ keeps: a changed set is another value.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import compress
 from typing import cast
 
 from kpsim.ruleset import Atom, Element, Interval, Key, NamePattern, Part, Set
@@ -19,23 +20,17 @@ Find = Callable[[Atoms], Found | None]
 def finder(of: Set) -> Find:
     """A function that returns the element that a key belongs to, with the element's own key; None: there is none.
 
-    If several elements of a concatenation fit, the first one counts, in the order of their keys.
+    If several elements of a concatenation fit, it is always the same one.
     """
-    elements = of.elements
-    if of.is_exact:
-        return _exact(of)
     if of.compiled is None:
-        exact = not any(isinstance(part, tuple | NamePattern) for key in elements for part in key)
-        find = _exact(of) if exact else _ordered(elements.items()) or _grouped(elements.items())
-        object.__setattr__(of, "compiled", find)
+        exact = of.is_exact or not any(isinstance(part, tuple | NamePattern) for key in of.elements for part in key)
+        found = _exact(of) if exact else _ordered(of) or _grouped(of)
+        object.__setattr__(of, "compiled", found)
     return cast("Find", of.compiled)
 
 
 def find(of: Set, key: Atoms) -> Found | None:
     """The element of a set that a key belongs to, as :func:`finder` says."""
-    if of.is_exact:
-        element = of.elements.get(key)
-        return None if element is None else (key, element)
     return finder(of)(key)
 
 
@@ -49,75 +44,49 @@ def _exact(of: Set) -> Find:
     return found
 
 
-def _ordered(elements: Iterable[Found]) -> Find | None:
-    """The look-up in a set of numbers and intervals of one field, by bisection; None for other sets."""
-    rows: list[tuple[int, int, Found]] = []
-    for key, element in elements:
-        ends = _ends(key[0]) if len(key) == 1 else None
-        if ends is None:
+def _ordered(of: Set) -> Find | None:
+    """The look-up in a set of numbers and intervals of one field, by bisection; None for other sets.
+
+    Such intervals never overlap: the kernel refuses them, and nft merges those that may be merged.
+    """
+    rows: list[tuple[Interval, Found]] = []
+    for key, element in of.elements.items():
+        part = key[0]
+        if len(key) > 1 or not isinstance(part, int | tuple):
             return None
-        rows.append((*ends, (key, element)))
-    rows.sort(key=lambda row: row[:2])
-    lows = [low for low, _, _ in rows]
+        rows.append((part if isinstance(part, tuple) else (part, part), (key, element)))
+    rows.sort(key=lambda row: row[0])
+    lows = [low for (low, _), _ in rows]
 
     def found(key: Atoms) -> Found | None:
         number = cast("int", key[0])
         at = bisect_right(lows, number) - 1
-        if at < 0 or number > rows[at][1]:
-            return None
-        return rows[at][2]
+        return rows[at][1] if at >= 0 and number <= rows[at][0][1] else None
 
-    # intervals of one field never overlap: the kernel refuses them, and nft merges those that may be merged
     return found
 
 
-def _grouped(elements: Iterable[Found]) -> Find:
+def _grouped(of: Set) -> Find:
     """The look-up in any other set: by the exact parts of the elements first, then one by one."""
     shapes: dict[tuple[bool, ...], dict[Atoms, list[Found]]] = {}
-    for key, element in sorted(elements, key=lambda found: [_order(part) for part in found[0]]):
+    for key, element in sorted(of.elements.items(), key=lambda found: repr(found[0])):
         shape = tuple([not isinstance(part, tuple | NamePattern) for part in key])
-        exact = cast("Atoms", tuple([part for part, known in zip(key, shape, strict=True) if known]))
+        exact = cast("Atoms", tuple(compress(key, shape)))
         shapes.setdefault(shape, {}).setdefault(exact, []).append((key, element))
-    by_shape = list(shapes.items())
 
     def found(key: Atoms) -> Found | None:
-        fitting: list[Found] = []
-        for shape, groups in by_shape:
-            exact = tuple([atom for atom, known in zip(key, shape, strict=True) if known])
-            fitting += [found for found in groups.get(exact, ()) if _fits(key, found[0])][:1]
-        return min(fitting, key=lambda found: [_order(part) for part in found[0]], default=None)
+        for shape, groups in shapes.items():
+            for each in groups.get(tuple(compress(key, shape)), ()):
+                if all(map(_fits, key, each[0])):
+                    return each
+        return None
 
     return found
 
 
-def _fits(key: Atoms, element: Key) -> bool:
-    return all(map(_fits_part, key, element))
-
-
-def _fits_part(atom: Atom, part: Part) -> bool:
+def _fits(atom: Atom, part: Part) -> bool:
     if isinstance(part, tuple):
         return part[0] <= cast("int", atom) <= part[1]
     if isinstance(part, NamePattern):
         return cast("str", atom).startswith(part.prefix)
     return atom == part
-
-
-def _ends(part: Part) -> Interval | None:
-    if isinstance(part, int):
-        return part, part
-    return part if isinstance(part, tuple) else None
-
-
-def _order(part: Part) -> tuple[int, int, int, str]:
-    """Numbers by their ends, then names, then beginnings of names, the longest first."""
-    match part:
-        case int():
-            return 0, part, part, ""
-        case (low, high):
-            return 0, low, high, ""
-        case NamePattern(prefix):
-            return 2, -len(prefix), 0, prefix
-        case str():
-            return 1, 0, 0, part
-        case _:
-            raise TypeError(f"no part of an element: {part!r}")

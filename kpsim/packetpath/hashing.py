@@ -29,17 +29,16 @@ def hashed(source: Hashed, values: Atoms, family: Family) -> int:
 
 
 def _bytes(field: Field, value: object, family: Family) -> bytes:
-    if isinstance(value, int):
-        match field.type:
-            case FieldType.ADDRESS:
-                return value.to_bytes(family.bits // 8, "big")
-            case FieldType.PORT:
-                return value.to_bytes(2, "big")
-            case FieldType.MARK:
-                return value.to_bytes(4, "little")
-            case _:
-                pass
-    if field is Field.L4PROTO and value in PROTOCOL_NUMBERS:
+    match field.type, value:
+        case FieldType.ADDRESS, int(address):
+            return address.to_bytes(family.bits // 8, "big")
+        case FieldType.PORT, int(port):
+            return port.to_bytes(2, "big")
+        case FieldType.MARK, int(mark):
+            return mark.to_bytes(4, "little")
+        case _:
+            pass
+    if field is Field.L4PROTO:
         return bytes([PROTOCOL_NUMBERS[str(value)]])
     raise UnknownEnd(f"jhash of the {field.value}")
 

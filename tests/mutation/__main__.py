@@ -29,11 +29,11 @@ TESTS = tuple(
     f"tests/{name}.py"
     for name in (
         "test_chains", "test_chooser", "test_clashes", "test_conntrack", "test_conntrack_table", "test_delivery",
-        "test_dialect_iptables", "test_dialect_iptables_parse", "test_explain", "test_fabric", "test_flowstate",
+        "test_dialect_iptables", "test_dialect_iptables_parse", "test_dynamic_sets", "test_explain", "test_explain_nftables", "test_fabric", "test_flowstate",
         "test_flowstate_sctp", "test_flowstate_tcp", "test_foreign_rules", "test_full_table", "test_invalid_answers",
         "test_matching", "test_measured_lives", "test_netfilter", "test_netfilter_nat", "test_netfilter_refusals",
         "test_packet_journeys", "test_packet_paths", "test_probes", "test_programmed", "test_recent", "test_reject",
-        "test_routing", "test_ruleset", "test_source_ports", "test_walk_steps", "properties/test_answers",
+        "test_routing", "test_ruleset", "test_sets_and_maps", "test_source_ports", "test_walk_steps", "properties/test_answers",
         "properties/test_connection_table", "properties/test_walk_index", "properties/test_walks",
     )
 )  # fmt: skip
