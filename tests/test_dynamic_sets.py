@@ -4,13 +4,13 @@ K-9.5 and K-9.6 say what was measured; ``kernel/test_nft_in_linux.py`` measures 
 """
 
 import pytest
-from nft_tables import NAT, base, dport, drawn, dynamic, map_of, nft_table, tcp, to_set, with_tables
+from nft_tables import ADDRESSES, NAT, base, dport, drawn, dynamic, map_of, nft_table, tcp, to_set, with_tables
 from packets import CLIENT, CLUSTER_IP, POD, REMOTE_POD, ip, node, packet, rule, run, to
 
 from kpsim.addresses import Family
 from kpsim.netfilter import Netns, Walk, expand, walk
 from kpsim.packetpath.chooser import SeededChooser
-from kpsim.packetpath.memory import SetId
+from kpsim.packetpath.memory import DynamicSets, SetId
 from kpsim.packetpath.memory.dynamic_sets import Member
 from kpsim.packetpath.steps import SetAsked, SetTold
 from kpsim.ruleset import (
@@ -32,6 +32,7 @@ from kpsim.ruleset import (
     Rule,
     Ruleset,
     Set,
+    SetFlags,
     SetVerb,
     Space,
     TableKey,
@@ -124,6 +125,13 @@ def test_a_member_may_be_put_there_by_hand():
     assert [sent(netns, 9, at_s) for at_s in (0, 2.9, 3)] == [["known"], ["known"], []]
 
 
+def test_an_update_without_any_time_keeps_that_of_the_member():
+    """nft_dynset: there is nothing to renew."""
+    untimed = Set(name="s", type=ADDRESSES, flags=SetFlags.DYNAMIC | SetFlags.TIMEOUT)
+    netns = asking(untimed, rule(changing(ADD, 2 * SECOND_NS)), rule(changing(UPDATE)))
+    assert [sent(netns, 9, at_s) for at_s in (0, 1, 2.5)] == [[], ["known"], []]
+
+
 # --- full sets ----------------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +168,26 @@ def test_what_was_taken_out_leaves_room():
     assert [sent(netns, number) for number in (2, 3, 4)] == [["ok"], ["ok"], []]
 
 
+def test_a_member_that_is_an_element_too_takes_up_room_once():
+    held = dynamic("s", (ip("203.0.113.7"),), timeout_ns=100 * SECOND_NS, size=2)
+    netns = with_tables(nft_table(base(Hook.FORWARD, OK), sets=[held]))
+    assert [sent(netns, number) for number in (7, 1, 2)] == [["ok"], ["ok"], []]
+
+
+def test_a_member_that_was_taken_out_leaves_its_own_room_only():
+    held = dynamic("s", (ip("203.0.113.7"),), size=2)
+    out = rule(Lookup((Field.DPORT,), Set.of((9,))), changing(DELETE), ACCEPT)
+    netns = with_tables(nft_table(base(Hook.FORWARD, out, OK), sets=[held]))
+    sent(netns, 1)
+    run(netns, packet("203.0.113.1", POD, 9))
+    assert [sent(netns, number) for number in (2, 3)] == [["ok"], []]
+
+
+def test_to_take_out_what_is_not_there_changes_nothing():
+    netns = asking(dynamic(), rule(changing(DELETE)))
+    assert run(netns, packet("203.0.113.9", POD)).effects.touched.sets == ()
+
+
 @pytest.mark.parametrize(("gc_ns", "fits_at_s"), [(None, 1), (4 * SECOND_NS, 4)])
 def test_an_expired_member_takes_up_room_until_the_collector_comes(gc_ns, fits_at_s):
     """K-9.6: it is not found, and it does not fit again itself either."""
@@ -170,13 +198,23 @@ def test_an_expired_member_takes_up_room_until_the_collector_comes(gc_ns, fits_a
     assert [sent(netns, number, fits_at_s) for number in (3, 1, 2)] == [["ok"], ["ok"], []]
 
 
+def test_a_member_that_expires_when_the_collector_comes_is_taken():
+    netns = asking(dynamic(timeout_ns=900 * MILLISECOND_NS, size=1), OK)
+    assert [sent(netns, number, at_s) for number, at_s in ((1, 0.1), (2, 0.9), (2, 1))] == [["ok"], [], ["ok"]]
+
+
 def test_members_that_the_collector_took_do_not_pile_up():
-    netns = asking(dynamic(timeout_ns=SECOND_NS), OK)
+    """An element of a tool that a packet took out stays out."""
+    held = dynamic("s", (ip("203.0.113.7"),), timeout_ns=SECOND_NS)
+    out = rule(Lookup((Field.DPORT,), Set.of((9,))), changing(DELETE), ACCEPT)
+    netns = asking(held, out, OK)
+    run(netns, packet("203.0.113.7", POD, 9))
     for number in range(5000):
         run(netns, packet("203.0.113.1", POD, saddr=number), number * 100 * MILLISECOND_NS)
     members = netns.memory.sets.members(SetId(TableKey(Space.IP, "t"), "s"), 0)
     assert len(members) < 2500
     assert (4999,) in members
+    assert sent(netns, 7, 500, commit=False) == ["ok"]  # not known
 
 
 # --- which set it is ----------------------------------------------------------------------------------------------------
@@ -220,6 +258,14 @@ def test_sets_of_one_name_are_apart_in_tables_and_together_in_a_table_of_both_fa
     assert sent(netns, 1) == ["ok"]
     six = packet("2001:db8::9", "2001:db8::5", 81, came_by="eth0")
     assert names(run(netns, six)) == []
+
+
+def test_members_of_another_generation_are_none():
+    at, sets = SetId(TableKey(Space.IP, "t"), "s"), DynamicSets()
+    sets.put(at, 1, (7,), Member())
+    assert (sets.members(at, 1), sets.members(at, 2)) == ({(7,): Member()}, {})
+    sets.put(at, 2, (8,), Member())
+    assert (sets.members(at, 1), sets.members(at, 2)) == ({}, {(8,): Member()})
 
 
 def test_a_fork_has_its_own_members():

@@ -95,7 +95,7 @@ def met(*rules: Rule, sets: tuple[Set, ...] = (), more: tuple[Chain, ...] = (), 
     ("held", "keys", "found"),
     [
         (set_of("", (80,), (443,)), [(80,), (81,)], [True, False]),
-        (set_of("", (80,), ((1000, 2000),)), [(80,), (999,), (1000,), (1500,), (2000,), (2001,)], [1, 0, 1, 1, 1, 0]),
+        (set_of("", (80,), ((1000, 2000),)), [(80,), (79,), (999,), (1000,), (1500,), (2000,), (2001,)], [1, 0, 0, 1, 1, 1, 0]),
         (set_of("s", ((0, 9),), ((20, 29),), flags=INTERVAL), [(0,), (9,), (10,), (19,), (20,), (30,)], [1, 1, 0, 0, 1, 0]),
         (set_of("", ("eth0",), (NamePattern("cali"),)), [("eth0",), ("eth01",), ("cali",), ("cali7",), ("ca",)], [1, 0, 1, 1, 0]),
         # concatenations: every part must fit the same element
@@ -300,6 +300,38 @@ def test_a_source_out_of_a_map():
     netns = translating(Snat(None, mapped=Mapped((Field.SADDR,), held, port=True)), Hook.POSTROUTING)
     outcome = run(netns, packet(CLIENT, POD))
     assert (outcome.packet.source, outcome.packet.sport) == ("192.168.0.51", 7000)
+
+
+@pytest.mark.parametrize(
+    ("statement", "ports"),
+    [(Snat(ip("192.168.0.51")), (7000, 7000)), (Snat(ip("192.168.0.51"), (9, 9)), (7000, 7000))],
+)
+def test_a_map_may_say_the_source_port_alone(statement, ports):
+    held = map_of({(80,): (7000,)})
+    chosen = Mapped((Field.DPORT,), held, address=False, port=True)
+    outcome = run(translating(replace(statement, mapped=chosen), Hook.POSTROUTING), packet(CLIENT, POD))
+    assert (outcome.packet.source, outcome.packet.sport) == ("192.168.0.51", ports[0])
+    assert outcome.packet.sport == outcome.entry.reply.dport
+
+
+def test_a_map_may_say_the_source_address_alone():
+    chosen = Mapped((Field.DPORT,), map_of({(80,): (ip("192.168.0.51"),)}))
+    outcome = run(translating(Snat(None, (7000, 7000), mapped=chosen), Hook.POSTROUTING), packet(CLIENT, POD))
+    assert (outcome.packet.source, outcome.packet.sport) == ("192.168.0.51", 7000)
+
+
+@pytest.mark.parametrize("value", [((ip(POD), ip(POD) + 9), 80), (ip(POD), (80, 81))])
+def test_a_translation_to_a_range_out_of_a_map_ends_unknown(value):
+    chosen = Mapped((Field.DPORT,), map_of({(80,): value}), port=True)
+    assert run(translating(Dnat(None, mapped=chosen)), packet(CLIENT, NODE)).unknown == (
+        "a translation to a range out of a map"
+    )
+
+
+def test_flags_hold_for_a_mapped_translation():
+    chosen = Mapped((Field.DPORT,), map_of({(80,): (ip("192.168.0.51"),)}))
+    random = Snat(None, flags=NatFlags.FULLY_RANDOM, mapped=chosen)
+    assert run(translating(random, Hook.POSTROUTING), packet(CLIENT, POD)).source_port_drawn
 
 
 def test_a_destination_port_alone_keeps_the_address():

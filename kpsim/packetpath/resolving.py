@@ -4,7 +4,6 @@ Counterpart: nft_lookup with a destination register, in front of nft_immediate's
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import cast
 
 from kpsim.packetpath.matching import Facts, asking
@@ -14,12 +13,10 @@ from kpsim.ruleset import (
     Dnat,
     ElementReference,
     Goto,
-    Interval,
     Jump,
     Mapped,
     Part,
     Redirect,
-    SetReference,
     Snat,
     Statement,
     Terminal,
@@ -46,13 +43,12 @@ def resolver(statement: Statement, key: Hashable) -> Resolve | None:
         case _:
             return None
     ask = asking(sources, map_, key)
-    name = map_.name if isinstance(map_, SetReference) else ""
 
     def resolve(facts: Facts) -> Resolved | None:
         found = ask(facts)
         if found is None:
             return None
-        element = ElementReference(name, *found)
+        element = ElementReference(map_.name, *found)
         return said(element), element
 
     return resolve
@@ -63,31 +59,20 @@ def _verdict(element: ElementReference) -> Statement:
 
 
 def _translation(statement: Dnat | Snat | Redirect, element: ElementReference) -> Statement:
+    """The translation with the address and the port that a map said; what it did not say stays as the rule has it."""
     mapped = cast("Mapped", statement.mapped)
     values = list(cast("tuple[Part, ...]", element.element.value))
-    address = _one(values.pop(0)) if mapped.address else None
-    ports = values.pop(0) if mapped.port else None
+    if any(isinstance(value, tuple) for value in values):
+        raise UnknownEnd("a translation to a range out of a map")
+    numbers = cast("list[int]", values)
+    address = numbers.pop(0) if mapped.address else None
+    port = numbers.pop(0) if mapped.port else None
     match statement:
-        case Dnat():
-            port = statement.port if ports is None else _one(ports)
-            return replace(statement, address=statement.address if address is None else address, port=port, mapped=None)
-        case Snat():
-            between = (
-                statement.ports
-                if ports is None
-                else cast("Interval", ports if isinstance(ports, tuple) else (ports, ports))
-            )
-            return replace(
-                statement, address=statement.address if address is None else address, ports=between, mapped=None
-            )
         case Redirect():
-            return replace(statement, port=statement.port if ports is None else _one(ports), mapped=None)
-
-
-def _one(part: Part) -> int:
-    """The one number of a part. The kernel picks one of several in a way that is not modelled."""
-    if isinstance(part, tuple):
-        if part[0] != part[1]:
-            raise UnknownEnd(f"a translation to one of {part[1] - part[0] + 1} numbers of a map")
-        return part[0]
-    return cast("int", part)
+            return Redirect(port, statement.flags)
+        case Dnat():
+            kept = statement.address if address is None else address
+            return Dnat(kept, statement.port if port is None else port, statement.flags)
+        case Snat():
+            kept = statement.address if address is None else address
+            return Snat(kept, statement.ports if port is None else (port, port), statement.flags)

@@ -135,7 +135,7 @@ def collected_ns(declared: Set, now_ns: int) -> int:
 
 
 def _in_room(member: Member, declared: Set, now_ns: int) -> bool:
-    return member != DELETED and not _expired(member, collected_ns(declared, now_ns))
+    return not _expired(member, collected_ns(declared, now_ns))
 
 
 def _expired(member: Member, at_ns: int) -> bool:
