@@ -81,9 +81,9 @@ def test_the_nearest_misses_name_the_map_or_set(cluster: Cluster) -> None:
     lines = body(cluster.trace("node-1", "172.30.0.10:81", sender="pod", src="10.180.0.77:40000"), Depth.DETAILED)
     assert_told(
         lines,
-        "rule 1: source range: no, @firewall-ips has no such destination . protocol . destination port",
+        "rule 1: source range: no, @firewall-ips has nothing for this destination, protocol and destination port",
         "rule 1: masquerade for the cluster IP: no, source is 10.180.0.0/16",
-        "rule 2: service dispatch: no, @service-ips has no such destination . protocol . destination port",
+        "rule 2: service dispatch: no, @service-ips has nothing for this destination, protocol and destination port",
         "rule 3: node port dispatch: no, destination is not in @nodeport-ips",
         "rule 1: undefined port of a cluster IP",
     )
@@ -138,7 +138,7 @@ def test_a_full_set_and_a_missing_key_are_reasons() -> None:
     site = rules_site(rules, node_ips=["192.168.0.1"], pod_cidrs=["10.180.0.0/24"])
     trace = trace_packet(site, make_packet("TCP", "192.0.2.1", 80), node="n", sender=Sender.EXTERNAL)
     lines = body(trace, Depth.DETAILED)
-    assert "rule 1: not kube-proxy's: no, @verdicts has no such destination port" in lines
+    assert "rule 1: not kube-proxy's: no, @verdicts has nothing for this destination port" in lines
     assert any(line.startswith("rule 2: not kube-proxy's: no, ") and "seen" in line for line in lines)
     assert lines[-1 if lines[-1].startswith("dropped") else -2].startswith("dropped by f/forward policy")
 
