@@ -24,6 +24,7 @@ from kpsim.ruleset import (
     Hook,
     Origin,
     Role,
+    Rule,
     Ruleset,
     Space,
     Table,
@@ -517,3 +518,18 @@ def _reasons(table: Table) -> dict[object, Origin]:
         found |= {(name, key): element.origin for key, element in each.elements.items()}
     alike = {Role.LOAD_BALANCER: Role.EXTERNAL_IP}
     return {at: origin._replace(role=alike.get(origin.role, origin.role)) for at, origin in found.items()}
+
+
+def test_leading_bits_of_a_mark_are_listed_as_a_prefix() -> None:
+    """As nft 1.0.6 lists a masquerade bit of 31. kube-proxy sends the mask (NFT-5.5)."""
+    [found] = DIALECT.parse(
+        "add table ip t\nadd chain ip t c\nadd rule ip t c mark and 0x80000000 != 0 accept\n", Family.IPV4
+    )
+    listed = DIALECT.render(found, Form.LISTED)
+    assert "meta mark != 0x00000000/1 accept" in listed
+    [read] = DIALECT.parse(listed, Family.IPV4)
+    assert read == found
+    [table] = read.in_order()
+    unspelled = Chain("c", (Rule(table["c"].rules[0].body),))
+    [*_, rule] = dump(replace(table, chains=Map({"c": unspelled})))
+    assert rule == "add rule ip t c mark and 0x80000000 != 0 accept"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from kpsim.dialects.nft.datatypes import IPV4, NUMBER, PORT, Style, Tree, Type
+from kpsim.dialects.nft.datatypes import IPV4, MARK, NUMBER, PORT, Style, Tree, Type
 from kpsim.dialects.nft.selectors import FLAGS, row_of
 
 ADDRESS = IPV4  #: both families' addresses are shown as they stand in the tree
@@ -85,7 +85,7 @@ def value_text(tree: Tree, kinds: Sequence[Type], style: Style, data: Sequence[T
         case {"concat": parts}:
             return " . ".join(value_text(part, [kind], style) for part, kind in zip(parts, kinds, strict=True))
         case {"prefix": {"addr": address, "len": length}}:
-            return f"{address}/{length}"
+            return f"{kinds[0].show(address, style)}/{length}"
         case {"range": [low, high]}:
             return f"{kinds[0].show(low, style)}-{kinds[0].show(high, style)}"
         case {"|": [*words]} if all(isinstance(word, str) for word in words):
@@ -155,8 +155,14 @@ def _match(_: str, about: Tree, style: Style, written: str | None) -> str:
         negation = "!= " if op == "!=" else ""
         return f"{FLAGS.words} {negation}{_flags_text(about['right'])} / {_flags_text(tree['&'][1])}"
     left, kinds = expression_text(tree, style)
-    right = value_text(about["right"], kinds, style) if written is None or style is Style.LISTED else written
-    return f"{left} {_operator(op, tree, about['right'], kinds)}{right}"
+    compared = about["right"]
+    if style is Style.SENT and kinds == [MARK] and isinstance(compared, dict) and "prefix" in compared:
+        prefix = compared["prefix"]  # kube-proxy writes the mask
+        mask = ((1 << prefix["len"]) - 1) << (MARK.bits - prefix["len"])
+        tree, compared = {"&": [tree, mask]}, prefix["addr"]
+        left, kinds = expression_text(tree, style)
+    right = value_text(compared, kinds, style) if written is None or style is Style.LISTED else written
+    return f"{left} {_operator(op, tree, compared, kinds)}{right}"
 
 
 def _flags_text(tree: Tree) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.dialects.nft.datatypes import NUMBER, PORT, TCP_FLAG, Tree, Type, address_type
+from kpsim.dialects.nft.datatypes import MARK, NUMBER, PORT, TCP_FLAG, Tree, Type, address_type
 from kpsim.dialects.nft.reading import REJECTS
 from kpsim.dialects.nft.selectors import Selector, row_for
 from kpsim.dialects.nft.syntax import statements
@@ -382,8 +382,9 @@ def _is_address(kind: Type) -> bool:
 
 
 def _prefix_of(base: int, mask: int, kind: Type) -> Tree | None:
+    """A prefix, in which nft also lists leading bits of a mark; None if nft has no such form."""
     host = mask ^ ((1 << kind.bits) - 1)
-    if not _is_address(kind) or host & (host + 1):
+    if not (_is_address(kind) or kind is MARK) or host & (host + 1):
         return None
     return {"prefix": {"addr": kind.write(base), "len": kind.bits - host.bit_length()}}
 
