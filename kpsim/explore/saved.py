@@ -43,8 +43,10 @@ def read_machine(
     for name, text in sorted(texts, key=lambda each: ranks[written[each[0]].name]):
         dialect = written[name]
         passed = elsewhere.setdefault(dialect.name, {key for _, key in homes})
-        for each in (family,) if family else told[name] or (silent,):
-            [ruleset] = dialect.parse(text, each, file=name, unknown=unknown, elsewhere=passed)
+        families = (family,) if family else told[name] or (silent,)
+        only = families[0] if len(families) == 1 else None
+        for ruleset in dialect.parse(text, only, file=name, unknown=unknown, elsewhere=passed):
+            each = ruleset.family
             for key in (table.key for table in ruleset.in_order()):
                 if (each, key) in homes:
                     raise InputError(Problem(f"table {key} of {each.label} is also in {homes[each, key]}", file=name))

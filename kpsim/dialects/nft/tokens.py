@@ -40,8 +40,9 @@ class SyntaxProblem(Exception):
 
 _TOKEN = re.compile(
     r"""
-    (?P<blank>[ \t\r\f]+|\\\r?\n|\#[^\n]*)
-    |(?P<newline>\n)
+    [ \t\r\f]*(?:
+    (?P<newline>\n)
+    |(?P<blank>\\\r?\n|\#[^\n]*)
     |(?P<string>"[^"\n]*")
     |(?P<mac>(?:[0-9a-fA-F]{1,2}:){5}[0-9a-fA-F]{1,2}(?![0-9a-fA-F:]))
     |(?P<ip6>[0-9a-fA-F]{0,4}:[0-9a-fA-F]{0,4}:[0-9a-fA-F:.]*)
@@ -50,6 +51,7 @@ _TOKEN = re.compile(
     |(?P<number>0[xX][0-9a-fA-F]+|\d+)(?![A-Za-z0-9_])
     |(?P<word>[A-Za-z_](?:[A-Za-z0-9_/\\-]|\.(?![ \t]))*\*?)
     |(?P<sign><<|>>|==|!=|<=|>=|[{}()\[\],;:./\-@&|^!<>=+*$])
+    )
     """,
     re.VERBOSE,
 )
@@ -61,21 +63,21 @@ _KINDS = {kind.value: kind for kind in Kind}
 def tokens_of(text: str) -> list[Token]:
     """All tokens of a text. The last one is the end. SyntaxProblem for a character that begins none."""
     found: list[Token] = []
-    at, line = 0, 1
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            here = Token(Kind.SIGN, text[at], line, at, at + 1)
-            raise SyntaxProblem(f"not nft: {text[at : at + 20].splitlines()[0]!r}", here)
-        kind = match.lastgroup
+    at, line, match_at = 0, 1, _TOKEN.match
+    while (match := match_at(text, at)) is not None:
+        kind = str(match.lastgroup)
+        start, at = match.span(kind)
         if kind == "blank":
             line += match[0].count("\n")
         else:
-            words = match[0][1:-1] if kind == "string" else match[0]
-            found.append(Token(_KINDS[str(kind)], words, line, at, match.end()))
+            words = text[start + 1 : at - 1] if kind == "string" else text[start:at]
+            found.append(Token(_KINDS[kind], words, line, start, at))
             line += kind == "newline"
-        at = match.end()
-    found.append(Token(Kind.END, "", line, at, at))
+    rest = text[at:].strip()
+    if rest:
+        here = Token(Kind.SIGN, rest[0], line, at, at + 1)
+        raise SyntaxProblem(f"not nft: {rest[:20].splitlines()[0]!r}", here)
+    found.append(Token(Kind.END, "", line, len(text), len(text)))
     return found
 
 
@@ -92,6 +94,7 @@ def number_of(text: str) -> int:
     return int(text, 16) if text[:2] in ("0x", "0X") else int(text)
 
 
+_SPELLED = (Kind.WORD, Kind.SIGN)
 _DEEPEST = 30  #: so deep may parentheses and braces nest
 
 
@@ -136,7 +139,8 @@ class Cursor:
 
     def accept(self, *texts: str) -> bool:
         """Takes the next token if it is one of these words or signs."""
-        if self.is_word(*texts) or self.is_sign(*texts):
+        token = self._tokens[self.at]
+        if token.text in texts and token.kind in _SPELLED:
             self.at += 1
             return True
         return False
