@@ -143,6 +143,14 @@ def test_a_full_set_and_a_missing_key_are_reasons() -> None:
     assert lines[-1 if lines[-1].startswith("dropped") else -2].startswith("dropped by f/forward policy")
 
 
+def test_a_table_tells_whose_its_rules_are() -> None:
+    text = FOREIGN.replace("table inet f {", "table inet firewalld {").replace("add @seen { ip saddr } accept", "drop")
+    (rules,) = dialect_reading(text).parse(text, Family.IPV4)
+    site = rules_site(rules, node_ips=["192.168.0.1"], pod_cidrs=["10.180.0.0/24"])
+    lines = body(trace_packet(site, make_packet("TCP", "192.0.2.1", 80), node="n", sender=Sender.EXTERNAL))
+    assert "rule 2: not kube-proxy's but firewalld's" in lines
+
+
 def test_chains_that_did_nothing_are_left_out_of_the_summary(cluster: Cluster) -> None:
     lines = body(cluster.trace("node-1", "203.0.113.50:443", sender="pod", src="10.180.0.77:40000"))
     assert not [line for line in lines if line.startswith("kube-proxy/")]

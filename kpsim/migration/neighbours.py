@@ -112,7 +112,7 @@ def _is_own(chain: str) -> bool:
 def _programs(view: _View, change: Change) -> Iterator[Neighbour]:
     """The programs that the names tell, and what is known of them."""
     names = {owner_of(Naming.CHAIN, chain.name) for _, chain in view.chains()}
-    names |= {program_of(reference.chain, rule) for reference, rule in view.rules()}
+    names |= {program_of(reference) for reference, rule in view.rules()}
     for program in sorted(names - {""}):
         if program in change.programs:
             yield view.found(program, "has rules on the node", change.programs[program])
@@ -147,7 +147,7 @@ def _references(view: _View, change: Change) -> Iterator[Neighbour]:
     for reference, rule in view.rules():
         target = rule.target
         if isinstance(target, Jump | Goto) and _is_own(target.chain):
-            found.setdefault((program_of(reference.chain, rule), target.chain), []).append(reference)
+            found.setdefault((program_of(reference), target.chain), []).append(reference)
     for (program, chain), references in sorted(found.items()):
         yield view.found(program, f"leads to {chain}", change.referred, references)
 
@@ -159,7 +159,7 @@ def _marks(view: _View, change: Change, mark: int) -> Iterator[Neighbour]:
     found: dict[str, list[RuleReference]] = {}
     for reference, rule in view.rules():
         if any(_touches(part, mark) for part in rule.body):
-            found.setdefault(program_of(reference.chain, rule), []).append(reference)
+            found.setdefault(program_of(reference), []).append(reference)
     for program, references in sorted(found.items()):
         yield view.found(program, f"reads or writes the mark {mark:#x}", change.marked, references)
 

@@ -1,24 +1,30 @@
 """Names the program (Docker, Calico, firewalld, …) that probably wrote a rule which is not kube-proxy's.
 
-It looks at the rule's chain, the chain that the rule leads to, and the rule's comment. kube-proxy's own rules are
-recognised by their origin, not here.
+It looks at the rule's table, its chain, the chain that the rule leads to, and the rule's comment. kube-proxy's own
+rules are recognised by their origin, not here.
 """
 
 import enum
 from collections.abc import Mapping
 
-from kpsim.ruleset import Goto, Jump, Rule
+from kpsim.ruleset import Goto, Jump, RuleReference
 
 
 class Space(enum.Enum):
     """The kind of thing that has a name."""
 
+    TABLE = enum.auto()  #: of nft, where a program has tables of its own
     CHAIN = enum.auto()
-    COMMENT = enum.auto()  #: a rule's comment; only looked at if no chain tells the program
+    COMMENT = enum.auto()  #: a rule's comment; only looked at if no table and no chain tells the program
 
 
 #: kind and beginning of a name → the program that uses such names; the first row that fits counts
 OWNERS: Mapping[tuple[Space, str], str] = {
+    **{(Space.TABLE, prefix): program for prefix, program in {
+        "firewalld": "firewalld", "f2b-table": "fail2ban", "libvirt_network": "libvirt", "docker-bridges": "Docker",
+        "netavark": "Netavark", "calico": "Calico", "flannel-ipv": "flannel", "kindnet": "kindnet", "crowdsec": "CrowdSec",
+        "cni_hostport": "a CNI plugin", "cni_plugins_masquerade": "a CNI plugin", "ovn-kubernetes": "OVN-Kubernetes",
+    }.items()},
     **{(Space.CHAIN, prefix): program for prefix, program in {
         "KUBE-FIREWALL": "kubelet", "KUBE-KUBELET-": "kubelet", "KUBE-MARK-DROP": "kubelet", "KUBE-IPTABLES-HINT": "kubelet",
         "KUBE-ROUTER-": "kube-router", "KUBE-POD-FW-": "kube-router", "KUBE-NWPLCY-": "kube-router",
@@ -43,11 +49,14 @@ def owner_of(space: Space, name: str) -> str:
     return next((program for (of, prefix), program in OWNERS.items() if of is space and name.startswith(prefix)), "")
 
 
-def program_of(chain: str, rule: Rule) -> str:
-    """The program that probably wrote a rule of this chain; empty if no name tells.
+def program_of(at: RuleReference) -> str:
+    """The program that probably wrote a rule; empty if no name tells, or for a chain's policy.
 
-    All programs use the built-in chains, so the names of those tell nothing.
+    All programs use the tables and built-in chains of iptables, so the names of those tell nothing.
     """
+    rule = at.rule
+    if rule is None:
+        return ""
     target = rule.target.chain if isinstance(rule.target, Jump | Goto) else ""
-    names = owner_of(Space.CHAIN, chain) or owner_of(Space.CHAIN, target)
+    names = owner_of(Space.TABLE, at.table.name) or owner_of(Space.CHAIN, at.chain) or owner_of(Space.CHAIN, target)
     return names or owner_of(Space.COMMENT, rule.comment)

@@ -47,7 +47,7 @@ def why(at: RuleReference) -> str:
     """Says why a rule exists, or the element that said what it did. If it is not kube-proxy's, says whose it probably is."""
     origin = at.origin
     if origin == FOREIGN:
-        program = program_of(at.chain, at.rule) if at.rule is not None else ""
+        program = program_of(at)
         return f"not kube-proxy's but {program}'s" if program else "not kube-proxy's"
     service = f" of {origin.service}" if origin.service else ""
     return f"{origin.role}{service}" + (f", {origin.endpoint}" if origin.endpoint else "")
