@@ -273,6 +273,8 @@ def test_source_ranges_are_compared_as_the_kernel_holds_them() -> None:  # NFT-1
     assert compared("10.0.0.7/32") == Compare(Field.SADDR, ((ten + 7, ten + 7),), negate=True)
     assert compared("10.0.0.1/32", "10.0.0.2/32") == Compare(Field.SADDR, ((ten + 1, ten + 2),), negate=True)
     assert compared("10.0.0.4/30", "10.0.0.8/30") == Compare(Field.SADDR, ((ten + 4, ten + 11),), negate=True)
+    three = ((ten + 2, ten + 4),)  # 10.0.0.2 is a multiple of three
+    assert compared("10.0.0.2/31", "10.0.0.4/32") == Compare(Field.SADDR, three, negate=True)
     apart = ((ten, ten), (ten + 2, ten + 2))
     assert compared("10.0.0.2/32", "10.0.0.0/32") == Compare(Field.SADDR, apart, negate=True)
 

@@ -11,10 +11,11 @@ from kpsim.backends.nftables.names import table_key
 from kpsim.backends.table import make_backend
 from kpsim.config import Host, HostInterface, Mode
 from kpsim.dialects.iptables import parse
+from kpsim.dialects.iptables import table_key as table_key_of
 from kpsim.objects import Service, ServiceCIDR, service_cidr_from_json
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier, SyncResult
-from kpsim.ruleset import Chain, Jump, Rule, Statement
+from kpsim.ruleset import Chain, Jump, Rule, Ruleset, Statement, Table
 from kpsim.ruleset.operations import Operation, Verb, apply
 
 WEB = "KHN6ECMT-shop/web/tcp/http"
@@ -614,6 +615,13 @@ def test_only_the_jumps_of_kube_proxy_are_removed_and_each_once() -> None:  # I-
         chains = {table.name: set(table.chains) for table in restarted(rig).proxier.held.ruleset.in_order()}
         assert {"KUBE-FORWARD", "KUBE-SERVICES", "KUBE-PROXY-CANARY"} <= chains["filter"]
         assert not [name for name in chains["nat"] | chains["mangle"] if name.startswith("KUBE-")]
+
+
+def test_tables_in_which_kube_proxy_never_was_stay_as_they_are() -> None:
+    foreign = parse("*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp -j ACCEPT\nCOMMIT\n*nat\nCOMMIT\n", Family.IPV4)
+    without_chains = Ruleset.of(Family.IPV4, Table(table_key_of(Family.IPV4, "filter")))
+    for held in map(Programmed.of, (foreign, without_chains)):
+        assert make_backend(nft_rig().settings).start(held) == held
 
 
 def test_chains_that_only_look_like_kube_proxys_stay() -> None:  # I-18: service chains are in nat

@@ -23,7 +23,7 @@ from kpsim.cli.printing import note
 
 @app.command(
     cls=ClusterCommand,
-    short_help="Print a node's rules as iptables-save would.",
+    short_help="Print a node's rules as iptables-save or nft would.",
     epilog="Example: kpsim rules cluster.yaml --node node-1 --family ipv4",
 )
 def rules(

@@ -5,7 +5,7 @@ documents, chains left behind, flushed tables, documents of which only some tabl
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from kpsim.backends.iptables import names
@@ -107,11 +107,12 @@ class Tables:
 
     def __init__(self, ruleset: Ruleset) -> None:
         self._family = ruleset.family
+        self._made = ruleset.made
         self._tables = ruleset.tables
 
     @property
     def ruleset(self) -> Ruleset:
-        return Ruleset(self._family, self._tables)
+        return Ruleset(self._family, self._tables, self._made)
 
     def _chains(self, table: str) -> Map[str, Chain]:
         found = self._tables.get(table_key(self._family, table))
@@ -175,8 +176,8 @@ def service_chains(ruleset: Ruleset) -> set[str]:
 
 def without_kube_proxy(ruleset: Ruleset) -> Ruleset:
     """The ruleset after another program has removed kube-proxy's chains and the jumps to them."""
-    kept = (Table(table.key, _kept_chains(table)) for table in ruleset.tables.values())
-    return Ruleset.of(ruleset.family, *kept)
+    kept = {key: replace(table, chains=_kept_chains(table), counted=None) for key, table in ruleset.tables.items()}
+    return replace(ruleset, tables=Map(kept))
 
 
 def _kept_chains(table: Table) -> Map[str, Chain]:
@@ -184,7 +185,7 @@ def _kept_chains(table: Table) -> Map[str, Chain]:
     for name, chain in table.chains.items():
         if not name.startswith("KUBE-"):
             rules = tuple(rule for rule in chain.rules if not _jumps_to_kube_proxy(rule))
-            kept[name] = Chain(name, rules, chain.base)
+            kept[name] = Chain(name, rules, chain.base, chain.comment)
     return Map(kept)
 
 

@@ -96,9 +96,9 @@ class NftablesBackend:
         contested = set(self._claims.contested)
         changed, unclaimed = self._take(request)
         as_left = self._table(held) is self._left
-        kernel = _Kernel(held.ruleset, self._fixed.sets, refuses=request.refused)
+        kernel = _Kernel(held.ruleset, self._fixed.sets, refuses_all=request.refused)
         deletions = self._stale.deletions(request.now_ns)
-        cleaned = not deletions or kernel.takes(deletions)
+        cleaned = not deletions or not kernel.refuses(deletions)
         full = request.full or not cleaned
         table = kernel.ruleset.tables.get(self._key)
         if full:
@@ -115,18 +115,18 @@ class NftablesBackend:
             operations += self._of_port(self._ports[name], write=name in written)
         operations += self._stale.retire(table, request.now_ns, known=as_left and not full)
         operations += self._memory.left_over(unclaimed)
-        success = kernel.takes(operations)
-        if not success:
+        error = kernel.refuses(operations)
+        if error:
             self._stale.forget()
         after = Programmed(held.family, kernel.ruleset)
         self._left = self._table(after)
         return Transaction(
-            success=success,
+            success=not error,
             held=after,
-            error=kernel.error if not success else "",
+            error=error,
             documents=tuple(kernel.documents),
             rule_counts=(self._count_rules(operations),),
-            metrics=self._metrics(cleaned=cleaned, success=success),
+            metrics=self._metrics(cleaned=cleaned, success=not error),
             no_local_endpoints=(self._refusals[0], self._refusals[1]),
             became_full=full and not request.full,
         )
@@ -204,21 +204,19 @@ class NftablesBackend:
 class _Kernel:
     """The kernel during one sync: it takes transactions or refuses them, and the sync keeps their texts."""
 
-    def __init__(self, ruleset: Ruleset, declared: Mapping[str, Set], *, refuses: bool) -> None:
+    def __init__(self, ruleset: Ruleset, declared: Mapping[str, Set], *, refuses_all: bool) -> None:
         self.ruleset = ruleset
         self.documents: list[Document] = []
-        self.error = ""  #: why the last transaction was refused
         self._declared = declared
-        self._refuses = refuses
+        self._refuses_all = refuses_all
 
-    def takes(self, operations: list[Operation]) -> bool:
+    def refuses(self, operations: list[Operation]) -> str:
+        """Hands a transaction to the kernel. Returns why it refuses it; empty: it took it."""
         self.documents.append(lambda: document(operations, self._declared))
+        if self._refuses_all:
+            return "refused"
         try:
-            if self._refuses:
-                self.error = "refused"
-                return False
             self.ruleset = apply(self.ruleset, operations)
         except Refused as refused:
-            self.error = str(refused)
-            return False
-        return True
+            return str(refused)
+        return ""
