@@ -271,10 +271,6 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
     Those of NAT and of connection tracking are among them if a rule needs them (K-1.5).
     """
     entries: list[HookEntry] = []
-    if any(map(_tracks, _parts(ruleset))):
-        # a rule registers connection tracking before its table's base chains are registered (K-9.8)
-        entries += [HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in nat.DESTINATION_HOOKS]
-        entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]
     bases = _registered_bases(ruleset)
     translating = [(base, table, chain) for base, table, chain in bases if base.type is ChainType.NAT]
     for base, table, chain in bases:
@@ -284,6 +280,10 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
             entries.append(HookEntry(base.hook, base.priority, table.name, run))
         elif chain is translating[0][2]:
             entries += _nat_entries(translating)
+    if any(map(_tracks, _parts(ruleset))):
+        # a transaction of nft registers its base chains before a rule of it registers connection tracking (K-9.8)
+        entries += [HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in nat.DESTINATION_HOOKS]
+        entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]
     return entries
 
 

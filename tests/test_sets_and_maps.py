@@ -512,6 +512,12 @@ def test_of_equal_priorities_the_chain_registered_later_runs_first():
     assert names(run(apart, packet(CLIENT, POD))) == ["second", "first"]
 
 
+def test_a_chain_beside_connection_tracking_sees_the_connection():
+    """K-9.8, measured with a table that is loaded at once."""
+    chain = base(Hook.PREROUTING, rule(ct_state("NEW"), Counter("new")), priority=-200)
+    assert names(run(with_tables(nft_table(chain)), packet(CLIENT, POD))) == ["new"]
+
+
 def test_accept_ends_one_base_chain_and_drop_ends_the_packet():
     """K-9.1, NFT-9.4."""
     accepts = base(Hook.FORWARD, rule(ACCEPT), priority=-1, name="a")
