@@ -156,6 +156,8 @@ def _as_interval(part: Part) -> Interval:
 
 def _names(op: str, row: Selector, mask: Tree, right: Tree) -> Compare | Lookup:
     kind = row.type
+    if op in _ORDERED:
+        raise NotModelled(f"{row.words} {op} a value")
     if mask is not None:
         return _masked_names(op, row, mask, right)
     if kind.bits_of:
@@ -191,18 +193,16 @@ def _states(op: str, row: Selector, right: Tree) -> Compare:
     exact = in_braces or op in ("==", "!=")
     if exact and (row.field is not Field.CT_STATE or (not in_braces and len(names) > 1)):
         raise NotModelled(f"{row.words} compared as a whole")
-    if op not in (*_PRESENT, "!=", "!"):
-        raise ValueError(f"no comparison with {op} here")
     return Compare(row.field, names, op in ("!=", "!"))
 
 
 def _masked_names(op: str, row: Selector, mask: Tree, right: Tree) -> Compare:
     """``ct status & dnat == dnat``, ``ct state & (established | related) != 0``"""
     if not row.type.bits_of:
-        raise ValueError(f"{row.words} under a mask")
+        raise NotModelled(f"{row.words} under a mask")
     names = frozenset(str(row.type.read(each)) for each in (mask if isinstance(mask, list) else [mask]))
     if op not in ("==", "!=", ""):
-        raise ValueError(f"no comparison with {op} here")
+        raise ValueError(f"no comparison with {op} under a mask")
     if right == 0:
         return Compare(row.field, names, negate=op != "!=")
     wanted = frozenset(str(row.type.read(each)) for each in (right if isinstance(right, list) else [right]))
@@ -232,8 +232,10 @@ def _looked_up(op: str, left: Tree, right: Tree, context: Context) -> None:
         (interval,) = _ordered(op, bound, (1 << 32) - 1)
         context.add(Lookup(key.sources, Set.of((interval,))))
         return
-    negate = _negated(op)
-    tree = right if isinstance(right, dict) and "set" in right else {"set": [right]}
+    negate, in_braces = _negated(op), isinstance(right, dict) and "set" in right
+    if len(key.types) > 1 and not in_braces:
+        raise ValueError("a concatenation is compared with sets only")
+    tree = right if in_braces else {"set": [right]}
     context.add(Lookup(key.sources, keys.in_place(tree, key.types, None), negate))
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from kpsim.dialects.nft.context import Context, NotModelled
-from kpsim.dialects.nft.datatypes import INTERFACE, NUMBER, Tree, Type
+from kpsim.dialects.nft.datatypes import FIB_TYPE, INTERFACE, NUMBER, PROTOCOL, Tree, Type
 from kpsim.dialects.nft.selectors import row_of
 from kpsim.maps import Map
 from kpsim.ruleset import (
@@ -24,6 +24,8 @@ from kpsim.ruleset import (
     Source,
 )
 from kpsim.units import SECOND_NS
+
+_NUMBERED_NAMES = (FIB_TYPE, PROTOCOL)  #: types whose values are names here, and numbers, of which there are ranges, to nft
 
 
 class KeySources(NamedTuple):
@@ -70,9 +72,9 @@ def _source(tree: Tree, context: Context) -> tuple[Source, Type]:
             assert isinstance(mask, int)
             return Masked(row.field, mask), row.type
         case ">>" if isinstance(about[0], dict) and "&" in about[0] and isinstance(about[1], int):
-            inner, kind = _source(about[0], context)
+            inner, _ = _source(about[0], context)
             assert isinstance(inner, Masked)
-            return Masked(inner.field, inner.mask, about[1]), NUMBER if kind is not NUMBER else kind
+            return Masked(inner.field, inner.mask, about[1]), NUMBER
         case _:
             raise NotModelled(selector_name(tree))
 
@@ -176,6 +178,8 @@ def _joined(words: Sequence[Tree], kind: Type) -> Part:
 
 def read_interval(tree: Tree, kind: Type) -> Interval:
     """A prefix or a range. ValueError if it is upside down, or if the type has no order."""
+    if kind in _NUMBERED_NAMES and "range" in tree:
+        raise NotModelled(f"a range of {kind.name}")
     if not kind.is_number:
         raise ValueError(f"no range of {kind.name}: {tree}")
     ((name, about),) = tree.items()

@@ -1,0 +1,228 @@
+"""What statements of nft mean: the values that rules have. nft 1.0.6 takes those that are read here, but crashes on the shift."""
+
+from collections.abc import Callable
+
+import pytest
+
+from fuzz.nft_oracle import Place, read
+from kpsim.dialects.nft.dialect import DIALECT
+from kpsim.errors import InputError, UnsupportedRule
+from kpsim.ruleset import (
+    Assign,
+    Chance,
+    Compare,
+    Dispatch,
+    Field,
+    Hashed,
+    Interval,
+    LocalSocket,
+    Lookup,
+    Masked,
+    NamePattern,
+    Numgen,
+    ReversePath,
+    Statement,
+)
+
+HERE = Place("inet", "filter", "prerouting")
+ALL = 0xFFFFFFFF
+TEN = 10 << 24
+
+
+def body(words: str, place: Place = HERE) -> tuple[Statement, ...]:
+    found = read(place, place.document([words]))
+    assert not isinstance(found, InputError), found
+    return found[0].body
+
+
+def name(field: Field, *names: str, negate: bool = False) -> Compare:
+    return Compare(field, frozenset(names), negate)
+
+
+def number(field: Field, *among: int | Interval, negate: bool = False, mask: int | None = None) -> Compare:
+    return Compare(field, tuple((each, each) if isinstance(each, int) else each for each in among), negate, mask)
+
+
+COMPARED = [
+    ("ct state new", name(Field.CT_STATE, "NEW")),
+    ("ct state new | established", name(Field.CT_STATE, "NEW", "ESTABLISHED")),
+    ("ct state new,established", name(Field.CT_STATE, "NEW", "ESTABLISHED")),
+    ("ct state { new, established }", name(Field.CT_STATE, "NEW", "ESTABLISHED")),
+    ("ct state != { new, established }", name(Field.CT_STATE, "NEW", "ESTABLISHED", negate=True)),
+    ("ct state == new", name(Field.CT_STATE, "NEW")),
+    ("ct state != new", name(Field.CT_STATE, "NEW", negate=True)),
+    ("ct state ! new", name(Field.CT_STATE, "NEW", negate=True)),
+    ("ct state & established == established", name(Field.CT_STATE, "ESTABLISHED")),
+    ("ct state & established != established", name(Field.CT_STATE, "ESTABLISHED", negate=True)),
+    ("ct state & (established | related) != 0", name(Field.CT_STATE, "ESTABLISHED", "RELATED")),
+    ("ct state & (established | related) == 0", name(Field.CT_STATE, "ESTABLISHED", "RELATED", negate=True)),
+    ("ct status dnat", name(Field.CT_STATUS, "DNAT")),
+    ("ct status dnat,snat", name(Field.CT_STATUS, "DNAT", "SNAT")),
+    ("ct status ! dnat", name(Field.CT_STATUS, "DNAT", negate=True)),
+    ("ct status & dnat == dnat", name(Field.CT_STATUS, "DNAT")),
+    ("meta nfproto ipv4", name(Field.NFPROTO, "ipv4")),
+    ("meta protocol { ip, ip6 }", name(Field.NFPROTO, "ipv4", "ipv6")),
+    ("fib daddr type != { local, broadcast }", name(Field.DADDR_TYPE, "LOCAL", "BROADCAST", negate=True)),
+    ('iifname "eth*"', Compare(Field.IIFNAME, NamePattern("eth"))),
+    ('iifname != "eth*"', Compare(Field.IIFNAME, NamePattern("eth"), negate=True)),
+    ("iif lo", name(Field.IIFNAME, "lo")),
+    ("tcp flags syn", number(Field.TCP_FLAGS, 0, negate=True, mask=2)),
+    ("tcp flags ! syn", number(Field.TCP_FLAGS, 0, mask=2)),
+    ("tcp flags == syn", number(Field.TCP_FLAGS, 2)),
+    ("tcp flags & (syn | ack) == syn", number(Field.TCP_FLAGS, 2, mask=18)),
+    ("tcp flags & (syn | ack) != syn", number(Field.TCP_FLAGS, 2, mask=18, negate=True)),
+    ("tcp flags { syn, ack }", number(Field.TCP_FLAGS, 2, 16)),
+    ("meta mark & 0xffffffff == 1", number(Field.MARK, 1)),
+    ("meta mark & 0x10 == 0x10", number(Field.MARK, 16, mask=16)),
+    ("meta mark and 0x1 < 0x3", number(Field.MARK, (0, 2), mask=1)),
+    ("meta mark 0x10000/16", number(Field.MARK, 0x10000, mask=0xFFFF0000)),
+    ("meta mark != 0x10000/16", number(Field.MARK, 0x10000, mask=0xFFFF0000, negate=True)),
+    ("meta mark 0x10000/32", number(Field.MARK, 0x10000)),
+    ("meta mark <= 0", number(Field.MARK, 0)),
+    ("meta mark < 5", number(Field.MARK, (0, 4))),
+    ("meta mark > 5", number(Field.MARK, (6, ALL))),
+    ("meta mark >= 5", number(Field.MARK, (5, ALL))),
+    ("ip ttl <= 5", number(Field.TTL, (0, 5))),
+    ("ip ttl > 5", number(Field.TTL, (6, 255))),
+    ("ip saddr 10.0.0.0-10.0.0.255", number(Field.SADDR, TEN, mask=0xFFFFFF00)),
+    ("ip saddr 10.0.0.0-10.0.0.2", number(Field.SADDR, (TEN, TEN + 2))),
+    ("ip saddr 10.0.0.1-10.0.0.2", number(Field.SADDR, (TEN + 1, TEN + 2))),
+    ("ip saddr { 10.0.0.0-10.0.0.1 }", number(Field.SADDR, TEN, mask=ALL - 1)),
+    ("ip saddr != 10.0.0.0/8", number(Field.SADDR, TEN, mask=0xFF000000, negate=True)),
+    ("ip saddr & 255.255.0.0 == 10.0.0.0", number(Field.SADDR, TEN, mask=0xFFFF0000)),
+    ("ip saddr < 10.0.0.1", number(Field.SADDR, (0, TEN))),
+    ("ip saddr { 10.0.0.1, 10.0.0.4 comment \"four\" }", number(Field.SADDR, TEN + 1, TEN + 4)),
+    ("tcp dport 16-31", number(Field.DPORT, (16, 31))),
+    ("meta skuid 1-3", number(Field.UID, (1, 3))),
+    ("fib saddr . iif oif missing", ReversePath(loose=False, valid_mark=False, invert=True)),
+    ("fib saddr . iif oif exists", ReversePath(loose=False, valid_mark=False, invert=False)),
+    ("fib saddr . iif oif 0", ReversePath(loose=False, valid_mark=False, invert=True)),
+    ("fib saddr . iif oif != 0", ReversePath(loose=False, valid_mark=False, invert=False)),
+    ("fib saddr oif missing", ReversePath(loose=True, valid_mark=False, invert=True)),
+    ("fib saddr . mark . iif oif missing", ReversePath(loose=False, valid_mark=True, invert=True)),
+    ("fib saddr . mark oif missing", ReversePath(loose=True, valid_mark=True, invert=True)),
+    ("socket transparent 1", LocalSocket("--transparent")),
+    ("meta random & 0x7fffffff < 10", Chance(10)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "value"), COMPARED, ids=[words for words, _ in COMPARED])
+def test_comparisons(words: str, value: Statement) -> None:
+    """The last one of the rule is that of the words; what they imply stands before it."""
+    assert body(f"{words} accept")[-2] == value
+
+
+IMPLIED = [
+    ("tcp flags syn", [name(Field.L4PROTO, "tcp")]),
+    ("ip saddr 10.0.0.1", [name(Field.NFPROTO, "ipv4")]),
+    ("meta mark 1", []),
+    ("ip saddr & 255.255.255.0 . tcp dport { 10.0.0.0 . 80 }", [name(Field.NFPROTO, "ipv4"), name(Field.L4PROTO, "tcp")]),
+    ("jhash ip saddr mod 8 3", [name(Field.NFPROTO, "ipv4")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "implied"), IMPLIED, ids=[words for words, _ in IMPLIED])
+def test_a_field_implies_its_family_and_protocol(words: str, implied: list[Statement]) -> None:
+    assert body(f"{words} accept")[:-2] == tuple(implied)
+
+
+HASHED = Hashed((Field.SADDR, Field.DADDR), 8, 3, 5)
+LOOKED_UP = [
+    ("meta mark & 0xff vmap { 0x1 : accept }", (Masked(Field.MARK, 255),), (1,)),
+    ("meta mark & 0xff00 >> 8 vmap { 0x1 : accept }", (Masked(Field.MARK, 0xFF00, 8),), (1,)),
+    ("ip saddr & 255.255.255.0 vmap { 10.0.0.0 : drop }", (Masked(Field.SADDR, ALL - 255),), (TEN,)),
+    ("ip saddr & 255.255.255.0 . tcp dport { 10.0.0.0 . 80 } drop", (Masked(Field.SADDR, ALL - 255), Field.DPORT), (TEN, 80)),
+    ("jhash ip saddr . ip daddr mod 8 seed 0x5 offset 3 vmap { 3 : drop }", (HASHED,), (3,)),
+    ("jhash ip saddr mod 8 0 drop", (Hashed((Field.SADDR,), 8),), (0,)),
+    ("numgen inc mod 4 offset 2 vmap { 2 : drop }", (Numgen(4, 2, random=False),), (2,)),
+    ("numgen random mod 8 < 3 drop", (Numgen(8, random=True),), ((0, 2),)),
+    ("numgen random mod 8 >= 3 drop", (Numgen(8, random=True),), ((3, ALL),)),
+    ("numgen random mod 8 3-5 drop", (Numgen(8, random=True),), ((3, 5),)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "key", "element"), LOOKED_UP, ids=[words for words, _, _ in LOOKED_UP])
+def test_lookups(words: str, key: object, element: object) -> None:
+    (looked_up,) = [each for each in body(words) if isinstance(each, Dispatch | Lookup)]
+    assert looked_up.key == key
+    found = looked_up.map if isinstance(looked_up, Dispatch) else looked_up.set
+    assert list(found.elements) == [element]  # type: ignore[union-attr]
+
+
+ASSIGNED: list[tuple[str, Field, Callable[[int, int], int]]] = [
+    ("meta mark set 5", Field.MARK, lambda mark, ct: 5),
+    ("meta mark set meta mark and 0xff or 0x100", Field.MARK, lambda mark, ct: mark & 0xFF | 0x100),
+    ("meta mark set meta mark or 0x101", Field.MARK, lambda mark, ct: mark | 0x101),
+    ("meta mark set meta mark xor 0x101", Field.MARK, lambda mark, ct: mark ^ 0x101),
+    ("meta mark set ct mark", Field.MARK, lambda mark, ct: ct),
+    ("meta mark set ct mark & 0xff", Field.MARK, lambda mark, ct: ct & 0xFF),
+    ("meta mark set ct mark & 0xff | 0x101", Field.MARK, lambda mark, ct: ct & 0xFF | 0x101),
+    ("ct mark set meta mark", Field.CT_MARK, lambda mark, ct: mark),
+    ("ct mark set ct mark xor 0x3", Field.CT_MARK, lambda mark, ct: ct ^ 3),
+]
+
+
+@pytest.mark.parametrize(("words", "to", "wanted"), ASSIGNED, ids=[words for words, _, _ in ASSIGNED])
+def test_marks(words: str, to: Field, wanted: Callable[[int, int], int]) -> None:
+    """The value that a mark is given, computed by its definition."""
+    (given,) = body(words)
+    assert isinstance(given, Assign)
+    assert given.to is to
+    for mark in (0, 0x1FF, 0xABCD0123, ALL):
+        for ct in (0, 0x101, 0x1234FEDC, ALL):
+            old = mark if to is Field.MARK else ct
+            other = 0 if given.source is None else mark if given.source is Field.MARK else ct
+            assert (old & given.keep) ^ (other & given.take) ^ given.flip == wanted(mark, ct)
+
+
+NOT_MODELLED = [
+    ("ct status == dnat", "ct status compared as a whole"), ("ct status != dnat", "ct status compared as a whole"),
+    ("ct status { dnat, snat }", "ct status compared as a whole"), ("ct state == new,related", "ct state compared as a whole"),
+    ("ct status & (dnat | snat) == dnat", "ct status compared as a whole"),
+    ("ct status & (dnat | snat) == (dnat | snat)", "ct status compared as a whole"),
+    ("ct status < dnat", "ct status < a value"), ("ct state & (established | related) < 4", "ct state < a value"),
+    ("iifname & 1 == 0", "iifname under a mask"), ("meta l4proto > 5", "meta l4proto > a value"),
+    ("meta l4proto & 5 == 5", "meta l4proto under a mask"), ("meta l4proto 5-9", "a range of inet_proto"),
+    ("fib daddr type 1-3", "a range of fib_addrtype"), ("meta l4proto & 1 vmap { tcp : drop } counter", "meta l4proto under a mask"),
+    ('fib saddr . iif oifname "eth0"', "fib saddr . iif oif of a name"), ("fib daddr . iif oif missing", "fib daddr . iif oif"),
+    ("socket transparent 0", "socket transparent 0"), ("socket transparent != 1", "socket transparent 1"),
+    ("meta random < 10", "meta random"), ("meta random & 0x7ffffff < 10", "meta random"), ("meta random & 0x7fffffff > 10", "meta random"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "what"), NOT_MODELLED, ids=[words for words, _ in NOT_MODELLED])
+def test_comparisons_that_nft_takes_and_the_model_does_not_have(words: str, what: str) -> None:
+    """They are named, and kept on request."""
+    text = HERE.document([f"{words} counter"])
+    with pytest.raises(UnsupportedRule) as refused:
+        DIALECT.parse(text)
+    assert refused.value.what == what
+    DIALECT.parse(text, unknown="keep")
+
+
+WRONG = [
+    ("iifname { } accept", "a set without elements"), ("tcp dport ! 80 accept", "! is for flags"), ("ct direction ! reply accept", "with !"),
+    ("ip daddr . tcp dport 10.0.0.1 . 80 accept", "a concatenation is compared with sets only"),
+    ("ip daddr . tcp dport < 10.0.0.1 . 80 accept", "no comparison with < here"),
+    ("meta mark > 0xffffffff accept", "no value is > 4294967295"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "why"), WRONG, ids=[words for words, _ in WRONG])
+def test_comparisons_that_make_no_sense(words: str, why: str) -> None:
+    found = read(HERE, HERE.document([words]))
+    assert isinstance(found, InputError)
+    assert not isinstance(found, UnsupportedRule)
+    assert why in str(found)
+
+
+@pytest.mark.parametrize("words", ["meta protocol ip accept", "meta protocol { ip, ip6 } accept"])
+def test_the_family_of_the_table_is_no_comparison(words: str) -> None:
+    """nft leaves it out of its listing."""
+    assert len(body(words, Place("ip", "filter", "input"))) == 1
+
+
+@pytest.mark.parametrize("words", ["meta protocol ip6 accept", "meta protocol != ip accept"])
+def test_the_other_family_is_refused(words: str) -> None:
+    place = Place("ip", "filter", "input")
+    assert "meta protocol of another family" in str(read(place, place.document([words])))
