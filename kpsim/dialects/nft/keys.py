@@ -25,7 +25,7 @@ from kpsim.ruleset import (
 )
 from kpsim.units import SECOND_NS
 
-_NUMBERED_NAMES = (FIB_TYPE, PROTOCOL)  #: types whose values are names here, and numbers, of which there are ranges, to nft
+_NUMBERED_NAMES = (FIB_TYPE, PROTOCOL)  #: names here; numbers, with ranges, to nft
 
 
 class KeySources(NamedTuple):
