@@ -533,3 +533,17 @@ def test_leading_bits_of_a_mark_are_listed_as_a_prefix() -> None:
     unspelled = Chain("c", (Rule(table["c"].rules[0].body),))
     [*_, rule] = dump(replace(table, chains=Map({"c": unspelled})))
     assert rule == "add rule ip t c mark and 0x80000000 != 0 accept"
+
+
+def test_one_flag_is_listed_behind_its_mask_and_several_before() -> None:
+    """As nft 1.0.6 lists them; it does not read ``rst / rst``."""
+    words = (
+        "tcp flags & rst == rst", "tcp flags & rst != rst", "tcp flags rst", "tcp flags ! rst", "tcp flags syn / fin,syn",
+        "tcp flags != syn / fin,syn,rst,ack", "tcp flags fin,syn / fin,syn", "tcp flags == rst",
+    )  # fmt: skip
+    text = "".join(f"\t\t{each} accept\n" for each in words)
+    [found] = DIALECT.parse(f"table ip t {{\n\tchain c {{\n{text}\t}}\n}}\n", Family.IPV4)
+    [table] = found.in_order()
+    unspelled = Chain("c", tuple(Rule(rule.body) for rule in table["c"].rules))
+    listed = DIALECT.render(Ruleset.of(Family.IPV4, replace(table, chains=Map({"c": unspelled}))), Form.LISTED)
+    assert text in listed

@@ -14,6 +14,7 @@ from fuzz.cases import play
 from fuzz.fuzzing import draw_case
 from kpsim.addresses import Family
 from kpsim.config import Mode
+from kpsim.lab.tools.iptables import rules_from
 from kpsim.lab.tools.variants import Variant
 from kpsim.netfilter import Disposition
 from kpsim.packetpath.memory.dynamic_sets import DEFAULT_SIZE, Member
@@ -194,3 +195,17 @@ def test_whatever_happens_in_a_drawn_cluster(kernel: None, seed: int) -> None:
     subject = subjects[seed % len(subjects)]
     case = draw_case(SeededChoices(seed, "in sets"), of, subject, text, 50, (10 * MILLISECOND_NS,))
     assert not play(case, Variant.NFT).finding
+
+
+def test_kube_proxys_chains_stay_in_front_of_those_of_iptables(both: Both) -> None:
+    """Of equal priorities the chain registered later runs first (K-9.1), and iptables-restore registers its chains anew.
+
+    The lab must not do so at each sync: then a policy of DROP would come before kube-proxy's rejection.
+    """
+    closed = "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+    both.cluster = both.cluster.with_rules_beside(rules_from(closed, V4))
+    playing = both.play(
+        FirstPacket(0, flow(V4, "dnsnone")), endpoints(V4, "dns", "a1"), FirstPacket(1, flow(V4, "dnsnone", sport=40001))
+    )  # fmt: skip
+    fates = [each.exchange.walk.disposition for each in playing.played if each.exchange]
+    assert fates == [Disposition.REJECTED, Disposition.REJECTED]

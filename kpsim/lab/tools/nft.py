@@ -6,7 +6,6 @@ into a set stay for as long as the set does, as they do with kube-proxy (NFT-6.1
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
@@ -252,8 +251,3 @@ def _lines(listed: str) -> list[str]:
         else:
             found.append((f"{table} {block}", number, words))
     return [f"{place}: {words}" for place, _, words in sorted(found)]
-
-
-def missing_commands() -> list[str]:
-    """nft, if it is not in PATH."""
-    return [] if shutil.which(_COMMAND) else [_COMMAND]
