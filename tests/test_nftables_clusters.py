@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from nftables_tables import nft_rig
+from proxiers import endpoint_slice, service
 from shop import cluster_text
 
 import kpsim
 from kpsim.addresses import Family
 from kpsim.config import Mode
+from kpsim.dialects import Form
 from kpsim.dialects.iptables import parse
 from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.programmed import Programmed
@@ -56,6 +59,16 @@ table ip firewall {
 	}
 }
 """
+
+
+@pytest.mark.parametrize("form", Form)
+def test_affinity_sets_are_read_again_from_their_text(form: Form) -> None:
+    rig = nft_rig()
+    timeout = {"clientIP": {"timeoutSeconds": 60}}
+    rig.apply(service(sessionAffinity="ClientIP", sessionAffinityConfig=timeout), endpoint_slice())
+    ruleset = rig.sync().held.ruleset
+    assert any(name.startswith("affinity-") for name in ruleset.table("kube-proxy").sets)
+    assert DIALECT.parse(DIALECT.render(ruleset, form), ruleset.family) == (ruleset,)
 
 
 def test_the_mode_saves_the_tables_that_nft_manages() -> None:
