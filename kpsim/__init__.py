@@ -7,6 +7,7 @@ The functions mirror the command line::
     kpsim.trace(cluster, "node-1", "172.30.0.10:80")  # one packet, explained
     result = kpsim.run("local-rollout")               # a scenario, built-in or a file
     kpsim.frames(result)                              # pandas frames of its reports
+    kpsim.migrate(cluster, "nftables")                # what another proxy mode would change
 
 A function imports what it needs when it is first used.
 """
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kpsim.explore import Cluster, load, rules, trace
+    from kpsim.migration.report import MigrationReport, migrate
     from kpsim.result import RunResult, frames, run
 
-__all__ = ["Cluster", "RunResult", "__version__", "frames", "load", "rules", "run", "trace"]
+__all__ = [
+    "Cluster", "MigrationReport", "RunResult", "__version__", "frames", "load", "migrate", "rules", "run", "trace",
+]  # fmt: skip
 
 __version__ = "0.1.0"
 
@@ -27,6 +31,8 @@ _HOME = {
     "load": "kpsim.explore",
     "rules": "kpsim.explore",
     "trace": "kpsim.explore",
+    "MigrationReport": "kpsim.migration.report",
+    "migrate": "kpsim.migration.report",
     "RunResult": "kpsim.result",
     "frames": "kpsim.result",
     "run": "kpsim.result",

@@ -5,23 +5,28 @@ The differences of first packets are given here; ``test_diff`` and ``test_migrat
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from shop import WEB, port, service
+from shop import NODES, WEB, port, service
 
 import kpsim
+from kpsim.addresses import Family, parse_network
+from kpsim.comparison.behaviour.spaces import Values
 from kpsim.config import Mode, config_from_json
 from kpsim.errors import InputError
 from kpsim.inputs import Json
 from kpsim.manifests import check_proxy_config
 from kpsim.migration import Comparison, Migration, assess, migration_record, page
-from kpsim.migration.differences import Effect, grouped
+from kpsim.migration.differences import Client, Differing, Effect, Row, grouped, noticed
 from kpsim.migration.facts import Severity
+from kpsim.migration.ordinary import Ordinary
 from kpsim.migration.writing import as_html, as_markdown, as_text
+from kpsim.tracing.site import Sender
 
 CONFIG = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclusterCIDR: 10.180.0.0/16\n"
 
@@ -60,12 +65,21 @@ def answer(verdict: str, disposition: str = "delivered", ends: Sequence[str] = (
 WORKS, REFUSED, SILENT = answer("works"), answer("refused", "passed"), answer("request-lost", "dropped")
 
 
-def difference(a: Json, b: Json, *, service: str = "shop/web:p", why: str = "reason", **packets: Any) -> Json:
-    box = {"node": "node-1", "from": "node", "src": ["0.0.0.0/0"], "dst": ["127.0.0.1/32"], "protocol": "TCP"}
-    return {
-        "service": service, "packets": {**box, "dport": [[30080, 30080]], **packets}, "a": a, "b": b, "probe": {},
-        "why": why, "see": "NFT-5.7",
+ANY = ((0, (1 << 32) - 1),)
+
+
+def addresses(*texts: str) -> Values:
+    networks = [parse_network(text if "/" in text else f"{text}/32") for text in texts]
+    return tuple(sorted((network.base, network.last) for network in networks if network is not None))
+
+
+def difference(a: Json, b: Json, *, service: str = "shop/web:p", why: str = "reason", **packets: Any) -> Differing:
+    """To the node port of node-1 at 127.0.0.1, from the node itself, unless ``packets`` says otherwise."""
+    box = {
+        "family": Family.IPV4, "node": "node-1", "sender": Sender.NODE, "protocol": "TCP", "source": ANY,
+        "destination": addresses("127.0.0.1"), "ports": ((30080, 30080),), **packets,
     }  # fmt: skip
+    return Differing(service, today=a, then=b, why=why, see="NFT-5.7", **box)
 
 
 # ----------------------------------------------------------------------------------------------------------------- nodes
@@ -252,66 +266,149 @@ def test_remarks_name_those_whom_they_concern() -> None:
 # ----------------------------------------------------------------------------------------------------------- differences
 
 
-def test_differences_are_grouped_by_reason_and_merged_over_nodes_and_addresses() -> None:
-    groups = grouped([
-        difference(SILENT, REFUSED, why="told sooner", service=""),
-        difference(WORKS, REFUSED, why="no localhost"),
-        difference(WORKS, REFUSED, why="no localhost", node="node-2", dst=["127.0.0.2/32"]),
-        difference(REFUSED, WORKS, why="no localhost", dport=[[1, 2]]),
-    ])  # fmt: skip
+class Everybody:
+    """Every address may be a client's."""
+
+    def sources(self, family: Family, node: str, sender: Sender) -> Values:
+        return ANY
+
+
+def test_differences_are_grouped_by_reason_and_merged_over_nodes_addresses_and_protocols() -> None:
+    groups = grouped(
+        [
+            difference(SILENT, REFUSED, why="told sooner", service=""),
+            difference(WORKS, REFUSED, why="no localhost"),
+            difference(WORKS, REFUSED, why="no localhost", node="node-2", destination=addresses("127.0.0.2")),
+            difference(WORKS, SILENT, why="no localhost", ports=((7, 9),), protocol="UDP"),
+            difference(WORKS, SILENT, why="no localhost", ports=(), protocol="ICMP"),
+            difference(REFUSED, WORKS, why="no localhost", sender=Sender.POD, source=addresses("10.0.0.0/8")),
+        ],
+        Everybody(),
+    )
     assert [(group.why, group.effect) for group in groups] == [
         ("no localhost", Effect.STOPS),
         ("told sooner", Effect.DIFFERS),
     ]
-    stops, starts = groups[0].rows
-    assert (stops.nodes, stops.target, stops.source) == (("node-1", "node-2"), ("127.0.0.1/32", "127.0.0.2/32"), ())
+    pings, stops, starts = groups[0].rows
+    assert (stops.nodes, stops.targets) == (("node-1", "node-2"), ("127.0.0.1/32", "127.0.0.2/32"))
+    assert stops.clients == (Client("node"),)
     assert (stops.today, stops.then) == ("works", "refused")
-    assert (starts.effect, starts.ports) == (Effect.STARTS, ((1, 2),))
+    assert pings.packets == (("ICMP", ()), ("UDP", ((7, 9),)))
+    assert (starts.effect, starts.clients) == (Effect.STARTS, (Client("pod", sources=("10.0.0.0/8",)),))
+
+
+def test_a_few_sources_that_are_missing_are_named() -> None:
+    [row] = rows_of(difference(WORKS, REFUSED, sender=Sender.POD, source=((1, (1 << 32) - 1),)))
+    assert row.clients == (Client("pod", all_but=("0.0.0.0/32",)),)
+
+
+def test_odds_are_told_only_if_they_make_the_difference() -> None:
+    """They depend on the node, so rows of many nodes would be told apart by them."""
+    third, half = (
+        {**WORKS, "exchange": {"works": odds, "answer-lost": rest}} for odds, rest in (("1/3", "2/3"), ("1/2", "1/2"))
+    )
+    [row] = grouped([difference(third, REFUSED), difference(half, REFUSED, node="node-2")], Everybody())[0].rows
+    assert (row.today, row.then, row.nodes) == ("works in part", "refused", ("node-1", "node-2"))
+    [worse] = rows_of(difference(half, third))
+    assert (worse.today, worse.effect) == ("works 1/2, the answer is lost 1/2", Effect.STOPS)
+
+
+def test_what_no_client_notices_is_set_aside() -> None:
+    lost, leaked = answer("answer-lost", "delivered"), answer("request-lost", "passed")
+    assert not noticed(difference(lost, SILENT))
+    assert noticed(difference(leaked, SILENT))  # MODE-1: unallocated cluster IPs leak no longer
+    assert noticed(difference(SILENT, REFUSED)) and noticed(difference(WORKS, SILENT))
+    found = assessed(difference(lost, SILENT), difference(WORKS, REFUSED, sender=Sender.POD))
+    assert (found.groups, found.set_aside) == ((), 2)
+
+
+def test_what_the_configuration_prevents_is_told_apart() -> None:
+    """NFT-1.8, NFT-5.7: with all addresses, node ports are served at the second one as today, and still not at 127.0.0.1."""
+    found = assessed(difference(WORKS, REFUSED, destination=addresses("127.0.0.1", "203.0.113.1")))
+    rows = {row.targets: row.prevented for row in found.groups[0].rows}
+    assert rows == {("127.0.0.1/32",): False, ("203.0.113.1/32",): True}
+    [row] = [row for row in migration_record(found)["differences"][0]["rows"] if row["dst"] == ["203.0.113.1/32"]]
+    assert row["preventedByConfiguration"] is True
+    assert "as today" in as_text(page(found))
+
+
+@pytest.mark.parametrize(
+    ("packets", "kept"),
+    [
+        # PP-1.1: what clients of each kind send from
+        ({"sender": Sender.NODE}, True),  # 127.0.0.1 dials itself
+        ({"sender": Sender.NODE, "source": addresses("192.168.0.1")}, False),  # not unless it is told to
+        ({"sender": Sender.POD}, False),  # nobody dials another machine's loopback
+        ({"sender": Sender.POD, "destination": addresses("192.0.2.10")}, True),
+        ({"sender": Sender.POD, "destination": addresses("192.0.2.10"), "source": addresses("10.180.2.7")}, False),
+        (
+            {"sender": Sender.EXTERNAL, "destination": addresses("192.0.2.10"), "source": addresses("198.51.100.7")},
+            True,
+        ),
+        ({"sender": Sender.EXTERNAL, "destination": addresses("192.0.2.10"), "source": addresses("10.180.2.7")}, False),
+        ({"sender": Sender.EXTERNAL, "destination": addresses("192.0.2.10"), "source": addresses("127.0.0.9")}, False),
+        ({"sender": Sender.EXTERNAL, "destination": addresses("224.0.0.1")}, False),
+        ({"sender": Sender.EXTERNAL, "destination": addresses("10.180.0.255")}, False),  # broadcast of the pods' bridge
+        ({"sender": Sender.PEER, "destination": addresses("192.168.0.1")}, True),
+        ({"sender": Sender.PEER, "destination": addresses("192.168.0.1"), "source": addresses("10.180.1.5")}, True),
+        ({"sender": Sender.PEER, "destination": addresses("172.30.0.10")}, False),  # its own node translates it
+    ],
+)
+def test_ordinary_packets_are_told_from_forged_ones(packets: dict[str, Any], kept: bool) -> None:
+    ordinary = Ordinary(kpsim.load(text="---\n".join((CONFIG, NODES, *WEB))))
+    assert (ordinary.of(difference(WORKS, REFUSED, **packets)) is not None) is kept
+
+
+def rows_of(found: Differing) -> tuple[Row, ...]:
+    return grouped([found], Everybody())[0].rows
 
 
 def test_two_answers_are_told_apart_with_as_much_detail_as_it_takes() -> None:
-    [passed] = grouped([difference(answer("request-lost", "passed"), SILENT)])[0].rows
+    [passed] = rows_of(difference(answer("request-lost", "passed"), SILENT))
     assert (passed.today, passed.then) == ("no answer (passed)", "no answer (dropped)")
     a, b = answer("works", ends=["10.0.0.1:80"]), answer("works", ends=["10.0.0.2:80"])
-    [ends] = grouped([difference(a, b)])[0].rows
+    [ends] = rows_of(difference(a, b))
     assert "10.0.0.1:80" in ends.today and "10.0.0.2:80" in ends.then
     half = {**WORKS, "exchange": {"works": "1/2", "request-lost": "1/2"}}
-    [partly] = grouped([difference(WORKS, half)])[0].rows
-    assert (partly.effect, partly.then) == (Effect.STOPS, "works 1/2, no answer 1/2")
+    [partly] = rows_of(difference(WORKS, half))
+    assert (partly.effect, partly.then) == (Effect.STOPS, "works in part")
 
 
 # ------------------------------------------------------------------------------------------------------------------ page
 
 
-def assessed(*differences: Json, at_start: Sequence[Json] | None = None) -> Migration:
-    given = iter([differences, differences if at_start is None else at_start])
-    return assess(cluster(MODERN, *WEB), Mode("nftables"), lambda a, b: Comparison(1234, next(given)))
+#: a node with a second address, at which iptables mode serves node ports, too
+TWO_ADDRESSES = MODERN.replace("192.168.0.1}]", "192.168.0.1}, {type: ExternalIP, address: 203.0.113.1}]")
+
+
+def assessed(*differences: Differing) -> Migration:
+    given = Comparison(1234, differences)
+    return assess(cluster(TWO_ADDRESSES, *WEB), Mode("nftables"), lambda _a, _b: given)
 
 
 def test_something_that_stops_working_is_said_first_and_breaks() -> None:
     assert not assessed().breaks
     assert not assessed(difference(SILENT, REFUSED)).breaks
-    broken = assessed(difference(WORKS, REFUSED), at_start=[])
+    broken = assessed(difference(WORKS, REFUSED))
     assert broken.breaks
     lead = [paragraph.text for paragraph in page(broken).lead]
     assert lead[0] == "Something that works today stops working for 1 Service: shop/web."
-    assert lead[1] == "With the configuration below, nothing stops working for shop/web."
-    assert "1,234 classes" in lead[2]
+    assert "1,234 classes" in lead[1]
+    prevented = assessed(difference(WORKS, REFUSED, destination=addresses("203.0.113.1")))
+    assert prevented.breaks
+    assert page(prevented).lead[1].text == "With the configuration below, nothing stops working for shop/web."
 
 
-def test_the_configuration_is_compared_too() -> None:
-    """The second comparison has the mode's clusters with the configuration to start with."""
+def test_the_modes_are_compared_and_nothing_else_is_changed() -> None:
     seen = []
 
     def compare(a: kpsim.Cluster, b: kpsim.Cluster) -> Comparison:
-        seen.append((a.config.mode, b.config.mode, b.config.node_port_addresses))
-        return Comparison(1, [difference(WORKS, REFUSED)] if len(seen) == 1 else [])
+        seen.append((a.config, b.config))
+        return Comparison(1, [])
 
-    found = assess(cluster(MODERN, *WEB), "nftables", compare)
-    iptables, nftables = Mode("iptables"), Mode("nftables")
-    assert seen == [(iptables, nftables, ()), (iptables, nftables, ("0.0.0.0/0", "::/0"))]
-    [row] = migration_record(found)["differences"][0]["rows"]
-    assert row["preventedByConfiguration"] is True
+    assess(cluster(MODERN, *WEB), "nftables", compare)
+    [(before, after)] = seen
+    assert after == replace(before, mode=Mode("nftables"))
 
 
 def test_the_three_forms_say_the_same() -> None:
@@ -362,7 +459,7 @@ def test_a_page_is_the_same_every_time_and_needs_nothing_else() -> None:
 
 
 def test_long_tables_are_cut_and_counted() -> None:
-    many = [difference(WORKS, REFUSED, dport=[[number, number]]) for number in range(30000, 30100)]
+    many = [difference(WORKS, REFUSED, service=f"shop/web-{number}") for number in range(100)]
     text = as_text(page(assessed(*many)))
     assert "… and 60 more rows" in text
 

@@ -34,6 +34,7 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
         _Unused(("limit",), "a packet that is drawn goes one way", without=("expand", "probes")),
     ),
     "rules": (_ALLOW_UNKNOWN,),
+    "migrate": (_ALLOW_UNKNOWN,),
     "check": (_Unused(("update",), "only recordings have expected output beside them", without=("recording",)),),
     "verify": (
         _ALLOW_UNKNOWN,

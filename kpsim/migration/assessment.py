@@ -9,22 +9,23 @@ from kpsim.backends.table import check_modelled
 from kpsim.config import Mode, config_from_json
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
-from kpsim.inputs import Json
 from kpsim.manifests.assumed import without_nodes
 from kpsim.migration.configuration import Configuration, configuration_to_start_with
 from kpsim.migration.cost import Cost, Sizes, sizes_and_costs
-from kpsim.migration.differences import Effect, Group, Row, grouped
+from kpsim.migration.differences import Differing, Effect, Group, Row, grouped, noticed
 from kpsim.migration.facts import Change, Remark, Severity, Situation
+from kpsim.migration.keeping import Keeping
 from kpsim.migration.neighbours import Neighbour, neighbours
 from kpsim.migration.nodes import NodeReport, node_reports, node_versions
+from kpsim.migration.ordinary import Ordinary
 from kpsim.migration.table import change_between
 
 
 class Comparison(NamedTuple):
-    """What two clusters do differently: how many classes of packets were compared, and ``kpsim diff``'s differences."""
+    """What two clusters do differently, and how many classes of packets were compared."""
 
     classes: int
-    differences: Sequence[Json]
+    differences: Sequence[Differing]
 
 
 Compare = Callable[[Cluster, Cluster], Comparison]
@@ -34,8 +35,8 @@ Compare = Callable[[Cluster, Cluster], Comparison]
 class Migration:
     """What a change of mode means for a cluster.
 
-    ``groups`` are the differences if nothing but the mode changes; ``groups_at_start`` those that are left with
-    ``configuration``.
+    ``groups`` are the differences that ordinary packets meet if nothing but the mode changes. ``set_aside`` counts the
+    differences that only other packets meet, or that no client notices.
     """
 
     cluster: Cluster
@@ -43,7 +44,7 @@ class Migration:
     change: Change
     classes: int
     groups: tuple[Group, ...]
-    groups_at_start: tuple[Group, ...]
+    set_aside: int
     nodes: tuple[NodeReport, ...]
     neighbours: tuple[Neighbour, ...]
     remarks: tuple[tuple[Remark, tuple[str, ...]], ...]  #: with the names of those whom each concerns
@@ -59,11 +60,6 @@ class Migration:
     def stopping(self) -> tuple[Row, ...]:
         """The rows of what works today and stops."""
         return tuple(row for group in self.groups for row in group.rows if row.effect is Effect.STOPS)
-
-    @cached_property
-    def left(self) -> frozenset[Row]:
-        """The rows that the configuration to start with does not prevent."""
-        return frozenset(row for group in self.groups_at_start for row in group.rows)
 
     @property
     def failing_nodes(self) -> tuple[str, ...]:
@@ -90,9 +86,12 @@ def assess(cluster: Cluster, target: Mode | str, compare: Compare) -> Migration:
     configuration = configuration_to_start_with(situation, target, change)
     after = cluster.with_config(config_from_json(cluster.document, mode=target))
     started = cluster.with_config(config_from_json(configuration.document))
+    ordinary = Ordinary(cluster)
     compared = compare(cluster, after)
-    groups = grouped(compared.differences)
-    at_start = groups if started.config == after.config else grouped(compare(cluster, started).differences)
+    met = [found for found in map(ordinary.of, compared.differences) if found is not None and noticed(found)]
+    set_aside = len(compared.differences) - len(met)
+    if started.config != after.config:
+        met = list(Keeping.between(cluster, started).divided(met))
     sizes, *costs = sizes_and_costs(cluster, after)
     said = ((remark, remark.concerns(situation)) for remark in change.remarks)
     return Migration(
@@ -100,8 +99,8 @@ def assess(cluster: Cluster, target: Mode | str, compare: Compare) -> Migration:
         target=target,
         change=change,
         classes=compared.classes,
-        groups=groups,
-        groups_at_start=at_start,
+        groups=grouped(met, ordinary),
+        set_aside=set_aside,
         nodes=node_reports(situation.nodes, change.thresholds),
         neighbours=neighbours(cluster, change),
         remarks=tuple((remark, names) for remark, names in said if names is not None),

@@ -2,11 +2,16 @@
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple, Protocol
 
+from kpsim.addresses import Family
+from kpsim.comparison.behaviour.spaces import Values, networks, unite
 from kpsim.exchange import Verdict
 from kpsim.inputs import Json
+from kpsim.tracing.probes import ProbeResult
+from kpsim.tracing.site import Sender
 
 
 class Effect(enum.StrEnum):
@@ -18,19 +23,45 @@ class Effect(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Differing:
+    """Packets that fare otherwise in the new mode. ``today`` and ``then`` are answers to a probe, as JSON."""
+
+    service: str  #: ``namespace/name:port``; empty: of no Service
+    family: Family
+    node: str
+    sender: Sender
+    protocol: str  #: upper case
+    source: Values
+    destination: Values
+    ports: Values  #: empty for pings
+    today: Json
+    then: Json
+    why: str
+    see: str
+    prevented: bool = False  #: with the configuration to start with they fare as today
+
+
+class Client(NamedTuple):
+    """Clients of one kind: all of them, those of some sources, or all but some. Both are CIDRs."""
+
+    sender: str
+    sources: tuple[str, ...] = ()
+    all_but: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """Packets of one kind that fare otherwise than today: the same on all of the ``nodes``."""
+    """Packets of one kind that fare otherwise than today, over all nodes, clients and addresses that fare alike."""
 
     effect: Effect
-    service: str  #: ``namespace/name:port``; empty: of no Service
-    senders: tuple[str, ...]
+    service: str
+    clients: tuple[Client, ...]
     nodes: tuple[str, ...]
-    source: tuple[str, ...]  #: CIDRs; empty: any
-    target: tuple[str, ...]  #: CIDRs
-    protocol: str
-    ports: tuple[tuple[int, int], ...]
+    targets: tuple[str, ...]  #: CIDRs
+    packets: tuple[tuple[str, Values], ...]  #: protocols, each with its ports
     today: str
     then: str
+    prevented: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +77,28 @@ class Group:
         """The worst effect of its rows."""
         return min((row.effect for row in self.rows), key=list(Effect).index)
 
-    @property
-    def services(self) -> tuple[str, ...]:
-        return tuple(sorted({row.service for row in self.rows} - {""}))
+
+def apart(values: Values, gone: Values) -> Values:
+    """The numbers of the first set that are not in the second."""
+    rest: list[tuple[int, int]] = []
+    for low, high in values:
+        for start, end in gone:
+            if end < low or start > high:
+                continue
+            if start > low:
+                rest.append((low, start - 1))
+            low = end + 1
+            if low > high:
+                break
+        if low <= high:
+            rest.append((low, high))
+    return tuple(rest)
+
+
+class Clients(Protocol):
+    """Knows which sources the clients of a kind have."""
+
+    def sources(self, family: Family, node: str, sender: Sender) -> Values: ...
 
 
 def works(answer: Json) -> Fraction:
@@ -56,6 +106,94 @@ def works(answer: Json) -> Fraction:
     exchange: Mapping[str, str] = answer.get("exchange") or {}
     return Fraction(exchange.get(Verdict.WORKS, "0"))
 
+
+def noticed(difference: Differing) -> bool:
+    """Whether a client notices, or a packet that left the cluster does not leave it any longer."""
+    answers = difference.today, difference.then
+    if any(works(answer) or Verdict.REFUSED in (answer.get("exchange") or {}) for answer in answers):
+        return True
+    return [answer["disposition"] for answer in answers] == [ProbeResult.PASSED, ProbeResult.DROPPED]
+
+
+_ORDER = {effect: number for number, effect in enumerate(Effect)}
+
+
+def grouped(differences: Iterable[Differing], clients: Clients) -> tuple[Group, ...]:
+    """Differences by reason, what stops first, and as few rows as say all of them."""
+    by_reason: dict[tuple[str, str], list[Differing]] = {}
+    for difference in differences:
+        by_reason.setdefault((difference.why, difference.see), []).append(difference)
+    groups = [Group(why, see, _rows(found, clients)) for (why, see), found in by_reason.items()]
+    return tuple(sorted(groups, key=lambda group: (_ORDER[group.effect], group.why, group.see)))
+
+
+@dataclass(slots=True)
+class _Alike:
+    """Clients and addresses to which the same happens."""
+
+    sources: dict[tuple[Family, str, Sender], list[Values]] = field(default_factory=dict)
+    targets: dict[Family, list[Values]] = field(default_factory=dict)
+
+    def add(self, difference: Differing) -> None:
+        client = difference.family, difference.node, difference.sender
+        self.sources.setdefault(client, []).append(difference.source)
+        self.targets.setdefault(difference.family, []).append(difference.destination)
+
+
+_Place = tuple[tuple[Client, ...], tuple[str, ...], tuple[str, ...]]
+_MOST_BUT = 3  #: sources of a kind of client that are named as exceptions
+
+
+def _rows(differences: Iterable[Differing], clients: Clients) -> tuple[Row, ...]:
+    alike: dict[tuple[Effect, str, str, str, bool, str, Values], _Alike] = {}
+    for each in differences:
+        told = _told(each.today, each.then)
+        kind = (_effect(each), each.service, *told, each.prevented, each.protocol, each.ports)
+        alike.setdefault(kind, _Alike()).add(each)
+    rows: dict[tuple[Effect, str, str, str, bool, _Place], list[tuple[str, Values]]] = {}
+    for (effect, service, today, then, prevented, protocol, ports), found in alike.items():
+        kind_of_row = effect, service, today, then, prevented, _place(found, clients)
+        rows.setdefault(kind_of_row, []).append((protocol, ports))
+    made = [
+        Row(effect, service, *place, tuple(sorted(packets)), today, then, prevented)
+        for (effect, service, today, then, prevented, place), packets in rows.items()
+    ]
+    return tuple(sorted(made, key=lambda row: (_ORDER[row.effect], row.service, row.packets, row.targets, row.clients)))
+
+
+def _place(found: _Alike, clients: Clients) -> _Place:
+    """The clients, nodes and targets, for people."""
+    nodes = tuple(sorted({node for _, node, _ in found.sources}))
+    senders = [sender for sender in Sender if any(of is sender for _, _, of in found.sources)]
+    return tuple(_client(sender, found, clients) for sender in senders), nodes, _cidrs(found.targets)
+
+
+def _client(sender: Sender, found: _Alike, clients: Clients) -> Client:
+    """The clients of one kind. Of a process, routing chooses the source, so that is not said."""
+    some: dict[Family, list[Values]] = {}
+    missing: dict[Family, list[Values]] = {}
+    for (family, node, of), sources in found.sources.items():
+        if of is sender is not Sender.NODE:
+            some.setdefault(family, []).extend(sources)
+            missing.setdefault(family, []).append(apart(clients.sources(family, node, sender), unite(sources)))
+    left_out = _cidrs(missing)
+    if len(left_out) <= _MOST_BUT:
+        return Client(str(sender), all_but=left_out)
+    return Client(str(sender), sources=_cidrs(some))
+
+
+def _cidrs(values: Mapping[Family, list[Values]]) -> tuple[str, ...]:
+    return tuple(str(network) for family in sorted(values) for network in networks(family, unite(values[family])))
+
+
+def _effect(difference: Differing) -> Effect:
+    before, after = works(difference.today), works(difference.then)
+    if before == after:
+        return Effect.DIFFERS
+    return Effect.STOPS if after < before else Effect.STARTS
+
+
+# ----------------------------------------------------------------------------------------------------------------- words
 
 _SAID = {
     Verdict.WORKS: "works",
@@ -67,63 +205,20 @@ _SAID = {
 }
 
 
-def grouped(records: Iterable[Json]) -> tuple[Group, ...]:
-    """Differences, as ``kpsim diff --format json`` lists them, by reason: what stops first, then by name."""
-    by_reason: dict[tuple[str, str], list[Json]] = {}
-    for record in records:
-        by_reason.setdefault((record.get("why") or "", record.get("see") or ""), []).append(record)
-    groups = [Group(why, see, _rows(found)) for (why, see), found in by_reason.items()]
-    return tuple(sorted(groups, key=lambda group: (_ORDER[group.effect], group.why == "", group.why, group.see)))
-
-
-_ORDER = {effect: number for number, effect in enumerate(Effect)}
-_Kind = tuple[Effect, str, tuple[str, ...], str, tuple[tuple[int, int], ...], str, str]
-
-
-def _rows(records: Iterable[Json]) -> tuple[Row, ...]:
-    """One row for all nodes, senders and addresses to which the same happens."""
-    found: dict[_Kind, dict[str, set[str]]] = {}
-    for record in records:
-        packets, today, then = record["packets"], record["a"], record["b"]
-        source = tuple(cidr for cidr in packets["src"] if not _is_any(cidr))
-        ports = tuple((low, high) for low, high in packets["dport"])
-        kind = (_effect(today, then), record["service"], source, packets["protocol"], ports, *_told(today, then))
-        row = found.setdefault(kind, {"senders": set(), "nodes": set(), "target": set()})
-        row["senders"].add(packets["from"])
-        row["nodes"].add(packets["node"])
-        row["target"].update(packets["dst"])
-    rows = [
-        Row(
-            effect, service, _sorted(row["senders"]), _sorted(row["nodes"]), source, _sorted(row["target"]), protocol, ports,
-            today, then,
-        )
-        for (effect, service, source, protocol, ports, today, then), row in found.items()
-    ]  # fmt: skip
-    return tuple(sorted(rows, key=lambda row: (_ORDER[row.effect], row.service, row.protocol, row.ports, row.target)))
-
-
-def _sorted(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(names))
-
-
-def _is_any(cidr: str) -> bool:
-    return cidr.endswith("/0")
-
-
-def _effect(today: Json, then: Json) -> Effect:
-    before, after = works(today), works(then)
-    if before == after:
-        return Effect.DIFFERS
-    return Effect.STOPS if after < before else Effect.STARTS
-
-
 def _told(today: Json, then: Json) -> tuple[str, str]:
     """Two answers in words, with as much detail as it takes to tell them apart."""
-    for words in (_verdicts, _way, _ends):
+    for words in (_in_short, _verdicts, _way, _ends):
         before, after = words(today), words(then)
         if before != after:
-            return before, after
+            break
     return before, after
+
+
+def _in_short(answer: Json) -> str:
+    """What most people want to know: the odds depend on the node."""
+    if len(answer.get("exchange") or {}) == 1:
+        return _verdicts(answer)
+    return "works in part" if works(answer) else "does not work"
 
 
 def _verdicts(answer: Json) -> str:

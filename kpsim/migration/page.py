@@ -1,16 +1,19 @@
 """Puts the assessment of a change of mode into sentences, for the person who has to decide."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
+from kpsim.comparison.behaviour.spaces import Values
 from kpsim.migration.assessment import Migration
 from kpsim.migration.blocks import Block, Code, Heading, Items, Page, Paragraph, Section, Table
-from kpsim.migration.differences import Effect, Group, Row
+from kpsim.migration.differences import Client, Effect, Group, Row
 from kpsim.migration.facts import Severity
 from kpsim.migration.neighbours import Neighbour
 from kpsim.migration.nodes import NodeReport
 
 MOST_NAMES = 6  #: that a sentence lists
 MOST_ROWS = 40  #: of a table
+MOST_PORT = 65_535
 _TONES = {
     Effect.STOPS: "bad", Effect.STARTS: "good", Effect.DIFFERS: "",
     Severity.FAILS: "bad", Severity.CHECK: "check", Severity.UNKNOWN: "check", Severity.FINE: "good",
@@ -48,11 +51,8 @@ def _lead(migration: Migration) -> Iterator[Paragraph]:
         yield Paragraph(
             f"Something that works today stops working for {_counted(services, 'Service')}: {_listed(services)}.", "bad"
         )
-        kept = [
-            name
-            for name in services
-            if name not in _services_of(row for row in migration.stopping if row in migration.left)
-        ]
+        losing = _services_of(row for row in migration.stopping if not row.prevented)
+        kept = [name for name in services if name not in losing]
         if kept:
             yield Paragraph(f"With the configuration below, nothing stops working for {_listed(kept)}.", "good")
     elif migration.stopping:
@@ -86,8 +86,13 @@ def _services(migration: Migration) -> Iterator[Block]:
         yield Paragraph("Nothing. Every first packet has the same fate in both modes.", "good")
     for group in migration.groups:
         yield Heading(group.why or "For another reason", _TONES[group.effect])
-        yield Paragraph(_summary(group, migration))
-        yield _rows(group)
+        yield Paragraph(_summary(group))
+        yield _rows(group, with_prevented=any(row.prevented for each in migration.groups for row in each.rows))
+    if migration.set_aside:
+        yield Paragraph(
+            f"{_number(migration.set_aside, 'further difference')} are left out here: clients get no answer in both modes, or only packets "
+            "meet them that nobody sends without forging, such as those with sources of other machines. `kpsim diff` lists them all."
+        )
 
 
 _EFFECTS = {
@@ -97,42 +102,67 @@ _EFFECTS = {
 }
 
 
-def _summary(group: Group, migration: Migration) -> str:
+def _summary(group: Group) -> str:
     said = [_EFFECTS[group.effect]]
-    if migration.groups_at_start is not migration.groups:
-        left = [row for row in group.rows if row in migration.left]
-        if not left:
-            said.append("The configuration below keeps all of it as it is today.")
-        elif len(left) < len(group.rows):
-            said.append("The configuration below keeps a part of it as it is today.")
+    prevented = sum(row.prevented for row in group.rows)
+    if prevented:
+        part = "all" if prevented == len(group.rows) else "a part"
+        said.append(f"The configuration below keeps {part} of it as it is today.")
     if group.see:
         said.append(f"See {group.see}.")
     return " ".join(said)
 
 
-def _rows(group: Group) -> Table:
+def _rows(group: Group, *, with_prevented: bool) -> Table:
+    headings = ["Service", "packets to", "from", "today", "then", "on"]
     rows = [
-        (row.service or "–", _packets(row), _from(row), row.today, row.then, _short(row.nodes, 3)) for row in group.rows
+        [row.service or "–", _packets(row), _from(row), row.today, row.then, _short(row.nodes, 3)] for row in group.rows
     ]
+    if with_prevented:
+        headings.insert(5, "with the configuration below")
+        for cells, row in zip(rows, group.rows, strict=True):
+            cells.insert(5, "as today" if row.prevented else "the same")
     tones = [_TONES[row.effect] for row in group.rows]
     if len(rows) > MOST_ROWS:
-        rows = [*rows[:MOST_ROWS], (f"… and {len(rows) - MOST_ROWS:,} more rows", "", "", "", "", "")]
-        tones = [*tones[:MOST_ROWS], ""]
-    return Table(("Service", "packets to", "from", "today", "then", "on"), tuple(rows), tuple(tones))
+        more = [f"… and {len(rows) - MOST_ROWS:,} more rows", *([""] * (len(headings) - 1))]
+        rows, tones = [*rows[:MOST_ROWS], more], [*tones[:MOST_ROWS], ""]
+    return Table(tuple(headings), tuple(map(tuple, rows)), tuple(tones))
 
 
 def _packets(row: Row) -> str:
-    """``TCP 192.168.0.1:30080``, or with many addresses and ports ``TCP to 10.0.0.0/8 and 2 more, ports 1–79``."""
-    addresses = [cidr.removesuffix("/32").removesuffix("/128") for cidr in row.target]
-    ports = [str(low) if low == high else f"{low}–{high}" for low, high in row.ports]
-    if ports == ["0–65535"] or not ports:
-        return f"{row.protocol} {_short(addresses, 3)}"
-    return f"{row.protocol} {_short(addresses, 3)}, port{'s' * (ports != [str(row.ports[0][0])])} {_short(ports, 4)}"
+    """``TCP port 30080 of 192.168.0.1``, or with many addresses ``TCP ports 1–79, 81–65535, UDP of 10.0.0.0/8``."""
+    addresses = [_host(each) for each in row.targets]
+    same: dict[str, list[str]] = {}
+    for protocol, ports in row.packets:
+        same.setdefault(_ports(ports), []).append(protocol)
+    kinds = ", ".join(f"{' '.join(protocols)}{f' {ports}' if ports else ''}" for ports, protocols in same.items())
+    return f"{kinds} of {_short(addresses, 3)}"
+
+
+def _ports(ports: Values) -> str:
+    """Empty for all ports, or for none."""
+    texts = [str(low) if low == high else f"{low}–{high}" for low, high in ports]
+    if not ports or (ports[0][0] <= 1 and ports[-1][1] == MOST_PORT and len(ports) == 1):
+        return ""
+    if ports[0][0] <= 1 and ports[-1][1] == MOST_PORT:
+        spared = [(a + 1, b - 1) for (_, a), (b, _) in pairwise(ports)]
+        return f"ports but {_short([str(a) if a == b else f'{a}–{b}' for a, b in spared], 4)}"
+    return f"port{'s' * (len(texts) > 1 or '–' in texts[0])} {_short(texts, 4)}"
 
 
 def _from(row: Row) -> str:
-    senders = ", ".join(_SENDERS.get(sender, sender) for sender in row.senders)
-    return f"{senders} ({_short(row.source, 2)})" if row.source else senders
+    return ", ".join(map(_client, row.clients))
+
+
+def _client(client: Client) -> str:
+    name = _SENDERS.get(client.sender, client.sender)
+    if client.all_but:
+        return f"{name} (all but {', '.join(map(_host, client.all_but))})"
+    return f"{name} ({_short([_host(each) for each in client.sources], 2)})" if client.sources else name
+
+
+def _host(cidr: str) -> str:
+    return cidr.removesuffix("/32").removesuffix("/128")
 
 
 # ------------------------------------------------------------------------------------------------------- remarks, nodes

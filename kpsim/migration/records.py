@@ -13,7 +13,8 @@ def migration_record(migration: Migration) -> dict[str, Any]:
         "to": str(migration.target),
         "breaks": migration.breaks,
         "classes": migration.classes,
-        "differences": [_group(group, migration) for group in migration.groups],
+        "differences": [_group(group) for group in migration.groups],
+        "setAside": migration.set_aside,
         "remarks": [
             {"title": remark.title, "words": remark.words, "see": remark.see, "concerns": list(names)}
             for remark, names in migration.remarks
@@ -73,26 +74,26 @@ def migration_record(migration: Migration) -> dict[str, Any]:
     }
 
 
-def _group(group: Group, migration: Migration) -> dict[str, Any]:
+def _group(group: Group) -> dict[str, Any]:
     return {
         "why": group.why,
         "see": group.see,
         "effect": group.effect.value,
-        "rows": [_row(row, row not in migration.left) for row in group.rows],
+        "rows": [_row(row) for row in group.rows],
     }
 
 
-def _row(row: Row, prevented: bool) -> dict[str, Any]:
+def _row(row: Row) -> dict[str, Any]:
     return {
         "effect": row.effect.value,
         "service": row.service,
-        "from": list(row.senders),
+        "from": [
+            {"sender": each.sender, "src": list(each.sources), "allBut": list(each.all_but)} for each in row.clients
+        ],
         "nodes": list(row.nodes),
-        "src": list(row.source),
-        "dst": list(row.target),
-        "protocol": row.protocol,
-        "dport": [list(each) for each in row.ports],
+        "dst": list(row.targets),
+        "packets": [{"protocol": protocol, "dport": [list(each) for each in ports]} for protocol, ports in row.packets],
         "today": row.today,
         "then": row.then,
-        "preventedByConfiguration": prevented,
+        "preventedByConfiguration": row.prevented,
     }

@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from kpsim.cli import app, commands, main
+from kpsim.comparison.behaviour.report import Report as Differences
 from kpsim.tracing.deciding import ProbeResult
 from kpsim.tracing.probes import make_packet
 from kpsim.verify.report import Report
@@ -137,6 +138,17 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--derive-slices": (["stale.yaml", "--node", "n1", *_ASKED], ["--derive-slices"]),
         "--format": (_ONE, ["--format", "json"]),
     },
+    "migrate": {
+        "--to": (["shop.yaml", "--to", "nftables"], ["--to", "ipvs"]),
+        "--from": (["shop.yaml", "--to", "iptables"], ["--from", "nftables"]),
+        "--beside": (["shop.yaml", "--to", "nftables"], ["--beside", "rule.txt"]),
+        "--allow-unknown": (["shop.yaml", "--to", "nftables", "--beside", "unknown.txt"], ["--allow-unknown"]),
+        "--sysctl": (["shop.yaml", "--to", "nftables"], ["--sysctl", "net.netfilter.nf_conntrack_tcp_be_liberal=1"]),
+        "--assume-node": (["bare.yaml", "--to", "nftables"], ["--assume-node", "n7"]),
+        "--service-node-port-range": (["high.yaml", "--to", "nftables", "--assume-node", "n1"], ["--service-node-port-range", "30000-32767"]),
+        "--out": (["shop.yaml", "--to", "nftables"], ["--out", "page.md"]),
+        "--format": (["shop.yaml", "--to", "nftables"], ["--format", "json"]),
+    },
     "run": {
         "--mode": (["small.yaml"], ["--mode", "ipvs"]),
         "--seed": (["small.yaml", "--format", "json"], ["--seed", "7"]),
@@ -199,8 +211,8 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
 #: options whose value is refused: another mode, a node port out of range, a file in the way of a directory, too many ways
 REFUSED = {
     *((command, "--mode") for command in ("rules", "trace", "run", "replay", "verify", "diff")),
-    *((command, "--service-node-port-range") for command in ("rules", "trace", "verify", "diff")),
-    ("run", "--out"), ("trace", "--limit"),
+    *((command, "--service-node-port-range") for command in ("rules", "trace", "verify", "diff", "migrate")),
+    ("run", "--out"), ("trace", "--limit"), ("migrate", "--to"),
 }  # fmt: skip
 
 
@@ -272,6 +284,8 @@ def test_every_option_has_its_case() -> None:
 def test_an_option_matters(kpsim: Kpsim, monkeypatch: pytest.MonkeyPatch, command: str, option: str) -> None:
     if option == "--long":
         monkeypatch.setattr("kpsim.effort.MOST_S", 0.0)  # everything would take too long
+    # what two modes do to packets is compared elsewhere
+    monkeypatch.setattr("kpsim.migration.report.compared", lambda a, b, _progress: Differences(a, b, 0, ()))
     before, given = CASES[command][option]
     plain, changed = kpsim(command, *before), kpsim(command, *before, *given)
     assert plain.everything != changed.everything
