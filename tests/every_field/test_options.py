@@ -297,6 +297,7 @@ def test_an_option_of_verify_matters(kpsim: Kpsim, monkeypatch: pytest.MonkeyPat
     """What is asked of Linux. Linux itself is left out."""
 
     def told(questions: Any, variant: Any, *, progress: Any, found: Any) -> Report:
+        print(variant)
         done = []
         for question in questions:
             site, subject = question.subject.site, question.subject
