@@ -1,11 +1,16 @@
 """What statements of nft mean: the values that rules have. nft 1.0.6 takes those that are read here, but crashes on the shift."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from fuzz.nft_oracle import Place, read
+from kpsim.dialects import Form
+from kpsim.dialects.nft.datatypes import Style
 from kpsim.dialects.nft.dialect import DIALECT
+from kpsim.dialects.nft.json_form import json_text
+from kpsim.dialects.nft.listing import rule_words
 from kpsim.errors import InputError, UnsupportedRule
 from kpsim.ruleset import (
     Assign,
@@ -21,6 +26,7 @@ from kpsim.ruleset import (
     NamePattern,
     Numgen,
     ReversePath,
+    Space,
     Statement,
 )
 
@@ -78,6 +84,8 @@ COMPARED = [
     ("meta mark 0x10000/16", number(Field.MARK, 0x10000, mask=0xFFFF0000)),
     ("meta mark != 0x10000/16", number(Field.MARK, 0x10000, mask=0xFFFF0000, negate=True)),
     ("meta mark 0x10000/32", number(Field.MARK, 0x10000)),
+    ("meta mark { 0x10000/16, 5 }", number(Field.MARK, 5, (0x10000, 0x1FFFF))),
+    ("meta mark 0x10000-0x1ffff", number(Field.MARK, (0x10000, 0x1FFFF))),
     ("meta mark <= 0", number(Field.MARK, 0)),
     ("meta mark < 5", number(Field.MARK, (0, 4))),
     ("meta mark > 5", number(Field.MARK, (6, ALL))),
@@ -180,6 +188,7 @@ NOT_MODELLED = [
     ("ct status { dnat, snat }", "ct status compared as a whole"), ("ct state == new,related", "ct state compared as a whole"),
     ("ct status & (dnat | snat) == dnat", "ct status compared as a whole"),
     ("ct status & (dnat | snat) == (dnat | snat)", "ct status compared as a whole"),
+    ("ct state vmap { new | related : drop } counter", "several names as one value"),
     ("ct status < dnat", "ct status < a value"), ("ct state & (established | related) < 4", "ct state < a value"),
     ("iifname & 1 == 0", "iifname under a mask"), ("meta l4proto > 5", "meta l4proto > a value"),
     ("meta l4proto & 5 == 5", "meta l4proto under a mask"), ("meta l4proto 5-9", "a range of inet_proto"),
@@ -226,3 +235,94 @@ def test_the_family_of_the_table_is_no_comparison(words: str) -> None:
 def test_the_other_family_is_refused(words: str) -> None:
     place = Place("ip", "filter", "input")
     assert "meta protocol of another family" in str(read(place, place.document([words])))
+
+
+REST = NamePattern("")
+ELEMENTS = [
+    ('iifname vmap { "lo" : accept, * : drop }', [("lo",), (REST,)]),
+    ("tcp dport vmap { 80 : accept, * : drop }", [(80,), (REST,)]),
+    ("ip saddr vmap { 10.0.0.0/8 : accept, * : drop }", [((TEN, TEN + (1 << 24) - 1),), (REST,)]),
+    ("ip saddr . tcp dport vmap { 10.0.0.1 . 80 : drop, * : accept }", [(TEN + 1, 80), (REST, REST)]),
+    ('iifname { "eth*", "lo" } accept', [(NamePattern("eth"),), ("lo",)]),
+    ('iifname . ip saddr { "eth*" . 10.0.0.1 } accept', [(NamePattern("eth"), TEN + 1)]),
+    ("ip saddr . tcp dport { 10.0.0.0/8 . 80-90 } accept", [((TEN, TEN + (1 << 24) - 1), (80, 90))]),
+    ("tcp dport vmap { 80 : accept, 80 : accept }", [(80,)]),
+    ("ct state vmap { new : accept, established : drop }", [("NEW",), ("ESTABLISHED",)]),
+    ("meta l4proto . th dport vmap { tcp . 80 : accept, udp . 53 : drop }", [("tcp", 80), ("udp", 53)]),
+]
+
+
+@pytest.mark.parametrize(("words", "keys"), ELEMENTS, ids=[words for words, _ in ELEMENTS])
+def test_elements_in_braces(words: str, keys: list[object]) -> None:
+    """``*`` is for the keys that no other element has."""
+    (looked_up,) = [each for each in body(words) if isinstance(each, Dispatch | Lookup)]
+    found = looked_up.map if isinstance(looked_up, Dispatch) else looked_up.set
+    assert list(found.elements) == keys  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("tcp dport vmap { 80 : accept, 80 : drop }", "the same key twice in a map"),
+        ("tcp dport vmap { 80-90 : accept, 85 : drop }", "conflicting intervals: 80 to 90 holds 85"),
+        ("ip saddr vmap { * : accept, * : drop }", "the same key twice in a map"),
+    ],
+)
+def test_elements_that_contradict(words: str, why: str) -> None:
+    assert why in str(read(HERE, HERE.document([words])))
+
+
+CATCH_ALL = """\
+table ip t {
+	map m {
+		type inet_service : verdict
+		elements = { 80 : accept, * : drop }
+	}
+
+	map n {
+		type ipv4_addr : verdict
+		flags interval
+		elements = { 10.0.0.0/8 : accept, * : drop }
+	}
+
+	set s {
+		type ipv4_addr
+		elements = { 10.0.0.1, * }
+	}
+
+	map c {
+		type ipv4_addr . inet_service : verdict
+		elements = { 10.0.0.1 . 80 : drop,
+\t\t\t     * : accept }
+	}
+
+	chain c {
+		ip saddr { 10.0.0.1, * } accept
+		tcp dport vmap { 80 : drop, * : accept }
+		ip saddr . tcp dport vmap { 10.0.0.1 . 80 : drop, * : accept }
+	}
+}
+"""
+
+
+def test_elements_for_the_rest_are_listed_as_nft_lists_them() -> None:
+    """Recorded with nft 1.0.6."""
+    (held,) = DIALECT.parse(CATCH_ALL)
+    assert DIALECT.render(held, Form.LISTED) == CATCH_ALL
+    assert DIALECT.parse(DIALECT.render(held, Form.SENT)) == (held,)
+    assert DIALECT.parse(json_text(held)) == (held,)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "meta mark { 0x00000005, 0x00010000/16 } accept", "meta mark 0x00010000-0x0001ffff accept", "meta mark 0x00010000/16 accept",
+        "ct mark != { 0x00000005, 0x00010000/16 } accept", "meta mark vmap { 0x00000005 : drop, 0x00010000/16 : accept }",
+        "iifname vmap { \"lo\" : accept, * : drop }", "tcp dport { 16-31, 80 } accept",
+    ],
+)  # fmt: skip
+def test_values_alone_are_written_as_nft_lists_them(words: str) -> None:
+    """In sets of marks nft lists prefixes, outside of them it takes them for masks."""
+    found = read(HERE, HERE.document([words]))
+    assert not isinstance(found, InputError)
+    assert rule_words(replace(found[0], spelling=None), Space.INET, Style.LISTED) == words

@@ -104,11 +104,29 @@ def met(*rules: Rule, sets: tuple[Set, ...] = (), more: tuple[Chain, ...] = (), 
         (set_of("", ((0, 9), (5, 5)), ((20, 29), (6, 6))), [(9, 5), (9, 6), (20, 6), (20, 5)], [1, 0, 1, 0]),
         (set_of("", (1, (5, 6)), (1, (8, 9)), ((1, 2), 7)), [(1, 5), (1, 8), (1, 7), (2, 7), (2, 5)], [1, 1, 1, 1, 0]),
         (set_of(""), [(80,)], [False]),
+        # what nft writes as *
+        (set_of("", (80,), (NamePattern(""),)), [(80,), (81,)], [1, 1]),
+        (set_of("s", ("tcp", 80), (NamePattern(""), NamePattern(""))), [("tcp", 80), ("udp", 53)], [1, 1]),
     ],
 )  # fmt: skip
 def test_a_key_is_found_among_exact_elements_intervals_and_beginnings_of_names(held, keys, found):
     """nft(8): sets, intervals, concatenations; ``eth*`` in a set of names."""
     assert [find(held, key) is not None for key in keys] == [bool(each) for each in found]
+
+
+@pytest.mark.parametrize("listed", [(80,), ((80, 90),)])
+@pytest.mark.parametrize("name", ["", "s"])
+def test_the_element_for_the_rest_is_found_where_no_other_is(name, listed):
+    """K: nft_set_catchall_lookup. Also intervals and names of the same set come first, however they are written."""
+    rest = (NamePattern(""),)
+    held = set_of(name, rest, listed, flags=INTERVAL)
+    assert [find(held, key)[0] for key in [(80,), (79,)]] == [listed, rest]
+    named = set_of(name, rest, ("eth0",), (NamePattern("cali"),), flags=INTERVAL)
+    assert [find(named, key)[0] for key in [("eth0",), ("cali1",), ("lo",)]] == [
+        ("eth0",),
+        (NamePattern("cali"),),
+        rest,
+    ]
 
 
 def test_an_element_is_told_with_its_own_key():

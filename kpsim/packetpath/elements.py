@@ -7,10 +7,11 @@ keeps: a changed set is another value.
 
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import compress
 from typing import cast
 
-from kpsim.ruleset import Atom, Element, Interval, Key, NamePattern, Part, Set
+from kpsim.ruleset import Atom, Element, Interval, Key, NamePattern, Part, Set, is_for_the_rest
 
 Atoms = tuple[Atom, ...]  #: what a packet has in the place of a key
 Found = tuple[Key, Element]
@@ -23,15 +24,29 @@ def finder(of: Set) -> Find:
     If several elements of a concatenation fit, it is always the same one.
     """
     if of.compiled is None:
-        exact = of.is_exact or not any(isinstance(part, tuple | NamePattern) for key in of.elements for part in key)
-        found = _exact(of) if exact else _ordered(of) or _grouped(of)
-        object.__setattr__(of, "compiled", found)
+        object.__setattr__(of, "compiled", _with_rest(of))
     return cast("Find", of.compiled)
 
 
 def find(of: Set, key: Atoms) -> Found | None:
     """The element of a set that a key belongs to, as :func:`finder` says."""
     return finder(of)(key)
+
+
+def _with_rest(of: Set) -> Find:
+    """The look-up; the element for the rest decides where no other does. Counterpart: nft_set_catchall_lookup"""
+    at: Key | None = (NamePattern(""),) * len(of.type.key) if of.type is not None else None
+    if at is None:
+        at = next(filter(is_for_the_rest, of.elements), None)
+    if at is None or (element := of.elements.get(at)) is None:
+        return _listed(of)
+    rest, listed = (at, element), _listed(replace(of, elements=of.elements.delete(at)))
+    return lambda key: listed(key) or rest
+
+
+def _listed(of: Set) -> Find:
+    exact = of.is_exact or not any(isinstance(part, tuple | NamePattern) for key in of.elements for part in key)
+    return _exact(of) if exact else _ordered(of) or _grouped(of)
 
 
 def _exact(of: Set) -> Find:

@@ -48,6 +48,7 @@ from kpsim.ruleset.sets import (
     SetFlags,
     SetReference,
     SetType,
+    is_for_the_rest,
 )
 from kpsim.ruleset.statements import (
     ALL_BITS,
@@ -93,5 +94,5 @@ from kpsim.ruleset.tables import (
 from kpsim.ruleset.verdicts import ACCEPT, CONTINUE, DROP, RETURN, Goto, Jump, Terminal, Verdict
 
 __all__ = [
-    "ACCEPT", "ALL_BITS", "CONTINUE", "DROP", "FOREIGN", "NO_FLAGS", "NO_SET_FLAGS", "OF_CONNECTION", "PLAIN", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign", "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "Field", "FieldType", "Goto", "Hashed", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NamePattern", "NatFlags", "NoTrack", "Numgen", "Origin", "Part", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "moves_nothing", "named", "sources_of", "target_of", "united", "within", "within_any",
+    "ACCEPT", "ALL_BITS", "CONTINUE", "DROP", "FOREIGN", "NO_FLAGS", "NO_SET_FLAGS", "OF_CONNECTION", "PLAIN", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign", "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "Field", "FieldType", "Goto", "Hashed", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NamePattern", "NatFlags", "NoTrack", "Numgen", "Origin", "Part", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "is_for_the_rest", "moves_nothing", "named", "sources_of", "target_of", "united", "within", "within_any",
 ]  # fmt: skip

@@ -31,6 +31,11 @@ Part = Atom | Interval | NamePattern  #: what an element says of one field
 Key = tuple[Part, ...]  #: one part for each field of a key
 
 
+def is_for_the_rest(key: Key) -> bool:
+    """Whether an element is for all keys that no other element has: nft's ``*``. All its parts are any name."""
+    return all(isinstance(part, NamePattern) and not part.prefix for part in key)
+
+
 class DataType(enum.Enum):
     """What one field of a key, or of a map's value, is. The value is its name in texts for people."""
 

@@ -30,6 +30,7 @@ from kpsim.ruleset import (
     SetReference,
     Snat,
     Statement,
+    is_for_the_rest,
 )
 
 _CARRIED = frozenset({
@@ -146,6 +147,8 @@ class WatchedChains:
         # the set is kept beside its index, so that nothing else takes its identity
         found = self._indexes.get(id(of.elements))
         if found is None:
+            if any(map(is_for_the_rest, of.elements)):
+                raise InputError("a set with an element * for all other keys cannot be compared")
             keys = [
                 tuple(_intervals(part, *shape) for part, shape in zip(key, shapes, strict=True)) for key in of.elements
             ]

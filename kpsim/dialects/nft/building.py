@@ -40,6 +40,7 @@ from kpsim.ruleset import (
     Unknown,
     Unmodelled,
     UpdateSet,
+    is_for_the_rest,
 )
 from kpsim.units import SECOND_NS
 
@@ -495,7 +496,7 @@ class Builder:
 def _check_intervals(elements: Mapping[Key, Element], flags: SetFlags, types: Sequence[Type], *, merged: bool) -> None:
     """ValueError for intervals in a set that does not say so, or that overlap."""
     if SetFlags.INTERVAL not in flags:
-        if any(isinstance(part, tuple | NamePattern) for key in elements for part in key):
+        if any(isinstance(part, tuple | NamePattern) for key in elements for part in key if not is_for_the_rest(key)):
             raise ValueError("intervals need the flag interval")
     elif len(types) == 1 and not merged:
         keys.check_overlap(elements)

@@ -137,6 +137,8 @@ def read_element(tree: Tree, types: Sequence[Type], value: Callable[[Tree], Any]
 
 def read_parts(tree: Tree, types: Sequence[Type]) -> Key:
     """The parts of a key, one for each type."""
+    if tree == "*":
+        return (NamePattern(""),) * len(types)
     parts = tree["concat"] if isinstance(tree, dict) and "concat" in tree else [tree]
     if len(parts) != len(types):
         raise ValueError(f"{len(parts)} parts where the key has {len(types)} fields")
@@ -155,7 +157,7 @@ def read_part(tree: Tree, kind: Type) -> Part:
         ((name, about),) = tree.items()
         if name in ("prefix", "range"):
             return read_interval(tree, kind)
-        if name == "|" and kind.is_number:
+        if name == "|":
             return _joined(about, kind)
         raise ValueError(f"not a value: {tree}")
     if isinstance(tree, list):
@@ -188,7 +190,7 @@ def read_interval(tree: Tree, kind: Type) -> Interval:
         assert isinstance(base, int)
         if not isinstance(length, int) or not 0 <= length <= kind.bits:
             raise ValueError(f"not a prefix length: {length}")
-        if kind.data not in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS):
+        if kind.data not in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS, DataType.MARK):
             raise ValueError(f"no prefix of {kind.name}")
         host = (1 << (kind.bits - length)) - 1
         return base & ~host, base | host

@@ -6,7 +6,7 @@ from typing import Any
 from kpsim.dialects.nft.datatypes import BY_DATA, Tree, Type
 from kpsim.dialects.nft.set_types import from_words
 from kpsim.dialects.nft.writing import element_tree
-from kpsim.ruleset import PLAIN, Chain, DataType, Set, SetFlags, SetType, Table
+from kpsim.ruleset import PLAIN, Chain, DataType, Set, SetFlags, SetType, Table, is_for_the_rest
 from kpsim.units import SECOND_NS
 
 _FLAG_WORDS = {
@@ -68,7 +68,9 @@ def element_trees(made: Set) -> Iterator[Tree]:
 
 
 def _order(key: Any, kinds: list[Type]) -> tuple[Any, ...]:
-    return tuple(_first(part, kind) for part, kind in zip(key, kinds, strict=True))
+    if is_for_the_rest(key):
+        return True, ()  # nft lists it last
+    return False, tuple(_first(part, kind) for part, kind in zip(key, kinds, strict=True))
 
 
 def _first(part: Any, kind: Type) -> Any:

@@ -105,7 +105,7 @@ def _plain_text(tree: Tree, kinds: Sequence[Type], style: Style, data: Sequence[
             return ",".join(str(each) for each in tree)
         case bool():
             return "exists" if tree else "missing"
-        case str() if tree.startswith("@"):
+        case str() if tree.startswith("@") or tree == "*":
             return tree
         case _:
             return kinds[0].show(tree, style)

@@ -59,6 +59,7 @@ from kpsim.ruleset import (
     Unknown,
     Unmodelled,
     UpdateSet,
+    is_for_the_rest,
 )
 from kpsim.units import SECOND_NS
 
@@ -352,7 +353,7 @@ def _match(op: str, left: Tree, right: Tree) -> Tree:
 def _listed(among: Sequence[Interval], kind: Type) -> list[Tree]:
     """Intervals of numbers; those that have names are written one by one."""
     if not kind.named:
-        return [part_tree(each, kind) for each in among]
+        return [part_tree(each, kind, in_set=len(among) > 1) for each in among]
     values = [value for low, high in among for value in range(low, high + 1)]
     if kind is not TCP_FLAG:
         return [kind.write(value) for value in values]
@@ -389,8 +390,11 @@ def _prefix_of(base: int, mask: int, kind: Type) -> Tree | None:
     return {"prefix": {"addr": kind.write(base), "len": kind.bits - host.bit_length()}}
 
 
-def part_tree(part: Part, kind: Type) -> Tree:
-    """One part of a key: a value, a prefix, a range, or names that begin alike."""
+def part_tree(part: Part, kind: Type, *, in_set: bool = False) -> Tree:
+    """One part of a key: a value, a prefix, a range, or names that begin alike.
+
+    nft has prefixes of marks too: among the elements of a set of marks they are ranges, elsewhere masks.
+    """
     if isinstance(part, NamePattern):
         return part.prefix + "*"
     if not isinstance(part, tuple):
@@ -399,7 +403,7 @@ def part_tree(part: Part, kind: Type) -> Tree:
     if low == high:
         return kind.write(low)
     size = high - low + 1
-    if _is_address(kind) and size & (size - 1) == 0 and low % size == 0:
+    if (_is_address(kind) or (kind is MARK and in_set)) and size & (size - 1) == 0 and low % size == 0:
         return _prefix_of(low, ((1 << kind.bits) - 1) & ~(size - 1), kind)
     return {"range": [kind.write(low), kind.write(high)]}
 
@@ -411,7 +415,10 @@ def element_tree(
     key: Key, element: Element, kinds: Sequence[Type], data: Sequence[Type], *, bare: bool = False
 ) -> Tree:
     """One element of a set or map. ``data`` are the types of a map's values; ``bare``: the key alone."""
-    tree = _joined([part_tree(part, kind) for part, kind in zip(key, kinds, strict=True)])
+    parts = zip(key, kinds, strict=True)
+    tree = (
+        "*" if is_for_the_rest(key) else _joined([part_tree(part, kind, in_set=len(key) == 1) for part, kind in parts])
+    )
     if bare:
         return tree
     if element.comment or element.timeout_ns is not None:
