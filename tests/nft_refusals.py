@@ -83,5 +83,5 @@ WHY = [
     (INPUT, "udp dport 5 reject with tcp reset", "conflicting protocols: tcp in a rule for udp packets"),
     (INPUT, "ip saddr 10.0.0.1 ip6 daddr ::1 accept", "conflicting protocols: IPv6 in a rule for IPv4 packets"),
     (INPUT, "ip saddr ! 10.0.0.1 accept", "! is for flags"),
-    (INPUT, "iifname < eth0 accept", "no comparison with < here"),
+    (INPUT, "iifname < eth0 accept", "not modelled: iifname < a value"),
 ]  # fmt: skip
