@@ -127,7 +127,8 @@ def tracking(ruleset: Ruleset) -> Ruleset:
 def _passing(table: Table, family: Family) -> Table:
     """A table of which every base chain lets canaries pass, before all else."""
     network = Network(family, _address(family, 0), _PREFIX[family])
-    rules = tuple(_guard(within(side, network), _ACCEPT) for side in (Field.SADDR, Field.DADDR))
+    of_family = (named(Field.NFPROTO, f"ipv{family.value}"),) if table.key.space is Space.INET else ()
+    rules = tuple(_guard(*of_family, within(side, network), _ACCEPT) for side in (Field.SADDR, Field.DADDR))
     chains = table.chains
     for chain in table.base_chains():
         chains = chains.set(chain.name, Chain(chain.name, (*rules, *chain.rules), chain.base, chain.comment))
