@@ -127,6 +127,7 @@ table inet f {
     chain forward {
         type filter hook forward priority 0; policy drop;
         tcp dport vmap @verdicts
+        ct state vmap { established : accept, related : accept }
         add @seen { ip saddr } accept
     }
 }
@@ -139,7 +140,8 @@ def test_a_full_set_and_a_missing_key_are_reasons() -> None:
     trace = trace_packet(site, make_packet("TCP", "192.0.2.1", 80), node="n", sender=Sender.EXTERNAL)
     lines = body(trace, Depth.DETAILED)
     assert "rule 1: not kube-proxy's: no, @verdicts has nothing for this destination port" in lines
-    assert any(line.startswith("rule 2: not kube-proxy's: no, ") and "seen" in line for line in lines)
+    assert any(line.startswith("rule 2: not kube-proxy's: no, ") and "conntrack state" in line for line in lines)
+    assert any(line.startswith("rule 3: not kube-proxy's: no, ") and "seen" in line for line in lines)
     assert lines[-1 if lines[-1].startswith("dropped") else -2].startswith("dropped by f/forward policy")
 
 
@@ -148,7 +150,7 @@ def test_a_table_tells_whose_its_rules_are() -> None:
     (rules,) = dialect_reading(text).parse(text, Family.IPV4)
     site = rules_site(rules, node_ips=["192.168.0.1"], pod_cidrs=["10.180.0.0/24"])
     lines = body(trace_packet(site, make_packet("TCP", "192.0.2.1", 80), node="n", sender=Sender.EXTERNAL))
-    assert "rule 2: not kube-proxy's but firewalld's" in lines
+    assert "rule 3: not kube-proxy's but firewalld's" in lines
 
 
 def test_chains_that_did_nothing_are_left_out_of_the_summary(cluster: Cluster) -> None:
