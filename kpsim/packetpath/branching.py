@@ -44,6 +44,8 @@ class _Place:
     before: Snapshot
     result: Result = None
     ends: bool = False
+    found_by: int = 0  #: the step of the search that found it
+    met: bool = False  #: whether the search has gone on from here
     weight: Fraction = Fraction(0)
     onward: "list[tuple[Fraction, _Place]]" = field(default_factory=list)
 
@@ -90,12 +92,11 @@ def _ways_through(
     follower = _Follower(traversal, table, chain, rules, run_rules, ways, since)
     start = follower.place(0, False, None)
     waiting, ends = [start], list[_Place]()
-    met: set[int] = set()
     while waiting:
         here = waiting.pop()
-        if id(here) in met:
+        if here.met:
             continue
-        met.add(id(here))
+        here.met = True
         if here.ends:
             ends.append(here)
             continue
@@ -125,23 +126,31 @@ class _Follower:
     run_rules: RunRules
     ways: Ways
     since: int
+    _step: int = 0
     _places: dict[Hashable, _Place] = field(default_factory=dict)
 
     def places(self) -> list[_Place]:
         return list(self._places.values())
 
     def place(self, position: int, ends: bool, result: Result) -> _Place:
-        """The place where the walk is now: a new one, unless a way has been there in the same state."""
+        """The place where the walk is now: a new one, unless a way has been there in the same state.
+
+        A way that gets there now comes before one that was found in an earlier step and is still waiting, so it stands
+        for the place from now on.
+        """
         key = (position if not ends else -1, ends, _told(result), self.traversal.state())
         found = self._places.get(key)
         if found is None:
-            found = _Place(position, self.traversal.snapshot(self.since), result, ends)
+            found = _Place(position, self.traversal.snapshot(self.since), result, ends, self._step)
             self._places[key] = found
+        elif not found.met and found.found_by < self._step:
+            found.before, found.result, found.found_by = self.traversal.snapshot(self.since), result, self._step
         return found
 
     def onward(self, here: _Place) -> list[tuple[Fraction, _Place]]:
         """The next places from here, each with the probability of going there; several may be the same place."""
         traversal, rules = self.traversal, self.rules
+        self._step += 1
         traversal.restore(here.before, self.since)
         traversal.chooser = self.ways.unforked
         forking = here.position

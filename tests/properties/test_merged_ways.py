@@ -1,63 +1,21 @@
 """Ways through rules that meet in one state go on as one: that changes no outcome, no probability and no order."""
 
-from fractions import Fraction
-
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from packets import node_netns
 from random_packets import Sending, packets, sendings
 from random_rules import V4, rulesets, small_world
+from ways import compare, machine
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
-from kpsim.netfilter import Netns, Walk, expand, walk
+from kpsim.netfilter import Walk, walk
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import ScriptedChooser, TooManyWays
+from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.packetpath.traversal import _FIXED, _MUTABLE, Traversal
 from kpsim.ruleset import Ruleset
 
 FAMILIES = pytest.mark.parametrize("family", Family)
-MOST = 3000
-
-
-def machine(rules: Ruleset) -> Netns:
-    """n1 with its pods, and n2 behind it, in the family of the rules."""
-    if rules.family is V4:
-        netns = node_netns("n1", ["192.168.0.1"], ["10.180.0.0/24"], peers={"192.168.0.2": ["10.180.1.0/24"]})
-    else:
-        netns = node_netns("n1", ["2001:db8::1"], ["2001:db8::/112"], peers={"2001:db8::9:2": ["2001:db8::1:0/112"]})
-    netns.load_rules(rules)
-    return netns
-
-
-def summed(outcomes: list[tuple[Fraction, Walk]]) -> list[tuple[Walk, Fraction]]:
-    """Each different walk once, where it came first, with the sum of its probabilities."""
-    found: list[tuple[Walk, Fraction]] = []
-    for weight, outcome in outcomes:
-        for number, (known, sum_) in enumerate(found):
-            if known == outcome:
-                found[number] = known, sum_ + weight
-                break
-        else:
-            found.append((outcome, weight))
-    return found
-
-
-def compare(netns: Netns, packet: Packet, *, local: bool, as_written: bool, now_ns: int = 0) -> None:
-    try:
-        plain = expand(
-            netns, packet, now_ns=now_ns, local=local, as_written=as_written, limit=MOST, merge=False
-        )  # fmt: skip
-    except TooManyWays:
-        assume(False)
-    merged = expand(netns, packet, now_ns=now_ns, local=local, as_written=as_written)
-    assert summed(merged) == summed(plain)
-    assert len(merged) <= len(plain)
-    traced = expand(netns, packet, now_ns=now_ns, local=local, as_written=as_written, trace=True)
-    plainly = expand(netns, packet, now_ns=now_ns, local=local, as_written=as_written, trace=True, merge=False)
-    assert traced[0][1].trace == plainly[0][1].trace
-    assert {outcome.trace for _, outcome in traced} <= {outcome.trace for _, outcome in plainly}
 
 
 @FAMILIES
