@@ -81,7 +81,7 @@ def _field(op: str, row: Selector, mask: Tree, right: Tree, context: Context) ->
 def _known_family(op: str, right: Tree, context: Context) -> None:
     """``meta protocol ip`` in a table of one family is true of all packets; nft leaves it out."""
     family = "ipv4" if context.space.value == "ip" else "ipv6"
-    if op not in _PRESENT or family not in [ETHER_TYPE.read(_bare(each)) for each in _several(right)]:
+    if op not in _PRESENT or family not in [ETHER_TYPE.read(each) for each in _several(right)]:
         raise ValueError("meta protocol of another family than the table's")
 
 
@@ -103,17 +103,16 @@ def _numbers(op: str, row: Selector, mask: int | None, right: Tree) -> Compare:
         if not isinstance(bound, int):
             raise ValueError(f"not a bound: {right}")
         return Compare(row.field, _ordered(op, bound, highest), mask=mask)
-    negate = op == "!="
+    negate, parts = op == "!=", _several(right)
+    if len(parts) == 1:
+        right = parts[0]  # nft takes the braces off
     if (
         isinstance(right, dict)
         and "prefix" in right
         and kind.data not in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS)
     ):
         return _leading_bits(row, right["prefix"], negate)
-    parts = right["set"] if isinstance(right, dict) and "set" in right else [right]
-    ranges = among(_as_interval(keys.read_part(_bare(each), kind)) for each in parts)
-    if not ranges:
-        raise ValueError("a set without elements")
+    ranges = among(_as_interval(keys.read_part(each, kind)) for each in parts)
     if mask is None and len(ranges) == 1 and kind.data in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS):
         low, high = ranges[0]
         size = high - low + 1
@@ -138,11 +137,6 @@ def _ordered(op: str, bound: int, highest: int) -> tuple[Interval, ...]:
     return ((low, high),)
 
 
-def _bare(tree: Tree) -> Tree:
-    """An element of a set in a rule without what is said about it: nft takes comments there."""
-    return tree["elem"]["val"] if isinstance(tree, dict) and "elem" in tree else tree
-
-
 def _as_interval(part: Part) -> Interval:
     if isinstance(part, int):
         return part, part
@@ -163,7 +157,7 @@ def _names(op: str, row: Selector, mask: Tree, right: Tree) -> Compare | Lookup:
     if kind.bits_of:
         return _states(op, row, right)
     negate = _negated(op)
-    parts = [keys.read_part(_bare(each), kind) for each in _several(right)]
+    parts = [keys.read_part(each, kind) for each in _several(right)]
     if len(parts) == 1 and isinstance(parts[0], NamePattern):
         return Compare(row.field, parts[0], negate)
     if all(isinstance(part, str) for part in parts):
@@ -172,11 +166,14 @@ def _names(op: str, row: Selector, mask: Tree, right: Tree) -> Compare | Lookup:
 
 
 def _several(right: Tree) -> Sequence[Tree]:
-    if isinstance(right, dict) and "set" in right:
-        if not right["set"]:
-            raise ValueError("a set without elements")
-        return list(right["set"])
-    return [right]
+    """The values that are compared with, without what nft takes and drops beside them, as comments."""
+    if not isinstance(right, dict) or "set" not in right:
+        return [right]
+    if not right["set"]:
+        raise ValueError("a set without elements")
+    if any(isinstance(each, list) for each in right["set"]):
+        raise ValueError("a set's element has no value")
+    return [each["elem"]["val"] if isinstance(each, dict) and "elem" in each else each for each in right["set"]]
 
 
 def _states(op: str, row: Selector, right: Tree) -> Compare:
@@ -189,7 +186,7 @@ def _states(op: str, row: Selector, right: Tree) -> Compare:
         if isinstance(right, dict) and "|" in right
         else _several(right)
     )
-    names = frozenset(str(row.type.read(_bare(each))) for each in listed)
+    names = frozenset(str(row.type.read(each)) for each in listed)
     exact = in_braces or op in ("==", "!=")
     if exact and (row.field is not Field.CT_STATE or (not in_braces and len(names) > 1)):
         raise NotModelled(f"{row.words} compared as a whole")
