@@ -3,7 +3,7 @@
 The functions mirror the command line::
 
     cluster = kpsim.load("cluster.yaml")              # manifests or a recording
-    kpsim.rules(cluster, "node-1")                    # as iptables-save prints them
+    kpsim.rules(cluster, "node-1")                    # as the mode's own tool has them
     kpsim.trace(cluster, "node-1", "172.30.0.10:80")  # one packet, explained
     result = kpsim.run("local-rollout")               # a scenario, built-in or a file
     kpsim.frames(result)                              # pandas frames of its reports

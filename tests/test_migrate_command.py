@@ -106,3 +106,19 @@ def test_bad_input_ends_with_two(tmp_path: Path, arguments: list[str], words: st
     code, out, errors = run(cluster, *arguments)
     assert (code, out) == (2, "")
     assert words in errors
+
+
+FIREWALL = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n-A FORWARD -s 10.180.0.0/16 -j ACCEPT\nCOMMIT\n"
+
+
+def test_a_firewall_then_drops_the_answers_that_kube_proxy_let_through(tmp_path: Path) -> None:
+    """NFT-9.4: KUBE-FORWARD accepts what belongs to known connections, of all pods, whoever they talk to."""
+    rules = tmp_path / "node.rules"
+    rules.write_text(FIREWALL)
+    found = migrate(kpsim.load(text="---\n".join((CONFIG, NODE, INSIDE)), beside=[rules]), "nftables").to_json()
+    [group] = [group for group in found["differences"] if group["see"] == "NFT-12.2"]
+    answers = [row for row in group["rows"] if row["service"] == "" and row["from"][0]["sender"] == "pod"]
+    assert {(row["effect"], row["today"], row["then"]) for row in answers} == {
+        ("stops working", "works", "the answer is lost")
+    }
+    assert [each["what"] for each in found["programs"]] == ["policy DROP of filter/FORWARD"]

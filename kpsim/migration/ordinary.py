@@ -101,7 +101,10 @@ class Ordinary:
             each for name in self._site.node_names for each in self._site.machine(name).routing.interfaces.values()
         ]
         found = [address.network for interface in interfaces for address in interface.of(family)]
-        return unite(only(network.last) for network in found if network.prefix < 31)
+        loopback = _LOOPBACK[family]
+        return unite(
+            only(network.last) for network in found if network.prefix < 31 and not holds(loopback, network.last)
+        )
 
     def _of_cluster(self, family: Family) -> Values:
         """The addresses of nodes, pods and Services."""

@@ -14,6 +14,7 @@ from kpsim.migration.nodes import NodeReport
 MOST_NAMES = 6  #: that a sentence lists
 MOST_ROWS = 40  #: of a table
 MOST_PORT = 65_535
+_NEARLY_ALL = 0.75  #: share of a family's addresses: what is left is multicast, broadcast and the cluster's own
 _TONES = {
     Effect.STOPS: "bad", Effect.STARTS: "good", Effect.DIFFERS: "",
     Severity.FAILS: "bad", Severity.CHECK: "check", Severity.UNKNOWN: "check", Severity.FINE: "good",
@@ -136,7 +137,8 @@ def _packets(row: Row) -> str:
     for protocol, ports in row.packets:
         same.setdefault(_ports(ports), []).append(protocol)
     kinds = ", ".join(f"{' '.join(protocols)}{f' {ports}' if ports else ''}" for ports, protocols in same.items())
-    return f"{kinds} of {_short(addresses, 3)}"
+    share = sum(2.0 ** -int(cidr.rpartition("/")[2]) for cidr in row.targets)
+    return f"{kinds} of {'nearly every address' if share > _NEARLY_ALL else _short(addresses, 3)}"
 
 
 def _ports(ports: Values) -> str:

@@ -29,7 +29,9 @@ class Item(NamedTuple):
     masquerade: bool
     seen: Seen | None  #: of a delivered packet, and of one that passed with another source
     verdict: Verdict
-    by: RuleReference | None  #: the rule that refused the packet; neither this nor the cause is compared
+    by: (
+        RuleReference | None
+    )  #: the rule that refused the packet or lost the answer; neither this nor the cause is compared
     cause: Cause | None = None
 
 
@@ -61,7 +63,7 @@ def item_of(judged: Exchange) -> Item:
         numbers = abstract((packet.saddr, packet.daddr, packet.dport))
         seen = Seen(numbers[0], sport, numbers[1], numbers[2])  # type: ignore[index]
     with_ = (step.with_ or step.local_error) if result is ProbeResult.REJECTED else ""
-    rule = step.rule if result in (ProbeResult.REJECTED, ProbeResult.DROPPED) else None
+    rule = step.rule if result in (ProbeResult.REJECTED, ProbeResult.DROPPED) else judged.by
     return Item(result, with_, masquerade and seen is not None, seen, judged.verdict, rule, step.cause)
 
 

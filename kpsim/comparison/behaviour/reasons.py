@@ -77,8 +77,11 @@ def _hairpins(at: Circumstances) -> bool:
 
 
 def _host_policy(at: Circumstances) -> bool:
-    """Whether one side drops what the other accepts, by the policy of a chain."""
-    return ProbeResult.DROPPED in at.results and any(item.cause is Cause.POLICY for item in at.items)
+    """Whether one side drops what the other accepts, the packet or its answer, by the policy of a chain."""
+    if ProbeResult.DROPPED in at.results and any(item.cause is Cause.POLICY for item in at.items):
+        return True
+    answers = (item.by for item in at.items if item.verdict is Verdict.ANSWER_LOST)
+    return _only_exchanges_differ(at) and any(by is not None and by.rule is None for by in answers)
 
 
 REASONS = (
