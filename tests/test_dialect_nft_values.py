@@ -211,6 +211,8 @@ def test_comparisons_that_nft_takes_and_the_model_does_not_have(words: str, what
 
 
 WRONG = [
+    ("tcp dport 22, 1024 accept", "several values without braces are for flags"), ("meta mark set 0x100000000", "not a mark: 4294967296"),
+    ("meta mark set meta mark or 0x100000000", "not a mark: 4294967296"),
     ("iifname { } accept", "a set without elements"), ("tcp flags { syn, syn : ack } accept", "a set's element has no value"),
     ("ip daddr . tcp dport 10.0.0.1 . 80 accept", "a concatenation is compared with sets only"),
     ("ip daddr . tcp dport < 10.0.0.1 . 80 accept", "no comparison with < here"),

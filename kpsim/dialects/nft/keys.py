@@ -161,6 +161,8 @@ def read_part(tree: Tree, kind: Type) -> Part:
             return _joined(about, kind)
         raise ValueError(f"not a value: {tree}")
     if isinstance(tree, list):
+        if not kind.bits_of:
+            raise ValueError("several values without braces are for flags")
         return _joined(tree, kind)
     if isinstance(tree, bool) or tree is None:
         raise ValueError(f"not a value: {tree}")

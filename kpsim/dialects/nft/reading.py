@@ -129,10 +129,16 @@ def _assignment(to: Field, value: Tree) -> Assign:
     return Assign(to, 0, flip, source, take)
 
 
+def _mark_bits(number: int) -> int:
+    if not 0 <= number <= ALL_BITS:
+        raise ValueError(f"not a mark: {number}")
+    return number
+
+
 def _mark_value(tree: Tree) -> tuple[Field | None, int, int]:
     """The mark that a value is made of, the bits that it keeps of that, and those that it flips then."""
     if isinstance(tree, int) and not isinstance(tree, bool):
-        return None, 0, tree & ALL_BITS
+        return None, 0, _mark_bits(tree)
     row = row_of(tree)
     if row is not None and row.field in (Field.MARK, Field.CT_MARK):
         return row.field, ALL_BITS, 0
@@ -140,7 +146,7 @@ def _mark_value(tree: Tree) -> tuple[Field | None, int, int]:
         ((op, about),) = tree.items()
         if op in ("&", "|", "^") and isinstance(about, list) and len(about) == 2 and isinstance(about[1], int):
             source, take, flip = _mark_value(about[0])
-            bits = about[1] & ALL_BITS
+            bits = _mark_bits(about[1])
             if op == "&":
                 return source, take & bits, flip & bits
             if op == "^":
