@@ -234,7 +234,8 @@ def test_members_outlive_the_rules_but_not_the_set():
     loaded(netns, dynamic(generation=1))
     assert sent(netns, 9) == ["ok"]
     assert sent(netns, 9) == ["known", "ok"]
-    netns.load_rules(Ruleset(Family.IPV4))
+    loaded(netns, dynamic("s", generation=1), dynamic("other"), rules=())
+    netns.load_rules(Ruleset.of(Family.IPV4, nft_table(sets=[dynamic("other")])))
     assert len(netns.memory.sets) == 0
 
 
@@ -306,6 +307,14 @@ def test_a_change_that_depends_on_an_unknown_match_is_not_known_later():
     run(counted, packet("203.0.113.9", POD))
     assert run(counted, packet("203.0.113.9", POD)).unknown == "@s, which an earlier packet may have changed"
     assert run(counted, packet("203.0.113.8", POD)).unknown == ""
+    spared = with_tables(
+        nft_table(
+            base(Hook.PREROUTING, rule(Lookup(KEY, to_set()), DROP)),
+            base(Hook.FORWARD, rule(Unknown("-m magic"), ACCEPT), rule(changing())),
+            sets=[dynamic()],
+        )
+    )
+    assert [run(spared, packet("203.0.113.9", POD)).unknown != "" for _ in range(2)] == [False, True]
 
 
 def test_a_counter_that_an_unknown_match_may_have_moved_is_not_known_later():
@@ -365,9 +374,10 @@ def test_a_node_says_which_clients_the_rules_of_an_endpoint_remember():
     origins = [Origin(Role.ENDPOINT, "shop/web:http", "TCP", end) for end in ("a", "b", "c")]
     netns = node()
     body = UpdateSet(to_set(), KEY), UpdateSet(to_set("ports"), (Field.DPORT,)), Recent("KUBE-SEP-C", "set")
-    rules = [Rule((part,), origin=origin) for part, origin in zip(body, origins, strict=True)]
+    rules = [Rule((tcp(), part), origin=origin) for part, origin in zip(body, origins, strict=True)]
     table = nft_table(base(Hook.FORWARD, *rules), sets=[dynamic(), dynamic("ports")])
-    netns.load_rules(Ruleset.of(Family.IPV4, table))
+    others = (nft_table(name="a"), nft_table(name="z", sets=[dynamic()]))
+    netns.load_rules(Ruleset.of(Family.IPV4, table, *others))
     run(netns, packet(CLIENT, POD, ip(CLIENT)))
     assert [netns.remembers(origin, Family.IPV4, ip(CLIENT)) for origin in origins] == [True, False, True]
     assert not netns.remembers(origins[0], Family.IPV6, ip(CLIENT))

@@ -573,6 +573,27 @@ def test_nat_translates_at_its_own_priority_whatever_its_chains_say(priority):
     assert names(run(with_tables(nft_table(*sees, nat)), packet(CLIENT, CLUSTER_IP))) == ["80 at -101", "8080 at -99"]
 
 
+def test_one_nat_chain_makes_nat_stand_in_all_hooks():  # K-9.7
+    netns = with_tables(nft_table(base(Hook.OUTPUT, of=NAT, priority=-50)))
+    found = {hook: [(each.name, each.priority) for each in netns.entries(Family.IPV4, hook)] for hook in Hook}
+    assert found == {
+        Hook.PREROUTING: [("nat", -100)], Hook.INPUT: [("nat", 100)], Hook.FORWARD: [],
+        Hook.OUTPUT: [("nat", -100)], Hook.POSTROUTING: [("nat", 100)],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "tracks"),
+    [
+        (Field.CT_MARK, True), (Masked(Field.CT_MARK, 1), True), (Hashed((Field.CT_MARK,), 2, seed=1), True),
+        (Field.MARK, False), (Masked(Field.MARK, 1), False), (Hashed((Field.MARK,), 2, seed=1), False), (Numgen(2), False),
+    ],
+)  # fmt: skip
+def test_whatever_a_key_reads_of_the_connection_needs_connection_tracking(source, tracks):  # K-1.5
+    for part in (Lookup((source,), Set.of((1,))), Dispatch((source,), map_of({(1,): CONTINUE}))):
+        assert (run(forwarding(rule(part)), packet(CLIENT, POD)).entry is not None) is tracks
+
+
 def test_nat_chains_of_a_hook_are_asked_until_one_translates():
     """K-9.1: accept ends one chain, a translation ends nat for the hook."""
 
