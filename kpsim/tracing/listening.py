@@ -61,8 +61,11 @@ class Ends(Protocol):
         ``own``: the address of ``dialled`` is one of the node that the packet is at, so it may be a node port's.
         """
 
-    def places(self) -> Iterable[tuple[Address | None, int]]:
-        """Addresses and ports at which an end may react in its own way, or which are dialled; None: at every node."""
+    def places(self) -> Iterable[tuple[Address, int]]:
+        """Addresses and ports at which an end may react in its own way."""
+
+    def frontends(self) -> Iterable[Frontend]:
+        """What clients of Services dial."""
 
     def networks(self) -> Iterable[Network]:
         """Networks whose addresses may react in their own way."""
@@ -89,7 +92,10 @@ class Anybody:
     def serves(self, dialled: Target, reached: Target, *, own: bool) -> bool | None:
         return None
 
-    def places(self) -> Iterable[tuple[Address | None, int]]:
+    def places(self) -> Iterable[tuple[Address, int]]:
+        return ()
+
+    def frontends(self) -> Iterable[Frontend]:
         return ()
 
     def networks(self) -> Iterable[Network]:
@@ -123,8 +129,11 @@ class Listening:
             case Whose.OUTSIDE:
                 return self._outside(packet)
 
-    def places(self) -> Iterable[tuple[Address | None, int]]:
-        yield from ((at.address, at.port) for at in self._frontends)
+    def frontends(self) -> Iterable[Frontend]:
+        return self._frontends
+
+    def places(self) -> Iterable[tuple[Address, int]]:
+        yield from ((at.address, at.port) for at in self._frontends if at.address is not None)
         yield from (((at.family, at.address), at.port) for at in self._listeners)
         for address, pod in self._pods.items():
             yield from ((address, port.port) for port in pod.container_ports)

@@ -5,7 +5,7 @@ copies, bindings, answers and errors, since all these pass numbers on and none c
 such a number asks a question first; the answers to all questions of a way are what the way depended on.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -58,9 +58,9 @@ class On(NamedTuple):
     axis: int
     partition: Partition
 
-    def split(self, region: Region) -> Mapping[Name, Region]:
+    def split(self, region: Region) -> Iterable[tuple[Name, Region]]:
         parts = self.partition.split(region[self.axis])
-        return {name: narrowed(region, self.axis, values) for name, values in parts.items()}
+        return [(name, narrowed(region, self.axis, values)) for name, values in parts.items()]
 
 
 class Given(NamedTuple):
@@ -69,17 +69,23 @@ class Given(NamedTuple):
     axis: int
     partition: Callable[[int, int], Partition]
 
-    def split(self, region: Region) -> Mapping[Name, Region]:
+    def split(self, region: Region) -> Iterable[tuple[Name, Region]]:
         return On(self.axis, self.partition(region[ENDPOINT][0][0], region[ENDPOINT_PORT][0][0])).split(region)
 
 
 class Judged(NamedTuple):
-    """What does a function say? It says the same of all packets of the region; it is given one number of each axis."""
+    """What does a function say of a packet, given one number of each axis?
+
+    It says the same of all packets of each part of the region that ``parts`` makes.
+    """
 
     says: Callable[[tuple[int, ...]], Name]
+    parts: Callable[[Region], Iterable[Region]] = lambda region: (region,)
 
-    def split(self, region: Region) -> Mapping[Name, Region]:
-        return {self.says(tuple([values[0][0] if values else 0 for values in region])): region}
+    def split(self, region: Region) -> Iterable[tuple[Name, Region]]:
+        return [
+            (self.says(tuple([values[0][0] if values else 0 for values in part])), part) for part in self.parts(region)
+        ]
 
 
 class Drawn(NamedTuple):

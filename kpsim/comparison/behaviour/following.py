@@ -86,6 +86,8 @@ class Followed:
         self._martian = Partition(
             cuts_of(MARTIAN[family]), lambda each: tuple(a <= each <= b for a, b in MARTIAN[family])
         )
+        low, high = MARTIAN[Family.IPV4][1]
+        self._loopback = Partition((low, high + 1), lambda each: low <= each <= high)
         self._points: dict[int, Partition] = {}
         self._start = Start("", "")
         self._stage = 0  #: 0: before the first hook, 1: in the first half, 2: behind it
@@ -139,8 +141,10 @@ class Followed:
         self.packets += 1
         self.witness.begin()
         self._stage = 0
-        if self._start.local or self.family is Family.IPV6:
-            self._ask_martian(packet)  # the kernel looks at these addresses before any hook (K-7.1, K-7.5)
+        if self.family is Family.IPV6:
+            self._ask_martian(packet)  # the kernel looks at these addresses before any hook (K-7.5)
+        elif self._start.local:
+            self.witness.ask(packet.saddr, self._loopback)  # and at this one before OUTPUT (K-7.1)
         return packet, WatchedChooser(self.witness, script)
 
     def _ask_martian(self, packet: Packet) -> None:

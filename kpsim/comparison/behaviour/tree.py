@@ -85,7 +85,7 @@ class Tree(Generic[T]):
                         child = self._child(node, branch, here, longer, depth + 1, follow)
                         waiting.append((child, here, weight * question.weights[branch], longer, depth + 1, group))
                 continue
-            for name, part in question.split(here).items():
+            for name, part in question.split(here):
                 child = self._child(node, name, part, script, depth + 1, follow)
                 waiting.append((child, part, weight, script, depth + 1, group))
         return groups
@@ -125,7 +125,7 @@ def _narrowed(node: _Node[T], region: Region) -> Region:
         answers.append((node.question, name))
     for question, name in reversed(answers):
         if question is not None and not isinstance(question, Drawn):
-            region = question.split(region).get(name, region)
+            region = next((part for each, part in question.split(region) if each == name), region)
     return region
 
 

@@ -1,10 +1,10 @@
 """What the world around the nodes asks of a packet: whose its addresses are, who listens at its port, which Service it is for."""
 
-from collections.abc import Callable, Hashable
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterator
+from functools import cached_property, partial
 
 from kpsim.addresses import Family
-from kpsim.comparison.behaviour.asking import AXES, Judged, Witness, axis_of
+from kpsim.comparison.behaviour.asking import AXES, Judged, Region, Witness, axis_of, narrowed
 from kpsim.comparison.behaviour.routes import SPECIAL, WatchedRouting
 from kpsim.comparison.behaviour.rules import WatchedChains
 from kpsim.comparison.behaviour.spaces import Name, Partition, cuts_of
@@ -29,6 +29,7 @@ class WatchedWorld:
         self._chains = WatchedChains(witness)
         self._namespaces: dict[str, Netns] = {}
         self._partitions: dict[Hashable, Partition] = {}
+        self._serving: dict[Hashable, Judged] = {}
 
     # --- nodes and places -------------------------------------------------------------------------------------------
 
@@ -85,7 +86,7 @@ class WatchedWorld:
         """Every address and network that the site tells from others."""
         directory = self.site.directory
         found = set(cuts_of(SPECIAL[self.family]))
-        known = [*directory.pods, *directory.nodes, *(at[0] for at in self._places if at[0] is not None)]
+        known = [*directory.pods, *directory.nodes, *(address for address, _ in self.site.ends.places())]
         found.update(cuts_of((value, value) for family, value in known if family is self.family))
         for node in self.site.node_names or ("node",):
             machine = self.site.machine(node)
@@ -133,39 +134,59 @@ class WatchedWorld:
         return found
 
     @cached_property
-    def _places(self) -> list[tuple[tuple[Family, int] | None, int]]:
-        return list(self.site.ends.places())
-
-    @cached_property
     def _mentioned(self) -> dict[int, set[int]]:
         found: dict[int, set[int]] = {}
-        for address, port in self._places:
-            if address is not None and address[0] is self.family:
-                found.setdefault(address[1], set()).add(port)
+        for (family, address), port in self.site.ends.places():
+            if family is self.family:
+                found.setdefault(address, set()).add(port)
         return found
 
     @cached_property
-    def _node_ports(self) -> frozenset[int]:
-        return frozenset(port for address, port in self._places if address is None)
+    def _dialled(self) -> dict[int, set[int]]:
+        """The ports that are dialled at an address; −1 stands for the addresses of nodes."""
+        found: dict[int, set[int]] = {-1: set()}
+        for frontend in self.site.ends.frontends():
+            if frontend.address is None:
+                found[-1].add(frontend.port)
+            elif frontend.address[0] is self.family:
+                found.setdefault(frontend.address[1], set()).add(frontend.port)
+        return found
 
     def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
-        mentioned, everywhere = self._mentioned, self._node_ports
-        own = self.netns(node, self.family).routing.is_local(dialled.family, dialled.address)
-        address = int(dialled.address)
-        self._ask("dialled", dialled.address, lambda each: each if each in mentioned else None)
-        if axis_of(dialled.port) is not None:
-            key = "dialled at", address if address in mentioned else None, own
-            if key not in self._partitions:
-                here = mentioned.get(address, set()) | (everywhere if own else frozenset())
-                self._partitions[key] = Partition(
-                    cuts_of((each, each) for each in here), lambda port: port if port in here else None
-                )
-            self.witness.ask(dialled.port, self._partitions[key])
+        self.netns(node, self.family).routing.is_local(dialled.family, dialled.address)  # node ports are the node's own
         found = self.site.serves(dialled, reached, node)
         parts = (dialled.address, dialled.port, reached.address, reached.port)
-        if found is not None and any(axis_of(part) is not None for part in parts):
-            self.witness.judged(Judged(self._judge(dialled, reached, node)), found)
+        if any(axis_of(part) is not None for part in parts):
+            key = tuple([axis_of(part) if axis_of(part) is not None else (part,) for part in parts]), node
+            if key not in self._serving:
+                self._serving[key] = Judged(self._judge(dialled, reached, node), partial(self._dialled_apart, dialled))
+            self.witness.judged(self._serving[key], found)
         return found
+
+    def _dialled_apart(self, dialled: Target, region: Region) -> Iterator[Region]:
+        """The parts of a region that dial one frontend each, or none."""
+        known = self._dialled
+        address, port = axis_of(dialled.address), axis_of(dialled.port)
+        regions = [region]
+        if address is not None:
+            regions = [narrowed(region, address, values) for values in self._frontends.split(region[address]).values()]
+        for each in regions:
+            if port is None:
+                yield each
+                continue
+            here = int(dialled.address) if address is None else each[address][0][0]
+            ports = known.get(here, set()) | known[-1]
+            at = Partition(
+                cuts_of((port, port) for port in ports), lambda port, ports=ports: port if port in ports else None
+            )  # type: ignore[misc]
+            yield from (narrowed(each, port, values) for values in at.split(each[port]).values())
+
+    @cached_property
+    def _frontends(self) -> Partition:
+        known = self._dialled
+        return Partition(
+            cuts_of((each, each) for each in known if each >= 0), lambda each: each if each in known else None
+        )
 
     def _judge(self, dialled: Target, reached: Target, node: str) -> Callable[[tuple[int, ...]], Name]:
         def value(part: int, numbers: tuple[int, ...]) -> int:
