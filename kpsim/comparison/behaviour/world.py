@@ -175,10 +175,7 @@ class WatchedWorld:
                 yield each
                 continue
             here = int(dialled.address) if address is None else each[address][0][0]
-            ports = known.get(here, set()) | known[-1]
-            at = Partition(
-                cuts_of((port, port) for port in ports), lambda port, ports=ports: port if port in ports else None
-            )  # type: ignore[misc]
+            at = _members(known.get(here, set()) | known[-1])
             yield from (narrowed(each, port, values) for values in at.split(each[port]).values())
 
     @cached_property
@@ -199,6 +196,11 @@ class WatchedWorld:
             return self.site.serves(at, to, node)
 
         return says
+
+
+def _members(numbers: set[int]) -> Partition:
+    """A class for each of the numbers, and one for all others."""
+    return Partition(cuts_of((each, each) for each in numbers), lambda each: each if each in numbers else None)
 
 
 def _packet(like: Packet, **numbers: int) -> Packet:
