@@ -232,6 +232,33 @@ def test_other_programs_rules_that_care_are_found_and_kube_proxys_own_are_not(fi
     assert "0x4000" in found[4].rules[0]
 
 
+OTHER_TABLE = """\
+table inet fence {
+	chain early {
+		type filter hook prerouting priority -105; policy accept;
+	}
+	chain later {
+		type filter hook prerouting priority -90; policy accept;
+	}
+	chain last {
+		type filter hook input priority 0; policy drop;
+	}
+}
+"""
+
+
+def test_chains_of_other_tables_are_held_against_kube_proxys_priorities(tmp_path: Path) -> None:
+    """MODE-1: source ranges are checked at -110. K-9.1: no accept of kube-proxy's ever ruled over another table."""
+    file = tmp_path / "fence.nft"
+    file.write_text(OTHER_TABLE)
+    found = migration(MODERN, *WEB, beside=[file]).neighbours
+    told = {(each.program, each.what, each.see) for each in found}
+    assert told == {
+        ("table inet fence", "chain early, hook prerouting, priority -105", "MODE-1"),
+        ("table inet fence", "chain last, hook input, priority 0", "K-9.1"),
+    }
+
+
 def test_the_mark_is_the_configured_one(firewall: Path) -> None:
     config = CONFIG + "iptables: {masqueradeBit: 13}\n"
     whats = [each.what for each in migration(MODERN, *WEB, config=config, beside=[firewall]).neighbours]

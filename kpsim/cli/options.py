@@ -50,7 +50,7 @@ BesideOption = Annotated[
     typer.Option(
         "--beside",
         metavar="[NODE=]FILE",
-        help="Rules that the nodes, or one NODE, had before kube-proxy started: iptables-save output. May be repeated.",
+        help="Rules that the nodes, or one NODE, had before kube-proxy started: iptables-save, nft list ruleset. May be repeated.",
         show_default=False,
     ),
 ]

@@ -119,10 +119,13 @@ def _programs(view: _View, change: Change) -> Iterator[Neighbour]:
 
 
 def _policies(view: _View, change: Change) -> Iterator[Neighbour]:
-    """The base chains that drop or reject what no rule of theirs accepts."""
+    """The base chains that drop or reject what no rule of theirs accepts.
+
+    kube-proxy's iptables rules stand in iptables' own tables. An accept there never ruled over other tables (K-9.1).
+    """
     for table, chain in view.chains():
         base = chain.base
-        if base is None or base.hook not in change.closed:
+        if base is None or base.hook not in change.closed or not _shared_with_iptables(table):
             continue
         last = chain.rules[-1] if chain.rules else None
         if base.policy is Verdict.DROP:
@@ -181,7 +184,7 @@ def _orders(view: _View, change: Change) -> Iterator[Neighbour]:
             continue
         for order in change.orders:
             if chain.base.hook in order.hooks and order.low <= chain.base.priority < order.high:
-                what = f"{_table_words(table)}, chain {chain.name}: {_place(chain.base)}"
+                what = f"chain {chain.name}, {_place(chain.base)}"
                 yield view.found(_program(table, chain.name), what, (order.words, order.see))
 
 

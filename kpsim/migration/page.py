@@ -122,7 +122,7 @@ def _rows(group: Group, *, with_prevented: bool) -> Table:
     if with_prevented:
         headings.insert(5, "with the configuration below")
         for cells, row in zip(rows, group.rows, strict=True):
-            cells.insert(5, "as today" if row.prevented else "the same")
+            cells.insert(5, "as today" if row.prevented else "not prevented")
     tones = [_TONES[row.effect] for row in group.rows]
     if len(rows) > MOST_ROWS:
         more = [f"… and {len(rows) - MOST_ROWS:,} more rows", *([""] * (len(headings) - 1))]
@@ -136,7 +136,7 @@ def _packets(row: Row) -> str:
     same: dict[str, list[str]] = {}
     for protocol, ports in row.packets:
         same.setdefault(_ports(ports), []).append(protocol)
-    kinds = ", ".join(f"{' '.join(protocols)}{f' {ports}' if ports else ''}" for ports, protocols in same.items())
+    kinds = "; ".join(f"{', '.join(protocols)}{f' {ports}' if ports else ''}" for ports, protocols in same.items())
     share = sum(2.0 ** -int(cidr.rpartition("/")[2]) for cidr in row.targets)
     return f"{kinds} of {'nearly every address' if share > _NEARLY_ALL else _short(addresses, 3)}"
 
