@@ -240,10 +240,11 @@ class Twin:
         """The walk that Linux took. If the model has no such walk, the likeliest one."""
         endpoint, drawn = _turns(heard, real)
         likely = likely_walk(self.model, packet, endpoint, drawn, now_ns, trace=trace)
-        if self._is_of(likely, seen) and not _leaves_only_memory(likely):
+        if self._is_of(likely, seen) and _leads_to(likely, endpoint) and not _leaves_only_memory(likely):
             return likely
         every = [w for w in every_walk(self.model, packet, drawn, now_ns, trace=trace) if self._is_of(w, seen)]
-        return next(filter(self._is_remembered, every), every[0] if every else likely)
+        fitting = [w for w in every if _leads_to(w, endpoint)] or every
+        return next(filter(self._is_remembered, fitting), fitting[0] if fitting else likely)
 
     def _is_remembered(self, way: Walk) -> bool:
         """Whether Linux' affinity lists hold what this way writes. For a packet that is dropped later, nothing else
@@ -300,6 +301,12 @@ def _turns(heard: Heard, real: LinuxEntry | None) -> tuple[tuple[int, int] | Non
         if sighting.packet.related is None:
             return (sighting.packet.daddr, sighting.packet.dport), sighting.packet.sport
     return None, 0
+
+
+def _leads_to(way: Walk, endpoint: tuple[int, int] | None) -> bool:
+    """Whether the connection that this way makes, if any, is to the endpoint that Linux drew, if that is known."""
+    created = way.effects.created
+    return endpoint is None or created is None or (created.reply.saddr, created.reply.sport) == endpoint
 
 
 def _leaves_only_memory(way: Walk) -> bool:
