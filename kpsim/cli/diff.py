@@ -16,6 +16,7 @@ from kpsim.cli.options import (
     BesideOption,
     ClusterCommand,
     EditOption,
+    LongOption,
     NodePortRangeOption,
     path_given,
     way_out,
@@ -26,6 +27,7 @@ from kpsim.errors import InputError
 
 if TYPE_CHECKING:
     from kpsim.comparison.behaviour.report import Report, Subject
+    from kpsim.effort import Effort
     from kpsim.explore import Cluster
 
 
@@ -97,6 +99,7 @@ def diff(
     allow_unknown: AllowUnknownOption = False,
     assume_node: AssumeNodeOption = None,
     service_node_port_range: NodePortRangeOption = "",
+    long: LongOption = False,
     format: Annotated[DiffFormat, typer.Option("--format", help="How to print.")] = DiffFormat.TEXT,
 ) -> None:
     """Compare what becomes of every first packet: of all clients, addresses, ports and protocols, at all nodes."""
@@ -113,7 +116,9 @@ def diff(
     from kpsim.bulk import without_collector
     from kpsim.cli.progress import count_bar
     from kpsim.comparison.behaviour.report import report
+    from kpsim.effort import permit
 
+    permit(_effort(first, second), long=long, note=note)
     with without_collector(), count_bar("comparing") as progress:
         found = report(first, second, progress)
     _print(found.without(frozenset(allow or ())), format)
@@ -259,6 +264,20 @@ def _saved(path: Path, asked: _Asked) -> "Subject":
 
 
 # --- what is printed ----------------------------------------------------------------------------------------------------
+
+
+#: what a frontend costs at one node, and what a node costs besides (measured)
+_FRONTEND_S, _NODE_S = 0.2, 3.0
+
+
+def _effort(first: "Subject", second: "Subject") -> "Effort":
+    """How long the comparison will take about."""
+    from kpsim.comparison.behaviour.frontends import Frontends
+    from kpsim.effort import Effort
+
+    frontends, nodes = Frontends((first.state, second.state)).count, max(1, len(first.side.site.node_names))
+    seconds = nodes * (_NODE_S * len(first.side.families) + _FRONTEND_S * frontends)
+    return Effort(seconds, f"{frontends:,} frontends of Services at {nodes:,} nodes, on both sides")
 
 
 def _check_allowed(allowed: list[str], first: "Subject", second: "Subject") -> None:

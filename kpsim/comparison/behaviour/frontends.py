@@ -58,6 +58,11 @@ class Frontends:
         return addressed, node_ports
 
     @property
+    def count(self) -> int:
+        """How many there are: addresses with a port, and node ports."""
+        return len(self._at[0]) + len(self._at[1])
+
+    @property
     def names(self) -> frozenset[str]:
         """The names of all Services, and of their ports."""
         found = [*self._at[0].values(), *self._at[1].values()]
