@@ -34,3 +34,20 @@ def test_figures_do_not_depend_on_the_mode() -> None:
     assert causes == {"", "no endpoints", "no local endpoints", "refusal rate limited"}
     assert all(each.rule.startswith("kube-proxy/") for each in logs[1].connections if each.cause == "no endpoints")
     assert [sync.rules_nat for sync in logs[1].syncs] == [0] * len(logs[1].syncs)
+
+
+def test_the_address_of_a_deleted_service_is_dropped_where_a_mode_reads_service_cidrs() -> None:
+    """Every API server has a ServiceCIDR (NFT-1.10, NFT-5.9). iptables mode lets such packets go to the default route."""
+    events = """
+events:
+  - {at: 2s, deleteService: {service: web}}
+traffic:
+  - {name: pods, from: pods, workload: web, service: web, perSecond: 5}
+"""
+    dropped = {
+        mode: {each.rule for each in simulate(events, "duration=6s", f"proxy.mode={mode}").connections if each.cause}
+        for mode in ("iptables", "nftables")
+    }
+    assert dropped["iptables"] == {""}
+    (rule,) = dropped["nftables"]
+    assert rule.startswith("kube-proxy/cluster-ips-check") and "Drop traffic to unallocated ClusterIPs" in rule

@@ -23,7 +23,7 @@ from kpsim.simulation.events import Events
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
-from kpsim.simulation.manifest import CREATED, node_object, stored_service
+from kpsim.simulation.manifest import CREATED, node_object, service_cidrs, stored_service
 from kpsim.simulation.pins import Pins
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.rulestimes import RulesTimes
@@ -72,6 +72,8 @@ class Run:
         self.machines = Machines(
             self.nodes, scenario.proxy, seed, self.workloads.at_ip, limit_icmp=spec.icmp_rate_limit
         )
+        objects = (*scenario.objects, *scenario.created.values())
+        cidrs = service_cidrs([obj for obj in objects if isinstance(obj, Service)], self.nodes)
         self.proxies = {
             node.name: KubeProxy(
                 self.clock,
@@ -84,6 +86,7 @@ class Run:
                 log=self.log,
                 health_changed=partial(self._record_health, node.name),
                 families=cluster_families(spec.nodes),
+                service_cidrs=cidrs,
             )
             for node in self.nodes
         }

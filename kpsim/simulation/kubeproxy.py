@@ -118,6 +118,7 @@ class KubeProxy:
         log: RunLog,
         health_changed: Callable[[], None],
         families: tuple[Family, ...],
+        service_cidrs: tuple[str, ...] = (),
     ) -> None:
         self._clock = clock
         self._api = api
@@ -129,6 +130,7 @@ class KubeProxy:
         self._log = log
         self._health_changed = health_changed
         self._families = families
+        self._service_cidrs = service_cidrs
         self._watch_delivery = delays.watch_delivery_to(node.name)
         self._sync_cost = delays.sync_on(node.name)
         self.faults = SyncFaults()
@@ -216,7 +218,12 @@ class KubeProxy:
         self._listed = None
         self._delivered_ns = {}
         node = self._api.state.node(self.name)
-        host = Host(self._node.ips, self._node.interfaces, tcp_be_liberal=self._kernel.tcp_be_liberal)
+        host = Host(
+            self._node.ips,
+            self._node.interfaces,
+            tcp_be_liberal=self._kernel.tcp_be_liberal,
+            service_cidrs=self._service_cidrs,
+        )
         self._health = ProxyHealth(2 * self._config.sync_period_ns)
         self._proxies = []
         for family in self._families:

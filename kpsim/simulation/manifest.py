@@ -5,7 +5,9 @@ Counterpart: the objects that kubelets write.
 
 from collections.abc import Mapping, Sequence
 
+from kpsim.addresses import Network, host_network, parse_network
 from kpsim.inputs import JsonObject
+from kpsim.manifests.allocation import service_ranges
 from kpsim.objects import LABEL_ZONE, Node, Pod, Service, node_from_json, pod_from_json, service_from_json
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.schema import Workload
@@ -26,6 +28,27 @@ def stored_service(service: Service, created: str) -> Service:
     meta = service.json.get("metadata", {})
     uid = f"service-{service.metadata.namespace}-{service.metadata.name}"
     return service_from_json({**service.json, "metadata": {"uid": uid, "creationTimestamp": created, **meta}})
+
+
+def service_cidrs(services: Sequence[Service], nodes: Sequence[ClusterNode]) -> tuple[str, ...]:
+    """Return the CIDRs of the ServiceCIDR ``kubernetes``, which every API server makes (NFT-1.10).
+
+    A scenario does not say them: they are the ranges around its cluster IPs, but for a range that holds pods or nodes.
+    """
+    shown = [{"spec": {"podCIDRs": list(node.pod_cidrs)}} for node in nodes]
+    ranges = service_ranges([service.json for service in services], shown, ())
+    taken = [parse_network(text) for node in nodes for text in node.pod_cidrs]
+    taken += [host_network(text) for node in nodes for text in (*node.ips, *node.more_ips)]
+    return tuple(
+        str(network)
+        for networks in ranges.networks.values()
+        for network in networks
+        if not any(each is not None and _overlap(each, network) for each in taken)
+    )
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return one.family is other.family and (one.base in other or other.base in one)
 
 
 def node_object(
