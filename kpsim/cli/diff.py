@@ -118,7 +118,7 @@ def diff(
     from kpsim.comparison.behaviour.report import report
     from kpsim.effort import permit
 
-    permit(_effort(first, second), long=long, note=note)
+    permit(effort(first, second), long=long, note=note)
     with without_collector(), count_bar("comparing") as progress:
         found = report(first, second, progress)
     _print(found.without(frozenset(allow or ())), format)
@@ -270,7 +270,7 @@ def _saved(path: Path, asked: _Asked) -> "Subject":
 _FRONTEND_S, _NODE_S = 0.2, 3.0
 
 
-def _effort(first: "Subject", second: "Subject") -> "Effort":
+def effort(first: "Subject", second: "Subject") -> "Effort":
     """How long the comparison will take about."""
     from kpsim.comparison.behaviour.frontends import Frontends
     from kpsim.effort import Effort

@@ -15,6 +15,7 @@ from kpsim.cli.options import (
     BesideOption,
     ClusterArgument,
     ClusterCommand,
+    LongOption,
     NodePortRangeOption,
     SysctlOption,
     path_given,
@@ -64,6 +65,7 @@ def migrate(
     sysctl: SysctlOption = None,
     assume_node: AssumeNodeOption = None,
     service_node_port_range: NodePortRangeOption = "",
+    long: LongOption = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the page here.", parser=path_given)
     ] = None,
@@ -81,8 +83,11 @@ def migrate(
     Exit code 1 if something that works today stops working.
     """
     from kpsim.bulk import without_collector
+    from kpsim.cli.diff import effort
     from kpsim.cli.progress import count_bar
     from kpsim.cli.unused import notes
+    from kpsim.comparison.behaviour.report import Subject
+    from kpsim.effort import permit
     from kpsim.explore import load
     from kpsim.migration.report import migrate as assess
     from kpsim.outputs import check_file, write_file
@@ -104,6 +109,8 @@ def migrate(
             unknown="keep" if allow_unknown else "refuse",
         )
     loaded.print_notes(note)
+    as_it_is = Subject.of(loaded)
+    permit(effort(as_it_is, as_it_is), long=long, note=note)
     with without_collector(), count_bar("comparing") as progress:
         report = assess(loaded, to, progress=progress)
     chosen = format or (_SUFFIXES.get(out.suffix.lower()) if out is not None else None) or PageFormat.TEXT
