@@ -55,7 +55,9 @@ def ruleset(rules: Drawn, holds: dict[int, bool] | None) -> str:
             continue
         words = f"{UNKNOWN} " if unknown and holds is None else ""
         lines.append(f"-A {chain} {words}{match} {target}")
-    return "\n".join([*lines, "COMMIT", "*nat", "COMMIT", ""])
+    # the rule with the unknown match is in the kernel in every world, so connections are tracked in every world (K-1.5)
+    tracks = ["*mangle", ":FORWARD ACCEPT [0:0]", "-A FORWARD -m conntrack --ctstate INVALID -j LOG", "COMMIT"]
+    return "\n".join([*lines, "COMMIT", *tracks, ""])
 
 
 def end(text: str) -> tuple[Walk, ...]:
