@@ -172,6 +172,23 @@ def test_packets_of_a_capture_belong_together(run: Run, shop: Path, tmp_path: Pa
     assert f"packet 2 of {file}: not modelled: ARP" in done.errors
 
 
+def test_a_limit_of_ways_holds_for_several_packets_and_for_captures(run: Run, shop: Path, tmp_path: Path) -> None:
+    """A Service with two endpoints has more ways than one."""
+    from scapy.layers.inet import IP, TCP
+    from scapy.layers.l2 import Ether
+    from scapy.utils import wrpcap
+
+    file = tmp_path / "syn.pcap"
+    wrpcap(str(file), [Ether() / IP(src="10.180.0.77", dst="172.30.0.10") / TCP(sport=40000, dport=80)])
+    packets = [part for port in (1, 2) for part in ("--packet", f'IP(dst="172.30.0.10")/TCP(sport={port},dport=80)')]
+    for source in (packets, ["--read-pcap", file]):
+        arguments = (shop, "--node", "node-1", "--from", "pod", "--expand", "--minimal", *source)
+        assert run(*arguments).code == 0
+        refused = run(*arguments, "--limit", 1)
+        assert (refused.code, refused.out) == (2, "")
+        assert "more than 1 ways" in refused.errors
+
+
 def test_a_damaged_capture_needs_a_word(run: Run, shop: Path, tmp_path: Path) -> None:
     """It says how many packets were read and where the file breaks; ``--partial`` traces those."""
     whole, broken = tmp_path / "whole.pcap", tmp_path / "broken.pcap"

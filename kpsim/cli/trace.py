@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
+from kpsim.cli.asked import Asked, Start, traces
 from kpsim.cli.options import (
     AssumeNodeOption,
     BesideOption,
@@ -26,7 +27,7 @@ from kpsim.cli.options import (
     way_out,
 )
 from kpsim.cli.printing import go_on_without_reader, note
-from kpsim.errors import InputError, Problem
+from kpsim.errors import InputError
 from kpsim.packetpath.chooser import MOST_WAYS
 
 if TYPE_CHECKING:
@@ -59,20 +60,6 @@ class _Assumptions:
     allow_unknown: bool
     edits: list[str]
     derive_slices: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The options that say which packets to trace. Exactly one of ``dst``, ``expressions`` and ``capture`` is given."""
-
-    dst: str
-    src: str
-    protocol: str
-    expressions: list[str]
-    capture: Path | None
-    partial: bool
-    uid: int | None
-    gid: int | None
 
 
 @app.command(
@@ -248,7 +235,7 @@ def trace(
     """Follow a packet through the rules and say what becomes of it, and why."""
     depth = _depth(minimal, summary, detailed)
     _begin(context, pcap)
-    asked = _Asked(dst, src, protocol, packet or [], read_pcap, partial, uid, gid)
+    asked = Asked(dst, src, protocol, packet or [], read_pcap, partial, uid, gid)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
         assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown, set_ or [], derive_slices)
@@ -273,13 +260,14 @@ def trace(
     if len(given) != 1:
         raise InputError(f"give one of {', '.join(sources)}" + (f", not {' and '.join(given)}" if given else ""))
     if probes is not None:
-        _without_sender(asked, "--probes")
+        asked.refuse_sender("--probes")
         _answer_probes(probes, site, families, now_ns, limit)
         return
     if not node and site.node_names:
         raise InputError(f"--node is missing; there is {', '.join(site.node_names[:5])}")
     traced: list[Trace] = []
-    for each in _traces(asked, site, families, node or "node", sender, seed, expand, now_ns, limit):
+    start = Start(site, families, node or "node", sender, now_ns, seed=seed, expand=expand, limit=limit)
+    for each in traces(asked, start):
         traced.append(each)
         _show(each, depth, format, first=len(traced) == 1)
     if pcap is not None:
@@ -451,116 +439,6 @@ def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now
     with without_collector():
         for line in Prober(site, now_ns, limit=limit).lines(found):
             typer.echo(line)
-
-
-def _traces(
-    asked: _Asked,
-    site: "Site",
-    families: "tuple[Family, ...]",
-    node: str,
-    sender: str,
-    seed: int,
-    expand: bool,
-    start_ns: int,
-    limit: int,
-) -> "Iterator[Trace]":
-    """Yield the trace of everything that was asked for."""
-    from kpsim.tracing.probes import check_family, first_packet, made_by, names_port, sender_of
-    from kpsim.tracing.traces import trace_packet
-
-    if asked.capture is not None:
-        _without_sender(asked, "--read-pcap")
-        yield from _captured(asked.capture, site, families, node, sender, seed, expand, start_ns, partial=asked.partial)
-        return
-    if len(asked.expressions) > 1:
-        _without_sender(asked, "several packets")
-        yield from _sequence(asked.expressions, site, families, node, sender, seed, expand, start_ns)
-        return
-    if asked.expressions:
-        from kpsim.wire import parse_packet
-
-        packet = parse_packet(asked.expressions[0])
-    else:
-        packet = first_packet(asked.dst, src=asked.src, protocol=asked.protocol)
-    check_family(packet.family, families)
-    made_by(packet, sender_of(sender), asked.uid, asked.gid)
-    yield trace_packet(
-        site, packet, node=node, sender=sender_of(sender), seed=seed, expand=expand, now_ns=start_ns, limit=limit,
-        any_port=bool(asked.dst) and not names_port(asked.src),
-    )  # fmt: skip
-
-
-def _without_sender(asked: _Asked, source: str) -> None:
-    if asked.uid is not None or asked.gid is not None:
-        raise InputError(f"--uid and --gid go with one packet, not with {source}; probes have the fields uid and gid")
-
-
-def _sequence(
-    expressions: list[str],
-    site: "Site",
-    families: "tuple[Family, ...]",
-    node: str,
-    sender: str,
-    seed: int,
-    expand: bool,
-    start_ns: int,
-) -> "Iterator[Trace]":
-    """Yield the trace of each packet. They come a millisecond apart."""
-    from kpsim.tracing.captured import Beginning, CaptureTracer
-    from kpsim.tracing.probes import check_family, sender_of
-    from kpsim.units import MILLISECOND_NS
-    from kpsim.wire import parse_packet
-
-    packets = [parse_packet(expression) for expression in expressions]
-    for packet in packets:
-        check_family(packet.family, families)
-    tracer = CaptureTracer(site, Beginning(node, sender_of(sender)), seed=seed, expand=expand)
-    for number, packet in enumerate(packets, 1):
-        traced = tracer.trace(number, packet, start_ns + (number - 1) * MILLISECOND_NS)
-        if traced is None:
-            note(f"packet {number}: no node sees it: it goes from outside to outside")
-        else:
-            yield traced
-
-
-def _captured(
-    path: Path,
-    site: "Site",
-    families: "tuple[Family, ...]",
-    node: str,
-    sender: str,
-    seed: int,
-    expand: bool,
-    start_ns: int,
-    *,
-    partial: bool,
-) -> "Iterator[Trace]":
-    """Yield the trace of each packet of a capture. Times that go back count as no time."""
-    from kpsim.tracing.captured import Beginning, CaptureTracer
-    from kpsim.tracing.probes import sender_of
-    from kpsim.wire import read_capture
-
-    capture = read_capture(path)
-    if capture.damage:
-        damage = f"damaged behind packet {len(capture.packets)}, {capture.damage}"
-        if not partial:
-            way_out = Problem(f"--partial traces the {len(capture.packets)} packets before the damage")
-            raise InputError([Problem(damage, file=str(path)), way_out])
-        note(f"{path}: {damage}; traced is what was read")
-    tracer = CaptureTracer(site, Beginning(node, sender_of(sender)), seed=seed, expand=expand)
-    now_ns = start_ns
-    for each in capture.packets:
-        now_ns = max(now_ns, start_ns + each.time_ns - capture.packets[0].time_ns)
-        traced, why = None, each.refusal
-        if each.packet is not None and each.packet.family not in families:
-            why = f"{each.packet.family.label} is not among the families here"
-        elif each.packet is not None:
-            traced = tracer.trace(each.number, each.packet, now_ns)
-            why = "no node sees it: it goes from outside to outside"
-        if traced is None:
-            note(f"packet {each.number} of {path}: {why}")
-        else:
-            yield traced
 
 
 def _show(traced: "Trace", depth: "Depth", format: Format, *, first: bool) -> None:

@@ -38,16 +38,20 @@ class CaptureTracer:
     """Traces the packets of one capture in order. Nodes remember each of them.
 
     A packet whose source a pod or a node has begins there. The answer to an earlier packet of the capture begins where
-    that one ended, as its receiver sends it. All others begin as ``beginning`` says.
+    that one ended, as its receiver sends it. All others begin as ``beginning`` says. InputError if a packet has more
+    than ``limit`` ways.
     """
 
-    def __init__(self, site: Site, beginning: Beginning, *, seed: int = 0, expand: bool = False) -> None:
+    def __init__(
+        self, site: Site, beginning: Beginning, *, seed: int = 0, expand: bool = False, limit: int | None = None
+    ) -> None:
         site.check_node(beginning.node)
         self._site = site
         self._beginning = beginning
         self._seed = seed
         self._expand = expand
-        self._standing = Standing(site)
+        self._limit = limit
+        self._standing = Standing(site, limit=limit)
         self._ways: dict[FlowTuple, _Way] = {}  # by the tuple of the packet as captured
 
     def trace(self, number: int, packet: Packet, now_ns: int) -> Trace | None:
@@ -66,7 +70,7 @@ class CaptureTracer:
             node, sender = place.node, _SENDERS[place.whose]
         return trace_packet(
             self._site, packet, node=node, sender=sender, seed=self._seed, flow=number, expand=self._expand, commit=True,
-            now_ns=now_ns, standing=self._standing,
+            now_ns=now_ns, limit=self._limit, standing=self._standing,
         )  # fmt: skip
 
     def _answer(self, number: int, packet: Packet, way: _Way, now_ns: int) -> Trace | None:
