@@ -1,12 +1,13 @@
 """Builds tables as nft has them: base chains anywhere, sets by name, in one space."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from packets import node
 
 from kpsim.addresses import Family
 from kpsim.maps import Map
-from kpsim.netfilter import Netns
+from kpsim.netfilter import Netns, Walk
 from kpsim.ruleset import (
     NO_SET_FLAGS,
     Base,
@@ -26,6 +27,7 @@ from kpsim.ruleset import (
     SetReference,
     SetType,
     Space,
+    Statement,
     Table,
     TableKey,
     Terminal,
@@ -63,6 +65,22 @@ def nft_table(
 def with_tables(*tables: Table, family: Family = Family.IPV4) -> Netns:
     """Node n1 with these tables."""
     return node(Ruleset.of(family, *tables))
+
+
+def forwarding(*rules: Rule, sets: tuple[Set, ...] = (), more: tuple[Chain, ...] = ()) -> Netns:
+    """Node n1 with these rules in FORWARD."""
+    return with_tables(nft_table(base(Hook.FORWARD, *rules), *more, sets=sets))
+
+
+def translating(statement: Statement, hook: Hook = Hook.PREROUTING, **more: Any) -> Netns:
+    """Node n1 where TCP packets meet this translation in a hook."""
+    priority = -100 if hook in (Hook.PREROUTING, Hook.OUTPUT) else 100
+    return with_tables(nft_table(base(hook, Rule((tcp(), statement)), of=NAT, priority=priority), **more))
+
+
+def names(outcome: Walk) -> list[str]:
+    """The counters that a packet met."""
+    return [name for name, _ in outcome.effects.touched.counters]
 
 
 def map_of(values: Mapping[Key, Value]) -> Set:

@@ -4,18 +4,42 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from proxiers import NODE_IP, Rig, make_settings
+from proxiers import NODE_IP, Rig, endpoint, endpoint_slice, make_settings, service
 
 from kpsim.addresses import Family
+from kpsim.backends.table import make_backend
 from kpsim.config import Host, Mode
-from kpsim.proxier import SyncResult
+from kpsim.proxier import Proxier, SyncResult
 
 HOST = Host(node_ips=(NODE_IP, "2001:db8::2"), service_cidrs=("172.30.0.0/16", "fd00:172:30::/112"))
+CLIENT_IP = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}
+LOCAL, REMOTE = "10.180.0.3", endpoint("10.180.1.4", "node-2")
 
 
 def nft_rig(family: Family = Family.IPV4, host: Host = HOST, **config: Any) -> Rig:
     """A proxier in nftables mode. ``config`` are fields of ProxyConfig."""
     return Rig(make_settings(family, host, mode=Mode.NFTABLES, **config))
+
+
+def web_rig(*, family: Family = Family.IPV4, host: Host = HOST, **config: object) -> Rig:
+    """A rig with Service shop/web and two endpoints, synced once."""
+    rig = nft_rig(family, host, **config)
+    rig.apply(service(), endpoint_slice(endpoints=[LOCAL, REMOTE]))
+    assert rig.sync().full
+    return rig
+
+
+def restarted(rig: Rig, mode: Mode = Mode.NFTABLES) -> Rig:
+    """A new process on the same machine, with the objects that the API server has now."""
+    started = Rig(make_settings(host=HOST, mode=mode))
+    started.proxier = Proxier(
+        started.settings, make_backend(started.settings), created_ns=rig.now_ns, held=rig.proxier.held
+    )
+    started.proxier.services_synced()
+    started.proxier.slices_synced()
+    started.now_ns = rig.now_ns
+    started.apply(*rig.cluster.services, *rig.cluster.endpoint_slices)
+    return started
 
 
 def documents(result: SyncResult) -> list[list[str]]:

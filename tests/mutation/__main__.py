@@ -33,7 +33,7 @@ TESTS = tuple(
         "test_flowstate_sctp", "test_flowstate_tcp", "test_foreign_rules", "test_full_table", "test_invalid_answers",
         "test_matching", "test_measured_lives", "test_netfilter", "test_netfilter_nat", "test_netfilter_refusals",
         "test_packet_journeys", "test_packet_paths", "test_probes", "test_programmed", "test_recent", "test_reject",
-        "test_routing", "test_ruleset", "test_ruleset_operations", "test_sets_and_maps", "test_source_ports", "test_walk_steps",
+        "test_routing", "test_ruleset", "test_ruleset_operations", "test_sets_and_maps", "test_numbers", "test_source_ports", "test_walk_steps",
         "properties/test_answers", "properties/test_connection_table", "properties/test_walk_index", "properties/test_walks",
     )
 )  # fmt: skip
