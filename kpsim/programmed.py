@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kpsim.addresses import Family
+from kpsim.ipvs.servers import VirtualServer, VirtualServerKey
+from kpsim.maps import Map
 from kpsim.ruleset import Origin, Role, Rule, Ruleset
 from kpsim.ruleset.references import elements_in
 
@@ -22,6 +24,9 @@ class Programmed:
 
     family: Family
     ruleset: Ruleset
+    virtual_servers: Map[VirtualServerKey, VirtualServer] = Map()  # noqa: RUF009 - immutable
+    #: addresses of devices that only make them local, and each one's device: those of ``kube-ipvs0`` (IPVS-3)
+    local_addresses: Map[int, str] = Map()  # noqa: RUF009 - immutable
 
     @classmethod
     def nothing(cls, family: Family) -> "Programmed":

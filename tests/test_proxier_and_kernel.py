@@ -1,7 +1,9 @@
 """What a kernel was told is a value that the sync engine is handed and gives back (I-13, CP-12.1)."""
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from proxiers import (
     Rig,
     document,
@@ -12,6 +14,9 @@ from proxiers import (
 
 from kpsim.addresses import Family
 from kpsim.backends.table import make_backend
+from kpsim.config import Mode
+from kpsim.ipvs.servers import RealServer, VirtualServer, VirtualServerKey
+from kpsim.maps import Map
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier
 
@@ -99,3 +104,20 @@ def test_what_only_ipvs_reads_of_a_machine_changes_nothing() -> None:
     rig.proxier.tick(rig.now_ns)
     assert rig.proxier.held is before
     assert rig.sync().held == before
+
+
+@pytest.mark.parametrize("mode", [Mode.IPTABLES, Mode.NFTABLES])
+def test_what_ip_vs_was_told_survives_a_sync_of_another_mode(mode: Mode) -> None:
+    key = VirtualServerKey(0xCB007109, 80, "tcp")
+    of_others = replace(
+        Programmed.nothing(Family.IPV4),
+        virtual_servers=Map({key: VirtualServer("rr", 32, servers=(RealServer(0xCB00710A, 80),))}),
+        local_addresses=Map({key.address: "dummy0"}),
+    )
+    rig = Rig(mode=mode)
+    following = next_process(rig, of_others)
+    following.apply(service(), endpoint_slice())
+    held = following.sync().held
+    for now in (held, following.proxier.backend.flush(held)):
+        assert now.virtual_servers == of_others.virtual_servers
+        assert now.local_addresses == of_others.local_addresses

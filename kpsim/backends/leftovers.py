@@ -1,5 +1,7 @@
 """The table of nftables mode, which a kube-proxy that starts in another mode deletes (I-18, NFT-8.14)."""
 
+from dataclasses import replace
+
 from kpsim.programmed import Programmed
 from kpsim.ruleset import Ruleset, Space, TableKey
 
@@ -12,4 +14,4 @@ def without_nftables(held: Programmed) -> Programmed:
     tables = held.ruleset.tables
     if key not in tables:
         return held
-    return Programmed(held.family, Ruleset(held.family, tables.delete(key), held.ruleset.made))
+    return replace(held, ruleset=Ruleset(held.family, tables.delete(key), held.ruleset.made))

@@ -5,6 +5,7 @@ blocks, counts are updated by difference, and text is made when it is read. ``pr
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from kpsim.addresses import Family
@@ -88,7 +89,7 @@ class IptablesBackend:
         tables = Tables(without_nftables(held).ruleset)
         for table in ("mangle", "nat", "filter"):
             tables.ensure_chain(table, names.CANARY)
-        return Programmed(held.family, tables.ruleset)
+        return replace(held, ruleset=tables.ruleset)
 
     def tick(self, now_ns: int, machine: MachineView, held: Programmed) -> Programmed:
         """Does nothing: this mode has no timer of its own. It also ignores ``MachineView.ipvs_connections``."""
@@ -98,7 +99,7 @@ class IptablesBackend:
         return render_ruleset(held.ruleset, Style.SAVE)
 
     def flush(self, held: Programmed) -> Programmed:
-        return Programmed(held.family, without_kube_proxy(held.ruleset))
+        return replace(held, ruleset=without_kube_proxy(held.ruleset))
 
     def describe(self, transaction: Transaction) -> Callable[[], Mapping[str, Json]]:
         held, large_cluster = transaction.held, self.large_cluster
@@ -131,7 +132,7 @@ class IptablesBackend:
         counts = self._rule_counts(static, written)
         return Transaction(
             success=not error,
-            held=Programmed(held.family, tables.ruleset),
+            held=replace(held, ruleset=tables.ruleset),
             error=error,
             commands=commands,
             documents=(lambda: document.text,),

@@ -1,5 +1,7 @@
 """What a kube-proxy that starts in nftables mode removes of iptables mode (I-18)."""
 
+from dataclasses import replace
+
 from kpsim.backends.iptables import names
 from kpsim.backends.iptables.static_rules import BUILT_IN_JUMPS
 from kpsim.dialects.iptables import table_key
@@ -31,7 +33,7 @@ def without_iptables(held: Programmed) -> Programmed:
         key = table_key(held.family, name)
         if key in tables:
             tables = tables.set(key, _cleaned(tables[key]))
-    return Programmed(held.family, Ruleset(held.family, tables, held.ruleset.made))
+    return replace(held, ruleset=Ruleset(held.family, tables, held.ruleset.made))
 
 
 def _cleaned(table: Table) -> Table:

@@ -5,6 +5,7 @@ differences of elements are written, and text is made when it is read. ``proxier
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from kpsim.backends import Document, MachineView, RuleCount, SyncRequest, Traits, Transaction
@@ -80,7 +81,7 @@ class NftablesBackend:
     def flush(self, held: Programmed) -> Programmed:
         tables = held.ruleset.tables
         kept = tables.delete(self._key) if self._key in tables else tables
-        return Programmed(held.family, Ruleset(held.family, kept, held.ruleset.made))
+        return replace(held, ruleset=Ruleset(held.family, kept, held.ruleset.made))
 
     def describe(self, transaction: Transaction) -> Callable[[], Mapping[str, Json]]:
         table = self._table(transaction.held)
@@ -118,7 +119,7 @@ class NftablesBackend:
         error = kernel.refuses(operations)
         if error:
             self._stale.forget()
-        after = Programmed(held.family, kernel.ruleset)
+        after = replace(held, ruleset=kernel.ruleset)
         self._left = self._table(after)
         return Transaction(
             success=not error,

@@ -1,0 +1,53 @@
+"""Virtual servers and their real servers: what ip_vs was told of each address and port (IPVS-4, IPVS-5).
+
+Connections, counters and what a scheduler remembers are not in here: packets cause them.
+"""
+
+import enum
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kpsim.ruleset.origin import FOREIGN, Origin
+
+
+class VirtualServerKey(NamedTuple):
+    """What a packet must be sent to. ip_vs has at most one virtual server for it."""
+
+    address: int
+    port: int
+    protocol: str  #: ``tcp``, ``udp`` or ``sctp``, as packets have it
+
+
+class VirtualServerFlags(enum.Flag):
+    """How a virtual server differs from an ordinary one. The values are the kernel's (IPVS-4.4)."""
+
+    PERSISTENT = 0x1  #: a client keeps its real server for ``timeout_s``
+    ONE_PACKET = 0x4  #: each UDP packet is a connection of its own
+    SCHEDULER_1 = 0x8  #: of ``sh`` and ``mh``: another real server serves if the hashed one cannot
+    SCHEDULER_2 = 0x10  #: of ``sh`` and ``mh``: the source port is hashed too
+    SCHEDULER_3 = 0x20  #: of no scheduler in the kernel
+
+
+NO_VIRTUAL_SERVER_FLAGS = VirtualServerFlags(0)
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    """An endpoint of a virtual server. The forwarding method is masquerading (NAT), the only one that is modelled."""
+
+    address: int
+    port: int
+    weight: int = 1  #: 0: it gets no new connection, and keeps those that it has (IPVS-13.1)
+    origin: Origin = field(default=FOREIGN, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualServer:
+    """How the connections to one address, port and protocol are spread over real servers."""
+
+    scheduler: str  #: by its name in the kernel, such as ``rr``
+    netmask: int  #: prefix length: persistence takes the sources that agree in it for one client; kube-proxy: 32, 128
+    flags: VirtualServerFlags = NO_VIRTUAL_SERVER_FLAGS
+    timeout_s: int = 0  #: of persistence; 0 without it
+    servers: tuple[RealServer, ...] = ()  #: newest first, as the kernel keeps them and schedulers see them (IPVS-11.7)
+    origin: Origin = field(default=FOREIGN, compare=False)
