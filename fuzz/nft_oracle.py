@@ -91,6 +91,10 @@ class Disagreement(NamedTuple):
     def __str__(self) -> str:
         return f"{' '.join(self.place)}: {self.rule}: {self.why}"
 
+    def file(self) -> tuple[str, str]:
+        """A file's name and the text for nft."""
+        return f"{'-'.join(self.place)}.nft", self.place.document([self.rule])
+
 
 @dataclass
 class NftTally:

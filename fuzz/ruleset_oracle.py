@@ -120,6 +120,10 @@ class Disagreement(NamedTuple):
     def __str__(self) -> str:
         return f"{self.variant} {self.family.label}: {self.rule or self.text!r}: {self.why}"
 
+    def file(self) -> tuple[str, str]:
+        """A file's name and the text for iptables-restore."""
+        return f"{self.variant}-ipv{self.family.value}.rules", self.text
+
 
 @dataclass
 class RulesetTally:
