@@ -129,7 +129,7 @@ class Netns(NodeFacts):
         other.conntrack = self.conntrack.copy() if connections else ConntrackTable()
         other.memory = self.memory.copy() if lists else Memory()
         other.programmed, other._registered = dict(self.programmed), dict(self._registered)
-        other._entries = dict(self._entries)
+        other._entries, other.ipsets = dict(self._entries), dict(self.ipsets)
         return other
 
     @property
@@ -144,14 +144,24 @@ class Netns(NodeFacts):
         """
         self.version = object()
         self.programmed[programmed.family] = programmed
+        self.ipsets[programmed.family] = programmed.ipsets
         self._arrange(programmed.family)
         self.memory.retain(
             lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)), self._generation
         )
 
-    def recall(self, ruleset: Ruleset, now_ns: int) -> None:
-        """Gives the sets of these rules the members that a listing showed, as if it had been made at ``now_ns``."""
-        for key, table in ruleset.tables.items():
+    def recall(self, family: Family, now_ns: int) -> None:
+        """Gives the sets of a family the members that a listing showed, as if it had been made at ``now_ns``.
+
+        The listing of an ipset says of an element how long it has left.
+        """
+        told = self.programmed[family]
+        for name, ipset in told.ipsets.items():
+            for each, element in ipset.elements.items() if ipset.remembers else ():
+                if element.timeout_ns is not None:
+                    left = Member(now_ns + element.timeout_ns)
+                    self.memory.sets.put(SetId(None, name), ipset.generation, each, left)
+        for key, table in told.ruleset.tables.items():
             for declared in table.sets.values():
                 at = SetId(key, declared.name)
                 for member, left_ns in declared.members:
@@ -160,6 +170,9 @@ class Netns(NodeFacts):
 
     def _generation(self, at: SetId) -> int | None:
         """The generation of a set that the rules have; None: there is no such set."""
+        if at.table is None:
+            held = next((told.ipsets[at.name] for told in self.programmed.values() if at.name in told.ipsets), None)
+            return None if held is None else held.generation
         tables = [rules.tables[at.table] for rules in self.rulesets.values() if at.table in rules.tables]
         declared = next((table.sets[at.name] for table in tables if at.name in table.sets), None)
         return None if declared is None else declared.generation

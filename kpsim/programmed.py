@@ -7,11 +7,12 @@ and ``netfilter.Netns`` remembers them.
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from kpsim.addresses import Family
 from kpsim.ipvs.servers import VirtualServer, VirtualServerKey
 from kpsim.maps import Map
-from kpsim.ruleset import Origin, Role, Rule, Ruleset
+from kpsim.ruleset import Origin, Role, Rule, Ruleset, Set
 from kpsim.ruleset.references import elements_in
 
 
@@ -24,6 +25,7 @@ class Programmed:
 
     family: Family
     ruleset: Ruleset
+    ipsets: Map[str, Set] = Map()  # noqa: RUF009 - immutable; those that rules of the family may name
     virtual_servers: Map[VirtualServerKey, VirtualServer] = Map()  # noqa: RUF009 - immutable
     #: addresses of devices that only make them local, and each one's device: those of ``kube-ipvs0`` (IPVS-3)
     local_addresses: Map[int, str] = Map()  # noqa: RUF009 - immutable
@@ -34,9 +36,9 @@ class Programmed:
         return cls(family, Ruleset(family))
 
     @classmethod
-    def of(cls, ruleset: Ruleset) -> "Programmed":
-        """The state of a machine that was told these rules and nothing else."""
-        return cls(ruleset.family, ruleset)
+    def of(cls, ruleset: Ruleset, ipsets: Map[str, Set] = Map()) -> "Programmed":  # noqa: B008 - immutable
+        """The state of a machine that was told these rules, these ipsets, and nothing else."""
+        return cls(ruleset.family, ruleset, ipsets)
 
     def has(self, wanted: Role | Origin) -> bool:
         """Whether a rule, or an element, exists for this reason: for this role, or for exactly this origin."""
@@ -52,11 +54,11 @@ class Programmed:
     def _rules_by_origin(self) -> dict[Origin, tuple[Rule, ...]]:
         found: dict[Origin, list[Rule]] = {}
         for table in self.ruleset.in_order():
-            for chain in table.ordered():
-                for rule in chain.rules:
-                    for origin in {rule.origin: None} | {each.origin: None for each in elements_in(rule.body)}:
+            for each in table.ordered():
+                for rule in each.rules:
+                    for origin in {rule.origin: None} | {element.origin: None for element in elements_in(rule.body)}:
                         found.setdefault(origin, []).append(rule)
-            for of in table.sets.values():
-                for element in of.elements.values():
-                    found.setdefault(element.origin, [])
+        for of in chain(self.ipsets.values(), *(table.sets.values() for table in self.ruleset.in_order())):
+            for element in of.elements.values():
+                found.setdefault(element.origin, [])
         return {origin: tuple(rules) for origin, rules in found.items()}

@@ -194,6 +194,12 @@ CASES = [
     (Compare(Field.MARK, ((1, 2), (0x4000, 0x4000))), {}, True), (Compare(Field.MARK, ((1, 2), (4, 9))), {}, False),
     (Compare(Field.MARK, ((1, 2), (4, 9)), mask=0xF), {"mark": 0x4005}, True), (Compare(Field.MARK, (), negate=True), {}, True),
     (Compare(Field.IIFNAME, NamePattern("")), {"in_interface": ""}, True), (Compare(Field.TTL, ()), {}, False),
+    # ports as ipsets read them (K-21.1)
+    (equal(Field.SPORT_OR_TYPE, 40000), {}, True), (equal(Field.DPORT_OR_TYPE, 80), {}, True),
+    (equal(Field.SPORT_OR_TYPE, 0x800), ECHO, True), (equal(Field.DPORT_OR_TYPE, 0x803), {**ECHO, "icmp_code": 3}, True),
+    (equal(Field.DPORT_OR_TYPE, 0), {"protocol": "gre"}, True), (equal(Field.DPORT_OR_TYPE, 0), {"protocol": "dccp"}, True),
+    (equal(Field.SPORT_OF_BITMAP, 40000), {}, True), (equal(Field.DPORT_OF_BITMAP, 80), {"protocol": "udp"}, True),
+    (equal(Field.DPORT_OF_BITMAP, 80), {"protocol": "sctp"}, False), (equal(Field.SPORT_OF_BITMAP, 40000), ECHO, False),
     # the packet lacks the field
     (equal(Field.TCP_FLAGS, 2, mask=2), ECHO, False), (equal(Field.TCP_FLAGS, 2, mask=2, negate=True), ECHO, False),
     (replace(source_port(1, 2), absent=True), ECHO, True), (replace(destination_port(1, 1), absent=True), ECHO, True),

@@ -6,12 +6,12 @@ keeps: a changed set is another value.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import compress
 from typing import cast
 
-from kpsim.ruleset import Atom, Element, Interval, Key, NamePattern, Part, Set, is_for_the_rest
+from kpsim.ruleset import Atom, Element, Interval, Key, NamePattern, Part, Set, SetFlags, is_for_the_rest
 
 Atoms = tuple[Atom, ...]  #: what a packet has in the place of a key
 Found = tuple[Key, Element]
@@ -24,13 +24,19 @@ def finder(of: Set) -> Find:
     If several elements of a concatenation fit, it is always the same one.
     """
     if of.compiled is None:
-        object.__setattr__(of, "compiled", _with_rest(of))
+        object.__setattr__(of, "compiled", _made(of))
     return cast("Find", of.compiled)
 
 
 def find(of: Set, key: Atoms) -> Found | None:
     """The element of a set that a key belongs to, as :func:`finder` says."""
     return finder(of)(key)
+
+
+def _made(of: Set) -> Find:
+    if of.ipset is not None:
+        return _Networks(of) if SetFlags.INTERVAL in of.flags else _exact(of)
+    return _with_rest(of)
 
 
 def _with_rest(of: Set) -> Find:
@@ -97,6 +103,53 @@ def _grouped(of: Set) -> Find:
         return None
 
     return found
+
+
+class _Networks:
+    """The look-up in an ipset with networks. Counterpart: the tests of ip_set_hash_gen.h
+
+    Narrower networks come before wider ones, those of the first part of a key before those of the next.
+    """
+
+    def __init__(self, of: Set) -> None:
+        shapes: dict[tuple[int, ...], dict[Atoms, list[Found]]] = {}
+        for key, element in sorted(of.elements.items(), key=lambda found: repr(found[0])):
+            shape = tuple(map(_width, key))
+            base = tuple([part[0] if isinstance(part, tuple) else part for part in compress(key, shape)])
+            shapes.setdefault(shape, {}).setdefault(cast("Atoms", base), []).append((key, element))
+        self._shapes = sorted(shapes.items())
+
+    def fitting(self, key: Atoms) -> Iterator[Found]:
+        """The elements that a key belongs to, in the order in which the kernel tries them."""
+        for shape, groups in self._shapes:
+            at = tuple([_first(atom, width) for atom, width in zip(key, shape, strict=False) if width])
+            yield from (each for each in groups.get(at, ()) if all(map(_fits, key, each[0])))
+
+    def __call__(self, key: Atoms) -> Found | None:
+        """The first element that fits, unless it is an exception."""
+        found = next(self.fitting(key), None)
+        return None if found is None or found[1].nomatch else found
+
+
+def fitting(of: Set, key: Atoms) -> Iterator[Found]:
+    """The elements of a set that a key belongs to; the first that still lives decides."""
+    look = finder(of)
+    if isinstance(look, _Networks):
+        yield from look.fitting(key)
+    elif (found := look(key)) is not None:
+        yield found
+
+
+def _width(part: Part) -> int:
+    """How many values a part of a key has; 0: names that begin alike."""
+    if isinstance(part, NamePattern):
+        return 0
+    return part[1] - part[0] + 1 if isinstance(part, tuple) else 1
+
+
+def _first(atom: Atom, width: int) -> Atom:
+    """The first address of the network of that width that an address lies in."""
+    return atom if width == 1 else cast("int", atom) & -width
 
 
 def _fits(atom: Atom, part: Part) -> bool:

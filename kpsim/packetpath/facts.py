@@ -5,12 +5,14 @@ Hooks read it; only its owner ``netfilter.Netns`` changes it.
 
 from collections.abc import Callable, Sequence
 
+from kpsim.addresses import Family
 from kpsim.conntrack import ConntrackTable
+from kpsim.maps import Map
 from kpsim.packetpath.index import CompiledChain, compiled
 from kpsim.packetpath.memory import Memory
 from kpsim.packetpath.routing import Routing
 from kpsim.packetpath.sockets import Socket
-from kpsim.ruleset import Chain
+from kpsim.ruleset import Chain, Set
 from kpsim.sysctls import Sysctls
 
 
@@ -23,6 +25,9 @@ class NodeFacts:
         self.sysctls = sysctls or Sysctls()
         self.conntrack = ConntrackTable()
         self.memory = Memory()
+        self.ipsets: dict[Family, Map[str, Set]] = dict.fromkeys(
+            Family, Map()
+        )  #: those that rules of a family may name
         self.sockets: Sequence[Socket] | None = None  #: that wait for packets; None: not known
         #: another object after every change: what was learnt about the node before is then known to be old
         self.version = object()

@@ -67,8 +67,8 @@ class Facts(Protocol):
     def recent(self, match: Recent) -> bool: ...
     def limit(self, match: Limit, key: Hashable) -> bool: ...
     def count(self, counter: str) -> None: ...
-    def named_set(self, name: str) -> Set: ...
-    def has_member(self, name: str, key: Atoms) -> bool: ...
+    def named_set(self, reference: SetReference) -> Set: ...
+    def has_member(self, reference: SetReference, key: Atoms) -> bool: ...
     def update(self, statement: UpdateSet, key: Atoms) -> bool: ...
     def number(self, source: Numgen | Hashed, values: Atoms, key: Hashable) -> int: ...
 
@@ -101,6 +101,33 @@ def _sport(facts: Facts) -> int | None:
 def _dport(facts: Facts) -> int | None:
     packet = facts.packet
     return packet.dport if packet.protocol in PORT_PROTOCOLS else None
+
+
+def _sport_or_type(facts: Facts) -> int:
+    return _port_or_type(facts.packet, facts.packet.sport)
+
+
+def _dport_or_type(facts: Facts) -> int:
+    return _port_or_type(facts.packet, facts.packet.dport)
+
+
+#: protocols of which ipsets read the ports (measured: of DCCP they do not)
+_PORTS_OF_SETS = PORT_PROTOCOLS - {"dccp"}
+
+
+def _port_or_type(packet: Packet, port: int) -> int:
+    """Counterpart: get_port of ip_set_getport.c"""
+    if packet.protocol in ICMP_PROTOCOLS:
+        return packet.icmp_type << 8 | packet.icmp_code
+    return port if packet.protocol in _PORTS_OF_SETS else 0
+
+
+def _sport_of_bitmap(facts: Facts) -> int | None:
+    return facts.packet.sport if facts.packet.protocol in ("tcp", "udp") else None
+
+
+def _dport_of_bitmap(facts: Facts) -> int | None:
+    return facts.packet.dport if facts.packet.protocol in ("tcp", "udp") else None
 
 
 def _icmp_type(facts: Facts) -> int | None:
@@ -184,6 +211,10 @@ GETTERS: Mapping[Field, Getter] = {
     Field.L4PROTO: attrgetter("packet.protocol"),
     Field.SPORT: _sport,
     Field.DPORT: _dport,
+    Field.SPORT_OR_TYPE: _sport_or_type,
+    Field.DPORT_OR_TYPE: _dport_or_type,
+    Field.SPORT_OF_BITMAP: _sport_of_bitmap,
+    Field.DPORT_OF_BITMAP: _dport_of_bitmap,
     Field.ICMP_TYPE: _icmp_type,
     Field.ICMP_CODE: _icmp_code,
     Field.TCP_FLAGS: _tcp_flags,
@@ -327,12 +358,12 @@ def _is_among(value: Atom, among: Intervals | frozenset[str] | NamePattern) -> b
 
 
 def _lookup(lookup: Lookup, key: Hashable) -> Condition:
-    asked, negate = key_of(lookup.key, key), lookup.negate
+    asked, negate, absent = key_of(lookup.key, key), lookup.negate, lookup.absent
     if isinstance(lookup.set, SetReference):
-        name = lookup.set.name
-        return lambda facts: (at := asked(facts)) is not None and facts.has_member(name, at) != negate
+        named = lookup.set
+        return lambda facts: absent if (at := asked(facts)) is None else facts.has_member(named, at) != negate
     among = finder(lookup.set)
-    return lambda facts: (at := asked(facts)) is not None and (among(at) is not None) != negate
+    return lambda facts: absent if (at := asked(facts)) is None else (among(at) is not None) != negate
 
 
 def updating(statement: UpdateSet, key: Hashable) -> Condition:
@@ -345,8 +376,8 @@ def asking(sources: tuple[Source, ...], map_: Set | SetReference, key: Hashable)
     """A look-up in a map, as a function that returns the element that a packet finds; None: there is none."""
     asked = key_of(sources, key)
     if isinstance(map_, SetReference):
-        name = map_.name
-        return lambda facts: None if (at := asked(facts)) is None else find(facts.named_set(name), at)
+        named = map_
+        return lambda facts: None if (at := asked(facts)) is None else find(facts.named_set(named), at)
     among = finder(map_)
     return lambda facts: None if (at := asked(facts)) is None else among(at)
 

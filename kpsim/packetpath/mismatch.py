@@ -21,9 +21,12 @@ from kpsim.ruleset import (
     Numgen,
     Recent,
     Set,
+    SetReference,
     Statement,
     UpdateSet,
 )
+
+Sets = Mapping[str, Set]
 
 
 class _Effective(Exception):
@@ -33,7 +36,7 @@ class _Effective(Exception):
 class _Facts:
     """What conditions may read about a packet at one moment."""
 
-    def __init__(self, moment: Moment, routing: Routing, sets: Mapping[str, Set]) -> None:
+    def __init__(self, moment: Moment, routing: Routing, sets: Sets, ipsets: Sets) -> None:
         self.packet: Packet = moment.packet
         self.ct_state = moment.ct_state
         self.ct_states = moment.ct_states
@@ -44,6 +47,7 @@ class _Facts:
         self.unsure_mark = moment.unsure_mark
         self._routing = routing
         self._sets = sets
+        self._ipsets = ipsets
 
     def address_type(self, address: int, interface: str = "") -> AddressType:
         return type_at(self._routing, self.packet.family, address, interface)
@@ -72,13 +76,14 @@ class _Facts:
     def count(self, counter: str) -> None:
         """Does nothing: the walk has counted the packet already."""
 
-    def named_set(self, name: str) -> Set:
-        return self._sets[name]
+    def named_set(self, reference: SetReference) -> Set:
+        return (self._ipsets if reference.of_namespace else self._sets)[reference.name]
 
-    def has_member(self, name: str, key: Atoms) -> bool:
-        if self._sets[name].remembers:
+    def has_member(self, reference: SetReference, key: Atoms) -> bool:
+        declared = self.named_set(reference)
+        if declared.remembers:
             raise _Effective
-        return find(self._sets[name], key) is not None
+        return find(declared, key) is not None
 
     def update(self, statement: UpdateSet, key: Atoms) -> bool:
         raise _Effective
@@ -88,14 +93,14 @@ class _Facts:
 
 
 def mismatch(
-    parts: Iterable[Expression | Statement], moment: Moment, routing: Routing, sets: Mapping[str, Set]
+    parts: Iterable[Expression | Statement], moment: Moment, routing: Routing, sets: Sets, ipsets: Sets
 ) -> Expression | Statement | None:
     """The first part of a rule that was false at a moment, or that cannot be evaluated again.
 
     A statement is false if its map has no such key, and cannot be evaluated again if it changes a set. ``sets`` are
-    those of the rule's table. None if every part is true.
+    those of the rule's table, ``ipsets`` those of the family. None if every part is true.
     """
-    facts = _Facts(moment, routing, sets)
+    facts = _Facts(moment, routing, sets, ipsets)
     for part in parts:
         try:
             if isinstance(part, UpdateSet):

@@ -17,11 +17,11 @@ from kpsim.flowstate import Direction, FlowState
 from kpsim.maps import Map
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
-from kpsim.packetpath.elements import Atoms, find
+from kpsim.packetpath.elements import Atoms, find, fitting
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.hashing import hashed
 from kpsim.packetpath.memory import NOTHING_TOUCHED, Bucket, IcmpSpending, RecentTouch, SetId, SetTouch, Touched
-from kpsim.packetpath.memory.dynamic_sets import collected_ns, touched
+from kpsim.packetpath.memory.dynamic_sets import Member, collected_ns, touched
 from kpsim.packetpath.memory.limit import spend
 from kpsim.packetpath.memory.recent import RecentList
 from kpsim.packetpath.routing import AddressType, Decision, Question, type_at
@@ -48,12 +48,14 @@ from kpsim.ruleset import (
     Field,
     Hashed,
     Hook,
+    Key,
     Limit,
     Numgen,
     Recent,
     Rule,
     RuleReference,
     Set,
+    SetReference,
     TableKey,
     UpdateSet,
 )
@@ -202,7 +204,7 @@ class Traversal:
         self.entered = 0  #: how many chains the packet entered
         self.seen: dict[Hashable, object] = {}  #: what chains did in a walk that enters very many (``chains``)
         self.buckets: dict[Hashable, Bucket] = {}
-        self.members: dict[tuple[SetId, Atoms], SetTouch] = {}  #: the last change to each key of a set
+        self.members: dict[tuple[SetId, Key], SetTouch] = {}  #: the last change to each key of a set
         self.numbers: dict[Hashable, int] = {}
 
     # --- what conditions may ask --------------------------------------------------------------------------------------
@@ -270,32 +272,46 @@ class Traversal:
         fits, self.buckets[key] = spend(match, self.buckets.get(key) or self.node.memory.buckets.get(key), self.now_ns)
         return fits != match.over
 
-    def named_set(self, name: str) -> Set:
-        """A set of the table whose chains are running. InputError if there is none."""
-        found = self.sets.get(name)
+    def named_set(self, reference: SetReference) -> Set:
+        """A set of the table whose chains are running, or an ipset. InputError if there is none."""
+        sets = self.node.ipsets[self.family] if reference.of_namespace else self.sets
+        found = sets.get(reference.name)
         if found is None:
-            raise InputError(Problem(f"a rule of table {self.table} names set {name}, which does not exist"))
+            raise InputError(Problem(f"a rule of table {self.table} names set {reference.name}, which does not exist"))
         return found
 
-    def has_member(self, name: str, key: Atoms) -> bool:
+    def has_member(self, reference: SetReference, key: Atoms) -> bool:
         """Whether a set has a key now, as an element of a tool or as a member that a packet put there."""
-        declared = self.named_set(name)
+        declared = self.named_set(reference)
         if not declared.remembers:
             return find(declared, key) is not None
-        at = self._set_id(name)
+        at = self._set_id(reference)
         if (at, key) in self.node.memory.unsure:
-            return self.holds(f"@{name}, which an earlier packet may have changed")
-        mine = self.members.get((at, key))
-        member = self.node.memory.sets.members(at, declared.generation).get(key) if mine is None else mine.member
-        there = find(declared, key) is not None if member is None else member.lives(self.now_ns)
+            return self.holds(f"@{reference.name}, which an earlier packet may have changed")
+        there = self._lives(declared, at, key)
         if self.steps is not None:
-            self.steps.append(SetAsked(name, declared.type, key, there))
+            self.steps.append(SetAsked(reference.name, declared.type, key, there))
         return there
+
+    def _lives(self, declared: Set, at: SetId, key: Atoms) -> bool:
+        """Whether a member has the key or, if nothing is known of it, an element that has not expired."""
+        members = self.node.memory.sets.members(at, declared.generation)
+
+        def known(key: Key) -> Member | None:
+            mine = self.members.get((at, key))
+            return members.get(key) if mine is None else mine.member
+
+        if (member := known(key)) is not None:
+            return member.lives(self.now_ns)
+        for found, element in fitting(declared, key):
+            if (member := known(found)) is None or member.lives(self.now_ns):
+                return not element.nomatch
+        return False
 
     def update(self, statement: UpdateSet, key: Atoms) -> bool:
         """Changes a set. False if the rule ends there, because the set is full (K-9.2)."""
-        name, at = statement.set.name, self._set_id(statement.set.name)
-        declared = self.named_set(name)
+        name, at = statement.set.name, self._set_id(statement.set)
+        declared = self.named_set(statement.set)
         members = self.node.memory.sets.members(at, declared.generation)
         mine = {each.key: each.member for (where, _), each in self.members.items() if where == at}
         goes_on, member = touched(
@@ -308,9 +324,8 @@ class Traversal:
             self.steps.append(SetTold(name, declared.type, key, statement.verb, goes_on))
         return goes_on
 
-    def _set_id(self, name: str) -> SetId:
-        assert self.table is not None
-        return SetId(self.table, name)
+    def _set_id(self, reference: SetReference) -> SetId:
+        return SetId(None if reference.of_namespace else self.table, reference.name)
 
     def number(self, source: Numgen | Hashed, values: Atoms, key: Hashable) -> int:
         """The number that a rule draws, counts or makes of ``values``."""

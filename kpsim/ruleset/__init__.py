@@ -33,6 +33,7 @@ from kpsim.ruleset.expressions import (
     within_any,
 )
 from kpsim.ruleset.fields import OF_CONNECTION, TCP_FLAG_BITS, Field, FieldType
+from kpsim.ruleset.ipsets import IPSET_KINDS, IpsetKind, make_ipset, set_match
 from kpsim.ruleset.origin import FOREIGN, Origin, Role
 from kpsim.ruleset.sets import (
     NO_SET_FLAGS,
@@ -41,6 +42,7 @@ from kpsim.ruleset.sets import (
     DataType,
     Element,
     Interval,
+    Ipset,
     Key,
     NamePattern,
     Part,
@@ -94,5 +96,5 @@ from kpsim.ruleset.tables import (
 from kpsim.ruleset.verdicts import ACCEPT, CONTINUE, DROP, RETURN, Goto, Jump, Terminal, Verdict
 
 __all__ = [
-    "ACCEPT", "ALL_BITS", "CONTINUE", "DROP", "FOREIGN", "NO_FLAGS", "NO_SET_FLAGS", "OF_CONNECTION", "PLAIN", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign", "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "Field", "FieldType", "Goto", "Hashed", "Hook", "Interval", "Intervals", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NamePattern", "NatFlags", "NoTrack", "Numgen", "Origin", "Part", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "is_for_the_rest", "moves_nothing", "named", "sources_of", "target_of", "united", "within", "within_any",
+    "ACCEPT", "ALL_BITS", "CONTINUE", "DROP", "FOREIGN", "IPSET_KINDS", "NO_FLAGS", "NO_SET_FLAGS", "OF_CONNECTION", "PLAIN", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign", "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "Field", "FieldType", "Goto", "Hashed", "Hook", "Interval", "Intervals", "Ipset", "IpsetKind", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NamePattern", "NatFlags", "NoTrack", "Numgen", "Origin", "Part", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "is_for_the_rest", "make_ipset", "moves_nothing", "named", "set_match", "sources_of", "target_of", "united", "within", "within_any",
 ]  # fmt: skip

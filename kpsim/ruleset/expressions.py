@@ -1,7 +1,7 @@
 """Expressions: the conditions of a rule. Most compare a field with values or with a set; ten do something of their own.
 
 If a packet lacks the field (an ICMP packet has no port, a packet without connection has no connection mark), the
-comparison is false, even if it is negated; ``Compare.absent`` changes that. ``packetpath.matching`` says what an
+comparison is false, even if it is negated; ``absent`` changes that. ``packetpath.matching`` says what an
 expression means, and ``dialects`` how it is spelled.
 """
 
@@ -99,6 +99,7 @@ class Lookup:
     key: tuple[Source, ...]
     set: Set | SetReference
     negate: bool = False
+    absent: bool = False  #: the result for a packet that lacks one of the sources
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,11 @@ class Field(enum.Enum):
     L4PROTO = "protocol"  #: lower case: ``tcp``
     SPORT = "source port"
     DPORT = "destination port"
+    #: as ipsets read it: of ICMP 256 · type + code, in both directions; of a protocol whose ports they do not read, 0
+    SPORT_OR_TYPE = "source port or ICMP type"
+    DPORT_OR_TYPE = "destination port or ICMP type"
+    SPORT_OF_BITMAP = "source port of TCP or UDP"  #: as bitmaps of ports read it; packets of other protocols lack it
+    DPORT_OF_BITMAP = "destination port of TCP or UDP"
     ICMP_TYPE = "ICMP type"
     ICMP_CODE = "ICMP code"
     TCP_FLAGS = "TCP flags"  #: bits as in the TCP header, see ``TCP_FLAG_BITS``
@@ -62,6 +67,8 @@ class Field(enum.Enum):
 
 _TYPES = {
     Field.SADDR: FieldType.ADDRESS, Field.DADDR: FieldType.ADDRESS, Field.CT_ORIGINAL_DADDR: FieldType.ADDRESS,
+    Field.SPORT_OR_TYPE: FieldType.PORT, Field.DPORT_OR_TYPE: FieldType.PORT,
+    Field.SPORT_OF_BITMAP: FieldType.PORT, Field.DPORT_OF_BITMAP: FieldType.PORT,
     Field.SPORT: FieldType.PORT, Field.DPORT: FieldType.PORT, Field.CT_ORIGINAL_DPORT: FieldType.PORT,
     Field.ICMP_TYPE: FieldType.BYTE, Field.ICMP_CODE: FieldType.BYTE, Field.TCP_FLAGS: FieldType.BYTE,
     Field.TTL: FieldType.BYTE, Field.LENGTH: FieldType.NUMBER, Field.UID: FieldType.NUMBER, Field.GID: FieldType.NUMBER,

@@ -1,6 +1,6 @@
-"""What the rules and elements of a table name: chains by their name, sets by their name behind an ``@``.
+"""What the rules and elements of a table name: chains by their name, its sets by their name behind an ``@``.
 
-The kernel keeps a chain or a set as long as something names it.
+ipsets belong to no table, so they are not among these names. The kernel keeps a chain or a set as long as something names it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ def names_in(body: Body) -> list[str]:
         elif kind in _SET_OF:
             asked = _SET_OF[kind](part)
             if type(asked) is SetReference:
-                found.append(f"@{asked.name}")
+                found += [] if asked.of_namespace else [f"@{asked.name}"]
             elif asked is not None:
                 found += names_in_set(asked)
     return found

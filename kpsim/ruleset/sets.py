@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from kpsim.addresses import Family
 from kpsim.maps import Map
 from kpsim.ruleset.origin import FOREIGN, Origin
 from kpsim.ruleset.verdicts import Goto, Jump, Terminal
@@ -79,9 +80,27 @@ class Element:
     comment: str = ""
     timeout_ns: int | None = None
     origin: Origin = field(default=FOREIGN, compare=False)
+    nomatch: bool = False  #: of an ipset with networks: an exception from a wider network
 
 
 PLAIN = Element()  #: of a set without values
+
+
+@dataclass(frozen=True, slots=True)
+class Ipset:
+    """What an ipset has beyond other sets: what ``ipset create`` says of it."""
+
+    kind: str  #: its type, such as ``hash:ip,port``
+    family: Family | None = None  #: None: sets of this type have none
+    hash_size: int | None = None
+    bucket_size: int | None = None
+    bounds: Interval | None = None  #: of a bitmap: the first and the last value
+    mask: int | None = None  #: the bits of addresses that count; None: all
+    mark_mask: int | None = None
+    counters: bool = False  #: elements count packets
+    comments: bool = False  #: elements may have a comment
+    skbinfo: bool = False  #: elements may say a mark, a priority and a queue, which no match reads
+    forceadd: bool = False  #: an element that is added to a full set takes the place of another
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,7 @@ class Set:
     generation: int = field(default=0, compare=False)
     #: what packets had put in when a tool listed the set, and the nanoseconds until each expires; None: never
     members: tuple[tuple[tuple[Atom, ...], int | None], ...] = field(default=(), compare=False)
+    ipset: Ipset | None = None  #: None: a set of nftables
     #: a cache for the code that looks keys up (``packetpath.elements``); it depends on the elements only
     compiled: Any = field(default=None, init=False, compare=False, repr=False)
 
@@ -132,6 +152,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class SetReference:
-    """Names a set of the table that the rule stands in."""
+    """Names a set: of the table that the rule stands in or, with ``of_namespace``, an ipset, which any table may name."""
 
     name: str
+    of_namespace: bool = False

@@ -118,7 +118,7 @@ class Site:
                 netns.conntrack.insert(entry, entry.created_ns)
         if family not in netns.rulesets:
             netns.load_rules(self._rules(node, family))
-            netns.recall(netns.rulesets[family], self._listed_ns)
+            netns.recall(family, self._listed_ns)
         return netns
 
     # --- where packets begin ---------------------------------------------------------------------------------------

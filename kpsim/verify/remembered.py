@@ -9,13 +9,13 @@ from kpsim.addresses import Family, format_ip
 from kpsim.lab.tools import Remembered, set_list
 from kpsim.netfilter import Netns, Walk
 from kpsim.packetpath.memory.dynamic_sets import DELETED, Member, SetId
-from kpsim.ruleset import Atom, Ruleset, Set, SetFlags
+from kpsim.ruleset import Key, Ruleset, Set, SetFlags
 from kpsim.units import SECOND_NS
 
 
 def list_name(at: SetId) -> str:
     """What a set is called among affinity lists."""
-    return set_list(at.table.name, at.name)
+    return at.name if at.table is None else set_list(at.table.name, at.name)
 
 
 def dynamic_sets(rules: Ruleset) -> Iterator[tuple[SetId, Set]]:
@@ -57,6 +57,6 @@ def written_by(way: Walk, family: Family) -> Iterator[tuple[str, str]]:
             yield list_name(change.at), _shown(change.key, family)
 
 
-def _shown(key: tuple[Atom, ...], family: Family) -> str:
+def _shown(key: Key, family: Family) -> str:
     """A key as tools print it. Numbers of drawn sets are addresses."""
-    return " . ".join(format_ip(family, atom) if isinstance(atom, int) else atom for atom in key)
+    return " . ".join(format_ip(family, part) if isinstance(part, int) else str(part) for part in key)

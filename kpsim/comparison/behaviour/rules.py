@@ -27,6 +27,7 @@ from kpsim.ruleset import (
     NamePattern,
     Redirect,
     Set,
+    SetFlags,
     SetReference,
     Snat,
     Statement,
@@ -35,6 +36,7 @@ from kpsim.ruleset import (
 
 _CARRIED = frozenset({
     Field.SADDR, Field.DADDR, Field.SPORT, Field.DPORT, Field.CT_ORIGINAL_DADDR, Field.CT_ORIGINAL_DPORT,
+    Field.SPORT_OR_TYPE, Field.DPORT_OR_TYPE, Field.SPORT_OF_BITMAP, Field.DPORT_OF_BITMAP,
 })  # fmt: skip
 _MOST_PIECES = 4096
 Ask = Callable[[Facts], None]
@@ -138,8 +140,9 @@ class WatchedChains:
             values = [None if get is None else get(facts) for get in getters]
             if any(value is None and get is not None for value, get in zip(values, getters, strict=True)):
                 return
-            found = elements if isinstance(elements, Set) else facts.named_set(elements.name)
-            self._index(found, shapes).ask(self._witness, values, merely=merely)
+            found = elements if isinstance(elements, Set) else facts.named_set(elements)
+            exceptions = found.ipset is not None and SetFlags.INTERVAL in found.flags  # which network has it matters
+            self._index(found, shapes).ask(self._witness, values, merely=merely and not exceptions)
 
         return ask
 

@@ -10,8 +10,7 @@ When a set's rounds begin is not known to the model; they are at whole multiples
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from kpsim.packetpath.elements import Atoms
-from kpsim.ruleset import Set, SetVerb, TableKey
+from kpsim.ruleset import Key, Set, SetVerb, TableKey
 from kpsim.units import SECOND_NS
 
 DEFAULT_SIZE = 65535  #: of a set that rules add to (K-9.2)
@@ -20,9 +19,9 @@ _FEW = 1024
 
 
 class SetId(NamedTuple):
-    """Names a set. A set of an ``inet`` table is one set for both families."""
+    """Names a set. A set of an ``inet`` table, and an ipset, is one set for both families."""
 
-    table: TableKey
+    table: TableKey | None  #: None: an ipset
     name: str
 
 
@@ -47,7 +46,7 @@ class SetTouch(NamedTuple):
 
     at: SetId
     generation: int
-    key: Atoms
+    key: Key
     member: Member
     collected_ns: int  #: when the collector went through the set last
 
@@ -56,7 +55,7 @@ class DynamicSets:
     """The members of all sets of a network namespace, other than the elements that a tool wrote."""
 
     def __init__(self) -> None:
-        self._members: dict[SetId, tuple[int, dict[Atoms, Member]]] = {}
+        self._members: dict[SetId, tuple[int, dict[Key, Member]]] = {}
         self._tidy_at: dict[SetId, int] = {}  #: how many members a set may have before the expired ones are dropped
 
     def __len__(self) -> int:
@@ -69,12 +68,12 @@ class DynamicSets:
         other._tidy_at = dict(self._tidy_at)
         return other
 
-    def members(self, at: SetId, generation: int) -> Mapping[Atoms, Member]:
+    def members(self, at: SetId, generation: int) -> Mapping[Key, Member]:
         """What packets put into a set; some of it may have expired. The caller must not change it."""
         held = self._members.get(at)
         return held[1] if held is not None and held[0] == generation else {}
 
-    def put(self, at: SetId, generation: int, key: Atoms, member: Member) -> None:
+    def put(self, at: SetId, generation: int, key: Key, member: Member) -> None:
         """Puts a member into a set, as if a packet had."""
         held = self._members.get(at)
         if held is None or held[0] != generation:
@@ -95,12 +94,12 @@ class DynamicSets:
         self._members = {at: held for at, held in self._members.items() if generation(at) == held[0]}
 
 
-def known(declared: Set, key: Atoms, member: Member | None, now_ns: int) -> bool:
+def known(declared: Set, key: Key, member: Member | None, now_ns: int) -> bool:
     """Whether a set has a key: as a member that lives, or among the elements that a tool wrote."""
     return key in declared.elements if member is None else member.lives(now_ns)
 
 
-def has_room(declared: Set, members: Mapping[Atoms, Member], now_ns: int) -> bool:
+def has_room(declared: Set, members: Mapping[Key, Member], now_ns: int) -> bool:
     """Whether one more member fits into a set. Elements that a tool wrote take up room too (K-9.5)."""
     size = declared.size or DEFAULT_SIZE
     elements = declared.elements
@@ -112,7 +111,7 @@ def has_room(declared: Set, members: Mapping[Atoms, Member], now_ns: int) -> boo
 
 
 def touched(
-    declared: Set, members: Mapping[Atoms, Member], key: Atoms, verb: SetVerb, timeout_ns: int | None, now_ns: int
+    declared: Set, members: Mapping[Key, Member], key: Key, verb: SetVerb, timeout_ns: int | None, now_ns: int
 ) -> tuple[bool, Member | None]:
     """Whether a rule that changes a set goes on, and what the set then knows of the key; None: nothing changes.
 

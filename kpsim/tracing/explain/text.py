@@ -229,7 +229,8 @@ class _Printer:
         if not self._detailed:
             return
         chain = self._chain_of(block)
-        for found in unmatched(self._table_of(block), chain, first, last, moment, self._netns.routing):
+        sets = self._netns.ipsets[self._family]
+        for found in unmatched(self._table_of(block), chain, first, last, moment, self._netns.routing, sets):
             if isinstance(found, Skipped):
                 yield f"{indent}rules {found.first} to {found.last}: for other destinations"
             else:

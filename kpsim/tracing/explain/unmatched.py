@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from kpsim.dialects import Reason, dialect_of
-from kpsim.packetpath.mismatch import mismatch
+from kpsim.packetpath.mismatch import Sets, mismatch
 from kpsim.packetpath.routing import Routing
 from kpsim.packetpath.steps import Moment
 from kpsim.ruleset import Chain, Rule, Table
@@ -41,7 +41,14 @@ _MANY = 3
 
 
 def unmatched(
-    table: Table, chain: Chain, first: int, last: int, moment: Moment, routing: Routing, besides: Iterable[int] = ()
+    table: Table,
+    chain: Chain,
+    first: int,
+    last: int,
+    moment: Moment,
+    routing: Routing,
+    ipsets: Sets,
+    besides: Iterable[int] = (),
 ) -> Iterator[Unmatched | Skipped]:
     """The rules of a table's chain from number ``first`` to ``last`` with the reasons why they did not match.
 
@@ -50,7 +57,7 @@ def unmatched(
     """
     left_out = set(besides)
     found = [
-        _unmatched(table, number, chain.rules[number - 1], moment, routing)
+        _unmatched(table, number, chain.rules[number - 1], moment, routing, ipsets)
         for number in range(first, last + 1)
         if number not in left_out
     ]
@@ -62,7 +69,7 @@ def unmatched(
             yield from rules
 
 
-def _unmatched(table: Table, number: int, rule: Rule, moment: Moment, routing: Routing) -> Unmatched:
+def _unmatched(table: Table, number: int, rule: Rule, moment: Moment, routing: Routing, ipsets: Sets) -> Unmatched:
     dialect, family = dialect_of(table.key, rule), moment.packet.family
-    part = mismatch(dialect.tried(rule, family), moment, routing, table.sets)
+    part = mismatch(dialect.tried(rule, family), moment, routing, table.sets, ipsets)
     return Unmatched(number, rule, None if part is None else dialect.reason(rule, part, family))
