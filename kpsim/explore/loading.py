@@ -12,6 +12,7 @@ from kpsim.dialects import OnUnknown, dialect_reading
 from kpsim.errors import InputError
 from kpsim.explore.cluster import Cluster, RulesText, TraceOptions, replayed
 from kpsim.inputs import decoded, is_stream, read_bytes, read_text, shown_name
+from kpsim.objects import service_cidr_from_json
 from kpsim.recording import Recording, load_recording, read_recording
 from kpsim.replay import Replay
 from kpsim.ruleset import Ruleset
@@ -163,9 +164,23 @@ def _identity_notes(state: ClusterState, name: str) -> Iterator[str]:
 
 def from_recording(recording: Recording) -> Cluster:
     """The cluster after a recording's last sync."""
-    replay = replayed(recording)
+    return _replayed_cluster(recording, replayed(recording))
+
+
+def _replayed_cluster(recording: Recording, replay: Replay) -> Cluster:
+    """The cluster that a replay has come to.
+
+    What the host says that kube-proxy knew of service networks before its first sync stood in a ServiceCIDR, in every
+    mode, though the recording has no event of it. It is the one that every API server makes (NFT-1.10).
+    """
+    state = replay.cluster
+    shown = {cidr for each in state.service_cidrs for cidr in each.cidrs}
+    if known := [cidr for cidr in recording.host.service_cidrs if cidr not in shown]:
+        made = service_cidr_from_json({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": known}})
+        if state.get(made.key) is None:
+            _, state = state.put(made)
     return Cluster(
-        replay.cluster, recording.config, recording.host, notes=replay.notes, replay=replay, document=recording.document
+        state, recording.config, recording.host, notes=replay.notes, replay=replay, document=recording.document
     )
 
 
@@ -183,9 +198,7 @@ def recording_after(path: Path | str, number: int) -> Cluster:
     count = 0
     for count, _ in enumerate(replay.outcomes(), 1):
         if count == number + 1:
-            return Cluster(
-                replay.cluster, recording.config, recording.host, notes=replay.notes, replay=replay, document=recording.document
-            )  # fmt: skip
+            return _replayed_cluster(recording, replay)
     raise InputError(f"{path} has {count} syncs, from 0 to {count - 1}: there is no sync {number}")
 
 

@@ -207,7 +207,7 @@ _SAID = {
 
 def _told(today: Json, then: Json) -> tuple[str, str]:
     """Two answers in words, with as much detail as it takes to tell them apart."""
-    for words in (_in_short, _verdicts, _way, _ends):
+    for words in (_in_short, _verdicts, _way, _source_port, _ends):
         before, after = words(today), words(then)
         if before != after:
             break
@@ -238,6 +238,13 @@ def _way(answer: Json) -> str:
     masqueraded = {bool(outcome["masquerade"]) for outcome in outcomes}
     source = "source kept" if masqueraded == {False} else "masqueraded" if masqueraded == {True} else "some masqueraded"
     return f"{said} ({len(outcomes)} endpoint{'s' * (len(outcomes) != 1)}, {source})"
+
+
+def _source_port(answer: Json) -> str:
+    """Whether the kernel draws the source port that endpoints see."""
+    drawn = {each["seen"]["sport"] is None for each in answer["outcomes"]}
+    port = "drawn" if drawn == {True} else "kept" if drawn == {False} else "drawn by some"
+    return f"{_verdicts(answer)} (source port {port})"
 
 
 def _ends(answer: Json) -> str:

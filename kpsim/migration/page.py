@@ -69,7 +69,7 @@ def _lead(migration: Migration) -> Iterator[Paragraph]:
 def _figures(migration: Migration) -> Iterator[tuple[str, str]]:
     services = _services_of(row for group in migration.groups for row in group.rows)
     yield f"{len(_services_of(migration.stopping)):,}", "Services lose something"
-    yield f"{len(services):,} of {migration.sizes.services:,}", "Services behave differently"
+    yield f"{len(services):,} of {sum(1 for _ in migration.cluster.state.services):,}", "Services behave differently"
     yield f"{len(migration.failing_nodes):,} of {len(migration.nodes):,}", "nodes cannot run it"
     yield f"{len(_alike(migration.neighbours)):,}", "findings about other programs"
 

@@ -114,3 +114,17 @@ def fate_of(ways: list[Way[Item]]) -> Fate:
         first.seen if likeliest is ProbeResult.PASSED else None,
         frozenset(verdicts.items()),
     )
+
+
+def without_source_ports(fate: Fate) -> Fate:
+    """The fate of packets as somebody sees it who does not look at source ports."""
+    outcomes: dict[tuple[Seen | None, bool], Fraction] = {}
+    for seen, masquerade, weight in fate.outcomes:
+        key = _without_port(seen), masquerade
+        outcomes[key] = outcomes.get(key, _NONE) + weight
+    merged = frozenset((*key, weight) for key, weight in outcomes.items())
+    return fate._replace(outcomes=merged, seen=_without_port(fate.seen))
+
+
+def _without_port(seen: Seen | None) -> Seen | None:
+    return None if seen is None else seen._replace(sport=None)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from kpsim.comparison.behaviour.differences import Difference
-from kpsim.comparison.behaviour.fates import Fate, Item
+from kpsim.comparison.behaviour.fates import Fate, Item, without_source_ports
 from kpsim.comparison.behaviour.frontends import LOOPBACK, Frontend
 from kpsim.comparison.behaviour.spaces import Values
 from kpsim.exchange import Verdict
@@ -73,7 +73,12 @@ def _only_exchanges_differ(at: Circumstances) -> bool:
 def _hairpins(at: Circumstances) -> bool:
     """Whether endpoints send to their own Service, and only what becomes of their source differs."""
     chosen = [{seen.destination for seen, _, _ in fate.outcomes if seen is not None} for fate in at.fates]
-    return chosen[0] == chosen[1] and all(low in chosen[0] for low, high in at.difference.box.source if low == high)
+    return chosen[0] == chosen[1] and all(low == high and low in chosen[0] for low, high in at.difference.box.source)
+
+
+def _only_source_ports_differ(at: Circumstances) -> bool:
+    a, b = map(without_source_ports, at.fates)
+    return a == b
 
 
 def _host_policy(at: Circumstances) -> bool:
@@ -116,6 +121,10 @@ REASONS = (
     Reason(
         Why("source-ranges", "nftables checks source ranges before it translates, iptables after it", "NFT-12.11"),
         lambda at: at.is_frontend("load balancer IP") and not _pings(at) and ProbeResult.DROPPED in at.results,
+    ),
+    Reason(
+        Why("source-port", "nftables always draws the source port of what it masquerades, iptables if it has --random-fully", "I-5"),
+        _only_source_ports_differ,
     ),
     Reason(
         Why("hairpin", "nftables masquerades what an endpoint sends to itself only on the endpoint's own node", "NFT-6.5"),

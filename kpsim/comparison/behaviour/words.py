@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.comparison.behaviour.fates import Fate
+from kpsim.comparison.behaviour.fates import Fate, without_source_ports
 from kpsim.comparison.behaviour.report import Record, Report, cidrs
 from kpsim.comparison.behaviour.spaces import Values
 from kpsim.exchange import Verdict
@@ -178,7 +178,8 @@ def _changes(a: Fate, b: Fate) -> Iterator[str]:
     if hidden[0] != hidden[1]:
         yield " → ".join(_SOURCES[frozenset(each)] for each in hidden)
     elif before == after:
-        yield "endpoints see another source"
+        only_ports = without_source_ports(a) == without_source_ports(b)
+        yield f"endpoints see another source{' port' if only_ports else ''}"
 
 
 def _count(endpoints: dict[tuple[object, object], Fraction]) -> str:
