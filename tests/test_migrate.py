@@ -55,10 +55,9 @@ def migration(*documents: str, config: str = CONFIG, beside: Sequence[Path] = ()
     return assess(cluster(*documents, config=config, beside=beside), "nftables", same)
 
 
-def answer(verdict: str, disposition: str = "delivered", ends: Sequence[str] = ()) -> Json:
-    outcomes = [
-        {"weight": "1", "endpoint": end, "masquerade": True, "seen": {"src": "192.168.0.1", "dst": end}} for end in ends
-    ]
+def answer(verdict: str, disposition: str = "delivered", ends: Sequence[str] = (), sport: int | None = 40000) -> Json:
+    seen = {"src": "192.168.0.1", "sport": sport}
+    outcomes = [{"weight": "1", "endpoint": end, "masquerade": True, "seen": {**seen, "dst": end}} for end in ends]
     return {"disposition": disposition, "outcomes": outcomes, "by": None, "exchange": {verdict: "1"}}
 
 
@@ -396,6 +395,8 @@ def test_two_answers_are_told_apart_with_as_much_detail_as_it_takes() -> None:
     a, b = answer("works", ends=["10.0.0.1:80"]), answer("works", ends=["10.0.0.2:80"])
     [ends] = rows_of(difference(a, b))
     assert "10.0.0.1:80" in ends.today and "10.0.0.2:80" in ends.then
+    [port] = rows_of(difference(a, answer("works", ends=["10.0.0.1:80"], sport=None)))
+    assert (port.today, port.then) == ("works (source port kept)", "works (source port drawn)")
     half = {**WORKS, "exchange": {"works": "1/2", "request-lost": "1/2"}}
     [partly] = rows_of(difference(WORKS, half))
     assert (partly.effect, partly.then) == (Effect.STOPS, "works in part")
