@@ -125,7 +125,7 @@ def _subject(case: Case) -> Subject:
     cluster = case.cluster()
     for subject in cluster_subjects(cluster, [case.node]):
         if subject.family is case.family:
-            site = Site(cluster.node_names, cluster.site.directory, lambda _: case.machine(cluster), cluster.ruleset)
+            site = Site(cluster.node_names, cluster.site.directory, lambda _: case.machine(cluster), cluster.told)
             return replace(subject, site=site)
     raise InputError(f"node {case.node} has no {case.family.label}")
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, format_ip
 from kpsim.ipvs.servers import VirtualServer, VirtualServerKey
 from kpsim.maps import Map
 from kpsim.ruleset import Origin, Role, Rule, Ruleset, Set
+from kpsim.ruleset import united as tables_of_both
 from kpsim.ruleset.references import elements_in
 
 
@@ -62,3 +63,22 @@ class Programmed:
             for element in of.elements.values():
                 found.setdefault(element.origin, [])
         return {origin: tuple(rules) for origin, rules in found.items()}
+
+
+def united(first: Programmed, second: Programmed) -> Programmed:
+    """All that two values tell one kernel. ValueError if both have the same table, ipset or virtual server."""
+    for name in second.ipsets:
+        if name in first.ipsets:
+            raise ValueError(f"ipset {name} twice")
+    for key in second.virtual_servers:
+        if key in first.virtual_servers:
+            raise ValueError(
+                f"virtual server {key.protocol} {format_ip(first.family, key.address)} port {key.port} twice"
+            )
+    return Programmed(
+        first.family,
+        tables_of_both(first.ruleset, second.ruleset),
+        first.ipsets.update(second.ipsets),
+        first.virtual_servers.update(second.virtual_servers),
+        first.local_addresses.update(second.local_addresses),
+    )

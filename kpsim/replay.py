@@ -21,7 +21,6 @@ from kpsim.objects import EndpointSlice
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier, SyncResult
 from kpsim.recording import FLOW_FIELDS, Recording, SyncStep, WatchStep
-from kpsim.ruleset import Ruleset
 from kpsim.units import format_duration, parse_rfc3339_ns
 
 #: when a replay's clock starts and its proxier is created, unless the events carry times
@@ -82,8 +81,8 @@ class Replay:
     After the last outcome, ``proxier``, ``cluster`` and ``flows`` are the final state.
     """
 
-    def __init__(self, recording: Recording, *, beside: Ruleset | None = None) -> None:
-        """``beside`` are the rules that the node had before kube-proxy started."""
+    def __init__(self, recording: Recording, *, beside: Programmed | None = None) -> None:
+        """``beside`` is what the node was told before kube-proxy started."""
         self.recording = recording
         times = [step.at_ns for step in recording.steps if isinstance(step, WatchStep) and step.at_ns is not None]
         self.start_ns = START_NS if recording.has_syncs or not times else times[0]
@@ -91,8 +90,7 @@ class Replay:
         self.cluster = ClusterState()
         self.flows: dict[UdpFlow, int] = {}  #: the connections that the recording tells of, and when each appeared
         settings = resolve(recording.config, recording.host, recording.node, recording.family)
-        held = None if beside is None else Programmed.of(beside)
-        self.proxier = Proxier(settings, make_backend(settings), created_ns=self.start_ns, held=held)
+        self.proxier = Proxier(settings, make_backend(settings), created_ns=self.start_ns, held=beside)
         self._requested = False
         self._count = 0
 

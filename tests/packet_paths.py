@@ -37,6 +37,7 @@ from kpsim.nodes import sysctls_of
 from kpsim.objects import ApiObject, Node, node_from_json
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Routing
+from kpsim.programmed import Programmed
 from kpsim.replay import START_NS
 from kpsim.ruleset import Chain, Ruleset, Verdict
 from kpsim.tracing.probes import Outcome, Probe, Prober, ProbeResult, outcome_of, result_of
@@ -239,7 +240,7 @@ class World:
 
     @cached_property
     def site(self) -> Site:
-        return self.cluster.site_with(self.rules)
+        return self.cluster.site_with(lambda node, _: Programmed.of(self.rules(node)))
 
     @cached_property
     def prober(self) -> Prober:

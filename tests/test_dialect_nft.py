@@ -228,9 +228,9 @@ def test_tables_of_iptables_are_read_from_iptables_save(tmp_path: Path) -> None:
     ):
         read_machine([nft], None, Family.IPV4)
     first, _ = read_machine([nft, saved], None, Family.IPV4)
-    [rule] = first.tables[TableKey(Space.IP, "nat")].chains["POSTROUTING"].rules
+    [rule] = first.ruleset.tables[TableKey(Space.IP, "nat")].chains["POSTROUTING"].rules
     assert dialect_of(TableKey(Space.IP, "nat"), rule).name == "iptables"
-    assert TableKey(Space.INET, "host") in first.tables
+    assert TableKey(Space.INET, "host") in first.ruleset.tables
 
 
 def test_json_of_iptables_tables_names_what_it_hides() -> None:

@@ -11,6 +11,7 @@ from kpsim.exchange import Verdict
 from kpsim.explore import Cluster
 from kpsim.explore.site import rules_site
 from kpsim.packet import Packet
+from kpsim.programmed import Programmed
 from kpsim.tracing.probes import make_packet
 from kpsim.tracing.site import Sender
 from kpsim.tracing.traces import trace_packet
@@ -78,7 +79,7 @@ def test_another_programs_rule_that_takes_a_node_port_misdelivers() -> None:
     )
     text = text.replace(":PREROUTING", ":KUBE-SERVICES - [0:0]\n:PREROUTING")
     made = cluster_of(node(1), SERVICES[0])
-    site = made.site_with(lambda _, family: dialect_reading(text).parse(text, family)[0])
+    site = made.site_with(lambda _, family: Programmed.of(dialect_reading(text).parse(text, family)[0]))
     trace = trace_packet(site, make_packet("TCP", "192.168.0.1", 30010), node="n1", sender=Sender.EXTERNAL)
     assert sums(trace) == {"misdelivered": "1"}
     assert "10.180.1.77:8080 is no endpoint of the Service that it dialled" in last_line(trace)
@@ -93,7 +94,7 @@ def test_the_endpoint_of_another_port_of_the_service_is_none() -> None:
     made = cluster_of(node(1), two_ports)
     for port, verdict in ((8080, "works"), (9090, "misdelivered")):
         text = NAT.format(f"-A PREROUTING -p tcp --dport 30010 -j DNAT --to-destination 10.180.1.5:{port}")
-        site = made.site_with(lambda _, family, text=text: dialect_reading(text).parse(text, family)[0])
+        site = made.site_with(lambda _, family, text=text: Programmed.of(dialect_reading(text).parse(text, family)[0]))
         trace = trace_packet(site, make_packet("TCP", "192.168.0.1", 30010), node="n1", sender=Sender.EXTERNAL)
         assert sums(trace) == {verdict: "1"}
 

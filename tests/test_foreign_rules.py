@@ -23,6 +23,7 @@ from kpsim.errors import InputError, UnsupportedRule
 from kpsim.explore import Cluster, load
 from kpsim.netfilter import Cause, Disposition
 from kpsim.packetpath.memory.limit import Bucket, spend
+from kpsim.programmed import Programmed
 from kpsim.ruleset import ACCEPT, DROP, Limit, Ruleset
 from kpsim.ruleset import SetTimeToLive as Ttl
 from kpsim.tracing.explain import Depth
@@ -180,10 +181,10 @@ def test_rules_of_one_node_are_no_other_nodes() -> None:
     raw = parse("*raw\n-A PREROUTING -j ACCEPT\nCOMMIT\n", V4)
     cluster = shop().with_rules_beside(raw).with_rules_beside(drop, node="node-2")
     assert cluster.ruleset("node-1", V4).table("raw").chains
-    assert (cluster.rules_beside("node-1", V4), cluster.rules_beside("node-1", V6)) == (raw, None)
+    assert (cluster.told_beside("node-1", V4), cluster.told_beside("node-1", V6)) == (Programmed.of(raw), None)
     assert jumps(cluster.ruleset("node-1", V4), "FORWARD")[-1] == "KUBE-EXTERNAL-SERVICES"
     assert jumps(cluster.ruleset("node-2", V4), "FORWARD")[-1] == "DROP"
-    assert shop().rules_beside("node-2", V4) is None  # a value of its own
+    assert shop().told_beside("node-2", V4) is None  # a value of its own
 
 
 @pytest.mark.parametrize(("first", "second"), [("", ""), ("", "node-1"), ("node-1", ""), ("node-1", "node-1")])

@@ -109,7 +109,7 @@ def files(folder: Path, **texts: str) -> list[Path]:
 def test_files_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
     some = files(tmp_path, a=FILTER4, b=NAT4, c=BOTH6)
     found = read_machine(some, None, V4)
-    assert [(each.family, [table.name for table in each.in_order()]) for each in found] == [
+    assert [(each.family, [table.name for table in each.ruleset.in_order()]) for each in found] == [
         (V4, ["filter", "nat"]), (V6, ["filter", "nat"]),
     ]  # fmt: skip
     assert read_machine(some[::-1], None, V4) == found
@@ -118,7 +118,7 @@ def test_files_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
 def test_a_file_without_family_goes_with_the_others(tmp_path: Path) -> None:
     some = files(tmp_path, a=BOTH6, b="*raw\n-A OUTPUT -j RETURN\nCOMMIT\n")
     [found] = read_machine(some, None, V4)
-    assert (found.family, [table.name for table in found.in_order()]) == (V6, ["filter", "nat", "raw"])
+    assert (found.family, [table.name for table in found.ruleset.in_order()]) == (V6, ["filter", "nat", "raw"])
     assert read_machine(some[1:], None, V4)[0].family is V4
 
 

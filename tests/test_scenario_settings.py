@@ -194,7 +194,9 @@ def test_a_liberal_node_makes_kube_proxy_write_no_rule_against_invalid_packets()
     name = "net.netfilter.nf_conntrack_tcp_be_liberal"
     past = history(load(f"{LIST}    - {{name: b, sysctls: {{{name}: 1}}}}\n"))
     drops = {
-        each.node: any("INVALID" in str(rule) for rule in each.ruleset.table("filter").chains["KUBE-FORWARD"].rules)
+        each.node: any(
+            "INVALID" in str(rule) for rule in each.programmed.ruleset.table("filter").chains["KUBE-FORWARD"].rules
+        )
         for each in past.loaded
         if each.family is Family.IPV4
     }

@@ -17,6 +17,7 @@ from kpsim.dialects.iptables import empty_table
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
 from kpsim.packet import Packet
+from kpsim.programmed import Programmed
 from kpsim.ruleset import ACCEPT, Chain, Dnat, Rule, Ruleset
 from kpsim.scenario import Scenario, load_scenario, parse_scenario
 from kpsim.scenarios import scenario_names
@@ -121,7 +122,7 @@ def held(text: str) -> History:
         chain = Chain("KUBE-SERVICES", tuple(Rule((ACCEPT,)) for _ in range(ord(letter) - ord("A"))))
         table = type(nat)("nat", nat.chains.set(chain.name, chain))
         ruleset = Ruleset.of(V4, table)
-        loaded.append(Loaded(second * SECOND_NS, "node-1", V4, ruleset, ClusterState()))
+        loaded.append(Loaded(second * SECOND_NS, "node-1", V4, Programmed.of(ruleset), ClusterState()))
     return History(("node-1",), (V4,), {}, tuple(loaded))
 
 

@@ -258,9 +258,9 @@ def _saved(path: Path, asked: _Asked) -> "Subject":
     from kpsim.explore.site import rules_site
     from kpsim.replay import START_NS
 
-    rulesets = read_machine([path], None, Family.IPV4, unknown="keep" if asked.allow_unknown else "refuse")
-    site = rules_site(*rulesets, node_ips=asked.node_ips, pod_cidrs=asked.pod_cidrs)
-    return Subject(Side(site, tuple(ruleset.family for ruleset in rulesets), START_NS), str(path))
+    programmed = read_machine([path], None, Family.IPV4, unknown="keep" if asked.allow_unknown else "refuse")
+    site = rules_site(*programmed, node_ips=asked.node_ips, pod_cidrs=asked.pod_cidrs)
+    return Subject(Side(site, tuple(each.family for each in programmed), START_NS), str(path))
 
 
 # --- what is printed ----------------------------------------------------------------------------------------------------

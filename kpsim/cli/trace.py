@@ -32,7 +32,7 @@ from kpsim.packetpath.chooser import MOST_WAYS
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
-    from kpsim.ruleset import Ruleset
+    from kpsim.programmed import Programmed
     from kpsim.tracing.explain import Depth
     from kpsim.tracing.site import Site
     from kpsim.tracing.traces import Trace
@@ -385,24 +385,24 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
     _each_read("--pod-cidr", pod_network, machine.pod_cidrs)
     for device in machine.interfaces:
         _each_read("--interface", node_address, [part for part in device.partition("=")[2].split(",") if part])
-    rulesets = _read_rules(machine, dst)
+    programmed = _read_saved(machine, dst)
     devices = []
     for text in machine.interfaces:
         name, _, addresses = text.partition("=")
         devices.append(HostInterface(name, tuple(part for part in addresses.split(",") if part)))
-    if not any(ruleset.tables for ruleset in rulesets):
+    if not any(each.ruleset.tables for each in programmed):
         files = " and ".join(map(str, machine.rules))
         note(f"there is no table in {files}: every packet passes")
     if not machine.node_ips:
         note("without --node-ip only loopback addresses are the machine's own")
     site = rules_site(
-        *rulesets,
+        *programmed,
         node_ips=machine.node_ips,
         pod_cidrs=machine.pod_cidrs,
         interfaces=devices,
         sysctls=assignments(machine.sysctls),
     )
-    return site, tuple(ruleset.family for ruleset in rulesets), START_NS
+    return site, tuple(each.family for each in programmed), START_NS
 
 
 def _each_read(option: str, read: Callable[[str], object], texts: Iterable[str]) -> None:
@@ -412,8 +412,8 @@ def _each_read(option: str, read: Callable[[str], object], texts: Iterable[str])
             read(text)
 
 
-def _read_rules(machine: _SavedMachine, dst: str) -> "tuple[Ruleset, ...]":
-    """Return the saved rules, one ruleset for each family: the one asked for, else all that the files hold."""
+def _read_saved(machine: _SavedMachine, dst: str) -> "tuple[Programmed, ...]":
+    """Return what the machine's tools saved, one value for each family: the one asked for, else all in the files."""
     from kpsim.explore.saved import read_machine
 
     wanted = machine.family.family if machine.family else None

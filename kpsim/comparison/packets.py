@@ -1,6 +1,7 @@
 """Finds the first packets that end differently under two rulesets, for every address that either of them dispatches."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from kpsim.dialects import dialect_reading
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.inputs import Json
+from kpsim.programmed import Programmed
 from kpsim.replay import Replay
 from kpsim.ruleset import Compare, Field, Rule, Ruleset
 from kpsim.tracing.probes import Answer, Probe, Prober, ProbeResult, make_packet
@@ -51,12 +53,12 @@ def _differences(replay: Replay, expected: str, actual: str) -> Iterator[str]:
         rulesets = [ruleset for text in (expected, actual) for ruleset in dialect_reading(text).parse(text, family)]
     except InputError:  # no tool would load these rules, so no packet meets them
         return
-    others = cache(cluster.ruleset)
+    others, held = cache(cluster.told), replay.proxier.held
 
-    def rules(compared: Ruleset, asked: str, of: Family) -> Ruleset:
-        return compared if (asked, of) == (node, family) else others(asked, of)
+    def told(compared: Ruleset, asked: str, of: Family) -> Programmed:
+        return replace(held, ruleset=compared) if (asked, of) == (node, family) else others(asked, of)
 
-    probers = [Prober(cluster.site_with(partial(rules, ruleset)), replay.now_ns) for ruleset in rulesets]
+    probers = [Prober(cluster.site_with(partial(told, ruleset)), replay.now_ns) for ruleset in rulesets]
     node_ip = format_ip(family, replay.proxier.settings.node_ip)
     targets = sorted({target for ruleset in rulesets for target in _targets(ruleset, node_ip)})
     for protocol, address, port in targets:

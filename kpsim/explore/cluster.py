@@ -19,11 +19,11 @@ from kpsim.inputs import Json
 from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.nodes import overwritten, sysctls_of
 from kpsim.objects import EndpointSlice
-from kpsim.programmed import Programmed
+from kpsim.programmed import Programmed, united
 from kpsim.proxier import Proxier, SyncResult
 from kpsim.recording import Recording, SyncStep
 from kpsim.replay import START_NS, Replay, effort_of
-from kpsim.ruleset import Ruleset, united
+from kpsim.ruleset import Ruleset
 from kpsim.sysctls import Sysctls
 
 if TYPE_CHECKING:  # the packet path is loaded when a packet is sent: `kpsim rules` starts faster without it
@@ -63,8 +63,8 @@ class Cluster:
     host: Host = field(default_factory=Host)
     notes: tuple[str, ...] = ()
     replay: Replay | None = None  #: a finished replay, if the cluster came from a recording
-    #: rules that a node (empty name: every node) had before kube-proxy started
-    beside: Mapping[tuple[str, Family], Ruleset] = field(default_factory=dict)
+    #: what a node (empty name: every node) was told before kube-proxy started
+    beside: Mapping[tuple[str, Family], Programmed] = field(default_factory=dict)
     sysctls: Sysctls = field(default_factory=Sysctls)  #: kernel settings of every node before kube-proxy started
     connections: Mapping[str, "tuple[Entry, ...]"] = field(
         default_factory=dict
@@ -185,8 +185,7 @@ class Cluster:
     def started(self, node: str, family: Family) -> tuple[Proxier, SyncResult]:
         """A node's kube-proxy of one family that has just started in this state, and its first sync."""
         settings = self.settings(node, family)
-        beside = self.rules_beside(node, family)
-        held = None if beside is None else Programmed.of(beside)
+        held = self.told_beside(node, family)
         proxier = Proxier(settings, make_backend(settings), created_ns=START_NS, held=held)
         for key in sorted(self.state.objects):
             seen = through_selector(Event(EventType.ADDED, None, self.state.objects[key]), self.identity(node))
@@ -201,34 +200,35 @@ class Cluster:
         recording = self.replay.recording
         return recording.node_name == node and recording.family is family
 
-    def rules_beside(self, node: str, family: Family) -> Ruleset | None:
-        """The rules of the family that the node had before kube-proxy started; None if there were none."""
+    def told_beside(self, node: str, family: Family) -> Programmed | None:
+        """What the node was told for the family before kube-proxy started; None if that was nothing."""
         found = [self.beside[key] for key in (("", family), (node, family)) if key in self.beside]
         return reduce(united, found) if found else None
 
-    def with_rules_beside(self, *rulesets: Ruleset, node: str = "") -> "Cluster":
+    def with_rules_beside(self, *programmed: Programmed | Ruleset, node: str = "") -> "Cluster":
         """The cluster as it would be if ``node``, or every node, had these rules before kube-proxy started.
 
-        kube-proxy puts its jumps before these rules (I-3). If an earlier kube-proxy left rules among them, it takes
-        those over or cleans them up. InputError for an unknown node, or if a node would have a table twice.
+        Without more than rules, a ruleset will do. kube-proxy puts its jumps before these rules (I-3). If an earlier kube-proxy left rules among them, it takes
+        those over or cleans them up. InputError for an unknown node, or if a node would have a table or an ipset twice.
         """
         if node:
             self.check_node(node)
         beside = dict(self.beside)
-        for ruleset in rulesets:
-            key = (node, ruleset.family)
+        for each in programmed:
+            told = each if isinstance(each, Programmed) else Programmed.of(each)
+            key = (node, told.family)
             try:
-                beside[key] = united(beside[key], ruleset) if key in beside else ruleset
+                beside[key] = united(beside[key], told) if key in beside else told
                 for (other, family), theirs in beside.items():
-                    if family is ruleset.family and other != node and "" in (other, node):
-                        united(theirs, ruleset)
+                    if family is told.family and other != node and "" in (other, node):
+                        united(theirs, told)
             except ValueError as problem:
                 raise InputError(f"rules beside kube-proxy's: {problem}") from None
         changed = replace(self, beside=beside)
         if self.replay is None:
             return changed
         recording = self.replay.recording
-        again = replayed(recording, changed.rules_beside(recording.node_name, recording.family))
+        again = replayed(recording, changed.told_beside(recording.node_name, recording.family))
         return replace(changed, state=again.cluster, replay=again)
 
     def with_connections(self, node: str, path: Path | str = "", *, text: str = "") -> "Cluster":
@@ -262,7 +262,7 @@ class Cluster:
         if self.replay is None:
             return changed
         recording = replace(self.replay.recording, config=config)
-        again = replayed(recording, self.rules_beside(recording.node_name, recording.family))
+        again = replayed(recording, self.told_beside(recording.node_name, recording.family))
         return replace(changed, state=again.cluster, replay=again)
 
     @property
@@ -270,9 +270,13 @@ class Cluster:
         """The families that have rules: both, as in a dual-stack kube-proxy; for a recording, its own."""
         return (self.replay.recording.family,) if self.replay is not None else tuple(Family)
 
+    def told(self, node: str, family: Family) -> Programmed:
+        """What the kernel of one node was told for one family."""
+        return self.proxier(node, family).held
+
     def ruleset(self, node: str, family: Family) -> Ruleset:
         """All rules of one family on one node."""
-        return self.proxier(node, family).held.ruleset
+        return self.told(node, family).ruleset
 
     def rules(self, node: str, *, family: Family | None = None) -> RulesText:
         """A node's rules as the mode's own tool saves them (I-17), each family under a comment that names it."""
@@ -314,8 +318,8 @@ class Cluster:
             site.remember(node, recorded_connections(self.replay.flows, self.now_ns, self.kernel_settings(node)))
         return site
 
-    def site_with(self, rules: Callable[[str, Family], Ruleset] | None = None) -> "Site":
-        """The same machines with other rules than kube-proxy's. ``rules`` returns them by node and family."""
+    def site_with(self, told: Callable[[str, Family], Programmed] | None = None) -> "Site":
+        """The same machines, told something else than kube-proxy says. ``told`` returns it by node and family."""
         from kpsim.explore.site import ClusterMachines, NodeProxies
         from kpsim.tracing.site import Site
 
@@ -326,7 +330,7 @@ class Cluster:
             _, state = state.put(own)
         machines = ClusterMachines(state, self.config, self.node_names, self.kernel_settings, self._recorded_machine())
         return Site(
-            self.node_names, machines.directory, machines.make, rules or proxies.rules, machines.listening(proxies.servers),
+            self.node_names, machines.directory, machines.make, told or proxies.told, machines.listening(proxies.servers),
             proxies.why_left, self.now_ns,
         )  # fmt: skip
 
@@ -389,8 +393,8 @@ class Cluster:
         return Prober(self.site, self.now_ns).answer(asked)
 
 
-def replayed(recording: Recording, beside: Ruleset | None = None) -> Replay:
-    """A finished replay of a recording. The node had the rules ``beside`` before kube-proxy started."""
+def replayed(recording: Recording, beside: Programmed | None = None) -> Replay:
+    """A finished replay of a recording. The node was told ``beside`` before kube-proxy started."""
     permit(effort_of(recording), long=False)
     replay = Replay(recording, beside=beside)
     for _ in replay.outcomes():

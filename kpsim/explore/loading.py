@@ -8,11 +8,13 @@ from kpsim.addresses import Family
 from kpsim.backends.table import traits_of
 from kpsim.cluster import ClusterState
 from kpsim.config import Mode, config_from_json
-from kpsim.dialects import OnUnknown, dialect_reading
+from kpsim.dialects import OnUnknown
 from kpsim.errors import InputError
 from kpsim.explore.cluster import Cluster, RulesText, TraceOptions, replayed
-from kpsim.inputs import decoded, is_stream, read_bytes, read_text, shown_name
+from kpsim.explore.saved import read_machine
+from kpsim.inputs import decoded, is_stream, read_bytes, shown_name
 from kpsim.objects import service_cidr_from_json
+from kpsim.programmed import Programmed
 from kpsim.recording import Recording, load_recording, read_recording
 from kpsim.replay import Replay
 from kpsim.ruleset import Ruleset
@@ -31,7 +33,7 @@ def load(
     *,
     text: str | None = None,
     mode: Mode | str | None = None,
-    beside: Iterable[Path | str | Ruleset] = (),
+    beside: Iterable[Path | str | Programmed | Ruleset] = (),
     sysctls: Mapping[str, int] | None = None,
     unknown: OnUnknown = "refuse",
     assume_node: str | None = None,
@@ -42,8 +44,8 @@ def load(
     """Loads manifests (files, directories, ``-``) or one recording. ``mode`` overrides the configured proxy mode.
 
     ``text`` is YAML or JSON in place of standard input, alone or in addition to files: ``load(text="kind: Service
-    …")``. ``beside`` are rules that nodes had before kube-proxy started, see :meth:`Cluster.with_rules_beside`: files
-    of iptables-save output, or ``NODE=FILE`` for one node. ``unknown="keep"`` keeps what is not
+    …")``. ``beside`` is what nodes were told before kube-proxy started, see :meth:`Cluster.with_rules_beside`: files
+    of iptables-save, nft, ipset save or ipvsadm output, or ``NODE=FILE`` for one node. ``unknown="keep"`` keeps what is not
     modelled in them. ``sysctls`` are kernel settings, see
     :meth:`Cluster.with_sysctls`. ``assume_node`` makes a Node of this name; if there is no Node, also those that Pods
     and EndpointSlices name, and the empty text stands for the first of them. ``service_node_port_range`` is the API
@@ -55,8 +57,7 @@ def load(
     loaded = _load(paths, text, mode, _Assumptions(assume_node, _port_range(service_node_port_range), derive_slices))
     if edits:
         loaded = loaded.with_edits(*edits)
-    for each in beside:
-        loaded = _with_beside(loaded, each, unknown)
+    loaded = _with_beside(loaded, beside, unknown)
     return loaded.with_sysctls(sysctls) if sysctls else loaded
 
 
@@ -79,19 +80,20 @@ def _port_range(text: str) -> range | None:
         raise InputError(f"--service-node-port-range: {error}") from None
 
 
-def _with_beside(cluster: Cluster, beside: Path | str | Ruleset, unknown: OnUnknown) -> Cluster:
-    if isinstance(beside, Ruleset):
-        return cluster.with_rules_beside(beside)
-    node, equals, file = str(beside).partition("=")
-    if not equals or isinstance(beside, Path) or "/" in node:
-        return cluster.with_rules_beside(*_saved_rules(beside, unknown))
-    return cluster.with_rules_beside(*_saved_rules(file, unknown), node=node)
-
-
-def _saved_rules(file: Path | str, unknown: OnUnknown) -> tuple[Ruleset, ...]:
-    """The rules of a file in any dialect, one ruleset for each family in it."""
-    text = read_text(file)
-    return dialect_reading(text).parse(text, file=shown_name(file), unknown=unknown)
+def _with_beside(cluster: Cluster, beside: Iterable[Path | str | Programmed | Ruleset], unknown: OnUnknown) -> Cluster:
+    files: dict[str, list[Path | str]] = {}  # by node
+    for each in beside:
+        if isinstance(each, Programmed | Ruleset):
+            cluster = cluster.with_rules_beside(each)
+            continue
+        node, equals, file = str(each).partition("=")
+        if not equals or isinstance(each, Path) or "/" in node:
+            files.setdefault("", []).append(each)
+        else:
+            files.setdefault(node, []).append(file)
+    for node, own in files.items():
+        cluster = cluster.with_rules_beside(*read_machine(own, None, None, unknown=unknown), node=node)
+    return cluster
 
 
 def _load(

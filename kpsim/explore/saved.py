@@ -7,6 +7,7 @@ from kpsim.addresses import Family
 from kpsim.dialects import OnUnknown, dialect_reading, dialects
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import is_stream, read_text, shown_name
+from kpsim.programmed import Programmed
 from kpsim.ruleset import Ruleset, TableKey, united
 
 
@@ -22,12 +23,12 @@ def is_saved_rules(path: Path) -> bool:
 
 
 def read_machine(
-    files: Iterable[Path | str], family: Family | None, otherwise: Family, *, unknown: OnUnknown = "refuse"
-) -> tuple[Ruleset, ...]:
-    """The rules of a machine, one ruleset for each family; the order of the files does not matter.
+    files: Iterable[Path | str], family: Family | None, otherwise: Family | None, *, unknown: OnUnknown = "refuse"
+) -> tuple[Programmed, ...]:
+    """What the kernel of a machine was told, one value for each family; the order of the files does not matter.
 
     A file may hold some tables or all, of one family or of both. If its text does not tell the family, it is
-    ``family``, else that of all other files, else ``otherwise``. With ``family``, rules of the other family are left
+    ``family``, else that of all other files, else ``otherwise``; None: the text must tell. With ``family``, rules of the other family are left
     out. If files of two tools have the same table, it is read from the first tool's (``dialects()``): nft lists tables
     of iptables in a translation. InputError if two files of one tool have the same table.
     """
@@ -43,8 +44,7 @@ def read_machine(
     for name, text in sorted(texts, key=lambda each: ranks[written[each[0]].name]):
         dialect = written[name]
         passed = elsewhere.setdefault(dialect.name, {key for _, key in homes})
-        families = (family,) if family else told[name] or (silent,)
-        only = families[0] if len(families) == 1 else None
+        only = family or (silent if not told[name] else told[name][0] if len(told[name]) == 1 else None)
         for ruleset in dialect.parse(text, only, file=name, unknown=unknown, elsewhere=passed):
             each = ruleset.family
             for key in (table.key for table in ruleset.in_order()):
@@ -52,4 +52,4 @@ def read_machine(
                     raise InputError(Problem(f"table {key} of {each.label} is also in {homes[each, key]}", file=name))
                 homes[each, key] = name
             found[each] = united(found[each], ruleset) if each in found else ruleset
-    return tuple(found[each] for each in sorted(found))
+    return tuple(Programmed.of(found[each]) for each in sorted(found))

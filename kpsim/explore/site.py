@@ -95,7 +95,7 @@ class ClusterMachines:
 
 
 class NodeProxies:
-    """What the nodes' kube-proxies give to a site: rules, and HTTP servers. Each kube-proxy is started once, if asked.
+    """What the nodes' kube-proxies give to a site: what they told the kernels, and HTTP servers. Each kube-proxy is started once, if asked.
 
     ``proxier`` starts the kube-proxy of a node and family, and ``health`` is the whole kube-proxy's, over its families.
     Only what the site needs of them is kept.
@@ -110,21 +110,21 @@ class NodeProxies:
         self._servers: dict[tuple[str, Family], tuple[Server, ...]] = {}
         self._clean_ups: dict[tuple[str, Family], Callable[[UdpFlow], CleanUp]] = {}
 
-    def rules(self, node: str, family: Family) -> Ruleset:
+    def told(self, node: str, family: Family) -> Programmed:
         proxier = self._proxier(node, family)
         self._servers[node, family] = tuple(kube_proxy_servers(proxier, self._health(proxier), self._now_ns))
         self._clean_ups[node, family] = proxier.why_left
-        return proxier.held.ruleset
+        return proxier.held
 
     def servers(self, node: str, family: Family) -> tuple[Server, ...]:
         if (node, family) not in self._servers:
-            self.rules(node, family)
+            self.told(node, family)
         return self._servers[node, family]
 
     def why_left(self, node: str, family: Family, flow: UdpFlow) -> CleanUp:
         """Why the clean-up of a node's kube-proxy left a connection (CT-2)."""
         if (node, family) not in self._clean_ups:
-            self.rules(node, family)
+            self.told(node, family)
         return self._clean_ups[node, family](flow)
 
 
@@ -161,13 +161,13 @@ def _loopback_and_uplink(node_ips: Iterable[str]) -> tuple[HostInterface, HostIn
 
 
 def rules_site(
-    *rulesets: Ruleset,
+    *programmed: Programmed | Ruleset,
     node_ips: Iterable[str] = (),
     pod_cidrs: Iterable[str] = (),
     interfaces: Sequence[HostInterface] = (),
     sysctls: Mapping[str, int] | None = None,
 ) -> Site:
-    """One machine with saved rules, one ruleset for each family. It has ``interfaces`` in addition to lo and an uplink with ``node_ips``.
+    """One machine with what its tools saved, one value for each family. It has ``interfaces`` in addition to lo and an uplink with ``node_ips``.
 
     The pods are behind the interface without addresses. ``sysctls`` are kernel settings by name; the others are as
     kube-proxy with its defaults sets them. InputError for a text that is not an address.
@@ -178,8 +178,8 @@ def rules_site(
     if interfaces:
         given = [*_loopback_and_uplink(own), *(interface for interface in interfaces if interface.addresses)]
     # kube-proxy writes this rule and sets route_localnet together (I-1, I-5)
-    localnet = any(Programmed.of(ruleset).has(Role.LOCALNET_FIREWALL) for ruleset in rulesets)
-    held = {ruleset.family: ruleset for ruleset in rulesets}
+    held = {each.family: each if isinstance(each, Programmed) else Programmed.of(each) for each in programmed}
+    localnet = any(each.has(Role.LOCALNET_FIREWALL) for each in held.values())
     machine = make_machine(
         own,
         pod_cidrs,
@@ -188,10 +188,17 @@ def rules_site(
         sysctls=sysctls_of(ProxyConfig(), route_localnet=localnet, liberal=False).written(sysctls or {}),
     )
 
-    def rules(_: str, family: Family) -> Ruleset:
+    def told(_: str, family: Family) -> Programmed:
         if family not in held:
             given = " and ".join(each.label for each in sorted(held))
             raise InputError(f"the rules are of {given}, the packet is of {family.label}")
         return held[family]
 
-    return Site((), Directory(), lambda _: machine, rules, Anybody(held), listed_ns=START_NS)
+    return Site(
+        (),
+        Directory(),
+        lambda _: machine,
+        told,
+        Anybody({family: each.ruleset for family, each in held.items()}),
+        listed_ns=START_NS,
+    )

@@ -60,7 +60,7 @@ def neighbours(cluster: Cluster, change: Change) -> tuple[Neighbour, ...]:
     mark = 1 << cluster.config.masquerade_bit
     found: list[Neighbour] = []
     for node, family in sorted(cluster.beside, key=lambda key: (key[0], key[1].label)):
-        view = _View(node, family, cluster.beside[node, family])
+        view = _View(node, family, cluster.beside[node, family].ruleset)
         found += [
             *_programs(view, change),
             *_policies(view, change),

@@ -1,4 +1,4 @@
-"""What the nodes' kernels held in the course of a run: every ruleset, when it was loaded, and the cluster at that time.
+"""What the nodes' kernels held in the course of a run: all that they were told, and when, and the cluster at that time.
 
 It only observes the run, as if ``iptables-save`` ran after every sync.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState
 from kpsim.nodes import Machine
-from kpsim.ruleset import Ruleset
+from kpsim.programmed import Programmed
 from kpsim.scenario import Scenario
 from kpsim.scenario.nodes import cluster_families
 from kpsim.simulation import Progress
@@ -18,20 +18,20 @@ from kpsim.simulation.engine import Run
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A sync that changed the rules in a node's kernel. It may be a failed one."""
+    """A sync that changed what a node's kernel holds. It may be a failed one."""
 
     at_ns: int  #: since the start of the run
     node: str
     family: Family
-    ruleset: Ruleset
+    programmed: Programmed
     state: ClusterState  #: the API server's objects at that time; kube-proxy's rules may be made from earlier ones
 
 
 @dataclass(frozen=True)
 class History:
-    """All loaded rulesets, in order of time.
+    """All that was loaded, in order of time.
 
-    The first entries, at 0, are the rules of every node and family as the run begins.
+    The first entries, at 0, are those of every node and family as the run begins.
     """
 
     nodes: tuple[str, ...]
@@ -48,15 +48,15 @@ def history(scenario: Scenario, *, progress: Progress | None = None) -> History:
     quiet = replace(scenario, spec=scenario.spec.model_copy(update={"traffic": ()}))
     run = Run(quiet, scenario.seed)
     loaded: list[Loaded] = []
-    holds: dict[tuple[str, Family], Ruleset] = {}
+    holds: dict[tuple[str, Family], Programmed] = {}
     seen = 0
     for _ in run.steps(progress):
         for sync in run.log.syncs[seen:]:  # at most one, except before the run begins
             family = Family.from_label(sync.family)
-            ruleset = run.machines.netns(sync.node).rulesets[family]
-            if holds.get((sync.node, family)) is not ruleset:
-                holds[sync.node, family] = ruleset
-                loaded.append(Loaded(sync.end_ns, sync.node, family, ruleset, run.api.state))
+            held = run.machines.netns(sync.node).programmed[family]
+            if holds.get((sync.node, family)) is not held:
+                holds[sync.node, family] = held
+                loaded.append(Loaded(sync.end_ns, sync.node, family, held, run.api.state))
         seen = len(run.log.syncs)
     names = tuple(node.name for node in run.nodes)
     families = cluster_families(run.spec.nodes)

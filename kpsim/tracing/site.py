@@ -19,7 +19,7 @@ from kpsim.netfilter import Netns
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import InterfaceKind
-from kpsim.ruleset import Ruleset
+from kpsim.programmed import Programmed
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.listening import Anybody, Ends
 
@@ -39,7 +39,8 @@ class Sender(enum.StrEnum):
 
 
 class Site:
-    """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``rules`` once per family.
+    """Nodes by name. For each node that a packet reaches, ``machine`` is called once, and ``told``, what its
+    kernel was told, once per family.
 
     ``ends`` are those of packets' ways; None: nothing is known about them. ``why_left`` says why the kube-proxy of a
     node and family left a connection; None: nothing is known about kube-proxy. ``listed_ns`` is when the rules were
@@ -51,7 +52,7 @@ class Site:
         node_names: Sequence[str],
         directory: Directory,
         machine: Callable[[str], Machine],
-        rules: Callable[[str, Family], Ruleset],
+        told: Callable[[str, Family], Programmed],
         ends: Ends | None = None,
         why_left: Callable[[str, Family, UdpFlow], CleanUp | None] | None = None,
         listed_ns: int = 0,
@@ -60,7 +61,7 @@ class Site:
         self.directory = directory
         self.ends = ends or Anybody()
         self._make_machine = machine
-        self._rules = rules
+        self._told = told
         self.why_left = why_left or _why_left
         self._listed_ns = listed_ns
         self._machines: dict[str, Machine] = {}
@@ -117,7 +118,7 @@ class Site:
             for entry in self._connections.get(node, {}).values():
                 netns.conntrack.insert(entry, entry.created_ns)
         if family not in netns.rulesets:
-            netns.load_rules(self._rules(node, family))
+            netns.load(self._told(node, family))
             netns.recall(family, self._listed_ns)
         return netns
 

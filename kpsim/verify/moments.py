@@ -11,7 +11,7 @@ from kpsim.addresses import Family
 from kpsim.cluster import ClusterState
 from kpsim.errors import InputError
 from kpsim.objects import Pod, Service
-from kpsim.ruleset import Ruleset
+from kpsim.programmed import Programmed
 from kpsim.scenario import Scenario
 from kpsim.scenario.clients import Clients, outside_clients
 from kpsim.scenario.nodes import ClusterNode, cluster_nodes
@@ -39,12 +39,12 @@ def distinct_moments(history: History, node: str, family: Family, most: int) -> 
     """
     assert most >= 2
     loaded = [each for each in history.loaded if (each.node, each.family) == (node, family)]
-    found: dict[Ruleset, Loaded] = {}
+    found: dict[Programmed, Loaded] = {}
     for each in loaded:
-        found.setdefault(each.ruleset, each)
-    if loaded and loaded[-1].ruleset != loaded[0].ruleset:
-        del found[loaded[-1].ruleset]
-        found[loaded[-1].ruleset] = loaded[-1]
+        found.setdefault(each.programmed, each)
+    if loaded and loaded[-1].programmed != loaded[0].programmed:
+        del found[loaded[-1].programmed]
+        found[loaded[-1].programmed] = loaded[-1]
     return _thinned(list(found.values()), most)
 
 
@@ -57,15 +57,15 @@ def _thinned(moments: Sequence[Loaded], most: int) -> list[Loaded]:
 def site_at(history: History, moment: Loaded) -> Site:
     """The cluster at a moment: the machines of the run, and each node with the rules that were loaded there last."""
 
-    def rules(node: str, family: Family) -> Ruleset:
+    def told(node: str, family: Family) -> Programmed:
         if (node, family) == (moment.node, moment.family):
-            return moment.ruleset
+            return moment.programmed
         for each in reversed(history.loaded):
             if each.at_ns <= moment.at_ns and (each.node, each.family) == (node, family):
-                return each.ruleset
+                return each.programmed
         raise InputError(f"node {node} has no rules of {family.label}")
 
-    site = Site(history.nodes, Directory.of(moment.state), lambda name: history.machines[name], rules)
+    site = Site(history.nodes, Directory.of(moment.state), lambda name: history.machines[name], told)
     for name, machine in history.machines.items():
         if len(machine.links) > 1:
             site.place(name, machine)  # their addresses are not all in Node objects

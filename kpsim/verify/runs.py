@@ -114,7 +114,7 @@ class _Drawn:
         def machine(name: str) -> Machine:
             return placed(cluster.site.machine(name), self.circumstances)
 
-        there = replace(subject, site=Site(cluster.node_names, cluster.site.directory, machine, cluster.ruleset))
+        there = replace(subject, site=Site(cluster.node_names, cluster.site.directory, machine, cluster.told))
         if self.circumstances.foreign.rules:
             return there
         return replace(there, intent=self._intent(there, self._objects, self._settings))

@@ -88,7 +88,7 @@ def _intent(cluster: Cluster, site: Site, node: str, family: Family) -> Intent |
     """What is due at a node. It is not known beside other programs' rules, nor for a recording, which holds rules only,
     nor if an address is written in an unusual form.
     """
-    if cluster.replay is not None or cluster.rules_beside(node, family) is not None:
+    if cluster.replay is not None or cluster.told_beside(node, family) is not None:
         return None
     liberal = cluster.sysctls.tcp_be_liberal or cluster.host.tcp_be_liberal
     settings = settings_of(cluster.config, liberal=liberal, random_fully=cluster.host.random_fully)
@@ -110,7 +110,7 @@ def _families(site: Site, node: str, families: Sequence[Family]) -> list[Family]
 
 def _own(cluster: Cluster) -> Site:
     """A site without connections. Its machines are the cluster's: they are values, so they can be shared."""
-    return Site(cluster.node_names, cluster.site.directory, cluster.site.machine, cluster.ruleset)
+    return Site(cluster.node_names, cluster.site.directory, cluster.site.machine, cluster.told)
 
 
 # --- scenarios -------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ from kpsim.nodes import Machine
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, OwnAddress, Routing
 from kpsim.packetpath.steps import RuleMatched
-from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier
 from kpsim.units import SECOND_NS
 from kpsim.verify.twin import Exchange, Twin
@@ -104,8 +103,7 @@ def test_kube_proxys_commands_on_top_leave_what_is_printed(namespace: Namespace,
 
 def _first_sync(cluster: Cluster, family: Family) -> Transaction:
     settings = cluster.settings(NODE, family)
-    beside = cluster.rules_beside(NODE, family)
-    held = None if beside is None else Programmed.of(beside)
+    held = cluster.told_beside(NODE, family)
     proxier = Proxier(settings, make_backend(settings), created_ns=0, held=held)
     for key in sorted(cluster.state.objects):
         if event := through_selector(Event(EventType.ADDED, None, cluster.state.objects[key]), NODE):
