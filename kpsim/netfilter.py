@@ -55,6 +55,7 @@ from kpsim.programmed import Programmed
 from kpsim.ruleset import (
     OF_CONNECTION,
     Assign,
+    AssignFrom,
     Base,
     Chain,
     ChainType,
@@ -336,6 +337,8 @@ def _tracks(part: Expression | Statement) -> bool:
             return field in OF_CONNECTION
         case Assign(to, source=source):
             return to in OF_CONNECTION or source in OF_CONNECTION
+        case AssignFrom(to, key):
+            return to in OF_CONNECTION or any(map(_reads_connection, key))
         case Dnat() | Snat() | Masquerade() | Redirect() | MapNetwork():
             return True
         case _:

@@ -14,6 +14,7 @@ from kpsim.migration.facts import Change
 from kpsim.ruleset import (
     DROP,
     Assign,
+    AssignFrom,
     Base,
     Chain,
     Compare,
@@ -173,6 +174,8 @@ def _touches(part: object, mark: int) -> bool:
             return mask is None or bool(mask & mark)
         case Assign(to=Field.MARK, keep=keep, flip=flip, take=take):
             return bool(~keep & mark or flip & mark or take & mark)
+        case AssignFrom(to=Field.MARK):
+            return True
         case _:
             return False
 

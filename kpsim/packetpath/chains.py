@@ -21,6 +21,7 @@ from kpsim.ruleset import (
     FOREIGN,
     Adjust,
     Assign,
+    AssignFrom,
     Chain,
     Dispatch,
     Dnat,
@@ -265,7 +266,7 @@ def _act(  # noqa: C901 - one case per kind of statement
             return False, None
         case Log() | Adjust():
             return False, None
-        case Dispatch() | UpdateSet():
+        case Dispatch() | UpdateSet() | AssignFrom():
             raise AssertionError("an element of the map says what to do, and a change of a set is a condition")
         case _:
             assert_never(statement)

@@ -1,4 +1,4 @@
-"""What a statement says once its map was asked: a verdict of a verdict map, a translation with addresses from a map.
+"""What a statement says once its map was asked: a verdict of a verdict map, a translation or a mark out of a map.
 
 Counterpart: nft_lookup with a destination register, in front of nft_immediate's verdicts and nft_nat.
 """
@@ -6,24 +6,30 @@ Counterpart: nft_lookup with a destination register, in front of nft_immediate's
 from collections.abc import Callable, Hashable
 from typing import cast
 
-from kpsim.packetpath.matching import Facts, asking
+from kpsim.packetpath.matching import Facts, asking, key_of
 from kpsim.packetpath.worlds import UnknownEnd
 from kpsim.ruleset import (
+    Assign,
+    AssignFrom,
     Dispatch,
     Dnat,
     ElementReference,
+    Field,
     Goto,
     Jump,
     Mapped,
     Part,
     Redirect,
+    Set,
+    SetReference,
     Snat,
+    Source,
     Statement,
     Terminal,
 )
 
-#: the statement to carry out, and the element that said so
-Resolved = tuple[Statement, ElementReference]
+#: the statement to carry out, and the element that said so; None: the key itself said so
+Resolved = tuple[Statement, ElementReference | None]
 #: returns None if the map has no such key, which ends the rule
 Resolve = Callable[[Facts], Resolved | None]
 
@@ -33,13 +39,17 @@ def resolver(statement: Statement, key: Hashable) -> Resolve | None:
     match statement:
         case Dispatch(sources, map_):
             said: Callable[[ElementReference], Statement] = _verdict
+        case AssignFrom(to, sources, None):
+            return _number(to, sources, key)
+        case AssignFrom(to, sources, Set() | SetReference() as map_):
+            said = lambda element: _mark(to, element)  # noqa: E731 - one function of three
         case (
             Dnat(mapped=Mapped(sources, map_))
             | Snat(mapped=Mapped(sources, map_))
             | Redirect(mapped=Mapped(sources, map_))
         ):
             translation = statement
-            said = lambda element: _translation(translation, element)  # noqa: E731 - one function of two
+            said = lambda element: _translation(translation, element)  # noqa: E731
         case _:
             return None
     ask = asking(sources, map_, key)
@@ -52,6 +62,22 @@ def resolver(statement: Statement, key: Hashable) -> Resolve | None:
         return said(element), element
 
     return resolve
+
+
+def _number(to: Field, sources: tuple[Source, ...], key: Hashable) -> Resolve:
+    """The assignment of a number that a rule draws or computes."""
+    asked = key_of(sources, key)
+
+    def resolve(facts: Facts) -> Resolved | None:
+        found = asked(facts)
+        return None if found is None else (Assign(to, 0, cast("int", found[0])), None)
+
+    return resolve
+
+
+def _mark(to: Field, element: ElementReference) -> Statement:
+    (mark,) = cast("tuple[int]", element.element.value)
+    return Assign(to, 0, mark)
 
 
 def _verdict(element: ElementReference) -> Statement:

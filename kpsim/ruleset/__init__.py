@@ -57,6 +57,7 @@ from kpsim.ruleset.statements import (
     NO_FLAGS,
     Adjust,
     Assign,
+    AssignFrom,
     Body,
     Dispatch,
     Dnat,
@@ -96,5 +97,5 @@ from kpsim.ruleset.tables import (
 from kpsim.ruleset.verdicts import ACCEPT, CONTINUE, DROP, RETURN, Goto, Jump, Terminal, Verdict
 
 __all__ = [
-    "ACCEPT", "ALL_BITS", "CONTINUE", "DROP", "FOREIGN", "IPSET_KINDS", "NO_FLAGS", "NO_SET_FLAGS", "OF_CONNECTION", "PLAIN", "RETURN", "TCP_FLAG_BITS", "Adjust", "Assign", "Atom", "Base", "Body", "BridgePort", "Chain", "ChainType", "Chance", "Compare", "Counter", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "Field", "FieldType", "Goto", "Hashed", "Hook", "Interval", "Intervals", "Ipset", "IpsetKind", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NamePattern", "NatFlags", "NoTrack", "Numgen", "Origin", "Part", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "is_for_the_rest", "make_ipset", "moves_nothing", "named", "set_match", "sources_of", "target_of", "united", "within", "within_any",
+    "ACCEPT", "ALL_BITS", "Adjust", "Assign", "AssignFrom", "Atom", "Base", "Body", "BridgePort", "CONTINUE", "Chain", "ChainType", "Chance", "Compare", "Counter", "DROP", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "FOREIGN", "Field", "FieldType", "Goto", "Hashed", "Hook", "IPSET_KINDS", "Interval", "Intervals", "Ipset", "IpsetKind", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NO_FLAGS", "NO_SET_FLAGS", "NamePattern", "NatFlags", "NoTrack", "Numgen", "OF_CONNECTION", "Origin", "PLAIN", "Part", "RETURN", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "TCP_FLAG_BITS", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "is_for_the_rest", "make_ipset", "moves_nothing", "named", "set_match", "sources_of", "target_of", "united", "within", "within_any",
 ]  # fmt: skip

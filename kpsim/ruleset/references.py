@@ -9,7 +9,7 @@ from typing import Any
 
 from kpsim.ruleset.expressions import Lookup
 from kpsim.ruleset.sets import Element, Set, SetReference
-from kpsim.ruleset.statements import Body, Dispatch, Dnat, Redirect, Snat, UpdateSet
+from kpsim.ruleset.statements import AssignFrom, Body, Dispatch, Dnat, Redirect, Snat, UpdateSet
 from kpsim.ruleset.verdicts import Goto, Jump
 
 
@@ -50,6 +50,7 @@ def _of_nat(part: Dnat | Snat | Redirect) -> Set | SetReference | None:
 
 
 _SET_OF: Mapping[type, Callable[[Any], Any]] = {
+    AssignFrom: attrgetter("map"),
     Dispatch: attrgetter("map"),
     Lookup: attrgetter("set"),
     UpdateSet: attrgetter("set"),

@@ -136,6 +136,18 @@ class Assign:
 
 
 @dataclass(frozen=True, slots=True)
+class AssignFrom:
+    """``to``, which is MARK or CT_MARK, := what a map has under the key. If it has nothing the rule ends.
+
+    ``map`` None: the key is one number that is drawn or computed, and that number is the mark.
+    """
+
+    to: Field
+    key: tuple[Source, ...]
+    map: Set | SetReference | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SetTimeToLive:
     """Changes the time to live, and so how far the packet is forwarded. ``action`` is ``set``, ``inc`` or ``dec``."""
 
@@ -199,6 +211,7 @@ Statement = (
     | Dispatch
     | UpdateSet
     | Assign
+    | AssignFrom
     | SetTimeToLive
     | NoTrack
     | Log
@@ -219,7 +232,7 @@ def target_of(body: Body) -> Statement | None:
 def sources_of(part: Expression | Statement) -> tuple[Source, ...]:
     """What a part of a rule takes to look something up in a set or a map; empty if it looks nothing up."""
     match part:
-        case Lookup(key) | Dispatch(key) | UpdateSet(_, key):
+        case Lookup(key) | Dispatch(key) | UpdateSet(_, key) | AssignFrom(_, key):
             return key
         case Dnat(mapped=Mapped(key)) | Snat(mapped=Mapped(key)) | Redirect(mapped=Mapped(key)):
             return key

@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 from labs import PODS, number_of, small_machine
+from nft_twin import NftTwin
 
 from kpsim.addresses import Family
 from kpsim.dialects.iptables import parse
@@ -37,3 +38,26 @@ def twin_of(kernel: None) -> Iterator[Callable[..., Twin]]:
             return twin
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Callable[[Family], NftTwin]]:
+    """Makes one twin for each family and keeps it for the module."""
+    twins: dict[Family, NftTwin] = {}
+
+    def make(family: Family) -> NftTwin:
+        if family not in twins:
+            twins[family] = NftTwin(Twin(small_machine(family), family))
+            pods = PODS[family]
+            twins[family].twin.linux.add_pods(map(number_of, pods))
+        return twins[family]
+
+    yield make
+    for each in twins.values():
+        each.twin.close()
+
+
+@pytest.fixture
+def linux(kernel: None, made: Callable[[Family], NftTwin]) -> NftTwin:
+    """A node whose tables of nft a test loads."""
+    return made(Family.IPV4)

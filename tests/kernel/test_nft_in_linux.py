@@ -1,96 +1,21 @@
 """Rules of nft, sent packets in the model and in Linux: every kind of set, map, number and chain at least once."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import pytest
-from labs import ENDS, PODS, number_of, shot, small_machine
+from labs import ENDS, PODS, number_of, shot
+from nft_twin import SPACES, NftTwin, arrivals, ends, out
 from packets import CLUSTER_IP, OTHER_POD, POD, REMOTE_POD
 
 from kpsim.addresses import Family
-from kpsim.dialects import dialect_reading
-from kpsim.dialects.iptables import parse
 from kpsim.lab.wires import Shot
-from kpsim.netfilter import Walk
 from kpsim.packet import Packet
 from kpsim.packetpath.memory import SetId
-from kpsim.ruleset import Space, TableKey, united
-from kpsim.verify.twin import Twin
+from kpsim.ruleset import Space, TableKey
 
 pytestmark = pytest.mark.kernel
 V4, V6 = Family.IPV4, Family.IPV6
-_SPACES = {V4: "ip", V6: "ip6"}
-#: beside the guards, which need connection tracking too
-_BESIDE = "*filter\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n"
-
-
-class NftTwin:
-    """A node in the model and in Linux, and what was loaded beside its iptables rules."""
-
-    def __init__(self, twin: Twin) -> None:
-        self.twin, self.family = twin, twin.family
-        beside = parse(_BESIDE, self.family)
-        assert twin.load(beside) is None
-        self._beside = beside
-        self._tables: list[str] = []
-
-    def load(self, text: str) -> None:
-        """Replaces the tables of nft. Connections are forgotten."""
-        gone = "".join(f"table {table}\ndelete table {table}\n" for table in self._tables)
-        self._tables = [
-            line.split("{")[0].removeprefix("table").strip() for line in text.splitlines() if line.startswith("table")
-        ]
-        self.twin.linux.namespace.run(["nft", "-f", "-"], stdin=gone + text)
-        self.twin.forget()
-        (rules,) = dialect_reading(text).parse(text, self.family)
-        self.twin.model.load_rules(united(self._beside, rules))
-
-    def agree(self, *shots: Shot) -> list[Walk]:
-        """The model's walks of a batch. AssertionError if Linux does otherwise with one of its packets."""
-        found = self.twin.exchange(shots)
-        assert {str(each.shot.packet): list(map(str, each.differences)) for each in found if each.differences} == {}
-        return [each.walk for each in found]
-
-    def members(self) -> frozenset[str]:
-        """The destination ports in the set ``s`` of table ``t``, as Linux lists them."""
-        listed = self.twin.linux.namespace.run(["nft", "list", "set", _SPACES[self.family], "t", "s"])
-        elements = listed.partition("elements = {")[2].partition("}")[0]
-        return frozenset(each.split()[0] for each in elements.split(",") if each.strip())
-
-
-@pytest.fixture(scope="module")
-def made(request: pytest.FixtureRequest) -> Iterator[Callable[[Family], NftTwin]]:
-    """Makes one twin for each family and keeps it for the module."""
-    twins: dict[Family, NftTwin] = {}
-
-    def make(family: Family) -> NftTwin:
-        if family not in twins:
-            twins[family] = NftTwin(Twin(small_machine(family), family))
-            pods = PODS[family]
-            twins[family].twin.linux.add_pods(map(number_of, pods))
-        return twins[family]
-
-    yield make
-    for each in twins.values():
-        each.twin.close()
-
-
-@pytest.fixture
-def linux(kernel: None, made: Callable[[Family], NftTwin]) -> NftTwin:
-    return made(V4)
-
-
-def out(dport: int, *, to: str = POD, **more: object) -> Shot:
-    """A TCP packet from outside."""
-    return shot(V4, "client", to, dport, **more)  # type: ignore[arg-type]
-
-
-def ends(walks: Sequence[Walk]) -> list[str]:
-    return [str(each.disposition) for each in walks]
-
-
-def arrivals(walks: Sequence[Walk]) -> list[tuple[str, int]]:
-    return [(each.packet.destination, each.packet.dport) for each in walks]
 
 
 # --- sets and verdict maps ---------------------------------------------------------------------------------------------
@@ -369,7 +294,7 @@ table {space} t {{
 def test_rejects_in_every_hook_that_takes_them(kernel: None, made: Callable[[Family], NftTwin], family: Family) -> None:
     """K-3.5: nft rejects in prerouting too."""
     linux = made(family)
-    linux.load(_REJECTS.format(space=_SPACES[family], service=ENDS[family]["service"]))
+    linux.load(_REJECTS.format(space=SPACES[family], service=ENDS[family]["service"]))
     node = "192.168.0.1" if family is V4 else "2001:db8:7::1"
     pod, ping = PODS[family][0], "icmp" if family is V4 else "icmpv6"
     sent = [

@@ -15,6 +15,7 @@ from kpsim.packetpath.index import CompiledChain, CompiledRule, Run
 from kpsim.packetpath.matching import GETTERS, Condition, Facts, Getter, condition
 from kpsim.packetpath.resolving import Resolve, Resolved
 from kpsim.ruleset import (
+    AssignFrom,
     Chain,
     Compare,
     Dispatch,
@@ -111,7 +112,7 @@ class WatchedChains:
     def resolving(self, statement: Statement | None, plain: Resolve | None) -> Resolve | None:
         """As ``plain``, which asks a statement's map, and the witness hears what the map is asked."""
         match statement:
-            case Dispatch(key, elements):
+            case Dispatch(key, elements) | AssignFrom(_, key, Set() | SetReference() as elements):
                 ask = self.looked_up(key, elements)
             case Dnat() | Snat() | Redirect() if statement.mapped is not None:
                 ask = self.looked_up(statement.mapped.key, statement.mapped.map)

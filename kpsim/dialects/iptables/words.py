@@ -11,6 +11,7 @@ from kpsim.dialects.iptables.values import ALL_BITS, ANY_ICMP_TYPE, Form, Style,
 from kpsim.ruleset import (
     Adjust,
     Assign,
+    AssignFrom,
     BridgePort,
     Chance,
     Compare,
@@ -182,7 +183,7 @@ def does(rule: Rule, family: Family) -> str:  # noqa: C901 - one case per kind o
             return "NETMAP"
         case Unmodelled(words):
             return words
-        case Dispatch() | UpdateSet():
-            raise TypeError("iptables has neither verdict maps nor dynamic sets")
+        case Dispatch() | UpdateSet() | AssignFrom():
+            raise TypeError("iptables has neither maps nor dynamic sets")
         case Log(_, name) | Adjust(name):
             return name

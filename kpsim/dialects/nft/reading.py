@@ -10,13 +10,15 @@ from typing import NoReturn
 from kpsim.addresses import Family
 from kpsim.dialects.nft import comparisons, keys, translations
 from kpsim.dialects.nft.context import Context, NotModelled
-from kpsim.dialects.nft.datatypes import Style, Tree
+from kpsim.dialects.nft.datatypes import MARK, Style, Tree
 from kpsim.dialects.nft.printing import expression_text, value_text
 from kpsim.dialects.nft.selectors import row_of
 from kpsim.ruleset import (
     ALL_BITS,
     Adjust,
     Assign,
+    AssignFrom,
+    DataType,
     Dispatch,
     Field,
     Goto,
@@ -24,6 +26,7 @@ from kpsim.ruleset import (
     Limit,
     Log,
     NoTrack,
+    Part,
     Reject,
     RejectWith,
     SetReference,
@@ -79,7 +82,7 @@ def _mangle(about: Tree, source: str, context: Context) -> None:
     key, value = about["key"], about["value"]
     row = row_of(key)
     if row is not None and row.field in (Field.MARK, Field.CT_MARK):
-        context.add(_assignment(row.field, value))
+        context.add(_assigned_from(row.field, value, context) or _assignment(row.field, value))
         return
     if row is not None and row.field is Field.TTL and isinstance(value, int):
         context.imply(row.family, row.protocol)
@@ -117,6 +120,29 @@ def _implied_by(key: Tree) -> tuple[Family | None, str | None]:
     if kind == "tcp option":
         return None, "tcp"
     return {"ip": Family.IPV4, "ip6": Family.IPV6}.get(about.get("protocol")), None
+
+
+def _assigned_from(to: Field, value: Tree, context: Context) -> AssignFrom | None:
+    """``to`` := a value of a map, or a number; None if the value is neither."""
+    match value:
+        case {"map": {"key": key, "data": data}}:
+            read = keys.read_key(key, context)
+            found = keys.read_map(data, read.types, _one_mark, context)
+            kind = context.set_named(found.name).type if isinstance(found, SetReference) else None
+            if kind is not None and kind.data != (DataType.MARK,):
+                raise ValueError(f"{found.name} is not a map to marks")
+            return AssignFrom(to, read.sources, found)
+        case {"numgen": _} | {"jhash": _}:
+            return AssignFrom(to, keys.read_key(value, context).sources)
+        case _:
+            return None
+
+
+def _one_mark(tree: Tree) -> tuple[Part, ...]:
+    (mark,) = keys.read_parts(tree, [MARK])
+    if not isinstance(mark, int):
+        raise ValueError("a mark of a map is one number")
+    return (mark,)
 
 
 def _assignment(to: Field, value: Tree) -> Assign:

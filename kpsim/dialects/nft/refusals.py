@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from kpsim.ruleset import (
+    AssignFrom,
     Base,
     Chain,
     ChainType,
@@ -151,7 +152,7 @@ def _hooks(part: Expression | Statement) -> frozenset[Hook] | None:
             return _SOCKETS
         case Compare(field):
             return _FIELD_HOOKS.get(field)
-        case Lookup(key) | Dispatch(key):
+        case Lookup(key) | Dispatch(key) | AssignFrom(_, key):
             fields = [each.field if isinstance(each, Masked) else each for each in key]
             found = [_FIELD_HOOKS[each] for each in fields if isinstance(each, Field) and each in _FIELD_HOOKS]
             return frozenset.intersection(*found) if found else None

@@ -1,14 +1,15 @@
 """Says parts of a rule in words for people, with values as nft lists them."""
 
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from kpsim.addresses import Family
 from kpsim.dialects import Reason
-from kpsim.dialects.nft.datatypes import Style
+from kpsim.dialects.nft.datatypes import MARK, Style
 from kpsim.dialects.nft.printing import expression_text, value_text
 from kpsim.dialects.nft.spelling import texts
 from kpsim.dialects.nft.writing import RuleWriter, element_tree
 from kpsim.ruleset import (
+    AssignFrom,
     Compare,
     Dispatch,
     Dnat,
@@ -47,11 +48,27 @@ def tried(rule: Rule) -> list[Expression | Statement]:
     ]
 
 
-def mapped_of(part: Expression | Statement) -> Dispatch | Mapped | None:
+class Asked(NamedTuple):
+    """A look-up in a map, and the part of a rule that says what comes of it."""
+
+    key: tuple[Source, ...]
+    map: Set | SetReference
+    said: Dispatch | AssignFrom | Mapped
+
+
+def mapped_of(part: Expression | Statement) -> Asked | None:
     """The look-up in a map that a statement makes."""
-    if isinstance(part, Dispatch):
-        return part
-    return part.mapped if isinstance(part, Dnat | Snat | Redirect) else None
+    match part:
+        case Dispatch(key, asked) | AssignFrom(_, key, Set() | SetReference() as asked):
+            return Asked(key, asked, part)
+        case (
+            Dnat(mapped=Mapped(key, asked) as said)
+            | Snat(mapped=Mapped(key, asked) as said)
+            | Redirect(mapped=Mapped(key, asked) as said)
+        ):
+            return Asked(key, asked, said)
+        case _:
+            return None
 
 
 def reason(rule: Rule, part: Expression | Statement, family: Family) -> Reason:
@@ -153,7 +170,13 @@ def element_words(reference: RuleReference) -> str:
         if found is None or (found.map.name or "") != name:
             continue
         kinds = [writer.type_of(source) for source in found.key]
-        data = writer.data_types(found) if isinstance(found, Mapped) else []
+        data = (
+            writer.data_types(found.said)
+            if isinstance(found.said, Mapped)
+            else [MARK]
+            if isinstance(found.said, AssignFrom)
+            else []
+        )
         text = value_text(element_tree(key, element, kinds, data), kinds, _LISTED, data)
         return f"@{name} {{ {text} }}" if name else f"{{ {text} }}"
     return ""

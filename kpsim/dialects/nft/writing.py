@@ -16,6 +16,7 @@ from kpsim.ruleset import (
     ALL_BITS,
     Adjust,
     Assign,
+    AssignFrom,
     Atom,
     Chance,
     Compare,
@@ -130,7 +131,7 @@ class RuleWriter:
         match part:
             case Compare(field):
                 return self._says((field,))
-            case Lookup(key) | Dispatch(key) | UpdateSet(_, key):
+            case Lookup(key) | Dispatch(key) | UpdateSet(_, key) | AssignFrom(_, key):
                 return self._says(key)
             case Dnat(address, _, _, mapped) | Snat(address, _, _, mapped):
                 family, protocol = self._says(mapped.key if mapped is not None else ())
@@ -173,6 +174,8 @@ class RuleWriter:
                 return {"vmap": {"key": self.key(key), "data": self._set(elements, key)}}
             case Assign():
                 return self._assign(part)
+            case AssignFrom(to, key, marks):
+                return {"mangle": {"key": self._row(to).tree, "value": self._found(key, marks)}}
             case Reject(with_):
                 return self._reject(with_)
             case Dnat(address, port, flags, mapped):
@@ -301,6 +304,11 @@ class RuleWriter:
         if always:
             value = {"|": [value, always]}
         return {"mangle": {"key": left, "value": value}}
+
+    def _found(self, key: Sequence[Source], marks: Set | SetReference | None) -> Tree:
+        if marks is None:
+            return self.key(key)
+        return {"map": {"key": self.key(key), "data": self._set(marks, key, [MARK])}}
 
     def _reject(self, with_: RejectWith) -> Tree:
         if with_ is RejectWith.TCP_RESET:
