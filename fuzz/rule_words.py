@@ -272,6 +272,9 @@ MATCHES: Mapping[str, Mapping[str, Words]] = {
     "connmark": {"--mark": MARKS},
     "addrtype": {"--src-type": TYPES, "--dst-type": TYPES, "--limit-iface-in": NONE, "--limit-iface-out": NONE},
     "iprange": {"--src-range": RANGES[V4], "--dst-range": RANGES[V4]},
+    "dscp": {"--dscp": BYTES, "--dscp-class": Words(("EF", "cs1", "AF41", "be"), ("", "XX"))},
+    "tos": {"--tos": Words(("0x10", "0x10/0x3f", "16", "Minimize-Delay"), ("", "0x100", "0x10/", "0x10/0x100", "010"))},
+    "pkttype": {"--pkt-type": Words(("unicast", "broadcast", "multicast", "host", "otherhost", "bcast"), ("", "any"))},
     "ttl": {"--ttl-eq": HOPS, "--ttl-lt": HOPS, "--ttl-gt": HOPS},
     "hl": {"--hl-eq": HOPS, "--hl-lt": HOPS, "--hl-gt": HOPS},
     "recent": {"--set": NONE, "--rcheck": NONE, "--update": NONE, "--remove": NONE, "--name": NAMES, "--seconds": Words(("10", "60"), NUMBERS),
@@ -325,7 +328,7 @@ TARGETS: Mapping[str, Mapping[str, Words]] = {
     "TRACE": {},
     "TCPMSS": {"--clamp-mss-to-pmtu": NONE, "--set-mss": Words(("1400",), NUMBERS)},
     "DSCP": {"--set-dscp": BYTES, "--set-dscp-class": Words(("EF",), ("", "XX"))},
-    "TOS": {"--set-tos": Words(("0x10", "0x10/0x3f"), ("", "16", "Minimize-Delay", "0x100", "0x10/", "0x10/0x100", "010"))},
+    "TOS": {"--and-tos": BYTES, "--or-tos": BYTES, "--xor-tos": BYTES, "--set-tos": Words(("0x10", "0x10/0x3f"), ("", "16", "Minimize-Delay", "0x100", "0x10/", "0x10/0x100", "010"))},
     "CLASSIFY": {"--set-class": Words(("1:2", "ffff:ffff"), ("", "1", "1:", ":1", "g:1", "10000:1", "1:10000", "001:02"))},
     "CHECKSUM": {"--checksum-fill": NONE},
 }  # fmt: skip

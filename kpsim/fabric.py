@@ -344,7 +344,7 @@ def answer_to(packet: Packet) -> Packet:
         saddr=packet.daddr, daddr=packet.saddr, sport=sport, dport=dport, tcp_flags=_SYN_ACK,
         icmp_type=ICMP_REQUESTS.get(packet.protocol, {}).get(packet.icmp_type, packet.icmp_type), sctp_chunk=_SCTP_ANSWERS.get(packet.sctp_chunk, "DATA"),
         ttl=64, mark=0, in_interface="", out_interface="", related=None, uid=0, gid=0, numbers=None, sourced=False,
-        repeated=False,
+        repeated=False, traffic_class=packet.traffic_class if packet.protocol in ICMP_PROTOCOLS else 0,
     )  # fmt: skip
 
 

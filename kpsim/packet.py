@@ -64,6 +64,7 @@ class Packet:
     gid: int | None = 0
     numbers: Numbers | None = None  #: of a TCP segment; None: it follows its sender's last one
     dont_fragment: bool = True  #: routers must not divide it
+    traffic_class: int = 0  #: 8 bits: DSCP, and below it two of ECN; IPv4 calls them type of service
     #: of an ICMP error that says that a packet is too big: the length that would fit
     mtu: int = field(default=0, compare=False)
     sourced: bool = field(default=False, compare=False)  #: its source was given, even if it is 0.0.0.0 or ::
@@ -73,7 +74,7 @@ class Packet:
             self.family, self.protocol, self.saddr, self.daddr, self.sport, self.dport, self.tcp_flags, self.icmp_type,
             self.icmp_code, self.related, self.ttl, self.length, self.mark, self.in_interface, self.out_interface,
             self.window, self.sctp_chunk, self.checksum_ok, self.repeated, self.uid, self.gid,
-            self.numbers, self.dont_fragment, self.mtu, self.sourced,
+            self.numbers, self.dont_fragment, self.traffic_class, self.mtu, self.sourced,
         )  # fmt: skip
 
     @property

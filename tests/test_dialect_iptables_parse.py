@@ -131,7 +131,6 @@ NOT_MODELLED = [
     ("-s 10.180.3.4/255.0.255.0", "netmask with a gap 10.180.3.4/255.0.255.0"),
     ("-j NFQUEUE --queue-num 1", "-j NFQUEUE"),
     ("-j TPROXY --on-port 1", "-j TPROXY"),
-    ("-j DSCP --set-dscp-class EF", "-j DSCP --set-dscp-class"),
     ("-j CT --zone 1", "-j CT --zone"),
     ("-j SNAT --to-source 10.180.0.3-10.180.0.5", "NAT to a range of addresses 10.180.0.3-10.180.0.5"),
     ("-p tcp -j DNAT --to-destination 10.180.0.3:80-90", "-j DNAT to a range of ports 10.180.0.3:80-90"),
@@ -275,15 +274,15 @@ def test_nonsense_is_an_input_error(text: str, keep: bool) -> None:
 
 def test_a_rule_that_only_logs_may_ask_what_nobody_models() -> None:
     """As host firewalls do; whether it logs makes no difference to the packet, unless it remembers or counts."""
-    line = '-A C -m pkttype --pkt-type unicast -j LOG --log-prefix "[UFW BLOCK] "'
+    line = '-A C -m cpu --cpu 0 -j LOG --log-prefix "[UFW BLOCK] "'
     _, rule = parse_rule(line, Family.IPV4)
-    assert rule.body == (Unknown("-m pkttype --pkt-type unicast"), Log('--log-prefix "[UFW BLOCK] "'))
+    assert rule.body == (Unknown("-m cpu --cpu 0"), Log('--log-prefix "[UFW BLOCK] "'))
     _, rule = parse_rule("-A C -p tcp -m tcpmss --mss 1400: -j TCPMSS --clamp-mss-to-pmtu", Family.IPV4)
     assert rule.body[1:] == (Unknown("-m tcpmss --mss 1400:"), Adjust("TCPMSS", "--clamp-mss-to-pmtu"))
     for refused in (
-        "-A C -m pkttype --pkt-type unicast -j DROP",
-        "-A C -m pkttype --pkt-type unicast",
-        "-A C -m pkttype --pkt-type unicast -m recent --name x --set -j LOG",
+        "-A C -m cpu --cpu 0 -j DROP",
+        "-A C -m cpu --cpu 0",
+        "-A C -m cpu --cpu 0 -m recent --name x --set -j LOG",
     ):
-        with pytest.raises(UnsupportedRule, match="-m pkttype"):
+        with pytest.raises(UnsupportedRule, match="-m cpu"):
             parse_rule(refused, Family.IPV4)

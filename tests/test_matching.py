@@ -70,6 +70,7 @@ class Facts:
         self.unsure_mark = 0
         self.socket: str | None = None
         self.bridged: frozenset[str] | None = None
+        self.frame = "host"
 
     def holds(self, words: str) -> bool:
         return self.world.holds(words)
@@ -180,6 +181,9 @@ CASES = [
     (equal(Field.LENGTH, 60), {}, True), (Compare(Field.LENGTH, ((61, 65535),)), {}, False),
     (equal(Field.UID, 0), {}, False), (Compare(Field.UID, ((7, 7),), negate=True, absent=True), {}, True),
     (equal(Field.GID, 0), {}, False), (Compare(Field.GID, ((7, 7),), negate=True, absent=True), {}, True),
+    (equal(Field.DSCP, 46), {"traffic_class": 0xB9}, True), (equal(Field.ECN, 1), {"traffic_class": 0xB9}, True),
+    (equal(Field.TRAFFIC_CLASS, 0xB8), {"traffic_class": 0xB9}, False), (equal(Field.TRAFFIC_CLASS, 0xB8, mask=0xFC), {"traffic_class": 0xB9}, True),
+    (named(Field.FRAME, "host"), {}, True), (named(Field.FRAME, "broadcast"), {}, False),
     (named(Field.SOCKET, "process"), {}, False),
     # K-20.2: no bridge handed the packet to netfilter
     (BridgePort("in"), {}, False), (BridgePort("in", negate=True), {}, True), (BridgePort("out", "veth1"), {}, False),

@@ -27,9 +27,12 @@ class Asked:
     partial: bool
     uid: int | None
     gid: int | None
+    dscp: int | None
 
     def refuse_sender(self, source: str) -> None:
-        """Raise an InputError if a user or group is given, which only one packet has."""
+        """Raise an InputError if a user, a group or a DSCP is given, which only one packet has."""
+        if self.dscp is not None:
+            raise InputError(f"--dscp goes with one packet, not with {source}; probes have the field dscp")
         if self.uid is not None or self.gid is not None:
             raise InputError(
                 f"--uid and --gid go with one packet, not with {source}; probes have the fields uid and gid"
@@ -71,7 +74,7 @@ def traces(asked: Asked, start: Start) -> "Iterator[Trace]":
 
 
 def _single(asked: Asked, start: Start) -> "Trace":
-    from kpsim.tracing.probes import check_family, first_packet, made_by, names_port, sender_of
+    from kpsim.tracing.probes import check_family, first_packet, made_by, names_port, sender_of, set_dscp
     from kpsim.tracing.traces import trace_packet
     from kpsim.wire import parse_packet
 
@@ -82,6 +85,7 @@ def _single(asked: Asked, start: Start) -> "Trace":
     check_family(packet.family, start.families)
     sender = sender_of(start.sender)
     made_by(packet, sender, asked.uid, asked.gid)
+    set_dscp(packet, asked.dscp)
     return trace_packet(
         start.site, packet, node=start.node, sender=sender, seed=start.seed, expand=start.expand, now_ns=start.now_ns,
         limit=start.limit, any_port=bool(asked.dst) and not names_port(asked.src),

@@ -101,6 +101,12 @@ def trace(
         int | None,
         typer.Option("--gid", metavar="N", help="With --from node: the sender's group (0).", show_default=False),
     ] = None,
+    dscp: Annotated[
+        int | None,
+        typer.Option(
+            "--dscp", metavar="N", help="The packet's DSCP, for rules that ask for it (0).", show_default=False
+        ),
+    ] = None,
     packet: Annotated[
         list[str] | None,
         typer.Option(
@@ -235,7 +241,7 @@ def trace(
     """Follow a packet through the rules and say what becomes of it, and why."""
     depth = _depth(minimal, summary, detailed)
     _begin(context, pcap)
-    asked = Asked(dst, src, protocol, packet or [], read_pcap, partial, uid, gid)
+    asked = Asked(dst, src, protocol, packet or [], read_pcap, partial, uid, gid, dscp)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
         assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown, set_ or [], derive_slices)

@@ -124,8 +124,16 @@ def _header_size(packet: Packet) -> int:
 def _ip_header(packet: Packet, number: int, tag: int, length: int) -> bytes:
     if packet.family is Family.IPV6:
         addresses = packet.saddr.to_bytes(16), packet.daddr.to_bytes(16)
-        return _IPV6.pack(6 << 28 | tag, length, number, packet.ttl, *addresses)
-    fields = 0x45, 0, 20 + length, tag, _DONT_FRAGMENT if packet.dont_fragment else 0, packet.ttl, number
+        return _IPV6.pack(6 << 28 | packet.traffic_class << 20 | tag, length, number, packet.ttl, *addresses)
+    fields = (
+        0x45,
+        packet.traffic_class,
+        20 + length,
+        tag,
+        _DONT_FRAGMENT if packet.dont_fragment else 0,
+        packet.ttl,
+        number,
+    )
     checksum = 0xFFFF - (_sum(_IPV4.pack(*fields, 0, packet.saddr, packet.daddr)) or 0xFFFF)
     return _IPV4.pack(*fields, checksum, packet.saddr, packet.daddr)
 
@@ -184,7 +192,7 @@ def _read(data: memoryview, family: Family, *, embedded: bool) -> Decoded | None
     if family is Family.IPV4:
         if size < _IPV4.size:
             return None
-        first, _, length, tag, fragment, ttl, number, _, saddr, daddr = _IPV4.unpack_from(data)
+        first, traffic_class, length, tag, fragment, ttl, number, _, saddr, daddr = _IPV4.unpack_from(data)
         begin = (first & 0xF) * 4
         if first >> 4 != family or begin < _IPV4.size or begin > length:
             return None
@@ -195,11 +203,11 @@ def _read(data: memoryview, family: Family, *, embedded: bool) -> Decoded | None
         first, length, number, ttl, source, destination = _IPV6.unpack_from(data)
         if first >> 28 != family:
             return None
-        tag, begin = first & 0xFFFFF, _IPV6.size
+        tag, begin, traffic_class = first & 0xFFFFF, _IPV6.size, first >> 20 & 0xFF
         length += begin
         saddr, daddr = int.from_bytes(source), int.from_bytes(destination)
         name = PROTOCOL_NAMES.get(number) or str(number)
-    packet = Packet(family, name, saddr, daddr, ttl=ttl, length=length)
+    packet = Packet(family, name, saddr, daddr, ttl=ttl, length=length, traffic_class=traffic_class)
     segment = data[begin:length]
     if embedded:
         if len(segment) < _LEAST_EMBEDDED:

@@ -38,6 +38,7 @@ from kpsim.ruleset import (
     Reject,
     RuleReference,
     SetTimeToLive,
+    SetTrafficClass,
     Snat,
     Statement,
     Table,
@@ -258,6 +259,9 @@ def _act(  # noqa: C901 - one case per kind of statement
             ttl = traversal.packet.ttl
             changed = value if action == "set" else ttl + value if action == "inc" else ttl - value
             traversal.rewrite_ttl(max(0, min(255, changed)))
+            return False, None
+        case SetTrafficClass(keep, flip):
+            traversal.rewrite_traffic_class(traversal.packet.traffic_class & keep ^ flip)
             return False, None
         case NoTrack():
             if not traversal.ct_state:

@@ -58,6 +58,9 @@ class Facts(Protocol):
     socket: str | None
     bridged: frozenset[str] | None
 
+    @property
+    def frame(self) -> str: ...
+
     def address_type(self, address: int, interface: str = "") -> AddressType: ...
     def holds(self, words: str) -> bool: ...
     def listeners(self) -> Sequence[Socket] | None: ...
@@ -160,6 +163,14 @@ def _daddr_type(facts: Facts) -> AddressType:
     return facts.address_type(facts.packet.daddr)
 
 
+def _dscp(facts: Facts) -> int:
+    return facts.packet.traffic_class >> 2
+
+
+def _ecn(facts: Facts) -> int:
+    return facts.packet.traffic_class & 3
+
+
 def _nfproto(facts: Facts) -> str:
     return "ipv4" if facts.packet.family is Family.IPV4 else "ipv6"
 
@@ -219,6 +230,9 @@ GETTERS: Mapping[Field, Getter] = {
     Field.ICMP_CODE: _icmp_code,
     Field.TCP_FLAGS: _tcp_flags,
     Field.TTL: attrgetter("packet.ttl"),
+    Field.TRAFFIC_CLASS: attrgetter("packet.traffic_class"),
+    Field.DSCP: _dscp,
+    Field.ECN: _ecn,
     Field.LENGTH: attrgetter("packet.length"),
     Field.MARK: attrgetter("packet.mark"),
     Field.IIFNAME: attrgetter("packet.in_interface"),
@@ -229,6 +243,7 @@ GETTERS: Mapping[Field, Getter] = {
     Field.SADDR_TYPE_OUT: _type_at("saddr", "out_interface"),
     Field.DADDR_TYPE_IN: _type_at("daddr", "in_interface"),
     Field.DADDR_TYPE_OUT: _type_at("daddr", "out_interface"),
+    Field.FRAME: attrgetter("frame"),
     Field.SOCKET: attrgetter("socket"),
     Field.UID: _uid,
     Field.GID: _gid,

@@ -44,6 +44,7 @@ class _Facts:
         self.direction = moment.direction
         self.socket = moment.socket
         self.bridged = moment.bridged
+        self.frame = moment.frame
         self.unsure_mark = moment.unsure_mark
         self._routing = routing
         self._sets = sets

@@ -42,6 +42,7 @@ def answer_name(family: Family, with_: RejectWith) -> str:
     return _ANSWERS[with_][family]
 
 
+_TOS_BITS, _INTERNET_CONTROL = 0x1E, 0xC0  #: what an ICMP error takes over of the packet's type of service, and sets
 #: types that an ICMP error may be about: in IPv6 every informational one (measured with 139, RFC 4443 2.1)
 _ICMP_REQUEST_TYPES = {"icmp": {0, 8, 13, 14, 15, 16, 17, 18}, "icmpv6": set(range(128, 256))}
 
@@ -73,7 +74,8 @@ def answer(packet: Packet, with_: str, node_address: int | None, *, by_rule: boo
     kind, code = ICMP_ERRORS[with_]
     protocol = "icmp" if packet.family is Family.IPV4 else "icmpv6"
     return Packet(
-        packet.family, protocol, node_address, packet.saddr, icmp_type=kind, icmp_code=code, related=about
+        packet.family, protocol, node_address, packet.saddr, icmp_type=kind, icmp_code=code, related=about,
+        traffic_class=packet.traffic_class & _TOS_BITS | _INTERNET_CONTROL if packet.family is Family.IPV4 else 0,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class Moment(NamedTuple):
     bridged: frozenset[str] | None = None  #: the sides on which it passes a port of a bridge
     unsure_mark: int = 0  #: bits of its mark that are not known
     ct_state: str = ""  #: empty if nothing tracks connections
+    frame: str = "host"  #: how the frame was addressed that it came in
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class FieldName(enum.StrEnum):
     DESTINATION = "destination"
     MARK = "mark"
     TTL = "ttl"
+    TRAFFIC_CLASS = "traffic class"
     CONNECTION_MARK = "connection mark"
 
 

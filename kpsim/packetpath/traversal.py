@@ -125,6 +125,7 @@ class Effects:
 NO_EFFECTS = Effects()
 
 
+_FRAMES = {AddressType.BROADCAST: "broadcast", AddressType.MULTICAST: "multicast"}
 _ECHO_REQUESTS = (8, 128)
 _STATES = {
     (state, snat, dnat): frozenset([state] + ["SNAT"] * snat + ["DNAT"] * dnat)
@@ -211,6 +212,13 @@ class Traversal:
 
     def address_type(self, address: int, interface: str = "") -> AddressType:
         return type_at(self.node.routing, self.family, address, interface)
+
+    @property
+    def frame(self) -> str:
+        """How the frame that the packet came in was addressed (K-24.1). Senders follow its destination."""
+        if self.local and self.hook in (Hook.OUTPUT, Hook.POSTROUTING):
+            return "host"
+        return _FRAMES.get(type_at(self.node.routing, self.family, self.arrived.daddr), "host")
 
     def holds(self, words: str) -> bool:
         """Whether a match that is not modelled holds in this world."""
@@ -374,6 +382,7 @@ class Traversal:
             self.bridged,
             self.unsure_mark,
             self.ct_state,
+            self.frame,
         )
 
     # --- what the rest of the way depends on --------------------------------------------------------------------------
@@ -476,6 +485,11 @@ class Traversal:
         if self.steps is not None and ttl != self.packet.ttl:
             self.steps.append(FieldChanged(FieldName.TTL, self.packet.ttl, ttl))
         self.packet.ttl = ttl
+
+    def rewrite_traffic_class(self, value: int) -> None:
+        if self.steps is not None and value != self.packet.traffic_class:
+            self.steps.append(FieldChanged(FieldName.TRAFFIC_CLASS, self.packet.traffic_class, value))
+        self.packet.traffic_class = value
 
     def mark_connection(self, mark: int, unsure: int = 0) -> None:
         """Sets the connection's mark. If the connection is not confirmed yet, the mark is stored when it is.

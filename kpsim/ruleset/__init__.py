@@ -71,6 +71,7 @@ from kpsim.ruleset.statements import (
     Reject,
     RejectWith,
     SetTimeToLive,
+    SetTrafficClass,
     SetVerb,
     Snat,
     Statement,
@@ -97,5 +98,5 @@ from kpsim.ruleset.tables import (
 from kpsim.ruleset.verdicts import ACCEPT, CONTINUE, DROP, RETURN, Goto, Jump, Terminal, Verdict
 
 __all__ = [
-    "ACCEPT", "ALL_BITS", "Adjust", "Assign", "AssignFrom", "Atom", "Base", "Body", "BridgePort", "CONTINUE", "Chain", "ChainType", "Chance", "Compare", "Counter", "DROP", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "FOREIGN", "Field", "FieldType", "Goto", "Hashed", "Hook", "IPSET_KINDS", "Interval", "Intervals", "Ipset", "IpsetKind", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NO_FLAGS", "NO_SET_FLAGS", "NamePattern", "NatFlags", "NoTrack", "Numgen", "OF_CONNECTION", "Origin", "PLAIN", "Part", "RETURN", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "TCP_FLAG_BITS", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "is_for_the_rest", "make_ipset", "moves_nothing", "named", "set_match", "sources_of", "target_of", "united", "within", "within_any",
+    "ACCEPT", "ALL_BITS", "Adjust", "Assign", "AssignFrom", "Atom", "Base", "Body", "BridgePort", "CONTINUE", "Chain", "ChainType", "Chance", "Compare", "Counter", "DROP", "DataType", "Dispatch", "Dnat", "EitherPort", "Element", "ElementReference", "Expression", "FOREIGN", "Field", "FieldType", "Goto", "Hashed", "Hook", "IPSET_KINDS", "Interval", "Intervals", "Ipset", "IpsetKind", "Jump", "Key", "Limit", "LocalSocket", "Log", "Lookup", "MapNetwork", "Mapped", "Masked", "Masquerade", "NO_FLAGS", "NO_SET_FLAGS", "NamePattern", "NatFlags", "NoTrack", "Numgen", "OF_CONNECTION", "Origin", "PLAIN", "Part", "RETURN", "Recent", "Redirect", "Reject", "RejectWith", "ReversePath", "Role", "RoutingHeader", "Rule", "RuleReference", "Ruleset", "Set", "SetFlags", "SetReference", "SetTimeToLive", "SetTrafficClass", "SetType", "SetVerb", "Snat", "Source", "Space", "Special", "Statement", "TCP_FLAG_BITS", "Table", "TableKey", "Terminal", "Unknown", "Unmodelled", "UpdateSet", "Verdict", "among", "equal", "is_for_the_rest", "make_ipset", "moves_nothing", "named", "set_match", "sources_of", "target_of", "united", "within", "within_any",
 ]  # fmt: skip

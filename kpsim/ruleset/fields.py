@@ -38,6 +38,9 @@ class Field(enum.Enum):
     ICMP_CODE = "ICMP code"
     TCP_FLAGS = "TCP flags"  #: bits as in the TCP header, see ``TCP_FLAG_BITS``
     TTL = "time to live"  #: of IPv6 the hop limit
+    TRAFFIC_CLASS = "traffic class"  #: of IPv4 the type of service
+    DSCP = "DSCP"  #: the upper six bits of the traffic class
+    ECN = "ECN"  #: the lower two
     LENGTH = "length"  #: bytes, with all headers from IP on
     MARK = "mark"
     IIFNAME = "input interface"  #: empty for a packet that this node made (CFG-8.2)
@@ -49,6 +52,8 @@ class Field(enum.Enum):
     SADDR_TYPE_OUT = "source type at the output interface"
     DADDR_TYPE_IN = "destination type at the input interface"
     DADDR_TYPE_OUT = "destination type at the output interface"
+    #: how the frame that it came in was addressed: ``host``, ``broadcast``, ``multicast``, ``other`` (K-24.1)
+    FRAME = "frame"
     SOCKET = "socket"  #: whose: ``process`` or ``kernel``; only packets that this node made have one (K-20.1)
     UID = "user"  #: of the process that made the packet
     GID = "group"
@@ -71,12 +76,12 @@ _TYPES = {
     Field.SPORT_OF_BITMAP: FieldType.PORT, Field.DPORT_OF_BITMAP: FieldType.PORT,
     Field.SPORT: FieldType.PORT, Field.DPORT: FieldType.PORT, Field.CT_ORIGINAL_DPORT: FieldType.PORT,
     Field.ICMP_TYPE: FieldType.BYTE, Field.ICMP_CODE: FieldType.BYTE, Field.TCP_FLAGS: FieldType.BYTE,
-    Field.TTL: FieldType.BYTE, Field.LENGTH: FieldType.NUMBER, Field.UID: FieldType.NUMBER, Field.GID: FieldType.NUMBER,
+    Field.TTL: FieldType.BYTE, Field.TRAFFIC_CLASS: FieldType.BYTE, Field.DSCP: FieldType.BYTE, Field.ECN: FieldType.BYTE, Field.LENGTH: FieldType.NUMBER, Field.UID: FieldType.NUMBER, Field.GID: FieldType.NUMBER,
     Field.MARK: FieldType.MARK, Field.CT_MARK: FieldType.MARK,
     Field.L4PROTO: FieldType.NAME, Field.IIFNAME: FieldType.NAME, Field.OIFNAME: FieldType.NAME,
     Field.SADDR_TYPE: FieldType.NAME, Field.DADDR_TYPE: FieldType.NAME, Field.CT_DIRECTION: FieldType.NAME,
     Field.SADDR_TYPE_IN: FieldType.NAME, Field.SADDR_TYPE_OUT: FieldType.NAME, Field.DADDR_TYPE_IN: FieldType.NAME,
-    Field.DADDR_TYPE_OUT: FieldType.NAME, Field.SOCKET: FieldType.NAME,
+    Field.DADDR_TYPE_OUT: FieldType.NAME, Field.SOCKET: FieldType.NAME, Field.FRAME: FieldType.NAME,
     Field.CT_STATE: FieldType.NAMES, Field.CT_STATUS: FieldType.NAMES, Field.NFPROTO: FieldType.NAME,
 }  # fmt: skip
 

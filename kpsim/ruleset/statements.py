@@ -156,6 +156,14 @@ class SetTimeToLive:
 
 
 @dataclass(frozen=True, slots=True)
+class SetTrafficClass:
+    """The traffic class := (traffic class & ``keep``) ^ ``flip``, in 8 bits."""
+
+    keep: int
+    flip: int
+
+
+@dataclass(frozen=True, slots=True)
 class NoTrack:
     """Keeps the packet out of connection tracking."""
 
@@ -213,6 +221,7 @@ Statement = (
     | Assign
     | AssignFrom
     | SetTimeToLive
+    | SetTrafficClass
     | NoTrack
     | Log
     | Adjust

@@ -216,7 +216,7 @@ class Prober:
         asked = probe.packet
         key = (
             probe.node, probe.sender, asked.family, asked.protocol, asked.saddr, asked.sport, asked.daddr, asked.dport,
-            asked.icmp_type, asked.icmp_code, asked.tcp_flags, asked.uid, asked.gid, probe.any_port,
+            asked.icmp_type, asked.icmp_code, asked.tcp_flags, asked.uid, asked.gid, asked.traffic_class, probe.any_port,
         )  # fmt: skip
         if key not in self._known:
             packet = self._site.begin(asked, probe.node, probe.sender)
@@ -314,9 +314,10 @@ def _address(field: str, text: str) -> tuple[Family, int]:
 
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "id": (str, int), "node": str, "from": str, "src": str, "sport": int, "dst": str, "dport": int, "protocol": str,
-    "uid": int, "gid": int,
+    "uid": int, "gid": int, "dscp": int,
 }  # fmt: skip
 MOST_ID = 0xFFFFFFFE
+MOST_DSCP = 63
 _REQUIRED = ("id", "node", "from", "dst")
 
 
@@ -365,6 +366,7 @@ def _probe(line: str, site: Site, families: tuple[Family, ...]) -> Probe:
     site.check_node(values["node"])
     sender = sender_of(values["from"])
     made_by(packet, sender, values.get("uid"), values.get("gid"))
+    set_dscp(packet, values.get("dscp"))
     site.begin(packet, values["node"], sender)  # where no source can be chosen, the line is wrong
     return Probe(values["id"], values["node"], sender, packet, any_port="sport" not in values)
 
@@ -382,6 +384,15 @@ def made_by(packet: Packet, sender: Sender, uid: int | None, gid: int | None) ->
     packet.uid, packet.gid = uid or 0, gid or 0
 
 
+def set_dscp(packet: Packet, dscp: int | None) -> None:
+    """Sets the DSCP of a packet; None keeps what it has. InputError if it does not fit into six bits."""
+    if dscp is None:
+        return
+    if not 0 <= dscp <= MOST_DSCP:
+        raise InputError(f"dscp {dscp} is no DSCP (0 to {MOST_DSCP})")
+    packet.traffic_class = dscp << 2 | packet.traffic_class & 3
+
+
 def probe_record(probe: Probe) -> dict[str, Any]:
     """The line that :func:`parse_probes` reads as this probe."""
     packet = probe.packet
@@ -391,7 +402,7 @@ def probe_record(probe: Probe) -> dict[str, Any]:
         "sport": packet.sport, "dst": packet.destination, "dport": None if icmp else packet.dport,
         "protocol": "ICMP" if icmp else packet.protocol.upper(),
     }  # fmt: skip
-    record |= {"uid": packet.uid or None, "gid": packet.gid or None}
+    record |= {"uid": packet.uid or None, "gid": packet.gid or None, "dscp": packet.traffic_class >> 2 or None}
     return {name: value for name, value in record.items() if value is not None}
 
 

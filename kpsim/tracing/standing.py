@@ -141,7 +141,7 @@ class Standing:
             sent, tcp_flags=frozenset({"SYN"}), sctp_chunk="INIT", numbers=None, window=Window.EXACT, repeated=False
         )
         key = (
-            node, local, now_ns if lists else None, first.in_interface, *tuple_of(first), first.uid, first.gid, first.ttl,
+            node, local, now_ns if lists else None, first.in_interface, *tuple_of(first), first.uid, first.gid, first.ttl, first.traffic_class,
         )  # fmt: skip
         if key not in self._known:
             world = NewFlow(self._site, lists=lists)

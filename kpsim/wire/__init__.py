@@ -70,9 +70,15 @@ def to_scapy(packet: Packet) -> Any:
     layers = _layers()
     source, destination = packet.source, packet.destination
     if packet.family is Family.IPV4:
-        ip = layers["IP"](src=source, dst=destination, ttl=packet.ttl, flags="DF" if packet.dont_fragment else 0)
+        ip = layers["IP"](
+            src=source,
+            dst=destination,
+            ttl=packet.ttl,
+            tos=packet.traffic_class,
+            flags="DF" if packet.dont_fragment else 0,
+        )
     else:
-        ip = layers["IPv6"](src=source, dst=destination, hlim=packet.ttl)
+        ip = layers["IPv6"](src=source, dst=destination, hlim=packet.ttl, tc=packet.traffic_class)
     if packet.protocol not in _WRITTEN and packet.protocol in PROTOCOL_NUMBERS:
         ip.fields["proto" if packet.family is Family.IPV4 else "nh"] = PROTOCOL_NUMBERS[packet.protocol]
     return ip / _transport(packet, layers)

@@ -54,7 +54,7 @@ def _dropped(why: str) -> InputError:
 def _read4(data: bytes, size: int, *, strict: bool) -> Packet:
     if len(data) < _IPV4.size:
         raise _dropped(f"an IP header has {_IPV4.size} bytes, here are {len(data)}")
-    first, _, total, _, fragment, ttl, number, _, source, destination = _IPV4.unpack_from(data)
+    first, traffic_class, total, _, fragment, ttl, number, _, source, destination = _IPV4.unpack_from(data)
     begin = (first & 15) * 4
     if begin < _IPV4.size or begin > len(data):
         raise _dropped(f"the length of its IP header is {begin}")
@@ -68,6 +68,7 @@ def _read4(data: bytes, size: int, *, strict: bool) -> Packet:
         raise InputError("not modelled: IP fragment")
     packet = Packet(Family.IPV4, "", int.from_bytes(source), int.from_bytes(destination), ttl=ttl, length=total)
     packet.dont_fragment = bool(fragment & _DONT_FRAGMENT)
+    packet.traffic_class = traffic_class
     pseudo = source + destination + struct.pack("!HH", number, total - begin)
     return _read_transport(packet, number, data[begin:total], total - begin, pseudo, strict=strict)
 
@@ -75,13 +76,14 @@ def _read4(data: bytes, size: int, *, strict: bool) -> Packet:
 def _read6(data: bytes, size: int, *, strict: bool) -> Packet:
     if len(data) < _IPV6.size:
         raise _dropped(f"an IPv6 header has {_IPV6.size} bytes, here are {len(data)}")
-    _, payload, number, hops, source, destination = _IPV6.unpack_from(data)
+    first, payload, number, hops, source, destination = _IPV6.unpack_from(data)
     if payload == 0 and not strict:
         payload = size - _IPV6.size
     if _IPV6.size + payload > size:
         raise _dropped(f"its payload length is {payload}, and {size - _IPV6.size} bytes are there")
     total = _IPV6.size + payload
     packet = Packet(Family.IPV6, "", int.from_bytes(source), int.from_bytes(destination), ttl=hops, length=total)
+    packet.traffic_class = first >> 20 & 0xFF
     packet.dont_fragment = True  # no router divides a packet of IPv6
     number, begin = _behind_extensions(data[:total], number)
     pseudo = source + destination + struct.pack("!IHH", total - begin, 0, number)

@@ -33,6 +33,7 @@ from kpsim.ruleset import (
     RoutingHeader,
     Rule,
     SetTimeToLive,
+    SetTrafficClass,
     Snat,
     Statement,
     Terminal,
@@ -52,7 +53,7 @@ _BY_FIELD: Mapping[Field, str] = {
     Field.CT_ORIGINAL_DPORT: "--ctorigdstport", Field.MARK: "--mark", Field.SADDR_TYPE: "--src-type",
     Field.DADDR_TYPE: "--dst-type", Field.SADDR_TYPE_IN: "--src-type", Field.SADDR_TYPE_OUT: "--src-type",
     Field.DADDR_TYPE_IN: "--dst-type", Field.DADDR_TYPE_OUT: "--dst-type", Field.LENGTH: "--length",
-    Field.SOCKET: "--socket-exists", Field.UID: "--uid-owner", Field.GID: "--gid-owner",
+    Field.DSCP: "--dscp", Field.TRAFFIC_CLASS: "--tos", Field.FRAME: "--pkt-type", Field.SOCKET: "--socket-exists", Field.UID: "--uid-owner", Field.GID: "--gid-owner",
 }  # fmt: skip
 _NETWORKS: Mapping[Field, tuple[str, str]] = {Field.SADDR: ("-s", "--src-range"), Field.DADDR: ("-d", "--dst-range")}
 _PORTS: Mapping[Field, tuple[str, str]] = {Field.SPORT: ("--sport", "--sports"), Field.DPORT: ("--dport", "--dports")}
@@ -102,6 +103,8 @@ def _name(part: Expression | Statement, family: Family, protocol: str) -> str:
             return _icmp(family)
         case Assign(to, source=source):
             return "-j MARK" if to is Field.MARK and source is None else "-j CONNMARK"
+        case SetTrafficClass(keep):
+            return "-j DSCP" if keep == 3 and not part.flip & 3 else "-j TOS"
         case SetTimeToLive():
             return "-j TTL" if family is Family.IPV4 else "-j HL"
         case BridgePort(side, name):
@@ -131,6 +134,12 @@ def _comparison(part: Compare, family: Family, protocol: str) -> str:
         case Field.ICMP_TYPE:
             return _icmp(family)
         case Field.TCP_FLAGS if part.mask is None or part.mask & ~ALL_FLAGS:
+            raise ValueError(f"iptables cannot say {part}")
+        case Field.DSCP | Field.TRAFFIC_CLASS | Field.FRAME if part.value is None and part.name is None:
+            raise ValueError(f"iptables cannot say {part}")
+        case Field.DSCP if part.mask is not None:
+            raise ValueError(f"iptables cannot say {part}")
+        case Field.ECN:
             raise ValueError(f"iptables cannot say {part}")
         case field:
             return _BY_FIELD[field]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from kpsim.addresses import Family, format_ip
 from kpsim.dialects.iptables.extensions import Arguments, Done, flags_text, required, value_of
-from kpsim.dialects.iptables.values import ALL_BITS, Form, NotModelled, Read, Style, quoted, read_network, read_number
+from kpsim.dialects.iptables.values import ALL_BITS, Form, Read, Style, quoted, read_network, read_number
 from kpsim.ruleset import (
     Adjust,
     Limit,
@@ -226,18 +226,6 @@ def read_tcp_mss(arguments: Arguments, _family: Family) -> Done:
             return Done(Adjust("TCPMSS", f"--set-mss {read_number(text, 0xFFFF)}"))
         case _:
             raise ValueError("-j TCPMSS needs exactly one option")
-
-
-def read_dscp(arguments: Arguments, _family: Family) -> Done:
-    return Done(Adjust("DSCP", f"--set-dscp 0x{read_number(required(arguments, '--set-dscp'), 63):02x}"))
-
-
-def read_tos(arguments: Arguments, _family: Family) -> Done:
-    value, slash, mask = required(arguments, "--set-tos").partition("/")
-    if not value[:1].isdigit():
-        raise NotModelled(f"-j TOS --set-tos {value}")
-    bits = read_number(mask, 255) if slash else 255
-    return Done(Adjust("TOS", f"--set-tos 0x{read_number(value, 255):02x}/0x{bits:02x}"))
 
 
 _CLASS = re.compile(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})")

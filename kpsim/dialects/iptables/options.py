@@ -41,7 +41,6 @@ from kpsim.dialects.iptables.further import (
     read_checksum,
     read_class,
     read_ct,
-    read_dscp,
     read_limit,
     read_local_socket,
     read_log,
@@ -51,12 +50,24 @@ from kpsim.dialects.iptables.further import (
     read_routing_header,
     read_set_time_to_live,
     read_tcp_mss,
-    read_tos,
     time_to_live_writer,
     write_ct,
     write_limit,
     write_map_network,
     write_reverse_path,
+)
+from kpsim.dialects.iptables.headers import (
+    read_dscp,
+    read_dscp_class,
+    read_frame,
+    read_set_dscp,
+    read_set_tos,
+    read_tos,
+    write_dscp,
+    write_frame,
+    write_set_dscp,
+    write_set_tos,
+    write_tos,
 )
 from kpsim.dialects.iptables.senders import (
     address_type_reader,
@@ -379,6 +390,10 @@ OPTIONS: tuple[Option, ...] = (
         number_range_reader(Field.LENGTH, ":", 0xFFFF, open_ended=True, absent=False),
         number_range_writer(":"),
     ),
+    Option(("--dscp",), ("dscp",), read_dscp, write_dscp),
+    Option(("--dscp-class",), ("dscp",), read_dscp_class, None, written_as="--dscp"),
+    Option(("--tos",), ("tos",), read_tos, write_tos),
+    Option(("--pkt-type",), ("pkttype",), read_frame, write_frame),
     *_times_to_live("ttl"),
     *_times_to_live("hl"),
     Option(("--sports", "--source-ports"), ("multiport",), ports_reader(Field.SPORT), write_ports),
@@ -459,8 +474,8 @@ EXTENSIONS: tuple[Extension, ...] = (
               read_nflog, _write_arguments),
     Extension("-j", "TRACE", {}, _read_trace, _write_arguments, _RAW),
     Extension("-j", "TCPMSS", {"--clamp-mss-to-pmtu": 0, "--set-mss": 1}, read_tcp_mss, _write_arguments),
-    Extension("-j", "DSCP", {"--set-dscp": 1}, read_dscp, _write_arguments, _MANGLE, refused=frozenset(("--set-dscp-class",))),
-    Extension("-j", "TOS", {"--set-tos": 1}, read_tos, _write_arguments, _MANGLE, refused=frozenset(("--and-tos", "--or-tos", "--xor-tos",))),
+    Extension("-j", "DSCP", {"--set-dscp": 1, "--set-dscp-class": 1}, read_set_dscp, write_set_dscp, _MANGLE),
+    Extension("-j", "TOS", dict.fromkeys(("--set-tos", "--and-tos", "--or-tos", "--xor-tos"), 1), read_set_tos, write_set_tos, _MANGLE),
     Extension("-j", "CLASSIFY", {"--set-class": 1}, read_class, _write_arguments, hooks=_LEAVING),
     Extension("-j", "CHECKSUM", {"--checksum-fill": 0}, read_checksum, _write_arguments, _MANGLE),
 )  # fmt: skip
@@ -519,9 +534,9 @@ HARMLESS_TARGETS = frozenset((
 TARGET_NAMES = FOREIGN_TARGETS | {row.target for row in EXTENSIONS if row.flag == "-j"}
 #: matches of iptables 1.8.9 that are not modelled
 FOREIGN_MATCHES = frozenset((
-    "ah", "bpf", "cgroup", "cluster", "connbytes", "connlabel", "connlimit", "cpu", "dccp", "devgroup", "dscp", "dst", "ecn",
+    "ah", "bpf", "cgroup", "cluster", "connbytes", "connlabel", "connlimit", "cpu", "dccp", "devgroup", "dst", "ecn",
     "esp", "eui64", "frag", "hashlimit", "hbh", "helper", "ipcomp", "ipv6header", "ipvs", "mac", "mh", "osf",
-    "pkttype", "policy", "quota", "rateest", "realm", "set", "srh", "string", "tcpmss", "time", "tos", "u32", "unclean",
+    "policy", "quota", "rateest", "realm", "set", "srh", "string", "tcpmss", "time", "u32", "unclean",
 ))  # fmt: skip
 
 OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for name in option.names}
@@ -530,7 +545,7 @@ EXTENSION_BY_NAME: Mapping[tuple[str, str], Extension] = {(row.flag, row.target)
 OPTION_MODULES = frozenset(module for option in OPTIONS for module in option.modules)
 #: modules that may have several options in one ``-m``
 #: modules of single options of which one ``-m`` takes only one
-SINGLE = frozenset(("multiport", "ttl", "hl"))
+SINGLE = frozenset(("multiport", "ttl", "hl", "dscp", "tos", "pkttype"))
 JOINING = frozenset(("conntrack", "state", "addrtype", "iprange", "owner", "physdev"))
 #: options of modules of single options that iptables has and kpsim does not model
 REFUSED_OPTIONS: Mapping[str, frozenset[str]] = {

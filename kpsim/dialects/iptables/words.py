@@ -38,6 +38,7 @@ from kpsim.ruleset import (
     Rule,
     Set,
     SetTimeToLive,
+    SetTrafficClass,
     Snat,
     Statement,
     Terminal,
@@ -177,6 +178,8 @@ def does(rule: Rule, family: Family) -> str:  # noqa: C901 - one case per kind o
             return f"CONNMARK {connmark_action(target)}"
         case SetTimeToLive(action, value):
             return f"{_piece(rule, target, family).row.name.removeprefix('-j ')} {action} {value}"
+        case SetTrafficClass(keep, flip):
+            return f"traffic class := (traffic class & {keep:#04x}) ^ {flip:#04x}"
         case NoTrack():
             return "NoTrack"
         case MapNetwork():

@@ -160,6 +160,14 @@ def _show_interface(leaf: Tree, style: Style) -> str:
     return str(leaf) if style is Style.SENT else f'"{leaf}"'
 
 
+def _show_dscp(leaf: Tree, style: Style) -> str:
+    return f"0x{leaf:02x}" if isinstance(leaf, int) else str(leaf)
+
+
+def _frame_order(atom: Atom) -> int:
+    return ("host", "broadcast", "multicast", "other").index(str(atom))
+
+
 def _interface(leaf: Tree) -> str:
     name = str(leaf) if isinstance(leaf, str | int) and not isinstance(leaf, bool) else ""
     if not 0 < len(name) < 16:
@@ -213,6 +221,22 @@ TCP_FLAG = Type(
     named=True,
     bits_of=True,
 )
+DSCP = Type(
+    "dscp", DataType.NUMBER, 6,
+    *_symbols(
+        6,
+        "cs0=0 cs1=8 cs2=16 cs3=24 cs4=32 cs5=40 cs6=48 cs7=56 lephb=1 df=0 af11=10 af12=12 af13=14 af21=18 af22=20 af23=22 "
+        "af31=26 af32=28 af33=30 af41=34 af42=36 af43=38 va=44 ef=46",
+    ), named=True, show=_show_dscp,
+)  # fmt: skip
+ECN = Type("ecn", DataType.NUMBER, 2, *_symbols(2, "not-ect=0 ect1=1 ect0=2 ce=3"), named=True)
+FRAME = Type(
+    "pkt_type",
+    DataType.NAME,
+    8,
+    *_renamed(unicast="host", host="host", broadcast="broadcast", multicast="multicast", other="other"),
+    order=_frame_order,
+)
 ICMP_TYPE = Type(
     "icmp_type", DataType.NUMBER, 8,
     *_symbols(
@@ -247,7 +271,7 @@ ICMPV6_CODE = Type(
 
 _ALL = (
     IPV4, IPV6, PROTOCOL, PORT, MARK, INTERFACE, INTERFACE_INDEX, NUMBER, UID, GID, CT_STATE, CT_STATUS, CT_DIRECTION, FIB_TYPE, NFPROTO, ETHER_TYPE,
-    TCP_FLAG, ICMP_TYPE, ICMP_CODE, ICMPV6_TYPE, ICMPV6_CODE,
+    DSCP, ECN, FRAME, TCP_FLAG, ICMP_TYPE, ICMP_CODE, ICMPV6_TYPE, ICMPV6_CODE,
 )  # fmt: skip
 TYPES: Mapping[str, Type] = {each.name: each for each in _ALL}
 #: the type that a set of the model names where it does not say nft's own words

@@ -31,6 +31,7 @@ from kpsim.ruleset import (
     RejectWith,
     SetReference,
     SetTimeToLive,
+    SetTrafficClass,
     SetVerb,
     Terminal,
     UpdateSet,
@@ -88,6 +89,10 @@ def _mangle(about: Tree, source: str, context: Context) -> None:
         context.imply(row.family, row.protocol)
         context.add(SetTimeToLive("set", int(row.type.read(value))))
         return
+    if row is not None and row.field in _CLASSES and isinstance(value, int | str):
+        context.imply(row.family, row.protocol)
+        context.add(_CLASSES[row.field](int(row.type.read(value))))
+        return
     name, kinds = expression_text(key, Style.LISTED)
     if _changes_nothing(key):
         if key == {"meta": {"key": "nftrace"}} and value not in (0, 1):
@@ -96,6 +101,11 @@ def _mangle(about: Tree, source: str, context: Context) -> None:
         context.add(Adjust(f"{name} set", value_text(value, kinds, Style.LISTED)))
         return
     raise NotModelled(f"{name} set")
+
+
+_CLASSES: Mapping[Field, Callable[[int], SetTrafficClass]] = {
+    Field.DSCP: lambda dscp: SetTrafficClass(0x03, dscp << 2), Field.ECN: lambda ecn: SetTrafficClass(0xFC, ecn),
+}  # fmt: skip
 
 
 def _changes_nothing(key: Tree) -> bool:
@@ -107,7 +117,7 @@ def _changes_nothing(key: Tree) -> bool:
         case "ct":
             return about["key"] in ("label", "event", "eventmask", "secmark")
         case "payload":
-            return about.get("protocol") in ("ip", "ip6") and about.get("field") in ("dscp", "ecn", "flowlabel")
+            return about.get("protocol") in ("ip", "ip6") and about.get("field") == "flowlabel"
         case "tcp option":
             return True
         case _:

@@ -9,8 +9,11 @@ from kpsim.dialects.nft.datatypes import (
     CT_DIRECTION,
     CT_STATE,
     CT_STATUS,
+    DSCP,
+    ECN,
     ETHER_TYPE,
     FIB_TYPE,
+    FRAME,
     GID,
     ICMP_CODE,
     ICMP_TYPE,
@@ -81,6 +84,11 @@ def _ports(protocol: str) -> Iterable[Selector]:
         yield Selector(f"{protocol} {name}", _payload(protocol, name), field, PORT, None, implied)
 
 
+def _of_header(name: str, field: Field, kind: Type) -> Iterable[Selector]:
+    for protocol, family in (("ip", Family.IPV4), ("ip6", Family.IPV6)):
+        yield Selector(f"{protocol} {name}", _payload(protocol, name), field, kind, family)
+
+
 FLAGS = Selector("tcp flags", _payload("tcp", "flags"), Field.TCP_FLAGS, TCP_FLAG, None, "tcp")
 
 ROWS: tuple[Selector, ...] = (
@@ -104,6 +112,9 @@ ROWS: tuple[Selector, ...] = (
     FLAGS,
     Selector("ip ttl", _payload("ip", "ttl"), Field.TTL, BYTE, Family.IPV4),
     Selector("ip6 hoplimit", _payload("ip6", "hoplimit"), Field.TTL, BYTE, Family.IPV6),
+    *_of_header("dscp", Field.DSCP, DSCP),
+    *_of_header("ecn", Field.ECN, ECN),
+    Selector("meta pkttype", _meta("pkttype"), Field.FRAME, FRAME),
     Selector("meta mark", _meta("mark"), Field.MARK, MARK, sent="mark"),
     Selector("meta length", _meta("length"), Field.LENGTH, LENGTH),
     Selector("ip length", _payload("ip", "length"), Field.LENGTH, PORT, Family.IPV4),

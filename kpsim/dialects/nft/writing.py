@@ -52,6 +52,7 @@ from kpsim.ruleset import (
     Set,
     SetReference,
     SetTimeToLive,
+    SetTrafficClass,
     Snat,
     Source,
     Space,
@@ -138,7 +139,7 @@ class RuleWriter:
                 return family or address is not None or (mapped is not None and mapped.address), protocol
             case Redirect(_, _, mapped):
                 return self._says(mapped.key if mapped is not None else ())
-            case SetTimeToLive():
+            case SetTimeToLive() | SetTrafficClass():
                 return True, False
             case Adjust(target):
                 return target.startswith("ip"), target.startswith("tcp option")
@@ -193,6 +194,8 @@ class RuleWriter:
                 return {"set": {"op": verb.value, "elem": element, "set": f"@{name.name}"}}
             case SetTimeToLive("set", value):
                 return {"mangle": {"key": self._row(Field.TTL).tree, "value": value}}
+            case SetTrafficClass(keep, flip):
+                return self._set_class(keep, flip)
             case Limit():
                 return {"limit": part.name or limit_tree(part)}
             case Counter(name):
@@ -304,6 +307,13 @@ class RuleWriter:
         if always:
             value = {"|": [value, always]}
         return {"mangle": {"key": left, "value": value}}
+
+    def _set_class(self, keep: int, flip: int) -> Tree:
+        for field, kept, shift in ((Field.DSCP, 0x03, 2), (Field.ECN, 0xFC, 0)):
+            if keep == kept and not flip & kept:
+                row = self._row(field)
+                return {"mangle": {"key": row.tree, "value": row.type.write(flip >> shift)}}
+        raise ValueError("nft sets the whole DSCP or the whole ECN")
 
     def _found(self, key: Sequence[Source], marks: Set | SetReference | None) -> Tree:
         if marks is None:

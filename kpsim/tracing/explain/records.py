@@ -107,6 +107,8 @@ def packet_record(packet: Packet) -> JsonObject:
         "dst": packet.destination, "dport": packet.dport, "ttl": packet.ttl, "mark": packet.mark,
         "inInterface": packet.in_interface or None, "outInterface": packet.out_interface or None,
     }  # fmt: skip
+    if packet.traffic_class:
+        record["trafficClass"] = packet.traffic_class
     if packet.protocol == "tcp":
         record["tcpFlags"] = sorted(packet.tcp_flags)
     elif packet.protocol in ("icmp", "icmpv6"):

@@ -32,7 +32,12 @@ from kpsim.packetpath.steps import (
 )
 from kpsim.ruleset import RETURN, Goto, Hook, TableKey
 
-_BY_RULES = (FieldName.MARK, FieldName.CONNECTION_MARK, FieldName.TTL)  #: parts of a packet that a rule changes at once
+_BY_RULES = (
+    FieldName.MARK,
+    FieldName.CONNECTION_MARK,
+    FieldName.TTL,
+    FieldName.TRAFFIC_CLASS,
+)  #: parts of a packet that a rule changes at once
 
 
 @dataclass(slots=True)
