@@ -53,32 +53,19 @@ from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, 
 from kpsim.packetpath.worlds import ONLY_WORLD, SameDraws, UnknownEnd, World, settled
 from kpsim.programmed import Programmed
 from kpsim.ruleset import (
-    OF_CONNECTION,
-    Assign,
-    AssignFrom,
     Base,
     Chain,
     ChainType,
-    Compare,
-    Dnat,
     Expression,
     Field,
-    Hashed,
     Hook,
-    MapNetwork,
-    Masked,
-    Masquerade,
     Origin,
     Recent,
-    Redirect,
     RuleReference,
     Ruleset,
-    Snat,
-    Source,
     Statement,
     Table,
     UpdateSet,
-    sources_of,
 )
 from kpsim.sysctls import Sysctls
 
@@ -294,7 +281,7 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
             entries.append(HookEntry(base.hook, base.priority, table.name, run))
         elif chain is translating[0][2]:
             entries += _nat_entries(translating)
-    if any(map(_tracks, _parts(ruleset))):
+    if any(map(tracking.needs_tracking, _parts(ruleset))):
         # a transaction of nft registers its base chains before a rule of it registers connection tracking (K-9.8)
         entries += [HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in nat.DESTINATION_HOOKS]
         entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]
@@ -328,31 +315,6 @@ def _parts(ruleset: Ruleset) -> Iterator[Expression | Statement]:
         for chain in table.chains.values():
             for rule in chain.rules:
                 yield from rule.body
-
-
-def _tracks(part: Expression | Statement) -> bool:
-    """Whether the kernel tracks connections because of this part of a rule, wherever the rule stands (K-1.5)."""
-    match part:
-        case Compare(field):
-            return field in OF_CONNECTION
-        case Assign(to, source=source):
-            return to in OF_CONNECTION or source in OF_CONNECTION
-        case AssignFrom(to, key):
-            return to in OF_CONNECTION or any(map(_reads_connection, key))
-        case Dnat() | Snat() | Masquerade() | Redirect() | MapNetwork():
-            return True
-        case _:
-            return any(_reads_connection(source) for source in sources_of(part))
-
-
-def _reads_connection(source: Source) -> bool:
-    match source:
-        case Masked(field):
-            return field in OF_CONNECTION
-        case Hashed(fields):
-            return not OF_CONNECTION.isdisjoint(fields)
-        case _:
-            return source in OF_CONNECTION
 
 
 def _recent_lists(ruleset: Ruleset) -> Iterable[str]:

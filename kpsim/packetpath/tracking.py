@@ -13,7 +13,25 @@ from kpsim.packetpath.chains import run_base_chain
 from kpsim.packetpath.reject import error_of_drop
 from kpsim.packetpath.steps import Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
-from kpsim.ruleset import Chain, Table
+from kpsim.ruleset import (
+    OF_CONNECTION,
+    Assign,
+    AssignFrom,
+    Chain,
+    Compare,
+    Dnat,
+    Expression,
+    Hashed,
+    MapNetwork,
+    Masked,
+    Masquerade,
+    Redirect,
+    Snat,
+    Source,
+    Statement,
+    Table,
+    sources_of,
+)
 
 #: ICMPv6 that the kernel does not track: group membership, router and neighbour messages, but not redirects (measured)
 _UNTRACKED_TYPES = frozenset({*range(130, 137), 143, 151, 152})
@@ -193,3 +211,28 @@ def confirm(traversal: Traversal) -> End | None:
     traversal.created = entry
     traversal.tracked(Tracking.CONFIRMED)
     return None
+
+
+def needs_tracking(part: Expression | Statement) -> bool:
+    """Whether the kernel tracks connections because of this part of a rule, wherever the rule stands (K-1.5)."""
+    match part:
+        case Compare(field):
+            return field in OF_CONNECTION
+        case Assign(to, source=source):
+            return to in OF_CONNECTION or source in OF_CONNECTION
+        case AssignFrom(to, key):
+            return to in OF_CONNECTION or any(map(_reads_connection, key))
+        case Dnat() | Snat() | Masquerade() | Redirect() | MapNetwork():
+            return True
+        case _:
+            return any(_reads_connection(source) for source in sources_of(part))
+
+
+def _reads_connection(source: Source) -> bool:
+    match source:
+        case Masked(field):
+            return field in OF_CONNECTION
+        case Hashed(fields):
+            return not OF_CONNECTION.isdisjoint(fields)
+        case _:
+            return source in OF_CONNECTION

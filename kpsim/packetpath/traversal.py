@@ -17,6 +17,7 @@ from kpsim.flowstate import Direction, FlowState
 from kpsim.maps import Map
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
+from kpsim.packetpath.copies import copied, frozen
 from kpsim.packetpath.elements import Atoms, find, fitting
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.hashing import hashed
@@ -389,12 +390,12 @@ class Traversal:
 
     def state(self) -> Hashable:
         """All that decides what the rules to come do, draws aside. Two walks at one rule in one state go on alike."""
-        return tuple([_frozen(getattr(self, slot)) for slot in _OF_STATE])
+        return tuple([frozen(getattr(self, slot)) for slot in _OF_STATE])
 
     def snapshot(self, since: int) -> "Snapshot":
         """A copy of the state, and of the steps from number ``since`` on."""
         steps = () if self.steps is None else tuple(self.steps[since : since + _MOST_STEPS])
-        return Snapshot(_plain_values(self), tuple([_copied(getattr(self, slot)) for slot in _MUTABLE]), steps)
+        return Snapshot(_plain_values(self), tuple([copied(getattr(self, slot)) for slot in _MUTABLE]), steps)
 
     def restore(self, snapshot: "Snapshot", since: int) -> None:
         """Goes back, or on, to the state of a snapshot. Its steps replace those from number ``since`` on.
@@ -414,7 +415,7 @@ class Traversal:
                     items.clear()
                     items.update(value)
                 case _:
-                    setattr(self, slot, _copied(value))
+                    setattr(self, slot, copied(value))
         if self.steps is not None:
             del self.steps[since:]
             self.steps.extend(snapshot.steps)
@@ -580,31 +581,3 @@ _PLAIN = tuple(slot for slot in Traversal.__slots__ if slot not in _FIXED and sl
 _plain_values = attrgetter(*_PLAIN)
 #: the lists of xt_recent follow from the touches
 _OF_STATE = tuple(slot for slot in (*_PLAIN, *_MUTABLE) if slot != "recent_lists")
-
-
-def _frozen(value: Any) -> Hashable:
-    match value:
-        case Packet():
-            return tuple([_frozen(getattr(value, name)) for name in Packet.__slots__])
-        case RuleReference():
-            return value.table, value.chain, value.number  # a rule's own hash is that of all its parts
-        case list():
-            return tuple(map(_frozen, value))
-        case dict():
-            return tuple(value.items())
-        case _:
-            return value  # type: ignore[no-any-return]
-
-
-def _copied(value: Any) -> Any:
-    match value:
-        case Packet():
-            return value.copy()
-        case list():
-            return list(value)
-        case dict():
-            return {
-                key: entries.copy() if isinstance(entries, RecentList) else entries for key, entries in value.items()
-            }
-        case _:
-            return value
