@@ -228,6 +228,11 @@ class ProxierSettings:
     masquerade_mark: int
 
     @property
+    def uses_ipvs(self) -> bool:
+        """Whether kube-proxy makes the kernel settings that ip_vs needs (IPVS-2)."""
+        return self.config.mode is Mode.IPVS
+
+    @property
     def localhost_node_ports(self) -> bool:
         """Whether node ports are reachable on 127.0.0.1 (LOCALHOST of I-1)."""
         return self.config.localhost_node_ports and self.family is Family.IPV4 and self.node_ports.contains_loopback

@@ -102,6 +102,8 @@ class Entry(NamedTuple):
     mark: int = 0  #: of the connection, as CONNMARK sets it
     unsure_mark: int = 0  #: bits of ``mark`` that a rule may have changed that is not modelled
     bound_id: int | None = None  #: of a ping whose id changed where destinations are translated (K-2.4): the id then
+    #: ip_vs changed where answers come from, which sets no status bit (IPVS-10.6): when its own timer ends the entry
+    served_until_ns: int | None = None
 
     @property
     def key(self) -> FlowTuple:
@@ -113,11 +115,18 @@ class Entry(NamedTuple):
         return Flow(self.state, self.seen_reply, self.assured, self.created_ns, self.history, self.expires_ns)
 
     @property
+    def ends_ns(self) -> int:
+        """When the entry ends if no packet comes: by its own timer or by that of ip_vs (IPVS-12.3)."""
+        return self.expires_ns if self.served_until_ns is None else min(self.expires_ns, self.served_until_ns)
+
+    @property
     def dst_nat(self) -> bool:
-        """Whether answers come from another address or port than the request went to.
+        """Whether answers come from another address or port than the request went to, because a rule translated it.
 
         It is true of a ping too whose id was changed where destinations are translated (K-2.4).
         """
+        if self.served_until_ns is not None:
+            return False
         original, reply = self.original, self.reply
         if original.protocol in ICMP_PROTOCOLS:
             return reply.saddr != original.daddr or self.bound_id is not None
@@ -173,6 +182,9 @@ class Ending(enum.StrEnum):
     INTERFACE_DOWN = "interface down"  #: masqueraded by an interface that went down (K-1.9)
     ADDRESS_GONE = "address removed"  #: masqueraded to an address that its interface has lost (K-1.9)
     PORT_NEEDED = "source port needed"  #: it was over, and no port was free for another (measured)
+    SERVER_GONE = (
+        "its connection in ip_vs ended"  #: with its real server, or for a new one of its port (IPVS-11.6, 13.2)
+    )
     CROWDED = "table too full"  #: the collector thinned the table out (CT-7.4)
 
 
@@ -241,13 +253,13 @@ class ConntrackTable:
     def lookup(self, flow_tuple: FlowTuple, now_ns: int) -> Found | None:
         """The live entry that has this tuple in either direction, with the direction; None if there is none."""
         found = self._found.get(flow_tuple)
-        return found if found is not None and found.entry.expires_ns > now_ns else None
+        return found if found is not None and found.entry.ends_ns > now_ns else None
 
     def mapped_port(self, original: FlowTuple, address: int, now_ns: int) -> int | None:
         """The port that the newest other flow of the same source has at ``address``; None if there is none (K-2.3)."""
         for earlier in reversed(self._by_source.get(original[:4], ())):
             entry = self._entries[earlier]
-            if entry.reply.daddr == address and entry.expires_ns > now_ns and entry.original != original:
+            if entry.reply.daddr == address and entry.ends_ns > now_ns and entry.original != original:
                 return entry.reply.inverse().sport
         return None
 
@@ -271,7 +283,7 @@ class ConntrackTable:
 
     def unassured(self, number: int, now_ns: int) -> Entry:
         """The live unassured entry with this number, from 0. Linux takes the entry that hashes to the right place."""
-        live = (entry for key in self._unassured if (entry := self._entries[key]).expires_ns > now_ns)
+        live = (entry for key in self._unassured if (entry := self._entries[key]).ends_ns > now_ns)
         return next(islice(live, number, None))
 
     def collect(self, now_ns: int, sysctls: Sysctls) -> tuple[Destroyed, ...]:
@@ -333,6 +345,14 @@ class ConntrackTable:
                 return entry
         return None
 
+    def delete_served(self, original: FlowTuple) -> Entry | None:
+        """Removes and returns the entry of a connection that ip_vs ends; None if there is none."""
+        found = self._found.get(original)
+        if found is None or found.direction is not Direction.ORIGINAL:
+            return None
+        self._remove(found.entry)
+        return found.entry
+
     def udp_entries(self, family: Family) -> tuple[Entry, ...]:
         """The UDP entries of one family, oldest first, as kube-proxy lists them for its clean-up (CT-2.3).
 
@@ -353,12 +373,12 @@ class ConntrackTable:
             entry = self._entries.get(key)
             if entry is None:
                 continue
-            if entry.expires_ns > now_ns:  # re-armed since
-                self._arm(key, entry.expires_ns, sequence)
+            if entry.ends_ns > now_ns:  # re-armed since
+                self._arm(key, entry.ends_ns, sequence)
             else:
                 gone.append(Destroyed(entry, Ending.EXPIRED))
                 self._remove(entry)
-        return tuple(sorted(gone, key=lambda item: item.entry.expires_ns))
+        return tuple(sorted(gone, key=lambda item: item.entry.ends_ns))
 
     def interface_down(self, device: str) -> tuple[Destroyed, ...]:
         """Ends and returns every connection masqueraded by this interface. Connections with plain SNAT stay (K-1.9)."""
@@ -384,7 +404,7 @@ class ConntrackTable:
             if position < len(self._timers) and self._timers[position][0] <= now_ns:
                 key = self._timers[position][2]
                 entry = self._entries.get(key)
-                if entry is not None and entry.expires_ns <= now_ns and key not in seen:
+                if entry is not None and entry.ends_ns <= now_ns and key not in seen:
                     seen.add(key)
                     yield entry
                 waiting += (2 * position + 1, 2 * position + 2)
@@ -405,9 +425,9 @@ class ConntrackTable:
         at_ns, sequence = self._timed.get(key, (None, 0))
         if at_ns is None:
             self._sequence += 1
-            self._arm(key, entry.expires_ns, self._sequence)
-        elif entry.expires_ns < at_ns:
-            self._arm(key, entry.expires_ns, sequence)
+            self._arm(key, entry.ends_ns, self._sequence)
+        elif entry.ends_ns < at_ns:
+            self._arm(key, entry.ends_ns, sequence)
 
     def _arm(self, key: FlowTuple, at_ns: int, sequence: int) -> None:
         self._timed[key] = at_ns, sequence

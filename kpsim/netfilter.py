@@ -10,7 +10,10 @@ priority PREROUTING   INPUT   FORWARD  OUTPUT       POSTROUTING
 −200     conntrack                     conntrack
 −150     mangle       mangle  mangle   mangle       mangle
 −100     nat                           nat
+−99, −98                               ip_vs
 0                     filter  filter   filter
+98, 99                ip_vs
+99, 100                       ip_vs
 100                   nat                           nat
 150                   security security security
 last                  confirm                       confirm
@@ -22,7 +25,7 @@ same priority, the one registered later runs first (K-9.1). security stands at 1
 
 ``nat`` at −100 translates destinations, ``nat`` at 100 translates sources. As soon as a family has one chain of type
 NAT, it is there in all four hooks. The priority of a NAT chain only orders it among the NAT chains of its hook
-(K-9.7). The ways through the node::
+(K-9.7). ``ip_vs`` is there while a family has a virtual server (IPVS-10.1). The ways through the node::
 
     arriving   PREROUTING → routing ┬→ INPUT → socket
                                     └→ FORWARD → POSTROUTING → interface
@@ -30,22 +33,23 @@ NAT, it is there in all four hooks. The priority of a NAT chain only orders it a
                                                                               └→ lo → PREROUTING → INPUT → socket
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.conntrack import Clash, ConntrackTable, Destroyed, Entry
+from kpsim.conntrack import Clash, ConntrackTable, Destroyed, Ending, Entry, FlowTuple
+from kpsim.ipvs.connections import Connection
+from kpsim.ipvs.servers import ServerReference
 from kpsim.packet import Packet
-from kpsim.packetpath import delivery, nat, tracking
-from kpsim.packetpath.chains import run_base_chain
+from kpsim.packetpath import delivery
 from kpsim.packetpath.chooser import Chooser, ScriptedChooser, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
 from kpsim.packetpath.memory import Memory, SetId, Touched
 from kpsim.packetpath.memory.dynamic_sets import Member
+from kpsim.packetpath.registration import HookEntry, ipvs_entries, table_entries
 from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
@@ -53,9 +57,6 @@ from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, 
 from kpsim.packetpath.worlds import ONLY_WORLD, SameDraws, UnknownEnd, World, settled
 from kpsim.programmed import Programmed
 from kpsim.ruleset import (
-    Base,
-    Chain,
-    ChainType,
     Expression,
     Field,
     Hook,
@@ -64,7 +65,6 @@ from kpsim.ruleset import (
     RuleReference,
     Ruleset,
     Statement,
-    Table,
     UpdateSet,
 )
 from kpsim.sysctls import Sysctls
@@ -72,21 +72,6 @@ from kpsim.sysctls import Sysctls
 __all__ = [
     "Cause", "Committed", "Disposition", "Effects", "End", "Hook", "HookEntry", "Netns", "Walk", "expand", "walk",
 ]  # fmt: skip
-
-CONNTRACK, CONFIRM = -200, 2**31 - 1
-_NAT_PRIORITIES = {Hook.PREROUTING: -100, Hook.INPUT: 100, Hook.OUTPUT: -100, Hook.POSTROUTING: 100}
-
-
-class HookEntry(NamedTuple):
-    """A function that netfilter calls for every packet of a hook.
-
-    It returns the packet's end, or None if it goes on.
-    """
-
-    hook: Hook
-    priority: int
-    name: str
-    run: Callable[[Traversal], End | None]
 
 
 class Committed(NamedTuple):
@@ -125,18 +110,29 @@ class Netns(NodeFacts):
         """The rules in force, by family; a family that was never told anything is missing."""
         return {family: told.ruleset for family, told in self.programmed.items()}
 
-    def load(self, programmed: Programmed) -> None:
-        """Replaces what the kernel was told for one family.
+    def load(self, programmed: Programmed) -> tuple[Destroyed, ...]:
+        """Replaces what the kernel was told for one family. Returns the connections that end with it.
 
-        Connections and affinity lists stay, except lists that no rule uses any longer (K-4.2).
+        Connections and affinity lists stay, except lists that no rule uses any longer (K-4.2), and connections of real
+        servers that are deleted (IPVS-13.2).
         """
+        family = programmed.family
+        before = self.programmed.get(family, Programmed.nothing(family))
         self.version = object()
-        self.programmed[programmed.family] = programmed
-        self.ipsets[programmed.family] = programmed.ipsets
-        self._arrange(programmed.family)
+        self.programmed[family] = programmed
+        self.ipsets[family] = programmed.ipsets
+        self._arrange(family)
+        if programmed.local_addresses != before.local_addresses:
+            self.routing = self.routing.with_local({of: told.local_addresses for of, told in self.programmed.items()})
         self.memory.retain(
             lambda: (name for rules in self.rulesets.values() for name in _recent_lists(rules)), self._generation
         )
+        unserved = self.memory.ipvs.retain(
+            family, before.virtual_servers, programmed.virtual_servers,
+            expires_connections=self.sysctls.vs_expire_nodest_conn,
+        )  # fmt: skip
+        tracked = (self.conntrack.delete_served(_original(each)) for each in unserved if each.tracked)
+        return tuple(Destroyed(entry, Ending.SERVER_GONE) for entry in tracked if entry is not None)
 
     def recall(self, family: Family, now_ns: int) -> None:
         """Gives the sets of a family the members that a listing showed, as if it had been made at ``now_ns``.
@@ -217,7 +213,8 @@ class Netns(NodeFacts):
 
     def _arrange(self, family: Family) -> None:
         told = self.programmed.get(family)
-        entries = [*(table_entries(told.ruleset) if told else ()), *self._registered[family]]
+        own = [*table_entries(told.ruleset), *ipvs_entries(told)] if told else []
+        entries = [*own, *self._registered[family]]
         newest_first = entries[::-1]
         ordered = sorted(newest_first, key=lambda entry: entry.priority)
         self._entries[family] = {hook: tuple(entry for entry in ordered if entry.hook is hook) for hook in Hook}
@@ -236,12 +233,13 @@ class Netns(NodeFacts):
             self.conntrack.update(effects.updated)
         clash = self.conntrack.confirm(effects.created, now_ns) if effects.created is not None else None
         self.conntrack.turned_away += effects.turned_away
-        self.memory.commit(effects.touched)
+        self.memory.commit(effects.touched, now_ns)
         return Committed(ended, clash)
 
     def collect(self, now_ns: int) -> tuple[Destroyed, ...]:
         """Runs a round of the connection table's collector (CT-3.9, CT-7.4). Returns the entries that it removed."""
         self.version = object()
+        self.memory.ipvs.expire(now_ns)
         return self.conntrack.collect(now_ns, self.sysctls)
 
     def interface_down(self, name: str) -> tuple[Destroyed, ...]:
@@ -263,58 +261,10 @@ class Netns(NodeFacts):
         return self.conntrack.address_removed(name, address.family, address.value)
 
 
-# --- hook entries of tables -------------------------------------------------------------------------------------------
-
-
-def table_entries(ruleset: Ruleset) -> list[HookEntry]:
-    """The hook entries of a ruleset's base chains, the one registered first in front.
-
-    Those of NAT and of connection tracking are among them if a rule needs them (K-1.5).
-    """
-    entries: list[HookEntry] = []
-    bases = _registered_bases(ruleset)
-    translating = [(base, table, chain) for base, table, chain in bases if base.type is ChainType.NAT]
-    for base, table, chain in bases:
-        if base.type is not ChainType.NAT:
-            reroutes = base.type is ChainType.ROUTE and base.hook is Hook.OUTPUT
-            run = partial(delivery.run_route_chain if reroutes else run_base_chain, table=table, chain=chain)
-            entries.append(HookEntry(base.hook, base.priority, table.name, run))
-        elif chain is translating[0][2]:
-            entries += _nat_entries(translating)
-    if any(map(tracking.needs_tracking, _parts(ruleset))):
-        # a transaction of nft registers its base chains before a rule of it registers connection tracking (K-9.8)
-        entries += [HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in nat.DESTINATION_HOOKS]
-        entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]
-    return entries
-
-
-def _nat_entries(translating: list[tuple[Base, Table, Chain]]) -> Iterator[HookEntry]:
-    """NAT in all four hooks, each with the chains that may decide there, in order."""
-    newest_first = translating[::-1]
-    ordered = sorted(newest_first, key=lambda each: each[0].priority)
-    for hook, priority in _NAT_PRIORITIES.items():
-        chains = tuple((table, chain) for base, table, chain in ordered if base.hook is hook)
-        yield HookEntry(hook, priority, "nat", partial(tracking.translate, chains=chains))
-
-
-def _registered_bases(ruleset: Ruleset) -> list[tuple[Base, Table, Chain]]:
-    """The base chains that netfilter calls, in the order in which they were registered, as far as that is known."""
-    found = [
-        (chain.base, table, chain)
-        for table in ruleset.in_order()
-        if not table.dormant
-        for chain in table.base_chains()
-        if chain.base is not None
-    ]
-    return sorted(found, key=lambda each: each[0].registered)
-
-
-def _parts(ruleset: Ruleset) -> Iterator[Expression | Statement]:
-    """The parts of all rules, also of those that no packet reaches, and of tables that are dormant."""
-    for table in ruleset.tables.values():
-        for chain in table.chains.values():
-            for rule in chain.rules:
-                yield from rule.body
+def _original(connection: Connection) -> FlowTuple:
+    """The tuple by which connection tracking knows a connection of ip_vs."""
+    key = connection.key
+    return FlowTuple(key.family, key.protocol, *key.client, *key.virtual)
 
 
 def _recent_lists(ruleset: Ruleset) -> Iterable[str]:
@@ -344,10 +294,22 @@ class Walk:
     entry: Entry | None = None  #: the packet's connection, also when it was not confirmed
     dnat_rule: RuleReference | None = None  #: decided the destination; only for the packet that creates the entry
     snat_rule: RuleReference | None = None  #: decided the source; only for the packet that creates the entry
+    server: ServerReference | None = None  #: the virtual server that chose a real server for the packet, or had none
+    served: Connection | None = None  #: of ip_vs, if the packet is a client's
     source_ports: tuple[int, int] | None = (
         None  #: first and last of the ports from which the kernel drew the new source port
     )
     unknown: str = ""  #: of UNKNOWN: the words of the rule that are not modelled
+
+    @property
+    def redirected(self) -> bool:
+        """Whether the destination of the packet's connection was changed, by a rule or by ip_vs, now or earlier."""
+        entry = self.entry
+        return (
+            self.dnat_rule is not None
+            or self.served is not None
+            or (entry is not None and (entry.dst_nat or entry.served_until_ns is not None))
+        )
 
     @property
     def source_port_drawn(self) -> bool:
@@ -439,7 +401,7 @@ def _same_but_for_marks(mine: Entry | None, theirs: Entry | None) -> Any:
 def _outcome(step: Walk) -> tuple[object, ...]:
     """What two walks must have in common to end alike."""
     sent = replace(step.packet, mark=0) if step.disposition in (Disposition.FORWARDED, Disposition.DELIVERED) else None
-    translated = (step.dnat_rule is None, step.snat_rule is None, step.source_port_drawn)
+    translated = (step.dnat_rule is None, step.snat_rule is None, step.source_port_drawn, step.server is None)
     cause = Cause.RULE if step.cause is Cause.POLICY else step.cause
     return (
         step.disposition,
@@ -462,6 +424,7 @@ def _undecided(step: Walk, words: str) -> Walk:
     return replace(
         step, disposition=Disposition.UNKNOWN, cause=Cause.UNKNOWN_RULE, unknown=words, effects=NO_EFFECTS, trace=shown,
         rule=None, with_=None, answer=None, local_error="", next_hop=None, entry=None, dnat_rule=None, snat_rule=None,
+        server=None, served=None,
     )  # fmt: skip
 
 
@@ -511,6 +474,8 @@ def _walk(
         entry=traversal.entry,
         dnat_rule=traversal.dnat_rule,
         snat_rule=traversal.snat_rule,
+        server=traversal.server,
+        served=traversal.served,
         source_ports=traversal.ports_drawn,
         unknown=unknown,
     )

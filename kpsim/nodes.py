@@ -31,6 +31,9 @@ _WRITTEN_UNLESS = {
     "tcp_timeout_close_wait_ns": "conntrack.tcpCloseWaitTimeout is 0s",
     "udp_timeout_ns": "conntrack.udpTimeout is 0s",
     "udp_timeout_stream_ns": "conntrack.udpStreamTimeout is 0s",
+    "vs_conntrack": "the mode is another than ipvs",
+    "vs_expire_nodest_conn": "the mode is another than ipvs",
+    "vs_expire_quiescent_template": "the mode is another than ipvs",
 }
 
 
@@ -282,9 +285,10 @@ def outside_networks(pods: Iterable[tuple[Family, int]], networks: Sequence[Netw
 
 
 def sysctls_of(
-    config: ProxyConfig, *, route_localnet: bool, liberal: bool, cores: int = 4, before: Sysctls | None = None
-) -> Sysctls:
-    """The kernel settings of a node after kube-proxy has started (I-1, CFG-4, CFG-6).
+    config: ProxyConfig, *, route_localnet: bool, liberal: bool, ipvs: bool = False, cores: int = 4,
+    before: Sysctls | None = None,
+) -> Sysctls:  # fmt: skip
+    """The kernel settings of a node after kube-proxy has started (I-1, CFG-4, CFG-6; with ``ipvs`` IPVS-2).
 
     Settings that kube-proxy does not write stay as ``before``. It raises the size of the hash if that is too small for
     the table.
@@ -302,6 +306,9 @@ def sysctls_of(
         tcp_timeout_close_wait_ns=config.conntrack_tcp_close_wait_timeout_ns or before.tcp_timeout_close_wait_ns,
         udp_timeout_ns=config.conntrack_udp_timeout_ns or before.udp_timeout_ns,
         udp_timeout_stream_ns=config.conntrack_udp_stream_timeout_ns or before.udp_timeout_stream_ns,
+        vs_conntrack=before.vs_conntrack or ipvs,
+        vs_expire_nodest_conn=before.vs_expire_nodest_conn or ipvs,
+        vs_expire_quiescent_template=before.vs_expire_quiescent_template or ipvs,
     )
 
 

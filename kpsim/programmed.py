@@ -11,6 +11,7 @@ from itertools import chain
 
 from kpsim.addresses import Family, format_ip
 from kpsim.ipvs.servers import VirtualServer, VirtualServerKey
+from kpsim.ipvs.states import Timeouts
 from kpsim.maps import Map
 from kpsim.ruleset import Origin, Role, Rule, Ruleset, Set
 from kpsim.ruleset import united as tables_of_both
@@ -30,6 +31,7 @@ class Programmed:
     virtual_servers: Map[VirtualServerKey, VirtualServer] = Map()  # noqa: RUF009 - immutable
     #: addresses of devices that only make them local, and each one's device: those of ``kube-ipvs0`` (IPVS-3)
     local_addresses: Map[int, str] = Map()  # noqa: RUF009 - immutable
+    ipvs_timeouts: Timeouts = Timeouts()  # noqa: RUF009 - immutable
 
     @classmethod
     def nothing(cls, family: Family) -> "Programmed":

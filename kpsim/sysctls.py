@@ -54,6 +54,10 @@ class Sysctls:
     sctp_timeout_shutdown_recd_ns: int = 3 * SECOND_NS
     sctp_timeout_shutdown_ack_sent_ns: int = 3 * SECOND_NS
     sctp_timeout_heartbeat_sent_ns: int = 30 * SECOND_NS
+    vs_conntrack: bool = False  #: connection tracking follows the connections of ip_vs (IPVS-10.6)
+    vs_conn_reuse_mode: int = 1  #: whether a SYN may begin a new connection where one is closing (IPVS-11.6)
+    vs_expire_nodest_conn: bool = False  #: connections end with their real server (IPVS-13.2)
+    vs_expire_quiescent_template: bool = False  #: a server of weight 0 loses its persistent clients (IPVS-11.4)
 
     def bridges_call_netfilter(self, family: Family) -> bool:
         """Whether packets of this family pass netfilter when a bridge switches them (K-2.6)."""
@@ -80,6 +84,7 @@ class Setting:
     least: int = 0
     most: int = 1  #: 1: the setting is a switch
     of_machine: bool = False  #: one setting for all network namespaces: only the first namespace can change it
+    module: str = ""  #: the kernel module that has it; empty: every kernel has it
 
     @property
     def default(self) -> int:
@@ -100,7 +105,7 @@ class Setting:
         return bool(value) if self.is_switch else value * (self.unit_ns or 1)
 
 
-_CONNTRACK = "net.netfilter.nf_conntrack_"
+_CONNTRACK, _IP_VS = "net.netfilter.nf_conntrack_", "net.ipv4.vs."
 _LONGEST_S = (2**31 - 1) // 1000  #: the longest time that a kernel takes which counts in milliseconds
 
 
@@ -117,6 +122,10 @@ def _settings() -> Iterator[Setting]:
     yield Setting(f"{_CONNTRACK}tcp_be_liberal", "tcp_be_liberal")
     yield Setting(f"{_CONNTRACK}tcp_loose", "tcp_loose")
     yield Setting(f"{_CONNTRACK}tcp_max_retrans", "tcp_max_retrans", most=255)
+    yield Setting(f"{_IP_VS}conntrack", "vs_conntrack", module="ip_vs")
+    yield Setting(f"{_IP_VS}conn_reuse_mode", "vs_conn_reuse_mode", most=3, module="ip_vs")
+    yield Setting(f"{_IP_VS}expire_nodest_conn", "vs_expire_nodest_conn", module="ip_vs")
+    yield Setting(f"{_IP_VS}expire_quiescent_template", "vs_expire_quiescent_template", module="ip_vs")
     for timer in (field.name for field in fields(Sysctls) if field.name.endswith("_ns")):
         yield Setting(_CONNTRACK + timer.removesuffix("_ns"), timer, SECOND_NS, most=_LONGEST_S)
 

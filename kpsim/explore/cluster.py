@@ -140,7 +140,11 @@ class Cluster:
         """The kernel settings of a node after its kube-proxy has started."""
         found = self.settings(node, Family.IPV4)
         return sysctls_of(
-            self.config_of(node), route_localnet=found.localhost_node_ports, liberal=found.liberal, before=self.sysctls
+            self.config_of(node),
+            route_localnet=found.localhost_node_ports,
+            liberal=found.liberal,
+            ipvs=found.uses_ipvs,
+            before=self.sysctls,
         )
 
     def with_sysctls(self, values: Mapping[str, int]) -> "Cluster":

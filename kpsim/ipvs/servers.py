@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.ruleset.origin import FOREIGN, Origin
 
 
@@ -51,3 +52,21 @@ class VirtualServer:
     timeout_s: int = 0  #: of persistence; 0 without it
     servers: tuple[RealServer, ...] = ()  #: newest first, as the kernel keeps them and schedulers see them (IPVS-11.7)
     origin: Origin = field(default=FOREIGN, compare=False)
+
+
+class ServerReference(NamedTuple):
+    """A virtual server, and the real server that it chose; None: it had none to choose."""
+
+    family: Family
+    key: VirtualServerKey
+    virtual: VirtualServer
+    server: RealServer | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Why the virtual server exists."""
+        return self.virtual.origin
+
+    def __str__(self) -> str:
+        address, port, protocol = self.key
+        return f"virtual server {join_host_port(format_ip(self.family, address), port)}/{protocol.upper()}"

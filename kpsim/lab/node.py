@@ -282,5 +282,5 @@ def sysctl_values(sysctls: Sysctls, exists: Callable[[str], bool]) -> dict[str, 
     A kernel that does not track a protocol lacks the protocol's timers: those that ``exists`` denies are left out if
     they have their default value.
     """
-    values = {each: each.of(sysctls) for each in SETTINGS.values() if not each.of_machine}
+    values = {each: each.of(sysctls) for each in SETTINGS.values() if not each.of_machine and not each.module}
     return {each.name: value for each, value in values.items() if value != each.default or exists(each.name)}

@@ -197,9 +197,9 @@ class _Follower:
 def _told(result: Result) -> Hashable:
     """What tells one end of a chain from another."""
     match result:
-        case End(disposition, cause, rule, with_, local_error, tells, resumes):
+        case End(disposition, cause, rule, with_, local_error, tells):  # no rule steals a packet
             at = None if rule is None else (rule.table, rule.chain, rule.number)
-            return disposition, cause, at, with_, local_error, tells, resumes
+            return disposition, cause, at, with_, local_error, tells
         case UnknownEnd():
             return "unknown", str(result)
         case _:

@@ -87,7 +87,20 @@ def arrive(traversal: Traversal, pass_hook: PassHook) -> End:
         return end
     if not switched:
         traversal.rewrite_ttl(packet.ttl - 1)
-    if end := pass_hook(traversal, Hook.FORWARD) or pass_hook(traversal, Hook.POSTROUTING):
+    return _forward(traversal, pass_hook, decision, switched=switched)
+
+
+def _forward(traversal: Traversal, pass_hook: PassHook, decision: Decision, *, switched: bool) -> End:
+    """Passes a packet for another machine through FORWARD and POSTROUTING."""
+    if end := pass_hook(traversal, Hook.FORWARD):
+        return _resumed(traversal, pass_hook, end)
+    if traversal.asks_again is not None and not switched:
+        # ip_vs changed the source in FORWARD: the packet is routed as one that this node made (IPVS-10.4)
+        rerouted = _rerouted(traversal, traversal.asks_again)
+        if isinstance(rerouted, End):
+            return rerouted
+        decision = rerouted
+    if end := pass_hook(traversal, Hook.POSTROUTING):
         return _resumed(traversal, pass_hook, end)
     return _FORWARDED if switched else _left(traversal, decision)
 
@@ -285,20 +298,16 @@ def send(traversal: Traversal, pass_hook: PassHook) -> End:
 
 def _leave(traversal: Traversal, pass_hook: PassHook, decision: Decision) -> End:
     """Passes a packet that this node made through OUTPUT and POSTROUTING, and back over lo if it is for the node."""
-    packet, routing = traversal.packet, traversal.node.routing
+    packet = traversal.packet
     packet.out_interface = decision.interface
     if end := pass_hook(traversal, Hook.OUTPUT):
-        return end
+        return _resumed(traversal, pass_hook, end)
     if traversal.asks_again is not None:
         # all of OUTPUT has seen the old output device; the packet is routed again only now, for POSTROUTING (K-2.1)
-        rerouted = routing.lookup(traversal.family, packet.daddr, traversal.asks_again)
-        _routed(traversal, rerouted)
-        if end := _refused(traversal, rerouted) or (rerouted and _loopback_leaves(traversal, rerouted)):
-            # the sender's system call fails, but unlike a refusal before OUTPUT this counts as a drop
-            return End(Disposition.DROPPED, end.cause, local_error=end.local_error)
-        assert rerouted is not None
+        rerouted = _rerouted(traversal, traversal.asks_again)
+        if isinstance(rerouted, End):
+            return rerouted
         decision = rerouted
-        packet.out_interface = decision.interface
     if end := pass_hook(traversal, Hook.POSTROUTING):
         return end
     if decision.kind is not RouteKind.LOCAL:
@@ -306,6 +315,19 @@ def _leave(traversal: Traversal, pass_hook: PassHook, decision: Decision) -> End
     # lo hands the packet back to the node: PREROUTING and INPUT see it too, but nat is not asked again (K-1.2)
     packet.in_interface, packet.out_interface = decision.interface, ""
     return pass_hook(traversal, Hook.PREROUTING) or _deliver(traversal, pass_hook)
+
+
+def _rerouted(traversal: Traversal, asked: Question) -> Decision | End:
+    """Routes a packet again that a hook has changed. Returns where it goes now, or its end."""
+    packet = traversal.packet
+    rerouted = traversal.node.routing.lookup(traversal.family, packet.daddr, asked)
+    _routed(traversal, rerouted)
+    if end := _refused(traversal, rerouted) or (rerouted and _loopback_leaves(traversal, rerouted)):
+        # the sender's system call fails, but unlike a refusal before OUTPUT this counts as a drop
+        return End(Disposition.DROPPED, end.cause, local_error=end.local_error)
+    assert rerouted is not None
+    packet.out_interface = rerouted.interface
+    return rerouted
 
 
 def run_route_chain(traversal: Traversal, table: Table, chain: Chain) -> End | None:
@@ -339,6 +361,7 @@ def _resumed(traversal: Traversal, pass_hook: PassHook, end: End) -> End:
     if not end.resumes:
         return end
     decision = traversal.node.routing.lookup(traversal.family, traversal.packet.daddr)
+    traversal.packet.in_interface, traversal.asks_again = "", None
     _routed(traversal, decision)
     if refused := _refused(traversal, decision):
         return refused

@@ -6,12 +6,13 @@ interface.
 """
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, format_ip, parse_cidr, parse_ip
 from kpsim.errors import InputError, Problem
+from kpsim.maps import Map
 
 LOOPBACK4 = Network(Family.IPV4, 127 << 24, 8)
 LOOPBACK6 = Network(Family.IPV6, 1, 128)
@@ -23,6 +24,7 @@ _ALL_HOSTS = 0xE0000001  # 224.0.0.1
 _ALL_NODES_AND_ROUTERS = frozenset({0xFF02 << 112 | 1, 0xFF02 << 112 | 2})
 _SOLICITED = 0xFF02 << 112 | 0x1_FF00_0000  # ff02::1:ff00:0/104
 _CACHE_SIZE = 1 << 16
+_NO_ADDRESSES: Map[int, str] = Map()
 
 
 class AddressType(enum.StrEnum):
@@ -196,6 +198,7 @@ class Routing:
             if route.kind is RouteKind.UNICAST and route.interface not in self.interfaces:
                 raise InputError(Problem(f"route {route}: no such interface"))
         self._local: dict[tuple[Family, int], str] = {}
+        self._extra: Mapping[Family, Map[int, str]] = {}
         self._local_networks = tuple(route.network for route in self.routes if route.kind is RouteKind.LOCAL)
         self._broadcast: set[int] = {_LIMITED_BROADCAST}
         self._by_prefix: dict[tuple[Family, int], dict[int, dict[int, list[Route]]]] = {
@@ -218,9 +221,21 @@ class Routing:
             for table, by_prefix in self._by_prefix.items()
         }
 
+    def with_local(self, addresses: Mapping[Family, Map[int, str]]) -> "Routing":
+        """The same node when these are all addresses of devices that only make them local, as ``kube-ipvs0`` does.
+
+        ``addresses`` gives each one's device. No route follows from them. What the node sends there has the address
+        itself as its source, and what comes in from outside with such a source is a martian (IPVS-3.5, K-7.3).
+        """
+        other: Routing = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._extra = {family: extra for family, extra in addresses.items() if extra}
+        other._decisions, other._masquerades = {}, {}
+        return other
+
     def with_routes(self, *routes: Route) -> "Routing":
         """The same node with more routes."""
-        return Routing(self.interfaces.values(), (*self.routes, *routes), self.rules)
+        return Routing(self.interfaces.values(), (*self.routes, *routes), self.rules).with_local(self._extra)
 
     def without(self, name: str) -> "Routing":
         """The same node with this interface down. KeyError if there is no such interface.
@@ -229,7 +244,7 @@ class Routing:
         """
         kept = self.interfaces[name].of(Family.IPV4)
         changed = self.interfaces | {name: replace(self.interfaces[name], addresses=kept, up=False)}
-        return Routing(changed.values(), self.routes, self.rules)
+        return Routing(changed.values(), self.routes, self.rules).with_local(self._extra)
 
     def without_address(self, name: str, address: OwnAddress) -> "Routing":
         """The same node when an interface has lost an address. KeyError if there is no such interface.
@@ -240,7 +255,7 @@ class Routing:
         changed = self.interfaces | {name: replace(self.interfaces[name], addresses=kept)}
         disabled = address.family is Family.IPV4 and not changed[name].of(Family.IPV4)
         routes = (r for r in self.routes if not (disabled and r.interface == name and r.network.family is Family.IPV4))
-        return Routing(changed.values(), routes, self.rules)
+        return Routing(changed.values(), routes, self.rules).with_local(self._extra)
 
     def _add_addresses(self, interface: Interface) -> None:
         for address in interface.addresses:
@@ -260,7 +275,7 @@ class Routing:
 
     def is_local(self, family: Family, address: int) -> bool:
         """Whether the node has this address, on any interface, up or down."""
-        if (family, address) in self._local:
+        if (family, address) in self._local or address in self._extra.get(family, ()):
             return True
         if self._local_networks and any(n.family is family and address in n for n in self._local_networks):
             return True
@@ -311,7 +326,12 @@ class Routing:
     def interface_of(self, family: Family, address: int) -> Interface | None:
         """The interface that has this address; None: no interface has it."""
         name = self._local.get((family, address))
-        return None if name is None else self.interfaces[name]
+        if name is not None:
+            return self.interfaces[name]
+        extra = self._extra.get(family, _NO_ADDRESSES).get(address)
+        return (
+            None if extra is None else self.interfaces.get(extra, Interface(extra, kind=InterfaceKind.DUMMY, up=False))
+        )
 
     # --- where to ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from typing import NamedTuple, assert_never
 from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.conntrack import Entry
 from kpsim.flowstate import Direction
+from kpsim.ipvs.connections import Connection
+from kpsim.ipvs.servers import RealServer, ServerReference
 from kpsim.packet import Packet
 from kpsim.packetpath.elements import Atoms
 from kpsim.ruleset import (
@@ -206,6 +208,28 @@ class SetTold:
 
 
 @dataclass(frozen=True, slots=True)
+class Scheduled:
+    """ip_vs looked for a real server for a new connection. ``why`` says in words how it chose."""
+
+    at: ServerReference
+    why: str
+
+
+class Service(enum.StrEnum):
+    """What ip_vs did with a packet of a connection that it has."""
+
+    KNOWN = "known connection"
+    ANSWER = "answer of a known connection"
+    ENDED = "connection ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    service: Service
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The last step: the disposition and its cause as text."""
 
@@ -215,7 +239,7 @@ class Ended:
 
 Step = (
     HookEntered | ChainEntered | ChainLeft | RuleMatched | MayMatch | Supposed | Chosen | Drawn | FieldChanged | ConntrackChanged | Routed
-    | Counted | Remembered | SetAsked | SetTold | Ended
+    | Counted | Remembered | SetAsked | SetTold | Scheduled | Served | Ended
 )  # fmt: skip
 
 
@@ -237,6 +261,10 @@ def shown_key(key: Atoms, of: SetType | None) -> str:
 def _shown_part(part: Atom, of: DataType | None) -> str:
     family = _ADDRESSES.get(of) if of is not None else None
     return str(part) if family is None else format_ip(family, int(part))
+
+
+def _server(family: Family, server: RealServer) -> str:
+    return join_host_port(format_ip(family, server.address), server.port)
 
 
 _ADDRESSES = {DataType.IPV4_ADDRESS: Family.IPV4, DataType.IPV6_ADDRESS: Family.IPV6}
@@ -276,6 +304,11 @@ def describe(step: Step, family: Family) -> str:  # noqa: C901 - one case per ki
             return f"{shown_key(key, of)} in @{name}: {'yes' if found else 'no'}"
         case SetTold(name, of, key, verb, kept):
             return f"{verb.value} {shown_key(key, of)} in @{name}" + ("" if kept else ": the set is full")
+        case Scheduled(at, why):
+            chosen = "no real server" if at.server is None else _server(family, at.server)
+            return f"ip_vs: {at}, {at.virtual.scheduler}: {chosen} ({why})"
+        case Served(service, connection):
+            return f"ip_vs: {service}: {connection}"
         case Ended(disposition, cause):
             return disposition + (f": {cause}" if cause else "")
         case _:

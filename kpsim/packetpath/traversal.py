@@ -14,6 +14,9 @@ from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
 from kpsim.errors import InputError, Problem
 from kpsim.flowstate import Direction, FlowState
+from kpsim.ipvs.connections import Connection
+from kpsim.ipvs.connections import Touch as IpvsTouch
+from kpsim.ipvs.servers import ServerReference
 from kpsim.maps import Map
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import Chooser
@@ -96,6 +99,9 @@ class Cause(enum.StrEnum):
     ICMP_RATE = "rejected, but the answer is rate limited"  #: K-3.4
     UNANSWERABLE = "rejected, but no answer is allowed"  #: K-3.3
     ANSWER_DROPPED = "rejected, but the answer was dropped on its way out"
+    NO_REAL_SERVER = "no real server takes the connection"  #: IPVS-11.5
+    SERVER_GONE = "its real server was deleted"  #: IPVS-13.3
+    NOT_RESCHEDULED = "ip_vs ends the connection whose port it reuses, and waits for the next try"  #: IPVS-11.6
     UNKNOWN_RULE = "rule not modelled"
 
 
@@ -110,6 +116,7 @@ class End:
     local_error: str = ""  #: what a local sender's system call returns
     tells: bool = False  #: a local sender gets the answer too, not only the error
     resumes: bool = False  #: of STOLEN: the hook rewrote the packet and sends it on through OUTPUT
+    server: ServerReference | None = None  #: the virtual server that rejected or dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +152,9 @@ class Traversal:
     """Satisfies :class:`kpsim.packetpath.matching.Facts`. One object per walk, used once."""
 
     __slots__ = (
-        "arrived", "asks_again", "bridged", "buckets", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
+        "arrived", "asks_again", "balanced", "bridged", "buckets", "by_ipvs", "chooser", "counters", "created", "ct_state", "ct_states", "decision", "destination_done", "destroyed",
         "direction", "dnat_rule", "drawn", "draws", "entered", "entry", "exhausted", "family", "hook", "icmp", "indexed", "led_by", "local", "members", "mtu",
-        "node", "now_ns", "numbers", "packet", "ports_drawn", "recent_lists", "seen", "sets", "snat_rule", "socket", "source_done", "steps", "table",
+        "node", "now_ns", "numbers", "packet", "ports_drawn", "recent_lists", "seen", "served", "server", "sets", "snat_rule", "socket", "source_done", "steps", "table",
         "touches", "trying", "turned_away", "unconfirmed", "unsure_because", "unsure_mark", "updated", "world",
     )  # fmt: skip
 
@@ -187,7 +194,11 @@ class Traversal:
         self.destination_done = False
         self.source_done = False
         self.exhausted = False
+        # ip_vs
+        self.by_ipvs = False  #: ip_vs has rewritten the packet, and leaves it alone from now on
+        self.served: Connection | None = None  #: of ip_vs, to which a client's packet belongs
         # for the result
+        self.server: ServerReference | None = None  #: the virtual server that scheduled the connection or refused it
         self.mtu = 0  #: that the packet exceeds
         self.dnat_rule: RuleReference | None = None
         self.snat_rule: RuleReference | None = None
@@ -208,6 +219,7 @@ class Traversal:
         self.buckets: dict[Hashable, Bucket] = {}
         self.members: dict[tuple[SetId, Key], SetTouch] = {}  #: the last change to each key of a set
         self.numbers: dict[Hashable, int] = {}
+        self.balanced: IpvsTouch | None = None
 
     # --- what conditions may ask --------------------------------------------------------------------------------------
 
@@ -538,7 +550,7 @@ class Traversal:
         )  # fmt: skip
         made.draws, made.touches, made.counters = self.draws, self.touches, self.counters
         made.recent_lists, made.buckets = self.recent_lists, self.buckets
-        made.members, made.numbers = self.members, self.numbers
+        made.members, made.numbers, made.balanced = self.members, self.numbers, self.balanced
         made.created, made.updated, made.destroyed = self.created, self.updated, self.destroyed
         if self.entry is not None:
             made.entry, made.direction = self.entry, self.direction.opposite
@@ -557,7 +569,7 @@ class Traversal:
     def effects(self) -> Effects:
         left = Touched(
             tuple(self.touches), tuple(self.counters), self.icmp, tuple(self.buckets.items()),
-            tuple(self.members.values()), tuple(self.numbers.items()),
+            tuple(self.members.values()), tuple(self.numbers.items()), ipvs=self.balanced,
         )  # fmt: skip
         return Effects(self.created, self.updated, tuple(self.destroyed), left, self.turned_away)
 

@@ -20,7 +20,12 @@ def kernel_settings(node: ClusterNode, proxy: ProxyConfig) -> Sysctls:
     before = Sysctls().written(node.sysctls)
     found = resolve(proxy, Host(node.ips, node.interfaces), None, Family.IPV4)
     return sysctls_of(
-        proxy, route_localnet=found.localhost_node_ports, liberal=found.liberal, cores=node.cpu, before=before
+        proxy,
+        route_localnet=found.localhost_node_ports,
+        liberal=found.liberal,
+        ipvs=found.uses_ipvs,
+        cores=node.cpu,
+        before=before,
     )
 
 

@@ -18,7 +18,7 @@ from kpsim.verify.subjects import load_subjects
 
 pytestmark = pytest.mark.kernel
 
-OWN = [setting for setting in SETTINGS.values() if not setting.of_machine]
+OWN = [setting for setting in SETTINGS.values() if not setting.of_machine and not setting.module]
 
 
 @pytest.fixture

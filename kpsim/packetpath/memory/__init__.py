@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from copy import deepcopy
 from typing import NamedTuple
 
+from kpsim.ipvs.connections import IpvsTable, Touch
 from kpsim.packetpath.memory.dynamic_sets import DynamicSets, SetId, SetTouch
 from kpsim.packetpath.memory.icmp_limiter import IcmpLimiter, IcmpSpending
 from kpsim.packetpath.memory.limit import Bucket
@@ -39,6 +40,7 @@ class Touched(NamedTuple):
     numbers: tuple[tuple[Hashable, int], ...] = ()  #: the last number of a counter, and those of an unknown hash
     #: buckets, numbers, lists with a source, and sets with a key, that a rule may have changed (``worlds``)
     unsure: frozenset[Hashable] = frozenset()
+    ipvs: Touch | None = None  #: of ip_vs' connections
 
 
 NOTHING_TOUCHED = Touched()
@@ -58,6 +60,7 @@ class Memory:
         self.unsure: set[Hashable] = set()  #: it is not known what these hold: see ``Touched.unsure``
         self.counters: dict[str, tuple[int, int]] = {}  #: counter object → packets, bytes
         self.icmp_limiter: IcmpLimiter | None = None  #: None: every ICMP error is sent
+        self.ipvs = IpvsTable()
 
     def copy(self) -> "Memory":
         """The same memory. What changes in one of the two does not change in the other."""
@@ -67,15 +70,18 @@ class Memory:
         other.buckets, other.counters, other.numbers = dict(self.buckets), dict(self.counters), dict(self.numbers)
         other.unsure = set(self.unsure)
         other.icmp_limiter = deepcopy(self.icmp_limiter)
+        other.ipvs = self.ipvs.copy()
         return other
 
     @property
     def is_empty(self) -> bool:
         """Whether it holds nothing by which a rule could tell one moment from another."""
-        return not (self.recent or self.sets or self.buckets or self.numbers or self.unsure)
+        return not (self.recent or self.sets or self.buckets or self.numbers or self.unsure or self.ipvs)
 
-    def commit(self, touched: Touched) -> None:
-        """Applies what a packet has changed."""
+    def commit(self, touched: Touched, now_ns: int) -> None:
+        """Applies what a packet has changed at this time."""
+        if touched.ipvs is not None:
+            self.ipvs.commit(touched.ipvs, now_ns)
         for touch in touched.recent:
             self.recent.commit(touch)
         for change in touched.sets:

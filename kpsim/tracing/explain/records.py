@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from fractions import Fraction
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.conntrack import Entry
 from kpsim.dialects import Form, dialect_of
 from kpsim.exchange import Exchange
@@ -21,6 +21,7 @@ from kpsim.packetpath.steps import (
     Drawn,
     FieldChanged,
     RuleMatched,
+    Scheduled,
     SetAsked,
     SetTold,
     Step,
@@ -154,6 +155,9 @@ def step_record(step: Step, family: Family) -> JsonObject:
         case FieldChanged(changed, before, after):
             values = {"before": shown(changed, before, family), "after": shown(changed, after, family)}
             return record | {"field": str(changed)} | values
+        case Scheduled(at, why):
+            server = None if at.server is None else join_host_port(format_ip(family, at.server.address), at.server.port)
+            return record | {"at": str(at), "scheduler": at.virtual.scheduler, "server": server, "why": why}
         case ChainLeft(table, chain, _):
             return record | {"table": str(table), "chain": chain}
         case _:

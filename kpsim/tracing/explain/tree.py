@@ -24,6 +24,8 @@ from kpsim.packetpath.steps import (
     Remembered,
     Routed,
     RuleMatched,
+    Scheduled,
+    Served,
     SetAsked,
     SetTold,
     Step,
@@ -144,6 +146,8 @@ class _Builder:
                 self._beside_rules(step, of_rule=step.field in _BY_RULES)
             case ConntrackChanged():
                 self._beside_rules(step, of_rule=step.tracking is Tracking.UNTRACKED)  # NOTRACK: the chain goes on
+            case Scheduled() | Served():
+                (self._hook.items if self._hook else self.items).append(step)
             case Routed() | Ended():
                 self._close()
                 self._hook = None
