@@ -11,7 +11,7 @@ from kpsim.errors import InputError, Problem
 if TYPE_CHECKING:
     from kpsim.addresses import Family
     from kpsim.tracing.captured import CaptureTracer
-    from kpsim.tracing.site import Site
+    from kpsim.tracing.site import Sender, Site
     from kpsim.tracing.traces import Trace
 
 
@@ -46,7 +46,7 @@ class Start:
     site: "Site"
     families: "tuple[Family, ...]"
     node: str
-    sender: str
+    sender: "Sender"
     now_ns: int
     seed: int
     expand: bool
@@ -55,9 +55,8 @@ class Start:
     def capture_tracer(self) -> "CaptureTracer":
         """A tracer of packets that come after one another."""
         from kpsim.tracing.captured import Beginning, CaptureTracer
-        from kpsim.tracing.probes import sender_of
 
-        beginning = Beginning(self.node, sender_of(self.sender))
+        beginning = Beginning(self.node, self.sender)
         return CaptureTracer(self.site, beginning, seed=self.seed, expand=self.expand, limit=self.limit)
 
 
@@ -74,7 +73,7 @@ def traces(asked: Asked, start: Start) -> "Iterator[Trace]":
 
 
 def _single(asked: Asked, start: Start) -> "Trace":
-    from kpsim.tracing.probes import check_family, first_packet, made_by, names_port, sender_of, set_dscp
+    from kpsim.tracing.probes import check_family, first_packet, made_by, names_port, set_dscp
     from kpsim.tracing.traces import trace_packet
     from kpsim.wire import parse_packet
 
@@ -83,11 +82,10 @@ def _single(asked: Asked, start: Start) -> "Trace":
     else:
         packet = first_packet(asked.dst, src=asked.src, protocol=asked.protocol)
     check_family(packet.family, start.families)
-    sender = sender_of(start.sender)
-    made_by(packet, sender, asked.uid, asked.gid)
+    made_by(packet, start.sender, asked.uid, asked.gid)
     set_dscp(packet, asked.dscp)
     return trace_packet(
-        start.site, packet, node=start.node, sender=sender, seed=start.seed, expand=start.expand, now_ns=start.now_ns,
+        start.site, packet, node=start.node, sender=start.sender, seed=start.seed, expand=start.expand, now_ns=start.now_ns,
         limit=start.limit, any_port=bool(asked.dst) and not names_port(asked.src),
     )  # fmt: skip
 

@@ -1,16 +1,19 @@
 """``kpsim trace``."""
 
+import enum
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from kpsim.cli import app
 from kpsim.cli.asked import Asked, Start, traces
+from kpsim.cli.completion import complete_destination, complete_node, complete_sender, complete_service
+from kpsim.cli.named import NamedService, client_of, service_among, service_named, show_ways, with_addresses
 from kpsim.cli.options import (
     AssumeNodeOption,
     BesideOption,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from kpsim.addresses import Family
     from kpsim.programmed import Programmed
     from kpsim.tracing.explain import Depth
+    from kpsim.tracing.names import Names
     from kpsim.tracing.site import Site
     from kpsim.tracing.traces import Trace
 
@@ -62,10 +66,31 @@ class _Assumptions:
     derive_slices: bool
 
 
+class ViaName(enum.StrEnum):
+    """The values of ``--via``."""
+
+    CLUSTER_IP = "clusterIP"
+    EXTERNAL_IP = "externalIP"
+    LOAD_BALANCER = "lb"
+    NODE_PORT = "nodePort"
+    ALL = "all"
+
+
+class _Machines(NamedTuple):
+    """The machines that are asked. ``own`` is the node that is meant if none is named."""
+
+    site: "Site"
+    families: "tuple[Family, ...]"
+    now_ns: int
+    names: "Names"
+    own: str = ""
+
+
 @app.command(
     cls=ClusterCommand,
     short_help="Follow a packet through the rules, and say why.",
-    epilog="Example: kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
+    epilog="Examples: kpsim trace cluster.yaml shop/web:http --from pod/shop/client. kpsim trace cluster.yaml shop/web:http --via all. "
+    "kpsim trace cluster.yaml --node node-1 --from external --dst 192.168.0.2:30080 --expand. "
     "In answers to probes, `by` is the rule that decided: the one that rejected or dropped the packet; of a delivered packet, "
     "the one that sent it to its Service. `exchange` has the odds that the sender gets an answer.",
 )
@@ -73,22 +98,55 @@ def trace(
     context: typer.Context,
     cluster: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="CLUSTER", help="Manifests, or one recording.", show_default=False, parser=path_given),
+        typer.Argument(
+            metavar="CLUSTER [SERVICE]",
+            help="Manifests, or one recording; then what is dialled, if it is a Service: NAMESPACE/NAME:PORT.",
+            show_default=False,
+            parser=path_given,
+            autocompletion=complete_service,
+        ),
     ] = None,
     node: Annotated[
-        str, typer.Option("--node", metavar="NAME", help="The node that the packet meets first.", show_default=False)
+        str,
+        typer.Option(
+            "--node",
+            metavar="NAME",
+            help="The node that the packet meets first.",
+            show_default=False,
+            autocompletion=complete_node,
+        ),
     ] = "",
     sender: Annotated[
         str,
         typer.Option(
-            "--from", metavar="SENDER", help="Who sends: pod or node (of that node), external, peer (another node)."
+            "--from",
+            metavar="SENDER",
+            help="Who sends: pod or node (of that node), external, peer (another node), pod/NAMESPACE/NAME, node/NAME. "
+            "Otherwise external; of a Service that is reached from inside only, pod.",
+            show_default=False,
+            autocompletion=complete_sender,
         ),
-    ] = "external",
+    ] = "",
+    via: Annotated[
+        ViaName | None,
+        typer.Option(
+            "--via",
+            help="By which address of a Service; otherwise the one that such a client uses.",
+            show_default=False,
+        ),
+    ] = None,
     src: Annotated[
         str, typer.Option("--src", metavar="IP[:PORT]", help="IP or IP:PORT; otherwise chosen.", show_default=False)
     ] = "",
     dst: Annotated[
-        str, typer.Option("--dst", metavar="IP:PORT", help="IP:PORT; for ICMP the IP.", show_default=False)
+        str,
+        typer.Option(
+            "--dst",
+            metavar="IP:PORT",
+            help="IP:PORT, for ICMP the IP; also NAMESPACE/NAME:PORT of a Service, pod/NAMESPACE/NAME:PORT, node/NAME:PORT.",
+            show_default=False,
+            autocompletion=complete_destination,
+        ),
     ] = "",
     protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="TCP, UDP, SCTP or ICMP.")] = "TCP",
     uid: Annotated[
@@ -240,42 +298,55 @@ def trace(
 ) -> None:
     """Follow a packet through the rules and say what becomes of it, and why."""
     depth = _depth(minimal, summary, detailed)
-    _begin(context, pcap)
+    files, service = service_among(cluster or [])
+    named = service or service_named(dst)
+    _begin(context, pcap, service=named)
     asked = Asked(dst, src, protocol, packet or [], read_pcap, partial, uid, gid, dscp)
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
         assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown, set_ or [], derive_slices)
-        site, families, now_ns, own = _cluster(cluster or [], mode, beside or [], sysctl or [], assumed)
-        node = node or own
+        machines = _cluster(files, mode, beside or [], sysctl or [], assumed)
     else:
         if beside:
             raise InputError("--rules are all rules of the machine: --beside goes with a cluster")
         if assume_node is not None or service_node_port_range or set_ or derive_slices:
             raise InputError("--assume-node, --service-node-port-range, --set and --derive-slices go with a cluster")
-        if cluster:
-            raise InputError(f"give either a cluster ({cluster[0]}) or --rules, not both")
+        if files:
+            raise InputError(f"give either a cluster ({files[0]}) or --rules, not both")
         machine = _SavedMachine(
             rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown
         )
-        site, families, now_ns = _saved(machine, dst)
-    machine_asked = node or ("" if site.node_names else "node")
-    _observe(site, machine_asked, network or [], in_interface)
-    _remember(site, machine_asked, conntrack or [], now_ns)
+        machines = _saved(machine, dst)
+    site = machines.site
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
+    if service:
+        sources["a Service"] = service
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
         raise InputError(f"give one of {', '.join(sources)}" + (f", not {' and '.join(given)}" if given else ""))
+    client = client_of(machines.names, sender, node, named)
+    node = client.node or ("" if named else machines.own)
+    machine_asked = node or ("" if site.node_names else "node")
+    _observe(site, machine_asked, network or [], in_interface)
+    _remember(site, machine_asked, conntrack or [], machines.now_ns)
     if probes is not None:
         asked.refuse_sender("--probes")
-        _answer_probes(probes, site, families, now_ns, limit)
+        _answer_probes(probes, machines, limit)
         return
-    if not node and site.node_names:
+    if not node and not named and site.node_names:
         raise InputError(f"--node is missing; there is {', '.join(site.node_names[:5])}")
+    families = (family.family,) if family and not rules else machines.families
+    start = Start(site, families, node or "node", client.sender, machines.now_ns, seed=seed, expand=expand, limit=limit)
     traced: list[Trace] = []
-    start = Start(site, families, node or "node", sender, now_ns, seed=seed, expand=expand, limit=limit)
-    for each in traces(asked, start):
-        traced.append(each)
-        _show(each, depth, format, first=len(traced) == 1)
+    if named:
+        every = minimal or summary or detailed or pcap is not None
+        traced += show_ways(
+            NamedService(named, client, via or "", asked), machines.names, start, depth, format, every=every
+        )
+    else:
+        for each in traces(with_addresses(asked, client, machines.names, families), start):
+            traced.append(each)
+            _show(each, depth, format, first=len(traced) == 1)
     if pcap is not None:
         from kpsim.wire import write_pcap
 
@@ -325,12 +396,13 @@ def _remember(site: "Site", node: str, listed: list[Path], now_ns: int) -> None:
         site.remember(node, found.entries)
 
 
-def _begin(context: typer.Context, pcap: Path | None) -> None:
+def _begin(context: typer.Context, pcap: Path | None, service: str) -> None:
     """Say which options have no effect, and make sure that the capture can be written."""
     from kpsim.cli.unused import notes
     from kpsim.outputs import check_file
 
-    for text in notes(context):
+    of_service = {"service": service, "cluster": None} if service else {}
+    for text in notes(context, **of_service):
         note(text)
     if pcap is not None:
         check_file(pcap)
@@ -354,10 +426,10 @@ def _refuse(options: dict[str, object]) -> None:
 
 def _cluster(
     paths: list[Path], mode: ModeOption, beside: list[str], sysctls: list[str], assumed: _Assumptions
-) -> "tuple[Site, tuple[Family, ...], int, str]":
-    """Return the machines, the families, the time, and the node that is meant if none is named."""
+) -> _Machines:
     from kpsim.explore import load
     from kpsim.sysctls import assignments
+    from kpsim.tracing.names import Names
 
     if not paths:
         raise InputError("give a cluster (manifests or a recording), or --rules FILE")
@@ -377,15 +449,17 @@ def _cluster(
         )
     loaded.print_notes(note)
     own = loaded.config.hostname_override if assumed.node is None else loaded.default_node(assumed.node)
-    return loaded.site, loaded.families, loaded.now_ns, own
+    return _Machines(loaded.site, loaded.families, loaded.now_ns, Names(loaded.state, loaded.site), own)
 
 
-def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...], int]":
+def _saved(machine: _SavedMachine, dst: str) -> _Machines:
+    from kpsim.cluster import ClusterState
     from kpsim.config import HostInterface
     from kpsim.explore.site import rules_site
     from kpsim.nodes import node_address, pod_network
     from kpsim.replay import START_NS
     from kpsim.sysctls import assignments
+    from kpsim.tracing.names import Names
 
     _each_read("--node-ip", node_address, machine.node_ips)
     _each_read("--pod-cidr", pod_network, machine.pod_cidrs)
@@ -408,7 +482,7 @@ def _saved(machine: _SavedMachine, dst: str) -> "tuple[Site, tuple[Family, ...],
         interfaces=devices,
         sysctls=assignments(machine.sysctls),
     )
-    return site, tuple(each.family for each in programmed), START_NS
+    return _Machines(site, tuple(each.family for each in programmed), START_NS, Names(ClusterState(), site))
 
 
 def _each_read(option: str, read: Callable[[str], object], texts: Iterable[str]) -> None:
@@ -436,14 +510,17 @@ def _family_of_destination(dst: str) -> "Family":
     return Family.IPV6 if dst.count(":") > 1 else Family.IPV4
 
 
-def _answer_probes(path: Path, site: "Site", families: "tuple[Family, ...]", now_ns: int, limit: int) -> None:
+def _answer_probes(path: Path, machines: _Machines, limit: int) -> None:
     from kpsim.bulk import without_collector
     from kpsim.inputs import read_text, shown_name
     from kpsim.tracing.probes import Prober, parse_probes
 
-    found = parse_probes(read_text(path).split("\n"), site, file=shown_name(path), families=families)
+    found = parse_probes(
+        read_text(path).split("\n"), machines.site, file=shown_name(path), families=machines.families,
+        addressed=lambda record: machines.names.probe(record, machines.families),
+    )  # fmt: skip
     with without_collector():
-        for line in Prober(site, now_ns, limit=limit).lines(found):
+        for line in Prober(machines.site, machines.now_ns, limit=limit).lines(found):
             typer.echo(line)
 
 

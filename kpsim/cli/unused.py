@@ -27,6 +27,8 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
         ),
         _Unused(("protocol",), "the expression says what is sent", beside="packet"),
         _Unused(("protocol",), "the capture says what is sent", beside="read_pcap"),
+        _Unused(("protocol",), "the Service's port says it", beside="service"),
+        _Unused(("via",), "only a Service has several addresses", without=("service",)),
         _Unused(("mode",), "saved rules are what some mode wrote", beside="rules"),
         _Unused(("family",), "a cluster has both families, and addresses tell which is meant", beside="cluster"),
         _Unused(("minimal", "summary", "detailed"), "JSON has everything", beside="json"),
@@ -44,7 +46,13 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
     ),
 }
 #: what is no option, but what is asked about
-_WORDS = {"cluster": "a cluster", "scenario": "a scenario", "recording": "a recording", "json": "--format json"}
+_WORDS = {
+    "cluster": "a cluster",
+    "scenario": "a scenario",
+    "recording": "a recording",
+    "json": "--format json",
+    "service": "a Service's name",
+}
 
 
 def notes(context: typer.Context, **facts: object) -> Iterator[str]:

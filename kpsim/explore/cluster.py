@@ -29,6 +29,7 @@ from kpsim.sysctls import Sysctls
 if TYPE_CHECKING:  # the packet path is loaded when a packet is sent: `kpsim rules` starts faster without it
     from kpsim.conntrack import Entry
     from kpsim.explore.site import RecordedNode
+    from kpsim.tracing.names import Names
     from kpsim.tracing.probes import Answer
     from kpsim.tracing.site import Site
     from kpsim.tracing.traces import Trace
@@ -361,6 +362,36 @@ class Cluster:
         ]
         interfaces = recorded[-1] if recorded else self.host.interfaces
         return RecordedNode(recording.node_name, self.host.node_ips, interfaces)
+
+    @cached_property
+    def names(self) -> "Names":
+        """What the names of Services, pods and nodes mean in this cluster."""
+        from kpsim.tracing.names import Names
+
+        return Names(self.state, self.site)
+
+    def traces(
+        self, service: str, *, sender: str = "", via: str = "", node: str = "", seed: int = 0, expand: bool = False
+    ) -> "list[Trace]":
+        """Follows a first packet on every way of a client to a Service port, ``namespace/name:port``.
+
+        ``sender`` is a kind or names a client: ``pod/namespace/name``, ``node/name``; empty: the client that the Service
+        is meant for. ``via`` is lb, externalIP, nodePort, clusterIP or all; empty: what such a client dials. InputError for
+        a name that the cluster does not have, and for a Service that only DNS answers for.
+        """
+        from kpsim.tracing.traces import trace_packet
+
+        names = self.names
+        if said := names.answered_by_dns(service):
+            raise InputError(said)
+        client = names.placed(sender, node) if sender else names.usual_client(service)._replace(node=node)
+        return [
+            trace_packet(
+                self.site, way.packet, node=way.node, sender=way.sender, seed=seed, expand=expand, now_ns=self.now_ns,
+                any_port=True,
+            )
+            for way in names.ways(service, client, via, self.families)
+        ]  # fmt: skip
 
     def trace(
         self,

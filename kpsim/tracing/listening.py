@@ -73,6 +73,9 @@ class Ends(Protocol):
     def servers_of(self, node: str, family: Family) -> Sequence[Server]:
         """The servers of a node's kube-proxy."""
 
+    def in_rotation(self, service: Service, family: Family) -> Sequence[str]:
+        """The nodes that a load balancer of a Service uses, sorted."""
+
 
 class Anybody:
     """Nothing is known but the rules of one machine: everybody else answers."""
@@ -104,6 +107,9 @@ class Anybody:
     def servers_of(self, node: str, family: Family) -> Sequence[Server]:
         """Only their ports are known, and not what they answer."""
         return [Server(None, port, Answers(assumed=True)) for port in sorted(self._health_checks.get(family, ()))]
+
+    def in_rotation(self, service: Service, family: Family) -> Sequence[str]:
+        return ()
 
     @cached_property
     def _health_checks(self) -> dict[Family, frozenset[int]]:
@@ -298,16 +304,23 @@ class Listening:
         if not port:
             return Unsure(f"{name}: the Service has no node port, and how else pods are reached is not modelled")
         dials = []
-        for node in sorted(self._state.nodes, key=lambda node: node.metadata.name):
+        for node in self._rotation(dialled.service, packet.family):
             to = next((value for family, value in _parsed(node.ips) if family is packet.family), None)
-            if to is not None and self._in_rotation(node, dialled.service, packet.family):
+            if to is not None:
                 dials.append((node.metadata.name, replace(
                     packet, saddr=packet.daddr, sport=_FIRST_SOURCE_PORT, daddr=to, dport=port, ttl=64, mark=0,
                     in_interface="", out_interface="",
                 )))  # fmt: skip
         return Relay(name, tuple(dials))
 
-    def _in_rotation(self, node: Node, service: Service, family: Family) -> bool:
+    def in_rotation(self, service: Service, family: Family) -> Sequence[str]:
+        return [node.metadata.name for node in self._rotation(service, family)]
+
+    def _rotation(self, service: Service, family: Family) -> Iterator[Node]:
+        """The nodes that a load balancer uses, sorted by name."""
+        return (node for node in self._state.nodes if self._passes(node, service, family))
+
+    def _passes(self, node: Node, service: Service, family: Family) -> bool:
         """Whether a load balancer uses a node: it is not excluded, and the health check passes (CP-14.3, CP-15.2)."""
         if _EXCLUDED in node.metadata.labels or node.metadata.deletion_timestamp or _TO_BE_DELETED in node.taint_keys:
             return False

@@ -10,7 +10,7 @@ that translated.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from html import escape
@@ -18,7 +18,7 @@ from typing import Any
 
 from kpsim.addresses import Family, join_host_port, parse_ip
 from kpsim.errors import InputError, Problem
-from kpsim.inputs import json_object
+from kpsim.inputs import Json, json_object
 from kpsim.netfilter import Walk, walk
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.chooser import ScriptedChooser
@@ -322,9 +322,14 @@ _REQUIRED = ("id", "node", "from", "dst")
 
 
 def parse_probes(
-    lines: Iterable[str], site: Site, *, file: str, families: Iterable[Family] = tuple(Family)
+    lines: Iterable[str],
+    site: Site,
+    *,
+    file: str,
+    families: Iterable[Family] = tuple(Family),
+    addressed: Callable[[Json], Json] = lambda record: record,
 ) -> list[Probe]:
-    """The probes in JSON lines; blank lines are skipped.
+    """The probes in JSON lines; blank lines are skipped. ``addressed`` puts addresses in place of names.
 
     InputError lists all problems, each with file and line; also a sender for which no source address can be chosen.
     """
@@ -335,7 +340,7 @@ def parse_probes(
         if not line.strip():
             continue
         try:
-            probes.append(_probe(line, site, known))
+            probes.append(_probe(line, site, known, addressed))
         except InputError as error:
             problems += [Problem(problem.message, file=file, line=number) for problem in error.problems]
     if problems:
@@ -343,12 +348,12 @@ def parse_probes(
     return probes
 
 
-def _probe(line: str, site: Site, families: tuple[Family, ...]) -> Probe:
+def _probe(line: str, site: Site, families: tuple[Family, ...], addressed: Callable[[Json], Json]) -> Probe:
     try:
         obj = json_object(line)
     except ValueError as error:
         raise InputError(str(error)) from None
-    values = {name: value for name, value in obj.items() if value is not None}
+    values = addressed({name: value for name, value in obj.items() if value is not None})
     found = [f"a probe has no field {name!r} (it has {', '.join(_FIELDS)})" for name in values if name not in _FIELDS]
     found += [f"{name!r} is missing" for name in _REQUIRED if name not in values]
     found += [

@@ -102,6 +102,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
     "trace": {
         "--node": (_ONE, ["--node", "node-3"]),
         "--from": (_ONE, ["--from", "pod"]),
+        "--via": (["shop.yaml", "shop/web:http", "--node", "node-1", "--minimal"], ["--via", "nodePort"]),
         "--src": (_ONE, ["--src", "203.0.113.77:999"]),
         "--dst": (_ONE, ["--dst", "172.30.0.10:81"]),
         "--protocol": (_ONE, ["--protocol", "UDP"]),
