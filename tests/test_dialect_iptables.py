@@ -35,6 +35,7 @@ from kpsim.ruleset import (
     Unknown,
     Unmodelled,
     Verdict,
+    make_ipset,
 )
 
 FIXTURES = Path(__file__).parent / "dialects"
@@ -69,8 +70,20 @@ FORMS = recorded("forms")
 RECORDED = KUBE_PROXY_RULES + FORMS
 
 
+#: the ipsets that there were when the forms were recorded
+IPSETS = {
+    each.name: each
+    for each in (
+        make_ipset("peers", "hash:net", V4),
+        make_ipset("services", "hash:ip,port", V4),
+        make_ipset("KUBE-6-CLUSTER-IP", "hash:ip,port", V6),
+        make_ipset("ports", "bitmap:port"),
+    )
+}
+
+
 def of(row: Recorded, line: str) -> tuple[str, Rule]:
-    return parse_rule(line, row.family, table=row.table)
+    return parse_rule(line, row.family, table=row.table, ipsets=IPSETS)
 
 
 def differences(rows: list[Recorded], attempt: Callable[[Recorded], tuple[object, object]]) -> Iterator[str]:

@@ -120,7 +120,12 @@ NOT_MODELLED = [
     ("-m time --timestart 10:00 -j ACCEPT", "-m time"),
     ("-m policy --dir in --pol ipsec -j ACCEPT", "-m policy"),
     ("-m string --string x --algo bm -j DROP", "-m string"),
-    ("-m set --match-set peers src -j ACCEPT", "-m set"),
+    (
+        "-m set --match-set peers src -j ACCEPT",
+        "-m set --match-set peers src: what is in the set is not known (ipset save gives it)",
+    ),
+    ("-m set --match-set peers src --return-nomatch", "-m set --return-nomatch"),
+    ("-m set --match-set peers src --packets-gt 3", "-m set --packets-gt"),
     ("-p tcp -m tcp --tcp-option 5", "-m tcp --tcp-option"),
     ("-m conntrack --ctproto tcp", "-m conntrack --ctproto"),
     ("-m statistic --mode nth --every 3 --packet 0", "-m statistic --every"),

@@ -6,13 +6,15 @@ packet.
 """
 
 import enum
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Literal, NamedTuple, Protocol
 
 from kpsim.addresses import Family
-from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Statement, TableKey
+from kpsim.ipvs.servers import VirtualServer, VirtualServerKey
+from kpsim.maps import Map
+from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Set, Statement, TableKey
 
 #: what a parser does with a rule that is not modelled: it raises UnsupportedRule, or keeps its words as Unknown
 OnUnknown = Literal["refuse", "keep"]
@@ -52,11 +54,13 @@ class Dialect(Protocol):
         file: str | None = None,
         unknown: OnUnknown = "refuse",
         elsewhere: Collection[TableKey] = (),
+        ipsets: Mapping[str, Set] | None = None,
     ) -> tuple[Ruleset, ...]:
         """The rules of a text, one ruleset for each family in it. Tables that stand ``elsewhere`` are passed over.
 
         With ``family`` the result is one ruleset. It has that family's part of the text or, if the text has no parts,
         the whole text read as that family's. Without ``family`` the text or the name of ``file`` must tell the family.
+        ``ipsets`` are those that the machine had; None: they are not known, so look-ups in them are not modelled.
         InputError lists everything that is wrong, each with file and line. It is an UnsupportedRule if the only fault
         is that rules are not modelled.
         """
@@ -123,6 +127,52 @@ def dialect_of(table: TableKey, rule: Rule | None = None) -> Dialect:
         if dialect.manages(table):
             return dialect
     raise LookupError(f"no dialect for table {table}")
+
+
+class Kind(enum.Enum):
+    """What a tool's output says about a kernel."""
+
+    RULES = "rules"
+    IPSETS = "ipsets"
+    SERVERS = "virtual servers"
+
+
+def kind_of(text: str) -> Kind:
+    """What the text of a tool says. A text that no tool writes is for the first dialect of rules, which says why."""
+    from kpsim.dialects import ipset, ipvsadm
+
+    if ipvsadm.reads(text):
+        return Kind.SERVERS
+    return Kind.IPSETS if ipset.reads(text) else Kind.RULES
+
+
+def read_ipsets(text: str, *, file: str | None = None) -> Map[str, Set]:
+    """The sets in the output of ipset, by name.
+
+    A set of a type that is not modelled has no ``type``. InputError names every line that is wrong.
+    """
+    from kpsim.dialects.ipset import parse
+
+    return parse(text, file=file)
+
+
+def what_would_tell(words: str) -> str:
+    """The command whose output would tell what words that are not modelled come to; empty if there is none."""
+    return "ipset save" if words.startswith("-m set ") and " --match-set " in words else ""
+
+
+def changed_sets(texts: Iterable[str]) -> frozenset[str]:
+    """The ipsets that rules of these texts change: what packets find in them is not known from a dump."""
+    from kpsim.dialects.iptables.sets import changed_by_rules
+
+    return frozenset(name for text in texts for name in changed_by_rules(text))
+
+
+def read_servers(text: str, *, file: str | None = None) -> Mapping[Family, Map[VirtualServerKey, VirtualServer]]:
+    """The virtual servers in the output of ipvsadm, by family. InputError names every line that is wrong."""
+    from kpsim.dialects.ipvsadm import parse
+
+    return parse(text, file=file)
 
 
 def dialect_reading(text: str) -> Dialect:

@@ -234,7 +234,7 @@ class Cluster:
             return changed
         recording = self.replay.recording
         again = replayed(recording, changed.told_beside(recording.node_name, recording.family))
-        return replace(changed, state=again.cluster, replay=again)
+        return replace(changed, replay=again)
 
     def with_connections(self, node: str, path: Path | str = "", *, text: str = "") -> "Cluster":
         """The cluster as it would be if ``node`` had these connections now.

@@ -91,8 +91,10 @@ def _with_beside(cluster: Cluster, beside: Iterable[Path | str | Programmed | Ru
             files.setdefault("", []).append(each)
         else:
             files.setdefault(node, []).append(file)
+    everywhere = files.get("", [])
     for node, own in files.items():
-        cluster = cluster.with_rules_beside(*read_machine(own, None, None, unknown=unknown), node=node)
+        told = read_machine(own, None, None, unknown=unknown, elsewhere=everywhere if node else ())
+        cluster = cluster.with_rules_beside(*told, node=node)
     return cluster
 
 

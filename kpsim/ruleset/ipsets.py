@@ -30,7 +30,7 @@ SOURCE, DESTINATION = "src", "dst"  #: the directions
 
 
 class IpsetKind(NamedTuple):
-    """What elements of one type of ipset consist of: ``ip``, ``net``, ``port``, ``mark``, ``iface``, ``set``."""
+    """What elements of one type of ipset consist of: ``ip``, ``net``, ``port``, ``mark``, ``iface``."""
 
     parts: tuple[str, ...]
     bitmap: bool = False
@@ -41,10 +41,11 @@ class IpsetKind(NamedTuple):
 
     @property
     def has_family(self) -> bool:
-        return not self.bitmap and self.parts != ("set",)
+        return not self.bitmap
 
 
-#: the types that are modelled; those with MAC addresses are not, because packets of the model have none
+#: the types that are modelled. Those with MAC addresses are not, as packets of the model have none, nor lists of sets,
+#: whose members read different parts of a packet
 IPSET_KINDS: Mapping[str, IpsetKind] = {
     **{
         name: IpsetKind(tuple(name.removeprefix("hash:").split(",")))
@@ -55,7 +56,6 @@ IPSET_KINDS: Mapping[str, IpsetKind] = {
     },
     "bitmap:ip": IpsetKind(("ip",), bitmap=True),
     "bitmap:port": IpsetKind(("port",), bitmap=True),
-    "list:set": IpsetKind(("set",)),
 }  # fmt: skip
 
 _FIELDS: Mapping[tuple[str, str], Field] = {
@@ -66,7 +66,7 @@ _FIELDS: Mapping[tuple[str, str], Field] = {
 }  # fmt: skip
 _BITMAP_PORTS = {SOURCE: Field.SPORT_OF_BITMAP, DESTINATION: Field.DPORT_OF_BITMAP}
 _DATA: Mapping[str, DataType] = {
-    "port": DataType.PORT, "mark": DataType.MARK, "iface": DataType.INTERFACE, "set": DataType.NAME,
+    "port": DataType.PORT, "mark": DataType.MARK, "iface": DataType.INTERFACE,
 }  # fmt: skip
 
 

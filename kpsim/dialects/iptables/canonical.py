@@ -32,6 +32,7 @@ from kpsim.ruleset import (
     ReversePath,
     RoutingHeader,
     Rule,
+    SetReference,
     SetTimeToLive,
     SetTrafficClass,
     Snat,
@@ -101,6 +102,8 @@ def _name(part: Expression | Statement, family: Family, protocol: str) -> str:
             return _comparison(part, family, protocol)
         case Lookup((Field.ICMP_TYPE, Field.ICMP_CODE)):
             return _icmp(family)
+        case Lookup(set=SetReference(of_namespace=True)):
+            return "-m set"
         case Assign(to, source=source):
             return "-j MARK" if to is Field.MARK and source is None else "-j CONNMARK"
         case SetTrafficClass(keep):

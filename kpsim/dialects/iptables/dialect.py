@@ -1,14 +1,14 @@
 """iptables as one of the dialects of ``kpsim.dialects``."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from kpsim.addresses import Family
 from kpsim.dialects import Form, OnUnknown, Reason
 from kpsim.dialects.iptables import BUILT_IN_CHAINS, Style, parse, render_rule, render_ruleset, words
 from kpsim.dialects.iptables.saved import family_by_address, read_saved, rules_by_family
 from kpsim.dialects.iptables.spelling import Spelling
-from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Space, Statement, TableKey
+from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Set, Space, Statement, TableKey
 
 _STYLES = {Form.SENT: Style.KUBE_PROXY, Form.LISTED: Style.SAVE}
 _TABLE_LINE = re.compile(r"^\s*\*\w+\s*$", re.MULTILINE)
@@ -46,6 +46,7 @@ class IptablesDialect:
         file: str | None = None,
         unknown: OnUnknown = "refuse",
         elsewhere: Collection[TableKey] = (),
+        ipsets: Mapping[str, Set] | None = None,
     ) -> tuple[Ruleset, ...]:
         """The rules of a text.
 
@@ -53,10 +54,10 @@ class IptablesDialect:
         the first address.
         """
         if family is None:
-            found = read_saved(text, file=file, unknown=unknown)
+            found = read_saved(text, file=file, unknown=unknown, ipsets=ipsets)
         else:
             part = rules_by_family(text).get(family, text)
-            found = (parse(part, family, file=file, unknown=unknown),)
+            found = (parse(part, family, file=file, unknown=unknown, ipsets=ipsets),)
         return tuple(ruleset.without(elsewhere) for ruleset in found)
 
     def render(self, ruleset: Ruleset, form: Form) -> str:

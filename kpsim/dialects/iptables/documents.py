@@ -12,6 +12,7 @@ from kpsim.dialects.iptables.origin import owners_of_chains, recover_origin
 from kpsim.dialects.iptables.other_outputs import is_of_terminal, what_else, with_table
 from kpsim.dialects.iptables.refusals import callers, hooks_of, loop, refused_in
 from kpsim.dialects.iptables.rules import OfOtherFamily, read_rules, split_words
+from kpsim.dialects.iptables.sets import Ipsets
 from kpsim.dialects.iptables.values import NotModelled
 from kpsim.errors import InputError, Problem, UnsupportedRule
 from kpsim.maps import Map
@@ -33,6 +34,7 @@ def parse_rule(
     file: str | None = None,
     line_number: int | None = None,
     unknown: OnUnknown = "refuse",
+    ipsets: Ipsets = None,
 ) -> tuple[str, Rule]:
     """The chain name and the rule of one line ``[counters] -A CHAIN …``.
 
@@ -47,7 +49,7 @@ def parse_rule(
         if len(words) < 2 or words[0] not in ("-A", "--append"):
             raise ValueError("not a rule: -A CHAIN expected")
         chain = words[1]
-        found = read_rules(words[2:], family, table=table, keep=unknown == "keep")
+        found = read_rules(words[2:], family, table=table, keep=unknown == "keep", ipsets=ipsets)
         if len(found) > 1:
             raise ValueError(f"{len(found)} rules, one for each address")
         [rule] = found
@@ -58,17 +60,20 @@ def parse_rule(
     return chain, replace(rule, origin=recover_origin(table, chain, rule, family))
 
 
-def parse(text: str, family: Family, *, file: str | None = None, unknown: OnUnknown = "refuse") -> Ruleset:
+def parse(
+    text: str, family: Family, *, file: str | None = None, unknown: OnUnknown = "refuse", ipsets: Ipsets = None
+) -> Ruleset:
     """The rules of iptables-save output, or of a complete iptables-restore document (I-4).
 
     A table that is mentioned has all its built-in chains. Counters are ignored. ``unknown="keep"`` keeps words that are
-    not modelled as ``Unknown`` expressions. InputError lists all problems of the file, each with its line. If all of
+    not modelled as ``Unknown`` expressions. ``ipsets`` are those that the machine had; None: they are not known, and
+    look-ups in them are not modelled. InputError lists all problems of the file, each with its line. If all of
     them are rules that are not modelled, the error is an UnsupportedRule.
     """
     text = text.removeprefix("\ufeff")
     if (why := what_else(text)) is not None:
         raise InputError(Problem(why, file=file))
-    document = _Document(family, file, keep=unknown == "keep")
+    document = _Document(family, file, keep=unknown == "keep", ipsets=ipsets)
     whole = with_table(text)
     for number, line in enumerate(whole.split("\n"), start=1 if whole is text else 0):
         document.line = number
@@ -145,8 +150,8 @@ class _Document:
     A ValueError from ``read`` is a problem of that line; the next line can be read.
     """
 
-    def __init__(self, family: Family, file: str | None, *, keep: bool) -> None:
-        self.family, self.file, self.keep = family, file, keep
+    def __init__(self, family: Family, file: str | None, *, keep: bool, ipsets: Ipsets) -> None:
+        self.family, self.file, self.keep, self.ipsets = family, file, keep, ipsets
         self.line = 0
         self.tables: dict[str, Table] = {}
         self.open: _OpenTable | None = None
@@ -265,6 +270,7 @@ class _Document:
                 keep=self.keep,
                 old=self.old,
                 declared=table.rules if self.saved else None,
+                ipsets=self.ipsets,
             )
         except OfOtherFamily:
             return

@@ -82,6 +82,7 @@ from kpsim.dialects.iptables.senders import (
     write_bridge_port,
     write_nothing,
 )
+from kpsim.dialects.iptables.sets import Ipsets, read_match_set, write_match_set
 from kpsim.dialects.iptables.values import (
     CT_STATES,
     Form,
@@ -242,6 +243,8 @@ class Extension(Row):
     hooks: frozenset[Hook] = ALL_HOOKS
     negatable: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()  #: options that iptables has and kpsim does not model
+    #: reads options that name an ipset, with the ipsets that are known
+    among: Callable[[Arguments, Family, Ipsets], Read] | None = None
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -429,6 +432,11 @@ _RT = frozenset(("--rt-type", "--rt-segsleft", "--rt-len"))
 _MARK_OPTIONS = {"--set-xmark": 1, "--set-mark": 1, "--or-mark": 1, "--xor-mark": 1, "--and-mark": 1}
 
 
+#: options of ``-m set`` that ask or change what elements count, or invert exceptions
+_OF_COUNTERS = frozenset((
+    "--return-nomatch", "--update-counters", "! --update-counters", "--update-subcounters", "! --update-subcounters", "--packets-eq",
+    "! --packets-eq", "--packets-lt", "--packets-gt", "--bytes-eq", "! --bytes-eq", "--bytes-lt", "--bytes-gt", "--set",
+))  # fmt: skip
 _MANGLE, _NAT, _RAW = frozenset(("mangle",)), frozenset(("nat",)), frozenset(("raw",))
 
 
@@ -450,6 +458,8 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension("-m", "socket", {"--transparent": 0, "--nowildcard": 0}, read_local_socket, _write_arguments,
               hooks=_hooks("PREROUTING", "INPUT"), refused=frozenset(("--restore-skmark",))),
     Extension("-m", "rt", dict.fromkeys(_RT, 1), read_routing_header, _write_arguments, negatable=_RT, refused=frozenset(("--rt-0-res", "--rt-0-addrs", "--rt-0-not-strict",))),
+    Extension("-m", "set", {"--match-set": 2}, read_match_set, write_match_set, negatable=frozenset(("--match-set",)),
+              refused=_OF_COUNTERS, among=read_match_set),
     Extension("-j", "REJECT", {"--reject-with": 1}, read_reject, write_reject, frozenset(("filter",)),
               _hooks("INPUT", "FORWARD", "OUTPUT")),
     Extension("-j", "DNAT", {"--to-destination": 1, "--random": 0, "--persistent": 0}, read_dnat, write_dnat,
@@ -536,7 +546,7 @@ TARGET_NAMES = FOREIGN_TARGETS | {row.target for row in EXTENSIONS if row.flag =
 FOREIGN_MATCHES = frozenset((
     "ah", "bpf", "cgroup", "cluster", "connbytes", "connlabel", "connlimit", "cpu", "dccp", "devgroup", "dst", "ecn",
     "esp", "eui64", "frag", "hashlimit", "hbh", "helper", "ipcomp", "ipv6header", "ipvs", "mac", "mh", "osf",
-    "policy", "quota", "rateest", "realm", "set", "srh", "string", "tcpmss", "time", "u32", "unclean",
+    "policy", "quota", "rateest", "realm", "srh", "string", "tcpmss", "time", "u32", "unclean",
 ))  # fmt: skip
 
 OPTION_BY_NAME: Mapping[str, Option] = {name: option for option in OPTIONS for name in option.names}

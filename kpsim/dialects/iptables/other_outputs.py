@@ -41,17 +41,17 @@ def what_else(text: str) -> str | None:
     if (margin := _MARGIN.search(text)) is not None:
         return f"its lines stand behind a margin, as {margin[0].rstrip()!r}: iptables-restore refuses that; take the margin away"
     if _IPVSADM_LIST.search(text):
-        return f"this is the output of ipvsadm -Ln: virtual servers of ipvs are not modelled; {_GIVE}"
+        return f"this is the output of ipvsadm -Ln, which holds no rules; {_GIVE}"
     if _IPVSADM_SAVE.search(text):
-        return f"this is the output of ipvsadm -Sn: virtual servers of ipvs are not modelled; {_GIVE}"
+        return f"this is the output of ipvsadm -Sn, which holds no rules; {_GIVE}"
     if _IPSET_LIST.search(text):
-        return f"this is the output of ipset list: sets of ipset are not modelled; {_GIVE}"
+        return f"this is the output of ipset list, which holds no rules; {_GIVE}"
     if _IPTABLES_LIST.search(text):
         return f"this is the output of iptables -L, which leaves out interfaces and more; {_GIVE}"
     if _COMMAND_LINE.search(text):
         return None if _table_of_commands(text) else _which_table(text)
     if _IPSET_SAVE.search(text):
-        return f"this is the output of ipset save: sets of ipset are not modelled; {_GIVE}"
+        return f"this is the output of ipset save, which holds no rules; {_GIVE}"
     return None
 
 

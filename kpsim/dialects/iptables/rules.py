@@ -7,6 +7,7 @@ does not model are a NotModelled. The caller adds file and line.
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 
 from kpsim.addresses import Family
@@ -35,6 +36,7 @@ from kpsim.dialects.iptables.options import (
     Option,
     Place,
 )
+from kpsim.dialects.iptables.sets import Ipsets
 from kpsim.dialects.iptables.spelling import Written, assemble
 from kpsim.dialects.iptables.values import NotModelled, decimal, quoted
 from kpsim.ruleset import (
@@ -110,6 +112,7 @@ def read_rules(
     keep: bool = False,
     old: bool = False,
     declared: Container[str] | None = None,
+    ipsets: Ipsets = None,
 ) -> tuple[Rule, ...]:
     """The rules that these words say: the words after ``-A CHAIN``. Their origin is not recovered here.
 
@@ -118,19 +121,20 @@ def read_rules(
     ``Unknown`` parts. Without ``keep`` that happens only in a rule that moves no packet; any other rule with such words
     raises NotModelled. ``old``, and ``keep`` too, also reads ``-d ! NET``, as iptables did before 1.4.3.2.
     ``declared`` are the table's chains if a tool saved the rules: a match or target that iptables 1.8.9 does not have is
-    then an extension of that machine, which is not modelled; otherwise it is a ValueError.
+    then an extension of that machine, which is not modelled; otherwise it is a ValueError. ``ipsets`` are those of the
+    machine; None: they are not known.
     """
     for at, word in enumerate(words):
         marked = _FAMILY_OPTIONS.get(word, family)
         if marked is not family and not (at and words[at - 1].startswith("-")):
             _several(
-                words[:at], marked, table, keep=True, old=old or keep, declared=declared
+                words[:at], marked, table, keep=True, old=old or keep, declared=declared, ipsets=ipsets
             )  # the rest is not looked at
             raise OfOtherFamily("a rule of the other family")
     try:
-        return _several(words, family, table, keep=False, old=old or keep, declared=declared)
+        return _several(words, family, table, keep=False, old=old or keep, declared=declared, ipsets=ipsets)
     except NotModelled:
-        kept = _several(words, family, table, keep=True, old=old or keep, declared=declared)
+        kept = _several(words, family, table, keep=True, old=old or keep, declared=declared, ipsets=ipsets)
         if keep or all(_only_logs(rule) for rule in kept):
             return kept
         raise
@@ -146,17 +150,17 @@ def _only_logs(rule: Rule) -> bool:
 
 
 def _several(
-    words: list[str], family: Family, table: str, *, keep: bool, old: bool, declared: Container[str] | None
-) -> tuple[Rule, ...]:
-    first = _RuleReader(words, family, table, keep=keep, old=old, declared=declared)
+    words: list[str], family: Family, table: str, *, keep: bool, old: bool, declared: Container[str] | None,
+    ipsets: Ipsets,
+) -> tuple[Rule, ...]:  # fmt: skip
+    reader = partial(_RuleReader, words, family, table, keep=keep, old=old, declared=declared, ipsets=ipsets)
+    first = reader()
     rule = first.read()
     if not first.several:
         return (rule,)
     options = list(first.several)
     return tuple(
-        _RuleReader(
-            words, family, table, keep=keep, old=old, declared=declared, chosen=dict(zip(options, texts, strict=True))
-        ).read()
+        reader(chosen=dict(zip(options, texts, strict=True))).read()
         for texts in product(*(first.several[option] for option in options))
     )
 
@@ -170,6 +174,7 @@ class _RuleReader:
         "declared",
         "family",
         "groups",
+        "ipsets",
         "keep",
         "negated_address",
         "old",
@@ -186,10 +191,10 @@ class _RuleReader:
 
     def __init__(
         self, words: list[str], family: Family, table: str, *, keep: bool, old: bool,
-        declared: Container[str] | None, chosen: Mapping[str, str] | None = None,
+        declared: Container[str] | None, ipsets: Ipsets, chosen: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.words, self.family, self.table, self.keep, self.old = words, family, table, keep, old
-        self.declared = declared
+        self.declared, self.ipsets = declared, ipsets
         self.chosen = chosen or {}  #: of an option that names several addresses, the one to read
         self.negated_address = ""  #: ``-s`` or ``-d`` if one of them is negated
         self.several: dict[str, list[str]] = {}  #: options that name several addresses → the addresses
@@ -412,9 +417,9 @@ class _RuleReader:
             raise NotModelled(f"{self.context} {'! ' if negate else ''}{word}".strip())
         if word in group.arguments:
             raise ValueError(f"{word} is given twice")
-        text = self._next() if count else ""
-        group.arguments[word] = text, negate
-        group.words += ["!"] * negate + [word] + [text] * count
+        values = [self._next() for _ in range(count)]
+        group.arguments[word] = " ".join(values), negate
+        group.words += ["!"] * negate + [word] + values
         if negate and word not in group.extension.negatable:
             if f"! {word}" not in group.extension.refused:
                 raise ValueError(f"! makes no sense before {word}")
@@ -437,7 +442,10 @@ class _RuleReader:
         try:
             if group.foreign:
                 raise NotModelled(f"{name} {group.foreign}")
-            part, detail = extension.read(group.arguments, self.family)
+            if extension.among is None:
+                part, detail = extension.read(group.arguments, self.family)
+            else:
+                part, detail = extension.among(group.arguments, self.family, self.ipsets)
         except NotModelled:
             if not self.keep:
                 raise

@@ -37,6 +37,7 @@ from kpsim.ruleset import (
     RoutingHeader,
     Rule,
     Set,
+    SetReference,
     SetTimeToLive,
     SetTrafficClass,
     Snat,
@@ -68,6 +69,9 @@ def reason(rule: Rule, part: Expression | Statement, family: Family) -> Reason:
     """Why a part of a rule was false."""
     row, _, detail, _ = _piece(rule, part, family)
     assert isinstance(part, Expression)  # no statement of iptables ends a rule before it acts
+    if isinstance(part, Lookup) and isinstance(part.set, SetReference):
+        asked = f"the ipset {part.set.name} ({detail})" if detail else f"the ipset {part.set.name}"
+        return Reason(f"it is {'' if part.negate else 'not '}in {asked}", elsewhere=False)
     if not isinstance(part, Compare | EitherPort | Lookup):
         return Reason(_special(part, detail, family), elsewhere=False)
     subject, value = _compared(part, row, detail, family)

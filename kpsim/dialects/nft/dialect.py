@@ -1,7 +1,7 @@
 """nft as one of the dialects of ``kpsim.dialects``."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from kpsim.addresses import Family
 from kpsim.dialects import Form, OnUnknown, Reason
@@ -16,7 +16,7 @@ from kpsim.dialects.nft.origin import with_origins
 from kpsim.dialects.nft.spelling import Spelling
 from kpsim.dialects.nft.tokens import SyntaxProblem
 from kpsim.errors import InputError, Problem
-from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Statement, TableKey
+from kpsim.ruleset import Chance, Expression, Rule, RuleReference, Ruleset, Set, Statement, TableKey
 
 _STYLES = {Form.SENT: Style.SENT, Form.LISTED: Style.LISTED}
 _TABLE = re.compile(
@@ -60,6 +60,7 @@ class NftDialect:
         file: str | None = None,
         unknown: OnUnknown = "refuse",
         elsewhere: Collection[TableKey] = (),
+        ipsets: Mapping[str, Set] | None = None,  # nft has no word for them
     ) -> tuple[Ruleset, ...]:
         """The rules of a text, one ruleset for each family that has a table, or the one asked for."""
         builder = Builder(file, keep=unknown == "keep", style=_style_of(text), elsewhere=elsewhere)

@@ -6,7 +6,7 @@ Counterpart: ovn-trace's last line and its ``--minimal``. ``text`` describes the
 from dataclasses import dataclass, replace
 
 from kpsim.addresses import join_host_port
-from kpsim.dialects import Form, dialect_of
+from kpsim.dialects import Form, dialect_of, what_would_tell
 from kpsim.exchange import was_admitted
 from kpsim.fabric import Hop, Journey, Whose
 from kpsim.netfilter import Walk
@@ -114,7 +114,9 @@ def sentence(journey: Journey, directory: Directory) -> str:
         case ProbeResult.DROPPED:
             return f"dropped {_by(step.rule, node, step)}{_told(step)}"
         case ProbeResult.UNKNOWN:
-            return f"unknown: {node} met a rule that is not modelled: {step.unknown}"
+            command = what_would_tell(step.unknown)
+            told = f" (the output of {command} beside the rules would tell)" if command else ""
+            return f"unknown: {node} met a rule that is not modelled: {step.unknown}{told}"
         case ProbeResult.DELIVERED:
             others = step.dnat_rule if step.dnat_rule and _is_foreign(step.dnat_rule) else None
             translated = f", translated {_by(others, node, step)}" if others else ""

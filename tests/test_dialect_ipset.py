@@ -1,0 +1,136 @@
+"""The language of ipset against what ipset 7.17 printed, and what is refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+from packets import ip, net
+
+from kpsim.addresses import Family
+from kpsim.dialects.ipset import parse, reads, render
+from kpsim.errors import InputError
+from kpsim.ruleset import Key, NamePattern, SetFlags
+from kpsim.units import SECOND_NS
+
+FIXTURES = Path(__file__).parent / "dialects"
+SAVED = (FIXTURES / "ipset_save.txt").read_text()
+LISTED = (FIXTURES / "ipset_list.txt").read_text()
+#: what is no part of a set: how the kernel hashes, and what packets counted
+_STATE = re.compile(r" initval \S+| packets \d+ bytes \d+| skbmark \S+")
+
+
+def keys(text: str, name: str = "s") -> list[Key]:
+    return sorted(parse(text)[name].elements, key=repr)
+
+
+def network(text: str) -> tuple[int, int]:
+    return net(text).base, net(text).last
+
+
+def test_what_ipset_saved_is_written_again_as_it_was():
+    """ipset(8), save. The kernel prints elements in the order of their hashes; here they are sorted."""
+    lines = [_STATE.sub("", line) for line in SAVED.splitlines() if not line.startswith("#")]
+    assert sorted(render(parse(SAVED)).splitlines()) == sorted(lines)
+    assert parse(render(parse(SAVED))) == parse(SAVED)
+
+
+def test_a_listing_says_the_same_as_what_is_saved():
+    assert parse(LISTED) == parse(SAVED)
+    assert reads(SAVED) and reads(LISTED)
+
+
+def test_a_set_has_what_create_said():
+    sets = parse(SAVED)
+    expiring, masked, ports = sets["expiring"], sets["masked"], sets["KUBE-NODE-PORT-TCP"]
+    assert SetFlags.TIMEOUT in expiring.flags and expiring.timeout_ns == 100 * SECOND_NS
+    assert expiring.elements[network("10.2.0.0/16"),].timeout_ns is None
+    assert expiring.elements[network("10.1.0.0/16"),].nomatch
+    assert masked.ipset is not None and masked.ipset.mask == 0xFFFFFF00
+    assert ports.ipset is not None and (ports.ipset.bounds, ports.ipset.family) == ((10, 100), None)
+    assert sets["six"].ipset is not None and sets["six"].ipset.family is Family.IPV6
+    assert (sets["commented"].size, sets["small"].size) == (65536, 10)
+    [element] = sets["commented"].elements.values()
+    assert element.comment == "hi there"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("hash:ip", "10.0.0.1", [(ip("10.0.0.1"),)]),
+        ("hash:ip", "10.0.0.0/30", [(ip("10.0.0.0") + each,) for each in range(4)]),
+        ("hash:ip", "10.0.0.3-10.0.0.5", [(ip("10.0.0.3") + each,) for each in range(3)]),
+        ("hash:ip netmask 24", "10.0.1.7-10.0.2.9", [(ip("10.0.1.0"),), (ip("10.0.2.0"),)]),
+        ("hash:net", "10.0.0.7/24", [(network("10.0.0.0/24"),)]),
+        ("hash:net", "10.0.0.7", [(ip("10.0.0.7"),)]),
+        ("hash:net", "10.0.0.1-10.0.0.5", [(ip("10.0.0.1"),), (network("10.0.0.2/31"),), (network("10.0.0.4/31"),)]),
+        ("hash:ip,port", "10.0.0.1,80", [(ip("10.0.0.1"), "tcp", 80)]),
+        ("hash:ip,port", "10.0.0.1,UDP:80-81", [(ip("10.0.0.1"), "udp", 80), (ip("10.0.0.1"), "udp", 81)]),
+        ("hash:ip,port", "10.0.0.1,icmp:ping", [(ip("10.0.0.1"), "icmp", 0x800)]),
+        ("hash:ip,port", "10.0.0.1,icmp:3/9", [(ip("10.0.0.1"), "icmp", 0x309)]),
+        ("hash:ip,port", "10.0.0.1,47:0", [(ip("10.0.0.1"), "gre", 0)]),
+        ("hash:ip,port family inet6", "fd00::1,icmpv6:128/0", [(ip("fd00::1"), "icmpv6", 0x8000)]),
+        ("hash:net,iface", "0.0.0.0/0,eth0", [(network("0.0.0.0/0"), "eth0")]),
+        ("hash:net,iface", "10.0.0.0/8,cali wildcard", [(network("10.0.0.0/8"), NamePattern("cali"))]),
+        ("bitmap:port range 0-65535", "80-81", [(80,), (81,)]),
+        ("bitmap:ip range 10.0.0.0/24", "10.0.0.4/31", [(ip("10.0.0.4"),), (ip("10.0.0.5"),)]),
+        ("hash:ip,mark markmask 0xf0", "10.0.0.1,0x35", [(ip("10.0.0.1"), 0x30)]),
+        ("hash:net,port,net", "10.0.0.0/8,80,10.0.0.1", [(network("10.0.0.0/8"), "tcp", 80, ip("10.0.0.1"))]),
+    ],
+)  # fmt: skip
+def test_one_text_is_as_many_elements_as_ipset_makes_of_it(kind, text, expected):
+    """ipset(8): ranges and networks are expanded, a missing protocol is TCP. Measured."""
+    assert keys(f"create s {kind}\nadd s {text}\n") == sorted(expected, key=repr)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("create s hash:ip\nadd t 10.0.0.1", "2: there is no set t"),
+        ("create s hash:ip\ncreate s hash:net", "2: set s appears twice"),
+        ("create s hash:foo", "1: not a type of sets: hash:foo"),
+        ("create s hash:net netmask 24", "1: hash:net has no option netmask"),
+        ("create s hash:ip foo 3", "1: hash:ip has no option foo"),
+        ("create s bitmap:port", "1: bitmap:port needs range"),
+        (f"create {'x' * 32} hash:ip", f"1: a name of a set has at most 31 characters: {'x' * 32}"),
+        ("create s hash:ip\nadd s 1.2.3.4/44", "2: not a number from 0 to 32: '44'"),
+        ("create s hash:ip\nadd s fd00::1", "2: not an address of IPv4: 'fd00::1'"),
+        ("create s hash:net\nadd s 0.0.0.0/0", "2: a set of type hash:net takes no network of all addresses: 0.0.0.0/0"),
+        ("create s bitmap:port range 10-100\nadd s 5", "2: the element is out of the range of the set"),
+        ("create s hash:ip\nadd s 10.0.0.1 timeout 5", "2: timeout: set s was created without it"),
+        ("create s hash:ip\nadd s 10.0.0.1 nomatch", "2: an element of hash:ip has no option nomatch"),
+        ("create s hash:ip\nadd s 10.0.0.1\nadd s 10.0.0.1", "3: it is in set s already: 10.0.0.1"),
+        ("create s hash:ip,port\nadd s 10.0.0.1", "2: an element of hash:ip,port has 2 parts, not 1: 10.0.0.1"),
+        ("create s hash:ip,port\nadd s 10.0.0.1,foo:80", "2: not a protocol: 'foo'"),
+        ("create s hash:ip,port\nadd s 10.0.0.1,gre:1", "2: of protocol gre ipset takes port 0 alone: gre:1"),
+        ("create s hash:ip,port\nadd s 10.0.0.1,icmpv6:1/1", "2: a set of IPv4 takes no icmpv6"),
+        ("create s hash:ip,port\nadd s 10.0.0.1,icmp:8", "2: not a type and code of ICMP, such as 8/0: '8'"),
+        ("create s hash:net,iface\nadd s 10.0.0.0/24,averyveryverylong", "2: not a name of an interface, of 1 to 15 characters: 'averyveryverylong'"),
+        ("create s hash:ip maxelem 2\nadd s 10.0.0.0/30", "2: set s is full: it takes 2 elements"),
+        ("create s hash:ip family inet6\nadd s fd00::1-fd00::9", "2: ipset takes no range of IPv6 addresses: fd00::1-fd00::9"),
+        ("create s hash:ip\nadd s 0.0.0.0/1", "2: more than 1,048,576 elements: 0.0.0.0/1"),
+        ("create s hash:ip\nswap s s", "2: not a line of ipset save: swap s s"),
+        ("<ipsets>\n</ipsets>", "this is ipset's XML: give the output of ipset save"),
+    ],
+)  # fmt: skip
+def test_what_ipset_refuses_is_refused_with_its_line(lines, why):
+    with pytest.raises(InputError) as caught:
+        parse(f"{lines}\n", file="f")
+    assert str(caught.value) == ("f: " + why if why.startswith("this") else "f:" + why)
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    with pytest.raises(InputError) as caught:
+        parse("create s hash:ip\nadd s x\nadd t 10.0.0.1\n")
+    assert [problem.line for problem in caught.value.problems] == [2, 3]
+
+
+def test_a_type_that_is_not_modelled_keeps_its_name_alone():
+    sets = parse("create m hash:mac\nadd m 02:00:00:00:00:01\ncreate l list:set size 8\nadd l m\ncreate s hash:ip\n")
+    assert [(name, of.type is None) for name, of in sorted(sets.items())] == [("l", True), ("m", True), ("s", False)]
+
+
+def test_old_names_and_exist_and_comments_are_read():
+    """ipset 4 wrote -N and -A; kube-proxy's commands say -exist."""
+    text = "# a comment\n-N s iphash\n-A s 10.0.0.1\ncreate s hash:ip -exist\nadd -exist s 10.0.0.1\nCOMMIT\n"
+    assert keys(text) == [(ip("10.0.0.1"),)]
+    assert reads(text) and not reads("-A INPUT -j DROP\n") and not reads("*nat\nCOMMIT\n")

@@ -1,0 +1,95 @@
+"""The language of ipvsadm: what it saves and lists, and what is refused. No kernel at hand has ip_vs, so the texts are those
+of ipvsadm(8) and of dumps as people print them.
+"""
+
+import pytest
+from packets import ip
+
+from kpsim.addresses import Family
+from kpsim.dialects.ipvsadm import parse, reads, render
+from kpsim.errors import InputError
+from kpsim.ipvs.servers import RealServer, VirtualServer, VirtualServerFlags, VirtualServerKey
+
+V4, V6 = Family.IPV4, Family.IPV6
+FLAGS = VirtualServerFlags
+SAVED = """\
+-A --sctp-service 10.96.0.60:5060 -s mh -b mh-fallback,mh-port
+-A -t 10.96.0.1:443 -s rr -p 10800 -M 255.255.255.0
+-a -t 10.96.0.1:443 -r 172.18.0.3:6443 -m -w 1
+-a -t 10.96.0.1:443 -r 172.18.0.4:6443 -m -w 0
+-A -u 10.96.0.10:53 -s wlc -o
+"""
+SAVED6 = """\
+-A -t [fd00::1]:443 -s rr -p 60 -M 64
+-a -t [fd00::1]:443 -r [fd00:1::3]:6443 -m -w 3
+"""
+LISTED = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+TCP  10.96.0.1:443 rr persistent 10800 mask 255.255.255.0
+  -> 172.18.0.3:6443              Masq    1      4          0
+  -> 172.18.0.4:6443              Masq    0      0          7
+UDP  10.96.0.10:53 wlc ops
+SCTP 10.96.0.60:5060 mh (mh-fallback,mh-port)
+TCP  [fd00::1]:443 rr persistent 60 mask 64
+  -> [fd00:1::3]:6443             Masq    3      0          0
+"""
+
+
+def test_what_is_saved_is_written_again():
+    found = parse(SAVED + SAVED6)
+    assert (render(V4, found[V4]), render(V6, found[V6])) == (SAVED.replace("-A --sctp", "-A --sctp"), SAVED6)
+    assert (
+        reads(SAVED)
+        and reads(LISTED)
+        and not reads("-A INPUT -t nat\n")
+        and not reads("create s hash:ip\nadd s 10.0.0.1\n")
+    )
+
+
+def test_a_listing_says_the_same_as_what_is_saved():
+    assert parse(LISTED) == parse(SAVED + SAVED6)
+
+
+def test_a_virtual_server_has_what_the_line_says():
+    """ipvsadm(8). The last real server of a text is the newest, as if it had been restored (IPVS-11.7)."""
+    servers = parse(SAVED)[V4]
+    assert servers[VirtualServerKey(ip("10.96.0.1"), 443, "tcp")] == VirtualServer(
+        "rr",
+        24,
+        FLAGS.PERSISTENT,
+        10800,
+        (RealServer(ip("172.18.0.4"), 6443, 0), RealServer(ip("172.18.0.3"), 6443, 1)),
+    )
+    assert servers[VirtualServerKey(ip("10.96.0.10"), 53, "udp")] == VirtualServer("wlc", 32, FLAGS.ONE_PACKET)
+    assert servers[VirtualServerKey(ip("10.96.0.60"), 5060, "sctp")].flags == FLAGS.SCHEDULER_1 | FLAGS.SCHEDULER_2
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("-A -f 1 -s rr", "1: a virtual server of a firewall mark (-f) is not modelled"),
+        ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -g -w 1", "2: forwarding by direct routing (-g) is not modelled, only masquerading"),
+        ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -i -w 1", "2: forwarding by tunneling (-i) is not modelled, only masquerading"),
+        ("-A -t 10.0.0.1:80 -s foo", "1: not a scheduler of ip_vs: foo"),
+        ("-A -t 10.0.0.1:80 -s rr --pe sip", "1: a persistence engine (--pe sip) is not modelled"),
+        ("-A -t 10.0.0.1:80 -s rr -x", "1: not an option of a virtual server: -x"),
+        ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -x 5", "2: a threshold of connections (-x) is not modelled"),
+        ("-A -t 10.0.0.1:80 -s rr\n-A -t 10.0.0.1:80 -s rr", "2: virtual server -t 10.0.0.1:80 appears twice"),
+        ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.9:80 -r 10.0.0.2:80 -m", "2: there is no virtual server -t 10.0.0.9:80"),
+        ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m", "3: real server 10.0.0.2:80 appears twice"),
+        ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 70000", "2: weight: not a number from 0 to 65535: '70000'"),
+        ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r [fd00::1]:80 -m", "2: real server [fd00::1]:80 is not of IPv4"),
+        ("-A -t localhost:http -s rr", "1: not ADDRESS:PORT: 'localhost:http' (give the output of ipvsadm -S -n: -n prints numbers)"),
+        ("-A -t 10.0.0.1:80 -s rr -p 60 -M 255.0.255.0", "1: not a netmask of IPv4: '255.0.255.0'"),
+        ("Prot LocalAddress:Port Scheduler Flags\nFWM  1 rr", "2: a virtual server of a firewall mark is not modelled"),
+        ("Prot LocalAddress:Port Scheduler Flags\n  -> 10.0.0.2:80 Masq 1 0 0", "2: a real server without virtual server"),
+        ("IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port               CPS    InPPS   OutPPS    InBPS   OutBPS\nTCP  10.0.0.1:80 0 0 0 0 0",
+         "this listing of ipvsadm leaves weights and forwarding out: give the output of ipvsadm -S -n"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_or_not_modelled_is_refused_with_its_line(text, why):
+    with pytest.raises(InputError) as caught:
+        parse(f"{text}\n", file="f")
+    assert str(caught.value) == ("f: " + why if why.startswith("this") else "f:" + why)
