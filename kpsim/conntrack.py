@@ -255,12 +255,20 @@ class ConntrackTable:
         found = self._found.get(flow_tuple)
         return found if found is not None and found.entry.ends_ns > now_ns else None
 
-    def mapped_port(self, original: FlowTuple, address: int, now_ns: int) -> int | None:
-        """The port that the newest other flow of the same source has at ``address``; None if there is none (K-2.3)."""
+    def mapped_source(
+        self, original: FlowTuple, addresses: tuple[int, int], ports: tuple[int, int] | None, now_ns: int
+    ) -> tuple[int, int] | None:
+        """Address and port that the newest other flow of the same source has within these ranges; None: there is none (K-2.3).
+
+        ``ports`` None: any port.
+        """
         for earlier in reversed(self._by_source.get(original[:4], ())):
             entry = self._entries[earlier]
-            if entry.reply.daddr == address and entry.ends_ns > now_ns and entry.original != original:
-                return entry.reply.inverse().sport
+            if entry.ends_ns <= now_ns or entry.original == original:
+                continue
+            at = entry.reply.inverse()
+            if addresses[0] <= at.saddr <= addresses[1] and (ports is None or ports[0] <= at.sport <= ports[1]):
+                return at.saddr, at.sport
         return None
 
     # --- a table that is full (CT-7, K-6.7) ---------------------------------------------------------------------------

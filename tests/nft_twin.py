@@ -43,7 +43,8 @@ class NftTwin:
     def agree(self, *shots: Shot) -> list[Walk]:
         """The model's walks of a batch. AssertionError if Linux does otherwise with one of its packets."""
         found = self.twin.exchange(shots)
-        assert {str(each.shot.packet): list(map(str, each.differences)) for each in found if each.differences} == {}
+        differences = {str(each.shot.packet): list(map(str, each.differences)) for each in found if each.differences}
+        assert differences == {}, differences
         return [each.walk for each in found]
 
     def members(self) -> frozenset[str]:

@@ -146,16 +146,16 @@ def test_a_later_version_replaces_the_same_connection_only():
 def test_the_port_of_the_newest_live_flow_at_an_address():
     """Measured: whatever the destination; not its own, not one that is over, not at another address."""
     known = ConntrackTable()
-    assert known.mapped_port(udp().original, ip(NODE), 0) is None
+    assert known.mapped_source(udp().original, (ip(NODE), ip(NODE)), None, 0) is None
     known.insert(udp(to="172.30.0.1", reply=(POD, 1, NODE, 2001)), 0)
     known.insert(udp(to="172.30.0.2", reply=(POD, 2, NODE, 2002), until_s=10), 0)
     known.insert(udp(to="172.30.0.3", reply=(POD, 3, "192.168.5.1", 2003)), 0)
     known.insert(udp(41000, to="172.30.0.4", reply=(POD, 4, NODE, 2004)), 0)
     asked = udp(to="172.30.0.9").original
-    assert known.mapped_port(asked, ip(NODE), 10 * SECOND_NS - 1) == 2002
-    assert known.mapped_port(asked, ip(NODE), 10 * SECOND_NS) == 2001  # K-1.7
-    assert known.mapped_port(asked, ip("192.168.5.1"), 0) == 2003
-    assert known.mapped_port(udp(to="172.30.0.2").original, ip(NODE), 0) == 2001
+    assert known.mapped_source(asked, (ip(NODE), ip(NODE)), None, 10 * SECOND_NS - 1) == (ip(NODE), 2002)
+    assert known.mapped_source(asked, (ip(NODE), ip(NODE)), None, 10 * SECOND_NS) == (ip(NODE), 2001)  # K-1.7
+    assert known.mapped_source(asked, (ip("192.168.5.1"), ip("192.168.5.1")), None, 0) == (ip("192.168.5.1"), 2003)
+    assert known.mapped_source(udp(to="172.30.0.2").original, (ip(NODE), ip(NODE)), None, 0) == (ip(NODE), 2001)
 
 
 def test_a_table_is_full_at_its_limit_and_not_before():

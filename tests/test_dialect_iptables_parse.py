@@ -137,9 +137,6 @@ NOT_MODELLED = [
     ("-j NFQUEUE --queue-num 1", "-j NFQUEUE"),
     ("-j TPROXY --on-port 1", "-j TPROXY"),
     ("-j CT --zone 1", "-j CT --zone"),
-    ("-j SNAT --to-source 10.180.0.3-10.180.0.5", "NAT to a range of addresses 10.180.0.3-10.180.0.5"),
-    ("-p tcp -j DNAT --to-destination 10.180.0.3:80-90", "-j DNAT to a range of ports 10.180.0.3:80-90"),
-    ("-p tcp -j REDIRECT --to-ports 8080-8090", "-j REDIRECT --to-ports 8080-8090"),
 ]
 
 

@@ -4,11 +4,14 @@ Counterpart: nf_nat_core and xt_MASQUERADE. A binding is decided once for each e
 tuple (CT-3.5). The rules are not asked again for a known connection.
 """
 
+from collections.abc import Callable
+
 from kpsim.addresses import Family
 from kpsim.conntrack import Destroyed, Ending, Entry, FlowTuple
 from kpsim.flowstate import Direction, FlowState
 from kpsim.flowstate.windows import is_before
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
+from kpsim.packetpath.ranges import chosen
 from kpsim.packetpath.steps import Tracking
 from kpsim.packetpath.traversal import Cause, Disposition, End, Traversal
 from kpsim.ruleset import Dnat, Hook, Masquerade, NatFlags, Redirect, RuleReference, Snat
@@ -35,20 +38,50 @@ def destination(traversal: Traversal, statement: Dnat | Redirect, at: RuleRefere
     if isinstance(statement, Redirect):
         address = _own_address(traversal)
     else:
-        address = packet.daddr if statement.address is None else statement.address
+        address = _address(statement, entry, packet.daddr)
     if address is None:
         return End(Disposition.DROPPED, Cause.NO_ADDRESS, at)
-    sport = entry.reply.sport if statement.port is None or packet.protocol in ICMP_PROTOCOLS else statement.port
-    traversal.entry = entry._replace(reply=entry.reply._replace(saddr=address, sport=sport))
-    random = bool(statement.flags & _RANDOM)
+    traversal.entry = entry._replace(reply=entry.reply._replace(saddr=address))
     if packet.protocol in ICMP_PROTOCOLS:
-        _free_id(traversal, random=random)
-    elif statement.port is not None and (random or sport != entry.reply.sport):
-        # Linux searches a range of one port, and takes the port even if another connection keeps it (K-2.3)
-        _gives_way(traversal, traversal.entry.reply)
+        _free_id(traversal, random=bool(statement.flags & _RANDOM))
+    elif statement.port is not None:
+        _bind_port(
+            traversal, statement.port, statement.last_port or statement.port, random=bool(statement.flags & _RANDOM)
+        )
     traversal.destination_done = True
     traversal.dnat_rule = at
     return None
+
+
+def _address(statement: Dnat | Snat, entry: Entry, own: int) -> int:
+    """The new address; ``own`` is the one that is replaced."""
+    first, last = statement.address, statement.last_address
+    if first is None:
+        return own
+    if last is None:
+        return first
+    if NatFlags.NETMAP in statement.flags:
+        hosts = first ^ last
+        return first & ~hosts | own & hosts
+    return chosen(first, last, entry.reply.inverse(), persistent=NatFlags.PERSISTENT in statement.flags)
+
+
+def _bind_port(traversal: Traversal, low: int, high: int, *, random: bool) -> None:
+    """Gives the flow a destination port of a range (K-24.4)."""
+    entry = traversal.entry
+    assert entry is not None
+    reply = entry.reply
+    if low == high:
+        traversal.entry = entry._replace(reply=reply._replace(sport=low))
+        if random or reply.sport != low:
+            # Linux searches a range of one port, and takes the port even if another connection keeps it (K-2.3)
+            _gives_way(traversal, traversal.entry.reply)
+        return
+    if not random and low <= reply.sport <= high and not traversal.taken(reply):
+        return
+    first = traversal.chooser.uniform(high - low + 1, traversal.draw_key("destination port")) if random else 0
+    found = _search(traversal, lambda port: reply._replace(sport=port), low, high, first)
+    traversal.entry = entry._replace(reply=found)
 
 
 def _free_id(traversal: Traversal, *, random: bool = False) -> None:
@@ -57,10 +90,10 @@ def _free_id(traversal: Traversal, *, random: bool = False) -> None:
     assert entry is not None
     if not random and not traversal.taken(entry.reply):
         return
-    forward = _search(traversal, entry.reply.inverse(), 0, 65535, first=None if random else 0)
+    answers = _search(traversal, _sources(entry.reply.inverse()), 0, 65535, first=None if random else 0)
     if random:
         traversal.ports_drawn = (0, 65535)
-    traversal.entry = entry._replace(reply=forward.inverse(), bound_id=forward.sport)
+    traversal.entry = entry._replace(reply=answers, bound_id=answers.inverse().sport)
 
 
 def _own_address(traversal: Traversal) -> int | None:
@@ -81,7 +114,13 @@ def source(traversal: Traversal, statement: Snat | Masquerade, at: RuleReference
     if entry is None or not traversal.unconfirmed:
         return None
     if isinstance(statement, Snat):
-        address = traversal.packet.saddr if statement.address is None else statement.address
+        own = entry.reply.daddr
+        if statement.last_address is not None and not statement.flags & (_RANDOM | NatFlags.NETMAP):
+            addresses = own if statement.address is None else statement.address, statement.last_address
+            if _keeps_source(traversal, addresses, statement.ports):
+                traversal.snat_rule = at
+                return None
+        address = _address(statement, entry, own)
     else:
         # the outgoing interface's address; the route's preferred source is ignored (K-2.2)
         decision, packet = traversal.decision, traversal.packet
@@ -93,27 +132,54 @@ def source(traversal: Traversal, statement: Snat | Masquerade, at: RuleReference
             return End(Disposition.DROPPED, Cause.NO_ADDRESS, at)
         address = borrowed
         traversal.entry = entry._replace(masquerade_device=packet.out_interface)
-    _bind_source(traversal, address, statement.ports, random=bool(statement.flags & _RANDOM))
+    known = not isinstance(statement, Snat) or statement.last_address is None  # of a range that was tried above
+    _bind_source(traversal, address, statement.ports, random=bool(statement.flags & _RANDOM), known=known)
     traversal.snat_rule = at
     return None
 
 
-def _bind_source(traversal: Traversal, address: int, ports: tuple[int, int] | None, *, random: bool) -> None:
-    """Gives the flow ``address`` and a port that makes its reply tuple unique (K-2.3, CT-6.3)."""
+def _keeps_source(traversal: Traversal, addresses: tuple[int, int], ports: tuple[int, int] | None) -> bool:
+    """Whether a flow that is translated to a range keeps its source, or has that of the newest flow of the same source
+    (K-24.3). If so, it is bound.
+    """
+    entry = traversal.entry
+    assert entry is not None
+    forward = entry.reply.inverse()
+    source: tuple[int, int] | None = forward.saddr, forward.sport
+    if not (addresses[0] <= forward.saddr <= addresses[1] and (ports is None or ports[0] <= forward.sport <= ports[1])):
+        source = traversal.node.conntrack.mapped_source(entry.original, addresses, ports, traversal.now_ns)
+    if source is None:
+        return False
+    kept = forward._replace(saddr=source[0], sport=source[1])
+    if traversal.taken(kept.inverse()):
+        return False
+    traversal.entry = entry._replace(reply=kept.inverse())
+    traversal.source_done = True
+    return True
+
+
+def _bind_source(
+    traversal: Traversal, address: int, ports: tuple[int, int] | None, *, random: bool, known: bool = True
+) -> None:
+    """Gives the flow ``address`` and a port that makes its reply tuple unique (K-2.3, CT-6.3).
+
+    ``known``: the port of an earlier flow of the source is tried first.
+    """
     entry = traversal.entry
     assert entry is not None
     traversal.source_done = True
     forward = entry.reply.inverse()._replace(saddr=address)
     low, high = ports or port_class(forward)
-    for sport in () if random else _ports_to_keep(traversal, entry, forward):
+    for sport in () if random else _ports_to_keep(traversal, entry, forward) if known else (forward.sport,):
         kept = forward._replace(sport=sport)
         allowed = ports is None or low <= sport <= high  # 512 to 599 may be kept, and are never drawn (measured)
         if allowed and not traversal.taken(kept.inverse()):
             traversal.entry = entry._replace(reply=kept.inverse())
             return
     if forward.protocol in PORT_PROTOCOLS or forward.protocol in ICMP_PROTOCOLS:
-        forward = _search(traversal, forward, low, high)
+        traversal.entry = entry._replace(reply=_search(traversal, _sources(forward), low, high))
         traversal.ports_drawn = low, high
+        return
     traversal.entry = entry._replace(reply=forward.inverse())
 
 
@@ -124,8 +190,9 @@ def _ports_to_keep(traversal: Traversal, entry: Entry, forward: FlowTuple) -> tu
     """
     if forward.saddr == entry.original.saddr:
         return (forward.sport,)
-    earlier = traversal.node.conntrack.mapped_port(entry.original, forward.saddr, traversal.now_ns)
-    return (forward.sport,) if earlier is None else (earlier, forward.sport)
+    here = forward.saddr, forward.saddr
+    earlier = traversal.node.conntrack.mapped_source(entry.original, here, None, traversal.now_ns)
+    return (forward.sport,) if earlier is None else (earlier[1], forward.sport)
 
 
 def port_class(forward: FlowTuple) -> tuple[int, int]:
@@ -137,8 +204,15 @@ def port_class(forward: FlowTuple) -> tuple[int, int]:
     return (600, 1023) if forward.sport < 1024 else (1024, 65535)
 
 
-def _search(traversal: Traversal, forward: FlowTuple, low: int, high: int, first: int | None = None) -> FlowTuple:
-    """The flow with a free source port between ``low`` and ``high`` (CT-6.3).
+def _sources(forward: FlowTuple) -> Callable[[int], FlowTuple]:
+    """The answers to a flow, by its source port."""
+    return lambda port: forward._replace(sport=port).inverse()
+
+
+def _search(
+    traversal: Traversal, made: Callable[[int], FlowTuple], low: int, high: int, first: int | None = None
+) -> FlowTuple:
+    """The answers to a flow with a free port between ``low`` and ``high`` (CT-6.3). ``made`` gives them by the port.
 
     Tries consecutive ports from ``first``, or if that is None from a random one, then half as many from a random one,
     and so on. If no round finds one, ``traversal.exhausted`` is set and the packet will be dropped.
@@ -149,13 +223,12 @@ def _search(traversal: Traversal, forward: FlowTuple, low: int, high: int, first
         offset = traversal.chooser.port(size, traversal.draw_key("source port")) if first is None else first
         first = None
         for step in range(attempts):
-            candidate = forward._replace(sport=low + (offset + step) % size)
-            answers = candidate.inverse()
+            answers = made(low + (offset + step) % size)
             if not traversal.taken(answers) or (attempts - step <= _HARDER and _gives_way(traversal, answers)):
-                return candidate
+                return answers
         if attempts >= size or attempts <= _LAST_ATTEMPTS:
             traversal.exhausted = True  # the entry will not be inserted
-            return candidate
+            return answers
         attempts //= 2
 
 

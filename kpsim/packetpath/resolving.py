@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable
 from typing import cast
 
 from kpsim.packetpath.matching import Facts, asking, key_of
-from kpsim.packetpath.worlds import UnknownEnd
 from kpsim.ruleset import (
     Assign,
     AssignFrom,
@@ -16,6 +15,7 @@ from kpsim.ruleset import (
     ElementReference,
     Field,
     Goto,
+    Interval,
     Jump,
     Mapped,
     Part,
@@ -88,17 +88,25 @@ def _translation(statement: Dnat | Snat | Redirect, element: ElementReference) -
     """The translation with the address and the port that a map said; what it did not say stays as the rule has it."""
     mapped = cast("Mapped", statement.mapped)
     values = list(cast("tuple[Part, ...]", element.element.value))
-    if any(isinstance(value, tuple) for value in values):
-        raise UnknownEnd("a translation to a range out of a map")
-    numbers = cast("list[int]", values)
-    address = numbers.pop(0) if mapped.address else None
-    port = numbers.pop(0) if mapped.port else None
-    match statement:
-        case Redirect():
-            return Redirect(port, statement.flags)
-        case Dnat():
-            kept = statement.address if address is None else address
-            return Dnat(kept, statement.port if port is None else port, statement.flags)
-        case Snat():
-            kept = statement.address if address is None else address
-            return Snat(kept, statement.ports if port is None else (port, port), statement.flags)
+    ends = [value if isinstance(value, tuple) else (cast("int", value), cast("int", value)) for value in values]
+    addresses = ends.pop(0) if mapped.address else None
+    ports = ends.pop(0) if mapped.port else None
+    if not isinstance(statement, Redirect) and addresses is None and statement.address is not None:
+        addresses = statement.address, statement.last_address or statement.address
+    if isinstance(statement, Snat):
+        first, last = _ends(addresses)
+        return Snat(first, ports or statement.ports, statement.flags, last_address=last)
+    if ports is None and statement.port is not None:
+        ports = statement.port, statement.last_port or statement.port
+    port, last_port = _ends(ports)
+    if isinstance(statement, Redirect):
+        return Redirect(port, statement.flags, last_port=last_port)
+    first, last = _ends(addresses)
+    return Dnat(first, port, statement.flags, last_address=last, last_port=last_port)
+
+
+def _ends(interval: Interval | None) -> tuple[int | None, int | None]:
+    """The first number of a range, and the last one if it is another."""
+    if interval is None:
+        return None, None
+    return interval[0], None if interval[0] == interval[1] else interval[1]

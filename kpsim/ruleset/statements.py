@@ -37,6 +37,7 @@ class NatFlags(enum.Flag):
     RANDOM = enum.auto()
     FULLY_RANDOM = enum.auto()
     PERSISTENT = enum.auto()
+    NETMAP = enum.auto()  #: the host's bits of the address stay
 
 
 NO_FLAGS = NatFlags(0)
@@ -54,25 +55,31 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True)
 class Dnat:
-    """Destination NAT to an address and a port. None keeps the packet's own. ``mapped`` says both instead."""
+    """Destination NAT to an address and a port. None keeps the packet's own. ``mapped`` says both instead.
+
+    With ``last_address`` or ``last_port`` it is one of a range that begins there (K-24.3, K-24.4).
+    """
 
     address: int | None
     port: int | None = None
     flags: NatFlags = NO_FLAGS
     mapped: Mapped | None = None
+    last_address: int | None = None
+    last_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Snat:
-    """Source NAT to one address. The new port lies within ``ports``; None: within the class of the old port (K-2.3).
+    """Source NAT to one address, or with ``last_address`` to one of a range (K-24.3); None keeps the packet's own.
 
-    ``mapped`` says both instead; then ``address`` is None.
+    The new port lies within ``ports``; None: within the class of the old port (K-2.3). ``mapped`` says both instead.
     """
 
     address: int | None
     ports: Interval | None = None
     flags: NatFlags = NO_FLAGS
     mapped: Mapped | None = None
+    last_address: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +92,15 @@ class Masquerade:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Destination NAT to the machine itself. ``port`` None keeps the packet's port. ``mapped`` says it instead."""
+    """Destination NAT to the machine itself. ``port`` None keeps the packet's port. ``mapped`` says it instead.
+
+    With ``last_port`` it is one of a range that begins with ``port`` (K-24.4).
+    """
 
     port: int | None = None
     flags: NatFlags = NO_FLAGS
     mapped: Mapped | None = None
+    last_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

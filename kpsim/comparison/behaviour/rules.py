@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from kpsim.comparison.behaviour.asking import ENDPOINT, Given, Judged, Witness, axis_of
 from kpsim.comparison.behaviour.spaces import Name, Partition, cuts_of
@@ -116,6 +116,8 @@ class WatchedChains:
                 ask = self.looked_up(key, elements)
             case Dnat() | Snat() | Redirect() if statement.mapped is not None:
                 ask = self.looked_up(statement.mapped.key, statement.mapped.map)
+            case Dnat() | Snat() | Redirect():
+                return plain if _goes_to_one(statement) else _refuse
             case _:
                 return plain
         if plain is None or ask is None:
@@ -123,7 +125,8 @@ class WatchedChains:
 
         def resolve(facts: Facts) -> Resolved | None:
             ask(facts)
-            return plain(facts)
+            found = plain(facts)
+            return found if found is None or _goes_to_one(found[0]) else _refuse(facts)
 
         return resolve
 
@@ -158,6 +161,21 @@ class WatchedChains:
             ]
             found = self._indexes[id(of.elements)] = of.elements, _Index(keys)
         return found[1]
+
+
+def _goes_to_one(statement: Statement) -> bool:
+    """Whether a translation does not choose among addresses or ports by what the packet is."""
+    match statement:
+        case Dnat(last_address=None, last_port=None) | Snat(last_address=None) | Redirect(last_port=None):
+            return True
+        case Dnat() | Snat() | Redirect():
+            return False
+        case _:
+            return True
+
+
+def _refuse(facts: Facts) -> NoReturn:
+    raise InputError("a translation to a range of addresses or ports cannot be compared")
 
 
 def unmasked(interval: Interval, mask: int | None, shift: int = 0) -> list[Interval]:

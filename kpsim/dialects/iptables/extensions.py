@@ -8,7 +8,7 @@ import re
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
-from kpsim.addresses import Family, format_ip, join_host_port
+from kpsim.addresses import Family, format_ip
 from kpsim.dialects.iptables.values import (
     ALL_BITS,
     Form,
@@ -193,7 +193,7 @@ def write_reject(reject: Reject, detail: str | None, form: Form) -> str:
 # --- translation ------------------------------------------------------------------------------------------------------
 
 
-def _read_nat_range(text: str, family: Family) -> tuple[int | None, Interval | None]:
+def _read_nat_range(text: str, family: Family) -> tuple[Interval | None, Interval | None]:
     """Address and port range of ``ADDRESS[:PORT[-PORT]]`` or ``:PORT[-PORT]``. None: the packet's own is kept."""
     host, separator, ports = text, "", ""
     if text.startswith("["):
@@ -203,15 +203,22 @@ def _read_nat_range(text: str, family: Family) -> tuple[int | None, Interval | N
         separator, ports = rest[:1], rest[1:]
     elif family is Family.IPV4 or (text.startswith(":") and not text.startswith("::")):
         host, separator, ports = text.partition(":")
-    if "-" in host:
-        raise NotModelled(f"NAT to a range of addresses {text}")
     if not host and not ports:
         raise ValueError(f"neither address nor port: {text!r}")
     bounds, shifted, base = ports.partition("/")
     if shifted and base.isdigit() and 0 < int(base) <= 65535 and "-" in bounds:
         _read_ports(bounds)
         raise NotModelled(f"NAT to a shifted range of ports {text}")
-    return (read_address(host, family) if host else None), (_read_ports(ports) if separator else None)
+    return (_read_addresses(host, family) if host else None), (_read_ports(ports) if separator else None)
+
+
+def _read_addresses(text: str, family: Family) -> Interval:
+    first, dash, last = text.partition("-")
+    low = read_address(first, family)
+    high = read_address(last, family) if dash else low
+    if high < low:
+        raise NotModelled(f"NAT to a range of addresses that ends before it begins {text}")
+    return low, high
 
 
 def _read_ports(text: str) -> Interval:
@@ -221,8 +228,17 @@ def _read_ports(text: str) -> Interval:
     return read_range(text, "-")
 
 
-def _write_nat_range(family: Family, address: int | None, ports: Interval | None) -> str:
+def _ends(interval: Interval | None) -> tuple[int | None, int | None]:
+    """The first number of a range, and the last one if it is another."""
+    if interval is None:
+        return None, None
+    return interval[0], None if interval[0] == interval[1] else interval[1]
+
+
+def _write_nat_range(family: Family, address: int | None, last: int | None, ports: Interval | None) -> str:
     host = "" if address is None else format_ip(family, address)
+    if last is not None:
+        host += f"-{format_ip(family, last)}"
     if ports is None:
         return host
     return f"[{host}]:{write_range(ports, '-')}" if ":" in host else f"{host}:{write_range(ports, '-')}"
@@ -249,30 +265,25 @@ def _write_flags(flags: NatFlags) -> str:
 
 def read_dnat(arguments: Arguments, family: Family) -> Done:
     text = required(arguments, "--to-destination")
-    address, ports = _read_nat_range(text, family)
-    if ports is not None and ports[0] != ports[1]:
-        raise NotModelled(f"-j DNAT to a range of ports {text}")
-    return Done(Dnat(address, None if ports is None else ports[0], _read_flags(arguments)))
+    (address, last_address), (port, last_port) = map(_ends, _read_nat_range(text, family))
+    return Done(Dnat(address, port, _read_flags(arguments), None, last_address, last_port))
 
 
 def write_dnat(dnat: Dnat, _detail: None, form: Form) -> str:
-    if dnat.address is not None and dnat.port is not None:
-        target = join_host_port(format_ip(form.family, dnat.address), dnat.port)
-    else:
-        target = _write_nat_range(form.family, dnat.address, None if dnat.port is None else (dnat.port, dnat.port))
+    ports = None if dnat.port is None else (dnat.port, dnat.last_port or dnat.port)
+    target = _write_nat_range(form.family, dnat.address, dnat.last_address, ports)
     return f"--to-destination {target}{_write_flags(dnat.flags)}"
 
 
 def read_snat(arguments: Arguments, family: Family) -> Done:
     text = required(arguments, "--to-source")
-    address, ports = _read_nat_range(text, family)
-    if address is None:
-        raise NotModelled(f"-j SNAT without an address {text}")
-    return Done(Snat(address, ports, _read_flags(arguments)))
+    addresses, ports = _read_nat_range(text, family)
+    address, last = _ends(addresses)
+    return Done(Snat(address, ports, _read_flags(arguments), None, last))
 
 
 def write_snat(snat: Snat, _detail: None, form: Form) -> str:
-    return f"--to-source {_write_nat_range(form.family, snat.address, snat.ports)}{_write_flags(snat.flags)}"
+    return f"--to-source {_write_nat_range(form.family, snat.address, snat.last_address, snat.ports)}{_write_flags(snat.flags)}"
 
 
 def read_masquerade(arguments: Arguments, _family: Family) -> Done:
@@ -287,13 +298,15 @@ def write_masquerade(masquerade: Masquerade, _detail: None, _form: Form) -> str:
 
 def read_redirect(arguments: Arguments, _family: Family) -> Done:
     text = value_of(arguments, "--to-ports")
-    if text is not None and "-" in text:
-        raise NotModelled(f"-j REDIRECT --to-ports {text}")
-    return Done(Redirect(None if text is None else read_port(text), _read_flags(arguments)))
+    port, last = _ends(
+        None if text is None else _read_ports(text) if "-" in text else (read_port(text), read_port(text))
+    )
+    return Done(Redirect(port, _read_flags(arguments), None, last))
 
 
 def write_redirect(redirect: Redirect, _detail: None, _form: Form) -> str:
-    ports = "" if redirect.port is None else f" --to-ports {redirect.port}"
+    last = redirect.last_port or redirect.port
+    ports = "" if redirect.port is None else f" --to-ports {write_range((redirect.port, last or 0), '-')}"
     return (ports + _write_flags(redirect.flags)).lstrip()
 
 

@@ -246,6 +246,8 @@ def _nat(name: str, about: Tree, style: Style, _: str | None) -> str:
     about = about or {}
     address, port, flags = about.get("addr"), about.get("port"), about.get("flags", [])
     text = f"{name} {about['family']}" if "family" in about else name
+    if about.get("type_flags") == "prefix":
+        text += " prefix"
     if address is not None:
         if style is Style.SENT and "map" in address and _has_both(address["map"]["data"]):
             text += " addr . port"
@@ -253,7 +255,7 @@ def _nat(name: str, about: Tree, style: Style, _: str | None) -> str:
         text += f" to {shown if port is None else _with_port(shown, value_text(port, [PORT], style))}"
     elif port is not None:
         text += f" to :{value_text(port, [PORT], style)}"
-    words = [flags] if isinstance(flags, str) else flags
+    words = [word for word in ([flags] if isinstance(flags, str) else flags) if word != "netmap"]
     return " ".join([text, ",".join(words)] if words else [text])
 
 
@@ -263,7 +265,10 @@ def _has_both(data: Tree) -> bool:
 
 
 def _with_port(address: str, port: str) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    """An address, a range or a map, and a port. Addresses of IPv6 stand in brackets."""
+    if " map " in address or ":" not in address:
+        return f"{address}:{port}"
+    return f"{'-'.join(f'[{each}]' for each in address.split('-'))}:{port}"
 
 
 def _set(_: str, about: Tree, style: Style, __: str | None) -> str:

@@ -16,7 +16,7 @@ _FAMILIES = {"ip": Family.IPV4, "ip6": Family.IPV6}
 class _Target(NamedTuple):
     """Where a translation leads."""
 
-    address: int | None
+    addresses: Interval | None
     ports: Interval | None
     mapped: Mapped | None
     flags: NatFlags
@@ -24,14 +24,14 @@ class _Target(NamedTuple):
 
 def read_dnat(about: Tree, source: str, context: Context) -> None:
     to = _target(about, context)
-    context.add(Dnat(to.address, _one_port(to.ports, "dnat"), to.flags, to.mapped))
+    (address, last_address), (port, last_port) = ends(to.addresses), ends(to.ports)
+    context.add(Dnat(address, port, to.flags, to.mapped, last_address, last_port))
 
 
 def read_snat(about: Tree, source: str, context: Context) -> None:
     to = _target(about, context)
-    if to.address is None and to.mapped is None:
-        raise NotModelled("snat of the port alone")
-    context.add(Snat(to.address, to.ports, to.flags, to.mapped))
+    address, last = ends(to.addresses)
+    context.add(Snat(address, to.ports, to.flags, to.mapped, last))
 
 
 def read_masquerade(about: Tree, source: str, context: Context) -> None:
@@ -43,15 +43,15 @@ def read_masquerade(about: Tree, source: str, context: Context) -> None:
 
 def read_redirect(about: Tree, source: str, context: Context) -> None:
     to = _target(about or {}, context)
-    context.add(Redirect(_one_port(to.ports, "redirect"), to.flags, to.mapped))
+    port, last = ends(to.ports)
+    context.add(Redirect(port, to.flags, to.mapped, last))
 
 
-def _one_port(ports: Interval | None, verb: str) -> int | None:
-    if ports is None:
-        return None
-    if ports[0] != ports[1]:
-        raise NotModelled(f"{verb} to a range of ports")
-    return ports[0]
+def ends(interval: Interval | None) -> tuple[int | None, int | None]:
+    """The first number of a range, and the last one if it is another."""
+    if interval is None:
+        return None, None
+    return interval[0], None if interval[0] == interval[1] else interval[1]
 
 
 def _target(about: Tree, context: Context) -> _Target:
@@ -62,24 +62,31 @@ def _target(about: Tree, context: Context) -> _Target:
         raise ValueError(f"NAT of {about['family']} needs an address")
     flags = _flags(about.get("flags", []))
     family = _family(about, address, context)
-    if about.get("type_flags") in ("prefix", "interval"):
-        raise NotModelled(f"NAT to a {about['type_flags']}")
-    if isinstance(address, dict) and "map" in address:
-        if port is not None:
-            raise NotModelled("NAT to an address of a map with a port")
-        return _Target(None, None, _mapped(address["map"], family, context), flags)
-    if isinstance(port, dict) and "map" in port:
-        if address is not None:
-            raise NotModelled("NAT to a port of a map with an address")
-        _with_ports(context)
-        return _Target(None, None, _mapped(port["map"], None, context), flags)
-    if isinstance(address, dict):
-        raise NotModelled("NAT to a range of addresses" if "range" in address else "NAT to a computed address")
+    if about.get("type_flags") == "prefix":
+        flags |= NatFlags.NETMAP
     if port is not None:
         _with_ports(context)
-    found = None if address is None else address_type(family).read(address)
-    assert found is None or isinstance(found, int)
-    return _Target(found, None if port is None else _ports(port), None, flags)
+    if isinstance(address, dict) and "map" in address:
+        if isinstance(port, dict) and "map" in port:
+            raise NotModelled("NAT to an address of a map with a port of another map")
+        ports = None if port is None else _ports(port)
+        return _Target(None, ports, _mapped(address["map"], family, context), flags)
+    addresses = None if address is None else _addresses(address, family)
+    if isinstance(port, dict) and "map" in port:
+        return _Target(addresses, None, _mapped(port["map"], None, context), flags)
+    return _Target(addresses, None if port is None else _ports(port), None, flags)
+
+
+def _addresses(tree: Tree, family: Family) -> Interval:
+    """An address, a range or a prefix."""
+    if isinstance(tree, dict) and not tree.keys() & {"range", "prefix"}:
+        raise NotModelled("NAT to a computed address")
+    part = keys.read_part(tree, address_type(family))
+    if isinstance(part, int):
+        return part, part
+    if isinstance(part, tuple):
+        return part
+    raise ValueError(f"not an address: {tree}")
 
 
 def _with_ports(context: Context) -> None:
@@ -113,6 +120,9 @@ def _ports(tree: Tree) -> Interval:
 def _flags(words: Tree) -> NatFlags:
     flags = NatFlags(0)
     for word in [words] if isinstance(words, str) else words:
+        if word == "netmap":
+            flags |= NatFlags.NETMAP
+            continue
         if word not in _FLAGS:
             raise NotModelled(f"NAT with {word}")
         flags |= _FLAGS[word]
@@ -143,7 +153,4 @@ def _mapped(tree: Tree, family: Family | None, context: Context) -> Mapped:
 
 
 def _values(tree: Tree, types: Sequence[Type]) -> tuple[Part, ...]:
-    values = keys.read_parts(tree, types)
-    if any(isinstance(each, tuple) for each in values):
-        raise NotModelled("NAT to a range out of a map")
-    return values
+    return keys.read_parts(tree, types)

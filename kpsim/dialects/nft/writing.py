@@ -17,7 +17,6 @@ from kpsim.ruleset import (
     Adjust,
     Assign,
     AssignFrom,
-    Atom,
     Chance,
     Compare,
     Counter,
@@ -134,10 +133,10 @@ class RuleWriter:
                 return self._says((field,))
             case Lookup(key) | Dispatch(key) | UpdateSet(_, key) | AssignFrom(_, key):
                 return self._says(key)
-            case Dnat(address, _, _, mapped) | Snat(address, _, _, mapped):
+            case Dnat(address, mapped=mapped) | Snat(address, mapped=mapped):
                 family, protocol = self._says(mapped.key if mapped is not None else ())
                 return family or address is not None or (mapped is not None and mapped.address), protocol
-            case Redirect(_, _, mapped):
+            case Redirect(mapped=mapped):
                 return self._says(mapped.key if mapped is not None else ())
             case SetTimeToLive() | SetTrafficClass():
                 return True, False
@@ -179,14 +178,22 @@ class RuleWriter:
                 return {"mangle": {"key": self._row(to).tree, "value": self._found(key, marks)}}
             case Reject(with_):
                 return self._reject(with_)
-            case Dnat(address, port, flags, mapped):
-                return {"dnat": self._translation(address, port, mapped) | _flags(flags)}
-            case Snat(address, ports, flags, mapped):
-                return {"snat": self._translation(address, _range(ports), mapped) | _flags(flags)}
+            case Dnat(address, port, flags, mapped, last_address, last_port):
+                ports = _interval(port, last_port)
+                return {
+                    "dnat": self._translation(_interval(address, last_address), ports, mapped, flags) | _flags(flags)
+                }
+            case Snat(address, ports, flags, mapped, last_address):
+                return {
+                    "snat": self._translation(_interval(address, last_address), ports, mapped, flags) | _flags(flags)
+                }
             case Masquerade(ports, flags):
                 return {"masquerade": ({} if ports is None else {"port": _range(ports)}) | _flags(flags) or None}
-            case Redirect(port, flags, mapped):
-                return {"redirect": self._translation(None, port, mapped) | _flags(flags) or None}
+            case Redirect(port, flags, mapped, last_port):
+                return {
+                    "redirect": self._translation(None, _interval(port, last_port), mapped, flags) | _flags(flags)
+                    or None
+                }
             case UpdateSet(name, key, verb, timeout_ns):
                 element: Tree = self.key(key)
                 if timeout_ns is not None:
@@ -331,24 +338,26 @@ class RuleWriter:
                 return {"reject": {"type": kind, "expr": word}}
         raise ValueError(f"{kind} has no answer {with_.value}")
 
-    def _translation(self, address: int | None, port: Atom | Tree, mapped: Mapped | None) -> dict[str, Tree]:
+    def _translation(
+        self, addresses: Interval | None, ports: Interval | None, mapped: Mapped | None, flags: NatFlags
+    ) -> dict[str, Tree]:
         about: dict[str, Tree] = {}
+        found: Tree = None
         if mapped is not None:
-            both = mapped.address and mapped.port
-            if mapped.address:
-                family = self._known_family()
-                if both or self._space is Space.INET:
-                    about["family"] = "ip" if family is Family.IPV4 else "ip6"
             data = self.data_types(mapped)
             found = {"map": {"key": self.key(mapped.key), "data": self._set(mapped.map, mapped.key, data)}}
-            return about | {"addr" if mapped.address else "port": found}
-        if address is not None:
+        to_map = mapped is not None and mapped.address
+        if to_map or addresses is not None:
             family = self._known_family()
-            if self._space is Space.INET:
+            if self._space is Space.INET or (mapped is not None and to_map and (mapped.port or _has_ranges(mapped))):
                 about["family"] = "ip" if family is Family.IPV4 else "ip6"
-            about["addr"] = address_type(family).write(address)
-        if port is not None:
-            about["port"] = port
+            about["addr"] = found if to_map else part_tree(addresses, address_type(family))  # type: ignore[arg-type]
+        if mapped is not None and not to_map:
+            about["port"] = found
+        elif ports is not None:
+            about["port"] = _range(ports)
+        if NatFlags.NETMAP in flags:
+            about["type_flags"] = "prefix"
         return about
 
     def data_types(self, mapped: Mapped) -> list[Type]:
@@ -486,6 +495,16 @@ def _said(text: str) -> Tree:
     """The tree of a statement that the model keeps as words."""
     (found,) = statements(Cursor(tokens_of(text), text))
     return found.tree
+
+
+def _interval(first: int | None, last: int | None) -> Interval | None:
+    return None if first is None else (first, first if last is None else last)
+
+
+def _has_ranges(mapped: Mapped) -> bool:
+    """Whether a map written in place gives ranges."""
+    elements = mapped.map.elements.values() if isinstance(mapped.map, Set) else ()
+    return any(isinstance(each, tuple) for element in elements for each in element.value or ())  # type: ignore[union-attr]
 
 
 def _range(ports: Interval | None) -> Tree:
