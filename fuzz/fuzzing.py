@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from fuzz.cases import Case, CaseResult, play, write_case
 from fuzz.shrinking import shrunk
-from kpsim.backends.table import check_modelled
 from kpsim.config import DEFAULT_MODE, Mode
 from kpsim.errors import KpsimError
 from kpsim.explore import Cluster, load
@@ -31,7 +30,7 @@ from kpsim.verify.drawing.circumstances import SETTINGS
 from kpsim.verify.drawing.clusters import draw_manifest
 from kpsim.verify.drawing.probes import draw_probes
 from kpsim.verify.sequences.drawing import draw_sequence
-from kpsim.verify.subjects import Subject, cluster_subjects
+from kpsim.verify.subjects import Subject, check_verifiable, cluster_subjects
 
 _CLOCK = Clock()
 _PROBES, _STEPS, _SEQUENCES = 150, 70, 2  # probes and steps of a case, and sequences of a seed
@@ -185,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("tests/kernel/cases"), metavar="FOLDER", help="for cases (%(default)s)"
     )
     given = parser.parse_args(arguments)
-    check_modelled(given.mode)
+    check_verifiable(given.mode)
     missing = {each: obstacles(each) for each in ([given.backend] if given.backend else Variant)}
     variants = [variant for variant, found in missing.items() if not found]
     if not variants:

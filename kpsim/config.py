@@ -64,6 +64,11 @@ class ProxyConfig:
     conntrack_udp_timeout_ns: int = 0
     conntrack_udp_stream_timeout_ns: int = 0
     ipvs_scheduler: str = ""
+    ipvs_exclude_cidrs: tuple[str, ...] = ()
+    ipvs_strict_arp: bool = False
+    ipvs_tcp_timeout_ns: int = 0  #: of ip_vs; 0: as the kernel has it, as for the next two (IPVS-2.2)
+    ipvs_tcp_fin_timeout_ns: int = 0
+    ipvs_udp_timeout_ns: int = 0
     allow_service_external_ips: bool = True
 
 
@@ -79,6 +84,7 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
     chosen = mode or Mode(obj.get("mode") or DEFAULT_MODE)
     section: Json = obj.get(_SECTION[chosen]) or {}
     iptables: Json = obj.get("iptables") or {}
+    ipvs: Json = obj.get("ipvs") or {}
     conntrack: Json = obj.get("conntrack") or {}
     detect: Json = obj.get("detectLocal") or {}
     gates: Json = obj.get("featureGates") or {}
@@ -120,7 +126,12 @@ def config_from_json(obj: Json, *, mode: Mode | None = None) -> ProxyConfig:
         ),
         conntrack_udp_timeout_ns=duration(conntrack, "udpTimeout", 0),
         conntrack_udp_stream_timeout_ns=duration(conntrack, "udpStreamTimeout", 0),
-        ipvs_scheduler=(obj.get("ipvs") or {}).get("scheduler") or "",
+        ipvs_scheduler=ipvs.get("scheduler") or "",
+        ipvs_exclude_cidrs=tuple(ipvs.get("excludeCIDRs") or ()),
+        ipvs_strict_arp=bool(ipvs.get("strictARP")),
+        ipvs_tcp_timeout_ns=duration(ipvs, "tcpTimeout", 0),
+        ipvs_tcp_fin_timeout_ns=duration(ipvs, "tcpFinTimeout", 0),
+        ipvs_udp_timeout_ns=duration(ipvs, "udpTimeout", 0),
         allow_service_external_ips=gates.get("AllowServiceExternalIPs") is not False,
     )
 

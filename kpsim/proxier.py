@@ -5,12 +5,12 @@ changes, lets the backend write the rules, and does what follows a success. The 
 The caller has the clock and decides when a sync runs.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from kpsim.addresses import Family
-from kpsim.backends import Backend, MachineView, Plans, SyncRequest, Transaction
+from kpsim.backends import Backend, IpvsConnections, MachineView, Plans, SyncRequest, Transaction
 from kpsim.bulk import without_collector
 from kpsim.cluster import Event
 from kpsim.config import HostInterface, ProxierSettings, cidrs_of_family, interface_addresses
@@ -110,6 +110,11 @@ class Proxier:
         return self.settings.family
 
     @property
+    def machine(self) -> MachineView:
+        """What the mode reads of the machine at its next sync."""
+        return self._machine
+
+    @property
     def zone(self) -> str:
         return self._topology.get(LABEL_ZONE, "")
 
@@ -185,9 +190,9 @@ class Proxier:
         """Notes the machine's new addresses. Node port dispatch reads them at the next sync (I-9.3)."""
         self._machine = replace(self._machine, interface_addresses=interface_addresses(interfaces, self.family))
 
-    def use_ipvs_connections(self, active: Mapping[str, int]) -> None:
-        """Notes ip_vs's counts of active connections by ``VIP:port/PROTO/RSIP:port``, for ``tick`` and later syncs."""
-        self._machine = replace(self._machine, ipvs_connections=active)
+    def use_ipvs_connections(self, connections: IpvsConnections) -> None:
+        """Notes how ip_vs's connections are asked for, by ``tick`` and by later syncs."""
+        self._machine = replace(self._machine, ipvs_connections=connections)
 
     def tick(self, now_ns: int) -> None:
         """Does now what the mode does between syncs by its own timer (IPVS-6.2)."""

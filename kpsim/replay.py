@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import resolve
 from kpsim.effort import SYNC_ENDPOINT_S, SYNC_S, Effort
 from kpsim.inputs import Json
+from kpsim.ipvs.connections import Counters
+from kpsim.ipvs.servers import RealServer, VirtualServerKey
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner
 from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.objects import EndpointSlice
@@ -75,6 +78,37 @@ class SyncOutcome:
         return f"{head}  {kind:<7}  {state}  rules written: {counts}  [{changed}]{deleted}"
 
 
+class RecordedConnections:
+    """The connections of ip_vs that a recording tells of, by ``VIP:port/PROTOCOL/IP:port``: active ones (IPVS-6.1)."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._active: dict[str, int] = {}
+
+    def __call__(self, key: VirtualServerKey, server: RealServer) -> Counters:
+        return Counters(self._active.get(self._name(key, server), 0))
+
+    def update(self, active: Mapping[str, int]) -> None:
+        """Notes the counts of some real servers; those of others stay as they are."""
+        self._active.update(active)
+
+    def forget(self, before: Programmed, after: Programmed) -> None:
+        """Forgets the connections to real servers that were deleted between two states (IPVS-13.2)."""
+        if before.virtual_servers is after.virtual_servers or not self._active:
+            return
+        for key, virtual in before.virtual_servers.items():
+            left = after.virtual_servers.get(key)
+            kept = {(server.address, server.port, server.generation) for server in left.servers} if left else ()
+            for server in virtual.servers:
+                if (server.address, server.port, server.generation) not in kept:
+                    self._active.pop(self._name(key, server), None)
+
+    def _name(self, key: VirtualServerKey, server: RealServer) -> str:
+        virtual = join_host_port(format_ip(self._family, key.address), key.port)
+        real = join_host_port(format_ip(self._family, server.address), server.port)
+        return f"{virtual}/{key.protocol.upper()}/{real}"
+
+
 class Replay:
     """A recording being replayed.
 
@@ -89,8 +123,11 @@ class Replay:
         self.now_ns = self.start_ns
         self.cluster = ClusterState()
         self.flows: dict[UdpFlow, int] = {}  #: the connections that the recording tells of, and when each appeared
+        self._ipvs_connections = RecordedConnections(recording.family)
+        self._ticked_ns = self.start_ns
         settings = resolve(recording.config, recording.host, recording.node, recording.family)
         self.proxier = Proxier(settings, make_backend(settings), created_ns=self.start_ns, held=beside)
+        self.proxier.use_ipvs_connections(self._ipvs_connections)
         self._requested = False
         self._count = 0
 
@@ -182,16 +219,27 @@ class Replay:
         if step.flushed and "iptablesFlushed" not in self.proxier.backend.traits.unused_host_fields:
             self.proxier.held = self.proxier.backend.flush(self.proxier.held)
         if step.ipvs_connections is not None:
-            self.proxier.use_ipvs_connections(step.ipvs_connections)
-        if step.graceful_tick:
-            self.proxier.tick(self.now_ns)
+            self._ipvs_connections.update(step.ipvs_connections)
+        self._tick_if_due(now=step.graceful_tick)
         self._open_gate()
 
+    def _tick_if_due(self, *, now: bool = False) -> None:
+        """Does what the mode does by its own timer, if the time for it has come, or if it is to happen ``now``."""
+        period_ns = self.proxier.backend.traits.tick_ns
+        if period_ns is None or not (now or self.now_ns - self._ticked_ns >= period_ns):
+            return
+        self._ticked_ns = self.now_ns
+        before = self.proxier.held
+        self.proxier.tick(self.now_ns)
+        self._ipvs_connections.forget(before, self.proxier.held)
+
     def _sync(self, *, refuse: bool = False, skip: bool = False) -> SyncOutcome:
+        before = self.proxier.held
         if skip:
             result = self.proxier.no_sync()
         else:
             result = self.proxier.sync(self.now_ns, lambda: list(self.flows), refuse=refuse)
+        self._ipvs_connections.forget(before, self.proxier.held)
         for flow in result.conntrack_deleted:
             self.flows.pop(flow, None)
         outcome = SyncOutcome(
@@ -201,7 +249,7 @@ class Replay:
             result=result,
             health_checks=self._health_checks(),
             metrics=self.proxier.metrics.snapshot(),
-            programmed=self.proxier.backend.describe(result.transaction),
+            programmed=self.proxier.backend.describe(result.transaction, self.proxier.machine),
             says_full=self.proxier.backend.traits.partial_syncs,
         )
         self._count += 1

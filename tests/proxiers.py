@@ -184,7 +184,9 @@ class Rig:
         return set(self.proxier.held.ruleset.table(table).chains)
 
     def tables_text(self) -> str:
-        save: str = self.proxier.backend.describe(self.proxier.no_sync().transaction)()["iptables"]["save"]
+        save: str = self.proxier.backend.describe(self.proxier.no_sync().transaction, self.proxier.machine)()[
+            "iptables"
+        ]["save"]
         return save
 
     def flush(self) -> None:

@@ -20,7 +20,7 @@ HOME = ("config.py", "backends/table.py", "migration/table.py")
 #: where ``iptables`` is not the mode but a section of a KubeProxyConfiguration, or the name of a tool and of its dialect
 OTHER_MEANINGS = (
     "manifests/proxy_config.py", "manifests/proxy_flags.py", "manifests/installers.py", "verify/drawing/clusters.py", "dialects/__init__.py",
-    "dialects/iptables/dialect.py",
+    "dialects/iptables/dialect.py", "backends/ipvs/__init__.py",
     "dialects/iptables/saved.py", "dialects/iptables/options.py", "dialects/nft/json_form.py", "verify/intent/settings.py",
     "verify/intent/judging.py", "lab/tools/variants.py", "lab/tools/iptables.py", "lab/tools/nft.py",
 )  # fmt: skip

@@ -98,9 +98,11 @@ def test_a_label_that_removes_a_service_from_the_selection_deletes_it() -> None:
     assert SVC in rig.chains()
 
 
-def test_modes_that_are_not_modelled_are_refused_by_name() -> None:
-    with pytest.raises(InputError, match="mode ipvs: not modelled yet, only iptables and nftables are"):
-        make_backend(make_settings(mode=Mode.IPVS))
+def test_a_scheduler_that_the_kernel_does_not_have_keeps_kube_proxy_from_starting() -> None:  # IPVS-1.4
+    with pytest.raises(
+        InputError, match=r"ipvs\.scheduler: the kernel has no scheduler 'lru', so kube-proxy does not start"
+    ):
+        make_backend(make_settings(mode=Mode.IPVS, ipvs_scheduler="lru"))
 
 
 # --------------------------------------------------------------------------------------------------- full or partial

@@ -7,11 +7,13 @@ that was off need no method of their own: they are values given to the next call
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
 from kpsim.config import ProxierSettings, ProxyConfig
 from kpsim.inputs import Json
+from kpsim.ipvs.connections import Counters
+from kpsim.ipvs.servers import RealServer, VirtualServerKey
 from kpsim.kubeproxy.metrics import MetricUpdate
 from kpsim.kubeproxy.plan import ServicePlan
 from kpsim.kubeproxy.trackers import ServiceKey
@@ -36,9 +38,22 @@ class Traits:
     longest_pause_ns: Callable[[ProxyConfig], int]
     #: whether the runner learns of a failed sync and tries again soon (CP-9.2; not in ipvs mode, IPVS-1.6)
     hastens_retry: bool
+    #: how often the mode does something by its own timer, besides syncs; None: never (IPVS-6.2)
+    tick_ns: int | None = None
     reads_service_cidrs: bool = False  #: whether rules depend on ServiceCIDR objects (NFT-5.9)
+    #: why a real kernel cannot be asked about the mode's packets; empty: it can
+    unverified: str = ""
     #: fields of a recording's ``host`` that the mode has no use for
     unused_host_fields: frozenset[str] = frozenset()
+
+
+#: the connections of ip_vs to a real server of a virtual server, as they are when it is asked
+IpvsConnections = Callable[[VirtualServerKey, RealServer], Counters]
+
+
+def no_ipvs_connections(_: VirtualServerKey, __: RealServer) -> Counters:
+    """The connections of a machine where ip_vs has none."""
+    return Counters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +63,7 @@ class MachineView:
     interface_addresses: tuple[int, ...] = ()  #: of the family; node port dispatch depends on them (I-9.3)
     #: of the family, sorted: what ServiceCIDR objects say, which only nftables mode reads (O-1.4, NFT-1.10)
     service_cidrs: tuple[str, ...] = ()
-    #: active connections of ip_vs by ``VIP:port/PROTO/RSIP:port`` (IPVS-6.1), as far as they are known
-    ipvs_connections: Mapping[str, int] = field(default_factory=dict)
+    ipvs_connections: IpvsConnections = no_ipvs_connections  #: only ipvs mode asks (IPVS-6.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +136,8 @@ class Backend(Protocol):
     def flush(self, held: Programmed) -> Programmed:
         """The kernel state after another program has removed everything that this mode wrote."""
 
-    def describe(self, transaction: Transaction) -> Callable[[], Mapping[str, Json]]:
+    def describe(self, transaction: Transaction, machine: MachineView) -> Callable[[], Mapping[str, Json]]:
         """A function that returns the mode's part of a sync's replay output, under the mode's name.
 
-        Nothing is rendered before the function is called.
+        Nothing is rendered before the function is called. It tells of now, whenever it is called.
         """

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from kpsim.backends import Backend, Traits
 from kpsim.config import Mode, ProxierSettings
-from kpsim.errors import InputError
 
 
 class _Class(Protocol):
@@ -32,26 +31,23 @@ def _nftables() -> _Class:
     return NftablesBackend
 
 
-_CLASSES: Mapping[Mode, Callable[[], _Class]] = {Mode.IPTABLES: _iptables, Mode.NFTABLES: _nftables}
+def _ipvs() -> _Class:
+    from kpsim.backends.ipvs import IpvsBackend
+
+    return IpvsBackend
 
 
-def check_modelled(mode: Mode) -> None:
-    """Raises InputError if the mode is not modelled yet. The message names the modes that are."""
-    if mode not in _CLASSES:
-        *others, last = _CLASSES
-        modelled = f"{', '.join(others)} and {last} are" if others else f"{last} is"
-        raise InputError(f"mode {mode}: not modelled yet, only {modelled}")
+_CLASSES: Mapping[Mode, Callable[[], _Class]] = {Mode.IPTABLES: _iptables, Mode.NFTABLES: _nftables, Mode.IPVS: _ipvs}
 
 
-def traits_of(mode: Mode) -> Traits | None:
-    """How a mode differs from others; None: it is not modelled."""
-    return _CLASSES[mode]().traits if mode in _CLASSES else None
+def traits_of(mode: Mode) -> Traits:
+    """How a mode differs from others."""
+    return _CLASSES[mode]().traits
 
 
 def make_backend(settings: ProxierSettings) -> Backend:
     """A new backend of the configured mode, for a process that has written nothing yet.
 
-    InputError if the mode is not modelled.
+    InputError if kube-proxy would not start with these settings.
     """
-    check_modelled(settings.config.mode)
     return _CLASSES[settings.config.mode]()(settings)

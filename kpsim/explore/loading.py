@@ -149,7 +149,7 @@ def _refuse_assumptions(assumed: _Assumptions) -> None:
 def _service_cidr_notes(state: ClusterState, mode: Mode) -> Iterator[str]:
     """Say what a mode that reads ServiceCIDR objects cannot do without one (NFT-5.9). Every real cluster has one."""
     traits = traits_of(mode)
-    if traits is not None and traits.reads_service_cidrs and next(state.service_cidrs, None) is None:
+    if traits.reads_service_cidrs and next(state.service_cidrs, None) is None:
         yield (
             f"there is no ServiceCIDR (kubectl get servicecidrs -o yaml gives it): packets to unallocated cluster IPs are not "
             f"dropped here, as kube-proxy in {mode} mode drops them"

@@ -39,6 +39,8 @@ class RealServer:
     address: int
     port: int
     weight: int = 1  #: 0: it gets no new connection, and keeps those that it has (IPVS-13.1)
+    #: tells it from one with this address and port that was deleted in the same sync (IPVS-13.4)
+    generation: int = field(default=0, compare=False)
     origin: Origin = field(default=FOREIGN, compare=False)
 
 

@@ -6,7 +6,7 @@ a plan into rules.
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName, endpoints_on
@@ -37,6 +37,8 @@ class ServicePlan:
     local: tuple[Endpoint, ...]
     reachable: tuple[Endpoint, ...]
     has_any: bool
+    #: all endpoints on all nodes, whatever their state; only ipvs mode reads them, so plans that differ in them are equal
+    endpoints: tuple[Endpoint, ...] = field(default=(), compare=False)
 
     def _refusal(self, local_policy: bool) -> Refusal | None:
         if not self.has_any:
@@ -115,7 +117,7 @@ def make_plan(
         cluster = tuple(e for e in ready if _allowed(e, mode, node_name, zone)) or _serving_terminating(endpoints)
         has_any = bool(cluster)
     if not port.uses_local:
-        return ServicePlan(name, port, cluster, (), cluster, has_any)
+        return ServicePlan(name, port, cluster, (), cluster, has_any, endpoints)
 
     has_any = has_any or any(e.ready or (e.serving and e.terminating) for e in endpoints)
     on_node = endpoints_on(node_name, endpoints)
@@ -130,4 +132,4 @@ def make_plan(
     else:
         # upstream leaves this union in map order; kpsim sorts it by address
         reachable = tuple(sorted({*cluster, *local}))
-    return ServicePlan(name, port, cluster, local, reachable, has_any)
+    return ServicePlan(name, port, cluster, local, reachable, has_any, endpoints)

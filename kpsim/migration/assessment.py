@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from kpsim.backends.table import check_modelled
 from kpsim.config import Mode, config_from_json
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
@@ -75,11 +74,10 @@ class Migration:
 def assess(cluster: Cluster, target: Mode | str, compare: Compare) -> Migration:
     """Assess a change of mode. ``compare`` finds what two clusters do differently.
 
-    InputError if the cluster has no nodes, if it is in this mode already, or if a mode is not modelled.
+    InputError if the cluster has no nodes, if it is in this mode already, or if the change is not modelled.
     """
     target = Mode(target)
     change = change_between(cluster.config.mode, target)
-    check_modelled(target)
     if not cluster.node_names:
         raise InputError(without_nodes(""))
     situation = Situation(cluster, node_versions(cluster))

@@ -9,6 +9,7 @@ class Role(enum.StrEnum):
 
     FOREIGN = "foreign"
     JUMP = "jump from a built-in chain"
+    LOOPBACK_SOURCE = "packets from loopback addresses"
     LOCALNET_FIREWALL = "localnet firewall"
     INVALID_DROP = "drop of INVALID packets"
     FORWARD_ACCEPT = "forwarding of masqueraded packets"
@@ -18,6 +19,7 @@ class Role(enum.StrEnum):
     SERVICES = "service dispatch"
     CLUSTER_IP = "cluster IP"
     UNDEFINED_PORT = "undefined port of a cluster IP"
+    UNDEFINED_SERVICE_PORT = "undefined port of a service address"
     UNALLOCATED_CLUSTER_IP = "unallocated cluster IP"
     EXTERNAL_IP = "external IP"
     LOAD_BALANCER = "load balancer IP"

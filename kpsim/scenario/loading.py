@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kpsim.backends.table import check_modelled
 from kpsim.config import Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import read_text
@@ -63,14 +62,13 @@ class Scenario:
         return replace(self, spec=self.spec.model_copy(update={"seed": seed}))
 
     def with_mode(self, mode: str) -> "Scenario":
-        """Return the scenario with its kube-proxies in another mode. InputError if the mode is not modelled."""
+        """Return the scenario with its kube-proxies in another mode. InputError if there is no such mode."""
         return replace(self, proxy=replace(self.proxy, mode=_mode(mode)))
 
 
 def _mode(text: str) -> Mode:
     if text not in tuple(Mode):
         raise InputError(f"there is no mode {text!r}{suggestion(text, Mode)}")
-    check_modelled(Mode(text))
     return Mode(text)
 
 
@@ -90,12 +88,7 @@ def load_scenario(
     scenario = parse_scenario(read_text(path), str(path), settings=settings)
     if seed is not None:
         scenario = scenario.with_seed(seed)
-    if mode is not None:
-        return scenario.with_mode(mode)
-    try:
-        return scenario.with_mode(scenario.proxy.mode)
-    except InputError as error:
-        raise InputError(replace(error.problems[0], file=str(path), path=".proxy.mode")) from None
+    return scenario if mode is None else scenario.with_mode(mode)
 
 
 def _find(path_or_name: str) -> Path:

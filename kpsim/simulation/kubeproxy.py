@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from kpsim.addresses import Family
+from kpsim.backends import IpvsConnections
 from kpsim.backends.table import make_backend
 from kpsim.cluster import Event, through_selector
 from kpsim.config import Host, ProxyConfig, resolve
@@ -48,6 +49,9 @@ class Kernel(Protocol):
 
     def synced(self, family: Family, result: SyncResult, maps: ServiceMaps, now_ns: int) -> None:
         """Note, for the run's reports, that these rules are in force."""
+
+    def ipvs_connections(self, family: Family, now_ns: int) -> IpvsConnections:
+        """Return a function that counts ip_vs's connections to a real server."""
 
     def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]: ...
 
@@ -236,6 +240,7 @@ class KubeProxy:
                 proxy_health=self._health,
             )
             self._proxies.append(_FamilyProxy(proxier, proxier.make_runner()))
+            self._tick_later(self._proxies[-1])
 
     def stop(self) -> None:
         """End the process. Its rules stay in the kernel."""
@@ -349,6 +354,34 @@ class KubeProxy:
 
         self._clock.at(turns_ns - wall_ns(0), Rank.RULES_IN_FORCE, f"node {self.name}", look)
 
+    # ------------------------------------------------------------------------------------------------------------- ticks
+
+    def _tick_later(self, proxy: _FamilyProxy) -> None:
+        """Plan what the mode does next by its own timer, if it has one (IPVS-6.2)."""
+        period_ns = proxy.proxier.backend.traits.tick_ns
+        if period_ns is None:
+            return
+        process = self._process
+
+        def tick() -> None:
+            if self._process == process:
+                self._tick(proxy)
+                self._tick_later(proxy)
+
+        self._clock.at(self._clock.now_ns + period_ns, Rank.SYNC_START, f"node {self.name}", tick)
+
+    def _tick(self, proxy: _FamilyProxy) -> None:
+        """Do what the mode does by its own timer. What it changes while a sync runs comes into force with the sync."""
+        before = proxy.proxier.held
+        self._look_at_connections(proxy)
+        proxy.proxier.tick(wall_ns(self._clock.now_ns))
+        if proxy.proxier.held is not before and not proxy.syncing:
+            self._kernel.load(proxy.proxier.held)
+
+    def _look_at_connections(self, proxy: _FamilyProxy) -> None:
+        counted = self._kernel.ipvs_connections(proxy.proxier.family, self._clock.now_ns)
+        proxy.proxier.use_ipvs_connections(counted)
+
     # ------------------------------------------------------------------------------------------------------------- syncs
 
     def _wake(self, proxy: _FamilyProxy) -> None:
@@ -388,6 +421,7 @@ class KubeProxy:
         now_ns = self._clock.now_ns
         if in_runner:
             proxy.runner.begin(now_ns)
+        self._look_at_connections(proxy)
         refuse = proxy.proxier.initialised and self.faults.refuse(now_ns)
         result = proxy.proxier.begin_sync(wall_ns(now_ns), refuse=refuse)
         if not result.ran:
@@ -433,7 +467,7 @@ class KubeProxy:
     def _end(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
         """End a sync: its rules come into force, or what a failed sync left of them."""
         now_ns, result, family = self._clock.now_ns, syncing.result, proxy.proxier.family
-        self._kernel.load(result.held)
+        self._kernel.load(proxy.proxier.held)
         if result.success:
             self._succeed(proxy, syncing)
         else:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from kpsim.addresses import Family, parse_ip
+from kpsim.backends import IpvsConnections
 from kpsim.config import ProxyConfig
 from kpsim.conntrack import COLLECTOR_ROUND_NS, tuple_of
 from kpsim.exchange import Exchange, NewFlow, Relay, Target, exchange
 from kpsim.fabric import Journey, Whose, answer_to, fabric_of, send, send_from
+from kpsim.ipvs.connections import Counters
+from kpsim.ipvs.servers import RealServer, VirtualServerKey
 from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.netfilter import Netns
@@ -252,6 +255,13 @@ class NodeKernel:
 
     def synced(self, family: Family, result: SyncResult, maps: ServiceMaps, now_ns: int) -> None:
         self._times.synced(self._node, family.label, result, maps, now_ns)
+
+    def ipvs_connections(self, family: Family, now_ns: int) -> IpvsConnections:
+        def count(key: VirtualServerKey, server: RealServer) -> Counters:
+            table = self._machines.netns(self._node).memory.ipvs
+            return table.counters(family, key, (server.address, server.port), now_ns)
+
+        return count
 
     def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]:
         table = self._machines.netns(self._node).conntrack

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from kpsim.addresses import Family
+from kpsim.backends.table import traits_of
 from kpsim.config import Mode
 from kpsim.dialects import OnUnknown
 from kpsim.errors import InputError
@@ -58,6 +59,7 @@ def cluster_subjects(cluster: Cluster, nodes: Sequence[str] = ()) -> Iterator[Su
     A node has a family if it has an address, a pod network or pods of that family. A recording has one node and one
     family. InputError for an unknown node, a node without a family, and a cluster without subjects.
     """
+    check_verifiable(cluster.config.mode)
     for name in nodes:
         cluster.check_node(name)
     if cluster.replay is not None:
@@ -126,6 +128,7 @@ def scenario_subjects(
     first and the last always among them. The scenario runs when the first subject is taken. InputError for an unknown
     node, or fewer than two moments.
     """
+    check_verifiable(scenario.proxy.mode)
     known = tuple(node.name for node in cluster_nodes(scenario.spec.nodes))
     for name in nodes:
         if name not in known:
@@ -213,6 +216,12 @@ def load_subjects(
         cluster.print_notes(note)
         found.append(cluster_subjects(cluster, nodes))
     return chain.from_iterable(found)
+
+
+def check_verifiable(mode: Mode) -> None:
+    """InputError if no kernel at hand can say what becomes of the packets of a mode."""
+    if why := traits_of(mode).unverified:
+        raise InputError(f"mode {mode}: {why}")
 
 
 def is_scenario(path: Path | str) -> bool:

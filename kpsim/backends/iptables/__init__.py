@@ -11,7 +11,8 @@ from typing import ClassVar
 from kpsim.addresses import Family
 from kpsim.backends import MachineView, RuleCount, SyncRequest, Traits, Transaction
 from kpsim.backends.iptables import names, static_rules
-from kpsim.backends.iptables.document import restore_document
+from kpsim.backends.iptables.document import kube_proxy_text, restore_document
+from kpsim.backends.iptables.jumps import ensure_chain, ensure_jump
 from kpsim.backends.iptables.service_rules import ServiceRules, write_service_rules
 from kpsim.backends.iptables.static_rules import StaticRules
 from kpsim.backends.iptables.tables import (
@@ -24,14 +25,14 @@ from kpsim.backends.iptables.tables import (
 )
 from kpsim.backends.leftovers import without_nftables
 from kpsim.config import ProxierSettings, ProxyConfig
-from kpsim.dialects.iptables import Style, empty_table, render_rule, render_ruleset, table_key
+from kpsim.dialects.iptables import Style, render_ruleset, table_key
 from kpsim.inputs import Json
 from kpsim.kubeproxy.metrics import MetricUpdate
 from kpsim.kubeproxy.plan import ServicePlan
 from kpsim.kubeproxy.trackers import ServiceKey, ServicePortName
 from kpsim.maps import Map
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Ruleset, Table
+from kpsim.ruleset import Ruleset
 from kpsim.units import HOUR_NS
 
 
@@ -101,7 +102,7 @@ class IptablesBackend:
     def flush(self, held: Programmed) -> Programmed:
         return replace(held, ruleset=without_kube_proxy(held.ruleset))
 
-    def describe(self, transaction: Transaction) -> Callable[[], Mapping[str, Json]]:
+    def describe(self, transaction: Transaction, machine: MachineView) -> Callable[[], Mapping[str, Json]]:
         held, large_cluster = transaction.held, self.large_cluster
 
         def render() -> Mapping[str, Json]:
@@ -109,7 +110,7 @@ class IptablesBackend:
                 self.settings.config.mode: {
                     "ensure": list(transaction.commands),
                     "restore": [document() for document in transaction.documents],
-                    "save": _without_canaries(held.ruleset),
+                    "save": kube_proxy_text(held.ruleset),
                     "largeClusterMode": large_cluster,
                 }
             }
@@ -238,19 +239,5 @@ def _ensure_built_in_jumps(tables: Tables, family: Family) -> tuple[str, ...]:
     """Creates kube-proxy's chains and the jumps to them if they are missing (I-3). Returns the commands that do so."""
     commands = []
     for jump in static_rules.BUILT_IN_JUMPS:
-        existed = tables.ensure_chain(jump.table, jump.chain)
-        commands.append(f"-t {jump.table} -N {jump.chain}" + (" # exists" if existed else ""))
-        existed = tables.ensure_first(jump.table, jump.source, jump.rule)
-        arguments = render_rule(jump.source, jump.rule, Style.KUBE_PROXY, family).removeprefix("-A ")
-        commands.append(f"-t {jump.table} -I {arguments}" + (" # exists" if existed else ""))
+        commands += [ensure_chain(tables, jump.table, jump.chain), ensure_jump(tables, jump, family)]
     return tuple(commands)
-
-
-def _without_canaries(ruleset: Ruleset) -> str:
-    """The tables filter and nat in kube-proxy's own text, as replay outputs show them."""
-    shown = []
-    for name in ("filter", "nat"):
-        table = ruleset.tables.get(table_key(ruleset.family, name), empty_table(ruleset.family, name))
-        chains = table.chains.delete(names.CANARY) if names.CANARY in table.chains else table.chains
-        shown.append(Table(table.key, chains))
-    return render_ruleset(Ruleset.of(ruleset.family, *shown), Style.KUBE_PROXY)

@@ -123,30 +123,30 @@ def rules_text(rules: Iterable[Placed], family: Family) -> str:
     return "".join([f"{render_rule(chain, rule, Style.KUBE_PROXY, family)}\n" for chain, rule in rules])
 
 
-class _Where(NamedTuple):
+class Where(NamedTuple):
     """Options that restrict a rule to some packets, as kube-proxy writes them, and their expressions."""
 
     words: tuple[str, ...]
     parts: tuple[Expression, ...]
 
 
-def _from_pods(detector: LocalDetector, *, negate: bool) -> _Where:
+def from_pods(detector: LocalDetector, *, negate: bool) -> Where:
     """Matches traffic from a local pod; with ``negate``, all other traffic (I-10)."""
     name = detector.interface
     if detector.cidr is not None:
         return _from_network(detector.cidr, negate=negate)
     if name == "+" and not negate:
-        return _Where(("-i~+",), ())  # any interface: iptables drops it
+        return Where(("-i~+",), ())  # any interface: iptables drops it
     if name.endswith("+"):
-        return _Where(("-i",), (Compare(Field.IIFNAME, NamePattern(name[:-1]), negate),))
-    return _Where(("-i",), (named(Field.IIFNAME, name, negate=negate),))
+        return Where(("-i",), (Compare(Field.IIFNAME, NamePattern(name[:-1]), negate),))
+    return Where(("-i",), (named(Field.IIFNAME, name, negate=negate),))
 
 
-def _from_network(network: Network, *, negate: bool = False) -> _Where:
+def _from_network(network: Network, *, negate: bool = False) -> Where:
     """Matches traffic from a network. iptables drops ``-s`` of all addresses, so the rule then has no such part (I-17)."""
     if network.is_zero and not negate:
-        return _Where((f"-s~{network}",), ())
-    return _Where(("-s",), (within(Field.SADDR, network, negate=negate),))
+        return Where((f"-s~{network}",), ())
+    return Where(("-s",), (within(Field.SADDR, network, negate=negate),))
 
 
 class _Writer:
@@ -179,17 +179,17 @@ class _Writer:
     def origin(self, role: Role, endpoint: str = "") -> Origin:
         return Origin(role, self.name, self.plan.name.protocol, endpoint)
 
-    def to_address(self, ip: str) -> _Where:
+    def to_address(self, ip: str) -> Where:
         """``-m tcp -p tcp -d … --dport …`` with the Service's port."""
         parts = (_protocol(self.protocol), _host(Field.DADDR, ip), _destination_port(self.port.port))
-        return _Where((self.tcp, "-p", "-d=bare", "--dport"), parts)
+        return Where((self.tcp, "-p", "-d=bare", "--dport"), parts)
 
-    def to_node_port(self) -> _Where:
+    def to_node_port(self) -> Where:
         """``-m tcp -p tcp --dport …``."""
         parts = (_protocol(self.protocol), _destination_port(self.port.node_port))
-        return _Where((self.tcp, "-p", "--dport"), parts)
+        return Where((self.tcp, "-p", "--dport"), parts)
 
-    def rule(self, role: Role, comment: str, where: _Where, target: Statement) -> Rule:
+    def rule(self, role: Role, comment: str, where: Where, target: Statement) -> Rule:
         """A rule with a comment, restricted by ``where``."""
         how = _REJECT if isinstance(target, Reject) else "-j"
         return _shape("--comment", *where.words, how).rule(self.origin(role), comment, *where.parts, target)
@@ -221,7 +221,7 @@ class _Writer:
             chain_rule_count=sum(len(chain.rules) for chain in chains),
         )
 
-    def refuse(self, chain: str, refusal: Refusal, where: _Where) -> None:
+    def refuse(self, chain: str, refusal: Refusal, where: Where) -> None:
         """Adds a rule that refuses packets: R1', R2', R5 or R7 of I-7."""
         reject = refusal is Refusal.REJECT
         reason = "no endpoints" if reject else "no local endpoints"
@@ -272,7 +272,7 @@ class _Writer:
         where = self.to_node_port()
         if self.plan.has_any:
             if self.settings.localhost_node_ports and self.settings.nfacct:
-                counted = _Where(
+                counted = Where(
                     (self.tcp, "-p", "-d", "--dport", "--nfacct-name"),
                     (
                         where.parts[0],
@@ -286,13 +286,13 @@ class _Writer:
             self.dispatch.append((names.NODE_PORTS, self.rule(Role.NODE_PORT, self.name, where, Jump(self.ext))))
         if self.plan.external_refusal is not None:
             # nodePortAddresses does not matter here (I-7.5)
-            to_local = _Where(("--dst-type", *where.words), (_TO_LOCAL, *where.parts))
+            to_local = Where(("--dst-type", *where.words), (_TO_LOCAL, *where.parts))
             self.refuse(names.EXTERNAL_SERVICES, self.plan.external_refusal, to_local)
 
     def health_check(self) -> None:
         if self.port.health_check_node_port:
             parts = (_protocol("tcp"), _destination_port(self.port.health_check_node_port))
-            where = _Where(("-m tcp", "-p", "--dport"), parts)
+            where = Where(("-m tcp", "-p", "--dport"), parts)
             rule = self.rule(Role.HEALTH_CHECK, f"{self.name} health check node port", where, ACCEPT)
             self.filter.append((names.NODE_PORTS, rule))
 
@@ -305,22 +305,22 @@ class _Writer:
         if not self.settings.config.masquerade_all:
             if self.settings.detector is None:
                 return chain, None
-            elsewhere = _from_pods(self.settings.detector, negate=True)
-            where = _Where((*where.words, *elsewhere.words), (*where.parts, *elsewhere.parts))
+            elsewhere = from_pods(self.settings.detector, negate=True)
+            where = Where((*where.words, *elsewhere.words), (*where.parts, *elsewhere.parts))
         return chain, self.rule(Role.MASQUERADE_CLUSTER_IP, f"{self.name} cluster IP", where, _MARK_MASQ)
 
     def external_rules(self) -> tuple[Rule, ...]:
         """The rules of the EXT chain: R11 to R15 of I-7."""
         rules: list[Rule] = []
         destinations = f"{self.name} external destinations"
-        local = _Where(("--src-type",), (_FROM_LOCAL,))
+        local = Where(("--src-type",), (_FROM_LOCAL,))
         if not self.port.external_policy_local:
             comment = f"masquerade traffic for {destinations}"
             rules.append(self.rule(Role.MASQUERADE_EXTERNAL, comment, _ANYWHERE, _MARK_MASQ))
         else:
             # pods and the node itself are short-circuited to all endpoints: the Local policy is for outside clients
             if self.settings.detector is not None:
-                pods = _from_pods(self.settings.detector, negate=False)
+                pods = from_pods(self.settings.detector, negate=False)
                 comment = f"pod traffic for {destinations}"
                 rules.append(self.rule(Role.SHORT_CIRCUIT_POD, comment, pods, Jump(self.svc)))
             comment = f"masquerade LOCAL traffic for {destinations}"
@@ -339,7 +339,7 @@ class _Writer:
         sources = [_from_network(network) for network in ranges]
         if any(self.settings.node_ip in network for network in ranges):
             # the node may reach the VIP, also from the VIP's own address if that is bound on the node
-            sources += [_Where(("-s=bare",), (_host(Field.SADDR, ip),)) for ip in self.port.load_balancer_ips]
+            sources += [Where(("-s=bare",), (_host(Field.SADDR, ip),)) for ip in self.port.load_balancer_ips]
         rules = [self.rule(Role.SOURCE_RANGE, comment, source, jump) for source in sources]
         rest = f"other traffic to {self.name} will be dropped by {names.PROXY_FIREWALL}"
         return (*rules, _shape("--comment").rule(self.origin(Role.SOURCE_RANGE_DROP), rest))
@@ -387,7 +387,7 @@ class _Writer:
         return Chain(name, (hairpin, dnat))
 
 
-_ANYWHERE = _Where((), ())
+_ANYWHERE = Where((), ())
 
 
 def write_service_rules(plan: ServicePlan, settings: ProxierSettings, *, large_cluster: bool) -> ServiceRules:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, format_ip, host_network
 from kpsim.backends.iptables import names
+from kpsim.backends.iptables.jumps import BuiltInJump, built_in_jump
 from kpsim.backends.iptables.service_rules import LOOPBACK, Placed
 from kpsim.config import ProxierSettings
 from kpsim.dialects.iptables import Shape
@@ -23,7 +24,6 @@ from kpsim.ruleset import (
     NatFlags,
     Origin,
     Role,
-    Rule,
     Statement,
     equal,
     named,
@@ -34,41 +34,26 @@ INVALID_DROPPED_COUNTER = "ct_state_invalid_dropped_pkts"
 _LAST_RULE = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
 
 
-class BuiltInJump(NamedTuple):
-    """A jump that kube-proxy inserts at position 1 of ``source`` if it is missing. ``chain`` is created before."""
-
-    table: str
-    source: str
-    rule: Rule
-    chain: str
-
-
-def _jump(table: str, source: str, chain: str, comment: str = "", *, new_only: bool = False) -> BuiltInJump:
-    words = [*["--ctstate"] * new_only, *["--comment"] * bool(comment), "-j"]
-    new: tuple[Expression, ...] = (named(Field.CT_STATE, "NEW"),) if new_only else ()
-    return BuiltInJump(table, source, Shape(*words).rule(Origin(Role.JUMP), comment, *new, Jump(chain)), chain)
-
-
 _EXTERNAL = "kubernetes externally-visible service portals"
 _PORTALS = "kubernetes service portals"
 _LB_FIREWALL = "kubernetes load balancer firewall"
 
 #: in the order in which they are ensured; each goes to position 1, so on a clean node they stand in reverse (I-3.1)
 BUILT_IN_JUMPS: tuple[BuiltInJump, ...] = (
-    _jump("filter", "INPUT", names.EXTERNAL_SERVICES, _EXTERNAL, new_only=True),
-    _jump("filter", "FORWARD", names.EXTERNAL_SERVICES, _EXTERNAL, new_only=True),
-    _jump("filter", "INPUT", names.NODE_PORTS, "kubernetes health check service ports"),
-    _jump("filter", "FORWARD", names.SERVICES, _PORTALS, new_only=True),
-    _jump("filter", "OUTPUT", names.SERVICES, _PORTALS, new_only=True),
-    _jump("filter", "FORWARD", names.FORWARD, "kubernetes forwarding rules"),
-    _jump("filter", "INPUT", names.PROXY_FIREWALL, _LB_FIREWALL, new_only=True),
-    _jump("filter", "OUTPUT", names.PROXY_FIREWALL, _LB_FIREWALL, new_only=True),
-    _jump("filter", "FORWARD", names.PROXY_FIREWALL, _LB_FIREWALL, new_only=True),
-    _jump("nat", "OUTPUT", names.SERVICES, _PORTALS),
-    _jump("nat", "PREROUTING", names.SERVICES, _PORTALS),
-    _jump("nat", "POSTROUTING", names.POSTROUTING, "kubernetes postrouting rules"),
-    _jump("filter", "INPUT", names.FIREWALL),
-    _jump("filter", "OUTPUT", names.FIREWALL),
+    built_in_jump("filter", "INPUT", names.EXTERNAL_SERVICES, _EXTERNAL, new_only=True),
+    built_in_jump("filter", "FORWARD", names.EXTERNAL_SERVICES, _EXTERNAL, new_only=True),
+    built_in_jump("filter", "INPUT", names.NODE_PORTS, "kubernetes health check service ports"),
+    built_in_jump("filter", "FORWARD", names.SERVICES, _PORTALS, new_only=True),
+    built_in_jump("filter", "OUTPUT", names.SERVICES, _PORTALS, new_only=True),
+    built_in_jump("filter", "FORWARD", names.FORWARD, "kubernetes forwarding rules"),
+    built_in_jump("filter", "INPUT", names.PROXY_FIREWALL, _LB_FIREWALL, new_only=True),
+    built_in_jump("filter", "OUTPUT", names.PROXY_FIREWALL, _LB_FIREWALL, new_only=True),
+    built_in_jump("filter", "FORWARD", names.PROXY_FIREWALL, _LB_FIREWALL, new_only=True),
+    built_in_jump("nat", "OUTPUT", names.SERVICES, _PORTALS),
+    built_in_jump("nat", "PREROUTING", names.SERVICES, _PORTALS),
+    built_in_jump("nat", "POSTROUTING", names.POSTROUTING, "kubernetes postrouting rules"),
+    built_in_jump("filter", "INPUT", names.FIREWALL),
+    built_in_jump("filter", "OUTPUT", names.FIREWALL),
 )
 
 
@@ -91,7 +76,7 @@ def static_rules(settings: ProxierSettings, interface_addresses: tuple[int, ...]
     return StaticRules(
         first_filter=_first_filter_rules(settings),
         last_filter=_last_filter_rules(settings),
-        first_nat=_first_nat_rules(settings),
+        first_nat=masquerade_rules(settings),
         last_nat=_last_nat_rules(settings, interface_addresses),
     )
 
@@ -114,7 +99,7 @@ def _first_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     )
 
 
-def _first_nat_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
+def masquerade_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
     """The masquerade rules (I-5). KUBE-MARK-MASQ sets the mark; KUBE-POSTROUTING tests and clears it.
 
     It clears the mark by XOR, because the mark is known to be set there.
@@ -150,10 +135,14 @@ def _last_filter_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
         rules.append(_static(names.FORWARD, Role.INVALID_DROP, words, invalid, counter, DROP))
     elif not settings.liberal:
         rules.append(_static(names.FORWARD, Role.INVALID_DROP, "--ctstate,-j", invalid, DROP))
+    return *rules, *forward_rules(settings)
+
+
+def forward_rules(settings: ProxierSettings) -> tuple[Placed, ...]:
+    """The rules that accept what kube-proxy masquerades, and packets of known connections (I-11, IPVS-8.4)."""
     marked, known = _marked(settings.masquerade_mark), named(Field.CT_STATE, "RELATED", "ESTABLISHED")
     comment, known_comment = "kubernetes forwarding rules", "kubernetes forwarding conntrack rule"
     return (
-        *rules,
         _static(names.FORWARD, Role.FORWARD_ACCEPT, "--comment,--mark,-j", marked, ACCEPT, comment=comment),
         _static(names.FORWARD, Role.FORWARD_CONNTRACK, "--comment,--ctstate,-j", known, ACCEPT, comment=known_comment),
     )

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from kpsim.backends import Document, MachineView, RuleCount, SyncRequest, Traits, Transaction
 from kpsim.backends.iptables.clean_up import without_iptables
+from kpsim.backends.ipvs.clean_up import without_ipvs
 from kpsim.backends.nftables import names
 from kpsim.backends.nftables.document import document, dump
 from kpsim.backends.nftables.elements import Claims, ElementMemory, Place
@@ -67,8 +68,11 @@ class NftablesBackend:
         self._refusals = [0, 0]
 
     def start(self, held: Programmed) -> Programmed:
-        """Removes what iptables mode left behind (NFT-8.14). Its own table stays as it is until the first sync."""
-        return without_iptables(held)
+        """Removes what iptables mode, then what ipvs mode left behind (NFT-8.14, IPVS-9.3).
+
+        Its own table stays as it is until the first sync.
+        """
+        return without_ipvs(without_iptables(held))
 
     def tick(self, now_ns: int, machine: MachineView, held: Programmed) -> Programmed:
         """Does nothing: this mode has no timer of its own. It also ignores ``MachineView.ipvs_connections``."""
@@ -83,7 +87,7 @@ class NftablesBackend:
         kept = tables.delete(self._key) if self._key in tables else tables
         return replace(held, ruleset=Ruleset(held.family, kept, held.ruleset.made))
 
-    def describe(self, transaction: Transaction) -> Callable[[], Mapping[str, Json]]:
+    def describe(self, transaction: Transaction, machine: MachineView) -> Callable[[], Mapping[str, Json]]:
         table = self._table(transaction.held)
 
         def render() -> Mapping[str, Json]:
