@@ -19,8 +19,8 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 INSTALL_UV := $(PYTHON) -m venv "$$folder" && "$$folder/bin/pip" install --quiet --disable-pip-version-check uv
 
 # Commands that the kernel tests call, and the Debian packages that hold them.
-KERNEL_COMMANDS := iptables conntrack nft ip nfacct
-KERNEL_PACKAGES := iptables conntrack nftables iproute2 nfacct
+KERNEL_COMMANDS := iptables conntrack nft ip nfacct ipset
+KERNEL_PACKAGES := iptables conntrack nftables iproute2 nfacct ipset
 
 export PATH := $(PATH):/usr/sbin:/sbin
 

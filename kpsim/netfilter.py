@@ -135,22 +135,22 @@ class Netns(NodeFacts):
         return tuple(Destroyed(entry, Ending.SERVER_GONE) for entry in tracked if entry is not None)
 
     def recall(self, family: Family, now_ns: int) -> None:
-        """Gives the sets of a family the members that a listing showed, as if it had been made at ``now_ns``.
-
-        The listing of an ipset says of an element how long it has left.
-        """
-        told = self.programmed[family]
-        for name, ipset in told.ipsets.items():
-            for each, element in ipset.elements.items() if ipset.remembers else ():
-                if element.timeout_ns is not None:
-                    left = Member(now_ns + element.timeout_ns)
-                    self.memory.sets.put(SetId(None, name), ipset.generation, each, left)
-        for key, table in told.ruleset.tables.items():
+        """Gives the sets of a family the members that a listing showed, as if it had been made at ``now_ns``."""
+        self.start_timers(family, now_ns)
+        for key, table in self.programmed[family].ruleset.tables.items():
             for declared in table.sets.values():
                 at = SetId(key, declared.name)
                 for member, left_ns in declared.members:
                     expires_ns = None if left_ns is None else now_ns + left_ns
                     self.memory.sets.put(at, declared.generation, member, Member(expires_ns))
+
+    def start_timers(self, family: Family, now_ns: int) -> None:
+        """Lets the elements of a family's ipsets expire, each after the time that it had left at ``now_ns``."""
+        for name, ipset in self.programmed[family].ipsets.items():
+            for each, element in ipset.elements.items() if ipset.remembers else ():
+                if element.timeout_ns is not None:
+                    left = Member(now_ns + element.timeout_ns)
+                    self.memory.sets.put(SetId(None, name), ipset.generation, each, left)
 
     def _generation(self, at: SetId) -> int | None:
         """The generation of a set that the rules have; None: there is no such set."""

@@ -6,7 +6,7 @@ The world has no IP stack of its own: the caller sends every packet of pods, pee
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -16,6 +16,7 @@ from kpsim.lab.calls import LabError
 from kpsim.lab.conntrack import LinuxConntrack
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.tools import Tool
+from kpsim.lab.tools.ipset import IpsetTool
 from kpsim.lab.tools.iptables import IptablesTool
 from kpsim.lab.tools.nft import NftTool
 from kpsim.lab.tools.together import Together
@@ -23,7 +24,7 @@ from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Framed, Heard, Port, Shot, Sighting, Where, Wires
 from kpsim.nodes import Machine
 from kpsim.packetpath.routing import MAIN_TABLE, Interface, InterfaceKind, PolicyRule, Route, RouteKind
-from kpsim.ruleset import Ruleset
+from kpsim.ruleset import Ruleset, Set
 from kpsim.sysctls import SETTINGS, Sysctls
 
 _PATIENCE_S = 10
@@ -58,6 +59,7 @@ class LabNode:
         try:
             accounting = self._opened.enter_context(closing(LinuxAccounting(self.namespace)))
             self.iptables = IptablesTool(self.namespace, family, variant, accounting)
+            self.ipsets = IpsetTool(self.namespace)
             self.tool: Tool = Together(self.iptables, NftTool(self.namespace))
             self._wires = self._opened.enter_context(closing(Wires(family, self.namespace, self._world)))
             self._build()
@@ -186,9 +188,14 @@ class LabNode:
 
     # --- rules and memory --------------------------------------------------------------------------------------------------
 
-    def load(self, ruleset: Ruleset) -> None:
-        """Makes these the rules of the family. Connections and affinity lists stay."""
+    def load(self, ruleset: Ruleset, ipsets: Mapping[str, Set] | None = None) -> None:
+        """Makes these the rules of the family, and these the ipsets. Connections and affinity lists stay."""
+        sets = ipsets or {}
+        if self.ipsets.remakes(sets):
+            self.tool.load(Ruleset(self.family))
+        self.ipsets.load(sets)
         self.tool.load(ruleset)
+        self.ipsets.drop(sets)
 
     def forget(self) -> None:
         """Empties the connection table and the affinity lists."""

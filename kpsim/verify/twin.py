@@ -22,6 +22,7 @@ from kpsim.lab.wires import Heard, Shot, Sighting, Where
 from kpsim.netfilter import Disposition, Netns, Walk
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
+from kpsim.programmed import Programmed
 from kpsim.ruleset import Ruleset
 from kpsim.units import SECOND_NS
 from kpsim.verify.clock import Clock
@@ -107,16 +108,23 @@ class Twin:
     def close(self) -> None:
         self.linux.close()
 
-    def load(self, ruleset: Ruleset) -> Difference | None:
-        """Loads rules into both, in Linux behind the guards. Returns the first line in which Linux holds other rules."""
-        tool = self.linux.tool
-        self.model.load_rules(tracking(ruleset))
+    def load(self, told: Programmed | Ruleset) -> Difference | None:
+        """Loads rules and ipsets into both, in Linux behind the guards.
+
+        Returns the first line in which Linux holds something else.
+        """
+        tool, programmed = self.linux.tool, told if isinstance(told, Programmed) else Programmed.of(told)
+        ruleset = programmed.ruleset
+        self.model.load(replace(programmed, ruleset=tracking(ruleset)))
         loaded = guarded(ruleset, silent=self.silent)
-        self.linux.load(loaded)
+        self.linux.load(loaded, programmed.ipsets)
+        self.model.start_timers(self.family, self.clock.now_ns())
         self._held = tool.saved()
         expected, held = tool.without_guards(tool.printed(loaded)), tool.without_guards(self._held)
         if held == self._held:
             raise LabError("the rules that the lab loaded itself are not there: nothing can be measured")
+        if found := self.linux.ipsets.first_difference():
+            return Difference("ipsets", *found)
         found = tool.first_difference(expected, held)
         return Difference("rules", *found) if found else None
 
@@ -131,11 +139,11 @@ class Twin:
     def forget(self) -> None:
         """Makes both forget connections and affinities. Rules stay, and the model's buckets with them."""
         self.linux.forget()
-        rules, buckets = self.model.rulesets.get(self.family), self.model.memory.buckets
+        told, buckets = self.model.programmed.get(self.family), self.model.memory.buckets
         self.model = Netns("node", self._routing, self.machine.sysctls)
         self.model.memory.buckets = buckets  # the rules that they belong to stay loaded
-        if rules is not None:
-            self.model.load_rules(rules)
+        if told is not None:
+            self.model.load(told)
 
     # --- packets ---------------------------------------------------------------------------------------------------------
 

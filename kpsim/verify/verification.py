@@ -113,7 +113,7 @@ class Verifier:
         BlindLab, if nothing could be measured; InputError for a probe whose source cannot be chosen.
         """
         twin = self.twin(subject)
-        difference = twin.load(subject.site.netns(subject.node, subject.family).rulesets[subject.family])
+        difference = twin.load(subject.site.netns(subject.node, subject.family).programmed[subject.family])
         twin.linux.add_pods(address for family, address in subject.site.directory.pods if family is subject.family)
         found = _Found(subject, twin)
         if difference is not None:

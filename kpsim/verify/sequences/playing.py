@@ -127,7 +127,7 @@ class Player:
         LabError, or its kind BlindLab, if nothing could be measured.
         """
         twin = self._twin
-        if (difference := twin.load(self._proxier.held.ruleset)) is not None:
+        if (difference := twin.load(self._proxier.held)) is not None:
             return Playing((), (difference,))  # Linux holds other rules
         twin.linux.add_pods(address for family, address in self._site.directory.pods if family is twin.family)
         twin.exchange([])
@@ -280,7 +280,7 @@ class Player:
         """Takes kube-proxy's rules away. From then on nothing is due: what kube-proxy forgot to do stays undone."""
         self._onlooker = None
         self._proxier.held = self._proxier.backend.flush(self._proxier.held)
-        difference = self._twin.load(self._proxier.held.ruleset)
+        difference = self._twin.load(self._proxier.held)
         return [difference] if difference is not None else []
 
     def _tell(self, event: Event) -> None:
@@ -303,7 +303,7 @@ class Player:
         result = self._proxier.sync(self._now_ns(), lambda: entries)
         if not result.success:  # its rules were gone; the next sync is full
             result = self._proxier.sync(self._now_ns(), lambda: entries)
-        difference = self._twin.load(self._proxier.held.ruleset)
+        difference = self._twin.load(self._proxier.held)
         found: list[Difference | Unmeant] = [difference] if difference is not None else []
         if self._onlooker is not None:
             gone = [entries[flow] for flow in result.conntrack_deleted]
