@@ -155,6 +155,9 @@ class Disagreement:
     def why(self) -> str:
         return "\n".join(self.differences)
 
+    def __str__(self) -> str:
+        return self.why
+
     def file(self) -> tuple[str, str]:
         matches = "".join(f"# -m set {match}\n" for match in self.drawn.matches)
         return f"ipsets-{self.drawn.family.label.lower()}.txt", matches + self.drawn.sets

@@ -13,7 +13,7 @@ from kpsim.maps import Map
 from kpsim.netfilter import Netns
 from kpsim.packet import Packet
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Counter, Element, Field, Key, Masked, Set, SetFlags, make_ipset, set_match
+from kpsim.ruleset import Counter, Element, Field, Key, Masked, NamePattern, Set, SetFlags, make_ipset, set_match
 from kpsim.units import SECOND_NS
 
 IPV4 = Family.IPV4
@@ -112,6 +112,15 @@ def test_the_narrowest_network_decides_and_an_exception_is_not_in_the_set():
     every = network("10.0.0.0/8")
     assert not found(hashed("hash:net,net", (wide, ip(POD)), nomatch=((narrow, every),)), "src,dst", TCP)
     assert found(hashed("hash:net,net", (narrow, every), nomatch=((wide, ip(POD)),)), "src,dst", TCP)
+
+
+def test_of_networks_with_interfaces_the_narrowest_alone_counts():
+    """K-21.1: Linux does not look at wider networks once one has the address, whatever its interface."""
+    wide, narrow = network("203.0.0.0/16"), network("203.0.113.0/24")
+    assert found(hashed("hash:net,iface", (wide, "eth0")), "src,src", TCP)
+    assert not found(hashed("hash:net,iface", (wide, "eth0"), (narrow, "eth1")), "src,src", TCP)
+    assert found(hashed("hash:net,iface", (wide, "eth1"), (narrow, "eth1"), (narrow, "eth0")), "src,src", TCP)
+    assert found(hashed("hash:net,iface", (wide, "eth1"), (narrow, NamePattern("eth"))), "src,src", TCP)
 
 
 def test_an_element_lives_as_long_as_the_listing_said():

@@ -108,13 +108,15 @@ def _grouped(of: Set) -> Find:
 class _Networks:
     """The look-up in an ipset with networks. Counterpart: the tests of ip_set_hash_gen.h
 
-    Narrower networks come before wider ones, those of the first part of a key before those of the next.
+    Narrower networks come before wider ones, those of the first part of a key before those of the next. With interfaces
+    only the narrowest network counts, even if all its interfaces are others (measured).
     """
 
     def __init__(self, of: Set) -> None:
+        self._by_interface = of.ipset is not None and of.ipset.kind == "hash:net,iface"
         shapes: dict[tuple[int, ...], dict[Atoms, list[Found]]] = {}
         for key, element in sorted(of.elements.items(), key=lambda found: repr(found[0])):
-            shape = tuple(map(_width, key))
+            shape = (_width(key[0]), 0) if self._by_interface else tuple(map(_width, key))
             base = tuple([part[0] if isinstance(part, tuple) else part for part in compress(key, shape)])
             shapes.setdefault(shape, {}).setdefault(cast("Atoms", base), []).append((key, element))
         self._shapes = sorted(shapes.items())
@@ -123,7 +125,10 @@ class _Networks:
         """The elements that a key belongs to, in the order in which the kernel tries them."""
         for shape, groups in self._shapes:
             at = tuple([_first(atom, width) for atom, width in zip(key, shape, strict=False) if width])
-            yield from (each for each in groups.get(at, ()) if all(map(_fits, key, each[0])))
+            here = groups.get(at, ())
+            yield from (each for each in here if all(map(_fits, key, each[0])))
+            if here and self._by_interface:
+                return
 
     def __call__(self, key: Atoms) -> Found | None:
         """The first element that fits, unless it is an exception."""
