@@ -1,4 +1,4 @@
-"""Reads the recorded statements of ``tests/dialects/nft_forms.txt``, and puts statements into chains."""
+"""Reads the recorded statements of ``tests/dialects``, and puts statements into chains."""
 
 import json
 from collections.abc import Sequence
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kpsim.dialects.nft.dialect import DIALECT
-from kpsim.ruleset import Body, Compare, Field, Rule, Space, TableKey
+from kpsim.ruleset import Adjust, Body, Compare, Field, Log, Rule, Space, TableKey
 
 HERE = Path(__file__).parent / "dialects"
+FILES = ("nft_forms.txt", "nft_more_forms.txt")  #: the second one has every word that the dialect knows
 OBJECTS = (HERE / "nft_objects.txt").read_text()  #: sets, maps, a counter and a limit that statements name
 
 
@@ -43,7 +44,7 @@ def recorded_forms() -> tuple[Form, ...]:
     """All recorded statements."""
     found: list[Form] = []
     place, parts = Place("", "", ""), dict[str, str]()
-    for line in (HERE / "nft_forms.txt").read_text().splitlines():
+    for line in "\n".join((HERE / name).read_text() for name in FILES).splitlines():
         mark, _, words = line.partition(" ")
         if mark in ("S", "L", "J"):
             parts[mark] = words
@@ -110,3 +111,11 @@ def without_order(body: Body) -> tuple[Any, Any]:
     """A body whose comparisons of family and protocol stand apart: nft moves them when it lists a rule."""
     implied = [part for part in body if isinstance(part, Compare) and part.field in (Field.NFPROTO, Field.L4PROTO)]
     return frozenset(implied), tuple(part for part in body if part not in implied)
+
+
+def without_words(body: Body) -> tuple[Any, Any]:
+    """As :func:`without_order`, and without the words of logs and of fields that decide nothing: nft lists others."""
+    implied, rest = without_order(body)
+    return implied, tuple(
+        Log() if isinstance(part, Log) else Adjust(part.target) if isinstance(part, Adjust) else part for part in rest
+    )

@@ -145,7 +145,10 @@ LOOKED_UP = [
     ("jhash ip saddr mod 8 0 drop", (Hashed((Field.SADDR,), 8),), (0,)),
     ("numgen inc mod 4 offset 2 vmap { 2 : drop }", (Numgen(4, 2, random=False),), (2,)),
     ("numgen random mod 8 < 3 drop", (Numgen(8, random=True),), ((0, 2),)),
-    ("numgen random mod 8 >= 3 drop", (Numgen(8, random=True),), ((3, ALL),)),
+    ("numgen random mod 8 >= 3 drop", (Numgen(8, random=True),), ((3, 7),)),
+    ("numgen inc mod 8 offset 2 > 3 drop", (Numgen(8, 2, random=False),), ((4, 9),)),
+    ("numgen random mod 8 > 7 drop", (Numgen(8, random=True),), ((8, 8),)),
+    ("meta mark & 0xff00 >> 8 > 7 drop", (Masked(Field.MARK, 0xFF00, 8),), ((8, ALL),)),
     ("numgen random mod 8 3-5 drop", (Numgen(8, random=True),), ((3, 5),)),
 ]  # fmt: skip
 

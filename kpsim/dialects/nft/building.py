@@ -84,7 +84,6 @@ class _Table:
     sets: dict[str, _Set] = field(default_factory=dict)
     limits: dict[str, tuple[dict[str, Any], int | None]] = field(default_factory=dict)
     counters: dict[str, int | None] = field(default_factory=dict)
-    others: list[tuple[str, int | None]] = field(default_factory=list)  #: objects that the model does not have
 
 
 class Builder:
@@ -130,11 +129,12 @@ class Builder:
         elif verb != "add":
             raise ValueError(f"{verb} {item.kind} is not read")
         elif item.kind == "limit":
-            table.limits[item.about["name"]] = item.about, item.line
+            _no_new(item, table.limits)
+            table.limits.setdefault(item.about["name"], (item.about, item.line))
         elif item.kind == "counter":
+            _no_new(item, table.counters)
             table.counters[item.about["name"]] = item.line
-        else:
-            table.others.append((item.kind, item.line))
+        # the model does not have the other objects; a rule that names one is refused
 
     def _table(self, item: Item) -> _Table:
         key = item.about["family"], item.about["table"]
@@ -145,8 +145,10 @@ class Builder:
     def _take_table(self, verb: str, item: Item) -> None:
         key = item.about["family"], item.about["name"]
         if verb == "add":
+            if item.verb == "create" and key in self._tables:
+                raise ValueError(f"there is a table {' '.join(key)} already")
             made = self._tables.setdefault(key, _Table(item.about, item.line))
-            made.about.update({name: value for name, value in item.about.items() if name in ("flags", "comment")})
+            made.about["flags"] = item.about.get("flags", ())  # a comment stays
         elif key not in self._tables and item.verb != "destroy":
             raise ValueError(f"there is no table {' '.join(key)}")
         elif verb == "delete":
@@ -168,8 +170,9 @@ class Builder:
             if name not in table.chains:
                 self._made += 1
                 table.chains[name] = _Chain(item.about, item.line, made=self._made)
-            elif "hook" in item.about:
-                table.chains[name].about = item.about
+            else:
+                _no_new(item, table.chains)
+                _add_again(table.chains[name].about, item.about)
             return
         chain = self._chain(table, name)
         if verb == "flush":
@@ -211,6 +214,9 @@ class Builder:
             if name not in table.sets:
                 self._made += 1
                 table.sets[name] = _Set(item.about | {"kind": item.kind}, item.line, made=self._made)
+            else:
+                _no_new(item, table.sets)
+                _set_again(table.sets[name].about, item.about)
             table.sets[name].elements += [(each, item.line) for each in item.about.get("elem", ())]
             return
         if name not in table.sets:
@@ -373,6 +379,8 @@ class Builder:
     def _base(self, table: TableKey, chain: _Chain) -> Base | None:
         about = chain.about
         if "hook" not in about:
+            if "policy" in about:
+                self._problem(f"chain {about['name']}: a policy is for a chain with a hook", chain.line)
             return None
         try:
             kind = ChainType(about["type"])
@@ -483,14 +491,41 @@ class Builder:
                 self._problem(f"map {about['name']}: the same key twice with different values", line)
             else:
                 elements[key] = element
-        flags = _flags(about.get("flags", ()))
+        flags = _flags(about.get("flags", ())) | (SetFlags.TIMEOUT if "timeout" in about else SetFlags(0))
         _check_intervals(elements, flags, types, merged=bool(about.get("auto-merge")))
         finished = Set(
             Map(elements), about["name"], kind, flags, _time_ns(about.get("timeout")), _time_ns(about.get("gc-interval")),
-            about.get("size"), about.get("comment", ""), bool(about.get("auto-merge")), about.get("policy", ""), made.made,
-            tuple(live),
+            about.get("size"), about.get("comment", ""), bool(about.get("auto-merge")),
+            about.get("policy", "").removeprefix("performance"), made.made, tuple(live),
         )  # fmt: skip
         return finished, types
+
+
+def _no_new(item: Item, held: Collection[str]) -> None:
+    """ValueError if an object is to be created that there is."""
+    if item.verb == "create" and item.about["name"] in held:
+        raise ValueError(f"there is a {item.kind} {item.about['name']} already")
+
+
+def _add_again(held: dict[str, Any], asked: Mapping[str, Any]) -> None:
+    """A chain that exists takes another policy, and nothing else. A comment stays."""
+    if "hook" in asked and (held.get("hook") != asked["hook"] or _place(held) != _place(asked)):
+        raise ValueError(f"chain {held['name']} exists with another type, hook or priority")
+    if "policy" in asked:
+        held["policy"] = asked["policy"]
+
+
+def _place(about: Mapping[str, Any]) -> tuple[Any, ...]:
+    hook = HOOKS.get(about["hook"])
+    return about["type"], about["prio"] if hook is None else priority_of(about["prio"], hook), about.get("dev")
+
+
+def _set_again(held: dict[str, Any], asked: Mapping[str, Any]) -> None:
+    """A set that exists takes another size and other times. A comment stays."""
+    for name in ("type", "typeof", "map", "map typeof", "flags"):
+        if held.get(name) != asked.get(name):
+            raise ValueError(f"{held['kind']} {held['name']} exists with another type or other flags")
+    held.update({name: asked[name] for name in ("size", "timeout", "gc-interval") if name in asked})
 
 
 def _check_intervals(elements: Mapping[Key, Element], flags: SetFlags, types: Sequence[Type], *, merged: bool) -> None:

@@ -11,14 +11,17 @@ from kpsim.ruleset import (
     Compare,
     DataType,
     Field,
+    Hashed,
     Interval,
     LocalSocket,
     Lookup,
     NamePattern,
+    Numgen,
     Part,
     ReversePath,
     Set,
     SetReference,
+    Source,
     among,
 )
 
@@ -226,7 +229,7 @@ def _looked_up(op: str, left: Tree, right: Tree, context: Context) -> None:
         bound = keys.read_part(right, NUMBER)
         if not isinstance(bound, int):
             raise ValueError(f"not a bound: {right}")
-        (interval,) = _ordered(op, bound, (1 << 32) - 1)
+        (interval,) = _ordered(op, bound, max(bound + 1, _highest(key.sources[0])))
         context.add(Lookup(key.sources, Set.of((interval,))))
         return
     negate, in_braces = _negated(op), isinstance(right, dict) and "set" in right
@@ -234,6 +237,11 @@ def _looked_up(op: str, left: Tree, right: Tree, context: Context) -> None:
         raise ValueError("a concatenation is compared with sets only")
     tree = right if in_braces else {"set": [right]}
     context.add(Lookup(key.sources, keys.in_place(tree, key.types, None), negate))
+
+
+def _highest(source: Source) -> int:
+    """The highest number that a source gives. nft takes no range that goes beyond."""
+    return source.offset + source.modulus - 1 if isinstance(source, Numgen | Hashed) else (1 << NUMBER.bits) - 1
 
 
 # --- what is no field -------------------------------------------------------------------------------------------------

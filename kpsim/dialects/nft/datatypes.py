@@ -210,7 +210,7 @@ FIB_TYPE = Type(
     *_names(unspec=0, unicast=1, local=2, broadcast=3, anycast=4, multicast=5, blackhole=6, unreachable=7, prohibit=8), a_line=1,
 )  # fmt: skip
 NFPROTO = Type("nf_proto", DataType.NAME, 8, *_renamed(ipv4="ipv4", ipv6="ipv6"))
-ETHER_TYPE = Type("ether_type", DataType.NAME, 16, *_renamed(ip="ipv4", ip6="ipv6"))
+ETHER_TYPE = Type("ether_type", DataType.NAME, 16, *_renamed(ip="ipv4", ip6="ipv6"), a_line=1)
 #: the names of flags in the order of their bits
 TCP_FLAG_WORDS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
 TCP_FLAG = Type(

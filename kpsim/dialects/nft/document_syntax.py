@@ -7,7 +7,7 @@ from typing import Any
 
 from kpsim.dialects.nft.datatypes import Tree
 from kpsim.dialects.nft.expression_syntax import expression, set_of
-from kpsim.dialects.nft.rates import limit_rate, quota_of, seconds
+from kpsim.dialects.nft.rates import counter_of, limit_rate, quota_of, seconds
 from kpsim.dialects.nft.syntax import Statement, at_end, statements
 from kpsim.dialects.nft.tokens import Cursor, Kind, SyntaxProblem, Token, tokens_of
 
@@ -171,7 +171,7 @@ def _behind(cursor: Cursor, item: Item) -> None:
         case "element":
             about["elem"] = set_of(cursor)["set"]
         case _ if not cursor.is_sign("{"):
-            pass
+            _object_alone(cursor, item)
         case "chain" | "set" | "map":
             rules: list[Item] = []
             _BODIES[item.kind](cursor, item, rules)
@@ -365,6 +365,19 @@ def _object_body(cursor: Cursor, item: Item) -> None:
             cursor.take()
         else:
             raise cursor.problem("expected }")
+
+
+def _object_alone(cursor: Cursor, item: Item) -> None:
+    """What a command says of a limit, a quota or a counter without braces."""
+    match item.kind:
+        case "limit" if cursor.accept("rate"):
+            item.about |= limit_rate(cursor)
+        case "quota" if not at_end(cursor):
+            item.about |= quota_of(cursor)
+        case "counter":
+            counter_of(cursor)
+        case _:
+            pass
 
 
 def _pass_over(cursor: Cursor) -> None:

@@ -13,7 +13,7 @@ _HEADERS = {
     "ip6": "version dscp ecn flowlabel length nexthdr hoplimit saddr daddr",
     "icmp": "type code checksum id sequence gateway mtu",
     "igmp": "type checksum mrt group",
-    "icmpv6": "type code checksum parameter-problem packet-too-big id sequence max-delay taddr daddr",
+    "icmpv6": "type code checksum parameter-problem packet-too-big mtu id sequence max-delay taddr daddr",
     "tcp": "sport dport sequence ackseq doff reserved flags window checksum urgptr",
     "udp": "sport dport length checksum",
     "udplite": "sport dport checksum",
@@ -121,7 +121,7 @@ def _begins_selector(cursor: Cursor) -> bool:
     name = token.text
     if name in _FIELDS:
         return following.text in _FIELDS[name] or (
-            name in ("tcp", "ip", "sctp", "dccp") and following.text in ("option", "chunk")
+            (name in ("tcp", "ip") and following.text == "option") or (name == "sctp" and following.text == "chunk")
         )
     return name in UNQUALIFIED or name in (
         "meta", "ct", "fib", "rt", "socket", "numgen", "jhash", "symhash", "osf", "ipsec", "exthdr", "hbh", "dst", "frag", "mh",
@@ -159,15 +159,14 @@ def _selector(cursor: Cursor) -> Tree:  # noqa: C901 - one case per kind of sele
             return _rt(cursor)
         case "exthdr":
             return {"exthdr": {"name": cursor.word("a header")}}
-        case "tcp" | "ip" if cursor.is_word("option"):
-            cursor.take()
-            return {f"{name} option": _option(cursor)}
+        case "tcp" | "ip" | "sctp" if cursor.is_word("option", "chunk"):
+            return {f"{name} {cursor.take().text}": _option(cursor)}
         case "ipsec":
             return _ipsec(cursor)
         case _ if name in _FIELDS:
             return {"payload": {"protocol": name, "field": cursor.take().text}}
         case _:
-            return {"other": {"name": name, "words": _two_words(cursor)}}
+            return {"other": {"name": name, "words": _words(cursor)}}
 
 
 def _option(cursor: Cursor) -> Tree:
@@ -187,11 +186,11 @@ def _ipsec(cursor: Cursor) -> Tree:
     return {"ipsec": about}
 
 
-def _two_words(cursor: Cursor) -> str:
-    """The words of a selector that is known by name only."""
+def _words(cursor: Cursor) -> str:
+    """The words of a selector that is known by name only: one, but for ``osf ttl loose name``."""
     words = [cursor.take().text]
-    if cursor.here.kind is Kind.WORD and not cursor.is_word("exists", "missing", "set"):
-        words.append(cursor.take().text)
+    if words == ["ttl"]:
+        words += [cursor.expect("loose", "skip").text, cursor.expect("name", "version").text]
     return " ".join(words)
 
 
@@ -223,6 +222,7 @@ _CT_KEYS = frozenset(
         "saddr",
         "daddr",
         "count",
+        "event",
         "eventmask",
         "secmark",
     ]

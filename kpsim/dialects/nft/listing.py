@@ -58,11 +58,12 @@ def _comment(comment: str) -> list[str]:
 def _set_lines(made: Set) -> list[str]:
     assert made.type is not None
     size = DYNAMIC_SIZE if made.size is None and SetFlags.DYNAMIC in made.flags else made.size
+    only_timed = made.flags == SetFlags.TIMEOUT and made.timeout_ns is not None  # the time says it
     about = [
         type_words(made.type),
         *([f"policy {made.policy}"] if made.policy else []),
         *([f"size {size}"] if size is not None else []),
-        *([f"flags {','.join(flag_words(made.flags))}"] if made.flags else []),
+        *([f"flags {','.join(flag_words(made.flags))}"] if made.flags and not only_timed else []),
         *(["auto-merge"] if made.auto_merge else []),
         *([f"timeout {time_text(made.timeout_ns / SECOND_NS)}"] if made.timeout_ns is not None else []),
         *([f"gc-interval {time_text(made.gc_ns / SECOND_NS)}"] if made.gc_ns is not None else []),
