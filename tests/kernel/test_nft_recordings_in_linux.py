@@ -15,11 +15,13 @@ from kpsim.lab.calls import call
 from tests.nft_documents import COMMANDS, Document, documents, in_some_order
 from tests.nft_forms import Place, at, commands, listing, recorded_forms, rules_in, without_words
 from tests.nft_recording import asked
+from tests.test_dialect_nft_broken import BROKEN, not_modelled, whole
 from tests.test_dialect_nft_forms import REFUSED
 
 pytestmark = pytest.mark.kernel
 
 RECORDED_WITH = "v1.0.6"
+NOT_MODELLED = not_modelled()
 PLACES = sorted({form.place for form in recorded_forms()})
 
 
@@ -56,11 +58,21 @@ def _in_order(text: str) -> list[str]:
     return sorted(each.strip() for each in re.split(r", |[{}\[\]]", text))
 
 
-@pytest.mark.parametrize(("family", "chain"), sorted({(family, chain) for family, chain, *_ in REFUSED}))
-def test_what_is_refused_by_name_is_taken_by_nft(oracle: NftOracle, family: str, chain: str) -> None:
+@pytest.mark.parametrize("place", sorted({case.place for case in NOT_MODELLED}), ids=" ".join)
+def test_what_is_refused_by_name_is_taken_by_nft_and_listed_as_recorded(oracle: NftOracle, place: Place) -> None:
     """Else there would be another reason to refuse it."""
-    statements = [statement for *place, statement, _ in REFUSED if place == [family, chain]]
-    assert oracle.complaint(commands(Place(family, *chain.split()), statements)) is None
+    statements = [statement for *there, statement, _ in REFUSED if place == (there[0], *there[1].split())]
+    assert oracle.complaint(commands(place, statements)) is None
+    cases = [case for case in NOT_MODELLED if case.place == place]
+    if is_the_version():
+        answers = asked(oracle, place, [case.sent for case in cases])
+        assert [(listed, trees) for listed, trees in answers] == [(case.listed, case.trees) for case in cases]
+
+
+def test_what_is_broken_is_refused_by_nft(oracle: NftOracle) -> None:
+    """A quarter of it, since each takes a call of nft."""
+    taken = [text for text, _ in BROKEN[::4] if oracle.complaint(whole(text)[0]) is None]
+    assert taken == []
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda document: document.name)

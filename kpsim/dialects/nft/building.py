@@ -306,9 +306,9 @@ class Builder:
             except NotModelled as error:
                 unread.add(each.about["name"])
                 if not self._keep:
-                    self._problem(f"set {each.about['name']}: not modelled: {error.what}", each.line)
+                    self._problem(f"{each.about['kind']} {each.about['name']}: not modelled: {error.what}", each.line)
             except ValueError as error:
-                self._problem(f"set {each.about['name']}: {error}", each.line)
+                self._problem(f"{each.about['kind']} {each.about['name']}: {error}", each.line)
         limits = self._limits(table)
         counters = {counter: Counter(counter) for counter in table.counters}
         objects = Objects(sets, types, frozenset(unread), limits, counters)
@@ -394,13 +394,14 @@ class Builder:
             self._problem(f"chain {about['name']}: hook {about['hook']} is not modelled", chain.line)
             return None
         try:
-            base = Base(
-                kind, hook, priority_of(about["prio"], hook), POLICIES[about.get("policy", "accept")], chain.made
-            )
+            policy = about.get("policy", "accept")
+            if policy not in POLICIES:
+                raise ValueError(f"not a policy: {policy}")
+            base = Base(kind, hook, priority_of(about["prio"], hook), POLICIES[policy], chain.made)
             if (why := refused_base(base)) is not None:
                 raise ValueError(why)
             return base
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             self._problem(f"chain {about['name']}: {error}", chain.line)
             return None
 

@@ -188,7 +188,7 @@ def _ipsec(cursor: Cursor) -> Tree:
 
 def _words(cursor: Cursor) -> str:
     """The words of a selector that is known by name only: one, but for ``osf ttl loose name``."""
-    words = [cursor.take().text]
+    words = [cursor.word("a field")]
     if words == ["ttl"]:
         words += [cursor.expect("loose", "skip").text, cursor.expect("name", "version").text]
     return " ".join(words)

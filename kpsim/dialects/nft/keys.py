@@ -91,6 +91,8 @@ def selector_name(tree: Tree) -> str:
         return f"{about['protocol']} {about['field']}"
     if name == "other":
         return f"{about['name']} {about['words']}"
+    if name == "exthdr" and "field" in about:
+        return f"{about['name']} {about['field']}"
     if isinstance(about, dict):
         words = [name, *(str(about[each]) for each in ("dir", "name", "field", "key") if each in about)]
         return " ".join(words)

@@ -67,6 +67,8 @@ def _special(name: str, about: Tree, style: Style) -> str:
             return f"rt {about['family']} {about['key']}" if "family" in about else f"rt {about['key']}"
         case "other":
             return f"{about['name']} {about['words']}"
+        case "exthdr" if "field" in about:
+            return f"{about['name']} {about['field']}"
         case _:
             words = [name, *(str(about[each]) for each in ("dir", "name", "field", "key") if each in about)]
             return " ".join(words)
