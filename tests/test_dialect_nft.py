@@ -454,7 +454,7 @@ def test_what_is_not_modelled_is_kept_on_request() -> None:
 	}
 	chain c {
 		type filter hook forward priority 0; policy accept;
-		ip dscp cs1 drop
+		ip id 5 drop
 		ip daddr 10.244.1.7 ether saddr @macs drop
 		ip daddr 10.244.1.6 queue num 1
 	}
@@ -464,13 +464,13 @@ def test_what_is_not_modelled_is_kept_on_request() -> None:
         DIALECT.parse(text, file="f")
     assert [str(problem) for problem in refused.value.problems] == [
         "f:2: set macs: not modelled: the type ether_addr",
-        "f:7: not modelled: ip dscp (t/c rule 1)",
+        "f:7: not modelled: ip id (t/c rule 1)",
         "f:8: not modelled: ether saddr (t/c rule 2)",
         "f:9: not modelled: queue (t/c rule 3)",
     ]
     chain = only(text, unknown="keep").tables[TableKey(Space.IP, "t")].chains["c"]
     assert [str(part) for rule in chain.rules for part in rule.body if type(part) in (Unknown, Unmodelled)] == [
-        "Unknown(words='ip dscp cs1')",
+        "Unknown(words='ip id 5')",
         "Unknown(words='ether saddr @macs')",
         "Unmodelled(words='queue num 1')",
     ]

@@ -87,9 +87,17 @@ def test_a_value_alone_is_written_as_nft_lists_it(place: Place) -> None:
 
 @everywhere
 def test_a_value_is_written_as_the_json_that_nft_prints(place: Place) -> None:
-    taken = [form.trees for form in at(place)]
+    """nft has a flag beside the prefix of a translation, which says the same."""
+    taken = [[_without_netmap(tree) for tree in form.trees] for form in at(place)]
     for form, rule in zip(at(place), listed(place), strict=True):
         assert [tree for tree, _ in pieces(rule, place.space)] in taken or form.listed in OTHERWISE
+
+
+def _without_netmap(tree: Any) -> Any:
+    ((name, about),) = tree.items()
+    if isinstance(about, dict) and about.get("flags") == "netmap":
+        return {name: {member: value for member, value in about.items() if member != "flags"}}
+    return tree
 
 
 @pytest.mark.parametrize("style", Style, ids=lambda style: style.name)
