@@ -133,6 +133,11 @@ class Entry(NamedTuple):
         return reply.saddr != original.daddr or reply.sport != original.dport
 
     @property
+    def redirects(self) -> bool:
+        """Whether requests go elsewhere than they were sent: a rule translated the destination, or ip_vs changed it."""
+        return self.dst_nat or self.served_until_ns is not None
+
+    @property
     def src_nat(self) -> bool:
         """Whether answers go to another address or port than the request came from.
 

@@ -238,7 +238,7 @@ def send(
         if local and not sent.saddr:  # the process bound no source address, so the kernel chose one (K-2.1)
             sent.saddr = netns.routing.source_for(packet.family, packet.daddr) or 0
         reached = _reached(wiring, node, netns, step)
-        if until_translated and step.dnat_rule is not None and isinstance(reached, Arrival):
+        if until_translated and step.binds and isinstance(reached, Arrival):
             reached = step.disposition, None
         if not isinstance(reached, Arrival):
             return Journey(origin, sent, tuple(hops), *reached, step.packet)

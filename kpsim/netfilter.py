@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Clash, ConntrackTable, Destroyed, Ending, Entry, FlowTuple
-from kpsim.ipvs.connections import Connection
+from kpsim.ipvs.connections import Connection, server_of
 from kpsim.ipvs.servers import ServerReference
 from kpsim.packet import Packet
 from kpsim.packetpath import delivery
@@ -101,6 +101,7 @@ class Netns(NodeFacts):
         other.__dict__.update(self.__dict__)
         other.conntrack = self.conntrack.copy() if connections else ConntrackTable()
         other.memory = self.memory.copy() if lists else Memory()
+        other.memory.ipvs = self.memory.ipvs.copy(connections=connections, templates=lists)
         other.programmed, other._registered = dict(self.programmed), dict(self._registered)
         other._entries, other.ipsets = dict(self._entries), dict(self.ipsets)
         return other
@@ -162,13 +163,26 @@ class Netns(NodeFacts):
         return None if declared is None else declared.generation
 
     def remembers(self, origin: Origin, family: Family, source: int) -> bool:
-        """Whether rules that exist for this reason have put a source address into a list or a set, and it is there."""
+        """Whether rules that exist for this reason have put a source address into a list or a set, and it is there.
+
+        The same is asked of the real servers of persistent virtual servers, which remember their clients.
+        """
         return any(
             self._keeps(told.ruleset, part, family, source)
             for told in self.programmed.values()
             for rule in told.rules_of(origin)
             for part in rule.body
-        )
+        ) or any(self._has_template(told, origin, family, source) for told in self.programmed.values())
+
+    def _has_template(self, told: Programmed, origin: Origin, family: Family, source: int) -> bool:
+        """Whether ip_vs remembers a source as a client of a real server that exists for this reason."""
+        for each in self.memory.ipvs if told.virtual_servers and told.family is family else ():
+            server = server_of(each, told.virtual_servers) if each.key.template and each.key.family is family else None
+            if server is not None and server.origin == origin:
+                netmask = told.virtual_servers[each.key.virtual_server].netmask
+                if each.key.client[0] == source & family.mask(netmask):
+                    return True
+        return False
 
     def _keeps(self, rules: Ruleset, part: Expression | Statement, family: Family, source: int) -> bool:
         if isinstance(part, Recent):
@@ -304,12 +318,18 @@ class Walk:
     @property
     def redirected(self) -> bool:
         """Whether the destination of the packet's connection was changed, by a rule or by ip_vs, now or earlier."""
-        entry = self.entry
-        return (
-            self.dnat_rule is not None
-            or self.served is not None
-            or (entry is not None and (entry.dst_nat or entry.served_until_ns is not None))
-        )
+        return self.binds or self.served is not None or (self.entry is not None and self.entry.redirects)
+
+    @property
+    def binds(self) -> bool:
+        """Whether the destination was decided for this packet: by a rule that translated it, or by a virtual server."""
+        return self.dnat_rule is not None or (self.server is not None and self.server.server is not None)
+
+    @property
+    def refused_by(self) -> RuleReference | ServerReference | None:
+        """What refused the packet: a rule, or a virtual server without a usable real server; None: neither did."""
+        refused = self.server is not None and self.server.server is None
+        return self.server if refused and self.rule is None else self.rule
 
     @property
     def source_port_drawn(self) -> bool:

@@ -47,21 +47,21 @@ class NewWay(NamedTuple):
         """What they do, by all ways that it may take: it is refused if each of them ends by a rule."""
         found = list(ways)
         return cls(
-            translates=any(hop.walk.dnat_rule is not None for way in found for hop in way.hops),
+            translates=any(hop.walk.binds for way in found for hop in way.hops),
             refuses=all(_is_refused(way) for way in found),
         )
 
 
 def _is_refused(way: Journey) -> bool:
     last = way.hops[-1].walk
-    return last.rule is not None and last.disposition in (Disposition.REJECTED, Disposition.DROPPED)
+    return last.refused_by is not None and last.disposition in (Disposition.REJECTED, Disposition.DROPPED)
 
 
 def followed_entry(journey: Journey) -> Followed | None:
     """The connection entry that led a packet where it went; None: the rules decided that."""
     hop = deciding_hop(journey)
     walk = hop.walk
-    if walk.effects.updated is None or walk.entry is None or walk.rule is not None:
+    if walk.effects.updated is None or walk.entry is None or walk.refused_by is not None:
         return None
     return Followed(hop.node, walk.entry)
 
@@ -70,7 +70,7 @@ def deciding_hop(journey: Journey) -> Hop:
     """The hop that translated the destination or refused the packet; the first hop if none did."""
     for hop in journey.hops:
         entry = hop.walk.entry
-        if hop.walk.rule is not None or hop.walk.dnat_rule is not None or (entry is not None and entry.dst_nat):
+        if hop.walk.refused_by is not None or hop.walk.binds or (entry is not None and entry.redirects):
             return hop
     return journey.hops[0]
 
@@ -80,7 +80,7 @@ def kind_of(entry: Entry, new: NewWay, endpoints: Collection[str]) -> PinKind | 
 
     ``endpoints`` are the ``ip:port`` that the rules send the flow's client to.
     """
-    if not entry.dst_nat:
+    if not entry.redirects:
         return PinKind.OLDER if new.translates or new.refuses else None
     if new.refuses:
         return PinKind.REFUSED

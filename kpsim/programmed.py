@@ -44,14 +44,24 @@ class Programmed:
         return cls(ruleset.family, ruleset, ipsets)
 
     def has(self, wanted: Role | Origin) -> bool:
-        """Whether a rule, or an element, exists for this reason: for this role, or for exactly this origin."""
+        """Whether a rule, an element, a virtual server or a real server that gets connections exists for this reason: for
+        this role, or for exactly this origin.
+        """
         if isinstance(wanted, Origin):
-            return wanted in self._rules_by_origin
-        return any(origin.role is wanted for origin in self._rules_by_origin)
+            return wanted in self._rules_by_origin or wanted in self._served
+        return any(origin.role is wanted for origin in (*self._rules_by_origin, *self._served))
 
     def rules_of(self, origin: Origin) -> tuple[Rule, ...]:
         """The rules that exist for exactly this reason, or have an element that does. Their order means nothing."""
         return self._rules_by_origin.get(origin, ())
+
+    @cached_property
+    def _served(self) -> dict[Origin, None]:
+        found: dict[Origin, None] = {}
+        for virtual in self.virtual_servers.values():
+            found[virtual.origin] = None
+            found.update((server.origin, None) for server in virtual.servers if server.weight)
+        return found
 
     @cached_property
     def _rules_by_origin(self) -> dict[Origin, tuple[Rule, ...]]:

@@ -108,12 +108,20 @@ class IpvsTable:
         self._timed: dict[ConnectionKey, tuple[int, int]] = {}
         self._sequence = 0
 
-    def copy(self) -> "IpvsTable":
-        """A table with the same contents. What changes in one of the two does not change in the other."""
+    def copy(self, *, connections: bool = True, templates: bool = True) -> "IpvsTable":
+        """A table with the same contents. What changes in one of the two does not change in the other.
+
+        Without ``connections`` or ``templates`` it has none. What schedulers remember stays.
+        """
         other = IpvsTable(known=self.known)
-        other.__dict__.update(
-            {name: value.copy() if isinstance(value, dict | list) else value for name, value in vars(self).items()}
-        )
+        if connections and templates:
+            copied = {name: each.copy() if isinstance(each, dict | list) else each for name, each in vars(self).items()}
+            other.__dict__.update(copied)
+            return other
+        other._cursors = dict(self._cursors)
+        for each in self:
+            if templates if each.key.template else connections:
+                other._store(each)
         return other
 
     def __bool__(self) -> bool:

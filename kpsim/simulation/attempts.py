@@ -152,7 +152,7 @@ def _outcome(request: Journey) -> Attempt:
         endpoint_node=end.node if end is not None and reached else "",
         seen_source_ip=format_ip(family, request.packet.saddr) if reached else "",
         new_flow=walk.effects.updated is None,
-        rule=str(walk.rule) if walk.rule is not None else "",
+        rule=str(walk.refused_by) if walk.refused_by is not None else "",
         followed=followed_entry(request),
     )
 
@@ -170,7 +170,8 @@ _REFUSING = {
 #: stops that are not a rule's decision, or not a rule's alone
 _KERNEL_REASONS: dict[Cause | None, Reason] = {
     Cause.ICMP_RATE: Reason.RATE_LIMITED, Cause.TABLE_FULL: Reason.TABLE_FULL, Cause.HAIRPIN: Reason.NO_HAIRPIN,
-    Cause.REVERSE_PATH: Reason.REVERSE_PATH,
+    Cause.REVERSE_PATH: Reason.REVERSE_PATH, Cause.SERVER_GONE: Reason.ENDPOINT_GONE,
+    Cause.NOT_RESCHEDULED: Reason.ENDPOINT_GONE,
 }  # fmt: skip
 
 
@@ -178,6 +179,11 @@ def refusal(journey: Journey) -> tuple[Fate, Reason]:
     """Return the fate of a request and, if it ended badly, the reason."""
     walk = journey.hops[-1].walk
     cause = _KERNEL_REASONS.get(walk.cause, Reason.OTHER)
+    if walk.cause is Cause.NO_REAL_SERVER and walk.server is not None:
+        # some schedulers refuse although others could serve: the client's server is draining (IPVS-14)
+        cause = (
+            Reason.SERVER_DRAINING if any(each.weight for each in walk.server.virtual.servers) else Reason.NO_ENDPOINTS
+        )
     if cause is Reason.OTHER and walk.rule is not None and walk.rule.rule is not None:
         cause = _REFUSING.get(walk.rule.origin.role, Reason.OTHER)
     match journey.disposition:

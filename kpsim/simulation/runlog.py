@@ -50,6 +50,7 @@ class Reason(enum.StrEnum):
     )
     #: the way back to the client leads by another interface than its packet came in by (K-7.3)
     REVERSE_PATH = "reverse path filter"
+    SERVER_DRAINING = "its server is draining"  #: ip_vs' scheduler gave it none of the others (IPVS-14)
     NODE_DOWN = "node down"
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
     ASYMMETRIC_REPLY = "reply from another address"

@@ -36,8 +36,8 @@ def result_of(step: Walk) -> ProbeResult:
 
 
 def translated(step: Walk) -> bool:
-    """Whether a rule changed the packet's destination, for this packet or an earlier one of its connection."""
-    return step.dnat_rule is not None or (step.entry is not None and step.entry.dst_nat)
+    """Whether a rule or ip_vs changed the packet's destination, for this packet or an earlier one of its connection."""
+    return step.redirected
 
 
 def rule_name(at: RuleReference, family: Family) -> str:
@@ -71,4 +71,6 @@ def decided_by(step: Walk, steps: Iterable[Step]) -> str | None:
             at = deciding_rule(step, steps)
             if at is not None:
                 return rule_name(at, step.packet.family)
+            if step.server is not None:
+                return f"ip_vs {step.server} {step.server.virtual.scheduler}"
             return f"kernel: {step.cause}" if step.cause not in (None, Cause.RULE) else None

@@ -14,6 +14,7 @@ from kpsim.conntrack import Entry, FlowTuple, tuple_of
 from kpsim.errors import InputError
 from kpsim.exchange import Answers, Closed, Reaction, Target
 from kpsim.fabric import Arrival, Place, Whose
+from kpsim.ipvs.connections import IpvsTable
 from kpsim.kubeproxy.stale_flows import CleanUp, UdpFlow
 from kpsim.netfilter import Netns
 from kpsim.nodes import Machine
@@ -114,6 +115,7 @@ class Site:
         if netns is None:
             machine = self.machine(node)
             netns = self._namespaces[node] = Netns(node, machine.routing, machine.sysctls)
+            netns.memory.ipvs = IpvsTable(known=False)  # nobody saw the packets of the past
             netns.sockets = machine.sockets
             for entry in self._connections.get(node, {}).values():
                 netns.conntrack.insert(entry, entry.created_ns)

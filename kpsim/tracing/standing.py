@@ -122,7 +122,7 @@ class Standing:
             for node, walk in journey.hops
             if walk.effects.updated is not None and walk.entry is not None and self._site.remembered(node, walk.entry)
         ]
-        if not held or deciding_hop(journey).walk.rule is not None:
+        if not held or deciding_hop(journey).walk.refused_by is not None:
             return None
         new = self._new_ways(journey, local=local, now_ns=now_ns)
         followed = _deciding(held, new)
@@ -173,13 +173,13 @@ def _kind(entry: Entry, new: Sequence[Weighted]) -> PinKind | None:
 def _targets(way: Journey) -> Iterator[str]:
     """The ``ip:port`` to which nodes translated the destination of a new flow."""
     for hop in way.hops:
-        if hop.walk.entry is not None and hop.walk.dnat_rule is not None:
+        if hop.walk.entry is not None and hop.walk.binds:
             yield end_of(hop.walk.entry)
 
 
 def _deciding(held: Sequence[Followed], new: Iterable[Weighted]) -> Followed:
     """The entry that translates, else the one at the node whose rules decide about a new flow, else the first."""
     nodes = {deciding_hop(judged.request).node for _, judged in new}
-    translating = (each for each in held if each.entry.dst_nat)
+    translating = (each for each in held if each.entry.redirects)
     there = (each for each in held if each.node in nodes)
     return next(translating, None) or next(there, None) or held[0]

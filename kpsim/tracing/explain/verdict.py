@@ -139,6 +139,9 @@ def _for_kube_proxy(step: Walk) -> bool:
 
 
 def _by(rule: RuleReference | None, node: str, step: Walk) -> str:
+    if rule is None and step.server is not None and step.server.server is None:
+        of = f" of {step.server.origin.service}" if step.server.origin.service else ""
+        return f"by ip_vs on {node} ({step.server}{of}: {step.cause})"
     if rule is None:
         return f"by the kernel of {node}: {step.cause}"
     if rule.rule is None:

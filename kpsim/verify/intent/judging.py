@@ -193,7 +193,7 @@ def asked_of(packet: Packet) -> Asked:
 def end_of(way: Walk) -> End | None:
     """The endpoint that the walk's connection got; None: its destination was not translated."""
     entry = way.entry
-    return (entry.reply.saddr, entry.reply.sport) if entry is not None and way.dnat_rule is not None else None
+    return (entry.reply.saddr, entry.reply.sport) if entry is not None and way.binds else None
 
 
 def _fate(way: Walk) -> Fate:
