@@ -32,6 +32,7 @@ from kpsim.cluster import ClusterState
 from kpsim.config import Host, LocalMode, Mode, ProxyConfig
 from kpsim.explore import Cluster
 from kpsim.fabric import Fabric
+from kpsim.ipvs.connections import IpvsTable
 from kpsim.netfilter import Cause, Netns, Walk, expand
 from kpsim.nodes import sysctls_of
 from kpsim.objects import ApiObject, Node, node_from_json
@@ -229,18 +230,22 @@ class World:
         config: dict[str, Any] = {"mode": mode, "cluster_cidr": CLUSTER_CIDR} | CONFIGURATIONS[configuration]
         services = [obj for name in CATALOGUE for obj in objects_of(name, family)]
         self.cluster = Cluster(ClusterState.of([*NODES, *services]), ProxyConfig(**config), host or Host())
-        self._rules: dict[str, Ruleset] = {}
+        self._told: dict[str, Programmed] = {}
+
+    def told(self, node: str) -> Programmed:
+        """What kube-proxy tells a node's kernel."""
+        if node not in self._told:
+            self._told[node] = self.cluster.told(node, self.family)
+        return self._told[node]
 
     def rules(self, node: str, family: Family | None = None) -> Ruleset:
         """The rules that kube-proxy writes on a node."""
         assert family in (None, self.family)
-        if node not in self._rules:
-            self._rules[node] = self.cluster.ruleset(node, self.family)
-        return self._rules[node]
+        return self.told(node).ruleset
 
     @cached_property
     def site(self) -> Site:
-        return self.cluster.site_with(lambda node, _: Programmed.of(self.rules(node)))
+        return self.cluster.site_with(lambda node, _: self.told(node))
 
     @cached_property
     def prober(self) -> Prober:
@@ -258,9 +263,13 @@ class World:
         for name, netns in made.nodes.items():
             settings = self.cluster.settings(name, self.family)
             netns.sysctls = sysctls_of(
-                self.cluster.config, route_localnet=settings.localhost_node_ports, liberal=settings.liberal
+                self.cluster.config,
+                route_localnet=settings.localhost_node_ports,
+                liberal=settings.liberal,
+                ipvs=settings.uses_ipvs,
             )
-            netns.load_rules(self.rules(name))
+            netns.memory.ipvs = IpvsTable(known=False)  # so a row tells every server that may be next
+            netns.load(self.told(name))
         if interfaces:
             routing = made.nodes[N].routing
             own = [*routing.interfaces.values(), *interfaces]
@@ -302,9 +311,9 @@ class World:
         netns = netns or self.node
         sent = self.packet(source, protocol, destination)
         outcomes = expand(netns, sent, now_ns=START_NS, local=is_local(source), as_written=True)
-        return self.told(outcomes, sent)
+        return self.result(outcomes, sent)
 
-    def told(self, outcomes: Sequence[tuple[Fraction, Walk]], sent: Packet) -> str:
+    def result(self, outcomes: Sequence[tuple[Fraction, Walk]], sent: Packet) -> str:
         """Format weighted walks as the result of a row."""
         if all(result_of(step) is ProbeResult.DELIVERED for _, step in outcomes):
             return self.delivered([outcome_of(weight, step) for weight, step in outcomes], sent)
@@ -351,7 +360,7 @@ class World:
         if sent.saddr:
             return sent.source
         dialled = self.name(sent.destination)
-        if dialled in ("N", "N2", "lo"):
+        if dialled in ("N", "N2", "lo") or sent.daddr in self.told(N).local_addresses:
             return sent.destination
         return at("cni" if dialled[0] == "a" else "N", self.family)
 
