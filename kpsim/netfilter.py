@@ -227,7 +227,10 @@ class Netns(NodeFacts):
 
     def _arrange(self, family: Family) -> None:
         told = self.programmed.get(family)
-        own = [*table_entries(told.ruleset), *ipvs_entries(told)] if told else []
+        own: list[HookEntry] = []
+        if told is not None:
+            tracked = self.sysctls.vs_conntrack and bool(told.virtual_servers)  # IPVS-10.6
+            own = [*table_entries(told.ruleset, tracked=tracked), *ipvs_entries(told)]
         entries = [*own, *self._registered[family]]
         newest_first = entries[::-1]
         ordered = sorted(newest_first, key=lambda entry: entry.priority)

@@ -37,7 +37,7 @@ from kpsim.netfilter import Cause, Disposition, Hook
 from kpsim.packet import Packet
 from kpsim.packetpath.routing import PolicyRule, Route, RouteKind, Routing
 from kpsim.packetpath.steps import HookEntered, Scheduled, Served, Service, describe
-from kpsim.ruleset import ACCEPT, DROP, Verdict
+from kpsim.ruleset import ACCEPT, DROP, Compare, Field, Verdict
 
 FORWARDED, DELIVERED, REJECTED, DROPPED = (
     Disposition.FORWARDED,
@@ -427,3 +427,41 @@ def test_ipv6():
     netns.load(told({("fd00:10::1", 80, "tcp"): replace(real, servers=())}, rules, local=["fd00:10::1"]))
     assert run(netns, packet("fd00:1::5", "fd00:10::1")).with_ == "icmp6-port-unreachable"
     assert str(outcome.server) == "virtual server [fd00:10::1]:80/TCP"
+
+
+# --- -m ipvs ----------------------------------------------------------------------------------------------------------
+
+
+def seen_in_output(netns, sent, *conditions, local=False):
+    """Whether a rule of OUTPUT with these conditions drops the packet."""
+    netns.load(
+        replace(netns.programmed[Family.IPV4], ruleset=ruleset(table("filter", OUTPUT=(rule(*conditions, DROP),))))
+    )
+    return run(netns, sent, local=local, commit=False).disposition is DROPPED
+
+
+def test_what_rules_ask_of_a_request_that_ip_vs_has_sent_on():  # IPVS-10.3: KUBE-IPVS-OUT-FILTER
+    netns = made([REMOTE_POD])
+    address, port = Compare(Field.IPVS_VADDR, ((ip(CLUSTER_IP),) * 2,)), Compare(Field.IPVS_VPORT, ((80, 80),))
+    protocol = Compare(Field.IPVS_PROTOCOL, frozenset({"tcp"}))
+    assert seen_in_output(netns, from_node(), address, port, protocol, local=True)
+    assert seen_in_output(netns, packet(POD, CLUSTER_IP), address, port, protocol)
+    assert not seen_in_output(netns, packet(POD, CLUSTER_IP), Compare(Field.IPVS_VPORT, ((81, 81),)))
+    assert seen_in_output(netns, packet(POD, CLUSTER_IP), Compare(Field.IPVS_VPORT, ((81, 81),), negate=True))
+    assert not seen_in_output(netns, packet(POD, CLUSTER_IP), replace(protocol, negate=True))
+    assert seen_in_output(netns, packet(POD, CLUSTER_IP), Compare(Field.IPVS_METHOD, frozenset({"MASQ"})))
+    assert seen_in_output(netns, packet(POD, CLUSTER_IP), Compare(Field.IPVS_DIRECTION, frozenset({"ORIGINAL"})))
+    assert seen_in_output(netns, packet(POD, CLUSTER_IP), Compare(Field.IPVS, frozenset({"yes"})))
+
+
+def test_other_packets_have_nothing_of_ip_vs():
+    netns = made([NODE])
+    known = Compare(Field.IPVS_VPORT, ((81, 81),), negate=True)
+    other = packet("0.0.0.0", CLIENT)
+    assert not seen_in_output(netns, other, known, local=True)
+    assert seen_in_output(netns, other, Compare(Field.IPVS, frozenset({"no"})), local=True)
+    assert not seen_in_output(netns, other, Compare(Field.IPVS_DIRECTION, frozenset({"ORIGINAL"})), local=True)
+    first = run(netns, packet(CLIENT, CLUSTER_IP))
+    answer = replied(first)
+    assert seen_in_output(netns, answer, Compare(Field.IPVS, frozenset({"yes"})), local=True)
+    assert not seen_in_output(netns, answer, known, local=True)  # an answer, whose source is the virtual server's

@@ -71,6 +71,7 @@ class Facts:
         self.socket: str | None = None
         self.bridged: frozenset[str] | None = None
         self.frame = "host"
+        self.by_ipvs, self.served = False, None
 
     def holds(self, words: str) -> bool:
         return self.world.holds(words)
@@ -204,6 +205,11 @@ CASES = [
     (equal(Field.DPORT_OR_TYPE, 0), {"protocol": "gre"}, True), (equal(Field.DPORT_OR_TYPE, 0), {"protocol": "dccp"}, True),
     (equal(Field.SPORT_OF_BITMAP, 40000), {}, True), (equal(Field.DPORT_OF_BITMAP, 80), {"protocol": "udp"}, True),
     (equal(Field.DPORT_OF_BITMAP, 80), {"protocol": "sctp"}, False), (equal(Field.SPORT_OF_BITMAP, 40000), ECHO, False),
+    # ip_vs has not seen the packet: tests of ip_vs' hooks have the other cases
+    (named(Field.IPVS, "no"), {}, True), (named(Field.IPVS, "yes"), {}, False), (named(Field.IPVS, "no", negate=True), {}, False),
+    (equal(Field.IPVS_VADDR, 1, negate=True), {}, False), (equal(Field.IPVS_VPORT, 1, negate=True), {}, False),
+    (named(Field.IPVS_PROTOCOL, "udp", negate=True), {}, False), (named(Field.IPVS_METHOD, "GATE", negate=True), {}, False),
+    (named(Field.IPVS_DIRECTION, "REPLY", negate=True), {}, False),
     # the packet lacks the field
     (equal(Field.TCP_FLAGS, 2, mask=2), ECHO, False), (equal(Field.TCP_FLAGS, 2, mask=2, negate=True), ECHO, False),
     (replace(source_port(1, 2), absent=True), ECHO, True), (replace(destination_port(1, 1), absent=True), ECHO, True),
@@ -247,9 +253,10 @@ def test_of_a_packet_without_connection_the_kernel_asks_the_state_only():
     assert condition(ct_original_port(1, 2, negate=True), "key")(facts) is False
     assert condition(connection_mark(0, negate=True), "key")(facts) is False
     lacking = [field for field in Field if GETTERS[field](facts) is None]
-    assert set(lacking) - {Field.ICMP_TYPE, Field.ICMP_CODE, Field.SOCKET, Field.UID, Field.GID} == OF_CONNECTION - {
-        Field.CT_STATE
-    }
+    others = {Field.ICMP_TYPE, Field.ICMP_CODE, Field.SOCKET, Field.UID, Field.GID}
+    of_ipvs = {field for field in Field if field.name.startswith("IPVS_")}
+    assert set(lacking) - others - of_ipvs == OF_CONNECTION - {Field.CT_STATE}
+    assert of_ipvs < set(lacking)
 
 
 def test_comments_are_no_condition():

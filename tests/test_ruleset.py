@@ -81,7 +81,7 @@ def test_a_network_is_its_base_and_its_mask_and_a_host_needs_none():
 
 def test_values_of_a_field_have_the_fields_type():
     types = {
-        FieldType.ADDRESS: {Field.SADDR, Field.DADDR, Field.CT_ORIGINAL_DADDR},
+        FieldType.ADDRESS: {Field.SADDR, Field.DADDR, Field.CT_ORIGINAL_DADDR, Field.IPVS_VADDR},
         FieldType.PORT: {
             Field.SPORT,
             Field.DPORT,
@@ -90,6 +90,7 @@ def test_values_of_a_field_have_the_fields_type():
             Field.DPORT_OR_TYPE,
             Field.SPORT_OF_BITMAP,
             Field.DPORT_OF_BITMAP,
+            Field.IPVS_VPORT,
         },
         FieldType.BYTE: {Field.ICMP_TYPE, Field.ICMP_CODE, Field.TCP_FLAGS, Field.TTL},
         FieldType.MARK: {Field.MARK, Field.CT_MARK},

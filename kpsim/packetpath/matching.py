@@ -12,6 +12,7 @@ from typing import Any, Protocol, assert_never, cast
 from kpsim.addresses import Family
 from kpsim.conntrack import Entry
 from kpsim.flowstate import Direction
+from kpsim.ipvs.connections import Connection
 from kpsim.packet import ICMP_PROTOCOLS, PORT_PROTOCOLS, Packet
 from kpsim.packetpath.elements import Atoms, Found, find, finder
 from kpsim.packetpath.routing import AddressType, Decision, RouteKind
@@ -57,6 +58,8 @@ class Facts(Protocol):
     unsure_mark: int
     socket: str | None
     bridged: frozenset[str] | None
+    by_ipvs: bool
+    served: Connection | None
 
     @property
     def frame(self) -> str: ...
@@ -215,6 +218,25 @@ def _gid(facts: Facts) -> int | None:
 
 
 #: how each field is read; None where the packet lacks it
+def _of_ipvs(read: Callable[[Connection], int | str]) -> Getter:
+    """Reads the connection of a packet that ip_vs has sent to a real server, as long as its source was not translated."""
+
+    def get(facts: Facts) -> int | str | None:
+        found, packet = facts.served, facts.packet
+        if not facts.by_ipvs or found is None:
+            return None
+        ends = (packet.saddr, packet.sport), (packet.daddr, packet.dport)
+        return read(found) if ends == (found.key.client, found.server) else None
+
+    return get
+
+
+def _direction_by_ipvs(facts: Facts) -> str | None:
+    return _direction(facts) if _virtual_port(facts) is not None else None
+
+
+_virtual_port = _of_ipvs(lambda found: found.key.virtual[1])
+
 GETTERS: Mapping[Field, Getter] = {
     Field.SADDR: attrgetter("packet.saddr"),
     Field.DADDR: attrgetter("packet.daddr"),
@@ -253,6 +275,12 @@ GETTERS: Mapping[Field, Getter] = {
     Field.CT_MARK: _ct_mark,
     Field.CT_ORIGINAL_DADDR: _ct_original_daddr,
     Field.CT_ORIGINAL_DPORT: _ct_original_dport,
+    Field.IPVS: lambda facts: "yes" if facts.by_ipvs else "no",
+    Field.IPVS_PROTOCOL: _of_ipvs(lambda found: found.key.protocol),
+    Field.IPVS_VADDR: _of_ipvs(lambda found: found.key.virtual[0]),
+    Field.IPVS_VPORT: _virtual_port,
+    Field.IPVS_DIRECTION: _direction_by_ipvs,
+    Field.IPVS_METHOD: _of_ipvs(lambda found: "MASQ"),
 }
 
 

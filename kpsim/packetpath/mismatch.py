@@ -46,6 +46,7 @@ class _Facts:
         self.bridged = moment.bridged
         self.frame = moment.frame
         self.unsure_mark = moment.unsure_mark
+        self.by_ipvs, self.served = moment.by_ipvs, moment.served
         self._routing = routing
         self._sets = sets
         self._ipsets = ipsets

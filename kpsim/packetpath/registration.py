@@ -38,10 +38,11 @@ class HookEntry(NamedTuple):
     run: Callable[[Traversal], End | None]
 
 
-def table_entries(ruleset: Ruleset) -> list[HookEntry]:
+def table_entries(ruleset: Ruleset, *, tracked: bool = False) -> list[HookEntry]:
     """The hook entries of a ruleset's base chains, the one registered first in front.
 
-    Those of NAT and of connection tracking are among them if a rule needs them (K-1.5).
+    Those of NAT and of connection tracking are among them if a rule needs them (K-1.5). ``tracked``: something else
+    needs connection tracking.
     """
     entries: list[HookEntry] = []
     bases = _registered_bases(ruleset)
@@ -53,7 +54,7 @@ def table_entries(ruleset: Ruleset) -> list[HookEntry]:
             entries.append(HookEntry(base.hook, base.priority, table.name, run))
         elif chain is translating[0][2]:
             entries += _nat_entries(translating)
-    if any(map(tracking.needs_tracking, _parts(ruleset))):
+    if tracked or any(map(tracking.needs_tracking, _parts(ruleset))):
         # a transaction of nft registers its base chains before a rule of it registers connection tracking (K-9.8)
         entries += [HookEntry(hook, CONNTRACK, "conntrack", tracking.look_up) for hook in nat.DESTINATION_HOOKS]
         entries += [HookEntry(hook, CONFIRM, "confirm", tracking.confirm) for hook in (Hook.INPUT, Hook.POSTROUTING)]

@@ -46,6 +46,8 @@ class Moment(NamedTuple):
     unsure_mark: int = 0  #: bits of its mark that are not known
     ct_state: str = ""  #: empty if nothing tracks connections
     frame: str = "host"  #: how the frame was addressed that it came in
+    by_ipvs: bool = False  #: ip_vs has rewritten it
+    served: Connection | None = None  #: of ip_vs, if it is a client's
 
 
 @dataclass(frozen=True, slots=True)

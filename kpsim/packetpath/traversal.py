@@ -396,6 +396,8 @@ class Traversal:
             self.unsure_mark,
             self.ct_state,
             self.frame,
+            self.by_ipvs,
+            self.served,
         )
 
     # --- what the rest of the way depends on --------------------------------------------------------------------------

@@ -64,6 +64,13 @@ class Field(enum.Enum):
     CT_MARK = "connection mark"
     CT_ORIGINAL_DADDR = "original destination"  #: where the connection's first packet went before DNAT
     CT_ORIGINAL_DPORT = "original destination port"
+    IPVS = "ip_vs"  #: ``yes`` if ip_vs has rewritten the packet, else ``no``
+    #: of the connection that ip_vs has for a request that it has rewritten; no other packet has these (IPVS-10.3)
+    IPVS_PROTOCOL = "protocol of the virtual server"
+    IPVS_VADDR = "virtual address"
+    IPVS_VPORT = "virtual port"
+    IPVS_DIRECTION = "direction of what ip_vs rewrote"  #: ORIGINAL or REPLY, as connection tracking says
+    IPVS_METHOD = "forwarding method"  #: ``MASQ``, the only one that is modelled
 
     @property
     def type(self) -> FieldType:
@@ -82,6 +89,8 @@ _TYPES = {
     Field.SADDR_TYPE: FieldType.NAME, Field.DADDR_TYPE: FieldType.NAME, Field.CT_DIRECTION: FieldType.NAME,
     Field.SADDR_TYPE_IN: FieldType.NAME, Field.SADDR_TYPE_OUT: FieldType.NAME, Field.DADDR_TYPE_IN: FieldType.NAME,
     Field.DADDR_TYPE_OUT: FieldType.NAME, Field.SOCKET: FieldType.NAME, Field.FRAME: FieldType.NAME,
+    Field.IPVS: FieldType.NAME, Field.IPVS_PROTOCOL: FieldType.NAME, Field.IPVS_VADDR: FieldType.ADDRESS,
+    Field.IPVS_VPORT: FieldType.PORT, Field.IPVS_DIRECTION: FieldType.NAME, Field.IPVS_METHOD: FieldType.NAME,
     Field.CT_STATE: FieldType.NAMES, Field.CT_STATUS: FieldType.NAMES, Field.NFPROTO: FieldType.NAME,
 }  # fmt: skip
 
