@@ -3,6 +3,9 @@
 A rule that matches adds a power of two to the time to live, so one packet tells of several rules at once.
 """
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
@@ -25,6 +28,20 @@ pytestmark = pytest.mark.kernel
 V4, V6 = Family.IPV4, Family.IPV6
 _TARGETS = {V4: "TTL --ttl-inc", V6: "HL --hl-inc"}
 _PINGS = {V4: ("icmp", 8), V6: ("icmpv6", 128)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ipsets(kernel: None) -> None:
+    """Skips where the kernel or the machine has no ipsets; in CI it must have them."""
+    command = ["unshare", "--net", "ipset", "create", "probe", "hash:ip"]
+    missing = shutil.which("ipset") is None
+    probe = None if missing else subprocess.run(command, capture_output=True, text=True)
+    if probe is not None and probe.returncode == 0:
+        return
+    reason = "needs ipset" if probe is None else f"no ipsets in a network namespace: {probe.stderr.strip()}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"kernel tests must run in CI: {reason}", pytrace=False)
+    pytest.skip(f"kernel: {reason}")
 
 
 @pytest.fixture(scope="module")
