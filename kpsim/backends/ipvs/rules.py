@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from kpsim.addresses import Family, Network, format_ip
+from kpsim.addresses import Family, Network
 from kpsim.backends.iptables.jumps import BuiltInJump, built_in_jump
 from kpsim.backends.iptables.service_rules import LOOPBACK, Placed, from_pods
 from kpsim.backends.iptables.static_rules import forward_rules, masquerade_rules
@@ -30,7 +30,7 @@ from kpsim.ruleset import (
     RejectWith,
     Role,
     Statement,
-    Unknown,
+    equal,
     named,
     set_match,
     within,
@@ -203,9 +203,13 @@ class _Writer:
             address, number, protocol = frontend.key
             origin = port.origin(Role.SOURCE_RANGE_DROP)
             from_it = within(Field.SADDR, Network(self.settings.family, address, self.settings.family.bits))
-            vaddr = format_ip(self.settings.family, address)
-            of_it = Unknown(f"-m ipvs --vaddr {vaddr} --vproto {protocol} --vport {number}")
-            yield _rule(IPVS_OUT_FILTER, ("-s=bare", "unknown", "-j"), origin, from_it, of_it, DROP)
+            balanced = (
+                equal(Field.IPVS_VADDR, address),
+                named(Field.IPVS_PROTOCOL, protocol),
+                equal(Field.IPVS_VPORT, number),
+            )
+            words = "-s=bare", "--vaddr=bare", "+--vproto", "+--vport", "-j"
+            yield _rule(IPVS_OUT_FILTER, words, origin, from_it, *balanced, DROP)
 
     def access_filter(self) -> Iterator[Placed]:
         """Lets packets to frontends pass, and refuses all others to the addresses of kube-ipvs0."""

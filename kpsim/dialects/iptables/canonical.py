@@ -54,7 +54,8 @@ _BY_FIELD: Mapping[Field, str] = {
     Field.CT_ORIGINAL_DPORT: "--ctorigdstport", Field.MARK: "--mark", Field.SADDR_TYPE: "--src-type",
     Field.DADDR_TYPE: "--dst-type", Field.SADDR_TYPE_IN: "--src-type", Field.SADDR_TYPE_OUT: "--src-type",
     Field.DADDR_TYPE_IN: "--dst-type", Field.DADDR_TYPE_OUT: "--dst-type", Field.LENGTH: "--length",
-    Field.DSCP: "--dscp", Field.TRAFFIC_CLASS: "--tos", Field.FRAME: "--pkt-type", Field.SOCKET: "--socket-exists", Field.UID: "--uid-owner", Field.GID: "--gid-owner",
+    Field.DSCP: "--dscp", Field.TRAFFIC_CLASS: "--tos", Field.FRAME: "--pkt-type", Field.SOCKET: "--socket-exists", Field.IPVS: "--ipvs", Field.IPVS_PROTOCOL: "--vproto",
+    Field.IPVS_VADDR: "--vaddr", Field.IPVS_VPORT: "--vport", Field.IPVS_DIRECTION: "--vdir", Field.IPVS_METHOD: "--vmethod", Field.UID: "--uid-owner", Field.GID: "--gid-owner",
 }  # fmt: skip
 _NETWORKS: Mapping[Field, tuple[str, str]] = {Field.SADDR: ("-s", "--src-range"), Field.DADDR: ("-d", "--dst-range")}
 _PORTS: Mapping[Field, tuple[str, str]] = {Field.SPORT: ("--sport", "--sports"), Field.DPORT: ("--dport", "--dports")}

@@ -11,6 +11,16 @@ from functools import cached_property
 from typing import Any
 
 from kpsim.addresses import Family
+from kpsim.dialects.iptables.balancing import (
+    read_balanced,
+    read_method,
+    read_virtual_address,
+    read_virtual_direction,
+    read_virtual_port,
+    read_virtual_protocol,
+    write_virtual_address,
+    write_virtual_protocol,
+)
 from kpsim.dialects.iptables.extensions import (
     RECENT_ACTIONS,
     Arguments,
@@ -404,6 +414,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--ports",), ("multiport",), ports_reader(None), write_ports),
     Option(("--icmp-type",), ("icmp",), icmp_reader("icmp"), write_icmp_type),
     Option(("--icmpv6-type", "--icmp6-type"), ("icmp6",), icmp_reader("icmp6"), write_icmp_type),
+    Option(("--ipvs",), ("ipvs",), read_balanced, write_nothing, arguments=0),
+    Option(("--vproto",), ("ipvs",), read_virtual_protocol, write_virtual_protocol, order=1),
+    Option(("--vaddr",), ("ipvs",), read_virtual_address, write_virtual_address, order=2),
+    Option(("--vport",), ("ipvs",), read_virtual_port, write_port, order=3),
+    Option(("--vdir",), ("ipvs",), read_virtual_direction, write_name, order=4),
+    Option(("--vmethod",), ("ipvs",), read_method, write_name, order=5),
     Option(("--nfacct-name",), ("nfacct",), _read_counter, _write_counter),
 )
 
@@ -545,7 +561,7 @@ TARGET_NAMES = FOREIGN_TARGETS | {row.target for row in EXTENSIONS if row.flag =
 #: matches of iptables 1.8.9 that are not modelled
 FOREIGN_MATCHES = frozenset((
     "ah", "bpf", "cgroup", "cluster", "connbytes", "connlabel", "connlimit", "cpu", "dccp", "devgroup", "dst", "ecn",
-    "esp", "eui64", "frag", "hashlimit", "hbh", "helper", "ipcomp", "ipv6header", "ipvs", "mac", "mh", "osf",
+    "esp", "eui64", "frag", "hashlimit", "hbh", "helper", "ipcomp", "ipv6header", "mac", "mh", "osf",
     "policy", "quota", "rateest", "realm", "srh", "string", "tcpmss", "time", "u32", "unclean",
 ))  # fmt: skip
 
@@ -556,7 +572,7 @@ OPTION_MODULES = frozenset(module for option in OPTIONS for module in option.mod
 #: modules that may have several options in one ``-m``
 #: modules of single options of which one ``-m`` takes only one
 SINGLE = frozenset(("multiport", "ttl", "hl", "dscp", "tos", "pkttype"))
-JOINING = frozenset(("conntrack", "state", "addrtype", "iprange", "owner", "physdev"))
+JOINING = frozenset(("conntrack", "state", "addrtype", "iprange", "owner", "physdev", "ipvs"))
 #: options of modules of single options that iptables has and kpsim does not model
 REFUSED_OPTIONS: Mapping[str, frozenset[str]] = {
     "owner": frozenset(("--suppl-groups",)),
@@ -564,6 +580,7 @@ REFUSED_OPTIONS: Mapping[str, frozenset[str]] = {
         "--ctproto", "--ctorigsrc", "--ctreplsrc", "--ctrepldst", "--ctorigsrcport", "--ctreplsrcport", "--ctrepldstport", "--ctstatus",
         "--ctexpire",
     )),
+    "ipvs": frozenset(("--vportctl",)),
     "tcp": frozenset(("--tcp-option",)),
     "sctp": frozenset(("--chunk-types",)),
 }  # fmt: skip

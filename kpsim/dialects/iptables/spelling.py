@@ -161,7 +161,7 @@ class Shape:
     def __init__(self, *words: str) -> None:
         """``words`` name the options as written, e.g. ``--comment``, ``-m tcp``, ``-d``, ``-j REJECT``.
 
-        A detail follows an equals sign (``-d=bare``). A value that is true of every packet, and so has no part,
+        A plus comes before an option that stands in the ``-m`` before it (``+--vport``). A detail follows an equals sign (``-d=bare``). A value that is true of every packet, and so has no part,
         follows a tilde (``-s~0.0.0.0/0``). KeyError for an option that does not exist.
         """
         pieces = tuple(map(_piece, words))
@@ -178,10 +178,15 @@ class Shape:
 
 
 def _piece(word: str) -> tuple[Row, bool, Hashable, bool]:
-    name, tilde, text = word.partition("~")
+    name, tilde, text = word.removeprefix("+").partition("~")
     name, _, detail = name.partition("=")
     row = ROWS[name]
-    return row, not (row.always or tilde), (text if tilde else detail) or None, row.place is Place.MATCH
+    return (
+        row,
+        not (row.always or tilde),
+        (text if tilde else detail) or None,
+        row.place is Place.MATCH and word[0] != "+",
+    )
 
 
 def spelling_of(rule: Rule, family: Family) -> Spelling:
