@@ -12,7 +12,7 @@ from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.dialects.nft.json_form import json_text
 from kpsim.errors import InputError
 from kpsim.maps import Map
-from kpsim.ruleset import Chain, SetFlags, Table, TableKey
+from kpsim.ruleset import Chain, Counter, Limit, SetFlags, Space, Table, TableKey
 from tests.nft_documents import COMMANDS, Document, documents, in_some_order, listed_again, tables_of
 
 
@@ -105,3 +105,57 @@ def test_commands_that_nft_does_not_take_are_refused(text: str, message: str) ->
     with pytest.raises(InputError) as refused:
         DIALECT.parse(text, file="f")
     assert str(refused.value) == f"f:{len(text.splitlines())}: {message}"
+
+
+DECLARED = """table ip t {
+	limit l {
+		rate 5/second
+		comment "why"
+	}
+	counter n {
+		packets 5 bytes 300
+	}
+	quota q {
+		over 100 mbytes used 5 kbytes; comment "why"
+	}
+	ct helper h {
+		type "ftp" protocol tcp
+		l3proto ip
+	}
+	ct timeout o {
+		protocol tcp
+		policy = { established : 100, close : 4 }
+	}
+	ct expectation e {
+		protocol tcp; dport 5; timeout 5s; size 8
+	}
+	flowtable f {
+		hook ingress priority 0; devices = { eth0, eth1 }
+	}
+	secmark s {
+		"system_u:object_r:ssh_server_packet_t:s0"
+	}
+	synproxy y {
+		mss 1460 wscale 7; timestamp sack-perm
+	}
+	chain c {
+		limit name "l" counter name "n" accept
+	}
+}
+"""
+
+
+def test_objects_that_are_only_declared_refuse_nothing() -> None:
+    """Only a rule that names one does. Comments of objects say nothing."""
+    (held,) = DIALECT.parse(DECLARED)
+    assert dict(held.tables[TableKey(Space.IP, "t")].objects) == {
+        ("limit", "l"): Limit(5, "sec", 5, name="l"),
+        ("counter", "n"): Counter("n"),
+    }
+    assert DIALECT.parse(DECLARED.replace('comment "why"', "")) == (held,)
+
+
+def test_lines_keep_their_numbers_where_variables_are_put_in() -> None:
+    text = "define a = {\n 80,\n 443\n}\ntable ip t {\n chain c {\n  tcp dport $a accept\n  frobnicate\n }\n}\n"
+    with pytest.raises(InputError, match=r"^f:8: expected a statement, not 'frobnicate'$"):
+        DIALECT.parse(text, file="f")

@@ -1,5 +1,6 @@
 """Statements of nft in three forms: sent, listed, JSON (NFT-10). ``tests/dialects`` has them as nft 1.0.6 recorded them."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -67,6 +68,16 @@ def test_json_is_the_same_rule_as_the_listing(place: Place) -> None:
     """nft -j prints the same rules as nft."""
     first, second = ([rule.body for rule in rules] for rules in (as_json(place), listed(place)))
     assert by_form(place, first) == by_form(place, second)
+
+
+@everywhere
+def test_a_rule_that_came_as_json_is_listed_as_nft_lists_it(place: Place) -> None:
+    """But for numbers that nft lists in hexadecimal, and a range under a mask."""
+    odd = re.compile(r"update .* counter }|tcp flags (!= |== )?0x|meta mark & \S+ \S+-|ip dscp 0x")
+    told = [rule_words(rule, place.space, Style.LISTED) for rule in as_json(place)]
+    for form, words in zip(at(place), told, strict=True):
+        if not odd.match(form.listed):
+            assert words == form.listed.partition(' comment "')[0] or 'comment "c"' in words
 
 
 @everywhere

@@ -143,9 +143,8 @@ def _ordered(op: str, bound: int, highest: int) -> tuple[Interval, ...]:
 def _as_interval(part: Part) -> Interval:
     if isinstance(part, int):
         return part, part
-    if isinstance(part, tuple):
-        return part
-    raise ValueError(f"not a number: {part}")
+    assert isinstance(part, tuple)  # the type's values are numbers
+    return part
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ UNQUALIFIED = frozenset(
         "sdifname",
     ]
 )
-_META = UNQUALIFIED | frozenset(["length", "protocol", "priority", "random", "l4proto", "nfproto", "secpath", "broute"])
+_META = UNQUALIFIED | frozenset(["length", "protocol", "priority", "random", "l4proto", "nfproto", "secpath", "broute", "secmark"])
 _WORD_OPERATORS = {"and": "&", "or": "|", "xor": "^", "lshift": "<<", "rshift": ">>"}
 _MOST_OPERATIONS = 30
 _OPERATORS = ("&", "|", "^", "<<", ">>")
@@ -177,9 +177,9 @@ def _option(cursor: Cursor) -> Tree:
 
 
 def _ipsec(cursor: Cursor) -> Tree:
-    about: dict[str, Tree] = {"dir": cursor.expect("in", "out").text, "spnum": 0}
+    about: dict[str, Tree] = {"dir": cursor.expect("in", "out").text}
     if cursor.accept("spnum"):
-        about["spnum"] = cursor.number("a number")
+        cursor.number("a number")
     about["key"] = cursor.word("reqid, spi, ip or ip6")
     if about["key"] in ("ip", "ip6"):
         about["key"] += " " + cursor.expect("saddr", "daddr").text

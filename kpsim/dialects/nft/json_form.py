@@ -134,6 +134,8 @@ def _statements(about: Mapping[str, Any]) -> list[Statement]:
             continue
         try:
             source = statement_text(tree, Style.LISTED)
+            if source == "reject" and about["family"] == "inet" and tree["reject"]["type"] != "icmpx":
+                source = f"reject with {tree['reject']['type']} port-unreachable"  # of one family
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             source = json.dumps(tree)
         found.append(Statement(tree, source, None))

@@ -17,7 +17,7 @@ def statement_text(tree: Tree, style: Style, written: str | None = None) -> str:
 
 
 #: keys of ``meta`` that nft lists without it
-_UNQUALIFIED = ("iif", "oif", "iifname", "oifname", "iifgroup", "oifgroup", "iiftype", "oiftype")
+_UNQUALIFIED = ("iif", "oif", "iifname", "oifname", "iifgroup", "oifgroup")
 
 # --- expressions ------------------------------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def _changes_nothing(key: Tree) -> bool:
         case "ct":
             return about["key"] in ("label", "event", "eventmask", "secmark")
         case "payload":
-            return about.get("protocol") in ("ip", "ip6") and about.get("field") == "flowlabel"
+            return about == {"protocol": "ip6", "field": "flowlabel"}
         case "tcp option":
             return True
         case _:
@@ -126,10 +126,10 @@ def _changes_nothing(key: Tree) -> bool:
 
 def _implied_by(key: Tree) -> tuple[Family | None, str | None]:
     """The family and the protocol of packets that have a header."""
-    ((kind, about),) = key.items()
+    kind = next(iter(key))
     if kind == "tcp option":
         return None, "tcp"
-    return {"ip": Family.IPV4, "ip6": Family.IPV6}.get(about.get("protocol")), None
+    return (Family.IPV6 if kind == "payload" else None), None
 
 
 def _assigned_from(to: Field, value: Tree, context: Context) -> AssignFrom | None:
@@ -262,17 +262,9 @@ def _nothing(about: Tree, source: str, context: Context) -> None:
 
 
 def _log(about: Tree, source: str, context: Context) -> None:
-    context.add(Log(source.removeprefix("log").strip() or _log_words(about), "log"))
-
-
-def _log_words(about: Tree) -> str:
-    if not about:
-        return ""
-    words = []
-    for option, value in about.items():
-        for each in value if isinstance(value, list) else [value]:
-            words.append(f'{option} "{each}"' if option == "prefix" else f"{option} {each}")
-    return " ".join(words)
+    if about is not None and not isinstance(about, dict):
+        raise ValueError(f"not a log: {about}")
+    context.add(Log(source.removeprefix("log").strip(), "log"))
 
 
 def _adjusted(name: str) -> Callable[[Tree, str, Context], None]:

@@ -267,9 +267,6 @@ def _set_element(cursor: Cursor, verb: str, name: str) -> Tree:
             timeout = seconds(cursor)
         elif cursor.accept("expires"):
             seconds(cursor)
-        elif cursor.is_word("comment"):
-            cursor.take()
-            cursor.word("a comment")
         else:
             stated.append(_statement(cursor))
     element: Tree = key if timeout is None else {"elem": {"val": key, "timeout": timeout}}
@@ -338,7 +335,7 @@ def _flow(cursor: Cursor) -> Tree:
     cursor.take()
     cursor.expect("add", "offload")
     cursor.expect("@")
-    return {"flow": {"op": "add", "flowtable": f"@{cursor.word('the name of a flowtable')}"}}
+    return {"flow": cursor.word("the name of a flowtable")}
 
 
 def _xt(cursor: Cursor) -> Tree:
