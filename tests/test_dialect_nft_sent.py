@@ -1,5 +1,7 @@
 """What kube-proxy sends to nft, written from values (NFT-10.1 to 10.3). The lines are those of NFT-5 and NFT-6."""
 
+from dataclasses import replace
+
 import pytest
 
 from kpsim.addresses import Network, parse_ip, parse_network
@@ -138,6 +140,8 @@ def test_objects_are_written_with_their_properties_in_the_order_of_the_library()
         flags=SetFlags.DYNAMIC | SetFlags.TIMEOUT,
         timeout_ns=10_800 * 10**9,
     )
+    full = replace(affinity, name="s", flags=SetFlags.INTERVAL | SetFlags.TIMEOUT, gc_ns=3 * 10**9, size=5, policy="memory",
+                   auto_merge=True, comment="why")  # fmt: skip
     key = (address("10.96.0.30"), "udp", 53)
     assert [
         commands.add_table(Table(IPV4, comment="rules for kube-proxy")),
@@ -147,6 +151,7 @@ def test_objects_are_written_with_their_properties_in_the_order_of_the_library()
         commands.delete_chain(IPV4, "services"),
         commands.add_set(IPV4, affinity),
         commands.add_set(IPV4, service),
+        commands.add_set(IPV4, full),
         commands.flush_set(IPV4, service),
         commands.delete_set(IPV4, affinity),
         commands.add_element(IPV4, service, key, Element(Goto("reject-chain"), "shop/dns:dns")),
@@ -160,6 +165,8 @@ def test_objects_are_written_with_their_properties_in_the_order_of_the_library()
         "delete chain ip kube-proxy services",
         "add set ip kube-proxy affinity-a { type ipv4_addr ; flags dynamic,timeout ; timeout 10800s ; }",
         'add map ip kube-proxy service-ips { type ipv4_addr . inet_proto . inet_service : verdict ; comment "traffic" ; }',
+        "add set ip kube-proxy s { type ipv4_addr ; flags interval,timeout ; timeout 10800s ; gc-interval 3s ; size 5 ; policy memory ; auto-merge ; "
+        'comment "why" ; }',
         "flush map ip kube-proxy service-ips",
         "delete set ip kube-proxy affinity-a",
         'add element ip kube-proxy service-ips { 10.96.0.30 . udp . 53 comment "shop/dns:dns" : goto reject-chain }',

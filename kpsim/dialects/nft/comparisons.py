@@ -251,7 +251,7 @@ def _reverse_path(op: str, flags: Sequence[str], right: Tree, context: Context) 
     known = {"saddr", "mark", "iif"}
     if "saddr" not in flags or not set(flags) <= known:
         raise NotModelled(f"fib {' . '.join(flags)} oif")
-    if right in (True, False) and isinstance(right, bool):
+    if isinstance(right, bool):
         present = right
     elif right in (0, "0"):
         present = False

@@ -58,7 +58,9 @@ UNQUALIFIED = frozenset(
         "sdifname",
     ]
 )
-_META = UNQUALIFIED | frozenset(["length", "protocol", "priority", "random", "l4proto", "nfproto", "secpath", "broute", "secmark"])
+_META = UNQUALIFIED | frozenset(
+    ["length", "protocol", "priority", "random", "l4proto", "nfproto", "secpath", "broute", "secmark"]
+)
 _WORD_OPERATORS = {"and": "&", "or": "|", "xor": "^", "lshift": "<<", "rshift": ">>"}
 _MOST_OPERATIONS = 30
 _OPERATORS = ("&", "|", "^", "<<", ">>")

@@ -117,7 +117,7 @@ def _changes_nothing(key: Tree) -> bool:
         case "ct":
             return about["key"] in ("label", "event", "eventmask", "secmark")
         case "payload":
-            return about == {"protocol": "ip6", "field": "flowlabel"}
+            return bool(about == {"protocol": "ip6", "field": "flowlabel"})
         case "tcp option":
             return True
         case _:
