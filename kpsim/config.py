@@ -245,8 +245,9 @@ class ProxierSettings:
 
     @property
     def localhost_node_ports(self) -> bool:
-        """Whether node ports are reachable on 127.0.0.1 (LOCALHOST of I-1)."""
-        return self.config.localhost_node_ports and self.family is Family.IPV4 and self.node_ports.contains_loopback
+        """Whether node ports are reachable on 127.0.0.1 (LOCALHOST of I-1). ipvs mode never asks for that (IPVS-2.1)."""
+        wanted = self.config.localhost_node_ports and not self.uses_ipvs
+        return wanted and self.family is Family.IPV4 and self.node_ports.contains_loopback
 
 
 _LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}

@@ -6,6 +6,8 @@ each, or one for all.
 
 from packet_paths import table
 
+from kpsim.config import Mode
+
 ALL = ("detector", "no detector", "masqueradeAll", "masqueradeAll, no detector")
 DETECTION = ("detector", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
 
@@ -291,3 +293,127 @@ IN_NFTABLES = [
     v4 7.3     L        tcp  web.n@lo                 → PASS in
     """, "nodePortAddresses IPv6", "nodePortAddresses loopback"),
 ]  # fmt: skip
+
+#: what is otherwise in ipvs mode: PP-10, IPVS-3.5, IPVS-8, IPVS-11.5. No kernel has confirmed it
+IN_IPVS = [
+    *table("""
+    # only endpoints on N are in the hairpin set, whose masquerade keeps the port if it is free (IPVS-8.4)
+    v4 1.6/12.2 a1      tcp  web.C                    → a1 masq as 10.180.0.1:40000, b1 keep
+    v6 1.6/12.2 a1      tcp  web.C                    → a1 masq as fd00:180::1:40000, b1 keep
+    v4 1.6     a1       tcp  web.E,V,n                → a1 masq as 10.180.0.1:40000, b1 masq
+    v6 1.6     a1       tcp  web.E,V,n                → a1 masq as fd00:180::1:40000, b1 masq
+    v4 1.6     a1       tcp  outer.E,V,n              → a1 masq as 10.180.0.1:40000
+    v6 1.6     a1       tcp  outer.E,V,n              → a1 masq as fd00:180::1:40000
+    v4 1.6     a1       tcp  here.C                   → a1 masq as 10.180.0.1:40000
+    v6 1.6     a1       tcp  here.C                   → a1 masq as fd00:180::1:40000
+    1.6        b1       tcp  web.C                    → a1 b1 keep
+    # service addresses are N's own, so all their other ports and protocols are refused
+    2          P,Q,X,H  tcp  web.C:81                 → REJ
+    2          P,X,H    tcp  web.E,V:81               → REJ
+    2          P,X,H    udp  web.C:80                 → REJ
+    2          P        tcp  dns.C                    → REJ
+    2          P        sctp web.C                    → REJ
+    2          P,X,H    icmp web.C                    → REJ
+    # no virtual server is on a loopback address
+    v4 7.4     X,P      tcp  web.n@lo                 → DROP martian destination
+    v4 7.4     X        tcp  outer.n@lo               → DROP martian destination
+    v4 7.4     X        tcp  lo:22                    → DROP martian destination
+    v4 7.4     X        tcp  none.n@lo                → DROP martian destination
+    v4 7.4     X        tcp  outerfar.n@lo            → DROP martian destination
+    v4 7.4     H@N      tcp  lo:22                    → PASS in
+    # but what has the port of a node port at an address of N is masqueraded (IPVS-8.7)
+    v4 7.4     H@N      tcp  web.n@lo                 → PASS in as tcp 192.168.0.2:1024 → 127.0.0.1:30001
+    v6 7.2     L        tcp  outerfar.n@lo            → PASS in
+    7.1        P        tcp  outer.n@N2               → a1 keep
+    7.2        X        tcp  outerfar.n@N2            → b1 b2 keep
+    7.2        L        tcp  none.n@lo                → PASS in
+    12.6       X        tcp  t3.V                     → b1 keep
+    """),
+    *table("""
+    # a process of N speaks from the service address itself
+    1.6        H        tcp  host.C                   → h1 h2 masq
+    3.2/12.1   H        tcp  web.C                    → a1 b1 masq
+    3.2/12.1   H        tcp  inner.C                  → a1 masq
+    3.2        H        tcp  local.C                  → a1 masq
+    3.2        H        tcp  private.C                → a1 b1 masq
+    """, "no detector"),
+    *table("""
+    v4 1.5     H        tcp  host.n                   → h1 masq as 192.168.0.2:40000, h2 masq
+    v6 1.5     H        tcp  host.n                   → h1 masq as 2001:db8::2:40000, h2 masq
+    """, "detector", "no detector"),
+    *table("""
+    # under the policy Local all sources have the same endpoints, and keep their address
+    1.2        P,H,H@cni tcp outer.E,V,n              → a1 keep
+    v4 1.2     L        tcp  outer.n@lo               → PASS in
+    """, *DETECTION),
+    *table("""
+    1.2/5.5    Q        tcp  outer.E,V,n              → a1 keep
+    """),
+    *table("""
+    1.2/5.5    Q        tcp  outerfar.E,V,n           → b1 b2 keep
+    """, *DETECTION[1:]),
+    *table("""
+    # without local endpoints the policy Local falls back to all, and without any ip_vs refuses
+    3.1        P,Q      tcp  far.C                    → b1 b2 keep | b1 b2 keep | b1 b2 masq | b1 b2 masq
+    3.1        X        tcp  far.C                    → b1 b2 masq | b1 b2 keep | b1 b2 masq | b1 b2 masq
+    3.1        H        tcp  far.C                    → b1 b2 masq
+    3.1        P        tcp  innerfar.C               → b1 b2 keep | b1 b2 keep | b1 b2 masq | b1 b2 masq
+    3.1        X        tcp  innerfar.C               → b1 b2 masq | b1 b2 keep | b1 b2 masq | b1 b2 masq
+    3.1        H        tcp  innerfar.C               → b1 b2 masq
+    3.1        P,X,H    tcp  privatefar.C             → REJ
+    5/12.1     H        tcp  outer.E,V,n              → a1 keep
+    5          X        tcp  outerfar.E,V,n           → b1 b2 keep
+    5.1        H        tcp  outerfar.E,V,n           → b1 b2 keep
+    5          X,H      tcp  far.E,V,n                → b1 b2 keep
+    v4 4/12.1  L        tcp  web.n@lo                 → PASS in
+    v4 5/12.1  L        tcp  outer.n@lo               → PASS in
+    v4 5.1/7.3 L        tcp  outerfar.n@lo            → PASS in
+    # N's own packets do not leak, and source ranges count before ip_vs refuses
+    6          H        tcp  none.E,V                 → REJ
+    6          H        tcp  localnone.E,V            → REJ
+    6          H        tcp  guardednone.V            → REJ
+    6/8        B,P      tcp  guardednone.V            → DROP
+    6/8        B        tcp  clientsnone.V            → DROP
+    """, *ALL),
+    *table("""
+    5/12.1     P,Q      tcp  outer.E,V,n              → a1 keep
+    5          P        tcp  local.E,V,n              → a1 keep
+    5          P        tcp  hostlocal.E,V,n          → h1 keep
+    8          X,H      tcp  guardedfar.V             → b1 b2 keep
+    8          H        tcp  guardedlocal.V           → a1 keep
+    # N's own packets are filtered only if the ranges leave the node IP out, whatever their source
+    8          H@N2     tcp  guarded.V                → a1 b1 masq
+    v4 8/12.4  OWN      tcp  guarded.V                → DROP martian source
+    v4 8       OWN      tcp  clientsonly.V            → DROP martian source
+    """, "detector", "masqueradeAll"),
+    *table("""
+    5.1        P        tcp  outerfar.E,V,n           → b1 b2 keep
+    5          P        tcp  far.E,V,n                → b1 b2 keep
+    """, "no detector", "masqueradeAll, no detector"),
+    *table("""
+    v4 7.1     L        tcp  web.n@lo                 → PASS in
+    """, "detector", "nodePortAddresses IPv6", "nodePortAddresses loopback"),
+    *table("""
+    7.2        L        tcp  none.n@lo                → PASS in
+    7.2        L        tcp  outerfar.n@lo            → PASS in
+    7.2        P,X      tcp  none.n@N2                → PASS in
+    7.2        P,X,H    tcp  outerfar.n@N2            → PASS in
+    v4 7.1/12.7 H       tcp  web.n@N2                 → PASS in as tcp 192.168.0.2:1024 → 192.168.1.2:30001
+    v6 7.1/12.7 H       tcp  web.n@N2                 → PASS in as tcp [2001:db8:1::2]:1024 → [2001:db8:1::2]:30001
+    v4 7.2     H        tcp  none.n@N2                → PASS in as tcp 192.168.0.2:1024 → 192.168.1.2:30002
+    v6 7.2     H        tcp  none.n@N2                → PASS in as tcp [2001:db8:1::2]:1024 → [2001:db8:1::2]:30002
+    """, "nodePortAddresses nodes", "nodePortAddresses primary"),
+    *table("""
+    7.2        L        tcp  none.n@lo                → PASS in
+    7.2        L        tcp  outerfar.n@lo            → PASS in
+    """, "no localhostNodePorts"),
+    *table("""
+    v4 7.1     H        tcp  web.n@N2                 → PASS in as tcp 192.168.0.2:1024 → 192.168.1.2:30001
+    """, "nodePortAddresses IPv4"),
+    *table("""
+    v6 7.1     H        tcp  web.n@N2                 → PASS in as tcp [2001:db8:1::2]:1024 → [2001:db8:1::2]:30001
+    """, "nodePortAddresses IPv6"),
+]  # fmt: skip
+
+#: the tables of the other modes: each says only what differs from ``ROWS``, and why
+IN_OTHER_MODES = {Mode.NFTABLES: IN_NFTABLES, Mode.IPVS: IN_IPVS}

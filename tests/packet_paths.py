@@ -322,7 +322,8 @@ class World:
     def _not_delivered(self, step: Walk, sent: Packet) -> str:
         match result_of(step):
             case ProbeResult.REJECTED:
-                return _rejected((step.cause is not Cause.RULE and step.local_error) or step.with_ or "")
+                decided = step.cause in (Cause.RULE, Cause.NO_REAL_SERVER)
+                return _rejected((not decided and step.local_error) or step.with_ or "")
             case ProbeResult.DROPPED:
                 return "DROP" if step.cause is Cause.RULE else f"DROP {step.cause}"
             case ProbeResult.PASSED:

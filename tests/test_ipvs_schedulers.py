@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
@@ -112,6 +113,9 @@ def test_rr_keeps_its_place_when_servers_come_and_go():
     assert moved("rr", place, [A, B, C], [B, A, C]) == id_of(A)
     assert moved("rr", id_of(A), [A, B, C], [C, A, B]) == id_of(A)
     assert moved("rr", id_of(D), [A], [B]) == id_of(D)
+    # also where the order does not show it
+    assert moved("rr", id_of(A), [A, B], [replace(A, generation=1), B]) is None
+    assert moved("rr", id_of(A), [A, B], [A, B]) == id_of(A)
 
 
 def test_wrr_begins_at_the_head_when_servers_change():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from packet_path_rows import IN_NFTABLES, ROWS
+from packet_path_rows import IN_OTHER_MODES, ROWS
 from packet_paths import V4, Case, N, World, is_local, table, with_policy_drop, world
 from packets import flags
 
@@ -30,13 +30,14 @@ def test_first_packets(case: Case) -> None:
 
 
 @pytest.mark.parametrize("family", Family)
-def test_first_packets_in_nftables_mode(family: Family) -> None:
-    """All rows of one family; ``IN_NFTABLES`` says which of them end otherwise."""
-    other = {_row(case): case.expected for case in IN_NFTABLES}
+@pytest.mark.parametrize("mode", IN_OTHER_MODES)
+def test_first_packets_in_other_modes(family: Family, mode: Mode) -> None:
+    """All rows of one family; ``IN_OTHER_MODES`` says which of them end otherwise."""
+    other = {_row(case): case.expected for case in IN_OTHER_MODES[mode]}
     rows = {_row(case): case for case in ROWS if case.family is family}
     assert set(other) <= {_row(case) for case in ROWS}
     told = {
-        key: world(family, case.configuration, Mode.NFTABLES).walked(case.source, case.protocol, case.destination)
+        key: world(family, case.configuration, mode).walked(case.source, case.protocol, case.destination)
         for key, case in rows.items()
     }
     assert {key: found for key, found in told.items() if found != other.get(key, rows[key].expected)} == {}

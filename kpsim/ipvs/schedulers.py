@@ -17,7 +17,7 @@ from kpsim.addresses import Family
 from kpsim.ipvs.hashing import BUCKETS, PLACE_KEY, SLOTS, STEP_KEY, bucket, folded, mixed
 from kpsim.ipvs.servers import RealServer
 
-_NO_SERVER, _NO_WEIGHT = "it has no server", "no server has a weight"
+_NO_WEIGHT = "no server has a weight"
 
 ServerId = tuple[int, int]  #: address and port: what tells the real servers of a virtual server apart (IPVS-5.3)
 
@@ -80,6 +80,8 @@ class Kind(NamedTuple):
 def pick(scheduler: str, candidates: Sequence[Candidate], request: Request, cursor: Hashable, draw: Draw) -> Pick:
     """The decision of a scheduler by its name in the kernel. KeyError if there is none of that name."""
     kind = SCHEDULERS[scheduler]
+    if not candidates:
+        return Pick(None, cursor, "it has no server")
     if kind.has_past and not request.known:
         return _anyone(candidates, draw)
     return kind.pick(candidates, request, cursor, draw)
@@ -296,8 +298,6 @@ def _by_target(candidates: Sequence[Candidate], request: Request, cursor: Hashab
 
 def _by_maglev(candidates: Sequence[Candidate], request: Request, cursor: Hashable, draw: Draw) -> Pick:
     """``mh``: a table in which each server takes slots in an order of its own."""
-    if not candidates:
-        return Pick(None, None, _NO_SERVER)
     value = folded(request.family, request.client[0]) + (request.client[1] if request.by_port else 0)
     table = maglev(request.family, tuple([(each.id, each.weight) for each in candidates]))
 
@@ -312,8 +312,6 @@ def _hashed(
     servers: Sequence[Candidate], at: Callable[[int], tuple[int, Candidate]], size: int, name: str, request: Request
 ) -> Pick:
     """The server at the client's place, or where that falls back, at the first place after it that can serve."""
-    if not servers:
-        return Pick(None, None, _NO_SERVER)
     number, placed = at(0)
     if placed.weight > 0:
         return Pick(placed.server, None, f"{name} {number} of {size}")
@@ -380,7 +378,7 @@ def moved(scheduler: str, cursor: Hashable, before: Sequence[RealServer], after:
     """
     match scheduler:
         case "rr":
-            return _moved_place(cursor, [_id(each) for each in before], [_id(each) for each in after])
+            return _moved_place(cursor, before, after)
         case "wrr":
             return _level_after(cursor, [Candidate(each) for each in after])
         case _:
@@ -391,25 +389,31 @@ def _id(server: RealServer) -> ServerId:
     return server.address, server.port
 
 
-def _moved_place(cursor: Hashable, before: Sequence[ServerId], after: Sequence[ServerId]) -> Hashable:
-    if cursor not in before:
+def _moved_place(cursor: Hashable, before: Sequence[RealServer], after: Sequence[RealServer]) -> Hashable:
+    ids = [_id(each) for each in before]
+    if cursor not in ids:
         return cursor
     kept = _kept(before, after)
-    for each in before[before.index(cursor) :: -1]:
+    for each in ids[ids.index(cursor) :: -1]:
         if each in kept:
             return each
     return None
 
 
-def _kept(before: Sequence[ServerId], after: Sequence[ServerId]) -> set[ServerId]:
-    """The servers that stayed in the list all the time: new ones, and those added again, stand in front of them."""
+def _kept(before: Sequence[RealServer], after: Sequence[RealServer]) -> set[ServerId]:
+    """The servers that stayed in the list all the time.
+
+    New ones, and those deleted and added again, stand in front of them. The latter may have another generation, too.
+    """
+    places = {(_id(each), each.generation): place for place, each in enumerate(before)}
     kept: set[ServerId] = set()
     limit = len(before)
     for each in reversed(after):
-        if each not in before or before.index(each) >= limit:
+        place = places.get((_id(each), each.generation), limit)
+        if place >= limit:
             break
-        limit = before.index(each)
-        kept.add(each)
+        limit = place
+        kept.add(_id(each))
     return kept
 
 
