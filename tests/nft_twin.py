@@ -37,6 +37,7 @@ class NftTwin:
         ]
         self.twin.linux.namespace.run(["nft", "-f", "-"], stdin=gone + text)
         self.twin.forget()
+        self.twin.model.memory.buckets = {}  # they went with their rules
         (rules,) = dialect_reading(text).parse(text, self.family)
         self.twin.model.load_rules(united(self._beside, rules))
 

@@ -46,6 +46,7 @@ from kpsim.ruleset import (
     Limit,
     LocalSocket,
     NamePattern,
+    Quota,
     Recent,
     ReversePath,
     RoutingHeader,
@@ -94,6 +95,9 @@ class Facts:
 
     def limit(self, match: Limit, key: object) -> bool:
         return match.burst > 1
+
+    def quota(self, match: Quota, key: object) -> bool:
+        return (self.packet.length > match.size) == match.over
 
     def recent(self, match: Recent) -> bool:
         return match.name == "KNOWN"
@@ -170,6 +174,7 @@ CASES = [
     (ReversePath(), {}, True), (ReversePath(invert=True), {}, False), (ReversePath(), {"in_interface": "cni0"}, False),
     (ReversePath(loose=True), {"in_interface": "cni0"}, True), (ReversePath(invert=True), {"in_interface": "lo"}, False),
     (RoutingHeader("--rt-type 0"), {}, False), (RoutingHeader("! --rt-type 0"), {}, False),
+    (Quota(59), {}, False), (Quota(59, over=True), {}, True), (Quota(60), {}, True),
     (Limit(1, "hour", 5), {}, True), (Limit(1, "hour", 1), {}, False),
     (Recent("KNOWN", "rcheck", 10), {}, True), (Recent("OTHER", "rcheck", 10), {}, False),
     (Chance(1000), {}, False), (Chance(1001), {}, True),

@@ -33,6 +33,7 @@ from kpsim.ruleset import (
     Jump,
     Limit,
     Numgen,
+    Quota,
     Recent,
     Rule,
     Statement,
@@ -170,7 +171,7 @@ def _forks(part: Expression | Statement) -> bool:
 
 def _counts(part: Expression | Statement) -> bool:
     """Whether a part of a rule has a state of its own: a bucket, a counter, the numbers of a hash."""
-    return isinstance(part, Limit) or any(
+    return isinstance(part, Limit | Quota) or any(
         isinstance(source, Hashed) or (isinstance(source, Numgen) and not source.random) for source in sources_of(part)
     )
 

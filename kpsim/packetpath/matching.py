@@ -36,6 +36,7 @@ from kpsim.ruleset import (
     Masked,
     NamePattern,
     Numgen,
+    Quota,
     Recent,
     ReversePath,
     RoutingHeader,
@@ -72,6 +73,7 @@ class Facts(Protocol):
     def chance(self, chance: Chance, key: Hashable) -> bool: ...
     def recent(self, match: Recent) -> bool: ...
     def limit(self, match: Limit, key: Hashable) -> bool: ...
+    def quota(self, match: Quota, key: Hashable) -> bool: ...
     def count(self, counter: str) -> None: ...
     def named_set(self, reference: SetReference) -> Set: ...
     def has_member(self, reference: SetReference, key: Atoms) -> bool: ...
@@ -84,7 +86,7 @@ Getter = Callable[[Facts], Any]  #: an Atom, a frozenset of names, or None if th
 
 
 #: expressions that change something or draw
-EFFECTIVE = Recent | Limit | Chance | Counter | Unknown | BridgePort | LocalSocket
+EFFECTIVE = Recent | Limit | Quota | Chance | Counter | Unknown | BridgePort | LocalSocket
 
 
 def has_effect(part: object) -> bool:
@@ -302,6 +304,8 @@ def condition(expression: Expression, key: Hashable) -> Condition:  # noqa: C901
             return lambda facts: False
         case Limit():
             return lambda facts: facts.limit(expression, key)
+        case Quota():
+            return lambda facts: facts.quota(expression, key)
         case Recent():
             return lambda facts: facts.recent(expression)
         case Chance():

@@ -19,6 +19,7 @@ from kpsim.ruleset import (
     Hashed,
     Limit,
     Numgen,
+    Quota,
     Recent,
     Set,
     SetReference,
@@ -73,6 +74,9 @@ class _Facts:
         raise _Effective
 
     def limit(self, match: Limit, key: Hashable) -> bool:
+        raise _Effective
+
+    def quota(self, match: Quota, key: Hashable) -> bool:
         raise _Effective
 
     def count(self, counter: str) -> None:

@@ -55,11 +55,13 @@ from kpsim.ruleset import (
     Key,
     Limit,
     Numgen,
+    Quota,
     Recent,
     Rule,
     RuleReference,
     Set,
     SetReference,
+    SetVerb,
     TableKey,
     UpdateSet,
 )
@@ -290,8 +292,20 @@ class Traversal:
         key = (self.family, self.table, match.name or key)
         if key in self.node.memory.unsure:
             return self.holds(f"-m limit --limit {match.count}/{match.unit}, which an earlier packet may have used up")
-        fits, self.buckets[key] = spend(match, self.buckets.get(key) or self.node.memory.buckets.get(key), self.now_ns)
+        return self._spend(match, key, self.buckets.get(key) or self.node.memory.buckets.get(key))
+
+    def _spend(self, match: Limit, key: Hashable, bucket: Bucket | None) -> bool:
+        fits, self.buckets[key] = spend(match, bucket, self.now_ns, self.packet.length)
         return fits != match.over
+
+    def quota(self, match: Quota, key: Hashable, *, anew: bool = False) -> bool:
+        """Whether the packets that met a quota so far, this one included, fit into it. ``anew``: this is the first."""
+        key = (self.family, self.table, "quota", match.name or key)
+        if key in self.node.memory.unsure:
+            return self.holds(f"a quota of {match.size} bytes, which an earlier packet may have used up")
+        used = self.numbers.get(key, self.node.memory.numbers.get(key, match.used))
+        self.numbers[key] = used = (match.used if anew else used) + self.packet.length
+        return (used > match.size) == match.over
 
     def named_set(self, reference: SetReference) -> Set:
         """A set of the table whose chains are running, or an ipset. InputError if there is none."""
@@ -343,7 +357,27 @@ class Traversal:
             self.members[at, key] = SetTouch(at, declared.generation, key, member, collected)
         if self.steps is not None:
             self.steps.append(SetTold(name, declared.type, key, statement.verb, goes_on))
-        return goes_on
+        if not goes_on or statement.verb is SetVerb.DELETE:
+            return goes_on
+        before = mine.get(key, members.get(key))
+        new = (before is None and key not in declared.elements) or (
+            before is not None and not before.lives(self.now_ns)
+        )
+        return all(
+            self._of_element(limit, (at, declared.generation, key, place), anew=new)
+            for place, limit in enumerate(statement.each)
+        )
+
+    def _of_element(self, limit: Limit | Quota, key: Hashable, *, anew: bool) -> bool:
+        """Whether a limit that an element of a set has for itself holds. An element that is new begins anew (K-24.7)."""
+        if isinstance(limit, Quota):
+            return self.quota(limit, key, anew=anew)
+        known = self.buckets.get(key) or self.node.memory.buckets.get(key)
+        if key in self.node.memory.unsure:
+            return self.holds(
+                f"limit rate {limit.count}/{limit.unit} of an element, which an earlier packet may have used up"
+            )
+        return self._spend(limit, key, None if anew else known)
 
     def _set_id(self, reference: SetReference) -> SetId:
         return SetId(None if reference.of_namespace else self.table, reference.name)

@@ -127,7 +127,9 @@ class Recent:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """True while the bucket has a token. ``count`` tokens a ``unit`` flow in, up to ``burst``.
+    """True while the bucket has a token. ``count`` tokens a ``unit`` flow in, up to ``burst``. A packet costs one token.
+
+    With ``bytes`` it costs as many as it has bytes, and the bucket has room for ``count`` and ``burst`` (K-24.5).
 
     With ``over`` it is true while the bucket has none. A limit with a name is one bucket for all rules of its table that
     name it, else each rule has its own.
@@ -137,6 +139,20 @@ class Limit:
     unit: str  #: ``sec``, ``min``, ``hour``, ``day``, ``week``
     burst: int = 5
     over: bool = False
+    name: str = ""
+    bytes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """True while the packets that met it have ``size`` bytes at most, ``used`` before the first included (K-24.6).
+
+    With ``over`` it is true once they have more. A quota with a name is one for all rules of its table that name it.
+    """
+
+    size: int
+    over: bool = False
+    used: int = 0
     name: str = ""
 
 
@@ -201,7 +217,17 @@ class Unknown:
 
 
 Special = (
-    EitherPort | Recent | Limit | Chance | ReversePath | RoutingHeader | BridgePort | LocalSocket | Counter | Unknown
+    EitherPort
+    | Recent
+    | Limit
+    | Quota
+    | Chance
+    | ReversePath
+    | RoutingHeader
+    | BridgePort
+    | LocalSocket
+    | Counter
+    | Unknown
 )
 Expression = Compare | Lookup | Special
 

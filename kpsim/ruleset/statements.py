@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass
 
-from kpsim.ruleset.expressions import Counter, Expression, Lookup, Recent, Source
+from kpsim.ruleset.expressions import Counter, Expression, Limit, Lookup, Quota, Recent, Source
 from kpsim.ruleset.fields import Field
 from kpsim.ruleset.sets import Interval, Set, SetReference
 from kpsim.ruleset.verdicts import Goto, Jump, Terminal
@@ -123,13 +123,16 @@ class SetVerb(enum.Enum):
 class UpdateSet:
     """Puts the key into a dynamic set, or takes it out. A full set ends the rule, and the next one runs (K-9.2).
 
-    ``timeout_ns`` None: the time that the set gives its elements.
+    ``timeout_ns`` None: the time that the set gives its elements. ``each`` are limits that each element has for itself;
+    the rule goes on if they hold (K-24.7). ``meter``: the rule itself makes the set, with room for so many elements.
     """
 
     set: SetReference
     key: tuple[Source, ...]
     verb: SetVerb = SetVerb.ADD
     timeout_ns: int | None = None
+    each: tuple[Limit | Quota, ...] = ()
+    meter: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.maps import Map
-from kpsim.ruleset.expressions import Counter, Limit
+from kpsim.ruleset.expressions import Counter, Limit, Quota
 from kpsim.ruleset.fields import slot_setters
 from kpsim.ruleset.origin import FOREIGN, Origin
 from kpsim.ruleset.references import names_in, names_in_set
@@ -198,7 +198,7 @@ class Table:
     sets: Map[str, Set] = Map()  # noqa: RUF009 - immutable
     comment: str = ""
     dormant: bool = False
-    objects: Map[tuple[str, str], Counter | Limit] = Map()  # noqa: RUF009 - immutable; by kind and name
+    objects: Map[tuple[str, str], Counter | Limit | Quota] = Map()  # noqa: RUF009 - immutable; by kind and name
     counted: Map[str, int] | None = field(default=None, compare=False, repr=False)  #: ``uses``, once they are known
 
     @property

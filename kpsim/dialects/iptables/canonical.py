@@ -111,6 +111,8 @@ def _name(part: Expression | Statement, family: Family, protocol: str) -> str:
             return "-j DSCP" if keep == 3 and not part.flip & 3 else "-j TOS"
         case SetTimeToLive():
             return "-j TTL" if family is Family.IPV4 else "-j HL"
+        case Limit(bytes=True):
+            raise ValueError("iptables has no -m limit of bytes")
         case BridgePort(side, name):
             return f"--physdev-is-{side}" if name is None else f"--physdev-{side}"
         case Log(_, target) | Adjust(target):

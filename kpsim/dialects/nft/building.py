@@ -10,7 +10,7 @@ from kpsim.dialects.nft.context import Context, NotModelled, Objects
 from kpsim.dialects.nft.datatypes import Style, Tree, Type
 from kpsim.dialects.nft.document_syntax import Item
 from kpsim.dialects.nft.layout import DYNAMIC_SIZE, HOOKS, POLICIES, SPACES, priority_of
-from kpsim.dialects.nft.reading import read_limit, read_statement, verdict
+from kpsim.dialects.nft.reading import read_limit, read_quota, read_statement, verdict
 from kpsim.dialects.nft.refusals import Refused, refused_base, refused_in
 from kpsim.dialects.nft.set_types import listed, set_type
 from kpsim.dialects.nft.spelling import spelled
@@ -29,6 +29,7 @@ from kpsim.ruleset import (
     Jump,
     Key,
     Limit,
+    Lookup,
     NamePattern,
     Rule,
     Ruleset,
@@ -74,6 +75,7 @@ class _Set:
     line: int | None
     elements: list[tuple[Tree, int | None]] = field(default_factory=list)
     made: int = 0
+    limited: bool = False  #: elements have limits for themselves
 
 
 @dataclass(slots=True)
@@ -84,6 +86,7 @@ class _Table:
     sets: dict[str, _Set] = field(default_factory=dict)
     limits: dict[str, tuple[dict[str, Any], int | None]] = field(default_factory=dict)
     counters: dict[str, int | None] = field(default_factory=dict)
+    quotas: dict[str, tuple[dict[str, Any], int | None]] = field(default_factory=dict)
 
 
 class Builder:
@@ -131,6 +134,9 @@ class Builder:
         elif item.kind == "limit":
             _no_new(item, table.limits)
             table.limits.setdefault(item.about["name"], (item.about, item.line))
+        elif item.kind == "quota":
+            _no_new(item, table.quotas)
+            table.quotas.setdefault(item.about["name"], (item.about, item.line))
         elif item.kind == "counter":
             _no_new(item, table.counters)
             table.counters[item.about["name"]] = item.line
@@ -298,7 +304,7 @@ class Builder:
 
     def _made_table(self, name: TableKey, table: _Table) -> Table:
         sets: dict[str, Set] = {}
-        types: dict[str, list[Type]] = {}
+        types: dict[str, Sequence[Type]] = {}
         unread: set[str] = set()
         for each in table.sets.values():
             try:
@@ -311,7 +317,8 @@ class Builder:
                 self._problem(f"{each.about['kind']} {each.about['name']}: {error}", each.line)
         limits = self._limits(table)
         counters = {counter: Counter(counter) for counter in table.counters}
-        objects = Objects(sets, types, frozenset(unread), limits, counters)
+        quotas = {name_: read_quota(about, name_) for name_, (about, _) in table.quotas.items()}
+        objects = Objects(sets, types, frozenset(unread), limits, counters, quotas)
         chains: dict[str, Chain] = {}
         for name_, chain in table.chains.items():
             rules = tuple(
@@ -321,6 +328,7 @@ class Builder:
             )
             chains[name_] = Chain(name_, rules, self._base(name, chain), chain.about.get("comment", ""))
         self._check_targets(name, table, chains, sets)
+        self._check_limited(name, table, chains)
         sets = _dynamic(sets, chains.values())
         made = Table(
             name,
@@ -331,6 +339,7 @@ class Builder:
             Map(
                 {("limit", each): limit for each, limit in limits.items()}
                 | {("counter", each): c for each, c in counters.items()}
+                | {("quota", each): quota for each, quota in quotas.items()}
             ),
         )
         if not self.problems and not self._unsupported:
@@ -370,8 +379,6 @@ class Builder:
         for name, (about, line) in table.limits.items():
             try:
                 found[name] = read_limit(about, name)
-            except NotModelled:
-                continue  # refused where a rule names it
             except ValueError as error:
                 self._problem(f"limit {name}: {error}", line)
         return found
@@ -444,6 +451,24 @@ class Builder:
         rule = Rule(tuple(context.body), comment)
         return Rule(rule.body, comment, spelling=spelled(rule, at[0].space, self._style, pieces))
 
+    def _check_limited(self, key: TableKey, table: _Table, chains: Mapping[str, Chain]) -> None:
+        """Refuses look-ups in sets whose elements have limits for themselves: the kernel asks those too."""
+        parts = [part for chain in chains.values() for rule in chain.rules for part in rule.body]
+        limited = {name for name, made in table.sets.items() if made.limited}
+        limited |= {part.set.name for part in parts if isinstance(part, UpdateSet) and part.each}
+        for chain in chains.values() if limited and not self._keep else ():
+            for number, rule in enumerate(chain.rules, 1):
+                for part in rule.body:
+                    if isinstance(part, Lookup) and part.set.name in limited:
+                        line = table.chains[chain.name].rules[number - 1].line
+                        self._refuse(
+                            f"a look-up in {part.set.name}, whose elements have limits",
+                            key.name,
+                            chain.name,
+                            number,
+                            line,
+                        )
+
     def _check_targets(
         self, key: TableKey, table: _Table, chains: Mapping[str, Chain], sets: Mapping[str, Set]
     ) -> None:
@@ -479,7 +504,8 @@ class Builder:
         live: list[tuple[tuple[Atom, ...], int | None]] = []
         for tree, line in made.elements:
             try:
-                key, element, expires = keys.read_element(tree, types, value)
+                key, element, expires, limited = keys.read_element(tree, types, value)
+                made.limited |= limited
             except ValueError as error:
                 self._problem(f"{about['kind']} {about['name']}: {error}", line)
                 continue

@@ -17,9 +17,12 @@ from kpsim.ruleset import (
     Jump,
     Limit,
     Masquerade,
+    Quota,
     Redirect,
     Reject,
     Set,
+    SetFlags,
+    SetType,
     Snat,
     Space,
     Statement,
@@ -43,11 +46,12 @@ class NotModelled(Exception):
 class Objects(NamedTuple):
     """What the rules of a table may name."""
 
-    sets: Mapping[str, Set]
-    types: Mapping[str, Sequence[Type]]  #: of the keys of each set
+    sets: dict[str, Set]
+    types: dict[str, Sequence[Type]]  #: of the keys of each set
     unread: frozenset[str]  #: names of sets that are not modelled
     limits: Mapping[str, Limit]
     counters: Mapping[str, Counter]
+    quotas: Mapping[str, Quota]
 
 
 class Context:
@@ -126,6 +130,22 @@ class Context:
             return self._objects.limits[name]
         except KeyError:
             raise ValueError(f"there is no limit {name} in this table") from None
+
+    def quota(self, name: str) -> Quota:
+        """The quota of the table with this name."""
+        try:
+            return self._objects.quotas[name]
+        except KeyError:
+            raise ValueError(f"there is no quota {name} in this table") from None
+
+    def meter(self, name: str, types: Sequence[Type], size: int | None) -> None:
+        """Adds the set of a meter to the table, unless it is there. ValueError if a set with other keys is."""
+        if name not in self._objects.sets:
+            words = " . ".join(each.name for each in types)
+            kind = SetType(tuple(each.data for each in types), None, words)
+            self._objects.sets[name] = Set(name=name, type=kind, flags=SetFlags.DYNAMIC, size=size)
+            self._objects.types[name] = types
+        self.set_of_types(name, types)
 
     def counter(self, name: str) -> Counter:
         """The counter of the table with this name."""

@@ -14,7 +14,7 @@ from kpsim.dialects.nft.tokens import Cursor, Kind, SyntaxProblem, Token, tokens
 FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 _VERBS = ("add", "create", "insert", "replace", "flush", "delete", "destroy")
 #: objects that the model does not have, by the words that begin them
-_UNREAD = ("flowtable", "quota", "secmark", "synproxy", "ct", "tunnel")
+_UNREAD = ("flowtable", "secmark", "synproxy", "ct", "tunnel")
 
 
 @dataclass(slots=True)
@@ -205,7 +205,7 @@ def _object(cursor: Cursor, table: Item, found: list[Item]) -> None:
     """An object in the block of its table."""
     line = cursor.here.line
     kind = cursor.word("chain, set, map or another object")
-    if kind not in (*_BODIES, "counter", "limit", *_UNREAD):
+    if kind not in (*_BODIES, "counter", "limit", "quota", *_UNREAD):
         raise SyntaxProblem(f"expected chain, set, map or another object, not {kind!r}", cursor.ahead(-1))
     if kind == "ct":
         kind += " " + cursor.word("helper, timeout or expectation")

@@ -13,7 +13,7 @@ from kpsim.dialects.nft.tokens import Cursor, SyntaxProblem, tokens_of
 from kpsim.dialects.nft.writing import limit_tree, pieces
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import json_line
-from kpsim.ruleset import Chain, Counter, DataType, Rule, Ruleset, Set, SetFlags, Table
+from kpsim.ruleset import Chain, Counter, DataType, Quota, Rule, Ruleset, Set, SetFlags, Table
 from kpsim.units import SECOND_NS
 
 _PLAIN = ("metainfo",)
@@ -162,7 +162,13 @@ def _entries(table: Table) -> Iterator[Tree]:
     }
     for kind, each in sorted(table.objects):
         shared = table.objects[kind, each]
-        known = {"packets": 0, "bytes": 0} if isinstance(shared, Counter) else limit_tree(shared)
+        match shared:
+            case Counter():
+                known: Tree = {"packets": 0, "bytes": 0}
+            case Quota(size, over, used):
+                known = {"bytes": size, "used": used, "inv": over}
+            case _:
+                known = limit_tree(shared)
         yield {kind: of | {"name": each} | known}
     chains = chains_in_order(table)
     yield from ({"chain": _chain(chain, of)} for chain in chains)

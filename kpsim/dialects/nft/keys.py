@@ -108,6 +108,7 @@ class Listed(NamedTuple):
     key: Key
     element: Element
     expires_ns: int | None
+    limited: bool  #: it has a limit for itself, which a look-up would ask
 
 
 def read_element(tree: Tree, types: Sequence[Type], value: Callable[[Tree], Any] | None) -> Listed:
@@ -122,9 +123,6 @@ def read_element(tree: Tree, types: Sequence[Type], value: Callable[[Tree], Any]
     if isinstance(key, dict) and "elem" in key:
         about = key["elem"]
         key = about["val"]
-    for name in ("limit", "quota", "ct count"):
-        if name in about:
-            raise NotModelled(f"{name} for each element of a set")
     timeout, expires = about.get("timeout"), about.get("expires")
     return Listed(
         read_parts(key, types),
@@ -134,6 +132,7 @@ def read_element(tree: Tree, types: Sequence[Type], value: Callable[[Tree], Any]
             None if timeout is None else int(timeout * SECOND_NS),
         ),
         None if expires is None else int(expires * SECOND_NS),
+        not about.keys().isdisjoint(("limit", "quota", "ct count")),
     )
 
 
@@ -222,7 +221,9 @@ def in_place(tree: Tree, types: Sequence[Type], value: Callable[[Tree], Any] | N
         raise ValueError(f"not a set: {tree}")
     found: dict[Key, Element] = {}
     for each in tree["set"]:
-        key, element, _ = read_element(each, types, value)
+        key, element, _, limited = read_element(each, types, value)
+        if limited:
+            raise NotModelled("a limit for each element of a set")
         if key in found and found[key] != element:
             raise ValueError("the same key twice in a map")
         found[key] = element

@@ -7,8 +7,8 @@ from kpsim.dialects.nft.layout import DYNAMIC_SIZE, priority_words
 from kpsim.dialects.nft.objects import chains_in_order, element_trees, flag_words, sets_in_order, type_words, types_of
 from kpsim.dialects.nft.printing import statement_text, time_text, value_text
 from kpsim.dialects.nft.spelling import texts
-from kpsim.dialects.nft.writing import limit_tree
-from kpsim.ruleset import Chain, Counter, Rule, Ruleset, Set, SetFlags, Space, Table
+from kpsim.dialects.nft.writing import limit_tree, quota_tree
+from kpsim.ruleset import Chain, Counter, Limit, Quota, Rule, Ruleset, Set, SetFlags, Space, Table
 from kpsim.units import SECOND_NS
 
 _LISTED = Style.LISTED
@@ -38,17 +38,22 @@ def table_lines(table: Table) -> Iterator[str]:
 def _blocks(table: Table) -> Iterator[list[str]]:
     for kind, name in sorted(table.objects):
         shared = table.objects[kind, name]
-        words = (
-            "packets 0 bytes 0"
-            if isinstance(shared, Counter)
-            else statement_text({"limit": limit_tree(shared)}, _LISTED).removeprefix("limit ")
-        )
-        yield [f"{kind} {name} {{", _TAB + words, "}"]
+        yield [f"{kind} {name} {{", _TAB + _object_words(shared), "}"]
     for made in sets_in_order(table):
         yield _set_lines(made)
     for chain in chains_in_order(table):
         if not chain.name.startswith("__chain"):
             yield _chain_lines(chain, table)
+
+
+def _object_words(shared: Counter | Limit | Quota) -> str:
+    match shared:
+        case Counter():
+            return "packets 0 bytes 0"
+        case Limit():
+            return statement_text({"limit": limit_tree(shared)}, _LISTED).removeprefix("limit ")
+        case Quota():
+            return statement_text({"quota": quota_tree(shared)}, _LISTED).removeprefix("quota ")
 
 
 def _comment(comment: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 from kpsim.dialects.nft.datatypes import BY_DATA, Tree, Type
 from kpsim.dialects.nft.set_types import from_words
 from kpsim.dialects.nft.writing import element_tree
-from kpsim.ruleset import PLAIN, Chain, DataType, Set, SetFlags, SetType, Table, is_for_the_rest
+from kpsim.ruleset import PLAIN, Chain, DataType, Set, SetFlags, SetType, Table, UpdateSet, is_for_the_rest
 from kpsim.units import SECOND_NS
 
 _FLAG_WORDS = {
@@ -27,8 +27,11 @@ def _chain_place(chain: Chain) -> tuple[int, int, str]:
 
 
 def sets_in_order(table: Table) -> list[Set]:
-    """Sets and maps as they were made, else by name."""
-    return sorted(table.sets.values(), key=lambda each: (each.generation, each.name))
+    """Sets and maps as they were made, else by name; without those that rules make themselves."""
+    parts = (part for chain in table.chains.values() for rule in chain.rules for part in rule.body)
+    meters = {part.set.name for part in parts if isinstance(part, UpdateSet) and part.meter is not None}
+    made = (each for each in table.sets.values() if each.name not in meters)
+    return sorted(made, key=lambda each: (each.generation, each.name))
 
 
 def flag_words(flags: SetFlags) -> list[str]:

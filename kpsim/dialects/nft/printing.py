@@ -280,13 +280,31 @@ def _set(_: str, about: Tree, style: Style, __: str | None) -> str:
         seconds = element["elem"]["timeout"]
         timeout = f" timeout {time_text(seconds) if style is Style.LISTED else f'{seconds}s'}"
         element = element["elem"]["val"]
-    return f"{about['op']} {about['set']} {{ {expression_text(element, style)[0]}{timeout} }}"
+    stated = "".join(f" {statement_text(each, style)}" for each in about.get("stmt", ()))
+    return f"{about['op']} {about['set']} {{ {expression_text(element, style)[0]}{timeout}{stated} }}"
+
+
+def _meter(_: str, about: Tree, style: Style, __: str | None) -> str:
+    key, timeout = about["key"], ""
+    if isinstance(key, dict) and "elem" in key:
+        timeout = f" timeout {time_text(key['elem']['timeout'])}"
+        key = key["elem"]["val"]
+    stated = statement_text(about["stmt"], style)
+    return f"meter {about['name']} size {about['size']} {{ {expression_text(key, style)[0]}{timeout} {stated} }}"
+
+
+def _quota(_: str, about: Tree, *__: object) -> str:
+    if isinstance(about, str):
+        return f'quota name "{about}"'
+    over = "over " if about.get("inv") else ""
+    used = f" used {about['used']} {about['used_unit']}" if about.get("used") else ""
+    return f"quota {over}{about['val']} {about['val_unit']}{used}"
 
 
 _VERDICTS = ("accept", "drop", "return", "continue", "jump", "goto")
 _STATEMENTS: Mapping[str, Callable[[str, Tree, Style, str | None], str]] = {
     "match": _match, "vmap": _vmap, "mangle": _mangle, "reject": _reject, "set": _set, "limit": _limit,
-    "counter": _named_or_counted, "log": _log, "notrack": _bare, "words": _as_words, "ct helper": _quoted, "ct timeout": _quoted,
+    "meter": _meter, "quota": _quota, "counter": _named_or_counted, "log": _log, "notrack": _bare, "words": _as_words, "ct helper": _quoted, "ct timeout": _quoted,
     "accept": _bare, "drop": _bare, "return": _bare, "continue": _bare, "jump": _to_chain, "goto": _to_chain,
     "dnat": _nat, "snat": _nat, "masquerade": _nat, "redirect": _nat,
 }  # fmt: skip

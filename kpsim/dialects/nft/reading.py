@@ -4,13 +4,14 @@ A selector says more than its field: ``tcp dport`` is of TCP packets only, and i
 packets only. nft puts comparisons for that before it, once in a rule, and so does the reader.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from kpsim.addresses import Family
 from kpsim.dialects.nft import comparisons, keys, translations
 from kpsim.dialects.nft.context import Context, NotModelled
 from kpsim.dialects.nft.datatypes import MARK, Style, Tree
+from kpsim.dialects.nft.layout import DYNAMIC_SIZE
 from kpsim.dialects.nft.printing import expression_text, value_text
 from kpsim.dialects.nft.selectors import row_of
 from kpsim.ruleset import (
@@ -27,6 +28,7 @@ from kpsim.ruleset import (
     Log,
     NoTrack,
     Part,
+    Quota,
     Reject,
     RejectWith,
     SetReference,
@@ -236,19 +238,37 @@ def _reject(about: Tree, source: str, context: Context) -> None:
 _UNITS = {"second": "sec", "minute": "min", "hour": "hour", "day": "day", "week": "week"}
 
 
+_BYTES = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20, "gbytes": 1 << 30}
+
+
 def read_limit(about: Tree, name: str = "") -> Limit:
-    """A rate of packets. NotModelled for one of bytes."""
-    if about.get("rate_unit", "packets") != "packets":
-        raise NotModelled("limit rate in bytes")
-    unit = _UNITS.get(about.get("per"))
-    rate, burst = about.get("rate"), about.get("burst", 5)
+    """A rate of packets, or of bytes."""
+    unit, scale = _UNITS.get(about.get("per")), _BYTES.get(about.get("rate_unit", "packets"), 0)
+    rate, burst = about.get("rate"), about.get("burst", 0 if scale else 5)
     if unit is None or not isinstance(rate, int) or not 0 < rate < 1 << 32 or not isinstance(burst, int):
         raise ValueError(f"not a rate: {rate}/{about.get('per')}")
-    return Limit(rate, unit, burst or 5, over=bool(about.get("inv")), name=name)
+    over = bool(about.get("inv"))
+    if not scale:
+        return Limit(rate, unit, burst or 5, over=over, name=name)
+    burst *= _BYTES.get(about.get("burst_unit", "bytes"), 1)
+    return Limit(rate * scale, unit, burst, over=over, name=name, bytes=True)
+
+
+def read_quota(about: Tree, name: str = "") -> Quota:
+    """A quota. As an object, JSON has its bytes without a unit."""
+    size, used = (
+        about.get(name, about.get("bytes") if name == "val" else 0) * _BYTES[about.get(f"{name}_unit", "bytes")]
+        for name in ("val", "used")
+    )
+    return Quota(size, bool(about.get("inv")), used, name)
 
 
 def _limit(about: Tree, source: str, context: Context) -> None:
     context.add(context.limit(about) if isinstance(about, str) else read_limit(about))
+
+
+def _quota(about: Tree, source: str, context: Context) -> None:
+    context.add(context.quota(about) if isinstance(about, str) else read_quota(about))
 
 
 def _counter(about: Tree, source: str, context: Context) -> None:
@@ -279,15 +299,8 @@ def _notrack(about: Tree, source: str, context: Context) -> None:
 
 
 def _update(about: Tree, source: str, context: Context) -> None:
-    for each in about.get("stmt") or ():
-        ((name, _),) = each.items()
-        if name not in ("counter", "last"):
-            raise NotModelled(f"{name} for each element of a set")
-    element, timeout_ns = about["elem"], None
-    if isinstance(element, dict) and "elem" in element:
-        timeout = element["elem"].get("timeout")
-        timeout_ns = None if timeout is None else int(timeout * SECOND_NS)
-        element = element["elem"]["val"]
+    each = _of_elements(about.get("stmt") or ())
+    element, timeout_ns = _with_time(about["elem"])
     name = str(about["set"]).removeprefix("@")
     key = keys.read_key(element, context)
     if context.set_of_types(name, key.types).is_map:
@@ -296,7 +309,42 @@ def _update(about: Tree, source: str, context: Context) -> None:
         verb = SetVerb(about["op"])
     except ValueError:
         raise ValueError(f"not add, update or delete: {about['op']}") from None
-    context.add(UpdateSet(SetReference(name), key.sources, verb, timeout_ns))
+    context.add(UpdateSet(SetReference(name), key.sources, verb, timeout_ns, each))
+
+
+def _with_time(element: Tree) -> tuple[Tree, int | None]:
+    """A key, and for how long its element lasts."""
+    if not isinstance(element, dict) or "elem" not in element:
+        return element, None
+    timeout = element["elem"].get("timeout")
+    return element["elem"]["val"], None if timeout is None else int(timeout * SECOND_NS)
+
+
+def _of_elements(stated: Sequence[Tree]) -> tuple[Limit | Quota, ...]:
+    """The limits that each element of a set has for itself. What it counts is for people only."""
+    found: list[Limit | Quota] = []
+    for each in stated:
+        ((name, about),) = each.items()
+        if name == "limit" and isinstance(about, dict):
+            found.append(read_limit(about))
+        elif name == "quota" and isinstance(about, dict):
+            found.append(read_quota(about))
+        elif name not in ("counter", "last"):
+            raise NotModelled(f"{name} for each element of a set")
+    return tuple(found)
+
+
+def _meter(about: Tree, source: str, context: Context) -> None:
+    """A set with a name of its own, and a limit for each element: how nft until 1.0 lists both as one."""
+    each = _of_elements([about["stmt"]])
+    element, timeout_ns = _with_time(about["key"])
+    if about.get("timeout") is not None:
+        timeout_ns = int(about["timeout"] * SECOND_NS)
+    key = keys.read_key(element, context)
+    size = about.get("size", DYNAMIC_SIZE)
+    context.meter(about["name"], key.types, size)
+    verb = SetVerb.ADD if timeout_ns is None else SetVerb.UPDATE
+    context.add(UpdateSet(SetReference(about["name"]), key.sources, verb, timeout_ns, each, size))
 
 
 def _named_only(name: str) -> Callable[[Tree, str, Context], None]:
@@ -323,12 +371,12 @@ def _match(about: Tree, source: str, context: Context) -> None:
 
 _READERS: Mapping[str, Callable[[Tree, str, Context], None]] = {
     "match": _match, "vmap": _vmap, "mangle": _mangle, "reject": _reject, "log": _log, "notrack": _notrack,
-    "counter": _counter, "limit": _limit, "last": _nothing, "set": _update, "xt": _xt, "words": _words,
+    "counter": _counter, "limit": _limit, "quota": _quota, "meter": _meter, "last": _nothing, "set": _update, "xt": _xt, "words": _words,
     "ct helper": _adjusted("ct helper set"), "ct timeout": _adjusted("ct timeout set"),
     "dnat": translations.read_dnat, "snat": translations.read_snat, "masquerade": translations.read_masquerade,
     "redirect": translations.read_redirect,
     **{name: _verdict(name) for name in ("accept", "drop", "return", "continue", "jump", "goto")},
     **{name: _named_only(name) for name in (
-        "quota", "ct count", "ct expectation", "meter", "map", "flow", "queue", "tproxy", "dup", "fwd", "synproxy",
+        "ct count", "ct expectation", "map", "flow", "queue", "tproxy", "dup", "fwd", "synproxy",
     )},
 }  # fmt: skip

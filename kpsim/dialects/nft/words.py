@@ -21,6 +21,7 @@ from kpsim.ruleset import (
     Mapped,
     Masked,
     Numgen,
+    Quota,
     Redirect,
     ReversePath,
     Rule,
@@ -79,6 +80,12 @@ def reason(rule: Rule, part: Expression | Statement, family: Family) -> Reason:
         case Lookup(key, of, negate):
             verb = "is" if len(key) == 1 else "are"
             return Reason(f"{_key(key)} {verb} {'' if negate else 'not '}in {_set(of)}", elsewhere=False)
+        case Quota(size, over):
+            used = "is not used up" if over else "is used up"
+            return Reason(f"the quota of {size} bytes {used}", elsewhere=False)
+        case Limit(count, unit, burst, over, bytes=True):
+            used = "is not used up" if over else "is used up"
+            return Reason(f"the limit of {count} bytes a {unit} and a burst of {burst} {used}", elsewhere=False)
         case Limit(count, unit, burst, over):
             used = "is not used up" if over else "is used up"
             return Reason(f"the limit of {count} a {unit} and a burst of {burst} {used}", elsewhere=False)
@@ -89,6 +96,8 @@ def reason(rule: Rule, part: Expression | Statement, family: Family) -> Reason:
         case Unknown(words):
             return Reason(f"{words} is not modelled, and this packet does not depend on it", elsewhere=False)
         case UpdateSet(to, key):
+            if part.each:
+                return Reason(f"{_set(to)} is full, or a limit of the element for {_key(key)} says no", elsewhere=False)
             return Reason(f"{_set(to)} is full, or {_key(key)} could not be put in", elsewhere=False)
         case _ if (found := mapped_of(part)) is not None:
             return Reason(f"{_set(found.map)} has nothing for this {_key(found.key)}", elsewhere=False)

@@ -43,6 +43,7 @@ from kpsim.ruleset import (
     NoTrack,
     Numgen,
     Part,
+    Quota,
     Redirect,
     Reject,
     RejectWith,
@@ -194,17 +195,23 @@ class RuleWriter:
                     "redirect": self._translation(None, _interval(port, last_port), mapped, flags) | _flags(flags)
                     or None
                 }
-            case UpdateSet(name, key, verb, timeout_ns):
+            case UpdateSet(name, key, verb, timeout_ns, each, meter):
                 element: Tree = self.key(key)
                 if timeout_ns is not None:
                     element = {"elem": {"val": element, "timeout": timeout_ns // SECOND_NS}}
-                return {"set": {"op": verb.value, "elem": element, "set": f"@{name.name}"}}
+                if meter is not None:
+                    (limit,) = map(self.tree, each)
+                    return {"meter": {"key": element, "stmt": limit, "size": meter, "name": name.name}}
+                about = {"op": verb.value, "elem": element, "set": f"@{name.name}"}
+                return {"set": about | ({"stmt": [self.tree(limit) for limit in each]} if each else {})}
             case SetTimeToLive("set", value):
                 return {"mangle": {"key": self._row(Field.TTL).tree, "value": value}}
             case SetTrafficClass(keep, flip):
                 return self._set_class(keep, flip)
             case Limit():
                 return {"limit": part.name or limit_tree(part)}
+            case Quota():
+                return {"quota": part.name or quota_tree(part)}
             case Counter(name):
                 return {"counter": name}
             case Log(arguments):
@@ -487,8 +494,27 @@ _UNITS = {"sec": "second", "min": "minute"}
 
 def limit_tree(limit: Limit) -> Tree:
     """The tree of a rate."""
-    about: dict[str, Tree] = {"rate": limit.count, "burst": limit.burst, "per": _UNITS.get(limit.unit, limit.unit)}
-    return about | ({"inv": True} if limit.over else {})
+    per = {"per": _UNITS.get(limit.unit, limit.unit)} | ({"inv": True} if limit.over else {})
+    if not limit.bytes:
+        return {"rate": limit.count, "burst": limit.burst} | per
+    (rate, rate_unit), (burst, burst_unit) = _sized(limit.count), _sized(limit.burst)
+    return {"rate": rate, "burst": burst, **per, "rate_unit": rate_unit, "burst_unit": burst_unit}
+
+
+def quota_tree(quota: Quota) -> Tree:
+    """The tree of a quota."""
+    (size, unit), (used, used_unit) = _sized(quota.size), _sized(quota.used)
+    about: dict[str, Tree] = {"val": size, "val_unit": unit} | ({"inv": True} if quota.over else {})
+    return about | ({"used": used, "used_unit": used_unit} if quota.used else {})
+
+
+def _sized(count: int) -> tuple[int, str]:
+    """A number of bytes in the largest unit that divides it."""
+    units = ["mbytes", "kbytes"]
+    unit = "bytes"
+    while count and not count % 1024 and units:
+        count, unit = count // 1024, units.pop()
+    return count, unit
 
 
 def _said(text: str) -> Tree:

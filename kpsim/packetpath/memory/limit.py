@@ -25,13 +25,17 @@ class Bucket(NamedTuple):
     at_ns: int
 
 
-def spend(limit: Limit, bucket: Bucket | None, now_ns: int) -> tuple[bool, Bucket]:
-    """Whether there is credit for a packet, and the bucket after it.
+def spend(limit: Limit, bucket: Bucket | None, now_ns: int, size: int = 0) -> tuple[bool, Bucket]:
+    """Whether there is credit for a packet of ``size`` bytes, and the bucket after it.
 
     ``bucket`` None: the rule has met no packet yet.
     """
-    cost_ns = _UNIT_NS[limit.unit] // limit.count
-    full_ns = cost_ns * limit.burst
+    unit_ns = _UNIT_NS[limit.unit]
+    if limit.bytes:
+        cost_ns, full_ns = unit_ns * size // limit.count, unit_ns * (limit.count + limit.burst) // limit.count
+    else:
+        cost_ns = unit_ns // limit.count
+        full_ns = cost_ns * limit.burst
     credit_ns = full_ns if bucket is None else min(full_ns, bucket.credit_ns + max(0, now_ns - bucket.at_ns))
     fits = credit_ns >= cost_ns
     left_ns = credit_ns - cost_ns if fits else credit_ns
