@@ -19,6 +19,7 @@ from kpsim.ipvs.connections import Touch as IpvsTouch
 from kpsim.ipvs.servers import ServerReference
 from kpsim.maps import Map
 from kpsim.packet import ICMP_PROTOCOLS, Packet
+from kpsim.packetpath import limits
 from kpsim.packetpath.chooser import Chooser
 from kpsim.packetpath.copies import copied, frozen
 from kpsim.packetpath.elements import Atoms, find, fitting
@@ -26,7 +27,6 @@ from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.hashing import hashed
 from kpsim.packetpath.memory import NOTHING_TOUCHED, Bucket, IcmpSpending, RecentTouch, SetId, SetTouch, Touched
 from kpsim.packetpath.memory.dynamic_sets import Member, collected_ns, touched
-from kpsim.packetpath.memory.limit import spend
 from kpsim.packetpath.memory.recent import RecentList
 from kpsim.packetpath.routing import AddressType, Decision, Question, type_at
 from kpsim.packetpath.sockets import Socket
@@ -44,6 +44,7 @@ from kpsim.packetpath.steps import (
     Step,
     Supposed,
     Tracking,
+    Value,
 )
 from kpsim.packetpath.worlds import UnknownEnd, World
 from kpsim.ruleset import (
@@ -288,24 +289,10 @@ class Traversal:
         return true
 
     def limit(self, match: Limit, key: Hashable) -> bool:
-        """Whether the bucket has a token left for this packet; of a limit that says ``over``: whether it has none."""
-        key = (self.family, self.table, match.name or key)
-        if key in self.node.memory.unsure:
-            return self.holds(f"-m limit --limit {match.count}/{match.unit}, which an earlier packet may have used up")
-        return self._spend(match, key, self.buckets.get(key) or self.node.memory.buckets.get(key))
+        return limits.limit(self, match, key)
 
-    def _spend(self, match: Limit, key: Hashable, bucket: Bucket | None) -> bool:
-        fits, self.buckets[key] = spend(match, bucket, self.now_ns, self.packet.length)
-        return fits != match.over
-
-    def quota(self, match: Quota, key: Hashable, *, anew: bool = False) -> bool:
-        """Whether the packets that met a quota so far, this one included, fit into it. ``anew``: this is the first."""
-        key = (self.family, self.table, "quota", match.name or key)
-        if key in self.node.memory.unsure:
-            return self.holds(f"a quota of {match.size} bytes, which an earlier packet may have used up")
-        used = self.numbers.get(key, self.node.memory.numbers.get(key, match.used))
-        self.numbers[key] = used = (match.used if anew else used) + self.packet.length
-        return (used > match.size) == match.over
+    def quota(self, match: Quota, key: Hashable) -> bool:
+        return limits.quota(self, match, key)
 
     def named_set(self, reference: SetReference) -> Set:
         """A set of the table whose chains are running, or an ipset. InputError if there is none."""
@@ -363,21 +350,8 @@ class Traversal:
         new = (before is None and key not in declared.elements) or (
             before is not None and not before.lives(self.now_ns)
         )
-        return all(
-            self._of_element(limit, (at, declared.generation, key, place), anew=new)
-            for place, limit in enumerate(statement.each)
-        )
-
-    def _of_element(self, limit: Limit | Quota, key: Hashable, *, anew: bool) -> bool:
-        """Whether a limit that an element of a set has for itself holds. An element that is new begins anew (K-24.7)."""
-        if isinstance(limit, Quota):
-            return self.quota(limit, key, anew=anew)
-        known = self.buckets.get(key) or self.node.memory.buckets.get(key)
-        if key in self.node.memory.unsure:
-            return self.holds(
-                f"limit rate {limit.count}/{limit.unit} of an element, which an earlier packet may have used up"
-            )
-        return self._spend(limit, key, None if anew else known)
+        keys = [(at, declared.generation, key, place) for place in range(len(statement.each))]
+        return all(limits.of_element(self, *each, anew=new) for each in zip(statement.each, keys, strict=True))
 
     def _set_id(self, reference: SetReference) -> SetId:
         return SetId(None if reference.of_namespace else self.table, reference.name)
@@ -521,23 +495,20 @@ class Traversal:
         self._rewritten(FieldName.SOURCE, (packet.saddr, packet.sport), (address, port))
         packet.saddr, packet.sport = address, port
 
-    def _rewritten(self, field: FieldName, before: tuple[int, int], after: tuple[int, int]) -> None:
+    def _rewritten(self, field: FieldName, before: Value, after: Value) -> None:
         if self.steps is not None and before != after:
             self.steps.append(FieldChanged(field, before, after))
 
     def rewrite_mark(self, mark: int) -> None:
-        if self.steps is not None and mark != self.packet.mark:
-            self.steps.append(FieldChanged(FieldName.MARK, self.packet.mark, mark))
+        self._rewritten(FieldName.MARK, self.packet.mark, mark)
         self.packet.mark = mark
 
     def rewrite_ttl(self, ttl: int) -> None:
-        if self.steps is not None and ttl != self.packet.ttl:
-            self.steps.append(FieldChanged(FieldName.TTL, self.packet.ttl, ttl))
+        self._rewritten(FieldName.TTL, self.packet.ttl, ttl)
         self.packet.ttl = ttl
 
     def rewrite_traffic_class(self, value: int) -> None:
-        if self.steps is not None and value != self.packet.traffic_class:
-            self.steps.append(FieldChanged(FieldName.TRAFFIC_CLASS, self.packet.traffic_class, value))
+        self._rewritten(FieldName.TRAFFIC_CLASS, self.packet.traffic_class, value)
         self.packet.traffic_class = value
 
     def mark_connection(self, mark: int, unsure: int = 0) -> None:
@@ -548,8 +519,7 @@ class Traversal:
         assert self.entry is not None
         if (mark, unsure) == (self.entry.mark, self.entry.unsure_mark):
             return
-        if self.steps is not None and mark != self.entry.mark:
-            self.steps.append(FieldChanged(FieldName.CONNECTION_MARK, self.entry.mark, mark))
+        self._rewritten(FieldName.CONNECTION_MARK, self.entry.mark, mark)
         self.keep_mark(mark, unsure)
 
     def keep_mark(self, mark: int, unsure: int) -> None:

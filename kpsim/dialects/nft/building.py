@@ -11,7 +11,7 @@ from kpsim.dialects.nft.datatypes import Style, Tree, Type
 from kpsim.dialects.nft.document_syntax import Item
 from kpsim.dialects.nft.layout import DYNAMIC_SIZE, HOOKS, POLICIES, SPACES, priority_of
 from kpsim.dialects.nft.reading import read_limit, read_quota, read_statement, verdict
-from kpsim.dialects.nft.refusals import Refused, refused_base, refused_in
+from kpsim.dialects.nft.refusals import Refused, asked_limits, refused_base, refused_in
 from kpsim.dialects.nft.set_types import listed, set_type
 from kpsim.dialects.nft.spelling import spelled
 from kpsim.dialects.nft.syntax import Statement
@@ -29,7 +29,6 @@ from kpsim.ruleset import (
     Jump,
     Key,
     Limit,
-    Lookup,
     NamePattern,
     Rule,
     Ruleset,
@@ -452,22 +451,10 @@ class Builder:
         return Rule(rule.body, comment, spelling=spelled(rule, at[0].space, self._style, pieces))
 
     def _check_limited(self, key: TableKey, table: _Table, chains: Mapping[str, Chain]) -> None:
-        """Refuses look-ups in sets whose elements have limits for themselves: the kernel asks those too."""
-        parts = [part for chain in chains.values() for rule in chain.rules for part in rule.body]
         limited = {name for name, made in table.sets.items() if made.limited}
-        limited |= {part.set.name for part in parts if isinstance(part, UpdateSet) and part.each}
-        for chain in chains.values() if limited and not self._keep else ():
-            for number, rule in enumerate(chain.rules, 1):
-                for part in rule.body:
-                    if isinstance(part, Lookup) and part.set.name in limited:
-                        line = table.chains[chain.name].rules[number - 1].line
-                        self._refuse(
-                            f"a look-up in {part.set.name}, whose elements have limits",
-                            key.name,
-                            chain.name,
-                            number,
-                            line,
-                        )
+        for chain, number, name in [] if self._keep else asked_limits(chains.values(), limited):
+            line = table.chains[chain].rules[number - 1].line
+            self._refuse(f"a look-up in {name}, whose elements have limits", key.name, chain, number, line)
 
     def _check_targets(
         self, key: TableKey, table: _Table, chains: Mapping[str, Chain], sets: Mapping[str, Set]

@@ -4,7 +4,7 @@ Measured with nft 1.0.6 on Linux 6.18. The kernel looks at every chain that a ba
 may hold anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from kpsim.ruleset import (
@@ -31,6 +31,7 @@ from kpsim.ruleset import (
     Snat,
     Statement,
     Table,
+    UpdateSet,
 )
 
 _IN, _OUT = frozenset({Hook.PREROUTING, Hook.OUTPUT}), frozenset({Hook.POSTROUTING, Hook.INPUT})
@@ -88,6 +89,21 @@ def refused_in(table: Table) -> Iterator[Refused]:
                     if why is not None and (name, number) not in reported:
                         reported.add((name, number))
                         yield Refused(name, number, f"{why}, and {chain.name} leads here")
+
+
+def asked_limits(chains: Iterable[Chain], limited: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+    """The look-ups in sets whose elements have limits for themselves, which the kernel asks then: chain, number, set.
+
+    ``limited`` are sets of which a listing shows it; rules say it of others.
+    """
+    several = tuple(chains)
+    parts = [part for chain in several for rule in chain.rules for part in rule.body]
+    names = {*limited, *(part.set.name for part in parts if isinstance(part, UpdateSet) and part.each)}
+    for chain in several:
+        for number, rule in enumerate(chain.rules, 1):
+            for part in rule.body:
+                if isinstance(part, Lookup) and part.set.name in names:
+                    yield chain.name, number, part.set.name
 
 
 def _heights(table: Table, base: Chain) -> tuple[dict[str, int], str]:
