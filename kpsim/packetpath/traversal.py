@@ -26,7 +26,7 @@ from kpsim.packetpath.elements import Atoms, find, fitting
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.hashing import hashed
 from kpsim.packetpath.memory import NOTHING_TOUCHED, Bucket, IcmpSpending, RecentTouch, SetId, SetTouch, Touched
-from kpsim.packetpath.memory.dynamic_sets import Member, collected_ns, touched
+from kpsim.packetpath.memory.dynamic_sets import Member, collected_ns, known, touched
 from kpsim.packetpath.memory.recent import RecentList
 from kpsim.packetpath.routing import AddressType, Decision, Question, type_at
 from kpsim.packetpath.sockets import Socket
@@ -319,14 +319,14 @@ class Traversal:
         """Whether a member has the key or, if nothing is known of it, an element that has not expired."""
         members = self.node.memory.sets.members(at, declared.generation)
 
-        def known(key: Key) -> Member | None:
+        def last_of(key: Key) -> Member | None:
             mine = self.members.get((at, key))
             return members.get(key) if mine is None else mine.member
 
-        if (member := known(key)) is not None:
+        if (member := last_of(key)) is not None:
             return member.lives(self.now_ns)
         for found, element in fitting(declared, key):
-            if (member := known(found)) is None or member.lives(self.now_ns):
+            if (member := last_of(found)) is None or member.lives(self.now_ns):
                 return not element.nomatch
         return False
 
@@ -346,10 +346,7 @@ class Traversal:
             self.steps.append(SetTold(name, declared.type, key, statement.verb, goes_on))
         if not goes_on or statement.verb is SetVerb.DELETE:
             return goes_on
-        before = mine.get(key, members.get(key))
-        new = (before is None and key not in declared.elements) or (
-            before is not None and not before.lives(self.now_ns)
-        )
+        new = not known(declared, key, mine.get(key, members.get(key)), self.now_ns)
         keys = [(at, declared.generation, key, place) for place in range(len(statement.each))]
         return all(limits.of_element(self, *each, anew=new) for each in zip(statement.each, keys, strict=True))
 
