@@ -6,7 +6,7 @@ own decoder. ``manifests`` validates what people wrote.
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kpsim.addresses import Family, Network, canonical_ip, host_network, parse_cidr, parse_ip, parse_network
 from kpsim.inputs import Json, JsonObject
@@ -243,6 +243,11 @@ class ProxierSettings:
         """Whether kube-proxy makes the kernel settings that ip_vs needs (IPVS-2)."""
         return self.config.mode is Mode.IPVS
 
+    def addresses_of(self, interfaces: Iterable[HostInterface]) -> tuple[int, ...]:
+        """The machine's addresses of the family, in order, without those of the device that kube-proxy itself fills."""
+        own = _OWN_DEVICES.get(self.config.mode)
+        return interface_addresses((each for each in interfaces if each.name != own), self.family)
+
     @property
     def localhost_node_ports(self) -> bool:
         """Whether node ports are reachable on 127.0.0.1 (LOCALHOST of I-1). ipvs mode never asks for that (IPVS-2.1)."""
@@ -250,6 +255,8 @@ class ProxierSettings:
         return wanted and self.family is Family.IPV4 and self.node_ports.contains_loopback
 
 
+#: the device that a mode puts addresses on (IPVS-3.1)
+_OWN_DEVICES = {Mode.IPVS: "kube-ipvs0"}
 _LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}
 
 
@@ -337,14 +344,14 @@ def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) 
         interfaces = loopback_and_uplink(raw_node_ips)
     node_ip = parse_ip(node_ips[family])
     assert node_ip is not None
-    return ProxierSettings(
+    settings = ProxierSettings(
         family=family,
         node_name=config.hostname_override or (node.metadata.name if node else ""),
         node_ip=node_ip[1],
         config=config,
         detector=_detector(config, host, node, family),
         node_ports=_node_port_addresses(config, node_ips, family),
-        interface_addresses=interface_addresses(interfaces, family),
+        interface_addresses=(),
         service_cidrs=cidrs_of_family(host.service_cidrs, family),
         nfacct=host.nfacct,
         random_fully=host.random_fully,
@@ -352,3 +359,4 @@ def resolve(config: ProxyConfig, host: Host, node: Node | None, family: Family) 
         large_cluster_endpoints=host.large_cluster_endpoints,
         masquerade_mark=1 << config.masquerade_bit,
     )
+    return replace(settings, interface_addresses=settings.addresses_of(interfaces))

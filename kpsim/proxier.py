@@ -13,7 +13,7 @@ from kpsim.addresses import Family
 from kpsim.backends import Backend, IpvsConnections, MachineView, Plans, SyncRequest, Transaction
 from kpsim.bulk import without_collector
 from kpsim.cluster import Event
-from kpsim.config import HostInterface, ProxierSettings, cidrs_of_family, interface_addresses
+from kpsim.config import HostInterface, ProxierSettings, cidrs_of_family
 from kpsim.kubeproxy.healthcheck import ProxyHealth, ServiceHealth, listen_addresses
 from kpsim.kubeproxy.metrics import Metrics
 from kpsim.kubeproxy.plan import ServicePlan, make_plan
@@ -188,7 +188,7 @@ class Proxier:
 
     def use_interfaces(self, interfaces: Iterable[HostInterface]) -> None:
         """Notes the machine's new addresses. Node port dispatch reads them at the next sync (I-9.3)."""
-        self._machine = replace(self._machine, interface_addresses=interface_addresses(interfaces, self.family))
+        self._machine = replace(self._machine, interface_addresses=self.settings.addresses_of(interfaces))
 
     def use_ipvs_connections(self, connections: IpvsConnections) -> None:
         """Notes how ip_vs's connections are asked for, by ``tick`` and by later syncs."""

@@ -1,0 +1,579 @@
+"""Syncs in ipvs mode: what changes from one to the next, what a failed one leaves, draining, clean-up (spec 05)."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from proxiers import NODE_IP, Rig, endpoint, endpoint_slice, make_settings, node, port, service, slice_port
+
+from kpsim.addresses import Family, format_ip, parse_ip
+from kpsim.backends.table import make_backend, traits_of
+from kpsim.config import Host, HostInterface, Mode
+from kpsim.ipvs.connections import Counters
+from kpsim.ipvs.servers import RealServer, VirtualServer, VirtualServerFlags, VirtualServerKey
+from kpsim.ipvs.states import Timeouts
+from kpsim.maps import Map
+from kpsim.programmed import Programmed
+from kpsim.proxier import Proxier
+from kpsim.ruleset import Element, Rule, make_ipset
+from kpsim.units import SECOND_NS
+
+ONE, TWO = "10.180.0.3", "10.180.1.4"
+FOREIGN_IP = "203.0.113.9"
+
+
+def number(ip: str) -> int:
+    parsed = parse_ip(ip)
+    assert parsed is not None
+    return parsed[1]
+
+
+def key(ip: str, of_port: int = 80, protocol: str = "tcp") -> VirtualServerKey:
+    return VirtualServerKey(number(ip), of_port, protocol)
+
+
+def rig_of(host: Host | None = None, **config: Any) -> Rig:
+    return Rig(make_settings(host=host, mode=Mode.IPVS, **config))
+
+
+def web_rig(**config: Any) -> Rig:
+    rig = rig_of(**config)
+    rig.apply(service(), endpoint_slice(endpoints=[ONE, endpoint(TWO, "node-2")]))
+    return rig
+
+
+def servers(held: Programmed, at: VirtualServerKey = key("172.30.10.1")) -> list[tuple[str, int]]:  # noqa: B008
+    """Addresses and weights of a virtual server's real servers, newest first."""
+    return [(format_ip(held.family, each.address), each.weight) for each in held.virtual_servers[at].servers]
+
+
+def bound(held: Programmed) -> set[str]:
+    return {format_ip(held.family, each) for each in held.local_addresses}
+
+
+def entries(held: Programmed, name: str) -> set[tuple[Any, ...]]:
+    return set(held.ipsets[name].elements)
+
+
+def draining(rig: Rig) -> list[str]:
+    shown = rig.proxier.backend.describe(rig.proxier.no_sync().transaction, rig.proxier.machine)()["ipvs"]
+    return list(shown["gracefulTerminating"])  # type: ignore[index, call-overload]
+
+
+def connections(counts: dict[str, int]) -> Any:
+    """Active connections by the address of the real server."""
+    return lambda _, server: Counters(active=counts.get(format_ip(Family.IPV4, server.address), 0))
+
+
+def restarted(rig: Rig, held: Programmed | None = None) -> Rig:
+    """The kube-proxy that follows on the machine, told the same, not synced yet."""
+    following = Rig(rig.settings)
+    held = rig.proxier.held if held is None else held
+    following.proxier = Proxier(rig.settings, make_backend(rig.settings), created_ns=rig.now_ns, held=held)
+    following.proxier.services_synced()
+    following.proxier.slices_synced()
+    following.apply(*rig.cluster.objects.values())
+    return following
+
+
+def with_server(held: Programmed, at: VirtualServerKey, server: VirtualServer) -> Programmed:
+    return replace(held, virtual_servers=held.virtual_servers.set(at, server))
+
+
+# --- real servers -----------------------------------------------------------------------------------------------------
+
+
+def test_new_servers_stand_in_front() -> None:  # IPVS-11.7
+    rig = web_rig()
+    assert servers(rig.sync().held) == [(TWO, 1), (ONE, 1)]
+    rig.apply(endpoint_slice(endpoints=["10.180.0.1", ONE, endpoint(TWO, "node-2")], version=2))
+    assert servers(rig.sync().held) == [("10.180.0.1", 1), (TWO, 1), (ONE, 1)]
+
+
+def test_a_sync_that_changes_nothing_keeps_each_value() -> None:
+    rig = web_rig()
+    before = rig.sync().held
+    after = rig.sync().held
+    assert after == before
+    assert after.virtual_servers[key("172.30.10.1")] is before.virtual_servers[key("172.30.10.1")]
+    assert all(after.ipsets[name] is of for name, of in before.ipsets.items())
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"internalTrafficPolicy": "Local"}, {"172.30.10.1": []}),
+        (
+            {"internalTrafficPolicy": "Local", "externalIPs": [FOREIGN_IP]},
+            {"172.30.10.1": [TWO], FOREIGN_IP: [TWO]},
+        ),
+        (
+            {"externalTrafficPolicy": "Local", "externalIPs": [FOREIGN_IP]},
+            {"172.30.10.1": [TWO], FOREIGN_IP: [TWO]},
+        ),
+    ],
+)
+def test_a_local_policy_without_local_endpoints_falls_back(spec: Any, expected: Any) -> None:  # IPVS-5.1
+    rig = rig_of()
+    rig.apply(service(**spec), endpoint_slice(endpoints=[endpoint(TWO, "node-2")]))
+    held = rig.sync().held
+    assert {ip: [each for each, _ in servers(held, key(ip))] for ip in expected} == expected
+
+
+def test_a_local_policy_has_the_local_endpoints_for_everyone() -> None:  # IPVS-5.2
+    rig = rig_of()
+    policies = {"externalTrafficPolicy": "Local", "externalIPs": [FOREIGN_IP]}
+    rig.apply(service(**policies), endpoint_slice(endpoints=[ONE, endpoint(TWO, "node-2")]))
+    held = rig.sync().held
+    assert servers(held, key(FOREIGN_IP)) == [(ONE, 1)]
+    assert servers(held) == [(TWO, 1), (ONE, 1)]
+
+
+def test_two_services_with_one_address_overwrite_each_other() -> None:  # IPVS-5.3
+    rig = rig_of()
+    rig.apply(service("shop/a", cluster_ip="172.30.10.1", externalIPs=[FOREIGN_IP]), endpoint_slice("shop/a", [ONE]))
+    rig.apply(service("shop/b", cluster_ip="172.30.10.2", externalIPs=[FOREIGN_IP]), endpoint_slice("shop/b", [TWO]))
+    rig.proxier.use_ipvs_connections(connections({ONE: 1}))
+    assert servers(rig.sync().held, key(FOREIGN_IP)) == [(TWO, 1), (ONE, 0)]
+    assert draining(rig) == [f"{FOREIGN_IP}:80/TCP/{ONE}:8080"]
+    held = rig.sync().held  # a adds its own again and deletes b's, b does the reverse
+    assert servers(held, key(FOREIGN_IP)) == [(TWO, 1), (ONE, 0)]
+    assert held.virtual_servers[key(FOREIGN_IP)].servers[1].generation == 1
+
+
+def test_affinity_and_scheduler_are_edited_in_place() -> None:  # IPVS-4.4, IPVS-4.5
+    rig = web_rig(ipvs_scheduler="mh")
+    before = rig.sync().held.virtual_servers[key("172.30.10.1")]
+    assert (before.scheduler, before.flags, before.timeout_s) == ("mh", VirtualServerFlags.SCHEDULER_2, 0)
+    affinity = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}
+    rig.apply(service(**affinity))
+    after = rig.sync().held.virtual_servers[key("172.30.10.1")]
+    assert after.flags == VirtualServerFlags.PERSISTENT | VirtualServerFlags.SCHEDULER_2
+    assert (after.timeout_s, after.netmask, after.servers) == (60, 32, before.servers)
+
+
+def test_only_the_first_sync_of_a_process_resets_weights() -> None:  # IPVS-5.4
+    rig = web_rig()
+    rig.sync()
+    quiet = replace(rig.proxier.held.virtual_servers[key("172.30.10.1")].servers[0], weight=0)
+    virtual = rig.proxier.held.virtual_servers[key("172.30.10.1")]
+    changed = with_server(rig.proxier.held, key("172.30.10.1"), replace(virtual, servers=(quiet, *virtual.servers[1:])))
+    rig.proxier.held = changed
+    assert servers(rig.sync().held) == [(TWO, 0), (ONE, 1)]
+    assert servers(restarted(rig, changed).sync().held) == [(TWO, 1), (ONE, 1)]
+
+
+def test_a_first_sync_that_fails_was_the_first() -> None:
+    rig = web_rig()
+    rig.sync(refuse=True)
+    virtual = rig.proxier.held.virtual_servers[key("172.30.10.1")]
+    quiet = tuple(replace(each, weight=0) for each in virtual.servers)
+    rig.proxier.held = with_server(rig.proxier.held, key("172.30.10.1"), replace(virtual, servers=quiet))
+    assert servers(rig.sync().held) == [(TWO, 0), (ONE, 0)]
+
+
+# --- draining ---------------------------------------------------------------------------------------------------------
+
+
+def drained(rig: Rig) -> Rig:
+    """ONE leaves while it has a connection."""
+    rig.sync()
+    rig.proxier.use_ipvs_connections(connections({ONE: 1}))
+    rig.apply(endpoint_slice(endpoints=[endpoint(TWO, "node-2")], version=2))
+    assert servers(rig.sync().held) == [(TWO, 1), (ONE, 0)]
+    return rig
+
+
+def test_a_draining_server_goes_with_its_last_connection() -> None:  # IPVS-6.1, IPVS-6.2
+    rig = drained(web_rig())
+    rig.sync()
+    rig.proxier.tick(rig.now_ns)
+    assert servers(rig.proxier.held) == [(TWO, 1), (ONE, 0)]
+    rig.proxier.use_ipvs_connections(connections({}))
+    assert servers(rig.sync().held) == [(TWO, 1), (ONE, 0)]  # a sync does not look
+    rig.proxier.tick(rig.now_ns)
+    assert (servers(rig.proxier.held), draining(rig)) == ([(TWO, 1)], [])
+
+
+@pytest.mark.parametrize("protocol", ["UDP", "SCTP"])
+def test_other_protocols_do_not_drain(protocol: str) -> None:  # IPVS-6.1
+    rig = rig_of()
+    ports = [slice_port(8080, "http", protocol)]
+    rig.apply(service(ports=[port(80, "http", protocol)]), endpoint_slice(endpoints=[ONE, TWO], ports=ports))
+    rig.sync()
+    rig.proxier.use_ipvs_connections(connections({ONE: 5}))
+    rig.apply(endpoint_slice(endpoints=[TWO], ports=ports, version=2))
+    assert servers(rig.sync().held, key("172.30.10.1", 80, protocol.lower())) == [(TWO, 1)]
+
+
+def test_a_server_that_returns_is_deleted_and_added_again() -> None:  # IPVS-6.4
+    rig = drained(web_rig())
+    rig.apply(endpoint_slice(endpoints=[ONE, endpoint(TWO, "node-2")], version=3))
+    held = rig.sync().held
+    assert (servers(held), draining(rig)) == ([(ONE, 1), (TWO, 1)], [])
+    assert [each.generation for each in held.virtual_servers[key("172.30.10.1")].servers] == [1, 0]
+
+
+def test_a_restart_forgets_the_list_and_drains_anew() -> None:  # IPVS-6.5
+    following = restarted(drained(web_rig()))
+    following.proxier.use_ipvs_connections(connections({ONE: 1}))
+    assert draining(following) == []
+    assert servers(following.sync().held) == [(TWO, 1), (ONE, 0)]
+    assert draining(following) == [f"172.30.10.1:80/TCP/{ONE}:8080"]
+    calm = restarted(drained(web_rig()))
+    assert servers(calm.sync().held) == [(TWO, 1)]
+
+
+def test_a_listed_server_whose_virtual_server_went_leaves_the_list_at_the_next_look() -> None:  # IPVS-6.2
+    rig = drained(web_rig())
+    rig.delete(service())
+    rig.sync()
+    assert key("172.30.10.1") not in rig.proxier.held.virtual_servers
+    assert draining(rig) != []
+    rig.proxier.tick(rig.now_ns)
+    assert draining(rig) == []
+
+
+def test_a_listed_server_that_something_else_deleted_leaves_the_list() -> None:
+    rig = drained(web_rig())
+    virtual = rig.proxier.held.virtual_servers[key("172.30.10.1")]
+    rig.proxier.held = with_server(rig.proxier.held, key("172.30.10.1"), replace(virtual, servers=virtual.servers[:1]))
+    rig.proxier.tick(rig.now_ns)
+    assert (draining(rig), servers(rig.proxier.held)) == ([], [(TWO, 1)])
+
+
+# --- addresses and virtual servers of others --------------------------------------------------------------------------
+
+
+def with_foreign(**config: Any) -> Rig:
+    """A machine with a virtual server and an address that somebody else made."""
+    rig = web_rig(**config)
+    rig.proxier.held = replace(
+        with_server(rig.proxier.held, key(FOREIGN_IP), VirtualServer("wlc", 32, servers=(RealServer(1, 80),))),
+        local_addresses=Map({number(FOREIGN_IP): "kube-ipvs0", number("203.0.113.7"): "nodelocaldns"}),
+    )
+    return rig
+
+
+def test_what_nobody_wants_is_deleted_whoever_made_it() -> None:  # IPVS-3.4, IPVS-4.6
+    held = with_foreign().sync().held
+    assert set(held.virtual_servers) == {key("172.30.10.1")}
+    assert bound(held) == {"172.30.10.1", "203.0.113.7"}  # that of another device is not kube-proxy's
+
+
+def test_excluded_networks_keep_their_virtual_servers() -> None:  # IPVS-4.6
+    held = with_foreign(ipvs_exclude_cidrs=("203.0.113.0/24", "fd00::/64")).sync().held
+    assert set(held.virtual_servers) == {key("172.30.10.1"), key(FOREIGN_IP)}
+    assert FOREIGN_IP not in bound(held)
+    assert key(FOREIGN_IP) not in with_foreign(ipvs_exclude_cidrs=("203.0.114.0/24",)).sync().held.virtual_servers
+
+
+def test_an_address_that_another_device_has_is_not_bound() -> None:  # IPVS-3.2, IPVS-3.3
+    interfaces = (HostInterface("lo", ("127.0.0.1/8",)), HostInterface("eth0", (f"{NODE_IP}/24", f"{FOREIGN_IP}/32")))
+    rig = rig_of(Host((NODE_IP,), interfaces))
+    rig.apply(service(externalIPs=[FOREIGN_IP, "203.0.113.8"], ingress=["203.0.113.7"]), endpoint_slice())
+    held = rig.sync().held
+    assert bound(held) == {"172.30.10.1", "203.0.113.8", "203.0.113.7"}
+    assert key(FOREIGN_IP) in held.virtual_servers
+    assert entries(held, "KUBE-IPVS-IPS") == {(each,) for each in held.local_addresses}
+    rig.proxier.use_interfaces(interfaces[:1])  # the address goes: from then on kube-ipvs0 has it
+    assert FOREIGN_IP in bound(rig.sync().held)
+
+
+def test_external_ips_can_be_switched_off() -> None:  # O-5.6
+    rig = rig_of(allow_service_external_ips=False)
+    rig.apply(service(externalIPs=[FOREIGN_IP]), endpoint_slice())
+    held = rig.sync().held
+    assert set(held.virtual_servers) == {key("172.30.10.1")}
+    assert entries(held, "KUBE-EXTERNAL-IP") == set()
+
+
+def test_services_gone_lose_address_and_virtual_server() -> None:
+    rig = web_rig()
+    rig.sync()
+    rig.delete(service())
+    held = rig.sync().held
+    assert (set(held.virtual_servers), bound(held)) == (set(), set())
+    assert all(not of.elements for of in held.ipsets.values())
+
+
+# --- node ports -------------------------------------------------------------------------------------------------------
+
+INTERFACES = (
+    HostInterface("lo", ("127.0.0.1/8", "::1/128")),
+    HostInterface("eth0", (f"{NODE_IP}/24", "2001:db8::2/64", "fe80::2/64")),
+    HostInterface("eth1", ("192.168.7.2/24",)),
+    HostInterface("kube-ipvs0", ("172.30.10.1/32",)),
+)
+
+
+def node_port_rig(family: Family = Family.IPV4, **config: Any) -> Rig:
+    rig = Rig(make_settings(family, Host((NODE_IP, "2001:db8::2"), INTERFACES), mode=Mode.IPVS, **config))
+    ip = "172.30.10.1" if family is Family.IPV4 else "fd00:172:30::1"
+    families = {"ipFamilies": [family.label], "clusterIPs": [ip]}
+    spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32000}
+    rig.apply(service(ports=[port(node_port=30080)], cluster_ip=ip, **families, **spec))
+    return rig
+
+
+def node_port_addresses(rig: Rig) -> list[str]:
+    held = rig.sync().held
+    return sorted(format_ip(held.family, each.address) for each in held.virtual_servers if each.port == 30080)
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "expected"),
+    [
+        ((), ["192.168.0.2", "192.168.7.2"]),
+        (("192.168.0.0/24", "127.0.0.0/8"), ["192.168.0.2"]),
+        (("127.0.0.0/8",), []),
+        (("primary",), ["192.168.0.2"]),
+    ],
+)
+def test_node_ports_are_served_at_the_nodes_addresses(cidrs: tuple[str, ...], expected: list[str]) -> None:  # IPVS-4.2
+    assert node_port_addresses(node_port_rig(node_port_addresses=cidrs)) == expected
+
+
+def test_node_ports_in_ipv6_leave_link_local_addresses_out() -> None:  # IPVS-3.3
+    assert node_port_addresses(node_port_rig(Family.IPV6)) == ["2001:db8::2"]
+
+
+def test_a_network_of_service_addresses_finds_them_on_kube_ipvs0() -> None:  # IPVS-4.2
+    rig = node_port_rig(node_port_addresses=("172.30.0.0/16", "192.168.7.0/24"))
+    assert node_port_addresses(rig) == ["192.168.7.2"]  # the address is not bound yet when they are listed
+    assert node_port_addresses(rig) == ["172.30.10.1", "192.168.7.2"]
+
+
+def test_without_a_node_address_the_health_check_port_is_closed_too() -> None:  # IPVS-4.3
+    rig = node_port_rig(node_port_addresses=("10.99.0.0/16",))
+    held = rig.sync().held
+    assert entries(held, "KUBE-NODE-PORT-TCP") == entries(held, "KUBE-HEALTH-CHECK-NODE-PORT") == set()
+    held = node_port_rig().sync().held
+    assert entries(held, "KUBE-NODE-PORT-TCP") == entries(held, "KUBE-NODE-PORT-LOCAL-TCP") == {(30080,)}
+    assert entries(held, "KUBE-HEALTH-CHECK-NODE-PORT") == {(32000,)}
+
+
+# --- ipsets -----------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_ipv6_have_31_characters() -> None:  # IPVS-7.2
+    held = node_port_rig(Family.IPV6).sync().held
+    assert {"KUBE-6-LOAD-BALANCER-SOURCE-CID", "KUBE-6-NODE-PORT-LOCAL-SCTP-HAS"} <= set(held.ipsets)
+    assert len(held.ipsets) == 17
+    assert all(name.startswith("KUBE-6-") and len(name) <= 31 for name in held.ipsets)
+
+
+def test_local_endpoints_are_in_loop_back_whatever_their_state() -> None:  # IPVS-7.3
+    rig = rig_of()
+    found = [endpoint(ONE, state="unready"), endpoint("10.180.0.4", state="terminating"), endpoint(TWO, "node-2")]
+    rig.apply(service(), endpoint_slice(endpoints=found))
+    held = rig.sync().held
+    locals_ = {(number(ip), "tcp", 8080, number(ip)) for ip in (ONE, "10.180.0.4")}
+    assert entries(held, "KUBE-LOOP-BACK") == locals_
+    rig.apply(endpoint_slice(endpoints=found[1:], version=2))
+    assert len(entries(rig.sync().held, "KUBE-LOOP-BACK")) == 1
+
+
+def test_a_set_of_another_type_ends_the_sync_before_any_service() -> None:  # IPVS-7.1, IPVS-9
+    rig = web_rig()
+    clash = make_ipset("KUBE-EXTERNAL-IP", "hash:ip", Family.IPV4)
+    rig.proxier.held = replace(rig.proxier.held, ipsets=Map({clash.name: clash}))
+    result = rig.sync()
+    assert not result.success
+    assert result.transaction.error.startswith("ipset KUBE-EXTERNAL-IP: exists, and is not of the type hash:ip,port")
+    assert (result.transaction.documents, set(result.held.virtual_servers)) == ((), set())
+    assert set(result.held.ipsets) == {"KUBE-LOOP-BACK", "KUBE-CLUSTER-IP", "KUBE-EXTERNAL-IP"}
+    assert len(result.held.ruleset.table("filter").chains["INPUT"].rules) == 3  # the jumps were ensured before
+    assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") is None
+    assert rig.metric("sync_proxy_rules_duration_seconds_count", ip_family="IPv4") == 1
+
+
+@pytest.mark.parametrize(
+    ("present", "same"),
+    [
+        (make_ipset("KUBE-CLUSTER-IP", "hash:ip,port", Family.IPV4, [(1, "tcp", 80)]), True),
+        (make_ipset("KUBE-CLUSTER-IP", "hash:ip,port", Family.IPV6), False),
+        (replace(make_ipset("KUBE-CLUSTER-IP", "hash:ip,port", Family.IPV4), size=10), False),
+        (replace(make_ipset("KUBE-CLUSTER-IP", "hash:ip,port", Family.IPV4), timeout_ns=SECOND_NS), False),
+    ],
+)
+def test_a_set_that_exists_is_taken_if_it_is_like_the_wanted_one(present: Any, same: bool) -> None:
+    rig = web_rig()
+    rig.proxier.held = replace(rig.proxier.held, ipsets=Map({present.name: present}))
+    result = rig.sync()
+    assert result.success is same
+    if same:
+        assert entries(result.held, "KUBE-CLUSTER-IP") == {(number("172.30.10.1"), "tcp", 80)}
+
+
+def test_the_size_of_a_set_s_hash_does_not_matter() -> None:
+    rig = web_rig()
+    of = make_ipset("KUBE-CLUSTER-IP", "hash:ip,port", Family.IPV4)
+    assert of.ipset is not None
+    grown = replace(of, ipset=replace(of.ipset, hash_size=4096, bucket_size=12))
+    rig.proxier.held = replace(rig.proxier.held, ipsets=Map({of.name: grown}))
+    result = rig.sync()
+    assert result.success
+    assert result.held.ipsets["KUBE-CLUSTER-IP"].ipset == grown.ipset
+
+
+def test_a_full_set_takes_no_more_and_the_sync_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:  # IPVS-7.6
+    monkeypatch.setattr("kpsim.ruleset.ipsets.DEFAULT_MOST_ELEMENTS", 2)
+    rig = rig_of()
+    for n in range(4):
+        rig.apply(service(f"shop/s{n}", cluster_ip=f"172.30.10.{n + 1}"))
+    result = rig.sync()
+    assert result.success
+    assert len(entries(result.held, "KUBE-CLUSTER-IP")) == 2
+    assert len(result.held.virtual_servers) == 4
+    rig.delete(service("shop/s0", cluster_ip="172.30.10.1"))
+    assert len(entries(rig.sync().held, "KUBE-CLUSTER-IP")) == 2  # what was missing found room
+
+
+def test_an_entry_says_which_service_it_is_of() -> None:
+    rig = rig_of()
+    rig.apply(service("shop/a", externalIPs=[FOREIGN_IP]))
+    origins = {element.origin.service for element in rig.sync().held.ipsets["KUBE-EXTERNAL-IP"].elements.values()}
+    assert origins == {"shop/a:http"}
+    rig.delete(service("shop/a", externalIPs=[FOREIGN_IP]))
+    rig.apply(service("shop/b", externalIPs=[FOREIGN_IP]))
+    (element,) = rig.sync().held.ipsets["KUBE-EXTERNAL-IP"].elements.values()
+    assert isinstance(element, Element) and element.origin.service == "shop/b:http"
+
+
+# --- failed syncs -----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_refused_restore_leaves() -> None:  # IPVS-9
+    rig = web_rig()
+    rig.sync()
+    rules = rig.proxier.held.ruleset
+    rig.delete(service())
+    rig.apply(service("shop/new", cluster_ip="172.30.10.2"), endpoint_slice("shop/new", [TWO]))
+    result = rig.sync(refuse=True)
+    held = result.held
+    assert (result.success, result.transaction.error, len(result.transaction.documents)) == (False, "refused", 1)
+    assert set(held.virtual_servers) == {key("172.30.10.1"), key("172.30.10.2")}  # the new one serves, the old one too
+    assert bound(held) == {"172.30.10.1", "172.30.10.2"}
+    assert entries(held, "KUBE-CLUSTER-IP") == {(number("172.30.10.2"), "tcp", 80)}  # sets come before rules
+    assert held.ruleset == rules
+    assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") == 1
+    assert set(rig.sync().held.virtual_servers) == {key("172.30.10.2")}
+    assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") == 1
+
+
+def test_a_failure_does_not_hasten_the_next_sync() -> None:  # IPVS-1.2, IPVS-1.6
+    rig = web_rig(sync_period_ns=45 * SECOND_NS)
+    assert rig.proxier.reports_success(rig.sync(refuse=True))
+    traits = traits_of(Mode.IPVS)
+    assert not traits.partial_syncs and traits.tick_ns == 60 * SECOND_NS
+    assert traits.longest_pause_ns(rig.settings.config) == 45 * SECOND_NS
+    runner = rig.proxier.make_runner()
+    runner.start(0)
+    runner.begin(runner.next_run_ns() or 0)
+    runner.finish(0, ok=True)
+    assert runner.next_run_ns() == 45 * SECOND_NS
+
+
+def test_every_sync_does_everything() -> None:  # IPVS-1.2
+    rig = web_rig()
+    first, second = rig.sync(), rig.sync()
+    assert first.transaction.documents[0]() == second.transaction.documents[0]()
+    assert first.full and second.full
+    assert [(count.table, count.total == count.last) for count in second.transaction.rule_counts] == [
+        ("filter", True), ("nat", True),
+    ]  # fmt: skip
+    assert rig.metric("sync_full_proxy_rules_duration_seconds_count", ip_family="IPv4") is None
+    assert rig.apply(node("zone-a"))  # IPVS-1.6: a changed label asks for a sync
+
+
+def test_services_without_local_endpoints_are_counted_once() -> None:  # IPVS-9.2
+    rig = rig_of()
+    two = [port(80, "http"), port(81, "https")]
+    ports = [slice_port(8080, "http"), slice_port(8081, "https")]
+    remote = [endpoint(TWO, "node-2")]
+    rig.apply(service("shop/a", two, internalTrafficPolicy="Local"), endpoint_slice("shop/a", remote, ports))
+    local = {"externalTrafficPolicy": "Local", "externalIPs": [FOREIGN_IP], "cluster_ip": "172.30.10.2"}
+    rig.apply(service("shop/b", two, **local), endpoint_slice("shop/b", remote, ports))
+    rig.apply(service("shop/c", cluster_ip="172.30.10.3", internalTrafficPolicy="Local"))  # no endpoint anywhere
+    assert rig.sync().transaction.no_local_endpoints == (1, 1)
+
+
+def test_node_ports_that_nobody_serves_do_not_count() -> None:  # IPVS-4.3, IPVS-9.2
+    rig = rig_of(node_port_addresses=("10.99.0.0/16",))
+    spec = {"type": "NodePort", "externalTrafficPolicy": "Local"}
+    rig.apply(service(ports=[port(node_port=30080)], **spec), endpoint_slice(endpoints=[endpoint(TWO, "node-2")]))
+    assert rig.sync().transaction.no_local_endpoints == (0, 0)
+
+
+# --- start and leaving ------------------------------------------------------------------------------------------------
+
+
+def test_timeouts_are_set_at_the_start() -> None:  # IPVS-2.2
+    assert web_rig().proxier.held.ipvs_timeouts == Timeouts()
+    rig = web_rig(ipvs_tcp_timeout_ns=1_900_000_000, ipvs_udp_timeout_ns=7 * SECOND_NS)
+    assert rig.proxier.held.ipvs_timeouts == Timeouts(tcp_s=1, udp_s=7)
+
+
+def of_other_mode(mode: Mode, held: Programmed) -> Programmed:
+    """What the kernel holds once kube-proxy has started in another mode."""
+    return make_backend(make_settings(held.family, mode=mode)).start(held)
+
+
+def test_another_mode_leaves_what_is_not_its_own_unless_it_is_nftables() -> None:  # CFG-6
+    held = web_rig().sync().held
+    after = of_other_mode(Mode.IPTABLES, held)
+    assert (after.virtual_servers, after.ipsets, after.local_addresses) == (
+        held.virtual_servers, held.ipsets, held.local_addresses,
+    )  # fmt: skip
+    nftables = Rig(mode=Mode.NFTABLES)
+    nftables.apply(service())
+    assert of_other_mode(Mode.IPVS, nftables.sync().held).ruleset.in_order() == []
+
+
+def test_nftables_mode_removes_ipvs_mode() -> None:  # IPVS-9.3
+    held = web_rig().sync().held
+    foreign = with_server(held, key(FOREIGN_IP), VirtualServer("rr", 32))
+    after = of_other_mode(Mode.NFTABLES, foreign)
+    assert (after.virtual_servers, after.local_addresses, after.ipsets) == (Map(), Map(), Map())
+    assert {
+        chain.name for table in after.ruleset.in_order() for chain in table.ordered() if chain.name.startswith("KUBE")
+    } == set()
+    assert all(not chain.rules for table in after.ruleset.in_order() for chain in table.ordered())
+
+
+def test_what_others_use_and_the_sets_of_ipv6_stay() -> None:  # IPVS-9.3
+    six = node_port_rig(Family.IPV6).sync().held
+    after = of_other_mode(Mode.NFTABLES, six)
+    assert (len(after.ipsets), len(after.virtual_servers)) == (17, 0)
+
+    held = web_rig().sync().held
+    filter_table = held.ruleset.table("filter")
+    forward = filter_table.chains["FORWARD"]
+    firewall = filter_table.chains["KUBE-IPVS-FILTER"].rules
+    own = replace(
+        filter_table,
+        chains=filter_table.chains.set(
+            "FORWARD", type(forward)("FORWARD", (*forward.rules, firewall[1]), forward.base)
+        ),
+    )
+    used = replace(held, ruleset=replace(held.ruleset, tables=held.ruleset.tables.set(own.key, own)))
+    after = of_other_mode(Mode.NFTABLES, used)
+    assert set(after.ipsets) == {"KUBE-CLUSTER-IP"}
+    kept = [rule for chain in after.ruleset.table("filter").ordered() for rule in chain.rules]
+    assert kept == [firewall[1]] and isinstance(kept[0], Rule)
+
+
+def test_rules_of_another_program_that_lead_to_kube_proxys_chains_keep_them() -> None:
+    held = web_rig().sync().held
+    nat = held.ruleset.table("nat")
+    prerouting = nat.chains["PREROUTING"]
+    thrice = type(prerouting)("PREROUTING", prerouting.rules * 3, prerouting.base)
+    own = replace(nat, chains=nat.chains.set("PREROUTING", thrice))
+    after = of_other_mode(
+        Mode.NFTABLES, replace(held, ruleset=replace(held.ruleset, tables=held.ruleset.tables.set(own.key, own)))
+    )
+    chains = after.ruleset.table("nat").chains
+    assert chains["PREROUTING"].rules == prerouting.rules  # each mode's clean-up deletes one
+    assert [name for name in chains if name.startswith("KUBE-")] == ["KUBE-SERVICES"]
+    assert chains["KUBE-SERVICES"].rules == ()
