@@ -35,6 +35,14 @@ def test_partial_sync_after_one_changed_slice(benchmark: BenchmarkFixture, servi
     assert not result.full
 
 
+def test_sync_after_one_changed_slice_in_ipvs_mode(benchmark: BenchmarkFixture) -> None:
+    """At most 200 ms for 1,000 Services with 10,000 endpoints: every sync brings everything in line (IPVS-1.2)."""
+    synced_proxier(1_000, Mode.IPVS)
+    result = benchmark(_partial_sync, 1_000, Mode.IPVS)
+    assert result.success
+    assert result.full
+
+
 def test_text_of_a_partial_sync(benchmark: BenchmarkFixture) -> None:
     """At most 150 ms at 5,000 Services."""
     synced_proxier(5_000)
@@ -46,7 +54,7 @@ def test_text_of_a_partial_sync(benchmark: BenchmarkFixture) -> None:
     assert text.count("\n-A KUBE-SERVICES ") > 5_000
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", Mode)
 def test_full_sync(benchmark: BenchmarkFixture, mode: Mode) -> None:
     """At most 3 s for 5,000 Services with 50,000 endpoints."""
     result = benchmark.pedantic(

@@ -134,9 +134,13 @@ class Replay:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the recording holds that decides nothing, in words."""
-        unused = sorted(self.recording.host_fields & self.proxier.backend.traits.unused_host_fields)
-        mode = self.recording.config.mode
-        return (*self.recording.notes, *(f"kube-proxy in {mode} mode has no use for host.{name}" for name in unused))
+        traits, mode = self.proxier.backend.traits, self.recording.config.mode
+        unused = sorted(self.recording.host_fields & traits.unused_host_fields)
+        return (
+            *self.recording.notes,
+            *(f"kube-proxy in {mode} mode has no use for host.{name}" for name in unused),
+            *([f"kube-proxy starts with the event {traits.warning}"] if traits.warning else []),
+        )
 
     def outcomes(self) -> Iterator[SyncOutcome]:
         """One outcome per sync, in order."""

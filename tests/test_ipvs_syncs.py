@@ -234,6 +234,17 @@ def test_a_listed_server_whose_virtual_server_went_leaves_the_list_at_the_next_l
     assert draining(rig) == []
 
 
+def test_a_busy_server_does_not_keep_the_next_one() -> None:  # IPVS-6.2
+    rig = web_rig()
+    rig.sync()
+    rig.proxier.use_ipvs_connections(connections({ONE: 1, TWO: 1}))
+    rig.apply(endpoint_slice(endpoints=["10.180.0.9"], version=2))
+    rig.sync()
+    rig.proxier.use_ipvs_connections(connections({ONE: 1}))
+    rig.proxier.tick(rig.now_ns)
+    assert servers(rig.proxier.held) == [("10.180.0.9", 1), (ONE, 0)]
+
+
 def test_a_listed_server_that_something_else_deleted_leaves_the_list() -> None:
     rig = drained(web_rig())
     virtual = rig.proxier.held.virtual_servers[key("172.30.10.1")]
@@ -265,7 +276,8 @@ def test_excluded_networks_keep_their_virtual_servers() -> None:  # IPVS-4.6
     held = with_foreign(ipvs_exclude_cidrs=("203.0.113.0/24", "fd00::/64")).sync().held
     assert set(held.virtual_servers) == {key("172.30.10.1"), key(FOREIGN_IP)}
     assert FOREIGN_IP not in bound(held)
-    assert key(FOREIGN_IP) not in with_foreign(ipvs_exclude_cidrs=("203.0.114.0/24",)).sync().held.virtual_servers
+    for others in (("203.0.114.0/24",), ("::/0",), ("none",)):
+        assert key(FOREIGN_IP) not in with_foreign(ipvs_exclude_cidrs=others).sync().held.virtual_servers
 
 
 def test_an_address_that_another_device_has_is_not_bound() -> None:  # IPVS-3.2, IPVS-3.3
@@ -278,6 +290,8 @@ def test_an_address_that_another_device_has_is_not_bound() -> None:  # IPVS-3.2,
     assert entries(held, "KUBE-IPVS-IPS") == {(each,) for each in held.local_addresses}
     rig.proxier.use_interfaces(interfaces[:1])  # the address goes: from then on kube-ipvs0 has it
     assert FOREIGN_IP in bound(rig.sync().held)
+    rig.proxier.use_interfaces(interfaces)
+    assert FOREIGN_IP not in bound(rig.sync().held)
 
 
 def test_external_ips_can_be_switched_off() -> None:  # O-5.6
@@ -349,8 +363,17 @@ def test_without_a_node_address_the_health_check_port_is_closed_too() -> None:  
     held = rig.sync().held
     assert entries(held, "KUBE-NODE-PORT-TCP") == entries(held, "KUBE-HEALTH-CHECK-NODE-PORT") == set()
     held = node_port_rig().sync().held
+    assert bound(held) == {"172.30.10.1"}
     assert entries(held, "KUBE-NODE-PORT-TCP") == entries(held, "KUBE-NODE-PORT-LOCAL-TCP") == {(30080,)}
     assert entries(held, "KUBE-HEALTH-CHECK-NODE-PORT") == {(32000,)}
+
+
+def test_a_load_balancer_without_node_port_has_its_health_check_port() -> None:  # IPVS-4.3, IPVS-7.3
+    rig = node_port_rig(node_port_addresses=("10.99.0.0/16",))
+    rig.apply(
+        service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=32000, ingress=["203.0.113.5"])
+    )
+    assert entries(rig.sync().held, "KUBE-HEALTH-CHECK-NODE-PORT") == {(32000,)}
 
 
 # --- ipsets -----------------------------------------------------------------------------------------------------------
@@ -372,6 +395,14 @@ def test_local_endpoints_are_in_loop_back_whatever_their_state() -> None:  # IPV
     assert entries(held, "KUBE-LOOP-BACK") == locals_
     rig.apply(endpoint_slice(endpoints=found[1:], version=2))
     assert len(entries(rig.sync().held, "KUBE-LOOP-BACK")) == 1
+
+
+def test_a_load_balancer_without_restrictions_is_in_one_set() -> None:  # IPVS-7.3
+    rig = rig_of()
+    rig.apply(service(type="LoadBalancer", ingress=[FOREIGN_IP]), endpoint_slice())
+    held = rig.sync().held
+    with_it = {name for name, of in held.ipsets.items() if any(each[0] == number(FOREIGN_IP) for each in of.elements)}
+    assert with_it == {"KUBE-LOAD-BALANCER", "KUBE-IPVS-IPS"}
 
 
 def test_a_set_of_another_type_ends_the_sync_before_any_service() -> None:  # IPVS-7.1, IPVS-9
@@ -458,8 +489,11 @@ def test_what_a_refused_restore_leaves() -> None:  # IPVS-9
     assert entries(held, "KUBE-CLUSTER-IP") == {(number("172.30.10.2"), "tcp", 80)}  # sets come before rules
     assert held.ruleset == rules
     assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") == 1
-    assert set(rig.sync().held.virtual_servers) == {key("172.30.10.2")}
-    assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") == 1
+    rig.sync(refuse=True)
+    assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") == 2
+    last = rig.sync()
+    assert (set(last.held.virtual_servers), last.transaction.error) == ({key("172.30.10.2")}, "")
+    assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") == 2
 
 
 def test_a_failure_does_not_hasten_the_next_sync() -> None:  # IPVS-1.2, IPVS-1.6
@@ -496,7 +530,12 @@ def test_services_without_local_endpoints_are_counted_once() -> None:  # IPVS-9.
     local = {"externalTrafficPolicy": "Local", "externalIPs": [FOREIGN_IP], "cluster_ip": "172.30.10.2"}
     rig.apply(service("shop/b", two, **local), endpoint_slice("shop/b", remote, ports))
     rig.apply(service("shop/c", cluster_ip="172.30.10.3", internalTrafficPolicy="Local"))  # no endpoint anywhere
+    served = {"internalTrafficPolicy": "Local", "cluster_ip": "172.30.10.4"}
+    rig.apply(service("shop/d", **served), endpoint_slice("shop/d", [ONE]))
     assert rig.sync().transaction.no_local_endpoints == (1, 1)
+    only_inside = {"internalTrafficPolicy": "Local", "cluster_ip": "172.30.10.5", "externalIPs": ["203.0.113.5"]}
+    rig.apply(service("shop/e", **only_inside), endpoint_slice("shop/e", remote))
+    assert rig.sync().transaction.no_local_endpoints == (2, 1)
 
 
 def test_node_ports_that_nobody_serves_do_not_count() -> None:  # IPVS-4.3, IPVS-9.2

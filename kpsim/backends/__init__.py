@@ -41,6 +41,8 @@ class Traits:
     #: how often the mode does something by its own timer, besides syncs; None: never (IPVS-6.2)
     tick_ns: int | None = None
     reads_service_cidrs: bool = False  #: whether rules depend on ServiceCIDR objects (NFT-5.9)
+    #: the Warning event on its Node with which kube-proxy starts: reason and message (IPVS-1.5); empty: none
+    warning: str = ""
     #: why a real kernel cannot be asked about the mode's packets; empty: it can
     unverified: str = ""
     #: fields of a recording's ``host`` that the mode has no use for

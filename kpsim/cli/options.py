@@ -42,9 +42,7 @@ class FamilyName(enum.StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="Text for people or JSON for programs.")]
-ModeOption = Annotated[
-    Mode | None, typer.Option("--mode", help="Proxy mode, whatever is configured. ipvs is not modelled yet.")
-]
+ModeOption = Annotated[Mode | None, typer.Option("--mode", help="Proxy mode, whatever is configured.")]
 BesideOption = Annotated[
     list[str] | None,
     typer.Option(

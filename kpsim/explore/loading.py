@@ -132,7 +132,7 @@ def _load(
         derive_slices=assumed.derive_slices,
     )
     state, config = loaded.cluster, loaded.config or config_from_json({}, mode=wanted)
-    notes = (*loaded.notes, *_service_cidr_notes(state, config.mode))
+    notes = (*loaded.notes, *_service_cidr_notes(state, config.mode), *_warnings(config.mode))
     if loaded.config is not None:
         notes = (*notes, *_identity_notes(state, config.hostname_override))
         return Cluster(state, config, notes=notes, document=loaded.proxy_config or {})
@@ -154,6 +154,12 @@ def _service_cidr_notes(state: ClusterState, mode: Mode) -> Iterator[str]:
             f"there is no ServiceCIDR (kubectl get servicecidrs -o yaml gives it): packets to unallocated cluster IPs are not "
             f"dropped here, as kube-proxy in {mode} mode drops them"
         )
+
+
+def _warnings(mode: Mode) -> Iterator[str]:
+    """Say with which event a kube-proxy of this mode starts."""
+    if warning := traits_of(mode).warning:
+        yield f"kube-proxy starts with the event {warning}"
 
 
 def _identity_notes(state: ClusterState, name: str) -> Iterator[str]:

@@ -40,6 +40,10 @@ class ServicePlan:
     #: all endpoints on all nodes, whatever their state; only ipvs mode reads them, so plans that differ in them are equal
     endpoints: tuple[Endpoint, ...] = field(default=(), compare=False)
 
+    def is_like(self, other: "ServicePlan") -> bool:
+        """Whether it is equal to another plan also in the endpoints that nobody uses."""
+        return self == other and (self.endpoints is other.endpoints or self.endpoints == other.endpoints)
+
     def _refusal(self, local_policy: bool) -> Refusal | None:
         if not self.has_any:
             return Refusal.REJECT

@@ -194,6 +194,8 @@ class KubeProxy:
         """Start the process now. It knows its Node at once; the initial lists arrive later (CP-12)."""
         self._make()
         process, now_ns = self._process, self._clock.now_ns
+        if warning := self._proxies[0].proxier.backend.traits.warning:
+            self._log.happenings.append(Happening(now_ns, HappeningKind.PROXY_WARNING, self.name, warning))
         for proxy in self._proxies:
             self._health.updated(proxy.proxier.family, wall_ns(now_ns))
             proxy.runner.start(now_ns)

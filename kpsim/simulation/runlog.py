@@ -216,6 +216,7 @@ class HappeningKind(enum.StrEnum):
     HINTS_DISABLED = "TopologyAwareHintsDisabled"
     PROXY_STOPPED = "kube-proxy stopped"
     PROXY_STARTED = "kube-proxy started"
+    PROXY_WARNING = "kube-proxy warning"
     SYNCS_FAIL = "syncs fail"
     SYNC_FAILED = "sync failed"
     CONNTRACK_CLEAN_UP = "conntrack clean-up"

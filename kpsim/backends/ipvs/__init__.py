@@ -7,13 +7,13 @@ fails ends the sync, and what the stages before it did stays done (IPVS-9). ``pr
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from kpsim.addresses import Family, parse_network
 from kpsim.backends import MachineView, RuleCount, SyncRequest, Traits, Transaction
 from kpsim.backends.iptables.document import kube_proxy_text
 from kpsim.backends.iptables.jumps import ensure_chain, ensure_jump
-from kpsim.backends.iptables.tables import RestoreDocument, RestoreFailed, Tables, without_kube_proxy
+from kpsim.backends.iptables.tables import RestoreDocument, Tables, without_kube_proxy
 from kpsim.backends.ipvs import rules
 from kpsim.backends.ipvs.document import (
     addresses_json,
@@ -23,9 +23,16 @@ from kpsim.backends.ipvs.document import (
     saved_text,
     servers_json,
 )
-from kpsim.backends.ipvs.frontends import DEFAULT_SCHEDULER, Frontend, PortFrontends, node_addresses, write_frontends
+from kpsim.backends.ipvs.frontends import (
+    DEFAULT_SCHEDULER,
+    Frontend,
+    NodeAddresses,
+    PortFrontends,
+    node_addresses,
+    write_frontends,
+)
 from kpsim.backends.ipvs.graceful import DrainingServers
-from kpsim.backends.ipvs.ipsets import Contents, contents_of, entries_of, with_contents, with_sets
+from kpsim.backends.ipvs.ipsets import Contents, Entry, contents_of, entries_of, with_contents, with_sets
 from kpsim.backends.ipvs.rules import Rules, write_rules
 from kpsim.backends.ipvs.servers import (
     Balancing,
@@ -40,6 +47,8 @@ from kpsim.inputs import Json
 from kpsim.ipvs.schedulers import SCHEDULERS
 from kpsim.ipvs.states import Timeouts
 from kpsim.kubeproxy.metrics import MetricUpdate
+from kpsim.kubeproxy.plan import ServicePlan
+from kpsim.kubeproxy.trackers import ServicePortName
 from kpsim.programmed import Programmed
 from kpsim.units import SECOND_NS
 
@@ -69,6 +78,14 @@ class Failed:
     held: Programmed
     reason: str
     restored: bool = False
+
+
+class _Written(NamedTuple):
+    """What a service port wants with these addresses of the node, and its entries in the ipsets."""
+
+    addresses: NodeAddresses
+    port: PortFrontends
+    entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True)
@@ -112,6 +129,10 @@ class IpvsBackend:
         longest_pause_ns=_longest_pause_ns,
         hastens_retry=False,
         tick_ns=GRACEFUL_TICK_NS,
+        warning=(
+            "IPVSDeprecation: The ipvs proxier is now deprecated and may be removed in a future release. "
+            "Please use 'nftables' instead."
+        ),
         unverified="ip_vs decides what becomes of its packets, and the lab has no kernel with ip_vs",
         unused_host_fields=frozenset(("nfacct", "serviceCIDRs", "largeClusterEndpoints", "forceFullSync")),
     )
@@ -126,6 +147,7 @@ class IpvsBackend:
         self.settings = settings
         self._draining = DrainingServers()
         self._synced_before = False
+        self._written: dict[ServicePortName, _Written] = {}
         excluded = map(parse_network, settings.config.ipvs_exclude_cidrs)
         self._excluded = [network for network in excluded if network and network.family is settings.family]
 
@@ -203,10 +225,18 @@ class IpvsBackend:
         of_device = tuple(device_addresses(held))
         addresses = node_addresses(self.settings, request.machine.interface_addresses, of_device)
         plans = sorted((plan for plans in request.changed.values() for plan in plans), key=lambda plan: plan.name)
-        ports = tuple(write_frontends(plan, self.settings, addresses) for plan in plans)
-        contents = contents_of(entry for port in ports for entry in entries_of(port, self.settings))
-        written = write_rules(self.settings, ports, contents.keys())
-        return _Wanted(self.settings.family, ports, contents, written)
+        self._written = {plan.name: self._port(plan, addresses) for plan in plans}
+        ports = tuple(written.port for written in self._written.values())
+        contents = contents_of(entry for written in self._written.values() for entry in written.entries)
+        return _Wanted(self.settings.family, ports, contents, write_rules(self.settings, ports, contents.keys()))
+
+    def _port(self, plan: ServicePlan, addresses: NodeAddresses) -> _Written:
+        """What a service port wants. What an equal plan wanted at the last sync is not written again."""
+        known = self._written.get(plan.name)
+        if known is not None and known.addresses == addresses and known.port.plan.is_like(plan):
+            return known
+        port = write_frontends(plan, self.settings, addresses)
+        return _Written(addresses, port, tuple(entries_of(port, self.settings)))
 
     def _metrics(self, failed: Failed | None) -> tuple[MetricUpdate, ...]:
         """The one metric of its own: failed restores (CP-11.1)."""
@@ -232,12 +262,9 @@ def _create_ipsets(held: Programmed) -> Programmed | Failed:
 
 
 def _restore(held: Programmed, document: RestoreDocument, *, refused: bool) -> Programmed | Failed:
-    """Hands the document to iptables-restore. The tables before a bad one are committed."""
+    """Hands the document to iptables-restore. All that its rules lead to, and the sets that they name, exist by then."""
     if refused:
         return Failed(held, "refused", restored=True)
     tables = Tables(held.ruleset)
-    try:
-        tables.restore(document)
-    except RestoreFailed as failure:
-        return Failed(replace(held, ruleset=tables.ruleset), str(failure), restored=True)
+    tables.restore(document)
     return replace(held, ruleset=tables.ruleset)

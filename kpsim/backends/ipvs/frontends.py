@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kpsim.addresses import Family, parse_ip
+from kpsim.addresses import Family, Network, parse_ip
 from kpsim.config import ProxierSettings
 from kpsim.ipvs.servers import (
     NO_VIRTUAL_SERVER_FLAGS,
@@ -18,6 +18,8 @@ from kpsim.kubeproxy.trackers import Endpoint
 from kpsim.ruleset import Origin, Role
 
 DEFAULT_SCHEDULER = "rr"
+_LOOPBACK = {Family.IPV4: Network(Family.IPV4, 127 << 24, 8), Family.IPV6: Network(Family.IPV6, 1, 128)}
+_LINK_LOCAL = Network(Family.IPV6, 0xFE80 << 112, 10)
 _MAGLEV = "mh"
 
 
@@ -135,21 +137,12 @@ def node_addresses(settings: ProxierSettings, interfaces: tuple[int, ...], of_de
 
     ``interfaces`` are the addresses of all devices but kube-ipvs0, and ``of_device`` are those that kube-ipvs0 has.
     """
-    family = settings.family
-    elsewhere = [each for each in interfaces if not _is_loopback(family, each) and not _is_link_local(family, each)]
+    loopback = _LOOPBACK[settings.family]
+    elsewhere = [each for each in interfaces if each not in loopback and each not in _LINK_LOCAL]
     if settings.node_ports.match_all:
         chosen = sorted(set(elsewhere))
     else:
         # a CIDR of service addresses would find those of kube-ipvs0, too
         found = settings.node_ports.matching((*interfaces, *of_device))
-        chosen = [each for each in found if not _is_loopback(family, each)]
+        chosen = [each for each in found if each not in loopback]
     return NodeAddresses(tuple(chosen), frozenset(elsewhere))
-
-
-def _is_loopback(family: Family, address: int) -> bool:
-    return address >> 24 == 127 if family is Family.IPV4 else address == 1
-
-
-def _is_link_local(family: Family, address: int) -> bool:
-    """Whether an address is link-local, which only those of IPv6 are taken for (IPVS-3.3)."""
-    return family is Family.IPV6 and address >> 118 == 0xFE80 >> 6

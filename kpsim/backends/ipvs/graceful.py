@@ -36,15 +36,13 @@ class DrainingServers:
         A server that has vanished meanwhile leaves the list.
         """
         for key, address, port in self.listed():
-            virtual = servers.get(key)
-            found = (
-                next((s for s in virtual.servers if (s.address, s.port) == (address, port)), None) if virtual else None
-            )
-            if virtual is not None and found is not None:
-                if not may_delete(key, found, connections):
-                    continue
-                left = tuple(server for server in virtual.servers if server is not found)
-                servers = servers.set(key, replace(virtual, servers=left))
+            present = servers[key].servers if key in servers else ()
+            found = [server for server in present if (server.address, server.port) == (address, port)]
+            if any(not may_delete(key, server, connections) for server in found):
+                continue
+            if found:
+                left = tuple(server for server in present if server not in found)
+                servers = servers.set(key, replace(servers[key], servers=left))
             del self._listed[key, address, port]
         return servers
 

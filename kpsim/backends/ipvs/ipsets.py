@@ -31,11 +31,11 @@ class Declared:
         """The set's name in a family (IPVS-7.2)."""
         if family is Family.IPV4:
             return self.name
-        return self.name.replace("KUBE-", "KUBE-6-", 1)[:_LONGEST_NAME]
+        return self.name.replace("KUBE-", "KUBE-6-")[:_LONGEST_NAME]
 
     def empty(self, family: Family) -> Set:
         """The set as kube-proxy creates it."""
-        return make_ipset(self.named(family), self.kind, family if self.kind.startswith("hash:") else None)
+        return make_ipset(self.named(family), self.kind, family)
 
 
 _IP_PORT, _IP_PORT_IP, PORT = "hash:ip,port", "hash:ip,port,ip", "bitmap:port"

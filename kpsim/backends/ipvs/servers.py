@@ -42,10 +42,8 @@ class Balancing:
             made[key] = replace(wanted, servers=servers)
             if made[key] != known:
                 changing[key] = made[key]
-        wanted_addresses = {frontend.key.address for frontend in frontends if frontend.bound}
-        bound = {each: DEVICE for each in wanted_addresses if held.local_addresses.get(each) != DEVICE}
-        addresses = held.local_addresses.update(bound) if bound else held.local_addresses
-        return replace(held, virtual_servers=changing.finish(), local_addresses=addresses)
+        bound = {frontend.key.address: DEVICE for frontend in frontends if frontend.bound}
+        return replace(held, virtual_servers=changing.finish(), local_addresses=held.local_addresses.update(bound))
 
     def _in_line(self, key: VirtualServerKey, present: Servers, wanted: Servers) -> Servers:
         """The real servers of a virtual server after the sync, newest first (IPVS-5.4, IPVS-5.5)."""
