@@ -13,6 +13,8 @@ REFUSED = [
     (INET._replace(hook="postrouting"), "fib daddr . iif type local accept"), (INET._replace(hook="forward"), "socket transparent 1 accept"),
     (Place("ip", "nat", "prerouting"), "masquerade"), (Place("ip", "nat", "postrouting"), "masquerade random fully-random"),
     (Place("ip", "nat", "postrouting"), "meta l4proto != tcp masquerade to :5-9"), (Place("ip", "nat", "input"), "dnat to 192.0.2.1"),
+    (INET, 'iifname "*" accept'), (INET, 'iifname { "*", "eth0" } accept'), (INET, "iifname . tcp dport { th . 80 } accept"),
+    (Place("inet", "nat", "postrouting"), "meta l4proto tcp masquerade to to :1000"),
     (INET, "iifname reject"), (INET, "iifname { accept } drop"), (Place("inet", "nat", "prerouting"), "tcp dport 80 dnat ip to :8080"),
     (Place("ip", "filter", "input"), "meta nfproto ipv4 accept"), (Place("ip", "nat", "prerouting"), "dnat to fd00::1"),
 ]  # fmt: skip

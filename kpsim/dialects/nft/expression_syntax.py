@@ -290,7 +290,7 @@ def _raw(cursor: Cursor) -> Tree:
 
 # --- values -----------------------------------------------------------------------------------------------------------
 
-#: words that begin a statement, which no value is written as without quotes
+#: words that begin a statement or have a place of their own, which no value is written as without quotes
 _STATEMENTS = (
     "accept",
     "drop",
@@ -304,6 +304,8 @@ _STATEMENTS = (
     "counter",
     "masquerade",
     "log",
+    "th",
+    "to",
 )
 _LEAVES = (Kind.STRING, Kind.MAC, Kind.IP6, Kind.IP4, Kind.TIME, Kind.NUMBER, Kind.WORD)
 
@@ -318,6 +320,8 @@ def leaf(cursor: Cursor) -> Tree:
     token = cursor.here
     if token.kind not in _LEAVES or (token.kind is Kind.WORD and token.text in _STATEMENTS):
         raise cursor.problem("expected a value")
+    if token.kind is Kind.STRING and token.text == "*":
+        raise cursor.problem("nft takes no name of which only the beginning * is left")
     cursor.take()
     match token.kind:
         case Kind.NUMBER:
