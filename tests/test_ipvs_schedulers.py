@@ -370,3 +370,7 @@ def test_without_history_every_server_that_can_serve_has_the_same_chance(schedul
     assert [each.server for each in found] == [A, C] and asked == [2, 2]
     assert decide(scheduler, [weighed(A, 0), C], request=unknown).server == C
     assert found[0].cursor == id_of(A) and "not known" in found[0].why
+
+
+def test_without_history_a_scheduler_without_memory_decides_as_ever():
+    assert decide("fo", [A, B], request=REQUEST._replace(known=False)).server == A
