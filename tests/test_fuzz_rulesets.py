@@ -19,15 +19,17 @@ from kpsim.dialects.iptables.options import (
 from kpsim.errors import InputError
 from kpsim.verify.drawing.choices import SeededChoices
 
-#: with objects that a machine must have first
-NEEDS_OBJECTS = {"--nfacct-name", "--timeout", "--expevents"}
+#: with objects that a machine must have first; ipsets have a subject of their own
+NEEDS_OBJECTS = {"--nfacct-name", "--timeout", "--expevents", "--match-set"}
+#: of -m ipvs, which no kernel at hand has
+NEEDS_IPVS = {"--ipvs", "--vproto", "--vaddr", "--vport", "--vdir", "--vmethod"}
 
 
 def test_every_option_that_kpsim_reads_is_drawn() -> None:
     drawn = {option for options in (*MATCHES.values(), *TARGETS.values()) for option in options}
     single = {row.names[0] for row in OPTIONS if row.place is not Place.HEADER}
     grouped = {option for row in EXTENSIONS for option in row.options}
-    assert (single | grouped) - drawn == NEEDS_OBJECTS
+    assert (single | grouped) - drawn == NEEDS_OBJECTS | NEEDS_IPVS
 
 
 def test_what_is_called_foreign_is_not_modelled() -> None:
