@@ -12,7 +12,7 @@ from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.dialects.nft.json_form import json_text
 from kpsim.errors import InputError
 from kpsim.maps import Map
-from kpsim.ruleset import Chain, Counter, Limit, SetFlags, Space, Table, TableKey
+from kpsim.ruleset import Chain, Counter, Limit, Quota, SetFlags, Space, Table, TableKey
 from tests.nft_documents import COMMANDS, Document, documents, in_some_order, listed_again, tables_of
 
 
@@ -151,6 +151,7 @@ def test_objects_that_are_only_declared_refuse_nothing() -> None:
     assert dict(held.tables[TableKey(Space.IP, "t")].objects) == {
         ("limit", "l"): Limit(5, "sec", 5, name="l"),
         ("counter", "n"): Counter("n"),
+        ("quota", "q"): Quota(100 << 20, over=True, used=5 << 10, name="q"),
     }
     assert DIALECT.parse(DECLARED.replace('comment "why"', "")) == (held,)
 
