@@ -13,6 +13,7 @@ from proxiers import Rig, endpoint, endpoint_slice, make_settings, port, service
 
 from kpsim.addresses import Family
 from kpsim.config import Host, HostInterface, LocalMode, Mode
+from kpsim.dialects import dialect_reading, read_ipsets, read_servers
 from kpsim.ipvs.connections import Counters
 from kpsim.ipvs.servers import RealServer, VirtualServerKey
 
@@ -264,3 +265,59 @@ def test_the_steps_of_example_2() -> None:  # IPVS-19.1
 @pytest.mark.parametrize("section", ["18", "19"])
 def test_the_document_has_the_blocks_that_are_compared(section: str) -> None:
     assert len(blocks(section)) == 4
+
+
+# --- what is saved ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_says_what_the_kernel_holds() -> None:
+    """Each part, under the command that prints it, is read back as what the kernel holds."""
+    rig = shop()
+    held = rig.sync().held
+    parts = dict(re.findall(r"# (\S[^\n]*)\n(.*?)(?=# |\Z)", rig.proxier.backend.save(held), re.DOTALL))
+    assert list(parts) == ["ipset save", "iptables-save", "ipvsadm -S -n", "ip address show kube-ipvs0"]
+    ipsets = read_ipsets(parts["ipset save"])
+    assert ipsets == held.ipsets
+    (ruleset,) = dialect_reading(parts["iptables-save"]).parse(parts["iptables-save"], Family.IPV4, ipsets=ipsets)
+    assert ruleset == held.ruleset
+    assert read_servers(parts["ipvsadm -S -n"]) == {Family.IPV4: held.virtual_servers}
+    shown_addresses = [line.split(" ")[0] for line in parts["ip address show kube-ipvs0"].splitlines()]
+    assert shown_addresses == [f"{each}/32" for each in shown(rig)["boundAddresses"]]
+
+
+# --- the rules that the examples do not have ----------------------------------------------------------------------------
+
+
+def rules_with(word: str, rig: Rig) -> list[str]:
+    return [line for line in document_of(rig).split("\n") if word in line]
+
+
+def test_masquerade_all_marks_every_packet_to_a_cluster_ip() -> None:  # IPVS-8.4
+    rig = shop(masquerade_all=True)
+    (rule,) = rules_with("cluster ip + port for masquerade", rig)
+    assert rule.endswith("-m set --match-set KUBE-CLUSTER-IP dst,dst -j KUBE-MARK-MASQ")
+
+
+def test_local_node_ports_of_other_protocols_are_not_masqueraded() -> None:  # IPVS-8.4
+    rig = shop()
+    ports = [port(53, "d", "UDP", 30153), port(5060, "s", "SCTP", 30160)]
+    rig.apply(service("shop/local", ports, cluster_ip="10.96.0.70", type="NodePort", externalTrafficPolicy="Local"))
+    comment = "with externalTrafficPolicy=local"
+    assert rules_with("KUBE-NODE-PORT-LOCAL-", rig) == [
+        f'-A KUBE-NODE-PORT -p {protocol} -m comment --comment "Kubernetes nodeport {protocol.upper()} port {comment}{more}" '
+        f"-m set --match-set KUBE-NODE-PORT-LOCAL-{name} {directions} -j RETURN"
+        for protocol, more, name, directions in (
+            ("tcp", "", "TCP", "dst"),
+            ("udp", "", "UDP", "dst"),
+            ("sctp", " with type 'hash ip:port'", "SCTP-HASH", "dst,dst"),
+        )
+    ]
+
+
+def test_without_cluster_external_ips_the_local_ones_have_their_rules() -> None:  # IPVS-8.4
+    rig = shop()
+    rig.delete(*(each for each in rig.cluster.objects.values() if each.key.name.startswith("ext")))
+    assert [line.split("-m ", 3)[3] for line in rules_with("KUBE-EXTERNAL-IP-LOCAL dst,dst -m", rig)] == [
+        "physdev ! --physdev-is-in -m addrtype ! --src-type LOCAL -j ACCEPT",
+        "addrtype --dst-type LOCAL -j ACCEPT",
+    ]
