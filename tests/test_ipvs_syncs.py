@@ -1,84 +1,35 @@
-"""Syncs in ipvs mode: what changes from one to the next, what a failed one leaves, draining, clean-up (spec 05)."""
+"""Syncs in ipvs mode: what changes from one to the next, what a failed one leaves, draining (spec 05)."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from proxiers import NODE_IP, Rig, endpoint, endpoint_slice, make_settings, node, port, service, slice_port
+from ipvs_rigs import (
+    FOREIGN_IP,
+    ONE,
+    TWO,
+    bound,
+    connections,
+    draining,
+    entries,
+    key,
+    node_port_rig,
+    number,
+    restarted,
+    rig_of,
+    servers,
+    web_rig,
+    with_server,
+)
+from proxiers import NODE_IP, Rig, endpoint, endpoint_slice, node, port, service, slice_port
 
-from kpsim.addresses import Family, format_ip, parse_ip
-from kpsim.backends.table import make_backend, traits_of
+from kpsim.addresses import Family, format_ip
+from kpsim.backends.table import traits_of
 from kpsim.config import Host, HostInterface, Mode
-from kpsim.ipvs.connections import Counters
-from kpsim.ipvs.servers import RealServer, VirtualServer, VirtualServerFlags, VirtualServerKey
-from kpsim.ipvs.states import Timeouts
+from kpsim.ipvs.servers import RealServer, VirtualServer, VirtualServerFlags
 from kpsim.maps import Map
-from kpsim.programmed import Programmed
-from kpsim.proxier import Proxier
-from kpsim.ruleset import Element, Rule, make_ipset
+from kpsim.ruleset import Element, make_ipset
 from kpsim.units import SECOND_NS
-
-ONE, TWO = "10.180.0.3", "10.180.1.4"
-FOREIGN_IP = "203.0.113.9"
-
-
-def number(ip: str) -> int:
-    parsed = parse_ip(ip)
-    assert parsed is not None
-    return parsed[1]
-
-
-def key(ip: str, of_port: int = 80, protocol: str = "tcp") -> VirtualServerKey:
-    return VirtualServerKey(number(ip), of_port, protocol)
-
-
-def rig_of(host: Host | None = None, **config: Any) -> Rig:
-    return Rig(make_settings(host=host, mode=Mode.IPVS, **config))
-
-
-def web_rig(**config: Any) -> Rig:
-    rig = rig_of(**config)
-    rig.apply(service(), endpoint_slice(endpoints=[ONE, endpoint(TWO, "node-2")]))
-    return rig
-
-
-def servers(held: Programmed, at: VirtualServerKey = key("172.30.10.1")) -> list[tuple[str, int]]:  # noqa: B008
-    """Addresses and weights of a virtual server's real servers, newest first."""
-    return [(format_ip(held.family, each.address), each.weight) for each in held.virtual_servers[at].servers]
-
-
-def bound(held: Programmed) -> set[str]:
-    return {format_ip(held.family, each) for each in held.local_addresses}
-
-
-def entries(held: Programmed, name: str) -> set[tuple[Any, ...]]:
-    return set(held.ipsets[name].elements)
-
-
-def draining(rig: Rig) -> list[str]:
-    shown = rig.proxier.backend.describe(rig.proxier.no_sync().transaction, rig.proxier.machine)()["ipvs"]
-    return list(shown["gracefulTerminating"])  # type: ignore[index, call-overload]
-
-
-def connections(counts: dict[str, int]) -> Any:
-    """Active connections by the address of the real server."""
-    return lambda _, server: Counters(active=counts.get(format_ip(Family.IPV4, server.address), 0))
-
-
-def restarted(rig: Rig, held: Programmed | None = None) -> Rig:
-    """The kube-proxy that follows on the machine, told the same, not synced yet."""
-    following = Rig(rig.settings)
-    held = rig.proxier.held if held is None else held
-    following.proxier = Proxier(rig.settings, make_backend(rig.settings), created_ns=rig.now_ns, held=held)
-    following.proxier.services_synced()
-    following.proxier.slices_synced()
-    following.apply(*rig.cluster.objects.values())
-    return following
-
-
-def with_server(held: Programmed, at: VirtualServerKey, server: VirtualServer) -> Programmed:
-    return replace(held, virtual_servers=held.virtual_servers.set(at, server))
-
 
 # --- real servers -----------------------------------------------------------------------------------------------------
 
@@ -313,22 +264,6 @@ def test_services_gone_lose_address_and_virtual_server() -> None:
 
 # --- node ports -------------------------------------------------------------------------------------------------------
 
-INTERFACES = (
-    HostInterface("lo", ("127.0.0.1/8", "::1/128")),
-    HostInterface("eth0", (f"{NODE_IP}/24", "2001:db8::2/64", "fe80::2/64")),
-    HostInterface("eth1", ("192.168.7.2/24",)),
-    HostInterface("kube-ipvs0", ("172.30.10.1/32",)),
-)
-
-
-def node_port_rig(family: Family = Family.IPV4, **config: Any) -> Rig:
-    rig = Rig(make_settings(family, Host((NODE_IP, "2001:db8::2"), INTERFACES), mode=Mode.IPVS, **config))
-    ip = "172.30.10.1" if family is Family.IPV4 else "fd00:172:30::1"
-    families = {"ipFamilies": [family.label], "clusterIPs": [ip]}
-    spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32000}
-    rig.apply(service(ports=[port(node_port=30080)], cluster_ip=ip, **families, **spec))
-    return rig
-
 
 def node_port_addresses(rig: Rig) -> list[str]:
     held = rig.sync().held
@@ -543,76 +478,3 @@ def test_node_ports_that_nobody_serves_do_not_count() -> None:  # IPVS-4.3, IPVS
     spec = {"type": "NodePort", "externalTrafficPolicy": "Local"}
     rig.apply(service(ports=[port(node_port=30080)], **spec), endpoint_slice(endpoints=[endpoint(TWO, "node-2")]))
     assert rig.sync().transaction.no_local_endpoints == (0, 0)
-
-
-# --- start and leaving ------------------------------------------------------------------------------------------------
-
-
-def test_timeouts_are_set_at_the_start() -> None:  # IPVS-2.2
-    assert web_rig().proxier.held.ipvs_timeouts == Timeouts()
-    rig = web_rig(ipvs_tcp_timeout_ns=1_900_000_000, ipvs_udp_timeout_ns=7 * SECOND_NS)
-    assert rig.proxier.held.ipvs_timeouts == Timeouts(tcp_s=1, udp_s=7)
-
-
-def of_other_mode(mode: Mode, held: Programmed) -> Programmed:
-    """What the kernel holds once kube-proxy has started in another mode."""
-    return make_backend(make_settings(held.family, mode=mode)).start(held)
-
-
-def test_another_mode_leaves_what_is_not_its_own_unless_it_is_nftables() -> None:  # CFG-6
-    held = web_rig().sync().held
-    after = of_other_mode(Mode.IPTABLES, held)
-    assert (after.virtual_servers, after.ipsets, after.local_addresses) == (
-        held.virtual_servers, held.ipsets, held.local_addresses,
-    )  # fmt: skip
-    nftables = Rig(mode=Mode.NFTABLES)
-    nftables.apply(service())
-    assert of_other_mode(Mode.IPVS, nftables.sync().held).ruleset.in_order() == []
-
-
-def test_nftables_mode_removes_ipvs_mode() -> None:  # IPVS-9.3
-    held = web_rig().sync().held
-    foreign = with_server(held, key(FOREIGN_IP), VirtualServer("rr", 32))
-    after = of_other_mode(Mode.NFTABLES, foreign)
-    assert (after.virtual_servers, after.local_addresses, after.ipsets) == (Map(), Map(), Map())
-    assert {
-        chain.name for table in after.ruleset.in_order() for chain in table.ordered() if chain.name.startswith("KUBE")
-    } == set()
-    assert all(not chain.rules for table in after.ruleset.in_order() for chain in table.ordered())
-
-
-def test_what_others_use_and_the_sets_of_ipv6_stay() -> None:  # IPVS-9.3
-    six = node_port_rig(Family.IPV6).sync().held
-    after = of_other_mode(Mode.NFTABLES, six)
-    assert (len(after.ipsets), len(after.virtual_servers)) == (17, 0)
-
-    held = web_rig().sync().held
-    filter_table = held.ruleset.table("filter")
-    forward = filter_table.chains["FORWARD"]
-    firewall = filter_table.chains["KUBE-IPVS-FILTER"].rules
-    own = replace(
-        filter_table,
-        chains=filter_table.chains.set(
-            "FORWARD", type(forward)("FORWARD", (*forward.rules, firewall[1]), forward.base)
-        ),
-    )
-    used = replace(held, ruleset=replace(held.ruleset, tables=held.ruleset.tables.set(own.key, own)))
-    after = of_other_mode(Mode.NFTABLES, used)
-    assert set(after.ipsets) == {"KUBE-CLUSTER-IP"}
-    kept = [rule for chain in after.ruleset.table("filter").ordered() for rule in chain.rules]
-    assert kept == [firewall[1]] and isinstance(kept[0], Rule)
-
-
-def test_rules_of_another_program_that_lead_to_kube_proxys_chains_keep_them() -> None:
-    held = web_rig().sync().held
-    nat = held.ruleset.table("nat")
-    prerouting = nat.chains["PREROUTING"]
-    thrice = type(prerouting)("PREROUTING", prerouting.rules * 3, prerouting.base)
-    own = replace(nat, chains=nat.chains.set("PREROUTING", thrice))
-    after = of_other_mode(
-        Mode.NFTABLES, replace(held, ruleset=replace(held.ruleset, tables=held.ruleset.tables.set(own.key, own)))
-    )
-    chains = after.ruleset.table("nat").chains
-    assert chains["PREROUTING"].rules == prerouting.rules  # each mode's clean-up deletes one
-    assert [name for name in chains if name.startswith("KUBE-")] == ["KUBE-SERVICES"]
-    assert chains["KUBE-SERVICES"].rules == ()
