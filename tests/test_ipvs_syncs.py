@@ -338,6 +338,7 @@ def test_a_load_balancer_without_restrictions_is_in_one_set() -> None:  # IPVS-7
     held = rig.sync().held
     with_it = {name for name, of in held.ipsets.items() if any(each[0] == number(FOREIGN_IP) for each in of.elements)}
     assert with_it == {"KUBE-LOAD-BALANCER", "KUBE-IPVS-IPS"}
+    assert held.ruleset.chain("filter", "KUBE-IPVS-OUT-FILTER").rules == ()
 
 
 def test_a_set_of_another_type_ends_the_sync_before_any_service() -> None:  # IPVS-7.1, IPVS-9
@@ -415,19 +416,21 @@ def test_what_a_refused_restore_leaves() -> None:  # IPVS-9
     rig.sync()
     rules = rig.proxier.held.ruleset
     rig.delete(service())
+    rig.apply(service("shop/port", [port(node_port=30080)], cluster_ip="172.30.10.3", type="NodePort"))
     rig.apply(service("shop/new", cluster_ip="172.30.10.2"), endpoint_slice("shop/new", [TWO]))
     result = rig.sync(refuse=True)
     held = result.held
     assert (result.success, result.transaction.error, len(result.transaction.documents)) == (False, "refused", 1)
-    assert set(held.virtual_servers) == {key("172.30.10.1"), key("172.30.10.2")}  # the new one serves, the old one too
-    assert bound(held) == {"172.30.10.1", "172.30.10.2"}
-    assert entries(held, "KUBE-CLUSTER-IP") == {(number("172.30.10.2"), "tcp", 80)}  # sets come before rules
+    new = {key("172.30.10.2"), key("172.30.10.3"), key(NODE_IP, 30080)}
+    assert set(held.virtual_servers) == {key("172.30.10.1"), *new}  # the new ones serve, the old one too
+    assert bound(held) == {"172.30.10.1", "172.30.10.2", "172.30.10.3"}
+    assert {each[0] for each in entries(held, "KUBE-CLUSTER-IP")} == {number("172.30.10.2"), number("172.30.10.3")}
     assert held.ruleset == rules
     assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") == 1
     rig.sync(refuse=True)
     assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") == 2
     last = rig.sync()
-    assert (set(last.held.virtual_servers), last.transaction.error) == ({key("172.30.10.2")}, "")
+    assert (set(last.held.virtual_servers), last.transaction.error) == (new, "")
     assert rig.metric("sync_proxy_rules_iptables_restore_failures_total", ip_family="IPv4") == 2
 
 
