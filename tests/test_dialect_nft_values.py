@@ -7,7 +7,7 @@ import pytest
 
 from fuzz.nft_oracle import Place, read
 from kpsim.dialects import Form
-from kpsim.dialects.nft.datatypes import Style
+from kpsim.dialects.nft.datatypes import Style, Tree
 from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.dialects.nft.json_form import json_text
 from kpsim.dialects.nft.listing import rule_words
@@ -19,6 +19,7 @@ from kpsim.ruleset import (
     Chance,
     Compare,
     Dispatch,
+    Dnat,
     Field,
     Hashed,
     Interval,
@@ -28,6 +29,7 @@ from kpsim.ruleset import (
     Lookup,
     Masked,
     NamePattern,
+    NoTrack,
     Numgen,
     Reject,
     RejectWith,
@@ -39,6 +41,8 @@ from kpsim.ruleset import (
     Statement,
     UpdateSet,
 )
+from tests.nft_forms import Place as RecordedPlace
+from tests.nft_forms import json_document, rules_in
 
 HERE = Place("inet", "filter", "prerouting")
 ALL = 0xFFFFFFFF
@@ -163,6 +167,7 @@ LOOKED_UP = [
     ("numgen random mod 8 >= 3 drop", (Numgen(8, random=True),), ((3, 7),)),
     ("numgen inc mod 8 offset 2 > 3 drop", (Numgen(8, 2, random=False),), ((4, 9),)),
     ("numgen random mod 8 > 7 drop", (Numgen(8, random=True),), ((8, 8),)),
+    ("meta mark & 0xff00 rshift 8 vmap { 0x1 : accept }", (Masked(Field.MARK, 0xFF00, 8),), (1,)),
     ("meta mark & 0xff00 >> 8 > 7 drop", (Masked(Field.MARK, 0xFF00, 8),), ((8, ALL),)),
     ("numgen random mod 8 3-5 drop", (Numgen(8, random=True),), ((3, 5),)),
 ]  # fmt: skip
@@ -269,6 +274,9 @@ def test_fields_that_the_model_does_not_have_are_named(words: str, what: str) ->
 
 
 NOT_MODELLED = [
+    ("meta mark set meta mark lshift 3", "a mark that is set to something else than numbers and marks"),
+    ("meta mark set meta mark and ct mark", "a mark that is set to something else than numbers and marks"),
+    ("meter m size 10 { ip saddr timeout 5s counter }", "meter"),
     ('ct expectation set "x"', "ct expectation"), ("flow add @f", "flow"), ("fwd to eth0", "fwd"), ("dup to 10.0.0.1", "dup"), ("queue", "queue"),
     ('xt target "MASQUERADE"', "xt MASQUERADE, which iptables-nft wrote: give the output of iptables-save for this table"),
     ("ipsec in spnum 1 ip saddr 10.0.0.1", "ipsec in ip saddr"), ("ipsec out ip6 daddr fd00::1", "ipsec out ip6 daddr"),
@@ -329,6 +337,20 @@ def test_the_other_family_is_refused(words: str) -> None:
     assert str(read(place, place.document([words]))).endswith(
         ": meta protocol of another family than the table's (t/c rule 1)"
     )
+
+
+def test_a_range_of_addresses_of_ipv6_has_brackets_around_it_or_around_each() -> None:
+    place = Place("ip6", "nat", "prerouting")
+    first, second = (
+        body(f"tcp dport 80 dnat to {to}:80", place) for to in ("[fd00::1-fd00::4]", "[fd00::1]-[fd00::4]")
+    )
+    assert first == second
+    assert first[-1] == Dnat(0xFD << 120 | 1, 80, last_address=0xFD << 120 | 4)
+
+
+@pytest.mark.parametrize("words", ["dnat 10.0.0.1", "dnat to 10.0.0.1"])
+def test_a_translation_needs_no_to(words: str) -> None:
+    assert body(words, Place("ip", "nat", "prerouting")) == (Dnat(TEN + 1),)
 
 
 REST = NamePattern("")
@@ -421,3 +443,23 @@ def test_values_alone_are_written_as_nft_lists_them(words: str) -> None:
     found = read(HERE, HERE.document([words]))
     assert not isinstance(found, InputError)
     assert rule_words(replace(found[0], spelling=None), Space.INET, Style.LISTED) == words
+
+
+TREES: list[tuple[Tree, tuple[Statement, ...]]] = [
+    ({"limit": {"rate": 10, "per": "second", "burst": 0}}, (Limit(10, "sec", 5),)),
+    ({"set": {"op": "add", "elem": {"payload": {"protocol": "ip", "field": "saddr"}}, "set": "@dyn", "stmt": [{"last": None}, {"counter": None}]}},
+     (IPV4, UpdateSet(SetReference("dyn"), (Field.SADDR,), SetVerb.ADD))),
+    ({"set": {"op": "add", "elem": {"elem": {"val": {"payload": {"protocol": "ip", "field": "saddr"}}}}, "set": "@dyn"}},
+     (IPV4, UpdateSet(SetReference("dyn"), (Field.SADDR,), SetVerb.ADD))),
+    ({"log": None}, (Log("", "log"),)), ({"log": {"prefix": "a b", "group": 5}}, (Log('prefix "a b" group 5', "log"),)),
+    ({"log": {"flags": ["skuid", "ether"], "level": "info"}}, (Log("flags skuid flags ether level info", "log"),)),
+    ({"last": {"used": 5}}, ()), ({"counter": {"packets": 5, "bytes": 10}}, ()), ({"notrack": None}, (NoTrack(),)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tree", "parts"), TREES, ids=[str(tree) for tree, _ in TREES])
+def test_trees(tree: Tree, parts: tuple[Statement, ...]) -> None:
+    """A burst of 0 is the kernel's 5."""
+    place = Place("inet", "filter", "prerouting")
+    (rule,) = rules_in(json_document(RecordedPlace(*place), [[tree]]), "inet")
+    assert rule.body == parts
