@@ -195,7 +195,6 @@ def kept(case: NotModelled, text: str) -> Rule:
 
 KEPT: list[tuple[str, Unknown | Unmodelled]] = [
     ("ip id 5", Unknown("ip id 5")), ("meta cpu vmap { 1 : accept }", Unknown("meta cpu vmap { 1 : accept }")),
-    ("meter m { ip saddr limit rate 5/second }", Unknown("meter m { ip saddr limit rate 5/second }")),
     ("queue num 1", Unmodelled("queue num 1")), ("dup to 10.0.0.1", Unmodelled("dup to 10.0.0.1")),
     ("synproxy mss 1460", Unmodelled("synproxy mss 1460")), ("tcp dport set 80", Unmodelled("tcp dport set 80")),
     ('xt target "LOG"', Unmodelled('xt target "LOG"')), ("flow add @f", Unmodelled("flow add @f")),

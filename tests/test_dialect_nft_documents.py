@@ -135,6 +135,9 @@ DECLARED = """table ip t {
 	secmark s {
 		"system_u:object_r:ssh_server_packet_t:s0"
 	}
+	tunnel u {
+		id 5
+	}
 	synproxy y {
 		mss 1460 wscale 7; timestamp sack-perm
 	}
@@ -154,6 +157,17 @@ def test_objects_that_are_only_declared_refuse_nothing() -> None:
         ("quota", "q"): Quota(100 << 20, over=True, used=5 << 10, name="q"),
     }
     assert DIALECT.parse(DECLARED.replace('comment "why"', "")) == (held,)
+
+
+def test_a_command_makes_an_object_without_braces() -> None:
+    (held,) = DIALECT.parse(
+        "add table ip t\nadd quota ip t q over 3 kbytes\nadd counter ip t n packets 5 bytes 6\nadd limit ip t l rate 5/second\n"
+    )
+    assert dict(held.tables[TableKey(Space.IP, "t")].objects) == {
+        ("limit", "l"): Limit(5, "sec", 5, name="l"),
+        ("counter", "n"): Counter("n"),
+        ("quota", "q"): Quota(3 << 10, over=True, name="q"),
+    }
 
 
 def test_lines_keep_their_numbers_where_variables_are_put_in() -> None:

@@ -276,7 +276,6 @@ def test_fields_that_the_model_does_not_have_are_named(words: str, what: str) ->
 NOT_MODELLED = [
     ("meta mark set meta mark lshift 3", "a mark that is set to something else than numbers and marks"),
     ("meta mark set meta mark and ct mark", "a mark that is set to something else than numbers and marks"),
-    ("meter m size 10 { ip saddr timeout 5s counter }", "meter"),
     ('ct expectation set "x"', "ct expectation"), ("flow add @f", "flow"), ("fwd to eth0", "fwd"), ("dup to 10.0.0.1", "dup"), ("queue", "queue"),
     ('xt target "MASQUERADE"', "xt MASQUERADE, which iptables-nft wrote: give the output of iptables-save for this table"),
     ("ipsec in spnum 1 ip saddr 10.0.0.1", "ipsec in ip saddr"), ("ipsec out ip6 daddr fd00::1", "ipsec out ip6 daddr"),

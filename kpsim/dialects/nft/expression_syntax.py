@@ -223,7 +223,6 @@ _CT_KEYS = frozenset(
         "proto-dst",
         "saddr",
         "daddr",
-        "count",
         "event",
         "eventmask",
         "secmark",
@@ -275,8 +274,8 @@ def _hash(cursor: Cursor, name: str) -> Tree:
 
 def _rt(cursor: Cursor) -> Tree:
     if cursor.is_word("ip", "ip6"):
-        family = cursor.take().text
-        return {"rt": {"key": cursor.word("nexthop"), "family": family}}
+        cursor.take()
+        return {"rt": {"key": cursor.word("nexthop")}}
     return {"rt": {"key": cursor.word("mtu, nexthop or classid")}}
 
 
@@ -427,10 +426,8 @@ def element(cursor: Cursor) -> Tree:
     while cursor.here.kind is Kind.WORD:
         _about(cursor, about)
     tree: Tree = {"elem": {"val": key, **about}} if about else key
-    cursor.skip_lines()
     if not cursor.accept(":"):
         return tree
-    cursor.skip_lines()
     return [tree, _mapped(cursor)]
 
 
