@@ -110,7 +110,7 @@ def story() -> RunLog:
             lost(3000, Reason.NO_LOCAL_ENDPOINTS, node="node-2"),
             sticky(3500, "10.180.1.1", "10.180.1.7:9000"),
             lost(4000, Reason.NO_LOCAL_ENDPOINTS, node="node-2"),
-            connection(6000),
+            connection(6000, closes_ns=ms(9000)),
             sticky(6500, "10.180.1.1", "10.180.2.7:9000", "endpoint gone", endpoint_node="node-2"),
             sticky(
                 7000,

@@ -63,6 +63,8 @@ STORY_FIGURES = {
     'endpoints."10.180.2.7".share': 1 / 8,
     'services.shop/web:http.endpoints."10.180.1.5".share': 3 / 4,
     'traffic.callers.endpoints."10.180.1.7".share': 3 / 4,
+    "endpoints.largest_share": 3 / 8,  # 10.180.1.5 and 10.180.1.7 have three each
+    "traffic.callers.endpoints.largest_share": 3 / 4,
     # the one break led from node-1 in zone a to node-2 in zone b
     "zones.cross_share": 1 / 8,
     "services.shop/web:http.zones.cross_share": 0.0,

@@ -123,7 +123,10 @@ def test_local_drops_see_what_the_load_balancer_believed() -> None:
     ("attempt", "counts"),
     [
         (lost(1, Reason.NO_LOCAL_ENDPOINTS), True),
-        (lost(1, Reason.NO_LOCAL_ENDPOINTS, Fate.REJECTED), True),  # IPVS refuses where iptables drops
+        (lost(1, Reason.NO_LOCAL_ENDPOINTS, Fate.REJECTED), True),
+        # ipvs mode falls back to all endpoints, and the answer bypasses the node (IPVS-15)
+        (lost(1, Reason.ASYMMETRIC_REPLY, Fate.FAILED, node="node-2", endpoint_node="node-1"), True),
+        (lost(1, Reason.ASYMMETRIC_REPLY, Fate.FAILED, node="node-1", endpoint_node="node-1"), False),
         (lost(1, Reason.NODE_DOWN), True),
         (lost(1, Reason.NO_HEALTHY_NODE, node=""), True),
         (lost(1, Reason.SOURCE_RANGES), False),

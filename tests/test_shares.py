@@ -29,6 +29,7 @@ def test_shares_count_what_was_set_up() -> None:
         {"node-1": "a", "node-2": "b"},
     )
     assert (counted.total, counted.established(FIRST), counted.established(SECOND)) == (2, 1, 1)
+    assert counted.largest == 0.5
     assert (counted.of_endpoint("10.180.1.5"), counted.of_endpoint("10.180.9.9:80")) == (0.5, 0.0)
     assert (counted.cross_share, counted.of_zone("b"), counted.cross_share_from("a")) == (0.5, 0.5, 0.5)
     assert math.isnan(counted.cross_share_from("b"))

@@ -89,6 +89,7 @@ SCHEME: tuple[FigureKind, ...] = (
         for shape, meaning in (
             ('endpoints."<endpoint>".established', "connections that an endpoint (ip or ip:port) answered"),
             ('endpoints."<endpoint>".share', "its share of all that endpoints answered"),
+            ("endpoints.largest_share", "the largest share that an endpoint has; undefined when nobody answered"),
             ("zones.cross_share", "share of them that left their zone; undefined without zones"),
             ('zones."<zone>".share', "share that the endpoints of a zone answered"),
             ('zones."<zone>".cross_share', "share of a zone's own connections that left it"),
@@ -200,6 +201,7 @@ def _shares(
     for name in sorted({*shares.by_endpoint, *chain.from_iterable(listed)}):
         yield f'{prefix}endpoints."{name}".established', shares.established(name)
         yield f'{prefix}endpoints."{name}".share', shares.of_endpoint(name)
+    yield f"{prefix}endpoints.largest_share", shares.largest
     yield f"{prefix}zones.cross_share", shares.cross_share
     for zone in sorted(set(zones.values())):
         yield f'{prefix}zones."{zone}".share', shares.of_zone(zone)

@@ -130,6 +130,7 @@ CONNECTIONS: Table[Connection] = Table(
         *_times(
             "broken_at", "when it broke after it had been set up; missing: it did not", lambda c: c.broken_ns, "Int64"
         ),
+        *_times("closes_at", "when it was to be closed; missing: no long one", lambda c: c.closes_ns, "Int64"),
         Column(
             "pin", "str", "", "how an entry overrode the rules; empty: none did", _pinned(lambda p: p.kind.value, "")
         ),

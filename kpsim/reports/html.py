@@ -120,7 +120,7 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
             ],
             traffic_table(log),
             pictures,
-            ("dispositions", "endpoint_shares"),
+            ("dispositions", "endpoint_shares", "open_connections"),
         ),
         _pinned(log),
         _local(log, pictures),

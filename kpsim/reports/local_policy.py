@@ -1,7 +1,8 @@
 """What ``externalTrafficPolicy: Local`` lost, per node over time, compared with the load balancer's view of the node.
 
 A *local drop* is a connection to an external address of a Local service that a node dropped, or refused because it had
-no local endpoint (IPVS refuses where iptables drops). Not counted are: drops by source ranges, which the Service's
+no local endpoint, or sent to an endpoint of another node, so that the client got its answer from another address (ipvs
+mode falls back to all endpoints, IPVS-5.1, IPVS-15). Not counted are: drops by source ranges, which the Service's
 author wants; refusals because there is no endpoint at all; such refusals that the rate limit kept from the client; pods
 that were led to themselves behind a bridge without hairpin; packets that a reverse path filter dropped; and connections
 that were set up and broke later.
@@ -166,7 +167,8 @@ def is_local_drop(c: Connection) -> bool:
     if c.cause in NOT_OF_THE_POLICY or c.established:
         return False
     lost_silently = c.disposition is Fate.DROPPED
-    return lost_silently or (c.cause is Reason.NO_LOCAL_ENDPOINTS and c.disposition is not Fate.DELIVERED)
+    fell_back = c.cause is Reason.ASYMMETRIC_REPLY and c.endpoint_node != c.node
+    return lost_silently or fell_back or (c.cause is Reason.NO_LOCAL_ENDPOINTS and c.disposition is not Fate.DELIVERED)
 
 
 def local_drops(log: RunLog) -> list[LocalDrop]:

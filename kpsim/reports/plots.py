@@ -291,6 +291,49 @@ def plot_endpoint_shares(log: RunLog) -> "Figure | None":
     return figure
 
 
+def plot_open_connections(log: RunLog) -> "Figure | None":
+    """Long connections that were open over time, stacked by endpoint, one panel for each service port.
+
+    A dashed line stands where slices no longer list the endpoint of that colour as ready.
+    """
+    long = [c for c in log.connections if c.open_until_ns is not None]
+    if not long:
+        return None
+    services = sorted(_most(Counter(c.service for c in long), MOST_SERVICES))
+    width_ns = bin_width_ns(log.duration_ns)
+    edges = _edges(log, width_ns)
+    with _style():
+        figure, axes = _stacked_axes([1.6] * len(services))
+        for service, ax in zip(services, axes, strict=True):
+            here = [c for c in long if c.service == service]
+            lanes = _grouped(Counter(c.endpoint for c in here), len(SERIES), "other endpoints")
+            below = [0.0] * (len(edges) - 1)
+            for color, name in zip(SERIES, dict.fromkeys(lanes.values()), strict=False):
+                spells = [(c.at_ns, c.open_until_ns or 0) for c in here if lanes[c.endpoint] == name]
+                top = [low + n for low, n in zip(below, _mean_open(spells, width_ns, len(below)), strict=True)]
+                ax.stairs(top, edges, baseline=below, fill=True, color=color, label=name)
+                below = top
+                left_ns = [s.until_ns for s in log.endpoints if (s.service, s.endpoint) == (service, name)]
+                for at_ns in (each for each in left_ns if each is not None):
+                    ax.axvline(at_ns / SECOND_NS, color=color, linestyle="--", linewidth=1)
+            ax.set(title=service, ylim=(0, None))
+            _whole_numbers(ax.yaxis)
+            ax.grid(axis="y")
+            ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        figure.supylabel("open connections", fontsize="medium")
+        _time_axis(axes[-1], log)
+    return figure
+
+
+def _mean_open(spells: list[tuple[int, int]], width_ns: int, bins: int) -> list[float]:
+    """Return how many of the spells (from, until) are open in each bin, on average over the bin."""
+    total_ns = [0] * bins
+    for from_ns, until_ns in spells:
+        for i in range(from_ns // width_ns, min(until_ns // width_ns + 1, bins)):
+            total_ns[i] += max(0, min(until_ns, (i + 1) * width_ns) - max(from_ns, i * width_ns))
+    return [ns / width_ns for ns in total_ns]
+
+
 _PLOTS: tuple[tuple[str, str, "Callable[[RunLog], Figure | None]"], ...] = (
     ("dispositions", "What became of the connections over time.", plot_dispositions),
     (
@@ -301,6 +344,11 @@ _PLOTS: tuple[tuple[str, str, "Callable[[RunLog], Figure | None]"], ...] = (
     ("sync_lag", "How long changes took to reach the rules, and where the time went.", plot_sync_lag),
     ("affinity_breaks", "Why clients left their endpoint.", plot_affinity_breaks),
     ("endpoint_shares", "Share of a service's delivered connections by endpoint.", plot_endpoint_shares),
+    (
+        "open_connections",
+        "Long connections that were open, by endpoint; dashed: slices no longer list it as ready.",
+        plot_open_connections,
+    ),
 )
 PLOT_NAMES = tuple(name for name, _, _ in _PLOTS)
 

@@ -336,13 +336,14 @@ def window_sentence(window: LocalDropWindow) -> str:
         else f"from {instant(window.start_ns)} to {instant(window.end_ns)}"
     )
     text = f"{node} received traffic for {window.service} {span}"
-    if window.cause is Reason.NO_LOCAL_ENDPOINTS:
+    without = window.cause in (Reason.NO_LOCAL_ENDPOINTS, Reason.ASYMMETRIC_REPLY)
+    if without:
         text += " while it had no local endpoint"
     text += f": {window.dropped:,} {window.disposition.value}"
     if window.cause not in (Reason.NO_LOCAL_ENDPOINTS, Reason.NONE):
         text += f" ({window.cause.value})"
     steps = []
-    if window.no_local_since_ns is not None and window.cause is Reason.NO_LOCAL_ENDPOINTS:
+    if window.no_local_since_ns is not None and without:
         steps.append(f"no local endpoint since {instant(window.no_local_since_ns)}")
     if window.in_rotation:
         failed = window.check_failed_ns

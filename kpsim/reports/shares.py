@@ -18,11 +18,17 @@ class Shares:
 
     by_endpoint: Mapping[str, int]  #: ``ip:port`` → connections; also ``ip`` → connections to all ports of the address
     total: int
+    most: int  #: connections to the endpoint (``ip:port``) that has most
     by_zones: Mapping[tuple[str, str], int]  #: zone of the node, zone of the endpoint's node → connections
 
     def of_endpoint(self, endpoint: str) -> float:
         """Return the share of an endpoint (``ip:port``), or of all endpoints at an address."""
         return _ratio(self.established(endpoint), self.total)
+
+    @property
+    def largest(self) -> float:
+        """The largest share of an endpoint (``ip:port``)."""
+        return _ratio(self.most, self.total)
 
     def established(self, endpoint: str) -> int:
         """Return the number of connections to an endpoint (``ip:port``), or to all endpoints at an address."""
@@ -60,6 +66,7 @@ def address_of(endpoint: str) -> str:
 def shares_of(connections: Iterable[Connection], zones: Mapping[str, str]) -> Shares:
     """Count the connections that were set up. ``zones`` are those of the nodes by name."""
     by_endpoint: Counter[str] = Counter()
+    by_address: Counter[str] = Counter()
     by_zones: Counter[tuple[str, str]] = Counter()
     total = 0
     for c in connections:
@@ -67,10 +74,10 @@ def shares_of(connections: Iterable[Connection], zones: Mapping[str, str]) -> Sh
             continue
         total += 1
         by_endpoint[c.endpoint] += 1
-        by_endpoint[address_of(c.endpoint)] += 1
+        by_address[address_of(c.endpoint)] += 1
         if c.node in zones and c.endpoint_node in zones:
             by_zones[zones[c.node], zones[c.endpoint_node]] += 1
-    return Shares(by_endpoint, total, by_zones)
+    return Shares(by_endpoint | by_address, total, max(by_endpoint.values(), default=0), by_zones)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer, Change, initial_events
 from kpsim.simulation.clock import Clock, Rank, wall_ns
 from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.draining import drained
 from kpsim.simulation.faults import SyncFaults
 from kpsim.simulation.runlog import Happening, HappeningKind, Programming, RunLog, Sync
 from kpsim.units import parse_rfc3339_ns
@@ -378,7 +379,14 @@ class KubeProxy:
         self._look_at_connections(proxy)
         proxy.proxier.tick(wall_ns(self._clock.now_ns))
         if proxy.proxier.held is not before and not proxy.syncing:
-            self._kernel.load(proxy.proxier.held)
+            self._load(proxy)
+
+    def _load(self, proxy: _FamilyProxy) -> None:
+        """Have the kernel hold what kube-proxy has told it by now. Draining real servers get a line in the log."""
+        now_ns, family, held = self._clock.now_ns, proxy.proxier.family, proxy.proxier.held
+        for kind, what in drained(self._kernel.held(family), held):
+            self._log.happenings.append(Happening(now_ns, kind, self.name, what))
+        self._kernel.load(held)
 
     def _look_at_connections(self, proxy: _FamilyProxy) -> None:
         counted = self._kernel.ipvs_connections(proxy.proxier.family, self._clock.now_ns)
@@ -469,7 +477,7 @@ class KubeProxy:
     def _end(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
         """End a sync: its rules come into force, or what a failed sync left of them."""
         now_ns, result, family = self._clock.now_ns, syncing.result, proxy.proxier.family
-        self._kernel.load(proxy.proxier.held)
+        self._load(proxy)
         if result.success:
             self._succeed(proxy, syncing)
         else:

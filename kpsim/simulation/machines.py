@@ -179,7 +179,7 @@ class Machines:
             return Broken(Reason.NODE_DOWN)
         followed = followed_entry(journey)
         if journey.end != flow.server:
-            return Broken(refusal(journey)[1] if journey.end is None else Reason.OTHER, followed)
+            return Broken(_astray(journey), followed)
         listener = self._world.listener(flow.server, Target.of(journey.packet))
         if (application_of(listener) if listener else None) != flow.application:
             self._reset(journey, now_ns)
@@ -219,6 +219,14 @@ class Machines:
         chooser = SeededChooser(self._seed, ("reset", tuple_of(packet)))
         local = end.whose is Whose.PROCESS
         send(self._world, reset, at_node=end.node, now_ns=now_ns, chooser=chooser, local=local)
+
+
+def _astray(journey: Journey) -> Reason:
+    """Return why a segment of an open connection did not reach its server."""
+    if journey.end is None:
+        return refusal(journey)[1]
+    dialled = (journey.sent.daddr, journey.sent.dport) == (journey.packet.daddr, journey.packet.dport)
+    return Reason.FORGOTTEN if dialled and journey.end.whose is Whose.PROCESS else Reason.OTHER
 
 
 def _legs(flow: OpenFlow) -> Iterator[OpenFlow]:

@@ -54,6 +54,8 @@ class Reason(enum.StrEnum):
     NODE_DOWN = "node down"
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
     ASYMMETRIC_REPLY = "reply from another address"
+    #: the node knew an open connection no more and took its packet for its own, so its kernel reset it (IPVS-12.3)
+    FORGOTTEN = "forgotten"
     OTHER = "other"
 
 
@@ -110,6 +112,12 @@ class Connection:
     )
     answered_by: str = ""  #: ``namespace/name`` of the pod that answered
     pin: Pin | None = None  #: the connection entry that overrode the rules, if that cost the connection
+    closes_ns: int | None = None  #: when a long connection was to be closed, if it did not break; None: not a long one
+
+    @property
+    def open_until_ns(self) -> int | None:
+        """When a long connection was closed or broke; perhaps after the run. None: it was not a long one."""
+        return self.closes_ns if self.broken_ns is None else self.broken_ns
 
     @property
     def established(self) -> bool:
@@ -217,6 +225,8 @@ class HappeningKind(enum.StrEnum):
     PROXY_STOPPED = "kube-proxy stopped"
     PROXY_STARTED = "kube-proxy started"
     PROXY_WARNING = "kube-proxy warning"
+    SERVER_DRAINING = "server draining"
+    SERVER_DELETED = "drained server deleted"
     SYNCS_FAIL = "syncs fail"
     SYNC_FAILED = "sync failed"
     CONNTRACK_CLEAN_UP = "conntrack clean-up"

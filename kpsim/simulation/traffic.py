@@ -386,6 +386,7 @@ class TrafficSource:
             return
         self._world.ports.occupy(_machine(sender), self._destination, sender.port)
         ends_ns = now_ns + draw_ns(self._traffic.long.lasts, self._seed, "lasts", self._traffic.name, number)
+        self._log.connections[record] = replace(self._log.connections[record], closes_ns=ends_ns)
         self._plan_segment(sender, flow, dial, record, ends_ns)
 
     def _plan_segment(self, sender: TrafficSender, flow: OpenFlow, dial: Dial, record: int, ends_ns: int) -> None:
