@@ -136,6 +136,57 @@ def test_a_field_of_nftables_mode_matters_in_it(name: str) -> None:
     assert any(said != observe({**BASE, "mode": "nftables"}) for said in values if not said.startswith("refused"))
 
 
+#: values that change something, by field of the section ``ipvs``
+IPVS_VALUES: Mapping[str, tuple[Any, Any]] = {
+    "syncPeriod": (ran, "7s"),
+    "minSyncPeriod": (ran, "7s"),
+    "scheduler": (loaded, "sh"),
+    "tcpTimeout": (ran, "3s"),
+    "udpTimeout": (ran, "3s"),
+}
+#: fields of it that change no rule and no run, and why
+NO_RULE_AND_NO_RUN: Mapping[str, str] = {
+    "excludeCIDRs": "it spares virtual servers of other programs (IPVS-4.6), of which there are none",
+    "strictARP": "which node answers ARP for a Service's address is not modelled (IPVS-3.5)",
+    "tcpFinTimeout": "of a connection that its server closes first (IPVS-12); clients do here",
+}
+LASTING: Json = {
+    "duration": "20s",
+    "events": [{"at": "1s", "failSyncs": {"count": 1}}, {"at": "2s", "scale": {"workload": "w", "replicas": 3}}],
+    "objects": [{
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {
+            "clusterIP": "172.30.0.10", "selector": {"app": "w"},
+            "ports": [{"name": name, "port": 80, "protocol": name.upper()} for name in ("tcp", "udp")],
+        },
+    }],
+    "traffic": [
+        {"name": "idle", "from": "nodes", "service": "web", "port": "tcp", "perSecond": 0.2, "long": {"lasts": "9s", "packetEvery": "5s"}},
+        {"name": "asks", "from": "nodes", "service": "web", "port": "udp", "perSecond": 0.2, "sourcePorts": 1},
+    ],
+}  # fmt: skip
+
+
+def test_every_field_of_ipvs_mode_is_named() -> None:
+    section = FIELDS["ipvs"]
+    assert isinstance(section, Mapping) and set(section) == {*IPVS_VALUES, *NO_RULE_AND_NO_RUN}
+
+
+@pytest.mark.parametrize("name", IPVS_VALUES)
+def test_a_field_of_ipvs_mode_matters_in_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for field, value in LASTING.items():
+        monkeypatch.setitem(SCENARIO, field, value)
+    observe, value = IPVS_VALUES[name]
+    said = [observe({**BASE, "mode": "ipvs", "ipvs": section}) for section in ({}, {name: value})]
+    assert said[0] != said[1] and not any(each.startswith("refused") for each in said)
+
+
+@pytest.mark.parametrize(("name", "value"), [("masqueradeBit", 3), ("masqueradeAll", True)])
+def test_ipvs_mode_reads_how_to_masquerade_in_the_section_of_iptables(name: str, value: Any) -> None:
+    said = [loaded({**BASE, "mode": "ipvs", "iptables": section}) for section in ({}, {name: value})]
+    assert said[0] != said[1] and not any(each.startswith("refused") for each in said)
+
+
 def test_the_table_names_fields_that_exist() -> None:
     assert set(NEVER) <= {".".join(path) for path in leaves(FIELDS)}
 
