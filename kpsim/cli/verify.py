@@ -127,7 +127,7 @@ def verify(
     from kpsim.verify.report import print_report
     from kpsim.verify.runs import PROBES_PER_CLUSTER, drawn, given, random_clusters, systematic
     from kpsim.verify.runs import verify as verify_all
-    from kpsim.verify.subjects import check_verifiable, is_scenario, load_subjects
+    from kpsim.verify.subjects import is_scenario, load_subjects
 
     if probes is not None and random:
         raise InputError("give either --probes or --random")
@@ -137,7 +137,6 @@ def verify(
     count = 0 if paths else clusters or max(1, random // PROBES_PER_CLUSTER)
     permit(_effort(random, count), long=long, note=note)
     require(variant, refused=become_root())
-    check_verifiable(mode or DEFAULT_MODE)
     if not paths:
         _refuse_without_cluster(
             random,

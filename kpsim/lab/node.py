@@ -55,6 +55,8 @@ class LabNode:
         self._wires_by_interface: dict[str, str] = {}
         self._pods: dict[int, tuple[str, bytes]] = {}  # address → wire and MAC
         self._guests: dict[str, str] = {}  # bridge → wire
+        self._local: dict[int, str] = {}  # addresses of devices that only make them local
+        self._devices: set[str] = set()  # these devices
         self._ports = 0
         try:
             accounting = self._opened.enter_context(closing(LinuxAccounting(self.namespace)))
@@ -151,6 +153,25 @@ class LabNode:
     def add_local(self, address: int) -> None:
         """Makes the node accept packets to an address without assigning it. So Linux never uses it as a source address."""
         self.namespace.ip([f"route add local {format_ip(self.family, address)}/{self.family.bits} dev lo table local"])
+
+    def be_local(self, addresses: Mapping[int, str]) -> None:
+        """Gives the node exactly these addresses on devices that only make them local, as kube-ipvs0 does.
+
+        ``addresses`` says on which. Such a device is a bridge that is down, because not every kernel has dummies.
+        """
+        suffix = " nodad" if self.family is Family.IPV6 else ""
+        made = sorted(set(addresses.values()) - set(self._local.values()) - self._devices)
+        lines = [f"link add {device} type bridge" for device in made]
+        for verb, old, new in (("del", self._local, addresses), ("add", addresses, self._local)):
+            extra = suffix if verb == "add" else ""
+            changed = sorted(address for address in old if address not in new)
+            lines += [f"addr {verb} {self._host(each)} dev {old[each]}{extra}" for each in changed]
+        self.namespace.ip(lines)
+        self._devices |= set(made)
+        self._local = dict(addresses)
+
+    def _host(self, address: int) -> str:
+        return f"{format_ip(self.family, address)}/{self.family.bits}"
 
     def _add_ports(self, bridge: str, addresses: Sequence[int | None]) -> None:
         here, there, switch = [], [], []

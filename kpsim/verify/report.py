@@ -77,6 +77,17 @@ class Report:
         return tuple(each for each in self.spreads if each.p_value < limit)
 
     @property
+    def left_out(self) -> str:
+        """What was not compared, in a sentence; empty: everything was."""
+        probes = sum((each.left_out for each in self.verifications), Counter[str]())
+        rules = sum(each.rules_left_out for each in self.verifications)
+        if not probes:
+            return ""
+        servers = f"{len(probes)} virtual server{'s' if len(probes) > 1 else ''}"
+        said = f"left out, as this kernel is not asked about ip_vs: {probes.total()} probes to {servers}"
+        return said + (f"; rules that ask of ip_vs: {rules}" if rules else "")
+
+    @property
     def agrees(self) -> bool:
         return not (self.disagreements or self.unfair or self.narrow)
 
@@ -112,7 +123,7 @@ def _subject_json(each: Verification) -> dict[str, Any]:
         "name": each.subject, "probes": each.probes, "answers": each.answers,
         "results": {str(result): count for result, count in sorted(each.results.items())},
         "disagreements": len(each.disagreements),
-    }  # fmt: skip
+    } | ({"leftOut": dict(sorted(each.left_out.items())), "rulesLeftOut": each.rules_left_out} if each.left_out else {})  # fmt: skip
 
 
 def _disagreement_json(each: Disagreement) -> dict[str, Any]:
@@ -167,6 +178,8 @@ def print_report(report: Report, console: "Console") -> None:
     width = (console.width - 7) // 2
     for line in _disagreement_lines(report, width):
         console.print(line, highlight=False, markup=False, no_wrap=True, overflow="ignore", crop=False)
+    if report.left_out:
+        console.print(report.left_out, highlight=False)
     console.print(report.sentence(), highlight=False, style="green" if report.agrees else "red")
 
 

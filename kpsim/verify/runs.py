@@ -9,6 +9,7 @@ from functools import partial
 import yaml
 
 from kpsim.addresses import Family
+from kpsim.backends.table import traits_of
 from kpsim.config import DEFAULT_MODE, Host, Mode
 from kpsim.explore import Cluster, load
 from kpsim.inputs import Json
@@ -76,11 +77,14 @@ def drawn(subjects: Sequence[Subject], count: int, seed: int, *, manifest: str =
 def random_clusters(count: int, clusters: int, seed: int, mode: Mode = DEFAULT_MODE) -> Iterator[Question]:
     """``count`` random probes at the nodes of ``clusters`` random clusters, in random circumstances: two fifths of them
     are packets of a sequence at one node. The same seed draws the same clusters, probes and sequences.
+
+    In a mode in which the lab's kernel lacks what decides, there are no sequences, and nothing says what is due.
     """
+    asks_of_all = not traits_of(mode).unverified
     for number in range(clusters):
         drawing = _Drawn.cluster(seed, number, mode)
         share = count * (number + 1) // clusters - count * number // clusters
-        in_sequence = share * _IN_SEQUENCE // 100
+        in_sequence = share * _IN_SEQUENCE // 100 if asks_of_all else 0
         questions = [*drawn(drawing.subjects, share - in_sequence, seed, manifest=drawing.manifest)]
         if in_sequence >= _LEAST_STEPS:
             questions.append(drawing.sequence(SeededChoices(seed, "sequence", number), in_sequence))
@@ -98,7 +102,9 @@ class _Drawn:
         objects = [each for each in yaml.load_all(manifest, Loader=_Loader) if each]
         self._configuration: Json = next(each for each in objects if each["kind"] == KIND)
         self._objects = [each for each in objects if each is not self._configuration]
-        self._settings = settings_in(self._configuration, random_fully=circumstances.random_fully)
+        self._settings = None
+        if not traits_of(self._cluster.config.mode).unverified:
+            self._settings = settings_in(self._configuration, random_fully=circumstances.random_fully)
         self.subjects = [self._placed(each) for each in cluster_subjects(self._cluster)]
 
     @classmethod
@@ -115,7 +121,7 @@ class _Drawn:
             return placed(cluster.site.machine(name), self.circumstances)
 
         there = replace(subject, site=Site(cluster.node_names, cluster.site.directory, machine, cluster.told))
-        if self.circumstances.foreign.rules:
+        if self.circumstances.foreign.rules or self._settings is None:
             return there
         return replace(there, intent=self._intent(there, self._objects, self._settings))
 
@@ -134,7 +140,7 @@ class _Drawn:
             resets=self.circumstances.foreign.resets,
         )  # fmt: skip
         onlooker = None
-        if not self.circumstances.foreign.rules:
+        if not self.circumstances.foreign.rules and self._settings is not None:
             onlooker = Onlooker(subject.family, subject.node, self._settings, partial(self._intent, subject))
         return Question(subject, manifest=self.manifest, steps=steps, cluster=self._cluster, onlooker=onlooker)
 

@@ -118,6 +118,7 @@ class Twin:
         self.model.load(replace(programmed, ruleset=tracking(ruleset)))
         loaded = guarded(ruleset, silent=self.silent)
         self.linux.load(loaded, programmed.ipsets)
+        self.linux.be_local(programmed.local_addresses)
         self.model.start_timers(self.family, self.clock.now_ns())
         self._held = tool.saved()
         expected, held = tool.without_guards(tool.printed(loaded)), tool.without_guards(self._held)

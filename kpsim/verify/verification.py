@@ -14,9 +14,10 @@ from kpsim.conntrack import FlowTuple, tuple_of
 from kpsim.explore import Cluster
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
-from kpsim.netfilter import Walk, expand
+from kpsim.netfilter import Netns, Walk, expand
 from kpsim.packet import Packet
 from kpsim.tracing.probes import Probe, ProbeResult, result_of
+from kpsim.verify.balanced import taken_by, without_ipvs
 from kpsim.verify.frequencies import Frequencies, Spread
 from kpsim.verify.intent.judging import Unmeant
 from kpsim.verify.intent.watching import Onlooker
@@ -56,6 +57,10 @@ class Verification:
     frequencies: tuple[Frequencies, ...] = ()
     spreads: tuple[Spread, ...] = ()  #: of the source ports that Linux drew, one for each range
     tool: str = ""  #: the program that loaded the rules
+    left_out: Counter[str] = field(
+        default_factory=Counter
+    )  #: probes that were not sent, by the virtual server that takes them
+    rules_left_out: int = 0  #: rules that were not loaded because they ask of ip_vs
 
     @property
     def probes(self) -> int:
@@ -113,12 +118,14 @@ class Verifier:
         BlindLab, if nothing could be measured; InputError for a probe whose source cannot be chosen.
         """
         twin = self.twin(subject)
-        difference = twin.load(subject.site.netns(subject.node, subject.family).programmed[subject.family])
+        full = subject.site.netns(subject.node, subject.family)
+        loaded = without_ipvs(full.programmed[subject.family])
+        difference = twin.load(loaded.told)
         twin.linux.add_pods(address for family, address in subject.site.directory.pods if family is subject.family)
-        found = _Found(subject, twin)
+        found = _Found(subject, twin, loaded.rules)
         if difference is not None:
             found.disagreements.append(Disagreement(subject.name, "", "the rules themselves", (difference,)))
-        asked = [(p, subject.site.begin(p.packet, subject.node, p.sender)) for p in probes]
+        asked = found.sendable(full, [(p, subject.site.begin(p.packet, subject.node, p.sender)) for p in probes])
         for batch in _batches(asked):
             _send(twin, batch, found)
             progress(len(batch))
@@ -211,14 +218,24 @@ def _send(twin: Twin, batch: Sequence[Asked], found: "_Found") -> None:
 class _Found:
     """Collects what a verification finds."""
 
-    def __init__(self, subject: Subject, twin: Twin) -> None:
+    def __init__(self, subject: Subject, twin: Twin, rules_left_out: int) -> None:
         self.disagreements: list[Disagreement] = []
+        self._left_out: Counter[str] = Counter()
+        self._rules_left_out = rules_left_out
         self._subject, self._twin = subject, twin
         self._results: Counter[ProbeResult] = Counter()
         self._answers = 0
         self._drawn: dict[PacketKind, Counter[str]] = {}
         self._weights: dict[PacketKind, dict[str, Fraction]] = {}
         self._firsts: list[tuple[Probe, Exchange]] = []  # those whose endpoint may be one of several
+
+    def sendable(self, full: Netns, asked: Sequence[Asked]) -> Sequence[Asked]:
+        """The probes that Linux can be asked about. ``full`` has the virtual servers, which Linux lacks."""
+        if not full.programmed[self._subject.family].virtual_servers:
+            return asked
+        taken = [taken_by(full, packet) for _, packet in asked]
+        self._left_out.update(str(server) for server in taken if server is not None)
+        return [each for each, server in zip(asked, taken, strict=True) if server is None]
 
     def add(self, probes: Sequence[Probe], exchanges: Sequence[Exchange]) -> None:
         for probe, exchange in zip(probes, exchanges, strict=True):
@@ -270,7 +287,7 @@ class _Found:
         return Verification(
             self._subject.name, self._results, self._answers, (*shown, *self.disagreements[_MOST_SIDES:]),
             tuple(self._frequencies()), tuple(spreads_of(exchange for _, exchange in self._firsts)),
-            self._twin.linux.tool.name,
+            self._twin.linux.tool.name, self._left_out, self._rules_left_out,
         )  # fmt: skip
 
     def _with_sides(self, disagreement: Disagreement) -> Disagreement:

@@ -132,7 +132,6 @@ def test_a_table_tells_what_agrees(cluster: Path) -> None:
         (("local-rollout", "--node", "node-9"), "no node 'node-9'"),
         (("--random", "5", "--node", "node-1"), "--node goes with scenarios or a cluster"),
         (("local-rollout", "--clusters", "2"), "--clusters goes with random clusters"),
-        (("local-rollout", "--mode", "ipvs"), "mode ipvs: ip_vs decides what becomes of its packets"),
         (("local-rollout", "--probes", "-", "--random", "3"), "either --probes or --random"),
     ],
 )

@@ -33,6 +33,7 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 _SECTIONS: Mapping[str, tuple[frozenset[str], bool]] = {
     "iptables": (frozenset(("masqueradeAll", "masqueradeBit", "localhostNodePorts")), False),
     "nftables": (frozenset(("masqueradeAll", "masqueradeBit")), True),
+    "ipvs": (frozenset(), False),
 }
 
 
