@@ -351,7 +351,7 @@ def test_mh_hashes_source_and_port_and_refuses_for_a_draining_server():
     assert decide("mh", draining, request=request).server is None
     assert decide("mh", draining, request=request._replace(falls_back=True)).server.weight == 1
     plain = hashing.mixed(request.client[0], 2654435761) % 4093
-    assert decide("mh", servers).server == servers[table[plain]]
+    assert decide("mh", servers)[::2] == (servers[table[plain]], f"slot {plain} of 4093")
 
 
 # --- without history --------------------------------------------------------------------------------------------------
@@ -374,3 +374,67 @@ def test_without_history_every_server_that_can_serve_has_the_same_chance(schedul
 
 def test_without_history_a_scheduler_without_memory_decides_as_ever():
     assert decide("fo", [A, B], request=REQUEST._replace(known=False)).server == A
+
+
+# --- what decides between servers that are nearly equal ---------------------------------------------------------------
+
+
+def test_sed_counts_the_connection_that_is_to_come():
+    # (0 + 1) / 1 and (1 + 1) / 2: equal, so the first
+    assert decide("sed", [Candidate(B, 0, 0), Candidate(weighed(A, 2), 1, 0)]).server == B
+
+
+def test_twos_compares_loads_for_weights():
+    # 257 · 3 against 514 · 2: the second drawn has less for its weight
+    servers = [Candidate(weighed(A, 2), 1, 0), Candidate(weighed(B, 5), 2, 0)]
+    numbers = iter((0, 7))
+    assert decide("twos", servers, draw=lambda limit: next(numbers)).server.address == B.address
+    with pytest.raises(ValueError, match="beyond the sum of the weights by 1"):
+        decide("twos", servers, draw=lambda limit: limit)
+
+
+def test_lblcr_loses_the_member_with_the_most_for_its_weight():
+    group = decide("lblcr", [A, B], cursor=None).cursor._replace(servers=(id_of(A), id_of(B)), changed_ns=0)
+    late = REQUEST._replace(now_ns=25 * 3600 * 10**9)
+    # 514 for a weight of 3, 257 for a weight of 1
+    loads = [Candidate(weighed(A, 3), 2, 0), Candidate(B, 1, 0)]
+    assert decide("lblcr", loads, cursor=group, request=late).cursor.servers == (id_of(A),)
+    # nobody can leave where nobody can serve
+    nobody = decide("lblcr", [weighed(A, 0), weighed(B, 0), C], cursor=group, request=late)
+    assert nobody.cursor.servers == (id_of(C), id_of(A), id_of(B))
+
+
+def test_mh_counts_weights_in_units_of_their_divisor():
+    # 128 and 2 are 64 units and one: halved once, 32 turns and one
+    assert Counter(maglev(V4, ((id_of(A), 128), (id_of(B), 2)))) == {0: 124 * 32 + 1, 1: 124}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "candidates", "words"),
+    [
+        ("lc", [A], "the fewest connections"),
+        ("wlc", [A], "the fewest connections for its weight"),
+        ("sed", [A], "the fewest active connections for its weight"),
+        ("nq", [A], "the first without active connections"),
+        ("fo", [A], "the highest weight"),
+        ("lblc", [A], "the fewest connections for its weight: the destination's server from now on"),
+        ("lblcr", [A], "the fewest connections for its weight: it joins the destination's servers"),
+        ("lc", [weighed(A, 0)], "no server has a weight"),
+        ("rr", [], "it has no server"),
+        ("sh", [weighed(A, 0)], "the server of bucket 191 of 256 has weight 0"),
+        ("dh", [A], "bucket 172 of 256"),
+    ],
+)
+def test_why(scheduler, candidates, words):
+    if scheduler in ("sh", "dh"):
+        value = REQUEST.client[0] if scheduler == "sh" else REQUEST.destination
+        words = words.replace("191", str(hashing.bucket(value))).replace("172", str(hashing.bucket(value)))
+    assert decide(scheduler, candidates).why == words
+
+
+def test_why_a_destination_keeps_its_servers():
+    assert decide("lblc", [A], cursor=id_of(A)).why == "the destination's server"
+    group = decide("lblcr", [A]).cursor
+    assert decide("lblcr", [A], cursor=group).why == "the fewest connections of the destination's servers"
+    unknown = decide("rr", [A, B], request=REQUEST._replace(known=False), draw=lambda limit: 0)
+    assert unknown.why == "earlier connections are not known, so it may be any server"

@@ -158,17 +158,27 @@ def _least(candidates: Sequence[Candidate], load: Callable[[Candidate], int]) ->
     return least
 
 
-def _of_least(load: Callable[[Candidate], int], words: str, *, weighted: bool = True) -> Scheduler:
-    def scheduler(candidates: Sequence[Candidate], request: Request, cursor: Hashable, draw: Draw) -> Pick:
-        least = _least(candidates, load) if weighted else min(_usable(candidates), key=load, default=None)
-        return Pick(None, None, _NO_WEIGHT) if least is None else Pick(least.server, None, words)
-
-    return scheduler
+def _of_least(least: Candidate | None, words: str) -> Pick:
+    return Pick(None, None, _NO_WEIGHT) if least is None else Pick(least.server, None, words)
 
 
-_least_overhead = _of_least(lambda each: each.overhead, "the fewest connections", weighted=False)
-_least_weighted = _of_least(lambda each: each.overhead, "the fewest connections for its weight")
-_shortest_delay = _of_least(lambda each: each.active + 1, "the fewest active connections for its weight")
+def _overhead(each: Candidate) -> int:
+    return each.overhead
+
+
+def _least_overhead(candidates: Sequence[Candidate], request: Request, cursor: Hashable, draw: Draw) -> Pick:
+    """``lc``: the server with the fewest connections, whatever its weight; of equal ones the first."""
+    return _of_least(min(_usable(candidates), key=_overhead, default=None), "the fewest connections")
+
+
+def _least_weighted(candidates: Sequence[Candidate], request: Request, cursor: Hashable, draw: Draw) -> Pick:
+    """``wlc``: the server with the fewest connections for its weight."""
+    return _of_least(_least(candidates, _overhead), "the fewest connections for its weight")
+
+
+def _shortest_delay(candidates: Sequence[Candidate], request: Request, cursor: Hashable, draw: Draw) -> Pick:
+    """``sed``: the server that would have the fewest active connections for its weight."""
+    return _of_least(_least(candidates, lambda each: each.active + 1), "the fewest active connections for its weight")
 
 
 def _idle_first(candidates: Sequence[Candidate], request: Request, cursor: Hashable, draw: Draw) -> Pick:
@@ -229,7 +239,7 @@ def _by_destination(candidates: Sequence[Candidate], request: Request, cursor: H
     kept = next((each for each in _usable(candidates) if each.id == cursor), None)
     if kept is not None and not _is_overloaded(kept, candidates):
         return Pick(kept.server, cursor, "the destination's server")
-    least = _least(candidates, lambda each: each.overhead)
+    least = _least(candidates, _overhead)
     if least is None:
         return Pick(None, cursor, _NO_WEIGHT)
     return Pick(least.server, least.id, "the fewest connections for its weight: the destination's server from now on")
@@ -247,14 +257,14 @@ def _by_group(candidates: Sequence[Candidate], request: Request, cursor: Hashabl
     group = cursor if isinstance(cursor, _Group) else _Group((), request.now_ns)
     by_id = {each.id: each for each in candidates}
     members = [by_id[each] for each in group.servers if each in by_id]
-    least = _least(members, lambda each: each.overhead)
+    least = _least(members, _overhead)
     if len(group.servers) > 1 and request.now_ns > group.changed_ns + request.expiry_ns:
         most = _most(members)
         if most is not None:
             group = _Group(tuple(each for each in group.servers if each != most.id), request.now_ns)
     if least is not None and not _is_overloaded(least, candidates):
         return Pick(least.server, group, "the fewest connections of the destination's servers")
-    best = _least(candidates, lambda each: each.overhead)
+    best = _least(candidates, _overhead)
     if best is None:
         return Pick(None, group, _NO_WEIGHT)
     if best.id not in group.servers:
