@@ -263,5 +263,42 @@ def test_copies_go_their_own_ways():
     assert bool(made) and not IpvsTable()
 
 
+def test_a_copy_may_leave_connections_or_templates_out():
+    made = table(template(), controlled())
+    made.commit(Touch(cursors=(((V4, KEY), A),)), 0)
+    bare, without_templates = made.copy(connections=False), made.copy(templates=False)
+    assert [each.key.template for each in bare] == [True] and [each.key.template for each in without_templates] == [
+        False
+    ]
+    assert (counters(bare), counters(without_templates)) == ((0, 0), (1, 0))
+    assert bare.cursor(V4, KEY) == without_templates.cursor(V4, KEY) == A
+    assert not find(bare, 10, TEMPLATE) and len(made.copy(connections=False, templates=False)) == 0
+    assert bool(table(connection())) and len(made) == 2
+
+
+def test_expired_connections_are_found_wherever_their_timers_stand():
+    lives = [(number * 7) % 23 + 1 for number in range(23)]
+    made = table(*(connection(number, lives_s=lives_s) for number, lives_s in enumerate(lives)))
+    for at_s in range(25):
+        assert counters(made, at_s=at_s).active == sum(lives_s > at_s for lives_s in lives)
+
+
+def test_a_server_that_comes_ends_nothing():
+    made = table(connection())
+    assert (
+        retain(made, virtual([POD]), virtual([POD])) == retain(made, virtual([POD]), virtual([REMOTE_POD, POD])) == ()
+    )
+    assert find(made, 0) == connection()
+
+
+def test_a_template_is_held_by_each_of_its_connections():
+    made = table(template(10), controlled(1, lives_s=500), controlled(2, lives_s=500), controlled(3, lives_s=500))
+    made.commit(Touch(gone=(key(1),)), 0)
+    made.commit(Touch(gone=(key(2),)), 0)
+    assert find(made, 69, TEMPLATE)
+    made.commit(Touch(gone=(key(3),)), 0)
+    assert not find(made, 10, TEMPLATE)
+
+
 def test_a_connection_in_words():
     assert str(connection()) == "tcp 203.0.113.9:40000 → 172.30.0.10:80 → 10.180.0.5:8080 ESTABLISHED"

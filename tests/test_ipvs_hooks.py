@@ -87,7 +87,9 @@ def test_a_pods_request_goes_to_another_pod_through_input_and_output():  # IPVS-
 
 def test_connection_tracking_has_the_servers_answers_without_a_dnat_status():  # IPVS-10.6
     netns = made([REMOTE_POD])
-    entry = run(netns, packet(CLIENT, CLUSTER_IP)).effects.created
+    effects = run(netns, packet(CLIENT, CLUSTER_IP)).effects
+    entry = effects.created
+    assert effects.updated is None
     assert str(entry.original) == "tcp 203.0.113.9:40000 → 172.30.0.10:80"
     assert str(entry.reply) == "tcp 10.180.1.7:8080 → 192.168.0.1:40000"
     assert entry.src_nat and not entry.dst_nat
@@ -177,12 +179,14 @@ def test_a_hop_is_spent_and_a_length_minded():
     late = run(netns, packet(CLIENT, CLUSTER_IP, ttl=1))
     assert (late.disposition, late.cause, late.with_) == (REJECTED, Cause.TTL, "icmp-time-exceeded")
     assert late.answer.related.destination == CLUSTER_IP
-    assert run(netns, from_node(ttl=1), local=True).answer is not None
+    local = run(netns, from_node(ttl=1), local=True)
+    assert local.answer is not None and local.local_error == "EHOSTUNREACH"
     narrow = replace(netns.routing.interfaces["eth0"], mtu=1400)
     routing = Routing({**netns.routing.interfaces, "eth0": narrow}.values(), netns.routing.routes)
     netns.routing = routing.with_local({Family.IPV4: Map({ip(CLUSTER_IP): "kube-ipvs0"})})
     big = run(netns, packet(CLIENT, CLUSTER_IP, sport=2, length=1401))
     assert (big.disposition, big.cause, big.answer.mtu) == (REJECTED, Cause.TOO_BIG, 1400)
+    assert big.answer.related.destination == CLUSTER_IP  # ip_vs says so before it rewrites the packet
     assert run(netns, packet(CLIENT, CLUSTER_IP, sport=3, length=1400)).disposition is FORWARDED
     assert run(netns, packet(CLIENT, CLUSTER_IP, sport=4, length=1401, dont_fragment=False)).disposition is FORWARDED
     assert run(netns, packet(CLIENT, CLUSTER_IP, sport=5, ttl=2)).disposition is FORWARDED
@@ -207,7 +211,8 @@ def test_a_server_that_no_route_leads_to(kind, cause):
     outcome = run(netns, packet(POD, CLUSTER_IP))
     assert (outcome.disposition, outcome.cause, outcome.with_) == (REJECTED, cause, "icmp-host-unreachable")
     assert outcome.answer.source == CLUSTER_IP and outcome.answer.related.destination == CLUSTER_IP
-    assert run(netns, from_node(), local=True).local_error == "EHOSTUNREACH"
+    local = run(netns, from_node(), local=True)
+    assert local.local_error == "EHOSTUNREACH" and local.answer is not None
 
 
 def test_what_comes_from_a_loopback_address_cannot_leave():
@@ -426,6 +431,12 @@ def test_ipv6():
     assert str(run(netns, replied(outcome)).packet) == "tcp [fd00:10::1]:80 → [fd00:1::5]:40000"
     netns.load(told({("fd00:10::1", 80, "tcp"): replace(real, servers=())}, rules, local=["fd00:10::1"]))
     assert run(netns, packet("fd00:1::5", "fd00:10::1")).with_ == "icmp6-port-unreachable"
+    far = replace(real, servers=(RealServer(ip("fd00:2::7"), 8080),))
+    netns.load(told({("fd00:10::1", 80, "tcp"): far}, rules, local=["fd00:10::1"]))
+    netns.routing = Routing(netns.routing.interfaces.values()).with_local(
+        {Family.IPV6: Map({ip("fd00:10::1"): "kube-ipvs0"})}
+    )
+    assert run(netns, packet("fd00:1::5", "fd00:10::1", sport=2)).with_ == "icmp6-addr-unreachable"
     assert str(outcome.server) == "virtual server [fd00:10::1]:80/TCP"
 
 

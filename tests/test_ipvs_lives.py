@@ -283,3 +283,17 @@ def test_where_the_history_is_known_the_next_server_is_the_only_way():
     assert [to(way)[0] for _, way in expand(netns, packet(CLIENT, CLUSTER_IP), now_ns=0)] == [POD]
     three = expand(made([POD, REMOTE_POD], "twos"), packet(CLIENT, CLUSTER_IP), now_ns=0)
     assert sum(weight for weight, way in three if to(way)[0] == POD) * 3 == 2
+
+
+def test_a_local_sender_of_datagrams_to_a_deleted_server_is_told_at_once():
+    netns = made([REMOTE_POD], protocol="udp", sysctls=replace(BY_KUBE_PROXY, vs_expire_nodest_conn=False))
+    run(netns, from_node(protocol="udp"), local=True)
+    netns.load(told({(CLUSTER_IP, 80, "udp"): virtual([POD])}))
+    lost = run(netns, from_node(protocol="udp"), local=True)
+    assert (lost.cause, lost.local_error) == (Cause.SERVER_GONE, "EPERM")
+
+
+def test_tcp_knows_no_services_of_one_packet():
+    netns = made([POD, REMOTE_POD], flags=VirtualServerFlags.ONE_PACKET)
+    run(netns, packet(CLIENT, CLUSTER_IP))
+    assert connection_of(netns, CLIENT) is not None
