@@ -11,6 +11,7 @@ from importlib import import_module
 #: subject → its module; the first is the one that is meant if none is named
 SUBJECTS: Mapping[str, str] = {
     "packets": "fuzz.fuzzing",  #: random clusters, probes and packet sequences, in the model and in Linux
+    "diff": "fuzz.comparing",  #: random clusters and changes of them: whether diff finds what probes find
     "hostile": "fuzz.hostile",  #: input of every kind, spoilt, for every command: never exit code 3
     "ipsets": "fuzz.ipset_fuzzing",  #: random ipsets and rules that look them up, in the model and in Linux
     "nft": "fuzz.nft_fuzzing",  #: random rules of nft, read by the model and by nft

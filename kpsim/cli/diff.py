@@ -266,18 +266,20 @@ def _saved(path: Path, asked: _Asked) -> "Subject":
 # --- what is printed ----------------------------------------------------------------------------------------------------
 
 
-#: what a frontend costs at one node, and what a node costs besides (measured)
-_FRONTEND_S, _NODE_S = 0.2, 3.0
+#: what costs at one node (measured): a frontend, a kind of Services, and for each node that packets may go on to all others
+_FRONTEND_S, _KIND_S, _NODE_S = 0.02, 0.6, 3.0
 
 
 def effort(first: "Subject", second: "Subject") -> "Effort":
     """How long the comparison will take about."""
+    from kpsim.comparison.behaviour.components import kinds
     from kpsim.comparison.behaviour.frontends import Frontends
     from kpsim.effort import Effort
 
-    frontends, nodes = Frontends((first.state, second.state)).count, max(1, len(first.side.site.node_names))
-    seconds = nodes * (_NODE_S * len(first.side.families) + _FRONTEND_S * frontends)
-    return Effort(seconds, f"{frontends:,} frontends of Services at {nodes:,} nodes, on both sides")
+    states = first.state, second.state
+    frontends, nodes = Frontends(states).count, max(1, len(first.side.site.node_names))
+    each = _NODE_S * len(first.side.families) * nodes + _KIND_S * kinds(states) + _FRONTEND_S * frontends
+    return Effort(nodes * each, f"{frontends:,} frontends of Services at {nodes:,} nodes, on both sides")
 
 
 def _check_allowed(allowed: list[str], first: "Subject", second: "Subject") -> None:

@@ -1,6 +1,6 @@
 """What became of a packet, as the answer to a probe tells it: the parts in which two answers are compared."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ class Item(NamedTuple):
         RuleReference | None
     )  #: the rule that refused the packet or lost the answer; neither this nor the cause is compared
     cause: Cause | None = None
+    assumed: bool = False  #: whether something listens there; not compared either
 
 
 class Own(NamedTuple):
@@ -64,7 +65,7 @@ def item_of(judged: Exchange) -> Item:
         seen = Seen(numbers[0], sport, numbers[1], numbers[2])  # type: ignore[index]
     with_ = (step.with_ or step.local_error) if result is ProbeResult.REJECTED else ""
     rule = step.rule if result in (ProbeResult.REJECTED, ProbeResult.DROPPED) else judged.by
-    return Item(result, with_, masquerade and seen is not None, seen, judged.verdict, rule, step.cause)
+    return Item(result, with_, masquerade and seen is not None, seen, judged.verdict, rule, step.cause, judged.assumed)
 
 
 def settled(item: Item, endpoint: tuple[int, ...]) -> Item:
@@ -128,3 +129,30 @@ def without_source_ports(fate: Fate) -> Fate:
 
 def _without_port(seen: Seen | None) -> Seen | None:
     return None if seen is None else seen._replace(sport=None)
+
+
+def decided(item: Item) -> Hashable:
+    """What of an answer is not compared: the rule or the cause that decided, and what is merely assumed."""
+    return item.by, item.cause, item.assumed
+
+
+def deciding(fate: Fate, ways: Iterable[Way[Item]]) -> Hashable:
+    """What decided about packets that are not delivered: a rule or a cause, for each of their ways."""
+    return None if fate.result is ProbeResult.DELIVERED else tuple([decided(way.leaf) for way in ways])
+
+
+def is_orderless(ways: list[Way[Item]]) -> bool:
+    """Whether the fate of packets, and the rule that an answer names, would be the same for another order of the ways."""
+    if len(ways) == 1:
+        return True
+    results: dict[ProbeResult, Fraction] = {}
+    for way in ways:
+        results[way.leaf.result] = results.get(way.leaf.result, _NONE) + way.weight
+    most = max(results.values())
+    likeliest = [result for result, weight in results.items() if weight == most]
+    if len(likeliest) > 1:
+        return False
+    if likeliest == [ProbeResult.DELIVERED]:
+        return True
+    told = {(item.with_, item.seen, decided(item)) for _, _, item, *_ in ways if item.result in likeliest}
+    return len(told) == 1

@@ -89,6 +89,7 @@ class Followed:
         low, high = MARTIAN[Family.IPV4][1]
         self._loopback = Partition((low, high + 1), lambda each: low <= each <= high)
         self._points: dict[int, Partition] = {}
+        self._alone: dict[tuple[Start, int, int], Fate] = {}
         self._start = Start("", "")
         self._stage = 0  #: 0: before the first hook, 1: in the first half, 2: behind it
         self._stops = False  #: whether the packet is followed only up to the cut
@@ -122,10 +123,14 @@ class Followed:
 
     def alone(self, start: Start, region: Region) -> Fate:
         """The fate of a packet of the region that is addressed to its own sender."""
-        own = typical(meet(region[SOURCE], region[DESTINATION]))
-        packet = first_packet(self.family, start, own, own, typical(region[PORT]))
-        found = explored(self.site, packet, start.node, local=start.local, now_ns=self._now_ns, trace=False)
-        return fate_of([Way(region, weight, item_of(judged), (), lambda each: each) for weight, judged in found])
+        own, port = typical(meet(region[SOURCE], region[DESTINATION])), typical(region[PORT])
+        key = start, own, port
+        if key not in self._alone:
+            packet = first_packet(self.family, start, own, own, port)
+            found = explored(self.site, packet, start.node, local=start.local, now_ns=self._now_ns, trace=False)
+            ways = [Way(region, weight, item_of(judged), (), lambda each: each) for weight, judged in found]
+            self._alone[key] = fate_of(ways)
+        return self._alone[key]
 
     # --- following one packet ---------------------------------------------------------------------------------------
 

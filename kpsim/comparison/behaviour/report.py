@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState
+from kpsim.comparison.behaviour.alike import alike
+from kpsim.comparison.behaviour.carrying import Swap
 from kpsim.comparison.behaviour.differences import Box, Comparison, Difference, Progress, Side, compare
-from kpsim.comparison.behaviour.fates import Fate
+from kpsim.comparison.behaviour.fates import Fate, Item, decided
 from kpsim.comparison.behaviour.following import Start, first_packet, typical
 from kpsim.comparison.behaviour.frontends import Frontend, Frontends
 from kpsim.comparison.behaviour.reasons import (
@@ -24,8 +26,10 @@ from kpsim.comparison.behaviour.spaces import Values, holds, networks
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.inputs import Json, JsonObject
+from kpsim.netfilter import walk
 from kpsim.packet import ICMP_PROTOCOLS
-from kpsim.tracing.probes import Answer, Probe, ProbeResult, answer, probe_record
+from kpsim.packetpath.chooser import ScriptedChooser
+from kpsim.tracing.probes import Answer, Probe, ProbeResult, answer, decided_by, probe_record, result_of
 from kpsim.tracing.site import Sender
 
 
@@ -47,6 +51,9 @@ class Subject:
         return cls(Side(cluster.site_with(), cluster.families, cluster.now_ns), name or str(cluster), cluster)
 
 
+Numbers = tuple[int, int, int]  #: source, destination and port of a packet
+
+
 class Record(NamedTuple):
     """A difference as it is told."""
 
@@ -58,6 +65,7 @@ class Record(NamedTuple):
     probe: JsonObject
     why: Why
     natural: bool  #: a client of this kind may have a source of the box
+    numbers: Numbers  #: of the probe
 
     def to_json(self) -> JsonObject:
         box = self.box
@@ -107,7 +115,9 @@ def names_of(record: Record) -> frozenset[str]:
 def report(a: Subject, b: Subject, progress: Progress | None = None) -> Report:
     """What two subjects do differently to first packets. InputError if they have no node or family in common."""
     frontends = Frontends((a.state, b.state))
-    found = compare(a.side, b.side, frontends.divide, progress)
+    families = tuple(family for family in a.side.families if family in b.side.families)
+    together = alike((a.side.site, b.side.site), (a.state, b.state), families, a.side.now_ns)
+    found = compare(a.side, b.side, frontends.divide, progress, together)
     return Report(a, b, found.classes, tuple(_Telling(a, b, frontends).records(found)))
 
 
@@ -124,27 +134,87 @@ class _Telling:
         self._changes: dict[str, Why] = {}
 
     def records(self, found: Comparison) -> Iterator[Record]:
+        made = {
+            id(difference): self._record(number, difference)
+            for number, difference in enumerate(found.differences, 1)
+            if difference.like is None
+        }
         for number, difference in enumerate(found.differences, 1):
-            yield self._record(number, difference)
+            if difference.like is None:
+                yield made[id(difference)]
+            else:
+                original, swap = difference.like
+                yield self._carried(number, difference, made[id(original)], swap)
+
+    def _carried(self, number: int, difference: Difference, like: Record, swap: Swap) -> Record:
+        """The record of a difference that was carried from another Service."""
+        frontend = difference.key
+        assert frontend is None or isinstance(frontend, Frontend)
+        numbers = (swap.address(like.numbers[0]), swap.address(like.numbers[1]), swap.port(like.numbers[2]))
+        answers = (
+            self._carried_answer(0, difference, like, numbers),
+            self._carried_answer(1, difference, like, numbers),
+        )
+        return like._replace(
+            service=frontend.name if frontend is not None else "", frontend=frontend, box=difference.box,
+            fates=(difference.a, difference.b), answers=answers, numbers=numbers,
+            probe=self._probe(number, difference.box, numbers), why=self._why(difference, frontend),
+        )  # fmt: skip
+
+    def _carried_answer(self, place: int, difference: Difference, like: Record, numbers: Numbers) -> Json:
+        """The answer to the probe of a carried difference. It names rules of its own Service."""
+        assert difference.like is not None
+        box, swap, told = difference.box, difference.like[1], like.answers[place]
+        fate, named = (difference.a, difference.b)[place], told
+        own = any(self._is_own(way.leaf, swap) for way in difference.ways[place])
+        if own or fate.result is ProbeResult.DELIVERED:
+            key = place, box.node, box.family, swap.other.component, told["by"], told.get("masqueradeBy")
+            if key not in self._answers:
+                self._answers[key] = self._naming(place, box, numbers)
+            named = self._answers[key]
+        by = {name: named[name] for name in ("by", "masqueradeBy") if name in told}
+        found = swap.answer(told, by, (place, box.node, box.family))
+        return self._asked(place, box, numbers).to_json() if found is None else found
+
+    def _naming(self, place: int, box: Box, numbers: Numbers) -> Json:
+        """An answer that names the rules that decided; of a delivered packet only one outcome may be there."""
+        subject, start = (self.a, self.b)[place], self._start((self.a, self.b)[place], box)
+        packet = first_packet(box.family, start, *numbers)
+        found = walk(
+            subject.side.site.netns(box.node, box.family), packet, now_ns=subject.side.now_ns, chooser=ScriptedChooser(),
+            local=start.local,
+        )  # fmt: skip
+        if result_of(found) is ProbeResult.DELIVERED:
+            return {"by": decided_by(found, found.trace)}
+        return self._asked(place, box, numbers).to_json()
+
+    def _is_own(self, item: Item, swap: Swap) -> bool:
+        """Whether the rule that decided was written for one Service."""
+        return item.by is not None and item.by.origin.service.partition(":")[0] in swap.one.component.services
+
+    def _probe(self, number: int, box: Box, numbers: Numbers) -> JsonObject:
+        probe = probe_record(
+            Probe(number, box.node, box.sender, first_packet(box.family, self._start(self.a, box), *numbers))
+        )
+        del probe["sport"]
+        return probe
 
     def _record(self, number: int, difference: Difference) -> Record:
         box, frontend = difference.box, difference.key
         assert frontend is None or isinstance(frontend, Frontend)
         numbers, natural = self._typical(box)
-        packet = first_packet(box.family, self._start(self.a, box), *numbers)
-        probe = probe_record(Probe(number, box.node, box.sender, packet))
-        del probe["sport"]
+        probe = self._probe(number, box, numbers)
         answers = (self._answer(0, self.a, difference, numbers), self._answer(1, self.b, difference, numbers))
         service = frontend.name if frontend is not None else ""
         why = self._why(difference, frontend)
-        return Record(service, frontend, box, (difference.a, difference.b), answers, probe, why, natural)
+        return Record(service, frontend, box, (difference.a, difference.b), answers, probe, why, natural, numbers)
 
     def _start(self, subject: Subject, box: Box) -> Start:
         machine = subject.side.site.machine(box.node)
         interface = {Sender.NODE: "", Sender.POD: machine.pod_interface}.get(box.sender, machine.uplink)
         return Start(box.node, box.protocol, interface)
 
-    def _typical(self, box: Box) -> tuple[tuple[int, int, int], bool]:
+    def _typical(self, box: Box) -> tuple[Numbers, bool]:
         """Numbers of a packet of the box, and whether a client of this kind may have its source.
 
         Of all sources one is taken that a probe without source would have, or a pod of the node.
@@ -168,23 +238,24 @@ class _Telling:
         if box.sender is Sender.POD:
             yield from site.directory.pods_on(box.node, box.family)
 
-    def _answer(self, place: int, subject: Subject, difference: Difference, numbers: tuple[int, int, int]) -> Json:
+    def _answer(self, place: int, subject: Subject, difference: Difference, numbers: Numbers) -> Json:
         """The answer to the probe. If it says nothing of the packet's own numbers, equal fates share one."""
         box = difference.box
         fate: Fate = (difference.a, difference.b)[place]
         items = tuple(way.leaf for way in difference.ways[place])
-        key = place, box.node, box.family, fate, tuple((item.by, item.cause) for item in items)
-        shared = fate.result is not ProbeResult.DELIVERED and fate.seen is None
-        if not shared or key not in self._answers:
-            start = self._start(subject, box)
-            packet = first_packet(box.family, start, *numbers)
-            found: Answer = answer(
-                subject.side.site, packet, box.node, local=start.local, now_ns=subject.side.now_ns
-            )  # fmt: skip
-            if not shared:
-                return found.to_json()
-            self._answers[key] = found.to_json()
+        key = place, box.node, box.family, fate, tuple(map(decided, items))
+        shared = difference.alike and fate.result is not ProbeResult.DELIVERED and fate.seen is None
+        if not shared:
+            return self._asked(place, box, numbers).to_json()
+        if key not in self._answers:
+            self._answers[key] = self._asked(place, box, numbers).to_json()
         return self._answers[key]
+
+    def _asked(self, place: int, box: Box, numbers: Numbers) -> Answer:
+        subject = (self.a, self.b)[place]
+        start = self._start(subject, box)
+        packet = first_packet(box.family, start, *numbers)
+        return answer(subject.side.site, packet, box.node, local=start.local, now_ns=subject.side.now_ns)
 
     # --- why --------------------------------------------------------------------------------------------------------
 

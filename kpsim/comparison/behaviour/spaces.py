@@ -52,6 +52,24 @@ def without(values: Values, gone: int) -> Values:
     return (*values[:at], *parts, *values[at + 1 :])
 
 
+def lacking(values: Values, gone: Values) -> Values:
+    """The numbers of a set that are not in another."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    for low, high in values:
+        while at < len(gone) and gone[at][1] < low:
+            at += 1
+        here = at
+        while here < len(gone) and gone[here][0] <= high:
+            if low < gone[here][0]:
+                found.append((low, gone[here][0] - 1))
+            low = gone[here][1] + 1
+            here += 1
+        if low <= high:
+            found.append((low, high))
+    return tuple(found)
+
+
 def unite(sets: Iterable[Values]) -> Values:
     """The numbers that are in any of the sets."""
     found: list[tuple[int, int]] = []

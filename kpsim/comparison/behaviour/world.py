@@ -1,6 +1,6 @@
 """What the world around the nodes asks of a packet: whose its addresses are, who listens at its port, which Service it is for."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cached_property, partial
 
 from kpsim.addresses import Family
@@ -105,7 +105,7 @@ class WatchedWorld:
 
         def of(address: int, port: int) -> Name:
             asked = _packet(packet, daddr=address, dport=port)
-            return _kind(self.site.reaction(end._replace(address=address), asked, node, now_ns), address)
+            return kind_of_reaction(self.site.reaction(end._replace(address=address), asked, node, now_ns), address)
 
         def at_address(address: int) -> Name:
             here = sorted({*ports.get(address, ()), *ports.get(-1, ())})
@@ -142,14 +142,15 @@ class WatchedWorld:
         return found
 
     @cached_property
-    def _dialled(self) -> dict[int, set[int]]:
-        """The ports that are dialled at an address; −1 stands for the addresses of nodes."""
-        found: dict[int, set[int]] = {-1: set()}
+    def _dialled(self) -> dict[str, dict[int, set[int]]]:
+        """By protocol, the ports that are dialled at an address; −1 stands for the addresses of nodes."""
+        found: dict[str, dict[int, set[int]]] = {}
         for frontend in self.site.ends.frontends():
+            known = found.setdefault(frontend.protocol, {-1: set()})
             if frontend.address is None:
-                found[-1].add(frontend.port)
+                known[-1].add(frontend.port)
             elif frontend.address[0] is self.family:
-                found.setdefault(frontend.address[1], set()).add(frontend.port)
+                known.setdefault(frontend.address[1], set()).add(frontend.port)
         return found
 
     def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
@@ -157,7 +158,11 @@ class WatchedWorld:
         found = self.site.serves(dialled, reached, node)
         parts = (dialled.address, dialled.port, reached.address, reached.port)
         if any(axis_of(part) is not None for part in parts):
-            key = tuple([axis_of(part) if axis_of(part) is not None else (part,) for part in parts]), node
+            key = (
+                dialled.protocol,
+                tuple([axis_of(part) if axis_of(part) is not None else (part,) for part in parts]),
+                node,
+            )
             if key not in self._serving:
                 self._serving[key] = Judged(self._judge(dialled, reached, node), partial(self._dialled_apart, dialled))
             self.witness.judged(self._serving[key], found)
@@ -165,25 +170,34 @@ class WatchedWorld:
 
     def _dialled_apart(self, dialled: Target, region: Region) -> Iterator[Region]:
         """The parts of a region that dial one frontend each, or none."""
-        known = self._dialled
+        known = self._dialled.get(dialled.protocol, _NONE_DIALLED)
         address, port = axis_of(dialled.address), axis_of(dialled.port)
         regions = [region]
         if address is not None:
-            regions = [narrowed(region, address, values) for values in self._frontends.split(region[address]).values()]
+            parts = self._frontends(dialled.protocol).split(region[address]).values()
+            regions = [narrowed(region, address, values) for values in parts]
         for each in regions:
             if port is None:
                 yield each
                 continue
             here = int(dialled.address) if address is None else each[address][0][0]
-            at = _members(known.get(here, set()) | known[-1])
+            at = self._ports_dialled(dialled.protocol, here if here in known else -1)
             yield from (narrowed(each, port, values) for values in at.split(each[port]).values())
 
-    @cached_property
-    def _frontends(self) -> Partition:
-        known = self._dialled
-        return Partition(
-            cuts_of((each, each) for each in known if each >= 0), lambda each: each if each in known else None
-        )
+    def _frontends(self, protocol: str) -> Partition:
+        """A class for each address that is dialled with the protocol."""
+        about = "frontends", protocol
+        if about not in self._partitions:
+            self._partitions[about] = _members({each for each in self._dialled.get(protocol, ()) if each >= 0})
+        return self._partitions[about]
+
+    def _ports_dialled(self, protocol: str, address: int) -> Partition:
+        """A class for each port that is dialled at the address, or at a node's."""
+        about = "dialled", protocol, address
+        if about not in self._partitions:
+            known = self._dialled.get(protocol, _NONE_DIALLED)
+            self._partitions[about] = _members(known[address] | known[-1])
+        return self._partitions[about]
 
     def _judge(self, dialled: Target, reached: Target, node: str) -> Callable[[tuple[int, ...]], Name]:
         def value(part: int, numbers: tuple[int, ...]) -> int:
@@ -198,6 +212,9 @@ class WatchedWorld:
         return says
 
 
+_NONE_DIALLED: Mapping[int, set[int]] = {-1: set()}
+
+
 def _members(numbers: set[int]) -> Partition:
     """A class for each of the numbers, and one for all others."""
     return Partition(cuts_of((each, each) for each in numbers), lambda each: each if each in numbers else None)
@@ -210,7 +227,7 @@ def _packet(like: Packet, **numbers: int) -> Packet:
     return made
 
 
-def _kind(reaction: Reaction, address: int) -> Name:
+def kind_of_reaction(reaction: Reaction, address: int) -> Name:
     """What of a reaction decides about an exchange."""
     relayed = address if isinstance(reaction, Relay) else None
     return type(reaction), getattr(reaction, "http", None), relayed

@@ -1,0 +1,451 @@
+"""The shape of a Service's rules: what is left of them once the Service's own constants are replaced by their places.
+
+Services whose rules have equal shapes are told apart by nothing but these constants. A rule belongs to the component
+of Services that it was written for (:class:`~kpsim.ruleset.Origin`); all other rules are common, and each constant in a
+rule that is not the component's own is noted: it may tell two components apart.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import count
+from typing import Any, NamedTuple, cast
+
+from kpsim.addresses import Family
+from kpsim.comparison.behaviour.components import Address
+from kpsim.comparison.behaviour.rules import unmasked
+from kpsim.packetpath.chooser import fraction_as_written
+from kpsim.programmed import Programmed
+from kpsim.ruleset import (
+    Adjust,
+    Assign,
+    Body,
+    BridgePort,
+    Chain,
+    Chance,
+    Compare,
+    DataType,
+    Dispatch,
+    Dnat,
+    EitherPort,
+    Element,
+    Field,
+    FieldType,
+    Goto,
+    Hashed,
+    Jump,
+    Limit,
+    LocalSocket,
+    Log,
+    Lookup,
+    Mapped,
+    Masked,
+    Masquerade,
+    NoTrack,
+    Numgen,
+    Recent,
+    Redirect,
+    Reject,
+    ReversePath,
+    RoutingHeader,
+    Rule,
+    Set,
+    SetReference,
+    SetTimeToLive,
+    Snat,
+    Table,
+    Terminal,
+    Unknown,
+    Unmodelled,
+    UpdateSet,
+)
+from kpsim.ruleset import Counter as Count
+
+Shape = Hashable
+Own = Mapping[Address | int, tuple[int, int]]  #: constant → number of its component, and its place there
+
+#: parts of rules that name no address, no port, no chain and no memory
+_WITHOUT_CONSTANTS = (
+    Terminal, Reject, Assign, SetTimeToLive, NoTrack, Log, Adjust, Chance, Limit, ReversePath, RoutingHeader, BridgePort,
+    LocalSocket, Count, Unknown, Unmodelled,
+)  # fmt: skip
+_ADDRESSES = (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS)
+
+
+class Incomparable(Exception):
+    """A rule computes with addresses, so exchanging constants may change what it does."""
+
+
+class Literals:
+    """Numbers that rules, routes and the world tell from others, whosoever they are."""
+
+    def __init__(self) -> None:
+        self.addresses: dict[Family, set[tuple[int, int]]] = {family: set() for family in Family}
+        self.ports: set[tuple[int, int]] = set()
+
+
+class _Place(NamedTuple):
+    """Stands for a component's own constant."""
+
+    number: int
+
+
+class RulesetShapes:
+    """The shapes of all components' rules in one ruleset, by the number of the component."""
+
+    def __init__(self, told: Programmed, services: Mapping[str, int], own: Own, literals: Literals) -> None:
+        ruleset = told.ruleset
+        if told.ipsets or told.virtual_servers or told.local_addresses:
+            raise Incomparable  # what they do with addresses is not told apart here
+        self._family, self._services, self._own, self._literals = ruleset.family, services, own, literals
+        self.spoilt: set[int] = set()  #: components whose chains others' rules lead to
+        self._found: dict[int, list[Shape]] = {}
+        self._elements: dict[int, list[Shape]] = {}
+        #: for each component the order in which its rules name its addresses as endpoints
+        self.orders: dict[int, list[int]] = {}
+        for table in ruleset.in_order():
+            self._read(table)
+
+    def of(self, component: int) -> Shape:
+        return tuple(self._found.get(component, ())), frozenset(self._elements.get(component, ()))
+
+    # --- whose a rule is --------------------------------------------------------------------------------------------
+
+    def _owner(self, rule: Rule) -> int | None:
+        service = rule.origin.service
+        return self._services.get(service.partition(":")[0]) if service else None
+
+    def _read(self, table: Table) -> None:
+        self._table = table
+        self._owners: dict[str, int] = {}
+        self._contents: dict[str, Shape] = {}
+        self._numbers: dict[int, tuple[Iterator[int], dict[str, int]]] = {}
+        for chain in table.chains.values():
+            owners = {self._owner(rule) for rule in chain.rules}
+            if chain.base is None and len(owners) == 1 and (owner := owners.pop()) is not None:
+                self._owners[chain.name] = owner
+        self._users = self._users_of_memory()
+        for chain in table.ordered():
+            if chain.name not in self._owners:
+                self._read_shared(chain)
+        for chain in table.ordered():  # chains that nothing leads to: their constants count all the same
+            if chain.name in self._owners:
+                self._content(self._owners[chain.name], chain.name)
+        for name, of in table.sets.items():
+            self._read_set(name, of)
+
+    def _users_of_memory(self) -> dict[str, set[int | None]]:
+        """Whose rules use each named set and each list of recent addresses."""
+        users: dict[str, set[int | None]] = {}
+        for chain in self._table.chains.values():
+            of_chain = self._owners.get(chain.name)
+            for rule in chain.rules:
+                owner = self._owner(rule) if of_chain is None else of_chain
+                for part in rule.body:
+                    match part:
+                        case Recent(name):
+                            users.setdefault(f"recent {name}", set()).add(owner)
+                        case UpdateSet(set=SetReference(name)) | Lookup(set=SetReference(name)):
+                            users.setdefault(name, set()).add(owner)
+                        case Dispatch(map=SetReference(name)):
+                            users.setdefault(name, set()).add(None)
+                        case _:
+                            pass
+        return users
+
+    def _read_shared(self, chain: Chain) -> None:
+        """The rules of a chain that is for several components.
+
+        The order of rules of different components does not matter where all of them name a constant of their own on
+        the same axis. ``stretch`` numbers the parts of the chain in which that is so.
+        """
+        stretch, before = 0, ""
+        for rule in chain.rules:
+            owner = self._owner(rule)
+            axis = "" if owner is None else self._axis(rule, owner)
+            if axis != before:
+                stretch, before = stretch + 1, axis
+            if owner is None or not axis:
+                stretch += 1
+                self._body(None, rule.body)
+            else:
+                shape = self._table.key, chain.name, stretch, self._body(owner, rule.body)
+                self._found.setdefault(owner, []).append(shape)
+
+    def _axis(self, rule: Rule, owner: int) -> str:
+        """The axis on which a rule demands one of its component's own constants; empty: none."""
+        for wanted in (Field.DADDR, Field.DPORT):
+            for part in rule.body:
+                if not isinstance(part, Compare) or part.field is not wanted or part.negate or part.absent:
+                    continue
+                if isinstance(self._compared(owner, part), _Place):
+                    return wanted.name
+        return ""
+
+    # --- chains and rules -------------------------------------------------------------------------------------------
+
+    def _content(self, owner: int, name: str) -> Shape:
+        """The shape of a component's own chain."""
+        if name not in self._contents:
+            self._contents[name] = None  # no chain leads to itself
+            bodies = [rule.body for rule in self._table.chains[name].rules]
+            shapes: list[Shape] = []
+            while bodies:
+                if drawn := self._drawn(owner, bodies):
+                    shapes.append(("drawn", frozenset(Counter(drawn).items())))
+                    break
+                shapes.append(self._body(owner, bodies.pop(0)))
+            self._contents[name] = tuple(shapes)
+        return self._contents[name]
+
+    def _drawn(self, owner: int, bodies: list[Body]) -> list[Shape]:
+        """The chains of which the rest of a chain draws one, each with the same probability; empty if it does not.
+
+        They are alike in their order: each ends by translating the destination.
+        """
+        chains = []
+        for place, body in enumerate(bodies):
+            match body:
+                case (Chance(threshold), Jump(chain)) if fraction_as_written(threshold) == Fraction(
+                    1, len(bodies) - place
+                ) and place + 1 < len(bodies):
+                    chains.append(chain)
+                case (Jump(chain),) if place and place + 1 == len(bodies):
+                    chains.append(chain)
+                case _:
+                    return []
+        if not all(self._owners.get(chain) == owner and self._translates(chain) for chain in chains):
+            return []
+        return [self._content(owner, chain) for chain in chains]
+
+    def _translates(self, chain: str) -> bool:
+        last = self._table.chains[chain].rules[-1].body
+        return isinstance(last[-1], Dnat) and all(
+            isinstance(part, Compare) and part.field is Field.L4PROTO for part in last[:-1]
+        )
+
+    def _leads(self, owner: int | None, verdict: Any) -> Shape:
+        """The shape of a verdict."""
+        if not isinstance(verdict, Jump | Goto) or verdict.chain not in self._owners:
+            return cast("Shape", verdict)
+        of = self._owners[verdict.chain]
+        if of != owner:
+            self.spoilt |= {of} if owner is None else {of, owner}
+            return verdict
+        return type(verdict).__name__, self._content(owner, verdict.chain)
+
+    def _body(self, owner: int | None, body: Body) -> Shape:
+        return tuple([self._part(owner, part) for part in body])
+
+    def _part(self, owner: int | None, part: Any) -> Shape:
+        match part:
+            case Compare():
+                return Compare, part.field, self._compared(owner, part), part.mask, part.negate, part.absent
+            case Jump() | Goto():
+                return self._leads(owner, part)
+            case Dnat() | Snat() | Redirect() | Masquerade():
+                return self._translation(owner, part)
+            case Dispatch(key, of):
+                drawn = self._uniform(owner, part)
+                return (Dispatch, self._looked_up(owner, key, of)) if drawn is None else drawn
+            case Lookup(key, of, negate, absent):
+                return Lookup, self._looked_up(owner, key, of), negate, absent
+            case UpdateSet(reference, key, verb, timeout):
+                return UpdateSet, self._looked_up(owner, key, reference), verb, timeout
+            case EitherPort(among, negate):
+                self._literals.ports.update(among)
+                return EitherPort, among, negate
+            case Recent(name):
+                return replace(part, name=self._memory(owner, f"recent {name}"))
+            case _ if isinstance(part, _WITHOUT_CONSTANTS):
+                return cast("Shape", part)
+            case _:
+                raise Incomparable
+
+    def _translation(self, owner: int | None, part: Dnat | Snat | Redirect | Masquerade) -> Shape:
+        if isinstance(part, Snat | Masquerade) and part.ports is not None:
+            self._note(False, part.ports)
+        if getattr(part, "last_address", None) is not None or getattr(part, "last_port", None) is not None:
+            raise Incomparable
+        match part:
+            case Dnat(mapped=None):
+                if owner is not None and part.address is not None:
+                    self._note_order(owner, part.address)
+                return Dnat, self._address(owner, part.address), self._port(owner, part.port), part.flags
+            case Snat(mapped=None):
+                return Snat, self._address(owner, part.address), part.ports, part.flags
+            case Redirect(mapped=None):
+                return Redirect, self._port(owner, part.port), part.flags
+            case Masquerade():
+                return part
+            case _:
+                assert part.mapped is not None
+                return type(part), self._mapped(owner, part.mapped), part.flags
+
+    def _mapped(self, owner: int | None, mapped: Mapped) -> Shape:
+        """The shape of a map that says what to translate to. Of equally probable values the order does not matter."""
+        data = tuple(
+            kind for kind, used in ((FieldType.ADDRESS, mapped.address), (FieldType.PORT, mapped.port)) if used
+        )
+        if isinstance(mapped.map, SetReference):
+            return self._looked_up(owner, mapped.key, mapped.map), data
+        match mapped.key:
+            case (Numgen(modulus, 0, True),) if set(mapped.map.elements) == {(number,) for number in range(modulus)}:
+                values = [self._value(owner, mapped.map.elements[number,], data) for number in range(modulus)]
+                return "drawn", frozenset(Counter(values).items())
+        return self._looked_up(owner, mapped.key, mapped.map, data), data
+
+    def _uniform(self, owner: int | None, part: Dispatch) -> Shape | None:
+        """A map that leads to chains of the component with equal probabilities; None: it is something else."""
+        match part:
+            case Dispatch((Numgen(modulus, 0, True),), Set() as of) if owner is not None:
+                verdicts = [element.value for element in of.elements.values()]
+                if set(of.elements) != {(number,) for number in range(modulus)} or not all(
+                    isinstance(each, Goto) and self._owners.get(each.chain) == owner and self._translates(each.chain)
+                    for each in verdicts
+                ):
+                    return None
+                return "drawn", frozenset(Counter(self._leads(owner, each) for each in verdicts).items())
+        return None
+
+    # --- numbers ----------------------------------------------------------------------------------------------------
+
+    def _compared(self, owner: int | None, part: Compare) -> Shape:
+        kind = part.field.type
+        if kind not in (FieldType.ADDRESS, FieldType.PORT) or not isinstance(part.among, tuple):
+            return part.among
+        if part.mask is None and part.value is not None:
+            return self._address(owner, part.value) if kind is FieldType.ADDRESS else self._port(owner, part.value)
+        for interval in part.among:
+            self._note(kind is FieldType.ADDRESS, interval, part.mask)
+        return part.among
+
+    def _note(self, address: bool, interval: tuple[int, int], mask: int | None = None, shift: int = 0) -> None:
+        found = unmasked(interval, mask, shift)
+        (self._literals.addresses[self._family] if address else self._literals.ports).update(found)
+
+    def _address(self, owner: int | None, value: int | None) -> Shape:
+        if value is None:
+            return None
+        component, place = self._own.get((self._family, value), (None, 0))
+        if component is not None and component == owner:
+            return _Place(place)
+        self._note(True, (value, value))
+        return value
+
+    def _port(self, owner: int | None, value: int | None) -> Shape:
+        if value is None:
+            return None
+        component, place = self._own.get(value, (None, 0))
+        if component is not None and component == owner:
+            return _Place(place)
+        self._note(False, (value, value))
+        return value
+
+    def _note_order(self, owner: int, address: int) -> None:
+        component, place = self._own.get((self._family, address), (None, 0))
+        if component == owner:
+            self.orders.setdefault(owner, []).append(place)
+
+    def _memory(self, owner: int | None, name: str) -> str:
+        """A name of a set or a list; one that is a component's own is numbered."""
+        if owner is None or self._users.get(name) != {owner}:
+            return name
+        numbers, known = self._numbers.setdefault(owner, (count(), {}))
+        if name not in known:
+            known[name] = next(numbers)
+        return f"own {known[name]}"
+
+    # --- sets -------------------------------------------------------------------------------------------------------
+
+    def _looked_up(
+        self,
+        owner: int | None,
+        key: tuple[Any, ...],
+        of: Set | SetReference,
+        data: tuple[FieldType | None, ...] | None = None,
+    ) -> Shape:
+        if any(isinstance(source, Hashed) for source in key):
+            raise Incomparable  # which number an address has says nothing of another
+        if isinstance(of, SetReference):
+            found = self._table.sets.get(of.name)
+            if found is None:
+                raise Incomparable
+            name = self._memory(owner, of.name)
+            if name == of.name or found.elements or found.members:
+                return key, of
+            return key, name, found.type, found.flags, found.timeout_ns, found.size
+        kinds = [_kind_of(source) for source in key]
+        shifts = [(source.mask, source.shift) if isinstance(source, Masked) else (None, 0) for source in key]
+        elements = [
+            (
+                tuple([self._datum(owner, *each) for each in zip(kinds, parts, shifts, strict=True)]),
+                self._value(owner, element, data),
+            )
+            for parts, element in of.elements.items()
+        ]
+        return key, frozenset(elements)
+
+    def _datum(self, owner: int | None, kind: FieldType | None, part: Any, shape: tuple[int | None, int]) -> Shape:
+        if kind is None or not isinstance(part, int | tuple):
+            return cast("Shape", part)
+        if isinstance(part, int) and shape == (None, 0):
+            return self._address(owner, part) if kind is FieldType.ADDRESS else self._port(owner, part)
+        self._note(kind is FieldType.ADDRESS, part if isinstance(part, tuple) else (part, part), *shape)
+        return part
+
+    def _value(self, owner: int | None, element: Element, data: Sequence[FieldType | None] | None) -> Shape:
+        """The shape of what a map says. ``data`` is of what kind each part is; None: it has verdicts or says nothing."""
+        if not isinstance(element.value, tuple):
+            return self._leads(owner, element.value), element.timeout_ns
+        if data is None or len(data) != len(element.value):
+            raise Incomparable
+        for kind, part in zip(data, element.value, strict=True):
+            if owner is not None and kind is FieldType.ADDRESS and isinstance(part, int):
+                self._note_order(owner, part)
+        parts = [self._datum(owner, kind, part, (None, 0)) for kind, part in zip(data, element.value, strict=True)]
+        return tuple(parts), element.timeout_ns
+
+    def _read_set(self, name: str, of: Set) -> None:
+        """Each element that names constants of one component belongs to it."""
+        if of.type is None and (of.elements or of.members):
+            raise Incomparable
+        kinds = [] if of.type is None else [_kind_of_data(each) for each in of.type.key]
+        none = (None, 0)
+        for key, element in of.elements.items():
+            owners = {
+                self._own[constant][0]
+                for kind, part in zip(kinds, key, strict=True)
+                if isinstance(part, int)
+                and (constant := self._constant(kind, part)) is not None
+                and constant in self._own
+            }
+            owner = owners.pop() if len(owners) == 1 else None
+            parts = tuple([self._datum(owner, kind, part, none) for kind, part in zip(kinds, key, strict=True)])
+            data = None if of.type is None or of.type.data is None else [_kind_of_data(each) for each in of.type.data]
+            value = self._value(owner, element, data)
+            if owner is not None:
+                self._elements.setdefault(owner, []).append((self._table.key, name, parts, value))
+        for member, _ in of.members:
+            for kind, part in zip(kinds, member, strict=True):
+                self._datum(None, kind, part, none)
+
+    def _constant(self, kind: FieldType | None, part: int) -> Address | int | None:
+        match kind:
+            case FieldType.ADDRESS:
+                return self._family, part
+            case FieldType.PORT:
+                return part
+            case _:
+                return None
+
+
+def _kind_of(source: Any) -> FieldType | None:
+    field = source.field if isinstance(source, Masked) else source
+    kind = field.type if isinstance(field, Field) else None
+    return kind if kind in (FieldType.ADDRESS, FieldType.PORT) else None
+
+
+def _kind_of_data(kind: DataType) -> FieldType | None:
+    return FieldType.ADDRESS if kind in _ADDRESSES else FieldType.PORT if kind is DataType.PORT else None
