@@ -393,6 +393,10 @@ _DETECTION: Mapping[Path, LocalMode] = {
     ("detectLocal", "bridgeInterface"): LocalMode.BRIDGE_INTERFACE,
     ("detectLocal", "interfaceNamePrefix"): LocalMode.INTERFACE_NAME_PREFIX,
 }
+#: fields that kube-proxy reads in a mode and that decide nothing in the model, with what they decide
+_NOT_MODELLED: Mapping[str, tuple[tuple[Path, str], ...]] = {
+    "ipvs": ((("ipvs", "strictARP"), "which nodes answer ARP for a Service's address is not modelled (IPVS-3.5)"),),
+}
 _NEVER_READ = ("winkernel", "windowsRunAsService", "portRange")
 #: gates that decide about rules (CFG-3); the others are not modelled
 _GATES = ("AllowServiceExternalIPs", *_LOCKED_GATES)
@@ -418,6 +422,9 @@ def _unread_notes(obj: Json, mode: str) -> Iterator[str]:
     unread = [(name,) for name in _NEVER_READ if _says_something(obj.get(name))]
     if unread:
         yield f"kube-proxy on Linux does not read {_listed(unread)}"
+    for path, what in _NOT_MODELLED.get(mode, ()):
+        if _says_something(value_at(obj, path)):
+            yield f"{'.'.join(map(str, path))} changes nothing here: {what}"
     if gates := sorted(set(obj.get("featureGates") or {}) - set(_GATES)):
         yield f"feature gates that are not modelled: {', '.join(gates)}"
 

@@ -141,13 +141,13 @@ IPVS_VALUES: Mapping[str, tuple[Any, Any]] = {
     "syncPeriod": (ran, "7s"),
     "minSyncPeriod": (ran, "7s"),
     "scheduler": (loaded, "sh"),
+    "strictARP": (loaded, True),
     "tcpTimeout": (ran, "3s"),
     "udpTimeout": (ran, "3s"),
 }
 #: fields of it that change no rule and no run, and why
 NO_RULE_AND_NO_RUN: Mapping[str, str] = {
     "excludeCIDRs": "it spares virtual servers of other programs (IPVS-4.6), of which there are none",
-    "strictARP": "which node answers ARP for a Service's address is not modelled (IPVS-3.5)",
     "tcpFinTimeout": "of a connection that its server closes first (IPVS-12); clients do here",
 }
 LASTING: Json = {
