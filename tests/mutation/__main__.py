@@ -31,6 +31,7 @@ TESTS = tuple(
         "test_chains", "test_chooser", "test_clashes", "test_conntrack", "test_conntrack_table", "test_delivery",
         "test_dialect_iptables", "test_dialect_iptables_parse", "test_dynamic_sets", "test_explain", "test_explain_nftables", "test_fabric", "test_flowstate",
         "test_flowstate_sctp", "test_flowstate_tcp", "test_foreign_rules", "test_full_table", "test_invalid_answers",
+        "test_ipvs_connections", "test_ipvs_hooks", "test_ipvs_lives", "test_ipvs_schedulers", "test_ipvs_states",
         "test_matching", "test_measured_lives", "test_netfilter", "test_netfilter_nat", "test_netfilter_refusals",
         "test_packet_journeys", "test_packet_paths", "test_probes", "test_programmed", "test_recent", "test_reject",
         "test_routing", "test_ruleset", "test_ruleset_operations", "test_sets_and_maps", "test_numbers", "test_source_ports", "test_walk_steps",
@@ -63,7 +64,7 @@ def packet_path() -> list[str]:
     """Every module that decides what becomes of a packet, and the rules that it reads. Dialects only read and write those."""
     files = [
         file
-        for room in ("packetpath", "flowstate", "ruleset")
+        for room in ("packetpath", "flowstate", "ruleset", "ipvs")
         for file in sorted((ROOT / "kpsim" / room).rglob("*.py"))
     ]
     names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
