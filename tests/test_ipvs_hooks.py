@@ -398,6 +398,9 @@ def test_an_error_about_an_answer_goes_to_the_real_server():
     told_ = run(netns, error(CLIENT, CLUSTER_IP, answer))
     assert told_.disposition is FORWARDED and hooks(told_)[1:3] == [Hook.INPUT, Hook.OUTPUT]
     assert (told_.packet.destination, told_.packet.ttl) == (REMOTE_POD, 63)
+    spent = error(CLIENT, CLUSTER_IP, answer)
+    spent.ttl = 1
+    assert run(netns, spent).cause is Cause.UNANSWERABLE  # no error is sent about an error
     assert str(told_.packet.related) == f"udp {REMOTE_POD}:8080 → {NODE}:40000"
 
 
@@ -428,6 +431,7 @@ def test_ipv6():
     netns.load(told({("fd00:10::1", 80, "tcp"): real}, rules, local=["fd00:10::1"]))
     outcome = run(netns, packet("fd00:1::5", "fd00:10::1"))
     assert (to(outcome), outcome.packet.ttl) == (("fd00:2::7", 8080), 63)
+    assert run(netns, packet("fd00:1::5", "fd00:10::1", sport=3, ttl=1)).with_ == "icmp6-time-exceeded"
     assert str(run(netns, replied(outcome)).packet) == "tcp [fd00:10::1]:80 → [fd00:1::5]:40000"
     netns.load(told({("fd00:10::1", 80, "tcp"): replace(real, servers=())}, rules, local=["fd00:10::1"]))
     assert run(netns, packet("fd00:1::5", "fd00:10::1")).with_ == "icmp6-port-unreachable"

@@ -110,8 +110,7 @@ def _ended(traversal: Traversal, connection: Connection) -> End | None:
 
 
 def _dropped(traversal: Traversal, cause: Cause) -> End:
-    in_output = traversal.hook is Hook.OUTPUT
-    error = error_of_drop(traversal.packet, in_output=in_output) if traversal.local else ""
+    error = error_of_drop(traversal.packet, in_output=traversal.hook is Hook.OUTPUT)
     return End(Disposition.DROPPED, cause, local_error=error)
 
 
@@ -126,7 +125,7 @@ def _schedule(traversal: Traversal, key: ConnectionKey, servers: Servers, timeou
     template, server = _chosen(traversal, key, virtual)
     traversal.server = ServerReference(key.family, key.virtual_server, virtual, server)
     if server is None:
-        error = error_of_reject(packet, in_output=traversal.hook is Hook.OUTPUT) if traversal.local else ""
+        error = error_of_reject(packet, in_output=traversal.hook is Hook.OUTPUT)
         return End(
             Disposition.REJECTED, Cause.NO_REAL_SERVER, with_=_UNREACHABLE[key.family], local_error=error, tells=True,
             server=traversal.server,
@@ -242,8 +241,7 @@ def _is_loopback(address: int, family: Family) -> bool:
 
 def _stopped_here(traversal: Traversal, address: int) -> End | None:
     """Drops what comes from outside for a server on a loopback address. Returns None if the packet goes on."""
-    outside = traversal.hook is not Hook.OUTPUT and not traversal.local
-    if outside and _is_loopback(address, traversal.family):
+    if not traversal.local and _is_loopback(address, traversal.family):
         return End(Disposition.DROPPED, Cause.MARTIAN_DESTINATION)
     return None
 
