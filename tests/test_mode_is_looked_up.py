@@ -14,14 +14,14 @@ NAMES = {str(mode) for mode in Mode}  #: as they stand in a configuration
 MEMBERS = {mode.name for mode in Mode}  #: as they stand in code
 
 #: where a mode may be named: what it means to read a configuration, which module plays which mode, what is known of a
-#: change from one to another
-HOME = ("config.py", "backends/table.py", "migration/table.py")
+#: change from one to another, and of the differences between two
+HOME = ("config.py", "backends/table.py", "migration/table.py", "comparison/behaviour/reasons.py")
 
 #: where ``iptables`` is not the mode but a section of a KubeProxyConfiguration, or the name of a tool and of its dialect
 OTHER_MEANINGS = (
     "manifests/proxy_config.py", "manifests/proxy_flags.py", "manifests/installers.py", "verify/drawing/clusters.py", "dialects/__init__.py",
     "dialects/iptables/dialect.py", "backends/ipvs/__init__.py",
-    "dialects/iptables/saved.py", "dialects/iptables/options.py", "dialects/nft/json_form.py", "verify/intent/settings.py",
+    "comparison/behaviour/reasons_of_ipvs.py", "dialects/iptables/saved.py", "dialects/iptables/options.py", "dialects/nft/json_form.py", "verify/intent/settings.py",
     "verify/intent/judging.py", "lab/tools/variants.py", "lab/tools/iptables.py", "lab/tools/nft.py",
 )  # fmt: skip
 #: where one dialect may be imported: a backend writes for one tool, a tool of the lab loads rules with one tool

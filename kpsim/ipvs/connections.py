@@ -94,10 +94,11 @@ class IpvsTable:
     """Connections by key. Expired connections never match and are not counted; ``expire`` removes them.
 
     ``known`` False: the table was made without the packets of the past, so what schedulers remember is not known.
+    ``of_one`` False: each packet stands for many, whose clients have other addresses.
     """
 
-    def __init__(self, *, known: bool = True) -> None:
-        self.known = known
+    def __init__(self, *, known: bool = True, of_one: bool = True) -> None:
+        self.known, self.of_one = known, of_one
         self._connections: dict[ConnectionKey, Connection] = {}
         self._by_answers: dict[AnswerKey, tuple[ConnectionKey, ...]] = {}  # newest first
         self._counters: dict[tuple[Family, VirtualServerKey, ServerId], Counters] = {}
@@ -113,7 +114,7 @@ class IpvsTable:
 
         Without ``connections`` or ``templates`` it has none. What schedulers remember stays.
         """
-        other = IpvsTable(known=self.known)
+        other = IpvsTable(known=self.known, of_one=self.of_one)
         if connections and templates:
             copied = {name: each.copy() if isinstance(each, dict | list) else each for name, each in vars(self).items()}
             other.__dict__.update(copied)

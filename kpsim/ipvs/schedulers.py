@@ -5,7 +5,8 @@ pick returns changed. Servers come newest first, as the kernel keeps them (IPVS-
 
 What a scheduler remembers, and how many connections each server has, follow from all packets of the past. If those are
 not known (``Request.known`` False), a scheduler that reads them gives every server that could be picked the same
-chance. That is a convention: what the kernel would do then is not known.
+chance. That is a convention: what the kernel would do then is not known. The same is done with the servers of a
+scheduler that hashes the client, if the packet stands for many clients (``Request.of_one`` False).
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -56,6 +57,7 @@ class Request(NamedTuple):
     by_port: bool = False  #: ``sh`` and ``mh``: the source port is hashed too
     falls_back: bool = False  #: ``sh`` and ``mh``: another server serves if the hashed one cannot
     known: bool = True  #: whether cursor and connections are those of all packets of the past
+    of_one: bool = True  #: the client is this one, not any of many that differ in their addresses
     expiry_ns: int = 24 * 3600 * 10**9  #: ``lblcr_expiration``
 
 
@@ -71,10 +73,11 @@ Scheduler = Callable[[Sequence[Candidate], Request, Hashable, Draw], Pick]
 
 
 class Kind(NamedTuple):
-    """A scheduler, and whether it reads the past: a cursor or counts of connections."""
+    """A scheduler, whether it reads the past (a cursor or counts of connections), and whether it hashes the client."""
 
     pick: Scheduler
     has_past: bool
+    hashes_client: bool = False
 
 
 def pick(scheduler: str, candidates: Sequence[Candidate], request: Request, cursor: Hashable, draw: Draw) -> Pick:
@@ -84,6 +87,8 @@ def pick(scheduler: str, candidates: Sequence[Candidate], request: Request, curs
         return Pick(None, cursor, "it has no server")
     if kind.has_past and not request.known:
         return _anyone(candidates, draw)
+    if kind.hashes_client and not request.of_one:
+        return _hashed_anywhere(candidates, request, draw)
     return kind.pick(candidates, request, cursor, draw)
 
 
@@ -93,6 +98,14 @@ def _anyone(candidates: Sequence[Candidate], draw: Draw) -> Pick:
         return Pick(None, None, _NO_WEIGHT)
     number = draw(len(usable)) if len(usable) > 1 else 0
     return Pick(usable[number].server, usable[number].id, "earlier connections are not known, so it may be any server")
+
+
+def _hashed_anywhere(candidates: Sequence[Candidate], request: Request, draw: Draw) -> Pick:
+    """The server of a client that may be any. One that is draining keeps its clients, and refuses them (IPVS-14)."""
+    if request.falls_back or not _usable(candidates):
+        return _anyone(candidates, draw)
+    found = candidates[draw(len(candidates)) if len(candidates) > 1 else 0]
+    return Pick(found.server if found.weight > 0 else None, None, "by the client's address")
 
 
 def _usable(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -368,9 +381,9 @@ SCHEDULERS: Mapping[str, Kind] = {
     "nq": Kind(_idle_first, True),
     "lblc": Kind(_by_destination, True),
     "lblcr": Kind(_by_group, True),
-    "sh": Kind(_by_source, False),
+    "sh": Kind(_by_source, False, True),
     "dh": Kind(_by_target, False),
-    "mh": Kind(_by_maglev, False),
+    "mh": Kind(_by_maglev, False, True),
     "fo": Kind(_first_of_highest, False),
     "ovf": Kind(_until_full, True),
     "twos": Kind(_better_of_two, True),

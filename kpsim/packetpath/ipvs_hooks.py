@@ -170,7 +170,7 @@ def _picked(traversal: Traversal, key: ConnectionKey, virtual: VirtualServer) ->
         key.family, key.client, key.virtual[0], now_ns,
         by_port=VirtualServerFlags.SCHEDULER_2 in virtual.flags,
         falls_back=VirtualServerFlags.SCHEDULER_1 in virtual.flags,
-        known=table.knows(key.family, at, virtual.scheduler),
+        known=table.knows(key.family, at, virtual.scheduler), of_one=table.of_one,
     )  # fmt: skip
     found = schedulers.pick(
         virtual.scheduler,

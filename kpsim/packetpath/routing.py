@@ -233,6 +233,10 @@ class Routing:
         other._decisions, other._masquerades = {}, {}
         return other
 
+    def only_local(self, family: Family) -> Map[int, str]:
+        """The addresses of devices that only make them local, each with its device."""
+        return self._extra.get(family, Map())
+
     def with_routes(self, *routes: Route) -> "Routing":
         """The same node with more routes."""
         return Routing(self.interfaces.values(), (*self.routes, *routes), self.rules).with_local(self._extra)

@@ -17,6 +17,7 @@ from kpsim.comparison.behaviour.fates import Fate, Item, deciding, fate_of, is_o
 from kpsim.comparison.behaviour.following import Followed, Start, everything
 from kpsim.comparison.behaviour.spaces import Values, lacking, meet, only, unite, without
 from kpsim.comparison.behaviour.tree import Way
+from kpsim.comparison.behaviour.unbound import UNBOUND, unbound
 from kpsim.errors import InputError
 from kpsim.tracing.site import Sender, Site
 
@@ -99,6 +100,14 @@ def compare(a: Side, b: Side, divide: Divide, progress: Progress | None = None, 
             number, differences = at.compared()
             classes += number
             found += differences
+            if Sender.NODE in senders:
+                cells = [
+                    _Cell((UNBOUND, each.destination, each.port, (), ()), *each[2:])
+                    for each in unbound(*followed[family], starts[0])
+                ]
+                classes += len(cells)
+                differing = [cell for cell in cells if cell.a != cell.b]
+                found += _joined(differing, family, node, Sender.NODE, protocol, divide)
     if progress is not None:
         progress(len(work), len(work))
     return Comparison(classes, tuple(found))

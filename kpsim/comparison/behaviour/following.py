@@ -29,7 +29,8 @@ from kpsim.comparison.behaviour.asking import (
 )
 from kpsim.comparison.behaviour.fates import Fate, Item, abstract, fate_of, item_of, settled
 from kpsim.comparison.behaviour.routes import MARTIAN
-from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, meet, only, without
+from kpsim.comparison.behaviour.servers import watching
+from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, is_one, meet, only, without
 from kpsim.comparison.behaviour.tree import Narrow, Script, Tree, Way, classes
 from kpsim.comparison.behaviour.world import WatchedWorld
 from kpsim.exchange import WhatIf, exchange
@@ -92,6 +93,7 @@ class Followed:
         self._alone: dict[tuple[Start, int, int], Fate] = {}
         self._start = Start("", "")
         self._stage = 0  #: 0: before the first hook, 1: in the first half, 2: behind it
+        self._is_echo = False  #: whether the packet is addressed to its own sender
         self._stops = False  #: whether the packet is followed only up to the cut
         self.packets = 0  #: that were followed
 
@@ -112,7 +114,7 @@ class Followed:
         if endpoint:
             region = narrowed(narrowed(region, ENDPOINT, only(endpoint[0])), ENDPOINT_PORT, only(endpoint[1]))
 
-        def follow(region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Item]:
+        def follow(region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Item, bool]:
             return self._follow_second(region, (*way.script, *script), lambda each: narrow(way.narrow(each)))
 
         for group in tree.ways(region, follow):
@@ -126,11 +128,15 @@ class Followed:
         own, port = typical(meet(region[SOURCE], region[DESTINATION])), typical(region[PORT])
         key = start, own, port
         if key not in self._alone:
-            packet = first_packet(self.family, start, own, own, port)
-            found = explored(self.site, packet, start.node, local=start.local, now_ns=self._now_ns, trace=False)
-            ways = [Way(region, weight, item_of(judged), (), lambda each: each) for weight, judged in found]
-            self._alone[key] = fate_of(ways)
+            self._alone[key] = fate_of(self.plain(start, own, own, port))
         return self._alone[key]
+
+    def plain(self, start: Start, source: int, destination: int, port: int) -> list[Way[Item]]:
+        """The ways of one packet, which stands for no other. ``source`` 0: of a process, the one that routing chooses."""
+        packet = first_packet(self.family, start, source, destination, port)
+        found = explored(self.site, packet, start.node, local=start.local, now_ns=self._now_ns, trace=False)
+        region: Region = (only(source), only(destination), only(port), (), ())
+        return [Way(region, weight, item_of(judged), (), lambda each: each) for weight, judged in found]
 
     # --- following one packet ---------------------------------------------------------------------------------------
 
@@ -139,8 +145,9 @@ class Followed:
 
         A packet to its own sender stands for no other. If the region holds only that one, another on its way is taken.
         """
-        if region[SOURCE] == region[DESTINATION] and len(region[SOURCE]) == 1:
+        if _is_echo(region):
             region = narrow((*everything(self.family, self._start), region[ENDPOINT], region[ENDPOINT_PORT]))
+        self._is_echo = _is_echo(region)
         source, destination = pair(region)
         packet = first_packet(self.family, self._start, source, destination, typical(region[PORT]), watched=True)
         self.packets += 1
@@ -157,7 +164,7 @@ class Followed:
         self.witness.ask(packet.saddr, self._martian)
         self.witness.ask(packet.daddr, self._martian)
 
-    def _follow_first(self, region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Half]:
+    def _follow_first(self, region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Half, bool]:
         packet, chooser = self._set_out(region, script, narrow)
         self._stops = True
         try:
@@ -166,17 +173,17 @@ class Followed:
                 local=self._start.local, trace=False,
             )  # fmt: skip
         except Cut as cut:
-            return self.witness.events, cut.half
-        return self.witness.events, Half(("ended", _how_it_ended(step), tuple(script)))
+            return self.witness.events, cut.half, not self._is_echo
+        return self.witness.events, Half(("ended", _how_it_ended(step), tuple(script))), not self._is_echo
 
-    def _follow_second(self, region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Item]:
+    def _follow_second(self, region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Item, bool]:
         packet, chooser = self._set_out(region, script, narrow)
         self._stops = False
         judged = exchange(
             WhatIf(self._world), packet, at_node=self._start.node, now_ns=self._now_ns, chooser=chooser,
             local=self._start.local,
         )  # fmt: skip
-        return self.witness.events, item_of(judged)
+        return self.witness.events, item_of(judged), not self._is_echo
 
     # --- hook functions ---------------------------------------------------------------------------------------------
 
@@ -189,6 +196,7 @@ class Followed:
                 HookEntry(hook, _LAST, "the source is decided", self._source_decided)
                 for hook in (Hook.INPUT, Hook.POSTROUTING)
             ),
+            *watching(self.site.netns(node, self.family).programmed.get(self.family), self.witness),
         ]
 
     def _begins(self, traversal: Traversal) -> End | None:
@@ -243,6 +251,11 @@ class Followed:
         self.witness.ask(number, point)
 
 
+def _is_echo(region: Region) -> bool:
+    """Whether the only packets of the region are to their own sender."""
+    return is_one(region[SOURCE]) and region[SOURCE] == region[DESTINATION]
+
+
 def everything(family: Family, start: Start) -> tuple[Values, Values, Values]:
     """All sources, destinations and ports of packets that set out like this."""
     sources = EVERYTHING[family]
@@ -276,8 +289,9 @@ def first_packet(
     )
     numbers = (Source(source), Destination(destination), Port(port)) if watched else (source, destination, port)
     return replace(
-        made, saddr=numbers[0], daddr=numbers[1], dport=numbers[2], in_interface=start.interface, sourced=True
-    )
+        made, saddr=numbers[0], daddr=numbers[1], dport=numbers[2], in_interface=start.interface,
+        sourced=bool(source) or not start.local,
+    )  # fmt: skip
 
 
 _ANY = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}

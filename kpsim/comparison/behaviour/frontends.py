@@ -8,7 +8,7 @@ from typing import NamedTuple
 from kpsim.addresses import Family, parse_ip, parse_network
 from kpsim.cluster import ClusterState
 from kpsim.comparison.behaviour.differences import Box
-from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, meet
+from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, is_one, meet
 from kpsim.objects import Service
 
 _LOOPBACK = {Family.IPV4: (127 << 24, (128 << 24) - 1), Family.IPV6: (1, 1)}
@@ -102,11 +102,11 @@ class Frontends:
                     yield frontend._replace(kind=kind), part._replace(destination=own)
                 continue
             at = box.family, addresses[0][0]
-            exact = self._at[0].get((*at, box.protocol, box.port[0][0])) if _is_one(box.port) else None
+            exact = self._at[0].get((*at, box.protocol, box.port[0][0])) if is_one(box.port) else None
             yield exact or self._by_address[at], part
 
     def _of_node_port(self, box: Box) -> Frontend | None:
-        return self._at[1].get((box.protocol, box.port[0][0])) if _is_one(box.port) else None
+        return self._at[1].get((box.protocol, box.port[0][0])) if is_one(box.port) else None
 
     @cached_property
     def service_networks(self) -> dict[Family, Values]:
@@ -119,12 +119,12 @@ class Frontends:
                         found[network.family].append((network.base, network.last))
         return {family: tuple(sorted(intervals)) for family, intervals in found.items()}
 
+    def are_all(self, family: Family, addresses: Values) -> bool:
+        """Whether all of these addresses are addresses of Services."""
+        return None not in self._partitions[family].split(addresses)
+
     def in_service_network(self, box: Box) -> bool:
         return any(meet(box.destination, (interval,)) for interval in self.service_networks[box.family])
-
-
-def _is_one(values: Values) -> bool:
-    return len(values) == 1 and values[0][0] == values[0][1]
 
 
 def _addresses(service: Service) -> Iterable[tuple[Family, int, str]]:

@@ -3,30 +3,26 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState
 from kpsim.comparison.behaviour.alike import alike
 from kpsim.comparison.behaviour.carrying import Swap
+from kpsim.comparison.behaviour.circumstances import Circumstances, Why
 from kpsim.comparison.behaviour.differences import Box, Comparison, Difference, Progress, Side, compare
 from kpsim.comparison.behaviour.fates import Fate, Item, decided
 from kpsim.comparison.behaviour.following import Start, first_packet, typical
 from kpsim.comparison.behaviour.frontends import Frontend, Frontends
-from kpsim.comparison.behaviour.reasons import (
-    RULES,
-    Circumstances,
-    Why,
-    changed_fields,
-    known_difference,
-    place_of,
-)
+from kpsim.comparison.behaviour.reasons import RULES, changed_fields, known_difference, place_of
 from kpsim.comparison.behaviour.spaces import Values, holds, networks
+from kpsim.comparison.behaviour.unbound import UNBOUND
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.inputs import Json, JsonObject
 from kpsim.netfilter import walk
+from kpsim.objects import Service
 from kpsim.packet import ICMP_PROTOCOLS
 from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.tracing.probes import Answer, Probe, ProbeResult, answer, decided_by, probe_record, result_of
@@ -73,7 +69,8 @@ class Record(NamedTuple):
         return {
             "service": self.service,
             "packets": {
-                "node": box.node, "from": str(box.sender), "src": cidrs(box.family, box.source),
+                "node": box.node, "from": str(box.sender),
+                "src": [] if box.source == UNBOUND and box.sender is Sender.NODE else cidrs(box.family, box.source),
                 "dst": cidrs(box.family, box.destination), "protocol": "ICMP" if pings else box.protocol.upper(),
                 "dport": [] if pings else [list(interval) for interval in box.port],
             },
@@ -220,6 +217,8 @@ class _Telling:
         Of all sources one is taken that a probe without source would have, or a pod of the node.
         """
         destination, port = typical(box.destination), typical(box.port)
+        if box.sender is Sender.NODE and box.source == UNBOUND:
+            return (0, destination, port), True
         for source in self._natural_sources(box, destination, port):
             if holds(box.source, source) and (source != destination or box.sender is Sender.NODE):
                 return (source, destination, port), True
@@ -228,7 +227,11 @@ class _Telling:
     def _natural_sources(self, box: Box, destination: int, port: int) -> Iterator[int]:
         site = self.a.side.site
         if box.sender is Sender.NODE:
-            yield site.netns(box.node, box.family).routing.source_for(box.family, destination) or 0
+            sites = site, self.b.side.site
+            chosen = {
+                each.netns(box.node, box.family).routing.source_for(box.family, destination) or 0 for each in sites
+            }
+            yield from chosen if len(chosen) == 1 else ()
             return
         asked = replace(first_packet(box.family, self._start(self.a, box), 0, destination, port), sourced=False)
         try:
@@ -264,13 +267,29 @@ class _Telling:
         a, b = self.a.cluster, self.b.cluster
         if a is None or b is None:
             return RULES
-        if a.config_of(node).mode is not b.config_of(node).mode:
-            inside = self.frontends.in_service_network(difference.box)
-            return known_difference(Circumstances(difference, frontend, inside))
+        modes = a.config_of(node).mode, b.config_of(node).mode
+        if modes[0] is not modes[1]:
+            return known_difference(self._circumstances(difference, frontend), modes)
         name = frontend.service if frontend is not None else ""
         if name not in self._changes:
             self._changes[name] = self._changed(name)
         return self._changes[name]
+
+    def _circumstances(self, difference: Difference, frontend: Frontend | None) -> Circumstances:
+        box = difference.box
+        service = None if frontend is None else self._services.get(frontend.service)
+        return Circumstances(
+            difference,
+            frontend,
+            self.frontends.in_service_network(box),
+            self.frontends.are_all(box.family, box.source),
+            service,
+        )
+
+    @cached_property
+    def _services(self) -> Mapping[str, Service]:
+        states = self.b.state, self.a.state
+        return {f"{each.metadata.namespace}/{each.metadata.name}": each for of in states for each in of.services}
 
     def _changed(self, service: str) -> Why:
         """What the two clusters have differently of a Service, else of anything."""

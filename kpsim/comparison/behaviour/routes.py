@@ -50,6 +50,7 @@ class WatchedRouting(Routing):
                 else:
                     group = 0xFF02 << 112 | 0x1_FF00_0000 | address.value & 0xFFFFFF
                     yield group, group
+        yield from ((address, address) for address in self.only_local(family))
         for network in (route.network for route in self.routes):
             if network.family is family:
                 yield network.base, network.last

@@ -15,6 +15,11 @@ def only(value: int) -> Values:
     return ((value, value),)
 
 
+def is_one(values: Values) -> bool:
+    """Whether the set has exactly one number."""
+    return len(values) == 1 and values[0][0] == values[0][1]
+
+
 def holds(values: Values, value: int) -> bool:
     """Whether the number is in the set."""
     at = bisect_right(values, (value, float("inf"))) - 1

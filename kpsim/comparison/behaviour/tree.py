@@ -44,7 +44,8 @@ class Way(NamedTuple, Generic[T]):
 #: the part of a region whose packets give the same answers as those of a leaf, or of a question
 Narrow = Callable[[Region], Region]
 #: follows a packet of the region, given the branches of its first draws, and what all packets on this way have in common
-Follow = Callable[[Region, Script, Narrow], tuple[list[Event], T]]
+#: returns the questions, the end, and whether the packet stands for others: one to its own sender does not
+Follow = Callable[[Region, Script, Narrow], tuple[list[Event], T, bool]]
 
 
 def _same(region: Region) -> Region:
@@ -62,7 +63,7 @@ class Tree(Generic[T]):
         """The ways of all packets of a region, grouped so that the packets of a group meet their first draw together."""
         groups: list[list[Way[T]]] = []
         if self._root is None:
-            self._root = self._grown(region, (), None, 0, follow)
+            self._root, _ = self._grown(region, (), None, 0, follow)
         waiting: list[tuple[_Node[T], Region, Fraction, Script, int, list[Way[T]] | None]]
         waiting = [(self._root, region, ONE, (), 0, None)]
         while waiting:
@@ -95,15 +96,20 @@ class Tree(Generic[T]):
     ) -> _Node[T]:
         child = node.children.get(name)
         if child is None:
-            child = node.children[name] = self._grown(region, script, (node, name), depth, follow)
+            child, lasts = self._grown(region, script, (node, name), depth, follow)
+            if lasts:
+                node.children[name] = child
         return child
 
     def _grown(
         self, region: Region, script: Script, above: tuple[_Node[T], Name] | None, depth: int, follow: Follow[T]
-    ) -> _Node[T]:
-        """The questions behind the first ``depth`` ones that a packet of the region meets, and its end."""
+    ) -> tuple[_Node[T], bool]:
+        """The questions behind the first ``depth`` ones that a packet of the region meets, and its end.
+
+        False with them: they are no other packet's.
+        """
         narrow = _same if above is None else partial(_narrowed, _Node(None, above=above))
-        events, leaf = follow(region, script, narrow)
+        events, leaf, lasts = follow(region, script, narrow)
         self.size += 1
         if self.size > MOST_WAYS:
             raise InputError(f"the rules tell more than {MOST_WAYS:,} kinds of packets apart")
@@ -114,7 +120,7 @@ class Tree(Generic[T]):
             here.children[name] = below
             here = below
         here.leaf = leaf
-        return first
+        return first, lasts
 
 
 def _narrowed(node: _Node[T], region: Region) -> Region:

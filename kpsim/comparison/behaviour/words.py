@@ -8,6 +8,7 @@ from kpsim.addresses import Family
 from kpsim.comparison.behaviour.fates import Fate, without_source_ports
 from kpsim.comparison.behaviour.report import Record, Report, cidrs
 from kpsim.comparison.behaviour.spaces import Values
+from kpsim.comparison.behaviour.unbound import UNBOUND
 from kpsim.exchange import Verdict
 from kpsim.packet import ICMP_PROTOCOLS
 from kpsim.tracing.probes import ProbeResult
@@ -96,13 +97,18 @@ def _by_service(report: Report) -> dict[str, tuple[dict[_Line, _Whose], int]]:
         whose = told.setdefault(line, _Whose({}, {}, {}))
         whose.senders[str(record.box.sender)] = None
         whose.nodes[record.box.node] = None
-        whose.sources.update(dict.fromkeys(_addresses(record, record.box.source)))
+        if record.box.source != UNBOUND:
+            whose.sources.update(dict.fromkeys(_addresses(record, record.box.source)))
     return found
 
 
 def _from(whose: _Whose) -> str:
     senders = ", ".join(whose.senders)
-    return senders if len(whose.sources) > _FEW else f"{senders} with source {', '.join(whose.sources)}"
+    return (
+        senders
+        if not whose.sources or len(whose.sources) > _FEW
+        else f"{senders} with source {', '.join(whose.sources)}"
+    )
 
 
 # --- which packets --------------------------------------------------------------------------------------------------------

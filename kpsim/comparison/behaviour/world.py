@@ -10,6 +10,7 @@ from kpsim.comparison.behaviour.rules import WatchedChains
 from kpsim.comparison.behaviour.spaces import Name, Partition, cuts_of
 from kpsim.exchange import Reaction, Relay, Target
 from kpsim.fabric import Arrival, Place, Whose
+from kpsim.ipvs.connections import IpvsTable
 from kpsim.netfilter import HookEntry, Netns
 from kpsim.packet import PORT_PROTOCOLS, Packet
 from kpsim.tracing.site import Site
@@ -39,6 +40,7 @@ class WatchedWorld:
             found = self._namespaces[node] = self.site.netns(node, family).fork(connections=False, lists=False)
             found.routing = WatchedRouting(found.routing, self.witness)
             found.ready = self._chains.ready
+            found.memory.ipvs = IpvsTable(known=False, of_one=False)
             for entry in self._entries(node):
                 found.register(family, entry)
         return found
