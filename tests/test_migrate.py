@@ -381,7 +381,8 @@ def test_what_the_configuration_prevents_is_told_apart() -> None:
     ],
 )
 def test_ordinary_packets_are_told_from_forged_ones(packets: dict[str, Any], kept: bool) -> None:
-    ordinary = Ordinary(kpsim.load(text="---\n".join((CONFIG, NODES, *WEB))))
+    cluster = kpsim.load(text="---\n".join((CONFIG, NODES, *WEB)))
+    ordinary = Ordinary(cluster, cluster)
     assert (ordinary.of(difference(WORKS, REFUSED, **packets)) is not None) is kept
 
 
@@ -520,7 +521,7 @@ def test_costs_are_counted_by_the_model_and_scaled_from_published_figures() -> N
     ("config", "target", "words"),
     [
         (CONFIG, "iptables", "in iptables mode already"),
-        (CONFIG, "ipvs", "from iptables to ipvs"),
+        (CONFIG, "ipvs", "to ipvs"),
     ],
 )
 def test_a_change_of_which_nothing_is_known_is_refused(config: str, target: str, words: str) -> None:

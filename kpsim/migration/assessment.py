@@ -1,7 +1,7 @@
 """Assesses a change of proxy mode: everything that the page says, as values."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -84,14 +84,14 @@ def assess(cluster: Cluster, target: Mode | str, compare: Compare) -> Migration:
     configuration = configuration_to_start_with(situation, target, change)
     after = cluster.with_config(config_from_json(cluster.document, mode=target))
     started = cluster.with_config(config_from_json(configuration.document))
-    ordinary = Ordinary(cluster)
+    ordinary = Ordinary(cluster, after)
     compared = compare(cluster, after)
     met = [found for found in map(ordinary.of, compared.differences) if found is not None and noticed(found)]
     set_aside = len(compared.differences) - len(met)
     if started.config != after.config:
         met = list(Keeping.between(cluster, started).divided(met))
     sizes, *costs = sizes_and_costs(cluster, after)
-    said = ((remark, remark.concerns(situation)) for remark in change.remarks)
+    said = ((_complete(remark, situation), remark.concerns(situation)) for remark in change.remarks)
     return Migration(
         cluster=cluster,
         target=target,
@@ -106,3 +106,8 @@ def assess(cluster: Cluster, target: Mode | str, compare: Compare) -> Migration:
         costs=(costs[0], costs[1]),
         configuration=configuration,
     )
+
+
+def _complete(remark: Remark, situation: Situation) -> Remark:
+    """The remark with the sentences that depend on the cluster."""
+    return replace(remark, words=f"{remark.words}{remark.more(situation)}")

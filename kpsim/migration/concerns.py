@@ -17,6 +17,11 @@ def services_with_affinity(situation: Situation) -> tuple[str, ...] | None:
     return _named(service for service in situation.cluster.state.services if service.session_affinity == "ClientIP")
 
 
+def has_node_ports(situation: Situation) -> bool:
+    """Whether any Service has a node port."""
+    return any(port.node_port for service in situation.cluster.state.services for port in service.ports)
+
+
 def services_with_health_check(situation: Situation) -> tuple[str, ...] | None:
     return _named(service for service in situation.cluster.state.services if service.health_check_node_port)
 

@@ -35,7 +35,9 @@ class Counted:
 
     rules: int
     chains: int
-    elements: int  #: of sets and maps
+    elements: int  #: of sets and maps, and ipsets
+    virtual_servers: int  #: of ip_vs
+    real_servers: int  #: over all virtual servers
     first_sync: int  #: in lines
     one_change: int | None
 
@@ -69,12 +71,14 @@ def _counted(cluster: Cluster, node: str, family: Family) -> tuple[Counted, Size
     return Counted(*_held(held), sent, changed), sizes
 
 
-def _held(held: Programmed) -> tuple[int, int, int]:
-    """The numbers of rules, chains and elements."""
+def _held(held: Programmed) -> tuple[int, int, int, int, int]:
+    """The numbers of rules, chains, elements, virtual and real servers."""
     tables = held.ruleset.in_order()
     chains = [chain for table in tables for chain in table.chains.values()]
-    elements = sum(len(each.elements) for table in tables for each in table.sets.values())
-    return sum(len(chain.rules) for chain in chains), len(chains), elements
+    sets = [*(each for table in tables for each in table.sets.values()), *held.ipsets.values()]
+    servers = [len(virtual.servers) for virtual in held.virtual_servers.values()]
+    rules, elements = sum(len(chain.rules) for chain in chains), sum(len(each.elements) for each in sets)
+    return rules, len(chains), elements, len(servers), sum(servers)
 
 
 def _lines(transaction: Transaction) -> int:

@@ -57,7 +57,8 @@ class Order:
 class Remark:
     """A difference that no first packet of a connection shows.
 
-    ``concerns`` returns the names of the Services or nodes that it concerns. None: nobody, so it is not said.
+    ``concerns`` returns the names of the Services or nodes that it concerns. None: nobody, so it is not said. ``more``
+    returns sentences that depend on the cluster, which go behind the words.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Remark:
     see: str
     concerns: Callable[["Situation"], tuple[str, ...] | None]
     stops: bool = False  #: whether something that works today stops
+    more: Callable[["Situation"], str] = lambda _: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,13 @@ class Costs:
     """What a mode costs. The functions take a number of Services.
 
     ``first_packet_us`` returns the microseconds that the rules cost the first packet of a connection, by the tool that
-    loads them (K-10). ``start_s`` returns the seconds of the first sync after a start (FIG-2).
+    loads them (K-10); empty: nobody has published them. ``start_s`` returns the seconds of the first sync after a start
+    (FIG-2); None: nobody has published them.
     """
 
     tool: str  #: that the mode sends its rules to
     first_packet_us: Callable[[int], Mapping[str, float]]
-    start_s: Callable[[int], float]
+    start_s: Callable[[int], float | None]
     change: str  #: published, of a sync after one change; a sentence
 
 

@@ -6,6 +6,7 @@ What first packets show comes from the comparison of behaviour, not from here.
 from collections.abc import Iterator
 
 from kpsim.migration.concerns import (
+    has_node_ports,
     services_with_affinity,
     services_with_health_check,
     unless_liberal,
@@ -214,8 +215,7 @@ _ALL_ADDRESSES = ["0.0.0.0/0", "::/0"]
 
 def _settings(situation: Situation) -> Iterator[Setting]:
     cluster = situation.cluster
-    has_node_ports = any(port.node_port for service in cluster.state.services for port in service.ports)
-    if has_node_ports and not cluster.config.node_port_addresses:
+    if has_node_ports(situation) and not cluster.config.node_port_addresses:
         yield Setting(
             "nodePortAddresses",
             _ALL_ADDRESSES,

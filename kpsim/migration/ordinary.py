@@ -9,7 +9,8 @@ none of the cluster's. Nobody dials broadcast and multicast addresses, and only 
 from dataclasses import dataclass, field, replace
 
 from kpsim.addresses import Family, parse_ip, parse_network
-from kpsim.comparison.behaviour.spaces import Values, holds, meet, only, unite, without
+from kpsim.comparison.behaviour.spaces import Values, holds, is_one, meet, only, unite, without
+from kpsim.comparison.behaviour.unbound import UNBOUND
 from kpsim.explore import Cluster
 from kpsim.migration.differences import Differing, apart
 from kpsim.nodes import Machine
@@ -29,10 +30,11 @@ class Ordinary:
     """The ordinary packets of a cluster."""
 
     cluster: Cluster
+    after: Cluster  #: in the new mode
     _sources: dict[tuple[Family, str, Sender], Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._site = self.cluster.site
+        self._sites = self.cluster.site, self.after.site
 
     def of(self, difference: Differing) -> Differing | None:
         """The part of a difference that ordinary packets meet; None if there is none."""
@@ -44,13 +46,21 @@ class Ordinary:
             dialled = meet(dialled, self._own(family, difference.node))
         if not dialled:
             return None
-        if sender is Sender.NODE:
-            routing = self._site.machine(difference.node).routing
-            asked = (routing.source_for(family, low) for low, _ in dialled[:_MOST_ASKED])
+        if sender is Sender.NODE and difference.source == UNBOUND:
+            source = UNBOUND
+        elif sender is Sender.NODE:
+            asked = (self._own_source(family, difference.node, low) for low, _ in dialled[:_MOST_ASKED])
             source = unite(only(each) for each in asked if each is not None and holds(difference.source, each))
         else:
             source = meet(difference.source, self.sources(family, difference.node, sender))
+            if sender is Sender.POD and source == dialled and is_one(source):
+                return None  # it never leaves the pod
         return replace(difference, source=source, destination=dialled) if source else None
+
+    def _own_source(self, family: Family, node: str, destination: int) -> int | None:
+        """The source that routing chooses for a process in both modes; None: they differ, or there is none."""
+        chosen = {site.netns(node, family).routing.source_for(family, destination) for site in self._sites}
+        return chosen.pop() if len(chosen) == 1 else None
 
     def sources(self, family: Family, node: str, sender: Sender) -> Values:
         """The sources that a kind of client at a node has. Of a process, routing chooses one for each destination."""
@@ -60,7 +70,7 @@ class Ordinary:
         return self._sources[key]
 
     def _make(self, family: Family, node: str, sender: Sender) -> Values:
-        others = [name for name in self._site.node_names if name != node]
+        others = [name for name in self._sites[0].node_names if name != node]
         match sender:
             case Sender.POD:
                 return self._pods(family, node)
@@ -78,16 +88,16 @@ class Ordinary:
 
     def _pods(self, family: Family, node: str) -> Values:
         """The pods' networks without the addresses that no pod has, and pods outside of them."""
-        machine = self._site.machine(node)
+        machine = self._sites[0].machine(node)
         pods = _pod_networks(machine, family)
         for low, high in pods:
             pods = without(without(pods, low), high)
         for address in _addresses(machine, family):
             pods = without(pods, address)
-        return unite([pods, *map(only, self._site.directory.pods_on(node, family))])
+        return unite([pods, *map(only, self._sites[0].directory.pods_on(node, family))])
 
     def _own(self, family: Family, node: str) -> Values:
-        addresses = _addresses(self._site.machine(node), family)
+        addresses = _addresses(self._sites[0].machine(node), family)
         return unite(only(address) for address in addresses if not holds(_LOOPBACK[family], address))
 
     def _no_destination(self, family: Family) -> Values:
@@ -98,7 +108,9 @@ class Ordinary:
         if family is not Family.IPV4:
             return ()
         interfaces = [
-            each for name in self._site.node_names for each in self._site.machine(name).routing.interfaces.values()
+            each
+            for name in self._sites[0].node_names
+            for each in self._sites[0].machine(name).routing.interfaces.values()
         ]
         found = [address.network for interface in interfaces for address in interface.of(family)]
         loopback = _LOOPBACK[family]
@@ -108,9 +120,9 @@ class Ordinary:
 
     def _of_cluster(self, family: Family) -> Values:
         """The addresses of nodes, pods and Services."""
-        machines = [self._site.machine(name) for name in self._site.node_names]
+        machines = [self._sites[0].machine(name) for name in self._sites[0].node_names]
         found = [_pod_networks(machine, family) for machine in machines]
-        found += [self._own(family, name) for name in self._site.node_names]
+        found += [self._own(family, name) for name in self._sites[0].node_names]
         networks = [parse_network(text.strip()) for text in self.cluster.config.cluster_cidr.split(",")]
         networks += [parse_network(text) for cidr in self.cluster.state.service_cidrs for text in cidr.cidrs]
         found += [((each.base, each.last),) for each in networks if each is not None and each.family is family]

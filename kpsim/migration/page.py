@@ -264,6 +264,11 @@ def _costs(migration: Migration) -> Iterator[Block]:
     counted = (today.counted, then.counted)
     rows = [
         ("rules, chains, elements of sets", *(f"{c.rules:,}, {c.chains:,}, {c.elements:,}" for c in counted)),
+        *(
+            [("virtual servers, real servers", *(f"{c.virtual_servers:,}, {c.real_servers:,}" for c in counted))]
+            if any(c.virtual_servers for c in counted)
+            else []
+        ),
         (
             "lines to the tool, first sync",
             *(f"{c.first_sync:,} to {f.figures.tool}" for c, f in zip(counted, (today, then), strict=True)),
@@ -289,13 +294,20 @@ def _costs(migration: Migration) -> Iterator[Block]:
     )
 
 
-def _seconds(seconds: float) -> str:
+_NOT_PUBLISHED = "no figure published"
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return _NOT_PUBLISHED
     if seconds < 1:
         return "less than a second"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _packet_cost(by_tool: Mapping[str, float]) -> str:
+    if not by_tool:
+        return _NOT_PUBLISHED
     if len(by_tool) == 1:
         return f"{next(iter(by_tool.values())):.0f} µs"
     return ", ".join(f"{us:.0f} µs ({tool})" for tool, us in by_tool.items())

@@ -57,7 +57,9 @@ def migration_record(migration: Migration) -> dict[str, Any]:
                 "elements": cost.counted.elements,
                 "linesOfFirstSync": cost.counted.first_sync,
                 "linesOfOneChange": cost.counted.one_change,
-                "firstSyncSeconds": round(cost.figures.start_s(migration.sizes.services), 3),
+                "virtualServers": cost.counted.virtual_servers,
+                "realServers": cost.counted.real_servers,
+                "firstSyncSeconds": _rounded(cost.figures.start_s(migration.sizes.services)),
                 "firstPacketMicroseconds": {
                     tool: round(us, 1) for tool, us in cost.figures.first_packet_us(migration.sizes.ports).items()
                 },
@@ -72,6 +74,10 @@ def migration_record(migration: Migration) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _group(group: Group) -> dict[str, Any]:

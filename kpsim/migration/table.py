@@ -14,13 +14,19 @@ from kpsim.migration.facts import Change, Costs
 _CHANGES = {
     (Mode.IPTABLES, Mode.NFTABLES): "kpsim.migration.iptables_to_nftables",
     (Mode.NFTABLES, Mode.IPTABLES): "kpsim.migration.nftables_to_iptables",
+    (Mode.IPVS, Mode.NFTABLES): "kpsim.migration.ipvs_to_nftables",
+    (Mode.IPVS, Mode.IPTABLES): "kpsim.migration.ipvs_to_iptables",
 }
+#: targets to which no change is described, and why
+_NO_TARGET = {Mode.IPVS: "it is deprecated, and kube-proxy asks its users to leave it (IPVS-1.5)"}
 
 
 def change_between(source: Mode, target: Mode) -> Change:
     """What is known of a change of mode. InputError if there is nothing to change, or if nothing is known of it."""
     if source is target:
         raise InputError(f"the cluster is in {target} mode already; --from names the mode that it runs today")
+    if target in _NO_TARGET:
+        raise InputError(f"to {target}: no change to this mode is described: {_NO_TARGET[target]}")
     if (source, target) not in _CHANGES:
         known = ", ".join(f"{a} to {b}" for a, b in _CHANGES)
         raise InputError(f"from {source} to {target}: no such change is described yet, only {known}")
@@ -55,6 +61,13 @@ _COSTS: Mapping[Mode, Costs] = {
         start_s=lambda services: services * 194 / 10_000,
         change="A sync writes what changed: 141 ms for a new Service among 10,000. Up to 1.36 it also lists the table first, which "
         "takes more than a minute with 44,000 Services.",
+    ),
+    Mode.IPVS: Costs(
+        tool="iptables-restore",
+        first_packet_us=lambda _: {},
+        start_s=lambda _: None,
+        change="Every sync goes through all Services, endpoints and addresses; with many Services it takes tens of seconds up to 1.36. "
+        "A first packet costs about as much as in nftables mode, for any number of Services.",
     ),
 }
 
