@@ -54,6 +54,13 @@ class Machine:
         kind = InterfaceKind.LINK
         return tuple(each.name for each in self.routing.interfaces.values() if each.kind is kind)
 
+    @property
+    def host_interfaces(self) -> tuple[HostInterface, ...]:
+        """The interfaces with their addresses, as kube-proxy finds them."""
+        return tuple(
+            HostInterface(each.name, tuple(map(str, each.addresses))) for each in self.routing.interfaces.values()
+        )
+
     def listener(self, packet: Packet) -> Socket | None:
         """The socket that takes a packet which is delivered to the node; None: nothing listens, or it is not known."""
         return next((each for each in self.sockets or () if each.takes(packet)), None)

@@ -7,7 +7,9 @@ from proxiers import (
     Rig,
     make_settings,
 )
+from shop import cluster_text
 
+import kpsim
 from kpsim.addresses import Family, format_ip, parse_network
 from kpsim.config import Host, HostInterface, NodePortAddresses
 
@@ -89,3 +91,25 @@ def test_addresses_are_read_again_at_every_sync() -> None:
     rig.proxier.use_interfaces([HostInterface("eth9", ("192.168.94.7/24",))])
     rig.sync()
     assert [rule.split("-d ")[1].split()[0] for rule in rig.rules("nat", "KUBE-SERVICES")] == ["192.168.94.7"]
+
+
+ANSWERED, REFUSED = "the client gets: a SYN-ACK", "the client gets: connection refused"
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
+@pytest.mark.parametrize(
+    ("cidrs", "said"),
+    [("10.180.0.0/16", ANSWERED), ("192.168.0.0/24", REFUSED), ("0.0.0.0/0", ANSWERED), ("fd00::/16", ANSWERED)],
+)
+def test_the_bridge_of_the_pods_is_an_interface_like_others(mode: str, cidrs: str, said: str) -> None:
+    """A pod dials the bridge's address: I-9.3, IPVS-4.2. A CIDR of the other family alone restricts nothing."""
+    text = cluster_text().replace("mode: iptables", f'mode: {mode}\nnodePortAddresses: ["{cidrs}"]')
+    assert said in str(kpsim.load(text=text).trace("node-1", dst="10.180.0.1:30080", sender="pod"))
+
+
+@pytest.mark.parametrize("name", ["node-1", "host-of-another-name"])
+def test_a_virtual_server_for_each_address_of_the_machine(name: str) -> None:  # IPVS-4.2
+    text = cluster_text().replace("mode: iptables", f"mode: ipvs\nhostnameOverride: {name}")
+    held = kpsim.load(text=text).told("node-1", Family.IPV4)
+    at = {format_ip(Family.IPV4, key.address) for key in held.virtual_servers if key.port == 30080}
+    assert at == {"192.168.0.1", "10.180.0.1"}

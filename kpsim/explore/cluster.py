@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, TypedDict
 from kpsim.addresses import Family
 from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
-from kpsim.config import Host, ProxierSettings, ProxyConfig, loopback_and_uplink, resolve
+from kpsim.config import Host, ProxierSettings, ProxyConfig, resolve
 from kpsim.effort import permit
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import Json
 from kpsim.kubeproxy.healthcheck import ProxyHealth
-from kpsim.nodes import overwritten, sysctls_of
+from kpsim.nodes import make_machine, overwritten, pod_interface_of, sysctls_of
 from kpsim.objects import EndpointSlice
 from kpsim.programmed import Programmed, united
 from kpsim.proxier import Proxier, SyncResult
@@ -128,14 +128,20 @@ class Cluster:
         # a recording describes one machine only; the other nodes are known only from their Node objects
         host = Host() if elsewhere else self.host
         host = replace(host, tcp_be_liberal=host.tcp_be_liberal or self.sysctls.tcp_be_liberal)
-        return resolve(config, self._machine_of(node, host), self.state.node(name), family)
+        if self.replay is None or elsewhere:
+            host = self._with_interfaces(host, node)
+        return resolve(config, host, self.state.node(name), family)
 
-    def _machine_of(self, node: str, host: Host) -> Host:
-        """The machine of a node whose kube-proxy goes by another name: its interfaces stay its own (I-9.3)."""
+    def _with_interfaces(self, host: Host, node: str) -> Host:
+        """A machine that is known from its Node object, with its interfaces: also the bridge of its pods has an address.
+
+        They are the node's own, whatever name its kube-proxy goes by (I-9.3).
+        """
         own = self.state.node(node)
-        if self.identity(node) == node or host.interfaces is not None or own is None:
+        if host.interfaces is not None or own is None:
             return host
-        return replace(host, interfaces=loopback_and_uplink(own.ips))
+        machine = make_machine(own.ips, own.pod_cidrs, pod_interface=pod_interface_of(self.config))
+        return replace(host, interfaces=machine.host_interfaces)
 
     def kernel_settings(self, node: str) -> Sysctls:
         """The kernel settings of a node after its kube-proxy has started."""

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kpsim.addresses import Family, parse_ip, parse_network
-from kpsim.config import HostInterface
-from kpsim.nodes import LOOPBACK, UPLINK, Link, node_address
+from kpsim.nodes import UPLINK, Link, node_address
 from kpsim.scenario.node_schema import NamedNode, Nodes
 from kpsim.scenario.schema import ScenarioEvent
 
@@ -34,11 +33,6 @@ class ClusterNode:
     hairpin: bool = True
     more_ips: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
-
-    @property
-    def interfaces(self) -> tuple[HostInterface, ...]:
-        """The interfaces that kube-proxy finds when it starts, before there are pods."""
-        return HostInterface("lo", LOOPBACK), *(HostInterface(link.name, link.addresses) for link in self.links)
 
     def link_with(self, address: str) -> str:
         """The name of the link that has an address; empty: none has."""

@@ -18,7 +18,7 @@ from kpsim.sysctls import Sysctls, complaint
 def kernel_settings(node: ClusterNode, proxy: ProxyConfig) -> Sysctls:
     """Return the settings of a node whose kube-proxy has started. InputError for a setting that cannot be written."""
     before = Sysctls().written(node.sysctls)
-    found = resolve(proxy, Host(node.ips, node.interfaces), None, Family.IPV4)
+    found = resolve(proxy, Host(node.ips), None, Family.IPV4)
     return sysctls_of(
         proxy,
         route_localnet=found.localhost_node_ports,

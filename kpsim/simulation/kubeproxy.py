@@ -14,7 +14,7 @@ from kpsim.addresses import Family
 from kpsim.backends import IpvsConnections
 from kpsim.backends.table import make_backend
 from kpsim.cluster import Event, through_selector
-from kpsim.config import Host, ProxyConfig, resolve
+from kpsim.config import Host, HostInterface, ProxyConfig, resolve
 from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner
 from kpsim.kubeproxy.service_maps import ServiceMaps
@@ -42,6 +42,10 @@ class Kernel(Protocol):
 
     @property
     def tcp_be_liberal(self) -> bool: ...
+
+    @property
+    def interfaces(self) -> tuple[HostInterface, ...]:
+        """The machine's interfaces with their addresses."""
 
     def held(self, family: Family) -> Programmed | None:
         """Return what the kernel holds of a family, or None if nothing was programmed since it booted."""
@@ -227,7 +231,7 @@ class KubeProxy:
         node = self._api.state.node(self.name)
         host = Host(
             self._node.ips,
-            self._node.interfaces,
+            self._kernel.interfaces,
             tcp_be_liberal=self._kernel.tcp_be_liberal,
             service_cidrs=self._service_cidrs,
         )

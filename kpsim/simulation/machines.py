@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.backends import IpvsConnections
-from kpsim.config import ProxyConfig
+from kpsim.config import HostInterface, ProxyConfig
 from kpsim.conntrack import COLLECTOR_ROUND_NS, tuple_of
 from kpsim.exchange import Exchange, NewFlow, Relay, Target, exchange
 from kpsim.fabric import Journey, Whose, answer_to, fabric_of, send, send_from
@@ -252,6 +252,10 @@ class NodeKernel:
     @property
     def tcp_be_liberal(self) -> bool:
         return self._machines.netns(self._node).sysctls.tcp_be_liberal
+
+    @property
+    def interfaces(self) -> tuple[HostInterface, ...]:
+        return self._machines.machine(self._node).host_interfaces
 
     def held(self, family: Family) -> Programmed | None:
         return self._machines.netns(self._node).programmed.get(family)
