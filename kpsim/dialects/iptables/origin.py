@@ -1,6 +1,7 @@
 """Recovers why kube-proxy wrote a saved rule, from chain names and comments (I-3, I-5, I-7, I-8).
 
-This is the inverse of what kube-proxy's iptables backend does. It works on parsed rules, not on text. In large-cluster
+This is the inverse of what kube-proxy does in iptables mode; ``ipvs_origin`` knows the rules of ipvs mode. It works on
+parsed rules, not on text. In large-cluster
 mode (I-12.3) rules have no comment; then the Service is that of the chain, which is found by following the jumps.
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port
+from kpsim.dialects.iptables.ipvs_origin import role_in_ipvs_mode
 from kpsim.dialects.iptables.layout import BUILT_IN_NAMES
 from kpsim.ruleset import DROP, FOREIGN, Compare, Dnat, Field, Jump, Origin, Recent, Role, Rule, named
 
@@ -25,7 +27,7 @@ _NOBODY = Owner("", "")
 _SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-")
 _JUMP_TARGETS = frozenset((
     "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-SERVICES", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL", "KUBE-POSTROUTING",
-    "KUBE-FIREWALL",
+    "KUBE-FIREWALL", "KUBE-NODE-PORT", "KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER",
 ))  # fmt: skip
 
 #: chain → text after the service port's name in the comment → role (I-7)
@@ -124,7 +126,7 @@ def recover_origin(
     if not chain.startswith("KUBE-"):
         return FOREIGN
     comment = rule.comment
-    if (static := _static_role(chain, comment, rule)) is not None:
+    if (static := role_in_ipvs_mode(chain, rule) or _static_role(chain, comment, rule)) is not None:
         return Origin(static)
     owners = owners or {}
     owner = owners.get(chain, _NOBODY)
