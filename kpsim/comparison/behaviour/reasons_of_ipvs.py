@@ -129,6 +129,14 @@ def _reasons(other: str, own: Iterable[Reason]) -> tuple[Reason, ...]:
             host_policy,
         ),
         Reason(
+            Why(
+                "node-port-address",
+                f"ipvs mode serves node ports at the addresses that kube-proxy knows of the node, {other} mode at all that it has",
+                "IPVS-4.2",
+            ),
+            lambda at: at.is_frontend("node port") and at.fates[0].result is ProbeResult.PASSED,
+        ),
+        Reason(
             Why("ping", "ipvs mode rejects pings of every address of a Service", "IPVS-15"),
             lambda at: pings(at) and _is_address(at),
         ),
@@ -182,7 +190,7 @@ AGAINST_IPTABLES = _reasons("iptables", (
     ),
     Reason(
         Why("invalid", "only iptables mode drops packets that connection tracking finds invalid", "IPVS-8.4"),
-        lambda at: only_exchanges_differ(at) and at.fates[0].result is ProbeResult.PASSED,
+        lambda at: at.frontend is None and only_exchanges_differ(at),
     ),
 ))  # fmt: skip
 AGAINST_NFTABLES = _reasons("nftables", (
