@@ -61,7 +61,7 @@ def test_with_local_pods_and_the_node_get_all_endpoints(found: dict[str, Any]) -
 
 
 def test_nothing_is_left_to_a_difference_without_a_name(found: dict[str, Any]) -> None:
-    assert [group["why"] for group in found["differences"] if group["see"] == "IPVS-17"] == []
+    assert [group["why"] for group in found["differences"] if group["why"] == "the proxy modes differ"] == []
 
 
 def test_options_of_ipvs_are_dropped_by_name(found: dict[str, Any]) -> None:
@@ -73,9 +73,9 @@ def test_options_of_ipvs_are_dropped_by_name(found: dict[str, Any]) -> None:
 
 
 def test_costs_count_virtual_servers(found: dict[str, Any]) -> None:
-    # 10.96.0.10, 203.0.113.10, and the node port at 192.168.0.1 (IPVS-4.1), each with both endpoints
+    # 10.96.0.10, 203.0.113.10, and the node port at 192.168.0.1 and at the bridge's 10.244.1.1 (IPVS-4.1, IPVS-4.2)
     before, after = found["costs"]["ipvs"], found["costs"]["nftables"]
-    assert (before["virtualServers"], before["realServers"]) == (3, 6)
+    assert (before["virtualServers"], before["realServers"]) == (4, 8)
     assert (after["virtualServers"], after["realServers"]) == (0, 0)
     assert before["firstSyncSeconds"] is None and before["firstPacketMicroseconds"] == {}
 

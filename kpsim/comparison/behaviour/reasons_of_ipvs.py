@@ -170,7 +170,7 @@ def _reasons(other: str, own: Iterable[Reason]) -> tuple[Reason, ...]:
         ),
         Reason(
             Why("scheduler", "the scheduler of ip_vs does not give every endpoint the same chance", "IPVS-14"),
-            _other_odds,
+            lambda at: _other_odds(at) or len(at.fates[0].exchange) > 1,  # some clients are refused (IPVS-14)
         ),
         Reason(
             Why("masquerade", "ipvs mode decides by sets of addresses and ports what it masquerades", "IPVS-8.7"),
