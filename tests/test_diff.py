@@ -180,6 +180,27 @@ def test_rules_of_two_moments_differ_chain_by_chain() -> None:
     assert diff(RECORDING, "--syncs", "1,1", "--rules") == (0, "")
 
 
+def test_sets_and_virtual_servers_of_ipvs_mode_differ_as_recorded() -> None:
+    """What differs between two syncs of a real kube-proxy, as its recording says. It counts for the recorded node."""
+    name = "tests/golden/ipvs/small-000"
+    shown = [json.loads(line)["ipvs"] for line in Path(f"{name}.expected.jsonl").read_text().splitlines()]
+
+    def told(sync: int) -> dict[str, object]:
+        servers = {
+            f"virtual server -{each['protocol'][0].lower()} {each['address']}:{each['port']}": each["realServers"]
+            for each in shown[sync]["virtualServers"]
+        }
+        sets = {f"ipset {each['name']}": each["entries"] for each in shown[sync]["ipsets"]}
+        return {**servers, **sets, "addresses of kube-ipvs0": shown[sync]["boundAddresses"]}
+
+    code, out = diff(f"{name}.recording.jsonl", "--syncs", "0,3", "--rules", "--format", "json")
+    found = {each["chain"] for each in json.loads(out) if each["node"] == "node-2" and "/" not in each["chain"]}
+    before, after = told(0), told(3)
+    assert code == 1
+    assert found == {name for name in {**before, **after} if before.get(name) != after.get(name)}
+    assert {name.partition(" ")[0] for name in found} == {"ipset", "virtual", "addresses"}
+
+
 DUMP = """*filter
 :INPUT ACCEPT [0:0]
 :FORWARD ACCEPT [0:0]

@@ -85,7 +85,8 @@ def diff(
         ),
     ] = None,
     rules: Annotated[
-        bool, typer.Option("--rules", help="How the rules' text differs, chain by chain, instead of packets.")
+        bool,
+        typer.Option("--rules", help="How the text of rules, ipsets and virtual servers differs, instead of packets."),
     ] = False,
     node_ip: Annotated[
         list[str] | None,

@@ -175,6 +175,20 @@ def read_servers(text: str, *, file: str | None = None) -> Mapping[Family, Map[V
     return parse(text, file=file)
 
 
+def saved_ipset(of: Set) -> list[str]:
+    """The lines with which ``ipset save`` prints a set, in order of its entries. The set must be an ipset."""
+    from kpsim.dialects.ipset import render
+
+    return render({of.name: of}).splitlines()
+
+
+def saved_server(family: Family, key: VirtualServerKey, made: VirtualServer) -> list[str]:
+    """The lines with which ``ipvsadm -S -n`` prints a virtual server: itself, then its real servers, the oldest first."""
+    from kpsim.dialects.ipvsadm import render
+
+    return render(family, {key: made}).splitlines()
+
+
 def dialect_reading(text: str) -> Dialect:
     """The dialect in which a text is written.
 

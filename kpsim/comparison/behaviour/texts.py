@@ -1,19 +1,20 @@
-"""How the text of two sides' rules differs, node by node and chain by chain, in the canonical form of their tools."""
+"""How the text of two sides' rules, ipsets and virtual servers differs, node by node, in the canonical form of their tools."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import ndiff
 
-from kpsim.addresses import Family
+from kpsim.addresses import Family, format_ip
 from kpsim.comparison.behaviour.report import Subject
-from kpsim.dialects import Form, dialect_of
+from kpsim.dialects import Form, dialect_of, saved_ipset, saved_server
 from kpsim.inputs import JsonObject
+from kpsim.programmed import Programmed
 from kpsim.ruleset import RuleReference, Ruleset, Table
 
 
 @dataclass(frozen=True, slots=True)
 class ChainDifference:
-    """A chain, or a set, whose text differs. ``a`` and ``b`` are its lines; None: that side does not have it."""
+    """A chain, a set, a virtual server, or the addresses of a device, whose text differs. ``a`` and ``b`` are its lines; None: that side does not have it."""
 
     node: str
     family: Family
@@ -37,17 +38,32 @@ class ChainDifference:
 
 
 def rule_differences(a: Subject, b: Subject) -> Iterator[ChainDifference]:
-    """Every chain and set whose text differs, at nodes of both."""
+    """Everything that kernels were told and whose text differs, at nodes of both."""
     nodes = [node for node in a.side.site.node_names or ("node",) if node in (b.side.site.node_names or ("node",))]
     for node in nodes:
         for family in (family for family in a.side.families if family in b.side.families):
-            first, second = (_texts(subject.side.site.netns(node, family).rulesets[family]) for subject in (a, b))
+            first, second = (_texts(subject.side.site.netns(node, family).programmed[family]) for subject in (a, b))
             for name in sorted({**first, **second}):
                 if first.get(name) != second.get(name):
                     yield ChainDifference(node, family, name, first.get(name), second.get(name))
 
 
-def _texts(ruleset: Ruleset) -> dict[str, tuple[str, ...]]:
+def _texts(told: Programmed) -> dict[str, tuple[str, ...]]:
+    """The lines of each chain, set and virtual server, and the addresses of each device that makes some local."""
+    found = _of_tables(told.ruleset)
+    for name, of in told.ipsets.items():
+        found[f"ipset {name}"] = tuple(saved_ipset(of))
+    for key, made in told.virtual_servers.items():
+        lines = saved_server(told.family, key, made)
+        # kube-proxy adds real servers in any order (IPVS-5.3)
+        found[f"virtual server {' '.join(lines[0].split()[1:3])}"] = (lines[0], *sorted(lines[1:]))
+    for device in {*told.local_addresses.values()}:
+        own = sorted(address for address, name in told.local_addresses.items() if name == device)
+        found[f"addresses of {device}"] = tuple(format_ip(told.family, address) for address in own)
+    return found
+
+
+def _of_tables(ruleset: Ruleset) -> dict[str, tuple[str, ...]]:
     """The lines of each chain, and the elements of each set in order of their names."""
     found: dict[str, tuple[str, ...]] = {}
     for table in ruleset.in_order():
