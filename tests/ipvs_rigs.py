@@ -76,8 +76,8 @@ def with_server(held: Programmed, at: VirtualServerKey, server: VirtualServer) -
 
 
 INTERFACES = (
-    HostInterface("lo", ("127.0.0.1/8", "::1/128")),
-    HostInterface("eth0", (f"{NODE_IP}/24", "2001:db8::2/64", "fe80::2/64")),
+    HostInterface("lo", ("127.0.0.1/8", "127.200.0.1/8", "::1/128")),
+    HostInterface("eth0", (f"{NODE_IP}/24", "2001:db8::2/64", "fe80::2/64", "febf::2/64")),
     HostInterface("eth1", ("192.168.7.2/24",)),
     HostInterface("kube-ipvs0", ("172.30.10.1/32",)),
 )
