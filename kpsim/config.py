@@ -250,8 +250,8 @@ class ProxierSettings:
 
     @property
     def localhost_node_ports(self) -> bool:
-        """Whether node ports are reachable on 127.0.0.1 (LOCALHOST of I-1). ipvs mode never asks for that (IPVS-2.1)."""
-        wanted = self.config.localhost_node_ports and not self.uses_ipvs
+        """Whether node ports are reachable on 127.0.0.1 (LOCALHOST of I-1): only iptables mode asks for that (CFG-6)."""
+        wanted = self.config.localhost_node_ports and self.config.mode is Mode.IPTABLES
         return wanted and self.family is Family.IPV4 and self.node_ports.contains_loopback
 
 

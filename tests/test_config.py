@@ -175,3 +175,11 @@ def test_liberal_tracking_is_what_the_sysctl_says_after_kube_proxy_set_it(
     host: Host, config: Json, liberal: bool
 ) -> None:
     assert make_settings(host=host, **config).liberal is liberal  # I-1, CFG-4.2
+
+
+@pytest.mark.parametrize(("mode", "wanted"), [(Mode.IPTABLES, True), (Mode.NFTABLES, False), (Mode.IPVS, False)])
+def test_only_iptables_mode_serves_node_ports_on_loopback_addresses(mode: Mode, wanted: bool) -> None:
+    """CFG-6, NFT-12.4, IPVS-2.1, though all addresses take node ports."""
+    settings = make_settings(mode=mode, node_port_addresses=("0.0.0.0/0",))
+    assert settings.node_ports.contains_loopback
+    assert settings.localhost_node_ports is wanted
