@@ -54,7 +54,7 @@ def sent(result: SyncResult) -> list[str]:
 
 def table(rig: Rig) -> list[str]:
     """The lines that make the table that the kernel holds."""
-    shown: Any = rig.proxier.backend.describe(rig.proxier.no_sync().transaction)()
+    shown: Any = rig.proxier.backend.describe(rig.proxier.no_sync().transaction, rig.proxier.machine)()
     return _short(shown["nftables"]["ruleset"])
 
 

@@ -98,7 +98,9 @@ def test_wrr_interleaves_by_weight():
     names = {4: "A", 3: "B", 2: "C"}
     assert "".join(names[each.weight] for each in in_turn("wrr", heavy, 9)) == "AABABCABC"
     # of 6 and 3 the divisor is 3: levels 4 (6 - 2) and 1
-    assert [each.weight for each in in_turn("wrr", [weighed(A, 6), weighed(B, 3)], 6)] == [6, 6, 3, 6, 6, 3]
+    sixth = [weighed(A, 6), weighed(B, 3)]
+    assert [each.weight for each in in_turn("wrr", sixth, 6)] == [6, 6, 3, 6, 6, 3]
+    assert decide("wrr", sixth).cursor.least == 4
 
 
 def test_rr_keeps_its_place_when_servers_come_and_go():
@@ -376,6 +378,41 @@ def test_without_history_a_scheduler_without_memory_decides_as_ever():
     assert decide("fo", [A, B], request=REQUEST._replace(known=False)).server == A
 
 
+def draws_of(scheduler, servers, times, **changes):
+    """The server of each draw, the limits that were drawn under, and the reasons."""
+    limits = set()
+
+    def drawing(number):
+        def draw(limit):
+            limits.add(limit)
+            return number
+
+        return draw
+
+    request = REQUEST._replace(of_one=False, **changes)
+    found = [decide(scheduler, servers, request=request, draw=drawing(number)) for number in range(times)]
+    return [each.server for each in found], limits, {each.why for each in found}
+
+
+@pytest.mark.parametrize("scheduler", ["sh", "mh"])
+def test_one_client_of_many_hashes_anywhere(scheduler):
+    """A draining server keeps its clients and refuses them (IPVS-14), unless the scheduler falls back."""
+    drained = weighed(B, 0)
+    assert draws_of(scheduler, [A, C], 2) == ([A, C], {2}, {"by the client's address"})
+    assert draws_of(scheduler, [A, drained, C], 3) == ([A, None, C], {3}, {"by the client's address"})
+    fallen, limits, _ = draws_of(scheduler, [A, drained, C], 2, falls_back=True)
+    assert (fallen, limits) == ([A, C], {2})
+    any_client = REQUEST._replace(of_one=False)
+    assert decide(scheduler, [A], request=any_client).server == A  # nothing to draw
+    nobody = decide(scheduler, [weighed(A, 0), drained], request=any_client)
+    assert (nobody.server, nobody.why) == (None, "no server has a weight")
+
+
+def test_only_a_scheduler_that_hashes_the_client_asks_which_client():
+    assert decide("dh", [A, B], request=REQUEST._replace(of_one=False)) == decide("dh", [A, B])
+    assert decide("fo", [A, B], request=REQUEST._replace(of_one=False)).server == A
+
+
 # --- what decides between servers that are nearly equal ---------------------------------------------------------------
 
 
@@ -389,7 +426,11 @@ def test_twos_compares_loads_for_weights():
     servers = [Candidate(weighed(A, 2), 1, 0), Candidate(weighed(B, 5), 2, 0)]
     numbers = iter((0, 7))
     assert decide("twos", servers, draw=lambda limit: next(numbers)).server.address == B.address
-    with pytest.raises(ValueError, match="beyond the sum of the weights by 1"):
+    # 514 · 1 is less than 3 · 257, though more than 3 + 257
+    servers = [Candidate(weighed(A, 3), 2, 0), Candidate(B, 1, 0)]
+    numbers = iter((0, 4))
+    assert decide("twos", servers, draw=lambda limit: next(numbers)).server.address == A.address
+    with pytest.raises(ValueError, match=r"^a draw beyond the sum of the weights by 1$"):
         decide("twos", servers, draw=lambda limit: limit)
 
 
@@ -399,6 +440,9 @@ def test_lblcr_loses_the_member_with_the_most_for_its_weight():
     # 514 for a weight of 3, 257 for a weight of 1
     loads = [Candidate(weighed(A, 3), 2, 0), Candidate(B, 1, 0)]
     assert decide("lblcr", loads, cursor=group, request=late).cursor.servers == (id_of(A),)
+    # 514 for a weight of 1 is more than 771 for 3, and the first of the group here
+    loads = [Candidate(A, 2, 0), Candidate(weighed(B, 3), 3, 0)]
+    assert decide("lblcr", loads, cursor=group, request=late).cursor.servers == (id_of(B),)
     # nobody can leave where nobody can serve
     nobody = decide("lblcr", [weighed(A, 0), weighed(B, 0), C], cursor=group, request=late)
     assert nobody.cursor.servers == (id_of(C), id_of(A), id_of(B))
@@ -407,6 +451,8 @@ def test_lblcr_loses_the_member_with_the_most_for_its_weight():
 def test_mh_counts_weights_in_units_of_their_divisor():
     # 128 and 2 are 64 units and one: halved once, 32 turns and one
     assert Counter(maglev(V4, ((id_of(A), 128), (id_of(B), 2)))) == {0: 124 * 32 + 1, 1: 124}
+    # 128 units and one: shifted twice, 32 turns and none, of which one is left
+    assert Counter(maglev(V4, ((id_of(A), 128), (id_of(B), 1)))) == {0: 124 * 32 + 1, 1: 124}
 
 
 @pytest.mark.parametrize(
@@ -419,6 +465,8 @@ def test_mh_counts_weights_in_units_of_their_divisor():
         ("fo", [A], "the highest weight"),
         ("lblc", [A], "the fewest connections for its weight: the destination's server from now on"),
         ("lblcr", [A], "the fewest connections for its weight: it joins the destination's servers"),
+        ("wrr", [A], "its turn"),
+        ("ovf", [Candidate(A, 2, 0)], "every server has more active connections than its weight"),
         ("lc", [weighed(A, 0)], "no server has a weight"),
         ("rr", [], "it has no server"),
         ("sh", [weighed(A, 0)], "the server of bucket 191 of 256 has weight 0"),
@@ -430,6 +478,17 @@ def test_why(scheduler, candidates, words):
         value = REQUEST.client[0] if scheduler == "sh" else REQUEST.destination
         words = words.replace("191", str(hashing.bucket(value))).replace("172", str(hashing.bucket(value)))
     assert decide(scheduler, candidates).why == words
+
+
+def test_why_one_of_two_and_why_another_serves():
+    assert decide("twos", [A, B], draw=lambda limit: 1).why == "the better of two that were drawn"
+    number = hashing.bucket(REQUEST.client[0])
+    # one of two buckets is A's; where A drains, the next bucket of B serves
+    own = decide("sh", [A, B]).server
+    drained = [weighed(each, 0) if each == own else each for each in (A, B)]
+    found = decide("sh", drained, request=REQUEST._replace(falls_back=True))
+    assert found.why.endswith(f" of 256: the server of bucket {number} has weight 0")
+    assert found.why.startswith("bucket ")
 
 
 def test_why_a_destination_keeps_its_servers():

@@ -215,7 +215,6 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
 
 #: options whose value is refused: another mode, a node port out of range, a file in the way of a directory, too many ways
 REFUSED = {
-    ("verify", "--mode"),
     *((command, "--service-node-port-range") for command in ("rules", "trace", "verify", "diff", "migrate")),
     ("run", "--out"), ("trace", "--limit"), ("migrate", "--to"),
 }  # fmt: skip

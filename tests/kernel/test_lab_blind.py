@@ -251,7 +251,7 @@ def test_a_socket_whose_buffer_is_too_small_is_noticed(twin: Twin, destination: 
 def test_rules_that_were_never_loaded_are_missed(twin: Twin) -> None:
     rules = twin.model.rulesets[twin.family]
     with flushed(twin, "nat", "filter"):
-        with replaced(twin.linux, "load", lambda _: None):
+        with replaced(twin.linux, "load", lambda *_: None):
             difference = twin.load(rules)
         assert difference is not None
         assert difference.what == "rules"

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from time import sleep
 
 import pytest
 from labs import shot
@@ -140,6 +141,10 @@ def test_how_a_frame_was_addressed(namespace: Namespace) -> None:
             namespace.run(["ip", *command.split()])
         for command in ("addr add 10.9.0.2/24 dev v1", "addr add fd09::2/64 dev v1 nodad", "link set v1 up"):
             sender.run(["ip", *command.split()])
+        for _ in range(100):  # the kernel makes routes of IPv6 a moment after the link is up
+            if "fd09::/64" in sender.run(["ip", "-6", "route"]):
+                break
+            sleep(0.02)
         namespace.run(["nft", "-f", "-"], stdin=_FRAMES)
         to = ["10.9.0.1", "10.9.0.255", "224.0.0.1", "fd09::1", "ff02::1"]
         sender.run([sys.executable, "-c", _SEND, "v1", *to])

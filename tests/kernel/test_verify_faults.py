@@ -18,7 +18,7 @@ from kpsim.explore import load
 from kpsim.lab.tools.variants import Variant
 from kpsim.lab.wires import Shot
 from kpsim.netfilter import Netns
-from kpsim.ruleset import Ruleset
+from kpsim.programmed import Programmed
 from kpsim.tracing.probes import Probe
 from kpsim.tracing.site import Sender
 from kpsim.units import SECOND_NS
@@ -73,7 +73,8 @@ class WrongModel:
         self._twin, self._change, self._of_linux = twin, change, of_linux
         self._load = twin.load
 
-    def load(self, rules: Ruleset) -> Difference | None:
+    def load(self, told: Programmed) -> Difference | None:
+        rules = told.ruleset
         changed = self._change.rules(render_ruleset(rules, Style.SAVE))
         wrong = parse(changed, self._twin.family)
         ours, theirs = (rules, wrong) if self._of_linux else (wrong, rules)
