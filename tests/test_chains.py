@@ -37,6 +37,8 @@ from kpsim.ruleset import (
     ACCEPT,
     DROP,
     RETURN,
+    Assign,
+    AssignFrom,
     Compare,
     Counter,
     Field,
@@ -46,6 +48,7 @@ from kpsim.ruleset import (
     Log,
     Lookup,
     NoTrack,
+    Numgen,
     Redirect,
     Reject,
     ReversePath,
@@ -291,6 +294,21 @@ def test_what_has_no_connection_has_no_mark_to_restore():
     )
     raw = table("raw", PREROUTING=(rule(NoTrack()),))
     assert run(node(ruleset(mangle, raw)), packet(CLIENT, POD, mark=7)).packet.mark == 7
+
+
+@pytest.mark.parametrize(
+    ("statement", "ends"),
+    [
+        (set_connection_mark("restore", 0xFF, 0xFF), True), (Assign(Field.CT_MARK, 0xF, 1), True), (Assign(Field.CT_MARK, 0, 5), False),
+        (set_connection_mark("save", 0xFFFFFFFF, 0xFFFFFFFF), False), (AssignFrom(Field.MARK, (Field.CT_MARK,), Set.of((0,))), True),
+        (AssignFrom(Field.CT_MARK, (Numgen(1),)), False), (Assign(Field.MARK, 0xF, 1), False),
+    ],
+)  # fmt: skip
+def test_a_rule_ends_that_reads_the_mark_of_no_connection(statement, ends):
+    """K-9.12: what stands before it is done, and the next rule runs."""
+    chain = (rule(NoTrack(), Counter("before"), statement, Counter("behind"), Log()), rule(Counter("next")))
+    netns = node(ruleset(table("raw", PREROUTING=chain), table("filter", FORWARD=(rule(ct_state("NEW"), ACCEPT),))))
+    assert counted(run(netns, packet(CLIENT, POD))) == ["before", *([] if ends else ["behind"]), "next"]
 
 
 def test_notrack_comes_too_late_for_a_packet_that_has_a_connection():

@@ -16,7 +16,7 @@ from itertools import count, groupby
 from typing import NamedTuple
 
 from kpsim.packet import Packet
-from kpsim.packetpath.matching import Condition, condition, has_effect, updating
+from kpsim.packetpath.matching import Condition, Facts, condition, has_effect, updating
 from kpsim.packetpath.resolving import Resolve, resolver
 from kpsim.ruleset import (
     FOREIGN,
@@ -195,7 +195,7 @@ def _compile(chain: str, position: int, rule: Rule, buckets: Iterator[int], make
             conditions.append(updating(part, key))
         elif isinstance(part, Statement):
             stages.append(Stage(tuple(conditions), part, resolver(part, key)))
-            conditions = []
+            conditions = [_has_connection] if _reads_connection_mark(part) else []
         else:
             conditions.append(make(part, key))
     if conditions or not stages:
@@ -236,6 +236,17 @@ def _known_first(body: Body) -> Body:
 
 def _never(_facts: object) -> bool:
     return False
+
+
+def _reads_connection_mark(statement: Statement) -> bool:
+    """Whether an assignment asks for the mark of a connection; without one an nft rule ends there (K-9.12)."""
+    if not isinstance(statement, Assign):
+        return False
+    return Field.CT_MARK in (statement.source, statement.to if statement.keep else None)
+
+
+def _has_connection(facts: Facts) -> bool:
+    return facts.entry is not None
 
 
 def draw_key(chain: str, rule: Rule) -> Hashable:

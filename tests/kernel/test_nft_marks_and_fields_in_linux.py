@@ -64,6 +64,25 @@ table ip t {
     assert ends(linux.agree(*map(out, range(1000, 1006)))) == ["forwarded", "dropped", "forwarded"] * 2
 
 
+def test_the_mark_of_no_connection(linux: NftTwin) -> None:
+    """K-9.12: a rule that reads it ends, one that only writes it goes on."""
+    linux.load("""
+table ip t {
+    chain r { type filter hook prerouting priority -300; policy accept; tcp dport 1000-1005 notrack; }
+    chain f {
+        type filter hook forward priority 0; policy accept;
+        tcp dport { 1000, 1006 } meta mark set ct mark drop
+        tcp dport { 1001, 1007 } ct mark set ct mark or 0x1 drop
+        tcp dport { 1002, 1008 } meta mark set ct mark map { 0x0 : 0x5 } drop
+        tcp dport { 1003, 1009 } ct mark set 0x5 drop
+        tcp dport { 1004, 1010 } ct mark set meta mark drop
+    }
+}
+""")
+    found = ends(linux.agree(*map(out, range(1000, 1011))))
+    assert found == ["forwarded"] * 3 + ["dropped"] * 2 + ["forwarded"] + ["dropped"] * 5
+
+
 _CLASSES = """
 table {space} t {{
     chain p {{
