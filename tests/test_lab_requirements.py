@@ -2,19 +2,26 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
-from kpsim.lab import requirements
+from kpsim.lab import packages, requirements
+from kpsim.lab.calls import LabError
 from kpsim.lab.namespace import Namespace
 from kpsim.lab.requirements import Obstacle, obstacles, require
+from kpsim.lab.tools.ipset import IpsetTool
+from kpsim.lab.tools.nft import NftTool
 from kpsim.lab.tools.variants import Variant
+from kpsim.maps import Map
+from kpsim.ruleset import Ruleset, Space, Table, TableKey, make_ipset
 
 ALL_CAPABILITIES = 0x1FF_FFFF_FFFF
 NFT_TOOLS = ["iptables-nft-restore", "iptables-nft-save", "ip6tables-nft-restore", "ip6tables-nft-save"]
@@ -48,7 +55,7 @@ class Machine:
     def be_distribution(self, release: str) -> None:
         file = self._folder / "os-release"
         file.write_text(release)
-        self._patch.setattr(requirements, "_OS_RELEASE", file)
+        self._patch.setattr(packages, "_OS_RELEASE", file)
 
     def install(self, tools: Iterable[str], script: str = "") -> None:
         for tool in tools:
@@ -115,7 +122,7 @@ def test_a_family_that_is_not_asked_for_needs_no_tools(machine: Machine) -> None
 
 
 def test_the_machine_need_not_say_what_it_is(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "_OS_RELEASE", machine.tools / "missing")
+    monkeypatch.setattr(packages, "_OS_RELEASE", machine.tools / "missing")
     [obstacle] = obstacles(Variant.NFT)
     assert obstacle.remedy is None
 
@@ -132,6 +139,23 @@ def test_everything_is_required_at_once(machine: Machine) -> None:
         "packets cannot be sent through Linux here: not found in PATH: ip, bridge, iptables-legacy-"
     )
     assert tools.endswith("(try: apt-get install -y iproute2 iptables)")
+
+
+def test_a_tool_that_only_some_rules_need_is_named_when_they_are_loaded(machine: Machine) -> None:
+    """Nothing is measured, so the exit code is 3."""
+    nowhere: Any = None
+    tables = Ruleset.of(Family.IPV4, Table(TableKey(Space.IP, "t"), Map()))
+    for release, remedy in (("ID=fedora", "try: dnf install -y {0}"), ("ID=nixos", "package {0}")):
+        machine.be_distribution(release)
+        with pytest.raises(LabError) as refused:
+            NftTool(nowhere).load(tables)
+        assert refused.value.exit_code == 3
+        told = f"not found in PATH: nft, which loads tables of nftables ({remedy.format('nftables')})"
+        assert str(refused.value) == told
+        with pytest.raises(
+            LabError, match=re.escape(f"ipset, which loads the sets that rules look up ({remedy.format('ipset')})")
+        ):
+            IpsetTool(nowhere).load({"s": make_ipset("s", "hash:ip", Family.IPV4)})
 
 
 # --- the kernel --------------------------------------------------------------------------------------------------------------

@@ -16,20 +16,18 @@ from kpsim.errors import InputError, Problem
 from kpsim.lab.calls import LabError
 from kpsim.lab.conntrack import LinuxConntrack
 from kpsim.lab.namespace import Namespace
+from kpsim.lab.packages import distribution, installing
 from kpsim.lab.tools import Obstacle
 from kpsim.lab.tools.iptables import PACKAGES, missing_commands, missing_in_kernel
 from kpsim.lab.tools.variants import Variant
 
 _STATUS = Path("/proc/self/status")
-_OS_RELEASE = Path("/etc/os-release")
 
 #: capabilities by their bit in the mask of effective ones; they are for interfaces and rules, raw sockets, namespaces
 _CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN"}
 
-#: how packages are installed, and which one holds iproute2, by distribution
-_INSTALLERS = {
-    "debian": ("apt-get install -y", "iproute2"), "fedora": ("dnf install -y", "iproute"), "alpine": ("apk add", "iproute2"),
-}  # fmt: skip
+#: the package that holds iproute2, by distribution
+_IPROUTE = {"debian": "iproute2", "fedora": "iproute", "alpine": "iproute2"}
 _IPROUTE_TOOLS = ("ip", "bridge")
 
 _LINKS = {"veth": "link add kpsim0 type veth peer name kpsim1", "bridge": "link add kpsim2 type bridge"}
@@ -72,24 +70,9 @@ def _missing_tools(variant: Variant, families: Sequence[Family]) -> Iterator[Obs
     if not iproute and not iptables:
         return
     remedy = None
-    for name in _distribution():
-        if name in _INSTALLERS:
-            install, of_iproute = _INSTALLERS[name]
-            wanted = [of_iproute] * bool(iproute) + [PACKAGES[name][variant]] * bool(iptables)
-            remedy = " ".join((install, *wanted))
-            break
+    if (name := distribution()) is not None:
+        remedy = installing(*[_IPROUTE[name]] * bool(iproute), *[PACKAGES[name][variant]] * bool(iptables))
     yield Obstacle(f"not found in PATH: {', '.join(iproute + iptables)}", remedy)
-
-
-def _distribution() -> list[str]:
-    """The distribution, then those that it is like, as /etc/os-release names them; empty if the file does not say."""
-    try:
-        lines = _OS_RELEASE.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    values = {name: value.strip("\"'") for name, _, value in (line.partition("=") for line in lines)}
-    names = [values.get("ID", ""), *values.get("ID_LIKE", "").split()]
-    return ["fedora" if name in ("rhel", "centos") else name for name in names]
 
 
 # --- kernel ----------------------------------------------------------------------------------------------------------------

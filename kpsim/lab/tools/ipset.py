@@ -9,6 +9,7 @@ from itertools import zip_longest
 from kpsim.dialects.ipset import render
 from kpsim.lab.calls import LabError
 from kpsim.lab.namespace import Namespace
+from kpsim.lab.packages import not_found
 from kpsim.maps import Map
 from kpsim.ruleset import Set
 
@@ -32,7 +33,7 @@ class IpsetTool:
         lines = "".join(self._changes(wanted))
         if lines:
             if shutil.which("ipset") is None:
-                raise LabError("not found in PATH: ipset, which loads the sets that rules look up (package ipset)")
+                raise LabError(not_found("ipset", "loads the sets that rules look up", "ipset"))
             self._namespace.run(["ipset", "restore"], stdin=lines)
         self._held = {**self._held, **wanted}
 

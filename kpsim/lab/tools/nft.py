@@ -6,6 +6,7 @@ into a set stay for as long as the set does, as they do with kube-proxy (NFT-6.1
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
@@ -14,6 +15,7 @@ from kpsim.dialects.nft import commands
 from kpsim.dialects.nft.listing import listing
 from kpsim.lab.calls import LabError
 from kpsim.lab.namespace import Namespace
+from kpsim.lab.packages import not_found
 from kpsim.lab.tools import GUARD_COMMENT, Remembered, set_list
 from kpsim.ruleset import Chain, Rule, Ruleset, Set, SetFlags, Statement, Table, TableKey
 from kpsim.ruleset.tables import Base
@@ -51,6 +53,8 @@ class NftTool:
         self._loaded = tables
 
     def _run(self, text: str) -> None:
+        if shutil.which(_COMMAND) is None:
+            raise LabError(not_found(_COMMAND, "loads tables of nftables", "nftables"))
         self._namespace.run([_COMMAND, "-f", "-"], stdin=text)
 
     def printed(self, ruleset: Ruleset) -> str:
