@@ -1,6 +1,6 @@
 """Counts how many small mistakes in the packet path the tests notice.  ``make mutants``, or for some modules only::
 
-    python tests/mutation [--sample N] [--again REPORT] [--tests PATH …] [MODULE …]
+    python tests/mutation [--sample N [--skip M]] [--again REPORT] [--tests PATH …] [MODULE …]
 
 pytest collects the tests once. Each mutant then lives in a fork of that process: the changed function or constant
 replaces the real one, and the tests that reach it run until one fails, those first that caught its neighbours. All
@@ -47,12 +47,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/mutation")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="below kpsim, e.g. packetpath.nat; all if none")
     parser.add_argument("--sample", type=int, default=1, metavar="N", help="every Nth mutant only")
+    parser.add_argument(
+        "--skip", type=int, default=0, metavar="M", help="of a sample: the mutants M behind those, which are others"
+    )
     parser.add_argument("--again", type=Path, metavar="REPORT", help="only the survivors that this output names")
     parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH", help="in place of the usual tests")
     asked = parser.parse_args()
     only = survivors_in(asked.again.read_text("utf-8")) if asked.again else None
     modules = [f"kpsim.{module.removeprefix('kpsim.')}" for module in asked.modules] or packet_path()
-    mutants = Mutants(modules, every=asked.sample, only=only, equivalent=frozenset(equivalent()))
+    mutants = Mutants(modules, every=asked.sample, skip=asked.skip, only=only, equivalent=frozenset(equivalent()))
     tests = [str(ROOT / path) for path in asked.tests]
     status = pytest.main([*OPTIONS.split(), f"--rootdir={ROOT}", *tests], plugins=[mutants])
     if mutants.outcomes:
@@ -78,7 +81,7 @@ def equivalent() -> dict[str, str]:
 
 
 def survivors_in(report: str) -> frozenset[str]:
-    found = re.findall(r"^survived: (\S+)\.py:\d+ (.*)$", report, re.MULTILINE)
+    found = re.findall(r"^(?:survived|undecided): (\S+)\.py:\d+ (.*)$", report, re.MULTILINE)
     return frozenset(f"{path.replace('/', '.')} {mutation}" for path, mutation in found)
 
 
@@ -93,7 +96,7 @@ def report(mutants: Mutants) -> None:
 
 def row(name: str, outcomes: list[Outcome]) -> str:
     """Format a module's row. Equivalent mutants count neither as caught nor as missed."""
-    counts = Counter(outcome.verdict for outcome in outcomes)
+    counts = Counter(outcome.verdict for outcome in outcomes)  # those that are undecided are named, and not counted
     caught, same = counts[Verdict.CAUGHT], counts[Verdict.EQUIVALENT]
     judged = caught + counts[Verdict.SURVIVED]
     share = f"{caught / judged:.1%}" if judged else "–"

@@ -26,12 +26,14 @@ from _pytest.runner import runtestprotocol
 from mutations import Mutation, Unit, mutations, units
 
 _SLOWEST_MUTANT_S = 40  # of processor time; a mutant that makes a test run longer counts as caught
+_PATIENCE = 30  # times as long by the clock; behind that the machine was too busy, or a test waits for what never comes
 
 
 class Verdict(enum.Enum):
     CAUGHT = "caught"
     SURVIVED = "survived"
     EQUIVALENT = "equivalent"
+    UNDECIDED = "not ended in time, for want of a processor"
     IMPOSSIBLE = "cannot even be put in place"
 
 
@@ -51,16 +53,16 @@ class Outcome:
 class Mutants:
     """A pytest plugin.
 
-    ``every``: only every Nth mutant of each module; ``only``: only these keys; ``equivalent``: keys that no test can
+    ``every``: only every Nth mutant of each module, ``skip`` behind the usual ones; ``only``: only these keys; ``equivalent``: keys that no test can
     catch.
     """
 
     def __init__(
-        self, modules: Sequence[str], *, every: int, only: frozenset[str] | None, equivalent: frozenset[str]
-    ) -> None:
+        self, modules: Sequence[str], *, every: int, only: frozenset[str] | None, equivalent: frozenset[str], skip: int = 0,
+    ) -> None:  # fmt: skip
         self.modules = modules
         self.outcomes: list[Outcome] = []
-        self._every, self._only, self._equivalent = every, only, equivalent
+        self._every, self._skip, self._only, self._equivalent = every, skip, only, equivalent
         self._seconds: dict[str, float] = {}  # the time that each test takes
         self._reached: dict[str, set[str]] = {}  # function → tests
         self._catchers: dict[str, None] = {}  # tests, the one that failed last first
@@ -93,8 +95,8 @@ class Mutants:
             for mutated in self._of_module(name):
                 outcome = mutated.outcome(self, items)
                 self.outcomes.append(outcome)
-                if outcome.verdict is Verdict.SURVIVED:
-                    print(f"survived: {outcome}", flush=True)
+                if outcome.verdict in (Verdict.SURVIVED, Verdict.UNDECIDED):
+                    print(f"{outcome.verdict.name.lower()}: {outcome}", flush=True)
             caught = sum(o.verdict is Verdict.CAUGHT for o in self.outcomes if o.module == name)
             total = sum(o.module == name for o in self.outcomes)
             print(f"{name}: {caught} of {total} caught, {time.perf_counter() - started:.0f} s", flush=True)
@@ -108,7 +110,7 @@ class Mutants:
             for mutation in mutations(unit):
                 number += 1
                 mutated = _Mutated(module, tree, unit, mutation)
-                if number % self._every == 0 and (self._only is None or mutated.key in self._only):
+                if (number - self._skip) % self._every == 0 and (self._only is None or mutated.key in self._only):
                     yield mutated
 
     # --- which tests ---------------------------------------------------------------------------------------------------
@@ -138,7 +140,8 @@ class Mutants:
                     reached.setdefault(function, []).append(item.nodeid)
             return json.dumps([seconds, reached])
 
-        told = json.loads(_in_a_fork(look, limit_s=600) or '"the time limit"')
+        text = _in_a_fork(look, limit_s=600)
+        told = json.loads(text if text.startswith(("[", '"')) else '"the time limit"')
         if isinstance(told, str):
             raise pytest.UsageError(f"fails without any mutant: {told}")
         self._seconds, reached = told
@@ -255,20 +258,23 @@ def _failed(item: pytest.Item, following: pytest.Item | None) -> bool:
 
 
 def _in_a_fork(work: Callable[[], str], *, limit_s: int) -> str:
-    """Return what ``work`` returns in a process of its own, or nothing if that dies or takes too long."""
+    """Return what ``work`` returns in a process of its own, or nothing if that dies or uses too much processor time.
+
+    A process that does not end by the clock, and has not used that time, is undecided.
+    """
     sys.stdout.flush()
     read, write = os.pipe()
     if child := os.fork():
         os.close(write)
         with os.fdopen(read) as told:
             text = told.read()
-        os.waitpid(child, 0)
-        return text
+        _, status = os.waitpid(child, 0)
+        return "undecided " if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM else text
     try:
         os.close(read)
         os.setsid()  # so that all its children end with it
         resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
-        signal.alarm(3 * limit_s)
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE * limit_s)
         text = work()
         with os.fdopen(write, "w") as tell:
             tell.write(text)

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,15 @@ def mutating():
 
     sys.path.remove(str(HERE))
     return mutations
+
+
+@pytest.fixture(scope="module")
+def running(mutating):
+    sys.path.insert(0, str(HERE))
+    import running
+
+    sys.path.remove(str(HERE))
+    return running
 
 
 def test_each_is_made_once_and_has_a_name_of_its_own(found: list[str]) -> None:
@@ -140,7 +150,7 @@ import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import pytest
 from running import Mutants
-mutants = Mutants(["tiny"], every=1, only=None, equivalent=frozenset({"tiny clamp: value < BOUND → value <= BOUND", "tiny gone: 1 → 2"}))
+mutants = Mutants(["tiny"], every=int(sys.argv[3]), skip=1, only=None, equivalent=frozenset({"tiny clamp: value < BOUND → value <= BOUND", "tiny gone: 1 → 2"}))
 pytest.main(["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", sys.argv[2], sys.argv[2]], plugins=[mutants])
 for outcome in mutants.outcomes:
     print(outcome.verdict.value, outcome.key)
@@ -148,21 +158,33 @@ print("unused", mutants.unused_equivalents())
 """
 
 
+def outcomes_of(folder: Path, *, every: int = 1) -> list[str]:
+    command = [sys.executable, "-c", RUN, HERE, folder, str(every)]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.splitlines()
+
+
 def test_a_run_tells_caught_from_survived_and_knows_equivalents(tmp_path: Path) -> None:
     """Also of a constant from which another is made."""
     (tmp_path / "tiny.py").write_text(TINY)
     (tmp_path / "test_tiny.py").write_text(TESTS)
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, HERE, tmp_path], capture_output=True, encoding="utf-8", check=True
-    )
-    told = done.stdout.splitlines()
+    told = outcomes_of(tmp_path)
     assert "caught tiny LIMIT: 3 → 4" in told
     assert "caught tiny clamp: value < BOUND → value >= BOUND" in told
     assert "survived tiny unreached: LIMIT + 1 → LIMIT - 1" in told
     assert "equivalent tiny clamp: value < BOUND → value <= BOUND" in told
     assert "unused ['tiny gone: 1 → 2']" in told
     (tmp_path / "test_tiny.py").write_text(TESTS.replace("clamp(5) == 3", "True"))
-    weaker = subprocess.run(
-        [sys.executable, "-c", RUN, HERE, tmp_path], capture_output=True, encoding="utf-8", check=True
-    )
-    assert "survived tiny LIMIT: 3 → 4" in weaker.stdout.splitlines()
+    weaker = outcomes_of(tmp_path, every=2)
+    assert "survived tiny LIMIT: 3 → 4" in weaker
+    assert _named(weaker) == _named(told)[::2]  # the first, the third …
+
+
+def _named(lines: list[str]) -> list[str]:
+    return [line.partition(" tiny ")[2] for line in lines if " tiny " in line]
+
+
+def test_a_mutant_that_does_not_get_the_processor_is_undecided(running) -> None:
+    """Not caught: nothing is known of it."""
+    running._PATIENCE = 0.05
+    assert running._in_a_fork(lambda: str(time.sleep(9)), limit_s=1) == "undecided "
+    assert running._in_a_fork(lambda: "survived", limit_s=1) == "survived"
