@@ -25,13 +25,15 @@ add set {family} t dyn {{ type {addr}; flags dynamic,timeout; timeout 5m; size 1
 add map {family} t vm {{ type {addr} : verdict; elements = {{ {one} : accept }} }}
 add map {family} t pm {{ type inet_service : {addr} . inet_service; elements = {{ 80 : {one} . 8080 }} }}
 add map {family} t am {{ type {addr} : {addr}; elements = {{ {one} : {one} }} }}
+add map {family} t marks {{ type {addr} : mark; flags interval; elements = {{ {one} : 0x5, {net} : 0x6 }} }}
 add counter {family} t cnt
 add limit {family} t lim {{ rate 10/second; }}
+add quota {family} t quo {{ over 100 mbytes; }}
 """
 BY_FAMILY: Mapping[str, Mapping[str, str]] = {
-    "ip": {"family": "ip", "addr": "ipv4_addr", "one": "192.0.2.1", "net": "192.0.2.0/24"},
-    "ip6": {"family": "ip6", "addr": "ipv6_addr", "one": "2001:db8::1", "net": "2001:db8::/64"},
-    "inet": {"family": "inet", "addr": "ipv4_addr", "one": "192.0.2.1", "net": "192.0.2.0/24"},
+    "ip": {"family": "ip", "addr": "ipv4_addr", "one": "192.0.2.1", "net": "192.0.2.8/29"},
+    "ip6": {"family": "ip6", "addr": "ipv6_addr", "one": "2001:db8::1", "net": "2001:db8::8/125"},
+    "inet": {"family": "inet", "addr": "ipv4_addr", "one": "192.0.2.1", "net": "192.0.2.8/29"},
 }
 
 _COMMON: Mapping[str, Sequence[str]] = {
@@ -41,17 +43,34 @@ _COMMON: Mapping[str, Sequence[str]] = {
     "verdict": ("accept", "drop", "return", "continue", "jump c2", "goto c2", "<verdict!>"),
     "verdict!": ("jump c3", "jump c", "ACCEPT", "queue", "jump"),
     "acts": ("<mark>", "counter", "log", 'log prefix "a b: " level info', "log group 3", "<limit>", "counter name \"cnt\"",
-             "limit name \"lim\"", "meta nftrace set 1", "<sets>", "notrack", "ip ttl set 5", "<acts!>"),
+             "limit name \"lim\"", "meta nftrace set 1", "<sets>", "notrack", "ip ttl set 5", "<quota>", "<class> set <classed>", "ip ecn set ce", "ip6 ecn set ect0", "<meter>", "<acts!>"),
+    "meter": ("meter m<digit> { <a> <of> }", "meter m<digit> size 100 { <a> . tcp dport <of> }", "meter m<digit> { <a> timeout 60s <of> }",
+              "meter m<digit> { tcp dport <of> }", "<meter!>"),
+    "meter!": ("meter m<digit> { <a> }", "meter ports { <a> <of> }", "meter m<digit> { limit rate 5/second }"),
+    "digit": ("1", "2", "3", "4", "5", "6", "7", "8", "9"),
+    "of": ("limit rate 10/second", "limit rate over 10 kbytes/second", "limit rate 3/minute burst 7 packets", "quota over 100 bytes", "counter", "<of!>"),
+    "of!": ("limit name \"lim\"", "accept", "quota name \"quo\"", "log"),
     "acts!": ('counter name "no"', "limit rate 0/second", "limit rate 5", "log level loud", "meta mark set eth0", "ip ttl set 300"),
-    "limit": ("limit rate 10/second", "limit rate 3/minute burst 7 packets", "limit rate over 400/hour", "limit rate 1/day", "limit rate 2/week"),
+    "limit": ("limit rate 10/second", "limit rate 3/minute burst 7 packets", "limit rate over 400/hour", "limit rate 1/day", "limit rate 2/week",
+              "limit rate <bytes>/second", "limit rate over <bytes>/minute burst <bytes>", "limit rate 500 bytes/hour burst 2000 bytes"),
+    "bytes": ("10 kbytes", "500 bytes", "1 mbytes", "1025 kbytes", "1024 bytes", "3072 kbytes", "<bytes!>"),
+    "bytes!": ("0 bytes", "5 tbytes", "5", "-1 bytes"),
+    "quota": ("quota <bytes>", "quota over <bytes>", "quota until <bytes>", "quota over <bytes> used <bytes>", 'quota name "quo"', "<quota!>"),
+    "quota!": ('quota name "no"', "quota over", "quota 5 packets"),
     "mark": ("meta mark set <bits>", "mark set mark or <bits>", "meta mark set meta mark and <bits>", "meta mark set mark xor <bits>",
              "meta mark set meta mark & <bits> | <bits>", "ct mark set meta mark", "meta mark set ct mark", "ct mark set <bits>",
-             "meta mark set ct mark and <bits>", "ct mark set ct mark or <bits>", "meta mark set (meta mark & <bits>) ^ <bits>"),
+             "meta mark set ct mark and <bits>", "ct mark set ct mark or <bits>", "meta mark set (meta mark & <bits>) ^ <bits>", "<mapped>", "<mapped>"),
+    "mapped": ("meta mark set <a> map @marks", "meta mark set tcp dport map { 80 : 1, 443-450 : 2 }", 'ct mark set iifname map { "eth0" : 0x10, "eth1" : 0x20 }',
+               "meta mark set <a> map { <one> : 0x1, * : 0x5 }", "meta mark set numgen inc mod 3 offset 100", "ct mark set numgen random mod 2 map { 0 : 0x64, 1 : 0x65 }",
+               "meta mark set jhash <a> mod 4 seed 0x5 offset 8", "meta mark set <a> . tcp dport map { <one> . 80 : 0x1 }", "ct mark set meta mark map { 0x1 : 0x2 }",
+               "meta mark set ip dscp map { ef : 1, cs1 : 2 }", "<mapped!>"),
+    "mapped!": ("meta mark set <a> map @vm", "meta mark set tcp dport map @marks", "meta mark set <a> map { <one> : accept }", "meta mark set <a>",
+                "ct mark set tcp dport map { 80 : 1-2 }"),
     "bits": ("0x1", "0x4000", "0xff00", "0xffffffff", "0", "16384", "<bits!>"),
     "mask": ("0x4000", "0xff00", "0x1", "0xffff0000"),
     "bits!": ("0x100000000", "-1", "0xg", "x"),
     "match": ("<protocol>", "<port>", "<port>", "<address>", "<address>", "<interface>", "<state>", "<marked>", "<flags>", "<icmp>", "<fib>",
-              "<concat>", "<number>", "<other>"),
+              "<concat>", "<number>", "<other>", "<marking>"),
     "protocol": ("meta l4proto <proto>", "meta l4proto != <proto>", "meta l4proto { tcp, udp }", "meta l4proto 47", "<hproto> <proto>"),
     "hproto": ("ip protocol", "ip6 nexthdr"),
     "proto": ("tcp", "udp", "sctp", "icmp", "icmpv6", "esp", "6", "<proto!>"),
@@ -82,6 +101,13 @@ _COMMON: Mapping[str, Sequence[str]] = {
     "fib": ("fib daddr type local", "fib saddr type != local", "fib daddr type { local, broadcast }", "fib daddr . iif type local",
             "fib saddr . iif oif missing", "fib saddr oif exists", "fib saddr . mark . iif oif missing", "fib saddr . iif oif != 0", "fib saddr type unicast",
             "fib saddr . iif oif 0"),
+    "class": ("ip dscp", "ip6 dscp"),
+    "classed": ("cs1", "ef", "af41", "3", "0x2e", "0", "<classed!>"),
+    "classed!": ("64", "ce", "ip dscp"),
+    "marking": ("<class> <classed>", "<class> != <classed>", "<class> { cs1, 10 }", "<class> 8-16", "<class> > 10", "<class> != { ef, 0x2e }", "ip ecn ce", "ip6 ecn != ect0",
+                "ip ecn { ect0, ect1 }", "meta pkttype host", "meta pkttype != broadcast", "pkttype { broadcast, multicast }", "meta pkttype unicast", "meta pkttype other",
+                "<marking!>"),
+    "marking!": ("ip ecn ef", "ip ecn 4", "meta pkttype frame", "meta pkttype 5", "ip dscp"),
     "number": ("numgen random mod 2 0", "numgen inc mod 10 < 3", "numgen random mod 4 { 0, 2 }", "numgen random mod 10 offset 5 7", "meta length > 100",
                "meta length 100-200", "meta skuid 1000", "meta skgid { 0, 5 }", "meta skuid != 0", "meta skuid 0-99", "numgen random mod 10 != 3", "numgen random mod 0 0",
                "jhash <a> mod 2 seed 0x1 0", "jhash tcp sport . <a> mod 3 seed 5 != 1"),
@@ -94,10 +120,12 @@ _COMMON: Mapping[str, Sequence[str]] = {
               "meta l4proto vmap { tcp : accept, udp : goto c2 }", "numgen random mod 2 vmap { 0 : accept, 1 : drop }", "<a> vmap { <one> : accept, <net> : drop }",
               'iifname vmap { "eth0" : accept, "lo" : return }', "<a> . tcp dport vmap { <one> . 80 : accept }", "meta mark vmap { 1 : drop, 2-5 : accept }",
               "jhash <a> mod 2 seed 0x7 vmap { 0 : accept, 1 : drop }", "icmp type vmap { echo-request : accept }", "<looks!>",
+              "<class> vmap { ef : accept, cs1 : drop }", "meta pkttype vmap { broadcast : drop, multicast : accept }",
               "tcp dport vmap { 22 : accept, * : drop }", "<a> vmap { <net> : accept, * : drop }", 'iifname vmap { "lo" : return, * : drop }',
               "<a> . tcp dport vmap { <one> . 80 : accept, * : jump c2 }"),
     "looks!": ("<a> vmap @s", "tcp dport vmap { 22 : frop }", "<a> vmap { }", "tcp dport vmap { 80 : accept, 80 : drop }", "<a> vmap @none"),
-    "sets": ("add @dyn { <a> }", "update @dyn { <a> timeout 1h30m }", "delete @dyn { <a> }", "add @dyn { <a> timeout 10s }", "update @dyn { <a> counter }", "<sets!>"),
+    "sets": ("add @dyn { <a> }", "update @dyn { <a> timeout 1h30m }", "delete @dyn { <a> }", "add @dyn { <a> timeout 10s }", "update @dyn { <a> counter }", "add @dyn { <a> <of> }",
+             "update @dyn { <a> timeout 10s <of> }", "update @dyn { <a> <of> <of> } drop", "delete @dyn { <a> <of> }", "<sets!>"),
     "sets!": ("add @no { <a> }", "add @dyn { tcp dport }", "add @s { <a> }", "add @dyn <a>"),
     "reject": ("reject", "reject with tcp reset", "reject with icmp type host-prohibited", "reject with icmpv6 no-route", "reject with icmpx admin-prohibited",
                "reject with icmp admin-prohibited", "reject with icmpv6 addr-unreachable", "tcp dport 80 reject with tcp reset", "<reject!>"),
@@ -105,7 +133,9 @@ _COMMON: Mapping[str, Sequence[str]] = {
     "nat": ("masquerade", "masquerade fully-random", "<dnat> to <one>", "tcp dport 80 <dnat> to <onep>", "tcp dport 80 redirect to :8080", "redirect",
             "<snat> to <one> random,persistent", "meta l4proto tcp masquerade to :1024-2000", "<dnat> to <a> map @am", "<dnat> to numgen random mod 2 map { 0 : <one>, 1 : <one> }",
             "tcp dport 80 <dnat> to :8080", "<dnat> to tcp dport map { 80 : <one> }", "meta l4proto tcp <snat> to <one>:1000-2000", "<dnatf> addr . port to tcp dport map @pm",
-            "<dnatf> addr . port to tcp dport map { 80 : <one> . 8080 }", "udp dport 53 redirect to :5353 random", "<nat!>"),
+            "<dnatf> addr . port to tcp dport map { 80 : <one> . 8080 }", "udp dport 53 redirect to :5353 random",
+            "<dnat> to <several>", "<snat> to <several>", "tcp dport 80 <dnat> to <onep>-8090", "tcp dport 80 <dnat> to :8080-8090", "tcp dport 80 <snat> to :1000-2000 random",
+            "<dnat> to <a> map { <one> : <several> }", "udp dport 53 redirect to :5353-5400 random", "tcp dport 80 <snat> to <onep>-9000 persistent", "<nat!>"),
     "nat!": ("<dnat> to :80", "<snat> to <one>:80", "dnat to 10.0.0.300", "redirect to :99999", "masquerade to 1.2.3.4", "snat"),
 }  # fmt: skip
 _IPV4 = {
@@ -115,7 +145,7 @@ _IPV4 = {
            "{ 10.0.0.0/8 }", "10.0.0.1/32", "{ 10.0.0.0/9, 10.128.0.0/9 }", "<v4!>"),
     "v4!": ("10.0.0.256", "10.0.0.0/33", "10.0.0.9-10.0.0.1", "fd00::1", "10.0.0", "{ 10.0.0.1, 10.0.0.1 "),
     "a": ("ip saddr", "ip daddr"), "one": ("192.0.2.1", "198.51.100.7"), "net": ("192.0.2.0/24", "198.51.100.0-198.51.100.9"), "onep": ("192.0.2.1:8080",),
-    "dnat": ("dnat",), "snat": ("snat",), "dnatf": ("dnat ip",),
+    "dnat": ("dnat",), "snat": ("snat",), "dnatf": ("dnat ip",), "several": ("192.0.2.1-192.0.2.9", "198.51.100.7-198.51.100.7", "<several!>"), "several!": ("192.0.2.9-192.0.2.1",),
 }  # fmt: skip
 _IPV6 = {
     "address": ("ip6 saddr <v6>", "ip6 daddr <v6>", "ip6 saddr @s", "ip6 daddr != @si"),
@@ -123,7 +153,7 @@ _IPV6 = {
            "fd00::0:0", "::ffff:192.0.2.1", "<v6!>"),
     "v6!": ("fd00::g", "fd00::/129", "10.0.0.1", "fd00:::1", "fd00::9-fd00::1"),
     "a": ("ip6 saddr", "ip6 daddr"), "one": ("2001:db8::1", "2001:db8::7"), "net": ("2001:db8::/64", "2001:db8:1::-2001:db8:1::9"), "onep": ("[2001:db8::1]:8080",),
-    "dnat": ("dnat",), "snat": ("snat",), "dnatf": ("dnat ip6",),
+    "dnat": ("dnat",), "snat": ("snat",), "dnatf": ("dnat ip6",), "several": ("2001:db8::1-2001:db8::9", "2001:db8::7-2001:db8::7", "<several!>"), "several!": ("2001:db8::9-2001:db8::1",),
 }  # fmt: skip
 GRAMMARS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "ip": {**_COMMON, **_IPV4},

@@ -317,7 +317,7 @@ class Builder:
         limits = self._limits(table)
         counters = {counter: Counter(counter) for counter in table.counters}
         quotas = {name_: read_quota(about, name_) for name_, (about, _) in table.quotas.items()}
-        objects = Objects(sets, types, frozenset(unread), limits, counters, quotas)
+        objects = Objects(sets, types, frozenset(unread), limits, counters, quotas, meters=set())
         chains: dict[str, Chain] = {}
         for name_, chain in table.chains.items():
             rules = tuple(

@@ -52,6 +52,7 @@ class Objects(NamedTuple):
     limits: Mapping[str, Limit]
     counters: Mapping[str, Counter]
     quotas: Mapping[str, Quota]
+    meters: set[str]  #: names of sets that meters of rules have made
 
 
 class Context:
@@ -111,10 +112,9 @@ class Context:
         """The set or map of the table with this name. ValueError if there is none, NotModelled if it was not read."""
         if name in self._objects.unread:
             raise NotModelled(f"set {name}")
-        try:
-            return self._objects.sets[name]
-        except KeyError:
-            raise ValueError(f"there is no set or map {name} in this table") from None
+        if name not in self._objects.sets or name in self._objects.meters:
+            raise ValueError(f"there is no set or map {name} in this table")
+        return self._objects.sets[name]
 
     def set_of_types(self, name: str, types: Sequence[Type]) -> Set:
         """As :meth:`set_named`. ValueError if the key of the set has other types."""
@@ -139,13 +139,13 @@ class Context:
             raise ValueError(f"there is no quota {name} in this table") from None
 
     def meter(self, name: str, types: Sequence[Type], size: int | None) -> None:
-        """Adds the set of a meter to the table, unless it is there. ValueError if a set with other keys is."""
-        if name not in self._objects.sets:
-            words = " . ".join(each.name for each in types)
-            kind = SetType(tuple(each.data for each in types), None, words)
-            self._objects.sets[name] = Set(name=name, type=kind, flags=SetFlags.DYNAMIC, size=size)
-            self._objects.types[name] = types
-        self.set_of_types(name, types)
+        """Adds the set of a meter to the table, which no other rule can name. ValueError if there is a set of this name."""
+        if name in self._objects.sets:
+            raise ValueError(f"a meter has a set of its own, and there is a set {name} already")
+        words = " . ".join(each.name for each in types)
+        kind = SetType(tuple(each.data for each in types), None, words)
+        self._objects.sets[name] = Set(name=name, type=kind, flags=SetFlags.DYNAMIC, size=size)
+        self._objects.meters.add(name)
 
     def counter(self, name: str) -> Counter:
         """The counter of the table with this name."""

@@ -320,8 +320,13 @@ def _with_time(element: Tree) -> tuple[Tree, int | None]:
     return element["elem"]["val"], None if timeout is None else int(timeout * SECOND_NS)
 
 
+_MOST_OF_ELEMENTS = 2  #: the kernel has room for no more
+
+
 def _of_elements(stated: Sequence[Tree]) -> tuple[Limit | Quota, ...]:
     """The limits that each element of a set has for itself. What it counts is for people only."""
+    if len(stated) > _MOST_OF_ELEMENTS:
+        raise ValueError(f"an element of a set has {_MOST_OF_ELEMENTS} limits and counters at most")
     found: list[Limit | Quota] = []
     for each in stated:
         ((name, about),) = each.items()

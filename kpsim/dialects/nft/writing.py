@@ -200,8 +200,8 @@ class RuleWriter:
                 if timeout_ns is not None:
                     element = {"elem": {"val": element, "timeout": timeout_ns // SECOND_NS}}
                 if meter is not None:
-                    (limit,) = map(self.tree, each)
-                    return {"meter": {"key": element, "stmt": limit, "size": meter, "name": name.name}}
+                    stated = self.tree(each[0]) if each else {"counter": None}  # one of them
+                    return {"meter": {"key": element, "stmt": stated, "size": meter, "name": name.name}}
                 about = {"op": verb.value, "elem": element, "set": f"@{name.name}"}
                 return {"set": about | ({"stmt": [self.tree(limit) for limit in each]} if each else {})}
             case SetTimeToLive("set", value):
