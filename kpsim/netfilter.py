@@ -301,6 +301,7 @@ class Walk:
     packet: Packet  #: as it is now: delivered, forwarded (``out_interface``), or where it ended
     effects: Effects
     trace: tuple[Step, ...]  #: empty if none was asked for
+    came_by: str = ""  #: the interface by which the packet came in; ip_vs sends on what came in as if it was made here
     cause: Cause | None = None  #: of REJECTED and DROPPED
     rule: RuleReference | None = None  #: the rule that rejected or dropped
     with_: str | None = None  #: of REJECTED: ``icmp-port-unreachable``, ``tcp-reset``, …
@@ -487,6 +488,7 @@ def _walk(
         packet=packet,
         effects=NO_EFFECTS if unknown else traversal.effects(),
         trace=tuple(traversal.steps or ()),
+        came_by=traversal.arrived.in_interface,
         cause=end.cause,
         rule=end.rule,
         with_=end.with_,

@@ -7,7 +7,7 @@ that was off need no method of their own: they are values given to the next call
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
 from kpsim.config import ProxierSettings, ProxyConfig
@@ -45,6 +45,8 @@ class Traits:
     warning: str = ""
     #: why a real kernel cannot be asked about the mode's packets; empty: it can
     unverified: str = ""
+    #: protocol and port of Services whose packets the kernel treats in a way that is not modelled, and what it does
+    unmodelled_ports: Mapping[tuple[str, int], str] = field(default_factory=dict)
     #: fields of a recording's ``host`` that the mode has no use for
     unused_host_fields: frozenset[str] = frozenset()
 

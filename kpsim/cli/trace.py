@@ -35,6 +35,7 @@ from kpsim.packetpath.chooser import MOST_WAYS
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
+    from kpsim.explore.observed import Observed
     from kpsim.programmed import Programmed
     from kpsim.tracing.explain import Depth
     from kpsim.tracing.names import Names
@@ -53,6 +54,7 @@ class _SavedMachine:
     interfaces: list[str]
     sysctls: list[str]
     allow_unknown: bool
+    observed: bool  #: whether its interfaces were listed, so their addresses are known
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,7 @@ def trace(
     named = service or service_named(dst)
     _begin(context, pcap, service=named)
     asked = Asked(dst, src, protocol, packet or [], read_pcap, partial, uid, gid, dscp)
+    observed = _observed(network or [])
     if not rules:
         _refuse({"--node-ip": node_ip, "--pod-cidr": pod_cidr, "--interface": interface})
         assumed = _Assumptions(assume_node, service_node_port_range, allow_unknown, set_ or [], derive_slices)
@@ -314,8 +317,9 @@ def trace(
         if files:
             raise InputError(f"give either a cluster ({files[0]}) or --rules, not both")
         machine = _SavedMachine(
-            rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown
-        )
+            rules, family, node_ip or [], pod_cidr or [], interface or [], sysctl or [], allow_unknown,
+            observed=observed is not None and bool(observed.interfaces),
+        )  # fmt: skip
         machines = _saved(machine, dst)
     site = machines.site
     sources = {"--dst": dst, "--packet": packet, "--read-pcap": read_pcap, "--probes": probes}
@@ -327,7 +331,7 @@ def trace(
     client = client_of(machines.names, sender, node, named)
     node = client.node or ("" if named else machines.own)
     machine_asked = node or ("" if site.node_names else "node")
-    _observe(site, machine_asked, network or [], in_interface)
+    _observe(site, machine_asked, observed, in_interface)
     _remember(site, machine_asked, conntrack or [], machines.now_ns)
     if probes is not None:
         asked.refuse_sender("--probes")
@@ -353,17 +357,23 @@ def trace(
         write_pcap(pcap, [sighting for each in traced for sighting in each.sightings()])
 
 
-def _observe(site: "Site", node: str, network: list[Path], in_interface: str) -> None:
-    """Gives a node the interfaces, routes, policy rules and sockets that its own tools tell."""
-    from kpsim.explore.observed import applied, read_observed
+def _observed(network: list[Path]) -> "Observed | None":
+    """Return the interfaces, routes, policy rules and sockets that a machine's own tools tell; None: they were not asked."""
+    from kpsim.explore.observed import read_observed
 
-    if not network and not in_interface:
+    return read_observed(network) if network else None
+
+
+def _observe(site: "Site", node: str, observed: "Observed | None", in_interface: str) -> None:
+    """Gives a node what its own tools tell."""
+    from kpsim.explore.observed import applied
+
+    if observed is None and not in_interface:
         return
     if not node:
         raise InputError("--network and --in-interface need --node, the machine that they are about")
     site.check_node(node)
-    if network:
-        observed = read_observed(network)
+    if observed is not None:
         with _of_option("--network"):
             site.place(node, applied(site.machine(node), observed))
     if in_interface:
@@ -455,6 +465,7 @@ def _cluster(
 def _saved(machine: _SavedMachine, dst: str) -> _Machines:
     from kpsim.cluster import ClusterState
     from kpsim.config import HostInterface
+    from kpsim.explore.local_addresses import unmodelled, with_local_addresses
     from kpsim.explore.site import rules_site
     from kpsim.nodes import node_address, pod_network
     from kpsim.replay import START_NS
@@ -470,6 +481,11 @@ def _saved(machine: _SavedMachine, dst: str) -> _Machines:
     for text in machine.interfaces:
         name, _, addresses = text.partition("=")
         devices.append(HostInterface(name, tuple(part for part in addresses.split(",") if part)))
+    if not machine.observed:
+        own = (*machine.node_ips, *(address for device in devices for address in device.addresses))
+        programmed = with_local_addresses(programmed, own, note)
+    for text in unmodelled(programmed):
+        note(text)
     if not any(each.ruleset.tables for each in programmed):
         files = " and ".join(map(str, machine.rules))
         note(f"there is no table in {files}: every packet passes")

@@ -77,7 +77,7 @@ class Exchange:
         if self.answer is None or not self.answer.hops or self.request.origin.whose is not Whose.OUTSIDE:
             return None
         first, last = self.request.hops[0], self.answer.hops[-1]
-        found = Detour(first.node, first.walk.packet.in_interface, last.walk.packet.out_interface)
+        found = Detour(first.node, first.walk.came_by, last.walk.packet.out_interface)
         return found if first.node == last.node and found.leaves_by not in ("", found.came_by) else None
 
     @property

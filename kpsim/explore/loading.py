@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from kpsim.addresses import Family
-from kpsim.backends.table import traits_of
+from kpsim.backends.table import notes_on, traits_of
 from kpsim.cluster import ClusterState
 from kpsim.config import Mode, config_from_json
 from kpsim.dialects import OnUnknown
@@ -132,7 +132,12 @@ def _load(
         derive_slices=assumed.derive_slices,
     )
     state, config = loaded.cluster, loaded.config or config_from_json({}, mode=wanted)
-    notes = (*loaded.notes, *_service_cidr_notes(state, config.mode), *_warnings(config.mode))
+    notes = (
+        *loaded.notes,
+        *_service_cidr_notes(state, config.mode),
+        *notes_on(config.mode, state.services),
+        *_warnings(config.mode),
+    )
     if loaded.config is not None:
         notes = (*notes, *_identity_notes(state, config.hostname_override))
         return Cluster(state, config, notes=notes, document=loaded.proxy_config or {})

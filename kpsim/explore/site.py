@@ -180,12 +180,13 @@ def rules_site(
     # kube-proxy writes this rule and sets route_localnet together (I-1, I-5)
     held = {each.family: each if isinstance(each, Programmed) else Programmed.of(each) for each in programmed}
     localnet = any(each.has(Role.LOCALNET_FIREWALL) for each in held.values())
+    ipvs = any(each.virtual_servers for each in held.values())
     machine = make_machine(
         own,
         pod_cidrs,
         interfaces=given,
         pod_interface=pod_interface,
-        sysctls=sysctls_of(ProxyConfig(), route_localnet=localnet, liberal=False).written(sysctls or {}),
+        sysctls=sysctls_of(ProxyConfig(), route_localnet=localnet, liberal=False, ipvs=ipvs).written(sysctls or {}),
     )
 
     def told(_: str, family: Family) -> Programmed:

@@ -4,6 +4,7 @@ Connections, counters and what a scheduler remembers are not in here: packets ca
 """
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,6 +29,14 @@ class VirtualServerFlags(enum.Flag):
     SCHEDULER_2 = 0x10  #: of ``sh`` and ``mh``: the source port is hashed too
     SCHEDULER_3 = 0x20  #: of no scheduler in the kernel
 
+
+#: protocol and port of virtual servers that the kernel treats in a way that is not modelled, and what it does (IPVS-11.2)
+UNMODELLED: Mapping[tuple[str, int], str] = {
+    ("tcp", 21): (
+        "ip_vs takes connections to port 20 and to ports from 1024 of this address for FTP's data, which is not modelled "
+        "(IPVS-11.2)"
+    )
+}
 
 NO_VIRTUAL_SERVER_FLAGS = VirtualServerFlags(0)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kpsim.backends.table import notes_on
 from kpsim.config import Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import read_text
@@ -132,6 +133,16 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     problems += problems_of(findings)
     if problems or config is None:
         raise InputError(problems)
-    notes = tuple(dict.fromkeys((*objects.notes, *check.notes, *silent_traffic(spec), *idle_labels(spec))))
+    services = (*objects.services.values(), *objects.later_services.values())
+    notes = (*objects.notes, *check.notes, *notes_on(config.mode, services), *silent_traffic(spec), *idle_labels(spec))
     places = tuple(document.problem("", ("expect", number)) for number in range(len(spec.expect)))
-    return Scenario(spec, objects.initial, objects.created, config, file, notes, objects.created_slices, places)
+    return Scenario(
+        spec,
+        objects.initial,
+        objects.created,
+        config,
+        file,
+        tuple(dict.fromkeys(notes)),
+        objects.created_slices,
+        places,
+    )

@@ -45,6 +45,7 @@ from kpsim.config import ProxierSettings, ProxyConfig
 from kpsim.errors import InputError
 from kpsim.inputs import Json
 from kpsim.ipvs.schedulers import SCHEDULERS
+from kpsim.ipvs.servers import UNMODELLED
 from kpsim.ipvs.states import Timeouts
 from kpsim.kubeproxy.metrics import MetricUpdate
 from kpsim.kubeproxy.plan import ServicePlan
@@ -134,6 +135,7 @@ class IpvsBackend:
             "Please use 'nftables' instead."
         ),
         unverified="ip_vs decides what becomes of its packets, and the lab has no kernel with ip_vs",
+        unmodelled_ports=UNMODELLED,
         unused_host_fields=frozenset(("nfacct", "serviceCIDRs", "largeClusterEndpoints", "forceFullSync")),
     )
 
