@@ -4,8 +4,11 @@ from simulations import HEAD
 
 from kpsim.addresses import Family
 from kpsim.ipvs.servers import VirtualServerKey
+from kpsim.reports.sentences import note_lines
 from kpsim.scenario import parse_scenario
+from kpsim.simulation import run
 from kpsim.simulation.engine import Run
+from kpsim.simulation.runlog import HappeningKind
 from kpsim.units import SECOND_NS
 
 #: web-2 ends at 10 s with a connection from node-1, which its application serves for 5 minutes
@@ -57,3 +60,17 @@ def test_nothing_limits_how_long_a_server_is_kept() -> None:  # IPVS-6.2
 def test_a_process_that_starts_lists_the_server_again_and_counts_the_minutes_from_its_start() -> None:  # IPVS-6.5
     events = "events=[{at: 10s, scale: {workload: web, replicas: 1}}, {at: 70s, restartProxy: {nodes: [node-1]}}]"
     assert weights(events) == [(0, [1, 1]), (10, [0, 1]), (250, [1])]
+
+
+def test_a_server_that_comes_back_while_it_drains_is_told_as_a_race() -> None:
+    """Deleted and added again (IPVS-6.4): what becomes of its connections is up to the kernel (IPVS-13.4)."""
+    text = DRAINED.replace(
+        "{at: 10s, scale: {workload: web, replicas: 1}}", "{at: 10s, readiness: {workload: web, for: 5s}}"
+    )
+    given = ("proxy.mode=ipvs", "proxy.ipvs.minSyncPeriod=1s", "duration=20s")
+    log = run(parse_scenario(HEAD + text, "test.yaml", settings=given), seed=1)
+    kinds = [h.kind for h in log.happenings if h.subject == "node-1" and "drain" in h.kind]
+    assert kinds == [HappeningKind.SERVER_DRAINING, HappeningKind.SERVER_BACK]
+    (said,) = note_lines(log)
+    assert said.startswith("1 real server came back while draining, the first at 15") and "race" in said
+    assert all(c.broken_ns is None for c in log.connections)

@@ -5,7 +5,7 @@ Everything here is plain text: fonts, colours and markup are added by the summar
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kpsim.kubeproxy.stale_flows import CleanUp
@@ -227,7 +227,18 @@ def misdelivered_lines(log: RunLog) -> list[str]:
 def note_lines(log: RunLog) -> list[str]:
     """Say what traffic sources did not attempt, and which events found nothing to do, or less than they ask for."""
     idle = [h for h in log.happenings if h.kind is HappeningKind.NO_EFFECT]
-    return [*unsent_lines(log), *(f"{instant(h.at_ns)}, {h.subject}: {h.detail}." for h in idle)]
+    idle_lines = (f"{instant(h.at_ns)}, {h.subject}: {h.detail}." for h in idle)
+    return [*unsent_lines(log), *idle_lines, *_back_lines(log)]
+
+
+def _back_lines(log: RunLog) -> Iterator[str]:
+    """Say that real servers came back while they drained, as the kernel alone decides what becomes of their connections."""
+    back = [h for h in log.happenings if h.kind is HappeningKind.SERVER_BACK]
+    if back:
+        yield (
+            f"{plural(len(back), 'real server')} came back while draining, the first at {instant(back[0].at_ns)} at {back[0].subject}. "
+            "Whether connections survive that is a race in the kernel (IPVS-13.4); here they do."
+        )
 
 
 def pinned_sentence(log: RunLog) -> str:

@@ -226,6 +226,7 @@ class HappeningKind(enum.StrEnum):
     PROXY_STARTED = "kube-proxy started"
     PROXY_WARNING = "kube-proxy warning"
     SERVER_DRAINING = "server draining"
+    SERVER_BACK = "draining server back"
     SERVER_DELETED = "drained server deleted"
     SYNCS_FAIL = "syncs fail"
     SYNC_FAILED = "sync failed"
