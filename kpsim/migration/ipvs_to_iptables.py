@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kpsim.migration import leaving_ipvs
 from kpsim.migration.concerns import has_node_ports, services_with_affinity, whole_cluster
+from kpsim.migration.entering_iptables import DROPS_INVALID
 from kpsim.migration.facts import Change, Remark, Setting, Situation
 from kpsim.ruleset import Hook
 
@@ -39,13 +40,7 @@ CHANGE = Change(
             "K-4.1, IPVS-11.4",
             services_with_affinity,
         ),
-        Remark(
-            "Packets that belong to no connection are dropped",
-            "iptables mode drops packets in state INVALID in FORWARD, unless connection tracking is liberal when kube-proxy starts. "
-            "Asymmetric routes stop working.",
-            "I-11, MODE-1",
-            whole_cluster,
-        ),
+        DROPS_INVALID,
         Remark(
             "First packets and syncs cost more the more Services there are",
             "A first packet is compared with the Services one by one, where ip_vs looks its virtual server up. nftables mode does not have "

@@ -6,6 +6,7 @@ What first packets show comes from the comparison of behaviour, not from here.
 from collections.abc import Iterator
 
 from kpsim.migration.concerns import services_with_affinity, whole_cluster
+from kpsim.migration.entering_iptables import DROPS_INVALID
 from kpsim.migration.facts import Change, Remark, Setting, Situation
 
 
@@ -36,13 +37,7 @@ CHANGE = Change(
             "K-4.1, NFT-6.11",
             services_with_affinity,
         ),
-        Remark(
-            "Packets that belong to no connection are dropped",
-            "iptables mode drops packets in state INVALID in FORWARD, unless connection tracking is liberal when kube-proxy starts. "
-            "Asymmetric routes stop working.",
-            "I-11, MODE-1",
-            whole_cluster,
-        ),
+        DROPS_INVALID,
         Remark(
             "Syncs and first packets cost more the more Services there are",
             "A first packet is compared with the Services one by one, and every sync writes the rules that dispatch to all of them.",

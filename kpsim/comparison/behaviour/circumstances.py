@@ -1,7 +1,6 @@
 """What a reason may look at, to tell whether it explains why packets fare differently."""
 
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import NamedTuple
 
 from kpsim.comparison.behaviour.differences import Difference
@@ -90,13 +89,3 @@ def host_policy(at: Circumstances) -> bool:
         return True
     answers = (item.by for item in at.items if item.verdict is Verdict.ANSWER_LOST)
     return only_exchanges_differ(at) and any(by is not None and by.rule is None for by in answers)
-
-
-def endpoints(fate: Fate) -> dict[tuple[object, object], Fraction]:
-    """The odds of each endpoint: address and port."""
-    found: dict[tuple[object, object], Fraction] = {}
-    for seen, _, odds in fate.outcomes:
-        if seen is not None:
-            at = seen.destination, seen.dport
-            found[at] = found.get(at, Fraction(0)) + odds
-    return found

@@ -117,6 +117,16 @@ def fate_of(ways: list[Way[Item]]) -> Fate:
     )
 
 
+def endpoints(fate: Fate) -> dict[tuple[object, object], Fraction]:
+    """The odds of each endpoint: address and port."""
+    found: dict[tuple[object, object], Fraction] = {}
+    for seen, _, odds in fate.outcomes:
+        if seen is not None:
+            at = seen.destination, seen.dport
+            found[at] = found.get(at, _NONE) + odds
+    return found
+
+
 def without_source_ports(fate: Fate) -> Fate:
     """The fate of packets as somebody sees it who does not look at source ports."""
     outcomes: dict[tuple[Seen | None, bool], Fraction] = {}

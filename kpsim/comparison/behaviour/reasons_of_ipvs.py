@@ -6,13 +6,13 @@ from kpsim.comparison.behaviour.circumstances import (
     Circumstances,
     Reason,
     Why,
-    endpoints,
     hairpins,
     host_policy,
     only_exchanges_differ,
     only_source_ports_differ,
     pings,
 )
+from kpsim.comparison.behaviour.fates import endpoints
 from kpsim.comparison.behaviour.spaces import meet
 from kpsim.comparison.behaviour.unbound import UNBOUND
 from kpsim.exchange import Verdict

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.comparison.behaviour.fates import Fate, without_source_ports
+from kpsim.comparison.behaviour.fates import Fate, endpoints, without_source_ports
 from kpsim.comparison.behaviour.report import Record, Report, cidrs
 from kpsim.comparison.behaviour.spaces import Values
 from kpsim.comparison.behaviour.unbound import UNBOUND
@@ -175,7 +175,7 @@ def _changes(a: Fate, b: Fate) -> Iterator[str]:
         yield f"{a.with_} → {b.with_}"
     if a.result is not ProbeResult.DELIVERED or b.result is not ProbeResult.DELIVERED:
         return
-    before, after = _endpoints(a), _endpoints(b)
+    before, after = endpoints(a), endpoints(b)
     if before.keys() != after.keys():
         yield f"{_count(before)} → {_count(after)}"
     elif before != after:
@@ -188,19 +188,10 @@ def _changes(a: Fate, b: Fate) -> Iterator[str]:
         yield f"endpoints see another source{' port' if only_ports else ''}"
 
 
-def _count(endpoints: dict[tuple[object, object], Fraction]) -> str:
-    return f"{len(endpoints)} endpoint{'s' if len(endpoints) > 1 else ''}"
+def _count(found: dict[tuple[object, object], Fraction]) -> str:
+    return f"{len(found)} endpoint{'s' if len(found) > 1 else ''}"
 
 
 _SOURCES = {
     frozenset({True}): "masqueraded", frozenset({False}): "source kept", frozenset({True, False}): "masqueraded in part",
 }  # fmt: skip
-
-
-def _endpoints(fate: Fate) -> dict[tuple[object, object], Fraction]:
-    found: dict[tuple[object, object], Fraction] = {}
-    for seen, _, odds in fate.outcomes:
-        if seen is not None:
-            at = seen.destination, seen.dport
-            found[at] = found.get(at, Fraction(0)) + odds
-    return found
