@@ -6,44 +6,27 @@ must find.
 """
 
 import copy
-import json
 from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
+from golden.recorded import Account, Recorded
 
 from kpsim.comparison.documents import SHARED_CHAINS, run_differences
-from kpsim.recording import load_recording
-from kpsim.replay import Replay
 
-FOLDER = Path(__file__).parent / "iptables"
-NAMES = sorted(path.name.removesuffix(".recording.jsonl") for path in FOLDER.glob("*.recording.jsonl"))
-
-Outcomes = list[dict[str, Any]]
+RECORDED = Recorded("iptables")
+expected, replayed = RECORDED.expected, RECORDED.replayed
 
 
-def expected(name: str) -> Outcomes:
-    return [json.loads(line) for line in (FOLDER / f"{name}.expected.jsonl").read_text().splitlines()]
+@pytest.mark.parametrize("mode", ["iptables", "ipvs", "nftables"])
+def test_there_is_a_pair_of_every_kind(mode: str) -> None:
+    recorded = Recorded(mode)
+    assert {name.split("-")[0] for name in recorded.names} == {"small", "large", "faults", "special"}
+    assert {recorded.recording(name).family.label for name in recorded.names} == {"IPv4", "IPv6"}
+    assert all((recorded.folder / f"{name}.expected.jsonl").exists() for name in recorded.names)
 
 
-@cache
-def replayed(name: str) -> Outcomes:
-    return [
-        json.loads(outcome.to_line())
-        for outcome in Replay(load_recording(FOLDER / f"{name}.recording.jsonl")).outcomes()
-    ]
-
-
-def test_there_is_a_pair_of_every_kind() -> None:
-    assert {name.split("-")[0] for name in NAMES} == {"small", "large", "faults", "special"}
-    assert {load_recording(FOLDER / f"{name}.recording.jsonl").family.label for name in NAMES} == {"IPv4", "IPv6"}
-    assert all((FOLDER / f"{name}.expected.jsonl").exists() for name in NAMES)
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED.names)
 def test_replay(name: str) -> None:
     assert run_differences(expected(name), replayed(name)) == []
 
@@ -53,10 +36,10 @@ def test_replay(name: str) -> None:
 GUARDED = "special-014"
 
 #: changes one sync's account in place; False if there is nothing to change in it
-Change = Callable[[dict[str, Any]], bool]
+Change = Callable[[Account], bool]
 
 
-def _edit(account: dict[str, Any], part: str, edit: Callable[[list[str]], bool]) -> bool:
+def _edit(account: Account, part: str, edit: Callable[[list[str]], bool]) -> bool:
     """Edit the lines of a document; the last document of ``restore``, or ``save``."""
     iptables = account["iptables"]
     if part == "restore" and not iptables["restore"]:
@@ -109,7 +92,7 @@ def swap_rules(start: str, part: str = "restore") -> Change:
 
 
 def swap_in_order(field: str) -> Change:
-    def change(account: dict[str, Any]) -> bool:
+    def change(account: Account) -> bool:
         items = account["iptables"][field]
         if len(items) > 1:
             items[0], items[1] = items[1], items[0]
@@ -119,7 +102,7 @@ def swap_in_order(field: str) -> Change:
 
 
 def count_up(name: str) -> Change:
-    def change(account: dict[str, Any]) -> bool:
+    def change(account: Account) -> bool:
         found = next((key for key in account["metrics"] if name in key), None)
         if found is not None:
             account["metrics"][found] += 1
@@ -132,12 +115,12 @@ def lose(field: str) -> Change:
     return lambda account: bool(account[field]) and account[field].pop() is not None
 
 
-def lose_metric(account: dict[str, Any]) -> bool:
+def lose_metric(account: Account) -> bool:
     return account["metrics"].popitem() is not None
 
 
 def flip(field: str) -> Change:
-    def change(account: dict[str, Any]) -> bool:
+    def change(account: Account) -> bool:
         account[field] = not account[field]
         return True
 

@@ -4,41 +4,18 @@ As ``test_golden``, for the other mode: every transaction and every table, line 
 """
 
 import copy
-import json
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import pytest
+from golden.recorded import Account, Recorded
 
 from kpsim.comparison.documents import run_differences
-from kpsim.recording import load_recording
-from kpsim.replay import Replay
 
-FOLDER = Path(__file__).parent / "nftables"
-NAMES = sorted(path.name.removesuffix(".recording.jsonl") for path in FOLDER.glob("*.recording.jsonl"))
-
-Account = dict[str, Any]
+RECORDED = Recorded("nftables")
+expected, replayed = RECORDED.expected, RECORDED.replayed
 
 
-def expected(name: str) -> list[Account]:
-    return [json.loads(line) for line in (FOLDER / f"{name}.expected.jsonl").read_text().splitlines()]
-
-
-@cache
-def replayed(name: str) -> list[Account]:
-    recording = load_recording(FOLDER / f"{name}.recording.jsonl")
-    return [json.loads(outcome.to_line()) for outcome in Replay(recording).outcomes()]
-
-
-def test_there_is_a_pair_of_every_kind() -> None:
-    assert {name.split("-")[0] for name in NAMES} == {"small", "large", "faults", "special"}
-    assert {load_recording(FOLDER / f"{name}.recording.jsonl").family.label for name in NAMES} == {"IPv4", "IPv6"}
-    assert all((FOLDER / f"{name}.expected.jsonl").exists() for name in NAMES)
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED.names)
 def test_replay(name: str) -> None:
     assert run_differences(expected(name), replayed(name)) == []
     assert expected(name) == replayed(name)
