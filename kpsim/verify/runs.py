@@ -78,13 +78,12 @@ def random_clusters(count: int, clusters: int, seed: int, mode: Mode = DEFAULT_M
     """``count`` random probes at the nodes of ``clusters`` random clusters, in random circumstances: two fifths of them
     are packets of a sequence at one node. The same seed draws the same clusters, probes and sequences.
 
-    In a mode in which the lab's kernel lacks what decides, there are no sequences, and nothing says what is due.
+    In a mode in which the lab's kernel lacks what decides, nothing says what is due.
     """
-    asks_of_all = not traits_of(mode).unverified
     for number in range(clusters):
         drawing = _Drawn.cluster(seed, number, mode)
         share = count * (number + 1) // clusters - count * number // clusters
-        in_sequence = share * _IN_SEQUENCE // 100 if asks_of_all else 0
+        in_sequence = share * _IN_SEQUENCE // 100
         questions = [*drawn(drawing.subjects, share - in_sequence, seed, manifest=drawing.manifest)]
         if in_sequence >= _LEAST_STEPS:
             questions.append(drawing.sequence(SeededChoices(seed, "sequence", number), in_sequence))

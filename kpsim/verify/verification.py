@@ -151,7 +151,8 @@ class Verifier:
         LabError as for ``verify``.
         """
         twin = self.twin(subject, silent=True)
-        playing = Player(twin, cluster, subject.node, onlooker).play(steps)
+        player = Player(twin, cluster, subject.node, onlooker)
+        playing = player.play(steps)
         twin.check_rules()
         results = Counter(result_of(each.exchange.walk) for each in playing.played if each.exchange)
         progress(results.total())
@@ -161,6 +162,7 @@ class Verifier:
             results,
             disagreements=tuple(_disagreements(subject.name, playing)),
             spreads=spreads,
+            rules_left_out=player.rules_left_out,
             tool=twin.linux.tool.name,
         )
 

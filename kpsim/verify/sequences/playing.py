@@ -28,6 +28,7 @@ from kpsim.proxier import Proxier
 from kpsim.replay import START_NS
 from kpsim.tracing.site import Site
 from kpsim.units import MILLISECOND_NS, SECOND_NS
+from kpsim.verify.balanced import without_ipvs
 from kpsim.verify.intent.judging import Unmeant
 from kpsim.verify.intent.watching import Onlooker
 from kpsim.verify.remembered import ends_of_members, members_of
@@ -116,6 +117,7 @@ class Player:
         self._numbers = Numbers()
         self._talkers: dict[int, Talker] = {}
         self._unmeant: list[Unmeant] = []  # of the present step, before its packet is sent
+        self.rules_left_out = 0  #: rules that ask of ip_vs
         self._touched_ns: list[int] = []  # the times of changes in affinity lists
         timeouts_s = {service.affinity_timeout_seconds or _LONG_S for service in cluster.state.services}
         self._affinities_ns = sorted(seconds * SECOND_NS for seconds in timeouts_s if seconds < _LONG_S)
@@ -127,7 +129,7 @@ class Player:
         LabError, or its kind BlindLab, if nothing could be measured.
         """
         twin = self._twin
-        if (difference := twin.load(self._proxier.held)) is not None:
+        if (difference := self._load()) is not None:
             return Playing((), (difference,))  # Linux holds other rules
         twin.linux.add_pods(address for family, address in self._site.directory.pods if family is twin.family)
         twin.exchange([])
@@ -280,8 +282,14 @@ class Player:
         """Takes kube-proxy's rules away. From then on nothing is due: what kube-proxy forgot to do stays undone."""
         self._onlooker = None
         self._proxier.held = self._proxier.backend.flush(self._proxier.held)
-        difference = self._twin.load(self._proxier.held)
+        difference = self._load()
         return [difference] if difference is not None else []
+
+    def _load(self) -> Difference | None:
+        """Gives both sides what kube-proxy has told the kernel, as far as a kernel without ip_vs takes it."""
+        loaded = without_ipvs(self._proxier.held)
+        self.rules_left_out = loaded.rules
+        return self._twin.load(loaded.told)
 
     def _tell(self, event: Event) -> None:
         seen = through_selector(event, self._node)
@@ -303,7 +311,7 @@ class Player:
         result = self._proxier.sync(self._now_ns(), lambda: entries)
         if not result.success:  # its rules were gone; the next sync is full
             result = self._proxier.sync(self._now_ns(), lambda: entries)
-        difference = self._twin.load(self._proxier.held)
+        difference = self._load()
         found: list[Difference | Unmeant] = [difference] if difference is not None else []
         if self._onlooker is not None:
             gone = [entries[flow] for flow in result.conntrack_deleted]
