@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from kpsim.reports.figures import SCHEME
 from kpsim.reports.frames import TABLES
-from kpsim.scenario.schema import ActionKind, ScenarioEvent, file_name
+from kpsim.scenario.event_schema import ActionKind, ScenarioEvent
+from kpsim.scenario.quantities import file_name
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

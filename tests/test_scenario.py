@@ -10,8 +10,9 @@ from kpsim.config import Mode
 from kpsim.errors import InputError
 from kpsim.scenario import Scenario, load_scenario, parse_scenario, scenario_json_schema
 from kpsim.scenario.document import override, read_document
+from kpsim.scenario.event_schema import ActionKind
 from kpsim.scenario.nodes import cluster_nodes
-from kpsim.scenario.schema import ActionKind, Arrivals, Origin, Via
+from kpsim.scenario.schema import Arrivals, Origin, Via
 from kpsim.scenarios import scenario_names, scenario_path
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 

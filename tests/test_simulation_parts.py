@@ -12,7 +12,8 @@ from kpsim.ruleset import Origin
 from kpsim.scenario.clients import client_address
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Choice, Delay, Exponential, Normal, Uniform
-from kpsim.scenario.schema import Arrivals, LoadBalancerSpec, Placement, PlacementPolicy, Traffic
+from kpsim.scenario.schema import Arrivals, LoadBalancerSpec, Traffic
+from kpsim.scenario.workload_schema import Placement, PlacementPolicy
 from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.attempts import Attempt
 from kpsim.simulation.clock import Clock, Rank
@@ -206,7 +207,7 @@ def test_a_fleet_counts_what_it_holds(changes: list[tuple[int, PodStatus | None]
     for revision in (1, 2, 3):
         for ready in (False, True):
             wanted = sum((pod.revision, pod.ready) == (revision, ready) for pod in held.values())
-            assert fleet.of_revision(revision, ready=ready) == wanted
+            assert fleet.of_revision(revision, available=ready) == wanted
 
 
 NODES = [ClusterNode(name, zone, 4, (), ()) for name, zone in (("n1", "a"), ("n2", "b"), ("n3", "b"))]

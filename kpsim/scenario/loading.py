@@ -17,7 +17,7 @@ from kpsim.manifests.places import problems_of
 from kpsim.objects import ApiObject, EndpointSlice, Service
 from kpsim.scenario.document import override, read_document
 from kpsim.scenario.problems import findings_of, suggestion
-from kpsim.scenario.references import check_references, idle_labels, silent_traffic
+from kpsim.scenario.references import check_references, idle_labels, idle_timeouts, silent_traffic
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.services import merged_proxy, read_objects
 from kpsim.scenario.settings import check_settings
@@ -134,7 +134,14 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     if problems or config is None:
         raise InputError(problems)
     services = (*objects.services.values(), *objects.later_services.values())
-    notes = (*objects.notes, *check.notes, *notes_on(config.mode, services), *silent_traffic(spec), *idle_labels(spec))
+    notes = (
+        *objects.notes,
+        *check.notes,
+        *notes_on(config.mode, services),
+        *silent_traffic(spec),
+        *idle_labels(spec),
+        *idle_timeouts(spec),
+    )
     places = tuple(document.problem("", ("expect", number)) for number in range(len(spec.expect)))
     return Scenario(
         spec,

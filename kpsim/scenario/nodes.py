@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from kpsim.addresses import Family, parse_ip, parse_network
 from kpsim.nodes import UPLINK, Link, node_address
+from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.node_schema import NamedNode, Nodes
-from kpsim.scenario.schema import ScenarioEvent
 
 CLUSTER_CIDRS = {Family.IPV4: "10.180.0.0/16", Family.IPV6: "fd00:10:180::/48"}
 

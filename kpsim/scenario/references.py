@@ -6,26 +6,21 @@ from dataclasses import dataclass
 from kpsim.addresses import Family, Network, format_ip, parse_network
 from kpsim.endpointslices import CONTROL_PLANE_LABELS
 from kpsim.manifests.places import Finding, Path
-from kpsim.objects import LABEL_ZONE, Service
+from kpsim.objects import LABEL_EXCLUDE_BALANCERS, LABEL_ZONE, Service
 from kpsim.packetpath.routing import OwnAddress
 from kpsim.scenario.clients import Clients, outside_clients
 from kpsim.scenario.document import Document
+from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.node_schema import NamedNode
 from kpsim.scenario.nodes import cluster_nodes
 from kpsim.scenario.problems import suggestion
-from kpsim.scenario.schema import (
-    MOST_CLIENTS,
-    Origin,
-    ScenarioEvent,
-    ScenarioSpec,
-    Traffic,
-    Via,
-    qualified,
-)
+from kpsim.scenario.schema import MOST_CLIENTS, Origin, ScenarioSpec, Traffic, Via
+from kpsim.scenario.service_names import qualified
+from kpsim.scenario.workload_schema import Kind
 from kpsim.units import format_duration
 
-#: labels of Nodes that decide where packets go (T-5.1, CP-3.4.3, CP-3.8.2)
-DECIDING_LABELS = (LABEL_ZONE, *CONTROL_PLANE_LABELS)
+#: labels of Nodes that decide where packets go (T-5.1, CP-3.4.3, CP-3.8.2, CP-14.3)
+DECIDING_LABELS = (LABEL_ZONE, *CONTROL_PLANE_LABELS, LABEL_EXCLUDE_BALANCERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +81,22 @@ def idle_labels(spec: ScenarioSpec) -> list[str]:
             f"labelNode: {', '.join(unread)} decides nothing; of a Node's labels {' and '.join(DECIDING_LABELS)} are read"
         ]
     return []
+
+
+def idle_timeouts(spec: ScenarioSpec) -> list[str]:
+    """Return remarks on timeouts of probes that no probe of the run takes."""
+    late = {
+        "readiness": {event.readiness.workload for event in spec.events if event.readiness and event.readiness.late},
+        "liveness": {event.liveness.workload for event in spec.events if event.liveness and event.liveness.late},
+    }
+    return [
+        f"probes.{kind}.timeout of workload {workload.name} decides nothing: only events with late: true let probes go unanswered"
+        for workload in spec.workloads
+        for kind in ("startup", "readiness", "liveness")
+        if (probe := getattr(workload.probes, kind)) is not None
+        and "timeout_ns" in probe.model_fields_set
+        and workload.name not in late.get(kind, ())
+    ]
 
 
 def _duplicates(names: Iterable[str], path: Path, what: str) -> _Found:
@@ -202,22 +213,25 @@ def _event_problems(spec: ScenarioSpec, names: _Names) -> _Found:
         path: Path = ("events", number)
         if event.at_ns >= spec.duration_ns:
             yield (*path, "at"), f"not before the end of the run ({format_duration(spec.duration_ns)})"
-        yield from _action_problems(event, names, path)
+        yield from _action_problems(spec, event, names, path)
 
 
-def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
+def _action_problems(spec: ScenarioSpec, event: ScenarioEvent, names: _Names, path: Path) -> _Found:
     inner = (*path, event.kind_in_file)
-    for action in (event.rollout, event.scale, event.crash, event.delete_pods, event.readiness):
+    for action in (event.rollout, event.scale, event.crash, event.delete_pods, event.readiness, event.liveness):
         if action is not None:
             yield from _one_known(action.workload, names.workloads, (*inner, "workload"), "workload")
+    yield from _workload_action_problems(spec, event, inner)
     for placed in (
         event.crash,
         event.delete_pods,
         event.readiness,
+        event.liveness,
         event.node_down,
         event.node_up,
         event.restart_proxy,
         event.fail_syncs,
+        event.rolling_upgrade,
     ):
         if placed is not None:
             yield from _known(placed.nodes, names.nodes, (*inner, "nodes"), "node")
@@ -230,12 +244,31 @@ def _action_problems(event: ScenarioEvent, names: _Names, path: Path) -> _Found:
         event.cordon,
         event.uncordon,
         event.drain,
+        event.reboot,
     ):
         if single is not None:
             yield from _one_known(single.node, names.nodes, (*inner, "node"), "node")
     for change in (event.patch_service, event.delete_service):
         if change is not None:
             yield from _one_known(qualified(change.service), names.services, (*inner, "service"), "Service")
+
+
+def _workload_action_problems(spec: ScenarioSpec, event: ScenarioEvent, path: Path) -> _Found:
+    """Check that a workload has what an event needs: probes, or the controller that reads a field."""
+    workloads = {workload.name: workload for workload in spec.workloads}
+    readiness, liveness, rollout = event.readiness, event.liveness, event.rollout
+    if readiness is not None and readiness.late and (found := workloads.get(readiness.workload)) is not None:
+        if found.probes.readiness is None:
+            yield (*path, "late"), f"workload {found.name} has no probes.readiness, whose timeout it takes"
+    elif liveness is not None and (found := workloads.get(liveness.workload)) is not None:
+        if found.probes.liveness is None:
+            yield (*path, "workload"), f"workload {found.name} has no probes.liveness"
+    elif rollout is not None and (found := workloads.get(rollout.workload)) is not None:
+        of_set, given = found.kind is Kind.STATEFUL_SET, rollout.model_fields_set
+        if of_set and "max_surge" in given:
+            yield (*path, "maxSurge"), f"{found.name} is a StatefulSet, which has no pods beside those that it replaces"
+        if not of_set and "partition" in given:
+            yield (*path, "partition"), f"partition goes with a StatefulSet, and {found.name} is a Deployment"
 
 
 def _traffic_problems(spec: ScenarioSpec, names: _Names, services: Mapping[str, Service]) -> _Found:

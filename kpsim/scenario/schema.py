@@ -9,101 +9,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.node_schema import HostAddress, InterfaceName, IpFamily, Name, Nodes, PodNetwork, Positive
-from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
+from kpsim.scenario.quantities import Delay, DurationNs, Part
+from kpsim.scenario.service_names import ServiceName
+from kpsim.scenario.workload_schema import Workload
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 API_VERSION = "kpsim.dev/v1alpha1"
-
-ServiceName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-SliceName = Annotated[
-    str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=320)
-]
-Percent = Annotated[str, Field(pattern=r"^\d+%$")]
-Count = Annotated[int, Field(ge=0)]
-Replicas = Annotated[int, Field(ge=0, le=10_000)]
-
-
-def qualified(service: str) -> str:
-    """Return ``namespace/name`` of a Service or slice that is written with or without its namespace."""
-    return service if "/" in service else f"default/{service}"
 
 
 class Metadata(Part):
     name: Name
 
 
-# ------------------------------------------------------------------------------------------------------------- cluster
-
-
-class ContainerPort(Part):
-    container_port: Annotated[int, Field(ge=1, le=65535)]
-    name: str = ""
-    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
-
-
-class PlacementPolicy(enum.StrEnum):
-    """``spread``: the node with the fewest pods of the workload; ``packed``: the first node takes all."""
-
-    SPREAD = "spread"
-    PACKED = "packed"
-
-
-class Placement(Part):
-    """Which nodes get the pods; a node listed twice in ``nodes`` gets twice as many."""
-
-    policy: PlacementPolicy = PlacementPolicy.SPREAD
-    zones: tuple[str, ...] = ()
-    nodes: tuple[Name, ...] = ()
-
-
-class Startup(Part):
-    delay: Delay = Delay.of(SECOND_NS)
-    """From the pod's creation until its application answers."""
-    address: Delay | None = None
-    """From the pod's creation until it has its address and its kubelet first reports it, not ready (CP-3.4.1); if left out, or if it
-    would be later, when its application answers."""
-
-
-class Readiness(Part):
-    probe_delay: Delay = Delay.of(0)
-    """From the application answering (or failing) until the kubelet has noticed (CP-2)."""
-
-
-class Termination(Part):
-    """What happens from the deletion of a pod on (CP-2.8)."""
-
-    pre_stop: Delay = Delay.of(0)
-    """How long the preStop hook runs before SIGTERM."""
-    grace_ns: DurationNs = 30 * SECOND_NS
-    """terminationGracePeriodSeconds: counted from the deletion, preStop included."""
-    serves_during_pre_stop: bool = True
-    """Whether the application goes on answering while the hook runs."""
-    after_sigterm: Delay = Delay.of(0)
-    """How long the application goes on answering after SIGTERM before it exits."""
-    unready_after_sigterm: Delay | None = None
-    """If given, readiness goes false this long after SIGTERM (the endpoint is then no longer serving)."""
-
-
-class Workload(Part):
-    """A set of equal pods, kept at ``replicas`` like a Deployment."""
-
-    name: Name
-    namespace: Name = "default"
-    labels: dict[str, str] = Field(default_factory=dict)
-    """The pods' labels; ``app: <name>`` if left out."""
-    replicas: Replicas = 1
-    placement: Placement = Placement()
-    ports: tuple[ContainerPort, ...] = ()
-    host_network: bool = False
-    """The pods use their node's address."""
-    startup: Startup = Startup()
-    readiness: Readiness = Readiness()
-    termination: Termination = Termination()
-
-    @property
-    def pod_labels(self) -> dict[str, str]:
-        return self.labels or {"app": self.name}
+# -------------------------------------------------------------------------------------------------------------- delays
 
 
 class SyncCost(Part):
@@ -147,6 +67,15 @@ class Delays(Part):
     """Other watch deliveries and syncs on some nodes; of two for one node the later counts."""
     initial_list: Delay = Delay.of(100 * MILLISECOND_NS)
     """From the start of a kube-proxy until its first lists have arrived (CP-12)."""
+    pleg: Delay = Delay.of(0)
+    """Until the kubelet notices that a container of a pod with ``probes`` runs, or that any container has ended. It looks once a second
+    (D2), so ``{uniform: {low: 0s, high: 1s}}`` is what it takes."""
+    deletion_to_kubelet: Delay = Delay.of(0)
+    """From the write of a pod's deletion until its kubelet begins with the hook or SIGTERM (D2)."""
+    workload_controller: Delay = Delay.of(0)
+    """From a change of a pod or a workload until the workload's controllers act on it."""
+    scheduler: Delay = Delay.of(0)
+    """From a pod's creation until it has a node; only then does its start begin."""
     node_monitor_grace_ns: DurationNs = 50 * SECOND_NS
     """Silence of a node until its pods' Ready conditions are flipped to False (CP-2.9)."""
     unreachable_toleration_ns: DurationNs = 300 * SECOND_NS
@@ -161,224 +90,6 @@ class Delays(Part):
         """Return the sync cost of one node."""
         own = [special.sync for special in self.on_nodes if node in special.nodes]
         return next((cost for cost in reversed(own) if cost is not None), self.sync)
-
-
-# -------------------------------------------------------------------------------------------------------------- events
-
-
-class Rollout(Part):
-    """Replace every pod of a workload by a new one, as a Deployment's RollingUpdate does."""
-
-    workload: Name
-    max_surge: Count | Percent = "25%"
-    """Pods above the wanted number, or a percentage of it (rounded up)."""
-    max_unavailable: Count | Percent = "25%"
-    """Pods that may be missing, or a percentage (rounded down; where both come to 0, one pod may be missing)."""
-
-    @model_validator(mode="after")
-    def _moves(self) -> "Rollout":
-        surge, unavailable = (int(str(share).removesuffix("%")) for share in (self.max_surge, self.max_unavailable))
-        if surge == unavailable == 0:
-            raise ValueError("expected maxUnavailable above 0 when maxSurge is 0")
-        if isinstance(self.max_unavailable, str) and unavailable > 100:
-            raise ValueError("expected maxUnavailable of at most 100%")
-        return self
-
-
-class Scale(Part):
-    workload: Name
-    replicas: Replicas
-
-
-class Crash(Part):
-    """The application of running pods dies at once; its container restarts in place and answers after the startup delay."""
-
-    workload: Name
-    count: Positive = 1
-    nodes: tuple[Name, ...] = ()
-    """Only pods on these nodes; default: any."""
-    restarts: bool = True
-    """False: it stays down."""
-
-
-class DeletePods(Part):
-    """Delete pods of a workload; the workload replaces them."""
-
-    workload: Name
-    count: Positive = 1
-    nodes: tuple[Name, ...] = ()
-    force: bool = False
-    """Without any grace: application and API object vanish at once."""
-
-
-class SetReadiness(Part):
-    """The readiness probe of running pods fails, or passes again, while their applications go on answering."""
-
-    workload: Name
-    count: Positive = 1
-    nodes: tuple[Name, ...] = ()
-    """Only pods on these nodes; default: any."""
-    ready: bool = False
-    lasting_ns: Annotated[DurationNs | None, Field(alias="for")] = None
-    """Then the opposite; default: until another event."""
-
-
-class OnNode(Part):
-    node: Name
-
-
-class TaintNode(Part):
-    """A taint on a Node. kube-proxy's /healthz fails with the key ToBeDeletedByClusterAutoscaler (CP-14.2)."""
-
-    node: Name
-    key: Annotated[
-        str,
-        Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=316),
-    ]
-    effect: Literal["NoSchedule", "NoExecute"] = "NoSchedule"
-    """NoSchedule: no new pod is placed there; NoExecute: its pods are deleted, too, as none of them tolerates taints."""
-
-
-class UntaintNode(Part):
-    node: Name
-    key: str
-
-
-class LabelNode(Part):
-    """Labels that a Node gets; null removes one. kube-proxy and the slice controller read the zone (T-5.1, CP-3.4.3)."""
-
-    node: Name
-    labels: Annotated[dict[str, str | None], Field(min_length=1)]
-
-
-class OnNodes(Part):
-    nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
-
-
-class PatchService(Part):
-    """A JSON merge patch on a Service, status included."""
-
-    service: ServiceName
-    patch: dict[str, JsonValue]
-
-
-class RestartProxy(Part):
-    """kube-proxy stops and comes back; its rules stay in force meanwhile (CP-12.1)."""
-
-    nodes: tuple[Name, ...] = ()
-    """Default: all."""
-    down_ns: DurationNs = 0
-
-
-class FailSyncs(Part):
-    """Loading the rules fails: in the next ``count`` syncs, or in every sync that starts within ``for`` a while.
-
-    A sync that is under way at the event still succeeds. A sync that fails takes its usual time: it has taken in its
-    changes, fails at its end, and is tried again in full (CP-10.2).
-    """
-
-    nodes: tuple[Name, ...] = ()
-    """Default: all."""
-    count: Positive | None = None
-    lasting_ns: Annotated[DurationNs | None, Field(alias="for")] = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "FailSyncs":
-        if (self.count is None) == (self.lasting_ns is None):
-            raise ValueError("expected exactly one of count, for")
-        return self
-
-
-class DeleteService(Part):
-    service: ServiceName
-
-
-class PatchEndpointSlice(Part):
-    """A JSON merge patch on an EndpointSlice of a Service without selector; it replaces lists as a whole."""
-
-    endpoint_slice: SliceName
-    patch: dict[str, JsonValue]
-
-
-class DeleteEndpointSlice(Part):
-    endpoint_slice: SliceName
-
-
-class ActionKind(enum.StrEnum):
-    """The events of a scenario, by the field that carries them."""
-
-    ROLLOUT = "rollout"
-    SCALE = "scale"
-    CRASH = "crash"
-    DELETE_PODS = "delete_pods"
-    NODE_DOWN = "node_down"
-    NODE_UP = "node_up"
-    READINESS = "readiness"
-    TAINT_NODE = "taint_node"
-    UNTAINT_NODE = "untaint_node"
-    ADD_NODE = "add_node"
-    DELETE_NODE = "delete_node"
-    LABEL_NODE = "label_node"
-    CORDON = "cordon"
-    UNCORDON = "uncordon"
-    DRAIN = "drain"
-    PATCH_SERVICE = "patch_service"
-    CREATE_SERVICE = "create_service"
-    DELETE_SERVICE = "delete_service"
-    PATCH_ENDPOINT_SLICE = "patch_endpoint_slice"
-    CREATE_ENDPOINT_SLICE = "create_endpoint_slice"
-    DELETE_ENDPOINT_SLICE = "delete_endpoint_slice"
-    RESTART_PROXY = "restart_proxy"
-    FAIL_SYNCS = "fail_syncs"
-
-
-class ScenarioEvent(Part):
-    """One thing that happens ``at`` a time: exactly one of the other fields."""
-
-    at_ns: DurationNs
-    rollout: Rollout | None = None
-    scale: Scale | None = None
-    crash: Crash | None = None
-    delete_pods: DeletePods | None = None
-    node_down: OnNodes | None = None
-    node_up: OnNodes | None = None
-    readiness: SetReadiness | None = None
-    taint_node: TaintNode | None = None
-    untaint_node: UntaintNode | None = None
-    add_node: OnNode | None = None
-    """The node joins the cluster. One that joins before it is deleted is not there at the start."""
-    delete_node: OnNode | None = None
-    """The Node object is deleted. The machine runs on; its pods are deleted after a while."""
-    label_node: LabelNode | None = None
-    cordon: OnNode | None = None
-    """No new pod is placed on the node."""
-    uncordon: OnNode | None = None
-    drain: OnNode | None = None
-    """Cordon the node and delete its pods, each with its grace; their workloads replace them elsewhere."""
-    patch_service: PatchService | None = None
-    create_service: dict[str, JsonValue] | None = None
-    """The Service object."""
-    delete_service: DeleteService | None = None
-    patch_endpoint_slice: PatchEndpointSlice | None = None
-    create_endpoint_slice: dict[str, JsonValue] | None = None
-    """The EndpointSlice object, of a Service without selector."""
-    delete_endpoint_slice: DeleteEndpointSlice | None = None
-    restart_proxy: RestartProxy | None = None
-    fail_syncs: FailSyncs | None = None
-
-    @model_validator(mode="after")
-    def _one_action(self) -> "ScenarioEvent":
-        exactly_one(self, tuple(ActionKind))
-        return self
-
-    @property
-    def kind(self) -> ActionKind:
-        return ActionKind(exactly_one(self, tuple(ActionKind)))
-
-    @property
-    def kind_in_file(self) -> str:
-        """The field that carries the event, as it is written in the file."""
-        return file_name(self.kind)
 
 
 # ------------------------------------------------------------------------------------------------------------- traffic
@@ -490,6 +201,11 @@ class LoadBalancerSpec(Part):
     interval_ns: Annotated[DurationNs, Field(ge=10 * MILLISECOND_NS)] = 5 * SECOND_NS
     unhealthy_threshold: Positive = 2
     healthy_threshold: Positive = 2
+    node_update: Delay = Delay.of(0)
+    """From the creation or deletion of a Node, or a change of its label node.kubernetes.io/exclude-from-external-load-balancers, until
+    load balancers have the new set of nodes (CP-14.3)."""
+    node_resync_ns: Annotated[DurationNs, Field(ge=SECOND_NS)] = 100 * SECOND_NS
+    """How often the set of nodes is made anew. Only then does the autoscaler's taint take a node out of it (CP-14.3)."""
 
 
 class ControllerSpec(Part):

@@ -16,8 +16,10 @@ from kpsim.manifests import apply_patch, check_object, check_objects, load_manif
 from kpsim.manifests.places import Path, Place
 from kpsim.objects import ApiObject, EndpointSlice, Node, ObjectKey, Service, node_from_json, object_from_json
 from kpsim.scenario.document import Document
+from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.nodes import CLUSTER_CIDRS, ClusterNode, cluster_families, cluster_nodes
-from kpsim.scenario.schema import ScenarioEvent, ScenarioSpec, qualified
+from kpsim.scenario.schema import ScenarioSpec
+from kpsim.scenario.service_names import qualified
 
 
 @dataclass(slots=True)

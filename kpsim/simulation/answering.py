@@ -10,7 +10,7 @@ from kpsim.exchange import Absent, Answers, Closed, Reaction, Relay, Target
 from kpsim.fabric import Arrival, Fabric, Place, Whose
 from kpsim.netfilter import Netns
 from kpsim.packet import Packet
-from kpsim.simulation.pods import PodLife
+from kpsim.simulation.podlife import PodLife
 
 #: whether a pod that answers at a target is an endpoint of the Service that was dialled; the name is the node's whose
 #: rules or connection entry led there
@@ -87,7 +87,7 @@ class RunWorld:
 
 def application_of(pod: PodLife) -> Hashable:
     """Return the application of a pod: its successor in the same pod does not know its connections."""
-    return pod.key, pod.life
+    return pod.key, pod.number, pod.life
 
 
 def _listens(pod: PodLife, target: Target) -> bool:

@@ -1,4 +1,4 @@
-"""Nodes on the clock: their power, what the control plane makes of their silence, taints, cordons and drains.
+"""Nodes on the clock: their power, what the control plane makes of their silence, taints and cordons.
 
 Counterpart: machines with their kubelets, the node lifecycle controller (CP-2.9), kubectl. A Node object is written with
 all that was last said about the node.
@@ -7,15 +7,18 @@ all that was last said about the node.
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from kpsim import rng
 from kpsim.objects import ObjectKey
 from kpsim.scenario.nodes import ClusterNode
+from kpsim.scenario.quantities import Delay
 from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.evictions import Drains
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.manifest import CREATED, node_object, timestamp
@@ -27,7 +30,11 @@ NO_EXECUTE = "NoExecute"
 ABSENT = "there is no Node"  #: why no pod is placed on a node that has not joined, or was deleted
 #: of the pod garbage collector: how often it looks, and how long it leaves the pods of a Node alone that it misses
 _COLLECTOR_PERIOD_NS, _QUARANTINE_NS = 20 * SECOND_NS, 40 * SECOND_NS
-_CORDON = "cordon"
+_CORDON, _SHUTDOWN = "cordon", "shutting down"
+
+
+def _nothing() -> None:
+    """What follows if nothing else does."""
 
 
 class Power(Protocol):
@@ -62,6 +69,7 @@ class _NodeState:
     created: str = CREATED
     cordoned: bool = False
     down_since_ns: int | None = None
+    shutdown_ns: int | None = None  #: when its last shutdown began
 
 
 class ClusterNodes:
@@ -85,7 +93,9 @@ class ClusterNodes:
         self._actors = actors
         self._log = log
         self._states = {node.name: _NodeState(node, node.name not in absent, node.name not in absent) for node in nodes}
+        self._drains = Drains(clock, actors.workloads, log)
         self._written: Counter[str] = Counter()  #: writes of each Node, so that each has a number
+        self._reboots: Counter[str] = Counter()
 
     @property
     def names(self) -> Iterable[str]:
@@ -96,6 +106,13 @@ class ClusterNodes:
         state = self._states[name]
         return state.down_since_ns is not None or not state.joined
 
+    def is_cordoned(self, name: str) -> bool:
+        return self._states[name].cordoned
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a Node object."""
+        return self._states[name].exists
+
     def _is_missing(self, name: str, event: str) -> bool:
         """Return whether there is no such Node. Then the event has no effect, and that is told."""
         if self._states[name].exists:
@@ -105,8 +122,11 @@ class ClusterNodes:
 
     # ------------------------------------------------------------------------------------------------- joining, leaving
 
-    def add(self, name: str) -> None:
-        """Let the node join: its machine starts unless it runs, its kubelet makes the Node, and kube-proxy starts."""
+    def add(self, name: str, then: Callable[[], None] = _nothing) -> None:
+        """Let the node join: its machine starts unless it runs, its kubelet makes the Node, and kube-proxy starts.
+
+        ``then`` is called when the Node is written.
+        """
         state, now_ns, proxy = self._states[name], self._clock.now_ns, self._actors.proxies[name]
         if state.exists:
             self._tell(HappeningKind.NO_EFFECT, name, "addNode: there is a Node already")
@@ -125,6 +145,7 @@ class ClusterNodes:
                 self._actors.workloads.unbar(name, why)
             if not proxy.running and not self.is_down(name):
                 proxy.start()
+            then()
 
         self._clock.at(self._write_ns(name), Rank.API_WRITE, f"node {name}", arrive)
 
@@ -172,12 +193,36 @@ class ClusterNodes:
 
     # ------------------------------------------------------------------------------------------------------------ power
 
-    def down(self, name: str) -> None:
-        """Switch the machine off. Nobody is told; its silence is noticed after the grace period."""
-        state, now_ns = self._states[name], self._clock.now_ns
+    def down(self, name: str, shutdown_grace_ns: int | None = None) -> None:
+        """Switch the machine off; with ``shutdown_grace_ns`` once its kubelet has ended its pods, or after this time."""
         if self.is_down(name):
             self._tell(HappeningKind.NO_EFFECT, name, "nodeDown: the node is down already")
-            return
+        elif shutdown_grace_ns is None:
+            self._switch_off(name)
+        else:
+            self._shut_down(name, shutdown_grace_ns)
+
+    def _shut_down(self, name: str, grace_ns: int) -> None:
+        """Let the kubelet end its pods before the machine goes off. It reports at once that its node is not ready."""
+        state, now_ns, workloads = self._states[name], self._clock.now_ns, self._actors.workloads
+        self._tell(HappeningKind.NODE_SHUTTING_DOWN, name, f"within {format_duration(grace_ns)}")
+
+        def arrive(state: _NodeState) -> None:
+            state.ready = False
+            workloads.bar(name, _SHUTDOWN)
+
+        def off() -> None:
+            if state.shutdown_ns == now_ns and not self.is_down(name):
+                self._switch_off(name)
+
+        state.shutdown_ns = now_ns
+        self._change(name, arrive)
+        workloads.shut_down(name, grace_ns, off)
+        self._clock.at(now_ns + grace_ns, Rank.WORLD, f"node {name}", off)
+
+    def _switch_off(self, name: str) -> None:
+        """Switch the machine off. Nobody is told; its silence is noticed after the grace period."""
+        state, now_ns = self._states[name], self._clock.now_ns
         state.down_since_ns = now_ns
         self._tell(HappeningKind.NODE_DOWN, name)
         self._actors.machines.power_off(name)
@@ -203,14 +248,17 @@ class ClusterNodes:
 
         self._clock.at(lost_ns, Rank.API_WRITE, f"node {name}", lost)
 
-    def up(self, name: str) -> None:
-        """Switch the machine on. Its kubelet reports it, its pods start again, and its kube-proxy starts."""
+    def up(self, name: str, then: Callable[[], None] = _nothing) -> None:
+        """Switch the machine on. Its kubelet reports it, its pods start again, and its kube-proxy starts.
+
+        ``then`` is called when the Node is Ready.
+        """
         state, now_ns = self._states[name], self._clock.now_ns
         if state.down_since_ns is None:
             self._tell(HappeningKind.NO_EFFECT, name, "nodeUp: the node is not down")
             return
         if not state.exists:
-            self.add(name)  # a kubelet that starts makes its Node
+            self.add(name, then)  # a kubelet that starts makes its Node
             return
         state.down_since_ns = None
         self._tell(HappeningKind.NODE_UP, name)
@@ -221,8 +269,32 @@ class ClusterNodes:
             if state.down_since_ns is None and state.exists:
                 state.ready = True
                 self._put(state, now_ns)
+                if state.shutdown_ns is not None:
+                    self._actors.workloads.unbar(name, _SHUTDOWN)
+                then()
 
         self._clock.at(self._write_ns(name), Rank.API_WRITE, f"node {name}", arrive)
+
+    def reboot(self, name: str, takes: Delay, then: Callable[[], None] = _nothing, *, replace: bool = False) -> None:
+        """Switch the machine off, and on again after a while. ``then`` is called when the Node is Ready.
+
+        With ``replace`` another machine comes back under its name: its Node is deleted and made anew.
+        """
+        if self.is_down(name):
+            self._tell(HappeningKind.NO_EFFECT, name, "reboot: the node is down")
+            return
+        if replace:
+            self.delete(name)
+        self.down(name)
+        since_ns = self._states[name].down_since_ns
+        self._reboots[name] += 1
+        delay_ns = draw_ns(takes, self._seed, "reboot", name, self._reboots[name])
+
+        def back() -> None:
+            if self._states[name].down_since_ns == since_ns:  # no other event has switched it on meanwhile
+                self.up(name, then)
+
+        self._clock.at(self._clock.now_ns + delay_ns, Rank.WORLD, f"node {name}", back)
 
     # --------------------------------------------------------------------------------------------------- taints, cordons
 
@@ -236,7 +308,7 @@ class ClusterNodes:
         if self._is_missing(name, "taintNode"):
             return
         self._tell(HappeningKind.NODE_TAINTED, name, f"{key}:{effect}")
-        self._change(name, arrive, then_evict=f"taint {key}" if effect == NO_EXECUTE else None)
+        self._change(name, arrive, partial(self._evict, name, f"taint {key}") if effect == NO_EXECUTE else _nothing)
 
     def untaint(self, name: str, key: str) -> None:
         def arrive(state: _NodeState) -> None:
@@ -249,19 +321,25 @@ class ClusterNodes:
         self._tell(HappeningKind.NODE_UNTAINTED, name, key)
         self._change(name, arrive)
 
-    def cordon(self, name: str, *, drain: bool = False) -> None:
-        """Mark the node unschedulable; with ``drain`` delete its pods once that is written, as kubectl drain does."""
-
-        def arrive(state: _NodeState) -> None:
-            state.cordoned = True
-            self._actors.workloads.bar(name, _CORDON)
-
-        if self._is_missing(name, "drain" if drain else "cordon"):
+    def cordon(self, name: str) -> None:
+        """Mark the node unschedulable."""
+        if self._is_missing(name, "cordon"):
             return
-        self._tell(HappeningKind.NODE_DRAINED if drain else HappeningKind.NODE_CORDONED, name)
-        self._change(name, arrive, then_evict="drain" if drain else None)
+        self._tell(HappeningKind.NODE_CORDONED, name)
+        self._change(name, self._bar)
 
-    def uncordon(self, name: str) -> None:
+    def drain(self, name: str, timeout_ns: int | None = None, done: Callable[[], None] = _nothing) -> None:
+        """Cordon the node and evict its pods once that is written. ``done`` is called when the drain is over."""
+        if self._is_missing(name, "drain"):
+            return
+        self._tell(HappeningKind.NODE_DRAINED, name)
+        self._change(name, self._bar, lambda: self._drains.start(name, timeout_ns, done))
+
+    def _bar(self, state: _NodeState) -> None:
+        state.cordoned = True
+        self._actors.workloads.bar(state.node.name, _CORDON)
+
+    def uncordon(self, name: str, then: Callable[[], None] = _nothing) -> None:
         def arrive(state: _NodeState) -> None:
             if not state.cordoned:
                 self._tell(HappeningKind.NO_EFFECT, name, "uncordon: the node is not cordoned")
@@ -271,10 +349,10 @@ class ClusterNodes:
         if self._is_missing(name, "uncordon"):
             return
         self._tell(HappeningKind.NODE_UNCORDONED, name)
-        self._change(name, arrive)
+        self._change(name, arrive, then)
 
-    def _change(self, name: str, arrive: Callable[[_NodeState], None], *, then_evict: str | None = None) -> None:
-        """Send a change of the Node to the API server. Pods are deleted when it is written."""
+    def _change(self, name: str, arrive: Callable[[_NodeState], None], then: Callable[[], None] = _nothing) -> None:
+        """Send a change of the Node to the API server. ``then`` is called when it is written."""
         state, now_ns = self._states[name], self._clock.now_ns
 
         def reach() -> None:
@@ -282,8 +360,7 @@ class ClusterNodes:
                 return
             arrive(state)
             self._put(state, now_ns)
-            if then_evict is not None:
-                self._evict(name, then_evict)
+            then()
 
         self._clock.at(self._write_ns(name), Rank.API_WRITE, f"node {name}", reach)
 

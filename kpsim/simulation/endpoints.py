@@ -10,7 +10,7 @@ from kpsim.endpointslices import selects
 from kpsim.exchange import Target
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.simulation.apiserver import ApiServer, Change
-from kpsim.simulation.pods import PodLife
+from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import EndpointSpell, RunLog
 

@@ -11,7 +11,8 @@ from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
 from kpsim.scenario.clients import outside_clients
 from kpsim.scenario.nodes import cluster_families, cluster_nodes, joining
-from kpsim.scenario.schema import Via, qualified
+from kpsim.scenario.schema import Via
+from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
 from kpsim.simulation.apiserver import ApiServer, Change
@@ -24,6 +25,7 @@ from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, service_cidrs, stored_service
+from kpsim.simulation.membership import ServiceController
 from kpsim.simulation.pins import Pins
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.rulestimes import RulesTimes
@@ -102,6 +104,9 @@ class Run:
             )
             for key in self._balanced_services()
         }
+        self.service_controller = ServiceController(
+            self.clock, self.api, spec.load_balancer, tuple(self.balancers.values()), seed, self.log
+        )
         self.affinity = AffinityMemory(self.machines, self.times)
         self.pins = Pins(self.machines, self.times)
         dialled = dict.fromkeys(service_object_key(traffic.service) for traffic in spec.traffic)
@@ -193,6 +198,7 @@ class Run:
                 proxy.start_synced()
         for balancer in self.balancers.values():
             balancer.start()
+        self.service_controller.start()
         self.api.watch(self._on_change)
 
     def _on_change(self, change: Change) -> None:

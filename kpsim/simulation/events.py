@@ -10,14 +10,17 @@ from typing import assert_never
 
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
+from kpsim.scenario.event_schema import ActionKind, Crash, DeletePods, ScenarioEvent, SetLiveness, SetReadiness
 from kpsim.scenario.nodes import cluster_nodes, joining
-from kpsim.scenario.schema import ActionKind, Crash, DeletePods, ScenarioEvent, SetReadiness, qualified
+from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import patched, patched_slice, service_object_key, slice_object_key
+from kpsim.scenario.workload_schema import Kind
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.clusternodes import Actors, ClusterNodes
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.manifest import stored_service, timestamp
-from kpsim.simulation.pods import PodLife
+from kpsim.simulation.nodeevents import NodeEvents
+from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 from kpsim.units import format_duration
 
@@ -35,6 +38,7 @@ class Events:
         self._nodes = ClusterNodes(
             clock, cluster_nodes(spec.nodes), spec.delays, seed, actors, log, absent=joining(spec.events)
         )
+        self._node_events = NodeEvents(clock, self._nodes, log)
         self._back_ns: dict[str, int] = {}  #: when a stopped kube-proxy comes back, by node
         self._written: Counter[ObjectKey] = Counter()  #: writes of each object, so that each has a number
 
@@ -46,7 +50,12 @@ class Events:
     def _happen(self, number: int, event: ScenarioEvent) -> None:
         match event.kind:
             case (
-                ActionKind.ROLLOUT | ActionKind.SCALE | ActionKind.CRASH | ActionKind.DELETE_PODS | ActionKind.READINESS
+                ActionKind.ROLLOUT
+                | ActionKind.SCALE
+                | ActionKind.CRASH
+                | ActionKind.DELETE_PODS
+                | ActionKind.READINESS
+                | ActionKind.LIVENESS
             ):
                 self._workload_event(event)
             case (
@@ -60,8 +69,10 @@ class Events:
                 | ActionKind.CORDON
                 | ActionKind.UNCORDON
                 | ActionKind.DRAIN
+                | ActionKind.REBOOT
+                | ActionKind.ROLLING_UPGRADE
             ):
-                self._node_event(event)
+                self._node_events.happen(event)
             case ActionKind.PATCH_SERVICE | ActionKind.CREATE_SERVICE | ActionKind.DELETE_SERVICE:
                 self._service_event(number, event)
             case ActionKind.PATCH_ENDPOINT_SLICE | ActionKind.CREATE_ENDPOINT_SLICE | ActionKind.DELETE_ENDPOINT_SLICE:
@@ -82,7 +93,10 @@ class Events:
                 rollout.workload,
                 f"maxSurge {rollout.max_surge}, maxUnavailable {rollout.max_unavailable}",
             )
-            workloads.roll_out(rollout.workload, rollout.max_surge, rollout.max_unavailable)
+            given = "max_unavailable" in rollout.model_fields_set
+            one = self._scenario.spec.workload(rollout.workload).kind is Kind.STATEFUL_SET and not given
+            unavailable = 1 if one else rollout.max_unavailable
+            workloads.roll_out(rollout.workload, rollout.max_surge, unavailable, rollout.partition)
         if event.scale is not None:
             self._tell(HappeningKind.SCALE, event.scale.workload, f"to {event.scale.replicas}")
             workloads.scale(event.scale.workload, event.scale.replicas)
@@ -94,6 +108,10 @@ class Events:
                 workloads.kubelets.delete(pod, force=event.delete_pods.force)
         if event.readiness is not None:
             self._readiness_event(event.readiness)
+        if event.liveness is not None:
+            for pod in self._chosen("liveness", event.liveness):
+                self._tell(HappeningKind.LIVENESS_FAILS, f"{pod.workload.namespace}/{pod.name}")
+                pod.stuck, pod.late = True, event.liveness.late
 
     def _readiness_event(self, readiness: SetReadiness) -> None:
         ready, kubelets = readiness.ready, self._actors.workloads.kubelets
@@ -103,7 +121,7 @@ class Events:
         def turn(pod: PodLife, passes: bool) -> None:
             if pod.refuses is passes and pod.exists:
                 self._tell(kinds[passes], f"{pod.workload.namespace}/{pod.name}")
-                kubelets.set_probe(pod, passes)
+                kubelets.set_probe(pod, passes, late=readiness.late)
 
         for pod in pods:
             turn(pod, ready)
@@ -112,38 +130,13 @@ class Events:
                 self._clock.at(back_ns, Rank.WORLD, "scenario", partial(turn, pod, not ready))
 
     def _chosen(
-        self, event: str, choice: Crash | DeletePods | SetReadiness, *, refusing: bool | None = None
+        self, event: str, choice: Crash | DeletePods | SetReadiness | SetLiveness, *, refusing: bool | None = None
     ) -> list[PodLife]:
         """Return the pods that an event concerns, and tell if there are fewer than it asks for."""
         pods = self._actors.workloads.choose(choice.workload, choice.count, choice.nodes, refusing=refusing)
         if len(pods) < choice.count:
             self._tell(HappeningKind.NO_EFFECT, choice.workload, f"{event}: {len(pods)} of {choice.count} pods found")
         return pods
-
-    # ------------------------------------------------------------------------------------------------------------ nodes
-
-    def _node_event(self, event: ScenarioEvent) -> None:
-        nodes = self._nodes
-        for name in event.node_down.nodes if event.node_down else ():
-            nodes.down(name)
-        for name in event.node_up.nodes if event.node_up else ():
-            nodes.up(name)
-        if event.taint_node is not None:
-            nodes.taint(event.taint_node.node, event.taint_node.key, event.taint_node.effect)
-        if event.untaint_node is not None:
-            nodes.untaint(event.untaint_node.node, event.untaint_node.key)
-        if event.add_node is not None:
-            nodes.add(event.add_node.node)
-        if event.delete_node is not None:
-            nodes.delete(event.delete_node.node)
-        if event.label_node is not None:
-            nodes.label(event.label_node.node, event.label_node.labels)
-        if event.cordon is not None:
-            nodes.cordon(event.cordon.node)
-        if event.uncordon is not None:
-            nodes.uncordon(event.uncordon.node)
-        if event.drain is not None:
-            nodes.cordon(event.drain.node, drain=True)
 
     # --------------------------------------------------------------------------------------------------------- services
 

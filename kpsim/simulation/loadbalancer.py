@@ -58,6 +58,7 @@ class LoadBalancer:
         self._has_health_check_port = has_health_check_port
         self._probes_service = False  #: whether the last probe went to the health check node port, not to ``/healthz``
         self._unreachable: frozenset[str] = frozenset()
+        self._members: frozenset[str] = frozenset(self._nodes)
         self._beliefs: dict[str, Belief] = {}
         self._recorded: dict[str, tuple[bool, bool, int, int]] = {}
         self._unrecorded: set[str] = set()  #: nodes whose state may differ from the last record
@@ -76,12 +77,23 @@ class LoadBalancer:
         """Say whether the node's machine answers at all. The caller records the node when all its parts have changed."""
         self._unreachable = self._unreachable - {node} if reachable else self._unreachable | {node}
 
+    def set_members(self, nodes: frozenset[str]) -> None:
+        """Say which nodes it sends to at all. One that is new has to pass its probes first."""
+        joined, left = nodes - self._members, self._members - nodes
+        self._members = nodes
+        for name in joined & self._beliefs.keys():
+            self._beliefs[name] = Belief(False)
+        self.record(*joined, *left)
+
+    def _in_rotation(self, node: str) -> bool:
+        return node in self._members and self._beliefs[node].in_rotation
+
     def choose(self, *flow: str | int) -> str | None:
         """Return the node in rotation that gets a flow, or None if no node is in rotation.
 
         The node whose hash with the flow is highest wins. So a node that leaves or returns moves only its own flows.
         """
-        believed = [name for name, belief in self._beliefs.items() if belief.in_rotation]
+        believed = [name for name in self._beliefs if self._in_rotation(name)]
         if not believed:
             return None
         return max(believed, key=lambda node: rng.draw64(self._seed, "load balancer", str(self.service), flow, node))
@@ -100,7 +112,7 @@ class LoadBalancer:
         for name in sorted(candidates, key=self._order.__getitem__):
             node = self._nodes[name]
             local = node.local_endpoints(self.service)
-            state = (self._beliefs[name].in_rotation, self._passes(node), local.ready, local.usable)
+            state = (self._in_rotation(name), self._passes(node), local.ready, local.usable)
             if self._recorded.get(name) != state:
                 self._recorded[name] = state
                 self._log.node_health.append(NodeHealth(self._clock.now_ns, str(self.service), name, *state))

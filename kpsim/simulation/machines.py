@@ -30,7 +30,7 @@ from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.answering import RunWorld, Serves, application_of
 from kpsim.simulation.attempts import Attempt, Broken, OpenFlow, lost_at, read_exchange, refusal
-from kpsim.simulation.pods import PodLife
+from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import Fate, Reason
 

@@ -10,7 +10,7 @@ from kpsim.inputs import JsonObject
 from kpsim.manifests.allocation import service_ranges
 from kpsim.objects import LABEL_ZONE, Node, Pod, Service, node_from_json, pod_from_json, service_from_json
 from kpsim.scenario.nodes import ClusterNode
-from kpsim.scenario.schema import Workload
+from kpsim.scenario.workload_schema import Workload
 from kpsim.simulation.clock import START_NS, wall_ns
 from kpsim.units import HOUR_NS, SECOND_NS, format_rfc3339
 
@@ -95,12 +95,13 @@ def pod_object(
     ready: bool,
     ready_changed: str,
     deleted: str | None,
+    failed: bool = False,
 ) -> Pod:
     """Return the Pod. ``ready_changed`` and ``deleted`` are the API's texts of those times.
 
     Without ``ips`` the pod is pending. Without ``ready_changed`` it has no Ready condition yet.
     """
-    status: JsonObject = {"phase": "Running" if ips else "Pending"}
+    status: JsonObject = {"phase": "Failed" if failed else "Running" if ips else "Pending"}
     if ips:
         status |= {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
     if ready_changed:
@@ -122,7 +123,7 @@ def pod_object(
                 **deletion,
             },
             "spec": {
-                "nodeName": node,
+                **({"nodeName": node} if node else {}),
                 "hostNetwork": workload.host_network,
                 "containers": [{"name": "app", "ports": ports}],
             },

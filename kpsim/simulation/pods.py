@@ -11,56 +11,22 @@ A pod has two states: what is true (its application answers, its network exists)
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from kpsim.objects import ObjectKey
 from kpsim.scenario.quantities import Delay
-from kpsim.scenario.schema import Delays, Workload
+from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.manifest import CREATED, pod_object, timestamp
+from kpsim.simulation.podlife import PodLife, PodReport
+from kpsim.simulation.podprobes import Probers
 from kpsim.simulation.rollout import Fleet, PodStatus
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
+from kpsim.units import SECOND_NS
 
-
-@dataclass(frozen=True, slots=True)
-class PodReport:
-    """The part of a pod's status that endpoints depend on. A pod that no kubelet has reported has neither (CP-3.4.1)."""
-
-    address: bool = False  #: the status names the pod's addresses
-    ready: bool = False
-    changed: str = ""  #: lastTransitionTime of the Ready condition; empty: there is no such condition
-
-
-@dataclass(slots=True, eq=False)
-class PodLife:
-    """One pod. ``life`` counts its containers' starts: what was planned for an earlier life does not happen."""
-
-    workload: Workload
-    name: str
-    node: str
-    ips: tuple[str, ...]  #: one for each family of the cluster
-    number: int  #: order of creation within the workload
-    revision: int
-    answers: bool = False  #: the application accepts connections and datagrams
-    exists: bool = True  #: its network namespace and address exist
-    refuses: bool = False  #: an event lets its readiness probe fail although the application answers
-    leaves: bool = False  #: it has gone unready after SIGTERM, for good
-    status: PodReport = PodReport()  #: what the kubelet thinks
-    told: PodReport = PodReport()  #: what the API server has been told
-    terminating: bool = False  #: its deletion has been requested
-    deleted: str | None = None  #: the API object's deletionTimestamp
-    in_api: bool = False
-    life: int = 0
-    drawn: Counter[str] = field(default_factory=Counter)  #: draws by stage, so that each has a number of its own
-    created_ns: int = 0  #: when the API server has the object
-    written_ns: int = 0  #: when the kubelet's last write reaches the API server; its later writes arrive after it
-    dead_since_ns: int | None = None  #: when its node lost power; what its kubelet had not sent by then is never sent
-
-    @property
-    def key(self) -> ObjectKey:
-        return ObjectKey("Pod", self.workload.namespace, self.name)
+#: how long a kubelet waits until it starts a container again for the second time, doubled each time, and at most [K]
+_BACK_OFF_NS, _LONGEST_BACK_OFF_NS = 10 * SECOND_NS, 300 * SECOND_NS
 
 
 class Kubelets:
@@ -80,13 +46,19 @@ class Kubelets:
         self._by_workload: dict[str, dict[ObjectKey, PodLife]] = {}
         self._by_node: dict[str, dict[ObjectKey, PodLife]] = {}
         self._fleets: dict[str, Fleet] = {}  #: by workload
+        self._drawn: dict[ObjectKey, Counter[str]] = {}  #: what was drawn for pods of a name, by stage
         self._answering: dict[str, tuple[PodLife, ...]] = {}  #: by workload; a missing entry must be listed anew
+        self._probers = Probers(clock, seed, plan=self._plan, ready=self._contain, kill=self._kill)
 
     # -------------------------------------------------------------------------------------------------------- reading
 
     def on_node(self, node: str) -> list[PodLife]:
         """Return the pods of a node that still run or are known to the API server, in the order of creation."""
         return list(self._by_node.get(node, {}).values())
+
+    def of_workload(self, workload: str) -> list[PodLife]:
+        """Return all pods of a workload that the API server knows or will know, in the order of creation."""
+        return list(self._by_workload.get(workload, {}).values())
 
     def fleet(self, workload: str) -> Fleet:
         """Return the pods of a workload that are not terminating, as its controller sees them.
@@ -108,8 +80,9 @@ class Kubelets:
 
     def _count(self, pod: PodLife) -> None:
         """Count the pod for its controller as the API server knows it."""
-        if not pod.terminating:
-            status = PodStatus(pod.name, pod.node, pod.revision, pod.told.ready, pod.number)
+        if not pod.terminating and not pod.failed:
+            waits = pod.available_ns is None or self._clock.now_ns < pod.available_ns
+            status = PodStatus(pod.name, pod.node, pod.revision, pod.told.ready, pod.number, waits=waits)
             self.fleet(pod.workload.name).put(status)
 
     # ----------------------------------------------------------------------------------------------------- beginning
@@ -117,17 +90,20 @@ class Kubelets:
     def adopt(self, pod: PodLife) -> None:
         """Add a pod that has been ready since before the run."""
         pod.status = pod.told = PodReport(address=True, ready=True, changed=CREATED)
-        pod.in_api = True
+        pod.in_api = pod.contained = True
+        pod.gates_ns = pod.available_ns = 0
         self._add(pod)
         self._set_answers(pod, True)
         self._put(pod, 0)
+        self._probers.adopt(pod)
 
     def create(self, pod: PodLife) -> None:
-        """Create a pod now. Its application answers after the startup delay.
+        """Create a pod now. Its application answers after the startup delay; if it has no node yet, after :meth:`bind`.
 
         The new object has no status: no address and no Ready condition, until its kubelet reports (CP-3.4.1).
         """
         now_ns = self._clock.now_ns
+        pod.exists = bool(pod.node)
         self._add(pod)
         self._happening(HappeningKind.POD_CREATED, pod, pod.node)
         pod.created_ns = pod.written_ns = now_ns + self._draw(self._delays.api_write, "create", pod)
@@ -138,26 +114,52 @@ class Kubelets:
             self._changed(pod)
 
         self._at(pod.created_ns, Rank.API_WRITE, pod, arrive)
+        if pod.node:
+            self._start(pod)
+
+    def bind(self, pod: PodLife, node: str, ips: tuple[str, ...]) -> None:
+        """Give a pod that waited for it its node. The kubelet starts it, and the API server has the node a write later."""
+        now_ns = self._clock.now_ns
+        pod.node, pod.ips, pod.exists = node, ips, True
+        self._happening(HappeningKind.POD_SCHEDULED, pod, node)
+        self._settle(pod)
+        pod.written_ns = max(pod.written_ns, now_ns + self._draw(self._delays.api_write, "bind", pod))
+        self._at(pod.written_ns, Rank.API_WRITE, pod, lambda: self._put(pod, now_ns) if pod.in_api else None)
         self._start(pod)
 
     def _add(self, pod: PodLife) -> None:
         self.pods[pod.key] = pod
+        pod.drawn = self._drawn.setdefault(pod.key, pod.drawn)
         self._by_workload.setdefault(pod.workload.name, {})[pod.key] = pod
-        self._by_node.setdefault(pod.node, {})[pod.key] = pod
+        self._settle(pod)
+
+    def _settle(self, pod: PodLife) -> None:
+        """Note where the pod is, if it has a node yet."""
+        if pod.node:
+            self._by_node.setdefault(pod.node, {})[pod.key] = pod
         self._count(pod)
         for ip in pod.ips:
             self.by_ip.setdefault(ip, []).append(pod)
 
-    def _start(self, pod: PodLife) -> None:
+    def _start(self, pod: PodLife, *, kubelet_starts: bool = False) -> None:
         """Begin a new life. The kubelet reports the address once the sandbox is up, at the latest as the pod answers."""
         pod.life += 1
         now_ns, startup = self._clock.now_ns, pod.workload.startup
         answers_ns = now_ns + self._draw(startup.delay, "startup", pod)
+        runs_ns = now_ns
         if startup.address is not None and not pod.status.address:
-            address_ns = now_ns + self._draw(startup.address, "address", pod)
-            if address_ns < answers_ns:
-                self._plan(pod, address_ns, self._report_address)
+            runs_ns = min(answers_ns, now_ns + self._draw(startup.address, "address", pod))
+            if runs_ns < answers_ns and not pod.workload.probes.any:
+                self._plan(pod, runs_ns, self._report_address)
+        if pod.workload.probes.any:
+            noticed_ns = runs_ns + self._draw(self._delays.pleg, "runs", pod)
+            self._plan(pod, noticed_ns, lambda pod: self._runs(pod, runs_ns, kubelet_starts=kubelet_starts))
         self._plan(pod, answers_ns, self._answers)
+
+    def _runs(self, pod: PodLife, since_ns: int, *, kubelet_starts: bool) -> None:
+        """Let the kubelet notice that the container runs. A pod whose container runs has its address."""
+        self._report_address(pod)
+        self._probers.begin(pod, since_ns, kubelet_starts=kubelet_starts)
 
     def _report_address(self, pod: PodLife) -> None:
         if not pod.status.address:
@@ -173,15 +175,31 @@ class Kubelets:
         pod.exists = True
         ends = pod.deleted is not None and not pod.workload.termination.serves_during_pre_stop
         self._set_answers(pod, not ends)
+        if pod.workload.probes.decide_readiness:
+            return
         probe_ns = self._draw(pod.workload.readiness.probe_delay, "readiness", pod)
         if probe_ns == 0 and self._may_be_ready(pod):
-            self._set_ready(pod, True)  # one report says both that it has an address and that it is ready
+            self._contain(pod, True)  # one report says both that it has an address and that it is ready
             return
         self._report_address(pod)
-        self._plan(pod, self._clock.now_ns + probe_ns, lambda pod: self._set_ready(pod, True))
+        self._plan(pod, self._clock.now_ns + probe_ns, lambda pod: self._contain(pod, True))
 
     def _may_be_ready(self, pod: PodLife) -> bool:
+        if pod.workload.probes.decide_readiness:
+            return pod.contained and not pod.leaves
         return pod.answers and not pod.refuses and not pod.leaves
+
+    def _contain(self, pod: PodLife, ready: bool, cause_ns: int | None = None) -> None:
+        """Note whether the pod's containers are ready. The pod is Ready if its gates are open, too (CP-2.6)."""
+        gates, now_ns = pod.workload.readiness.gates, self._clock.now_ns
+        pod.contained = ready
+        if ready and gates and pod.gates_ns is None:
+            pod.gates_ns = now_ns + max(self._draw(delay, f"gate {n}", pod) for n, delay in enumerate(gates))
+            self._at(pod.gates_ns, Rank.WORLD, pod, lambda: self._set_ready(pod, True) if pod.contained else None)
+        if ready and pod.gates_ns is not None and now_ns < pod.gates_ns:
+            self._report_address(pod)
+        else:
+            self._set_ready(pod, ready, cause_ns)
 
     def _set_ready(self, pod: PodLife, ready: bool, cause_ns: int | None = None) -> None:
         if pod.status.ready == ready or (ready and not self._may_be_ready(pod)):
@@ -191,15 +209,17 @@ class Kubelets:
         self._happening(HappeningKind.POD_READY if ready else HappeningKind.POD_NOT_READY, pod, pod.node)
         self._report(pod, now_ns if cause_ns is None else cause_ns)
 
-    def set_probe(self, pod: PodLife, passes: bool) -> None:
+    def set_probe(self, pod: PodLife, passes: bool, *, late: bool = False) -> None:
         """Let the pod's readiness probe pass or fail from now on. The application answers all the while."""
         now_ns = self._clock.now_ns
-        pod.refuses = not passes
+        pod.refuses, pod.late = not passes, late
+        if pod.workload.probes.readiness is not None:
+            return  # its worker finds out
         at_ns = now_ns + self._draw(pod.workload.readiness.probe_delay, "probe", pod)
 
         def notice(pod: PodLife) -> None:
             if pod.refuses is not passes:  # the probe has not changed again meanwhile
-                self._set_ready(pod, passes, now_ns)
+                self._contain(pod, passes, now_ns)
 
         self._plan(pod, at_ns, notice)
 
@@ -220,26 +240,75 @@ class Kubelets:
             self._at(at_ns, Rank.API_WRITE, pod, lambda: self._terminate(pod, now_ns))
 
     def _terminate(self, pod: PodLife, trigger_ns: int) -> None:
-        """Begin the pod's end once its deletion is written: hook, SIGTERM, exit, all within the grace period."""
+        """Begin the pod's end: its deletion is written."""
         if not pod.in_api:
             return
-        now_ns, ending = self._clock.now_ns, pod.workload.termination
-        pod.deleted = timestamp(now_ns + ending.grace_ns)
+        if not pod.node or pod.failed:
+            self._remove(pod, trigger_ns)  # no kubelet has anything to end
+            return
+        now_ns = self._clock.now_ns
+        pod.deleted = timestamp(now_ns + pod.workload.termination.grace_ns)
         self._happening(HappeningKind.POD_TERMINATING, pod, pod.node)
         self._put(pod, trigger_ns)
         self._changed(pod)
+        seen_ns = self._draw(self._delays.deletion_to_kubelet, "deletion", pod)
+        if seen_ns:
+            self._plan(pod, now_ns + seen_ns, self._end)
+        else:
+            self._end(pod)
+
+    def _end(self, pod: PodLife) -> None:
+        """Let the kubelet end the pod: hook, SIGTERM, exit, all within the grace period."""
         if not pod.exists:
             return  # its node is off: no kubelet acts on the deletion
+        ending = pod.workload.termination
         if not ending.serves_during_pre_stop:
             self._set_answers(pod, False)
-        killed_ns = now_ns + ending.grace_ns
+        exit_ns = self._plan_exit(pod, ending.grace_ns)
+        self._plan(pod, exit_ns, lambda pod: self._exit(pod, exit_ns))
+
+    def _plan_exit(self, pod: PodLife, grace_ns: int) -> int:
+        """Plan hook and SIGTERM from now on, and return when the application ends."""
+        now_ns, ending = self._clock.now_ns, pod.workload.termination
+        killed_ns = now_ns + grace_ns
         sigterm_ns = min(now_ns + self._draw(ending.pre_stop, "preStop", pod), killed_ns)
         exit_ns = min(sigterm_ns + self._draw(ending.after_sigterm, "afterSigterm", pod), killed_ns)
-        if ending.unready_after_sigterm is not None:
+        if ending.unready_after_sigterm is not None and not pod.shutting_down:
             unready_ns = sigterm_ns + self._draw(ending.unready_after_sigterm, "unready", pod)
             if unready_ns < exit_ns:
                 self._plan(pod, unready_ns, self._take_leave)
-        self._plan(pod, exit_ns, lambda pod: self._exit(pod, exit_ns))
+        return exit_ns
+
+    def shut_down(self, pod: PodLife, grace_ns: int) -> None:
+        """End the pod because its machine shuts down. One that terminates already goes on with that.
+
+        The pod is not deleted. It keeps its Ready condition until its containers have ended, because the kubelet no longer
+        probes it (k/k #116965); then it is Failed, and no endpoint any more (CP-2.8).
+        """
+        if not pod.exists or pod.deleted is not None:
+            return
+        pod.shutting_down = True
+        if not pod.workload.termination.serves_during_pre_stop:
+            self._set_answers(pod, False)
+        exit_ns = self._plan_exit(pod, min(pod.workload.termination.grace_ns, grace_ns))
+
+        def fail(pod: PodLife) -> None:
+            self._end_life(pod)
+            pod.status = PodReport(address=True, ready=False, changed=timestamp(exit_ns))
+            self._happening(HappeningKind.POD_FAILED, pod, pod.node)
+            delay_ns = self._draw(self._delays.pleg, "ended", pod)
+            delay_ns += self._draw(self._delays.readiness_to_status, "gone", pod)
+            self._send(pod, delay_ns, "gone write", told)
+
+        def told() -> None:
+            if pod.in_api:
+                pod.failed, pod.told = True, pod.status
+                self._by_node[pod.node].pop(pod.key, None)
+                self.fleet(pod.workload.name).remove(pod.name)
+                self._put(pod, exit_ns)
+                self._changed(pod)
+
+        self._plan(pod, exit_ns, fail)
 
     def _take_leave(self, pod: PodLife) -> None:
         pod.leaves = True  # a pod that still starts does not become ready any more
@@ -250,16 +319,20 @@ class Kubelets:
 
         Tell the API server unless ``told`` says that it knows.
         """
-        pod.life += 1
-        pod.exists = False
-        self._set_answers(pod, False)
-        self._leave(pod)
+        self._end_life(pod)
         self._happening(HappeningKind.POD_GONE, pod, pod.node)
         if told:
             self._at(self._clock.now_ns, Rank.API_WRITE, pod, lambda: self._remove(pod, trigger_ns))
             return
-        delay_ns = self._draw(self._delays.readiness_to_status, "gone", pod)
+        delay_ns = self._draw(self._delays.pleg, "ended", pod)
+        delay_ns += self._draw(self._delays.readiness_to_status, "gone", pod)
         self._send(pod, delay_ns, "gone write", lambda: self._remove(pod, trigger_ns))
+
+    def _end_life(self, pod: PodLife) -> None:
+        pod.life += 1
+        pod.exists = False
+        self._set_answers(pod, False)
+        self._leave(pod)
 
     def _remove(self, pod: PodLife, trigger_ns: int) -> None:
         if not pod.in_api:
@@ -267,7 +340,7 @@ class Kubelets:
         pod.in_api = False
         self.pods.pop(pod.key, None)
         self._by_workload[pod.workload.name].pop(pod.key, None)
-        self._by_node[pod.node].pop(pod.key, None)
+        self._by_node.get(pod.node, {}).pop(pod.key, None)
         self._answering.pop(pod.workload.name, None)
         self.fleet(pod.workload.name).remove(pod.name)
         self._api.remove(pod.key, trigger_ns, self._clock.now_ns)
@@ -288,15 +361,43 @@ class Kubelets:
 
         It notices at the latest as the new container runs, because that one's readiness starts as a failure (CP-2.4).
         """
-        now_ns = self._clock.now_ns
         self._happening(HappeningKind.POD_CRASHED, pod, pod.node)
+        self._end_container(pod, restarts=restarts)
+
+    def _kill(self, pod: PodLife, probe: str) -> None:
+        """End the container because of a probe, with hook and SIGTERM, and start it again."""
+        self._happening(HappeningKind.CONTAINER_KILLED, pod, f"{probe} probe failed")
+        ending = pod.workload.termination
+        if not ending.serves_during_pre_stop:
+            self._set_answers(pod, False)
+        exit_ns = self._draw(ending.pre_stop, "preStop", pod) + self._draw(ending.after_sigterm, "afterSigterm", pod)
+        back_off_ns = min(_BACK_OFF_NS << pod.kills - 1, _LONGEST_BACK_OFF_NS) if pod.kills else 0
+        pod.kills += 1
+        exit_ns = self._clock.now_ns + min(exit_ns, ending.grace_ns)
+
+        def end(pod: PodLife) -> None:
+            if pod.deleted is None:  # else the pod ends altogether
+                self._end_container(pod, restarts=True, wait_ns=back_off_ns)
+
+        self._plan(pod, exit_ns, end)
+
+    def _end_container(self, pod: PodLife, *, restarts: bool, wait_ns: int = 0) -> None:
+        """End the application with its container. The new one starts after ``wait_ns``, and is not ready (CP-2.4)."""
+        now_ns = self._clock.now_ns
         self._set_answers(pod, False)
         pod.life += 1  # what was planned for the old life is off
+        pod.stuck = False
+        if pod.workload.probes.any:
+            noticed_ns = now_ns + self._draw(self._delays.pleg, "ended", pod)
+            self._plan(pod, noticed_ns, lambda pod: self._contain(pod, False, now_ns))
+            if restarts:
+                self._plan(pod, noticed_ns + wait_ns, self._start)
+            return
         noticed_ns = now_ns + self._draw(pod.workload.readiness.probe_delay, "crash", pod)
         answers_ns = now_ns + self._draw(pod.workload.startup.delay, "startup", pod) if restarts else None
         if answers_ns is not None:
             noticed_ns = min(noticed_ns, answers_ns)
-        self._plan(pod, noticed_ns, lambda pod: self._set_ready(pod, False, now_ns))
+        self._plan(pod, noticed_ns, lambda pod: self._contain(pod, False, now_ns))
         if answers_ns is not None:
             self._plan(pod, answers_ns, self._answers)
 
@@ -305,6 +406,7 @@ class Kubelets:
         pod.life += 1
         pod.exists = False
         pod.dead_since_ns = self._clock.now_ns
+        pod.contained = False
         self._set_answers(pod, False)
 
     def declare_unready(self, pod: PodLife, since_ns: int) -> None:
@@ -320,13 +422,14 @@ class Kubelets:
     def power_on(self, pod: PodLife) -> None:
         """Start the pod again with its node. It is not ready until it answers."""
         pod.dead_since_ns = None
+        pod.shutting_down = False
         if pod.terminating:
             self._exit(pod, self._clock.now_ns)
             return
         pod.exists = True
         pod.status = pod.told  # the kubelet knows nothing but what the API server tells it
         self._set_ready(pod, False)
-        self._start(pod)
+        self._start(pod, kubelet_starts=True)
 
     # ------------------------------------------------------------------------------------------------------- reporting
 
@@ -350,10 +453,25 @@ class Kubelets:
     def _arrive(self, pod: PodLife, report: PodReport, trigger_ns: int) -> None:
         if not pod.in_api:
             return  # the object is gone
+        if report.ready != pod.told.ready:
+            self._begin_wait(pod, report.ready)
         pod.told = report
         self._count(pod)
         self._put(pod, trigger_ns)
         self._changed(pod)
+
+    def _begin_wait(self, pod: PodLife, ready: bool) -> None:
+        """Note when the pod will be available: it has then been ready for minReadySeconds."""
+        now_ns, wait_ns = self._clock.now_ns, pod.workload.min_ready_ns
+        pod.available_ns = planned_ns = now_ns + wait_ns if ready else None
+
+        def look() -> None:
+            if pod.in_api and pod.available_ns == planned_ns:
+                self._count(pod)
+                self._changed(pod)
+
+        if planned_ns is not None and wait_ns:
+            self._at(planned_ns, Rank.CONTROLLER, pod, look)
 
     def _put(self, pod: PodLife, trigger_ns: int) -> None:
         """Write the object with what the API server has been told, never with what the kubelet has not sent yet."""
@@ -365,6 +483,7 @@ class Kubelets:
             ready=pod.told.ready,
             ready_changed=pod.told.changed,
             deleted=pod.deleted,
+            failed=pod.failed,
         )
         self._api.put(obj, trigger_ns, self._clock.now_ns)
 

@@ -17,6 +17,11 @@ class PodStatus:
     revision: int
     ready: bool
     number: int  #: order of creation
+    waits: bool = False  #: it has not been ready for minReadySeconds yet
+
+    @property
+    def available(self) -> bool:
+        return self.ready and not self.waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,8 @@ class Fleet:
 
     def __init__(self, pods: Iterable[PodStatus] = ()) -> None:
         self._pods: dict[str, PodStatus] = {}
-        self._counts: Counter[tuple[int, bool]] = Counter()  #: by revision and readiness; no count is 0
-        self._ready = 0
+        self._counts: Counter[tuple[int, bool]] = Counter()  #: by revision and availability; no count is 0
+        self._ready = self._available = 0
         self.on_node: Counter[str] = Counter()  #: pods of each node
         for pod in pods:
             self.put(pod)
@@ -82,11 +87,12 @@ class Fleet:
             self._count(pod, -1)
 
     def _count(self, pod: PodStatus, number: int) -> None:
-        kind = (pod.revision, pod.ready)
+        kind = (pod.revision, pod.available)
         self._counts[kind] += number
         if not self._counts[kind]:
             del self._counts[kind]
         self._ready += number * pod.ready
+        self._available += number * pod.available
         self.on_node[pod.node] += number
 
     @property
@@ -94,19 +100,24 @@ class Fleet:
         """Number of ready pods."""
         return self._ready
 
-    def of_revision(self, revision: int, *, ready: bool) -> int:
-        """Return the number of pods of one revision that are ready, or not ready."""
-        return self._counts.get((revision, ready), 0)
+    @property
+    def available(self) -> int:
+        """Number of pods that have been ready for minReadySeconds."""
+        return self._available
+
+    def of_revision(self, revision: int, *, available: bool) -> int:
+        """Return the number of pods of one revision that are available, or not."""
+        return self._counts.get((revision, available), 0)
 
 
 def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> RolloutStep:
     """Return the step that the controllers take now. It is empty if they wait for a pod to change.
 
-    New pods come as far as ``replicas`` + surge allows. Old ones go if they are not ready anyway, or as long as at
-    least ``replicas`` − unavailable pods stay ready.
+    New pods come as far as ``replicas`` + surge allows. Old ones go if they are not available anyway, or as long as at
+    least ``replicas`` − unavailable pods stay available.
     """
-    unready_new = pods.of_revision(revision, ready=False)
-    new = unready_new + pods.of_revision(revision, ready=True)
+    missing_new = pods.of_revision(revision, available=False)
+    new = missing_new + pods.of_revision(revision, available=True)
     old = len(pods) - new
     if new > replicas:
         return RolloutStep(delete=_names(_victims(pods, revision, old=False)[: new - replicas]))
@@ -114,15 +125,15 @@ def next_step(pods: Fleet, replicas: int, revision: int, strategy: Strategy) -> 
     create = max(0, min(replicas - new, room))
     if not old:
         return RolloutStep(create)
-    least_ready = replicas - strategy.unavailable
-    # old pods beyond those that keep the minimum, where new pods that are not ready yet count as missing
-    may_go = max(0, len(pods) - least_ready - unready_new)
+    least = replicas - strategy.unavailable
+    # old pods beyond those that keep the minimum, where new pods that are not available yet count as missing
+    may_go = max(0, len(pods) - least - missing_new)
     if not may_go:
         return RolloutStep(create)
     victims = _victims(pods, revision, old=True)
-    broken = [pod for pod in victims if not pod.ready][:may_go]
-    spare = max(0, min(may_go - len(broken), pods.ready - least_ready))
-    healthy = [pod for pod in victims if pod.ready][:spare]
+    broken = [pod for pod in victims if not pod.available][:may_go]
+    spare = max(0, min(may_go - len(broken), pods.available - least))
+    healthy = [pod for pod in victims if pod.available][:spare]
     return RolloutStep(create, _names([*broken, *healthy]))
 
 

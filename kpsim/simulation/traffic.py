@@ -14,7 +14,8 @@ from kpsim.objects import Service, ServicePortSpec
 from kpsim.packet import Packet
 from kpsim.scenario.clients import Clients
 from kpsim.scenario.nodes import ClusterNode
-from kpsim.scenario.schema import Arrivals, Origin, Traffic, Via, qualified
+from kpsim.scenario.schema import Arrivals, Origin, Traffic, Via
+from kpsim.scenario.service_names import qualified
 from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.attempts import Attempt, OpenFlow
 from kpsim.simulation.clock import Clock, Rank
@@ -23,7 +24,7 @@ from kpsim.simulation.endpoints import Members
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines
 from kpsim.simulation.pins import Dial, Pins
-from kpsim.simulation.pods import PodLife
+from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.rulestimes import Dialled
 from kpsim.simulation.runlog import Connection, Fate, Frontend, Reason, RunLog, Unsent

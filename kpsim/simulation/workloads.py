@@ -1,9 +1,11 @@
-"""Workloads on the clock: each has as many pods as wanted, replaced and rolled out as a Deployment does it.
+"""Workloads on the clock: each has as many pods as wanted, replaced and rolled out as its controller does it.
 
-Counterpart: the deployment controller and the scheduler. ``rollout`` and ``placement`` make the decisions.
+Counterpart: the deployment and StatefulSet controllers and the scheduler. ``rollout``, ``statefulset`` and ``placement``
+make the decisions.
 """
 
-from collections.abc import Container, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -11,13 +13,17 @@ from kpsim.addresses import Network, format_ip, parse_network
 from kpsim.objects import ObjectKey
 from kpsim.scenario.node_schema import PodIpAllocation
 from kpsim.scenario.nodes import cluster_nodes
-from kpsim.scenario.schema import ScenarioSpec, Workload
+from kpsim.scenario.schema import ScenarioSpec
+from kpsim.scenario.workload_schema import Kind, PodManagement, Workload
 from kpsim.simulation.apiserver import ApiServer
-from kpsim.simulation.clock import Clock
+from kpsim.simulation.clock import Clock, Rank
+from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.placement import Placer
-from kpsim.simulation.pods import Kubelets, PodLife
-from kpsim.simulation.rollout import Strategy, next_step
+from kpsim.simulation.podlife import PodLife
+from kpsim.simulation.pods import Kubelets
+from kpsim.simulation.rollout import Strategy, next_step, resolve_share
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
+from kpsim.simulation.statefulset import Replica, next_set_step
 
 _MOST_PODS = 1 << 16  #: addresses tried before a node counts as full
 
@@ -31,6 +37,8 @@ class _Deployment:
     max_unavailable: int | str = 0
     revision: int = 1
     made: int = 0  #: pods ever created
+    partition: int = 0  #: of a StatefulSet: pods with a lower ordinal stay at ``stable``
+    stable: int = 1  #: the revision before the last rollout
 
 
 class _Pool:
@@ -57,7 +65,16 @@ class Workloads:
 
     def __init__(self, clock: Clock, api: ApiServer, spec: ScenarioSpec, seed: int, log: RunLog) -> None:
         self._clock = clock
+        self._api = api
+        self._seed = seed
         self._log = log
+        self._delays = spec.delays
+        self._waiting: list[PodLife] = []  #: pods that found no node
+        self._ending: list[
+            tuple[list[PodLife], Callable[[], None]]
+        ] = []  #: shutdowns: pods, and what follows their end
+        self._scheduled: Counter[ObjectKey] = Counter()
+        self._acts: Counter[str] = Counter()  #: of each workload's controller, so that each has a number
         nodes = cluster_nodes(spec.nodes)
         self._node_ips = {node.name: node.ips for node in nodes}
         self._barred: dict[str, set[str]] = {}  #: why no new pod is placed on a node, by node
@@ -74,6 +91,10 @@ class Workloads:
         """Return the pods of a workload whose application runs, in the order of creation."""
         return self.kubelets.answering(workload)
 
+    def replicas(self, workload: str) -> int:
+        """Return how many pods the workload is to have."""
+        return self._deployments[workload].replicas
+
     def at_ip(self, ip: str) -> list[PodLife]:
         """Return the pods that have this address now."""
         return self.kubelets.by_ip.get(ip, [])
@@ -83,22 +104,24 @@ class Workloads:
     def adopt_all(self) -> None:
         """Make every workload's pods. They have been ready since before the run."""
         for deployment in self._deployments.values():
-            for _ in range(deployment.replicas):
-                pod = self._new_pod(deployment)
+            ordered = deployment.workload.kind is Kind.STATEFUL_SET
+            for number in range(deployment.replicas):
+                pod = self._new_pod(deployment, number if ordered else None)
                 if pod is not None:
                     self.kubelets.adopt(pod)
 
-    def roll_out(self, name: str, max_surge: int | str, max_unavailable: int | str) -> None:
-        """Replace all pods by pods of a new revision."""
+    def roll_out(self, name: str, max_surge: int | str, max_unavailable: int | str, partition: int = 0) -> None:
+        """Replace all pods by pods of a new revision; of a StatefulSet those from the ordinal ``partition`` on."""
         deployment = self._deployments[name]
-        deployment.revision += 1
+        deployment.stable, deployment.revision = deployment.revision, deployment.revision + 1
         deployment.max_surge, deployment.max_unavailable = max_surge, max_unavailable
-        self._reconcile(deployment)
+        deployment.partition = partition
+        self._act(deployment)
 
     def scale(self, name: str, replicas: int) -> None:
         deployment = self._deployments[name]
         deployment.replicas = replicas
-        self._reconcile(deployment)
+        self._act(deployment)
 
     def choose(self, name: str, number: int, nodes: Sequence[str], *, refusing: bool | None = None) -> list[PodLife]:
         """Return the first pods of a workload that run and are not terminating.
@@ -139,6 +162,9 @@ class Workloads:
     def unbar(self, node: str, why: str) -> None:
         """Take back one reason. Pods that found no node may find one now."""
         self._barred.get(node, set()).discard(why)
+        waiting, self._waiting = self._waiting, []
+        for pod in waiting:
+            self._schedule(pod)
         for deployment in self._deployments.values():
             self._reconcile(deployment)
 
@@ -156,11 +182,43 @@ class Workloads:
             self.kubelets.delete(pod, force=True)
         return len(pods)
 
+    def shut_down(self, node: str, grace_ns: int, done: Callable[[], None]) -> None:
+        """End the node's pods because the machine shuts down. ``done`` is called when all have ended."""
+        pods = self.kubelets.on_node(node)
+        self._ending.append((pods, done))
+        for pod in pods:
+            self.kubelets.shut_down(pod, grace_ns)
+        self._look_at_ends()
+
+    def _look_at_ends(self) -> None:
+        known = self.kubelets.pods
+        for entry in list(self._ending):
+            pods, done = entry
+            if all(pod.failed or known.get(pod.key) is not pod for pod in pods):
+                self._ending.remove(entry)
+                done()
+
     def _pod_changed(self, pod: PodLife) -> None:
-        self._reconcile(self._deployments[pod.workload.name])
+        self._act(self._deployments[pod.workload.name])
+        if self._ending:
+            self._look_at_ends()
+
+    def _act(self, deployment: _Deployment) -> None:
+        """Let the workload's controller act, at once or after its delay."""
+        name = deployment.workload.name
+        self._acts[name] += 1
+        delay_ns = draw_ns(self._delays.workload_controller, self._seed, "workload controller", name, self._acts[name])
+        if delay_ns:
+            at_ns = self._clock.now_ns + delay_ns
+            self._clock.at(at_ns, Rank.CONTROLLER, f"workload {name}", lambda: self._reconcile(deployment))
+        else:
+            self._reconcile(deployment)
 
     def _reconcile(self, deployment: _Deployment) -> None:
         """Take the next step of the workload. It changes pods, and each change calls this method again."""
+        if deployment.workload.kind is Kind.STATEFUL_SET:
+            self._reconcile_set(deployment)
+            return
         workload = deployment.workload
         fleet = self.kubelets.fleet(workload.name)
         # percentages are of the number wanted now: a rollout goes on while its workload is scaled
@@ -169,9 +227,61 @@ class Workloads:
         for victim in step.delete:
             self.kubelets.delete(self.kubelets.pods[ObjectKey("Pod", workload.namespace, victim)])
         for _ in range(step.create):
-            pod = self._new_pod(deployment)
-            if pod is not None:
-                self.kubelets.create(pod)
+            self._create(deployment)
+
+    def _reconcile_set(self, deployment: _Deployment) -> None:
+        workload = deployment.workload
+        pods = {pod.ordinal: pod for pod in self.kubelets.of_workload(workload.name) if pod.ordinal is not None}
+        for pod in pods.values():
+            if pod.failed and not pod.terminating:
+                self.kubelets.delete(pod)  # its name is needed
+        unavailable = deployment.max_unavailable
+        step = next_set_step(
+            {ordinal: self._replica(pod) for ordinal, pod in pods.items()},
+            deployment.replicas,
+            deployment.revision,
+            ordered=workload.pod_management_policy is not PodManagement.PARALLEL,
+            unavailable=max(1, resolve_share(unavailable, deployment.replicas, round_up=False)),
+            partition=deployment.partition,
+        )
+        for victim in step.delete:
+            self.kubelets.delete(self.kubelets.pods[ObjectKey("Pod", workload.namespace, victim)])
+        for ordinal in step.create:
+            self._create(deployment, ordinal)
+
+    def _replica(self, pod: PodLife) -> Replica:
+        waits = pod.available_ns is None or self._clock.now_ns < pod.available_ns
+        gone = pod.terminating or pod.failed
+        return Replica(pod.name, pod.revision, pod.told.ready and not waits, gone)
+
+    def _create(self, deployment: _Deployment, ordinal: int | None = None) -> None:
+        """Create a pod. With a delay of the scheduler it has no node at first."""
+        delay = self._delays.scheduler
+        if delay.constant_ns == 0:
+            made = self._new_pod(deployment, ordinal)
+            if made is not None:
+                self.kubelets.create(made)
+            return
+        pod = self._named(deployment, ordinal, "", ())
+        self.kubelets.create(pod)
+        self._schedule(pod)
+
+    def _schedule(self, pod: PodLife) -> None:
+        """Find a node for a pod after the scheduler's delay. If there is none, it waits until one is free again."""
+        self._scheduled[pod.key] += 1
+        drawn_ns = draw_ns(self._delays.scheduler, self._seed, "scheduler", *pod.key, self._scheduled[pod.key])
+
+        def bind() -> None:
+            if pod.terminating:
+                return
+            found = self._find_node(self._deployments[pod.workload.name])
+            if found is None:
+                self._waiting.append(pod)
+            else:
+                self.kubelets.bind(pod, *found)
+
+        at_ns = max(self._clock.now_ns, pod.created_ns) + drawn_ns
+        self._clock.at(at_ns, Rank.CONTROLLER, f"workload {pod.workload.name}", bind)
 
     def _take(self, node: str) -> tuple[str, ...] | None:
         """Return an address of each family for a pod, or None if the node has no more."""
@@ -179,14 +289,21 @@ class Workloads:
         found = tuple(ip for ip in taken if ip is not None)
         return found if len(found) == len(taken) else None
 
-    def _new_pod(self, deployment: _Deployment) -> PodLife | None:
+    def _new_pod(self, deployment: _Deployment, ordinal: int | None = None) -> PodLife | None:
+        """Return a new pod on a node, or None if there is no node for it."""
+        found = self._find_node(deployment)
+        return None if found is None else self._named(deployment, ordinal, *found)
+
+    def _find_node(self, deployment: _Deployment) -> tuple[str, tuple[str, ...]] | None:
+        """Return a node for one more pod, and the pod's addresses there."""
         workload = deployment.workload
         taken = self.kubelets.fleet(workload.name).on_node
         unfit = {name for name, reasons in self._barred.items() if reasons}
-        ips: tuple[str, ...] | None = None
-        node: str | None = None
-        while ips is None:
-            node = deployment.placer.place(taken, unfit)
+        zones = None
+        if workload.placement.topology_spread:
+            zones = {node.metadata.name: node.zone for node in self._api.state.nodes}
+        while True:
+            node = deployment.placer.place(taken, unfit, zones)
             if node is None:
                 self._log.happenings.append(
                     Happening(
@@ -195,8 +312,16 @@ class Workloads:
                 )
                 return None
             ips = self._node_ips[node] if workload.host_network else self._take(node)
+            if ips is not None:
+                return node, ips
             unfit.add(node)
-        assert node is not None
+
+    @staticmethod
+    def _named(deployment: _Deployment, ordinal: int | None, node: str, ips: tuple[str, ...]) -> PodLife:
+        """Make a pod. Pods of a Deployment are numbered from 1, those of a StatefulSet have ordinals."""
         deployment.made += 1
-        name = f"{workload.name}-{deployment.made}"
-        return PodLife(workload, name, node, ips, deployment.made, deployment.revision)
+        number = deployment.made
+        name = f"{deployment.workload.name}-{number if ordinal is None else ordinal}"
+        old = ordinal is not None and ordinal < deployment.partition
+        revision = deployment.stable if old else deployment.revision
+        return PodLife(deployment.workload, name, node, ips, number, revision, ordinal)

@@ -14,12 +14,11 @@ from kpsim.addresses import Family, Network, format_ip, join_host_port, parse_ip
 from kpsim.cluster import ClusterState
 from kpsim.exchange import Absent, Answers, Closed, Reaction, Relay, Target, Unsure
 from kpsim.fabric import Place, Whose
-from kpsim.objects import EndpointSlice, Node, Pod, Service, ServicePortSpec
+from kpsim.objects import LABEL_EXCLUDE_BALANCERS, EndpointSlice, Node, Pod, Service, ServicePortSpec
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.ruleset import Compare, Field, Role, Ruleset
 from kpsim.tracing.directory import Address, Directory, Frontend, endpoint_name
 
-_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 _TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 _OVER = ("Succeeded", "Failed")  #: phases of pods whose network is gone
 _FIRST_SOURCE_PORT = 50000  #: that a load balancer dials from
@@ -322,7 +321,11 @@ class Listening:
 
     def _passes(self, node: Node, service: Service, family: Family) -> bool:
         """Whether a load balancer uses a node: it is not excluded, and the health check passes (CP-14.3, CP-15.2)."""
-        if _EXCLUDED in node.metadata.labels or node.metadata.deletion_timestamp or _TO_BE_DELETED in node.taint_keys:
+        if (
+            LABEL_EXCLUDE_BALANCERS in node.metadata.labels
+            or node.metadata.deletion_timestamp
+            or _TO_BE_DELETED in node.taint_keys
+        ):
             return False
         if service.external_traffic_policy != "Local" or not service.health_check_node_port:
             return True

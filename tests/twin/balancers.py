@@ -5,9 +5,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kpsim import rng
-from twin.clock import PROBE, Clock, ns
+from twin.clock import PROBE, SEE, Clock, S, ns
 from twin.nodes import Nodes
 from twin.proxies import Proxies
+
+#: seconds between two times at which the service controller makes the set of nodes anew
+RESYNC = 100 * S
 
 
 class Balancer(NamedTuple):
@@ -30,6 +33,8 @@ class LoadBalancers:
         self._settings, self._seed = document["loadBalancer"], document["seed"]
         self._specs = {obj["metadata"]["name"]: obj["spec"] for obj in document["objects"]}
         self.turns: list[tuple[int, str, str, bool]] = []
+        self._all: list[Balancer] = []
+        self._members = set(nodes.names)  #: the set of nodes that the service controller made last (CP-14.3)
 
     def settle(self) -> None:
         """Begin with a rotation of the nodes that pass, and plan the first probe of each."""
@@ -37,11 +42,24 @@ class LoadBalancers:
         for service, spec in self._specs.items():
             if spec.get("type") != "LoadBalancer":
                 continue
-            balancer = Balancer(service, spec.get("externalTrafficPolicy") == "Local", {}, Counter())
+            self._all.append(balancer := Balancer(service, spec.get("externalTrafficPolicy") == "Local", {}, Counter()))
             for node in self._nodes.names:
                 balancer.rotation[node] = self._passes(balancer, node)
                 first = rng.below(interval, self._seed, "first probe", f"default/{service}", node)
                 self._clock.at(first, PROBE, partial(self._probe, balancer, node))
+        self._clock.at(rng.below(RESYNC, self._seed, "node resync"), SEE, self._resync)
+
+    def _resync(self) -> None:
+        """CP-14.3: only now does a taint take a node out of the set. A node that comes back has to pass its probes."""
+        members = {node for node in self._nodes.names if self._nodes.eligible(node)}
+        for balancer in self._all:
+            for node in sorted(members ^ self._members):
+                if balancer.rotation[node] and node not in members:
+                    self.turns.append((self._clock.now, balancer.service, node, False))
+                if node in members:
+                    balancer.rotation[node], balancer.contrary[node] = False, 0
+        self._members = members
+        self._clock.after(RESYNC, SEE, self._resync)
 
     def _passes(self, balancer: Balancer, node: str) -> bool:
         """CP-14.1: healthy without a request older than twice the retry interval; CP-14.2; CP-15.2."""
@@ -62,5 +80,6 @@ class LoadBalancers:
             if balancer.contrary[node] >= self._settings["unhealthyThreshold" if inside else "healthyThreshold"]:
                 balancer.rotation[node] = not inside
                 balancer.contrary[node] = 0
-                self.turns.append((self._clock.now, balancer.service, node, not inside))
+                if node in self._members:
+                    self.turns.append((self._clock.now, balancer.service, node, not inside))
         self._clock.after(ns(self._settings["interval"]), PROBE, partial(self._probe, balancer, node))

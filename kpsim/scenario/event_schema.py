@@ -1,0 +1,289 @@
+"""The events of a scenario file: one thing that happens at a time."""
+
+import enum
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from kpsim.scenario.node_schema import Name, Positive
+from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
+from kpsim.scenario.service_names import ServiceName, SliceName
+from kpsim.scenario.workload_schema import Count, Percent, Replicas
+from kpsim.units import SECOND_NS
+
+
+class Rollout(Part):
+    """Replace every pod of a workload by a new one, as a RollingUpdate does."""
+
+    workload: Name
+    max_surge: Count | Percent = "25%"
+    """Pods above the wanted number, or a percentage of it (rounded up)."""
+    max_unavailable: Count | Percent = "25%"
+    """Pods that may be missing, or a percentage (rounded down; where both come to 0, one pod may be missing). Of a StatefulSet: 1."""
+    partition: Count = 0
+    """Of a StatefulSet: pods with a lower ordinal stay as they are."""
+
+    @model_validator(mode="after")
+    def _moves(self) -> "Rollout":
+        surge, unavailable = (int(str(share).removesuffix("%")) for share in (self.max_surge, self.max_unavailable))
+        if surge == unavailable == 0:
+            raise ValueError("expected maxUnavailable above 0 when maxSurge is 0")
+        if isinstance(self.max_unavailable, str) and unavailable > 100:
+            raise ValueError("expected maxUnavailable of at most 100%")
+        return self
+
+
+class Scale(Part):
+    workload: Name
+    replicas: Replicas
+
+
+class Crash(Part):
+    """The application of running pods dies at once; its container restarts in place and answers after the startup delay."""
+
+    workload: Name
+    count: Positive = 1
+    nodes: tuple[Name, ...] = ()
+    """Only pods on these nodes; default: any."""
+    restarts: bool = True
+    """False: it stays down."""
+
+
+class DeletePods(Part):
+    """Delete pods of a workload; the workload replaces them."""
+
+    workload: Name
+    count: Positive = 1
+    nodes: tuple[Name, ...] = ()
+    force: bool = False
+    """Without any grace: application and API object vanish at once."""
+
+
+class SetReadiness(Part):
+    """The readiness probe of running pods fails, or passes again, while their applications go on answering."""
+
+    workload: Name
+    count: Positive = 1
+    nodes: tuple[Name, ...] = ()
+    """Only pods on these nodes; default: any."""
+    ready: bool = False
+    late: bool = False
+    """Probes get no answer, so that each failure takes the probe's ``timeout``; else they are refused at once."""
+    lasting_ns: Annotated[DurationNs | None, Field(alias="for")] = None
+    """Then the opposite; default: until another event."""
+
+
+class SetLiveness(Part):
+    """The liveness probe of running pods fails until their containers are started again, while they go on answering."""
+
+    workload: Name
+    count: Positive = 1
+    nodes: tuple[Name, ...] = ()
+    """Only pods on these nodes; default: any."""
+    late: bool = False
+    """As with ``readiness``."""
+
+
+class OnNode(Part):
+    node: Name
+
+
+class TaintNode(Part):
+    """A taint on a Node. kube-proxy's /healthz fails with the key ToBeDeletedByClusterAutoscaler (CP-14.2)."""
+
+    node: Name
+    key: Annotated[
+        str,
+        Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=316),
+    ]
+    effect: Literal["NoSchedule", "NoExecute"] = "NoSchedule"
+    """NoSchedule: no new pod is placed there; NoExecute: its pods are deleted, too, as none of them tolerates taints."""
+
+
+class UntaintNode(Part):
+    node: Name
+    key: str
+
+
+class LabelNode(Part):
+    """Labels that a Node gets; null removes one. kube-proxy and the slice controller read the zone (T-5.1, CP-3.4.3)."""
+
+    node: Name
+    labels: Annotated[dict[str, str | None], Field(min_length=1)]
+
+
+class Drain(Part):
+    """Cordon the node and evict its pods, as ``kubectl drain`` does: disruption budgets may make an eviction wait."""
+
+    node: Name
+    timeout_ns: DurationNs | None = None
+    """After this time it gives up, and the node stays cordoned; default: it goes on trying."""
+
+
+class Reboot(Part):
+    """The machine goes off and comes back by itself. Its pods start again with it."""
+
+    node: Name
+    takes: Delay = Delay.of(60 * SECOND_NS)
+    """How long it is off."""
+
+
+class RollingUpgrade(Part):
+    """Node by node: cordon, drain, off for a while, back, uncordon once the Node is Ready again."""
+
+    nodes: tuple[Name, ...] = ()
+    """In this order; default: all, in the order of the file."""
+    max_unavailable: Positive | Percent = 1
+    """Nodes that are worked on at once, or a percentage of them (rounded down, at least one)."""
+    takes: Delay = Delay.of(60 * SECOND_NS)
+    """How long each machine is off."""
+    drain_timeout_ns: DurationNs | None = None
+    """After this time a node goes off with the pods that it has left; default: the drain goes on."""
+    pause_ns: DurationNs = 0
+    """Between a node that is done and the next."""
+    replace: bool = False
+    """A new machine comes back under the same name and addresses: the Node is deleted, and made anew without taints and labels."""
+
+
+class NodeDown(Part):
+    """The machines lose power; or with ``shutdownGrace`` they shut down, and their kubelets end the pods first."""
+
+    nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
+    shutdown_grace_ns: DurationNs | None = None
+    """shutdownGracePeriod: how long the machine waits at most for its pods to end. Until they have ended they stay ready, and are not
+    terminating."""
+
+
+class OnNodes(Part):
+    nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
+class PatchService(Part):
+    """A JSON merge patch on a Service, status included."""
+
+    service: ServiceName
+    patch: dict[str, JsonValue]
+
+
+class RestartProxy(Part):
+    """kube-proxy stops and comes back; its rules stay in force meanwhile (CP-12.1)."""
+
+    nodes: tuple[Name, ...] = ()
+    """Default: all."""
+    down_ns: DurationNs = 0
+
+
+class FailSyncs(Part):
+    """Loading the rules fails: in the next ``count`` syncs, or in every sync that starts within ``for`` a while.
+
+    A sync that is under way at the event still succeeds. A sync that fails takes its usual time: it has taken in its
+    changes, fails at its end, and is tried again in full (CP-10.2).
+    """
+
+    nodes: tuple[Name, ...] = ()
+    """Default: all."""
+    count: Positive | None = None
+    lasting_ns: Annotated[DurationNs | None, Field(alias="for")] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "FailSyncs":
+        if (self.count is None) == (self.lasting_ns is None):
+            raise ValueError("expected exactly one of count, for")
+        return self
+
+
+class DeleteService(Part):
+    service: ServiceName
+
+
+class PatchEndpointSlice(Part):
+    """A JSON merge patch on an EndpointSlice of a Service without selector; it replaces lists as a whole."""
+
+    endpoint_slice: SliceName
+    patch: dict[str, JsonValue]
+
+
+class DeleteEndpointSlice(Part):
+    endpoint_slice: SliceName
+
+
+class ActionKind(enum.StrEnum):
+    """The events of a scenario, by the field that carries them."""
+
+    ROLLOUT = "rollout"
+    SCALE = "scale"
+    CRASH = "crash"
+    DELETE_PODS = "delete_pods"
+    NODE_DOWN = "node_down"
+    NODE_UP = "node_up"
+    READINESS = "readiness"
+    LIVENESS = "liveness"
+    TAINT_NODE = "taint_node"
+    UNTAINT_NODE = "untaint_node"
+    ADD_NODE = "add_node"
+    DELETE_NODE = "delete_node"
+    LABEL_NODE = "label_node"
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    DRAIN = "drain"
+    REBOOT = "reboot"
+    ROLLING_UPGRADE = "rolling_upgrade"
+    PATCH_SERVICE = "patch_service"
+    CREATE_SERVICE = "create_service"
+    DELETE_SERVICE = "delete_service"
+    PATCH_ENDPOINT_SLICE = "patch_endpoint_slice"
+    CREATE_ENDPOINT_SLICE = "create_endpoint_slice"
+    DELETE_ENDPOINT_SLICE = "delete_endpoint_slice"
+    RESTART_PROXY = "restart_proxy"
+    FAIL_SYNCS = "fail_syncs"
+
+
+class ScenarioEvent(Part):
+    """One thing that happens ``at`` a time: exactly one of the other fields."""
+
+    at_ns: DurationNs
+    rollout: Rollout | None = None
+    scale: Scale | None = None
+    crash: Crash | None = None
+    delete_pods: DeletePods | None = None
+    node_down: NodeDown | None = None
+    node_up: OnNodes | None = None
+    readiness: SetReadiness | None = None
+    liveness: SetLiveness | None = None
+    taint_node: TaintNode | None = None
+    untaint_node: UntaintNode | None = None
+    add_node: OnNode | None = None
+    """The node joins the cluster. One that joins before it is deleted is not there at the start."""
+    delete_node: OnNode | None = None
+    """The Node object is deleted. The machine runs on; its pods are deleted after a while."""
+    label_node: LabelNode | None = None
+    cordon: OnNode | None = None
+    """No new pod is placed on the node."""
+    uncordon: OnNode | None = None
+    drain: Drain | None = None
+    reboot: Reboot | None = None
+    rolling_upgrade: RollingUpgrade | None = None
+    patch_service: PatchService | None = None
+    create_service: dict[str, JsonValue] | None = None
+    """The Service object."""
+    delete_service: DeleteService | None = None
+    patch_endpoint_slice: PatchEndpointSlice | None = None
+    create_endpoint_slice: dict[str, JsonValue] | None = None
+    """The EndpointSlice object, of a Service without selector."""
+    delete_endpoint_slice: DeleteEndpointSlice | None = None
+    restart_proxy: RestartProxy | None = None
+    fail_syncs: FailSyncs | None = None
+
+    @model_validator(mode="after")
+    def _one_action(self) -> "ScenarioEvent":
+        exactly_one(self, tuple(ActionKind))
+        return self
+
+    @property
+    def kind(self) -> ActionKind:
+        return ActionKind(exactly_one(self, tuple(ActionKind)))
+
+    @property
+    def kind_in_file(self) -> str:
+        """The field that carries the event, as it is written in the file."""
+        return file_name(self.kind)

@@ -1,0 +1,64 @@
+"""The fields of a scenario file, from the pydantic models, and what a run says of a scenario. For the tests of every field."""
+
+import json
+import types
+import typing
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+import kpsim
+from kpsim.errors import InputError
+from kpsim.scenario import parse_scenario
+from kpsim.scenario.quantities import Delay
+
+Json = dict[str, Any]
+
+#: fields that ``test_dial_fields`` shows to matter, in scenarios of their own: these and all below them
+DIALS = (
+    "delays.deletionToKubelet", "delays.pleg", "delays.scheduler", "delays.workloadController",
+    "events.drain.timeout", "events.liveness", "events.nodeDown.shutdownGrace", "events.readiness.late", "events.reboot",
+    "events.rollingUpgrade", "events.rollout.partition", "loadBalancer.nodeResync", "loadBalancer.nodeUpdate",
+    "workloads.disruptionBudget", "workloads.kind", "workloads.minReady", "workloads.placement.topologySpread",
+    "workloads.podManagementPolicy", "workloads.probes", "workloads.readiness.gates",
+)  # fmt: skip
+
+
+def is_dial(path: tuple[str, ...]) -> bool:
+    return any(f"{'.'.join(path)}.".startswith(f"{dial}.") for dial in DIALS)
+
+
+def observe(content: Json) -> str:
+    """Everything that a run says, or the refusal. Equal scenarios share one run."""
+    return _observed(json.dumps(content))
+
+
+@cache
+def _observed(text: str) -> str:
+    try:
+        scenario = parse_scenario(text, "sample.json")
+        result = kpsim.run(scenario)
+        said = [result.summary(), str(sorted(result.figures.items())), *scenario.notes, *map(str, result.expectations)]
+        return "\n".join([*said, repr(result.log)])
+    except InputError as error:
+        return f"refused: {error}"
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (model_in(argument) for argument in typing.get_args(annotation))
+    wrapped = typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, typing.Annotated)
+    return next((found for found in inner if found is not None), None) if wrapped else None
+
+
+def fields(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every field below a model, by its name in the file. A delay is one value here."""
+    for name, field in model.model_fields.items():
+        path = (*above, field.alias or name)
+        yield path
+        inner = model_in(field.annotation)
+        if inner is not None and inner is not Delay:
+            yield from fields(inner, path)
