@@ -11,6 +11,7 @@ from proxiers import NODE_IP, Rig, port, service
 from simulations import HEAD
 
 from kpsim.addresses import Family, format_ip
+from kpsim.backends.ipvs.document import ipsets_json
 from kpsim.backends.table import notes_on
 from kpsim.config import Mode
 from kpsim.explore import load
@@ -75,6 +76,27 @@ def test_a_note_names_the_first_addresses() -> None:
     shown = "0.0.0.1, 0.0.0.2, 0.0.0.3, 0.0.0.4, 0.0.0.5 and 4 more"
     assert notes == [f"kube-ipvs0 is taken to have the addresses of the virtual servers: {shown}"]
     assert len(addresses(found)) == 9 and "0.0.0.9" not in addresses(found)
+
+
+@pytest.mark.parametrize("family", Family)
+def test_ipsets_are_read_as_they_were_saved(family: Family, tmp_path: Path) -> None:
+    """A range of one address is written without its length, which the sync's own account has (IPVS-7.5)."""
+    one, many = ("198.51.100.7", "198.51.100.0/24") if family is Family.IPV4 else ("2001:db8::7", "2001:db8::/64")
+    rig = node_port_rig(family)
+    spec = {
+        "type": "LoadBalancer",
+        "loadBalancerSourceRanges": [f"{one}/{family.bits}", many],
+        "ipFamilies": [family.label], "clusterIPs": [CLUSTER_IPS[family] + "1"],
+    }  # fmt: skip
+    vip = "203.0.113.1" if family is Family.IPV4 else "2001:db8:113::1"
+    rig.apply(service("shop/guarded", [port(81)], cluster_ip=CLUSTER_IPS[family] + "1", ingress=[vip], **spec))
+    (told,) = read_machine([saved(rig, tmp_path)["ipset"]], family, family)
+    held = rig.proxier.held
+    assert told.ipsets == held.ipsets
+    name = next(name for name in held.ipsets if "SOURCE-CID" in name)
+    assert f"add {name} {vip},tcp:81,{one}\n" in (tmp_path / "ipset").read_text()
+    (shown,) = [each for each in ipsets_json(held) if each["name"] == name]
+    assert shown["entries"] == [f"{vip},tcp:81,{many}", f"{vip},tcp:81,{one}/{family.bits}"]
 
 
 FTP = "ip_vs takes connections to port 20 and to ports from 1024 of this address for FTP's data, which is not modelled (IPVS-11.2)"

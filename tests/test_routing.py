@@ -5,6 +5,7 @@ from packets import CLIENT, NODE, OTHER_NODE, POD, REMOTE_POD, ip, net, node
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError
+from kpsim.maps import Map
 from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, RouteKind, Routing
 
 V4, V6 = Family.IPV4, Family.IPV6
@@ -301,3 +302,9 @@ def test_what_goes_to_loopback_itself_comes_from_there():
     ])  # fmt: skip
     assert machine.masquerade_address(V6, "lo", ip("::1"), ip("::1")) == ip("::1")
     assert machine.masquerade_address(V6, "eth0", ip("fe80::2"), ip("2001:db8:9::9")) == ip("2001:db8::1")
+
+
+def test_what_goes_to_an_address_of_kube_ipvs0_is_masqueraded_as_that_address():  # K-2.2: measured, with a bridge in its place
+    own = ip("fd00:172:30::2")
+    with_own = routing().with_local({V6: Map({own: "kube-ipvs0"})})
+    assert [each.masquerade_address(V6, "lo", own, own) for each in (routing(), with_own)] == [ip("fd00:180::1"), own]

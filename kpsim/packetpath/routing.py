@@ -456,8 +456,9 @@ class Routing:
         local), then the longest common prefix. So a unique-local endpoint gets a bridge's unique-local address when the
         outgoing interface has only a link-local one.
         """
-        if destination in LOOPBACK6 and self.is_local(Family.IPV6, destination):
-            return destination  # what goes to ::1 comes from ::1 (K-2.2)
+        loopback = destination in LOOPBACK6 and self.is_local(Family.IPV6, destination)
+        if loopback or destination in self.only_local(Family.IPV6):
+            return destination  # what goes to ::1 comes from ::1 (K-2.2), and so with addresses of kube-ipvs0
         candidates = [
             (a, other.name)
             for other in self.interfaces.values()

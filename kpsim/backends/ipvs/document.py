@@ -90,6 +90,8 @@ def entry_text(declared: Declared, family: Family, key: Key) -> str:
             words.append(f"{value}:{parts.pop(0)}")
         elif isinstance(value, tuple):
             words.append(str(_network(family, value)))
+        elif part == "net" and isinstance(value, int):
+            words.append(str(Network(family, value, family.bits)))
         elif part == "ip" and isinstance(value, int):
             words.append(format_ip(family, value))
         else:

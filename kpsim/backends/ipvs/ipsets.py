@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kpsim.addresses import Family, Network
 from kpsim.backends.ipvs.frontends import Frontend, PortFrontends, number_of
@@ -182,8 +182,8 @@ def allows_node(port: PortFrontends, settings: ProxierSettings) -> bool:
     return any(settings.node_ip in network for network in port.plan.port.source_ranges or ())
 
 
-def _interval(network: Network) -> Interval:
-    return network.base, network.last
+def _interval(network: Network) -> int | Interval:
+    return network.base if network.prefix == network.family.bits else (network.base, network.last)
 
 
 def _node_port(port: PortFrontends) -> Iterator[Entry]:
@@ -253,11 +253,16 @@ def with_contents(ipsets: Map[str, Set], family: Family, contents: Contents) -> 
         wanted = contents.get(declared, {})
         if not _holds(present, wanted):
             kept = {key: wanted[key] for key in present.elements if key in wanted}
-            missing = sorted(key for key in wanted if key not in kept)
+            missing = sorted((key for key in wanted if key not in kept), key=_rank)
             room = len(missing) if present.size is None else present.size - len(kept)
             kept |= {key: wanted[key] for key in missing[:room]}
             changing[present.name] = replace(present, elements=Map(kept))
     return changing.finish()
+
+
+def _rank(key: Key) -> Any:
+    """By what keys are sorted: a single address counts as the network that it is."""
+    return [part if isinstance(part, tuple) else (part, part) for part in key]
 
 
 def _holds(present: Set, wanted: Mapping[Key, Element]) -> bool:
