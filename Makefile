@@ -23,6 +23,8 @@ KERNEL_COMMANDS := iptables conntrack nft ip nfacct ipset
 KERNEL_PACKAGES := iptables conntrack nftables iproute2 nfacct ipset
 
 export PATH := $(PATH):/usr/sbin:/sbin
+# Some images ask Python to keep no bytecode. Each of the commands that the tests start would then compile kpsim anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -71,9 +73,10 @@ imports: setup ## The layers of the design (import-linter)
 	$(BIN)/lint-imports --no-logo
 
 # pytest runs last, so its summary is the last line. Kernel tests wait half of their time, so there are two workers for each
-# processor. Benchmarks are left out: they need a quiet machine.
+# processor. A worker keeps neighbouring tests together, which share what they computed, until another has nothing to do.
+# Benchmarks are left out: they need a quiet machine.
 test: setup system-packages lint types imports ## Everything that must hold: lint, types, imports, tests, notebooks
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --benchmark-disable tests --nbmake $(NOTEBOOKS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --benchmark-disable tests --nbmake $(NOTEBOOKS)
 
 golden: setup ## Only the comparison with the recordings of the real kube-proxy
 	$(BIN)/python -m pytest tests/golden

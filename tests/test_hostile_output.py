@@ -267,10 +267,15 @@ def empty_paths() -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("arguments", list(empty_paths()), ids=lambda given: f"{given[0]} {given[-2]}")
-def test_an_empty_path_is_not_the_current_directory(arguments: tuple[str, ...]) -> None:
-    done = kpsim(*arguments)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert b"an empty path" in done.stderr
+def test_an_empty_path_is_not_the_current_directory(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kpsim", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert "an empty path" in said.err
 
 
 def test_files_are_written_though_the_reader_is_gone(tmp_path: Path, short: Path) -> None:

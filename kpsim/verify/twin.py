@@ -6,8 +6,9 @@ out where, how it looks, the error that the sender gets, and the connection with
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip
@@ -23,7 +24,7 @@ from kpsim.netfilter import Disposition, Netns, Walk
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Ruleset
+from kpsim.ruleset import Dnat, Mapped, Ruleset, SetReference
 from kpsim.units import SECOND_NS
 from kpsim.verify.clock import Clock
 from kpsim.verify.following import every_walk, likely_walk
@@ -119,6 +120,7 @@ class Twin:
         loaded = guarded(ruleset, silent=self.silent)
         self.linux.load(loaded, programmed.ipsets)
         self.linux.be_local(programmed.local_addresses)
+        self.linux.add_pods(_led_to(ruleset))  # also those that are gone by now, so that it can be seen who was chosen
         self.model.start_timers(self.family, self.clock.now_ns())
         self._held = tool.saved()
         expected, held = tool.without_guards(tool.printed(loaded)), tool.without_guards(self._held)
@@ -329,3 +331,19 @@ def _listed(sights: Sequence[Sight]) -> str:
 
 def _shown(sighting: Sighting) -> str:
     return f"{told(sighting.packet)} at {sighting.where} {sighting.name}".rstrip()
+
+
+def _led_to(ruleset: Ruleset) -> Iterator[int]:
+    """The addresses that rules translate destinations to."""
+    for table in ruleset.in_order():
+        for part in chain.from_iterable(rule.body for each in table.chains.values() for rule in each.rules):
+            match part:
+                case Dnat(address=int() as address):
+                    yield address
+                case Dnat(mapped=Mapped(map=of, address=True)):
+                    elements = table.sets[of.name].elements if isinstance(of, SetReference) else of.elements
+                    for each in elements.values():
+                        if isinstance(each.value, tuple) and isinstance(each.value[0], int):
+                            yield each.value[0]
+                case _:
+                    pass

@@ -327,7 +327,7 @@ def test_fuzzing_finds_a_fault_makes_it_small_and_writes_it_down(
             name, routing, replace(sysctls, tcp_timeout_syn_sent_ns=sysctls.tcp_timeout_syn_sent_ns + 10 * SECOND_NS)
         )
 
-    monkeypatch.setattr(fuzzing, "_SHRINK_S", 5)
+    monkeypatch.setattr(fuzzing, "_SHRINK_S", 60)
     for name, few in (("_PROBES", 8), ("_STEPS", 8), ("_SEQUENCES", 1)):
         monkeypatch.setattr(fuzzing, name, few)
     monkeypatch.setattr(twin_module, "Netns", faulty)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from shop import cluster_text
 
+from kpsim.addresses import Family
 from kpsim.config import Mode
 from kpsim.explore import load
 from kpsim.lab.tools.variants import Variant
@@ -19,11 +20,12 @@ FOREIGN = Path(__file__).parent.parent / "foreign"
 def test_foreign_rules_agree(rules: Path, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(cluster_text())
-    subjects = list(cluster_subjects(load(file, beside=[rules]), ["node-1"]))
+    family = Family.IPV6 if rules.stem.endswith("6") else Family.IPV4
+    subjects = [each for each in cluster_subjects(load(file, beside=[rules]), ["node-1"]) if each.family is family]
     for variant in Variant:
         report = verify(systematic(subjects, repeat=1), variant)
         assert report.agrees, (variant, report.disagreements[:3])
-        assert report.probes > 500
+        assert report.probes > 200
 
 
 FIREWALL = """table inet firewall {

@@ -31,17 +31,16 @@ def report(*arguments: object, code: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", scenario_names())
 def test_every_built_in_scenario_agrees(name: str) -> None:
+    """Each other moment is asked in each variant of iptables: the rules of a scenario differ less than the variants do."""
     subjects = list(load_subjects([name], moments=3))
-    for variant in Variant:
-        found = verify(systematic(subjects, repeat=1), variant)
+    for place, variant in enumerate(Variant):
+        found = verify(systematic(subjects[place::2], repeat=1), variant)
         assert found.agrees, (variant, found.disagreements[:3])
-        assert found.probes > 100
+        assert found.probes > 50
         results = {result for each in found.verifications for result in each.results}
         # what ip_vs delivers is left out: no kernel at hand has it
         assert results & {"delivered", "rejected"}
         assert "passed" in results
-        if found.tools == ("nft",):  # no variant of iptables loaded anything
-            break
 
 
 def test_a_node_with_two_interfaces_agrees_by_each(tmp_path: Path) -> None:
@@ -76,17 +75,17 @@ def test_a_scenario_is_asked_by_its_name() -> None:
 
 @pytest.mark.parametrize("variant", list(Variant))
 def test_random_clusters_agree(variant: Variant) -> None:
-    found = report("--random", 300, "--clusters", 5, "--seed", 20261124, "--backend", variant)
+    found = report("--random", 180, "--clusters", 3, "--seed", 20261124, "--backend", variant)
     assert found["agrees"]
-    assert 200 <= found["probes"] <= 500  # pauses and changes are steps of a sequence but no probes, a crowd is many
+    assert 120 <= found["probes"] <= 300  # pauses and changes are steps of a sequence but no probes, a crowd is many
     results = {result for subject in found["subjects"] for result in subject["results"]}
     assert results == {"delivered", "rejected", "dropped", "passed"}
 
 
 def test_random_clusters_agree_in_nftables_mode() -> None:
-    found = report("--mode", "nftables", "--random", 240, "--clusters", 4, "--seed", 20261130)
+    found = report("--mode", "nftables", "--random", 180, "--clusters", 3, "--seed", 20261130)
     assert found["agrees"]
-    assert 150 <= found["probes"] <= 400
+    assert 120 <= found["probes"] <= 300
     assert {tool for each in found["tools"] for tool in each.split(" and ")} == {"nft", "iptables-nft"}
     results = {result for subject in found["subjects"] for result in subject["results"]}
     assert results == {"delivered", "rejected", "dropped", "passed"}
