@@ -177,15 +177,17 @@ def make_machines(
     nodes: Mapping[str, tuple[Sequence[str], Sequence[str]]],
     *,
     links: Mapping[str, Sequence[Link]] = MappingProxyType({}),
+    pods: Mapping[str, Sequence[tuple[Family, int]]] = MappingProxyType({}),
     pod_interface: str = "",
     sysctls: Sysctls | None = None,
 ) -> dict[str, Machine]:
     """Plain nodes that have routes to each other's pods. ``nodes`` maps a name to (node IPs, pod CIDRs).
 
-    ``links`` are those of nodes that have more than eth0. Errors as :func:`make_machine`.
+    ``links`` are those of nodes that have more than eth0, ``pods`` those outside their node's pod CIDRs. Errors as
+    :func:`make_machine`.
     """
     peers = {
-        name: Peer(tuple(map(node_address, node_ips)), tuple(map(pod_network, pod_cidrs)))
+        name: Peer(tuple(map(node_address, node_ips)), tuple(map(pod_network, pod_cidrs)), tuple(pods.get(name, ())))
         for name, (node_ips, pod_cidrs) in nodes.items()
     }
     return {
@@ -193,6 +195,7 @@ def make_machines(
             node_ips,
             pod_cidrs,
             links=links.get(name, ()),
+            pods=pods.get(name, ()),
             peers=[peer for other, peer in peers.items() if other != name],
             sysctls=sysctls,
             pod_interface=pod_interface,

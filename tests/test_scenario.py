@@ -83,7 +83,7 @@ def test_pods_in_objects_are_refused_by_name() -> None:
     pod = "  - {apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}\n"
     assert refused(pod) == [
         "test.yaml:13: .objects[1].kind: Pod is not for objects of a scenario; pods come from workloads: "
-        "expected Service or EndpointSlice"
+        "expected Service, EndpointSlice or ServiceCIDR"
     ]
 
 

@@ -12,7 +12,7 @@ from kpsim.scenario.clients import Clients, outside_clients
 from kpsim.scenario.document import Document
 from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.node_schema import NamedNode
-from kpsim.scenario.nodes import cluster_nodes
+from kpsim.scenario.nodes import cluster_nodes, joining
 from kpsim.scenario.problems import suggestion
 from kpsim.scenario.schema import MOST_CLIENTS, Origin, ScenarioSpec, Traffic, Via
 from kpsim.scenario.service_names import qualified
@@ -206,6 +206,29 @@ def _workload_problems(spec: ScenarioSpec, names: _Names) -> _Found:
         path: Path = ("workloads", number, "placement")
         yield from _known(workload.placement.zones, names.zones, (*path, "zones"), "zone")
         yield from _known(workload.placement.nodes, names.nodes, (*path, "nodes"), "node")
+    yield from _pod_problems(spec, names)
+
+
+def _pod_problems(spec: ScenarioSpec, names: _Names) -> _Found:
+    """Check that pods that are there at the start have names and addresses of their own, on nodes that are there."""
+    nodes, absent = cluster_nodes(spec.nodes), joining(spec.events)
+    holders = {text.partition("/")[0]: node.name for node in nodes for link in node.links for text in link.addresses}
+    named: set[tuple[str, str]] = set()
+    for number, workload in enumerate(spec.workloads):
+        for index, pod in enumerate(workload.pods):
+            path: Path = ("workloads", number, "pods", index)
+            yield from _one_known(pod.node, names.nodes, (*path, "node"), "node")
+            if pod.node in absent:
+                yield (*path, "node"), f"{pod.node} is not there at the start: an event adds it"
+            if (workload.namespace, pod.name) in named:
+                yield (*path, "name"), f"a second pod called {workload.namespace}/{pod.name}"
+            named.add((workload.namespace, pod.name))
+            families = [_family_label(ip) for ip in pod.ips]
+            if len(set(families)) != len(families) or not set(families) <= set(spec.nodes.ip_families):
+                yield (*path, "ips"), f"expected at most one of each family of {', '.join(spec.nodes.ip_families)}"
+            for ip in pod.ips:
+                if (holder := holders.setdefault(ip, f"pod {pod.name}")) != f"pod {pod.name}":
+                    yield (*path, "ips"), f"{ip} is the address of {holder}"
 
 
 def _event_problems(spec: ScenarioSpec, names: _Names) -> _Found:

@@ -14,7 +14,16 @@ from kpsim.endpointslices import CONTROLLER_NAME, LABEL_MANAGED_BY
 from kpsim.errors import InputError, Problem
 from kpsim.manifests import apply_patch, check_object, check_objects, load_manifests, patch_object
 from kpsim.manifests.places import Path, Place
-from kpsim.objects import ApiObject, EndpointSlice, Node, ObjectKey, Service, node_from_json, object_from_json
+from kpsim.objects import (
+    ApiObject,
+    EndpointSlice,
+    Node,
+    ObjectKey,
+    Service,
+    ServiceCIDR,
+    node_from_json,
+    object_from_json,
+)
 from kpsim.scenario.document import Document
 from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.nodes import CLUSTER_CIDRS, ClusterNode, cluster_families, cluster_nodes
@@ -79,13 +88,13 @@ def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioO
         checked = []
     for number, json in enumerate(checked):
         obj = object_from_json(json)
-        if isinstance(obj, (Service, EndpointSlice)):
+        if isinstance(obj, (Service, EndpointSlice, ServiceCIDR)):
             _, state = state.put(obj)
         else:
             found.problems.append(document.problem(_refusal(json.get("kind")), ("objects", number, "kind")))
     for key in _managed(state):
         found.problems.append(document.problem(f"{key}: {_MANAGED}", _path_of(key, given)))
-    found.initial = (*state.services, *state.endpoint_slices)
+    found.initial = (*state.services, *state.endpoint_slices, *state.service_cidrs)
     if not found.problems:
         _try_events(spec, _joined(state, nodes), document, found)
     return found
@@ -109,7 +118,7 @@ def _joined(state: ClusterState, nodes: ClusterState) -> ClusterState:
 
 def _refusal(kind: Any) -> str:
     whence = {"Pod": "; pods come from workloads", "Node": "; nodes come from nodes"}
-    return f"{kind} is not for objects of a scenario{whence.get(str(kind), '')}: expected Service or EndpointSlice"
+    return f"{kind} is not for objects of a scenario{whence.get(str(kind), '')}: expected Service, EndpointSlice or ServiceCIDR"
 
 
 def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: ScenarioObjects) -> ClusterState:
@@ -128,7 +137,7 @@ def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: Sc
     kept = []
     for key in sorted(loaded.cluster.objects):
         obj = loaded.cluster.objects[key]
-        if isinstance(obj, (Service, EndpointSlice)):
+        if isinstance(obj, (Service, EndpointSlice, ServiceCIDR)):
             kept.append(obj)
         else:
             found.problems.append(document.problem(f"{key}: {_refusal(key.kind)}", ("manifests",)))

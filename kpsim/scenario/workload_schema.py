@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from kpsim.scenario.node_schema import Name, Positive
+from kpsim.scenario.node_schema import HostAddress, Name, Positive
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one
 from kpsim.units import SECOND_NS
 
@@ -164,6 +164,17 @@ class PodManagement(enum.StrEnum):
     PARALLEL = "Parallel"
 
 
+class StartPod(Part):
+    """A pod that is there at the start."""
+
+    name: Name
+    node: Name
+    ips: Annotated[tuple[HostAddress, ...], Field(max_length=2)] = ()
+    """At most one of each of the cluster's families, also outside the node's pod CIDRs; free addresses of its node if left out."""
+    ready: bool = True
+    """False: its application does not answer, unless its node starts again."""
+
+
 class Workload(Part):
     """A set of equal pods, kept at ``replicas``."""
 
@@ -187,6 +198,26 @@ class Workload(Part):
     """minReadySeconds: how long a pod has to be ready until a rollout counts it as available."""
     termination: Termination = Termination()
     disruption_budget: DisruptionBudget | None = None
+    pods: Annotated[tuple[StartPod, ...], Field(max_length=10_000)] = ()
+    """The pods at the start, by name, node and address. The others, up to ``replicas``, are placed as all later ones are."""
+
+    @model_validator(mode="after")
+    def _pods_fit(self) -> "Workload":
+        if len(self.pods) > self.replicas:
+            raise ValueError(f"expected at most {self.replicas} pods, as many as replicas, got {len(self.pods)}")
+        if self.host_network and any(pod.ips for pod in self.pods):
+            raise ValueError("pods with hostNetwork have their node's addresses: expected no ips")
+        ordinals = range(self.replicas)
+        strange = [
+            pod.name
+            for pod in self.pods
+            if self.kind is Kind.STATEFUL_SET and self.ordinal_of(pod.name) not in ordinals
+        ]
+        if strange:
+            raise ValueError(
+                f"pods of a StatefulSet are called {self.name}-0 to {self.name}-{self.replicas - 1}, not {strange[0]}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fitting(self) -> "Workload":
@@ -195,6 +226,12 @@ class Workload(Part):
         if self.pod_management_policy is not None and self.kind is not Kind.STATEFUL_SET:
             raise ValueError("podManagementPolicy goes with kind: StatefulSet")
         return self
+
+    def ordinal_of(self, pod: str) -> int | None:
+        """Return the ordinal in the name of a StatefulSet's pod; None: there is none, or it is no StatefulSet."""
+        number = pod.removeprefix(f"{self.name}-")
+        fits = self.kind is Kind.STATEFUL_SET and number.isdecimal() and pod == f"{self.name}-{int(number)}"
+        return int(number) if fits else None
 
     @property
     def pod_labels(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from kpsim.kubeproxy.trackers import ServiceKey
-from kpsim.objects import EndpointSlice, ObjectKey, Service
+from kpsim.objects import EndpointSlice, ObjectKey, Service, ServiceCIDR
 from kpsim.scenario import Scenario
 from kpsim.scenario.clients import outside_clients
 from kpsim.scenario.nodes import cluster_families, cluster_nodes, joining
@@ -31,7 +31,7 @@ from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import RunLog, Unprogrammed
 from kpsim.simulation.traffic import TrafficSource, World, port_of, service_port_name
-from kpsim.simulation.workloads import Workloads
+from kpsim.simulation.workloads import Workloads, stray_pods
 
 
 def blank_log(scenario: Scenario, seed: int) -> RunLog:
@@ -72,10 +72,15 @@ class Run:
         self.controller = SliceController(self.clock, self.api, spec.controller, spec.delays, seed, self.log)
         self.times = RulesTimes([ServiceKey(*qualified(traffic.service).split("/")) for traffic in spec.traffic])
         self.machines = Machines(
-            self.nodes, scenario.proxy, seed, self.workloads.at_ip, limit_icmp=spec.icmp_rate_limit
-        )
+            self.nodes, scenario.proxy, seed, self.workloads.at_ip, limit_icmp=spec.icmp_rate_limit,
+            strays=stray_pods(spec.workloads, self.nodes),
+        )  # fmt: skip
         objects = (*scenario.objects, *scenario.created.values())
-        cidrs = service_cidrs([obj for obj in objects if isinstance(obj, Service)], self.nodes)
+        cidrs = service_cidrs(
+            [obj for obj in objects if isinstance(obj, Service)],
+            self.nodes,
+            [obj for obj in objects if isinstance(obj, ServiceCIDR)],
+        )
         self.proxies = {
             node.name: KubeProxy(
                 self.clock,

@@ -4,8 +4,9 @@ Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide
 ``exchange`` judges whether a client gets an answer.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.backends import IpvsConnections
@@ -39,7 +40,10 @@ _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
 
 
 class Machines:
-    """All nodes' kernels, and the network between them. ``at_ip`` returns the pods that have an address now."""
+    """All nodes' kernels, and the network between them. ``at_ip`` returns the pods that have an address now.
+
+    ``strays`` are, by node, addresses of pods outside its pod CIDRs.
+    """
 
     def __init__(
         self,
@@ -49,12 +53,13 @@ class Machines:
         at_ip: Callable[[str], Sequence[PodLife]],
         *,
         limit_icmp: bool,
+        strays: Mapping[str, Sequence[tuple[Family, int]]] = MappingProxyType({}),
     ) -> None:
         self._seed = seed
         self._limit_icmp = limit_icmp
         ends = {node.name: (node.ips, node.pod_cidrs) for node in nodes}
         links = {node.name: node.links for node in nodes}
-        plain = make_machines(ends, links=links, pod_interface=pod_interface_of(config))
+        plain = make_machines(ends, links=links, pods=strays, pod_interface=pod_interface_of(config))
         self._machines = {node.name: _with_settings(plain[node.name], node, config) for node in nodes}
         self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from kpsim.addresses import Network, host_network, parse_network
 from kpsim.inputs import JsonObject
 from kpsim.manifests.allocation import service_ranges
-from kpsim.objects import LABEL_ZONE, Node, Pod, Service, node_from_json, pod_from_json, service_from_json
+from kpsim.objects import LABEL_ZONE, Node, Pod, Service, ServiceCIDR, node_from_json, pod_from_json, service_from_json
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.workload_schema import Workload
 from kpsim.simulation.clock import START_NS, wall_ns
@@ -30,11 +30,15 @@ def stored_service(service: Service, created: str) -> Service:
     return service_from_json({**service.json, "metadata": {"uid": uid, "creationTimestamp": created, **meta}})
 
 
-def service_cidrs(services: Sequence[Service], nodes: Sequence[ClusterNode]) -> tuple[str, ...]:
-    """Return the CIDRs of the ServiceCIDR ``kubernetes``, which every API server makes (NFT-1.10).
+def service_cidrs(
+    services: Sequence[Service], nodes: Sequence[ClusterNode], given: Sequence[ServiceCIDR] = ()
+) -> tuple[str, ...]:
+    """Return the CIDRs of the ServiceCIDR ``kubernetes``, which every API server makes (NFT-1.10), or of those given.
 
-    A scenario does not say them: they are the ranges around its cluster IPs, but for a range that holds pods or nodes.
+    If the scenario gives none, they are the ranges around its cluster IPs, but for a range that holds pods or nodes.
     """
+    if given:
+        return tuple(dict.fromkeys(cidr for each in given for cidr in each.cidrs))
     shown = [{"spec": {"podCIDRs": list(node.pod_cidrs)}} for node in nodes]
     ranges = service_ranges([service.json for service in services], shown, ())
     taken = [parse_network(text) for node in nodes for text in node.pod_cidrs]

@@ -87,15 +87,17 @@ class Kubelets:
 
     # ----------------------------------------------------------------------------------------------------- beginning
 
-    def adopt(self, pod: PodLife) -> None:
-        """Add a pod that has been ready since before the run."""
-        pod.status = pod.told = PodReport(address=True, ready=True, changed=CREATED)
-        pod.in_api = pod.contained = True
-        pod.gates_ns = pod.available_ns = 0
+    def adopt(self, pod: PodLife, *, ready: bool = True) -> None:
+        """Add a pod that has been ready, or not, since before the run. One that is not ready does not answer."""
+        pod.status = pod.told = PodReport(address=True, ready=ready, changed=CREATED)
+        pod.in_api = True
+        pod.contained = ready
+        pod.gates_ns = pod.available_ns = 0 if ready else None
         self._add(pod)
-        self._set_answers(pod, True)
+        self._set_answers(pod, ready)
         self._put(pod, 0)
-        self._probers.adopt(pod)
+        if ready:
+            self._probers.adopt(pod)
 
     def create(self, pod: PodLife) -> None:
         """Create a pod now. Its application answers after the startup delay; if it has no node yet, after :meth:`bind`.

@@ -5,16 +5,17 @@ make the decisions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
-from kpsim.addresses import Network, format_ip, parse_network
+from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
+from kpsim.nodes import outside_networks
 from kpsim.objects import ObjectKey
 from kpsim.scenario.node_schema import PodIpAllocation
-from kpsim.scenario.nodes import cluster_nodes
+from kpsim.scenario.nodes import ClusterNode, cluster_nodes
 from kpsim.scenario.schema import ScenarioSpec
-from kpsim.scenario.workload_schema import Kind, PodManagement, Workload
+from kpsim.scenario.workload_schema import Kind, PodManagement, StartPod, Workload
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
@@ -102,10 +103,20 @@ class Workloads:
     # ---------------------------------------------------------------------------------------------------------- acting
 
     def adopt_all(self) -> None:
-        """Make every workload's pods. They have been ready since before the run."""
+        """Make every workload's pods. They have been ready since before the run, but for those that the file says are not.
+
+        Pods whose addresses the file gives come first, so that no other pod gets them.
+        """
+        given = [(each, pod) for each in self._deployments.values() for pod in each.workload.pods]
+        for deployment, start in sorted(given, key=lambda each: not each[1].ips):
+            pod = self._given_pod(deployment, start)
+            if pod is not None:
+                self.kubelets.adopt(pod, ready=start.ready)
         for deployment in self._deployments.values():
             ordered = deployment.workload.kind is Kind.STATEFUL_SET
-            for number in range(deployment.replicas):
+            given_ordinals = {deployment.workload.ordinal_of(pod.name) for pod in deployment.workload.pods}
+            missing = [number for number in range(deployment.replicas) if number not in given_ordinals]
+            for number in missing[: deployment.replicas - len(deployment.workload.pods)]:
                 pod = self._new_pod(deployment, number if ordered else None)
                 if pod is not None:
                     self.kubelets.adopt(pod)
@@ -305,23 +316,49 @@ class Workloads:
         while True:
             node = deployment.placer.place(taken, unfit, zones)
             if node is None:
-                self._log.happenings.append(
-                    Happening(
-                        self._clock.now_ns, HappeningKind.POD_UNSCHEDULABLE, f"{workload.namespace}/{workload.name}"
-                    )
-                )
+                self._unschedulable(workload)
                 return None
             ips = self._node_ips[node] if workload.host_network else self._take(node)
             if ips is not None:
                 return node, ips
             unfit.add(node)
 
-    @staticmethod
-    def _named(deployment: _Deployment, ordinal: int | None, node: str, ips: tuple[str, ...]) -> PodLife:
+    def _named(self, deployment: _Deployment, ordinal: int | None, node: str, ips: tuple[str, ...]) -> PodLife:
         """Make a pod. Pods of a Deployment are numbered from 1, those of a StatefulSet have ordinals."""
         deployment.made += 1
-        number = deployment.made
-        name = f"{deployment.workload.name}-{number if ordinal is None else ordinal}"
+        number, workload = deployment.made, deployment.workload
+        name = f"{workload.name}-{number if ordinal is None else ordinal}"
+        while ordinal is None and ObjectKey("Pod", workload.namespace, name) in self.kubelets.pods:
+            deployment.made = number = number + 1  # the file gives a pod this name
+            name = f"{workload.name}-{number}"
         old = ordinal is not None and ordinal < deployment.partition
         revision = deployment.stable if old else deployment.revision
-        return PodLife(deployment.workload, name, node, ips, number, revision, ordinal)
+        return PodLife(workload, name, node, ips, number, revision, ordinal)
+
+    def _given_pod(self, deployment: _Deployment, start: StartPod) -> PodLife | None:
+        """Make a pod that the file names. None if its node has no more addresses."""
+        workload = deployment.workload
+        ips: tuple[str, ...] | None = start.ips or self._node_ips[start.node]
+        if not start.ips and not workload.host_network:
+            ips = self._take(start.node)
+        if ips is None:
+            self._unschedulable(workload)
+            return None
+        deployment.made += 1
+        ordinal = workload.ordinal_of(start.name)
+        return PodLife(workload, start.name, start.node, ips, deployment.made, deployment.revision, ordinal)
+
+    def _unschedulable(self, workload: Workload) -> None:
+        subject = f"{workload.namespace}/{workload.name}"
+        self._log.happenings.append(Happening(self._clock.now_ns, HappeningKind.POD_UNSCHEDULABLE, subject))
+
+
+def stray_pods(workloads: Iterable[Workload], nodes: Iterable[ClusterNode]) -> dict[str, list[tuple[Family, int]]]:
+    """Return by node the addresses of pods that the file puts outside the node's pod CIDRs."""
+    networks = {node.name: [n for n in map(parse_network, node.pod_cidrs) if n is not None] for node in nodes}
+    found: dict[str, list[tuple[Family, int]]] = {}
+    for pod in (pod for workload in workloads for pod in workload.pods):
+        own = [address for ip in pod.ips if (address := parse_ip(ip)) is not None]
+        if strays := outside_networks(own, networks[pod.node]):
+            found.setdefault(pod.node, []).extend(strays)
+    return found

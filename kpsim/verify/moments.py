@@ -17,6 +17,7 @@ from kpsim.scenario.clients import Clients, outside_clients
 from kpsim.scenario.nodes import ClusterNode, cluster_nodes
 from kpsim.scenario.schema import Origin, Traffic, Via
 from kpsim.scenario.services import service_object_key
+from kpsim.scenario.workload_schema import Workload
 from kpsim.simulation.history import History, Loaded
 from kpsim.simulation.traffic import (
     dialled_addresses,
@@ -111,9 +112,7 @@ def _senders(scenario: Scenario, traffic: Traffic, clients: Clients, moment: Loa
     here = not traffic.nodes or moment.node in traffic.nodes
     match traffic.origin:
         case Origin.PODS:
-            namespaces = {workload.name: workload.namespace for workload in scenario.spec.workloads}
-            name = traffic.workload or ""
-            for pod in _pods(moment.state, namespaces[name], name):
+            for pod in _pods(moment.state, scenario.spec.workload(traffic.workload or "")):
                 if pod.node_name == moment.node:
                     source = "" if pod.host_network else of_family(pod.ips, moment.family)
                     yield (Sender.NODE if pod.host_network else Sender.POD), source
@@ -128,8 +127,10 @@ def _senders(scenario: Scenario, traffic: Traffic, clients: Clients, moment: Loa
             assert_never(origin)
 
 
-def _pods(state: ClusterState, namespace: str, workload: str) -> Iterator[Pod]:
-    """The pods of a workload, by their names: that of the workload and a number."""
+def _pods(state: ClusterState, workload: Workload) -> Iterator[Pod]:
+    """The pods of a workload, by their names: that of the workload and a number, or one that the file gives."""
+    given = {pod.name for pod in workload.pods}
     for pod in state.pods:
-        if pod.metadata.namespace == namespace and pod.metadata.name.rpartition("-")[0] == workload:
+        name = pod.metadata.name
+        if pod.metadata.namespace == workload.namespace and (name in given or name.rpartition("-")[0] == workload.name):
             yield pod

@@ -69,7 +69,7 @@ SAMPLE: Json = {
                 "afterSigterm": {"exponential": {"mean": "100ms", "max": "500ms"}}, "unreadyAfterSigterm": "50ms",
             },
         },
-        {"name": "client", "replicas": 1, "startup": {"delay": {"choice": {"values": ["10ms", "600ms"], "weights": [1, 1]}}}},
+        {"name": "client", "replicas": 1, "pods": [{"name": "first", "node": "n2", "ips": ["10.180.2.99"], "ready": True}], "startup": {"delay": {"choice": {"values": ["10ms", "600ms"], "weights": [1, 1]}}}},
     ],
     "objects": [
         service("web", "172.30.0.10", type="LoadBalancer", externalTrafficPolicy="Local", trafficDistribution="PreferSameZone")
@@ -154,6 +154,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "workloads.readiness.probeDelay": ("1s",), "workloads.termination": ({},), "workloads.termination.preStop": ("1s",),
     "workloads.termination.grace": ("310ms",), "workloads.termination.servesDuringPreStop": (False,),
     "workloads.termination.afterSigterm": ("1s",), "workloads.termination.unreadyAfterSigterm": ("1ms",),
+    "workloads.pods": ([{"name": "other", "node": "n2"}],), "workloads.pods.name": ("other",), "workloads.pods.node": ("n3",),
+    "workloads.pods.ips": (["10.180.2.98"],), "workloads.pods.ready": (False,),
     "manifests": (["nowhere.yaml"],), "objects": ([],), "proxy": ({"iptables": {"minSyncPeriod": "5s"}},),
     "icmpRateLimit": (False,), "delays": ({},), "delays.onNodes": ([],), "delays.onNodes.nodes": (["n1"],),
     "delays.sync": ({"base": "1s"},), "delays.onNodes.sync": ({"base": "1s"},), "delays.sync.perRule": ("100us",), "delays.sync.perHeldRule": ("100us",),
