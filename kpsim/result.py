@@ -1,5 +1,6 @@
 """The result of a scenario run: the Python interface of ``kpsim run``."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from kpsim.config import Mode
 from kpsim.effort import permit
 from kpsim.reports.expectations import ExpectationResult, evaluate_all, failed, parse_expectations
 from kpsim.reports.figures import figures
-from kpsim.scenario import Scenario, load_scenario
+from kpsim.scenario import Scenario, load_scenario, parse_scenario
 from kpsim.scenario.effort import effort_of
 from kpsim.simulation import Progress
 from kpsim.simulation import run as simulate
@@ -19,6 +20,7 @@ from kpsim.simulation.runlog import RunLog
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from kpsim.drafting import Draft
     from kpsim.reports.plots import Plot
 
 
@@ -88,7 +90,7 @@ class RunResult:
 
 
 def run(
-    scenario: Scenario | Path | str,
+    scenario: "Scenario | Draft | Path | str",
     *,
     mode: Mode | str | None = None,
     seed: int | None = None,
@@ -97,13 +99,15 @@ def run(
     long: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> RunResult:
-    """Run a scenario: a loaded one, a file, or a built-in by name. ``settings`` are ``path=value`` overrides.
+    """Run a scenario: a loaded one, a file, a built-in by name, or a draft. ``settings`` are ``path=value`` overrides.
 
     ``note`` is called before a run of minutes. InputError names file, line and field of everything that is wrong in the
     scenario and its expectations, and refuses a run of hours unless ``long``.
     """
-    if not isinstance(scenario, Scenario):
+    if isinstance(scenario, Path | str):
         scenario = load_scenario(str(scenario), settings=settings)
+    elif not isinstance(scenario, Scenario):
+        scenario = parse_scenario(json.dumps(scenario.content), "the drafted scenario", settings=settings)
     elif settings:
         raise ValueError("settings change a scenario while it is loaded: give its file or name")
     if seed is not None:

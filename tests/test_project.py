@@ -25,6 +25,7 @@ EDGES = {
     "__main__",
     "cli",
     "check",
+    "drafting",
     "lab",
     "manifests",
     "migration",
@@ -37,7 +38,7 @@ EDGES = {
     "verify",
     "wire",
 }
-HEAVY = {"simpy", "scapy", "pandas", "pydantic", "typer", "matplotlib"}
+HEAVY = {"simpy", "scapy", "pandas", "pydantic", "typer", "matplotlib", "ruamel"}
 
 
 def core_modules() -> list[str]:

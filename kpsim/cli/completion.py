@@ -11,6 +11,7 @@ from kpsim.errors import KpsimError
 
 if TYPE_CHECKING:
     from kpsim.cluster import ClusterState
+    from kpsim.explore import Cluster
 
 _KINDS = ("pod", "node", "external", "peer")
 
@@ -36,6 +37,22 @@ def complete_node(context: typer.Context, incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def complete_service_name(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the Services that begin so."""
+    names = (f"{s.metadata.namespace}/{s.metadata.name}" for state in _states(context) for s in state.services)
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_workload(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the controllers of pods and the Services that begin so."""
+    names = set(complete_service_name(context, incomplete))
+    for cluster in _clusters(context):
+        for item in cluster.controllers:
+            metadata = item.json["metadata"]
+            names.add(f"{metadata.get('namespace') or 'default'}/{metadata['name']}")
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 def _service_ports(context: typer.Context) -> Iterator[str]:
     for state in _states(context):
         for service in state.services:
@@ -50,6 +67,10 @@ def _machines(context: typer.Context) -> Iterator[str]:
 
 
 def _states(context: typer.Context) -> "Iterable[ClusterState]":
+    return (cluster.state for cluster in _clusters(context))
+
+
+def _clusters(context: typer.Context) -> "Iterable[Cluster]":
     """The cluster of the files on the line; none if they cannot be read: a shell shows no errors."""
     from kpsim.explore import load
 
@@ -58,5 +79,5 @@ def _states(context: typer.Context) -> "Iterable[ClusterState]":
     files = [path for path in given if path.exists()]
     with suppress(KpsimError, OSError):
         if files:
-            return (load(files).state,)
+            return (load(files),)
     return ()

@@ -1,31 +1,47 @@
 """``kpsim run``, ``kpsim scenarios`` and ``kpsim schema``."""
 
 import json
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kpsim.cli import app
+from kpsim.cli.completion import complete_workload
 from kpsim.cli.options import Format, FormatOption, LongOption, ModeOption, complete_scenario, path_given
 from kpsim.cli.printing import console, go_on_without_reader, note
-from kpsim.errors import printable
+from kpsim.cli.scenario import noted_draft
+from kpsim.errors import InputError, printable
 
 if TYPE_CHECKING:
+    from kpsim.config import Mode
+    from kpsim.drafting import Draft
     from kpsim.result import RunResult
 
 
 @app.command(epilog="Example: kpsim run local-rollout --set workloads[0].termination.preStop=10s --out report/")
 def run(
     scenario: Annotated[
-        str,
+        list[str],
         typer.Argument(
             metavar="SCENARIO",
-            help="A scenario file, or a built-in scenario by name (kpsim scenarios).",
+            help="A scenario file, or a built-in scenario by name (kpsim scenarios). With --rollout: a cluster's manifests.",
             autocompletion=complete_scenario,
         ),
     ],
+    rollout: Annotated[
+        str,
+        typer.Option(
+            "--rollout",
+            metavar="NAMESPACE/NAME",
+            help="Draft a scenario of a cluster's manifests that rolls this workload out, or those behind this Service, and run it.",
+            show_default=False,
+            autocompletion=complete_workload,
+        ),
+    ] = "",
     mode: ModeOption = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Seed, instead of the scenario's own.")
@@ -48,9 +64,14 @@ def run(
     if out is not None:
         check_directory(out)
         go_on_without_reader()
+    if not rollout and len(scenario) > 1:
+        from kpsim.scenario.document import instead_of_cluster
+
+        raise InputError(instead_of_cluster(scenario))
+    chosen = _drafted(scenario, rollout, mode) if rollout else scenario[0]
     with progress_bar() as progress:
         result = run_scenario(
-            scenario, mode=mode, seed=seed, settings=set_ or (), progress=progress, long=long, note=note
+            chosen, mode=mode, seed=seed, settings=set_ or (), progress=progress, long=long, note=note
         )
     for text in result.scenario.notes:
         note(text)
@@ -63,6 +84,16 @@ def run(
         typer.echo(printable(f"{len(files)} files written to {out}; open {out / 'report.html'}"), err=True)
     if not result.holds:
         sys.exit(1)
+
+
+def _drafted(files: "Sequence[str]", rollout: str, mode: "Mode | None") -> "Draft":
+    """Draft the scenario of a rollout from a cluster, and say what was taken, guessed and left out."""
+    from kpsim.explore import load
+
+    cluster = load([path_given(file) for file in files], mode=mode)
+    drafted = noted_draft(cluster, rollout=rollout)
+    note(f"kpsim scenario init {shlex.join(files)} --rollout {rollout} writes this scenario, to be filled in")
+    return drafted
 
 
 def _print(result: "RunResult") -> None:

@@ -17,6 +17,7 @@ class _Shown:
     name: str
     service: Service  #: the first that selects it
     endpoint: SliceEndpoint  #: its first
+    labels: dict[str, str] = field(default_factory=dict)  #: those that its Services select by
     ips: dict[str, None] = field(default_factory=dict)
     families: set[str] = field(
         default_factory=set
@@ -31,9 +32,7 @@ class _Shown:
         ready = self.endpoint.ready is not False  # absent conditions have their meaning (O-6.3)
         target = self.endpoint.target_ref
         return Pod(
-            Metadata(
-                self.service.metadata.namespace, self.name, self.service.selector, uid=target.uid if target else ""
-            ),
+            Metadata(self.service.metadata.namespace, self.name, self.labels, uid=target.uid if target else ""),
             {},
             node_name=self.endpoint.node_name or "",
             ips=tuple(self.ips),
@@ -71,12 +70,17 @@ class ShownPods:
                 shown = self._pods.get(name)
                 if shown is None:
                     shown = self._pods[name] = _Shown(name, service, endpoint)
+                shown.labels |= service.selector
                 shown.ips.update(dict.fromkeys(endpoint.addresses))
                 shown.families |= families
                 shown.ports |= found
                 if endpoint.serving is None and endpoint.ready and service.publish_not_ready_addresses:
                     shown.ready_known = False  # it is published as ready, whatever it is (CP-3.4.2)
                 selected[name] = None
+
+    def all(self) -> list[Pod]:
+        """Return every Pod as far as it is shown, in the order of the slices. Its labels are those that Services select by."""
+        return [shown.pod() for shown in self._pods.values()]
 
     def selected_by(self, service: Service) -> tuple[list[Pod], str]:
         """Return the Pods that the Service selects, fit for its ports and families; else what is not known of them, in words."""

@@ -28,7 +28,9 @@ from kpsim.sysctls import Sysctls
 
 if TYPE_CHECKING:  # the packet path is loaded when a packet is sent: `kpsim rules` starts faster without it
     from kpsim.conntrack import Entry
+    from kpsim.drafting import Draft
     from kpsim.explore.site import RecordedNode
+    from kpsim.manifests.admission import Item
     from kpsim.tracing.names import Names
     from kpsim.tracing.probes import Answer
     from kpsim.tracing.site import Site
@@ -73,6 +75,8 @@ class Cluster:
     #: the configurations of nodes whose kube-proxies have one of their own, as in the middle of a change
     node_configs: Mapping[str, ProxyConfig] = field(default_factory=dict)
     document: Json = field(default_factory=dict)  #: the KubeProxyConfiguration as it was given; empty: there was none
+    controllers: "tuple[Item, ...]" = ()  #: Deployments and other objects that make Pods, as they were given
+    name: str = "cluster"  #: of the first file that it was loaded from
 
     def print_notes(self, write: Callable[[str], None]) -> None:
         for note in self.notes:
@@ -294,6 +298,17 @@ class Cluster:
         families = self.families if family is None else (family,)
         proxiers = ((each, self.proxier(node, each)) for each in families)
         return RulesText("".join(f"# {each.label}\n{proxier.backend.save(proxier.held)}" for each, proxier in proxiers))
+
+    def scenario(self, *services: str, rollout: str = "") -> "Draft":
+        """Drafts a scenario of the cluster: ``text`` is the YAML file with comments, ``notes`` say what was taken, guessed and left out.
+
+        With ``services`` (``namespace/name``) only of these and the workloads behind them. ``rollout`` names a workload, or a Service in front
+        of it, that is rolled out. InputError for names that the cluster does not have.
+        """
+        from kpsim.drafting import Given, draft
+
+        given = Given(self.state, self.config, self.document, self.controllers, self.name)
+        return draft(given, services=services, rollout=rollout)
 
     def __str__(self) -> str:
         counts = Counter(key.kind for key in self.state.objects)

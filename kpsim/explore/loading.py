@@ -1,5 +1,6 @@
 """Loads clusters from manifests or a recording, with the rules and settings of nodes before kube-proxy started."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Unpack
@@ -140,8 +141,23 @@ def _load(
     )
     if loaded.config is not None:
         notes = (*notes, *_identity_notes(state, config.hostname_override))
-        return Cluster(state, config, notes=notes, document=loaded.proxy_config or {})
-    return Cluster(state, config, notes=(*notes, _NO_CONFIGURATION))
+        return Cluster(
+            state,
+            config,
+            notes=notes,
+            document=loaded.proxy_config or {},
+            controllers=loaded.controllers,
+            name=_name_of(paths),
+        )
+    return Cluster(
+        state, config, notes=(*notes, _NO_CONFIGURATION), controllers=loaded.controllers, name=_name_of(paths)
+    )
+
+
+def _name_of(paths: Sequence[Path | str]) -> str:
+    """A name for the cluster, of the letters that names of objects have: that of the first file."""
+    stem = next((Path(path).stem for path in paths if not is_stream(path)), "")
+    return re.sub(r"[^a-z0-9.]+", "-", stem.lower()).strip("-.") or "cluster"
 
 
 def _refuse_assumptions(assumed: _Assumptions) -> None:

@@ -175,7 +175,7 @@ def _no_object(value: Any) -> Complaint | None:
 
 
 KUBEADM_GROUP = "kubeadm.k8s.io"
-_MAKES_PODS = ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet", "PodTemplate")
+_MAKES_PODS = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet", "PodTemplate")
 
 
 def _skip(document: Document, kind: str, version: str, found: Sorted) -> None:
@@ -200,14 +200,31 @@ def _skip(document: Document, kind: str, version: str, found: Sorted) -> None:
 _NEAR_BUT_RIGHT = frozenset(("Ingress",))
 
 
+#: how the note about objects that make Pods begins
+MAKERS_NOTE = "kube-proxy does not read objects that make Pods, nor do its rules depend on them"
+
+
+def makers_of_pods(found: Sorted) -> Iterator[Item]:
+    """Yield the Deployments and other objects that make Pods, as they were written. kube-proxy does not read them."""
+    for document in found.templates:
+        value = document.value
+        named = isinstance(value.get("metadata"), Mapping) and value["metadata"].get("name")
+        if value["kind"] != "PodTemplate" and named:
+            yield Item(document.place, value["kind"], value)
+
+
 def skipped_notes(found: Sorted) -> list[str]:
     """Say in words what was skipped."""
-    skipped = found.skipped
+    makers = {kind: found.skipped[kind] for kind in _MAKES_PODS}
+    skipped = found.skipped - Counter(makers)
     notes = [str(problem) for problem in problems_of(found.passed_over)]
     notes += [f"{problem}, in an object that is skipped" for problem in problems_of(found.overlooked)]
     if skipped:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(skipped.items()))
         notes.append(f"skipped {counted(skipped.total(), 'object')} of kinds that decide no packets here: {kinds}")
+    if any(makers.values()):
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(makers.items()) if count)
+        notes.append(f"{MAKERS_NOTE}: {kinds}")
     if skipped["NetworkPolicy"]:
         notes.append("network policies are not modelled: packets go as if there were none")
     return notes

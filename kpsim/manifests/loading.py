@@ -12,10 +12,10 @@ from kpsim.cluster import ClusterState
 from kpsim.config import Mode, ProxyConfig
 from kpsim.errors import InputError, printable
 from kpsim.inputs import Json, Stdin
-from kpsim.manifests.admission import admit, typed_objects
+from kpsim.manifests.admission import Item, admit, typed_objects
 from kpsim.manifests.assumed import assume_nodes, missing_notes
 from kpsim.manifests.derived import derive_from_pods, mirror_endpoints
-from kpsim.manifests.kinds import skipped_notes, sort_documents
+from kpsim.manifests.kinds import makers_of_pods, skipped_notes, sort_documents
 from kpsim.manifests.places import problems_of
 from kpsim.manifests.proxy_sources import find_proxy_settings
 from kpsim.manifests.reading import read_paths
@@ -36,6 +36,7 @@ class Loaded:
     config: ProxyConfig | None = None
     notes: tuple[str, ...] = ()
     exact: Mapping[str, int] = field(default_factory=dict)  #: settings of flags that no document can say (CFG-2.2.2)
+    controllers: tuple[Item, ...] = ()  #: Deployments and other objects that make Pods, as written
 
 
 def load_manifests(
@@ -112,4 +113,5 @@ def _load(
         config=settings.config,
         notes=tuple(map(printable, notes)),
         exact=settings.exact,
+        controllers=tuple(makers_of_pods(found)),
     )

@@ -4,6 +4,7 @@ Counterpart: Helm's ``--set``. The module handles values and paths; ``schema`` s
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from kpsim.errors import InputError, Problem
 from kpsim.manifests.assignments import parse_assignment, put
 from kpsim.manifests.places import Finding, Path, Place, Source, format_path, problems_of
+from kpsim.manifests.reading import Document as Read
 from kpsim.manifests.reading import Reading, read_content
 
 
@@ -50,12 +52,32 @@ def read_document(text: str, file: str) -> Document:
     read_content(text.encode("utf-8", "surrogatepass"), file, reading)
     if findings := [*reading.findings, *(fault.finding for read in reading.documents for fault in read.faults)]:
         raise InputError(problems_of(findings))
+    if _is_cluster(reading.documents):
+        raise InputError(Problem(instead_of_cluster([file]), file=file))
     if len(reading.documents) != 1:
         raise InputError(Problem(f"expected one document, a Scenario; got {len(reading.documents)}", file=file))
     read = reading.documents[0]
     if not isinstance(read.value, dict):
         raise InputError(Problem("expected an object, a Scenario", file=file))
     return Document(read.value, read.place)
+
+
+def _is_cluster(documents: Sequence[Read]) -> bool:
+    """Return whether the documents are Kubernetes objects, none of them a Scenario."""
+    values = [read.value for read in documents]
+    objects = [
+        v for v in values if isinstance(v, list) or (isinstance(v, Mapping) and v.get("kind") and v.get("apiVersion"))
+    ]
+    return bool(objects) and not any(isinstance(v, Mapping) and v.get("kind") == "Scenario" for v in values)
+
+
+def instead_of_cluster(files: Sequence[str]) -> str:
+    """Return what to do with a cluster where a scenario is expected."""
+    given = " ".join(map(shlex.quote, files))
+    return (
+        f"a cluster's objects, where a scenario is expected: `kpsim scenario init {given} > mine.yaml` drafts a scenario of them, and "
+        f"`kpsim run {given} --rollout NAMESPACE/NAME` rolls one of their workloads out"
+    )
 
 
 def override(document: Document, settings: Sequence[str]) -> Document:

@@ -15,7 +15,7 @@ from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
 from kpsim.manifests.places import problems_of
 from kpsim.objects import ApiObject, EndpointSlice, Service
-from kpsim.scenario.document import override, read_document
+from kpsim.scenario.document import instead_of_cluster, override, read_document
 from kpsim.scenario.problems import findings_of, suggestion
 from kpsim.scenario.references import check_references, idle_labels, idle_timeouts, silent_traffic
 from kpsim.scenario.schema import ScenarioSpec
@@ -100,7 +100,9 @@ def _find(path_or_name: str) -> Path:
     if path_or_name == "":  # Path would take it for the current directory
         raise InputError("an empty path")
     path = Path(path_or_name)
-    if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
+    if path.is_dir():
+        raise InputError(Problem(instead_of_cluster([path_or_name]), file=path_or_name))
+    if path_or_name != "-" and not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
         known = suggestion(path_or_name, scenario_names())
         raise InputError(f"{path_or_name!r} is neither a file nor a built-in scenario{known}")
     return path

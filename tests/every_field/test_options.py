@@ -159,7 +159,16 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--set": (["small.yaml"], ["--set", "traffic[0].perSecond=9"]),
         "--out": (["small.yaml"], ["--out", "rule.txt"]),
         "--long": (["small.yaml"], ["--long"]),
+        "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
         "--format": (["small.yaml"], ["--format", "json"]),
+    },
+    "scenario init": {
+        "--service": (["shop.yaml", "bare.yaml"], ["--service", "shop/web"]),
+        "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
+        "--mode": (["shop.yaml"], ["--mode", "ipvs"]),
+        "--out": (["shop.yaml"], ["--out", "new.yaml"]),
+        "--force": (["shop.yaml", "--out", "rule.txt"], ["--force"]),
+        "--format": (["shop.yaml"], ["--format", "json"]),
     },
     "replay": {
         "--mode": (["a.recording.jsonl"], ["--mode", "ipvs"]),
@@ -273,11 +282,15 @@ def kpsim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def options() -> Iterator[tuple[str, str]]:
-    group: Any = typer.main.get_command(app)
-    for name, command in sorted(group.commands.items()):
-        for param in command.params:
-            if param.param_type_name == "option" and param.name != "help":
-                yield name, param.opts[0]
+    def of_group(group: Any, above: str = "") -> Iterator[tuple[str, str]]:
+        for name, command in sorted(group.commands.items()):
+            if hasattr(command, "commands"):
+                yield from of_group(command, f"{above}{name} ")
+            for param in command.params:
+                if param.param_type_name == "option" and param.name != "help":
+                    yield f"{above}{name}", param.opts[0]
+
+    yield from of_group(typer.main.get_command(app))
 
 
 def test_every_option_has_its_case() -> None:
@@ -291,7 +304,8 @@ def test_an_option_matters(kpsim: Kpsim, monkeypatch: pytest.MonkeyPatch, comman
     # what two modes do to packets is compared elsewhere
     monkeypatch.setattr("kpsim.migration.report.compared", lambda a, b, _progress: Differences(a, b, 0, ()))
     before, given = CASES[command][option]
-    plain, changed = kpsim(command, *before), kpsim(command, *before, *given)
+    words = command.split()
+    plain, changed = kpsim(*words, *before), kpsim(*words, *before, *given)
     assert plain.everything != changed.everything
     assert changed.code in ((2,) if (command, option) in REFUSED else (0, 1)), changed.errors
 

@@ -1,0 +1,149 @@
+"""Reads the objects that keep pods: Deployments, StatefulSets, DaemonSets, ReplicaSets and Jobs.
+
+Counterpart: apps/v1 and batch/v1. Only what decides how many pods there are and how they are replaced is read.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from kpsim.drafting.podspecs import PodSpec, pod_spec
+from kpsim.errors import InputError
+from kpsim.inputs import Json
+from kpsim.manifests.admission import Item
+from kpsim.manifests.places import Finding, problems_of
+from kpsim.objects import JsonReader
+
+READ = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet")
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How pods are replaced: numbers or percentages, as a Deployment says them. ``words`` say what they stand for."""
+
+    max_surge: int | str
+    max_unavailable: int | str
+    words: str
+
+
+@dataclass(frozen=True)
+class Controller:
+    """An object that keeps pods. ``labels`` are those of its template."""
+
+    item: Item
+    kind: str
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    spec: PodSpec
+    replicas: int | None  #: None: one on each node, or as many as a Job has
+    strategy: Strategy | None
+    min_ready_s: int = 0
+    owner: tuple[str, str] | None = None  #: kind and name of the object that keeps it: of a ReplicaSet, its Deployment
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+class Controllers:
+    """All objects that keep pods, by name."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        """InputError for every object that cannot be read, with its place."""
+        self._by_name: dict[tuple[str, str, str], Controller] = {}
+        findings: list[Finding] = []
+        for item in items:
+            try:
+                read = _read(item)
+            except InputError as error:
+                findings += [item.finding((), str(problem)) for problem in error.problems]
+                continue
+            self._by_name[read.kind, read.namespace, read.name] = read
+        if findings:
+            raise InputError(problems_of(findings))
+
+    def get(self, kind: str, namespace: str, name: str) -> Controller | None:
+        return self._by_name.get((kind, namespace, name))
+
+    def top(self, kind: str, namespace: str, name: str) -> tuple[str, str] | None:
+        """Return kind and name of what keeps a ReplicaSet, if that is known."""
+        found = self.get(kind, namespace, name)
+        return found.owner if found is not None else None
+
+    @cached_property
+    def all(self) -> tuple[Controller, ...]:
+        """Return those that no other keeps, sorted by namespace, name and kind."""
+        found = [each for each in self._by_name.values() if each.owner is None]
+        return tuple(sorted(found, key=lambda each: (each.namespace, each.name, each.kind)))
+
+    @cached_property
+    def by_namespace(self) -> Mapping[str, tuple[Controller, ...]]:
+        found: dict[str, list[Controller]] = {}
+        for each in self.all:
+            found.setdefault(each.namespace, []).append(each)
+        return {namespace: tuple(own) for namespace, own in found.items()}
+
+
+def _read(item: Item) -> Controller:
+    reader = JsonReader(item.json, "")
+    meta, spec = reader.child("metadata"), reader.child("spec")
+    template = spec.child("template")
+    inner = template.child("spec")
+    kind = item.kind
+    owners = [o for o in meta.children("ownerReferences") if o.optional_flag("controller") is not False]
+    return Controller(
+        item=item,
+        kind=kind,
+        namespace=meta.text("namespace") or "default",
+        name=meta.text("name"),
+        labels=template.child("metadata").labels("labels"),
+        spec=pod_spec(inner.obj, inner.path),
+        replicas=None if kind in ("DaemonSet", "Job") else _count(spec, "replicas", 1),
+        strategy=_strategy(kind, spec),
+        min_ready_s=spec.integer("minReadySeconds"),
+        owner=(owners[0].text("kind"), owners[0].text("name")) if owners else None,
+    )
+
+
+def _count(spec: JsonReader, name: str, default: int) -> int:
+    value = spec.optional_integer(name)
+    return default if value is None else value
+
+
+def _strategy(kind: str, spec: JsonReader) -> Strategy | None:
+    match kind:
+        case "Deployment":
+            strategy = spec.child("strategy")
+            if strategy.text("type") == "Recreate":
+                return Strategy(0, "100%", "strategy Recreate")
+            rolling = strategy.child("rollingUpdate")
+            return Strategy(
+                _share(rolling, "maxSurge", "25%"), _share(rolling, "maxUnavailable", "25%"), "RollingUpdate"
+            )
+        case "StatefulSet":
+            rolling = spec.child("updateStrategy").child("rollingUpdate")
+            return Strategy(0, _share(rolling, "maxUnavailable", 1), "a StatefulSet's RollingUpdate")
+        case "DaemonSet":
+            rolling = spec.child("updateStrategy").child("rollingUpdate")
+            surge, unavailable = _share(rolling, "maxSurge", 0), _share(rolling, "maxUnavailable", 1)
+            return Strategy(surge, unavailable, "a DaemonSet's RollingUpdate")
+        case _:
+            return None
+
+
+def _share(reader: JsonReader, name: str, default: int | str) -> int | str:
+    value: int | str | None = reader.typed(name, (int, str), "a number or a percentage")
+    if value is None:
+        return default
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value
+
+
+def owner_of(json: Json) -> tuple[str, str] | None:
+    """Return kind and name of the object that keeps a Pod; None: no object does."""
+    for owner in JsonReader(json, "").child("metadata").children("ownerReferences"):
+        if owner.optional_flag("controller") is not False:
+            return owner.text("kind"), owner.text("name")
+    return None

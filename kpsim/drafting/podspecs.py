@@ -1,0 +1,211 @@
+"""What a Pod's specification says about how its application starts, becomes ready and ends, and where it may run.
+
+Counterpart: v1.PodSpec, in a Pod or in the template of a Deployment. It reads leniently: fields that mean nothing here are passed over,
+and a value of a wrong type is an InputError with its path.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kpsim.inputs import Json
+from kpsim.objects import ContainerPort, JsonReader, Node
+from kpsim.units import SECOND_NS, format_duration
+
+DEFAULT_GRACE_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A readiness probe, in seconds, with the API's defaults."""
+
+    period_s: int = 10
+    initial_delay_s: int = 0
+    timeout_s: int = 1
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PreStop:
+    """A preStop hook. ``sleeps_ns`` None: the dump does not tell how long it runs. ``words`` say what it does."""
+
+    sleeps_ns: int | None
+    words: str
+    exact: bool = True  #: False: it also does something else than sleep
+
+
+@dataclass(frozen=True, slots=True)
+class PodSpec:
+    """The parts of a Pod's specification that a scenario can hold, or that it should say it does not."""
+
+    ports: tuple[ContainerPort, ...] = ()
+    host_network: bool = False
+    grace_s: int = DEFAULT_GRACE_S
+    pre_stop: PreStop | None = None
+    readiness: Probe | None = None
+    unmodelled: tuple[str, ...] = ()  #: what decides about its pods and is not in the scenario, in words
+    node_selector: Mapping[str, str] | None = None
+    node_terms: tuple[tuple[tuple[str, str, tuple[str, ...]], ...], ...] = ()  #: required node affinity: any of, all of
+    tolerations: tuple[tuple[str, str, str, str], ...] = ()  #: key, operator, value, effect
+
+    def may_run_on(self, node: Node) -> bool:
+        """Return whether a new pod may be placed on the node: by its labels, its taints, and whether it is cordoned."""
+        labels = node.metadata.labels
+        if any(labels.get(key) != value for key, value in (self.node_selector or {}).items()):
+            return False
+        if self.node_terms and not any(all(_holds(labels, *each) for each in term) for term in self.node_terms):
+            return False
+        return all(self._tolerates(taint) for taint in taints_of(node))
+
+    def _tolerates(self, taint: tuple[str, str, str]) -> bool:
+        key, value, effect = taint
+        return any(
+            (wanted in ("", key)) and (operator == "Exists" or (bool(wanted) and given == value)) and of in ("", effect)
+            for wanted, operator, given, of in self.tolerations
+        )
+
+
+def taints_of(node: Node) -> Iterator[tuple[str, str, str]]:
+    """Yield the taints that keep new pods away: key, value, effect. A cordoned node has the one of its cordon."""
+    spec = node.json.get("spec") or {}
+    for taint in JsonReader(spec, ".spec").children("taints"):
+        if taint.text("effect") in ("NoSchedule", "NoExecute"):
+            yield taint.text("key"), taint.text("value"), taint.text("effect")
+    if spec.get("unschedulable"):
+        yield "node.kubernetes.io/unschedulable", "", "NoSchedule"
+
+
+def _holds(labels: Mapping[str, str], key: str, operator: str, values: tuple[str, ...]) -> bool:
+    match operator:
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+        case _:  # Gt and Lt compare numbers
+            bound, given = values[0] if values else "", labels.get(key, "")
+            if not (bound.isdecimal() and given.isdecimal()):
+                return False
+            return int(given) > int(bound) if operator == "Gt" else int(given) < int(bound)
+
+
+def pod_spec(json: Json, path: str = ".spec") -> PodSpec:
+    """Read a Pod's specification. InputError for a value of a wrong type."""
+    reader = JsonReader(json, path)
+    containers = list(reader.children("containers"))
+    sidecars = [each for each in reader.children("initContainers") if each.text("restartPolicy") == "Always"]
+    ports = _ports([*containers, *sidecars])
+    main = next((each for each in containers if each.obj.get("ports")), containers[0] if containers else None)
+    affinity = reader.child("affinity")
+    return PodSpec(
+        ports=ports,
+        host_network=bool(reader.optional_flag("hostNetwork")),
+        grace_s=_integer(reader, "terminationGracePeriodSeconds", DEFAULT_GRACE_S),
+        pre_stop=_pre_stop(main) if main is not None else None,
+        readiness=_probe(main) if main is not None else None,
+        unmodelled=tuple(_unmodelled(reader, affinity, main)),
+        node_selector=reader.labels("nodeSelector"),
+        node_terms=tuple(_terms(affinity)),
+        tolerations=tuple(
+            (each.text("key"), each.text("operator") or "Equal", each.text("value"), each.text("effect"))
+            for each in reader.children("tolerations")
+        ),
+    )
+
+
+def _integer(reader: JsonReader, key: str, default: int) -> int:
+    value = reader.optional_integer(key, bits=64)
+    return default if value is None else value
+
+
+def _ports(containers: Sequence[JsonReader]) -> tuple[ContainerPort, ...]:
+    found = (
+        ContainerPort(port.text("name"), port.text("protocol") or "TCP", port.integer("containerPort"))
+        for container in containers
+        for port in container.children("ports")
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _probe(container: JsonReader) -> Probe | None:
+    probe = container.optional_child("readinessProbe")
+    if probe is None:
+        return None
+    default = Probe()
+    return Probe(
+        _integer(probe, "periodSeconds", 0) or default.period_s,
+        _integer(probe, "initialDelaySeconds", 0),
+        _integer(probe, "timeoutSeconds", 0) or default.timeout_s,
+        _integer(probe, "successThreshold", 0) or default.success_threshold,
+        _integer(probe, "failureThreshold", 0) or default.failure_threshold,
+    )
+
+
+_SLEEP = re.compile(r"(?:^|[\s;&|/])sleep((?:\s+\d+(?:\.\d+)?[smh]?)+)(?=$|[\s;&|)])")
+_FACTORS = {"s": 1, "m": 60, "h": 3600}
+_ONLY_SLEEPS = re.compile(r"\s*(\S*/)?sleep(\s+\d+(\.\d+)?[smh]?)+\s*;?\s*")
+
+
+def _pre_stop(container: JsonReader) -> PreStop | None:
+    hook = container.child("lifecycle").optional_child("preStop")
+    if hook is None:
+        return None
+    if (sleep := hook.optional_child("sleep")) is not None:
+        seconds = sleep.integer("seconds", bits=64)
+        return PreStop(seconds * SECOND_NS, f"sleep of {seconds} s")
+    if (command := hook.optional_child("exec")) is not None:
+        return _command(command.texts("command"))
+    kind = next((name for name in ("httpGet", "tcpSocket") if hook.obj.get(name) is not None), "a hook")
+    return PreStop(None, kind)
+
+
+def _command(words: Sequence[str]) -> PreStop:
+    """Read how long a command sleeps: ``sleep 10``, or a shell that sleeps among other things."""
+    shell = len(words) > 2 and words[0].rpartition("/")[2] in ("sh", "bash", "ash", "dash") and words[1].startswith("-")
+    text = words[2] if shell else " ".join(words)
+    times = [time for found in _SLEEP.finditer(text) for time in found[1].split()]
+    if not times:
+        return PreStop(None, f"command {_short(text)}")
+    slept = sum(round(float(time.rstrip("smh")) * _FACTORS.get(time[-1], 1) * SECOND_NS) for time in times)
+    exact = _ONLY_SLEEPS.fullmatch(text) is not None
+    return PreStop(slept, f"command {_short(text)}", exact=exact)
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return f"`{flat[:60]}…`" if len(flat) > 60 else f"`{flat}`"
+
+
+def _terms(affinity: JsonReader) -> Iterator[tuple[tuple[str, str, tuple[str, ...]], ...]]:
+    required = affinity.child("nodeAffinity").child("requiredDuringSchedulingIgnoredDuringExecution")
+    for term in required.children("nodeSelectorTerms"):
+        yield tuple(
+            (each.text("key"), each.text("operator"), each.texts("values"))
+            for each in term.children("matchExpressions")
+        )
+
+
+def _unmodelled(reader: JsonReader, affinity: JsonReader, main: JsonReader | None) -> Iterator[str]:
+    """Yield what decides about pods of this specification and has no place in a scenario."""
+    if any(True for _ in reader.children("topologySpreadConstraints")):
+        keys = dict.fromkeys(each.text("topologyKey") for each in reader.children("topologySpreadConstraints"))
+        yield f"topologySpreadConstraints over {' and '.join(keys)}"
+    for name in ("podAffinity", "podAntiAffinity"):
+        if affinity.obj.get(name):
+            yield name
+    if affinity.child("nodeAffinity").obj.get("preferredDuringSchedulingIgnoredDuringExecution"):
+        yield "preferred nodeAffinity"
+    if reader.obj.get("readinessGates"):
+        yield "readinessGates"
+    for name in ("startupProbe", "livenessProbe"):
+        if main is not None and main.obj.get(name):
+            yield name
+
+
+def seconds(value: float) -> str:
+    """Return a number of seconds as a duration of the scenario file."""
+    return format_duration(round(value * SECOND_NS))
