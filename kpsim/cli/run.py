@@ -53,6 +53,14 @@ def run(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write frames, plots and the HTML report here.", parser=path_given),
     ] = None,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--figure",
+            metavar="NAME",
+            help="Print only this figure, such as services.shop/web:http.dropped; may be repeated.",
+        ),
+    ] = None,
     long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
@@ -75,7 +83,9 @@ def run(
         )
     for text in result.scenario.notes:
         note(text)
-    if format is Format.JSON:
+    if figure:
+        _print_figures(result, figure, format)
+    elif format is Format.JSON:
         typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
         _print(result)
@@ -94,6 +104,23 @@ def _drafted(files: "Sequence[str]", rollout: str, mode: "Mode | None") -> "Draf
     drafted = noted_draft(cluster, rollout=rollout)
     note(f"kpsim scenario init {shlex.join(files)} --rollout {rollout} writes this scenario, to be filled in")
     return drafted
+
+
+def _print_figures(result: "RunResult", names: list[str], format: Format) -> None:
+    """Print figures, a line each, or one JSON object. An undefined one is null there."""
+    import math
+
+    from kpsim.errors import Problem
+    from kpsim.reports.expectations import format_figure
+    from kpsim.reports.figures import lookup
+
+    found = {name: lookup(result.figures, name, Problem("", file="--figure")) for name in names}
+    if format is Format.JSON:
+        shown = {name: None if math.isnan(value) else value for name, value in found.items()}
+        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        return
+    for name, value in found.items():
+        typer.echo(f"{name} {format_figure(value)}")
 
 
 def _print(result: "RunResult") -> None:

@@ -18,7 +18,7 @@ from kpsim.pins import PinKind
 from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
-from kpsim.reports.shares import address_of, shares_of
+from kpsim.reports.shares import address_of, pod_figure, shares_of
 from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
 from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, Reason, RunLog
 from kpsim.units import SECOND_NS
@@ -87,7 +87,10 @@ SCHEME: tuple[FigureKind, ...] = (
             ("traffic.<source>.", ", of one source"),
         )
         for shape, meaning in (
-            ('endpoints."<endpoint>".established', "connections that an endpoint (ip or ip:port) answered"),
+            (
+                'endpoints."<endpoint>".established',
+                "connections that an endpoint (ip, ip:port, or pod/namespace/name) answered",
+            ),
             ('endpoints."<endpoint>".share', "its share of all that endpoints answered"),
             ("endpoints.largest_share", "the largest share that an endpoint has; undefined when nobody answered"),
             ("zones.cross_share", "share of them that left their zone; undefined without zones"),
@@ -179,7 +182,8 @@ def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
 def _share_figures(log: RunLog) -> Iterator[tuple[str, float]]:
     listed: dict[str, set[str]] = {}  #: by service port: its endpoints, also those that nobody was sent to
     for spell in log.endpoints:
-        listed.setdefault(spell.service, set()).update((spell.endpoint, address_of(spell.endpoint)))
+        names = listed.setdefault(spell.service, set())
+        names.update((spell.endpoint, address_of(spell.endpoint), *([pod_figure(spell.pod)] if spell.pod else [])))
     by_service: dict[str, list[Connection]] = {name: [] for name in log.services}
     by_source: dict[str, list[Connection]] = {name: [] for name in log.traffic}
     for c in log.connections:

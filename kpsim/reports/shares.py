@@ -16,13 +16,14 @@ from kpsim.simulation.runlog import Connection, Fate, RunLog
 class Shares:
     """Connections that were set up, by who answered and by the zones between which they went."""
 
-    by_endpoint: Mapping[str, int]  #: ``ip:port`` → connections; also ``ip`` → connections to all ports of the address
+    #: ``ip:port`` → connections; also ``ip`` → those to all ports of the address, ``pod/namespace/name`` → those of a pod
+    by_endpoint: Mapping[str, int]
     total: int
     most: int  #: connections to the endpoint (``ip:port``) that has most
     by_zones: Mapping[tuple[str, str], int]  #: zone of the node, zone of the endpoint's node → connections
 
     def of_endpoint(self, endpoint: str) -> float:
-        """Return the share of an endpoint (``ip:port``), or of all endpoints at an address."""
+        """Return the share of an endpoint (``ip:port``), of all endpoints at an address, or of a pod."""
         return _ratio(self.established(endpoint), self.total)
 
     @property
@@ -31,7 +32,7 @@ class Shares:
         return _ratio(self.most, self.total)
 
     def established(self, endpoint: str) -> int:
-        """Return the number of connections to an endpoint (``ip:port``), or to all endpoints at an address."""
+        """Return the number of connections to an endpoint (``ip:port``), to an address, or to a pod."""
         return self.by_endpoint.get(endpoint, 0)
 
     def of_zone(self, zone: str) -> float:
@@ -63,10 +64,16 @@ def address_of(endpoint: str) -> str:
     return endpoint.rpartition(":")[0].strip("[]")
 
 
+def pod_figure(name: str) -> str:
+    """Return how figures name a pod that is called ``namespace/name``, as ``kpsim trace`` does."""
+    return f"pod/{name}"
+
+
 def shares_of(connections: Iterable[Connection], zones: Mapping[str, str]) -> Shares:
     """Count the connections that were set up. ``zones`` are those of the nodes by name."""
     by_endpoint: Counter[str] = Counter()
     by_address: Counter[str] = Counter()
+    by_pod: Counter[str] = Counter()
     by_zones: Counter[tuple[str, str]] = Counter()
     total = 0
     for c in connections:
@@ -75,9 +82,11 @@ def shares_of(connections: Iterable[Connection], zones: Mapping[str, str]) -> Sh
         total += 1
         by_endpoint[c.endpoint] += 1
         by_address[address_of(c.endpoint)] += 1
+        if c.answered_by:
+            by_pod[pod_figure(c.answered_by)] += 1
         if c.node in zones and c.endpoint_node in zones:
             by_zones[zones[c.node], zones[c.endpoint_node]] += 1
-    return Shares(by_endpoint | by_address, total, max(by_endpoint.values(), default=0), by_zones)
+    return Shares(by_endpoint | by_address | by_pod, total, max(by_endpoint.values(), default=0), by_zones)
 
 
 @dataclass(frozen=True, slots=True)

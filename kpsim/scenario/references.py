@@ -301,6 +301,8 @@ def _traffic_problems(spec: ScenarioSpec, names: _Names, services: Mapping[str, 
             yield (*path, "start"), f"not before the end of the run ({format_duration(spec.duration_ns)})"
         if traffic.workload is not None:
             yield from _one_known(traffic.workload, names.workloads, (*path, "workload"), "workload")
+        if traffic.named is not None:
+            yield from _named_sender(spec, traffic, names, (*path, "from"))
         yield from _known(traffic.nodes, names.nodes, (*path, "nodes"), "node")
         if traffic.address is not None and not any(
             node.link_with(traffic.address) for node in cluster_nodes(spec.nodes)
@@ -313,6 +315,23 @@ def _traffic_problems(spec: ScenarioSpec, names: _Names, services: Mapping[str, 
             yield from _one_known(qualified(traffic.service), names.services, (*path, "service"), "Service")
         else:
             yield from _frontend_problems(traffic, service, path)
+
+
+def _named_sender(spec: ScenarioSpec, traffic: Traffic, names: _Names, path: Path) -> _Found:
+    """Check that the node exists, or that a workload may have a pod of this name."""
+    named = traffic.named or ""
+    if traffic.origin is Origin.NODES:
+        yield from _one_known(named, names.nodes, path, "node")
+        return
+    owner, _, number = named.rpartition("-")
+    owners = frozenset(f"{workload.namespace}/{workload.name}" for workload in spec.workloads)
+    if named in {f"{workload.namespace}/{pod.name}" for workload in spec.workloads for pod in workload.pods}:
+        return
+    if owner not in owners or not number.isdecimal():
+        yield (
+            path,
+            f"no workload has pods of this name; pods are called {', '.join(f'{o}-1' for o in sorted(owners)) or 'by workloads'}",
+        )
 
 
 def _interface_reached(spec: ScenarioSpec, traffic: Traffic, path: Path) -> _Found:
@@ -337,9 +356,10 @@ def _family_problems(traffic: Traffic, service: Service, path: Path) -> _Found:
 def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found:
     ports = service.ports
     listed = ", ".join(f"{port.name or '(no name)'} {port.port}/{port.protocol}" for port in ports)
+    field = "port" if traffic.given_port is not None else "service"
     matching = [port for port in ports if traffic.port in (None, port.port, port.name)]
     if not matching:
-        yield (*path, "port"), f"the Service has no port {traffic.port!r}; it has {listed}"
+        yield (*path, field), f"the Service has no port {traffic.port!r}; it has {listed}"
     elif len(matching) > 1:
         yield (*path, "port"), f"expected the name of one port of the Service; it has {listed}"
     elif traffic.long is not None and matching[0].protocol != "TCP":

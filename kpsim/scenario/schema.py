@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.node_schema import HostAddress, InterfaceName, IpFamily, Name, Nodes, PodNetwork, Positive
 from kpsim.scenario.quantities import Delay, DurationNs, Part
-from kpsim.scenario.service_names import ServiceName
+from kpsim.scenario.service_names import FrontendName, SenderName
 from kpsim.scenario.workload_schema import Workload
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
@@ -133,13 +133,16 @@ class Traffic(Part):
     """An open-loop source: it sends at its rate whatever becomes of what it sent."""
 
     name: Name
-    origin: Annotated[Origin, Field(alias="from")] = Origin.OUTSIDE
+    sender: Annotated[SenderName, Field(alias="from")] = "outside"
+    """pods, nodes or outside, or one sender by its name: pod/shop/client-1, node/node-1."""
     workload: Name | None = None
     """With ``from: pods``: the workload whose running pods send in turn; while none runs, nothing is sent."""
     nodes: tuple[Name, ...] = ()
-    """With ``from: nodes``: the senders; with ``from: outside``: the nodes whose node port or route is used. Default: all."""
-    service: ServiceName
-    port: Annotated[int, Field(ge=1, le=65535)] | str | None = None
+    """With ``from: nodes``: the senders; with ``from: outside``: the nodes whose node port or route is used. Default: all. With pods and
+    ``via: nodePort``: the nodes whose port they dial in turn; default: each its own node's."""
+    frontend: Annotated[FrontendName, Field(alias="service")]
+    """The Service, perhaps with its port: shop/web:http."""
+    given_port: Annotated[Annotated[int, Field(ge=1, le=65535)] | str | None, Field(alias="port")] = None
     """Number or name of the Service port; may be left out if it has one."""
     via: Via = Via.CLUSTER_IP
     ip_family: IpFamily | None = None
@@ -169,11 +172,21 @@ class Traffic(Part):
     """With ``via: nodePort``: the address of a node that is dialled, whichever it has."""
 
     @model_validator(mode="after")
-    def _fitting(self) -> "Traffic":
-        if (self.origin is Origin.PODS) != (self.workload is not None):
+    def _sent_by(self) -> "Traffic":
+        if (self.sender == Origin.PODS) != (self.workload is not None):
             raise ValueError("expected workload exactly if the traffic is from: pods")
-        if self.origin is Origin.PODS and self.nodes:
-            raise ValueError("nodes goes with from: nodes or outside; pods send from where they are")
+        if self.origin is Origin.PODS and self.nodes and self.via is not Via.NODE_PORT:
+            raise ValueError(
+                "nodes goes with from: nodes or outside, or with via: nodePort; pods send from where they are"
+            )
+        if self.named is not None and self.origin is Origin.NODES and self.nodes:
+            raise ValueError(f"from: {self.sender} names the node that sends: nodes goes without it")
+        if self.given_port is not None and ":" in self.frontend:
+            raise ValueError(f"service {self.frontend} names its port: port goes without it")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "Traffic":
         if self.origin is Origin.OUTSIDE and self.via is Via.LOAD_BALANCER and self.nodes:
             raise ValueError("with via: loadBalancer the load balancer chooses the node: nodes goes with other ways")
         if self.origin is not Origin.OUTSIDE and (self.clients != 1 or self.nat or self.client_network):
@@ -182,7 +195,7 @@ class Traffic(Part):
             raise ValueError("interface goes with from: outside, or with via: nodePort")
         if self.address is not None and self.via is not Via.NODE_PORT:
             raise ValueError("address goes with via: nodePort")
-        if self.address is not None and self.origin is Origin.OUTSIDE and self.nodes:
+        if self.address is not None and self.origin is not Origin.NODES and self.nodes:
             raise ValueError("address says whose node port is used: nodes goes without it")
         if self.long is not None and self.source_ports:
             raise ValueError("sourcePorts goes with short connections and datagrams: an open connection keeps its port")
@@ -193,6 +206,27 @@ class Traffic(Part):
         if self.stop_ns is not None and self.stop_ns <= self.start_ns:
             raise ValueError("expected stop to be after start")
         return self
+
+    @property
+    def origin(self) -> Origin:
+        """The kind of sender."""
+        return Origin({"pod": "pods", "node": "nodes"}.get(self.sender.partition("/")[0], self.sender))
+
+    @property
+    def named(self) -> str | None:
+        """The one sender: ``namespace/name`` of a pod, or the name of a node. None: there are several."""
+        return self.sender.partition("/")[2] or None
+
+    @property
+    def service(self) -> str:
+        """The Service, with or without its namespace."""
+        return self.frontend.partition(":")[0]
+
+    @property
+    def port(self) -> int | str | None:
+        """Number or name of the Service port. None: the only one."""
+        named = self.frontend.partition(":")[2]
+        return int(named) if named.isdecimal() else named or self.given_port
 
 
 class LoadBalancerSpec(Part):

@@ -8,13 +8,13 @@ from dataclasses import replace
 from kpsim.addresses import format_ip, join_host_port
 from kpsim.endpointslices import selects
 from kpsim.exchange import Target
-from kpsim.objects import EndpointSlice, ObjectKey, Service
+from kpsim.objects import EndpointSlice, ObjectKey, Service, SliceEndpoint
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import EndpointSpell, RunLog
 
-_Listed = tuple[str, str, str]  # service port, endpoint, node
+_Listed = tuple[str, str, str, str]  # service port, endpoint, node, pod
 
 
 class EndpointWatch:
@@ -39,7 +39,8 @@ class EndpointWatch:
             self._holders[listed] = self._holders.get(listed, 0) + 1
             if listed not in self._open:
                 self._open[listed] = len(self._log.endpoints)
-                self._log.endpoints.append(EndpointSpell(*listed, change.written_ns))
+                service, address, node, pod = listed
+                self._log.endpoints.append(EndpointSpell(service, address, node, change.written_ns, pod=pod))
         for listed in sorted(before - after):
             self._holders[listed] -= 1
             if not self._holders[listed]:
@@ -55,6 +56,7 @@ def _ready(item: EndpointSlice) -> list[_Listed]:
             f"{service}:{port.name}" if port.name else service,
             join_host_port(address, port.port),
             endpoint.node_name or "",
+            _pod_name(item, endpoint),
         )
         for endpoint in item.endpoints
         if endpoint.ready is not False
@@ -62,6 +64,12 @@ def _ready(item: EndpointSlice) -> list[_Listed]:
         for port in item.ports
         if port.port is not None
     ]
+
+
+def _pod_name(item: EndpointSlice, endpoint: SliceEndpoint) -> str:
+    target = endpoint.target_ref
+    named = target is not None and target.kind == "Pod"
+    return f"{target.namespace or item.metadata.namespace}/{target.name}" if target is not None and named else ""
 
 
 class Members:

@@ -220,6 +220,7 @@ class Run:
                 self.machines,
                 _KnownService(self.api, self.scenario, service_object_key(traffic.service)),
                 self.workloads.answering,
+                self.workloads.pod,
                 self.nodes,
                 self.balancers.get(ServiceKey(*qualified(traffic.service).split("/"))),
                 self.affinity,

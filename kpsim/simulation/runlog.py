@@ -275,6 +275,7 @@ class EndpointSpell:
     node: str  #: empty: the slice names none
     from_ns: int
     until_ns: int | None = None  #: None: to the end of the run
+    pod: str = ""  #: ``namespace/name``; empty: the slice names none
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,8 @@ class World:
 
     machines: Machines
     service: Callable[[], Service]
-    pods: Callable[[str], Sequence[PodLife]]
+    pods: Callable[[str], Sequence[PodLife]]  #: of a workload, those that run
+    pod: Callable[[str], PodLife | None]  #: by ``namespace/name``
     nodes: Sequence[ClusterNode]
     load_balancer: LoadBalancer | None
     affinity: AffinityMemory
@@ -127,7 +128,10 @@ class TrafficSource:
         self._clients = clients
         dialled = traffic.address if traffic.origin is Origin.OUTSIDE else None
         there = (node.name for node in world.nodes if dialled is None or node.link_with(dialled))
-        self._listed = traffic.nodes or tuple(there)
+        if traffic.named is not None and traffic.origin is Origin.NODES:
+            self._listed: Sequence[str] = (traffic.named,)
+        else:
+            self._listed = traffic.nodes or tuple(there)
         self._nodes = {node.name: node for node in world.nodes}
         self._times = arrival_times_ns(traffic, stop_ns, seed)
         self._stop_ns = stop_ns
@@ -183,9 +187,12 @@ class TrafficSource:
             return None
         match traffic.origin:
             case Origin.PODS:
-                pods = self._world.pods(traffic.workload or "")
+                pods = self._pods()
                 if not pods:
-                    self._skip(f"no pod of workload {traffic.workload} runs")
+                    what = (
+                        f"no pod of workload {traffic.workload}" if traffic.named is None else f"no pod {traffic.named}"
+                    )
+                    self._skip(f"{what} runs")
                     return None
                 pod = pods[number % len(pods)]
                 local = pod.workload.host_network
@@ -205,6 +212,14 @@ class TrafficSource:
             self._skip(f"{sender.client} has no free source port")
             return None
         return replace(sender, port=port)
+
+    def _pods(self) -> Sequence[PodLife]:
+        """Return the pods that send in turn, those that run."""
+        traffic = self._traffic
+        if traffic.named is None:
+            return self._world.pods(traffic.workload or "")
+        pod = self._world.pod(traffic.named)
+        return (pod,) if pod is not None and pod.answers else ()
 
     def _ephemeral(self, sender: TrafficSender) -> int | None:
         sockets = self._traffic.source_ports
@@ -244,7 +259,13 @@ class TrafficSource:
             if chosen is None:
                 return None
             node = chosen
-        return dialled.address or node_port_ip(self._traffic, self._nodes[node], family), dialled.number, node
+        return dialled.address or self._node_address(node, number, family), dialled.number, node
+
+    def _node_address(self, node: str, number: int, family: Family) -> str:
+        """Return the address of a node that a sender dials which meets rules at ``node``: that one's, or another's."""
+        others = self._traffic.nodes if self._traffic.origin is Origin.PODS else ()
+        dialled = others[number % len(others)] if others else node
+        return node_port_ip(self._traffic, self._nodes[dialled], family)
 
     def _entrance(self, node: str, address: str) -> str:
         """Return the link by which a client's packet comes in; empty: the one that leads back to the client."""
@@ -376,7 +397,7 @@ class TrafficSource:
     def _lives(self, turn: _Turn) -> bool:
         if self._traffic.origin is not Origin.PODS:
             return True
-        return any(pod.name == turn.sender.client for pod in self._world.pods(self._traffic.workload or ""))
+        return any(pod.name == turn.sender.client for pod in self._pods())
 
     def _go_on(self, sender: TrafficSender, flow: OpenFlow, dial: Dial, record: int, number: int) -> None:
         """Establish a connection. If it is not a long one, close it. ``record`` is its place in the log."""

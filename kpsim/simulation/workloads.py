@@ -92,6 +92,11 @@ class Workloads:
         """Return the pods of a workload whose application runs, in the order of creation."""
         return self.kubelets.answering(workload)
 
+    def pod(self, name: str) -> PodLife | None:
+        """Return the pod ``namespace/name``, or None if the API server does not know it."""
+        namespace, _, pod = name.partition("/")
+        return self.kubelets.pods.get(ObjectKey("Pod", namespace, pod))
+
     def replicas(self, workload: str) -> int:
         """Return how many pods the workload is to have."""
         return self._deployments[workload].replicas

@@ -17,7 +17,6 @@ from kpsim.scenario.clients import Clients, outside_clients
 from kpsim.scenario.nodes import ClusterNode, cluster_nodes
 from kpsim.scenario.schema import Origin, Traffic, Via
 from kpsim.scenario.services import service_object_key
-from kpsim.scenario.workload_schema import Workload
 from kpsim.simulation.history import History, Loaded
 from kpsim.simulation.traffic import (
     dialled_addresses,
@@ -88,7 +87,8 @@ def traffic_probes(scenario: Scenario, moment: Loaded) -> Iterator[Probe]:
         service = moment.state.get(service_object_key(traffic.service))
         if not isinstance(service, Service) or dialled_family(traffic, service) is not moment.family:
             continue
-        dialled = _dialled(traffic, service, moment, nodes[moment.node])
+        others = traffic.nodes if traffic.origin is Origin.PODS else ()
+        dialled = _dialled(traffic, service, moment, nodes[others[0] if others else moment.node])
         if dialled is None:
             continue
         protocol, destination, port = dialled
@@ -109,10 +109,10 @@ def _senders(scenario: Scenario, traffic: Traffic, clients: Clients, moment: Loa
     """Senders whose packets reach the moment's node first, each with its source address. The node's kernel chooses an
     empty one.
     """
-    here = not traffic.nodes or moment.node in traffic.nodes
+    here = moment.node in ((traffic.named,) if traffic.named else traffic.nodes or (moment.node,))
     match traffic.origin:
         case Origin.PODS:
-            for pod in _pods(moment.state, scenario.spec.workload(traffic.workload or "")):
+            for pod in _pods(scenario, traffic, moment.state):
                 if pod.node_name == moment.node:
                     source = "" if pod.host_network else of_family(pod.ips, moment.family)
                     yield (Sender.NODE if pod.host_network else Sender.POD), source
@@ -127,10 +127,15 @@ def _senders(scenario: Scenario, traffic: Traffic, clients: Clients, moment: Loa
             assert_never(origin)
 
 
-def _pods(state: ClusterState, workload: Workload) -> Iterator[Pod]:
-    """The pods of a workload, by their names: that of the workload and a number, or one that the file gives."""
-    given = {pod.name for pod in workload.pods}
+def _pods(scenario: Scenario, traffic: Traffic, state: ClusterState) -> Iterator[Pod]:
+    """The pods that send: one, or those of a workload. Those have its name and a number, or names that the file gives."""
+    workload = None if traffic.workload is None else scenario.spec.workload(traffic.workload)
+    given = {pod.name for pod in workload.pods} if workload is not None else ()
     for pod in state.pods:
-        name = pod.metadata.name
-        if pod.metadata.namespace == workload.namespace and (name in given or name.rpartition("-")[0] == workload.name):
+        namespace, name = pod.metadata.namespace, pod.metadata.name
+        if workload is None:
+            sends = traffic.named == f"{namespace}/{name}"
+        else:
+            sends = namespace == workload.namespace and (name in given or name.rpartition("-")[0] == workload.name)
+        if sends:
             yield pod

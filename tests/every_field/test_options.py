@@ -158,6 +158,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--seed": (["small.yaml", "--format", "json"], ["--seed", "7"]),
         "--set": (["small.yaml"], ["--set", "traffic[0].perSecond=9"]),
         "--out": (["small.yaml"], ["--out", "rule.txt"]),
+        "--figure": (["small.yaml"], ["--figure", "sent"]),
         "--long": (["small.yaml"], ["--long"]),
         "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
         "--format": (["small.yaml"], ["--format", "json"]),
