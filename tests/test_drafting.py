@@ -201,20 +201,67 @@ def test_named_ports_that_differ_make_two_workloads() -> None:
     assert all(ours == theirs for theirs, ours in rules_at_start(of, of.scenario()).values())
 
 
-def test_members_of_a_stateful_set_with_services_of_their_own() -> None:
-    label = "statefulset.kubernetes.io/pod-name"
-    db = [
-        pod(f"db-{n}", f"n{n + 1}", f"10.244.{n + 1}.7", owner=("StatefulSet", "db"), labels={label: f"db-{n}"})
-        for n in (0, 1)
+NAME_LABEL = "statefulset.kubernetes.io/pod-name"
+
+
+def members(*names: str) -> list[Json]:
+    return [
+        pod(name, f"n{n}", f"10.244.{n}.7", owner=("StatefulSet", "db"), labels={NAME_LABEL: name})
+        for n, name in enumerate(names, 1)
     ]
-    first = service("db-first", **{"selector": {"app": "web", label: "db-0"}})
-    draft = drafted(WEB, first, *db, keeper("StatefulSet", "db", replicas=2), rollout="shop/db")
-    found = workloads(draft)
-    assert {name: each["labels"] for name, each in found.items()} == {
-        "db-0": {"app": "web", label: "db-0"}, "db-1": {"app": "web", label: "db-1"},
+
+
+def test_a_stateful_set_with_services_for_single_members() -> None:
+    first = service("db-first", **{"selector": {"app": "web", NAME_LABEL: "db-0"}})
+    db = keeper("StatefulSet", "db", replicas=2, updateStrategy={"rollingUpdate": {"partition": 1}})
+    of = cluster(WEB, first, *members("db-0", "db-1"), db)
+    draft = of.scenario(rollout="shop/db")
+    found = workloads(draft)["db"]
+    assert (found["kind"], found["labels"], found["replicas"]) == ("StatefulSet", {"app": "web"}, 2)
+    (event,) = draft.content["events"]
+    assert event["rollout"] == {"workload": "db", "maxUnavailable": 1, "partition": 1}
+    assert {each["service"] for each in draft.content["traffic"]} == {"shop/web", "shop/db-first"}
+    assert all(ours == theirs for theirs, ours in rules_at_start(of, draft).values())
+
+
+def test_members_of_a_stateful_set_that_a_scenario_cannot_count() -> None:
+    """The ordinals begin at 3."""
+    first = service("db-first", **{"selector": {"app": "web", NAME_LABEL: "db-3"}})
+    draft = drafted(WEB, first, *members("db-3", "db-4"), rollout="shop/db")
+    assert {name: (each.get("kind"), each["labels"]) for name, each in workloads(draft).items()} == {
+        "db-3": (None, {"app": "web", NAME_LABEL: "db-3"}), "db-4": (None, {"app": "web", NAME_LABEL: "db-4"}),
     }  # fmt: skip
-    assert [each["rollout"]["maxSurge"] for each in draft.content["events"]] == [0, 0]
     assert any("2 workloads behind shop/db are rolled out at once" in words for words in draft.guessed)
+
+
+def test_spread_budget_and_gates() -> None:
+    spread = [
+        {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"},
+        {"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway"},
+        {"topologyKey": "rack", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"},
+    ]
+    web = keeper(
+        "Deployment", "web", pods={"topologySpreadConstraints": spread, "readinessGates": [{"conditionType": "lb"}]}
+    )
+    budget = {
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"minAvailable": "50%", "selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]}},
+    }  # fmt: skip
+    other = budget | {
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "api"}}},
+        "metadata": {"name": "api", "namespace": "shop"},
+    }
+    draft = drafted(WEB, web, budget, other)
+    found = workloads(draft)["web"]
+    assert found["placement"]["topologySpread"] == [
+        {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 2},
+        {"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"},
+    ]
+    assert found["disruptionBudget"] == {"minAvailable": "50%"}
+    assert found["readiness"] == {"gates": ["0s"]}
+    assert "TODO: when lb is set" in found.beside["readiness"]
+    assert "topologySpreadConstraints over rack: shop/web" in draft.left_out
+    assert loaded(draft).spec.workload("web").disruption_budget is not None
 
 
 @pytest.mark.parametrize(
@@ -274,7 +321,7 @@ def test_what_slices_alone_show_becomes_pods() -> None:
     assert found["web"]["ports"] == [{"containerPort": 8080, "name": "http"}]
     assert [p["name"] for p in found["web"]["pods"]] == ["web-5d4f8c7b9-2vqhs", "web-5d4f8c7b9-8nkl6"]
     assert not any(each["kind"] == "EndpointSlice" for each in draft.content["objects"])
-    assert any("minReadySeconds" in words for words in draft.left_out)
+    assert found["web"]["minReady"] == "3s"
     assert all(ours == theirs for theirs, ours in rules_at_start(of, draft).values())
 
 
@@ -418,7 +465,7 @@ def test_how_long_pods_took_to_become_ready_is_how_long_they_take() -> None:
     found = workloads(drafted(WEB, keeper("Deployment", "web", pods=probe), *given))["web"]
     # half a period of the probe is part of the median of 11 s; the fourth was not ready in between
     assert found["startup"] == {"delay": "9s"}
-    assert found["readiness"] == {"probeDelay": {"uniform": {"low": "0s", "high": "4s"}}}
+    assert found["probes"] == {"readiness": {"period": "4s"}}
 
 
 # -------------------------------------------------------------------------------------------------------- what is asked

@@ -78,7 +78,7 @@ def test_notes_say_what_was_done() -> None:
         "derived 1 EndpointSlice with 1 endpoint from Pods for shop/web",
         "mirrored Endpoints shop/db into 1 EndpointSlice",
         "no endpoint, because on no node: 1 Pod, shop/web-1",
-        "objects that make Pods, nor do its rules depend on them: Deployment 1",
+        "objects that make or keep Pods, nor do its rules depend on them: Deployment 1",
         "unknown field .nodePortAdresses of its configuration (did you mean nodePortAddresses?)",
     ):
         assert sum(words in note for note in notes) == 1, words

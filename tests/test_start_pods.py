@@ -124,3 +124,11 @@ def test_pods_of_a_stateful_set_have_its_ordinals_and_those_that_lack_are_made()
     }  # fmt: skip
     text = workload("kind: StatefulSet, replicas: 1, pods: [{name: web-1, node: node-1}]")
     assert refused(text)[0].endswith("workloads[0]: pods of a StatefulSet are called web-0 to web-0, not web-1")
+
+
+def test_a_service_may_select_one_pod_of_a_stateful_set() -> None:
+    own = "  - {apiVersion: v1, kind: Service, metadata: {name: one}, spec: {clusterIP: 172.30.0.11, ports: [{port: 80, targetPort: 8080}],\n" \
+          "     selector: {app: web, statefulset.kubernetes.io/pod-name: web-1, apps.kubernetes.io/pod-index: '1'}}}\n"  # fmt: skip
+    traffic = "traffic: [{name: t, from: nodes, service: one, perSecond: 10}]\n"
+    log = run(parse_scenario(HEAD + own + workload("kind: StatefulSet, replicas: 3") + traffic, "test.yaml"))
+    assert {(c.disposition, c.answered_by) for c in log.connections} == {(Fate.DELIVERED, "default/web-1")}

@@ -1,6 +1,6 @@
 """Drafts scenarios from clusters.
 
-``pods`` finds the pods behind Services, ``workloads`` makes workloads of them, ``draft`` puts all parts together, ``writing`` writes YAML
+``pods`` finds the pods behind Services, ``groups`` and ``workloads`` make workloads of them, ``draft`` puts all parts together, ``writing`` writes YAML
 with comments.
 """
 

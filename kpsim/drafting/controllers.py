@@ -3,18 +3,16 @@
 Counterpart: apps/v1 and batch/v1. Only what decides how many pods there are and how they are replaced is read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from kpsim.drafting.podspecs import PodSpec, pod_spec
+from kpsim.drafting.podspecs import PodSpec, holds, pod_spec
 from kpsim.errors import InputError
 from kpsim.inputs import Json
 from kpsim.manifests.admission import Item
 from kpsim.manifests.places import Finding, problems_of
 from kpsim.objects import JsonReader
-
-READ = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +37,50 @@ class Controller:
     replicas: int | None  #: None: one on each node, or as many as a Job has
     strategy: Strategy | None
     min_ready_s: int = 0
+    partition: int = 0  #: of a StatefulSet: pods of lower ordinals are not replaced
+    parallel: bool = False  #: of a StatefulSet: it starts and ends its pods at once
     owner: tuple[str, str] | None = None  #: kind and name of the object that keeps it: of a ReplicaSet, its Deployment
 
     @property
     def title(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A PodDisruptionBudget. Its selector is labels, and expressions: key, operator, values."""
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    expressions: tuple[tuple[str, str, tuple[str, ...]], ...]
+    min_available: int | str | None
+    max_unavailable: int | str | None
+    policy: str
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Return whether the budget is over pods with these labels, in its namespace."""
+        return all(labels.get(key) == value for key, value in self.labels.items()) and all(
+            holds(labels, *each) for each in self.expressions
+        )
+
+
+def _budget(item: Item) -> Budget:
+    reader = JsonReader(item.json, "")
+    meta, spec = reader.child("metadata"), reader.child("spec")
+    selector = spec.child("selector")
+    return Budget(
+        meta.text("namespace") or "default",
+        meta.text("name"),
+        selector.labels("matchLabels"),
+        tuple(
+            (each.text("key"), each.text("operator"), each.texts("values"))
+            for each in selector.children("matchExpressions")
+        ),
+        _share_or_none(spec, "minAvailable"),
+        _share_or_none(spec, "maxUnavailable"),
+        spec.text("unhealthyPodEvictionPolicy"),
+    )
 
 
 class Controllers:
@@ -52,9 +89,14 @@ class Controllers:
     def __init__(self, items: Iterable[Item]) -> None:
         """InputError for every object that cannot be read, with its place."""
         self._by_name: dict[tuple[str, str, str], Controller] = {}
+        self.budgets: dict[str, list[Budget]] = {}  #: by namespace
         findings: list[Finding] = []
         for item in items:
             try:
+                if item.kind == "PodDisruptionBudget":
+                    budget = _budget(item)
+                    self.budgets.setdefault(budget.namespace, []).append(budget)
+                    continue
                 read = _read(item)
             except InputError as error:
                 findings += [item.finding((), str(problem)) for problem in error.problems]
@@ -78,11 +120,15 @@ class Controllers:
         return tuple(sorted(found, key=lambda each: (each.namespace, each.name, each.kind)))
 
     @cached_property
-    def by_namespace(self) -> Mapping[str, tuple[Controller, ...]]:
-        found: dict[str, list[Controller]] = {}
+    def _named(self) -> Mapping[tuple[str, str], list[Controller]]:
+        found: dict[tuple[str, str], list[Controller]] = {}
         for each in self.all:
-            found.setdefault(each.namespace, []).append(each)
-        return {namespace: tuple(own) for namespace, own in found.items()}
+            found.setdefault((each.namespace, each.name), []).append(each)
+        return found
+
+    def named(self, namespace: str, name: str) -> Sequence[Controller]:
+        """Return those with this name that no other keeps."""
+        return self._named.get((namespace, name), ())
 
 
 def _read(item: Item) -> Controller:
@@ -102,6 +148,8 @@ def _read(item: Item) -> Controller:
         replicas=None if kind in ("DaemonSet", "Job") else _count(spec, "replicas", 1),
         strategy=_strategy(kind, spec),
         min_ready_s=spec.integer("minReadySeconds"),
+        partition=spec.child("updateStrategy").child("rollingUpdate").integer("partition"),
+        parallel=spec.text("podManagementPolicy") == "Parallel",
         owner=(owners[0].text("kind"), owners[0].text("name")) if owners else None,
     )
 
@@ -133,12 +181,13 @@ def _strategy(kind: str, spec: JsonReader) -> Strategy | None:
 
 
 def _share(reader: JsonReader, name: str, default: int | str) -> int | str:
+    value = _share_or_none(reader, name)
+    return default if value is None else value
+
+
+def _share_or_none(reader: JsonReader, name: str) -> int | str | None:
     value: int | str | None = reader.typed(name, (int, str), "a number or a percentage")
-    if value is None:
-        return default
-    if isinstance(value, str) and value.isdecimal():
-        return int(value)
-    return value
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def owner_of(json: Json) -> tuple[str, str] | None:

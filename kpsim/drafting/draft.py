@@ -11,6 +11,7 @@ from typing import Any
 from kpsim.cluster import ClusterState
 from kpsim.config import ProxyConfig
 from kpsim.drafting.controllers import Controllers
+from kpsim.drafting.groups import Group, group_pods, targeted
 from kpsim.drafting.listeners import listeners
 from kpsim.drafting.nodes import MOST_NODES, cluster_families, nodes_part
 from kpsim.drafting.part import TODO, Ledger, Part
@@ -19,7 +20,7 @@ from kpsim.drafting.proxy import proxy_part
 from kpsim.drafting.rollouts import duration_s, near, rolled_out, rollout_part
 from kpsim.drafting.services import cidr_part, hand_written, service_part, slice_part
 from kpsim.drafting.traffic import Way, clients_part, traffic_parts, ways_to
-from kpsim.drafting.workloads import Group, group_pods, targeted, workload_part
+from kpsim.drafting.workloads import workload_part
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import Json
 from kpsim.manifests.admission import Item

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kpsim.addresses import canonical_ip, parse_ip, parse_network
 from kpsim.cluster import ClusterState
@@ -41,6 +41,7 @@ class FoundPod:
     owner: tuple[str, str]  #: kind and name of what keeps it; an empty kind is a guess by names
     spec: PodSpec | None = None  #: None: only a slice shows it
     start_s: float | None = None  #: from its creation until it was Ready
+    all_labels: Mapping[str, str] = field(default_factory=dict, compare=False)  #: as far as they are known
 
     @property
     def title(self) -> str:
@@ -164,6 +165,7 @@ def _given(pod: Pod, owner: tuple[str, str], selectors: Selectors) -> FoundPod:
         owner,
         spec,
         _start_s(pod),
+        pod.metadata.labels,
     )
 
 
@@ -277,6 +279,7 @@ def _of_slice(
         tuple(dict.fromkeys(pod.container_ports)),
         bool(set(ips) & set(nodes[node].ips)),
         ("", base),
+        all_labels=pod.metadata.labels,
     )
 
 

@@ -6,7 +6,7 @@ and a value of a wrong type is an InputError with its path.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kpsim.inputs import Json
 from kpsim.objects import ContainerPort, JsonReader, Node
@@ -17,13 +17,22 @@ DEFAULT_GRACE_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A readiness probe, in seconds, with the API's defaults."""
+    """A probe, in seconds, with the API's defaults."""
 
-    period_s: int = 10
     initial_delay_s: int = 0
+    period_s: int = 10
     timeout_s: int = 1
     success_threshold: int = 1
     failure_threshold: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A topologySpreadConstraint."""
+
+    key: str
+    max_skew: int
+    when_unsatisfiable: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,9 @@ class PodSpec:
     host_network: bool = False
     grace_s: int = DEFAULT_GRACE_S
     pre_stop: PreStop | None = None
-    readiness: Probe | None = None
+    probes: Mapping[str, Probe] = field(default_factory=dict)  #: by kind: startup, readiness, liveness
+    gates: tuple[str, ...] = ()  #: types of the conditions of its readiness gates
+    spread: tuple[Spread, ...] = ()
     unmodelled: tuple[str, ...] = ()  #: what decides about its pods and is not in the scenario, in words
     node_selector: Mapping[str, str] | None = None
     node_terms: tuple[tuple[tuple[str, str, tuple[str, ...]], ...], ...] = ()  #: required node affinity: any of, all of
@@ -54,7 +65,7 @@ class PodSpec:
         labels = node.metadata.labels
         if any(labels.get(key) != value for key, value in (self.node_selector or {}).items()):
             return False
-        if self.node_terms and not any(all(_holds(labels, *each) for each in term) for term in self.node_terms):
+        if self.node_terms and not any(all(holds(labels, *each) for each in term) for term in self.node_terms):
             return False
         return all(self._tolerates(taint) for taint in taints_of(node))
 
@@ -76,7 +87,8 @@ def taints_of(node: Node) -> Iterator[tuple[str, str, str]]:
         yield "node.kubernetes.io/unschedulable", "", "NoSchedule"
 
 
-def _holds(labels: Mapping[str, str], key: str, operator: str, values: tuple[str, ...]) -> bool:
+def holds(labels: Mapping[str, str], key: str, operator: str, values: tuple[str, ...]) -> bool:
+    """Return whether labels fulfil an expression of a selector."""
     match operator:
         case "In":
             return labels.get(key) in values
@@ -106,8 +118,13 @@ def pod_spec(json: Json, path: str = ".spec") -> PodSpec:
         host_network=bool(reader.optional_flag("hostNetwork")),
         grace_s=_integer(reader, "terminationGracePeriodSeconds", DEFAULT_GRACE_S),
         pre_stop=_pre_stop(main) if main is not None else None,
-        readiness=_probe(main) if main is not None else None,
-        unmodelled=tuple(_unmodelled(reader, affinity, main)),
+        probes=dict(_probes(main)) if main is not None else {},
+        gates=tuple(gate.text("conditionType") for gate in reader.children("readinessGates")),
+        spread=tuple(
+            Spread(each.text("topologyKey"), each.integer("maxSkew"), each.text("whenUnsatisfiable") or "DoNotSchedule")
+            for each in reader.children("topologySpreadConstraints")
+        ),
+        unmodelled=tuple(_unmodelled(affinity)),
         node_selector=reader.labels("nodeSelector"),
         node_terms=tuple(_terms(affinity)),
         tolerations=tuple(
@@ -131,18 +148,21 @@ def _ports(containers: Sequence[JsonReader]) -> tuple[ContainerPort, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _probe(container: JsonReader) -> Probe | None:
-    probe = container.optional_child("readinessProbe")
-    if probe is None:
-        return None
+def _probes(container: JsonReader) -> Iterator[tuple[str, Probe]]:
     default = Probe()
-    return Probe(
-        _integer(probe, "periodSeconds", 0) or default.period_s,
-        _integer(probe, "initialDelaySeconds", 0),
-        _integer(probe, "timeoutSeconds", 0) or default.timeout_s,
-        _integer(probe, "successThreshold", 0) or default.success_threshold,
-        _integer(probe, "failureThreshold", 0) or default.failure_threshold,
-    )
+    for kind in ("startup", "readiness", "liveness"):
+        probe = container.optional_child(f"{kind}Probe")
+        if probe is not None:
+            yield (
+                kind,
+                Probe(
+                    _integer(probe, "initialDelaySeconds", 0),
+                    _integer(probe, "periodSeconds", 0) or default.period_s,
+                    _integer(probe, "timeoutSeconds", 0) or default.timeout_s,
+                    _integer(probe, "successThreshold", 0) or default.success_threshold,
+                    _integer(probe, "failureThreshold", 0) or default.failure_threshold,
+                ),
+            )
 
 
 _SLEEP = re.compile(r"(?:^|[\s;&|/])sleep((?:\s+\d+(?:\.\d+)?[smh]?)+)(?=$|[\s;&|)])")
@@ -189,21 +209,13 @@ def _terms(affinity: JsonReader) -> Iterator[tuple[tuple[str, str, tuple[str, ..
         )
 
 
-def _unmodelled(reader: JsonReader, affinity: JsonReader, main: JsonReader | None) -> Iterator[str]:
+def _unmodelled(affinity: JsonReader) -> Iterator[str]:
     """Yield what decides about pods of this specification and has no place in a scenario."""
-    if any(True for _ in reader.children("topologySpreadConstraints")):
-        keys = dict.fromkeys(each.text("topologyKey") for each in reader.children("topologySpreadConstraints"))
-        yield f"topologySpreadConstraints over {' and '.join(keys)}"
     for name in ("podAffinity", "podAntiAffinity"):
         if affinity.obj.get(name):
             yield name
     if affinity.child("nodeAffinity").obj.get("preferredDuringSchedulingIgnoredDuringExecution"):
         yield "preferred nodeAffinity"
-    if reader.obj.get("readinessGates"):
-        yield "readinessGates"
-    for name in ("startupProbe", "livenessProbe"):
-        if main is not None and main.obj.get(name):
-            yield name
 
 
 def seconds(value: float) -> str:

@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from math import ceil
 from statistics import median
 
+from kpsim.drafting.groups import Group, targeted
 from kpsim.drafting.part import Ledger, Part, listed
 from kpsim.drafting.pods import Selectors
-from kpsim.drafting.workloads import Group, targeted
 from kpsim.errors import InputError
 from kpsim.objects import Service
 from kpsim.units import SECOND_NS
@@ -52,6 +52,11 @@ def rollout_part(group: Group) -> Part:
     """Return the event that replaces a workload's pods as its controller does."""
     strategy = group.controller.strategy if group.controller is not None else None
     part = Part({"workload": group.name}, flow=True)
+    if group.is_stateful_set:
+        part["maxUnavailable"] = strategy.max_unavailable if strategy is not None else 1
+        if group.controller is not None and group.controller.partition:
+            part["partition"] = group.controller.partition
+        return Part({"at": f"{AT_S}s", "rollout": part})
     part["maxSurge"] = strategy.max_surge if strategy is not None else "25%"
     part["maxUnavailable"] = strategy.max_unavailable if strategy is not None else "25%"
     if part["maxSurge"] in (0, "0%") and part["maxUnavailable"] in (0, "0%"):
@@ -68,11 +73,12 @@ def duration_s(rolled: Sequence[Group]) -> int:
 def _takes_s(group: Group) -> float:
     """Return about how long a rollout takes: for each step a pod starts, becomes ready, and an old one ends."""
     spec, part = group.spec, rollout_part(group)["rollout"]
-    surge, unavailable = _pods(part["maxSurge"], group, up=True), _pods(part["maxUnavailable"], group, up=False)
+    surge, unavailable = _pods(part.get("maxSurge", 0), group, up=True), _pods(part["maxUnavailable"], group, up=False)
     started = [pod.start_s for pod in group.pods if pod.start_s is not None]
     step_s = 1 + (median(started) if started else 1.0)
     if spec is not None:
-        step_s += spec.readiness.period_s if spec.readiness is not None else 0
+        step_s += sum(spec.probes[kind].period_s for kind in ("startup", "readiness") if kind in spec.probes)
+        step_s += group.controller.min_ready_s if group.controller is not None else 0
         ends_s = (spec.pre_stop.sleeps_ns or 0) / SECOND_NS if spec.pre_stop is not None else 0
         # without surge a new pod waits for the old one to go
         step_s += min(ends_s, spec.grace_s) if not surge else 0

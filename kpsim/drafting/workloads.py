@@ -1,134 +1,15 @@
-"""Makes the workloads of a draft: pods that are kept by one object and are alike are one workload."""
+"""Writes the workloads of a draft, with a comment at each guess."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from statistics import median
-from typing import NamedTuple
 
 from kpsim.cluster import ClusterState
-from kpsim.drafting.controllers import Controller, Controllers
+from kpsim.drafting.groups import Group
 from kpsim.drafting.part import TODO, Ledger, Part, listed
-from kpsim.drafting.pods import FoundPod, FoundPods, Labels, Selectors
-from kpsim.drafting.podspecs import DEFAULT_GRACE_S, PodSpec, seconds
-from kpsim.objects import ContainerPort, Node
+from kpsim.drafting.pods import FoundPod, Selectors
+from kpsim.drafting.podspecs import DEFAULT_GRACE_S, PodSpec, Probe, seconds
+from kpsim.objects import LABEL_ZONE, Node
 from kpsim.units import format_duration
-
-
-class _Alike(NamedTuple):
-    """What pods of one workload have in common."""
-
-    namespace: str
-    owner: tuple[str, str]
-    labels: Labels
-    ports: tuple[ContainerPort, ...]
-    host_network: bool
-
-
-@dataclass(slots=True)
-class Group:
-    """A workload in the making. ``name`` is unique in the scenario, whatever its namespace."""
-
-    alike: _Alike
-    pods: list[FoundPod] = field(default_factory=list)
-    controller: Controller | None = None
-    name: str = ""
-    siblings: int = 1  #: groups of the same owner
-    assumed: bool = False  #: its pods are not known, so they are as many as the controller wants
-
-    @property
-    def namespace(self) -> str:
-        return self.alike.namespace
-
-    @property
-    def title(self) -> str:
-        return f"{self.namespace}/{self.alike.owner[1]}"
-
-    @property
-    def replicas(self) -> int:
-        if self.assumed and self.controller is not None:
-            return 1 if self.controller.replicas is None else self.controller.replicas
-        return len(self.pods)
-
-    @property
-    def spec(self) -> PodSpec | None:
-        """Return the specification of its pods: the template's, else that of the first pod that was given."""
-        if self.controller is not None:
-            return self.controller.spec
-        return next((pod.spec for pod in self.pods if pod.spec is not None), None)
-
-
-def group_pods(
-    found: FoundPods,
-    controllers: Controllers,
-    selectors: Selectors,
-    keep: frozenset[tuple[str, str]],
-) -> list[Group]:
-    """Return the workloads, sorted by namespace and name.
-
-    A controller without pods is a workload, too, if a Service selects its template.
-    """
-    groups: dict[_Alike, Group] = {}
-    for pod in found.pods:
-        owner = pod.owner
-        if not owner[0]:
-            owner = _controller_like(pod, controllers) or owner
-        alike = _Alike(pod.namespace, owner, pod.labels, pod.ports, pod.host_network)
-        group = groups.setdefault(alike, Group(alike))
-        group.pods.append(pod)
-        group.controller = group.controller or controllers.get(owner[0], pod.namespace, owner[1])
-    present = {(alike.owner[0], alike.namespace, alike.owner[1]) for alike in groups}
-    for controller in controllers.all:
-        key = (controller.kind, controller.namespace, controller.name)
-        if key in present or controller.kind == "Job":
-            continue
-        if selectors.selecting(controller.namespace, controller.labels) or key[1:] in keep:
-            alike = _Alike(
-                controller.namespace,
-                (controller.kind, controller.name),
-                selectors.relevant(controller.namespace, controller.labels),
-                controller.spec.ports,
-                controller.spec.host_network,
-            )
-            groups[alike] = Group(alike, [], controller, assumed=controller.namespace not in found.known)
-    ordered = sorted(groups.values(), key=lambda g: (g.namespace, g.alike.owner[1], [p.name for p in g.pods[:1]]))
-    _name(ordered)
-    return ordered
-
-
-def _controller_like(pod: FoundPod, controllers: Controllers) -> tuple[str, str] | None:
-    """Return the controller whose name begins the pod's name and whose template has its labels; None: there is none."""
-    named = [
-        each
-        for each in controllers.by_namespace.get(pod.namespace, ())
-        if pod.name.startswith(f"{each.name}-") and set(pod.labels) <= set(each.labels.items())
-    ]
-    if not named:
-        return None
-    best = max(named, key=lambda each: len(each.name))
-    return best.kind, best.name
-
-
-def _name(groups: Sequence[Group]) -> None:
-    """Give every group a name of its own: its owner's, with the namespace if two namespaces have it, or a number."""
-    owners = Counter((group.namespace, group.alike.owner) for group in groups)
-    spaces = Counter(name for name, _ in {(g.alike.owner[1], g.namespace) for g in groups})
-    taken: set[str] = set()
-    for group in groups:
-        own = group.alike.owner[1]
-        group.siblings = owners[group.namespace, group.alike.owner]
-        if group.siblings > 1 and len(group.pods) == 1:  # members of a StatefulSet that have Services of their own
-            own = group.pods[0].name
-        base = own if spaces[own] <= 1 else f"{group.namespace}-{own}"
-        name, number = base, 1
-        while name in taken:
-            number += 1
-            name = f"{base}-{number}"
-        taken.add(name)
-        group.name = name
-
-
-# -------------------------------------------------------------------------------------------------------------- writing
 
 
 def workload_part(group: Group, state: ClusterState, selectors: Selectors, ledger: Ledger) -> Part:
@@ -136,6 +17,10 @@ def workload_part(group: Group, state: ClusterState, selectors: Selectors, ledge
     part = Part({"name": group.name})
     part.head = _head(group)
     part.put("namespace", group.namespace)
+    if group.is_stateful_set:
+        part.put("kind", "StatefulSet")
+        if group.controller is not None and group.controller.parallel:
+            part.put("podManagementPolicy", "Parallel")
     part.put("labels", Part(dict(group.alike.labels) or {"kpsim.dev/role": group.name}, flow=True))
     _put_replicas(part, group, ledger)
     _put_placement(part, group, list(state.nodes), ledger)
@@ -144,6 +29,7 @@ def workload_part(group: Group, state: ClusterState, selectors: Selectors, ledge
         part.put("hostNetwork", True)
     _put_start(part, group, ledger)
     _put_end(part, group, ledger)
+    _put_budget(part, group, ledger)
     if group.pods:
         part.put("pods", [_pod_part(pod, group) for pod in group.pods])
     _note_unmodelled(group, ledger)
@@ -159,6 +45,8 @@ def _head(group: Group) -> str:
         words += f": its pods differ in labels or ports, so they are {group.siblings} workloads"
     elif group.controller is None:
         words += ", which was not given"
+    if kind == "StatefulSet" and not group.is_stateful_set:
+        words += "; kept like a Deployment: new pods get names of their own"
     if kind == "Job":
         words += "; a Job does not replace pods that end, a workload does"
     strategy = group.controller.strategy if group.controller is not None else None
@@ -186,13 +74,11 @@ def _put_replicas(part: Part, group: Group, ledger: Ledger) -> None:
 
 
 def _put_placement(part: Part, group: Group, nodes: list[Node], ledger: Ledger) -> None:
-    """Say where later pods go: all nodes that selectors, affinity and taints allow."""
+    """Say where later pods go: all nodes that selectors, affinity and taints allow, as evenly as the constraints ask for."""
     spec, every = group.spec, [node.metadata.name for node in nodes]
     own = sorted({pod.node for pod in group.pods})
     if group.alike.owner[0] == "DaemonSet" and own:
         allowed, why = own, "one pod on each of these nodes"
-        if own == sorted(every):
-            return
     elif spec is not None:
         allowed = [node.metadata.name for node in nodes if spec.may_run_on(node)]
         why = "the nodes that taints, cordons, nodeSelector and affinity leave"
@@ -203,8 +89,30 @@ def _put_placement(part: Part, group: Group, nodes: list[Node], ledger: Ledger) 
         why = "the nodes without taints and cordons"
         if group.pods:
             ledger.guess("later pods go to any node without taints", group.title)
-    if allowed and allowed != every:
-        part.put("placement", Part({"nodes": allowed}, flow=True), beside=why)
+    placement = Part(flow=True)
+    if allowed and sorted(allowed) != sorted(every):
+        placement["nodes"] = allowed
+    if spread := list(_spread(spec, group, ledger)):
+        placement["topologySpread"] = spread
+    if placement:
+        part.put("placement", placement, beside=why if "nodes" in placement else "")
+
+
+_KEYS = ("kubernetes.io/hostname", LABEL_ZONE)
+
+
+def _spread(spec: PodSpec | None, group: Group, ledger: Ledger) -> Iterator[Part]:
+    for each in spec.spread if spec is not None else ():
+        if each.key not in _KEYS:
+            ledger.leave_out(f"topologySpreadConstraints over {each.key}", group.title)
+            continue
+        constraint = Part({"topologyKey": each.key}, flow=True)
+        if each.when_unsatisfiable == "DoNotSchedule":
+            if each.max_skew > 1:
+                constraint["maxSkew"] = each.max_skew
+        else:
+            constraint["whenUnsatisfiable"] = each.when_unsatisfiable
+        yield constraint
 
 
 def _put_ports(part: Part, group: Group, selectors: Selectors, ledger: Ledger) -> None:
@@ -212,7 +120,7 @@ def _put_ports(part: Part, group: Group, selectors: Selectors, ledger: Ledger) -
     ports = {(port.port, port.protocol): port.name for port in group.alike.ports}
     undeclared = {
         (port.target_port, port.protocol)
-        for service in selectors.selecting(group.namespace, dict(group.alike.labels))
+        for service in group.selected_by(selectors)
         for port in service.ports
         if isinstance(port.target_port, int) and port.target_port and (port.target_port, port.protocol) not in ports
     }
@@ -238,29 +146,46 @@ def _put_ports(part: Part, group: Group, selectors: Selectors, ledger: Ledger) -
 
 def _put_start(part: Part, group: Group, ledger: Ledger) -> None:
     spec = group.spec
-    probe = spec.readiness if spec is not None else None
+    probes = spec.probes if spec is not None else {}
+    first = probes.get("startup") or probes.get("readiness")  # the one that a new pod waits for
     took = [pod.start_s for pod in group.pods if pod.start_s is not None]
-    period = probe.period_s if probe is not None else 0
     if took:
         # of the time until Ready, half a period on average is the wait for the probe
-        delay_s = max(median(took) - period / 2, 0.1)
+        delay_s = max(median(took) - (first.period_s / 2 if first is not None else 0), 0.1)
         words = f"its pods took {seconds(median(took))} from creation to Ready (median of {len(took)})"
-    elif probe is not None and probe.initial_delay_s:
-        delay_s, words = float(probe.initial_delay_s), "the probe's initialDelaySeconds"
+    elif first is not None and first.initial_delay_s:
+        delay_s, words = float(first.initial_delay_s), "the probe's initialDelaySeconds"
+        ledger.guess("new pods answer after their probe's initialDelaySeconds", group.title)
     else:
         delay_s, words = 1.0, f"{TODO}: how long a new pod takes until its application answers"
         ledger.guess("new pods answer after 1 s", group.title)
     part.put("startup", Part({"delay": seconds(delay_s)}, flow=True), beside=words)
-    if probe is not None:
-        above_all = (probe.success_threshold - 1) * probe.period_s
-        delay = Part({"low": seconds(above_all), "high": seconds(above_all + probe.period_s)}, flow=True)
-        words = f"readinessProbe every {probe.period_s} s, at any point of its period"
-        part.put("readiness", Part({"probeDelay": Part({"uniform": delay}, flow=True)}, flow=True), beside=words)
-        if probe.failure_threshold != 1:
-            ledger.leave_out(
-                "failureThreshold of readiness probes: a scenario's pods are not ready after one delay, whichever way they change",
-                group.title,
-            )
+    if spec is not None and spec.gates:
+        words = f"{TODO}: when {listed(spec.gates)} {'is' if len(spec.gates) == 1 else 'are'} set"
+        part.put("readiness", Part({"gates": ["0s"] * len(spec.gates)}, flow=True), beside=words)
+        ledger.guess("readiness gates open at once", group.title)
+    if probes:
+        part.put("probes", Part({kind: _probe(probe) for kind, probe in probes.items()}, flow=True))
+    if group.controller is not None and group.controller.min_ready_s:
+        part.put("minReady", seconds(group.controller.min_ready_s))
+
+
+def _probe(probe: Probe) -> Part:
+    """Return a probe without what is default anyway."""
+    part, default = Part({"period": seconds(probe.period_s)}, flow=True), Probe()
+    for name in ("initial_delay_s", "timeout_s"):
+        if (value := getattr(probe, name)) != getattr(default, name):
+            part[to_camel(name.removesuffix("_s"))] = seconds(value)
+    for name in ("success_threshold", "failure_threshold"):
+        if (value := getattr(probe, name)) != getattr(default, name):
+            part[to_camel(name)] = value
+    return part
+
+
+def to_camel(name: str) -> str:
+    """Return the name of a field as the scenario file writes it."""
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))
 
 
 def _put_end(part: Part, group: Group, ledger: Ledger) -> None:
@@ -290,22 +215,27 @@ def _pod_part(pod: FoundPod, group: Group) -> Part:
     return part
 
 
+def _put_budget(part: Part, group: Group, ledger: Ledger) -> None:
+    """Give the PodDisruptionBudget over the pods. With two of them the API refuses every eviction, which a scenario cannot say."""
+    if len(group.budgets) > 1:
+        ledger.leave_out("PodDisruptionBudgets of pods that have several: every eviction would be refused", group.title)
+    if len(group.budgets) != 1:
+        return
+    (budget,) = group.budgets
+    made = Part(flow=True)
+    if budget.min_available is not None:
+        made["minAvailable"] = budget.min_available
+    else:
+        made["maxUnavailable"] = 0 if budget.max_unavailable is None else budget.max_unavailable
+    if budget.policy == "AlwaysAllow":
+        made["unhealthyPodEvictionPolicy"] = budget.policy
+    words = f"PodDisruptionBudget {budget.namespace}/{budget.name}"
+    if group.siblings > 1:
+        words += ", over each of the workloads by itself"
+        ledger.guess("a PodDisruptionBudget over several workloads counts for each by itself", group.title)
+    part.put("disruptionBudget", made, beside=words)
+
+
 def _note_unmodelled(group: Group, ledger: Ledger) -> None:
     for words in group.spec.unmodelled if group.spec is not None else ():
         ledger.leave_out(words, group.title)
-    if group.controller is not None and group.controller.min_ready_s:
-        ledger.leave_out("minReadySeconds", group.title)
-
-
-def targeted(groups: Iterable[Group], selectors: Selectors) -> dict[str, list[str]]:
-    """Return by Service (``namespace/name``) the names of the workloads that it selects."""
-    found: dict[str, list[str]] = {}
-    for group in groups:
-        for service in selectors.selecting(group.namespace, dict(group.alike.labels)):
-            found.setdefault(f"{service.metadata.namespace}/{service.metadata.name}", []).append(group.name)
-    return found
-
-
-def unready(groups: Iterable[Group]) -> Iterator[FoundPod]:
-    """Yield the pods that are not ready at the start."""
-    return (pod for group in groups for pod in group.pods if not pod.ready)

@@ -175,7 +175,9 @@ def _no_object(value: Any) -> Complaint | None:
 
 
 KUBEADM_GROUP = "kubeadm.k8s.io"
-_MAKES_PODS = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet", "PodTemplate")
+_MAKES_PODS = (
+    "DaemonSet", "Deployment", "Job", "PodDisruptionBudget", "PodTemplate", "ReplicaSet", "ReplicationController", "StatefulSet",
+)  # fmt: skip
 
 
 def _skip(document: Document, kind: str, version: str, found: Sorted) -> None:
@@ -200,12 +202,12 @@ def _skip(document: Document, kind: str, version: str, found: Sorted) -> None:
 _NEAR_BUT_RIGHT = frozenset(("Ingress",))
 
 
-#: how the note about objects that make Pods begins
-MAKERS_NOTE = "kube-proxy does not read objects that make Pods, nor do its rules depend on them"
+#: how the note about objects that make and keep Pods begins
+MAKERS_NOTE = "kube-proxy does not read objects that make or keep Pods, nor do its rules depend on them"
 
 
 def makers_of_pods(found: Sorted) -> Iterator[Item]:
-    """Yield the Deployments and other objects that make Pods, as they were written. kube-proxy does not read them."""
+    """Yield the Deployments and other objects that make or keep Pods, as they were written. kube-proxy does not read them."""
     for document in found.templates:
         value = document.value
         named = isinstance(value.get("metadata"), Mapping) and value["metadata"].get("name")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from kpsim.objects import LABEL_POD_INDEX, LABEL_POD_NAME
 from kpsim.scenario.node_schema import HostAddress, Name, Positive
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one
 from kpsim.units import SECOND_NS
@@ -181,7 +182,8 @@ class Workload(Part):
     name: Name
     namespace: Name = "default"
     kind: Kind = Kind.DEPLOYMENT
-    """A StatefulSet's pods are called web-0, web-1, …: each is replaced by one of its name, once it is gone."""
+    """A StatefulSet's pods are called web-0, web-1, …: each is replaced by one of its name, once it is gone. They also have the labels
+    statefulset.kubernetes.io/pod-name and apps.kubernetes.io/pod-index."""
     pod_management_policy: PodManagement | None = None
     """Of a StatefulSet; OrderedReady if left out."""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -236,3 +238,9 @@ class Workload(Part):
     @property
     def pod_labels(self) -> dict[str, str]:
         return self.labels or {"app": self.name}
+
+    def labels_of(self, pod: str) -> dict[str, str]:
+        """Return the labels of the pod with this name. The controller of a StatefulSet adds two by which one pod can be selected."""
+        ordinal = self.ordinal_of(pod)
+        own = {} if ordinal is None else {LABEL_POD_NAME: pod, LABEL_POD_INDEX: str(ordinal)}
+        return {**self.pod_labels, **own}

@@ -113,6 +113,6 @@ class Members:
 
     def _is_of(self, service: Service, pod: PodLife, target: Target) -> bool:
         if service.selector:
-            return pod.workload.namespace == self._key.namespace and selects(service, pod.workload.pod_labels)
+            return pod.workload.namespace == self._key.namespace and selects(service, pod.labels)
         address = format_ip(target.family, target.address)
         return any(address in endpoint.addresses for item in self._slices.values() for endpoint in item.endpoints)

@@ -123,7 +123,7 @@ def pod_object(
                 "namespace": workload.namespace,
                 "name": name,
                 "uid": f"pod-{workload.namespace}-{name}",
-                "labels": dict(workload.pod_labels),
+                "labels": workload.labels_of(name),
                 **deletion,
             },
             "spec": {

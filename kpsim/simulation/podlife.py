@@ -1,6 +1,7 @@
 """A pod as a run knows it: what is true of it, what its kubelet thinks, and what the API server has been told."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kpsim.objects import ObjectKey
@@ -53,6 +54,10 @@ class PodLife:
     created_ns: int = 0  #: when the API server has the object
     written_ns: int = 0  #: when the kubelet's last write reaches the API server; its later writes arrive after it
     dead_since_ns: int | None = None  #: when its node lost power; what its kubelet had not sent by then is never sent
+    labels: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = self.workload.labels_of(self.name)
 
     @property
     def key(self) -> ObjectKey:
