@@ -5,7 +5,7 @@ kept one still says what the kernel held then. Connections, affinity and counter
 and ``netfilter.Netns`` remembers them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -13,7 +13,7 @@ from kpsim.addresses import Family, format_ip
 from kpsim.ipvs.servers import VirtualServer, VirtualServerKey
 from kpsim.ipvs.states import Timeouts
 from kpsim.maps import Map
-from kpsim.ruleset import Origin, Role, Rule, Ruleset, Set
+from kpsim.ruleset import Origin, Role, Rule, Ruleset, Set, joined
 from kpsim.ruleset import united as tables_of_both
 from kpsim.ruleset.references import elements_in
 
@@ -42,6 +42,10 @@ class Programmed:
     def of(cls, ruleset: Ruleset, ipsets: Map[str, Set] = Map()) -> "Programmed":  # noqa: B008 - immutable
         """The state of a machine that was told these rules, these ipsets, and nothing else."""
         return cls(ruleset.family, ruleset, ipsets)
+
+    def joined(self, loaded: Ruleset) -> "Programmed":
+        """The state after another program has loaded rules, too. ValueError if the kernel refuses a name."""
+        return replace(self, ruleset=joined(self.ruleset, loaded))
 
     def has(self, wanted: Role | Origin) -> bool:
         """Whether a rule, an element, a virtual server or a real server that gets connections exists for this reason: for

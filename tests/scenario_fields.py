@@ -18,6 +18,7 @@ Json = dict[str, Any]
 
 #: fields that ``test_dial_fields`` shows to matter, in scenarios of their own: these and all below them
 DIALS = (
+    "beside", "events.loadRules",
     "delays.deletionToKubelet", "delays.pleg", "delays.scheduler", "delays.workloadController",
     "events.drain.timeout", "events.liveness", "events.nodeDown.shutdownGrace", "events.readiness.late", "events.reboot",
     "events.rollingUpgrade", "events.rollout.partition", "loadBalancer.nodeResync", "loadBalancer.nodeUpdate",

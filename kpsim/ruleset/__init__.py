@@ -35,6 +35,7 @@ from kpsim.ruleset.expressions import (
 )
 from kpsim.ruleset.fields import OF_CONNECTION, TCP_FLAG_BITS, Field, FieldType
 from kpsim.ruleset.ipsets import IPSET_KINDS, IpsetKind, make_ipset, set_match
+from kpsim.ruleset.joining import joined
 from kpsim.ruleset.origin import FOREIGN, Origin, Role
 from kpsim.ruleset.sets import (
     NO_SET_FLAGS,
@@ -188,6 +189,7 @@ __all__ = [
     "among",
     "equal",
     "is_for_the_rest",
+    "joined",
     "make_ipset",
     "moves_nothing",
     "named",

@@ -192,6 +192,22 @@ class FailSyncs(Part):
         return self
 
 
+class LoadRules(Part):
+    """Rules that another program loads beside kube-proxy's, without flushing any. Exactly one of ``file`` and ``rules``."""
+
+    nodes: tuple[Name, ...] = ()
+    """Default: all."""
+    file: str | None = None
+    """What iptables-save or ``nft list ruleset`` print, relative to the scenario file."""
+    rules: str | None = None
+    """The same as text."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "LoadRules":
+        exactly_one(self, ("file", "rules"))
+        return self
+
+
 class DeleteService(Part):
     service: ServiceName
 
@@ -236,6 +252,7 @@ class ActionKind(enum.StrEnum):
     DELETE_ENDPOINT_SLICE = "delete_endpoint_slice"
     RESTART_PROXY = "restart_proxy"
     FAIL_SYNCS = "fail_syncs"
+    LOAD_RULES = "load_rules"
 
 
 class ScenarioEvent(Part):
@@ -273,6 +290,7 @@ class ScenarioEvent(Part):
     delete_endpoint_slice: DeleteEndpointSlice | None = None
     restart_proxy: RestartProxy | None = None
     fail_syncs: FailSyncs | None = None
+    load_rules: LoadRules | None = None
 
     @model_validator(mode="after")
     def _one_action(self) -> "ScenarioEvent":

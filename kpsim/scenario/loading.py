@@ -15,6 +15,7 @@ from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
 from kpsim.manifests.places import problems_of
 from kpsim.objects import ApiObject, EndpointSlice, Service
+from kpsim.scenario.beside import RulesBeside, read_beside
 from kpsim.scenario.document import instead_of_cluster, override, read_document
 from kpsim.scenario.problems import findings_of, suggestion
 from kpsim.scenario.references import check_references, idle_labels, idle_timeouts, silent_traffic
@@ -39,6 +40,10 @@ class Scenario:
     notes: tuple[str, ...] = ()  #: what was filled in, skipped or ignored while loading, in words
     created_slices: Mapping[int, EndpointSlice] = field(default_factory=dict)
     expect_places: tuple[Problem, ...] = ()  #: where each expectation stands; empty if not known
+    beside: tuple[RulesBeside, ...] = ()  #: rules that nodes have from the start
+    loaded: Mapping[int, RulesBeside] = field(
+        default_factory=dict
+    )  #: those of each ``loadRules`` event, by its position
 
     @property
     def name(self) -> str:
@@ -120,6 +125,8 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         raise InputError(problems_of(findings_of(error, document, ScenarioSpec))) from None
     objects = read_objects(spec, document, file)
     problems = [document.attributed(problem) for problem in objects.problems]
+    beside = read_beside(spec, document, file)
+    problems += beside.problems
     proxy_json = merged_proxy(spec, objects.proxy)
     check = check_proxy_config(proxy_json)
     complaints = check.complaints
@@ -138,6 +145,7 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
     services = (*objects.services.values(), *objects.later_services.values())
     notes = (
         *objects.notes,
+        *beside.notes,
         *check.notes,
         *notes_on(config.mode, services),
         *silent_traffic(spec),
@@ -154,4 +162,6 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         tuple(dict.fromkeys(notes)),
         objects.created_slices,
         places,
+        beside.initial,
+        beside.loaded,
     )

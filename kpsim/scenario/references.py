@@ -52,6 +52,11 @@ def check_references(
         *_address_problems(spec),
         *_service_problems(spec, services, created),
         *_delay_problems(spec, names),
+        *(
+            each
+            for n, rules in enumerate(spec.beside)
+            for each in _known(rules.nodes, names.nodes, ("beside", n, "nodes"), "node")
+        ),
         *_workload_problems(spec, names),
         *_event_problems(spec, names),
         *_traffic_problems(spec, names, {**created, **services}),
@@ -255,6 +260,7 @@ def _action_problems(spec: ScenarioSpec, event: ScenarioEvent, names: _Names, pa
         event.restart_proxy,
         event.fail_syncs,
         event.rolling_upgrade,
+        event.load_rules,
     ):
         if placed is not None:
             yield from _known(placed.nodes, names.nodes, (*inner, "nodes"), "node")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from kpsim.scenario.event_schema import ScenarioEvent
+from kpsim.scenario.event_schema import LoadRules, ScenarioEvent
 from kpsim.scenario.node_schema import HostAddress, InterfaceName, IpFamily, Name, Nodes, PodNetwork, Positive
 from kpsim.scenario.quantities import Delay, DurationNs, Part
 from kpsim.scenario.service_names import FrontendName, SenderName
@@ -273,6 +273,8 @@ class ScenarioSpec(Part):
     """Kubernetes objects: Services, and EndpointSlices of Services without selector."""
     proxy: dict[str, JsonValue] = Field(default_factory=dict)
     """Part of a KubeProxyConfiguration; ``clusterCIDR`` is 10.180.0.0/16 unless it says otherwise."""
+    beside: tuple[LoadRules, ...] = ()
+    """Rules that nodes have beside kube-proxy's, from before it starts, and again after each boot."""
     icmp_rate_limit: bool = True
     """Linux answers a client's rejected packets 6 times at once and then once a second; the rest is silence (K-3.4)."""
     delays: Delays = Delays()

@@ -164,6 +164,7 @@ _REFUSING = {
     # kube-proxy refuses what is for none of its Services but for one of their addresses (NFT-5.8, NFT-5.9)
     Role.UNDEFINED_PORT: Reason.NOT_CAPTURED,
     Role.UNALLOCATED_CLUSTER_IP: Reason.NOT_CAPTURED,
+    Role.FOREIGN: Reason.FOREIGN_RULE,
 }
 
 
@@ -184,8 +185,10 @@ def refusal(journey: Journey) -> tuple[Fate, Reason]:
         cause = (
             Reason.SERVER_DRAINING if any(each.weight for each in walk.server.virtual.servers) else Reason.NO_ENDPOINTS
         )
-    if cause is Reason.OTHER and walk.rule is not None and walk.rule.rule is not None:
-        cause = _REFUSING.get(walk.rule.origin.role, Reason.OTHER)
+    if cause is Reason.OTHER and walk.rule is not None:
+        # no policy of a chain is kube-proxy's
+        role = Role.FOREIGN if walk.rule.rule is None else walk.rule.origin.role
+        cause = _REFUSING.get(role, Reason.OTHER)
     match journey.disposition:
         case Disposition.DELIVERED:
             return Fate.DELIVERED, Reason.NONE

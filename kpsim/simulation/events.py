@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
+from kpsim.addresses import Family
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
 from kpsim.scenario.event_schema import ActionKind, Crash, DeletePods, ScenarioEvent, SetLiveness, SetReadiness
@@ -79,6 +80,8 @@ class Events:
                 self._slice_event(number, event)
             case ActionKind.RESTART_PROXY | ActionKind.FAIL_SYNCS:
                 self._proxy_event(event)
+            case ActionKind.LOAD_RULES:
+                self._load_rules(number)
             case kind:
                 assert_never(kind)
 
@@ -208,6 +211,24 @@ class Events:
                 else:
                     faults.left += fail.count or 0
                     self._tell(HappeningKind.SYNCS_FAIL, name, f"the next {fail.count} that start")
+
+    def _load_rules(self, number: int) -> None:
+        """Load rules beside kube-proxy's. A kernel that refuses them keeps what it has."""
+        for name, proxy in self._actors.proxies.items():
+            loaded = {f: rules for f in Family if (rules := self._scenario.loaded[number].of(name, f)) is not None}
+            if not loaded:
+                continue
+            if self._nodes.is_down(name):
+                self._tell(HappeningKind.NO_EFFECT, name, "loadRules: the node is down")
+                continue
+            for family, rules in loaded.items():
+                try:
+                    proxy.load_beside(family, rules)
+                except ValueError as problem:
+                    self._tell(HappeningKind.NO_EFFECT, name, f"loadRules: {problem}")
+                else:
+                    tables = ", ".join(str(table.key) for table in rules.in_order())
+                    self._tell(HappeningKind.RULES_LOADED, name, f"{family.label}: {tables}")
 
     def _restart(self, name: str, down_ns: int) -> None:
         """Stop kube-proxy and start it again. One that is stopped already comes back at the later of both times."""

@@ -23,6 +23,7 @@ from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import ANNOTATION_TRIGGER_TIME, EndpointSlice, Node, Service
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier, SyncResult
+from kpsim.ruleset import Ruleset
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Delay
 from kpsim.scenario.schema import Delays
@@ -266,6 +267,18 @@ class KubeProxy:
         """End the process with its machine, whose kernel forgets the rules."""
         self._usable = {}
         self.stop()
+
+    def load_beside(self, family: Family, rules: Ruleset) -> None:
+        """Let another program load rules into the node's kernel. ValueError if the kernel refuses a name.
+
+        kube-proxy is not told. What it finds in the kernel at its next sync is what it then holds.
+        """
+        held = self._kernel.held(family) or Programmed.nothing(family)
+        joined = held.joined(rules)
+        for proxy in self._proxies if self.running else ():
+            if proxy.proxier.family is family:  # a sync under way loads what it has made, which has the rules, too
+                proxy.proxier.held = joined if proxy.proxier.held is held else proxy.proxier.held.joined(rules)
+        self._kernel.load(joined)
 
     def unprogrammed(self) -> Iterator[tuple[Change, ServiceKey, Family]]:
         """Yield the changes that are written and not in this node's rules, with their Service, for each family."""

@@ -6,6 +6,7 @@ Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from types import MappingProxyType
 
 from kpsim.addresses import Family, parse_ip
@@ -27,6 +28,7 @@ from kpsim.pins import followed_entry, listed_flow
 from kpsim.programmed import Programmed
 from kpsim.proxier import SyncResult
 from kpsim.ruleset import Origin
+from kpsim.scenario.beside import RulesBeside
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.answering import RunWorld, Serves, application_of
@@ -53,8 +55,10 @@ class Machines:
         at_ip: Callable[[str], Sequence[PodLife]],
         *,
         limit_icmp: bool,
+        beside: Sequence[RulesBeside] = (),
         strays: Mapping[str, Sequence[tuple[Family, int]]] = MappingProxyType({}),
     ) -> None:
+        self._beside = beside
         self._seed = seed
         self._limit_icmp = limit_icmp
         ends = {node.name: (node.ips, node.pod_cidrs) for node in nodes}
@@ -66,10 +70,15 @@ class Machines:
         self.absent: set[str] = set()  #: nodes that have not joined the cluster yet; they are off, too
         self._world = RunWorld(self._fabric, at_ip, self._off)
         self._next_collection_ns = COLLECTOR_ROUND_NS
-        for netns in self._fabric.nodes.values():
-            self._limit(netns)
+        for name, netns in self._fabric.nodes.items():
+            self._prepare(name, netns)
 
-    def _limit(self, netns: Netns) -> None:
+    def _prepare(self, node: str, netns: Netns) -> None:
+        """Do what a boot does: set the kernel's limits, and load the rules that the node has beside kube-proxy's."""
+        for family in Family:
+            found = [rules for each in self._beside if (rules := each.of(node, family)) is not None]
+            if found:
+                netns.load(reduce(Programmed.joined, found, Programmed.nothing(family)))
         netns.memory.icmp_limiter = IcmpLimiter() if self._limit_icmp else None
 
     def machine(self, node: str) -> Machine:
@@ -100,7 +109,7 @@ class Machines:
         self._off.discard(node)
         old = self._fabric.nodes[node]
         fresh = Netns(old.name, old.routing, old.sysctls)
-        self._limit(fresh)
+        self._prepare(node, fresh)
         self._fabric.nodes[node] = fresh
 
     # --------------------------------------------------------------------------------------------------------- packets

@@ -51,6 +51,8 @@ class Reason(enum.StrEnum):
     #: the way back to the client leads by another interface than its packet came in by (K-7.3)
     REVERSE_PATH = "reverse path filter"
     SERVER_DRAINING = "its server is draining"  #: ip_vs' scheduler gave it none of the others (IPVS-14)
+    #: a rule of another program, or a chain's policy, stopped the packet
+    FOREIGN_RULE = "foreign rule"
     NODE_DOWN = "node down"
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
     ASYMMETRIC_REPLY = "reply from another address"
@@ -240,6 +242,7 @@ class HappeningKind(enum.StrEnum):
     SERVER_DRAINING = "server draining"
     SERVER_BACK = "draining server back"
     SERVER_DELETED = "drained server deleted"
+    RULES_LOADED = "rules loaded"
     SYNCS_FAIL = "syncs fail"
     SYNC_FAILED = "sync failed"
     CONNTRACK_CLEAN_UP = "conntrack clean-up"

@@ -65,6 +65,20 @@ def workload(events: tuple[Json, ...], one: Json, other: Json) -> tuple[Json, Js
     return small(workload=one, events=events), small(workload=other, events=events)
 
 
+POLICY = "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"
+BESIDE = {"nodes": ["node-1"], "rules": POLICY}
+LOAD = at(1, loadRules=BESIDE)
+SENT: Json = {"duration": "3s", "traffic": [{"name": "t", "from": "nodes", "service": "w", "perSecond": 20}]}
+
+
+def beside(**field: Any) -> tuple[Json, Json]:
+    return small(beside=[BESIDE], **SENT), small(beside=[{**BESIDE, **field}], **SENT)
+
+
+def later(**field: Any) -> tuple[Json, Json]:
+    return small(events=(LOAD,), **SENT), small(events=(at(1, loadRules={**BESIDE, **field}),), **SENT)
+
+
 QUICK = {"period": "2s", "failureThreshold": 2}
 SLOW_START = {"period": "1s", "failureThreshold": 1}
 ZONES: Json = {"nodes": {"list": [{"name": f"node-{n}", "zone": zone} for n, zone in enumerate("aab", 1)]}}
@@ -78,6 +92,14 @@ def spread(**field: Any) -> Json:
 
 #: by field: two scenarios that differ in it
 PAIRS: dict[str, tuple[Json, Json]] = {
+    "beside": (small(**SENT), small(beside=[BESIDE], **SENT)),
+    "beside.nodes": beside(nodes=["node-2"]),
+    "beside.rules": beside(rules=POLICY.replace("DROP", "ACCEPT")),
+    "beside.file": beside(file="gone.rules"),
+    "events.loadRules": (small(**SENT), small(events=(LOAD,), **SENT)),
+    "events.loadRules.nodes": later(nodes=["node-2"]),
+    "events.loadRules.rules": later(rules=POLICY.replace("DROP", "ACCEPT")),
+    "events.loadRules.file": later(file="gone.rules"),
     "delays.deletionToKubelet": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"deletionToKubelet": "1s"})),
     "delays.pleg": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"pleg": "1s"})),
     "delays.scheduler": (small(events=(SCALE,)), small(events=(SCALE,), delays={"scheduler": "1s"})),
@@ -184,6 +206,7 @@ PAIRS: dict[str, tuple[Json, Json]] = {
 
 #: of these no other value is accepted: the API has none, or another field refers to it
 REFUSED = (
+    "beside.file", "events.loadRules.file",
     "events.liveness.workload", "workloads.probes.startup.successThreshold", "workloads.probes.liveness.successThreshold",
 )  # fmt: skip
 
