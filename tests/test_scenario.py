@@ -79,12 +79,9 @@ def test_manifests_are_found_beside_the_scenario_file(tmp_path: Path) -> None:
     assert [str(obj.key) for obj in found.objects] == ["Service default/web", "Service shop/api"]
 
 
-def test_pods_in_objects_are_refused_by_name() -> None:
+def test_pods_in_objects_that_no_service_selects_are_left_out_by_a_note() -> None:
     pod = "  - {apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}\n"
-    assert refused(pod) == [
-        "test.yaml:13: .objects[1].kind: Pod is not for objects of a scenario; pods come from workloads: "
-        "expected Service, EndpointSlice or ServiceCIDR"
-    ]
+    assert "left out: 1 Pods that no Service of the draft selects" in load(pod).notes
 
 
 def test_a_traffic_source_with_everything() -> None:

@@ -175,9 +175,11 @@ def _no_object(value: Any) -> Complaint | None:
 
 
 KUBEADM_GROUP = "kubeadm.k8s.io"
-_MAKES_PODS = (
-    "DaemonSet", "Deployment", "Job", "PodDisruptionBudget", "PodTemplate", "ReplicaSet", "ReplicationController", "StatefulSet",
+#: objects that make or keep Pods
+MAKERS_OF_PODS = (
+    "DaemonSet", "Deployment", "Job", "PodDisruptionBudget", "ReplicaSet", "ReplicationController", "StatefulSet",
 )  # fmt: skip
+_MAKES_PODS = (*MAKERS_OF_PODS, "PodTemplate")
 
 
 def _skip(document: Document, kind: str, version: str, found: Sorted) -> None:
@@ -211,7 +213,7 @@ def makers_of_pods(found: Sorted) -> Iterator[Item]:
     for document in found.templates:
         value = document.value
         named = isinstance(value.get("metadata"), Mapping) and value["metadata"].get("name")
-        if value["kind"] != "PodTemplate" and named:
+        if value["kind"] in MAKERS_OF_PODS and named:
             yield Item(document.place, value["kind"], value)
 
 

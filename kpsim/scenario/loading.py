@@ -22,6 +22,7 @@ from kpsim.scenario.references import check_references, idle_labels, idle_timeou
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.services import merged_proxy, read_objects
 from kpsim.scenario.settings import check_settings
+from kpsim.scenario.taken import take_objects
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,13 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
 
     ``file`` names it in errors; manifests are looked for beside that file.
     """
-    document = override(read_document(text, file), settings)
+    taken = take_objects(override(read_document(text, file), settings), file)
+    document = taken.document
     try:
         spec = ScenarioSpec.model_validate_json(json.dumps(document.content), by_alias=True, by_name=False)
     except ValidationError as error:
         raise InputError(problems_of(findings_of(error, document, ScenarioSpec))) from None
-    objects = read_objects(spec, document, file)
+    objects = read_objects(spec, taken)
     problems = [document.attributed(problem) for problem in objects.problems]
     beside = read_beside(spec, document, file)
     problems += beside.problems

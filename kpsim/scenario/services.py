@@ -6,13 +6,13 @@ that an API server would refuse is an error of the file.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
 from typing import Any
 
 from kpsim.cluster import ClusterState
 from kpsim.endpointslices import CONTROLLER_NAME, LABEL_MANAGED_BY
 from kpsim.errors import InputError, Problem
-from kpsim.manifests import apply_patch, check_object, check_objects, load_manifests, patch_object
+from kpsim.manifests import apply_patch, check_object, check_objects, patch_object
+from kpsim.manifests.kinds import MAKERS_NOTE
 from kpsim.manifests.places import Path, Place
 from kpsim.objects import (
     ApiObject,
@@ -29,6 +29,7 @@ from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.nodes import CLUSTER_CIDRS, ClusterNode, cluster_families, cluster_nodes
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.service_names import qualified
+from kpsim.scenario.taken import KINDS, Taken
 
 
 @dataclass(slots=True)
@@ -74,10 +75,14 @@ def slice_object_key(name: str) -> ObjectKey:
     return ObjectKey("EndpointSlice", namespace, name)
 
 
-def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioObjects:
-    """Read manifests, inline objects and events of a scenario. ``problems`` holds all that is wrong with them."""
-    found = ScenarioObjects()
-    state = _from_manifests(spec, document, file, found)
+def read_objects(spec: ScenarioSpec, taken: Taken) -> ScenarioObjects:
+    """Read manifests, inline objects and events of a scenario. ``problems`` holds all that is wrong with them.
+
+    ``taken`` is the document, with what of its objects became nodes and workloads.
+    """
+    document = taken.document
+    found = ScenarioObjects(problems=list(taken.problems), notes=list(taken.notes))
+    state = _from_manifests(spec, taken, found)
     nodes = ClusterState.of(map(_family_hint, cluster_nodes(spec.nodes)[:1]))
     given = document.content.get("objects") or []
     try:
@@ -90,8 +95,10 @@ def read_objects(spec: ScenarioSpec, document: Document, file: str) -> ScenarioO
         obj = object_from_json(json)
         if isinstance(obj, (Service, EndpointSlice, ServiceCIDR)):
             _, state = state.put(obj)
-        else:
+        elif not (taken.active and json.get("kind") in KINDS):
             found.problems.append(document.problem(_refusal(json.get("kind")), ("objects", number, "kind")))
+    for key in taken.slices:
+        _, state = state.remove(key)
     for key in _managed(state):
         found.problems.append(document.problem(f"{key}: {_MANAGED}", _path_of(key, given)))
     found.initial = (*state.services, *state.endpoint_slices, *state.service_cidrs)
@@ -117,30 +124,28 @@ def _joined(state: ClusterState, nodes: ClusterState) -> ClusterState:
 
 
 def _refusal(kind: Any) -> str:
-    whence = {"Pod": "; pods come from workloads", "Node": "; nodes come from nodes"}
-    return f"{kind} is not for objects of a scenario{whence.get(str(kind), '')}: expected Service, EndpointSlice or ServiceCIDR"
+    return (
+        f"{kind} is not for objects of a scenario: expected Service, EndpointSlice, ServiceCIDR, or what becomes nodes and workloads: "
+        f"{', '.join(KINDS)}"
+    )
 
 
-def _from_manifests(spec: ScenarioSpec, document: Document, file: str, found: ScenarioObjects) -> ClusterState:
-    """Read Services and hand-written EndpointSlices from the manifests. Other modelled kinds are refused by name."""
-    if not spec.manifests:
-        return ClusterState()
-    try:
-        loaded = load_manifests([FilePath(file).parent / name for name in spec.manifests])
-    except InputError as error:
-        found.problems += error.problems
+def _from_manifests(spec: ScenarioSpec, taken: Taken, found: ScenarioObjects) -> ClusterState:
+    """Take Services and hand-written EndpointSlices of the manifests. Other modelled kinds are refused by name, unless they were taken."""
+    loaded = taken.loaded
+    if loaded is None:
         return ClusterState()
     found.proxy = loaded.proxy_config or {}
     if not any("minSyncPeriod" in section for section in spec.proxy.values() if isinstance(section, dict)):
         found.exact = loaded.exact
-    found.notes += loaded.notes
+    found.notes += [note for note in loaded.notes if not (taken.active and note.startswith(MAKERS_NOTE))]
     kept = []
     for key in sorted(loaded.cluster.objects):
         obj = loaded.cluster.objects[key]
         if isinstance(obj, (Service, EndpointSlice, ServiceCIDR)):
             kept.append(obj)
-        else:
-            found.problems.append(document.problem(f"{key}: {_refusal(key.kind)}", ("manifests",)))
+        elif not (taken.active and key.kind in KINDS):
+            found.problems.append(taken.document.problem(f"{key}: {_refusal(key.kind)}", ("manifests",)))
     return ClusterState.of(kept)
 
 
