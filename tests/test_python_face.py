@@ -181,6 +181,7 @@ def test_help_names_every_command_in_a_whole_sentence() -> None:
         "schema",
         "trace",
         "verify",
+        "scenario",
     ]
     assert all(line.endswith(".") and not line.endswith("...") for line in commands)
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from kpsim.explore import Cluster
 
 scenario = typer.Typer(
-    help="Draft scenario files.", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    help="Draft a scenario file from a cluster.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 app.add_typer(scenario, name="scenario")
 
@@ -36,7 +39,7 @@ def noted_draft(cluster: "Cluster", *services: str, rollout: str = "") -> "Draft
 
 @scenario.callback()
 def _group() -> None:
-    """Draft a scenario from a cluster."""
+    """Draft a scenario file from a cluster."""
 
 
 @scenario.command(
