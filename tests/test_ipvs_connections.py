@@ -1,5 +1,7 @@
 """The connection table of ip_vs (IPVS-11 to IPVS-13), after the specification; no kernel at hand has ip_vs."""
 
+from dataclasses import replace
+
 import pytest
 from ipvs_nodes import virtual
 from packets import CLIENT, CLUSTER_IP, OTHER_POD, POD, REMOTE_POD, ip
@@ -16,6 +18,7 @@ from kpsim.ipvs.connections import (
     Touch,
     template_key,
 )
+from kpsim.ipvs.schedulers import Candidate, Request, pick
 from kpsim.ipvs.servers import VirtualServerFlags, VirtualServerKey
 from kpsim.ipvs.states import State
 from kpsim.units import SECOND_NS
@@ -131,6 +134,16 @@ def test_counters_do_not_count_what_has_expired():
     assert not made and counters(made) == (0, 0)
 
 
+def test_what_has_expired_and_is_not_cleared_yet_counts_once_and_where_it_was():
+    """Templates, other servers' connections, and timers of connections that are gone or end earlier than they did."""
+    made = table(template(10), connection(1), connection(2, B, lives_s=10), connection(3, lives_s=10))
+    assert (counters(made, at_s=10), counters(made, B, 10)) == ((1, 0), (0, 0))
+    made.commit(Touch(gone=(key(3),)), 0)
+    made.commit(Touch((connection(4, lives_s=20),)), 0)
+    made.commit(Touch((connection(4, lives_s=15),)), 0)
+    assert [counters(made, at_s=each) for each in (14, 20)] == [(2, 0), (1, 0)]
+
+
 # --- persistence ------------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +192,8 @@ def test_a_template_is_held_by_its_own_connections_alone():
 
 
 def test_a_template_ends_when_the_last_of_its_connections_has_ended():
-    made = table(template(10), controlled(1, lives_s=30), controlled(2, lives_s=80))
+    made = table(template(10), controlled(1, lives_s=30), controlled(2, lives_s=80), connection(3, lives_s=900))
+    assert find(made, 129, TEMPLATE) and not find(made, 130, TEMPLATE)
     made.commit(Touch(gone=(key(2),)), SECOND_NS)
     assert find(made, 69, TEMPLATE) and not find(made, 70, TEMPLATE)
     made.commit(Touch((controlled(1, lives_s=80),)), SECOND_NS)
@@ -235,7 +249,11 @@ def test_cursors_follow_servers():
     assert after(B, two, virtual([OTHER_POD, POD, REMOTE_POD])) == B
     assert after(B, two, virtual([POD, REMOTE_POD], timeout_s=5)) == B
     assert after(B, two, virtual([POD, REMOTE_POD], "lc")) is None
-    assert after(B, two, None) is None
+    assert after(B, two, None) is None and after(B, None, two) is None
+    weighed = pick(
+        "wrr", [Candidate(each) for each in two.servers], Request(V4, (1, 1), 2), None, lambda limit: 0
+    ).cursor
+    assert after(weighed, replace(two, scheduler="wrr"), virtual([POD, REMOTE_POD], "wrr", timeout_s=5)) == weighed
     assert IpvsTable().cursor(V4, KEY) is None
 
 
@@ -243,6 +261,7 @@ def test_only_rr_knows_by_itself_how_it_goes_on():
     made = IpvsTable(known=False)
     assert not made.knows(V4, KEY, "rr") and IpvsTable().knows(V4, KEY, "lc")
     made.commit(Touch(cursors=(((V4, KEY), A),)), 0)
+    assert bool(made)
     assert made.knows(V4, KEY, "rr") and not made.knows(V4, KEY, "lc") and not made.knows(Family.IPV6, KEY, "rr")
 
 
@@ -298,6 +317,16 @@ def test_a_template_is_held_by_each_of_its_connections():
     assert find(made, 69, TEMPLATE)
     made.commit(Touch(gone=(key(3),)), 0)
     assert not find(made, 10, TEMPLATE)
+
+
+def test_a_connection_that_takes_anothers_port_is_held_by_its_own_template():
+    """The client's template was forgotten and made anew meanwhile; the first one's connection is gone."""
+    made = table(template(10), controlled(lives_s=100))
+    later = template(10, at_s=20)
+    made.commit(Touch((later, connection(at_s=20, control=TemplateId(TEMPLATE, later.made_ns)))), 20 * SECOND_NS)
+    assert find(made, 29, TEMPLATE) == later and find(made, 899, TEMPLATE)
+    made.commit(Touch(gone=(key(),)), 20 * SECOND_NS)
+    assert not find(made, 30, TEMPLATE)
 
 
 def test_a_connection_in_words():

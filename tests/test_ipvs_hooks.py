@@ -6,7 +6,7 @@ No kernel that tests run on has ip_vs, so none of this has been compared with a 
 from dataclasses import replace
 
 import pytest
-from ipvs_nodes import BY_KUBE_PROXY, TCP, connection_of, from_node, made, told, virtual
+from ipvs_nodes import BY_KUBE_PROXY, TCP, connection_of, from_node, ipvs_node, made, told, virtual
 from packets import (
     CLIENT,
     CLUSTER_IP,
@@ -174,6 +174,13 @@ def test_other_protocols(protocol, more):
         assert to(other) == (CLUSTER_IP, 80)
 
 
+def narrow(netns):
+    """Gives the uplink an MTU of 1400 bytes."""
+    uplink = replace(netns.routing.interfaces["eth0"], mtu=1400)
+    routing = Routing({**netns.routing.interfaces, "eth0": uplink}.values(), netns.routing.routes)
+    netns.routing = routing.with_local({family: netns.routing.only_local(family) for family in Family})
+
+
 def test_a_hop_is_spent_and_a_length_minded():
     netns = made([REMOTE_POD])
     late = run(netns, packet(CLIENT, CLUSTER_IP, ttl=1))
@@ -181,9 +188,7 @@ def test_a_hop_is_spent_and_a_length_minded():
     assert late.answer.related.destination == CLUSTER_IP
     local = run(netns, from_node(ttl=1), local=True)
     assert local.answer is not None and local.local_error == "EHOSTUNREACH"
-    narrow = replace(netns.routing.interfaces["eth0"], mtu=1400)
-    routing = Routing({**netns.routing.interfaces, "eth0": narrow}.values(), netns.routing.routes)
-    netns.routing = routing.with_local({Family.IPV4: Map({ip(CLUSTER_IP): "kube-ipvs0"})})
+    narrow(netns)
     big = run(netns, packet(CLIENT, CLUSTER_IP, sport=2, length=1401))
     assert (big.disposition, big.cause, big.answer.mtu) == (REJECTED, Cause.TOO_BIG, 1400)
     assert big.answer.related.destination == CLUSTER_IP  # ip_vs says so before it rewrites the packet
@@ -215,10 +220,23 @@ def test_a_server_that_no_route_leads_to(kind, cause):
     assert local.local_error == "EHOSTUNREACH" and local.answer is not None
 
 
+def test_a_process_of_the_node_is_told_that_its_packet_is_too_long():  # IPVS-10.7
+    netns = made([REMOTE_POD])
+    narrow(netns)
+    assert run(netns, from_node(length=1401), local=True).local_error == "EMSGSIZE"
+
+
+def test_a_server_that_is_a_virtual_server_itself_gets_the_request():  # IPVS-10.2: ip_vs passes over what it sent on
+    servers = {TCP: virtual([REMOTE_POD]), (REMOTE_POD, 8080, "tcp"): virtual([POD])}
+    netns = ipvs_node(told(servers))
+    assert to(run(netns, packet(CLIENT, CLUSTER_IP))) == (REMOTE_POD, 8080) and len(netns.memory.ipvs) == 1
+
+
 def test_what_comes_from_a_loopback_address_cannot_leave():
     netns = made([REMOTE_POD])
     outcome = run(netns, packet("127.0.0.1", CLUSTER_IP), local=True)
     assert (outcome.disposition, outcome.cause) == (REJECTED, Cause.MARTIAN_SOURCE)
+    assert (outcome.with_, outcome.local_error) == ("icmp-host-unreachable", "EHOSTUNREACH")
 
 
 def test_addresses_of_kube_ipvs0_are_the_nodes_own():  # IPVS-3.5
@@ -342,7 +360,7 @@ def test_without_vs_conntrack_packets_are_no_longer_tracked():  # IPVS-10.6
     assert (to(outcome), outcome.packet.source) == ((POD, 8080), CLIENT)  # nothing masquerades it
     assert outcome.ct_state == "UNTRACKED" and len(netns.conntrack) == 0 and outcome.redirected
     back = run(netns, replied(outcome))
-    assert back.packet.source == CLUSTER_IP
+    assert (back.packet.source, back.ct_state) == (CLUSTER_IP, "UNTRACKED")
     netns.load(told({TCP: virtual([REMOTE_POD])}))
     assert not connection_of(netns, CLIENT)
 
@@ -432,6 +450,8 @@ def test_ipv6():
     outcome = run(netns, packet("fd00:1::5", "fd00:10::1"))
     assert (to(outcome), outcome.packet.ttl) == (("fd00:2::7", 8080), 63)
     assert run(netns, packet("fd00:1::5", "fd00:10::1", sport=3, ttl=1)).with_ == "icmp6-time-exceeded"
+    narrow(netns)
+    assert run(netns, packet("fd00:1::5", "fd00:10::1", sport=3, length=1401)).with_ == "icmp6-packet-too-big"
     assert str(run(netns, replied(outcome)).packet) == "tcp [fd00:10::1]:80 → [fd00:1::5]:40000"
     netns.load(told({("fd00:10::1", 80, "tcp"): replace(real, servers=())}, rules, local=["fd00:10::1"]))
     assert run(netns, packet("fd00:1::5", "fd00:10::1")).with_ == "icmp6-port-unreachable"
@@ -442,6 +462,9 @@ def test_ipv6():
     )
     assert run(netns, packet("fd00:1::5", "fd00:10::1", sport=2)).with_ == "icmp6-addr-unreachable"
     assert str(outcome.server) == "virtual server [fd00:10::1]:80/TCP"
+    mine = replace(real, servers=(RealServer(1, 8080),))
+    netns.load(told({("fd00:10::1", 80, "tcp"): mine}, rules, local=["fd00:10::1"]))
+    assert run(netns, packet("fd00:1::5", "fd00:10::1", sport=4)).cause is Cause.MARTIAN_DESTINATION
 
 
 # --- -m ipvs ----------------------------------------------------------------------------------------------------------

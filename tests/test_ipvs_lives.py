@@ -18,7 +18,10 @@ from packets import (
     ip,
     packet,
     replied,
+    rule,
+    ruleset,
     run,
+    table,
     to,
 )
 
@@ -28,6 +31,7 @@ from kpsim.ipvs.servers import VirtualServerFlags
 from kpsim.ipvs.states import State, Timeouts
 from kpsim.netfilter import Cause, Disposition, expand
 from kpsim.packetpath.steps import Scheduled, Served, Service
+from kpsim.ruleset import NoTrack
 from kpsim.units import SECOND_NS
 
 REJECTED, DROPPED, DELIVERED = Disposition.REJECTED, Disposition.DROPPED, Disposition.DELIVERED
@@ -116,6 +120,15 @@ def test_without_expire_nodest_conn_packets_to_a_deleted_server_are_lost():  # I
     assert to(run(netns, packet(CLIENT, CLUSTER_IP, tcp_flags=flags("ACK")))) == (REMOTE_POD, 8080)
 
 
+def test_a_connection_whose_server_is_gone_ends_with_its_next_packet():  # IPVS-13.3
+    netns = made([REMOTE_POD], sysctls=replace(BY_KUBE_PROXY, vs_expire_nodest_conn=False))
+    established(netns, packet(CLIENT, CLUSTER_IP))
+    netns.load(told({TCP: virtual([POD])}))
+    netns.sysctls = BY_KUBE_PROXY  # set meanwhile
+    assert run(netns, packet(CLIENT, CLUSTER_IP, tcp_flags=flags("ACK"))).cause is Cause.NOT_RESCHEDULED
+    assert to(run(netns, packet(CLIENT, CLUSTER_IP))) == (POD, 8080)
+
+
 def test_a_draining_server_keeps_connections_and_gets_no_new_one():  # IPVS-13.1
     netns = made([REMOTE_POD, POD])
     established(netns, packet(CLIENT, CLUSTER_IP))
@@ -147,6 +160,30 @@ def test_a_syn_whose_tracked_connection_is_gone_is_scheduled_at_once():  # IPVS-
     netns.conntrack.delete_served(original)
     assert to(run(netns, packet(CLIENT, CLUSTER_IP))) == (POD, 8080)
     assert connection_of(netns, CLIENT).server == (ip(POD), 8080)
+
+
+def test_a_syn_that_is_sent_again_keeps_its_server():  # IPVS-11.6
+    netns = made([REMOTE_POD, POD])
+    for _ in range(2):
+        assert to(run(netns, packet(CLIENT, CLUSTER_IP))) == (REMOTE_POD, 8080)
+    assert len(netns.memory.ipvs) == 1
+
+
+def test_a_connection_ends_even_if_nobody_takes_its_client():  # IPVS-11.5, IPVS-11.6
+    netns = made([REMOTE_POD])
+    original = established(netns, packet(CLIENT, CLUSTER_IP)).entry.original
+    netns.load(told({TCP: virtual([(REMOTE_POD, 0)])}))
+    netns.conntrack.delete_served(original)
+    assert run(netns, packet(CLIENT, CLUSTER_IP)).cause is Cause.NO_REAL_SERVER
+    assert connection_of(netns, CLIENT) is None
+
+
+def test_a_syn_that_a_rule_keeps_from_tracking_is_scheduled_at_once():  # IPVS-11.6
+    rules = ruleset(table("raw", PREROUTING=(rule(NoTrack()),)), table("filter"))
+    netns = ipvs_node(told({TCP: virtual([REMOTE_POD, POD])}, rules))
+    run(netns, packet(CLIENT, CLUSTER_IP))
+    netns.load(told({TCP: virtual([(REMOTE_POD, 0), POD])}, rules))
+    assert to(run(netns, packet(CLIENT, CLUSTER_IP))) == (POD, 8080) and len(netns.conntrack) == 0
 
 
 def closing(netns, sport=40000):
@@ -227,6 +264,13 @@ def test_a_draining_server_loses_its_clients():  # IPVS-11.4
     assert to(run(kept, packet(CLIENT, CLUSTER_IP, sport=2)))[0] == POD
 
 
+def test_a_deleted_server_loses_its_clients():  # IPVS-11.4
+    netns = affine([POD, REMOTE_POD], sysctls=replace(BY_KUBE_PROXY, vs_expire_nodest_conn=False))
+    run(netns, packet(CLIENT, CLUSTER_IP, sport=1))
+    netns.load(told({TCP: virtual([REMOTE_POD], flags=VirtualServerFlags.PERSISTENT, timeout_s=100)}))
+    assert to(run(netns, packet(CLIENT, CLUSTER_IP, sport=2)))[0] == REMOTE_POD
+
+
 def test_a_persistent_client_is_refused_without_a_server():
     assert run(affine([]), packet(CLIENT, CLUSTER_IP)).cause is Cause.NO_REAL_SERVER
 
@@ -260,6 +304,8 @@ def test_flags_of_hashing_schedulers():
     refused = [run(made(drained, "sh"), packet(f"203.0.113.{each}", CLUSTER_IP)).disposition for each in (1, 2, 3, 4)]
     assert REJECTED in refused
     lenient = made(drained, "sh", flags=VirtualServerFlags.SCHEDULER_1)
+    # the bucket of 172.30.0.10 is 66
+    assert to(run(made([POD, REMOTE_POD, OTHER_POD], "dh"), packet(CLIENT, CLUSTER_IP)))[0] == POD
     assert {to(run(lenient, packet(f"203.0.113.{each}", CLUSTER_IP)))[0] for each in (1, 2, 3, 4)} == {OTHER_POD}
 
 

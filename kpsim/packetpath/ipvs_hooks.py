@@ -321,8 +321,7 @@ def answer(traversal: Traversal, timeouts: Timeouts = Timeouts()) -> End | None:
     connection = _seen(connection, packet, Side.SERVER, traversal, timeouts)
     _stores(traversal, connection)
     _answered(traversal, connection)
-    if connection.tracked:
-        _follow(traversal, connection)
+    _follow(traversal, connection)
     return None
 
 
