@@ -74,6 +74,17 @@ def test_a_set_has_what_create_said():
         ("bitmap:port range 0-65535", "80-81", [(80,), (81,)]),
         ("bitmap:ip range 10.0.0.0/24", "10.0.0.4/31", [(ip("10.0.0.4"),), (ip("10.0.0.5"),)]),
         ("hash:ip,mark markmask 0xf0", "10.0.0.1,0x35", [(ip("10.0.0.1"), 0x30)]),
+        ("hash:ip", "10.0.0.5-10.0.0.3", [(ip("10.0.0.3") + each,) for each in range(3)]),
+        ("hash:ip netmask 32", "10.0.0.1", [(ip("10.0.0.1"),)]),
+        ("hash:net,net netmask 24", "10.0.0.7,10.1.0.7", [(network("10.0.0.0/24"), network("10.1.0.0/24"))]),
+        ("hash:net family ipv6", "::/1", [(network("::/1"),)]),
+        ("hash:ip,port", "10.0.0.1,6:81-80", [(ip("10.0.0.1"), "tcp", 80), (ip("10.0.0.1"), "tcp", 81)]),
+        ("hash:ip,port", "10.0.0.1,udplite:65535", [(ip("10.0.0.1"), "udplite", 65535)]),
+        ("hash:ip,port", "10.0.0.1,255:0", [(ip("10.0.0.1"), "255", 0)]),
+        ("hash:ip,port", "10.0.0.1,ICMP:255/255", [(ip("10.0.0.1"), "icmp", 0xFFFF)]),
+        ("hash:net,iface", "10.0.0.0/8,physdev:eth0", [(network("10.0.0.0/8"), "physdev:eth0")]),
+        ("hash:ip,mark", "10.0.0.1,4294967295", [(ip("10.0.0.1"), 0xFFFFFFFF)]),
+        ("bitmap:port range 90-80", "80", [(80,)]),
         ("hash:net,port,net", "10.0.0.0/8,80,10.0.0.1", [(network("10.0.0.0/8"), "tcp", 80, ip("10.0.0.1"))]),
     ],
 )  # fmt: skip
@@ -108,6 +119,31 @@ def test_one_text_is_as_many_elements_as_ipset_makes_of_it(kind, text, expected)
         ("create s hash:ip maxelem 2\nadd s 10.0.0.0/30", "2: set s is full: it takes 2 elements"),
         ("create s hash:ip family inet6\nadd s fd00::1-fd00::9", "2: ipset takes no range of IPv6 addresses: fd00::1-fd00::9"),
         ("create s hash:ip\nadd s 0.0.0.0/1", "2: more than 1,048,576 elements: 0.0.0.0/1"),
+        ("create s hash:ip maxelem", "1: maxelem needs a value"),
+        ("create s hash:ip maxelem -1", "1: maxelem: not a number from 0 to 4294967295: '-1'"),
+        ("create s hash:ip timeout 2147484", "1: timeout: not a number from 0 to 2147483: '2147484'"),
+        ("create s hash:ip netmask 0", "1: not a netmask of IPv4: 0"),
+        ("create s hash:ip netmask 33", "1: not a netmask of IPv4: 33"),
+        ("create s hash:ip family inet7", "1: not a family (inet, inet6): inet7"),
+        ("create s hash:ip markmask 1", "1: hash:ip has no option markmask"),
+        ("create s hash:ip range 1-2", "1: hash:ip has no option range"),
+        ("create s bitmap:port family inet range 1-2", "1: bitmap:port has no option family"),
+        ("create s bitmap:ip range 10.0.0.0-10.1.0.0", "1: a bitmap holds at most 65536 values: 10.0.0.0-10.1.0.0"),
+        ("create s bitmap:port range 1-65536", "1: not a number from 0 to 65535: '65536'"),
+        ("create s bitmap:port range 10-100\nadd s 100-101", "2: the element is out of the range of the set"),
+        ("create s hash:ip\nadd s 10.0.0.1 comment x", "2: comment: set s was created without it"),
+        ("create s hash:ip counters\nadd s 10.0.0.1 packets x", "2: packets: not a number from 0 to 18446744073709551615: 'x'"),
+        ("create s hash:net\nadd s 10.0.0.1 wildcard", "2: an element of hash:net has no option wildcard"),
+        ("create s hash:ip\nadd s 10.0.0.1/+8", "2: not a number from 0 to 32: '+8'"),
+        ("create s hash:ip\nadd s 10.0.0.1/٨", "2: not a number from 0 to 32: '٨'"),
+        ("create s hash:ip,port\nadd s 10.0.0.1,0:0", "2: not a protocol: '0'"),
+        ("create s hash:ip,port\nadd s 10.0.0.1,256:0", "2: not a protocol: '256'"),
+        ("create s hash:ip,port\nadd s 10.0.0.1,icmp:256/0", "2: not a number from 0 to 255: '256'"),
+        ("create s hash:ip,port family inet6\nadd s ::1,icmp:8/0", "2: a set of IPv6 takes no icmp"),
+        ("create s hash:net,iface\nadd s 10.0.0.0/24,", "2: not a name of an interface, of 1 to 15 characters: ''"),
+        ("create s hash:ip,mark\nadd s 10.0.0.1,0x100000000", "2: not a number from 0 to 4294967295: '0x100000000'"),
+        ("create s hash:ip\nflush t", "2: there is no set t"),
+        ("create s hash:ip\ndestroy t", "2: there is no set t"),
         ("create s hash:ip\nswap s s", "2: not a line of ipset save: swap s s"),
         ("<ipsets>\n</ipsets>", "this is ipset's XML: give the output of ipset save"),
     ],
@@ -134,3 +170,51 @@ def test_old_names_and_exist_and_comments_are_read():
     text = "# a comment\n-N s iphash\n-A s 10.0.0.1\ncreate s hash:ip -exist\nadd -exist s 10.0.0.1\nCOMMIT\n"
     assert keys(text) == [(ip("10.0.0.1"),)]
     assert reads(text) and not reads("-A INPUT -j DROP\n") and not reads("*nat\nCOMMIT\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "create s hash:ip family inet hashsize 1024 maxelem 65536 timeout 5 counters comment skbinfo forceadd bucketsize 4\n",
+        'create "a b" hash:net family inet6 hashsize 64 maxelem 9\nadd "a b" fd00::/64 nomatch\n',
+        "create s hash:ip,mark family inet markmask 0x000000ff hashsize 1024 maxelem 65536\nadd s 10.0.0.1,0x00000011\n",
+        "create s hash:net family inet hashsize 1024 maxelem 65536 timeout 0\nadd s 10.0.0.1 timeout 7\nadd s 10.0.0.2 timeout 0\n",
+        "create s hash:net,iface family inet hashsize 1024 maxelem 65536\nadd s 10.0.0.0/8,cali wildcard\nadd s 10.0.0.0/8,eth0\n",
+        "create s bitmap:ip range 10.0.0.0-10.0.0.255 timeout 9\nadd s 10.0.0.1 timeout 9\n",
+        "create s hash:ip,port family inet6 hashsize 1024 maxelem 65536\nadd s fd00::1,ipv6-icmp:200/7\nadd s fd00::1,udp:0\n",
+        "create s hash:net,port,net family inet hashsize 1024 maxelem 65536\nadd s 0.0.0.0/0,sctp:1,10.0.0.1\n",
+    ],
+)  # fmt: skip
+def test_a_text_in_the_form_of_ipset_is_written_again(text):
+    """ipset(8): the options of create and add, in the order of ipset save."""
+    assert render(parse(text)) == text
+
+
+def test_commands_that_change_sets():
+    """A timeout of the set is that of its elements; a set that makes room is never full; flush and destroy."""
+    text = """create s hash:ip timeout 8
+add s 10.0.0.1
+create f hash:ip maxelem 1 forceadd
+add f 10.0.0.1
+add f 10.0.0.2
+create e hash:ip maxelem 2
+add e 10.0.0.1-10.0.0.2
+-F e
+add e 10.0.0.3-10.0.0.4
+create d hash:ip
+destroy d
+create -! s hash:net
+add s 10.0.0.1 -!
+"""
+    sets = parse(text)
+    assert sorted(sets) == ["e", "f", "s"]
+    assert [each.timeout_ns for each in sets["s"].elements.values()] == [8 * SECOND_NS]
+    assert (len(sets["f"].elements), keys(text, "e")) == (2, [(ip("10.0.0.3"),), (ip("10.0.0.4"),)])
+    assert sets["s"].ipset is not None and sets["s"].ipset.kind == "hash:ip"
+
+
+def test_what_looks_like_ipset():
+    assert reads("<ipsets>\n") and reads("-N s iphash\n") and reads("Name: s\r\nType: hash:ip\n")
+    assert not reads("create\n") and not reads("create s hash:ip\n*filter\n") and not reads("Name: s\nType: x\n")
+    listed = "Name: s\nType: bitmap:port\nRevision: 3\nHeader: range 0-65535\nReferences: 1\nMembers:\n\n80\n"
+    assert keys(listed) == [(80,)]

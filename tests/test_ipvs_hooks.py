@@ -223,7 +223,17 @@ def test_a_server_that_no_route_leads_to(kind, cause):
 def test_a_process_of_the_node_is_told_that_its_packet_is_too_long():  # IPVS-10.7
     netns = made([REMOTE_POD])
     narrow(netns)
-    assert run(netns, from_node(length=1401), local=True).local_error == "EMSGSIZE"
+    outcome = run(netns, from_node(length=1401), local=True)
+    assert outcome.local_error == "EMSGSIZE" and outcome.answer is not None
+
+
+def test_an_error_that_is_too_long_is_not_refused_by_ip_vs():  # IPVS-10.9
+    netns = made([REMOTE_POD])
+    narrow(netns)
+    asked = run(netns, packet(CLIENT, CLUSTER_IP))
+    told_ = error(CLIENT, CLUSTER_IP, run(netns, replied(asked)).packet)
+    told_.length = 1401
+    assert hooks(run(netns, told_))[-1] is Hook.POSTROUTING
 
 
 def test_a_server_that_is_a_virtual_server_itself_gets_the_request():  # IPVS-10.2: ip_vs passes over what it sent on

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from ipvs_rigs import (
     FOREIGN_IP,
     key,
@@ -18,7 +19,7 @@ from kpsim.ipvs.servers import VirtualServer
 from kpsim.ipvs.states import Timeouts
 from kpsim.maps import Map
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Rule
+from kpsim.ruleset import Chain, Goto, Jump, Lookup, Rule, SetReference
 from kpsim.units import SECOND_NS
 
 
@@ -49,44 +50,73 @@ def test_nftables_mode_removes_ipvs_mode() -> None:  # IPVS-9.3
     foreign = with_server(held, key(FOREIGN_IP), VirtualServer("rr", 32))
     after = of_other_mode(Mode.NFTABLES, foreign)
     assert (after.virtual_servers, after.local_addresses, after.ipsets) == (Map(), Map(), Map())
-    assert {
-        chain.name for table in after.ruleset.in_order() for chain in table.ordered() if chain.name.startswith("KUBE")
-    } == set()
+    assert kube_proxys_chains(after) == {}
     assert all(not chain.rules for table in after.ruleset.in_order() for chain in table.ordered())
 
 
-def test_what_others_use_and_the_sets_of_ipv6_stay() -> None:  # IPVS-9.3
-    six = node_port_rig(Family.IPV6).sync().held
-    after = of_other_mode(Mode.NFTABLES, six)
-    assert (len(after.ipsets), len(after.virtual_servers)) == (17, 0)
-
-    held = web_rig().sync().held
-    filter_table = held.ruleset.table("filter")
-    forward = filter_table.chains["FORWARD"]
-    firewall = filter_table.chains["KUBE-IPVS-FILTER"].rules
-    own = replace(
-        filter_table,
-        chains=filter_table.chains.set(
-            "FORWARD", type(forward)("FORWARD", (*forward.rules, firewall[1]), forward.base)
-        ),
-    )
-    used = replace(held, ruleset=replace(held.ruleset, tables=held.ruleset.tables.set(own.key, own)))
-    after = of_other_mode(Mode.NFTABLES, used)
-    assert set(after.ipsets) == {"KUBE-CLUSTER-IP"}
-    kept = [rule for chain in after.ruleset.table("filter").ordered() for rule in chain.rules]
-    assert kept == [firewall[1]] and isinstance(kept[0], Rule)
+def with_rules(held: Programmed, table_name: str, chain: str, *rules: Rule, instead: bool = False) -> Programmed:
+    """The kernel with further rules in a chain, or with these alone."""
+    table = held.ruleset.table(table_name)
+    old = table.chains[chain]
+    kept = () if instead else old.rules
+    changed = replace(table, chains=table.chains.set(chain, Chain(chain, (*kept, *rules), old.base)))
+    return replace(held, ruleset=replace(held.ruleset, tables=held.ruleset.tables.set(table.key, changed)))
 
 
-def test_rules_of_another_program_that_lead_to_kube_proxys_chains_keep_them() -> None:
+def kube_proxys_chains(held: Programmed) -> dict[str, tuple[Rule, ...]]:
+    tables = held.ruleset.in_order()
+    return {name: chain.rules for table in tables for name, chain in table.chains.items() if name.startswith("KUBE")}
+
+
+def test_a_machine_without_ipvs_mode_stays_as_it_is() -> None:  # IPVS-9.3
+    for family in Family:
+        nothing = Programmed.nothing(family)
+        assert of_other_mode(Mode.NFTABLES, nothing) == nothing
     held = web_rig().sync().held
     nat = held.ruleset.table("nat")
-    prerouting = nat.chains["PREROUTING"]
-    thrice = type(prerouting)("PREROUTING", prerouting.rules * 3, prerouting.base)
-    own = replace(nat, chains=nat.chains.set("PREROUTING", thrice))
-    after = of_other_mode(
-        Mode.NFTABLES, replace(held, ruleset=replace(held.ruleset, tables=held.ruleset.tables.set(own.key, own)))
+    bare = replace(nat, chains=Map({name: each for name, each in nat.chains.items() if name != "OUTPUT"}))
+    other = replace(
+        held,
+        ruleset=replace(held.ruleset, tables=held.ruleset.tables.set(nat.key, bare)),
+        local_addresses=held.local_addresses.set(1, "dummy0"),
     )
-    chains = after.ruleset.table("nat").chains
-    assert chains["PREROUTING"].rules == prerouting.rules  # each mode's clean-up deletes one
-    assert [name for name in chains if name.startswith("KUBE-")] == ["KUBE-SERVICES"]
-    assert chains["KUBE-SERVICES"].rules == ()
+    after = of_other_mode(Mode.NFTABLES, other)
+    assert kube_proxys_chains(after) == {} and after.local_addresses == Map({1: "dummy0"})
+    assert after.ruleset.table("nat").chains["PREROUTING"].base == nat.chains["PREROUTING"].base
+
+
+def test_the_sets_of_ipv6_stay() -> None:  # IPVS-9.3
+    after = of_other_mode(Mode.NFTABLES, node_port_rig(Family.IPV6).sync().held)
+    assert (len(after.ipsets), len(after.virtual_servers)) == (17, 0)
+
+
+@pytest.mark.parametrize(("of_namespace", "left"), [(True, {"KUBE-CLUSTER-IP"}), (False, set())])
+def test_a_set_that_a_rule_looks_up_stays(of_namespace: bool, left: set[str]) -> None:
+    """nft's set of that name is another."""
+    held = web_rig().sync().held
+    asks = held.ruleset.table("filter").chains["KUBE-IPVS-FILTER"].rules[1]
+    (lookup, *rest) = asks.body
+    assert isinstance(lookup, Lookup)
+    own = replace(asks, body=(replace(lookup, set=SetReference("KUBE-CLUSTER-IP", of_namespace)), *rest))
+    after = of_other_mode(Mode.NFTABLES, with_rules(held, "filter", "FORWARD", own))
+    assert set(after.ipsets) == left
+    assert [rule for chain in after.ruleset.table("filter").ordered() for rule in chain.rules] == [own]
+
+
+@pytest.mark.parametrize("leads", [Jump, Goto])
+def test_rules_of_another_program_that_lead_to_kube_proxys_chains_keep_them(leads: type[Jump | Goto]) -> None:
+    held = web_rig().sync().held
+    own = Rule((leads("KUBE-SERVICES"),))
+    assert kube_proxys_chains(of_other_mode(Mode.NFTABLES, with_rules(held, "nat", "PREROUTING", own))) == {
+        "KUBE-SERVICES": ()
+    }
+
+
+def test_each_clean_up_deletes_a_jump_once() -> None:
+    held = web_rig().sync().held
+    jumps = held.ruleset.table("nat").chains["PREROUTING"].rules
+    thrice = with_rules(held, "nat", "PREROUTING", *jumps * 3, instead=True)
+    after = of_other_mode(Mode.NFTABLES, thrice)
+    # that of ipvs mode and that of iptables mode
+    assert after.ruleset.table("nat").chains["PREROUTING"].rules == jumps
+    assert kube_proxys_chains(after) == {"KUBE-SERVICES": ()}
