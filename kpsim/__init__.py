@@ -8,6 +8,7 @@ The functions mirror the command line::
     result = kpsim.run("local-rollout")               # a scenario, built-in or a file
     kpsim.frames(result)                              # pandas frames of its reports
     kpsim.migrate(cluster, "nftables")                # what another proxy mode would change
+    kpsim.survey(cluster, vary="mode").frame          # every Service, client and node, under every mode
 
 A function imports what it needs when it is first used.
 """
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from kpsim.explore import Cluster, load, rules, trace
     from kpsim.migration.report import MigrationReport, migrate
     from kpsim.result import RunResult, frames, run
+    from kpsim.surveys import Survey, survey
 
 __all__ = [
-    "Cluster", "MigrationReport", "RunResult", "__version__", "frames", "load", "migrate", "rules", "run", "trace",
+    "Cluster", "MigrationReport", "RunResult", "Survey", "__version__", "frames", "load", "migrate", "rules", "run", "survey",
+    "trace",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -36,6 +39,8 @@ _HOME = {
     "RunResult": "kpsim.result",
     "frames": "kpsim.result",
     "run": "kpsim.result",
+    "Survey": "kpsim.surveys",
+    "survey": "kpsim.surveys",
 }
 
 

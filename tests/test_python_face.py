@@ -179,6 +179,7 @@ def test_help_names_every_command_in_a_whole_sentence() -> None:
         "run",
         "scenarios",
         "schema",
+        "survey",
         "trace",
         "verify",
         "scenario",

@@ -37,6 +37,7 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
     ),
     "rules": (_ALLOW_UNKNOWN,),
     "migrate": (_ALLOW_UNKNOWN,),
+    "survey": (_ALLOW_UNKNOWN,),
     "check": (_Unused(("update",), "only recordings have expected output beside them", without=("recording",)),),
     "verify": (
         _ALLOW_UNKNOWN,

@@ -72,6 +72,11 @@ class ScriptedChooser:
         self.taken: list[int] = []
         self.weights: list[tuple[Fraction, ...]] = []  #: of the branches at each decision
 
+    def restart(self) -> None:
+        """Begins again, so that another walk follows the same script."""
+        self.taken.clear()
+        self.weights.clear()
+
     @property
     def weight(self) -> Fraction:
         """Probability of the decisions taken."""
@@ -94,10 +99,7 @@ class ScriptedChooser:
         return scripts
 
     def chance(self, threshold: int, key: Hashable) -> bool:
-        true = fraction_as_written(threshold) if self._as_written else None
-        if true is None:
-            true = Fraction(threshold, CHANCE_RANGE)
-        return self.among((true, 1 - true)) == 0
+        return self.among(_branches(threshold, self._as_written)) == 0
 
     def uniform(self, limit: int, key: Hashable) -> int:
         return self.among((Fraction(1, limit),) * limit)
@@ -205,6 +207,15 @@ def _each(
         outcome = run(chooser)
         yield chooser.weight, outcome
         scripts += chooser.alternatives()
+
+
+@lru_cache(maxsize=1 << 12)
+def _branches(threshold: int, as_written: bool) -> tuple[Fraction, Fraction]:
+    """The probabilities of yes and no."""
+    true = fraction_as_written(threshold) if as_written else None
+    if true is None:
+        true = Fraction(threshold, CHANCE_RANGE)
+    return true, 1 - true
 
 
 @lru_cache(maxsize=1 << 12)

@@ -6,9 +6,10 @@ float. The figures come from the accounting modules; this module computes none.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from kpsim.reports.affinity import Affinity, AffinityBreak, affinity_breaks, affinity_by_client
+from kpsim.reports.columns import Column, Record, frame_of
 from kpsim.reports.local_policy import (
     LocalBin,
     LocalDrop,
@@ -26,22 +27,6 @@ from kpsim.units import SECOND_NS
 if TYPE_CHECKING:
     import pandas as pd
 
-Record = TypeVar("Record")
-
-
-@dataclass(frozen=True, slots=True)
-class Column(Generic[Record]):
-    """A declared column and how it is read from a record.
-
-    ``Int64``, ``boolean`` and ``float64`` columns may have missing values.
-    """
-
-    name: str
-    dtype: str
-    unit: str
-    meaning: str
-    read: Callable[[Record], Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Table(Generic[Record]):
@@ -58,12 +43,7 @@ class Table(Generic[Record]):
 
     def frame_of(self, records: Iterable[Record]) -> "pd.DataFrame":
         """Return these records under the declared columns."""
-        import pandas as pd
-
-        records = list(records)
-        return pd.DataFrame(
-            {c.name: pd.Series([c.read(record) for record in records], dtype=c.dtype) for c in self.columns}
-        )
+        return frame_of(self.columns, records)
 
 
 _DISPOSITIONS = "delivered, rejected, dropped, failed or misdelivered"

@@ -13,20 +13,17 @@ No file of another name is ever written or removed. :mod:`kpsim.outputs` puts th
 import csv
 import json
 from collections.abc import Sequence
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from kpsim.outputs import write_directory
+from kpsim.reports.columns import csv_of, parquet_of
 from kpsim.reports.expectations import ExpectationResult
-from kpsim.reports.frames import TABLES, Table
+from kpsim.reports.frames import TABLES
 from kpsim.reports.html import html_page
 from kpsim.reports.plots import PLOT_NAMES, plots
 from kpsim.reports.summary import summary_json
 from kpsim.simulation.runlog import RunLog
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def write_output(log: RunLog, results: Sequence[ExpectationResult], directory: Path) -> list[Path]:
@@ -45,8 +42,8 @@ def _contents(log: RunLog, results: Sequence[ExpectationResult]) -> dict[str, by
     contents["summary.json"] = f"{summary}\n".encode()
     for table in TABLES:
         frame = table.frame(log)
-        contents[f"frames/{table.name}.csv"] = frame.to_csv(index=False, lineterminator="\n").encode()
-        contents[f"frames/{table.name}.parquet"] = _parquet(table, frame)
+        contents[f"frames/{table.name}.csv"] = csv_of(frame).encode()
+        contents[f"frames/{table.name}.parquet"] = parquet_of(table.columns, frame)
     contents["frames/columns.csv"] = _columns_csv().encode()
     for plot in drawn:
         contents[f"plots/{plot.name}.png"] = plot.png()
@@ -58,18 +55,6 @@ def _known_files() -> list[str]:
     frames = [f"frames/{table.name}.{suffix}" for table in TABLES for suffix in ("csv", "parquet")]
     pictures = [f"plots/{name}.png" for name in PLOT_NAMES]
     return ["report.html", "summary.json", "frames/columns.csv", *frames, *pictures]
-
-
-def _parquet(table: Table[Any], frame: "pd.DataFrame") -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    arrow = pa.Table.from_pandas(frame, preserve_index=False)
-    meanings = {column.name: {"unit": column.unit, "meaning": column.meaning} for column in table.columns}
-    schema = pa.schema([field.with_metadata(meanings[field.name]) for field in arrow.schema], arrow.schema.metadata)
-    out = BytesIO()
-    pq.write_table(arrow.cast(schema), out, compression="zstd")
-    return out.getvalue()
 
 
 def _columns_csv() -> str:

@@ -102,7 +102,11 @@ class Directory:
 
     def knows(self, address: Address) -> bool:
         """Whether the cluster uses the address in any way."""
-        return address in self.pods or address in self.nodes or address in self._service_addresses
+        return address in self.pods or address in self.nodes or self.is_of_service(address)
+
+    def is_of_service(self, address: Address) -> bool:
+        """Whether a Service has the address, so that clients dial it."""
+        return address in self._service_addresses
 
 
 def endpoint_name(of: EndpointSlice, endpoint: SliceEndpoint) -> str:

@@ -234,6 +234,14 @@ class Names:
     def _services(self) -> dict[str, Service]:
         return {f"{each.metadata.namespace}/{each.metadata.name}": each for each in self._state.services}
 
+    def port(self, text: str) -> tuple[Service, ServicePortSpec | None]:
+        """The Service ``namespace/name``, and the port of ``namespace/name:port``; None: no port is named.
+
+        InputError, with similar names, if there is none.
+        """
+        name, service, wanted = self._service(text)
+        return service, _port(name, service, wanted) if wanted else None
+
     def answered_by_dns(self, text: str) -> str:
         """What DNS says in place of kube-proxy, for a Service without a virtual address; empty: it has one.
 

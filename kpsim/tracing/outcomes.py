@@ -3,19 +3,21 @@
 An exchange is explored draw by draw: the request, its end and the answer. ``kpsim.exchange`` judges each of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kpsim.exchange import Exchange, Http, Target, Verdict, WhatIf, World, client_gets, exchange
 from kpsim.fabric import Hop
 from kpsim.inputs import JsonObject, json_line
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import MOST_WAYS, Chooser, TooManyWays, explore
+from kpsim.packetpath.chooser import MOST_WAYS, Chooser, ScriptedChooser, TooManyWays, explore
 from kpsim.tracing.deciding import deciding_rule, rule_name
 
 Weighted = tuple[Fraction, Exchange]
+
+T = TypeVar("T")
 
 #: so many ways are followed one by one sooner than their states can be compared
 _FEW_WAYS = 256
@@ -94,6 +96,14 @@ def explored(
     def once(chooser: Chooser) -> Exchange:
         return exchange(WhatIf(world), packet, at_node=node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
 
+    yield from every_way(once, limit)
+
+
+def every_way(once: Callable[[ScriptedChooser], T], limit: int | None = None) -> Iterator[tuple[Fraction, T]]:
+    """What ``once`` returns for each combination of draws, with its probability: one by one if there are few, else merged.
+
+    TooManyWays if there are more than ``limit`` ways.
+    """
     most = MOST_WAYS if limit is None else limit
     try:
         yield from list(explore(once, as_written=True, limit=min(most, _FEW_WAYS), brief=True))

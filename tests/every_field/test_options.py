@@ -84,6 +84,7 @@ _SAVED = ["--rules", "rule.txt", "--dst", "10.180.1.5:8080"]
 _LOCAL = "service/shop/web.spec.externalTrafficPolicy=Local"
 _TWO = ["stale.yaml", "--set", "service/shop/web.spec.ports[0].targetPort=7070"]
 _ASKED = ["--dst", "172.30.0.10:80"]
+_POD = ["--client", "pod", "--frontend", "clusterIP"]
 _PACKET = "IP(src='203.0.113.9',dst='172.30.0.10')/UDP(sport=5000,dport=53)"
 
 #: by command and option: what stands before the option, and the option with its value; several if one does not suffice
@@ -219,13 +220,35 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--service-node-port-range": (["high.yaml", "stale.yaml", "--rules"], ["--service-node-port-range", "30000-32767"]),
         "--format": ([*_TWO, "--rules"], ["--format", "json"]),
     },
+    "survey": {
+        "--service": (["shop.yaml", "bare.yaml", *_POD], ["--service", "shop/web:http"]),
+        "--vary": (["shop.yaml", *_POD], ["--vary", "internalTrafficPolicy"]),
+        "--node": (["shop.yaml", *_POD], ["--node", "node-3"]),
+        "--client": (["shop.yaml", "--frontend", "clusterIP"], ["--client", "peer"]),
+        "--frontend": (["shop.yaml", "--client", "external"], ["--frontend", "nodePort"]),
+        "--require": (["shop.yaml", *_POD], ["--require", "source_kept==false"]),
+        "--mode": (["shop.yaml", *_POD, "--format", "csv"], ["--mode", "ipvs"]),
+        "--beside": (["shop.yaml", "--client", "pod", "--frontend", "loadBalancer"], ["--beside", "rule.txt"]),
+        "--allow-unknown": (["shop.yaml", *_POD, "--beside", "unknown.txt"], ["--allow-unknown"]),
+        "--sysctl": (
+            ["shop.yaml", "--set", _LOCAL, "--client", "pod", "--frontend", "nodePort"],
+            ["--sysctl", "net.netfilter.nf_conntrack_tcp_be_liberal=1"],
+        ),
+        "--assume-node": (["bare.yaml"], ["--assume-node", "n7"]),
+        "--service-node-port-range": (["high.yaml"], ["--service-node-port-range", "30000-32767"]),
+        "--set": (["shop.yaml", *_POD], ["--set", "service/shop/web.spec.internalTrafficPolicy=Local"]),
+        "--derive-slices": (["stale.yaml", *_POD], ["--derive-slices"]),
+        "--long": (["shop.yaml", *_POD], ["--long"]),
+        "--out": (["shop.yaml", *_POD], ["--out", "page.html"]),
+        "--format": (["shop.yaml", *_POD], ["--format", "json"]),
+    },
     "scenarios": {"--format": ([], ["--format", "json"])},
     "schema": {},
 }  # fmt: skip
 
 #: options whose value is refused: another mode, a node port out of range, a file in the way of a directory, too many ways
 REFUSED = {
-    *((command, "--service-node-port-range") for command in ("rules", "trace", "verify", "diff", "migrate")),
+    *((command, "--service-node-port-range") for command in ("rules", "trace", "verify", "diff", "migrate", "survey")),
     ("run", "--out"), ("trace", "--limit"), ("migrate", "--to"),
 }  # fmt: skip
 

@@ -1,0 +1,215 @@
+"""Asks a survey's questions of every variant of a cluster. What cannot differ between two variants is asked once.
+
+A row depends on its Service's policies and EndpointSlices, and of the policies only on those for its kind of frontend: clients of a
+cluster IP meet ``internalTrafficPolicy``, all others ``externalTrafficPolicy`` (PP-3, PP-4, PP-5). A Service that shares
+a frontend with another, or whose endpoint is a frontend, is asked anew in each variant.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kpsim.addresses import Family, parse_ip
+from kpsim.cluster import ClusterState
+from kpsim.config import Mode
+from kpsim.errors import InputError
+from kpsim.explore import Cluster
+from kpsim.objects import Service, ServicePortSpec
+from kpsim.packetpath.chooser import TooManyWays
+from kpsim.surveys.answers import Answerer, Known
+from kpsim.surveys.pods import PlainPods
+from kpsim.surveys.questions import FRONTENDS, Asked, Question, name_of, questions
+from kpsim.surveys.rows import Places, Row, make_row
+from kpsim.surveys.settings import Setting, Variant
+from kpsim.tracing.directory import Address
+from kpsim.tracing.names import Via
+from kpsim.tracing.site import Sender
+
+Port = tuple[Service, ServicePortSpec]  #: a Service and one of its ports
+Progress = Callable[[int, int], None]
+
+#: the policy that a frontend's clients do not meet
+_UNMET = {Via.CLUSTER_IP: Setting.EXTERNAL}
+_UNMET |= dict.fromkeys((Via.EXTERNAL_IP, Via.LOAD_BALANCER, Via.NODE_PORT), Setting.INTERNAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows in the order of Services, ports, frontends, clients, nodes and variants; and clients that have no address."""
+
+    rows: tuple[Row, ...]
+    mute: tuple[tuple[Sender, Family, str], ...]  #: by kind, family and node
+
+
+def ask(
+    ports: Sequence[Port], variants: Sequence[Variant], vary: Sequence[Setting], asked: Asked, progress: Progress | None
+) -> Found:
+    """The rows of these Service ports under every variant that means something for them."""
+    return _Asking(ports, variants, vary, asked, progress).found()
+
+
+class _Side:
+    """A variant that packets are sent in. Its nodes start when the first packet reaches them."""
+
+    def __init__(self, cluster: Cluster, kept: "_Kept") -> None:
+        self._cluster = cluster
+        self.site = cluster.site
+        self.state = cluster.state
+        self.answerer = Answerer(self.site, cluster.now_ns, kept.of(cluster))
+        self.places = Places(cluster.state, self.site.directory)
+
+    def mode(self, node: str) -> str:
+        return str(self._cluster.config_of(node).mode)
+
+
+class _Kept:
+    """What is known about ways behind the choice of an endpoint, by the modes of the nodes."""
+
+    def __init__(self) -> None:
+        self._by_modes: dict[tuple[Mode, ...], Known] = {}
+
+    def of(self, cluster: Cluster) -> Known | None:
+        """None if something beside kube-proxy's rules decides about packets."""
+        if cluster.beside or cluster.connections or cluster.replay is not None:
+            return None
+        modes = tuple(cluster.config_of(node).mode for node in cluster.node_names)
+        if modes not in self._by_modes:
+            self._by_modes[modes] = Known(PlainPods(cluster.site, cluster.config.cluster_cidr))
+        return self._by_modes[modes]
+
+
+class _Asking:
+    def __init__(
+        self,
+        ports: Sequence[Port],
+        variants: Sequence[Variant],
+        vary: Sequence[Setting],
+        asked: Asked,
+        progress: Progress | None,
+    ) -> None:
+        self._ports, self._variants, self._vary, self._asked = ports, variants, vary, asked
+        self._progress = progress
+        self._kept = _Kept()
+        self._sides: dict[int, _Side] = {}
+        self._known: dict[Hashable, list[Row | None]] = {}
+        self._entangled = _entangled(variants[0].cluster.state) if vary else frozenset[str]()
+        self._slices = [_slices(variant.cluster.state) if vary else {} for variant in variants]
+        self._mute: dict[tuple[Sender, Family, str], None] = {}
+
+    def found(self) -> Found:
+        """Asks variant by variant: those whose policies agree come first, since what is found there serves most others."""
+        order = sorted(range(len(self._variants)), key=lambda number: (self._disagrees(number), number))
+        rows: dict[int, dict[int, list[Row | None]]] = {place: {} for place in range(len(self._ports))}
+        done, whole = 0, len(order) * len(self._ports)
+        for number in order:
+            for place, of_port in rows.items():
+                if self._means_something(number, place):
+                    of_port[number] = self._rows(number, place)
+                done += 1
+                if self._progress is not None:
+                    self._progress(done, whole)
+            self._sides.pop(number, None)
+        return Found(tuple(_interleaved(rows.values())), tuple(sorted(self._mute)))
+
+    def _disagrees(self, number: int) -> bool:
+        values = self._variants[number].values
+        return values.get(Setting.EXTERNAL) != values.get(Setting.INTERNAL, values.get(Setting.EXTERNAL))
+
+    def _means_something(self, number: int, place: int) -> bool:
+        """Whether a variant is one for this Service: a setting that it cannot have is not varied."""
+        service, values = self._ports[place][0], self._variants[number].values
+        return all(
+            value == setting.values[0] for setting, value in values.items() if setting.why_not(service)
+        )  # fmt: skip
+
+    def _rows(self, number: int, place: int) -> list[Row | None]:
+        variant, (given, port) = self._variants[number], self._ports[place]
+        service = variant.cluster.state.get(given.key)
+        assert isinstance(service, Service)
+        values = {setting: setting.of(service) for setting in Setting}
+        found: list[Row | None] = []
+        for kind in (each for each in FRONTENDS if each in self._asked.frontends):
+            key = place, kind, self._decides(number, name_of(service), kind)
+            if key not in self._known:
+                self._known[key] = self._answered(number, service, port, kind, values)
+                found += self._known[key]
+            else:
+                found += [
+                    row and replace(row, values={**values, Setting.MODE: row.values[Setting.MODE]})
+                    for row in self._known[key]
+                ]
+        return found
+
+    def _decides(self, number: int, name: str, kind: Via) -> Hashable:
+        """What of a variant decides about the rows of a Service's frontends of a kind."""
+        values = self._variants[number].values
+        if name in self._entangled:
+            return tuple(values.values())
+        met = tuple([
+            value for setting, value in values.items() if setting not in (_UNMET[kind], Setting.DISTRIBUTION)
+        ])  # fmt: skip
+        return met, self._slices[number].get(name)
+
+    def _answered(
+        self, number: int, service: Service, port: ServicePortSpec, kind: Via, values: Mapping[Setting, str]
+    ) -> list[Row | None]:
+        side = self._side(number)
+        asked = self._asked._replace(frontends=(kind,))
+        return [
+            self._row(side, question, {**values, Setting.MODE: side.mode(question.node)})
+            for question in questions(side.site, side.state, service, port, asked)
+        ]
+
+    def _row(self, side: _Side, question: Question, values: Mapping[Setting, str]) -> Row | None:
+        """The row of a question; None: the client has no address to send from."""
+        at = question.client, question.family, question.node
+        if at in self._mute and not question.packet.saddr:
+            return None
+        try:
+            outcomes = side.answerer.outcomes(question)
+        except TooManyWays:
+            raise
+        except InputError:
+            self._mute[at] = None
+            return None
+        return make_row(question, outcomes, values, side.places)
+
+    def _side(self, number: int) -> _Side:
+        if number not in self._sides:
+            self._sides[number] = _Side(self._variants[number].cluster, self._kept)
+        return self._sides[number]
+
+
+def _interleaved(found: Iterable[Mapping[int, Sequence[Row | None]]]) -> Iterator[Row]:
+    """The rows of each Service port: question by question, and of each question variant by variant."""
+    for by_variant in found:
+        for rows in zip(*(by_variant[number] for number in sorted(by_variant)), strict=True):
+            yield from (row for row in rows if row is not None)
+
+
+def _slices(state: ClusterState) -> Mapping[str, Hashable]:
+    """What the EndpointSlices of each Service say, by the Service's name."""
+    found: dict[str, list[Hashable]] = {}
+    for each in state.endpoint_slices:
+        name = f"{each.metadata.namespace}/{each.service_name}"
+        found.setdefault(name, []).append((each.address_type, each.ports, each.endpoints))
+    return {name: tuple(told) for name, told in found.items()}
+
+
+def _entangled(state: ClusterState) -> frozenset[str]:
+    """The Services whose rows may depend on the policies of others.
+
+    They share a frontend with another, or an endpoint is a frontend of some Service or on a node's own address.
+    """
+    owners: dict[tuple[Address, int, str], set[str]] = {}
+    for service in state.services:
+        texts = {service.cluster_ip, *service.cluster_ips, *service.external_ips, *(i.ip for i in service.ingress)}
+        for address in filter(None, map(parse_ip, texts)):
+            for port in service.ports:
+                owners.setdefault((address, port.port, port.protocol), set()).add(name_of(service))
+    found = {name for names in owners.values() if len(names) > 1 for name in names}
+    nodes = {address for node in state.nodes for address in map(parse_ip, node.ips)}
+    for each in state.endpoint_slices:
+        for address in filter(None, (parse_ip(text) for endpoint in each.endpoints for text in endpoint.addresses)):
+            if address in nodes or any((address, port.port, port.protocol) in owners for port in each.ports):
+                found.add(f"{each.metadata.namespace}/{each.service_name}")
+    return frozenset(found)
