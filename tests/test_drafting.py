@@ -22,8 +22,11 @@ from drafts import (
 from ruamel.yaml import YAML
 
 import kpsim
+from kpsim.config import Mode, ProxyConfig
 from kpsim.errors import InputError
 from kpsim.scenario import parse_scenario
+from kpsim.verify.drawing.choices import SeededChoices
+from kpsim.verify.drawing.clusters import draw_manifest
 
 WEB = service("web", clusterIP="10.96.0.10")
 SET = ("ReplicaSet", "web-5d4f8c7b9")
@@ -98,17 +101,29 @@ def test_a_draft_runs_and_its_clients_are_answered() -> None:
 def test_nodes_have_zones_addresses_networks_and_whole_cpus() -> None:
     given = node("a.example.org", 7, zone="z1")
     given["status"]["allocatable"] = {"cpu": "3920m"}
-    given["status"]["addresses"].append({"type": "ExternalIP", "address": "203.0.113.77"})
+    given["status"]["addresses"].insert(0, {"type": "ExternalIP", "address": "203.0.113.77"})
     draft = drafted(WEB, nodes=(given,))
     (found,) = draft.content["nodes"]["list"]
+    # the first is the node IP (CFG-7.1)
     assert found == {
-        "name": "a.example.org",
-        "zone": "z1",
-        "ips": ["192.168.10.7"],
-        "podCIDRs": ["10.244.7.0/24"],
-        "cpu": 3,
-    }
-    assert any("ExternalIPs of Nodes" in words and "a.example.org" in words for words in draft.left_out)
+        "name": "a.example.org", "zone": "z1", "ips": ["192.168.10.7", "203.0.113.77"], "podCIDRs": ["10.244.7.0/24"], "cpu": 3,
+    }  # fmt: skip
+    assert any("ExternalIPs are addresses" in words and "a.example.org" in words for words in draft.guessed)
+
+
+@pytest.mark.parametrize("seed", [1, 5, 13])
+def test_drawn_clusters_keep_their_rules(seed: int) -> None:
+    """Services without selector: families that no node shows, external addresses, IPv6 addresses that YAML may take for something else."""
+    of = kpsim.load(text=draw_manifest(SeededChoices(seed)))
+    draft = of.scenario()
+    assert parse_scenario(draft.text, "a").spec == loaded(draft).spec
+    assert all(ours == theirs for theirs, ours in rules_at_start(of, draft).values())
+
+
+def test_without_service_cidr_nftables_mode_guesses_one() -> None:
+    draft = cluster(WEB, *PODS).with_config(ProxyConfig(mode=Mode.NFTABLES)).scenario()
+    assert any("the ServiceCIDR is the range around the cluster IPs" in words for words in draft.guessed)
+    assert draft.content["proxy"]["mode"] == "nftables"
 
 
 def test_a_node_without_pod_network_keeps_the_addresses_of_its_pods() -> None:
@@ -121,6 +136,14 @@ def test_a_node_without_pod_network_keeps_the_addresses_of_its_pods() -> None:
     assert any("pod networks for Nodes without podCIDR" in words for words in draft.guessed)
     assert all(ours == theirs for theirs, ours in rules_at_start(of, draft).values())
     assert kpsim.run(draft, settings=["duration=1s"]).figures["delivered_ratio"] == 1
+
+
+def test_without_anything_that_names_a_node_there_are_three() -> None:
+    draft = drafted(WEB, keeper("Deployment", "web"), nodes=())
+    assert draft.content["nodes"]["list"] == [{"name": "node-1"}, {"name": "node-2"}, {"name": "node-3"}]
+    assert any(
+        "as none was given (kubectl get nodes -o yaml): node-1, node-2, node-3" in words for words in draft.guessed
+    )
 
 
 def test_without_nodes_those_that_pods_name_are_assumed() -> None:
@@ -271,7 +294,7 @@ def test_spread_budget_and_gates() -> None:
         (pod("web-x", "n1", "10.244.1.5", meta={"deletionTimestamp": "2026-05-04T09:00:00Z"}), "Pods that terminate"),
         (pod("web-x", "", "10.244.1.5"), "Pods that have no node or address yet"),
         (pod("web-x", "n9", "10.244.1.5"), "Pods on nodes that were not given"),
-        (pod("other", "n1", "10.244.1.5", app="other"), "1 Pods that no Service of the draft selects"),
+        (pod("other", "n1", "10.244.1.5", app="other"), "1 Pod that no Service of the draft selects"),
     ],
 )
 def test_a_pod_that_is_left_out_is_named(given: Json, words: str) -> None:
@@ -508,6 +531,13 @@ def test_unknown_names(asked: Json, words: str) -> None:
     with pytest.raises(InputError) as caught:
         drafted(WEB, service("empty", app="none"), *PODS, **asked)
     assert str(caught.value).startswith(words)
+
+
+def test_what_is_no_cluster() -> None:
+    with pytest.raises(InputError, match="there is no Service among the objects"):
+        drafted(keeper("Deployment", "web"))
+    with pytest.raises(InputError, match=r"a scenario, where a cluster's objects are expected: kpsim run runs it"):
+        kpsim.load(text=drafted(WEB).text)
 
 
 def test_a_deployment_that_cannot_be_read_is_an_error_with_its_place() -> None:

@@ -81,7 +81,7 @@ def test_manifests_are_found_beside_the_scenario_file(tmp_path: Path) -> None:
 
 def test_pods_in_objects_that_no_service_selects_are_left_out_by_a_note() -> None:
     pod = "  - {apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}\n"
-    assert "left out: 1 Pods that no Service of the draft selects" in load(pod).notes
+    assert "left out: 1 Pod that no Service of the draft selects" in load(pod).notes
 
 
 def test_a_traffic_source_with_everything() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kpsim.backends.table import traits_of
 from kpsim.cluster import ClusterState
 from kpsim.config import ProxyConfig
 from kpsim.drafting.controllers import Controllers
@@ -25,9 +26,11 @@ from kpsim.errors import InputError, Problem
 from kpsim.inputs import Json
 from kpsim.manifests.admission import Item
 from kpsim.manifests.assumed import assume_nodes
-from kpsim.objects import Service
+from kpsim.manifests.remarks import counted
+from kpsim.objects import Service, node_from_json
 
 _EXAMPLES = 5  #: rollouts that stand in comments
+_ASSUMED = 3  #: nodes of a cluster of which nothing names a node
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ def draft(given: Given, *, services: Sequence[str] = (), rollout: str = "") -> D
     only to the Services that lead to it. InputError for names that the cluster does not have, for objects that cannot be read, and for
     more nodes than a scenario holds.
     """
+    if next(given.state.services, None) is None:
+        raise InputError(
+            "there is no Service among the objects (kubectl get services,endpointslices,pods,nodes -A -o yaml gives them)"
+        )
     ledger = Ledger()
     parts = find_parts(given, ledger, services=services, rollout=rollout)
     rolled = rolled_out(rollout, parts.groups, parts.services, parts.selectors, ledger)
@@ -100,7 +107,7 @@ def draft(given: Given, *, services: Sequence[str] = (), rollout: str = "") -> D
     content.put("metadata", Part({"name": given.name}, flow=True))
     content.put("description", _description(parts, rollout))
     content.put("duration", f"{duration_s(rolled)}s")
-    content.put("nodes", nodes_part(list(parts.state.nodes), cluster_families(parts.state), ledger))
+    content.put("nodes", nodes_part(parts.state, ledger))
     _put_rest(content, parts, given, rolled, ledger)
     ledger.took.append(_took(parts))
     return Draft(content, tuple(ledger.took), ledger.guessed, ledger.left_out)
@@ -138,10 +145,15 @@ def _with_nodes(given: Given, ledger: Ledger) -> ClusterState:
     state = given.state
     if next(state.nodes, None) is not None:
         return state
-    assumed = assume_nodes("", state, given.config.cluster_cidr)
-    for node in assumed.nodes:
+    nodes = assume_nodes("", state, given.config.cluster_cidr).nodes
+    if not any(pod.node_name for pod in state.pods) and not any(
+        e.node_name for s in state.endpoint_slices for e in s.endpoints
+    ):
+        named = ({"kind": "Node", "metadata": {"name": f"node-{number + 1}"}} for number in range(_ASSUMED))
+        nodes = tuple(map(node_from_json, named))  # the scenario's plan has addresses for them
+    for node in nodes:
         _, state = state.put(node)
-    names = [node.metadata.name for node in assumed.nodes]
+    names = [node.metadata.name for node in nodes]
     ledger.guess("addresses and pod networks of Nodes, as none was given (kubectl get nodes -o yaml)", *names)
     return state
 
@@ -162,7 +174,9 @@ def _within_limit(state: ClusterState, found: FoundPods, ledger: Ledger) -> Clus
     for node in list(state.nodes):
         if node.metadata.name not in kept:
             _, state = state.remove(node.key)
-    ledger.leave_out(f"{len(names) - MOST_NODES:,} Nodes without pods of the draft, as a scenario holds {MOST_NODES}")
+    ledger.leave_out(
+        f"{counted(len(names) - MOST_NODES, 'Node')} without pods of the draft, as a scenario holds {MOST_NODES}"
+    )
     return state
 
 
@@ -194,6 +208,10 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
         ],
     )
     content.put("proxy", proxy_part(given.document, given.config, ledger))
+    if traits_of(given.config.mode).reads_service_cidrs and next(state.service_cidrs, None) is None:
+        ledger.guess(
+            "the ServiceCIDR is the range around the cluster IPs, as none was given (kubectl get servicecidrs -o yaml)"
+        )
     _put_balancer(content, ways, ledger)
     _put_events(content, groups, rolled)
     filled = _filled(groups, targets) | {f"{s.metadata.namespace}/{s.service_name}" for s in slices if s.endpoints}
@@ -225,7 +243,8 @@ def _filled(groups: Sequence[Group], targets: Mapping[str, Collection[str]]) -> 
 
 
 def _description(parts: Parts, rollout: str) -> str:
-    return f"{f'A rollout of {rollout} in' if rollout else 'Drafted from'} a cluster of {len(list(parts.state.nodes))} nodes"
+    nodes = counted(len(list(parts.state.nodes)), "node")
+    return f"{f'A rollout of {rollout} in' if rollout else 'Drafted from'} a cluster of {nodes}"
 
 
 def _took(parts: Parts) -> str:
@@ -233,9 +252,12 @@ def _took(parts: Parts) -> str:
     zones = {node.zone for node in nodes if node.zone}
     kinds = Counter(group.alike.owner[0] or "not known" for group in parts.groups)
     of = ", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds))
+    where = counted(len(zones), "zone")
+    unready = sum(not pod.ready for group in parts.groups for pod in group.pods)
     return (
-        f"{len(nodes):,} nodes{f' in {len(zones)} zones' if zones else ''}, {len(parts.services):,} Services, {len(parts.groups):,} "
-        f"workloads{f' ({of})' if of else ''} with {sum(group.replicas for group in parts.groups):,} pods"
+        f"{counted(len(nodes), 'node')}{f' in {where}' if zones else ''}, {counted(len(parts.services), 'Service')}, "
+        f"{counted(len(parts.groups), 'workload')}{f' ({of})' if of else ''} with "
+        f"{counted(sum(group.replicas for group in parts.groups), 'pod')}{f', {unready:,} of them not ready' if unready else ''}"
     )
 
 

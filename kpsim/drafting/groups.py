@@ -136,14 +136,18 @@ def _shared(labels: Labels) -> Labels:
 
 def _stateful_sets(owned: Iterable[tuple[FoundPod, tuple[str, str]]]) -> set[tuple[str, tuple[str, str]]]:
     """Return the StatefulSets, by namespace and owner, whose pods the scenario can keep as one."""
-    pods: dict[tuple[str, tuple[str, str]], list[str]] = {}
+    pods: dict[tuple[str, tuple[str, str]], list[FoundPod]] = {}
     spaces: dict[str, set[str]] = {}
     for pod, owner in owned:
         spaces.setdefault(owner[1], set()).add(pod.namespace)
         if owner[0] == "StatefulSet":
-            pods.setdefault((pod.namespace, owner), []).append(pod.name)
-    # a workload's name is unique in the scenario, and its pods are called by it
-    return {key for key, own in pods.items() if len(spaces[key[1][1]]) == 1 and _in_order(key[1][1], own, len(own))}
+            pods.setdefault((pod.namespace, owner), []).append(pod)
+    return {
+        key for key, own in pods.items()
+        if len(spaces[key[1][1]]) == 1  # a workload's name is unique in the scenario, and its pods are called by it
+        and len({(_shared(pod.labels), pod.ports, pod.host_network) for pod in own}) == 1
+        and _in_order(key[1][1], [pod.name for pod in own], len(own))
+    }  # fmt: skip
 
 
 def _in_order(name: str, pods: Sequence[str], replicas: int) -> bool:

@@ -7,6 +7,7 @@ from kpsim.cluster import ClusterState
 from kpsim.drafting.part import Ledger, Part
 from kpsim.drafting.podspecs import taints_of
 from kpsim.endpointslices import CONTROL_PLANE_LABELS
+from kpsim.endpointslices.hints import auto_hints_wanted
 from kpsim.manifests.allocation import service_ranges
 from kpsim.objects import Node
 
@@ -15,37 +16,37 @@ _LEAST_BITS = 4  #: of a pod network: it has 16 addresses at least
 
 
 def cluster_families(state: ClusterState) -> tuple[Family, ...]:
-    """Return the cluster's families, its primary one first: those of its Services, then of its pod networks."""
+    """Return the cluster's families, its primary one first: those of its ServiceCIDRs, its Services and its pod networks."""
     services = [service.json for service in state.services]
     nodes = [node.json for node in state.nodes]
-    return service_ranges(services, nodes, [cidr.json for cidr in state.service_cidrs]).families
+    families = service_ranges(services, nodes, [cidr.json for cidr in state.service_cidrs]).families
+    shown = {Family.from_label(label) for service in state.services for label in service.ip_families}
+    return (*families, *sorted(shown.difference(families)))
 
 
-def nodes_part(nodes: Sequence[Node], families: Sequence[Family], ledger: Ledger) -> Part:
+def nodes_part(state: ClusterState, ledger: Ledger) -> Part:
     """Return the ``nodes`` of a scenario. Addresses and pod networks that a Node lacks are left to the scenario's plan."""
+    families, auto = cluster_families(state), any(map(auto_hints_wanted, state.services))
     part = Part()
     if families != (Family.IPV4,):
         part.put("ipFamilies", [family.label for family in families])
     networks: list[Network] = []
-    part.put("list", [_node_part(node, families, networks, ledger) for node in nodes])
+    part.put("list", [_node_part(node, families, networks, ledger, auto=auto) for node in state.nodes])
     return part
 
 
-def _node_part(node: Node, families: Sequence[Family], networks: list[Network], ledger: Ledger) -> Part:
+def _node_part(node: Node, families: Sequence[Family], networks: list[Network], ledger: Ledger, *, auto: bool) -> Part:
     part = Part({"name": node.metadata.name}, flow=True)
-    name, words = node.metadata.name, []
+    name = node.metadata.name
     if node.zone:
         part["zone"] = node.zone
-    internal = _of_families((a for kind, a in node.addresses if kind == "InternalIP"), families)
-    external = _of_families((a for kind, a in node.addresses if kind == "ExternalIP"), families)
-    ips = list(internal)
-    for family in families:
-        # kube-proxy takes the first InternalIP of a family, else the first ExternalIP, for the node's own (CFG-7.1)
-        if not any(_family(ip) is family for ip in internal):
-            ips += [ip for ip in external if _family(ip) is family][:1]
-    if left := [ip for ip in external if ip not in ips]:
-        ledger.leave_out("ExternalIPs of Nodes: clouds translate them on the way", name)
-        words.append(f"ExternalIP {', '.join(left)} left out")
+    # an ExternalIP is an address of the machine, too, and the node IP of a family without InternalIP (CFG-7.1)
+    ips = _of_families(node.ips, families)
+    if any(kind == "ExternalIP" for kind, _ in node.addresses):
+        ledger.guess(
+            "ExternalIPs are addresses of the Nodes' own interfaces, as in their rules; clouds often translate them",
+            name,
+        )
     if ips:
         part["ips"] = ips
     if missing := [family.label for family in families if not any(_family(ip) is family for ip in ips)]:
@@ -60,17 +61,19 @@ def _node_part(node: Node, families: Sequence[Family], networks: list[Network], 
         )
     if (cpus := _cpus(node.allocatable_cpu)) is not None:
         part["cpu"] = cpus
-    _note_rest(node, ledger)
-    if words:
-        part.beside["name"] = "; ".join(words)
+        if auto and node.allocatable_cpu != str(cpus):
+            ledger.guess(
+                "CPUs of Nodes in whole numbers, rounded down, by which topology mode Auto shares endpoints out", name
+            )
+    _note_rest(node, ledger, auto=auto)
     return part
 
 
-def _note_rest(node: Node, ledger: Ledger) -> None:
+def _note_rest(node: Node, ledger: Ledger, *, auto: bool) -> None:
     name = node.metadata.name
     if not node.ready and (node.json.get("status") or {}).get("conditions"):
         ledger.leave_out("that Nodes are not Ready: nodeDown is the event for it", name)
-    if any(key in node.metadata.labels for key in CONTROL_PLANE_LABELS):
+    if auto and any(key in node.metadata.labels for key in CONTROL_PLANE_LABELS):
         ledger.leave_out("labels of control planes, which topology mode Auto leaves out (CP-3.8.2)", name)
     if any(True for _ in taints_of(node)):
         ledger.guess("tainted and cordoned Nodes get new pods only of workloads that tolerate it (placement)", name)

@@ -11,6 +11,7 @@ from kpsim.drafting.part import Ledger
 from kpsim.drafting.podspecs import PodSpec, pod_spec
 from kpsim.endpointslices import has_managed_slices, selects, slices_of
 from kpsim.endpointslices.shown import ShownPods
+from kpsim.manifests.remarks import counted
 from kpsim.objects import ContainerPort, EndpointSlice, Node, Pod, Service
 from kpsim.units import MINUTE_NS, SECOND_NS, parse_rfc3339_ns
 
@@ -131,7 +132,7 @@ class _Left:
 
     def tell(self) -> None:
         if self.unselected:
-            self._ledger.leave_out(f"{self.unselected:,} Pods that no Service of the draft selects")
+            self._ledger.leave_out(f"{counted(self.unselected, 'Pod')} that no Service of the draft selects")
         if self.of_slices:
             self._ledger.guess(
                 "pods that only EndpointSlices show (kubectl get pods -A -o yaml tells more)", *self.of_slices

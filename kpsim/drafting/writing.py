@@ -6,6 +6,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from kpsim.drafting.part import Part
 
@@ -39,6 +40,8 @@ def _tree(value: Any, depth: int, *, flow: bool = False) -> Any:
             if isinstance(item, Part) and (words := item.head):  # above the dash
                 made.yaml_set_comment_before_after_key(number, before=words, indent=depth)
         return made
+    if isinstance(value, str) and (value.startswith(":") or value.endswith(":")):
+        return DoubleQuotedScalarString(value)  # an IPv6 address that other readers of YAML take for an indicator
     return value
 
 

@@ -149,6 +149,8 @@ def _sort(document: Document, found: Sorted) -> None:
         found.cluster_configurations.append(document)
     elif kind == "ConfigMap" and version == "v1":
         found.config_maps.append(document)
+    elif kind == "Scenario" and group == "kpsim.dev" and not document.folder:
+        found.findings.append(Finding(place, "a scenario, where a cluster's objects are expected: kpsim run runs it"))
     elif kind in _MAKES_PODS:
         found.templates.append(document)
     elif version in API_VERSIONS.get(kind, ()):

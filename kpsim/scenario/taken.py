@@ -13,7 +13,7 @@ from kpsim.config import ProxyConfig
 from kpsim.drafting import Given
 from kpsim.drafting.draft import Parts, find_parts
 from kpsim.drafting.listeners import listeners
-from kpsim.drafting.nodes import cluster_families, nodes_part
+from kpsim.drafting.nodes import nodes_part
 from kpsim.drafting.part import Ledger
 from kpsim.drafting.services import hand_written
 from kpsim.drafting.workloads import workload_part
@@ -105,7 +105,7 @@ def _drafted(taken: Taken, state: ClusterState, items: tuple[Item, ...]) -> Take
     ledger = Ledger()
     parts = find_parts(Given(state, ProxyConfig(), controllers=items), ledger)
     if "nodes" not in content:
-        content["nodes"] = nodes_part(list(parts.state.nodes), cluster_families(parts.state), ledger)
+        content["nodes"] = nodes_part(parts.state, ledger)
     given = content.get("workloads")
     before = [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
     made = [*before, *_workloads(parts, before, ledger)]
