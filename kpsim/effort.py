@@ -12,6 +12,7 @@ from kpsim.errors import InputError
 CONNECTION_S = 1.2e-3  #: a connection and its answer, over all nodes that it passes
 PACKET_S = 0.5e-3  #: a later packet of a connection
 PROBE_S = 30e-6  #: a load balancer's probe of one node
+POD_PROBE_S = 10e-6  #: a kubelet's probe of one container
 SYNC_S = 1e-3  #: a sync
 SYNC_ENDPOINT_S = 30e-6  #: an endpoint, in a sync
 WRITE_S = 100e-6  #: a write that one node hears of

@@ -62,6 +62,8 @@ def test_more_of_anything_takes_longer() -> None:
         "nodes.count=200",
     ):
         assert seconds(more) > 1.5 * seconds("traffic[0].perSecond=1") > 0, more
+    many, probed = ("workloads[0].replicas=5000", "duration=3000s"), "workloads[0].probes={liveness: {period: 1s}}"
+    assert seconds(*many, probed) > seconds(*many) + 100  # 15 million probes
 
 
 def test_a_scenario_of_hours_is_refused_before_it_runs() -> None:

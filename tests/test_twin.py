@@ -30,7 +30,7 @@ def test_both_models_agree(first: int) -> None:
 def test_the_scenarios_have_every_event_but_those_that_need_packets_or_objects_of_their_own() -> None:
     drawn = {kind for seed in range(150) for event in draw(seed)["events"] for kind in event if kind != "at"}
     left_out = {"createService", "deleteService", "patchEndpointSlice", "createEndpointSlice", "deleteEndpointSlice"}
-    left_out |= {"addNode", "deleteNode", "labelNode", "reboot", "rollingUpgrade"}  # its nodes are always the same
+    left_out |= {"addNode", "deleteNode", "labelNode", "rollingUpgrade"}  # its nodes are always the same
     left_out |= {"liveness", "loadRules"}  # its pods have no probes, and its nodes no rules
     assert drawn == {file_name(kind) for kind in ActionKind} - left_out
 

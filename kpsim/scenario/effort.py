@@ -1,10 +1,12 @@
 """How long a scenario would take to run."""
 
+from collections.abc import Iterator
 from math import ceil
 
-from kpsim.effort import CONNECTION_S, PACKET_S, PROBE_S, SYNC_ENDPOINT_S, SYNC_S, WRITE_S, Effort
+from kpsim.effort import CONNECTION_S, PACKET_S, POD_PROBE_S, PROBE_S, SYNC_ENDPOINT_S, SYNC_S, WRITE_S, Effort
 from kpsim.objects import Service
 from kpsim.scenario.loading import Scenario
+from kpsim.scenario.workload_schema import Probe, Workload
 from kpsim.units import SECOND_NS
 
 _WRITES_OF_A_POD = 8  #: what its start and its end make of API writes
@@ -24,6 +26,9 @@ def effort_of(scenario: Scenario) -> Effort:
     balanced = sum(isinstance(each, Service) and each.type == "LoadBalancer" for each in scenario.objects)
     probes = nodes * balanced * duration_ns / spec.load_balancer.interval_ns
     pods = sum(workload.replicas for workload in spec.workloads)
+    asked = sum(
+        workload.replicas * duration_ns / probe.period_ns for workload in spec.workloads for probe in _probes(workload)
+    )
     writes = _WRITES_OF_A_POD * pods * (1 + len(spec.events))
     least_ns = max(scenario.proxy.min_sync_period_ns, 1)
     syncs = nodes * (min(writes, duration_ns / least_ns) + duration_ns / max(scenario.proxy.sync_period_ns, 1))
@@ -31,11 +36,17 @@ def effort_of(scenario: Scenario) -> Effort:
         connections * CONNECTION_S
         + packets * PACKET_S
         + probes * PROBE_S
+        + asked * POD_PROBE_S
         + syncs * (SYNC_S + pods * SYNC_ENDPOINT_S)
         + writes * nodes * WRITE_S
     )
-    told = [f"{ceil(number):,} {name}" for number, name in ((connections, "connections"), (packets, "later packets"), (probes, "probes"), (syncs, "syncs")) if number >= 1]  # fmt: skip
+    told = [f"{ceil(number):,} {name}" for number, name in ((connections, "connections"), (packets, "later packets"), (probes, "probes"), (asked, "probes of pods"), (syncs, "syncs")) if number >= 1]  # fmt: skip
     return Effort(seconds, ", ".join(told) or "nothing to do")
+
+
+def _probes(workload: Workload) -> Iterator[Probe]:
+    """Those that are sent all the time."""
+    yield from (probe for probe in (workload.probes.readiness, workload.probes.liveness) if probe is not None)
 
 
 def _packets(every_ns: int, duration_ns: int) -> float:

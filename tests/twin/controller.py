@@ -6,7 +6,8 @@ from typing import Any
 from twin.clock import NEVER, SEE, STORE, Clock, S, ns
 from twin.pods import Pod, PodStore, Seen
 
-Endpoints = dict[str, tuple[bool, bool, bool]]  #: ready, serving, terminating by pod
+#: ready, serving, terminating by pod; a StatefulSet's pods have the names of their predecessors
+Endpoints = dict[Pod, tuple[bool, bool, bool]]
 
 
 class Bucket:
@@ -73,7 +74,7 @@ class EndpointSliceController:
     def _desired(self, service: str) -> Endpoints:
         """CP-3.4: every selected pod with an address."""
         return {
-            name: (seen.status.ready and not seen.terminating, seen.status.ready, seen.terminating)
+            self._cache[name][0]: (seen.status.ready and not seen.terminating, seen.status.ready, seen.terminating)
             for name, seen in sorted(self._selected(service).items())
             if seen.status.address
         }
@@ -172,7 +173,7 @@ class EndpointSliceController:
             item.written += 1
             generation = item.written
             item.endpoints = self.slices[service] = wanted
-            rows = tuple((pod, *conditions) for pod, conditions in wanted.items())
+            rows = tuple((pod.name, *conditions) for pod, conditions in wanted.items())
             self.writes.append((self._clock.now, service, rows, trigger))
             watch = self._clock.delays["controllerWatch"]
             self._clock.after(watch, SEE, lambda: setattr(item, "seen", generation))

@@ -42,12 +42,13 @@ class WorkloadEvents:
 
     def _scale(self, event: Body) -> None:
         self._deployments.wanted[event["workload"]] = event["replicas"]
-        self._deployments.level(event["workload"])
+        self._deployments.act(event["workload"])
 
     def _rollout(self, event: Body) -> None:
         self._deployments.revision[event["workload"]] += 1
-        self._deployments.shares[event["workload"]] = event["maxSurge"], event["maxUnavailable"]
-        self._deployments.level(event["workload"])
+        self._deployments.shares[event["workload"]] = event.get("maxSurge", 0), event.get("maxUnavailable", 1)
+        self._deployments.partition[event["workload"]] = event.get("partition", 0)
+        self._deployments.act(event["workload"])
 
     def _crash(self, event: Body) -> None:
         for pod in self._chosen(event):
@@ -69,13 +70,20 @@ class NodeEvents:
     """What happens to nodes and their Node objects (CP-2.9, CP-14.2)."""
 
     def __init__(
-        self, nodes: Nodes, lifecycle: NodeLifecycle, kubelets: Kubelets, deployments: Deployments, proxies: Proxies
+        self,
+        clock: Clock,
+        nodes: Nodes,
+        lifecycle: NodeLifecycle,
+        kubelets: Kubelets,
+        deployments: Deployments,
+        proxies: Proxies,
     ) -> None:
+        self._clock = clock
         self._nodes, self._lifecycle, self._kubelets = nodes, lifecycle, kubelets
         self._deployments, self._proxies = deployments, proxies
         self.kinds = {
             "nodeDown": self._node_down, "nodeUp": self._node_up, "taintNode": self._taint, "untaintNode": self._untaint,
-            "cordon": self._cordon, "uncordon": self._uncordon, "drain": self._drain,
+            "cordon": self._cordon, "uncordon": self._uncordon, "drain": self._drain, "reboot": self._reboot,
         }  # fmt: skip
 
     def _node_down(self, event: Body) -> None:
@@ -84,6 +92,19 @@ class NodeEvents:
                 self._proxies.stop(node)
                 self._kubelets.lose_power(node)
                 self._lifecycle.miss(node)
+
+    def _reboot(self, event: Body) -> None:
+        node = event["node"]
+        if self._nodes.down_at[node] is not None:
+            return
+        self._node_down({"nodes": [node]})
+        since = self._nodes.down_at[node]
+
+        def back() -> None:
+            if self._nodes.down_at[node] == since:
+                self._node_up({"nodes": [node]})
+
+        self._clock.after(ns(event["takes"]), WORLD, back)
 
     def _node_up(self, event: Body) -> None:
         for node in event["nodes"]:
@@ -121,7 +142,7 @@ class NodeEvents:
     def _drain(self, event: Body) -> None:
         def change() -> None:
             self._nodes.barred[event["node"]].add("cordon")
-            self._deployments.clear(event["node"])
+            self._deployments.drain(event["node"])
 
         self._nodes.write(event["node"], change)
 

@@ -51,11 +51,24 @@ class Kubelets:
         self._later(pod, probe, lambda: self._ready(pod)) if probe else self._ready(pod)
 
     def _ready(self, pod: Pod) -> None:
+        """The containers are ready. The pod is, too, once its readiness gates are open (CP-2.6)."""
+        gates = pod.workload["readiness"].get("gates", [])
+        pod.contained = pod.answers and not pod.shedding and not pod.quitting
+        if pod.contained and gates and pod.gates is None:
+            pod.gates = self._clock.now + max(map(ns, gates))
+            self._clock.at(pod.gates, WORLD, lambda: self._pass(pod) if pod.contained else None, pod.order)
+        if pod.contained and pod.gates is not None and self._clock.now < pod.gates:
+            self._address(pod)
+        else:
+            self._pass(pod)
+
+    def _pass(self, pod: Pod) -> None:
         if pod.answers and not pod.shedding and not pod.quitting and not pod.kubelet.ready:
             pod.kubelet = Status(True, True, self._clock.now // S)
             self._report(pod)
 
     def _unready(self, pod: Pod) -> None:
+        pod.contained = False
         if pod.kubelet.ready:
             pod.kubelet = Status(True, False, self._clock.now // S)
             self._report(pod)
@@ -114,6 +127,11 @@ class Kubelets:
         self._store.store(pod, Seen(pod.api.status, True))
         if not pod.up:
             return
+        seen = self._clock.delays["deletionToKubelet"]
+        self._later(pod, seen, lambda: self._end(pod)) if seen else self._end(pod)
+
+    def _end(self, pod: Pod) -> None:
+        """The kubelet begins with hook and SIGTERM."""
         ending = pod.workload["termination"]
         if not ending.get("servesDuringPreStop", True):
             pod.answers = False
@@ -136,7 +154,7 @@ class Kubelets:
         if told:
             self._clock.after(0, STORE, lambda: self._remove(pod), pod.order)
             return
-        send = self._clock.now + self._clock.delays["readinessToStatus"]
+        send = self._clock.now + self._clock.delays["pleg"] + self._clock.delays["readinessToStatus"]
         self._after_reports(pod, send, lambda: self._remove(pod) if send <= pod.power_lost else None)
 
     def _remove(self, pod: Pod) -> None:
@@ -150,7 +168,7 @@ class Kubelets:
         """The node's pods stop, and nobody reports it (CP-2.9)."""
         for pod in self._store.on(node):
             pod.turn += 1
-            pod.up = pod.answers = False
+            pod.up = pod.answers = pod.contained = False
             pod.power_lost = self._clock.now
 
     def regain_power(self, node: str) -> None:

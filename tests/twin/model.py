@@ -27,14 +27,14 @@ class Twin:
         self.store = PodStore(clock)
         kubelets = Kubelets(clock, self.store)
         self.controller = EndpointSliceController(clock, document, self.store)
-        self._deployments = Deployments(document, nodes, self.store, kubelets)
-        self.proxies = Proxies(clock, document, nodes, self.store, self.controller.slices)
+        self._deployments = Deployments(clock, document, nodes, self.store, kubelets)
+        self.proxies = Proxies(clock, document, nodes, self.controller.slices)
         self.controller.stored.append(self.proxies.slice_stored)
         self.balancers = LoadBalancers(clock, document, nodes, self.proxies)
         lifecycle = NodeLifecycle(clock, nodes, self.store, self._deployments.clear)
         self._kinds = {
             **WorkloadEvents(clock, nodes, self.store, kubelets, self._deployments).kinds,
-            **NodeEvents(nodes, lifecycle, kubelets, self._deployments, self.proxies).kinds,
+            **NodeEvents(clock, nodes, lifecycle, kubelets, self._deployments, self.proxies).kinds,
             **ProxyEvents(clock, nodes, self.controller, self.proxies).kinds,
         }
 
@@ -49,12 +49,14 @@ class Twin:
     def _settle(self) -> None:
         """Begin with a cluster that has run for an hour: everything is ready, written, programmed, in rotation."""
         for workload, wanted in self._deployments.wanted.items():
-            for _ in range(wanted):
-                pod = self._deployments.place(workload)
+            ordered = self._deployments.workloads[workload].get("kind") == "StatefulSet"
+            for number in range(wanted):
+                pod = self._deployments.place(workload, number if ordered else None)
                 assert pod is not None
                 pod.kubelet = Status(True, True, -3600)
                 pod.api = Seen(pod.kubelet, False)
-                pod.answers = True
+                pod.answers = pod.contained = True
+                pod.gates, pod.ripe = 0, True
         self.controller.settle()
         self.proxies.settle()
         self.balancers.settle()

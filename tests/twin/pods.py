@@ -1,9 +1,10 @@
 """Pods, and what the API server has of them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-from twin.clock import NEVER, SEE, Clock
+from twin.clock import NEVER, SEE, Clock, ns
 
 
 class Status(NamedTuple):
@@ -40,11 +41,21 @@ class Pod:
         self.created = self.busy_until = 0
         self.power_lost = NEVER
         self.gone = False
+        self.ordinal: int | None = None  # of a StatefulSet's pod
+        self.contained = False  # its containers are ready
+        self.gates: int | None = None  # when its readiness gates open; None: not decided yet
+        self.ripens: int | None = None  # when it will have been ready for minReadySeconds; None: it is not ready
+        self.ripe = False
 
     @property
     def serves_api(self) -> bool:
         """Whether the API server has it as ready."""
         return self.api is not None and self.api.status.ready
+
+    @property
+    def available(self) -> bool:
+        """Whether it has been ready for minReadySeconds, as the controllers have noticed."""
+        return self.serves_api and self.ripe
 
 
 class PodStore:
@@ -63,6 +74,12 @@ class PodStore:
     def store(self, pod: Pod, version: Seen | None) -> None:
         """Take a version of a pod. None removes it."""
         old, pod.api = pod.api, version
+        if version is not None and version.status.ready != (old is not None and old.status.ready):
+            wait = ns(pod.workload.get("minReady", 0))
+            pod.ripe = version.status.ready and not wait
+            pod.ripens = self._clock.now + wait if version.status.ready else None
+            if pod.ripens is not None and wait:
+                self._clock.at(pod.ripens, SEE, partial(self._ripen, pod, pod.ripens), pod.order)
         if version is not None:
             ready = version.status.ready if version.status.second is not None else None
             self.versions.append((self._clock.now, pod.name, version.status.address, ready, version.terminating))
@@ -70,6 +87,13 @@ class PodStore:
             self._clock.after(self._clock.delays["controllerWatch"], SEE, lambda see=see: see(pod, old, version))  # type: ignore[misc]
         for tell in self.stored:
             tell(pod)
+
+    def _ripen(self, pod: Pod, time: int) -> None:
+        """The pod becomes available, unless it has not been ready all the while."""
+        if pod.api is not None and pod.ripens == time:
+            pod.ripe = True
+            for tell in self.stored:
+                tell(pod)
 
     def on(self, node: str) -> list[Pod]:
         """The node's pods that are not removed."""

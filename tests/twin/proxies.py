@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from twin.clock import DELIVER, END, START, WORLD, Clock, S, ns
 from twin.controller import Endpoints
 from twin.nodes import Nodes
-from twin.pods import PodStore
 
 
 class Limits(NamedTuple):
@@ -43,10 +42,8 @@ class Proxies:
     ``slices`` is what the API server has; a process that starts lists it. ``syncs`` has node, start, end, full and success.
     """
 
-    def __init__(
-        self, clock: Clock, document: dict[str, Any], nodes: Nodes, store: PodStore, slices: dict[str, Endpoints]
-    ) -> None:
-        self._clock, self._nodes, self._store, self._slices = clock, nodes, store, slices
+    def __init__(self, clock: Clock, document: dict[str, Any], nodes: Nodes, slices: dict[str, Endpoints]) -> None:
+        self._clock, self._nodes, self._slices = clock, nodes, slices
         self.processes: dict[str, Process] = {}
         self.syncs: list[tuple[str, int, int, bool, bool]] = []
         settings = document["proxy"]["iptables"]
@@ -158,9 +155,8 @@ class Proxies:
 
     def _local(self, node: str, slices: dict[str, Endpoints]) -> dict[str, int]:
         """CP-15.2: the ready endpoints of each Service on the node."""
-        where = {pod.name: pod.node for pod in self._store.pods}
         return {
-            service: sum(ready for pod, (ready, _, _) in endpoints.items() if where[pod] == node)
+            service: sum(ready for pod, (ready, _, _) in endpoints.items() if pod.node == node)
             for service, endpoints in slices.items()
         }
 

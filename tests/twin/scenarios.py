@@ -13,13 +13,14 @@ MS = 1_000_000
 class Dice:
     """Draws that depend on the seed and on their order within one scenario."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, name: str = "twin") -> None:
         self._seed = seed
+        self._name = name
         self._number = 0
 
     def below(self, limit: int) -> int:
         self._number += 1
-        return rng.below(limit, self._seed, "twin", self._number)
+        return rng.below(limit, self._seed, self._name, self._number)
 
     def percent(self, chance: int) -> bool:
         return self.below(100) < chance
@@ -40,7 +41,7 @@ def draw(seed: int) -> dict[str, Any]:
     nodes = [f"node-{n}" for n in range(1, 2 + dice.below(3))]
     workloads = [_workload(dice, name) for name in ("web", "api")[: 1 + dice.below(2)]]
     seconds = 60 + dice.below(120)
-    return {
+    document = {
         "apiVersion": "kpsim.dev/v1alpha1",
         "kind": "Scenario",
         "metadata": {"name": f"twin-{seed}"},
@@ -76,6 +77,41 @@ def draw(seed: int) -> dict[str, Any]:
             key=lambda event: int(event["at"].removesuffix("ns")),
         ),
     }  # fmt: skip
+    _turn_dials(Dice(seed, "twin dials"), document)
+    return document
+
+
+def _turn_dials(dice: Dice, document: dict[str, Any]) -> None:
+    """Add what controllers and kubelets take their time for, StatefulSets, budgets, gates and minReadySeconds."""
+    document["delays"] |= {
+        "pleg": dice.maybe(50, 1, 1000),
+        "deletionToKubelet": dice.maybe(50, 1, 1000),
+        "workloadController": dice.maybe(50, 1, 2000),
+    }
+    sets = set()
+    for workload in document["workloads"]:
+        if dice.percent(30):
+            workload["minReady"] = dice.time(1, 10_000)
+        if dice.percent(25):
+            workload["readiness"]["gates"] = [dice.time(0, 5000) for _ in range(1 + dice.below(2))]
+        if dice.percent(40):
+            workload["disruptionBudget"] = {"maxUnavailable": dice.below(3)}
+        if dice.percent(30):
+            workload["kind"] = "StatefulSet"
+            sets.add(workload["name"])
+            if dice.percent(40):
+                workload["podManagementPolicy"] = "Parallel"
+    for event in document["events"]:
+        if "rollout" in event and event["rollout"]["workload"] in sets:
+            event["rollout"] = {"workload": event["rollout"]["workload"], "partition": dice.pick((0, 0, 1))}
+            if dice.percent(50):
+                event["rollout"]["maxUnavailable"] = dice.pick((1, 2, "50%"))
+    if dice.percent(30):
+        node = dice.pick(document["nodes"]["list"])["name"]
+        seconds = int(document["duration"].removesuffix("ns")) // (1000 * MS)
+        reboot = {"at": dice.time(1000, seconds * 700), "reboot": {"node": node, "takes": dice.time(1000, 40_000)}}
+        document["events"].append(reboot)
+        document["events"].sort(key=lambda event: int(event["at"].removesuffix("ns")))
 
 
 def _workload(dice: Dice, name: str) -> dict[str, Any]:
