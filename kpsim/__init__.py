@@ -6,6 +6,7 @@ The functions mirror the command line::
     kpsim.rules(cluster, "node-1")                    # as the mode's own tool has them
     kpsim.trace(cluster, "node-1", "172.30.0.10:80")  # one packet, explained
     result = kpsim.run("local-rollout")               # a scenario, built-in or a file
+    kpsim.sweep("local-rollout", seeds=20)            # how its figures vary over seeds and fields
     kpsim.frames(result)                              # pandas frames of its reports
     kpsim.migrate(cluster, "nftables")                # what another proxy mode would change
     kpsim.survey(cluster, vary="mode").frame          # every Service, client and node, under every mode
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from kpsim.migration.report import MigrationReport, migrate
     from kpsim.result import RunResult, frames, run
     from kpsim.surveys import Survey, survey
+    from kpsim.sweeping.result import SweepResult
+    from kpsim.sweeping.sweep import sweep
 
 __all__ = [
-    "Cluster", "MigrationReport", "RunResult", "Survey", "__version__", "frames", "load", "migrate", "rules", "run", "survey",
+    "Cluster", "MigrationReport", "RunResult", "Survey", "SweepResult", "__version__", "frames", "load", "migrate", "rules", "run",
+    "survey", "sweep",
     "trace",
 ]  # fmt: skip
 
@@ -41,6 +45,8 @@ _HOME = {
     "run": "kpsim.result",
     "Survey": "kpsim.surveys",
     "survey": "kpsim.surveys",
+    "SweepResult": "kpsim.sweeping.result",
+    "sweep": "kpsim.sweeping.sweep",
 }
 
 

@@ -11,6 +11,7 @@ from kpsim.config import Mode
 from kpsim.effort import permit
 from kpsim.reports.expectations import ExpectationResult, evaluate_all, failed, parse_expectations
 from kpsim.reports.figures import figures
+from kpsim.reports.names import check_names
 from kpsim.scenario import Scenario, load_scenario, parse_scenario
 from kpsim.scenario.effort import effort_of
 from kpsim.simulation import Progress
@@ -114,20 +115,9 @@ def run(
         scenario = scenario.with_seed(seed)
     if mode is not None:
         scenario = scenario.with_mode(str(mode))
-    _check_names(scenario)
+    check_names(scenario)
     permit(effort_of(scenario), long=long, note=note)
     return RunResult(scenario, simulate(scenario, progress=progress))
-
-
-def _check_names(scenario: Scenario) -> None:
-    """Check the figures that expectations name before the run, so that a slip does not cost a whole run."""
-    from kpsim.simulation.engine import blank_log
-
-    expected = parse_expectations(scenario.expect, scenario.expect_places)
-    # a patch can give a Service other ports, and pods get their addresses in the run: these names are known only after it
-    unsettled = ("services.", "affinity.", "endpoints.")
-    settled = [e for e in expected if not e.figure.startswith(unsettled) and ".endpoints." not in e.figure]
-    evaluate_all(settled, figures(blank_log(scenario, scenario.seed)))
 
 
 def frames(run: RunResult | RunLog) -> "dict[str, DataFrame]":

@@ -8,6 +8,8 @@ Property tests try the same examples in every run, so a failure comes from a cha
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -16,6 +18,14 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # machines are shared, so times mean nothing
 settings.register_profile("anew", deadline=None)
 settings.load_profile("anew" if os.environ.get("KPSIM_FUZZ") else "repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runs_are_kept_elsewhere() -> Iterator[None]:
+    """Finished runs of sweeps go to a directory of this session, not to that of the user."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["KPSIM_CACHE"] = folder
+        yield
 
 
 @cache

@@ -35,6 +35,7 @@ EDGES = {
     "scenario",
     "scenarios",
     "simulation",
+    "sweeping",
     "verify",
     "wire",
 }
@@ -95,6 +96,7 @@ def test_lock_pins_every_dependency() -> None:
         *PYPROJECT["build-system"]["requires"],
         *project["dependencies"],
         *project["optional-dependencies"]["dev"],
+        *project["optional-dependencies"]["dask"],
     ]
     for requirement in map(Requirement, wanted):
         for version in pinned[canonicalize_name(requirement.name)]:

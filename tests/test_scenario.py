@@ -254,7 +254,7 @@ def test_no_yaml_and_no_file_are_said_plainly(tmp_path: Path) -> None:
 
 def test_settings_change_the_document_before_it_is_checked() -> None:
     text = "traffic: [{name: t, service: web, perSecond: 1}]\n"
-    settings = ["traffic[0].perSecond=5", "workloads.0.replicas=4", "delays.sync.base={uniform: {low: 1s, high: 2s}}"]
+    settings = ["traffic[t].perSecond=5", "workloads.0.replicas=4", "delays.sync.base={uniform: {low: 1s, high: 2s}}"]
     spec = load(text, settings=settings).spec
     assert (spec.traffic[0].per_second, spec.workloads[0].replicas) == (5, 4)
     assert spec.delays.sync.base.uniform is not None
@@ -264,7 +264,12 @@ def test_settings_change_the_document_before_it_is_checked() -> None:
     ("setting", "expected"),
     [
         ("workloads[1].replicas=2", ".workloads has 1 items: there is no [1]"),
-        ("workloads.web.replicas=2", ".workloads is a list: expected a position from 0, got 'web'"),
+        (
+            "workloads[wbe].replicas=2",
+            ".workloads is a list: expected a position from 0 or an item's name, got 'wbe'; did you mean 'web'?",
+        ),
+        ("nodes.zones[a].b=2", ".nodes.zones is a list: expected a position from 0 or an item's name, got 'a'"),
+        ("objects[shop].spec.type=NodePort", "got 'shop'; its items are web"),
         ("duration.of=2", ".duration is a single value: it has no 'of'"),
         ("nodes[0]=2", ".nodes is not a list: it has no [0]"),
         ("seed", "expected path=value"),

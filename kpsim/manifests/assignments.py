@@ -5,21 +5,22 @@ Counterpart: Helm's ``--set``.
 
 import re
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from kpsim.manifests.places import Path, format_path
 from kpsim.manifests.yaml_reader import YamlRefused, read_yaml
 
 _STEP = re.compile(
-    r"\[(\d+)\]|\[([^\[\]='\"]+=[^\[\]]*)\]|(?:^|\.)([^.\[\]=]+)|\[(['\"])(.+?)\4\]", re.ASCII
-)  # [0], [name=http], .spec, ['a.b/c']
+    r"\[(\d+)\]|\[([^\[\]='\"]+(?:=[^\[\]]*)?)\]|(?:^|\.)([^.\[\]=]+)|\[(['\"])(.+?)\4\]", re.ASCII
+)  # [0], [name=http] or [http], .spec, ['a.b/c']
 
 
 def parse_assignment(text: str) -> tuple[Path, Any]:
     """Parse ``path=value``. The value is YAML.
 
-    Paths are such as ``traffic[0].perSecond``, ``traffic.0.perSecond``, ``ports[name=http]`` and ``labels['a.b/c']``; a
-    leading dot is allowed. ValueError otherwise.
+    Paths are such as ``traffic[0].perSecond``, ``traffic.0.perSecond``, ``workloads[web]``, ``ports[name=http]`` and
+    ``labels['a.b/c']``; a leading dot is allowed. ValueError otherwise.
     """
     body = text.removeprefix(".")
     steps: list[str | int] = []
@@ -78,7 +79,7 @@ def put(content: Any, path: Path, value: Any, *, editing: bool = False, above: P
 
 
 def _position(items: Sequence[Any], step: str | int, above: Path) -> int:
-    """Return the position in a list that a step means: a number, or ``field=value`` of one item."""
+    """Return the position in a list that a step means: a number, the name of one item, or its ``field=value``."""
     if isinstance(step, str) and "=" in step:
         name, _, value = step.partition("=")
         found = [number for number, item in enumerate(items) if isinstance(item, dict) and str(item.get(name)) == value]
@@ -86,10 +87,36 @@ def _position(items: Sequence[Any], step: str | int, above: Path) -> int:
             raise ValueError(f"{_shown(above)} has {len(found)} items with {name} {value}, expected one")
         return found[0]
     if isinstance(step, str) and not (step.isascii() and step.isdigit()):
-        raise ValueError(f"{_shown(above)} is a list: expected a position from 0, got {step!r}")
+        return _named(items, step, above)
     if int(step) >= len(items):
         raise ValueError(f"{_shown(above)} has {len(items)} items: there is no [{int(step)}]")
     return int(step)
+
+
+def _named(items: Sequence[Any], name: str, above: Path) -> int:
+    """Return the position of the one item of this name, which is that of its metadata if it has some."""
+    names = [_names_of(item) for item in items]
+    found = [number for number, each in enumerate(names) if name in each]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"{_shown(above)} has {len(found)} items named {name!r}: expected a position from 0")
+    known = sorted({each[0] for each in names if each})
+    near = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; its items are {', '.join(known[:12])}" if known else ""
+    raise ValueError(f"{_shown(above)} is a list: expected a position from 0 or an item's name, got {name!r}{hint}")
+
+
+def _names_of(item: Any) -> list[str]:
+    """Return the names by which an item may be called: ``name``, and ``namespace/name``."""
+    if not isinstance(item, dict):
+        return []
+    metadata = item.get("metadata")
+    about = metadata if isinstance(metadata, dict) else item
+    name, namespace = about.get("name"), about.get("namespace")
+    if not isinstance(name, str):
+        return []
+    return [name, f"{namespace}/{name}"] if isinstance(namespace, str) else [name]
 
 
 def _shown(path: Path) -> str:

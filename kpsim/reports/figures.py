@@ -45,6 +45,7 @@ class FigureKind(NamedTuple):
 #: The last part of a name that counts connections.
 COUNTS = (
     FigureKind("sent", "connections attempted"),
+    FigureKind("lost", "connections that were not delivered, whatever became of them"),
     *(FigureKind(d.value, f"connections {d.value}") for d in Fate),
     *(FigureKind(f"{d.value}_ratio", f"{d.value} per sent; undefined when nothing was sent") for d in Fate),
     FigureKind("established", "connections that were set up: delivered ones, and those that broke later"),
@@ -162,6 +163,7 @@ def _names(log: RunLog, field: GroupField, seen: Iterable[str]) -> list[str]:
 
 def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
     yield f"{prefix}sent", part.sent
+    yield f"{prefix}lost", part.sent - part.of(Fate.DELIVERED)
     for disposition in Fate:
         yield f"{prefix}{disposition.value}", part.of(disposition)
     for disposition in Fate:

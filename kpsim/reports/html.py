@@ -191,7 +191,7 @@ def _sync_lag(log: RunLog, pictures: dict[str, Plot]) -> str:
     sentences = [sync_lag_sentence(log), syncs_sentence(log)]
     if not log.programming and not log.unprogrammed:
         return _section("Sync lag", sentences, None, pictures, ())
-    return _section("Sync lag", sentences, sync_lag_table(log), pictures, ("sync_lag",)) + _table(
+    return _section("Sync lag", sentences, sync_lag_table(log), pictures, ("sync_lag",)) + html_table(
         node_lag_table(log), 20
     )
 
@@ -204,11 +204,13 @@ def _section(
     title: str, sentences: Iterable[str], table: TextTable | None, pictures: dict[str, Plot], shown: tuple[str, ...]
 ) -> str:
     text = "".join(f"<p>{escape(sentence)}</p>\n" for sentence in sentences)
-    drawn = "".join(_figure(pictures[name]) for name in shown if name in pictures)
-    return f"<h2>{escape(title)}</h2>\n{text}{_table(table) if table and table.rows else ''}{drawn}"
+    drawn = "".join(html_figure(pictures[name]) for name in shown if name in pictures)
+    return f"<h2>{escape(title)}</h2>\n{text}{html_table(table) if table and table.rows else ''}{drawn}"
 
 
-def _table(table: TextTable, most: int = MOST_ROWS) -> str:
+def html_table(table: TextTable, most: int = MOST_ROWS) -> str:
+    """Return a table as HTML, of at most so many rows."""
+
     def cells(tag: str, row: tuple[str, ...]) -> str:
         kinds = (f"<{tag} class=number>" if i in table.numeric else f"<{tag}>" for i in range(len(row)))
         return "".join(f"{kind}{escape(text)}</{tag}>" for kind, text in zip(kinds, row, strict=True))
@@ -224,7 +226,8 @@ def _table(table: TextTable, most: int = MOST_ROWS) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>\n{more}'
 
 
-def _figure(plot: Plot) -> str:
+def html_figure(plot: Plot) -> str:
+    """Return a picture with its caption as HTML, in the colours of the page."""
     svg = plot.svg()
     svg = svg[svg.index("<svg") :]
     # All pictures share one page. Without a prefix, two of them could use the same identifier for different things.

@@ -44,7 +44,7 @@ def _contents(log: RunLog, results: Sequence[ExpectationResult]) -> dict[str, by
         frame = table.frame(log)
         contents[f"frames/{table.name}.csv"] = csv_of(frame).encode()
         contents[f"frames/{table.name}.parquet"] = parquet_of(table.columns, frame)
-    contents["frames/columns.csv"] = _columns_csv().encode()
+    contents["frames/columns.csv"] = columns_csv(TABLES).encode()
     for plot in drawn:
         contents[f"plots/{plot.name}.png"] = plot.png()
     return contents
@@ -57,10 +57,11 @@ def _known_files() -> list[str]:
     return ["report.html", "summary.json", "frames/columns.csv", *frames, *pictures]
 
 
-def _columns_csv() -> str:
+def columns_csv(tables: Sequence[Table[Any]]) -> str:
+    """Return what the columns of the frames mean, as CSV."""
     out = StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(("frame", "column", "dtype", "unit", "meaning"))
-    for table in TABLES:
+    for table in tables:
         rows.writerows((table.name, c.name, c.dtype, c.unit, c.meaning) for c in table.columns)
     return out.getvalue()

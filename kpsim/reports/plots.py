@@ -103,7 +103,7 @@ class Plot:
 
     def _saved(self, **how: Any) -> bytes:
         out = BytesIO()
-        with _style():
+        with style():
             self.figure.savefig(out, **how)
         return out.getvalue()
 
@@ -137,7 +137,7 @@ def plot_dispositions(log: RunLog) -> "Figure | None":
     counts = {(name, ended): [0] * (len(edges) - 1) for name in names for ended in shown}
     for c in log.connections:
         counts[panels[c.service], c.disposition][min(c.at_ns // width_ns, len(edges) - 2)] += 1
-    with _style():
+    with style():
         figure, axes = _stacked_axes(heights)
         for name, ax in zip(names, axes, strict=False):
             below = [0] * (len(edges) - 1)
@@ -146,7 +146,7 @@ def plot_dispositions(log: RunLog) -> "Figure | None":
                 ax.stairs(top, edges, baseline=below, fill=True, color=DISPOSITION_COLOR[ended], label=ended.value)
                 below = top
             ax.set(title=name, ylim=(0, None))
-            _whole_numbers(ax.yaxis)
+            whole_numbers(ax.yaxis)
             ax.grid(axis="y")
         figure.supylabel(f"connections per {duration(width_ns)}", fontsize="medium")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
@@ -169,7 +169,7 @@ def plot_local_drops(log: RunLog) -> "Figure | None":
     peak = max(b.received for b in bins) or 1
     edges = _edges(log, width_ns)
     timelines = health_timelines(log)
-    with _style():
+    with style():
         figure, (ax,) = _stacked_axes([0.5 + 0.62 * len(lanes)])
         for row, (service, node) in enumerate(lanes):
             base = len(lanes) - 1 - row
@@ -208,7 +208,7 @@ def plot_sync_lag(log: RunLog) -> "Figure | None":
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         true_ns, own_ns = [lag_ns(p) for p in log.programming], reported_ns(log)
@@ -244,7 +244,7 @@ def plot_affinity_breaks(log: RunLog) -> "Figure | None":
     totals = Counter(b.cause for b in breaks)
     causes = sorted(totals, key=lambda cause: (totals[cause], cause))
     names = list(dict.fromkeys(services.values()))
-    with _style():
+    with style():
         figure, (ax,) = _stacked_axes([0.3 + 0.36 * len(causes)])
         left = [0] * len(causes)
         for i, name in enumerate(names):
@@ -254,7 +254,7 @@ def plot_affinity_breaks(log: RunLog) -> "Figure | None":
         for y, total in enumerate(left):
             ax.annotate(f" {total:,}", (total, y), va="center")
         ax.set(xlabel="breaks", xlim=(0, max(left) * 1.08))
-        _whole_numbers(ax.xaxis)
+        whole_numbers(ax.xaxis)
         ax.grid(axis="x")
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
@@ -273,7 +273,7 @@ def plot_endpoint_shares(log: RunLog) -> "Figure | None":
     color = {node: SERIES[i % len(SERIES)] for i, node in enumerate(nodes)}
     from matplotlib.patches import Patch
 
-    with _style():
+    with style():
         figure, axes = _stacked_axes([0.55 + 0.24 * len(shown[service]) for service in services], hide_inner_x=False)
         for service, ax in zip(services, axes, strict=True):
             total = sum(counts[service].values())
@@ -302,7 +302,7 @@ def plot_open_connections(log: RunLog) -> "Figure | None":
     services = sorted(_most(Counter(c.service for c in long), MOST_SERVICES))
     width_ns = bin_width_ns(log.duration_ns)
     edges = _edges(log, width_ns)
-    with _style():
+    with style():
         figure, axes = _stacked_axes([1.6] * len(services))
         for service, ax in zip(services, axes, strict=True):
             here = [c for c in long if c.service == service]
@@ -317,7 +317,7 @@ def plot_open_connections(log: RunLog) -> "Figure | None":
                 for at_ns in (each for each in left_ns if each is not None):
                     ax.axvline(at_ns / SECOND_NS, color=color, linestyle="--", linewidth=1)
             ax.set(title=service, ylim=(0, None))
-            _whole_numbers(ax.yaxis)
+            whole_numbers(ax.yaxis)
             ax.grid(axis="y")
             ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         figure.supylabel("open connections", fontsize="medium")
@@ -382,7 +382,7 @@ def _draw_typical_changes(ax: "Axes", log: RunLog) -> None:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Draw with matplotlib's own defaults and :data:`_STYLE`, whatever the user's matplotlibrc says."""
     mpl = _matplotlib()
     with mpl.rc_context():
@@ -445,7 +445,8 @@ def _time_axis(ax: "Axes", log: RunLog) -> None:
     ax.set_xlabel("seconds since the start of the run")
 
 
-def _whole_numbers(axis: "XAxis | YAxis") -> None:
+def whole_numbers(axis: "XAxis | YAxis") -> None:
+    """Put ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=4, integer=True))

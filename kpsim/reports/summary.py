@@ -131,11 +131,11 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     if windows := local_drop_windows(log):
         parts += ["", Text(local_sentence(log)), *_lines([window_sentence(window) for window in windows])]
     if sentence := affinity_sentence(log):
-        parts += ["", Text(sentence), _table(affinity_table(log).without_last()), *_lines(break_lines(log))]
+        parts += ["", Text(sentence), drawn_table(affinity_table(log).without_last()), *_lines(break_lines(log))]
     if log.programming or log.unprogrammed or log.syncs:
         parts += ["", Text(sync_lag_sentence(log))]
         if log.programming or log.unprogrammed:
-            parts.append(_table(sync_lag_table(log)))
+            parts.append(drawn_table(sync_lag_table(log)))
         parts.append(Text(syncs_sentence(log)))
     if results:
         parts += ["", *_expectation_parts(results)]
@@ -148,7 +148,7 @@ def _connection_parts(log: RunLog) -> "list[RenderableType]":
 
     parts: list[RenderableType] = ["", Text(traffic_sentence(log))]
     if log.connections:
-        parts += [_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
+        parts += [drawn_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
     if where := concentrations(log):
         parts += ["", *_lines([where_line(group) for group in where])]
     if notes := note_lines(log):
@@ -188,7 +188,8 @@ def _expectation_parts(results: Results) -> "list[RenderableType]":
     return [Text(heading, style="bold red"), *lines]
 
 
-def _table(table: TextTable) -> "Table":
+def drawn_table(table: TextTable) -> "Table":
+    """Return a table as rich draws it, of at most :data:`MOST_ROWS` rows."""
     from rich.table import Table
     from rich.text import Text
 

@@ -91,11 +91,16 @@ def load_scenario(
 
     InputError holds everything that is wrong: file, line, JSON path, and what was expected.
     """
-    path = _find(str(path_or_name))
-    scenario = parse_scenario(read_text(path), str(path), settings=settings)
+    scenario = parse_scenario(*read_scenario(path_or_name), settings=settings)
     if seed is not None:
         scenario = scenario.with_seed(seed)
     return scenario if mode is None else scenario.with_mode(mode)
+
+
+def read_scenario(path_or_name: str | Path) -> tuple[str, str]:
+    """Return the text of a scenario's file or of a built-in, and the name of its file. InputError if it cannot be read."""
+    path = _find(str(path_or_name))
+    return read_text(path), str(path)
 
 
 def _find(path_or_name: str) -> Path:

@@ -83,6 +83,7 @@ _ONE = ["shop.yaml", "--node", "node-1", "--dst", "172.30.0.10:80"]
 _SAVED = ["--rules", "rule.txt", "--dst", "10.180.1.5:8080"]
 _LOCAL = "service/shop/web.spec.externalTrafficPolicy=Local"
 _TWO = ["stale.yaml", "--set", "service/shop/web.spec.ports[0].targetPort=7070"]
+_SWEEP = ["small.yaml", "--seeds", "1"]
 _ASKED = ["--dst", "172.30.0.10:80"]
 _POD = ["--client", "pod", "--frontend", "clusterIP"]
 _PACKET = "IP(src='203.0.113.9',dst='172.30.0.10')/UDP(sport=5000,dport=53)"
@@ -163,6 +164,22 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--long": (["small.yaml"], ["--long"]),
         "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
         "--format": (["small.yaml"], ["--format", "json"]),
+    },
+    "sweep": {
+        "--vary": (_SWEEP, ["--vary", "traffic[t].perSecond=2,3"]),
+        "--seeds": (_SWEEP, ["--seeds", "2"]),
+        "--seed": (_SWEEP, ["--seed", "5"]),
+        "--goal": ([*_SWEEP, "--vary", "traffic[t].perSecond=2,3"], ["--goal", "sent < 12"]),
+        "--figure": (_SWEEP, ["--figure", "sent"]),
+        "--set": (_SWEEP, ["--set", "traffic[t].perSecond=9"]),
+        "--mode": (_SWEEP, ["--mode", "ipvs"]),
+        "--jobs": (_SWEEP, ["--jobs", "0"]),
+        "--scheduler": (_SWEEP, ["--scheduler", "nowhere"]),
+        "--cache": (_SWEEP, ["--cache", "kept"]),
+        "--no-cache": (_SWEEP, ["--no-cache"]),
+        "--out": (_SWEEP, ["--out", "rule.txt"]),
+        "--long": (_SWEEP, ["--long"]),
+        "--format": (_SWEEP, ["--format", "csv"]),
     },
     "scenario init": {
         "--service": (["shop.yaml", "bare.yaml"], ["--service", "shop/web"]),
@@ -246,10 +263,11 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
     "schema": {},
 }  # fmt: skip
 
-#: options whose value is refused: another mode, a node port out of range, a file in the way of a directory, too many ways
+#: options whose value is refused: another mode, a node port out of range, a file in the way of a directory, too many ways, no
+#: processes, no address
 REFUSED = {
     *((command, "--service-node-port-range") for command in ("rules", "trace", "verify", "diff", "migrate", "survey")),
-    ("run", "--out"), ("trace", "--limit"), ("migrate", "--to"),
+    ("run", "--out"), ("sweep", "--out"), ("sweep", "--jobs"), ("sweep", "--scheduler"), ("trace", "--limit"), ("migrate", "--to"),
 }  # fmt: skip
 
 
@@ -292,6 +310,7 @@ def kpsim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     def run(*words: str) -> Said:
         prepare()
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("KPSIM_CACHE", "cache")
         before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
         monkeypatch.setattr(sys, "argv", ["kpsim", *words])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b""), encoding="utf-8"))

@@ -1,0 +1,159 @@
+"""Makes the runs of a sweep: in this process, in processes of this machine, or on a Dask cluster.
+
+Whoever computes a run, its figures are the same, so the order in which runs end changes nothing that is reported.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from kpsim.errors import InputError, KpsimError
+from kpsim.reports.figures import Figures
+from kpsim.sweeping.identity import program
+from kpsim.sweeping.runs import Task, figures_of, perform, unpacked
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_ADDRESS = re.compile(r"((tcp|tls|ucx|wss?)://)?[^\s/]+:\d+/?")
+_IN_FLIGHT = 4  #: runs that wait at each worker
+_CONNECT_S, _ROUND_S, _ROUNDS_WITHOUT_WORKER = 10, 5, 12
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def finished(tasks: Sequence[Task], *, jobs: int, scheduler: str = "") -> Iterator[tuple[Task, Figures]]:
+    """Yield each task with its figures as soon as they are there.
+
+    Without ``scheduler``, ``jobs`` processes compute; with one job it is this process.
+    """
+    if scheduler:
+        yield from _on_cluster(tasks, scheduler)
+    elif min(jobs, len(tasks)) <= 1:
+        for task in tasks:
+            yield task, figures_of(task.scenario, task.seed)
+    else:
+        yield from _in_processes(tasks, min(jobs, len(tasks)))
+
+
+# ------------------------------------------------------------------------------------------------------------ processes
+
+
+def _in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Figures]]:
+    import multiprocessing
+
+    # a server that has loaded kpsim forks the workers: unlike this process it has neither threads nor open files
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if hasattr(context, "set_forkserver_preload"):
+        context.set_forkserver_preload(["kpsim.sweeping.runs", "kpsim.simulation.engine"])
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker)
+    waiting = iter(tasks)
+    running: dict[Future[bytes], Task] = {}
+
+    def submit(count: int) -> None:
+        for task in islice(waiting, count):
+            running[pool.submit(perform, task.scenario, task.seed, program())] = task
+
+    try:
+        submit(jobs * _IN_FLIGHT)
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                task = running.pop(future)
+                yield task, unpacked(future.result())
+            submit(len(done))
+        pool.shutdown()
+    except BrokenProcessPool as error:
+        raise KpsimError(
+            "a worker process ended before its time, perhaps for want of memory; finished runs are kept, and the same command goes on: "
+            "-j 1 needs least"
+        ) from error
+    finally:
+        _end(pool)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the workers, also in the middle of a run: nobody waits for it any longer."""
+    workers = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in workers:
+        process.terminate()
+
+
+def _begin_worker() -> None:
+    """Leave interrupts to the parent, and end when it ends, however it does."""
+    import signal
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait as wait_for
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None:
+
+        def end_with_parent() -> None:
+            wait_for([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+# ----------------------------------------------------------------------------------------------------------------- dask
+
+
+def _on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[Task, Figures]]:
+    if not _ADDRESS.fullmatch(address):
+        raise InputError(f"--scheduler {address}: expected tcp://HOST:PORT, as the scheduler prints it")
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError("--scheduler needs Dask: pip install 'kpsim[dask]'") from error
+    try:
+        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
+    try:
+        if not _has_workers(client):
+            raise InputError(f"--scheduler {address}: the cluster has no workers")
+        yield from _computed(client, tasks)
+    finally:
+        client.close()
+
+
+def _has_workers(client: "Client") -> bool:
+    return bool(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _computed(client: "Client", tasks: Sequence[Task]) -> Iterator[tuple[Task, Figures]]:
+    """Yield what the cluster's workers compute. The scheduler gives the run of a worker that is lost to another."""
+    from distributed import wait as wait_for
+
+    most = _IN_FLIGHT * max(1, sum(client.nthreads().values()))
+    waiting = iter(tasks)
+    running: dict[Any, Task] = {}
+    alone = 0
+    while True:
+        for task in islice(waiting, most - len(running)):
+            future = client.submit(perform, task.scenario, task.seed, program(), key=f"kpsim-{task.key}", retries=2)
+            running[future] = task
+        if not running:
+            return
+        try:
+            done = wait_for(list(running), timeout=_ROUND_S, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            alone = 0 if _has_workers(client) else alone + 1
+            if alone >= _ROUNDS_WITHOUT_WORKER:
+                raise KpsimError("the cluster has had no worker for a minute; finished runs are kept") from None
+            continue
+        for future in done:
+            yield running.pop(future), unpacked(future.result())
