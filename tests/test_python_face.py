@@ -180,6 +180,7 @@ def test_help_names_every_command_in_a_whole_sentence() -> None:
         "scenarios",
         "schema",
         "survey",
+        "sweep",
         "trace",
         "verify",
         "scenario",

@@ -145,7 +145,9 @@ def _print(result: "SweepResult", format: SweepFormat) -> None:
         case SweepFormat.JSON:
             typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
         case SweepFormat.CSV:
-            typer.echo(result.frames()["points"].to_csv(index=False, lineterminator="\n"), nl=False)
+            from kpsim.reports.columns import csv_of
+
+            typer.echo(csv_of(result.frames()["points"]), nl=False)
         case SweepFormat.TEXT:
             from kpsim.sweeping.pages import print_summary
 

@@ -3,7 +3,7 @@
 Counterpart: what firewalls, container engines and administrators load.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
@@ -21,10 +21,15 @@ from kpsim.scenario.schema import ScenarioSpec
 
 @dataclass(frozen=True, slots=True)
 class RulesBeside:
-    """Rules of some nodes, by family. ``nodes`` empty: every node has them."""
+    """Rules of some nodes, by family, and the text that they were read from. ``nodes`` empty: every node has them."""
 
     nodes: tuple[str, ...]
     rules: Mapping[Family, Ruleset]
+    text: str
+
+    def __reduce__(self) -> tuple[Callable[..., "RulesBeside"], tuple[object, ...]]:
+        """Go to another process as text: rules hold functions of their dialect."""
+        return _read_again, (self.nodes, tuple(self.rules), self.text)
 
     def of(self, node: str, family: Family) -> Ruleset | None:
         """Return the rules that a node has of a family, or None."""
@@ -47,7 +52,7 @@ def read_beside(spec: ScenarioSpec, document: Document, file: str) -> AllBeside:
     initial = []
     for path, asked in _asked(spec):
         try:
-            rules = RulesBeside(asked.nodes, _read(asked, path, spec, document, file, found))
+            rules = _read(asked, path, spec, document, file, found)
         except InputError as error:
             found.problems += error.problems
             continue
@@ -71,7 +76,7 @@ def _asked(spec: ScenarioSpec) -> Iterator[tuple[Path, LoadRules]]:
 
 def _read(
     asked: LoadRules, path: Path, spec: ScenarioSpec, document: Document, file: str, found: AllBeside
-) -> dict[Family, Ruleset]:
+) -> RulesBeside:
     if asked.file is not None:
         name = str(FilePath(file).parent / asked.file)
         text = read_text(name)
@@ -81,10 +86,8 @@ def _read(
         words = "expected rules, as iptables-save or nft list ruleset print them; ipsets and virtual servers are not for scenarios"
         raise InputError(document.problem(words, path))
     families = cluster_families(spec.nodes)
-    dialect = dialect_reading(text)
     try:
-        told = dialect.families(text, file=name)
-        rulesets = dialect.parse(text, None if told else families[0], file=name)
+        rulesets = _parsed(text, families, name)
     except InputError as error:
         if asked.file is not None:
             raise
@@ -94,7 +97,18 @@ def _read(
     for ruleset in rulesets:
         if ruleset.family not in families and ruleset.tables:
             found.notes.append(f"{name}: its rules of {ruleset.family.label} decide nothing: no node has that family")
-    return {ruleset.family: ruleset for ruleset in rulesets if ruleset.family in families}
+    return RulesBeside(asked.nodes, {each.family: each for each in rulesets if each.family in families}, text)
+
+
+def _parsed(text: str, families: Sequence[Family], file: str) -> Sequence[Ruleset]:
+    dialect = dialect_reading(text)
+    told = dialect.families(text, file=file)
+    return dialect.parse(text, None if told else families[0], file=file)
+
+
+def _read_again(nodes: tuple[str, ...], families: tuple[Family, ...], text: str) -> RulesBeside:
+    rulesets = _parsed(text, families, "")
+    return RulesBeside(nodes, {each.family: each for each in rulesets if each.family in families}, text)
 
 
 def _try(spec: ScenarioSpec, found: AllBeside, document: Document) -> None:

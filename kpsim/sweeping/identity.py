@@ -15,19 +15,19 @@ from typing import Any
 
 from kpsim.addresses import Family
 from kpsim.scenario import Scenario
+from kpsim.scenario.beside import RulesBeside
 
 #: the seed is a part of the key by itself; Kubernetes objects and kube-proxy's configuration count as they were resolved
 _NOT_READ = {"seed", "expect", "description", "proxy", "objects", "manifests"}
+_ABOUT_IT = {"spec", "source", "notes", "expect_places"}
 
 
 def fingerprint(scenario: Scenario) -> str:
     """Return the identity of a scenario without its seed. It is equal in every process."""
+    resolved = [field.name for field in dataclasses.fields(scenario) if field.name not in _ABOUT_IT]
     content = [
         scenario.spec.model_dump(mode="json", exclude=_NOT_READ),
-        _plain(scenario.objects),
-        _plain(scenario.created),
-        _plain(scenario.created_slices),
-        _plain(scenario.proxy),
+        *(_plain(getattr(scenario, name)) for name in resolved),
     ]
     return _digest(json.dumps(content, sort_keys=True).encode())
 
@@ -60,6 +60,8 @@ def _plain(value: Any) -> Any:
             return value.value
         case None | bool() | int() | float() | str():
             return value
+        case RulesBeside():
+            return [_plain(value.nodes), value.text]
         case Mapping():
             return {str(key): _plain(inner) for key, inner in value.items()}
         case Set():

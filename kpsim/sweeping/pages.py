@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpsim.outputs import write_directory
+from kpsim.reports.columns import csv_of, parquet_of
 from kpsim.reports.html import PAGE_STYLE, STYLE, escape, html_figure, html_table
-from kpsim.reports.output import columns_csv, parquet
+from kpsim.reports.output import columns_csv
 from kpsim.reports.plots import Plot
 from kpsim.reports.summary import drawn_table
 from kpsim.sweeping.frames import frames, tables
@@ -80,8 +81,8 @@ def write_output(found: Outcome, summary: str, pictures: Sequence[Plot], directo
     made = frames(found)
     for table in tables(found):
         frame = made[table.name]
-        contents[f"frames/{table.name}.csv"] = frame.to_csv(index=False, lineterminator="\n").encode()
-        contents[f"frames/{table.name}.parquet"] = parquet(table, frame)
+        contents[f"frames/{table.name}.csv"] = csv_of(frame).encode()
+        contents[f"frames/{table.name}.parquet"] = parquet_of(table.columns, frame)
     contents["frames/columns.csv"] = columns_csv(tables(found)).encode()
     for plot in pictures:
         contents[f"plots/{plot.name}.png"] = plot.png()
