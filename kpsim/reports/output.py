@@ -15,11 +15,12 @@ import json
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from kpsim.outputs import write_directory
 from kpsim.reports.columns import csv_of, parquet_of
 from kpsim.reports.expectations import ExpectationResult
-from kpsim.reports.frames import TABLES
+from kpsim.reports.frames import TABLES, Table
 from kpsim.reports.html import html_page
 from kpsim.reports.plots import PLOT_NAMES, plots
 from kpsim.reports.summary import summary_json

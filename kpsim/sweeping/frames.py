@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kpsim.reports.figures import AtLeast
 from kpsim.reports.columns import Column
+from kpsim.reports.figures import AtLeast
 from kpsim.reports.frames import Table
 from kpsim.sweeping.dials import Setting
 from kpsim.sweeping.estimates import Interval, Spread, share_interval
