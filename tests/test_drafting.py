@@ -3,6 +3,7 @@
 import json
 import re
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from drafts import (
@@ -531,6 +532,16 @@ def test_unknown_names(asked: Json, words: str) -> None:
     with pytest.raises(InputError) as caught:
         drafted(WEB, service("empty", app="none"), *PODS, **asked)
     assert str(caught.value).startswith(words)
+
+
+def test_the_scenario_of_the_documents_beside_a_dump(tmp_path: Path) -> None:
+    (written,) = re.findall(
+        r"^```yaml\n(apiVersion: kpsim.*?)^```$", EVERYTHING.with_suffix(".md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / EVERYTHING.name).write_bytes(EVERYTHING.read_bytes())
+    (tmp_path / "mine.yaml").write_text(written)
+    result = kpsim.run(tmp_path / "mine.yaml", settings=["duration=11s", "traffic[0].perSecond=5"])
+    assert result.figures["delivered_ratio"] == 1
 
 
 def test_what_is_no_cluster() -> None:

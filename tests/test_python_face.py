@@ -188,6 +188,20 @@ def test_help_names_every_command_in_a_whole_sentence() -> None:
     assert all(line.endswith(".") and not line.endswith("...") for line in commands)
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("scenario init {cluster} --service shop/db", ["shop/db", "shop/db-members", "shop/db-primary"]),
+        ("run {cluster} --rollout kube-system/", ["kube-system/coredns", "kube-system/kube-dns"]),
+    ],
+)
+def test_the_shell_completes_services_and_workloads(words: str, offered: list[str]) -> None:
+    cluster = Path(__file__).parent.parent / "docs/scenario-init.yaml"
+    line = f"kpsim {words.format(cluster=cluster)}"
+    done = cli(_KPSIM_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(line.split()) - 1))
+    assert done.stdout.split() == offered
+
+
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_the_shell_completes_names_of_scenarios(command: str) -> None:
     done = cli(_KPSIM_COMPLETE="complete_bash", COMP_WORDS=f"kpsim {command} local-", COMP_CWORD="2")

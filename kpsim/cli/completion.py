@@ -75,7 +75,7 @@ def _clusters(context: typer.Context) -> "Iterable[Cluster]":
     from kpsim.explore import load
 
     # while an option waits for its value, the words before it are not yet arguments
-    given = context.params.get("cluster") or tuple(map(Path, context.args))
+    given = context.params.get("cluster") or tuple(map(Path, context.params.get("scenario") or context.args))
     files = [path for path in given if path.exists()]
     with suppress(KpsimError, OSError):
         if files:

@@ -20,6 +20,8 @@ def proxy_part(document: Json, config: ProxyConfig, ledger: Ledger) -> Part:
     """
     part = Part()
     kept: JsonObject = {key: value for key, value in document.items() if key not in _ELSEWHERE}
+    if kept.get("bindAddress") in ("0.0.0.0", "::"):
+        del kept["bindAddress"]  # kube-proxy then takes the node's own addresses, as without it (CFG-7.1)
     if document.get("hostnameOverride"):
         ledger.leave_out("hostnameOverride: every node of a scenario has its own name")
     for path in sorted(_leaves(kept), key=len, reverse=True):
@@ -37,7 +39,7 @@ def proxy_part(document: Json, config: ProxyConfig, ledger: Ledger) -> Part:
         part.put("clusterCIDR", "", beside="none, as in the cluster")
     for key, value in kept.items():
         part[key] = Part(dict(value), flow=True) if isinstance(value, Mapping) else value
-    if config_from_json(part) != replace(config, hostname_override=""):
+    if config_from_json(part) != replace(config, hostname_override="", bind_address=str(kept.get("bindAddress") or "")):
         ledger.leave_out("settings that only flags of kube-proxy can say (CFG-2.2.2)")
     return part
 

@@ -106,11 +106,14 @@ def hand_written(
     ``shown`` are slices whose endpoints became pods.
     """
     by_name = {(service.metadata.namespace, service.metadata.name): service for service in services}
+    known = {(service.metadata.namespace, service.metadata.name) for service in state.services}
     orphans = []
     for item in state.endpoint_slices:
         service = by_name.get((item.metadata.namespace, item.service_name))
         if (item.metadata.namespace, item.metadata.name) in shown:
             continue
+        if service is None and (item.metadata.namespace, item.service_name) in known:
+            continue  # of a Service that was not asked for
         if service is None:
             orphans.append(f"{item.metadata.namespace}/{item.metadata.name}")
         elif item.address_type == "FQDN":
@@ -118,7 +121,7 @@ def hand_written(
         elif not has_managed_slices(service) or not slices_of(service, [item]):
             yield item
     if orphans:
-        ledger.leave_out(f"EndpointSlices of no Service of the draft: {listed(orphans)}")
+        ledger.leave_out(f"EndpointSlices of no Service that was given: {listed(orphans)}")
 
 
 def slice_part(item: EndpointSlice) -> Part:

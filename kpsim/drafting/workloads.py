@@ -94,8 +94,13 @@ def _put_placement(part: Part, group: Group, nodes: list[Node], ledger: Ledger) 
         placement["nodes"] = allowed
     if spread := list(_spread(spec, group, ledger)):
         placement["topologySpread"] = spread
-    if placement:
-        part.put("placement", placement, beside=why if "nodes" in placement else "")
+        placement.flow = False
+    if placement.flow and placement:
+        part.put("placement", placement, beside=why)
+    elif placement:
+        if "nodes" in placement:
+            placement.beside["nodes"] = why
+        part.put("placement", placement)
 
 
 _KEYS = ("kubernetes.io/hostname", LABEL_ZONE)

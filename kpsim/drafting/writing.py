@@ -10,8 +10,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from kpsim.drafting.part import Part
 
-_WIDTH = 150  #: of a line, where a flow collection is broken
-_BESIDE = 2  #: blanks before a comment beside a value
+_WIDTH = 4096  #: of a line: a flow collection stays on one
 
 
 def yaml_text(content: Part) -> str:
