@@ -26,6 +26,8 @@ TREES = [json.loads(line) for line in (HERE / "nft_broken_trees.jsonl").read_tex
 UNREAD = [
     ("ip saddr" + " & 1" * 31 + " == 1", "too many operations, not '&'"),
     ("add table ip t\nadd chain ip t c {\n accept\n}\n", "f:4: rules go into a chain by commands of their own, not the end of the line"),
+    ("quota 17592186044416 mbytes", "not a quota: 18446744073709551616 bytes (t/c rule 1)"),
+    ("limit rate 10 bytes/second burst 4096 mbytes", "not a burst: 4294967296 (t/c rule 1)"),
     ("redefine x = 5\n", "f:1: redefine is not read; `nft list ruleset` prints the rules without variables"),
     ("undefine x\n", "f:1: undefine is not read; `nft list ruleset` prints the rules without variables"),
     ("add table ip t\nadd chain ip t c\nadd rule ip t c position 5 accept\n",

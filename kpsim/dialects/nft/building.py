@@ -1,8 +1,8 @@
 """From items to rulesets: tables, chains, sets and rules, with all that is wrong in them."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kpsim.addresses import Family
 from kpsim.dialects.nft import frames, keys
@@ -30,6 +30,7 @@ from kpsim.ruleset import (
     Key,
     Limit,
     NamePattern,
+    Quota,
     Rule,
     Ruleset,
     Set,
@@ -50,6 +51,7 @@ _FLAGS = {
     "timeout": SetFlags.TIMEOUT,
     "dynamic": SetFlags.DYNAMIC,
 }
+_Shared = TypeVar("_Shared", Limit, Quota)
 #: trees of statements that decide where a packet goes, so that not even what follows is known if they are not modelled
 _CONDITIONS = ("match", "limit", "quota", "ct count", "meter", "set", "vmap")
 
@@ -314,9 +316,9 @@ class Builder:
                     self._problem(f"{each.about['kind']} {each.about['name']}: not modelled: {error.what}", each.line)
             except ValueError as error:
                 self._problem(f"{each.about['kind']} {each.about['name']}: {error}", each.line)
-        limits = self._limits(table)
+        limits = self._shared("limit", table.limits, read_limit)
         counters = {counter: Counter(counter) for counter in table.counters}
-        quotas = {name_: read_quota(about, name_) for name_, (about, _) in table.quotas.items()}
+        quotas = self._shared("quota", table.quotas, read_quota)
         objects = Objects(sets, types, frozenset(unread), limits, counters, quotas, meters=set())
         chains: dict[str, Chain] = {}
         for name_, chain in table.chains.items():
@@ -373,13 +375,18 @@ class Builder:
             )
         return frames.kept_table(*key, [chain.about for chain in seeing])
 
-    def _limits(self, table: _Table) -> dict[str, Limit]:
+    def _shared(
+        self, kind: str, declared: Mapping[str, tuple[dict[str, Any], int | None]], read: Callable[[Tree, str], _Shared]
+    ) -> dict[str, _Shared]:
+        """The limits or the quotas of a table."""
         found = {}
-        for name, (about, line) in table.limits.items():
+        for name, (about, line) in declared.items():
             try:
-                found[name] = read_limit(about, name)
-            except ValueError as error:
-                self._problem(f"limit {name}: {error}", line)
+                found[name] = read(about, name)
+            except (ValueError, KeyError, TypeError) as error:
+                self._problem(
+                    f"{kind} {name}: {error if type(error) is ValueError else f'not understood: {about}'}", line
+                )
         return found
 
     def _base(self, table: TableKey, chain: _Chain) -> Base | None:

@@ -67,7 +67,11 @@ def _field(op: str, row: Selector, mask: Tree, right: Tree, context: Context) ->
         return
     context.imply_row(row)
     if not row.type.is_number:
-        context.add(_names(op, row, mask, right))
+        names = _names(op, row, mask, right)
+        if row.type is ETHER_TYPE and context.family is not None:
+            context.body.append(names)  # what a header says of the family counts for nft
+        else:
+            context.add(names)
         return
     if mask is not None:
         bits = _bits(mask, row.type)

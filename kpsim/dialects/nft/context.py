@@ -82,7 +82,7 @@ class Context:
         self.body.append(part)
         if isinstance(part, Compare) and not part.negate and (name := part.name) is not None:
             if part.field is Field.L4PROTO:
-                self.protocol = name
+                self.protocol = name if self.protocol in (None, name) else SEVERAL
             elif part.field is Field.NFPROTO:
                 self.family = Family.IPV4 if name == "ipv4" else Family.IPV6
         elif isinstance(part, Compare) and part.field is Field.L4PROTO and not part.negate:

@@ -3,7 +3,7 @@
 from kpsim.dialects.nft.datatypes import Tree
 from kpsim.dialects.nft.tokens import Cursor, Kind, milliseconds
 
-_BYTE_UNITS = ("bytes", "kbytes", "mbytes", "gbytes")
+_BYTE_UNITS = ("bytes", "kbytes", "mbytes")
 
 
 def counter_of(cursor: Cursor) -> Tree:
@@ -41,9 +41,13 @@ def limit_rate(cursor: Cursor) -> Tree:
         if about["rate_unit"] not in _BYTE_UNITS or not slash:
             raise cursor.problem("expected a rate such as 10/minute or 5 kbytes/second")
     if cursor.accept("burst"):
+        if cursor.here.text == "0" and "rate_unit" not in about:
+            raise cursor.problem("expected a burst of one packet or more")
         about["burst"] = cursor.number("a number of packets")
-        if cursor.is_word("packets", *_BYTE_UNITS) and (unit := cursor.take().text) != "packets":
-            about["burst_unit"] = unit
+        if "rate_unit" in about:
+            about["burst_unit"] = cursor.expect(*_BYTE_UNITS).text
+        else:
+            cursor.expect("packets")
     if over:
         about["inv"] = True
     return about

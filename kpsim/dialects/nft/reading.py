@@ -238,7 +238,7 @@ def _reject(about: Tree, source: str, context: Context) -> None:
 _UNITS = {"second": "sec", "minute": "min", "hour": "hour", "day": "day", "week": "week"}
 
 
-_BYTES = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20, "gbytes": 1 << 30}
+_BYTES = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20}
 
 
 def read_limit(about: Tree, name: str = "") -> Limit:
@@ -248,9 +248,11 @@ def read_limit(about: Tree, name: str = "") -> Limit:
     if unit is None or not isinstance(rate, int) or not 0 < rate < 1 << 32 or not isinstance(burst, int):
         raise ValueError(f"not a rate: {rate}/{about.get('per')}")
     over = bool(about.get("inv"))
+    burst *= _BYTES[about.get("burst_unit", "bytes")] if scale else 1
+    if not 0 <= burst <= ALL_BITS:
+        raise ValueError(f"not a burst: {burst}")  # nft cuts off its upper bits
     if not scale:
         return Limit(rate, unit, burst or 5, over=over, name=name)
-    burst *= _BYTES.get(about.get("burst_unit", "bytes"), 1)
     return Limit(rate * scale, unit, burst, over=over, name=name, bytes=True)
 
 
@@ -260,6 +262,10 @@ def read_quota(about: Tree, name: str = "") -> Quota:
         about.get(name, about.get("bytes") if name == "val" else 0) * _BYTES[about.get(f"{name}_unit", "bytes")]
         for name in ("val", "used")
     )
+    if not 0 <= size < 1 << 63:
+        raise ValueError(f"not a quota: {size} bytes")
+    if used > size:
+        raise ValueError(f"a quota of {size} bytes of which {used} are used")
     return Quota(size, bool(about.get("inv")), used, name)
 
 

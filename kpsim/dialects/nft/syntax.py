@@ -214,7 +214,10 @@ def _nat(cursor: Cursor) -> Tree:
     if cursor.is_word("interval", "prefix"):
         about["type_flags"] = cursor.take().text
     if verb in ("snat", "dnat") or cursor.is_word("to"):
-        cursor.accept("to")
+        if about:
+            cursor.expect("to")
+        else:
+            cursor.accept("to")
         _target(cursor, about, port_alone=verb in ("redirect", "masquerade"))
     flags: list[str] = []
     if cursor.is_word(*_NAT_FLAGS):
@@ -345,6 +348,8 @@ def _xt(cursor: Cursor) -> Tree:
 
 def _comment(cursor: Cursor) -> Tree:
     cursor.take()
+    if cursor.is_word(*_READERS):
+        raise cursor.problem("expected a comment, in quotes if nft knows the word")
     return {"comment": cursor.word("a comment")}
 
 
