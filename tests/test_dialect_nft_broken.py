@@ -28,6 +28,11 @@ UNREAD = [
     ("add table ip t\nadd chain ip t c {\n accept\n}\n", "f:4: rules go into a chain by commands of their own, not the end of the line"),
     ("quota 17592186044416 mbytes", "not a quota: 18446744073709551616 bytes (t/c rule 1)"),
     ("limit rate 10 bytes/second burst 4096 mbytes", "not a burst: 4294967296 (t/c rule 1)"),
+    ("list ruleset\n", "f:1: expected table, add or another command of nft, not 'list'"),
+    ("add table ip t\nadd limit ip t l rate 5/second\ndelete limit ip t l\n", "f:3: delete limit is not read"),
+    *((f"add table ip t\nadd set ip t s {{ type mark ; {word} ; }}\n", f"f:2: set s: not modelled: {word.split()[0]} for each element of a set")
+      for word in ("limit rate 5/second", "quota 5 bytes", "ct count over 5")),
+    ("ip saddr { 10.0.0.1 limit rate 5/second }", "not modelled: a limit for each element of a set (t/c rule 1)"),
     ("redefine x = 5\n", "f:1: redefine is not read; `nft list ruleset` prints the rules without variables"),
     ("undefine x\n", "f:1: undefine is not read; `nft list ruleset` prints the rules without variables"),
     ("add table ip t\nadd chain ip t c\nadd rule ip t c position 5 accept\n",
@@ -144,10 +149,18 @@ def test_objects_of_json_that_are_wrong_are_named(entry: Any, message: str) -> N
     assert str(refused.value) == f"f: {message}"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"nftables": 5}', '{"nftables": {}}'])
-def test_json_that_is_not_nfts_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"^f: |^f:1: "):
+NOT_ITS_OUTPUT = "f: not the output of nft -j list ruleset: an object with the list `nftables` expected"
+NO_OUTPUT = [
+    ("{}", NOT_ITS_OUTPUT), ('{"nftables": 5}', NOT_ITS_OUTPUT), ('{"nftables": {}}', NOT_ITS_OUTPUT), ('{"nftables": NaN}', "f: not JSON: NaN is no JSON"),
+    ("[]", "f:1: expected table, add or another command of nft, not '['"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), NO_OUTPUT, ids=[text for text, _ in NO_OUTPUT])
+def test_json_that_is_not_nfts_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError) as refused:
         DIALECT.parse(text, file="f")
+    assert str(refused.value) == message
 
 
 class NotModelled(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 from kpsim.dialects import Form
 from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.dialects.nft.json_form import json_text
+from kpsim.dialects.nft.objects import type_words
 from kpsim.errors import InputError
 from kpsim.maps import Map
 from kpsim.ruleset import Chain, Counter, Limit, Quota, SetFlags, Space, Table, TableKey
@@ -174,3 +175,47 @@ def test_lines_keep_their_numbers_where_variables_are_put_in() -> None:
     text = "define a = {\n 80,\n 443\n}\ntable ip t {\n chain c {\n  tcp dport $a accept\n  frobnicate\n }\n}\n"
     with pytest.raises(InputError, match=r"^f:8: expected a statement, not 'frobnicate'$"):
         DIALECT.parse(text, file="f")
+
+
+PORTS: dict[str, Any] = {"family": "ip", "table": "t", "name": "s", "type": "inet_service"}
+OF = {"family": "ip", "table": "t", "chain": "c"}
+#: as ``nft -j -f`` takes them, and the same in words
+JSON_COMMANDS: list[tuple[dict[str, Any], str]] = [
+    ({"flush": {"ruleset": None}}, "flush ruleset"), ({"metainfo": {"version": "1.0.6"}}, ""),
+    ({"add": {"table": {"family": "ip", "name": "t", "flags": ["owner", "persist", "dormant"]}}}, "add table ip t { flags dormant ; }"),
+    ({"create": {"set": PORTS | {"flags": ["interval", "timeout"], "timeout": 5, "gc-interval": 7, "size": 9, "auto-merge": True, "policy": "memory",
+                                 "comment": "why", "elem": [5, {"range": [7, 9]}, {"elem": {"val": 80, "timeout": 3, "comment": "x"}}]}}},
+     'add set ip t s { type inet_service ; flags interval,timeout ; timeout 5s ; gc-interval 7s ; size 9 ; auto-merge ; policy memory ; comment "why" ; '
+     'elements = { 5, 7-9, 80 timeout 3s comment "x" } ; }'),
+    ({"add": {"chain": {"family": "ip", "table": "t", "name": "c", "type": "filter", "hook": "input", "prio": -5, "policy": "drop"}}},
+     "add chain ip t c { type filter hook input priority -5 ; policy drop ; }"),
+    ({"add": {"chain": {"family": "ip", "table": "t", "name": "d", "comment": "why"}}}, 'add chain ip t d { comment "why" ; }'),
+    ({"add": {"rule": OF | {"expr": [{"accept": None}], "comment": "last"}}}, 'add rule ip t c accept comment "last"'),
+    ({"insert": {"rule": OF | {"expr": [{"goto": {"target": "d"}}]}}}, "insert rule ip t c goto d"),
+    ({"add": {"rule": OF | {"chain": "d", "expr": [{"drop": None}]}}}, "add rule ip t d drop"), ({"flush": {"chain": OF | {"name": "d"}}}, "flush chain ip t d"),
+    ({"add": {"element": {"family": "ip", "table": "t", "name": "s", "elem": [99, 100]}}}, "add element ip t s { 99, 100 }"),
+    ({"delete": {"element": {"family": "ip", "table": "t", "name": "s", "elem": [100]}}}, "delete element ip t s { 100 }"),
+    ({"quota": {"family": "ip", "table": "t", "name": "q", "bytes": 500, "used": 5, "inv": True}}, "add quota ip t q { over 500 bytes used 5 bytes ; }"),
+    ({"limit": {"family": "ip", "table": "t", "name": "l", "rate": 5, "per": "second", "burst": 7, "inv": True}}, "add limit ip t l { rate over 5/second burst 7 packets ; }"),
+    ({"map": {"family": "ip", "table": "t", "name": "m", "type": ["ipv4_addr", "inet_service"], "map": ["ipv4_addr", "inet_service"],
+              "elem": [[{"concat": ["10.0.0.1", 80]}, {"concat": ["10.0.0.2", 81]}]]}},
+     "add map ip t m { type ipv4_addr . inet_service : ipv4_addr . inet_service ; elements = { 10.0.0.1 . 80 : 10.0.0.2 . 81 } ; }"),
+    ({"map": {"family": "ip", "table": "t", "name": "v", "type": {"typeof": {"meta": {"key": "mark"}}}, "map": {"typeof": {"payload": {"protocol": "ip", "field": "daddr"}}}}},
+     "add map ip t v { typeof meta mark : ip daddr ; }"),
+    ({"set": {"family": "ip", "table": "t", "name": "u", "type": {"typeof": [{"meta": {"key": "skuid"}}, {"ct": {"key": "mark"}}]}}},
+     "add set ip t u { typeof meta skuid . ct mark ; }"),
+    ({"set": {"family": "ip", "table": "t", "name": "w", "type": "mark", "stmt": [{"counter": None}]}}, "add set ip t w { type mark ; counter ; }"),
+    ({"set": {"family": "ip", "table": "t", "name": "x", "type": ["mark", "uid"], "flags": "constant"}}, "add set ip t x { type mark . uid ; flags constant ; }"),
+]  # fmt: skip
+
+
+def test_json_has_commands_too() -> None:
+    """libnftables-json(5). A table belongs to whom it will, the model does not tell."""
+    first = DIALECT.parse(json.dumps({"nftables": [entry for entry, _ in JSON_COMMANDS]}))
+    assert first == DIALECT.parse("".join(f"{words}\n" for _, words in JSON_COMMANDS))
+    [held] = first
+    [table] = held.in_order()
+    assert [len(chain.rules) for _, chain in sorted(table.chains.items())] == [2, 0]
+    assert [type_words(each.type) for name, each in sorted(table.sets.items()) if name in "mvux" and each.type is not None] == [
+        "type ipv4_addr . inet_service : ipv4_addr . inet_service", "type uid . mark", "type mark : ipv4_addr", "type mark . uid",
+    ]  # fmt: skip

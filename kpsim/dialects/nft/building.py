@@ -52,6 +52,12 @@ _FLAGS = {
     "dynamic": SetFlags.DYNAMIC,
 }
 _Shared = TypeVar("_Shared", Limit, Quota)
+_OF_OBJECTS = ("add", "create", "flush", "delete", "destroy")
+#: the commands for each kind of object that has some besides ``add`` and ``create``
+_VERBS = {
+    "ruleset": ("flush",), "table": _OF_OBJECTS, "chain": _OF_OBJECTS, "set": _OF_OBJECTS, "map": _OF_OBJECTS,
+    "element": ("add", "create", "delete", "destroy"), "rule": ("add", "insert", "replace", "delete"),
+}  # fmt: skip
 #: trees of statements that decide where a packet goes, so that not even what follows is known if they are not modelled
 _CONDITIONS = ("match", "limit", "quota", "ct count", "meter", "set", "vmap")
 
@@ -111,10 +117,10 @@ class Builder:
                 self._problem(str(error), item.line)
 
     def _take(self, item: Item) -> None:
+        if item.verb not in _VERBS.get(item.kind, ("add", "create")):
+            raise ValueError(f"{item.verb} {item.kind} is not read")
         verb = "delete" if item.verb == "destroy" else "add" if item.verb == "create" else item.verb
         if item.kind == "ruleset":
-            if verb != "flush":
-                raise ValueError(f"{verb} ruleset is not read")
             family = item.about["family"]
             self._tables = {key: table for key, table in self._tables.items() if family not in ("", key[0])}
             return
@@ -130,8 +136,6 @@ class Builder:
             self._take_chain(verb, table, item)
         elif item.kind in ("set", "map"):
             self._take_set(verb, table, item)
-        elif verb != "add":
-            raise ValueError(f"{verb} {item.kind} is not read")
         elif item.kind == "limit":
             _no_new(item, table.limits)
             table.limits.setdefault(item.about["name"], (item.about, item.line))
@@ -160,11 +164,9 @@ class Builder:
             raise ValueError(f"there is no table {' '.join(key)}")
         elif verb == "delete":
             self._tables.pop(key, None)
-        elif verb == "flush":
+        else:
             for chain in self._tables[key].chains.values():
                 chain.rules.clear()
-        else:
-            raise ValueError(f"{verb} table is not read")
 
     def _chain(self, table: _Table, name: str) -> _Chain:
         if name not in table.chains:
@@ -184,10 +186,8 @@ class Builder:
         chain = self._chain(table, name)
         if verb == "flush":
             chain.rules.clear()
-        elif verb == "delete":
-            del table.chains[name]
         else:
-            raise ValueError(f"{verb} chain is not read")
+            del table.chains[name]
 
     def _take_rule(self, verb: str, table: _Table, item: Item) -> None:
         chain = self._chain(table, item.about["chain"])
@@ -230,10 +230,8 @@ class Builder:
             raise ValueError(f"there is no {item.kind} {name}")
         if verb == "flush":
             table.sets[name].elements.clear()
-        elif verb == "delete":
-            del table.sets[name]
         else:
-            raise ValueError(f"{verb} {item.kind} is not read")
+            del table.sets[name]
 
     def _take_elements(self, verb: str, table: _Table, item: Item) -> None:
         name = item.about["name"]
@@ -244,8 +242,6 @@ class Builder:
             if verb == "add":
                 elements.append((each, item.line))
                 continue
-            if verb != "delete":
-                raise ValueError(f"{verb} element is not read")
             bare = _key_of(each)
             held = [at for at, (known, _) in enumerate(elements) if _key_of(known) == bare]
             if not held and item.verb != "destroy":

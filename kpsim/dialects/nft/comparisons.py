@@ -179,7 +179,10 @@ def _several(right: Tree) -> Sequence[Tree]:
         raise ValueError("a set without elements")
     if any(isinstance(each, list) for each in right["set"]):
         raise ValueError("a set's element has no value")
-    return [each["elem"]["val"] if isinstance(each, dict) and "elem" in each else each for each in right["set"]]
+    stated = [each["elem"] if isinstance(each, dict) and "elem" in each else {"val": each} for each in right["set"]]
+    if any(map(keys.is_limited, stated)):
+        raise NotModelled("a limit for each element of a set")
+    return [each["val"] for each in stated]
 
 
 def _states(op: str, row: Selector, right: Tree) -> Compare:

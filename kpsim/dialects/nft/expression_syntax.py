@@ -311,7 +311,7 @@ _LEAVES = (Kind.STRING, Kind.MAC, Kind.IP6, Kind.IP4, Kind.TIME, Kind.NUMBER, Ki
 
 def at_value(cursor: Cursor) -> bool:
     """Whether a value begins here."""
-    return cursor.here.kind in _LEAVES or cursor.is_sign("{", "@", "(", "$", "*")
+    return cursor.here.kind in _LEAVES or cursor.is_sign("{", "@", "(")
 
 
 def leaf(cursor: Cursor) -> Tree:
@@ -374,8 +374,6 @@ def _part(cursor: Cursor) -> Tree:
             cursor.expect(")")
             return inner
         return _operation(cursor)
-    if cursor.accept("*"):
-        return "*"
     first = leaf(cursor)
     if cursor.is_sign("/") and cursor.ahead().kind is Kind.NUMBER:
         cursor.take()
@@ -421,7 +419,7 @@ def set_of(cursor: Cursor) -> Tree:
 
 def element(cursor: Cursor) -> Tree:
     """One element: a key, what is known about it, and a map's value."""
-    key = _item(cursor)
+    key = "*" if cursor.accept("*") else _item(cursor)
     about: dict[str, Tree] = {}
     while cursor.here.kind is Kind.WORD:
         _about(cursor, about)

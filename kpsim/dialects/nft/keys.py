@@ -1,6 +1,6 @@
 """Keys of sets and maps ⇄ trees: which fields are looked up, and the elements."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -132,8 +132,13 @@ def read_element(tree: Tree, types: Sequence[Type], value: Callable[[Tree], Any]
             None if timeout is None else int(timeout * SECOND_NS),
         ),
         None if expires is None else int(expires * SECOND_NS),
-        not about.keys().isdisjoint(("limit", "quota", "ct count")),
+        is_limited(about),
     )
+
+
+def is_limited(about: Mapping[str, Tree]) -> bool:
+    """Whether an element has a limit for itself."""
+    return not about.keys().isdisjoint(("limit", "quota", "ct count"))
 
 
 def read_parts(tree: Tree, types: Sequence[Type]) -> Key:

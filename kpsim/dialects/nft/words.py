@@ -159,11 +159,13 @@ def probability(threshold: int) -> str:
 
 def does(rule: Rule, family: Family) -> str:
     """What a rule does: its statements, without the lists of maps."""
-    done: list[str] = []
-    for text, at in texts(rule, Space.of(family), _LISTED):
-        part = next((each for each in rule.body[at:] if isinstance(each, Statement)), None)
-        if part is not None and (at >= len(rule.body) or isinstance(rule.body[at], Statement)):
-            done.append(text.partition(" map {")[0].partition(" vmap {")[0])
+    written = texts(rule, Space.of(family), _LISTED)
+    ends = [at for _, at in written[1:]] + [len(rule.body)]
+    done = [
+        text.partition(" map {")[0].partition(" vmap {")[0]
+        for (text, at), end in zip(written, ends, strict=True)
+        if any(isinstance(part, Statement) for part in rule.body[at:end])
+    ]
     return " ".join(done) or "go on"
 
 
