@@ -43,6 +43,15 @@ def listed_again(rulesets: tuple[Ruleset, ...]) -> str:
     return "".join(dict.fromkeys(blocks))
 
 
+def objects_of(listed: str) -> dict[tuple[str, str], str]:
+    """The lines of each object of a listing, by its table and its name."""
+    return {
+        (table[1], each[1]): each[0]
+        for table in re.finditer(r"^table (\S+ \S+) .*?^}\n", listed, re.M | re.S)
+        for each in re.finditer(r"^\t(\w+ \S+) \{.*?^\t\}\n", table[0], re.M | re.S)
+    }
+
+
 def in_some_order(listed: str) -> list[str]:
     """A listing without the order in which nft lists objects, and elements of sets that have none in the kernel."""
     objects = re.findall(r"^table [^\n]*\n|^\t\w[^\n]*(?:\n\t\t[^\n]*)*(?:\n\t})?", listed, re.M)

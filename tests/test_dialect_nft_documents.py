@@ -14,7 +14,7 @@ from kpsim.dialects.nft.objects import type_words
 from kpsim.errors import InputError
 from kpsim.maps import Map
 from kpsim.ruleset import Chain, Counter, Limit, Quota, SetFlags, Space, Table, TableKey
-from tests.nft_documents import COMMANDS, Document, documents, in_some_order, listed_again, tables_of
+from tests.nft_documents import COMMANDS, Document, documents, in_some_order, listed_again, objects_of, tables_of
 
 
 def but(*names: str) -> pytest.MarkDecorator:
@@ -35,6 +35,19 @@ def test_what_is_sent_and_what_is_listed_is_the_same(document: Document) -> None
 @all_documents
 def test_what_was_sent_is_written_as_nft_lists_it(document: Document) -> None:
     assert in_some_order(listed_again(DIALECT.parse(document.sent))) == in_some_order(document.listed)
+
+
+#: objects whose elements nft orders by their bytes from the last one on
+FROM_BEHIND = {"set names", "set pairs", "set triples", "map cvm"}
+
+
+@all_documents
+def test_an_object_is_listed_line_by_line_as_nft_lists_it(document: Document) -> None:
+    """Order of elements, and how many stand on a line."""
+    ours, recorded = (objects_of(listed) for listed in (listed_again(DIALECT.parse(document.sent)), document.listed))
+    assert ours.keys() == recorded.keys()
+    for of, lines in recorded.items():
+        assert ours[of] == lines or of[1] in FROM_BEHIND
 
 
 @but("dormant")

@@ -483,6 +483,8 @@ class Builder:
     def _finished_set(self, made: _Set) -> tuple[Set, list[Type]]:
         about = made.about
         kind, types, data = set_type(about)
+        if (kind.data is not None) != (about["kind"] == "map"):
+            raise ValueError("a set has no values" if kind.data is not None else "a map has values")
         value = None
         if kind.data == (DataType.VERDICT,):
             value = verdict

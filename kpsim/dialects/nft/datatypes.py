@@ -227,15 +227,16 @@ DSCP = Type(
         6,
         "cs0=0 cs1=8 cs2=16 cs3=24 cs4=32 cs5=40 cs6=48 cs7=56 lephb=1 df=0 af11=10 af12=12 af13=14 af21=18 af22=20 af23=22 "
         "af31=26 af32=28 af33=30 af41=34 af42=36 af43=38 va=44 ef=46",
-    ), named=True, show=_show_dscp,
+    ), a_line=1, named=True, show=_show_dscp,
 )  # fmt: skip
-ECN = Type("ecn", DataType.NUMBER, 2, *_symbols(2, "not-ect=0 ect1=1 ect0=2 ce=3"), named=True)
+ECN = Type("ecn", DataType.NUMBER, 2, *_symbols(2, "not-ect=0 ect1=1 ect0=2 ce=3"), a_line=1, named=True)
 FRAME = Type(
     "pkt_type",
     DataType.NAME,
     8,
     *_renamed(unicast="host", host="host", broadcast="broadcast", multicast="multicast", other="other"),
     order=_frame_order,
+    a_line=2,
 )
 ICMP_TYPE = Type(
     "icmp_type", DataType.NUMBER, 8,

@@ -248,9 +248,9 @@ def _chain(cursor: Cursor, item: Item, found: list[Item]) -> None:
         elif cursor.is_word("flags") and cursor.ahead().text == "offload":
             about["flags"] = cursor.take().text
             cursor.take()
-        elif cursor.is_word("comment") and cursor.ahead().kind is Kind.STRING:
+        elif cursor.is_word("comment"):
             cursor.take()
-            about["comment"] = cursor.take().text
+            about["comment"] = cursor.word("a comment")
         else:
             line = cursor.here.line
             of = {"family": about["family"], "table": about["table"], "chain": about["name"]}
