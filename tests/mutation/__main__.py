@@ -39,7 +39,7 @@ TESTS = tuple(
     )
 )  # fmt: skip
 #: pytest's options: one session, nothing stored, no parallel workers
-OPTIONS = "-q --no-header -p no:cacheprovider -p no:xdist --benchmark-disable"
+OPTIONS = "-q --no-header -p no:cacheprovider -p no:xdist --benchmark-disable --assert=plain --tb=no"
 _WIDTH = 40  #: of the names in the report
 
 
