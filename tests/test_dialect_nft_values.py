@@ -16,6 +16,7 @@ from kpsim.ruleset import (
     ACCEPT,
     Adjust,
     Assign,
+    BridgePort,
     Chance,
     Compare,
     Dispatch,
@@ -34,9 +35,11 @@ from kpsim.ruleset import (
     Reject,
     RejectWith,
     ReversePath,
+    Rule,
     Set,
     SetReference,
     SetTimeToLive,
+    SetTrafficClass,
     SetVerb,
     Space,
     Statement,
@@ -466,3 +469,26 @@ def test_trees(tree: Tree, parts: tuple[Statement, ...]) -> None:
     place = Place("inet", "filter", "prerouting")
     (rule,) = rules_in(json_document(RecordedPlace(*place), [[tree]]), "inet")
     assert rule.body == parts
+
+
+UNSAID: list[tuple[Statement, str]] = [
+    (BridgePort("in"), "nft does not say BridgePort"), (number(Field.SPORT_OR_TYPE, 5), "nft does not say source port or ICMP type"),
+    (Assign(Field.MARK, 5, 0, Field.CT_MARK, 3), "nft does not say a combination of two marks"),
+    (SetTrafficClass(0xF0, 0), "nft sets the whole DSCP or the whole ECN"), (SetTrafficClass(0x03, 1), "nft sets the whole DSCP or the whole ECN"),
+    (Reject(RejectWith.POLICY_FAIL), "icmp has no answer policy fail"), (LocalSocket("--nowildcard"), "nft does not say LocalSocket"),
+    (SetTimeToLive("inc", 5), "nft does not say SetTimeToLive"), (ReversePath(accept_local=True), "nft does not say ReversePath"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "why"), UNSAID, ids=[why for _, why in UNSAID])
+def test_what_nft_has_no_words_for(part: Statement, why: str) -> None:
+    """Rules of iptables have parts that nft lacks."""
+    with pytest.raises(ValueError, match=rf"^{why}$"):
+        rule_words(Rule((part,)), Space.IP, Style.SENT)
+
+
+def test_a_translation_in_an_inet_table_needs_its_family() -> None:
+    words = [rule_words(Rule((*before, Dnat(TEN))), Space.INET, Style.SENT) for before in ((IPV4,), (TCP, IPV4))]
+    assert words == ["dnat ip to 10.0.0.0", "meta l4proto tcp dnat ip to 10.0.0.0"]
+    with pytest.raises(ValueError, match=r"^a translation in an inet table needs the family of its address$"):
+        rule_words(Rule((Dnat(TEN),)), Space.INET, Style.SENT)

@@ -17,7 +17,6 @@ from kpsim.ruleset import (
     Lookup,
     NamePattern,
     Numgen,
-    Part,
     ReversePath,
     Set,
     SetReference,
@@ -119,7 +118,7 @@ def _numbers(op: str, row: Selector, mask: int | None, right: Tree) -> Compare:
         and kind.data not in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS)
     ):
         return _leading_bits(row, right["prefix"], negate)
-    ranges = among(_as_interval(keys.read_part(each, kind)) for each in parts)
+    ranges = among(keys.as_interval(keys.read_part(each, kind)) for each in parts)
     if mask is None and len(ranges) == 1 and kind.data in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS):
         low, high = ranges[0]
         size = high - low + 1
@@ -142,13 +141,6 @@ def _ordered(op: str, bound: int, highest: int) -> tuple[Interval, ...]:
     if low > high:
         raise ValueError(f"no value is {op} {bound}")
     return ((low, high),)
-
-
-def _as_interval(part: Part) -> Interval:
-    if isinstance(part, int):
-        return part, part
-    assert isinstance(part, tuple)  # the type's values are numbers
-    return part
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

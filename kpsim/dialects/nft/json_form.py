@@ -26,7 +26,7 @@ def json_items(text: str, file: str | None) -> list[Item]:
         document = json_line(text)
     except ValueError as error:
         raise InputError(Problem(str(error), file=file)) from None
-    entries = document.get("nftables") if isinstance(document, dict) else None
+    entries = document.get("nftables")  # the text begins with a brace
     if not isinstance(entries, list):
         raise InputError(
             Problem("not the output of nft -j list ruleset: an object with the list `nftables` expected", file=file)

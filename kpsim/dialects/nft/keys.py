@@ -175,6 +175,14 @@ def read_part(tree: Tree, kind: Type) -> Part:
     return kind.read(tree)
 
 
+def as_interval(part: Part) -> Interval:
+    """A number as an interval. The values of the part's type are numbers."""
+    if isinstance(part, tuple):
+        return part
+    assert isinstance(part, int)
+    return part, part
+
+
 def _joined(words: Sequence[Tree], kind: Type) -> Part:
     if not kind.is_number:
         raise NotModelled("several names as one value")

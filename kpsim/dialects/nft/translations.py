@@ -81,12 +81,7 @@ def _addresses(tree: Tree, family: Family) -> Interval:
     """An address, a range or a prefix."""
     if isinstance(tree, dict) and not tree.keys() & {"range", "prefix"}:
         raise NotModelled("NAT to a computed address")
-    part = keys.read_part(tree, address_type(family))
-    if isinstance(part, int):
-        return part, part
-    if isinstance(part, tuple):
-        return part
-    raise ValueError(f"not an address: {tree}")
+    return keys.as_interval(keys.read_part(tree, address_type(family)))
 
 
 def _with_ports(context: Context) -> None:
@@ -109,12 +104,7 @@ def _family(about: Tree, address: Tree, context: Context) -> Family:
 
 
 def _ports(tree: Tree) -> Interval:
-    part = keys.read_part(tree, PORT)
-    if isinstance(part, int):
-        return part, part
-    if isinstance(part, tuple):
-        return part
-    raise ValueError(f"not a port: {tree}")
+    return keys.as_interval(keys.read_part(tree, PORT))
 
 
 def _flags(words: Tree) -> NatFlags:
