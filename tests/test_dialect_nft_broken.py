@@ -81,6 +81,8 @@ ENTRIES: list[tuple[Any, str]] = [
     ({"table": {"family": "ip", "name": "u", "flags": "d\u0000"}}, "table u: its flags are not legible ('d\\x00'): give the output of nft list ruleset"),
     ({"table": {"family": "ip", "name": "u", "flags": ["dormant", "x"]}}, "table u: its flags are not legible ('x'): give the output of nft list ruleset"),
     ({"chain": {"family": "ip", "name": "d"}}, "chain: table is missing"),
+    ({"flush": {"ruleset": {"family": "ipx"}}}, "ruleset: a family expected, not 'ipx'"), ({"flush": {"ruleset": 5}}, "not what nft prints"),
+    ({"chain": {"family": "ip", "table": 5, "name": "d"}}, "chain: table is 5"),
     ({"chain": T}, "chain: name is missing"),
     ({"chain": T | {"name": "d", "hook": "input"}}, "chain: type is missing"),
     ({"chain": T | {"name": "d", "hook": "input", "type": "filter"}}, "chain: prio is missing"),

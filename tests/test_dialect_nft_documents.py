@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kpsim.addresses import Family
 from kpsim.dialects import Form
 from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.dialects.nft.json_form import json_text
@@ -103,6 +104,8 @@ def _in_order(entries: list[Any]) -> list[str]:
             about["elem"] = sorted(map(json.dumps, about["elem"]))
         if kind != "metainfo":
             found.add(json.dumps({kind: about}, sort_keys=True))
+        else:
+            assert about.pop("json_schema_version") == 1
     return sorted(found)
 
 
@@ -194,7 +197,9 @@ PORTS: dict[str, Any] = {"family": "ip", "table": "t", "name": "s", "type": "ine
 OF = {"family": "ip", "table": "t", "chain": "c"}
 #: as ``nft -j -f`` takes them, and the same in words
 JSON_COMMANDS: list[tuple[dict[str, Any], str]] = [
-    ({"flush": {"ruleset": None}}, "flush ruleset"), ({"metainfo": {"version": "1.0.6"}}, ""),
+    ({"add": {"table": {"family": "ip6", "name": "old"}}}, "add table ip6 old"), ({"flush": {"ruleset": None}}, "flush ruleset"),
+    ({"add": {"table": {"family": "ip6", "name": "old"}}}, "add table ip6 old"), ({"flush": {"ruleset": {"family": "inet"}}}, "flush ruleset inet"),
+    ({"flush": {"ruleset": {"family": "ip6"}}}, "flush ruleset ip6"), ({"metainfo": {"version": "1.0.6"}}, ""),
     ({"add": {"table": {"family": "ip", "name": "t", "flags": ["owner", "persist", "dormant"]}}}, "add table ip t { flags dormant ; }"),
     ({"create": {"set": PORTS | {"flags": ["interval", "timeout"], "timeout": 5, "gc-interval": 7, "size": 9, "auto-merge": True, "policy": "memory",
                                  "comment": "why", "elem": [5, {"range": [7, 9]}, {"elem": {"val": 80, "timeout": 3, "comment": "x"}}]}}},
@@ -227,6 +232,7 @@ def test_json_has_commands_too() -> None:
     first = DIALECT.parse(json.dumps({"nftables": [entry for entry, _ in JSON_COMMANDS]}))
     assert first == DIALECT.parse("".join(f"{words}\n" for _, words in JSON_COMMANDS))
     [held] = first
+    assert DIALECT.parse(json_text(held), Family.IPV4) == first
     [table] = held.in_order()
     assert [len(chain.rules) for _, chain in sorted(table.chains.items())] == [2, 0]
     assert [type_words(each.type) for name, each in sorted(table.sets.items()) if name in "mvux" and each.type is not None] == [

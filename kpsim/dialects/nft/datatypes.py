@@ -29,10 +29,10 @@ class Type:
 
     name: str  #: nft's
     data: DataType
-    bits: int
     write: Callable[[Atom], Tree]  #: of the model to that of a tree
     read: Callable[[Tree], Atom]
     order: Callable[[Atom], Any] = lambda atom: atom  #: in which nft lists values
+    bits: int = 0  #: of a number
     show: Callable[[Tree, Style], str] = lambda leaf, style: str(leaf)
     a_line: int = 5  #: so many elements of a set nft lists on one line
     named: bool = False  #: numbers have names, so nft cannot write their ranges
@@ -180,94 +180,96 @@ _PORTS = (
 )
 _USERS = ". The number of a name depends on the machine; `nft list ruleset` prints numbers unless it is given -u"
 
-IPV4 = Type("ipv4_addr", DataType.IPV4_ADDRESS, 32, _write_address(Family.IPV4), _read_address(Family.IPV4), a_line=2)
-IPV6 = Type("ipv6_addr", DataType.IPV6_ADDRESS, 128, _write_address(Family.IPV6), _read_address(Family.IPV6), a_line=1)
-PROTOCOL = Type("inet_proto", DataType.PROTOCOL, 8, _write_protocol, _read_protocol, order=_protocol_number)
-PORT = Type("inet_service", DataType.PORT, 16, _plain, _number(16, None, "a port", _PORTS))
-MARK = Type("mark", DataType.MARK, 32, _plain, _number(32), show=_show_mark)
-INTERFACE_INDEX = Type("iface_index", DataType.INTERFACE, 32, _plain, _interface, show=_show_interface, a_line=1)
-INTERFACE = Type("ifname", DataType.INTERFACE, 128, _plain, _interface, show=_show_interface, a_line=1)
-NUMBER = Type("integer", DataType.NUMBER, 32, _plain, _number(32))
-LENGTH = Type("integer", DataType.NUMBER, 32, _plain, _number(32))
-BYTE = Type("integer", DataType.NUMBER, 8, _plain, _number(8))
-UID = Type("uid", DataType.NUMBER, 32, _plain, _number(32, None, "a user", _USERS))
-GID = Type("gid", DataType.NUMBER, 32, _plain, _number(32, None, "a group", _USERS))
+IPV4 = Type(
+    "ipv4_addr", DataType.IPV4_ADDRESS, _write_address(Family.IPV4), _read_address(Family.IPV4), bits=32, a_line=2
+)
+IPV6 = Type(
+    "ipv6_addr", DataType.IPV6_ADDRESS, _write_address(Family.IPV6), _read_address(Family.IPV6), bits=128, a_line=1
+)
+PROTOCOL = Type("inet_proto", DataType.PROTOCOL, _write_protocol, _read_protocol, order=_protocol_number)
+PORT = Type("inet_service", DataType.PORT, _plain, _number(16, None, "a port", _PORTS), bits=16)
+MARK = Type("mark", DataType.MARK, _plain, _number(32), bits=32, show=_show_mark)
+INTERFACE_INDEX = Type("iface_index", DataType.INTERFACE, _plain, _interface, show=_show_interface, a_line=1)
+INTERFACE = Type("ifname", DataType.INTERFACE, _plain, _interface, show=_show_interface, a_line=1)
+NUMBER = Type("integer", DataType.NUMBER, _plain, _number(32), bits=32)
+LENGTH = Type("integer", DataType.NUMBER, _plain, _number(32), bits=32)
+BYTE = Type("integer", DataType.NUMBER, _plain, _number(8), bits=8)
+UID = Type("uid", DataType.NUMBER, _plain, _number(32, None, "a user", _USERS), bits=32)
+GID = Type("gid", DataType.NUMBER, _plain, _number(32, None, "a group", _USERS), bits=32)
 CT_STATE = Type(
     "ct_state",
     DataType.NAME,
-    32,
     *_names(invalid=1, established=2, related=4, new=8, untracked=64),
     a_line=2,
     bits_of=True,
 )
 CT_STATUS = Type(
-    "ct_status", DataType.NAME, 32,
+    "ct_status", DataType.NAME,
     *_names(expected=1, seen_reply=2, assured=4, confirmed=8, snat=16, dnat=32, dying=512), a_line=2, bits_of=True,
 )  # fmt: skip
-CT_DIRECTION = Type("ct_dir", DataType.NAME, 8, *_names(original=0, reply=1))
+CT_DIRECTION = Type("ct_dir", DataType.NAME, *_names(original=0, reply=1))
 FIB_TYPE = Type(
-    "fib_addrtype", DataType.NAME, 32,
+    "fib_addrtype", DataType.NAME,
     *_names(unspec=0, unicast=1, local=2, broadcast=3, anycast=4, multicast=5, blackhole=6, unreachable=7, prohibit=8), a_line=1,
 )  # fmt: skip
-NFPROTO = Type("nf_proto", DataType.NAME, 8, *_renamed(ipv4="ipv4", ipv6="ipv6"))
-ETHER_TYPE = Type("ether_type", DataType.NAME, 16, *_renamed(ip="ipv4", ip6="ipv6"), a_line=1)
+NFPROTO = Type("nf_proto", DataType.NAME, *_renamed(ipv4="ipv4", ipv6="ipv6"))
+ETHER_TYPE = Type("ether_type", DataType.NAME, *_renamed(ip="ipv4", ip6="ipv6"), a_line=1)
 #: the names of flags in the order of their bits
 TCP_FLAG_WORDS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
 TCP_FLAG = Type(
     "tcp_flag",
     DataType.NUMBER,
-    8,
     *_symbols(8, " ".join(f"{k}={v}" for k, v in TCP_FLAG_WORDS.items())),
+    bits=8,
     named=True,
     bits_of=True,
 )
 DSCP = Type(
-    "dscp", DataType.NUMBER, 6,
+    "dscp", DataType.NUMBER,
     *_symbols(
         6,
         "cs0=0 cs1=8 cs2=16 cs3=24 cs4=32 cs5=40 cs6=48 cs7=56 lephb=1 df=0 af11=10 af12=12 af13=14 af21=18 af22=20 af23=22 "
         "af31=26 af32=28 af33=30 af41=34 af42=36 af43=38 va=44 ef=46",
-    ), a_line=1, named=True, show=_show_dscp,
+    ), bits=6, a_line=1, named=True, show=_show_dscp,
 )  # fmt: skip
-ECN = Type("ecn", DataType.NUMBER, 2, *_symbols(2, "not-ect=0 ect1=1 ect0=2 ce=3"), a_line=1, named=True)
+ECN = Type("ecn", DataType.NUMBER, *_symbols(2, "not-ect=0 ect1=1 ect0=2 ce=3"), bits=2, a_line=1, named=True)
 FRAME = Type(
     "pkt_type",
     DataType.NAME,
-    8,
     *_renamed(unicast="host", host="host", broadcast="broadcast", multicast="multicast", other="other"),
     order=_frame_order,
     a_line=2,
 )
 ICMP_TYPE = Type(
-    "icmp_type", DataType.NUMBER, 8,
+    "icmp_type", DataType.NUMBER,
     *_symbols(
         8,
         "echo-reply=0 destination-unreachable=3 source-quench=4 redirect=5 echo-request=8 router-advertisement=9 "
         "router-solicitation=10 time-exceeded=11 parameter-problem=12 timestamp-request=13 timestamp-reply=14 info-request=15 "
         "info-reply=16 address-mask-request=17 address-mask-reply=18",
-    ), a_line=1, named=True,
+    ), bits=8, a_line=1, named=True,
 )  # fmt: skip
 ICMP_CODE = Type(
-    "icmp_code", DataType.NUMBER, 8,
+    "icmp_code", DataType.NUMBER,
     *_symbols(
         8,
         "net-unreachable=0 host-unreachable=1 prot-unreachable=2 port-unreachable=3 net-prohibited=9 host-prohibited=10 "
         "admin-prohibited=13 frag-needed=4",
-    ), a_line=1, named=True,
+    ), bits=8, a_line=1, named=True,
 )  # fmt: skip
 ICMPV6_TYPE = Type(
-    "icmpv6_type", DataType.NUMBER, 8,
+    "icmpv6_type", DataType.NUMBER,
     *_symbols(
         8,
         "destination-unreachable=1 packet-too-big=2 time-exceeded=3 parameter-problem=4 echo-request=128 echo-reply=129 "
         "mld-listener-query=130 mld-listener-report=131 mld-listener-done=132 mld-listener-reduction=132 nd-router-solicit=133 "
         "nd-router-advert=134 nd-neighbor-solicit=135 nd-neighbor-advert=136 nd-redirect=137 router-renumbering=138 "
         "ind-neighbor-solicit=141 ind-neighbor-advert=142 mld2-listener-report=143",
-    ), a_line=1, named=True,
+    ), bits=8, a_line=1, named=True,
 )  # fmt: skip
 ICMPV6_CODE = Type(
-    "icmpv6_code", DataType.NUMBER, 8,
-    *_symbols(8, "no-route=0 admin-prohibited=1 addr-unreachable=3 port-unreachable=4 policy-fail=5 reject-route=6"), a_line=1, named=True,
+    "icmpv6_code", DataType.NUMBER,
+    *_symbols(8, "no-route=0 admin-prohibited=1 addr-unreachable=3 port-unreachable=4 policy-fail=5 reject-route=6"), bits=8, a_line=1, named=True,
 )  # fmt: skip
 
 _ALL = (

@@ -58,14 +58,14 @@ def _item(entry: Any) -> Item | None:
         ((kind, about),) = about.items()
     if kind in _PLAIN:
         return None
+    if kind == "ruleset":
+        about = {"family": ""} | (about or {})
     if not isinstance(about, dict):
-        if kind == "ruleset":
-            return Item(verb, kind, {"family": ""}, None)
         raise ValueError(f"{kind}: an object expected")
     about = dict(about)
     _check(kind, about)
     if kind == "rule":
-        return Item(verb, kind, _without(about, "expr", "comment"), None, _statements(about))
+        return Item(verb, kind, about, None, _statements(about))
     if kind in ("set", "map"):
         _sort_out_set(about)
     return Item(verb, kind, about, None)
@@ -84,7 +84,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 def _check(kind: str, about: Mapping[str, Any]) -> None:
     """ValueError for what no version of nft prints."""
-    if kind != "ruleset" and about.get("family") not in FAMILIES:
+    if about.get("family") not in (*FAMILIES, *([""] if kind == "ruleset" else [])):
         raise ValueError(f"{kind}: a family expected, not {about.get('family')!r}")
     needed = _NEEDED.get(kind, ("table", "name"))
     for name in (*needed, *(_HOOKED if kind == "chain" and "hook" in about else ())):
@@ -98,10 +98,6 @@ def _check(kind: str, about: Mapping[str, Any]) -> None:
             raise ValueError(f"{kind}: {name} is {about[name]!r}")
     if kind == "table":
         _check_flags(about)
-
-
-def _without(about: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in about.items() if name not in names}
 
 
 def _check_flags(about: Mapping[str, Any]) -> None:
@@ -121,7 +117,6 @@ def _sort_out_set(about: dict[str, Any]) -> None:
         if isinstance(kind, dict):
             tree = kind["typeof"]
             about["typeof" if name == "type" else "map typeof"] = {"concat": tree} if isinstance(tree, list) else tree
-            del about[name]
     if "stmt" in about:
         about["stmt"] = [next(iter(each)) for each in about["stmt"]]
 
@@ -169,6 +164,8 @@ def _entries(table: Table) -> Iterator[Tree]:
                 known = {"bytes": size, "used": used, "inv": over}
             case _:
                 known = limit_tree(shared)
+                if not shared.burst:  # nft says so in rules only
+                    del known["burst"], known["burst_unit"]
         yield {kind: of | {"name": each} | known}
     chains = chains_in_order(table)
     yield from ({"chain": _chain(chain, of)} for chain in chains)
