@@ -28,6 +28,12 @@ UNREAD = [
     ("add table ip t\nadd chain ip t c {\n accept\n}\n", "f:4: rules go into a chain by commands of their own, not the end of the line"),
     ("quota 17592186044416 mbytes", "not a quota: 18446744073709551616 bytes (t/c rule 1)"),
     ("limit rate 10 bytes/second burst 4096 mbytes", "not a burst: 4294967296 (t/c rule 1)"),
+    ("(" * 31 + "ip saddr" + ")" * 31 + " 10.0.0.1", "nested too deeply, not 'ip'"),
+    *((f"add table ip t\nadd map ip t m {{ type mark : {kind} ; }}\n", f"f:2: map m: not modelled: a map to a {kind}")
+      for kind in ("counter", "limit", "quota", "synproxy", "secmark")),
+    ("add table ip t\nadd map ip t m { typeof meta mark : counter ; }\n", "f:2: map m: not modelled: a map to a counter"),
+    ("add table ip t\nadd set ip t s { typeof ct zone ; }\n", "f:2: set s: not modelled: typeof ct zone"),
+    ("add table ip t\nadd set ip t s { type ct_zone ; }\n", "f:2: set s: not modelled: the type ct_zone"),
     ("list ruleset\n", "f:1: expected table, add or another command of nft, not 'list'"),
     ("add table ip t\nadd limit ip t l rate 5/second\ndelete limit ip t l\n", "f:3: delete limit is not read"),
     *((f"add table ip t\nadd set ip t s {{ type mark ; {word} ; }}\n", f"f:2: set s: not modelled: {word.split()[0]} for each element of a set")

@@ -1,11 +1,14 @@
 """The text of a transaction, operation by operation (NFT-10.1)."""
 
+from dataclasses import replace
+
 import pytest
 
-from kpsim.backends.nftables.document import document
+from kpsim.backends.nftables.document import document, dump
 from kpsim.maps import Map
 from kpsim.ruleset import (
     ACCEPT,
+    DROP,
     Chain,
     DataType,
     Element,
@@ -44,3 +47,20 @@ LINES = [
 @pytest.mark.parametrize(("operation", "line"), LINES, ids=[line for _, line in LINES])
 def test_an_operation_is_a_line(operation: Operation, line: str) -> None:
     assert document([operation], Map({"ports": PORTS, "fates": FATES})) == f"{line}\n"
+
+
+def test_operations_stand_in_order_and_a_table_with_its_elements_sorted() -> None:
+    """NFT-10.3: rules keep their order, elements have none."""
+    assert document([LINES[3][0], LINES[10][0]], Map()) == f"{LINES[3][1]}\n{LINES[10][1]}\n"
+    ports = replace(PORTS, elements=Map({(80,): Element(), (443,): Element(), (9,): Element()}))
+    fates = replace(FATES, elements=Map({(9,): Element(DROP), (80,): Element(ACCEPT)}))
+    chain = Chain("c", (Rule((DROP,)), Rule((ACCEPT,))), None, "why")
+    table = replace(TABLE, chains=Map({"c": chain}), sets=Map({"ports": ports, "fates": fates}))
+    head, element = "add table ip6 kube-proxy", "add element ip6 kube-proxy"
+    assert dump(table).splitlines() == [
+        head + ' { comment "rules for kube-proxy" ; }', LINES[3][1], LINES[6][1], "add map ip6 kube-proxy fates { type inet_service : verdict ; }",
+        "add rule ip6 kube-proxy c drop", "add rule ip6 kube-proxy c accept", f"{element} ports {{ 443 }}", f"{element} ports {{ 80 }}",
+        f"{element} ports {{ 9 }}", f"{element} fates {{ 80 : accept }}", f"{element} fates {{ 9 : drop }}",
+    ]  # fmt: skip
+    assert dump(table).endswith(" }\n")
+    assert dump(None) == ""
