@@ -17,6 +17,7 @@ from kpsim.reports.figures import SCHEME
 from kpsim.reports.frames import TABLES
 from kpsim.scenario.event_schema import ActionKind, ScenarioEvent
 from kpsim.scenario.quantities import file_name
+from kpsim.surveys.rows import COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -72,6 +73,7 @@ def _event_rows() -> Iterator[tuple[str, str]]:
 TABLE_OF: Mapping[str, Callable[[], str]] = {
     "figures": lambda: _markdown(("figure", "meaning"), ((f"`{kind.shape}`", kind.meaning) for kind in SCHEME)),
     "frames": lambda: _markdown(("frame", "meaning"), ((f"`{table.name}`", table.meaning) for table in TABLES)),
+    "survey": lambda: _markdown(("column", "meaning"), ((f"`{each.name}`", each.meaning) for each in COLUMNS)),
     "events": lambda: _markdown(("event", "its fields"), _event_rows()),
 }
 

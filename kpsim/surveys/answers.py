@@ -43,6 +43,7 @@ class Known:
     def __init__(self, pods: PlainPods) -> None:
         self.pods = pods
         self.works: dict[Hashable, tuple[bool, bool]] = {}  #: of exchanges that work: is it masqueraded, is it assumed
+        self.served = False  #: ip_vs chooses endpoints, on one node at least
 
 
 class Answerer:
@@ -61,9 +62,9 @@ class Answerer:
 
     def outcomes(self, question: Question) -> Outcomes:
         """Every outcome of an exchange. TooManyWays if there are more than the limit."""
-        site, now_ns = self._site, self._now_ns
-        packet = site.begin(question.packet, question.node, question.client)
-        site.use_free_port(packet, question.node, now_ns)
+        packet = self._site.begin(question.packet, question.node, question.client)
+        if self._known is None:
+            self._site.use_free_port(packet, question.node, self._now_ns)
         found: Outcomes = {}
         for weight, outcome in self._ways(question, packet):
             found[outcome] = found[outcome] + weight if outcome in found else weight
@@ -72,12 +73,13 @@ class Answerer:
     def _ways(self, question: Question, packet: Packet) -> Iterator[tuple[Fraction, Outcome]]:
         if self._known is None:
             return every_way(lambda chooser: self._followed(question, packet, chooser), self._limit)
-        head = self._heads.follow(packet, question.node, local=question.client is Sender.NODE)
-        if isinstance(head, Chosen):
-            return self._of_choices(question, packet, head, self._known)
-        if head.hops and head.hops[-1].walk.binds:  # ip_vs chose it
-            return every_way(lambda chooser: self._of_served(question, packet, chooser), self._limit)
-        return every_way(lambda chooser: self._followed(question, packet, chooser), self._limit)
+        if not self._known.served:
+            head = self._heads.follow(packet, question.node, local=question.client is Sender.NODE)
+            if isinstance(head, Chosen):
+                return self._of_choices(question, packet, head, self._known)
+            self._known.served = any(hop.walk.server is not None for hop in head.hops)
+        once = self._of_served if self._known.served else self._followed
+        return every_way(lambda chooser: once(question, packet, chooser), self._limit)
 
     def _of_choices(
         self, question: Question, packet: Packet, head: Chosen, known: Known
@@ -166,7 +168,7 @@ def _outcome(judged: Exchange) -> Outcome:
         judged.verdict,
         None if seen is None else Target.of(seen),
         seen is not None and judged.masquerade,
-        _remembers(hops),
+        judged.relay is None and _remembers(hops),
         judged.assumed,
         "" if works else why_lost(judged),
         "" if judged.by is None else rule_name(judged.by, judged.request.sent.family),
