@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from kpsim.drafting import Draft
     from kpsim.reports.plots import Plot
+    from kpsim.sweeping.result import SweepResult
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,6 +79,15 @@ class RunResult:
         from kpsim.reports.output import write_output
 
         return write_output(self.log, self.expectations, Path(directory))
+
+    def seeds(self, count: int, **how: Any) -> "SweepResult":
+        """Run the scenario with ``count`` seeds, its own and those after it: how far do its figures vary?
+
+        ``how`` are ``jobs``, ``keep``, ``progress``, ``long`` and ``note`` of :func:`kpsim.sweep`.
+        """
+        from kpsim.sweeping.sweep import seeds_of
+
+        return seeds_of(self.scenario, count, {self.scenario.seed: self.figures}, **how)
 
     def __repr__(self) -> str:
         from kpsim.reports.sentences import title_line, traffic_sentence

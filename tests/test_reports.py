@@ -265,6 +265,10 @@ def test_quantiles_are_nearest_rank() -> None:
     found = quantiles(range(100, 0, -1))
     assert (found.p50_ns, found.p90_ns, found.p99_ns, found.max_ns) == (50, 90, 99, 100)
     assert quantiles([7]).p50_ns == 7
+    assert not any(map(found.is_maximum, ("p50", "p90", "p99", "max")))
+    assert [name for name, _ in quantiles(range(99)).named() if quantiles(range(99)).is_maximum(name)] == ["p99"]
+    assert [name for name, _ in quantiles([1, 2]).named() if quantiles([1, 2]).is_maximum(name)] == ["p90", "p99"]
+    assert not quantiles([]).is_maximum("p99")
     assert quantiles([]).p99_ns is None
 
 

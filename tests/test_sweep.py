@@ -11,12 +11,15 @@ from quantile_tables import T_TABLE, WILSON
 from sweeps import PRE_STOP, RATE, SCENARIO, Faked, file_of
 
 import kpsim
+from kpsim.cli import main
 from kpsim.errors import InputError
-from kpsim.scenario import load_scenario, parse_scenario
+from kpsim.reports.figures import Figures
+from kpsim.scenario import Scenario, load_scenario, parse_scenario
 from kpsim.sweeping.dials import read_dials
 from kpsim.sweeping.estimates import share_interval, spread, t_quantile
 from kpsim.sweeping.identity import fingerprint
 from kpsim.sweeping.runs import packed, unpacked
+from kpsim.sweeping.sentences import over_seeds_lines
 from kpsim.sweeping.sweep import sweep
 
 
@@ -365,3 +368,33 @@ def test_a_goal_has_to_hold_in_every_seed(faked: Faked) -> None:
     found = faked.sweep(lambda p, _r, seed: float(p < seed), vary=[f"{PRE_STOP}=0s..9s/1s"], goal="lost == 0", seeds=5)
     assert found.to_json()["searches"][0]["value"] == "5s"
     assert json.dumps(found.to_json())
+
+
+# ------------------------------------------------------------------------------------------------------ seeds of one run
+
+
+def test_a_run_says_how_far_its_losses_vary_over_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file_of(tmp_path)
+    made: list[int] = []
+
+    def figures(scenario: Scenario, seed: int) -> Figures:
+        made.append(seed)
+        return {**kpsim.run(path).figures, "lost": seed}
+
+    monkeypatch.setattr("kpsim.sweeping.workers.figures_of", figures)
+    result = kpsim.run(path)
+    several = result.seeds(3, keep=False)
+    assert made == [2, 3]  # the seed of the run itself is there
+    lost = result.figures["lost"]
+    assert [found["lost"] for found in several.points[0].figures] == [lost, 2, 3]
+    lines = over_seeds_lines(several.outcome)
+    assert lines[0].startswith(f"Connections lost {lost} to 3 over 3 seeds: median 2, mean ")
+    assert lines[1:] == [f"lost <= 1 holds in {int(lost <= 1)} of 3 seeds."]
+    assert not several.holds
+    monkeypatch.setattr("sys.argv", ["kpsim", "run", str(path), "--seeds", "2", "--figure", "lost"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1  # lost <= 1 fails with seed 2
+    assert capsys.readouterr().out.startswith("lost ")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kpsim.config import Mode
     from kpsim.drafting import Draft
     from kpsim.result import RunResult
+    from kpsim.sweeping.result import SweepResult
 
 
 @app.command(epilog="Example: kpsim run local-rollout --set workloads[0].termination.preStop=10s --out report/")
@@ -61,11 +62,20 @@ def run(
             help="Print only this figure, such as services.shop/web:http.dropped; may be repeated.",
         ),
     ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            metavar="N",
+            help="Run N seeds, this one and those after it, and say how far the losses vary. Expectations have to hold in all of them.",
+            show_default=False,
+        ),
+    ] = 1,
     long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Run a scenario and say what happened to every packet. Exit code 1 if an expectation does not hold."""
-    from kpsim.cli.progress import progress_bar
+    from kpsim.cli.progress import count_bar, progress_bar
     from kpsim.outputs import check_directory
     from kpsim.result import run as run_scenario
 
@@ -83,16 +93,27 @@ def run(
         )
     for text in result.scenario.notes:
         note(text)
+    several = None
+    if seeds != 1:
+        with count_bar("seeds") as count:
+            several = result.seeds(seeds, progress=count, long=long, note=note)
     if figure:
-        _print_figures(result, figure, format)
+        _print_figures(result, figure, format, several)
     elif format is Format.JSON:
-        typer.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        over = {} if several is None else {"over_seeds": several.to_json()}
+        typer.echo(json.dumps({**result.to_json(), **over}, indent=2, ensure_ascii=False))
     else:
+        if several is not None:
+            from kpsim.sweeping.sentences import over_seeds_lines
+
+            for line in over_seeds_lines(several.outcome):
+                typer.echo(line)
+            typer.echo(f"What follows is seed {result.scenario.seed} alone.\n")
         _print(result)
     if out is not None:
         files = result.write(out)
         typer.echo(printable(f"{len(files)} files written to {out}; open {out / 'report.html'}"), err=True)
-    if not result.holds:
+    if not result.holds or (several is not None and not several.holds):
         sys.exit(1)
 
 
@@ -106,8 +127,8 @@ def _drafted(files: "Sequence[str]", rollout: str, mode: "Mode | None") -> "Draf
     return drafted
 
 
-def _print_figures(result: "RunResult", names: list[str], format: Format) -> None:
-    """Print figures, a line each, or one JSON object. An undefined one is null there."""
+def _print_figures(result: "RunResult", names: list[str], format: Format, several: "SweepResult | None") -> None:
+    """Print figures, a line each, or one JSON object. An undefined one is null there. Of several seeds, how far each varies."""
     import math
 
     from kpsim.errors import Problem
@@ -117,10 +138,16 @@ def _print_figures(result: "RunResult", names: list[str], format: Format) -> Non
     found = {name: lookup(result.figures, name, Problem("", file="--figure")) for name in names}
     if format is Format.JSON:
         shown = {name: None if math.isnan(value) else value for name, value in found.items()}
-        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        over = {} if several is None else {"over_seeds": {name: several.figure(name) for name in names}}
+        typer.echo(json.dumps({**shown, **over}, indent=2, ensure_ascii=False))
         return
     for name, value in found.items():
-        typer.echo(f"{name} {format_figure(value)}")
+        if several is None:
+            typer.echo(f"{name} {format_figure(value)}")
+        else:
+            from kpsim.sweeping.sentences import figure_sentence
+
+            typer.echo(figure_sentence(several.outcome, name))
 
 
 def _print(result: "RunResult") -> None:

@@ -138,7 +138,8 @@ def _headline(log: RunLog, known: "Figures", results: Sequence[ExpectationResult
     items += [(f"{known[ended.value]:,}", ended.value) for ended in shown if ended is not Fate.DELIVERED]
     if log.programming:
         lag = lag_quantiles(log)
-        items.append((("≥ " if "p99" in lag.at_least else "") + duration(lag.p99_ns), "sync lag, p99"))
+        name = "max" if lag.is_maximum("p99") else "p99"
+        items.append((("≥ " if name in lag.at_least else "") + duration(lag.p99_ns), f"sync lag, {name}"))
     if known["affinity.returns"]:
         items.append((percent(known["affinity.stay_ratio"]), "of returning clients stayed"))
     if results:

@@ -504,10 +504,14 @@ def _break_text(record: Affinity) -> str:
 
 
 def _quantile_text(part: Quantiles) -> str:
-    return ", ".join(
-        f"{name} {'at least ' if name in part.at_least else ''}{duration(ns)}" for name, ns in part.named()
-    )
+    """The quantiles; one that is the longest sample by another name is left out."""
+    told = [(name, ns) for name, ns in part.named() if not part.is_maximum(name)]
+    return ", ".join(f"{name} {'at least ' if name in part.at_least else ''}{duration(ns)}" for name, ns in told)
 
 
 def _quantile_cells(part: Quantiles) -> tuple[str, ...]:
-    return tuple(f"{'≥ ' if name in part.at_least else ''}{duration(ns)}" for name, ns in part.named())
+    """The quantiles; ``max`` stands where a quantile is the longest sample by another name."""
+    return tuple(
+        "max" if part.is_maximum(name) else f"{'≥ ' if name in part.at_least else ''}{duration(ns)}"
+        for name, ns in part.named()
+    )

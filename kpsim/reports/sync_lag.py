@@ -48,6 +48,10 @@ class Quantiles:
         """Return ``p50``, ``p90``, ``p99``, ``max`` with their durations."""
         return [("p50", self.p50_ns), ("p90", self.p90_ns), ("p99", self.p99_ns), ("max", self.max_ns)]
 
+    def is_maximum(self, name: str) -> bool:
+        """Return whether a quantile is the longest sample by another name, as p99 is of fewer than 100 samples."""
+        return name != "max" and self.count > 0 and nearest_rank(self.count, dict(PERCENTS)[name]) == self.count - 1
+
 
 PERCENTS = (("p50", 50), ("p90", 90), ("p99", 99), ("max", 100))
 

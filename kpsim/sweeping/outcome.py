@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from kpsim.errors import Problem
+from kpsim.errors import InputError, Problem
 from kpsim.reports.expectations import Expectation, evaluate
 from kpsim.reports.figures import AtLeast, Figures, lookup
 from kpsim.sweeping.dials import Dial, Setting
@@ -52,10 +52,15 @@ class Measured:
 
     def of(self, figure: str) -> list[int | float]:
         """Return a figure's values where it is defined, by seed. InputError if no seed has such a figure."""
-        found = [each.get(figure) for each in self.figures]
-        if all(value is None for value in found):
-            found = [lookup(self.figures[0], figure, Problem("", file="--figure"))]
-        return [value for value in found if value is not None and not math.isnan(value)]
+        found, unknown = [], None
+        for known in self.figures:
+            try:
+                found.append(lookup(known, figure, Problem("", file="--figure")))
+            except InputError as error:  # pods and their addresses can differ from seed to seed
+                unknown = error
+        if not found and unknown is not None:
+            raise unknown
+        return [value for value in found if not math.isnan(value)]
 
     def spread(self, figure: str) -> Spread | None:
         """Return how a figure varies over the seeds; None if it is defined in none."""

@@ -40,6 +40,10 @@ class SweepResult:
 
         return answer_lines(self.outcome)
 
+    def figure(self, name: str) -> dict[str, Any] | None:
+        """How a figure varies over the seeds at the first point, as plain values; None if it is defined in no seed."""
+        return _spread(self.points[0], name) if self.points[0].of(name) else None
+
     def frames(self) -> "dict[str, DataFrame]":
         """The frames ``points``, ``runs`` and ``conditions``, with declared columns."""
         from kpsim.sweeping.frames import frames

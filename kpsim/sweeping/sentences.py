@@ -15,6 +15,24 @@ def title_line(found: Outcome) -> str:
     return f"{found.scenario}: {points}, {seeds_text(found.seeds)}, mode {found.mode}"
 
 
+def over_seeds_lines(found: Outcome) -> list[str]:
+    """Say how far the losses of one scenario vary over its seeds, and in how many of them each expectation holds."""
+    point, seeds = found.points[0], plural(len(found.seeds), "seed")
+    lines = [f"Connections {figure_sentence(found, 'lost')}"]
+    if not point.expectations:
+        return lines
+    failed = [held for held in point.held() if not held.everywhere]
+    if not failed:
+        return [*lines, f"All {plural(len(point.expectations), 'expectation')} hold in each of {seeds}."]
+    return [*lines, *(f"{held.text} holds in {held.holds} of {seeds}." for held in failed)]
+
+
+def figure_sentence(found: Outcome, name: str) -> str:
+    """Say how a figure varies over the seeds at the first point."""
+    spread = found.points[0].spread(name)
+    return f"{name} is undefined in all seeds." if spread is None else spread_sentence(spread, name)
+
+
 def spread_sentence(found: Spread, what: str = "lost") -> str:
     """Say how a figure varies over the seeds, without presenting one of them as the answer."""
     if found.count == 1:

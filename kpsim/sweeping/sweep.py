@@ -54,6 +54,10 @@ class Runner:
     reused: int = 0
     _known: dict[str, Figures] = field(default_factory=dict)
 
+    def know(self, found: Mapping[str, Figures]) -> None:
+        """Take figures that are there already, by the keys of their runs."""
+        self._known.update(found)
+
     def figures(self, points: Sequence[Point], seeds: Sequence[int]) -> list[list[Figures]]:
         """Return the figures of every point, one for each seed. InputError for work of hours, unless it was asked for."""
         keys = [[run_key(point.identity, seed) for seed in seeds] for point in points]
@@ -149,8 +153,11 @@ def sweep(
     )  # fmt: skip
 
 
-def seeds_of(scenario: Scenario, seeds: int, **how: Any) -> SweepResult:
-    """Run one scenario, as it is loaded, with its own seed and those that follow it. ``how`` are options of :func:`sweep`."""
+def seeds_of(scenario: Scenario, seeds: int, known: Mapping[int, Figures] | None = None, **how: Any) -> SweepResult:
+    """Run one scenario, as it is loaded, with its own seed and those that follow it.
+
+    ``known`` are figures that are there already, by seed. ``how`` are options of :func:`sweep`.
+    """
     numbers = [scenario.seed + number for number in _seeds(seeds)]
     scenario.with_seed(numbers[-1])
     keep = how.get("keep", True)
@@ -159,6 +166,7 @@ def seeds_of(scenario: Scenario, seeds: int, **how: Any) -> SweepResult:
         Kept(directory), how.get("jobs"), "", how.get("progress"), how.get("long", False), how.get("note"), expected=seeds
     )  # fmt: skip
     point = Point((), scenario, fingerprint(scenario))
+    runner.know({run_key(point.identity, seed): found for seed, found in (known or {}).items()})
     (found,) = runner.figures([point], numbers)
     runner.kept.prune()
     measured = (_measured(point, found),)

@@ -161,6 +161,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--set": (["small.yaml"], ["--set", "traffic[0].perSecond=9"]),
         "--out": (["small.yaml"], ["--out", "rule.txt"]),
         "--figure": (["small.yaml"], ["--figure", "sent"]),
+        "--seeds": (["small.yaml"], ["--seeds", "2"]),
         "--long": (["small.yaml"], ["--long"]),
         "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
         "--format": (["small.yaml"], ["--format", "json"]),
