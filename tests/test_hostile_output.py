@@ -252,6 +252,7 @@ BESIDE = {
     "migrate": (SHOP, "--to", "nftables"),
     "run": ("local-rollout",),
     "rules": (SHOP,),
+    "survey": (SHOP,),
     "trace": (SHOP, "--node", "node-1"),
     "verify": (SHOP,),
 }
