@@ -366,6 +366,8 @@ def test_a_service_without_selector_keeps_its_slices_and_pods_answer_there() -> 
     ]
     assert all(ours == theirs for theirs, ours in rules_at_start(of, draft).values())
     assert kpsim.run(draft, settings=["duration=2s"]).figures["delivered_ratio"] == 1
+    on_a_node = slices("outside", {"addresses": ["10.244.2.60"], "nodeName": "n2"}, managed=False)
+    assert kpsim.run(drafted(by_hand, on_a_node), settings=["duration=1s"]).figures["delivered_ratio"] == 1
     elsewhere = slices("outside", {"addresses": ["203.0.113.9"]}, managed=False)
     draft = drafted(by_hand, elsewhere)
     assert draft.content["traffic"] == []
@@ -439,6 +441,24 @@ def test_clients_are_within_the_ranges_that_a_load_balancer_lets_in() -> None:
     source = next(each for each in draft.content["traffic"] if each["via"] == "loadBalancer")
     assert source["clientNetwork"] == "10.244.0.0/27"  # the pods are in 10.244.1.0/24 and 10.244.2.0/24
     assert kpsim.run(draft, settings=["duration=1s"]).figures["delivered_ratio"] == 1
+
+
+def test_clients_have_no_address_of_the_cluster() -> None:
+    given = service("l", type="LoadBalancer")
+    given["status"] = {"loadBalancer": {"ingress": [{"ip": "203.0.113.10"}]}}
+    draft = drafted(given, *PODS)
+    source = next(each for each in draft.content["traffic"] if each["via"] == "loadBalancer")
+    assert source["clientNetwork"] == "198.18.0.0/27"
+    assert kpsim.run(draft, settings=["duration=3s"]).figures["delivered_ratio"] == 1
+
+
+def test_many_load_balancers_that_let_in_one_network() -> None:
+    """Every source has addresses of its own."""
+    given = [service(f"l{n}", type="LoadBalancer", loadBalancerSourceRanges=["10.0.0.0/8"]) for n in range(300)]
+    for n, each in enumerate(given):
+        each["status"] = {"loadBalancer": {"ingress": [{"ip": f"198.51.{n // 250}.{n % 250 + 1}"}]}}
+    networks = [each["clientNetwork"] for each in drafted(*given).content["traffic"] if each["via"] == "loadBalancer"]
+    assert (len(set(networks)), networks[0], networks[-1]) == (300, "10.0.0.0/27", "10.0.37.96/27")
 
 
 # -------------------------------------------------------------------------------------------------- lives of the pods

@@ -186,8 +186,7 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
     rolling = {group.name for group in rolled}
     leading = {name for name, names in targets.items() if rolling.intersection(names)}
     slices = list(hand_written(state, services, parts.found.shown, ledger))
-    taken = {(pod.namespace, pod.name) for pod in parts.found.pods}
-    answering = listeners(slices, taken, state, {group.name for group in groups}, ledger)
+    answering = listeners(slices, parts.found.pods, state, {group.name for group in groups}, ledger)
     unanswered = {name for name, answered in answering.answered.items() if not answered and name not in targets}
     ways = [
         way for s in services for way in ways_to(s)
@@ -229,8 +228,9 @@ def _put_events(content: Part, groups: Sequence[Group], rolled: Sequence[Group])
     if rolled:
         content.put("events", [rollout_part(group) for group in rolled])
         return
-    lines = [f"{TODO}: what happens, for example"]
-    for example in [rollout_part(group) for group in groups if group.replicas][:_EXAMPLES]:
+    examples = [rollout_part(group) for group in groups if group.replicas][:_EXAMPLES]
+    lines = [f"{TODO}: what happens{', for example' if examples else ''}"]
+    for example in examples:
         inner = ", ".join(f"{key}: {value}" for key, value in example["rollout"].items())
         lines.append(f"  - {{at: {example['at']}, rollout: {{{inner}}}}}")
     content.put("events", [], above="\n".join(lines))

@@ -1,12 +1,13 @@
 """Makes the workloads that answer at the endpoints of slices that people, or the API server, wrote: on nodes and in pods of the cluster."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kpsim.addresses import canonical_ip
 from kpsim.cluster import ClusterState
 from kpsim.drafting.part import Ledger, Part
-from kpsim.objects import EndpointSlice
+from kpsim.drafting.pods import FoundPod
+from kpsim.objects import EndpointSlice, SliceEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,47 +19,75 @@ class Listeners:
 
 
 def listeners(
-    slices: Sequence[EndpointSlice], taken: Collection[tuple[str, str]], state: ClusterState, names: Collection[str], ledger: Ledger
+    slices: Sequence[EndpointSlice], pods: Iterable[FoundPod], state: ClusterState, names: Collection[str], ledger: Ledger
 ) -> Listeners:  # fmt: skip
-    """Return who answers. ``taken`` are the pods (namespace, name) and ``names`` the workloads that the draft has already."""
-    on_nodes = {canonical_ip(ip) or ip: node.metadata.name for node in state.nodes for ip in node.ips}
-    of_pods = {
-        canonical_ip(ip) or ip: pod
-        for pod in state.pods
-        if not pod.host_network and pod.node_name and pod.phase not in ("Succeeded", "Failed")
-        for ip in pod.ips
-    }
-    found: dict[str, tuple[dict[str, None], dict[tuple[int, str], None]]] = {}
+    """Return who answers. ``pods`` and ``names`` of workloads are those that the draft has already."""
+    finder = _Finder(state, pods, {*names})
     answered: dict[str, bool] = {}
-    drafted = set(taken)
-    parts: list[Part] = []
-    used = set(names)
     for item in slices:
         service = f"{item.metadata.namespace}/{item.service_name}"
-        nodes, ports = found.setdefault(service, ({}, {}))
-        answered.setdefault(service, False)
-        for ip in (canonical_ip(ip) or ip for endpoint in item.endpoints for ip in endpoint.addresses):
-            if ip in on_nodes:
-                nodes[on_nodes[ip]] = None
-                ports.update(dict.fromkeys((p.port, p.protocol) for p in item.ports if p.port is not None))
-                answered[service] = True
-            elif (pod := of_pods.get(ip)) is not None:
-                answered[service] = True
-                key = (pod.metadata.namespace, pod.metadata.name)
-                if key not in drafted:
-                    drafted.add(key)
-                    given = Part({"name": key[1], "node": pod.node_name, "ips": list(pod.ips)}, flow=True)
-                    parts.append(_workload(service, key[0], key[1], used, [given]))
-    for service, (nodes, ports) in found.items():
-        if nodes:
+        finds = [finder.find(service, item, endpoint) for endpoint in item.endpoints]
+        answered[service] = any(finds) or answered.get(service, False)
+    for service, found in answered.items():
+        if not found:
+            ledger.leave_out("traffic to endpoints outside the cluster, where nothing answers in a scenario", service)
+    return Listeners((*finder.parts, *finder.on_nodes()), answered)
+
+
+class _Finder:
+    """Finds who answers at an endpoint: a process of a node, a Pod that was given, or a pod on the node that the endpoint names."""
+
+    def __init__(self, state: ClusterState, drafted: Iterable[FoundPod], names: set[str]) -> None:
+        self.parts: list[Part] = []
+        self._drafted = {ip for pod in drafted for ip in pod.ips}
+        self._names = names
+        self._node_names = {node.metadata.name for node in state.nodes}
+        self._nodes = {canonical_ip(ip) or ip: node.metadata.name for node in state.nodes for ip in node.ips}
+        self._pods = {
+            canonical_ip(ip) or ip: pod
+            for pod in state.pods
+            if not pod.host_network and pod.node_name in self._node_names and pod.phase not in ("Succeeded", "Failed")
+            for ip in pod.ips
+        }
+        self._processes: dict[
+            str, tuple[dict[str, None], dict[tuple[int, str], None]]
+        ] = {}  #: by Service: nodes, ports
+
+    def find(self, service: str, item: EndpointSlice, endpoint: SliceEndpoint) -> bool:
+        """Note who answers at an endpoint. Returns whether somebody does."""
+        ips = [canonical_ip(ip) or ip for ip in endpoint.addresses]
+        if (node := next((self._nodes[ip] for ip in ips if ip in self._nodes), None)) is not None:
+            nodes, ports = self._processes.setdefault(service, ({}, {}))
+            nodes[node] = None
+            ports.update(dict.fromkeys((p.port, p.protocol) for p in item.ports if p.port is not None))
+            return True
+        pod = next((self._pods[ip] for ip in ips if ip in self._pods), None)
+        if pod is not None:
+            own = [canonical_ip(ip) or ip for ip in pod.ips]
+            self._add(service, (pod.metadata.namespace, pod.metadata.name), pod.node_name, own)
+            return True
+        if endpoint.node_name in self._node_names and ips:
             namespace, _, name = service.partition("/")
-            made = _workload(service, namespace, f"{name}-on-nodes", used, list(_pods(name, nodes)))
+            self._add(
+                service, (namespace, f"{name}-{ips[0].replace(':', '-').strip('-')}"), endpoint.node_name or "", ips[:1]
+            )
+            return True
+        return False
+
+    def _add(self, service: str, key: tuple[str, str], node: str, ips: Sequence[str]) -> None:
+        if self._drafted.isdisjoint(ips):
+            self._drafted.update(ips)
+            pod = Part({"name": key[1], "node": node, "ips": list(ips)}, flow=True)
+            self.parts.append(_workload(service, key[0], key[1], self._names, [pod]))
+
+    def on_nodes(self) -> Iterator[Part]:
+        """Yield the workloads of processes on nodes, one for each Service."""
+        for service, (nodes, ports) in self._processes.items():
+            namespace, _, name = service.partition("/")
+            made = _workload(service, namespace, f"{name}-on-nodes", self._names, list(_pods(name, nodes)))
             made["hostNetwork"] = True
             made["ports"] = [_port(number, protocol) for number, protocol in ports]
-            parts.append(made)
-        if not answered[service]:
-            ledger.leave_out("traffic to endpoints outside the cluster, where nothing answers in a scenario", service)
-    return Listeners(tuple(parts), answered)
+            yield made
 
 
 def _pods(name: str, nodes: Mapping[str, None]) -> Iterator[Part]:

@@ -4,15 +4,14 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
+from kpsim.addresses import Family, parse_ip, parse_network
 from kpsim.cluster import ClusterState
+from kpsim.drafting.outside import CLIENTS, Outside
 from kpsim.drafting.part import TODO, Ledger, Part
 from kpsim.drafting.podspecs import PodSpec
 from kpsim.objects import CLUSTER_IP_NONE, LABEL_SERVICE_PROXY_NAME, Service, ServicePortSpec
 
 _PER_SECOND, _IN_ALL = 10, 200  #: connections a second: of a source, and of all sources
-_OUTSIDE_CLIENTS = 20
-_TRIED = 4096  #: networks for clients within loadBalancerSourceRanges
 
 
 class Way(NamedTuple):
@@ -59,7 +58,7 @@ def traffic_parts(
     """Return the sources. ``clients`` is the workload that dials from inside, ``filled`` are the Services with endpoints."""
     rate = _PER_SECOND if len(ways) * _PER_SECOND <= _IN_ALL else max(round(_IN_ALL / len(ways), 3), 0.01)
     taken: set[str] = set()
-    used = _Used(state)
+    outside = Outside(state)
     made = []
     for way in ways:
         service = way.service
@@ -80,9 +79,8 @@ def traffic_parts(
             "perSecond", rate, beside=f"{TODO}: {'datagrams' if way.port.protocol == 'UDP' else 'connections'} a second"
         )
         if not way.inside:
-            part.put("clients", _OUTSIDE_CLIENTS)
-            if way.via == "loadBalancer":
-                _put_network(part, way, used, ledger)
+            part.put("clients", CLIENTS)
+            _put_network(part, way, outside, ledger)
         made.append(part)
     if made:
         ledger.guess(f"{rate:g} connections a second for each of {len(made):,} traffic sources")
@@ -106,52 +104,26 @@ def _name(way: Way, taken: set[str]) -> str:
     return name
 
 
-def _put_network(part: Part, way: Way, used: "_Used", ledger: Ledger) -> None:
-    """Give clients addresses that loadBalancerSourceRanges lets in."""
+def _put_network(part: Part, way: Way, outside: Outside, ledger: Ledger) -> None:
+    """Give clients addresses that loadBalancerSourceRanges lets in, and that nobody in the cluster has."""
     family = Family.from_label(way.family or (way.service.ip_families[0] if way.service.ip_families else "IPv4"))
     ranges = [n for n in map(parse_network, map(str.strip, way.service.load_balancer_source_ranges)) if n is not None]
-    own = [network for network in ranges if network.family is family]
-    if not own or any(network.is_zero for network in own):
-        return
+    own = [network for network in ranges if network.family is family] if way.via == "loadBalancer" else []
     name = f"{way.service.metadata.namespace}/{way.service.metadata.name}"
-    if (free := next(filter(None, map(used.free_within, own)), None)) is not None:
+    if not own or any(network.is_zero for network in own):
+        if family not in outside.usual_families and (free := outside.network(family)) is not None:
+            part.put(
+                "clientNetwork", str(free), beside="the cluster has addresses among those that clients usually have"
+            )
+    elif (free := next(filter(None, map(outside.within, own)), None)) is not None:
         part.put("clientNetwork", str(free), beside="within loadBalancerSourceRanges")
         ledger.guess("clients have addresses within loadBalancerSourceRanges", name)
     else:
         part.above["clients"] = "their addresses are not within loadBalancerSourceRanges, so they are dropped"
-        ledger.guess(
-            "clients of load balancers are outside loadBalancerSourceRanges, which have no free network of 32 addresses",
-            name,
+        words = (
+            "clients of load balancers are outside loadBalancerSourceRanges, which have no free network of 32 addresses"
         )
-
-
-class _Used:
-    """The addresses that clients outside cannot have."""
-
-    def __init__(self, state: ClusterState) -> None:
-        pods = filter(None, (parse_network(text) for node in state.nodes for text in node.pod_cidrs))
-        self._networks = list(pods)
-        nodes = (ip for node in state.nodes for ip in node.ips)
-        pod_ips = (ip for pod in state.pods for ip in pod.ips)
-        self._addresses = {found for found in map(parse_ip, (*nodes, *pod_ips)) if found is not None}
-
-    def free_within(self, network: Network) -> Network | None:
-        """Return a network for the clients of one source within another, in which nobody has an address; None: there is none."""
-        prefix = network.family.bits - 5
-        if network.prefix > prefix:
-            return None
-        step = 1 << 5
-        for number in range(min(1 << (prefix - network.prefix), _TRIED)):
-            made = parse_network(f"{format_ip(network.family, network.base + number * step)}/{prefix}")
-            if made is not None and self._is_free(made):
-                self._networks.append(made)
-                return made
-        return None
-
-    def _is_free(self, network: Network) -> bool:
-        if any(o.family is network.family and (o.base in network or network.base in o) for o in self._networks):
-            return False
-        return not any((network.family, network.base + n) in self._addresses for n in range(32))
+        ledger.guess(words, name)
 
 
 def clients_part(state: ClusterState, name: str) -> Part:
