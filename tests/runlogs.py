@@ -139,6 +139,7 @@ def story() -> RunLog:
             health(5000, "node-2", in_rotation=False, check_passes=False, usable=0),
         ],
         happenings=[
+            Happening(ms(1900), HappeningKind.NODE_CORDONED, "node-2"),
             Happening(ms(2000), HappeningKind.POD_GONE, "shop/web-2", "on node-2"),
             Happening(ms(2180), HappeningKind.SYNC_FAILED, "node-1"),
         ],

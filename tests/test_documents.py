@@ -76,6 +76,12 @@ def test_the_kernel_settings_of_the_documents_can_be_written() -> None:
     assert (first.sysctls, small.sysctls) == ({timeout: 10}, {timeout: 10, liberal: 1})
 
 
+def test_the_workload_of_the_documents_can_be_loaded() -> None:
+    head = "apiVersion: kpsim.dev/v1alpha1\nkind: Scenario\nmetadata: {name: documented}\nduration: 1s\n"
+    text = f"{head}nodes: {{count: 3, zones: [a, b]}}\n{snippet('docs/workloads.md', 'yaml', 'workloads:')}"
+    assert parse_scenario(text, "workloads.md").notes == ()
+
+
 def test_the_expectations_of_the_documents_are_some() -> None:
     conditions = re.findall(r"^  - (.*)$", snippet("docs/figures.md", "yaml", "expect:"), re.MULTILINE)
     known = kpsim.run("local-rollout").figures

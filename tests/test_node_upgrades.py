@@ -4,6 +4,9 @@ import pytest
 from simulations import HEAD, MS, simulate
 
 from kpsim.errors import InputError
+from kpsim.reports.drains import drain_lines
+from kpsim.reports.nodestates import node_spells
+from kpsim.reports.plots import plots
 from kpsim.scenario import parse_scenario
 from kpsim.scenario.workload_schema import DisruptionBudget
 from kpsim.simulation.evictions import may_evict
@@ -55,6 +58,8 @@ def test_a_drain_tries_again_every_5_s_until_the_budget_allows_it() -> None:
     assert told(log, "pods evicted") == [(5007, "node-2"), (10_007, "node-2")]
     assert told(log, "eviction refused") == [(5007, "default/web-2")]
     assert told(log, "drain done") == [(13_007, "node-2")]  # kubectl looks once a second
+    waited = "default/web-2 had to wait for a disruption budget."
+    assert drain_lines(log) == [f"node-2 was drained from 5 s to 13.007 s; {waited}"]
     assert {c.disposition for c in log.connections} == {Fate.DELIVERED}
 
 
@@ -69,8 +74,15 @@ def test_a_budget_that_allows_nothing_holds_a_drain_up_until_its_timeout() -> No
     budget = "workloads[0].disruptionBudget={maxUnavailable: 0}"
     log = simulate("events: [{at: 5s, drain: {node: node-2, timeout: 12s}}]\n", budget, "duration=40s")
     ((at, node, words),) = [(h.at_ns // MS, h.subject, h.detail) for h in log.happenings if h.kind == "drain gave up"]
-    assert (at, node, words) == (17_007, "node-2", "1 pods are left")
+    assert (at, node, words) == (17_007, "node-2", "1 pod is left")
     assert not told(log, "pod terminating")
+    waited = "default/web-2 had to wait for a disruption budget."
+    assert drain_lines(log) == [
+        f"node-2 was drained from 5 s to 17.007 s; then the drain gave up: 1 pod is left; {waited}"
+    ]
+    log = simulate("events: [{at: 5s, drain: {node: node-2}}]\n", budget, "duration=10s")
+    unfinished = "node-2 was drained from 5 s on, and not all of its pods were gone when the run ended"
+    assert drain_lines(log) == [f"{unfinished}; {waited}"]
 
 
 def test_a_taint_and_a_deletion_do_not_ask_the_budget() -> None:
@@ -119,6 +131,10 @@ def test_nodes_are_upgraded_one_by_one() -> None:
     assert [name for _, name in told(log, "node drained")] == ["node-1", "node-2", "node-3"]
     assert told(log, "node drained")[1][0] == 19_021
     assert told(log, "rolling upgrade done")
+    assert drain_lines(log)[0].startswith("A rolling upgrade took 3 nodes from 5 s to ")
+    assert [(s.node, s.state.value, s.from_ns // MS, s.until_ns // MS) for s in node_spells(log)][:3] == [
+        ("node-1", "cordoned", 5000, 19_014), ("node-1", "draining", 5000, 9007), ("node-1", "off", 9007, 19_007),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("most", "at_once"), [("2", 2), ("50%", 1), ("100%", 3)])
@@ -126,6 +142,7 @@ def test_so_many_nodes_at_once(most: str, at_once: int) -> None:
     events = UPGRADE.replace("takes: 10s", f"takes: 10s, maxUnavailable: {most}")
     log = simulate(events, "duration=12s", "nodes={count: 3}", "workloads[0].replicas=0")
     assert len(told(log, "node drained")) == at_once
+    assert drain_lines(log) == ["A rolling upgrade took 0 nodes from 5 s on, and was not over when the run ended."]
 
 
 def test_nodes_of_an_upgrade_wait_for_a_pause_and_may_be_chosen() -> None:
@@ -148,6 +165,8 @@ def test_a_replaced_node_is_deleted_and_made_anew() -> None:
     assert told(log, "node deleted") == [(6007, "node-2")] and told(log, "node added") == [(16_007, "node-2")]
     assert told(log, "node upgraded") == [(16_014, "node-2")]
     assert told(log, "pod ready") == [(17_107, "default/web-2")] and not told(log, "node up")
+    ends = {s.state.value: s.until_ns // MS for s in node_spells(log)}
+    assert ends == {"cordoned": 16_007, "draining": 6007, "off": 16_007, "no Node object": 16_007}
 
 
 def test_nodes_that_are_down_or_gone_are_left_out() -> None:
@@ -198,6 +217,17 @@ def test_a_stateful_set_gets_its_pod_back_after_a_shutdown() -> None:
     events = "events: [{at: 5s, nodeDown: {nodes: [node-2], shutdownGrace: 30s}}]\n"
     log = simulate(events, "workloads[0].kind=StatefulSet", "duration=30s")
     assert [name for _, name in told(log, "pod created")] == ["default/web-1"]
+
+
+def test_the_states_of_nodes_are_a_picture() -> None:
+    events = "events: [{at: 1s, cordon: {node: node-2}}, {at: 2s, nodeDown: {nodes: [node-1], shutdownGrace: 1s}}]\n"
+    log = simulate(events, "duration=4s", "workloads[0].replicas=0")
+    assert [(s.node, s.state.value, s.until_ns // MS) for s in node_spells(log)] == [
+        ("node-1", "shutting down", 2000), ("node-1", "off", 4000), ("node-2", "cordoned", 4000),
+    ]  # fmt: skip
+    (plot,) = [plot for plot in plots(log) if plot.name == "nodes"]
+    assert [text.get_text() for text in plot.figure.axes[0].get_yticklabels()] == ["node-1", "node-2"]
+    assert not any(plot.name == "nodes" for plot in plots(simulate("", "duration=1s")))
 
 
 # --------------------------------------------------------------------------------------------- the nodes of load balancers

@@ -88,4 +88,4 @@ def test_sync_lag_quantiles() -> None:
 def test_the_rest() -> None:
     assert frames.SYNCS.frame(story())["duration_seconds"].tolist() == [0.04, 0.02, 0.03]
     assert frames.NODE_HEALTH.frame(story())["local_usable"].tolist() == [1, 1, 0, 0]
-    assert frames.HAPPENINGS.frame(story())["kind"].tolist() == ["pod gone", "sync failed"]
+    assert frames.HAPPENINGS.frame(story())["kind"].tolist() == ["node cordoned", "pod gone", "sync failed"]

@@ -10,6 +10,7 @@ from html import escape as escape_html
 from typing import TYPE_CHECKING
 
 from kpsim.errors import printable
+from kpsim.reports.drains import drain_lines
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import figures
 from kpsim.reports.local_policy import local_drop_windows
@@ -113,14 +114,14 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
             [
                 traffic_sentence(log),
                 *map(where_line, concentrations(log)[:MOST_LINES]),
-                *note_lines(log)[:MOST_LINES],
+                *[*drain_lines(log), *note_lines(log)][:MOST_LINES],
                 *misdelivered_lines(log)[:MOST_LINES],
                 *map(kept_line, kept_flows(log)[:MOST_LINES]),
                 *map(share_sentence, imbalances(log)[:MOST_LINES]),
             ],
             traffic_table(log),
             pictures,
-            ("dispositions", "endpoint_shares", "open_connections"),
+            ("dispositions", "nodes", "endpoint_shares", "open_connections"),
         ),
         _pinned(log),
         _local(log, pictures),

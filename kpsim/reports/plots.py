@@ -26,6 +26,7 @@ from kpsim.reports.local_policy import (
     service_of,
     usable,
 )
+from kpsim.reports.nodestates import NodeState, node_spells
 from kpsim.reports.sentences import duration, plural
 from kpsim.reports.sync_lag import STAGE_MEANING, Stage, ecdf, lag_ns, reported_ns, stage_ns, typical_changes
 from kpsim.simulation.runlog import Fate, RunLog
@@ -49,6 +50,14 @@ DISPOSITION_COLOR = {
     Fate.MISDELIVERED: YELLOW,
 }
 STAGE_COLOR = {Stage.WRITE: SKY, Stage.DELIVER: ORANGE, Stage.WAIT: BLUE, Stage.SYNC: GREEN}
+#: colour and height of its bar, which must not hide what lies behind it
+NODE_STATE = {
+    NodeState.CORDONED: (YELLOW, 0.75),
+    NodeState.DELETED: (PURPLE, 0.75),
+    NodeState.DRAINING: (ORANGE, 0.55),
+    NodeState.SHUTTING_DOWN: (SKY, 0.55),
+    NodeState.OFF: (INK, 0.35),
+}
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
 
 MOST_SERVICES = 6  # panels; all further services share the last one
@@ -325,6 +334,45 @@ def plot_open_connections(log: RunLog) -> "Figure | None":
     return figure
 
 
+def plot_nodes(log: RunLog) -> "Figure | None":
+    """A bar for each node that events concerned: when it was cordoned, drained, off, or had no Node object.
+
+    Below are the connections that were lost.
+    """
+    spells = node_spells(log)
+    if not spells:
+        return None
+    nodes = list(dict.fromkeys(spell.node for spell in spells))[:MOST_LANES]
+    width_ns = bin_width_ns(log.duration_ns)
+    lost = [c for c in log.connections if c.disposition is not Fate.DELIVERED]
+    with style():
+        figure, axes = _stacked_axes([0.4 + 0.3 * len(nodes), *([1.2] if lost else [])])
+        for state, (color, height) in NODE_STATE.items():
+            for row, node in enumerate(nodes):
+                bars = [(s.from_ns, s.until_ns - s.from_ns) for s in spells if (s.node, s.state) == (node, state)]
+                spans = [(from_ns / SECOND_NS, length_ns / SECOND_NS) for from_ns, length_ns in bars]
+                axes[0].broken_barh(spans, (row - height / 2, height), color=color, label=state.value)
+        axes[0].set_yticks(range(len(nodes)), nodes)
+        axes[0].set_ylim(len(nodes) - 0.5, -0.5)
+        axes[0].tick_params(axis="y", length=0)
+        axes[0].grid(axis="x")
+        shown = {spell.state.value for spell in spells if spell.node in nodes}
+        handles, labels = axes[0].get_legend_handles_labels()
+        legend = {label: handle for handle, label in zip(handles, labels, strict=True) if label in shown}
+        figure.legend(legend.values(), legend.keys(), loc="outside upper right", ncols=len(legend))
+        if lost:
+            edges = _edges(log, width_ns)
+            counts = [0] * (len(edges) - 1)
+            for c in lost:
+                counts[min((c.at_ns if c.broken_ns is None else c.broken_ns) // width_ns, len(counts) - 1)] += 1
+            axes[1].stairs(counts, edges, fill=True, color=VERMILION)
+            axes[1].set(title=f"connections lost per {duration(width_ns)}", ylim=(0, None))
+            whole_numbers(axes[1].yaxis)
+            axes[1].grid(axis="y")
+        _time_axis(axes[-1], log)
+    return figure
+
+
 def _mean_open(spells: list[tuple[int, int]], width_ns: int, bins: int) -> list[float]:
     """Return how many of the spells (from, until) are open in each bin, on average over the bin."""
     total_ns = [0] * bins
@@ -349,6 +397,7 @@ _PLOTS: tuple[tuple[str, str, "Callable[[RunLog], Figure | None]"], ...] = (
         "Long connections that were open, by endpoint; dashed: slices no longer list it as ready.",
         plot_open_connections,
     ),
+    ("nodes", "When nodes were cordoned, drained or off, over the connections that were lost.", plot_nodes),
 )
 PLOT_NAMES = tuple(name for name, _, _ in _PLOTS)
 

@@ -11,6 +11,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from kpsim.reports.affinity import affinity_by_client, affinity_by_service
+from kpsim.reports.drains import drain_lines
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import Figures, figures
 from kpsim.reports.local_policy import local_drop_windows
@@ -109,7 +110,7 @@ def summary_json(log: RunLog, results: Results = (), known: Figures | None = Non
             }
             for r in affinity_by_service(clients)
         ],
-        "notes": note_lines(log),
+        "notes": [*drain_lines(log), *note_lines(log)],
         "pinned_flows": [asdict(group) for group in pinned_flows(log)],
         "local_drop_windows": [asdict(window) for window in local_drop_windows(log)],
         "happenings": [asdict(happening) for happening in log.happenings],
@@ -151,7 +152,7 @@ def _connection_parts(log: RunLog) -> "list[RenderableType]":
         parts += [drawn_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
     if where := concentrations(log):
         parts += ["", *_lines([where_line(group) for group in where])]
-    if notes := note_lines(log):
+    if notes := [*drain_lines(log), *note_lines(log)]:
         parts += ["", *_lines([f"note: {line}" for line in notes])]
     if taken := misdelivered_lines(log):
         parts += ["", *_lines(taken)]

@@ -80,7 +80,7 @@ class Drains:
             if not may_evict(budget, ready=pod.told.ready, healthy=healthy, replicas=replicas):
                 if pod.key not in drain.refused:
                     drain.refused.add(pod.key)
-                    why = f"its budget keeps {wanted_healthy(budget, replicas)} pods ready, {healthy} are"
+                    why = f"{drain.node}: its budget keeps {wanted_healthy(budget, replicas)} pods ready, {healthy} are"
                     self._tell(HappeningKind.EVICTION_REFUSED, f"{workload.namespace}/{pod.name}", why)
                 return False
         kubelets.delete(pod)
@@ -94,7 +94,8 @@ class Drains:
             self._finish(drain, HappeningKind.DRAIN_DONE)
 
     def _give_up(self, drain: _Drain) -> None:
-        self._finish(drain, HappeningKind.DRAIN_GAVE_UP, f"{self._left(drain)} pods are left")
+        left = self._left(drain)
+        self._finish(drain, HappeningKind.DRAIN_GAVE_UP, f"{left} pod{' is' if left == 1 else 's are'} left")
 
     def _left(self, drain: _Drain) -> int:
         known = self._workloads.kubelets.pods
