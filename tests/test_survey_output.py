@@ -40,15 +40,15 @@ def test_a_grid_has_a_line_for_each_frontend_and_client(local: Survey) -> None:
     assert (grid.services, grid.about, grid.settings) == (("shop/local:p",), "TCP, IPv4", ())
     assert grid.nodes == ("node-1", "node-2", "node-3")
     cells = {(line.dialled.words, line.client): line.cells for line in grid.lines}
-    assert [(cell.tone, cell.works, cell.rest) for cell in cells["node port 30081 of the node", "outside"] if cell] == [
+    assert [(cell.tone, cell.works, cell.rest) for cell in cells["node port 30081 of the node", "external"] if cell] == [
         (Tone.GOOD, "works", "kept 1 ep"), (Tone.GOOD, "works", "kept 1 ep"), (Tone.BAD, "lost", ""),
     ]  # fmt: skip
-    assert [cell.works for cell in cells["load balancer 192.0.2.11:80", "outside"] if cell] == [
+    assert [cell.works for cell in cells["load balancer 192.0.2.11:80", "external"] if cell] == [
         "works",
         "works",
         "not sent here",
     ]
-    assert [cell.works for cell in cells["node port 30081 of another node", "node itself"] if cell] == [
+    assert [cell.works for cell in cells["node port 30081 of another node", "node"] if cell] == [
         "1 of 2",
         "1 of 2",
         "works",

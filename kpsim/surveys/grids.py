@@ -22,7 +22,6 @@ _SHORT = {
     Verdict.REFUSED: "refused", Verdict.REQUEST_LOST: "lost", Verdict.ANSWER_LOST: "lost",
     Verdict.MISDELIVERED: "misled", Verdict.UNKNOWN: "unknown",
 }  # fmt: skip
-_CLIENTS = {Sender.POD: "pod", Sender.NODE: "node itself", Sender.EXTERNAL: "outside", Sender.PEER: "another node"}
 MOST_NAMES = 4  #: that a list shows
 _MOST_COLUMNS = 6  #: of nodes; with more, a cell counts them
 ANY = "any"  #: a setting that makes no difference to a line
@@ -70,7 +69,7 @@ class Line(NamedTuple):
     """A line of a grid. ``values`` are those of the grid's settings; a cell is None where nothing is asked."""
 
     dialled: Dialled
-    client: str
+    client: Sender
     values: tuple[str, ...]
     cells: tuple[Cell | None, ...]
 
@@ -130,7 +129,7 @@ class _Group(NamedTuple):
     """The rows of a line, and which values of each varied setting it is for."""
 
     dialled: Dialled
-    client: str
+    client: Sender
     values: tuple[tuple[str, ...], ...]
     rows: Sequence[Row]
 
@@ -142,7 +141,7 @@ def _grid(rows: Sequence[Row], vary: Sequence[Setting]) -> Grid:
     groups = [
         group
         for dialled, of_dialled in _split(rows, _dialled).items()
-        for client, of_client in _split(of_dialled, lambda row: _CLIENTS[row.client]).items()
+        for client, of_client in _split(of_dialled, lambda row: row.client).items()
         for group in _groups(dialled, client, of_client, varied)
     ]
     matter = [
@@ -183,7 +182,7 @@ def _remark(setting: Setting) -> str:
 # --------------------------------------------------------------------------------------------------------------- variants
 
 
-def _groups(dialled: Dialled, client: str, rows: Sequence[Row], vary: Sequence[Setting]) -> Iterator[_Group]:
+def _groups(dialled: Dialled, client: Sender, rows: Sequence[Row], vary: Sequence[Setting]) -> Iterator[_Group]:
     """The lines of a frontend and a kind of client: one for each combination of values that fares in its own way."""
     by_values = _split(rows, lambda row: tuple(row.values[each] for each in vary))
     told = {values: _told(of_values) for values, of_values in by_values.items()}

@@ -18,8 +18,9 @@ MOST_GRIDS = 25  #: in text; a page has all
 MOST_REASONS = 8
 _STYLES = {Tone.GOOD: "green", Tone.PART: "yellow", Tone.BAD: "red", Tone.UNKNOWN: "magenta", Tone.IDLE: "dim"}
 LEGEND = (
-    "Every cell is about a client's first packet that comes in at a node: does the client get its answer; does the endpoint see the client's "
-    "address (kept) or a node's (masq); how many endpoints may get the request (ep); which part of the requests leaves the zone (z)."
+    "Every cell is about a first packet that comes in at a node, from a pod or a process of that node (node), from outside the cluster (external) or "
+    "from another node (peer): does the client get its answer; does the endpoint see the client's address (kept) or a node's (masq); how many "
+    "endpoints may get the request (ep); which part of the requests leaves the zone (z)."
 )
 
 
