@@ -15,6 +15,7 @@ from shop import EMPTY, LOCAL, WEB, cluster_text, endpoints, port, service
 
 import kpsim
 from kpsim.cli import main
+from kpsim.cli.survey import complete_setting
 from kpsim.errors import InputError
 from kpsim.surveys import Survey, failing, parse_requirement
 from kpsim.surveys.grids import ANY, Tone
@@ -256,6 +257,12 @@ def test_the_name_of_a_file_says_what_it_holds(run: Runner, name: str, starts: b
     assert (said.code, said.out) == (0, "")
     assert Path(name).read_bytes().startswith(starts)
     assert f"3 rows written to {name}" in said.errors
+
+
+def test_the_shell_completes_a_list_of_settings() -> None:
+    assert complete_setting("externalTrafficPolicy,m") == ["externalTrafficPolicy,mode"]
+    assert complete_setting("mode,session") == ["mode,sessionAffinity"]
+    assert "mode,mode" not in complete_setting("mode,")
 
 
 def test_parquet_goes_to_a_file(run: Runner) -> None:

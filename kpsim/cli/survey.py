@@ -68,7 +68,7 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def _complete_setting(incomplete: str) -> list[str]:
+def complete_setting(incomplete: str) -> list[str]:
     """Return the settings that a list may go on with."""
     from kpsim.surveys.settings import Setting
 
@@ -103,7 +103,7 @@ def survey(
             metavar="SETTING,…",
             help="Ask under every value of these: externalTrafficPolicy, internalTrafficPolicy, trafficDistribution, sessionAffinity, mode.",
             show_default=False,
-            autocompletion=_complete_setting,
+            autocompletion=complete_setting,
         ),
     ] = "",
     node: Annotated[
