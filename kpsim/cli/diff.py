@@ -255,13 +255,11 @@ def _saved(path: Path, asked: _Asked) -> "Subject":
     from kpsim.addresses import Family
     from kpsim.comparison.behaviour.differences import Side
     from kpsim.comparison.behaviour.report import Subject
-    from kpsim.explore.local_addresses import with_local_addresses
     from kpsim.explore.saved import read_machine
     from kpsim.explore.site import rules_site
     from kpsim.replay import START_NS
 
     programmed = read_machine([path], None, Family.IPV4, unknown="keep" if asked.allow_unknown else "refuse")
-    programmed = with_local_addresses(programmed, asked.node_ips, lambda text: note(f"{path}: {text}"))
     site = rules_site(*programmed, node_ips=asked.node_ips, pod_cidrs=asked.pod_cidrs)
     return Subject(Side(site, tuple(each.family for each in programmed), START_NS), str(path))
 

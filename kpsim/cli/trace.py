@@ -486,7 +486,7 @@ def _saved(machine: _SavedMachine, dst: str) -> _Machines:
         programmed = with_local_addresses(programmed, own, note)
     for text in unmodelled(programmed):
         note(text)
-    if not any(each.ruleset.tables for each in programmed):
+    if not any(each.ruleset.tables or each.virtual_servers for each in programmed):
         files = " and ".join(map(str, machine.rules))
         note(f"there is no table in {files}: every packet passes")
     if not machine.node_ips:
