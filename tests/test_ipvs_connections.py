@@ -105,6 +105,7 @@ def test_a_later_version_replaces_a_connection():
     assert made.find_answers(connection().answers, SECOND_NS) is None
     made.commit(Touch((connection(server=C, at_s=1),)), SECOND_NS)  # without being removed first
     assert (counters(made, B, 1), counters(made, C, 1), len(made)) == ((0, 0), (1, 0), 1)
+    assert [made.find_answers(connection(server=each).answers, SECOND_NS) is None for each in (B, C)] == [True, False]
 
 
 # --- counters ---------------------------------------------------------------------------------------------------------
@@ -138,10 +139,11 @@ def test_what_has_expired_and_is_not_cleared_yet_counts_once_and_where_it_was():
     """Templates, other servers' connections, and timers of connections that are gone or end earlier than they did."""
     made = table(template(10), connection(1), connection(2, B, lives_s=10), connection(3, lives_s=10))
     assert (counters(made, at_s=10), counters(made, B, 10)) == ((1, 0), (0, 0))
-    made.commit(Touch(gone=(key(3),)), 0)
+    made.commit(Touch(gone=(key(3), key(77))), 0)
     made.commit(Touch((connection(4, lives_s=20),)), 0)
     made.commit(Touch((connection(4, lives_s=15),)), 0)
     assert [counters(made, at_s=each) for each in (14, 20)] == [(2, 0), (1, 0)]
+    assert connection(4, lives_s=15) in made.expire(15 * SECOND_NS)
 
 
 # --- persistence ------------------------------------------------------------------------------------------------------

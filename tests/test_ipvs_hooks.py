@@ -371,6 +371,7 @@ def test_without_vs_conntrack_packets_are_no_longer_tracked():  # IPVS-10.6
     assert outcome.ct_state == "UNTRACKED" and len(netns.conntrack) == 0 and outcome.redirected
     back = run(netns, replied(outcome))
     assert (back.packet.source, back.ct_state) == (CLUSTER_IP, "UNTRACKED")
+    assert outcome.entry is back.entry is None
     netns.load(told({TCP: virtual([REMOTE_POD])}))
     assert not connection_of(netns, CLIENT)
 
@@ -405,7 +406,8 @@ def test_an_error_about_a_request_comes_from_the_virtual_server():
     outcome = run(netns, packet(CLIENT, CLUSTER_IP, protocol="udp"))
     told_ = run(netns, error(OTHER_NODE, NODE, outcome.packet))
     assert told_.disposition is FORWARDED and told_.ct_state == "RELATED"
-    assert (told_.packet.source, told_.packet.destination) == (CLUSTER_IP, CLIENT)
+    assert (told_.packet.source, told_.packet.sport, told_.packet.destination) == (CLUSTER_IP, 0, CLIENT)
+    assert [step.service for step in told_.trace if isinstance(step, Served)] == [Service.ANSWER]
     assert str(told_.packet.related) == f"udp {CLIENT}:40000 → {CLUSTER_IP}:80"
     before = netns.memory.ipvs.copy()
     assert [*before] == [*netns.memory.ipvs]  # it restarts no timer
