@@ -7,7 +7,7 @@ import pytest
 from packets import ip, net
 
 from kpsim.addresses import Family
-from kpsim.dialects.ipset import parse, reads, render
+from kpsim.dialects.ipset import elements, parse, reads, render
 from kpsim.errors import InputError
 from kpsim.ruleset import Key, NamePattern, SetFlags
 from kpsim.units import SECOND_NS
@@ -85,6 +85,7 @@ def test_a_set_has_what_create_said():
         ("hash:net,iface", "10.0.0.0/8,physdev:eth0", [(network("10.0.0.0/8"), "physdev:eth0")]),
         ("hash:ip,mark", "10.0.0.1,4294967295", [(ip("10.0.0.1"), 0xFFFFFFFF)]),
         ("bitmap:port range 90-80", "80", [(80,)]),
+        ("bitmap:port range 80-90", "90", [(90,)]),
         ("hash:net,port,net", "10.0.0.0/8,80,10.0.0.1", [(network("10.0.0.0/8"), "tcp", 80, ip("10.0.0.1"))]),
     ],
 )  # fmt: skip
@@ -118,7 +119,6 @@ def test_one_text_is_as_many_elements_as_ipset_makes_of_it(kind, text, expected)
         ("create s hash:net,iface\nadd s 10.0.0.0/24,averyveryverylong", "2: not a name of an interface, of 1 to 15 characters: 'averyveryverylong'"),
         ("create s hash:ip maxelem 2\nadd s 10.0.0.0/30", "2: set s is full: it takes 2 elements"),
         ("create s hash:ip family inet6\nadd s fd00::1-fd00::9", "2: ipset takes no range of IPv6 addresses: fd00::1-fd00::9"),
-        ("create s hash:ip\nadd s 0.0.0.0/1", "2: more than 1,048,576 elements: 0.0.0.0/1"),
         ("create s hash:ip maxelem", "1: maxelem needs a value"),
         ("create s hash:ip maxelem -1", "1: maxelem: not a number from 0 to 4294967295: '-1'"),
         ("create s hash:ip timeout 2147484", "1: timeout: not a number from 0 to 2147483: '2147484'"),
@@ -152,6 +152,16 @@ def test_what_ipset_refuses_is_refused_with_its_line(lines, why):
     with pytest.raises(InputError) as caught:
         parse(f"{lines}\n", file="f")
     assert str(caught.value) == ("f: " + why if why.startswith("this") else "f:" + why)
+
+
+def test_one_text_is_so_many_elements_at_most(monkeypatch):
+    """docs/rules.md says how many. The count of a pair is that of both parts together."""
+    assert elements.MOST_ELEMENTS == 1_048_576
+    monkeypatch.setattr(elements, "MOST_ELEMENTS", 8)
+    assert len(keys("create s hash:ip,port\nadd s 10.0.0.0/31,1-4\n")) == 8
+    for text in ("10.0.0.0/31,1-5", "10.0.0.0/28,1", "10.0.0.0/8,1"):
+        with pytest.raises(InputError, match=f"more than 8 elements: {text}"):
+            parse(f"create s hash:ip,port\nadd s {text}\n")
 
 
 def test_all_that_is_wrong_is_told_at_once():
@@ -218,3 +228,27 @@ def test_what_looks_like_ipset():
     assert not reads("create\n") and not reads("create s hash:ip\n*filter\n") and not reads("Name: s\nType: x\n")
     listed = "Name: s\nType: bitmap:port\nRevision: 3\nHeader: range 0-65535\nReferences: 1\nMembers:\n\n80\n"
     assert keys(listed) == [(80,)]
+
+
+def test_types_and_codes_of_icmp_have_their_names():
+    """Measured. Names are read too; ping and pong are other names of two of them (ipset(8))."""
+    lines = [
+        line.split() for line in (FIXTURES / "ipset_icmp.txt").read_text().splitlines() if not line.startswith("#")
+    ]
+    names = {(protocol, numbers): name for protocol, numbers, name in lines}
+    asked = [("icmp", kind, code) for kind in range(21) for code in range(16)]
+    asked += [("ipv6-icmp", kind, code) for kind in (1, 2, 3, 4, *range(128, 143)) for code in range(8)]
+    for protocol, kind, code in asked:
+        text = f"{protocol}:{names.get((protocol, f'{kind}/{code}'), f'{kind}/{code}')}"
+        ip_, family = ("10.0.0.1", "inet") if protocol == "icmp" else ("fd00::1", "inet6")
+        head = f"create s hash:ip,port family {family}\nadd s {ip_},"
+        assert render(parse(f"{head}{protocol}:{kind}/{code}\n")).splitlines()[1] == f"add s {ip_},{text}"
+        assert keys(f"{head}{text}\n") == keys(f"{head}{protocol}:{kind}/{code}\n")
+    for family, ip_, protocol, other in (("inet", "10.0.0.1", "icmp", 0), ("inet6", "fd00::1", "icmpv6", 129 << 8)):
+        head = f"create s hash:ip,port family {family}\nadd s {ip_},{protocol}:"
+        assert [key[-1] for word in ("ping", "pong") for key in keys(f"{head}{word}\n")] == [
+            0x800 if other == 0 else 0x8000,
+            other,
+        ]
+    neighbours = "create s hash:ip,port family inet6\nadd s fd00::1,icmpv6:neighbor-solicitation\nadd s fd00::1,icmpv6:neighbor-advertisement\n"
+    assert [key[-1] >> 8 for key in keys(neighbours)] == [135, 136]

@@ -432,6 +432,8 @@ def test_an_error_about_an_answer_goes_to_the_real_server():
     spent.ttl = 1
     assert run(netns, spent).cause is Cause.UNANSWERABLE  # no error is sent about an error
     assert str(told_.packet.related) == f"udp {REMOTE_POD}:8080 → {NODE}:40000"
+    assert [step.service for step in told_.trace if isinstance(step, Served)] == [Service.KNOWN]
+    assert seen_in_output(netns, error(CLIENT, CLUSTER_IP, answer), Compare(Field.IPVS, frozenset({"yes"})))
 
 
 def test_an_error_about_an_answer_of_a_server_on_this_node():
@@ -440,6 +442,7 @@ def test_an_error_about_an_answer_of_a_server_on_this_node():
     answer = run(netns, replied(outcome), local=True).packet
     told_ = run(netns, error(CLIENT, CLUSTER_IP, answer))
     assert told_.disposition is DELIVERED and str(told_.packet.related) == f"udp {NODE}:8080 → {CLIENT}:40000"
+    assert (hooks(told_), told_.packet.ttl) == ([Hook.PREROUTING, Hook.INPUT], 64)
 
 
 def test_an_error_about_nothing_that_ip_vs_knows():

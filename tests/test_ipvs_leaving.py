@@ -19,7 +19,7 @@ from kpsim.ipvs.servers import VirtualServer
 from kpsim.ipvs.states import Timeouts
 from kpsim.maps import Map
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Chain, Goto, Jump, Lookup, Rule, SetReference
+from kpsim.ruleset import Chain, Goto, Jump, Lookup, Rule, Set, SetReference
 from kpsim.units import SECOND_NS
 
 
@@ -90,14 +90,20 @@ def test_the_sets_of_ipv6_stay() -> None:  # IPVS-9.3
     assert (len(after.ipsets), len(after.virtual_servers)) == (17, 0)
 
 
-@pytest.mark.parametrize(("of_namespace", "left"), [(True, {"KUBE-CLUSTER-IP"}), (False, set())])
-def test_a_set_that_a_rule_looks_up_stays(of_namespace: bool, left: set[str]) -> None:
-    """nft's set of that name is another."""
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        (SetReference("KUBE-CLUSTER-IP", of_namespace=True), {"KUBE-CLUSTER-IP"}),
+        (SetReference("KUBE-CLUSTER-IP"), set()),  # one of nft
+        (Set(), set()),  # one without a name
+    ],
+)
+def test_a_set_that_a_rule_looks_up_stays(asked: SetReference | Set, left: set[str]) -> None:
     held = web_rig().sync().held
     asks = held.ruleset.table("filter").chains["KUBE-IPVS-FILTER"].rules[1]
     (lookup, *rest) = asks.body
     assert isinstance(lookup, Lookup)
-    own = replace(asks, body=(replace(lookup, set=SetReference("KUBE-CLUSTER-IP", of_namespace)), *rest))
+    own = replace(asks, body=(replace(lookup, set=asked), *rest))
     after = of_other_mode(Mode.NFTABLES, with_rules(held, "filter", "FORWARD", own))
     assert set(after.ipsets) == left
     assert [rule for chain in after.ruleset.table("filter").ordered() for rule in chain.rules] == [own]

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from kpsim.addresses import Family, format_ip, join_host_port, parse_ip
 from kpsim.errors import InputError, Problem
+from kpsim.ipvs.schedulers import SCHEDULERS
 from kpsim.ipvs.servers import (
     NO_VIRTUAL_SERVER_FLAGS,
     RealServer,
@@ -28,9 +29,6 @@ _OTHER_COLUMNS = re.compile(
 )
 _GIVE = "give the output of ipvsadm -S -n"
 _MOST_WEIGHT, _MOST_TIMEOUT_S = 65535, 31 * 86400
-SCHEDULERS = frozenset((
-    "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos",
-))  # fmt: skip
 _PROTOCOLS: Mapping[str, str] = {
     "-t": "tcp", "--tcp-service": "tcp", "-u": "udp", "--udp-service": "udp", "--sctp-service": "sctp",
 }  # fmt: skip
