@@ -319,6 +319,7 @@ def test_a_template_is_held_by_each_of_its_connections():
     assert find(made, 69, TEMPLATE)
     made.commit(Touch(gone=(key(3),)), 0)
     assert not find(made, 10, TEMPLATE)
+    assert made.expire(10 * SECOND_NS) == (template(10),)
 
 
 def test_a_connection_that_takes_anothers_port_is_held_by_its_own_template():
