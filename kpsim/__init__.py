@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from kpsim.explore import Cluster, load, rules, trace
     from kpsim.migration.report import MigrationReport, migrate
-    from kpsim.result import RunResult, frames, run
+    from kpsim.result import RunResult, expected, frames, run
     from kpsim.surveys import Survey, survey
     from kpsim.sweeping.result import SweepResult
     from kpsim.sweeping.sweep import sweep
 
 __all__ = [
-    "Cluster", "MigrationReport", "RunResult", "Survey", "SweepResult", "__version__", "frames", "load", "migrate", "rules", "run",
+    "Cluster", "MigrationReport", "RunResult", "Survey", "SweepResult", "__version__", "expected", "frames", "load", "migrate", "rules", "run",
     "survey", "sweep",
     "trace",
 ]  # fmt: skip
@@ -41,6 +41,7 @@ _HOME = {
     "MigrationReport": "kpsim.migration.report",
     "migrate": "kpsim.migration.report",
     "RunResult": "kpsim.result",
+    "expected": "kpsim.result",
     "frames": "kpsim.result",
     "run": "kpsim.result",
     "Survey": "kpsim.surveys",

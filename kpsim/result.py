@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from kpsim.drafting import Draft
     from kpsim.reports.plots import Plot
+    from kpsim.simulation.expected import Expected
     from kpsim.sweeping.result import SweepResult
 
 
@@ -115,6 +116,40 @@ def run(
     ``note`` is called before a run of minutes. InputError names file, line and field of everything that is wrong in the
     scenario and its expectations, and refuses a run of hours unless ``long``.
     """
+    loaded = _loaded(scenario, mode, seed, settings)
+    check_names(loaded)
+    permit(effort_of(loaded), long=long, note=note)
+    return RunResult(loaded, simulate(loaded, progress=progress))
+
+
+def expected(
+    scenario: "Scenario | Draft | Path | str",
+    *,
+    mode: Mode | str | None = None,
+    seed: int | None = None,
+    settings: Sequence[str] = (),
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> "Expected":
+    """Compute the losses to be expected of a scenario, without drawing connections. The arguments are those of :func:`run`.
+
+    It is the expectation for the course that the cluster takes with the seed. InputError names everything beside rates and odds that
+    decides there, such as session affinity and connections that last.
+    """
+    from kpsim.simulation.expected import expected_losses
+
+    loaded = _loaded(scenario, mode, seed, settings)
+    if note is not None:
+        for text in loaded.notes:
+            note(text)
+        if loaded.expect:
+            note("expectations are about connections that are drawn: --exact does not evaluate them")
+    return expected_losses(loaded, progress=progress)
+
+
+def _loaded(
+    scenario: "Scenario | Draft | Path | str", mode: Mode | str | None, seed: int | None, settings: Sequence[str]
+) -> Scenario:
     if isinstance(scenario, Path | str):
         scenario = load_scenario(str(scenario), settings=settings)
     elif not isinstance(scenario, Scenario):
@@ -123,11 +158,7 @@ def run(
         raise ValueError("settings change a scenario while it is loaded: give its file or name")
     if seed is not None:
         scenario = scenario.with_seed(seed)
-    if mode is not None:
-        scenario = scenario.with_mode(str(mode))
-    check_names(scenario)
-    permit(effort_of(scenario), long=long, note=note)
-    return RunResult(scenario, simulate(scenario, progress=progress))
+    return scenario if mode is None else scenario.with_mode(str(mode))
 
 
 def frames(run: RunResult | RunLog) -> "dict[str, DataFrame]":

@@ -71,6 +71,13 @@ def run(
             show_default=False,
         ),
     ] = 1,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Compute the losses to be expected, in place of drawing connections: where nothing but rates and odds decides.",
+        ),
+    ] = False,
     long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
@@ -82,11 +89,15 @@ def run(
     if out is not None:
         check_directory(out)
         go_on_without_reader()
-    if not rollout and len(scenario) > 1:
-        from kpsim.scenario.document import instead_of_cluster
-
-        raise InputError(instead_of_cluster(scenario))
-    chosen = _drafted(scenario, rollout, mode) if rollout else scenario[0]
+    if exact and (out is not None or figure):
+        raise InputError(
+            f"--exact computes expected losses alone: {'--figure' if figure else '--out'} goes with drawn runs"
+        )
+    several_wanted = seeds != 1 and _several(seeds) > 1
+    chosen = _chosen(scenario, rollout, mode)
+    if exact:
+        _print_expected(chosen, mode, seed, set_ or [], seeds, format)
+        return
     with progress_bar() as progress:
         result = run_scenario(
             chosen, mode=mode, seed=seed, settings=set_ or (), progress=progress, long=long, note=note
@@ -94,27 +105,28 @@ def run(
     for text in result.scenario.notes:
         note(text)
     several = None
-    if seeds != 1:
+    if several_wanted:
         with count_bar("seeds") as count:
             several = result.seeds(seeds, progress=count, long=long, note=note)
     if figure:
         _print_figures(result, figure, format, several)
-    elif format is Format.JSON:
-        over = {} if several is None else {"over_seeds": several.to_json()}
-        typer.echo(json.dumps({**result.to_json(), **over}, indent=2, ensure_ascii=False))
     else:
-        if several is not None:
-            from kpsim.sweeping.sentences import over_seeds_lines
-
-            for line in over_seeds_lines(several.outcome):
-                typer.echo(line)
-            typer.echo(f"What follows is seed {result.scenario.seed} alone.\n")
-        _print(result)
+        _print(result, format, several)
     if out is not None:
         files = result.write(out)
         typer.echo(printable(f"{len(files)} files written to {out}; open {out / 'report.html'}"), err=True)
     if not result.holds or (several is not None and not several.holds):
         sys.exit(1)
+
+
+def _chosen(scenario: list[str], rollout: str, mode: "Mode | None") -> "Draft | str":
+    if rollout:
+        return _drafted(scenario, rollout, mode)
+    if len(scenario) > 1:
+        from kpsim.scenario.document import instead_of_cluster
+
+        raise InputError(instead_of_cluster(scenario))
+    return scenario[0]
 
 
 def _drafted(files: "Sequence[str]", rollout: str, mode: "Mode | None") -> "Draft":
@@ -125,6 +137,39 @@ def _drafted(files: "Sequence[str]", rollout: str, mode: "Mode | None") -> "Draf
     drafted = noted_draft(cluster, rollout=rollout)
     note(f"kpsim scenario init {shlex.join(files)} --rollout {rollout} writes this scenario, to be filled in")
     return drafted
+
+
+def _print_expected(
+    chosen: "Draft | str", mode: "Mode | None", seed: int | None, settings: list[str], seeds: int, format: Format
+) -> None:
+    """Print the expected losses, with those of further seeds' courses of the cluster if there are several."""
+    from kpsim.cli.progress import count_bar
+    from kpsim.reports.expected import expected_json, expected_text, over_seeds_sentence
+    from kpsim.result import expected
+
+    first = expected(chosen, mode=mode, seed=seed, settings=settings, note=note)
+    found = [first]
+    with count_bar("seeds") as count:
+        for number in range(1, _several(seeds)):
+            found.append(expected(chosen, mode=mode, seed=first.seed + number, settings=settings))
+            if count is not None:
+                count(number, seeds - 1)
+    if format is Format.JSON:
+        over = [{"seed": each.seed, "lost": float(each.lost), "sent": float(each.sent)} for each in found]
+        typer.echo(json.dumps({**expected_json(first), "over_seeds": over}, indent=2, ensure_ascii=False))
+        return
+    if len(found) > 1:
+        typer.echo(over_seeds_sentence(found))
+        typer.echo(f"What follows is the course with seed {first.seed} alone.\n")
+    typer.echo(expected_text(first), nl=False)
+
+
+def _several(seeds: int) -> int:
+    from kpsim.sweeping.sweep import MOST_SEEDS
+
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"--seeds {seeds}: expected 1 to {MOST_SEEDS:,}")
+    return seeds
 
 
 def _print_figures(result: "RunResult", names: list[str], format: Format, several: "SweepResult | None") -> None:
@@ -150,8 +195,21 @@ def _print_figures(result: "RunResult", names: list[str], format: Format, severa
             typer.echo(figure_sentence(several.outcome, name))
 
 
-def _print(result: "RunResult") -> None:
-    """Print for a terminal at its width and in colours, else as plain text that does not depend on where it goes."""
+def _print(result: "RunResult", format: Format, several: "SweepResult | None") -> None:
+    """Print for a terminal at its width and in colours, else as plain text that does not depend on where it goes.
+
+    What several seeds say comes first: one of them is not the answer.
+    """
+    if format is Format.JSON:
+        over = {} if several is None else {"over_seeds": several.to_json()}
+        typer.echo(json.dumps({**result.to_json(), **over}, indent=2, ensure_ascii=False))
+        return
+    if several is not None:
+        from kpsim.sweeping.sentences import over_seeds_lines
+
+        for line in over_seeds_lines(several.outcome):
+            typer.echo(line)
+        typer.echo(f"What follows is seed {result.scenario.seed} alone.\n")
     terminal = console()
     if terminal is not None:
         from kpsim.reports.summary import print_summary

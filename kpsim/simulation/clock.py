@@ -83,6 +83,11 @@ class Clock:
     def now_ns(self) -> int:
         return cast(int, self._env.now)
 
+    @property
+    def next_ns(self) -> float:
+        """When the next action is due; infinite if there is none."""
+        return self._env.peek()
+
     def at(self, at_ns: int, rank: Rank, subject: str, action: Action) -> None:
         """Schedule ``action`` for ``at_ns``.
 

@@ -11,7 +11,7 @@ from kpsim.objects import EndpointSlice, ObjectKey, Service, ServiceCIDR
 from kpsim.scenario import Scenario
 from kpsim.scenario.clients import outside_clients
 from kpsim.scenario.nodes import cluster_families, cluster_nodes, joining
-from kpsim.scenario.schema import Via
+from kpsim.scenario.schema import Traffic, Via
 from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.simulation.affinity import AffinityMemory
@@ -216,21 +216,24 @@ class Run:
         ports = SourcePorts()
         for traffic, clients in zip(self.spec.traffic, outside_clients(self.spec.traffic), strict=True):
             stop_ns = self.spec.duration_ns if traffic.stop_ns is None else min(traffic.stop_ns, self.spec.duration_ns)
-            world = World(
-                self.machines,
-                _KnownService(self.api, self.scenario, service_object_key(traffic.service)),
-                self.workloads.answering,
-                self.workloads.pod,
-                self.nodes,
-                self.balancers.get(ServiceKey(*qualified(traffic.service).split("/"))),
-                self.affinity,
-                self.pins,
-                self.members[service_object_key(traffic.service)],
-                ports,
-            )
+            world = self._world_of(traffic, ports)
             TrafficSource(
                 self.clock, traffic, world, clients=clients, stop_ns=stop_ns, seed=self.seed, log=self.log
             ).start()
+
+    def _world_of(self, traffic: Traffic, ports: SourcePorts) -> World:
+        return World(
+            self.machines,
+            _KnownService(self.api, self.scenario, service_object_key(traffic.service)),
+            self.workloads.answering,
+            self.workloads.pod,
+            self.nodes,
+            self.balancers.get(ServiceKey(*qualified(traffic.service).split("/"))),
+            self.affinity,
+            self.pins,
+            self.members[service_object_key(traffic.service)],
+            ports,
+        )
 
     def _record_health(self, node: str) -> None:
         for balancer in self.balancers.values():

@@ -88,12 +88,17 @@ class LoadBalancer:
     def _in_rotation(self, node: str) -> bool:
         return node in self._members and self._beliefs[node].in_rotation
 
+    @property
+    def rotation(self) -> list[str]:
+        """The nodes that new flows go to, in the scenario's order."""
+        return [name for name in self._beliefs if self._in_rotation(name)]
+
     def choose(self, *flow: str | int) -> str | None:
         """Return the node in rotation that gets a flow, or None if no node is in rotation.
 
         The node whose hash with the flow is highest wins. So a node that leaves or returns moves only its own flows.
         """
-        believed = [name for name in self._beliefs if self._in_rotation(name)]
+        believed = self.rotation
         if not believed:
             return None
         return max(believed, key=lambda node: rng.draw64(self._seed, "load balancer", str(self.service), flow, node))

@@ -6,6 +6,7 @@ Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import reduce
 from types import MappingProxyType
 
@@ -13,7 +14,7 @@ from kpsim.addresses import Family, parse_ip
 from kpsim.backends import IpvsConnections
 from kpsim.config import HostInterface, ProxyConfig
 from kpsim.conntrack import COLLECTOR_ROUND_NS, tuple_of
-from kpsim.exchange import Exchange, NewFlow, Relay, Target, exchange
+from kpsim.exchange import Exchange, NewFlow, Relay, Target, WhatIf, exchange
 from kpsim.fabric import Journey, Whose, answer_to, fabric_of, send, send_from
 from kpsim.ipvs.connections import Counters
 from kpsim.ipvs.servers import RealServer, VirtualServerKey
@@ -22,7 +23,7 @@ from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.netfilter import Netns
 from kpsim.nodes import Machine, make_machines, pod_interface_of, without_hairpin
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import SeededChooser
+from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser, explore
 from kpsim.packetpath.memory import IcmpLimiter
 from kpsim.pins import followed_entry, listed_flow
 from kpsim.programmed import Programmed
@@ -144,6 +145,31 @@ class Machines:
         if outer is not None:
             at_node, local = inner.request.hops[0].node, False
         return replace(outcome, flow=replace(self._flow(inner, at_node, local=local), outer=outer))
+
+    def outcomes(
+        self,
+        packet: Packet,
+        at_node: str,
+        now_ns: int,
+        *,
+        local: bool,
+        serves: Serves | None = None,
+        relay: Callable[[Packet], Relay | None] | None = None,
+    ) -> list[tuple[Fraction, Attempt]]:
+        """Return everything that may become of a first packet, each with its probability. Nothing remembers it.
+
+        The arguments are those of :meth:`connect`.
+        """
+        if at_node in self._off:
+            return [(Fraction(1), Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node, silent=True))]
+
+        def once(chooser: ScriptedChooser) -> Attempt:
+            self._world.dial(serves, relay)
+            world = WhatIf(self._world)
+            judged = exchange(world, packet.copy(), at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
+            return read_exchange(judged, self._world, now_ns)
+
+        return list(explore(once, as_written=True, merge=True))
 
     def _flow(self, judged: Exchange, at_node: str, *, local: bool) -> OpenFlow:
         request, answer = judged.request, judged.answer

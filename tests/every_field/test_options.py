@@ -162,6 +162,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--out": (["small.yaml"], ["--out", "rule.txt"]),
         "--figure": (["small.yaml"], ["--figure", "sent"]),
         "--seeds": (["small.yaml"], ["--seeds", "2"]),
+        "--exact": (["small.yaml"], ["--exact"]),
         "--long": (["small.yaml"], ["--long"]),
         "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
         "--format": (["small.yaml"], ["--format", "json"]),
