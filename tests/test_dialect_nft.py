@@ -288,6 +288,8 @@ table ip t {
         ("table ip t {\n chain c {\n  type filter hook sideways priority 0;\n }\n}\n", "hook sideways is not modelled"),
         ("table ip t {\n chain c {\n  type filter hook input priority dstnat;\n }\n}\n", "priority dstnat is not known at hook input"),
         ("table bridge b {\n chain c {\n  type filter hook forward priority 0;\n  drop\n }\n}\n", "chains that see frames \\(c\\) are not modelled"),
+        ("table ip t {\n chain c {\n  ip saddr", "f:3: expected a value, not the end of the line"),
+        ("table ip t {\n chain c {\n  tcp", "f:3: expected a statement, not 'tcp'"),
         ('{"nftables": 3}', "not the output of nft -j list ruleset"),
         ('{"nftables": [{"rule": {"family": "ip"}}]}', "nftables\\[0\\]: rule: table is missing"),
     ],

@@ -33,9 +33,17 @@ def test_what_is_sent_and_what_is_listed_is_the_same(document: Document) -> None
     assert DIALECT.parse(document.sent) == DIALECT.parse(document.listed)
 
 
+#: documents whose tables or objects nft lists as they were made
+AS_MADE = ("sets", "maps", "objects", "again", "flushed", "families")
+
+
 @all_documents
 def test_what_was_sent_is_written_as_nft_lists_it(document: Document) -> None:
-    assert in_some_order(listed_again(DIALECT.parse(document.sent))) == in_some_order(document.listed)
+    written = listed_again(DIALECT.parse(document.sent))
+    if document.name in AS_MADE:
+        assert in_some_order(written) == in_some_order(document.listed)
+    else:
+        assert written == document.listed
 
 
 #: objects whose elements nft orders by their bytes from the last one on
@@ -222,6 +230,7 @@ JSON_COMMANDS: list[tuple[dict[str, Any], str]] = [
      "add map ip t v { typeof meta mark : ip daddr ; }"),
     ({"set": {"family": "ip", "table": "t", "name": "u", "type": {"typeof": [{"meta": {"key": "skuid"}}, {"ct": {"key": "mark"}}]}}},
      "add set ip t u { typeof meta skuid . ct mark ; }"),
+    ({"map": {"family": "ip", "table": "t", "name": "y", "type": "uid", "map": "verdict"}}, "add map ip t y { type uid : verdict ; }"),
     ({"set": {"family": "ip", "table": "t", "name": "w", "type": "mark", "stmt": [{"counter": None}]}}, "add set ip t w { type mark ; counter ; }"),
     ({"set": {"family": "ip", "table": "t", "name": "x", "type": ["mark", "uid"], "flags": "constant"}}, "add set ip t x { type mark . uid ; flags constant ; }"),
 ]  # fmt: skip
@@ -235,6 +244,6 @@ def test_json_has_commands_too() -> None:
     assert DIALECT.parse(json_text(held), Family.IPV4) == first
     [table] = held.in_order()
     assert [len(chain.rules) for _, chain in sorted(table.chains.items())] == [2, 0]
-    assert [type_words(each.type) for name, each in sorted(table.sets.items()) if name in "mvux" and each.type is not None] == [
-        "type ipv4_addr . inet_service : ipv4_addr . inet_service", "type uid . mark", "type mark : ipv4_addr", "type mark . uid",
+    assert [type_words(each.type) for name, each in sorted(table.sets.items()) if name in "mvuxy" and each.type is not None] == [
+        "type ipv4_addr . inet_service : ipv4_addr . inet_service", "type uid . mark", "type mark : ipv4_addr", "type mark . uid", "type uid : verdict",
     ]  # fmt: skip

@@ -136,6 +136,7 @@ COMPARED = [
     ("meta length 4294967295", number(Field.LENGTH, ALL)), ("meta skuid 4294967295", number(Field.UID, ALL)), ("meta skgid 4294967295", number(Field.GID, ALL)),
     ("numgen inc mod 4294967295 > 4294967293", Lookup((Numgen(ALL, 0, False),), Set.of(((ALL - 1, ALL - 1),)))),
     ('tcp dport "80"', number(Field.DPORT, 80)),
+    (f"tcp dport {{ {', '.join(f'{{ {port} }}' for port in range(1, 80, 2))} }}", number(Field.DPORT, *range(1, 80, 2))),
     ("tcp dport { 80, * }", number(Field.DPORT, (0, 0xFFFF))),
     ('iifname { "lo", * }', Lookup((Field.IIFNAME,), Set.of(("lo",), (NamePattern(""),)))),
     ("meta skuid 1-3", number(Field.UID, (1, 3))),

@@ -7,7 +7,7 @@ from typing import Any
 
 from kpsim.dialects.nft.datatypes import Tree
 from kpsim.dialects.nft.expression_syntax import expression, set_of
-from kpsim.dialects.nft.rates import counter_of, limit_rate, quota_of, seconds
+from kpsim.dialects.nft.rates import limit_rate, pass_counted, quota_of, seconds
 from kpsim.dialects.nft.syntax import Statement, at_end, statements
 from kpsim.dialects.nft.tokens import Cursor, Kind, SyntaxProblem, Token, tokens_of
 
@@ -375,7 +375,7 @@ def _object_alone(cursor: Cursor, item: Item) -> None:
         case "quota" if not at_end(cursor):
             item.about |= quota_of(cursor)
         case "counter":
-            counter_of(cursor)
+            pass_counted(cursor)
         case _:
             pass
 

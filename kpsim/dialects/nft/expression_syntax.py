@@ -1,7 +1,7 @@
 """From text to trees: selectors, values, lists and maps, in nft's grammar."""
 
 from kpsim.dialects.nft.datatypes import Tree
-from kpsim.dialects.nft.rates import connections_of, counter_of, limit_rate, pass_last, quota_of, seconds
+from kpsim.dialects.nft.rates import limit_rate, pass_connections, pass_counted, pass_last, quota_of, seconds
 from kpsim.dialects.nft.tokens import Cursor, Kind, milliseconds, number_of
 
 #: headers, and the words that name their fields
@@ -437,7 +437,7 @@ def _about(cursor: Cursor, about: dict[str, Tree]) -> None:
         case "comment":
             about["comment"] = cursor.word("a comment")
         case "counter":
-            about["counter"] = counter_of(cursor)
+            pass_counted(cursor)
         case "limit":
             cursor.expect("rate")
             about["limit"] = limit_rate(cursor)
@@ -446,7 +446,8 @@ def _about(cursor: Cursor, about: dict[str, Tree]) -> None:
         case "last":
             pass_last(cursor)
         case _:
-            about["ct count"] = connections_of(cursor)
+            pass_connections(cursor)
+            about["ct count"] = None
 
 
 def _mapped(cursor: Cursor) -> Tree:

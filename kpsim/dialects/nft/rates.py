@@ -6,13 +6,10 @@ from kpsim.dialects.nft.tokens import Cursor, Kind, milliseconds
 _BYTE_UNITS = ("bytes", "kbytes", "mbytes")
 
 
-def counter_of(cursor: Cursor) -> Tree:
-    """What a counter has counted; None if it does not say."""
-    found: dict[str, int] = {}
-    while cursor.is_word("packets", "bytes"):
-        name = cursor.take().text
-        found[name] = cursor.number("a number")
-    return found or None
+def pass_counted(cursor: Cursor) -> None:
+    """Passes over what a counter has counted, if it says so."""
+    while cursor.accept("packets", "bytes"):
+        cursor.number("a number")
 
 
 def pass_last(cursor: Cursor) -> None:
@@ -21,18 +18,16 @@ def pass_last(cursor: Cursor) -> None:
         cursor.take()
 
 
-def connections_of(cursor: Cursor) -> Tree:
-    """A number of connections: ``count over 10``."""
+def pass_connections(cursor: Cursor) -> None:
+    """Passes over a number of connections: ``count over 10``."""
     cursor.expect("count")
-    over = cursor.accept("over")
-    return {"val": cursor.number("a number")} | ({"inv": True} if over else {})
+    cursor.accept("over")
+    cursor.number("a number")
 
 
 def limit_rate(cursor: Cursor) -> Tree:
     """A rate: ``over 10/minute burst 5 packets``, ``10 mbytes/second``."""
     over = cursor.accept("over")
-    if not over:
-        cursor.accept("until")
     about: dict[str, Tree] = {"rate": cursor.number("a rate")}
     if cursor.accept("/"):
         about["per"] = cursor.word("second, minute, hour, day or week")

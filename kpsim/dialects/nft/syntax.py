@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kpsim.dialects.nft.datatypes import Tree
 from kpsim.dialects.nft.expression_syntax import at_value, data, expression, value
-from kpsim.dialects.nft.rates import connections_of, counter_of, limit_rate, pass_last, quota_of, seconds
+from kpsim.dialects.nft.rates import limit_rate, pass_connections, pass_counted, pass_last, quota_of, seconds
 from kpsim.dialects.nft.tokens import Cursor, Kind
 
 
@@ -121,7 +121,8 @@ def _counter(cursor: Cursor) -> Tree:
     cursor.take()
     if (named := _named_object(cursor, "counter")) is not None:
         return named
-    return {"counter": counter_of(cursor)}
+    pass_counted(cursor)
+    return {"counter": None}
 
 
 def _last(cursor: Cursor) -> Tree:
@@ -316,7 +317,8 @@ def _ct(cursor: Cursor) -> Tree | None:
     """``ct count``, and the objects of connection tracking. All else of ``ct`` is an expression."""
     if cursor.ahead().text == "count":
         cursor.take()
-        return {"ct count": connections_of(cursor)}
+        pass_connections(cursor)
+        return {"ct count": None}
     if cursor.ahead().text in ("helper", "timeout", "expectation") and cursor.ahead(2).text == "set":
         cursor.take()
         kind = cursor.take().text
