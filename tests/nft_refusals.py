@@ -19,6 +19,22 @@ REFUSED = [
     (Place("ip", "filter", "input"), "meta nfproto ipv4 accept"), (Place("ip", "nat", "prerouting"), "dnat to fd00::1"),
 ]  # fmt: skip
 
+#: statements of chains of type filter or nat, and the hooks where the kernel takes them
+HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+TAKEN = [
+    ("filter", "reject", "prerouting input forward output"), ("filter", "reject with icmp host-unreachable", "prerouting input forward output"),
+    ("filter", "fib saddr . iif oif exists accept", "prerouting input forward"), ("filter", "fib saddr oif missing accept", "prerouting input forward"),
+    ("filter", "socket transparent 1 accept", "prerouting input output"), ("filter", "fib daddr type local accept", "prerouting input forward output postrouting"),
+    ("filter", "fib saddr . iif type local accept", "prerouting input forward"), ("filter", "fib daddr . iif type local accept", "prerouting input forward"),
+    ("filter", "fib saddr . oif type local accept", "forward output postrouting"), ("filter", "fib daddr . oif type local accept", "forward output postrouting"),
+    ("filter", "fib daddr . iif type . meta mark { local . 5 } accept", "prerouting input forward"),
+    ("filter", "fib daddr . oif type vmap { local : accept }", "forward output postrouting"),
+    ("filter", "ip saddr & 255.0.0.0 . fib saddr . oif type { 10.0.0.0 . local } accept", "forward output postrouting"),
+    ("filter", "fib daddr . iif type . fib daddr . oif type { local . local } accept", "forward"), ("filter", "masquerade", ""),
+    ("nat", "dnat ip to 10.0.0.1", "prerouting output"), ("nat", "redirect", "prerouting output"), ("nat", "snat ip to 10.0.0.1", "input postrouting"),
+    ("nat", "masquerade", "postrouting"), ("nat", "reject", "prerouting input output"), ("nat", "fib saddr oif missing accept", "prerouting input"),
+]  # fmt: skip
+
 CHAINS = (
     "add table ip t\nadd chain ip t a\nadd chain ip t b\nadd chain ip t c { type filter hook input priority 0 ; }\n"
 )

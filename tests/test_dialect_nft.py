@@ -19,8 +19,15 @@ from kpsim.explore.site import rules_site
 from kpsim.maps import Map
 from kpsim.replay import START_NS
 from kpsim.ruleset import (
+    ACCEPT,
     FOREIGN,
+    Base,
+    BridgePort,
     Chain,
+    ChainType,
+    Dispatch,
+    Dnat,
+    Field,
     Hook,
     Origin,
     Role,
@@ -32,6 +39,7 @@ from kpsim.ruleset import (
     Unknown,
     Unmodelled,
     Verdict,
+    named,
 )
 from kpsim.tracing.explain import Depth
 from kpsim.tracing.probes import first_packet
@@ -142,6 +150,100 @@ def test_elements_have_origins_too() -> None:
     [rule] = table.chains["service-KHN6ECMT-shop/web/tcp/http"].rules
     elements = rule.target.mapped.map.elements  # type: ignore[union-attr]
     assert [each.origin.endpoint for each in elements.values()] == ["10.244.1.5:8080", "10.244.2.7:8080"]
+
+
+HTTP, SIG, DNS = ("ns1/svc1:http", "TCP"), ("ns1/svc1:sig", "SCTP"), ("ns1/svc2", "UDP")
+TO_HTTP, TO_SIG = (
+    ("[fd00:10:244:1::5]:8080", "[fd00:10:244:2::7]:8080"),
+    ("[fd00:10:244:1::5]:5060", "[fd00:10:244:2::7]:5060"),
+)
+
+
+def test_every_rule_and_element_has_its_reason() -> None:
+    """NFT-3.2, NFT-5, NFT-6."""
+    table = table_of(Family.IPV6, "_listed.txt")
+    jumps, told = (
+        [Origin(Role.JUMP)],
+        {name: [rule.origin for rule in chain.rules] for name, chain in table.chains.items()},
+    )
+    expected = {
+        **{f"filter-{each}": jumps * 2 for each in ("forward", "input", "output")},
+        **{f"filter-{each}-pre-dnat": jumps for each in ("output", "prerouting")},
+        **{f"nat-{each}": jumps for each in ("output", "postrouting", "prerouting")},
+        "cluster-ips-check": [Origin(Role.UNDEFINED_PORT), Origin(Role.UNALLOCATED_CLUSTER_IP)], "firewall-check": [Origin(Role.SOURCE_RANGE)],
+        "masquerading": [Origin(Role.POSTROUTING), Origin(Role.HAIRPIN)],
+        **{each: [Origin(Role.NO_ENDPOINTS)] for each in ("nodeport-endpoints-check", "service-endpoints-check", "reject-chain")},
+        "services": [Origin(Role.MASQUERADE_CLUSTER_IP), Origin(Role.SERVICES), Origin(Role.NODE_PORTS)],
+        "service-FZBRUHDI-ns1/svc2/udp/": [Origin(Role.BALANCE, *DNS)],
+    }  # fmt: skip
+    for port, service, (near, far) in (
+        ("IRZ7C4BT-ns1/svc1/sctp/sig", SIG, TO_SIG),
+        ("VTO5ESCN-ns1/svc1/tcp/http", HTTP, TO_HTTP),
+    ):
+        expected[f"external-{port}"] = [
+            Origin(Role.MASQUERADE_EXTERNAL, *service),
+            Origin(Role.EXTERNAL_POLICY, *service),
+        ]
+        expected[f"service-{port}"] = [
+            *(Origin(Role.AFFINITY, *service, to) for to in (near, far)), Origin(Role.BALANCE, *service),
+        ]  # fmt: skip
+        *_, draw = table.chains[f"service-{port}"].rules
+        assert isinstance(draw.target, Dispatch)
+        elements = draw.target.map.elements.values()  # type: ignore[union-attr]
+        assert [each.origin for each in elements] == [Origin(Role.BALANCE, *service, to) for to in (near, far)]
+    endpoints = {name: told.pop(name) for name in [*told] if name.startswith("endpoint-")}
+    assert told == expected
+    assert (
+        endpoints["endpoint-SKLCD6XU-ns1/svc1/tcp/http__fd00.10.244.1..5/8080"]
+        == [Origin(Role.ENDPOINT, *HTTP, TO_HTTP[0])] * 2
+    )
+    assert {len(each) for each in endpoints.values()} == {2}
+    [lookup] = table.chains["service-FZBRUHDI-ns1/svc2/udp/"].rules
+    assert isinstance(lookup.target, Dnat)
+    assert lookup.target.mapped is not None
+    [to] = lookup.target.mapped.map.elements.values()  # type: ignore[union-attr]
+    assert to.origin == Origin(Role.ENDPOINT, *DNS, "[fd00:10:244:2::9]:5353")
+    reasons = {name: {each.origin for each in made.elements.values()} for name, made in table.sets.items()}
+    assert {name: each for name, each in reasons.items() if each} == {
+        "cluster-ips": {Origin(Role.CLUSTER_IP)}, "hairpin-connections": {Origin(Role.HAIRPIN)},
+        "service-ips": {Origin(Role.CLUSTER_IP, *each) for each in (HTTP, SIG, DNS)},
+        "service-nodeports": {Origin(Role.NODE_PORT, *each) for each in (HTTP, SIG)},
+    }  # fmt: skip
+
+
+def test_what_others_put_into_the_table_has_no_reason() -> None:
+    """Nor has a table of that name in another space, or an element that leads to no Service's chain."""
+    text = """table {space} kube-proxy {{
+	map mine {{
+		type inet_service : verdict
+		elements = {{ 80 : drop }}
+	}}
+	map service-nodeports {{
+		type inet_proto . inet_service : verdict
+		elements = {{ tcp . 80 : drop, tcp . 81 : goto own }}
+	}}
+	chain own {{
+		tcp dport vmap @mine
+		ip saddr 10.0.0.1 drop
+		tcp dport vmap {{ 80 : drop }}
+	}}
+	chain service-AAAAAAAA-shop/web/tcp/http {{
+		numgen random mod 2 vmap {{ 0 : goto own, 1 : drop }}
+	}}
+}}
+"""
+    table = only(text.format(space="ip")).tables[TableKey(Space.IP, "kube-proxy")]
+    assert [rule.origin for rule in table.chains["own"].rules] == [FOREIGN] * 3
+    assert [each.origin for each in table.sets["service-nodeports"].elements.values()] == [Origin(Role.NODE_PORT)] * 2
+    [draw] = table.chains["service-AAAAAAAA-shop/web/tcp/http"].rules
+    assert isinstance(draw.target, Dispatch)
+    assert {each.origin for each in draw.target.map.elements.values()} == {Origin(Role.BALANCE, "shop/web:http", "TCP")}  # type: ignore[union-attr]
+    foreign, _ = DIALECT.parse(text.format(space="inet"))
+    assert {
+        rule.origin
+        for chain in foreign.tables[TableKey(Space.INET, "kube-proxy")].chains.values()
+        for rule in chain.rules
+    } == {FOREIGN}
 
 
 # --- documents of real machines ---------------------------------------------------------------------------------------
@@ -446,6 +548,69 @@ def test_chains_of_frames_are_refused_or_leave_their_packets_unknown() -> None:
     assert "unknown: node met a rule that is not modelled: table netdev edge, chain in" in met.text(Depth.SUMMARY)
     passed = trace_packet(site, first_packet("192.0.2.9:80"), node="node", sender=Sender.POD, now_ns=START_NS)
     assert "unknown" not in passed.text(Depth.SUMMARY)
+
+
+SEEING = """table netdev e {
+	chain in {
+		type filter hook ingress device "eth0" priority 0; policy accept;
+		drop
+	}
+	chain out {
+		type filter hook egress devices = { eth1, "eth0" } priority 0; policy drop;
+	}
+	chain idle {
+		type filter hook ingress device "eth0" priority 5; policy accept;
+	}
+}
+table bridge b {
+	chain c {
+		type filter hook forward priority 0; policy drop;
+	}
+}
+table inet i {
+	chain early {
+		type filter hook ingress device "eth2" priority 0; policy accept;
+		accept
+	}
+	chain late {
+		type filter hook forward priority 0; policy accept;
+		accept
+	}
+}
+table arp a {
+	chain c {
+		type filter hook input priority 0; policy drop;
+	}
+}
+"""
+
+
+def test_frames_are_met_before_or_behind_all_packets() -> None:
+    """Ingress comes before every chain of packets, egress behind them. A bridge forwards what came in by its ports."""
+    first, second = DIALECT.parse(SEEING, unknown="keep")
+    assert first.tables == second.tables
+    found = {
+        (key.name, name): (chain.base, [rule.body for rule in chain.rules])
+        for key, table in first.tables.items()
+        for name, chain in table.chains.items()
+    }
+    before, behind = (
+        Base(ChainType.FILTER, hook, at) for hook, at in ((Hook.PREROUTING, -(2**31)), (Hook.POSTROUTING, 2**31 - 1))
+    )
+    assert found == {
+        ("netdev e", "in"): (before, [(named(Field.IIFNAME, "eth0"), Unmodelled("table netdev e, chain in"))]),
+        ("netdev e", "out"): (behind, [(named(Field.OIFNAME, "eth0", "eth1"), Unmodelled("table netdev e, chain out"))]),
+        ("bridge b", "c"): (before, [(BridgePort("in"), Unmodelled("table bridge b, chain c"))]),
+        ("inet i", "early"): (before, [(named(Field.IIFNAME, "eth2"), Unmodelled("table inet i, chain early"))]),
+        ("i", "early"): (None, [(ACCEPT,)]), ("i", "late"): (Base(ChainType.FILTER, Hook.FORWARD, 0), [(ACCEPT,)]),
+    }  # fmt: skip
+    with pytest.raises(InputError) as refused:
+        DIALECT.parse(SEEING, file="f")
+    assert [str(problem) for problem in refused.value.problems] == [
+        f"f:{line}: table {table}: chains that see frames ({chains}) are not modelled, and may drop IP packets; with --allow-unknown "
+        "packets that pass them end unknown"
+        for line, table, chains in ((1, "netdev e", "in, out"), (13, "bridge b", "c"), (18, "inet i", "early"))
+    ]
 
 
 def test_what_is_not_modelled_is_kept_on_request() -> None:

@@ -5,13 +5,25 @@ import pytest
 from fuzz.nft_oracle import NftTally, Place, fuzz_place, read
 from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.errors import InputError
-from tests.nft_refusals import DOCUMENTS, REFUSED, WHY
+from tests.nft_refusals import DOCUMENTS, HOOKS, REFUSED, TAKEN, WHY
 
 
 @pytest.mark.parametrize(("place", "rule"), REFUSED, ids=[rule for _, rule in REFUSED])
 def test_what_nft_refuses_is_refused(place: Place, rule: str) -> None:
     """The reader is no laxer than nft."""
     assert isinstance(read(place, place.document([rule])), InputError)
+
+
+def taken_at(of: str, statement: str) -> str:
+    """The hooks where the reader takes a statement."""
+    hooks = [hook for hook in HOOKS if (of, hook) != ("nat", "forward")]
+    places = [Place("inet", of, hook) for hook in hooks]
+    return " ".join(at.hook for at in places if not isinstance(read(at, at.document([statement])), InputError))
+
+
+@pytest.mark.parametrize(("of", "statement", "hooks"), TAKEN, ids=[f"{of} {statement}" for of, statement, _ in TAKEN])
+def test_where_a_statement_may_stand(of: str, statement: str, hooks: str) -> None:
+    assert taken_at(of, statement) == hooks
 
 
 @pytest.mark.parametrize(("text", "taken"), DOCUMENTS, ids=range(len(DOCUMENTS)))
