@@ -397,6 +397,8 @@ class Builder:
             self._problem(f"not a type of chain: {about['type']}", chain.line)
             return None
         hook = HOOKS.get(about["hook"])
+        if (why := frames.refused(table.space, about)) is not None:
+            self._problem(f"chain {about['name']}: {why}", chain.line)
         if about["hook"] in frames.HOOKS:
             return None
         if hook is None:

@@ -27,6 +27,16 @@ HOOKS = ("ingress", "egress")
 _FIRST = -(1 << 31)  #: before or behind every chain of packets
 
 
+def refused(space: Space, about: Mapping[str, Any]) -> str | None:
+    """Why a table of packets cannot have a chain at this hook, or with this device; None if it can."""
+    hook, seeing = about["hook"], about["hook"] in HOOKS
+    if hook == "egress" or (seeing and space is not Space.INET):
+        return f"hook {hook} is for tables of netdev" + (" and inet" if hook == "ingress" else "")
+    if seeing and "dev" not in about:
+        return f"hook {hook} needs a device"
+    return "a device is for hook ingress" if "dev" in about and not seeing else None
+
+
 def kept_table(family: str, name: str, chains: Sequence[Mapping[str, Any]]) -> Table | None:
     """A table in which packets meet what these chains of frames may do to them; None if they do nothing."""
     made = {}

@@ -53,6 +53,8 @@ def _statement(cursor: Cursor) -> Tree:
 
 
 def _assigned(cursor: Cursor) -> Tree:
+    if cursor.is_word("fib"):
+        raise cursor.problem("expected a value that can be set")
     key = value(cursor)
     if cursor.accept("map"):
         return {"map": {"key": key, "data": data(cursor)}}
