@@ -195,6 +195,17 @@ def test_a_command_makes_an_object_without_braces() -> None:
     }
 
 
+def test_what_is_destroyed_need_not_be_there() -> None:
+    """nft 1.0.7 and later: delete without complaint."""
+    made = "add table ip t\nadd chain ip t c\nadd set ip t s { type mark ; elements = { 5, 6 } ; }\nadd map ip t m { type mark : verdict ; }\n"
+    gone = "destroy table ip u\ndestroy chain ip t d\ndestroy set ip t r\ndestroy map ip t n\ndestroy element ip t s { 7, 5 }\n"
+    assert DIALECT.parse(made + gone) == DIALECT.parse(made.replace("5, 6", "6"))
+    assert DIALECT.parse(made + "destroy chain ip t c\ndestroy set ip t s\ndestroy map ip t m\n") == DIALECT.parse(
+        "add table ip t\n"
+    )
+    assert DIALECT.parse(made + "add table ip6 t\ndestroy table ip t\n") == DIALECT.parse("add table ip6 t\n")
+
+
 def test_lines_keep_their_numbers_where_variables_are_put_in() -> None:
     text = "define a = {\n 80,\n 443\n}\ntable ip t {\n chain c {\n  tcp dport $a accept\n  frobnicate\n }\n}\n"
     with pytest.raises(InputError, match=r"^f:8: expected a statement, not 'frobnicate'$"):

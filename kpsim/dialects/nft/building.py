@@ -183,6 +183,8 @@ class Builder:
                 _no_new(item, table.chains)
                 _add_again(table.chains[name].about, item.about)
             return
+        if item.verb == "destroy" and name not in table.chains:
+            return
         chain = self._chain(table, name)
         if verb == "flush":
             chain.rules.clear()
@@ -226,12 +228,12 @@ class Builder:
                 _set_again(table.sets[name].about, item.about)
             table.sets[name].elements += [(each, item.line) for each in item.about.get("elem", ())]
             return
-        if name not in table.sets:
+        if name not in table.sets and item.verb != "destroy":
             raise ValueError(f"there is no {item.kind} {name}")
         if verb == "flush":
             table.sets[name].elements.clear()
         else:
-            del table.sets[name]
+            table.sets.pop(name, None)
 
     def _take_elements(self, verb: str, table: _Table, item: Item) -> None:
         name = item.about["name"]
