@@ -5,6 +5,7 @@ notes included. Between ``<!-- NAME -->`` and ``<!-- end -->`` stands the table 
 are not run.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -16,8 +17,10 @@ from typing import NamedTuple
 from kpsim.reports.figures import SCHEME
 from kpsim.reports.frames import TABLES
 from kpsim.scenario.event_schema import ActionKind, ScenarioEvent
+from kpsim.scenario.load_balancer_schema import LoadBalancerSpec, Preset, preset_values
 from kpsim.scenario.quantities import file_name
 from kpsim.surveys.rows import COLUMNS
+from kpsim.units import format_duration
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -70,10 +73,40 @@ def _event_rows() -> Iterator[tuple[str, str]]:
         yield f"`{file_name(kind)}`", ", ".join(f"`{name}`" for each in fields for name in each) or "the object"
 
 
+def _preset_rows() -> Iterator[tuple[str, ...]]:
+    for each in preset_values():
+        cells, shown = [], ("interval", "timeout", "healthyThreshold", "unhealthyThreshold")
+        for local in (False, True):
+            values = each["Local" if local else "Cluster"]
+            worst = LoadBalancerSpec(preset=Preset(each["preset"])).resolved(local=local).worst_window_ns
+            cells.append(f"{' / '.join(str(values.get(name, '–')) for name in shown)}; {format_duration(worst)}")
+        others = [f"`{name}: {json.dumps(value)}`" for name, value in each["Cluster"].items() if name not in shown]
+        local_cell = "the same" if cells[1] == cells[0] else cells[1]
+        yield (
+            f"`{each['preset']}`",
+            each["meaning"],
+            cells[0],
+            local_cell,
+            ", ".join(others).replace('"', ""),
+            each["source"],
+        )
+
+
 TABLE_OF: Mapping[str, Callable[[], str]] = {
     "figures": lambda: _markdown(("figure", "meaning"), ((f"`{kind.shape}`", kind.meaning) for kind in SCHEME)),
     "frames": lambda: _markdown(("frame", "meaning"), ((f"`{table.name}`", table.meaning) for table in TABLES)),
     "survey": lambda: _markdown(("column", "meaning"), ((f"`{each.name}`", each.meaning) for each in COLUMNS)),
+    "presets": lambda: _markdown(
+        (
+            "preset",
+            "load balancer",
+            "interval / timeout / healthy / unhealthy; worst window",
+            "with externalTrafficPolicy Local",
+            "other fields",
+            "source",
+        ),
+        _preset_rows(),
+    ),
     "events": lambda: _markdown(("event", "its fields"), _event_rows()),
 }
 

@@ -26,9 +26,24 @@ DIALS = (
     "workloads.podManagementPolicy", "workloads.probes", "workloads.readiness.gates",
 )  # fmt: skip
 
+#: fields that ``test_client_fields`` shows to matter: these and all below them
+CLIENT_FIELDS = (
+    "loadBalancer.check", "loadBalancer.deregistrationDelay", "loadBalancer.distribution", "loadBalancer.failOpen",
+    "loadBalancer.preserveClientIP", "loadBalancer.preset", "loadBalancer.timeout", "loadBalancer.tracking",
+    "loadBalancer.unhealthyConnections", "traffic.happyEyeballs", "traffic.keepAlive", "traffic.retries",
+)  # fmt: skip
+
+
+def _within(path: tuple[str, ...], listed: tuple[str, ...]) -> bool:
+    return any(f"{'.'.join(path)}.".startswith(f"{field}.") for field in listed)
+
 
 def is_dial(path: tuple[str, ...]) -> bool:
-    return any(f"{'.'.join(path)}.".startswith(f"{dial}.") for dial in DIALS)
+    return _within(path, DIALS)
+
+
+def is_of_clients(path: tuple[str, ...]) -> bool:
+    return _within(path, CLIENT_FIELDS)
 
 
 def observe(content: Json) -> str:

@@ -107,6 +107,8 @@ def test_refusals_are_counted_whether_or_not_linux_sends_them() -> None:
     [
         (["traffic[t].long={lasts: 1s}"], ".traffic[0].long: --exact: connections that last"),
         (["traffic[t].connectTimeout=5s"], ".traffic[0].connectTimeout: --exact: a repeated SYN"),
+        (["traffic[t].connectTimeout=5s", "traffic[t].retries={count: 1}"], ".traffic[0].retries: --exact: a client"),
+        (["traffic[t].keepAlive={}"], ".traffic[0].keepAlive: --exact: requests go over"),
         (["traffic[t].sourcePorts=2"], ".traffic[0].sourcePorts: --exact: sockets"),
         (["traffic[t].perSecond=20000"], ".traffic[0]: --exact: its source ports come around"),
         (["objects[web].spec.sessionAffinity=ClientIP"], "--exact: session affinity of default/web"),

@@ -12,7 +12,7 @@ from kpsim.scenario import Scenario, load_scenario, parse_scenario, scenario_jso
 from kpsim.scenario.document import override, read_document
 from kpsim.scenario.event_schema import ActionKind
 from kpsim.scenario.nodes import cluster_nodes
-from kpsim.scenario.schema import Arrivals, Origin, Via
+from kpsim.scenario.traffic_schema import Arrivals, Origin, Via
 from kpsim.scenarios import scenario_names, scenario_path
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from kpsim.ruleset import Origin
 from kpsim.scenario.clients import client_address
+from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Choice, Delay, Exponential, Normal, Uniform
-from kpsim.scenario.schema import Arrivals, LoadBalancerSpec, Traffic
+from kpsim.scenario.traffic_schema import Arrivals, Traffic
 from kpsim.scenario.workload_schema import Placement, PlacementPolicy
 from kpsim.simulation.affinity import AffinityMemory, Break
 from kpsim.simulation.attempts import Attempt

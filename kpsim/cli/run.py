@@ -238,8 +238,27 @@ def scenarios(format: FormatOption = Format.TEXT) -> None:
 @app.command(
     short_help="Print the JSON Schema of scenario files.", epilog="Example: kpsim schema > scenario.schema.json"
 )
-def schema() -> None:
-    """Print the JSON Schema of scenario files, for editors and validators."""
+def schema(
+    presets: Annotated[
+        bool,
+        typer.Option("--presets", help="List the load balancers that loadBalancer.preset names, with their sources."),
+    ] = False,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Print the JSON Schema of scenario files, for editors and validators. With --presets: the load balancers known by name."""
     from kpsim.scenario import scenario_json_schema
+    from kpsim.scenario.load_balancer_schema import preset_values
 
-    typer.echo(json.dumps(scenario_json_schema(), indent=2, ensure_ascii=False))
+    if not presets:
+        typer.echo(json.dumps(scenario_json_schema(), indent=2, ensure_ascii=False))
+        return
+    found = preset_values()
+    if format is Format.JSON:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for each in found:
+        typer.echo(f"{each['preset']}: {each['meaning']}")
+        for policy in ("Cluster", "Local"):
+            values = ", ".join(f"{name}: {json.dumps(value)}" for name, value in each[policy].items())
+            typer.echo(f"  {policy:<7} {values}")
+        typer.echo(f"  source  {each['source']} (read {each['read']})")

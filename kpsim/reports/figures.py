@@ -8,7 +8,7 @@ that patches made.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import chain
 from typing import NamedTuple, assert_never
@@ -16,6 +16,7 @@ from typing import NamedTuple, assert_never
 from kpsim.errors import InputError, Problem
 from kpsim.pins import PinKind
 from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
+from kpsim.reports.balancing import black_holes, connect_times
 from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
 from kpsim.reports.shares import address_of, pod_figure, shares_of
@@ -52,6 +53,10 @@ COUNTS = (
     FigureKind("broken", "connections that were set up and broke later; each of them is among the failed"),
     FigureKind("retried", "connections whose SYN was repeated (traffic with connectTimeout)"),
     FigureKind("retried_established", "those of them that were set up in the end, some seconds late"),
+    FigureKind("tried_again", "connections that the client tried again (traffic with retries)"),
+    FigureKind("tried_again_established", "those of them that were set up in the end"),
+    FigureKind("reused", "requests over a connection that was open already (traffic with keepAlive)"),
+    FigureKind("reused_failed", "those of them that failed"),
     FigureKind("broken_ratio", "broken per established; undefined when none was established"),
     FigureKind("causes.<cause>", "connections with this cause, such as causes.no-local-endpoints"),
     *(
@@ -94,6 +99,7 @@ SCHEME: tuple[FigureKind, ...] = (
             ),
             ('endpoints."<endpoint>".share', "its share of all that endpoints answered"),
             ("endpoints.largest_share", "the largest share that an endpoint has; undefined when nobody answered"),
+            ("connect_time.<quantile>_seconds", "how long clients took to be connected: p50, p90, p99, max"),
             ("zones.cross_share", "share of them that left their zone; undefined without zones"),
             ('zones."<zone>".share', "share that the endpoints of a zone answered"),
             ('zones."<zone>".cross_share', "share of a zone's own connections that left it"),
@@ -106,6 +112,11 @@ SCHEME: tuple[FigureKind, ...] = (
     FigureKind("affinity.breaks", "returns that led elsewhere"),
     FigureKind("affinity.breaks.<cause>", "those with this cause, such as affinity.breaks.list-full"),
     FigureKind("affinity.<service>.<figure>", "each of these for one service port: affinity.shop/web:http.stay_ratio"),
+    FigureKind(
+        "load_balancers.worst_window_seconds",
+        "how long a load balancer may send to a node that cannot serve: (unhealthyThreshold + 1) × interval",
+    ),
+    FigureKind("load_balancers.longest_window_seconds", "how long one did; undefined without load balancers"),
     FigureKind("local_drops.total", "connections that externalTrafficPolicy Local lost"),
     FigureKind("local_drops.<node>", "those that one node lost (a node called total or causes is not shown)"),
     FigureKind("local_drops.causes.<cause>", "those with this cause"),
@@ -137,6 +148,7 @@ def figures(log: RunLog) -> dict[str, int | float]:
             found.update(_counts(f"{scope}.{name}.", tallies.get(name, Tally({}))))
     found.update(_share_figures(log))
     found.update(_affinity_figures(log))
+    found.update(_balancer_figures(log))
     found.update(_local_drop_figures(log))
     found.update(_sync_figures(log))
     happened = Counter(h.kind for h in log.happenings)
@@ -173,6 +185,10 @@ def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
     yield f"{prefix}broken_ratio", part.broken_ratio
     yield f"{prefix}retried", part.retried
     yield f"{prefix}retried_established", part.retried_established
+    yield f"{prefix}tried_again", part.again
+    yield f"{prefix}tried_again_established", part.again_established
+    yield f"{prefix}reused", part.reused
+    yield f"{prefix}reused_failed", part.reused_failed
     for cause in Reason:
         if cause is not Reason.NONE:
             yield f"{prefix}causes.{slug(cause.value)}", part.because(cause)
@@ -201,13 +217,14 @@ def _share_figures(log: RunLog) -> Iterator[tuple[str, float]]:
 
 
 def _shares(
-    prefix: str, connections: Iterable[Connection], listed: Iterable[Iterable[str]], zones: Mapping[str, str]
+    prefix: str, connections: Sequence[Connection], listed: Iterable[Iterable[str]], zones: Mapping[str, str]
 ) -> Iterator[tuple[str, float]]:
     shares = shares_of(connections, zones)
     for name in sorted({*shares.by_endpoint, *chain.from_iterable(listed)}):
         yield f'{prefix}endpoints."{name}".established', shares.established(name)
         yield f'{prefix}endpoints."{name}".share', shares.of_endpoint(name)
     yield f"{prefix}endpoints.largest_share", shares.largest
+    yield from _quantile_figures(f"{prefix}connect_time.", connect_times(connections))
     yield f"{prefix}zones.cross_share", shares.cross_share
     for zone in sorted(set(zones.values())):
         yield f'{prefix}zones."{zone}".share', shares.of_zone(zone)
@@ -231,6 +248,13 @@ def _affinity_record(prefix: str, record: Affinity) -> Iterator[tuple[str, int |
     known = [cause.value for cause in BreakCause]
     for cause in [*known, *(cause for cause in record.breaks if cause not in known)]:
         yield f"{prefix}breaks.{slug(cause)}", record.breaks.get(cause, 0)
+
+
+def _balancer_figures(log: RunLog) -> Iterator[tuple[str, float]]:
+    holes = black_holes(log)
+    worst = max((hole.balancer.worst_window_ns / SECOND_NS for hole in holes), default=math.nan)
+    yield "load_balancers.worst_window_seconds", worst
+    yield "load_balancers.longest_window_seconds", max((h.length_ns / SECOND_NS for h in holes), default=math.nan)
 
 
 def _local_drop_figures(log: RunLog) -> dict[str, int | float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from kpsim.reports.affinity import Affinity, AffinityBreak, affinity_breaks, affinity_by_client
+from kpsim.reports.balancing import BlackHole, black_holes
 from kpsim.reports.columns import Column, Record, frame_of
 from kpsim.reports.local_policy import (
     LocalBin,
@@ -115,6 +116,14 @@ CONNECTIONS: Table[Connection] = Table(
             "pin", "str", "", "how an entry overrode the rules; empty: none did", _pinned(lambda p: p.kind.value, "")
         ),
         Column("syn_retries", "int64", "", "how often its SYN was repeated", lambda c: c.syn_retries),
+        Column("tries", "int64", "", "how often the client tried", lambda c: c.tries),
+        Column("reused", "bool", "", "a request over a connection that was open already", lambda c: c.reused),
+        *_times(
+            "connect_time",
+            "until it was set up; missing: it was not, or was open",
+            lambda c: c.connect_time_ns,
+            "Int64",
+        ),
         *_times("pin_entry", "when that entry was made; missing: none", _pinned(lambda p: p.entry_ns, None), "Int64"),
         *_times("pin_since", "since when the rules say otherwise", _pinned(lambda p: p.since_ns, None), "Int64"),
         Column("clean_up", "str", "", "why the clean-up left it", _pinned(lambda p: p.clean_up.value, "")),
@@ -135,6 +144,8 @@ OVERVIEW: Table[Group] = Table(
         Column("cause", "str", "", "why it did not end well; empty: it did", lambda g: g.cause.value),
         Column("broken", "bool", "", "they were set up and broke later", lambda g: g.broken),
         Column("retried", "bool", "", "their SYN was repeated", lambda g: g.retried),
+        Column("again", "bool", "", "the client tried again", lambda g: g.again),
+        Column("reused", "bool", "", "requests over open connections", lambda g: g.reused),
         Column("pin", "str", "", "how an entry overrode the rules; empty: none did", lambda g: g.pin),
         Column("connections", "int64", "connections", "how many", lambda g: g.connections),
     ),
@@ -194,6 +205,22 @@ PINNED: Table[PinnedFlows] = Table(
         *_times("last_entry", "when the newest entry was made", lambda p: p.last_entry_ns),
         *_times("since", "since when the rules say otherwise; missing: unknown", lambda p: p.since_ns, "Int64"),
         Column("clean_up", "str", "", "why kube-proxy's clean-up left the entries", lambda p: p.clean_up.value),
+    ),
+)
+
+LOAD_BALANCERS: Table[BlackHole] = Table(
+    "load_balancers",
+    "one load balancer a row, and how long it sent to a node whose check failed",
+    black_holes,
+    (
+        Column("service", "str", "", "namespace/name", lambda h: h.balancer.service),
+        Column("preset", "str", "", "its preset; empty: none", lambda h: h.balancer.preset),
+        *_times("interval", "between checks of a node", lambda h: h.balancer.interval_ns),
+        Column("unhealthy_threshold", "int64", "checks", "failures needed", lambda h: h.balancer.unhealthy_threshold),
+        *_times("worst_window", "(threshold + 1) × interval", lambda h: h.balancer.worst_window_ns),
+        *_times("longest_window", "longest time in rotation with a failing check", lambda h: h.length_ns),
+        Column("node", "str", "", "at which node; empty: at none", lambda h: h.node),
+        *_times("start", "since when", lambda h: h.since_ns, "Int64"),
     ),
 )
 
@@ -358,6 +385,7 @@ TABLES: tuple[Table[Any], ...] = (
     AFFINITY,
     AFFINITY_BREAKS,
     PINNED,
+    LOAD_BALANCERS,
     LOCAL_DROPS,
     LOCAL_DROP_WINDOWS,
     LOCAL_BINS,

@@ -21,6 +21,8 @@ from kpsim.reports.sentences import (
     TextTable,
     affinity_sentence,
     affinity_table,
+    black_hole_lines,
+    client_lines,
     duration,
     happenings_table,
     instant,
@@ -113,6 +115,8 @@ def html_fragment(log: RunLog, results: Sequence[ExpectationResult] = (), drawn:
             "Connections",
             [
                 traffic_sentence(log),
+                *client_lines(log),
+                *black_hole_lines(log)[:MOST_LINES],
                 *map(where_line, concentrations(log)[:MOST_LINES]),
                 *[*drain_lines(log), *note_lines(log)][:MOST_LINES],
                 *misdelivered_lines(log)[:MOST_LINES],

@@ -25,6 +25,8 @@ class Group(NamedTuple):
     cause: Reason
     broken: bool  #: they were set up and broke later
     retried: bool  #: their SYN was repeated
+    again: bool  #: the client tried again
+    reused: bool  #: they are requests over open connections
     pin: str  #: how a connection entry overrode the rules; empty: none did
     connections: int
 
@@ -40,6 +42,10 @@ class Tally:
     broken: int = 0  #: connections that were set up and broke later; they are among those that failed
     retried: int = 0  #: connections whose SYN was repeated
     retried_established: int = 0  #: those of them that were set up in the end
+    again: int = 0  #: connections that the client tried again
+    again_established: int = 0  #: those of them that were set up in the end
+    reused: int = 0  #: requests over open connections
+    reused_failed: int = 0  #: those of them that failed
     pins: Mapping[PinKind, int] = field(default_factory=dict)  #: connections that an entry lost against the rules
 
     @property
@@ -85,6 +91,8 @@ def count_groups(log: RunLog) -> list[Group]:
             *(c.service, c.traffic_policy, c.frontend, c.traffic, c.node, c.disposition, c.cause),
             c.broken_ns is not None,
             c.syn_retries > 0,
+            c.tries > 1,
+            c.reused,
             "" if c.pin is None else c.pin.kind.value,
         )
         for c in log.connections
@@ -96,17 +104,24 @@ def tally(groups: Iterable[Group]) -> Tally:
     """Count the connections of all groups together."""
     totals: Counter[tuple[Fate, Reason]] = Counter()
     pins: Counter[PinKind] = Counter()
-    broken = retried = established = 0
+    broken = retried = established = again = again_established = reused = reused_failed = 0
     for group in groups:
         totals[group.disposition, group.cause] += group.connections
+        set_up = group.connections if group.disposition is Fate.DELIVERED or group.broken else 0
         broken += group.connections if group.broken else 0
         if group.retried:
             retried += group.connections
-            established += group.connections if group.disposition is Fate.DELIVERED or group.broken else 0
+            established += set_up
+        if group.again:
+            again += group.connections
+            again_established += set_up
+        if group.reused:
+            reused += group.connections
+            reused_failed += group.connections if group.disposition is Fate.FAILED else 0
         if group.pin:
             pins[PinKind(group.pin)] += group.connections
     counts = {pair: totals[pair] for ended in Fate for why in Reason if totals[pair := (ended, why)]}
-    return Tally(counts, broken, retried, established, pins)
+    return Tally(counts, broken, retried, established, again, again_established, reused, reused_failed, pins)
 
 
 def tally_by(groups: Iterable[Group], field: GroupField) -> dict[str, Tally]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kpsim.kubeproxy.stale_flows import CleanUp
 from kpsim.pins import PinKind
 from kpsim.reports.affinity import Affinity, affinity_by_client, affinity_by_service, affinity_total
+from kpsim.reports.balancing import black_holes, connect_times
 from kpsim.reports.local_policy import HealthView, LocalDropWindow, local_drops
 from kpsim.reports.losses import Concentration
 from kpsim.reports.overview import Tally, count_groups, tally, tally_by_service_and_policy
@@ -366,6 +367,35 @@ def window_sentence(window: LocalDropWindow) -> str:
     elif window.in_rotation is False:
         steps.append("already out of rotation")
     return f"{text} ({', '.join(steps)})." if steps else f"{text}."
+
+
+def black_hole_lines(log: RunLog) -> list[str]:
+    """Say, for each load balancer that sent to a node whose check failed, how long it did and how long it might have."""
+    return [
+        f"{b.service}: its load balancer{f' ({b.preset})' if b.preset else ''} may send to a node that cannot serve for up to"
+        f" {duration(b.worst_window_ns)}, ({b.unhealthy_threshold} + 1) × {duration(b.interval_ns)} (FIG-3). The longest time was"
+        f" {duration(hole.length_ns)}, at {hole.node} from {instant(hole.start_ns)} to {instant(hole.end_ns)}."
+        for hole in black_holes(log)
+        if hole.node
+        for b in (hole.balancer,)
+    ]
+
+
+def client_lines(log: RunLog) -> list[str]:
+    """Say how long clients took to connect if any had to wait, how many tried again, and what open connections carried."""
+    total, times = tally(count_groups(log)), connect_times(log.connections)
+    lines = []
+    if times.max_ns:
+        lines.append(f"Connecting took {_quantile_text(times)} (the network itself takes no time).")
+    if total.again:
+        lines.append(
+            f"{plural(total.again, 'connection')} tried again after a failure; {total.again_established:,} set up in the end."
+        )
+    if total.reused:
+        lines.append(
+            f"{plural(total.reused, 'request')} went over connections that were open already; {total.reused_failed:,} failed."
+        )
+    return lines
 
 
 def windows_table(windows: Sequence[LocalDropWindow]) -> TextTable:

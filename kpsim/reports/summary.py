@@ -22,7 +22,9 @@ from kpsim.reports.sentences import (
     TextTable,
     affinity_sentence,
     affinity_table,
+    black_hole_lines,
     break_lines,
+    client_lines,
     kept_line,
     local_sentence,
     loss_lines,
@@ -131,6 +133,8 @@ def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
     parts += _connection_parts(log)
     if windows := local_drop_windows(log):
         parts += ["", Text(local_sentence(log)), *_lines([window_sentence(window) for window in windows])]
+    if lines := black_hole_lines(log):
+        parts += ["", *map(Text, lines[:MOST_LINES])]
     if sentence := affinity_sentence(log):
         parts += ["", Text(sentence), drawn_table(affinity_table(log).without_last()), *_lines(break_lines(log))]
     if log.programming or log.unprogrammed or log.syncs:
@@ -150,6 +154,8 @@ def _connection_parts(log: RunLog) -> "list[RenderableType]":
     parts: list[RenderableType] = ["", Text(traffic_sentence(log))]
     if log.connections:
         parts += [drawn_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
+    if lines := client_lines(log):
+        parts += ["", *map(Text, lines)]
     if where := concentrations(log):
         parts += ["", *_lines([where_line(group) for group in where])]
     if notes := [*drain_lines(log), *note_lines(log)]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kpsim.addresses import Family, Network, format_ip, parse_network
-from kpsim.scenario.schema import Origin, Traffic
+from kpsim.scenario.traffic_schema import Origin, Traffic
 
 _FIRST6 = 0x20010DB8 << 96 | 1
 

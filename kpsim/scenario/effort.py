@@ -5,6 +5,7 @@ from math import ceil
 
 from kpsim.effort import CONNECTION_S, PACKET_S, POD_PROBE_S, PROBE_S, SYNC_ENDPOINT_S, SYNC_S, WRITE_S, Effort
 from kpsim.objects import Service
+from kpsim.scenario.load_balancer_schema import Check
 from kpsim.scenario.loading import Scenario
 from kpsim.scenario.workload_schema import Probe, Workload
 from kpsim.units import SECOND_NS
@@ -20,11 +21,19 @@ def effort_of(scenario: Scenario) -> Effort:
     for traffic in spec.traffic:
         stop_ns = duration_ns if traffic.stop_ns is None else min(traffic.stop_ns, duration_ns)
         made = traffic.per_second * max(0, stop_ns - traffic.start_ns) / SECOND_NS
-        connections += made
+        if traffic.keep_alive is None:
+            connections += made
+        else:
+            packets += made
         if traffic.long is not None:
             packets += made * _packets(traffic.long.packet_every_ns, duration_ns)
-    balanced = sum(isinstance(each, Service) and each.type == "LoadBalancer" for each in scenario.objects)
-    probes = nodes * balanced * duration_ns / spec.load_balancer.interval_ns
+    probes = 0.0
+    for each in scenario.objects:
+        if isinstance(each, Service) and each.type == "LoadBalancer":
+            settings = spec.load_balancer.resolved(local=each.external_traffic_policy == "Local")
+            asked = nodes * duration_ns / settings.interval_ns
+            probes += asked
+            connections += asked if settings.check is Check.TRAFFIC_PORT and not each.health_check_node_port else 0
     pods = sum(workload.replicas for workload in spec.workloads)
     asked = sum(
         workload.replicas * duration_ns / probe.period_ns for workload in spec.workloads for probe in _probes(workload)

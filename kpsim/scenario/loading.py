@@ -18,7 +18,7 @@ from kpsim.objects import ApiObject, EndpointSlice, Service
 from kpsim.scenario.beside import RulesBeside, read_beside
 from kpsim.scenario.document import instead_of_cluster, override, read_document
 from kpsim.scenario.problems import findings_of, suggestion
-from kpsim.scenario.references import check_references, idle_labels, idle_timeouts, silent_traffic
+from kpsim.scenario.references import check_references, idle_balancing, idle_labels, idle_timeouts, silent_traffic
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.services import merged_proxy, read_objects
 from kpsim.scenario.settings import check_settings
@@ -158,6 +158,7 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         *silent_traffic(spec),
         *idle_labels(spec),
         *idle_timeouts(spec),
+        *idle_balancing(spec, services),
     )
     places = tuple(document.problem("", ("expect", number)) for number in range(len(spec.expect)))
     return Scenario(

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kpsim.addresses import Family, Network, format_ip, parse_network
+from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
 from kpsim.endpointslices import CONTROL_PLANE_LABELS
 from kpsim.manifests.places import Finding, Path
 from kpsim.objects import LABEL_EXCLUDE_BALANCERS, LABEL_ZONE, Service
@@ -11,11 +11,13 @@ from kpsim.packetpath.routing import OwnAddress
 from kpsim.scenario.clients import Clients, outside_clients
 from kpsim.scenario.document import Document
 from kpsim.scenario.event_schema import ScenarioEvent
+from kpsim.scenario.load_balancer_schema import Check, Distribution
 from kpsim.scenario.node_schema import NamedNode
 from kpsim.scenario.nodes import cluster_nodes, joining
 from kpsim.scenario.problems import suggestion
-from kpsim.scenario.schema import MOST_CLIENTS, Origin, ScenarioSpec, Traffic, Via
+from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.service_names import qualified
+from kpsim.scenario.traffic_schema import MOST_CLIENTS, Origin, Traffic, Via
 from kpsim.scenario.workload_schema import Kind
 from kpsim.units import format_duration
 
@@ -60,6 +62,7 @@ def check_references(
         *_workload_problems(spec, names),
         *_event_problems(spec, names),
         *_traffic_problems(spec, names, {**created, **services}),
+        *_balancer_problems(spec, {**created, **services}),
     ]
     return [document.finding(message, path) for path, message in found]
 
@@ -86,6 +89,33 @@ def idle_labels(spec: ScenarioSpec) -> list[str]:
             f"labelNode: {', '.join(unread)} decides nothing; of a Node's labels {' and '.join(DECIDING_LABELS)} are read"
         ]
     return []
+
+
+def idle_balancing(spec: ScenarioSpec, services: Iterable[Service]) -> list[str]:
+    """Return remarks on settings of load balancers that decide nothing."""
+    given = spec.load_balancer.model_fields_set
+    if not given:
+        return []
+    if not any(service.type == "LoadBalancer" for service in services):
+        return ["loadBalancer decides nothing: no Service has the type LoadBalancer"]
+    outside = [t for t in spec.traffic if t.via is Via.LOAD_BALANCER and t.origin is Origin.OUTSIDE]
+    lasting = [t for t in spec.traffic if t.via is Via.LOAD_BALANCER and (t.long or t.keep_alive)]
+    remarks = [
+        f"loadBalancer.{field} decides nothing: no connection through a load balancer stays open (long, keepAlive)"
+        for field, name in (
+            ("tracking", "tracking"),
+            ("unhealthyConnections", "unhealthy_connections"),
+            ("deregistrationDelay", "deregistration_delay_ns"),
+        )
+        if name in given and not lasting
+    ]
+    if spec.load_balancer.distribution is Distribution.LEAST_CONNECTIONS and not lasting:
+        remarks.append(
+            "loadBalancer.distribution: no connection stays open, so all nodes have equally few, and a hash decides"
+        )
+    if "preserve_client_ip" in given and not outside:
+        remarks.append("loadBalancer.preserveClientIP decides nothing: no traffic from outside dials a load balancer")
+    return remarks
 
 
 def idle_timeouts(spec: ScenarioSpec) -> list[str]:
@@ -353,10 +383,52 @@ def _interface_reached(spec: ScenarioSpec, traffic: Traffic, path: Path) -> _Fou
 def _family_problems(traffic: Traffic, service: Service, path: Path) -> _Found:
     if traffic.ip_family is not None and traffic.ip_family not in service.ip_families:
         yield (*path, "ipFamily"), f"the Service has {', '.join(service.ip_families)}"
+    if traffic.happy_eyeballs is not None and len(service.ip_families) < 2:
+        yield (*path, "happyEyeballs"), f"the Service has one family only, {', '.join(service.ip_families) or 'IPv4'}"
     dialled = traffic.ip_family or (service.ip_families[0] if service.ip_families else "IPv4")
     for field, text in (("clientNetwork", traffic.client_network), ("address", traffic.address)):
         if text is not None and _family_label(text) != dialled:
             yield (*path, field), f"the clients dial {dialled} addresses"
+
+
+def _not_for_datagrams(traffic: Traffic, protocol: str, path: Path) -> _Found:
+    """Refuse what only clients of TCP do."""
+    for field, value, message in (
+        ("long", traffic.long, "long connections are TCP; for UDP let sourcePorts be re-used"),
+        (
+            "connectTimeout",
+            traffic.connect_timeout_ns,
+            f"only TCP clients repeat their first packet; the port is {protocol}",
+        ),
+        ("keepAlive", traffic.keep_alive, f"pools hold TCP connections; the port is {protocol}"),
+        ("happyEyeballs", traffic.happy_eyeballs, f"only TCP clients hear of a connection; the port is {protocol}"),
+    ):
+        if value is not None:
+            yield (*path, field), message
+
+
+def _several_balancers(service: Service) -> str:
+    """Say that a Service has more than one load balancer, which is not modelled. Empty: it has not."""
+    modes = {"Proxy" if ingress.ip_mode == "Proxy" else "VIP" for ingress in service.ingress if ingress.ip}
+    families = [found[0] for ingress in service.ingress if (found := parse_ip(ingress.ip)) is not None]
+    if len(modes) > 1 or len(set(families)) != len(families):
+        listed = ", ".join(f"{ingress.ip} ({ingress.ip_mode or 'VIP'})" for ingress in service.ingress if ingress.ip)
+        return f"the Service has several load balancers, {listed}: not modelled; leave one in its status"
+    return ""
+
+
+def _balancer_problems(spec: ScenarioSpec, services: Mapping[str, Service]) -> _Found:
+    """Check that what load balancers ask of nodes exists."""
+    for name, service in services.items():
+        if service.type != "LoadBalancer":
+            continue
+        found = spec.load_balancer.resolved(local=service.external_traffic_policy == "Local")
+        probed = found.check is Check.TRAFFIC_PORT and not service.health_check_node_port
+        if probed and not any(port.protocol == "TCP" for port in service.ports):
+            yield (
+                ("loadBalancer", "check"),
+                f"trafficPort is a TCP connection, and Service {name} has no TCP port: use serviceHealth",
+            )
 
 
 def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found:
@@ -368,18 +440,15 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
         yield (*path, field), f"the Service has no port {traffic.port!r}; it has {listed}"
     elif len(matching) > 1:
         yield (*path, "port"), f"expected the name of one port of the Service; it has {listed}"
-    elif traffic.long is not None and matching[0].protocol != "TCP":
-        yield (*path, "long"), "long connections are TCP; for UDP let sourcePorts be re-used"
-    elif traffic.connect_timeout_ns is not None and matching[0].protocol != "TCP":
-        yield (
-            (*path, "connectTimeout"),
-            f"only TCP clients repeat their first packet; the port is {matching[0].protocol}",
-        )
+    elif matching[0].protocol != "TCP":
+        yield from _not_for_datagrams(traffic, matching[0].protocol, path)
     yield from _family_problems(traffic, service, path)
     match traffic.via:
         case Via.EXTERNAL_IP:
             lacking = "" if service.external_ips else "spec.externalIPs"
         case Via.LOAD_BALANCER:
+            if several := _several_balancers(service):
+                yield (*path, "via"), several
             lacking = "" if service.type == "LoadBalancer" else "type LoadBalancer"
             if (
                 not lacking

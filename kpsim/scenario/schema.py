@@ -4,15 +4,15 @@ It checks what one part alone decides. ``references`` checks references between 
 objects.
 """
 
-import enum
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from kpsim.scenario.event_schema import LoadRules, ScenarioEvent
-from kpsim.scenario.node_schema import HostAddress, InterfaceName, IpFamily, Name, Nodes, PodNetwork, Positive
+from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
+from kpsim.scenario.node_schema import Name, Nodes
 from kpsim.scenario.quantities import Delay, DurationNs, Part
-from kpsim.scenario.service_names import FrontendName, SenderName
+from kpsim.scenario.traffic_schema import Traffic
 from kpsim.scenario.workload_schema import Workload
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
@@ -90,156 +90,6 @@ class Delays(Part):
         """Return the sync cost of one node."""
         own = [special.sync for special in self.on_nodes if node in special.nodes]
         return next((cost for cost in reversed(own) if cost is not None), self.sync)
-
-
-# ------------------------------------------------------------------------------------------------------------- traffic
-
-
-MOST_CLIENTS = 254 * (256 - 113)  #: outside addresses: 203.0.113.0/24 and the networks after it, up to 203.0.255.0/24
-
-
-class Origin(enum.StrEnum):
-    """Where a traffic source stands."""
-
-    PODS = "pods"
-    NODES = "nodes"
-    OUTSIDE = "outside"
-
-
-class Via(enum.StrEnum):
-    """Which address of the Service the source uses."""
-
-    CLUSTER_IP = "clusterIP"
-    NODE_PORT = "nodePort"
-    EXTERNAL_IP = "externalIP"
-    LOAD_BALANCER = "loadBalancer"
-
-
-class Arrivals(enum.StrEnum):
-    """``constant``: evenly spaced; ``poisson``: memoryless with the same mean rate."""
-
-    CONSTANT = "constant"
-    POISSON = "poisson"
-
-
-class LongConnections(Part):
-    """Connections that stay open and keep sending over one flow."""
-
-    lasts: Delay
-    packet_every_ns: Annotated[DurationNs, Field(ge=MILLISECOND_NS)] = SECOND_NS
-
-
-class Traffic(Part):
-    """An open-loop source: it sends at its rate whatever becomes of what it sent."""
-
-    name: Name
-    sender: Annotated[SenderName, Field(alias="from")] = "outside"
-    """pods, nodes or outside, or one sender by its name: pod/shop/client-1, node/node-1."""
-    workload: Name | None = None
-    """With ``from: pods``: the workload whose running pods send in turn; while none runs, nothing is sent."""
-    nodes: tuple[Name, ...] = ()
-    """With ``from: nodes``: the senders; with ``from: outside``: the nodes whose node port or route is used. Default: all. With pods and
-    ``via: nodePort``: the nodes whose port they dial in turn; default: each its own node's."""
-    frontend: Annotated[FrontendName, Field(alias="service")]
-    """The Service, perhaps with its port: shop/web:http."""
-    given_port: Annotated[Annotated[int, Field(ge=1, le=65535)] | str | None, Field(alias="port")] = None
-    """Number or name of the Service port; may be left out if it has one."""
-    via: Via = Via.CLUSTER_IP
-    ip_family: IpFamily | None = None
-    """Which of a dual-stack Service's families the clients use; default: its first."""
-    per_second: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
-    """New connections (UDP: datagrams) a second, over all clients of the source."""
-    arrivals: Arrivals = Arrivals.CONSTANT
-    start_ns: DurationNs = 0
-    stop_ns: DurationNs | None = None
-    """Default: the end of the run."""
-    clients: Annotated[int, Field(ge=1, le=20_000)] = 1
-    """Distinct clients outside, used in turn."""
-    client_network: PodNetwork | None = None
-    """Where the outside clients get their addresses from; 203.0.113.0/24 and on, or 2001:db8::/64, if left out."""
-    nat: bool = False
-    """All clients outside stand behind one address."""
-    interface: InterfaceName | None = None
-    """The nodes' interface: ``via: nodePort`` dials its address, and packets from outside come in by it. If left out, the node IP is
-    dialled, and packets come in by the interface that has the dialled address, else by the one that leads back to the client."""
-    source_ports: Annotated[int, Field(ge=0, le=28_000)] = 0
-    """Source ports that each client keeps and uses in turn; 0: a fresh one for every connection."""
-    long: LongConnections | None = None
-    connect_timeout_ns: DurationNs | None = None
-    """How long TCP clients try: they repeat a SYN that gets no answer after 1, 3, 7, 15, 31 and 63 s. Left out: one SYN."""
-
-    address: HostAddress | None = None
-    """With ``via: nodePort``: the address of a node that is dialled, whichever it has."""
-
-    @model_validator(mode="after")
-    def _sent_by(self) -> "Traffic":
-        if (self.sender == Origin.PODS) != (self.workload is not None):
-            raise ValueError("expected workload exactly if the traffic is from: pods")
-        if self.origin is Origin.PODS and self.nodes and self.via is not Via.NODE_PORT:
-            raise ValueError(
-                "nodes goes with from: nodes or outside, or with via: nodePort; pods send from where they are"
-            )
-        if self.named is not None and self.origin is Origin.NODES and self.nodes:
-            raise ValueError(f"from: {self.sender} names the node that sends: nodes goes without it")
-        if self.given_port is not None and ":" in self.frontend:
-            raise ValueError(f"service {self.frontend} names its port: port goes without it")
-        return self
-
-    @model_validator(mode="after")
-    def _fitting(self) -> "Traffic":
-        if self.origin is Origin.OUTSIDE and self.via is Via.LOAD_BALANCER and self.nodes:
-            raise ValueError("with via: loadBalancer the load balancer chooses the node: nodes goes with other ways")
-        if self.origin is not Origin.OUTSIDE and (self.clients != 1 or self.nat or self.client_network):
-            raise ValueError("clients, clientNetwork and nat go with from: outside")
-        if self.interface is not None and self.origin is not Origin.OUTSIDE and self.via is not Via.NODE_PORT:
-            raise ValueError("interface goes with from: outside, or with via: nodePort")
-        if self.address is not None and self.via is not Via.NODE_PORT:
-            raise ValueError("address goes with via: nodePort")
-        if self.address is not None and self.origin is not Origin.NODES and self.nodes:
-            raise ValueError("address says whose node port is used: nodes goes without it")
-        if self.long is not None and self.source_ports:
-            raise ValueError("sourcePorts goes with short connections and datagrams: an open connection keeps its port")
-        if self.connect_timeout_ns is not None and self.source_ports:
-            raise ValueError("connectTimeout goes with a fresh port for every connection, not with sourcePorts")
-        if self.nat and self.clients * self.source_ports > 60_000:
-            raise ValueError("expected clients × sourcePorts of at most 60000 behind one address")
-        if self.stop_ns is not None and self.stop_ns <= self.start_ns:
-            raise ValueError("expected stop to be after start")
-        return self
-
-    @property
-    def origin(self) -> Origin:
-        """The kind of sender."""
-        return Origin({"pod": "pods", "node": "nodes"}.get(self.sender.partition("/")[0], self.sender))
-
-    @property
-    def named(self) -> str | None:
-        """The one sender: ``namespace/name`` of a pod, or the name of a node. None: there are several."""
-        return self.sender.partition("/")[2] or None
-
-    @property
-    def service(self) -> str:
-        """The Service, with or without its namespace."""
-        return self.frontend.partition(":")[0]
-
-    @property
-    def port(self) -> int | str | None:
-        """Number or name of the Service port. None: the only one."""
-        named = self.frontend.partition(":")[2]
-        return int(named) if named.isdecimal() else named or self.given_port
-
-
-class LoadBalancerSpec(Part):
-    """How load balancers health-check nodes; a node starts in rotation if its check passes at the start."""
-
-    interval_ns: Annotated[DurationNs, Field(ge=10 * MILLISECOND_NS)] = 5 * SECOND_NS
-    unhealthy_threshold: Positive = 2
-    healthy_threshold: Positive = 2
-    node_update: Delay = Delay.of(0)
-    """From the creation or deletion of a Node, or a change of its label node.kubernetes.io/exclude-from-external-load-balancers, until
-    load balancers have the new set of nodes (CP-14.3)."""
-    node_resync_ns: Annotated[DurationNs, Field(ge=SECOND_NS)] = 100 * SECOND_NS
-    """How often the set of nodes is made anew. Only then does the autoscaler's taint take a node out of it (CP-14.3)."""
 
 
 class ControllerSpec(Part):

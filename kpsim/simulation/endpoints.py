@@ -8,6 +8,7 @@ from dataclasses import replace
 from kpsim.addresses import format_ip, join_host_port
 from kpsim.endpointslices import selects
 from kpsim.exchange import Target
+from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import EndpointSlice, ObjectKey, Service, SliceEndpoint
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.podlife import PodLife
@@ -70,6 +71,18 @@ def _pod_name(item: EndpointSlice, endpoint: SliceEndpoint) -> str:
     target = endpoint.target_ref
     named = target is not None and target.kind == "Pod"
     return f"{target.namespace or item.metadata.namespace}/{target.name}" if target is not None and named else ""
+
+
+def serving_nodes(api: ApiServer, service: ServiceKey) -> frozenset[str]:
+    """Return the nodes with an endpoint of a Service that is ready or serves while it terminates."""
+    slices = (item for item in api.state.endpoint_slices if item.metadata.namespace == service.namespace)
+    return frozenset(
+        endpoint.node_name or ""
+        for item in slices
+        if item.service_name == service.name
+        for endpoint in item.endpoints
+        if endpoint.ready is not False or endpoint.serving
+    )
 
 
 class Members:

@@ -11,15 +11,16 @@ from kpsim.objects import EndpointSlice, ObjectKey, Service, ServiceCIDR
 from kpsim.scenario import Scenario
 from kpsim.scenario.clients import outside_clients
 from kpsim.scenario.nodes import cluster_families, cluster_nodes, joining
-from kpsim.scenario.schema import Traffic, Via
 from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import service_object_key
+from kpsim.scenario.traffic_schema import Traffic, Via
 from kpsim.simulation.affinity import AffinityMemory
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.clusternodes import ABSENT, Actors
 from kpsim.simulation.controller import SliceController
-from kpsim.simulation.endpoints import EndpointWatch, Members
+from kpsim.simulation.dialling import port_of, service_port_name
+from kpsim.simulation.endpoints import EndpointWatch, Members, serving_nodes
 from kpsim.simulation.events import Events
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
@@ -27,10 +28,12 @@ from kpsim.simulation.machines import Machines, NodeKernel
 from kpsim.simulation.manifest import CREATED, node_object, service_cidrs, stored_service
 from kpsim.simulation.membership import ServiceController
 from kpsim.simulation.pins import Pins
+from kpsim.simulation.portprobe import PortProbe
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import RunLog, Unprogrammed
-from kpsim.simulation.traffic import TrafficSource, World, port_of, service_port_name
+from kpsim.simulation.senders import World
+from kpsim.simulation.traffic import TrafficSource
 from kpsim.simulation.workloads import Workloads, stray_pods
 
 
@@ -105,9 +108,12 @@ class Run:
                 tuple(self.proxies.values()),
                 seed,
                 self.log,
-                has_health_check_port=partial(self._has_health_check_port, self._known(key)),
+                known=known,
+                dial=PortProbe(self.clock, self.machines, {node.name: node for node in self.nodes}, known),
+                serving=partial(serving_nodes, self.api, key),
             )
             for key in self._balanced_services()
+            for known in (self._known(key),)
         }
         self.service_controller = ServiceController(
             self.clock, self.api, spec.load_balancer, tuple(self.balancers.values()), seed, self.log
@@ -140,10 +146,6 @@ class Run:
 
     def _known(self, key: ServiceKey) -> "_KnownService":
         return _KnownService(self.api, self.scenario, ObjectKey("Service", key.namespace, key.name))
-
-    @staticmethod
-    def _has_health_check_port(known: "_KnownService") -> bool:
-        return known().health_check_node_port != 0
 
     def run(self, progress: Callable[[int, int], None] | None) -> RunLog:
         for _ in self.steps(progress):
@@ -207,10 +209,23 @@ class Run:
         self.api.watch(self._on_change)
 
     def _on_change(self, change: Change) -> None:
-        """Record what the load balancer of a Service finds if the Service's health check node port has come or gone."""
-        balancer = self.balancers.get(ServiceKey(change.key.namespace, change.key.name))
-        if balancer is not None and change.key.kind == "Service":
-            balancer.record()
+        """Tell the load balancer of a Service that the Service or its endpoints changed.
+
+        The Service's health check node port may have come or gone.
+        """
+        changed = change.event.object
+        name = changed.service_name if isinstance(changed, EndpointSlice) else change.key.name
+        balancer = self.balancers.get(ServiceKey(change.key.namespace, name))
+        if balancer is None:
+            return
+        match changed:
+            case Service():
+                balancer.record()
+                balancer.endpoints_changed()
+            case EndpointSlice():
+                balancer.endpoints_changed()
+            case _:
+                pass
 
     def _start_traffic(self) -> None:
         ports = SourcePorts()

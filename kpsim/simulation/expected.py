@@ -22,16 +22,20 @@ from kpsim.errors import InputError, Problem
 from kpsim.objects import Service
 from kpsim.packet import Packet
 from kpsim.scenario import Scenario
-from kpsim.scenario.clients import outside_clients
-from kpsim.scenario.schema import Origin, Traffic, Via
+from kpsim.scenario.clients import Clients, outside_clients
+from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
 from kpsim.scenario.service_names import qualified
+from kpsim.scenario.traffic_schema import Origin, Traffic, Via
 from kpsim.simulation import Progress
 from kpsim.simulation.attempts import Attempt
+from kpsim.simulation.clock import Clock
+from kpsim.simulation.connecting import Connector, Turn, Undertaking
+from kpsim.simulation.dialling import dialled_family, policy_of, service_port_name
 from kpsim.simulation.engine import Run
 from kpsim.simulation.machines import Machines
 from kpsim.simulation.ports import EPHEMERAL, SourcePorts
-from kpsim.simulation.runlog import Fate, Reason
-from kpsim.simulation.traffic import NAT, TrafficSender, TrafficSource, dialled_family, service_port_name
+from kpsim.simulation.runlog import Fate, Reason, RunLog
+from kpsim.simulation.senders import NAT, Senders, TrafficSender, World
 from kpsim.units import SECOND_NS
 
 _MOST_TURNS = 10_000  #: connections after which senders, nodes and clients come around again
@@ -104,6 +108,9 @@ def _against(scenario: Scenario) -> Iterator[Problem]:
         for asked, field, why in (
             (traffic.long is not None, "long", "connections that last meet the changes of their time"),
             (traffic.connect_timeout_ns is not None, "connectTimeout", "a repeated SYN has two moments"),
+            (traffic.retries is not None, "retries", "a client that tries again has several moments"),
+            (traffic.keep_alive is not None, "keepAlive", "requests go over connections of earlier ones"),
+            (traffic.happy_eyeballs is not None, "happyEyeballs", "a second family has another moment"),
             (traffic.source_ports > 0, "sourcePorts", "sockets that are used again find the entries of earlier ones"),
         ):
             if asked:
@@ -148,12 +155,9 @@ class _Course(Run):
 
     def _start_traffic(self) -> None:
         self._sources = [
-            _Odds(
-                self.clock, traffic, self._world_of(traffic, SourcePorts()), clients=clients, stop_ns=self.spec.duration_ns, seed=self.seed,
-                log=self.log,
-            )
+            _Odds(self.clock, traffic, self._world_of(traffic, SourcePorts()), clients, self.log)
             for traffic, clients in zip(self.spec.traffic, outside_clients(self.spec.traffic), strict=True)
-        ]  # fmt: skip
+        ]
 
     def _stretch(self, from_ns: int, until_ns: int) -> None:
         """Add what is expected of a stretch of time in which nothing changes."""
@@ -247,8 +251,13 @@ class _Chosen:
     """A load balancer that chooses one node."""
 
     def __init__(self, real: Any) -> None:
+        self._real = real
         self.service = real.service
         self.node: str | None = None
+
+    @property
+    def settings(self) -> LoadBalancerSpec:
+        return cast(LoadBalancerSpec, self._real.settings)
 
     def choose(self, *_flow: Hashable) -> str | None:
         return self.node
@@ -270,16 +279,26 @@ class _Asking:
         return Attempt(Fate.DROPPED)
 
 
-class _Odds(TrafficSource):
+class _AnyPort(Senders):
+    """Senders whose kernels give every connection the same free port."""
+
+    def with_port(self, sender: TrafficSender, number: int) -> TrafficSender | str:
+        return super().with_port(sender, number) if self._traffic.nat else replace(sender, port=_PORT)
+
+
+class _Odds:
     """A source that says how its connections would end now, in place of sending them."""
 
-    def __init__(self, clock: Any, traffic: Traffic, world: Any, **how: Any) -> None:
+    def __init__(self, clock: Clock, traffic: Traffic, world: World, clients: Clients, log: RunLog) -> None:
+        self._clock = clock
+        self._traffic = traffic
         self._real, self._balancer = world.machines, world.load_balancer
         self._asking = _Asking(world.machines)
+        stand_in = replace(world, machines=cast(Machines, self._asking))
         self._chosen = None if world.load_balancer is None else _Chosen(world.load_balancer)
-        stand_ins = {"machines": cast(Machines, self._asking), "load_balancer": cast(Any, self._chosen)}
-        self._unheard = Attempt(Fate.DROPPED)
-        super().__init__(clock, traffic, replace(world, **stand_ins), **how)
+        self._world = replace(stand_in, load_balancer=cast(Any, self._chosen))
+        self._senders = _AnyPort(traffic, self._world, clients)
+        self._connector = Connector(clock, traffic, self._world, self._senders, log)
 
     def ends(self, now_ns: int) -> list[tuple[Fraction, _End]]:
         """Return how connections end, each with its share. The shares sum to less than 1 if some are not attempted."""
@@ -294,24 +313,30 @@ class _Odds(TrafficSource):
         known: dict[Hashable, list[tuple[Fraction, Attempt]]] = {}
         family = dialled_family(self._traffic, service)
         for number in range(turns):
-            sender = self._sender(number, family)
-            dialled = None if sender is None else self._dial(service, family)
-            if sender is None or dialled is None:
+            base = self._senders.sender(number, family)
+            sender = base if isinstance(base, str) else self._senders.with_port(base, number)
+            if isinstance(base, str) or isinstance(sender, str):
                 continue
+            dialled = self._connector.dial(service, family)
+            if dialled is None:
+                continue
+            turn = Turn(Undertaking(number, now_ns), base, sender, dialled, family, now_ns)
             choices: Sequence[str | None] = nodes or [None]
             for node in choices:
                 if self._chosen is not None:
                     self._chosen.node = node
                 name = service_port_name(service, dialled.port)
-                for odds, outcome in self._outcomes(number, sender, service, now_ns, known):
-                    end = _End(name, self._policy(service), outcome.node, outcome.disposition, outcome.cause)
+                for odds, outcome in self._outcomes(turn, service, now_ns, known):
+                    end = _End(
+                        name, policy_of(self._traffic, service), outcome.node, outcome.disposition, outcome.cause
+                    )
                     found[end] = found.get(end, Fraction(0)) + odds / len(choices) / turns
         return sorted((share, end) for end, share in found.items())
 
     def _turns(self, service: Service) -> int:
         """Return after how many connections the same sender meets the same node again."""
         traffic = self._traffic
-        counts = [len(self._pods()) if traffic.origin is Origin.PODS else len(self._entries), len(traffic.nodes)]
+        counts = [self._senders.kinds, len(traffic.nodes)]
         if traffic.origin is Origin.OUTSIDE and not traffic.nat and service.load_balancer_source_ranges:
             counts.append(traffic.clients)  # elsewhere nothing asks which client it is
         turns = lcm(*(count or 1 for count in counts))
@@ -321,25 +346,13 @@ class _Odds(TrafficSource):
             )
         return turns
 
-    def _ephemeral(self, sender: TrafficSender) -> int | None:
-        return _PORT
-
-    def _attempt(self, turn: Any) -> None:
-        """Find out what would be sent, and what becomes of it if nothing can be."""
-        self._unheard, _ = self._connect(turn, self._world.service(), turn.started_ns)
-
     def _outcomes(
-        self,
-        number: int,
-        sender: TrafficSender,
-        service: Service,
-        now_ns: int,
-        known: dict[Hashable, list[tuple[Fraction, Attempt]]],
+        self, turn: Turn, service: Service, now_ns: int, known: dict[Hashable, list[tuple[Fraction, Attempt]]]
     ) -> list[tuple[Fraction, Attempt]]:
         self._asking.sent.clear()
-        self._send(number, sender, service, dialled_family(self._traffic, service))
+        unheard = self._connector.connect(turn, service).attempt
         if not self._asking.sent:  # there is nobody to send to
-            return [(Fraction(1), self._unheard)]
+            return [(Fraction(1), unheard)]
         ((packet, node, how),) = self._asking.sent
         chosen = self._chosen.node if self._chosen is not None else None
         what = (packet.saddr, packet.daddr, packet.dport, packet.in_interface, node, how["local"], chosen)

@@ -202,11 +202,13 @@ class Machines:
         for leg in _legs(flow):
             self._segment(leg, _ACK, now_ns, from_client=True)
 
-    def carry_on(self, flow: OpenFlow, now_ns: int) -> Broken | None:
+    def carry_on(self, flow: OpenFlow, now_ns: int, *, moved: bool = False) -> Broken | None:
         """Send another segment of an open connection and its acknowledgement.
 
-        Returns why the connection no longer works, or None.
+        Returns why the connection no longer works, or None. ``moved``: the segment goes to another node than those before.
         """
+        if moved:
+            return self._moved(flow, now_ns)
         if flow.outer is not None and (broken := self._carry_on(flow.outer, now_ns)) is not None:
             return replace(broken, followed=None)  # the client's way to the load balancer is nobody's rules
         return self._carry_on(flow, now_ns)
@@ -226,6 +228,22 @@ class Machines:
             return Broken(Reason.ENDPOINT_GONE, followed)
         self._segment(flow, _ACK, now_ns, from_client=False)
         return None
+
+    def _moved(self, flow: OpenFlow, now_ns: int) -> Broken | None:
+        """Send a segment of a connection to a node that has not seen it.
+
+        The node takes it for a new flow (tcp_loose, K-6.3) and decides anew. The connection goes on only if the same server
+        gets it from the same address and port.
+        """
+        if flow.at_node in self._off:
+            return Broken(Reason.NODE_DOWN)
+        journey = self._segment(flow, _DATA, now_ns, from_client=True)
+        seen = journey.packet.saddr, journey.packet.sport
+        if journey.end == flow.server and seen == (flow.answer.daddr, flow.answer.dport):
+            return self._carry_on(flow, now_ns)
+        if lost_at(journey, self._world) is None:
+            self._reset(journey, now_ns)
+        return Broken(Reason.REHASHED)
 
     def close(self, flow: OpenFlow, now_ns: int) -> None:
         """Close the connection: the client closes it and the server agrees. An entry in TIME_WAIT stays."""

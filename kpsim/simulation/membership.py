@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kpsim import rng
 from kpsim.kubeproxy.healthcheck import TAINT_TO_BE_DELETED
 from kpsim.objects import LABEL_EXCLUDE_BALANCERS, Node
-from kpsim.scenario.schema import LoadBalancerSpec
+from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns

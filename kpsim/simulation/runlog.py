@@ -55,6 +55,10 @@ class Reason(enum.StrEnum):
     FOREIGN_RULE = "foreign rule"
     NODE_DOWN = "node down"
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
+    CUT = "cut by the load balancer"  #: the load balancer ended an open connection: its node was unhealthy, or had left
+    REHASHED = (
+        "sent to another node"  #: a router that knows no connections sent a packet of an open one to another node
+    )
     ASYMMETRIC_REPLY = "reply from another address"
     #: the node knew an open connection no more and took its packet for its own, so its kernel reset it (IPVS-12.3)
     FORGOTTEN = "forgotten"
@@ -84,9 +88,10 @@ class Frontend(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One connection attempt (or UDP datagram of a flow).
+    """One connection attempt (or UDP datagram of a flow, or request of a client with a pool).
 
-    A long connection is one record, too: of the attempt, with the end that the connection came to.
+    A long connection is one record, too: of the attempt, with the end that the connection came to. So is what a client
+    tries several times: the record says what became of the last try.
     """
 
     at_ns: int
@@ -115,11 +120,21 @@ class Connection:
     answered_by: str = ""  #: ``namespace/name`` of the pod that answered
     pin: Pin | None = None  #: the connection entry that overrode the rules, if that cost the connection
     closes_ns: int | None = None  #: when a long connection was to be closed, if it did not break; None: not a long one
+    connected_ns: int | None = None  #: when the connection was set up; None: at once, or never
+    tries: int = 1  #: how often the client tried, each time from another port
+    reused: bool = False  #: a request over a pooled connection that was open already
 
     @property
     def open_until_ns(self) -> int | None:
         """When a long connection was closed or broke; perhaps after the run. None: it was not a long one."""
         return self.closes_ns if self.broken_ns is None else self.broken_ns
+
+    @property
+    def connect_time_ns(self) -> int | None:
+        """How long the client took to be connected. None: it was not, or used an open connection."""
+        if not self.established or self.reused:
+            return None
+        return 0 if self.connected_ns is None else self.connected_ns - self.at_ns
 
     @property
     def established(self) -> bool:
@@ -184,6 +199,17 @@ class NodeHealth:
     check_passes: bool  #: the health check node port would answer 200 now
     local_endpoints: int  #: local ready endpoints that the node's kube-proxy knows
     local_usable: int  #: local endpoints that the node's rules send Local traffic to
+
+
+@dataclass(frozen=True, slots=True)
+class Balancer:
+    """The load balancer of a Service, as it was at the start."""
+
+    service: str  #: ``namespace/name``
+    preset: str  #: empty: none
+    interval_ns: int
+    unhealthy_threshold: int
+    worst_window_ns: int  #: how long a node may get traffic that it cannot serve (FIG-3)
 
 
 class HappeningKind(enum.StrEnum):
@@ -306,3 +332,4 @@ class RunLog:
     endpoints: list[EndpointSpell] = field(default_factory=list)  #: in the order of their beginnings
     unprogrammed: list[Unprogrammed] = field(default_factory=list)  #: by node, family and change
     unsent: list[Unsent] = field(default_factory=list)  #: in the order of their first turns
+    balancers: list[Balancer] = field(default_factory=list)  #: by Service

@@ -15,16 +15,17 @@ from kpsim.programmed import Programmed
 from kpsim.scenario import Scenario
 from kpsim.scenario.clients import Clients, outside_clients
 from kpsim.scenario.nodes import ClusterNode, cluster_nodes
-from kpsim.scenario.schema import Origin, Traffic, Via
 from kpsim.scenario.services import service_object_key
-from kpsim.simulation.history import History, Loaded
-from kpsim.simulation.traffic import (
+from kpsim.scenario.traffic_schema import Origin, Traffic, Via
+from kpsim.simulation.dialling import (
     dialled_addresses,
     dialled_family,
     node_port_ip,
     of_family,
     port_of,
 )
+from kpsim.simulation.history import History, Loaded
+from kpsim.simulation.portprobe import own_address
 from kpsim.tracing.directory import Directory
 from kpsim.tracing.probes import Probe, make_packet
 from kpsim.tracing.site import Sender, Site
@@ -88,19 +89,33 @@ def traffic_probes(scenario: Scenario, moment: Loaded) -> Iterator[Probe]:
         if not isinstance(service, Service) or dialled_family(traffic, service) is not moment.family:
             continue
         others = traffic.nodes if traffic.origin is Origin.PODS else ()
-        dialled = _dialled(traffic, service, moment, nodes[others[0] if others else moment.node])
+        proxied = _is_proxied(scenario, traffic, service)
+        dialled = _dialled(traffic, service, moment, nodes[others[0] if others else moment.node], proxied=proxied)
         if dialled is None:
             continue
         protocol, destination, port = dialled
-        for sender, source in dict.fromkeys(_senders(scenario, traffic, clients, moment)):
+        senders = _senders(scenario, traffic, clients, moment)
+        if proxied:
+            senders = iter([(Sender.EXTERNAL, own_address(service, moment.family))])
+        for sender, source in dict.fromkeys(senders):
             packet = make_packet(protocol, destination, port, src=source)
             yield Probe(f"{traffic.name} from {source or sender}", moment.node, sender, packet)
 
 
-def _dialled(traffic: Traffic, service: Service, moment: Loaded, node: ClusterNode) -> tuple[str, str, int] | None:
+def _is_proxied(scenario: Scenario, traffic: Traffic, service: Service) -> bool:
+    """Whether nodes see a load balancer's own connections in place of the clients'."""
+    if traffic.via is not Via.LOAD_BALANCER or traffic.origin is not Origin.OUTSIDE:
+        return False
+    local = service.external_traffic_policy == "Local"
+    return not scenario.spec.load_balancer.resolved(local=local).preserve_client_ip
+
+
+def _dialled(
+    traffic: Traffic, service: Service, moment: Loaded, node: ClusterNode, *, proxied: bool
+) -> tuple[str, str, int] | None:
     """Protocol, address and port that the traffic dials; None if the Service has none of this kind in this family."""
     port = port_of(service, traffic.port)
-    addresses, number = dialled_addresses(service, port, traffic.via)
+    addresses, number = dialled_addresses(service, port, traffic.via, proxied=proxied)
     address = of_family(addresses or (node_port_ip(traffic, node, moment.family),), moment.family)
     return (port.protocol, address, number) if port is not None and number and address else None
 

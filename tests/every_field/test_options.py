@@ -262,7 +262,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--format": (["shop.yaml", *_POD], ["--format", "json"]),
     },
     "scenarios": {"--format": ([], ["--format", "json"])},
-    "schema": {},
+    "schema": {"--presets": ([], ["--presets"]), "--format": (["--presets"], ["--format", "json"])},
 }  # fmt: skip
 
 #: options whose value is refused: another mode, a node port out of range, a file in the way of a directory, too many ways, no

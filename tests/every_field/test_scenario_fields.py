@@ -8,7 +8,7 @@ import copy
 from typing import Any
 
 import pytest
-from scenario_fields import fields, is_dial, observe
+from scenario_fields import fields, is_dial, is_of_clients, observe
 
 from kpsim.scenario.quantities import Delay
 from kpsim.scenario.schema import ScenarioSpec
@@ -201,7 +201,11 @@ _LONGER = ("1500ms",)
 
 NEVER = {"description": "words for people: reports print it, and nothing depends on it"}
 
-PATHS = [path for path in fields(ScenarioSpec) if ".".join(path) not in NEVER and not is_dial(path)]
+PATHS = [
+    path
+    for path in fields(ScenarioSpec)
+    if ".".join(path) not in NEVER and not is_dial(path) and not is_of_clients(path)
+]
 
 
 def place(content: Any, path: tuple[str, ...]) -> Path:
