@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from kpsim.simulation.runlog import (
+    Balancer,
     CleanUp,
     Connection,
     Fate,
@@ -144,4 +145,5 @@ def story() -> RunLog:
             Happening(ms(2180), HappeningKind.SYNC_FAILED, "node-1"),
         ],
         zones={"node-1": "a", "node-2": "b"},
+        balancers=[Balancer("shop/web", "", ms(1500), 2, ms(4500))],
     )
