@@ -1,5 +1,6 @@
 """Surveys: every frontend, client and node in one frame. Expectations are those of the specification's tables (PP-12, PP-10)."""
 
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -137,13 +138,13 @@ def question_of(cluster: Cluster, row: Row) -> Question:
     )
 
 
-def edits(cluster: Cluster, row: Row) -> list[str]:
-    """What makes all Services of a cluster have the policies of a row."""
+def edits(cluster: Cluster, values: Mapping[Setting, str]) -> list[str]:
+    """What makes all Services of a cluster have these policies."""
     return [
         f"service/{each.metadata.namespace}/{each.metadata.name}.spec.{setting}={value or 'null'}"
         for each in cluster.state.services
         if not left_out(each)
-        for setting, value in row.values.items()
+        for setting, value in values.items()
         if setting is not Setting.MODE and not setting.why_not(each) and (value or setting is Setting.DISTRIBUTION)
     ]
 
@@ -165,7 +166,7 @@ def test_rows_are_what_a_trace_says(seed: int, vary: str, mode: Mode) -> None:
     assert survey.rows
     for number in {choices.below(len(survey.rows)): None for _ in range(4)}:
         told = survey.rows[number]
-        trace = traced(cluster.with_edits(*edits(cluster, told)), told)
+        trace = traced(cluster.with_edits(*edits(cluster, told.values)), told)
         assert dict(told.verdicts) == trace.verdict
         dialled = join_host_port(told.address, told.port)
         received = [(weight, each) for weight, each in trace.outcomes if each.seen and each.endpoint != dialled]
@@ -175,6 +176,20 @@ def test_rows_are_what_a_trace_says(seed: int, vary: str, mode: Mode) -> None:
             expected[end] = expected.get(end, Fraction(0)) + weight
         assert {each.endpoint: each.odds for each in told.reached} == expected
         assert told.source_kept == (not any(outcome.masquerade for _, outcome in received) if received else None)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_what_is_not_asked_again_is_the_same(mode: Mode) -> None:
+    """All rows under values that no variant was asked for, against a survey of a cluster that was edited to have them."""
+    cluster, wanted = drawn(1, mode), {Setting.EXTERNAL: "Local", Setting.INTERNAL: "Cluster", Setting.AFFINITY: "None"}
+    varied = kpsim.survey(cluster, vary=list(wanted), nodes=cluster.node_names[:1])
+    told = [
+        row
+        for row in varied.rows
+        if all(row.values[setting] == value or not row.values[setting] for setting, value in wanted.items())
+    ]
+    plain = kpsim.survey(cluster.with_edits(*edits(cluster, wanted)), nodes=cluster.node_names[:1])
+    assert told == list(plain.rows)
 
 
 def test_pods_of_a_node_are_followed_once_and_fare_alike() -> None:
@@ -434,4 +449,4 @@ def test_services_that_share_a_frontend_are_asked_in_every_variant() -> None:
             each for each in cluster.state.services if isinstance(each, Service) and each.metadata.name == "two"
         )
         assert named.externally_accessible
-        assert dict(row.verdicts) == traced(cluster.with_edits(*edits(cluster, row)), row).verdict
+        assert dict(row.verdicts) == traced(cluster.with_edits(*edits(cluster, row.values)), row).verdict

@@ -1,7 +1,8 @@
 """Asks a survey's questions of every variant of a cluster. What cannot differ between two variants is asked once.
 
 A row depends on its Service's policies and EndpointSlices, and of the policies only on those for its kind of frontend: clients of a
-cluster IP meet ``internalTrafficPolicy``, all others ``externalTrafficPolicy`` (PP-3, PP-4, PP-5). A Service that shares
+cluster IP meet ``internalTrafficPolicy``, all others ``externalTrafficPolicy`` (PP-3, PP-4, PP-5). Session affinity changes nothing about
+a first packet, since no node remembers a client (PP-9); only where the client's next connection goes depends on it. A Service that shares
 a frontend with another, or whose endpoint is a frontend, is asked anew in each variant.
 """
 
@@ -18,7 +19,7 @@ from kpsim.packetpath.chooser import TooManyWays
 from kpsim.surveys.answers import Answerer, Known
 from kpsim.surveys.pods import PlainPods
 from kpsim.surveys.questions import FRONTENDS, Asked, Question, name_of, questions
-from kpsim.surveys.rows import Places, Row, make_row
+from kpsim.surveys.rows import Places, Row, drawn_again, make_row
 from kpsim.surveys.settings import Setting, Variant
 from kpsim.tracing.directory import Address
 from kpsim.tracing.names import Via
@@ -30,6 +31,8 @@ Progress = Callable[[int, int], None]
 #: the policy that a frontend's clients do not meet
 _UNMET = {Via.CLUSTER_IP: Setting.EXTERNAL}
 _UNMET |= dict.fromkeys((Via.EXTERNAL_IP, Via.LOAD_BALANCER, Via.NODE_PORT), Setting.INTERNAL)
+
+_KEPT = "ClientIP"  #: the affinity that remembers clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,8 @@ class _Asking:
         self._mute: dict[tuple[Sender, Family, str], None] = {}
 
     def found(self) -> Found:
-        """Asks variant by variant: those whose policies agree come first, since what is found there serves most others."""
-        order = sorted(range(len(self._variants)), key=lambda number: (self._disagrees(number), number))
+        """Asks variant by variant: those come first that serve most others, whose policies agree and that have affinity."""
+        order = sorted(range(len(self._variants)), key=lambda number: (*self._later(number), number))
         rows: dict[int, dict[int, list[Row | None]]] = {place: {} for place in range(len(self._ports))}
         done, whole = 0, len(order) * len(self._ports)
         for number in order:
@@ -110,9 +113,10 @@ class _Asking:
             self._sides.pop(number, None)
         return Found(tuple(_interleaved(rows.values())), tuple(sorted(self._mute)))
 
-    def _disagrees(self, number: int) -> bool:
+    def _later(self, number: int) -> tuple[bool, bool]:
         values = self._variants[number].values
-        return values.get(Setting.EXTERNAL) != values.get(Setting.INTERNAL, values.get(Setting.EXTERNAL))
+        external = values.get(Setting.EXTERNAL)
+        return external != values.get(Setting.INTERNAL, external), values.get(Setting.AFFINITY, _KEPT) != _KEPT
 
     def _means_something(self, number: int, place: int) -> bool:
         """Whether a variant is one for this Service: a setting that it cannot have is not varied."""
@@ -133,10 +137,7 @@ class _Asking:
                 self._known[key] = self._answered(number, service, port, kind, values)
                 found += self._known[key]
             else:
-                found += [
-                    row and replace(row, values={**values, Setting.MODE: row.values[Setting.MODE]})
-                    for row in self._known[key]
-                ]
+                found += [row and _under(row, values) for row in self._known[key]]
         return found
 
     def _decides(self, number: int, name: str, kind: Via) -> Hashable:
@@ -144,9 +145,8 @@ class _Asking:
         values = self._variants[number].values
         if name in self._entangled:
             return tuple(values.values())
-        met = tuple([
-            value for setting, value in values.items() if setting not in (_UNMET[kind], Setting.DISTRIBUTION)
-        ])  # fmt: skip
+        unmet = _UNMET[kind], Setting.DISTRIBUTION, Setting.AFFINITY
+        met = tuple([value for setting, value in values.items() if setting not in unmet])
         return met, self._slices[number].get(name)
 
     def _answered(
@@ -177,6 +177,13 @@ class _Asking:
         if number not in self._sides:
             self._sides[number] = _Side(self._variants[number].cluster, self._kept)
         return self._sides[number]
+
+
+def _under(row: Row, values: Mapping[Setting, str]) -> Row:
+    """A row under other values that change nothing about its packet. Without affinity the next connection is drawn again."""
+    now = {**values, Setting.MODE: row.values[Setting.MODE]}
+    forgets = now[Setting.AFFINITY] != _KEPT and row.values[Setting.AFFINITY] == _KEPT
+    return replace(row, values=now, same_again=drawn_again(row.reached) if forgets else row.same_again)
 
 
 def _interleaved(found: Iterable[Mapping[int, Sequence[Row | None]]]) -> Iterator[Row]:

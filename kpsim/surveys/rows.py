@@ -170,7 +170,7 @@ def make_row(question: Question, outcomes: Outcomes, values: Mapping[Setting, st
         any(outcome.assumed for outcome in outcomes), all(kept) if kept else None, reached,
         _elsewhere([(each.node, each.odds) for each in reached], question.node, received),
         _elsewhere([(each.zone, each.odds) for each in reached], places.zone(question.node), received),
-        _same_again(outcomes, received),
+        _same_again(outcomes, reached, received),
     )  # fmt: skip
 
 
@@ -196,15 +196,22 @@ def _elsewhere(found: Sequence[tuple[str, Fraction]], here: str, whole: Fraction
     return sum((odds for place, odds in found if place != here), Fraction(0)) / whole
 
 
-def _same_again(outcomes: Outcomes, received: Fraction) -> Fraction | None:
+def _same_again(outcomes: Outcomes, reached: Sequence[Reached], received: Fraction) -> Fraction | None:
     """Affinity keeps a client that it remembers; the next connection of any other is drawn as this one was."""
-    if not received:
-        return None
+    remembered = (weight for outcome, weight in outcomes.items() if outcome.endpoint is not None and outcome.remembered)
+    kept = sum(remembered, Fraction(0))
+    if kept == received:
+        return Fraction(1) if received else None
+    if not kept:
+        return drawn_again(reached)
     odds: dict[Target, Fraction] = {}
-    kept = Fraction(0)
     for outcome, weight in outcomes.items():
-        if outcome.endpoint is not None and outcome.remembered:
-            kept += weight
-        elif outcome.endpoint is not None:
+        if outcome.endpoint is not None and not outcome.remembered:
             odds[outcome.endpoint] = odds.get(outcome.endpoint, Fraction(0)) + weight
     return (kept + sum((weight * weight for weight in odds.values()), Fraction(0))) / received
+
+
+def drawn_again(reached: Sequence[Reached]) -> Fraction | None:
+    """The odds that two connections that are drawn independently go to the same endpoint; None: there is none."""
+    received = sum((each.odds for each in reached), Fraction(0))
+    return sum((each.odds * each.odds for each in reached), Fraction(0)) / received if received else None

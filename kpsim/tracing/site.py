@@ -167,15 +167,14 @@ class Site:
         family, directory = packet.family, self.directory
         behind = directory.endpoints_behind((family, packet.daddr), packet.dport, packet.protocol)
         behind |= {(family, packet.daddr)}
-        pods = list(directory.pods_on(node, family))
-        for address in pods:
+        for address in directory.pods_on(node, family):
             if (family, address) not in behind:
                 return address
         for network in machine.pod_networks:
             if network.family is family:
                 return self._free(family, network.base + _FIRST_POD)
-        if pods:
-            return pods[0]  # only endpoints of the Service itself: a hairpin
+        for address in directory.pods_on(node, family):
+            return address  # only endpoints of the Service itself: a hairpin
         raise InputError(f"node {node} has no pods and no pod network of {family.label}: give the source address")
 
     def _peer_of(self, node: str, machine: Machine, packet: Packet) -> int:
