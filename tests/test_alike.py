@@ -1,4 +1,4 @@
-"""Services that are alike: which are, what tells them apart, and that one of them stands for the others.
+"""Services and endpoints that are alike: which are, what tells them apart, and that one of them stands for the others.
 
 That boxes hold exactly the packets that fare differently is asked of random clusters by ``make fuzz SUBJECT=diff``, and here of
 clusters with several Services of one kind.
@@ -12,9 +12,12 @@ import pytest
 
 import kpsim
 from fuzz.comparing import answered
-from kpsim.addresses import Family
+from kpsim.addresses import Family, format_ip
+from kpsim.comparison.behaviour import differences
 from kpsim.comparison.behaviour.alike import NONE, Alike, alike
-from kpsim.comparison.behaviour.differences import Box, compare, joined
+from kpsim.comparison.behaviour.boxes import Box
+from kpsim.comparison.behaviour.cells import joined
+from kpsim.comparison.behaviour.differences import _At, compare
 from kpsim.comparison.behaviour.frontends import Frontends
 from kpsim.comparison.behaviour.report import Subject, report
 from kpsim.comparison.behaviour.spaces import lacking
@@ -65,7 +68,11 @@ def subjects(
 def groups(*services: list[dict[str, Any]], beside: list[Path] | None = None) -> list[list[str]]:
     """The names of Services that are alike."""
     found = _alike(*subjects(*services, beside=beside))
-    return [[name.partition("/")[2] for each in group for name in each.component.services] for group in found.groups]
+    return [
+        [name.partition("/")[2] for each in group for name in each.component.services]
+        for group in found.groups
+        if len(group) > 1
+    ]
 
 
 def _alike(a: Subject, b: Subject) -> Alike:
@@ -165,6 +172,174 @@ def test_differences_are_in_the_order_of_their_packets_and_show_answers(shuffled
     for record in found:
         for side, told in zip(shuffled, record.answers, strict=True):
             assert answered(side, record.box, record.numbers) == told
+
+
+# --- endpoints of one kind ----------------------------------------------------------------------------------------------
+
+_WEB = [("10.180.1.5", 1), ("10.180.1.6", 1), ("10.180.2.5", 2)]
+
+
+def kinds(*services: list[dict[str, Any]], beside: list[Path] | None = None) -> dict[str, int]:
+    """The kind of each endpoint by address; of one that may not be exchanged with others −1."""
+    found = _alike(*subjects(*services, beside=beside))
+    return {
+        format_ip(*address): kind
+        for group in found.groups
+        for member in group
+        for address, kind in zip(member.addresses, member.kinds, strict=True)
+    }
+
+
+def are_of_one_kind(*services: list[dict[str, Any]], beside: list[Path] | None = None) -> bool:
+    found = kinds(*services, beside=beside)
+    return found.get("10.180.1.5", -1) == found.get("10.180.1.6", -2)
+
+
+def balancer(**spec: Any) -> dict[str, Any]:
+    return {"externalIPs": ["198.51.100.7"], **spec}
+
+
+def test_endpoints_on_the_same_node_are_of_one_kind() -> None:
+    found = kinds(service("web", "172.30.0.1", _WEB), service("api", "172.30.0.2", [("10.180.2.6", 2)]))
+    assert found["10.180.1.5"] == found["10.180.1.6"] >= 0
+    assert found["10.180.2.5"] == found["10.180.2.6"] != found["10.180.1.5"]
+    assert found["172.30.0.1"] == -1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"sessionAffinity": "ClientIP"},  # rules name endpoints also where they look for those that know the client
+        balancer(externalTrafficPolicy="Local", internalTrafficPolicy="Local"),
+        {"type": "NodePort", "ports": [{"port": 80, "targetPort": 8080, "nodePort": 30080}]},
+    ],
+)
+def test_settings_of_a_service_leave_its_endpoints_of_one_kind(spec: dict[str, Any]) -> None:
+    assert are_of_one_kind(service("web", "172.30.0.1", _WEB, **spec))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [service("api", "172.30.0.2", [("10.180.1.5", 1)])],  # an endpoint of two Services
+        [service("api", "10.180.1.6", [("10.180.1.9", 1)])],  # one that is a Service's address, too
+    ],
+)
+def test_other_services_tell_endpoints_apart(others: list[list[dict[str, Any]]]) -> None:
+    assert not are_of_one_kind(service("web", "172.30.0.1", _WEB), *others)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"conditions": {"ready": False}},
+        {"conditions": {"ready": False, "serving": True, "terminating": True}},
+        {"nodeName": "node-2"},
+        {"addresses": ["192.168.0.1"]},  # in the host's network
+    ],
+)
+def test_what_tells_endpoints_apart(change: dict[str, Any]) -> None:
+    web = service("web", "172.30.0.1", _WEB, **balancer(externalTrafficPolicy="Local"))
+    web[1]["endpoints"][1] |= change
+    assert not are_of_one_kind(web)
+
+
+@pytest.mark.parametrize(
+    ("match", "alike_"),
+    [
+        ("-d 10.180.1.0/24", True),
+        ("-s 10.180.1.6/32", False),
+        ("-d 10.180.1.4/31 -p tcp -m tcp --dport 8080", False),
+    ],
+)
+def test_rules_of_others_tell_endpoints_apart(match: str, alike_: bool, tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text(_RULES.format(match=match))
+    assert are_of_one_kind(service("web", "172.30.0.1", _WEB), beside=[rules]) is alike_
+
+
+def test_a_pod_that_is_over_is_of_another_kind() -> None:
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-2", "namespace": "shop"},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "x", "image": "x"}]},
+        "status": {"phase": "Failed", "podIP": "10.180.1.6", "podIPs": [{"ip": "10.180.1.6"}]},
+    }  # fmt: skip
+    assert not are_of_one_kind(service("web", "172.30.0.1", _WEB), [pod])
+
+
+# --- what one endpoint of each kind tells -------------------------------------------------------------------------------
+
+
+def several(**spec: Any) -> list[list[dict[str, Any]]]:
+    """Akin Services, with other numbers of endpoints on two nodes."""
+    numbers = [(1, 2), (3, 1), (2, 2)]
+    return [
+        service(
+            f"s{place}", f"172.30.0.{place + 1}",
+            [(f"10.180.{node}.{10 * place + each + 5}", node) for node in (1, 2) for each in range(of[node - 1])],
+            **{name: value(place) if callable(value) else value for name, value in spec.items()},
+        )
+        for place, of in enumerate(numbers)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def only_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets of the other protocols are for no port of a Service here."""
+    monkeypatch.setattr(differences, "_PROTOCOLS", ("tcp",))
+
+
+def told(a: Subject, b: Subject, *, singly: bool) -> str:
+    return json.dumps(report(a, b, singly=singly).to_json()["differences"])
+
+
+def _node_ports(place: int) -> list[dict[str, Any]]:
+    return [{"port": 80, "targetPort": 8080, "nodePort": 30080 + place}]
+
+
+@pytest.mark.parametrize(
+    "services",
+    [
+        several(),
+        several(type="NodePort", ports=_node_ports, externalTrafficPolicy="Local", sessionAffinity="ClientIP"),
+        [
+            *several(
+                type="LoadBalancer", ports=_node_ports, externalTrafficPolicy="Local",
+                healthCheckNodePort=lambda place: 31000 + place, externalIPs=lambda place: [f"198.51.100.{place}"],
+            ),
+            service("shared", "172.30.0.9", [("10.180.1.5", 1), ("192.168.0.1", 1), ("10.180.1.6", 1)]),
+        ],
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("only_tcp")
+def test_services_with_other_numbers_of_endpoints(
+    services: list[list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = subjects(*services, nodes=1)
+    singly = told(*sides, singly=True)
+    monkeypatch.setattr(_At, "_of_groups", None)  # nothing is followed endpoint by endpoint
+    assert told(*sides, singly=False) == singly
+
+
+@pytest.mark.usefixtures("only_tcp")
+def test_rules_that_draw_behind_the_choice_of_an_endpoint(tmp_path: Path) -> None:
+    """Both results have the same odds, so that the order of the ways decides which is told."""
+    rules = tmp_path / "rules"
+    rules.write_text(
+        _RULES.format(
+            match="-d 10.0.0.0/8 -p tcp -m tcp --dport 8080 -m statistic --mode random --probability 0.50000000000"
+        )
+    )
+    sides = subjects(*several(), beside=[rules], nodes=1)
+    assert told(*sides, singly=False) == told(*sides, singly=True)
+
+
+@pytest.mark.usefixtures("only_tcp")
+def test_an_endpoint_that_goes(shuffled: tuple[Subject, Subject]) -> None:
+    assert shuffled[0].cluster is not None
+    after = shuffled[0].cluster.with_edits("endpointslice/shop/a-1.endpoints=[]")
+    sides = shuffled[0], Subject.of(after)
+    assert told(*sides, singly=False) == told(*sides, singly=True)
 
 
 def test_a_set_lacking_another() -> None:

@@ -7,7 +7,7 @@ from test_diff import CLUSTER
 
 import kpsim
 from kpsim.addresses import Family
-from kpsim.comparison.behaviour.differences import Box
+from kpsim.comparison.behaviour.boxes import Box
 from kpsim.comparison.behaviour.following import Start, first_packet
 from kpsim.comparison.behaviour.report import Report, Subject, report
 from kpsim.comparison.behaviour.spaces import Values, holds

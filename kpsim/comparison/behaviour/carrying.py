@@ -1,6 +1,7 @@
 """Carries what was found about one component of Services to another that is like it: their constants are exchanged."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from kpsim.addresses import Family, format_ip, join_host_port
@@ -20,9 +21,13 @@ class Swap:
         self._addresses = dict([*pairs, *((b, a) for a, b in pairs)])
         self._ports = dict([*ports, *((b, a) for a, b in ports)])
         self._pairs, self._port_pairs = pairs, ports
-        self._texts = {format_ip(family, a): format_ip(family, b) for a, b in self._addresses.items()}
+        self._family = family
         self._sets: dict[Values, Values] = {}
         self._fates: dict[Fate, Fate] = {}
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        return {format_ip(self._family, a): format_ip(self._family, b) for a, b in self._addresses.items()}
 
     def address(self, value: int) -> int:
         return self._addresses.get(value, value)
@@ -44,12 +49,13 @@ class Swap:
         """What becomes of the corresponding packets."""
         found = self._fates.get(fate)
         if found is None:
-            outcomes = frozenset((self._seen(seen), *rest) for seen, *rest in fate.outcomes)
-            found = fate._replace(outcomes=outcomes, seen=self._seen(fate.seen))  # type: ignore[arg-type]
+            outcomes = frozenset((self.seen(seen), *rest) for seen, *rest in fate.outcomes)
+            found = fate._replace(outcomes=outcomes, seen=self.seen(fate.seen))  # type: ignore[arg-type]
             self._fates[fate] = found
         return found
 
-    def _seen(self, seen: Seen | None) -> Seen | None:
+    def seen(self, seen: Seen | None) -> Seen | None:
+        """What the receiver of the corresponding packet sees."""
         if seen is None:
             return None
         source, destination = (
@@ -66,12 +72,14 @@ class Swap:
         not in that order to begin with.
         """
         outcomes = told["outcomes"]
-        if self.one.order[at] != self.other.order[at]:
+        if outcomes and (self.one.order[at] is None or self.one.order[at] != self.other.order[at]):
             ranks = self._ranks(self.one, at)
             places = [ranks.get(each["seen"]["dst"], -1) for each in outcomes]
             if places != sorted(places) or -1 in places:
                 return None
             ranks = self._ranks(self.other, at)
+            if not ranks:
+                return None
             outcomes = sorted(map(self._outcome, outcomes), key=lambda each: ranks[each["seen"]["dst"]])
         else:
             outcomes = [self._outcome(each) for each in outcomes]
@@ -81,7 +89,7 @@ class Swap:
         return found
 
     def _ranks(self, member: Member, at: tuple[int, str, Family]) -> dict[str, int]:
-        return {format_ip(*member.addresses[place]): rank for rank, place in enumerate(member.order[at])}
+        return {format_ip(*member.addresses[place]): rank for rank, place in enumerate(member.order[at] or ())}
 
     def _outcome(self, told: Json) -> Json:
         seen = self._told(told["seen"])

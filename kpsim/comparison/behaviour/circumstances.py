@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from kpsim.comparison.behaviour.differences import Difference
+from kpsim.comparison.behaviour.boxes import Difference
 from kpsim.comparison.behaviour.fates import Fate, Item, without_source_ports
 from kpsim.comparison.behaviour.frontends import LOOPBACK, Frontend
 from kpsim.comparison.behaviour.spaces import Values

@@ -20,7 +20,7 @@ class Component(NamedTuple):
 
     services: tuple[str, ...]  #: ``namespace/name``, sorted
     addresses: tuple[Address, ...]  #: which Services and endpoints have
-    ports: tuple[int, ...]  #: node ports
+    ports: tuple[int, ...]  #: node ports, those of health checks among them
     dialled: frozenset[Address]  #: those of the addresses that are frontends
     node_ports: frozenset[tuple[str, int]]  #: the ports, with the protocols (lower case) that they are dialled with
 
@@ -50,7 +50,7 @@ def components(
     """The components of the Services of some states together, sorted by name.
 
     ``nodes_own`` are addresses that belong to nodes, ``taken_ports`` ports that mean something by themselves: a constant
-    among them is nobody's alone. Services that a node's health check or a load balancer answers for are left out.
+    among them is nobody's alone. Services that a load balancer answers for are left out.
     """
     found = _Sharing(nodes_own, taken_ports)
     for state in states:
@@ -99,7 +99,8 @@ class _Sharing:
                 self.have(name, port.node_port)
                 self._node_ports.add((port.protocol.lower(), port.node_port))
         if service.health_check_node_port:
-            self._left_out.add(name)
+            self.have(name, service.health_check_node_port)
+            self._node_ports.add(("tcp", service.health_check_node_port))
 
     def components(self) -> Iterator[Component]:
         members: dict[Hashable, list[Hashable]] = {}

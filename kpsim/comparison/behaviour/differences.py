@@ -5,25 +5,24 @@ whose fates differ, neighbours with equal fates are joined. So boxes are disjoin
 its fate differs.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from kpsim.addresses import Family
-from kpsim.comparison.behaviour.alike import NONE, Alike, Member
-from kpsim.comparison.behaviour.asking import DESTINATION, PORT, SOURCE, WIDE, Region, narrowed
+from kpsim.comparison.behaviour.alike import NONE, Alike, Kin, Member
+from kpsim.comparison.behaviour.asking import Region
+from kpsim.comparison.behaviour.boxes import Box, Difference, Divide, differences, rejoined
 from kpsim.comparison.behaviour.carrying import Swap
-from kpsim.comparison.behaviour.fates import Fate, Item, deciding, fate_of, is_orderless
+from kpsim.comparison.behaviour.cells import Cell, Class, merged, pairs, without_echoes
+from kpsim.comparison.behaviour.composing import Composer, Endpoints, NotComposed, SpaceOf, parted
+from kpsim.comparison.behaviour.fates import Fate, fate_of, is_orderless
 from kpsim.comparison.behaviour.following import Followed, Start, everything
-from kpsim.comparison.behaviour.spaces import Values, lacking, meet, only, unite, without
-from kpsim.comparison.behaviour.tree import Way
+from kpsim.comparison.behaviour.spaces import lacking, meet, only
 from kpsim.comparison.behaviour.unbound import UNBOUND, unbound
 from kpsim.errors import InputError
 from kpsim.tracing.site import Sender, Site
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
-#: so many addresses of pods are told apart for what they send to themselves
-_MOST_ECHOES = 4096
 _PING = {Family.IPV4: "icmp", Family.IPV6: "icmpv6"}
 
 Progress = Callable[[int, int], None]  #: pieces of work done, and how many there are
@@ -36,35 +35,6 @@ class Side:
     site: Site
     families: tuple[Family, ...]
     now_ns: int
-
-
-class Box(NamedTuple):
-    """Packets that fare differently: at one node, of one kind of client and one protocol."""
-
-    family: Family
-    node: str
-    sender: Sender
-    protocol: str  #: lower case; ``icmp`` and ``icmpv6`` for pings
-    source: Values
-    destination: Values
-    port: Values  #: 0 for pings
-
-
-Divide = Callable[[Box], Iterable[tuple[Hashable, Box]]]  #: parts of a box, each with what it is for
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A box, the fate of its packets on each side, and one of the ways that lead to it on each side."""
-
-    box: Box
-    a: Fate
-    b: Fate
-    key: Hashable  #: of the part of packet space that the box lies in, as ``divide`` names it
-    ways: tuple[tuple[Way[Item], ...], tuple[Way[Item], ...]]
-    alike: bool = True  #: the same rules, or causes, decide about all packets of the box
-    #: the difference of another Service that this one was carried from, whose ways it shows
-    like: "tuple[Difference, Swap] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +67,17 @@ def compare(a: Side, b: Side, divide: Divide, progress: Progress | None = None, 
             progress(done, len(work))
         for senders, starts in _starts(a.site, b.site, node, protocol).items():
             at = _At(family, node, protocol, senders, followed[family], starts, divide, together, swaps)
-            number, differences = at.compared()
+            number, of_start = at.compared()
             classes += number
-            found += differences
+            found += of_start
             if Sender.NODE in senders:
                 cells = [
-                    _Cell((UNBOUND, each.destination, each.port, (), ()), *each[2:])
+                    Cell((UNBOUND, each.destination, each.port, (), ()), *each[2:])
                     for each in unbound(*followed[family], starts[0])
                 ]
                 classes += len(cells)
                 differing = [cell for cell in cells if cell.a != cell.b]
-                found += _joined(differing, family, node, Sender.NODE, protocol, divide)
+                found += differences(differing, (family, node, Sender.NODE, protocol), divide)
     if progress is not None:
         progress(len(work), len(work))
     return Comparison(classes, tuple(found))
@@ -134,16 +104,6 @@ def _starts(a: Site, b: Site, node: str, protocol: str) -> dict[tuple[Sender, ..
     return {senders: (starts[0], starts[1]) for starts, senders in kinds.items()}
 
 
-class _Cell(NamedTuple):
-    """A class that both sides see."""
-
-    region: Region
-    a: Fate
-    b: Fate
-    ways_a: list[Way[Item]]
-    ways_b: list[Way[Item]]
-
-
 @dataclass(frozen=True, slots=True)
 class _At:
     """The packets of one protocol that set out alike at one node."""
@@ -168,165 +128,146 @@ class _At:
         if local:
             rest.append((sources, local, lacking(ports, node_ports), (), ()))
         classes, found, _ = self._compared(rest)
-        for group in self.together.groups:
-            left = list(group)
-            while left:
-                one = left[0]
-                number, own, orderless = self._compared(list(self._space_of(one, (sources, local, ports))))
-                some = left if orderless else [each for each in left if each.order == one.order]
-                left = [] if some is left else [each for each in left if each.order != one.order]
-                classes += number * len(some)
-                found += own
-                found += [self._carried(each, one, other) for other in some[1:] for each in own]
+
+        def space_of(member: Member) -> Iterator[Region]:
+            """The packets that are for a component of Services."""
+            for family, value in sorted(member.component.dialled):
+                if family is self.family:
+                    yield sources, only(value), ports, (), ()
+            for protocol, port in sorted(member.component.node_ports):
+                if protocol == self.protocol:
+                    yield sources, local, only(port), (), ()
+
+        of_members: list[Difference] = []
+        for kin in self.together.kin:
+            try:
+                number, of_kin = self._of_kin(kin, space_of) if kin.composed else self._of_groups(kin, space_of)
+            except NotComposed:
+                number, of_kin = self._of_groups(kin, space_of)
+            classes += number
+            of_members += of_kin
+        if any(each.key is None for each in of_members):  # health checks' ports
+            free = rejoined(each for each in (*found, *of_members) if each.key is None)
+            found = [*(each for each in (*found, *of_members) if each.key is not None), *free]
+        else:
+            found += of_members
         place = {sender: number for number, sender in enumerate(self.senders)}
         return classes, sorted(
             found,
             key=lambda each: (place[each.box.sender], each.box.destination, each.box.port, each.box.source),
         )
 
-    def _space_of(self, member: Member, within: tuple[Values, Values, Values]) -> Iterator[Region]:
-        """The packets that are for a component of Services."""
-        sources, local, ports = within
-        for family, value in sorted(member.component.dialled):
-            if family is self.family:
-                yield sources, only(value), ports, (), ()
-        for protocol, port in sorted(member.component.node_ports):
-            if protocol == self.protocol:
-                yield sources, local, only(port), (), ()
+    # --- components that are alike ----------------------------------------------------------------------------------
+
+    def _of_groups(self, kin: Kin, space_of: SpaceOf) -> tuple[int, list[Difference]]:
+        """Compares one component of each group, and carries what is found to the others."""
+        classes, found = 0, list[Difference]()
+        for group in kin.groups:
+            left = list(group)
+            while left:
+                one = left[0]
+                number, own, orderless = self._compared(list(space_of(one)))
+                some = left if orderless else [each for each in left if each.has_order_of(one)]
+                left = [] if some is left else [each for each in left if not each.has_order_of(one)]
+                classes += number * len(some)
+                found += own
+                found += [self._carried(each, one, other) for other in some[1:] for each in own]
+        return classes, found
+
+    def _of_kin(self, kin: Kin, space_of: SpaceOf) -> tuple[int, list[Difference]]:
+        """Composes what becomes of packets of each group. NotComposed if it cannot be done."""
+        sides = [
+            Composer(followed, start, space_of) for followed, start in zip(self.followed, self.starts, strict=True)
+        ]
+        for group in kin.groups:
+            for side in sides:
+                side.learn(group[0])
+        first = kin.groups[0][0]
+        common = self._differences(self._cells(sides[0].fixed, sides[1].fixed))
+        of_fixed = {each.fates for each in common}
+        classes = sum(side.number for side in sides) * sum(map(len, kin.groups))
+        found: list[Difference] = []
+        drawn = any(side.draws for side in sides)
+        for group in kin.groups:
+            for member in group:
+                if member is first:
+                    found += common
+                else:
+                    one, other = first.without_endpoints, member.without_endpoints
+                    found += [self._carried(each, one, other) for each in common]
+            if drawn:
+                number, of_group = self._composed(group, sides, of_fixed)
+                classes += number * len(group)
+                found += of_group
+        return classes, found
+
+    def _composed(
+        self, group: tuple[Member, ...], sides: list[Composer], of_fixed: Collection[tuple[Fate, Fate]]
+    ) -> tuple[int, list[Difference]]:
+        """The differences of packets that draw an endpoint on a side, for all components of a group."""
+        one = group[0]
+        endpoints = Endpoints(one, self.family)
+        drawn = [side.drawn_of(endpoints) for side in sides]
+        fixed = [side.fixed_of(one) for side in sides]
+        a, b = map(merged, drawn)
+        cells = self._cells(a, [*b, *fixed[1]]) + self._cells(fixed[0], b)
+        whole = parted(cells, endpoints)
+        if any((cell.a, cell.b) in of_fixed for cell in whole.alike):
+            raise NotComposed  # boxes would be joined with those of packets that draw nothing
+        number = sum(map(len, drawn))
+        found: list[Difference] = []
+        for kind, of_kind in ((-1, whole.alike), *whole.of_one.items()):
+            own = self._differences(of_kind)
+            for each in own:
+                each.complete(one, endpoints.whole)
+            found += own
+            first = 0 if kind < 0 else endpoints.places[kind][0]
+            for member in group:
+                places = [first] if kind < 0 else endpoints.places[kind]
+                for place in places:
+                    if member is not one or place != first:
+                        found += [self._carried(each, one, member, (first, place)) for each in own]
+        return number, found
+
+    def _carried(self, of: Difference, one: Member, other: Member, places: tuple[int, int] = (0, 0)) -> Difference:
+        """The difference that a component has since another, which is like it, has one.
+
+        The endpoints at two places of the other are exchanged.
+        """
+        key = one.component, len(one.addresses), other.component, self.family, places
+        swap = self.swaps.get(key)
+        if swap is None:
+            swap = self.swaps[key] = Swap(one, other.exchanged(*places), self.family)
+        return of.carried(swap, self.divide)
+
+    # --- classes and differences ------------------------------------------------------------------------------------
 
     def _compared(self, regions: list[Region]) -> tuple[int, list[Difference], bool]:
         """How many classes there are, the differences, and whether all would be the same for another order of ways."""
-        number, orderless, cells = 0, True, list[_Cell]()
+        number, orderless, cells = 0, True, list[Cell]()
         for region in regions:
             sides = []
             for followed, start in zip(self.followed, self.starts, strict=True):
-                found = [_Class(part, fate_of(ways), ways) for part, ways in followed.ways(start, region)]
+                found = [Class(part, fate_of(ways), ways) for part, ways in followed.ways(start, region)]
                 number += len(found)
                 orderless = orderless and all(is_orderless(each.ways) for each in found)
-                sides.append(_merged(found))
-            cells += _pairs(*sides)
-        differing = [each for cell in cells for each in _without_echoes(cell, self.followed, *self.starts)]
-        found_ = [
+                sides.append(merged(found))
+            cells += self._cells(*sides)
+        return number, self._differences(cells), orderless
+
+    def _cells(self, a: list[Class], b: list[Class]) -> list[Cell]:
+        return [each for cell in pairs(a, b) for each in without_echoes(cell, self._echoes_fare_alike)]
+
+    def _echoes_fare_alike(self, region: Region) -> bool:
+        one, other = (each.alone(start, region) for each, start in zip(self.followed, self.starts, strict=True))
+        return one == other
+
+    def _differences(self, cells: list[Cell]) -> list[Difference]:
+        return [
             each
             for sender in self.senders
-            for each in _joined(differing, self.family, self.node, sender, self.protocol, self.divide)
+            for each in differences(cells, (self.family, self.node, sender, self.protocol), self.divide)
         ]
-        return number, found_, orderless
-
-    def _carried(self, of: Difference, one: Member, other: Member) -> Difference:
-        """The difference that a component has since another, which is like it, has one."""
-        key = one.component, other.component, self.family
-        swap = self.swaps.get(key)
-        if swap is None:
-            swap = self.swaps[key] = Swap(one, other, self.family)
-        box = of.box._replace(
-            source=swap.addresses(of.box.source), destination=swap.addresses(of.box.destination),
-            port=swap.ports(of.box.port),
-        )  # fmt: skip
-        [(key_of_box, _)] = self.divide(box)
-        return Difference(box, swap.fate(of.a), swap.fate(of.b), key_of_box, of.ways, of.alike, (of, swap))
-
-
-class _Class(NamedTuple):
-    """Packets that fare alike on one side."""
-
-    region: Region
-    fate: Fate
-    ways: list[Way[Item]]
-
-
-def _merged(classes: Iterable[_Class]) -> list[_Class]:
-    """Fewer classes: those with equal fates are joined.
-
-    A class with packets to their own sender stays alone, since these are asked about apart.
-    """
-    found: list[_Class] = []
-    together: dict[Hashable, list[_Class]] = {}
-    for each in classes:
-        if meet(each.region[SOURCE], each.region[DESTINATION]):
-            found.append(each)
-        else:
-            together.setdefault((each.fate, deciding(each.fate, each.ways)), []).append(each)
-    for alike in together.values():
-        found += [alike[0]._replace(region=region) for region in joined([each.region for each in alike])]
-    return found
-
-
-def _pairs(a: list[_Class], b: list[_Class]) -> Iterator[_Cell]:
-    """The packets that fare differently on the two sides, whose classes these are."""
-    for one in a:
-        sources, destinations, ports, *_ = one.region
-        for other in b:
-            if one.fate == other.fate:
-                continue
-            port = meet(ports, other.region[PORT])
-            source = meet(sources, other.region[SOURCE]) if port else ()
-            destination = meet(destinations, other.region[DESTINATION]) if source else ()
-            if destination:
-                yield _Cell((source, destination, port, (), ()), one.fate, other.fate, one.ways, other.ways)
-
-
-def _without_echoes(
-    cell: _Cell, followed: tuple[Followed, Followed], start_a: Start, start_b: Start
-) -> Iterator[_Cell]:
-    """The class without packets to their own sender, if these fare alike on both sides.
-
-    A pod that reaches itself gets no answer (K-7.3), whatever else of the class does.
-    """
-    both = meet(cell.region[SOURCE], cell.region[DESTINATION])
-    if not both or followed[0].alone(start_a, cell.region) != followed[1].alone(start_b, cell.region):
-        yield cell
-        return
-    own = [value for low, high in both for value in range(low, min(high, low + _MOST_ECHOES) + 1)]
-    if len(own) > _MOST_ECHOES:
-        yield cell
-        return
-    others = cell.region[DESTINATION]
-    for value in own:
-        others = without(others, value)
-        rest = without(cell.region[SOURCE], value)
-        if rest:
-            yield cell._replace(region=(rest, only(value), *cell.region[2:]))
-    if others:
-        yield cell._replace(region=narrowed(cell.region, DESTINATION, others))
-
-
-# --- boxes --------------------------------------------------------------------------------------------------------------
-
-
-def _joined(
-    cells: list[_Cell], family: Family, node: str, sender: Sender, protocol: str,
-    divide: Divide,
-) -> Iterator[Difference]:  # fmt: skip
-    groups: dict[tuple[Hashable, Fate, Fate], list[tuple[Region, _Cell]]] = {}
-    for cell in cells:
-        whole = Box(family, node, sender, protocol, *cell.region[:3])
-        for key, box in divide(whole):
-            region: Region = (box.source, box.destination, box.port, (), ())
-            groups.setdefault((key, cell.a, cell.b), []).append((region, cell))
-    for (key, _, _), members in groups.items():
-        cell = members[0][1]
-        decided = {(deciding(each.a, each.ways_a), deciding(each.b, each.ways_b)) for _, each in members}
-        alike = len(decided) == 1
-        for region in joined([region for region, _ in members]):
-            box = Box(family, node, sender, protocol, *region[:3])
-            yield Difference(box, cell.a, cell.b, key, (tuple(cell.ways_a), tuple(cell.ways_b)), alike)
-
-
-def joined(regions: list[Region]) -> list[Region]:
-    """Fewer regions that hold the same packets: regions that differ on one axis only become one."""
-    while True:
-        before = len(regions)
-        for axis in (SOURCE, PORT, DESTINATION):
-            together: dict[Hashable, list[Region]] = {}
-            for region in regions:
-                together.setdefault(tuple(region[other] for other in WIDE if other != axis), []).append(region)
-            regions = [
-                narrowed(alike[0], axis, unite(region[axis] for region in alike)) if len(alike) > 1 else alike[0]
-                for alike in together.values()
-            ]
-        if len(regions) == before:
-            return sorted(regions, key=lambda region: (region[DESTINATION], region[PORT], region[SOURCE]))
 
 
 def undivided(box: Box) -> Iterable[tuple[Hashable, Box]]:

@@ -6,6 +6,8 @@ Service, so it is followed once for all Services: Services with alike endpoints 
 
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
+from fractions import Fraction
+from functools import cache
 from typing import NamedTuple
 
 from kpsim.addresses import Family
@@ -33,7 +35,7 @@ from kpsim.comparison.behaviour.servers import watching
 from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, is_one, meet, only, without
 from kpsim.comparison.behaviour.tree import Narrow, Script, Tree, Way, classes
 from kpsim.comparison.behaviour.world import WatchedWorld
-from kpsim.exchange import WhatIf, exchange
+from kpsim.exchange import NewFlow, exchange
 from kpsim.netfilter import HookEntry, Walk, walk
 from kpsim.packet import ICMP_PROTOCOLS, Packet
 from kpsim.packetpath.traversal import End, Traversal
@@ -75,6 +77,14 @@ class Half(NamedTuple):
     endpoint: tuple[int, ...] = ()  #: address and port, if the destination was translated
 
 
+class Part(NamedTuple):
+    """What becomes of packets that the first node sends to an endpoint, or that it translates nowhere."""
+
+    endpoint: tuple[int, ...]  #: address and port; empty: the destination was not translated
+    weight: Fraction  #: with which probability packets come here
+    ways: list[Way[Item]]  #: with their probabilities, given that. An endpoint's numbers are left open
+
+
 class Followed:
     """One side of a comparison in one family. It is asked for the ways of regions, and follows packets where it must."""
 
@@ -99,13 +109,26 @@ class Followed:
 
     def ways(self, start: Start, region: Region) -> Iterator[tuple[Region, list[Way[Item]]]]:
         """Classes that together are the region, each with the ways that its packets may go."""
+        for parts in self.parts(start, region):
+            yield from classes([
+                Way(
+                    each.region, part.weight * each.weight,
+                    settled(each.leaf, part.endpoint) if part.endpoint else each.leaf, (), each.narrow,
+                )
+                for part in parts
+                for each in part.ways
+            ])  # fmt: skip
+
+    def parts(self, start: Start, region: Region) -> Iterator[list[Part]]:
+        """What becomes of the packets of a region, by where the first node sends them.
+
+        Packets of a group meet their first draw together, and each of them is in every part of the group that its
+        numbers allow.
+        """
         self._start = start
         tree = self._first.setdefault(start, Tree())
         for group in tree.ways(region, self._follow_first):
-            whole: list[Way[Item]] = []
-            for way in group:
-                whole += self._continued(start, way)
-            yield from classes(whole)
+            yield [Part(way.leaf.endpoint, way.weight, list(self._continued(start, way))) for way in group]
 
     def _continued(self, start: Start, way: Way[Half]) -> Iterator[Way[Item]]:
         state, endpoint = way.leaf
@@ -119,9 +142,8 @@ class Followed:
 
         for group in tree.ways(region, follow):
             for each in group:
-                item = settled(each.leaf, endpoint) if endpoint else each.leaf
                 wide = narrowed(narrowed(each.region, ENDPOINT, ()), ENDPOINT_PORT, ())
-                yield Way(wide, way.weight * each.weight, item, (), each.narrow)
+                yield Way(wide, each.weight, each.leaf, (), each.narrow)
 
     def alone(self, start: Start, region: Region) -> Fate:
         """The fate of a packet of the region that is addressed to its own sender."""
@@ -180,7 +202,7 @@ class Followed:
         packet, chooser = self._set_out(region, script, narrow)
         self._stops = False
         judged = exchange(
-            WhatIf(self._world), packet, at_node=self._start.node, now_ns=self._now_ns, chooser=chooser,
+            NewFlow(self._world, lists=False), packet, at_node=self._start.node, now_ns=self._now_ns, chooser=chooser,
             local=self._start.local,
         )  # fmt: skip
         return self.witness.events, item_of(judged), not self._is_echo
@@ -284,14 +306,17 @@ def first_packet(
     family: Family, start: Start, source: int, destination: int, port: int, *, watched: bool = False
 ) -> Packet:
     """The first packet of a client, as a probe asks for it."""
-    made = make_packet(
-        "ICMP" if start.protocol in ICMP_PROTOCOLS else start.protocol, _ANY[family], port or None, src=_ANY[family]
-    )
+    made = _packet(family, start.protocol)
     numbers = (Source(source), Destination(destination), Port(port)) if watched else (source, destination, port)
     return replace(
         made, saddr=numbers[0], daddr=numbers[1], dport=numbers[2], in_interface=start.interface,
         sourced=bool(source) or not start.local,
     )  # fmt: skip
+
+
+@cache
+def _packet(family: Family, protocol: str) -> Packet:
+    return make_packet("ICMP" if protocol in ICMP_PROTOCOLS else protocol, _ANY[family], 1, src=_ANY[family])
 
 
 _ANY = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}

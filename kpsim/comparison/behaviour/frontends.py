@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kpsim.addresses import Family, parse_ip, parse_network
 from kpsim.cluster import ClusterState
-from kpsim.comparison.behaviour.differences import Box
+from kpsim.comparison.behaviour.boxes import Box
 from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, is_one, meet
 from kpsim.objects import Service
 

@@ -1,31 +1,26 @@
 """The differences of two sides as records: for which Service, which packets, what becomes of them, and why."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.cluster import ClusterState
-from kpsim.comparison.behaviour.alike import alike
-from kpsim.comparison.behaviour.carrying import Swap
+from kpsim.comparison.behaviour.alike import NONE, alike
+from kpsim.comparison.behaviour.answers import Answers, Numbers
+from kpsim.comparison.behaviour.boxes import Box, Difference
 from kpsim.comparison.behaviour.circumstances import Circumstances, Why
-from kpsim.comparison.behaviour.differences import Box, Comparison, Difference, Progress, Side, compare
-from kpsim.comparison.behaviour.fates import Fate, Item, decided
-from kpsim.comparison.behaviour.following import Start, first_packet, typical
+from kpsim.comparison.behaviour.differences import Comparison, Progress, Side, compare
+from kpsim.comparison.behaviour.fates import Fate
 from kpsim.comparison.behaviour.frontends import Frontend, Frontends
 from kpsim.comparison.behaviour.reasons import RULES, changed_fields, known_difference, place_of
-from kpsim.comparison.behaviour.spaces import Values, holds, networks
+from kpsim.comparison.behaviour.spaces import Values, networks
 from kpsim.comparison.behaviour.unbound import UNBOUND
-from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.inputs import Json, JsonObject
-from kpsim.netfilter import walk
 from kpsim.objects import Service
 from kpsim.packet import ICMP_PROTOCOLS
-from kpsim.packetpath.chooser import ScriptedChooser
-from kpsim.tracing.probes import Answer, Probe, ProbeResult, answer, decided_by, probe_record, result_of
 from kpsim.tracing.site import Sender
 
 
@@ -47,21 +42,52 @@ class Subject:
         return cls(Side(cluster.site_with(), cluster.families, cluster.now_ns), name or str(cluster), cluster)
 
 
-Numbers = tuple[int, int, int]  #: source, destination and port of a packet
+class Record:
+    """A difference as it is told. What it costs time to say is made when it is asked for."""
 
+    __slots__ = ("_telling", "difference", "natural", "number", "numbers", "why")
 
-class Record(NamedTuple):
-    """A difference as it is told."""
+    def __init__(
+        self, telling: "_Telling", number: int, difference: Difference, numbers: Numbers, natural: bool, why: Why
+    ) -> None:
+        self._telling = telling
+        self.number, self.difference = number, difference
+        self.numbers = numbers  #: of the packet that is asked about
+        self.natural = natural  #: a client of this kind may have a source of the box
+        self.why = why
 
-    service: str  #: ``namespace/name:port``; empty: of no Service
-    frontend: Frontend | None
-    box: Box
-    fates: tuple[Fate, Fate]
-    answers: tuple[Json, Json]
-    probe: JsonObject
-    why: Why
-    natural: bool  #: a client of this kind may have a source of the box
-    numbers: Numbers  #: of the probe
+    @property
+    def box(self) -> Box:
+        return self.difference.box
+
+    @property
+    def frontend(self) -> Frontend | None:
+        key = self.difference.key
+        assert key is None or isinstance(key, Frontend)
+        return key
+
+    @property
+    def service(self) -> str:
+        """``namespace/name:port``; empty: of no Service."""
+        return "" if self.frontend is None else self.frontend.name
+
+    @property
+    def fates(self) -> tuple[Fate, Fate]:
+        return self.difference.fates
+
+    @property
+    def original(self) -> Difference:
+        """The difference that was found: this one, or that of another component, from which this one was carried."""
+        return self.difference if self.difference.like is None else self.difference.like[0]
+
+    @property
+    def answers(self) -> tuple[Json, Json]:
+        """What the two sides answer to the probe."""
+        return self._telling.answers.of(self.difference, self.numbers)
+
+    @property
+    def probe(self) -> JsonObject:
+        return self._telling.answers.probe(self.number, self.box, self.numbers)
 
     def to_json(self) -> JsonObject:
         box = self.box
@@ -109,11 +135,15 @@ def names_of(record: Record) -> frozenset[str]:
     return frozenset({record.why.code, record.service, record.service.partition(":")[0]} - {""})
 
 
-def report(a: Subject, b: Subject, progress: Progress | None = None) -> Report:
-    """What two subjects do differently to first packets. InputError if they have no node or family in common."""
+def report(a: Subject, b: Subject, progress: Progress | None = None, *, singly: bool = False) -> Report:
+    """What two subjects do differently to first packets. InputError if they have no node or family in common.
+
+    ``singly``: each Service is compared by itself, also those that are alike. It gives the same records.
+    """
     frontends = Frontends((a.state, b.state))
     families = tuple(family for family in a.side.families if family in b.side.families)
-    together = alike((a.side.site, b.side.site), (a.state, b.state), families, a.side.now_ns)
+    sites, states = (a.side.site, b.side.site), (a.state, b.state)
+    together = NONE if singly else alike(sites, states, families, a.side.now_ns)
     found = compare(a.side, b.side, frontends.divide, progress, together)
     return Report(a, b, found.classes, tuple(_Telling(a, b, frontends).records(found)))
 
@@ -127,149 +157,39 @@ class _Telling:
     frontends: Frontends
 
     def __post_init__(self) -> None:
-        self._answers: dict[object, Json] = {}
+        self.answers = Answers((self.a.side, self.b.side))
         self._changes: dict[str, Why] = {}
+        self._known: dict[Hashable, Why] = {}
 
     def records(self, found: Comparison) -> Iterator[Record]:
-        made = {
-            id(difference): self._record(number, difference)
-            for number, difference in enumerate(found.differences, 1)
-            if difference.like is None
-        }
-        for number, difference in enumerate(found.differences, 1):
-            if difference.like is None:
-                yield made[id(difference)]
+        typical_of = {id(each): self.answers.typical_of(each.box) for each in found.differences if each.like is None}
+        for number, each in enumerate(found.differences, 1):
+            if each.like is None:
+                numbers, natural = typical_of[id(each)]
             else:
-                original, swap = difference.like
-                yield self._carried(number, difference, made[id(original)], swap)
-
-    def _carried(self, number: int, difference: Difference, like: Record, swap: Swap) -> Record:
-        """The record of a difference that was carried from another Service."""
-        frontend = difference.key
-        assert frontend is None or isinstance(frontend, Frontend)
-        numbers = (swap.address(like.numbers[0]), swap.address(like.numbers[1]), swap.port(like.numbers[2]))
-        answers = (
-            self._carried_answer(0, difference, like, numbers),
-            self._carried_answer(1, difference, like, numbers),
-        )
-        return like._replace(
-            service=frontend.name if frontend is not None else "", frontend=frontend, box=difference.box,
-            fates=(difference.a, difference.b), answers=answers, numbers=numbers,
-            probe=self._probe(number, difference.box, numbers), why=self._why(difference, frontend),
-        )  # fmt: skip
-
-    def _carried_answer(self, place: int, difference: Difference, like: Record, numbers: Numbers) -> Json:
-        """The answer to the probe of a carried difference. It names rules of its own Service."""
-        assert difference.like is not None
-        box, swap, told = difference.box, difference.like[1], like.answers[place]
-        fate, named = (difference.a, difference.b)[place], told
-        own = any(self._is_own(way.leaf, swap) for way in difference.ways[place])
-        if own or fate.result is ProbeResult.DELIVERED:
-            key = place, box.node, box.family, swap.other.component, told["by"], told.get("masqueradeBy")
-            if key not in self._answers:
-                self._answers[key] = self._naming(place, box, numbers)
-            named = self._answers[key]
-        by = {name: named[name] for name in ("by", "masqueradeBy") if name in told}
-        found = swap.answer(told, by, (place, box.node, box.family))
-        return self._asked(place, box, numbers).to_json() if found is None else found
-
-    def _naming(self, place: int, box: Box, numbers: Numbers) -> Json:
-        """An answer that names the rules that decided; of a delivered packet only one outcome may be there."""
-        subject, start = (self.a, self.b)[place], self._start((self.a, self.b)[place], box)
-        packet = first_packet(box.family, start, *numbers)
-        found = walk(
-            subject.side.site.netns(box.node, box.family), packet, now_ns=subject.side.now_ns, chooser=ScriptedChooser(),
-            local=start.local,
-        )  # fmt: skip
-        if result_of(found) is ProbeResult.DELIVERED:
-            return {"by": decided_by(found, found.trace)}
-        return self._asked(place, box, numbers).to_json()
-
-    def _is_own(self, item: Item, swap: Swap) -> bool:
-        """Whether the rule that decided was written for one Service."""
-        return item.by is not None and item.by.origin.service.partition(":")[0] in swap.one.component.services
-
-    def _probe(self, number: int, box: Box, numbers: Numbers) -> JsonObject:
-        probe = probe_record(
-            Probe(number, box.node, box.sender, first_packet(box.family, self._start(self.a, box), *numbers))
-        )
-        del probe["sport"]
-        return probe
-
-    def _record(self, number: int, difference: Difference) -> Record:
-        box, frontend = difference.box, difference.key
-        assert frontend is None or isinstance(frontend, Frontend)
-        numbers, natural = self._typical(box)
-        probe = self._probe(number, box, numbers)
-        answers = (self._answer(0, self.a, difference, numbers), self._answer(1, self.b, difference, numbers))
-        service = frontend.name if frontend is not None else ""
-        why = self._why(difference, frontend)
-        return Record(service, frontend, box, (difference.a, difference.b), answers, probe, why, natural, numbers)
-
-    def _start(self, subject: Subject, box: Box) -> Start:
-        machine = subject.side.site.machine(box.node)
-        interface = {Sender.NODE: "", Sender.POD: machine.pod_interface}.get(box.sender, machine.uplink)
-        return Start(box.node, box.protocol, interface)
-
-    def _typical(self, box: Box) -> tuple[Numbers, bool]:
-        """Numbers of a packet of the box, and whether a client of this kind may have its source.
-
-        Of all sources one is taken that a probe without source would have, or a pod of the node.
-        """
-        destination, port = typical(box.destination), typical(box.port)
-        if box.sender is Sender.NODE and box.source == UNBOUND:
-            return (0, destination, port), True
-        for source in self._natural_sources(box, destination, port):
-            if holds(box.source, source) and (source != destination or box.sender is Sender.NODE):
-                return (source, destination, port), True
-        return (typical(box.source, other_than=destination), destination, port), False
-
-    def _natural_sources(self, box: Box, destination: int, port: int) -> Iterator[int]:
-        site = self.a.side.site
-        if box.sender is Sender.NODE:
-            sites = site, self.b.side.site
-            chosen = {
-                each.netns(box.node, box.family).routing.source_for(box.family, destination) or 0 for each in sites
-            }
-            yield from chosen if len(chosen) == 1 else ()
-            return
-        asked = replace(first_packet(box.family, self._start(self.a, box), 0, destination, port), sourced=False)
-        try:
-            yield site.begin(asked, box.node, box.sender).saddr
-        except InputError:
-            return
-        if box.sender is Sender.POD:
-            yield from site.directory.pods_on(box.node, box.family)
-
-    def _answer(self, place: int, subject: Subject, difference: Difference, numbers: Numbers) -> Json:
-        """The answer to the probe. If it says nothing of the packet's own numbers, equal fates share one."""
-        box = difference.box
-        fate: Fate = (difference.a, difference.b)[place]
-        items = tuple(way.leaf for way in difference.ways[place])
-        key = place, box.node, box.family, fate, tuple(map(decided, items))
-        shared = difference.alike and fate.result is not ProbeResult.DELIVERED and fate.seen is None
-        if not shared:
-            return self._asked(place, box, numbers).to_json()
-        if key not in self._answers:
-            self._answers[key] = self._asked(place, box, numbers).to_json()
-        return self._answers[key]
-
-    def _asked(self, place: int, box: Box, numbers: Numbers) -> Answer:
-        subject = (self.a, self.b)[place]
-        start = self._start(subject, box)
-        packet = first_packet(box.family, start, *numbers)
-        return answer(subject.side.site, packet, box.node, local=start.local, now_ns=subject.side.now_ns)
+                original, swap = each.like
+                (source, destination, port), natural = typical_of[id(original)]
+                numbers = swap.address(source), swap.address(destination), swap.port(port)
+            yield Record(self, number, each, numbers, natural, self._why(each))
 
     # --- why --------------------------------------------------------------------------------------------------------
 
-    def _why(self, difference: Difference, frontend: Frontend | None) -> Why:
-        node = difference.box.node
+    def _why(self, difference: Difference) -> Why:
+        node, frontend = difference.box.node, difference.key
+        assert frontend is None or isinstance(frontend, Frontend)
         a, b = self.a.cluster, self.b.cluster
         if a is None or b is None:
             return RULES
         modes = a.config_of(node).mode, b.config_of(node).mode
         if modes[0] is not modes[1]:
-            return known_difference(self._circumstances(difference, frontend), modes)
+            # what is carried differs in constants, and in what Services say that their rules do not
+            original = difference if difference.like is None else difference.like[0]
+            service = None if frontend is None else self._services.get(frontend.service)
+            policies = None if service is None else (service.external_traffic_policy, service.internal_traffic_policy)
+            key = id(original), policies
+            if key not in self._known:
+                self._known[key] = known_difference(self._circumstances(difference, frontend), modes)
+            return self._known[key]
         name = frontend.service if frontend is not None else ""
         if name not in self._changes:
             self._changes[name] = self._changed(name)

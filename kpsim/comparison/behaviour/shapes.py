@@ -3,17 +3,20 @@
 Services whose rules have equal shapes are told apart by nothing but these constants. A rule belongs to the component
 of Services that it was written for (:class:`~kpsim.ruleset.Origin`); all other rules are common, and each constant in a
 rule that is not the component's own is noted: it may tell two components apart.
+
+What is said of one endpoint alone (the chain that translates to it, its element of a set, its memory of clients) is kept
+apart, with a hole where the endpoint's address stands. Endpoints of which the same is said may be exchanged.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from kpsim.addresses import Family
 from kpsim.comparison.behaviour.components import Address
+from kpsim.comparison.behaviour.holes import HOLE, MEMORY, Alone, Incomparable, Literals, Own, Place, Said, Shape
 from kpsim.comparison.behaviour.rules import unmasked
 from kpsim.packetpath.chooser import fraction_as_written
 from kpsim.programmed import Programmed
@@ -62,9 +65,6 @@ from kpsim.ruleset import (
 )
 from kpsim.ruleset import Counter as Count
 
-Shape = Hashable
-Own = Mapping[Address | int, tuple[int, int]]  #: constant → number of its component, and its place there
-
 #: parts of rules that name no address, no port, no chain and no memory
 _WITHOUT_CONSTANTS = (
     Terminal, Reject, Assign, SetTimeToLive, NoTrack, Log, Adjust, Chance, Limit, ReversePath, RoutingHeader, BridgePort,
@@ -73,42 +73,66 @@ _WITHOUT_CONSTANTS = (
 _ADDRESSES = (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS)
 
 
-class Incomparable(Exception):
-    """A rule computes with addresses, so exchanging constants may change what it does."""
-
-
-class Literals:
-    """Numbers that rules, routes and the world tell from others, whosoever they are."""
-
-    def __init__(self) -> None:
-        self.addresses: dict[Family, set[tuple[int, int]]] = {family: set() for family in Family}
-        self.ports: set[tuple[int, int]] = set()
-
-
-class _Place(NamedTuple):
-    """Stands for a component's own constant."""
-
-    number: int
-
-
 class RulesetShapes:
-    """The shapes of all components' rules in one ruleset, by the number of the component."""
+    """The shapes of all components' rules in one ruleset, by the number of the component.
 
-    def __init__(self, told: Programmed, services: Mapping[str, int], own: Own, literals: Literals) -> None:
+    ``endpoints`` are the places of each component's addresses that are nothing but endpoints.
+    """
+
+    def __init__(
+        self, told: Programmed, services: Mapping[str, int], own: Own, literals: Literals,
+        endpoints: Sequence[Collection[int]] = (),
+    ) -> None:  # fmt: skip
         ruleset = told.ruleset
         if told.ipsets or told.virtual_servers or told.local_addresses:
             raise Incomparable  # what they do with addresses is not told apart here
         self._family, self._services, self._own, self._literals = ruleset.family, services, own, literals
         self.spoilt: set[int] = set()  #: components whose chains others' rules lead to
+        #: components with an endpoint that is named otherwise than by what is said of it alone
+        self.rigid: set[int] = set()
+        #: for each component what is said of endpoints: by draw, by run of memories, and by elements of sets
+        self.said: dict[int, list[list[Said]]] = {}
+        self._endpoints = endpoints
+        self._of_elements: dict[int, list[Said]] = {}
+        self._one: Alone | None = None
+        self._places: dict[str, int] = {}
+        self._remembered: dict[str, str] = {}
         self._found: dict[int, list[Shape]] = {}
         self._elements: dict[int, list[Shape]] = {}
-        #: for each component the order in which its rules name its addresses as endpoints
-        self.orders: dict[int, list[int]] = {}
+        self._orders: dict[int, list[int]] = {}  # in which rules name a component's addresses as endpoints
+        self._draws: dict[int, list[list[int]]] = {}
         for table in ruleset.in_order():
             self._read(table)
 
-    def of(self, component: int) -> Shape:
-        return tuple(self._found.get(component, ())), frozenset(self._elements.get(component, ()))
+    def of(self, component: int, *, without_endpoints: bool) -> Shape:
+        """The shape of a component's rules, whole or without what is said of one endpoint alone."""
+        said: list[Shape] = [
+            frozenset(Counter(each for each in of if each[0] is None or not without_endpoints).items())
+            for of in self.said.get(component, ())
+        ]
+        if not without_endpoints:
+            said.append(frozenset(self._of_elements.get(component, ())))
+        return tuple(self._found.get(component, ())), frozenset(self._elements.get(component, ())), tuple(said)
+
+    def of_endpoints(self, component: int) -> dict[int, Shape]:
+        """What is said of each endpoint alone, by its place."""
+        elements: dict[int, set[Shape]] = {}
+        for place, shape in self._of_elements.get(component, ()):
+            elements.setdefault(cast("int", place), set()).add(shape)
+        found: dict[int, list[Shape]] = {place: [frozenset(shapes)] for place, shapes in elements.items()}
+        for number, of in enumerate(self.said.get(component, ())):
+            for place, shape in of:
+                if place is not None:
+                    found.setdefault(place, []).append((number, shape))
+        return {place: tuple(shapes) for place, shapes in found.items()}
+
+    def order(self, component: int) -> tuple[int, ...] | None:
+        """The order in which rules name a component's endpoints, by their places; None: different rules, different orders."""
+        draws = sorted(self._draws.get(component, ()), key=len, reverse=True)
+        found = [*dict.fromkeys(place for draw in draws for place in draw)] or self._orders.get(component, [])
+        ranks = {place: rank for rank, place in enumerate(found)}
+        in_order = all(draw == sorted(draw, key=ranks.__getitem__) for draw in draws)
+        return tuple(dict.fromkeys(found)) if in_order else None
 
     # --- whose a rule is --------------------------------------------------------------------------------------------
 
@@ -120,11 +144,16 @@ class RulesetShapes:
         self._table = table
         self._owners: dict[str, int] = {}
         self._contents: dict[str, Shape] = {}
+        self._places = {}
+        self._remembered = {}
         self._numbers: dict[int, tuple[Iterator[int], dict[str, int]]] = {}
         for chain in table.chains.values():
             owners = {self._owner(rule) for rule in chain.rules}
             if chain.base is None and len(owners) == 1 and (owner := owners.pop()) is not None:
                 self._owners[chain.name] = owner
+        while common := self._led_to_by_others():  # chains for all Services that only one of them has rules in
+            for name in common:
+                del self._owners[name]
         self._users = self._users_of_memory()
         for chain in table.ordered():
             if chain.name not in self._owners:
@@ -134,6 +163,27 @@ class RulesetShapes:
                 self._content(self._owners[chain.name], chain.name)
         for name, of in table.sets.items():
             self._read_set(name, of)
+
+    def _led_to_by_others(self) -> set[str]:
+        """Chains of one component that others' rules lead to."""
+        found: set[str] = set()
+        for chain in self._table.chains.values():
+            for rule in chain.rules:
+                owner = self._owners.get(chain.name, self._owner(rule))
+                verdicts = [part for part in rule.body if isinstance(part, Jump | Goto)]
+                found |= {each.chain for each in verdicts if self._owners.get(each.chain, owner) != owner}
+        return found
+
+    def _site(self, owner: int, what: str, said: list[Said]) -> Shape:
+        """Stands for what is said of a component's endpoints, each alone, in one place of its rules."""
+        places = [place for place, _ in said if place is not None]
+        if len(set(places)) < len(places):
+            self.rigid.add(owner)  # an endpoint that is drawn more often than others
+        if what == "drawn":
+            self._draws.setdefault(owner, []).append(places)
+        sites = self.said.setdefault(owner, [])
+        sites.append(said)
+        return what, len(sites) - 1
 
     def _users_of_memory(self) -> dict[str, set[int | None]]:
         """Whose rules use each named set and each list of recent addresses."""
@@ -179,7 +229,7 @@ class RulesetShapes:
             for part in rule.body:
                 if not isinstance(part, Compare) or part.field is not wanted or part.negate or part.absent:
                     continue
-                if isinstance(self._compared(owner, part), _Place):
+                if isinstance(self._compared(owner, part), Place):
                     return wanted.name
         return ""
 
@@ -188,18 +238,36 @@ class RulesetShapes:
     def _content(self, owner: int, name: str) -> Shape:
         """The shape of a component's own chain."""
         if name not in self._contents:
+            if self._one is not None:  # a chain that leads to others is not about one endpoint
+                self._one.endpoints |= {-1, -2}
+            before, self._one = self._one, Alone() if self._translates(name) else None
             self._contents[name] = None  # no chain leads to itself
-            bodies = [rule.body for rule in self._table.chains[name].rules]
-            shapes: list[Shape] = []
-            while bodies:
-                if drawn := self._drawn(owner, bodies):
-                    shapes.append(("drawn", frozenset(Counter(drawn).items())))
-                    break
-                shapes.append(self._body(owner, bodies.pop(0)))
-            self._contents[name] = tuple(shapes)
+            self._contents[name] = self._of_chain(owner, name)
+            if (one := self._one) is not None:
+                self._one = None
+                if one.place is not None:
+                    self._places[name] = one.place
+                    self._remembered[name] = next(iter(one.memories), "")
+                elif one.is_of_several:
+                    self._contents[name] = self._of_chain(owner, name)
+            self._one = before
         return self._contents[name]
 
-    def _drawn(self, owner: int, bodies: list[Body]) -> list[Shape]:
+    def _of_chain(self, owner: int, name: str) -> Shape:
+        bodies = [rule.body for rule in self._table.chains[name].rules]
+        shapes: list[Shape] = []
+        while bodies:
+            if drawn := self._drawn(owner, bodies):
+                shapes.append(self._site(owner, "drawn", drawn))
+                break
+            if recalled := self._recalled(owner, bodies):
+                shapes.append(self._site(owner, "recalled", recalled))
+                del bodies[: len(recalled)]
+                continue
+            shapes.append(self._body(owner, bodies.pop(0)))
+        return tuple(shapes)
+
+    def _drawn(self, owner: int, bodies: list[Body]) -> list[Said]:
         """The chains of which the rest of a chain draws one, each with the same probability; empty if it does not.
 
         They are alike in their order: each ends by translating the destination.
@@ -211,18 +279,53 @@ class RulesetShapes:
                     1, len(bodies) - place
                 ) and place + 1 < len(bodies):
                     chains.append(chain)
-                case (Jump(chain),) if place and place + 1 == len(bodies):
+                case (Jump(chain),) if place + 1 == len(bodies):
                     chains.append(chain)
                 case _:
                     return []
         if not all(self._owners.get(chain) == owner and self._translates(chain) for chain in chains):
             return []
-        return [self._content(owner, chain) for chain in chains]
+        return [self._alone(owner, chain) for chain in chains]
+
+    def _alone(self, owner: int, chain: str) -> Said:
+        """What is said of the one endpoint that a chain translates to."""
+        content = self._content(owner, chain)
+        return self._places.get(chain), content
+
+    def _recalled(self, owner: int, bodies: list[Body]) -> list[Said]:
+        """The rules at the beginning of some that lead clients back to the endpoint that remembers them.
+
+        No endpoint remembers the client of a first packet, so the order of these rules does not matter.
+        """
+        found: list[Said] = []
+        for body in bodies:
+            match body:
+                case (Recent(name, "rcheck", negate=False) as recent, (Jump(chain) | Goto(chain)) as verdict):
+                    memory, how = f"recent {name}", cast("Shape", replace(recent, name=""))
+                case (Lookup(key, SetReference(memory), False, absent), (Jump(chain) | Goto(chain)) as verdict):
+                    of = self._table.sets.get(memory)
+                    if of is None or of.elements or of.members:
+                        break
+                    how = key, of.type, of.flags, of.timeout_ns, of.size, absent
+                case _:
+                    break
+            if self._owners.get(chain) != owner or not self._translates(chain):
+                break
+            place, _ = self._alone(owner, chain)
+            if place is None or self._remembered[chain] != memory:
+                break
+            found.append((place, (how, type(verdict).__name__)))
+        return found
 
     def _translates(self, chain: str) -> bool:
-        last = self._table.chains[chain].rules[-1].body
-        return isinstance(last[-1], Dnat) and all(
-            isinstance(part, Compare) and part.field is Field.L4PROTO for part in last[:-1]
+        rules = self._table.chains[chain].rules
+        last = rules[-1].body if rules else ()
+        if not last or not isinstance(last[-1], Dnat) or last[-1].mapped is not None:
+            return False
+        return all(
+            (isinstance(part, Compare) and part.field is Field.L4PROTO)
+            or (isinstance(part, Recent) and part.action == "set" and not part.negate)
+            for part in last[:-1]
         )
 
     def _leads(self, owner: int | None, verdict: Any) -> Shape:
@@ -233,7 +336,11 @@ class RulesetShapes:
         if of != owner:
             self.spoilt |= {of} if owner is None else {of, owner}
             return verdict
-        return type(verdict).__name__, self._content(owner, verdict.chain)
+        content = self._content(of, verdict.chain)
+        if verdict.chain in self._places:
+            self.rigid.add(of)
+            return type(verdict).__name__, content, self._places[verdict.chain]
+        return type(verdict).__name__, content
 
     def _body(self, owner: int | None, body: Body) -> Shape:
         return tuple([self._part(owner, part) for part in body])
@@ -257,7 +364,7 @@ class RulesetShapes:
                 self._literals.ports.update(among)
                 return EitherPort, among, negate
             case Recent(name):
-                return replace(part, name=self._memory(owner, f"recent {name}"))
+                return replace(part, name=""), self._memory(owner, f"recent {name}")
             case _ if isinstance(part, _WITHOUT_CONSTANTS):
                 return cast("Shape", part)
             case _:
@@ -292,21 +399,35 @@ class RulesetShapes:
             return self._looked_up(owner, mapped.key, mapped.map), data
         match mapped.key:
             case (Numgen(modulus, 0, True),) if set(mapped.map.elements) == {(number,) for number in range(modulus)}:
-                values = [self._value(owner, mapped.map.elements[number,], data) for number in range(modulus)]
-                return "drawn", frozenset(Counter(values).items())
+                values = [self._value_alone(owner, mapped.map.elements[number,], data) for number in range(modulus)]
+                if owner is None:
+                    return "drawn", frozenset(Counter(values).items())
+                return self._site(owner, "drawn", values), data
         return self._looked_up(owner, mapped.key, mapped.map, data), data
+
+    def _value_alone(self, owner: int | None, element: Element, data: Sequence[FieldType | None]) -> Said:
+        """What is said of the one endpoint that a map leads to."""
+        if self._one is not None:  # several translations in what is said of one endpoint
+            self._one.endpoints |= {-1, -2}
+        before, one = self._one, Alone()
+        self._one = one
+        found = self._value(owner, element, data)
+        self._one = None
+        if one.is_of_several:
+            found = self._value(owner, element, data)
+        self._one = before
+        return one.place, found
 
     def _uniform(self, owner: int | None, part: Dispatch) -> Shape | None:
         """A map that leads to chains of the component with equal probabilities; None: it is something else."""
         match part:
             case Dispatch((Numgen(modulus, 0, True),), Set() as of) if owner is not None:
                 verdicts = [element.value for element in of.elements.values()]
-                if set(of.elements) != {(number,) for number in range(modulus)} or not all(
-                    isinstance(each, Goto) and self._owners.get(each.chain) == owner and self._translates(each.chain)
-                    for each in verdicts
-                ):
+                chains = [each.chain for each in verdicts if isinstance(each, Goto)]
+                if set(of.elements) != {(number,) for number in range(modulus)} or len(chains) < len(verdicts):
                     return None
-                return "drawn", frozenset(Counter(self._leads(owner, each) for each in verdicts).items())
+                if all(self._owners.get(chain) == owner and self._translates(chain) for chain in chains):
+                    return self._site(owner, "drawn", [self._alone(owner, chain) for chain in chains])
         return None
 
     # --- numbers ----------------------------------------------------------------------------------------------------
@@ -330,7 +451,12 @@ class RulesetShapes:
             return None
         component, place = self._own.get((self._family, value), (None, 0))
         if component is not None and component == owner:
-            return _Place(place)
+            if place in self._endpoints[component]:
+                if self._one is not None:
+                    self._one.endpoints.add(place)
+                    return HOLE
+                self.rigid.add(component)
+            return Place(place)
         self._note(True, (value, value))
         return value
 
@@ -339,19 +465,22 @@ class RulesetShapes:
             return None
         component, place = self._own.get(value, (None, 0))
         if component is not None and component == owner:
-            return _Place(place)
+            return Place(place)
         self._note(False, (value, value))
         return value
 
     def _note_order(self, owner: int, address: int) -> None:
         component, place = self._own.get((self._family, address), (None, 0))
         if component == owner:
-            self.orders.setdefault(owner, []).append(place)
+            self._orders.setdefault(owner, []).append(place)
 
-    def _memory(self, owner: int | None, name: str) -> str:
+    def _memory(self, owner: int | None, name: str) -> Shape:
         """A name of a set or a list; one that is a component's own is numbered."""
         if owner is None or self._users.get(name) != {owner}:
             return name
+        if self._one is not None:
+            self._one.memories.add(name)
+            return MEMORY
         numbers, known = self._numbers.setdefault(owner, (count(), {}))
         if name not in known:
             known[name] = next(numbers)
@@ -422,14 +551,31 @@ class RulesetShapes:
                 and constant in self._own
             }
             owner = owners.pop() if len(owners) == 1 else None
-            parts = tuple([self._datum(owner, kind, part, none) for kind, part in zip(kinds, key, strict=True)])
             data = None if of.type is None or of.type.data is None else [_kind_of_data(each) for each in of.type.data]
-            value = self._value(owner, element, data)
-            if owner is not None:
-                self._elements.setdefault(owner, []).append((self._table.key, name, parts, value))
+
+            def shape(of: int | None = owner, key: Any = key, element: Element = element, data: Any = data) -> Shape:
+                parts = tuple([self._datum(of, kind, part, none) for kind, part in zip(kinds, key, strict=True)])
+                return self._table.key, name, parts, self._value(of, element, data)
+
+            if owner is None:
+                shape()
+                continue
+            self._one = one = Alone() if self._names_endpoint(owner, kinds, key) else None
+            found = shape()
+            self._one = None
+            if one is not None and one.place is not None:
+                self._of_elements.setdefault(owner, []).append((one.place, found))
+            else:
+                self._elements.setdefault(owner, []).append(found if one is None else shape())
         for member, _ in of.members:
             for kind, part in zip(kinds, member, strict=True):
                 self._datum(None, kind, part, none)
+
+    def _names_endpoint(self, owner: int, kinds: Sequence[FieldType | None], key: tuple[Any, ...]) -> bool:
+        """Whether a key has an address that is nothing but an endpoint."""
+        constants = (self._constant(kind, part) for kind, part in zip(kinds, key, strict=True) if isinstance(part, int))
+        found = (self._own[each] for each in constants if each is not None and each in self._own)
+        return any(component == owner and place in self._endpoints[owner] for component, place in found)
 
     def _constant(self, kind: FieldType | None, part: int) -> Address | int | None:
         match kind:

@@ -87,13 +87,17 @@ def _summary(report: Report) -> Iterator[str]:
 def _by_service(report: Report) -> dict[str, tuple[dict[_Line, _Whose], int]]:
     """The lines about each Service, and how many more differences are about sources that such clients do not have."""
     found: dict[str, tuple[dict[_Line, _Whose], int]] = {}
+    changes: dict[int, str] = {}  # of differences that were carried to others: constants aside, these change alike
     for record in sorted(report.records, key=lambda record: (record.service == "", record.service)):
         told, others = found.setdefault(record.service, ({}, 0))
         if not record.natural:
             found[record.service] = told, others + 1
             continue
         see = f" ({record.why.see})" if record.why.see else ""
-        line = _Line(_packets(record), _change(*record.fates), f"{record.why.words}{see}")
+        original = record.original
+        if id(original) not in changes:
+            changes[id(original)] = _change(*original.fates)
+        line = _Line(_packets(record), changes[id(original)], f"{record.why.words}{see}")
         whose = told.setdefault(line, _Whose({}, {}, {}))
         whose.senders[str(record.box.sender)] = None
         whose.nodes[record.box.node] = None

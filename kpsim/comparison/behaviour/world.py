@@ -31,6 +31,7 @@ class WatchedWorld:
         self._namespaces: dict[str, Netns] = {}
         self._partitions: dict[Hashable, Partition] = {}
         self._serving: dict[Hashable, Judged] = {}
+        self._listened: dict[tuple[str, str], frozenset[int]] = {}
 
     # --- nodes and places -------------------------------------------------------------------------------------------
 
@@ -46,31 +47,38 @@ class WatchedWorld:
         return found
 
     def origin(self, packet: Packet, node: str) -> Place:
+        asked = packet.copy()
+
         def name(each: int) -> Name:
-            place = self.site.origin(_packet(packet, saddr=each), node)
+            asked.saddr = each
+            place = self.site.origin(asked, node)
             return place.whose, place.node
 
         self._ask(("origin", node), packet.saddr, name)
         return self.site.origin(packet, node)
 
     def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
+        asked = packet.copy()
+
+        def name(each: int) -> Name:
+            asked.daddr = each
+            return self.site.next_node(asked, each if axis_of(next_hop) is not None else next_hop, node)
+
         if axis_of(next_hop) is not None:
-            self._ask(
-                ("next", node), next_hop, lambda each: self.site.next_node(_packet(packet, daddr=each), each, node)
-            )
+            self._ask(("next", node), next_hop, name)
         elif not self.site.is_node(self.family, next_hop):
-            self._ask(
-                ("next", node, next_hop), packet.daddr,
-                lambda each: self.site.next_node(_packet(packet, daddr=each), next_hop, node),
-            )  # fmt: skip
+            self._ask(("next", node, next_hop), packet.daddr, name)
         return self.site.next_node(packet, next_hop, node)
 
     def entrance(self, place: Place, packet: Packet, node: str) -> Arrival | None:
         if place.whose is Whose.OUTSIDE:
-            self._ask(
-                ("entrance", node), packet.daddr,
-                lambda each: self.site.entrance(place, _packet(packet, daddr=each), node),
-            )  # fmt: skip
+            asked = packet.copy()
+
+            def name(each: int) -> Name:
+                asked.daddr = each
+                return self.site.entrance(place, asked, node)
+
+            self._ask(("entrance", node), packet.daddr, name)
         return self.site.entrance(place, packet, node)
 
     def is_down(self, node: str) -> bool:
@@ -103,37 +111,53 @@ class WatchedWorld:
     # --- ends -------------------------------------------------------------------------------------------------------
 
     def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
-        ports = self._ports_at(end)
+        on_node = end.whose is Whose.PROCESS
+        everywhere = self._listened_at(end.node) if on_node else frozenset()
+        bound = self._bound(end.node) if on_node else frozenset()
+        asked = packet.copy()
 
         def of(address: int, port: int) -> Name:
-            asked = _packet(packet, daddr=address, dport=port)
+            asked.daddr, asked.dport = address, port
             return kind_of_reaction(self.site.reaction(end._replace(address=address), asked, node, now_ns), address)
 
-        def at_address(address: int) -> Name:
-            here = sorted({*ports.get(address, ()), *ports.get(-1, ())})
-            return of(address, 0), tuple((port, of(address, port)) for port in here)
+        def ports_at(address: int) -> set[int]:
+            """The ports at which the address may react in its own way; all where something listens, if it is special."""
+            own = self._mentioned.get(address, set())
+            return own | everywhere if address in bound else own
 
-        about = "reaction", end.whose, end.node, packet.protocol
+        def at_address(address: int) -> Name:
+            return of(address, 0), tuple([(port, of(address, port)) for port in sorted(ports_at(address))])
+
+        about = "reaction", end.whose, end.node if on_node else "", packet.protocol
         self._ask(about, packet.daddr, at_address)
         if packet.protocol in PORT_PROTOCOLS and axis_of(packet.dport) is not None:
-            key = (*about, at_address(int(packet.daddr)))
+            address = int(packet.daddr)
+            key = (*about, at_address(address))
             if key not in self._partitions:
-                here = {*ports.get(int(packet.daddr), ()), *ports.get(-1, ())}
-                address = int(packet.daddr)
+                here = ports_at(address) | everywhere
                 self._partitions[key] = Partition(
                     cuts_of((each, each) for each in here), lambda port: of(address, port)
                 )
             self.witness.ask(packet.dport, self._partitions[key])
         return self.site.reaction(end, packet, node, now_ns)
 
-    def _ports_at(self, end: Place) -> dict[int, set[int]]:
-        """The ports at which an end may react in its own way, by address; −1 stands for every address."""
-        found = self._mentioned
-        if end.whose is Whose.PROCESS:
-            servers = {server.port for server in self.site.ends.servers_of(end.node, self.family)}
-            sockets = {socket.port for socket in self.site.machine(end.node).sockets or ()}
-            return {**found, -1: servers | sockets}
-        return found
+    def _listened_at(self, node: str) -> frozenset[int]:
+        """The ports at which a node's processes listen, at some or at all of its addresses."""
+        about = "listened", node
+        if about not in self._listened:
+            servers = {server.port for server in self.site.ends.servers_of(node, self.family)}
+            sockets = {socket.port for socket in self.site.machine(node).sockets or ()}
+            self._listened[about] = frozenset(servers | sockets)
+        return self._listened[about]
+
+    def _bound(self, node: str) -> frozenset[int]:
+        """The addresses that a node's processes are bound to. At all others they listen alike."""
+        about = "bound", node
+        if about not in self._listened:
+            servers = {server.address for server in self.site.ends.servers_of(node, self.family)}
+            sockets = {socket.address[1] for socket in self.site.machine(node).sockets or () if socket.address}
+            self._listened[about] = frozenset(each for each in servers | sockets if each is not None)
+        return self._listened[about]
 
     @cached_property
     def _mentioned(self) -> dict[int, set[int]]:
@@ -220,13 +244,6 @@ _NONE_DIALLED: Mapping[int, set[int]] = {-1: set()}
 def _members(numbers: set[int]) -> Partition:
     """A class for each of the numbers, and one for all others."""
     return Partition(cuts_of((each, each) for each in numbers), lambda each: each if each in numbers else None)
-
-
-def _packet(like: Packet, **numbers: int) -> Packet:
-    made = like.copy()
-    for name, value in numbers.items():
-        setattr(made, name, value)
-    return made
 
 
 def kind_of_reaction(reaction: Reaction, address: int) -> Name:
