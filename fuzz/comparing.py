@@ -2,7 +2,8 @@
 
 A packet is in exactly one box if the answers of the two sides to its probe differ, and in none if they do not; and the
 answers that a difference shows are those to its probe. Most clusters have several Services of one kind, since of Services
-that are alike only one is compared (``kpsim.comparison.behaviour.alike``).
+that are alike only one is compared (``kpsim.comparison.behaviour.alike``), and of akin ones one for each kind of endpoint
+(``kpsim.comparison.behaviour.composing``). What is found must be what a comparison Service by Service finds.
 """
 
 import json
@@ -13,9 +14,12 @@ from typing import Any
 import kpsim
 from fuzz.rounds import Rounds, options
 from kpsim.addresses import Family
-from kpsim.comparison.behaviour.differences import Box
+from kpsim.comparison.behaviour.answers import Numbers
+from kpsim.comparison.behaviour.asking import Region
+from kpsim.comparison.behaviour.boxes import Box
+from kpsim.comparison.behaviour.cells import boxes_of
 from kpsim.comparison.behaviour.following import Start, first_packet
-from kpsim.comparison.behaviour.report import Numbers, Record, Report, Subject, report
+from kpsim.comparison.behaviour.report import Record, Report, Subject, report
 from kpsim.comparison.behaviour.spaces import Values, holds
 from kpsim.explore import Cluster
 from kpsim.tracing.probes import answer
@@ -64,11 +68,11 @@ def _kind(draws: Choices) -> dict[str, Any]:
         spec["externalTrafficPolicy"] = "Local"
     if chance(draws, 20):
         spec["sessionAffinity"] = "ClientIP"
-    if outside == "LoadBalancer" and chance(draws, 50):
+    if outside == "LoadBalancer" and chance(draws, 30):
         spec["loadBalancerSourceRanges"] = [pick(draws, ["203.0.113.0/24", "10.180.1.0/25"])]
     return {
         "spec": spec, "protocol": weighted(draws, (4, "TCP"), (1, "UDP")), "external": chance(draws, 20),
-        "endpoints": draws.below(4), "two": chance(draws, 15),
+        "endpoints": draws.below(6), "as many": chance(draws, 50), "two": chance(draws, 15),
     }  # fmt: skip
 
 
@@ -83,15 +87,17 @@ def _service(draws: Choices, kind: dict[str, Any], number: int, nodes: int) -> l
         elif chance(draws, 5):
             port["port"] = 30080  # as a node port of another
         spec["ports"].append(port)
+    if spec.get("externalTrafficPolicy") == "Local" and spec["type"] == "LoadBalancer":
+        spec["healthCheckNodePort"] = 31000 + (0 if chance(draws, 5) else number)
     if kind["external"]:
         spec["externalIPs"] = [pick(draws, [f"198.51.100.{10 + number}", f"198.51.100.{10 + number}", "198.51.100.10"])]
     status = (
         {"loadBalancer": {"ingress": [{"ip": f"198.51.100.{100 + number}"}]}} if spec["type"] == "LoadBalancer" else {}
     )
     endpoints: dict[str, dict[str, Any]] = {}
-    for place in range(kind["endpoints"]):
+    for place in range(kind["endpoints"] if kind["as many"] else draws.below(6)):
         node = 1 + draws.below(nodes)
-        address = f"10.180.{node}.{100 + 4 * number + place}"
+        address = f"10.180.{node}.{100 + 6 * number + place}"
         if chance(draws, 8):
             address = pick(draws, ["10.180.1.100", "192.168.0.1", "172.30.0.10", f"10.99.0.{number + 1}"])
         conditions = {"ready": not chance(draws, 10)}
@@ -166,6 +172,10 @@ def fuzz(seed: int, tally: Tally) -> None:
     before, after, words = changed(draws, text)
     found = report(Subject.of(before), Subject.of(after))
     tally.clusters += 1
+    together, singly = regions(found), regions(report(found.a, found.b, singly=True))
+    if which := [key for key in {**together, **singly} if together.get(key) != singly.get(key)]:
+        tally.found.append(Wrong(f"{words}: together and singly {len(which)} differ: {which[0]}", text))
+        return
     if not found.records:
         return
     for box, numbers in drawn(found, draws):
@@ -182,6 +192,16 @@ def fuzz(seed: int, tally: Tally) -> None:
         if asked != record.answers:
             tally.found.append(Wrong(f"{words}: {record.probe} shows {record.answers}, answers are {asked}", text))
             return
+
+
+def regions(found: Report) -> dict[object, list[Region]]:
+    """The packets that fare differently, by node, client, protocol and fates. Which Service they are for does not count."""
+    gathered: dict[object, list[Region]] = {}
+    for record in found.records:
+        box = record.box
+        region: Region = (box.source, box.destination, box.port, (), ())
+        gathered.setdefault((*box[:4], record.fates), []).append(region)
+    return {key: boxes_of(each) for key, each in gathered.items()}
 
 
 def _some(records: Sequence[Record], draws: Choices) -> list[Record]:
