@@ -2,6 +2,7 @@
 
 import json
 import resource
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from kpsim.bulk import without_collector
 from kpsim.comparison.behaviour.report import Report, Subject, report
 from kpsim.explore import load
+from kpsim.verify.drawing.choices import SeededChoices
 
 _ENDPOINTS = 10
 
@@ -36,10 +38,10 @@ def _service(number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _slice(number: int, nodes: int) -> dict[str, Any]:
+def _slice(number: int, pods: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    """``pods``: of each endpoint its node, and which of the node's pods it is."""
     endpoints = []
-    for pod in range(number * _ENDPOINTS, (number + 1) * _ENDPOINTS):
-        node, place = pod % nodes + 1, pod // nodes
+    for node, place in pods:
         address = f"10.{180 + node}.{place // 250}.{place % 250 + 2}"
         endpoints.append({"addresses": [address], "conditions": {"ready": True}, "nodeName": f"node-{node}"})
     return {
@@ -52,20 +54,34 @@ def _slice(number: int, nodes: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _manifest(services: int, nodes: int) -> str:
+def _manifest(services: int, nodes: int, spread: str) -> str:
+    """Endpoints are on the nodes in rotation, or at random: then hardly two Services have as many on each node."""
     items = [_node(number + 1) for number in range(nodes)]
+    draws = SeededChoices(1, "endpoints")
+    counts = dict.fromkeys(range(1, nodes + 1), 0)
     for number in range(services):
-        items += [_service(number), _slice(number, nodes)]
+        pods = []
+        for pod in range(number * _ENDPOINTS, (number + 1) * _ENDPOINTS):
+            node = 1 + (draws.below(nodes) if spread == "random" else pod % nodes)
+            pods.append((node, counts[node]))
+            counts[node] += 1
+        items += [_service(number), _slice(number, pods)]
     items.append({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "clusterCIDR": "10.128.0.0/9",
     })  # fmt: skip
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
 
 
-@pytest.mark.parametrize(("services", "nodes"), [(100, 1), (100, 3), (1000, 1), (1000, 3)])
-def test_two_modes(benchmark: BenchmarkFixture, services: int, nodes: int) -> None:
-    """1,000 Services at one node: at most 60 s of processor time."""
-    text = _manifest(services, nodes)
+@pytest.mark.parametrize(
+    ("services", "nodes", "spread"),
+    [
+        (100, 1, "rotation"), (100, 3, "rotation"), (100, 3, "random"), (1000, 1, "rotation"), (1000, 3, "rotation"),
+        (1000, 3, "random"),
+    ],
+)  # fmt: skip
+def test_two_modes(benchmark: BenchmarkFixture, services: int, nodes: int, spread: str) -> None:
+    """1,000 Services: at most 60 s of processor time."""
+    text = _manifest(services, nodes, spread)
 
     def compared() -> Report:
         sides = (Subject.of(load(text=text, mode=mode)) for mode in ("iptables", "nftables"))
