@@ -312,6 +312,7 @@ def test_members_that_packets_put_in_are_kept_apart_from_elements() -> None:
     clients = host()[0].tables[TableKey(Space.INET, "host")].sets["clients"]
     assert not clients.elements
     assert clients.members == (((0xC0000201,), 12_500_000_000), ((0xC0000202,), 240_000_000_000))
+    assert "elements = { 192.0.2.1 expires 12s, 192.0.2.2 expires 4m }\n" in DIALECT.render(host()[0], Form.LISTED)
 
 
 def test_a_chain_without_name_is_written_in_its_rule_again() -> None:

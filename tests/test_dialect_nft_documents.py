@@ -253,6 +253,9 @@ def test_json_has_commands_too() -> None:
     assert first == DIALECT.parse("".join(f"{words}\n" for _, words in JSON_COMMANDS))
     [held] = first
     assert DIALECT.parse(json_text(held), Family.IPV4) == first
+    listed = DIALECT.render(held, Form.LISTED)
+    assert DIALECT.parse(listed, Family.IPV4) == first
+    assert 'elements = { 5, 7-9, 80 timeout 3s comment "x", 99 }\n' in listed
     [table] = held.in_order()
     assert [len(chain.rules) for _, chain in sorted(table.chains.items())] == [2, 0]
     assert [type_words(each.type) for name, each in sorted(table.sets.items()) if name in "mvuxy" and each.type is not None] == [
