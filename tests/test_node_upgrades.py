@@ -279,6 +279,10 @@ def test_a_taint_takes_a_node_out_of_the_set_only_at_a_resync() -> None:  # CP-1
         ),
         ("events: [{at: 1s, reboot: {node: node-9}}]", "events[0].reboot.node: there is no node"),
         ("events: [{at: 1s, rollingUpgrade: {maxUnavailable: 0}}]", "events[0].rollingUpgrade.maxUnavailable"),
+        (
+            "events: [{at: 1s, drain: {node: node-1, timeout: 0s}}]",
+            "events[0].drain.timeout",
+        ),  # kubectl's 0 is for ever
     ],
 )
 def test_errors(text: str, words: str) -> None:

@@ -9,7 +9,7 @@ from kpsim.scenario.node_schema import Name, Positive
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
 from kpsim.scenario.service_names import ServiceName, SliceName
 from kpsim.scenario.workload_schema import Count, Percent, Replicas
-from kpsim.units import SECOND_NS
+from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 
 class Rollout(Part):
@@ -112,11 +112,14 @@ class LabelNode(Part):
     labels: Annotated[dict[str, str | None], Field(min_length=1)]
 
 
+Timeout = Annotated[DurationNs, Field(ge=MILLISECOND_NS)]
+
+
 class Drain(Part):
     """Cordon the node and evict its pods, as ``kubectl drain`` does: disruption budgets may make an eviction wait."""
 
     node: Name
-    timeout_ns: DurationNs | None = None
+    timeout_ns: Timeout | None = None
     """After this time it gives up, and the node stays cordoned; default: it goes on trying."""
 
 
@@ -137,7 +140,7 @@ class RollingUpgrade(Part):
     """Nodes that are worked on at once, or a percentage of them (rounded down, at least one)."""
     takes: Delay = Delay.of(60 * SECOND_NS)
     """How long each machine is off."""
-    drain_timeout_ns: DurationNs | None = None
+    drain_timeout_ns: Timeout | None = None
     """After this time a node goes off with the pods that it has left; default: the drain goes on."""
     pause_ns: DurationNs = 0
     """Between a node that is done and the next."""
