@@ -139,9 +139,40 @@ def test_a_node_without_pod_network_keeps_the_addresses_of_its_pods() -> None:
     assert kpsim.run(draft, settings=["duration=1s"]).figures["delivered_ratio"] == 1
 
 
+def test_what_two_nodes_or_pods_claim_goes_to_the_first() -> None:
+    """A dump that was pasted together: its draft runs all the same."""
+    twice = node("n2", 1)
+    draft = drafted(
+        WEB, pod("web-a", "n1", "10.244.1.5"), pod("web-b", "n2", "10.244.1.5"), nodes=(node("n1", 1), twice)
+    )
+    assert [(each.get("ips"), each["podCIDRs"]) for each in draft.content["nodes"]["list"]] == [
+        (["192.168.10.1"], ["10.244.1.0/24"]), (None, ["10.180.1.0/24"]),
+    ]  # fmt: skip
+    assert [each.get("ips") for found in workloads(draft).values() for each in found["pods"]] == [["10.244.1.5"], None]
+    assert "addresses that another Node has already: 192.168.10.1: n2" in draft.left_out
+    assert "free addresses for pods whose address a node or another pod has: shop/web-b" in draft.guessed
+    assert kpsim.run(draft, settings=["duration=1s"]).figures["delivered_ratio"] == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"strategy": {"rollingUpdate": {"maxSurge": "many"}}}, ".spec.strategy.rollingUpdate.maxSurge: expected a number or a percentage"),
+        ({"minReadySeconds": -1}, ".spec.minReadySeconds: expected zero or more, got -1"),
+        ({"pods": {"containers": [{"name": "c", "readinessProbe": {"periodSeconds": -5}}]}}, "periodSeconds: expected zero or more, got -5"),
+    ],
+)  # fmt: skip
+def test_values_that_no_api_server_takes(spec: Json, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        drafted(WEB, keeper("Deployment", "web", **spec))
+    assert words in str(caught.value)
+
+
 def test_without_anything_that_names_a_node_there_are_three() -> None:
     draft = drafted(WEB, keeper("Deployment", "web"), nodes=())
-    assert draft.content["nodes"]["list"] == [{"name": "node-1"}, {"name": "node-2"}, {"name": "node-3"}]
+    assert draft.content["nodes"]["list"] == [
+        {"name": f"node-{n}", "podCIDRs": [f"10.180.{n}.0/24"]} for n in (1, 2, 3)
+    ]
     assert any(
         "as none was given (kubectl get nodes -o yaml): node-1, node-2, node-3" in words for words in draft.guessed
     )

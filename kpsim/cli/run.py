@@ -131,10 +131,7 @@ def _chosen(scenario: list[str], rollout: str, mode: "Mode | None") -> "Draft | 
 
 def _drafted(files: "Sequence[str]", rollout: str, mode: "Mode | None") -> "Draft":
     """Draft the scenario of a rollout from a cluster, and say what was taken, guessed and left out."""
-    from kpsim.explore import load
-
-    cluster = load([path_given(file) for file in files], mode=mode)
-    drafted = noted_draft(cluster, rollout=rollout)
+    drafted = noted_draft([path_given(file) for file in files], rollout=rollout, mode=mode)
     note(f"kpsim scenario init {shlex.join(files)} --rollout {rollout} writes this scenario, to be filled in")
     return drafted
 

@@ -1,5 +1,6 @@
 """``kpsim scenario init``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,10 @@ from kpsim.cli.printing import go_on_without_reader, note
 from kpsim.errors import InputError, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kpsim.config import Mode
     from kpsim.drafting import Draft
-    from kpsim.explore import Cluster
 
 scenario = typer.Typer(
     help="Draft a scenario file from a cluster.",
@@ -24,14 +27,22 @@ scenario = typer.Typer(
 app.add_typer(scenario, name="scenario")
 
 
-def noted_draft(cluster: "Cluster", *services: str, rollout: str = "") -> "Draft":
-    """Draft the scenario of a cluster, and print what was read, taken, guessed and left out."""
+def noted_draft(files: "Sequence[Path]", *services: str, rollout: str = "", mode: "Mode | None" = None) -> "Draft":
+    """Draft the scenario of a cluster's files, and print what was read, taken, guessed and left out."""
+    from kpsim.explore import load
+    from kpsim.inputs import shown_name
     from kpsim.manifests.kinds import MAKERS_NOTE
+
+    cluster = load(files, mode=mode)
 
     for words in cluster.notes:
         if not words.startswith(MAKERS_NOTE):  # a draft does read them
             note(words)
-    drafted = cluster.scenario(*services, rollout=rollout)
+    try:
+        drafted = cluster.scenario(*services, rollout=rollout)
+    except InputError as error:
+        where = ", ".join(map(shown_name, files))
+        raise InputError([each if each.file else replace(each, file=where) for each in error.problems]) from None
     for words in drafted.notes:
         note(words)
     return drafted
@@ -83,16 +94,16 @@ def init(
     """
     import json
 
-    from kpsim.explore import load
     from kpsim.outputs import check_file, write_file
+    from kpsim.scenario import parse_scenario
 
     if out is not None:
         check_file(out)
         if out.exists() and not force:
             raise InputError(f"{out} is there already: --force replaces it")
         go_on_without_reader()
-    loaded = load(cluster, mode=mode)
-    drafted = noted_draft(loaded, *(service or ()), rollout=rollout)
+    drafted = noted_draft(cluster, *(service or ()), rollout=rollout, mode=mode)
+    parse_scenario(json.dumps(drafted.content), "the draft")  # what it holds has to run
     if format is Format.JSON:
         text = json.dumps(drafted.content, indent=2, ensure_ascii=False) + "\n"
     else:

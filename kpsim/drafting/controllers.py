@@ -3,12 +3,13 @@
 Counterpart: apps/v1 and batch/v1. Only what decides how many pods there are and how they are replaced is read.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from kpsim.drafting.podspecs import PodSpec, holds, pod_spec
-from kpsim.errors import InputError
+from kpsim.drafting.podspecs import PodSpec, holds, natural, pod_spec
+from kpsim.errors import InputError, Problem
 from kpsim.inputs import Json
 from kpsim.manifests.admission import Item
 from kpsim.manifests.places import Finding, problems_of
@@ -145,18 +146,13 @@ def _read(item: Item) -> Controller:
         name=meta.text("name"),
         labels=template.child("metadata").labels("labels"),
         spec=pod_spec(inner.obj, inner.path),
-        replicas=None if kind in ("DaemonSet", "Job") else _count(spec, "replicas", 1),
+        replicas=None if kind in ("DaemonSet", "Job") else natural(spec, "replicas", 1),
         strategy=_strategy(kind, spec),
-        min_ready_s=spec.integer("minReadySeconds"),
-        partition=spec.child("updateStrategy").child("rollingUpdate").integer("partition"),
+        min_ready_s=natural(spec, "minReadySeconds", 0),
+        partition=natural(spec.child("updateStrategy").child("rollingUpdate"), "partition", 0),
         parallel=spec.text("podManagementPolicy") == "Parallel",
         owner=(owners[0].text("kind"), owners[0].text("name")) if owners else None,
     )
-
-
-def _count(spec: JsonReader, name: str, default: int) -> int:
-    value = spec.optional_integer(name)
-    return default if value is None else value
 
 
 def _strategy(kind: str, spec: JsonReader) -> Strategy | None:
@@ -180,6 +176,9 @@ def _strategy(kind: str, spec: JsonReader) -> Strategy | None:
             return None
 
 
+_NUMBER, _PERCENT = re.compile(r"[0-9]{1,9}"), re.compile(r"[0-9]{1,9}%")
+
+
 def _share(reader: JsonReader, name: str, default: int | str) -> int | str:
     value = _share_or_none(reader, name)
     return default if value is None else value
@@ -187,7 +186,11 @@ def _share(reader: JsonReader, name: str, default: int | str) -> int | str:
 
 def _share_or_none(reader: JsonReader, name: str) -> int | str | None:
     value: int | str | None = reader.typed(name, (int, str), "a number or a percentage")
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return int(value)
+    if (isinstance(value, str) and not _PERCENT.fullmatch(value)) or (isinstance(value, int) and value < 0):
+        raise InputError(Problem(f"expected a number or a percentage, got {value!r}", path=f"{reader.path}.{name}"))
+    return value
 
 
 def owner_of(json: Json) -> tuple[str, str] | None:

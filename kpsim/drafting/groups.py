@@ -181,6 +181,7 @@ def _name(groups: Sequence[Group]) -> None:
         if group.siblings > 1 and len(group.pods) == 1:  # members of a StatefulSet that have Services of their own
             own = group.pods[0].name
         base = own if spaces[own] <= 1 else f"{group.namespace}-{own}"
+        base = re.sub(r"[^a-z0-9.-]+", "-", base.lower()).strip("-.") or "workload"
         name, number = base, 1
         while name in taken:
             number += 1

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kpsim.addresses import canonical_ip, parse_ip, parse_network
 from kpsim.cluster import ClusterState
@@ -12,6 +12,7 @@ from kpsim.drafting.podspecs import PodSpec, pod_spec
 from kpsim.endpointslices import has_managed_slices, selects, slices_of
 from kpsim.endpointslices.shown import ShownPods
 from kpsim.manifests.remarks import counted
+from kpsim.manifests.validation import is_dns_subdomain
 from kpsim.objects import ContainerPort, EndpointSlice, Node, Pod, Service
 from kpsim.units import MINUTE_NS, SECOND_NS, parse_rfc3339_ns
 
@@ -113,10 +114,21 @@ def find_pods(
     left.tell()
     found = {**{(pod.namespace, pod.name): pod for pod in shown}, **given}
     return FoundPods(
-        tuple(found[key] for key in sorted(found)),
+        tuple(_with_own_addresses([found[key] for key in sorted(found)], nodes.values(), ledger)),
         frozenset(namespaces),
         frozenset((each.metadata.namespace, each.metadata.name) for each in slices),
     )
+
+
+def _with_own_addresses(pods: Iterable[FoundPod], nodes: Iterable[Node], ledger: Ledger) -> Iterator[FoundPod]:
+    """Yield the pods. One whose address a node or another pod has gets a free one when a run begins."""
+    taken = {canonical_ip(ip) or ip for node in nodes for ip in node.ips}
+    for pod in pods:
+        if not pod.host_network and not taken.isdisjoint(pod.ips):
+            ledger.guess("free addresses for pods whose address a node or another pod has", pod.title)
+            pod = replace(pod, ips=())
+        taken.update(pod.ips)
+        yield pod
 
 
 class _Left:
@@ -233,6 +245,7 @@ def _shown(
     for item in state.endpoint_slices:
         own.setdefault((item.metadata.namespace, item.service_name), []).append(item)
     namespaces_given = {namespace for namespace, _ in given}
+    given_ips = {(pod.metadata.namespace, ip) for pod in state.pods for ip in _canonical(pod.ips)}
     by_namespace: dict[str, list[tuple[Service, list[EndpointSlice]]]] = {}
     read: list[EndpointSlice] = []
     for service in services:
@@ -249,7 +262,8 @@ def _shown(
     for namespace, pairs in sorted(by_namespace.items()):
         named = {s.metadata.name: s for s, _ in pairs}
         for pod in ShownPods(pairs).all():
-            if (namespace, pod.metadata.name) not in given:
+            named_by_ip = (namespace, pod.metadata.name) in given_ips  # the slice does not name the pod
+            if (namespace, pod.metadata.name) not in given and not named_by_ip:
                 found += _of_slice(pod, nodes, selectors, named, left)
     return found, read
 
@@ -266,9 +280,9 @@ def _of_slice(
         left.pods("on nodes that were not given" if node else "of slices that name no node", pod)
         return
     name, base = pod.metadata.name, base_name(pod.metadata.name)
-    if parse_ip(name) is not None:  # the slice names no pod
+    if parse_ip(name) is not None or not is_dns_subdomain(name):  # the slice names no pod
         base = next(iter(services)) if len(services) == 1 else _service_of(pod, selectors)
-        name = f"{base}-{name.replace(':', '-').strip('-')}"
+        name = f"{base}-{ips[0].replace(':', '-').strip('-') if ips else 'x'}"
     left.of_slices.append(f"{pod.metadata.namespace}/{name}")
     yield FoundPod(
         pod.metadata.namespace,

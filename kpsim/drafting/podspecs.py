@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kpsim.errors import InputError, Problem
 from kpsim.inputs import Json
 from kpsim.objects import ContainerPort, JsonReader, Node
 from kpsim.units import SECOND_NS, format_duration
@@ -116,12 +117,14 @@ def pod_spec(json: Json, path: str = ".spec") -> PodSpec:
     return PodSpec(
         ports=ports,
         host_network=bool(reader.optional_flag("hostNetwork")),
-        grace_s=_integer(reader, "terminationGracePeriodSeconds", DEFAULT_GRACE_S),
+        grace_s=natural(reader, "terminationGracePeriodSeconds", DEFAULT_GRACE_S),
         pre_stop=_pre_stop(main) if main is not None else None,
         probes=dict(_probes(main)) if main is not None else {},
         gates=tuple(gate.text("conditionType") for gate in reader.children("readinessGates")),
         spread=tuple(
-            Spread(each.text("topologyKey"), each.integer("maxSkew"), each.text("whenUnsatisfiable") or "DoNotSchedule")
+            Spread(
+                each.text("topologyKey"), natural(each, "maxSkew", 1), each.text("whenUnsatisfiable") or "DoNotSchedule"
+            )
             for each in reader.children("topologySpreadConstraints")
         ),
         unmodelled=tuple(_unmodelled(affinity)),
@@ -134,8 +137,11 @@ def pod_spec(json: Json, path: str = ".spec") -> PodSpec:
     )
 
 
-def _integer(reader: JsonReader, key: str, default: int) -> int:
-    value = reader.optional_integer(key, bits=64)
+def natural(reader: JsonReader, key: str, default: int) -> int:
+    """Return a number of zero or more, such as seconds. InputError for another value."""
+    value = reader.optional_integer(key)
+    if value is not None and value < 0:
+        raise InputError(Problem(f"expected zero or more, got {value}", path=f"{reader.path}.{key}"))
     return default if value is None else value
 
 
@@ -156,11 +162,11 @@ def _probes(container: JsonReader) -> Iterator[tuple[str, Probe]]:
             yield (
                 kind,
                 Probe(
-                    _integer(probe, "initialDelaySeconds", 0),
-                    _integer(probe, "periodSeconds", 0) or default.period_s,
-                    _integer(probe, "timeoutSeconds", 0) or default.timeout_s,
-                    _integer(probe, "successThreshold", 0) or default.success_threshold,
-                    _integer(probe, "failureThreshold", 0) or default.failure_threshold,
+                    natural(probe, "initialDelaySeconds", 0),
+                    natural(probe, "periodSeconds", 0) or default.period_s,
+                    natural(probe, "timeoutSeconds", 0) or default.timeout_s,
+                    natural(probe, "successThreshold", 0) or default.success_threshold,
+                    natural(probe, "failureThreshold", 0) or default.failure_threshold,
                 ),
             )
 
@@ -175,7 +181,7 @@ def _pre_stop(container: JsonReader) -> PreStop | None:
     if hook is None:
         return None
     if (sleep := hook.optional_child("sleep")) is not None:
-        seconds = sleep.integer("seconds", bits=64)
+        seconds = natural(sleep, "seconds", 0)
         return PreStop(seconds * SECOND_NS, f"sleep of {seconds} s")
     if (command := hook.optional_child("exec")) is not None:
         return _command(command.texts("command"))

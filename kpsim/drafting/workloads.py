@@ -213,7 +213,7 @@ def _put_end(part: Part, group: Group, ledger: Ledger) -> None:
 
 def _pod_part(pod: FoundPod, group: Group) -> Part:
     part = Part({"name": pod.name, "node": pod.node}, flow=True)
-    if not group.alike.host_network:
+    if pod.ips and not group.alike.host_network:
         part["ips"] = list(pod.ips)
     if not pod.ready:
         part["ready"] = False

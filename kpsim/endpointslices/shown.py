@@ -104,4 +104,4 @@ class ShownPods:
 def _name_of(endpoint: SliceEndpoint) -> str:
     """Return the Pod's name. A slice that was trimmed by hand may lack it: then the address stands for it."""
     target = endpoint.target_ref
-    return target.name if target and target.kind == "Pod" else endpoint.addresses[0]
+    return target.name if target and target.kind == "Pod" and target.name else endpoint.addresses[0]

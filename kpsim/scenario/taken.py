@@ -6,17 +6,10 @@ Without such objects a scenario's nodes and workloads are what its file says.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kpsim.cluster import ClusterState
 from kpsim.config import ProxyConfig
-from kpsim.drafting import Given
-from kpsim.drafting.draft import Parts, find_parts
-from kpsim.drafting.listeners import listeners
-from kpsim.drafting.nodes import nodes_part
-from kpsim.drafting.part import Ledger
-from kpsim.drafting.services import hand_written
-from kpsim.drafting.workloads import workload_part
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import Json
 from kpsim.manifests import Loaded, load_manifests
@@ -26,6 +19,10 @@ from kpsim.manifests.places import problems_of
 from kpsim.manifests.reading import Document as Read
 from kpsim.objects import Node, ObjectKey, node_from_json
 from kpsim.scenario.document import Document
+
+if TYPE_CHECKING:  # drafting is loaded when there is something to take
+    from kpsim.drafting.draft import Parts
+    from kpsim.drafting.part import Ledger
 
 KINDS = ("Node", "Pod", *MAKERS_OF_PODS)  #: what becomes nodes and workloads
 
@@ -99,6 +96,13 @@ def _with_inline(state: ClusterState, found: Sorted) -> ClusterState:
 
 
 def _drafted(taken: Taken, state: ClusterState, items: tuple[Item, ...]) -> Taken:
+    from kpsim.drafting import Given
+    from kpsim.drafting.draft import find_parts
+    from kpsim.drafting.listeners import listeners
+    from kpsim.drafting.nodes import nodes_part
+    from kpsim.drafting.part import Ledger
+    from kpsim.drafting.services import hand_written
+
     document, content = taken.document, dict(taken.document.content)
     for node in _named_nodes(content):
         _, state = state.put(node)
@@ -140,8 +144,10 @@ def _named_nodes(content: Json) -> list[Node]:
     ]
 
 
-def _workloads(parts: Parts, before: list[Any], ledger: Ledger) -> list[Any]:
+def _workloads(parts: "Parts", before: list[Any], ledger: "Ledger") -> list[Any]:
     """Return the workloads that the file does not have itself."""
+    from kpsim.drafting.workloads import workload_part
+
     given = {(each.get("namespace", "default"), each.get("name")) for each in before}
     names = {each.get("name") for each in before}
     made = []
