@@ -149,7 +149,8 @@ def _computed(client: "Client", tasks: Sequence[Task]) -> Iterator[tuple[Task, F
         if not running:
             return
         try:
-            done = wait_for(list(running), timeout=_ROUND_S, return_when="FIRST_COMPLETED").done
+            with client.as_current():
+                done = wait_for(list(running), timeout=_ROUND_S, return_when="FIRST_COMPLETED").done
         except TimeoutError:
             alone = 0 if _has_workers(client) else alone + 1
             if alone >= _ROUNDS_WITHOUT_WORKER:
