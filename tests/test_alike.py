@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import kpsim
-from fuzz.comparing import answered
+from fuzz.comparing import answered, regions
 from kpsim.addresses import Family, format_ip
 from kpsim.comparison.behaviour import differences
 from kpsim.comparison.behaviour.alike import NONE, Alike, alike
@@ -332,6 +332,16 @@ def test_rules_that_draw_behind_the_choice_of_an_endpoint(tmp_path: Path) -> Non
     )
     sides = subjects(*several(), beside=[rules], nodes=1)
     assert told(*sides, singly=False) == told(*sides, singly=True)
+
+
+@pytest.mark.usefixtures("only_tcp")
+def test_a_pod_outside_its_bridge_s_subnet() -> None:
+    """Packets to it are routed to the bridge, those to its neighbours pass by the bridge alone (K-2.6)."""
+    sides = subjects(
+        service("web", "172.30.0.1", [("10.180.1.5", 1), ("172.30.0.2", 1)]),
+        service("api", "172.30.0.2", [("10.180.1.6", 1)]), nodes=1,
+    )  # fmt: skip
+    assert regions(report(*sides)) == regions(report(*sides, singly=True))
 
 
 @pytest.mark.usefixtures("only_tcp")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable
 from kpsim.addresses import Family
 from kpsim.comparison.behaviour.asking import Witness, axis_of
 from kpsim.comparison.behaviour.spaces import Name, Partition, cuts_of
-from kpsim.packetpath.routing import NODE_ASKS, AddressType, Decision, Interface, Question, Routing
+from kpsim.packetpath.routing import NODE_ASKS, AddressType, Decision, Interface, InterfaceKind, Question, Routing
 
 _EVERY_NODE = 0xFF02 << 112
 #: where addresses of special meaning begin and end: 0.0.0.0, loopback, multicast, broadcast
@@ -37,6 +37,7 @@ class WatchedRouting(Routing):
         self._plain = plain
         self._witness = witness
         self._partitions: dict[Hashable, Partition] = {}
+        self._bridges = [each for each in self.interfaces.values() if each.kind is InterfaceKind.BRIDGE]
 
     def constants(self, family: Family) -> Iterable[tuple[int, int]]:
         """Every interval of addresses that the node's routing tells from others."""
@@ -90,14 +91,21 @@ class WatchedRouting(Routing):
     def lookup(self, family: Family, address: int, asked: Question = NODE_ASKS) -> Decision | None:
         selects = [rule for rule in self.rules if rule.family is family]
         if not selects:
-            self._ask("route", family, address, lambda each: _told(self._plain.lookup(family, each), each))
+            self._ask(
+                "route", family, address,
+                lambda each: (_told(self._plain.lookup(family, each), each), self._is_neighbour(family, each)),
+            )  # fmt: skip
             return _to(address, self._plain.lookup(family, address))
         tables = [rule.table for rule in selects]
 
         def name(each: int) -> Name:
             chosen = tuple(rule.destination is None or each in rule.destination for rule in selects)
             # by the tables alone, as if each rule were the first to be asked
-            return chosen, *(_told(self._plain._in_table(family, table, each), each) for table in tables)
+            return (
+                chosen,
+                self._is_neighbour(family, each),
+                *(_told(self._plain._in_table(family, table, each), each) for table in tables),
+            )
 
         self._ask("routes", family, address, name)
         self._ask("local", family, address, lambda each: self._plain.is_local(family, each))
@@ -106,6 +114,10 @@ class WatchedRouting(Routing):
             lambda each: tuple(rule.source is not None and each in rule.source for rule in selects),
         )  # fmt: skip
         return _to(address, self._plain.lookup(family, address, asked))
+
+    def _is_neighbour(self, family: Family, address: int) -> bool:
+        """Whether an address lies in a bridge's subnet: pods send there past the node's routing (K-2.6)."""
+        return any(address in each.network for bridge in self._bridges for each in bridge.of(family))
 
     def in_main(self, family: Family, address: int) -> Decision | None:
         self._ask("main", family, address, lambda each: _told(self._plain.in_main(family, each), each))
