@@ -5,10 +5,12 @@ Whoever computes a run, its figures are the same, so the order in which runs end
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +64,9 @@ def _in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Figu
     running: dict[Future[bytes], Task] = {}
 
     def submit(count: int) -> None:
-        for task in islice(waiting, count):
-            running[pool.submit(perform, task.scenario, task.seed, program())] = task
+        with _without_main():
+            for task in islice(waiting, count):
+                running[pool.submit(perform, task.scenario, task.seed, program())] = task
 
     try:
         submit(jobs * _IN_FLIGHT)
@@ -81,6 +84,21 @@ def _in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Figu
         ) from error
     finally:
         _end(pool)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Workers that begin inside the block do not run the program that asked for the sweep: it would sweep, too."""
+    main = sys.modules["__main__"]
+    held = main.__dict__.get("__spec__"), main.__dict__.get("__file__")
+    main.__spec__ = None
+    main.__dict__.pop("__file__", None)
+    try:
+        yield
+    finally:
+        main.__spec__ = held[0]
+        if held[1] is not None:
+            main.__file__ = held[1]
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
