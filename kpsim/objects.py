@@ -194,6 +194,13 @@ class Service:
         return ObjectKey("Service", self.metadata.namespace, self.metadata.name)
 
     @property
+    def has_several_load_balancers(self) -> bool:
+        """Whether its status lists addresses of more than one: two of a family, or some of each ipMode."""
+        given = [ingress for ingress in self.ingress if ingress.ip]
+        families = {":" in ingress.ip for ingress in given}
+        return len(families) != len(given) or len({ingress.ip_mode == "Proxy" for ingress in given}) > 1
+
+    @property
     def externally_accessible(self) -> bool:
         """Whether the Service is externally accessible in the API's sense (O-3.1).
 

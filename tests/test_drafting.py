@@ -483,6 +483,17 @@ def test_clients_have_no_address_of_the_cluster() -> None:
     assert kpsim.run(draft, settings=["duration=3s"]).figures["delivered_ratio"] == 1
 
 
+def test_a_service_with_several_load_balancers_keeps_them_and_is_dialled_otherwise() -> None:
+    given = service("l", type="LoadBalancer")
+    given["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"ip": "198.51.100.2"}]}}
+    draft = drafted(given, *PODS)
+    assert [each["via"] for each in draft.content["traffic"]] == ["clusterIP"]
+    assert "traffic by load balancer, as the Service has several: shop/l" in draft.left_out
+    (kept,) = [obj for obj in draft.content["objects"] if obj["kind"] == "Service"]
+    assert len(kept["status"]["loadBalancer"]["ingress"]) == 2
+    assert kpsim.run(draft, settings=["duration=1s"]).figures["delivered_ratio"] == 1
+
+
 def test_many_load_balancers_that_let_in_one_network() -> None:
     """Every source has addresses of its own."""
     given = [service(f"l{n}", type="LoadBalancer", loadBalancerSourceRanges=["10.0.0.0/8"]) for n in range(300)]

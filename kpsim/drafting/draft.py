@@ -192,6 +192,9 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
         way for s in services for way in ways_to(s)
         if (not rolled or _title(s) in leading) and _title(s) not in unanswered
     ]  # fmt: skip
+    for each in services:
+        if each.has_several_load_balancers and any(way.service is each for way in ways):
+            ledger.leave_out("traffic by load balancer, as the Service has several", _title(each))
     workloads = [*(workload_part(group, state, parts.selectors, ledger) for group in groups), *answering.parts]
     clients = "clients" if all(part["name"] != "clients" for part in workloads) else "kpsim-clients"
     if any(way.inside for way in ways):

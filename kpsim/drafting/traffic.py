@@ -28,7 +28,10 @@ class Way(NamedTuple):
 
 
 def ways_to(service: Service) -> Iterator[Way]:
-    """Yield every way that kube-proxy makes rules for. Headless Services and ExternalNames have none (O-1.1, O-4.2)."""
+    """Yield every way that kube-proxy makes rules for. Headless Services and ExternalNames have none (O-1.1, O-4.2).
+
+    A Service with several load balancers is left out there: which of them a client dials is not modelled.
+    """
     if service.type == "ExternalName" or service.cluster_ip in ("", CLUSTER_IP_NONE):
         return
     if LABEL_SERVICE_PROXY_NAME in service.metadata.labels:
@@ -41,7 +44,8 @@ def ways_to(service: Service) -> Iterator[Way]:
                 yield Way(service, port, "nodePort", family)
             if _has(service.external_ips, family):
                 yield Way(service, port, "externalIP", family)
-            if service.type == "LoadBalancer" and _has([entry.ip for entry in service.ingress if entry.ip], family):
+            addresses = [] if service.has_several_load_balancers else [each.ip for each in service.ingress if each.ip]
+            if service.type == "LoadBalancer" and _has(addresses, family):
                 yield Way(service, port, "loadBalancer", family)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
+from kpsim.addresses import Family, Network, format_ip, parse_network
 from kpsim.endpointslices import CONTROL_PLANE_LABELS
 from kpsim.manifests.places import Finding, Path
 from kpsim.objects import LABEL_EXCLUDE_BALANCERS, LABEL_ZONE, Service
@@ -407,16 +407,6 @@ def _not_for_datagrams(traffic: Traffic, protocol: str, path: Path) -> _Found:
             yield (*path, field), message
 
 
-def _several_balancers(service: Service) -> str:
-    """Say that a Service has more than one load balancer, which is not modelled. Empty: it has not."""
-    modes = {"Proxy" if ingress.ip_mode == "Proxy" else "VIP" for ingress in service.ingress if ingress.ip}
-    families = [found[0] for ingress in service.ingress if (found := parse_ip(ingress.ip)) is not None]
-    if len(modes) > 1 or len(set(families)) != len(families):
-        listed = ", ".join(f"{ingress.ip} ({ingress.ip_mode or 'VIP'})" for ingress in service.ingress if ingress.ip)
-        return f"the Service has several load balancers, {listed}: not modelled; leave one in its status"
-    return ""
-
-
 def _balancer_problems(spec: ScenarioSpec, services: Mapping[str, Service]) -> _Found:
     """Check that what load balancers ask of nodes exists."""
     for name, service in services.items():
@@ -447,8 +437,12 @@ def _frontend_problems(traffic: Traffic, service: Service, path: Path) -> _Found
         case Via.EXTERNAL_IP:
             lacking = "" if service.external_ips else "spec.externalIPs"
         case Via.LOAD_BALANCER:
-            if several := _several_balancers(service):
-                yield (*path, "via"), several
+            if service.has_several_load_balancers:
+                each = ", ".join(f"{i.ip} ({i.ip_mode or 'VIP'})" for i in service.ingress if i.ip)
+                yield (
+                    (*path, "via"),
+                    f"the Service has several load balancers, {each}: not modelled; leave one in its status",
+                )
             lacking = "" if service.type == "LoadBalancer" else "type LoadBalancer"
             if (
                 not lacking

@@ -14,7 +14,7 @@ from kpsim.simulation.clock import Clock
 from kpsim.simulation.machines import Machines
 
 #: what a load balancer without an IP sends from: networks for measurements (RFC 2544, RFC 5180), which nobody else has
-_OWN = {Family.IPV4: "198.18.0.1", Family.IPV6: "2001:2::1"}
+_OWN = {Family.IPV4: "198.19.255.1", Family.IPV6: "2001:2:0:ffff::1"}
 _FIRST_PORT, _PORTS = 1024, 64512
 
 
