@@ -86,6 +86,23 @@ def test_back_off_has_a_ceiling_and_jitter_shortens_it() -> None:
     assert c.tries > 10
 
 
+def test_a_pod_tries_again_itself_whatever_other_pods_came() -> None:
+    events = "events: [{at: 1s, scale: {workload: web, replicas: 5}}]\n"
+    traffic = (
+        "traffic: [{name: t, from: pods, workload: web, service: none, perSecond: 2, stop: 4s, connectTimeout: 1s%s}]\n"
+    )
+    none = HEAD.replace("metadata: {name: web}\n    spec", "metadata: {name: none}\n    spec").replace(
+        "{app: web}", "{app: none}"
+    )
+    logs = [
+        simulate(events + traffic % retries, "duration=9s", "icmpRateLimit=false", head=none)
+        for retries in ("", ", retries: {count: 3, backoff: 1s, factor: 1}")
+    ]
+    once, again = ([(c.at_ns, c.client) for c in log.connections] for log in logs)
+    assert once == again and len({client for _, client in once}) > 2
+    assert {c.tries for c in logs[1].connections} == {4}
+
+
 def test_a_try_without_answer_ends_at_the_connect_timeout() -> None:
     never = (LOCAL, "workloads[0].placement={nodes: [node-2]}", "duration=10s")
     stop = NODE_1.replace("perSecond: 10", "perSecond: 1, stop: 1s")

@@ -189,7 +189,7 @@ def local_drop_windows(log: RunLog) -> list[LocalDropWindow]:
     done: list[LocalDropWindow] = []
     for c in external_local(log):
         here = open_windows.setdefault((c.service, c.node), {})
-        if c.established and not c.syn_retries:  # the node serves again
+        if c.connect_time_ns == 0 and not c.syn_retries:  # the node serves again
             done += [window for _, window in here.values()]
             here.clear()
         if not is_local_drop(c):

@@ -55,6 +55,7 @@ class Undertaking:
     racing: int = 0  #: tries that are under way
     other_family: Family | None = None  #: which may still be tried in this round
     place: tuple[str, int] = ("", 0)  #: in a client's pool
+    client: str = ""  #: who began it; a pod goes on with it itself
     done: bool = False
 
 

@@ -80,7 +80,7 @@ class Lasting:
         machines, now_ns = self._world.machines, self._clock.now_ns
         if not opened.balanced or self._balancer is None:
             return machines.carry_on(opened.flow, now_ns)
-        node, why = self._balancer.follow(opened.flow.at_node, *opened.balanced)
+        node, why = self._balancer.follow(opened.flow.at_node, *opened.balanced, own=opened.flow.outer is not None)
         if not node:
             return Broken(why)
         if node == opened.flow.at_node:

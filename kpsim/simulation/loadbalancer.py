@@ -176,10 +176,13 @@ class LoadBalancer:
         """Count the end of such a connection."""
         self._open[node] -= 1
 
-    def follow(self, node: str, *flow: str | int) -> tuple[str, Reason]:
-        """Return the node that gets the next packet of an open connection. Empty: none, for the reason beside it."""
+    def follow(self, node: str, *flow: str | int, own: bool = False) -> tuple[str, Reason]:
+        """Return the node that gets the next packet of an open connection. Empty: none, for the reason beside it.
+
+        ``own``: the load balancer opened it itself, so it knows it.
+        """
         settings = self.settings
-        if not settings.tracking:
+        if not settings.tracking and not own:
             chosen = self.choose(*flow)
             return (chosen, Reason.NONE) if chosen is not None else ("", Reason.NO_HEALTHY_NODE)
         if node not in self._members:

@@ -88,22 +88,25 @@ class Senders:
         """After how many connections the senders come around: pods, or nodes that are dialled or send."""
         return len(self._pods()) if self._traffic.origin is Origin.PODS else len(self.entries)
 
-    def sender(self, number: int, family: Family) -> TrafficSender | str:
-        """Return the next sender in turn, still without a port. If there is none, for example because no pod runs, say why."""
+    def sender(self, number: int, family: Family, pod: str = "") -> TrafficSender | str:
+        """Return the next sender in turn, still without a port. If there is none, for example because no pod runs, say why.
+
+        ``pod`` asks for the pod that has begun already.
+        """
         traffic = self._traffic
         if traffic.origin is not Origin.PODS and not self.entries:
             return "none of its nodes has joined the cluster"
         match traffic.origin:
             case Origin.PODS:
-                pods = self._pods()
+                pods = [each for each in self._pods() if pod in ("", each.name)]
                 if not pods:
                     named = (
                         f"no pod of workload {traffic.workload}" if traffic.named is None else f"no pod {traffic.named}"
                     )
                     return f"{named} runs"
-                pod = pods[number % len(pods)]
-                local = pod.workload.host_network
-                return TrafficSender(pod.name, "" if local else of_family(pod.ips, family), 0, pod.node, local)
+                chosen = pods[number % len(pods)]
+                local = chosen.workload.host_network
+                return TrafficSender(chosen.name, "" if local else of_family(chosen.ips, family), 0, chosen.node, local)
             case Origin.NODES:
                 node = self.entries[number % len(self.entries)]
                 return TrafficSender(node, "", 0, node, local=True)

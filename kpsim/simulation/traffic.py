@@ -99,10 +99,12 @@ class TrafficSource:
         undertaking.other_family = None
         if happy is not None:
             undertaking.other_family = Family.IPV4 if first is Family.IPV6 else Family.IPV6
-        base = self._senders.sender(undertaking.number, first)
+        base = self._senders.sender(undertaking.number, first, undertaking.client)
         if isinstance(base, str):
             self._give_up_unsent(undertaking, base)
-        elif self._pool is None or undertaking.tries > 1 or not self._request(undertaking, base):
+            return
+        undertaking.client = base.client
+        if self._pool is None or undertaking.tries > 1 or not self._request(undertaking, base):
             self._try(undertaking, base, first, service)
             if happy is not None:
                 self._clock.at(
@@ -140,7 +142,7 @@ class TrafficSource:
             if undertaking.done or family is None or undertaking.tries != round_of:
                 return
             undertaking.other_family = None
-            base = self._senders.sender(undertaking.number, family)
+            base = self._senders.sender(undertaking.number, family, undertaking.client)
             if not isinstance(base, str):
                 self._try(undertaking, base, family, self._world.service())
 
