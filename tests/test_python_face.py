@@ -172,6 +172,7 @@ def test_help_names_every_command_in_a_whole_sentence() -> None:
     commands = cli("--help", COLUMNS="80").stdout.partition("Commands:")[2].strip().splitlines()
     assert [line.split()[0] for line in commands] == [
         "check",
+        "compare",
         "diff",
         "migrate",
         "replay",

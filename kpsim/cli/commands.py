@@ -1,5 +1,18 @@
 """Imports the module of every command, which registers the commands."""
 
-from kpsim.cli import check, diff, migrate, replay, rules, run, scenario, survey, sweep, trace, verify
+from kpsim.cli import check, compare, diff, migrate, replay, rules, run, scenario, survey, sweep, trace, verify
 
-__all__ = ["check", "diff", "migrate", "replay", "rules", "run", "scenario", "survey", "sweep", "trace", "verify"]
+__all__ = [
+    "check",
+    "compare",
+    "diff",
+    "migrate",
+    "replay",
+    "rules",
+    "run",
+    "scenario",
+    "survey",
+    "sweep",
+    "trace",
+    "verify",
+]

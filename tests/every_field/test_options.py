@@ -167,6 +167,13 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
         "--format": (["small.yaml"], ["--format", "json"]),
     },
+    "compare": {
+        "--set": (["small.yaml", "--mode", "iptables", "--mode", "ipvs"], ["--set", "traffic[t].perSecond=9"]),
+        "--mode": (["small.yaml", "small.yaml"], ["--mode", "ipvs"]),
+        "--seed": (["small.yaml", "small.yaml"], ["--seed", "7"]),
+        "--long": (["small.yaml", "small.yaml"], ["--long"]),
+        "--format": (["small.yaml", "small.yaml"], ["--format", "json"]),
+    },
     "sweep": {
         "--vary": (_SWEEP, ["--vary", "traffic[t].perSecond=2,3"]),
         "--seeds": (_SWEEP, ["--seeds", "2"]),
