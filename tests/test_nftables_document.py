@@ -10,8 +10,10 @@ from kpsim.ruleset import (
     ACCEPT,
     DROP,
     Chain,
+    Compare,
     DataType,
     Element,
+    Field,
     Rule,
     Set,
     SetType,
@@ -54,12 +56,17 @@ def test_operations_stand_in_order_and_a_table_with_its_elements_sorted() -> Non
     assert document([LINES[3][0], LINES[10][0]], Map()) == f"{LINES[3][1]}\n{LINES[10][1]}\n"
     ports = replace(PORTS, elements=Map({(80,): Element(), (443,): Element(), (9,): Element()}))
     fates = replace(FATES, elements=Map({(9,): Element(DROP), (80,): Element(ACCEPT)}))
-    chain = Chain("c", (Rule((DROP,)), Rule((ACCEPT,))), None, "why")
+    of_ports = [
+        Rule((Compare(Field.DPORT, ((port, port), (port + 5, port + 5))), verdict))
+        for port, verdict in ((90, DROP), (80, ACCEPT))
+    ]
+    chain = Chain("c", (Rule((DROP,)), Rule((ACCEPT,)), *of_ports), None, "why")
     table = replace(TABLE, chains=Map({"c": chain}), sets=Map({"ports": ports, "fates": fates}))
     head, element = "add table ip6 kube-proxy", "add element ip6 kube-proxy"
     assert dump(table).splitlines() == [
         head + ' { comment "rules for kube-proxy" ; }', LINES[3][1], LINES[6][1], "add map ip6 kube-proxy fates { type inet_service : verdict ; }",
-        "add rule ip6 kube-proxy c drop", "add rule ip6 kube-proxy c accept", f"{element} ports {{ 443 }}", f"{element} ports {{ 80 }}",
+        "add rule ip6 kube-proxy c drop", "add rule ip6 kube-proxy c accept",
+        "add rule ip6 kube-proxy c th dport { 90 , 95 } drop", "add rule ip6 kube-proxy c th dport { 80 , 85 } accept", f"{element} ports {{ 443 }}", f"{element} ports {{ 80 }}",
         f"{element} ports {{ 9 }}", f"{element} fates {{ 80 : accept }}", f"{element} fates {{ 9 : drop }}",
     ]  # fmt: skip
     assert dump(table).endswith(" }\n")
