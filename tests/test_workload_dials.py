@@ -175,6 +175,8 @@ def pods(described: str) -> dict[int, Replica]:
         ("1r 1- 1r", 3, {"revision": 2, "ordered": False}, (), ("p2",)),
         ("1r 1r 1-", 3, {"revision": 2, "ordered": False}, (), ("p2",)),
         ("1r 1r 2-", 3, {"revision": 2, "ordered": False}, (), ()),
+        ("1r 1r 1x", 3, {"revision": 2, "ordered": False}, (), ()),
+        ("1r 1r", 3, {"revision": 2, "ordered": False}, (2,), ()),
         ("1r 1r 1r", 3, {"revision": 2, "unavailable": 2}, (), ("p2", "p1")),
         ("1r 1r 2- 2r", 4, {"revision": 2, "unavailable": 2, "ordered": False}, (), ("p1",)),
         ("1r 1r 1r", 3, {"revision": 2, "partition": 2}, (), ("p2",)),
