@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -52,10 +53,12 @@ def output_of(command: str) -> str:
     AssertionError if it fails: a command that is meant to fail ends in ``; echo $?``.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        cwd=ROOT, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as kept:  # else a command would say which runs it found finished
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=ROOT, env={**os.environ, "PATH": path, "KPSIM_CACHE": kept}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=120,
+        )  # fmt: skip
     assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}"
     return done.stdout
 
