@@ -115,6 +115,7 @@ def test_rr_keeps_its_place_when_servers_come_and_go():
     # added again: it was deleted before, and stands at the head of the list now
     assert moved("rr", place, [A, B, C], [B, A, C]) == id_of(A)
     assert moved("rr", id_of(A), [A, B, C], [C, A, B]) == id_of(A)
+    assert moved("rr", id_of(A), [A, B, C], [A, D, B, C]) is None  # again behind a new one
     assert moved("rr", id_of(D), [A], [B]) == id_of(D)
     # also where the order does not show it
     assert moved("rr", id_of(A), [A, B], [replace(A, generation=1), B]) is None
@@ -132,6 +133,11 @@ def test_wrr_begins_at_the_head_when_servers_change():
     # levels of 6 and 3 are 4 and 1, so that of 4 becomes 4; of 5, the next below in steps of 3
     again = moved("wrr", level, [], [weighed(A, 9), weighed(B, 3)])
     assert again.least == 4 and again.last is None
+    fifth = decide("wrr", [weighed(A, 5), B]).cursor
+    assert moved("wrr", fifth, [], [weighed(A, 9), weighed(B, 3)]).least == 4
+    # a level that fell with the weights does not rise with them
+    fallen = moved("wrr", fifth, [], [weighed(A, 2), B])
+    assert moved("wrr", fallen, [], [weighed(A, 9), B]).least == 2
 
 
 def test_other_cursors_do_not_move():
