@@ -291,6 +291,9 @@ def test_sh_fills_its_buckets_in_the_order_of_the_list():
     assert chosen(1, [A, weighed(B, 0), C]) is None
     # unless the flag is set: then the next bucket counts whose server can serve. 97 + 97 is 194, then 195
     assert chosen(1, [A, weighed(B, 0), C], falls_back=True) == [A, weighed(B, 0), C][(97 + 97) % 256 % 3]
+    request = REQUEST._replace(client=(1, 7), falls_back=True)
+    why = decide("sh", [A, weighed(B, 0), C], request=request).why
+    assert why == "bucket 194 of 256: the server of bucket 97 has weight 0"
     assert chosen(1, [weighed(A, 0), weighed(B, 0)], falls_back=True) is None
 
 
