@@ -135,6 +135,7 @@ def test_wrr_begins_at_the_head_when_servers_change():
     assert again.least == 4 and again.last is None
     fifth = decide("wrr", [weighed(A, 5), B]).cursor
     assert moved("wrr", fifth, [], [weighed(A, 9), weighed(B, 3)]).least == 4
+    assert moved("wrr", again, [], [weighed(A, 8), weighed(B, 2)]).least == 5
     # a level that fell with the weights does not rise with them
     fallen = moved("wrr", fifth, [], [weighed(A, 2), B])
     assert moved("wrr", fallen, [], [weighed(A, 9), B]).least == 2

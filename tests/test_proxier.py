@@ -100,7 +100,8 @@ def test_a_label_that_removes_a_service_from_the_selection_deletes_it() -> None:
 
 def test_a_scheduler_that_the_kernel_does_not_have_keeps_kube_proxy_from_starting() -> None:  # IPVS-1.4
     with pytest.raises(
-        InputError, match=r"ipvs\.scheduler: the kernel has no scheduler 'lru', so kube-proxy does not start"
+        InputError,
+        match=r"^ipvs\.scheduler: the kernel has no scheduler 'lru', so kube-proxy does not start; it has rr, wrr, lc, ",
     ):
         make_backend(make_settings(mode=Mode.IPVS, ipvs_scheduler="lru"))
 

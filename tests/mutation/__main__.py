@@ -33,7 +33,7 @@ TESTS = tuple(
         "test_flowstate_sctp", "test_flowstate_tcp", "test_foreign_rules", "test_full_table", "test_invalid_answers",
         "test_ipvs_connections", "test_ipvs_hooks", "test_ipvs_lives", "test_ipvs_schedulers", "test_ipvs_states",
         "test_matching", "test_measured_lives", "test_netfilter", "test_netfilter_nat", "test_netfilter_refusals",
-        "test_packet_journeys", "test_packet_paths", "test_probes", "test_programmed", "test_recent", "test_reject",
+        "test_packet_journeys", "test_packet_paths", "test_policy_routing", "test_probes", "test_programmed", "test_recent", "test_reject",
         "test_routing", "test_ruleset", "test_ruleset_operations", "test_sets_and_maps", "test_numbers", "test_source_ports", "test_walk_steps",
         "properties/test_answers", "properties/test_connection_table", "properties/test_walk_index", "properties/test_walks",
     )
