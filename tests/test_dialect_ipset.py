@@ -82,6 +82,10 @@ def test_a_set_has_what_create_said():
         ("hash:ip,port", "10.0.0.1,udplite:65535", [(ip("10.0.0.1"), "udplite", 65535)]),
         ("hash:ip,port", "10.0.0.1,255:0", [(ip("10.0.0.1"), "255", 0)]),
         ("hash:ip,port", "10.0.0.1,ICMP:255/255", [(ip("10.0.0.1"), "icmp", 0xFFFF)]),
+        ("hash:net,iface", "10.0.0.0/8,fifteenletters1", [(network("10.0.0.0/8"), "fifteenletters1")]),
+        ("hash:ip,port netmask 24", "10.0.1.7,80", [(ip("10.0.1.0"), "tcp", 80)]),
+        ("hash:ip netmask 1", "200.0.0.1", [(ip("128.0.0.0"),)]),
+        ("hash:ip skbinfo", "10.0.0.1 skbmark 1 skbprio 1:1 skbqueue 3", [(ip("10.0.0.1"),)]),
         ("hash:net,iface", "10.0.0.0/8,physdev:eth0", [(network("10.0.0.0/8"), "physdev:eth0")]),
         ("hash:ip,mark", "10.0.0.1,4294967295", [(ip("10.0.0.1"), 0xFFFFFFFF)]),
         ("bitmap:port range 90-80", "80", [(80,)]),
@@ -142,6 +146,13 @@ def test_one_text_is_as_many_elements_as_ipset_makes_of_it(kind, text, expected)
         ("create s hash:ip,port family inet6\nadd s ::1,icmp:8/0", "2: a set of IPv6 takes no icmp"),
         ("create s hash:net,iface\nadd s 10.0.0.0/24,", "2: not a name of an interface, of 1 to 15 characters: ''"),
         ("create s hash:ip,mark\nadd s 10.0.0.1,0x100000000", "2: not a number from 0 to 4294967295: '0x100000000'"),
+        *(
+            (f"create s hash:ip\nadd s 10.0.0.1 {option} 1", f"2: {option}: set s was created without it")
+            for option in ("packets", "bytes", "skbmark", "skbprio", "skbqueue")
+        ),
+        ("create s bitmap:port hashsize 64 range 1-2", "1: bitmap:port has no option hashsize"),
+        ("create s hash:ip,port\nadd s 10.0.0.1,65536", "2: not a number from 0 to 65535: '65536'"),
+        ("Name: s\nType: hash:ip\nHeader: family inet\nMembers:\nx", "5: not an address of IPv4: 'x'"),
         ("create s hash:ip\nflush t", "2: there is no set t"),
         ("create s hash:ip\ndestroy t", "2: there is no set t"),
         ("create s hash:ip\nswap s s", "2: not a line of ipset save: swap s s"),
@@ -160,8 +171,8 @@ def test_one_text_is_so_many_elements_at_most(monkeypatch):
     monkeypatch.setattr(elements, "MOST_ELEMENTS", 8)
     assert len(keys("create s hash:ip,port\nadd s 10.0.0.0/31,1-4\n")) == 8
     for text in ("10.0.0.0/31,1-5", "10.0.0.0/28,1", "10.0.0.0/8,1"):
-        with pytest.raises(InputError, match=f"more than 8 elements: {text}"):
-            parse(f"create s hash:ip,port\nadd s {text}\n")
+        with pytest.raises(InputError, match=f"^f:2: more than 8 elements: {text}"):
+            parse(f"create s hash:ip,port\nadd s {text}\n", file="f")
 
 
 def test_all_that_is_wrong_is_told_at_once():
@@ -253,3 +264,18 @@ def test_types_and_codes_of_icmp_have_their_names(protocol, family, asked):
         others |= {f"neighbor-{word}": f"neighbour-{word}" for word in ("solicitation", "advertisement")}
     for other, name in others.items():
         assert keys(f"{head}{start}:{other}") == keys(f"{head}{start}:{name}")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("iphash", "hash:ip"), ("nethash", "hash:net"), ("ipporthash", "hash:ip,port"), ("ipportiphash", "hash:ip,port,ip"),
+        ("ipportnethash", "hash:ip,port,net"), ("portmap range 1-2", "bitmap:port range 1-2"), ("setlist", "list:set"),
+        ("ipmap range 10.0.0.0/24", "bitmap:ip range 10.0.0.0-10.0.0.255"), ("hash:ip netmask 32", "hash:ip"),
+        ("hash:ip family ipv4", "hash:ip"), ("hash:ip family -4", "hash:ip family inet"),
+        ("hash:ip family ipv6", "hash:ip family inet6"), ("hash:ip maxelem 65536 hashsize 1024", "hash:ip"),
+    ],
+)  # fmt: skip
+def test_what_create_may_say_otherwise(written, meant):
+    """ipset(8), and measured: a netmask of all bits is none."""
+    assert parse(f"create s {written}\n") == parse(f"create s {meant}\n")

@@ -81,6 +81,8 @@ def test_a_virtual_server_has_what_the_line_says():
         ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m", "3: real server 10.0.0.2:80 appears twice"),
         ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 70000", "2: weight: not a number from 0 to 65535: '70000'"),
         ("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r [fd00::1]:80 -m", "2: real server [fd00::1]:80 is not of IPv4"),
+        ("Prot LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port  Conns\nTCP 10.0.0.1:80 rr\n",
+         "this listing of ipvsadm leaves weights and forwarding out: give the output of ipvsadm -S -n"),
         ("-A -t 10.0.0.1:80 -s", "1: -s needs a value"),
         ("-A -w 10.0.0.1:80", "1: not an option that names a virtual server (-t, -u, --sctp-service): '-w'"),
         ("-A", "1: not an option that names a virtual server (-t, -u, --sctp-service): ''"),
@@ -153,7 +155,7 @@ def test_long_options_and_what_is_the_usual_value():
     [
         "-A -t 10.0.0.1:80 -s sh -b sh-fallback,sh-port\n-A -t 10.0.0.1:443 -s rr\n-A -t 10.0.0.2:80 -s rr\n",
         "-A --sctp-service 10.0.0.9:1 -s rr\n-A -t 10.0.0.1:80 -s rr -p 0\n-A -u 10.0.0.1:1 -s rr -p 9 -M 0.0.0.0\n",
-        "-A -t 10.0.0.1:80 -s mh -b mh-fallback,mh-port,flag-3\n",
+        "-A -t 10.0.0.1:80 -s mh -b mh-fallback,mh-port,flag-3\n-A -t 10.0.0.2:80 -s rr -b flag-1,flag-2,flag-3\n",
     ],
 )
 def test_a_text_in_the_form_of_ipvsadm_is_written_again(text):
