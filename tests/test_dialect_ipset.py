@@ -150,6 +150,7 @@ def test_one_text_is_as_many_elements_as_ipset_makes_of_it(kind, text, expected)
             (f"create s hash:ip\nadd s 10.0.0.1 {option} 1", f"2: {option}: set s was created without it")
             for option in ("packets", "bytes", "skbmark", "skbprio", "skbqueue")
         ),
+        ("create s bitmap:port bucketsize 4 range 1-2", "1: bitmap:port has no option bucketsize"),
         ("create s bitmap:port hashsize 64 range 1-2", "1: bitmap:port has no option hashsize"),
         ("create s hash:ip,port\nadd s 10.0.0.1,65536", "2: not a number from 0 to 65535: '65536'"),
         ("Name: s\nType: hash:ip\nHeader: family inet\nMembers:\nx", "5: not an address of IPv4: 'x'"),
@@ -182,8 +183,11 @@ def test_all_that_is_wrong_is_told_at_once():
 
 
 def test_a_type_that_is_not_modelled_keeps_its_name_alone():
-    sets = parse("create m hash:mac\nadd m 02:00:00:00:00:01\ncreate l list:set size 8\nadd l m\ncreate s hash:ip\n")
+    sets = parse(
+        "\ufeffcreate m hash:mac\nadd m 02:00:00:00:00:01\ncreate l list:set size 8\nadd l m\ncreate s hash:ip\n"
+    )
     assert [(name, of.type is None) for name, of in sorted(sets.items())] == [("l", True), ("m", True), ("s", False)]
+    assert {parse(f"create s {kind}\n")["s"].type for kind in ("hash:ip,mac", "bitmap:ip,mac")} == {None}
 
 
 def test_old_names_and_exist_and_comments_are_read():
@@ -224,11 +228,16 @@ add e 10.0.0.1-10.0.0.2
 add e 10.0.0.3-10.0.0.4
 create d hash:ip
 destroy d
+create d hash:ip
+-X d
+create never hash:ip timeout 0
+add never 10.0.0.1
 create -! s hash:net
 add s 10.0.0.1 -!
 """
     sets = parse(text)
-    assert sorted(sets) == ["e", "f", "s"]
+    assert sorted(sets) == ["e", "f", "never", "s"]
+    assert [each.timeout_ns for each in sets["never"].elements.values()] == [None]
     assert [each.timeout_ns for each in sets["s"].elements.values()] == [8 * SECOND_NS]
     assert (len(sets["f"].elements), keys(text, "e")) == (2, [(ip("10.0.0.3"),), (ip("10.0.0.4"),)])
     assert sets["s"].ipset is not None and sets["s"].ipset.kind == "hash:ip"
@@ -238,7 +247,7 @@ def test_what_looks_like_ipset():
     assert reads("<ipsets>\n") and reads("-N s iphash\n") and reads("Name: s\r\nType: hash:ip\n")
     assert not reads("create\n") and not reads("create s hash:ip\n*filter\n") and not reads("Name: s\nType: x\n")
     listed = "Name: s\nType: bitmap:port\nRevision: 3\nHeader: range 0-65535\nReferences: 1\nMembers:\n\n80\n"
-    assert keys(listed) == [(80,)]
+    assert keys(listed) == keys(listed.replace("\n", "\r\n")) == [(80,)]
 
 
 @pytest.mark.parametrize(
@@ -274,6 +283,7 @@ def test_types_and_codes_of_icmp_have_their_names(protocol, family, asked):
         ("ipmap range 10.0.0.0/24", "bitmap:ip range 10.0.0.0-10.0.0.255"), ("hash:ip netmask 32", "hash:ip"),
         ("hash:ip family ipv4", "hash:ip"), ("hash:ip family -4", "hash:ip family inet"),
         ("hash:ip family ipv6", "hash:ip family inet6"), ("hash:ip maxelem 65536 hashsize 1024", "hash:ip"),
+        ("iphash probes 8 resize 50 gc 9 initval 7", "hash:ip"),
     ],
 )  # fmt: skip
 def test_what_create_may_say_otherwise(written, meant):
