@@ -9,6 +9,7 @@ import pytest
 from drafts import (
     EVERYTHING,
     NODES,
+    ROOT,
     Json,
     cluster,
     drafted,
@@ -96,6 +97,17 @@ def test_a_draft_runs_and_its_clients_are_answered() -> None:
     assert result.figures["sent"] == result.figures["delivered"] == 20
 
 
+def test_a_recording_is_a_cluster_too() -> None:
+    """Its slices show pods, and it may know of more service networks than one object holds."""
+    of = kpsim.load(ROOT / "tests/golden/iptables/faults-002.recording.jsonl")
+    draft = of.scenario()
+    assert loaded(draft).objects
+    assert [each["metadata"]["name"] for each in draft.content["objects"] if each["kind"] == "ServiceCIDR"][:2] == [
+        "kubernetes",
+        "kubernetes-2",
+    ]
+
+
 # ---------------------------------------------------------------------------------------------------------------- nodes
 
 
@@ -160,6 +172,7 @@ def test_what_two_nodes_or_pods_claim_goes_to_the_first() -> None:
         ({"strategy": {"rollingUpdate": {"maxSurge": "many"}}}, ".spec.strategy.rollingUpdate.maxSurge: expected a number or a percentage"),
         ({"minReadySeconds": -1}, ".spec.minReadySeconds: expected zero or more, got -1"),
         ({"pods": {"containers": [{"name": "c", "readinessProbe": {"periodSeconds": -5}}]}}, "periodSeconds: expected zero or more, got -5"),
+        ({"pods": {"topologySpreadConstraints": [{"topologyKey": "x", "whenUnsatisfiable": "No"}]}}, "expected DoNotSchedule or ScheduleAnyway, got 'No'"),
     ],
 )  # fmt: skip
 def test_values_that_no_api_server_takes(spec: Json, words: str) -> None:
@@ -472,6 +485,14 @@ def test_clients_are_within_the_ranges_that_a_load_balancer_lets_in() -> None:
     source = next(each for each in draft.content["traffic"] if each["via"] == "loadBalancer")
     assert source["clientNetwork"] == "10.244.0.0/27"  # the pods are in 10.244.1.0/24 and 10.244.2.0/24
     assert kpsim.run(draft, settings=["duration=1s"]).figures["delivered_ratio"] == 1
+
+
+def test_several_load_balancers_of_one_service() -> None:
+    given = service("l", type="LoadBalancer")
+    given["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"ip": "198.51.100.2"}]}}
+    draft = drafted(given, *PODS)
+    assert [each["via"] for each in loaded(draft).spec.model_dump(by_alias=True)["traffic"]] == ["clusterIP"]
+    assert "traffic by load balancer, as the Service has several: shop/l" in draft.left_out
 
 
 def test_clients_have_no_address_of_the_cluster() -> None:

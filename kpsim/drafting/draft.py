@@ -19,7 +19,7 @@ from kpsim.drafting.part import TODO, Ledger, Part
 from kpsim.drafting.pods import FoundPods, Selectors, find_pods
 from kpsim.drafting.proxy import proxy_part
 from kpsim.drafting.rollouts import duration_s, near, rolled_out, rollout_part
-from kpsim.drafting.services import cidr_part, hand_written, service_part, slice_part
+from kpsim.drafting.services import cidr_parts, hand_written, service_part, slice_part
 from kpsim.drafting.traffic import Way, clients_part, traffic_parts, ways_to
 from kpsim.drafting.workloads import workload_part
 from kpsim.errors import InputError, Problem
@@ -204,7 +204,7 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
     content.put(
         "objects",
         [
-            *map(cidr_part, state.service_cidrs),
+            *(part for cidr in state.service_cidrs for part in cidr_parts(cidr)),
             *(service_part(service, families) for service in services),
             *map(slice_part, slices),
         ],

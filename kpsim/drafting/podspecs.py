@@ -121,12 +121,7 @@ def pod_spec(json: Json, path: str = ".spec") -> PodSpec:
         pre_stop=_pre_stop(main) if main is not None else None,
         probes=dict(_probes(main)) if main is not None else {},
         gates=tuple(gate.text("conditionType") for gate in reader.children("readinessGates")),
-        spread=tuple(
-            Spread(
-                each.text("topologyKey"), natural(each, "maxSkew", 1), each.text("whenUnsatisfiable") or "DoNotSchedule"
-            )
-            for each in reader.children("topologySpreadConstraints")
-        ),
+        spread=tuple(_spread(each) for each in reader.children("topologySpreadConstraints")),
         unmodelled=tuple(_unmodelled(affinity)),
         node_selector=reader.labels("nodeSelector"),
         node_terms=tuple(_terms(affinity)),
@@ -143,6 +138,14 @@ def natural(reader: JsonReader, key: str, default: int) -> int:
     if value is not None and value < 0:
         raise InputError(Problem(f"expected zero or more, got {value}", path=f"{reader.path}.{key}"))
     return default if value is None else value
+
+
+def _spread(reader: JsonReader) -> Spread:
+    when = reader.text("whenUnsatisfiable") or "DoNotSchedule"
+    if when not in ("DoNotSchedule", "ScheduleAnyway"):
+        words = f"expected DoNotSchedule or ScheduleAnyway, got {when!r}"
+        raise InputError(Problem(words, path=f"{reader.path}.whenUnsatisfiable"))
+    return Spread(reader.text("topologyKey"), natural(reader, "maxSkew", 1), when)
 
 
 def _ports(containers: Sequence[JsonReader]) -> tuple[ContainerPort, ...]:

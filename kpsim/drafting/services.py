@@ -140,9 +140,14 @@ def slice_part(item: EndpointSlice) -> Part:
 _OF_ENDPOINT = ("addresses", "conditions", "hints", "nodeName", "zone")
 
 
-def cidr_part(cidr: ServiceCIDR) -> Part:
-    """Return a ServiceCIDR, whose ranges nftables mode knows (NFT-5.9)."""
-    part = Part({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR"})
-    part["metadata"] = Part({"name": cidr.metadata.name}, flow=True)
-    part["spec"] = Part({"cidrs": list(cidr.cidrs)}, flow=True)
-    return part
+def cidr_parts(cidr: ServiceCIDR) -> Iterator[Part]:
+    """Yield a ServiceCIDR, whose ranges nftables mode knows (NFT-5.9). Recordings may have more than one object can hold: they become several."""
+    families = [":" in text for text in cidr.cidrs]
+    fits = len(set(families)) == len(families)
+    for number, own in enumerate([cidr.cidrs] if fits else [(each,) for each in cidr.cidrs]):
+        part = Part({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR"})
+        part["metadata"] = Part(
+            {"name": f"{cidr.metadata.name}-{number + 1}" if number else cidr.metadata.name}, flow=True
+        )
+        part["spec"] = Part({"cidrs": list(own)}, flow=True)
+        yield part
