@@ -487,14 +487,6 @@ def test_clients_are_within_the_ranges_that_a_load_balancer_lets_in() -> None:
     assert kpsim.run(draft, settings=["duration=1s"]).figures["delivered_ratio"] == 1
 
 
-def test_several_load_balancers_of_one_service() -> None:
-    given = service("l", type="LoadBalancer")
-    given["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"ip": "198.51.100.2"}]}}
-    draft = drafted(given, *PODS)
-    assert [each["via"] for each in loaded(draft).spec.model_dump(by_alias=True)["traffic"]] == ["clusterIP"]
-    assert "traffic by load balancer, as the Service has several: shop/l" in draft.left_out
-
-
 def test_clients_have_no_address_of_the_cluster() -> None:
     given = service("l", type="LoadBalancer")
     given["status"] = {"loadBalancer": {"ingress": [{"ip": "203.0.113.10"}]}}
