@@ -38,7 +38,7 @@ def expected(text: str, *settings: str, head: str = HEAD) -> Expected:
     return expected_losses(parse_scenario(head + text, "odds.yaml", settings=settings))
 
 
-@pytest.mark.parametrize("sender", [NODES, NODE_PORT, BALANCER], ids=["nodes", "node port", "load balancer"])
+@pytest.mark.parametrize("sender", [NODES, BALANCER], ids=["nodes", "load balancer"])
 def test_the_mean_of_many_seeds_lies_around_the_expected_losses(sender: str) -> None:
     scenario = parse_scenario(HEAD + CRASH + TRAFFIC.format(sender), "odds.yaml")
     apart, total = [], 0.0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: kpsim run local-rollout --set workloads[0].termination.preStop=10s --out report/")
 def run(
+    context: typer.Context,
     scenario: Annotated[
         list[str],
         typer.Argument(
@@ -96,6 +97,9 @@ def run(
     several_wanted = seeds != 1 and _several(seeds) > 1
     chosen = _chosen(scenario, rollout, mode)
     if exact:
+        from kpsim.cli.unused import note_unused
+
+        note_unused(context)
         _print_expected(chosen, mode, seed, set_ or [], seeds, format)
         return
     with progress_bar() as progress:

@@ -31,6 +31,7 @@ class SweepFormat(enum.StrEnum):
     "--seeds 20 --out sweep/. Exit code 1: the goal is reached nowhere; without --goal: at no point all expectations hold in all seeds.",
 )
 def sweep(
+    context: typer.Context,
     scenario: Annotated[
         str,
         typer.Argument(
@@ -119,11 +120,13 @@ def sweep(
     Every point says how many connections are lost: mean with its interval, least, median, most, and in how many seeds none is.
     """
     from kpsim.cli.progress import count_bar
+    from kpsim.cli.unused import note_unused
     from kpsim.outputs import check_directory
     from kpsim.sweeping import sweep as run_sweep
 
     if cache is not None and no_cache:
         raise InputError("--cache says where runs are kept, --no-cache that none are")
+    note_unused(context)
     if out is not None:
         check_directory(out)
         go_on_without_reader()

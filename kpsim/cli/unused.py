@@ -35,6 +35,8 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
         _Unused(("partial",), "only a capture can be damaged", without=("read_pcap",)),
         _Unused(("limit",), "a packet that is drawn goes one way", without=("expand", "probes")),
     ),
+    "sweep": (_Unused(("jobs", "long"), "the cluster's workers compute, as long as it takes", beside="scheduler"),),
+    "run": (_Unused(("long",), "no connection is drawn", beside="exact"),),
     "rules": (_ALLOW_UNKNOWN,),
     "migrate": (_ALLOW_UNKNOWN,),
     "survey": (_ALLOW_UNKNOWN,),
@@ -67,6 +69,14 @@ def notes(context: typer.Context, **facts: object) -> Iterator[str]:
             yield f"{unused} without effect beside {names[row.beside]}: {row.why}"
         elif unused and row.without and not any(values.get(name) for name in row.without):
             yield f"{unused} has no effect without {' or '.join(names[name] for name in row.without)}: {row.why}"
+
+
+def note_unused(context: typer.Context, **facts: object) -> None:
+    """Print what :func:`notes` yields."""
+    from kpsim.cli.printing import note
+
+    for text in notes(context, **facts):
+        note(text)
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

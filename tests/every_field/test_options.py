@@ -403,6 +403,8 @@ def test_an_option_of_verify_matters(kpsim: Kpsim, monkeypatch: pytest.MonkeyPat
         (["trace", *_ONE, "--partial"], "--partial has no effect without --read-pcap"),
         (["trace", *_ONE, "--limit", "5"], "--limit has no effect without --expand or --probes"),
         (["trace", *_ONE, "--family", "ipv4"], "--family without effect beside a cluster"),
+        (["run", "small.yaml", "--exact", "--long"], "--long without effect beside --exact"),
+        (["sweep", "small.yaml", "--jobs", "2", "--scheduler", "no"], "--jobs without effect beside --scheduler"),
         (["check", "small.yaml", "--update"], "--update has no effect without a recording"),
     ],
 )
