@@ -86,6 +86,18 @@ def test_back_off_has_a_ceiling_and_jitter_shortens_it() -> None:
     assert c.tries > 10
 
 
+def test_behind_a_router_each_try_has_a_port_of_its_own() -> None:
+    nat = NODE_1 % ", nat: true, stop: 1s, connectTimeout: 1s, retries: {count: 1, backoff: 200ms}"
+    never = (LOCAL, "workloads[0].placement={nodes: [node-2]}", "duration=4s")
+    log = simulate(nat, *never)
+    assert {c.tries for c in log.connections} == {2}
+    ports = [c.source_port for c in log.connections]
+    first = [
+        c.source_port for c in simulate(nat.replace(", retries: {count: 1, backoff: 200ms}", ""), *never).connections
+    ]
+    assert len({*ports, *first}) == 20
+
+
 def test_a_pod_tries_again_itself_whatever_other_pods_came() -> None:
     events = "events: [{at: 1s, scale: {workload: web, replicas: 5}}]\n"
     traffic = (

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from simulations import MS, simulate
+from simulations import HEAD, MS, simulate
 
 from kpsim.errors import InputError
 from kpsim.reports.balancing import black_holes
@@ -93,6 +93,10 @@ def test_a_port_probe_of_a_service_without_tcp_is_refused() -> None:
     udp = "objects[0].spec.ports=[{port: 53, protocol: UDP, targetPort: 8080, nodePort: 30053}]"
     with pytest.raises(InputError, match="Service default/web has no TCP port"):
         balanced("check: trafficPort", SHORT % "", udp)
+    from_preset = balanced("preset: azure", IDLE, udp)  # which asks /healthz in its place, and says so
+    assert all(h.in_rotation for h in from_preset.node_health)
+    scenario = parse_scenario(HEAD + "loadBalancer: {preset: azure}\n", "test.yaml", settings=[*VIP, udp])
+    assert "loadBalancer.preset: Service default/web has no TCP port to probe" in " ".join(scenario.notes)
 
 
 # -------------------------------------------------------------------------------------------------------------- checks
@@ -244,8 +248,6 @@ def test_settings_that_decide_nothing_are_named() -> None:
     text = "traffic: [{name: t, service: web, perSecond: 1}]\nloadBalancer: {tracking: false}\n"
 
     def notes(*settings: str) -> str:
-        from simulations import HEAD
-
         return " ".join(parse_scenario(HEAD + text, "test.yaml", settings=settings).notes)
 
     assert "loadBalancer decides nothing: no Service has the type LoadBalancer" in notes()

@@ -223,7 +223,9 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
 def _put_balancer(content: Part, ways: Sequence[Way], ledger: Ledger) -> None:
     if any(way.via == "loadBalancer" for way in ways):
         balancer = Part({"interval": "5s", "unhealthyThreshold": 2, "healthyThreshold": 2}, flow=True)
-        content.put("loadBalancer", balancer, beside=f"{TODO}: how your load balancer probes nodes")
+        content.put(
+            "loadBalancer", balancer, beside=f"{TODO}: your load balancer's preset (kpsim schema --presets) or values"
+        )
         ledger.guess("load balancers probe nodes every 5 s, and believe two probes")
 
 

@@ -1,6 +1,6 @@
 """Checks the references between the parts of a scenario: every name exists, and every time lies in the run."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kpsim.addresses import Family, Network, format_ip, parse_network
@@ -91,7 +91,7 @@ def idle_labels(spec: ScenarioSpec) -> list[str]:
     return []
 
 
-def idle_balancing(spec: ScenarioSpec, services: Iterable[Service]) -> list[str]:
+def idle_balancing(spec: ScenarioSpec, services: Sequence[Service]) -> list[str]:
     """Return remarks on settings of load balancers that decide nothing."""
     given = spec.load_balancer.model_fields_set
     if not given:
@@ -113,6 +113,10 @@ def idle_balancing(spec: ScenarioSpec, services: Iterable[Service]) -> list[str]
         remarks.append(
             "loadBalancer.distribution: no connection stays open, so all nodes have equally few, and a hash decides"
         )
+    remarks += [
+        f"loadBalancer.preset: Service {name} has no TCP port to probe, so its load balancer asks serviceHealth"
+        for name in _unprobed(spec, services)
+    ]
     if "preserve_client_ip" in given and not outside:
         remarks.append("loadBalancer.preserveClientIP decides nothing: no traffic from outside dials a load balancer")
     return remarks
@@ -407,14 +411,22 @@ def _not_for_datagrams(traffic: Traffic, protocol: str, path: Path) -> _Found:
             yield (*path, field), message
 
 
+def _unprobed(spec: ScenarioSpec, services: Iterable[Service]) -> list[str]:
+    """Return the names of Services whose load balancer would open a TCP connection, and which have no TCP port."""
+    return sorted(
+        f"{service.metadata.namespace}/{service.metadata.name}"
+        for service in services
+        if service.type == "LoadBalancer"
+        and not service.health_check_node_port
+        and not any(port.protocol == "TCP" for port in service.ports)
+        and spec.load_balancer.resolved(local=service.external_traffic_policy == "Local").check is Check.TRAFFIC_PORT
+    )
+
+
 def _balancer_problems(spec: ScenarioSpec, services: Mapping[str, Service]) -> _Found:
-    """Check that what load balancers ask of nodes exists."""
-    for name, service in services.items():
-        if service.type != "LoadBalancer":
-            continue
-        found = spec.load_balancer.resolved(local=service.external_traffic_policy == "Local")
-        probed = found.check is Check.TRAFFIC_PORT and not service.health_check_node_port
-        if probed and not any(port.protocol == "TCP" for port in service.ports):
+    """Check that what load balancers ask of nodes exists. Where a preset asks for it, ``/healthz`` takes its place."""
+    if "check" in spec.load_balancer.model_fields_set:
+        for name in _unprobed(spec, services.values()):
             yield (
                 ("loadBalancer", "check"),
                 f"trafficPort is a TCP connection, and Service {name} has no TCP port: use serviceHealth",

@@ -282,8 +282,8 @@ class _Asking:
 class _AnyPort(Senders):
     """Senders whose kernels give every connection the same free port."""
 
-    def with_port(self, sender: TrafficSender, number: int) -> TrafficSender | str:
-        return super().with_port(sender, number) if self._traffic.nat else replace(sender, port=_PORT)
+    def with_port(self, sender: TrafficSender, number: int, *, again: bool = False) -> TrafficSender | str:
+        return super().with_port(sender, number, again=again) if self._traffic.nat else replace(sender, port=_PORT)
 
 
 class _Odds:

@@ -239,7 +239,8 @@ class LoadBalancer:
 
     @property
     def _dials_port(self) -> bool:
-        return self.settings.check is Check.TRAFFIC_PORT and not self._probes_service
+        has_tcp = any(port.protocol == "TCP" for port in self._known().ports)
+        return self.settings.check is Check.TRAFFIC_PORT and not self._probes_service and has_tcp
 
     def _passes(self, node: KubeProxy) -> bool:
         """Return whether the node answers a probe now, at the port found last. Of its node port the last answer counts."""

@@ -76,6 +76,7 @@ class Senders:
         port = port_of(world.service(), traffic.port)
         self._destination = (qualified(traffic.service), traffic.via, port.port if port else traffic.port)
         self._uses: dict[str, int] = {}  #: by client: how often it has sent
+        self._again = 0  #: ports that a router gave to further tries, from its last one down
 
     @property
     def entries(self) -> Sequence[str]:
@@ -124,8 +125,11 @@ class Senders:
         pod = self._world.pod(self._traffic.named)
         return (pod,) if pod is not None and pod.answers else ()
 
-    def with_port(self, sender: TrafficSender, number: int) -> TrafficSender | str:
-        """Return the sender with a source port. If it has no free one, say so."""
+    def with_port(self, sender: TrafficSender, number: int, *, again: bool = False) -> TrafficSender | str:
+        """Return the sender with a source port, another one if it tries ``again``. If it has no free one, say so."""
+        if self._traffic.nat and again:
+            self._again += 1
+            return replace(sender, number=0, port=FIRST_NAT + NAT - 1 - self._again % NAT)
         if self._traffic.nat:
             return replace(sender, number=0, port=self._behind_nat(sender.client, sender.number, number))
         sockets = self._traffic.source_ports

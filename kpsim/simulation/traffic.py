@@ -117,7 +117,7 @@ class TrafficSource:
             self._skip(why)
 
     def _try(self, undertaking: Undertaking, base: TrafficSender, family: Family, service: Service) -> None:
-        sender = self._senders.with_port(base, undertaking.number)
+        sender = self._senders.with_port(base, undertaking.number, again=undertaking.tries > 1)
         if isinstance(sender, str):
             self._give_up_unsent(undertaking, sender)
             return
