@@ -123,33 +123,41 @@ class Composer:
         wanted = {kind for kind in Endpoints(member, self._followed.family).of if kind not in known}
         if self.first is not None and not (wanted and self.draws):
             return
-        found: dict[Hashable, dict[int, dict[int, list[Way[Item]]]]] = {}
-        fixed: list[Class] = []
-        for region in self._space_of(member):
-            for parts in self._followed.parts(self._start, region):
-                if _are_drawn(parts):
-                    for part in parts:
-                        address, port = part.endpoint
-                        of = found.setdefault(self._key(member, address), {}).setdefault(address, {})
-                        of.setdefault(port, []).extend(part.ways)
-                elif self.first is None:
-                    whole = [
-                        Way(each.region, part.weight * each.weight, each.leaf, (), each.narrow)
-                        for part in parts
-                        for each in part.ways
-                    ]
-                    fixed += [Class(region, fate_of(ways), ways) for region, ways in classes(whole)]
+        fixed = self._follow(member)
         if self.first is None:
             self.first, self.number = member, len(fixed)
             if not all(is_orderless(each.ways) for each in fixed):
                 raise NotComposed
             self.fixed = merged(fixed)
-        for key, by_address in found.items():
-            if key not in self._of:
-                address, ways = next(iter(by_address.items()))
-                self._of[key] = _Of(member, address, ways)
         for kind in wanted:  # one that no packet draws here
             self._of.setdefault(kind, _Of(member, 0, {}))
+
+    def _follow(self, member: Member) -> list[Class]:
+        """Follows packets to one endpoint of each kind that is not known yet, and of the first component all others."""
+        known = set(self._of)
+
+        def is_wanted(endpoint: tuple[int, ...]) -> bool:
+            if not endpoint:
+                return self.first is None
+            key = self._key(member, endpoint[0])
+            return key not in known and self._of.setdefault(key, _Of(member, endpoint[0], {})).address == endpoint[0]
+
+        fixed: list[Class] = []
+        for region in self._space_of(member):
+            for parts in self._followed.parts(self._start, region, is_wanted):
+                if not _are_drawn(parts):
+                    ways = [
+                        Way(each.region, part.weight * each.weight, each.leaf, (), each.narrow)
+                        for part in parts
+                        for each in part.ways
+                    ]
+                    fixed += [Class(region, fate_of(of), of) for region, of in (classes(ways) if ways else ())]
+                    continue
+                for part in parts:
+                    if part.ways:
+                        of_port = self._of[self._key(member, part.endpoint[0])].ways
+                        of_port.setdefault(part.endpoint[1], []).extend(part.ways)
+        return fixed
 
     def _key(self, member: Member, address: int) -> Hashable:
         """The kind of an endpoint; of one that is not to be exchanged with others its place, or its address."""

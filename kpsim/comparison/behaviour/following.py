@@ -4,7 +4,7 @@ The first half ends where destinations are translated. What comes after it depen
 Service, so it is followed once for all Services: Services with alike endpoints cost only their first half.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
@@ -119,16 +119,24 @@ class Followed:
                 for each in part.ways
             ])  # fmt: skip
 
-    def parts(self, start: Start, region: Region) -> Iterator[list[Part]]:
+    def parts(
+        self, start: Start, region: Region, wanted: Callable[[tuple[int, ...]], bool] = lambda endpoint: True
+    ) -> Iterator[list[Part]]:
         """What becomes of the packets of a region, by where the first node sends them.
 
         Packets of a group meet their first draw together, and each of them is in every part of the group that its
-        numbers allow.
+        numbers allow. To endpoints that are not ``wanted`` packets are not followed: their parts have no ways.
         """
         self._start = start
         tree = self._first.setdefault(start, Tree())
         for group in tree.ways(region, self._follow_first):
-            yield [Part(way.leaf.endpoint, way.weight, list(self._continued(start, way))) for way in group]
+            yield [
+                Part(
+                    way.leaf.endpoint, way.weight,
+                    list(self._continued(start, way)) if wanted(way.leaf.endpoint) else [],
+                )
+                for way in group
+            ]  # fmt: skip
 
     def _continued(self, start: Start, way: Way[Half]) -> Iterator[Way[Item]]:
         state, endpoint = way.leaf
