@@ -121,6 +121,7 @@ def test_a_try_without_answer_ends_at_the_connect_timeout() -> None:
     (c,) = simulate(stop % ", connectTimeout: 2s, retries: {count: 1, backoff: 1s}", *never).connections
     # SYNs at 0 and 1 s, given up at 2 s, SYNs at 3 and 4 s
     assert (c.disposition, c.cause, c.tries, c.syn_retries) == (Fate.DROPPED, Reason.NO_LOCAL_ENDPOINTS, 2, 2)
+    assert (c.at_ns, c.last_try_ns) == (0, 4 * SECOND_NS)
 
 
 # ---------------------------------------------------------------------------------------------------------------- pools

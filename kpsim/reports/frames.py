@@ -229,7 +229,7 @@ LOCAL_DROPS: Table[LocalDrop] = Table(
     "one connection lost to externalTrafficPolicy Local a row, with the node's health at that instant",
     local_drops,
     (
-        *_times("at", "when", lambda d: d.connection.at_ns),
+        *_times("at", "when its last packet was sent", lambda d: d.connection.last_try_ns),
         Column("service", "str", "", "namespace/name:port", lambda d: d.connection.service),
         Column("node", "str", "", "where; empty: before any node", lambda d: d.connection.node),
         Column("client", "str", "", "the client's address", lambda d: d.connection.client),

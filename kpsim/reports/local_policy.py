@@ -175,7 +175,7 @@ def local_drops(log: RunLog) -> list[LocalDrop]:
     """Every local drop in time order."""
     timelines, nobody = health_timelines(log), HealthTimeline()
     return [
-        LocalDrop(c, timelines.get((service_of(c.service), c.node), nobody).at(c.at_ns))
+        LocalDrop(c, timelines.get((service_of(c.service), c.node), nobody).at(c.last_try_ns))
         for c in external_local(log)
         if is_local_drop(c)
     ]
@@ -187,7 +187,7 @@ def local_drop_windows(log: RunLog) -> list[LocalDropWindow]:
     #: for each service port and node: by disposition and cause, the open window and the epoch that it belongs to
     open_windows: dict[tuple[str, str], dict[tuple[Fate, Reason], tuple[int, LocalDropWindow]]] = {}
     done: list[LocalDropWindow] = []
-    for c in external_local(log):
+    for c in sorted(external_local(log), key=lambda c: c.last_try_ns):
         here = open_windows.setdefault((c.service, c.node), {})
         if c.connect_time_ns == 0 and not c.syn_retries:  # the node serves again
             done += [window for _, window in here.values()]
@@ -196,16 +196,19 @@ def local_drop_windows(log: RunLog) -> list[LocalDropWindow]:
             continue
         how = (c.disposition, c.cause)
         timeline = timelines.get((service_of(c.service), c.node), nobody)
-        epoch = timeline.epoch(c.at_ns)
+        epoch = timeline.epoch(c.last_try_ns)
         opened = here.get(how)
         if opened and opened[0] == epoch:
-            here[how] = (epoch, replace(opened[1], end_ns=c.at_ns, dropped=opened[1].dropped + 1))
+            here[how] = (epoch, replace(opened[1], end_ns=c.last_try_ns, dropped=opened[1].dropped + 1))
             continue
         if opened:
             done.append(opened[1])
-        health = timeline.at(c.at_ns)
+        health = timeline.at(c.last_try_ns)
         rotation = health.in_rotation if health else None
-        here[how] = (epoch, LocalDropWindow(c.service, c.node, *how, c.at_ns, c.at_ns, 1, rotation, None, None, None))
+        here[how] = (
+            epoch,
+            LocalDropWindow(c.service, c.node, *how, c.last_try_ns, c.last_try_ns, 1, rotation, None, None, None),
+        )
     done += [window for here in open_windows.values() for _, window in here.values()]
     found = [_explained(w, timelines.get((service_of(w.service), w.node), nobody)) for w in done]
     return sorted(found, key=lambda w: (w.start_ns, w.service, w.node, w.disposition.value, w.cause.value))

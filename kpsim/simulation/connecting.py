@@ -250,7 +250,7 @@ class Connector:
         affinity_break = self._break(turn, service, outcome)
         log = self._log.connections
         place = len(log) if undertaking.record is None else undertaking.record
-        late = outcome.flow is not None and self._clock.now_ns > undertaking.begun_ns
+        late = self._clock.now_ns > undertaking.begun_ns
         log[place : place + 1] = [
             Connection(
                 at_ns=undertaking.begun_ns,
@@ -275,7 +275,7 @@ class Connector:
                 answered_by=outcome.answered_by,
                 pin=outcome.pin,
                 syn_retries=undertaking.syn_retries,
-                connected_ns=self._clock.now_ns if late else None,
+                decided_ns=self._clock.now_ns if late else None,
                 tries=undertaking.tries,
             )
         ]

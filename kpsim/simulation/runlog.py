@@ -120,7 +120,7 @@ class Connection:
     answered_by: str = ""  #: ``namespace/name`` of the pod that answered
     pin: Pin | None = None  #: the connection entry that overrode the rules, if that cost the connection
     closes_ns: int | None = None  #: when a long connection was to be closed, if it did not break; None: not a long one
-    connected_ns: int | None = None  #: when the connection was set up; None: at once, or never
+    decided_ns: int | None = None  #: when its last packet to connect was sent; None: it was the first, at ``at_ns``
     tries: int = 1  #: how often the client tried, each time from another port
     reused: bool = False  #: a request over a pooled connection that was open already
 
@@ -134,7 +134,12 @@ class Connection:
         """How long the client took to be connected. None: it was not, or used an open connection."""
         if not self.established or self.reused:
             return None
-        return 0 if self.connected_ns is None else self.connected_ns - self.at_ns
+        return self.last_try_ns - self.at_ns
+
+    @property
+    def last_try_ns(self) -> int:
+        """When the packet was sent of which the record says what became of it."""
+        return self.at_ns if self.decided_ns is None else self.decided_ns
 
     @property
     def established(self) -> bool:

@@ -247,7 +247,7 @@ class TrafficSource:
             new_flow=False,
             affinity_break="",
             syn_retries=0,
-            connected_ns=None,
+            decided_ns=None,
             tries=1,
             reused=True,
         )
