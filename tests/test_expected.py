@@ -42,12 +42,12 @@ def expected(text: str, *settings: str, head: str = HEAD) -> Expected:
 def test_the_mean_of_many_seeds_lies_around_the_expected_losses(sender: str) -> None:
     scenario = parse_scenario(HEAD + CRASH + TRAFFIC.format(sender), "odds.yaml")
     apart, total = [], 0.0
-    for seed in range(1, 17):
+    for seed in range(1, 11):
         lost = sum(c.disposition is not Fate.DELIVERED for c in run(scenario, seed=seed).connections)
         computed = float(expected_losses(scenario.with_seed(seed)).lost)  # for the same course of the cluster
         apart.append(lost - computed)
         total += computed
-    assert total > 5
+    assert total > 3
     assert abs(fmean(apart)) < 2.5 * stdev(apart) / len(apart) ** 0.5
 
 

@@ -84,9 +84,12 @@ def test_dials_that_cannot_be_read_are_refused(texts: list[str], expected: str) 
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
-        ({"vary": ["workloads[wob].termination.preStop=0s,1s"]}, "or an item's name, got 'wob'; did you mean 'web'?"),
+        (
+            {"vary": ["workloads[wob].termination.preStop=0s,1s"]},
+            "--vary workloads[wob].termination.preStop=0s: .workloads is a list: expected a position from 0 or an item's name, got 'wob'; did you mean 'web'?",
+        ),
         ({"vary": ["traffic[t].perSecnd=1,2"]}, "unknown field 'perSecnd'; did you mean 'perSecond'?"),
-        ({"vary": [f"{PRE_STOP}=0s,soon"]}, 'preStop="soon"'),
+        ({"vary": [f"{PRE_STOP}=0s,soon"]}, "preStop=soon: .workloads[0].termination.preStop.constant: not a duration"),
         ({"vary": [f"{PRE_STOP}=0s,1s"], "goal": "losst == 0"}, "unknown figure 'losst'; did you mean lost"),
         ({"vary": ["nodes.zones=[a],[b]"], "goal": "lost == 0"}, "has to be numbers, durations or percentages"),
         ({"goal": "lost == 0"}, "--goal is searched along the first --vary"),

@@ -1,7 +1,7 @@
 """Sweeps: the points of all dials, the seeds, the runs that are still to be made, and the search for a goal."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,11 @@ class _Loader:
                 try:
                     self._parse((value,))
                 except InputError as error:
-                    problems |= {str(problem): problem for problem in error.problems}
+                    told = f"--vary {dial.path}={value.text}"
+                    for problem in error.problems:
+                        of_value = problem.file == f"--set {value.setting}"
+                        named = replace(problem, file=told) if of_value else problem
+                        problems[str(named)] = named
         try:
             first = self._parse([dial.values[0] for dial in self._dials])
         except InputError:
