@@ -251,6 +251,7 @@ BESIDE = {
     "diff": (SHOP, SHOP),
     "migrate": (SHOP, "--to", "nftables"),
     "run": ("local-rollout",),
+    "risk": (SHOP,),
     "rules": (SHOP,),
     "survey": (SHOP,),
     "trace": (SHOP, "--node", "node-1"),

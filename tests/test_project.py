@@ -32,6 +32,7 @@ EDGES = {
     "recording",
     "reports",
     "result",
+    "risk",
     "scenario",
     "scenarios",
     "simulation",

@@ -1,6 +1,6 @@
 """Imports the module of every command, which registers the commands."""
 
-from kpsim.cli import check, compare, diff, migrate, replay, rules, run, scenario, survey, sweep, trace, verify
+from kpsim.cli import check, compare, diff, migrate, replay, risk, rules, run, scenario, survey, sweep, trace, verify
 
 __all__ = [
     "check",
@@ -8,6 +8,7 @@ __all__ = [
     "diff",
     "migrate",
     "replay",
+    "risk",
     "rules",
     "run",
     "scenario",
