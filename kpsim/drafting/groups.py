@@ -78,6 +78,12 @@ class Group:
         )
 
     @property
+    def is_daemon_set(self) -> bool:
+        """Return whether the scenario can keep the pods as a DaemonSet: at most one is on each node."""
+        nodes = {pod.node for pod in self.pods}
+        return self.alike.owner[0] == "DaemonSet" and (self.assumed or bool(self.pods)) and len(nodes) == len(self.pods)
+
+    @property
     def spec(self) -> PodSpec | None:
         """Return the specification of its pods: the template's, else that of the first pod that was given."""
         if self.controller is not None:

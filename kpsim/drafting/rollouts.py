@@ -15,7 +15,7 @@ from kpsim.units import SECOND_NS
 AT_S = 10  #: when a rollout that was asked for begins
 _AFTER_S = 20  #: what a run watches after the expected end of a rollout
 _LEAST_S, _MOST_S = 60, 1800
-_GET_PODS = "kubectl get pods,deployments,statefulsets -A -o yaml gives them"
+_GET_PODS = "kubectl get pods,deployments,statefulsets,daemonsets -A -o yaml gives them"
 
 
 def rolled_out(
@@ -57,6 +57,13 @@ def rollout_part(group: Group) -> Part:
         if group.controller is not None and group.controller.partition:
             part["partition"] = group.controller.partition
         return Part({"at": f"{AT_S}s", "rollout": part})
+    if group.is_daemon_set:
+        surges = strategy is not None and strategy.max_surge not in (0, "0%")
+        if strategy is not None and surges and not group.alike.host_network:
+            part["maxSurge"] = strategy.max_surge
+        else:  # on the host network the old pod holds the ports
+            part["maxUnavailable"] = strategy.max_unavailable if strategy is not None and not surges else 1
+        return Part({"at": f"{AT_S}s", "rollout": part})
     part["maxSurge"] = strategy.max_surge if strategy is not None else "25%"
     part["maxUnavailable"] = strategy.max_unavailable if strategy is not None else "25%"
     if part["maxSurge"] in (0, "0%") and part["maxUnavailable"] in (0, "0%"):
@@ -73,7 +80,8 @@ def duration_s(rolled: Sequence[Group]) -> int:
 def _takes_s(group: Group) -> float:
     """Return about how long a rollout takes: for each step a pod starts, becomes ready, and an old one ends."""
     spec, part = group.spec, rollout_part(group)["rollout"]
-    surge, unavailable = _pods(part.get("maxSurge", 0), group, up=True), _pods(part["maxUnavailable"], group, up=False)
+    surge = _pods(part.get("maxSurge", 0), group, up=True)
+    unavailable = _pods(part.get("maxUnavailable", 0), group, up=group.is_daemon_set)
     started = [pod.start_s for pod in group.pods if pod.start_s is not None]
     step_s = 1 + (median(started) if started else 1.0)
     if spec is not None:

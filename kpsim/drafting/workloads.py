@@ -21,6 +21,8 @@ def workload_part(group: Group, state: ClusterState, selectors: Selectors, ledge
         part.put("kind", "StatefulSet")
         if group.controller is not None and group.controller.parallel:
             part.put("podManagementPolicy", "Parallel")
+    if group.is_daemon_set:
+        part.put("kind", "DaemonSet")
     part.put("labels", Part(dict(group.alike.labels) or {"kpsim.dev/role": group.name}, flow=True))
     _put_replicas(part, group, ledger)
     _put_placement(part, group, list(state.nodes), ledger)
@@ -29,7 +31,8 @@ def workload_part(group: Group, state: ClusterState, selectors: Selectors, ledge
         part.put("hostNetwork", True)
     _put_start(part, group, ledger)
     _put_end(part, group, ledger)
-    _put_budget(part, group, ledger)
+    if not group.is_daemon_set:  # no drain evicts its pods
+        _put_budget(part, group, ledger)
     if group.pods:
         part.put("pods", [_pod_part(pod, group) for pod in group.pods])
     _note_unmodelled(group, ledger)
@@ -47,6 +50,8 @@ def _head(group: Group) -> str:
         words += ", which was not given"
     if kind == "StatefulSet" and not group.is_stateful_set:
         words += "; kept like a Deployment: new pods get names of their own"
+    if kind == "DaemonSet" and not group.is_daemon_set:
+        words += "; kept like a Deployment, as it does not have one pod on each of some nodes"
     if kind == "Job":
         words += "; a Job does not replace pods that end, a workload does"
     strategy = group.controller.strategy if group.controller is not None else None
@@ -56,15 +61,14 @@ def _head(group: Group) -> str:
 
 
 def _put_replicas(part: Part, group: Group, ledger: Ledger) -> None:
+    if group.is_daemon_set:
+        if group.assumed:
+            ledger.guess("a pod runs and is ready on each node that may have one, as no Pods were given", group.title)
+        return
     beside = ""
     wanted = group.controller.replicas if group.controller is not None else None
     if group.assumed:
-        if wanted is None:
-            beside = "a DaemonSet has one on each node; its Pods were not given"
-        else:
-            ledger.guess(
-                "all replicas run and are ready, as no Pods or EndpointSlices of theirs were given", group.title
-            )
+        ledger.guess("all replicas run and are ready, as no Pods or EndpointSlices of theirs were given", group.title)
     elif wanted is not None and group.siblings == 1 and wanted != len(group.pods):
         beside = f"the {group.alike.owner[0]} wants {wanted}"
         ledger.leave_out(
@@ -92,7 +96,7 @@ def _put_placement(part: Part, group: Group, nodes: list[Node], ledger: Ledger) 
     placement = Part(flow=True)
     if allowed and sorted(allowed) != sorted(every):
         placement["nodes"] = allowed
-    if spread := list(_spread(spec, group, ledger)):
+    if not group.is_daemon_set and (spread := list(_spread(spec, group, ledger))):
         placement["topologySpread"] = spread
         placement.flow = False
     if placement.flow and placement:

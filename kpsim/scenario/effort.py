@@ -7,7 +7,7 @@ from kpsim.effort import CONNECTION_S, PACKET_S, POD_PROBE_S, PROBE_S, SYNC_ENDP
 from kpsim.objects import Service
 from kpsim.scenario.load_balancer_schema import Check
 from kpsim.scenario.loading import Scenario
-from kpsim.scenario.workload_schema import Probe, Workload
+from kpsim.scenario.workload_schema import Kind, Probe, Workload
 from kpsim.units import SECOND_NS
 
 _WRITES_OF_A_POD = 8  #: what its start and its end make of API writes
@@ -34,10 +34,9 @@ def effort_of(scenario: Scenario) -> Effort:
             asked = nodes * duration_ns / settings.interval_ns
             probes += asked
             connections += asked if settings.check is Check.TRAFFIC_PORT and not each.health_check_node_port else 0
-    pods = sum(workload.replicas for workload in spec.workloads)
-    asked = sum(
-        workload.replicas * duration_ns / probe.period_ns for workload in spec.workloads for probe in _probes(workload)
-    )
+    number = {w.name: nodes if w.kind is Kind.DAEMON_SET else w.replicas for w in spec.workloads}
+    pods = sum(number.values())
+    asked = sum(number[w.name] * duration_ns / probe.period_ns for w in spec.workloads for probe in _probes(w))
     writes = _WRITES_OF_A_POD * pods * (1 + len(spec.events))
     least_ns = max(scenario.proxy.min_sync_period_ns, 1)
     syncs = nodes * (min(writes, duration_ns / least_ns) + duration_ns / max(scenario.proxy.sync_period_ns, 1))

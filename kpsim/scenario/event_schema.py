@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, model_validator
 from kpsim.scenario.node_schema import Name, Positive
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
 from kpsim.scenario.service_names import ServiceName, SliceName
-from kpsim.scenario.workload_schema import Count, Percent, Replicas
+from kpsim.scenario.workload_schema import Count, Kind, Percent, Replicas
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 
@@ -17,11 +17,23 @@ class Rollout(Part):
 
     workload: Name
     max_surge: Count | Percent = "25%"
-    """Pods above the wanted number, or a percentage of it (rounded up)."""
+    """Pods above the wanted number, or a percentage of it (rounded up). Of a DaemonSet: nodes that have an old and a new pod; 0."""
     max_unavailable: Count | Percent = "25%"
-    """Pods that may be missing, or a percentage (rounded down; where both come to 0, one pod may be missing). Of a StatefulSet: 1."""
+    """Pods that may be missing, or a percentage (rounded down; where both come to 0, one pod may be missing). Of a StatefulSet: 1.
+    Of a DaemonSet: nodes without an available pod (percentages are rounded up); 1, and 0 with maxSurge."""
     partition: Count = 0
     """Of a StatefulSet: pods with a lower ordinal stay as they are."""
+
+    def shares(self, kind: Kind) -> tuple[int | str, int | str]:
+        """Return maxSurge and maxUnavailable, with the defaults of the kind of workload."""
+        given = self.model_fields_set
+        surge: int | str = self.max_surge
+        if kind is Kind.DAEMON_SET and "max_surge" not in given:
+            surge = 0
+        if kind is Kind.DEPLOYMENT or "max_unavailable" in given:
+            return surge, self.max_unavailable
+        surges = kind is Kind.DAEMON_SET and surge not in (0, "0%")
+        return surge, 0 if surges else 1
 
     @model_validator(mode="after")
     def _moves(self) -> "Rollout":

@@ -10,7 +10,7 @@ from kpsim.objects import LABEL_EXCLUDE_BALANCERS, LABEL_ZONE, Service
 from kpsim.packetpath.routing import OwnAddress
 from kpsim.scenario.clients import Clients, outside_clients
 from kpsim.scenario.document import Document
-from kpsim.scenario.event_schema import ScenarioEvent
+from kpsim.scenario.event_schema import Rollout, ScenarioEvent
 from kpsim.scenario.load_balancer_schema import Check, Distribution
 from kpsim.scenario.node_schema import NamedNode
 from kpsim.scenario.nodes import cluster_nodes, joining
@@ -18,7 +18,7 @@ from kpsim.scenario.problems import suggestion
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.service_names import qualified
 from kpsim.scenario.traffic_schema import MOST_CLIENTS, Origin, Traffic, Via
-from kpsim.scenario.workload_schema import Kind
+from kpsim.scenario.workload_schema import Kind, Workload
 from kpsim.units import format_duration
 
 #: labels of Nodes that decide where packets go (T-5.1, CP-3.4.3, CP-3.8.2, CP-14.3)
@@ -245,6 +245,14 @@ def _workload_problems(spec: ScenarioSpec, names: _Names) -> _Found:
         path: Path = ("workloads", number, "placement")
         yield from _known(workload.placement.zones, names.zones, (*path, "zones"), "zone")
         yield from _known(workload.placement.nodes, names.nodes, (*path, "nodes"), "node")
+        if workload.kind is Kind.DAEMON_SET and (zones := workload.placement.zones):
+            outside = {node.name for node in cluster_nodes(spec.nodes) if node.zone not in zones}
+            for index, pod in enumerate(workload.pods):
+                if pod.node in outside:
+                    yield (
+                        ("workloads", number, "pods", index, "node"),
+                        f"{pod.node} is in none of the zones {', '.join(zones)}",
+                    )
     yield from _pod_problems(spec, names)
 
 
@@ -320,6 +328,9 @@ def _workload_action_problems(spec: ScenarioSpec, event: ScenarioEvent, path: Pa
     """Check that a workload has what an event needs: probes, or the controller that reads a field."""
     workloads = {workload.name: workload for workload in spec.workloads}
     readiness, liveness, rollout = event.readiness, event.liveness, event.rollout
+    scaled = workloads.get(event.scale.workload) if event.scale is not None else None
+    if scaled is not None and scaled.kind is Kind.DAEMON_SET:
+        yield (*path, "workload"), f"{scaled.name} is a DaemonSet, which has a pod on each node and no replicas"
     if readiness is not None and readiness.late and (found := workloads.get(readiness.workload)) is not None:
         if found.probes.readiness is None:
             yield (*path, "late"), f"workload {found.name} has no probes.readiness, whose timeout it takes"
@@ -331,7 +342,21 @@ def _workload_action_problems(spec: ScenarioSpec, event: ScenarioEvent, path: Pa
         if of_set and "max_surge" in given:
             yield (*path, "maxSurge"), f"{found.name} is a StatefulSet, which has no pods beside those that it replaces"
         if not of_set and "partition" in given:
-            yield (*path, "partition"), f"partition goes with a StatefulSet, and {found.name} is a Deployment"
+            yield (*path, "partition"), f"partition goes with a StatefulSet, and {found.name} is a {found.kind}"
+        if found.kind is Kind.DAEMON_SET:
+            yield from _daemon_rollout_problems(found, rollout, path)
+
+
+def _daemon_rollout_problems(found: Workload, rollout: Rollout, path: Path) -> _Found:
+    """Check what the API server checks of a DaemonSet's rollingUpdate."""
+    surge, unavailable = (int(str(share).removesuffix("%")) for share in rollout.shares(Kind.DAEMON_SET))
+    if bool(surge) is bool(unavailable):
+        yield (
+            (*path, "maxUnavailable"),
+            f"{found.name} is a DaemonSet: expected one of maxSurge and maxUnavailable above 0",
+        )
+    elif surge and found.host_network and found.ports:
+        yield (*path, "maxSurge"), f"the old pod of {found.name} holds the host's ports: expected maxUnavailable"
 
 
 def _traffic_problems(spec: ScenarioSpec, names: _Names, services: Mapping[str, Service]) -> _Found:

@@ -156,6 +156,7 @@ class Kind(enum.StrEnum):
 
     DEPLOYMENT = "Deployment"
     STATEFUL_SET = "StatefulSet"
+    DAEMON_SET = "DaemonSet"
 
 
 class PodManagement(enum.StrEnum):
@@ -183,12 +184,13 @@ class Workload(Part):
     namespace: Name = "default"
     kind: Kind = Kind.DEPLOYMENT
     """A StatefulSet's pods are called web-0, web-1, …: each is replaced by one of its name, once it is gone. They also have the labels
-    statefulset.kubernetes.io/pod-name and apps.kubernetes.io/pod-index."""
+    statefulset.kubernetes.io/pod-name and apps.kubernetes.io/pod-index. A DaemonSet has a pod on each node that ``placement`` allows."""
     pod_management_policy: PodManagement | None = None
     """Of a StatefulSet; OrderedReady if left out."""
     labels: dict[str, str] = Field(default_factory=dict)
     """The pods' labels; ``app: <name>`` if left out."""
     replicas: Replicas = 1
+    """Not of a DaemonSet."""
     placement: Placement = Placement()
     ports: tuple[ContainerPort, ...] = ()
     host_network: bool = False
@@ -205,7 +207,7 @@ class Workload(Part):
 
     @model_validator(mode="after")
     def _pods_fit(self) -> "Workload":
-        if len(self.pods) > self.replicas:
+        if self.kind is not Kind.DAEMON_SET and len(self.pods) > self.replicas:
             raise ValueError(f"expected at most {self.replicas} pods, as many as replicas, got {len(self.pods)}")
         if self.host_network and any(pod.ips for pod in self.pods):
             raise ValueError("pods with hostNetwork have their node's addresses: expected no ips")
@@ -228,6 +230,36 @@ class Workload(Part):
         if self.pod_management_policy is not None and self.kind is not Kind.STATEFUL_SET:
             raise ValueError("podManagementPolicy goes with kind: StatefulSet")
         return self
+
+    @model_validator(mode="after")
+    def _one_on_each_node(self) -> "Workload":
+        if self.kind is not Kind.DAEMON_SET:
+            return self
+        if "replicas" in self.model_fields_set:
+            raise ValueError("a DaemonSet has a pod on each node that placement allows: expected no replicas")
+        if self.placement.model_fields_set & {"policy", "topology_spread"}:
+            raise ValueError("the placement of a DaemonSet has nodes and zones only, and one pod on each")
+        if self.disruption_budget is not None:
+            raise ValueError("no drain evicts the pods of a DaemonSet: expected no disruptionBudget")
+        allowed = self.placement.nodes
+        if len(set(allowed)) != len(allowed):
+            raise ValueError("a DaemonSet has one pod on a node: expected no node twice in placement.nodes")
+        held = [pod.node for pod in self.pods]
+        if len(set(held)) != len(held):
+            raise ValueError("a DaemonSet has one pod on a node: expected no node twice in pods")
+        if allowed and (strange := sorted(set(held).difference(allowed))):
+            raise ValueError(f"placement.nodes of the DaemonSet does not allow {strange[0]}, where pods has one")
+        return self
+
+    def shares_host_ports(self, other: "Workload") -> bool:
+        """Return whether a pod of this workload and one of the other's cannot be on one node, as they hold the same host port.
+
+        The API server makes every container port of a pod on the host network a host port.
+        """
+        if not (self.host_network and other.host_network):
+            return False
+        theirs = {(port.container_port, port.protocol) for port in other.ports}
+        return any((port.container_port, port.protocol) in theirs for port in self.ports)
 
     def ordinal_of(self, pod: str) -> int | None:
         """Return the ordinal in the name of a StatefulSet's pod; None: there is none, or it is no StatefulSet."""

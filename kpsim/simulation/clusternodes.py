@@ -23,14 +23,14 @@ from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.manifest import CREATED, node_object, timestamp
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
-from kpsim.simulation.workloads import Workloads
+from kpsim.simulation.workloads import CORDON, SHUTDOWN, Workloads
 from kpsim.units import SECOND_NS, format_duration
 
 NO_EXECUTE = "NoExecute"
+_UNREACHABLE = "unreachable"  #: why the pods of a lost node are deleted
 ABSENT = "there is no Node"  #: why no pod is placed on a node that has not joined, or was deleted
 #: of the pod garbage collector: how often it looks, and how long it leaves the pods of a Node alone that it misses
 _COLLECTOR_PERIOD_NS, _QUARANTINE_NS = 20 * SECOND_NS, 40 * SECOND_NS
-_CORDON, _SHUTDOWN = "cordon", "shutting down"
 
 
 def _nothing() -> None:
@@ -134,7 +134,7 @@ class ClusterNodes:
         self._tell(HappeningKind.NODE_ADDED, name)
         if self.is_down(name):
             self._boot(name)
-        reasons = ABSENT, _CORDON, *(f"taint {key}" for key in state.taints)
+        reasons = ABSENT, CORDON, *(f"taint {key}" for key in state.taints)
         self._states[name] = state = _NodeState(state.node, joined=True, exists=True, created=timestamp(now_ns))
 
         def arrive() -> None:
@@ -209,7 +209,7 @@ class ClusterNodes:
 
         def arrive(state: _NodeState) -> None:
             state.ready = False
-            workloads.bar(name, _SHUTDOWN)
+            workloads.bar(name, SHUTDOWN)
 
         def off() -> None:
             if state.shutdown_ns == now_ns and not self.is_down(name):
@@ -244,7 +244,7 @@ class ClusterNodes:
 
         def evict() -> None:
             if state.down_since_ns == now_ns and state.exists:
-                self._evict(name, "unreachable")
+                self._evict(name, _UNREACHABLE)
 
         self._clock.at(lost_ns, Rank.API_WRITE, f"node {name}", lost)
 
@@ -270,7 +270,7 @@ class ClusterNodes:
                 state.ready = True
                 self._put(state, now_ns)
                 if state.shutdown_ns is not None:
-                    self._actors.workloads.unbar(name, _SHUTDOWN)
+                    self._actors.workloads.unbar(name, SHUTDOWN)
                 then()
 
         self._clock.at(self._write_ns(name), Rank.API_WRITE, f"node {name}", arrive)
@@ -337,14 +337,14 @@ class ClusterNodes:
 
     def _bar(self, state: _NodeState) -> None:
         state.cordoned = True
-        self._actors.workloads.bar(state.node.name, _CORDON)
+        self._actors.workloads.bar(state.node.name, CORDON)
 
     def uncordon(self, name: str, then: Callable[[], None] = _nothing) -> None:
         def arrive(state: _NodeState) -> None:
             if not state.cordoned:
                 self._tell(HappeningKind.NO_EFFECT, name, "uncordon: the node is not cordoned")
             state.cordoned = False
-            self._actors.workloads.unbar(name, _CORDON)
+            self._actors.workloads.unbar(name, CORDON)
 
         if self._is_missing(name, "uncordon"):
             return
@@ -367,7 +367,7 @@ class ClusterNodes:
     # ------------------------------------------------------------------------------------------------------------- both
 
     def _evict(self, name: str, why: str) -> None:
-        number = self._actors.workloads.evict(name)
+        number = self._actors.workloads.evict(name, unreachable=why == _UNREACHABLE)
         self._tell(HappeningKind.PODS_EVICTED, name, f"{number} pods, {why}")
 
     def _put(self, state: _NodeState, trigger_ns: int) -> None:

@@ -15,7 +15,6 @@ from kpsim.scenario.event_schema import ActionKind, Crash, DeletePods, ScenarioE
 from kpsim.scenario.nodes import cluster_nodes, joining
 from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import patched, patched_slice, service_object_key, slice_object_key
-from kpsim.scenario.workload_schema import Kind
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.clusternodes import Actors, ClusterNodes
 from kpsim.simulation.delays import draw_ns
@@ -91,15 +90,9 @@ class Events:
         workloads = self._actors.workloads
         if event.rollout is not None:
             rollout = event.rollout
-            self._tell(
-                HappeningKind.ROLLOUT,
-                rollout.workload,
-                f"maxSurge {rollout.max_surge}, maxUnavailable {rollout.max_unavailable}",
-            )
-            given = "max_unavailable" in rollout.model_fields_set
-            one = self._scenario.spec.workload(rollout.workload).kind is Kind.STATEFUL_SET and not given
-            unavailable = 1 if one else rollout.max_unavailable
-            workloads.roll_out(rollout.workload, rollout.max_surge, unavailable, rollout.partition)
+            surge, unavailable = rollout.shares(self._scenario.spec.workload(rollout.workload).kind)
+            self._tell(HappeningKind.ROLLOUT, rollout.workload, f"maxSurge {surge}, maxUnavailable {unavailable}")
+            workloads.roll_out(rollout.workload, surge, unavailable, rollout.partition)
         if event.scale is not None:
             self._tell(HappeningKind.SCALE, event.scale.workload, f"to {event.scale.replicas}")
             workloads.scale(event.scale.workload, event.scale.replicas)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kpsim.objects import ObjectKey
-from kpsim.scenario.workload_schema import DisruptionBudget
+from kpsim.scenario.workload_schema import DisruptionBudget, Kind
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.rollout import resolve_share
@@ -56,8 +56,13 @@ class Drains:
         self._log = log
 
     def start(self, node: str, timeout_ns: int | None, done: Callable[[], None]) -> None:
-        """Evict the pods of a node now, or once their budgets allow it. ``done`` is called at the end of the drain."""
-        drain = _Drain(node, {pod.key: pod for pod in self._workloads.kubelets.on_node(node)}, done)
+        """Evict the pods of a node now, or once their budgets allow it. ``done`` is called at the end of the drain.
+
+        Pods of a DaemonSet stay.
+        """
+        pods = self._workloads.kubelets.on_node(node)
+        evicted = (pod for pod in pods if pod.workload.kind is not Kind.DAEMON_SET)  # --ignore-daemonsets
+        drain = _Drain(node, {pod.key: pod for pod in evicted}, done)
         self._evict(drain)
         self._look(drain)
         if timeout_ns is not None and not drain.over:

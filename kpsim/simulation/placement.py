@@ -27,6 +27,11 @@ class Placer:
         #: of each allowed node, in the order listed: how much one pod fills it, in whole numbers
         self._fills = {name: scale // weight for name, weight in weights.items()}
 
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The nodes that may get pods, in the order listed."""
+        return tuple(self._fills)
+
     def place(
         self, taken: Mapping[str, int], unfit: Container[str], zones: Mapping[str, str | None] | None = None
     ) -> str | None:

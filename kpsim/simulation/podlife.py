@@ -29,6 +29,7 @@ class PodLife:
     number: int  #: order of creation within the workload
     revision: int
     ordinal: int | None = None  #: of a pod of a StatefulSet
+    target: str = ""  #: of a pod of a DaemonSet: the only node that it may run on
     answers: bool = False  #: the application accepts connections and datagrams
     exists: bool = True  #: its network namespace and address exist
     refuses: bool = False  #: an event lets its readiness probe fail although the application answers

@@ -1,7 +1,7 @@
 """Workloads on the clock: each has as many pods as wanted, replaced and rolled out as its controller does it.
 
-Counterpart: the deployment and StatefulSet controllers and the scheduler. ``rollout``, ``statefulset`` and ``placement``
-make the decisions.
+Counterpart: the deployment, StatefulSet and DaemonSet controllers and the scheduler. ``rollout``, ``statefulset``,
+``daemonset`` and ``placement`` make the decisions.
 """
 
 from collections import Counter
@@ -18,6 +18,7 @@ from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.workload_schema import Kind, PodManagement, StartPod, Workload
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
+from kpsim.simulation.daemonset import Daemon, next_daemon_step
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.placement import Placer
 from kpsim.simulation.podlife import PodLife
@@ -27,6 +28,9 @@ from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 from kpsim.simulation.statefulset import Replica, next_set_step
 
 _MOST_PODS = 1 << 16  #: addresses tried before a node counts as full
+
+#: why no new pod is placed on a node, but for taints and missing Nodes; a DaemonSet's pods tolerate these
+CORDON, DOWN, SHUTDOWN = "cordon", "down", "shutting down"
 
 
 @dataclass(slots=True, eq=False)
@@ -118,6 +122,13 @@ class Workloads:
             if pod is not None:
                 self.kubelets.adopt(pod, ready=start.ready)
         for deployment in self._deployments.values():
+            if deployment.workload.kind is Kind.DAEMON_SET:
+                held = {pod.node for pod in deployment.workload.pods}
+                for node in self._daemon_nodes(deployment):
+                    made = self._new_pod(deployment, target=node) if node not in held else None
+                    if made is not None:
+                        self.kubelets.adopt(made)
+                continue
             ordered = deployment.workload.kind is Kind.STATEFUL_SET
             given_ordinals = {deployment.workload.ordinal_of(pod.name) for pod in deployment.workload.pods}
             missing = [number for number in range(deployment.replicas) if number not in given_ordinals]
@@ -156,7 +167,7 @@ class Workloads:
 
     def node_down(self, node: str) -> None:
         """Switch a node off: its pods answer no more, the API server is not told, and no new pod is placed there."""
-        self.bar(node, "down")
+        self.bar(node, DOWN)
         for pod in self.kubelets.on_node(node):
             self.kubelets.lose_power(pod)
 
@@ -169,7 +180,7 @@ class Workloads:
         """Start the node's pods again."""
         for pod in self.kubelets.on_node(node):
             self.kubelets.power_on(pod)
-        self.unbar(node, "down")
+        self.unbar(node, DOWN)
 
     def bar(self, node: str, why: str) -> None:
         """Place no new pod on the node, until :meth:`unbar` has been called for each reason."""
@@ -184,9 +195,16 @@ class Workloads:
         for deployment in self._deployments.values():
             self._reconcile(deployment)
 
-    def evict(self, node: str) -> int:
-        """Delete all pods of the node that are not terminating yet. Returns how many there were."""
-        pods = [pod for pod in self.kubelets.on_node(node) if not pod.terminating]
+    def evict(self, node: str, *, unreachable: bool) -> int:
+        """Delete all pods of the node that are not terminating yet. Returns how many there were.
+
+        Pods of a DaemonSet tolerate that a node is ``unreachable``, and stay.
+        """
+        pods = [
+            pod
+            for pod in self.kubelets.on_node(node)
+            if not pod.terminating and not (unreachable and pod.workload.kind is Kind.DAEMON_SET)
+        ]
         for pod in pods:
             self.kubelets.delete(pod)
         return len(pods)
@@ -216,8 +234,22 @@ class Workloads:
 
     def _pod_changed(self, pod: PodLife) -> None:
         self._act(self._deployments[pod.workload.name])
+        if pod.workload.host_network and pod.workload.ports and (pod.failed or pod.key not in self.kubelets.pods):
+            self._free_ports(pod.workload)
         if self._ending:
             self._look_at_ends()
+
+    def _free_ports(self, holder: Workload) -> None:
+        """Let pods have a node whose ports a pod of ``holder`` has held until now."""
+        waiting, self._waiting = self._waiting, []
+        for pod in waiting:
+            if pod.workload.host_network:
+                self._schedule(pod)
+            else:
+                self._waiting.append(pod)
+        for other in self._deployments.values():
+            if other.workload is not holder and other.workload.shares_host_ports(holder):
+                self._act(other)
 
     def _act(self, deployment: _Deployment) -> None:
         """Let the workload's controller act, at once or after its delay."""
@@ -234,6 +266,9 @@ class Workloads:
         """Take the next step of the workload. It changes pods, and each change calls this method again."""
         if deployment.workload.kind is Kind.STATEFUL_SET:
             self._reconcile_set(deployment)
+            return
+        if deployment.workload.kind is Kind.DAEMON_SET:
+            self._reconcile_daemons(deployment)
             return
         workload = deployment.workload
         fleet = self.kubelets.fleet(workload.name)
@@ -270,15 +305,46 @@ class Workloads:
         gone = pod.terminating or pod.failed
         return Replica(pod.name, pod.revision, pod.told.ready and not waits, gone)
 
-    def _create(self, deployment: _Deployment, ordinal: int | None = None) -> None:
+    def _reconcile_daemons(self, deployment: _Deployment) -> None:
+        workload = deployment.workload
+        for pod in self.kubelets.of_workload(workload.name):
+            if pod.failed and not pod.terminating:
+                self.kubelets.delete(pod)  # its node is needed
+        # a node that is off, or that is cordoned, is to have its pod all the same: the controller adds the tolerations
+        nodes = self._daemon_nodes(deployment, tolerated=(CORDON, DOWN, SHUTDOWN))
+        step = next_daemon_step(
+            map(self._daemon, self.kubelets.of_workload(workload.name)),
+            nodes,
+            deployment.revision,
+            surge=resolve_share(deployment.max_surge, len(nodes), round_up=True),
+            unavailable=resolve_share(deployment.max_unavailable, len(nodes), round_up=True),
+            closed=set(nodes).difference(self._daemon_nodes(deployment)),
+        )
+        for victim in step.delete:
+            self.kubelets.delete(self.kubelets.pods[ObjectKey("Pod", workload.namespace, victim)])
+        for node in step.create:
+            self._create(deployment, target=node)
+
+    def _daemon(self, pod: PodLife) -> Daemon:
+        waits = pod.available_ns is None or self._clock.now_ns < pod.available_ns
+        available = pod.told.ready and not waits
+        return Daemon(pod.name, pod.node or pod.target, pod.revision, pod.number, available, pod.terminating)
+
+    def _daemon_nodes(self, deployment: _Deployment, tolerated: Container[str] = (CORDON,)) -> list[str]:
+        """Return the nodes that a DaemonSet's placement allows, without those that are barred for another reason."""
+        return [
+            node for node in deployment.placer.allowed if all(why in tolerated for why in self._barred.get(node, ()))
+        ]
+
+    def _create(self, deployment: _Deployment, ordinal: int | None = None, target: str = "") -> None:
         """Create a pod. With a delay of the scheduler it has no node at first."""
         delay = self._delays.scheduler
         if delay.constant_ns == 0:
-            made = self._new_pod(deployment, ordinal)
+            made = self._new_pod(deployment, ordinal, target)
             if made is not None:
                 self.kubelets.create(made)
             return
-        pod = self._named(deployment, ordinal, "", ())
+        pod = self._named(deployment, ordinal, "", (), target)
         self.kubelets.create(pod)
         self._schedule(pod)
 
@@ -290,7 +356,7 @@ class Workloads:
         def bind() -> None:
             if pod.terminating:
                 return
-            found = self._find_node(self._deployments[pod.workload.name])
+            found = self._find_node(self._deployments[pod.workload.name], pod.target)
             if found is None:
                 self._waiting.append(pod)
             else:
@@ -305,31 +371,46 @@ class Workloads:
         found = tuple(ip for ip in taken if ip is not None)
         return found if len(found) == len(taken) else None
 
-    def _new_pod(self, deployment: _Deployment, ordinal: int | None = None) -> PodLife | None:
+    def _new_pod(self, deployment: _Deployment, ordinal: int | None = None, target: str = "") -> PodLife | None:
         """Return a new pod on a node, or None if there is no node for it."""
-        found = self._find_node(deployment)
-        return None if found is None else self._named(deployment, ordinal, *found)
+        found = self._find_node(deployment, target)
+        return None if found is None else self._named(deployment, ordinal, *found, target)
 
-    def _find_node(self, deployment: _Deployment) -> tuple[str, tuple[str, ...]] | None:
-        """Return a node for one more pod, and the pod's addresses there."""
+    def _find_node(self, deployment: _Deployment, target: str = "") -> tuple[str, tuple[str, ...]] | None:
+        """Return a node for one more pod, and the pod's addresses there. A pod of a DaemonSet fits on its ``target`` only."""
         workload = deployment.workload
         taken = self.kubelets.fleet(workload.name).on_node
         unfit = {name for name, reasons in self._barred.items() if reasons}
+        if target:
+            unfit = set(deployment.placer.allowed).difference({target} & set(self._daemon_nodes(deployment)))
+        full = self._nodes_without_ports(workload)
+        unfit |= full
         zones = None
         if workload.placement.topology_spread:
             zones = {node.metadata.name: node.zone for node in self._api.state.nodes}
         while True:
             node = deployment.placer.place(taken, unfit, zones)
             if node is None:
-                self._unschedulable(workload)
+                held = full.intersection([target] if target else deployment.placer.allowed)
+                self._unschedulable(workload, f"host ports are taken on {', '.join(sorted(held))}" if held else "")
                 return None
             ips = self._node_ips[node] if workload.host_network else self._take(node)
             if ips is not None:
                 return node, ips
             unfit.add(node)
 
-    def _named(self, deployment: _Deployment, ordinal: int | None, node: str, ips: tuple[str, ...]) -> PodLife:
-        """Make a pod. Pods of a Deployment are numbered from 1, those of a StatefulSet have ordinals."""
+    def _nodes_without_ports(self, workload: Workload) -> set[str]:
+        """Return the nodes where a pod on the host network holds a port of the workload's, be it terminating."""
+        if not (workload.host_network and workload.ports):
+            return set()
+        rivals = [d.workload.name for d in self._deployments.values() if d.workload.shares_host_ports(workload)]
+        pods = (pod for name in rivals for pod in self.kubelets.of_workload(name))
+        return {pod.node for pod in pods if pod.node and not pod.failed}
+
+    def _named(
+        self, deployment: _Deployment, ordinal: int | None, node: str, ips: tuple[str, ...], target: str = ""
+    ) -> PodLife:
+        """Make a pod. Pods of a Deployment or DaemonSet are numbered from 1, those of a StatefulSet have ordinals."""
         deployment.made += 1
         number, workload = deployment.made, deployment.workload
         name = f"{workload.name}-{number if ordinal is None else ordinal}"
@@ -338,7 +419,7 @@ class Workloads:
             name = f"{workload.name}-{number}"
         old = ordinal is not None and ordinal < deployment.partition
         revision = deployment.stable if old else deployment.revision
-        return PodLife(workload, name, node, ips, number, revision, ordinal)
+        return PodLife(workload, name, node, ips, number, revision, ordinal, target)
 
     def _given_pod(self, deployment: _Deployment, start: StartPod) -> PodLife | None:
         """Make a pod that the file names. None if its node has no more addresses."""
@@ -353,9 +434,9 @@ class Workloads:
         ordinal = workload.ordinal_of(start.name)
         return PodLife(workload, start.name, start.node, ips, deployment.made, deployment.revision, ordinal)
 
-    def _unschedulable(self, workload: Workload) -> None:
+    def _unschedulable(self, workload: Workload, why: str = "") -> None:
         subject = f"{workload.namespace}/{workload.name}"
-        self._log.happenings.append(Happening(self._clock.now_ns, HappeningKind.POD_UNSCHEDULABLE, subject))
+        self._log.happenings.append(Happening(self._clock.now_ns, HappeningKind.POD_UNSCHEDULABLE, subject, why))
 
 
 def stray_pods(workloads: Iterable[Workload], nodes: Iterable[ClusterNode]) -> dict[str, list[tuple[Family, int]]]:
