@@ -5,7 +5,7 @@ before it is sent; pods answer a second after their start, and are ready 100 ms 
 """
 
 import pytest
-from drafts import WEB, Json, drafted, keeper, loaded, pod, workloads
+from drafts import Json, drafted, keeper, loaded, pod, service, workloads
 from simulations import HEAD, MS, simulate
 
 from kpsim.errors import InputError
@@ -31,7 +31,7 @@ def rollout(**how: int | str) -> str:
 
 def pods(described: str) -> list[Daemon]:
     """``1r 2-+1x``: of nodes a, b, … the pods: revision, and available (r), not available (-) or terminating (x)."""
-    found = []
+    found: list[Daemon] = []
     for node, here in zip("abcd", described.split(), strict=False):
         for text in here.split("+") if here != "." else ():
             name = f"{node}{text[0]}" if f"{node}{text[0]}" not in {pod.name for pod in found} else f"{node}{text}"
@@ -204,6 +204,7 @@ def test_pods_of_two_workloads_cannot_have_the_same_port(port: str, waits: bool)
 
 # ---------------------------------------------------------------------------------------------------------------- drafts
 
+WEB = service("web", clusterIP="10.96.0.10")
 OWNED = [pod(f"web-{n}", f"n{n}", f"10.244.{n}.5", owner=("DaemonSet", "web")) for n in (1, 2)]
 
 
