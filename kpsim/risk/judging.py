@@ -310,7 +310,7 @@ class _Judge:
         strategy = controller.strategy if controller is not None else None
         if controller is None or strategy is None:
             return
-        down = _share(strategy.max_unavailable, keeper.replicas)
+        down = _share(strategy.max_unavailable, keeper.replicas, up=keeper.kind == DAEMON_SET)
         if not down and strategy.max_surge in (0, "0%"):
             down = 1  # a controller that may do neither takes one away
         if down < self._total:
@@ -427,7 +427,11 @@ class _Judge:
         found = []
         for keeper in self._facts.keepers:
             strategy = keeper.group.controller.strategy if keeper.group.controller is not None else None
-            if keeper.kind == DAEMON_SET and strategy is not None and not _share(strategy.max_surge, keeper.replicas):
+            if (
+                keeper.kind == DAEMON_SET
+                and strategy is not None
+                and not _share(strategy.max_surge, keeper.replicas, up=True)
+            ):
                 found.append(keeper)
         return found
 
@@ -456,14 +460,14 @@ def _keepers(endpoints: Sequence[Endpoint]) -> list[Keeper]:
     return list({id(e.group): e.group for e in endpoints if e.group is not None}.values())
 
 
-def _share(share: int | str, replicas: int) -> int:
-    """How many pods maxUnavailable is: percentages are rounded down."""
+def _share(share: int | str, replicas: int, *, up: bool) -> int:
+    """How many pods maxUnavailable is: percentages are rounded down, those of DaemonSets ``up``."""
     if isinstance(share, int):
         return share
     number = share.removesuffix("%")
     if not number.isdecimal():
         raise InputError(f"a strategy's maxSurge or maxUnavailable: expected a number or a percentage, got {share!r}")
-    return int(number) * replicas // 100
+    return (int(number) * replicas + 99 * up) // 100
 
 
 def _share_of(part: int, nodes: Sequence[str], whose: str) -> str:
