@@ -268,6 +268,16 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--out": (["shop.yaml", *_POD], ["--out", "page.html"]),
         "--format": (["shop.yaml", *_POD], ["--format", "json"]),
     },
+    "risk": {
+        "--service": (["shop.yaml", "bare.yaml"], ["--service", "shop/web"]),
+        "--load-balancer": (["shop.yaml"], ["--load-balancer", "aws-nlb"]),
+        "--probe-interval": (["shop.yaml"], ["--probe-interval", "7s"]),
+        "--unhealthy-threshold": (["shop.yaml"], ["--unhealthy-threshold", "3"]),
+        "--mode": (["shop.yaml"], ["--mode", "ipvs"]),
+        "--fail-on": (["shop.yaml"], ["--fail-on", "risk"]),
+        "--out": (["shop.yaml"], ["--out", "risk.txt"]),
+        "--format": (["shop.yaml"], ["--format", "json"]),
+    },
     "scenarios": {"--format": ([], ["--format", "json"])},
     "schema": {"--presets": ([], ["--presets"]), "--format": (["--presets"], ["--format", "json"])},
 }  # fmt: skip
