@@ -228,7 +228,7 @@ DSCP = Type(
     "dscp", DataType.NUMBER,
     *_symbols(
         6,
-        "cs0=0 cs1=8 cs2=16 cs3=24 cs4=32 cs5=40 cs6=48 cs7=56 lephb=1 df=0 af11=10 af12=12 af13=14 af21=18 af22=20 af23=22 "
+        "cs0=0 cs1=8 cs2=16 cs3=24 cs4=32 cs5=40 cs6=48 cs7=56 lephb=1 df=0 be=0 af11=10 af12=12 af13=14 af21=18 af22=20 af23=22 "
         "af31=26 af32=28 af33=30 af41=34 af42=36 af43=38 va=44 ef=46",
     ), bits=6, a_line=1, named=True, show=_show_dscp,
 )  # fmt: skip
