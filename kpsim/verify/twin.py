@@ -192,7 +192,7 @@ class Twin:
         if packet.in_interface or packet.saddr:
             return shot
         bound = packet.copy()
-        bound.saddr = self.machine.routing.source_for(self.family, packet.daddr) or 0
+        bound.saddr = self.model.routing.source_for(self.family, packet.daddr) or 0
         return shot._replace(packet=bound)
 
     # --- the model follows -------------------------------------------------------------------------------------------------
