@@ -11,7 +11,7 @@ from kpsim.addresses import Family, parse_ip
 from kpsim.nodes import make_machine
 from kpsim.verify.intent.due import Asked, Due, Fate
 from kpsim.verify.intent.judging import Intent, intent_of
-from kpsim.verify.intent.objects import MeantPort, meant_ports
+from kpsim.verify.intent.objects import MeantPort, meant_ports, serves_udp
 from kpsim.verify.intent.settings import settings_in
 
 V4, V6 = Family.IPV4, Family.IPV6
@@ -291,3 +291,19 @@ def test_an_endpoint_at_a_guarded_address_is_lost_behind_the_guard() -> None:  #
     assert not intent(guarded, BOTH).node.is_guarded("tcp", (number(NODE), 8080))
     assert not intent(guarded, endpoints()).node.is_guarded("tcp", there)
     assert not intent(open_to_all, BOTH).node.is_guarded("tcp", there)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "protocol", "does"),
+    [
+        ({}, "IPv4", "UDP", True), ({}, "IPv4", "TCP", False), ({}, "IPv6", "UDP", False),
+        ({"service.kubernetes.io/headless": ""}, "IPv4", "UDP", False),  # O-1.2: kube-proxy is never told of it
+    ],
+)  # fmt: skip
+def test_slices_that_start_a_clean_up(labels: dict[str, str], kind: str, protocol: str, does: bool) -> None:
+    """CT-1.1."""
+    slice_ = {
+        "kind": "EndpointSlice", "metadata": {"namespace": "shop", "name": "web-1", "labels": labels}, "addressType": kind,
+        "ports": [{"name": "p", "protocol": protocol, "port": 53}], "endpoints": [{"addresses": [HERE]}],
+    }  # fmt: skip
+    assert serves_udp([slice_], V4) is does

@@ -223,10 +223,11 @@ def _addresses(texts: Iterable[str], family: Family) -> tuple[int, ...]:
 
 
 def serves_udp(slices: Iterable[Json], family: Family) -> bool:
-    """Whether one of the slices has endpoints at a UDP port (CT-1.1)."""
+    """Whether one of the slices that kube-proxy is told of (O-1.2) has endpoints at a UDP port (CT-1.1)."""
     return any(
         (port.get("protocol") or "TCP") == "UDP" and port.get("port") and port.get("name") is not None
         for each in slices
         if each.get("kind") == "EndpointSlice" and each.get("addressType") == family.label and each.get("endpoints")
+        if _HEADLESS not in _labels(each)
         for port in each.get("ports") or ()
     )
