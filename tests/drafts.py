@@ -98,3 +98,31 @@ def rules_at_start(of: Cluster, draft: Draft) -> dict[tuple[str, Family], tuple[
             proxier = of.proxier(name, family)
             found[name, family] = proxier.backend.save(proxier.held), proxier.backend.save(programmed)
     return found
+
+
+WEB = service("web", clusterIP="10.96.0.10")
+SET = ("ReplicaSet", "web-5d4f8c7b9")
+HASH = {"pod-template-hash": "5d4f8c7b9"}
+PODS = (
+    pod("web-5d4f8c7b9-2vqhs", "n1", "10.244.1.5", owner=SET, labels=HASH),
+    pod("web-5d4f8c7b9-8nkl6", "n2", "10.244.2.5", owner=SET, labels=HASH),
+)
+BESIDE = "kubernetes.io/service-name"
+
+
+def slices(of: str, *endpoints: Json, managed: bool = True, ports: list[Json] | None = None, name: str = "") -> Json:
+    labels = {BESIDE: of}
+    if managed:
+        labels["endpointslice.kubernetes.io/managed-by"] = "endpointslice-controller.k8s.io"
+    return {
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": name or f"{of}-abcde", "namespace": "shop", "labels": labels},
+        "ports": ports or [{"name": "", "port": 8080}], "endpoints": list(endpoints),
+    }  # fmt: skip
+
+
+def endpoint(name: str, at: str, ip: str, **conditions: bool) -> Json:
+    return {
+        "addresses": [ip], "nodeName": at, "targetRef": {"kind": "Pod", "namespace": "shop", "name": name},
+        "conditions": {"ready": True, **conditions},
+    }  # fmt: skip

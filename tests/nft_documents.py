@@ -28,6 +28,12 @@ def documents() -> tuple[Document, ...]:
     return tuple(Document(found[at], found[at + 1], found[at + 3], found[at + 5]) for at in range(0, len(found), 6))
 
 
+def only(text: str, **options: object) -> Ruleset:
+    """The ruleset of a text that is of one family."""
+    [ruleset] = DIALECT.parse(text, **options)  # type: ignore[arg-type]
+    return ruleset
+
+
 def tables_of(rulesets: tuple[Ruleset, ...]) -> dict[TableKey, Table]:
     """The tables of all families."""
     return {key: table for ruleset in rulesets for key, table in ruleset.tables.items()}
