@@ -54,7 +54,7 @@ class _Finder:
         ] = {}  #: by Service: nodes, ports
 
     def find(self, service: str, item: EndpointSlice, endpoint: SliceEndpoint) -> bool:
-        """Note who answers at an endpoint. Returns whether somebody does."""
+        """Note which process answers at an endpoint. Returns whether one does."""
         ips = [canonical_ip(ip) or ip for ip in endpoint.addresses]
         if (node := next((self._nodes[ip] for ip in ips if ip in self._nodes), None)) is not None:
             nodes, ports = self._processes.setdefault(service, ({}, {}))

@@ -1,4 +1,4 @@
-"""Addresses for clients outside the cluster: within what load balancers let in, and of nobody in the cluster."""
+"""Addresses for clients outside the cluster: within loadBalancerSourceRanges, and in use by no object of the cluster."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -11,7 +11,7 @@ CLIENTS = 20  #: of each source outside
 _BITS = 5  #: of the networks that clients of a source get: 32 addresses
 _TRIED = 1 << 14
 
-#: where a scenario's clients have their addresses unless it says otherwise, and where they get them if somebody in the cluster has one there
+#: the network of a scenario's clients by default, and the one that replaces it if an object of the cluster has an address there
 _USUAL = {
     Family.IPV4: (203 << 24 | 113 << 8, 203 << 24 | 255 << 8 | 255),
     Family.IPV6: (0x20010DB8 << 96, 0x20010DB8 << 96 | 0xFFFF),
@@ -20,7 +20,7 @@ _INSTEAD = {Family.IPV4: "198.18.0.0/15", Family.IPV6: "2001:db8:ffff::/48"}
 
 
 class Outside:
-    """Gives out networks in which nobody has an address."""
+    """Gives out networks in which no object of the cluster has an address."""
 
     def __init__(self, state: ClusterState) -> None:
         self._networks = [n for node in state.nodes for n in map(parse_network, node.pod_cidrs) if n is not None]

@@ -254,7 +254,7 @@ class _Grouping:
         return nodes_own
 
     def _read_servers(self, node: str, family: Family, servers: Sequence[Server]) -> None:
-        """Notes who listens on a node: the health check of one Service, or something that is nobody's."""
+        """Notes who listens on a node: the health check of one Service, or a process that belongs to no Service."""
         checked = {service.health_check_node_port for state in self._states for service in state.services}
         found = Counter(server.port for server in servers)
         for server in servers:

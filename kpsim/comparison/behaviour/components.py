@@ -50,7 +50,7 @@ def components(
     """The components of the Services of some states together, sorted by name.
 
     ``nodes_own`` are addresses that belong to nodes, ``taken_ports`` ports that mean something by themselves: a constant
-    among them is nobody's alone. Services that a load balancer answers for are left out.
+    among them belongs to no component. Services that a load balancer answers for are left out.
     """
     found = _Sharing(nodes_own, taken_ports)
     for state in states:
