@@ -21,7 +21,7 @@ DIALS = (
     "beside", "events.loadRules",
     "delays.deletionToKubelet", "delays.pleg", "delays.scheduler", "delays.workloadController",
     "events.drain.timeout", "events.liveness", "events.nodeDown.shutdownGrace", "events.readiness.late", "events.reboot",
-    "events.rollingUpgrade", "events.rollout.partition", "loadBalancer.nodeResync", "loadBalancer.nodeUpdate",
+    "events.rollingUpgrade", "events.rollout.partition", "events.rollout.recreate", "loadBalancer.nodeResync", "loadBalancer.nodeUpdate",
     "workloads.disruptionBudget", "workloads.kind", "workloads.minReady", "workloads.placement.topologySpread",
     "workloads.podManagementPolicy", "workloads.probes", "workloads.readiness.gates",
 )  # fmt: skip

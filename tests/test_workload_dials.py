@@ -134,6 +134,14 @@ def test_a_rollout_waits_until_pods_have_been_ready_for_long_enough() -> None:
     assert times(log, "pod created")[:2] == [5000, 11_125] and times(log, "pod terminating")[0] == 11_125
 
 
+def test_with_recreate_new_pods_wait_until_all_old_ones_are_gone() -> None:
+    events = "events: [{at: 5s, rollout: {workload: web, recreate: true}}, {at: 20s, drain: {node: node-1}}]\n"
+    log = simulate(events, "workloads[0].termination={preStop: 2s}", "nodes={count: 3}", "duration=25s")
+    # both are deleted at 5.007, over after their hooks, and their objects are gone 18 ms after that
+    assert times(log, "pod terminating") == [5007, 5007, 20_014]
+    assert times(log, "pod created") == [7025, 7025, 20_014]  # after a drain a new pod comes at once, as ever
+
+
 def test_a_budget_counts_ready_pods_not_available_ones() -> None:
     events = "events: [{at: 5s, drain: {node: node-1}}, {at: 20s, drain: {node: node-2}}]\n"
     budget = ("workloads[0].minReady=60s", "workloads[0].disruptionBudget={minAvailable: 1}", "nodes={count: 3}")
@@ -356,6 +364,8 @@ def test_the_end_of_a_container_is_noticed_later() -> None:
         (["events=[{at: 1s, readiness: {workload: web, late: true}}]"], "workload web has no probes.readiness"),
         (["events=[{at: 1s, rollout: {workload: web, partition: 1}}]"], "web is a Deployment"),
         ([SET, "events=[{at: 1s, rollout: {workload: web, maxSurge: 1}}]"], "web is a StatefulSet"),
+        ([SET, "events=[{at: 1s, rollout: {workload: web, recreate: true}}]"], "recreate goes with a Deployment, and web is a StatefulSet"),
+        (["events=[{at: 1s, rollout: {workload: web, recreate: true, maxSurge: 0}}]"], "maxSurge and maxUnavailable go without it"),
         (["workloads[0].placement.topologySpread=[{topologyKey: rack}]"], "topologySpread[0].topologyKey"),
         (
             ["workloads[0].placement.topologySpread=[{topologyKey: kubernetes.io/hostname, maxSkew: 2, whenUnsatisfiable: ScheduleAnyway}]"],

@@ -23,6 +23,7 @@ class Strategy:
     max_surge: int | str
     max_unavailable: int | str
     words: str
+    recreates: bool = False  #: all old pods are gone before the first new one comes
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _strategy(kind: str, spec: JsonReader) -> Strategy | None:
         case "Deployment":
             strategy = spec.child("strategy")
             if strategy.text("type") == "Recreate":
-                return Strategy(0, "100%", "strategy Recreate")
+                return Strategy(0, "100%", "strategy Recreate", recreates=True)
             rolling = strategy.child("rollingUpdate")
             return Strategy(
                 _share(rolling, "maxSurge", "25%"), _share(rolling, "maxUnavailable", "25%"), "RollingUpdate"

@@ -51,6 +51,7 @@ class PodSpec:
 
     ports: tuple[ContainerPort, ...] = ()
     host_network: bool = False
+    host_ports: bool = False  #: a container asks for ports of its node, beside those of ``host_network``
     grace_s: int = DEFAULT_GRACE_S
     pre_stop: PreStop | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)  #: by kind: startup, readiness, liveness
@@ -60,6 +61,14 @@ class PodSpec:
     node_selector: Mapping[str, str] | None = None
     node_terms: tuple[tuple[tuple[str, str, tuple[str, ...]], ...], ...] = ()  #: required node affinity: any of, all of
     tolerations: tuple[tuple[str, str, str, str], ...] = ()  #: key, operator, value, effect
+
+    @property
+    def holds_host_ports(self) -> bool:
+        """Return whether its pods hold ports of their nodes, so that two of them cannot be on one node.
+
+        The API server makes every container port of a pod on the host network a host port.
+        """
+        return self.host_ports or (self.host_network and bool(self.ports))
 
     def may_run_on(self, node: Node) -> bool:
         """Return whether a new pod may be placed on the node: by its labels, its taints, and whether it is cordoned."""
@@ -117,6 +126,9 @@ def pod_spec(json: Json, path: str = ".spec") -> PodSpec:
     return PodSpec(
         ports=ports,
         host_network=bool(reader.optional_flag("hostNetwork")),
+        host_ports=any(
+            port.optional_integer("hostPort") for each in [*containers, *sidecars] for port in each.children("ports")
+        ),
         grace_s=natural(reader, "terminationGracePeriodSeconds", DEFAULT_GRACE_S),
         pre_stop=_pre_stop(main) if main is not None else None,
         probes=dict(_probes(main)) if main is not None else {},

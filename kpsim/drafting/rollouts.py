@@ -64,6 +64,9 @@ def rollout_part(group: Group) -> Part:
         else:  # on the host network the old pod holds the ports
             part["maxUnavailable"] = strategy.max_unavailable if strategy is not None and not surges else 1
         return Part({"at": f"{AT_S}s", "rollout": part})
+    if strategy is not None and strategy.recreates and group.alike.owner[0] == "Deployment":
+        part["recreate"] = True
+        return Part({"at": f"{AT_S}s", "rollout": part})
     part["maxSurge"] = strategy.max_surge if strategy is not None else "25%"
     part["maxUnavailable"] = strategy.max_unavailable if strategy is not None else "25%"
     if part["maxSurge"] in (0, "0%") and part["maxUnavailable"] in (0, "0%"):
@@ -80,6 +83,8 @@ def duration_s(rolled: Sequence[Group]) -> int:
 def _takes_s(group: Group) -> float:
     """Return about how long a rollout takes: for each step a pod starts, becomes ready, and an old one ends."""
     spec, part = group.spec, rollout_part(group)["rollout"]
+    if part.get("recreate"):
+        part = {"maxUnavailable": "100%"}
     surge = _pods(part.get("maxSurge", 0), group, up=True)
     unavailable = _pods(part.get("maxUnavailable", 0), group, up=group.is_daemon_set)
     started = [pod.start_s for pod in group.pods if pod.start_s is not None]

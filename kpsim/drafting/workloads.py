@@ -56,7 +56,11 @@ def _head(group: Group) -> str:
         words += "; a Job does not replace pods that end, a workload does"
     strategy = group.controller.strategy if group.controller is not None else None
     if strategy is not None:
-        words += f"; {strategy.words}: maxSurge {strategy.max_surge}, maxUnavailable {strategy.max_unavailable}"
+        words += (
+            f"; {strategy.words}"
+            if strategy.recreates
+            else f"; {strategy.words}: maxSurge {strategy.max_surge}, maxUnavailable {strategy.max_unavailable}"
+        )
     return words
 
 
@@ -225,9 +229,12 @@ def _pod_part(pod: FoundPod, group: Group) -> Part:
 
 
 def _put_budget(part: Part, group: Group, ledger: Ledger) -> None:
-    """Give the PodDisruptionBudget over the pods. With two of them the API refuses every eviction, which a scenario cannot say."""
+    """Give the PodDisruptionBudget over the pods. With two of them the API refuses every eviction, so they are one that allows none."""
     if len(group.budgets) > 1:
-        ledger.leave_out("PodDisruptionBudgets of pods that have several: every eviction would be refused", group.title)
+        names = listed(f"{each.namespace}/{each.name}" for each in group.budgets)
+        words = f"PodDisruptionBudgets {names} select the same pods, so every eviction is refused"
+        part.put("disruptionBudget", Part({"maxUnavailable": 0}, flow=True), beside=words)
+        ledger.guess("two PodDisruptionBudgets over the same pods are one that allows no eviction", group.title)
     if len(group.budgets) != 1:
         return
     (budget,) = group.budgets

@@ -14,6 +14,7 @@ from kpsim.endpointslices import has_managed_slices
 from kpsim.errors import InputError
 from kpsim.manifests.admission import Item
 from kpsim.objects import EndpointSlice, JsonReader, Node, Service
+from kpsim.risk.rules import Helps, Remedy, helps_with
 from kpsim.units import SECOND_NS
 
 _HOST = "kubernetes.io/hostname"
@@ -77,6 +78,21 @@ class Keeper:
         wanted = controller.replicas if controller is not None and self.group.siblings == 1 else None
         return len(self.pods) if wanted is None else wanted
 
+    @property
+    def surges(self) -> bool:
+        """Whether its rollout makes new pods before it takes old ones away."""
+        strategy = self.group.controller.strategy if self.group.controller is not None else None
+        return strategy is not None and pods_of(strategy.max_surge, self.replicas, up=True) > 0
+
+    @property
+    def holds_host_ports(self) -> bool:
+        """Whether two of its pods cannot be on one node."""
+        return self.spec.holds_host_ports
+
+    def surging(self) -> Helps:
+        """The remedy that its rollout surges, unless host ports keep the new pod away."""
+        return {} if self.holds_host_ports else helps_with(Remedy.SURGE)
+
     def takes(self, nodes: Sequence[Node]) -> list[str]:
         """The nodes that a replaced pod may run on, by labels, taints and required podAntiAffinity. Room for its requests is not asked."""
         used = {pod.node for pod in self.pods} if self.alone_on_node else set()
@@ -85,15 +101,24 @@ class Keeper:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A PodDisruptionBudget and how many disruptions it allows now. ``settled``: all pods that are wanted are ready."""
+    """A PodDisruptionBudget, how many disruptions it allows now, and how many ready pods it wants.
+
+    ``settled``: all pods that are to be there are ready.
+    """
 
     budget: Budget
     allowed: int
+    wanted: int
     settled: bool
 
     @property
     def title(self) -> str:
         return f"{self.budget.namespace}/{self.budget.name}"
+
+    def lets_go(self, ready: bool) -> bool:
+        """Whether a pod may be evicted now. One that is not ready may if enough others are, or always by ``AlwaysAllow``."""
+        enough = self.wanted > 0 and self.allowed >= 0
+        return self.allowed > 0 or (not ready and (enough or self.budget.policy == "AlwaysAllow"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,22 +280,19 @@ def _budgets(keepers: Sequence[Keeper]) -> dict[str, list[Counted]]:
         expected = sum(keeper.replicas for keeper in own)
         ready = sum(pod.ready for keeper in own for pod in keeper.pods)
         if budget.min_available is not None:
-            wanted = _pods(budget, "minAvailable", budget.min_available, expected)
+            wanted = pods_of(budget.min_available, expected, up=True)
         elif budget.max_unavailable is not None:
-            wanted = expected - _pods(budget, "maxUnavailable", budget.max_unavailable, expected)
+            wanted = max(expected - pods_of(budget.max_unavailable, expected, up=True), 0)
         else:
             wanted = expected
-        counted = Counted(budget, ready - wanted, ready >= expected)
+        counted = Counted(budget, ready - wanted, wanted, ready >= expected)
         for keeper in own:
             found.setdefault(keeper.group.name, []).append(counted)
     return found
 
 
-def _pods(budget: Budget, name: str, share: int | str, expected: int) -> int:
+def pods_of(share: int | str, expected: int, *, up: bool) -> int:
+    """Return how many pods a number or a percentage is, rounded ``up`` or down."""
     if isinstance(share, int):
         return share
-    number = share.removesuffix("%")
-    if not number.isdecimal():
-        title = f"PodDisruptionBudget {budget.namespace}/{budget.name}"
-        raise InputError(f"{title}: spec.{name}: expected a number or a percentage, got {share!r}")
-    return -(-int(number) * expected // 100)
+    return (int(share.removesuffix("%")) * expected + 99 * up) // 100

@@ -6,7 +6,7 @@ from kpsim.objects import CLUSTER_IP_NONE
 from kpsim.risk.facts import Counted, Facts, Keeper
 from kpsim.units import SECOND_NS
 
-DAEMON_SET = "DaemonSet"
+DAEMON_SET, STATEFUL_SET = "DaemonSet", "StatefulSet"
 
 
 def in_seconds(value: float) -> str:
@@ -32,6 +32,8 @@ def _of_pods(keeper: Keeper, budgeted: bool) -> Iterator[str]:
         yield f"{title}: without readiness probe a new pod gets traffic before its application answers (CP-2.6)"
     if keeper.kind == DAEMON_SET:
         yield f"{title}: a drain leaves a DaemonSet's pods; they end with the machine"
+        if keeper.surges and keeper.holds_host_ports:
+            yield f"{title}: its rollout does not get on: maxSurge wants a second pod on a node whose host ports the first holds"
     elif not keeper.kind:
         yield f"{title}: what keeps its pods was not given; taken to be replaced elsewhere"
     if len(keeper.pods) > 1 and not budgeted and keeper.kind != DAEMON_SET:

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kpsim.risk.rules import RULES, Cause
+from kpsim.risk.rules import RULES, Cause, Helps, any_of
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A reason why a Service is at risk.
 
-    ``seconds`` is for how long clients lose, at most; None: until somebody acts, or the node is back. ``remedy`` is what helps, with numbers.
+    ``seconds`` is for how long clients lose, at most; None: until an operator acts, or the node is back. ``helps`` are the remedies of the
+    table that fit here, each with its numbers. Each helps by itself.
     """
 
     cause: Cause
@@ -20,7 +21,12 @@ class Finding:
     clients: str
     seconds: float | None
     words: str
-    remedy: str
+    helps: Helps
+
+    @property
+    def remedy(self) -> str:
+        """All that helps, in words."""
+        return any_of(self.helps.values())
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -31,6 +37,7 @@ class Finding:
             "seconds": self.seconds,
             "why": self.words,
             "remedy": self.remedy,
+            "remedies": [each.value for each in self.helps],
             "source": RULES[self.cause].source,
         }
 

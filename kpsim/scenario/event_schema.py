@@ -13,7 +13,7 @@ from kpsim.units import MILLISECOND_NS, SECOND_NS
 
 
 class Rollout(Part):
-    """Replace every pod of a workload by a new one, as a RollingUpdate does."""
+    """Replace every pod of a workload by a new one, as a RollingUpdate does, or as Recreate."""
 
     workload: Name
     max_surge: Count | Percent = "25%"
@@ -23,6 +23,8 @@ class Rollout(Part):
     Of a DaemonSet: nodes without an available pod (percentages are rounded up); 1, and 0 with maxSurge."""
     partition: Count = 0
     """Of a StatefulSet: pods with a lower ordinal stay as they are."""
+    recreate: bool = False
+    """Of a Deployment: its strategy is Recreate, so all old pods are deleted, and new ones are made when their objects are gone."""
 
     def shares(self, kind: Kind) -> tuple[int | str, int | str]:
         """Return maxSurge and maxUnavailable, with the defaults of the kind of workload."""
@@ -34,6 +36,12 @@ class Rollout(Part):
             return surge, self.max_unavailable
         surges = kind is Kind.DAEMON_SET and surge not in (0, "0%")
         return surge, 0 if surges else 1
+
+    @model_validator(mode="after")
+    def _one_strategy(self) -> "Rollout":
+        if self.recreate and self.model_fields_set & {"max_surge", "max_unavailable"}:
+            raise ValueError("recreate replaces all pods at once: maxSurge and maxUnavailable go without it")
+        return self
 
     @model_validator(mode="after")
     def _moves(self) -> "Rollout":

@@ -343,7 +343,9 @@ def _workload_action_problems(spec: ScenarioSpec, event: ScenarioEvent, path: Pa
             yield (*path, "maxSurge"), f"{found.name} is a StatefulSet, which has no pods beside those that it replaces"
         if not of_set and "partition" in given:
             yield (*path, "partition"), f"partition goes with a StatefulSet, and {found.name} is a {found.kind}"
-        if found.kind is Kind.DAEMON_SET:
+        if found.kind is not Kind.DEPLOYMENT and rollout.recreate:
+            yield (*path, "recreate"), f"recreate goes with a Deployment, and {found.name} is a {found.kind}"
+        elif found.kind is Kind.DAEMON_SET:
             yield from _daemon_rollout_problems(found, rollout, path)
 
 

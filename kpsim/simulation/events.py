@@ -91,8 +91,9 @@ class Events:
         if event.rollout is not None:
             rollout = event.rollout
             surge, unavailable = rollout.shares(self._scenario.spec.workload(rollout.workload).kind)
-            self._tell(HappeningKind.ROLLOUT, rollout.workload, f"maxSurge {surge}, maxUnavailable {unavailable}")
-            workloads.roll_out(rollout.workload, surge, unavailable, rollout.partition)
+            how = "Recreate" if rollout.recreate else f"maxSurge {surge}, maxUnavailable {unavailable}"
+            self._tell(HappeningKind.ROLLOUT, rollout.workload, how)
+            workloads.roll_out(rollout.workload, surge, unavailable, rollout.partition, recreate=rollout.recreate)
         if event.scale is not None:
             self._tell(HappeningKind.SCALE, event.scale.workload, f"to {event.scale.replicas}")
             workloads.scale(event.scale.workload, event.scale.replicas)

@@ -44,6 +44,7 @@ class _Deployment:
     made: int = 0  #: pods ever created
     partition: int = 0  #: of a StatefulSet: pods with a lower ordinal stay at ``stable``
     stable: int = 1  #: the revision before the last rollout
+    recreate: bool = False  #: the last rollout deletes all old pods before it makes new ones
 
 
 class _Pool:
@@ -137,12 +138,24 @@ class Workloads:
                 if pod is not None:
                     self.kubelets.adopt(pod)
 
-    def roll_out(self, name: str, max_surge: int | str, max_unavailable: int | str, partition: int = 0) -> None:
-        """Replace all pods by pods of a new revision; of a StatefulSet those from the ordinal ``partition`` on."""
+    def roll_out(
+        self,
+        name: str,
+        max_surge: int | str,
+        max_unavailable: int | str,
+        partition: int = 0,
+        *,
+        recreate: bool = False,
+    ) -> None:
+        """Replace all pods by pods of a new revision; of a StatefulSet those from the ordinal ``partition`` on.
+
+        ``recreate`` deletes all old pods first, and waits until their objects are gone.
+        """
         deployment = self._deployments[name]
         deployment.stable, deployment.revision = deployment.revision, deployment.revision + 1
         deployment.max_surge, deployment.max_unavailable = max_surge, max_unavailable
         deployment.partition = partition
+        deployment.recreate = recreate
         self._act(deployment)
 
     def scale(self, name: str, replicas: int) -> None:
@@ -270,6 +283,8 @@ class Workloads:
         if deployment.workload.kind is Kind.DAEMON_SET:
             self._reconcile_daemons(deployment)
             return
+        if deployment.recreate and self._end_old_pods(deployment):
+            return
         workload = deployment.workload
         fleet = self.kubelets.fleet(workload.name)
         # percentages are of the number wanted now: a rollout goes on while its workload is scaled
@@ -279,6 +294,15 @@ class Workloads:
             self.kubelets.delete(self.kubelets.pods[ObjectKey("Pod", workload.namespace, victim)])
         for _ in range(step.create):
             self._create(deployment)
+
+    def _end_old_pods(self, deployment: _Deployment) -> bool:
+        """Delete the pods of older revisions. Returns whether some are still there, be they terminating."""
+        pods = self.kubelets.of_workload(deployment.workload.name)
+        old = [pod for pod in pods if pod.revision != deployment.revision and not pod.failed]
+        for pod in old:
+            if not pod.terminating:
+                self.kubelets.delete(pod)
+        return bool(old)
 
     def _reconcile_set(self, deployment: _Deployment) -> None:
         workload = deployment.workload

@@ -1,0 +1,87 @@
+"""Why a Service with a Local policy is at risk: nodes without endpoint, now, in a drain, or in a rollout."""
+
+from collections.abc import Iterator, Sequence
+
+from kpsim.drafting.podspecs import PodSpec
+from kpsim.risk.case import Case, keepers_of, names, pre_stop
+from kpsim.risk.facts import Keeper
+from kpsim.risk.remarks import DAEMON_SET, in_seconds
+from kpsim.risk.rules import RULES, Cause, Helps, Remedy, helps_with
+from kpsim.risk.verdicts import Finding
+
+
+def local_findings(case: Case) -> Iterator[Finding]:
+    """Yield the reasons that lie in a Local policy."""
+    if case.local and case.balanced:
+        yield from _window(case)
+    elif case.local:
+        bare = [name for name in case.names if name not in case.facts.nodes]
+        dialling = "clients from outside that dial"
+        yield from _bare(case, Cause.LOCAL_NODE_PORT, Remedy.EXTERNAL_CLUSTER, bare, dialling, "from outside")
+    if case.service.internal_traffic_policy == "Local":
+        free = [node.metadata.name for node in case.found.nodes if PodSpec().may_run_on(node)]
+        bare = [name for name in free if name not in case.facts.nodes]
+        yield from _bare(case, Cause.LOCAL_INTERNAL, Remedy.INTERNAL_CLUSTER, bare, "pods on", "pods of the node")
+
+
+def _window(case: Case) -> Iterator[Finding]:
+    """The load balancer's window at a node that a drain, or a DaemonSet's rollout, leaves without endpoint."""
+    window_s = case.timing.window_s(local=True)
+    clients = f"1 of {len(case.facts.nodes)} of the load balancer's"
+    at_most = f"{case.timing.probes} and {in_seconds(case.timing.lag_s)} until its health check fails"
+    worst = {node: window_s - min(k.serves_s for k in keepers_of(case.evicted(node))) for node in case.emptied()}
+    lossy = {node: lost_s for node, lost_s in worst.items() if lost_s > 0}
+    if lossy:
+        nodes, lost_s = tuple(lossy), max(lossy.values())
+        event = f"draining {names(nodes, ' or ')}"
+        words = (
+            f"{event} leaves that node without endpoint; what the load balancer sends there is lost for at most {in_seconds(lost_s)}: "
+            f"it may go on for {at_most}"
+        )
+        keepers = keepers_of([e for node in nodes for e in case.evicted(node)])
+        helps = pre_stop(window_s, *keepers) | helps_with(Remedy.EXTERNAL_CLUSTER)
+        yield Finding(Cause.LOCAL_WINDOW, event, nodes, clients, lost_s, words, helps)
+    for keeper in _one_after_the_other(case):
+        lost_s = min(window_s - keeper.serves_s, keeper.starts_s + case.timing.lag_s)
+        if lost_s <= 0:
+            continue
+        event = f"a rollout of {keeper.group.title}"
+        words = (
+            f"{event} leaves one node after the other without endpoint; what the load balancer sends there is lost for at most "
+            f"{in_seconds(lost_s)}: it may go on for {at_most}"
+        )
+        helps = pre_stop(window_s, keeper) | helps_with(Remedy.EXTERNAL_CLUSTER) | keeper.surging()
+        yield Finding(Cause.LOCAL_WINDOW, event, case.facts.nodes, clients, lost_s, words, helps)
+
+
+def _bare(
+    case: Case, cause: Cause, cluster: Remedy, bare: Sequence[str], whose: str, clients: str
+) -> Iterator[Finding]:
+    """Nodes without endpoint for a Local policy, now or in time; ``whose`` clients then get nothing. ``cluster`` is the other policy."""
+    policy, drained = RULES[cause].reason.partition(":")[0], case.emptied()
+    if bare:
+        words = f"{policy}: {whose} {names(bare, ' or ')} get no answer now, as there is no endpoint"
+        yield Finding(cause, "", tuple(bare), clients, None, words, helps_with(cluster) | _everywhere(case, bare))
+    elif drained:
+        event = f"draining {names(drained, ' or ')}"
+        words = f"{policy}: {event} leaves {whose} that node without answer until a pod is there again"
+        yield Finding(cause, event, drained, clients, None, words, helps_with(cluster, Remedy.DAEMON_SET))
+    for keeper in _one_after_the_other(case):
+        event, seconds = f"a rollout of {keeper.group.title}", keeper.starts_s + case.timing.lag_s
+        words = (
+            f"{policy}: {event} leaves one node after the other without endpoint; {whose} that node get no answer for at most "
+            f"{in_seconds(seconds)}"
+        )
+        yield Finding(cause, event, case.facts.nodes, clients, seconds, words, helps_with(cluster) | keeper.surging())
+
+
+def _everywhere(case: Case, bare: Sequence[str]) -> Helps:
+    """A DaemonSet; of one that is there already, pods on the nodes that it leaves out."""
+    if any(k.kind == DAEMON_SET for k in case.facts.keepers):
+        return {Remedy.DAEMON_SET: f"pods of the DaemonSet on {names(bare)} too (tolerations, nodeSelector)"}
+    return helps_with(Remedy.DAEMON_SET)
+
+
+def _one_after_the_other(case: Case) -> list[Keeper]:
+    """The DaemonSets whose rollout takes a node's pod away before it makes the new one."""
+    return [k for k in case.facts.keepers if k.kind == DAEMON_SET and k.group.controller is not None and not k.surges]
