@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kpsim.config import Mode
 from kpsim.effort import permit
+from kpsim.errors import InputError
 from kpsim.reports.expectations import ExpectationResult, evaluate_all, failed, parse_expectations
 from kpsim.reports.figures import figures
 from kpsim.reports.names import check_names
@@ -17,12 +18,15 @@ from kpsim.scenario.effort import effort_of
 from kpsim.simulation import Progress
 from kpsim.simulation import run as simulate
 from kpsim.simulation.runlog import RunLog
+from kpsim.units import parse_duration_ns
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from kpsim.drafting import Draft
     from kpsim.reports.plots import Plot
+    from kpsim.retracing.connections import ConnectionTrace
+    from kpsim.retracing.moments import ClusterAt
     from kpsim.simulation.expected import Expected
     from kpsim.sweeping.result import SweepResult
 
@@ -90,6 +94,27 @@ class RunResult:
 
         return seeds_of(self.scenario, count, {self.scenario.seed: self.figures}, **how)
 
+    def trace(self, connection: int | str, at: str | int | None = None) -> "ConnectionTrace":
+        """Return the way of a connection's packet with all its steps, and what happened around it.
+
+        ``connection`` is ``SOURCE#NUMBER`` as the frame ``connections`` has them, a number if there is one source, or a source
+        alone for its first lost connection. Its deciding packet is traced; with ``at`` (``14.3s`` or nanoseconds) the last
+        that it had sent by then. The scenario runs again up to there, so the packet meets the same draws, connection
+        tables and affinity lists. InputError for an unknown connection or a time outside the run.
+        """
+        from kpsim.retracing.connections import trace_connection
+
+        return trace_connection(self.scenario, self.log, connection, None if at is None else _time_ns(at))
+
+    def cluster_at(self, at: str | int) -> "ClusterAt":
+        """Return the cluster at a time of the run (``14.3s`` or nanoseconds): slices, pods, rotation, rules on each node.
+
+        InputError for a time outside the run.
+        """
+        from kpsim.retracing.moments import cluster_at
+
+        return cluster_at(self.scenario, self.log, _time_ns(at))
+
     def __repr__(self) -> str:
         from kpsim.reports.sentences import title_line, traffic_sentence
 
@@ -99,6 +124,15 @@ class RunResult:
         from kpsim.reports.html import html_fragment
 
         return html_fragment(self.log, self.expectations)
+
+
+def _time_ns(at: str | int) -> int:
+    if isinstance(at, int):
+        return at
+    try:
+        return parse_duration_ns(at)
+    except ValueError as problem:
+        raise InputError(f"--at: {problem}") from None
 
 
 def run(

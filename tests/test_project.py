@@ -31,6 +31,7 @@ EDGES = {
     "migration",
     "recording",
     "reports",
+    "retracing",
     "result",
     "risk",
     "scenario",

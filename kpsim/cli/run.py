@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from kpsim.sweeping.result import SweepResult
 
 
-@app.command(epilog="Example: kpsim run local-rollout --set workloads[0].termination.preStop=10s --out report/")
+@app.command(
+    epilog="Examples: kpsim run local-rollout --set workloads[0].termination.preStop=10s --out report/. "
+    "kpsim run local-rollout --trace customers#1436. kpsim run local-rollout --at 14.3s"
+)
 def run(
     context: typer.Context,
     scenario: Annotated[
@@ -79,21 +82,47 @@ def run(
             help="Compute the losses to be expected, in place of drawing connections: where nothing but rates and odds decides.",
         ),
     ] = False,
+    trace: Annotated[
+        str,
+        typer.Option(
+            "--trace",
+            metavar="SOURCE#N",
+            help="Why was that connection lost? Show every step of the N-th connection of a traffic source, and what happened around "
+            "it. SOURCE alone means its first lost one, from --at on.",
+            show_default=False,
+        ),
+    ] = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="Show the cluster at this time of the run, such as 14.3s: slices, pods, rotation, rules of each node. With --trace: "
+            "the last packet that the connection had sent by then.",
+            show_default=False,
+        ),
+    ] = "",
     long: LongOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Run a scenario and say what happened to every packet. Exit code 1 if an expectation does not hold."""
     from kpsim.cli.progress import count_bar, progress_bar
+    from kpsim.cli.retrace import show_retraced, time_of
     from kpsim.outputs import check_directory
     from kpsim.result import run as run_scenario
 
     if out is not None:
         check_directory(out)
         go_on_without_reader()
-    if exact and (out is not None or figure):
+    if exact and (
+        given := [n for n, v in {"--figure": figure, "--out": out, "--trace": trace, "--at": at}.items() if v]
+    ):
+        raise InputError(f"--exact computes expected losses alone: {given[0]} goes with drawn runs")
+    if (trace or at) and (figure or seeds != 1):
         raise InputError(
-            f"--exact computes expected losses alone: {'--figure' if figure else '--out'} goes with drawn runs"
+            f"{'--trace' if trace else '--at'} looks into one run: give it without {'--figure' if figure else '--seeds'}"
         )
+    moment_ns = time_of(at) if at else None
     several_wanted = seeds != 1 and _several(seeds) > 1
     chosen = _chosen(scenario, rollout, mode)
     if exact:
@@ -112,7 +141,9 @@ def run(
     if several_wanted:
         with count_bar("seeds") as count:
             several = result.seeds(seeds, progress=count, long=long, note=note)
-    if figure:
+    if trace or moment_ns is not None:
+        show_retraced(result, trace, moment_ns, format)
+    elif figure:
         _print_figures(result, figure, format, several)
     else:
         _print(result, format, several)

@@ -118,6 +118,7 @@ CONNECTIONS: Table[Connection] = Table(
         Column("syn_retries", "int64", "", "how often its SYN was repeated", lambda c: c.syn_retries),
         Column("tries", "int64", "", "how often the client tried", lambda c: c.tries),
         Column("reused", "bool", "", "a request over a connection that was open already", lambda c: c.reused),
+        Column("number", "int64", "", "which of its source's: kpsim run --trace SOURCE#NUMBER", lambda c: c.number),
         *_times(
             "connect_time",
             "until it was set up; missing: it was not, or was open",

@@ -5,7 +5,7 @@ own.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -65,12 +65,25 @@ def print_summary(log: RunLog, results: Results, console: "Console") -> None:
 
 def summary_text(log: RunLog, results: Results = (), width: int = 120) -> str:
     """Return the summary as plain text, at most ``width`` columns wide."""
+    return _plain_text(width, lambda console: print_summary(log, results, console))
+
+
+def plain_tables(parts: "Sequence[str | TextTable]", width: int = 120) -> str:
+    """Return lines and tables below each other as plain text, without a newline at the end."""
+
+    def show(console: "Console") -> None:
+        for part in parts:
+            console.print(part if isinstance(part, str) else drawn_table(part), highlight=False, markup=False)
+
+    return _plain_text(width, show).rstrip("\n")
+
+
+def _plain_text(width: int, show: "Callable[[Console], None]") -> str:
     from rich.console import Console
 
     out = StringIO()
     # force_jupyter: in a notebook, rich would put its output into the cell and leave `out` empty
-    console = Console(file=out, width=width, color_system=None, force_terminal=False, force_jupyter=False)
-    print_summary(log, results, console)
+    show(Console(file=out, width=width, color_system=None, force_terminal=False, force_jupyter=False))
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 

@@ -163,6 +163,10 @@ class Connector:
 
     def connect(self, turn: Turn, service: Service) -> Outcome:
         """Send a try's first packet, for the first time or again."""
+        with self._world.machines.watched(self._traffic.name, turn.undertaking.number + 1):
+            return self._connect(turn, service)
+
+    def _connect(self, turn: Turn, service: Service) -> Outcome:
         now_ns, sender, port, family = self._clock.now_ns, turn.sender, turn.dialled.port, turn.family
         target = self._target(turn)
         if target is None:
@@ -277,6 +281,7 @@ class Connector:
                 syn_retries=undertaking.syn_retries,
                 decided_ns=self._clock.now_ns if late else None,
                 tries=undertaking.tries,
+                number=undertaking.number + 1,
             )
         ]
         undertaking.record = place

@@ -66,11 +66,15 @@ class Lasting:
         if close:
             self._world.machines.close(opened.flow, self._clock.now_ns)
 
-    def send(self, opened: Opened) -> tuple[Broken, Pin | None] | None:
-        """Send one more packet. If the connection is broken, return why, and the entry that overrode the rules."""
+    def send(self, opened: Opened, number: int) -> tuple[Broken, Pin | None] | None:
+        """Send one more packet. If the connection is broken, return why, and the entry that overrode the rules.
+
+        ``number`` is that of the connection, or of the request, among those of the source.
+        """
         now_ns = self._clock.now_ns
         opened.used_ns = now_ns
-        broken = self._sent_by_balancer(opened)
+        with self._world.machines.watched(self._traffic.name, number):
+            broken = self._sent_by_balancer(opened)
         if broken is None:
             return None
         pin = None if broken.followed is None else self._world.pins.judge(broken.followed, opened.dial, now_ns)
@@ -119,7 +123,7 @@ class Lasting:
         self._clock.at(at_ns, Rank.PACKET, self._subject, lambda: self._segment(opened, ends_ns))
 
     def _segment(self, opened: Opened, ends_ns: int) -> None:
-        lost = self.send(opened)
+        lost = self.send(opened, self._log.connections[opened.record].number)
         now_ns = self._clock.now_ns
         if lost is not None:
             broken, pin = lost

@@ -72,6 +72,7 @@ class LoadBalancer:
         self._left: dict[str, int] = {}  #: when a node ceased to be a member
         self._beliefs: dict[str, Belief] = {}
         self._port_answers: dict[str, bool] = {}  #: by node: whether the last connection to its node port was set up
+        self._due_ns: dict[str, int] = {}  #: by node: when its next probe is sent
         self._given = 0  #: connections that had a turn
         self._open: Counter[str] = Counter()  #: connections that are open, by node
         self._receivers: frozenset[str] = frozenset()
@@ -237,6 +238,14 @@ class LoadBalancer:
             self._probes_service = found
             self._unrecorded.update(self._nodes)
 
+    def next_probe_ns(self, node: str) -> int | None:
+        """Return when the node is probed next. None: it is not probed."""
+        return self._due_ns.get(node)
+
+    def belief(self, node: str) -> Belief | None:
+        """Return what the load balancer believes about a node. None: it does not know it."""
+        return self._beliefs.get(node)
+
     @property
     def _dials_port(self) -> bool:
         has_tcp = any(port.protocol == "TCP" for port in self._known().ports)
@@ -267,6 +276,7 @@ class LoadBalancer:
         return Heard.YES if self._passes(node) else Heard.NO
 
     def _plan_probe(self, node: KubeProxy, at_ns: int) -> None:
+        self._due_ns[node.name] = at_ns
         self._clock.at(at_ns, Rank.HEALTH_CHECK, f"node {node.name}", lambda: self._probe(node))
 
     def _probe(self, node: KubeProxy) -> None:

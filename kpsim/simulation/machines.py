@@ -5,6 +5,7 @@ Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
@@ -37,6 +38,7 @@ from kpsim.simulation.attempts import Attempt, Broken, OpenFlow, lost_at, read_e
 from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import Fate, Reason
+from kpsim.simulation.witness import Witness
 
 _ACK, _DATA = frozenset({"ACK"}), frozenset({"PSH", "ACK"})
 _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
@@ -71,6 +73,7 @@ class Machines:
         self.absent: set[str] = set()  #: nodes that have not joined the cluster yet; they are off, too
         self._world = RunWorld(self._fabric, at_ip, self._off)
         self._next_collection_ns = COLLECTOR_ROUND_NS
+        self.witness: Witness | None = None  #: follows the packets of some connections step by step
         for name, netns in self._fabric.nodes.items():
             self._prepare(name, netns)
 
@@ -115,6 +118,14 @@ class Machines:
 
     # --------------------------------------------------------------------------------------------------------- packets
 
+    def watched(self, traffic: str, number: int) -> AbstractContextManager[object]:
+        """Let the witness, if there is one, know that a connection of a traffic source sends a packet inside the block."""
+        return nullcontext() if self.witness is None else self.witness.packet_of(traffic, number)
+
+    @property
+    def _traced(self) -> bool:
+        return self.witness is not None and self.witness.watching
+
     def connect(
         self,
         packet: Packet,
@@ -136,7 +147,13 @@ class Machines:
             return Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node, silent=True)
         self._world.dial(serves, relay)
         chooser = SeededChooser(self._seed, key)
-        judged = exchange(self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
+        traced = self._traced
+        judged = exchange(
+            self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local, trace=traced,
+            trace_answer=traced,
+        )  # fmt: skip
+        if self.witness is not None:
+            self.witness.saw(judged.request, judged)
         outcome = read_exchange(judged, self._world, now_ns)
         if outcome.disposition not in (Fate.DELIVERED, Fate.MISDELIVERED):
             return outcome
@@ -216,7 +233,9 @@ class Machines:
     def _carry_on(self, flow: OpenFlow, now_ns: int) -> Broken | None:
         if flow.at_node in self._off:
             return Broken(Reason.NODE_DOWN)
-        journey = self._segment(flow, _DATA, now_ns, from_client=True)
+        journey = self._segment(flow, _DATA, now_ns, from_client=True, trace=self._traced)
+        if self.witness is not None:
+            self.witness.saw(journey)
         if lost_at(journey, self._world) is not None:
             return Broken(Reason.NODE_DOWN)
         followed = followed_entry(journey)
@@ -237,7 +256,9 @@ class Machines:
         """
         if flow.at_node in self._off:
             return Broken(Reason.NODE_DOWN)
-        journey = self._segment(flow, _DATA, now_ns, from_client=True)
+        journey = self._segment(flow, _DATA, now_ns, from_client=True, trace=self._traced)
+        if self.witness is not None:
+            self.witness.saw(journey)
         seen = journey.packet.saddr, journey.packet.sport
         if journey.end == flow.server and seen == (flow.answer.daddr, flow.answer.dport):
             return self._carry_on(flow, now_ns)
@@ -252,7 +273,9 @@ class Machines:
             self._segment(leg, _FIN, now_ns, from_client=False)
             self._segment(leg, _ACK, now_ns, from_client=True)
 
-    def _segment(self, flow: OpenFlow, flags: frozenset[str], now_ns: int, *, from_client: bool) -> Journey:
+    def _segment(
+        self, flow: OpenFlow, flags: frozenset[str], now_ns: int, *, from_client: bool, trace: bool = False
+    ) -> Journey:
         packet = (flow.request if from_client else flow.answer).copy()
         packet.tcp_flags = flags
         if not from_client:
@@ -262,7 +285,7 @@ class Machines:
             return send_from(self._world, flow.server, packet, last_node=flow.at_node, now_ns=now_ns, chooser=chooser)
         at_node = flow.at_node if from_client else flow.server.node
         local = flow.local if from_client else flow.server.whose is Whose.PROCESS
-        return send(self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local)
+        return send(self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local, trace=trace)
 
     def _reset(self, request: Journey, now_ns: int) -> None:
         """Answer with a reset if the pod still exists.

@@ -123,6 +123,7 @@ class Connection:
     decided_ns: int | None = None  #: when its last packet to connect was sent; None: it was the first, at ``at_ns``
     tries: int = 1  #: how often the client tried, each time from another port
     reused: bool = False  #: a request over a pooled connection that was open already
+    number: int = 0  #: which of its source's connections it is, from 1; those that could not be sent count, too
 
     @property
     def open_until_ns(self) -> int | None:
@@ -140,6 +141,21 @@ class Connection:
     def last_try_ns(self) -> int:
         """When the packet was sent of which the record says what became of it."""
         return self.at_ns if self.decided_ns is None else self.decided_ns
+
+    @property
+    def decisive_ns(self) -> int:
+        """When the packet was sent that sealed its end: of an open connection that broke the one that was lost."""
+        return self.last_try_ns if self.broken_ns is None else self.broken_ns
+
+    @property
+    def lost(self) -> bool:
+        """Whether it did not end well."""
+        return self.disposition is not Fate.DELIVERED
+
+    @property
+    def name(self) -> str:
+        """Return ``SOURCE#NUMBER``, as ``kpsim run --trace`` takes it."""
+        return f"{self.traffic}#{self.number}"
 
     @property
     def established(self) -> bool:

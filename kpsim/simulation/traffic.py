@@ -237,7 +237,7 @@ class TrafficSource:
         opened = self._pool.at(undertaking.place)
         if opened is None:
             return False
-        lost = self._lasting.send(opened)
+        lost = self._lasting.send(opened, undertaking.number + 1)
         first = self._log.connections[opened.record]
         undertaking.record = len(self._log.connections)
         done = replace(
@@ -250,6 +250,7 @@ class TrafficSource:
             decided_ns=None,
             tries=1,
             reused=True,
+            number=undertaking.number + 1,
         )
         if lost is not None:
             broken, pin = lost

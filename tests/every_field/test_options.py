@@ -163,6 +163,8 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--figure": (["small.yaml"], ["--figure", "sent"]),
         "--seeds": (["small.yaml"], ["--seeds", "2"]),
         "--exact": (["small.yaml"], ["--exact"]),
+        "--trace": (["small.yaml"], ["--trace", "t#1"]),
+        "--at": (["small.yaml"], ["--at", "1s"]),
         "--long": (["small.yaml"], ["--long"]),
         "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
         "--format": (["small.yaml"], ["--format", "json"]),
