@@ -23,6 +23,7 @@ DIALS = (
     "events.drain.timeout", "events.liveness", "events.nodeDown.shutdownGrace", "events.readiness.late", "events.reboot",
     "events.rollingUpgrade", "events.rollout.partition", "events.rollout.recreate", "loadBalancer.nodeResync", "loadBalancer.nodeUpdate",
     "workloads.disruptionBudget", "workloads.kind", "workloads.minReady", "workloads.placement.topologySpread",
+    "workloads.placement.antiAffinity", "workloads.ports.hostPort",
     "workloads.podManagementPolicy", "workloads.probes", "workloads.readiness.gates",
 )  # fmt: skip
 

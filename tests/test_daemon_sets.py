@@ -8,6 +8,7 @@ import pytest
 from drafts import Json, drafted, keeper, loaded, pod, service, workloads
 from simulations import HEAD, MS, simulate
 
+import kpsim
 from kpsim.errors import InputError
 from kpsim.scenario import parse_scenario
 from kpsim.simulation.daemonset import Daemon, next_daemon_step
@@ -192,6 +193,16 @@ def test_a_rollout_that_needs_one_pod_more_than_there_are_nodes_stops() -> None:
     assert told(log, "pod created")  # without ports nothing is held
 
 
+def test_a_host_port_is_held_without_the_host_network() -> None:
+    log = simulate(rollout(maxSurge=1), "workloads[0].ports=[{containerPort: 8080, hostPort: 80}]", head=SET)
+    assert not told(log, "pod created") and not told(log, "pod terminating")
+    other = DEPLOYMENT.replace(
+        "objects:\n", "  - {name: other, ports: [{containerPort: 90, hostPort: 8080}]}\nobjects:\n"
+    )
+    scaled = "events: [{at: 5s, scale: {workload: other, replicas: 2}}]\n"
+    assert not told(simulate(scaled, HOST, "workloads[1].replicas=0", head=other), "pod created")
+
+
 @pytest.mark.parametrize(
     ("port", "waits"), [("{containerPort: 8080}", True), ("{containerPort: 8080, protocol: UDP}", False)]
 )
@@ -214,7 +225,7 @@ OWNED = [pod(f"web-{n}", f"n{n}", f"10.244.{n}.5", owner=("DaemonSet", "web")) f
         ({}, {}, {"maxUnavailable": 1}),
         ({"maxUnavailable": "30%"}, {}, {"maxUnavailable": "30%"}),
         ({"maxSurge": 1, "maxUnavailable": 0}, {}, {"maxSurge": 1}),
-        ({"maxSurge": 1, "maxUnavailable": 0}, {"hostNetwork": True}, {"maxUnavailable": 1}),
+        ({"maxSurge": 1, "maxUnavailable": 0}, {"hostNetwork": True}, {"maxSurge": 1}),
     ],
 )
 def test_a_draft_has_a_daemon_set(strategy: Json, spec: Json, how: Json) -> None:
@@ -225,6 +236,31 @@ def test_a_draft_has_a_daemon_set(strategy: Json, spec: Json, how: Json) -> None
     assert found["kind"] == "DaemonSet" and "replicas" not in found and len(found["pods"]) == 2
     assert draft.content["events"][0]["rollout"] == {"workload": "web", **how}
     assert not loaded(draft).notes
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"hostNetwork": True},
+        {"containers": [{"name": "c", "ports": [{"containerPort": 8080, "hostPort": 80}]}]},
+    ],
+)
+def test_a_draft_of_a_daemon_set_that_surges_with_host_ports_says_that_it_does_not_get_on(spec: Json) -> None:
+    kept = keeper("DaemonSet", "web", pods=spec, updateStrategy={"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
+    draft = drafted(WEB, kept, *[{**each, "spec": {**each["spec"], **spec}} for each in OWNED], rollout="shop/web")
+    assert any("does not get on" in words and "shop/web" in words for words in draft.guessed)
+    result = kpsim.run(draft, settings=["duration=20s"])
+    assert result.figures["delivered_ratio"] == 1 and not told(result.log, "pod terminating")
+    assert {words for _, words in told(result.log, "pod unschedulable")} == {"host ports are taken on n1"}
+
+
+def test_a_draft_names_the_budget_of_a_daemon_set_that_no_drain_asks() -> None:
+    budget = {
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    }  # fmt: skip
+    draft = drafted(WEB, keeper("DaemonSet", "web"), *OWNED, budget)
+    assert "PodDisruptionBudgets of DaemonSets, as no drain evicts their pods: shop/web" in draft.left_out
 
 
 def test_a_draft_of_a_daemon_set_without_its_pods() -> None:
@@ -257,7 +293,7 @@ def test_two_pods_on_one_node_are_drafted_like_a_deployment_s() -> None:
         (["events=[{at: 1s, rollout: {workload: web, partition: 1}}]"], "partition goes with a StatefulSet, and web is a DaemonSet"),
         (["events=[{at: 1s, rollout: {workload: web, maxUnavailable: 0}}]"], "expected one of maxSurge and maxUnavailable above 0"),
         (["events=[{at: 1s, rollout: {workload: web, maxSurge: 1, maxUnavailable: 1}}]"], "expected one of maxSurge and maxUnavailable"),
-        ([HOST, "events=[{at: 1s, rollout: {workload: web, maxSurge: 1}}]"], "the old pod of web holds the host's ports"),
+        ([HOST, "workloads[0].ports=[{containerPort: 8080, hostPort: 80}]"], "with hostNetwork the hostPort of 8080 is the same port"),
     ],
 )  # fmt: skip
 def test_errors(settings: list[str], words: str) -> None:

@@ -186,6 +186,50 @@ def test_spread_budget_and_gates() -> None:
     assert loaded(draft).spec.workload("web").disruption_budget is not None
 
 
+def repelling(key: str, **labels: str) -> Json:
+    return {"topologyKey": key, "labelSelector": {"matchLabels": labels}}
+
+
+def test_pods_that_repel_each_other() -> None:
+    """Required anti-affinity to pods of the workload itself is placement; to others, over other keys, or preferred it is told."""
+    required = [
+        repelling("kubernetes.io/hostname", app="web"), repelling("rack", app="web"), repelling("kubernetes.io/hostname", app="db"),
+        {**repelling("topology.kubernetes.io/zone", app="web"), "namespaces": ["other"]},
+    ]  # fmt: skip
+    preferred = [{"weight": 1, "podAffinityTerm": repelling("topology.kubernetes.io/zone", app="web")}]
+    both = {
+        "requiredDuringSchedulingIgnoredDuringExecution": required,
+        "preferredDuringSchedulingIgnoredDuringExecution": preferred,
+    }
+    draft = drafted(WEB, keeper("Deployment", "web", pods={"affinity": {"podAntiAffinity": both}}), *PODS)
+    assert workloads(draft)["web"]["placement"] == {"antiAffinity": ["kubernetes.io/hostname"]}
+    assert loaded(draft).spec.workload("web").placement.anti_affinity
+    told = [words.partition(":")[0] for words in draft.left_out if "nti" in words]
+    assert told == [
+        "podAntiAffinity over rack",
+        "podAntiAffinity to pods of other workloads",
+        "preferred podAntiAffinity",
+    ]
+
+
+def test_two_budgets_over_one_pod_let_nothing_go() -> None:
+    budgets = [
+        {
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+        }
+        for name in ("a", "b")
+    ]  # fmt: skip
+    found = workloads(drafted(WEB, keeper("Deployment", "web"), *PODS, *budgets))["web"]
+    assert found["disruptionBudget"] == {"maxUnavailable": 0}
+    assert "shop/a, shop/b select the same pods" in found.beside["disruptionBudget"]
+
+
+def test_a_recreated_deployment_is_rolled_out_so() -> None:
+    draft = drafted(WEB, keeper("Deployment", "web", strategy={"type": "Recreate"}), *PODS, rollout="shop/web")
+    assert [each["rollout"] for each in draft.content["events"]] == [{"workload": "web", "recreate": True}]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

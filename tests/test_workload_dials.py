@@ -297,6 +297,32 @@ events:
     assert nodes == ["node-2", "node-2", "node-1", "node-2"]  # both of the first two are on node-1, in zone a
 
 
+@pytest.mark.parametrize("scheduler", ["0s", "1s"])
+def test_anti_affinity_keeps_a_workload_s_pods_apart(scheduler: str) -> None:
+    """Also from one that terminates, until its object is gone."""
+    how = "events: [{at: 5s, rollout: {workload: web, maxSurge: 1, maxUnavailable: 1}}]\n"
+    apart = "workloads[0].placement.antiAffinity=[kubernetes.io/hostname]"
+    ending = "workloads[0].termination={preStop: 2s}"
+    log = simulate(how, apart, ending, f"delays.scheduler={scheduler}", "duration=30s")
+    # asked at 5.000, written at 5.007, over at 7.007, and gone 18 ms after that
+    assert times(log, "pod terminating")[0] == 5007
+    kind, at = ("pod created", [7025]) if scheduler == "0s" else ("pod scheduled", [8025])
+    assert times(log, kind)[:1] == at
+    assert (
+        next(h.detail for h in log.happenings if h.kind == "pod unschedulable")
+        == "podAntiAffinity keeps it from node-1, node-2"
+    )
+
+
+def test_anti_affinity_over_zones() -> None:
+    events = "events: [{at: 5s, scale: {workload: web, replicas: 3}}]\n"
+    apart = "workloads[0].placement.antiAffinity=[topology.kubernetes.io/zone]"
+    log = simulate(events, apart, "nodes={count: 4, zones: [a, b]}", "duration=10s")
+    assert not times(log, "pod created") and times(log, "pod unschedulable") == [5000]
+    log = simulate(events, apart, "nodes={count: 4, zones: [a, b, c]}", "duration=10s")
+    assert [h.detail for h in log.happenings if h.kind == "pod created"] == ["node-3"]
+
+
 # --------------------------------------------------------------------------------------------- controllers that take time
 
 

@@ -90,6 +90,13 @@ class Group:
             return self.controller.spec
         return next((pod.spec for pod in self.pods if pod.spec is not None), None)
 
+    @property
+    def kept_apart_over(self) -> list[str]:
+        """Return the topology keys over which required podAntiAffinity keeps its pods apart from each other."""
+        labels = self.all_labels
+        terms = self.spec.repelling if self.spec is not None else ()
+        return [term.key for term in terms if term.selects(self.namespace, self.namespace, labels)]
+
 
 def group_pods(
     found: FoundPods,

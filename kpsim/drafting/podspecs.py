@@ -37,6 +37,26 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Repelling:
+    """A term of required podAntiAffinity: no new pod comes to a domain of ``key`` that has a pod which the term selects."""
+
+    key: str
+    labels: Mapping[str, str]
+    expressions: tuple[tuple[str, str, tuple[str, ...]], ...]
+    namespaces: tuple[str, ...]  #: empty: the pod's own
+    selector: bool = True  #: False: it has none, and selects nothing
+
+    def selects(self, own: str, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Return whether it is about pods of a namespace with these labels. ``own`` is the namespace of the pod that has the term."""
+        return (
+            self.selector
+            and namespace in (self.namespaces or (own,))
+            and all(labels.get(key) == value for key, value in self.labels.items())
+            and all(holds(labels, *each) for each in self.expressions)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class PreStop:
     """A preStop hook. ``sleeps_ns`` None: the dump does not tell how long it runs. ``words`` say what it does."""
 
@@ -51,12 +71,13 @@ class PodSpec:
 
     ports: tuple[ContainerPort, ...] = ()
     host_network: bool = False
-    host_ports: bool = False  #: a container asks for ports of its node, beside those of ``host_network``
+    host_ports: Mapping[tuple[int, str], int] = field(default_factory=dict)  #: by container port and protocol
     grace_s: int = DEFAULT_GRACE_S
     pre_stop: PreStop | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)  #: by kind: startup, readiness, liveness
     gates: tuple[str, ...] = ()  #: types of the conditions of its readiness gates
     spread: tuple[Spread, ...] = ()
+    repelling: tuple[Repelling, ...] = ()
     unmodelled: tuple[str, ...] = ()  #: what decides about its pods and is not in the scenario, in words
     node_selector: Mapping[str, str] | None = None
     node_terms: tuple[tuple[tuple[str, str, tuple[str, ...]], ...], ...] = ()  #: required node affinity: any of, all of
@@ -68,7 +89,7 @@ class PodSpec:
 
         The API server makes every container port of a pod on the host network a host port.
         """
-        return self.host_ports or (self.host_network and bool(self.ports))
+        return bool(self.host_ports) or (self.host_network and bool(self.ports))
 
     def may_run_on(self, node: Node) -> bool:
         """Return whether a new pod may be placed on the node: by its labels, its taints, and whether it is cordoned."""
@@ -126,14 +147,13 @@ def pod_spec(json: Json, path: str = ".spec") -> PodSpec:
     return PodSpec(
         ports=ports,
         host_network=bool(reader.optional_flag("hostNetwork")),
-        host_ports=any(
-            port.optional_integer("hostPort") for each in [*containers, *sidecars] for port in each.children("ports")
-        ),
+        host_ports=dict(_host_ports([*containers, *sidecars])),
         grace_s=natural(reader, "terminationGracePeriodSeconds", DEFAULT_GRACE_S),
         pre_stop=_pre_stop(main) if main is not None else None,
         probes=dict(_probes(main)) if main is not None else {},
         gates=tuple(gate.text("conditionType") for gate in reader.children("readinessGates")),
         spread=tuple(_spread(each) for each in reader.children("topologySpreadConstraints")),
+        repelling=tuple(_repelling(affinity)),
         unmodelled=tuple(_unmodelled(affinity)),
         node_selector=reader.labels("nodeSelector"),
         node_terms=tuple(_terms(affinity)),
@@ -167,6 +187,12 @@ def _ports(containers: Sequence[JsonReader]) -> tuple[ContainerPort, ...]:
         for port in container.children("ports")
     )
     return tuple(dict.fromkeys(found))
+
+
+def _host_ports(containers: Sequence[JsonReader]) -> Iterator[tuple[tuple[int, str], int]]:
+    for port in (port for container in containers for port in container.children("ports")):
+        if number := port.optional_integer("hostPort"):
+            yield (port.integer("containerPort"), port.text("protocol") or "TCP"), number
 
 
 def _probes(container: JsonReader) -> Iterator[tuple[str, Probe]]:
@@ -222,7 +248,7 @@ def _short(text: str) -> str:
 
 
 def _terms(affinity: JsonReader) -> Iterator[tuple[tuple[str, str, tuple[str, ...]], ...]]:
-    required = affinity.child("nodeAffinity").child("requiredDuringSchedulingIgnoredDuringExecution")
+    required = affinity.child("nodeAffinity").child(_REQUIRED)
     for term in required.children("nodeSelectorTerms"):
         yield tuple(
             (each.text("key"), each.text("operator"), each.texts("values"))
@@ -230,12 +256,31 @@ def _terms(affinity: JsonReader) -> Iterator[tuple[tuple[str, str, tuple[str, ..
         )
 
 
+_REQUIRED, _PREFERRED = (f"{each}DuringSchedulingIgnoredDuringExecution" for each in ("required", "preferred"))
+
+
+def _repelling(affinity: JsonReader) -> Iterator[Repelling]:
+    for term in affinity.child("podAntiAffinity").children(_REQUIRED):
+        selector = term.child("labelSelector")
+        yield Repelling(
+            term.text("topologyKey"),
+            selector.labels("matchLabels"),
+            tuple(
+                (each.text("key"), each.text("operator"), each.texts("values"))
+                for each in selector.children("matchExpressions")
+            ),
+            term.texts("namespaces"),
+            term.obj.get("labelSelector") is not None,
+        )
+
+
 def _unmodelled(affinity: JsonReader) -> Iterator[str]:
     """Yield what decides about pods of this specification and has no place in a scenario."""
-    for name in ("podAffinity", "podAntiAffinity"):
-        if affinity.obj.get(name):
-            yield name
-    if affinity.child("nodeAffinity").obj.get("preferredDuringSchedulingIgnoredDuringExecution"):
+    if affinity.obj.get("podAffinity"):
+        yield "podAffinity"
+    if affinity.child("podAntiAffinity").obj.get(_PREFERRED):
+        yield "preferred podAntiAffinity"
+    if affinity.child("nodeAffinity").obj.get(_PREFERRED):
         yield "preferred nodeAffinity"
 
 

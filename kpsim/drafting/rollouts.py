@@ -58,11 +58,10 @@ def rollout_part(group: Group) -> Part:
             part["partition"] = group.controller.partition
         return Part({"at": f"{AT_S}s", "rollout": part})
     if group.is_daemon_set:
-        surges = strategy is not None and strategy.max_surge not in (0, "0%")
-        if strategy is not None and surges and not group.alike.host_network:
+        if strategy is not None and surges(group):
             part["maxSurge"] = strategy.max_surge
-        else:  # on the host network the old pod holds the ports
-            part["maxUnavailable"] = strategy.max_unavailable if strategy is not None and not surges else 1
+        else:
+            part["maxUnavailable"] = strategy.max_unavailable if strategy is not None else 1
         return Part({"at": f"{AT_S}s", "rollout": part})
     if strategy is not None and strategy.recreates and group.alike.owner[0] == "Deployment":
         part["recreate"] = True
@@ -72,6 +71,12 @@ def rollout_part(group: Group) -> Part:
     if part["maxSurge"] in (0, "0%") and part["maxUnavailable"] in (0, "0%"):
         part["maxUnavailable"] = 1  # the API server refuses two zeros
     return Part({"at": f"{AT_S}s", "rollout": part})
+
+
+def surges(group: Group) -> bool:
+    """Return whether its controller makes new pods before it takes old ones away."""
+    strategy = group.controller.strategy if group.controller is not None else None
+    return strategy is not None and strategy.max_surge not in (0, "0%")
 
 
 def duration_s(rolled: Sequence[Group]) -> int:

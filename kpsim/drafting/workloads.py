@@ -8,7 +8,8 @@ from kpsim.drafting.groups import Group
 from kpsim.drafting.part import TODO, Ledger, Part, listed
 from kpsim.drafting.pods import FoundPod, Selectors
 from kpsim.drafting.podspecs import DEFAULT_GRACE_S, PodSpec, Probe, seconds
-from kpsim.objects import LABEL_ZONE, Node
+from kpsim.drafting.rollouts import surges
+from kpsim.objects import LABEL_HOSTNAME, LABEL_ZONE, Node
 from kpsim.units import format_duration
 
 
@@ -31,8 +32,10 @@ def workload_part(group: Group, state: ClusterState, selectors: Selectors, ledge
         part.put("hostNetwork", True)
     _put_start(part, group, ledger)
     _put_end(part, group, ledger)
-    if not group.is_daemon_set:  # no drain evicts its pods
+    if not group.is_daemon_set:
         _put_budget(part, group, ledger)
+    elif group.budgets:
+        ledger.leave_out("PodDisruptionBudgets of DaemonSets, as no drain evicts their pods", group.title)
     if group.pods:
         part.put("pods", [_pod_part(pod, group) for pod in group.pods])
     _note_unmodelled(group, ledger)
@@ -103,6 +106,8 @@ def _put_placement(part: Part, group: Group, nodes: list[Node], ledger: Ledger) 
     if not group.is_daemon_set and (spread := list(_spread(spec, group, ledger))):
         placement["topologySpread"] = spread
         placement.flow = False
+    if not group.is_daemon_set and (apart := _apart(group, ledger)):
+        placement["antiAffinity"] = apart
     if placement.flow and placement:
         part.put("placement", placement, beside=why)
     elif placement:
@@ -111,7 +116,7 @@ def _put_placement(part: Part, group: Group, nodes: list[Node], ledger: Ledger) 
         part.put("placement", placement)
 
 
-_KEYS = ("kubernetes.io/hostname", LABEL_ZONE)
+_KEYS = (LABEL_HOSTNAME, LABEL_ZONE)
 
 
 def _spread(spec: PodSpec | None, group: Group, ledger: Ledger) -> Iterator[Part]:
@@ -126,6 +131,17 @@ def _spread(spec: PodSpec | None, group: Group, ledger: Ledger) -> Iterator[Part
         else:
             constraint["whenUnsatisfiable"] = each.when_unsatisfiable
         yield constraint
+
+
+def _apart(group: Group, ledger: Ledger) -> list[str]:
+    """Return the topology keys of the required podAntiAffinity of the pods to each other."""
+    keys = group.kept_apart_over
+    for key in keys:
+        if key not in _KEYS:
+            ledger.leave_out(f"podAntiAffinity over {key}", group.title)
+    if group.spec is not None and len(group.spec.repelling) > len(keys):
+        ledger.leave_out("podAntiAffinity to pods of other workloads", group.title)
+    return [key for key in dict.fromkeys(keys) if key in _KEYS]
 
 
 def _put_ports(part: Part, group: Group, selectors: Selectors, ledger: Ledger) -> None:
@@ -146,12 +162,15 @@ def _put_ports(part: Part, group: Group, selectors: Selectors, ledger: Ledger) -
     for key in sorted(undeclared):
         ports[key] = ""
     made = []
+    held = group.spec.host_ports if group.spec is not None and not group.alike.host_network else {}
     for (number, protocol), name in ports.items():
         port = Part({"containerPort": number}, flow=True)
         if name:
             port["name"] = name
         if protocol != "TCP":
             port["protocol"] = protocol
+        if (number, protocol) in held:
+            port["hostPort"] = held[number, protocol]
         made.append(port)
     if made:
         part.put("ports", made, above=beside)
@@ -253,5 +272,9 @@ def _put_budget(part: Part, group: Group, ledger: Ledger) -> None:
 
 
 def _note_unmodelled(group: Group, ledger: Ledger) -> None:
+    controller = group.controller
+    if group.is_daemon_set and controller is not None and controller.spec.holds_host_ports and surges(group):
+        words = "DaemonSets whose rollout does not get on: maxSurge wants a second pod on a node whose host ports the first holds"
+        ledger.guess(f"{words} (kubernetes#106417)", group.title)
     for words in group.spec.unmodelled if group.spec is not None else ():
         ledger.leave_out(words, group.title)

@@ -9,15 +9,13 @@ from kpsim.drafting.controllers import Budget, Controllers
 from kpsim.drafting.groups import Group, group_pods
 from kpsim.drafting.part import Ledger
 from kpsim.drafting.pods import FoundPod, Selectors, find_pods
-from kpsim.drafting.podspecs import PodSpec, holds
+from kpsim.drafting.podspecs import PodSpec
 from kpsim.endpointslices import has_managed_slices
 from kpsim.errors import InputError
 from kpsim.manifests.admission import Item
-from kpsim.objects import EndpointSlice, JsonReader, Node, Service
+from kpsim.objects import LABEL_HOSTNAME, LABEL_ZONE, EndpointSlice, Node, Service
 from kpsim.risk.rules import Helps, Remedy, helps_with
 from kpsim.units import SECOND_NS
-
-_HOST = "kubernetes.io/hostname"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +32,7 @@ class Keeper:
     """The pods of one workload, and what decides how they go and come."""
 
     group: Group
-    alone_on_node: bool  #: required podAntiAffinity over hosts keeps them apart
+    alone_on_node: bool  #: required podAntiAffinity over hosts or host ports keep them apart
     pods: Sequence[FoundPod] = ()
 
     @property
@@ -94,8 +92,12 @@ class Keeper:
         return {} if self.holds_host_ports else helps_with(Remedy.SURGE)
 
     def takes(self, nodes: Sequence[Node]) -> list[str]:
-        """The nodes that a replaced pod may run on, by labels, taints and required podAntiAffinity. Room for its requests is not asked."""
+        """The nodes that a replaced pod may run on, by labels, taints, host ports and required podAntiAffinity. Room for its requests is not asked."""
         used = {pod.node for pod in self.pods} if self.alone_on_node else set()
+        if LABEL_ZONE in self.group.kept_apart_over:
+            own = {pod.node for pod in self.pods}
+            zones = {n.zone for n in nodes if n.zone and n.metadata.name in own}
+            used |= {n.metadata.name for n in nodes if n.zone in zones}
         return [n.metadata.name for n in nodes if n.metadata.name not in used and self.spec.may_run_on(n)]
 
 
@@ -175,7 +177,7 @@ def find_facts(state: ClusterState, items: Sequence[Item]) -> Found:
     controllers, selectors = Controllers(items), Selectors(services)
     pods = find_pods(state, selectors, services, controllers, Ledger())
     keepers = [
-        Keeper(group, _kept_apart(group), tuple(group.pods))
+        Keeper(group, _one_on_a_node(group), tuple(group.pods))
         for group in group_pods(pods, controllers, selectors, frozenset())
     ]
     by_pod = {(pod.namespace, pod.name): keeper for keeper in keepers for pod in keeper.pods}
@@ -249,24 +251,8 @@ class _Index:
             yield Endpoint(ref.name if ref is not None else endpoint.addresses[0], node, keeper)
 
 
-def _kept_apart(group: Group) -> bool:
-    """Whether a pod may not run on a node that has another pod of the workload (required podAntiAffinity over hosts)."""
-    if group.controller is None:
-        return False
-    spec = JsonReader(group.controller.item.json, "").child("spec").child("template").child("spec")
-    terms = spec.child("affinity").child("podAntiAffinity").children("requiredDuringSchedulingIgnoredDuringExecution")
-    for term in terms:
-        if term.text("topologyKey") != _HOST:
-            continue
-        selector = term.child("labelSelector")
-        labels = group.all_labels
-        fits = all(labels.get(key) == value for key, value in selector.labels("matchLabels").items())
-        if fits and all(
-            holds(labels, each.text("key"), each.text("operator"), each.texts("values"))
-            for each in selector.children("matchExpressions")
-        ):
-            return True
-    return False
+def _one_on_a_node(group: Group) -> bool:
+    return LABEL_HOSTNAME in group.kept_apart_over or (group.spec is not None and group.spec.holds_host_ports)
 
 
 def _budgets(keepers: Sequence[Keeper]) -> dict[str, list[Counted]]:

@@ -47,7 +47,7 @@ def _assumed(timing: Timing) -> tuple[str, ...]:
         f"a change of a pod is in all rules after up to {in_seconds(timing.lag_s)}: minSyncPeriod and {in_seconds(WAY_S)} (CP-1.2)",
         "an application ends on SIGTERM at once, unless its preStop hook sleeps (CP-2.8)",
         f"a lost node's pods stay endpoints for {NOTICED_S} s, and are replaced {TOLERATED_S} s later (CP-2.9, CP-2.9.1)",
-        "pods find room by labels, taints and required podAntiAffinity; requests and volumes are not asked",
+        "pods find room by labels, taints, host ports and required podAntiAffinity; requests and volumes are not asked",
     )
 
 

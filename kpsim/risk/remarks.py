@@ -33,7 +33,7 @@ def _of_pods(keeper: Keeper, budgeted: bool) -> Iterator[str]:
     if keeper.kind == DAEMON_SET:
         yield f"{title}: a drain leaves a DaemonSet's pods; they end with the machine"
         if keeper.surges and keeper.holds_host_ports:
-            yield f"{title}: its rollout does not get on: maxSurge wants a second pod on a node whose host ports the first holds"
+            yield f"{title}: its rollout does not get on: maxSurge wants a second pod on a node whose host ports the first holds (kubernetes#106417)"
     elif not keeper.kind:
         yield f"{title}: what keeps its pods was not given; taken to be replaced elsewhere"
     if len(keeper.pods) > 1 and not budgeted and keeper.kind != DAEMON_SET:

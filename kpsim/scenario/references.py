@@ -357,8 +357,6 @@ def _daemon_rollout_problems(found: Workload, rollout: Rollout, path: Path) -> _
             (*path, "maxUnavailable"),
             f"{found.name} is a DaemonSet: expected one of maxSurge and maxUnavailable above 0",
         )
-    elif surge and found.host_network and found.ports:
-        yield (*path, "maxSurge"), f"the old pod of {found.name} holds the host's ports: expected maxUnavailable"
 
 
 def _traffic_problems(spec: ScenarioSpec, names: _Names, services: Mapping[str, Service]) -> _Found:

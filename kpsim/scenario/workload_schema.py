@@ -19,6 +19,8 @@ class ContainerPort(Part):
     container_port: Annotated[int, Field(ge=1, le=65535)]
     name: str = ""
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    host_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """The port of its node that a pod holds, so that no other pod with it comes there. Packets to it are the network plugin's: not modelled."""
 
 
 class PlacementPolicy(enum.StrEnum):
@@ -28,10 +30,13 @@ class PlacementPolicy(enum.StrEnum):
     PACKED = "packed"
 
 
+Domain = Literal["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+
+
 class TopologySpread(Part):
     """A topologySpreadConstraint over the workload's pods. Domains are those of the nodes that ``placement`` allows."""
 
-    topology_key: Literal["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    topology_key: Domain
     max_skew: Positive = 1
     """By how many pods a domain may be ahead of the one that has fewest."""
     when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = "DoNotSchedule"
@@ -53,6 +58,9 @@ class Placement(Part):
     zones: tuple[str, ...] = ()
     nodes: tuple[Name, ...] = ()
     topology_spread: tuple[TopologySpread, ...] = ()
+    anti_affinity: Annotated[tuple[Domain, ...], Field(max_length=2)] = ()
+    """Required podAntiAffinity of the workload's pods to each other, by topologyKey: no new pod comes to a node or zone that has one, be it
+    terminating."""
 
 
 class Startup(Part):
@@ -224,6 +232,13 @@ class Workload(Part):
         return self
 
     @model_validator(mode="after")
+    def _host_ports_fit(self) -> "Workload":
+        for port in self.ports:
+            if self.host_network and port.host_port not in (None, port.container_port):
+                raise ValueError(f"with hostNetwork the hostPort of {port.container_port} is the same port")
+        return self
+
+    @model_validator(mode="after")
     def _fitting(self) -> "Workload":
         if self.probes.readiness is not None and "probe_delay" in self.readiness.model_fields_set:
             raise ValueError("expected readiness.probeDelay or probes.readiness, not both")
@@ -237,7 +252,7 @@ class Workload(Part):
             return self
         if "replicas" in self.model_fields_set:
             raise ValueError("a DaemonSet has a pod on each node that placement allows: expected no replicas")
-        if self.placement.model_fields_set & {"policy", "topology_spread"}:
+        if self.placement.model_fields_set & {"policy", "topology_spread", "anti_affinity"}:
             raise ValueError("the placement of a DaemonSet has nodes and zones only, and one pod on each")
         if self.disruption_budget is not None:
             raise ValueError("no drain evicts the pods of a DaemonSet: expected no disruptionBudget")
@@ -252,14 +267,17 @@ class Workload(Part):
         return self
 
     def shares_host_ports(self, other: "Workload") -> bool:
-        """Return whether a pod of this workload and one of the other's cannot be on one node, as they hold the same host port.
+        """Return whether a pod of this workload and one of the other's cannot be on one node, as they hold the same host port."""
+        return not self.host_ports.isdisjoint(other.host_ports)
 
-        The API server makes every container port of a pod on the host network a host port.
-        """
-        if not (self.host_network and other.host_network):
-            return False
-        theirs = {(port.container_port, port.protocol) for port in other.ports}
-        return any((port.container_port, port.protocol) in theirs for port in self.ports)
+    @property
+    def host_ports(self) -> frozenset[tuple[int, str]]:
+        """The ports and protocols that a pod holds on its node. The API server makes every container port of a pod on the host network one."""
+        return frozenset(
+            (port.host_port or port.container_port, port.protocol)
+            for port in self.ports
+            if self.host_network or port.host_port is not None
+        )
 
     def ordinal_of(self, pod: str) -> int | None:
         """Return the ordinal in the name of a StatefulSet's pod; None: there is none, or it is no StatefulSet."""

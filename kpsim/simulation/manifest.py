@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from kpsim.addresses import Network, host_network, parse_network
 from kpsim.inputs import JsonObject
 from kpsim.manifests.allocation import service_ranges
-from kpsim.objects import LABEL_ZONE, Node, Pod, Service, ServiceCIDR, node_from_json, pod_from_json, service_from_json
+from kpsim.objects import (
+    LABEL_HOSTNAME,
+    LABEL_ZONE,
+    Node,
+    Pod,
+    Service,
+    ServiceCIDR,
+    node_from_json,
+    pod_from_json,
+    service_from_json,
+)
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.workload_schema import Workload
 from kpsim.simulation.clock import START_NS, wall_ns
@@ -73,7 +83,7 @@ def node_object(
         marks["taints"] = [{"key": key, "effect": effect} for key, effect in taints.items()]
     if unschedulable:
         marks["unschedulable"] = True
-    wanted = {"kubernetes.io/hostname": node.name, LABEL_ZONE: node.zone, **(labels or {})}
+    wanted = {LABEL_HOSTNAME: node.name, LABEL_ZONE: node.zone, **(labels or {})}
     kept = {key: value for key, value in wanted.items() if value is not None}
     return node_from_json(
         {

@@ -5,13 +5,13 @@ Counterpart: the deployment, StatefulSet and DaemonSet controllers and the sched
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
 from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
 from kpsim.nodes import outside_networks
-from kpsim.objects import ObjectKey
+from kpsim.objects import LABEL_HOSTNAME, LABEL_ZONE, ObjectKey
 from kpsim.scenario.node_schema import PodIpAllocation
 from kpsim.scenario.nodes import ClusterNode, cluster_nodes
 from kpsim.scenario.schema import ScenarioSpec
@@ -247,19 +247,24 @@ class Workloads:
 
     def _pod_changed(self, pod: PodLife) -> None:
         self._act(self._deployments[pod.workload.name])
-        if pod.workload.host_network and pod.workload.ports and (pod.failed or pod.key not in self.kubelets.pods):
-            self._free_ports(pod.workload)
+        if pod.failed or pod.key not in self.kubelets.pods:
+            self._make_room(pod.workload)
         if self._ending:
             self._look_at_ends()
 
-    def _free_ports(self, holder: Workload) -> None:
-        """Let pods have a node whose ports a pod of ``holder`` has held until now."""
+    def _make_room(self, holder: Workload) -> None:
+        """Let pods have a node, now that a pod of ``holder`` has gone: those that need its host ports, and siblings that it kept away."""
+        held_ports, placement = bool(holder.host_ports), holder.placement
+        if not (held_ports or placement.anti_affinity or placement.topology_spread):
+            return
         waiting, self._waiting = self._waiting, []
         for pod in waiting:
-            if pod.workload.host_network:
+            if pod.workload is holder or pod.workload.shares_host_ports(holder):
                 self._schedule(pod)
             else:
                 self._waiting.append(pod)
+        if not held_ports:
+            return
         for other in self._deployments.values():
             if other.workload is not holder and other.workload.shares_host_ports(holder):
                 self._act(other)
@@ -408,15 +413,19 @@ class Workloads:
         if target:
             unfit = set(deployment.placer.allowed).difference({target} & set(self._daemon_nodes(deployment)))
         full = self._nodes_without_ports(workload)
-        unfit |= full
         zones = None
-        if workload.placement.topology_spread:
+        if workload.placement.topology_spread or workload.placement.anti_affinity:
             zones = {node.metadata.name: node.zone for node in self._api.state.nodes}
+        repelled = self._repelling_nodes(workload, zones or {})
+        unfit |= full | repelled
         while True:
             node = deployment.placer.place(taken, unfit, zones)
             if node is None:
                 held = full.intersection([target] if target else deployment.placer.allowed)
-                self._unschedulable(workload, f"host ports are taken on {', '.join(sorted(held))}" if held else "")
+                why = f"host ports are taken on {', '.join(sorted(held))}" if held else ""
+                if repelled and not held:
+                    why = f"podAntiAffinity keeps it from {', '.join(sorted(repelled))}"
+                self._unschedulable(workload, why)
                 return None
             ips = self._node_ips[node] if workload.host_network else self._take(node)
             if ips is not None:
@@ -424,12 +433,24 @@ class Workloads:
             unfit.add(node)
 
     def _nodes_without_ports(self, workload: Workload) -> set[str]:
-        """Return the nodes where a pod on the host network holds a port of the workload's, be it terminating."""
-        if not (workload.host_network and workload.ports):
+        """Return the nodes where a pod holds a host port of the workload's, be it terminating."""
+        if not workload.host_ports:
             return set()
         rivals = [d.workload.name for d in self._deployments.values() if d.workload.shares_host_ports(workload)]
         pods = (pod for name in rivals for pod in self.kubelets.of_workload(name))
         return {pod.node for pod in pods if pod.node and not pod.failed}
+
+    def _repelling_nodes(self, workload: Workload, zones: Mapping[str, str | None]) -> set[str]:
+        """Return the nodes that the workload's podAntiAffinity keeps new pods from, because a pod is there or in their zone."""
+        keys = workload.placement.anti_affinity
+        if not keys:
+            return set()
+        held = {pod.node for pod in self.kubelets.of_workload(workload.name) if pod.node and not pod.failed}
+        found = set(held) if LABEL_HOSTNAME in keys else set()
+        if LABEL_ZONE in keys:
+            taken = {zones.get(node) for node in held} - {None}
+            found |= {node for node, zone in zones.items() if zone in taken}
+        return found
 
     def _named(
         self, deployment: _Deployment, ordinal: int | None, node: str, ips: tuple[str, ...], target: str = ""

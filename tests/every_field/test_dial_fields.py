@@ -148,6 +148,12 @@ PAIRS: dict[str, tuple[Json, Json]] = {
     "workloads.podManagementPolicy": workload((SCALE,), SET, {**SET, "podManagementPolicy": "Parallel"}),
     "workloads.minReady": workload((ROLLOUT,), {}, {"minReady": "3s"}),
     "workloads.readiness.gates": workload((SCALE,), {}, {"readiness": {"gates": ["3s"]}}),
+    "workloads.placement.antiAffinity": workload(
+        (SCALE,), {}, {"placement": {"antiAffinity": ["kubernetes.io/hostname"]}}
+    ),
+    "workloads.ports.hostPort": workload(
+        (SCALE,), {"ports": [{"containerPort": 80}]}, {"ports": [{"containerPort": 80, "hostPort": 80}]}
+    ),
     "workloads.placement.topologySpread": (
         small(**ZONES),
         small(workload={"placement": {"topologySpread": [SPREAD]}}, **ZONES),
