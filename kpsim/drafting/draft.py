@@ -11,6 +11,7 @@ from typing import Any
 from kpsim.backends.table import traits_of
 from kpsim.cluster import ClusterState
 from kpsim.config import ProxyConfig
+from kpsim.drafting.balancers import balancer_of, clouds_of, put_balancer
 from kpsim.drafting.controllers import Controllers
 from kpsim.drafting.groups import Group, group_pods, targeted
 from kpsim.drafting.listeners import listeners
@@ -20,7 +21,7 @@ from kpsim.drafting.pods import FoundPods, Selectors, find_pods
 from kpsim.drafting.proxy import proxy_part
 from kpsim.drafting.rollouts import duration_s, near, rolled_out, rollout_part
 from kpsim.drafting.services import cidr_parts, hand_written, service_part, slice_part
-from kpsim.drafting.traffic import Way, clients_part, traffic_parts, ways_to
+from kpsim.drafting.traffic import clients_part, traffic_parts, ways_to
 from kpsim.drafting.workloads import workload_part
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import Json
@@ -188,10 +189,15 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
     slices = list(hand_written(state, services, parts.found.shown, ledger))
     answering = listeners(slices, parts.found.pods, state, {group.name for group in groups}, ledger)
     unanswered = {name for name, answered in answering.answered.items() if not answered and name not in targets}
+    clouds = clouds_of(list(state.nodes))
+    past = {_title(s) for s in services if s.type == "LoadBalancer" and balancer_of(s, clouds).dials_pods}
     ways = [
         way for s in services for way in ways_to(s)
         if (not rolled or _title(s) in leading) and _title(s) not in unanswered
+        and not (way.via == "loadBalancer" and _title(s) in past)
     ]  # fmt: skip
+    if passing := sorted(past & {_title(way.service) for way in ways}):
+        ledger.leave_out("traffic by load balancers that dial pods, past kube-proxy (target type ip)", *passing)
     for each in services:
         if each.has_several_load_balancers and any(way.service is each for way in ways):
             ledger.leave_out("traffic by load balancer, as the Service has several", _title(each))
@@ -214,19 +220,11 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
         ledger.guess(
             "the ServiceCIDR is the range around the cluster IPs, as none was given (kubectl get servicecidrs -o yaml)"
         )
-    _put_balancer(content, ways, ledger)
+    balanced = [s for s in services if any(way.service is s and way.via == "loadBalancer" for way in ways)]
+    put_balancer(content, balanced, list(state.nodes), ledger)
     _put_events(content, groups, rolled)
     filled = _filled(groups, targets) | {f"{s.metadata.namespace}/{s.service_name}" for s in slices if s.endpoints}
     content.put("traffic", traffic_parts(ways, clients, filled, state, ledger))
-
-
-def _put_balancer(content: Part, ways: Sequence[Way], ledger: Ledger) -> None:
-    if any(way.via == "loadBalancer" for way in ways):
-        balancer = Part({"interval": "5s", "unhealthyThreshold": 2, "healthyThreshold": 2}, flow=True)
-        content.put(
-            "loadBalancer", balancer, beside=f"{TODO}: your load balancer's preset (kpsim schema --presets) or values"
-        )
-        ledger.guess("load balancers probe nodes every 5 s, and believe two probes")
 
 
 def _put_events(content: Part, groups: Sequence[Group], rolled: Sequence[Group]) -> None:

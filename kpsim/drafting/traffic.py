@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from kpsim.addresses import Family, parse_ip, parse_network
 from kpsim.cluster import ClusterState
+from kpsim.drafting.balancers import host_names
 from kpsim.drafting.outside import CLIENTS, Outside
 from kpsim.drafting.part import TODO, Ledger, Part
 from kpsim.drafting.podspecs import PodSpec
@@ -45,8 +46,14 @@ def ways_to(service: Service) -> Iterator[Way]:
             if _has(service.external_ips, family):
                 yield Way(service, port, "externalIP", family)
             addresses = [] if service.has_several_load_balancers else [each.ip for each in service.ingress if each.ip]
-            if service.type == "LoadBalancer" and _has(addresses, family):
+            if service.type == "LoadBalancer" and (_has(addresses, family) or _named_only(service, port, family)):
                 yield Way(service, port, "loadBalancer", family)
+
+
+def _named_only(service: Service, port: ServicePortSpec, family: str) -> bool:
+    """Return whether the load balancer has a host name and no address: it dials node ports, of the Service's first family."""
+    of_first = not family or family == service.ip_families[0]
+    return bool(port.node_port and of_first and host_names(service)) and not any(each.ip for each in service.ingress)
 
 
 def _has(addresses: Sequence[str], family: str) -> bool:

@@ -1,0 +1,98 @@
+"""Load balancers of a draft: what a Service's annotations, class, host name and its nodes' cloud tell."""
+
+from typing import Any
+
+import pytest
+from drafts import PODS, drafted, node, service
+
+import kpsim
+
+_AWS = "service.beta.kubernetes.io/aws-load-balancer-"
+_ELB = {"hostname": "k8s-shop-l-0a1b2c3d4e.elb.eu-central-1.amazonaws.com"}
+_CLASSIC = {"hostname": "a0b1c2d3-12345.eu-central-1.elb.amazonaws.com"}  # the region stands before elb
+_IP = {"ip": "198.51.100.1"}
+
+
+def balanced(
+    name: str = "l", ingress: dict[str, str] = _IP, annotations: dict[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
+    made = service(name, type="LoadBalancer", **spec)
+    made["metadata"]["annotations"] = annotations or {}
+    made["status"] = {"loadBalancer": {"ingress": [ingress]}}
+    return made
+
+
+def test_a_load_balancer_with_a_host_name_alone_is_dialled_and_dials_node_ports() -> None:
+    """kube-proxy reads no host names (O-2); such a load balancer reaches nodes by the node port."""
+    given = balanced(
+        ingress=_ELB, externalTrafficPolicy="Local", ports=[{"port": 80, "targetPort": 8080, "nodePort": 30080}]
+    )
+    draft = drafted(given, *PODS)
+    assert [each["via"] for each in draft.content["traffic"]] == ["clusterIP", "loadBalancer"]
+    result = kpsim.run(draft, settings=["duration=1s"])
+    assert result.figures["delivered_ratio"] == 1
+    assert result.figures["frontends.loadBalancer.sent"] == 10
+
+
+def test_a_load_balancer_without_node_ports_or_without_a_name_has_no_traffic() -> None:
+    no_ports = balanced("n", _ELB, allocateLoadBalancerNodePorts=False)
+    pending = service("p", type="LoadBalancer")
+    draft = drafted(no_ports, pending, *PODS)
+    assert {each["via"] for each in draft.content["traffic"]} == {"clusterIP"}
+
+
+@pytest.mark.parametrize(
+    ("given", "cloud", "preset"),
+    [
+        (balanced(ingress=_ELB, loadBalancerClass="service.k8s.aws/nlb"), "aws:///a/i-1", "aws-nlb-controller"),
+        (balanced(annotations={f"{_AWS}type": "external"}), "", "aws-nlb-controller"),
+        (balanced(annotations={f"{_AWS}type": "nlb"}), "aws:///a/i-1", "aws-nlb"),
+        (balanced(ingress=_CLASSIC), "aws:///a/i-1", "aws-clb"),
+        (balanced(annotations={"metallb.io/ip-allocated-from-pool": "default"}), "", "metallb-l2"),
+        (balanced(annotations={"metallb.universe.tf/address-pool": "x"}), "gce://p/z/n", "metallb-l2"),
+        (balanced(), "gce://project/zone/vm", "gcp"),
+        (balanced(), "azure:///subscriptions/s", "azure"),
+    ],
+)
+def test_what_tells_the_kind_of_a_load_balancer(given: dict[str, Any], cloud: str, preset: str) -> None:
+    nodes = (node("n1", 1, providerID=cloud), node("n2", 2, providerID=cloud))
+    draft = drafted(given, *PODS, nodes=nodes)
+    assert draft.content["loadBalancer"] == {"preset": preset}
+    assert f"load balancers are as preset {preset} says (" in "\n".join(draft.guessed)
+    assert "TODO" in draft.content.beside["loadBalancer"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param((balanced("m", {"ip": "198.51.100.2"}),), id="one not known"),
+        pytest.param((balanced("m", {"ip": "198.51.100.2"}, {f"{_AWS}type": "nlb"}),), id="another kind"),
+    ],
+)
+def test_load_balancers_of_several_kinds_are_no_preset(others: tuple[dict[str, Any], ...]) -> None:
+    draft = drafted(balanced(annotations={"metallb.io/address-pool": "x"}), *others, *PODS)
+    assert draft.content["loadBalancer"] == {"interval": "5s", "unhealthyThreshold": 2, "healthyThreshold": 2}
+    assert any("as there are several kinds: " in each and "metallb-l2" in each for each in draft.guessed)
+
+
+def test_another_class_than_those_known_is_no_preset() -> None:
+    """A class takes a Service from the cloud's own controller."""
+    nodes = (node("n1", 1, providerID="gce://p/z/n"), node("n2", 2))
+    draft = drafted(balanced(loadBalancerClass="example.com/lb"), *PODS, nodes=nodes)
+    assert "preset" not in draft.content["loadBalancer"]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "of_class"),
+    [({f"{_AWS}nlb-target-type": "ip"}, "service.k8s.aws/nlb"), ({f"{_AWS}type": "nlb-ip"}, None), ({}, "eks.amazonaws.com/nlb")],
+)  # fmt: skip
+def test_a_load_balancer_that_dials_pods_is_left_out_and_said_so(
+    annotations: dict[str, str], of_class: str | None
+) -> None:
+    """Target type ip: its packets meet no rule of kube-proxy."""
+    given = balanced(ingress=_ELB, annotations=annotations, ports=[{"port": 80, "nodePort": 30080}])
+    if of_class:
+        given["spec"]["loadBalancerClass"] = of_class
+    draft = drafted(given, *PODS)
+    assert [each["via"] for each in draft.content["traffic"]] == ["clusterIP"]
+    assert "traffic by load balancers that dial pods, past kube-proxy (target type ip): shop/l" in draft.left_out
