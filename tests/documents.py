@@ -13,10 +13,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kpsim.reports.figures import SCHEME
 from kpsim.reports.frames import TABLES
+from kpsim.scenario.delay_presets import TYPICAL
 from kpsim.scenario.event_schema import ActionKind, ScenarioEvent
 from kpsim.scenario.load_balancer_schema import LoadBalancerSpec, Preset, preset_values
 from kpsim.scenario.quantities import file_name
@@ -95,6 +96,10 @@ def _preset_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def _flow(value: Any) -> str:
+    return json.dumps(value).replace('"', "")
+
+
 TABLE_OF: Mapping[str, Callable[[], str]] = {
     "figures": lambda: _markdown(("figure", "meaning"), ((f"`{kind.shape}`", kind.meaning) for kind in SCHEME)),
     "frames": lambda: _markdown(("frame", "meaning"), ((f"`{table.name}`", table.meaning) for table in TABLES)),
@@ -109,6 +114,10 @@ TABLE_OF: Mapping[str, Callable[[], str]] = {
             "source",
         ),
         _preset_rows(),
+    ),
+    "delays": lambda: _markdown(
+        ("field", "from", "until", "typical", "source"),
+        ((f"`{each.field}`", each.begins, each.ends, f"`{_flow(each.value)}`", each.source) for each in TYPICAL),
     ),
     "events": lambda: _markdown(("event", "its fields"), _event_rows()),
 }

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 #: fields that ``test_dial_fields`` shows to matter, in scenarios of their own: these and all below them
 DIALS = (
     "beside", "events.loadRules",
-    "delays.deletionToKubelet", "delays.pleg", "delays.scheduler", "delays.workloadController",
+    "delays.deletionToKubelet", "delays.pleg", "delays.preset", "delays.scheduler", "delays.workloadController",
     "events.drain.timeout", "events.liveness", "events.nodeDown.shutdownGrace", "events.readiness.late", "events.reboot",
     "events.rollingUpgrade", "events.rollout.partition", "events.rollout.recreate", "loadBalancer.nodeResync", "loadBalancer.nodeUpdate",
     "workloads.disruptionBudget", "workloads.kind", "workloads.minReady", "workloads.placement.topologySpread",

@@ -220,11 +220,16 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
         ledger.guess(
             "the ServiceCIDR is the range around the cluster IPs, as none was given (kubectl get servicecidrs -o yaml)"
         )
+    content.put("delays", Part({"preset": "typical"}, flow=True), beside=_DELAYS)
+    ledger.guess("kubelets, controllers and the scheduler take as long as they do as a rule (delays)")
     balanced = [s for s in services if any(way.service is s and way.via == "loadBalancer" for way in ways)]
     put_balancer(content, balanced, list(state.nodes), ledger)
     _put_events(content, groups, rolled)
     filled = _filled(groups, targets) | {f"{s.metadata.namespace}/{s.service_name}" for s in slices if s.endpoints}
     content.put("traffic", traffic_parts(ways, clients, filled, state, ledger))
+
+
+_DELAYS = "kubelets see containers within 1 s (CP-1.2 D2), the scheduler takes 10 to 27 ms (kubernetes#56053), controllers 25 ms, a deletion 10 ms"
 
 
 def _put_events(content: Part, groups: Sequence[Group], rolled: Sequence[Group]) -> None:

@@ -4,10 +4,11 @@ It checks what one part alone decides. ``references`` checks references between 
 objects.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
+from kpsim.scenario.delay_presets import DelayPreset, preset_delays
 from kpsim.scenario.event_schema import LoadRules, ScenarioEvent
 from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
 from kpsim.scenario.node_schema import Name, Nodes
@@ -49,6 +50,8 @@ class NodeDelays(Part):
 class Delays(Part):
     """The stages between a change and the rules (CP-1.2)."""
 
+    preset: DelayPreset | None = None
+    """``typical``: how long kubelets, controllers and the scheduler take as a rule; fields that are given override it. Left out: no time."""
     readiness_to_status: Delay = Delay.of(10 * MILLISECOND_NS)
     """The kubelet noticed; until its status write is sent (D2, D3)."""
     api_write: Delay = Delay.of(5 * MILLISECOND_NS)
@@ -80,6 +83,13 @@ class Delays(Part):
     """Silence of a node until its pods' Ready conditions are flipped to False (CP-2.9)."""
     unreachable_toleration_ns: DurationNs = 300 * SECOND_NS
     """From then on until the node's pods are deleted, so that they are replaced elsewhere: the pods' tolerationSeconds (CP-2.9.1)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("preset") in list(DelayPreset):
+            return {**preset_delays(value["preset"]), **value}
+        return value  # another value of preset is refused as a field
 
     def watch_delivery_to(self, node: str) -> Delay:
         """Return the delivery delay of one node."""

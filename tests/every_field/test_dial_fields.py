@@ -102,6 +102,7 @@ PAIRS: dict[str, tuple[Json, Json]] = {
     "events.loadRules.file": later(file="gone.rules"),
     "delays.deletionToKubelet": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"deletionToKubelet": "1s"})),
     "delays.pleg": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"pleg": "1s"})),
+    "delays.preset": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"preset": "typical"})),
     "delays.scheduler": (small(events=(SCALE,)), small(events=(SCALE,), delays={"scheduler": "1s"})),
     "delays.workloadController": (small(events=(SCALE,)), small(events=(SCALE,), delays={"workloadController": "1s"})),
     "events.drain.timeout": event(DRAIN, "timeout", "3s", {"disruptionBudget": {"maxUnavailable": 0}}),
