@@ -4,7 +4,9 @@ The plugin replaces pytest's run loop. A fork sends back one line through a pipe
 """
 
 import ast
+import dataclasses
 import enum
+import functools
 import gc
 import importlib
 import inspect
@@ -15,7 +17,7 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -25,7 +27,8 @@ import pytest
 from _pytest.runner import runtestprotocol
 from mutations import Mutation, Unit, mutations, units
 
-_SLOWEST_MUTANT_S = 40  # of processor time; a mutant that makes a test run longer counts as caught
+_SLOWEST_MUTANT_S = 40  # of processor time; a mutant that makes the tests run longer counts as caught
+_SLOWEST_TEST_S = 2  # of processor time, and ten times what the test takes without a mutant: the same for one test
 _PATIENCE = 30  # times as long by the clock; behind that the machine was too busy, or a test waits for what never comes
 
 
@@ -127,8 +130,11 @@ class Mutants:
                 if event == "call" and (name := files.get(frame.f_code.co_filename)):
                     called.add(f"{name} {frame.f_code.co_qualname.partition('.<locals>')[0]}")
 
+            caches = _caches()
             for item, following in zip(items, [*items[1:], None], strict=True):
                 called.clear()
+                for each in caches:  # else only the first test would reach what several ask for
+                    each.cache_clear()
                 started = time.perf_counter()
                 sys.setprofile(profile)
                 failed = _failed(item, following)
@@ -147,14 +153,15 @@ class Mutants:
         self._seconds, reached = told
         self._reached = {function: set(tests) for function, tests in reached.items()}
 
-    def tests_of(self, module: str, unit: Unit) -> list[str]:
-        """Return the tests that reach a unit, in the order in which they should run."""
-        if unit.is_function:
-            tests = self._reached.get(f"{module} {unit.name}", set())
-        else:  # which code reads a constant is not known
-            tests = set(self._seconds)
+    def tests_of(self, module: str, unit: Unit, *, everything: bool) -> list[str]:
+        """Return the tests that reach a function, or everything, in the order in which they should run."""
+        tests = set(self._seconds) if everything else self._reached.get(f"{module} {unit.name}", set())
         first = [test for test in reversed(self._catchers) if test in tests][:20]
         return first + sorted(tests - set(first), key=lambda test: self._seconds[test])
+
+    def longest_s(self, test: str) -> float:
+        """Return the processor time that a test may take with a mutant."""
+        return _SLOWEST_TEST_S + 10 * self._seconds[test]
 
     def remember(self, test: str) -> None:
         self._catchers.pop(test, None)
@@ -179,15 +186,18 @@ class _Mutated:
 
     def outcome(self, mutants: Mutants, items: dict[str, pytest.Item]) -> Outcome:
         name, key = self.module.__name__, self.key
-        tests = mutants.tests_of(name, self.unit)
+        made = self._made_of()
+        # which code reads a constant is not known
+        tests = mutants.tests_of(name, self.unit, everything=bool(made) or not self.unit.is_function)
 
         def live() -> str:
             try:
-                self._put_in_place()
+                self._put_in_place(made)
             except Exception:
                 return "impossible"
             chosen = [items[test] for test in tests]  # none, if none reaches the function
             for item, following in zip_longest(chosen, chosen[1:]):
+                signal.setitimer(signal.ITIMER_VIRTUAL, mutants.longest_s(item.nodeid))
                 if _failed(item, following):
                     return f"caught {item.nodeid}"
             return "survived"
@@ -200,17 +210,30 @@ class _Mutated:
             told = Verdict.EQUIVALENT
         return Outcome(name, self.mutation.line, key, told, test)
 
-    def _put_in_place(self) -> None:
+    def _put_in_place(self, made: Sequence[Unit]) -> None:
         if self.unit.is_function:
             whole = compile(self.tree, str(self.module.__file__), "exec")
             function = _function(self.module, self.unit.name)
             function.__code__ = _code_of(whole, self.unit.name, function.__code__.co_firstlineno)
-            return
-        changed = set(self._assign(self.unit))
-        for later in units(self.tree):  # and what is made of it
-            used = {part.id for part in ast.walk(later.node) if isinstance(part, ast.Name)}
-            if not later.is_function and later.node.lineno > self.unit.node.lineno and changed & used:
-                changed |= set(self._assign(later))
+        else:
+            self._assign(self.unit)
+        for later in made:
+            self._assign(later)
+
+    def _made_of(self) -> list[Unit]:
+        """The constants behind the unit that the import makes of it: of the constant, or by calling the function."""
+        names = set(self.unit.name.split(", "))
+        functions, constants = (names, set[str]()) if self.unit.is_function else (set[str](), names)
+        bodies = {unit.name: unit.node for unit in units(self.tree) if unit.is_function}
+        made = []
+        for later in units(self.tree):
+            if later.is_function or later.node.lineno <= self.unit.node.lineno:
+                continue
+            read, called = _read_at_import(later.node, bodies)
+            if called & functions or read & constants:
+                made.append(later)
+                constants |= set(later.name.split(", "))
+        return made
 
     def _assign(self, unit: Unit) -> list[str]:
         """Run an assignment of the module anew, and return the names that it assigns."""
@@ -221,6 +244,23 @@ class _Mutated:
         for name, value in names.items():
             _replace_everywhere(owner, name, value)
         return list(names)
+
+
+def _read_at_import(node: ast.stmt, functions: Mapping[str, ast.stmt]) -> tuple[set[str], set[str]]:
+    """The names that an assignment reads, also in the functions of the module that it calls; and these functions."""
+    names, called = set[str](), set[str]()
+    waiting = [node]
+    while waiting:
+        for part in ast.walk(waiting.pop()):
+            match part:
+                case ast.Name(name):
+                    names.add(name)
+                case ast.Call(ast.Name(name)) if name in functions and name not in called:
+                    called.add(name)
+                    waiting.append(functions[name])
+                case _:
+                    pass
+    return names, called
 
 
 def _function(module: types.ModuleType, qualified: str) -> types.FunctionType:
@@ -244,13 +284,34 @@ def _code_of(code: types.CodeType, qualified: str, line: int) -> types.CodeType:
 
 
 def _replace_everywhere(owner: Any, name: str, value: Any) -> None:
-    """Replace the constant in all modules that have imported it by name."""
+    """Replace the constant in all modules that have imported it by name, and in all objects that hold it if it can change."""
     old = getattr(owner, name)
+    if _took_over(old, value):
+        return
     setattr(owner, name, value)
     if isinstance(owner, types.ModuleType):
         for module in list(sys.modules.values()):
             if module is not None and vars(module).get(name) is old:
                 setattr(module, name, value)
+
+
+def _took_over(old: Any, new: Any) -> bool:
+    """Make the old object what the new one is. False if objects of this kind do not change."""
+    if type(old) is dict and type(new) is dict:
+        old.clear()
+        old.update(new)
+        return True
+    if type(old) is type(new) and dataclasses.is_dataclass(old):
+        for each in dataclasses.fields(old):
+            object.__setattr__(old, each.name, getattr(new, each.name))
+        return True
+    return False
+
+
+def _caches() -> list[Any]:
+    """The functions of all modules that remember what they returned."""
+    found = [each for module in list(sys.modules.values()) if module is not None for each in vars(module).values()]
+    return list({id(each): each for each in found if isinstance(each, functools._lru_cache_wrapper)}.values())
 
 
 def _failed(item: pytest.Item, following: pytest.Item | None) -> bool:

@@ -129,13 +129,24 @@ def test_each_word_of_a_table_gives_way_to_the_next(mutating) -> None:
 
 
 TESTS = """
-from tiny import LIMIT, clamp
+from functools import cache
+from tiny import DOUBLED as HELD, LIMIT, READ, clamp
+
+clamped = cache(clamp)
 
 def test_clamp():
     assert clamp(5) == 3
     assert clamp(2) == 2
+
+def test_more():
+    assert clamped(7)
+
+def test_the_same_remembered():
+    assert clamped(7) == 3 and READ.call(4) == 8 and HELD["b"] == 10
 """
 TINY = """
+from dataclasses import dataclass
+
 LIMIT = 3
 BOUND = LIMIT
 
@@ -144,6 +155,18 @@ def clamp(value):
 
 def unreached():
     return LIMIT + 1
+
+def doubling(times):
+    def double(word):
+        return word * times
+    return double
+
+@dataclass(frozen=True)
+class Reader:
+    call: object
+
+READ = Reader(doubling(2))
+DOUBLED = {"b": READ.call(5)}
 """
 RUN = """
 import sys
@@ -170,6 +193,8 @@ def test_a_run_tells_caught_from_survived_and_knows_equivalents(tmp_path: Path) 
     told = outcomes_of(tmp_path)
     assert "caught tiny LIMIT: 3 → 4" in told
     assert "caught tiny clamp: value < BOUND → value >= BOUND" in told
+    assert "caught tiny doubling: word * times → word + times" in told  # only what the import made calls it
+    assert "caught tiny READ: 2 → 3" in told
     assert "survived tiny unreached: LIMIT + 1 → LIMIT - 1" in told
     assert "equivalent tiny clamp: value < BOUND → value <= BOUND" in told
     assert "unused ['tiny gone: 1 → 2']" in told

@@ -156,9 +156,11 @@ def _by_field() -> Mapping[Field, tuple[Selector, ...]]:
 
 
 _BY_FIELD = _by_field()
-_BY_TREE = {_key(row.tree): row for row in ROWS}
-for _offset, _name in ((0, "sport"), (16, "dport")):  # as people wrote ports of any protocol before nft had `th`
-    _BY_TREE[_key({"payload": {"base": "th", "offset": _offset, "len": 16}})] = _BY_TREE[_key(_payload("th", _name))]
+#: the first bits of ports of any protocol, as people wrote them before nft had `th`
+_RAW = {"th sport": 0, "th dport": 16}
+_BY_TREE = {_key(row.tree): row for row in ROWS} | {
+    _key({"payload": {"base": "th", "offset": _RAW[row.words], "len": 16}}): row for row in ROWS if row.words in _RAW
+}
 
 
 def row_for(field: Field, family: Family | None, protocol: str | None) -> Selector:
