@@ -39,6 +39,7 @@ CHAINS = (
     "add table ip t\nadd chain ip t a\nadd chain ip t b\nadd chain ip t c { type filter hook input priority 0 ; }\n"
 )
 LOOP = "add rule ip t a jump b\nadd rule ip t b jump a\n"
+TWICE = "add chain ip t d\nadd rule ip t d jump c{}\nadd rule ip t b jump d\n"  #: a second way to the nested chains
 
 
 def nested(count: int) -> str:
@@ -49,7 +50,7 @@ def nested(count: int) -> str:
 
 
 DOCUMENTS = [
-    (nested(15), True), (nested(16), False),
+    (nested(15), True), (nested(16), False), (nested(15) + TWICE.format(2), True), (nested(15) + TWICE.format(1), False),
     (CHAINS + LOOP, True),
     (CHAINS + LOOP + "add rule ip t c jump a\n", False),
     ("table ip t {\n chain o {\n masquerade\n }\n chain c {\n type filter hook input priority 0;\n jump o\n }\n}\n", False),

@@ -214,7 +214,12 @@ def test_what_others_put_into_the_table_has_no_reason() -> None:
 		ip saddr 10.0.0.1 drop
 		tcp dport vmap {{ 80 : drop }}
 	}}
+	set client {{
+		type ipv4_addr
+	}}
 	chain service-AAAAAAAA-shop/web/tcp/http {{
+		ip saddr @client drop
+		ip saddr @client goto own
 		numgen random mod 2 vmap {{ 0 : goto own, 1 : drop }}
 	}}
 }}
@@ -222,7 +227,8 @@ def test_what_others_put_into_the_table_has_no_reason() -> None:
     table = only(text.format(space="ip")).tables[TableKey(Space.IP, "kube-proxy")]
     assert [rule.origin for rule in table.chains["own"].rules] == [FOREIGN] * 3
     assert [each.origin for each in table.sets["service-nodeports"].elements.values()] == [Origin(Role.NODE_PORT)] * 2
-    [draw] = table.chains["service-AAAAAAAA-shop/web/tcp/http"].rules
+    *theirs, draw = table.chains["service-AAAAAAAA-shop/web/tcp/http"].rules
+    assert {rule.origin[1:] for rule in theirs} == {("shop/web:http", "TCP", "")}
     assert isinstance(draw.target, Dispatch)
     assert {each.origin for each in draw.target.map.elements.values()} == {Origin(Role.BALANCE, "shop/web:http", "TCP")}  # type: ignore[union-attr]
     foreign, _ = DIALECT.parse(text.format(space="inet"))
@@ -361,6 +367,26 @@ table ip t {
     plain = text.replace("define lan = 10.0.0.0/8\ndefine more = { $lan, 192.168.0.0/16 }\n", "").replace(
         "{ $more, 172", "{ 10.0.0.0/8, 192.168.0.0/16, 172").replace("$lan", "10.0.0.0/8")  # fmt: skip
     assert DIALECT.parse(text) == DIALECT.parse(plain)
+
+
+def test_a_definition_stands_where_a_command_or_a_rule_may() -> None:
+    """nft's default family is ip."""
+    text = (
+        "table t { define p = 80\n chain c { define q = 81; tcp dport $p accept\n tcp dport $q accept; define r = 82\n"
+        " tcp dport $r drop\n }\n}\ndefine s = 83; add rule t c tcp dport $s drop\n"
+    )
+    rules = "".join(f"add rule ip t c tcp dport {each}\n" for each in ("80 accept", "81 accept", "82 drop", "83 drop"))
+    assert DIALECT.parse(text) == DIALECT.parse(f"add table t\nadd chain t c\n{rules}")
+
+
+def test_words_of_a_variable_keep_their_distance() -> None:
+    """``eth0 . lo`` are two interfaces, ``eth0.lo`` is one. nft 1.0.6 lists both rules alike."""
+    rule = "table ip t {{\n\tchain c {{\n\t\tiifname . oifname {{ {} }} accept\n\t}}\n}}\n"
+    defined = "define first = eth0 . lo\ndefine second = eth1\t.\tlo\ndefine both = {\n\t$first,\n\teth0.5 . $lo\n}\n"
+    defined = "define lo = lo\n" + defined
+    assert DIALECT.parse(defined + rule.format("$both, $second")) == DIALECT.parse(
+        rule.format('"eth0" . "lo", "eth0.5" . "lo", "eth1" . "lo"')
+    )
 
 
 @pytest.mark.parametrize(

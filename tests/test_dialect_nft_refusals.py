@@ -5,7 +5,7 @@ import pytest
 from fuzz.nft_oracle import NftTally, Place, fuzz_place, read
 from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.errors import InputError
-from tests.nft_refusals import DOCUMENTS, HOOKS, REFUSED, TAKEN, WHY
+from tests.nft_refusals import CHAINS, DOCUMENTS, HOOKS, LOOP, REFUSED, TAKEN, WHY, nested
 
 
 @pytest.mark.parametrize(("place", "rule"), REFUSED, ids=[rule for _, rule in REFUSED])
@@ -42,6 +42,25 @@ def test_the_reason_is_said(place: Place, rule: str, why: str) -> None:
     found = read(place, place.document([rule]))
     assert isinstance(found, InputError)
     assert why in str(found)
+
+
+CHAINS_REFUSED = [
+    (CHAINS + LOOP + "add rule ip t c jump a\n", "f:2: its jumps lead back to itself (t/a)"),
+    (nested(16), "f:49: its jumps nest deeper than 16 chains (t/b)"),
+    (
+        nested(5)
+        + "add chain ip t e { type filter hook output priority 0 ; }\nadd rule ip t e jump c1\nadd rule ip t c5 jump c3\n",
+        "f:8: its jumps lead back to itself (t/c3)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), CHAINS_REFUSED, ids=[why for _, why in CHAINS_REFUSED])
+def test_a_chain_that_loops_or_nests_too_deeply_is_named_once(text: str, why: str) -> None:
+    """However many base chains lead there."""
+    with pytest.raises(InputError) as refused:
+        DIALECT.parse(text, file="f")
+    assert str(refused.value) == why
 
 
 class Silent:

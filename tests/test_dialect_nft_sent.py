@@ -145,6 +145,8 @@ def test_objects_are_written_with_their_properties_in_the_order_of_the_library()
     key = (address("10.96.0.30"), "udp", 53)
     assert [
         commands.add_table(Table(IPV4, comment="rules for kube-proxy")),
+        commands.flush_table(IPV4),
+        commands.delete_table(IPV6),
         commands.add_chain(IPV4, Chain("filter-output-pre-dnat", (), base)),
         commands.add_chain(IPV4, Chain("reject-chain", (), None, "helper")),
         commands.flush_chain(IPV4, "services"),
@@ -159,6 +161,8 @@ def test_objects_are_written_with_their_properties_in_the_order_of_the_library()
         commands.delete_element(IPV4, service, key),
     ] == [
         'add table ip kube-proxy { comment "rules for kube-proxy" ; }',
+        "flush table ip kube-proxy",
+        "delete table ip6 kube-proxy",
         "add chain ip kube-proxy filter-output-pre-dnat { type filter hook output priority -110 ; }",
         'add chain ip kube-proxy reject-chain { comment "helper" ; }',
         "flush chain ip kube-proxy services",

@@ -3,6 +3,7 @@
 import pytest
 from nft_documents import only
 
+from kpsim.addresses import Family
 from kpsim.dialects import Form
 from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.errors import InputError
@@ -10,14 +11,19 @@ from kpsim.explore.site import rules_site
 from kpsim.replay import START_NS
 from kpsim.ruleset import (
     ACCEPT,
+    DROP,
     FOREIGN,
     Base,
     BridgePort,
     ChainType,
+    Compare,
     Field,
     Hook,
+    Lookup,
     Origin,
     Role,
+    Ruleset,
+    SetReference,
     Space,
     TableKey,
     Unknown,
@@ -238,3 +244,156 @@ def test_what_is_not_modelled_is_kept_on_request() -> None:
         "Unmodelled(words='queue num 1')",
     ]
     assert "ip daddr 10.244.1.7 ether saddr @macs drop" in DIALECT.render(only(text, unknown="keep"), Form.LISTED)
+
+
+LIMITED = """table inet t {
+	set s {
+		type ipv4_addr
+		size 65535
+		flags dynamic
+		elements = { 10.0.0.1 limit rate 5/second, 10.0.0.2 last used 5s, 10.0.0.3 last used never, 10.0.0.4 counter packets 1 bytes 2 }
+	}
+	set p {
+		type inet_service
+		size 65535
+		flags dynamic
+		elements = { 80 quota 5 bytes used 3 bytes }
+	}
+	set q {
+		type inet_service
+		size 65535
+		flags dynamic
+		elements = { 80 ct count over 5 }
+	}
+	set n {
+		type ipv4_addr
+		counter
+		elements = { 10.0.0.1 counter packets 1 bytes 2 }
+	}
+	chain c {
+		ip saddr @n accept
+		tcp dport 80 ip saddr @s counter packets 1 bytes 2 drop comment "a"
+		tcp dport @p ip saddr != @s drop
+		tcp dport @q accept
+	}
+}
+"""
+
+
+def test_a_look_up_in_a_set_whose_elements_have_limits_is_a_condition_that_may_be_false() -> None:
+    """The kernel asks the limit of the element then. nft 1.0.8 and later list when an element was last used."""
+    with pytest.raises(InputError) as refused:
+        DIALECT.parse(LIMITED, file="f")
+    assert [str(problem) for problem in refused.value.problems] == [
+        "f:27: not modelled: a look-up in s, whose elements have limits (t/c rule 2)",
+        "f:28: not modelled: a look-up in p, whose elements have limits (t/c rule 3)",
+        "f:28: not modelled: a look-up in s, whose elements have limits (t/c rule 3)",
+        "f:29: not modelled: a look-up in q, whose elements have limits (t/c rule 4)",
+    ]
+    found = DIALECT.parse(LIMITED, unknown="keep")
+    chain = found[0].tables[TableKey(Space.INET, "t")].chains["c"]
+    tcp, ipv4 = named(Field.L4PROTO, "tcp"), named(Field.NFPROTO, "ipv4")
+    assert [rule.body for rule in chain.rules] == [
+        (ipv4, Lookup((Field.SADDR,), SetReference("n")), ACCEPT),
+        (tcp, Compare(Field.DPORT, ((80, 80),)), ipv4, Unknown("ip saddr @s"), DROP),
+        (tcp, Unknown("tcp dport @p"), ipv4, Unknown("ip saddr != @s"), DROP),
+        (tcp, Unknown("tcp dport @q"), ACCEPT),
+    ]
+    listed = DIALECT.render(found[0], Form.LISTED)
+    assert LIMITED[LIMITED.index("\tchain c") :] in listed
+
+
+AS_ADDED = """table ip t {
+	set s {
+		type ipv4_addr . inet_service
+		flags interval
+		elements = { 10.0.0.0/8 . 80,
+\t\t\t     10.1.0.0/16 . 81,
+\t\t\t     9.0.0.0/8 . 5,
+\t\t\t     10.0.0.0/8 . 70-90 }
+	}
+
+	chain c {
+		jump {
+			accept
+		}
+	}
+}
+"""
+
+
+def test_intervals_of_several_fields_are_listed_as_they_were_added() -> None:
+    """As nft 1.0.6 lists them, and a rule that is a chain alone."""
+    assert DIALECT.render(only(AS_ADDED), Form.LISTED) == AS_ADDED
+
+
+def test_a_set_that_is_not_modelled_is_named_by_the_rule_that_asks_it() -> None:
+    text = "add table ip t\nadd set ip t s { type ipv4_addr ; quota 5 bytes ; }\nadd chain ip t c\nadd rule ip t c ip saddr @s drop\n"
+    with pytest.raises(InputError) as refused:
+        DIALECT.parse(text)
+    assert [problem.message for problem in refused.value.problems] == [
+        "set s: not modelled: quota for each element of a set",
+        "not modelled: set s (t/c rule 1)",
+    ]
+
+
+def test_a_chain_of_frames_may_be_declared_again() -> None:
+    """With the same priority, in words or as a number that is not compared with them."""
+    text = "add table inet t\n{0}\n{0}\n".format(
+        'add chain inet t c { type filter hook ingress device "eth0" priority filter ; policy drop ; }'
+    )
+    assert [len(each.tables) for each in DIALECT.parse(text, unknown="keep")] == [2, 2]
+    with pytest.raises(InputError, match="chain c exists with another type, hook or priority"):
+        DIALECT.parse(text.replace("filter ; policy drop ; }\n", "5 ; }\n", 1), unknown="keep")
+
+
+def test_the_families_of_a_text_are_those_of_its_tables() -> None:
+    """Rules of inet tables are of both. Without a table a text is of both, too."""
+    texts = (
+        "add table ip t\n",
+        "delete table ip t\nadd table ip6 t\n",
+        "table inet t {\n}\n",
+        "flush ruleset\n",
+        "create table ip t\nadd table ip6 t\n",
+    )
+    ip, ip6 = (Family.IPV4,), (Family.IPV6,)
+    assert [DIALECT.families(text) for text in texts] == [ip, ip6, ip + ip6, ip + ip6, ip + ip6]
+    assert DIALECT.families('\ufeff{"nftables": [{"table": {"family": "ip6", "name": "t"}}]}') == ip6
+    both = "add table ip t\nadd table ip6 u\n"
+    assert [list(each.tables) for each in DIALECT.parse(both)] == [
+        [TableKey(Space.IP, "t")],
+        [TableKey(Space.IP6, "u")],
+    ]
+    assert [list(each.tables) for each in DIALECT.parse(both, Family.IPV6)] == [[TableKey(Space.IP6, "u")]]
+    assert DIALECT.parse(texts[0], Family.IPV6) == (Ruleset(Family.IPV6),)
+    assert DIALECT.reads('{"nftables": []}') and not DIALECT.reads('{"tables": []}')
+
+
+OWNED = """# Warning: table ip raw is managed by iptables-nft, do not touch!
+# Warning: table ip filter is managed by iptables-nft, do not touch!
+table ip filter {
+}
+# Warning: table ip6 filter is managed by iptables-nft, do not touch!
+table ip6 filter {
+}
+# Warning: table bridge nat is managed by iptables-nft, do not touch!
+table bridge nat {
+}
+table ip mine {
+}
+"""
+
+
+def test_tables_of_iptables_are_named_with_the_tool_that_saves_them() -> None:
+    """iptables-nft writes the warning above each; a table that is given as its own tool saves it is not asked for."""
+    said = "f:{}: table {} is managed by iptables-nft: give the output of {} as well, or --allow-unknown"
+    ip, ip6 = said.format(3, "ip filter", "iptables-save"), said.format(6, "ip6 filter", "ip6tables-save")
+    bridge = said.format(9, "bridge nat", "iptables-save")
+    for elsewhere, wanted in (((), [ip, ip6, bridge]), ((TableKey(Space.IP, "filter"),), [ip6, bridge])):
+        with pytest.raises(InputError) as refused:
+            DIALECT.parse(OWNED, file="f", elsewhere=elsewhere)
+        assert [str(problem) for problem in refused.value.problems] == wanted
+    assert [[key.name for key in each.tables] for each in DIALECT.parse(OWNED, unknown="keep")] == [
+        ["filter", "mine"],
+        ["filter"],
+    ]

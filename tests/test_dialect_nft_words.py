@@ -43,6 +43,7 @@ REASONS = [
     ("tcp flags syn", 1, "TCP flags has none of syn"), ("tcp flags ! syn,ack", 1, "TCP flags has syn or ack"),
     ("tcp flags == syn", 1, "TCP flags is not syn"), ("tcp flags & (syn | ack) == syn", 1, "TCP flags is not syn"),
     ("tcp flags & (syn | ack) != syn", 1, "TCP flags is syn"),
+    ("meta mark & 0x4000 == 0", 0, "mark & 0x00004000 is not 0x00000000"), ("ip saddr 0.0.0.0/8", 1, "source is not 0.0.0.0/8"),
     ("meta mark 5", 0, "mark is not 0x00000005"), ("meta mark and 0xff00 != 0x100", 0, "mark & 0x0000ff00 is 0x00000100"),
     ("ct mark & 0xff0000f == 0x1", 0, "connection mark & 0x0ff0000f is not 0x00000001"),
     ('iifname "eth*"', 0, "input interface is not eth*"), ('oif != "lo"', 0, "output interface is lo"),

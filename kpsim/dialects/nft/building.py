@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from kpsim.addresses import Family
@@ -11,7 +12,7 @@ from kpsim.dialects.nft.datatypes import Style, Tree, Type
 from kpsim.dialects.nft.document_syntax import Item
 from kpsim.dialects.nft.layout import DYNAMIC_SIZE, HOOKS, POLICIES, SPACES, priority_of
 from kpsim.dialects.nft.reading import read_limit, read_quota, read_statement, verdict
-from kpsim.dialects.nft.refusals import Refused, asked_limits, refused_base, refused_in
+from kpsim.dialects.nft.refusals import Refused, asked_limits, refused_base, refused_in, with_unknown_lookups
 from kpsim.dialects.nft.set_types import listed, set_type
 from kpsim.dialects.nft.spelling import spelled
 from kpsim.dialects.nft.syntax import Statement
@@ -59,7 +60,7 @@ _VERBS = {
     "element": ("add", "create", "delete", "destroy"), "rule": ("add", "insert", "replace", "delete"),
 }  # fmt: skip
 #: trees of statements that decide where a packet goes, so that not even what follows is known if they are not modelled
-_CONDITIONS = ("match", "limit", "quota", "ct count", "meter", "set", "vmap")
+_CONDITIONS = ("match", "ct count", "meter", "set", "vmap")
 
 
 @dataclass(slots=True)
@@ -327,7 +328,7 @@ class Builder:
             )
             chains[name_] = Chain(name_, rules, self._base(name, chain), chain.about.get("comment", ""))
         self._check_targets(name, table, chains, sets)
-        self._check_limited(name, table, chains)
+        self._take_limited(name, table, chains)
         sets = _dynamic(sets, chains.values())
         made = Table(
             name,
@@ -457,9 +458,12 @@ class Builder:
         rule = Rule(tuple(context.body), comment)
         return Rule(rule.body, comment, spelling=spelled(rule, at[0].space, self._style, pieces))
 
-    def _check_limited(self, key: TableKey, table: _Table, chains: Mapping[str, Chain]) -> None:
+    def _take_limited(self, key: TableKey, table: _Table, chains: dict[str, Chain]) -> None:
         limited = {name for name, made in table.sets.items() if made.limited}
-        for chain, number, name in [] if self._keep else asked_limits(chains.values(), limited):
+        for chain, number, name in asked_limits(tuple(chains.values()), limited):
+            if self._keep:
+                chains[chain] = with_unknown_lookups(chains[chain], number, name, key.space, self._style)
+                continue
             line = table.chains[chain].rules[number - 1].line
             self._refuse(f"a look-up in {name}, whose elements have limits", key.name, chain, number, line)
 
@@ -489,11 +493,11 @@ class Builder:
         kind, types, data = set_type(about)
         if (kind.data is not None) != (about["kind"] == "map"):
             raise ValueError("a set has no values" if kind.data is not None else "a map has values")
-        value = None
+        value: Any = None
         if kind.data == (DataType.VERDICT,):
             value = verdict
         elif kind.data is not None:
-            value = _values_of(data)
+            value = partial(keys.read_parts, types=data)
         if about.get("stmt") and set(about["stmt"]) - {"counter", "last"}:
             raise NotModelled(f"{about['stmt'][0]} for each element of a set")
         elements: dict[Key, Element] = {}
@@ -580,10 +584,6 @@ def _key_of(tree: Tree) -> Tree:
     """The key of an element as it was written."""
     key = tree[0] if isinstance(tree, list) else tree
     return key["elem"]["val"] if isinstance(key, dict) and "elem" in key else key
-
-
-def _values_of(data: list[Type]) -> Any:
-    return lambda tree: keys.read_parts(tree, data)
 
 
 def _flags(words: Any) -> SetFlags:

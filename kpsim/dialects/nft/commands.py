@@ -131,7 +131,7 @@ def _seconds(time_ns: int) -> str:
 def _element(of: Set, at: Key, element: Element | None) -> str:
     assert of.type is not None
     kinds, data = types_of(of.type)
-    tree = element_tree(at, element or Element(), kinds, data, bare=element is None)
+    tree = element_tree(at, element, kinds, data)
     return value_text(tree, kinds, _SENT, data if of.is_map else None)
 
 

@@ -133,6 +133,7 @@ def _leading_bits(row: Selector, prefix: Tree, negate: bool) -> Compare:
     if not isinstance(length, int) or not 0 <= length <= bits:
         raise ValueError(f"not a prefix length: {length}")
     mask = ((1 << length) - 1) << (bits - length)
+    value &= mask  # nft compares no others
     return Compare(row.field, ((value, value),), negate, mask if length < bits else None)
 
 

@@ -112,8 +112,6 @@ def _substituted(tokens: list[Token], values: dict[str, str], text: str, *, gap:
         return " "
     before = text[token.start - 1]
     blank = " " if gap and before in " \t\n" else ""
-    if token.kind is Kind.SIGN and token.text == "$":
-        return blank + "$"
     if before == "$":
         return "\b" + _value_of(token, values)
     return blank + text[token.start : token.end]
@@ -183,7 +181,7 @@ def _behind(cursor: Cursor, item: Item) -> None:
 
 def _table(cursor: Cursor, verb: str, line: int, found: list[Item]) -> None:
     family = cursor.take().text if cursor.is_word(*FAMILIES) else "ip"
-    if verb in ("delete", "destroy", "flush", "list") and cursor.accept("handle"):
+    if verb in ("delete", "destroy", "flush") and cursor.accept("handle"):
         raise cursor.problem("a table by its handle is not read")
     item = Item(verb, "table", {"family": family, "name": cursor.word("the name of a table")}, line)
     found.append(item)
@@ -246,7 +244,7 @@ def _chain(cursor: Cursor, item: Item, found: list[Item]) -> None:
             cursor.take()
             about["policy"] = cursor.take().text
         elif cursor.is_word("flags") and cursor.ahead().text == "offload":
-            about["flags"] = cursor.take().text
+            cursor.take()
             cursor.take()
         elif cursor.is_word("comment"):
             cursor.take()

@@ -253,10 +253,9 @@ def _fib(cursor: Cursor) -> Tree:
 def _numgen(cursor: Cursor) -> Tree:
     mode = cursor.expect("random", "inc").text
     cursor.expect("mod")
-    about = {"mode": mode, "mod": cursor.number("a modulus"), "offset": 0}
-    if cursor.accept("offset"):
-        about["offset"] = cursor.number("an offset")
-    return {"numgen": about}
+    modulus = cursor.number("a modulus")
+    offset = cursor.number("an offset") if cursor.accept("offset") else 0
+    return {"numgen": {"mode": mode, "mod": modulus, "offset": offset}}
 
 
 def _hash(cursor: Cursor, name: str) -> Tree:

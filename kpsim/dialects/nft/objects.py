@@ -58,10 +58,14 @@ def types_of(kind: SetType) -> tuple[list[Type], list[Type]]:
 
 
 def element_trees(made: Set) -> Iterator[Tree]:
-    """A set's elements, in the order of their values, with those that packets put in."""
+    """A set's elements in the order in which nft lists them, with those that packets put in.
+
+    That is the order of their values; intervals of several fields stand as they were added.
+    """
     assert made.type is not None
     kinds, data = types_of(made.type)
-    for key in sorted(made.elements, key=lambda each: _order(each, kinds)):
+    as_added = len(kinds) > 1 and SetFlags.INTERVAL in made.flags
+    for key in made.elements if as_added else sorted(made.elements, key=lambda each: _order(each, kinds)):
         yield element_tree(key, made.elements[key], kinds, data)
     for key, expires_ns in made.members:
         tree = element_tree(key, made.elements.get(key) or PLAIN, kinds, data)

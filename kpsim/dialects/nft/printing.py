@@ -16,8 +16,8 @@ def statement_text(tree: Tree, style: Style, written: str | None = None) -> str:
     return _STATEMENTS[name](name, about, style, written)
 
 
-#: keys of ``meta`` that nft lists without it
-_UNQUALIFIED = ("iif", "oif", "iifname", "oifname", "iifgroup", "oifgroup")
+#: keys of ``meta`` that nft lists without it, and that are no field of the model
+_UNQUALIFIED = ("iifgroup", "oifgroup")
 
 # --- expressions ------------------------------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ def _operator(op: str, left: Tree, right: Tree, kinds: Sequence[Type]) -> str:
     """The operator with a blank behind it; nothing where it goes without saying."""
     if op in ("in", ""):
         return ""
-    computed = isinstance(left, dict) and next(iter(left)) in _OPERATORS
+    computed = next(iter(left)) in _OPERATORS
     in_set = (isinstance(right, dict) and "set" in right) or (isinstance(right, str) and right.startswith("@"))
     if op == "==" and not computed and (in_set or not (kinds and kinds[0].bits_of)):
         return ""

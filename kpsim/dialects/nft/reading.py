@@ -358,13 +358,6 @@ def _meter(about: Tree, source: str, context: Context) -> None:
     context.add(UpdateSet(SetReference(about["name"]), key.sources, verb, timeout_ns, each, size))
 
 
-def _named_only(name: str) -> Callable[[Tree, str, Context], None]:
-    def refuse(about: Tree, source: str, context: Context) -> NoReturn:
-        raise NotModelled(name)
-
-    return refuse
-
-
 def _words(about: Tree, source: str, context: Context) -> NoReturn:
     raise NotModelled(about["name"])
 
@@ -387,7 +380,4 @@ _READERS: Mapping[str, Callable[[Tree, str, Context], None]] = {
     "dnat": translations.read_dnat, "snat": translations.read_snat, "masquerade": translations.read_masquerade,
     "redirect": translations.read_redirect,
     **{name: _verdict(name) for name in ("accept", "drop", "return", "continue", "jump", "goto")},
-    **{name: _named_only(name) for name in (
-        "ct count", "ct expectation", "map", "flow", "queue", "tproxy", "dup", "fwd", "synproxy",
-    )},
 }  # fmt: skip

@@ -4,9 +4,11 @@ Measured with nft 1.0.6 on Linux 6.18. The kernel looks at every chain that a ba
 may hold anything.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from kpsim.dialects.nft.datatypes import Style
+from kpsim.dialects.nft.spelling import Spelling, texts
 from kpsim.ruleset import (
     AssignFrom,
     Base,
@@ -27,10 +29,13 @@ from kpsim.ruleset import (
     Redirect,
     Reject,
     ReversePath,
+    Rule,
     Set,
     Snat,
+    Space,
     Statement,
     Table,
+    Unknown,
     UpdateSet,
 )
 
@@ -91,19 +96,32 @@ def refused_in(table: Table) -> Iterator[Refused]:
                         yield Refused(name, number, f"{why}, and {chain.name} leads here")
 
 
-def asked_limits(chains: Iterable[Chain], limited: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+def asked_limits(chains: Sequence[Chain], limited: Iterable[str]) -> Iterator[tuple[str, int, str]]:
     """The look-ups in sets whose elements have limits for themselves, which the kernel asks then: chain, number, set.
 
     ``limited`` are sets of which a listing shows it; rules say it of others.
     """
-    several = tuple(chains)
-    parts = [part for chain in several for rule in chain.rules for part in rule.body]
+    parts = [part for chain in chains for rule in chain.rules for part in rule.body]
     names = {*limited, *(part.set.name for part in parts if isinstance(part, UpdateSet) and part.each)}
-    for chain in several:
+    for chain in chains:
         for number, rule in enumerate(chain.rules, 1):
             for part in rule.body:
                 if isinstance(part, Lookup) and part.set.name in names:
                     yield chain.name, number, part.set.name
+
+
+def with_unknown_lookups(chain: Chain, number: int, of: str, space: Space, style: Style) -> Chain:
+    """The chain in which the look-ups of one rule in a set are conditions that may be true or false. Its text stays."""
+    rule = chain.rules[number - 1]
+    written = texts(rule, space, style)
+    body = tuple(
+        Unknown(next(text for text, first in reversed(written) if first <= at))
+        if isinstance(part, Lookup) and part.set.name == of
+        else part
+        for at, part in enumerate(rule.body)
+    )
+    kept = Rule(body, rule.comment, rule.origin, Spelling(style, written))
+    return Chain(chain.name, (*chain.rules[: number - 1], kept, *chain.rules[number:]), chain.base, chain.comment)
 
 
 def _heights(table: Table, base: Chain) -> tuple[dict[str, int], str]:

@@ -445,15 +445,13 @@ def part_tree(part: Part, kind: Type, *, in_set: bool = False) -> Tree:
 # --- sets -------------------------------------------------------------------------------------------------------------
 
 
-def element_tree(
-    key: Key, element: Element, kinds: Sequence[Type], data: Sequence[Type], *, bare: bool = False
-) -> Tree:
-    """One element of a set or map. ``data`` are the types of a map's values; ``bare``: the key alone."""
+def element_tree(key: Key, element: Element | None, kinds: Sequence[Type], data: Sequence[Type]) -> Tree:
+    """One element of a set or map. ``data`` are the types of a map's values; None: the key alone."""
     parts = zip(key, kinds, strict=True)
     tree = (
         "*" if is_for_the_rest(key) else _joined([part_tree(part, kind, in_set=len(key) == 1) for part, kind in parts])
     )
-    if bare:
+    if element is None:
         return tree
     if element.comment or element.timeout_ns is not None:
         about: dict[str, Tree] = {"val": tree}
