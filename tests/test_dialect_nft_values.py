@@ -469,6 +469,9 @@ def test_elements_for_the_rest_are_listed_as_nft_lists_them() -> None:
         "meta mark { 0x00000005, 0x00010000/16 } accept", "meta mark 0x00010000-0x0001ffff accept", "meta mark 0x00010000/16 accept",
         "ct mark != { 0x00000005, 0x00010000/16 } accept", "meta mark vmap { 0x00000005 : drop, 0x00010000/16 : accept }",
         "iifname vmap { \"lo\" : accept, * : drop }", "tcp dport { 16-31, 80 } accept",
+        "icmpv6 code { no-route, admin-prohibited } accept", "icmp code { net-unreachable, host-unreachable } accept",
+        "icmp type { destination-unreachable, source-quench } accept", "icmpv6 type { destination-unreachable, packet-too-big } accept",
+        "ip dscp { cs0, lephb } accept", "ip ecn { not-ect, ect1 } accept", "tcp flags { fin, syn } accept",
     ],
 )  # fmt: skip
 def test_values_alone_are_written_as_nft_lists_them(words: str) -> None:

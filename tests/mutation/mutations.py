@@ -54,6 +54,8 @@ def _units(body: Iterable[ast.stmt], owner: str, *, constants: bool) -> Iterator
                 if not names & {"Interface", "Protocol"}:
                     enumeration = any("Enum" in name for name in names)
                     yield from _units(node.body, f"{owner}.{name}" if owner else name, constants=not enumeration)
+            case ast.Assign(value=ast.Call(ast.Name("TypeVar"))):
+                pass
             case ast.Assign(targets=[target]) if constants and _names(target):
                 yield Unit(", ".join(_names(target)), node, owner)
             case ast.AnnAssign(target=ast.Name(name), value=ast.expr()) if not owner:

@@ -442,14 +442,10 @@ class Builder:
                 if not self._keep:
                     self._refuse(error.what, at[0].name, at[1], at[2], statement.line)
                     return None
-                words = statement.source or error.what
+                words = statement.source
                 context.add(Unknown(words) if next(iter(statement.tree)) in _CONDITIONS else Unmodelled(words))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                message = (
-                    str(error)
-                    if isinstance(error, ValueError)
-                    else f"not understood: {statement.source or statement.tree}"
-                )
+                message = str(error) if isinstance(error, ValueError) else f"not understood: {statement.source}"
                 self._problem(f"{message} ({at[0].name}/{at[1]} rule {at[2]})", statement.line)
                 return None
             pieces.append((statement, first))

@@ -45,7 +45,7 @@ from kpsim.units import SECOND_NS
 def read_statement(tree: Tree, source: str, context: Context) -> None:
     """Adds the parts of a statement to the rule. NotModelled names what is not modelled; ValueError says what is wrong."""
     if not isinstance(tree, dict) or len(tree) != 1:
-        raise ValueError(f"not a statement: {source or tree}")
+        raise ValueError(f"not a statement: {source}")
     ((name, about),) = tree.items()
     read = _READERS.get(name)
     if read is None:
