@@ -117,7 +117,8 @@ def decoded(content: bytes, file: str) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         if content.startswith(_GZIP):
-            raise InputError(Problem("compressed with gzip: decompress it first", file=file)) from None
+            how = "compressed with gzip: decompress it first; gunzip -c gives it to `-`, standard input"
+            raise InputError(Problem(how, file=file)) from None
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(Problem(f"no {encoding.upper()} text: {error.reason}", file=file, line=line)) from None
 

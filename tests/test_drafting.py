@@ -498,12 +498,19 @@ def test_a_slow_rollout_has_time() -> None:
     [
         ({"services": ("shop/wep",)}, "--service shop/wep: there is no such Service; did you mean shop/web?"),
         ({"rollout": "shop/wep"}, "--rollout shop/wep: there is no such workload or Service; did you mean shop/web?"),
-        ({"rollout": "shop/empty"}, "--rollout shop/empty: no pods of this Service are among the objects (kubectl get"),
+        (
+            {"rollout": "shop/empty"},
+            "--rollout shop/empty: none of the pods that were given has the labels that the Service selects by, app=none (kubectl get",
+        ),
+        ({"rollout": "shop/name"}, "--rollout shop/name: an ExternalName Service has no pods"),
+        ({"rollout": "shop/plain"}, "--rollout shop/plain: this Service has no selector"),
     ],
 )
 def test_unknown_names(asked: Json, words: str) -> None:
+    name = service("name", type="ExternalName", externalName="example.com", ports=[])
+    plain = service("plain", selector=None)
     with pytest.raises(InputError) as caught:
-        drafted(WEB, service("empty", app="none"), *PODS, **asked)
+        drafted(WEB, service("empty", app="none"), name, plain, *PODS, **asked)
     assert str(caught.value).startswith(words)
 
 

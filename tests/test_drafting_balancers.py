@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from drafts import PODS, drafted, node, service
+from drafts import PODS, WEB, drafted, node, service
 
 import kpsim
 
@@ -96,3 +96,16 @@ def test_a_load_balancer_that_dials_pods_is_left_out_and_said_so(
     draft = drafted(given, *PODS)
     assert [each["via"] for each in draft.content["traffic"]] == ["clusterIP"]
     assert "traffic by load balancers that dial pods, past kube-proxy (target type ip): shop/l" in draft.left_out
+
+
+def test_nodes_that_a_label_excludes_get_nothing_from_load_balancers() -> None:
+    """A scenario's load balancer has the nodes that a trace has, from the first packet on (CP-14.3)."""
+    control_plane = node("n3", 3)
+    control_plane["metadata"]["labels"]["node.kubernetes.io/exclude-from-external-load-balancers"] = ""
+    nodes = (node("n1", 1), node("n2", 2), control_plane)
+    draft = drafted(balanced(), *PODS, nodes=nodes, rollout="shop/web")
+    assert [next(iter(each.keys() - {"at"})) for each in draft.content["events"]] == ["labelNode", "rollout"]
+    result = kpsim.run(drafted(balanced(), *PODS, nodes=nodes), settings=["duration=4s"])
+    met = {each.node for each in result.log.connections if each.frontend == "loadBalancer"}
+    assert met == {"n1", "n2"}
+    assert "events" in draft.content and not drafted(WEB, *PODS, nodes=nodes).content["events"]

@@ -50,6 +50,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("[" * 9 + "]" * 9, 1, "lists inside each other"),
         ("kind: Service\n", 1, "needs an apiVersion: v1"),
         ("metadata: {name: x}\n", 1, "needs a kind"),
+        ("apiVersion: v1\nitems: []\n", 1, "the file may be cut off"),
         ("a: 1\nb: 2\na: 3\n", 3, "the key 'a' stands twice"),
         ("yes: 1\n", 1, "put it in quotes"),
         ("apiVersion: v1\nkind: List\nitems: {}\n---\nitems: [\n", 6, "no YAML"),

@@ -176,6 +176,19 @@ def test_all_ways_are_those_of_every_kind(cluster: kpsim.Cluster) -> None:
         ("shop/web", "external", "", "several ports: say shop/web:http or shop/web:dns"),
         ("shop/inside", "external", "nodePort", "shop/inside has no node port; it has clusterIP"),
         ("shop/web:http", "pod/shop/clinet", "", "no pod 'shop/clinet'; there is shop/client"),
+        ("data/web", "external", "", "no Service 'data/web'; there is shop/web"),  # the name, elsewhere
+        (
+            "shop/ingress",
+            "external",
+            "",
+            "no Service 'shop/ingress'; there is shop/inside, shop/",
+        ),  # others of its namespace
+        (
+            "shop/web:http",
+            "pod/shop/zzzzzzzzzz",
+            "",
+            "there is shop/agent, shop/client, shop/waiting, shop/web-0; from pod is any pod of a node",
+        ),
         ("shop/web:http", "pod/shop/waiting", "", "runs on no node yet"),
         ("shop/web:http", "node/node-x", "", "no node 'node-x'"),
         ("shop/web:http", "nobody", "", "from 'nobody' is none of pod, node, external, peer"),
@@ -303,6 +316,8 @@ def test_pods_and_nodes_are_destinations(file: Path) -> None:
         (["--from", "pod/shop/client", "--src", "1.2.3.4", "--dst", "1.2.3.5:80"], "has its own address"),
         (["--from", "pod/shop/client", "--dst", "[fd00:172:30::10]:80"], "the pod has no IPv6 address"),
         (["shop/nothing"], "no Service 'shop/nothing'"),
+        (["web"], "web: there is no such file, and a Service is named NAMESPACE/NAME or NAMESPACE/NAME:PORT"),
+        (["--from", "pod"], "or after the files a Service, NAMESPACE/NAME:PORT"),
     ],
 )
 def test_bad_names_are_refused(file: Path, arguments: list[str], words: str) -> None:

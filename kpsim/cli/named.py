@@ -1,7 +1,6 @@
 """``kpsim trace`` of a Service by its name: every way of a client to it."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +9,13 @@ import typer
 
 from kpsim.cli.asked import Asked, Start
 from kpsim.cli.options import Format
-from kpsim.cli.printing import console, note, plain_console
+from kpsim.cli.printing import note
 from kpsim.errors import InputError
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family
     from kpsim.tracing.explain import Depth
     from kpsim.tracing.names import Client, Names, Way
-    from kpsim.tracing.outcomes import ExchangeOutcome
     from kpsim.tracing.traces import Trace
 
 
@@ -32,9 +30,16 @@ class NamedService:
 
 
 def service_among(arguments: list[Path]) -> tuple[list[Path], str]:
-    """Return the files among a command's arguments, and the Service that the last argument names; empty: none."""
-    if arguments and service_named(str(arguments[-1])) and not arguments[-1].exists():
-        return arguments[:-1], str(arguments[-1])
+    """Return the files among a command's arguments, and the Service that the last argument names; empty: none.
+
+    InputError if the last of several arguments is neither a file nor of the form of a Service's name.
+    """
+    if not arguments or arguments[-1].exists() or (last := str(arguments[-1])) == "-":
+        return arguments, ""
+    if service_named(last):
+        return arguments[:-1], last
+    if len(arguments) > 1 and "/" not in last and "\\" not in last:
+        raise InputError(f"{last}: there is no such file, and a Service is named NAMESPACE/NAME or NAMESPACE/NAME:PORT")
     return arguments, ""
 
 
@@ -88,7 +93,11 @@ def show_ways(
     if not ways:
         note(f"no packet of such a client comes to a node: the load balancer of {asked.name} has none in rotation")
     if format is Format.TEXT and not every and len(ways) > 1:
-        _table(ways, start, asked.asked)
+        from kpsim.cli.ways import print_table, say_passed_over
+
+        print_table([(way, _trace(way, replace(start, expand=True), asked.asked)) for way in ways], start.site)
+        if not asked.client.node and asked.client.outside and any(way.via == "loadBalancer" for way in ways):
+            say_passed_over(names.not_in_rotation(asked.name, start.families))
         return []
     found = []
     for way in ways:
@@ -112,38 +121,3 @@ def _trace(way: "Way", start: Start, asked: Asked) -> "Trace":
         start.site, way.packet, node=way.node, sender=way.sender, seed=start.seed, expand=start.expand,
         now_ns=start.now_ns, limit=start.limit, any_port=True,
     )  # fmt: skip
-
-
-def _table(ways: "Sequence[Way]", start: Start, asked: Asked) -> None:
-    """Print what becomes of each way's exchanges, over all nodes and with exact odds."""
-    from rich.table import Table
-
-    typer.echo(f"{ways[0].service}, dialled in {len(ways)} ways")
-    table = Table()
-    for name in ("dialled", "from", "at", "exchange", "who gets the request", "with the source"):
-        table.add_column(name, overflow="fold")
-    for way in ways:
-        traced = _trace(way, replace(start, expand=True), asked)
-        source = f" {way.packet.source}" if way.packet.saddr else ""
-        ends = [(weight, *_end(outcome, start)) for weight, outcome in traced.outcomes]
-        table.add_row(
-            f"{way.via.words} {way.dialled}", f"{way.sender}{source}", way.node, str(traced.verdict),
-            "\n".join(who if weight == 1 else f"{weight} {who}" for weight, who, _ in ends),
-            "\n".join(dict.fromkeys(seen for _, _, seen in ends)),
-        )  # fmt: skip
-    (console() or plain_console()).print(table)
-
-
-def _end(outcome: "ExchangeOutcome", start: Start) -> tuple[str, str]:
-    """Who gets the request and the source that it has there; of one that nobody gets, what the client gets."""
-    from kpsim.addresses import join_host_port, parse_ip
-    from kpsim.exchange import Verdict
-
-    seen = outcome.seen
-    gets = "" if outcome.verdict is Verdict.WORKS else f"the client gets {outcome.client}"
-    if seen is None:
-        return f"nobody; {gets}", ""
-    address = parse_ip(seen.dst)
-    name = start.site.directory.name(address) if address is not None else ""
-    who = join_host_port(seen.dst, seen.dport) + (f" ({name})" if name else "")
-    return f"{who}; {gets}" if gets else who, f"{'masqueraded' if outcome.masquerade else 'kept'} {seen.src}"

@@ -327,7 +327,8 @@ def trace(
         sources["a Service"] = service
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
-        raise InputError(f"give one of {', '.join(sources)}" + (f", not {' and '.join(given)}" if given else ""))
+        ways = f"{', '.join(sources)}" + ("" if service else ", or after the files a Service, NAMESPACE/NAME:PORT")
+        raise InputError(f"give one of {ways}" + (f", not {' and '.join(given)}" if given else ""))
     client = client_of(machines.names, sender, node, named)
     node = client.node or ("" if named else machines.own)
     machine_asked = node or ("" if site.node_names else "node")

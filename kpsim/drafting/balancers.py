@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kpsim.drafting.part import TODO, Ledger, Part
-from kpsim.objects import Node, Service
+from kpsim.objects import LABEL_EXCLUDE_BALANCERS, Node, Service
 
 _AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 _CONTROLLER_CLASSES = ("service.k8s.aws/nlb", "eks.amazonaws.com/nlb")
@@ -80,3 +80,17 @@ def put_balancer(content: Part, services: Sequence[Service], nodes: Sequence[Nod
         beside = f"{TODO}: a guess from {why}; presets: kpsim schema --presets"
         ledger.guess(f"load balancers are as preset {values['preset']} says ({why})")
     content.put("loadBalancer", Part(dict(values), flow=True), beside=beside)
+
+
+def excluded(nodes: Sequence[Node]) -> list[Part]:
+    """Return the events that take nodes from load balancers at the start: those whose label excludes them (CP-14.3)."""
+    found = []
+    for node in nodes:
+        if LABEL_EXCLUDE_BALANCERS in node.metadata.labels:
+            label = Part(
+                {"node": node.metadata.name, "labels": Part({LABEL_EXCLUDE_BALANCERS: ""}, flow=True)}, flow=True
+            )
+            found.append(Part({"at": "0s", "labelNode": label}, flow=True))
+    if found:
+        found[0].head = "load balancers send nothing to these nodes, as their label says"
+    return found

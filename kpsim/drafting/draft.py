@@ -11,7 +11,7 @@ from typing import Any
 from kpsim.backends.table import traits_of
 from kpsim.cluster import ClusterState
 from kpsim.config import ProxyConfig
-from kpsim.drafting.balancers import balancer_of, clouds_of, put_balancer
+from kpsim.drafting.balancers import balancer_of, clouds_of, excluded, put_balancer
 from kpsim.drafting.controllers import Controllers
 from kpsim.drafting.groups import Group, group_pods, targeted
 from kpsim.drafting.listeners import listeners
@@ -224,7 +224,7 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
     ledger.guess("kubelets, controllers and the scheduler take as long as they do as a rule (delays)")
     balanced = [s for s in services if any(way.service is s and way.via == "loadBalancer" for way in ways)]
     put_balancer(content, balanced, list(state.nodes), ledger)
-    _put_events(content, groups, rolled)
+    _put_events(content, groups, rolled, excluded(list(state.nodes)) if balanced else [])
     filled = _filled(groups, targets) | {f"{s.metadata.namespace}/{s.service_name}" for s in slices if s.endpoints}
     content.put("traffic", traffic_parts(ways, clients, filled, state, ledger))
 
@@ -232,16 +232,17 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
 _DELAYS = "kubelets see containers within 1 s (CP-1.2 D2), the scheduler takes 10 to 27 ms (kubernetes#56053), controllers 25 ms, a deletion 10 ms"
 
 
-def _put_events(content: Part, groups: Sequence[Group], rolled: Sequence[Group]) -> None:
+def _put_events(content: Part, groups: Sequence[Group], rolled: Sequence[Group], first: Sequence[Part]) -> None:
+    """Put the rollouts that were asked for, else examples in comments, after ``first``, the events that make the start."""
     if rolled:
-        content.put("events", [rollout_part(group) for group in rolled])
+        content.put("events", [*first, *(rollout_part(group) for group in rolled)])
         return
     examples = [rollout_part(group) for group in groups if group.replicas][:_EXAMPLES]
     lines = [f"{TODO}: what happens{', for example' if examples else ''}"]
     for example in examples:
         inner = ", ".join(f"{key}: {value}" for key, value in example["rollout"].items())
         lines.append(f"  - {{at: {example['at']}, rollout: {{{inner}}}}}")
-    content.put("events", [], above="\n".join(lines))
+    content.put("events", list(first), above="\n".join(lines))
 
 
 def _filled(groups: Sequence[Group], targets: Mapping[str, Collection[str]]) -> set[str]:

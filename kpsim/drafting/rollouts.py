@@ -33,11 +33,23 @@ def rolled_out(
         )
     if found:
         return found
-    known = {f"{service.metadata.namespace}/{service.metadata.name}" for service in services}
+    known = {f"{service.metadata.namespace}/{service.metadata.name}": service for service in services}
     if name in known:
-        raise InputError(f"--rollout {name}: no pods of this Service are among the objects ({_GET_PODS})")
-    known |= {group.title for group in groups}
-    raise InputError(f"--rollout {name}: there is no such workload or Service{near(name, known)}")
+        raise InputError(f"--rollout {name}: {_why_no_pods(known[name], groups)}")
+    raise InputError(
+        f"--rollout {name}: there is no such workload or Service{near(name, {*known, *(group.title for group in groups)})}"
+    )
+
+
+def _why_no_pods(service: Service, groups: Sequence[Group]) -> str:
+    if service.type == "ExternalName":
+        return "an ExternalName Service has no pods: DNS answers another name (O-4.2)"
+    if not service.selector:
+        return "this Service has no selector, so no workload is behind it"
+    if not any(group.pods for group in groups):
+        return f"no pods of this Service are among the objects ({_GET_PODS})"
+    labels = ",".join(f"{key}={value}" for key, value in sorted(service.selector.items()))
+    return f"none of the pods that were given has the labels that the Service selects by, {labels} ({_GET_PODS})"
 
 
 def near(name: str, known: Iterable[str]) -> str:

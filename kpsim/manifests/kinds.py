@@ -166,7 +166,8 @@ def _no_object(value: Any) -> Complaint | None:
         return (), f"expected a Kubernetes object, got {shown(value)}"
     kind, version = value.get("kind"), value.get("apiVersion")
     if not isinstance(kind, str) or not kind:
-        return ("kind",), "a Kubernetes object needs a kind, such as Service"
+        cut = "; kubectl writes the kind of a list last, so the file may be cut off" if "items" in value else ""
+        return ("kind",), f"a Kubernetes object needs a kind, such as Service{cut}"
     if not isinstance(version, str) or not version:
         expected = f": {API_VERSIONS[kind][0]}" if kind in API_VERSIONS else ""
         return ("apiVersion",), f"kind {kind} needs an apiVersion{expected}"

@@ -23,7 +23,11 @@ def over_seeds_lines(found: Outcome) -> list[str]:
         return lines
     failed = [held for held in point.held() if not held.everywhere]
     if not failed:
-        return [*lines, f"All {plural(len(point.expectations), 'expectation')} hold in each of {seeds}."]
+        count = len(point.expectations)
+        return [
+            *lines,
+            f"{'The expectation holds' if count == 1 else f'All {count} expectations hold'} in each of {seeds}.",
+        ]
     return [*lines, *(f"{held.text} holds in {held.holds} of {seeds}." for held in failed)]
 
 

@@ -221,7 +221,9 @@ class Names:
                 for owner in self._site.directory.pods.values()
                 if owner.name.startswith("pod ")
             }
-            raise InputError(f"no pod {name!r}{_near(name, known | set(self._pods))}")
+            raise InputError(
+                f"no pod {name!r}{_near(name, known | set(self._pods))}; from {Sender.POD} is any pod of a node"
+            )
         return Client(Sender.POD, next(iter(owned.values())).node, tuple(owned))
 
     @cached_property
@@ -309,11 +311,21 @@ class Names:
                 for ingress in service.ingress:
                     for address in _parsed([ingress.ip]):
                         yield from self._balanced(address, ingress.ip_mode == "Proxy", service, port, client)
+                if client.outside and _is_named_only(
+                    service
+                ):  # it dials node ports, with its client's address or its own
+                    for address in list(_parsed(service.cluster_ips or (service.cluster_ip,)))[:1]:
+                        yield from self._balanced((address[0], 0), True, service, port, client)
             case Via.NODE_PORT:
-                for node in nodes if port.node_port else ():
-                    own = dict(reversed(list(self._addresses(node))))  # of several the first
-                    for family in sorted(own):
-                        yield _Dial((family, own[family]), port.node_port, (node,))
+                yield from self._node_ports(service, port)
+
+    def _node_ports(self, service: Service, port: ServicePortSpec) -> Iterator[_Dial]:
+        """Each node's first address of a family. A Service has node ports in the families of its cluster IPs (O-4.3)."""
+        of_service = {family for family, _ in _parsed((service.cluster_ip, *service.cluster_ips))}
+        for node in self._site.node_names if port.node_port else ():
+            own = dict(reversed(list(self._addresses(node))))  # of several the first
+            for family in sorted(of_service.intersection(own)):
+                yield _Dial((family, own[family]), port.node_port, (node,))
 
     def _balanced(
         self, address: Address, proxied: bool, service: Service, port: ServicePortSpec, client: Client
@@ -327,6 +339,15 @@ class Names:
             own = next((value for family, value in self._addresses(node) if family is address[0]), None)
             if own is not None and port.node_port:
                 yield _Dial((address[0], own), port.node_port, (node,), address[1])
+
+    def not_in_rotation(self, text: str, families: Sequence[Family] = tuple(Family)) -> list[str]:
+        """The nodes that a Service's load balancer does not send to: its check fails there, or a label excludes them."""
+        _, service, _ = self._service(text)
+        ips = _parsed(service.cluster_ips or (service.cluster_ip,))
+        used = {
+            node for family, _ in ips if family in families for node in self._site.ends.in_rotation(service, family)
+        }
+        return [node for node in self._site.node_names if node not in used]
 
     def _addresses(self, node: str) -> Iterator[Address]:
         found = self._state.node(node)
@@ -350,6 +371,11 @@ class Names:
             packet = make_packet(port.protocol, format_ip(*dial.address), dial.port)
             packet.saddr, packet.sourced = source, bool(source)
             yield packet, node
+
+
+def _is_named_only(service: Service) -> bool:
+    """Whether its load balancer has a host name and no address."""
+    return bool(service.ingress) and service.type == "LoadBalancer" and not any(each.ip for each in service.ingress)
 
 
 def _chosen(via: str, client: Client, has: Sequence[Via]) -> Sequence[Via]:
@@ -379,10 +405,19 @@ def _port(name: str, service: Service, wanted: str) -> ServicePortSpec:
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    """Names like this one, for an error; if none is like it, the first."""
+    """Names like this one, for an error: those that differ in letters, those of other namespaces, those of its namespace, or any."""
     ordered = sorted(known)
-    near = get_close_matches(name, ordered, n=3) or ordered[:_NEAR]
-    return f"; there is {', '.join(near)}" if near else "; there is none"
+    space, _, own = name.rpartition("/")
+    found = (
+        get_close_matches(name, ordered, n=3)
+        or [each for each in ordered if own and each.rpartition("/")[2] == own]
+        or [each for each in ordered if space and each.startswith(f"{space}/")]
+        or ordered
+    )
+    if not found:
+        return "; there is none"
+    more = f" and {len(found) - _NEAR:,} more" if len(found) > _NEAR else ""
+    return f"; there is {', '.join(found[:_NEAR])}{more}"
 
 
 def _parsed(texts: Iterable[str]) -> Iterator[Address]:
