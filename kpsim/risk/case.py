@@ -37,6 +37,12 @@ class Timing:
         return self.balancer.resolved(local=local).worst_window_ns / SECOND_NS + self.lag_s
 
     @property
+    def return_s(self) -> float:
+        """How long a load balancer takes to send to a node that can serve again."""
+        found = self.balancer.resolved(local=True)
+        return found.healthy_threshold * found.interval_ns / SECOND_NS
+
+    @property
     def probes(self) -> str:
         """Such as ``(2 + 1) × 5 s``."""
         found = self.balancer.resolved(local=True)
@@ -78,6 +84,10 @@ class Case:
         """Whether clients from outside get local endpoints only."""
         outside = not self.headless and self.service.externally_accessible
         return outside and self.service.external_traffic_policy == "Local"
+
+    def back_s(self, keeper: Keeper) -> float:
+        """From the creation of a pod until all clients can reach it. A load balancer has to believe in its node first (Local)."""
+        return keeper.starts_s + self.timing.lag_s + (self.timing.return_s if self.balanced and self.local else 0)
 
     @property
     def selected(self) -> int:

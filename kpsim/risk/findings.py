@@ -89,8 +89,7 @@ def _alone(case: Case) -> Finding | None:
     if any(k.kind == DAEMON_SET for k in case.facts.keepers) or not case.replaced(case.on({node}), {node}):
         words = f"losing {node} leaves none until the node is back"
         return Finding(Cause.ALONE, f"losing {node}", nodes, "all", None, words, helps)
-    starts_s = max(k.starts_s for k in case.facts.keepers)
-    lost_s = NOTICED_S + TOLERATED_S + starts_s + case.timing.lag_s
+    lost_s = NOTICED_S + TOLERATED_S + max(case.back_s(k) for k in case.facts.keepers)
     words = f"losing {node} leaves none; all its traffic is lost for about {in_seconds(lost_s)}"
     return Finding(Cause.ALONE, f"losing {node}", nodes, "all", lost_s, words, helps)
 
@@ -107,7 +106,7 @@ def _alone_helps(case: Case, gone: Sequence[Endpoint]) -> Helps:
     if len(gone) > 1 and not case.found.budgets.get(keeper.group.name):
         helps |= helps_with(Remedy.KEEPING_BUDGET)
     if keeper.kind != STATEFUL_SET:  # the new pod starts at once, and pods that terminate serve meanwhile (T-2.3)
-        helps |= pre_stop(keeper.starts_s + case.timing.lag_s, keeper)
+        helps |= pre_stop(case.back_s(keeper), keeper)
     return helps
 
 
@@ -121,7 +120,7 @@ def _outage_s(case: Case, gone: Sequence[Endpoint], node: str) -> float | None:
     for keeper in keepers_of(gone):
         if not keeper.takes(others):
             continue
-        new_s = keeper.starts_s + case.timing.lag_s
+        new_s = case.back_s(keeper)
         times.append(new_s if keeper.kind == STATEFUL_SET else max(new_s - keeper.serves_s, 0.0))
     return min(times, default=None)
 
@@ -136,8 +135,8 @@ def _one_zone(case: Case) -> Finding | None:
         return None
     (zone,) = own
     back = case.replaced(case.facts.endpoints, inside)
-    starts_s = max(k.starts_s for k in case.facts.keepers)
-    seconds = NOTICED_S + TOLERATED_S + starts_s + case.timing.lag_s if back else None
+    starts_s = max(case.back_s(k) for k in case.facts.keepers)
+    seconds = NOTICED_S + TOLERATED_S + starts_s if back else None
     until = f"for about {in_seconds(seconds)}" if seconds is not None else "until the zone is back"
     words = f"losing zone {zone} leaves none; all its traffic is lost {until}"
     nodes = tuple(sorted({e.node for e in case.facts.endpoints}))
@@ -163,7 +162,7 @@ def _rollouts(case: Case) -> Iterator[Finding]:
     recreated = strategy.recreates
     # with these the new pod comes when the old one is gone
     one_by_one = recreated or keeper.kind in (STATEFUL_SET, DAEMON_SET)
-    seconds = keeper.starts_s + case.timing.lag_s - (0 if one_by_one else keeper.serves_s)
+    seconds = case.back_s(keeper) - (0 if one_by_one else keeper.serves_s)
     if seconds <= 0:
         return
     how = "strategy Recreate" if recreated else f"maxUnavailable {strategy.max_unavailable} of {keeper.replicas}"

@@ -25,27 +25,28 @@ def local_findings(case: Case) -> Iterator[Finding]:
 
 
 def _window(case: Case) -> Iterator[Finding]:
-    """The load balancer's window at a node that a drain, or a DaemonSet's rollout, leaves without endpoint."""
+    """The load balancer's window at a node that a drain or a rollout leaves without endpoint."""
     window_s = case.timing.window_s(local=True)
     clients = f"1 of {len(case.facts.nodes)} of the load balancer's"
     at_most = f"{case.timing.probes} and {in_seconds(case.timing.lag_s)} until its health check fails"
     worst = {node: window_s - min(k.serves_s for k in keepers_of(case.evicted(node))) for node in case.emptied()}
-    lossy = {node: lost_s for node, lost_s in worst.items() if lost_s > 0}
-    if lossy:
-        nodes, lost_s = tuple(lossy), max(lossy.values())
-        event = f"draining {names(nodes, ' or ')}"
+    drained = tuple(node for node, lost_s in worst.items() if lost_s > 0)
+    moving = [keeper for keeper in _moving(case) if keeper.serves_s < window_s]
+    if drained or moving:
+        lost_s = window_s - min(k.serves_s for k in keepers_of(case.facts.endpoints) if k.kind != DAEMON_SET)
+        event = _event(drained, moving)
         words = (
-            f"{event} leaves that node without endpoint; what the load balancer sends there is lost for at most {in_seconds(lost_s)}: "
+            f"{event} may leave a node without endpoint; what the load balancer sends there is lost for at most {in_seconds(lost_s)}: "
             f"it may go on for {at_most}"
         )
-        keepers = keepers_of([e for node in nodes for e in case.evicted(node)])
-        helps = pre_stop(window_s, *keepers) | helps_with(Remedy.EXTERNAL_CLUSTER)
-        yield Finding(Cause.LOCAL_WINDOW, event, nodes, clients, lost_s, words, helps)
+        keepers = keepers_of([e for node in drained for e in case.evicted(node)])
+        helps = pre_stop(window_s, *keepers, *moving) | helps_with(Remedy.EXTERNAL_CLUSTER)
+        yield Finding(Cause.LOCAL_WINDOW, event, drained or case.facts.nodes, clients, lost_s, words, helps)
     for keeper in _one_after_the_other(case):
-        lost_s = min(window_s - keeper.serves_s, keeper.starts_s + case.timing.lag_s)
+        lost_s = min(window_s - keeper.serves_s, case.back_s(keeper))
         if lost_s <= 0:
             continue
-        event = f"a rollout of {keeper.group.title}"
+        event = _event((), [keeper])
         words = (
             f"{event} leaves one node after the other without endpoint; what the load balancer sends there is lost for at most "
             f"{in_seconds(lost_s)}: it may go on for {at_most}"
@@ -54,20 +55,27 @@ def _window(case: Case) -> Iterator[Finding]:
         yield Finding(Cause.LOCAL_WINDOW, event, case.facts.nodes, clients, lost_s, words, helps)
 
 
+def _event(drained: Sequence[str], rolled: Sequence[Keeper]) -> str:
+    """Such as ``draining a or b, or a rollout of shop/web``."""
+    parts = [f"draining {names(drained, ' or ')}"] if drained else []
+    return ", or ".join([*parts, *(f"a rollout of {keeper.group.title}" for keeper in rolled)])
+
+
 def _bare(
     case: Case, cause: Cause, cluster: Remedy, bare: Sequence[str], whose: str, clients: str
 ) -> Iterator[Finding]:
     """Nodes without endpoint for a Local policy, now or in time; ``whose`` clients then get nothing. ``cluster`` is the other policy."""
-    policy, drained = RULES[cause].reason.partition(":")[0], case.emptied()
+    policy, drained, moving = RULES[cause].reason.partition(":")[0], case.emptied(), _moving(case)
     if bare:
         words = f"{policy}: {whose} {names(bare, ' or ')} get no answer now, as there is no endpoint"
         yield Finding(cause, "", tuple(bare), clients, None, words, helps_with(cluster) | _everywhere(case, bare))
-    elif drained:
-        event = f"draining {names(drained, ' or ')}"
-        words = f"{policy}: {event} leaves {whose} that node without answer until a pod is there again"
-        yield Finding(cause, event, drained, clients, None, words, helps_with(cluster, Remedy.DAEMON_SET))
+    elif drained or moving:
+        event = _event(drained, moving)
+        words = f"{policy}: {event} may leave {whose} a node without answer until a pod is there again"
+        nodes = drained or case.facts.nodes
+        yield Finding(cause, event, nodes, clients, None, words, helps_with(cluster, Remedy.DAEMON_SET))
     for keeper in _one_after_the_other(case):
-        event, seconds = f"a rollout of {keeper.group.title}", keeper.starts_s + case.timing.lag_s
+        event, seconds = _event((), [keeper]), keeper.starts_s + case.timing.lag_s
         words = (
             f"{policy}: {event} leaves one node after the other without endpoint; {whose} that node get no answer for at most "
             f"{in_seconds(seconds)}"
@@ -80,6 +88,11 @@ def _everywhere(case: Case, bare: Sequence[str]) -> Helps:
     if any(k.kind == DAEMON_SET for k in case.facts.keepers):
         return {Remedy.DAEMON_SET: f"pods of the DaemonSet on {names(bare)} too (tolerations, nodeSelector)"}
     return helps_with(Remedy.DAEMON_SET)
+
+
+def _moving(case: Case) -> list[Keeper]:
+    """The workloads whose rollout may make a node's new pod elsewhere."""
+    return [k for k in case.facts.keepers if k.kind != DAEMON_SET and k.group.controller is not None]
 
 
 def _one_after_the_other(case: Case) -> list[Keeper]:
