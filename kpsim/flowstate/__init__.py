@@ -24,7 +24,7 @@ from kpsim.flowstate.flow import (
 )
 from kpsim.flowstate.sctp import read_sctp, sctp_timeout_ns
 from kpsim.flowstate.tcp import read_tcp, tcp_timeout_ns
-from kpsim.packet import Packet
+from kpsim.packet import Packet, Window
 from kpsim.sysctls import Sysctls
 from kpsim.units import SECOND_NS
 
@@ -51,7 +51,7 @@ def read(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, s
         return invalid(flow)
     match packet.protocol:
         case "tcp":
-            return read_tcp(packet, flow, direction, now_ns, sysctls)
+            return _read_tcp(packet, flow, direction, now_ns, sysctls)
         case "sctp":
             return read_sctp(packet, flow, direction, sysctls)
         case "udp":
@@ -68,6 +68,29 @@ def read(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, s
             return _read_gre(flow, sysctls)
         case _:
             return _kept(flow, sysctls.generic_timeout_ns)
+
+
+#: readings of segments without numbers by all that they depend on; what is named by identity is kept beside the reading
+_readings: dict[tuple[object, ...], tuple[Reading, History | None, Sysctls]] = {}
+_MOST_READINGS = 4096
+
+
+def _read_tcp(packet: Packet, flow: Flow | None, direction: Direction, now_ns: int, sysctls: Sysctls) -> Reading:
+    """What a TCP packet does to its flow. Most connections are alike, so most segments have been read before."""
+    if packet.numbers is not None or packet.repeated or packet.window is not Window.EXACT:
+        return read_tcp(packet, flow, direction, now_ns, sysctls)
+    history = None if flow is None else flow.history
+    of_flow = (None, False, False) if flow is None else (flow.state, flow.seen_reply, flow.assured)
+    key = (packet.tcp_flags, direction, of_flow, id(history), id(sysctls))
+    known = _readings.get(key)
+    if known is not None:
+        return known[0]
+    reading = read_tcp(packet, flow, direction, now_ns, sysctls)
+    if reading.action is not Action.INVALID:  # the timer of a flow may decide what becomes of a segment out of window
+        if len(_readings) >= _MOST_READINGS:
+            _readings.clear()
+        _readings[key] = reading, history, sysctls
+    return reading
 
 
 def unseen(state: FlowState) -> History:

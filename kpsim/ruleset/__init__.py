@@ -95,6 +95,7 @@ from kpsim.ruleset.tables import (
     Space,
     Table,
     TableKey,
+    interchangeable,
     united,
 )
 from kpsim.ruleset.verdicts import ACCEPT, CONTINUE, DROP, RETURN, Goto, Jump, Terminal, Verdict
@@ -188,6 +189,7 @@ __all__ = [
     "Verdict",
     "among",
     "equal",
+    "interchangeable",
     "is_for_the_rest",
     "joined",
     "make_ipset",

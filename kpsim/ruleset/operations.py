@@ -9,13 +9,12 @@ deep.
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from operator import is_
 from typing import NamedTuple
 
 from kpsim.maps import Map
 from kpsim.ruleset.references import names_in
 from kpsim.ruleset.sets import PLAIN, Element, Key, Set
-from kpsim.ruleset.tables import Chain, Rule, Ruleset, Table, TableKey
+from kpsim.ruleset.tables import Chain, Rule, Ruleset, Table, TableKey, interchangeable
 from kpsim.ruleset.verdicts import Goto, Jump, Verdict
 
 
@@ -177,7 +176,7 @@ class _ChainDraft:
     def finish(self) -> Chain:
         """The chain now; the same object if it has the same rules, since what was compiled for it still holds."""
         chain, rules = self.chain, self.rules
-        if rules is None or (len(rules) == len(chain.rules) and all(map(is_, rules, chain.rules))):
+        if rules is None or interchangeable(rules, chain.rules):
             return chain
         return Chain(chain.name, tuple(rules), chain.base, chain.comment)
 

@@ -5,7 +5,7 @@ names.
 """
 
 import enum
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -82,6 +82,17 @@ class Rule:
 
 
 _set_body, _set_comment, _set_origin, _set_spelling = slot_setters(Rule)
+
+
+def interchangeable(rules: Sequence[Rule], others: Sequence[Rule]) -> bool:
+    """Whether nobody can tell these rules from the others: they are equal, exist for the same reasons, and are written alike."""
+    return len(rules) == len(others) and all(map(_interchangeable, rules, others))
+
+
+def _interchangeable(rule: Rule, other: Rule) -> bool:
+    if rule is other:
+        return True
+    return rule == other and rule.origin == other.origin and rule.spelling == other.spelling
 
 
 class Chain:

@@ -20,13 +20,23 @@ Serves = Callable[[PodLife, Target, str], bool]
 class RunWorld:
     """The run's machines. ``at_ip`` returns the pods that have an address now, ``off`` holds machines without power.
 
-    One client sends at a time; ``dial`` says what it dials.
+    ``version`` is another number after every change of the pods that answer and of their addresses. One client sends at a
+    time; ``dial`` says what it dials.
     """
 
-    def __init__(self, fabric: Fabric, at_ip: Callable[[str], Sequence[PodLife]], off: Collection[str]) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        at_ip: Callable[[str], Sequence[PodLife]],
+        off: Collection[str],
+        version: Callable[[], int],
+    ) -> None:
         self._fabric = fabric
         self._at_ip = at_ip
         self._off = off
+        self._version = version
+        self._heard = -1  #: the version of what is known to listen
+        self._listening: dict[tuple[str, Target], PodLife | None] = {}
         self._serves: Serves | None = None
         self._relay: Callable[[Packet], Relay | None] | None = None
         self.taken: Relay | None = None  #: the load balancer that took the client's packet, if one did
@@ -73,12 +83,18 @@ class RunWorld:
 
     def listener(self, end: Place, target: Target) -> PodLife | None:
         """Return the pod whose application listens at a target, or None if there is none."""
-        found = (
-            pod
-            for pod in self._at_ip(format_ip(target.family, target.address))
-            if pod.answers and pod.node == end.node and _listens(pod, target)
-        )
-        return next(found, None)
+        if (version := self._version()) != self._heard:
+            self._heard = version
+            self._listening.clear()
+        at = end.node, target
+        if at not in self._listening:
+            found = (
+                pod
+                for pod in self._at_ip(format_ip(target.family, target.address))
+                if pod.answers and pod.node == end.node and _listens(pod, target)
+            )
+            self._listening[at] = next(found, None)
+        return self._listening[at]
 
     def exists(self, packet: Packet) -> bool:
         """Return whether a pod with the packet's destination exists, so that its kernel refuses what nobody takes."""

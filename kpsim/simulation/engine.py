@@ -75,8 +75,8 @@ class Run:
         self.controller = SliceController(self.clock, self.api, spec.controller, spec.delays, seed, self.log)
         self.times = RulesTimes([ServiceKey(*qualified(traffic.service).split("/")) for traffic in spec.traffic])
         self.machines = Machines(
-            self.nodes, scenario.proxy, seed, self.workloads.at_ip, limit_icmp=spec.icmp_rate_limit, beside=scenario.beside,
-            strays=stray_pods(spec.workloads, self.nodes),
+            self.nodes, scenario.proxy, seed, self.workloads.at_ip, self.workloads.version, limit_icmp=spec.icmp_rate_limit,
+            beside=scenario.beside, strays=stray_pods(spec.workloads, self.nodes),
         )  # fmt: skip
         objects = (*scenario.objects, *scenario.created.values())
         cidrs = service_cidrs(

@@ -47,7 +47,7 @@ _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
 class Machines:
     """All nodes' kernels, and the network between them. ``at_ip`` returns the pods that have an address now.
 
-    ``strays`` are, by node, addresses of pods outside its pod CIDRs.
+    ``version`` is that of the pods, as ``RunWorld`` has it. ``strays`` are, by node, addresses of pods outside its pod CIDRs.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Machines:
         config: ProxyConfig,
         seed: int,
         at_ip: Callable[[str], Sequence[PodLife]],
+        version: Callable[[], int],
         *,
         limit_icmp: bool,
         beside: Sequence[RulesBeside] = (),
@@ -71,7 +72,7 @@ class Machines:
         self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()
         self.absent: set[str] = set()  #: nodes that have not joined the cluster yet; they are off, too
-        self._world = RunWorld(self._fabric, at_ip, self._off)
+        self._world = RunWorld(self._fabric, at_ip, self._off, version)
         self._next_collection_ns = COLLECTOR_ROUND_NS
         self.witness: Witness | None = None  #: follows the packets of some connections step by step
         for name, netns in self._fabric.nodes.items():

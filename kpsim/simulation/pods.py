@@ -43,6 +43,7 @@ class Kubelets:
         self._changed = changed
         self.pods: dict[ObjectKey, PodLife] = {}
         self.by_ip: dict[str, list[PodLife]] = {}  #: pods that exist; several only with host network
+        self.version = 0  #: another number after every change of which pods answer, and at which addresses
         self._by_workload: dict[str, dict[ObjectKey, PodLife]] = {}
         self._by_node: dict[str, dict[ObjectKey, PodLife]] = {}
         self._fleets: dict[str, Fleet] = {}  #: by workload
@@ -76,6 +77,7 @@ class Kubelets:
 
     def _set_answers(self, pod: PodLife, answers: bool) -> None:
         pod.answers = answers
+        self.version += 1
         self._answering.pop(pod.workload.name, None)
 
     def _count(self, pod: PodLife) -> None:
@@ -140,6 +142,7 @@ class Kubelets:
         if pod.node:
             self._by_node.setdefault(pod.node, {})[pod.key] = pod
         self._count(pod)
+        self.version += 1
         for ip in pod.ips:
             self.by_ip.setdefault(ip, []).append(pod)
 
@@ -349,6 +352,7 @@ class Kubelets:
         self._changed(pod)
 
     def _leave(self, pod: PodLife) -> None:
+        self.version += 1
         for ip in pod.ips:
             sharing = self.by_ip.get(ip, [])
             if pod in sharing:

@@ -110,6 +110,10 @@ class Workloads:
         """Return the pods that have this address now."""
         return self.kubelets.by_ip.get(ip, [])
 
+    def version(self) -> int:
+        """Return a number that is another after every change of which pods answer, and at which addresses."""
+        return self.kubelets.version
+
     # ---------------------------------------------------------------------------------------------------------- acting
 
     def adopt_all(self) -> None:

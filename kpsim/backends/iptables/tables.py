@@ -13,7 +13,7 @@ from kpsim.backends.iptables.service_rules import Placed, ServiceRules
 from kpsim.dialects.iptables import empty_table, table_key
 from kpsim.kubeproxy.trackers import ServicePortName
 from kpsim.maps import Map
-from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table
+from kpsim.ruleset import Chain, Goto, Jump, Rule, Ruleset, Table, interchangeable
 
 #: the blocks of all service ports; the map is persistent, so a document keeps the version that it was made from
 Blocks = Map[ServicePortName, ServiceRules]
@@ -62,8 +62,23 @@ class SharedChain(Chain):
     def rules(self) -> tuple[Rule, ...]:
         rules: list[Rule] = []
         for key in sorted(self.blocks):
-            rules += [rule for chain, rule in self.pick(self.blocks[key]) if chain == self.name]
+            rules += self._rules_of(self.blocks[key])
         return (*rules, *self.last)
+
+    def takes_the_place_of(self, loaded: Chain) -> bool:
+        """Whether the kernel's chain, made from the blocks before these, has the same rules.
+
+        Only the changed ports are compared.
+        """
+        if not isinstance(loaded, SharedChain) or self.built_on is None or loaded.blocks is not self.built_on:
+            return False
+        before, after = loaded.blocks, self.blocks
+        return interchangeable(loaded.last, self.last) and all(
+            interchangeable(self._rules_of(before.get(key)), self._rules_of(after.get(key))) for key in self.changed
+        )
+
+    def _rules_of(self, block: ServiceRules | None) -> list[Rule]:
+        return [] if block is None else [rule for chain, rule in self.pick(block) if chain == self.name]
 
     def targets_to_check(self, loaded: Chain | None) -> Iterable[Rule]:
         """The rules whose jumps must be checked. ``loaded`` is the chain that the kernel holds now."""
@@ -72,7 +87,7 @@ class SharedChain(Chain):
         else:
             keys = self.blocks
         for key in keys:
-            yield from (rule for chain, rule in self.pick(self.blocks[key]) if chain == self.name)
+            yield from self._rules_of(self.blocks[key])
         yield from self.last
 
 
@@ -162,10 +177,24 @@ class Tables:
                     raise RestoreFailed(f"{update.name}/{chain.name}: jump to {target.chain}, which does not exist")
         with chains.mutate() as changing:
             for chain in update.chains:
-                changing[chain.name] = chain
+                changing[chain.name] = _kept(chains.get(chain.name), chain)
             for name in update.deleted:
                 changing.pop(name, None)
             self._put(update.name, changing.finish())
+
+
+def _kept(loaded: Chain | None, chain: Chain) -> Chain:
+    """The chain that the kernel holds if the new one is no other, since what was compiled for it still holds."""
+    if loaded is None or loaded is chain:
+        return chain
+    if isinstance(chain, SharedChain):
+        if not chain.takes_the_place_of(loaded):
+            return chain
+        assert isinstance(loaded, SharedChain)
+        loaded.blocks = chain.blocks  # the same rules follow from them; the next document is built on these
+        return loaded
+    alike = type(loaded) is Chain and (loaded.base, loaded.comment) == (chain.base, chain.comment)
+    return loaded if alike and interchangeable(loaded.rules, chain.rules) else chain
 
 
 def service_chains(ruleset: Ruleset) -> set[str]:
