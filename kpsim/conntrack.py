@@ -325,6 +325,33 @@ class ConntrackTable:
         self._store(entry)
         return True
 
+    def is_free(self, entry: Entry, *, of_source: bool) -> bool:
+        """Whether no entry, expired or not, has one of its tuples or, if ``of_source``, begins at its source."""
+        found = self._found
+        if entry.original in found or entry.reply in found:
+            return False
+        return not of_source or entry.original[:4] not in self._by_source
+
+    def has_room(self, entries: int, sysctls: Sysctls) -> bool:
+        """Whether so many more entries fit, expired ones counted, without early drop (CT-7.2)."""
+        return not sysctls.nf_conntrack_max or len(self._entries) + entries <= sysctls.nf_conntrack_max
+
+    def admit(self, entry: Entry, earliest_end_ns: int) -> None:
+        """Adds the entry of a connection whose packets have all passed at one instant. Its tuples are free.
+
+        ``earliest_end_ns`` is the earliest time at which it was to end after one of them.
+        """
+        key = entry.original
+        source = key[:4]
+        self._by_source[source] = (*self._by_source.get(source, ()), key)
+        self._entries[key] = entry
+        if not entry.assured:
+            self._unassured[key] = None
+        self._found[key] = Found(entry, Direction.ORIGINAL)
+        self._found[entry.reply] = Found(entry, Direction.REPLY)
+        self._sequence += 1
+        self._arm(key, earliest_end_ns, self._sequence)
+
     def confirm(self, entry: Entry, now_ns: int) -> Clash | None:
         """Adds the entry of a packet that leaves the node.
 

@@ -90,7 +90,7 @@ class Wiring(Protocol):
         """
 
 
-class _Addresses:
+class Layout:
     """Finds the place that has an address, with dictionaries made once from the nodes' routings.
 
     If several nodes have an address, the first of them counts, as if the nodes were searched in order.
@@ -154,7 +154,7 @@ class Fabric:
     def __init__(self, nodes: Mapping[str, Netns]) -> None:
         self.nodes = dict(nodes)
         self._routings: list[Routing] = []
-        self._found = _Addresses({})
+        self._found = Layout({})
 
     def netns(self, node: str, family: Family) -> Netns:
         if node not in self.nodes:
@@ -186,18 +186,18 @@ class Fabric:
 
     def place_of(self, family: Family, address: int) -> Place:
         """The place that has an address. An address on several nodes (a VIP) belongs to the first of them."""
-        return self._addresses().place_of(family, address)
+        return self.layout().place_of(family, address)
 
     def neighbour(self, family: Family, address: int) -> Arrival | None:
         """The node and the interface that answer for an address on the link; None: no node does."""
-        return self._addresses().neighbour(family, address)
+        return self.layout().neighbour(family, address)
 
-    def _addresses(self) -> _Addresses:
-        """The dictionaries. They are made anew if some node's ``routing`` was assigned since."""
+    def layout(self) -> Layout:
+        """Who has which address. The dictionaries are made anew if some node's ``routing`` was assigned since."""
         routings = list(map(_ROUTING, self.nodes.values()))
         if routings != self._routings:  # routings are compared by identity
             self._routings = routings
-            self._found = _Addresses(dict(zip(self.nodes, routings, strict=True)))
+            self._found = Layout(dict(zip(self.nodes, routings, strict=True)))
         return self._found
 
 

@@ -49,7 +49,7 @@ from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
 from kpsim.packetpath.memory import Memory, SetId, Touched
 from kpsim.packetpath.memory.dynamic_sets import Member
-from kpsim.packetpath.registration import HookEntry, ipvs_entries, table_entries
+from kpsim.packetpath.registration import HookEntry, ipvs_entries, named_chains, table_entries
 from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
 from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
@@ -252,6 +252,19 @@ class Netns(NodeFacts):
         self.conntrack.turned_away += effects.turned_away
         self.memory.commit(effects.touched, now_ns)
         return Committed(ended, clash)
+
+    def admit(self, entry: Entry, earliest_end_ns: int) -> None:
+        """Takes in a connection whose packets are known to pass as others did (``ConntrackTable.admit``)."""
+        self.version = object()
+        self.conntrack.admit(entry, earliest_end_ns)
+
+    def arrangement(self, family: Family) -> tuple[object, ...]:
+        """What is called at the hooks, in order, with the names of the base chains."""
+        return tuple(
+            (hook, entry.priority, entry.name, *named_chains(entry))
+            for hook, entries in self._entries[family].items()
+            for entry in entries
+        )
 
     def collect(self, now_ns: int) -> tuple[Destroyed, ...]:
         """Runs a round of the connection table's collector (CT-3.9, CT-7.4). Returns the entries that it removed."""

@@ -13,7 +13,7 @@ and in order. ``matching`` alone says what a match means.
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kpsim.packet import Packet
 from kpsim.packetpath.matching import Condition, Facts, condition, has_effect, updating
@@ -120,10 +120,11 @@ class Run:
 class CompiledChain:
     """A chain ready to run. It is kept on the chain and stays valid, because a changed chain is another object."""
 
-    __slots__ = ("_blocks", "forks", "name", "recent_lists", "rules")
+    __slots__ = ("_blocks", "asked", "forks", "name", "recent_lists", "rules")
 
     def __init__(self, chain: Chain, make: MakeCondition = condition) -> None:
         self.name = chain.name
+        self.asked: dict[bool, Any] = {}  #: a cache of ``packetpath.asked``
         # limits and counters are numbered, not rules: a rule added before a limit leaves it its bucket
         buckets = count()
         self.rules = tuple(

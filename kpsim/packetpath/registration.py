@@ -5,7 +5,7 @@ Counterpart: nf_register_net_hooks by tables, by NAT, by connection tracking (K-
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kpsim.packetpath import delivery, ipvs_hooks, nat, tracking
 from kpsim.packetpath.chains import run_base_chain
@@ -20,6 +20,7 @@ from kpsim.ruleset import (
     Ruleset,
     Statement,
     Table,
+    TableKey,
 )
 
 CONNTRACK, CONFIRM = -200, 2**31 - 1
@@ -36,6 +37,13 @@ class HookEntry(NamedTuple):
     priority: int
     name: str
     run: Callable[[Traversal], End | None]
+
+
+def named_chains(entry: HookEntry) -> tuple[tuple[Any, TableKey, str], ...]:
+    """The base chains that an entry runs, each with how it runs them."""
+    given = entry.run.keywords if isinstance(entry.run, partial) else {}
+    chains = [(given["table"], given["chain"])] if "table" in given else given.get("chains", ())
+    return tuple((entry.run.func, table.key, chain.name) for table, chain in chains)  # type: ignore[attr-defined]
 
 
 def table_entries(ruleset: Ruleset, *, tracked: bool = False) -> list[HookEntry]:

@@ -4,6 +4,7 @@ It is the world of ``kpsim.exchange``, made of the run's nodes and pods.
 """
 
 from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import Protocol
 
 from kpsim.addresses import Family, format_ip
 from kpsim.exchange import Absent, Answers, Closed, Reaction, Relay, Target
@@ -15,6 +16,14 @@ from kpsim.simulation.podlife import PodLife
 #: whether a pod that answers at a target is an endpoint of the Service that was dialled; the name is the node's whose
 #: rules or connection entry led there
 Serves = Callable[[PodLife, Target, str], bool]
+
+
+class Watching(Protocol):
+    """Notes which nodes packets pass, and on which way."""
+
+    to_server: bool
+
+    def watch(self, netns: Netns) -> None: ...
 
 
 class RunWorld:
@@ -40,6 +49,7 @@ class RunWorld:
         self._serves: Serves | None = None
         self._relay: Callable[[Packet], Relay | None] | None = None
         self.taken: Relay | None = None  #: the load balancer that took the client's packet, if one did
+        self.recording: Watching | None = None  #: of the connection whose packets pass now
 
     def dial(self, serves: Serves | None, relay: Callable[[Packet], Relay | None] | None) -> None:
         """Note what the next client dials: who serves there, and the load balancer outside that may take the packet."""
@@ -48,7 +58,10 @@ class RunWorld:
     # ----------------------------------------------------------------------------------------------------------- wiring
 
     def netns(self, node: str, family: Family) -> Netns:
-        return self._fabric.netns(node, family)
+        found = self._fabric.netns(node, family)
+        if self.recording is not None:
+            self.recording.watch(found)
+        return found
 
     def origin(self, packet: Packet, node: str) -> Place:
         return self._fabric.origin(packet, node)
@@ -63,6 +76,8 @@ class RunWorld:
 
     def reaction(self, end: Place, packet: Packet, node: str, now_ns: int) -> Reaction:
         """Return how the place reacts to a request."""
+        if self.recording is not None:
+            self.recording.to_server = False  # the answer follows
         if end.whose is Whose.OUTSIDE:
             self.taken = self._relay(packet) if self._relay is not None else None
             return self.taken or Absent("no machine outside has this address")

@@ -30,6 +30,7 @@ class OpenFlow:
     server: Place
     application: Hashable  #: the pod and its life: the application's successor does not know the connection
     outer: "OpenFlow | None" = None
+    over: bool = False  #: its packets up to the last have passed already (``flowcache``)
 
 
 @dataclass(frozen=True, slots=True)

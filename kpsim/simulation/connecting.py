@@ -98,6 +98,7 @@ class Connector:
         self._log = log
         self._nodes = {node.name: node for node in world.nodes}
         self._inside = is_inside(traffic)
+        self._short = traffic.long is None and traffic.keep_alive is None
         self._dialled: dict[Family, DialledPort] = {}
 
     @property
@@ -194,6 +195,7 @@ class Connector:
             local=sender.local,
             serves=partial(self._world.members.serves, name, port.protocol),
             relay=partial(self._relay, service, port, sender) if self._inside and not internal else None,
+            short=self._short and port.protocol == "TCP",
         )
         what = Dialled.EXTERNAL_FROM_INSIDE if self._inside else Dialled.EXTERNAL
         dial = Dial(packet, node, sender.local, name, port.protocol, Dialled.CLUSTER_IP if internal else what)
@@ -205,7 +207,9 @@ class Connector:
             dial = replace(dial, packet=packet, at_node=node, local=False, dialled=Dialled.EXTERNAL)
             balanced = self._relayed_flow(sender)
         cause, pin = self._world.pins.explain(outcome, dial, now_ns)
-        return Outcome(replace(outcome, cause=cause, pin=pin), dial, balanced)
+        if cause is not outcome.cause or pin is not None:
+            outcome = replace(outcome, cause=cause, pin=pin)
+        return Outcome(outcome, dial, balanced)
 
     def _relayed_flow(self, sender: TrafficSender) -> tuple[str | int, ...]:
         return self._traffic.name, sender.client, sender.port

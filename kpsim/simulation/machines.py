@@ -5,7 +5,7 @@ Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
@@ -24,7 +24,7 @@ from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.netfilter import Netns
 from kpsim.nodes import Machine, make_machines, pod_interface_of, without_hairpin
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import ScriptedChooser, SeededChooser, explore
+from kpsim.packetpath.chooser import Chooser, ScriptedChooser, SeededChooser, explore
 from kpsim.packetpath.memory import IcmpLimiter
 from kpsim.pins import followed_entry, listed_flow
 from kpsim.programmed import Programmed
@@ -35,6 +35,8 @@ from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.answering import RunWorld, Serves, application_of
 from kpsim.simulation.attempts import Attempt, Broken, OpenFlow, lost_at, read_exchange, refusal
+from kpsim.simulation.flowcache import FlowCache
+from kpsim.simulation.flowrecords import Recording
 from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import Fate, Reason
@@ -47,7 +49,7 @@ _FIN, _RST = frozenset({"FIN", "ACK"}), frozenset({"RST", "ACK"})
 class Machines:
     """All nodes' kernels, and the network between them. ``at_ip`` returns the pods that have an address now.
 
-    ``version`` is that of the pods, as ``RunWorld`` has it. ``strays`` are, by node, addresses of pods outside its pod CIDRs.
+    ``version`` is that of the pods, as ``RunWorld`` has it. With ``walk_all`` every packet of short connections is walked. ``strays`` are, by node, addresses of pods outside its pod CIDRs.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Machines:
         version: Callable[[], int],
         *,
         limit_icmp: bool,
+        walk_all: bool = False,
         beside: Sequence[RulesBeside] = (),
         strays: Mapping[str, Sequence[tuple[Family, int]]] = MappingProxyType({}),
     ) -> None:
@@ -73,6 +76,8 @@ class Machines:
         self._off: set[str] = set()
         self.absent: set[str] = set()  #: nodes that have not joined the cluster yet; they are off, too
         self._world = RunWorld(self._fabric, at_ip, self._off, version)
+        self.flow_cache = None if walk_all else FlowCache(self._fabric, self._world, self._off)
+        self._recording: Recording | None = None  #: of the short connection that is being walked
         self._next_collection_ns = COLLECTOR_ROUND_NS
         self.witness: Witness | None = None  #: follows the packets of some connections step by step
         for name, netns in self._fabric.nodes.items():
@@ -137,22 +142,30 @@ class Machines:
         local: bool,
         serves: Serves | None = None,
         relay: Callable[[Packet], Relay | None] | None = None,
+        short: bool = False,
     ) -> Attempt:
         """Send a first packet, or another datagram of a flow, and the answer if an application gives one.
 
         ``key`` tells the connection from others: draws depend on it. ``serves`` knows the Service that is dialled.
-        ``relay`` is the load balancer outside that takes the packet if it leaves the nodes.
+        ``relay`` is the load balancer outside that takes the packet if it leaves the nodes. ``short``: a TCP connection that
+        its client establishes and closes at this very instant; its flow may be ``over`` already.
         """
         self._collect(now_ns)
         if at_node in self._off:
             return Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node, silent=True)
         self._world.dial(serves, relay)
-        chooser = SeededChooser(self._seed, key)
+        chooser, self._recording = SeededChooser(self._seed, key), None
         traced = self._traced
-        judged = exchange(
-            self._world, packet, at_node=at_node, now_ns=now_ns, chooser=chooser, local=local, trace=traced,
-            trace_answer=traced,
-        )  # fmt: skip
+        if short and self.flow_cache is not None and not traced:
+            done = self.flow_cache.attempt(packet, at_node, now_ns, chooser, local=local)
+            if done is not None:
+                return done
+            self._recording = self.flow_cache.recording(packet, at_node, chooser, local=local)
+        with self._recorded(to_server=True) as recording:
+            judged = exchange(
+                self._world, packet, at_node=at_node, now_ns=now_ns, chooser=recording or chooser, local=local,
+                trace=traced, trace_answer=traced,
+            )  # fmt: skip
         if self.witness is not None:
             self.witness.saw(judged.request, judged)
         outcome = read_exchange(judged, self._world, now_ns)
@@ -162,7 +175,24 @@ class Machines:
         inner = judged.last
         if outer is not None:
             at_node, local = inner.request.hops[0].node, False
-        return replace(outcome, flow=replace(self._flow(inner, at_node, local=local), outer=outer))
+        outcome = replace(outcome, flow=replace(self._flow(inner, at_node, local=local), outer=outer))
+        if recording is not None:
+            recording.exchanged(judged, outcome)
+        return outcome
+
+    @contextmanager
+    def _recorded(self, *, to_server: bool) -> Iterator[Recording | None]:
+        """Have packets watched that are sent inside the block, if their connection is being recorded."""
+        recording = self._world.recording = self._recording
+        if recording is None:
+            yield None
+            return
+        recording.to_server = to_server
+        try:
+            yield recording
+        finally:
+            self._world.recording = None
+            recording.rest()
 
     def outcomes(
         self,
@@ -217,6 +247,8 @@ class Machines:
 
     def establish(self, flow: OpenFlow, now_ns: int) -> None:
         """Send the third packet of the handshake."""
+        if flow.over:
+            return
         for leg in _legs(flow):
             self._segment(leg, _ACK, now_ns, from_client=True)
 
@@ -269,10 +301,15 @@ class Machines:
 
     def close(self, flow: OpenFlow, now_ns: int) -> None:
         """Close the connection: the client closes it and the server agrees. An entry in TIME_WAIT stays."""
+        if flow.over:
+            return
         for leg in _legs(flow):
             self._segment(leg, _FIN, now_ns, from_client=True)
             self._segment(leg, _FIN, now_ns, from_client=False)
             self._segment(leg, _ACK, now_ns, from_client=True)
+        recording, self._recording = self._recording, None
+        if recording is not None and recording.flow is flow and self.flow_cache is not None:
+            self.flow_cache.keep(recording)
 
     def _segment(
         self, flow: OpenFlow, flags: frozenset[str], now_ns: int, *, from_client: bool, trace: bool = False
@@ -282,6 +319,17 @@ class Machines:
         if not from_client:
             packet.in_interface = ""
         chooser = SeededChooser(self._seed, ("segment", tuple_of(packet)))
+        if self._recording is not None and self._recording.flow is flow:
+            with self._recorded(to_server=from_client) as recording:
+                assert recording is not None
+                journey = self._passed(flow, packet, now_ns, recording.answers(chooser), from_client=from_client)
+            recording.segments.append(journey)
+            return journey
+        return self._passed(flow, packet, now_ns, chooser, from_client=from_client, trace=trace)
+
+    def _passed(
+        self, flow: OpenFlow, packet: Packet, now_ns: int, chooser: Chooser, *, from_client: bool, trace: bool = False
+    ) -> Journey:
         if not from_client and flow.server.whose is Whose.OUTSIDE:
             return send_from(self._world, flow.server, packet, last_node=flow.at_node, now_ns=now_ns, chooser=chooser)
         at_node = flow.at_node if from_client else flow.server.node
